@@ -1,0 +1,1 @@
+//! Diffusion on tensors, without a network: schedules, predictions, samplers.

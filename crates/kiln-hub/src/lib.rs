@@ -1,0 +1,1 @@
+//! The diffusers layout on disk.

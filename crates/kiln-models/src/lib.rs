@@ -1,0 +1,1 @@
+//! The networks of latent diffusion: VqVae and UNet2d, key for key those of diffusers.

@@ -1,0 +1,1 @@
+//! Trains both stages on Burn's Learner.

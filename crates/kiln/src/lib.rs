@@ -1,0 +1,1 @@
+//! Two-stage latent diffusion in one binary.
