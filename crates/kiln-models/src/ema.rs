@@ -1,0 +1,208 @@
+//! Exponential moving averages of a model's weights: the weights that sample best.
+//!
+//! The average of the weights over the last steps of training draws better pictures than the last weights
+//! (Ho et al. 2020 and every diffusion model since). [`shadow_of`] makes the copy that holds the average,
+//! [`update`] moves it after each optimizer step, and [`EmaConfig::decay_at`] says by how much: diffusers'
+//! `EMAModel`, number for number.
+//!
+//! ```
+//! use burn::nn::LinearConfig;
+//! use burn::tensor::Device;
+//! use kiln_models::ema::{EmaConfig, shadow_of, update};
+//!
+//! let config = EmaConfig::default();
+//! let model = LinearConfig::new(4, 2).init(&Device::flex().autodiff());
+//! let mut shadow = shadow_of(&model);
+//! for step in 1..=3 {
+//!     // .. an optimizer step on `model` ..
+//!     shadow = update(shadow, &model, config.decay_at(step));
+//! }
+//! ```
+
+use std::any::Any;
+use std::collections::VecDeque;
+
+use burn::module::{Module, ModuleMapper, ModuleVisitor, Param, ParamId};
+use burn::tensor::Tensor;
+use serde::{Deserialize, Serialize};
+
+/// How fast the average follows the weights: the table `[ema]` of a training stage. Names, defaults
+/// and numbers are those of diffusers' `EMAModel`, except that its warm-up is on by default here.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct EmaConfig {
+    /// Largest share of the average that a step keeps, in [0, 1]; default 0.9999.
+    pub decay: f64,
+    /// Smallest share, once the average has begun; in [0, 1]; default 0.
+    pub min_decay: f64,
+    /// Optimizer steps during which the average is simply the weights; default 0.
+    pub update_after_step: u64,
+    /// `1 - (1 + step / inv_gamma)^-power` if true (default), else `(1 + step) / (10 + step)`.
+    pub use_ema_warmup: bool,
+    /// Steps that the warm-up is stretched by; more than 0; default 1.
+    pub inv_gamma: f64,
+    /// How fast the warm-up nears 1: 2/3 (default) for a million steps and more, 3/4 for fewer.
+    pub power: f64,
+}
+
+/// A setting of an `[ema]` table that cannot work.
+#[derive(Clone, Debug, PartialEq, thiserror::Error)]
+pub enum EmaConfigError {
+    /// A share outside [0, 1].
+    #[error("ema.{name} is {value}; it must be between 0 and 1")]
+    NotAShare {
+        /// The key.
+        name: &'static str,
+        /// What it was set to.
+        value: f64,
+    },
+    /// A number that has to be positive and is not.
+    #[error("ema.{name} is {value}; it must be more than 0")]
+    NotPositive {
+        /// The key.
+        name: &'static str,
+        /// What it was set to.
+        value: f64,
+    },
+    /// The floor lies above the ceiling.
+    #[error("ema.min_decay is {min_decay}, more than ema.decay, which is {decay}; lower it")]
+    MinimumAboveMaximum {
+        /// The floor.
+        min_decay: f64,
+        /// The ceiling.
+        decay: f64,
+    },
+}
+
+impl Default for EmaConfig {
+    fn default() -> Self {
+        Self {
+            decay: 0.9999,
+            min_decay: 0.0,
+            update_after_step: 0,
+            use_ema_warmup: true,
+            inv_gamma: 1.0,
+            power: 2.0 / 3.0,
+        }
+    }
+}
+
+impl EmaConfig {
+    /// Refuses settings that cannot work.
+    pub fn validate(&self) -> Result<(), EmaConfigError> {
+        for (name, value) in [("decay", self.decay), ("min_decay", self.min_decay)] {
+            if !(0.0..=1.0).contains(&value) {
+                return Err(EmaConfigError::NotAShare { name, value });
+            }
+        }
+        for (name, value) in [("inv_gamma", self.inv_gamma), ("power", self.power)] {
+            if !(value > 0.0 && value.is_finite()) {
+                return Err(EmaConfigError::NotPositive { name, value });
+            }
+        }
+        if self.min_decay > self.decay {
+            return Err(EmaConfigError::MinimumAboveMaximum {
+                min_decay: self.min_decay,
+                decay: self.decay,
+            });
+        }
+        Ok(())
+    }
+
+    /// Share of the average kept after optimizer step `optimization_step`, counted from 1: diffusers'
+    /// `EMAModel.get_decay`. The first step always gives 0, which copies the weights.
+    pub fn decay_at(&self, optimization_step: u64) -> f64 {
+        let step = optimization_step.saturating_sub(self.update_after_step.saturating_add(1));
+        if step == 0 {
+            return 0.0;
+        }
+        let step = step as f64;
+        let decay = if self.use_ema_warmup {
+            1.0 - (1.0 + step / self.inv_gamma).powf(-self.power)
+        } else {
+            (1.0 + step) / (10.0 + step)
+        };
+        decay.min(self.decay).max(self.min_decay)
+    }
+}
+
+/// A copy of a model to hold its average.
+///
+/// Its parameters have identities of their own and take no gradient. So the shadow may sit beside the model in a
+/// trained module: it is checkpointed with it, and the optimizer leaves it alone.
+pub fn shadow_of<M: Module>(model: &M) -> M {
+    model.clone().map(&mut Shadow)
+}
+
+/// `shadow = decay * shadow + (1 - decay) * model`, parameter by parameter.
+///
+/// `shadow` must come from [`shadow_of`] the same model, since parameters are matched by their order. No
+/// gradient graph is kept.
+pub fn update<M: Module>(shadow: M, model: &M, decay: f64) -> M {
+    let mut collected = Collected::default();
+    model.visit(&mut collected);
+    shadow.map(&mut Average {
+        weights: collected.weights,
+        decay,
+    })
+}
+
+/// The same parameter (identity, place on the autodiff side, gradient setting) with another value.
+pub(crate) fn replace_value<const D: usize>(
+    parameter: Param<Tensor<D>>,
+    value: Tensor<D>,
+) -> Param<Tensor<D>> {
+    parameter.map(|old| {
+        let value = value.without_autodiff();
+        match old.gradient_checkpointing_strategy() {
+            None => value,
+            Some(strategy) => value
+                .autodiff()
+                .with_gradient_checkpointing_strategy(strategy)
+                .set_require_grad(old.is_require_grad()),
+        }
+    })
+}
+
+struct Shadow;
+
+impl ModuleMapper for Shadow {
+    fn map_float<const D: usize>(&mut self, parameter: Param<Tensor<D>>) -> Param<Tensor<D>> {
+        let value = parameter.val();
+        let (_, _, mapper) = parameter.consume();
+        let shadow = Param::from_mapped_value(ParamId::new(), value.clone(), mapper);
+        replace_value(shadow.set_require_grad(false), value)
+    }
+}
+
+/// A model's weights in the order of its parameters. Each is a `Tensor<D>` of some `D`.
+#[derive(Default)]
+struct Collected {
+    weights: VecDeque<Box<dyn Any>>,
+}
+
+impl ModuleVisitor for Collected {
+    fn visit_float<const D: usize>(&mut self, parameter: &Param<Tensor<D>>) {
+        let weight = parameter.val().without_autodiff();
+        self.weights.push_back(Box::new(weight));
+    }
+}
+
+struct Average {
+    weights: VecDeque<Box<dyn Any>>,
+    decay: f64,
+}
+
+impl ModuleMapper for Average {
+    fn map_float<const D: usize>(&mut self, parameter: Param<Tensor<D>>) -> Param<Tensor<D>> {
+        let weight = self.weights.pop_front();
+        let Some(Ok(weight)) = weight.map(|weight| weight.downcast::<Tensor<D>>()) else {
+            debug_assert!(false, "the shadow has another structure than the model");
+            return parameter;
+        };
+        let shadow = parameter.val().without_autodiff();
+        // As diffusers does: what does not change keeps its exact value.
+        let difference = (shadow.clone() - *weight).mul_scalar(1.0 - self.decay);
+        replace_value(parameter, shadow - difference)
+    }
+}

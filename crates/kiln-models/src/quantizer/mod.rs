@@ -1,0 +1,229 @@
+//! The codebook between encoder and decoder: look-up, straight-through gradients, and how it is trained.
+//!
+//! [`VectorQuantizer`] is diffusers' `VectorQuantizer` (van den Oord et al. 2017, "Neural Discrete
+//! Representation Learning"): every latent position is replaced by its nearest code. Nothing but its
+//! `embedding.weight` is stored in a model's file.
+//!
+//! # How a codebook is trained
+//!
+//! Codes follow either the gradient of the codebook loss or an exponential moving average of the latents
+//! that chose them (appendix A.1 of the paper); [`CodebookConfig`] says which. Both need numbers about the
+//! *whole* batch of an optimizer step, which may be spread over several devices and micro-batches. So the
+//! work is cut in two: [`CodeStatistics`] are plain sums over one shard, and [`CodebookTraining`] turns
+//! their sum over all shards into the next codebook.
+//!
+//! 1. Before training: quantizer = [`CodebookConfig::prepare`] (gradient off for `ema`, normalisation on for
+//!    `l2_normalize`); with `kmeans_start`, encode a few batches and call [`VectorQuantizer::with_kmeans`];
+//!    then `state = CodebookTraining::new(&quantizer)`, kept in the trained module so that it is checkpointed.
+//! 2. On every shard, after `backward`: `quantizer.statistics(latents, codes, position)`, handed on by
+//!    [`CodebookTraining::register`] as if it were the gradient of a parameter. Burn then sums it over
+//!    micro-batches and devices like any other gradient.
+//! 3. At the optimizer step, *before* clipping: [`CodebookTraining::take`] removes the sum from the gradients;
+//!    after the optimizer has moved the weights: `(state, quantizer) = state.update(&config, quantizer, sum)`.
+//! 4. In the end: [`VectorQuantizer::into_plain`], whose codes diffusers reads as they are.
+
+mod codebook;
+mod kmeans;
+mod statistics;
+
+pub use codebook::{CodebookConfig, CodebookConfigError, CodebookTraining, CodebookUpdate};
+pub use kmeans::kmeans;
+pub use statistics::{BatchPosition, CodeStatistics, codes_in_use, perplexity};
+
+use burn::module::{Initializer, Module};
+use burn::nn::{Embedding, EmbeddingConfig};
+use burn::tensor::{Device, Int, Tensor, TensorData};
+
+use crate::ema::replace_value;
+
+/// A codebook of `codes` vectors of `dimension` numbers, and the look-up of latents in it.
+///
+/// In a file its only key is `embedding.weight`, `[codes, dimension]`.
+#[derive(Module, Debug)]
+pub struct VectorQuantizer {
+    /// The codes, `[codes, dimension]`.
+    pub embedding: Embedding,
+    /// Whether latents and codes are brought to length one before they meet (ViT-VQGAN, Yu et al. 2021).
+    ///
+    /// Only a training device: see [`VectorQuantizer::into_plain`].
+    #[module(skip)]
+    l2_normalize: bool,
+}
+
+/// What [`VectorQuantizer::quantize`] finds for latents `[batch, dimension, height, width]`.
+#[derive(Clone, Debug)]
+pub struct Quantized {
+    /// The nearest codes in place of the latents, `[batch, dimension, height, width]`. Gradients pass
+    /// straight through to the latents: `z + (e - z).detach()`.
+    pub quantized: Tensor<4>,
+    /// Index of the nearest code at each position, `[batch, height, width]`, in `0..codes`.
+    pub codes: Tensor<3, Int>,
+    /// `mean((sg[z] - e)^2)`, unweighted, `[1]`: pulls the codes to the latents that chose them.
+    pub codebook_loss: Tensor<1>,
+    /// `mean((z - sg[e])^2)`, unweighted, `[1]`: keeps the latents near their codes.
+    pub commitment_loss: Tensor<1>,
+}
+
+impl Quantized {
+    /// `codebook + beta * commitment`, `[1]`: equation 3 of the paper, where `beta` is 0.25.
+    ///
+    /// diffusers' default (`legacy=True`) puts `beta` on the *codebook* term instead, a bug that it keeps for
+    /// its old checkpoints. That concerns training only: the same weights give the same images.
+    pub fn loss(&self, beta: f64) -> Tensor<1> {
+        self.codebook_loss.clone() + self.commitment_loss.clone().mul_scalar(beta)
+    }
+}
+
+impl VectorQuantizer {
+    /// Codes drawn uniformly from ±1/`codes`, as diffusers and the paper's authors start.
+    pub fn new(codes: usize, dimension: usize, device: &Device) -> Self {
+        let bound = 1.0 / codes.max(1) as f64;
+        let initializer = Initializer::Uniform {
+            min: -bound,
+            max: bound,
+        };
+        let embedding = EmbeddingConfig::new(codes, dimension)
+            .with_initializer(initializer)
+            .init(device);
+        Self {
+            embedding,
+            l2_normalize: false,
+        }
+    }
+
+    /// Switches the normalisation of latents and codes on or off.
+    pub fn with_l2_normalize(mut self, l2_normalize: bool) -> Self {
+        self.l2_normalize = l2_normalize;
+        self
+    }
+
+    /// Replaces the codes by `codes`, `[codes, dimension]`; their parameter keeps its identity and its
+    /// gradient setting, so an optimizer's state stays with it.
+    pub fn with_codes(mut self, codes: Tensor<2>) -> Self {
+        self.embedding.weight = replace_value(self.embedding.weight, codes);
+        self
+    }
+
+    /// Replaces the codes by the k-means centres of encoder outputs `[batch, dimension, height, width]`.
+    pub fn with_kmeans(self, latents: Tensor<4>, iterations: usize, seed: u64) -> Self {
+        let [codes, dimension] = self.embedding.weight.dims();
+        let device = latents.device();
+        let vectors = self.comparable(flatten(latents.without_autodiff()));
+        let vectors: Vec<f32> = vectors.into_data().iter::<f32>().collect();
+        let centres = kmeans(&vectors, dimension, codes, iterations, seed);
+        let centres = Tensor::from_data(TensorData::new(centres, [codes, dimension]), &device);
+        self.with_codes(centres)
+    }
+
+    /// The same quantizer without normalisation, for a model's file: its codes have length one if they were
+    /// normalised in training.
+    ///
+    /// Nothing is lost. For codes of length one `|z - e|^2 = |z|^2 + 1 - 2 z.e` is smallest where the cosine
+    /// of `z` and `e` is largest, whatever the length of `z`. So the Euclidean look-up of this quantizer, and
+    /// that of diffusers, finds the code that the normalised look-up found.
+    pub fn into_plain(self) -> Self {
+        let codes = self.codes();
+        self.with_codes(codes).with_l2_normalize(false)
+    }
+
+    /// The codes that latents are compared with, `[codes, dimension]`, without gradient.
+    pub fn codes(&self) -> Tensor<2> {
+        self.comparable(self.embedding.weight.val().without_autodiff())
+    }
+
+    /// Index of the nearest code for each position of latents `[batch, dimension, height, width]`:
+    /// `[batch, height, width]`. Has no gradient.
+    pub fn nearest(&self, latents: Tensor<4>) -> Tensor<3, Int> {
+        let [batch, _, height, width] = latents.dims();
+        let vectors = self.comparable(flatten(latents.without_autodiff()));
+        nearest_rows(vectors, self.codes()).reshape([batch, height, width])
+    }
+
+    /// The codes at given indices: `[batch, height, width]` to `[batch, dimension, height, width]`.
+    ///
+    /// Indices must lie in `0..codes`.
+    pub fn look_up(&self, codes: Tensor<3, Int>) -> Tensor<4> {
+        let [batch, height, width] = codes.dims();
+        let weight = self.comparable(self.embedding.weight.val());
+        let rows = weight.select(0, codes.reshape([batch * height * width]));
+        unflatten(rows, [batch, height, width])
+    }
+
+    /// Replaces each position of latents `[batch, dimension, height, width]` by its nearest code.
+    pub fn quantize(&self, latents: Tensor<4>) -> Quantized {
+        let [batch, _, height, width] = latents.dims();
+        let positions = [batch, height, width];
+        let latents = self.comparable(flatten(latents));
+        let fixed_latents = latents.clone().without_autodiff();
+
+        let codes = nearest_rows(fixed_latents.clone(), self.codes());
+        let weight = self.comparable(self.embedding.weight.val());
+        let chosen = weight.select(0, codes.clone());
+        let fixed_chosen = chosen.clone().without_autodiff();
+
+        let straight_through = latents.clone() + (fixed_chosen.clone() - fixed_latents.clone());
+        Quantized {
+            quantized: unflatten(straight_through, positions),
+            codes: codes.reshape(positions),
+            codebook_loss: (chosen - fixed_latents).square().mean(),
+            commitment_loss: (latents - fixed_chosen).square().mean(),
+        }
+    }
+
+    /// What one shard of a batch contributes to the training of the codebook: latents
+    /// `[batch, dimension, height, width]` as the encoder gave them, the codes `[batch, height, width]` found for
+    /// them, and which images of the whole batch these are.
+    pub fn statistics(
+        &self,
+        latents: Tensor<4>,
+        codes: Tensor<3, Int>,
+        position: BatchPosition,
+    ) -> CodeStatistics {
+        let [batch, height, width] = codes.dims();
+        let [code_count, _] = self.embedding.weight.dims();
+        let vectors = self.comparable(flatten(latents.without_autodiff()));
+        let codes = codes.reshape([batch * height * width]);
+        CodeStatistics::of(vectors, codes, code_count, height * width, position)
+    }
+
+    /// Rows as they are compared: of length one if the quantizer normalises.
+    fn comparable(&self, rows: Tensor<2>) -> Tensor<2> {
+        if self.l2_normalize {
+            normalized(rows)
+        } else {
+            rows
+        }
+    }
+}
+
+/// Rows `[rows, dimension]` brought to length one. The small term keeps the gradient of a zero row finite.
+fn normalized(rows: Tensor<2>) -> Tensor<2> {
+    let lengths = rows.clone().square().sum_dim(1).add_scalar(1e-12).sqrt();
+    rows / lengths
+}
+
+/// Index of the nearest of `codes`, `[codes, dimension]`, for each of `vectors`, `[rows, dimension]`: `[rows]`.
+///
+/// `|z - e|^2 = |z|^2 - 2 z.e + |e|^2`, of which `|z|^2` is the same for all codes and left out.
+fn nearest_rows(vectors: Tensor<2>, codes: Tensor<2>) -> Tensor<1, Int> {
+    let squared_lengths = codes.clone().square().sum_dim(1).transpose();
+    let products = vectors.matmul(codes.transpose());
+    (squared_lengths - products.mul_scalar(2.0))
+        .argmin(1)
+        .squeeze_dim(1)
+}
+
+/// `[batch, dimension, height, width]` to one row per position, `[batch * height * width, dimension]`.
+fn flatten(latents: Tensor<4>) -> Tensor<2> {
+    let [batch, dimension, height, width] = latents.dims();
+    latents
+        .permute([0, 2, 3, 1])
+        .reshape([batch * height * width, dimension])
+}
+
+/// One row per position back to `[batch, dimension, height, width]`.
+fn unflatten(rows: Tensor<2>, [batch, height, width]: [usize; 3]) -> Tensor<4> {
+    let [_, dimension] = rows.dims();
+    rows.reshape([batch, height, width, dimension])
+        .permute([0, 3, 1, 2])
+}
