@@ -1,0 +1,17 @@
+//! Group normalisation (Wu and He 2018), with the SiLU that nearly always follows it.
+
+use burn::nn::{GroupNorm, GroupNormConfig};
+use burn::tensor::activation::silu;
+use burn::tensor::{Device, Tensor};
+
+/// A group normalisation of `channels` in `groups`, scaled by ones and shifted by zeros.
+pub(crate) fn group_norm(groups: usize, channels: usize, epsilon: f64, device: &Device) -> GroupNorm {
+    GroupNormConfig::new(groups, channels)
+        .with_epsilon(epsilon)
+        .init(device)
+}
+
+/// `silu(norm(x))` of `[batch, channels, height, width]`.
+pub(crate) fn norm_silu(norm: &GroupNorm, x: Tensor<4>) -> Tensor<4> {
+    silu(norm.forward(x))
+}

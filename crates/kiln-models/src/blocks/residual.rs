@@ -1,0 +1,119 @@
+use burn::module::Module;
+use burn::nn::conv::Conv2d;
+use burn::nn::{Dropout, DropoutConfig, GroupNorm, Linear, LinearConfig};
+use burn::tensor::Tensor;
+use burn::tensor::activation::silu;
+
+use super::resample::{average_2x2, repeat_2x2};
+use super::{BlockOptions, TimeScaleShift, conv1x1, conv3x3, convolve, group_norm, norm_silu};
+
+/// A residual block that may change the resolution between its first normalisation and convolution.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Resolution {
+    Kept,
+    Halved,
+    Doubled,
+}
+
+/// diffusers' `ResnetBlock2D`: two 3x3 convolutions, each after GroupNorm and SiLU, beside a shortcut.
+///
+/// ```text
+/// h   = conv1(silu(norm1(x)))
+/// h   = norm2(h + time)                         time_scale_shift = default
+/// h   = norm2(h) * (1 + scale) + shift          time_scale_shift = scale_shift
+/// out = (shortcut(x) + conv2(dropout(silu(h)))) / output_scale_factor
+/// ```
+#[derive(Module, Debug)]
+pub struct ResidualBlock {
+    norm1: GroupNorm,
+    conv1: Conv2d,
+    time_emb_proj: Option<Linear>,
+    norm2: GroupNorm,
+    dropout: Dropout,
+    conv2: Conv2d,
+    conv_shortcut: Option<Conv2d>,
+    #[module(skip)]
+    time_scale_shift: TimeScaleShift,
+    #[module(skip)]
+    resolution: Resolution,
+    output_scale_factor: f64,
+}
+
+impl ResidualBlock {
+    pub(crate) fn new(channels_in: usize, channels_out: usize, options: &BlockOptions) -> Self {
+        let BlockOptions { device, groups, epsilon, .. } = *options;
+        let time_outputs = match options.time_scale_shift {
+            TimeScaleShift::Default => channels_out,
+            TimeScaleShift::ScaleShift => 2 * channels_out,
+        };
+        Self {
+            norm1: group_norm(groups, channels_in, epsilon, device),
+            conv1: conv3x3(channels_in, channels_out, device),
+            time_emb_proj: options
+                .time_channels
+                .map(|time_channels| LinearConfig::new(time_channels, time_outputs).init(device)),
+            norm2: group_norm(groups, channels_out, epsilon, device),
+            dropout: DropoutConfig::new(options.dropout).init(),
+            conv2: conv3x3(channels_out, channels_out, device),
+            conv_shortcut: (channels_in != channels_out)
+                .then(|| conv1x1(channels_in, channels_out, device)),
+            time_scale_shift: options.time_scale_shift,
+            resolution: Resolution::Kept,
+            output_scale_factor: 1.0,
+        }
+    }
+
+    pub(crate) fn with_resolution(mut self, resolution: Resolution) -> Self {
+        self.resolution = resolution;
+        self
+    }
+
+    pub(crate) fn with_output_scale_factor(mut self, factor: f64) -> Self {
+        self.output_scale_factor = factor;
+        self
+    }
+
+    /// `[batch, channels_in, height, width]` to `[batch, channels_out, height, width]`.
+    ///
+    /// `time` is the SiLU of the time embedding, `[batch, time_channels]`: every block needs it, so
+    /// it is computed once for all.
+    pub fn forward(&self, x: Tensor<4>, time: Option<&Tensor<2>>) -> Tensor<4> {
+        let hidden = norm_silu(&self.norm1, x.clone());
+        let (shortcut, hidden) = match self.resolution {
+            Resolution::Kept => (x, hidden),
+            Resolution::Halved => (average_2x2(x), average_2x2(hidden)),
+            Resolution::Doubled => (repeat_2x2(x), repeat_2x2(hidden)),
+        };
+        let hidden = convolve(&self.conv1, hidden);
+        let hidden = self.join_time(hidden, time);
+        let hidden = convolve(&self.conv2, self.dropout.forward(hidden));
+        let shortcut = match &self.conv_shortcut {
+            Some(convolution) => convolve(convolution, shortcut),
+            None => shortcut,
+        };
+        divided(shortcut + hidden, self.output_scale_factor)
+    }
+
+    /// The second normalisation and SiLU, with the time embedding where it belongs.
+    fn join_time(&self, hidden: Tensor<4>, time: Option<&Tensor<2>>) -> Tensor<4> {
+        let projected = match (&self.time_emb_proj, time) {
+            (Some(projection), Some(time)) => projection.forward(time.clone()),
+            _ => return norm_silu(&self.norm2, hidden),
+        };
+        let [batch, channels] = projected.dims();
+        let projected: Tensor<4> = projected.reshape([batch, channels, 1, 1]);
+        match self.time_scale_shift {
+            TimeScaleShift::Default => norm_silu(&self.norm2, hidden + projected),
+            TimeScaleShift::ScaleShift => {
+                let scale = projected.clone().narrow(1, 0, channels / 2);
+                let shift = projected.narrow(1, channels / 2, channels / 2);
+                silu(self.norm2.forward(hidden) * (scale + 1.0) + shift)
+            }
+        }
+    }
+}
+
+/// `x / factor`, at no cost for the usual factor of 1.
+pub(crate) fn divided(x: Tensor<4>, factor: f64) -> Tensor<4> {
+    if factor == 1.0 { x } else { x / factor }
+}

@@ -1,0 +1,69 @@
+use burn::module::Module;
+use burn::tensor::Tensor;
+
+use super::{Attention, BlockOptions, Resampling, ResidualBlock, Upsampler};
+
+/// The sizes of an [`UpBlock`].
+pub(crate) struct UpBlockShape {
+    /// What each residual block takes in, skips included; as many as there are layers.
+    pub channels_in: Vec<usize>,
+    pub channels_out: usize,
+    pub attention: bool,
+    pub resampling: Resampling,
+}
+
+/// One level on the way up: residual blocks, each followed by attention if the level has it, then
+/// doubling. It is diffusers' `UpBlock2D`, `AttnUpBlock2D`, `UpDecoderBlock2D` and
+/// `AttnUpDecoderBlock2D`.
+#[derive(Module, Debug)]
+pub struct UpBlock {
+    resnets: Vec<ResidualBlock>,
+    /// As many as `resnets`, or none.
+    attentions: Vec<Attention>,
+    /// One, or none in the outermost level.
+    upsamplers: Vec<Upsampler>,
+}
+
+impl UpBlock {
+    pub(crate) fn new(shape: UpBlockShape, options: &BlockOptions) -> Self {
+        let channels = shape.channels_out;
+        let layers = shape.channels_in.len();
+        let attentions = if shape.attention { layers } else { 0 };
+        Self {
+            resnets: shape
+                .channels_in
+                .into_iter()
+                .map(|channels_in| ResidualBlock::new(channels_in, channels, options))
+                .collect(),
+            attentions: (0..attentions)
+                .map(|_| Attention::new(channels, Some(options.groups), options))
+                .collect(),
+            upsamplers: Upsampler::new(shape.resampling, channels, options)
+                .into_iter()
+                .collect(),
+        }
+    }
+
+    /// `[batch, channels, height, width]` to `[batch, channels_out, 2 height, 2 width]`, or of the same
+    /// size in the outermost level.
+    ///
+    /// `join` is applied before every layer: a U-Net joins its skips there.
+    pub fn forward(
+        &self,
+        x: Tensor<4>,
+        time: Option<&Tensor<2>>,
+        mut join: impl FnMut(Tensor<4>) -> Tensor<4>,
+    ) -> Tensor<4> {
+        let mut hidden = x;
+        for (layer, block) in self.resnets.iter().enumerate() {
+            hidden = block.forward(join(hidden), time);
+            if let Some(attention) = self.attentions.get(layer) {
+                hidden = attention.forward(hidden);
+            }
+        }
+        for upsampler in &self.upsamplers {
+            hidden = upsampler.forward(hidden, time);
+        }
+        hidden
+    }
+}

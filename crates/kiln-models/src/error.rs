@@ -1,0 +1,117 @@
+//! What can be wrong with a model's config or its weights.
+
+use std::path::PathBuf;
+
+/// A `config.json` (or the same keys in an experiment's TOML) that no model can be made from.
+#[derive(Debug, thiserror::Error)]
+pub enum ConfigError {
+    /// The text is not a JSON object.
+    #[error("the model config is not a JSON object ({0}); give it a diffusers config.json")]
+    NotAnObject(String),
+    /// The config belongs to another class of model.
+    #[error("the config is of a `{found}`, but a `{expected}` is needed here")]
+    OtherClass {
+        /// The `_class_name` of the config.
+        found: String,
+        /// The `_class_name` that this model has in diffusers.
+        expected: &'static str,
+    },
+    /// A key that this model does not have.
+    #[error("the config's `{key}` = {value} is not an option of this model; the options are {valid}")]
+    UnknownKey {
+        /// The key as written.
+        key: String,
+        /// Its value as JSON.
+        value: String,
+        /// The keys that exist.
+        valid: String,
+    },
+    /// A value that is of the wrong type, not supported or impossible.
+    #[error("the config's `{key}` = {value} is not possible: {problem}")]
+    Invalid {
+        /// The key as written.
+        key: String,
+        /// Its value as JSON.
+        value: String,
+        /// What is wrong with it and what would be valid.
+        problem: String,
+    },
+}
+
+/// A weights file that does not fit its model, or cannot be read or written.
+#[derive(Debug, thiserror::Error)]
+pub enum WeightsError {
+    /// The file cannot be read.
+    #[error("cannot read the weights {path}: {source}", path = path.display())]
+    Read {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        source: std::io::Error,
+    },
+    /// The file cannot be written; what stood there before is untouched.
+    #[error("cannot write the weights {path}: {source}", path = path.display())]
+    Write {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        source: std::io::Error,
+    },
+    /// The bytes are not a whole safetensors file.
+    #[error("the weights are not a sound safetensors file ({0}); fetch or write them again")]
+    Damaged(#[from] safetensors::SafeTensorError),
+    /// Keys that the model has and the file has not, or the other way round.
+    #[error("the weights are of another model or config: {}", describe_keys(missing, unused))]
+    Keys {
+        /// Parameters of the model that the file lacks, sorted.
+        missing: Vec<String>,
+        /// Tensors of the file that the model has no place for, sorted.
+        unused: Vec<String>,
+    },
+    /// A tensor has another shape than the parameter.
+    #[error("the weights' `{key}` has shape {found:?}, but this model's config asks for {expected:?}")]
+    Shape {
+        /// The diffusers key.
+        key: String,
+        /// The shape in the file.
+        found: Vec<usize>,
+        /// The shape of the parameter, in PyTorch's layout.
+        expected: Vec<usize>,
+    },
+    /// A tensor is not of floats that are read here.
+    #[error("the weights' `{key}` is of type {found}, but only F32, F16 and BF16 are read")]
+    Type {
+        /// The diffusers key.
+        key: String,
+        /// The type in the file.
+        found: String,
+    },
+    /// A value is NaN or infinite, or becomes so when it is written in half precision.
+    #[error("the weights' `{key}` holds a value that is NaN, infinite or too large for the file's type")]
+    NotFinite {
+        /// The diffusers key.
+        key: String,
+    },
+}
+
+/// How many keys an error names before it only counts them.
+const KEYS_NAMED: usize = 4;
+
+fn describe_keys(missing: &[String], unused: &[String]) -> String {
+    let list = |what: &str, keys: &[String]| {
+        let named = keys.iter().take(KEYS_NAMED).map(|key| format!("`{key}`"));
+        let mut text = format!("{what} {}", named.collect::<Vec<_>>().join(", "));
+        if keys.len() > KEYS_NAMED {
+            text.push_str(&format!(" and {} more", keys.len() - KEYS_NAMED));
+        }
+        text
+    };
+    let mut parts = Vec::new();
+    if !missing.is_empty() {
+        parts.push(list("it lacks", missing));
+    }
+    if !unused.is_empty() {
+        parts.push(list("it has unexpected", unused));
+    }
+    parts.join(" and ")
+}

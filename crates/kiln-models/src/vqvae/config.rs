@@ -1,0 +1,155 @@
+use serde::{Deserialize, Serialize};
+
+use crate::ConfigError;
+use crate::blocks::Activation;
+use crate::config::{self, require, require_channels, require_halving, require_levels, require_rows};
+
+/// One level of the encoder; every level but the last halves the image.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum EncoderBlockType {
+    /// Residual blocks.
+    DownEncoderBlock2D,
+    /// Residual blocks, each followed by self-attention.
+    AttnDownEncoderBlock2D,
+}
+
+/// One level of the decoder; every level but the last doubles the image.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum DecoderBlockType {
+    /// Residual blocks.
+    UpDecoderBlock2D,
+    /// Residual blocks, each followed by self-attention.
+    AttnUpDecoderBlock2D,
+}
+
+/// How the decoder normalises. diffusers also knows `spatial` (MoVQ), which is not supported.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum NormType {
+    /// Group normalisation.
+    #[default]
+    Group,
+}
+
+/// The options of a [`VqVae`](crate::VqVae): names and defaults are those of diffusers' `VQModel`.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct VqVaeConfig {
+    /// Channels of the images.
+    pub in_channels: usize,
+    /// Channels of the reconstructions.
+    pub out_channels: usize,
+    /// The encoder's levels, from the image inwards.
+    pub down_block_types: Vec<EncoderBlockType>,
+    /// The decoder's levels, from the latents outwards.
+    pub up_block_types: Vec<DecoderBlockType>,
+    /// The width of each level, from the image inwards.
+    pub block_out_channels: Vec<usize>,
+    /// Residual blocks a level in the encoder; the decoder has one more.
+    pub layers_per_block: usize,
+    /// The activation of the residual blocks.
+    pub act_fn: Activation,
+    /// Channels of what the encoder puts out, before the 1x1 convolution to `vq_embed_dim`.
+    pub latent_channels: usize,
+    /// The side of the images that the model was made for. Other sizes work too.
+    pub sample_size: usize,
+    /// The number of vectors in the codebook.
+    pub num_vq_embeddings: usize,
+    /// Groups of every group normalisation.
+    pub norm_num_groups: usize,
+    /// The dimension of the codebook's vectors; `latent_channels` if not given.
+    pub vq_embed_dim: Option<usize>,
+    /// 1 / the standard deviation of the latents over the training set. Encoding and decoding do
+    /// *not* apply it: who trains or samples diffusion in latent space multiplies by it.
+    pub scaling_factor: f64,
+    /// How the decoder normalises.
+    pub norm_type: NormType,
+    /// Whether the blocks in the middle of encoder and decoder have self-attention.
+    pub mid_block_add_attention: bool,
+    /// A flag of diffusers' own `decode`, kept for it: it may be handed codes instead of latents.
+    /// Here that is [`VqVae::lookup`](crate::VqVae::lookup) whatever the flag says.
+    pub lookup_from_codebook: bool,
+    /// A flag for half-precision pipelines in Python, kept for them: everything is f32 here.
+    pub force_upcast: bool,
+}
+
+impl Default for VqVaeConfig {
+    fn default() -> Self {
+        Self {
+            in_channels: 3,
+            out_channels: 3,
+            down_block_types: vec![EncoderBlockType::DownEncoderBlock2D],
+            up_block_types: vec![DecoderBlockType::UpDecoderBlock2D],
+            block_out_channels: vec![64],
+            layers_per_block: 1,
+            act_fn: Activation::Silu,
+            latent_channels: 3,
+            sample_size: 32,
+            num_vq_embeddings: 256,
+            norm_num_groups: 32,
+            vq_embed_dim: None,
+            scaling_factor: 0.18215,
+            norm_type: NormType::Group,
+            mid_block_add_attention: true,
+            lookup_from_codebook: false,
+            force_upcast: false,
+        }
+    }
+}
+
+impl VqVaeConfig {
+    /// The name of this model in diffusers.
+    pub const CLASS: &'static str = "VQModel";
+
+    /// Reads and [validates](Self::validate) a diffusers `config.json`.
+    ///
+    /// # Errors
+    /// Names the key that is unknown, of the wrong type, not supported or impossible.
+    pub fn from_json(text: &str) -> Result<Self, ConfigError> {
+        let config: Self = config::from_json(text, Self::CLASS)?;
+        config.validate()?;
+        Ok(config)
+    }
+
+    /// Writes the `config.json` that diffusers (and [`Self::from_json`]) reads.
+    pub fn to_json(&self) -> String {
+        config::to_json(self, Self::CLASS)
+    }
+
+    /// Checks that the options fit each other, before anything is allocated.
+    ///
+    /// # Errors
+    /// Names the first option that does not, with what would be valid.
+    pub fn validate(&self) -> Result<(), ConfigError> {
+        require_channels("in_channels", self.in_channels)?;
+        require_channels("out_channels", self.out_channels)?;
+        require_channels("latent_channels", self.latent_channels)?;
+        require_channels("vq_embed_dim", self.latent_dim())?;
+        require_rows("num_vq_embeddings", self.num_vq_embeddings)?;
+        require_levels(
+            &self.block_out_channels,
+            self.down_block_types.len(),
+            self.up_block_types.len(),
+            self.layers_per_block,
+            self.norm_num_groups,
+        )?;
+        require_halving("sample_size", self.sample_size, self.block_out_channels.len())?;
+        require(
+            self.scaling_factor.is_finite() && self.scaling_factor > 0.0,
+            "scaling_factor",
+            self.scaling_factor,
+            "it must be a positive number",
+        )
+    }
+
+    /// Channels of the latents: the dimension of the codebook's vectors.
+    pub fn latent_dim(&self) -> usize {
+        self.vq_embed_dim.unwrap_or(self.latent_channels)
+    }
+
+    /// How many times smaller than the image the latents are along each side: every level but the
+    /// last halves.
+    pub fn downscale_factor(&self) -> usize {
+        1 << self.block_out_channels.len().saturating_sub(1)
+    }
+}
