@@ -1,1 +1,5 @@
-//! Two-stage latent diffusion in one binary.
+//! Two-stage latent diffusion: the front door.
+
+pub mod pictures;
+
+pub use pictures::Images;
