@@ -1,0 +1,107 @@
+//! What can be wrong with a schedule, a prediction or a request for samples.
+
+/// A setting that diffusion cannot work with. Each message is one sentence that names the setting, its value and what would be valid.
+#[derive(Debug, Clone, PartialEq, thiserror::Error)]
+pub enum DiffusionError {
+    /// The number of timesteps is outside the sensible range.
+    #[error("`num_train_timesteps` is {value}: give a number from {minimum} to {maximum}.")]
+    TrainTimesteps {
+        /// The number that was given.
+        value: usize,
+        /// The smallest number that these settings allow.
+        minimum: usize,
+        /// The largest number.
+        maximum: usize,
+    },
+    /// The beta range is empty or leaves (0, 1).
+    #[error(
+        "the betas would run from {start} to {end}: `beta_start` and `beta_end`{after_scaling} must satisfy 0 < beta_start <= beta_end < 1."
+    )]
+    BetaRange {
+        /// The first beta, after scaling.
+        start: f64,
+        /// The last beta, after scaling.
+        end: f64,
+        /// Says that the betas were scaled, where they were.
+        after_scaling: &'static str,
+    },
+    /// `scale_betas` is set for a schedule without a beta range.
+    #[error(
+        "`scale_betas = true` does nothing to a `{kind}` schedule, which has no beta range: remove it."
+    )]
+    NothingToScale {
+        /// The schedule's kind as a config writes it.
+        kind: &'static str,
+    },
+    /// The list of betas is missing, or given where it is not used.
+    #[error("`betas` belongs to `kind = \"betas\"` and only there: give both or neither.")]
+    BetasAndKind,
+    /// The list of betas does not have one entry a timestep.
+    #[error(
+        "`betas` has {length} entries: `num_train_timesteps` is {expected}, and there must be one a timestep."
+    )]
+    BetasLength {
+        /// How many were given.
+        length: usize,
+        /// `num_train_timesteps`.
+        expected: usize,
+    },
+    /// An entry of the list of betas is out of range.
+    #[error("`betas[{index}]` is {value}: a beta lies between 0 and 1 (only the last may be 1).")]
+    Beta {
+        /// Which entry.
+        index: usize,
+        /// Its value.
+        value: f64,
+    },
+    /// Noise is predicted although the last timestep holds nothing but noise.
+    #[error(
+        "a network that predicts noise cannot be used with a zero-terminal-SNR schedule, because at the last timestep the noise says nothing about the signal: use `prediction = \"velocity\"` or \"signal\"."
+    )]
+    NoiseAtZeroSnr,
+    /// No steps, or more than there are timesteps.
+    #[error(
+        "cannot sample in {steps} steps: give a number from 1 to {maximum}, the model's number of training timesteps."
+    )]
+    Steps {
+        /// The number that was asked for.
+        steps: usize,
+        /// `num_train_timesteps`.
+        maximum: usize,
+    },
+    /// `steps_offset` pushes the first visited timestep beyond the last one.
+    #[error(
+        "`steps_offset` = {offset} moves the first of {steps} sampling steps to timestep {timestep}, but the last one is {last}: use a smaller offset or fewer steps."
+    )]
+    StepsOffset {
+        /// `steps_offset`.
+        offset: usize,
+        /// The number of sampling steps.
+        steps: usize,
+        /// The timestep that would be visited first.
+        timestep: usize,
+        /// The last timestep of the schedule.
+        last: usize,
+    },
+    /// `eta` is outside [0, 1].
+    #[error("`eta` is {0}: give a number from 0 (DDIM, deterministic) to 1 (DDPM).")]
+    Eta(f64),
+    /// The scheduler's JSON could not be read at all.
+    #[error(
+        "the scheduler config is not what diffusers writes ({0}): check that it is a `scheduler_config.json`."
+    )]
+    SchedulerJson(String),
+    /// The scheduler's JSON asks for something that is not available here.
+    #[error("the scheduler config has `{key}` = {value}, which is not supported: {supported}.")]
+    SchedulerOption {
+        /// The key in the file.
+        key: String,
+        /// Its value, as JSON.
+        value: String,
+        /// What would be valid.
+        supported: &'static str,
+    },
+    /// A setting has no counterpart in diffusers.
+    #[error("diffusers' schedulers have no {0}: choose another setting before saving the model.")]
+    NotInDiffusers(&'static str),
+}

@@ -1,0 +1,183 @@
+//! What a network's output means, and how to turn it into an image and its noise.
+
+use burn::tensor::Tensor;
+use serde::{Deserialize, Serialize};
+
+use crate::{Denoised, DiffusionError, Rate, Rates, Schedule};
+
+/// The quantity that a network predicts from `zt = a z0 + b noise`. diffusers' names are read as well.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Prediction {
+    /// The noise (DDPM's epsilon).
+    #[default]
+    #[serde(alias = "epsilon")]
+    Noise,
+    /// The clean signal z0 (x0).
+    #[serde(alias = "sample")]
+    Signal,
+    /// v = a noise - b z0 (Salimans and Ho 2022).
+    #[serde(alias = "v_prediction")]
+    Velocity,
+}
+
+impl Prediction {
+    /// The name in a config file.
+    pub fn name(self) -> &'static str {
+        match self {
+            Prediction::Noise => "noise",
+            Prediction::Signal => "signal",
+            Prediction::Velocity => "velocity",
+        }
+    }
+
+    /// Refuses a prediction that does not determine z0 at every timestep of `schedule`.
+    ///
+    /// # Errors
+    /// [`DiffusionError::NoiseAtZeroSnr`]: z0 = (zt - b noise) / a has no value where a = 0.
+    pub fn validate(self, schedule: &Schedule) -> Result<(), DiffusionError> {
+        if self == Prediction::Noise && schedule.is_zero_terminal_snr() {
+            return Err(DiffusionError::NoiseAtZeroSnr);
+        }
+        Ok(())
+    }
+
+    /// What a perfect network would answer; given estimates instead of the truth, the output that they amount to.
+    /// All tensors are `[batch, channels, height, width]`.
+    pub fn target<R: Rate>(self, z0: Tensor<4>, noise: Tensor<4>, rates: &Rates<R>) -> Tensor<4> {
+        match self {
+            Prediction::Noise => noise,
+            Prediction::Signal => z0,
+            // v = a noise - b z0
+            Prediction::Velocity => rates.signal.times(noise) - rates.noise.times(z0),
+        }
+    }
+
+    /// The image and the noise that the network's `output` at `zt` stands for: `a z0 + b noise` is `zt` again.
+    /// All tensors are `[batch, channels, height, width]`.
+    pub fn denoised<R: Rate>(self, output: Tensor<4>, zt: Tensor<4>, rates: &Rates<R>) -> Denoised {
+        let (a, b) = (&rates.signal, &rates.noise);
+        match self {
+            // z0 = (zt - b noise) / a
+            Prediction::Noise => Denoised {
+                z0: a.divides(zt - b.times(output.clone())),
+                noise: output,
+            },
+            // noise = (zt - a z0) / b
+            Prediction::Signal => Denoised {
+                noise: b.divides(zt - a.times(output.clone())),
+                z0: output,
+            },
+            // z0 = a zt - b v,  noise = b zt + a v
+            Prediction::Velocity => Denoised {
+                z0: a.times(zt.clone()) - b.times(output.clone()),
+                noise: b.times(zt) + a.times(output),
+            },
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use burn::tensor::{Device, TensorData};
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::{ScheduleConfig, noise};
+
+    const ALL: [Prediction; 3] = [Prediction::Noise, Prediction::Signal, Prediction::Velocity];
+
+    fn images(index: u64) -> Tensor<4> {
+        Tensor::from_data(
+            TensorData::new(noise::normal(1, index, 0, 12), [3, 1, 2, 2]),
+            &Device::flex(),
+        )
+    }
+
+    fn largest_difference(left: Tensor<4>, right: Tensor<4>) -> f32 {
+        (left - right).abs().max().into_scalar::<f32>()
+    }
+
+    proptest! {
+        #[test]
+        fn a_perfect_output_gives_back_image_and_noise(log_snr in -8.0..8.0f64) {
+            let rates = Rates::from_log_snr(log_snr);
+            let (z0, noise) = (images(0), images(1));
+            let zt = rates.add_noise(z0.clone(), noise.clone());
+            for prediction in ALL {
+                let output = prediction.target(z0.clone(), noise.clone(), &rates);
+                let denoised = prediction.denoised(output, zt.clone(), &rates);
+                // Dividing by a small rate magnifies f32's rounding.
+                let tolerance = (2e-6 / rates.signal.min(rates.noise)) as f32;
+                prop_assert!(largest_difference(denoised.z0, z0.clone()) < tolerance);
+                prop_assert!(largest_difference(denoised.noise, noise.clone()) < tolerance);
+            }
+        }
+    }
+
+    #[test]
+    fn rates_of_a_batch_do_to_each_image_what_one_rate_does() {
+        let schedule = Schedule::new(ScheduleConfig::default()).unwrap();
+        let timesteps = [10.0, 500.0, 990.0];
+        let batch = schedule.batch_rates(&timesteps, &Device::flex());
+        let (z0, noise) = (images(0), images(1));
+        let zt = batch.add_noise(z0.clone(), noise.clone());
+        for prediction in ALL {
+            let target = prediction.target(z0.clone(), noise.clone(), &batch);
+            let together = prediction.denoised(target, zt.clone(), &batch);
+            for (row, &timestep) in timesteps.iter().enumerate() {
+                let only = |tensor: &Tensor<4>| tensor.clone().narrow(0, row, 1);
+                let rates = schedule.rates(timestep);
+                let zt = rates.add_noise(only(&z0), only(&noise));
+                let target = prediction.target(only(&z0), only(&noise), &rates);
+                let alone = prediction.denoised(target, zt, &rates);
+                assert_eq!(
+                    only(&together.z0).into_data(),
+                    alone.z0.into_data(),
+                    "{prediction:?} {timestep}"
+                );
+                assert_eq!(
+                    only(&together.noise).into_data(),
+                    alone.noise.into_data(),
+                    "{prediction:?} {timestep}"
+                );
+            }
+        }
+    }
+
+    #[test]
+    fn pure_noise_says_nothing_about_the_image_unless_velocity_or_signal_is_predicted() {
+        let rescaled = ScheduleConfig {
+            zero_terminal_snr: true,
+            ..Default::default()
+        };
+        let schedule = Schedule::new(rescaled).unwrap();
+        let message = Prediction::Noise
+            .validate(&schedule)
+            .unwrap_err()
+            .to_string();
+        assert!(message.contains("velocity"), "{message}");
+        let rates = schedule.rates(999.0);
+        for prediction in [Prediction::Velocity, Prediction::Signal] {
+            prediction.validate(&schedule).unwrap();
+            let target = prediction.target(images(0), images(1), &rates);
+            let zt = rates.add_noise(images(0), images(1));
+            let denoised = prediction.denoised(target, zt, &rates);
+            assert!(largest_difference(denoised.z0, images(0)) < 1e-6);
+            assert!(largest_difference(denoised.noise, images(1)) < 1e-6);
+        }
+    }
+
+    #[test]
+    fn diffusers_names_are_read_and_ours_are_written() {
+        for (theirs, prediction) in ["epsilon", "sample", "v_prediction"].into_iter().zip(ALL) {
+            for name in [theirs, prediction.name()] {
+                assert_eq!(
+                    serde_json::from_value::<Prediction>(name.into()).unwrap(),
+                    prediction
+                );
+            }
+            assert_eq!(serde_json::to_value(prediction).unwrap(), prediction.name());
+        }
+    }
+}
