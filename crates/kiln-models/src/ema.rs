@@ -206,3 +206,168 @@ impl ModuleMapper for Average {
         replace_value(parameter, shadow - difference)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use burn::nn::{Linear, LinearConfig};
+    use burn::optim::{AdamWConfig, GradientsParams};
+    use burn::tensor::{Device, Distribution};
+
+    use super::*;
+
+    /// Made by `tests/fixtures/ema/make.py` with diffusers.
+    const DECAYS: &str = include_str!("../../../tests/fixtures/ema/decays.json");
+
+    #[derive(Deserialize)]
+    struct Case {
+        config: EmaConfig,
+        decays: Vec<(u64, f64)>,
+    }
+
+    /// A model that carries its own average, as the trainer has it.
+    #[derive(Module, Debug)]
+    struct Trained {
+        model: Linear,
+        shadow: Linear,
+    }
+
+    fn trained(device: &Device) -> Trained {
+        let model = LinearConfig::new(3, 2).init(device);
+        let shadow = shadow_of(&model);
+        Trained { model, shadow }
+    }
+
+    fn weights(model: &Linear) -> Vec<f32> {
+        let mut weights: Vec<f32> = model.weight.to_data().iter::<f32>().collect();
+        weights.extend(
+            model
+                .bias
+                .iter()
+                .flat_map(|bias| bias.to_data().iter::<f32>().collect::<Vec<f32>>()),
+        );
+        weights
+    }
+
+    fn input(device: &Device) -> Tensor<2> {
+        Tensor::random([4, 3], Distribution::Normal(0.0, 1.0), device)
+    }
+
+    #[test]
+    fn decays_are_those_of_diffusers() {
+        let cases: Vec<Case> = serde_json::from_str(DECAYS).expect("the fixture");
+        assert_eq!(cases.len(), 5);
+        for case in cases {
+            assert_eq!(case.config.validate(), Ok(()));
+            for (step, expected) in case.decays {
+                let decay = case.config.decay_at(step);
+                assert!(
+                    (decay - expected).abs() < 1e-12,
+                    "{:?} at step {step}: {decay} is not {expected}",
+                    case.config
+                );
+            }
+        }
+    }
+
+    #[test]
+    fn a_shadow_is_an_equal_copy_of_its_own() {
+        let Trained { model, shadow } = trained(&Device::flex().autodiff());
+        assert_eq!(weights(&shadow), weights(&model));
+        assert_ne!(shadow.weight.id, model.weight.id);
+        assert!(model.weight.is_require_grad());
+        assert!(!shadow.weight.is_require_grad());
+    }
+
+    #[test]
+    fn moves_by_one_minus_decay() {
+        let device = Device::flex().autodiff();
+        let Trained { model, shadow } = trained(&device);
+        let id = shadow.weight.id;
+        let start = weights(&shadow);
+        let moved = model.map(&mut Shifted);
+        let shadow = update(shadow, &moved, 0.75);
+        for (now, before) in weights(&shadow).iter().zip(&start) {
+            assert!((now - (before + 0.25 * 8.0)).abs() < 1e-5);
+        }
+        assert_eq!(shadow.weight.id, id);
+        assert!(!shadow.weight.is_require_grad());
+        let copied = update(shadow, &moved, 0.0);
+        for (now, expected) in weights(&copied).iter().zip(weights(&moved)) {
+            assert!((now - expected).abs() < 1e-6);
+        }
+    }
+
+    struct Shifted;
+
+    impl ModuleMapper for Shifted {
+        fn map_float<const D: usize>(&mut self, parameter: Param<Tensor<D>>) -> Param<Tensor<D>> {
+            let value = parameter.val().add_scalar(8.0);
+            replace_value(parameter, value)
+        }
+    }
+
+    #[test]
+    fn a_shadow_samples_and_stays_usable_for_training() {
+        let device = Device::flex().autodiff();
+        let Trained { model, shadow } = trained(&device);
+        let shadow = update(shadow, &model, 0.5);
+        let plain = shadow.valid();
+        assert!(!plain.weight.is_autodiff());
+        assert_eq!(plain.forward(input(&Device::flex())).dims(), [4, 2]);
+        // On the autodiff side, beside tensors that are tracked.
+        let input = input(&device).require_grad();
+        let gradients = shadow.forward(input.clone()).sum().backward();
+        assert!(input.grad(&gradients).is_some());
+        assert!(shadow.weight.grad(&gradients).is_none());
+        // `valid` and back does not wake it.
+        assert!(!plain.train().weight.is_require_grad());
+    }
+
+    #[test]
+    fn the_optimizer_leaves_the_shadow_alone() {
+        let device = Device::flex().autodiff();
+        let trained = trained(&device);
+        let before = weights(&trained.shadow);
+        let output = trained.model.forward(input(&device)) + trained.shadow.forward(input(&device));
+        let gradients = GradientsParams::from_grads(output.sum().backward(), &trained);
+        assert_eq!(gradients.len(), 2);
+        let mut optimizer = AdamWConfig::new().with_weight_decay(0.5).init();
+        let trained = optimizer.step(0.1, trained, gradients);
+        assert_eq!(weights(&trained.shadow), before);
+        assert_ne!(weights(&trained.model), before);
+    }
+
+    #[test]
+    fn a_checkpoint_holds_the_shadow() {
+        let device = Device::flex().autodiff();
+        let source = trained(&device);
+        let moved = source.model.clone().map(&mut Shifted);
+        let source = Trained {
+            shadow: update(source.shadow, &moved, 0.5),
+            ..source
+        };
+        let (model, shadow) = (weights(&source.model), weights(&source.shadow));
+        let restored = trained(&device).load_record(source.into_record());
+        assert_eq!(weights(&restored.model), model);
+        assert_eq!(weights(&restored.shadow), shadow);
+        assert_ne!(model, shadow);
+        assert!(restored.model.weight.is_require_grad());
+        assert!(!restored.shadow.weight.is_require_grad());
+    }
+
+    #[test]
+    fn settings_are_checked() {
+        assert_eq!(EmaConfig::default().validate(), Ok(()));
+        let refuse = |json: &str, part: &str| {
+            let config: EmaConfig = serde_json::from_str(json).expect("a table");
+            let message = config.validate().expect_err(json).to_string();
+            assert!(message.contains(part), "{message}");
+        };
+        refuse(r#"{"decay": 1.5}"#, "ema.decay is 1.5");
+        refuse(r#"{"min_decay": -1}"#, "ema.min_decay is -1");
+        refuse(r#"{"inv_gamma": 0}"#, "ema.inv_gamma is 0");
+        refuse(r#"{"power": -2}"#, "ema.power is -2");
+        refuse(r#"{"min_decay": 0.9, "decay": 0.5}"#, "more than ema.decay");
+        assert!(serde_json::from_str::<EmaConfig>(r#"{"decai": 1}"#).is_err());
+    }
+}

@@ -199,3 +199,280 @@ impl CodebookTraining {
         (state, quantizer)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use burn::optim::{AdamWConfig, GradientsAccumulator};
+    use burn::tensor::{Device, Distribution, TensorData, Tolerance};
+
+    use super::*;
+    use crate::quantizer::BatchPosition;
+
+    const CODES: usize = 6;
+    const DIMENSION: usize = 2;
+
+    fn floats<const D: usize>(tensor: Tensor<D>) -> Vec<f32> {
+        tensor.into_data().iter::<f32>().collect()
+    }
+
+    fn quantizer(device: &Device) -> VectorQuantizer {
+        let codes: Vec<f32> = (0..CODES * DIMENSION)
+            .map(|index| (index as f32 * 1.7).sin() * 3.0)
+            .collect();
+        let codes = Tensor::from_data(TensorData::new(codes, [CODES, DIMENSION]), device);
+        VectorQuantizer::new(CODES, DIMENSION, device).with_codes(codes)
+    }
+
+    fn latents(device: &Device) -> Tensor<4> {
+        Tensor::random([4, DIMENSION, 3, 3], Distribution::Normal(0.5, 2.0), device)
+    }
+
+    fn whole_batch(step: u64) -> BatchPosition {
+        BatchPosition {
+            seed: 2,
+            step,
+            first_image: 0,
+            total_images: 4,
+        }
+    }
+
+    fn statistics(quantizer: &VectorQuantizer, latents: &Tensor<4>, step: u64) -> CodeStatistics {
+        let codes = quantizer.nearest(latents.clone());
+        quantizer.statistics(latents.clone(), codes, whole_batch(step))
+    }
+
+    #[test]
+    fn ema_follows_the_paper_in_double_precision() {
+        let device = Device::flex();
+        let config = CodebookConfig {
+            decay: 0.9,
+            restart_below: 0.0,
+            ..CodebookConfig::default()
+        };
+        let mut quantizer = config.prepare(quantizer(&device));
+        let mut state = CodebookTraining::new(&quantizer);
+        let mut codes: Vec<f64> = floats(quantizer.codes())
+            .into_iter()
+            .map(f64::from)
+            .collect();
+        let (mut usage, mut sums) = (vec![1.0; CODES], codes.clone());
+        for step in 0..20 {
+            let latents = latents(&device);
+            let statistics = statistics(&quantizer, &latents, step);
+            (state, quantizer) = state.update(&config, quantizer, statistics);
+
+            // The same on the host, from the definitions.
+            let rows: Vec<f64> = floats(latents.permute([0, 2, 3, 1]))
+                .into_iter()
+                .map(f64::from)
+                .collect();
+            let mut counts = vec![0.0; CODES];
+            let mut new_sums = vec![0.0; CODES * DIMENSION];
+            for row in rows.chunks(DIMENSION) {
+                let distance = |code: usize| -> f64 {
+                    (0..DIMENSION)
+                        .map(|axis| (row[axis] - codes[code * DIMENSION + axis]).powi(2))
+                        .sum()
+                };
+                let nearest = (0..CODES)
+                    .min_by(|&a, &b| distance(a).total_cmp(&distance(b)))
+                    .expect("there are codes");
+                counts[nearest] += 1.0;
+                for axis in 0..DIMENSION {
+                    new_sums[nearest * DIMENSION + axis] += row[axis];
+                }
+            }
+            for code in 0..CODES {
+                usage[code] = 0.9 * usage[code] + 0.1 * counts[code];
+            }
+            let total: f64 = usage.iter().sum();
+            for (index, code) in codes.iter_mut().enumerate() {
+                sums[index] = 0.9 * sums[index] + 0.1 * new_sums[index];
+                let smoothed = (usage[index / DIMENSION] + 1e-5) / (total + CODES as f64 * 1e-5);
+                *code = sums[index] / (smoothed * total);
+            }
+            for (ours, expected) in floats(quantizer.codes()).iter().zip(&codes) {
+                assert!(
+                    (f64::from(*ours) - expected).abs() < 1e-4,
+                    "step {step}: {ours} is not {expected}"
+                );
+            }
+        }
+    }
+
+    #[test]
+    fn dead_codes_start_again_at_latents() {
+        let device = Device::flex();
+        for update in [CodebookUpdate::Ema, CodebookUpdate::Gradient] {
+            let config = CodebookConfig {
+                update,
+                ..CodebookConfig::default()
+            };
+            // All latents lie near the first code; the others are far away and die.
+            let far = Tensor::<2>::full([CODES, DIMENSION], 100.0, &device);
+            let codes = far.slice_assign([0..1, 0..DIMENSION], Tensor::zeros([1, 2], &device));
+            let mut quantizer = config.prepare(quantizer(&device)).with_codes(codes);
+            let mut state = CodebookTraining::new(&quantizer);
+            let latents = latents(&device);
+            let in_use = |quantizer: &VectorQuantizer| {
+                let counts = statistics(quantizer, &latents, 0).counts;
+                crate::quantizer::codes_in_use(&floats(counts))
+            };
+            assert_eq!(in_use(&quantizer), 1);
+            for step in 0..1000 {
+                let statistics = statistics(&quantizer, &latents, step);
+                (state, quantizer) = state.update(&config, quantizer, statistics);
+            }
+            assert_eq!(in_use(&quantizer), CODES, "{update:?}");
+            let usage = floats(state.usage());
+            assert!(usage.iter().all(|&usage| usage > 0.1), "{usage:?}");
+        }
+    }
+
+    #[test]
+    fn zero_never_restarts() {
+        let device = Device::flex();
+        let config = CodebookConfig {
+            update: CodebookUpdate::Gradient,
+            restart_below: 0.0,
+            decay: 0.0,
+            ..CodebookConfig::default()
+        };
+        let quantizer = quantizer(&device);
+        let before = floats(quantizer.codes());
+        let latents = Tensor::<4>::zeros([4, DIMENSION, 3, 3], &device);
+        let statistics = statistics(&quantizer, &latents, 0);
+        let state = CodebookTraining::new(&quantizer);
+        let (state, quantizer) = state.update(&config, quantizer, statistics);
+        assert_eq!(floats(quantizer.codes()), before);
+        // Without memory the usage is that of the batch, all of it at one code.
+        assert_eq!(
+            floats(state.usage())
+                .iter()
+                .filter(|&&usage| usage > 0.0)
+                .count(),
+            1
+        );
+    }
+
+    #[test]
+    fn normalised_averages_have_length_one() {
+        let device = Device::flex();
+        let config = CodebookConfig {
+            l2_normalize: true,
+            ..CodebookConfig::default()
+        };
+        let quantizer = config.prepare(quantizer(&device));
+        let statistics = statistics(&quantizer, &latents(&device), 0);
+        let state = CodebookTraining::new(&quantizer);
+        let (_, quantizer) = state.update(&config, quantizer, statistics);
+        for code in floats(quantizer.embedding.weight.val()).chunks(DIMENSION) {
+            let length = code.iter().map(|value| value * value).sum::<f32>().sqrt();
+            assert!((length - 1.0).abs() < 1e-5, "length {length}");
+        }
+    }
+
+    /// A trained module as the trainer has it: the state rides with the quantizer.
+    #[derive(Module, Debug)]
+    struct Trained {
+        quantizer: VectorQuantizer,
+        state: CodebookTraining,
+    }
+
+    #[test]
+    fn statistics_travel_as_gradients_over_micro_batches() {
+        let device = Device::flex().autodiff();
+        let config = CodebookConfig::default();
+        let quantizer = config.prepare(quantizer(&device));
+        let state = CodebookTraining::new(&quantizer);
+        let trained = Trained { quantizer, state };
+        let latents = latents(&device);
+        let whole = statistics(&trained.quantizer, &latents, 3);
+
+        let mut accumulator = GradientsAccumulator::new();
+        for first_image in [0, 2] {
+            let latents = latents.clone().narrow(0, first_image, 2);
+            let codes = trained.quantizer.nearest(latents.clone());
+            let position = BatchPosition {
+                first_image,
+                ..whole_batch(3)
+            };
+            let shard = trained.quantizer.statistics(latents, codes, position);
+            let mut gradients = GradientsParams::new();
+            trained.state.register(shard, &mut gradients);
+            accumulator.accumulate(&trained, gradients);
+        }
+        let mut gradients = accumulator.grads().to_device(&Device::flex(), &trained);
+        let sum = trained.state.take(&mut gradients).expect("statistics");
+        assert!(gradients.is_empty());
+        assert!(trained.state.take(&mut gradients).is_none());
+        assert_eq!(floats(sum.counts), floats(whole.counts));
+        assert_eq!(floats(sum.candidates), floats(whole.candidates));
+        sum.sums
+            .into_data()
+            .assert_approx_eq::<f32>(&whole.sums.into_data(), Tolerance::absolute(1e-5));
+    }
+
+    #[test]
+    fn the_optimizer_leaves_averaged_codes_and_the_state_alone() {
+        let device = Device::flex().autodiff();
+        let config = CodebookConfig::default();
+        let quantizer = config.prepare(quantizer(&device));
+        let state = CodebookTraining::new(&quantizer);
+        let trained = Trained { quantizer, state };
+        let codes = floats(trained.quantizer.codes());
+        let latents = latents(&device).require_grad();
+        let loss = trained.quantizer.quantize(latents).loss(0.25);
+        let gradients = GradientsParams::from_grads(loss.backward(), &trained);
+        assert!(gradients.is_empty());
+        let mut optimizer = AdamWConfig::new().with_weight_decay(0.5).init();
+        let trained = optimizer.step(0.1, trained, gradients);
+        assert_eq!(floats(trained.quantizer.codes()), codes);
+        assert_eq!(floats(trained.state.usage()), vec![1.0; CODES]);
+    }
+
+    #[test]
+    fn a_checkpoint_holds_the_state() {
+        let device = Device::flex().autodiff();
+        let config = CodebookConfig::default();
+        let quantizer = config.prepare(quantizer(&device));
+        let statistics = statistics(&quantizer, &latents(&device), 0);
+        let (state, quantizer) =
+            CodebookTraining::new(&quantizer).update(&config, quantizer, statistics);
+        let fresh = CodebookTraining::new(&VectorQuantizer::new(CODES, DIMENSION, &device));
+        let usage = floats(state.usage());
+        let sums = floats(state.sums.val());
+        let restored = fresh.load_record(state.into_record());
+        assert_eq!(floats(restored.usage()), usage);
+        assert_eq!(floats(restored.sums.val()), sums);
+        assert!(!restored.sums.is_require_grad());
+        assert!(!quantizer.embedding.weight.is_require_grad());
+    }
+
+    #[test]
+    fn settings_are_checked() {
+        assert_eq!(CodebookConfig::default().validate(), Ok(()));
+        for decay in [-0.1, 1.0, f64::NAN] {
+            let config = CodebookConfig {
+                decay,
+                ..CodebookConfig::default()
+            };
+            assert!(matches!(
+                config.validate(),
+                Err(CodebookConfigError::Decay(_))
+            ));
+        }
+        let config = CodebookConfig {
+            restart_below: 1.5,
+            ..CodebookConfig::default()
+        };
+        let message = config.validate().expect_err("more than all").to_string();
+        assert!(message.contains("vqvae.codebook.restart_below is 1.5"));
+        let read = serde_json::from_str::<CodebookConfig>;
+        assert_eq!(
+            read(r#"{"update": "gradient"}"#).expect("a table").update,
+            CodebookUpdate::Gradient
+        );
+        assert!(read(r#"{"decoy": 0.9}"#).is_err());
+    }
+}

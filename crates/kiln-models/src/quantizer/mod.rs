@@ -227,3 +227,6 @@ fn unflatten(rows: Tensor<2>, [batch, height, width]: [usize; 3]) -> Tensor<4> {
     rows.reshape([batch, height, width, dimension])
         .permute([0, 3, 1, 2])
 }
+
+#[cfg(test)]
+mod tests;
