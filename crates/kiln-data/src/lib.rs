@@ -1,1 +1,68 @@
 //! Image data sets for kiln: MNIST, Flowers 102, CIFAR-10 and folders of images, as batches in [-1, 1].
+//!
+//! [`open`] turns a [`DataConfig`] (the `[data]` table of an experiment's TOML file) into a training and a
+//! validation [`ImageDataset`]. Every image has the same shape, `[channels, height, width]`, and may have a label.
+//! [`shuffled`] and [`flipped`] say in which order a training run sees the images and which of them are mirrored, as
+//! functions of the seed and the epoch alone; [`prefetch`] prepares the batches ahead of the trainer.
+//!
+//! The 10,000 digits of `mnist-10k` are compiled in, so this runs with no data at hand:
+//!
+//! ```
+//! use kiln_data::{DataConfig, DatasetKind, NoProgress};
+//!
+//! let config = DataConfig::new(DatasetKind::Mnist10k, 32, 1);
+//! let datasets = kiln_data::open(&config, &NoProgress)?;
+//! assert_eq!(datasets.train.len() + datasets.validation.len(), 10_000);
+//!
+//! // The first batch of epoch 0 under seed 7: eight images, none mirrored.
+//! let order = kiln_data::shuffled(datasets.train.len(), 7, 0);
+//! let request: Vec<(u32, bool)> = order[..8].iter().map(|&index| (index, false)).collect();
+//! let batch = kiln_data::prefetch(datasets.train, std::iter::once(request)).next().unwrap()?;
+//! assert_eq!(batch.pixels.len(), 8 * 32 * 32);
+//! assert!(batch.pixels.iter().all(|pixel| (-1.0..=1.0).contains(pixel)));
+//! # Ok::<(), kiln_data::DataError>(())
+//! ```
+
+mod cifar;
+mod config;
+mod contents;
+mod dataset;
+mod decode;
+mod download;
+mod error;
+mod flowers;
+mod folder;
+mod loading;
+mod mat;
+mod mnist;
+mod order;
+mod prefetch;
+mod progress;
+
+pub use config::{DataConfig, DatasetKind};
+pub use dataset::{Datasets, ImageDataset, ImageShape};
+pub use download::DownloadFailure;
+pub use error::DataError;
+pub use order::{flipped, shuffled};
+pub use prefetch::{ImageBatch, Prefetch, prefetch};
+pub use progress::{NoProgress, Progress, ProgressUnit};
+
+/// Opens the data set that `config` names, downloading MNIST first where no path is given and it is not cached yet.
+///
+/// Every image is decoded once here: files that cannot be decoded are left out with a warning, and a set that is
+/// small enough is kept in memory. `progress` hears about downloads and decoding.
+///
+/// # Errors
+/// When the config is not usable, when the path does not hold the data set, when more than
+/// [`DataConfig::max_undecodable`] of the files cannot be decoded, and when a download fails.
+pub fn open(config: &DataConfig, progress: &dyn Progress) -> Result<Datasets, DataError> {
+    config.validate()?;
+    let found = match config.dataset {
+        DatasetKind::Mnist => mnist::find(config, progress)?,
+        DatasetKind::Mnist10k => mnist::find_embedded(config)?,
+        DatasetKind::Flowers102 => flowers::find(config.required_path()?)?,
+        DatasetKind::Cifar10 => cifar::find(config.required_path()?)?,
+        DatasetKind::Folder => folder::find(config.required_path()?, config.validation_fraction)?,
+    };
+    loading::load(found, config, loading::MEMORY_BUDGET, progress)
+}

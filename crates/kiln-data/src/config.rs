@@ -1,0 +1,255 @@
+//! The `[data]` table of an experiment's TOML file.
+
+use std::fmt;
+use std::path::{Path, PathBuf};
+
+use serde::{Deserialize, Serialize};
+
+use crate::dataset::ImageShape;
+use crate::error::DataError;
+
+/// The data sets that [`crate::open`] knows.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum DatasetKind {
+    /// MNIST: 60,000 handwritten digits to train on, 10,000 for validation, 28x28 gray. Downloaded where no path is
+    /// given.
+    #[serde(rename = "mnist")]
+    Mnist,
+    /// The 10,000 MNIST test images, compiled in: every tenth is for validation, the others to train on.
+    #[serde(rename = "mnist-10k")]
+    Mnist10k,
+    /// Oxford Flowers 102: 8,189 colour photographs.
+    #[serde(rename = "flowers-102")]
+    Flowers102,
+    /// CIFAR-10: 50,000 colour images of 32x32 to train on, 10,000 for validation.
+    #[serde(rename = "cifar-10")]
+    Cifar10,
+    /// Any folder, zip or tar of image files.
+    #[serde(rename = "folder")]
+    Folder,
+}
+
+impl fmt::Display for DatasetKind {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str(match self {
+            Self::Mnist => "mnist",
+            Self::Mnist10k => "mnist-10k",
+            Self::Flowers102 => "flowers-102",
+            Self::Cifar10 => "cifar-10",
+            Self::Folder => "folder",
+        })
+    }
+}
+
+/// Which images to train on and in which form: the `[data]` table of an experiment.
+///
+/// In TOML, `dataset`, `size` and `channels` are required; a key that is not one of these fields is refused.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct DataConfig {
+    /// Which data set.
+    pub dataset: DatasetKind,
+    /// The folder or file that holds it; `--data` overrides it. MNIST can do without.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub path: Option<PathBuf>,
+    /// Images are `size` x `size` pixels: cut to their centre square and resized. MNIST's 28x28 is padded with black
+    /// to 32, because that halves down to 8, 4, 2; see [`crate::ImageDataset::border`].
+    pub size: usize,
+    /// 1 for gray, 3 for RGB.
+    pub channels: usize,
+    /// Whether training mirrors half of the images, chosen anew in each epoch.
+    #[serde(default)]
+    pub horizontal_flip: bool,
+    /// The share of the images that is held out for validation, of a folder that has no such split of its own.
+    #[serde(default = "DataConfig::default_validation_fraction")]
+    pub validation_fraction: f32,
+    /// The share of the files that may be impossible to decode before opening the data set fails.
+    #[serde(default = "DataConfig::default_max_undecodable")]
+    pub max_undecodable: f32,
+}
+
+impl DataConfig {
+    /// The largest [`DataConfig::size`].
+    pub const MAX_SIZE: usize = 4096;
+
+    /// A config with every other field at its default.
+    pub fn new(dataset: DatasetKind, size: usize, channels: usize) -> Self {
+        Self {
+            dataset,
+            path: None,
+            size,
+            channels,
+            horizontal_flip: false,
+            validation_fraction: Self::default_validation_fraction(),
+            max_undecodable: Self::default_max_undecodable(),
+        }
+    }
+
+    fn default_validation_fraction() -> f32 {
+        0.1
+    }
+
+    fn default_max_undecodable() -> f32 {
+        0.01
+    }
+
+    /// The shape of every image.
+    pub fn shape(&self) -> ImageShape {
+        ImageShape {
+            channels: self.channels,
+            height: self.size,
+            width: self.size,
+        }
+    }
+
+    /// Checks every value, without looking at any file.
+    ///
+    /// # Errors
+    /// [`DataError::Config`] with the key, its value and what would be valid.
+    pub fn validate(&self) -> Result<(), DataError> {
+        let check = |valid: bool, key, value: String, expected: &str| {
+            if valid {
+                Ok(())
+            } else {
+                Err(DataError::Config {
+                    key,
+                    value,
+                    expected: expected.to_owned(),
+                })
+            }
+        };
+        check(
+            (1..=Self::MAX_SIZE).contains(&self.size),
+            "size",
+            self.size.to_string(),
+            &format!("use a number of pixels from 1 to {}", Self::MAX_SIZE),
+        )?;
+        check(
+            matches!(self.channels, 1 | 3),
+            "channels",
+            self.channels.to_string(),
+            "use 1 for gray or 3 for RGB",
+        )?;
+        check(
+            self.validation_fraction > 0.0 && self.validation_fraction < 1.0,
+            "validation_fraction",
+            self.validation_fraction.to_string(),
+            "use a share above 0 and below 1, such as 0.1",
+        )?;
+        check(
+            (0.0..=1.0).contains(&self.max_undecodable),
+            "max_undecodable",
+            self.max_undecodable.to_string(),
+            "use a share from 0 to 1, such as 0.01",
+        )
+    }
+
+    /// The path, for the data sets that cannot do without.
+    pub(crate) fn required_path(&self) -> Result<&Path, DataError> {
+        self.path
+            .as_deref()
+            .ok_or(DataError::PathNeeded(self.dataset))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    #[test]
+    fn defaults_are_filled_in() {
+        let config: DataConfig =
+            toml::from_str("dataset = \"flowers-102\"\nsize = 64\nchannels = 3").unwrap();
+        assert_eq!(config, DataConfig::new(DatasetKind::Flowers102, 64, 3));
+        assert!(!config.horizontal_flip && config.max_undecodable == 0.01);
+    }
+
+    #[test]
+    fn every_dataset_is_written_as_it_is_shown() {
+        for dataset in [
+            DatasetKind::Mnist,
+            DatasetKind::Mnist10k,
+            DatasetKind::Flowers102,
+            DatasetKind::Cifar10,
+            DatasetKind::Folder,
+        ] {
+            let text = toml::to_string(&DataConfig::new(dataset, 32, 1)).unwrap();
+            assert!(text.contains(&format!("dataset = \"{dataset}\"")), "{text}");
+            assert_eq!(
+                toml::from_str::<DataConfig>(&text).unwrap().dataset,
+                dataset
+            );
+        }
+    }
+
+    #[test]
+    fn unknown_keys_are_refused_by_name() {
+        let text = "dataset = \"mnist\"\nsize = 32\nchannels = 1\nhorizontal_flips = true";
+        let error = toml::from_str::<DataConfig>(text).unwrap_err().to_string();
+        assert!(error.contains("horizontal_flips"), "{error}");
+    }
+
+    #[test]
+    fn unusable_values_are_named_with_what_is_valid() {
+        let valid = DataConfig::new(DatasetKind::Mnist, 32, 1);
+        let refused = |config: DataConfig| config.validate().unwrap_err().to_string();
+        assert_eq!(
+            refused(DataConfig {
+                size: 0,
+                ..valid.clone()
+            }),
+            "data.size = 0 is not usable: use a number of pixels from 1 to 4096"
+        );
+        assert_eq!(
+            refused(DataConfig {
+                channels: 4,
+                ..valid.clone()
+            }),
+            "data.channels = 4 is not usable: use 1 for gray or 3 for RGB"
+        );
+        assert!(
+            refused(DataConfig {
+                validation_fraction: 1.0,
+                ..valid.clone()
+            })
+            .starts_with("data.validation_fraction = 1 ")
+        );
+        assert!(
+            refused(DataConfig {
+                validation_fraction: f32::NAN,
+                ..valid.clone()
+            })
+            .starts_with("data.validation_fraction = NaN ")
+        );
+        assert!(
+            refused(DataConfig {
+                max_undecodable: -0.5,
+                ..valid.clone()
+            })
+            .starts_with("data.max_undecodable = -0.5 ")
+        );
+        assert!(valid.validate().is_ok());
+    }
+
+    #[test]
+    fn a_data_set_without_a_path_says_what_to_pass() {
+        let error = DataConfig::new(DatasetKind::Flowers102, 64, 3)
+            .required_path()
+            .unwrap_err();
+        assert!(error.to_string().contains("--data"), "{error}");
+    }
+
+    proptest! {
+        #[test]
+        fn a_config_survives_toml(size in 1usize..4096, gray: bool, horizontal_flip: bool, fraction in 0.01f32..0.99) {
+            let config = DataConfig {
+                path: Some("some/folder".into()),
+                horizontal_flip,
+                validation_fraction: fraction,
+                ..DataConfig::new(DatasetKind::Folder, size, if gray { 1 } else { 3 })
+            };
+            prop_assert_eq!(toml::from_str::<DataConfig>(&toml::to_string(&config).unwrap()).unwrap(), config);
+        }
+    }
+}

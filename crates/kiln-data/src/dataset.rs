@@ -1,0 +1,268 @@
+//! The one form in which everything else sees images.
+
+use std::sync::Arc;
+
+use sha2::{Digest, Sha256};
+
+use crate::error::DataError;
+use crate::loading::Item;
+
+/// A training set and a validation set of the same shape and classes.
+#[derive(Clone, Debug)]
+pub struct Datasets {
+    /// The images to learn from.
+    pub train: ImageDataset,
+    /// The images to measure on.
+    pub validation: ImageDataset,
+}
+
+/// The shape `[channels, height, width]` of every image of a set.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ImageShape {
+    /// 1 for gray, 3 for RGB.
+    pub channels: usize,
+    /// Rows of pixels.
+    pub height: usize,
+    /// Columns of pixels.
+    pub width: usize,
+}
+
+impl ImageShape {
+    /// The numbers that one image takes: `channels * height * width`.
+    pub fn elements(&self) -> usize {
+        self.channels * self.height * self.width
+    }
+}
+
+/// Images of one shape, each with or without a label. Cloning it copies a pointer.
+#[derive(Clone, Debug)]
+pub struct ImageDataset(Arc<Inner>);
+
+#[derive(Debug)]
+struct Inner {
+    description: Description,
+    labels: Option<Vec<u32>>,
+    storage: Storage,
+    fingerprint: String,
+}
+
+/// What a set is, apart from its images.
+#[derive(Clone, Debug)]
+pub(crate) struct Description {
+    pub(crate) name: String,
+    pub(crate) class_names: Vec<String>,
+    pub(crate) shape: ImageShape,
+    pub(crate) border: usize,
+    pub(crate) horizontal_flip: bool,
+}
+
+#[derive(Debug)]
+pub(crate) enum Storage {
+    /// The images one after the other, each `[channels, height, width]` of 0..=255.
+    Decoded(Vec<u8>),
+    /// Too many for the memory: each is decoded when it is asked for.
+    Encoded(Vec<Item>),
+}
+
+/// Collects the SHA-256 of a set's shape and pixels while they pass by.
+pub(crate) struct Fingerprint(Sha256);
+
+impl Fingerprint {
+    pub(crate) fn new(shape: ImageShape) -> Self {
+        let mut hash = Sha256::new();
+        for side in [shape.channels, shape.height, shape.width] {
+            hash.update((side as u64).to_le_bytes());
+        }
+        Self(hash)
+    }
+
+    pub(crate) fn add(&mut self, pixels: &[u8]) {
+        self.0.update(pixels);
+    }
+
+    pub(crate) fn finish(self) -> String {
+        self.0
+            .finalize()
+            .iter()
+            .map(|byte| format!("{byte:02x}"))
+            .collect()
+    }
+}
+
+impl ImageDataset {
+    pub(crate) fn new(
+        description: Description,
+        labels: Option<Vec<u32>>,
+        storage: Storage,
+        fingerprint: Fingerprint,
+    ) -> Self {
+        Self(Arc::new(Inner {
+            description,
+            labels,
+            storage,
+            fingerprint: fingerprint.finish(),
+        }))
+    }
+
+    /// A set made of pixels in memory: the images one after the other, each `[channels, height, width]` of 0..=255
+    /// (0 is -1, 255 is 1). It has no classes, no border and is not mirrored.
+    ///
+    /// # Errors
+    /// [`DataError::Count`] when the pixels do not make whole images, or the labels are not one per image.
+    pub fn from_pixels(
+        name: &str,
+        shape: ImageShape,
+        pixels: Vec<u8>,
+        labels: Option<Vec<u32>>,
+    ) -> Result<Self, DataError> {
+        let elements = shape.elements();
+        if elements == 0 || !pixels.len().is_multiple_of(elements) {
+            let expected = format!("whole images of {shape:?}");
+            return Err(DataError::Count {
+                what: "pixels",
+                given: pixels.len(),
+                expected,
+            });
+        }
+        let images = pixels.len() / elements;
+        if let Some(labels) = labels.as_ref().filter(|labels| labels.len() != images) {
+            let expected = format!("one label for each of {images} images");
+            return Err(DataError::Count {
+                what: "labels",
+                given: labels.len(),
+                expected,
+            });
+        }
+        let mut fingerprint = Fingerprint::new(shape);
+        fingerprint.add(&pixels);
+        let description = Description {
+            name: name.to_owned(),
+            class_names: Vec::new(),
+            shape,
+            border: 0,
+            horizontal_flip: false,
+        };
+        Ok(Self::new(
+            description,
+            labels,
+            Storage::Decoded(pixels),
+            fingerprint,
+        ))
+    }
+
+    /// How many images there are.
+    pub fn len(&self) -> usize {
+        match &self.0.storage {
+            Storage::Decoded(pixels) => pixels.len() / self.shape().elements(),
+            Storage::Encoded(items) => items.len(),
+        }
+    }
+
+    /// Whether there are no images.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// The shape of every image.
+    pub fn shape(&self) -> ImageShape {
+        self.0.description.shape
+    }
+
+    /// What the set is called, as in "mnist" or the folder's name.
+    pub fn name(&self) -> &str {
+        &self.0.description.name
+    }
+
+    /// The names of the classes, in the order of the labels; empty where there are no labels.
+    pub fn class_names(&self) -> &[String] {
+        &self.0.description.class_names
+    }
+
+    /// The class of an image, counted from 0; none where the set has no labels or no such image.
+    pub fn label(&self, index: usize) -> Option<usize> {
+        self.0
+            .labels
+            .as_ref()?
+            .get(index)
+            .map(|&label| label as usize)
+    }
+
+    /// Whether the set has labels.
+    pub fn has_labels(&self) -> bool {
+        self.0.labels.is_some()
+    }
+
+    /// Whether training is to mirror half of the images, as the config asked.
+    pub fn horizontal_flip(&self) -> bool {
+        self.0.description.horizontal_flip
+    }
+
+    /// The black pixels that were added on each side, to be cut from what a model draws: 2 for MNIST at 32x32, else 0.
+    pub fn border(&self) -> usize {
+        self.0.description.border
+    }
+
+    /// The SHA-256 of the shape and all pixels, as 64 hexadecimal digits: it names what was computed from this set.
+    pub fn fingerprint(&self) -> &str {
+        &self.0.fingerprint
+    }
+
+    /// Whether the images are kept in memory, so that reading one is a copy.
+    pub fn is_decoded(&self) -> bool {
+        matches!(self.0.storage, Storage::Decoded(_))
+    }
+
+    /// One image as `[channels, height, width]` in [-1, 1], mirrored left to right if `flipped`.
+    ///
+    /// # Errors
+    /// [`DataError::Index`] for an index past the end; [`DataError::Image`] when its file is gone or has changed.
+    pub fn image(&self, index: usize, flipped: bool) -> Result<Vec<f32>, DataError> {
+        let mut pixels = vec![0.0; self.shape().elements()];
+        self.read_into(index, flipped, &mut pixels)?;
+        Ok(pixels)
+    }
+
+    /// As [`ImageDataset::image`], into `target`, which has room for exactly one image.
+    pub(crate) fn read_into(
+        &self,
+        index: usize,
+        flipped: bool,
+        target: &mut [f32],
+    ) -> Result<(), DataError> {
+        let shape = self.shape();
+        let out_of_range = || DataError::Index {
+            index,
+            len: self.len(),
+        };
+        let loaded;
+        let pixels = match &self.0.storage {
+            Storage::Decoded(pixels) => {
+                let start = index.saturating_mul(shape.elements());
+                let end = start.saturating_add(shape.elements());
+                pixels.get(start..end).ok_or_else(out_of_range)?
+            }
+            Storage::Encoded(items) => {
+                let item = items.get(index).ok_or_else(out_of_range)?;
+                loaded = item
+                    .load(shape, self.border())
+                    .map_err(|reason| DataError::Image {
+                        name: item.name(),
+                        reason,
+                    })?;
+                &loaded[..]
+            }
+        };
+        for (target, source) in target
+            .chunks_mut(shape.width)
+            .zip(pixels.chunks(shape.width))
+        {
+            for (target, &source) in target.iter_mut().zip(source) {
+                *target = f32::from(source) / 127.5 - 1.0;
+            }
+            if flipped {
+                target.reverse();
+            }
+        }
+        Ok(())
+    }
+}

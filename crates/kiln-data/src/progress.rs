@@ -1,0 +1,55 @@
+//! How a long operation reports how far it is; the program draws the bar.
+
+/// What a [`Progress`] counts.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ProgressUnit {
+    /// Bytes of a download.
+    Bytes,
+    /// Image files decoded.
+    Images,
+}
+
+/// Hears how far a download or the decoding of a data set is. One task runs at a time.
+pub trait Progress: Sync {
+    /// A task starts: what it is (as "downloading train-images-idx3-ubyte.gz") and how much there is to do, if known.
+    fn begin(&self, task: &str, unit: ProgressUnit, total: Option<u64>);
+    /// So much more is done.
+    fn advance(&self, amount: u64);
+    /// The task is over, whether it went well or not.
+    fn end(&self);
+}
+
+/// Reports nothing.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct NoProgress;
+
+impl Progress for NoProgress {
+    fn begin(&self, _task: &str, _unit: ProgressUnit, _total: Option<u64>) {}
+    fn advance(&self, _amount: u64) {}
+    fn end(&self) {}
+}
+
+/// A task under way: it ends when this is dropped, so that an early return ends it too.
+pub(crate) struct Task<'a>(&'a dyn Progress);
+
+impl<'a> Task<'a> {
+    pub(crate) fn begin(
+        progress: &'a dyn Progress,
+        task: &str,
+        unit: ProgressUnit,
+        total: Option<u64>,
+    ) -> Self {
+        progress.begin(task, unit, total);
+        Self(progress)
+    }
+
+    pub(crate) fn advance(&self, amount: u64) {
+        self.0.advance(amount);
+    }
+}
+
+impl Drop for Task<'_> {
+    fn drop(&mut self) {
+        self.0.end();
+    }
+}
