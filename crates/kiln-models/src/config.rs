@@ -106,7 +106,12 @@ pub(crate) fn require(
 /// Refuses no channels and absurdly many.
 pub(crate) fn require_channels(key: &str, channels: usize) -> Result<(), ConfigError> {
     let problem = format!("it must be from 1 to {MAX_CHANNELS}");
-    require((1..=MAX_CHANNELS).contains(&channels), key, channels, &problem)
+    require(
+        (1..=MAX_CHANNELS).contains(&channels),
+        key,
+        channels,
+        &problem,
+    )
 }
 
 /// Refuses an empty table and an absurdly long one.
@@ -130,7 +135,10 @@ pub(crate) fn require_levels(
         block_out_channels,
         &format!("it must list from 1 to {MAX_LEVELS} levels"),
     )?;
-    for (key, blocks) in [("down_block_types", down_blocks), ("up_block_types", up_blocks)] {
+    for (key, blocks) in [
+        ("down_block_types", down_blocks),
+        ("up_block_types", up_blocks),
+    ] {
         let problem = format!("its length must be that of `block_out_channels`, which is {levels}");
         require(blocks == levels, key, blocks, &problem)?;
     }
@@ -152,13 +160,10 @@ pub(crate) fn require_levels(
 }
 
 /// A side of the image must survive every halving, or skips and decoded images do not fit.
-pub(crate) fn require_halving(
-    key: &str,
-    side: usize,
-    levels: usize,
-) -> Result<(), ConfigError> {
+pub(crate) fn require_halving(key: &str, side: usize, levels: usize) -> Result<(), ConfigError> {
     let factor = 1usize << levels.saturating_sub(1);
-    let problem = format!("it must be a positive multiple of {factor}, to be halved between {levels} levels");
+    let problem =
+        format!("it must be a positive multiple of {factor}, to be halved between {levels} levels");
     require(side > 0 && side.is_multiple_of(factor), key, side, &problem)
 }
 

@@ -17,7 +17,9 @@ pub enum ConfigError {
         expected: &'static str,
     },
     /// A key that this model does not have.
-    #[error("the config's `{key}` = {value} is not an option of this model; the options are {valid}")]
+    #[error(
+        "the config's `{key}` = {value} is not an option of this model; the options are {valid}"
+    )]
     UnknownKey {
         /// The key as written.
         key: String,
@@ -61,7 +63,10 @@ pub enum WeightsError {
     #[error("the weights are not a sound safetensors file ({0}); fetch or write them again")]
     Damaged(#[from] safetensors::SafeTensorError),
     /// Keys that the model has and the file has not, or the other way round.
-    #[error("the weights are of another model or config: {}", describe_keys(missing, unused))]
+    #[error(
+        "the weights are of another model or config: {}",
+        describe_keys(missing, unused)
+    )]
     Keys {
         /// Parameters of the model that the file lacks, sorted.
         missing: Vec<String>,
@@ -69,7 +74,9 @@ pub enum WeightsError {
         unused: Vec<String>,
     },
     /// A tensor has another shape than the parameter.
-    #[error("the weights' `{key}` has shape {found:?}, but this model's config asks for {expected:?}")]
+    #[error(
+        "the weights' `{key}` has shape {found:?}, but this model's config asks for {expected:?}"
+    )]
     Shape {
         /// The diffusers key.
         key: String,
@@ -87,7 +94,9 @@ pub enum WeightsError {
         found: String,
     },
     /// A value is NaN or infinite, or becomes so when it is written in half precision.
-    #[error("the weights' `{key}` holds a value that is NaN, infinite or too large for the file's type")]
+    #[error(
+        "the weights' `{key}` holds a value that is NaN, infinite or too large for the file's type"
+    )]
     NotFinite {
         /// The diffusers key.
         key: String,

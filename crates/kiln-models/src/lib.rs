@@ -1,1 +1,46 @@
-//! The networks of latent diffusion: VqVae and UNet2d, key for key those of diffusers.
+//! The networks of latent diffusion, key for key and number for number those of diffusers.
+//!
+//! - [`VqVae`] is diffusers' `VQModel`: it compresses images into small latents and decodes them by way
+//!   of a codebook. The codebook and its training are in [`quantizer`].
+//! - [`UNet2d`] is diffusers' `UNet2DModel`: it denoises, in latent space or in pixels.
+//! - [`VqVaeConfig`] and [`UNet2dConfig`] are their `config.json`, and [`load_weights`] and [`save_weights`]
+//!   read and write their safetensors, so that a model trained here loads there and the other way round.
+//! - [`ema`] averages weights over the steps of training.
+//!
+//! ```
+//! use burn::tensor::{Device, Distribution, Tensor};
+//! use kiln_models::VqVaeConfig;
+//!
+//! let config = VqVaeConfig::from_json(
+//!     r#"{ "_class_name": "VQModel", "block_out_channels": [8], "norm_num_groups": 4 }"#,
+//! )?;
+//! let device = Device::flex();
+//! let model = config.init(&device, 0)?;
+//!
+//! let images = Tensor::<4>::random([1, 3, 8, 8], Distribution::Uniform(-1.0, 1.0), &device);
+//! let latents = model.encode(images);
+//! assert_eq!(model.decode(latents).dims(), [1, 3, 8, 8]);
+//! # Ok::<(), kiln_models::ConfigError>(())
+//! ```
+
+#![recursion_limit = "256"]
+
+pub mod blocks;
+mod config;
+pub mod ema;
+mod error;
+mod initialization;
+mod keys;
+pub mod quantizer;
+mod unet;
+mod vqvae;
+mod weights;
+
+pub use blocks::{Activation, TimeScaleShift};
+pub use error::{ConfigError, WeightsError};
+pub use unet::{
+    ClassEmbeddingType, DownBlockType, MidBlockType, ResampleType, SampleSize, TimeEmbeddingType,
+    UNet2d, UNet2dConfig, UpBlockType,
+};
+pub use vqvae::{DecoderBlockType, EncoderBlockType, NormType, VqVae, VqVaeConfig};
+pub use weights::{WeightsType, load_weights, load_weights_from_bytes, save_weights};

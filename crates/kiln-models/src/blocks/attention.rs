@@ -29,7 +29,9 @@ pub struct Attention {
 impl Attention {
     /// Heads of `options.head_channels` channels, as many as fit into `channels`.
     pub(crate) fn new(channels: usize, groups: Option<usize>, options: &BlockOptions) -> Self {
-        let BlockOptions { device, epsilon, .. } = *options;
+        let BlockOptions {
+            device, epsilon, ..
+        } = *options;
         let head_channels = options.head_channels.unwrap_or(channels);
         let heads = channels / head_channels;
         let inner = heads * head_channels;
@@ -70,16 +72,26 @@ impl Attention {
         let query = split(self.to_q.forward(hidden.clone()));
         let key = split(self.to_k.forward(hidden.clone()));
         let value = split(self.to_v.forward(hidden));
-        let attended = attention(query, key, value, None, None, AttentionModuleOptions::default());
+        let attended = attention(
+            query,
+            key,
+            value,
+            None,
+            None,
+            AttentionModuleOptions::default(),
+        );
 
         let [_, _, _, head_channels] = attended.dims();
-        let mut joined: Tensor<3> = attended
-            .swap_dims(1, 2)
-            .reshape([batch, positions, self.heads * head_channels]);
+        let mut joined: Tensor<3> =
+            attended
+                .swap_dims(1, 2)
+                .reshape([batch, positions, self.heads * head_channels]);
         for layer in &self.to_out {
             joined = layer.forward(joined);
         }
-        let joined = joined.swap_dims(1, 2).reshape([batch, channels, height, width]);
+        let joined = joined
+            .swap_dims(1, 2)
+            .reshape([batch, channels, height, width]);
         divided(x + joined, self.output_scale_factor)
     }
 }

@@ -27,7 +27,13 @@ pub struct DownBlock {
 impl DownBlock {
     pub(crate) fn new(shape: DownBlockShape, options: &BlockOptions) -> Self {
         let channels = shape.channels_out;
-        let inputs = |layer| if layer == 0 { shape.channels_in } else { channels };
+        let inputs = |layer| {
+            if layer == 0 {
+                shape.channels_in
+            } else {
+                channels
+            }
+        };
         let attentions = if shape.attention { shape.layers } else { 0 };
         Self {
             resnets: (0..shape.layers)

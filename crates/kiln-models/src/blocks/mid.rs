@@ -23,7 +23,11 @@ pub struct MidBlock {
 
 impl MidBlock {
     pub(crate) fn new(shape: MidBlockShape, options: &BlockOptions) -> Self {
-        let MidBlockShape { channels, output_scale_factor, .. } = shape;
+        let MidBlockShape {
+            channels,
+            output_scale_factor,
+            ..
+        } = shape;
         let residual = || {
             ResidualBlock::new(channels, channels, options)
                 .with_output_scale_factor(output_scale_factor)

@@ -5,7 +5,12 @@ use burn::tensor::activation::silu;
 use burn::tensor::{Device, Tensor};
 
 /// A group normalisation of `channels` in `groups`, scaled by ones and shifted by zeros.
-pub(crate) fn group_norm(groups: usize, channels: usize, epsilon: f64, device: &Device) -> GroupNorm {
+pub(crate) fn group_norm(
+    groups: usize,
+    channels: usize,
+    epsilon: f64,
+    device: &Device,
+) -> GroupNorm {
     GroupNormConfig::new(groups, channels)
         .with_epsilon(epsilon)
         .init(device)

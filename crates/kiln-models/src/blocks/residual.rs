@@ -41,7 +41,12 @@ pub struct ResidualBlock {
 
 impl ResidualBlock {
     pub(crate) fn new(channels_in: usize, channels_out: usize, options: &BlockOptions) -> Self {
-        let BlockOptions { device, groups, epsilon, .. } = *options;
+        let BlockOptions {
+            device,
+            groups,
+            epsilon,
+            ..
+        } = *options;
         let time_outputs = match options.time_scale_shift {
             TimeScaleShift::Default => channels_out,
             TimeScaleShift::ScaleShift => 2 * channels_out,

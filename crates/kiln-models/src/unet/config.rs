@@ -159,7 +159,12 @@ impl Default for UNet2dConfig {
             time_embedding_dim: None,
             freq_shift: 0,
             flip_sin_to_cos: true,
-            down_block_types: vec![DownBlock2D, AttnDownBlock2D, AttnDownBlock2D, AttnDownBlock2D],
+            down_block_types: vec![
+                DownBlock2D,
+                AttnDownBlock2D,
+                AttnDownBlock2D,
+                AttnDownBlock2D,
+            ],
             mid_block_type: Some(MidBlockType::UNetMidBlock2D),
             up_block_types: vec![AttnUpBlock2D, AttnUpBlock2D, AttnUpBlock2D, UpBlock2D],
             block_out_channels: vec![224, 448, 672, 896],
@@ -263,11 +268,19 @@ impl UNet2dConfig {
         let up = self.up_block_types.iter().zip(channels.iter().rev());
         let up = up.filter(|(kind, _)| **kind == UpBlockType::AttnUpBlock2D);
         let middle = (self.mid_block_type.is_some() && self.add_attention).then_some(innermost);
-        let attended = down.map(|(_, &width)| width).chain(up.map(|(_, &width)| width));
+        let attended = down
+            .map(|(_, &width)| width)
+            .chain(up.map(|(_, &width)| width));
         for width in attended.chain(middle) {
             if let Some(head) = self.attention_head_dim {
-                let problem = format!("it must be from 1 to the {width} channels of a level with attention");
-                require((1..=width).contains(&head), "attention_head_dim", head, &problem)?;
+                let problem =
+                    format!("it must be from 1 to the {width} channels of a level with attention");
+                require(
+                    (1..=width).contains(&head),
+                    "attention_head_dim",
+                    head,
+                    &problem,
+                )?;
             }
         }
         if let Some(groups) = self.attn_norm_num_groups {
@@ -286,13 +299,20 @@ impl UNet2dConfig {
                 self.freq_shift < frequencies,
                 "freq_shift",
                 self.freq_shift,
-                &format!("it must be less than the {frequencies} frequencies (half of the first level's width)"),
+                &format!(
+                    "it must be less than the {frequencies} frequencies (half of the first level's width)"
+                ),
             )?,
             TimeEmbeddingType::Learned => match self.num_train_timesteps {
                 Some(rows) => require_rows("num_train_timesteps", rows)?,
                 None => {
                     let problem = "the `learned` time embedding needs to know its number of rows";
-                    require(false, "num_train_timesteps", self.num_train_timesteps, problem)?;
+                    require(
+                        false,
+                        "num_train_timesteps",
+                        self.num_train_timesteps,
+                        problem,
+                    )?;
                 }
             },
             TimeEmbeddingType::Fourier => {}

@@ -2,7 +2,9 @@ use serde::{Deserialize, Serialize};
 
 use crate::ConfigError;
 use crate::blocks::Activation;
-use crate::config::{self, require, require_channels, require_halving, require_levels, require_rows};
+use crate::config::{
+    self, require, require_channels, require_halving, require_levels, require_rows,
+};
 
 /// One level of the encoder; every level but the last halves the image.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -133,7 +135,11 @@ impl VqVaeConfig {
             self.layers_per_block,
             self.norm_num_groups,
         )?;
-        require_halving("sample_size", self.sample_size, self.block_out_channels.len())?;
+        require_halving(
+            "sample_size",
+            self.sample_size,
+            self.block_out_channels.len(),
+        )?;
         require(
             self.scaling_factor.is_finite() && self.scaling_factor > 0.0,
             "scaling_factor",

@@ -1,0 +1,68 @@
+//! The names that diffusers has for the parameters of these modules.
+
+/// The path to the parameter that a module traversal is at.
+#[derive(Debug, Default)]
+pub(crate) struct KeyPath {
+    /// Name of the field or index, and the kind of what holds it: `Struct:Linear`, `Enum:..`, `Vec`.
+    segments: Vec<(String, String)>,
+}
+
+impl KeyPath {
+    pub(crate) fn enter(&mut self, name: &str, container: &str) {
+        self.segments.push((name.to_owned(), container.to_owned()));
+    }
+
+    pub(crate) fn exit(&mut self) {
+        self.segments.pop();
+    }
+
+    /// The diffusers key: fields are named as there, so only three things differ. A variant of an enum
+    /// is no level of its own there, and a normalisation's `gamma` and `beta` are `weight` and `bias`.
+    pub(crate) fn key(&self) -> String {
+        let names = self.segments.iter().filter_map(|(name, container)| {
+            match (container.as_str(), name.as_str()) {
+                ("Struct:GroupNorm", "gamma") => Some("weight"),
+                ("Struct:GroupNorm", "beta") => Some("bias"),
+                (container, _) if container.starts_with("Enum:") => None,
+                (_, name) => Some(name),
+            }
+        });
+        names.collect::<Vec<_>>().join(".")
+    }
+
+    /// The module that holds the parameter, such as `Linear`.
+    pub(crate) fn owner(&self) -> &str {
+        let container = self
+            .segments
+            .last()
+            .map(|(_, container)| container.as_str());
+        container
+            .and_then(|kind| kind.strip_prefix("Struct:"))
+            .unwrap_or_default()
+    }
+
+    /// Whether the parameter is a matrix that PyTorch has the other way round: `[outputs, inputs]`
+    /// where Burn has `[inputs, outputs]`.
+    pub(crate) fn is_transposed(&self) -> bool {
+        let name = self.segments.last().map(|(name, _)| name.as_str());
+        self.owner() == "Linear" && name == Some("weight")
+    }
+}
+
+/// The key that diffusers has today for one that it wrote before 2023, when attention was a class of
+/// its own there.
+pub(crate) fn current_key(key: &str) -> String {
+    const RENAMED: [(&str, &str); 4] = [
+        ("query", "to_q"),
+        ("key", "to_k"),
+        ("value", "to_v"),
+        ("proj_attn", "to_out.0"),
+    ];
+    let mut parts: Vec<&str> = key.split('.').collect();
+    if let [.., "attentions", _, layer, _] = parts.as_mut_slice()
+        && let Some((_, new)) = RENAMED.iter().find(|(old, _)| old == layer)
+    {
+        *layer = new;
+    }
+    parts.join(".")
+}

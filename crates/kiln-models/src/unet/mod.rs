@@ -1,0 +1,257 @@
+//! The denoising network of both pixel and latent diffusion: diffusers' `UNet2DModel`.
+
+mod config;
+mod time;
+
+pub use config::{
+    ClassEmbeddingType, DownBlockType, MidBlockType, ResampleType, SampleSize, TimeEmbeddingType,
+    UNet2dConfig, UpBlockType,
+};
+pub(crate) use time::FOURIER_SCALE;
+
+use burn::module::Module;
+use burn::nn::conv::Conv2d;
+use burn::nn::{Embedding, EmbeddingConfig, GroupNorm};
+use burn::tensor::activation::silu;
+use burn::tensor::{Device, Int, Tensor};
+
+use crate::ConfigError;
+use crate::blocks::{
+    BlockOptions, DownBlock, DownBlockShape, MidBlock, MidBlockShape, Resampling, UpBlock,
+    UpBlockShape, conv3x3, convolve, group_norm, norm_silu,
+};
+use crate::initialization::seeded;
+use time::{TimeProjection, TimestepEmbedding};
+
+/// A U-Net that says, from a noisy sample and its timestep, what the noise, the signal or the velocity
+/// is: diffusers' `UNet2DModel`, which generalises the network of DDPM (Ho et al. 2020).
+///
+/// Levels of residual blocks (with self-attention where the config has it) halve the sample on the way
+/// down and double it on the way up, where every layer is joined with its counterpart on the way down.
+#[derive(Module, Debug)]
+pub struct UNet2d {
+    conv_in: Conv2d,
+    time_proj: TimeProjection,
+    time_embedding: TimestepEmbedding,
+    class_embedding: Option<ClassEmbedding>,
+    down_blocks: Vec<DownBlock>,
+    mid_block: Option<MidBlock>,
+    up_blocks: Vec<UpBlock>,
+    conv_norm_out: GroupNorm,
+    conv_out: Conv2d,
+    #[module(skip)]
+    config: UNet2dConfig,
+}
+
+/// How a class label becomes a vector.
+#[derive(Module, Debug)]
+enum ClassEmbedding {
+    Table(Embedding),
+    Timestep(TimestepEmbedding),
+}
+
+impl UNet2dConfig {
+    /// A new network with PyTorch's initial weights (which diffusers trains from), drawn from `seed`:
+    /// the same on every device.
+    ///
+    /// # Errors
+    /// Those of [`Self::validate`].
+    pub fn init(&self, device: &Device, seed: u64) -> Result<UNet2d, ConfigError> {
+        self.validate()?;
+        let time_channels = self.time_channels();
+        let projected = self.time_projection_channels();
+        let options = self.block_options(device);
+        let outermost = self.block_out_channels.first().copied().unwrap_or_default();
+        let network = UNet2d {
+            conv_in: conv3x3(self.in_channels, outermost, device),
+            time_proj: TimeProjection::new(self, device),
+            time_embedding: TimestepEmbedding::new(projected, time_channels, device),
+            class_embedding: match (self.class_embed_type, self.num_class_embeds) {
+                (Some(ClassEmbeddingType::Timestep), _) => Some(ClassEmbedding::Timestep(
+                    TimestepEmbedding::new(projected, time_channels, device),
+                )),
+                (None, Some(classes)) => Some(ClassEmbedding::Table(
+                    EmbeddingConfig::new(classes, time_channels).init(device),
+                )),
+                (Some(ClassEmbeddingType::Identity), _) | (None, None) => None,
+            },
+            down_blocks: self.down_blocks(&options),
+            mid_block: self.mid_block(&options),
+            up_blocks: self.up_blocks(&options),
+            conv_norm_out: group_norm(self.norm_num_groups, outermost, self.norm_eps, device),
+            conv_out: conv3x3(outermost, self.out_channels, device),
+            config: self.clone(),
+        };
+        Ok(seeded(network, seed))
+    }
+
+    fn block_options<'a>(&self, device: &'a Device) -> BlockOptions<'a> {
+        BlockOptions {
+            device,
+            time_channels: Some(self.time_channels()),
+            time_scale_shift: self.resnet_time_scale_shift,
+            groups: self.norm_num_groups,
+            epsilon: self.norm_eps,
+            dropout: self.dropout,
+            head_channels: self.attention_head_dim,
+            downsample_padding: self.downsample_padding,
+        }
+    }
+
+    fn down_blocks(&self, options: &BlockOptions) -> Vec<DownBlock> {
+        let widths = &self.block_out_channels;
+        let levels = self.down_block_types.iter().zip(widths).enumerate();
+        levels
+            .map(|(level, (kind, &channels_out))| {
+                let attention = *kind == DownBlockType::AttnDownBlock2D;
+                let shape = DownBlockShape {
+                    channels_in: widths[level.saturating_sub(1)],
+                    channels_out,
+                    layers: self.layers_per_block,
+                    attention,
+                    resampling: self.resampling(level, attention, self.downsample_type),
+                };
+                DownBlock::new(shape, options)
+            })
+            .collect()
+    }
+
+    fn mid_block(&self, options: &BlockOptions) -> Option<MidBlock> {
+        use crate::blocks::TimeScaleShift;
+        let MidBlockType::UNetMidBlock2D = self.mid_block_type?;
+        let default_groups = (self.resnet_time_scale_shift == TimeScaleShift::Default)
+            .then_some(self.norm_num_groups);
+        let shape = MidBlockShape {
+            channels: self.block_out_channels.last().copied().unwrap_or_default(),
+            attention: self.add_attention,
+            attention_groups: self.attn_norm_num_groups.or(default_groups),
+            output_scale_factor: self.mid_block_scale_factor,
+        };
+        Some(MidBlock::new(shape, options))
+    }
+
+    /// Every layer on the way up takes in what comes from below and the skip of its counterpart: the
+    /// last `layers_per_block` + 1 of those that the way down has kept.
+    fn up_blocks(&self, options: &BlockOptions) -> Vec<UpBlock> {
+        let widths: Vec<usize> = self.block_out_channels.iter().rev().copied().collect();
+        let levels = self.up_block_types.iter().zip(&widths).enumerate();
+        levels
+            .map(|(level, (kind, &channels_out))| {
+                let below = widths[level.saturating_sub(1)];
+                // The last skip was kept before this level's counterpart widened it.
+                let above = widths.get(level + 1).copied().unwrap_or(channels_out);
+                let layers = self.layers_per_block + 1;
+                let channels_in = (0..layers).map(|layer| {
+                    let hidden = if layer == 0 { below } else { channels_out };
+                    let skip = if layer == layers - 1 {
+                        above
+                    } else {
+                        channels_out
+                    };
+                    hidden + skip
+                });
+                let attention = *kind == UpBlockType::AttnUpBlock2D;
+                let shape = UpBlockShape {
+                    channels_in: channels_in.collect(),
+                    channels_out,
+                    attention,
+                    resampling: self.resampling(level, attention, self.upsample_type),
+                };
+                UpBlock::new(shape, options)
+            })
+            .collect()
+    }
+
+    /// Every level but the last resamples; only levels with attention do it by `kind`.
+    fn resampling(&self, level: usize, attention: bool, kind: ResampleType) -> Resampling {
+        if level + 1 == self.block_out_channels.len() {
+            Resampling::None
+        } else if attention && kind == ResampleType::Resnet {
+            Resampling::Residual
+        } else {
+            Resampling::Convolution
+        }
+    }
+}
+
+impl UNet2d {
+    /// The options that the network was made from.
+    pub fn config(&self) -> &UNet2dConfig {
+        &self.config
+    }
+
+    /// The network's prediction `[batch, out_channels, height, width]` for noisy samples
+    /// `[batch, in_channels, height, width]` at `timesteps` `[batch]`, which may be fractional (the
+    /// `learned` embedding cuts the fraction off and needs them in `0..num_train_timesteps`; `fourier`
+    /// needs them positive).
+    ///
+    /// `class_labels` `[batch]` in `0..num_class_embeds` belong to networks with classes, and only to
+    /// those.
+    ///
+    /// # Panics
+    /// If labels are given to a network without classes or the other way round, and if height or width
+    /// do not halve between all levels.
+    pub fn forward(
+        &self,
+        sample: Tensor<4>,
+        timesteps: Tensor<1>,
+        class_labels: Option<Tensor<1, Int>>,
+    ) -> Tensor<4> {
+        let class_embedding = match (&self.class_embedding, class_labels) {
+            (None, None) => None,
+            (Some(ClassEmbedding::Table(table)), Some(labels)) => {
+                Some(table.weight.val().select(0, labels))
+            }
+            (Some(ClassEmbedding::Timestep(embedding)), Some(labels)) => {
+                Some(embedding.forward(self.time_proj.forward(labels.float())))
+            }
+            (None, Some(_)) => panic!("class labels were given to a network without class labels"),
+            (Some(_), None) => panic!("the network is conditional: it needs class labels"),
+        };
+        self.forward_embedded(sample, timesteps, class_embedding)
+    }
+
+    /// As [`Self::forward`], with the class embeddings `[batch, time_embedding_dim]` themselves; the
+    /// only way to condition under `class_embed_type = "identity"`.
+    pub fn forward_embedded(
+        &self,
+        sample: Tensor<4>,
+        timesteps: Tensor<1>,
+        class_embedding: Option<Tensor<2>>,
+    ) -> Tensor<4> {
+        let sample = if self.config.center_input_sample {
+            sample * 2.0 - 1.0
+        } else {
+            sample
+        };
+        let time = self.time_proj.forward(timesteps.clone());
+        let mut time = self.time_embedding.forward(time);
+        if let Some(class_embedding) = class_embedding {
+            time = time + class_embedding;
+        }
+        let time = Some(&silu(time));
+
+        let mut hidden = convolve(&self.conv_in, sample);
+        let mut skips = vec![hidden.clone()];
+        for block in &self.down_blocks {
+            hidden = block.forward(hidden, time, |layer| skips.push(layer.clone()));
+        }
+        if let Some(block) = &self.mid_block {
+            hidden = block.forward(hidden, time);
+        }
+        for block in &self.up_blocks {
+            // One skip was kept for every layer here, so there is always one to pop.
+            let join = |hidden| Tensor::cat([hidden].into_iter().chain(skips.pop()).collect(), 1);
+            hidden = block.forward(hidden, time, join);
+        }
+        let output = convolve(&self.conv_out, norm_silu(&self.conv_norm_out, hidden));
+
+        match self.config.time_embedding_type {
+            TimeEmbeddingType::Fourier => {
+                let [batch] = timesteps.dims();
+                output / timesteps.reshape([batch, 1, 1, 1])
+            }
+            TimeEmbeddingType::Positional | TimeEmbeddingType::Learned => output,
+        }
+    }
+}

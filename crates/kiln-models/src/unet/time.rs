@@ -1,0 +1,135 @@
+//! From timesteps to the vectors that the residual blocks take in.
+
+use std::f32::consts::PI;
+
+use burn::module::{Initializer, Module, Param};
+use burn::nn::{Embedding, EmbeddingConfig, Linear, LinearConfig};
+use burn::tensor::activation::silu;
+use burn::tensor::{Device, Tensor, TensorData};
+
+use super::config::{TimeEmbeddingType, UNet2dConfig};
+
+/// Longest wavelength of the positional embedding, in units of 2 pi timesteps (Vaswani et al. 2017).
+const MAX_PERIOD: f32 = 10_000.0;
+/// Standard deviation of the random frequencies: diffusers' choice for `UNet2DModel`.
+pub(crate) const FOURIER_SCALE: f32 = 16.0;
+
+/// How a timestep becomes a vector.
+#[derive(Module, Debug)]
+pub(crate) enum TimeProjection {
+    Positional(PositionalProjection),
+    Fourier(FourierProjection),
+    Learned(Embedding),
+}
+
+/// Sines and cosines of fixed frequencies.
+#[derive(Module, Debug)]
+pub(crate) struct PositionalProjection {
+    channels: usize,
+    freq_shift: usize,
+    flip_sin_to_cos: bool,
+}
+
+/// Sines and cosines of random frequencies of ln t.
+#[derive(Module, Debug)]
+pub(crate) struct FourierProjection {
+    /// `[channels / 2]`; drawn once and not trained.
+    weight: Param<Tensor<1>>,
+}
+
+impl TimeProjection {
+    pub(crate) fn new(config: &UNet2dConfig, device: &Device) -> Self {
+        let channels = config.time_projection_channels();
+        match config.time_embedding_type {
+            TimeEmbeddingType::Positional => Self::Positional(PositionalProjection {
+                channels,
+                freq_shift: config.freq_shift,
+                flip_sin_to_cos: config.flip_sin_to_cos,
+            }),
+            TimeEmbeddingType::Fourier => {
+                let frequencies = Initializer::Normal {
+                    mean: 0.0,
+                    std: FOURIER_SCALE.into(),
+                };
+                let weight = frequencies.init([channels / 2], device);
+                Self::Fourier(FourierProjection {
+                    weight: weight.set_require_grad(false),
+                })
+            }
+            TimeEmbeddingType::Learned => {
+                let rows = config.num_train_timesteps.unwrap_or_default();
+                Self::Learned(EmbeddingConfig::new(rows, channels).init(device))
+            }
+        }
+    }
+
+    /// Timesteps `[batch]` to `[batch, channels]`.
+    pub(crate) fn forward(&self, timesteps: Tensor<1>) -> Tensor<2> {
+        match self {
+            Self::Positional(projection) => projection.forward(timesteps),
+            Self::Fourier(projection) => projection.forward(timesteps),
+            Self::Learned(table) => table.weight.val().select(0, timesteps.int()),
+        }
+    }
+}
+
+impl PositionalProjection {
+    /// `[sin(t f_i), cos(t f_i)]` with `f_i = 10000^(-i / (n - freq_shift))`, i in 0..n, n = channels / 2.
+    ///
+    /// In f32 and in this order of operations, as PyTorch does: at t = 1000 one rounding more or less is
+    /// seen in the fifth digit of a sine.
+    fn forward(&self, timesteps: Tensor<1>) -> Tensor<2> {
+        let count = self.channels / 2;
+        let divisor = count as f32 - self.freq_shift as f32;
+        let frequencies: Vec<f32> = (0..count)
+            .map(|i| (-MAX_PERIOD.ln() * i as f32 / divisor).exp())
+            .collect();
+        let frequencies: Tensor<2> = Tensor::from_data(
+            TensorData::new(frequencies, [1, count]),
+            &timesteps.device(),
+        );
+        let angles = timesteps.unsqueeze_dim::<2>(1) * frequencies;
+        let (sines, cosines) = (angles.clone().sin(), angles.cos());
+        let mut parts = if self.flip_sin_to_cos {
+            vec![cosines, sines]
+        } else {
+            vec![sines, cosines]
+        };
+        if self.channels % 2 == 1 {
+            let [batch, _] = parts[0].dims();
+            parts.push(Tensor::zeros([batch, 1], &parts[0].device()));
+        }
+        Tensor::cat(parts, 1)
+    }
+}
+
+impl FourierProjection {
+    /// `[sin(2 pi w ln t), cos(2 pi w ln t)]`.
+    fn forward(&self, timesteps: Tensor<1>) -> Tensor<2> {
+        let levels = timesteps.log().unsqueeze_dim::<2>(1);
+        // The factors one after the other, as PyTorch multiplies: the angles are large.
+        let angles = levels * self.weight.val().unsqueeze_dim::<2>(0) * 2.0 * PI;
+        Tensor::cat(vec![angles.clone().sin(), angles.cos()], 1)
+    }
+}
+
+/// Two linear layers with a SiLU between them: diffusers' `TimestepEmbedding`.
+#[derive(Module, Debug)]
+pub(crate) struct TimestepEmbedding {
+    linear_1: Linear,
+    linear_2: Linear,
+}
+
+impl TimestepEmbedding {
+    pub(crate) fn new(channels_in: usize, channels_out: usize, device: &Device) -> Self {
+        Self {
+            linear_1: LinearConfig::new(channels_in, channels_out).init(device),
+            linear_2: LinearConfig::new(channels_out, channels_out).init(device),
+        }
+    }
+
+    /// `[batch, channels_in]` to `[batch, channels_out]`.
+    pub(crate) fn forward(&self, x: Tensor<2>) -> Tensor<2> {
+        self.linear_2.forward(silu(self.linear_1.forward(x)))
+    }
+}

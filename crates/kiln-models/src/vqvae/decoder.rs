@@ -1,0 +1,68 @@
+use burn::module::Module;
+use burn::nn::GroupNorm;
+use burn::nn::conv::Conv2d;
+use burn::tensor::Tensor;
+
+use super::config::{DecoderBlockType, VqVaeConfig};
+use crate::blocks::{
+    BlockOptions, MidBlock, Resampling, UpBlock, UpBlockShape, conv3x3, convolve, group_norm,
+    norm_silu,
+};
+
+/// Quantized latents to images: diffusers' `Decoder`.
+#[derive(Module, Debug)]
+pub(super) struct Decoder {
+    conv_in: Conv2d,
+    up_blocks: Vec<UpBlock>,
+    mid_block: MidBlock,
+    conv_norm_out: GroupNorm,
+    conv_out: Conv2d,
+}
+
+impl Decoder {
+    pub(super) fn new(config: &VqVaeConfig, options: &BlockOptions) -> Self {
+        let BlockOptions {
+            device,
+            groups,
+            epsilon,
+            ..
+        } = *options;
+        let widths: Vec<usize> = config.block_out_channels.iter().rev().copied().collect();
+        let innermost = widths.first().copied().unwrap_or_default();
+        let outermost = widths.last().copied().unwrap_or_default();
+        let levels = config.up_block_types.iter().zip(&widths).enumerate();
+        let up_blocks = levels.map(|(level, (kind, &channels_out))| {
+            let mut channels_in = vec![channels_out; config.layers_per_block + 1];
+            channels_in[0] = widths[level.saturating_sub(1)];
+            let outermost = level + 1 == widths.len();
+            let shape = UpBlockShape {
+                channels_in,
+                channels_out,
+                attention: *kind == DecoderBlockType::AttnUpDecoderBlock2D,
+                resampling: if outermost {
+                    Resampling::None
+                } else {
+                    Resampling::Convolution
+                },
+            };
+            UpBlock::new(shape, options)
+        });
+        Self {
+            conv_in: conv3x3(config.latent_channels, innermost, device),
+            up_blocks: up_blocks.collect(),
+            mid_block: MidBlock::new(config.mid_block_shape(), options),
+            conv_norm_out: group_norm(groups, outermost, epsilon, device),
+            conv_out: conv3x3(outermost, config.out_channels, device),
+        }
+    }
+
+    /// `[batch, latent_channels, h, w]` to `[batch, out_channels, height, width]`.
+    pub(super) fn forward(&self, latents: Tensor<4>) -> Tensor<4> {
+        let mut hidden = convolve(&self.conv_in, latents);
+        hidden = self.mid_block.forward(hidden, None);
+        for block in &self.up_blocks {
+            hidden = block.forward(hidden, None, |hidden| hidden);
+        }
+        convolve(&self.conv_out, norm_silu(&self.conv_norm_out, hidden))
+    }
+}

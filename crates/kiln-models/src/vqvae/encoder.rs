@@ -1,0 +1,67 @@
+use burn::module::Module;
+use burn::nn::GroupNorm;
+use burn::nn::conv::Conv2d;
+use burn::tensor::Tensor;
+
+use super::config::{EncoderBlockType, VqVaeConfig};
+use crate::blocks::{
+    BlockOptions, DownBlock, DownBlockShape, MidBlock, Resampling, conv3x3, convolve, group_norm,
+    norm_silu,
+};
+
+/// Images to what is quantized: diffusers' `Encoder`.
+#[derive(Module, Debug)]
+pub(super) struct Encoder {
+    conv_in: Conv2d,
+    down_blocks: Vec<DownBlock>,
+    mid_block: MidBlock,
+    conv_norm_out: GroupNorm,
+    conv_out: Conv2d,
+}
+
+impl Encoder {
+    pub(super) fn new(config: &VqVaeConfig, options: &BlockOptions) -> Self {
+        let BlockOptions {
+            device,
+            groups,
+            epsilon,
+            ..
+        } = *options;
+        let widths = &config.block_out_channels;
+        let outermost = widths.first().copied().unwrap_or_default();
+        let innermost = widths.last().copied().unwrap_or_default();
+        let levels = config.down_block_types.iter().zip(widths).enumerate();
+        let down_blocks = levels.map(|(level, (kind, &channels_out))| {
+            let innermost = level + 1 == widths.len();
+            let shape = DownBlockShape {
+                channels_in: widths[level.saturating_sub(1)],
+                channels_out,
+                layers: config.layers_per_block,
+                attention: *kind == EncoderBlockType::AttnDownEncoderBlock2D,
+                resampling: if innermost {
+                    Resampling::None
+                } else {
+                    Resampling::Convolution
+                },
+            };
+            DownBlock::new(shape, options)
+        });
+        Self {
+            conv_in: conv3x3(config.in_channels, outermost, device),
+            down_blocks: down_blocks.collect(),
+            mid_block: MidBlock::new(config.mid_block_shape(), options),
+            conv_norm_out: group_norm(groups, innermost, epsilon, device),
+            conv_out: conv3x3(innermost, config.latent_channels, device),
+        }
+    }
+
+    /// `[batch, in_channels, height, width]` to `[batch, latent_channels, h, w]`.
+    pub(super) fn forward(&self, images: Tensor<4>) -> Tensor<4> {
+        let mut hidden = convolve(&self.conv_in, images);
+        for block in &self.down_blocks {
+            hidden = block.forward(hidden, None, |_| {});
+        }
+        hidden = self.mid_block.forward(hidden, None);
+        convolve(&self.conv_out, norm_silu(&self.conv_norm_out, hidden))
+    }
+}

@@ -1,0 +1,134 @@
+//! The first stage of latent diffusion: diffusers' `VQModel`.
+
+mod config;
+mod decoder;
+mod encoder;
+
+pub use config::{DecoderBlockType, EncoderBlockType, NormType, VqVaeConfig};
+
+use burn::module::Module;
+use burn::nn::conv::Conv2d;
+use burn::tensor::{Device, Int, Tensor};
+
+use crate::ConfigError;
+use crate::blocks::{BlockOptions, MidBlockShape, TimeScaleShift, conv1x1, convolve};
+use crate::initialization::seeded;
+use crate::quantizer::{Quantized, VectorQuantizer};
+use decoder::Decoder;
+use encoder::Encoder;
+
+/// Added to the variance in every group normalisation of diffusers' autoencoders.
+const EPSILON: f64 = 1e-6;
+
+/// A VQ-VAE (van den Oord et al. 2017) with the encoder and decoder of VQGAN and latent diffusion
+/// (Esser et al. 2021, Rombach et al. 2022): diffusers' `VQModel`.
+///
+/// Latents are the encoder's output *before* quantization: latent diffusion works on them, and
+/// [`decode`](Self::decode) quantizes. [`scaling_factor`](Self::scaling_factor) is applied by neither.
+#[derive(Module, Debug)]
+pub struct VqVae {
+    encoder: Encoder,
+    quant_conv: Conv2d,
+    /// The codebook. Public, because training replaces it: by moving averages, k-means and restarts.
+    pub quantize: VectorQuantizer,
+    post_quant_conv: Conv2d,
+    decoder: Decoder,
+    #[module(skip)]
+    config: VqVaeConfig,
+}
+
+impl VqVaeConfig {
+    /// A new model with PyTorch's initial weights (which diffusers trains from), drawn from `seed`: the
+    /// same on every device. The codes are uniform in ±1 / `num_vq_embeddings`.
+    ///
+    /// # Errors
+    /// Those of [`Self::validate`].
+    pub fn init(&self, device: &Device, seed: u64) -> Result<VqVae, ConfigError> {
+        self.validate()?;
+        let latent_dim = self.latent_dim();
+        let options = BlockOptions {
+            device,
+            time_channels: None,
+            time_scale_shift: TimeScaleShift::Default,
+            groups: self.norm_num_groups,
+            epsilon: EPSILON,
+            dropout: 0.0,
+            head_channels: None,
+            downsample_padding: 0,
+        };
+        let model = VqVae {
+            encoder: Encoder::new(self, &options),
+            quant_conv: conv1x1(self.latent_channels, latent_dim, device),
+            quantize: VectorQuantizer::new(self.num_vq_embeddings, latent_dim, device),
+            post_quant_conv: conv1x1(latent_dim, self.latent_channels, device),
+            decoder: Decoder::new(self, &options),
+            config: self.clone(),
+        };
+        Ok(seeded(model, seed))
+    }
+
+    fn mid_block_shape(&self) -> MidBlockShape {
+        MidBlockShape {
+            channels: self.block_out_channels.last().copied().unwrap_or_default(),
+            attention: self.mid_block_add_attention,
+            attention_groups: Some(self.norm_num_groups),
+            output_scale_factor: 1.0,
+        }
+    }
+}
+
+impl VqVae {
+    /// The options that the model was made from.
+    pub fn config(&self) -> &VqVaeConfig {
+        &self.config
+    }
+
+    /// What latents are multiplied by to have a standard deviation of one: `config.scaling_factor`.
+    pub fn scaling_factor(&self) -> f64 {
+        self.config.scaling_factor
+    }
+
+    /// Sets `config.scaling_factor`, once it has been measured over the training set's latents.
+    pub fn with_scaling_factor(mut self, scaling_factor: f64) -> Self {
+        self.config.scaling_factor = scaling_factor;
+        self
+    }
+
+    /// Images `[batch, in_channels, height, width]` in [-1, 1] to latents `[batch, latent_dim, h, w]`
+    /// before quantization, where h = height / [`downscale_factor`](VqVaeConfig::downscale_factor).
+    pub fn encode(&self, images: Tensor<4>) -> Tensor<4> {
+        convolve(&self.quant_conv, self.encoder.forward(images))
+    }
+
+    /// Latents `[batch, latent_dim, h, w]` to their nearest codes, with the losses of the codebook.
+    pub fn quantize(&self, latents: Tensor<4>) -> Quantized {
+        self.quantize.quantize(latents)
+    }
+
+    /// Codes `[batch, h, w]` in `0..num_vq_embeddings` to quantized latents `[batch, latent_dim, h, w]`.
+    pub fn lookup(&self, codes: Tensor<3, Int>) -> Tensor<4> {
+        self.quantize.look_up(codes)
+    }
+
+    /// Latents `[batch, latent_dim, h, w]` to images `[batch, out_channels, height, width]`, by way of
+    /// their nearest codes. Images are in about [-1, 1]; nothing is clipped.
+    pub fn decode(&self, latents: Tensor<4>) -> Tensor<4> {
+        self.decode_quantized(self.quantize(latents).quantized)
+    }
+
+    /// Quantized latents `[batch, latent_dim, h, w]` to images `[batch, out_channels, height, width]`.
+    pub fn decode_quantized(&self, quantized: Tensor<4>) -> Tensor<4> {
+        self.decoder
+            .forward(convolve(&self.post_quant_conv, quantized))
+    }
+
+    /// Images `[batch, in_channels, height, width]` to their reconstructions
+    /// `[batch, out_channels, height, width]`, and how their latents were quantized: what training needs.
+    pub fn forward(&self, images: Tensor<4>) -> (Tensor<4>, Quantized) {
+        let quantized = self.quantize(self.encode(images));
+        (
+            self.decode_quantized(quantized.quantized.clone()),
+            quantized,
+        )
+    }
+}

@@ -1,0 +1,310 @@
+//! Weights in and out of safetensors files, under diffusers' keys.
+
+use std::collections::BTreeMap;
+use std::fs::{self, File};
+use std::io::{self, BufWriter, Write};
+use std::path::{Path, PathBuf};
+
+use burn::module::{Module, ModuleMapper, ModuleVisitor, Param};
+use burn::tensor::{Tensor, TensorData};
+use half::{bf16, f16};
+use safetensors::tensor::TensorView;
+use safetensors::{Dtype, SafeTensors};
+use serde_json::{Map, Value, json};
+
+use crate::WeightsError;
+use crate::keys::{KeyPath, current_key};
+
+/// The type of the numbers in a weights file.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum WeightsType {
+    /// Exact: what is loaded again is what was saved.
+    #[default]
+    F32,
+    /// Half the size, to three digits.
+    F16,
+}
+
+/// Loads a safetensors file of F32, F16 or BF16 tensors into a module, as f32.
+///
+/// # Errors
+/// If the file cannot be read, and those of [`load_weights_from_bytes`].
+pub fn load_weights<M: Module>(module: M, path: &Path) -> Result<M, WeightsError> {
+    let bytes = fs::read(path).map_err(|source| WeightsError::Read {
+        path: path.to_owned(),
+        source,
+    })?;
+    load_weights_from_bytes(module, &bytes)
+}
+
+/// Loads the bytes of a safetensors file, for instance one compiled into the program.
+///
+/// # Errors
+/// If the bytes are damaged; if a parameter of the module is missing or a tensor is left over; if a shape
+/// differs; if a number is not finite. All of it is found before the module is touched.
+pub fn load_weights_from_bytes<M: Module>(module: M, bytes: &[u8]) -> Result<M, WeightsError> {
+    let file = SafeTensors::deserialize(bytes)?;
+    let parameters = Listing::of(&module, Values::Left);
+
+    let mut tensors: BTreeMap<String, TensorView> = BTreeMap::new();
+    let mut unused = Vec::new();
+    for (key, tensor) in file.iter() {
+        let current = current_key(key);
+        if !parameters.contains_key(&current) || tensors.contains_key(&current) {
+            unused.push(key.to_owned());
+        } else {
+            tensors.insert(current, tensor);
+        }
+    }
+    unused.sort();
+    let missing = parameters.keys().filter(|key| !tensors.contains_key(*key));
+    let missing: Vec<String> = missing.cloned().collect();
+    if !missing.is_empty() || !unused.is_empty() {
+        return Err(WeightsError::Keys { missing, unused });
+    }
+
+    let mut values = BTreeMap::new();
+    for (key, parameter) in parameters {
+        let Some(tensor) = tensors.get(&key) else {
+            continue;
+        };
+        if tensor.shape() != parameter.shape {
+            return Err(WeightsError::Shape {
+                key,
+                found: tensor.shape().to_vec(),
+                expected: parameter.shape,
+            });
+        }
+        let mut numbers = numbers(&key, tensor)?;
+        if let (true, [rows, columns]) = (parameter.transposed, &parameter.shape[..]) {
+            numbers = transposed(&numbers, *rows, *columns);
+        }
+        values.insert(key, numbers);
+    }
+    Ok(module.map(&mut Filling {
+        values,
+        path: KeyPath::default(),
+    }))
+}
+
+/// Writes a module's parameters as a safetensors file that diffusers reads, with `metadata` in its header
+/// (`format` is added). The file appears only when it is whole.
+///
+/// # Errors
+/// If it cannot be written, and if a number is not finite in the file's type.
+pub fn save_weights<M: Module>(
+    module: &M,
+    path: &Path,
+    weights_type: WeightsType,
+    metadata: &BTreeMap<String, String>,
+) -> Result<(), WeightsError> {
+    let mut tensors = BTreeMap::new();
+    for (key, parameter) in Listing::of(module, Values::Read) {
+        let mut values = parameter.values;
+        if let (true, [rows, columns]) = (parameter.transposed, &parameter.shape[..]) {
+            values = transposed(&values, *columns, *rows);
+        }
+        let encoded = match weights_type {
+            WeightsType::F32 => finite(&values).map(|values| bytes(values, f32::to_le_bytes)),
+            WeightsType::F16 => {
+                let halves: Vec<f16> = values.iter().map(|&value| f16::from_f32(value)).collect();
+                let finite = halves.iter().all(|half| half.is_finite());
+                finite.then(|| bytes(&halves, f16::to_le_bytes))
+            }
+        };
+        let Some(encoded) = encoded else {
+            return Err(WeightsError::NotFinite { key });
+        };
+        tensors.insert(key, (parameter.shape, encoded));
+    }
+    write_file(path, weights_type, metadata, &tensors).map_err(|source| WeightsError::Write {
+        path: path.to_owned(),
+        source,
+    })
+}
+
+/// A parameter as a file has it.
+struct Parameter {
+    /// In PyTorch's layout.
+    shape: Vec<usize>,
+    /// Whether Burn's layout is the other way round.
+    transposed: bool,
+    /// In Burn's layout; empty if they were [left](Values::Left).
+    values: Vec<f32>,
+}
+
+/// Whether a [`Listing`] reads the parameters' values, which makes a fresh module draw them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Values {
+    Read,
+    Left,
+}
+
+/// Collects the parameters of a module under their keys.
+struct Listing {
+    path: KeyPath,
+    values: Values,
+    parameters: BTreeMap<String, Parameter>,
+}
+
+impl Listing {
+    fn of<M: Module>(module: &M, values: Values) -> BTreeMap<String, Parameter> {
+        let mut listing = Self {
+            path: KeyPath::default(),
+            values,
+            parameters: BTreeMap::new(),
+        };
+        module.visit(&mut listing);
+        listing.parameters
+    }
+}
+
+impl ModuleVisitor for Listing {
+    fn enter_module(&mut self, name: &str, container_type: &str) {
+        self.path.enter(name, container_type);
+    }
+
+    fn exit_module(&mut self, _name: &str, _container_type: &str) {
+        self.path.exit();
+    }
+
+    fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
+        let mut shape = param.lazy_shape().to_vec();
+        let transposed = self.path.is_transposed();
+        if transposed {
+            shape.reverse();
+        }
+        let values = match self.values {
+            Values::Read => param.val().into_data().iter::<f32>().collect(),
+            Values::Left => Vec::new(),
+        };
+        let parameter = Parameter {
+            shape,
+            transposed,
+            values,
+        };
+        self.parameters.insert(self.path.key(), parameter);
+    }
+}
+
+/// Puts values, in Burn's layout, in place of a module's parameters of the same key.
+struct Filling {
+    path: KeyPath,
+    values: BTreeMap<String, Vec<f32>>,
+}
+
+impl ModuleMapper for Filling {
+    fn enter_module(&mut self, name: &str, container_type: &str) {
+        self.path.enter(name, container_type);
+    }
+
+    fn exit_module(&mut self, _name: &str, _container_type: &str) {
+        self.path.exit();
+    }
+
+    fn map_float<const D: usize>(&mut self, param: Param<Tensor<D>>) -> Param<Tensor<D>> {
+        let Some(values) = self.values.remove(&self.path.key()) else {
+            return param;
+        };
+        let data = TensorData::new(values, param.lazy_shape());
+        let tensor = Tensor::from_data(data, &param.lazy_device());
+        let id = param.id;
+        param.transform_for_load(tensor, id)
+    }
+}
+
+/// A tensor's numbers as f32.
+fn numbers(key: &str, tensor: &TensorView) -> Result<Vec<f32>, WeightsError> {
+    let data = tensor.data();
+    let halves = data.as_chunks().0.iter();
+    let numbers: Vec<f32> = match tensor.dtype() {
+        Dtype::F32 => data
+            .as_chunks()
+            .0
+            .iter()
+            .map(|&four| f32::from_le_bytes(four))
+            .collect(),
+        Dtype::F16 => halves
+            .map(|&two| f16::from_le_bytes(two).to_f32())
+            .collect(),
+        Dtype::BF16 => halves
+            .map(|&two| bf16::from_le_bytes(two).to_f32())
+            .collect(),
+        other => {
+            return Err(WeightsError::Type {
+                key: key.to_owned(),
+                found: other.to_string(),
+            });
+        }
+    };
+    match finite(&numbers) {
+        Some(_) => Ok(numbers),
+        None => Err(WeightsError::NotFinite {
+            key: key.to_owned(),
+        }),
+    }
+}
+
+/// The values, if all of them are finite.
+fn finite(values: &[f32]) -> Option<&[f32]> {
+    values
+        .iter()
+        .all(|value| value.is_finite())
+        .then_some(values)
+}
+
+fn bytes<T: Copy, const SIZE: usize>(values: &[T], encode: fn(T) -> [u8; SIZE]) -> Vec<u8> {
+    values.iter().flat_map(|&value| encode(value)).collect()
+}
+
+/// A `[rows, columns]` matrix as `[columns, rows]`.
+fn transposed(values: &[f32], rows: usize, columns: usize) -> Vec<f32> {
+    let column = |column| values.iter().skip(column).step_by(columns).take(rows);
+    (0..columns).flat_map(column).copied().collect()
+}
+
+/// Writes a safetensors file under a temporary name and renames it when it is on the disk.
+///
+/// By hand, because the library writes metadata in an order that changes from run to run.
+fn write_file(
+    path: &Path,
+    weights_type: WeightsType,
+    metadata: &BTreeMap<String, String>,
+    tensors: &BTreeMap<String, (Vec<usize>, Vec<u8>)>,
+) -> io::Result<()> {
+    let mut metadata = metadata.clone();
+    metadata.insert("format".to_owned(), "pt".to_owned());
+    let mut header = Map::from_iter([("__metadata__".to_owned(), json!(metadata))]);
+    let mut offset = 0;
+    for (key, (shape, bytes)) in tensors {
+        let end = offset + bytes.len();
+        let entry = json!({
+            "dtype": match weights_type { WeightsType::F32 => "F32", WeightsType::F16 => "F16" },
+            "shape": shape,
+            "data_offsets": [offset, end],
+        });
+        header.insert(key.clone(), entry);
+        offset = end;
+    }
+    let mut header = Value::Object(header).to_string();
+    // The numbers start at a multiple of 8 bytes.
+    header.push_str(&" ".repeat(header.len().next_multiple_of(8) - header.len()));
+
+    let mut temporary = path.as_os_str().to_owned();
+    temporary.push(".tmp");
+    let temporary = PathBuf::from(temporary);
+    let write = || {
+        let mut file = BufWriter::new(File::create(&temporary)?);
+        file.write_all(&(header.len() as u64).to_le_bytes())?;
+        file.write_all(header.as_bytes())?;
+        for (_, bytes) in tensors.values() {
+            file.write_all(bytes)?;
+        }
+        file.into_inner()?.sync_all()?;
+        fs::rename(&temporary, path)
+    };
+    write().inspect_err(|_| {
+        // What is left of a failed write helps nobody; that it failed is what the caller hears of.
+        let _ = fs::remove_file(&temporary);
+    })
+}
