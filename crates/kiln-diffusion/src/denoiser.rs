@@ -93,11 +93,11 @@ mod tests {
         };
         let (free, clipped) = (denoise(None), denoise(Some(2.0)));
         assert_eq!(
-            free.z0.into_data().to_vec::<f32>().unwrap(),
+            free.z0.into_data().try_to_vec::<f32>().unwrap(),
             [-27.0, -1.5, 0.0, 27.0]
         );
         assert_eq!(
-            clipped.z0.into_data().to_vec::<f32>().unwrap(),
+            clipped.z0.into_data().try_to_vec::<f32>().unwrap(),
             [-2.0, -1.5, 0.0, 2.0]
         );
         assert_eq!(free.noise.into_data(), clipped.noise.into_data());

@@ -106,10 +106,13 @@ mod tests {
         let rates = Tensor::<1>::from_floats([2.0, 4.0], &device).reshape([2, 1, 1, 1]);
         let scaled: Vec<f32> = Rate::times(&rates, images.clone())
             .into_data()
-            .to_vec()
+            .try_to_vec()
             .unwrap();
         assert_eq!(scaled, [2.0, 2.0, 2.0, 2.0, 4.0, 4.0, 4.0, 4.0]);
-        let divided: Vec<f32> = Rate::divides(&rates, images).into_data().to_vec().unwrap();
+        let divided: Vec<f32> = Rate::divides(&rates, images)
+            .into_data()
+            .try_to_vec()
+            .unwrap();
         assert_eq!(divided, [0.5, 0.5, 0.5, 0.5, 0.25, 0.25, 0.25, 0.25]);
     }
 
@@ -121,7 +124,7 @@ mod tests {
         };
         let timesteps = level.timesteps(&Tensor::zeros([3, 1, 2, 2], &Device::flex()));
         assert_eq!(
-            timesteps.into_data().to_vec::<f32>().unwrap(),
+            timesteps.into_data().try_to_vec::<f32>().unwrap(),
             [12.5, 12.5, 12.5]
         );
     }

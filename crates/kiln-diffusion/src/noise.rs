@@ -106,8 +106,18 @@ mod tests {
     /// If this fails, every seed means another image: find out why rather than change the numbers.
     #[test]
     fn the_numbers_never_change() {
-        let drawn = (normal(0, 0, 0, 4), normal(42, 7, 3, 4), uniform(42, 7, 3), timestep(42, 7, 3, 1000));
-        let expected = (vec![1.3776972, 0.4053468, -1.1962689, -1.935047], vec![0.0; 4], 0.0, 0.0);
+        let drawn = (
+            normal(0, 0, 0, 4),
+            normal(42, 7, 3, 4),
+            uniform(42, 7, 3),
+            timestep(42, 7, 3, 1000),
+        );
+        let expected = (
+            vec![1.3776972, 0.4053468, -1.1962689, -1.935047],
+            vec![0.87017643, 1.0484203, -0.18322413, 1.2113358],
+            0.25989714189263746,
+            259.0,
+        );
         assert_eq!(drawn, expected);
     }
 

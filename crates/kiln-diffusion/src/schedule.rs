@@ -281,7 +281,7 @@ mod tests {
         let schedule = Schedule::new(linear(1000)).unwrap();
         let rates = schedule.batch_rates(&[0.0, 999.0, 20.5], &Device::flex());
         assert_eq!(rates.signal.dims(), [3, 1, 1, 1]);
-        let signal: Vec<f32> = rates.signal.into_data().to_vec().unwrap();
+        let signal: Vec<f32> = rates.signal.into_data().try_to_vec().unwrap();
         let expected = [0.0, 999.0, 20.5].map(|timestep| schedule.signal_rate(timestep) as f32);
         assert_eq!(signal, expected);
     }

@@ -1,0 +1,63 @@
+//! DDIM: the sampler whose randomness can be turned down to nothing.
+
+use burn::tensor::Tensor;
+
+use super::Progress;
+use crate::{Denoised, Denoiser, DiffusionError, Level, Rates};
+
+/// Denoising diffusion implicit models (Song, Meng and Ermon 2020, eq. 12 and 16).
+///
+/// From each of `levels` to the next, with rates a, b and a', b':
+///
+/// ```text
+/// s  = eta sqrt(1 - (a / a')²) b' / b
+/// z' = a' z0 + sqrt(b'² - s²) noise + s fresh_noise
+/// ```
+///
+/// `eta` = 0 is deterministic and never asks for fresh noise; `eta` = 1 has the randomness of DDPM with the small variance.
+/// `noise` and the result are `[batch, channels, height, width]`.
+///
+/// # Errors
+/// An `eta` outside [0, 1].
+pub fn ddim(
+    denoiser: &dyn Denoiser,
+    noise: Tensor<4>,
+    levels: &[Level],
+    eta: f64,
+    fresh_noise: &mut dyn FnMut(usize) -> Tensor<4>,
+    observe: &mut dyn FnMut(Progress<'_>),
+) -> Result<Tensor<4>, DiffusionError> {
+    if !(0.0..=1.0).contains(&eta) {
+        return Err(DiffusionError::Eta(eta));
+    }
+    let steps = levels.len().saturating_sub(1);
+    let mut z = noise;
+    for (step, (level, next)) in (1..).zip(levels.iter().zip(levels.iter().skip(1))) {
+        let (
+            Rates {
+                signal: a,
+                noise: b,
+            },
+            Rates {
+                signal: a_next,
+                noise: b_next,
+            },
+        ) = (level.rates, next.rates);
+        let Denoised { z0, noise } = denoiser.denoise(z, *level);
+
+        // The difference is negative by rounding, or when the walk goes from image to noise: nothing is added then.
+        let s = eta * (1.0 - (a / a_next).powi(2)).max(0.0).sqrt() * b_next / b;
+        let direction = (b_next * b_next - s * s).max(0.0).sqrt();
+        z = z0.clone() * a_next + noise * direction;
+        if s > 0.0 {
+            z = z + fresh_noise(step) * s;
+        }
+        observe(Progress {
+            step,
+            steps,
+            z: &z,
+            z0: &z0,
+        });
+    }
+    Ok(z)
+}

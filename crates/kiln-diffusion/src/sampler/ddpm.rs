@@ -1,0 +1,112 @@
+//! DDPM: ancestral sampling, one random step of the reversed diffusion after the other.
+
+use burn::tensor::Tensor;
+use serde::{Deserialize, Serialize};
+
+use super::Progress;
+use crate::{Denoised, Denoiser, Level, Rates};
+
+/// How much noise a DDPM step adds: the two ends of what is possible (Ho et al. 2020, section 3.2).
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Variance {
+    /// The variance of the posterior given z0, beta b'² / b² (diffusers' `fixed_small`): right if the data were one point.
+    #[default]
+    Small,
+    /// beta itself (diffusers' `fixed_large`): right if the data were standard normal.
+    Large,
+}
+
+/// Denoising diffusion probabilistic models (Ho, Jain and Abbeel 2020, algorithm 2 with the posterior mean of eq. 7).
+///
+/// From each of `levels` to the next, with rates a, b and a', b', so that a step over several timesteps has the alpha and beta of
+/// all of them together:
+///
+/// ```text
+/// alpha = (a / a')²,  beta = 1 - alpha
+/// mean  = (a' beta z0 + sqrt(alpha) b'² z) / b²
+/// z'    = mean + sqrt(variance) fresh_noise
+/// ```
+///
+/// As in algorithm 2, the last step adds no noise. (diffusers' `fixed_large` does add some when the last visited timestep is not 0.)
+/// `noise` and the result are `[batch, channels, height, width]`.
+pub fn ddpm(
+    denoiser: &dyn Denoiser,
+    noise: Tensor<4>,
+    levels: &[Level],
+    variance: Variance,
+    fresh_noise: &mut dyn FnMut(usize) -> Tensor<4>,
+    observe: &mut dyn FnMut(Progress<'_>),
+) -> Tensor<4> {
+    let steps = levels.len().saturating_sub(1);
+    let mut z = noise;
+    for (step, (level, next)) in (1..).zip(levels.iter().zip(levels.iter().skip(1))) {
+        let (
+            Rates {
+                signal: a,
+                noise: b,
+            },
+            Rates {
+                signal: a_next,
+                noise: b_next,
+            },
+        ) = (level.rates, next.rates);
+        let Denoised { z0, .. } = denoiser.denoise(z.clone(), *level);
+
+        let alpha = (a / a_next).powi(2);
+        let beta = 1.0 - alpha;
+        z = z0.clone() * (a_next * beta / (b * b)) + z * (alpha.sqrt() * b_next * b_next / (b * b));
+        if step < steps {
+            z = z + fresh_noise(step) * step_variance(level.rates, next.rates, variance).sqrt();
+        }
+        observe(Progress {
+            step,
+            steps,
+            z: &z,
+            z0: &z0,
+        });
+    }
+    z
+}
+
+/// The variance that a DDPM step from `rates` to the less noisy `next` adds.
+fn step_variance(rates: Rates, next: Rates, variance: Variance) -> f64 {
+    let beta = (1.0 - (rates.signal / next.signal).powi(2)).max(0.0);
+    match variance {
+        Variance::Small => beta * (next.noise / rates.noise).powi(2),
+        Variance::Large => beta,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{Schedule, ScheduleConfig};
+
+    /// diffusers' own tests: `test_variance` of its DDPM and DDIM schedulers, betas 1e-4..0.02 over 1000 timesteps.
+    #[test]
+    fn the_variances_are_those_of_diffusers() {
+        let schedule = Schedule::new(ScheduleConfig::default()).unwrap();
+        let small = |from: f64, to: f64| {
+            step_variance(schedule.rates(from), schedule.rates(to), Variance::Small)
+        };
+        for (from, to, expected) in [
+            (487.0, 486.0, 0.00979),
+            (999.0, 998.0, 0.02),
+            (420.0, 400.0, 0.14771),
+            (980.0, 960.0, 0.32460),
+        ] {
+            assert!(
+                (small(from, to) - expected).abs() < 1e-5,
+                "{from}: {}",
+                small(from, to)
+            );
+        }
+        let large = step_variance(
+            schedule.rates(999.0),
+            schedule.rates(998.0),
+            Variance::Large,
+        );
+        assert!((large - 0.02).abs() < 1e-12);
+    }
+}
