@@ -1,1 +1,43 @@
-//! The diffusers layout on disk.
+//! Models on disk, in the layout of Hugging Face's diffusers: what is trained here loads in Python, and the
+//! other way round.
+//!
+//! ```text
+//! model/
+//!   model_index.json                                            which parts there are
+//!   vqvae/config.json, diffusion_pytorch_model.safetensors      VQModel; not in pixel-space models
+//!   unet/config.json, diffusion_pytorch_model.safetensors       UNet2DModel
+//!   scheduler/scheduler_config.json                             DDIMScheduler or DDPMScheduler
+//! ```
+//!
+//! [`LatentDiffusion`] is a whole model; [`FirstStage`] is a VQ-VAE alone, as stage 1 leaves it. Both are
+//! read from a [`ModelSource`], a folder or files compiled into the program, and written to a folder that
+//! appears only when it is whole. Facts that diffusers has no key for are [`Metadata`] in the headers
+//! of the weights.
+//!
+//! ```no_run
+//! use burn::tensor::Device;
+//! use kiln_hub::{LatentDiffusion, ModelSource};
+//! use kiln_models::WeightsType;
+//!
+//! let source = ModelSource::Folder("runs/mnist/model".into());
+//! let model = LatentDiffusion::load(&source, &Device::flex())?;
+//! println!("{:?}", model.metadata.training);
+//! model.save("smaller".as_ref(), WeightsType::F16)?;
+//! # Ok::<(), kiln_hub::HubError>(())
+//! ```
+
+#![recursion_limit = "256"]
+
+mod error;
+mod first_stage;
+mod folder;
+mod index;
+mod metadata;
+mod model;
+mod source;
+
+pub use error::HubError;
+pub use first_stage::{FirstStage, vqvae_hash};
+pub use metadata::Metadata;
+pub use model::LatentDiffusion;
+pub use source::ModelSource;

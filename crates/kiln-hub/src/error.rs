@@ -1,0 +1,151 @@
+//! What can be wrong with a model's folder.
+
+use std::path::PathBuf;
+
+use kiln_diffusion::DiffusionError;
+use kiln_models::{ConfigError, WeightsError};
+
+/// A folder that no model can be read from or written to. Each message is one sentence that names the
+/// file and says what to do.
+#[derive(Debug, thiserror::Error)]
+pub enum HubError {
+    /// Nothing lies at the path.
+    #[error("there is no folder {folder}; give the path of a model, such as runs/mnist/model", folder = .0.display())]
+    NoFolder(PathBuf),
+    /// The folder holds something else.
+    #[error(
+        "{place} is not a {expected}: it has no {file}; give the folder that kiln or diffusers wrote"
+    )]
+    NotAModel {
+        /// Where was looked.
+        place: String,
+        /// What kind of folder was looked for.
+        expected: &'static str,
+        /// The file that all such folders have.
+        file: &'static str,
+    },
+    /// A part of the model is missing.
+    #[error("the model lacks {0}; copy or train it again")]
+    MissingFile(String),
+    /// A file is there but cannot be read.
+    #[error("cannot read {file}: {problem}")]
+    Read {
+        /// The file.
+        file: String,
+        /// Why.
+        problem: std::io::Error,
+    },
+    /// A file is far larger than any such file is.
+    #[error(
+        "{file} has {bytes} bytes, too many for such a file; the model is damaged, copy or train it again"
+    )]
+    TooLarge {
+        /// The file.
+        file: String,
+        /// Its size.
+        bytes: u64,
+    },
+    /// A file is not what its name says.
+    #[error("{file} is damaged ({problem}); copy or train the model again")]
+    Damaged {
+        /// The file.
+        file: String,
+        /// What is wrong.
+        problem: String,
+    },
+    /// The model is of a kind that is not read here.
+    #[error(
+        "{file} names the pipeline `{class}`, but only LDMPipeline, DDIMPipeline and DDPMPipeline are supported"
+    )]
+    UnknownPipeline {
+        /// The file.
+        file: String,
+        /// The pipeline's class.
+        class: String,
+    },
+    /// A part of the model is of a kind that is not read here.
+    #[error("{file} says that `{part}` is {found}, but {expected} is needed")]
+    UnknownPart {
+        /// The file.
+        file: String,
+        /// The part's name, which is that of its folder.
+        part: &'static str,
+        /// What the file says, as JSON.
+        found: String,
+        /// The class (or classes) that would be read.
+        expected: &'static str,
+    },
+    /// A network's options are impossible.
+    #[error("{file}: {problem}")]
+    Config {
+        /// The file.
+        file: String,
+        /// What is wrong with them.
+        problem: ConfigError,
+    },
+    /// A network's weights do not fit or are damaged.
+    #[error("{file}: {problem}")]
+    Weights {
+        /// The file.
+        file: String,
+        /// What is wrong with them.
+        problem: WeightsError,
+    },
+    /// The noise schedule or the prediction type is not supported.
+    #[error("{file}: {problem}")]
+    Scheduler {
+        /// The file.
+        file: String,
+        /// What is wrong with it.
+        problem: DiffusionError,
+    },
+    /// A fact in a weights file's header cannot be understood.
+    #[error(
+        "{file} says `{key}` = {value:?} in its header, which is not {expected}; save the model again"
+    )]
+    Metadata {
+        /// The file.
+        file: String,
+        /// The fact's name.
+        key: &'static str,
+        /// What is recorded.
+        value: String,
+        /// What it should be.
+        expected: &'static str,
+    },
+    /// The two networks cannot work together.
+    #[error(
+        "the VQ-VAE's latents have {latents} channels, but the U-Net takes {takes} and gives {gives}; \
+         use the VQ-VAE that the U-Net was trained with"
+    )]
+    Channels {
+        /// Channels of the VQ-VAE's latents.
+        latents: usize,
+        /// The U-Net's `in_channels`.
+        takes: usize,
+        /// The U-Net's `out_channels`.
+        gives: usize,
+    },
+    /// The U-Net was trained in the latent space of another VQ-VAE.
+    #[error(
+        "the U-Net was trained with another VQ-VAE ({expected:.12}) than the one in the model ({found:.12}); \
+         restore that VQ-VAE or train the U-Net again"
+    )]
+    OtherVqVae {
+        /// Hash of the VQ-VAE that it was trained with.
+        expected: String,
+        /// Hash of the VQ-VAE beside it.
+        found: String,
+    },
+    /// A file or folder cannot be written. What stood there before is untouched.
+    #[error("cannot write {path}: {problem}", path = path.display())]
+    Write {
+        /// The file or folder.
+        path: PathBuf,
+        /// Why.
+        problem: std::io::Error,
+    },
+    /// The folder to write holds something else than a model.
+    #[error("{folder} exists and is not a model; choose another folder or empty it", folder = .0.display())]
+    NotReplaced(PathBuf),
+}

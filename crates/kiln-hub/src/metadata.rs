@@ -1,0 +1,141 @@
+//! Facts about a network that diffusers has no key for, kept in the header of its safetensors file.
+
+use std::collections::{BTreeMap, HashMap};
+
+use safetensors::SafeTensors;
+
+use crate::HubError;
+
+// diffusers passes over names that it does not know.
+const BORDER: &str = "kiln.border";
+const CLASS_NAMES: &str = "kiln.class_names";
+const VQVAE_HASH: &str = "kiln.vqvae_hash";
+const TRAINING: &str = "kiln.training.";
+
+/// Facts about a network that its `config.json` has no key for.
+///
+/// They are strings in the header of its weights, so that `config.json` stays exactly diffusers' own.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Metadata {
+    /// Pixels on each side of an image that belong to its padding: samples are cropped by as many.
+    pub border: usize,
+    /// Names of the data set's classes in the order of their labels; empty if it has none.
+    pub class_names: Vec<String>,
+    /// Of a U-Net: the [hash](crate::vqvae_hash) of the VQ-VAE whose latents it was trained on.
+    pub vqvae_hash: Option<String>,
+    /// How the network was trained, to be shown: `dataset`, `seed`, `steps`, `version` and what else the
+    /// trainer finds worth keeping.
+    pub training: BTreeMap<String, String>,
+}
+
+impl Metadata {
+    /// As strings for the header of a safetensors file.
+    pub(crate) fn to_header(&self) -> BTreeMap<String, String> {
+        let mut header = BTreeMap::new();
+        if self.border > 0 {
+            header.insert(BORDER.to_owned(), self.border.to_string());
+        }
+        if !self.class_names.is_empty() {
+            let names = serde_json::Value::from(self.class_names.clone());
+            header.insert(CLASS_NAMES.to_owned(), names.to_string());
+        }
+        if let Some(hash) = &self.vqvae_hash {
+            header.insert(VQVAE_HASH.to_owned(), hash.clone());
+        }
+        for (name, value) in &self.training {
+            header.insert(format!("{TRAINING}{name}"), value.clone());
+        }
+        header
+    }
+
+    /// Reads the header of the safetensors file `bytes`, which errors call `file`.
+    pub(crate) fn from_weights(bytes: &[u8], file: &str) -> Result<Self, HubError> {
+        let (_, header) =
+            SafeTensors::read_metadata(bytes).map_err(|problem| HubError::Damaged {
+                file: file.to_owned(),
+                problem: problem.to_string(),
+            })?;
+        match header.metadata() {
+            Some(header) => Self::from_header(header, file),
+            None => Ok(Self::default()),
+        }
+    }
+
+    fn from_header(header: &HashMap<String, String>, file: &str) -> Result<Self, HubError> {
+        let invalid = |key, value: &String, expected| HubError::Metadata {
+            file: file.to_owned(),
+            key,
+            value: value.clone(),
+            expected,
+        };
+        let mut metadata = Self::default();
+        for (name, value) in header {
+            match name.as_str() {
+                BORDER => {
+                    metadata.border = value
+                        .parse()
+                        .map_err(|_| invalid(BORDER, value, "a number of pixels"))?;
+                }
+                CLASS_NAMES => {
+                    metadata.class_names = serde_json::from_str(value)
+                        .map_err(|_| invalid(CLASS_NAMES, value, "a list of names"))?;
+                }
+                VQVAE_HASH => metadata.vqvae_hash = Some(value.clone()),
+                _ => {
+                    if let Some(name) = name.strip_prefix(TRAINING) {
+                        metadata.training.insert(name.to_owned(), value.clone());
+                    }
+                }
+            }
+        }
+        Ok(metadata)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn round_trip(header: BTreeMap<String, String>) -> Result<Metadata, HubError> {
+        Metadata::from_header(&header.into_iter().collect(), "weights")
+    }
+
+    #[test]
+    fn facts_survive() {
+        let metadata = Metadata {
+            border: 2,
+            class_names: vec!["a \"quoted\" rose".to_owned(), "ü".to_owned()],
+            vqvae_hash: Some("abc".to_owned()),
+            training: BTreeMap::from([("dataset".to_owned(), "mnist".to_owned())]),
+        };
+        assert_eq!(round_trip(metadata.to_header()).expect("facts"), metadata);
+        let nothing = Metadata::default();
+        assert!(nothing.to_header().is_empty());
+        assert_eq!(round_trip(nothing.to_header()).expect("facts"), nothing);
+    }
+
+    #[test]
+    fn all_names_are_marked_as_ours() {
+        let metadata = Metadata {
+            border: 1,
+            class_names: vec!["one".to_owned()],
+            vqvae_hash: Some("abc".to_owned()),
+            training: BTreeMap::from([("seed".to_owned(), "1".to_owned())]),
+        };
+        for name in metadata.to_header().keys() {
+            assert!(name.starts_with("kiln."), "{name}");
+        }
+    }
+
+    #[test]
+    fn nonsense_is_an_error_that_names_it() {
+        for (key, value) in [(BORDER, "-1"), (BORDER, "wide"), (CLASS_NAMES, "{")] {
+            let header = BTreeMap::from([(key.to_owned(), value.to_owned())]);
+            let message = round_trip(header).expect_err(value).to_string();
+            assert!(
+                message.contains(key) && message.contains("weights"),
+                "{message}"
+            );
+        }
+    }
+}
