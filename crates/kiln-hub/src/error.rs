@@ -113,9 +113,20 @@ pub enum HubError {
         /// What it should be.
         expected: &'static str,
     },
+    /// The U-Net's output is no prediction for its input.
+    #[error(
+        "the U-Net takes {takes} channels and gives {gives}, but must give as many as it takes; \
+         models that also predict a variance are not supported"
+    )]
+    Prediction {
+        /// The U-Net's `in_channels`.
+        takes: usize,
+        /// The U-Net's `out_channels`.
+        gives: usize,
+    },
     /// The two networks cannot work together.
     #[error(
-        "the VQ-VAE's latents have {latents} channels, but the U-Net takes {takes} and gives {gives}; \
+        "the VQ-VAE's latents have {latents} channels, but the U-Net takes {takes}; \
          use the VQ-VAE that the U-Net was trained with"
     )]
     Channels {
@@ -123,8 +134,6 @@ pub enum HubError {
         latents: usize,
         /// The U-Net's `in_channels`.
         takes: usize,
-        /// The U-Net's `out_channels`.
-        gives: usize,
     },
     /// The U-Net was trained in the latent space of another VQ-VAE.
     #[error(

@@ -6,6 +6,7 @@ use burn::module::{Module, ModuleVisitor, Param};
 use burn::tensor::{Device, Tensor};
 use half::f16;
 use kiln_models::{VqVae, VqVaeConfig, WeightsType, load_weights_from_bytes};
+use serde_json::json;
 use sha2::{Digest, Sha256};
 
 use crate::folder::NewFolder;
@@ -102,12 +103,17 @@ pub fn vqvae_hash(vqvae: &VqVae) -> String {
 
 /// The hash that a VQ-VAE has once it was saved as `weights_type` and loaded again.
 pub(crate) fn hash_as_stored(vqvae: &VqVae, weights_type: WeightsType) -> String {
-    let config = VqVaeConfig {
-        scaling_factor: 1.0,
-        ..vqvae.config().clone()
-    };
+    let config = vqvae.config();
+    // What the weights and their shapes do not tell.
+    let options = json!([
+        config.down_block_types,
+        config.up_block_types,
+        config.act_fn,
+        config.norm_num_groups,
+        config.norm_type,
+    ]);
     let mut hasher = WeightsHasher {
-        digest: Sha256::new_with_prefix(config.to_json()),
+        digest: Sha256::new_with_prefix(options.to_string()),
         weights_type,
     };
     vqvae.visit(&mut hasher);
@@ -122,13 +128,17 @@ struct WeightsHasher {
 
 impl ModuleVisitor for WeightsHasher {
     fn visit_float<const D: usize>(&mut self, parameter: &Param<Tensor<D>>) {
-        // The options fix which parameters there are, their order and their shapes.
-        for value in parameter.val().into_data().iter::<f32>() {
-            let stored = match self.weights_type {
-                WeightsType::F32 => value,
-                WeightsType::F16 => f16::from_f32(value).to_f32(),
-            };
-            self.digest.update(stored.to_le_bytes());
-        }
+        let shape = parameter.lazy_shape();
+        self.digest.update(format!("{:?}", shape.as_slice()));
+        let stored = |value: f32| match self.weights_type {
+            WeightsType::F32 => value,
+            WeightsType::F16 => f16::from_f32(value).to_f32(),
+        };
+        let values = parameter.val().into_data();
+        let bytes: Vec<u8> = values
+            .iter::<f32>()
+            .flat_map(|value| stored(value).to_le_bytes())
+            .collect();
+        self.digest.update(bytes);
     }
 }

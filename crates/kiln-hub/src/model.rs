@@ -47,12 +47,12 @@ impl LatentDiffusion {
         let (unet, metadata) = load_unet(source, device)?;
         let first_stage = if index.has_vqvae {
             let first_stage = FirstStage::load_from(source, VQVAE, device)?;
-            check_channels(&first_stage, &unet)?;
             check_hash(&first_stage, &metadata)?;
             Some(first_stage)
         } else {
             None
         };
+        check_channels(first_stage.as_ref(), &unet)?;
         Ok(Self {
             first_stage,
             unet,
@@ -68,14 +68,10 @@ impl LatentDiffusion {
     /// If the networks do not fit each other, if diffusers has no word for the scheduler, if the folder cannot be
     /// written, or if something that is not a model stands there.
     pub fn save(&self, folder: &Path, weights_type: WeightsType) -> Result<(), HubError> {
+        check_channels(self.first_stage.as_ref(), &self.unet)?;
         let mut metadata = self.metadata.clone();
-        metadata.vqvae_hash = match &self.first_stage {
-            None => None,
-            Some(first_stage) => {
-                check_channels(first_stage, &self.unet)?;
-                Some(hash_as_stored(&first_stage.vqvae, weights_type))
-            }
-        };
+        let hash = |first_stage: &FirstStage| hash_as_stored(&first_stage.vqvae, weights_type);
+        metadata.vqvae_hash = self.first_stage.as_ref().map(hash);
         let scheduler = self
             .scheduler
             .to_json()
@@ -116,17 +112,15 @@ fn load_unet(source: &ModelSource, device: &Device) -> Result<(UNet2d, Metadata)
     Ok((unet, metadata))
 }
 
-fn check_channels(first_stage: &FirstStage, unet: &UNet2d) -> Result<(), HubError> {
-    let latents = first_stage.vqvae.config().latent_dim();
+/// The U-Net's output must be of the shape of its input, which is that of the latents.
+fn check_channels(first_stage: Option<&FirstStage>, unet: &UNet2d) -> Result<(), HubError> {
     let (takes, gives) = (unet.config().in_channels, unet.config().out_channels);
-    if takes == latents && gives == latents {
-        Ok(())
-    } else {
-        Err(HubError::Channels {
-            latents,
-            takes,
-            gives,
-        })
+    if takes != gives {
+        return Err(HubError::Prediction { takes, gives });
+    }
+    match first_stage.map(|first_stage| first_stage.vqvae.config().latent_dim()) {
+        Some(latents) if latents != takes => Err(HubError::Channels { latents, takes }),
+        _ => Ok(()),
     }
 }
 

@@ -1,0 +1,535 @@
+//! Models written to folders and read back, and folders that are not models.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::Path;
+
+use burn::tensor::{Device, Tensor, TensorData};
+use kiln_diffusion::sampler::{Sampler, Variance};
+use kiln_diffusion::{Prediction, SchedulerConfig};
+use kiln_hub::{FirstStage, HubError, LatentDiffusion, Metadata, ModelSource, vqvae_hash};
+use kiln_models::{UNet2d, UNet2dConfig, VqVae, VqVaeConfig, WeightsType};
+use tempfile::TempDir;
+
+const FILES: [&str; 6] = [
+    "model_index.json",
+    "scheduler/scheduler_config.json",
+    "unet/config.json",
+    "unet/diffusion_pytorch_model.safetensors",
+    "vqvae/config.json",
+    "vqvae/diffusion_pytorch_model.safetensors",
+];
+
+fn vqvae(seed: u64) -> VqVae {
+    let json = r#"{"in_channels": 1, "out_channels": 1, "block_out_channels": [8, 16],
+        "down_block_types": ["DownEncoderBlock2D", "DownEncoderBlock2D"],
+        "up_block_types": ["UpDecoderBlock2D", "UpDecoderBlock2D"],
+        "latent_channels": 4, "num_vq_embeddings": 12, "norm_num_groups": 4, "sample_size": 16,
+        "scaling_factor": 0.7}"#;
+    let config = VqVaeConfig::from_json(json).expect("a config");
+    config.init(&Device::flex(), seed).expect("a VQ-VAE")
+}
+
+fn unet(channels: usize, seed: u64) -> UNet2d {
+    let json = format!(
+        r#"{{"in_channels": {channels}, "out_channels": {channels}, "sample_size": 8,
+        "block_out_channels": [8, 16], "norm_num_groups": 4, "layers_per_block": 1,
+        "down_block_types": ["DownBlock2D", "AttnDownBlock2D"],
+        "up_block_types": ["AttnUpBlock2D", "UpBlock2D"]}}"#
+    );
+    let config = UNet2dConfig::from_json(&json).expect("a config");
+    config.init(&Device::flex(), seed).expect("a U-Net")
+}
+
+fn metadata(dataset: &str) -> Metadata {
+    Metadata {
+        border: 2,
+        class_names: vec!["zero".to_owned(), "one".to_owned()],
+        vqvae_hash: None,
+        training: BTreeMap::from([("dataset".to_owned(), dataset.to_owned())]),
+    }
+}
+
+fn latent_model() -> LatentDiffusion {
+    LatentDiffusion {
+        first_stage: Some(FirstStage {
+            vqvae: vqvae(1),
+            metadata: metadata("of the VQ-VAE"),
+        }),
+        unet: unet(4, 2),
+        scheduler: SchedulerConfig {
+            prediction: Prediction::Velocity,
+            ..SchedulerConfig::default()
+        },
+        metadata: metadata("of the U-Net"),
+    }
+}
+
+/// A saved latent model and the folder around it.
+fn saved() -> (TempDir, ModelSource) {
+    let around = TempDir::new().expect("a temporary folder");
+    let folder = around.path().join("model");
+    latent_model()
+        .save(&folder, WeightsType::F32)
+        .expect("saved");
+    (around, ModelSource::Folder(folder))
+}
+
+fn load(source: &ModelSource) -> Result<LatentDiffusion, HubError> {
+    LatentDiffusion::load(source, &Device::flex())
+}
+
+/// The error of a model that must not load, as the user reads it.
+fn refusal(folder: &Path) -> String {
+    match load(&ModelSource::Folder(folder.to_owned())) {
+        Ok(_) => panic!("{} loads", folder.display()),
+        Err(problem) => problem.to_string(),
+    }
+}
+
+fn edit(folder: &Path, file: &str, from: &str, to: &str) {
+    let text = fs::read_to_string(folder.join(file)).expect("a text file");
+    assert!(text.contains(from), "{text}");
+    fs::write(folder.join(file), text.replace(from, to)).expect("written");
+}
+
+fn numbers<const D: usize>(shape: [usize; D]) -> Tensor<D> {
+    let count = shape.iter().product::<usize>();
+    let values: Vec<f32> = (0..count).map(|index| (index as f32 * 0.7).sin()).collect();
+    Tensor::from_data(TensorData::new(values, shape), &Device::flex())
+}
+
+fn floats(tensor: Tensor<4>) -> Vec<f32> {
+    tensor.into_data().iter::<f32>().collect()
+}
+
+fn denoise(unet: &UNet2d, channels: usize) -> Vec<f32> {
+    let timesteps = Tensor::from_data([500.0], &Device::flex());
+    floats(unet.forward(numbers([1, channels, 8, 8]), timesteps, None))
+}
+
+fn names(folder: &Path) -> Vec<String> {
+    let mut names: Vec<String> = fs::read_dir(folder)
+        .expect("a folder")
+        .map(|entry| {
+            entry
+                .expect("an entry")
+                .file_name()
+                .to_string_lossy()
+                .into_owned()
+        })
+        .collect();
+    names.sort();
+    names
+}
+
+#[test]
+fn a_latent_model_survives_exactly() {
+    let (around, source) = saved();
+    let before = latent_model();
+    let after = load(&source).expect("loads");
+    let first_stage = after.first_stage.expect("a VQ-VAE");
+    assert_eq!(after.scheduler, before.scheduler);
+    assert_eq!(after.unet.config(), before.unet.config());
+    assert_eq!(denoise(&after.unet, 4), denoise(&before.unet, 4));
+    assert_eq!(first_stage.vqvae.config(), vqvae(1).config());
+    let decode = |vqvae: &VqVae| floats(vqvae.decode(numbers([1, 4, 8, 8])));
+    assert_eq!(decode(&first_stage.vqvae), decode(&vqvae(1)));
+    assert_eq!(first_stage.metadata, metadata("of the VQ-VAE"));
+    let expected = Metadata {
+        vqvae_hash: Some(first_stage.hash()),
+        ..metadata("of the U-Net")
+    };
+    assert_eq!(after.metadata, expected);
+    assert_eq!(names(around.path()), ["model"]);
+}
+
+#[test]
+fn half_precision_is_near_and_still_knows_its_vqvae() {
+    let around = TempDir::new().expect("a temporary folder");
+    let folder = around.path().join("half");
+    latent_model()
+        .save(&folder, WeightsType::F16)
+        .expect("saved");
+    let source = ModelSource::Folder(folder.clone());
+    let once = load(&source).expect("loads");
+    for (half, exact) in denoise(&once.unet, 4).iter().zip(denoise(&unet(4, 2), 4)) {
+        assert!((half - exact).abs() < 0.02, "{half} {exact}");
+    }
+    // Rounded numbers stay as they are, so a second copy is the same model, in either type.
+    for weights_type in [WeightsType::F16, WeightsType::F32] {
+        once.save(&folder, weights_type).expect("saved");
+        let again = load(&source).expect("loads");
+        assert_eq!(again.metadata, once.metadata);
+        assert_eq!(denoise(&again.unet, 4), denoise(&once.unet, 4));
+    }
+}
+
+#[test]
+fn the_same_model_gives_the_same_bytes() {
+    let (one, _) = saved();
+    let (two, _) = saved();
+    for file in FILES {
+        let read = |around: &TempDir| fs::read(around.path().join("model").join(file));
+        assert_eq!(read(&one).expect(file), read(&two).expect(file), "{file}");
+    }
+}
+
+#[test]
+fn a_model_in_pixel_space_has_no_vqvae() {
+    let around = TempDir::new().expect("a temporary folder");
+    let samplers = [
+        (Sampler::default(), "DDIMPipeline"),
+        (
+            Sampler::Ddpm {
+                variance: Variance::Small,
+            },
+            "DDPMPipeline",
+        ),
+    ];
+    for (sampler, pipeline) in samplers {
+        let folder = around.path().join(pipeline);
+        let model = LatentDiffusion {
+            first_stage: None,
+            unet: unet(1, 3),
+            scheduler: SchedulerConfig {
+                sampler,
+                ..SchedulerConfig::default()
+            },
+            metadata: Metadata::default(),
+        };
+        model.save(&folder, WeightsType::F32).expect("saved");
+        let index = fs::read_to_string(folder.join("model_index.json")).expect("an index");
+        assert!(index.contains(pipeline) && !index.contains("vqvae"));
+        assert_eq!(names(&folder), ["model_index.json", "scheduler", "unet"]);
+        let loaded = load(&ModelSource::Folder(folder.clone())).expect("loads");
+        assert!(loaded.first_stage.is_none());
+        assert_eq!(loaded.scheduler.sampler, sampler);
+        assert_eq!(loaded.metadata, Metadata::default());
+
+        // A whole model, but not one that stage 2 could use.
+        let source = ModelSource::Folder(folder);
+        let problem = FirstStage::load(&source, &Device::flex()).expect_err("no VQ-VAE");
+        assert!(problem.to_string().contains("not a VQ-VAE"), "{problem}");
+    }
+}
+
+#[test]
+fn a_vqvae_alone_survives_and_is_found_in_a_model() {
+    let (around, model) = saved();
+    let folder = around.path().join("vqvae");
+    let first_stage = FirstStage {
+        vqvae: vqvae(1),
+        metadata: metadata("of the VQ-VAE"),
+    };
+    first_stage.save(&folder, WeightsType::F32).expect("saved");
+    for source in [ModelSource::Folder(folder), model] {
+        let loaded = FirstStage::load(&source, &Device::flex()).expect("loads");
+        assert_eq!(loaded.hash(), first_stage.hash());
+        assert_eq!(loaded.metadata, first_stage.metadata);
+    }
+}
+
+#[test]
+fn the_hash_follows_what_decides_the_latents() {
+    let hash = vqvae_hash(&vqvae(1));
+    assert_eq!(hash.len(), 64);
+    assert_eq!(hash, vqvae_hash(&vqvae(1)));
+    assert_ne!(hash, vqvae_hash(&vqvae(2)));
+    // Measured on the latents; it does not change them.
+    assert_eq!(hash, vqvae_hash(&vqvae(1).with_scaling_factor(3.0)));
+    let other_groups = VqVaeConfig {
+        norm_num_groups: 2,
+        ..vqvae(1).config().clone()
+    };
+    let other = other_groups.init(&Device::flex(), 1).expect("a VQ-VAE");
+    assert_ne!(hash, vqvae_hash(&other));
+}
+
+#[test]
+fn files_compiled_into_the_program_load_like_a_folder() {
+    let (_around, source) = saved();
+    let ModelSource::Folder(folder) = &source else {
+        panic!("not a folder");
+    };
+    let files: Vec<(&'static str, &'static [u8])> = FILES
+        .iter()
+        .map(|&file| {
+            let bytes = fs::read(folder.join(file)).expect(file);
+            (file, &*bytes.leak())
+        })
+        .collect();
+    let files = &*files.leak();
+    let loaded = load(&ModelSource::Embedded(files)).expect("loads");
+    assert_eq!(denoise(&loaded.unet, 4), denoise(&unet(4, 2), 4));
+
+    let message = load(&ModelSource::Embedded(&files[..5]))
+        .expect_err("incomplete")
+        .to_string();
+    assert!(
+        message.contains("vqvae/diffusion_pytorch_model.safetensors"),
+        "{message}"
+    );
+    assert!(load(&ModelSource::Embedded(&[])).is_err());
+}
+
+#[test]
+fn a_model_is_replaced_and_nothing_is_left_behind() {
+    let (around, source) = saved();
+    let folder = around.path().join("model");
+    let mut other = latent_model();
+    other.unet = unet(4, 9);
+    other.save(&folder, WeightsType::F32).expect("saved");
+    assert_eq!(
+        denoise(&load(&source).expect("loads").unet, 4),
+        denoise(&unet(4, 9), 4)
+    );
+    assert_eq!(names(around.path()), ["model"]);
+
+    let empty = around.path().join("empty");
+    fs::create_dir(&empty).expect("a folder");
+    other
+        .save(&empty, WeightsType::F32)
+        .expect("an empty folder may be filled");
+    let deep = around.path().join("not/yet/there");
+    other
+        .save(&deep, WeightsType::F32)
+        .expect("folders are made");
+}
+
+#[test]
+fn a_failed_save_leaves_the_old_model() {
+    let (around, source) = saved();
+    let folder = around.path().join("model");
+    let mut broken = latent_model();
+    // Too large for half precision.
+    if let Some(first_stage) = &mut broken.first_stage {
+        let vqvae = &mut first_stage.vqvae;
+        vqvae.quantize = vqvae.quantize.clone().with_codes(numbers([12, 4]) * 1e30);
+    }
+    let problem = broken
+        .save(&folder, WeightsType::F16)
+        .expect_err("not finite");
+    let message = problem.to_string();
+    assert!(message.contains("quantize.embedding.weight"), "{message}");
+    assert!(
+        message.contains("model/vqvae/diffusion_pytorch_model.safetensors"),
+        "{message}"
+    );
+    assert_eq!(names(around.path()), ["model"]);
+    load(&source).expect("the old model");
+}
+
+#[test]
+fn other_peoples_files_are_not_replaced() {
+    let around = TempDir::new().expect("a temporary folder");
+    fs::write(around.path().join("thesis.tex"), "years of work").expect("written");
+    let problem = latent_model().save(around.path(), WeightsType::F32);
+    let message = problem.expect_err("a stranger's folder").to_string();
+    assert!(
+        message.contains("is not a model; choose another folder"),
+        "{message}"
+    );
+    assert_eq!(names(around.path()), ["thesis.tex"]);
+
+    let file = around.path().join("thesis.tex");
+    assert!(latent_model().save(&file, WeightsType::F32).is_err());
+    let inside = file.join("model");
+    let message = latent_model()
+        .save(&inside, WeightsType::F32)
+        .expect_err("in a file")
+        .to_string();
+    assert!(message.contains("cannot write"), "{message}");
+}
+
+#[test]
+fn networks_that_do_not_fit_are_refused_on_both_ways() {
+    let (around, _) = saved();
+    let folder = around.path().join("model");
+    let mut misfit = latent_model();
+    misfit.unet = unet(3, 2);
+    let message = misfit
+        .save(&around.path().join("misfit"), WeightsType::F32)
+        .expect_err("3 is not 4")
+        .to_string();
+    assert!(
+        message.contains("latents have 4 channels, but the U-Net takes 3"),
+        "{message}"
+    );
+
+    let pixels = around.path().join("pixels");
+    misfit.first_stage = None;
+    misfit.save(&pixels, WeightsType::F32).expect("saved");
+    for file in ["config.json", "diffusion_pytorch_model.safetensors"] {
+        let unet = |folder: &Path| folder.join("unet").join(file);
+        fs::copy(unet(&pixels), unet(&folder)).expect("copied");
+    }
+    let message = refusal(&folder);
+    assert!(
+        message.contains("latents have 4 channels, but the U-Net takes 3"),
+        "{message}"
+    );
+}
+
+#[test]
+fn a_vqvae_that_was_exchanged_is_noticed() {
+    let (around, _) = saved();
+    let other = FirstStage {
+        vqvae: vqvae(77),
+        metadata: Metadata::default(),
+    };
+    let folder = around.path().join("model");
+    other
+        .save(&folder.join("vqvae"), WeightsType::F32)
+        .expect("saved");
+    let message = refusal(&folder);
+    assert!(message.contains("trained with another VQ-VAE"), "{message}");
+    assert!(message.contains(&other.hash()[..12]), "{message}");
+    assert!(!message.contains(&other.hash()), "{message}");
+}
+
+#[test]
+fn every_missing_file_is_named() {
+    for file in FILES {
+        let (around, _) = saved();
+        let folder = around.path().join("model");
+        fs::remove_file(folder.join(file)).expect("removed");
+        let message = refusal(&folder);
+        assert!(message.contains(file), "{message}");
+        assert!(
+            message.contains("lacks") || message.contains("not a diffusion model"),
+            "{message}"
+        );
+        // A folder in the place of the file is no better.
+        fs::create_dir(folder.join(file)).expect("a folder");
+        assert!(refusal(&folder).contains(file));
+    }
+}
+
+#[test]
+fn folders_that_are_no_models_are_said_to_be_none() {
+    let around = TempDir::new().expect("a temporary folder");
+    let message = refusal(around.path());
+    assert!(
+        message.contains("is not a diffusion model: it has no model_index.json"),
+        "{message}"
+    );
+    let message = refusal(&around.path().join("nowhere"));
+    assert!(message.contains("there is no folder"), "{message}");
+    for path in ["nowhere", "."] {
+        let source = ModelSource::Folder(around.path().join(path));
+        assert!(FirstStage::load(&source, &Device::flex()).is_err());
+    }
+}
+
+#[test]
+fn every_damaged_file_is_named() {
+    for file in FILES {
+        let (around, _) = saved();
+        let folder = around.path().join("model");
+        let path = folder.join(file);
+        let whole = fs::read(&path).expect(file);
+        for damaged in [
+            Vec::new(),
+            b"<html>404</html>".to_vec(),
+            vec![0xff; 100],
+            whole[..whole.len() / 2].to_vec(),
+            whole[..whole.len() - 3].to_vec(),
+        ] {
+            fs::write(&path, damaged).expect("written");
+            assert!(refusal(&folder).contains(file), "{}", refusal(&folder));
+        }
+    }
+}
+
+#[test]
+fn no_changed_byte_of_a_header_makes_a_panic() {
+    let (around, source) = saved();
+    for file in FILES {
+        let path = around.path().join("model").join(file);
+        let whole = fs::read(&path).expect(file);
+        let step = if file.ends_with("safetensors") {
+            131
+        } else {
+            7
+        };
+        for position in (0..whole.len().min(3000)).step_by(step) {
+            let mut changed = whole.clone();
+            changed[position] ^= 0x15;
+            fs::write(&path, changed).expect("written");
+            // A digit or a letter of a note may change without harm; but whatever comes is a value.
+            if let Err(problem) = load(&source) {
+                assert!(!problem.to_string().is_empty());
+            }
+        }
+        fs::write(&path, whole).expect("written");
+    }
+    load(&source).expect("restored");
+}
+
+#[test]
+fn what_is_not_supported_is_named() {
+    let cases = [
+        ("model_index.json", "LDMPipeline", "StableDiffusionPipeline"),
+        ("model_index.json", "VQModel", "AutoencoderKL"),
+        ("model_index.json", "UNet2DModel", "UNet2DConditionModel"),
+        ("model_index.json", "DDIMScheduler", "PNDMScheduler"),
+        (
+            "vqvae/config.json",
+            "DownEncoderBlock2D",
+            "DownSpatialBlock2D",
+        ),
+        ("unet/config.json", "AttnDownBlock2D", "SkipDownBlock2D"),
+        ("unet/config.json", "\"UNet2DModel\"", "\"UNet1DModel\""),
+        (
+            "scheduler/scheduler_config.json",
+            "v_prediction",
+            "flow_prediction",
+        ),
+    ];
+    for (file, from, to) in cases {
+        let (around, _) = saved();
+        let folder = around.path().join("model");
+        edit(&folder, file, from, to);
+        let message = refusal(&folder);
+        assert!(
+            message.contains(file) && message.contains(to.trim_matches('"')),
+            "{message}"
+        );
+    }
+}
+
+#[test]
+fn weights_of_another_shape_are_refused() {
+    let (around, _) = saved();
+    let folder = around.path().join("model");
+    edit(
+        &folder,
+        "vqvae/config.json",
+        "\"num_vq_embeddings\": 12",
+        "\"num_vq_embeddings\": 13",
+    );
+    let message = refusal(&folder);
+    assert!(message.contains("quantize.embedding.weight"), "{message}");
+    // An absurd size is refused before anything is allocated.
+    edit(
+        &folder,
+        "vqvae/config.json",
+        "\"num_vq_embeddings\": 13",
+        "\"num_vq_embeddings\": 4000000",
+    );
+    assert!(refusal(&folder).contains("quantize.embedding.weight"));
+}
+
+#[test]
+fn a_huge_config_is_not_read() {
+    let (around, _) = saved();
+    let folder = around.path().join("model");
+    let file = fs::File::create(folder.join("unet/config.json")).expect("created");
+    file.set_len(1 << 40).expect("a sparse file");
+    let message = refusal(&folder);
+    assert!(
+        message.contains("unet/config.json has 1099511627776 bytes"),
+        "{message}"
+    );
+}
