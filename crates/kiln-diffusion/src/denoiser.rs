@@ -4,7 +4,8 @@ use burn::tensor::Tensor;
 
 use crate::{Level, Prediction};
 
-/// A denoiser's answer, `zt = a z0 + b noise` taken apart. Both are `[batch, channels, height, width]`.
+/// A denoiser's answer, `zt = a z0 + b noise` taken apart. Both are `[batch, channels, height,
+/// width]`.
 #[derive(Debug, Clone)]
 pub struct Denoised {
     /// The estimated clean image.
@@ -44,12 +45,13 @@ impl<F: Fn(Tensor<4>, Level) -> Denoised> Denoiser for F {
 /// };
 /// ```
 pub struct NetworkDenoiser<N> {
-    /// From noisy images `[batch, channels, height, width]` and their level to an output of the same shape.
+    /// From noisy images `[batch, channels, height, width]` and their level to an output of the
+    /// same shape.
     pub network: N,
     /// What that output means.
     pub prediction: Prediction,
-    /// Clips z0 to [-range, range]: the data's range (1) in pixel space, `None` for latents. The noise stays as predicted, as in
-    /// diffusers.
+    /// Clips z0 to [-range, range]: the data's range (1) in pixel space, `None` for latents. The
+    /// noise stays as predicted, as in diffusers.
     pub clip: Option<f64>,
 }
 

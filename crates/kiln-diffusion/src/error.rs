@@ -1,6 +1,7 @@
 //! What can be wrong with a schedule, a prediction or a request for samples.
 
-/// A setting that diffusion cannot work with. Each message is one sentence that names the setting, its value and what would be valid.
+/// A setting that diffusion cannot work with. Each message is one sentence that names the setting,
+/// its value and what would be valid.
 #[derive(Debug, Clone, PartialEq, thiserror::Error)]
 pub enum DiffusionError {
     /// The number of timesteps is outside the sensible range.
@@ -53,6 +54,16 @@ pub enum DiffusionError {
         index: usize,
         /// Its value.
         value: f64,
+    },
+    /// The betas destroy the signal too early.
+    #[error(
+        "the schedule leaves no signal at timestep {timestep} of {timesteps}: use smaller betas, or fewer timesteps."
+    )]
+    VanishingSignal {
+        /// The first timestep without signal.
+        timestep: usize,
+        /// `num_train_timesteps`.
+        timesteps: usize,
     },
     /// Noise is predicted although the last timestep holds nothing but noise.
     #[error(

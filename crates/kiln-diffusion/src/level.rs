@@ -4,8 +4,8 @@ use burn::tensor::Tensor;
 
 /// A rate that scales images: one number for the whole batch, or one number an image.
 ///
-/// Sampling has every image at the same level and uses `f64`; training has each image at its own and uses a tensor
-/// `[batch, 1, 1, 1]`. The formulas are written once, for both.
+/// Sampling has every image at the same level and uses `f64`; training has each image at its own
+/// and uses a tensor `[batch, 1, 1, 1]`. The formulas are written once, for both.
 pub trait Rate {
     /// `rate * images`, images being `[batch, channels, height, width]`.
     fn times(&self, images: Tensor<4>) -> Tensor<4>;
@@ -43,7 +43,8 @@ pub struct Rates<R = f64> {
 }
 
 impl<R: Rate> Rates<R> {
-    /// The forward process: `zt = a z0 + b noise` (Ho et al. 2020, eq. 4). All are `[batch, channels, height, width]`.
+    /// The forward process: `zt = a z0 + b noise` (Ho et al. 2020, eq. 4). All are `[batch,
+    /// channels, height, width]`.
     pub fn add_noise(&self, z0: Tensor<4>, noise: Tensor<4>) -> Tensor<4> {
         self.signal.times(z0) + self.noise.times(noise)
     }
@@ -57,7 +58,8 @@ impl Rates {
 
     /// The rates with this ln(a² / b²).
     pub fn from_log_snr(log_snr: f64) -> Self {
-        // a² = sigmoid(log_snr) and b² = sigmoid(-log_snr), each computed without the cancellation of 1 - a².
+        // a² = sigmoid(log_snr) and b² = sigmoid(-log_snr), each computed without the cancellation
+        // of 1 - a².
         let sigmoid = |x: f64| 1.0 / (1.0 + (-x).exp());
         Self {
             signal: sigmoid(log_snr).sqrt(),
@@ -66,7 +68,8 @@ impl Rates {
     }
 }
 
-/// One point of a sampling trajectory: what the network is told, and how much signal and noise there are.
+/// One point of a sampling trajectory: what the network is told, and how much signal and noise
+/// there are.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Level {
     /// The number handed to the network, from 0 to T - 1; fractions are legal.
@@ -76,7 +79,8 @@ pub struct Level {
 }
 
 impl Level {
-    /// This level's timestep as a tensor `[batch]`, one entry for each image of `zt` `[batch, channels, height, width]`.
+    /// This level's timestep as a tensor `[batch]`, one entry for each image of `zt` `[batch,
+    /// channels, height, width]`.
     pub fn timesteps(&self, zt: &Tensor<4>) -> Tensor<1> {
         let [batch, ..] = zt.dims();
         Tensor::full([batch], self.timestep, &zt.device())

@@ -1,4 +1,89 @@
 //! Diffusion on tensors, without a network: schedules, predictions, samplers.
+//!
+//! Diffusion mixes an image z0 with Gaussian noise and teaches a network to take the mixture apart
+//! again:
+//!
+//! ```text
+//! zt = a z0 + b noise,    a² + b² = 1
+//! ```
+//!
+//! where a is the *signal rate* and b the *noise rate*. Everything here is a piece of that:
+//!
+//! - [`Schedule`] is the curve from a timestep to (a, b): almost all image at 0, almost all noise
+//!   at T - 1. [`ScheduleConfig`] describes it in an experiment, and [`Schedule::warning`] says
+//!   when it would train well and sample badly.
+//! - [`Prediction`] is what the network answers: the noise, the image, or the velocity v = a noise
+//!   - b z0. Any of them gives the other two.
+//! - [`Denoiser`] hides that choice: asked with zt and a [`Level`], it answers (z0, noise).
+//!   [`NetworkDenoiser`] makes one of a network; a closure is one too.
+//! - [`levels()`] lays a trajectory of S steps over the schedule, by one of the [`Spacing`]s.
+//! - [`sampler`] has the functions that walk a denoiser down such a trajectory:
+//!   [DDIM](sampler::ddim), [DDPM](sampler::ddpm).
+//! - [`noise`] draws random numbers by address, so that image 7 of seed 42 is the same in any batch
+//!   and on any device.
+//! - [`SchedulerConfig`] reads and writes all these settings as diffusers' `scheduler_config.json`.
+//!
+//! # Sampling
+//!
+//! For data that is one standard normal cloud, the best estimate of z0 is a zt. A network that
+//! knows this samples such data:
+//!
+//! ```
+//! use burn::tensor::{Device, Tensor};
+//! use kiln_diffusion::noise::ImageNoise;
+//! use kiln_diffusion::sampler::ddim;
+//! use kiln_diffusion::{
+//!     Level, LevelOptions, NetworkDenoiser, Prediction, Schedule, ScheduleConfig, levels,
+//! };
+//!
+//! let schedule = Schedule::new(ScheduleConfig::default())?;
+//! let denoiser = NetworkDenoiser {
+//!     network: |zt: Tensor<4>, level: Level| zt * level.rates.signal,
+//!     prediction: Prediction::Signal,
+//!     clip: None,
+//! };
+//! // Images 0, 1 and 2 of seed 42: one channel, 8 x 8.
+//! let (images, shape) = (vec![0, 1, 2], [1, 8, 8]);
+//! let noise = ImageNoise { seed: 42, images, shape, device: Device::flex() };
+//! let levels = levels(&schedule, 50, LevelOptions::default())?;
+//! let images = ddim(
+//!     &denoiser,
+//!     noise.draw(0),
+//!     &levels,
+//!     0.0, // eta: no fresh noise on the way
+//!     &mut |step| noise.draw(step),
+//!     &mut |progress| println!("step {} of {}", progress.step, progress.steps),
+//! )?;
+//! assert_eq!(images.dims(), [3, 1, 8, 8]);
+//! # Ok::<(), kiln_diffusion::DiffusionError>(())
+//! ```
+//!
+//! # Training
+//!
+//! Each image of a batch has a timestep of its own, so the rates are tensors `[batch, 1, 1, 1]`;
+//! the formulas are the same:
+//!
+//! ```
+//! use burn::tensor::{Device, Tensor};
+//! use kiln_diffusion::{Prediction, Schedule, ScheduleConfig, noise};
+//! # fn unet(zt: Tensor<4>, timesteps: Tensor<1>) -> Tensor<4> { zt }
+//!
+//! let (device, schedule) = (Device::flex(), Schedule::new(ScheduleConfig::default())?);
+//! let prediction = Prediction::Velocity;
+//! let (seed, step) = (42, 1000);
+//! # let z0 = Tensor::<4>::zeros([2, 1, 8, 8], &device);
+//! # let noise = Tensor::<4>::ones([2, 1, 8, 8], &device);
+//!
+//! let count = schedule.num_train_timesteps();
+//! let timesteps = [0, 1].map(|image| noise::timestep(seed, image, step, count));
+//! let rates = schedule.batch_rates(&timesteps, &device);
+//! let zt = rates.add_noise(z0.clone(), noise.clone());
+//! let target = prediction.target(z0, noise, &rates);
+//! let output = unet(zt, Tensor::from_floats(timesteps, &device));
+//! let loss = (output - target).square().mean();
+//! # let _ = loss;
+//! # Ok::<(), kiln_diffusion::DiffusionError>(())
+//! ```
 
 mod denoiser;
 mod error;

@@ -1,8 +1,10 @@
-//! Random numbers by address: the noise of image 7 at step 3 under seed 42 is always the same noise.
+//! Random numbers by address: the noise of image 7 at step 3 under seed 42 is always the same
+//! noise.
 //!
-//! A counter-based generator (ChaCha8) is keyed by what the numbers are for, so nothing depends on the order in which they are
-//! drawn: not on the batch size, not on the number of devices or threads, not on the other images. They are drawn on the host, so
-//! they do not depend on the device either.
+//! A counter-based generator (ChaCha8) is keyed by what the numbers are for, so nothing depends on
+//! the order in which they are drawn: not on the batch size, not on the number of devices or
+//! threads, not on the other images. They are drawn on the host, so they do not depend on the
+//! device either.
 //!
 //! The layout, which must never change, since seeds would mean other images then:
 //!
@@ -14,9 +16,9 @@
 //! | key, bytes 24..32 | zero |
 //! | stream (64 bits) | the step |
 //!
-//! When sampling, the image index counts the images of the run and step 0 is the noise that an image starts from; step k is what
-//! the k-th sampling step adds. When training, the image index is the image's place in the whole batch (over all devices) and the
-//! step is the training step.
+//! When sampling, the image index counts the images of the run and step 0 is the noise that an
+//! image starts from; step k is what the k-th sampling step adds. When training, the image index is
+//! the image's place in the whole batch (over all devices) and the step is the training step.
 
 use burn::tensor::{Device, Tensor, TensorData};
 use rand::{RngExt, SeedableRng};
@@ -36,12 +38,13 @@ fn generator(seed: u64, image_index: u64, step: u64, purpose: u64) -> ChaCha8Rng
     generator
 }
 
-/// `len` independent numbers from the standard normal distribution, the same for the same arguments everywhere.
+/// `len` independent standard normal numbers, the same for the same arguments everywhere.
 ///
 /// A shorter request is a prefix of a longer one.
 pub fn normal(seed: u64, image_index: u64, step: u64, len: usize) -> Vec<f32> {
     let generator = generator(seed, image_index, step, NORMAL);
-    // Drawn as f64, whose algorithm is settled, then rounded: the crate may still change how it draws f32.
+    // Drawn as f64, whose algorithm is settled, then rounded: the crate may still change how it
+    // draws f32.
     (StandardNormal.sample_iter(generator).take(len))
         .map(|value: f64| value as f32)
         .collect()
@@ -65,7 +68,8 @@ pub fn timestep(seed: u64, image_index: u64, step: u64, num_train_timesteps: usi
 /// use burn::tensor::Device;
 /// use kiln_diffusion::noise::ImageNoise;
 ///
-/// let noise = ImageNoise { seed: 0, images: vec![0, 1, 2], shape: [1, 4, 4], device: Device::flex() };
+/// let (images, shape) = (vec![0, 1, 2], [1, 4, 4]);
+/// let noise = ImageNoise { seed: 0, images, shape, device: Device::flex() };
 /// let start = noise.draw(0);
 /// assert_eq!(start.dims(), [3, 1, 4, 4]);
 /// ```
@@ -82,8 +86,8 @@ pub struct ImageNoise {
 }
 
 impl ImageNoise {
-    /// Standard normal noise `[batch, channels, height, width]`: for step 0 what the images start from, for step k what the k-th
-    /// sampling step adds.
+    /// Standard normal noise `[batch, channels, height, width]`: for step 0 what the images start
+    /// from, for step k what the k-th sampling step adds.
     pub fn draw(&self, step: usize) -> Tensor<4> {
         let [channels, height, width] = self.shape;
         let len = channels * height * width;

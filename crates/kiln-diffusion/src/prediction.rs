@@ -5,7 +5,8 @@ use serde::{Deserialize, Serialize};
 
 use crate::{Denoised, DiffusionError, Rate, Rates, Schedule};
 
-/// The quantity that a network predicts from `zt = a z0 + b noise`. diffusers' names are read as well.
+/// The quantity that a network predicts from `zt = a z0 + b noise`. diffusers' names are read as
+/// well.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Prediction {
@@ -42,8 +43,8 @@ impl Prediction {
         Ok(())
     }
 
-    /// What a perfect network would answer; given estimates instead of the truth, the output that they amount to.
-    /// All tensors are `[batch, channels, height, width]`.
+    /// What a perfect network would answer; given estimates instead of the truth, the output that
+    /// they amount to. All tensors are `[batch, channels, height, width]`.
     pub fn target<R: Rate>(self, z0: Tensor<4>, noise: Tensor<4>, rates: &Rates<R>) -> Tensor<4> {
         match self {
             Prediction::Noise => noise,
@@ -53,8 +54,8 @@ impl Prediction {
         }
     }
 
-    /// The image and the noise that the network's `output` at `zt` stands for: `a z0 + b noise` is `zt` again.
-    /// All tensors are `[batch, channels, height, width]`.
+    /// The image and the noise that the network's `output` at `zt` stands for: `a z0 + b noise` is
+    /// `zt` again. All tensors are `[batch, channels, height, width]`.
     pub fn denoised<R: Rate>(self, output: Tensor<4>, zt: Tensor<4>, rates: &Rates<R>) -> Denoised {
         let (a, b) = (&rates.signal, &rates.noise);
         match self {
@@ -142,6 +143,28 @@ mod tests {
                     "{prediction:?} {timestep}"
                 );
             }
+        }
+    }
+
+    #[test]
+    fn a_batch_can_be_trained_on() {
+        let device = Device::flex().autodiff();
+        let schedule = Schedule::new(ScheduleConfig::default()).unwrap();
+        let rates = schedule.batch_rates(&[10.0, 500.0, 990.0], &device);
+        let to_device = |index| Tensor::from_data(images(index).into_data(), &device);
+        let weight = Tensor::<4>::ones([1, 1, 2, 2], &device).require_grad();
+        for prediction in ALL {
+            let (z0, noise): (Tensor<4>, Tensor<4>) = (to_device(0), to_device(1));
+            let zt = rates.add_noise(z0.clone(), noise.clone());
+            let output = zt.clone() * weight.clone();
+            let denoised = prediction.denoised(output.clone(), zt, &rates);
+            let target = prediction.target(z0.clone(), noise, &rates);
+            let loss = (output - target).square().mean() + (denoised.z0 - z0).square().mean();
+            let gradient = weight.grad(&loss.backward()).unwrap();
+            assert!(
+                gradient.abs().min().into_scalar::<f32>() > 0.0,
+                "{prediction:?}"
+            );
         }
     }
 

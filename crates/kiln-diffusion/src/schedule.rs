@@ -4,11 +4,16 @@ use burn::tensor::{Device, Tensor, TensorData};
 
 use crate::{DiffusionError, Level, Rates, ScheduleConfig};
 
-/// A signal rate at the last timestep above which samples suffer, because they start from pure noise that training never saw.
-/// Linear betas over 1000 timesteps end at 0.006, Stable Diffusion's at 0.068.
+/// A signal rate at the last timestep above which samples suffer, because they start from pure
+/// noise that training never saw. Linear betas over 1000 timesteps end at 0.006, Stable Diffusion's
+/// at 0.068.
 const NOTICEABLE_SIGNAL: f64 = 0.05;
 
-/// How much signal and noise there are at each timestep: `zt = signal_rate(t) z0 + noise_rate(t) noise`.
+/// The smallest signal rate that f32 images can still be divided by.
+const SMALLEST_SIGNAL: f64 = 1e-30;
+
+/// How much signal and noise there are at each timestep: `zt = signal_rate(t) z0 + noise_rate(t)
+/// noise`.
 ///
 /// The curve is kept in f64 at the T whole timesteps and read anywhere between them.
 ///
@@ -31,7 +36,8 @@ impl Schedule {
     /// Computes the curve that `config` describes.
     ///
     /// # Errors
-    /// Whatever [`ScheduleConfig::validate`] refuses.
+    /// Whatever [`ScheduleConfig::validate`] refuses, and betas so large that the signal vanishes
+    /// before the last timestep.
     pub fn new(config: ScheduleConfig) -> Result<Self, DiffusionError> {
         config.validate()?;
         let mut alpha_bar = 1.0;
@@ -43,6 +49,17 @@ impl Schedule {
             .collect();
         if config.zero_terminal_snr {
             rescale_to_zero_terminal_snr(&mut table);
+        }
+        // Pure noise belongs at the last timestep only.
+        let vanishes = |(timestep, rates): (usize, &Rates)| {
+            let pure_noise_at_the_end = rates.signal == 0.0 && timestep + 1 == table.len();
+            rates.signal < SMALLEST_SIGNAL && !pure_noise_at_the_end
+        };
+        if let Some(timestep) = table.iter().enumerate().position(vanishes) {
+            return Err(DiffusionError::VanishingSignal {
+                timestep,
+                timesteps: table.len(),
+            });
         }
         Ok(Self { config, table })
     }
@@ -59,11 +76,11 @@ impl Schedule {
 
     /// The signal and noise rates at any timestep; one below 0 or above T - 1 is read as that end.
     ///
-    /// Between whole timesteps the log-SNR is interpolated linearly, except towards a last timestep of pure noise, where it
-    /// would be minus infinity and the signal rate is interpolated instead.
+    /// Between whole timesteps the log-SNR is interpolated linearly, except towards a last timestep
+    /// of pure noise, where it would be minus infinity and the signal rate is interpolated instead.
     pub fn rates(&self, timestep: f64) -> Rates {
         let last = self.table.len() - 1;
-        let timestep = timestep.clamp(0.0, last as f64);
+        let timestep = self.clamp(timestep);
         let index = (timestep.floor() as usize).min(last);
         let fraction = timestep - index as f64;
         let (here, next) = (self.table[index], self.table[(index + 1).min(last)]);
@@ -76,10 +93,14 @@ impl Schedule {
         }
     }
 
+    fn clamp(&self, timestep: f64) -> f64 {
+        timestep.clamp(0.0, (self.table.len() - 1) as f64)
+    }
+
     /// The [`Level`] at any timestep: the rates together with the timestep itself.
     pub fn level(&self, timestep: f64) -> Level {
         Level {
-            timestep,
+            timestep: self.clamp(timestep),
             rates: self.rates(timestep),
         }
     }
@@ -115,7 +136,8 @@ impl Schedule {
         }
     }
 
-    /// The share of the image that is left at the last timestep, where sampling assumes that there is nothing but noise.
+    /// The share of the image that is left at the last timestep, where sampling assumes that there
+    /// is nothing but noise.
     pub fn terminal_signal_rate(&self) -> f64 {
         self.table[self.table.len() - 1].signal
     }
@@ -127,8 +149,9 @@ impl Schedule {
 
     /// A sentence about a schedule that would train well and sample badly, or nothing.
     ///
-    /// Sampling starts from pure noise. If the last timestep still holds part of the image, the network has never seen pure
-    /// noise, and samples come out blurred or with the wrong brightness (Lin et al. 2023).
+    /// Sampling starts from pure noise. If the last timestep still holds part of the image, the
+    /// network has never seen pure noise, and samples come out blurred or with the wrong brightness
+    /// (Lin et al. 2023).
     pub fn warning(&self) -> Option<String> {
         let left = self.terminal_signal_rate();
         (left > NOTICEABLE_SIGNAL).then(|| {
@@ -149,8 +172,9 @@ fn rates_from_signal(signal: f64) -> Rates {
     }
 }
 
-/// Lin et al. 2023, "Common Diffusion Noise Schedules and Sample Steps are Flawed", algorithm 1: shifts the signal rates so that
-/// the last is 0, then stretches them so that the first is what it was.
+/// Lin et al. 2023, "Common Diffusion Noise Schedules and Sample Steps are Flawed", algorithm 1:
+/// shifts the signal rates so that the last is 0, then stretches them so that the first is what it
+/// was.
 fn rescale_to_zero_terminal_snr(table: &mut [Rates]) {
     let (first, last) = (table[0].signal, table[table.len() - 1].signal);
     for rates in table {
@@ -220,7 +244,7 @@ mod tests {
     fn the_ends_are_held_and_nothing_panics() {
         let schedule = Schedule::new(linear(10)).unwrap();
         assert_eq!(schedule.rates(-5.0), schedule.rates(0.0));
-        assert_eq!(schedule.rates(f64::INFINITY), schedule.rates(9.0));
+        assert_eq!(schedule.level(f64::INFINITY), schedule.level(9.0));
         assert!(schedule.rates(f64::NAN).signal.is_nan());
         assert_eq!(
             Schedule::new(linear(1)).unwrap().rates(3.0).signal,
@@ -267,6 +291,18 @@ mod tests {
         assert_eq!(rescaled.noise_rate(199.0), 1.0);
         assert_eq!(rescaled.log_snr(199.0), f64::NEG_INFINITY);
         assert!((rescaled.signal_rate(0.0) - (1.0 - 1e-4f64).sqrt()).abs() < 1e-15);
+    }
+
+    #[test]
+    fn a_signal_that_vanishes_early_is_refused() {
+        for (timesteps, beta_end) in [(1000, 0.9), (100_000, 0.02)] {
+            let config = ScheduleConfig {
+                beta_end,
+                ..linear(timesteps)
+            };
+            let message = Schedule::new(config).unwrap_err().to_string();
+            assert!(message.contains("no signal"), "{message}");
+        }
     }
 
     #[test]

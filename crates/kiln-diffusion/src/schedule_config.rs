@@ -12,18 +12,22 @@ const MAXIMUM_TIMESTEPS: usize = 1_000_000;
 /// The number of timesteps for which the usual beta ranges were chosen.
 const REFERENCE_TIMESTEPS: f64 = 1000.0;
 
-/// How the betas (the share of the variance that each timestep replaces by noise) grow over the timesteps.
+/// How the betas (the share of the variance that each timestep replaces by noise) grow over the
+/// timesteps.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum ScheduleKind {
     /// Equal steps from `beta_start` to `beta_end` (DDPM, Ho et al. 2020).
     #[default]
     Linear,
-    /// Equal steps between the square roots of `beta_start` and `beta_end`, then squared (latent diffusion, Rombach et al. 2022).
+    /// Equal steps between the square roots of `beta_start` and `beta_end`, then squared (latent
+    /// diffusion, Rombach et al. 2022).
     ScaledLinear,
-    /// alpha_bar(t) = cos²((t + 0.008) / 1.008 · π/2), each beta at most 0.999 (iDDPM, Nichol and Dhariwal 2021).
+    /// alpha_bar(t) = cos²((t + 0.008) / 1.008 · π/2), each beta at most 0.999 (iDDPM, Nichol and
+    /// Dhariwal 2021).
     Cosine,
-    /// Listed one by one in `betas`: for models from elsewhere whose schedule is none of the others.
+    /// Listed one by one in `betas`: for models from elsewhere whose schedule is none of the
+    /// others.
     Betas,
 }
 
@@ -41,7 +45,8 @@ impl ScheduleKind {
 
 /// The `[diffusion.schedule]` table of an experiment: which noise is added at which timestep.
 ///
-/// The defaults are those of DDPM and of diffusers: linear betas from 1e-4 to 0.02 over 1000 timesteps.
+/// The defaults are those of DDPM and of diffusers: linear betas from 1e-4 to 0.02 over 1000
+/// timesteps.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct ScheduleConfig {
@@ -53,10 +58,11 @@ pub struct ScheduleConfig {
     pub beta_start: f64,
     /// The last beta (`linear` and `scaled-linear`).
     pub beta_end: f64,
-    /// Multiplies the betas by 1000 / T, so that a range chosen for T = 1000 ends in as much noise with any other T.
+    /// Multiplies the betas by 1000 / T, so that a range chosen for T = 1000 ends in as much noise
+    /// with any other T.
     pub scale_betas: bool,
-    /// Moves and stretches the signal rates so that the last timestep is pure noise (Lin et al. 2023, algorithm 1). Needs a
-    /// velocity or signal prediction.
+    /// Moves and stretches the signal rates so that the last timestep is pure noise (Lin et al.
+    /// 2023, algorithm 1). Needs a velocity or signal prediction.
     pub zero_terminal_snr: bool,
     /// The betas one by one, for `kind = "betas"` only.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -178,7 +184,7 @@ fn cosine_alpha_bar(t: f64) -> f64 {
     ((t + 0.008) / 1.008 * FRAC_PI_2).cos().powi(2)
 }
 
-/// `count` equally spaced numbers from `start` to `end`, both included; just `start` when `count` is 1.
+/// `count` equally spaced numbers from `start` to `end`, both included; only `start` for one.
 pub(crate) fn linspace(start: f64, end: f64, count: usize) -> impl Iterator<Item = f64> {
     let step = (end - start) / (count.max(2) - 1) as f64;
     (0..count).map(move |i| start + step * i as f64)

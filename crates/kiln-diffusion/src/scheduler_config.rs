@@ -12,8 +12,8 @@ use crate::{
 /// The release of diffusers whose numbers and keys these are.
 const DIFFUSERS_VERSION: &str = "0.42.1";
 
-/// How a model was trained to denoise and is meant to be sampled: what diffusers keeps in `scheduler/scheduler_config.json`, as a
-/// `DDIMScheduler` or a `DDPMScheduler`.
+/// How a model was trained to denoise and is meant to be sampled: what diffusers keeps in
+/// `scheduler/scheduler_config.json`, as a `DDIMScheduler` or a `DDPMScheduler`.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct SchedulerConfig {
     /// The noise at each timestep.
@@ -24,16 +24,18 @@ pub struct SchedulerConfig {
     pub clip: Option<f64>,
     /// Which timesteps are visited and where the walk ends.
     pub levels: LevelOptions,
-    /// The class of the scheduler. The file has no place for `eta`, which Python passes when it samples: it reads as 0.
+    /// The class of the scheduler. The file has no place for `eta`, which Python passes when it
+    /// samples: it reads as 0.
     pub sampler: Sampler,
 }
 
 impl SchedulerConfig {
-    /// Reads the JSON text of a `DDIMScheduler` or `DDPMScheduler`; absent keys have diffusers' defaults.
+    /// Reads the JSON text of a `DDIMScheduler` or `DDPMScheduler`; absent keys have diffusers'
+    /// defaults.
     ///
     /// # Errors
-    /// Text that is not such a file, an option that is not available here (named, with its value), and whatever
-    /// [`ScheduleConfig::validate`] and [`Prediction::validate`] refuse.
+    /// Text that is not such a file, an option that is not available here (named, with its value),
+    /// and whatever [`ScheduleConfig::validate`] and [`Prediction::validate`] refuse.
     pub fn from_json(text: &str) -> Result<Self, DiffusionError> {
         let fields = serde_json::from_str(text)
             .map_err(|error| DiffusionError::SchedulerJson(error.to_string()))?;
@@ -83,10 +85,12 @@ impl SchedulerConfig {
         Ok(config)
     }
 
-    /// The JSON text that Python loads with `DDIMScheduler.from_pretrained` or `DDPMScheduler.from_pretrained`.
+    /// The JSON text that Python loads with `DDIMScheduler.from_pretrained` or
+    /// `DDPMScheduler.from_pretrained`.
     ///
     /// # Errors
-    /// Settings that diffusers has no word for: [`Spacing::Quadratic`], and DDPM that ends at [`FinalLevel::First`].
+    /// Settings that diffusers has no word for: [`Spacing::Quadratic`], and DDPM that ends at
+    /// [`FinalLevel::First`].
     pub fn to_json(&self) -> Result<String, DiffusionError> {
         let schedule = &self.schedule;
         let (beta_start, beta_end) = schedule.beta_range();
@@ -239,7 +243,8 @@ impl Fields {
         }
     }
 
-    /// Refuses what nobody took. Keys with an underscore are diffusers' notes to itself, and null asks for nothing.
+    /// Refuses what nobody took. Keys with an underscore are diffusers' notes to itself, and null
+    /// asks for nothing.
     fn finish(self) -> Result<(), DiffusionError> {
         match self
             .0

@@ -18,16 +18,18 @@ use crate::{DiffusionError, Level, Rates, Schedule};
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Spacing {
-    /// Every (T / S)-th timestep from 0 up, T / S rounded down: diffusers' default. Never visits the last timesteps, so a single
-    /// step would start from timestep 0: take `Trailing` for very few steps.
+    /// Every (T / S)-th timestep from 0 up, T / S rounded down: diffusers' default. Never visits
+    /// the last timesteps, so a single step would start from timestep 0: take `Trailing` for very
+    /// few steps.
     #[default]
     Leading,
     /// Evenly from 0 to T - 1, both included.
     Linspace,
     /// Every (T / S)-th timestep from T - 1 down. The choice for zero-terminal-SNR schedules.
     Trailing,
-    /// Squares of even numbers from 0 to sqrt(0.8 T), rounded down: denser where there is little noise. The DDIM paper's choice for
-    /// CIFAR-10. Where two would fall together, the later moves up by one, so that no step is lost. Not in diffusers.
+    /// Squares of even numbers from 0 to sqrt(0.8 T), rounded down: denser where there is little
+    /// noise. The DDIM paper's choice for CIFAR-10. Where two would fall together, the later moves
+    /// up by one, so that no step is lost. Not in diffusers.
     Quadratic,
 }
 
@@ -38,11 +40,13 @@ pub enum FinalLevel {
     /// At the clean image: a = 1, b = 0 (diffusers' `set_alpha_to_one: true`).
     #[default]
     Clean,
-    /// At timestep 0, with the little noise that it has (diffusers' `set_alpha_to_one: false`, as in Stable Diffusion).
+    /// At timestep 0, with the little noise that it has (diffusers' `set_alpha_to_one: false`, as
+    /// in Stable Diffusion).
     First,
 }
 
-/// How to lay a sampling trajectory over a schedule. The default is diffusers': leading, no offset, ending clean.
+/// How to lay a sampling trajectory over a schedule. The default is diffusers': leading, no offset,
+/// ending clean.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct LevelOptions {
@@ -57,9 +61,10 @@ pub struct LevelOptions {
 impl Spacing {
     /// The timesteps of `steps` sampling steps, from the noisiest down.
     ///
-    /// They are diffusers' to the number. (Its DDIM scheduler then steps from t to t - T / S rather than to the next of these
-    /// timesteps, which differs for `Linspace`, and for `Trailing` where S does not divide T. Here a step always ends where the next
-    /// begins, as in its DDPM scheduler.)
+    /// They are diffusers' to the number. (Its DDIM scheduler then steps from t to t - T / S rather
+    /// than to the next of these timesteps, which differs for `Linspace`, and for `Trailing` where
+    /// S does not divide T. Here a step always ends where the next begins, as in its DDPM
+    /// scheduler.)
     ///
     /// # Errors
     /// No steps, more steps than timesteps, or an offset that leads beyond the last timestep.
@@ -118,8 +123,8 @@ impl Spacing {
     }
 }
 
-/// The trajectory of `steps` sampling steps: `steps` + 1 levels from the noisiest to the final one. A denoiser is asked at all but
-/// the final one, whose timestep is never used.
+/// The trajectory of `steps` sampling steps: `steps` + 1 levels from the noisiest to the final one.
+/// A denoiser is asked at all but the final one, whose timestep is never used.
 ///
 /// # Errors
 /// Those of [`Spacing::timesteps`].

@@ -1,7 +1,9 @@
-//! Schedules, spacings and sampling steps against diffusers' own, from `tests/fixtures/diffusion` (made by `make.py` there).
+//! Schedules, spacings and sampling steps against diffusers' own, from `tests/fixtures/diffusion`
+//! (made by `make.py` there).
 //!
-//! diffusers computes schedules in f32, where a product of 1000 factors loses digits and 1 - alpha_bar cancels; ours are f64. The
-//! tolerances are what that leaves, and each test says what they are relative to.
+//! diffusers computes schedules in f32, where a product of 1000 factors loses digits and 1 -
+//! alpha_bar cancels; ours are f64. The tolerances are what that leaves, and each test says what
+//! they are relative to.
 
 use std::collections::HashMap;
 use std::path::PathBuf;
@@ -81,7 +83,8 @@ fn toy_network(zt: Tensor<4>, level: Level) -> Tensor<4> {
     zt * (level.timestep / (level.timestep + 1.0))
 }
 
-/// alpha_bar within 1e-5 relative where diffusers' f32 still has those digits: 1e-7 of the largest is its rounding.
+/// alpha_bar within 1e-5 relative where diffusers' f32 still has those digits: 1e-7 of the largest
+/// is its rounding.
 #[test]
 fn schedules_match() {
     let fixture = Fixture::read("schedules.safetensors");
@@ -187,8 +190,9 @@ fn walks() -> Vec<Walk> {
     walks
 }
 
-/// Every step on its own, from diffusers' input to its output: within 1e-5 of the largest value. The estimate z0 = (zt - b noise) / a
-/// is a small difference divided by a small number where there is little signal, so one rounding of zt, divided by a, is added to its tolerance.
+/// Every step on its own, from diffusers' input to its output: within 1e-5 of the largest value.
+/// The estimate z0 = (zt - b noise) / a is a small difference divided by a small number where there
+/// is little signal, so one rounding of zt, divided by a, is added to its tolerance.
 #[test]
 fn every_step_matches() {
     let (mut worst_z, mut worst_z0) = (0.0f64, 0.0f64);
@@ -239,8 +243,10 @@ fn every_step_matches() {
     eprintln!("worst step: z {worst_z:.1e}, z0 {worst_z0:.1e}");
 }
 
-/// Whole walks of 7 to 100 steps, on our own levels: within 1e-5 of the largest value at every step, 2e-5 for the walk of 100, over
-/// which diffusers' f32 coefficients (1 - alpha_bar has few digits near the image) add up. diffusers' DDIM with linspace does not step to the timestep that it visits next, so it has no such walk.
+/// Whole walks of 7 to 100 steps, on our own levels: within 1e-5 of the largest value at every
+/// step, 2e-5 for the walk of 100, over which diffusers' f32 coefficients (1 - alpha_bar has few
+/// digits near the image) add up. diffusers' DDIM with linspace does not step to the timestep that
+/// it visits next, so it has no such walk.
 #[test]
 fn every_walk_matches() {
     let mut count = 0;
@@ -289,7 +295,8 @@ fn every_walk_matches() {
     eprintln!("worst walk: {worst:.1e}, of 100 steps: {worst_of_100:.1e}");
 }
 
-/// The sums in diffusers' own tests of its DDIM scheduler (`test_full_loop_*`), to the digits that are written there.
+/// The sums in diffusers' own tests of its DDIM scheduler (`test_full_loop_*`), to the digits that
+/// are written there.
 #[test]
 fn the_full_loops_of_diffusers_tests_match() {
     let sum_of_absolute_values = |schedule: ScheduleConfig, prediction, final_level| {

@@ -1,5 +1,5 @@
-//! Samplers with the best denoiser that there can be: the exact posterior mean of a small data set. No network is involved, so
-//! what comes out must be that data set.
+//! Samplers with the best denoiser that there can be: the exact posterior mean of a small data set.
+//! No network is involved, so what comes out must be that data set.
 
 use burn::tensor::{Device, Tensor, TensorData};
 use kiln_diffusion::noise::ImageNoise;
@@ -147,7 +147,8 @@ fn more_steps_come_closer_to_the_data() {
                 .map(|image| nearest(image).1)
                 .fold(0.0, f64::max)
         });
-        // One step gives the mean of the data, the average of everything that the noise could become.
+        // One step gives the mean of the data, the average of everything that the noise could
+        // become.
         assert!(errors[0] > 0.5, "{sampler:?} {errors:?}");
         assert!(errors[3] < 1e-5, "{sampler:?} {errors:?}");
         assert!(
@@ -254,7 +255,8 @@ fn every_step_is_reported() {
     }
 }
 
-/// All combinations stay finite, and what the network predicts makes no difference to what it knows.
+/// All combinations stay finite, and what the network predicts makes no difference to what it
+/// knows.
 #[test]
 fn every_combination_gives_data_whatever_is_predicted() {
     let noise = image_noise(0..8);

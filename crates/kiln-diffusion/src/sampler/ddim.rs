@@ -3,7 +3,7 @@
 use burn::tensor::Tensor;
 
 use super::Progress;
-use crate::{Denoised, Denoiser, DiffusionError, Level, Rates};
+use crate::{Denoised, Denoiser, DiffusionError, Level};
 
 /// Denoising diffusion implicit models (Song, Meng and Ermon 2020, eq. 12 and 16).
 ///
@@ -14,8 +14,8 @@ use crate::{Denoised, Denoiser, DiffusionError, Level, Rates};
 /// z' = a' z0 + sqrt(b'² - s²) noise + s fresh_noise
 /// ```
 ///
-/// `eta` = 0 is deterministic and never asks for fresh noise; `eta` = 1 has the randomness of DDPM with the small variance.
-/// `noise` and the result are `[batch, channels, height, width]`.
+/// With `eta` = 0 it is deterministic and never asks for fresh noise; with `eta` = 1 it is as random as
+/// DDPM with the small variance. `noise` and the result are `[batch, channels, height, width]`.
 ///
 /// # Errors
 /// An `eta` outside [0, 1].
@@ -33,19 +33,12 @@ pub fn ddim(
     let steps = levels.len().saturating_sub(1);
     let mut z = noise;
     for (step, (level, next)) in (1..).zip(levels.iter().zip(levels.iter().skip(1))) {
-        let (
-            Rates {
-                signal: a,
-                noise: b,
-            },
-            Rates {
-                signal: a_next,
-                noise: b_next,
-            },
-        ) = (level.rates, next.rates);
+        let (a, b) = (level.rates.signal, level.rates.noise);
+        let (a_next, b_next) = (next.rates.signal, next.rates.noise);
         let Denoised { z0, noise } = denoiser.denoise(z, *level);
 
-        // The difference is negative by rounding, or when the walk goes from image to noise: nothing is added then.
+        // The difference is negative by rounding, or when the walk goes from image to noise:
+        // nothing is added then.
         let s = eta * (1.0 - (a / a_next).powi(2)).max(0.0).sqrt() * b_next / b;
         let direction = (b_next * b_next - s * s).max(0.0).sqrt();
         z = z0.clone() * a_next + noise * direction;

@@ -10,17 +10,19 @@ use crate::{Denoised, Denoiser, Level, Rates};
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Variance {
-    /// The variance of the posterior given z0, beta b'² / b² (diffusers' `fixed_small`): right if the data were one point.
+    /// The variance of the posterior given z0, beta b'² / b² (diffusers' `fixed_small`): right if
+    /// the data were one point.
     #[default]
     Small,
     /// beta itself (diffusers' `fixed_large`): right if the data were standard normal.
     Large,
 }
 
-/// Denoising diffusion probabilistic models (Ho, Jain and Abbeel 2020, algorithm 2 with the posterior mean of eq. 7).
+/// Denoising diffusion probabilistic models (Ho, Jain and Abbeel 2020, algorithm 2 with the
+/// posterior mean of eq. 7).
 ///
-/// From each of `levels` to the next, with rates a, b and a', b', so that a step over several timesteps has the alpha and beta of
-/// all of them together:
+/// From each of `levels` to the next, with rates a, b and a', b', so that a step over several
+/// timesteps has the alpha and beta of all of them together:
 ///
 /// ```text
 /// alpha = (a / a')²,  beta = 1 - alpha
@@ -28,8 +30,8 @@ pub enum Variance {
 /// z'    = mean + sqrt(variance) fresh_noise
 /// ```
 ///
-/// As in algorithm 2, the last step adds no noise. (diffusers' `fixed_large` does add some when the last visited timestep is not 0.)
-/// `noise` and the result are `[batch, channels, height, width]`.
+/// As in algorithm 2, the last step adds no noise. (diffusers' `fixed_large` does add some when the
+/// last visited timestep is not 0.) `noise` and the result are `[batch, channels, height, width]`.
 pub fn ddpm(
     denoiser: &dyn Denoiser,
     noise: Tensor<4>,
@@ -41,16 +43,8 @@ pub fn ddpm(
     let steps = levels.len().saturating_sub(1);
     let mut z = noise;
     for (step, (level, next)) in (1..).zip(levels.iter().zip(levels.iter().skip(1))) {
-        let (
-            Rates {
-                signal: a,
-                noise: b,
-            },
-            Rates {
-                signal: a_next,
-                noise: b_next,
-            },
-        ) = (level.rates, next.rates);
+        let (a, b) = (level.rates.signal, level.rates.noise);
+        let (a_next, b_next) = (next.rates.signal, next.rates.noise);
         let Denoised { z0, .. } = denoiser.denoise(z.clone(), *level);
 
         let alpha = (a / a_next).powi(2);
@@ -83,7 +77,8 @@ mod tests {
     use super::*;
     use crate::{Schedule, ScheduleConfig};
 
-    /// diffusers' own tests: `test_variance` of its DDPM and DDIM schedulers, betas 1e-4..0.02 over 1000 timesteps.
+    /// diffusers' own tests: `test_variance` of its DDPM and DDIM schedulers, betas 1e-4..0.02 over
+    /// 1000 timesteps.
     #[test]
     fn the_variances_are_those_of_diffusers() {
         let schedule = Schedule::new(ScheduleConfig::default()).unwrap();

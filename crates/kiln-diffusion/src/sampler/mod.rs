@@ -1,8 +1,9 @@
 //! Samplers: functions that walk a denoiser from noise to an image.
 //!
-//! Each is one function of (denoiser, noise, levels, options) that reads like its paper's algorithm; [`Sampler`] is the choice
-//! between them as a value. None knows what a network is, or how noise is drawn: fresh noise comes from a closure that is given the
-//! step, counted from 1 (step 0 being the noise that the walk starts from), such as
+//! Each is one function of (denoiser, noise, levels, options) that reads like its paper's
+//! algorithm; [`Sampler`] is the choice between them as a value. None knows what a network is, or
+//! how noise is drawn: fresh noise comes from a closure that is given the step, counted from 1
+//! (step 0 being the noise that the walk starts from), such as
 //! [`ImageNoise::draw`](crate::noise::ImageNoise::draw).
 
 mod ddim;
@@ -23,9 +24,11 @@ pub struct Progress<'a> {
     pub step: usize,
     /// How many steps there are.
     pub steps: usize,
-    /// The images after the step, with the noise of the next level `[batch, channels, height, width]`.
+    /// The images after the step, with the noise of the next level `[batch, channels, height,
+    /// width]`.
     pub z: &'a Tensor<4>,
-    /// The denoiser's estimate of the clean images during the step `[batch, channels, height, width]`.
+    /// The denoiser's estimate of the clean images during the step `[batch, channels, height,
+    /// width]`.
     pub z0: &'a Tensor<4>,
 }
 
