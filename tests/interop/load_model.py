@@ -1,0 +1,125 @@
+"""Loads a model that kiln wrote with Python's diffusers, and compares a sample with kiln's.
+
+pip install diffusers==0.42.1 torch==2.15.0 safetensors==0.8.0
+python load_model.py MODEL [SAMPLE.safetensors] [--tolerance 1e-3]
+
+Without a sample: every part must load without a warning, a missing key or an unexpected key.
+
+With a sample, as kiln leaves one, the same noise must give the same images:
+
+    noise        [batch, channels, height, width]  what sampling starts from
+    images       [batch, 1 or 3, height, width]    kiln's result in [-1, 1], cropped or not
+    step_noise   [steps, batch, channels, h, w]    only with eta > 0: the fresh noise of each step
+    labels       [batch]                           only of class-conditional models
+    __metadata__                                   strings: steps, and eta ("0" if not given)
+"""
+
+import argparse
+import logging
+import sys
+
+import diffusers
+import torch
+from diffusers import DDIMScheduler, DDPMScheduler, DiffusionPipeline, UNet2DModel, VQModel
+from safetensors import safe_open
+
+
+class Warnings(logging.Handler):
+    """Keeps what diffusers complains about."""
+
+    def __init__(self):
+        super().__init__(logging.WARNING)
+        self.messages = []
+
+    def emit(self, record):
+        self.messages.append(record.getMessage())
+
+
+def load(folder):
+    """The pipeline, once all its parts have been found to load cleanly."""
+    warnings = Warnings()
+    diffusers.utils.logging.add_handler(warnings)
+    # Without `low_cpu_mem_usage` there is no need for, and no warning about, the package `accelerate`.
+    pipeline = DiffusionPipeline.from_pretrained(folder, low_cpu_mem_usage=False)
+    print(f"{type(pipeline).__name__} of {', '.join(pipeline.components)}")
+
+    for name, part in pipeline.components.items():
+        if isinstance(part, (UNet2DModel, VQModel)):
+            options = {"subfolder": name, "output_loading_info": True, "low_cpu_mem_usage": False}
+            _, info = type(part).from_pretrained(folder, **options)
+            problems = {kind: keys for kind, keys in info.items() if keys}
+            assert not problems, f"{name}: {problems}"
+            count = sum(parameter.numel() for parameter in part.parameters())
+            print(f"{name}: {type(part).__name__}, {count} parameters, no missing or unexpected keys")
+        else:
+            assert isinstance(part, (DDIMScheduler, DDPMScheduler)), type(part)
+            print(f"{name}: {type(part).__name__}, predicts {part.config.prediction_type}")
+    # LDMPipeline itself is deprecated; that says nothing about the model.
+    complaints = [message for message in warnings.messages if "deprecated" not in message.lower()]
+    assert not complaints, complaints
+    return pipeline
+
+
+@torch.no_grad()
+def sample(pipeline, noise, steps, eta, step_noise, labels):
+    """LDMPipeline's loop, with all of its noise given. Images in [-1, 1], not clipped."""
+    scheduler = pipeline.scheduler
+    scheduler.set_timesteps(steps)
+    latents = noise * scheduler.init_noise_sigma
+    for step, timestep in enumerate(scheduler.timesteps):
+        output = pipeline.unet(latents, timestep, class_labels=labels).sample
+        options = {}
+        if isinstance(scheduler, DDIMScheduler):
+            options["eta"] = eta
+            if eta > 0:
+                options["variance_noise"] = step_noise[step]
+        latents = scheduler.step(output, timestep, latents, **options).prev_sample
+    vqvae = getattr(pipeline, "vqvae", None)
+    if vqvae is None:
+        return latents
+    return vqvae.decode(latents / vqvae.config.scaling_factor).sample
+
+
+def cropped(images, height, width):
+    """The middle of the images: kiln crops the border that padded them for training."""
+    top, left = (images.shape[-2] - height) // 2, (images.shape[-1] - width) // 2
+    return images[..., top : top + height, left : left + width]
+
+
+def main():
+    arguments = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    arguments.add_argument("model")
+    arguments.add_argument("sample", nargs="?")
+    arguments.add_argument("--tolerance", type=float, default=1e-3)
+    arguments = arguments.parse_args()
+
+    pipeline = load(arguments.model)
+    if arguments.sample is None:
+        return 0
+
+    with safe_open(arguments.sample, "pt") as file:
+        tensors = {name: file.get_tensor(name) for name in file.keys()}
+        settings = file.metadata() or {}
+    steps, eta = int(settings["steps"]), float(settings.get("eta", "0"))
+    if eta > 0 and "step_noise" not in tensors:
+        sys.exit("with eta > 0 the sample must bring the `step_noise`")
+    labels = tensors.get("labels")
+    theirs = sample(
+        pipeline,
+        tensors["noise"].float(),
+        steps,
+        eta,
+        tensors.get("step_noise"),
+        None if labels is None else labels.long(),
+    )
+    ours = tensors["images"].float()
+    theirs = cropped(theirs, *ours.shape[-2:]).clamp(-1, 1)
+    largest = (ours.clamp(-1, 1) - theirs).abs().max().item()
+    print(f"{len(ours)} images, {steps} steps, eta {eta}: largest difference {largest:.2e}")
+    if largest > arguments.tolerance:
+        sys.exit(f"more than {arguments.tolerance}")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
