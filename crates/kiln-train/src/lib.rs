@@ -1,1 +1,51 @@
-//! Trains both stages on Burn's Learner.
+//! Trains the two stages of latent diffusion on Burn's Learner.
+//!
+//! Stage 1, [`train_vqvae`], teaches a VQ-VAE to compress images. Stage 2, [`train_latent_diffusion`], encodes the
+//! data set once and teaches a U-Net to denoise the latents. Both are described by one [`Experiment`] and leave their
+//! results in one run folder (see [`RunOptions::out`]).
+//!
+//! What this crate adds to the Learner, each through an extension point that Burn offers:
+//!
+//! | file | adds | by way of |
+//! | --- | --- | --- |
+//! | `plan`, `loader` | an order of images that depends on seed and step alone | `DataLoader` |
+//! | `update` | global-norm clipping, EMA, a stop at gradients that are not finite | `TrainStep::optimize` |
+//! | `checkpoint` | whole, verified checkpoints that resume in mid-round | `Checkpointer`, `CheckpointingStrategy` |
+//! | `report`, `log`, `curves` | metrics, `metrics.csv`, `curves.svg` | `Metric`, `MetricLogger` |
+//! | `renderer` | one line a round when piped | `MetricsRenderer` |
+//! | `session` | Ctrl-C, failures and the cursor, across Burn's threads | `Interrupter`, `EarlyStoppingStrategy` |
+//!
+//! What the Learner calls an epoch is a *round* here: the steps from one checkpoint to the next.
+
+mod checkpoint;
+mod curves;
+pub mod devices;
+mod diffusion_stage;
+mod error;
+mod experiment;
+mod latents;
+mod launch;
+mod learning_rate;
+mod loader;
+mod log;
+mod objective;
+pub mod pictures;
+mod plan;
+mod renderer;
+mod report;
+mod run_folder;
+mod session;
+mod stages;
+mod update;
+mod vqvae_stage;
+
+pub use devices::Devices;
+pub use error::TrainError;
+pub use experiment::{
+    ConfigError, Distance, Experiment, SamplingConfig, Stage1Config, Stage2Config, TrainingConfig,
+};
+pub use launch::Strategy;
+pub use learning_rate::WarmupCosine;
+pub use objective::psnr;
+pub use session::StopSignal;
+pub use stages::{RunOptions, TrainingReport, train_latent_diffusion, train_vqvae};

@@ -1,0 +1,292 @@
+//! Checkpoints: everything that a stage needs to go on as if it had never stopped.
+//!
+//! ```text
+//! checkpoints/step-0001500/
+//!   model.bpk        the trained module: network, EMA, codebook averages
+//!   optimizer.bpk    AdamW's moments
+//!   scheduler.bpk    the learning rate's position
+//!   checkpoint.json  the cursor, the validation loss, and the sha256 of the other three
+//! ```
+//!
+//! A checkpoint is written under a temporary name and renamed when it is whole, so a kill at any moment leaves
+//! either all of it or none. Damage that comes later is found by the digests.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use burn::tensor::Bytes;
+use burn::train::checkpoint::{
+    Checkpoint, Checkpointer, CheckpointerError, CheckpointingAction, CheckpointingStrategy,
+};
+use burn::train::metric::store::{Aggregate, EventStoreClient, Split};
+use serde::{Deserialize, Serialize};
+use sha2::{Digest, Sha256};
+
+use crate::error::TrainError;
+use crate::session::Session;
+
+const MANIFEST: &str = "checkpoint.json";
+
+/// What `checkpoint.json` holds.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+struct Manifest {
+    /// Steps done when it was taken.
+    step: usize,
+    /// The validation loss then; absent when a stop was requested and validation was skipped.
+    validation_loss: Option<f64>,
+    /// The version of kiln that wrote it.
+    kiln: String,
+    /// sha256 of each file, in hexadecimal.
+    files: BTreeMap<String, String>,
+}
+
+/// The checkpoints of one stage in one run folder.
+#[derive(Debug, Clone)]
+pub(crate) struct CheckpointFolder(PathBuf);
+
+/// A checkpoint on disk whose files are whole.
+#[derive(Debug, Clone)]
+pub(crate) struct GoodCheckpoint {
+    pub(crate) step: usize,
+    folder: PathBuf,
+}
+
+impl CheckpointFolder {
+    pub(crate) fn new(folder: PathBuf) -> Self {
+        Self(folder)
+    }
+
+    /// Steps of all checkpoints that are there, damaged or not, oldest first.
+    pub(crate) fn steps(&self) -> Vec<usize> {
+        let entries = std::fs::read_dir(&self.0).into_iter().flatten().flatten();
+        let mut steps: Vec<usize> = entries
+            .filter_map(|entry| entry.file_name().to_str()?.strip_prefix("step-")?.parse().ok())
+            .collect();
+        steps.sort_unstable();
+        steps
+    }
+
+    /// The newest checkpoint that is whole; damaged ones are passed over with a warning.
+    pub(crate) fn newest_good(&self) -> Option<GoodCheckpoint> {
+        self.steps().into_iter().rev().find_map(|step| {
+            let folder = self.folder_of(step);
+            match verify(&folder) {
+                Ok(()) => Some(GoodCheckpoint { step, folder }),
+                Err(reason) => {
+                    tracing::warn!("skipping the damaged checkpoint {}: {reason}", folder.display());
+                    None
+                }
+            }
+        })
+    }
+
+    fn folder_of(&self, step: usize) -> PathBuf {
+        self.0.join(format!("step-{step:07}"))
+    }
+
+    /// Writes one checkpoint, then removes those that are neither among the `keep` newest nor the best.
+    fn write(&self, manifest: Manifest, parts: &BTreeMap<&'static str, Bytes>, keep: usize) -> std::io::Result<()> {
+        std::fs::create_dir_all(&self.0)?;
+        let temporary = tempfile::Builder::new().prefix(".writing-").tempdir_in(&self.0)?;
+        for (name, bytes) in parts {
+            write_synced(&temporary.path().join(name), bytes)?;
+        }
+        write_synced(&temporary.path().join(MANIFEST), &serde_json::to_vec_pretty(&manifest)?)?;
+        let folder = self.folder_of(manifest.step);
+        if folder.exists() {
+            std::fs::remove_dir_all(&folder)?; // the same step, saved again after a resume
+        }
+        std::fs::rename(temporary.keep(), &folder)?;
+        self.prune(keep)
+    }
+
+    fn prune(&self, keep: usize) -> std::io::Result<()> {
+        let steps = self.steps();
+        let best = steps
+            .iter()
+            .filter_map(|&step| Some((step, read_manifest(&self.folder_of(step)).ok()?.validation_loss?)))
+            .min_by(|a, b| a.1.total_cmp(&b.1))
+            .map(|(step, _)| step);
+        let newest = steps.len().saturating_sub(keep.max(1));
+        for &step in steps[..newest].iter().filter(|&&step| Some(step) != best) {
+            std::fs::remove_dir_all(self.folder_of(step))?;
+        }
+        Ok(())
+    }
+}
+
+fn write_synced(path: &Path, bytes: &[u8]) -> std::io::Result<()> {
+    let mut file = std::fs::File::create(path)?;
+    std::io::Write::write_all(&mut file, bytes)?;
+    file.sync_all()
+}
+
+fn read_manifest(folder: &Path) -> Result<Manifest, String> {
+    let text = std::fs::read(folder.join(MANIFEST)).map_err(|error| format!("{MANIFEST}: {error}"))?;
+    serde_json::from_slice(&text).map_err(|error| format!("{MANIFEST}: {error}"))
+}
+
+fn verify(folder: &Path) -> Result<(), String> {
+    for (name, digest) in &read_manifest(folder)?.files {
+        let bytes = std::fs::read(folder.join(name)).map_err(|error| format!("{name}: {error}"))?;
+        if &sha256(&bytes) != digest {
+            return Err(format!("{name} is not what was written"));
+        }
+    }
+    Ok(())
+}
+
+fn sha256(bytes: &[u8]) -> String {
+    Sha256::digest(bytes).iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+/// Collects the three records that the Learner hands out on three threads, and writes them together.
+#[derive(Clone)]
+pub(crate) struct CheckpointWriter(Arc<Writer>);
+
+struct Writer {
+    folder: CheckpointFolder,
+    resume: Option<GoodCheckpoint>,
+    keep: usize,
+    session: Session,
+    /// By the Learner's epoch: what is known of checkpoints that are not whole yet.
+    pending: Mutex<BTreeMap<usize, Pending>>,
+}
+
+struct Pending {
+    step: usize,
+    validation_loss: Option<f64>,
+    parts: BTreeMap<&'static str, Bytes>,
+}
+
+impl CheckpointWriter {
+    pub(crate) fn new(
+        folder: CheckpointFolder,
+        resume: Option<GoodCheckpoint>,
+        keep: usize,
+        session: Session,
+    ) -> Self {
+        let pending = Mutex::new(BTreeMap::new());
+        Self(Arc::new(Writer { folder, resume, keep, session, pending }))
+    }
+
+    /// The Learner's handle for one of the three records.
+    pub(crate) fn part(&self, name: &'static str) -> CheckpointPart {
+        CheckpointPart { writer: self.clone(), name }
+    }
+
+    fn pending(&self) -> std::sync::MutexGuard<'_, BTreeMap<usize, Pending>> {
+        self.0.pending.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn add(&self, epoch: usize, name: &'static str, bytes: Bytes) {
+        let mut pending = self.pending();
+        let Some(checkpoint) = pending.get_mut(&epoch) else { return };
+        checkpoint.parts.insert(name, bytes);
+        if checkpoint.parts.len() < PARTS.len() {
+            return;
+        }
+        let Some(Pending { step, validation_loss, parts }) = pending.remove(&epoch) else { return };
+        drop(pending);
+        let files = parts.iter().map(|(name, bytes)| (name.to_string(), sha256(bytes))).collect();
+        let manifest = Manifest { step, validation_loss, kiln: env!("CARGO_PKG_VERSION").into(), files };
+        match self.0.folder.write(manifest, &parts, self.0.keep) {
+            Ok(()) => self.0.session.set_saved(step),
+            Err(error) => self.0.session.fail(TrainError::file("write the checkpoint", self.0.folder.folder_of(step))(error)),
+        }
+    }
+}
+
+/// The files of a checkpoint, in the order in which the Learner takes their checkpointers.
+pub(crate) const PARTS: [&str; 3] = ["model.bpk", "optimizer.bpk", "scheduler.bpk"];
+
+/// Saves and restores one of the three records.
+pub(crate) struct CheckpointPart {
+    writer: CheckpointWriter,
+    name: &'static str,
+}
+
+impl<R: Checkpoint> Checkpointer<R> for CheckpointPart {
+    fn save(&self, epoch: usize, record: R) -> Result<(), CheckpointerError> {
+        let bytes = record.checkpoint_into_bytes().map_err(CheckpointerError::Record)?;
+        self.writer.add(epoch, self.name, bytes);
+        Ok(())
+    }
+
+    /// Never asked for: [`CheckpointFolder::write`] removes what is old.
+    fn delete(&self, _epoch: usize) -> Result<(), CheckpointerError> {
+        Ok(())
+    }
+
+    fn restore(&self, _epoch: usize) -> Result<R, CheckpointerError> {
+        let checkpoint = self.writer.0.resume.as_ref();
+        let folder = checkpoint.map(|checkpoint| checkpoint.folder.join(self.name));
+        let path = folder.ok_or_else(|| CheckpointerError::Unknown("no checkpoint to resume".into()))?;
+        let bytes = std::fs::read(path).map_err(CheckpointerError::IOError)?;
+        R::checkpoint_from_bytes(Bytes::from_bytes_vec(bytes)).map_err(CheckpointerError::Record)
+    }
+}
+
+/// Saves after every round, and notes the step and the validation loss that belong to it.
+impl CheckpointingStrategy for CheckpointWriter {
+    fn checkpointing(&mut self, epoch: usize, store: &EventStoreClient) -> Vec<CheckpointingAction> {
+        let validation_loss = store.find_metric(crate::log::LOSS, epoch, Aggregate::Mean, &Split::Valid);
+        let step = self.0.session.steps_done();
+        let validation_loss = validation_loss.filter(|loss| loss.is_finite());
+        self.pending().insert(epoch, Pending { step, validation_loss, parts: BTreeMap::new() });
+        vec![CheckpointingAction::Save]
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn write(folder: &CheckpointFolder, step: usize, loss: f64, keep: usize) {
+        let parts: BTreeMap<_, _> =
+            PARTS.iter().map(|&name| (name, Bytes::from_bytes_vec(format!("{name} {step}").into_bytes()))).collect();
+        let files = parts.iter().map(|(name, bytes)| (name.to_string(), sha256(bytes))).collect();
+        let manifest = Manifest { step, validation_loss: Some(loss), kiln: "test".into(), files };
+        folder.write(manifest, &parts, keep).unwrap();
+    }
+
+    #[test]
+    fn keeps_the_newest_and_the_best() {
+        let place = tempfile::tempdir().unwrap();
+        let folder = CheckpointFolder::new(place.path().join("checkpoints"));
+        for (step, loss) in [(10, 3.0), (20, 1.0), (30, 2.0), (40, 2.5), (50, 2.6)] {
+            write(&folder, step, loss, 2);
+        }
+        assert_eq!(folder.steps(), [20, 40, 50]);
+        assert_eq!(folder.newest_good().unwrap().step, 50);
+    }
+
+    #[test]
+    fn passes_over_damage_of_every_kind() {
+        let place = tempfile::tempdir().unwrap();
+        let folder = CheckpointFolder::new(place.path().to_owned());
+        for step in [10, 20, 30, 40, 50] {
+            write(&folder, step, 1.0, 9);
+        }
+        std::fs::write(folder.folder_of(50).join("model.bpk"), "cut").unwrap();
+        std::fs::remove_file(folder.folder_of(40).join("optimizer.bpk")).unwrap();
+        std::fs::write(folder.folder_of(30).join(MANIFEST), "{").unwrap();
+        std::fs::create_dir(folder.0.join(".writing-abc")).unwrap();
+        assert_eq!(folder.newest_good().unwrap().step, 20);
+    }
+
+    #[test]
+    fn an_absent_folder_has_no_checkpoints() {
+        assert!(CheckpointFolder::new("does/not/exist".into()).newest_good().is_none());
+    }
+
+    #[test]
+    fn the_same_step_can_be_saved_again() {
+        let place = tempfile::tempdir().unwrap();
+        let folder = CheckpointFolder::new(place.path().to_owned());
+        write(&folder, 10, 1.0, 2);
+        write(&folder, 10, 1.0, 2);
+        assert_eq!(folder.steps(), [10]);
+    }
+}

@@ -1,0 +1,75 @@
+//! Why a training could not begin, go on or be finished: each one sentence.
+
+use std::path::PathBuf;
+
+use crate::experiment::ConfigError;
+
+/// A training that did not succeed.
+#[derive(Debug, thiserror::Error)]
+pub enum TrainError {
+    /// The experiment's description cannot work.
+    #[error(transparent)]
+    Config(#[from] ConfigError),
+    /// The data could not be read.
+    #[error(transparent)]
+    Data(#[from] kiln_data::DataError),
+    /// A model could not be read or written.
+    #[error(transparent)]
+    Model(#[from] kiln_hub::HubError),
+    /// A network could not be built.
+    #[error(transparent)]
+    Network(#[from] kiln_models::ConfigError),
+    /// Diffusion was asked for something impossible.
+    #[error(transparent)]
+    Diffusion(#[from] kiln_diffusion::DiffusionError),
+    /// A picture could not be written.
+    #[error(transparent)]
+    Picture(#[from] crate::pictures::PictureError),
+    /// A device did not give its results.
+    #[error("the device failed: {0}")]
+    Device(#[from] burn::tensor::TensorReadError),
+    /// A file of the run could not be written or read.
+    #[error("cannot {action} {path}: {source}")]
+    File {
+        /// What was tried.
+        action: &'static str,
+        /// On which file.
+        path: PathBuf,
+        /// What the system said.
+        source: std::io::Error,
+    },
+    /// A number that must be finite is not.
+    #[error(
+        "the {quantity} became {value} at step {step}; {}; a lower learning rate or clip_norm usually helps",
+        match last_good {
+            Some(step) => format!("the last good checkpoint, of step {step}, is kept and --resume continues from it"),
+            None => "there is no checkpoint yet".to_owned(),
+        }
+    )]
+    Diverged {
+        /// Which number.
+        quantity: &'static str,
+        /// Its value.
+        value: f64,
+        /// The step, counted from one, that produced it.
+        step: usize,
+        /// The newest good checkpoint.
+        last_good: Option<usize>,
+    },
+    /// The run folder does not hold what the command expects.
+    #[error("{0}")]
+    Run(String),
+    /// Burn's Learner stopped with an error.
+    #[error("training stopped: {0}")]
+    Learner(String),
+    /// The devices cannot train together this way.
+    #[error("{0}")]
+    Strategy(String),
+}
+
+impl TrainError {
+    pub(crate) fn file(action: &'static str, path: impl Into<PathBuf>) -> impl FnOnce(std::io::Error) -> Self {
+        let path = path.into();
+        move |source| Self::File { action, path, source }
+    }
+}

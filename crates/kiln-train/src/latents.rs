@@ -1,0 +1,242 @@
+//! Stage 2 trains on latents that are encoded once and kept in the run folder.
+//!
+//! ```text
+//! latents/HASH.safetensors    HASH: of the VQ-VAE that encoded them
+//!   train       [images, 1 or 2, channels, height, width]: as they are, and mirrored if the data set is flipped
+//!   validation  [images, 1, channels, height, width]
+//! ```
+
+use std::collections::HashMap;
+use std::path::Path;
+
+use burn::tensor::{Device, Tensor, TensorData};
+use kiln_data::{Datasets, ImageDataset, prefetch};
+use kiln_hub::FirstStage;
+use safetensors::tensor::TensorView;
+use safetensors::{Dtype, SafeTensors};
+
+use crate::error::TrainError;
+use crate::vqvae_stage::tensor;
+
+/// Images that are encoded at once.
+const BATCH: usize = 64;
+
+/// The latents of a data set, in memory.
+#[derive(Debug)]
+pub(crate) struct Latents {
+    pub(crate) train: LatentSet,
+    pub(crate) validation: LatentSet,
+}
+
+/// The latents of one split, as the encoder gave them: not scaled.
+#[derive(Debug, PartialEq)]
+pub(crate) struct LatentSet {
+    /// `[images, variants, channels, height, width]`; variant 1 is the mirrored image.
+    shape: [usize; 5],
+    values: Vec<f32>,
+}
+
+impl Latents {
+    /// The latents of `datasets` by `first_stage`: from `cache` if it holds just these, else encoded now and kept
+    /// there.
+    ///
+    /// # Errors
+    /// If the data cannot be read, the cache cannot be written, or the cache belongs to another VQ-VAE or other data.
+    pub(crate) fn open(
+        cache: &Path,
+        datasets: &Datasets,
+        first_stage: &FirstStage,
+        device: &Device,
+    ) -> Result<Self, TrainError> {
+        let identity = identity(datasets, first_stage);
+        match std::fs::read(cache) {
+            Ok(bytes) => match Self::from_bytes(&bytes, &identity) {
+                Ok(latents) => return Ok(latents),
+                Err(CacheProblem::Foreign(what)) => {
+                    return Err(TrainError::Run(format!(
+                        "the latents in {} were made from {what}; remove the file to encode them anew",
+                        cache.display()
+                    )));
+                }
+                Err(CacheProblem::Damaged(problem)) => {
+                    tracing::warn!("encoding the latents anew, because {} is damaged: {problem}", cache.display());
+                }
+            },
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
+            Err(error) => return Err(TrainError::file("read", cache)(error)),
+        }
+        let train = LatentSet::encode(&datasets.train, first_stage, datasets.train.horizontal_flip(), device)?;
+        let validation = LatentSet::encode(&datasets.validation, first_stage, false, device)?;
+        let latents = Self { train, validation };
+        latents.write(cache, identity)?;
+        Ok(latents)
+    }
+
+    fn write(&self, cache: &Path, identity: HashMap<String, String>) -> Result<(), TrainError> {
+        let problem = |problem: String| TrainError::File {
+            action: "write",
+            path: cache.to_owned(),
+            source: std::io::Error::other(problem),
+        };
+        let sets = [("train", &self.train), ("validation", &self.validation)];
+        let bytes = sets.map(|(name, set)| (name, bytes_of(&set.values), set.shape));
+        let views: Result<Vec<_>, _> = bytes
+            .iter()
+            .map(|(name, bytes, shape)| Ok((*name, TensorView::new(Dtype::F32, shape.to_vec(), bytes)?)))
+            .collect();
+        let views = views.map_err(|error: safetensors::SafeTensorError| problem(error.to_string()))?;
+        let bytes = safetensors::serialize(views, Some(identity)).map_err(|error| problem(error.to_string()))?;
+        crate::run_folder::write_atomically(cache, &bytes)
+    }
+
+    fn from_bytes(bytes: &[u8], expected: &HashMap<String, String>) -> Result<Self, CacheProblem> {
+        let damaged = |error: safetensors::SafeTensorError| CacheProblem::Damaged(error.to_string());
+        let (_, header) = SafeTensors::read_metadata(bytes).map_err(damaged)?;
+        let found = header.metadata().clone().unwrap_or_default();
+        for (key, what) in [("vqvae", "another VQ-VAE"), ("train", "other images"), ("validation", "other images")] {
+            if found.get(key) != expected.get(key) {
+                return Err(CacheProblem::Foreign(what));
+            }
+        }
+        let file = SafeTensors::deserialize(bytes).map_err(damaged)?;
+        let set = |name| {
+            let view = file.tensor(name).map_err(damaged)?;
+            let shape = <[usize; 5]>::try_from(view.shape())
+                .map_err(|_| CacheProblem::Damaged(format!("`{name}` has the wrong shape")))?;
+            let values: Vec<f32> = view
+                .data()
+                .chunks_exact(4)
+                .map(|bytes| f32::from_le_bytes([bytes[0], bytes[1], bytes[2], bytes[3]]))
+                .collect();
+            if values.len() != shape.iter().product::<usize>() || values.is_empty() {
+                return Err(CacheProblem::Damaged(format!("`{name}` has the wrong length")));
+            }
+            Ok(LatentSet { shape, values })
+        };
+        Ok(Self { train: set("train")?, validation: set("validation")? })
+    }
+}
+
+enum CacheProblem {
+    /// Made from something else, which is named.
+    Foreign(&'static str),
+    Damaged(String),
+}
+
+/// What a cache must have been made from.
+fn identity(datasets: &Datasets, first_stage: &FirstStage) -> HashMap<String, String> {
+    let flips = if datasets.train.horizontal_flip() { " with flips" } else { "" };
+    HashMap::from([
+        ("vqvae".to_owned(), first_stage.hash()),
+        ("train".to_owned(), datasets.train.fingerprint().to_owned() + flips),
+        ("validation".to_owned(), datasets.validation.fingerprint().to_owned()),
+    ])
+}
+
+fn bytes_of(values: &[f32]) -> Vec<u8> {
+    values.iter().flat_map(|value| value.to_le_bytes()).collect()
+}
+
+impl LatentSet {
+    fn encode(
+        dataset: &ImageDataset,
+        first_stage: &FirstStage,
+        flips: bool,
+        device: &Device,
+    ) -> Result<Self, TrainError> {
+        let variants = if flips { 2 } else { 1 };
+        let images: Vec<(u32, bool)> = (0..dataset.len() as u32)
+            .flat_map(|index| (0..variants).map(move |variant| (index, variant == 1)))
+            .collect();
+        tracing::info!("encoding {} images", images.len());
+        let requests: Vec<_> = images.chunks(BATCH).map(<[_]>::to_vec).collect();
+        let mut values = Vec::new();
+        let mut latent_shape = [0; 3];
+        for batch in prefetch(dataset.clone(), requests.into_iter()) {
+            let latents = first_stage.vqvae.encode(tensor(&batch?, dataset, device));
+            let [_, channels, height, width] = latents.dims();
+            latent_shape = [channels, height, width];
+            values.extend(latents.into_data().iter::<f32>());
+        }
+        let [channels, height, width] = latent_shape;
+        Ok(Self { shape: [dataset.len(), variants, channels, height, width], values })
+    }
+
+    pub(crate) fn len(&self) -> usize {
+        self.shape[0]
+    }
+
+    /// `[channels, height, width]`.
+    pub(crate) fn latent_shape(&self) -> [usize; 3] {
+        let [_, _, channels, height, width] = self.shape;
+        [channels, height, width]
+    }
+
+    /// Standard deviation over everything: its inverse is the `scaling_factor` (Rombach et al. 2022, appendix G).
+    pub(crate) fn standard_deviation(&self) -> f64 {
+        let count = self.values.len() as f64;
+        let mean = self.values.iter().map(|&value| f64::from(value)).sum::<f64>() / count;
+        let variance = self.values.iter().map(|&value| (f64::from(value) - mean).powi(2)).sum::<f64>() / count;
+        variance.sqrt()
+    }
+
+    /// Latents `[batch, channels, height, width]`, multiplied by `scale`.
+    pub(crate) fn batch(&self, images: &[(u32, bool)], scale: f32, device: &Device) -> Tensor<4> {
+        let [channels, height, width] = self.latent_shape();
+        let (length, variants) = (channels * height * width, self.shape[1]);
+        let mut values = Vec::with_capacity(images.len() * length);
+        for &(index, flipped) in images {
+            let variant = usize::from(flipped).min(variants - 1);
+            let first = (index as usize * variants + variant) * length;
+            values.extend(self.values[first..first + length].iter().map(|value| value * scale));
+        }
+        Tensor::from_data(TensorData::new(values, [images.len(), channels, height, width]), device)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn latents() -> Latents {
+        let set = |images: usize, variants: usize| {
+            let shape = [images, variants, 1, 2, 2];
+            LatentSet { shape, values: (0..images * variants * 4).map(|value| value as f32).collect() }
+        };
+        Latents { train: set(3, 2), validation: set(2, 1) }
+    }
+
+    fn identity(vqvae: &str) -> HashMap<String, String> {
+        [("vqvae", vqvae), ("train", "a"), ("validation", "b")]
+            .map(|(key, value)| (key.to_owned(), value.to_owned()))
+            .into()
+    }
+
+    #[test]
+    fn a_cache_gives_back_what_was_put_in() {
+        let place = tempfile::tempdir().unwrap();
+        let path = place.path().join("latents/x.safetensors");
+        latents().write(&path, identity("x")).unwrap();
+        let bytes = std::fs::read(&path).unwrap();
+        let Ok(read) = Latents::from_bytes(&bytes, &identity("x")) else { panic!("the cache is good") };
+        assert_eq!(read.train, latents().train);
+        assert_eq!(read.validation, latents().validation);
+        assert!(matches!(Latents::from_bytes(&bytes, &identity("y")), Err(CacheProblem::Foreign("another VQ-VAE"))));
+        for length in [0, 7, 60, bytes.len() - 1] {
+            assert!(matches!(Latents::from_bytes(&bytes[..length], &identity("x")), Err(CacheProblem::Damaged(_))));
+        }
+    }
+
+    #[test]
+    fn a_mirrored_image_has_latents_of_its_own() {
+        let batch = latents().train.batch(&[(2, true), (0, false)], 0.5, &Device::flex());
+        let values: Vec<f32> = batch.into_data().iter::<f32>().collect();
+        assert_eq!(values, [10.0, 10.5, 11.0, 11.5, 0.0, 0.5, 1.0, 1.5]);
+    }
+
+    #[test]
+    fn the_deviation_is_that_of_all_values() {
+        let set = LatentSet { shape: [2, 1, 1, 1, 2], values: vec![1.0, 3.0, 5.0, 7.0] };
+        assert!((set.standard_deviation() - 5f64.sqrt()).abs() < 1e-12);
+    }
+}

@@ -1,0 +1,208 @@
+//! Runs one stage on Burn's Learner, with everything that this crate adds to it.
+
+use std::io::IsTerminal;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
+use std::time::Instant;
+
+use burn::tensor::Device;
+use burn::train::metric::store::EventStoreClient;
+use burn::train::renderer::MetricsRenderer;
+use burn::train::renderer::tui::TuiMetricsRendererWrapper;
+use burn::train::{
+    EarlyStoppingStrategy, ExecutionStrategy, InferenceStep, Learner, LearnerModel, MultiDeviceOptim,
+    SupervisedTraining, TrainStep, TrainingError, TrainingStrategy,
+};
+
+use crate::checkpoint::{CheckpointFolder, CheckpointWriter, GoodCheckpoint, PARTS};
+use crate::devices::Devices;
+use crate::error::TrainError;
+use crate::experiment::TrainingConfig;
+use crate::learning_rate::WarmupCosine;
+use crate::loader::{BatchSource, TrainingLoader, ValidationLoader};
+use crate::log::RunLog;
+use crate::plan::Plan;
+use crate::renderer::LineRenderer;
+use crate::report::{Gathered, MetricKind, Report};
+use crate::run_folder::StageFolder;
+use crate::session::{Session, StopSignal};
+use crate::update::optimizer;
+
+/// How several devices share the work.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum Strategy {
+    /// The first device sums the gradients and updates the weights.
+    #[default]
+    Main,
+    /// Each device updates its share of the weights.
+    Sharded,
+    /// NCCL sums the gradients between CUDA devices.
+    Ddp,
+}
+
+/// One stage, ready to be trained.
+pub(crate) struct Stage<'a> {
+    pub(crate) name: &'static str,
+    pub(crate) folder: StageFolder,
+    pub(crate) training: &'a TrainingConfig,
+    pub(crate) metrics: &'static [MetricKind],
+    pub(crate) devices: &'a Devices,
+    pub(crate) strategy: Strategy,
+    pub(crate) plan: Arc<Plan>,
+    pub(crate) session: Session,
+    pub(crate) resume: Option<GoodCheckpoint>,
+}
+
+/// How a training went.
+pub(crate) struct Outcome<M> {
+    pub(crate) model: M,
+    pub(crate) seconds: f64,
+    /// Steps done in this run, not counting those before a resume.
+    pub(crate) steps: usize,
+}
+
+/// The newest good checkpoint, if `resume` asks for it.
+///
+/// # Errors
+/// If there are checkpoints and `resume` does not: they are not to be overwritten by accident.
+pub(crate) fn find_checkpoint(folder: &StageFolder, resume: bool) -> Result<Option<GoodCheckpoint>, TrainError> {
+    let checkpoints = CheckpointFolder::new(folder.checkpoints());
+    match (checkpoints.steps().last(), resume) {
+        (Some(step), false) => Err(TrainError::Run(format!(
+            "{} already holds a training of {step} steps: add --resume to continue it, or choose another --out",
+            folder.checkpoints().display()
+        ))),
+        (None, _) => Ok(None),
+        (Some(_), true) => checkpoints.newest_good().map(Some).ok_or_else(|| {
+            TrainError::Run(format!(
+                "no checkpoint in {} is whole: remove the folder to begin anew",
+                folder.checkpoints().display()
+            ))
+        }),
+    }
+}
+
+/// The session of a stage that goes on after `resume`.
+pub(crate) fn session(resume: Option<&GoodCheckpoint>, stop: &StopSignal) -> Session {
+    Session::new(resume.map_or(0, |checkpoint| checkpoint.step), stop.clone())
+}
+
+impl Stage<'_> {
+    /// Trains `model` on the batches of `source` until the last step, a requested stop or a failure.
+    ///
+    /// # Errors
+    /// Whatever ended the training before its last step, apart from a requested stop.
+    pub(crate) fn train<M, S>(self, model: M, source: S) -> Result<Outcome<M>, TrainError>
+    where
+        S: BatchSource,
+        M: TrainStep<Input = S::Batch, Output = Report>
+            + InferenceStep<Input = S::Validation, Output = Report>
+            + LearnerModel,
+    {
+        let (session, plan) = (self.session.clone(), self.plan.clone());
+        let first = session.steps_done();
+        let execution = self.execution()?;
+        let source = Arc::new(source);
+        let device = self.devices.first();
+        let train = TrainingLoader::new(source.clone(), plan.clone(), session.clone(), device.clone());
+        let valid = ValidationLoader::new(source, session.clone(), device.inner());
+        let checkpoints = CheckpointFolder::new(self.folder.checkpoints());
+        let writer =
+            CheckpointWriter::new(checkpoints, self.resume.clone(), self.training.keep_checkpoints, session.clone());
+        let [model_part, optimizer_part, scheduler_part] = PARTS.map(|name| writer.part(name));
+        let log = RunLog::new(self.folder.metrics(), self.folder.curves(), self.name, session.clone());
+
+        let mut training = SupervisedTraining::new(self.folder.checkpoints(), Arc::new(train), Arc::new(valid))
+            .with_training_strategy(TrainingStrategy::Default(execution))
+            .with_application_logger(None)
+            .with_interrupter(session.learner())
+            .with_metric_logger(log)
+            .with_custom_checkpointers(model_part, optimizer_part, scheduler_part)
+            .with_checkpointing_strategy(writer)
+            .early_stopping(StopOnRequest(session.clone()))
+            .num_epochs(plan.rounds())
+            .renderer(self.renderer());
+        for (index, &kind) in self.metrics.iter().enumerate() {
+            let guards = (index == 0).then(|| session.clone());
+            training = training
+                .metric_train_numeric(Gathered::new(kind, guards))
+                .metric_valid_numeric(Gathered::new(kind, None));
+        }
+        if self.training.accumulate > 1 {
+            training = training.grads_accumulation(self.training.accumulate);
+        }
+        if self.resume.is_some() {
+            // The Learner goes on with the epoch after this one: the round that the cursor is in.
+            training = training.checkpoint(plan.round_of(first) - 1);
+        }
+        let learner = Learner::new(model, optimizer(self.training), WarmupCosine::new(self.training));
+
+        let began = Instant::now();
+        let result = catch_unwind(AssertUnwindSafe(|| training.launch(learner)));
+        let seconds = began.elapsed().as_secs_f64();
+        if let Some(failure) = session.take_failure() {
+            return Err(failure);
+        }
+        let result = result.map_err(|panic| TrainError::Learner(panic_message(panic.as_ref())))?;
+        if let Some(error) = result.error {
+            return Err(TrainError::Learner(match &*error {
+                TrainingError::Dataset(error) => error.to_string(),
+                error => error.to_string(),
+            }));
+        }
+        Ok(Outcome { model: result.model, seconds, steps: session.steps_done() - first })
+    }
+
+    fn execution(&self) -> Result<ExecutionStrategy, TrainError> {
+        let devices: Vec<Device> = self.devices.all().iter().map(|device| device.clone().autodiff()).collect();
+        let multi = |optim| ExecutionStrategy::multi(devices.clone(), optim);
+        match (self.strategy, devices.as_slice()) {
+            (Strategy::Main | Strategy::Sharded, [device]) => Ok(ExecutionStrategy::single(device.clone())),
+            (Strategy::Main, _) => Ok(multi(MultiDeviceOptim::OptimMainDevice)),
+            (Strategy::Sharded, _) => Ok(multi(MultiDeviceOptim::OptimSharded)),
+            (Strategy::Ddp, _) => self.ddp(devices),
+        }
+    }
+
+    #[cfg(feature = "cuda")]
+    fn ddp(&self, devices: Vec<Device>) -> Result<ExecutionStrategy, TrainError> {
+        use burn::tensor::distributed::DistributedConfig;
+        if !self.devices.to_string().starts_with("cuda") {
+            return Err(ddp_needs_cuda(self.devices));
+        }
+        Ok(ExecutionStrategy::ddp(devices, DistributedConfig::default()))
+    }
+
+    #[cfg(not(feature = "cuda"))]
+    fn ddp(&self, _devices: Vec<Device>) -> Result<ExecutionStrategy, TrainError> {
+        Err(ddp_needs_cuda(self.devices))
+    }
+
+    fn renderer(&self) -> Box<dyn MetricsRenderer> {
+        if std::io::stdout().is_terminal() {
+            return Box::new(TuiMetricsRendererWrapper::new(self.session.dashboard(), None));
+        }
+        Box::new(LineRenderer::new(self.plan.clone(), self.session.clone(), self.training.steps))
+    }
+}
+
+fn ddp_needs_cuda(devices: &Devices) -> TrainError {
+    TrainError::Strategy(format!(
+        "--strategy ddp works between CUDA devices (kiln built with --features cuda), not on `{devices}`: use main or sharded"
+    ))
+}
+
+/// Ends the training after the checkpoint that follows a requested stop.
+#[derive(Clone)]
+struct StopOnRequest(Session);
+
+impl EarlyStoppingStrategy for StopOnRequest {
+    fn should_stop(&mut self, _epoch: usize, _store: &EventStoreClient) -> bool {
+        self.0.stop_requested()
+    }
+}
+
+fn panic_message(panic: &(dyn std::any::Any + Send)) -> String {
+    let text = panic.downcast_ref::<String>().map(String::as_str).or(panic.downcast_ref::<&str>().copied());
+    text.unwrap_or("an unknown panic").split_whitespace().collect::<Vec<_>>().join(" ")
+}

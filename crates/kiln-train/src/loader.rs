@@ -1,0 +1,206 @@
+//! Feeds Burn's Learner: one round of steps at a time, cut over devices, in an order that a resumed run repeats.
+//!
+//! What the Learner calls an epoch is a *round* here: the steps from one checkpoint to the next. A round starts
+//! at the session's cursor, so a run that was stopped in mid-round goes on exactly there.
+
+use std::sync::Arc;
+
+use burn::data::dataloader::{DataLoader, DataLoaderIterator, Progress};
+use burn::data::dataset::DatasetError;
+use burn::tensor::Device;
+
+use crate::plan::{Plan, Share};
+use crate::session::Session;
+
+/// A stream of batches, in order.
+pub(crate) type Batches<B> = Box<dyn Iterator<Item = Result<B, DatasetError>> + Send>;
+
+/// Turns shares of steps into the tensors that a stage trains on.
+pub(crate) trait BatchSource: Send + Sync + 'static {
+    /// What the trained module's step takes.
+    type Batch: Send + 'static;
+    /// What its validation step takes.
+    type Validation: Send + 'static;
+
+    /// Whether images are shown mirrored at random.
+    fn flips(&self) -> bool;
+    /// The batches for `shares`, in order, on `device`.
+    fn batches(&self, shares: Vec<Share>, device: &Device) -> Batches<Self::Batch>;
+    /// All of validation after step `step`, on `device`.
+    fn validation(&self, step: usize, device: &Device) -> Batches<Self::Validation>;
+    /// Items of a validation.
+    fn validation_batches(&self) -> usize;
+}
+
+/// The training batches of one device.
+pub(crate) struct TrainingLoader<S> {
+    source: Arc<S>,
+    plan: Arc<Plan>,
+    session: Session,
+    /// Which of the plan's devices this loader feeds.
+    rank: usize,
+    device: Device,
+}
+
+impl<S: BatchSource> TrainingLoader<S> {
+    pub(crate) fn new(source: Arc<S>, plan: Arc<Plan>, session: Session, device: Device) -> Self {
+        Self { source, plan, session, rank: 0, device }
+    }
+
+    fn with(&self, rank: usize, device: Device) -> Arc<dyn DataLoader<S::Batch>> {
+        Arc::new(Self {
+            source: self.source.clone(),
+            plan: self.plan.clone(),
+            session: self.session.clone(),
+            rank,
+            device,
+        })
+    }
+}
+
+impl<S: BatchSource> DataLoader<S::Batch> for TrainingLoader<S> {
+    fn iter<'a>(&'a self) -> Box<dyn DataLoaderIterator<S::Batch> + 'a> {
+        let steps = self.plan.rest_of_round(self.session.steps_done());
+        let flips = self.source.flips();
+        let shares: Vec<Share> = self
+            .plan
+            .shares(steps.clone(), self.rank)
+            .map(|(step, slot)| self.plan.share(step, slot, flips))
+            .collect();
+        let steps_of_batches: Vec<usize> = shares.iter().map(|share| share.step).collect();
+        Box::new(RoundOfBatches {
+            batches: self.source.batches(shares, &self.device),
+            steps_of_batches,
+            end: steps.end,
+            next: 0,
+            batch_size: self.plan.batch_size(),
+            session: self.session.clone(),
+            decides: self.rank == 0,
+        })
+    }
+
+    fn num_items(&self) -> usize {
+        self.plan.round_images()
+    }
+
+    fn to_device(&self, device: &Device) -> Arc<dyn DataLoader<S::Batch>> {
+        self.with(self.rank, device.clone())
+    }
+
+    /// Burn cuts a loader into equal ranges of items, one for each device.
+    fn slice(&self, start: usize, _end: usize) -> Arc<dyn DataLoader<S::Batch>> {
+        let per_device = (self.plan.round_images() / self.plan.devices()).max(1);
+        self.with(start / per_device, self.device.clone())
+    }
+}
+
+struct RoundOfBatches<B> {
+    batches: Batches<B>,
+    /// The step that each batch belongs to.
+    steps_of_batches: Vec<usize>,
+    /// The step after the round's last.
+    end: usize,
+    next: usize,
+    batch_size: usize,
+    session: Session,
+    decides: bool,
+}
+
+impl<B> RoundOfBatches<B> {
+    fn begins_a_step(&self) -> bool {
+        self.next == 0 || self.steps_of_batches[self.next] != self.steps_of_batches[self.next - 1]
+    }
+
+    fn finish(&mut self, steps_done: usize) {
+        self.steps_of_batches.truncate(self.next);
+        if self.decides {
+            self.session.finish_steps_before(steps_done);
+        }
+    }
+}
+
+impl<B> Iterator for RoundOfBatches<B> {
+    type Item = Result<B, DatasetError>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        let Some(&step) = self.steps_of_batches.get(self.next) else {
+            // After an early end the list is cut short, and the cursor was set then.
+            if self.decides && !self.session.ends_before(self.end, false) {
+                self.session.finish_steps_before(self.end);
+            }
+            return None;
+        };
+        if self.begins_a_step() && self.session.ends_before(step, self.decides) {
+            self.finish(step);
+            return None;
+        }
+        let batch = self.batches.next();
+        self.next += 1;
+        batch
+    }
+}
+
+impl<B> DataLoaderIterator<B> for RoundOfBatches<B> {
+    fn progress(&self) -> Progress {
+        let total = self.steps_of_batches.len() * self.batch_size;
+        Progress::new(self.next * self.batch_size, total, Some("images".into()))
+    }
+}
+
+/// The validation batches, always on one device.
+pub(crate) struct ValidationLoader<S> {
+    source: Arc<S>,
+    session: Session,
+    device: Device,
+}
+
+impl<S: BatchSource> ValidationLoader<S> {
+    pub(crate) fn new(source: Arc<S>, session: Session, device: Device) -> Self {
+        Self { source, session, device }
+    }
+}
+
+impl<S: BatchSource> DataLoader<S::Validation> for ValidationLoader<S> {
+    fn iter<'a>(&'a self) -> Box<dyn DataLoaderIterator<S::Validation> + 'a> {
+        let batches: Batches<S::Validation> = if self.session.stop_requested() {
+            Box::new(std::iter::empty()) // somebody waits for the program to end
+        } else {
+            self.source.validation(self.session.steps_done(), &self.device)
+        };
+        Box::new(ValidationBatches { batches, done: 0, total: self.source.validation_batches() })
+    }
+
+    fn num_items(&self) -> usize {
+        self.source.validation_batches()
+    }
+
+    fn to_device(&self, device: &Device) -> Arc<dyn DataLoader<S::Validation>> {
+        Arc::new(Self { source: self.source.clone(), session: self.session.clone(), device: device.clone() })
+    }
+
+    fn slice(&self, _start: usize, _end: usize) -> Arc<dyn DataLoader<S::Validation>> {
+        self.to_device(&self.device)
+    }
+}
+
+struct ValidationBatches<B> {
+    batches: Batches<B>,
+    done: usize,
+    total: usize,
+}
+
+impl<B> Iterator for ValidationBatches<B> {
+    type Item = Result<B, DatasetError>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        let batch = self.batches.next();
+        self.done += usize::from(batch.is_some());
+        batch
+    }
+}
+
+impl<B> DataLoaderIterator<B> for ValidationBatches<B> {
+    fn progress(&self) -> Progress {
+        Progress::new(self.done.min(self.total), self.total, Some("batches".into()))
+    }
+}

@@ -1,0 +1,119 @@
+//! `metrics.csv` and `curves.svg`: one row after every round, and the picture of all rows.
+
+use std::collections::{BTreeMap, HashMap};
+use std::path::PathBuf;
+
+use burn::train::logger::MetricLogger;
+use burn::train::metric::store::{EpochSummary, MetricsUpdate, Split};
+use burn::train::metric::{MetricDefinition, MetricId, NumericEntry};
+
+use crate::curves;
+use crate::error::TrainError;
+use crate::run_folder::write_atomically;
+use crate::session::Session;
+
+/// The name of the metric that training minimises, in both stages.
+pub(crate) const LOSS: &str = "loss";
+
+/// Gathers the rounds' results and writes them down.
+///
+/// The file has one row a round and one column a metric and split, `loss/train`, `loss/valid`; a number that was not
+/// measured stays empty. A resumed run drops the rows after its checkpoint, which it is about to write again.
+pub(crate) struct RunLog {
+    csv: PathBuf,
+    svg: PathBuf,
+    title: String,
+    session: Session,
+    names: HashMap<MetricId, String>,
+    /// The round, and its values so far by metric and split.
+    epoch: usize,
+    round: BTreeMap<(String, &'static str), f64>,
+    /// By step.
+    rows: BTreeMap<usize, BTreeMap<String, f64>>,
+}
+
+impl RunLog {
+    pub(crate) fn new(csv: PathBuf, svg: PathBuf, title: &str, session: Session) -> Self {
+        let mut rows = read_rows(&csv);
+        rows.retain(|&step, _| step <= session.steps_done());
+        Self { csv, svg, title: title.into(), session, names: HashMap::new(), epoch: 0, round: BTreeMap::new(), rows }
+    }
+
+    fn write(&self) -> Result<(), TrainError> {
+        write_atomically(&self.csv, self.to_csv().as_bytes())?;
+        let svg = curves::draw(&self.title, &self.rows);
+        write_atomically(&self.svg, svg.as_bytes())
+    }
+
+    fn to_csv(&self) -> String {
+        let mut columns: Vec<&String> = Vec::new();
+        for row in self.rows.values() {
+            columns.extend(row.keys().filter(|name| !columns.contains(name)).collect::<Vec<_>>());
+        }
+        let mut text = "step".to_owned();
+        columns.iter().for_each(|name| text.extend([",", name]));
+        text.push('\n');
+        for (step, row) in &self.rows {
+            text.push_str(&step.to_string());
+            for name in &columns {
+                text.push(',');
+                if let Some(value) = row.get(*name) {
+                    text.push_str(&value.to_string());
+                }
+            }
+            text.push('\n');
+        }
+        text
+    }
+}
+
+/// The rows of an earlier part of the run; a file that is absent or not ours has none.
+fn read_rows(csv: &std::path::Path) -> BTreeMap<usize, BTreeMap<String, f64>> {
+    let text = std::fs::read_to_string(csv).unwrap_or_default();
+    let mut lines = text.lines();
+    let columns: Vec<&str> = lines.next().unwrap_or_default().split(',').skip(1).collect();
+    lines
+        .filter_map(|line| {
+            let mut cells = line.split(',');
+            let step = cells.next()?.parse().ok()?;
+            let values = columns.iter().zip(cells);
+            Some((step, values.filter_map(|(name, cell)| Some((name.to_string(), cell.parse().ok()?))).collect()))
+        })
+        .collect()
+}
+
+impl MetricLogger for RunLog {
+    fn log_metric_definition(&mut self, definition: MetricDefinition) {
+        self.names.insert(definition.metric_id, definition.name.to_string());
+    }
+
+    fn log(&mut self, update: MetricsUpdate, epoch: usize, split: &Split) {
+        if epoch != self.epoch {
+            self.round.clear();
+            self.epoch = epoch;
+        }
+        for metric in update.entries_numeric {
+            let name = self.names.get(&metric.entry.metric_id);
+            if let (Some(name), Some(NumericEntry::Final(value))) = (name, metric.numeric_entry) {
+                self.round.insert((name.clone(), split.clone().into()), value);
+            }
+        }
+    }
+
+    fn read_numeric(&mut self, name: &str, _epoch: usize, split: &Split) -> Result<Vec<NumericEntry>, String> {
+        let value = self.round.get(&(name.to_owned(), (split.clone()).into()));
+        Ok(value.map(|&value| NumericEntry::Value(value)).into_iter().collect())
+    }
+
+    fn log_epoch_summary(&mut self, summary: EpochSummary) {
+        if summary.split != Split::Valid {
+            return;
+        }
+        let row = self.round.iter().filter(|(_, value)| value.is_finite());
+        let row = row.map(|((name, split), &value)| (format!("{name}/{split}"), value)).collect();
+        self.rows.insert(self.session.steps_done(), row);
+        if let Err(error) = self.write() {
+            self.session.fail(error);
+        }
+    }
+}

@@ -1,0 +1,92 @@
+//! What the stages minimise.
+
+use burn::tensor::Tensor;
+use kiln_models::quantizer::{CodebookUpdate, Quantized};
+
+use crate::experiment::{Distance, Stage1Config};
+
+impl Distance {
+    /// The distance of two tensors of the same shape, averaged over everything: `[1]`.
+    pub fn between<const D: usize>(self, a: Tensor<D>, b: Tensor<D>) -> Tensor<1> {
+        match self {
+            Self::Mse => (a - b).square().mean(),
+            Self::L1 => (a - b).abs().mean(),
+        }
+    }
+}
+
+/// The first stage's objective. A further term (perceptual, adversarial) is a further field of [`Terms`] and a
+/// further summand of its total.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Stage1Objective {
+    reconstruction: Distance,
+    commitment: f64,
+    codebook_by_gradient: bool,
+}
+
+/// The terms of [`Stage1Objective`], unweighted, and their weighted sum: all `[1]`.
+pub(crate) struct Terms {
+    pub(crate) reconstruction: Tensor<1>,
+    pub(crate) codebook: Tensor<1>,
+    pub(crate) commitment: Tensor<1>,
+    pub(crate) total: Tensor<1>,
+}
+
+impl Stage1Objective {
+    pub(crate) fn new(stage: &Stage1Config, update: CodebookUpdate) -> Self {
+        Self {
+            reconstruction: stage.reconstruction,
+            commitment: stage.commitment,
+            codebook_by_gradient: update == CodebookUpdate::Gradient,
+        }
+    }
+
+    /// `L = distance(x, x') + |sg[z] - e|^2 + beta |z - sg[e]|^2` (van den Oord et al. 2017, equation 3). Without the
+    /// second term where a moving average moves the codes.
+    pub(crate) fn terms(&self, images: Tensor<4>, reconstructions: Tensor<4>, quantized: &Quantized) -> Terms {
+        let reconstruction = self.reconstruction.between(reconstructions, images);
+        let codebook = quantized.codebook_loss.clone();
+        let commitment = quantized.commitment_loss.clone();
+        let mut total = reconstruction.clone() + commitment.clone().mul_scalar(self.commitment);
+        if self.codebook_by_gradient {
+            total = total + codebook.clone();
+        }
+        Terms { reconstruction, codebook, commitment, total }
+    }
+}
+
+/// Peak signal-to-noise ratio in dB, averaged over the images: `[1]`. Both are `[batch, channels, height, width]` in
+/// [-1, 1] and compared on [0, 1], reconstructions clipped as a picture would be.
+pub fn psnr(images: Tensor<4>, reconstructions: Tensor<4>) -> Tensor<1> {
+    let [batch, ..] = images.dims();
+    let difference = (images - reconstructions.clamp(-1.0, 1.0)).mul_scalar(0.5);
+    let errors = difference.square().reshape([batch as i32, -1]).mean_dim(1);
+    // A perfect image would be infinitely good, and one of them would hide the others: 100 dB at most.
+    errors.clamp_min(1e-10).log().mul_scalar(-10.0 / std::f64::consts::LN_10).mean()
+}
+
+#[cfg(test)]
+mod tests {
+    use burn::tensor::Device;
+
+    use super::*;
+
+    #[test]
+    fn psnr_is_minus_ten_log_of_the_error_on_zero_to_one() {
+        let images = Tensor::<4>::zeros([2, 1, 4, 4], &Device::flex());
+        // 0.2 of [-1, 1] is 0.1 of [0, 1]: 20 dB. 0.02 is 40 dB.
+        let worse = Tensor::<4>::full([1, 1, 4, 4], 0.2, &Device::flex());
+        let better = Tensor::<4>::full([1, 1, 4, 4], -0.02, &Device::flex());
+        let value = psnr(images.clone(), Tensor::cat(vec![worse, better], 0)).into_scalar::<f32>();
+        assert!((value - 30.0).abs() < 1e-3, "{value}");
+        assert!((psnr(images.clone(), images).into_scalar::<f32>() - 100.0).abs() < 1e-3);
+    }
+
+    #[test]
+    fn distances() {
+        let a = Tensor::<1>::from_floats([1.0, -3.0], &Device::flex());
+        let b = Tensor::<1>::zeros([2], &Device::flex());
+        assert_eq!(Distance::Mse.between(a.clone(), b.clone()).into_scalar::<f32>(), 5.0);
+        assert_eq!(Distance::L1.between(a, b).into_scalar::<f32>(), 2.0);
+    }
+}

@@ -1,0 +1,14 @@
+//! Pictures of many images: grids and comparisons as PNG, the denoising as an animated GIF.
+//!
+//! Everything here starts from [`Images`]: pixels in [-1, 1] on the host. Values outside that range are clamped, as
+//! a decoder may overshoot a little. One channel gives gray pictures, three give RGB.
+
+mod file;
+mod gif;
+mod grid;
+mod images;
+
+pub use file::PictureError;
+pub use gif::save_gif;
+pub use grid::{Picture, columns_for, grid, paired_grid, save_png};
+pub use images::Images;

@@ -1,0 +1,182 @@
+//! Which images each device sees in each step: a function of the seed and the step alone.
+
+use std::ops::Range;
+use std::sync::Mutex;
+
+use crate::experiment::TrainingConfig;
+
+/// How a training cuts its data into steps, micro-batches and devices.
+///
+/// Step s sees the `step_images` images at positions `s * step_images ..` of an endless sequence of shuffled
+/// passes over the data. Within a step, micro-batch m of device d holds the slots from
+/// `(m * devices + d) * batch_size`, so N devices with batch B see exactly what one device with batch N x B sees.
+#[derive(Debug)]
+pub(crate) struct Plan {
+    items: usize,
+    batch_size: usize,
+    devices: usize,
+    accumulate: usize,
+    steps: usize,
+    round: usize,
+    seed: u64,
+    /// The order of the pass that was asked for last.
+    order: Mutex<Option<(usize, Vec<u32>)>>,
+}
+
+/// One device's part of one step.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Share {
+    /// The step, from zero.
+    pub(crate) step: usize,
+    /// The first slot of the step's images that is in this part.
+    pub(crate) first_slot: usize,
+    /// Images in the whole step.
+    pub(crate) step_images: usize,
+    /// Index of each image in the data, and whether it is mirrored.
+    pub(crate) images: Vec<(u32, bool)>,
+}
+
+impl Plan {
+    /// `items` images; `flips` says whether half of them are shown mirrored.
+    pub(crate) fn new(training: &TrainingConfig, items: usize, devices: usize, seed: u64) -> Self {
+        Self {
+            items,
+            batch_size: training.batch_size,
+            devices,
+            accumulate: training.accumulate,
+            steps: training.steps,
+            round: training.checkpoint_every,
+            seed,
+            order: Mutex::new(None),
+        }
+    }
+
+    /// Images per step, over all devices and micro-batches.
+    pub(crate) fn step_images(&self) -> usize {
+        self.batch_size * self.devices * self.accumulate
+    }
+
+    /// Images in a full round of steps.
+    pub(crate) fn round_images(&self) -> usize {
+        self.round * self.step_images()
+    }
+
+    /// Passes over the data that `steps` steps make.
+    pub(crate) fn passes(&self, steps: usize) -> f64 {
+        (steps * self.step_images()) as f64 / self.items.max(1) as f64
+    }
+
+    /// Rounds in the whole training. A round ends with a validation and a checkpoint.
+    pub(crate) fn rounds(&self) -> usize {
+        self.steps.div_ceil(self.round)
+    }
+
+    /// The round, from one, that step `step` belongs to.
+    pub(crate) fn round_of(&self, step: usize) -> usize {
+        step / self.round + 1
+    }
+
+    /// Whether the round that ended after `steps_done` steps gets a picture, where every `every`-th does and the last.
+    pub(crate) fn wants_picture(&self, steps_done: usize, every: usize) -> bool {
+        every > 0 && (steps_done >= self.steps || steps_done.div_ceil(self.round).is_multiple_of(every))
+    }
+
+    /// 1 / (devices x micro-batches). Burn sums the gradients of both; scaled losses make the sum their mean.
+    pub(crate) fn loss_scale(&self) -> f64 {
+        1.0 / (self.devices * self.accumulate) as f64
+    }
+
+    /// The steps from `first` to the end of its round.
+    pub(crate) fn rest_of_round(&self, first: usize) -> Range<usize> {
+        first..((first / self.round + 1) * self.round).min(self.steps)
+    }
+
+    pub(crate) fn devices(&self) -> usize {
+        self.devices
+    }
+
+    pub(crate) fn batch_size(&self) -> usize {
+        self.batch_size
+    }
+
+    /// The parts of `steps` that belong to device `device`, in order.
+    pub(crate) fn shares(&self, steps: Range<usize>, device: usize) -> impl Iterator<Item = (usize, usize)> + use<> {
+        let (batch_size, devices, accumulate) = (self.batch_size, self.devices, self.accumulate);
+        steps.flat_map(move |step| {
+            (0..accumulate).map(move |micro_batch| (step, (micro_batch * devices + device) * batch_size))
+        })
+    }
+
+    /// The images of `batch_size` slots from `first_slot` of step `step`.
+    pub(crate) fn share(&self, step: usize, first_slot: usize, flips: bool) -> Share {
+        let step_images = self.step_images();
+        let images = (first_slot..first_slot + self.batch_size)
+            .map(|slot| {
+                let position = step * step_images + slot;
+                let pass = position / self.items;
+                let index = self.in_pass(pass, position % self.items);
+                (index, flips && kiln_data::flipped(self.seed, pass, index as usize))
+            })
+            .collect();
+        Share { step, first_slot, step_images, images }
+    }
+
+    fn in_pass(&self, pass: usize, position: usize) -> u32 {
+        let mut order = self.order.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        match &*order {
+            Some((known, order)) if *known == pass => order[position],
+            _ => {
+                let shuffled = kiln_data::shuffled(self.items, self.seed, pass);
+                let index = shuffled[position];
+                *order = Some((pass, shuffled));
+                index
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn plan(batch_size: usize, devices: usize, accumulate: usize) -> Plan {
+        Plan { items: 50, batch_size, devices, accumulate, steps: 25, round: 10, seed: 3, order: Mutex::new(None) }
+    }
+
+    fn step_images(plan: &Plan, step: usize) -> Vec<(u32, bool)> {
+        let mut parts: Vec<Share> = (0..plan.devices())
+            .flat_map(|device| plan.shares(step..step + 1, device).collect::<Vec<_>>())
+            .map(|(step, slot)| plan.share(step, slot, true))
+            .collect();
+        parts.sort_by_key(|share| share.first_slot);
+        parts.into_iter().flat_map(|share| share.images).collect()
+    }
+
+    #[test]
+    fn a_step_sees_the_same_images_however_it_is_cut() {
+        let whole = plan(8, 1, 1);
+        for cut in [plan(4, 2, 1), plan(4, 1, 2), plan(2, 2, 2), plan(1, 8, 1)] {
+            for step in 0..25 {
+                assert_eq!(step_images(&whole, step), step_images(&cut, step));
+            }
+        }
+    }
+
+    #[test]
+    fn a_pass_shows_every_image_once() {
+        let plan = plan(10, 1, 1);
+        let mut seen: Vec<u32> = (0..5).flat_map(|step| step_images(&plan, step)).map(|image| image.0).collect();
+        seen.sort_unstable();
+        assert_eq!(seen, (0..50).collect::<Vec<_>>());
+    }
+
+    #[test]
+    fn rounds_cover_all_steps() {
+        let plan = plan(8, 1, 1);
+        assert_eq!(plan.rounds(), 3);
+        assert_eq!(plan.rest_of_round(0), 0..10);
+        assert_eq!(plan.rest_of_round(13), 13..20);
+        assert_eq!(plan.rest_of_round(20), 20..25);
+        assert_eq!(plan.round_of(13), 2);
+    }
+}

@@ -1,0 +1,192 @@
+//! What a step tells about itself, and the metrics that gather it over a round.
+
+use std::sync::Arc;
+
+use burn::tensor::{Device, ExecutionError, Tensor, TensorReadError};
+use burn::train::ItemLazy;
+use burn::train::metric::{
+    Adaptor, Metric, MetricAttributes, MetricMetadata, MetricName, Numeric, NumericAttributes, NumericEntry,
+    SerializedEntry,
+};
+use kiln_models::quantizer::{codes_in_use, perplexity};
+
+use crate::session::Session;
+
+/// The numbers of one training or validation step.
+///
+/// They are made as tensors, so that a GPU need not be waited for, and read on the metrics' thread.
+#[derive(Debug, Clone)]
+pub(crate) struct Report {
+    /// The step, from zero.
+    pub(crate) step: usize,
+    /// Images that the means go over.
+    pub(crate) images: usize,
+    /// The stage's scalars, in the order of its metrics: `[scalars]`. The first one is the loss.
+    pub(crate) scalars: Tensor<1>,
+    /// How often each code was chosen, `[codes]`, where there is a codebook.
+    pub(crate) code_counts: Option<Tensor<1>>,
+    read: Option<Arc<Numbers>>,
+}
+
+#[derive(Debug)]
+pub(crate) struct Numbers {
+    step: usize,
+    images: usize,
+    scalars: Vec<f64>,
+    code_counts: Vec<f32>,
+}
+
+impl Report {
+    pub(crate) fn new(step: usize, images: usize, scalars: Vec<Tensor<1>>, code_counts: Option<Tensor<1>>) -> Self {
+        Self { step, images, scalars: Tensor::cat(scalars, 0), code_counts, read: None }
+    }
+
+    /// A report without numbers.
+    pub(crate) fn empty(step: usize, device: &Device) -> Self {
+        Self { step, images: 0, scalars: Tensor::zeros([1], device), code_counts: None, read: None }
+    }
+}
+
+impl ItemLazy for Report {
+    fn sync(mut self) -> Result<Self, ExecutionError> {
+        let counts = self.code_counts.clone().map(|counts| counts.into_data().iter::<f32>().collect());
+        self.read = Some(Arc::new(Numbers {
+            step: self.step,
+            images: self.images,
+            scalars: self.scalars.clone().into_data().iter::<f64>().collect(),
+            code_counts: counts.unwrap_or_default(),
+        }));
+        Ok(self)
+    }
+}
+
+impl Adaptor<Option<Arc<Numbers>>> for Report {
+    fn adapt(&self) -> Option<Arc<Numbers>> {
+        self.read.clone()
+    }
+}
+
+/// How a metric reads a report.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Reading {
+    /// The mean of the scalar at this index, weighted by images.
+    Mean(usize),
+    /// exp of the entropy of the codes' use.
+    Perplexity,
+    /// Share of the codes that were chosen at all, in percent.
+    CodesInUse,
+}
+
+/// One metric of a stage.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct MetricKind {
+    pub(crate) name: &'static str,
+    pub(crate) unit: Option<&'static str>,
+    pub(crate) higher_is_better: bool,
+    pub(crate) reading: Reading,
+}
+
+/// A [`MetricKind`] at work on one split.
+#[derive(Clone)]
+pub(crate) struct Gathered {
+    kind: MetricKind,
+    name: MetricName,
+    /// Told when the loss is not finite; only the training split's loss has it.
+    guards: Option<Session>,
+    last: Option<f64>,
+    sum: f64,
+    images: f64,
+    code_counts: Vec<f32>,
+}
+
+impl Gathered {
+    pub(crate) fn new(kind: MetricKind, guards: Option<Session>) -> Self {
+        let name = Arc::new(kind.name.to_owned());
+        Self { kind, name, guards, last: None, sum: 0.0, images: 0.0, code_counts: Vec::new() }
+    }
+
+    /// The value over all that was gathered since the last `clear`.
+    fn gathered(&self) -> Option<f64> {
+        if self.images == 0.0 {
+            return None;
+        }
+        Some(match self.kind.reading {
+            Reading::Mean(_) => self.sum / self.images,
+            Reading::Perplexity => perplexity(&self.code_counts),
+            Reading::CodesInUse => 100.0 * codes_in_use(&self.code_counts) as f64 / self.code_counts.len().max(1) as f64,
+        })
+    }
+
+    fn entry(&self, now: Option<f64>) -> SerializedEntry {
+        match (self.gathered(), now) {
+            (Some(gathered), Some(now)) => {
+                let unit = self.kind.unit.unwrap_or_default();
+                let text = format!("so far {gathered:.4} {unit} - last {now:.4} {unit}");
+                SerializedEntry::new(text, gathered.to_string())
+            }
+            _ => SerializedEntry::not_available(self.kind.unit),
+        }
+    }
+}
+
+impl Metric for Gathered {
+    type Input = Option<Arc<Numbers>>;
+
+    fn name(&self) -> MetricName {
+        self.name.clone()
+    }
+
+    fn attributes(&self) -> MetricAttributes {
+        let unit = self.kind.unit.map(str::to_owned);
+        NumericAttributes { unit, higher_is_better: self.kind.higher_is_better }.into()
+    }
+
+    fn update(&mut self, item: &Self::Input, _: &MetricMetadata) -> Result<SerializedEntry, TensorReadError> {
+        let Some(numbers) = item.as_ref().filter(|numbers| numbers.images > 0) else {
+            return Ok(self.entry(None));
+        };
+        self.images += numbers.images as f64;
+        match self.kind.reading {
+            Reading::Mean(index) => {
+                let value = numbers.scalars.get(index).copied().unwrap_or(f64::NAN);
+                self.sum += value * numbers.images as f64;
+                self.last = Some(value);
+                if let Some(session) = &self.guards
+                    && !value.is_finite()
+                {
+                    session.fail_diverged(self.kind.name, value, numbers.step);
+                }
+            }
+            Reading::Perplexity | Reading::CodesInUse => {
+                self.code_counts.resize(numbers.code_counts.len(), 0.0);
+                for (sum, count) in self.code_counts.iter_mut().zip(&numbers.code_counts) {
+                    *sum += count;
+                }
+                self.last = self.gathered();
+            }
+        }
+        Ok(self.entry(self.last))
+    }
+
+    fn compute(&mut self) -> Result<SerializedEntry, TensorReadError> {
+        Ok(self.entry(self.gathered()))
+    }
+
+    fn clear(&mut self) {
+        *self = Self::new(self.kind, self.guards.clone());
+    }
+}
+
+impl Numeric for Gathered {
+    fn value(&self) -> Option<NumericEntry> {
+        self.last.map(NumericEntry::Value)
+    }
+
+    fn running_value(&self) -> Option<NumericEntry> {
+        self.gathered().map(NumericEntry::Value)
+    }
+
+    fn final_value(&self) -> NumericEntry {
+        NumericEntry::Final(self.gathered().unwrap_or(f64::NAN))
+    }
+}

@@ -1,0 +1,90 @@
+//! Where a run keeps what it makes.
+//!
+//! ```text
+//! runs/mnist/
+//!   config.toml             exactly what was run
+//!   vqvae/                  stage 1: checkpoints/ metrics.csv curves.svg reconstructions/, and in model/ the VQ-VAE
+//!   latents/HASH.safetensors
+//!   diffusion/              stage 2: checkpoints/ metrics.csv curves.svg samples/
+//!   model/                  the finished model, diffusers layout
+//! ```
+
+use std::io::Write;
+use std::path::{Path, PathBuf};
+
+use crate::error::TrainError;
+
+/// A run folder, which need not exist yet.
+#[derive(Debug, Clone)]
+pub(crate) struct RunFolder(PathBuf);
+
+/// What one stage keeps.
+#[derive(Debug, Clone)]
+pub(crate) struct StageFolder(PathBuf);
+
+impl RunFolder {
+    pub(crate) fn new(path: &Path) -> Self {
+        Self(path.to_owned())
+    }
+
+    pub(crate) fn path(&self) -> &Path {
+        &self.0
+    }
+
+    pub(crate) fn config(&self) -> PathBuf {
+        self.0.join("config.toml")
+    }
+
+    pub(crate) fn stage_1(&self) -> StageFolder {
+        StageFolder(self.0.join("vqvae"))
+    }
+
+    pub(crate) fn stage_2(&self) -> StageFolder {
+        StageFolder(self.0.join("diffusion"))
+    }
+
+    pub(crate) fn latents(&self, hash: &str) -> PathBuf {
+        self.0.join("latents").join(format!("{hash}.safetensors"))
+    }
+
+    pub(crate) fn model(&self) -> PathBuf {
+        self.0.join("model")
+    }
+}
+
+impl StageFolder {
+    pub(crate) fn checkpoints(&self) -> PathBuf {
+        self.0.join("checkpoints")
+    }
+
+    pub(crate) fn metrics(&self) -> PathBuf {
+        self.0.join("metrics.csv")
+    }
+
+    pub(crate) fn curves(&self) -> PathBuf {
+        self.0.join("curves.svg")
+    }
+
+    /// The trained network, which stage 2 begins with.
+    pub(crate) fn model(&self) -> PathBuf {
+        self.0.join("model")
+    }
+
+    /// The picture that belongs to step `step`.
+    pub(crate) fn picture(&self, kind: &str, step: usize) -> PathBuf {
+        self.0.join(kind).join(format!("step-{step:07}.png"))
+    }
+}
+
+/// Writes a whole file under a temporary name and renames it, so that nobody ever sees half of it.
+pub(crate) fn write_atomically(path: &Path, bytes: &[u8]) -> Result<(), TrainError> {
+    let folder = path.parent().unwrap_or(Path::new("."));
+    let write = || {
+        std::fs::create_dir_all(folder)?;
+        let mut file = tempfile::NamedTempFile::new_in(folder)?;
+        file.write_all(bytes)?;
+        file.as_file().sync_all()?;
+        file.persist(path).map_err(|error| error.error)
+    };
+    write().map(drop).map_err(TrainError::file("write", path))
+}

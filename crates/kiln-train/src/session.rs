@@ -1,0 +1,151 @@
+//! What the parts of one running training tell each other: how far it is, whether to stop, what went wrong.
+//!
+//! Burn's Learner calls the loader, the trained module, the metrics and the checkpointer on several threads and
+//! has no channel between them. A [`Session`] is that channel.
+
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use burn::train::Interrupter;
+
+use crate::error::TrainError;
+
+/// A request to stop at the next step, to be made from anywhere: a Ctrl-C handler, another thread.
+#[derive(Debug, Clone, Default)]
+pub struct StopSignal(Arc<AtomicBool>);
+
+impl StopSignal {
+    /// Asks for the stop. The training finishes its step, saves a checkpoint and returns.
+    pub fn request(&self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
+
+    /// Whether a stop was asked for.
+    pub fn is_requested(&self) -> bool {
+        self.0.load(Ordering::Relaxed)
+    }
+}
+
+/// Shared by the parts of one running training.
+#[derive(Clone)]
+pub(crate) struct Session(Arc<State>);
+
+struct State {
+    /// Steps whose update is done: the cursor of a checkpoint.
+    steps_done: AtomicUsize,
+    /// The step before which a requested stop takes effect; `usize::MAX` until there is one.
+    stop_before: AtomicUsize,
+    stop: StopSignal,
+    /// Set by the terminal dashboard's quit key.
+    dashboard: Interrupter,
+    /// Stops the Learner at once, without a checkpoint.
+    learner: Interrupter,
+    failure: Mutex<Option<TrainError>>,
+    /// The step of the newest checkpoint on disk; zero before the first.
+    saved: AtomicUsize,
+}
+
+impl std::fmt::Debug for Session {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(formatter, "Session(step {})", self.steps_done())
+    }
+}
+
+impl Session {
+    pub(crate) fn new(steps_done: usize, stop: StopSignal) -> Self {
+        Self(Arc::new(State {
+            steps_done: AtomicUsize::new(steps_done),
+            stop_before: AtomicUsize::new(usize::MAX),
+            stop,
+            dashboard: Interrupter::new(),
+            learner: Interrupter::new(),
+            failure: Mutex::new(None),
+            saved: AtomicUsize::new(steps_done),
+        }))
+    }
+
+    /// Steps whose update of the weights is done.
+    pub(crate) fn steps_done(&self) -> usize {
+        self.0.steps_done.load(Ordering::Acquire)
+    }
+
+    /// Called by the loader when all steps before `step` are done.
+    pub(crate) fn finish_steps_before(&self, step: usize) {
+        self.0.steps_done.store(step, Ordering::Release);
+    }
+
+    /// Whether step `step` must not begin. Only the first device's loader decides (`decides`), so that all
+    /// devices end after the same step.
+    pub(crate) fn ends_before(&self, step: usize, decides: bool) -> bool {
+        if decides && self.stop_requested() {
+            self.0.stop_before.fetch_min(step, Ordering::AcqRel);
+        }
+        step >= self.0.stop_before.load(Ordering::Acquire)
+    }
+
+    /// Whether the user asked to stop.
+    pub(crate) fn stop_requested(&self) -> bool {
+        self.0.stop.is_requested() || self.0.dashboard.should_stop()
+    }
+
+    /// Ends the training without a further checkpoint. The first failure is the one that is reported.
+    pub(crate) fn fail(&self, error: TrainError) {
+        self.0.learner.stop(Some(&error.to_string()));
+        self.0.failure.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert(error);
+    }
+
+    /// Ends the training because `quantity` is not finite after step `step`, counted from zero.
+    pub(crate) fn fail_diverged(&self, quantity: &'static str, value: f64, step: usize) {
+        let saved = self.saved();
+        let last_good = (saved > 0).then_some(saved);
+        self.fail(TrainError::Diverged { quantity, value, step: step + 1, last_good });
+    }
+
+    /// The step of the newest checkpoint on disk; zero before the first.
+    pub(crate) fn saved(&self) -> usize {
+        self.0.saved.load(Ordering::Acquire)
+    }
+
+    pub(crate) fn set_saved(&self, step: usize) {
+        self.0.saved.store(step, Ordering::Release);
+    }
+
+    pub(crate) fn take_failure(&self) -> Option<TrainError> {
+        self.0.failure.lock().unwrap_or_else(PoisonError::into_inner).take()
+    }
+
+    /// The handle that the terminal dashboard stops with.
+    pub(crate) fn dashboard(&self) -> Interrupter {
+        self.0.dashboard.clone()
+    }
+
+    /// The handle that ends the Learner's loop at once.
+    pub(crate) fn learner(&self) -> Interrupter {
+        self.0.learner.clone()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn all_devices_stop_before_the_step_at_which_the_first_saw_the_request() {
+        let signal = StopSignal::default();
+        let session = Session::new(0, signal.clone());
+        assert!(!session.ends_before(7, true));
+        signal.request();
+        assert!(!session.ends_before(7, false), "step 7 has begun on the first device");
+        assert!(session.ends_before(8, true));
+        assert!(session.ends_before(8, false));
+    }
+
+    #[test]
+    fn the_first_failure_is_kept() {
+        let session = Session::new(0, StopSignal::default());
+        session.fail(TrainError::Diverged { quantity: "loss", value: f64::NAN, step: 3, last_good: None });
+        session.fail(TrainError::Diverged { quantity: "loss", value: f64::NAN, step: 4, last_good: None });
+        assert!(session.learner().should_stop());
+        assert!(matches!(session.take_failure(), Some(TrainError::Diverged { step: 3, .. })));
+    }
+}

@@ -1,0 +1,300 @@
+//! Stage 1: the VQ-VAE learns to compress images into latents.
+
+use std::sync::Arc;
+
+use burn::data::dataset::DatasetError;
+use burn::module::Module;
+use burn::optim::lr_scheduler::module_lr_scheduler::ModuleLearningRate;
+use burn::optim::{GradientsParams, ModuleOptimizer, MultiGradientsParams};
+use burn::tensor::{Device, Tensor, TensorData};
+use burn::train::{InferenceStep, TrainOutput, TrainStep};
+use kiln_data::{Datasets, ImageBatch, ImageDataset, prefetch};
+use kiln_models::VqVae;
+use kiln_models::ema::shadow_of;
+use kiln_models::quantizer::{BatchPosition, CodebookConfig, CodebookTraining};
+
+use crate::error::TrainError;
+use crate::experiment::Experiment;
+use crate::loader::{BatchSource, Batches};
+use crate::objective::{Stage1Objective, psnr};
+use crate::pictures::{Images, columns_for, grid, save_png};
+use crate::plan::{Plan, Share};
+use crate::report::{MetricKind, Reading, Report};
+use crate::run_folder::StageFolder;
+use crate::session::Session;
+use crate::update::{UpdateRule, summed};
+
+/// Images in a picture of reconstructions.
+const PICTURED: usize = 32;
+/// Images whose encoder outputs k-means starts from.
+const KMEANS_IMAGES: usize = 256;
+const KMEANS_ITERATIONS: usize = 20;
+
+/// What stage 1 logs, in the order of [`Report::scalars`].
+pub(crate) const METRICS: [MetricKind; 7] = [
+    MetricKind { name: crate::log::LOSS, unit: None, higher_is_better: false, reading: Reading::Mean(0) },
+    MetricKind { name: "reconstruction", unit: None, higher_is_better: false, reading: Reading::Mean(1) },
+    MetricKind { name: "codebook", unit: None, higher_is_better: false, reading: Reading::Mean(2) },
+    MetricKind { name: "commitment", unit: None, higher_is_better: false, reading: Reading::Mean(3) },
+    MetricKind { name: "psnr", unit: Some("dB"), higher_is_better: true, reading: Reading::Mean(4) },
+    MetricKind { name: "perplexity", unit: None, higher_is_better: true, reading: Reading::Perplexity },
+    MetricKind { name: "codes in use", unit: Some("%"), higher_is_better: true, reading: Reading::CodesInUse },
+];
+
+/// The module that Burn's Learner trains in stage 1.
+#[derive(Module, Debug)]
+pub(crate) struct VqVaeTrainee {
+    network: VqVae,
+    /// The EMA of `network`, where the experiment has one.
+    average: Option<VqVae>,
+    codebook: CodebookTraining,
+    #[module(skip)]
+    rule: UpdateRule,
+    #[module(skip)]
+    lesson: Arc<Lesson>,
+}
+
+/// What does not change while stage 1 trains.
+#[derive(Debug)]
+struct Lesson {
+    objective: Stage1Objective,
+    codebook: CodebookConfig,
+    seed: u64,
+    /// 1 / (devices x micro-batches): Burn sums gradients, and their mean is wanted.
+    loss_scale: f64,
+    folder: StageFolder,
+    session: Session,
+    border: usize,
+}
+
+/// One device's images in one micro-batch.
+pub(crate) struct ImageTensors {
+    /// `[batch, channels, height, width]` in [-1, 1].
+    images: Tensor<4>,
+    step: usize,
+    position: BatchPosition,
+}
+
+/// One batch of validation.
+pub(crate) struct ValidationImages {
+    images: Tensor<4>,
+    step: usize,
+    /// Whether to draw these images over their reconstructions.
+    picture: bool,
+}
+
+impl VqVaeTrainee {
+    pub(crate) fn new(
+        experiment: &Experiment,
+        datasets: &Datasets,
+        plan: &Plan,
+        folder: StageFolder,
+        session: Session,
+        device: &Device,
+    ) -> Result<Self, TrainError> {
+        let device = device.clone().autodiff();
+        let mut network = experiment.vqvae.init(&device, experiment.seed)?;
+        network.quantize = experiment.codebook.prepare(network.quantize);
+        if experiment.codebook.kmeans_start && session.steps_done() == 0 {
+            let requests = plan.share(0, 0, false).images;
+            let count = KMEANS_IMAGES.min(datasets.train.len());
+            let requests = (0..count).map(|slot| requests.get(slot).copied().unwrap_or((slot as u32, false)));
+            let batch = first_batch(&datasets.train, requests.collect())?;
+            let latents = network.valid().encode(tensor(&batch, &datasets.train, &device.clone().inner()));
+            network.quantize = network.quantize.with_kmeans(latents, KMEANS_ITERATIONS, experiment.seed);
+        }
+        let training = &experiment.stage_1.training;
+        Ok(Self {
+            codebook: CodebookTraining::new(&network.quantize),
+            average: training.ema.is_some().then(|| shadow_of(&network)),
+            network,
+            rule: UpdateRule::new(training, session.clone()),
+            lesson: Arc::new(Lesson {
+                objective: Stage1Objective::new(&experiment.stage_1, experiment.codebook.update),
+                codebook: experiment.codebook.clone(),
+                seed: experiment.seed,
+                loss_scale: plan.loss_scale(),
+                folder,
+                session,
+                border: datasets.train.border(),
+            }),
+        })
+    }
+
+    /// The trained VQ-VAE: the average where there is one.
+    pub(crate) fn into_trained(self) -> VqVae {
+        let mut network = self.average.unwrap_or(self.network);
+        network.quantize = network.quantize.into_plain();
+        network
+    }
+
+    fn update(&mut self, optimizer: &mut ModuleOptimizer, rate: ModuleLearningRate, mut gradients: GradientsParams) {
+        let statistics = self.codebook.take(&mut gradients);
+        let (network, average) =
+            self.rule.apply(self.network.clone(), self.average.take(), optimizer, rate, gradients);
+        (self.network, self.average) = (network, average);
+        if let Some(statistics) = statistics {
+            let (codebook, quantizer) =
+                self.codebook.clone().update(&self.lesson.codebook, self.network.quantize.clone(), statistics);
+            (self.codebook, self.network.quantize) = (codebook, quantizer);
+        }
+    }
+}
+
+impl TrainStep for VqVaeTrainee {
+    type Input = ImageTensors;
+    type Output = Report;
+
+    fn step(&self, batch: ImageTensors) -> TrainOutput<Report> {
+        let ImageTensors { images, step, position } = batch;
+        let latents = self.network.encode(images.clone());
+        let quantized = self.network.quantize(latents.clone());
+        let reconstructions = self.network.decode_quantized(quantized.quantized.clone());
+        let terms = self.lesson.objective.terms(images.clone(), reconstructions.clone(), &quantized);
+
+        let gradients = terms.total.clone().mul_scalar(self.lesson.loss_scale).backward();
+        let mut gradients = GradientsParams::from_grads(gradients, self);
+        let statistics = self.network.quantize.statistics(latents, quantized.codes, position);
+        let code_counts = statistics.counts.clone();
+        self.codebook.register(statistics, &mut gradients);
+
+        let scalars = [terms.total, terms.reconstruction, terms.codebook, terms.commitment];
+        let mut scalars: Vec<_> = scalars.into_iter().map(Tensor::without_autodiff).collect();
+        let [count, ..] = images.dims();
+        scalars.push(psnr(images.without_autodiff(), reconstructions.without_autodiff()));
+        TrainOutput { grads: gradients, item: Report::new(step, count, scalars, Some(code_counts)) }
+    }
+
+    fn optimize(mut self, optim: &mut ModuleOptimizer, rate: ModuleLearningRate, grads: GradientsParams) -> Self {
+        self.update(optim, rate, grads);
+        self
+    }
+
+    fn optimize_multi(
+        mut self,
+        optim: &mut ModuleOptimizer,
+        rate: ModuleLearningRate,
+        grads: MultiGradientsParams,
+    ) -> Self {
+        let grads = summed(&self, grads);
+        self.update(optim, rate, grads);
+        self
+    }
+}
+
+impl InferenceStep for VqVaeTrainee {
+    type Input = ValidationImages;
+    type Output = Report;
+
+    fn step(&self, batch: ValidationImages) -> Report {
+        let ValidationImages { images, step, picture } = batch;
+        let network = self.average.as_ref().unwrap_or(&self.network);
+        let latents = network.encode(images.clone());
+        let quantized = network.quantize(latents.clone());
+        let reconstructions = network.decode_quantized(quantized.quantized.clone());
+        let terms = self.lesson.objective.terms(images.clone(), reconstructions.clone(), &quantized);
+        if picture && let Err(error) = self.lesson.draw(step, images.clone(), reconstructions.clone()) {
+            self.lesson.session.fail(error);
+        }
+        let [count, ..] = images.dims();
+        let position = BatchPosition { seed: self.lesson.seed, step: step as u64, first_image: 0, total_images: count };
+        let counts = network.quantize.statistics(latents, quantized.codes, position).counts;
+        let psnr = psnr(images, reconstructions);
+        let scalars = vec![terms.total, terms.reconstruction, terms.codebook, terms.commitment, psnr];
+        Report::new(step, count, scalars, Some(counts))
+    }
+}
+
+impl Lesson {
+    /// Rows of originals, each over the row of their reconstructions.
+    fn draw(&self, step: usize, images: Tensor<4>, reconstructions: Tensor<4>) -> Result<(), TrainError> {
+        let [count, channels, height, width] = images.dims();
+        let count = count.min(PICTURED);
+        let columns = columns_for(2 * count).min(count);
+        let mut pictured = Images::empty(channels, height, width);
+        for first in (0..count).step_by(columns) {
+            let range = first..(first + columns).min(count);
+            for tensor in [&images, &reconstructions] {
+                pictured.extend_from_tensor(tensor.clone().slice([range.clone()]))?;
+            }
+        }
+        let path = self.folder.picture("reconstructions", step);
+        Ok(save_png(&grid(&pictured.cropped(self.border), columns), &path)?)
+    }
+}
+
+/// The images of both splits as stage 1 sees them.
+pub(crate) struct ImageSource {
+    datasets: Datasets,
+    plan: Arc<Plan>,
+    seed: u64,
+    validation_images: usize,
+    pictures_every: usize,
+}
+
+impl ImageSource {
+    pub(crate) fn new(experiment: &Experiment, datasets: Datasets, plan: Arc<Plan>) -> Self {
+        let training = &experiment.stage_1.training;
+        let validation_images = match training.validation_images {
+            0 => datasets.validation.len(),
+            limit => limit.min(datasets.validation.len()),
+        };
+        Self { datasets, plan, seed: experiment.seed, validation_images, pictures_every: training.pictures_every }
+    }
+}
+
+impl BatchSource for ImageSource {
+    type Batch = ImageTensors;
+    type Validation = ValidationImages;
+
+    fn flips(&self) -> bool {
+        self.datasets.train.horizontal_flip()
+    }
+
+    fn batches(&self, shares: Vec<Share>, device: &Device) -> Batches<ImageTensors> {
+        let requests: Vec<_> = shares.iter().map(|share| share.images.clone()).collect();
+        let (dataset, device, seed) = (self.datasets.train.clone(), device.clone(), self.seed);
+        let batches = prefetch(dataset.clone(), requests.into_iter());
+        Box::new(shares.into_iter().zip(batches).map(move |(share, batch)| {
+            let position = BatchPosition {
+                seed,
+                step: share.step as u64,
+                first_image: share.first_slot,
+                total_images: share.step_images,
+            };
+            let images = tensor(&batch.map_err(DatasetError::new)?, &dataset, &device);
+            Ok(ImageTensors { images, step: share.step, position })
+        }))
+    }
+
+    fn validation(&self, step: usize, device: &Device) -> Batches<ValidationImages> {
+        let (dataset, device) = (self.datasets.validation.clone(), device.clone());
+        let size = self.plan.batch_size();
+        let limit = self.validation_images as u32;
+        let requests = (0..limit).step_by(size).map(move |first| {
+            (first..(first + size as u32).min(limit)).map(|index| (index, false)).collect()
+        });
+        let wanted = self.plan.wants_picture(step, self.pictures_every);
+        let batches = prefetch(dataset.clone(), requests);
+        Box::new(batches.enumerate().map(move |(index, batch)| {
+            let images = tensor(&batch.map_err(DatasetError::new)?, &dataset, &device);
+            Ok(ValidationImages { images, step, picture: wanted && index == 0 })
+        }))
+    }
+
+    fn validation_batches(&self) -> usize {
+        self.validation_images.div_ceil(self.plan.batch_size())
+    }
+}
+
+fn first_batch(dataset: &ImageDataset, images: Vec<(u32, bool)>) -> Result<ImageBatch, TrainError> {
+    let batch = prefetch(dataset.clone(), std::iter::once(images)).next();
+    Ok(batch.unwrap_or_else(|| Err(kiln_data::DataError::PrefetchStopped("it gave no batch".into())))?)
+}
+
+/// `[batch, channels, height, width]` on `device`.
+pub(crate) fn tensor(batch: &ImageBatch, dataset: &ImageDataset, device: &Device) -> Tensor<4> {
+    let shape = dataset.shape();
+    let shape = [batch.indices.len(), shape.channels, shape.height, shape.width];
+    Tensor::from_data(TensorData::new(batch.pixels.clone(), shape), device)
+}
