@@ -122,3 +122,109 @@ fn read_batch(path: &Path, entries: &[Entry], name: &str) -> Result<Vec<Item>, D
     };
     bytes.chunks(RECORD).enumerate().map(item).collect()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::examples::{self, Files, gzip};
+    use crate::{DataConfig, DatasetKind, Datasets, NoProgress};
+
+    /// Batches of two images each: the first of one colour, the second a gradient along the columns.
+    fn small_cifar() -> Files {
+        let mut files = Files::default();
+        for (number, name) in TRAIN_BATCHES.into_iter().chain([TEST_BATCH]).enumerate() {
+            let mut batch = vec![number as u8];
+            for channel in [10, 20, 30] {
+                batch.extend([channel + number as u8; 1024]);
+            }
+            batch.push(9);
+            batch.extend((0..3072).map(|index| (index % 32) as u8));
+            files.add(&format!("cifar-10-batches-bin/{name}"), batch);
+        }
+        files
+    }
+
+    fn open(path: &Path) -> Result<Datasets, DataError> {
+        let path = Some(path.to_owned());
+        crate::open(
+            &DataConfig {
+                path,
+                ..DataConfig::new(DatasetKind::Cifar10, 32, 3)
+            },
+            &NoProgress,
+        )
+    }
+
+    #[test]
+    fn the_binary_archive_is_read_packed_and_unpacked() {
+        let files = small_cifar();
+        let unpacked = files.folder();
+        let datasets = open(unpacked.path()).unwrap();
+        assert_eq!((datasets.train.len(), datasets.validation.len()), (10, 2));
+        assert_eq!(datasets.train.class_names(), CLASS_NAMES);
+        assert_eq!(datasets.train.label(4), Some(2));
+        assert_eq!(datasets.validation.label(1), Some(9));
+        let image = datasets.train.image(4, false).unwrap();
+        for (plane, value) in image.chunks(1024).zip([12.0, 22.0, 32.0]) {
+            assert!(plane.iter().all(|&pixel| pixel == value / 127.5 - 1.0));
+        }
+        let gradient = datasets.validation.image(1, false).unwrap();
+        assert_eq!(gradient[2 * 1024 + 5 * 32 + 7], 7.0 / 127.5 - 1.0);
+
+        let packed = tempfile::tempdir().unwrap();
+        let archive = packed.path().join(ARCHIVE);
+        std::fs::write(&archive, gzip(&files.tar())).unwrap();
+        for path in [&archive, packed.path()] {
+            let again = open(path).unwrap();
+            assert_eq!(again.train.fingerprint(), datasets.train.fingerprint());
+            assert_eq!(
+                again.validation.fingerprint(),
+                datasets.validation.fingerprint()
+            );
+        }
+    }
+
+    #[test]
+    fn class_folders_are_read() {
+        let folders: Vec<String> = ["train", "test"]
+            .iter()
+            .flat_map(|split| CLASS_NAMES.map(|class| format!("cifar/{split}/{class}")))
+            .collect();
+        let files = examples::classes(&folders.iter().map(String::as_str).collect::<Vec<_>>(), 2);
+        let datasets = open(files.folder().path()).unwrap();
+        assert_eq!((datasets.train.len(), datasets.validation.len()), (20, 20));
+        assert_eq!(datasets.train.class_names(), CLASS_NAMES);
+        assert_eq!(datasets.train.label(19), Some(9));
+    }
+
+    #[test]
+    fn damaged_batches_are_named() {
+        let message = |files: &Files| open(files.folder().path()).unwrap_err().to_string();
+        let name = "cifar-10-batches-bin/data_batch_3.bin";
+        let mut files = small_cifar();
+        files.add(name, vec![0; RECORD + 1]);
+        assert!(
+            message(&files).contains("data_batch_3.bin has 3074 bytes"),
+            "{}",
+            message(&files)
+        );
+        files.add(name, vec![10; RECORD]);
+        assert!(
+            message(&files).contains("data_batch_3.bin has a label 10"),
+            "{}",
+            message(&files)
+        );
+        files.remove(name);
+        assert!(
+            message(&files).contains("data_batch_3.bin is missing"),
+            "{}",
+            message(&files)
+        );
+    }
+
+    #[test]
+    fn something_else_is_not_cifar() {
+        let error = open(examples::classes(&["cat", "dog"], 2).folder().path()).unwrap_err();
+        assert!(error.to_string().contains(ARCHIVE), "{error}");
+    }
+}

@@ -225,3 +225,146 @@ fn list_tar(path: &Path, reader: impl Read) -> Result<Vec<Entry>, DataError> {
     }
     Ok(entries)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::examples::{Files, gzip};
+    use proptest::prelude::*;
+
+    fn some_files() -> Files {
+        let mut files = Files::default();
+        files.add("b/2.txt", b"two".repeat(1000));
+        files.add("a/1.txt", b"one".to_vec());
+        files.add("empty", Vec::new());
+        files
+    }
+
+    fn list_bytes(name: &str, bytes: &[u8]) -> Result<Vec<(String, Vec<u8>)>, String> {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join(name);
+        fs::write(&path, bytes).unwrap();
+        read_all(&path)
+    }
+
+    fn read_all(path: &Path) -> Result<Vec<(String, Vec<u8>)>, String> {
+        let read = |entry: Entry| match entry.content.read() {
+            Ok(bytes) => Ok((entry.name.clone(), bytes.into_owned())),
+            Err(error) => Err(error.to_string()),
+        };
+        list(path)
+            .map_err(|error| error.to_string())?
+            .into_iter()
+            .map(read)
+            .collect()
+    }
+
+    #[test]
+    fn folders_zips_and_tars_read_the_same() {
+        let files = some_files();
+        let expected: Vec<_> = files
+            .iter()
+            .map(|(name, bytes)| (name.to_owned(), bytes.to_vec()))
+            .collect();
+        assert_eq!(read_all(files.folder().path()).unwrap(), expected);
+        assert_eq!(list_bytes("a.zip", &files.zip()).unwrap(), expected);
+        assert_eq!(list_bytes("a.tar", &files.tar()).unwrap(), expected);
+        assert_eq!(list_bytes("a.tgz", &gzip(&files.tar())).unwrap(), expected);
+        // Only plain tar needs its name: it starts with a file name.
+        assert_eq!(
+            list_bytes("no-extension", &gzip(&files.tar())).unwrap(),
+            expected
+        );
+        assert_eq!(list_bytes("no-extension", &files.zip()).unwrap(), expected);
+    }
+
+    #[test]
+    fn hidden_files_are_passed_by() {
+        let mut files = some_files();
+        for name in [".DS_Store", "a/._1.txt", "__MACOSX/a/1.txt", ".git/config"] {
+            files.add(name, vec![1]);
+        }
+        assert_eq!(list(files.folder().path()).unwrap().len(), 3);
+        assert_eq!(list_bytes("a.zip", &files.zip()).unwrap().len(), 3);
+    }
+
+    #[test]
+    fn missing_and_foreign_paths_are_sentences() {
+        let error = list(Path::new("no/such/path")).unwrap_err();
+        assert!(matches!(error, DataError::Missing(_)));
+        let error = list_bytes("a.txt", b"hello").unwrap_err();
+        assert!(
+            error.contains("a folder, a zip or a tar archive"),
+            "{error}"
+        );
+        let error = list_bytes("a.zip", b"PK\x03\x04 and then nothing").unwrap_err();
+        assert!(error.contains("is damaged"), "{error}");
+    }
+
+    #[test]
+    fn a_changed_byte_in_a_zip_is_noticed() {
+        let mut files = Files::default();
+        files.add("a", b"some stored or deflated content".to_vec());
+        files.add("b", b"some other, stored this time".to_vec());
+        let mut zip = files.zip();
+        let place = zip
+            .windows(6)
+            .position(|window| window == b"stored")
+            .unwrap();
+        zip[place] ^= 1;
+        assert!(list_bytes("a.zip", &zip).unwrap_err().contains("checksum"));
+    }
+
+    #[test]
+    fn a_zip_bomb_is_not_inflated() {
+        let bomb = vec![0; 4 << 20];
+        let mut files = Files::default();
+        files.add("bomb", bomb);
+        let mut zip = files.zip();
+        // The size is in the local and in the central header; both say 100 bytes now.
+        let size = (4u32 << 20).to_le_bytes();
+        for place in 0..zip.len() - 4 {
+            if zip[place..place + 4] == size {
+                zip[place..place + 4].copy_from_slice(&100u32.to_le_bytes());
+            }
+        }
+        assert!(
+            list_bytes("a.zip", &zip)
+                .unwrap_err()
+                .contains("larger than 100 bytes")
+        );
+    }
+
+    #[test]
+    fn a_tar_that_is_cut_short_is_damaged() {
+        let tar = some_files().tar();
+        let error = list_bytes("a.tar", &tar[..1000]).unwrap_err();
+        assert!(error.contains("is damaged"), "{error}");
+        let packed = gzip(&tar);
+        let error = list_bytes("a.tgz", &packed[..packed.len() - 20]).unwrap_err();
+        assert!(error.contains("is damaged"), "{error}");
+    }
+
+    #[test]
+    #[cfg(unix)]
+    fn links_are_followed_but_not_in_circles() {
+        let folder = some_files().folder();
+        std::os::unix::fs::symlink(folder.path().join("a"), folder.path().join("c")).unwrap();
+        assert_eq!(list(folder.path()).unwrap().len(), 4);
+        std::os::unix::fs::symlink(folder.path(), folder.path().join("a").join("up")).unwrap();
+        assert!(matches!(list(folder.path()), Err(DataError::Read { .. })));
+    }
+
+    proptest! {
+        #[test]
+        fn damaged_archives_do_no_harm(place in 0usize..600, value: u8, kept in 0usize..4000) {
+            for (name, mut bytes) in [("a.zip", some_files().zip()), ("a.tar", some_files().tar())] {
+                let place = place % bytes.len();
+                bytes[place] = value;
+                let _ = list_bytes(name, &bytes);
+                bytes.truncate(kept);
+                let _ = list_bytes(name, &bytes);
+            }
+        }
+    }
+}

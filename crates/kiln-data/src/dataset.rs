@@ -266,3 +266,72 @@ impl ImageDataset {
         Ok(())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    const SHAPE: ImageShape = ImageShape {
+        channels: 3,
+        height: 2,
+        width: 4,
+    };
+
+    fn dataset(pixels: Vec<u8>) -> ImageDataset {
+        ImageDataset::from_pixels("test", SHAPE, pixels, None).unwrap()
+    }
+
+    #[test]
+    fn black_is_minus_one_and_white_is_one() {
+        let shape = ImageShape {
+            channels: 1,
+            height: 1,
+            width: 2,
+        };
+        let dataset = ImageDataset::from_pixels("test", shape, vec![0, 255], None).unwrap();
+        assert_eq!(dataset.image(0, false).unwrap(), [-1.0, 1.0]);
+        assert_eq!(dataset.image(0, true).unwrap(), [1.0, -1.0]);
+    }
+
+    #[test]
+    fn an_index_past_the_end_is_an_error() {
+        let dataset = dataset(vec![0; 48]);
+        assert_eq!(dataset.len(), 2);
+        for index in [2, usize::MAX] {
+            let error = dataset.image(index, false).unwrap_err();
+            assert!(matches!(error, DataError::Index { len: 2, .. }), "{error}");
+            assert_eq!(dataset.label(index), None);
+        }
+    }
+
+    #[test]
+    fn pixels_and_labels_have_to_fit() {
+        let refused = |shape, pixels, labels| {
+            let made = ImageDataset::from_pixels("test", shape, vec![0; pixels], labels);
+            matches!(made, Err(DataError::Count { .. }))
+        };
+        assert!(refused(SHAPE, 25, None));
+        assert!(refused(SHAPE, 48, Some(vec![1])));
+        assert!(refused(ImageShape { width: 0, ..SHAPE }, 0, None));
+        assert!(!refused(SHAPE, 48, Some(vec![1, 0])));
+        assert!(!refused(SHAPE, 0, None));
+    }
+
+    proptest! {
+        #[test]
+        fn pixels_are_scaled_and_mirroring_reverses_rows(pixels in prop::collection::vec(any::<u8>(), 72)) {
+            let dataset = dataset(pixels.clone());
+            for index in 0..3 {
+                let image = dataset.image(index, false).unwrap();
+                let mirrored = dataset.image(index, true).unwrap();
+                for (place, &value) in image.iter().enumerate() {
+                    let byte = (value + 1.0) * 127.5;
+                    prop_assert!((byte - f32::from(pixels[24 * index + place])).abs() < 1e-4);
+                    let (row, column) = (place / 4, place % 4);
+                    prop_assert_eq!(mirrored[4 * row + 3 - column], value);
+                }
+            }
+        }
+    }
+}

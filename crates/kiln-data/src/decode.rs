@@ -38,11 +38,33 @@ pub(crate) fn decode(bytes: &[u8]) -> Result<DynamicImage, String> {
     Ok(image)
 }
 
-/// Whether a JPEG lacks its end-of-image marker. The decoder fills what is missing with gray; here such a file is
-/// damaged. Between the start of a scan and the end no marker bytes occur by chance: a data byte 0xFF is followed by 0.
+/// Whether a JPEG stops before its end-of-image marker: the decoder would fill what is missing with gray.
 fn is_cut_short_jpeg(bytes: &[u8]) -> bool {
-    let last = |marker: [u8; 2]| bytes.windows(2).rposition(|pair| pair == marker);
-    bytes.starts_with(&[0xff, 0xd8]) && last([0xff, 0xd9]) <= last([0xff, 0xda])
+    const START: u8 = 0xd8;
+    const END: u8 = 0xd9;
+    let Some(mut rest) = bytes.strip_prefix(&[0xff, START]) else {
+        return false;
+    };
+    loop {
+        // In the data of a scan, 0xff is followed by 0 (a data byte) or by a restart marker.
+        let is_marker = |pair: &[u8]| pair[0] == 0xff && !matches!(pair[1], 0 | 0xff | 0xd0..=0xd7);
+        let Some(place) = rest.windows(2).position(is_marker) else {
+            return true;
+        };
+        let (marker, after) = (rest[place + 1], &rest[place + 2..]);
+        let length = match marker {
+            END => return false,
+            START | 0x01 => 0,
+            _ => match after.first_chunk() {
+                Some(&length) => usize::from(u16::from_be_bytes(length)),
+                None => return true,
+            },
+        };
+        let Some(after) = after.get(length..) else {
+            return true;
+        };
+        rest = after;
+    }
 }
 
 /// Brings an image to `shape`, as planes `[channels, height, width]` of 0..=255.
@@ -120,4 +142,177 @@ fn to_planes(image: &RgbImage) -> Vec<u8> {
         planes.extend(image.pixels().map(|pixel| pixel[channel]));
     }
     planes
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::examples;
+    use image::ImageFormat;
+    use proptest::prelude::*;
+
+    const GRAY: ImageShape = ImageShape {
+        channels: 1,
+        height: 8,
+        width: 8,
+    };
+    const COLOUR: ImageShape = ImageShape {
+        channels: 3,
+        height: 8,
+        width: 8,
+    };
+
+    #[test]
+    fn every_format_is_told_apart_by_its_content() {
+        for format in examples::FORMATS {
+            let image = decode(&examples::encode(format, 20, 10)).unwrap();
+            assert_eq!((image.width(), image.height()), (20, 10), "{format:?}");
+        }
+    }
+
+    #[test]
+    fn a_file_that_is_cut_short_is_not_decoded() {
+        for format in examples::FORMATS {
+            let bytes = examples::encode(format, 64, 64);
+            for len in [0, 1, 10, bytes.len() / 2, bytes.len() - 30] {
+                assert!(
+                    decode(&bytes[..len]).is_err(),
+                    "{format:?} cut to {len} of {}",
+                    bytes.len()
+                );
+            }
+        }
+    }
+
+    #[test]
+    fn what_follows_the_end_of_a_jpeg_does_not_matter() {
+        let mut bytes = examples::encode(ImageFormat::Jpeg, 16, 16);
+        bytes.extend([0, 0xff, 0xda, 7, 7, 0xff]);
+        assert!(decode(&bytes).is_ok());
+    }
+
+    #[test]
+    fn absurd_dimensions_are_refused_before_any_memory_is_taken() {
+        let mut png = examples::encode(ImageFormat::Png, 8, 8);
+        png[16..24].copy_from_slice(&[0, 0, 0x7f, 0xff, 0, 0, 0x7f, 0xff]);
+        let checksum = {
+            let mut checksum = flate2::Crc::new();
+            checksum.update(&png[12..29]);
+            checksum.sum()
+        };
+        png[29..33].copy_from_slice(&checksum.to_be_bytes());
+        assert!(decode(&png).is_err());
+    }
+
+    #[test]
+    fn the_centre_square_is_kept() {
+        // Columns 0..4 are black, 4..12 white, 12..16 black: the middle 8 are white.
+        let image = GrayImage::from_fn(16, 8, |x, _| {
+            [if (4..12).contains(&x) { 255 } else { 0 }].into()
+        });
+        assert_eq!(fit(image.into(), GRAY, 0), [255; 64]);
+        let image = RgbImage::from_fn(8, 16, |_, y| {
+            [10, if (4..12).contains(&y) { 20 } else { 0 }, 30].into()
+        });
+        let planes = fit(image.into(), COLOUR, 0);
+        assert_eq!(planes, [[10; 64], [20; 64], [30; 64]].concat());
+    }
+
+    #[test]
+    fn a_border_is_black_and_all_around() {
+        let image = GrayImage::from_pixel(4, 4, [200].into());
+        let padded = fit(image.into(), GRAY, 2);
+        for (index, &pixel) in padded.iter().enumerate() {
+            let inside = |position: usize| (2..6).contains(&position);
+            let expected = if inside(index / 8) && inside(index % 8) {
+                200
+            } else {
+                0
+            };
+            assert_eq!(pixel, expected, "pixel {index}");
+        }
+    }
+
+    #[test]
+    fn gray_as_colour_has_three_equal_planes() {
+        let image = GrayImage::from_fn(8, 8, |x, y| [(x * 8 + y) as u8].into());
+        let gray = fit(image.clone().into(), GRAY, 0);
+        assert_eq!(gray, fit(image.clone().into(), GRAY, 0));
+        assert_eq!(
+            fit(image.into(), COLOUR, 0),
+            [&gray[..], &gray, &gray].concat()
+        );
+    }
+
+    /// `tests/fixtures/decoding.py` has made the files and what Pillow reads in them.
+    #[test]
+    fn pixels_are_those_of_pillow() {
+        let fixture = include_bytes!("../tests/fixtures/decoding.safetensors");
+        let tensors = safetensors::SafeTensors::deserialize(fixture).unwrap();
+        let names: Vec<_> = tensors
+            .names()
+            .into_iter()
+            .filter_map(|name| name.strip_suffix(".file"))
+            .collect();
+        assert!(names.len() > 20);
+        let mut differing = Vec::new();
+        for name in names {
+            let file = tensors.tensor(&format!("{name}.file")).unwrap();
+            let image = decode(file.data()).unwrap_or_else(|error| panic!("{name}: {error}"));
+            // Pillow rounds and clips between the two passes of a resize, which shows where black meets white. Lossy
+            // formats leave their decoders some freedom in rounding and in how chroma is enlarged.
+            let (most, on_average) = match name {
+                "png_1_bit" => (12, 1.5),
+                "png_palette_transparent" => (3, 0.25),
+                _ if name.starts_with("jpeg") => (3, 0.5),
+                _ => (1, 0.25),
+            };
+            for (kind, channels) in [("gray", 1), ("rgb", 3)] {
+                let shape = ImageShape {
+                    channels,
+                    height: 24,
+                    width: 24,
+                };
+                let expected = tensors.tensor(&format!("{name}.{kind}")).unwrap();
+                let pixels = fit(image.clone(), shape, 0);
+                assert_eq!(pixels.len(), expected.data().len(), "{name}.{kind}");
+                let differences = pixels
+                    .iter()
+                    .zip(expected.data())
+                    .map(|(a, b)| a.abs_diff(*b));
+                let largest = differences.clone().max().unwrap_or(0);
+                let mean = differences.map(f64::from).sum::<f64>() / pixels.len() as f64;
+                println!("{name}.{kind}: largest difference {largest}, mean {mean:.3}");
+                if largest > most || mean > on_average {
+                    differing.push(format!("{name}.{kind}"));
+                }
+            }
+        }
+        assert!(differing.is_empty(), "{differing:?}");
+    }
+
+    proptest! {
+        #[test]
+        fn arbitrary_bytes_do_no_harm(
+            start in prop::sample::select(examples::FORMATS.to_vec()),
+            kept in 0usize..200,
+            rest in prop::collection::vec(any::<u8>(), 0..300),
+        ) {
+            let mut bytes = examples::encode(start, 9, 7);
+            bytes.truncate(kept);
+            bytes.extend(rest);
+            if let Ok(image) = decode(&bytes) {
+                prop_assert_eq!(fit(image, GRAY, 0).len(), 64);
+            }
+        }
+
+        #[test]
+        fn one_colour_stays_that_colour(width in 1u32..40, height in 1u32..40, colour: [u8; 3]) {
+            let image = RgbImage::from_pixel(width, height, colour.into());
+            let planes = fit(image.into(), COLOUR, 0);
+            for (plane, expected) in planes.chunks(64).zip(colour) {
+                prop_assert!(plane.iter().all(|&pixel| pixel == expected));
+            }
+        }
+    }
 }

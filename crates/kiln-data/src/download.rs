@@ -251,3 +251,6 @@ impl Download<'_> {
         digest().is_ok_and(|digest| digest == self.file.content_sha256)
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -150,3 +150,164 @@ fn read_mat(path: &Path, file: &Entry, name: &str) -> Result<Vec<u32>, DataError
         reason: format!("of {} {reason}", file.name),
     })
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::examples::{self, Files, gzip};
+    use crate::{DataConfig, DatasetKind, Datasets, NoProgress};
+
+    /// A MATLAB 5 file with one row of 16-bit numbers per name.
+    fn mat_file(vectors: &[(&str, Vec<u16>)]) -> Vec<u8> {
+        let mut file = vec![b' '; 124];
+        file.extend([0, 1, b'I', b'M']);
+        for (name, values) in vectors {
+            let mut matrix = Vec::new();
+            let mut add = |kind: u32, bytes: &[u8]| {
+                matrix.extend(kind.to_le_bytes());
+                matrix.extend((bytes.len() as u32).to_le_bytes());
+                matrix.extend(bytes);
+                matrix.resize(matrix.len().next_multiple_of(8), 0);
+            };
+            add(6, &[11, 0, 0, 0, 0, 0, 0, 0]);
+            add(
+                5,
+                &[[1, 0, 0, 0], (values.len() as u32).to_le_bytes()].concat(),
+            );
+            add(1, name.as_bytes());
+            add(
+                4,
+                &values
+                    .iter()
+                    .flat_map(|value| value.to_le_bytes())
+                    .collect::<Vec<_>>(),
+            );
+            file.extend(14u32.to_le_bytes());
+            file.extend((matrix.len() as u32).to_le_bytes());
+            file.extend(matrix);
+        }
+        file
+    }
+
+    /// Twenty flowers: 5 and 5 and 10 in the official splits, image N of class N and gray N.
+    fn small_flowers() -> (Files, Files) {
+        let mut images = Files::default();
+        for number in 1..=20 {
+            images.add(&format!("jpg/image_{number:05}.jpg"), examples::png(number));
+        }
+        let mut tables = Files::default();
+        tables.add(LABELS, mat_file(&[("labels", (1..=20).collect())]));
+        let splits = [
+            ("trnid", (1..=5).collect()),
+            ("valid", (6..=10).collect()),
+            ("tstid", (11..=20).collect()),
+        ];
+        tables.add(SPLITS, mat_file(&splits));
+        (images, tables)
+    }
+
+    fn together(one: &Files, other: &Files) -> Files {
+        let mut all = one.clone();
+        for (name, bytes) in other.iter() {
+            all.add(name, bytes.to_vec());
+        }
+        all
+    }
+
+    fn open(path: &Path) -> Result<Datasets, DataError> {
+        let path = Some(path.to_owned());
+        crate::open(
+            &DataConfig {
+                path,
+                ..DataConfig::new(DatasetKind::Flowers102, 8, 3)
+            },
+            &NoProgress,
+        )
+    }
+
+    #[test]
+    fn every_form_gives_the_same_images() {
+        let (images, tables) = small_flowers();
+        let folder = together(&images, &tables).folder();
+        let expected = open(folder.path()).unwrap();
+        assert_eq!((expected.train.len(), expected.validation.len()), (16, 4));
+        assert_eq!(expected.train.class_names().len(), 102);
+        for set in [&expected.train, &expected.validation] {
+            for index in 0..set.len() {
+                // Image N is of gray N and class N - 1.
+                let gray = ((set.image(index, false).unwrap()[0] + 1.0) * 127.5).round() as usize;
+                assert_eq!(set.label(index), Some(gray - 1));
+            }
+        }
+
+        let zip = folder.path().join("flowers.zip");
+        std::fs::write(&zip, together(&images, &tables).zip()).unwrap();
+        let packed = tables.folder();
+        let archive = packed.path().join(ARCHIVE);
+        std::fs::write(&archive, gzip(&images.tar())).unwrap();
+        for path in [&folder.path().join("jpg"), &zip, &archive, packed.path()] {
+            let again = open(path).unwrap_or_else(|error| panic!("{error}"));
+            assert_eq!(
+                again.train.fingerprint(),
+                expected.train.fingerprint(),
+                "{}",
+                path.display()
+            );
+            assert_eq!(
+                again.validation.fingerprint(),
+                expected.validation.fingerprint()
+            );
+        }
+    }
+
+    #[test]
+    fn each_split_gives_four_fifths_without_order() {
+        let (train, validation) = divide(&(1..=1020).collect::<Vec<_>>(), 0);
+        assert_eq!((train.len(), validation.len()), (816, 204));
+        assert_eq!(divide(&[7; 6149], 2).0.len(), 4920);
+        assert!(
+            validation.iter().any(|&number| number < 510)
+                && validation.iter().any(|&number| number > 510)
+        );
+        let mut all = [train, validation].concat();
+        all.sort_unstable();
+        assert_eq!(all, (1..=1020).collect::<Vec<_>>());
+    }
+
+    #[test]
+    fn what_is_missing_is_named() {
+        let (mut images, tables) = small_flowers();
+        let error = open(images.folder().path()).unwrap_err().to_string();
+        assert!(
+            error.contains("imagelabels.mat is neither in it nor beside it"),
+            "{error}"
+        );
+        images.remove("jpg/image_00007.jpg");
+        let error = open(together(&images, &tables).folder().path())
+            .unwrap_err()
+            .to_string();
+        assert!(
+            error.contains("image_00007.jpg or its label is missing"),
+            "{error}"
+        );
+    }
+
+    #[test]
+    fn damaged_tables_are_named() {
+        let (images, mut tables) = small_flowers();
+        tables.add(SPLITS, b"not a MATLAB file".to_vec());
+        let error = open(together(&images, &tables).folder().path())
+            .unwrap_err()
+            .to_string();
+        assert!(
+            error.contains("setid.mat") && error.contains("not a little-endian"),
+            "{error}"
+        );
+    }
+
+    #[test]
+    fn the_class_names_are_all_different() {
+        let names: std::collections::BTreeSet<_> = CLASS_NAMES.into_iter().collect();
+        assert_eq!(names.len(), 102);
+    }
+}

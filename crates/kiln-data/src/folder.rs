@@ -155,3 +155,149 @@ fn is_image(file_name: &str) -> bool {
             .any(|known| extension.eq_ignore_ascii_case(known))
     })
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::contents::Content;
+    use crate::examples::{self, Files};
+    use proptest::prelude::*;
+
+    fn arranged(names: &[&str]) -> Layout {
+        let entry = |name: &&str| Entry {
+            name: (*name).to_owned(),
+            content: Content::Memory(Vec::new().into()),
+        };
+        arrange(names.iter().map(entry).collect())
+    }
+
+    fn shown(items: &[Item]) -> Vec<(String, Option<u32>)> {
+        items.iter().map(|item| (item.name(), item.label)).collect()
+    }
+
+    fn labelled(name: &str, label: u32) -> (String, Option<u32>) {
+        (name.to_owned(), Some(label))
+    }
+
+    #[test]
+    fn a_folder_per_class_gives_labels() {
+        let layout = arranged(&["cat/a.png", "cat/old/b.JPG", "dog/c.webp", "dog/notes.txt"]);
+        assert_eq!(layout.class_names, ["cat", "dog"]);
+        let expected = [
+            labelled("cat/a.png", 0),
+            labelled("cat/old/b.JPG", 0),
+            labelled("dog/c.webp", 1),
+        ];
+        assert_eq!(shown(&layout.train), expected);
+        assert!(layout.validation.is_none());
+    }
+
+    #[test]
+    fn images_outside_of_the_classes_mean_no_labels() {
+        let layout = arranged(&["a.gif", "cat/b.bmp"]);
+        assert!(layout.class_names.is_empty());
+        assert!(layout.train.len() == 2 && layout.train.iter().all(|item| item.label.is_none()));
+    }
+
+    #[test]
+    fn folders_that_hold_everything_are_passed_by() {
+        let layout = arranged(&["all/of/it/cat/a.png", "all/of/it/dog/b.png"]);
+        assert_eq!(layout.class_names, ["cat", "dog"]);
+        assert!(
+            arranged(&["pictures/a.png", "pictures/b.png"])
+                .class_names
+                .is_empty()
+        );
+        assert!(arranged(&["pictures/a.png"]).class_names.is_empty());
+    }
+
+    #[test]
+    fn split_folders_are_the_splits() {
+        for split in VALIDATION {
+            let other = format!("data/{split}/dog/b.png");
+            let layout = arranged(&[
+                "data/Train/cat/a.png",
+                "data/Train/dog/c.png",
+                &other,
+                "data/extra/x.png",
+            ]);
+            assert_eq!(layout.class_names, ["cat", "dog"]);
+            let expected = [
+                labelled("data/Train/cat/a.png", 0),
+                labelled("data/Train/dog/c.png", 1),
+            ];
+            assert_eq!(shown(&layout.train), expected);
+            assert_eq!(shown(&layout.validation.unwrap()), [labelled(&other, 1)]);
+        }
+    }
+
+    #[test]
+    fn validation_comes_before_test() {
+        let layout = arranged(&["test/a.png", "train/b.png", "validation/c.png"]);
+        assert_eq!(
+            shown(&layout.validation.unwrap()),
+            [("validation/c.png".to_owned(), None)]
+        );
+        assert_eq!(layout.train.len(), 1);
+    }
+
+    #[test]
+    fn train_alone_is_not_a_split() {
+        let layout = arranged(&["train/cat/a.png", "train/dog/b.png"]);
+        assert_eq!(layout.class_names, ["cat", "dog"]);
+        assert!(layout.validation.is_none());
+        let layout = arranged(&["train/a.png", "tram/b.png"]);
+        assert_eq!(layout.class_names, ["train", "tram"]);
+    }
+
+    #[test]
+    fn a_zip_gives_what_its_folder_gives() {
+        let mut files = examples::classes(&["train/cat", "train/dog", "val/cat", "val/dog"], 3);
+        files.add("train/cat/readme.txt", b"not an image".to_vec());
+        let folder = files.folder();
+        let from_folder = find(folder.path(), 0.1).unwrap();
+        let zip = folder.path().join("pets.zip");
+        std::fs::write(&zip, files.zip()).unwrap();
+        let from_zip = find(&zip, 0.1).unwrap();
+        assert_eq!(from_zip.name, "pets");
+        assert_eq!(from_zip.class_names, from_folder.class_names);
+        assert_eq!(shown(&from_zip.train), shown(&from_folder.train));
+        assert_eq!(shown(&from_zip.validation), shown(&from_folder.validation));
+        assert_eq!((from_zip.train.len(), from_zip.validation.len()), (6, 6));
+    }
+
+    #[test]
+    fn a_folder_of_other_files_has_no_images() {
+        let mut files = Files::default();
+        files.add("a.txt", Vec::new());
+        let found = find(files.folder().path(), 0.5).unwrap();
+        assert!(found.train.is_empty() && found.validation.is_empty());
+    }
+
+    proptest! {
+        #[test]
+        fn holding_out_keeps_every_image_once_and_repeats(count in 0usize..200, share in 0.001f32..0.999) {
+            let names: Vec<String> = (0..count).map(|index| format!("{index:03}.png")).collect();
+            let items = || arranged(&names.iter().map(String::as_str).collect::<Vec<_>>()).train;
+            let (train, validation) = hold_out(items(), share);
+            let mut all = [shown(&train), shown(&validation)].concat();
+            all.sort();
+            prop_assert_eq!(all, shown(&items()));
+            prop_assert_eq!(count > 0, !train.is_empty());
+            prop_assert_eq!(count > 1, !validation.is_empty());
+            let expected = count as f32 * share;
+            prop_assert!(count < 2 || (validation.len() as f32 - expected).abs() <= 1.0);
+            prop_assert_eq!(shown(&hold_out(items(), share).1), shown(&validation));
+        }
+
+        #[test]
+        fn any_names_can_be_arranged(names in prop::collection::vec("(train/|val/|a/|b/){0,3}[a-c]\\.(png|txt)", 0..12)) {
+            let layout = arranged(&names.iter().map(String::as_str).collect::<Vec<_>>());
+            let classes = layout.class_names.len() as u32;
+            for item in layout.train.iter().chain(layout.validation.iter().flatten()) {
+                prop_assert_eq!(item.label.is_some(), classes > 0);
+                prop_assert!(item.label.unwrap_or(0) < classes.max(1));
+            }
+        }
+    }
+}

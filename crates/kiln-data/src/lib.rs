@@ -30,6 +30,8 @@ mod dataset;
 mod decode;
 mod download;
 mod error;
+#[cfg(test)]
+mod examples;
 mod flowers;
 mod folder;
 mod loading;

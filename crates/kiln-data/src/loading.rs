@@ -131,7 +131,7 @@ pub(crate) fn load(
     let mut load = |items| load_one(items, description.clone(), keep, &mut undecodable, &task);
     let train = load(found.train);
     let validation = load(found.validation);
-    if undecodable.len() as f64 > total as f64 * f64::from(config.max_undecodable) {
+    if undecodable.len() as f32 / total as f32 > config.max_undecodable {
         let failed = undecodable.len();
         undecodable.truncate(LISTED);
         let allowed = config.max_undecodable;
@@ -198,4 +198,183 @@ fn load_one(
         Storage::Encoded(usable.into_iter().cloned().collect())
     };
     ImageDataset::new(description, labels, storage, fingerprint)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Mutex;
+
+    use super::*;
+    use crate::config::DatasetKind;
+    use crate::examples::{self, Files};
+    use crate::progress::NoProgress;
+    use crate::{DataConfig, folder};
+
+    fn config(channels: usize) -> DataConfig {
+        DataConfig {
+            validation_fraction: 0.25,
+            ..DataConfig::new(DatasetKind::Folder, 8, channels)
+        }
+    }
+
+    fn load_files(
+        files: &Files,
+        config: &DataConfig,
+        budget: usize,
+    ) -> Result<Datasets, DataError> {
+        let folder = files.folder();
+        load(
+            folder::find(folder.path(), 0.25)?,
+            config,
+            budget,
+            &NoProgress,
+        )
+    }
+
+    #[test]
+    fn a_large_set_is_decoded_when_asked_and_is_otherwise_the_same() {
+        let folder = examples::classes(&["cat", "dog"], 6).folder();
+        let found = || folder::find(folder.path(), 0.25).unwrap();
+        let kept = load(found(), &config(3), 12 * 192, &NoProgress).unwrap();
+        let lazy = load(found(), &config(3), 12 * 192 - 1, &NoProgress).unwrap();
+        assert!(kept.train.is_decoded() && !lazy.train.is_decoded());
+        for (kept, lazy) in [(kept.train, lazy.train), (kept.validation, lazy.validation)] {
+            assert_eq!(kept.fingerprint(), lazy.fingerprint());
+            assert_eq!(kept.len(), lazy.len());
+            for index in 0..kept.len() {
+                assert_eq!(kept.label(index), lazy.label(index));
+                for flip in [false, true] {
+                    assert_eq!(
+                        kept.image(index, flip).unwrap(),
+                        lazy.image(index, flip).unwrap()
+                    );
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn a_file_that_goes_away_is_an_error_that_names_it() {
+        let folder = examples::classes(&["cat"], 4).folder();
+        let lazy = load(
+            folder::find(folder.path(), 0.25).unwrap(),
+            &config(1),
+            0,
+            &NoProgress,
+        )
+        .unwrap();
+        std::fs::remove_dir_all(folder.path().join("cat")).unwrap();
+        let error = lazy.train.image(0, false).unwrap_err().to_string();
+        assert!(
+            error.contains("cat/") && error.contains("leave the data in place"),
+            "{error}"
+        );
+    }
+
+    #[test]
+    fn a_few_bad_files_are_left_out_with_their_labels() {
+        let mut files = examples::classes(&["cat", "dog"], 100);
+        files.add("cat/050.png", b"not an image at all".to_vec());
+        files.add("dog/051.png", Vec::new());
+        let datasets = load_files(&files, &config(1), MEMORY_BUDGET).unwrap();
+        let labels =
+            |set: &ImageDataset| -> Vec<_> { (0..set.len()).map(|i| set.label(i)).collect() };
+        let all = [labels(&datasets.train), labels(&datasets.validation)].concat();
+        assert_eq!(all.len(), 198);
+        assert_eq!(all.iter().filter(|&&label| label == Some(0)).count(), 99);
+        // Each label still belongs to its image: `classes` draws cats darker than dogs.
+        for index in 0..datasets.train.len() {
+            let first = datasets.train.image(index, false).unwrap()[0];
+            assert_eq!(datasets.train.label(index), Some(usize::from(first > -0.5)));
+        }
+    }
+
+    #[test]
+    fn too_many_bad_files_are_an_error_that_lists_ten() {
+        let mut files = examples::classes(&["cat"], 88);
+        for index in 0..12 {
+            files.add(&format!("cat/bad{index:02}.png"), b"not an image".to_vec());
+        }
+        let error = load_files(&files, &config(1), MEMORY_BUDGET).unwrap_err();
+        let message = error.to_string();
+        assert!(message.starts_with("12 of 100 images"), "{message}");
+        let DataError::Undecodable {
+            failed: 12,
+            total: 100,
+            first,
+            ..
+        } = error
+        else {
+            panic!("{message}");
+        };
+        assert_eq!(first.len(), 10);
+        assert!(
+            first.iter().all(|name| name.starts_with("cat/bad")),
+            "{first:?}"
+        );
+
+        let lenient = DataConfig {
+            max_undecodable: 0.12,
+            ..config(1)
+        };
+        let datasets = load_files(&files, &lenient, MEMORY_BUDGET).unwrap();
+        assert_eq!(datasets.train.len() + datasets.validation.len(), 88);
+    }
+
+    #[test]
+    fn too_few_images_for_two_sets_are_an_error() {
+        let mut files = Files::default();
+        let count = |files: &Files| match load_files(files, &config(1), MEMORY_BUDGET) {
+            Err(DataError::TooFew { count, .. }) => Some(count),
+            _ => None,
+        };
+        assert_eq!(count(&files), Some(0));
+        files.add("one.png", examples::png(0));
+        assert_eq!(count(&files), Some(1));
+        files.add("two.png", examples::png(1));
+        assert_eq!(count(&files), None);
+    }
+
+    #[test]
+    fn fingerprints_tell_pixels_and_shapes_apart() {
+        let fingerprint = |files: &Files, channels| {
+            let datasets = load_files(files, &config(channels), MEMORY_BUDGET).unwrap();
+            datasets.train.fingerprint().to_owned()
+        };
+        let files = examples::classes(&["cat"], 8);
+        assert_eq!(fingerprint(&files, 1), fingerprint(&files, 1));
+        assert_ne!(fingerprint(&files, 1), fingerprint(&files, 3));
+        assert_ne!(
+            fingerprint(&files, 1),
+            fingerprint(&examples::classes(&["cat", "dog"], 4), 1)
+        );
+        assert_eq!(fingerprint(&files, 1).len(), 64);
+    }
+
+    #[test]
+    fn progress_counts_every_image_and_ends() {
+        #[derive(Default)]
+        struct Recorder(Mutex<Vec<String>>);
+        impl Progress for Recorder {
+            fn begin(&self, task: &str, unit: ProgressUnit, total: Option<u64>) {
+                self.0
+                    .lock()
+                    .unwrap()
+                    .push(format!("{task} {unit:?} {total:?}"));
+            }
+            fn advance(&self, amount: u64) {
+                self.0.lock().unwrap().push(format!("+{amount}"));
+            }
+            fn end(&self) {
+                self.0.lock().unwrap().push("end".to_owned());
+            }
+        }
+        let folder = examples::classes(&["cat"], 8).folder();
+        let recorder = Recorder::default();
+        let mut found = folder::find(folder.path(), 0.25).unwrap();
+        found.name = "pets".to_owned();
+        load(found, &config(1), 0, &recorder).unwrap();
+        let events = recorder.0.into_inner().unwrap();
+        assert_eq!(events, ["decoding pets Images Some(8)", "+6", "+2", "end"]);
+    }
 }

@@ -109,3 +109,132 @@ fn whole_numbers((kind, bytes): Element<'_>) -> Option<Vec<u32>> {
         _ => None,
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::io::Write;
+
+    use super::*;
+    use flate2::Compression;
+    use flate2::write::ZlibEncoder;
+    use proptest::prelude::*;
+
+    fn element(kind: u32, bytes: &[u8]) -> Vec<u8> {
+        let mut element = [kind.to_le_bytes(), (bytes.len() as u32).to_le_bytes()].concat();
+        element.extend(bytes);
+        if kind != kind::COMPRESSED {
+            element.resize(element.len().next_multiple_of(8), 0);
+        }
+        element
+    }
+
+    /// A matrix with a short element for its name, as MATLAB writes names of up to four letters.
+    fn matrix(name: &str, kind: u32, values: &[u8]) -> Vec<u8> {
+        let mut short = (kind::INT8 | (name.len() as u32) << 16)
+            .to_le_bytes()
+            .to_vec();
+        short.extend(name.bytes());
+        short.resize(8, 0);
+        let flags = element(kind::UINT32, &[0; 8]);
+        let dimensions = element(kind::INT32, &[1, 0, 0, 0, 9, 0, 0, 0]);
+        element(
+            kind::MATRIX,
+            &[flags, dimensions, short, element(kind, values)].concat(),
+        )
+    }
+
+    fn compressed(element_bytes: &[u8]) -> Vec<u8> {
+        let mut encoder = ZlibEncoder::new(Vec::new(), Compression::default());
+        encoder.write_all(element_bytes).unwrap();
+        element(kind::COMPRESSED, &encoder.finish().unwrap())
+    }
+
+    fn file(elements: &[Vec<u8>]) -> Vec<u8> {
+        let mut file = vec![b' '; 124];
+        file.extend([0, 1, b'I', b'M']);
+        file.extend(elements.concat());
+        file
+    }
+
+    #[test]
+    fn every_number_type_is_read() {
+        let doubles: Vec<u8> = [1.0f64, 2.0, 300.0]
+            .iter()
+            .flat_map(|value| value.to_le_bytes())
+            .collect();
+        let file = file(&[
+            matrix("a", kind::UINT8, &[1, 2, 255]),
+            matrix("b", kind::INT8, &[1, 2, 127]),
+            matrix("c", kind::UINT16, &[1, 0, 0xff, 0xff]),
+            matrix("d", kind::INT16, &[1, 0, 0xff, 0x7f]),
+            compressed(&matrix(
+                "e",
+                kind::UINT32,
+                &[1, 0, 0, 0, 0xff, 0xff, 0xff, 0xff],
+            )),
+            compressed(&matrix("f", kind::INT32, &[7, 0, 0, 0])),
+            matrix("g", kind::DOUBLE, &doubles),
+        ]);
+        let expected: [(&str, &[u32]); 7] = [
+            ("a", &[1, 2, 255]),
+            ("b", &[1, 2, 127]),
+            ("c", &[1, 65_535]),
+            ("d", &[1, 32_767]),
+            ("e", &[1, u32::MAX]),
+            ("f", &[7]),
+            ("g", &[1, 2, 300]),
+        ];
+        for (name, values) in expected {
+            assert_eq!(read_vector(&file, name).unwrap(), values, "{name}");
+        }
+        assert!(
+            read_vector(&file, "h")
+                .unwrap_err()
+                .contains("no matrix called h")
+        );
+    }
+
+    #[test]
+    fn what_are_not_whole_numbers_is_refused() {
+        for (kind, values) in [
+            (kind::INT8, vec![255]),
+            (kind::DOUBLE, 1.5f64.to_le_bytes().to_vec()),
+            (kind::DOUBLE, f64::NAN.to_le_bytes().to_vec()),
+            (kind::DOUBLE, (-1.0f64).to_le_bytes().to_vec()),
+            (kind::DOUBLE, 5e9f64.to_le_bytes().to_vec()),
+            (kind::UINT16, vec![1, 2, 3]),
+            (kind::MATRIX, Vec::new()),
+        ] {
+            let error = read_vector(&file(&[matrix("a", kind, &values)]), "a").unwrap_err();
+            assert!(error.contains("does not hold whole numbers"), "{error}");
+        }
+    }
+
+    #[test]
+    fn a_file_that_is_cut_short_is_an_error() {
+        let file = file(&[
+            compressed(&matrix("a", kind::UINT8, &[1; 100])),
+            matrix("b", kind::UINT8, &[1, 2]),
+        ]);
+        assert!(read_vector(&file, "b").is_ok());
+        for len in 0..file.len() - 16 {
+            assert!(read_vector(&file[..len], "b").is_err(), "cut to {len}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn arbitrary_bytes_do_no_harm(elements in prop::collection::vec(any::<u8>(), 0..200)) {
+            let _ = read_vector(&elements, "a");
+            let _ = read_vector(&file(&[elements]), "a");
+        }
+
+        #[test]
+        fn changed_bytes_do_no_harm(place in 128usize..300, value: u8) {
+            let mut file = file(&[compressed(&matrix("x", kind::UINT8, &[1; 100])), matrix("a", kind::UINT8, &[1; 60])]);
+            let place = place.min(file.len() - 1);
+            file[place] = value;
+            let _ = read_vector(&file, "a");
+        }
+    }
+}

@@ -235,3 +235,227 @@ fn parse_idx<const N: usize>(bytes: &[u8]) -> Result<([usize; N], &[u8]), String
     }
     Ok((dimensions, data))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::examples::{Files, gzip};
+    use crate::progress::NoProgress;
+    use proptest::prelude::*;
+
+    fn idx(dimensions: &[u32], data: &[u8]) -> Vec<u8> {
+        let mut bytes = vec![0, 0, 8, dimensions.len() as u8];
+        bytes.extend(dimensions.iter().flat_map(|side| side.to_be_bytes()));
+        bytes.extend(data);
+        bytes
+    }
+
+    /// Two splits of 28x28 images that are each of one gray: the number of the image.
+    fn small_mnist(train: u8, validation: u8) -> Files {
+        let mut files = Files::default();
+        for (split, count) in [("train", train), ("t10k", validation)] {
+            let images: Vec<u8> = (0..count).flat_map(|index| [index; 784]).collect();
+            let labels: Vec<u8> = (0..count).map(|index| index % 10).collect();
+            files.add(
+                &format!("{split}-images-idx3-ubyte"),
+                idx(&[u32::from(count), 28, 28], &images),
+            );
+            files.add(
+                &format!("{split}-labels-idx1-ubyte"),
+                idx(&[u32::from(count)], &labels),
+            );
+        }
+        files
+    }
+
+    fn open(folder: &Path, size: usize, channels: usize) -> Result<crate::Datasets, DataError> {
+        let path = Some(folder.to_owned());
+        crate::open(
+            &DataConfig {
+                path,
+                ..DataConfig::new(DatasetKind::Mnist, size, channels)
+            },
+            &NoProgress,
+        )
+    }
+
+    #[test]
+    fn at_32_the_digits_have_a_border_of_two() {
+        let folder = small_mnist(12, 3).folder();
+        let datasets = open(folder.path(), 32, 1).unwrap();
+        assert_eq!((datasets.train.len(), datasets.validation.len()), (12, 3));
+        assert_eq!(datasets.train.border(), 2);
+        assert_eq!(datasets.train.class_names().len(), 10);
+        assert_eq!(datasets.train.label(11), Some(1));
+        let image = datasets.train.image(11, false).unwrap();
+        for (index, &pixel) in image.iter().enumerate() {
+            let inside = |position: usize| (2..30).contains(&position);
+            let expected = if inside(index / 32) && inside(index % 32) {
+                11.0 / 127.5 - 1.0
+            } else {
+                -1.0
+            };
+            assert_eq!(pixel, expected, "pixel {index}");
+        }
+    }
+
+    #[test]
+    fn at_28_they_are_as_they_are_and_otherwise_resized() {
+        let folder = small_mnist(12, 3).folder();
+        for (size, channels) in [(28, 1), (16, 1), (64, 3)] {
+            let train = open(folder.path(), size, channels).unwrap().train;
+            assert_eq!(train.border(), 0);
+            let image = train.image(7, false).unwrap();
+            assert_eq!(image.len(), channels * size * size);
+            assert!(image.iter().all(|&pixel| pixel == 7.0 / 127.5 - 1.0));
+        }
+    }
+
+    #[test]
+    fn other_names_and_places_are_found() {
+        let files = small_mnist(4, 4);
+        let plain = files.folder();
+        let expected = open(plain.path(), 28, 1)
+            .unwrap()
+            .train
+            .fingerprint()
+            .to_owned();
+        let renamed = |rename: fn(&str) -> String, pack: fn(&[u8]) -> Vec<u8>| {
+            let mut renamed = Files::default();
+            for (name, bytes) in files.iter() {
+                renamed.add(&rename(name), pack(bytes));
+            }
+            let folder = renamed.folder();
+            open(folder.path(), 28, 1)
+                .unwrap()
+                .train
+                .fingerprint()
+                .to_owned()
+        };
+        assert_eq!(renamed(|name| format!("{name}.gz"), gzip), expected);
+        assert_eq!(
+            renamed(|name| name.replace("-idx", ".idx"), <[u8]>::to_vec),
+            expected
+        );
+        assert_eq!(
+            renamed(|name| format!("MNIST/raw/{name}"), <[u8]>::to_vec),
+            expected
+        );
+        // A file is what its content is, whatever its name says.
+        assert_eq!(
+            renamed(|name| format!("{name}.gz"), <[u8]>::to_vec),
+            expected
+        );
+    }
+
+    #[test]
+    fn what_is_missing_or_damaged_is_named() {
+        let message = |files: &Files| open(files.folder().path(), 32, 1).unwrap_err().to_string();
+        let mut files = small_mnist(4, 4);
+        files.remove("t10k-labels-idx1-ubyte");
+        assert!(message(&files).contains("t10k-labels-idx1-ubyte.gz is missing"));
+
+        files.add("t10k-labels-idx1-ubyte", idx(&[3], &[1, 2, 3]));
+        assert!(
+            message(&files).contains("4 images but 3 labels"),
+            "{}",
+            message(&files)
+        );
+
+        let whole = gzip(&idx(&[4], &[1, 2, 3, 4]));
+        files.add("t10k-labels-idx1-ubyte", whole[..whole.len() - 9].to_vec());
+        assert!(
+            message(&files).contains("cannot be decompressed"),
+            "{}",
+            message(&files)
+        );
+
+        let missing = open(Path::new("no/such/folder"), 32, 1).unwrap_err();
+        assert!(matches!(missing, DataError::Missing(_)));
+        let file = small_mnist(1, 1).folder();
+        let error = open(&file.path().join("train-images-idx3-ubyte"), 32, 1).unwrap_err();
+        assert!(error.to_string().contains("a folder that holds"), "{error}");
+    }
+
+    #[test]
+    fn lying_headers_are_errors() {
+        for bytes in [
+            idx(&[u32::MAX, u32::MAX, u32::MAX], &[]),
+            idx(&[2, 2, 2], &[0; 7]),
+            idx(&[2, 2, 2], &[0; 9]),
+            idx(&[0x8000_0000, 2, 0x8000_0000], &[]),
+            idx(&[2, 2], &[0; 4]),
+            Vec::new(),
+        ] {
+            assert!(parse_idx::<3>(&bytes).is_err(), "{bytes:?}");
+        }
+        assert!(items(idx(&[2, 0, 5], &[]), &idx(&[2], &[0, 1])).is_err());
+        let data = [1, 2, 3, 4];
+        assert_eq!(
+            parse_idx::<3>(&idx(&[1, 2, 2], &data)).unwrap(),
+            ([1, 2, 2], &data[..])
+        );
+    }
+
+    #[test]
+    fn the_embedded_images_are_divided_nine_to_one() {
+        let datasets =
+            crate::open(&DataConfig::new(DatasetKind::Mnist10k, 32, 1), &NoProgress).unwrap();
+        assert_eq!(
+            (datasets.train.len(), datasets.validation.len()),
+            (9_000, 1_000)
+        );
+        assert_eq!(datasets.train.border(), 2);
+        assert!(datasets.train.is_decoded());
+        // The labels of the test set start with 7 2 1 0 4 1 4 9 5 9.
+        let labels: Vec<_> = (0..9)
+            .filter_map(|index| datasets.train.label(index))
+            .collect();
+        assert_eq!(labels, [7, 2, 1, 0, 4, 1, 4, 9, 5]);
+        assert_eq!(datasets.validation.label(0), Some(9));
+        for set in [&datasets.train, &datasets.validation] {
+            for class in 0..10 {
+                let count = (0..set.len())
+                    .filter(|&index| set.label(index) == Some(class))
+                    .count();
+                assert!(
+                    (set.len() / 15..set.len() / 7).contains(&count),
+                    "{class}: {count}"
+                );
+            }
+        }
+    }
+
+    #[test]
+    fn the_embedded_images_take_no_path() {
+        let mut config = DataConfig::new(DatasetKind::Mnist10k, 32, 1);
+        config.path = Some("somewhere".into());
+        assert!(matches!(
+            crate::open(&config, &NoProgress),
+            Err(DataError::PathRefused(_))
+        ));
+    }
+
+    proptest! {
+        #[test]
+        fn arbitrary_bytes_do_no_harm(
+            header in prop::collection::vec(prop::sample::select(vec![0u8, 1, 2, 3, 8, 255]), 0..20),
+            rest in prop::collection::vec(any::<u8>(), 0..40),
+        ) {
+            let bytes = [header, rest].concat();
+            let _ = parse_idx::<1>(&bytes);
+            let _ = parse_idx::<3>(&bytes);
+            let _ = decompressed(&bytes);
+            let _ = items(bytes.clone(), &bytes);
+        }
+
+        #[test]
+        fn what_was_written_is_read(count in 0u32..5, rows in 1u32..5, columns in 1u32..5) {
+            let data: Vec<u8> = (0..count * rows * columns).map(|value| value as u8).collect();
+            let labels = vec![3; count as usize];
+            let (items, side) = items(idx(&[count, rows, columns], &data), &idx(&[count], &labels)).unwrap();
+            prop_assert_eq!(items.len(), count as usize);
+            prop_assert_eq!(side, (rows == columns).then_some(rows as usize));
+        }
+    }
+}

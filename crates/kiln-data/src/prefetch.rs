@@ -122,3 +122,126 @@ impl Drop for Prefetch {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+    use std::sync::atomic::{AtomicUsize, Ordering};
+
+    use super::*;
+    use crate::config::{DataConfig, DatasetKind};
+    use crate::dataset::ImageShape;
+    use crate::progress::NoProgress;
+    use crate::{examples, folder, loading};
+    use proptest::prelude::*;
+
+    const SHAPE: ImageShape = ImageShape {
+        channels: 1,
+        height: 2,
+        width: 3,
+    };
+
+    fn dataset(images: usize) -> ImageDataset {
+        let pixels = (0..images * 6).map(|value| (value * 7) as u8).collect();
+        let labels = (0..images as u32).map(|index| index % 5).collect();
+        ImageDataset::from_pixels("test", SHAPE, pixels, Some(labels)).unwrap()
+    }
+
+    proptest! {
+        #[test]
+        fn batches_are_what_reading_one_image_after_the_other_gives(
+            requests in prop::collection::vec(prop::collection::vec((0u32..20, any::<bool>()), 0..9), 0..20)
+        ) {
+            let dataset = dataset(20);
+            let batches: Vec<_> = prefetch(dataset.clone(), requests.clone().into_iter()).collect();
+            prop_assert_eq!(batches.len(), requests.len());
+            for (batch, request) in batches.into_iter().zip(requests) {
+                let batch = batch.unwrap();
+                let mut pixels = Vec::new();
+                for &(index, flipped) in &request {
+                    pixels.extend(dataset.image(index as usize, flipped).unwrap());
+                }
+                prop_assert_eq!(batch.pixels, pixels);
+                prop_assert_eq!(batch.indices, request.iter().map(|entry| entry.0).collect::<Vec<_>>());
+                let labels = request.iter().map(|entry| entry.0 as usize % 5).collect();
+                prop_assert_eq!(batch.labels, Some(labels));
+            }
+        }
+    }
+
+    #[test]
+    fn files_are_decoded_in_order_too() {
+        let folder = examples::classes(&["cat", "dog"], 20).folder();
+        let config = DataConfig::new(DatasetKind::Folder, 8, 3);
+        let found = folder::find(folder.path(), 0.25).unwrap();
+        let dataset = loading::load(found, &config, 0, &NoProgress).unwrap().train;
+        assert!(!dataset.is_decoded());
+        let order = crate::shuffled(dataset.len(), 1, 0);
+        let requests: Vec<Vec<(u32, bool)>> = order
+            .chunks(7)
+            .map(|chunk| chunk.iter().map(|&index| (index, index % 2 == 0)).collect())
+            .collect();
+        for (batch, request) in
+            prefetch(dataset.clone(), requests.clone().into_iter()).zip(requests)
+        {
+            assert_eq!(batch.unwrap(), read_batch(&dataset, &request).unwrap());
+        }
+    }
+
+    #[test]
+    fn a_set_without_labels_gives_none() {
+        let dataset = ImageDataset::from_pixels("test", SHAPE, vec![0; 12], None).unwrap();
+        let batch = prefetch(dataset, std::iter::once(vec![(1, false)]))
+            .next()
+            .unwrap()
+            .unwrap();
+        assert_eq!(batch.labels, None);
+    }
+
+    #[test]
+    fn it_works_ahead_by_a_bounded_number_of_batches_and_stops_when_dropped() {
+        let asked = Arc::new(AtomicUsize::new(0));
+        let counter = asked.clone();
+        let requests = std::iter::repeat_with(move || {
+            counter.fetch_add(1, Ordering::SeqCst);
+            vec![(0, false)]
+        });
+        let mut batches = prefetch(dataset(1), requests);
+        for taken in 1..=10 {
+            batches.next().unwrap().unwrap();
+            // Taken, waiting, being sent, and the request after that.
+            assert!(asked.load(Ordering::SeqCst) <= taken + BATCHES_AHEAD + 2);
+        }
+        drop(batches);
+        // The thread was joined: it owned the other counter.
+        assert_eq!(Arc::strong_count(&asked), 1);
+    }
+
+    #[test]
+    fn the_first_error_ends_it() {
+        let requests = vec![vec![(0, false)], vec![(9, false)], vec![(1, false)]];
+        let mut batches = prefetch(dataset(2), requests.into_iter());
+        assert!(batches.next().unwrap().is_ok());
+        assert!(matches!(
+            batches.next(),
+            Some(Err(DataError::Index { index: 9, len: 2 }))
+        ));
+        assert!(batches.next().is_none() && batches.next().is_none());
+    }
+
+    #[test]
+    fn a_panic_among_the_requests_is_an_error() {
+        let requests = (0..3).map(|index| {
+            if index < 2 {
+                vec![(index, false)]
+            } else {
+                panic!("expected")
+            }
+        });
+        let results: Vec<_> = prefetch(dataset(2), requests).collect();
+        assert!(matches!(
+            results[..],
+            [Ok(_), Ok(_), Err(DataError::PrefetchStopped(_))]
+        ));
+    }
+}
