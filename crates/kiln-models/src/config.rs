@@ -1,5 +1,6 @@
 //! What the two configs share: reading and writing diffusers' `config.json`, and checks of sizes.
 
+use burn::module::Module;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use serde_json::{Map, Value};
@@ -17,6 +18,10 @@ const MAX_LEVELS: usize = 12;
 const MAX_LAYERS: usize = 64;
 /// More rows than any codebook or class table here has.
 const MAX_ROWS: usize = 1 << 22;
+
+/// More parameters than networks of these classes have, 16 GB of them: keeps a damaged config from asking
+/// for all memory.
+const MAX_PARAMETERS: usize = 4_000_000_000;
 
 /// Reads a config of the diffusers class `class`. Keys that begin with `_` are diffusers' own
 /// bookkeeping (`_diffusers_version`, `_name_or_path`) and are passed over.
@@ -167,26 +172,25 @@ pub(crate) fn require_halving(key: &str, side: usize, levels: usize) -> Result<(
     require(side > 0 && side.is_multiple_of(factor), key, side, &problem)
 }
 
+/// Refuses a network that would not fit into memory. A fresh one holds no values yet, so that this
+/// comes in time.
+pub(crate) fn require_size<M: Module>(network: &M) -> Result<(), ConfigError> {
+    let (parameters, most) = (network.num_params(), MAX_PARAMETERS);
+    if parameters <= most {
+        Ok(())
+    } else {
+        Err(ConfigError::TooLarge { parameters, most })
+    }
+}
+
 /// serde for an option whose null means something other than its default.
 ///
 /// JSON has null for it. TOML has not, and leaving the key out would mean the default, so there it
 /// is the word "none"; both are read everywhere.
 pub(crate) mod or_none {
+    use serde::de::{DeserializeOwned, Error};
     use serde::{Deserialize, Deserializer, Serialize, Serializer};
-
-    #[derive(Deserialize)]
-    #[serde(untagged)]
-    enum OrNone<T> {
-        Value(T),
-        Word(None_),
-        Null(()),
-    }
-
-    #[derive(Deserialize)]
-    enum None_ {
-        #[serde(rename = "none")]
-        None,
-    }
+    use serde_json::Value;
 
     pub(crate) fn serialize<T: Serialize, S: Serializer>(
         value: &Option<T>,
@@ -198,12 +202,218 @@ pub(crate) mod or_none {
         }
     }
 
-    pub(crate) fn deserialize<'de, T: Deserialize<'de>, D: Deserializer<'de>>(
+    pub(crate) fn deserialize<'de, T: DeserializeOwned, D: Deserializer<'de>>(
         deserializer: D,
     ) -> Result<Option<T>, D::Error> {
-        match OrNone::deserialize(deserializer)? {
-            OrNone::Value(value) => Ok(Some(value)),
-            OrNone::Word(None_::None) | OrNone::Null(()) => Ok(None),
+        match Value::deserialize(deserializer)? {
+            Value::Null => Ok(None),
+            Value::String(word) if word == "none" => Ok(None),
+            value => serde_json::from_value(value)
+                .map(Some)
+                .map_err(D::Error::custom),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{MidBlockType, UNet2dConfig, VqVaeConfig};
+
+    /// What is said about a config that is refused.
+    fn unet_refusal(json: &str) -> String {
+        UNet2dConfig::from_json(json).unwrap_err().to_string()
+    }
+
+    #[test]
+    fn an_empty_config_is_diffusers_defaults() {
+        assert_eq!(
+            UNet2dConfig::from_json("{}").unwrap(),
+            UNet2dConfig::default()
+        );
+    }
+
+    #[test]
+    fn configs_survive_json_and_toml() {
+        let configs = [
+            UNet2dConfig::default(),
+            UNet2dConfig {
+                attention_head_dim: None,
+                mid_block_type: None,
+                num_class_embeds: Some(10),
+                sample_size: Some(crate::SampleSize::Rectangle([16, 8])),
+                dropout: 0.1,
+                ..UNet2dConfig::default()
+            },
+        ];
+        for config in configs {
+            assert_eq!(UNet2dConfig::from_json(&config.to_json()).unwrap(), config);
+            let text = toml::to_string(&config).unwrap();
+            assert_eq!(toml::from_str::<UNet2dConfig>(&text).unwrap(), config);
+        }
+        let config = VqVaeConfig {
+            norm_num_groups: 16,
+            vq_embed_dim: Some(5),
+            scaling_factor: 0.731_058_578_630_004_9,
+            ..VqVaeConfig::default()
+        };
+        assert_eq!(VqVaeConfig::from_json(&config.to_json()).unwrap(), config);
+        let text = toml::to_string(&config).unwrap();
+        assert_eq!(toml::from_str::<VqVaeConfig>(&text).unwrap(), config);
+    }
+
+    #[test]
+    fn json_says_null_where_python_needs_it() {
+        let config = UNet2dConfig {
+            attention_head_dim: None,
+            ..UNet2dConfig::default()
+        };
+        let written: Value = serde_json::from_str(&config.to_json()).unwrap();
+        assert_eq!(written["attention_head_dim"], Value::Null);
+        assert_eq!(written["mid_block_type"], "UNetMidBlock2D");
+        assert_eq!(written["_class_name"], "UNet2DModel");
+        assert_eq!(written["down_block_types"][1], "AttnDownBlock2D");
+    }
+
+    #[test]
+    fn the_config_of_an_old_hub_model_is_read() {
+        let json = r#"{
+            "_class_name": "UNet2DModel", "_diffusers_version": "0.0.4", "act_fn": "swish",
+            "attention_head_dim": null, "block_out_channels": [128, 256], "center_input_sample": false,
+            "down_block_types": ["UNetResDownBlock2D", "UNetResAttnDownBlock2D"], "downsample_padding": 0,
+            "flip_sin_to_cos": false, "freq_shift": 1, "mid_block_scale_factor": 1, "norm_eps": 1e-06,
+            "sample_size": 32, "up_block_types": ["AttnUpBlock2D", "UpBlock2D"]
+        }"#;
+        let config = UNet2dConfig::from_json(json).unwrap();
+        assert_eq!(config.attention_head_dim, None);
+        assert_eq!(config.norm_eps, 1e-6);
+        assert_eq!(config.mid_block_type, Some(MidBlockType::UNetMidBlock2D));
+    }
+
+    #[test]
+    fn refusals_name_the_key_the_value_and_what_is_valid() {
+        let refusal = unet_refusal(r#"{"down_block_types": ["SkipDownBlock2D"]}"#);
+        for part in ["`down_block_types`", "SkipDownBlock2D", "AttnDownBlock2D"] {
+            assert!(refusal.contains(part), "{refusal}");
+        }
+        let refusal = unet_refusal(r#"{"mid_block_type": "UNetMidBlock2DCrossAttn"}"#);
+        for part in [
+            "`mid_block_type`",
+            "UNetMidBlock2DCrossAttn",
+            "`UNetMidBlock2D`",
+        ] {
+            assert!(refusal.contains(part), "{refusal}");
+        }
+        let refusal = unet_refusal(r#"{"cross_attention_dim": 768}"#);
+        for part in ["`cross_attention_dim`", "768", "attention_head_dim"] {
+            assert!(refusal.contains(part), "{refusal}");
+        }
+        let refusal = unet_refusal(r#"{"layers_per_block": "two"}"#);
+        assert!(
+            refusal.contains("`layers_per_block` = \"two\""),
+            "{refusal}"
+        );
+    }
+
+    #[test]
+    fn another_class_or_no_object_is_refused() {
+        assert!(unet_refusal(r#"{"_class_name": "VQModel"}"#).contains("`UNet2DModel` is needed"));
+        assert!(unet_refusal("[1, 2]").contains("not a JSON object"));
+        assert!(unet_refusal("{").contains("not a JSON object"));
+    }
+
+    #[test]
+    fn impossible_unets_are_refused_by_the_key_to_change() {
+        let cases = [
+            (r#"{"norm_num_groups": 33}"#, "`norm_num_groups` = 33"),
+            (r#"{"norm_num_groups": 0}"#, "`norm_num_groups` = 0"),
+            (
+                r#"{"attn_norm_num_groups": 5}"#,
+                "`attn_norm_num_groups` = 5",
+            ),
+            (r#"{"attention_head_dim": 0}"#, "`attention_head_dim` = 0"),
+            (r#"{"attention_head_dim": 449}"#, "the 448 channels"),
+            (
+                r#"{"block_out_channels": [32, 64]}"#,
+                "`down_block_types` = 4",
+            ),
+            (r#"{"block_out_channels": []}"#, "`block_out_channels` = []"),
+            (
+                r#"{"block_out_channels": [32, 64, 0, 64]}"#,
+                "`block_out_channels` = 0",
+            ),
+            (
+                r#"{"block_out_channels": [32, 64, 64, 1000000000]}"#,
+                "`block_out_channels` = 1000000000",
+            ),
+            (r#"{"in_channels": 18446744073709551615}"#, "`in_channels`"),
+            (r#"{"layers_per_block": 0}"#, "`layers_per_block` = 0"),
+            (r#"{"sample_size": 28}"#, "multiple of 8"),
+            (r#"{"sample_size": [32, 20]}"#, "`sample_size` = 20"),
+            (r#"{"sample_size": 0}"#, "`sample_size` = 0"),
+            (r#"{"sample_size": "big"}"#, "[height, width]"),
+            (r#"{"downsample_padding": 2}"#, "`downsample_padding` = 2"),
+            (r#"{"freq_shift": 112}"#, "`freq_shift` = 112"),
+            (r#"{"dropout": 1.0}"#, "`dropout` = 1.0"),
+            (r#"{"norm_eps": 0.0}"#, "`norm_eps` = 0.0"),
+            (
+                r#"{"mid_block_scale_factor": 0}"#,
+                "`mid_block_scale_factor` = 0.0",
+            ),
+            (
+                r#"{"time_embedding_type": "learned"}"#,
+                "`num_train_timesteps` = null",
+            ),
+            (r#"{"time_embedding_dim": 0}"#, "`time_embedding_dim` = 0"),
+            (r#"{"num_class_embeds": 0}"#, "`num_class_embeds` = 0"),
+        ];
+        for (json, part) in cases {
+            let refusal = unet_refusal(json);
+            assert!(refusal.contains(part), "{json}: {refusal}");
+        }
+    }
+
+    #[test]
+    fn impossible_vqvaes_are_refused_by_the_key_to_change() {
+        let cases = [
+            (r#"{"norm_type": "spatial"}"#, "`norm_type` = \"spatial\""),
+            (r#"{"act_fn": "mish"}"#, "`act_fn` = \"mish\""),
+            (r#"{"norm_num_groups": 48}"#, "`norm_num_groups` = 48"),
+            (r#"{"num_vq_embeddings": 0}"#, "`num_vq_embeddings` = 0"),
+            (r#"{"vq_embed_dim": 0}"#, "`vq_embed_dim` = 0"),
+            (r#"{"latent_channels": 0}"#, "`latent_channels` = 0"),
+            (r#"{"scaling_factor": -1.0}"#, "`scaling_factor` = -1.0"),
+            (r#"{"down_block_types": []}"#, "`down_block_types` = 0"),
+            (r#"{"up_block_types": ["UpBlock2D"]}"#, "UpDecoderBlock2D"),
+        ];
+        for (json, part) in cases {
+            let refusal = VqVaeConfig::from_json(json).unwrap_err().to_string();
+            assert!(refusal.contains(part), "{json}: {refusal}");
+        }
+    }
+
+    #[test]
+    fn a_network_that_fits_no_memory_is_refused_before_it_is_made() {
+        let config = UNet2dConfig {
+            block_out_channels: vec![4096; 4],
+            layers_per_block: 64,
+            ..UNet2dConfig::default()
+        };
+        let refusal = config.init(&burn::tensor::Device::flex(), 0).unwrap_err();
+        assert!(
+            refusal.to_string().contains("parameters, more than"),
+            "{refusal}"
+        );
+    }
+
+    proptest::proptest! {
+        #[test]
+        fn no_text_panics(text in ".*", value in "-?[0-9]{1,20}") {
+            let _ = UNet2dConfig::from_json(&text);
+            for key in to_map(&UNet2dConfig::default()).keys() {
+                let _ = UNet2dConfig::from_json(&format!(r#"{{"{key}": {value}}}"#));
+                let _ = UNet2dConfig::from_json(&format!(r#"{{"{key}": [{value}]}}"#));
+            }
         }
     }
 }

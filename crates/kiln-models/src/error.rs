@@ -38,6 +38,16 @@ pub enum ConfigError {
         /// What is wrong with it and what would be valid.
         problem: String,
     },
+    /// Every option is possible, but together they make a network that no machine here holds.
+    #[error(
+        "the config makes a network of {parameters} parameters, more than {most}; make it narrower or shallower"
+    )]
+    TooLarge {
+        /// How many parameters it would have.
+        parameters: usize,
+        /// How many are allowed.
+        most: usize,
+    },
 }
 
 /// A weights file that does not fit its model, or cannot be read or written.

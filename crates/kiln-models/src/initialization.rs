@@ -109,3 +109,144 @@ fn draw(law: Law, seed: u64, key: &str, count: usize) -> Vec<f32> {
     };
     (0..count).map(|_| value()).collect()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::parameters::Parameter;
+    use crate::{TimeEmbeddingType, UNet2d, UNet2dConfig, VqVaeConfig};
+
+    fn unet_config() -> UNet2dConfig {
+        UNet2dConfig {
+            down_block_types: vec![crate::DownBlockType::AttnDownBlock2D],
+            up_block_types: vec![crate::UpBlockType::UpBlock2D],
+            block_out_channels: vec![32],
+            norm_num_groups: 8,
+            num_class_embeds: Some(64),
+            time_embedding_type: TimeEmbeddingType::Fourier,
+            ..UNet2dConfig::default()
+        }
+    }
+
+    fn unet(seed: u64) -> UNet2d {
+        unet_config().init(&Device::flex(), seed).unwrap()
+    }
+
+    fn values(module: &impl Module) -> Vec<(String, Vec<f32>)> {
+        let parameters = Parameter::all_of(module).into_iter();
+        parameters
+            .map(|(key, parameter)| (key, parameter.values))
+            .collect()
+    }
+
+    #[test]
+    fn a_seed_decides_all_and_another_seed_changes_all() {
+        // The process-wide generator has no say.
+        Device::flex().seed(1);
+        let first = values(&unet(0));
+        Device::flex().seed(2);
+        assert_eq!(values(&unet(0)), first);
+        for ((key, values), (_, others)) in values(&unet(1)).iter().zip(&first) {
+            assert_eq!(values == others, key.contains("norm"), "{key}");
+        }
+    }
+
+    #[test]
+    fn a_parameter_does_not_depend_on_the_rest_of_the_network() {
+        let deeper = UNet2dConfig {
+            layers_per_block: 3,
+            ..unet_config()
+        };
+        let deeper = deeper.init(&Device::flex(), 0).unwrap();
+        let key = "down_blocks.0.attentions.1.to_q.weight";
+        assert_eq!(
+            Parameter::all_of(&deeper)[key].values,
+            Parameter::all_of(&unet(0))[key].values
+        );
+    }
+
+    #[test]
+    fn laws_are_those_of_pytorch() {
+        for (key, values) in values(&unet(0)) {
+            let count = values.len() as f32;
+            let greatest = values
+                .iter()
+                .fold(0.0f32, |max, value| max.max(value.abs()));
+            let deviation = (values.iter().map(|value| value * value).sum::<f32>() / count).sqrt();
+            let uniform = |fan_in: f32| {
+                let bound = fan_in.sqrt().recip();
+                assert!(
+                    greatest <= bound && greatest > 0.9 * bound,
+                    "{key}: {greatest}"
+                );
+                let expected = bound / 3.0f32.sqrt();
+                assert!(
+                    (deviation / expected - 1.0).abs() < 0.2,
+                    "{key}: {deviation}"
+                );
+            };
+            let normal = |expected: f32| {
+                assert!(
+                    (deviation / expected - 1.0).abs() < 0.3,
+                    "{key}: {deviation}"
+                );
+                assert!(greatest > 1.5 * expected, "{key}: {greatest}");
+            };
+            match key.as_str() {
+                key if key.contains("norm") && key.ends_with("weight") => {
+                    assert!(values.iter().all(|&value| value == 1.0), "{key}");
+                }
+                key if key.contains("norm") => {
+                    assert!(values.iter().all(|&value| value == 0.0), "{key}");
+                }
+                // Inputs: 128 of the second linear layer and of the projections of time, 64 of the first.
+                "time_embedding.linear_1.weight" => uniform(64.0),
+                "time_embedding.linear_2.weight" | "time_embedding.linear_2.bias" => uniform(128.0),
+                "down_blocks.0.resnets.0.conv1.weight" => uniform(9.0 * 32.0),
+                "down_blocks.0.resnets.0.time_emb_proj.bias" => uniform(128.0),
+                "down_blocks.0.attentions.0.to_q.weight" => uniform(32.0),
+                "conv_in.weight" => uniform(27.0),
+                "class_embedding.weight" => normal(1.0),
+                "time_proj.weight" => normal(16.0),
+                _ => assert!(greatest > 0.0 && greatest < 1.0, "{key}: {greatest}"),
+            }
+        }
+    }
+
+    #[test]
+    fn codes_start_near_zero() {
+        let config = VqVaeConfig {
+            num_vq_embeddings: 50,
+            ..VqVaeConfig::default()
+        };
+        let model = config.init(&Device::flex(), 0).unwrap();
+        let codes = &Parameter::all_of(&model)["quantize.embedding.weight"].values;
+        let greatest = codes.iter().fold(0.0f32, |max, code| max.max(code.abs()));
+        assert!(greatest <= 1.0 / 50.0 && greatest > 0.9 / 50.0);
+    }
+
+    #[test]
+    fn all_but_random_frequencies_are_trained() {
+        struct Frozen(Vec<String>, KeyPath);
+        impl burn::module::ModuleVisitor for Frozen {
+            fn enter_module(&mut self, name: &str, container_type: &str) {
+                self.1.enter(name, container_type);
+            }
+            fn exit_module(&mut self, _name: &str, _container_type: &str) {
+                self.1.exit();
+            }
+            fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
+                if !param.val().is_require_grad() {
+                    self.0.push(self.1.key());
+                }
+            }
+        }
+        let network = unet_config().init(&Device::flex().autodiff(), 0).unwrap();
+        let mut frozen = Frozen(Vec::new(), KeyPath::default());
+        network.visit(&mut frozen);
+        assert_eq!(frozen.0, ["time_proj.weight"]);
+        let mut frozen = Frozen(Vec::new(), KeyPath::default());
+        unet(0).train().visit(&mut frozen);
+        assert_eq!(frozen.0, ["time_proj.weight"]);
+    }
+}

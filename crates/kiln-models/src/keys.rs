@@ -66,3 +66,72 @@ pub(crate) fn current_key(key: &str) -> String {
     }
     parts.join(".")
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn path(segments: &[(&str, &str)]) -> KeyPath {
+        let mut path = KeyPath::default();
+        for (name, container) in segments {
+            path.enter(name, container);
+        }
+        path
+    }
+
+    #[test]
+    fn enums_and_normalisations_are_named_as_in_diffusers() {
+        let downsampler = path(&[
+            ("downsamplers", "Struct:DownBlock"),
+            ("0", "Vec"),
+            ("Residual", "Enum:Downsampler"),
+            ("norm1", "Struct:ResidualBlock"),
+            ("beta", "Struct:GroupNorm"),
+        ]);
+        assert_eq!(downsampler.key(), "downsamplers.0.norm1.bias");
+        assert!(!downsampler.is_transposed());
+    }
+
+    #[test]
+    fn only_matrices_of_linear_layers_are_transposed() {
+        assert!(path(&[("to_q", "Struct:Attention"), ("weight", "Struct:Linear")]).is_transposed());
+        assert!(!path(&[("to_q", "Struct:Attention"), ("bias", "Struct:Linear")]).is_transposed());
+        assert!(
+            !path(&[("conv_in", "Struct:UNet2d"), ("weight", "Struct:Conv2d")]).is_transposed()
+        );
+        assert!(
+            !path(&[
+                ("embedding", "Struct:VectorQuantizer"),
+                ("weight", "Struct:Embedding")
+            ])
+            .is_transposed()
+        );
+    }
+
+    #[test]
+    fn leaving_a_module_shortens_the_key() {
+        let mut path = path(&[
+            ("mid_block", "Struct:UNet2d"),
+            ("resnets", "Struct:MidBlock"),
+        ]);
+        path.exit();
+        assert_eq!(path.key(), "mid_block");
+        assert_eq!(path.owner(), "UNet2d");
+    }
+
+    #[test]
+    fn old_keys_are_renamed_only_in_attention() {
+        assert_eq!(
+            current_key("mid_block.attentions.0.proj_attn.weight"),
+            "mid_block.attentions.0.to_out.0.weight"
+        );
+        for key in [
+            "query.weight",
+            "mid_block.query.0.key.weight",
+            "",
+            "attentions.0.group_norm.weight",
+        ] {
+            assert_eq!(current_key(key), key);
+        }
+    }
+}

@@ -25,12 +25,13 @@
 
 #![recursion_limit = "256"]
 
-pub mod blocks;
+mod blocks;
 mod config;
 pub mod ema;
 mod error;
 mod initialization;
 mod keys;
+mod parameters;
 pub mod quantizer;
 mod unet;
 mod vqvae;

@@ -5,7 +5,7 @@ use std::fs::{self, File};
 use std::io::{self, BufWriter, Write};
 use std::path::{Path, PathBuf};
 
-use burn::module::{Module, ModuleMapper, ModuleVisitor, Param};
+use burn::module::{Module, ModuleMapper, Param};
 use burn::tensor::{Tensor, TensorData};
 use half::{bf16, f16};
 use safetensors::tensor::TensorView;
@@ -14,6 +14,7 @@ use serde_json::{Map, Value, json};
 
 use crate::WeightsError;
 use crate::keys::{KeyPath, current_key};
+use crate::parameters::Parameter;
 
 /// The type of the numbers in a weights file.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -44,7 +45,7 @@ pub fn load_weights<M: Module>(module: M, path: &Path) -> Result<M, WeightsError
 /// differs; if a number is not finite. All of it is found before the module is touched.
 pub fn load_weights_from_bytes<M: Module>(module: M, bytes: &[u8]) -> Result<M, WeightsError> {
     let file = SafeTensors::deserialize(bytes)?;
-    let parameters = Listing::of(&module, Values::Left);
+    let parameters = Parameter::shapes_of(&module);
 
     let mut tensors: BTreeMap<String, TensorView> = BTreeMap::new();
     let mut unused = Vec::new();
@@ -99,7 +100,7 @@ pub fn save_weights<M: Module>(
     metadata: &BTreeMap<String, String>,
 ) -> Result<(), WeightsError> {
     let mut tensors = BTreeMap::new();
-    for (key, parameter) in Listing::of(module, Values::Read) {
+    for (key, parameter) in Parameter::all_of(module) {
         let mut values = parameter.values;
         if let (true, [rows, columns]) = (parameter.transposed, &parameter.shape[..]) {
             values = transposed(&values, *columns, *rows);
@@ -121,70 +122,6 @@ pub fn save_weights<M: Module>(
         path: path.to_owned(),
         source,
     })
-}
-
-/// A parameter as a file has it.
-struct Parameter {
-    /// In PyTorch's layout.
-    shape: Vec<usize>,
-    /// Whether Burn's layout is the other way round.
-    transposed: bool,
-    /// In Burn's layout; empty if they were [left](Values::Left).
-    values: Vec<f32>,
-}
-
-/// Whether a [`Listing`] reads the parameters' values, which makes a fresh module draw them.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Values {
-    Read,
-    Left,
-}
-
-/// Collects the parameters of a module under their keys.
-struct Listing {
-    path: KeyPath,
-    values: Values,
-    parameters: BTreeMap<String, Parameter>,
-}
-
-impl Listing {
-    fn of<M: Module>(module: &M, values: Values) -> BTreeMap<String, Parameter> {
-        let mut listing = Self {
-            path: KeyPath::default(),
-            values,
-            parameters: BTreeMap::new(),
-        };
-        module.visit(&mut listing);
-        listing.parameters
-    }
-}
-
-impl ModuleVisitor for Listing {
-    fn enter_module(&mut self, name: &str, container_type: &str) {
-        self.path.enter(name, container_type);
-    }
-
-    fn exit_module(&mut self, _name: &str, _container_type: &str) {
-        self.path.exit();
-    }
-
-    fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
-        let mut shape = param.lazy_shape().to_vec();
-        let transposed = self.path.is_transposed();
-        if transposed {
-            shape.reverse();
-        }
-        let values = match self.values {
-            Values::Read => param.val().into_data().iter::<f32>().collect(),
-            Values::Left => Vec::new(),
-        };
-        let parameter = Parameter {
-            shape,
-            transposed,
-            values,
-        };
-        self.parameters.insert(self.path.key(), parameter);
-    }
 }
 
 /// Puts values, in Burn's layout, in place of a module's parameters of the same key.

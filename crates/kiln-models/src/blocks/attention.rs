@@ -15,7 +15,7 @@ use super::{BlockOptions, group_norm};
 /// Q, K, V = to_q(h), to_k(h), to_v(h),  h = group_norm(x)
 /// ```
 #[derive(Module, Debug)]
-pub struct Attention {
+pub(crate) struct Attention {
     group_norm: Option<GroupNorm>,
     to_q: Linear,
     to_k: Linear,
@@ -53,7 +53,7 @@ impl Attention {
     }
 
     /// `[batch, channels, height, width]`, in and out.
-    pub fn forward(&self, x: Tensor<4>) -> Tensor<4> {
+    pub(crate) fn forward(&self, x: Tensor<4>) -> Tensor<4> {
         let [batch, channels, height, width] = x.dims();
         let positions = height * width;
         let hidden = match &self.group_norm {

@@ -16,7 +16,7 @@ pub(crate) struct DownBlockShape {
 /// halving. It is diffusers' `DownBlock2D`, `AttnDownBlock2D`, `DownEncoderBlock2D` and
 /// `AttnDownEncoderBlock2D`.
 #[derive(Module, Debug)]
-pub struct DownBlock {
+pub(crate) struct DownBlock {
     resnets: Vec<ResidualBlock>,
     /// As many as `resnets`, or none.
     attentions: Vec<Attention>,
@@ -52,7 +52,7 @@ impl DownBlock {
     /// the same size in the innermost level.
     ///
     /// `keep` is shown the output of every layer and of the halving: a U-Net's skips.
-    pub fn forward(
+    pub(crate) fn forward(
         &self,
         x: Tensor<4>,
         time: Option<&Tensor<2>>,

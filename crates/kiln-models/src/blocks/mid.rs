@@ -14,7 +14,7 @@ pub(crate) struct MidBlockShape {
 
 /// diffusers' `UNetMidBlock2D`: residual block, attention (if it has it), residual block.
 #[derive(Module, Debug)]
-pub struct MidBlock {
+pub(crate) struct MidBlock {
     /// One, or none.
     attentions: Vec<Attention>,
     /// Two.
@@ -43,7 +43,7 @@ impl MidBlock {
     }
 
     /// `[batch, channels, height, width]`, in and out.
-    pub fn forward(&self, x: Tensor<4>, time: Option<&Tensor<2>>) -> Tensor<4> {
+    pub(crate) fn forward(&self, x: Tensor<4>, time: Option<&Tensor<2>>) -> Tensor<4> {
         let mut hidden = x;
         for (layer, block) in self.resnets.iter().enumerate() {
             hidden = block.forward(hidden, time);

@@ -13,18 +13,14 @@ mod resample;
 mod residual;
 mod up;
 
-pub use attention::Attention;
-pub use down::DownBlock;
-pub use mid::MidBlock;
-pub use resample::{Downsample, Downsampler, Upsample, Upsampler};
-pub use residual::ResidualBlock;
-pub use up::UpBlock;
-
+pub(crate) use attention::Attention;
 pub(crate) use convolution::{conv1x1, conv3x3, convolve};
-pub(crate) use down::DownBlockShape;
-pub(crate) use mid::MidBlockShape;
+pub(crate) use down::{DownBlock, DownBlockShape};
+pub(crate) use mid::{MidBlock, MidBlockShape};
 pub(crate) use norm::{group_norm, norm_silu};
-pub(crate) use up::UpBlockShape;
+pub(crate) use resample::{Downsampler, Upsampler};
+pub(crate) use residual::ResidualBlock;
+pub(crate) use up::{UpBlock, UpBlockShape};
 
 use burn::tensor::Device;
 use serde::{Deserialize, Serialize};

@@ -12,13 +12,13 @@ use super::{BlockOptions, Resampling, ResidualBlock, conv3x3, convolve};
 
 /// A 3x3 convolution of stride 2.
 #[derive(Module, Debug)]
-pub struct Downsample {
+pub(crate) struct Downsample {
     conv: Conv2d,
 }
 
 /// Every pixel repeated 2x2, then a 3x3 convolution.
 #[derive(Module, Debug)]
-pub struct Upsample {
+pub(crate) struct Upsample {
     conv: Conv2d,
 }
 
@@ -28,7 +28,7 @@ pub struct Upsample {
     clippy::large_enum_variant,
     reason = "a network holds a handful of these, and a module cannot be boxed"
 )]
-pub enum Downsampler {
+pub(crate) enum Downsampler {
     /// A convolution of stride 2.
     Convolution(Downsample),
     /// A residual block that averages 2x2 pixels.
@@ -41,7 +41,7 @@ pub enum Downsampler {
     clippy::large_enum_variant,
     reason = "a network holds a handful of these, and a module cannot be boxed"
 )]
-pub enum Upsampler {
+pub(crate) enum Upsampler {
     /// Pixels repeated 2x2, and a convolution.
     Convolution(Upsample),
     /// A residual block that repeats pixels 2x2.
@@ -66,7 +66,7 @@ impl Downsampler {
     }
 
     /// `[batch, channels, height, width]` to `[batch, channels, height / 2, width / 2]`.
-    pub fn forward(&self, x: Tensor<4>, time: Option<&Tensor<2>>) -> Tensor<4> {
+    pub(crate) fn forward(&self, x: Tensor<4>, time: Option<&Tensor<2>>) -> Tensor<4> {
         match self {
             Self::Convolution(downsample) => convolve(&downsample.conv, x),
             Self::Residual(block) => block.forward(x, time),
@@ -93,7 +93,7 @@ impl Upsampler {
     }
 
     /// `[batch, channels, height, width]` to `[batch, channels, 2 height, 2 width]`.
-    pub fn forward(&self, x: Tensor<4>, time: Option<&Tensor<2>>) -> Tensor<4> {
+    pub(crate) fn forward(&self, x: Tensor<4>, time: Option<&Tensor<2>>) -> Tensor<4> {
         match self {
             Self::Convolution(upsample) => convolve(&upsample.conv, repeat_2x2(x)),
             Self::Residual(block) => block.forward(x, time),

@@ -24,7 +24,7 @@ pub(crate) enum Resolution {
 /// out = (shortcut(x) + conv2(dropout(silu(h)))) / output_scale_factor
 /// ```
 #[derive(Module, Debug)]
-pub struct ResidualBlock {
+pub(crate) struct ResidualBlock {
     norm1: GroupNorm,
     conv1: Conv2d,
     time_emb_proj: Option<Linear>,
@@ -82,7 +82,7 @@ impl ResidualBlock {
     ///
     /// `time` is the SiLU of the time embedding, `[batch, time_channels]`: every block needs it, so
     /// it is computed once for all.
-    pub fn forward(&self, x: Tensor<4>, time: Option<&Tensor<2>>) -> Tensor<4> {
+    pub(crate) fn forward(&self, x: Tensor<4>, time: Option<&Tensor<2>>) -> Tensor<4> {
         let hidden = norm_silu(&self.norm1, x.clone());
         let (shortcut, hidden) = match self.resolution {
             Resolution::Kept => (x, hidden),

@@ -16,7 +16,7 @@ pub(crate) struct UpBlockShape {
 /// doubling. It is diffusers' `UpBlock2D`, `AttnUpBlock2D`, `UpDecoderBlock2D` and
 /// `AttnUpDecoderBlock2D`.
 #[derive(Module, Debug)]
-pub struct UpBlock {
+pub(crate) struct UpBlock {
     resnets: Vec<ResidualBlock>,
     /// As many as `resnets`, or none.
     attentions: Vec<Attention>,
@@ -48,7 +48,7 @@ impl UpBlock {
     /// size in the outermost level.
     ///
     /// `join` is applied before every layer: a U-Net joins its skips there.
-    pub fn forward(
+    pub(crate) fn forward(
         &self,
         x: Tensor<4>,
         time: Option<&Tensor<2>>,

@@ -71,7 +71,7 @@ pub enum ResampleType {
 
 /// The side of the samples, or their height and width.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(untagged)]
+#[serde(untagged, expecting = "expected a number or [height, width]")]
 pub enum SampleSize {
     /// Height and width.
     Square(usize),

@@ -17,9 +17,10 @@ use burn::tensor::{Device, Int, Tensor};
 
 use crate::ConfigError;
 use crate::blocks::{
-    BlockOptions, DownBlock, DownBlockShape, MidBlock, MidBlockShape, Resampling, UpBlock,
-    UpBlockShape, conv3x3, convolve, group_norm, norm_silu,
+    BlockOptions, DownBlock, DownBlockShape, MidBlock, MidBlockShape, Resampling, TimeScaleShift,
+    UpBlock, UpBlockShape, conv3x3, convolve, group_norm, norm_silu,
 };
+use crate::config::require_size;
 use crate::initialization::seeded;
 use time::{TimeProjection, TimestepEmbedding};
 
@@ -55,7 +56,7 @@ impl UNet2dConfig {
     /// the same on every device.
     ///
     /// # Errors
-    /// Those of [`Self::validate`].
+    /// Those of [`Self::validate`], and if the network would have billions of parameters.
     pub fn init(&self, device: &Device, seed: u64) -> Result<UNet2d, ConfigError> {
         self.validate()?;
         let time_channels = self.time_channels();
@@ -82,6 +83,7 @@ impl UNet2dConfig {
             conv_out: conv3x3(outermost, self.out_channels, device),
             config: self.clone(),
         };
+        require_size(&network)?;
         Ok(seeded(network, seed))
     }
 
@@ -117,7 +119,6 @@ impl UNet2dConfig {
     }
 
     fn mid_block(&self, options: &BlockOptions) -> Option<MidBlock> {
-        use crate::blocks::TimeScaleShift;
         let MidBlockType::UNetMidBlock2D = self.mid_block_type?;
         let default_groups = (self.resnet_time_scale_shift == TimeScaleShift::Default)
             .then_some(self.norm_num_groups);
@@ -189,8 +190,8 @@ impl UNet2d {
     /// those.
     ///
     /// # Panics
-    /// If labels are given to a network without classes or the other way round, and if height or width
-    /// do not halve between all levels.
+    /// If labels are given to a network without classes or the other way round, if height or width do not
+    /// halve between all levels, and if a label or a `learned` timestep has no row in its table.
     pub fn forward(
         &self,
         sample: Tensor<4>,
@@ -253,5 +254,99 @@ impl UNet2d {
             }
             TimeEmbeddingType::Positional | TimeEmbeddingType::Learned => output,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use burn::tensor::Distribution;
+
+    fn config() -> UNet2dConfig {
+        UNet2dConfig {
+            in_channels: 2,
+            out_channels: 2,
+            down_block_types: vec![DownBlockType::DownBlock2D, DownBlockType::AttnDownBlock2D],
+            up_block_types: vec![UpBlockType::AttnUpBlock2D, UpBlockType::UpBlock2D],
+            block_out_channels: vec![8, 16],
+            norm_num_groups: 4,
+            layers_per_block: 1,
+            ..UNet2dConfig::default()
+        }
+    }
+
+    fn sample(shape: [usize; 4], device: &Device) -> Tensor<4> {
+        Tensor::random(shape, Distribution::Normal(0.0, 1.0), device)
+    }
+
+    #[test]
+    fn keeps_the_size_of_any_image_that_halves() {
+        let device = Device::flex();
+        let network = config().init(&device, 0).unwrap();
+        for shape in [[1, 2, 8, 8], [3, 2, 4, 10], [2, 2, 2, 2]] {
+            let timesteps = Tensor::full([shape[0]], 12.0, &device);
+            let prediction = network.forward(sample(shape, &device), timesteps, None);
+            assert_eq!(prediction.dims(), shape);
+        }
+    }
+
+    #[test]
+    fn images_of_a_batch_do_not_see_each_other() {
+        let device = Device::flex();
+        let network = config().init(&device, 0).unwrap();
+        let samples = sample([3, 2, 8, 8], &device);
+        let timesteps = Tensor::from_data([3.0, 500.0, 999.0], &device);
+        let all = network.forward(samples.clone(), timesteps.clone(), None);
+        for image in 0..3 {
+            let alone = network.forward(
+                samples.clone().narrow(0, image, 1),
+                timesteps.clone().narrow(0, image, 1),
+                None,
+            );
+            let difference = (alone - all.clone().narrow(0, image, 1)).abs().max();
+            assert!(difference.into_scalar::<f32>() < 1e-5);
+        }
+    }
+
+    #[test]
+    fn dropout_is_at_work_only_in_training() {
+        let dropping = UNet2dConfig {
+            dropout: 0.5,
+            ..config()
+        };
+        let device = Device::flex().autodiff();
+        let network = dropping.init(&device, 0).unwrap();
+        let samples = sample([1, 2, 8, 8], &device);
+        let time = Tensor::<1>::full([1], 10.0, &device);
+        let run = || {
+            network
+                .forward(samples.clone(), time.clone(), None)
+                .into_data()
+        };
+        assert_ne!(run(), run());
+        let (network, samples) = (network.valid(), samples.without_autodiff());
+        let time = time.without_autodiff();
+        let run = || {
+            network
+                .forward(samples.clone(), time.clone(), None)
+                .into_data()
+        };
+        assert_eq!(run(), run());
+    }
+
+    #[test]
+    #[should_panic(expected = "it needs class labels")]
+    fn a_conditional_network_asks_for_labels() {
+        let conditional = UNet2dConfig {
+            num_class_embeds: Some(3),
+            ..config()
+        };
+        let device = Device::flex();
+        let network = conditional.init(&device, 0).unwrap();
+        network.forward(
+            sample([1, 2, 4, 4], &device),
+            Tensor::ones([1], &device),
+            None,
+        );
     }
 }

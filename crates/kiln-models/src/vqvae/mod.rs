@@ -12,6 +12,7 @@ use burn::tensor::{Device, Int, Tensor};
 
 use crate::ConfigError;
 use crate::blocks::{BlockOptions, MidBlockShape, TimeScaleShift, conv1x1, convolve};
+use crate::config::require_size;
 use crate::initialization::seeded;
 use crate::quantizer::{Quantized, VectorQuantizer};
 use decoder::Decoder;
@@ -42,7 +43,7 @@ impl VqVaeConfig {
     /// same on every device. The codes are uniform in ±1 / `num_vq_embeddings`.
     ///
     /// # Errors
-    /// Those of [`Self::validate`].
+    /// Those of [`Self::validate`], and if the network would have billions of parameters.
     pub fn init(&self, device: &Device, seed: u64) -> Result<VqVae, ConfigError> {
         self.validate()?;
         let latent_dim = self.latent_dim();
@@ -64,6 +65,7 @@ impl VqVaeConfig {
             decoder: Decoder::new(self, &options),
             config: self.clone(),
         };
+        require_size(&model)?;
         Ok(seeded(model, seed))
     }
 
@@ -130,5 +132,56 @@ impl VqVae {
             self.decode_quantized(quantized.quantized.clone()),
             quantized,
         )
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use burn::tensor::Distribution;
+
+    fn model() -> VqVae {
+        let config = VqVaeConfig {
+            in_channels: 1,
+            out_channels: 1,
+            block_out_channels: vec![4, 8, 8],
+            down_block_types: vec![EncoderBlockType::DownEncoderBlock2D; 3],
+            up_block_types: vec![DecoderBlockType::UpDecoderBlock2D; 3],
+            norm_num_groups: 2,
+            num_vq_embeddings: 6,
+            vq_embed_dim: Some(5),
+            ..VqVaeConfig::default()
+        };
+        config.init(&Device::flex(), 0).unwrap()
+    }
+
+    #[test]
+    fn latents_are_smaller_by_the_downscale_factor() {
+        let model = model();
+        let images = Tensor::<4>::random([2, 1, 16, 8], Distribution::Default, &Device::flex());
+        assert_eq!(model.config().downscale_factor(), 4);
+        let latents = model.encode(images.clone());
+        assert_eq!(latents.dims(), [2, 5, 4, 2]);
+        let (reconstruction, quantized) = model.forward(images);
+        assert_eq!(reconstruction.dims(), [2, 1, 16, 8]);
+        assert_eq!(quantized.codes.dims(), [2, 4, 2]);
+    }
+
+    #[test]
+    fn decoding_latents_is_decoding_their_codes() {
+        let model = model();
+        let latents = Tensor::<4>::random([1, 5, 3, 3], Distribution::Default, &Device::flex());
+        let codes = model.quantize(latents.clone()).codes;
+        let of_codes = model.decode_quantized(model.lookup(codes));
+        let difference = (model.decode(latents) - of_codes).abs().max();
+        // Straight-through values z + (e - z) are rounded, and normalisations magnify that.
+        assert!(difference.into_scalar::<f32>() < 1e-4);
+    }
+
+    #[test]
+    fn a_measured_scaling_factor_goes_into_the_config() {
+        let model = model().with_scaling_factor(0.4);
+        assert_eq!(model.scaling_factor(), 0.4);
+        assert_eq!(model.config().scaling_factor, 0.4);
     }
 }

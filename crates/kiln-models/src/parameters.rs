@@ -1,0 +1,77 @@
+//! The parameters of a module as a weights file has them.
+
+use std::collections::BTreeMap;
+
+use burn::module::{Module, ModuleVisitor, Param};
+use burn::tensor::Tensor;
+
+use crate::keys::KeyPath;
+
+/// A parameter as a file has it.
+pub(crate) struct Parameter {
+    /// In PyTorch's layout.
+    pub shape: Vec<usize>,
+    /// Whether Burn's layout is the other way round.
+    pub transposed: bool,
+    /// In Burn's layout.
+    pub values: Vec<f32>,
+}
+
+impl Parameter {
+    /// A module's parameters under their diffusers keys.
+    pub(crate) fn all_of<M: Module>(module: &M) -> BTreeMap<String, Self> {
+        Listing::of(module, true)
+    }
+
+    /// As [`Self::all_of`] without the values, so that a fresh module need not draw them.
+    pub(crate) fn shapes_of<M: Module>(module: &M) -> BTreeMap<String, Self> {
+        Listing::of(module, false)
+    }
+}
+
+struct Listing {
+    path: KeyPath,
+    with_values: bool,
+    parameters: BTreeMap<String, Parameter>,
+}
+
+impl Listing {
+    fn of<M: Module>(module: &M, with_values: bool) -> BTreeMap<String, Parameter> {
+        let mut listing = Self {
+            path: KeyPath::default(),
+            with_values,
+            parameters: BTreeMap::new(),
+        };
+        module.visit(&mut listing);
+        listing.parameters
+    }
+}
+
+impl ModuleVisitor for Listing {
+    fn enter_module(&mut self, name: &str, container_type: &str) {
+        self.path.enter(name, container_type);
+    }
+
+    fn exit_module(&mut self, _name: &str, _container_type: &str) {
+        self.path.exit();
+    }
+
+    fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
+        let mut shape = param.lazy_shape().to_vec();
+        let transposed = self.path.is_transposed();
+        if transposed {
+            shape.reverse();
+        }
+        let values = if self.with_values {
+            param.val().into_data().iter::<f32>().collect()
+        } else {
+            Vec::new()
+        };
+        let parameter = Parameter {
+            shape,
+            transposed,
+            values,
+        };
+        self.parameters.insert(self.path.key(), parameter);
+    }
+}
