@@ -136,8 +136,9 @@ pub fn shadow_of<M: Module>(model: &M) -> M {
 
 /// `shadow = decay * shadow + (1 - decay) * model`, parameter by parameter.
 ///
-/// `shadow` must come from [`shadow_of`] the same model, since parameters are matched by their order. No
-/// gradient graph is kept.
+/// Parameters of `model` that take no gradient, such as a codebook that is an average already, are copied, as
+/// diffusers does. `shadow` must come from [`shadow_of`] the same model, since parameters are matched by their
+/// order. No gradient graph is kept.
 pub fn update<M: Module>(shadow: M, model: &M, decay: f64) -> M {
     let mut collected = Collected::default();
     model.visit(&mut collected);
@@ -147,19 +148,26 @@ pub fn update<M: Module>(shadow: M, model: &M, decay: f64) -> M {
     })
 }
 
-/// The same parameter (identity, place on the autodiff side, gradient setting) with another value.
+/// The same parameter with another value: what autodiff, an optimizer or a multi-device strategy has noted
+/// about it stays.
 pub(crate) fn replace_value<const D: usize>(
     parameter: Param<Tensor<D>>,
     value: Tensor<D>,
 ) -> Param<Tensor<D>> {
+    let id = parameter.id;
     parameter.map(|old| {
         let value = value.without_autodiff();
-        match old.gradient_checkpointing_strategy() {
-            None => value,
-            Some(strategy) => value
-                .autodiff()
-                .with_gradient_checkpointing_strategy(strategy)
-                .set_require_grad(old.is_require_grad()),
+        let Some(strategy) = old.gradient_checkpointing_strategy() else {
+            return value;
+        };
+        let value = value
+            .autodiff()
+            .with_gradient_checkpointing_strategy(strategy)
+            .set_require_grad(old.is_require_grad());
+        if old.is_distributed() {
+            value.set_distributed(id)
+        } else {
+            value
         }
     })
 }
@@ -175,34 +183,53 @@ impl ModuleMapper for Shadow {
     }
 }
 
-/// A model's weights in the order of its parameters. Each is a `Tensor<D>` of some `D`.
+/// A model's weights in the order of its parameters.
 #[derive(Default)]
 struct Collected {
-    weights: VecDeque<Box<dyn Any>>,
+    weights: VecDeque<Weight>,
+}
+
+struct Weight {
+    /// A `Tensor<D>` of some `D`.
+    value: Box<dyn Any>,
+    /// Whether it never takes a gradient. Off the autodiff side that cannot be told, and counts as no.
+    frozen: bool,
 }
 
 impl ModuleVisitor for Collected {
     fn visit_float<const D: usize>(&mut self, parameter: &Param<Tensor<D>>) {
-        let weight = parameter.val().without_autodiff();
-        self.weights.push_back(Box::new(weight));
+        let value = parameter.val();
+        self.weights.push_back(Weight {
+            frozen: value.is_autodiff() && !value.is_require_grad(),
+            value: Box::new(value.without_autodiff()),
+        });
     }
 }
 
 struct Average {
-    weights: VecDeque<Box<dyn Any>>,
+    weights: VecDeque<Weight>,
     decay: f64,
 }
 
 impl ModuleMapper for Average {
     fn map_float<const D: usize>(&mut self, parameter: Param<Tensor<D>>) -> Param<Tensor<D>> {
-        let weight = self.weights.pop_front();
-        let Some(Ok(weight)) = weight.map(|weight| weight.downcast::<Tensor<D>>()) else {
+        let matching = self
+            .weights
+            .pop_front()
+            .and_then(|Weight { value, frozen }| {
+                let value = value.downcast::<Tensor<D>>().ok()?;
+                Some((*value, frozen))
+            });
+        let Some((weight, frozen)) = matching else {
             debug_assert!(false, "the shadow has another structure than the model");
             return parameter;
         };
+        if frozen {
+            return replace_value(parameter, weight);
+        }
         let shadow = parameter.val().without_autodiff();
         // As diffusers does: what does not change keeps its exact value.
-        let difference = (shadow.clone() - *weight).mul_scalar(1.0 - self.decay);
+        let difference = (shadow.clone() - weight).mul_scalar(1.0 - self.decay);
         replace_value(parameter, shadow - difference)
     }
 }
@@ -295,6 +322,16 @@ mod tests {
         for (now, expected) in weights(&copied).iter().zip(weights(&moved)) {
             assert!((now - expected).abs() < 1e-6);
         }
+    }
+
+    #[test]
+    fn frozen_weights_are_copied() {
+        let Trained { model, shadow } = trained(&Device::flex().autodiff());
+        let mut moved = model.map(&mut Shifted);
+        moved.weight = moved.weight.set_require_grad(false);
+        let averaged = update(shadow, &moved, 0.75);
+        assert_eq!(averaged.weight.to_data(), moved.weight.to_data());
+        assert_ne!(weights(&averaged), weights(&moved));
     }
 
     struct Shifted;

@@ -92,13 +92,16 @@ impl CodebookConfig {
 
 /// Moving averages over the codes: what has to be kept from one optimizer step to the next.
 ///
-/// A Burn module, so that a checkpoint of the model it sits in holds it. Its parameters take no gradient.
+/// A Burn module, so that a checkpoint of the model it sits in holds it. No optimizer ever moves it:
+/// the one parameter with a gradient loses it in [`CodebookTraining::take`].
 #[derive(Module, Debug)]
 pub struct CodebookTraining {
     /// Moving average of how many positions choose each code in a step, `[codes]`: N in appendix A.1.
     usage: Param<Tensor<1>>,
     /// Moving average of the sum of these latents, `[codes, dimension]`: m in appendix A.1.
     sums: Param<Tensor<2>>,
+    /// Zeros, whose gradient is made to be the statistics, `[codes, 1 + 2 * dimension]`.
+    carrier: Param<Tensor<2>>,
 }
 
 impl CodebookTraining {
@@ -106,17 +109,18 @@ impl CodebookTraining {
     pub fn new(quantizer: &VectorQuantizer) -> Self {
         let weight = quantizer.embedding.weight.val();
         let codes = quantizer.codes();
-        let [code_count, _] = codes.dims();
-        let usage = Tensor::<1>::ones([code_count], &codes.device());
-        // Parameters live on an autodiff device if the codes do, without taking gradients.
-        let (usage, sums) = if weight.is_autodiff() {
-            (usage.autodiff(), codes.autodiff())
+        let [code_count, dimension] = codes.dims();
+        let device = weight.device();
+        // Parameters live on the autodiff side if the codes do.
+        let sums = if weight.is_autodiff() {
+            codes.autodiff()
         } else {
-            (usage, codes)
+            codes
         };
         Self {
-            usage: Param::from_tensor(usage).set_require_grad(false),
+            usage: Param::from_tensor(Tensor::ones([code_count], &device)).set_require_grad(false),
             sums: Param::from_tensor(sums).set_require_grad(false),
+            carrier: Param::from_tensor(Tensor::zeros([code_count, 1 + 2 * dimension], &device)),
         }
     }
 
@@ -125,17 +129,22 @@ impl CodebookTraining {
         self.usage.val().without_autodiff()
     }
 
-    /// Hands statistics on as if they were a parameter's gradient, which Burn's accumulator and its
-    /// multi-device strategies sum. Must come after the real gradients were collected and scaled.
+    /// A term for the loss, `[1]`, that is zero and whose gradient is the statistics: so they are summed over
+    /// micro-batches and devices by whatever sums gradients. To be added after the loss was scaled.
+    pub fn carry(&self, statistics: CodeStatistics) -> Tensor<1> {
+        (self.carrier.val() * statistics.packed()).sum()
+    }
+
+    /// The same for gradients that are there already. Not for Burn's `ddp`, which reduces within `backward`.
     pub fn register(&self, statistics: CodeStatistics, gradients: &mut GradientsParams) {
-        gradients.register(self.sums.id, statistics.packed());
+        gradients.register(self.carrier.id, statistics.packed());
     }
 
     /// Takes the summed statistics back out of the gradients. Must come before clipping and the optimizer.
     ///
-    /// `None` if no shard registered any.
+    /// `None` if no shard contributed any.
     pub fn take(&self, gradients: &mut GradientsParams) -> Option<CodeStatistics> {
-        let packed = gradients.remove::<2>(self.sums.id)?;
+        let packed = gradients.remove::<2>(self.carrier.id)?;
         Some(CodeStatistics::unpacked(packed.without_autodiff()))
     }
 
@@ -188,6 +197,7 @@ impl CodebookTraining {
         let state = Self {
             usage: replace_value(self.usage, usage),
             sums: replace_value(self.sums, sums),
+            carrier: self.carrier,
         };
         let quantizer = quantizer.with_codes(codes);
         // With normalisation the stored codes have length one, too.
@@ -278,12 +288,13 @@ mod tests {
                     .min_by(|&a, &b| distance(a).total_cmp(&distance(b)))
                     .expect("there are codes");
                 counts[nearest] += 1.0;
-                for axis in 0..DIMENSION {
-                    new_sums[nearest * DIMENSION + axis] += row[axis];
+                let sum = &mut new_sums[nearest * DIMENSION..][..DIMENSION];
+                for (sum, value) in sum.iter_mut().zip(row) {
+                    *sum += value;
                 }
             }
-            for code in 0..CODES {
-                usage[code] = 0.9 * usage[code] + 0.1 * counts[code];
+            for (usage, count) in usage.iter_mut().zip(&counts) {
+                *usage = 0.9 * *usage + 0.1 * count;
             }
             let total: f64 = usage.iter().sum();
             for (index, code) in codes.iter_mut().enumerate() {
@@ -388,20 +399,25 @@ mod tests {
         let trained = Trained { quantizer, state };
         let latents = latents(&device);
         let whole = statistics(&trained.quantizer, &latents, 3);
-
-        let mut accumulator = GradientsAccumulator::new();
-        for first_image in [0, 2] {
+        let shard = |first_image: usize| {
             let latents = latents.clone().narrow(0, first_image, 2);
             let codes = trained.quantizer.nearest(latents.clone());
             let position = BatchPosition {
                 first_image,
                 ..whole_batch(3)
             };
-            let shard = trained.quantizer.statistics(latents, codes, position);
-            let mut gradients = GradientsParams::new();
-            trained.state.register(shard, &mut gradients);
-            accumulator.accumulate(&trained, gradients);
-        }
+            trained.quantizer.statistics(latents, codes, position)
+        };
+
+        let mut accumulator = GradientsAccumulator::new();
+        let carried = trained.state.carry(shard(0));
+        assert_eq!(floats(carried.clone()), [0.0]);
+        let carried = GradientsParams::from_grads(carried.backward(), &trained);
+        accumulator.accumulate(&trained, carried);
+        let mut registered = GradientsParams::new();
+        trained.state.register(shard(2), &mut registered);
+        accumulator.accumulate(&trained, registered);
+
         let mut gradients = accumulator.grads().to_device(&Device::flex(), &trained);
         let sum = trained.state.take(&mut gradients).expect("statistics");
         assert!(gradients.is_empty());

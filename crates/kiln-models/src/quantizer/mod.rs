@@ -15,9 +15,9 @@
 //! 1. Before training: quantizer = [`CodebookConfig::prepare`] (gradient off for `ema`, normalisation on for
 //!    `l2_normalize`); with `kmeans_start`, encode a few batches and call [`VectorQuantizer::with_kmeans`];
 //!    then `state = CodebookTraining::new(&quantizer)`, kept in the trained module so that it is checkpointed.
-//! 2. On every shard, after `backward`: `quantizer.statistics(latents, codes, position)`, handed on by
-//!    [`CodebookTraining::register`] as if it were the gradient of a parameter. Burn then sums it over
-//!    micro-batches and devices like any other gradient.
+//! 2. On every shard: `quantizer.statistics(latents, codes, position)`, of which [`CodebookTraining::carry`]
+//!    makes a term of the loss that is zero and has them as its gradient. Burn then sums them over
+//!    micro-batches and devices, whatever the strategy.
 //! 3. At the optimizer step, *before* clipping: [`CodebookTraining::take`] removes the sum from the gradients;
 //!    after the optimizer has moved the weights: `(state, quantizer) = state.update(&config, quantizer, sum)`.
 //! 4. In the end: [`VectorQuantizer::into_plain`], whose codes diffusers reads as they are.
@@ -45,7 +45,7 @@ pub struct VectorQuantizer {
     pub embedding: Embedding,
     /// Whether latents and codes are brought to length one before they meet (ViT-VQGAN, Yu et al. 2021).
     ///
-    /// Only a training device: see [`VectorQuantizer::into_plain`].
+    /// For training only: a file does not say so. See [`VectorQuantizer::into_plain`].
     #[module(skip)]
     l2_normalize: bool,
 }
