@@ -1,1 +1,79 @@
-fn main() {}
+//! `kiln`: trains and samples two-stage latent diffusion models.
+
+mod commands;
+mod terminal;
+
+use std::process::ExitCode;
+
+use clap::{ArgAction, Parser};
+
+/// Train and sample two-stage latent diffusion models.
+///
+/// A VQ-VAE learns to compress images into small latents (stage 1); an attention U-Net learns to denoise those latents
+/// (stage 2); sampling turns noise into latents, which the VQ-VAE decodes back to pixels.
+#[derive(Parser)]
+#[command(
+    name = "kiln",
+    version,
+    after_help = "Start with: kiln sample --steps 50"
+)]
+struct Arguments {
+    #[command(subcommand)]
+    command: commands::Command,
+
+    /// Say more about what happens (twice: everything). RUST_LOG is also honoured.
+    #[arg(short, long, global = true, action = ArgAction::Count)]
+    verbose: u8,
+}
+
+fn main() -> ExitCode {
+    terminal::turn_panics_into_sentences();
+    let arguments = Arguments::parse();
+    terminal::log_to_stderr(arguments.verbose);
+
+    match arguments.command.run() {
+        Ok(()) => ExitCode::SUCCESS,
+        // Whoever read our output has seen enough: `kiln model info x | head -1`.
+        Err(error) if terminal::is_closed_pipe(&error) => ExitCode::SUCCESS,
+        Err(error) => {
+            terminal::print_error(&terminal::one_sentence(&error));
+            ExitCode::FAILURE
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    #[test]
+    fn the_command_line_is_consistent_and_every_command_has_an_example() {
+        let mut command = super::Arguments::command();
+        command.build();
+        command.debug_assert();
+        for subcommand in command
+            .get_subcommands()
+            .filter(|subcommand| subcommand.get_name() != "help")
+        {
+            let nested = subcommand
+                .get_subcommands()
+                .filter(|nested| nested.get_name() != "help");
+            let leaves: Vec<_> = nested.collect();
+            for leaf in if leaves.is_empty() {
+                vec![subcommand]
+            } else {
+                leaves
+            } {
+                let help = leaf
+                    .get_after_help()
+                    .map(ToString::to_string)
+                    .unwrap_or_default();
+                assert!(
+                    help.starts_with("Example"),
+                    "{} has no example",
+                    leaf.get_name()
+                );
+            }
+        }
+    }
+}

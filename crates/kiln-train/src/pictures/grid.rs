@@ -27,7 +27,9 @@ pub fn columns_for(count: usize) -> usize {
 pub fn grid(images: &Images, columns: usize) -> Picture {
     let columns = columns.max(1);
     let rows = images.len().div_ceil(columns);
-    lay_out(images, rows, columns, |row, column| (images, row * columns + column))
+    lay_out(images, rows, columns, |row, column| {
+        (images, row * columns + column)
+    })
 }
 
 /// Like [`grid`], with a row of `lower` images under each row of `upper` ones: reconstructions under their originals.
@@ -52,18 +54,25 @@ fn lay_out<'a>(
         // A cell is its image and the gap to the left of it and above it.
         let (x, y) = (x as usize, y as usize);
         let (row, column) = (y / cell_height, x / cell_width);
-        let inside = (y % cell_height).checked_sub(GAP).zip((x % cell_width).checked_sub(GAP));
-        let in_image = inside.filter(|_| row < rows && column < columns).and_then(|(top, left)| {
-            let (images, index) = place(row, column);
-            images.byte(index, channel, top, left)
-        });
+        let inside = (y % cell_height)
+            .checked_sub(GAP)
+            .zip((x % cell_width).checked_sub(GAP));
+        let in_image = inside
+            .filter(|_| row < rows && column < columns)
+            .and_then(|(top, left)| {
+                let (images, index) = place(row, column);
+                images.byte(index, channel, top, left)
+            });
         in_image.unwrap_or(GAP_BYTE)
     };
     let width = (columns * cell_width + GAP) as u32;
     let height = (rows * cell_height + GAP) as u32;
     match shape.channels() {
         1 => GrayImage::from_fn(width, height, |x, y| Luma([byte(x, y, 0)])).into(),
-        _ => RgbImage::from_fn(width, height, |x, y| Rgb([byte(x, y, 0), byte(x, y, 1), byte(x, y, 2)])).into(),
+        _ => RgbImage::from_fn(width, height, |x, y| {
+            Rgb([byte(x, y, 0), byte(x, y, 1), byte(x, y, 2)])
+        })
+        .into(),
     }
 }
 

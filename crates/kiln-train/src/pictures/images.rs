@@ -1,6 +1,6 @@
 //! A batch of images on the host.
 
-use burn::tensor::{Tensor, TensorReadError};
+use burn::tensor::{Device, Tensor, TensorData, TensorReadError};
 
 /// Images `[count, channels, height, width]` on the host, row-major, usually in [-1, 1].
 ///
@@ -33,6 +33,12 @@ impl Images {
         let mut on_host = Self::empty(channels, height, width);
         on_host.extend_from_tensor(images)?;
         Ok(on_host)
+    }
+
+    /// The images as a tensor `[count, channels, height, width]` on a device.
+    pub fn to_tensor(&self, device: &Device) -> Tensor<4> {
+        let shape = [self.len(), self.channels, self.height, self.width];
+        Tensor::from_data(TensorData::new(self.values.clone(), shape), device)
     }
 
     /// Appends images; the first ones decide the shape.
@@ -101,9 +107,16 @@ impl Images {
         self.values.chunks_exact(self.image_len().max(1))
     }
 
-    /// The images, up to `count` at a time: each slice is `[at most count, channels, height, width]`.
-    pub fn batches(&self, count: usize) -> impl Iterator<Item = &[f32]> {
-        self.values.chunks((count * self.image_len()).max(1))
+    /// The images, up to `count` at a time.
+    pub fn batches(&self, count: usize) -> impl Iterator<Item = Images> {
+        self.values
+            .chunks((count * self.image_len()).max(1))
+            .map(|values| Images {
+                channels: self.channels,
+                height: self.height,
+                width: self.width,
+                values: values.to_vec(),
+            })
     }
 
     /// The first `count` images, or all of them if there are fewer.

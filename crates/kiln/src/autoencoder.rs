@@ -1,0 +1,132 @@
+//! The first stage by itself: images to latents and back.
+
+use std::path::Path;
+
+use burn::tensor::Device;
+use kiln_hub::{FirstStage, ModelSource};
+use kiln_models::quantizer::{codes_in_use, perplexity};
+
+use crate::{Error, Images, pretrained};
+
+/// A trained VQ-VAE on a device.
+pub struct Autoencoder {
+    name: String,
+    model: FirstStage,
+    device: Device,
+}
+
+/// Images after the round trip through a VQ-VAE, and the codes that they went through.
+#[derive(Clone, Debug)]
+pub struct Reconstruction {
+    /// The reconstructions, in the order and shape of the originals.
+    pub images: Images,
+    /// How often each code of the codebook was chosen.
+    pub code_counts: Vec<f32>,
+}
+
+impl Reconstruction {
+    /// How many codes were chosen at least once.
+    pub fn codes_in_use(&self) -> usize {
+        codes_in_use(&self.code_counts)
+    }
+
+    /// exp of the entropy of the codes' use: the number of codes that would carry as much if used equally often.
+    pub fn perplexity(&self) -> f64 {
+        perplexity(&self.code_counts)
+    }
+}
+
+impl Autoencoder {
+    /// Loads the VQ-VAE in a folder: its own, or the `vqvae/` of a whole model.
+    ///
+    /// # Errors
+    /// [`Error::Model`] when the folder holds no VQ-VAE or a damaged one.
+    pub fn load(path: &Path, device: &Device) -> Result<Self, Error> {
+        Self::from_source(&ModelSource::Folder(path.to_owned()), device)
+    }
+
+    /// The VQ-VAE of the model that is compiled in.
+    ///
+    /// # Errors
+    /// [`Error::NoPretrained`] when this build has none.
+    pub fn pretrained(device: &Device) -> Result<Self, Error> {
+        Self::from_source(&pretrained::default_model()?, device)
+    }
+
+    fn from_source(source: &ModelSource, device: &Device) -> Result<Self, Error> {
+        Ok(Self {
+            name: source.place(),
+            model: FirstStage::load(source, device)?,
+            device: device.clone(),
+        })
+    }
+
+    /// Where the model came from, in words.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// The side of the images that the model was trained on, with their padding.
+    pub fn image_size(&self) -> usize {
+        self.model.vqvae.config().sample_size
+    }
+
+    /// Channels of its images: 1 (gray) or 3 (RGB).
+    pub fn channels(&self) -> usize {
+        self.model.vqvae.config().in_channels
+    }
+
+    /// Whether images `[channels, height, width]` can go through the model.
+    ///
+    /// # Errors
+    /// [`Error::ImageChannels`] or [`Error::ImageSize`] with what the model takes.
+    pub fn check_image(&self, channels: usize, height: usize, width: usize) -> Result<(), Error> {
+        let factor = self.model.vqvae.config().downscale_factor();
+        if channels != self.channels() {
+            let expected = self.channels();
+            return Err(Error::ImageChannels { channels, expected });
+        }
+        let fits = |side: usize| side > 0 && side.is_multiple_of(factor);
+        if !fits(height) || !fits(width) {
+            return Err(Error::ImageSize {
+                height,
+                width,
+                factor,
+            });
+        }
+        Ok(())
+    }
+
+    /// Sends images in [-1, 1] through the model, `batch` at a time, and tells `observe` how many are done.
+    ///
+    /// # Errors
+    /// Those of [`Self::check_image`], and [`Error::Compute`] when the device fails.
+    pub fn reconstruct(
+        &self,
+        originals: &Images,
+        batch: usize,
+        mut observe: impl FnMut(usize),
+    ) -> Result<Reconstruction, Error> {
+        let (channels, height, width) =
+            (originals.channels(), originals.height(), originals.width());
+        self.check_image(channels, height, width)?;
+        let vqvae = &self.model.vqvae;
+        let mut images = Images::empty(channels, height, width);
+        let mut code_counts = vec![0.0; vqvae.config().num_vq_embeddings];
+        for pixels in originals.batches(batch) {
+            let pixels = pixels.to_tensor(&self.device);
+            let quantized = vqvae.quantize(vqvae.encode(pixels));
+            for code in quantized.codes.try_into_data_as::<i64>()?.iter::<i64>() {
+                if let Some(count) = code_counts.get_mut(code as usize) {
+                    *count += 1.0;
+                }
+            }
+            images.extend_from_tensor(vqvae.decode_quantized(quantized.quantized))?;
+            observe(images.len());
+        }
+        Ok(Reconstruction {
+            images,
+            code_counts,
+        })
+    }
+}

@@ -1,0 +1,54 @@
+//! The subcommands, one file each: its arguments, what it does, what it prints.
+
+mod model_info;
+mod reconstruct;
+mod sample;
+mod train_latent_diffusion;
+mod train_vqvae;
+mod training;
+
+use anyhow::ensure;
+use burn::tensor::Device;
+use clap::Subcommand;
+use kiln_train::Devices;
+
+/// What kiln can do.
+#[derive(Subcommand)]
+pub enum Command {
+    TrainVqvae(train_vqvae::TrainVqvae),
+    TrainLatentDiffusion(train_latent_diffusion::TrainLatentDiffusion),
+    Sample(sample::Sample),
+    Reconstruct(reconstruct::Reconstruct),
+    /// Look at models.
+    #[command(subcommand)]
+    Model(ModelCommand),
+}
+
+/// What can be done with a model's files.
+#[derive(Subcommand)]
+pub enum ModelCommand {
+    Info(model_info::ModelInfo),
+}
+
+impl Command {
+    /// Runs the command to its end; results are on stdout and in files.
+    pub fn run(self) -> anyhow::Result<()> {
+        match self {
+            Command::TrainVqvae(command) => command.run(),
+            Command::TrainLatentDiffusion(command) => command.run(),
+            Command::Sample(command) => command.run(),
+            Command::Reconstruct(command) => command.run(),
+            Command::Model(ModelCommand::Info(command)) => command.run(),
+        }
+    }
+}
+
+/// The device of a command that computes on one.
+fn one_device(text: &str) -> anyhow::Result<Device> {
+    let devices = Devices::parse(text)?;
+    ensure!(
+        devices.all().len() == 1,
+        "only training uses several devices; give --devices one of `{text}`"
+    );
+    Ok(devices.first())
+}

@@ -1,0 +1,301 @@
+//! `kiln model info`: what a model is.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+use burn::module::Module;
+use burn::tensor::Device;
+use clap::Args;
+use kiln_diffusion::{Schedule, SchedulerConfig, sampler::Sampler};
+use kiln_hub::{FirstStage, LatentDiffusion, Metadata, ModelSource};
+use kiln_models::{UNet2d, UNet2dConfig, VqVaeConfig};
+use serde::Serialize;
+
+use crate::terminal;
+
+/// Print what a model is: shapes, parameters, schedule, latent statistics, how it was trained.
+///
+/// Reads the weights too, so a model that it describes is whole.
+#[derive(Args)]
+#[command(after_help = "Examples:
+  kiln model info runs/mnist/model
+  kiln model info runs/mnist/model/vqvae --json")]
+pub struct ModelInfo {
+    /// Folder of a model, or of a VQ-VAE alone
+    path: PathBuf,
+
+    /// Print one JSON object on stdout instead of words
+    #[arg(long)]
+    json: bool,
+}
+
+/// What a model is, for `--json`.
+#[derive(Serialize)]
+struct Description {
+    model: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    vqvae: Option<VqVaeDescription>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    unet: Option<UNetDescription>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    diffusion: Option<DiffusionDescription>,
+}
+
+/// The first stage.
+#[derive(Serialize)]
+struct VqVaeDescription {
+    class: &'static str,
+    parameters: usize,
+    /// `[channels, height, width]`, with the padding.
+    image_shape: [usize; 3],
+    /// Pixels on each side that are padding.
+    border: usize,
+    /// `[channels, height, width]`
+    latent_shape: [usize; 3],
+    codes: usize,
+    scaling_factor: f64,
+    /// 1 / `scaling_factor`.
+    latent_standard_deviation: f64,
+    block_out_channels: Vec<usize>,
+    training: BTreeMap<String, String>,
+}
+
+/// The denoising network.
+#[derive(Serialize)]
+struct UNetDescription {
+    class: &'static str,
+    parameters: usize,
+    /// `[channels, height, width]`, where the config says it.
+    sample_shape: Option<[usize; 3]>,
+    block_out_channels: Vec<usize>,
+    down_block_types: Vec<String>,
+    classes: Option<usize>,
+    training: BTreeMap<String, String>,
+}
+
+/// The schedule and how to sample.
+#[derive(Serialize)]
+struct DiffusionDescription {
+    prediction: &'static str,
+    schedule: &'static str,
+    num_train_timesteps: usize,
+    zero_terminal_snr: bool,
+    /// What is left of the image at the last timestep: near zero, or sampling starts from another distribution.
+    terminal_signal_rate: f64,
+    warning: Option<String>,
+    sampler: Sampler,
+    spacing: String,
+    clip: Option<f64>,
+}
+
+impl ModelInfo {
+    /// Loads the model and prints what it is.
+    pub fn run(self) -> anyhow::Result<()> {
+        let description = Description::of(&self.path)?;
+        terminal::print_outcome(&description, self.json, Description::in_words)
+    }
+}
+
+impl Description {
+    fn of(path: &Path) -> anyhow::Result<Self> {
+        let source = ModelSource::Folder(path.to_owned());
+        let device = Device::flex();
+        let model = source.place();
+        if path.join("config.json").is_file() {
+            let vqvae = Some(describe_vqvae(&FirstStage::load(&source, &device)?));
+            return Ok(Self {
+                model,
+                vqvae,
+                unet: None,
+                diffusion: None,
+            });
+        }
+        let loaded = LatentDiffusion::load(&source, &device)?;
+        Ok(Self {
+            model,
+            vqvae: loaded.first_stage.as_ref().map(describe_vqvae),
+            unet: Some(describe_unet(&loaded.unet, loaded.metadata)),
+            diffusion: Some(describe_diffusion(&loaded.scheduler)?),
+        })
+    }
+
+    fn in_words(&self) -> String {
+        let mut table = Table::default();
+        table.row("model", &self.model);
+        if let Some(vqvae) = &self.vqvae {
+            table.section(&format!("VQ-VAE ({})", vqvae.class));
+            table.row("parameters", thousands(vqvae.parameters));
+            let padding = match vqvae.border {
+                0 => String::new(),
+                border => format!(", {border} pixels of padding on each side"),
+            };
+            table.row("images", format!("{}{padding}", shape(vqvae.image_shape)));
+            table.row("latents", shape(vqvae.latent_shape));
+            table.row(
+                "codes",
+                format!("{} of {} dimensions", vqvae.codes, vqvae.latent_shape[0]),
+            );
+            let deviation = vqvae.latent_standard_deviation;
+            table.row(
+                "scaling factor",
+                format!(
+                    "{:.5} (latents deviate by {deviation:.4})",
+                    vqvae.scaling_factor
+                ),
+            );
+            table.row("channels per level", list(&vqvae.block_out_channels));
+            table.facts(&vqvae.training);
+        }
+        if let Some(unet) = &self.unet {
+            table.section(&format!("U-Net ({})", unet.class));
+            table.row("parameters", thousands(unet.parameters));
+            if let Some(sample_shape) = unet.sample_shape {
+                table.row("samples", shape(sample_shape));
+            }
+            table.row("channels per level", list(&unet.block_out_channels));
+            table.row("blocks", unet.down_block_types.join(", "));
+            if let Some(classes) = unet.classes {
+                table.row("classes", classes.to_string());
+            }
+            table.facts(&unet.training);
+        }
+        if let Some(diffusion) = &self.diffusion {
+            table.section("diffusion");
+            table.row("prediction", diffusion.prediction);
+            table.row(
+                "schedule",
+                format!(
+                    "{}, {} timesteps",
+                    diffusion.schedule, diffusion.num_train_timesteps
+                ),
+            );
+            table.row(
+                "terminal signal",
+                format!("{:.5}", diffusion.terminal_signal_rate),
+            );
+            table.row("spacing", &diffusion.spacing);
+            if let Some(clip) = diffusion.clip {
+                table.row("clip", format!("[-{clip}, {clip}]"));
+            }
+            if let Some(warning) = &diffusion.warning {
+                table.row("warning", warning);
+            }
+        }
+        table.text
+    }
+}
+
+fn describe_vqvae(first_stage: &FirstStage) -> VqVaeDescription {
+    let config = first_stage.vqvae.config();
+    let (image, latent) = (
+        config.sample_size,
+        config.sample_size / config.downscale_factor(),
+    );
+    VqVaeDescription {
+        class: VqVaeConfig::CLASS,
+        parameters: first_stage.vqvae.num_params(),
+        image_shape: [config.in_channels, image, image],
+        border: first_stage.metadata.border,
+        latent_shape: [config.latent_dim(), latent, latent],
+        codes: config.num_vq_embeddings,
+        scaling_factor: config.scaling_factor,
+        latent_standard_deviation: 1.0 / config.scaling_factor,
+        block_out_channels: config.block_out_channels.clone(),
+        training: first_stage.metadata.training.clone(),
+    }
+}
+
+fn describe_unet(unet: &UNet2d, metadata: Metadata) -> UNetDescription {
+    let config = unet.config();
+    UNetDescription {
+        class: UNet2dConfig::CLASS,
+        parameters: unet.num_params(),
+        sample_shape: config.sample_size.map(|size| {
+            let [height, width] = size.height_and_width();
+            [config.in_channels, height, width]
+        }),
+        block_out_channels: config.block_out_channels.clone(),
+        down_block_types: config
+            .down_block_types
+            .iter()
+            .map(|block| format!("{block:?}"))
+            .collect(),
+        classes: config.num_class_embeds,
+        training: metadata.training,
+    }
+}
+
+fn describe_diffusion(scheduler: &SchedulerConfig) -> anyhow::Result<DiffusionDescription> {
+    let schedule = Schedule::new(scheduler.schedule.clone())?;
+    Ok(DiffusionDescription {
+        prediction: scheduler.prediction.name(),
+        schedule: scheduler.schedule.kind.name(),
+        num_train_timesteps: schedule.num_train_timesteps(),
+        zero_terminal_snr: schedule.is_zero_terminal_snr(),
+        terminal_signal_rate: schedule.terminal_signal_rate(),
+        warning: schedule.warning(),
+        sampler: scheduler.sampler,
+        spacing: format!("{:?}", scheduler.levels.spacing).to_lowercase(),
+        clip: scheduler.clip,
+    })
+}
+
+/// Lines of a name and a value, in sections.
+#[derive(Default)]
+struct Table {
+    text: String,
+}
+
+impl Table {
+    fn section(&mut self, title: &str) {
+        self.text += &format!("\n{title}\n");
+    }
+
+    fn row(&mut self, name: &str, value: impl AsRef<str>) {
+        self.text += &format!("  {name:<20} {}\n", value.as_ref());
+    }
+
+    fn facts(&mut self, training: &BTreeMap<String, String>) {
+        for (name, value) in training {
+            self.row(&format!("trained: {name}"), value);
+        }
+    }
+}
+
+fn shape([channels, height, width]: [usize; 3]) -> String {
+    format!("{channels} x {height} x {width}")
+}
+
+fn list(numbers: &[usize]) -> String {
+    numbers
+        .iter()
+        .map(usize::to_string)
+        .collect::<Vec<_>>()
+        .join(", ")
+}
+
+/// 1234567 as "1,234,567".
+fn thousands(number: usize) -> String {
+    let digits = number.to_string();
+    let mut text = String::new();
+    for (index, digit) in digits.chars().enumerate() {
+        if index > 0 && (digits.len() - index).is_multiple_of(3) {
+            text.push(',');
+        }
+        text.push(digit);
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn large_numbers_are_grouped() {
+        assert_eq!(
+            [0, 999, 1000, 1234567].map(thousands),
+            ["0", "999", "1,000", "1,234,567"]
+        );
+    }
+}

@@ -1,0 +1,211 @@
+//! `kiln reconstruct`: images through a VQ-VAE and back.
+
+use std::{
+    path::PathBuf,
+    time::{Duration, Instant},
+};
+
+use anyhow::ensure;
+use clap::Args;
+use kiln::{
+    Autoencoder, Images,
+    pictures::{paired_grid, save_png},
+};
+use kiln_data::{DataConfig, DatasetKind, Datasets};
+use kiln_train::{Experiment, psnr};
+use serde::Serialize;
+
+use super::{one_device, training};
+use crate::terminal::{self, DataProgress};
+
+/// The most images in the picture; the others are only measured.
+const SHOWN: usize = 64;
+/// Images per row of the picture.
+const COLUMNS: usize = 8;
+
+/// Show how well a VQ-VAE gives images back.
+///
+/// Writes one picture with rows of originals over rows of their reconstructions, and measures PSNR (on pixels in
+/// [0, 1]) and the use of the codebook.
+#[derive(Args)]
+#[command(after_help = "Examples:
+  kiln reconstruct
+  kiln reconstruct --model runs/mnist/model --config configs/mnist.toml --count 10000
+  kiln reconstruct --model runs/flowers/model --images photos/ --out reconstructions/")]
+pub struct Reconstruct {
+    /// Folder of a model or of a VQ-VAE alone; without it, the digits model inside this program
+    #[arg(long, value_name = "PATH")]
+    model: Option<PathBuf>,
+
+    /// A folder, zip or tar of images
+    #[arg(long, value_name = "PATH", conflicts_with_all = ["config", "data", "set"])]
+    images: Option<PathBuf>,
+
+    /// Take the validation images of this experiment's data set
+    #[arg(long, value_name = "FILE")]
+    config: Option<PathBuf>,
+
+    /// Where that data set is; overrides data.path of the config
+    #[arg(long, value_name = "PATH", requires = "config")]
+    data: Option<PathBuf>,
+
+    /// Override a key of the config; may be repeated
+    #[arg(long, value_name = "KEY=VALUE", requires = "config")]
+    set: Vec<String>,
+
+    /// Number of images, the first ones
+    #[arg(long, default_value_t = 64, value_parser = clap::value_parser!(u32).range(1..))]
+    count: u32,
+
+    /// Folder for the picture
+    #[arg(long, default_value = "reconstructions", value_name = "FOLDER")]
+    out: PathBuf,
+
+    /// Images that are computed together: changes memory and speed, not the images
+    #[arg(long, default_value_t = 64, value_parser = clap::value_parser!(u32).range(1..))]
+    batch: u32,
+
+    /// Where to compute: cpu, cuda:0, rocm:0, metal or wgpu
+    #[arg(long, default_value = "cpu", value_name = "DEVICE")]
+    devices: String,
+
+    /// Print one JSON object on stdout instead of words
+    #[arg(long)]
+    json: bool,
+}
+
+/// What was measured, for `--json`.
+#[derive(Serialize)]
+struct Outcome {
+    model: String,
+    data: String,
+    count: usize,
+    picture: PathBuf,
+    /// Mean of the images' PSNRs in decibels, on pixels in [0, 1].
+    psnr: f64,
+    perplexity: f64,
+    codes_in_use: usize,
+    codes: usize,
+    seconds: f64,
+}
+
+/// The images to reconstruct.
+struct Originals {
+    name: String,
+    images: Images,
+    /// Pixels on each side that are padding, not to be shown or measured.
+    border: usize,
+}
+
+impl Reconstruct {
+    /// Reconstructs, writes the picture and says how good it is.
+    pub fn run(self) -> anyhow::Result<()> {
+        let device = one_device(&self.devices)?;
+        let autoencoder = match &self.model {
+            Some(path) => Autoencoder::load(path, &device)?,
+            None => Autoencoder::pretrained(&device)?,
+        };
+        let originals = self.originals(&autoencoder)?;
+        let started = Instant::now();
+        let bar = terminal::progress_bar("reconstructing".into(), originals.images.len(), "images");
+        let reconstruction =
+            autoencoder.reconstruct(&originals.images, self.batch as usize, |done| {
+                bar.set_position(done as u64)
+            })?;
+        bar.finish_and_clear();
+
+        let (codes_in_use, perplexity) =
+            (reconstruction.codes_in_use(), reconstruction.perplexity());
+        let codes = reconstruction.code_counts.len();
+        let images = reconstruction.images.cropped(originals.border);
+        let originals = Originals {
+            images: originals.images.cropped(originals.border),
+            ..originals
+        };
+        let psnr = psnr(
+            originals.images.to_tensor(&device),
+            images.to_tensor(&device),
+        );
+        let psnr = psnr.into_data().iter::<f64>().sum();
+
+        let picture = self.out.join("reconstructions.png");
+        let columns = COLUMNS.min(images.len());
+        save_png(
+            &paired_grid(
+                &originals.images.first(SHOWN),
+                &images.first(SHOWN),
+                columns,
+            ),
+            &picture,
+        )?;
+        let outcome = Outcome {
+            model: autoencoder.name().to_owned(),
+            data: originals.name,
+            count: images.len(),
+            picture,
+            psnr,
+            perplexity,
+            codes_in_use,
+            codes,
+            seconds: started.elapsed().as_secs_f64(),
+        };
+        terminal::print_outcome(&outcome, self.json, Outcome::in_words)
+    }
+
+    /// Opens the data and takes its first images: of an experiment the validation images, of a folder all.
+    fn originals(&self, autoencoder: &Autoencoder) -> anyhow::Result<Originals> {
+        let (size, channels) = (autoencoder.image_size(), autoencoder.channels());
+        let config = match (&self.images, &self.config) {
+            (Some(path), _) => DataConfig {
+                path: Some(path.clone()),
+                ..DataConfig::new(DatasetKind::Folder, size, channels)
+            },
+            (None, Some(config)) => {
+                Experiment::load(
+                    config,
+                    &training::overrides(&self.set, self.data.as_deref()),
+                )?
+                .data
+            }
+            (None, None) => {
+                ensure!(
+                    self.model.is_none(),
+                    "say which images to reconstruct: `--images FOLDER`, or `--config FILE` for an experiment's data set"
+                );
+                DataConfig::new(DatasetKind::Mnist10k, size, channels)
+            }
+        };
+        autoencoder.check_image(config.channels, config.size, config.size)?;
+        let Datasets { train, validation } = kiln_data::open(&config, &DataProgress::default())?;
+        let mut images = Images::empty(config.channels, config.size, config.size);
+        let whole_folder = self.images.is_some().then_some(train);
+        let (name, border) = (validation.name().to_owned(), validation.border());
+        for dataset in whole_folder.into_iter().chain([validation]) {
+            let wanted = (self.count as usize - images.len()).min(dataset.len());
+            for index in 0..wanted {
+                images.extend(&dataset.image(index, false)?);
+            }
+        }
+        Ok(Originals {
+            name,
+            images,
+            border,
+        })
+    }
+}
+
+impl Outcome {
+    fn in_words(&self) -> String {
+        format!(
+            "{}  {} images of {}, {}\nPSNR {:.2} dB, {} of {} codes in use, perplexity {:.1}\n",
+            self.picture.display(),
+            self.count,
+            self.data,
+            terminal::in_words(Duration::from_secs_f64(self.seconds)),
+            self.psnr,
+            self.codes_in_use,
+            self.codes,
+            self.perplexity,
+        )
+    }
+}

@@ -1,0 +1,393 @@
+//! `kiln sample`: noise in, pictures out.
+
+use std::{
+    path::PathBuf,
+    time::{Duration, Instant},
+};
+
+use anyhow::ensure;
+use clap::{Args, ValueEnum};
+use kiln::{
+    Error, Images, Moment, Pipeline, SampleOptions,
+    pictures::{columns_for, grid, save_gif, save_png},
+};
+use kiln_diffusion::{
+    LevelOptions, Spacing,
+    sampler::{Sampler, Variance},
+};
+use serde::Serialize;
+
+use super::one_device;
+use crate::terminal;
+
+/// Images per row of the comparison picture: the first ones of every grid.
+const COMPARED: usize = 8;
+
+/// Draw images with a trained model.
+///
+/// Writes one grid per number of steps, and with several numbers a comparison whose rows start from the same noises.
+/// Image number i of a seed is the same whatever --count and --batch are.
+#[derive(Args)]
+#[command(after_help = "Examples:
+  kiln sample --steps 50
+  kiln sample --model runs/mnist/model --steps 50/100/200 --count 64 --seed 0 --out samples/ --gif")]
+pub struct Sample {
+    /// Folder of a model in the diffusers layout; without it, the digits model inside this program
+    #[arg(long, value_name = "PATH")]
+    model: Option<PathBuf>,
+
+    /// Denoising steps: a number, or several separated by / or ,
+    #[arg(long, default_value = "50", value_name = "N[/N...]", value_parser = parse_steps)]
+    steps: StepCounts,
+
+    /// How to walk from noise to image
+    #[arg(long, value_enum, default_value_t = SamplerName::Ddim)]
+    sampler: SamplerName,
+
+    /// DDIM's stochasticity: 0 is deterministic, 1 is as random as DDPM
+    #[arg(long, default_value_t = 0.0, value_parser = parse_eta)]
+    eta: f64,
+
+    /// Which of the training timesteps are visited [default: the model's own]
+    #[arg(long, value_enum)]
+    spacing: Option<SpacingName>,
+
+    /// Limit the predicted clean latents to [-CLIP, CLIP] [default: the model's own]
+    #[arg(long, value_parser = parse_clip)]
+    clip: Option<f64>,
+
+    /// Number of images
+    #[arg(long, default_value_t = 64, value_parser = clap::value_parser!(u32).range(1..=4096))]
+    count: u32,
+
+    /// Which noise to start from: the same seed gives the same images
+    #[arg(long, default_value_t = 0)]
+    seed: u64,
+
+    /// Folder for the pictures
+    #[arg(long, default_value = "samples", value_name = "FOLDER")]
+    out: PathBuf,
+
+    /// Images that are denoised together: changes memory and speed, not the images
+    #[arg(long, default_value_t = 64, value_parser = clap::value_parser!(u32).range(1..))]
+    batch: u32,
+
+    /// Also write the denoising of each grid as an animated GIF
+    #[arg(long)]
+    gif: bool,
+
+    /// Frames in such a GIF
+    #[arg(long, default_value_t = 25, value_name = "N", requires = "gif", value_parser = clap::value_parser!(u32).range(2..=1000))]
+    gif_frames: u32,
+
+    /// Where to compute: cpu, cuda:0, rocm:0, metal or wgpu
+    #[arg(long, default_value = "cpu", value_name = "DEVICE")]
+    devices: String,
+
+    /// Print one JSON object on stdout instead of words
+    #[arg(long)]
+    json: bool,
+}
+
+/// `--sampler`.
+#[derive(Clone, Copy, Debug, PartialEq, ValueEnum, Serialize)]
+#[serde(rename_all = "lowercase")]
+enum SamplerName {
+    /// Song et al. 2021: few steps, deterministic unless --eta is given
+    Ddim,
+    /// Ho et al. 2020: new noise after every step
+    Ddpm,
+}
+
+/// `--spacing`.
+#[derive(Clone, Copy, Debug, ValueEnum)]
+enum SpacingName {
+    /// Every k-th timestep, counted from the clean end
+    Leading,
+    /// Evenly from the first timestep to the last
+    Linspace,
+    /// Every k-th timestep, counted from the noisy end
+    Trailing,
+    /// Denser near the clean end
+    Quadratic,
+}
+
+impl From<SpacingName> for Spacing {
+    fn from(name: SpacingName) -> Spacing {
+        match name {
+            SpacingName::Leading => Spacing::Leading,
+            SpacingName::Linspace => Spacing::Linspace,
+            SpacingName::Trailing => Spacing::Trailing,
+            SpacingName::Quadratic => Spacing::Quadratic,
+        }
+    }
+}
+
+/// What was drawn, for `--json`.
+#[derive(Serialize)]
+struct Outcome {
+    model: String,
+    sampler: SamplerName,
+    /// Only DDIM has one.
+    eta: Option<f64>,
+    spacing: Spacing,
+    seed: u64,
+    count: usize,
+    grids: Vec<Grid>,
+    comparison: Option<PathBuf>,
+}
+
+/// One number of steps.
+#[derive(Serialize)]
+struct Grid {
+    steps: usize,
+    picture: PathBuf,
+    gif: Option<PathBuf>,
+    seconds: f64,
+}
+
+impl Sample {
+    /// Draws, writes the pictures and says where they are.
+    pub fn run(self) -> anyhow::Result<()> {
+        ensure!(
+            self.sampler == SamplerName::Ddim || self.eta == 0.0,
+            "--eta belongs to `--sampler ddim`; `--sampler ddpm` always adds its own noise, so leave --eta out"
+        );
+        let device = one_device(&self.devices)?;
+        let pipeline = match &self.model {
+            Some(path) => Pipeline::load(path, &device)?,
+            None => Pipeline::pretrained(&device)?,
+        };
+        let mut outcome = Outcome {
+            model: pipeline.name().to_string(),
+            sampler: self.sampler,
+            eta: (self.sampler == SamplerName::Ddim).then_some(self.eta),
+            spacing: self.options(&pipeline, 1).levels.spacing,
+            seed: self.seed,
+            count: self.count as usize,
+            grids: Vec::new(),
+            comparison: None,
+        };
+        let all_options: Vec<SampleOptions> = self
+            .steps
+            .0
+            .iter()
+            .map(|&steps| self.options(&pipeline, steps))
+            .collect();
+        for options in &all_options {
+            pipeline.trajectory(options)?;
+        }
+
+        let mut compared = Images::empty(0, 0, 0);
+        for options in &all_options {
+            let (drawn, images) = self.draw(&pipeline, options)?;
+            compared.append(images.first(COMPARED));
+            outcome.grids.push(drawn);
+        }
+        if outcome.grids.len() > 1 {
+            let path = self.out.join("comparison.png");
+            save_png(&grid(&compared, COMPARED.min(outcome.count)), &path)?;
+            outcome.comparison = Some(path);
+        }
+        terminal::print_outcome(&outcome, self.json, Outcome::in_words)
+    }
+
+    fn options(&self, pipeline: &Pipeline, steps: usize) -> SampleOptions {
+        let defaults = pipeline.default_options();
+        let sampler = match (self.sampler, defaults.sampler) {
+            (SamplerName::Ddim, _) => Sampler::Ddim { eta: self.eta },
+            (SamplerName::Ddpm, Sampler::Ddpm { variance }) => Sampler::Ddpm { variance },
+            (SamplerName::Ddpm, Sampler::Ddim { .. }) => Sampler::Ddpm {
+                variance: Variance::Small,
+            },
+        };
+        let spacing = self.spacing.map_or(defaults.levels.spacing, Spacing::from);
+        SampleOptions {
+            steps,
+            sampler,
+            levels: LevelOptions {
+                spacing,
+                ..defaults.levels
+            },
+            clip: self.clip.or(defaults.clip),
+            count: self.count as usize,
+            seed: self.seed,
+            batch: self.batch as usize,
+        }
+    }
+
+    /// Draws the images for one number of steps and writes their grid and, if asked for, its GIF.
+    fn draw(&self, pipeline: &Pipeline, options: &SampleOptions) -> anyhow::Result<(Grid, Images)> {
+        let started = Instant::now();
+        let passes = options.count.div_ceil(options.batch) * options.steps;
+        let bar = terminal::progress_bar(format!("{} steps", options.steps), passes, "passes");
+        let mut film = Film::new(
+            if self.gif {
+                self.gif_frames as usize
+            } else {
+                0
+            },
+            options.steps,
+        );
+        let images = pipeline.sample(options, |moment| {
+            bar.inc(u64::from(moment.steps_done > 0));
+            film.record(pipeline, moment)
+        })?;
+        bar.finish_and_clear();
+
+        let columns = columns_for(options.count);
+        let stem = format!("steps-{:04}", options.steps);
+        let picture = self.out.join(format!("{stem}.png"));
+        save_png(&grid(&images, columns), &picture)?;
+        let seconds = started.elapsed().as_secs_f64();
+        let gif = self.gif.then(|| self.out.join(format!("{stem}.gif")));
+        if let Some(path) = &gif {
+            save_gif(
+                &film
+                    .frames
+                    .iter()
+                    .map(|frame| grid(frame, columns))
+                    .collect::<Vec<_>>(),
+                path,
+            )?;
+        }
+        let drawn = Grid {
+            steps: options.steps,
+            picture,
+            gif,
+            seconds,
+        };
+        Ok((drawn, images))
+    }
+}
+
+impl Outcome {
+    fn in_words(&self) -> String {
+        let mut lines = String::new();
+        for grid in &self.grids {
+            let seconds = terminal::in_words(Duration::from_secs_f64(grid.seconds));
+            lines += &format!(
+                "{}  {} images in {} steps, {seconds}\n",
+                grid.picture.display(),
+                self.count,
+                grid.steps
+            );
+            if let Some(gif) = &grid.gif {
+                lines += &format!("{}  the denoising\n", gif.display());
+            }
+        }
+        if let Some(comparison) = &self.comparison {
+            let steps: Vec<String> = self
+                .grids
+                .iter()
+                .map(|grid| grid.steps.to_string())
+                .collect();
+            let steps = steps.join(", ");
+            lines += &format!(
+                "{}  the same noises, one row each for {steps} steps\n",
+                comparison.display()
+            );
+        }
+        lines
+    }
+}
+
+/// The frames of a GIF while they are being collected, batch after batch.
+struct Film {
+    /// After how many steps each frame is taken.
+    moments: Vec<usize>,
+    frames: Vec<Images>,
+}
+
+impl Film {
+    /// `frames` moments spread evenly over the denoising, from pure noise to the finished image; fewer if there are
+    /// not as many steps.
+    fn new(frames: usize, steps: usize) -> Self {
+        let intervals = frames.saturating_sub(1).max(1);
+        let mut moments: Vec<usize> = (0..frames)
+            .map(|frame| (frame * steps + intervals / 2) / intervals)
+            .collect();
+        moments.dedup();
+        let frames = vec![Images::empty(0, 0, 0); moments.len()];
+        Self { moments, frames }
+    }
+
+    fn record(&mut self, pipeline: &Pipeline, moment: Moment<'_>) -> Result<(), Error> {
+        if let Some(index) = self
+            .moments
+            .iter()
+            .position(|&steps| steps == moment.steps_done)
+        {
+            self.frames[index].append(pipeline.decode(moment.latents.clone())?);
+        }
+        Ok(())
+    }
+}
+
+/// `--steps`: different numbers, each at least 1, in the order given.
+#[derive(Clone, Debug, PartialEq)]
+struct StepCounts(Vec<usize>);
+
+fn parse_steps(text: &str) -> Result<StepCounts, String> {
+    let mut counts = Vec::new();
+    for word in text.split(['/', ',']) {
+        match word.trim().parse::<usize>() {
+            Ok(0) | Err(_) => {
+                return Err(format!(
+                    "`{word}` is not a number of steps; write 50 or 50/100/200"
+                ));
+            }
+            Ok(steps) if counts.contains(&steps) => return Err(format!("{steps} is there twice")),
+            Ok(steps) => counts.push(steps),
+        }
+    }
+    Ok(StepCounts(counts))
+}
+
+fn parse_eta(text: &str) -> Result<f64, String> {
+    let eta = text.parse().ok().filter(|eta| (0.0..=1.0).contains(eta));
+    eta.ok_or_else(|| "eta is a number from 0 (DDIM) to 1 (DDPM)".to_string())
+}
+
+fn parse_clip(text: &str) -> Result<f64, String> {
+    let clip = text
+        .parse()
+        .ok()
+        .filter(|clip: &f64| clip.is_finite() && *clip > 0.0);
+    clip.ok_or_else(|| "the limit is a number above 0".to_string())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn steps_are_separated_by_slashes_or_commas() {
+        assert_eq!(parse_steps("50"), Ok(StepCounts(vec![50])));
+        assert_eq!(
+            parse_steps("50/100,200"),
+            Ok(StepCounts(vec![50, 100, 200]))
+        );
+        for refused in ["", "0", "5/", "5/5", "-1", "1e3", "5 6"] {
+            assert!(parse_steps(refused).is_err(), "{refused}");
+        }
+    }
+
+    #[test]
+    fn eta_and_clip_are_bounded() {
+        assert_eq!((parse_eta("0.5"), parse_clip("3")), (Ok(0.5), Ok(3.0)));
+        for refused in ["-0.1", "1.1", "NaN", "x"] {
+            assert!(parse_eta(refused).is_err(), "{refused}");
+        }
+        for refused in ["0", "-1", "inf", "NaN", ""] {
+            assert!(parse_clip(refused).is_err(), "{refused}");
+        }
+    }
+
+    #[test]
+    fn a_film_begins_with_noise_and_ends_with_the_image() {
+        assert_eq!(Film::new(5, 100).moments, [0, 25, 50, 75, 100]);
+        assert_eq!(Film::new(25, 3).moments, [0, 1, 2, 3]);
+        assert!(Film::new(0, 50).moments.is_empty());
+    }
+}

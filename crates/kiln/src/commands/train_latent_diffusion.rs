@@ -1,0 +1,32 @@
+//! `kiln train-latent-diffusion`: stage 2.
+
+use std::path::PathBuf;
+
+use clap::Args;
+
+use super::training::TrainingArguments;
+
+/// Train stage 2, the U-Net that denoises the latents of a trained VQ-VAE.
+///
+/// The run folder gets the encoded data set, checkpoints, metrics.csv, sample grids and curves.svg, and at the end the
+/// finished model, ready for `kiln sample --model`. Ctrl-C saves a checkpoint and stops; --resume goes on.
+#[derive(Args)]
+#[command(after_help = "Examples:
+  kiln train-latent-diffusion --config configs/mnist.toml --out runs/mnist
+  kiln train-latent-diffusion --config configs/mnist.toml --vqvae runs/other/model --out runs/second")]
+pub struct TrainLatentDiffusion {
+    #[command(flatten)]
+    training: TrainingArguments,
+
+    /// Folder of a trained VQ-VAE or of a model that holds one [default: the one in the run folder]
+    #[arg(long, value_name = "PATH")]
+    vqvae: Option<PathBuf>,
+}
+
+impl TrainLatentDiffusion {
+    /// Trains to the end, or until it is interrupted.
+    pub fn run(self) -> anyhow::Result<()> {
+        self.training
+            .run(self.vqvae, kiln_train::train_latent_diffusion)
+    }
+}

@@ -1,0 +1,148 @@
+//! What the two training commands have in common.
+
+use std::{
+    path::{Path, PathBuf},
+    process,
+};
+
+use clap::{Args, ValueEnum};
+use kiln_data::Progress;
+use kiln_train::{Devices, Experiment, RunOptions, StopSignal, TrainError, TrainingReport};
+
+use crate::terminal::{self, DataProgress};
+
+/// What shells report for a program that was ended by Ctrl-C: 128 + SIGINT.
+const INTERRUPTED: i32 = 130;
+
+/// Where the experiment comes from, where its results go, and what computes.
+#[derive(Args)]
+pub struct TrainingArguments {
+    /// The experiment: a TOML file like those in configs/
+    #[arg(long, value_name = "FILE")]
+    config: PathBuf,
+
+    /// Where the data set is; overrides data.path of the config
+    #[arg(long, value_name = "PATH")]
+    data: Option<PathBuf>,
+
+    /// The run folder [default: runs/ and the config's name]
+    #[arg(long, value_name = "FOLDER")]
+    out: Option<PathBuf>,
+
+    /// Where to compute: cpu, cpu:2 (two replicas), cuda:0,cuda:1, rocm:0, metal or wgpu
+    #[arg(long, default_value = "cpu", value_name = "DEVICES")]
+    devices: String,
+
+    /// How several devices share the work
+    #[arg(long, value_enum, default_value_t = Strategy::Main)]
+    strategy: Strategy,
+
+    /// Override a key of the config, as in unet.block_out_channels=[64,128]; may be repeated
+    #[arg(long, value_name = "KEY=VALUE")]
+    set: Vec<String>,
+
+    /// Go on from the newest good checkpoint in the run folder
+    #[arg(long)]
+    resume: bool,
+
+    /// Print one JSON object on stdout at the end
+    #[arg(long)]
+    json: bool,
+}
+
+/// `--strategy`.
+#[derive(Clone, Copy, Debug, ValueEnum)]
+enum Strategy {
+    /// The first device updates all weights
+    Main,
+    /// Each device updates its share of the weights
+    Sharded,
+    /// NCCL between CUDA devices
+    Ddp,
+}
+
+impl From<Strategy> for kiln_train::Strategy {
+    fn from(strategy: Strategy) -> Self {
+        match strategy {
+            Strategy::Main => Self::Main,
+            Strategy::Sharded => Self::Sharded,
+            Strategy::Ddp => Self::Ddp,
+        }
+    }
+}
+
+/// One of the stages of kiln-train.
+type Train = fn(&Experiment, &RunOptions, &dyn Progress) -> Result<TrainingReport, TrainError>;
+
+impl TrainingArguments {
+    /// Reads the experiment, trains by `train` and says how it went.
+    pub fn run(self, vqvae: Option<PathBuf>, train: Train) -> anyhow::Result<()> {
+        let experiment =
+            Experiment::load(&self.config, &overrides(&self.set, self.data.as_deref()))?;
+        let options = RunOptions {
+            out: self.out.unwrap_or_else(|| default_run_folder(&self.config)),
+            resume: self.resume,
+            devices: Devices::parse(&self.devices)?,
+            strategy: self.strategy.into(),
+            vqvae,
+            stop: stop_on_interrupt()?,
+        };
+        let report = train(&experiment, &options, &DataProgress::default())?;
+        terminal::print_outcome(&report, self.json, ToString::to_string)
+    }
+}
+
+/// Ctrl-C (or a polite kill) asks the training to save and stop; a second one ends the program at once.
+fn stop_on_interrupt() -> anyhow::Result<StopSignal> {
+    let stop = StopSignal::default();
+    let signal = stop.clone();
+    ctrlc::set_handler(move || {
+        if signal.is_requested() {
+            process::exit(INTERRUPTED);
+        }
+        signal.request();
+        terminal::note("saving a checkpoint; once more to stop at once");
+    })?;
+    Ok(stop)
+}
+
+/// `--set` and `--data` as overrides of config keys; `--data` comes last and wins.
+pub fn overrides(set: &[String], data: Option<&Path>) -> Vec<String> {
+    let data = data.map(|path| {
+        format!(
+            "data.path={}",
+            toml::Value::from(path.to_string_lossy().into_owned())
+        )
+    });
+    set.iter().cloned().chain(data).collect()
+}
+
+/// `configs/mnist.toml` runs in `runs/mnist`.
+fn default_run_folder(config: &Path) -> PathBuf {
+    Path::new("runs").join(config.file_stem().unwrap_or("run".as_ref()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_config_runs_in_a_folder_of_its_name() {
+        assert_eq!(
+            default_run_folder(Path::new("configs/mnist.toml")),
+            Path::new("runs/mnist")
+        );
+        assert_eq!(default_run_folder(Path::new("..")), Path::new("runs/run"));
+    }
+
+    #[test]
+    fn a_data_path_with_quotes_survives_as_an_override() {
+        let overrides = overrides(&["seed=1".into()], Some(Path::new(r#"a "b" \c"#)));
+        let text = overrides[1].replace("data.path", "path");
+        let table: toml::Table = toml::from_str(&text).unwrap();
+        assert_eq!(
+            (overrides[0].as_str(), table["path"].as_str()),
+            ("seed=1", Some(r#"a "b" \c"#))
+        );
+    }
+}

@@ -1,0 +1,212 @@
+//! What the program says and where: results on stdout; progress, warnings and errors on stderr.
+
+use std::{
+    env,
+    error::Error,
+    io::{self, Write},
+    panic,
+    sync::{Mutex, MutexGuard, PoisonError},
+    time::Duration,
+};
+
+use indicatif::{ProgressBar, ProgressStyle};
+use kiln_data::ProgressUnit;
+use serde::Serialize;
+use tracing_subscriber::EnvFilter;
+
+/// Prints one result line on stdout.
+///
+/// Not `println!`, which panics when the reader of a pipe has gone.
+pub fn say(line: impl AsRef<str>) -> io::Result<()> {
+    writeln!(io::stdout(), "{}", line.as_ref())
+}
+
+/// Prints a command's outcome: one JSON object on stdout with `--json`, otherwise the lines that `words` gives.
+pub fn print_outcome<O: Serialize>(
+    outcome: &O,
+    as_json: bool,
+    words: impl FnOnce(&O) -> String,
+) -> anyhow::Result<()> {
+    if as_json {
+        say(serde_json::to_string_pretty(outcome)?)?;
+    } else {
+        say(words(outcome).trim_end())?;
+    }
+    Ok(())
+}
+
+/// Prints `error: SENTENCE` on stderr.
+pub fn print_error(sentence: &str) {
+    // With stderr closed there is nobody left to tell.
+    let _ = writeln!(io::stderr(), "error: {sentence}");
+}
+
+/// Prints a line about what is going on, on stderr.
+pub fn note(line: &str) {
+    let _ = writeln!(io::stderr(), "{line}");
+}
+
+/// Joins an error and its causes into one line: "cannot do this: because of that".
+///
+/// Messages that already end with their cause do not repeat it.
+pub fn one_sentence(error: &anyhow::Error) -> String {
+    let mut sentence = String::new();
+    for cause in error.chain() {
+        let message = cause
+            .to_string()
+            .split_whitespace()
+            .collect::<Vec<_>>()
+            .join(" ");
+        if sentence.is_empty() {
+            sentence = message;
+        } else if !sentence.contains(&message) {
+            sentence = format!("{sentence}: {message}");
+        }
+    }
+    sentence
+}
+
+/// Whether an error is only that the reader of our stdout has gone.
+pub fn is_closed_pipe(error: &anyhow::Error) -> bool {
+    let is_closed = |cause: &(dyn Error + 'static)| {
+        let io = cause.downcast_ref::<io::Error>();
+        io.is_some_and(|io| io.kind() == io::ErrorKind::BrokenPipe)
+    };
+    error.chain().any(is_closed)
+}
+
+/// From now on a panic, which is always a bug, prints one sentence; with RUST_BACKTRACE set, the trace as well.
+pub fn turn_panics_into_sentences() {
+    let default_hook = panic::take_hook();
+    panic::set_hook(Box::new(move |information| {
+        let message = information.payload_as_str().unwrap_or("no message");
+        let message = message.split_whitespace().collect::<Vec<_>>().join(" ");
+        let place = information
+            .location()
+            .map(|place| format!(" at {place}"))
+            .unwrap_or_default();
+        print_error(&format!(
+            "this is a bug in kiln ({message}{place}); please report it at {}/issues",
+            env!("CARGO_PKG_REPOSITORY")
+        ));
+        if env::var_os("RUST_BACKTRACE").is_some_and(|value| value != "0") {
+            default_hook(information);
+        }
+    }));
+}
+
+/// Sends log messages to stderr: warnings, with `-v` also information, with `-vv` everything of kiln's.
+pub fn log_to_stderr(verbosity: u8) {
+    let default = match verbosity {
+        0 => "warn",
+        1 => {
+            "warn,kiln=info,kiln_data=info,kiln_diffusion=info,kiln_hub=info,kiln_models=info,kiln_train=info"
+        }
+        _ => {
+            "info,kiln=trace,kiln_data=trace,kiln_diffusion=trace,kiln_hub=trace,kiln_models=trace,kiln_train=trace"
+        }
+    };
+    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new(default));
+    tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(io::stderr)
+        .with_target(false)
+        .without_time()
+        .init();
+}
+
+/// A bar with rate and time left on a terminal's stderr; nothing when stderr is not a terminal.
+pub fn progress_bar(task: String, length: usize, unit: &str) -> ProgressBar {
+    let template =
+        format!("{{msg}} [{{bar:32}}] {{pos}}/{{len}} {unit}, {{per_sec}}, {{eta}} left");
+    styled_bar(Some(length as u64), &template).with_message(task)
+}
+
+fn styled_bar(length: Option<u64>, template: &str) -> ProgressBar {
+    let bar = length.map_or_else(ProgressBar::no_length, ProgressBar::new);
+    match ProgressStyle::with_template(template) {
+        Ok(style) => bar.with_style(style.progress_chars("=> ")),
+        Err(_) => bar,
+    }
+}
+
+/// Shows what opening a data set does: downloads and decoding.
+#[derive(Default)]
+pub struct DataProgress(Mutex<Option<ProgressBar>>);
+
+impl DataProgress {
+    fn bar(&self) -> MutexGuard<'_, Option<ProgressBar>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl kiln_data::Progress for DataProgress {
+    fn begin(&self, task: &str, unit: ProgressUnit, total: Option<u64>) {
+        let template = match unit {
+            ProgressUnit::Bytes => {
+                "{msg} [{bar:32}] {bytes}/{total_bytes}, {bytes_per_sec}, {eta} left"
+            }
+            ProgressUnit::Images => "{msg} [{bar:32}] {pos}/{len} images, {eta} left",
+        };
+        let bar = styled_bar(total, template);
+        bar.set_message(task.to_owned());
+        *self.bar() = Some(bar);
+    }
+
+    fn advance(&self, amount: u64) {
+        if let Some(bar) = &*self.bar() {
+            bar.inc(amount);
+        }
+    }
+
+    fn end(&self) {
+        if let Some(bar) = self.bar().take() {
+            bar.finish_and_clear();
+        }
+    }
+}
+
+/// A duration for people: "0.42 s", "12.3 s", "4 min 5 s".
+pub fn in_words(duration: Duration) -> String {
+    let seconds = duration.as_secs_f64();
+    match seconds {
+        ..10.0 => format!("{seconds:.2} s"),
+        ..120.0 => format!("{seconds:.1} s"),
+        _ => format!(
+            "{} min {} s",
+            duration.as_secs() / 60,
+            duration.as_secs() % 60
+        ),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use anyhow::{Context, anyhow};
+
+    use super::*;
+
+    #[test]
+    fn causes_are_joined_without_repeating_or_breaking_lines() {
+        let error = anyhow!("no such\n  key")
+            .context("cannot read a.toml: no such key")
+            .context("cannot train");
+        assert_eq!(
+            one_sentence(&error),
+            "cannot train: cannot read a.toml: no such key"
+        );
+    }
+
+    #[test]
+    fn a_closed_pipe_is_found_below_its_context() {
+        let closed: io::Result<()> = Err(io::ErrorKind::BrokenPipe.into());
+        assert!(is_closed_pipe(&closed.context("printing").unwrap_err()));
+        assert!(!is_closed_pipe(&anyhow!("broken pipe")));
+    }
+
+    #[test]
+    fn durations_read_well() {
+        let words = [0.42, 12.34, 245.0].map(|seconds| in_words(Duration::from_secs_f64(seconds)));
+        assert_eq!(words, ["0.42 s", "12.3 s", "4 min 5 s"]);
+    }
+}

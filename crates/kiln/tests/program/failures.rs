@@ -1,0 +1,131 @@
+//! What goes wrong is one sentence and a non-zero exit, and loses nothing.
+
+use std::fs;
+
+use crate::{Workplace, tiny};
+
+const WEIGHTS: &str = "model/unet/diffusion_pytorch_model.safetensors";
+
+#[test]
+fn sampling_says_what_is_wrong_and_what_to_do() {
+    let workplace = Workplace::new();
+    fs::write(workplace.path("file"), "not a folder").unwrap();
+    let too_many = format!("sample --model model --steps {}", tiny::TIMESTEPS + 1);
+    for (arguments, words) in [
+        ("sample --model nowhere", "nowhere"),
+        ("sample --model file", "file"),
+        ("sample --model model/vqvae", "model_index.json"),
+        (too_many.as_str(), "from 1 to 20"),
+        (
+            "sample --model model --steps 2/21 --out half",
+            "from 1 to 20",
+        ),
+        (
+            "sample --model model --sampler ddpm --eta 0.5",
+            "--eta belongs to `--sampler ddim`",
+        ),
+        (
+            "sample --model model --steps 2 --out file/pictures",
+            "file/pictures",
+        ),
+        (
+            "sample --model model --devices gpu",
+            "`gpu` is not a device",
+        ),
+        (
+            "sample --model model --devices cpu:2",
+            "only training uses several devices",
+        ),
+        ("model info nowhere", "nowhere"),
+    ] {
+        let sentence = workplace.fail(arguments);
+        assert!(sentence.contains(words), "kiln {arguments}: {sentence}");
+    }
+    assert!(
+        !workplace.path("half").exists(),
+        "every number of steps is checked before the first is drawn"
+    );
+}
+
+#[cfg(not(feature = "cuda"))]
+#[test]
+fn a_device_that_is_not_compiled_in_names_its_feature() {
+    let sentence = Workplace::new().fail("sample --model model --devices cuda:0");
+    assert!(
+        sentence.contains("--features cuda") && sentence.contains("only cpu"),
+        "{sentence}"
+    );
+}
+
+#[test]
+fn flags_that_cannot_be_are_refused_by_name() {
+    let workplace = Workplace::new();
+    for (arguments, words) in [
+        ("sample --steps 0", "--steps"),
+        ("sample --steps 5/5", "5 is there twice"),
+        ("sample --steps ten", "--steps"),
+        ("sample --sampler euler", "ddim"),
+        ("sample --spacing wide", "trailing"),
+        ("sample --eta 2", "--eta"),
+        ("sample --count 0", "--count"),
+        ("sample --batch 0", "--batch"),
+        ("sample --gif-frames 5", "--gif"),
+        ("sample --stepz 5", "--steps"),
+        ("train-vqvae", "--config"),
+        ("reconstruct --images a --config b", "--config"),
+        ("paint", "paint"),
+    ] {
+        let output = workplace.run(arguments);
+        let stderr = String::from_utf8_lossy(&output.stderr);
+        assert_eq!(output.status.code(), Some(2), "kiln {arguments}: {stderr}");
+        assert!(
+            stderr.starts_with("error: ") && stderr.contains(words),
+            "kiln {arguments}: {stderr}"
+        );
+    }
+}
+
+#[test]
+fn damaged_files_are_named() {
+    let workplace = Workplace::new();
+    let weights = fs::read(workplace.path(WEIGHTS)).unwrap();
+    let flipped: Vec<u8> = weights.iter().map(|byte| !byte).collect();
+    for damaged in [&weights[..weights.len() / 2], &weights[..3], &[], &flipped] {
+        fs::write(workplace.path(WEIGHTS), damaged).unwrap();
+        assert!(workplace.fail("sample --model model").contains(WEIGHTS));
+        assert!(workplace.fail("model info model").contains(WEIGHTS));
+    }
+    fs::write(workplace.path(WEIGHTS), &weights).unwrap();
+
+    for file in [
+        "model_index.json",
+        "unet/config.json",
+        "vqvae/config.json",
+        "scheduler/scheduler_config.json",
+    ] {
+        let path = workplace.path("model").join(file);
+        let whole = fs::read(&path).unwrap();
+        fs::write(&path, &whole[..whole.len() / 2]).unwrap();
+        assert!(workplace.fail("sample --model model").contains(file));
+        fs::remove_file(&path).unwrap();
+        assert!(workplace.fail("sample --model model").contains(file));
+        fs::write(&path, whole).unwrap();
+    }
+    workplace.succeed("sample --model model --steps 1 --count 1");
+}
+
+#[test]
+fn a_full_disk_is_a_sentence_and_leaves_the_old_picture() {
+    let workplace = Workplace::new();
+    workplace.succeed("sample --model model --steps 1 --count 1");
+    let picture = workplace.path("samples/steps-0001.png");
+    let before = fs::read(&picture).unwrap();
+    // A folder in the place of the temporary file stands in for a disk that takes nothing more.
+    fs::create_dir(workplace.path("samples/steps-0001.png.partial")).unwrap();
+    assert!(
+        workplace
+            .fail("sample --model model --steps 1 --count 1 --seed 5")
+            .contains("samples/steps-0001.png")
+    );
+    assert_eq!(fs::read(&picture).unwrap(), before);
+}

@@ -1,0 +1,96 @@
+//! Runs the built program as a user would, on a tiny model with random weights.
+
+mod failures;
+mod model_info;
+mod reconstruct;
+mod sample;
+mod tiny;
+
+use std::{
+    path::{Path, PathBuf},
+    process::{Command, Output},
+};
+
+use serde_json::Value;
+use tempfile::TempDir;
+
+/// A folder to work in, with a tiny model in `model/`.
+pub struct Workplace {
+    folder: TempDir,
+}
+
+impl Workplace {
+    pub fn new() -> Self {
+        let folder = tempfile::tempdir().expect("a temporary folder");
+        tiny::model()
+            .save(&folder.path().join("model"), Default::default())
+            .expect("a saved model");
+        Self { folder }
+    }
+
+    pub fn path(&self, name: &str) -> PathBuf {
+        self.folder.path().join(name)
+    }
+
+    /// Runs `kiln` with arguments separated by spaces.
+    pub fn run(&self, arguments: &str) -> Output {
+        program(self.folder.path(), arguments)
+            .output()
+            .expect("a program that runs")
+    }
+
+    /// Runs `kiln`, which must succeed, and returns its stdout.
+    pub fn succeed(&self, arguments: &str) -> String {
+        let output = self.run(arguments);
+        let stderr = String::from_utf8_lossy(&output.stderr);
+        assert!(output.status.success(), "kiln {arguments}: {stderr}");
+        assert_eq!(
+            stderr, "",
+            "kiln {arguments} has nothing to say on a stderr that is no terminal"
+        );
+        String::from_utf8(output.stdout).expect("text")
+    }
+
+    /// Runs `kiln`, whose stdout must be one JSON value.
+    pub fn json(&self, arguments: &str) -> Value {
+        serde_json::from_str(&self.succeed(arguments)).expect("JSON")
+    }
+
+    /// Runs `kiln`, which must fail with one sentence, and returns it.
+    pub fn fail(&self, arguments: &str) -> String {
+        let output = self.run(arguments);
+        let stderr = String::from_utf8(output.stderr).expect("text");
+        assert_eq!(output.status.code(), Some(1), "kiln {arguments}: {stderr}");
+        assert_eq!(output.stdout, b"", "kiln {arguments} prints no result");
+        let sentence = stderr
+            .strip_prefix("error: ")
+            .unwrap_or_else(|| panic!("kiln {arguments}: {stderr}"));
+        assert_eq!(
+            sentence.trim_end().lines().count(),
+            1,
+            "kiln {arguments}: {stderr}"
+        );
+        assert!(
+            !sentence.contains("bug in kiln"),
+            "kiln {arguments}: {stderr}"
+        );
+        sentence.trim_end().to_owned()
+    }
+}
+
+/// The program in a folder, undisturbed by the environment of the tests.
+pub fn program(folder: &Path, arguments: &str) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_kiln"));
+    command
+        .current_dir(folder)
+        .args(arguments.split_whitespace());
+    command.env_remove("RUST_LOG").env_remove("RUST_BACKTRACE");
+    command
+}
+
+/// A picture as gray bytes.
+pub fn gray(path: &Path) -> image::GrayImage {
+    image::open(path)
+        .unwrap_or_else(|error| panic!("{}: {error}", path.display()))
+        .into_luma8()
+}

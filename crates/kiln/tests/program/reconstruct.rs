@@ -1,0 +1,83 @@
+//! `kiln reconstruct`.
+
+use std::fs;
+
+use image::{GrayImage, Luma};
+
+use crate::{Workplace, gray, tiny};
+
+/// Five pictures of different sizes, with a gradient each.
+fn photos(workplace: &Workplace) {
+    fs::create_dir(workplace.path("photos")).unwrap();
+    for number in 0..5u32 {
+        let picture = GrayImage::from_fn(8 + number, 8 + number, |x, y| {
+            Luma([(x * 20 + y * number * 5) as u8])
+        });
+        picture
+            .save(workplace.path(&format!("photos/{number}.png")))
+            .unwrap();
+    }
+}
+
+#[test]
+fn a_folder_of_images_comes_back_under_its_originals() {
+    let workplace = Workplace::new();
+    photos(&workplace);
+    for model in ["model", "model/vqvae"] {
+        let outcome = workplace.json(&format!(
+            "reconstruct --model {model} --images photos --out {model}-out --json"
+        ));
+        assert_eq!(
+            (&outcome["count"], &outcome["codes"]),
+            (&5.into(), &tiny::CODES.into())
+        );
+        let psnr = outcome["psnr"].as_f64().unwrap();
+        assert!((0.0..60.0).contains(&psnr), "{psnr} dB");
+        let codes = outcome["codes_in_use"].as_u64().unwrap() as f64;
+        let perplexity = outcome["perplexity"].as_f64().unwrap();
+        assert!(
+            codes >= 1.0 && (1.0..=codes + 1e-6).contains(&perplexity),
+            "{perplexity} of {codes}"
+        );
+        // A folder has no padding to crop: 8x8 pixels, five in a row, originals over reconstructions.
+        let picture = gray(&workplace.path(outcome["picture"].as_str().unwrap()));
+        assert_eq!(picture.dimensions(), (5 * 10 + 2, 2 * 10 + 2));
+    }
+}
+
+#[test]
+fn words_name_the_quality() {
+    let workplace = Workplace::new();
+    photos(&workplace);
+    let said = workplace.succeed("reconstruct --model model --images photos --count 2 --batch 1");
+    assert!(
+        said.contains("PSNR") && said.contains("2 images of photos") && said.contains("perplexity"),
+        "{said}"
+    );
+}
+
+#[test]
+fn what_does_not_fit_is_refused_in_a_sentence() {
+    let workplace = Workplace::new();
+    assert!(
+        workplace
+            .fail("reconstruct --model model")
+            .contains("--images FOLDER")
+    );
+    assert!(
+        workplace
+            .fail("reconstruct --model model --images nowhere")
+            .contains("nowhere")
+    );
+    fs::create_dir(workplace.path("empty")).unwrap();
+    assert!(
+        workplace
+            .fail("reconstruct --model model --images empty")
+            .contains("empty")
+    );
+    assert!(
+        workplace
+            .fail("reconstruct --model empty --images empty")
+            .contains("VQ-VAE")
+    );
+}

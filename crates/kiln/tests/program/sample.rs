@@ -1,0 +1,173 @@
+//! `kiln sample`.
+
+use std::{fs, io::BufReader, process::Stdio};
+
+use image::{AnimationDecoder, GrayImage, codecs::gif::GifDecoder};
+
+use crate::{Workplace, gray, program};
+
+/// A grid's place of an image of 6x6 pixels with gaps of 2.
+fn cell(grid: &GrayImage, row: u32, column: u32) -> Vec<u8> {
+    image::imageops::crop_imm(grid, column * 8 + 2, row * 8 + 2, 6, 6)
+        .to_image()
+        .into_raw()
+}
+
+/// Images computed in batches of another size may differ by rounding, which is one step of a byte at most.
+fn assert_same_picture(one: &[u8], other: &[u8]) {
+    assert_eq!(one.len(), other.len());
+    let largest = one
+        .iter()
+        .zip(other)
+        .map(|(one, other)| one.abs_diff(*other))
+        .max();
+    assert!(largest <= Some(1), "pixels differ by {largest:?}");
+}
+
+#[test]
+fn every_number_of_steps_gives_a_grid_and_several_a_comparison() {
+    let workplace = Workplace::new();
+    let said = workplace.succeed("sample --model model --steps 2/3 --count 5 --out new/pictures");
+    let mut files: Vec<String> = fs::read_dir(workplace.path("new/pictures"))
+        .unwrap()
+        .map(|entry| entry.unwrap().file_name().into_string().unwrap())
+        .collect();
+    files.sort();
+    assert_eq!(
+        files,
+        ["comparison.png", "steps-0002.png", "steps-0003.png"]
+    );
+    assert!(files.iter().all(|file| said.contains(file)), "{said}");
+
+    // Five images, three in a row, without their padding.
+    let grids =
+        [2, 3].map(|steps| gray(&workplace.path(&format!("new/pictures/steps-000{steps}.png"))));
+    assert!(
+        grids
+            .iter()
+            .all(|grid| grid.dimensions() == (3 * 8 + 2, 2 * 8 + 2))
+    );
+    let comparison = gray(&workplace.path("new/pictures/comparison.png"));
+    assert_eq!(comparison.dimensions(), (5 * 8 + 2, 2 * 8 + 2));
+    for (row, grid) in (0..).zip(&grids) {
+        assert_eq!(cell(&comparison, row, 0), cell(grid, 0, 0));
+        assert_eq!(cell(&comparison, row, 4), cell(grid, 1, 1));
+    }
+    assert_ne!(
+        cell(&grids[0], 0, 0),
+        cell(&grids[0], 0, 1),
+        "different noise, different image"
+    );
+}
+
+#[test]
+fn an_image_depends_on_its_seed_and_number_alone() {
+    let workplace = Workplace::new();
+    for sampler in ["ddim --eta 0", "ddim --eta 0.7", "ddpm"] {
+        let draw = |options: &str| {
+            workplace.succeed(&format!(
+                "sample --model model --steps 4 --sampler {sampler} {options}"
+            ));
+            gray(&workplace.path("samples/steps-0004.png"))
+        };
+        let nine = draw("--count 9");
+        assert_eq!(draw("--count 9").as_raw(), nine.as_raw(), "{sampler}");
+        assert_same_picture(draw("--count 9 --batch 1").as_raw(), nine.as_raw());
+        assert_same_picture(draw("--count 9 --batch 4").as_raw(), nine.as_raw());
+        // Two images: a row of two, which are the first of the nine.
+        let two = draw("--count 2");
+        assert_same_picture(&cell(&two, 0, 1), &cell(&nine, 0, 1));
+        assert_ne!(
+            draw("--count 9 --seed 1").as_raw(),
+            nine.as_raw(),
+            "{sampler}"
+        );
+    }
+}
+
+#[test]
+fn samplers_and_spacings_give_different_images() {
+    let workplace = Workplace::new();
+    let draw = |options: &str| {
+        workplace.succeed(&format!(
+            "sample --model model --steps 4 --count 16 {options}"
+        ));
+        gray(&workplace.path("samples/steps-0004.png")).into_raw()
+    };
+    let mut pictures: Vec<Vec<u8>> = Vec::new();
+    for options in [
+        "--spacing leading",
+        "--spacing trailing",
+        "--spacing quadratic",
+        "--eta 1",
+    ] {
+        let picture = draw(options);
+        assert!(!pictures.contains(&picture), "{options}");
+        pictures.push(picture);
+    }
+    assert_same_picture(&draw("--sampler ddpm"), &draw("--eta 1"));
+}
+
+#[test]
+fn json_says_what_was_written_and_nothing_else() {
+    let workplace = Workplace::new();
+    let outcome = workplace.json("sample --model model --steps 2,3 --count 4 --seed 7 --json");
+    assert_eq!(
+        (&outcome["seed"], &outcome["count"]),
+        (&7.into(), &4.into())
+    );
+    assert_eq!(outcome["sampler"], "ddim");
+    assert_eq!(outcome["comparison"], "samples/comparison.png");
+    let steps: Vec<_> = outcome["grids"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|grid| grid["steps"].as_u64())
+        .collect();
+    assert_eq!(steps, [Some(2), Some(3)]);
+    for grid in outcome["grids"].as_array().unwrap() {
+        assert!(workplace.path(grid["picture"].as_str().unwrap()).is_file());
+        assert!(grid["gif"].is_null());
+    }
+}
+
+#[test]
+fn the_gif_ends_with_the_grid() {
+    let workplace = Workplace::new();
+    workplace.succeed("sample --model model --steps 6 --count 4 --batch 3 --gif --gif-frames 4");
+    let file = fs::File::open(workplace.path("samples/steps-0006.gif")).unwrap();
+    let frames = GifDecoder::new(BufReader::new(file))
+        .unwrap()
+        .into_frames()
+        .collect_frames()
+        .unwrap();
+    assert_eq!(frames.len(), 4);
+    let bytes = |frame: &image::Frame| {
+        image::DynamicImage::from(frame.buffer().clone())
+            .into_luma8()
+            .into_raw()
+    };
+    assert_eq!(
+        bytes(&frames[3]),
+        gray(&workplace.path("samples/steps-0006.png")).into_raw()
+    );
+    assert_ne!(bytes(&frames[0]), bytes(&frames[3]));
+}
+
+#[test]
+fn a_reader_that_has_gone_is_no_error() {
+    let workplace = Workplace::new();
+    let mut command = program(
+        &workplace.path(""),
+        "sample --model model --steps 1 --count 1",
+    );
+    let mut child = command
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    drop(child.stdout.take());
+    let output = child.wait_with_output().unwrap();
+    assert!(output.status.success());
+    assert_eq!(String::from_utf8_lossy(&output.stderr), "");
+}

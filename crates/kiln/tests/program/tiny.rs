@@ -1,0 +1,69 @@
+//! A model that is as small as a model can be: 6x6 gray images (8x8 with their padding), 4x4 latents.
+
+use std::collections::BTreeMap;
+
+use burn::tensor::Device;
+use kiln_diffusion::{ScheduleConfig, SchedulerConfig};
+use kiln_hub::{FirstStage, LatentDiffusion, Metadata};
+use kiln_models::{
+    DecoderBlockType, DownBlockType, EncoderBlockType, SampleSize, UNet2dConfig, UpBlockType,
+    VqVaeConfig,
+};
+
+/// Sampling goes up to so many steps.
+pub const TIMESTEPS: usize = 20;
+/// Vectors in the codebook.
+pub const CODES: usize = 16;
+
+/// Random weights, the same every time.
+pub fn model() -> LatentDiffusion {
+    let device = Device::flex();
+    let vqvae = VqVaeConfig {
+        in_channels: 1,
+        out_channels: 1,
+        down_block_types: vec![EncoderBlockType::DownEncoderBlock2D; 2],
+        up_block_types: vec![DecoderBlockType::UpDecoderBlock2D; 2],
+        block_out_channels: vec![8, 8],
+        latent_channels: 2,
+        sample_size: 8,
+        num_vq_embeddings: CODES,
+        norm_num_groups: 4,
+        scaling_factor: 0.5,
+        mid_block_add_attention: false,
+        ..VqVaeConfig::default()
+    };
+    let unet = UNet2dConfig {
+        sample_size: Some(SampleSize::Square(4)),
+        in_channels: 2,
+        out_channels: 2,
+        down_block_types: vec![DownBlockType::DownBlock2D, DownBlockType::AttnDownBlock2D],
+        up_block_types: vec![UpBlockType::AttnUpBlock2D, UpBlockType::UpBlock2D],
+        block_out_channels: vec![8, 8],
+        layers_per_block: 1,
+        attention_head_dim: Some(4),
+        norm_num_groups: 4,
+        ..UNet2dConfig::default()
+    };
+    let training = BTreeMap::from([("dataset".to_owned(), "nothing".to_owned())]);
+    LatentDiffusion {
+        first_stage: Some(FirstStage {
+            vqvae: vqvae.init(&device, 1).expect("a VQ-VAE"),
+            metadata: Metadata {
+                border: 1,
+                ..Metadata::default()
+            },
+        }),
+        unet: unet.init(&device, 2).expect("a U-Net"),
+        scheduler: SchedulerConfig {
+            schedule: ScheduleConfig {
+                num_train_timesteps: TIMESTEPS,
+                ..ScheduleConfig::default()
+            },
+            ..SchedulerConfig::default()
+        },
+        metadata: Metadata {
+            training,
+            ..Metadata::default()
+        },
+    }
+}
