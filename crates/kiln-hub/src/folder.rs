@@ -10,10 +10,13 @@ use tempfile::TempDir;
 
 use crate::{HubError, Metadata};
 
-/// A folder being written. It lies beside its destination under a temporary name until [`NewFolder::place`];
-/// dropped before that, it disappears and the destination stays as it was.
+/// Name of the new folder within its hidden one, which nobody else may enter.
+const NEW: &str = "new";
+
+/// A folder being written. It lies in a hidden folder beside its destination until [`NewFolder::place`]; dropped
+/// before that, it disappears and the destination stays as it was.
 pub(crate) struct NewFolder {
-    temporary: TempDir,
+    hidden: TempDir,
     destination: PathBuf,
     marker: &'static str,
 }
@@ -31,9 +34,10 @@ impl NewFolder {
         };
         let parent = parent(destination);
         fs::create_dir_all(parent).map_err(write)?;
-        let temporary = hidden_sibling(parent, "new").map_err(write)?;
+        let hidden = hidden_sibling(parent, "new").map_err(write)?;
+        fs::create_dir(hidden.path().join(NEW)).map_err(write)?;
         Ok(Self {
-            temporary,
+            hidden,
             destination: destination.to_owned(),
             marker,
         })
@@ -41,7 +45,7 @@ impl NewFolder {
 
     /// The path to write `file` to. Makes the folder that it lies in.
     pub(crate) fn path(&self, file: &str) -> Result<PathBuf, HubError> {
-        let path = self.temporary.path().join(file);
+        let path = self.hidden.path().join(NEW).join(file);
         if let Some(folder) = path.parent() {
             fs::create_dir_all(folder).map_err(|problem| self.write_error(file, problem))?;
         }
@@ -82,7 +86,7 @@ impl NewFolder {
     /// Moves the folder to its destination, in exchange for what stands there.
     pub(crate) fn place(self) -> Result<(), HubError> {
         let Self {
-            temporary,
+            hidden,
             destination,
             marker,
         } = self;
@@ -90,16 +94,17 @@ impl NewFolder {
             return Err(HubError::NotReplaced(destination));
         }
         let exchange = || {
-            sync_folders(temporary.path())?;
+            let new = hidden.path().join(NEW);
+            sync_folders(&new)?;
             let parent = parent(&destination);
             // What is replaced goes away only after the new folder has its name.
             let aside = hidden_sibling(parent, "old")?;
-            let replaced = aside.path().join("replaced");
+            let old = aside.path().join("replaced");
             if destination.exists() {
-                fs::rename(&destination, &replaced)?;
+                fs::rename(&destination, &old)?;
             }
-            if let Err(problem) = fs::rename(temporary.path(), &destination) {
-                if replaced.exists() && fs::rename(&replaced, &destination).is_err() {
+            if let Err(problem) = fs::rename(&new, &destination) {
+                if old.exists() && fs::rename(&old, &destination).is_err() {
                     // Better a model under a strange name than none.
                     let _ = aside.keep();
                 }
@@ -107,13 +112,8 @@ impl NewFolder {
             }
             sync(parent)
         };
-        let result = exchange();
-        if result.is_ok() {
-            // Nothing is left under the temporary name to be deleted.
-            let _ = temporary.keep();
-        }
-        result.map_err(|problem| HubError::Write {
-            path: destination,
+        exchange().map_err(|problem| HubError::Write {
+            path: destination.clone(),
             problem,
         })
     }

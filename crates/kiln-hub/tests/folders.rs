@@ -297,6 +297,17 @@ fn a_model_is_replaced_and_nothing_is_left_behind() {
         .expect("folders are made");
 }
 
+#[cfg(unix)]
+#[test]
+fn a_model_may_be_read_by_whoever_may_read_other_folders() {
+    use std::os::unix::fs::PermissionsExt;
+    let (around, _) = saved();
+    let ordinary = around.path().join("ordinary");
+    fs::create_dir(&ordinary).expect("a folder");
+    let mode = |folder: &Path| fs::metadata(folder).expect("a folder").permissions().mode();
+    assert_eq!(mode(&around.path().join("model")), mode(&ordinary));
+}
+
 #[test]
 fn a_failed_save_leaves_the_old_model() {
     let (around, source) = saved();

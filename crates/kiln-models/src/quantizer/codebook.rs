@@ -175,7 +175,7 @@ impl CodebookTraining {
                 let smoothed = usage.clone().add_scalar(SMOOTHING)
                     / total.clone().add_scalar(SMOOTHING * code_count as f64)
                     * total;
-                sums.clone() / smoothed.unsqueeze_dim(1)
+                quantizer.comparable(sums.clone() / smoothed.unsqueeze_dim(1))
             }
         };
 
@@ -199,24 +199,18 @@ impl CodebookTraining {
             sums: replace_value(self.sums, sums),
             carrier: self.carrier,
         };
-        let quantizer = quantizer.with_codes(codes);
-        // With normalisation the stored codes have length one, too.
-        let normalized = quantizer.codes();
-        let quantizer = match config.update {
-            CodebookUpdate::Ema => quantizer.with_codes(normalized),
-            CodebookUpdate::Gradient => quantizer,
-        };
-        (state, quantizer)
+        (state, quantizer.with_codes(codes))
     }
 }
 
 #[cfg(test)]
 mod tests {
     use burn::optim::{AdamWConfig, GradientsAccumulator};
-    use burn::tensor::{Device, Distribution, TensorData, Tolerance};
+    use burn::tensor::{Device, TensorData, Tolerance};
 
     use super::*;
     use crate::quantizer::BatchPosition;
+    use crate::quantizer::statistics::mix;
 
     const CODES: usize = 6;
     const DIMENSION: usize = 2;
@@ -233,8 +227,13 @@ mod tests {
         VectorQuantizer::new(CODES, DIMENSION, device).with_codes(codes)
     }
 
-    fn latents(device: &Device) -> Tensor<4> {
-        Tensor::random([4, DIMENSION, 3, 3], Distribution::Normal(0.5, 2.0), device)
+    /// Uniform in [-3, 4), the same whenever they are drawn.
+    fn latents(seed: u64, device: &Device) -> Tensor<4> {
+        let shape = [4, DIMENSION, 3, 3];
+        let values: Vec<f32> = (0..shape.iter().product::<usize>() as u64)
+            .map(|index| (mix(seed, 0, index) % 7000) as f32 / 1000.0 - 3.0)
+            .collect();
+        Tensor::from_data(TensorData::new(values, shape), device)
     }
 
     fn whole_batch(step: u64) -> BatchPosition {
@@ -267,7 +266,7 @@ mod tests {
             .collect();
         let (mut usage, mut sums) = (vec![1.0; CODES], codes.clone());
         for step in 0..20 {
-            let latents = latents(&device);
+            let latents = latents(step, &device);
             let statistics = statistics(&quantizer, &latents, step);
             (state, quantizer) = state.update(&config, quantizer, statistics);
 
@@ -324,7 +323,7 @@ mod tests {
             let codes = far.slice_assign([0..1, 0..DIMENSION], Tensor::zeros([1, 2], &device));
             let mut quantizer = config.prepare(quantizer(&device)).with_codes(codes);
             let mut state = CodebookTraining::new(&quantizer);
-            let latents = latents(&device);
+            let latents = latents(1, &device);
             let in_use = |quantizer: &VectorQuantizer| {
                 let counts = statistics(quantizer, &latents, 0).counts;
                 crate::quantizer::codes_in_use(&floats(counts))
@@ -374,7 +373,7 @@ mod tests {
             ..CodebookConfig::default()
         };
         let quantizer = config.prepare(quantizer(&device));
-        let statistics = statistics(&quantizer, &latents(&device), 0);
+        let statistics = statistics(&quantizer, &latents(1, &device), 0);
         let state = CodebookTraining::new(&quantizer);
         let (_, quantizer) = state.update(&config, quantizer, statistics);
         for code in floats(quantizer.embedding.weight.val()).chunks(DIMENSION) {
@@ -397,7 +396,7 @@ mod tests {
         let quantizer = config.prepare(quantizer(&device));
         let state = CodebookTraining::new(&quantizer);
         let trained = Trained { quantizer, state };
-        let latents = latents(&device);
+        let latents = latents(1, &device);
         let whole = statistics(&trained.quantizer, &latents, 3);
         let shard = |first_image: usize| {
             let latents = latents.clone().narrow(0, first_image, 2);
@@ -437,7 +436,7 @@ mod tests {
         let state = CodebookTraining::new(&quantizer);
         let trained = Trained { quantizer, state };
         let codes = floats(trained.quantizer.codes());
-        let latents = latents(&device).require_grad();
+        let latents = latents(1, &device).require_grad();
         let loss = trained.quantizer.quantize(latents).loss(0.25);
         let gradients = GradientsParams::from_grads(loss.backward(), &trained);
         assert!(gradients.is_empty());
@@ -452,7 +451,7 @@ mod tests {
         let device = Device::flex().autodiff();
         let config = CodebookConfig::default();
         let quantizer = config.prepare(quantizer(&device));
-        let statistics = statistics(&quantizer, &latents(&device), 0);
+        let statistics = statistics(&quantizer, &latents(1, &device), 0);
         let (state, quantizer) =
             CodebookTraining::new(&quantizer).update(&config, quantizer, statistics);
         let fresh = CodebookTraining::new(&VectorQuantizer::new(CODES, DIMENSION, &device));

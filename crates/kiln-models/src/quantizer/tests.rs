@@ -1,5 +1,5 @@
 use burn::module::Module;
-use burn::tensor::{Device, Distribution, Int, Tensor, TensorData, Tolerance};
+use burn::tensor::{Device, Int, Tensor, TensorData, Tolerance};
 use safetensors::SafeTensors;
 
 use super::*;
@@ -42,10 +42,6 @@ fn assert_close<const D: usize>(ours: Tensor<D>, expected: Tensor<D>) {
 
 fn quantizer_from_fixture(device: &Device) -> VectorQuantizer {
     VectorQuantizer::new(24, 3, device).with_codes(fixture("weight", device))
-}
-
-fn random_latents(shape: [usize; 4], device: &Device) -> Tensor<4> {
-    Tensor::random(shape, Distribution::Normal(0.0, 1.0), device)
 }
 
 #[test]
@@ -199,7 +195,14 @@ fn statistics_of_shards_add_up_to_those_of_the_batch() {
     let device = Device::flex();
     for l2_normalize in [false, true] {
         let quantizer = quantizer_from_fixture(&device).with_l2_normalize(l2_normalize);
-        let latents = random_latents([8, 3, 4, 5], &device);
+        let latents = fixture::<4>("latents", &device);
+        // Eight images out of two, each pair half as far out as the one before.
+        let latents = Tensor::cat(
+            (0..4)
+                .map(|power| latents.clone() * 0.5_f64.powi(power))
+                .collect(),
+            0,
+        );
         let codes = quantizer.nearest(latents.clone());
         let of = |first: usize, len: usize| {
             let position = BatchPosition {
