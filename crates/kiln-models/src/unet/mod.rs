@@ -1,6 +1,7 @@
 //! The denoising network of both pixel and latent diffusion: diffusers' `UNet2DModel`.
 
 mod config;
+mod levels;
 mod time;
 
 pub use config::{
@@ -16,10 +17,7 @@ use burn::tensor::activation::silu;
 use burn::tensor::{Device, Int, Tensor};
 
 use crate::ConfigError;
-use crate::blocks::{
-    BlockOptions, DownBlock, DownBlockShape, MidBlock, MidBlockShape, Resampling, TimeScaleShift,
-    UpBlock, UpBlockShape, conv3x3, convolve, group_norm, norm_silu,
-};
+use crate::blocks::{DownBlock, MidBlock, UpBlock, conv3x3, convolve, group_norm, norm_silu};
 use crate::config::require_size;
 use crate::initialization::seeded;
 use time::{TimeProjection, TimestepEmbedding};
@@ -46,6 +44,10 @@ pub struct UNet2d {
 
 /// How a class label becomes a vector.
 #[derive(Module, Debug)]
+#[allow(
+    clippy::large_enum_variant,
+    reason = "a network holds one of these, and a module cannot be boxed"
+)]
 enum ClassEmbedding {
     Table(Embedding),
     Timestep(TimestepEmbedding),
@@ -85,93 +87,6 @@ impl UNet2dConfig {
         };
         require_size(&network)?;
         Ok(seeded(network, seed))
-    }
-
-    fn block_options<'a>(&self, device: &'a Device) -> BlockOptions<'a> {
-        BlockOptions {
-            device,
-            time_channels: Some(self.time_channels()),
-            time_scale_shift: self.resnet_time_scale_shift,
-            groups: self.norm_num_groups,
-            epsilon: self.norm_eps,
-            dropout: self.dropout,
-            head_channels: self.attention_head_dim,
-            downsample_padding: self.downsample_padding,
-        }
-    }
-
-    fn down_blocks(&self, options: &BlockOptions) -> Vec<DownBlock> {
-        let widths = &self.block_out_channels;
-        let levels = self.down_block_types.iter().zip(widths).enumerate();
-        levels
-            .map(|(level, (kind, &channels_out))| {
-                let attention = *kind == DownBlockType::AttnDownBlock2D;
-                let shape = DownBlockShape {
-                    channels_in: widths[level.saturating_sub(1)],
-                    channels_out,
-                    layers: self.layers_per_block,
-                    attention,
-                    resampling: self.resampling(level, attention, self.downsample_type),
-                };
-                DownBlock::new(shape, options)
-            })
-            .collect()
-    }
-
-    fn mid_block(&self, options: &BlockOptions) -> Option<MidBlock> {
-        let MidBlockType::UNetMidBlock2D = self.mid_block_type?;
-        let default_groups = (self.resnet_time_scale_shift == TimeScaleShift::Default)
-            .then_some(self.norm_num_groups);
-        let shape = MidBlockShape {
-            channels: self.block_out_channels.last().copied().unwrap_or_default(),
-            attention: self.add_attention,
-            attention_groups: self.attn_norm_num_groups.or(default_groups),
-            output_scale_factor: self.mid_block_scale_factor,
-        };
-        Some(MidBlock::new(shape, options))
-    }
-
-    /// Every layer on the way up takes in what comes from below and the skip of its counterpart: the
-    /// last `layers_per_block` + 1 of those that the way down has kept.
-    fn up_blocks(&self, options: &BlockOptions) -> Vec<UpBlock> {
-        let widths: Vec<usize> = self.block_out_channels.iter().rev().copied().collect();
-        let levels = self.up_block_types.iter().zip(&widths).enumerate();
-        levels
-            .map(|(level, (kind, &channels_out))| {
-                let below = widths[level.saturating_sub(1)];
-                // The last skip was kept before this level's counterpart widened it.
-                let above = widths.get(level + 1).copied().unwrap_or(channels_out);
-                let layers = self.layers_per_block + 1;
-                let channels_in = (0..layers).map(|layer| {
-                    let hidden = if layer == 0 { below } else { channels_out };
-                    let skip = if layer == layers - 1 {
-                        above
-                    } else {
-                        channels_out
-                    };
-                    hidden + skip
-                });
-                let attention = *kind == UpBlockType::AttnUpBlock2D;
-                let shape = UpBlockShape {
-                    channels_in: channels_in.collect(),
-                    channels_out,
-                    attention,
-                    resampling: self.resampling(level, attention, self.upsample_type),
-                };
-                UpBlock::new(shape, options)
-            })
-            .collect()
-    }
-
-    /// Every level but the last resamples; only levels with attention do it by `kind`.
-    fn resampling(&self, level: usize, attention: bool, kind: ResampleType) -> Resampling {
-        if level + 1 == self.block_out_channels.len() {
-            Resampling::None
-        } else if attention && kind == ResampleType::Resnet {
-            Resampling::Residual
-        } else {
-            Resampling::Convolution
-        }
     }
 }
 
