@@ -22,7 +22,7 @@ struct Arguments {
     command: commands::Command,
 
     /// Say more about what happens (twice: everything). RUST_LOG is also honoured.
-    #[arg(short, long, global = true, action = ArgAction::Count)]
+    #[arg(short, long, global = true, display_order = 1000, action = ArgAction::Count)]
     verbose: u8,
 }
 
@@ -50,7 +50,7 @@ mod tests {
     fn the_command_line_is_consistent_and_every_command_has_an_example() {
         let mut command = super::Arguments::command();
         command.build();
-        command.debug_assert();
+        command.clone().debug_assert();
         for subcommand in command
             .get_subcommands()
             .filter(|subcommand| subcommand.get_name() != "help")

@@ -96,10 +96,12 @@ impl TrainingArguments {
 fn stop_on_interrupt() -> anyhow::Result<StopSignal> {
     let stop = StopSignal::default();
     let signal = stop.clone();
+    let mut asked_before = false;
     ctrlc::set_handler(move || {
-        if signal.is_requested() {
+        if asked_before {
             process::exit(INTERRUPTED);
         }
+        asked_before = true;
         signal.request();
         terminal::note("saving a checkpoint; once more to stop at once");
     })?;

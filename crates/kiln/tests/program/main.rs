@@ -5,6 +5,7 @@ mod model_info;
 mod reconstruct;
 mod sample;
 mod tiny;
+mod training;
 
 use std::{
     path::{Path, PathBuf},
