@@ -50,7 +50,7 @@ pub enum DataError {
         expected: String,
     },
     /// A file is cut short or corrupt.
-    #[error("{} is damaged, {reason}: fetch it again", path.display())]
+    #[error("{} is damaged, {reason}: delete it and fetch it again", path.display())]
     Damaged {
         /// The file.
         path: PathBuf,
@@ -102,7 +102,7 @@ pub enum DataError {
     /// The pixels or labels given do not fit the shape.
     #[error("{given} {what} do not make {expected}: pass as many as the shape asks for")]
     Count {
-        /// What was given: `pixels`, `labels`, `rows of padding`.
+        /// What was given: `pixels` or `labels`.
         what: &'static str,
         /// How many of them.
         given: usize,

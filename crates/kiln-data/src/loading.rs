@@ -79,7 +79,7 @@ impl Item {
                     .ok_or("it is cut short")?
             }
         };
-        Ok(decode::fit(image, shape, border))
+        decode::fit(image, shape, border)
     }
 }
 

@@ -156,7 +156,7 @@ fn read_file(
     Err(DataError::Unexpected {
         path: folder.to_owned(),
         expected: format!(
-            "a folder that holds MNIST: {split}-{content}-idx{dimensions}-ubyte.gz is missing in it"
+            "a folder that holds MNIST ({split}-{content}-idx{dimensions}-ubyte.gz is missing)"
         ),
     })
 }
