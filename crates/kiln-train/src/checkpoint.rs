@@ -61,7 +61,14 @@ impl CheckpointFolder {
     pub(crate) fn steps(&self) -> Vec<usize> {
         let entries = std::fs::read_dir(&self.0).into_iter().flatten().flatten();
         let mut steps: Vec<usize> = entries
-            .filter_map(|entry| entry.file_name().to_str()?.strip_prefix("step-")?.parse().ok())
+            .filter_map(|entry| {
+                entry
+                    .file_name()
+                    .to_str()?
+                    .strip_prefix("step-")?
+                    .parse()
+                    .ok()
+            })
             .collect();
         steps.sort_unstable();
         steps
@@ -74,7 +81,10 @@ impl CheckpointFolder {
             match verify(&folder) {
                 Ok(()) => Some(GoodCheckpoint { step, folder }),
                 Err(reason) => {
-                    tracing::warn!("skipping the damaged checkpoint {}: {reason}", folder.display());
+                    tracing::warn!(
+                        "skipping the damaged checkpoint {}: {reason}",
+                        folder.display()
+                    );
                     None
                 }
             }
@@ -86,13 +96,23 @@ impl CheckpointFolder {
     }
 
     /// Writes one checkpoint, then removes those that are neither among the `keep` newest nor the best.
-    fn write(&self, manifest: Manifest, parts: &BTreeMap<&'static str, Bytes>, keep: usize) -> std::io::Result<()> {
+    fn write(
+        &self,
+        manifest: Manifest,
+        parts: &BTreeMap<&'static str, Bytes>,
+        keep: usize,
+    ) -> std::io::Result<()> {
         std::fs::create_dir_all(&self.0)?;
-        let temporary = tempfile::Builder::new().prefix(".writing-").tempdir_in(&self.0)?;
+        let temporary = tempfile::Builder::new()
+            .prefix(".writing-")
+            .tempdir_in(&self.0)?;
         for (name, bytes) in parts {
             write_synced(&temporary.path().join(name), bytes)?;
         }
-        write_synced(&temporary.path().join(MANIFEST), &serde_json::to_vec_pretty(&manifest)?)?;
+        write_synced(
+            &temporary.path().join(MANIFEST),
+            &serde_json::to_vec_pretty(&manifest)?,
+        )?;
         let folder = self.folder_of(manifest.step);
         if folder.exists() {
             std::fs::remove_dir_all(&folder)?; // the same step, saved again after a resume
@@ -105,7 +125,12 @@ impl CheckpointFolder {
         let steps = self.steps();
         let best = steps
             .iter()
-            .filter_map(|&step| Some((step, read_manifest(&self.folder_of(step)).ok()?.validation_loss?)))
+            .filter_map(|&step| {
+                Some((
+                    step,
+                    read_manifest(&self.folder_of(step)).ok()?.validation_loss?,
+                ))
+            })
             .min_by(|a, b| a.1.total_cmp(&b.1))
             .map(|(step, _)| step);
         let newest = steps.len().saturating_sub(keep.max(1));
@@ -123,7 +148,8 @@ fn write_synced(path: &Path, bytes: &[u8]) -> std::io::Result<()> {
 }
 
 fn read_manifest(folder: &Path) -> Result<Manifest, String> {
-    let text = std::fs::read(folder.join(MANIFEST)).map_err(|error| format!("{MANIFEST}: {error}"))?;
+    let text =
+        std::fs::read(folder.join(MANIFEST)).map_err(|error| format!("{MANIFEST}: {error}"))?;
     serde_json::from_slice(&text).map_err(|error| format!("{MANIFEST}: {error}"))
 }
 
@@ -138,7 +164,10 @@ fn verify(folder: &Path) -> Result<(), String> {
 }
 
 fn sha256(bytes: &[u8]) -> String {
-    Sha256::digest(bytes).iter().map(|byte| format!("{byte:02x}")).collect()
+    Sha256::digest(bytes)
+        .iter()
+        .map(|byte| format!("{byte:02x}"))
+        .collect()
 }
 
 /// Collects the three records that the Learner hands out on three threads, and writes them together.
@@ -168,32 +197,64 @@ impl CheckpointWriter {
         session: Session,
     ) -> Self {
         let pending = Mutex::new(BTreeMap::new());
-        Self(Arc::new(Writer { folder, resume, keep, session, pending }))
+        Self(Arc::new(Writer {
+            folder,
+            resume,
+            keep,
+            session,
+            pending,
+        }))
     }
 
     /// The Learner's handle for one of the three records.
     pub(crate) fn part(&self, name: &'static str) -> CheckpointPart {
-        CheckpointPart { writer: self.clone(), name }
+        CheckpointPart {
+            writer: self.clone(),
+            name,
+        }
     }
 
     fn pending(&self) -> std::sync::MutexGuard<'_, BTreeMap<usize, Pending>> {
-        self.0.pending.lock().unwrap_or_else(PoisonError::into_inner)
+        self.0
+            .pending
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
     }
 
     fn add(&self, epoch: usize, name: &'static str, bytes: Bytes) {
         let mut pending = self.pending();
-        let Some(checkpoint) = pending.get_mut(&epoch) else { return };
+        let Some(checkpoint) = pending.get_mut(&epoch) else {
+            return;
+        };
         checkpoint.parts.insert(name, bytes);
         if checkpoint.parts.len() < PARTS.len() {
             return;
         }
-        let Some(Pending { step, validation_loss, parts }) = pending.remove(&epoch) else { return };
+        let Some(Pending {
+            step,
+            validation_loss,
+            parts,
+        }) = pending.remove(&epoch)
+        else {
+            return;
+        };
         drop(pending);
-        let files = parts.iter().map(|(name, bytes)| (name.to_string(), sha256(bytes))).collect();
-        let manifest = Manifest { step, validation_loss, kiln: env!("CARGO_PKG_VERSION").into(), files };
+        let files = parts
+            .iter()
+            .map(|(name, bytes)| (name.to_string(), sha256(bytes)))
+            .collect();
+        let manifest = Manifest {
+            step,
+            validation_loss,
+            kiln: env!("CARGO_PKG_VERSION").into(),
+            files,
+        };
         match self.0.folder.write(manifest, &parts, self.0.keep) {
             Ok(()) => self.0.session.set_saved(step),
-            Err(error) => self.0.session.fail(TrainError::file("write the checkpoint", self.0.folder.folder_of(step))(error)),
+            Err(error) => self.0.session.fail(TrainError::file(
+                "write the checkpoint",
+                self.0.folder.folder_of(step),
+            )(error)),
         }
     }
 }
@@ -209,7 +270,9 @@ pub(crate) struct CheckpointPart {
 
 impl<R: Checkpoint> Checkpointer<R> for CheckpointPart {
     fn save(&self, epoch: usize, record: R) -> Result<(), CheckpointerError> {
-        let bytes = record.checkpoint_into_bytes().map_err(CheckpointerError::Record)?;
+        let bytes = record
+            .checkpoint_into_bytes()
+            .map_err(CheckpointerError::Record)?;
         self.writer.add(epoch, self.name, bytes);
         Ok(())
     }
@@ -222,7 +285,8 @@ impl<R: Checkpoint> Checkpointer<R> for CheckpointPart {
     fn restore(&self, _epoch: usize) -> Result<R, CheckpointerError> {
         let checkpoint = self.writer.0.resume.as_ref();
         let folder = checkpoint.map(|checkpoint| checkpoint.folder.join(self.name));
-        let path = folder.ok_or_else(|| CheckpointerError::Unknown("no checkpoint to resume".into()))?;
+        let path =
+            folder.ok_or_else(|| CheckpointerError::Unknown("no checkpoint to resume".into()))?;
         let bytes = std::fs::read(path).map_err(CheckpointerError::IOError)?;
         R::checkpoint_from_bytes(Bytes::from_bytes_vec(bytes)).map_err(CheckpointerError::Record)
     }
@@ -230,11 +294,23 @@ impl<R: Checkpoint> Checkpointer<R> for CheckpointPart {
 
 /// Saves after every round, and notes the step and the validation loss that belong to it.
 impl CheckpointingStrategy for CheckpointWriter {
-    fn checkpointing(&mut self, epoch: usize, store: &EventStoreClient) -> Vec<CheckpointingAction> {
-        let validation_loss = store.find_metric(crate::log::LOSS, epoch, Aggregate::Mean, &Split::Valid);
+    fn checkpointing(
+        &mut self,
+        epoch: usize,
+        store: &EventStoreClient,
+    ) -> Vec<CheckpointingAction> {
+        let validation_loss =
+            store.find_metric(crate::log::LOSS, epoch, Aggregate::Mean, &Split::Valid);
         let step = self.0.session.steps_done();
         let validation_loss = validation_loss.filter(|loss| loss.is_finite());
-        self.pending().insert(epoch, Pending { step, validation_loss, parts: BTreeMap::new() });
+        self.pending().insert(
+            epoch,
+            Pending {
+                step,
+                validation_loss,
+                parts: BTreeMap::new(),
+            },
+        );
         vec![CheckpointingAction::Save]
     }
 }
@@ -244,10 +320,25 @@ mod tests {
     use super::*;
 
     fn write(folder: &CheckpointFolder, step: usize, loss: f64, keep: usize) {
-        let parts: BTreeMap<_, _> =
-            PARTS.iter().map(|&name| (name, Bytes::from_bytes_vec(format!("{name} {step}").into_bytes()))).collect();
-        let files = parts.iter().map(|(name, bytes)| (name.to_string(), sha256(bytes))).collect();
-        let manifest = Manifest { step, validation_loss: Some(loss), kiln: "test".into(), files };
+        let parts: BTreeMap<_, _> = PARTS
+            .iter()
+            .map(|&name| {
+                (
+                    name,
+                    Bytes::from_bytes_vec(format!("{name} {step}").into_bytes()),
+                )
+            })
+            .collect();
+        let files = parts
+            .iter()
+            .map(|(name, bytes)| (name.to_string(), sha256(bytes)))
+            .collect();
+        let manifest = Manifest {
+            step,
+            validation_loss: Some(loss),
+            kiln: "test".into(),
+            files,
+        };
         folder.write(manifest, &parts, keep).unwrap();
     }
 
@@ -278,7 +369,11 @@ mod tests {
 
     #[test]
     fn an_absent_folder_has_no_checkpoints() {
-        assert!(CheckpointFolder::new("does/not/exist".into()).newest_good().is_none());
+        assert!(
+            CheckpointFolder::new("does/not/exist".into())
+                .newest_good()
+                .is_none()
+        );
     }
 
     #[test]

@@ -14,7 +14,12 @@ pub(crate) fn draw(title: &str, rows: &BTreeMap<usize, BTreeMap<String, f64>>) -
     for (&step, row) in rows {
         for (column, &value) in row {
             if let Some((metric, split)) = column.rsplit_once('/') {
-                metrics.entry(metric).or_default().entry(split).or_default().push((step as f64, value));
+                metrics
+                    .entry(metric)
+                    .or_default()
+                    .entry(split)
+                    .or_default()
+                    .push((step as f64, value));
             }
         }
     }
@@ -33,7 +38,8 @@ fn draw_panels(
     svg: &mut String,
 ) -> Result<(), Box<dyn std::error::Error>> {
     let rows = metrics.len().div_ceil(2).max(1);
-    let root = SVGBackend::with_string(svg, (2 * PANEL.0, rows as u32 * PANEL.1 + 40)).into_drawing_area();
+    let root =
+        SVGBackend::with_string(svg, (2 * PANEL.0, rows as u32 * PANEL.1 + 40)).into_drawing_area();
     root.fill(&WHITE)?;
     let root = root.titled(title, ("sans-serif", 20))?;
     for (area, (metric, curves)) in root.split_evenly((rows, 2)).iter().zip(metrics) {
@@ -52,7 +58,9 @@ fn draw_panel(
     let points = || curves.values().flatten();
     let last_step = points().map(|point| point.0).fold(1.0, f64::max);
     let low = points().map(|point| point.1).fold(f64::INFINITY, f64::min);
-    let high = points().map(|point| point.1).fold(f64::NEG_INFINITY, f64::max);
+    let high = points()
+        .map(|point| point.1)
+        .fold(f64::NEG_INFINITY, f64::max);
     let margin = ((high - low) * 0.05).max(high.abs() * 1e-3).max(1e-12);
     let mut chart = ChartBuilder::on(area)
         .caption(metric, ("sans-serif", 15))
@@ -60,7 +68,12 @@ fn draw_panel(
         .x_label_area_size(24)
         .y_label_area_size(64)
         .build_cartesian_2d(0.0..last_step, (low - margin)..(high + margin))?;
-    chart.configure_mesh().light_line_style(WHITE).x_labels(6).y_labels(5).draw()?;
+    chart
+        .configure_mesh()
+        .light_line_style(WHITE)
+        .x_labels(6)
+        .y_labels(5)
+        .draw()?;
     for (split, points) in curves {
         let color = if *split == "train" { BLUE } else { RED };
         chart
@@ -68,7 +81,11 @@ fn draw_panel(
             .label(*split)
             .legend(move |(x, y)| PathElement::new([(x, y), (x + 16, y)], color));
     }
-    chart.configure_series_labels().background_style(WHITE.mix(0.8)).border_style(BLACK.mix(0.3)).draw()?;
+    chart
+        .configure_series_labels()
+        .background_style(WHITE.mix(0.8))
+        .border_style(BLACK.mix(0.3))
+        .draw()?;
     Ok(())
 }
 
@@ -79,8 +96,18 @@ mod tests {
     fn rows() -> BTreeMap<usize, BTreeMap<String, f64>> {
         (1..=5)
             .map(|round| {
-                let values = [("loss/train", 1.0 / round as f64), ("loss/valid", 1.2 / round as f64), ("rate/train", 1e-3)];
-                (round * 100, values.into_iter().map(|(name, value)| (name.to_owned(), value)).collect())
+                let values = [
+                    ("loss/train", 1.0 / round as f64),
+                    ("loss/valid", 1.2 / round as f64),
+                    ("rate/train", 1e-3),
+                ];
+                (
+                    round * 100,
+                    values
+                        .into_iter()
+                        .map(|(name, value)| (name.to_owned(), value))
+                        .collect(),
+                )
             })
             .collect()
     }

@@ -8,10 +8,10 @@ use burn::optim::{GradientsParams, ModuleOptimizer, MultiGradientsParams};
 use burn::tensor::{Device, Tensor, TensorData};
 use burn::train::{InferenceStep, TrainOutput, TrainStep};
 use kiln_diffusion::noise::{self, ImageNoise};
+use kiln_diffusion::sampler::Sampler;
 use kiln_diffusion::{
     Denoised, Level, LevelOptions, NetworkDenoiser, Prediction, Rates, Schedule, levels,
 };
-use kiln_diffusion::sampler::Sampler;
 use kiln_models::ema::shadow_of;
 use kiln_models::{UNet2d, VqVae};
 
@@ -33,9 +33,24 @@ const VALIDATION_NOISE: u64 = 0x7661_6c69_6461_7465;
 /// What stage 2 logs, in the order of [`Report::scalars`]. The component that is not predicted follows from the one
 /// that is; both errors are logged, whatever the loss is.
 pub(crate) const METRICS: [MetricKind; 3] = [
-    MetricKind { name: crate::log::LOSS, unit: None, higher_is_better: false, reading: Reading::Mean(0) },
-    MetricKind { name: "noise mse", unit: None, higher_is_better: false, reading: Reading::Mean(1) },
-    MetricKind { name: "signal mse", unit: None, higher_is_better: false, reading: Reading::Mean(2) },
+    MetricKind {
+        name: crate::log::LOSS,
+        unit: None,
+        higher_is_better: false,
+        reading: Reading::Mean(0),
+    },
+    MetricKind {
+        name: "noise mse",
+        unit: None,
+        higher_is_better: false,
+        reading: Reading::Mean(1),
+    },
+    MetricKind {
+        name: "signal mse",
+        unit: None,
+        higher_is_better: false,
+        reading: Reading::Mean(2),
+    },
 ];
 
 /// The module that Burn's Learner trains in stage 2.
@@ -99,7 +114,9 @@ impl DiffusionTrainee {
         session: Session,
         device: &Device,
     ) -> Result<Self, TrainError> {
-        let network = experiment.unet.init(&device.clone().autodiff(), experiment.seed)?;
+        let network = experiment
+            .unet
+            .init(&device.clone().autodiff(), experiment.seed)?;
         let training = &experiment.stage_2.training;
         Ok(Self {
             average: training.ema.is_some().then(|| shadow_of(&network)),
@@ -126,9 +143,19 @@ impl DiffusionTrainee {
         self.average.unwrap_or(self.network)
     }
 
-    fn update(&mut self, optimizer: &mut ModuleOptimizer, rate: ModuleLearningRate, gradients: GradientsParams) {
-        let (network, average) =
-            self.rule.apply(self.network.clone(), self.average.take(), optimizer, rate, gradients);
+    fn update(
+        &mut self,
+        optimizer: &mut ModuleOptimizer,
+        rate: ModuleLearningRate,
+        gradients: GradientsParams,
+    ) {
+        let (network, average) = self.rule.apply(
+            self.network.clone(),
+            self.average.take(),
+            optimizer,
+            rate,
+            gradients,
+        );
         (self.network, self.average) = (network, average);
     }
 }
@@ -136,21 +163,31 @@ impl DiffusionTrainee {
 impl Lesson {
     /// The scalars of [`METRICS`] for `network` on a batch; the first is the loss, with its gradient.
     fn losses(&self, network: &UNet2d, batch: &NoisyLatents) -> [Tensor<1>; 3] {
-        let NoisyLatents { z0, noise, timesteps, .. } = batch;
+        let NoisyLatents {
+            z0,
+            noise,
+            timesteps,
+            ..
+        } = batch;
         let device = z0.device();
         let rates: Rates<Tensor<4>> = self.schedule.batch_rates(timesteps, &device);
         let zt = rates.add_noise(z0.clone(), noise.clone());
         let conditioning: Vec<f32> = timesteps.iter().map(|&timestep| timestep as f32).collect();
-        let conditioning = Tensor::from_data(TensorData::new(conditioning, [timesteps.len()]), &device);
+        let conditioning =
+            Tensor::from_data(TensorData::new(conditioning, [timesteps.len()]), &device);
 
         let output = network.forward(zt.clone(), conditioning, None);
         let target = self.prediction.target(z0.clone(), noise.clone(), &rates);
         let loss = self.loss.between(output.clone(), target);
 
-        let seen: Denoised = self.prediction.denoised(output.without_autodiff(), zt.without_autodiff(), &Rates {
-            signal: rates.signal.without_autodiff(),
-            noise: rates.noise.without_autodiff(),
-        });
+        let seen: Denoised = self.prediction.denoised(
+            output.without_autodiff(),
+            zt.without_autodiff(),
+            &Rates {
+                signal: rates.signal.without_autodiff(),
+                noise: rates.noise.without_autodiff(),
+            },
+        );
         let noise_error = Distance::Mse.between(seen.noise, noise.clone().without_autodiff());
         let signal_error = Distance::Mse.between(seen.z0, z0.clone().without_autodiff());
         [loss, noise_error, signal_error]
@@ -160,7 +197,12 @@ impl Lesson {
     fn draw(&self, network: &UNet2d, step: usize, device: &Device) -> Result<(), TrainError> {
         let count = self.sampling.count;
         let images = (0..count as u64).collect();
-        let noise = ImageNoise { seed: self.seed, images, shape: self.latent_shape, device: device.clone() };
+        let noise = ImageNoise {
+            seed: self.seed,
+            images,
+            shape: self.latent_shape,
+            device: device.clone(),
+        };
         let denoiser = NetworkDenoiser {
             network: |zt: Tensor<4>, level: Level| {
                 let timesteps = level.timesteps(&zt);
@@ -169,18 +211,33 @@ impl Lesson {
             prediction: self.prediction,
             clip: self.sampling.clip,
         };
-        let options = LevelOptions { spacing: self.sampling.spacing, ..Default::default() };
+        let options = LevelOptions {
+            spacing: self.sampling.spacing,
+            ..Default::default()
+        };
         let levels = levels(&self.schedule, self.sampling.steps, options)?;
-        let sampler = Sampler::Ddim { eta: self.sampling.eta };
-        let latents =
-            sampler.sample(&denoiser, noise.draw(0), &levels, &mut |step| noise.draw(step), &mut |_| {})?;
-        let images = self.vqvae.decode(latents.div_scalar(self.vqvae.scaling_factor()));
+        let sampler = Sampler::Ddim {
+            eta: self.sampling.eta,
+        };
+        let latents = sampler.sample(
+            &denoiser,
+            noise.draw(0),
+            &levels,
+            &mut |step| noise.draw(step),
+            &mut |_| {},
+        )?;
+        let images = self
+            .vqvae
+            .decode(latents.div_scalar(self.vqvae.scaling_factor()));
 
         let [_, channels, height, width] = images.dims();
         let mut pictured = Images::empty(channels, height, width);
         pictured.extend_from_tensor(images)?;
         let path = self.folder.picture("samples", step);
-        Ok(save_png(&grid(&pictured.cropped(self.border), columns_for(count)), &path)?)
+        Ok(save_png(
+            &grid(&pictured.cropped(self.border), columns_for(count)),
+            &path,
+        )?)
     }
 }
 
@@ -190,14 +247,25 @@ impl TrainStep for DiffusionTrainee {
 
     fn step(&self, batch: NoisyLatents) -> TrainOutput<Report> {
         let scalars = self.lesson.losses(&self.network, &batch);
-        let gradients = scalars[0].clone().mul_scalar(self.lesson.loss_scale).backward();
+        let gradients = scalars[0]
+            .clone()
+            .mul_scalar(self.lesson.loss_scale)
+            .backward();
         let gradients = GradientsParams::from_grads(gradients, self);
         let scalars = scalars.into_iter().map(Tensor::without_autodiff).collect();
         let item = Report::new(batch.step, batch.timesteps.len(), scalars, None);
-        TrainOutput { grads: gradients, item }
+        TrainOutput {
+            grads: gradients,
+            item,
+        }
     }
 
-    fn optimize(mut self, optim: &mut ModuleOptimizer, rate: ModuleLearningRate, grads: GradientsParams) -> Self {
+    fn optimize(
+        mut self,
+        optim: &mut ModuleOptimizer,
+        rate: ModuleLearningRate,
+        grads: GradientsParams,
+    ) -> Self {
         self.update(optim, rate, grads);
         self
     }
@@ -226,7 +294,11 @@ impl InferenceStep for DiffusionTrainee {
                 Report::new(batch.step, batch.timesteps.len(), scalars, None)
             }
             Validation::Picture { step } => {
-                let device = self.devices().into_iter().next().unwrap_or_else(Device::flex);
+                let device = self
+                    .devices()
+                    .into_iter()
+                    .next()
+                    .unwrap_or_else(Device::flex);
                 if let Err(error) = self.lesson.draw(network, step, &device) {
                     self.lesson.session.fail(error);
                 }
@@ -293,7 +365,12 @@ fn noisy(
     }
     let shape = [images.len(), channels, height, width];
     let noise = Tensor::from_data(TensorData::new(noise, shape), device);
-    NoisyLatents { step, z0: latents.batch(images, scale, device), noise, timesteps }
+    NoisyLatents {
+        step,
+        z0: latents.batch(images, scale, device),
+        noise,
+        timesteps,
+    }
 }
 
 impl BatchSource for LatentSource {
@@ -306,34 +383,67 @@ impl BatchSource for LatentSource {
 
     fn batches(&self, shares: Vec<Share>, device: &Device) -> Batches<NoisyLatents> {
         let (latents, device) = (self.latents.clone(), device.clone());
-        let (scale, total, seed) = (self.scale, self.num_train_timesteps, self.seed ^ TRAINING_NOISE);
+        let (scale, total, seed) = (
+            self.scale,
+            self.num_train_timesteps,
+            self.seed ^ TRAINING_NOISE,
+        );
         let length: usize = latents.train.latent_shape().iter().product();
         Box::new(shares.into_iter().map(move |share| {
             let drawn = |slot: usize| {
                 let (slot, step) = ((share.first_slot + slot) as u64, share.step as u64);
-                (noise::normal(seed, slot, step, length), noise::timestep(seed, slot, step, total))
+                (
+                    noise::normal(seed, slot, step, length),
+                    noise::timestep(seed, slot, step, total),
+                )
             };
-            Ok(noisy(&latents.train, &share.images, scale, share.step, &device, drawn))
+            Ok(noisy(
+                &latents.train,
+                &share.images,
+                scale,
+                share.step,
+                &device,
+                drawn,
+            ))
         }))
     }
 
     /// Always the same noise, and timesteps spread evenly over the schedule, so that losses can be compared.
     fn validation(&self, step: usize, device: &Device) -> Batches<Validation> {
         let (latents, device) = (self.latents.clone(), device.clone());
-        let (scale, total, seed) = (self.scale, self.num_train_timesteps, self.seed ^ VALIDATION_NOISE);
+        let (scale, total, seed) = (
+            self.scale,
+            self.num_train_timesteps,
+            self.seed ^ VALIDATION_NOISE,
+        );
         let (count, size) = (self.validation_images, self.plan.batch_size());
         let length: usize = latents.validation.latent_shape().iter().product();
         let losses = (0..count).step_by(size).map(move |first| {
-            let images: Vec<_> = (first..(first + size).min(count)).map(|index| (index as u32, false)).collect();
+            let images: Vec<_> = (first..(first + size).min(count))
+                .map(|index| (index as u32, false))
+                .collect();
             let drawn = |slot: usize| {
                 let index = first + slot;
                 // The golden ratio's multiples fill [0, 1) evenly, whatever their number.
                 let even = (index as f64 * 0.618_033_988_749_894_9).fract();
-                (noise::normal(seed, index as u64, 0, length), (even * total as f64).floor())
+                (
+                    noise::normal(seed, index as u64, 0, length),
+                    (even * total as f64).floor(),
+                )
             };
-            Ok(Validation::Loss(noisy(&latents.validation, &images, scale, step, &device, drawn)))
+            Ok(Validation::Loss(noisy(
+                &latents.validation,
+                &images,
+                scale,
+                step,
+                &device,
+                drawn,
+            )))
         });
-        let picture = self.plan.wants_picture(step, self.pictures_every).then_some(Ok(Validation::Picture { step }));
+        let picture = self
+            .plan
+            .wants_picture(step, self.pictures_every)
+            .then_some(Ok(Validation::Picture { step }));
         Box::new(losses.chain(picture))
     }
 

@@ -145,7 +145,13 @@ pub struct SamplingConfig {
 
 impl Default for SamplingConfig {
     fn default() -> Self {
-        Self { steps: 50, count: 64, eta: 0.0, spacing: Spacing::Trailing, clip: None }
+        Self {
+            steps: 50,
+            count: 64,
+            eta: 0.0,
+            spacing: Spacing::Trailing,
+            clip: None,
+        }
     }
 }
 
@@ -206,15 +212,21 @@ impl Experiment {
     /// Reads the TOML file at `path`, applies `overrides` (each `table.key=value`, the value in TOML's notation
     /// or a bare word) and checks that the parts fit each other.
     pub fn load(path: &Path, overrides: &[String]) -> Result<Self, ConfigError> {
-        let text = std::fs::read_to_string(path)
-            .map_err(|source| ConfigError::Read { path: path.to_owned(), source })?;
+        let text = std::fs::read_to_string(path).map_err(|source| ConfigError::Read {
+            path: path.to_owned(),
+            source,
+        })?;
         Self::parse(&text, &path.display().to_string(), overrides)
     }
 
     /// Like [`Experiment::load`], from text; `origin` names it in errors.
     pub fn parse(text: &str, origin: &str, overrides: &[String]) -> Result<Self, ConfigError> {
-        let refuse = |message: String| ConfigError::Parse { origin: origin.to_owned(), message };
-        let mut table: toml::Table = toml::from_str(text).map_err(|error| refuse(one_line(&error)))?;
+        let refuse = |message: String| ConfigError::Parse {
+            origin: origin.to_owned(),
+            message,
+        };
+        let mut table: toml::Table =
+            toml::from_str(text).map_err(|error| refuse(one_line(&error)))?;
         for text in overrides {
             override_key(&mut table, text)?;
         }
@@ -222,7 +234,9 @@ impl Experiment {
         let experiment: Self = if overrides.is_empty() {
             toml::from_str(text).map_err(|error| refuse(one_line(&error)))?
         } else {
-            table.try_into().map_err(|error: toml::de::Error| refuse(one_line(&error)))?
+            table
+                .try_into()
+                .map_err(|error: toml::de::Error| refuse(one_line(&error)))?
         };
         experiment.validate()?;
         Ok(experiment)
@@ -241,7 +255,10 @@ impl Experiment {
             message: error.to_string(),
         };
         let schedule = Schedule::new(self.schedule.clone()).map_err(refuse)?;
-        self.stage_2.prediction.validate(&schedule).map_err(refuse)?;
+        self.stage_2
+            .prediction
+            .validate(&schedule)
+            .map_err(refuse)?;
         Ok(schedule)
     }
 
@@ -251,11 +268,17 @@ impl Experiment {
         let facts = [
             ("vqvae.in_channels", vqvae.in_channels, own.in_channels),
             ("vqvae.vq_embed_dim", vqvae.latent_dim(), own.latent_dim()),
-            ("vqvae.block_out_channels", vqvae.downscale_factor(), own.downscale_factor()),
+            (
+                "vqvae.block_out_channels",
+                vqvae.downscale_factor(),
+                own.downscale_factor(),
+            ),
         ];
         for (key, found, expected) in facts {
             require(found == expected, key, expected, || {
-                format!("the VQ-VAE given by --vqvae has {found} there (channels, latent dimension or downscaling)")
+                format!(
+                    "the VQ-VAE given by --vqvae has {found} there (channels, latent dimension or downscaling)"
+                )
             })?;
         }
         Ok(())
@@ -263,8 +286,10 @@ impl Experiment {
 
     /// The experiment as TOML, as `config.toml` of a run folder keeps it.
     pub fn to_toml(&self) -> Result<String, ConfigError> {
-        toml::to_string_pretty(self)
-            .map_err(|error| ConfigError::Parse { origin: "config.toml".into(), message: error.to_string() })
+        toml::to_string_pretty(self).map_err(|error| ConfigError::Parse {
+            origin: "config.toml".into(),
+            message: error.to_string(),
+        })
     }
 
     fn validate(&self) -> Result<(), ConfigError> {
@@ -281,39 +306,73 @@ impl Experiment {
         self.vqvae.validate().map_err(network("vqvae"))?;
         self.unet.validate().map_err(network("unet"))?;
         let schedule = self.build_schedule()?;
-        self.stage_1.training.validate(["stage_1.training.steps", "stage_1.training.batch_size", "stage_1.training.learning_rate", "stage_1.training.checkpoint_every"])?;
-        self.stage_2.training.validate(["stage_2.training.steps", "stage_2.training.batch_size", "stage_2.training.learning_rate", "stage_2.training.checkpoint_every"])?;
+        self.stage_1.training.validate([
+            "stage_1.training.steps",
+            "stage_1.training.batch_size",
+            "stage_1.training.learning_rate",
+            "stage_1.training.checkpoint_every",
+        ])?;
+        self.stage_2.training.validate([
+            "stage_2.training.steps",
+            "stage_2.training.batch_size",
+            "stage_2.training.learning_rate",
+            "stage_2.training.checkpoint_every",
+        ])?;
 
         let channels = self.data.channels;
-        for (key, value) in
-            [("vqvae.in_channels", self.vqvae.in_channels), ("vqvae.out_channels", self.vqvae.out_channels)]
-        {
+        for (key, value) in [
+            ("vqvae.in_channels", self.vqvae.in_channels),
+            ("vqvae.out_channels", self.vqvae.out_channels),
+        ] {
             require(value == channels, key, value, || {
-                format!("the images have {channels} channel(s) (data.channels), so it must be {channels}")
+                format!(
+                    "the images have {channels} channel(s) (data.channels), so it must be {channels}"
+                )
             })?;
         }
         let factor = self.vqvae.downscale_factor();
-        require(self.data.size.is_multiple_of(factor), "data.size", self.data.size, || {
-            format!("the VQ-VAE halves images {} times, so it must be a multiple of {factor}", factor.ilog2())
-        })?;
+        require(
+            self.data.size.is_multiple_of(factor),
+            "data.size",
+            self.data.size,
+            || {
+                format!(
+                    "the VQ-VAE halves images {} times, so it must be a multiple of {factor}",
+                    factor.ilog2()
+                )
+            },
+        )?;
         let [latent_channels, side, _] = self.latent_shape();
-        for (key, value) in
-            [("unet.in_channels", self.unet.in_channels), ("unet.out_channels", self.unet.out_channels)]
-        {
+        for (key, value) in [
+            ("unet.in_channels", self.unet.in_channels),
+            ("unet.out_channels", self.unet.out_channels),
+        ] {
             require(value == latent_channels, key, value, || {
-                format!("the VQ-VAE's latents have {latent_channels} channels, so it must be {latent_channels}")
+                format!(
+                    "the VQ-VAE's latents have {latent_channels} channels, so it must be {latent_channels}"
+                )
             })?;
         }
         if let Some(sample_size) = self.unet.sample_size.map(|size| size.height_and_width()) {
-            require(sample_size == [side, side], "unet.sample_size", sample_size[0], || {
-                format!("the VQ-VAE's latents are {side}x{side}, so it must be {side}")
-            })?;
+            require(
+                sample_size == [side, side],
+                "unet.sample_size",
+                sample_size[0],
+                || format!("the VQ-VAE's latents are {side}x{side}, so it must be {side}"),
+            )?;
         }
         let levels = self.unet.block_out_channels.len();
         let halvings = 1 << levels.saturating_sub(1);
-        require(side.is_multiple_of(halvings), "unet.block_out_channels", levels, || {
-            format!("its {levels} levels divide by {halvings}, which latents of {side}x{side} cannot be: use fewer levels or larger latents")
-        })?;
+        require(
+            side.is_multiple_of(halvings),
+            "unet.block_out_channels",
+            levels,
+            || {
+                format!(
+                    "its {levels} levels divide by {halvings}, which latents of {side}x{side} cannot be: use fewer levels or larger latents"
+                )
+            },
+        )?;
         let timesteps = schedule.num_train_timesteps();
         require(
             (1..=timesteps).contains(&self.sampling.steps),
@@ -339,19 +398,32 @@ impl Experiment {
 impl TrainingConfig {
     fn validate(&self, keys: [&'static str; 4]) -> Result<(), ConfigError> {
         let [steps, batch_size, learning_rate, checkpoint_every] = keys;
-        require(self.steps > 0, steps, self.steps, || "at least one step is needed".into())?;
-        require(self.batch_size > 0 && self.accumulate > 0, batch_size, self.batch_size, || {
-            "batch_size and accumulate must be at least 1".into()
+        require(self.steps > 0, steps, self.steps, || {
+            "at least one step is needed".into()
         })?;
         require(
-            self.learning_rate > 0.0 && self.learning_rate <= 1.0 && self.final_learning_rate <= self.learning_rate,
+            self.batch_size > 0 && self.accumulate > 0,
+            batch_size,
+            self.batch_size,
+            || "batch_size and accumulate must be at least 1".into(),
+        )?;
+        require(
+            self.learning_rate > 0.0
+                && self.learning_rate <= 1.0
+                && self.final_learning_rate <= self.learning_rate,
             learning_rate,
             self.learning_rate,
-            || "it must lie above 0 and at most at 1, and final_learning_rate must not exceed it".into(),
+            || {
+                "it must lie above 0 and at most at 1, and final_learning_rate must not exceed it"
+                    .into()
+            },
         )?;
-        require(self.checkpoint_every > 0, checkpoint_every, self.checkpoint_every, || {
-            "at least one step lies between two checkpoints".into()
-        })
+        require(
+            self.checkpoint_every > 0,
+            checkpoint_every,
+            self.checkpoint_every,
+            || "at least one step lies between two checkpoints".into(),
+        )
     }
 }
 
@@ -364,20 +436,32 @@ fn require(
     if holds {
         return Ok(());
     }
-    Err(ConfigError::Value { key, value: value.to_string(), valid: valid() })
+    Err(ConfigError::Value {
+        key,
+        value: value.to_string(),
+        valid: valid(),
+    })
 }
 
 /// Applies one `table.key=value` to the parsed file.
 fn override_key(table: &mut toml::Table, text: &str) -> Result<(), ConfigError> {
-    let refuse = |message: &str| ConfigError::Parse { origin: format!("--set {text}"), message: message.into() };
-    let (path, value) = text.split_once('=').ok_or_else(|| refuse("write it as table.key=value"))?;
+    let refuse = |message: &str| ConfigError::Parse {
+        origin: format!("--set {text}"),
+        message: message.into(),
+    };
+    let (path, value) = text
+        .split_once('=')
+        .ok_or_else(|| refuse("write it as table.key=value"))?;
     // A value that is no TOML is taken as a bare word: `--set stage_2.loss=l1`.
     let value = toml::from_str::<toml::Table>(&format!("value = {value}"))
         .ok()
         .and_then(|mut parsed| parsed.remove("value"))
         .unwrap_or_else(|| toml::Value::String(value.trim().to_owned()));
     let mut keys: Vec<&str> = path.trim().split('.').collect();
-    let last = keys.pop().filter(|key| !key.is_empty()).ok_or_else(|| refuse("the key is empty"))?;
+    let last = keys
+        .pop()
+        .filter(|key| !key.is_empty())
+        .ok_or_else(|| refuse("the key is empty"))?;
     let mut table = table;
     for key in keys {
         table = table

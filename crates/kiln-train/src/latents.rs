@@ -59,13 +59,21 @@ impl Latents {
                     )));
                 }
                 Err(CacheProblem::Damaged(problem)) => {
-                    tracing::warn!("encoding the latents anew, because {} is damaged: {problem}", cache.display());
+                    tracing::warn!(
+                        "encoding the latents anew, because {} is damaged: {problem}",
+                        cache.display()
+                    );
                 }
             },
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
             Err(error) => return Err(TrainError::file("read", cache)(error)),
         }
-        let train = LatentSet::encode(&datasets.train, first_stage, datasets.train.horizontal_flip(), device)?;
+        let train = LatentSet::encode(
+            &datasets.train,
+            first_stage,
+            datasets.train.horizontal_flip(),
+            device,
+        )?;
         let validation = LatentSet::encode(&datasets.validation, first_stage, false, device)?;
         let latents = Self { train, validation };
         latents.write(cache, identity)?;
@@ -82,18 +90,27 @@ impl Latents {
         let bytes = sets.map(|(name, set)| (name, bytes_of(&set.values), set.shape));
         let views: Result<Vec<_>, _> = bytes
             .iter()
-            .map(|(name, bytes, shape)| Ok((*name, TensorView::new(Dtype::F32, shape.to_vec(), bytes)?)))
+            .map(|(name, bytes, shape)| {
+                Ok((*name, TensorView::new(Dtype::F32, shape.to_vec(), bytes)?))
+            })
             .collect();
-        let views = views.map_err(|error: safetensors::SafeTensorError| problem(error.to_string()))?;
-        let bytes = safetensors::serialize(views, Some(identity)).map_err(|error| problem(error.to_string()))?;
+        let views =
+            views.map_err(|error: safetensors::SafeTensorError| problem(error.to_string()))?;
+        let bytes = safetensors::serialize(views, Some(identity))
+            .map_err(|error| problem(error.to_string()))?;
         crate::run_folder::write_atomically(cache, &bytes)
     }
 
     fn from_bytes(bytes: &[u8], expected: &HashMap<String, String>) -> Result<Self, CacheProblem> {
-        let damaged = |error: safetensors::SafeTensorError| CacheProblem::Damaged(error.to_string());
+        let damaged =
+            |error: safetensors::SafeTensorError| CacheProblem::Damaged(error.to_string());
         let (_, header) = SafeTensors::read_metadata(bytes).map_err(damaged)?;
         let found = header.metadata().clone().unwrap_or_default();
-        for (key, what) in [("vqvae", "another VQ-VAE"), ("train", "other images"), ("validation", "other images")] {
+        for (key, what) in [
+            ("vqvae", "another VQ-VAE"),
+            ("train", "other images"),
+            ("validation", "other images"),
+        ] {
             if found.get(key) != expected.get(key) {
                 return Err(CacheProblem::Foreign(what));
             }
@@ -109,11 +126,16 @@ impl Latents {
                 .map(|bytes| f32::from_le_bytes([bytes[0], bytes[1], bytes[2], bytes[3]]))
                 .collect();
             if values.len() != shape.iter().product::<usize>() || values.is_empty() {
-                return Err(CacheProblem::Damaged(format!("`{name}` has the wrong length")));
+                return Err(CacheProblem::Damaged(format!(
+                    "`{name}` has the wrong length"
+                )));
             }
             Ok(LatentSet { shape, values })
         };
-        Ok(Self { train: set("train")?, validation: set("validation")? })
+        Ok(Self {
+            train: set("train")?,
+            validation: set("validation")?,
+        })
     }
 }
 
@@ -125,16 +147,29 @@ enum CacheProblem {
 
 /// What a cache must have been made from.
 fn identity(datasets: &Datasets, first_stage: &FirstStage) -> HashMap<String, String> {
-    let flips = if datasets.train.horizontal_flip() { " with flips" } else { "" };
+    let flips = if datasets.train.horizontal_flip() {
+        " with flips"
+    } else {
+        ""
+    };
     HashMap::from([
         ("vqvae".to_owned(), first_stage.hash()),
-        ("train".to_owned(), datasets.train.fingerprint().to_owned() + flips),
-        ("validation".to_owned(), datasets.validation.fingerprint().to_owned()),
+        (
+            "train".to_owned(),
+            datasets.train.fingerprint().to_owned() + flips,
+        ),
+        (
+            "validation".to_owned(),
+            datasets.validation.fingerprint().to_owned(),
+        ),
     ])
 }
 
 fn bytes_of(values: &[f32]) -> Vec<u8> {
-    values.iter().flat_map(|value| value.to_le_bytes()).collect()
+    values
+        .iter()
+        .flat_map(|value| value.to_le_bytes())
+        .collect()
 }
 
 impl LatentSet {
@@ -159,7 +194,10 @@ impl LatentSet {
             values.extend(latents.into_data().iter::<f32>());
         }
         let [channels, height, width] = latent_shape;
-        Ok(Self { shape: [dataset.len(), variants, channels, height, width], values })
+        Ok(Self {
+            shape: [dataset.len(), variants, channels, height, width],
+            values,
+        })
     }
 
     pub(crate) fn len(&self) -> usize {
@@ -175,8 +213,18 @@ impl LatentSet {
     /// Standard deviation over everything: its inverse is the `scaling_factor` (Rombach et al. 2022, appendix G).
     pub(crate) fn standard_deviation(&self) -> f64 {
         let count = self.values.len() as f64;
-        let mean = self.values.iter().map(|&value| f64::from(value)).sum::<f64>() / count;
-        let variance = self.values.iter().map(|&value| (f64::from(value) - mean).powi(2)).sum::<f64>() / count;
+        let mean = self
+            .values
+            .iter()
+            .map(|&value| f64::from(value))
+            .sum::<f64>()
+            / count;
+        let variance = self
+            .values
+            .iter()
+            .map(|&value| (f64::from(value) - mean).powi(2))
+            .sum::<f64>()
+            / count;
         variance.sqrt()
     }
 
@@ -188,9 +236,16 @@ impl LatentSet {
         for &(index, flipped) in images {
             let variant = usize::from(flipped).min(variants - 1);
             let first = (index as usize * variants + variant) * length;
-            values.extend(self.values[first..first + length].iter().map(|value| value * scale));
+            values.extend(
+                self.values[first..first + length]
+                    .iter()
+                    .map(|value| value * scale),
+            );
         }
-        Tensor::from_data(TensorData::new(values, [images.len(), channels, height, width]), device)
+        Tensor::from_data(
+            TensorData::new(values, [images.len(), channels, height, width]),
+            device,
+        )
     }
 }
 
@@ -201,9 +256,17 @@ mod tests {
     fn latents() -> Latents {
         let set = |images: usize, variants: usize| {
             let shape = [images, variants, 1, 2, 2];
-            LatentSet { shape, values: (0..images * variants * 4).map(|value| value as f32).collect() }
+            LatentSet {
+                shape,
+                values: (0..images * variants * 4)
+                    .map(|value| value as f32)
+                    .collect(),
+            }
         };
-        Latents { train: set(3, 2), validation: set(2, 1) }
+        Latents {
+            train: set(3, 2),
+            validation: set(2, 1),
+        }
     }
 
     fn identity(vqvae: &str) -> HashMap<String, String> {
@@ -218,25 +281,38 @@ mod tests {
         let path = place.path().join("latents/x.safetensors");
         latents().write(&path, identity("x")).unwrap();
         let bytes = std::fs::read(&path).unwrap();
-        let Ok(read) = Latents::from_bytes(&bytes, &identity("x")) else { panic!("the cache is good") };
+        let Ok(read) = Latents::from_bytes(&bytes, &identity("x")) else {
+            panic!("the cache is good")
+        };
         assert_eq!(read.train, latents().train);
         assert_eq!(read.validation, latents().validation);
-        assert!(matches!(Latents::from_bytes(&bytes, &identity("y")), Err(CacheProblem::Foreign("another VQ-VAE"))));
+        assert!(matches!(
+            Latents::from_bytes(&bytes, &identity("y")),
+            Err(CacheProblem::Foreign("another VQ-VAE"))
+        ));
         for length in [0, 7, 60, bytes.len() - 1] {
-            assert!(matches!(Latents::from_bytes(&bytes[..length], &identity("x")), Err(CacheProblem::Damaged(_))));
+            assert!(matches!(
+                Latents::from_bytes(&bytes[..length], &identity("x")),
+                Err(CacheProblem::Damaged(_))
+            ));
         }
     }
 
     #[test]
     fn a_mirrored_image_has_latents_of_its_own() {
-        let batch = latents().train.batch(&[(2, true), (0, false)], 0.5, &Device::flex());
+        let batch = latents()
+            .train
+            .batch(&[(2, true), (0, false)], 0.5, &Device::flex());
         let values: Vec<f32> = batch.into_data().iter::<f32>().collect();
         assert_eq!(values, [10.0, 10.5, 11.0, 11.5, 0.0, 0.5, 1.0, 1.5]);
     }
 
     #[test]
     fn the_deviation_is_that_of_all_values() {
-        let set = LatentSet { shape: [2, 1, 1, 1, 2], values: vec![1.0, 3.0, 5.0, 7.0] };
+        let set = LatentSet {
+            shape: [2, 1, 1, 1, 2],
+            values: vec![1.0, 3.0, 5.0, 7.0],
+        };
         assert!((set.standard_deviation() - 5f64.sqrt()).abs() < 1e-12);
     }
 }

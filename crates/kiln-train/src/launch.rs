@@ -10,8 +10,8 @@ use burn::train::metric::store::EventStoreClient;
 use burn::train::renderer::MetricsRenderer;
 use burn::train::renderer::tui::TuiMetricsRendererWrapper;
 use burn::train::{
-    EarlyStoppingStrategy, ExecutionStrategy, InferenceStep, Learner, LearnerModel, MultiDeviceOptim,
-    SupervisedTraining, TrainStep, TrainingError, TrainingStrategy,
+    EarlyStoppingStrategy, ExecutionStrategy, InferenceStep, Learner, LearnerModel,
+    MultiDeviceOptim, SupervisedTraining, TrainStep, TrainingError, TrainingStrategy,
 };
 
 use crate::checkpoint::{CheckpointFolder, CheckpointWriter, GoodCheckpoint, PARTS};
@@ -65,7 +65,10 @@ pub(crate) struct Outcome<M> {
 ///
 /// # Errors
 /// If there are checkpoints and `resume` does not: they are not to be overwritten by accident.
-pub(crate) fn find_checkpoint(folder: &StageFolder, resume: bool) -> Result<Option<GoodCheckpoint>, TrainError> {
+pub(crate) fn find_checkpoint(
+    folder: &StageFolder,
+    resume: bool,
+) -> Result<Option<GoodCheckpoint>, TrainError> {
     let checkpoints = CheckpointFolder::new(folder.checkpoints());
     match (checkpoints.steps().last(), resume) {
         (Some(step), false) => Err(TrainError::Run(format!(
@@ -104,24 +107,39 @@ impl Stage<'_> {
         let execution = self.execution()?;
         let source = Arc::new(source);
         let device = self.devices.first();
-        let train = TrainingLoader::new(source.clone(), plan.clone(), session.clone(), device.clone());
+        let train = TrainingLoader::new(
+            source.clone(),
+            plan.clone(),
+            session.clone(),
+            device.clone(),
+        );
         let valid = ValidationLoader::new(source, session.clone(), device.inner());
         let checkpoints = CheckpointFolder::new(self.folder.checkpoints());
-        let writer =
-            CheckpointWriter::new(checkpoints, self.resume.clone(), self.training.keep_checkpoints, session.clone());
+        let writer = CheckpointWriter::new(
+            checkpoints,
+            self.resume.clone(),
+            self.training.keep_checkpoints,
+            session.clone(),
+        );
         let [model_part, optimizer_part, scheduler_part] = PARTS.map(|name| writer.part(name));
-        let log = RunLog::new(self.folder.metrics(), self.folder.curves(), self.name, session.clone());
+        let log = RunLog::new(
+            self.folder.metrics(),
+            self.folder.curves(),
+            self.name,
+            session.clone(),
+        );
 
-        let mut training = SupervisedTraining::new(self.folder.checkpoints(), Arc::new(train), Arc::new(valid))
-            .with_training_strategy(TrainingStrategy::Default(execution))
-            .with_application_logger(None)
-            .with_interrupter(session.learner())
-            .with_metric_logger(log)
-            .with_custom_checkpointers(model_part, optimizer_part, scheduler_part)
-            .with_checkpointing_strategy(writer)
-            .early_stopping(StopOnRequest(session.clone()))
-            .num_epochs(plan.rounds())
-            .renderer(self.renderer());
+        let mut training =
+            SupervisedTraining::new(self.folder.checkpoints(), Arc::new(train), Arc::new(valid))
+                .with_training_strategy(TrainingStrategy::Default(execution))
+                .with_application_logger(None)
+                .with_interrupter(session.learner())
+                .with_metric_logger(log)
+                .with_custom_checkpointers(model_part, optimizer_part, scheduler_part)
+                .with_checkpointing_strategy(writer)
+                .early_stopping(StopOnRequest(session.clone()))
+                .num_epochs(plan.rounds())
+                .renderer(self.renderer());
         for (index, &kind) in self.metrics.iter().enumerate() {
             let guards = (index == 0).then(|| session.clone());
             training = training
@@ -135,7 +153,11 @@ impl Stage<'_> {
             // The Learner goes on with the epoch after this one: the round that the cursor is in.
             training = training.checkpoint(plan.round_of(first) - 1);
         }
-        let learner = Learner::new(model, optimizer(self.training), WarmupCosine::new(self.training));
+        let learner = Learner::new(
+            model,
+            optimizer(self.training),
+            WarmupCosine::new(self.training),
+        );
 
         let began = Instant::now();
         let result = catch_unwind(AssertUnwindSafe(|| training.launch(learner)));
@@ -150,14 +172,25 @@ impl Stage<'_> {
                 error => error.to_string(),
             }));
         }
-        Ok(Outcome { model: result.model, seconds, steps: session.steps_done() - first })
+        Ok(Outcome {
+            model: result.model,
+            seconds,
+            steps: session.steps_done() - first,
+        })
     }
 
     fn execution(&self) -> Result<ExecutionStrategy, TrainError> {
-        let devices: Vec<Device> = self.devices.all().iter().map(|device| device.clone().autodiff()).collect();
+        let devices: Vec<Device> = self
+            .devices
+            .all()
+            .iter()
+            .map(|device| device.clone().autodiff())
+            .collect();
         let multi = |optim| ExecutionStrategy::multi(devices.clone(), optim);
         match (self.strategy, devices.as_slice()) {
-            (Strategy::Main | Strategy::Sharded, [device]) => Ok(ExecutionStrategy::single(device.clone())),
+            (Strategy::Main | Strategy::Sharded, [device]) => {
+                Ok(ExecutionStrategy::single(device.clone()))
+            }
             (Strategy::Main, _) => Ok(multi(MultiDeviceOptim::OptimMainDevice)),
             (Strategy::Sharded, _) => Ok(multi(MultiDeviceOptim::OptimSharded)),
             (Strategy::Ddp, _) => self.ddp(devices),
@@ -166,11 +199,16 @@ impl Stage<'_> {
 
     #[cfg(feature = "cuda")]
     fn ddp(&self, devices: Vec<Device>) -> Result<ExecutionStrategy, TrainError> {
-        use burn::tensor::distributed::DistributedConfig;
+        use burn::tensor::distributed::{DistributedConfig, ReduceOperation};
         if !self.devices.to_string().starts_with("cuda") {
             return Err(ddp_needs_cuda(self.devices));
         }
-        Ok(ExecutionStrategy::ddp(devices, DistributedConfig::default()))
+        Ok(ExecutionStrategy::ddp(
+            devices,
+            DistributedConfig {
+                all_reduce_op: ReduceOperation::Sum,
+            },
+        ))
     }
 
     #[cfg(not(feature = "cuda"))]
@@ -180,9 +218,16 @@ impl Stage<'_> {
 
     fn renderer(&self) -> Box<dyn MetricsRenderer> {
         if std::io::stdout().is_terminal() {
-            return Box::new(TuiMetricsRendererWrapper::new(self.session.dashboard(), None));
+            return Box::new(TuiMetricsRendererWrapper::new(
+                self.session.dashboard(),
+                None,
+            ));
         }
-        Box::new(LineRenderer::new(self.plan.clone(), self.session.clone(), self.training.steps))
+        Box::new(LineRenderer::new(
+            self.plan.clone(),
+            self.session.clone(),
+            self.training.steps,
+        ))
     }
 }
 
@@ -203,6 +248,12 @@ impl EarlyStoppingStrategy for StopOnRequest {
 }
 
 fn panic_message(panic: &(dyn std::any::Any + Send)) -> String {
-    let text = panic.downcast_ref::<String>().map(String::as_str).or(panic.downcast_ref::<&str>().copied());
-    text.unwrap_or("an unknown panic").split_whitespace().collect::<Vec<_>>().join(" ")
+    let text = panic
+        .downcast_ref::<String>()
+        .map(String::as_str)
+        .or(panic.downcast_ref::<&str>().copied());
+    text.unwrap_or("an unknown panic")
+        .split_whitespace()
+        .collect::<Vec<_>>()
+        .join(" ")
 }

@@ -63,7 +63,13 @@ mod tests {
     use super::*;
 
     fn schedule() -> WarmupCosine {
-        WarmupCosine { peak: 1e-3, last: 1e-5, warmup: 10, steps: 110, next_step: 0 }
+        WarmupCosine {
+            peak: 1e-3,
+            last: 1e-5,
+            warmup: 10,
+            steps: 110,
+            next_step: 0,
+        }
     }
 
     #[test]
@@ -72,7 +78,10 @@ mod tests {
         assert!((rate.at(0) - 1e-4).abs() < 1e-15);
         assert!((rate.at(9) - 1e-3).abs() < 1e-15);
         assert!((rate.at(10) - 1e-3).abs() < 1e-15);
-        assert!((rate.at(60) - (1e-3 + 1e-5) / 2.0).abs() < 1e-12, "half-way down");
+        assert!(
+            (rate.at(60) - (1e-3 + 1e-5) / 2.0).abs() < 1e-12,
+            "half-way down"
+        );
         assert!((rate.at(110) - 1e-5).abs() < 1e-15);
         assert!((rate.at(10_000) - 1e-5).abs() < 1e-15, "stays at the end");
     }
@@ -80,7 +89,9 @@ mod tests {
     #[test]
     fn a_record_continues_where_it_was_taken() {
         let mut first = schedule();
-        (0..42).for_each(|_| drop(first.step()));
+        for _ in 0..42 {
+            first.step();
+        }
         let mut second = schedule();
         second.load_record(first.to_record());
         assert_eq!(first.step(), second.step());

@@ -44,7 +44,13 @@ pub(crate) struct TrainingLoader<S> {
 
 impl<S: BatchSource> TrainingLoader<S> {
     pub(crate) fn new(source: Arc<S>, plan: Arc<Plan>, session: Session, device: Device) -> Self {
-        Self { source, plan, session, rank: 0, device }
+        Self {
+            source,
+            plan,
+            session,
+            rank: 0,
+            device,
+        }
     }
 
     fn with(&self, rank: usize, device: Device) -> Arc<dyn DataLoader<S::Batch>> {
@@ -156,7 +162,11 @@ pub(crate) struct ValidationLoader<S> {
 
 impl<S: BatchSource> ValidationLoader<S> {
     pub(crate) fn new(source: Arc<S>, session: Session, device: Device) -> Self {
-        Self { source, session, device }
+        Self {
+            source,
+            session,
+            device,
+        }
     }
 }
 
@@ -165,9 +175,14 @@ impl<S: BatchSource> DataLoader<S::Validation> for ValidationLoader<S> {
         let batches: Batches<S::Validation> = if self.session.stop_requested() {
             Box::new(std::iter::empty()) // somebody waits for the program to end
         } else {
-            self.source.validation(self.session.steps_done(), &self.device)
+            self.source
+                .validation(self.session.steps_done(), &self.device)
         };
-        Box::new(ValidationBatches { batches, done: 0, total: self.source.validation_batches() })
+        Box::new(ValidationBatches {
+            batches,
+            done: 0,
+            total: self.source.validation_batches(),
+        })
     }
 
     fn num_items(&self) -> usize {
@@ -175,7 +190,11 @@ impl<S: BatchSource> DataLoader<S::Validation> for ValidationLoader<S> {
     }
 
     fn to_device(&self, device: &Device) -> Arc<dyn DataLoader<S::Validation>> {
-        Arc::new(Self { source: self.source.clone(), session: self.session.clone(), device: device.clone() })
+        Arc::new(Self {
+            source: self.source.clone(),
+            session: self.session.clone(),
+            device: device.clone(),
+        })
     }
 
     fn slice(&self, _start: usize, _end: usize) -> Arc<dyn DataLoader<S::Validation>> {
@@ -201,6 +220,10 @@ impl<B> Iterator for ValidationBatches<B> {
 
 impl<B> DataLoaderIterator<B> for ValidationBatches<B> {
     fn progress(&self) -> Progress {
-        Progress::new(self.done.min(self.total), self.total, Some("batches".into()))
+        Progress::new(
+            self.done.min(self.total),
+            self.total,
+            Some("batches".into()),
+        )
     }
 }

@@ -36,7 +36,16 @@ impl RunLog {
     pub(crate) fn new(csv: PathBuf, svg: PathBuf, title: &str, session: Session) -> Self {
         let mut rows = read_rows(&csv);
         rows.retain(|&step, _| step <= session.steps_done());
-        Self { csv, svg, title: title.into(), session, names: HashMap::new(), epoch: 0, round: BTreeMap::new(), rows }
+        Self {
+            csv,
+            svg,
+            title: title.into(),
+            session,
+            names: HashMap::new(),
+            epoch: 0,
+            round: BTreeMap::new(),
+            rows,
+        }
     }
 
     fn write(&self) -> Result<(), TrainError> {
@@ -48,7 +57,11 @@ impl RunLog {
     fn to_csv(&self) -> String {
         let mut columns: Vec<&String> = Vec::new();
         for row in self.rows.values() {
-            columns.extend(row.keys().filter(|name| !columns.contains(name)).collect::<Vec<_>>());
+            columns.extend(
+                row.keys()
+                    .filter(|name| !columns.contains(name))
+                    .collect::<Vec<_>>(),
+            );
         }
         let mut text = "step".to_owned();
         columns.iter().for_each(|name| text.extend([",", name]));
@@ -71,20 +84,31 @@ impl RunLog {
 fn read_rows(csv: &std::path::Path) -> BTreeMap<usize, BTreeMap<String, f64>> {
     let text = std::fs::read_to_string(csv).unwrap_or_default();
     let mut lines = text.lines();
-    let columns: Vec<&str> = lines.next().unwrap_or_default().split(',').skip(1).collect();
+    let columns: Vec<&str> = lines
+        .next()
+        .unwrap_or_default()
+        .split(',')
+        .skip(1)
+        .collect();
     lines
         .filter_map(|line| {
             let mut cells = line.split(',');
             let step = cells.next()?.parse().ok()?;
             let values = columns.iter().zip(cells);
-            Some((step, values.filter_map(|(name, cell)| Some((name.to_string(), cell.parse().ok()?))).collect()))
+            Some((
+                step,
+                values
+                    .filter_map(|(name, cell)| Some((name.to_string(), cell.parse().ok()?)))
+                    .collect(),
+            ))
         })
         .collect()
 }
 
 impl MetricLogger for RunLog {
     fn log_metric_definition(&mut self, definition: MetricDefinition) {
-        self.names.insert(definition.metric_id, definition.name.to_string());
+        self.names
+            .insert(definition.metric_id, definition.name.to_string());
     }
 
     fn log(&mut self, update: MetricsUpdate, epoch: usize, split: &Split) {
@@ -95,14 +119,23 @@ impl MetricLogger for RunLog {
         for metric in update.entries_numeric {
             let name = self.names.get(&metric.entry.metric_id);
             if let (Some(name), Some(NumericEntry::Final(value))) = (name, metric.numeric_entry) {
-                self.round.insert((name.clone(), split.clone().into()), value);
+                self.round
+                    .insert((name.clone(), split.clone().into()), value);
             }
         }
     }
 
-    fn read_numeric(&mut self, name: &str, _epoch: usize, split: &Split) -> Result<Vec<NumericEntry>, String> {
+    fn read_numeric(
+        &mut self,
+        name: &str,
+        _epoch: usize,
+        split: &Split,
+    ) -> Result<Vec<NumericEntry>, String> {
         let value = self.round.get(&(name.to_owned(), (split.clone()).into()));
-        Ok(value.map(|&value| NumericEntry::Value(value)).into_iter().collect())
+        Ok(value
+            .map(|&value| NumericEntry::Value(value))
+            .into_iter()
+            .collect())
     }
 
     fn log_epoch_summary(&mut self, summary: EpochSummary) {
@@ -110,7 +143,9 @@ impl MetricLogger for RunLog {
             return;
         }
         let row = self.round.iter().filter(|(_, value)| value.is_finite());
-        let row = row.map(|((name, split), &value)| (format!("{name}/{split}"), value)).collect();
+        let row = row
+            .map(|((name, split), &value)| (format!("{name}/{split}"), value))
+            .collect();
         self.rows.insert(self.session.steps_done(), row);
         if let Err(error) = self.write() {
             self.session.fail(error);

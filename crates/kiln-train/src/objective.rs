@@ -43,7 +43,12 @@ impl Stage1Objective {
 
     /// `L = distance(x, x') + |sg[z] - e|^2 + beta |z - sg[e]|^2` (van den Oord et al. 2017, equation 3). Without the
     /// second term where a moving average moves the codes.
-    pub(crate) fn terms(&self, images: Tensor<4>, reconstructions: Tensor<4>, quantized: &Quantized) -> Terms {
+    pub(crate) fn terms(
+        &self,
+        images: Tensor<4>,
+        reconstructions: Tensor<4>,
+        quantized: &Quantized,
+    ) -> Terms {
         let reconstruction = self.reconstruction.between(reconstructions, images);
         let codebook = quantized.codebook_loss.clone();
         let commitment = quantized.commitment_loss.clone();
@@ -51,7 +56,12 @@ impl Stage1Objective {
         if self.codebook_by_gradient {
             total = total + codebook.clone();
         }
-        Terms { reconstruction, codebook, commitment, total }
+        Terms {
+            reconstruction,
+            codebook,
+            commitment,
+            total,
+        }
     }
 }
 
@@ -62,7 +72,11 @@ pub fn psnr(images: Tensor<4>, reconstructions: Tensor<4>) -> Tensor<1> {
     let difference = (images - reconstructions.clamp(-1.0, 1.0)).mul_scalar(0.5);
     let errors = difference.square().reshape([batch as i32, -1]).mean_dim(1);
     // A perfect image would be infinitely good, and one of them would hide the others: 100 dB at most.
-    errors.clamp_min(1e-10).log().mul_scalar(-10.0 / std::f64::consts::LN_10).mean()
+    errors
+        .clamp_min(1e-10)
+        .log()
+        .mul_scalar(-10.0 / std::f64::consts::LN_10)
+        .mean()
 }
 
 #[cfg(test)]
@@ -86,7 +100,12 @@ mod tests {
     fn distances() {
         let a = Tensor::<1>::from_floats([1.0, -3.0], &Device::flex());
         let b = Tensor::<1>::zeros([2], &Device::flex());
-        assert_eq!(Distance::Mse.between(a.clone(), b.clone()).into_scalar::<f32>(), 5.0);
+        assert_eq!(
+            Distance::Mse
+                .between(a.clone(), b.clone())
+                .into_scalar::<f32>(),
+            5.0
+        );
         assert_eq!(Distance::L1.between(a, b).into_scalar::<f32>(), 2.0);
     }
 }

@@ -78,7 +78,8 @@ impl Plan {
 
     /// Whether the round that ended after `steps_done` steps gets a picture, where every `every`-th does and the last.
     pub(crate) fn wants_picture(&self, steps_done: usize, every: usize) -> bool {
-        every > 0 && (steps_done >= self.steps || steps_done.div_ceil(self.round).is_multiple_of(every))
+        every > 0
+            && (steps_done >= self.steps || steps_done.div_ceil(self.round).is_multiple_of(every))
     }
 
     /// 1 / (devices x micro-batches). Burn sums the gradients of both; scaled losses make the sum their mean.
@@ -100,10 +101,15 @@ impl Plan {
     }
 
     /// The parts of `steps` that belong to device `device`, in order.
-    pub(crate) fn shares(&self, steps: Range<usize>, device: usize) -> impl Iterator<Item = (usize, usize)> + use<> {
+    pub(crate) fn shares(
+        &self,
+        steps: Range<usize>,
+        device: usize,
+    ) -> impl Iterator<Item = (usize, usize)> + use<> {
         let (batch_size, devices, accumulate) = (self.batch_size, self.devices, self.accumulate);
         steps.flat_map(move |step| {
-            (0..accumulate).map(move |micro_batch| (step, (micro_batch * devices + device) * batch_size))
+            (0..accumulate)
+                .map(move |micro_batch| (step, (micro_batch * devices + device) * batch_size))
         })
     }
 
@@ -115,14 +121,25 @@ impl Plan {
                 let position = step * step_images + slot;
                 let pass = position / self.items;
                 let index = self.in_pass(pass, position % self.items);
-                (index, flips && kiln_data::flipped(self.seed, pass, index as usize))
+                (
+                    index,
+                    flips && kiln_data::flipped(self.seed, pass, index as usize),
+                )
             })
             .collect();
-        Share { step, first_slot, step_images, images }
+        Share {
+            step,
+            first_slot,
+            step_images,
+            images,
+        }
     }
 
     fn in_pass(&self, pass: usize, position: usize) -> u32 {
-        let mut order = self.order.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        let mut order = self
+            .order
+            .lock()
+            .unwrap_or_else(std::sync::PoisonError::into_inner);
         match &*order {
             Some((known, order)) if *known == pass => order[position],
             _ => {
@@ -140,7 +157,16 @@ mod tests {
     use super::*;
 
     fn plan(batch_size: usize, devices: usize, accumulate: usize) -> Plan {
-        Plan { items: 50, batch_size, devices, accumulate, steps: 25, round: 10, seed: 3, order: Mutex::new(None) }
+        Plan {
+            items: 50,
+            batch_size,
+            devices,
+            accumulate,
+            steps: 25,
+            round: 10,
+            seed: 3,
+            order: Mutex::new(None),
+        }
     }
 
     fn step_images(plan: &Plan, step: usize) -> Vec<(u32, bool)> {
@@ -165,7 +191,10 @@ mod tests {
     #[test]
     fn a_pass_shows_every_image_once() {
         let plan = plan(10, 1, 1);
-        let mut seen: Vec<u32> = (0..5).flat_map(|step| step_images(&plan, step)).map(|image| image.0).collect();
+        let mut seen: Vec<u32> = (0..5)
+            .flat_map(|step| step_images(&plan, step))
+            .map(|image| image.0)
+            .collect();
         seen.sort_unstable();
         assert_eq!(seen, (0..50).collect::<Vec<_>>());
     }

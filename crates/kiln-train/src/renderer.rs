@@ -7,7 +7,8 @@ use std::time::Instant;
 use burn::train::logger::{EvaluationProgressLogger, TrainingProgressLogger};
 use burn::train::metric::{MetricDefinition, MetricId, NumericEntry};
 use burn::train::renderer::{
-    EvaluationName, MetricState, MetricsRenderer, MetricsRendererEvaluation, MetricsRendererTraining,
+    EvaluationName, MetricState, MetricsRenderer, MetricsRendererEvaluation,
+    MetricsRendererTraining,
 };
 
 use crate::plan::Plan;
@@ -43,8 +44,15 @@ impl LineRenderer {
     }
 
     fn line(&self, step: usize) -> String {
-        let mut line = format!("step {step}/{}  pass {:.2}", self.steps, self.plan.passes(step));
-        for MetricDefinition { metric_id, name, .. } in &self.metrics {
+        let mut line = format!(
+            "step {step}/{}  pass {:.2}",
+            self.steps,
+            self.plan.passes(step)
+        );
+        for MetricDefinition {
+            metric_id, name, ..
+        } in &self.metrics
+        {
             let train = self.train.get(metric_id).filter(|value| value.is_finite());
             let valid = self.valid.get(metric_id).filter(|value| value.is_finite());
             line += &match (train, valid) {
@@ -74,7 +82,14 @@ impl MetricsRendererTraining for LineRenderer {
 }
 
 impl TrainingProgressLogger for LineRenderer {
-    fn start(&mut self, _rounds: usize, _first: usize, _items: Option<usize>, _label: Option<&str>) {}
+    fn start(
+        &mut self,
+        _rounds: usize,
+        _first: usize,
+        _items: Option<usize>,
+        _label: Option<&str>,
+    ) {
+    }
 
     fn start_split(&mut self, split: &str, _total_items: usize) {
         if split == "train" {

@@ -5,8 +5,8 @@ use std::sync::Arc;
 use burn::tensor::{Device, ExecutionError, Tensor, TensorReadError};
 use burn::train::ItemLazy;
 use burn::train::metric::{
-    Adaptor, Metric, MetricAttributes, MetricMetadata, MetricName, Numeric, NumericAttributes, NumericEntry,
-    SerializedEntry,
+    Adaptor, Metric, MetricAttributes, MetricMetadata, MetricName, Numeric, NumericAttributes,
+    NumericEntry, SerializedEntry,
 };
 use kiln_models::quantizer::{codes_in_use, perplexity};
 
@@ -37,19 +37,39 @@ pub(crate) struct Numbers {
 }
 
 impl Report {
-    pub(crate) fn new(step: usize, images: usize, scalars: Vec<Tensor<1>>, code_counts: Option<Tensor<1>>) -> Self {
-        Self { step, images, scalars: Tensor::cat(scalars, 0), code_counts, read: None }
+    pub(crate) fn new(
+        step: usize,
+        images: usize,
+        scalars: Vec<Tensor<1>>,
+        code_counts: Option<Tensor<1>>,
+    ) -> Self {
+        Self {
+            step,
+            images,
+            scalars: Tensor::cat(scalars, 0),
+            code_counts,
+            read: None,
+        }
     }
 
     /// A report without numbers.
     pub(crate) fn empty(step: usize, device: &Device) -> Self {
-        Self { step, images: 0, scalars: Tensor::zeros([1], device), code_counts: None, read: None }
+        Self {
+            step,
+            images: 0,
+            scalars: Tensor::zeros([1], device),
+            code_counts: None,
+            read: None,
+        }
     }
 }
 
 impl ItemLazy for Report {
     fn sync(mut self) -> Result<Self, ExecutionError> {
-        let counts = self.code_counts.clone().map(|counts| counts.into_data().iter::<f32>().collect());
+        let counts = self
+            .code_counts
+            .clone()
+            .map(|counts| counts.into_data().iter::<f32>().collect());
         self.read = Some(Arc::new(Numbers {
             step: self.step,
             images: self.images,
@@ -102,7 +122,15 @@ pub(crate) struct Gathered {
 impl Gathered {
     pub(crate) fn new(kind: MetricKind, guards: Option<Session>) -> Self {
         let name = Arc::new(kind.name.to_owned());
-        Self { kind, name, guards, last: None, sum: 0.0, images: 0.0, code_counts: Vec::new() }
+        Self {
+            kind,
+            name,
+            guards,
+            last: None,
+            sum: 0.0,
+            images: 0.0,
+            code_counts: Vec::new(),
+        }
     }
 
     /// The value over all that was gathered since the last `clear`.
@@ -113,7 +141,10 @@ impl Gathered {
         Some(match self.kind.reading {
             Reading::Mean(_) => self.sum / self.images,
             Reading::Perplexity => perplexity(&self.code_counts),
-            Reading::CodesInUse => 100.0 * codes_in_use(&self.code_counts) as f64 / self.code_counts.len().max(1) as f64,
+            Reading::CodesInUse => {
+                100.0 * codes_in_use(&self.code_counts) as f64
+                    / self.code_counts.len().max(1) as f64
+            }
         })
     }
 
@@ -138,10 +169,18 @@ impl Metric for Gathered {
 
     fn attributes(&self) -> MetricAttributes {
         let unit = self.kind.unit.map(str::to_owned);
-        NumericAttributes { unit, higher_is_better: self.kind.higher_is_better }.into()
+        NumericAttributes {
+            unit,
+            higher_is_better: self.kind.higher_is_better,
+        }
+        .into()
     }
 
-    fn update(&mut self, item: &Self::Input, _: &MetricMetadata) -> Result<SerializedEntry, TensorReadError> {
+    fn update(
+        &mut self,
+        item: &Self::Input,
+        _: &MetricMetadata,
+    ) -> Result<SerializedEntry, TensorReadError> {
         let Some(numbers) = item.as_ref().filter(|numbers| numbers.images > 0) else {
             return Ok(self.entry(None));
         };

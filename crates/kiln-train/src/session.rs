@@ -3,26 +3,39 @@
 //! Burn's Learner calls the loader, the trained module, the metrics and the checkpointer on several threads and
 //! has no channel between them. A [`Session`] is that channel.
 
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use burn::train::Interrupter;
 
 use crate::error::TrainError;
 
-/// A request to stop at the next step, to be made from anywhere: a Ctrl-C handler, another thread.
-#[derive(Debug, Clone, Default)]
-pub struct StopSignal(Arc<AtomicBool>);
+/// A request to stop, to be made from anywhere: a Ctrl-C handler, another thread.
+///
+/// The training finishes its step, saves a checkpoint and returns.
+#[derive(Debug, Clone)]
+pub struct StopSignal(Arc<AtomicUsize>);
+
+impl Default for StopSignal {
+    /// No stop.
+    fn default() -> Self {
+        Self::before_step(usize::MAX)
+    }
+}
 
 impl StopSignal {
-    /// Asks for the stop. The training finishes its step, saves a checkpoint and returns.
-    pub fn request(&self) {
-        self.0.store(true, Ordering::Relaxed);
+    /// A stop before step `step`, counted from zero.
+    pub fn before_step(step: usize) -> Self {
+        Self(Arc::new(AtomicUsize::new(step)))
     }
 
-    /// Whether a stop was asked for.
-    pub fn is_requested(&self) -> bool {
-        self.0.load(Ordering::Relaxed)
+    /// Asks for a stop as soon as possible.
+    pub fn request(&self) {
+        self.0.store(0, Ordering::Relaxed);
+    }
+
+    fn stops(&self, step: usize) -> bool {
+        step >= self.0.load(Ordering::Relaxed)
     }
 }
 
@@ -77,28 +90,41 @@ impl Session {
     /// Whether step `step` must not begin. Only the first device's loader decides (`decides`), so that all
     /// devices end after the same step.
     pub(crate) fn ends_before(&self, step: usize, decides: bool) -> bool {
-        if decides && self.stop_requested() {
+        if decides && self.stops(step) {
             self.0.stop_before.fetch_min(step, Ordering::AcqRel);
         }
         step >= self.0.stop_before.load(Ordering::Acquire)
     }
 
-    /// Whether the user asked to stop.
+    /// Whether a stop was asked for that the finished steps have reached.
     pub(crate) fn stop_requested(&self) -> bool {
-        self.0.stop.is_requested() || self.0.dashboard.should_stop()
+        self.stops(self.steps_done())
+    }
+
+    fn stops(&self, step: usize) -> bool {
+        self.0.stop.stops(step) || self.0.dashboard.should_stop()
     }
 
     /// Ends the training without a further checkpoint. The first failure is the one that is reported.
     pub(crate) fn fail(&self, error: TrainError) {
         self.0.learner.stop(Some(&error.to_string()));
-        self.0.failure.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert(error);
+        self.0
+            .failure
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .get_or_insert(error);
     }
 
     /// Ends the training because `quantity` is not finite after step `step`, counted from zero.
     pub(crate) fn fail_diverged(&self, quantity: &'static str, value: f64, step: usize) {
         let saved = self.saved();
         let last_good = (saved > 0).then_some(saved);
-        self.fail(TrainError::Diverged { quantity, value, step: step + 1, last_good });
+        self.fail(TrainError::Diverged {
+            quantity,
+            value,
+            step: step + 1,
+            last_good,
+        });
     }
 
     /// The step of the newest checkpoint on disk; zero before the first.
@@ -111,7 +137,11 @@ impl Session {
     }
 
     pub(crate) fn take_failure(&self) -> Option<TrainError> {
-        self.0.failure.lock().unwrap_or_else(PoisonError::into_inner).take()
+        self.0
+            .failure
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .take()
     }
 
     /// The handle that the terminal dashboard stops with.
@@ -135,7 +165,10 @@ mod tests {
         let session = Session::new(0, signal.clone());
         assert!(!session.ends_before(7, true));
         signal.request();
-        assert!(!session.ends_before(7, false), "step 7 has begun on the first device");
+        assert!(
+            !session.ends_before(7, false),
+            "step 7 has begun on the first device"
+        );
         assert!(session.ends_before(8, true));
         assert!(session.ends_before(8, false));
     }
@@ -143,9 +176,22 @@ mod tests {
     #[test]
     fn the_first_failure_is_kept() {
         let session = Session::new(0, StopSignal::default());
-        session.fail(TrainError::Diverged { quantity: "loss", value: f64::NAN, step: 3, last_good: None });
-        session.fail(TrainError::Diverged { quantity: "loss", value: f64::NAN, step: 4, last_good: None });
+        session.fail(TrainError::Diverged {
+            quantity: "loss",
+            value: f64::NAN,
+            step: 3,
+            last_good: None,
+        });
+        session.fail(TrainError::Diverged {
+            quantity: "loss",
+            value: f64::NAN,
+            step: 4,
+            last_good: None,
+        });
         assert!(session.learner().should_stop());
-        assert!(matches!(session.take_failure(), Some(TrainError::Diverged { step: 3, .. })));
+        assert!(matches!(
+            session.take_failure(),
+            Some(TrainError::Diverged { step: 3, .. })
+        ));
     }
 }

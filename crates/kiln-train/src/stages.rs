@@ -61,14 +61,24 @@ pub struct TrainingReport {
 
 impl fmt::Display for TrainingReport {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { stage, steps, of_steps, seconds, seconds_per_pass, .. } = self;
+        let Self {
+            stage,
+            steps,
+            of_steps,
+            seconds,
+            seconds_per_pass,
+            ..
+        } = self;
         match &self.model {
             Some(model) => write!(
                 formatter,
                 "{stage}: {steps} steps in {seconds:.0} s ({seconds_per_pass:.1} s a pass over the data); the model is in {}",
                 model.display()
             ),
-            None => write!(formatter, "{stage}: stopped and saved after {steps} of {of_steps} steps; --resume continues"),
+            None => write!(
+                formatter,
+                "{stage}: stopped and saved after {steps} of {of_steps} steps; --resume continues"
+            ),
         }
     }
 }
@@ -86,12 +96,22 @@ pub fn train_vqvae(
     let folder = run.stage_1();
     let resume = find_checkpoint(&folder, options.resume)?;
     let session = session(resume.as_ref(), &options.stop);
-    prepare_folder(&run, experiment, resume.is_some(), &["seed", "data", "vqvae", "codebook"])?;
+    prepare_folder(
+        &run,
+        experiment,
+        resume.is_some(),
+        &["seed", "data", "vqvae", "codebook"],
+    )?;
     let datasets = kiln_data::open(&experiment.data, progress)?;
 
     let training = &experiment.stage_1.training;
     let images = datasets.train.len();
-    let plan = Arc::new(Plan::new(training, images, options.devices.all().len(), experiment.seed));
+    let plan = Arc::new(Plan::new(
+        training,
+        images,
+        options.devices.all().len(),
+        experiment.seed,
+    ));
     let trainee = VqVaeTrainee::new(
         experiment,
         &datasets,
@@ -153,10 +173,20 @@ pub fn train_latent_diffusion(
     if let Some(warning) = experiment.build_schedule()?.warning() {
         tracing::warn!("{warning}");
     }
-    prepare_folder(&run, experiment, resume.is_some(), &["seed", "data", "unet", "schedule"])?;
+    prepare_folder(
+        &run,
+        experiment,
+        resume.is_some(),
+        &["seed", "data", "unet", "schedule"],
+    )?;
     let datasets = kiln_data::open(&experiment.data, progress)?;
 
-    let latents = Latents::open(&run.latents(&first_stage.hash()), &datasets, &first_stage, &device)?;
+    let latents = Latents::open(
+        &run.latents(&first_stage.hash()),
+        &datasets,
+        &first_stage,
+        &device,
+    )?;
     let deviation = latents.train.standard_deviation();
     if !(deviation.is_finite() && deviation > 0.0) {
         return Err(TrainError::Run(format!(
@@ -168,7 +198,12 @@ pub fn train_latent_diffusion(
 
     let training = &experiment.stage_2.training;
     let images = latents.train.len();
-    let plan = Arc::new(Plan::new(training, images, options.devices.all().len(), experiment.seed));
+    let plan = Arc::new(Plan::new(
+        training,
+        images,
+        options.devices.all().len(),
+        experiment.seed,
+    ));
     let border = datasets.train.border();
     let trainee = DiffusionTrainee::new(
         experiment,
@@ -238,8 +273,13 @@ fn scheduler(experiment: &Experiment) -> SchedulerConfig {
         schedule: experiment.schedule.clone(),
         prediction: experiment.stage_2.prediction,
         clip: experiment.sampling.clip,
-        levels: LevelOptions { spacing: experiment.sampling.spacing, ..Default::default() },
-        sampler: Sampler::Ddim { eta: experiment.sampling.eta },
+        levels: LevelOptions {
+            spacing: experiment.sampling.spacing,
+            ..Default::default()
+        },
+        sampler: Sampler::Ddim {
+            eta: experiment.sampling.eta,
+        },
     }
 }
 
@@ -272,15 +312,22 @@ fn prepare_folder(
     if resumed {
         let path = run.config();
         let before = std::fs::read_to_string(&path).map_err(TrainError::file("read", &path))?;
-        let tables = |text: &str| toml::from_str::<BTreeMap<String, toml::Value>>(text).unwrap_or_default();
+        let tables =
+            |text: &str| toml::from_str::<BTreeMap<String, toml::Value>>(text).unwrap_or_default();
         let (before, now) = (tables(&before), tables(&text));
-        if let Some(part) = parts.iter().find(|&&part| before.get(part) != now.get(part)) {
+        if let Some(part) = parts
+            .iter()
+            .find(|&&part| before.get(part) != now.get(part))
+        {
             return Err(TrainError::Run(format!(
                 "`{part}` differs from {}, which this run began with: resume with the same config, or choose another --out",
                 path.display()
             )));
         }
     }
-    let header = format!("# Written by kiln {}: what this run was trained with.\n", env!("CARGO_PKG_VERSION"));
+    let header = format!(
+        "# Written by kiln {}: what this run was trained with.\n",
+        env!("CARGO_PKG_VERSION")
+    );
     write_atomically(&run.config(), (header + &text).as_bytes())
 }

@@ -53,7 +53,8 @@ impl UpdateRule {
         self.steps_done += 1;
         let norm = gradient_norm(&network, &gradients);
         if !norm.is_finite() {
-            self.session.fail_diverged("gradient norm", norm, self.steps_done - 1);
+            self.session
+                .fail_diverged("gradient norm", norm, self.steps_done - 1);
             return (network, average);
         }
         let gradients = if self.clip_norm > 0.0 && norm > self.clip_norm {
@@ -63,9 +64,11 @@ impl UpdateRule {
         };
         let network = optimizer.step(learning_rate, network, gradients);
         let average = match (average, &self.ema) {
-            (Some(average), Some(ema)) => {
-                Some(ema::update(average, &network, ema.decay_at(self.steps_done as u64)))
-            }
+            (Some(average), Some(ema)) => Some(ema::update(
+                average,
+                &network,
+                ema.decay_at(self.steps_done as u64),
+            )),
             (average, _) => average,
         };
         (network, average)
@@ -75,7 +78,10 @@ impl UpdateRule {
 /// The gradients of all devices, summed on the device of the first.
 ///
 /// Clipping needs the norm of the sum before any weight moves, so sharded training sums first, too.
-pub(crate) fn summed<M: Module>(module: &M, mut gradients: MultiGradientsParams) -> GradientsParams {
+pub(crate) fn summed<M: Module>(
+    module: &M,
+    mut gradients: MultiGradientsParams,
+) -> GradientsParams {
     struct Sum<'a> {
         parts: &'a mut MultiGradientsParams,
         device: Option<Device>,
@@ -89,8 +95,15 @@ pub(crate) fn summed<M: Module>(module: &M, mut gradients: MultiGradientsParams)
             }
         }
     }
-    let device = gradients.grads.first().map(|(_, device)| device.clone().inner());
-    let mut sum = Sum { parts: &mut gradients, device, sum: GradientsParams::new() };
+    let device = gradients
+        .grads
+        .first()
+        .map(|(_, device)| device.clone().inner());
+    let mut sum = Sum {
+        parts: &mut gradients,
+        device,
+        sum: GradientsParams::new(),
+    };
     module.visit(&mut sum);
     sum.sum
 }
@@ -108,12 +121,18 @@ fn gradient_norm<M: Module>(module: &M, gradients: &GradientsParams) -> f64 {
             }
         }
     }
-    let mut visitor = Squares { gradients, squares: Vec::new() };
+    let mut visitor = Squares {
+        gradients,
+        squares: Vec::new(),
+    };
     module.visit(&mut visitor);
     if visitor.squares.is_empty() {
         return 0.0;
     }
-    let squares: Vec<f64> = Tensor::cat(visitor.squares, 0).into_data().iter::<f64>().collect();
+    let squares: Vec<f64> = Tensor::cat(visitor.squares, 0)
+        .into_data()
+        .iter::<f64>()
+        .collect();
     squares.iter().sum::<f64>().sqrt()
 }
 
@@ -125,7 +144,8 @@ fn scaled<M: Module>(module: &M, gradients: GradientsParams, factor: f64) -> Gra
     impl ModuleVisitor for Scale {
         fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
             if let Some(gradient) = self.gradients.remove::<D>(param.id) {
-                self.gradients.register(param.id, gradient.mul_scalar(self.factor));
+                self.gradients
+                    .register(param.id, gradient.mul_scalar(self.factor));
             }
         }
     }
@@ -149,7 +169,12 @@ mod tests {
 
     fn rule(clip_norm: f64) -> UpdateRule {
         let session = Session::new(0, StopSignal::default());
-        UpdateRule { clip_norm, ema: None, steps_done: 0, session }
+        UpdateRule {
+            clip_norm,
+            ema: None,
+            steps_done: 0,
+            session,
+        }
     }
 
     fn network() -> Linear {
@@ -160,9 +185,19 @@ mod tests {
     fn the_norm_goes_over_all_parameters() {
         let network = network();
         let gradients = gradients(&network, 1.0);
-        let weight: f64 = gradients.get::<2>(network.weight.id).unwrap().square().sum().into_scalar::<f32>() as f64;
+        let weight: f64 = gradients
+            .get::<2>(network.weight.id)
+            .unwrap()
+            .square()
+            .sum()
+            .into_scalar::<f32>() as f64;
         let bias_id = network.bias.as_ref().unwrap().id;
-        let bias: f64 = gradients.get::<1>(bias_id).unwrap().square().sum().into_scalar::<f32>() as f64;
+        let bias: f64 = gradients
+            .get::<1>(bias_id)
+            .unwrap()
+            .square()
+            .sum()
+            .into_scalar::<f32>() as f64;
         let norm = gradient_norm(&network, &gradients);
         assert!((norm - (weight + bias).sqrt()).abs() < 1e-6 * norm);
         let clipped = scaled(&network, gradients, 0.5 / norm);
@@ -179,6 +214,9 @@ mod tests {
         let (after, _) = rule.apply(network, None, &mut adam, 1e-3.into(), bad);
         assert_eq!(after.weight.val().into_data(), before);
         let message = rule.session.take_failure().unwrap().to_string();
-        assert!(message.contains("gradient norm") && message.contains("step 1"), "{message}");
+        assert!(
+            message.contains("gradient norm") && message.contains("step 1"),
+            "{message}"
+        );
     }
 }

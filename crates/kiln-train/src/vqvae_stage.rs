@@ -32,13 +32,48 @@ const KMEANS_ITERATIONS: usize = 20;
 
 /// What stage 1 logs, in the order of [`Report::scalars`].
 pub(crate) const METRICS: [MetricKind; 7] = [
-    MetricKind { name: crate::log::LOSS, unit: None, higher_is_better: false, reading: Reading::Mean(0) },
-    MetricKind { name: "reconstruction", unit: None, higher_is_better: false, reading: Reading::Mean(1) },
-    MetricKind { name: "codebook", unit: None, higher_is_better: false, reading: Reading::Mean(2) },
-    MetricKind { name: "commitment", unit: None, higher_is_better: false, reading: Reading::Mean(3) },
-    MetricKind { name: "psnr", unit: Some("dB"), higher_is_better: true, reading: Reading::Mean(4) },
-    MetricKind { name: "perplexity", unit: None, higher_is_better: true, reading: Reading::Perplexity },
-    MetricKind { name: "codes in use", unit: Some("%"), higher_is_better: true, reading: Reading::CodesInUse },
+    MetricKind {
+        name: crate::log::LOSS,
+        unit: None,
+        higher_is_better: false,
+        reading: Reading::Mean(0),
+    },
+    MetricKind {
+        name: "reconstruction",
+        unit: None,
+        higher_is_better: false,
+        reading: Reading::Mean(1),
+    },
+    MetricKind {
+        name: "codebook",
+        unit: None,
+        higher_is_better: false,
+        reading: Reading::Mean(2),
+    },
+    MetricKind {
+        name: "commitment",
+        unit: None,
+        higher_is_better: false,
+        reading: Reading::Mean(3),
+    },
+    MetricKind {
+        name: "psnr",
+        unit: Some("dB"),
+        higher_is_better: true,
+        reading: Reading::Mean(4),
+    },
+    MetricKind {
+        name: "perplexity",
+        unit: None,
+        higher_is_better: true,
+        reading: Reading::Perplexity,
+    },
+    MetricKind {
+        name: "codes in use",
+        unit: Some("%"),
+        higher_is_better: true,
+        reading: Reading::CodesInUse,
+    },
 ];
 
 /// The module that Burn's Learner trains in stage 1.
@@ -96,12 +131,21 @@ impl VqVaeTrainee {
         let mut network = experiment.vqvae.init(&device, experiment.seed)?;
         network.quantize = experiment.codebook.prepare(network.quantize);
         if experiment.codebook.kmeans_start && session.steps_done() == 0 {
-            let requests = plan.share(0, 0, false).images;
-            let count = KMEANS_IMAGES.min(datasets.train.len());
-            let requests = (0..count).map(|slot| requests.get(slot).copied().unwrap_or((slot as u32, false)));
-            let batch = first_batch(&datasets.train, requests.collect())?;
-            let latents = network.valid().encode(tensor(&batch, &datasets.train, &device.clone().inner()));
-            network.quantize = network.quantize.with_kmeans(latents, KMEANS_ITERATIONS, experiment.seed);
+            let order = kiln_data::shuffled(datasets.train.len(), experiment.seed, 0);
+            let requests = order
+                .iter()
+                .take(KMEANS_IMAGES)
+                .map(|&index| (index, false))
+                .collect();
+            let batch = first_batch(&datasets.train, requests)?;
+            let latents =
+                network
+                    .valid()
+                    .encode(tensor(&batch, &datasets.train, &device.clone().inner()));
+            network.quantize =
+                network
+                    .quantize
+                    .with_kmeans(latents, KMEANS_ITERATIONS, experiment.seed);
         }
         let training = &experiment.stage_1.training;
         Ok(Self {
@@ -128,14 +172,27 @@ impl VqVaeTrainee {
         network
     }
 
-    fn update(&mut self, optimizer: &mut ModuleOptimizer, rate: ModuleLearningRate, mut gradients: GradientsParams) {
+    fn update(
+        &mut self,
+        optimizer: &mut ModuleOptimizer,
+        rate: ModuleLearningRate,
+        mut gradients: GradientsParams,
+    ) {
         let statistics = self.codebook.take(&mut gradients);
-        let (network, average) =
-            self.rule.apply(self.network.clone(), self.average.take(), optimizer, rate, gradients);
+        let (network, average) = self.rule.apply(
+            self.network.clone(),
+            self.average.take(),
+            optimizer,
+            rate,
+            gradients,
+        );
         (self.network, self.average) = (network, average);
         if let Some(statistics) = statistics {
-            let (codebook, quantizer) =
-                self.codebook.clone().update(&self.lesson.codebook, self.network.quantize.clone(), statistics);
+            let (codebook, quantizer) = self.codebook.clone().update(
+                &self.lesson.codebook,
+                self.network.quantize.clone(),
+                statistics,
+            );
             (self.codebook, self.network.quantize) = (codebook, quantizer);
         }
     }
@@ -146,26 +203,53 @@ impl TrainStep for VqVaeTrainee {
     type Output = Report;
 
     fn step(&self, batch: ImageTensors) -> TrainOutput<Report> {
-        let ImageTensors { images, step, position } = batch;
+        let ImageTensors {
+            images,
+            step,
+            position,
+        } = batch;
         let latents = self.network.encode(images.clone());
         let quantized = self.network.quantize(latents.clone());
         let reconstructions = self.network.decode_quantized(quantized.quantized.clone());
-        let terms = self.lesson.objective.terms(images.clone(), reconstructions.clone(), &quantized);
-
-        let gradients = terms.total.clone().mul_scalar(self.lesson.loss_scale).backward();
-        let mut gradients = GradientsParams::from_grads(gradients, self);
-        let statistics = self.network.quantize.statistics(latents, quantized.codes, position);
+        let terms =
+            self.lesson
+                .objective
+                .terms(images.clone(), reconstructions.clone(), &quantized);
+        let statistics = self
+            .network
+            .quantize
+            .statistics(latents, quantized.codes, position);
         let code_counts = statistics.counts.clone();
-        self.codebook.register(statistics, &mut gradients);
 
-        let scalars = [terms.total, terms.reconstruction, terms.codebook, terms.commitment];
+        // The statistics travel as gradients, so whatever sums those over devices sums these, too.
+        let loss = terms.total.clone().mul_scalar(self.lesson.loss_scale)
+            + self.codebook.carry(statistics);
+        let gradients = GradientsParams::from_grads(loss.backward(), self);
+
+        let scalars = [
+            terms.total,
+            terms.reconstruction,
+            terms.codebook,
+            terms.commitment,
+        ];
         let mut scalars: Vec<_> = scalars.into_iter().map(Tensor::without_autodiff).collect();
         let [count, ..] = images.dims();
-        scalars.push(psnr(images.without_autodiff(), reconstructions.without_autodiff()));
-        TrainOutput { grads: gradients, item: Report::new(step, count, scalars, Some(code_counts)) }
+        scalars.push(psnr(
+            images.without_autodiff(),
+            reconstructions.without_autodiff(),
+        ));
+        TrainOutput {
+            grads: gradients,
+            item: Report::new(step, count, scalars, Some(code_counts)),
+        }
     }
 
-    fn optimize(mut self, optim: &mut ModuleOptimizer, rate: ModuleLearningRate, grads: GradientsParams) -> Self {
+    fn optimize(
+        mut self,
+        optim: &mut ModuleOptimizer,
+        rate: ModuleLearningRate,
+        grads: GradientsParams,
+    ) -> Self {
         self.update(optim, rate, grads);
         self
     }
@@ -187,27 +271,57 @@ impl InferenceStep for VqVaeTrainee {
     type Output = Report;
 
     fn step(&self, batch: ValidationImages) -> Report {
-        let ValidationImages { images, step, picture } = batch;
+        let ValidationImages {
+            images,
+            step,
+            picture,
+        } = batch;
         let network = self.average.as_ref().unwrap_or(&self.network);
         let latents = network.encode(images.clone());
         let quantized = network.quantize(latents.clone());
         let reconstructions = network.decode_quantized(quantized.quantized.clone());
-        let terms = self.lesson.objective.terms(images.clone(), reconstructions.clone(), &quantized);
-        if picture && let Err(error) = self.lesson.draw(step, images.clone(), reconstructions.clone()) {
+        let terms =
+            self.lesson
+                .objective
+                .terms(images.clone(), reconstructions.clone(), &quantized);
+        if picture
+            && let Err(error) = self
+                .lesson
+                .draw(step, images.clone(), reconstructions.clone())
+        {
             self.lesson.session.fail(error);
         }
         let [count, ..] = images.dims();
-        let position = BatchPosition { seed: self.lesson.seed, step: step as u64, first_image: 0, total_images: count };
-        let counts = network.quantize.statistics(latents, quantized.codes, position).counts;
+        let position = BatchPosition {
+            seed: self.lesson.seed,
+            step: step as u64,
+            first_image: 0,
+            total_images: count,
+        };
+        let counts = network
+            .quantize
+            .statistics(latents, quantized.codes, position)
+            .counts;
         let psnr = psnr(images, reconstructions);
-        let scalars = vec![terms.total, terms.reconstruction, terms.codebook, terms.commitment, psnr];
+        let scalars = vec![
+            terms.total,
+            terms.reconstruction,
+            terms.codebook,
+            terms.commitment,
+            psnr,
+        ];
         Report::new(step, count, scalars, Some(counts))
     }
 }
 
 impl Lesson {
     /// Rows of originals, each over the row of their reconstructions.
-    fn draw(&self, step: usize, images: Tensor<4>, reconstructions: Tensor<4>) -> Result<(), TrainError> {
+    fn draw(
+        &self,
+        step: usize,
+        images: Tensor<4>,
+        reconstructions: Tensor<4>,
+    ) -> Result<(), TrainError> {
         let [count, channels, height, width] = images.dims();
         let count = count.min(PICTURED);
         let columns = columns_for(2 * count).min(count);
@@ -219,7 +333,10 @@ impl Lesson {
             }
         }
         let path = self.folder.picture("reconstructions", step);
-        Ok(save_png(&grid(&pictured.cropped(self.border), columns), &path)?)
+        Ok(save_png(
+            &grid(&pictured.cropped(self.border), columns),
+            &path,
+        )?)
     }
 }
 
@@ -239,7 +356,13 @@ impl ImageSource {
             0 => datasets.validation.len(),
             limit => limit.min(datasets.validation.len()),
         };
-        Self { datasets, plan, seed: experiment.seed, validation_images, pictures_every: training.pictures_every }
+        Self {
+            datasets,
+            plan,
+            seed: experiment.seed,
+            validation_images,
+            pictures_every: training.pictures_every,
+        }
     }
 }
 
@@ -263,7 +386,11 @@ impl BatchSource for ImageSource {
                 total_images: share.step_images,
             };
             let images = tensor(&batch.map_err(DatasetError::new)?, &dataset, &device);
-            Ok(ImageTensors { images, step: share.step, position })
+            Ok(ImageTensors {
+                images,
+                step: share.step,
+                position,
+            })
         }))
     }
 
@@ -272,13 +399,19 @@ impl BatchSource for ImageSource {
         let size = self.plan.batch_size();
         let limit = self.validation_images as u32;
         let requests = (0..limit).step_by(size).map(move |first| {
-            (first..(first + size as u32).min(limit)).map(|index| (index, false)).collect()
+            (first..(first + size as u32).min(limit))
+                .map(|index| (index, false))
+                .collect()
         });
         let wanted = self.plan.wants_picture(step, self.pictures_every);
         let batches = prefetch(dataset.clone(), requests);
         Box::new(batches.enumerate().map(move |(index, batch)| {
             let images = tensor(&batch.map_err(DatasetError::new)?, &dataset, &device);
-            Ok(ValidationImages { images, step, picture: wanted && index == 0 })
+            Ok(ValidationImages {
+                images,
+                step,
+                picture: wanted && index == 0,
+            })
         }))
     }
 
@@ -289,12 +422,21 @@ impl BatchSource for ImageSource {
 
 fn first_batch(dataset: &ImageDataset, images: Vec<(u32, bool)>) -> Result<ImageBatch, TrainError> {
     let batch = prefetch(dataset.clone(), std::iter::once(images)).next();
-    Ok(batch.unwrap_or_else(|| Err(kiln_data::DataError::PrefetchStopped("it gave no batch".into())))?)
+    Ok(batch.unwrap_or_else(|| {
+        Err(kiln_data::DataError::PrefetchStopped(
+            "it gave no batch".into(),
+        ))
+    })?)
 }
 
 /// `[batch, channels, height, width]` on `device`.
 pub(crate) fn tensor(batch: &ImageBatch, dataset: &ImageDataset, device: &Device) -> Tensor<4> {
     let shape = dataset.shape();
-    let shape = [batch.indices.len(), shape.channels, shape.height, shape.width];
+    let shape = [
+        batch.indices.len(),
+        shape.channels,
+        shape.height,
+        shape.width,
+    ];
     Tensor::from_data(TensorData::new(batch.pixels.clone(), shape), device)
 }

@@ -1,0 +1,165 @@
+//! What goes wrong is one sentence, and what was saved stays.
+
+mod common;
+
+use common::{TINY, experiment, options, stage_1, stage_2};
+use kiln_train::{Experiment, RunOptions, StopSignal};
+
+#[test]
+fn a_diverged_training_says_at_which_step_and_keeps_the_last_good_checkpoint() {
+    let place = tempfile::tempdir().unwrap();
+    let options = options(place.path());
+    stage_1(
+        &experiment(&[]),
+        &RunOptions {
+            stop: StopSignal::before_step(4),
+            ..options.clone()
+        },
+    )
+    .unwrap();
+    let wild = experiment(&["stage_1.commitment=1e39"]); // beyond what a 32-bit float holds
+    let resumed = RunOptions {
+        resume: true,
+        ..options.clone()
+    };
+    let Err(error) = stage_1(&wild, &resumed) else {
+        panic!("the loss cannot be finite")
+    };
+    let message = error.to_string();
+    assert!(
+        message.contains("at step 5") && message.contains("checkpoint, of step 4"),
+        "{message}"
+    );
+    assert!(place.path().join("vqvae/checkpoints/step-0000004").exists());
+    assert!(!place.path().join("vqvae/model").exists());
+}
+
+#[test]
+fn stage_2_needs_a_trained_vqvae() {
+    let place = tempfile::tempdir().unwrap();
+    let message = stage_2(&experiment(&[]), &options(place.path()))
+        .unwrap_err()
+        .to_string();
+    assert!(
+        message.contains("train-vqvae") && message.contains("--vqvae"),
+        "{message}"
+    );
+}
+
+#[test]
+fn latents_of_another_vqvae_are_refused() {
+    let place = tempfile::tempdir().unwrap();
+    let options = options(place.path());
+    stage_1(&experiment(&[]), &options).unwrap();
+    stage_2(
+        &experiment(&[]),
+        &RunOptions {
+            stop: StopSignal::before_step(0),
+            ..options.clone()
+        },
+    )
+    .unwrap();
+    let cache = std::fs::read_dir(place.path().join("latents"))
+        .unwrap()
+        .next()
+        .unwrap()
+        .unwrap()
+        .path();
+
+    let elsewhere = tempfile::tempdir().unwrap();
+    let other = RunOptions {
+        out: elsewhere.path().to_owned(),
+        ..options
+    };
+    stage_1(&experiment(&["seed=4"]), &other).unwrap();
+    stage_2(
+        &experiment(&["seed=4"]),
+        &RunOptions {
+            stop: StopSignal::before_step(0),
+            ..other.clone()
+        },
+    )
+    .unwrap();
+    let own = std::fs::read_dir(elsewhere.path().join("latents"))
+        .unwrap()
+        .next()
+        .unwrap()
+        .unwrap()
+        .path();
+    std::fs::copy(cache, &own).unwrap();
+    let resumed = RunOptions {
+        resume: true,
+        ..other
+    };
+    let message = stage_2(&experiment(&["seed=4"]), &resumed)
+        .unwrap_err()
+        .to_string();
+    assert!(
+        message.contains("another VQ-VAE") && message.contains("remove"),
+        "{message}"
+    );
+}
+
+fn refusal(overrides: &[&str]) -> String {
+    let overrides: Vec<String> = overrides.iter().map(|&text| text.to_owned()).collect();
+    match Experiment::parse(TINY, "tiny.toml", &overrides) {
+        Ok(_) => panic!("{overrides:?} was accepted"),
+        Err(error) => error.to_string(),
+    }
+}
+
+#[test]
+fn impossible_experiments_are_refused_with_key_value_and_cure() {
+    for (overrides, words) in [
+        (
+            &["vqvae.in_channels=3"][..],
+            &["vqvae.in_channels", "3", "must be 1"][..],
+        ),
+        (
+            &["unet.in_channels=4"],
+            &["unet.in_channels", "4", "must be 2"],
+        ),
+        (
+            &["unet.sample_size=8"],
+            &["unet.sample_size", "8", "must be 16"],
+        ),
+        (&["data.size=31"], &["data.size", "31", "multiple of 2"]),
+        (
+            &["stage_1.training.steps=0"],
+            &["stage_1.training.steps", "0"],
+        ),
+        (
+            &["stage_2.training.learning_rate=-1"],
+            &["stage_2.training.learning_rate", "-1"],
+        ),
+        (
+            &["sampling.steps=1001"],
+            &["sampling.steps", "1001", "1000"],
+        ),
+        (&["sampling.eta=2"], &["sampling.eta", "2"]),
+        (&["stage_2.prediction=magic"], &["magic", "velocity"]),
+        (&["stage_1.training.speed=9"], &["speed"]),
+        (&["unet.norm_num_groups=3"], &["norm_num_groups", "3"]),
+        (&["schedule.zero_terminal_snr=true"], &["noise", "velocity"]),
+        (&["seed"], &["--set seed", "table.key=value"]),
+        (&["seed.x=1"], &["seed", "not a table"]),
+    ] {
+        let message = refusal(overrides);
+        for word in words {
+            assert!(message.contains(word), "`{word}` is missing in: {message}");
+        }
+        assert!(!message.contains('\n'), "{message}");
+    }
+}
+
+#[test]
+fn an_experiment_survives_its_own_toml() {
+    let first = experiment(&[
+        "stage_2.prediction=velocity",
+        "stage_1.training.accumulate=3",
+    ]);
+    let text = first.to_toml().unwrap();
+    let second = Experiment::parse(&text, "again", &[]).unwrap();
+    assert_eq!(second.to_toml().unwrap(), text);
+    assert_eq!(second.stage_1.training.accumulate, 3);
+}

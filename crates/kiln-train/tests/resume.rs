@@ -1,0 +1,132 @@
+//! A run that was stopped and resumed ends with the weights of one that never stopped.
+
+mod common;
+
+use common::{experiment, options, stage_1, stage_2, weights};
+use kiln_train::{Experiment, RunOptions, StopSignal, TrainError, TrainingReport};
+
+type Stage = fn(&Experiment, &RunOptions) -> Result<TrainingReport, TrainError>;
+
+/// Runs a stage, stopping before each of `stops` and resuming.
+fn in_pieces(stage: Stage, experiment: &Experiment, options: &RunOptions, stops: &[usize]) {
+    for (index, &stop) in stops.iter().chain([&usize::MAX]).enumerate() {
+        let options = RunOptions {
+            resume: index > 0,
+            stop: StopSignal::before_step(stop),
+            ..options.clone()
+        };
+        let report = stage(experiment, &options).unwrap();
+        assert_eq!(report.interrupted, stop != usize::MAX);
+        assert_eq!(report.steps, stop.min(10));
+    }
+}
+
+#[test]
+fn both_stages_resume_bit_for_bit_from_any_step() {
+    let place = tempfile::tempdir().unwrap();
+    let experiment = experiment(&[]);
+    let whole = options(&place.path().join("whole"));
+    stage_1(&experiment, &whole).unwrap();
+    stage_2(&experiment, &whole).unwrap();
+
+    // In mid-round, at a round's end, and twice in one round.
+    let pieces = options(&place.path().join("pieces"));
+    in_pieces(stage_1, &experiment, &pieces, &[3, 4, 9]);
+    in_pieces(stage_2, &experiment, &pieces, &[1, 2, 8]);
+
+    assert!(
+        weights(&whole.out) == weights(&pieces.out),
+        "the weights differ"
+    );
+    // The picture of the last step was drawn by both, too.
+    for picture in [
+        "vqvae/reconstructions/step-0000010.png",
+        "diffusion/samples/step-0000010.png",
+    ] {
+        let read = |options: &RunOptions| std::fs::read(options.out.join(picture)).unwrap();
+        assert!(read(&whole) == read(&pieces), "{picture} differs");
+    }
+}
+
+#[test]
+fn a_damaged_checkpoint_is_passed_over() {
+    let place = tempfile::tempdir().unwrap();
+    let experiment = experiment(&[]);
+    let whole = options(&place.path().join("whole"));
+    stage_1(&experiment, &whole).unwrap();
+
+    let damaged = options(&place.path().join("damaged"));
+    stage_1(
+        &experiment,
+        &RunOptions {
+            stop: StopSignal::before_step(9),
+            ..damaged.clone()
+        },
+    )
+    .unwrap();
+    std::fs::write(
+        damaged.out.join("vqvae/checkpoints/step-0000009/model.bpk"),
+        "cut off",
+    )
+    .unwrap();
+    stage_1(
+        &experiment,
+        &RunOptions {
+            resume: true,
+            ..damaged.clone()
+        },
+    )
+    .unwrap();
+    assert!(weights(&whole.out) == weights(&damaged.out));
+}
+
+#[test]
+fn a_finished_run_can_be_resumed_to_learn_longer_and_no_other_way() {
+    let place = tempfile::tempdir().unwrap();
+    let options = options(place.path());
+    stage_1(&experiment(&[]), &options).unwrap();
+
+    let again = stage_1(&experiment(&[]), &options).unwrap_err().to_string();
+    assert!(
+        again.contains("--resume") && again.contains("--out"),
+        "{again}"
+    );
+
+    let resumed = RunOptions {
+        resume: true,
+        ..options.clone()
+    };
+    let report = stage_1(&experiment(&["stage_1.training.steps=14"]), &resumed).unwrap();
+    assert_eq!(report.steps, 14);
+
+    let other = stage_1(&experiment(&["vqvae.num_vq_embeddings=8"]), &resumed)
+        .unwrap_err()
+        .to_string();
+    assert!(other.contains("`vqvae` differs"), "{other}");
+}
+
+#[test]
+fn metrics_of_a_resumed_run_have_one_row_a_round() {
+    let place = tempfile::tempdir().unwrap();
+    let options = options(place.path());
+    in_pieces(stage_1, &experiment(&[]), &options, &[4]);
+    let csv = std::fs::read_to_string(place.path().join("vqvae/metrics.csv")).unwrap();
+    let steps: Vec<&str> = csv
+        .lines()
+        .map(|line| line.split(',').next().unwrap())
+        .collect();
+    assert_eq!(steps, ["step", "4", "8", "10"]);
+    let header = csv.lines().next().unwrap();
+    for column in [
+        "loss/train",
+        "loss/valid",
+        "psnr/valid",
+        "perplexity/valid",
+        "codes in use/valid",
+    ] {
+        assert!(
+            header.split(',').any(|name| name == column),
+            "{column} is missing in {header}"
+        );
+    }
+}
