@@ -13,9 +13,12 @@ use kiln_models::WeightsType;
 
 fn main() -> anyhow::Result<()> {
     let mut arguments = std::env::args_os().skip(1).map(PathBuf::from);
-    let model = arguments.next().context("name a model's folder and the folder to write")?;
+    let model = arguments
+        .next()
+        .context("name a model's folder and the folder to write")?;
     let folder = arguments.next().context("name the folder to write")?;
-    LatentDiffusion::load(&ModelSource::Folder(model), &Device::flex())?.save(&folder, WeightsType::F16)?;
+    LatentDiffusion::load(&ModelSource::Folder(model), &Device::flex())?
+        .save(&folder, WeightsType::F16)?;
     println!("wrote {}", folder.display());
     Ok(())
 }

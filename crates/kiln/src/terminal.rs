@@ -9,30 +9,26 @@ use std::{
     time::Duration,
 };
 
+use anyhow::Context;
 use indicatif::{ProgressBar, ProgressStyle};
 use kiln_data::ProgressUnit;
 use serde::Serialize;
 use tracing_subscriber::EnvFilter;
 
-/// Prints one result line on stdout.
-///
-/// Not `println!`, which panics when the reader of a pipe has gone.
-pub fn say(line: impl AsRef<str>) -> io::Result<()> {
-    writeln!(io::stdout(), "{}", line.as_ref())
-}
-
 /// Prints a command's outcome: one JSON object on stdout with `--json`, otherwise the lines that `words` gives.
+///
+/// Not by `println!`, which panics when the reader of a pipe has gone.
 pub fn print_outcome<O: Serialize>(
     outcome: &O,
     as_json: bool,
     words: impl FnOnce(&O) -> String,
 ) -> anyhow::Result<()> {
-    if as_json {
-        say(serde_json::to_string_pretty(outcome)?)?;
+    let text = if as_json {
+        serde_json::to_string_pretty(outcome)?
     } else {
-        say(words(outcome).trim_end())?;
-    }
-    Ok(())
+        words(outcome)
+    };
+    writeln!(io::stdout(), "{}", text.trim_end()).context("cannot print the result")
 }
 
 /// Prints `error: SENTENCE` on stderr.
@@ -182,7 +178,7 @@ pub fn in_words(duration: Duration) -> String {
 
 #[cfg(test)]
 mod tests {
-    use anyhow::{Context, anyhow};
+    use anyhow::anyhow;
 
     use super::*;
 

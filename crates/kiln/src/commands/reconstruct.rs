@@ -15,7 +15,7 @@ use kiln_data::{DataConfig, DatasetKind, Datasets};
 use kiln_train::{Experiment, psnr};
 use serde::Serialize;
 
-use super::{one_device, training};
+use super::{one_device, training::overrides};
 use crate::terminal::{self, DataProgress};
 
 /// The most images in the picture; the others are only measured.
@@ -31,23 +31,19 @@ const COLUMNS: usize = 8;
 #[command(after_help = "Examples:
   kiln reconstruct
   kiln reconstruct --model runs/mnist/model --config configs/mnist.toml --count 10000
-  kiln reconstruct --model runs/flowers/model --images photos/ --out reconstructions/")]
+  kiln reconstruct --model runs/flowers/model --data photos/ --out reconstructions/")]
 pub struct Reconstruct {
     /// Folder of a model or of a VQ-VAE alone; without it, the digits model inside this program
     #[arg(long, value_name = "PATH")]
     model: Option<PathBuf>,
 
-    /// A folder, zip or tar of images
-    #[arg(long, value_name = "PATH", conflicts_with_all = ["config", "data", "set"])]
-    images: Option<PathBuf>,
+    /// A folder, zip or tar of images; with --config, where that data set is
+    #[arg(long, value_name = "PATH")]
+    data: Option<PathBuf>,
 
     /// Take the validation images of this experiment's data set
     #[arg(long, value_name = "FILE")]
     config: Option<PathBuf>,
-
-    /// Where that data set is; overrides data.path of the config
-    #[arg(long, value_name = "PATH", requires = "config")]
-    data: Option<PathBuf>,
 
     /// Override a key of the config; may be repeated
     #[arg(long, value_name = "KEY=VALUE", requires = "config")]
@@ -155,22 +151,18 @@ impl Reconstruct {
     /// Opens the data and takes its first images: of an experiment the validation images, of a folder all.
     fn originals(&self, autoencoder: &Autoencoder) -> anyhow::Result<Originals> {
         let (size, channels) = (autoencoder.image_size(), autoencoder.channels());
-        let config = match (&self.images, &self.config) {
-            (Some(path), _) => DataConfig {
+        let config = match (&self.config, &self.data) {
+            (Some(config), data) => {
+                Experiment::load(config, &overrides(&self.set, data.as_deref()))?.data
+            }
+            (None, Some(path)) => DataConfig {
                 path: Some(path.clone()),
                 ..DataConfig::new(DatasetKind::Folder, size, channels)
             },
-            (None, Some(config)) => {
-                Experiment::load(
-                    config,
-                    &training::overrides(&self.set, self.data.as_deref()),
-                )?
-                .data
-            }
             (None, None) => {
                 ensure!(
                     self.model.is_none(),
-                    "say which images to reconstruct: `--images FOLDER`, or `--config FILE` for an experiment's data set"
+                    "say which images to reconstruct: `--data FOLDER`, or `--config FILE` for an experiment's data set"
                 );
                 DataConfig::new(DatasetKind::Mnist10k, size, channels)
             }
@@ -178,7 +170,8 @@ impl Reconstruct {
         autoencoder.check_image(config.channels, config.size, config.size)?;
         let Datasets { train, validation } = kiln_data::open(&config, &DataProgress::default())?;
         let mut images = Images::empty(config.channels, config.size, config.size);
-        let whole_folder = self.images.is_some().then_some(train);
+        let whole_folder =
+            (config.dataset == DatasetKind::Folder && self.config.is_none()).then_some(train);
         let (name, border) = (validation.name().to_owned(), validation.border());
         for dataset in whole_folder.into_iter().chain([validation]) {
             let wanted = (self.count as usize - images.len()).min(dataset.len());

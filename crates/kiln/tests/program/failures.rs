@@ -72,7 +72,7 @@ fn flags_that_cannot_be_are_refused_by_name() {
         ("sample --gif-frames 5", "--gif"),
         ("sample --stepz 5", "--steps"),
         ("train-vqvae", "--config"),
-        ("reconstruct --images a --config b", "--config"),
+        ("reconstruct --set seed=1", "--config"),
         ("paint", "paint"),
     ] {
         let output = workplace.run(arguments);

@@ -25,7 +25,7 @@ fn a_folder_of_images_comes_back_under_its_originals() {
     photos(&workplace);
     for model in ["model", "model/vqvae"] {
         let outcome = workplace.json(&format!(
-            "reconstruct --model {model} --images photos --out {model}-out --json"
+            "reconstruct --model {model} --data photos --out {model}-out --json"
         ));
         assert_eq!(
             (&outcome["count"], &outcome["codes"]),
@@ -49,7 +49,7 @@ fn a_folder_of_images_comes_back_under_its_originals() {
 fn words_name_the_quality() {
     let workplace = Workplace::new();
     photos(&workplace);
-    let said = workplace.succeed("reconstruct --model model --images photos --count 2 --batch 1");
+    let said = workplace.succeed("reconstruct --model model --data photos --count 2 --batch 1");
     assert!(
         said.contains("PSNR") && said.contains("2 images of photos") && said.contains("perplexity"),
         "{said}"
@@ -62,22 +62,22 @@ fn what_does_not_fit_is_refused_in_a_sentence() {
     assert!(
         workplace
             .fail("reconstruct --model model")
-            .contains("--images FOLDER")
+            .contains("--data FOLDER")
     );
     assert!(
         workplace
-            .fail("reconstruct --model model --images nowhere")
+            .fail("reconstruct --model model --data nowhere")
             .contains("nowhere")
     );
     fs::create_dir(workplace.path("empty")).unwrap();
     assert!(
         workplace
-            .fail("reconstruct --model model --images empty")
+            .fail("reconstruct --model model --data empty")
             .contains("empty")
     );
     assert!(
         workplace
-            .fail("reconstruct --model empty --images empty")
+            .fail("reconstruct --model empty --data empty")
             .contains("VQ-VAE")
     );
 }

@@ -2,12 +2,13 @@
 
 use std::{
     fs,
-    process::Stdio,
+    process::{Child, Command, Stdio},
     thread,
     time::{Duration, Instant},
 };
 
 use image::{GrayImage, Luma};
+use serde_json::Value;
 
 use crate::{Workplace, gray, program};
 
@@ -74,27 +75,84 @@ fn workplace() -> Workplace {
     workplace
 }
 
+/// Runs a training to its end and returns its JSON. Progress goes to stderr, so that stdout is the JSON alone.
+fn train(workplace: &Workplace, arguments: &str) -> Value {
+    let output = workplace.run(&format!("{arguments} --config experiment.toml --json"));
+    let progress = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "kiln {arguments}: {progress}");
+    assert!(progress.contains("loss"), "kiln {arguments}: {progress}");
+    let stdout = String::from_utf8_lossy(&output.stdout);
+    serde_json::from_str(&stdout)
+        .unwrap_or_else(|error| panic!("kiln {arguments}: {error} in {stdout}"))
+}
+
+/// Begins a stage 1 that would take for ever, and waits until it has written some checkpoints.
+fn begin_long_training(workplace: &Workplace) -> Child {
+    let arguments = "train-vqvae --config experiment.toml --json --out run --set stage_1.training.steps=1000000";
+    let mut command = program(&workplace.path(""), arguments);
+    let mut child = command
+        .stdout(Stdio::piped())
+        .stderr(Stdio::null())
+        .spawn()
+        .unwrap();
+    let patience = Instant::now() + Duration::from_secs(60);
+    while metrics(workplace).len() < 3 {
+        let is_running = child.try_wait().unwrap().is_none();
+        assert!(
+            is_running && Instant::now() < patience,
+            "the training got nowhere"
+        );
+        thread::sleep(Duration::from_millis(5));
+    }
+    child
+}
+
+/// The steps in the rows of stage 1's `metrics.csv`.
+fn metrics(workplace: &Workplace) -> Vec<u64> {
+    let table = fs::read_to_string(workplace.path("run/vqvae/metrics.csv")).unwrap_or_default();
+    let rows = table.lines().skip(1);
+    rows.filter_map(|row| row.split(',').next()?.parse().ok())
+        .collect()
+}
+
+/// Goes on with a training that was stopped, for a few steps more, and checks that no round is lost or there twice.
+fn resume(workplace: &Workplace) {
+    let goal = metrics(workplace).last().copied().unwrap() + 6;
+    let report = train(
+        workplace,
+        &format!("train-vqvae --out run --resume --set stage_1.training.steps={goal}"),
+    );
+    assert_eq!(
+        (&report["steps"], &report["interrupted"]),
+        (&goal.into(), &false.into())
+    );
+    let steps = metrics(workplace);
+    assert!(
+        steps.is_sorted_by(|one, next| one < next) && steps.last() == Some(&goal),
+        "{steps:?}"
+    );
+    assert!(
+        (2..=goal).step_by(2).all(|step| steps.contains(&step)),
+        "{steps:?}"
+    );
+}
+
 #[test]
 fn both_stages_lead_to_a_model_that_samples() {
     let workplace = workplace();
-    let said = workplace.succeed("train-vqvae --config experiment.toml");
-    assert!(said.contains("step 4/4"), "{said}");
-    assert!(
-        workplace
-            .path("runs/experiment/vqvae/metrics.csv")
-            .is_file(),
+    let report = train(&workplace, "train-vqvae");
+    assert_eq!(
+        report["model"], "runs/experiment/vqvae/model",
         "the config's name is the run's"
     );
-
-    let measured = workplace.json(
-        "reconstruct --model runs/experiment/vqvae/model --config experiment.toml --data photos --count 2 --json",
-    );
+    let quality = "reconstruct --model runs/experiment/vqvae/model --config experiment.toml --data photos --count 2";
+    let measured = workplace.json(&format!("{quality} --json"));
     assert_eq!(
         (&measured["count"], &measured["codes"]),
         (&2.into(), &8.into())
     );
 
-    let report = workplace.json("train-latent-diffusion --config experiment.toml --json");
+    let report = train(&workplace, "train-latent-diffusion");
     assert_eq!(
         (&report["steps"], &report["interrupted"]),
         (&4.into(), &false.into())
@@ -112,55 +170,40 @@ fn both_stages_lead_to_a_model_that_samples() {
     );
 
     // Another run can use the same first stage.
-    workplace.succeed("train-latent-diffusion --config experiment.toml --vqvae runs/experiment/model --out second");
+    train(
+        &workplace,
+        "train-latent-diffusion --vqvae runs/experiment/model --out second",
+    );
     assert!(workplace.path("second/model/unet/config.json").is_file());
 }
 
 #[test]
 fn a_killed_training_goes_on_from_its_checkpoint() {
     let workplace = workplace();
-    let long =
-        "train-vqvae --config experiment.toml --out run --set stage_1.training.steps=1000000";
-    let mut child = program(&workplace.path(""), long)
-        .stdout(Stdio::null())
-        .spawn()
-        .unwrap();
-    let metrics = workplace.path("run/vqvae/metrics.csv");
-    let patience = Instant::now() + Duration::from_secs(60);
-    while !fs::read_to_string(&metrics).is_ok_and(|rows| rows.lines().count() > 3) {
-        assert!(
-            Instant::now() < patience && child.try_wait().unwrap().is_none(),
-            "the training got nowhere"
-        );
-        thread::sleep(Duration::from_millis(5));
-    }
+    let mut child = begin_long_training(&workplace);
     child.kill().unwrap();
     child.wait().unwrap();
+    resume(&workplace);
+}
 
-    let last_step = |rows: &str| -> u64 {
-        rows.lines()
-            .last()
-            .unwrap()
-            .split(',')
-            .next()
-            .unwrap()
-            .parse()
-            .unwrap()
-    };
-    let killed_at = last_step(&fs::read_to_string(&metrics).unwrap());
-    let goal = killed_at + 4;
-    let resumed = format!(
-        "train-vqvae --config experiment.toml --out run --resume --set stage_1.training.steps={goal} --json"
-    );
-    let report = workplace.json(&resumed);
-    assert_eq!(report["steps"], goal);
-    let rows = fs::read_to_string(&metrics).unwrap();
-    assert_eq!(last_step(&rows), goal);
+#[cfg(unix)]
+#[test]
+fn ctrl_c_saves_and_says_so() {
+    let workplace = workplace();
+    let child = begin_long_training(&workplace);
+    let interrupted = Command::new("kill")
+        .args(["-INT", &child.id().to_string()])
+        .status()
+        .unwrap();
+    assert!(interrupted.success());
+    let output = child.wait_with_output().unwrap();
+    assert!(output.status.success());
+    let report: Value = serde_json::from_slice(&output.stdout).unwrap();
     assert_eq!(
-        rows.lines().count() as u64,
-        1 + goal / 2,
-        "one row a round, none lost, none twice"
+        (&report["interrupted"], &report["model"]),
+        (&true.into(), &Value::Null)
     );
+    resume(&workplace);
 }
 
 #[test]
