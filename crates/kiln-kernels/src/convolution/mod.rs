@@ -1,0 +1,127 @@
+//! Two-dimensional convolution as matrix products.
+//!
+//! Images stay `[batch, channels, height, width]`. Each becomes a matrix of columns in memory that the thread keeps
+//! ([`im2col`]), and one product with the weights, `[channels_out, channels_in * taps]`, gives the output in place.
+//! Where maps are small, several images share a product: its cost per image is then that of the arithmetic.
+
+mod backward;
+mod forward;
+mod im2col;
+
+pub(crate) use backward::{bias_gradient, input_gradient, weight_gradient};
+pub(crate) use forward::convolve;
+
+/// Rows and columns of zeros around an image.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Padding {
+    /// Rows above the first.
+    pub top: usize,
+    /// Rows below the last.
+    pub bottom: usize,
+    /// Columns before the first.
+    pub left: usize,
+    /// Columns after the last.
+    pub right: usize,
+}
+
+impl Padding {
+    /// The same number on all four sides.
+    pub fn uniform(size: usize) -> Self {
+        Self {
+            top: size,
+            bottom: size,
+            left: size,
+            right: size,
+        }
+    }
+}
+
+/// A product covers at least this many positions where the batch has as many.
+const POSITIONS_PER_PRODUCT: usize = 256;
+
+/// Positions are filled up to a multiple of this with zeros, so that every image meets the same vector code.
+const POSITIONS_STEP: usize = 16;
+
+/// All sizes of a convolution.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Geometry {
+    pub(crate) channels_in: usize,
+    pub(crate) channels_out: usize,
+    /// Rows and columns of the kernel.
+    pub(crate) kernel: [usize; 2],
+    pub(crate) stride: usize,
+    pub(crate) padding: Padding,
+    /// Height and width of the input.
+    pub(crate) size_in: [usize; 2],
+    /// Height and width of the output.
+    pub(crate) size_out: [usize; 2],
+}
+
+impl Geometry {
+    /// `None` where an output would be empty.
+    pub(crate) fn new(
+        input: [usize; 4],
+        weight: [usize; 4],
+        stride: usize,
+        padding: Padding,
+    ) -> Option<Self> {
+        let [_, channels_in, height, width] = input;
+        let [channels_out, _, kernel_height, kernel_width] = weight;
+        let outputs = |size: usize, near: usize, far: usize, kernel: usize| {
+            let slack = (size + near + far).checked_sub(kernel)?;
+            Some(slack.checked_div(stride)? + 1)
+        };
+        Some(Self {
+            channels_in,
+            channels_out,
+            kernel: [kernel_height, kernel_width],
+            stride,
+            padding,
+            size_in: [height, width],
+            size_out: [
+                outputs(height, padding.top, padding.bottom, kernel_height)?,
+                outputs(width, padding.left, padding.right, kernel_width)?,
+            ],
+        })
+    }
+
+    /// Positions of the output map.
+    pub(crate) fn positions(&self) -> usize {
+        self.size_out[0] * self.size_out[1]
+    }
+
+    /// Numbers that the kernel sees at one position: the rows of the matrix of columns.
+    pub(crate) fn patch(&self) -> usize {
+        self.channels_in * self.kernel[0] * self.kernel[1]
+    }
+
+    /// Numbers in one image of the input.
+    pub(crate) fn input_len(&self) -> usize {
+        self.channels_in * self.size_in[0] * self.size_in[1]
+    }
+
+    /// Numbers in one image of the output.
+    pub(crate) fn output_len(&self) -> usize {
+        self.channels_out * self.positions()
+    }
+
+    /// Images that share a product.
+    fn images_per_product(&self) -> usize {
+        (POSITIONS_PER_PRODUCT / self.positions()).max(1)
+    }
+
+    /// Whether an output row has the length of an input row and each position its own input.
+    fn keeps_width(&self) -> bool {
+        self.stride == 1 && self.size_in[1] == self.size_out[1]
+    }
+
+    /// Whether the input is its own matrix of columns.
+    fn is_pointwise(&self) -> bool {
+        self.kernel == [1, 1] && self.stride == 1 && self.padding == Padding::default()
+    }
+}
+
+/// The length of the rows of a matrix of columns for `images` images.
+fn padded_width(geometry: &Geometry, images: usize) -> usize {
+    (images * geometry.positions()).next_multiple_of(POSITIONS_STEP)
+}
