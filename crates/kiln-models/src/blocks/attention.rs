@@ -5,7 +5,7 @@ use burn::tensor::module::attention;
 use burn::tensor::ops::AttentionModuleOptions;
 
 use super::residual::divided;
-use super::{BlockOptions, group_norm};
+use super::{BlockOptions, group_norm, norm};
 
 /// Self-attention over all positions of an image, beside a shortcut: diffusers' `Attention` as its
 /// convolutional networks use it (Vaswani et al. 2017; in images Wang et al. 2018).
@@ -57,7 +57,7 @@ impl Attention {
         let [batch, channels, height, width] = x.dims();
         let positions = height * width;
         let hidden = match &self.group_norm {
-            Some(norm) => norm.forward(x.clone()),
+            Some(group_norm) => norm(group_norm, x.clone()),
             None => x.clone(),
         };
         let hidden: Tensor<3> = hidden.reshape([batch, channels, positions]).swap_dims(1, 2);

@@ -3,6 +3,7 @@
 use burn::nn::PaddingConfig2d;
 use burn::nn::conv::{Conv2d, Conv2dConfig};
 use burn::tensor::{Device, Tensor};
+use kiln_kernels::{Padding, conv2d};
 
 /// A 3x3 convolution that keeps the size.
 pub(crate) fn conv3x3(channels_in: usize, channels_out: usize, device: &Device) -> Conv2d {
@@ -29,6 +30,19 @@ pub(crate) fn conv1x1(channels_in: usize, channels_out: usize, device: &Device) 
 }
 
 /// `[batch, channels_in, height, width]` to `[batch, channels_out, height / stride, width / stride]`.
+///
+/// For the convolutions that are made here.
 pub(crate) fn convolve(convolution: &Conv2d, x: Tensor<4>) -> Tensor<4> {
-    convolution.forward(x)
+    let padding = match convolution.padding {
+        PaddingConfig2d::Explicit(top, left, bottom, right) => Padding {
+            top,
+            bottom,
+            left,
+            right,
+        },
+        _ => Padding::default(),
+    };
+    let weight = convolution.weight.val();
+    let bias = convolution.bias.as_ref().map(|bias| bias.val());
+    conv2d(x, weight, bias, convolution.stride[0], padding)
 }

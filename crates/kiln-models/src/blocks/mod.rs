@@ -17,7 +17,7 @@ pub(crate) use attention::Attention;
 pub(crate) use convolution::{conv1x1, conv3x3, convolve};
 pub(crate) use down::{DownBlock, DownBlockShape};
 pub(crate) use mid::{MidBlock, MidBlockShape};
-pub(crate) use norm::{group_norm, norm_silu};
+pub(crate) use norm::{group_norm, norm, norm_silu};
 pub(crate) use resample::{Downsampler, Upsampler};
 pub(crate) use residual::ResidualBlock;
 pub(crate) use up::{UpBlock, UpBlockShape};

@@ -16,7 +16,22 @@ pub(crate) fn group_norm(
         .init(device)
 }
 
+/// `norm(x)` of `[batch, channels, height, width]`.
+pub(crate) fn norm(norm: &GroupNorm, x: Tensor<4>) -> Tensor<4> {
+    match (&norm.gamma, &norm.beta) {
+        (Some(gamma), Some(beta)) => {
+            kiln_kernels::group_norm(x, gamma.val(), beta.val(), norm.num_groups, norm.epsilon)
+        }
+        _ => norm.forward(x),
+    }
+}
+
 /// `silu(norm(x))` of `[batch, channels, height, width]`.
 pub(crate) fn norm_silu(norm: &GroupNorm, x: Tensor<4>) -> Tensor<4> {
-    silu(norm.forward(x))
+    match (&norm.gamma, &norm.beta) {
+        (Some(gamma), Some(beta)) => {
+            kiln_kernels::group_norm_silu(x, gamma.val(), beta.val(), norm.num_groups, norm.epsilon)
+        }
+        _ => silu(norm.forward(x)),
+    }
 }

@@ -5,7 +5,9 @@ use burn::tensor::Tensor;
 use burn::tensor::activation::silu;
 
 use super::resample::{average_2x2, repeat_2x2};
-use super::{BlockOptions, TimeScaleShift, conv1x1, conv3x3, convolve, group_norm, norm_silu};
+use super::{
+    BlockOptions, TimeScaleShift, conv1x1, conv3x3, convolve, group_norm, norm, norm_silu,
+};
 
 /// A residual block that may change the resolution between its first normalisation and convolution.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -112,7 +114,7 @@ impl ResidualBlock {
             TimeScaleShift::ScaleShift => {
                 let scale = projected.clone().narrow(1, 0, channels / 2);
                 let shift = projected.narrow(1, channels / 2, channels / 2);
-                silu(self.norm2.forward(hidden) * (scale + 1.0) + shift)
+                silu(norm(&self.norm2, hidden) * (scale + 1.0) + shift)
             }
         }
     }
