@@ -30,16 +30,24 @@ pub enum PictureError {
     },
 }
 
+/// Makes a folder for pictures, and the folders that it lies in.
+///
+/// # Errors
+/// [`PictureError::Folder`] when something else stands there or the place is not writable.
+pub fn make_folder(folder: &Path) -> Result<(), PictureError> {
+    fs::create_dir_all(folder).map_err(|source| PictureError::Folder {
+        folder: folder.to_path_buf(),
+        source,
+    })
+}
+
 /// Fills a new file at `path` by `encode`: makes its folder, writes to a temporary name beside it, renames.
 pub(super) fn write(
     path: &Path,
     encode: impl FnOnce(&mut BufWriter<File>) -> ImageResult<()>,
 ) -> Result<(), PictureError> {
     if let Some(folder) = path.parent() {
-        fs::create_dir_all(folder).map_err(|source| PictureError::Folder {
-            folder: folder.to_path_buf(),
-            source,
-        })?;
+        make_folder(folder)?;
     }
     let mut temporary = path.as_os_str().to_owned();
     temporary.push(".partial");

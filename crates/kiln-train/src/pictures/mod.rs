@@ -8,7 +8,7 @@ mod gif;
 mod grid;
 mod images;
 
-pub use file::PictureError;
+pub use file::{PictureError, make_folder};
 pub use gif::save_gif;
 pub use grid::{Picture, columns_for, grid, paired_grid, save_png};
 pub use images::Images;

@@ -1,5 +1,6 @@
 //! The subcommands, one file each: its arguments, what it does, what it prints.
 
+mod film;
 mod model_info;
 mod reconstruct;
 mod sample;

@@ -9,7 +9,7 @@ use anyhow::ensure;
 use clap::Args;
 use kiln::{
     Autoencoder, Images,
-    pictures::{paired_grid, save_png},
+    pictures::{make_folder, paired_grid, save_png},
 };
 use kiln_data::{DataConfig, DatasetKind, Datasets};
 use kiln_train::{Experiment, psnr};
@@ -102,6 +102,7 @@ impl Reconstruct {
             None => Autoencoder::pretrained(&device)?,
         };
         let originals = self.originals(&autoencoder)?;
+        make_folder(&self.out)?;
         let started = Instant::now();
         let bar = terminal::progress_bar("reconstructing".into(), originals.images.len(), "images");
         let reconstruction =

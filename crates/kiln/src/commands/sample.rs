@@ -8,8 +8,8 @@ use std::{
 use anyhow::ensure;
 use clap::{Args, ValueEnum};
 use kiln::{
-    Error, Images, Moment, Pipeline, SampleOptions,
-    pictures::{columns_for, grid, save_gif, save_png},
+    Images, Pipeline, SampleOptions,
+    pictures::{columns_for, grid, make_folder, save_gif, save_png},
 };
 use kiln_diffusion::{
     LevelOptions, Spacing,
@@ -17,7 +17,7 @@ use kiln_diffusion::{
 };
 use serde::Serialize;
 
-use super::one_device;
+use super::{film::Film, one_device};
 use crate::terminal;
 
 /// Images per row of the comparison picture: the first ones of every grid.
@@ -177,6 +177,7 @@ impl Sample {
         for options in &all_options {
             pipeline.trajectory(options)?;
         }
+        make_folder(&self.out)?;
 
         let mut compared = Images::empty(0, 0, 0);
         for options in &all_options {
@@ -221,14 +222,12 @@ impl Sample {
         let started = Instant::now();
         let passes = options.count.div_ceil(options.batch) * options.steps;
         let bar = terminal::progress_bar(format!("{} steps", options.steps), passes, "passes");
-        let mut film = Film::new(
-            if self.gif {
-                self.gif_frames as usize
-            } else {
-                0
-            },
-            options.steps,
-        );
+        let frames = if self.gif {
+            self.gif_frames as usize
+        } else {
+            0
+        };
+        let mut film = Film::new(frames, options.steps);
         let images = pipeline.sample(options, |moment| {
             bar.inc(u64::from(moment.steps_done > 0));
             film.record(pipeline, moment)
@@ -242,14 +241,7 @@ impl Sample {
         let seconds = started.elapsed().as_secs_f64();
         let gif = self.gif.then(|| self.out.join(format!("{stem}.gif")));
         if let Some(path) = &gif {
-            save_gif(
-                &film
-                    .frames
-                    .iter()
-                    .map(|frame| grid(frame, columns))
-                    .collect::<Vec<_>>(),
-                path,
-            )?;
+            save_gif(&film.pictures(columns), path)?;
         }
         let drawn = Grid {
             steps: options.steps,
@@ -289,38 +281,6 @@ impl Outcome {
             );
         }
         lines
-    }
-}
-
-/// The frames of a GIF while they are being collected, batch after batch.
-struct Film {
-    /// After how many steps each frame is taken.
-    moments: Vec<usize>,
-    frames: Vec<Images>,
-}
-
-impl Film {
-    /// `frames` moments spread evenly over the denoising, from pure noise to the finished image; fewer if there are
-    /// not as many steps.
-    fn new(frames: usize, steps: usize) -> Self {
-        let intervals = frames.saturating_sub(1).max(1);
-        let mut moments: Vec<usize> = (0..frames)
-            .map(|frame| (frame * steps + intervals / 2) / intervals)
-            .collect();
-        moments.dedup();
-        let frames = vec![Images::empty(0, 0, 0); moments.len()];
-        Self { moments, frames }
-    }
-
-    fn record(&mut self, pipeline: &Pipeline, moment: Moment<'_>) -> Result<(), Error> {
-        if let Some(index) = self
-            .moments
-            .iter()
-            .position(|&steps| steps == moment.steps_done)
-        {
-            self.frames[index].append(pipeline.decode(moment.latents.clone())?);
-        }
-        Ok(())
     }
 }
 
@@ -382,12 +342,5 @@ mod tests {
         for refused in ["0", "-1", "inf", "NaN", ""] {
             assert!(parse_clip(refused).is_err(), "{refused}");
         }
-    }
-
-    #[test]
-    fn a_film_begins_with_noise_and_ends_with_the_image() {
-        assert_eq!(Film::new(5, 100).moments, [0, 25, 50, 75, 100]);
-        assert_eq!(Film::new(25, 3).moments, [0, 1, 2, 3]);
-        assert!(Film::new(0, 50).moments.is_empty());
     }
 }
