@@ -1,6 +1,7 @@
 //! One plain line a round, for pipes and log files. On a terminal Burn's dashboard takes its place.
 
 use std::collections::HashMap;
+use std::io::Write;
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -110,7 +111,8 @@ impl TrainingProgressLogger for LineRenderer {
     }
 
     fn update_epoch(&mut self, _round: usize) {
-        println!("{}", self.line(self.session.steps_done()));
+        // Standard output is for results; and a reader that has gone must not end the training.
+        let _ = writeln!(std::io::stderr(), "{}", self.line(self.session.steps_done()));
     }
 
     fn end(&mut self) {}
