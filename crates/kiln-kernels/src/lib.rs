@@ -40,6 +40,7 @@ mod exponential;
 mod extension;
 mod normalisation;
 mod product;
+mod reduction;
 mod scratch;
 
 use burn::backend::{Dispatch, DispatchDevice};

@@ -30,6 +30,14 @@ impl<'a> Matrix<'a> {
         }
     }
 
+    /// As [`Matrix::new`], with rows that are `row_stride` apart.
+    pub(crate) fn part(values: &'a [f32], rows: usize, columns: usize, row_stride: usize) -> Self {
+        Self {
+            row_stride,
+            ..Self::new(values, rows, columns)
+        }
+    }
+
     pub(crate) fn transposed(self) -> Self {
         Self {
             rows: self.columns,
@@ -55,32 +63,30 @@ pub(crate) enum Destination {
     Accumulated,
 }
 
-/// `left * right` into `destination`, `[left.rows, right.columns]`, row after row.
+/// `left * right` into `destination`, `[left.rows, right.columns]`, whose rows are `row_stride` apart.
 ///
 /// One thread computes it: callers run several products side by side instead.
 #[allow(unsafe_code)]
 pub(crate) fn multiply(
     destination: &mut [f32],
+    row_stride: usize,
     before: Destination,
     left: Matrix<'_>,
     right: Matrix<'_>,
 ) {
     let (rows, columns, depth) = (left.rows, right.columns, left.columns);
     assert_eq!(depth, right.rows, "the factors do not fit together");
-    if rows == 0 || columns == 0 || depth == 0 {
-        if before == Destination::Overwritten {
-            destination[..rows * columns].fill(0.0);
-        }
-        return;
-    }
-    assert!(destination.len() >= rows * columns);
+    assert!(rows > 0 && columns > 0 && depth > 0 && row_stride >= columns);
+    let end = (rows - 1) * row_stride + columns;
+    assert!(destination.len() >= end);
     assert!(left.values.len() >= left.end() && right.values.len() >= right.end());
-    assert!(isize::try_from(left.end().max(right.end()).max(rows * columns)).is_ok());
+    assert!(isize::try_from(left.end().max(right.end()).max(end)).is_ok());
     for start in (0..depth).step_by(LONGEST_SUM) {
         // SAFETY: `gemm` reads the elements [row, start..start + length] of `left` and [start..start + length,
         // column] of `right`; none lies at or after `end()`, which the assertions above hold to be in the slices.
-        // It writes `rows * columns` consecutive values of `destination`, which is that long, and is borrowed
-        // mutably, so it overlaps neither factor. All strides fit an `isize` as they are at most the ends
+        // It writes (and may read) `columns` values from each multiple of `row_stride` of `destination`, all before
+        // `end`; as `row_stride >= columns` they are distinct. `destination` is borrowed mutably, so it overlaps
+        // neither factor. All strides fit an `isize` as they are at most the ends
         // wherever a dimension is longer than 1, and are not followed otherwise. All pointers are to `f32`.
         unsafe {
             gemm::gemm(
@@ -89,7 +95,7 @@ pub(crate) fn multiply(
                 LONGEST_SUM.min(depth - start),
                 destination.as_mut_ptr(),
                 1,
-                columns as isize,
+                row_stride as isize,
                 start > 0 || before == Destination::Accumulated,
                 left.values.as_ptr().add(start * left.column_stride),
                 left.column_stride as isize,
@@ -146,7 +152,7 @@ mod tests {
             let right = if transposed[1] { Matrix::new(&b, columns, depth).transposed() } else { Matrix::new(&b, depth, columns) };
             let mut product = vec![0.5; rows * columns];
             let (before, offset) = if accumulate { (Destination::Accumulated, 0.5) } else { (Destination::Overwritten, 0.0) };
-            multiply(&mut product, before, left, right);
+            multiply(&mut product, columns, before, left, right);
             for (ours, exact) in product.iter().zip(naive(left, right)) {
                 prop_assert!((ours - exact - offset).abs() < 1e-6 * depth as f32, "{ours} {exact}");
             }
@@ -161,6 +167,7 @@ mod tests {
             let mut all = vec![0.0; rows * 256];
             multiply(
                 &mut all,
+                256,
                 Destination::Overwritten,
                 Matrix::new(&left, rows, depth),
                 Matrix::new(&wide, depth, 256),
@@ -173,6 +180,7 @@ mod tests {
                 let mut some = vec![0.0; rows * columns];
                 multiply(
                     &mut some,
+                    columns,
                     Destination::Overwritten,
                     Matrix::new(&left, rows, depth),
                     Matrix::new(&narrow, depth, columns),
@@ -189,6 +197,7 @@ mod tests {
     fn factors_of_different_depths_are_refused() {
         multiply(
             &mut [0.0],
+            1,
             Destination::Overwritten,
             Matrix::new(&[0.0; 2], 1, 2),
             Matrix::new(&[0.0; 3], 3, 1),
@@ -200,6 +209,7 @@ mod tests {
     fn slices_that_are_too_short_are_refused() {
         multiply(
             &mut [0.0; 4],
+            2,
             Destination::Overwritten,
             Matrix::new(&[0.0; 3], 2, 2),
             Matrix::new(&[0.0; 4], 2, 2),

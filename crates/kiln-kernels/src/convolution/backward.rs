@@ -3,9 +3,10 @@
 use rayon::prelude::*;
 
 use super::forward::{convolve, images_to_columns};
-use super::im2col::add_columns_to_image;
+use super::im2col::{add_columns_to_image, image_to_columns};
 use super::{Geometry, Padding, padded_width};
 use crate::product::{Destination, Matrix, multiply};
+use crate::reduction::{sum, sum_of_rows};
 use crate::scratch::with_scratch;
 
 /// The batch is cut into at most this many parts for the weights' gradient, whatever the number of threads: its
@@ -73,6 +74,7 @@ fn scattered_input_gradient(geometry: &Geometry, weight: &[f32], gradient: &[f32
                 gather_channels(geometry, gradient, gathered, width);
                 multiply(
                     columns,
+                    width,
                     Destination::Overwritten,
                     Matrix::new(weight, geometry.channels_out, patch).transposed(),
                     Matrix::new(gathered, geometry.channels_out, width),
@@ -97,43 +99,84 @@ pub(crate) fn weight_gradient(geometry: &Geometry, input: &[f32], gradient: &[f3
     let images = geometry.images_per_product();
     let products = batch.div_ceil(images);
     let part = products.div_ceil(PARTS) * images;
-    let sums: Vec<Vec<f32>> = input
+    let sums: Vec<f32> = input
         .par_chunks(part * geometry.input_len())
         .zip(gradient.par_chunks(part * geometry.output_len()))
-        .map(|(input, gradient)| weight_gradient_of_part(geometry, input, gradient))
+        .flat_map_iter(|(input, gradient)| weight_gradient_of_part(geometry, input, gradient))
         .collect();
-    sums.into_iter()
-        .reduce(|mut total, part| {
-            for (total, part) in total.iter_mut().zip(part) {
-                *total += part;
-            }
-            total
-        })
-        .unwrap_or_default()
+    let (patch, channels) = (geometry.patch(), geometry.channels_out);
+    let transposed = sum_of_rows(&sums, patch * channels);
+    let mut result = Vec::with_capacity(patch * channels);
+    for channel in 0..channels {
+        result.extend(transposed[channel..].iter().step_by(channels));
+    }
+    result
 }
 
+/// The sum over some images, transposed: `[channels_in * kernel, channels_out]`.
+///
+/// So the factor that the product has to turn round before it can read whole vectors is the output's gradient,
+/// and not the columns, which are several times larger.
 fn weight_gradient_of_part(geometry: &Geometry, input: &[f32], gradient: &[f32]) -> Vec<f32> {
     let images = geometry.images_per_product();
-    let (patch, channels) = (geometry.patch(), geometry.channels_out);
-    let mut sum = vec![0.0; channels * patch];
+    let mut sum = vec![0.0; geometry.patch() * geometry.channels_out];
     for (input, gradient) in input
         .chunks(images * geometry.input_len())
         .zip(gradient.chunks(images * geometry.output_len()))
     {
-        let width = padded_width(geometry, input.len() / geometry.input_len());
-        with_scratch((patch + channels) * width, |scratch| {
-            let (columns, gathered) = scratch.split_at_mut(patch * width);
-            images_to_columns(geometry, input, columns, width);
-            gather_channels(geometry, gradient, gathered, width);
+        if images == 1 {
+            add_weight_gradient_of_image(geometry, input, gradient, &mut sum);
+        } else {
+            add_weight_gradient_of_group(geometry, input, gradient, &mut sum);
+        }
+    }
+    sum
+}
+
+fn add_weight_gradient_of_image(
+    geometry: &Geometry,
+    input: &[f32],
+    gradient: &[f32],
+    sum: &mut [f32],
+) {
+    let (patch, channels) = (geometry.patch(), geometry.channels_out);
+    let (positions, line) = (geometry.positions(), geometry.size_out[1]);
+    for lines in geometry.blocks_of_lines() {
+        let from = lines.start * line;
+        let width = lines.len() * line;
+        with_scratch(patch * width, |columns| {
+            image_to_columns(geometry, input, lines, columns, width, 0);
             multiply(
-                &mut sum,
+                sum,
+                channels,
                 Destination::Accumulated,
-                Matrix::new(gathered, channels, width),
-                Matrix::new(columns, patch, width).transposed(),
+                Matrix::new(columns, patch, width),
+                Matrix::part(&gradient[from..], channels, width, positions).transposed(),
             );
         });
     }
-    sum
+}
+
+fn add_weight_gradient_of_group(
+    geometry: &Geometry,
+    input: &[f32],
+    gradient: &[f32],
+    sum: &mut [f32],
+) {
+    let (patch, channels) = (geometry.patch(), geometry.channels_out);
+    let width = padded_width(geometry, input.len() / geometry.input_len());
+    with_scratch((patch + channels) * width, |scratch| {
+        let (columns, gathered) = scratch.split_at_mut(patch * width);
+        images_to_columns(geometry, input, columns, width);
+        gather_channels(geometry, gradient, gathered, width);
+        multiply(
+            sum,
+            channels,
+            Destination::Accumulated,
+            Matrix::new(columns, patch, width),
+            Matrix::new(gathered, channels, width).transposed(),
+        );
+    });
 }
 
 /// `[images, channels, positions]` to `[channels, images, positions]`, each row filled up to `width` with zeros.
@@ -152,15 +195,6 @@ fn gather_channels(geometry: &Geometry, gradient: &[f32], gathered: &mut [f32], 
 /// The gradient of the bias, `[channels_out]`: the sum over images and positions.
 pub(crate) fn bias_gradient(geometry: &Geometry, gradient: &[f32]) -> Vec<f32> {
     let positions = geometry.positions();
-    let sums: Vec<f32> = gradient
-        .par_chunks(positions)
-        .map(crate::normalisation::sum)
-        .collect();
-    let mut total = vec![0.0; geometry.channels_out];
-    for image in sums.chunks_exact(geometry.channels_out) {
-        for (total, sum) in total.iter_mut().zip(image) {
-            *total += sum;
-        }
-    }
-    total
+    let sums: Vec<f32> = gradient.par_chunks(positions).map(sum).collect();
+    sum_of_rows(&sums, geometry.channels_out)
 }

@@ -32,7 +32,7 @@ pub(crate) fn convolve(
     output
 }
 
-/// One large image: its product lands where it belongs.
+/// One large image: its products land where they belong.
 fn convolve_image(
     geometry: &Geometry,
     input: &[f32],
@@ -52,17 +52,18 @@ fn convolve_image(
     };
     let weight = Matrix::new(weight, geometry.channels_out, patch);
     if geometry.is_pointwise() {
-        return multiply(output, before, weight, Matrix::new(input, patch, positions));
+        let input = Matrix::new(input, patch, positions);
+        return multiply(output, positions, before, weight, input);
     }
-    with_scratch(patch * positions, |columns| {
-        image_to_columns(geometry, input, columns, positions, 0);
-        multiply(
-            output,
-            before,
-            weight,
-            Matrix::new(columns, patch, positions),
-        );
-    });
+    for lines in geometry.blocks_of_lines() {
+        let from = lines.start * geometry.size_out[1];
+        let width = lines.len() * geometry.size_out[1];
+        with_scratch(patch * width, |columns| {
+            image_to_columns(geometry, input, lines, columns, width, 0);
+            let columns = Matrix::new(columns, patch, width);
+            multiply(&mut output[from..], positions, before, weight, columns);
+        });
+    }
 }
 
 /// Several small images: their product is computed aside, and each fetches its part.
@@ -81,6 +82,7 @@ fn convolve_group(
         images_to_columns(geometry, input, columns, width);
         multiply(
             product,
+            width,
             Destination::Overwritten,
             Matrix::new(weight, geometry.channels_out, patch),
             Matrix::new(columns, patch, width),
@@ -106,7 +108,8 @@ pub(super) fn images_to_columns(
 ) {
     let mut used = 0;
     for image in input.chunks_exact(geometry.input_len()) {
-        image_to_columns(geometry, image, columns, width, used);
+        let lines = 0..geometry.size_out[0];
+        image_to_columns(geometry, image, lines, columns, width, used);
         used += geometry.positions();
     }
     if used < width {

@@ -17,87 +17,38 @@ fn covered(
     start.min(size_out)..end.clamp(start.min(size_out), size_out)
 }
 
-/// Writes `image`, `[channels, height, width]`, into the columns `from..` of `columns`.
+/// Writes `image`, `[channels, height, width]`, into the columns `from..` of `columns`, for some lines of the output.
 ///
 /// `columns` has a row for each `(channel, kernel row, kernel column)`, each row `width` long; a column
 /// holds what the kernel sees at one output position. Positions outside the image are zeros.
 pub(super) fn image_to_columns(
     geometry: &Geometry,
     image: &[f32],
+    lines: Range<usize>,
     columns: &mut [f32],
     width: usize,
     from: usize,
 ) {
     let [height_in, width_in] = geometry.size_in;
-    let positions = geometry.positions();
+    let to = from + lines.len() * geometry.size_out[1];
     let mut rows = columns.chunks_exact_mut(width);
     for channel in image.chunks_exact(height_in * width_in) {
         for tap_y in 0..geometry.kernel[0] {
             for tap_x in 0..geometry.kernel[1] {
                 let Some(row) = rows.next() else { return };
-                let row = &mut row[from..from + positions];
+                let row = &mut row[from..to];
+                let seen = Seen::new(geometry, [tap_y, tap_x], &lines);
                 if geometry.keeps_width() {
-                    shifted_channel(geometry, channel, row, tap_y, tap_x);
+                    seen.copy_shifted(channel, row);
                 } else {
-                    strided_channel(geometry, channel, row, tap_y, tap_x);
+                    seen.copy_strided(channel, row);
                 }
             }
         }
     }
 }
 
-/// For stride 1 and rows that keep their length: the whole channel moves by one offset, and what came round
-/// the left and right edges is set to zero.
-fn shifted_channel(
-    geometry: &Geometry,
-    channel: &[f32],
-    row: &mut [f32],
-    tap_y: usize,
-    tap_x: usize,
-) {
-    let [height, width] = geometry.size_in;
-    let padding = geometry.padding;
-    let lines = covered(tap_y, padding.top, 1, height, geometry.size_out[0]);
-    let inside = covered(tap_x, padding.left, 1, width, width);
-    row[..lines.start * width].fill(0.0);
-    row[lines.end * width..].fill(0.0);
-    if lines.is_empty() {
-        return;
-    }
-    if inside.is_empty() {
-        row.fill(0.0);
-        return;
-    }
-    // From the first covered output to the last one.
-    let outputs = lines.start * width + inside.start..(lines.end - 1) * width + inside.end;
-    let first_input =
-        (lines.start + tap_y - padding.top) * width + inside.start + tap_x - padding.left;
-    row[outputs.clone()].copy_from_slice(&channel[first_input..first_input + outputs.len()]);
-    if inside.len() < width {
-        for line in row[lines.start * width..lines.end * width].chunks_exact_mut(width) {
-            line[..inside.start].fill(0.0);
-            line[inside.end..].fill(0.0);
-        }
-    }
-}
-
-fn strided_channel(
-    geometry: &Geometry,
-    channel: &[f32],
-    row: &mut [f32],
-    tap_y: usize,
-    tap_x: usize,
-) {
-    row.fill(0.0);
-    for_each_covered_line(geometry, tap_y, tap_x, |outputs, inputs_start| {
-        let inputs = channel[inputs_start..].iter().step_by(geometry.stride);
-        for (output, input) in row[outputs].iter_mut().zip(inputs) {
-            *output = *input;
-        }
-    });
-}
-
-/// The transpose of [`image_to_columns`]: adds each column back to the pixels that it came from.
+/// The transpose of [`image_to_columns`] for all lines: adds each column back to the pixels that it came from.
 pub(super) fn add_columns_to_image(
     geometry: &Geometry,
     columns: &[f32],
@@ -112,43 +63,108 @@ pub(super) fn add_columns_to_image(
         for tap_y in 0..geometry.kernel[0] {
             for tap_x in 0..geometry.kernel[1] {
                 let Some(row) = rows.next() else { return };
-                let row = &row[from..from + positions];
-                for_each_covered_line(geometry, tap_y, tap_x, |outputs, inputs_start| {
-                    let inputs = channel[inputs_start..].iter_mut().step_by(geometry.stride);
-                    for (output, input) in row[outputs].iter().zip(inputs) {
-                        *input += *output;
-                    }
-                });
+                let seen = Seen::new(geometry, [tap_y, tap_x], &(0..geometry.size_out[0]));
+                seen.add_strided(channel, &row[from..from + positions]);
             }
         }
     }
 }
 
-/// Calls `line` with the range of outputs and the index of the first input, for every output row that one
-/// tap of the kernel sees.
-fn for_each_covered_line(
-    geometry: &Geometry,
-    tap_y: usize,
-    tap_x: usize,
-    mut line: impl FnMut(Range<usize>, usize),
-) {
-    let Geometry {
-        size_in: [height_in, width_in],
-        size_out: [height_out, width_out],
-        stride,
-        padding,
-        ..
-    } = *geometry;
-    let inside = covered(tap_x, padding.left, stride, width_in, width_out);
-    if inside.is_empty() {
-        return;
+/// What one tap of the kernel sees of a channel, over some lines of the output.
+struct Seen {
+    /// The lines among those asked for whose input is inside the image, counted from the first asked for.
+    lines: Range<usize>,
+    /// The outputs of a line whose input is inside the image.
+    inside: Range<usize>,
+    /// The index of the input of the first of these outputs.
+    first_input: usize,
+    stride: usize,
+    width_in: usize,
+    width_out: usize,
+}
+
+impl Seen {
+    fn new(geometry: &Geometry, tap: [usize; 2], lines: &Range<usize>) -> Self {
+        let Geometry {
+            size_in: [height_in, width_in],
+            size_out: [height_out, width_out],
+            stride,
+            padding,
+            ..
+        } = *geometry;
+        let rows = covered(tap[0], padding.top, stride, height_in, height_out);
+        let start = rows.start.clamp(lines.start, lines.end);
+        let end = rows.end.clamp(start, lines.end);
+        let inside = covered(tap[1], padding.left, stride, width_in, width_out);
+        let first_row = (start * stride + tap[0]).saturating_sub(padding.top);
+        let first_column = (inside.start * stride + tap[1]).saturating_sub(padding.left);
+        Self {
+            lines: start - lines.start..end - lines.start,
+            first_input: first_row * width_in + first_column,
+            inside,
+            stride,
+            width_in,
+            width_out,
+        }
     }
-    for y in covered(tap_y, padding.top, stride, height_in, height_out) {
-        let input_y = y * stride + tap_y - padding.top;
-        let input_x = inside.start * stride + tap_x - padding.left;
-        line(
-            y * width_out + inside.start..y * width_out + inside.end,
-            input_y * width_in + input_x,
-        );
+
+    fn is_empty(&self) -> bool {
+        self.lines.is_empty() || self.inside.is_empty()
+    }
+
+    /// For stride 1 and lines that keep their length: the whole channel moves by one offset, and what came
+    /// round the left and right edges is set to zero.
+    fn copy_shifted(&self, channel: &[f32], row: &mut [f32]) {
+        if self.is_empty() {
+            return row.fill(0.0);
+        }
+        let width = self.width_out;
+        row[..self.lines.start * width].fill(0.0);
+        row[self.lines.end * width..].fill(0.0);
+        // From the first output inside to the last one.
+        let start = self.lines.start * width + self.inside.start;
+        let end = (self.lines.end - 1) * width + self.inside.end;
+        let input = &channel[self.first_input..self.first_input + (end - start)];
+        row[start..end].copy_from_slice(input);
+        for edge in (0..self.inside.start).chain(self.inside.end..width) {
+            let column = row[self.lines.start * width + edge..].iter_mut();
+            for value in column.step_by(width).take(self.lines.len()) {
+                *value = 0.0;
+            }
+        }
+    }
+
+    fn copy_strided(&self, channel: &[f32], row: &mut [f32]) {
+        row.fill(0.0);
+        self.for_each_line(|outputs, first_input| {
+            let inputs = channel[first_input..].iter().step_by(self.stride);
+            for (output, input) in row[outputs].iter_mut().zip(inputs) {
+                *output = *input;
+            }
+        });
+    }
+
+    fn add_strided(&self, channel: &mut [f32], row: &[f32]) {
+        self.for_each_line(|outputs, first_input| {
+            let inputs = channel[first_input..].iter_mut().step_by(self.stride);
+            for (output, input) in row[outputs].iter().zip(inputs) {
+                *input += *output;
+            }
+        });
+    }
+
+    /// Calls `line` with the outputs inside and the index of the first one's input, line by line.
+    fn for_each_line(&self, mut line: impl FnMut(Range<usize>, usize)) {
+        if self.is_empty() {
+            return;
+        }
+        for (index, y) in self.lines.clone().enumerate() {
+            let from = y * self.width_out;
+            let first_input = self.first_input + index * self.stride * self.width_in;
+            line(
+                from + self.inside.start..from + self.inside.end,
+                first_input,
+            );
+        }
     }
 }

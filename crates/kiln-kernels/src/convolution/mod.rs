@@ -1,8 +1,10 @@
 //! Two-dimensional convolution as matrix products.
 //!
 //! Images stay `[batch, channels, height, width]`. Each becomes a matrix of columns in memory that the thread keeps
-//! ([`im2col`]), and one product with the weights, `[channels_out, channels_in * taps]`, gives the output in place.
-//! Where maps are small, several images share a product: its cost per image is then that of the arithmetic.
+//! ([`im2col`]), and a product with the weights, `[channels_out, channels_in * taps]`, gives the output in place.
+//! Large maps take several products, so that the columns stay in the cache; several small maps share one.
+
+use std::ops::Range;
 
 mod backward;
 mod forward;
@@ -36,7 +38,7 @@ impl Padding {
     }
 }
 
-/// A product covers at least this many positions where the batch has as many.
+/// A product covers about this many positions: lines of a large image, or several small images.
 const POSITIONS_PER_PRODUCT: usize = 256;
 
 /// Positions are filled up to a multiple of this with zeros, so that every image meets the same vector code.
@@ -108,6 +110,15 @@ impl Geometry {
     /// Images that share a product.
     fn images_per_product(&self) -> usize {
         (POSITIONS_PER_PRODUCT / self.positions()).max(1)
+    }
+
+    /// Lines of the output whose columns, for one large image, fit the nearer caches together.
+    fn blocks_of_lines(&self) -> impl Iterator<Item = Range<usize>> {
+        let [height, width] = self.size_out;
+        let lines = (POSITIONS_PER_PRODUCT / width).max(1);
+        (0..height)
+            .step_by(lines)
+            .map(move |start| start..(start + lines).min(height))
     }
 
     /// Whether an output row has the length of an input row and each position its own input.
