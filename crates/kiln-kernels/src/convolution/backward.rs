@@ -47,7 +47,7 @@ fn mirrored(geometry: &Geometry) -> Option<Geometry> {
 
 /// `[channels_in, channels_out, kernel]`, with the kernel turned by half a circle.
 fn mirrored_weight(geometry: &Geometry, weight: &[f32]) -> Vec<f32> {
-    let taps = geometry.kernel[0] * geometry.kernel[1];
+    let taps = geometry.taps();
     let mut mirrored = Vec::with_capacity(weight.len());
     for channel_in in 0..geometry.channels_in {
         for channel_out in 0..geometry.channels_out {

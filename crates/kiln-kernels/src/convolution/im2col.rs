@@ -29,20 +29,18 @@ pub(super) fn image_to_columns(
     width: usize,
     from: usize,
 ) {
-    let [height_in, width_in] = geometry.size_in;
-    let to = from + lines.len() * geometry.size_out[1];
-    let mut rows = columns.chunks_exact_mut(width);
-    for channel in image.chunks_exact(height_in * width_in) {
-        for tap_y in 0..geometry.kernel[0] {
-            for tap_x in 0..geometry.kernel[1] {
-                let Some(row) = rows.next() else { return };
-                let row = &mut row[from..to];
-                let seen = Seen::new(geometry, [tap_y, tap_x], &lines);
-                if geometry.keeps_width() {
-                    seen.copy_shifted(channel, row);
-                } else {
-                    seen.copy_strided(channel, row);
-                }
+    let used = from..from + lines.len() * geometry.size_out[1];
+    for (tap, seen) in taps(geometry, &lines) {
+        let rows = columns
+            .chunks_exact_mut(width)
+            .skip(tap)
+            .step_by(geometry.taps());
+        for (row, channel) in rows.zip(image.chunks_exact(geometry.channel_len())) {
+            let row = &mut row[used.clone()];
+            if geometry.keeps_width() {
+                seen.copy_shifted(channel, row);
+            } else {
+                seen.copy_strided(channel, row);
             }
         }
     }
@@ -56,18 +54,25 @@ pub(super) fn add_columns_to_image(
     from: usize,
     image: &mut [f32],
 ) {
-    let [height_in, width_in] = geometry.size_in;
-    let positions = geometry.positions();
-    let mut rows = columns.chunks_exact(width);
-    for channel in image.chunks_exact_mut(height_in * width_in) {
-        for tap_y in 0..geometry.kernel[0] {
-            for tap_x in 0..geometry.kernel[1] {
-                let Some(row) = rows.next() else { return };
-                let seen = Seen::new(geometry, [tap_y, tap_x], &(0..geometry.size_out[0]));
-                seen.add_strided(channel, &row[from..from + positions]);
-            }
+    let used = from..from + geometry.positions();
+    for (tap, seen) in taps(geometry, &(0..geometry.size_out[0])) {
+        let rows = columns
+            .chunks_exact(width)
+            .skip(tap)
+            .step_by(geometry.taps());
+        for (row, channel) in rows.zip(image.chunks_exact_mut(geometry.channel_len())) {
+            seen.add_strided(channel, &row[used.clone()]);
         }
     }
+}
+
+/// Each tap of the kernel with its index and what it sees, which is the same in all channels.
+fn taps(geometry: &Geometry, lines: &Range<usize>) -> impl Iterator<Item = (usize, Seen)> {
+    let columns = geometry.kernel[1];
+    (0..geometry.taps()).map(move |tap| {
+        let seen = Seen::new(geometry, [tap / columns, tap % columns], lines);
+        (tap, seen)
+    })
 }
 
 /// What one tap of the kernel sees of a channel, over some lines of the output.

@@ -92,14 +92,24 @@ impl Geometry {
         self.size_out[0] * self.size_out[1]
     }
 
+    /// Positions of the kernel.
+    fn taps(&self) -> usize {
+        self.kernel[0] * self.kernel[1]
+    }
+
+    /// Numbers in one channel of the input.
+    fn channel_len(&self) -> usize {
+        self.size_in[0] * self.size_in[1]
+    }
+
     /// Numbers that the kernel sees at one position: the rows of the matrix of columns.
     pub(crate) fn patch(&self) -> usize {
-        self.channels_in * self.kernel[0] * self.kernel[1]
+        self.channels_in * self.taps()
     }
 
     /// Numbers in one image of the input.
     pub(crate) fn input_len(&self) -> usize {
-        self.channels_in * self.size_in[0] * self.size_in[1]
+        self.channels_in * self.channel_len()
     }
 
     /// Numbers in one image of the output.
