@@ -10,7 +10,7 @@ use std::collections::HashMap;
 use std::path::Path;
 
 use burn::tensor::{Device, Tensor, TensorData};
-use kiln_data::{Datasets, ImageDataset, prefetch};
+use kiln_data::{Datasets, ImageDataset, Progress, ProgressUnit, prefetch};
 use kiln_hub::FirstStage;
 use safetensors::tensor::TensorView;
 use safetensors::{Dtype, SafeTensors};
@@ -47,6 +47,7 @@ impl Latents {
         datasets: &Datasets,
         first_stage: &FirstStage,
         device: &Device,
+        progress: &dyn Progress,
     ) -> Result<Self, TrainError> {
         let identity = identity(datasets, first_stage);
         match std::fs::read(cache) {
@@ -73,8 +74,10 @@ impl Latents {
             first_stage,
             datasets.train.horizontal_flip(),
             device,
+            progress,
         )?;
-        let validation = LatentSet::encode(&datasets.validation, first_stage, false, device)?;
+        let validation =
+            LatentSet::encode(&datasets.validation, first_stage, false, device, progress)?;
         let latents = Self { train, validation };
         latents.write(cache, identity)?;
         Ok(latents)
@@ -178,21 +181,25 @@ impl LatentSet {
         first_stage: &FirstStage,
         flips: bool,
         device: &Device,
+        progress: &dyn Progress,
     ) -> Result<Self, TrainError> {
         let variants = if flips { 2 } else { 1 };
         let images: Vec<(u32, bool)> = (0..dataset.len() as u32)
             .flat_map(|index| (0..variants).map(move |variant| (index, variant == 1)))
             .collect();
-        tracing::info!("encoding {} images", images.len());
+        let total = Some(images.len() as u64);
+        progress.begin("encoding the images", ProgressUnit::Images, total);
         let requests: Vec<_> = images.chunks(BATCH).map(<[_]>::to_vec).collect();
         let mut values = Vec::new();
         let mut latent_shape = [0; 3];
         for batch in prefetch(dataset.clone(), requests.into_iter()) {
             let latents = first_stage.vqvae.encode(tensor(&batch?, dataset, device));
-            let [_, channels, height, width] = latents.dims();
+            let [count, channels, height, width] = latents.dims();
+            progress.advance(count as u64);
             latent_shape = [channels, height, width];
             values.extend(latents.into_data().iter::<f32>());
         }
+        progress.end();
         let [channels, height, width] = latent_shape;
         Ok(Self {
             shape: [dataset.len(), variants, channels, height, width],

@@ -138,6 +138,7 @@ impl Stage<'_> {
                 .with_custom_checkpointers(model_part, optimizer_part, scheduler_part)
                 .with_checkpointing_strategy(writer)
                 .early_stopping(StopOnRequest(session.clone()))
+                .label(self.name)
                 .num_epochs(plan.rounds())
                 .renderer(self.renderer());
         for (index, &kind) in self.metrics.iter().enumerate() {

@@ -66,6 +66,11 @@ impl LineRenderer {
     }
 }
 
+/// Standard output is for results; and a reader that has gone must not end the training.
+fn say(line: &str) {
+    let _ = writeln!(std::io::stderr(), "{line}");
+}
+
 fn remember(values: &mut HashMap<MetricId, f64>, state: MetricState) {
     if let MetricState::Numeric(entry, Some(NumericEntry::Final(value))) = state {
         values.insert(entry.metric_id, value);
@@ -83,13 +88,19 @@ impl MetricsRendererTraining for LineRenderer {
 }
 
 impl TrainingProgressLogger for LineRenderer {
-    fn start(
-        &mut self,
-        _rounds: usize,
-        _first: usize,
-        _items: Option<usize>,
-        _label: Option<&str>,
-    ) {
+    fn start(&mut self, _rounds: usize, _first: usize, _items: Option<usize>, label: Option<&str>) {
+        let Self {
+            plan,
+            steps,
+            began_at_step,
+            ..
+        } = self;
+        let (label, images) = (label.unwrap_or("training"), plan.step_images());
+        let from = match began_at_step {
+            0 => String::new(),
+            step => format!(", going on after step {step}"),
+        };
+        say(&format!("{label}: {steps} steps of {images} images{from}"));
     }
 
     fn start_split(&mut self, split: &str, _total_items: usize) {
@@ -111,8 +122,7 @@ impl TrainingProgressLogger for LineRenderer {
     }
 
     fn update_epoch(&mut self, _round: usize) {
-        // Standard output is for results; and a reader that has gone must not end the training.
-        let _ = writeln!(std::io::stderr(), "{}", self.line(self.session.steps_done()));
+        say(&self.line(self.session.steps_done()));
     }
 
     fn end(&mut self) {}

@@ -186,6 +186,7 @@ pub fn train_latent_diffusion(
         &datasets,
         &first_stage,
         &device,
+        progress,
     )?;
     let deviation = latents.train.standard_deviation();
     if !(deviation.is_finite() && deviation > 0.0) {
