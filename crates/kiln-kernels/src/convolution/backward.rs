@@ -99,12 +99,14 @@ pub(crate) fn weight_gradient(geometry: &Geometry, input: &[f32], gradient: &[f3
     let images = geometry.images_per_product();
     let products = batch.div_ceil(images);
     let part = products.div_ceil(PARTS) * images;
-    let sums: Vec<f32> = input
-        .par_chunks(part * geometry.input_len())
-        .zip(gradient.par_chunks(part * geometry.output_len()))
-        .flat_map_iter(|(input, gradient)| weight_gradient_of_part(geometry, input, gradient))
-        .collect();
     let (patch, channels) = (geometry.patch(), geometry.channels_out);
+    let mut sums = vec![0.0; batch.div_ceil(part) * patch * channels];
+    sums.par_chunks_mut(patch * channels)
+        .zip(input.par_chunks(part * geometry.input_len()))
+        .zip(gradient.par_chunks(part * geometry.output_len()))
+        .for_each(|((sum, input), gradient)| {
+            add_weight_gradient_of_part(geometry, input, gradient, sum)
+        });
     let transposed = sum_of_rows(&sums, patch * channels);
     let mut result = Vec::with_capacity(patch * channels);
     for channel in 0..channels {
@@ -113,24 +115,27 @@ pub(crate) fn weight_gradient(geometry: &Geometry, input: &[f32], gradient: &[f3
     result
 }
 
-/// The sum over some images, transposed: `[channels_in * kernel, channels_out]`.
+/// Adds the gradient over some images to `sum`, transposed: `[channels_in * kernel, channels_out]`.
 ///
 /// So the factor that the product has to turn round before it can read whole vectors is the output's gradient,
 /// and not the columns, which are several times larger.
-fn weight_gradient_of_part(geometry: &Geometry, input: &[f32], gradient: &[f32]) -> Vec<f32> {
+fn add_weight_gradient_of_part(
+    geometry: &Geometry,
+    input: &[f32],
+    gradient: &[f32],
+    sum: &mut [f32],
+) {
     let images = geometry.images_per_product();
-    let mut sum = vec![0.0; geometry.patch() * geometry.channels_out];
     for (input, gradient) in input
         .chunks(images * geometry.input_len())
         .zip(gradient.chunks(images * geometry.output_len()))
     {
         if images == 1 {
-            add_weight_gradient_of_image(geometry, input, gradient, &mut sum);
+            add_weight_gradient_of_image(geometry, input, gradient, sum);
         } else {
-            add_weight_gradient_of_group(geometry, input, gradient, &mut sum);
+            add_weight_gradient_of_group(geometry, input, gradient, sum);
         }
     }
-    sum
 }
 
 fn add_weight_gradient_of_image(
