@@ -11,8 +11,11 @@
 //!
 //! Each function decides by where its tensors are: `f32` on Flex (with or without autodiff) takes the operators of
 //! this crate; every other device and number format takes Burn's own. Models call one function and do not know.
-//! Within this crate, vector instructions (AVX-512, AVX2, NEON) are chosen at run time, by `gemm` for matrix
-//! products and by `pulp` for everything else.
+//! Within this crate, vector instructions are chosen at run time: by `gemm` for matrix products (AVX-512, AVX2, NEON)
+//! and by `pulp` for everything else (AVX-512, NEON; AVX2 needs pulp's feature `x86-v3`).
+//!
+//! On two cores with AVX-512, training `configs/mnist-quick.toml` went from 26 to 145 images a second in stage 1 and
+//! from 95 to 180 in stage 2.
 //!
 //! # What is promised
 //!
