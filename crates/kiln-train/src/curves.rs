@@ -10,7 +10,7 @@ const PANEL: (u32, u32) = (640, 220);
 ///
 /// A picture is worth having only if it can be drawn: where plotting fails, the SVG is empty.
 pub(crate) fn draw(title: &str, rows: &BTreeMap<usize, BTreeMap<String, f64>>) -> String {
-    let mut metrics: BTreeMap<&str, BTreeMap<&str, Vec<(f64, f64)>>> = BTreeMap::new();
+    let mut metrics: BTreeMap<&str, Curves<'_>> = BTreeMap::new();
     for (&step, row) in rows {
         for (column, &value) in row {
             if let Some((metric, split)) = column.rsplit_once('/') {
@@ -30,6 +30,7 @@ pub(crate) fn draw(title: &str, rows: &BTreeMap<usize, BTreeMap<String, f64>>) -
     svg
 }
 
+/// The points of one metric, by split.
 type Curves<'a> = BTreeMap<&'a str, Vec<(f64, f64)>>;
 
 fn draw_panels(

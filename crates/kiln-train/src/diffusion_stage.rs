@@ -96,7 +96,7 @@ pub(crate) struct NoisyLatents {
 /// One item of a validation.
 pub(crate) enum Validation {
     /// Measure the loss.
-    Loss(NoisyLatents),
+    Loss(Box<NoisyLatents>),
     /// Draw a picture.
     Picture {
         /// After this step.
@@ -431,14 +431,8 @@ impl BatchSource for LatentSource {
                     (even * total as f64).floor(),
                 )
             };
-            Ok(Validation::Loss(noisy(
-                &latents.validation,
-                &images,
-                scale,
-                step,
-                &device,
-                drawn,
-            )))
+            let batch = noisy(&latents.validation, &images, scale, step, &device, drawn);
+            Ok(Validation::Loss(Box::new(batch)))
         });
         let picture = self
             .plan

@@ -276,7 +276,7 @@ mod tests {
                 .map(f64::from)
                 .collect();
             let mut counts = vec![0.0; CODES];
-            let mut new_sums = vec![0.0; CODES * DIMENSION];
+            let mut new_sums = [0.0; CODES * DIMENSION];
             for row in rows.chunks(DIMENSION) {
                 let distance = |code: usize| -> f64 {
                     (0..DIMENSION)

@@ -21,7 +21,7 @@ pub struct Workplace {
 }
 
 impl Workplace {
-    pub fn new() -> Self {
+    fn new() -> Self {
         let folder = tempfile::tempdir().expect("a temporary folder");
         tiny::model()
             .save(&folder.path().join("model"), Default::default())
@@ -29,7 +29,7 @@ impl Workplace {
         Self { folder }
     }
 
-    pub fn path(&self, name: &str) -> PathBuf {
+    fn path(&self, name: &str) -> PathBuf {
         self.folder.path().join(name)
     }
 
