@@ -48,9 +48,9 @@ impl Autoencoder {
     /// The VQ-VAE of the model that is compiled in.
     ///
     /// # Errors
-    /// [`Error::NoPretrained`] when this build has none.
+    /// Those of [`Self::load`], which a built-in model never gives.
     pub fn pretrained(device: &Device) -> Result<Self, Error> {
-        Self::from_source(&pretrained::default_model()?, device)
+        Self::from_source(&pretrained::default_model(), device)
     }
 
     fn from_source(source: &ModelSource, device: &Device) -> Result<Self, Error> {

@@ -14,11 +14,6 @@ pub enum Error {
     /// Sampling was asked for in a way that the schedule does not allow.
     #[error(transparent)]
     Diffusion(#[from] DiffusionError),
-    /// This build has no model inside.
-    #[error(
-        "this build of kiln has no model inside; give one with --model, such as runs/mnist/model"
-    )]
-    NoPretrained,
     /// The U-Net wants class labels.
     #[error(
         "the model is conditional on {classes} classes, and sampling from such models is not possible yet; use a model without classes"

@@ -61,9 +61,9 @@ impl Pipeline {
     /// The model that is compiled in.
     ///
     /// # Errors
-    /// [`Error::NoPretrained`] when this build has none.
+    /// Those of [`Self::load`], which a built-in model never gives.
     pub fn pretrained(device: &Device) -> Result<Self, Error> {
-        Self::from_source(&pretrained::default_model()?, device)
+        Self::from_source(&pretrained::default_model(), device)
     }
 
     fn from_source(source: &ModelSource, device: &Device) -> Result<Self, Error> {

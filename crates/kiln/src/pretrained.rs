@@ -2,15 +2,26 @@
 
 use kiln_hub::ModelSource;
 
-use crate::Error;
-
 /// The files of `pretrained/mnist-quick`, by their names in the model's folder.
-const FILES: Option<&[(&str, &[u8])]> = None;
+macro_rules! files {
+    ($($name:literal),* $(,)?) => {
+        &[$((
+            $name,
+            include_bytes!(concat!("../../../pretrained/mnist-quick/", $name)) as &[u8],
+        )),*]
+    };
+}
 
-/// The digits model, which needs no file and no download.
-///
-/// # Errors
-/// [`Error::NoPretrained`] when this build has none.
-pub fn default_model() -> Result<ModelSource, Error> {
-    FILES.map(ModelSource::Embedded).ok_or(Error::NoPretrained)
+const FILES: &[(&str, &[u8])] = files![
+    "model_index.json",
+    "scheduler/scheduler_config.json",
+    "unet/config.json",
+    "unet/diffusion_pytorch_model.safetensors",
+    "vqvae/config.json",
+    "vqvae/diffusion_pytorch_model.safetensors",
+];
+
+/// The digits model, which needs no file and no download: what `configs/mnist-quick.toml` trains.
+pub fn default_model() -> ModelSource {
+    ModelSource::Embedded(FILES)
 }
