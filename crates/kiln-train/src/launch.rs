@@ -8,13 +8,13 @@ use std::time::Instant;
 use burn::tensor::Device;
 use burn::train::metric::store::EventStoreClient;
 use burn::train::renderer::MetricsRenderer;
-use burn::train::renderer::tui::TuiMetricsRendererWrapper;
 use burn::train::{
     EarlyStoppingStrategy, ExecutionStrategy, InferenceStep, Learner, LearnerModel,
     MultiDeviceOptim, SupervisedTraining, TrainStep, TrainingError, TrainingStrategy,
 };
 
 use crate::checkpoint::{CheckpointFolder, CheckpointWriter, GoodCheckpoint, PARTS};
+use crate::dashboard::dashboard;
 use crate::devices::Devices;
 use crate::error::TrainError;
 use crate::experiment::TrainingConfig;
@@ -219,10 +219,7 @@ impl Stage<'_> {
 
     fn renderer(&self) -> Box<dyn MetricsRenderer> {
         if std::io::stdout().is_terminal() {
-            return Box::new(TuiMetricsRendererWrapper::new(
-                self.session.dashboard(),
-                None,
-            ));
+            return dashboard(&self.session);
         }
         Box::new(LineRenderer::new(
             self.plan.clone(),

@@ -19,6 +19,7 @@
 
 mod checkpoint;
 mod curves;
+mod dashboard;
 pub mod devices;
 mod diffusion_stage;
 mod error;
