@@ -102,22 +102,26 @@ impl CheckpointFolder {
         parts: &BTreeMap<&'static str, Bytes>,
         keep: usize,
     ) -> std::io::Result<()> {
-        std::fs::create_dir_all(&self.0)?;
-        let temporary = tempfile::Builder::new()
-            .prefix(".writing-")
-            .tempdir_in(&self.0)?;
-        for (name, bytes) in parts {
-            write_synced(&temporary.path().join(name), bytes)?;
-        }
-        write_synced(
-            &temporary.path().join(MANIFEST),
-            &serde_json::to_vec_pretty(&manifest)?,
-        )?;
         let folder = self.folder_of(manifest.step);
-        if folder.exists() {
-            std::fs::remove_dir_all(&folder)?; // the same step, saved again after a resume
+        if verify(&folder).is_ok() {
+            return Ok(()); // stopped again before the first step after a resume
         }
-        std::fs::rename(temporary.keep(), &folder)?;
+        let temporary = self.0.join(".writing");
+        if temporary.exists() {
+            std::fs::remove_dir_all(&temporary)?; // left by a kill
+        }
+        std::fs::create_dir_all(&temporary)?;
+        let written = fill(&temporary, &manifest, parts).and_then(|()| {
+            if folder.exists() {
+                std::fs::remove_dir_all(&folder)?; // damaged, or it would have been kept
+            }
+            std::fs::rename(&temporary, &folder)
+        });
+        if written.is_err() {
+            // Best effort: the error that matters is the one that is returned.
+            let _ = std::fs::remove_dir_all(&temporary);
+        }
+        written?;
         self.prune(keep)
     }
 
@@ -139,6 +143,20 @@ impl CheckpointFolder {
         }
         Ok(())
     }
+}
+
+fn fill(
+    folder: &Path,
+    manifest: &Manifest,
+    parts: &BTreeMap<&'static str, Bytes>,
+) -> std::io::Result<()> {
+    for (name, bytes) in parts {
+        write_synced(&folder.join(name), bytes)?;
+    }
+    write_synced(
+        &folder.join(MANIFEST),
+        &serde_json::to_vec_pretty(manifest)?,
+    )
 }
 
 fn write_synced(path: &Path, bytes: &[u8]) -> std::io::Result<()> {
@@ -363,7 +381,7 @@ mod tests {
         std::fs::write(folder.folder_of(50).join("model.bpk"), "cut").unwrap();
         std::fs::remove_file(folder.folder_of(40).join("optimizer.bpk")).unwrap();
         std::fs::write(folder.folder_of(30).join(MANIFEST), "{").unwrap();
-        std::fs::create_dir(folder.0.join(".writing-abc")).unwrap();
+        std::fs::create_dir(folder.0.join(".writing")).unwrap();
         assert_eq!(folder.newest_good().unwrap().step, 20);
     }
 
