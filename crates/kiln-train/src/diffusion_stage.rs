@@ -12,7 +12,6 @@ use kiln_diffusion::sampler::Sampler;
 use kiln_diffusion::{
     Denoised, Level, LevelOptions, NetworkDenoiser, Prediction, Rates, Schedule, levels,
 };
-use kiln_models::ema::shadow_of;
 use kiln_models::{UNet2d, VqVae};
 
 use crate::error::TrainError;
@@ -24,7 +23,7 @@ use crate::plan::{Plan, Share};
 use crate::report::{MetricKind, Reading, Report};
 use crate::run_folder::StageFolder;
 use crate::session::Session;
-use crate::update::{UpdateRule, summed};
+use crate::update::{Averaged, summed};
 
 /// Sampling draws noise by (seed, image, step), too: training and validation keep away from it by other seeds.
 const TRAINING_NOISE: u64 = 0x7472_6169_6e69_6e67;
@@ -56,11 +55,7 @@ pub(crate) const METRICS: [MetricKind; 3] = [
 /// The module that Burn's Learner trains in stage 2.
 #[derive(Module, Debug)]
 pub(crate) struct DiffusionTrainee {
-    network: UNet2d,
-    /// The EMA of `network`, where the experiment has one.
-    average: Option<UNet2d>,
-    #[module(skip)]
-    rule: UpdateRule,
+    unet: Averaged<UNet2d>,
     #[module(skip)]
     lesson: Arc<Lesson>,
 }
@@ -117,11 +112,8 @@ impl DiffusionTrainee {
         let network = experiment
             .unet
             .init(&device.clone().autodiff(), experiment.seed)?;
-        let training = &experiment.stage_2.training;
         Ok(Self {
-            average: training.ema.is_some().then(|| shadow_of(&network)),
-            network,
-            rule: UpdateRule::new(training, session.clone()),
+            unet: Averaged::new(network, &experiment.stage_2.training, session.clone()),
             lesson: Arc::new(Lesson {
                 schedule: experiment.build_schedule()?,
                 prediction: experiment.stage_2.prediction,
@@ -138,25 +130,9 @@ impl DiffusionTrainee {
         })
     }
 
-    /// The trained U-Net: the average where there is one.
+    /// The trained U-Net.
     pub(crate) fn into_trained(self) -> UNet2d {
-        self.average.unwrap_or(self.network)
-    }
-
-    fn update(
-        &mut self,
-        optimizer: &mut ModuleOptimizer,
-        rate: ModuleLearningRate,
-        gradients: GradientsParams,
-    ) {
-        let (network, average) = self.rule.apply(
-            self.network.clone(),
-            self.average.take(),
-            optimizer,
-            rate,
-            gradients,
-        );
-        (self.network, self.average) = (network, average);
+        self.unet.into_best()
     }
 }
 
@@ -246,7 +222,7 @@ impl TrainStep for DiffusionTrainee {
     type Output = Report;
 
     fn step(&self, batch: NoisyLatents) -> TrainOutput<Report> {
-        let scalars = self.lesson.losses(&self.network, &batch);
+        let scalars = self.lesson.losses(&self.unet.network, &batch);
         let gradients = scalars[0]
             .clone()
             .mul_scalar(self.lesson.loss_scale)
@@ -266,19 +242,18 @@ impl TrainStep for DiffusionTrainee {
         rate: ModuleLearningRate,
         grads: GradientsParams,
     ) -> Self {
-        self.update(optim, rate, grads);
+        self.unet = self.unet.updated(optim, rate, grads);
         self
     }
 
     fn optimize_multi(
-        mut self,
+        self,
         optim: &mut ModuleOptimizer,
         rate: ModuleLearningRate,
         grads: MultiGradientsParams,
     ) -> Self {
         let grads = summed(&self, grads);
-        self.update(optim, rate, grads);
-        self
+        self.optimize(optim, rate, grads)
     }
 }
 
@@ -287,7 +262,7 @@ impl InferenceStep for DiffusionTrainee {
     type Output = Report;
 
     fn step(&self, item: Validation) -> Report {
-        let network = self.average.as_ref().unwrap_or(&self.network);
+        let network = self.unet.best();
         match item {
             Validation::Loss(batch) => {
                 let scalars = self.lesson.losses(network, &batch).to_vec();
@@ -329,10 +304,7 @@ impl LatentSource {
         plan: Arc<Plan>,
     ) -> Self {
         let training = &experiment.stage_2.training;
-        let validation_images = match training.validation_images {
-            0 => latents.validation.len(),
-            limit => limit.min(latents.validation.len()),
-        };
+        let validation_images = training.validated(latents.validation.len());
         Self {
             latents: Arc::new(latents),
             plan,

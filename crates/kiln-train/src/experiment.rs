@@ -396,6 +396,14 @@ impl Experiment {
 }
 
 impl TrainingConfig {
+    /// How many of `available` validation images are looked at.
+    pub(crate) fn validated(&self, available: usize) -> usize {
+        match self.validation_images {
+            0 => available,
+            limit => limit.min(available),
+        }
+    }
+
     fn validate(&self, keys: [&'static str; 4]) -> Result<(), ConfigError> {
         let [steps, batch_size, learning_rate, checkpoint_every] = keys;
         require(self.steps > 0, steps, self.steps, || {

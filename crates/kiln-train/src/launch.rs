@@ -59,6 +59,8 @@ pub(crate) struct Outcome<M> {
     pub(crate) seconds: f64,
     /// Steps done in this run, not counting those before a resume.
     pub(crate) steps: usize,
+    /// Steps done in all.
+    pub(crate) steps_done: usize,
 }
 
 /// The newest good checkpoint, if `resume` asks for it.
@@ -177,6 +179,7 @@ impl Stage<'_> {
             model: result.model,
             seconds,
             steps: session.steps_done() - first,
+            steps_done: session.steps_done(),
         })
     }
 

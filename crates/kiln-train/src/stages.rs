@@ -14,9 +14,9 @@ use serde::Serialize;
 use crate::devices::Devices;
 use crate::diffusion_stage::{self, DiffusionTrainee, LatentSource};
 use crate::error::TrainError;
-use crate::experiment::Experiment;
+use crate::experiment::{Experiment, TrainingConfig};
 use crate::latents::Latents;
-use crate::launch::{Stage, Strategy, find_checkpoint, session};
+use crate::launch::{Outcome, Stage, Strategy, find_checkpoint, session};
 use crate::plan::Plan;
 use crate::run_folder::{RunFolder, write_atomically};
 use crate::session::StopSignal;
@@ -57,6 +57,29 @@ pub struct TrainingReport {
     pub seconds_per_pass: f64,
     /// The folder of the trained network, if training is finished.
     pub model: Option<PathBuf>,
+}
+
+impl TrainingReport {
+    /// `model` is the folder that the trained network goes to once it is finished.
+    fn new<M>(
+        stage: &'static str,
+        outcome: &Outcome<M>,
+        training: &TrainingConfig,
+        plan: &Plan,
+        model: PathBuf,
+    ) -> Self {
+        let finished = outcome.steps_done >= training.steps;
+        let passes = plan.passes(outcome.steps).max(f64::MIN_POSITIVE);
+        Self {
+            stage,
+            steps: outcome.steps_done,
+            of_steps: training.steps,
+            interrupted: !finished,
+            seconds: outcome.seconds,
+            seconds_per_pass: outcome.seconds / passes,
+            model: finished.then_some(model),
+        }
+    }
 }
 
 impl fmt::Display for TrainingReport {
@@ -133,25 +156,15 @@ pub fn train_vqvae(
     };
     let source = ImageSource::new(experiment, datasets.clone(), plan.clone());
     let outcome = stage.train(trainee, source)?;
-
-    let done = session.steps_done();
-    let finished = done >= training.steps;
-    if finished {
+    let report = TrainingReport::new("vqvae", &outcome, training, &plan, folder.model());
+    if report.model.is_some() {
         let first_stage = FirstStage {
             vqvae: outcome.model.into_trained(),
             metadata: metadata(experiment, &datasets, training.steps),
         };
         first_stage.save(&folder.model(), WeightsType::F32)?;
     }
-    Ok(TrainingReport {
-        stage: "vqvae",
-        steps: done,
-        of_steps: training.steps,
-        interrupted: !finished,
-        seconds: outcome.seconds,
-        seconds_per_pass: outcome.seconds / plan.passes(outcome.steps).max(f64::MIN_POSITIVE),
-        model: finished.then(|| folder.model()),
-    })
+    Ok(report)
 }
 
 /// Trains stage 2 on the latents of a trained VQ-VAE and writes the whole model to `model` in the run folder.
@@ -229,10 +242,8 @@ pub fn train_latent_diffusion(
     let flips = datasets.train.horizontal_flip();
     let source = LatentSource::new(experiment, latents, flips, scaling_factor, plan.clone());
     let outcome = stage.train(trainee, source)?;
-
-    let done = session.steps_done();
-    let finished = done >= training.steps;
-    if finished {
+    let report = TrainingReport::new("latent-diffusion", &outcome, training, &plan, run.model());
+    if report.model.is_some() {
         let model = LatentDiffusion {
             first_stage: Some(first_stage),
             unet: outcome.model.into_trained(),
@@ -241,15 +252,7 @@ pub fn train_latent_diffusion(
         };
         model.save(&run.model(), WeightsType::F32)?;
     }
-    Ok(TrainingReport {
-        stage: "latent-diffusion",
-        steps: done,
-        of_steps: training.steps,
-        interrupted: !finished,
-        seconds: outcome.seconds,
-        seconds_per_pass: outcome.seconds / plan.passes(outcome.steps).max(f64::MIN_POSITIVE),
-        model: finished.then(|| run.model()),
-    })
+    Ok(report)
 }
 
 /// The VQ-VAE for stage 2: the one named, or the run folder's own.

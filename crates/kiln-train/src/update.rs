@@ -4,7 +4,7 @@ use burn::module::{Module, ModuleVisitor, Param};
 use burn::optim::lr_scheduler::module_lr_scheduler::ModuleLearningRate;
 use burn::optim::{AdamWConfig, GradientsParams, ModuleOptimizer, MultiGradientsParams};
 use burn::tensor::{Device, Tensor};
-use kiln_models::ema::{self, EmaConfig};
+use kiln_models::ema::{self, EmaConfig, shadow_of};
 
 use crate::experiment::TrainingConfig;
 use crate::session::Session;
@@ -19,9 +19,18 @@ pub(crate) fn optimizer(training: &TrainingConfig) -> ModuleOptimizer {
         .init()
 }
 
+/// A network in training, beside the average of its weights where the experiment has one.
+#[derive(Module, Debug)]
+pub(crate) struct Averaged<N: Module> {
+    pub(crate) network: N,
+    average: Option<N>,
+    #[module(skip)]
+    rule: UpdateRule,
+}
+
 /// What an update needs to know besides the gradients.
 #[derive(Debug, Clone)]
-pub(crate) struct UpdateRule {
+struct UpdateRule {
     clip_norm: f64,
     ema: Option<EmaConfig>,
     /// Steps done, counted here because the session's cursor moves only once a round.
@@ -29,49 +38,58 @@ pub(crate) struct UpdateRule {
     session: Session,
 }
 
-impl UpdateRule {
-    pub(crate) fn new(training: &TrainingConfig, session: Session) -> Self {
+impl<N: Module> Averaged<N> {
+    pub(crate) fn new(network: N, training: &TrainingConfig, session: Session) -> Self {
         Self {
-            clip_norm: training.clip_norm,
-            ema: training.ema.clone(),
-            steps_done: session.steps_done(),
-            session,
+            average: training.ema.is_some().then(|| shadow_of(&network)),
+            network,
+            rule: UpdateRule {
+                clip_norm: training.clip_norm,
+                ema: training.ema.clone(),
+                steps_done: session.steps_done(),
+                session,
+            },
         }
     }
 
-    /// Moves `network` along `gradients`, and its average after it.
+    /// What is validated, drawn and kept: the average, or without one the network itself.
+    pub(crate) fn best(&self) -> &N {
+        self.average.as_ref().unwrap_or(&self.network)
+    }
+
+    /// See [`Averaged::best`].
+    pub(crate) fn into_best(self) -> N {
+        self.average.unwrap_or(self.network)
+    }
+
+    /// Moves the network along `gradients`, and its average after it.
     ///
     /// Gradients that are not finite change nothing and end the training.
-    pub(crate) fn apply<N: Module>(
-        &mut self,
-        network: N,
-        average: Option<N>,
+    pub(crate) fn updated(
+        mut self,
         optimizer: &mut ModuleOptimizer,
         learning_rate: ModuleLearningRate,
         gradients: GradientsParams,
-    ) -> (N, Option<N>) {
-        self.steps_done += 1;
-        let norm = gradient_norm(&network, &gradients);
+    ) -> Self {
+        let rule = &mut self.rule;
+        rule.steps_done += 1;
+        let norm = gradient_norm(&self.network, &gradients);
         if !norm.is_finite() {
-            self.session
-                .fail_diverged("gradient norm", norm, self.steps_done - 1);
-            return (network, average);
+            let step = rule.steps_done - 1;
+            rule.session.fail_diverged("gradient norm", norm, step);
+            return self;
         }
-        let gradients = if self.clip_norm > 0.0 && norm > self.clip_norm {
-            scaled(&network, gradients, self.clip_norm / norm)
+        let gradients = if rule.clip_norm > 0.0 && norm > rule.clip_norm {
+            scaled(&self.network, gradients, rule.clip_norm / norm)
         } else {
             gradients
         };
-        let network = optimizer.step(learning_rate, network, gradients);
-        let average = match (average, &self.ema) {
-            (Some(average), Some(ema)) => Some(ema::update(
-                average,
-                &network,
-                ema.decay_at(self.steps_done as u64),
-            )),
-            (average, _) => average,
-        };
-        (network, average)
+        self.network = optimizer.step(learning_rate, self.network, gradients);
+        if let (Some(average), Some(ema)) = (self.average.take(), &rule.ema) {
+            let decay = ema.decay_at(rule.steps_done as u64);
+            self.average = Some(ema::update(average, &self.network, decay));
+        }
+        self
     }
 }
 
@@ -167,16 +185,6 @@ mod tests {
         GradientsParams::from_grads(loss.backward(), network)
     }
 
-    fn rule(clip_norm: f64) -> UpdateRule {
-        let session = Session::new(0, StopSignal::default());
-        UpdateRule {
-            clip_norm,
-            ema: None,
-            steps_done: 0,
-            session,
-        }
-    }
-
     fn network() -> Linear {
         LinearConfig::new(3, 2).init(&Device::flex().autodiff())
     }
@@ -208,12 +216,21 @@ mod tests {
     fn gradients_that_are_not_finite_change_nothing_and_are_reported() {
         let network = network();
         let before = network.weight.val().into_data();
-        let mut rule = rule(1.0);
-        let mut adam = AdamWConfig::new().init();
         let bad = gradients(&network, f32::INFINITY);
-        let (after, _) = rule.apply(network, None, &mut adam, 1e-3.into(), bad);
-        assert_eq!(after.weight.val().into_data(), before);
-        let message = rule.session.take_failure().unwrap().to_string();
+        let session = Session::new(0, StopSignal::default());
+        let learning = Averaged {
+            network,
+            average: None,
+            rule: UpdateRule {
+                clip_norm: 1.0,
+                ema: None,
+                steps_done: 0,
+                session: session.clone(),
+            },
+        };
+        let after = learning.updated(&mut AdamWConfig::new().init(), 1e-3.into(), bad);
+        assert_eq!(after.best().weight.val().into_data(), before);
+        let message = session.take_failure().unwrap().to_string();
         assert!(
             message.contains("gradient norm") && message.contains("step 1"),
             "{message}"

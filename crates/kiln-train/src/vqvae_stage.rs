@@ -10,7 +10,6 @@ use burn::tensor::{Device, Tensor, TensorData};
 use burn::train::{InferenceStep, TrainOutput, TrainStep};
 use kiln_data::{Datasets, ImageBatch, ImageDataset, prefetch};
 use kiln_models::VqVae;
-use kiln_models::ema::shadow_of;
 use kiln_models::quantizer::{BatchPosition, CodebookConfig, CodebookTraining};
 
 use crate::error::TrainError;
@@ -22,7 +21,7 @@ use crate::plan::{Plan, Share};
 use crate::report::{MetricKind, Reading, Report};
 use crate::run_folder::StageFolder;
 use crate::session::Session;
-use crate::update::{UpdateRule, summed};
+use crate::update::{Averaged, summed};
 
 /// Images in a picture of reconstructions.
 const PICTURED: usize = 32;
@@ -79,12 +78,8 @@ pub(crate) const METRICS: [MetricKind; 7] = [
 /// The module that Burn's Learner trains in stage 1.
 #[derive(Module, Debug)]
 pub(crate) struct VqVaeTrainee {
-    network: VqVae,
-    /// The EMA of `network`, where the experiment has one.
-    average: Option<VqVae>,
+    vqvae: Averaged<VqVae>,
     codebook: CodebookTraining,
-    #[module(skip)]
-    rule: UpdateRule,
     #[module(skip)]
     lesson: Arc<Lesson>,
 }
@@ -150,9 +145,7 @@ impl VqVaeTrainee {
         let training = &experiment.stage_1.training;
         Ok(Self {
             codebook: CodebookTraining::new(&network.quantize),
-            average: training.ema.is_some().then(|| shadow_of(&network)),
-            network,
-            rule: UpdateRule::new(training, session.clone()),
+            vqvae: Averaged::new(network, training, session.clone()),
             lesson: Arc::new(Lesson {
                 objective: Stage1Objective::new(&experiment.stage_1, experiment.codebook.update),
                 codebook: experiment.codebook.clone(),
@@ -165,36 +158,11 @@ impl VqVaeTrainee {
         })
     }
 
-    /// The trained VQ-VAE: the average where there is one.
+    /// The trained VQ-VAE.
     pub(crate) fn into_trained(self) -> VqVae {
-        let mut network = self.average.unwrap_or(self.network);
+        let mut network = self.vqvae.into_best();
         network.quantize = network.quantize.into_plain();
         network
-    }
-
-    fn update(
-        &mut self,
-        optimizer: &mut ModuleOptimizer,
-        rate: ModuleLearningRate,
-        mut gradients: GradientsParams,
-    ) {
-        let statistics = self.codebook.take(&mut gradients);
-        let (network, average) = self.rule.apply(
-            self.network.clone(),
-            self.average.take(),
-            optimizer,
-            rate,
-            gradients,
-        );
-        (self.network, self.average) = (network, average);
-        if let Some(statistics) = statistics {
-            let (codebook, quantizer) = self.codebook.clone().update(
-                &self.lesson.codebook,
-                self.network.quantize.clone(),
-                statistics,
-            );
-            (self.codebook, self.network.quantize) = (codebook, quantizer);
-        }
     }
 }
 
@@ -208,14 +176,18 @@ impl TrainStep for VqVaeTrainee {
             step,
             position,
         } = batch;
-        let latents = self.network.encode(images.clone());
-        let quantized = self.network.quantize(latents.clone());
-        let reconstructions = self.network.decode_quantized(quantized.quantized.clone());
+        let latents = self.vqvae.network.encode(images.clone());
+        let quantized = self.vqvae.network.quantize(latents.clone());
+        let reconstructions = self
+            .vqvae
+            .network
+            .decode_quantized(quantized.quantized.clone());
         let terms =
             self.lesson
                 .objective
                 .terms(images.clone(), reconstructions.clone(), &quantized);
         let statistics = self
+            .vqvae
             .network
             .quantize
             .statistics(latents, quantized.codes, position);
@@ -248,21 +220,27 @@ impl TrainStep for VqVaeTrainee {
         mut self,
         optim: &mut ModuleOptimizer,
         rate: ModuleLearningRate,
-        grads: GradientsParams,
+        mut grads: GradientsParams,
     ) -> Self {
-        self.update(optim, rate, grads);
+        let statistics = self.codebook.take(&mut grads);
+        self.vqvae = self.vqvae.updated(optim, rate, grads);
+        if let Some(statistics) = statistics {
+            let quantizer = self.vqvae.network.quantize;
+            (self.codebook, self.vqvae.network.quantize) =
+                self.codebook
+                    .update(&self.lesson.codebook, quantizer, statistics);
+        }
         self
     }
 
     fn optimize_multi(
-        mut self,
+        self,
         optim: &mut ModuleOptimizer,
         rate: ModuleLearningRate,
         grads: MultiGradientsParams,
     ) -> Self {
         let grads = summed(&self, grads);
-        self.update(optim, rate, grads);
-        self
+        self.optimize(optim, rate, grads)
     }
 }
 
@@ -276,7 +254,7 @@ impl InferenceStep for VqVaeTrainee {
             step,
             picture,
         } = batch;
-        let network = self.average.as_ref().unwrap_or(&self.network);
+        let network = self.vqvae.best();
         let latents = network.encode(images.clone());
         let quantized = network.quantize(latents.clone());
         let reconstructions = network.decode_quantized(quantized.quantized.clone());
@@ -352,10 +330,7 @@ pub(crate) struct ImageSource {
 impl ImageSource {
     pub(crate) fn new(experiment: &Experiment, datasets: Datasets, plan: Arc<Plan>) -> Self {
         let training = &experiment.stage_1.training;
-        let validation_images = match training.validation_images {
-            0 => datasets.validation.len(),
-            limit => limit.min(datasets.validation.len()),
-        };
+        let validation_images = training.validated(datasets.validation.len());
         Self {
             datasets,
             plan,
