@@ -143,9 +143,12 @@ impl MetricLogger for RunLog {
             return;
         }
         let row = self.round.iter().filter(|(_, value)| value.is_finite());
-        let row = row
+        let row: BTreeMap<String, f64> = row
             .map(|((name, split), &value)| (format!("{name}/{split}"), value))
             .collect();
+        if row.is_empty() {
+            return; // stopped before the first step
+        }
         self.rows.insert(self.session.steps_done(), row);
         if let Err(error) = self.write() {
             self.session.fail(error);
