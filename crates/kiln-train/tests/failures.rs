@@ -137,6 +137,29 @@ fn impossible_experiments_are_refused_with_key_value_and_cure() {
             &["sampling.steps", "1001", "1000"],
         ),
         (&["sampling.eta=2"], &["sampling.eta", "2"]),
+        (&["sampling.count=0"], &["sampling.count", "0"]),
+        (&["stage_1.training.steps=many"], &["steps", "many"]),
+        (
+            &["stage_1.training.betas=[0.9,1.0]"],
+            &["stage_1.training.betas", "1"],
+        ),
+        (
+            &["stage_2.training.epsilon=0.0"],
+            &["stage_2.training.epsilon", "0"],
+        ),
+        (
+            &["stage_1.training.ema.decay=2.0"],
+            &["stage_1.training.ema", "2"],
+        ),
+        (&["codebook.decay=-1.0"], &["codebook", "-1"]),
+        (
+            &["unet.num_class_embeds=10"],
+            &["unet.num_class_embeds", "10", "leave it out"],
+        ),
+        (
+            &["unet.num_train_timesteps=10"],
+            &["unet.num_train_timesteps", "10", "at least 1000"],
+        ),
         (&["stage_2.prediction=magic"], &["magic", "velocity"]),
         (&["stage_1.training.speed=9"], &["speed"]),
         (&["unet.norm_num_groups=3"], &["norm_num_groups", "3"]),
@@ -150,6 +173,23 @@ fn impossible_experiments_are_refused_with_key_value_and_cure() {
         }
         assert!(!message.contains('\n'), "{message}");
     }
+}
+
+#[test]
+fn an_error_in_a_file_names_its_line() {
+    let text = TINY.replace("channels = 1", "channels = \"one\"");
+    let message = Experiment::parse(&text, "tiny.toml", &[])
+        .unwrap_err()
+        .to_string();
+    assert!(message.starts_with("tiny.toml, line 6: "), "{message}");
+    let unknown = TINY.replace("size = 32", "sise = 32");
+    let message = Experiment::parse(&unknown, "tiny.toml", &[])
+        .unwrap_err()
+        .to_string();
+    assert!(
+        message.starts_with("tiny.toml, line 5: ") && message.contains("sise"),
+        "{message}"
+    );
 }
 
 #[test]

@@ -82,8 +82,8 @@ pub fn turn_panics_into_sentences() {
             .map(|place| format!(" at {place}"))
             .unwrap_or_default();
         print_error(&format!(
-            "this is a bug in kiln ({message}{place}); please report it at {}/issues",
-            env!("CARGO_PKG_REPOSITORY")
+            "this is a bug in kiln {} ({message}{place}); please report it with this sentence",
+            env!("CARGO_PKG_VERSION")
         ));
         if env::var_os("RUST_BACKTRACE").is_some_and(|value| value != "0") {
             default_hook(information);

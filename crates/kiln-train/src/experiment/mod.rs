@@ -3,6 +3,8 @@
 //! The file is strict: an unknown key, an impossible shape or a model that does not fit its data is refused
 //! before any work starts, with the key, the value and what would be valid.
 
+mod validation;
+
 use std::path::{Path, PathBuf};
 
 use kiln_data::DataConfig;
@@ -11,6 +13,8 @@ use kiln_models::ema::EmaConfig;
 use kiln_models::quantizer::CodebookConfig;
 use kiln_models::{UNet2dConfig, VqVaeConfig};
 use serde::{Deserialize, Serialize};
+
+use validation::within;
 
 /// A whole experiment, as its TOML file describes it.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -200,7 +204,7 @@ pub enum ConfigError {
     #[error("`{key} = {value}` in the config cannot work: {valid}")]
     Value {
         /// The key, with its table.
-        key: &'static str,
+        key: String,
         /// The refused value.
         value: String,
         /// What would be valid.
@@ -221,22 +225,16 @@ impl Experiment {
 
     /// Like [`Experiment::load`], from text; `origin` names it in errors.
     pub fn parse(text: &str, origin: &str, overrides: &[String]) -> Result<Self, ConfigError> {
-        let refuse = |message: String| ConfigError::Parse {
-            origin: origin.to_owned(),
-            message,
-        };
-        let mut table: toml::Table =
-            toml::from_str(text).map_err(|error| refuse(one_line(&error)))?;
+        let refuse = |error: toml::de::Error| refused(&error, text, origin);
+        let mut table: toml::Table = toml::from_str(text).map_err(refuse)?;
         for text in overrides {
             override_key(&mut table, text)?;
         }
-        // Through text again, so that an error can point at the line when nothing was overridden.
+        // From the text where nothing is overridden, so that an error can name its line.
         let experiment: Self = if overrides.is_empty() {
-            toml::from_str(text).map_err(|error| refuse(one_line(&error)))?
+            toml::from_str(text).map_err(refuse)?
         } else {
-            table
-                .try_into()
-                .map_err(|error: toml::de::Error| refuse(one_line(&error)))?
+            table.try_into().map_err(refuse)?
         };
         experiment.validate()?;
         Ok(experiment)
@@ -250,38 +248,9 @@ impl Experiment {
 
     /// The schedule with its table of rates.
     pub fn build_schedule(&self) -> Result<Schedule, ConfigError> {
-        let refuse = |error: kiln_diffusion::DiffusionError| ConfigError::Parse {
-            origin: "[schedule] of the config".into(),
-            message: error.to_string(),
-        };
-        let schedule = Schedule::new(self.schedule.clone()).map_err(refuse)?;
-        self.stage_2
-            .prediction
-            .validate(&schedule)
-            .map_err(refuse)?;
+        let schedule = within("schedule", Schedule::new(self.schedule.clone()))?;
+        within("schedule", self.stage_2.prediction.validate(&schedule))?;
         Ok(schedule)
-    }
-
-    /// Checks that a VQ-VAE trained elsewhere gives the latents that this experiment's U-Net takes.
-    pub fn check_first_stage(&self, vqvae: &VqVaeConfig) -> Result<(), ConfigError> {
-        let own = &self.vqvae;
-        let facts = [
-            ("vqvae.in_channels", vqvae.in_channels, own.in_channels),
-            ("vqvae.vq_embed_dim", vqvae.latent_dim(), own.latent_dim()),
-            (
-                "vqvae.block_out_channels",
-                vqvae.downscale_factor(),
-                own.downscale_factor(),
-            ),
-        ];
-        for (key, found, expected) in facts {
-            require(found == expected, key, expected, || {
-                format!(
-                    "the VQ-VAE given by --vqvae has {found} there (channels, latent dimension or downscaling)"
-                )
-            })?;
-        }
-        Ok(())
     }
 
     /// The experiment as TOML, as `config.toml` of a run folder keeps it.
@@ -290,108 +259,6 @@ impl Experiment {
             origin: "config.toml".into(),
             message: error.to_string(),
         })
-    }
-
-    fn validate(&self) -> Result<(), ConfigError> {
-        let network = |table: &'static str| {
-            move |error: kiln_models::ConfigError| ConfigError::Parse {
-                origin: format!("[{table}] of the config"),
-                message: error.to_string(),
-            }
-        };
-        self.data.validate().map_err(|error| ConfigError::Parse {
-            origin: "[data] of the config".into(),
-            message: error.to_string(),
-        })?;
-        self.vqvae.validate().map_err(network("vqvae"))?;
-        self.unet.validate().map_err(network("unet"))?;
-        let schedule = self.build_schedule()?;
-        self.stage_1.training.validate([
-            "stage_1.training.steps",
-            "stage_1.training.batch_size",
-            "stage_1.training.learning_rate",
-            "stage_1.training.checkpoint_every",
-        ])?;
-        self.stage_2.training.validate([
-            "stage_2.training.steps",
-            "stage_2.training.batch_size",
-            "stage_2.training.learning_rate",
-            "stage_2.training.checkpoint_every",
-        ])?;
-
-        let channels = self.data.channels;
-        for (key, value) in [
-            ("vqvae.in_channels", self.vqvae.in_channels),
-            ("vqvae.out_channels", self.vqvae.out_channels),
-        ] {
-            require(value == channels, key, value, || {
-                format!(
-                    "the images have {channels} channel(s) (data.channels), so it must be {channels}"
-                )
-            })?;
-        }
-        let factor = self.vqvae.downscale_factor();
-        require(
-            self.data.size.is_multiple_of(factor),
-            "data.size",
-            self.data.size,
-            || {
-                format!(
-                    "the VQ-VAE halves images {} times, so it must be a multiple of {factor}",
-                    factor.ilog2()
-                )
-            },
-        )?;
-        let [latent_channels, side, _] = self.latent_shape();
-        for (key, value) in [
-            ("unet.in_channels", self.unet.in_channels),
-            ("unet.out_channels", self.unet.out_channels),
-        ] {
-            require(value == latent_channels, key, value, || {
-                format!(
-                    "the VQ-VAE's latents have {latent_channels} channels, so it must be {latent_channels}"
-                )
-            })?;
-        }
-        if let Some(sample_size) = self.unet.sample_size.map(|size| size.height_and_width()) {
-            require(
-                sample_size == [side, side],
-                "unet.sample_size",
-                sample_size[0],
-                || format!("the VQ-VAE's latents are {side}x{side}, so it must be {side}"),
-            )?;
-        }
-        let levels = self.unet.block_out_channels.len();
-        let halvings = 1 << levels.saturating_sub(1);
-        require(
-            side.is_multiple_of(halvings),
-            "unet.block_out_channels",
-            levels,
-            || {
-                format!(
-                    "its {levels} levels divide by {halvings}, which latents of {side}x{side} cannot be: use fewer levels or larger latents"
-                )
-            },
-        )?;
-        let timesteps = schedule.num_train_timesteps();
-        require(
-            (1..=timesteps).contains(&self.sampling.steps),
-            "sampling.steps",
-            self.sampling.steps,
-            || format!("it must lie between 1 and schedule.num_train_timesteps = {timesteps}"),
-        )?;
-        require(
-            (0.0..=1.0).contains(&self.sampling.eta),
-            "sampling.eta",
-            self.sampling.eta,
-            || "it must lie between 0 (DDIM) and 1 (DDPM)".into(),
-        )?;
-        require(
-            self.stage_1.commitment >= 0.0,
-            "stage_1.commitment",
-            self.stage_1.commitment,
-            || "a weight cannot be negative".into(),
-        )
     }
 }
 
@@ -403,52 +270,6 @@ impl TrainingConfig {
             limit => limit.min(available),
         }
     }
-
-    fn validate(&self, keys: [&'static str; 4]) -> Result<(), ConfigError> {
-        let [steps, batch_size, learning_rate, checkpoint_every] = keys;
-        require(self.steps > 0, steps, self.steps, || {
-            "at least one step is needed".into()
-        })?;
-        require(
-            self.batch_size > 0 && self.accumulate > 0,
-            batch_size,
-            self.batch_size,
-            || "batch_size and accumulate must be at least 1".into(),
-        )?;
-        require(
-            self.learning_rate > 0.0
-                && self.learning_rate <= 1.0
-                && self.final_learning_rate <= self.learning_rate,
-            learning_rate,
-            self.learning_rate,
-            || {
-                "it must lie above 0 and at most at 1, and final_learning_rate must not exceed it"
-                    .into()
-            },
-        )?;
-        require(
-            self.checkpoint_every > 0,
-            checkpoint_every,
-            self.checkpoint_every,
-            || "at least one step lies between two checkpoints".into(),
-        )
-    }
-}
-
-fn require(
-    holds: bool,
-    key: &'static str,
-    value: impl ToString,
-    valid: impl FnOnce() -> String,
-) -> Result<(), ConfigError> {
-    if holds {
-        return Ok(());
-    }
-    Err(ConfigError::Value {
-        key,
-        value: value.to_string(),
-        valid: valid(),
-    })
 }
 
 /// Applies one `table.key=value` to the parsed file.
@@ -482,7 +303,18 @@ fn override_key(table: &mut toml::Table, text: &str) -> Result<(), ConfigError> 
     Ok(())
 }
 
-/// TOML's errors draw a picture over several lines; a sentence is enough here.
-fn one_line(error: &toml::de::Error) -> String {
-    error.message().lines().collect::<Vec<_>>().join(" ")
+/// TOML's errors draw a picture over several lines; the line's number and a sentence are enough here.
+fn refused(error: &toml::de::Error, text: &str, origin: &str) -> ConfigError {
+    let before = error.span().and_then(|span| text.get(..span.start));
+    let line = before.map(|before| format!(", line {}", before.matches('\n').count() + 1));
+    ConfigError::Parse {
+        origin: format!("{origin}{}", line.unwrap_or_default()),
+        message: match error.span() {
+            Some(_) => error.message().to_owned(),
+            None => error.to_string(), // names the key in place of the line
+        }
+        .split_whitespace()
+        .collect::<Vec<_>>()
+        .join(" "),
+    }
 }
