@@ -49,6 +49,8 @@ pub(crate) struct CheckpointFolder(PathBuf);
 #[derive(Debug, Clone)]
 pub(crate) struct GoodCheckpoint {
     pub(crate) step: usize,
+    /// The version of kiln that wrote it.
+    pub(crate) kiln: String,
     folder: PathBuf,
 }
 
@@ -79,7 +81,7 @@ impl CheckpointFolder {
         self.steps().into_iter().rev().find_map(|step| {
             let folder = self.folder_of(step);
             match verify(&folder) {
-                Ok(()) => Some(GoodCheckpoint { step, folder }),
+                Ok(Manifest { kiln, .. }) => Some(GoodCheckpoint { step, kiln, folder }),
                 Err(reason) => {
                     tracing::warn!(
                         "skipping the damaged checkpoint {}: {reason}",
@@ -171,14 +173,15 @@ fn read_manifest(folder: &Path) -> Result<Manifest, String> {
     serde_json::from_slice(&text).map_err(|error| format!("{MANIFEST}: {error}"))
 }
 
-fn verify(folder: &Path) -> Result<(), String> {
-    for (name, digest) in &read_manifest(folder)?.files {
+fn verify(folder: &Path) -> Result<Manifest, String> {
+    let manifest = read_manifest(folder)?;
+    for (name, digest) in &manifest.files {
         let bytes = std::fs::read(folder.join(name)).map_err(|error| format!("{name}: {error}"))?;
         if &sha256(&bytes) != digest {
             return Err(format!("{name} is not what was written"));
         }
     }
-    Ok(())
+    Ok(manifest)
 }
 
 fn sha256(bytes: &[u8]) -> String {

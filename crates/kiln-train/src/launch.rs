@@ -78,12 +78,23 @@ pub(crate) fn find_checkpoint(
             folder.checkpoints().display()
         ))),
         (None, _) => Ok(None),
-        (Some(_), true) => checkpoints.newest_good().map(Some).ok_or_else(|| {
-            TrainError::Run(format!(
-                "no checkpoint in {} is whole: remove the folder to begin anew",
-                folder.checkpoints().display()
-            ))
-        }),
+        (Some(_), true) => {
+            let checkpoint = checkpoints.newest_good().ok_or_else(|| {
+                TrainError::Run(format!(
+                    "no checkpoint in {} is whole: remove the folder to begin anew",
+                    folder.checkpoints().display()
+                ))
+            })?;
+            if checkpoint.kiln != env!("CARGO_PKG_VERSION") {
+                return Err(TrainError::Run(format!(
+                    "the checkpoints in {} are of kiln {}, and this is kiln {}: resume with that version, or choose another --out",
+                    folder.checkpoints().display(),
+                    checkpoint.kiln,
+                    env!("CARGO_PKG_VERSION")
+                )));
+            }
+            Ok(Some(checkpoint))
+        }
     }
 }
 

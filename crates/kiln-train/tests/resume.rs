@@ -106,6 +106,29 @@ fn a_finished_run_can_be_resumed_to_learn_longer_and_no_other_way() {
 }
 
 #[test]
+fn a_checkpoint_of_another_version_is_refused_by_name() {
+    let place = tempfile::tempdir().unwrap();
+    let options = options(place.path());
+    let stopped = RunOptions {
+        stop: StopSignal::before_step(2),
+        ..options.clone()
+    };
+    stage_1(&experiment(&[]), &stopped).unwrap();
+    let manifest = place
+        .path()
+        .join("vqvae/checkpoints/step-0000002/checkpoint.json");
+    let text = std::fs::read_to_string(&manifest).unwrap();
+    let other = text.replace(env!("CARGO_PKG_VERSION"), "9.8.7");
+    std::fs::write(&manifest, other).unwrap();
+    let resumed = RunOptions {
+        resume: true,
+        ..options
+    };
+    let message = stage_1(&experiment(&[]), &resumed).unwrap_err().to_string();
+    assert!(message.contains("kiln 9.8.7"), "{message}");
+}
+
+#[test]
 fn metrics_of_a_resumed_run_have_one_row_a_round() {
     let place = tempfile::tempdir().unwrap();
     let options = options(place.path());
