@@ -89,7 +89,6 @@ pub(crate) struct VqVaeTrainee {
 struct Lesson {
     objective: Stage1Objective,
     codebook: CodebookConfig,
-    seed: u64,
     /// 1 / (devices x micro-batches): Burn sums gradients, and their mean is wanted.
     loss_scale: f64,
     folder: StageFolder,
@@ -149,7 +148,6 @@ impl VqVaeTrainee {
             lesson: Arc::new(Lesson {
                 objective: Stage1Objective::new(&experiment.stage_1, experiment.codebook.update),
                 codebook: experiment.codebook.clone(),
-                seed: experiment.seed,
                 loss_scale: plan.loss_scale(),
                 folder,
                 session,
@@ -255,9 +253,7 @@ impl InferenceStep for VqVaeTrainee {
             picture,
         } = batch;
         let network = self.vqvae.best();
-        let latents = network.encode(images.clone());
-        let quantized = network.quantize(latents.clone());
-        let reconstructions = network.decode_quantized(quantized.quantized.clone());
+        let (reconstructions, quantized) = network.forward(images.clone());
         let terms =
             self.lesson
                 .objective
@@ -270,16 +266,7 @@ impl InferenceStep for VqVaeTrainee {
             self.lesson.session.fail(error);
         }
         let [count, ..] = images.dims();
-        let position = BatchPosition {
-            seed: self.lesson.seed,
-            step: step as u64,
-            first_image: 0,
-            total_images: count,
-        };
-        let counts = network
-            .quantize
-            .statistics(latents, quantized.codes, position)
-            .counts;
+        let counts = network.quantize.counts(quantized.codes);
         let psnr = psnr(images, reconstructions);
         let scalars = vec![
             terms.total,

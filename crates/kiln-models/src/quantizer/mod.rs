@@ -170,6 +170,12 @@ impl VectorQuantizer {
         }
     }
 
+    /// How many positions chose each code, `[codes]`, given the codes `[batch, height, width]` found for them.
+    pub fn counts(&self, codes: Tensor<3, Int>) -> Tensor<1> {
+        let [code_count, _] = self.embedding.weight.dims();
+        statistics::count(codes.flatten(0, 2), code_count)
+    }
+
     /// What one shard of a batch contributes to the training of the codebook: latents
     /// `[batch, dimension, height, width]` as the encoder gave them, the codes `[batch, height, width]` found for
     /// them, and which images of the whole batch these are.

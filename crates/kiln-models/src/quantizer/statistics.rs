@@ -42,13 +42,7 @@ impl CodeStatistics {
     ) -> Self {
         let device = latents.device();
         let [positions, dimension] = latents.dims();
-        let ones = Tensor::<1>::ones([positions], &device);
-        let counts = Tensor::<1>::zeros([code_count], &device).select_assign(
-            0,
-            codes.clone(),
-            ones,
-            IndexingUpdateOp::Add,
-        );
+        let counts = count(codes.clone(), code_count);
         let sums = Tensor::<2>::zeros([code_count, dimension], &device).select_assign(
             0,
             codes,
@@ -120,6 +114,13 @@ pub(super) fn mix(seed: u64, step: u64, index: u64) -> u64 {
         z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
         z ^ (z >> 31)
     })
+}
+
+/// How many of `codes` `[positions]` are each of the `code_count` codes: `[code_count]`.
+pub(super) fn count(codes: Tensor<1, Int>, code_count: usize) -> Tensor<1> {
+    let device = codes.device();
+    let ones = Tensor::<1>::ones(codes.dims(), &device);
+    Tensor::<1>::zeros([code_count], &device).select_assign(0, codes, ones, IndexingUpdateOp::Add)
 }
 
 /// `exp(entropy)` of how often each code was used: how many codes an evenly used codebook of the same
