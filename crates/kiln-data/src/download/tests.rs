@@ -242,14 +242,10 @@ fn a_transfer_is_continued_at_the_second_mirror() {
 fn when_nothing_helps_the_error_says_what_each_mirror_did() {
     let mut corrupt = packed();
     corrupt[1000] ^= 1;
-    let unreachable = {
-        // A port that was free a moment ago.
-        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-        let url = format!("http://{}/", listener.local_addr().unwrap());
-        Server {
-            url,
-            starts: Arc::default(),
-        }
+    // Nobody listens at port 1, and no server that asks for any free port is given it.
+    let unreachable = Server {
+        url: "http://127.0.0.1:1/".to_owned(),
+        starts: Arc::default(),
     };
     let missing = Server::start(vec![Behaviour::Status("404 Not Found")]);
     let page = Server::start(vec![Behaviour::WithoutRanges(
