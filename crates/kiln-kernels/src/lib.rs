@@ -5,7 +5,8 @@
 //! At the sizes of small latent diffusion models that is most of a training step. This crate has:
 //!
 //! - [`conv2d`]: convolution as matrix products, images kept `[batch, channels, height, width]`;
-//! - [`group_norm`] and [`group_norm_silu`]: one pass forward, one back.
+//! - [`group_norm`] and [`group_norm_silu`]: one pass forward, one back;
+//! - [`AdamW`], [`moving_average`] and [`euclidean_norm`]: an update of the weights, in the memory that is there.
 //!
 //! # Which operators run
 //!
@@ -42,6 +43,7 @@ mod convolution;
 mod exponential;
 mod extension;
 mod normalisation;
+mod optimizer;
 mod product;
 mod reduction;
 mod scratch;
@@ -55,6 +57,7 @@ use convolution::Geometry;
 pub use convolution::Padding;
 use extension::KernelOps;
 use normalisation::{Activation, Groups};
+pub use optimizer::{AdamW, euclidean_norm, moving_average};
 
 /// Two-dimensional convolution (cross-correlation, as all deep learning libraries have it).
 ///
