@@ -79,13 +79,13 @@ struct Lesson {
 
 /// Clean latents, the noise to hide them in, and how deep.
 pub(crate) struct NoisyLatents {
-    step: usize,
+    pub(crate) step: usize,
     /// `[batch, channels, height, width]`, scaled to a standard deviation of one.
-    z0: Tensor<4>,
+    pub(crate) z0: Tensor<4>,
     /// Standard normal, of the same shape.
-    noise: Tensor<4>,
+    pub(crate) noise: Tensor<4>,
     /// One an image.
-    timesteps: Vec<f64>,
+    pub(crate) timesteps: Vec<f64>,
 }
 
 /// One item of a validation.
@@ -102,16 +102,13 @@ pub(crate) enum Validation {
 impl DiffusionTrainee {
     pub(crate) fn new(
         experiment: &Experiment,
+        network: UNet2d,
         vqvae: VqVae,
         border: usize,
         plan: &Plan,
         folder: StageFolder,
         session: Session,
-        device: &Device,
     ) -> Result<Self, TrainError> {
-        let network = experiment
-            .unet
-            .init(&device.clone().autodiff(), experiment.seed)?;
         Ok(Self {
             unet: Averaged::new(network, &experiment.stage_2.training, session.clone()),
             lesson: Arc::new(Lesson {

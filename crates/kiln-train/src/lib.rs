@@ -15,6 +15,8 @@
 //! | `renderer` | one line a round when piped | `MetricsRenderer` |
 //! | `session` | Ctrl-C, failures and the cursor, across Burn's threads | `Interrupter`, `EarlyStoppingStrategy` |
 //!
+//! For benchmarks, [`vqvae_steps`] and [`diffusion_steps`] take the same training steps one by one.
+//!
 //! What the Learner calls an epoch is a *round* here: the steps from one checkpoint to the next.
 
 mod checkpoint;
@@ -37,6 +39,7 @@ mod report;
 mod run_folder;
 mod session;
 mod stages;
+mod steps;
 mod update;
 mod vqvae_stage;
 
@@ -50,3 +53,4 @@ pub use learning_rate::WarmupCosine;
 pub use objective::psnr;
 pub use session::StopSignal;
 pub use stages::{RunOptions, TrainingReport, train_latent_diffusion, train_vqvae};
+pub use steps::{diffusion_steps, vqvae_steps};

@@ -6,7 +6,6 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use kiln_data::{Datasets, Progress};
-use kiln_diffusion::{LevelOptions, SchedulerConfig, sampler::Sampler};
 use kiln_hub::{FirstStage, LatentDiffusion, Metadata, ModelSource};
 use kiln_models::WeightsType;
 use serde::Serialize;
@@ -219,14 +218,17 @@ pub fn train_latent_diffusion(
         experiment.seed,
     ));
     let border = datasets.train.border();
+    let network = experiment
+        .unet
+        .init(&device.clone().autodiff(), experiment.seed)?;
     let trainee = DiffusionTrainee::new(
         experiment,
+        network,
         first_stage.vqvae.clone(),
         border,
         &plan,
         folder.clone(),
         session.clone(),
-        &device,
     )?;
     let stage = Stage {
         name: "stage 2: latent diffusion",
@@ -247,7 +249,7 @@ pub fn train_latent_diffusion(
         let model = LatentDiffusion {
             first_stage: Some(first_stage),
             unet: outcome.model.into_trained(),
-            scheduler: scheduler(experiment),
+            scheduler: experiment.scheduler(),
             metadata: metadata(experiment, &datasets, training.steps),
         };
         model.save(&run.model(), WeightsType::F32)?;
@@ -270,21 +272,6 @@ fn find_first_stage(
     }
     let folder = named.map_or(own, Path::to_owned);
     Ok(FirstStage::load(&ModelSource::Folder(folder), device)?)
-}
-
-fn scheduler(experiment: &Experiment) -> SchedulerConfig {
-    SchedulerConfig {
-        schedule: experiment.schedule.clone(),
-        prediction: experiment.stage_2.prediction,
-        clip: experiment.sampling.clip,
-        levels: LevelOptions {
-            spacing: experiment.sampling.spacing,
-            ..Default::default()
-        },
-        sampler: Sampler::Ddim {
-            eta: experiment.sampling.eta,
-        },
-    }
 }
 
 fn metadata(experiment: &Experiment, datasets: &Datasets, steps: usize) -> Metadata {

@@ -99,9 +99,9 @@ struct Lesson {
 /// One device's images in one micro-batch.
 pub(crate) struct ImageTensors {
     /// `[batch, channels, height, width]` in [-1, 1].
-    images: Tensor<4>,
-    step: usize,
-    position: BatchPosition,
+    pub(crate) images: Tensor<4>,
+    pub(crate) step: usize,
+    pub(crate) position: BatchPosition,
 }
 
 /// One batch of validation.
@@ -141,8 +141,23 @@ impl VqVaeTrainee {
                     .quantize
                     .with_kmeans(latents, KMEANS_ITERATIONS, experiment.seed);
         }
+        let border = datasets.train.border();
+        Ok(Self::with_network(
+            experiment, network, border, plan, folder, session,
+        ))
+    }
+
+    /// As [`Self::new`], with a network whose codebook is ready to be trained.
+    pub(crate) fn with_network(
+        experiment: &Experiment,
+        network: VqVae,
+        border: usize,
+        plan: &Plan,
+        folder: StageFolder,
+        session: Session,
+    ) -> Self {
         let training = &experiment.stage_1.training;
-        Ok(Self {
+        Self {
             codebook: CodebookTraining::new(&network.quantize),
             vqvae: Averaged::new(network, training, session.clone()),
             lesson: Arc::new(Lesson {
@@ -151,9 +166,9 @@ impl VqVaeTrainee {
                 loss_scale: plan.loss_scale(),
                 folder,
                 session,
-                border: datasets.train.border(),
+                border,
             }),
-        })
+        }
     }
 
     /// The trained VQ-VAE.

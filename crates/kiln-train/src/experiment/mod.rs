@@ -8,7 +8,10 @@ mod validation;
 use std::path::{Path, PathBuf};
 
 use kiln_data::DataConfig;
-use kiln_diffusion::{Prediction, Schedule, ScheduleConfig, Spacing};
+use kiln_diffusion::sampler::Sampler;
+use kiln_diffusion::{
+    LevelOptions, Prediction, Schedule, ScheduleConfig, SchedulerConfig, Spacing,
+};
 use kiln_models::ema::EmaConfig;
 use kiln_models::quantizer::CodebookConfig;
 use kiln_models::{UNet2dConfig, VqVaeConfig};
@@ -251,6 +254,22 @@ impl Experiment {
         let schedule = within("schedule", Schedule::new(self.schedule.clone()))?;
         within("schedule", self.stage_2.prediction.validate(&schedule))?;
         Ok(schedule)
+    }
+
+    /// How the finished model is meant to be sampled: what its `scheduler/` will say.
+    pub fn scheduler(&self) -> SchedulerConfig {
+        SchedulerConfig {
+            schedule: self.schedule.clone(),
+            prediction: self.stage_2.prediction,
+            clip: self.sampling.clip,
+            levels: LevelOptions {
+                spacing: self.sampling.spacing,
+                ..Default::default()
+            },
+            sampler: Sampler::Ddim {
+                eta: self.sampling.eta,
+            },
+        }
     }
 
     /// The experiment as TOML, as `config.toml` of a run folder keeps it.

@@ -1,0 +1,212 @@
+//! Training steps one by one, always on the same batch: what a benchmark times.
+//!
+//! Each step is that of the real training, by way of the same Learner: loss, gradients, clipping, AdamW, the average
+//! of the weights, the codebook. What surrounds steps in a training is left out: reading data, drawing noise,
+//! metrics, checkpoints.
+
+use std::path::Path;
+
+use burn::tensor::Tensor;
+use burn::train::{Learner, LearnerModel, TrainStep};
+use kiln_models::quantizer::BatchPosition;
+use kiln_models::{UNet2d, VqVae};
+
+use crate::diffusion_stage::{DiffusionTrainee, NoisyLatents};
+use crate::error::TrainError;
+use crate::experiment::{Experiment, TrainingConfig};
+use crate::learning_rate::WarmupCosine;
+use crate::plan::Plan;
+use crate::report::Report;
+use crate::run_folder::RunFolder;
+use crate::session::{Session, StopSignal};
+use crate::update::optimizer;
+use crate::vqvae_stage::{ImageTensors, VqVaeTrainee};
+
+/// Trains `network` as stage 1 of `experiment` does; each call of the result is one step and returns its loss.
+///
+/// `images` are `[batch, channels, height, width]` in [-1, 1], on the network's device, which must have autodiff. One
+/// pass over them is a step, whatever `accumulate` says, and the codebook does not begin at k-means centres.
+///
+/// # Errors
+/// A step whose gradients are not finite, and a device that fails.
+pub fn vqvae_steps(
+    experiment: &Experiment,
+    mut network: VqVae,
+    images: Tensor<4>,
+) -> impl FnMut() -> Result<f64, TrainError> + use<> {
+    network.quantize = experiment.codebook.prepare(network.quantize);
+    let [batch, ..] = images.dims();
+    let training = one_pass(&experiment.stage_1.training);
+    let session = Session::new(0, StopSignal::default());
+    let trainee = VqVaeTrainee::with_network(
+        experiment,
+        network,
+        0,
+        &Plan::new(&training, batch, 1, experiment.seed),
+        RunFolder::new(Path::new("")).stage_1(),
+        session.clone(),
+    );
+    let seed = experiment.seed;
+    steps(trainee, &training, session, move |step| ImageTensors {
+        images: images.clone(),
+        step,
+        position: BatchPosition {
+            seed,
+            step: step as u64,
+            first_image: 0,
+            total_images: batch,
+        },
+    })
+}
+
+/// Trains `network` as stage 2 of `experiment` does; each call of the result is one step and returns its loss.
+///
+/// Both `z0`, scaled latents, and `noise` are `[batch, channels, height, width]` on the network's device, which must
+/// have autodiff; `timesteps` has one number an image, from 0 up to the schedule's `num_train_timesteps`. The network
+/// need not be the experiment's own. One pass over the batch is a step, whatever `accumulate` says.
+///
+/// # Errors
+/// If the schedule or the VQ-VAE of the experiment cannot be built; of a step: gradients that are not finite, and a
+/// device that fails.
+pub fn diffusion_steps(
+    experiment: &Experiment,
+    network: UNet2d,
+    z0: Tensor<4>,
+    noise: Tensor<4>,
+    timesteps: Vec<f64>,
+) -> Result<impl FnMut() -> Result<f64, TrainError> + use<>, TrainError> {
+    let training = one_pass(&experiment.stage_2.training);
+    let session = Session::new(0, StopSignal::default());
+    let vqvae = experiment
+        .vqvae
+        .init(&z0.device().inner(), experiment.seed)?;
+    let trainee = DiffusionTrainee::new(
+        experiment,
+        network,
+        vqvae,
+        0,
+        &Plan::new(&training, timesteps.len(), 1, experiment.seed),
+        RunFolder::new(Path::new("")).stage_2(),
+        session.clone(),
+    )?;
+    Ok(steps(trainee, &training, session, move |step| {
+        NoisyLatents {
+            step,
+            z0: z0.clone(),
+            noise: noise.clone(),
+            timesteps: timesteps.clone(),
+        }
+    }))
+}
+
+fn one_pass(training: &TrainingConfig) -> TrainingConfig {
+    TrainingConfig {
+        accumulate: 1,
+        ..training.clone()
+    }
+}
+
+/// What the Learner's loop over an epoch does with each batch.
+fn steps<M, B>(
+    trainee: M,
+    training: &TrainingConfig,
+    session: Session,
+    batch: B,
+) -> impl FnMut() -> Result<f64, TrainError> + use<M, B>
+where
+    M: TrainStep<Output = Report> + LearnerModel,
+    B: Fn(usize) -> <M as TrainStep>::Input,
+{
+    let mut learner = Learner::new(trainee, optimizer(training), WarmupCosine::new(training));
+    let mut step = 0;
+    move || {
+        let output = learner.train_step(batch(step));
+        learner.lr_step();
+        learner.optimizer_step(output.grads);
+        step += 1;
+        if let Some(failure) = session.take_failure() {
+            return Err(failure);
+        }
+        let scalars = output.item.scalars.try_into_data_as::<f32>()?;
+        Ok(scalars.iter::<f64>().next().unwrap_or(f64::NAN))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use burn::tensor::{Device, Distribution};
+
+    use super::*;
+
+    const EXPERIMENT: &str = r#"
+        [data]
+        dataset = "folder"
+        size = 8
+        channels = 1
+        [vqvae]
+        in_channels = 1
+        out_channels = 1
+        sample_size = 8
+        down_block_types = ["DownEncoderBlock2D", "DownEncoderBlock2D"]
+        up_block_types = ["UpDecoderBlock2D", "UpDecoderBlock2D"]
+        block_out_channels = [4, 4]
+        latent_channels = 2
+        num_vq_embeddings = 8
+        norm_num_groups = 2
+        mid_block_add_attention = false
+        [stage_1.training]
+        steps = 100
+        batch_size = 4
+        accumulate = 2
+        learning_rate = 1e-2
+        checkpoint_every = 10
+        [unet]
+        in_channels = 2
+        out_channels = 2
+        down_block_types = ["DownBlock2D"]
+        up_block_types = ["UpBlock2D"]
+        block_out_channels = [4]
+        layers_per_block = 1
+        norm_num_groups = 2
+        add_attention = false
+        [schedule]
+        [stage_2.training]
+        steps = 100
+        batch_size = 4
+        learning_rate = 1e-2
+        checkpoint_every = 10
+        [stage_2.training.ema]
+    "#;
+
+    fn losses(mut step: impl FnMut() -> Result<f64, TrainError>) -> Vec<f64> {
+        (0..30).map(|_| step().unwrap()).collect()
+    }
+
+    #[test]
+    fn both_stages_learn_the_batch_that_they_see_again_and_again() {
+        let experiment = Experiment::parse(EXPERIMENT, "test", &[]).unwrap();
+        let device = Device::flex().autodiff();
+        let random = |shape| Tensor::<4>::random(shape, Distribution::Uniform(-1.0, 1.0), &device);
+
+        let vqvae = experiment.vqvae.init(&device, 0).unwrap();
+        let stage_1 = losses(vqvae_steps(&experiment, vqvae, random([4, 1, 8, 8])));
+        assert!(stage_1[29] < 0.9 * stage_1[0], "{stage_1:?}");
+
+        let unet = experiment.unet.init(&device, 0).unwrap();
+        let (z0, noise) = (random([4, 2, 4, 4]), random([4, 2, 4, 4]));
+        let timesteps = vec![10.0, 300.0, 600.0, 999.0];
+        let stage_2 = diffusion_steps(&experiment, unet, z0, noise, timesteps).unwrap();
+        let stage_2 = losses(stage_2);
+        assert!(stage_2[29] < 0.9 * stage_2[0], "{stage_2:?}");
+    }
+
+    #[test]
+    fn numbers_that_are_not_finite_end_the_steps() {
+        let experiment = Experiment::parse(EXPERIMENT, "test", &[]).unwrap();
+        let device = Device::flex().autodiff();
+        let vqvae = experiment.vqvae.init(&device, 0).unwrap();
+        let images = Tensor::<4>::full([4, 1, 8, 8], f32::INFINITY, &device);
+        let error = vqvae_steps(&experiment, vqvae, images)().unwrap_err();
+        assert!(matches!(error, TrainError::Diverged { .. }), "{error}");
+    }
+}
