@@ -11,6 +11,12 @@ pub enum Error {
     /// The model's folder is missing, incomplete or damaged.
     #[error(transparent)]
     Model(#[from] HubError),
+    /// A network could not be built.
+    #[error(transparent)]
+    Network(#[from] kiln_models::ConfigError),
+    /// A training step went wrong.
+    #[error(transparent)]
+    Training(#[from] kiln_train::TrainError),
     /// Sampling was asked for in a way that the schedule does not allow.
     #[error(transparent)]
     Diffusion(#[from] DiffusionError),

@@ -67,7 +67,19 @@ impl Pipeline {
     }
 
     fn from_source(source: &ModelSource, device: &Device) -> Result<Self, Error> {
-        let model = LatentDiffusion::load(source, device)?;
+        Self::from_model(
+            source.place(),
+            LatentDiffusion::load(source, device)?,
+            device,
+        )
+    }
+
+    /// A pipeline of networks that are on `device` already; `name` says where they came from.
+    pub(crate) fn from_model(
+        name: String,
+        model: LatentDiffusion,
+        device: &Device,
+    ) -> Result<Self, Error> {
         let config = model.unet.config();
         if let Some(classes) = config.num_class_embeds {
             return Err(Error::Conditional { classes });
@@ -77,7 +89,7 @@ impl Pipeline {
             .ok_or(Error::NoSampleSize)?
             .height_and_width();
         Ok(Self {
-            name: source.place(),
+            name,
             schedule: Schedule::new(model.scheduler.schedule.clone())?,
             latent_shape: [config.in_channels, height, width],
             device: device.clone(),

@@ -1,5 +1,6 @@
 //! The subcommands, one file each: its arguments, what it does, what it prints.
 
+mod bench;
 mod film;
 mod model_info;
 mod reconstruct;
@@ -20,6 +21,7 @@ pub enum Command {
     TrainLatentDiffusion(train_latent_diffusion::TrainLatentDiffusion),
     Sample(sample::Sample),
     Reconstruct(reconstruct::Reconstruct),
+    Bench(bench::Bench),
     /// Look at models.
     #[command(subcommand)]
     Model(ModelCommand),
@@ -39,6 +41,7 @@ impl Command {
             Command::TrainLatentDiffusion(command) => command.run(),
             Command::Sample(command) => command.run(),
             Command::Reconstruct(command) => command.run(),
+            Command::Bench(command) => command.run(),
             Command::Model(ModelCommand::Info(command)) => command.run(),
         }
     }

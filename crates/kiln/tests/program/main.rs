@@ -1,5 +1,6 @@
 //! Runs the built program as a user would, on a tiny model with random weights.
 
+mod bench;
 mod failures;
 mod model_info;
 mod reconstruct;

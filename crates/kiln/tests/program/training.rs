@@ -13,7 +13,7 @@ use serde_json::Value;
 use crate::{Workplace, gray, program};
 
 /// Both stages on 8x8 images, as small as they can be.
-const EXPERIMENT: &str = r#"
+pub const EXPERIMENT: &str = r#"
 [data]
 dataset = "folder"
 path = "photos"

@@ -1,0 +1,110 @@
+//! What the figures were measured on.
+
+use std::{fmt, fs, thread};
+
+use serde::Serialize;
+
+/// What decides a program's speed on a processor.
+#[derive(Clone, Debug, Serialize)]
+pub struct Machine {
+    /// The processor's model, where the system tells it.
+    pub processor: String,
+    /// Logical processors that this program may use.
+    pub cores: usize,
+    /// Threads that it computes with: as many, unless `RAYON_NUM_THREADS` says otherwise.
+    pub threads: usize,
+    /// Sets of vector instructions that the processor has, of those that kiln's kernels and `gemm` choose from.
+    pub vector_instructions: Vec<&'static str>,
+}
+
+impl Machine {
+    /// The machine that this program runs on.
+    pub fn here() -> Self {
+        let information = fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
+        Self {
+            processor: model_name(&information).map_or_else(
+                || format!("unknown ({})", std::env::consts::ARCH),
+                str::to_owned,
+            ),
+            cores: thread::available_parallelism().map_or(1, usize::from),
+            threads: rayon::current_num_threads(),
+            vector_instructions: vector_instructions(),
+        }
+    }
+}
+
+/// As in "Intel(R) Xeon(R) Processor, 2 cores, 2 threads, with avx2 fma avx512f".
+impl fmt::Display for Machine {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let instructions = match self.vector_instructions.as_slice() {
+            [] => "no vector instructions that kiln looks for".to_owned(),
+            some => some.join(" "),
+        };
+        write!(
+            formatter,
+            "{}, cores: {}, threads used: {}, with {instructions}",
+            self.processor, self.cores, self.threads
+        )
+    }
+}
+
+fn model_name(information: &str) -> Option<&str> {
+    let line = |line: &'_ str| line.starts_with("model name");
+    let (_, name) = information
+        .lines()
+        .find(|text| line(text))?
+        .split_once(':')?;
+    Some(name.trim()).filter(|name| !name.is_empty())
+}
+
+#[cfg(target_arch = "x86_64")]
+fn vector_instructions() -> Vec<&'static str> {
+    let sets = [
+        ("avx2", is_x86_feature_detected!("avx2")),
+        ("fma", is_x86_feature_detected!("fma")),
+        ("avx512f", is_x86_feature_detected!("avx512f")),
+        ("avx512bf16", is_x86_feature_detected!("avx512bf16")),
+    ];
+    sets.into_iter()
+        .filter_map(|(name, found)| found.then_some(name))
+        .collect()
+}
+
+/// Every 64-bit ARM has NEON; on other architectures nothing is looked for.
+#[cfg(not(target_arch = "x86_64"))]
+fn vector_instructions() -> Vec<&'static str> {
+    if cfg!(target_arch = "aarch64") {
+        vec!["neon"]
+    } else {
+        Vec::new()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_first_processor_gives_the_name() {
+        let information =
+            "processor\t: 0\nmodel\t\t: 167\nmodel name\t: A (R) B: C\n\nmodel name\t: D\n";
+        assert_eq!(model_name(information), Some("A (R) B: C"));
+        assert_eq!(model_name("processor : 0\nBogoMIPS : 4"), None);
+        assert_eq!(model_name("model name :"), None);
+    }
+
+    #[test]
+    fn a_machine_is_one_line_with_its_numbers() {
+        let machine = Machine {
+            processor: "A".into(),
+            cores: 4,
+            threads: 2,
+            vector_instructions: vec!["avx2", "fma"],
+        };
+        assert_eq!(
+            machine.to_string(),
+            "A, cores: 4, threads used: 2, with avx2 fma"
+        );
+        assert!(Machine::here().cores > 0 && Machine::here().threads > 0);
+    }
+}

@@ -1,0 +1,175 @@
+//! What can be measured, and how each of it is done once.
+
+use burn::tensor::{Device, Tensor};
+use clap::ValueEnum;
+use kiln_diffusion::noise::{self, ImageNoise};
+use kiln_hub::{FirstStage, LatentDiffusion, Metadata};
+use kiln_models::{SampleSize, UNet2dConfig};
+use kiln_train::{Experiment, diffusion_steps, vqvae_steps};
+use serde::{Deserialize, Serialize};
+
+use super::{Measurement, Repeats, measure};
+use crate::{Error, Images, Pipeline, SampleOptions};
+
+/// Images, noise and latents are drawn by different seeds, lest a network be asked to find its input.
+const NOISE: u64 = 1;
+
+/// What can be measured of an experiment.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, ValueEnum)]
+#[serde(rename_all = "kebab-case")]
+pub enum Work {
+    /// A training step of the VQ-VAE
+    #[value(name = "stage-1")]
+    #[serde(rename = "stage-1")]
+    Stage1,
+    /// A training step of the U-Net
+    #[value(name = "stage-2")]
+    #[serde(rename = "stage-2")]
+    Stage2,
+    /// Drawing images: all denoising steps, then decoding
+    Sampling,
+    /// Decoding latents to images
+    Decoding,
+}
+
+/// How much of a work is done at a time.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Size {
+    /// Images in a training step; none takes each stage's own `batch_size`.
+    pub batch_size: Option<usize>,
+    /// Denoising steps of sampling.
+    pub steps: usize,
+    /// Images that are drawn or decoded.
+    pub count: usize,
+}
+
+impl Work {
+    /// All of them, in the order of a model's life.
+    pub const ALL: [Work; 4] = [Work::Stage1, Work::Stage2, Work::Sampling, Work::Decoding];
+
+    /// Does this work of `experiment` on `device`, with random weights and data.
+    ///
+    /// # Errors
+    /// If a network cannot be built, if sampling in so many steps is impossible, if training diverges (see
+    /// [`kiln_train::TrainError::Diverged`]), and if the device fails.
+    pub fn measure(
+        self,
+        experiment: &Experiment,
+        size: Size,
+        repeats: Repeats,
+        device: &Device,
+    ) -> Result<Measurement, Error> {
+        match self {
+            Work::Stage1 => stage_1(experiment, size, repeats, device),
+            Work::Stage2 => stage_2(experiment, size, repeats, device),
+            Work::Sampling => sampling(experiment, size, repeats, device),
+            Work::Decoding => decoding(experiment, size, repeats, device),
+        }
+    }
+}
+
+fn stage_1(
+    experiment: &Experiment,
+    size: Size,
+    repeats: Repeats,
+    device: &Device,
+) -> Result<Measurement, Error> {
+    let batch = size
+        .batch_size
+        .unwrap_or(experiment.stage_1.training.batch_size);
+    let device = device.clone().autodiff();
+    let network = experiment.vqvae.init(&device, experiment.seed)?;
+    let side = experiment.data.size;
+    let shape = [experiment.data.channels, side, side];
+    let images = normal(experiment.seed, batch, shape, &device).clamp(-1.0, 1.0);
+    let mut step = vqvae_steps(experiment, network, images);
+    measure(batch, repeats, || Ok(step()?))
+}
+
+fn stage_2(
+    experiment: &Experiment,
+    size: Size,
+    repeats: Repeats,
+    device: &Device,
+) -> Result<Measurement, Error> {
+    let batch = size
+        .batch_size
+        .unwrap_or(experiment.stage_2.training.batch_size);
+    let device = device.clone().autodiff();
+    let network = experiment.unet.init(&device, experiment.seed)?;
+    let (seed, shape) = (experiment.seed, experiment.latent_shape());
+    let latents = normal(seed, batch, shape, &device);
+    let noise = normal(seed ^ NOISE, batch, shape, &device);
+    let timesteps = (0..batch as u64)
+        .map(|image| noise::timestep(seed, image, 0, experiment.schedule.num_train_timesteps))
+        .collect();
+    let mut step = diffusion_steps(experiment, network, latents, noise, timesteps)?;
+    measure(batch, repeats, || Ok(step()?))
+}
+
+fn sampling(
+    experiment: &Experiment,
+    size: Size,
+    repeats: Repeats,
+    device: &Device,
+) -> Result<Measurement, Error> {
+    let [_, height, width] = experiment.latent_shape();
+    let unet = UNet2dConfig {
+        sample_size: Some(SampleSize::Rectangle([height, width])),
+        ..experiment.unet.clone()
+    };
+    let model = LatentDiffusion {
+        first_stage: Some(FirstStage {
+            vqvae: experiment.vqvae.init(device, experiment.seed)?,
+            metadata: Metadata::default(),
+        }),
+        unet: unet.init(device, experiment.seed)?,
+        scheduler: experiment.scheduler(),
+        metadata: Metadata::default(),
+    };
+    let pipeline = Pipeline::from_model("random weights".into(), model, device)?;
+    let options = SampleOptions {
+        steps: size.steps,
+        count: size.count,
+        ..pipeline.default_options()
+    };
+    measure(size.count, repeats, || {
+        let images = pipeline.sample(&options, |_| Ok(()))?;
+        Ok(mean_square(&images))
+    })
+}
+
+fn decoding(
+    experiment: &Experiment,
+    size: Size,
+    repeats: Repeats,
+    device: &Device,
+) -> Result<Measurement, Error> {
+    let vqvae = experiment.vqvae.init(device, experiment.seed)?;
+    let shape = experiment.latent_shape();
+    let latents = normal(experiment.seed, size.count, shape, device);
+    measure(size.count, repeats, || {
+        let images = Images::from_tensor(vqvae.decode(latents.clone()))?;
+        Ok(mean_square(&images))
+    })
+}
+
+/// Standard normal numbers `[batch, channels, height, width]`, the same for the same seed.
+fn normal(seed: u64, batch: usize, shape: [usize; 3], device: &Device) -> Tensor<4> {
+    let images = (0..batch as u64).collect();
+    let device = device.clone();
+    let noise = ImageNoise {
+        seed,
+        images,
+        shape,
+        device,
+    };
+    noise.draw(0)
+}
+
+/// A number that tells whether two programs drew the same images.
+pub fn mean_square(images: &Images) -> f64 {
+    let values = images.values();
+    let sum: f64 = values.iter().map(|&value| f64::from(value).powi(2)).sum();
+    sum / values.len().max(1) as f64
+}
