@@ -1,0 +1,196 @@
+"""kiln against PyTorch: the same networks, weights, batches and threads, in turns.
+
+    pip install -r benches/peer/requirements.txt
+    python benches/peer/compare.py                                     the whole table
+    python benches/peer/compare.py --work unet-8 --rounds 1            one row
+    python benches/peer/compare.py --variant kiln,torch-default        some columns
+
+Every turn is a process of its own, which warms up, does the work a few times and reports each time and its peak of
+memory. Turns go round: kiln, then PyTorch's variants, then kiln again, so that whatever else the machine does meets
+all of them. The tables go to stdout as Markdown, and with --json everything that was measured goes to a file.
+"""
+
+import argparse
+import json
+import os
+import platform
+import subprocess
+import sys
+from pathlib import Path
+
+import report
+from works import BY_NAME, REPOSITORY, WORKS, prepare
+
+HERE = Path(__file__).parent
+KILN = "kiln"
+TRAINED = ["torch-default", "torch-channels-last", "torch-bf16"]
+SAMPLED = [*TRAINED, "torch-bf16-weights"]
+# How far the first loss of both sides, or the mean square of the drawn images, may be apart, relatively. Images have
+# fifty steps to drift, and a latent between two codes may fall to either.
+TOLERANCE = {"unet": 1e-4, "vqvae": 1e-4, "sample": 1e-3}
+
+
+def note(text):
+    print(text, file=sys.stderr, flush=True)
+
+
+def run(command, threads):
+    """The JSON that a process prints. It computes with `threads` threads, whichever library it uses."""
+    names = ["RAYON_NUM_THREADS", "OMP_NUM_THREADS", "MKL_NUM_THREADS"]
+    environment = os.environ | {name: str(threads) for name in names} | {"PYTHONWARNINGS": "ignore"}
+    done = subprocess.run(
+        [str(part) for part in command], cwd=REPOSITORY, env=environment, stdout=subprocess.PIPE, text=True
+    )
+    if done.returncode != 0:
+        sys.exit(f"{command[0]} failed with {done.returncode}: its message is above")
+    return json.loads(done.stdout.strip().splitlines()[-1])
+
+
+def build():
+    """Builds kiln's side and returns its path. The whole workspace chooses features, so that Burn is built once."""
+    command = ["cargo", "build", "--release", "--workspace", "--example", "peer"]
+    done = subprocess.run(
+        [*command, "--message-format", "json-render-diagnostics"], cwd=REPOSITORY, stdout=subprocess.PIPE, text=True
+    )
+    if done.returncode != 0:
+        sys.exit("kiln's side could not be built: the compiler's message is above")
+    for line in done.stdout.splitlines():
+        message = json.loads(line) if line.startswith("{") else {}
+        if message.get("target", {}).get("name") == "peer" and message.get("executable"):
+            return Path(message["executable"])
+    sys.exit("cargo did not say where it put the example `peer`")
+
+
+def kiln_command(peer, work, workspace, warm_up, repeats):
+    counts = ["--warm-up", warm_up, "--repeats", repeats]
+    if work.kind == "sample":
+        model = ["--model", workspace / work.model, "--steps", work.steps, "--count", work.batch]
+        return [peer, "sample", *model, *counts]
+    inputs = ["--model", workspace / work.model, "--inputs", workspace / work.inputs]
+    return [peer, f"train-{work.kind}", "--config", work.config, *inputs, *counts]
+
+
+def turn(variant, peer, work, arguments):
+    """One process's measurement."""
+    repeats = arguments.repeats or work.repeats
+    if variant == KILN:
+        command = kiln_command(peer, work, arguments.workspace, work.warm_up, repeats)
+    else:
+        counts = ["--warm-up", work.warm_up, "--repeats", repeats, "--threads", arguments.threads]
+        command = [sys.executable, HERE / "turn.py", work.name, variant, arguments.workspace, *counts]
+    return run(command, arguments.threads)
+
+
+def variants_of(work, chosen):
+    possible = [KILN, *(SAMPLED if work.kind == "sample" else TRAINED)]
+    return [variant for variant in possible if not chosen or variant in chosen]
+
+
+def check_same_work(work, turns):
+    """Ends the comparison if kiln and PyTorch in f32 did not compute the same at first."""
+    firsts = {variant: measured[0]["first_result"] for variant, measured in turns.items() if measured}
+    ours = firsts.get(KILN)
+    for variant in ("torch-default", "torch-channels-last"):
+        theirs = firsts.get(variant)
+        if ours is None or theirs is None:
+            continue
+        apart = abs(ours - theirs) / abs(theirs)
+        if apart > TOLERANCE[work.kind]:
+            sys.exit(f"{work.name}: kiln says {ours} and {variant} {theirs}: they do not do the same work")
+        note(f"{work.name}: kiln {ours:.7g}, {variant} {theirs:.7g}: {apart:.1e} apart")
+
+
+def compare(work, peer, arguments):
+    """All rounds of one work: the turns of each variant."""
+    if work.kind == "sample":
+        # An untimed turn of kiln, for the noise that PyTorch is to begin with.
+        command = kiln_command(peer, work, arguments.workspace, 0, 1)
+        run([*command, "--save-noise", arguments.workspace / work.inputs], arguments.threads)
+    turns = {variant: [] for variant in variants_of(work, arguments.variant)}
+    for number in range(1, arguments.rounds + 1):
+        for variant, measured in turns.items():
+            measured.append(turn(variant, peer, work, arguments))
+            median = report.median(measured[-1]["milliseconds"])
+            memory = (measured[-1]["peak_memory"] or 0) / 1e6
+            note(f"{work.name}, round {number}: {variant} {median:.1f} ms, {memory:.0f} MB")
+        if number == 1:
+            check_same_work(work, turns)
+    return turns
+
+
+def machine():
+    """What the figures were measured on and with."""
+    import diffusers
+    import torch
+
+    revision = subprocess.run(
+        ["git", "describe", "--always", "--dirty"], cwd=REPOSITORY, capture_output=True, text=True
+    )
+    return {
+        "kiln": revision.stdout.strip() or "unknown",
+        "torch": torch.__version__,
+        "diffusers": diffusers.__version__,
+        "python": platform.python_version(),
+        "capability": torch.backends.cpu.get_cpu_capability(),
+    }
+
+
+def save(outcome, path):
+    """Leaves what was measured so far in a file, if there is to be one."""
+    if path:
+        temporary = path.with_name(path.name + ".partial")
+        temporary.write_text(json.dumps(outcome, indent=1))
+        temporary.replace(path)
+
+
+def list_of(possible):
+    def parse(text):
+        names = text.split(",")
+        unknown = [name for name in names if name not in possible]
+        if unknown:
+            raise argparse.ArgumentTypeError(f"{unknown[0]} is none of {', '.join(possible)}")
+        return names
+
+    return parse
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--work", type=list_of(list(BY_NAME)), metavar="WORK,...", help="rows [default: all]")
+    parser.add_argument(
+        "--variant", type=list_of([KILN, *SAMPLED]), metavar="VARIANT,...", help="columns [default: all]"
+    )
+    parser.add_argument("--rounds", type=int, default=3, help="turns of each variant")
+    parser.add_argument("--repeats", type=int, help="timed repeats in a turn [default: each work's own]")
+    parser.add_argument("--threads", type=int, default=len(os.sched_getaffinity(0)), help="[default: all cores]")
+    parser.add_argument("--workspace", type=Path, default=REPOSITORY / "target" / "peer", help="for models and inputs")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="where to leave everything that was measured")
+    parser.add_argument("--roofline", action="store_true", help="also count operations: see docs/performance.md")
+    arguments = parser.parse_args()
+    arguments.workspace = arguments.workspace.resolve()
+    works = [work for work in WORKS if not arguments.work or work.name in arguments.work]
+
+    peer = build()
+    load = os.getloadavg()[0]
+    if load > 0.5:
+        note(f"warning: the machine is busy (load {load:.1f}), so the figures will not be worth much")
+    prepare(arguments.workspace, works)
+    outcome = {
+        "machine": machine(),
+        "threads": arguments.threads,
+        "rounds": arguments.rounds,
+        "load_before": load,
+        "works": {},
+    }
+    for work in works:
+        outcome["works"][work.name] = compare(work, peer, arguments)
+        save(outcome, arguments.json)
+    if arguments.roofline:
+        command = [sys.executable, HERE / "roofline.py", arguments.workspace, *outcome["works"]]
+        outcome["roofline"] = run([*command, "--threads", arguments.threads], arguments.threads)
+        save(outcome, arguments.json)
+    print(report.markdown(outcome))
+
+
+if __name__ == "__main__":
+    main()
