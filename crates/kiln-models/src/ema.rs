@@ -24,6 +24,7 @@ use std::collections::VecDeque;
 
 use burn::module::{Module, ModuleMapper, ModuleVisitor, Param, ParamId};
 use burn::tensor::Tensor;
+use kiln_kernels::moving_average;
 use serde::{Deserialize, Serialize};
 
 /// How fast the average follows the weights: the table `[ema]` of a training stage. Names, defaults
@@ -154,17 +155,28 @@ pub(crate) fn replace_value<const D: usize>(
     parameter: Param<Tensor<D>>,
     value: Tensor<D>,
 ) -> Param<Tensor<D>> {
+    change_value(parameter, |_| value.without_autodiff())
+}
+
+/// As [`replace_value`], with a value made of the old one. Both are without autodiff, and the old one is given away.
+fn change_value<const D: usize>(
+    parameter: Param<Tensor<D>>,
+    change: impl FnOnce(Tensor<D>) -> Tensor<D>,
+) -> Param<Tensor<D>> {
     let id = parameter.id;
     parameter.map(|old| {
-        let value = value.without_autodiff();
-        let Some(strategy) = old.gradient_checkpointing_strategy() else {
+        let noted = old
+            .gradient_checkpointing_strategy()
+            .map(|strategy| (strategy, old.is_require_grad(), old.is_distributed()));
+        let value = change(old.without_autodiff());
+        let Some((strategy, requires_gradient, distributed)) = noted else {
             return value;
         };
         let value = value
             .autodiff()
             .with_gradient_checkpointing_strategy(strategy)
-            .set_require_grad(old.is_require_grad());
-        if old.is_distributed() {
+            .set_require_grad(requires_gradient);
+        if distributed {
             value.set_distributed(id)
         } else {
             value
@@ -227,10 +239,9 @@ impl ModuleMapper for Average {
         if frozen {
             return replace_value(parameter, weight);
         }
-        let shadow = parameter.val().without_autodiff();
-        // As diffusers does: what does not change keeps its exact value.
-        let difference = (shadow.clone() - weight).mul_scalar(1.0 - self.decay);
-        replace_value(parameter, shadow - difference)
+        change_value(parameter, |shadow| {
+            moving_average(shadow, weight, self.decay)
+        })
     }
 }
 

@@ -169,7 +169,7 @@ impl Stage<'_> {
         }
         let learner = Learner::new(
             model,
-            optimizer(self.training),
+            optimizer(self.training, &session),
             WarmupCosine::new(self.training),
         );
 

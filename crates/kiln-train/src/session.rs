@@ -3,7 +3,7 @@
 //! Burn's Learner calls the loader, the trained module, the metrics and the checkpointer on several threads and
 //! has no channel between them. A [`Session`] is that channel.
 
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use burn::train::Interrupter;
@@ -56,6 +56,8 @@ struct State {
     failure: Mutex<Option<TrainError>>,
     /// The step of the newest checkpoint on disk; zero before the first.
     saved: AtomicUsize,
+    /// The bits of the factor that clips the gradients of the current step.
+    gradient_scale: AtomicU64,
 }
 
 impl std::fmt::Debug for Session {
@@ -74,6 +76,7 @@ impl Session {
             learner: Interrupter::new(),
             failure: Mutex::new(None),
             saved: AtomicUsize::new(steps_done),
+            gradient_scale: AtomicU64::new(1f64.to_bits()),
         }))
     }
 
@@ -134,6 +137,17 @@ impl Session {
 
     pub(crate) fn set_saved(&self, step: usize) {
         self.0.saved.store(step, Ordering::Release);
+    }
+
+    /// The factor that clips the gradients of the current step: set once their norm is known, read by the optimizer.
+    pub(crate) fn gradient_scale(&self) -> f64 {
+        f64::from_bits(self.0.gradient_scale.load(Ordering::Acquire))
+    }
+
+    pub(crate) fn set_gradient_scale(&self, scale: f64) {
+        self.0
+            .gradient_scale
+            .store(scale.to_bits(), Ordering::Release);
     }
 
     pub(crate) fn take_failure(&self) -> Option<TrainError> {

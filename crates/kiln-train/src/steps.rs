@@ -117,7 +117,11 @@ where
     M: TrainStep<Output = Report> + LearnerModel,
     B: Fn(usize) -> <M as TrainStep>::Input,
 {
-    let mut learner = Learner::new(trainee, optimizer(training), WarmupCosine::new(training));
+    let mut learner = Learner::new(
+        trainee,
+        optimizer(training, &session),
+        WarmupCosine::new(training),
+    );
     let mut step = 0;
     move || {
         let output = learner.train_step(batch(step));

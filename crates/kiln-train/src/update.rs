@@ -2,21 +2,57 @@
 
 use burn::module::{Module, ModuleVisitor, Param};
 use burn::optim::lr_scheduler::module_lr_scheduler::ModuleLearningRate;
-use burn::optim::{AdamWConfig, GradientsParams, ModuleOptimizer, MultiGradientsParams};
+use burn::optim::{
+    AdamWState, GradientsParams, LearningRate, ModuleOptimizer, MultiGradientsParams, Optimizer,
+};
 use burn::tensor::{Device, Tensor};
+use kiln_kernels::{AdamW, euclidean_norm};
 use kiln_models::ema::{self, EmaConfig, shadow_of};
 
 use crate::experiment::TrainingConfig;
 use crate::session::Session;
 
-/// AdamW (Loshchilov & Hutter 2019) as the experiment asks for it.
-pub(crate) fn optimizer(training: &TrainingConfig) -> ModuleOptimizer {
-    AdamWConfig::new()
-        .with_beta_1(training.betas[0] as f32)
-        .with_beta_2(training.betas[1] as f32)
-        .with_epsilon(training.epsilon as f32)
-        .with_weight_decay(training.weight_decay as f32)
-        .init()
+/// AdamW as the experiment asks for it, with the clipping of the [`Averaged`] network of the same session.
+pub(crate) fn optimizer(training: &TrainingConfig, session: &Session) -> ModuleOptimizer {
+    ModuleOptimizer::from(ClippedAdamW {
+        adamw: AdamW {
+            beta_1: training.betas[0] as f32,
+            beta_2: training.betas[1] as f32,
+            epsilon: training.epsilon as f32,
+            weight_decay: training.weight_decay as f32,
+        },
+        session: session.clone(),
+    })
+}
+
+/// [`AdamW`] in the shape that Burn wants: called for one parameter at a time, with nothing but its gradient.
+///
+/// By how much the gradients are scaled down depends on all of them and comes by way of the session. To scale them
+/// beforehand would be another pass over them.
+#[derive(Clone)]
+struct ClippedAdamW {
+    adamw: AdamW,
+    session: Session,
+}
+
+impl Optimizer for ClippedAdamW {
+    type State<const D: usize> = AdamWState<D>;
+
+    fn step<const D: usize>(
+        &self,
+        learning_rate: LearningRate,
+        weight: Tensor<D>,
+        gradient: Tensor<D>,
+        state: Option<AdamWState<D>>,
+    ) -> (Tensor<D>, Option<AdamWState<D>>) {
+        let scale = self.session.gradient_scale();
+        self.adamw
+            .step(learning_rate, scale, weight, gradient, state)
+    }
+
+    fn to_device<const D: usize>(state: AdamWState<D>, device: &Device) -> AdamWState<D> {
+        AdamWState::new(state.momentum.to_device(device))
+    }
 }
 
 /// A network in training, beside the average of its weights where the experiment has one.
@@ -62,7 +98,7 @@ impl<N: Module> Averaged<N> {
         self.average.unwrap_or(self.network)
     }
 
-    /// Moves the network along `gradients`, and its average after it.
+    /// Moves the network along `gradients`, and its average after it. `optimizer` is that of the same session.
     ///
     /// Gradients that are not finite change nothing and end the training.
     pub(crate) fn updated(
@@ -79,11 +115,9 @@ impl<N: Module> Averaged<N> {
             rule.session.fail_diverged("gradient norm", norm, step);
             return self;
         }
-        let gradients = if rule.clip_norm > 0.0 && norm > rule.clip_norm {
-            scaled(&self.network, gradients, rule.clip_norm / norm)
-        } else {
-            gradients
-        };
+        let clips = rule.clip_norm > 0.0 && norm > rule.clip_norm;
+        rule.session
+            .set_gradient_scale(if clips { rule.clip_norm / norm } else { 1.0 });
         self.network = optimizer.step(learning_rate, self.network, gradients);
         if let (Some(average), Some(ema)) = (self.average.take(), &rule.ema) {
             let decay = ema.decay_at(rule.steps_done as u64);
@@ -128,58 +162,56 @@ pub(crate) fn summed<M: Module>(
 
 /// Euclidean norm over all gradients of `module` together.
 fn gradient_norm<M: Module>(module: &M, gradients: &GradientsParams) -> f64 {
-    struct Squares<'a> {
+    struct All<'a> {
         gradients: &'a GradientsParams,
-        squares: Vec<Tensor<1>>,
+        flat: Vec<Tensor<1>>,
     }
-    impl ModuleVisitor for Squares<'_> {
+    impl ModuleVisitor for All<'_> {
         fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
-            if let Some(gradient) = self.gradients.get::<D>(param.id) {
-                self.squares.push(gradient.square().sum());
-            }
+            let gradient = self.gradients.get::<D>(param.id);
+            self.flat
+                .extend(gradient.map(|gradient| gradient.reshape([-1])));
         }
     }
-    let mut visitor = Squares {
+    let mut all = All {
         gradients,
-        squares: Vec::new(),
+        flat: Vec::new(),
     };
-    module.visit(&mut visitor);
-    if visitor.squares.is_empty() {
-        return 0.0;
-    }
-    let squares: Vec<f64> = Tensor::cat(visitor.squares, 0)
-        .into_data()
-        .iter::<f64>()
-        .collect();
-    squares.iter().sum::<f64>().sqrt()
-}
-
-fn scaled<M: Module>(module: &M, gradients: GradientsParams, factor: f64) -> GradientsParams {
-    struct Scale {
-        gradients: GradientsParams,
-        factor: f64,
-    }
-    impl ModuleVisitor for Scale {
-        fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
-            if let Some(gradient) = self.gradients.remove::<D>(param.id) {
-                self.gradients
-                    .register(param.id, gradient.mul_scalar(self.factor));
-            }
-        }
-    }
-    let mut visitor = Scale { gradients, factor };
-    module.visit(&mut visitor);
-    visitor.gradients
+    module.visit(&mut all);
+    euclidean_norm(&all.flat)
 }
 
 #[cfg(test)]
 mod tests {
     use burn::nn::{Linear, LinearConfig};
+    use burn::optim::AdamWConfig;
 
     use super::*;
     use crate::session::StopSignal;
 
-    fn gradients(network: &Linear, scale: f32) -> GradientsParams {
+    const TRAINING: &str = r#"
+        steps = 10
+        batch_size = 4
+        learning_rate = 0.1
+        checkpoint_every = 5
+        weight_decay = 0.1
+        epsilon = 1e-2
+        clip_norm = 0.0
+        [ema]
+        decay = 0.75
+        use_ema_warmup = false
+        min_decay = 0.75
+    "#;
+
+    fn training(clip_norm: f64) -> TrainingConfig {
+        let training = toml::from_str(TRAINING).unwrap();
+        TrainingConfig {
+            clip_norm,
+            ..training
+        }
+    }
+
+    fn gradients(network: &Linear, scale: f64) -> GradientsParams {
         let input = Tensor::<2>::ones([5, 3], &network.weight.device());
         let loss = network.forward(input).square().mean() * scale;
         GradientsParams::from_grads(loss.backward(), network)
@@ -189,46 +221,68 @@ mod tests {
         LinearConfig::new(3, 2).init(&Device::flex().autodiff())
     }
 
+    fn values(network: &Linear) -> Vec<f32> {
+        let bias = network.bias.as_ref().map(|bias| bias.to_data());
+        let all = [Some(network.weight.to_data()), bias].into_iter().flatten();
+        all.flat_map(|data| data.iter::<f32>().collect::<Vec<f32>>())
+            .collect()
+    }
+
+    fn assert_close(ours: &Linear, burns: &Linear) {
+        for (ours, burns) in values(ours).iter().zip(values(burns)) {
+            assert!((ours - burns).abs() < 1e-6, "{ours} is not {burns}");
+        }
+    }
+
     #[test]
     fn the_norm_goes_over_all_parameters() {
         let network = network();
         let gradients = gradients(&network, 1.0);
-        let weight: f64 = gradients
-            .get::<2>(network.weight.id)
-            .unwrap()
-            .square()
-            .sum()
-            .into_scalar::<f32>() as f64;
-        let bias_id = network.bias.as_ref().unwrap().id;
-        let bias: f64 = gradients
-            .get::<1>(bias_id)
-            .unwrap()
-            .square()
-            .sum()
-            .into_scalar::<f32>() as f64;
-        let norm = gradient_norm(&network, &gradients);
-        assert!((norm - (weight + bias).sqrt()).abs() < 1e-6 * norm);
-        let clipped = scaled(&network, gradients, 0.5 / norm);
-        assert!((gradient_norm(&network, &clipped) - 0.5).abs() < 1e-6);
+        let weight = gradients.get::<2>(network.weight.id).unwrap();
+        let bias = gradients
+            .get::<1>(network.bias.as_ref().unwrap().id)
+            .unwrap();
+        let squares = weight.square().sum() + bias.square().sum();
+        let squares = f64::from(squares.into_scalar::<f32>());
+        assert!((gradient_norm(&network, &gradients) - squares.sqrt()).abs() < 1e-6);
+    }
+
+    /// What Burn's own AdamW makes of gradients that were scaled down beforehand is what clipping has to give.
+    #[test]
+    fn clipped_steps_are_burns_along_shorter_gradients() {
+        let mut burns = network();
+        let norm = gradient_norm(&burns, &gradients(&burns, 1.0));
+        let (training, session) = (training(norm / 2.0), Session::new(0, StopSignal::default()));
+        let mut ours = Averaged::new(burns.clone(), &training, session.clone());
+        let mut average = shadow_of(&burns);
+        let mut optimizer = optimizer(&training, &session);
+        let mut optimizer_of_burn = AdamWConfig::new()
+            .with_epsilon(1e-2)
+            .with_weight_decay(0.1)
+            .init();
+        for step in 1..=5 {
+            let norm = gradient_norm(&burns, &gradients(&burns, 1.0));
+            let scale = (training.clip_norm / norm).min(1.0);
+            let shorter = gradients(&burns, scale);
+            burns = optimizer_of_burn.step(0.1, burns, shorter);
+            let decay = training.ema.as_ref().unwrap().decay_at(step);
+            average = ema::update(average, &burns, decay);
+            let gradients = gradients(&ours.network, 1.0);
+            ours = ours.updated(&mut optimizer, 0.1.into(), gradients);
+            assert_close(&ours.network, &burns);
+            assert_close(ours.best(), &average);
+        }
     }
 
     #[test]
     fn gradients_that_are_not_finite_change_nothing_and_are_reported() {
         let network = network();
         let before = network.weight.val().into_data();
-        let bad = gradients(&network, f32::INFINITY);
+        let bad = gradients(&network, f64::INFINITY);
         let session = Session::new(0, StopSignal::default());
-        let learning = Averaged {
-            network,
-            average: None,
-            rule: UpdateRule {
-                clip_norm: 1.0,
-                ema: None,
-                steps_done: 0,
-                session: session.clone(),
-            },
-        };
-        let after = learning.updated(&mut AdamWConfig::new().init(), 1e-3.into(), bad);
+        let learning = Averaged::new(network, &training(1.0), session.clone());
+        let mut optimizer = optimizer(&training(1.0), &session);
+        let after = learning.updated(&mut optimizer, 1e-3.into(), bad);
         assert_eq!(after.best().weight.val().into_data(), before);
         let message = session.take_failure().unwrap().to_string();
         assert!(

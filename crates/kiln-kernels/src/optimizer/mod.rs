@@ -69,7 +69,10 @@ impl AdamW {
                     && momentum.max_moment_2.is_none()
             });
         if !ours {
-            let gradient = gradient.mul_scalar(scale);
+            let gradient = match scale {
+                1.0 => gradient,
+                _ => gradient.mul_scalar(scale),
+            };
             return self.of_burn().step(learning_rate, weight, gradient, state);
         }
         let AdaptiveMomentumState {
@@ -215,8 +218,8 @@ impl OptimizerOps for Flex {
     }
 
     fn kiln_moving_average(average: FlexTensor, weight: FlexTensor, rate: f32) -> FlexTensor {
-        let mut average = in_order(average);
-        average::follow(average.storage_mut(), in_order(weight).storage(), rate);
+        let (mut average, weight) = (in_order(average), in_order(weight));
+        average::follow(average.storage_mut(), weight.storage(), rate);
         average
     }
 }
