@@ -170,10 +170,11 @@ def main():
     arguments.workspace = arguments.workspace.resolve()
     works = [work for work in WORKS if not arguments.work or work.name in arguments.work]
 
-    peer = build()
     load = os.getloadavg()[0]
     if load > 0.5:
-        note(f"warning: the machine is busy (load {load:.1f}), so the figures will not be worth much")
+        # PyTorch's threads wait for each other in busy loops, so it loses far more than kiln does.
+        note(f"warning: the machine is busy (load {load:.1f}), which falsifies the ratios in kiln's favour")
+    peer = build()
     prepare(arguments.workspace, works)
     outcome = {
         "machine": machine(),

@@ -122,8 +122,8 @@ impl Training {
             inputs.images("z0", &device)?,
             inputs.images("noise", &device)?,
         );
-        let mut step = diffusion_steps(&experiment, network, z0, noise, timesteps)?;
-        Ok(measure(count, self.repeats.into(), || step())?)
+        let step = diffusion_steps(&experiment, network, z0, noise, timesteps)?;
+        Ok(measure(count, self.repeats.into(), step)?)
     }
 
     /// Steps of stage 1. The codebook learns by gradient, since diffusers knows no other way.
@@ -135,8 +135,8 @@ impl Training {
         let network = load_weights(config.init(&device, 0)?, &self.model.join(WEIGHTS))?;
         let images = Inputs::read(&self.inputs)?.images("images", &device)?;
         let [count, ..] = images.dims();
-        let mut step = vqvae_steps(&experiment, network, images);
-        Ok(measure(count, self.repeats.into(), || step())?)
+        let step = vqvae_steps(&experiment, network, images);
+        Ok(measure(count, self.repeats.into(), step)?)
     }
 }
 
