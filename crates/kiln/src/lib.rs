@@ -1,7 +1,8 @@
 //! Two-stage latent diffusion: the front door.
 //!
 //! A [`Pipeline`] draws images with a trained model; an [`Autoencoder`] is its first stage alone, which compresses images
-//! and gives them back. [`bench`] measures both, and training. Training is in [`kiln_train`], and everything below in the crates that these types come from.
+//! and gives them back. Training is in [`kiln_train`], how fast all of it is in [`mod@bench`], and everything below in the
+//! crates that these types come from.
 //!
 //! ```no_run
 //! use std::path::Path;
