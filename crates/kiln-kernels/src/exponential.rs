@@ -1,74 +1,124 @@
-//! `exp` and the logistic sigmoid in a form that compilers turn into vector instructions.
+//! Powers of two and the logistic sigmoid of whole vectors.
 //!
-//! The standard library's `exp` is a call per number. This one is straight arithmetic, 20 operations for as many
-//! numbers as a register holds, with a relative error below 2e-7.
+//! The standard library's `exp` is a call per number. This is straight arithmetic, a dozen operations for as many
+//! numbers as a register holds.
+
+use pulp::Simd;
 
 /// `1.5 * 2^23`: adding it to a small number leaves the nearest integer in the low bits.
 const ROUNDING: f32 = 12_582_912.0;
 
-/// `e^x`, with `x` limited to `[-87, 88]`, where the result is a normal number.
+/// `2^x` for `x <= 0`, and not below `2^-126`, the smallest normal number.
 ///
-/// `e^x = 2^n e^r` with `n` the integer nearest to `x / ln 2`, so that `|r| <= ln 2 / 2`; `e^r` is the polynomial
-/// of degree 7 of the Cephes library's `expf` (Moshier), and `2^n` is written into the exponent's bits.
+/// `2^x = 2^n 2^f` with `n` the integer nearest to `x`; `2^f` is the polynomial of degree 6 of the Cephes library's
+/// `exp2f`. The relative error is below 2e-7.
 #[inline(always)]
-pub(crate) fn exp(x: f32) -> f32 {
-    let x = x.clamp(-87.0, 88.0);
-    let shifted = x * core::f32::consts::LOG2_E + ROUNDING;
-    let n = shifted - ROUNDING;
-    // ln 2 in two parts, the first with so few bits that its product with n is exact.
-    let r = (x - n * 0.693_359_4) - n * -2.121_944_4e-4;
-    let mut polynomial = 1.987_569_1e-4;
+pub(crate) fn exp2<S: Simd>(simd: S, x: S::f32s) -> S::f32s {
+    let lowest = simd.splat_f32s(-126.0);
+    // A comparison with NaN is false, and NaN goes through.
+    let x = simd.select_f32s(simd.less_than_f32s(x, lowest), lowest, x);
+    let rounding = simd.splat_f32s(ROUNDING);
+    let shifted = simd.add_f32s(x, rounding);
+    let f = simd.sub_f32s(x, simd.sub_f32s(shifted, rounding));
+    let mut polynomial = simd.splat_f32s(1.535_336_2e-4);
     for coefficient in [
-        1.398_199_9e-3,
-        8.333_452e-3,
-        4.166_579_6e-2,
-        1.666_666_5e-1,
-        0.5,
+        1.339_887_4e-3,
+        9.618_437e-3,
+        5.550_332_5e-2,
+        2.402_264_8e-1,
+        core::f32::consts::LN_2,
+        1.0,
     ] {
-        polynomial = polynomial * r + coefficient;
+        polynomial = simd.mul_add_e_f32s(polynomial, f, simd.splat_f32s(coefficient));
     }
-    let power_of_two = f32::from_bits(shifted.to_bits().wrapping_add(127) << 23);
-    (polynomial * r * r + r + 1.0) * power_of_two
+    let n = simd.add_u32s(simd.transmute_u32s_f32s(shifted), simd.splat_u32s(127));
+    let power_of_two = simd.wrapping_dyn_shl_u32s(n, simd.splat_u32s(23));
+    simd.mul_f32s(polynomial, simd.transmute_f32s_u32s(power_of_two))
 }
 
-/// `1 / (1 + e^-x)`.
+/// `1 / (1 + e^-x)` of each number of a vector.
+///
+/// With `e = e^-|x|`, which cannot overflow, it is `1 / (1 + e)` or, for negative `x`, `e / (1 + e)`.
 #[inline(always)]
-pub(crate) fn sigmoid(x: f32) -> f32 {
-    1.0 / (1.0 + exp(-x))
+pub(crate) fn sigmoids<S: Simd>(simd: S, x: S::f32s) -> S::f32s {
+    let (zero, one) = (simd.splat_f32s(0.0), simd.splat_f32s(1.0));
+    let negative = simd.less_than_f32s(x, zero);
+    let minus_absolute = simd.select_f32s(negative, x, simd.sub_f32s(zero, x));
+    let log2_e = simd.splat_f32s(core::f32::consts::LOG2_E);
+    let e = exp2(simd, simd.mul_f32s(minus_absolute, log2_e));
+    simd.div_f32s(simd.select_f32s(negative, e, one), simd.add_f32s(one, e))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::instructions::vectorized;
+    use pulp::WithSimd;
 
-    #[test]
-    fn exp_is_accurate_wherever_the_result_is_a_normal_number() {
-        let mut worst = 0.0f64;
-        for step in -87_000..=88_000 {
-            let x = step as f32 / 1000.0;
-            let exact = f64::from(x).exp();
-            worst = worst.max((f64::from(exp(x)) / exact - 1.0).abs());
+    /// Powers of two of all numbers.
+    struct Powers(Vec<f32>);
+
+    impl WithSimd for Powers {
+        type Output = Vec<f32>;
+
+        #[inline(always)]
+        fn with_simd<S: Simd>(mut self, simd: S) -> Vec<f32> {
+            let (whole, rest) = S::as_mut_simd_f32s(&mut self.0);
+            for x in whole {
+                *x = exp2(simd, *x);
+            }
+            let last = exp2(simd, simd.partial_load_f32s(rest));
+            simd.partial_store_f32s(rest, last);
+            self.0
         }
-        assert!(worst < 2e-7, "{worst}");
     }
 
     #[test]
-    fn exp_stays_finite_outside() {
-        assert_eq!(exp(-1e30), exp(-87.0));
-        assert_eq!(exp(1e30), exp(88.0));
-        assert!(exp(88.0).is_finite() && exp(-87.0) > 0.0);
-        assert_eq!(exp(0.0), 1.0);
+    fn exp2_is_accurate_wherever_the_result_is_a_normal_number() {
+        let x: Vec<f32> = (0..=126_000).map(|step| step as f32 / -1000.0).collect();
+        let powers = vectorized(Powers(x.clone()));
+        for (x, power) in x.into_iter().zip(powers) {
+            let exact = f64::from(x).exp2();
+            assert!(
+                (f64::from(power) / exact - 1.0).abs() < 2e-7,
+                "{x}: {power}"
+            );
+        }
+        assert_eq!(vectorized(Powers(vec![0.0; 40])), [1.0; 40]);
     }
 
     #[test]
-    fn sigmoid_is_accurate_and_saturates() {
-        for step in -2000..=2000 {
-            let x = step as f32 / 100.0;
-            let exact = 1.0 / (1.0 + (-f64::from(x)).exp());
-            assert!((f64::from(sigmoid(x)) / exact - 1.0).abs() < 4e-7, "{x}");
+    fn exp2_of_numbers_far_below_zero_is_tiny_and_of_nan_nan() {
+        let powers = vectorized(Powers(vec![-1e30, f32::NEG_INFINITY, f32::NAN]));
+        assert_eq!(powers[..2], [f32::MIN_POSITIVE; 2]);
+        assert!(powers[2].is_nan());
+    }
+
+    /// Sigmoids of all numbers.
+    struct Sigmoids(Vec<f32>);
+
+    impl WithSimd for Sigmoids {
+        type Output = Vec<f32>;
+
+        #[inline(always)]
+        fn with_simd<S: Simd>(mut self, simd: S) -> Vec<f32> {
+            for chunk in self.0.chunks_mut(S::F32_LANES) {
+                let result = sigmoids(simd, simd.partial_load_f32s(chunk));
+                simd.partial_store_f32s(chunk, result);
+            }
+            self.0
         }
-        assert_eq!(sigmoid(1e30), 1.0);
-        assert!(sigmoid(-1e30) < 1e-37);
-        assert!(sigmoid(f32::NAN).is_nan());
+    }
+
+    #[test]
+    fn sigmoids_are_accurate_and_saturate() {
+        let x: Vec<f32> = (-2000..=2000).map(|step| step as f32 / 100.0).collect();
+        for (x, sigmoid) in x.iter().zip(vectorized(Sigmoids(x.clone()))) {
+            let exact = 1.0 / (1.0 + (-f64::from(*x)).exp());
+            assert!((f64::from(sigmoid) / exact - 1.0).abs() < 1e-6, "{x}");
+        }
+        let extremes = vectorized(Sigmoids(vec![1e30, -1e30, f32::NAN]));
+        assert_eq!(extremes[0], 1.0);
+        assert!(extremes[1] < 1e-37 && extremes[2].is_nan());
     }
 }

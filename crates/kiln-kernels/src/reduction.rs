@@ -1,27 +1,89 @@
 //! Sums whose order never changes.
 
-use pulp::{Arch, Simd, WithSimd};
+use pulp::{Simd, WithSimd};
+use rayon::prelude::*;
 
-/// The sum of `values`.
-pub(crate) fn sum(values: &[f32]) -> f32 {
-    struct Sum<'a>(&'a [f32]);
+use crate::instructions::vectorized;
 
-    impl WithSimd for Sum<'_> {
-        type Output = f32;
+/// Positions that are summed before they join the total, so that long sums lose little.
+const POSITIONS_AT_ONCE: usize = 64;
+
+/// Vectors of channels that are summed side by side.
+const VECTORS: usize = 4;
+
+/// Adds to `sums`, `[channels]`, what a term makes of the number at each position of `image`,
+/// `[positions, channels]`, and of the channel's number in `parameter`, `[channels]`.
+#[inline(always)]
+pub(crate) fn add_channel_sums<S: Simd>(
+    simd: S,
+    image: &[f32],
+    parameter: &[f32],
+    sums: &mut [f32],
+    term: impl Fn(S::f32s, S::f32s) -> S::f32s,
+) {
+    let channels = sums.len();
+    let width = VECTORS * S::F32_LANES;
+    let whole = channels / width * width;
+    for block in image.chunks(POSITIONS_AT_ONCE * channels) {
+        for first in (0..whole).step_by(width) {
+            let (parameter, _) = S::as_simd_f32s(&parameter[first..first + width]);
+            let mut totals = [simd.splat_f32s(0.0); VECTORS];
+            for position in block.chunks_exact(channels) {
+                let (numbers, _) = S::as_simd_f32s(&position[first..first + width]);
+                let vectors = numbers.iter().zip(parameter);
+                for (total, (number, parameter)) in totals.iter_mut().zip(vectors) {
+                    *total = simd.add_f32s(*total, term(*number, *parameter));
+                }
+            }
+            let (sums, _) = S::as_mut_simd_f32s(&mut sums[first..first + width]);
+            for (sum, total) in sums.iter_mut().zip(totals) {
+                *sum = simd.add_f32s(*sum, total);
+            }
+        }
+        for first in (whole..channels).step_by(S::F32_LANES) {
+            let range = first..(first + S::F32_LANES).min(channels);
+            let parameter = simd.partial_load_f32s(&parameter[range.clone()]);
+            let mut total = simd.splat_f32s(0.0);
+            for position in block.chunks_exact(channels) {
+                let number = simd.partial_load_f32s(&position[range.clone()]);
+                total = simd.add_f32s(total, term(number, parameter));
+            }
+            let sums = &mut sums[range];
+            let sum = simd.add_f32s(simd.partial_load_f32s(sums), total);
+            simd.partial_store_f32s(sums, sum);
+        }
+    }
+}
+
+/// The sums `[batch, channels]` over the positions of `images`, `[batch, positions, channels]`.
+pub(crate) fn image_sums(images: &[f32], positions: usize, channels: usize) -> Vec<f32> {
+    struct Image<'a> {
+        image: &'a [f32],
+        sums: &'a mut [f32],
+    }
+
+    impl WithSimd for Image<'_> {
+        type Output = ();
 
         #[inline(always)]
-        fn with_simd<S: Simd>(self, _: S) -> f32 {
-            sum_of(self.0, self.0, |x, _| x)
+        fn with_simd<S: Simd>(self, simd: S) {
+            let nothing = vec![0.0; self.sums.len()];
+            add_channel_sums(simd, self.image, &nothing, self.sums, |x, _| x);
         }
     }
 
-    Arch::new().dispatch(Sum(values))
+    let image_len = positions * channels;
+    let mut sums = vec![0.0; images.len() / image_len * channels];
+    sums.par_chunks_exact_mut(channels)
+        .zip(images.par_chunks_exact(image_len))
+        .for_each(|(sums, image)| vectorized(Image { image, sums }));
+    sums
 }
 
 /// The sum of `term(left, right)` over pairs of numbers.
 ///
 /// 64 partial sums run side by side: vectors for the compiler, and a smaller error than one sum would have.
-/// To be called from code that runs through [`Arch::dispatch`].
+/// To be called from vectorized code.
 #[inline(always)]
 pub(crate) fn sum_of(left: &[f32], right: &[f32], term: impl Fn(f32, f32) -> f32) -> f32 {
     const LANES: usize = 64;
@@ -62,10 +124,14 @@ mod tests {
     use super::*;
 
     #[test]
-    fn sums_count_every_number_once() {
-        for len in [0usize, 1, 63, 64, 65, 127, 128, 1000] {
-            let values: Vec<f32> = (0..len).map(|index| index as f32).collect();
-            assert_eq!(sum(&values) as usize, len * len.saturating_sub(1) / 2);
+    fn channels_are_summed_over_every_position_once() {
+        for positions in [1usize, 2, 3, 31, 32, 33, 100] {
+            let image: Vec<f32> = (0..3 * positions).map(|index| index as f32).collect();
+            let sums = image_sums(&image, positions, 3);
+            for (channel, sum) in sums.iter().enumerate() {
+                let expected = 3 * positions * (positions - 1) / 2 + channel * positions;
+                assert_eq!(*sum as usize, expected);
+            }
         }
     }
 

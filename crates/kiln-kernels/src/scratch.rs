@@ -1,19 +1,111 @@
-//! Working memory that a thread keeps between calls, so that the steady state allocates none.
+//! Memory that is used again, so that the steady state asks the system for none.
+//!
+//! A training step needs the same arrays as the one before it. Fresh ones would cost a page fault for every 4 KiB, and
+//! a pass to fill them with zeros that are overwritten at once.
 
-use std::cell::Cell;
+use std::cell::RefCell;
+use std::collections::BTreeMap;
+use std::sync::{Mutex, PoisonError};
+
+use burn::backend::TensorMetadata;
+use burn::backend::flex::FlexTensor;
 
 thread_local! {
-    static SCRATCH: Cell<Vec<f32>> = const { Cell::new(Vec::new()) };
+    static FREE: RefCell<Vec<Vec<f32>>> = const { RefCell::new(Vec::new()) };
 }
 
-/// Runs `work` on `len` floats of unspecified content.
+/// Runs `work` on `len` floats of unspecified content. Calls may nest.
 pub(crate) fn with_scratch<R>(len: usize, work: impl FnOnce(&mut [f32]) -> R) -> R {
-    // Taken out rather than borrowed: a nested call finds it empty and allocates its own.
-    let mut scratch = SCRATCH.take();
+    let mut scratch = FREE.with_borrow_mut(Vec::pop).unwrap_or_default();
     if scratch.len() < len {
         scratch.resize(len, 0.0);
     }
     let result = work(&mut scratch[..len]);
-    SCRATCH.set(scratch);
+    FREE.with_borrow_mut(|free| free.push(scratch));
     result
+}
+
+/// The arrays of one length.
+#[derive(Default)]
+struct Shelf {
+    free: Vec<Vec<f32>>,
+    /// Handed out and not given back. Some never are, and some that are given back were made by others: the count
+    /// keeps these from piling up.
+    lent: usize,
+}
+
+/// Shorter arrays are left to the allocator, which is good at them.
+const SHORTEST: usize = 1 << 12;
+
+static SHELVES: Mutex<BTreeMap<usize, Shelf>> = Mutex::new(BTreeMap::new());
+
+/// An array of `len` floats of unspecified content, for results that outlive a call.
+pub(crate) fn array(len: usize) -> Vec<f32> {
+    if len < SHORTEST {
+        return vec![0.0; len];
+    }
+    let found = {
+        let mut shelves = SHELVES.lock().unwrap_or_else(PoisonError::into_inner);
+        let shelf = shelves.entry(len).or_default();
+        shelf.lent += 1;
+        shelf.free.pop()
+    };
+    found.unwrap_or_else(|| vec![0.0; len])
+}
+
+/// An array of zeros.
+pub(crate) fn zeros(len: usize) -> Vec<f32> {
+    let mut array = array(len);
+    array.fill(0.0);
+    array
+}
+
+/// Gives an array back for [`array`] to find.
+pub(crate) fn recycle(array: Vec<f32>) {
+    let mut shelves = SHELVES.lock().unwrap_or_else(PoisonError::into_inner);
+    if let Some(shelf) = shelves.get_mut(&array.len())
+        && shelf.lent > 0
+    {
+        shelf.lent -= 1;
+        shelf.free.push(array);
+    }
+}
+
+/// Gives back the array of a tensor that nobody else holds.
+pub(crate) fn recycle_tensor(tensor: FlexTensor) {
+    let long = tensor.shape().num_elements() >= SHORTEST;
+    if long
+        && tensor.is_unique()
+        && tensor.is_contiguous()
+        && let Ok(array) = tensor.into_data().try_into_vec()
+    {
+        recycle(array);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_recycled_array_is_found_again() {
+        let len = SHORTEST + 17;
+        let mut first = array(len);
+        first.fill(1.0);
+        let address = first.as_ptr();
+        recycle(first);
+        let second = array(len);
+        assert_eq!(second.as_ptr(), address);
+        recycle(second);
+        assert!(zeros(len).iter().all(|value| *value == 0.0));
+    }
+
+    #[test]
+    fn working_memory_may_nest() {
+        with_scratch(10, |outer| {
+            outer.fill(1.0);
+            with_scratch(20, |inner| inner.fill(2.0));
+            assert!(outer.iter().all(|value| *value == 1.0));
+        });
+    }
 }

@@ -12,6 +12,7 @@ use kiln_diffusion::sampler::Sampler;
 use kiln_diffusion::{
     Denoised, Level, LevelOptions, NetworkDenoiser, Prediction, Rates, Schedule, levels,
 };
+use kiln_kernels::on_the_pool;
 use kiln_models::{UNet2d, VqVae};
 
 use crate::error::TrainError;
@@ -214,11 +215,9 @@ impl Lesson {
     }
 }
 
-impl TrainStep for DiffusionTrainee {
-    type Input = NoisyLatents;
-    type Output = Report;
-
-    fn step(&self, batch: NoisyLatents) -> TrainOutput<Report> {
+impl DiffusionTrainee {
+    /// The losses of a batch, and their gradients.
+    fn gradients(&self, batch: NoisyLatents) -> TrainOutput<Report> {
         let scalars = self.lesson.losses(&self.unet.network, &batch);
         let gradients = scalars[0]
             .clone()
@@ -231,6 +230,15 @@ impl TrainStep for DiffusionTrainee {
             grads: gradients,
             item,
         }
+    }
+}
+
+impl TrainStep for DiffusionTrainee {
+    type Input = NoisyLatents;
+    type Output = Report;
+
+    fn step(&self, batch: NoisyLatents) -> TrainOutput<Report> {
+        on_the_pool(|| self.gradients(batch))
     }
 
     fn optimize(

@@ -9,6 +9,7 @@ use burn::optim::{GradientsParams, ModuleOptimizer, MultiGradientsParams};
 use burn::tensor::{Device, Tensor, TensorData};
 use burn::train::{InferenceStep, TrainOutput, TrainStep};
 use kiln_data::{Datasets, ImageBatch, ImageDataset, prefetch};
+use kiln_kernels::on_the_pool;
 use kiln_models::VqVae;
 use kiln_models::quantizer::{BatchPosition, CodebookConfig, CodebookTraining};
 
@@ -179,11 +180,9 @@ impl VqVaeTrainee {
     }
 }
 
-impl TrainStep for VqVaeTrainee {
-    type Input = ImageTensors;
-    type Output = Report;
-
-    fn step(&self, batch: ImageTensors) -> TrainOutput<Report> {
+impl VqVaeTrainee {
+    /// The losses of a batch, and their gradients.
+    fn gradients(&self, batch: ImageTensors) -> TrainOutput<Report> {
         let ImageTensors {
             images,
             step,
@@ -227,6 +226,15 @@ impl TrainStep for VqVaeTrainee {
             grads: gradients,
             item: Report::new(step, count, scalars, Some(code_counts)),
         }
+    }
+}
+
+impl TrainStep for VqVaeTrainee {
+    type Input = ImageTensors;
+    type Output = Report;
+
+    fn step(&self, batch: ImageTensors) -> TrainOutput<Report> {
+        on_the_pool(|| self.gradients(batch))
     }
 
     fn optimize(

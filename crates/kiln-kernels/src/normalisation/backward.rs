@@ -1,20 +1,21 @@
 //! The gradients of a group normalisation.
 
-use pulp::{Arch, Simd, WithSimd};
+use pulp::{Simd, WithSimd};
 use rayon::prelude::*;
 
-use super::{Activation, Groups, Statistics};
-use crate::exponential::sigmoid;
-use crate::reduction::{sum_of, sum_of_rows};
+use super::{Activation, ChannelMap, Groups, Statistics};
+use crate::exponential::sigmoids;
+use crate::instructions::vectorized;
+use crate::reduction::sum_of_rows;
 
-/// The gradients of the input and of the scale and shift.
+/// The gradients of the scale and shift.
 pub(crate) struct Gradients {
-    pub(crate) input: Vec<f32>,
     pub(crate) gamma: Vec<f32>,
     pub(crate) beta: Vec<f32>,
 }
 
-/// All gradients, from that of the output and what the forward pass saw.
+/// Turns `gradient`, that of the output `[batch, positions, channels]`, into that of the input, and gives those of
+/// scale and shift.
 ///
 /// With `dz` the gradient at `z` and sums over a group of `N` numbers:
 ///
@@ -24,120 +25,185 @@ pub(crate) struct Gradients {
 pub(crate) fn gradients(
     groups: &Groups,
     input: &[f32],
+    positions: usize,
     gamma: &[f32],
-    beta: &[f32],
+    maps: &[ChannelMap],
     statistics: &[Statistics],
-    output_gradient: &[f32],
+    gradient: &mut [f32],
 ) -> Gradients {
-    let len = groups.group_len();
-    let channels = groups.channels_per_group();
-    let images = input.len() / (groups.channels * groups.positions);
-    let mut input_gradient = vec![0.0; input.len()];
+    let channels = groups.channels;
+    let image_len = positions * channels;
+    let images = input.len() / image_len;
     // [batch, channels], summed over the batch in order afterwards.
-    let mut gammas = vec![0.0; images * groups.channels];
-    let mut betas = vec![0.0; images * groups.channels];
-    let arch = Arch::new();
-    input_gradient
-        .par_chunks_mut(len)
-        .zip(gammas.par_chunks_mut(channels))
-        .zip(betas.par_chunks_mut(channels))
-        .enumerate()
-        .for_each(|(index, ((result, gamma_result), beta_result))| {
-            let range = index * len..(index + 1) * len;
-            arch.dispatch(Group {
-                groups,
-                statistics: statistics[index],
-                input: &input[range.clone()],
-                gamma: groups.of_group(gamma, index),
-                beta: groups.of_group(beta, index),
-                output_gradient: &output_gradient[range],
-                result,
-                gamma_result,
-                beta_result,
-            });
-        });
+    let mut gammas = vec![0.0; images * channels];
+    let mut betas = vec![0.0; images * channels];
+    gradient
+        .par_chunks_exact_mut(image_len)
+        .zip(input.par_chunks_exact(image_len))
+        .zip(statistics.par_chunks_exact(groups.groups))
+        .zip(maps)
+        .zip(gammas.par_chunks_exact_mut(channels))
+        .zip(betas.par_chunks_exact_mut(channels))
+        .for_each(
+            |(((((gradient, input), statistics), map), gammas), betas)| {
+                vectorized(Image {
+                    groups,
+                    map,
+                    statistics,
+                    gamma,
+                    input,
+                    gradient,
+                    gammas,
+                    betas,
+                });
+            },
+        );
     Gradients {
-        input: input_gradient,
-        gamma: sum_of_rows(&gammas, groups.channels),
-        beta: sum_of_rows(&betas, groups.channels),
+        gamma: sum_of_rows(&gammas, channels),
+        beta: sum_of_rows(&betas, channels),
     }
 }
 
-/// One group of one image.
-struct Group<'a> {
+struct Image<'a> {
     groups: &'a Groups,
-    statistics: Statistics,
-    input: &'a [f32],
+    map: &'a ChannelMap,
+    statistics: &'a [Statistics],
     gamma: &'a [f32],
-    beta: &'a [f32],
-    output_gradient: &'a [f32],
-    result: &'a mut [f32],
-    gamma_result: &'a mut [f32],
-    beta_result: &'a mut [f32],
+    input: &'a [f32],
+    gradient: &'a mut [f32],
+    /// This image's part of the gradient of `gamma`: `sum(dz xhat)`.
+    gammas: &'a mut [f32],
+    /// And of `beta`: `sum(dz)`.
+    betas: &'a mut [f32],
 }
 
-impl WithSimd for Group<'_> {
+impl WithSimd for Image<'_> {
     type Output = ();
 
     #[inline(always)]
-    fn with_simd<S: Simd>(mut self, _: S) {
-        self.back_to_affine();
+    fn with_simd<S: Simd>(mut self, simd: S) {
+        match self.groups.activation {
+            Activation::Identity => self.back_to_affine::<S, false>(simd),
+            Activation::Silu => self.back_to_affine::<S, true>(simd),
+        }
         self.back_to_input();
     }
 }
 
-impl Group<'_> {
-    /// `dz` into `result`, and from it the gradients of scale and shift.
+/// Positions that are summed before they join the total, so that long sums lose little.
+const POSITIONS_AT_ONCE: usize = 32;
+
+impl Image<'_> {
+    /// `dz` in place of the gradient, and from it the gradients of scale and shift.
     #[inline(always)]
-    fn back_to_affine(&mut self) {
-        let Statistics {
-            mean,
-            inverse_deviation,
-        } = self.statistics;
-        let positions = self.groups.positions;
-        for (channel, dz) in self.result.chunks_exact_mut(positions).enumerate() {
-            let range = channel * positions..(channel + 1) * positions;
-            let input = &self.input[range.clone()];
-            let output_gradient = &self.output_gradient[range];
-            if self.groups.activation == Activation::Silu {
-                let (scale, beta) = (self.gamma[channel] * inverse_deviation, self.beta[channel]);
-                for ((dz, x), gradient) in dz.iter_mut().zip(input).zip(output_gradient) {
-                    let z = (x - mean) * scale + beta;
-                    let s = sigmoid(z);
-                    *dz = gradient * s * (1.0 + z * (1.0 - s));
+    fn back_to_affine<S: Simd, const SILU: bool>(&mut self, simd: S) {
+        let channels = self.groups.channels;
+        let ChannelMap {
+            mean, scale, shift, ..
+        } = self.map;
+        let mut part = vec![0.0; 2 * channels];
+        let (along_ones, along_input) = part.split_at_mut(channels);
+        let blocks = self
+            .gradient
+            .chunks_mut(POSITIONS_AT_ONCE * channels)
+            .zip(self.input.chunks(POSITIONS_AT_ONCE * channels));
+        for (gradient, input) in blocks {
+            along_ones.fill(0.0);
+            along_input.fill(0.0);
+            let positions = gradient.chunks_exact_mut(channels);
+            for (gradient, input) in positions.zip(input.chunks_exact(channels)) {
+                for channel in (0..channels).step_by(S::F32_LANES) {
+                    let range = channel..(channel + S::F32_LANES).min(channels);
+                    let centred = simd.sub_f32s(
+                        load(simd, &input[range.clone()]),
+                        load(simd, &mean[range.clone()]),
+                    );
+                    let mut dz = load(simd, &gradient[range.clone()]);
+                    if SILU {
+                        let scale = load(simd, &scale[range.clone()]);
+                        let shift = load(simd, &shift[range.clone()]);
+                        let z = simd.mul_add_e_f32s(centred, scale, shift);
+                        dz = simd.mul_f32s(dz, silu_slope(simd, z));
+                        store(simd, &mut gradient[range.clone()], dz);
+                    }
+                    let ones = &mut along_ones[range.clone()];
+                    let sum = simd.add_f32s(load(simd, ones), dz);
+                    store(simd, ones, sum);
+                    let input = &mut along_input[range];
+                    let sum = simd.mul_add_e_f32s(dz, centred, load(simd, input));
+                    store(simd, input, sum);
                 }
-            } else {
-                dz.copy_from_slice(output_gradient);
             }
-            self.beta_result[channel] = sum_of(dz, dz, |dz, _| dz);
-            self.gamma_result[channel] =
-                sum_of(dz, input, |dz, x| dz * (x - mean)) * inverse_deviation;
+            for (total, part) in self.betas.iter_mut().zip(&*along_ones) {
+                *total += part;
+            }
+            for (total, part) in self.gammas.iter_mut().zip(&*along_input) {
+                *total += part;
+            }
+        }
+        let per_group = self.groups.channels_per_group();
+        let groups = self.gammas.chunks_exact_mut(per_group);
+        for (gammas, statistics) in groups.zip(self.statistics) {
+            for gamma in gammas {
+                *gamma *= statistics.inverse_deviation;
+            }
         }
     }
 
-    /// `dx` in place of `dz`.
+    /// `dx = scale dz - along_ones - (x - mean) along_input` in place of `dz`.
     #[inline(always)]
     fn back_to_input(&mut self) {
-        let Statistics {
-            mean,
-            inverse_deviation,
-        } = self.statistics;
-        let count = self.input.len() as f32;
-        let (mut along_ones, mut along_input) = (0.0, 0.0);
-        for (channel, gamma) in self.gamma.iter().enumerate() {
-            along_ones += gamma * self.beta_result[channel] / count;
-            along_input += gamma * self.gamma_result[channel] / count;
+        let channels = self.groups.channels;
+        let per_group = self.groups.channels_per_group();
+        let count = (self.input.len() / self.groups.groups) as f32;
+        let mut factors = vec![0.0; 2 * channels];
+        let (along_ones, along_input) = factors.split_at_mut(channels);
+        for (group, statistics) in self.statistics.iter().enumerate() {
+            let range = group * per_group..(group + 1) * per_group;
+            let inverse = statistics.inverse_deviation;
+            let along = |sums: &[f32]| {
+                let terms = self.gamma[range.clone()].iter().zip(&sums[range.clone()]);
+                terms.map(|(gamma, sum)| gamma * sum / count).sum::<f32>()
+            };
+            along_ones[range.clone()].fill(along(self.betas) * inverse);
+            along_input[range.clone()].fill(along(self.gammas) * inverse * inverse);
         }
-        let positions = self.groups.positions;
-        let channels = self
-            .result
-            .chunks_exact_mut(positions)
-            .zip(self.input.chunks_exact(positions));
-        for ((dz, input), gamma) in channels.zip(self.gamma) {
-            for (dz, x) in dz.iter_mut().zip(input) {
-                let normalised = (x - mean) * inverse_deviation;
-                *dz = (gamma * *dz - along_ones - normalised * along_input) * inverse_deviation;
+        let (mean, scale) = (&self.map.mean[..channels], &self.map.scale[..channels]);
+        let positions = self.gradient.chunks_exact_mut(channels);
+        for (gradient, input) in positions.zip(self.input.chunks_exact(channels)) {
+            for channel in 0..channels {
+                let centred = input[channel] - mean[channel];
+                gradient[channel] = gradient[channel] * scale[channel]
+                    - along_ones[channel]
+                    - centred * along_input[channel];
             }
         }
+    }
+}
+
+/// The derivative of `z sigmoid(z)`: `s (1 + z (1 - s))`.
+#[inline(always)]
+fn silu_slope<S: Simd>(simd: S, z: S::f32s) -> S::f32s {
+    let one = simd.splat_f32s(1.0);
+    let s = sigmoids(simd, z);
+    let inner = simd.mul_add_e_f32s(z, simd.sub_f32s(one, s), one);
+    simd.mul_f32s(s, inner)
+}
+
+/// A vector, of which a shorter slice fills the first numbers.
+#[inline(always)]
+fn load<S: Simd>(simd: S, values: &[f32]) -> S::f32s {
+    match S::as_simd_f32s(values).0.first() {
+        Some(whole) => *whole,
+        None => simd.partial_load_f32s(values),
+    }
+}
+
+#[inline(always)]
+fn store<S: Simd>(simd: S, values: &mut [f32], vector: S::f32s) {
+    if values.len() == S::F32_LANES {
+        S::as_mut_simd_f32s(values).0[0] = vector;
+    } else {
+        simd.partial_store_f32s(values, vector);
     }
 }

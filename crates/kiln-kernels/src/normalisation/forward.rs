@@ -1,92 +1,138 @@
-//! The output of a group normalisation.
+//! The output of a group normalisation, number by number.
 
-use pulp::{Arch, Simd, WithSimd};
+use pulp::{Simd, WithSimd};
 use rayon::prelude::*;
 
-use super::{Activation, Groups, Statistics};
-use crate::exponential::sigmoid;
-use crate::reduction::sum_of;
+use super::{Activation, Groups, Statistics, statistics};
+use crate::exponential::sigmoids;
+use crate::instructions::vectorized;
+use crate::scratch;
 
-/// The output, `[batch, channels, positions]` as `input`, and the statistics, `[batch, groups]`.
+/// A normalisation whose statistics are known, for the channels of one image: `(x - mean) scale + shift`, and its
+/// activation.
+#[derive(Clone, Debug)]
+pub(crate) struct ChannelMap {
+    pub(crate) mean: Vec<f32>,
+    pub(crate) scale: Vec<f32>,
+    pub(crate) shift: Vec<f32>,
+    pub(crate) activation: Activation,
+}
+
+impl ChannelMap {
+    /// `statistics` are those of the image's groups, `gamma` and `beta` the parameters of all channels.
+    pub(crate) fn new(
+        groups: &Groups,
+        statistics: &[Statistics],
+        gamma: &[f32],
+        beta: &[f32],
+    ) -> Self {
+        let mut mean = Vec::with_capacity(groups.channels);
+        let mut scale = Vec::with_capacity(groups.channels);
+        let gammas = gamma.chunks_exact(groups.channels_per_group());
+        for (gamma, statistics) in gammas.zip(statistics) {
+            mean.extend(gamma.iter().map(|_| statistics.mean));
+            scale.extend(
+                gamma
+                    .iter()
+                    .map(|gamma| gamma * statistics.inverse_deviation),
+            );
+        }
+        Self {
+            mean,
+            scale,
+            shift: beta.to_vec(),
+            activation: groups.activation,
+        }
+    }
+
+    /// Maps whole positions, `[.., channels]`.
+    #[inline(always)]
+    pub(crate) fn apply<S: Simd>(&self, simd: S, input: &[f32], output: &mut [f32]) {
+        match self.activation {
+            Activation::Identity => self.map::<S, false>(simd, input, output),
+            Activation::Silu => self.map::<S, true>(simd, input, output),
+        }
+    }
+
+    #[inline(always)]
+    fn map<S: Simd, const SILU: bool>(&self, simd: S, input: &[f32], output: &mut [f32]) {
+        let channels = self.mean.len();
+        let (means, last_mean) = S::as_simd_f32s(&self.mean);
+        let (scales, last_scale) = S::as_simd_f32s(&self.scale[..channels]);
+        let (shifts, last_shift) = S::as_simd_f32s(&self.shift[..channels]);
+        let positions = output.chunks_exact_mut(channels);
+        for (output, input) in positions.zip(input.chunks_exact(channels)) {
+            let (inputs, last_input) = S::as_simd_f32s(input);
+            let (outputs, last_output) = S::as_mut_simd_f32s(output);
+            let vectors = inputs.iter().zip(means).zip(scales).zip(shifts);
+            for (output, (((x, mean), scale), shift)) in outputs.iter_mut().zip(vectors) {
+                *output = activated::<S, SILU>(simd, *x, *mean, *scale, *shift);
+            }
+            if !last_input.is_empty() {
+                let last = activated::<S, SILU>(
+                    simd,
+                    simd.partial_load_f32s(last_input),
+                    simd.partial_load_f32s(last_mean),
+                    simd.partial_load_f32s(last_scale),
+                    simd.partial_load_f32s(last_shift),
+                );
+                simd.partial_store_f32s(last_output, last);
+            }
+        }
+    }
+}
+
+#[inline(always)]
+fn activated<S: Simd, const SILU: bool>(
+    simd: S,
+    x: S::f32s,
+    mean: S::f32s,
+    scale: S::f32s,
+    shift: S::f32s,
+) -> S::f32s {
+    let z = simd.mul_add_e_f32s(simd.sub_f32s(x, mean), scale, shift);
+    if SILU {
+        simd.mul_f32s(z, sigmoids(simd, z))
+    } else {
+        z
+    }
+}
+
+/// The output, `[batch, positions, channels]` as `input`, and the statistics, `[batch, groups]`.
 pub(crate) fn normalise(
     groups: &Groups,
     input: &[f32],
+    positions: usize,
     gamma: &[f32],
     beta: &[f32],
 ) -> (Vec<f32>, Vec<Statistics>) {
-    let len = groups.group_len();
-    let mut output = vec![0.0; input.len()];
-    let mut statistics = vec![Statistics::default(); input.len() / len];
-    let arch = Arch::new();
+    struct Apply<'a> {
+        map: ChannelMap,
+        input: &'a [f32],
+        output: &'a mut [f32],
+    }
+
+    impl WithSimd for Apply<'_> {
+        type Output = ();
+
+        #[inline(always)]
+        fn with_simd<S: Simd>(self, simd: S) {
+            self.map.apply(simd, self.input, self.output);
+        }
+    }
+
+    let statistics = statistics(groups, input, positions);
+    let mut output = scratch::array(input.len());
+    let image_len = positions * groups.channels;
     output
-        .par_chunks_mut(len)
-        .zip(input.par_chunks(len))
-        .zip(&mut statistics)
-        .enumerate()
-        .for_each(|(index, ((output, input), statistics))| {
-            *statistics = arch.dispatch(Group {
-                groups,
-                input,
-                gamma: groups.of_group(gamma, index),
-                beta: groups.of_group(beta, index),
-                output,
-            });
+        .par_chunks_exact_mut(image_len)
+        .zip(input.par_chunks_exact(image_len))
+        .zip(statistics.par_chunks_exact(groups.groups))
+        .for_each(|((output, input), statistics)| {
+            let map = ChannelMap::new(groups, statistics, gamma, beta);
+            vectorized(Apply { map, input, output });
         });
     (output, statistics)
-}
-
-/// One group of one image.
-struct Group<'a> {
-    groups: &'a Groups,
-    input: &'a [f32],
-    gamma: &'a [f32],
-    beta: &'a [f32],
-    output: &'a mut [f32],
-}
-
-impl WithSimd for Group<'_> {
-    type Output = Statistics;
-
-    #[inline(always)]
-    fn with_simd<S: Simd>(self, _: S) -> Statistics {
-        let statistics = self.statistics();
-        let Statistics {
-            mean,
-            inverse_deviation,
-        } = statistics;
-        let positions = self.groups.positions;
-        let channels = self
-            .output
-            .chunks_exact_mut(positions)
-            .zip(self.input.chunks_exact(positions));
-        for (((output, input), gamma), beta) in channels.zip(self.gamma).zip(self.beta) {
-            let scale = gamma * inverse_deviation;
-            if self.groups.activation == Activation::Silu {
-                for (output, x) in output.iter_mut().zip(input) {
-                    let z = (x - mean) * scale + beta;
-                    *output = z * sigmoid(z);
-                }
-            } else {
-                for (output, x) in output.iter_mut().zip(input) {
-                    *output = (x - mean) * scale + beta;
-                }
-            }
-        }
-        statistics
-    }
-}
-
-impl Group<'_> {
-    #[inline(always)]
-    fn statistics(&self) -> Statistics {
-        let count = self.input.len() as f32;
-        let mean = sum_of(self.input, self.input, |x, _| x) / count;
-        let variance = sum_of(self.input, self.input, |x, _| (x - mean) * (x - mean)) / count;
-        Statistics {
-            mean,
-            inverse_deviation: 1.0 / (variance + self.groups.epsilon).sqrt(),
-        }
-    }
 }
 
 #[cfg(test)]
@@ -98,11 +144,10 @@ mod tests {
         let groups = Groups {
             channels: 2,
             groups: 1,
-            positions: 3,
             epsilon: 1e-6,
             activation: Activation::Identity,
         };
-        let (output, _) = normalise(&groups, &[5.0; 6], &[2.0, 3.0], &[0.25, -0.5]);
-        assert_eq!(output, [0.25, 0.25, 0.25, -0.5, -0.5, -0.5]);
+        let (output, _) = normalise(&groups, &[5.0; 6], 3, &[2.0, 3.0], &[0.25, -0.5]);
+        assert_eq!(output, [0.25, -0.5, 0.25, -0.5, 0.25, -0.5]);
     }
 }

@@ -1,9 +1,10 @@
 //! A step of AdamW over plain arrays. The formula stands at [`super::AdamW`].
 
-use pulp::{Arch, Simd, WithSimd};
+use pulp::{Simd, WithSimd};
 use rayon::prelude::*;
 
 use super::{AdamW, CHUNK};
+use crate::instructions::vectorized;
 
 /// What is the same for all weights in a step.
 #[derive(Clone, Copy, Debug)]
@@ -46,9 +47,8 @@ impl Step {
         moment_1: &mut [f32],
         moment_2: &mut [f32],
     ) {
-        let arch = Arch::new();
         let chunk = |(((weight, gradient), moment_1), moment_2)| {
-            arch.dispatch(Chunk {
+            vectorized(Chunk {
                 step: self,
                 weight,
                 gradient,

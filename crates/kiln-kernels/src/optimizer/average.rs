@@ -1,15 +1,15 @@
 //! A step of an exponential moving average over plain arrays.
 
-use pulp::{Arch, Simd, WithSimd};
+use pulp::{Simd, WithSimd};
 use rayon::prelude::*;
 
 use super::CHUNK;
+use crate::instructions::vectorized;
 
 /// `average = average - rate (average - weight)`. Both have one length.
 pub(crate) fn follow(average: &mut [f32], weight: &[f32], rate: f32) {
-    let arch = Arch::new();
     let chunk = |(average, weight)| {
-        arch.dispatch(Chunk {
+        vectorized(Chunk {
             average,
             weight,
             rate,

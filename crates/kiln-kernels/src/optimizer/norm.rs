@@ -1,20 +1,20 @@
 //! Sums of squares over many arrays at once.
 
 use burn::backend::flex::FlexTensor;
-use pulp::{Arch, Simd, WithSimd};
+use pulp::{Simd, WithSimd};
 use rayon::prelude::*;
 
 use super::CHUNK;
+use crate::instructions::vectorized;
 use crate::reduction::sum_of;
 
 /// Partial sums of the squares of all values, in an order that does not depend on the threads.
 pub(crate) fn squares(tensors: &[FlexTensor]) -> Vec<f64> {
-    let arch = Arch::new();
     let values: Vec<&[f32]> = tensors.iter().map(FlexTensor::storage).collect();
     values
         .par_iter()
         .flat_map(|values| values.par_chunks(CHUNK))
-        .map(|chunk| f64::from(arch.dispatch(Squares(chunk))))
+        .map(|chunk| f64::from(vectorized(Squares(chunk))))
         .collect()
 }
 

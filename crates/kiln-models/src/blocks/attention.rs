@@ -1,8 +1,7 @@
 use burn::module::Module;
 use burn::nn::{GroupNorm, Linear, LinearConfig};
 use burn::tensor::Tensor;
-use burn::tensor::module::attention;
-use burn::tensor::ops::AttentionModuleOptions;
+use kiln_kernels::{Convolution, Padding, Sampling, attention};
 
 use super::residual::divided;
 use super::{BlockOptions, group_norm, norm};
@@ -52,46 +51,43 @@ impl Attention {
         self
     }
 
-    /// `[batch, channels, height, width]`, in and out.
+    /// `[batch, height, width, channels]`, in and out.
     pub(crate) fn forward(&self, x: Tensor<4>) -> Tensor<4> {
-        let [batch, channels, height, width] = x.dims();
-        let positions = height * width;
-        let hidden = match &self.group_norm {
-            Some(group_norm) => norm(group_norm, x.clone()),
-            None => x.clone(),
-        };
-        let hidden: Tensor<3> = hidden.reshape([batch, channels, positions]).swap_dims(1, 2);
-
-        // [batch, positions, heads * head_channels] -> [batch, heads, positions, head_channels]
-        let split = |projected: Tensor<3>| -> Tensor<4> {
-            let [_, _, inner] = projected.dims();
-            projected
-                .reshape([batch, positions, self.heads, inner / self.heads])
-                .swap_dims(1, 2)
-        };
-        let query = split(self.to_q.forward(hidden.clone()));
-        let key = split(self.to_k.forward(hidden.clone()));
-        let value = split(self.to_v.forward(hidden));
-        let attended = attention(
-            query,
-            key,
-            value,
-            None,
-            None,
-            AttentionModuleOptions::default(),
-        );
-
-        let [_, _, _, head_channels] = attended.dims();
-        let mut joined: Tensor<3> =
-            attended
-                .swap_dims(1, 2)
-                .reshape([batch, positions, self.heads * head_channels]);
-        for layer in &self.to_out {
-            joined = layer.forward(joined);
+        let [batch, height, width, _] = x.dims();
+        let mut projection = pointwise(&[&self.to_q, &self.to_k, &self.to_v], x.clone());
+        if let Some(group_norm) = &self.group_norm {
+            projection = projection.after(norm(group_norm));
         }
-        let joined = joined
-            .swap_dims(1, 2)
-            .reshape([batch, channels, height, width]);
-        divided(x + joined, self.output_scale_factor)
+        let projected = projection.forward();
+        let [_, _, _, channels] = projected.dims();
+        let tokens: Tensor<3> = projected.reshape([batch, height * width, channels]);
+        let attended = attention(tokens, self.heads);
+        let attended: Tensor<4> = attended.reshape([batch, height, width, channels / 3]);
+        let [to_out] = &self.to_out[..] else {
+            unreachable!("made with one layer")
+        };
+        let out = pointwise(&[to_out], attended).plus_shortcut(x);
+        divided(out.forward(), self.output_scale_factor)
     }
+}
+
+/// Linear layers of every pixel, their outputs side by side.
+fn pointwise(layers: &[&Linear], x: Tensor<4>) -> Convolution {
+    let weights = layers.iter().map(|layer| layer.weight.val().transpose());
+    let weight = Tensor::cat(weights.collect(), 0);
+    let biases: Option<Vec<_>> = layers
+        .iter()
+        .map(|layer| layer.bias.as_ref().map(|bias| bias.val()))
+        .collect();
+    let [channels_out, channels_in] = weight.dims();
+    let sampling = Sampling::Strided {
+        stride: 1,
+        padding: Padding::default(),
+    };
+    Convolution::new(
+        x,
+        weight.reshape([channels_out, channels_in, 1, 1]),
+        sampling,
+    )
+    .plus_bias(biases.map(|biases| Tensor::cat(biases, 0)))
 }

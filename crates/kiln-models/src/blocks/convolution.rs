@@ -3,7 +3,7 @@
 use burn::nn::PaddingConfig2d;
 use burn::nn::conv::{Conv2d, Conv2dConfig};
 use burn::tensor::{Device, Tensor};
-use kiln_kernels::{Padding, conv2d};
+use kiln_kernels::{Convolution, Padding, Sampling};
 
 /// A 3x3 convolution that keeps the size.
 pub(crate) fn conv3x3(channels_in: usize, channels_out: usize, device: &Device) -> Conv2d {
@@ -29,11 +29,12 @@ pub(crate) fn conv1x1(channels_in: usize, channels_out: usize, device: &Device) 
     Conv2dConfig::new([channels_in, channels_out], [1, 1]).init(device)
 }
 
-/// `[batch, channels_in, height, width]` to `[batch, channels_out, height / stride, width / stride]`.
+/// `[batch, height, width, channels_in]` to `[batch, height / stride, width / stride, channels_out]`, to be completed
+/// by what stands around it.
 ///
 /// For the convolutions that are made here.
-pub(crate) fn convolve(convolution: &Conv2d, x: Tensor<4>) -> Tensor<4> {
-    let padding = match convolution.padding {
+pub(crate) fn convolution(layer: &Conv2d, x: Tensor<4>) -> Convolution {
+    let padding = match layer.padding {
         PaddingConfig2d::Explicit(top, left, bottom, right) => Padding {
             top,
             bottom,
@@ -42,7 +43,17 @@ pub(crate) fn convolve(convolution: &Conv2d, x: Tensor<4>) -> Tensor<4> {
         },
         _ => Padding::default(),
     };
-    let weight = convolution.weight.val();
-    let bias = convolution.bias.as_ref().map(|bias| bias.val());
-    conv2d(x, weight, bias, convolution.stride[0], padding)
+    let stride = layer.stride[0];
+    sampled(layer, x, Sampling::Strided { stride, padding })
+}
+
+/// Every pixel repeated 2x2, then a 3x3 convolution: `[batch, height, width, channels_in]` to
+/// `[batch, 2 height, 2 width, channels_out]`.
+pub(crate) fn doubling_convolution(layer: &Conv2d, x: Tensor<4>) -> Convolution {
+    sampled(layer, x, Sampling::Doubled)
+}
+
+fn sampled(layer: &Conv2d, x: Tensor<4>, sampling: Sampling) -> Convolution {
+    let bias = layer.bias.as_ref().map(|bias| bias.val());
+    Convolution::new(x, layer.weight.val(), sampling).plus_bias(bias)
 }

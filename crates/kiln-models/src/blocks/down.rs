@@ -48,7 +48,7 @@ impl DownBlock {
         }
     }
 
-    /// `[batch, channels_in, height, width]` to `[batch, channels_out, height / 2, width / 2]`, or of
+    /// `[batch, height, width, channels_in]` to `[batch, height / 2, width / 2, channels_out]`, or of
     /// the same size in the innermost level.
     ///
     /// `keep` is shown the output of every layer and of the halving: a U-Net's skips.

@@ -42,7 +42,7 @@ impl MidBlock {
         }
     }
 
-    /// `[batch, channels, height, width]`, in and out.
+    /// `[batch, height, width, channels]`, in and out.
     pub(crate) fn forward(&self, x: Tensor<4>, time: Option<&Tensor<2>>) -> Tensor<4> {
         let mut hidden = x;
         for (layer, block) in self.resnets.iter().enumerate() {

@@ -3,6 +3,8 @@
 //! Their fields are named as in diffusers, so that a parameter's path here is its key there. All
 //! group normalisations go through [`norm`], all 3x3 convolutions through [`convolution`] and all
 //! attention through [`attention`]: one place each to make faster.
+//!
+//! Feature maps are channels-last, `[batch, height, width, channels]`: the networks change the layout at their edges.
 
 mod attention;
 mod convolution;
@@ -14,7 +16,7 @@ mod residual;
 mod up;
 
 pub(crate) use attention::Attention;
-pub(crate) use convolution::{conv1x1, conv3x3, convolve};
+pub(crate) use convolution::{conv1x1, conv3x3, convolution, doubling_convolution};
 pub(crate) use down::{DownBlock, DownBlockShape};
 pub(crate) use mid::{MidBlock, MidBlockShape};
 pub(crate) use norm::{group_norm, norm, norm_silu};

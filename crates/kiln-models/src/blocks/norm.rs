@@ -1,7 +1,6 @@
 //! Group normalisation (Wu and He 2018), with the SiLU that nearly always follows it.
 
 use burn::nn::{GroupNorm, GroupNormConfig};
-use burn::tensor::activation::silu;
 use burn::tensor::{Device, Tensor};
 
 /// A group normalisation of `channels` in `groups`, scaled by ones and shifted by zeros.
@@ -16,22 +15,27 @@ pub(crate) fn group_norm(
         .init(device)
 }
 
-/// `norm(x)` of `[batch, channels, height, width]`.
-pub(crate) fn norm(norm: &GroupNorm, x: Tensor<4>) -> Tensor<4> {
-    match (&norm.gamma, &norm.beta) {
-        (Some(gamma), Some(beta)) => {
-            kiln_kernels::group_norm(x, gamma.val(), beta.val(), norm.num_groups, norm.epsilon)
-        }
-        _ => norm.forward(x),
+/// `norm(x)` of `[batch, height, width, channels]`.
+pub(crate) fn norm(norm: &GroupNorm) -> kiln_kernels::GroupNorm {
+    // Those that are made here have a scale and a shift.
+    let values = |parameter: &Option<burn::module::Param<Tensor<1>>>| {
+        parameter.as_ref().map(|parameter| parameter.val())
+    };
+    let beta = values(&norm.beta)
+        .unwrap_or_else(|| Tensor::zeros([norm.num_channels], &Device::default()));
+    kiln_kernels::GroupNorm {
+        gamma: values(&norm.gamma).unwrap_or_else(|| beta.ones_like()),
+        beta,
+        groups: norm.num_groups,
+        epsilon: norm.epsilon,
+        silu: false,
     }
 }
 
-/// `silu(norm(x))` of `[batch, channels, height, width]`.
-pub(crate) fn norm_silu(norm: &GroupNorm, x: Tensor<4>) -> Tensor<4> {
-    match (&norm.gamma, &norm.beta) {
-        (Some(gamma), Some(beta)) => {
-            kiln_kernels::group_norm_silu(x, gamma.val(), beta.val(), norm.num_groups, norm.epsilon)
-        }
-        _ => silu(norm.forward(x)),
+/// `silu(norm(x))` of `[batch, height, width, channels]`.
+pub(crate) fn norm_silu(norm: &GroupNorm) -> kiln_kernels::GroupNorm {
+    kiln_kernels::GroupNorm {
+        silu: true,
+        ..self::norm(norm)
     }
 }

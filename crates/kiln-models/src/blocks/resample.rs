@@ -3,12 +3,10 @@
 use burn::module::Module;
 use burn::nn::conv::Conv2d;
 use burn::tensor::Tensor;
-use burn::tensor::module::{avg_pool2d, interpolate};
-use burn::tensor::ops::{AvgPoolOptions, InterpolateMode, InterpolateOptions};
 
 use super::convolution::conv3x3_halving;
 use super::residual::Resolution;
-use super::{BlockOptions, Resampling, ResidualBlock, conv3x3, convolve};
+use super::{BlockOptions, Resampling, ResidualBlock, conv3x3, convolution, doubling_convolution};
 
 /// A 3x3 convolution of stride 2.
 #[derive(Module, Debug)]
@@ -65,10 +63,10 @@ impl Downsampler {
         }
     }
 
-    /// `[batch, channels, height, width]` to `[batch, channels, height / 2, width / 2]`.
+    /// `[batch, height, width, channels]` to `[batch, height / 2, width / 2, channels]`.
     pub(crate) fn forward(&self, x: Tensor<4>, time: Option<&Tensor<2>>) -> Tensor<4> {
         match self {
-            Self::Convolution(downsample) => convolve(&downsample.conv, x),
+            Self::Convolution(downsample) => convolution(&downsample.conv, x).forward(),
             Self::Residual(block) => block.forward(x, time),
         }
     }
@@ -92,25 +90,32 @@ impl Upsampler {
         }
     }
 
-    /// `[batch, channels, height, width]` to `[batch, channels, 2 height, 2 width]`.
+    /// `[batch, height, width, channels]` to `[batch, 2 height, 2 width, channels]`.
     pub(crate) fn forward(&self, x: Tensor<4>, time: Option<&Tensor<2>>) -> Tensor<4> {
         match self {
-            Self::Convolution(upsample) => convolve(&upsample.conv, repeat_2x2(x)),
+            Self::Convolution(upsample) => doubling_convolution(&upsample.conv, x).forward(),
             Self::Residual(block) => block.forward(x, time),
         }
     }
 }
 
-/// `[batch, channels, height, width]` to `[batch, channels, height / 2, width / 2]`.
+/// `[batch, height, width, channels]` to `[batch, height / 2, width / 2, channels]`.
 pub(crate) fn average_2x2(x: Tensor<4>) -> Tensor<4> {
-    avg_pool2d(x, AvgPoolOptions::new([2, 2]).with_stride([2, 2]))
+    let [batch, height, width, channels] = x.dims();
+    let (height, width) = (height / 2, width / 2);
+    let x = x.slice([0..batch, 0..2 * height, 0..2 * width, 0..channels]);
+    let blocks: Tensor<6> = x.reshape([batch, height, 2, width, 2, channels]);
+    blocks
+        .mean_dim(2)
+        .mean_dim(4)
+        .reshape([batch, height, width, channels])
 }
 
-/// `[batch, channels, height, width]` to `[batch, channels, 2 height, 2 width]`.
+/// `[batch, height, width, channels]` to `[batch, 2 height, 2 width, channels]`.
 pub(crate) fn repeat_2x2(x: Tensor<4>) -> Tensor<4> {
-    let [_, _, height, width] = x.dims();
-    let options = InterpolateOptions::new(InterpolateMode::Nearest)
-        .with_align_corners(false)
-        .with_output_size([2 * height, 2 * width]);
-    interpolate(x, options)
+    let [batch, height, width, channels] = x.dims();
+    let pixels: Tensor<6> = x.reshape([batch, height, 1, width, 1, channels]);
+    pixels
+        .expand([batch, height, 2, width, 2, channels])
+        .reshape([batch, 2 * height, 2 * width, channels])
 }

@@ -3,10 +3,11 @@ use burn::nn::conv::Conv2d;
 use burn::nn::{Dropout, DropoutConfig, GroupNorm, Linear, LinearConfig};
 use burn::tensor::Tensor;
 use burn::tensor::activation::silu;
+use kiln_kernels::Convolution;
 
 use super::resample::{average_2x2, repeat_2x2};
 use super::{
-    BlockOptions, TimeScaleShift, conv1x1, conv3x3, convolve, group_norm, norm, norm_silu,
+    BlockOptions, TimeScaleShift, conv1x1, conv3x3, convolution, group_norm, norm, norm_silu,
 };
 
 /// A residual block that may change the resolution between its first normalisation and convolution.
@@ -80,43 +81,58 @@ impl ResidualBlock {
         self
     }
 
-    /// `[batch, channels_in, height, width]` to `[batch, channels_out, height, width]`.
+    /// `[batch, height, width, channels_in]` to `[batch, height, width, channels_out]`.
     ///
     /// `time` is the SiLU of the time embedding, `[batch, time_channels]`: every block needs it, so
     /// it is computed once for all.
     pub(crate) fn forward(&self, x: Tensor<4>, time: Option<&Tensor<2>>) -> Tensor<4> {
-        let hidden = norm_silu(&self.norm1, x.clone());
-        let (shortcut, hidden) = match self.resolution {
-            Resolution::Kept => (x, hidden),
-            Resolution::Halved => (average_2x2(x), average_2x2(hidden)),
-            Resolution::Doubled => (repeat_2x2(x), repeat_2x2(hidden)),
+        let time = match (&self.time_emb_proj, time) {
+            (Some(projection), Some(time)) => Some(projection.forward(time.clone())),
+            _ => None,
         };
-        let hidden = convolve(&self.conv1, hidden);
-        let hidden = self.join_time(hidden, time);
-        let hidden = convolve(&self.conv2, self.dropout.forward(hidden));
+        let (added, modulation) = match self.time_scale_shift {
+            TimeScaleShift::Default => (time, None),
+            TimeScaleShift::ScaleShift => (None, time),
+        };
+        let (shortcut, hidden) = self.first(x, added);
         let shortcut = match &self.conv_shortcut {
-            Some(convolution) => convolve(convolution, shortcut),
+            Some(layer) => convolution(layer, shortcut).forward(),
             None => shortcut,
         };
-        divided(shortcut + hidden, self.output_scale_factor)
+        let out = self.second(hidden, modulation).plus_shortcut(shortcut);
+        divided(out.forward(), self.output_scale_factor)
     }
 
-    /// The second normalisation and SiLU, with the time embedding where it belongs.
-    fn join_time(&self, hidden: Tensor<4>, time: Option<&Tensor<2>>) -> Tensor<4> {
-        let projected = match (&self.time_emb_proj, time) {
-            (Some(projection), Some(time)) => projection.forward(time.clone()),
-            _ => return norm_silu(&self.norm2, hidden),
-        };
-        let [batch, channels] = projected.dims();
-        let projected: Tensor<4> = projected.reshape([batch, channels, 1, 1]);
-        match self.time_scale_shift {
-            TimeScaleShift::Default => norm_silu(&self.norm2, hidden + projected),
-            TimeScaleShift::ScaleShift => {
-                let scale = projected.clone().narrow(1, 0, channels / 2);
-                let shift = projected.narrow(1, channels / 2, channels / 2);
-                silu(norm(&self.norm2, hidden) * (scale + 1.0) + shift)
+    /// What the shortcut takes, and `conv1(silu(norm1(x)))` with `time`, `[batch, channels_out]`, added.
+    fn first(&self, x: Tensor<4>, time: Option<Tensor<2>>) -> (Tensor<4>, Tensor<4>) {
+        let resized: fn(Tensor<4>) -> Tensor<4> = match self.resolution {
+            Resolution::Kept => {
+                let hidden = convolution(&self.conv1, x.clone()).after(norm_silu(&self.norm1));
+                return (x, hidden.plus_per_image(time).forward());
             }
-        }
+            Resolution::Halved => average_2x2,
+            Resolution::Doubled => repeat_2x2,
+        };
+        let hidden = resized(norm_silu(&self.norm1).forward(x.clone()));
+        let hidden = convolution(&self.conv1, hidden).plus_per_image(time);
+        (resized(x), hidden.forward())
+    }
+
+    /// `conv2(dropout(silu(norm2(h))))`, modulated by scale and shift `[batch, 2 channels_out]`.
+    fn second(&self, hidden: Tensor<4>, modulation: Option<Tensor<2>>) -> Convolution {
+        let Some(modulation) = modulation else {
+            if self.dropout.prob == 0.0 {
+                return convolution(&self.conv2, hidden).after(norm_silu(&self.norm2));
+            }
+            let hidden = norm_silu(&self.norm2).forward(hidden);
+            return convolution(&self.conv2, self.dropout.forward(hidden));
+        };
+        let [batch, channels] = modulation.dims();
+        let modulation: Tensor<4> = modulation.reshape([batch, 1, 1, channels]);
+        let scale = modulation.clone().narrow(3, 0, channels / 2);
+        let shift = modulation.narrow(3, channels / 2, channels / 2);
+        let hidden = silu(norm(&self.norm2).forward(hidden) * (scale + 1.0) + shift);
+        convolution(&self.conv2, self.dropout.forward(hidden))
     }
 }
 

@@ -44,7 +44,7 @@ impl UpBlock {
         }
     }
 
-    /// `[batch, channels, height, width]` to `[batch, channels_out, 2 height, 2 width]`, or of the same
+    /// `[batch, height, width, channels]` to `[batch, 2 height, 2 width, channels_out]`, or of the same
     /// size in the outermost level.
     ///
     /// `join` is applied before every layer: a U-Net joins its skips there.

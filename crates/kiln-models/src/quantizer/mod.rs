@@ -33,6 +33,7 @@ pub use statistics::{BatchPosition, CodeStatistics, codes_in_use, perplexity};
 use burn::module::{Initializer, Module};
 use burn::nn::{Embedding, EmbeddingConfig};
 use burn::tensor::{Device, Int, Tensor, TensorData};
+use kiln_kernels::nearest_codes;
 
 use crate::ema::replace_value;
 
@@ -136,7 +137,7 @@ impl VectorQuantizer {
     pub fn nearest(&self, latents: Tensor<4>) -> Tensor<3, Int> {
         let [batch, _, height, width] = latents.dims();
         let vectors = self.comparable(flatten(latents.without_autodiff()));
-        nearest_rows(vectors, self.codes()).reshape([batch, height, width])
+        nearest_codes(vectors, self.codes()).reshape([batch, height, width])
     }
 
     /// The codes at given indices: `[batch, height, width]` to `[batch, dimension, height, width]`.
@@ -156,7 +157,7 @@ impl VectorQuantizer {
         let latents = self.comparable(flatten(latents));
         let fixed_latents = latents.clone().without_autodiff();
 
-        let codes = nearest_rows(fixed_latents.clone(), self.codes());
+        let codes = nearest_codes(fixed_latents.clone(), self.codes());
         let weight = self.comparable(self.embedding.weight.val());
         let chosen = weight.select(0, codes.clone());
         let fixed_chosen = chosen.clone().without_autodiff();
@@ -206,17 +207,6 @@ impl VectorQuantizer {
 fn normalized(rows: Tensor<2>) -> Tensor<2> {
     let lengths = rows.clone().square().sum_dim(1).add_scalar(1e-12).sqrt();
     rows / lengths
-}
-
-/// Index of the nearest of `codes`, `[codes, dimension]`, for each of `vectors`, `[rows, dimension]`: `[rows]`.
-///
-/// `|z - e|^2 = |z|^2 - 2 z.e + |e|^2`, of which `|z|^2` is the same for all codes and left out.
-fn nearest_rows(vectors: Tensor<2>, codes: Tensor<2>) -> Tensor<1, Int> {
-    let squared_lengths = codes.clone().square().sum_dim(1).transpose();
-    let products = vectors.matmul(codes.transpose());
-    (squared_lengths - products.mul_scalar(2.0))
-        .argmin(1)
-        .squeeze_dim(1)
 }
 
 /// `[batch, dimension, height, width]` to one row per position, `[batch * height * width, dimension]`.

@@ -17,7 +17,7 @@ use burn::tensor::activation::silu;
 use burn::tensor::{Device, Int, Tensor};
 
 use crate::ConfigError;
-use crate::blocks::{DownBlock, MidBlock, UpBlock, conv3x3, convolve, group_norm, norm_silu};
+use crate::blocks::{DownBlock, MidBlock, UpBlock, conv3x3, convolution, group_norm, norm_silu};
 use crate::config::require_size;
 use crate::initialization::seeded;
 use time::{TimeProjection, TimestepEmbedding};
@@ -147,7 +147,8 @@ impl UNet2d {
         }
         let time = Some(&silu(time));
 
-        let mut hidden = convolve(&self.conv_in, sample);
+        // Channels last from here on.
+        let mut hidden = convolution(&self.conv_in, sample.permute([0, 2, 3, 1])).forward();
         let mut skips = vec![hidden.clone()];
         for block in &self.down_blocks {
             hidden = block.forward(hidden, time, |layer| skips.push(layer.clone()));
@@ -157,10 +158,11 @@ impl UNet2d {
         }
         for block in &self.up_blocks {
             // One skip was kept for every layer here, so there is always one to pop.
-            let join = |hidden| Tensor::cat([hidden].into_iter().chain(skips.pop()).collect(), 1);
+            let join = |hidden| Tensor::cat([hidden].into_iter().chain(skips.pop()).collect(), 3);
             hidden = block.forward(hidden, time, join);
         }
-        let output = convolve(&self.conv_out, norm_silu(&self.conv_norm_out, hidden));
+        let output = convolution(&self.conv_out, hidden).after(norm_silu(&self.conv_norm_out));
+        let output = output.forward().permute([0, 3, 1, 2]);
 
         match self.config.time_embedding_type {
             TimeEmbeddingType::Fourier => {

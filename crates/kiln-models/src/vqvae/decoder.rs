@@ -5,7 +5,7 @@ use burn::tensor::Tensor;
 
 use super::config::{DecoderBlockType, VqVaeConfig};
 use crate::blocks::{
-    BlockOptions, MidBlock, Resampling, UpBlock, UpBlockShape, conv3x3, convolve, group_norm,
+    BlockOptions, MidBlock, Resampling, UpBlock, UpBlockShape, conv3x3, convolution, group_norm,
     norm_silu,
 };
 
@@ -56,13 +56,15 @@ impl Decoder {
         }
     }
 
-    /// `[batch, latent_channels, h, w]` to `[batch, out_channels, height, width]`.
+    /// `[batch, h, w, latent_channels]` to `[batch, height, width, out_channels]`.
     pub(super) fn forward(&self, latents: Tensor<4>) -> Tensor<4> {
-        let mut hidden = convolve(&self.conv_in, latents);
+        let mut hidden = convolution(&self.conv_in, latents).forward();
         hidden = self.mid_block.forward(hidden, None);
         for block in &self.up_blocks {
             hidden = block.forward(hidden, None, |hidden| hidden);
         }
-        convolve(&self.conv_out, norm_silu(&self.conv_norm_out, hidden))
+        convolution(&self.conv_out, hidden)
+            .after(norm_silu(&self.conv_norm_out))
+            .forward()
     }
 }

@@ -5,8 +5,8 @@ use burn::tensor::Tensor;
 
 use super::config::{EncoderBlockType, VqVaeConfig};
 use crate::blocks::{
-    BlockOptions, DownBlock, DownBlockShape, MidBlock, Resampling, conv3x3, convolve, group_norm,
-    norm_silu,
+    BlockOptions, DownBlock, DownBlockShape, MidBlock, Resampling, conv3x3, convolution,
+    group_norm, norm_silu,
 };
 
 /// Images to what is quantized: diffusers' `Encoder`.
@@ -55,13 +55,15 @@ impl Encoder {
         }
     }
 
-    /// `[batch, in_channels, height, width]` to `[batch, latent_channels, h, w]`.
+    /// `[batch, height, width, in_channels]` to `[batch, h, w, latent_channels]`.
     pub(super) fn forward(&self, images: Tensor<4>) -> Tensor<4> {
-        let mut hidden = convolve(&self.conv_in, images);
+        let mut hidden = convolution(&self.conv_in, images).forward();
         for block in &self.down_blocks {
             hidden = block.forward(hidden, None, |_| {});
         }
         hidden = self.mid_block.forward(hidden, None);
-        convolve(&self.conv_out, norm_silu(&self.conv_norm_out, hidden))
+        convolution(&self.conv_out, hidden)
+            .after(norm_silu(&self.conv_norm_out))
+            .forward()
     }
 }

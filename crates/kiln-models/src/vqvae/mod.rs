@@ -11,7 +11,7 @@ use burn::nn::conv::Conv2d;
 use burn::tensor::{Device, Int, Tensor};
 
 use crate::ConfigError;
-use crate::blocks::{BlockOptions, MidBlockShape, TimeScaleShift, conv1x1, convolve};
+use crate::blocks::{BlockOptions, MidBlockShape, TimeScaleShift, conv1x1, convolution};
 use crate::config::require_size;
 use crate::initialization::seeded;
 use crate::quantizer::{Quantized, VectorQuantizer};
@@ -99,7 +99,10 @@ impl VqVae {
     /// Images `[batch, in_channels, height, width]` in [-1, 1] to latents `[batch, latent_dim, h, w]`
     /// before quantization, where h = height / [`downscale_factor`](VqVaeConfig::downscale_factor).
     pub fn encode(&self, images: Tensor<4>) -> Tensor<4> {
-        convolve(&self.quant_conv, self.encoder.forward(images))
+        let hidden = self.encoder.forward(images.permute([0, 2, 3, 1]));
+        convolution(&self.quant_conv, hidden)
+            .forward()
+            .permute([0, 3, 1, 2])
     }
 
     /// Latents `[batch, latent_dim, h, w]` to their nearest codes, with the losses of the codebook.
@@ -120,8 +123,8 @@ impl VqVae {
 
     /// Quantized latents `[batch, latent_dim, h, w]` to images `[batch, out_channels, height, width]`.
     pub fn decode_quantized(&self, quantized: Tensor<4>) -> Tensor<4> {
-        self.decoder
-            .forward(convolve(&self.post_quant_conv, quantized))
+        let hidden = convolution(&self.post_quant_conv, quantized.permute([0, 2, 3, 1]));
+        self.decoder.forward(hidden.forward()).permute([0, 3, 1, 2])
     }
 
     /// Images `[batch, in_channels, height, width]` to their reconstructions

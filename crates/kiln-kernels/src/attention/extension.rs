@@ -1,0 +1,94 @@
+//! How attention hangs into Burn.
+
+use burn::backend::autodiff::checkpoint::base::Checkpointer;
+use burn::backend::autodiff::checkpoint::strategy::CheckpointStrategy;
+use burn::backend::autodiff::grads::Gradients;
+use burn::backend::autodiff::ops::{Backward, Ops, OpsKind};
+use burn::backend::flex::FlexTensor;
+use burn::backend::tensor::FloatTensor;
+use burn::backend::{Autodiff, Backend, Flex, TensorMetadata, backend_extension};
+use burn::tensor::TensorData;
+
+use super::{Heads, Softmax, backward, forward};
+
+/// Attention on a backend's own tensors. `f32` and the shape have been checked before.
+#[backend_extension(Flex, Autodiff)]
+pub(crate) trait AttentionOps: Backend {
+    /// See [`crate::attention`].
+    fn kiln_attention(qkv: FloatTensor<Self>, heads: Heads) -> FloatTensor<Self>;
+}
+
+impl AttentionOps for Flex {
+    fn kiln_attention(qkv: FlexTensor, heads: Heads) -> FlexTensor {
+        attended(&qkv, &heads).0
+    }
+}
+
+fn attended(qkv: &FlexTensor, heads: &Heads) -> (FlexTensor, Softmax) {
+    let (output, softmax) = forward::attend(heads, qkv.to_contiguous().storage());
+    let shape = [qkv.shape()[0], heads.tokens, heads.inner()];
+    let output = FlexTensor::from_data(TensorData::new(output, shape));
+    (output, softmax)
+}
+
+impl<C: CheckpointStrategy> AttentionOps for Autodiff<Flex, C> {
+    fn kiln_attention(qkv: FloatTensor<Self>, heads: Heads) -> FloatTensor<Self> {
+        let (qkv, node) = qkv.into_parts();
+        let (output, softmax) = attended(&qkv, &heads);
+        match AttentionGradient
+            .prepare::<C>([node])
+            .compute_bound()
+            .stateful()
+        {
+            OpsKind::Tracked(operation) => {
+                let state = State {
+                    qkv,
+                    softmax,
+                    heads,
+                };
+                operation.finish(state, output)
+            }
+            OpsKind::UnTracked(operation) => operation.finish(output),
+        }
+    }
+}
+
+/// The backward pass.
+#[derive(Debug)]
+struct AttentionGradient;
+
+#[derive(Clone, Debug)]
+struct State {
+    qkv: FlexTensor,
+    softmax: Softmax,
+    heads: Heads,
+}
+
+impl Backward<Flex, 1> for AttentionGradient {
+    type State = State;
+
+    fn backward(
+        self,
+        operation: Ops<State, 1>,
+        gradients: &mut Gradients,
+        _checkpointer: &mut Checkpointer,
+    ) {
+        let State {
+            qkv,
+            softmax,
+            heads,
+        } = operation.state;
+        let output_gradient = gradients.consume::<Flex>(&operation.node);
+        let [node] = operation.parents;
+        if let Some(node) = node {
+            let gradient = backward::gradient(
+                &heads,
+                qkv.to_contiguous().storage(),
+                &softmax,
+                output_gradient.to_contiguous().storage(),
+            );
+            let gradient = FlexTensor::from_data(TensorData::new(gradient, qkv.shape()));
+            gradients.register::<Flex>(node.id, gradient);
+        }
+    }
+}

@@ -1,0 +1,136 @@
+//! Self-attention (Vaswani et al. 2017) without a matrix of tokens by tokens in memory.
+//!
+//! ```text
+//! s[j, i] = scale k[j].q[i]          scale = 1 / sqrt(head_channels)
+//! p[j, i] = e^(s[j, i] - max over j) / (sum over j of the same)
+//! out[i]  = sum over j of p[j, i] v[j]
+//! ```
+//!
+//! and back, with `d` for the gradient of what follows it:
+//!
+//! ```text
+//! dp[j, i] = v[j].dout[i]
+//! ds[j, i] = p[j, i] (dp[j, i] - sum over j of p[j, i] dp[j, i])
+//! dq[i] = scale sum over j of ds[j, i] k[j]
+//! dk[j] = scale sum over i of ds[j, i] q[i]
+//! dv[j] = sum over i of p[j, i] dout[i]
+//! ```
+//!
+//! A block of queries `i` at a time meets all keys `j`. The queries run along vectors: maxima and sums of a softmax
+//! are then sums of vectors, and keys and values are read where they are. The way back computes the probabilities
+//! anew, so that one number per query and head for the maximum, and one for the sum, are all that is kept.
+
+mod backward;
+mod extension;
+mod forward;
+
+use burn::backend::Dispatch;
+use burn::tensor::ops::AttentionModuleOptions;
+use burn::tensor::{Tensor, module};
+
+use crate::is_ours;
+use extension::AttentionOps;
+
+/// Self-attention of the tokens of each image: `softmax(Q K^T / sqrt(head_channels)) V`, head by head.
+///
+/// `qkv` is `[batch, tokens, 3 * heads * head_channels]`: queries, keys and values side by side, each of them one head
+/// after the other. The result is `[batch, tokens, heads * head_channels]`.
+///
+/// Beside the result, memory is needed for 64 queries by all tokens, twice that in training.
+///
+/// # Panics
+///
+/// If the last dimension does not divide into queries, keys and values of `heads` heads.
+pub fn attention(qkv: Tensor<3>, heads: usize) -> Tensor<3> {
+    let [batch, tokens, width] = qkv.dims();
+    assert!(
+        heads > 0 && width % (3 * heads) == 0,
+        "{width} channels do not divide into queries, keys and values of {heads} heads: project to 3 times as many channels as the heads have together."
+    );
+    let channels = width / (3 * heads);
+    if is_ours(&qkv) && batch * tokens * channels > 0 {
+        let heads = Heads {
+            tokens,
+            heads,
+            channels,
+        };
+        return Tensor::from_dispatch(<Dispatch as AttentionOps>::kiln_attention(
+            qkv.into_dispatch(),
+            heads,
+        ));
+    }
+    let [query, key, value] = [0, 1, 2].map(|part| -> Tensor<4> {
+        qkv.clone()
+            .narrow(2, part * heads * channels, heads * channels)
+            .reshape([batch, tokens, heads, channels])
+            .swap_dims(1, 2)
+    });
+    module::attention(
+        query,
+        key,
+        value,
+        None,
+        None,
+        AttentionModuleOptions::default(),
+    )
+    .swap_dims(1, 2)
+    .reshape([batch, tokens, heads * channels])
+}
+
+/// Queries that are worked on together: a multiple of the numbers in any vector.
+const QUERIES: usize = 64;
+
+/// All sizes of an attention but the batch.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Heads {
+    tokens: usize,
+    heads: usize,
+    /// Of one head.
+    channels: usize,
+}
+
+impl Heads {
+    /// Numbers of all heads in a row of the result.
+    fn inner(&self) -> usize {
+        self.heads * self.channels
+    }
+
+    /// Numbers in a row of queries, keys and values.
+    fn row(&self) -> usize {
+        3 * self.inner()
+    }
+
+    /// What products of queries and keys are multiplied with.
+    fn scale(&self) -> f32 {
+        1.0 / (self.channels as f32).sqrt()
+    }
+
+    /// Where a head begins in a row: its queries, keys and values.
+    fn parts(&self, head: usize) -> [usize; 3] {
+        [0, 1, 2].map(|part| part * self.inner() + head * self.channels)
+    }
+
+    /// The index of the first number of each token.
+    fn row_starts(&self) -> Vec<usize> {
+        (0..self.tokens).map(|token| token * self.row()).collect()
+    }
+
+    /// Numbers of an image's [`Softmax`].
+    fn softmax_len(&self) -> usize {
+        2 * self.heads * self.tokens
+    }
+}
+
+/// What a softmax is computed anew from: for each block of queries and then each head, of all queries the largest
+/// score, times `log2(e)`, and then of all queries the inverse of the sum.
+///
+/// `[batch, tokens * heads * 2]`.
+#[derive(Clone, Debug)]
+pub(crate) struct Softmax(Vec<f32>);
+
+/// Cuts the first `len` numbers off `memory`.
+fn take<'a>(memory: &mut &'a mut [f32], len: usize) -> &'a mut [f32] {
+    let (taken, rest) = std::mem::take(memory).split_at_mut(len);
+    *memory = rest;
+    taken
+}

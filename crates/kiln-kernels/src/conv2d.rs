@@ -1,0 +1,208 @@
+//! The convolution that models call.
+
+use burn::backend::Dispatch;
+use burn::tensor::module::{self, interpolate};
+use burn::tensor::ops::{ConvOptions, InterpolateMode, InterpolateOptions};
+use burn::tensor::{Device, Tensor};
+
+use crate::convolution::{Geometry, Sampling};
+use crate::extension::{ConvolutionOps, Options};
+use crate::group_norm::GroupNorm;
+use crate::is_ours;
+
+/// A two-dimensional convolution of channels-last images, with what stands around it in the networks.
+///
+/// ```text
+/// out[b, y, x, o] = bias[o] + per_image[b, o] + shortcut[b, y, x, o]
+///                 + sum over i, j, c of weight[o, c, i, j] * f(input)[b, stride y + i - top, stride x + j - left, c]
+/// ```
+///
+/// with zeros outside the image. `f` is a group normalisation with or without SiLU, or nothing; under
+/// [`Sampling::Doubled`] every pixel of `f(input)` is repeated 2x2 first.
+///
+/// One operator, because apart from the sum nothing here is worth a pass over the data, and because a training step
+/// then keeps `input` alone: the backward pass computes `f(input)` again.
+#[derive(Clone, Debug)]
+pub struct Convolution {
+    input: Tensor<4>,
+    weight: Tensor<4>,
+    sampling: Sampling,
+    norm: Option<GroupNorm>,
+    bias: Option<Tensor<1>>,
+    per_image: Option<Tensor<2>>,
+    shortcut: Option<Tensor<4>>,
+}
+
+impl Convolution {
+    /// Of `input`, `[batch, height, width, channels_in]`, by `weight`,
+    /// `[channels_out, channels_in, kernel_height, kernel_width]`.
+    pub fn new(input: Tensor<4>, weight: Tensor<4>, sampling: Sampling) -> Self {
+        Self {
+            input,
+            weight,
+            sampling,
+            norm: None,
+            bias: None,
+            per_image: None,
+            shortcut: None,
+        }
+    }
+
+    /// The input is normalised first.
+    pub fn after(mut self, norm: GroupNorm) -> Self {
+        self.norm = Some(norm);
+        self
+    }
+
+    /// Adds `[channels_out]` to every position.
+    pub fn plus_bias(mut self, bias: Option<Tensor<1>>) -> Self {
+        self.bias = bias;
+        self
+    }
+
+    /// Adds `[batch, channels_out]` to every position of the image.
+    pub fn plus_per_image(mut self, per_image: Option<Tensor<2>>) -> Self {
+        self.per_image = per_image;
+        self
+    }
+
+    /// Adds an image of the output's shape.
+    pub fn plus_shortcut(mut self, shortcut: Tensor<4>) -> Self {
+        self.shortcut = Some(shortcut);
+        self
+    }
+
+    /// The result, `[batch, height_out, width_out, channels_out]`.
+    ///
+    /// # Panics
+    ///
+    /// If the shapes do not fit together.
+    pub fn forward(self) -> Tensor<4> {
+        let (input, weight) = (self.input.dims(), self.weight.dims());
+        let Some(geometry) = Geometry::new(input, weight, self.sampling) else {
+            panic!(
+                "A kernel {weight:?} (outputs, inputs, rows, columns) does not fit images {input:?} \
+                 (batch, rows, columns, channels) under {:?}.",
+                self.sampling
+            );
+        };
+        self.assert_shapes(&geometry);
+        if !self.is_ours() {
+            return self.with_burns_operators();
+        }
+        let options = Options {
+            geometry,
+            groups: self.norm.as_ref().map(GroupNorm::options),
+        };
+        let device = self.input.device();
+        let (gamma, beta) = match self.norm {
+            Some(norm) => (Some(norm.gamma), Some(norm.beta)),
+            None => (None, None),
+        };
+        Tensor::from_dispatch(<Dispatch as ConvolutionOps>::kiln_convolution(
+            self.input.into_dispatch(),
+            self.weight.into_dispatch(),
+            or_nothing(gamma, &device).into_dispatch(),
+            or_nothing(beta, &device).into_dispatch(),
+            or_nothing(self.bias, &device).into_dispatch(),
+            or_nothing(self.per_image, &device).into_dispatch(),
+            or_nothing(self.shortcut, &device).into_dispatch(),
+            options,
+        ))
+    }
+
+    fn assert_shapes(&self, geometry: &Geometry) {
+        let [batch, ..] = self.input.dims();
+        let [height, width] = geometry.size_out;
+        let channels = geometry.channels_out;
+        if let Some(norm) = &self.norm {
+            norm.assert_channels(geometry.channels_in);
+        }
+        if let Some(bias) = &self.bias {
+            assert_eq!(bias.dims(), [channels], "shape of the bias");
+        }
+        if let Some(per_image) = &self.per_image {
+            assert_eq!(
+                per_image.dims(),
+                [batch, channels],
+                "shape of what is added to each image"
+            );
+        }
+        if let Some(shortcut) = &self.shortcut {
+            assert_eq!(
+                shortcut.dims(),
+                [batch, height, width, channels],
+                "shape of the shortcut"
+            );
+        }
+    }
+
+    fn is_ours(&self) -> bool {
+        is_ours(&self.input)
+            && is_ours(&self.weight)
+            && self.norm.as_ref().is_none_or(GroupNorm::is_ours)
+            && self.bias.as_ref().is_none_or(is_ours)
+            && self.per_image.as_ref().is_none_or(is_ours)
+            && self.shortcut.as_ref().is_none_or(is_ours)
+    }
+
+    fn with_burns_operators(self) -> Tensor<4> {
+        let input = match &self.norm {
+            Some(norm) => norm.with_burns_operators(self.input),
+            None => self.input,
+        };
+        let mut input = input.permute([0, 3, 1, 2]);
+        let options = match self.sampling {
+            Sampling::Strided { stride, padding } => {
+                let rows = (padding.top, padding.bottom);
+                let columns = (padding.left, padding.right);
+                ConvOptions::new_with_padding([stride; 2], [rows, columns], [1; 2], 1)
+            }
+            Sampling::Doubled => {
+                let [_, _, height, width] = input.dims();
+                let options = InterpolateOptions::new(InterpolateMode::Nearest)
+                    .with_align_corners(false)
+                    .with_output_size([2 * height, 2 * width]);
+                input = interpolate(input, options);
+                ConvOptions::new_with_padding([1; 2], [(1, 1); 2], [1; 2], 1)
+            }
+        };
+        let output = module::conv2d(input, self.weight, self.bias, options);
+        let mut output = output.permute([0, 2, 3, 1]);
+        if let Some(per_image) = self.per_image {
+            let [batch, channels] = per_image.dims();
+            output = output + per_image.reshape([batch, 1, 1, channels]);
+        }
+        match self.shortcut {
+            Some(shortcut) => output + shortcut,
+            None => output,
+        }
+    }
+}
+
+/// How an operator is told that there is no such tensor.
+fn or_nothing<const D: usize>(tensor: Option<Tensor<D>>, device: &Device) -> Tensor<D> {
+    tensor.unwrap_or_else(|| Tensor::empty([0; D], device))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::Padding;
+    use burn::tensor::Device;
+
+    #[test]
+    #[should_panic(expected = "does not fit images [1, 4, 4, 3]")]
+    fn channels_that_do_not_fit_are_refused() {
+        let device = Device::flex();
+        let sampling = Sampling::Strided {
+            stride: 1,
+            padding: Padding::default(),
+        };
+        let (input, weight) = (
+            Tensor::zeros([1, 4, 4, 3], &device),
+            Tensor::zeros([2, 4, 1, 1], &device),
+        );
+        let _ = Convolution::new(input, weight, sampling).forward();
+    }
+}

@@ -1,0 +1,273 @@
+//! A stencil as products of gathered pixels and weights, one product for each phase.
+//!
+//! Pixels of a row lie side by side in a window, channels innermost. So what an output reads is one stretch of memory
+//! for each row of the kernel, and nothing is copied to bring it together.
+
+use std::ops::Range;
+
+use pulp::Simd;
+
+use super::geometry::Stencil;
+use super::weights;
+use super::window::{Block, Reading, Window};
+use crate::product::{
+    Gather, Outer, Panels, PanelsShape, add_outer_products, multiply_gathered, pack_rows,
+};
+use crate::scratch;
+
+/// One phase of each dimension.
+#[derive(Clone, Copy, Debug)]
+struct PhasePair {
+    row: usize,
+    column: usize,
+}
+
+fn pairs(stencil: &Stencil) -> impl Iterator<Item = PhasePair> {
+    let columns = stencil.columns.phases.len();
+    (0..stencil.rows.phases.len())
+        .flat_map(move |row| (0..columns).map(move |column| PhasePair { row, column }))
+}
+
+impl Stencil {
+    /// What the weights of the phase are sums of.
+    fn taps(&self, pair: PhasePair) -> [&[Range<usize>]; 2] {
+        [
+            &self.rows.phases[pair.row].taps,
+            &self.columns.phases[pair.column].taps,
+        ]
+    }
+
+    /// Numbers in a stretch that an output of the phase reads, and where the stretches begin.
+    fn runs(&self, pair: PhasePair, window: &Window) -> (Vec<usize>, usize) {
+        let [rows, columns] = self.taps(pair);
+        let starts = (0..rows.len()).map(|row| row * window.row_len());
+        (starts.collect(), columns.len() * self.channels_read)
+    }
+
+    /// Where every output of the phase in a block reads in its window, and where it is written, from the first
+    /// number of the block's first image on.
+    fn places(&self, pair: PhasePair, block: &Block, window: &Window) -> (Vec<usize>, Vec<usize>) {
+        let (rows, columns) = (
+            &self.rows.phases[pair.row],
+            &self.columns.phases[pair.column],
+        );
+        let (mut sources, mut destinations) = (Vec::new(), Vec::new());
+        for image in block.images.clone() {
+            for y in block.cells.start..block.cells.end.min(rows.count) {
+                let read_row = (self.rows.step * y) as isize + rows.origin;
+                let written_row = self.rows.cell() * y + pair.row;
+                for x in 0..columns.count {
+                    let read_column = (self.columns.step * x) as isize + columns.origin;
+                    let written_column = self.columns.cell() * x + pair.column;
+                    sources.push(window.start(image, read_row, read_column));
+                    destinations.push(
+                        (image - block.images.start) * self.written_len()
+                            + (written_row * self.size_written[1] + written_column)
+                                * self.channels_written,
+                    );
+                }
+            }
+        }
+        (sources, destinations)
+    }
+}
+
+/// The weights of all phases, packed.
+#[derive(Debug)]
+pub(super) struct DirectWeights {
+    phases: Vec<(PanelsShape, Vec<f32>)>,
+}
+
+impl DirectWeights {
+    /// From the kernel [by taps](weights::by_taps).
+    #[inline(always)]
+    pub(super) fn new<S: Simd>(simd: S, stencil: &Stencil, ordered: &[f32]) -> Self {
+        let columns = stencil.channels_written;
+        let packed = |pair| {
+            let [row_taps, column_taps] = stencil.taps(pair);
+            let matrix = weights::of_phase(stencil, row_taps, column_taps, ordered);
+            let shape = PanelsShape::new::<S>(matrix.len() / columns, columns);
+            let mut panels = scratch::array(shape.len());
+            pack_rows(simd, shape, &mut panels, |k| {
+                &matrix[k * columns..][..columns]
+            });
+            scratch::recycle(matrix);
+            (shape, panels)
+        };
+        Self {
+            phases: pairs(stencil).map(packed).collect(),
+        }
+    }
+
+    pub(super) fn recycle(&mut self) {
+        for (_, panels) in self.phases.drain(..) {
+            scratch::recycle(panels);
+        }
+    }
+}
+
+/// The outputs of a block: written to `out`, or added to what is there.
+#[inline(always)]
+pub(super) fn convolve<S: Simd>(
+    simd: S,
+    stencil: &Stencil,
+    weights: &DirectWeights,
+    reading: Reading,
+    out: &mut [f32],
+    accumulate: bool,
+) {
+    let Reading {
+        block,
+        window,
+        inputs,
+    } = reading;
+    let out_start =
+        block.rows_written(stencil).start * stencil.size_written[1] * stencil.channels_written;
+    for (pair, (shape, panels)) in pairs(stencil).zip(&weights.phases) {
+        let (runs, len) = stencil.runs(pair, window);
+        let (sources, destinations) = stencil.places(pair, block, window);
+        if shape.depth == 0 {
+            // Outputs between those of a stride, which read nothing.
+            if !accumulate {
+                for destination in destinations {
+                    out[destination - out_start..][..stencil.channels_written].fill(0.0);
+                }
+            }
+            continue;
+        }
+        let gather = Gather {
+            values: inputs,
+            runs: &runs,
+            len,
+        };
+        let panels = Panels {
+            shape: *shape,
+            values: panels,
+        };
+        multiply_gathered(
+            simd,
+            gather,
+            panels,
+            sources.len(),
+            |row| sources[row],
+            out,
+            |row| destinations[row] - out_start,
+            accumulate,
+        );
+    }
+}
+
+/// The gradient of the weights of all phases, one part after the other.
+#[derive(Debug)]
+pub(super) struct DirectGradient<'a> {
+    stencil: &'a Stencil,
+    /// `[taps of the phase * channels read, channels written]` for each phase.
+    phases: Vec<Vec<f32>>,
+}
+
+/// Some rows of a phase's gradient.
+pub(super) struct GradientPart<'a> {
+    phase: usize,
+    /// Row of the kernel's rows in the phase, and first number of its stretch.
+    run: usize,
+    first: usize,
+    sums: &'a mut [f32],
+}
+
+/// Rows of a gradient that a task computes.
+const ROWS_OF_PART: usize = 48;
+
+impl<'a> DirectGradient<'a> {
+    pub(super) fn new(stencil: &'a Stencil) -> Self {
+        let len = |pair| {
+            let [rows, columns] = stencil.taps(pair);
+            rows.len() * columns.len() * stencil.channels_read * stencil.channels_written
+        };
+        Self {
+            stencil,
+            phases: pairs(stencil).map(|pair| vec![0.0; len(pair)]).collect(),
+        }
+    }
+
+    /// What can be computed side by side.
+    pub(super) fn parts(&mut self) -> Vec<GradientPart<'_>> {
+        let (read, written) = (self.stencil.channels_read, self.stencil.channels_written);
+        let mut parts = Vec::new();
+        for (phase, (pair, sums)) in pairs(self.stencil).zip(&mut self.phases).enumerate() {
+            let run_len = self.stencil.taps(pair)[1].len() * read;
+            if run_len == 0 {
+                continue;
+            }
+            for (run, sums) in sums.chunks_exact_mut(run_len * written).enumerate() {
+                for (index, sums) in sums.chunks_mut(ROWS_OF_PART * written).enumerate() {
+                    parts.push(GradientPart {
+                        phase,
+                        run,
+                        first: index * ROWS_OF_PART,
+                        sums,
+                    });
+                }
+            }
+        }
+        parts
+    }
+
+    /// The gradient of the kernel [by taps](weights::by_taps).
+    pub(super) fn by_taps(&self) -> Vec<f32> {
+        let stencil = self.stencil;
+        let taps = stencil.kernel[0] * stencil.kernel[1];
+        let mut ordered = vec![0.0; taps * stencil.channels_read * stencil.channels_written];
+        for (pair, gradient) in pairs(stencil).zip(&self.phases) {
+            let [rows, columns] = stencil.taps(pair);
+            weights::add_phase_gradient(stencil, rows, columns, gradient, &mut ordered);
+        }
+        ordered
+    }
+}
+
+/// What a block's inputs and output gradients add to a gradient, for each phase: where the outputs read, and where
+/// their gradients are.
+#[derive(Debug)]
+pub(super) struct BlockPlaces {
+    phases: Vec<(Vec<usize>, Vec<usize>)>,
+    row_len: usize,
+}
+
+impl BlockPlaces {
+    pub(super) fn new(stencil: &Stencil, block: &Block, window: &Window) -> Self {
+        let from = block.images.start * stencil.written_len();
+        let places = |pair| {
+            let (sources, mut destinations) = stencil.places(pair, block, window);
+            for destination in &mut destinations {
+                *destination += from;
+            }
+            (sources, destinations)
+        };
+        Self {
+            phases: pairs(stencil).map(places).collect(),
+            row_len: window.row_len(),
+        }
+    }
+}
+
+impl GradientPart<'_> {
+    /// Adds what a block says: `inputs` is its window, `gradient` that of all outputs.
+    #[inline(always)]
+    pub(super) fn add<S: Simd>(
+        &mut self,
+        simd: S,
+        stencil: &Stencil,
+        places: &BlockPlaces,
+        inputs: &[f32],
+        gradient: &[f32],
+    ) {
+        let (sources, destinations) = &places.phases[self.phase];
+        let rows = Outer {
+            a: &inputs[self.run * places.row_len + self.first..],
+            a_starts: sources,
+            b: gradient,
+            b_starts: destinations,
+        };
+        add_outer_products(simd, rows, self.sums, stencil.channels_written);
+    }
+}

@@ -1,0 +1,172 @@
+//! The sizes of a convolution.
+
+use super::axis::Axis;
+
+/// Rows and columns of zeros around an image.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Padding {
+    /// Rows above the first.
+    pub top: usize,
+    /// Rows below the last.
+    pub bottom: usize,
+    /// Columns before the first.
+    pub left: usize,
+    /// Columns after the last.
+    pub right: usize,
+}
+
+impl Padding {
+    /// The same number on all four sides.
+    pub fn uniform(size: usize) -> Self {
+        Self {
+            top: size,
+            bottom: size,
+            left: size,
+            right: size,
+        }
+    }
+}
+
+/// Where a convolution reads the image.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Sampling {
+    /// At every `stride`-th row and column.
+    Strided {
+        /// 1 or more.
+        stride: usize,
+        /// Zeros around the image.
+        padding: Padding,
+    },
+    /// After every pixel has been repeated 2x2; the kernel is 3x3 and the padding 1.
+    Doubled,
+}
+
+/// All sizes of a convolution.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Geometry {
+    pub(crate) channels_in: usize,
+    pub(crate) channels_out: usize,
+    /// Rows and columns of the kernel.
+    pub(crate) kernel: [usize; 2],
+    pub(crate) sampling: Sampling,
+    /// Height and width of the input.
+    pub(crate) size_in: [usize; 2],
+    /// Height and width of the output.
+    pub(crate) size_out: [usize; 2],
+}
+
+/// A convolution, or its input gradient, as a map from what it reads to what it writes.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Stencil {
+    pub(crate) rows: Axis,
+    pub(crate) columns: Axis,
+    /// Height and width.
+    pub(crate) size_read: [usize; 2],
+    /// Height and width.
+    pub(crate) size_written: [usize; 2],
+    pub(crate) channels_read: usize,
+    pub(crate) channels_written: usize,
+    pub(crate) kernel: [usize; 2],
+    /// Whether it is the gradient, which meets a kernel's channels the other way round.
+    pub(crate) back: bool,
+}
+
+impl Geometry {
+    /// For input `[batch, height, width, channels_in]` and weight
+    /// `[channels_out, channels_in, kernel height, kernel width]`; `None` if they do not fit or nothing would be left.
+    pub(crate) fn new(input: [usize; 4], weight: [usize; 4], sampling: Sampling) -> Option<Self> {
+        let [_, height, width, channels_in] = input;
+        let [channels_out, channels_read, kernel_height, kernel_width] = weight;
+        let outputs = |size: usize, near: usize, far: usize, stride: usize, kernel: usize| {
+            let slack = (size + near + far).checked_sub(kernel)?;
+            Some(slack.checked_div(stride)? + 1)
+        };
+        let size_out = match sampling {
+            Sampling::Strided { stride, padding } => [
+                outputs(height, padding.top, padding.bottom, stride, kernel_height)?,
+                outputs(width, padding.left, padding.right, stride, kernel_width)?,
+            ],
+            Sampling::Doubled if [kernel_height, kernel_width] == [3, 3] => [2 * height, 2 * width],
+            Sampling::Doubled => return None,
+        };
+        let whole = input.iter().chain(&weight).all(|size| *size > 0);
+        (whole && channels_read == channels_in).then_some(Self {
+            channels_in,
+            channels_out,
+            kernel: [kernel_height, kernel_width],
+            sampling,
+            size_in: [height, width],
+            size_out,
+        })
+    }
+
+    /// Positions of the input map.
+    pub(crate) fn positions_in(&self) -> usize {
+        self.size_in[0] * self.size_in[1]
+    }
+
+    /// Positions of the output map.
+    pub(crate) fn positions_out(&self) -> usize {
+        self.size_out[0] * self.size_out[1]
+    }
+
+    /// From input to output.
+    pub(crate) fn forward(&self) -> Stencil {
+        let [rows, columns] = match self.sampling {
+            Sampling::Strided { stride, padding } => {
+                let axis = |dimension: usize, before| {
+                    let outputs = self.size_out[dimension];
+                    Axis::convolution(self.kernel[dimension], stride, before, outputs)
+                };
+                [axis(0, padding.top), axis(1, padding.left)]
+            }
+            Sampling::Doubled => self.size_in.map(Axis::doubled),
+        };
+        Stencil {
+            rows,
+            columns,
+            size_read: self.size_in,
+            size_written: self.size_out,
+            channels_read: self.channels_in,
+            channels_written: self.channels_out,
+            kernel: self.kernel,
+            back: false,
+        }
+    }
+
+    /// From the gradient of the output to that of the input.
+    pub(crate) fn back(&self) -> Stencil {
+        let [rows, columns] = match self.sampling {
+            Sampling::Strided { stride, padding } => {
+                let axis = |dimension: usize, before| {
+                    let inputs = self.size_in[dimension];
+                    Axis::convolution_back(self.kernel[dimension], stride, before, inputs)
+                };
+                [axis(0, padding.top), axis(1, padding.left)]
+            }
+            Sampling::Doubled => self.size_in.map(Axis::doubled_back),
+        };
+        Stencil {
+            rows,
+            columns,
+            size_read: self.size_out,
+            size_written: self.size_in,
+            channels_read: self.channels_out,
+            channels_written: self.channels_in,
+            kernel: self.kernel,
+            back: true,
+        }
+    }
+}
+
+impl Stencil {
+    /// Numbers in an image that is written.
+    pub(crate) fn written_len(&self) -> usize {
+        self.size_written[0] * self.size_written[1] * self.channels_written
+    }
+
+    /// Cells of the grid.
+    pub(crate) fn grid(&self) -> [usize; 2] {
+        [self.rows.grid(), self.columns.grid()]
+    }
+}

@@ -1,0 +1,488 @@
+//! A stencil carried out: block by block, on all cores.
+
+use pulp::{Simd, WithSimd};
+use rayon::prelude::*;
+
+use super::direct::{self, BlockPlaces, DirectGradient, DirectWeights};
+use super::geometry::Stencil;
+use super::weights;
+use super::window::{Block, Reading, Source, Window};
+use super::winograd::{self, WinogradWeights};
+use crate::instructions::vectorized;
+use crate::scratch::{self, with_scratch};
+
+/// What outputs begin with, before the products are added.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Start<'a> {
+    /// `[channels]`
+    pub(crate) bias: Option<&'a [f32]>,
+    /// `[batch, channels]`
+    pub(crate) per_image: Option<&'a [f32]>,
+    /// `[batch, height, width, channels]`
+    pub(crate) shortcut: Option<&'a [f32]>,
+}
+
+/// Cells of a block whose inputs and products stay in the second-level cache.
+const POSITIONS_AT_ONCE: usize = 256;
+
+/// Floats that the transformed tiles of a block may take: half of a second-level cache of a megabyte.
+const WINOGRAD_FLOATS: usize = 128 * 1024;
+
+/// Cells that the gradient of the weights takes at once from all cores' work.
+const GRADIENT_POSITIONS: usize = 2048;
+
+/// The weights of a stencil as it reads them.
+#[derive(Debug)]
+pub(crate) struct Weights(Order);
+
+#[derive(Debug)]
+enum Order {
+    Direct(DirectWeights),
+    Winograd(WinogradWeights),
+}
+
+struct Prepare<'a> {
+    stencil: &'a Stencil,
+    weight: &'a [f32],
+}
+
+impl WithSimd for Prepare<'_> {
+    type Output = Order;
+
+    #[inline(always)]
+    fn with_simd<S: Simd>(self, simd: S) -> Order {
+        let Self { stencil, weight } = self;
+        let ordered = weights::by_taps(stencil, weight);
+        let weights = if winograd::fits(stencil) {
+            Order::Winograd(WinogradWeights::new::<S>(stencil, &ordered))
+        } else {
+            Order::Direct(DirectWeights::new(simd, stencil, &ordered))
+        };
+        scratch::recycle(ordered);
+        weights
+    }
+}
+
+/// The blocks of a stencil for `images` images: small enough for the caches, and at least `tasks` if that can be.
+fn blocks(stencil: &Stencil, images: usize, tasks: usize) -> Vec<Block> {
+    let [rows, columns] = stencil.grid();
+    let (positions, rows_step) = if winograd::fits(stencil) {
+        let per_tile = winograd::POINTS * (stencil.channels_read + stencil.channels_written);
+        (4 * (WINOGRAD_FLOATS / per_tile).clamp(16, 128), 2)
+    } else {
+        (POSITIONS_AT_ONCE, 1)
+    };
+    let share = (images * rows * columns).div_ceil(tasks);
+    Block::cut(
+        images,
+        [rows, columns],
+        positions.min(share.max(16)),
+        rows_step,
+    )
+}
+
+/// What a stencil writes for `images` images: `[images, height, width, channels]`.
+pub(crate) fn apply(
+    stencil: &Stencil,
+    weights: &Weights,
+    source: Source,
+    start: Start,
+    images: usize,
+) -> Vec<f32> {
+    let weights = &weights.0;
+    let mut out = scratch::array(images * stencil.written_len());
+    let mut rest = out.as_mut_slice();
+    let blocks: Vec<(Block, &mut [f32])> = blocks(stencil, images, rayon::current_num_threads())
+        .into_iter()
+        .map(|block| {
+            let row_len = stencil.size_written[1] * stencil.channels_written;
+            let len = block.images.len() * block.rows_written(stencil).len() * row_len;
+            let (part, after) = std::mem::take(&mut rest).split_at_mut(len);
+            rest = after;
+            (block, part)
+        })
+        .collect();
+    blocks.into_par_iter().for_each(|(block, out)| {
+        let accumulate = start.fill(stencil, &block, out);
+        let window = Window::new(stencil, &block);
+        let borrowed = window.borrow(&source);
+        let window_len = if borrowed.is_some() { 0 } else { window.len() };
+        let transform_len = match weights {
+            Order::Direct(_) => 0,
+            Order::Winograd(_) => winograd::scratch_len(stencil, &block),
+        };
+        with_scratch(window_len + transform_len, |scratch| {
+            let (inputs, transforms) = scratch.split_at_mut(window_len);
+            vectorized(Convolve {
+                stencil,
+                weights,
+                block: &block,
+                window: &window,
+                source,
+                borrowed,
+                inputs,
+                transforms,
+                out,
+                accumulate,
+            });
+        });
+    });
+    out
+}
+
+impl Weights {
+    /// Of `weight`, `[channels_out, channels_in, kernel height, kernel width]`.
+    pub(crate) fn new(stencil: &Stencil, weight: &[f32]) -> Self {
+        Self(vectorized(Prepare { stencil, weight }))
+    }
+}
+
+impl Drop for Weights {
+    fn drop(&mut self) {
+        match &mut self.0 {
+            Order::Direct(weights) => weights.recycle(),
+            Order::Winograd(weights) => weights.recycle(),
+        }
+    }
+}
+
+impl Start<'_> {
+    /// Writes what a block's outputs begin with; whether there was anything to write.
+    fn fill(&self, stencil: &Stencil, block: &Block, out: &mut [f32]) -> bool {
+        let channels = stencil.channels_written;
+        let rows = block.rows_written(stencil);
+        let row_len = stencil.size_written[1] * channels;
+        if let Some(shortcut) = self.shortcut {
+            let from = block.images.start * stencil.written_len() + rows.start * row_len;
+            out.copy_from_slice(&shortcut[from..from + out.len()]);
+        }
+        if self.bias.is_none() && self.per_image.is_none() {
+            return self.shortcut.is_some();
+        }
+        let image_len = rows.len() * row_len;
+        for (image, out) in block.images.clone().zip(out.chunks_exact_mut(image_len)) {
+            let mut sum = vec![0.0; channels];
+            let per_image = self
+                .per_image
+                .map(|all| &all[image * channels..][..channels]);
+            for part in [self.bias, per_image].into_iter().flatten() {
+                for (sum, value) in sum.iter_mut().zip(part) {
+                    *sum += value;
+                }
+            }
+            for position in out.chunks_exact_mut(channels) {
+                if self.shortcut.is_some() {
+                    for (value, sum) in position.iter_mut().zip(&sum) {
+                        *value += sum;
+                    }
+                } else {
+                    position.copy_from_slice(&sum);
+                }
+            }
+        }
+        true
+    }
+}
+
+struct Convolve<'a> {
+    stencil: &'a Stencil,
+    weights: &'a Order,
+    block: &'a Block,
+    window: &'a Window,
+    source: Source<'a>,
+    borrowed: Option<&'a [f32]>,
+    inputs: &'a mut [f32],
+    transforms: &'a mut [f32],
+    out: &'a mut [f32],
+    accumulate: bool,
+}
+
+impl WithSimd for Convolve<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn with_simd<S: Simd>(self, simd: S) {
+        let Self {
+            stencil,
+            block,
+            window,
+            ..
+        } = self;
+        let inputs = match self.borrowed {
+            Some(inputs) => inputs,
+            None => {
+                window.fill(simd, &self.source, self.inputs);
+                &*self.inputs
+            }
+        };
+        let reading = Reading {
+            block,
+            window,
+            inputs,
+        };
+        match self.weights {
+            Order::Direct(weights) => {
+                direct::convolve(simd, stencil, weights, reading, self.out, self.accumulate)
+            }
+            Order::Winograd(weights) => winograd::convolve(
+                simd,
+                stencil,
+                weights,
+                reading,
+                self.transforms,
+                self.out,
+                self.accumulate,
+            ),
+        }
+    }
+}
+
+/// The gradient of the weights, `[channels_out, channels_in, taps]`, of a forward stencil: `source` is what it read,
+/// `gradient` that of what it wrote.
+///
+/// Cores share the weights, not the images: no sums have to be joined, and they are the same however many cores
+/// there are.
+pub(crate) fn weight_gradient(
+    stencil: &Stencil,
+    source: Source,
+    gradient: &[f32],
+    images: usize,
+) -> Vec<f32> {
+    // The order of the sums follows the blocks, so these may not depend on the number of cores.
+    let blocks = blocks(stencil, images, 1);
+    let [rows, columns] = stencil.grid();
+    let per_block = (images * rows * columns).div_ceil(blocks.len());
+    let at_once = (GRADIENT_POSITIONS / per_block).max(1);
+    let ordered = if winograd::fits(stencil) {
+        winograd_gradient(stencil, source, gradient, &blocks, at_once)
+    } else {
+        direct_gradient(stencil, source, gradient, &blocks, at_once)
+    };
+    let gradient = weights::from_taps(stencil, &ordered);
+    scratch::recycle(ordered);
+    gradient
+}
+
+fn direct_gradient(
+    stencil: &Stencil,
+    source: Source,
+    gradient: &[f32],
+    blocks: &[Block],
+    at_once: usize,
+) -> Vec<f32> {
+    struct Fill<'a> {
+        window: &'a Window,
+        source: &'a Source<'a>,
+        inputs: &'a mut [f32],
+    }
+    impl WithSimd for Fill<'_> {
+        type Output = ();
+
+        #[inline(always)]
+        fn with_simd<S: Simd>(self, simd: S) {
+            self.window.fill(simd, self.source, self.inputs);
+        }
+    }
+    struct Add<'a, 'b> {
+        part: direct::GradientPart<'a>,
+        stencil: &'a Stencil,
+        blocks: &'a [(BlockPlaces, &'b [f32])],
+        gradient: &'a [f32],
+    }
+    impl WithSimd for Add<'_, '_> {
+        type Output = ();
+
+        #[inline(always)]
+        fn with_simd<S: Simd>(mut self, simd: S) {
+            for (places, inputs) in self.blocks {
+                self.part
+                    .add(simd, self.stencil, places, inputs, self.gradient);
+            }
+        }
+    }
+
+    let mut sums = DirectGradient::new(stencil);
+    for blocks in blocks.chunks(at_once) {
+        let windows: Vec<(&Block, Window)> = blocks
+            .iter()
+            .map(|block| (block, Window::new(stencil, block)))
+            .collect();
+        let owned = |window: &Window| match window.borrow(&source) {
+            Some(_) => 0,
+            None => window.len(),
+        };
+        let len = windows.iter().map(|(_, window)| owned(window)).sum();
+        with_scratch(len, |scratch| {
+            let mut rest = scratch;
+            let parts: Vec<(&Block, &Window, &mut [f32])> = windows
+                .iter()
+                .map(|(block, window)| {
+                    let (part, after) = std::mem::take(&mut rest).split_at_mut(owned(window));
+                    rest = after;
+                    (*block, window, part)
+                })
+                .collect();
+            let filled: Vec<(BlockPlaces, &[f32])> = parts
+                .into_par_iter()
+                .map(|(block, window, inputs)| {
+                    let places = BlockPlaces::new(stencil, block, window);
+                    if let Some(inputs) = window.borrow(&source) {
+                        return (places, inputs);
+                    }
+                    vectorized(Fill {
+                        window,
+                        source: &source,
+                        inputs,
+                    });
+                    (places, &*inputs)
+                })
+                .collect();
+            sums.parts().into_par_iter().for_each(|part| {
+                vectorized(Add {
+                    part,
+                    stencil,
+                    blocks: &filled,
+                    gradient,
+                });
+            });
+        });
+    }
+    sums.by_taps()
+}
+
+fn winograd_gradient(
+    stencil: &Stencil,
+    source: Source,
+    gradient: &[f32],
+    blocks: &[Block],
+    at_once: usize,
+) -> Vec<f32> {
+    /// Both factors of a block's products.
+    struct Transform<'a> {
+        stencil: &'a Stencil,
+        block: &'a Block,
+        window: &'a Window,
+        source: &'a Source<'a>,
+        inputs: &'a mut [f32],
+        gradient: &'a [f32],
+        transformed: &'a mut [f32],
+        gradients: &'a mut [f32],
+    }
+    impl WithSimd for Transform<'_> {
+        type Output = ();
+
+        #[inline(always)]
+        fn with_simd<S: Simd>(self, simd: S) {
+            self.window.fill(simd, self.source, self.inputs);
+            winograd::transform_inputs(
+                simd,
+                self.stencil,
+                Reading {
+                    block: self.block,
+                    window: self.window,
+                    inputs: self.inputs,
+                },
+                self.transformed,
+            );
+            let row_len = self.stencil.size_written[1] * self.stencil.channels_written;
+            let rows = self.block.rows_written(self.stencil);
+            let start = self.block.images.start * self.stencil.written_len() + rows.start * row_len;
+            winograd::transform_gradients(
+                simd,
+                self.stencil,
+                self.block,
+                &self.gradient[start..],
+                self.gradients,
+            );
+        }
+    }
+    struct Add<'a, 'b> {
+        stencil: &'a Stencil,
+        point: usize,
+        first: usize,
+        blocks: &'a [(&'b mut [f32], &'b mut [f32])],
+        sums: &'a mut [f32],
+    }
+    impl WithSimd for Add<'_, '_> {
+        type Output = ();
+
+        #[inline(always)]
+        fn with_simd<S: Simd>(self, simd: S) {
+            for (transformed, gradients) in self.blocks {
+                winograd::add_gradient(
+                    simd,
+                    self.stencil,
+                    self.point,
+                    self.first,
+                    transformed,
+                    gradients,
+                    self.sums,
+                );
+            }
+        }
+    }
+
+    let (read, written) = (stencil.channels_read, stencil.channels_written);
+    let mut sums = scratch::zeros(winograd::POINTS * read * written);
+    let rows_of_part = read.div_ceil(4).next_multiple_of(12).min(read);
+    for blocks in blocks.chunks(at_once) {
+        let lens = |block: &Block| {
+            let tiles = winograd::POINTS * winograd::tiles(stencil, block);
+            (tiles * read, tiles * written)
+        };
+        let len = blocks
+            .iter()
+            .map(|block| lens(block).0 + lens(block).1)
+            .sum();
+        with_scratch(len, |scratch| {
+            let mut rest = scratch;
+            let mut parts: Vec<(&mut [f32], &mut [f32])> = blocks
+                .iter()
+                .map(|block| {
+                    let (left, right) = lens(block);
+                    let (part, after) = std::mem::take(&mut rest).split_at_mut(left + right);
+                    rest = after;
+                    part.split_at_mut(left)
+                })
+                .collect();
+            blocks
+                .par_iter()
+                .zip(&mut parts)
+                .for_each(|(block, (transformed, gradients))| {
+                    let window = Window::new(stencil, block);
+                    with_scratch(window.len(), |inputs| {
+                        vectorized(Transform {
+                            stencil,
+                            block,
+                            window: &window,
+                            source: &source,
+                            inputs,
+                            gradient,
+                            transformed,
+                            gradients,
+                        });
+                    });
+                });
+            let tasks: Vec<(usize, usize, &mut [f32])> = sums
+                .chunks_exact_mut(read * written)
+                .enumerate()
+                .flat_map(|(point, sums)| {
+                    let parts = sums.chunks_mut(rows_of_part * written).enumerate();
+                    parts.map(move |(index, sums)| (point, index * rows_of_part, sums))
+                })
+                .collect();
+            tasks.into_par_iter().for_each(|(point, first, sums)| {
+                vectorized(Add {
+                    stencil,
+                    point,
+                    first,
+                    blocks: &parts,
+                    sums,
+                });
+            });
+        });
+    }
+    let gradient = winograd::kernel_gradient(&sums);
+    scratch::recycle(sums);
+    gradient
+}

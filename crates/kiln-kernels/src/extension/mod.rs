@@ -1,0 +1,30 @@
+//! How the operators hang into Burn: backend extensions for Flex, and their gradients for Flex with autodiff.
+
+mod convolution;
+mod normalisation;
+mod prepared;
+
+pub(crate) use convolution::{ConvolutionOps, Options};
+pub(crate) use normalisation::NormalisationOps;
+
+use burn::backend::TensorMetadata;
+use burn::backend::flex::{FlexTensor, Layout};
+use burn::tensor::{Bytes, DType, Shape};
+
+/// A tensor whose numbers are in the order of the dimensions. No copy where they are stored so.
+pub(crate) fn values(tensor: &FlexTensor) -> FlexTensor {
+    tensor.to_contiguous()
+}
+
+/// The numbers of a tensor of [`values`], whose storage may be longer.
+pub(crate) fn numbers(values: &FlexTensor) -> &[f32] {
+    &values.storage()[..values.shape().num_elements()]
+}
+
+pub(crate) fn tensor(values: Vec<f32>, shape: Shape) -> FlexTensor {
+    FlexTensor::new(
+        Bytes::from_elems(values),
+        Layout::contiguous(shape),
+        DType::F32,
+    )
+}

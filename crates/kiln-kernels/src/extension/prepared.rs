@@ -1,0 +1,48 @@
+//! Weights that were brought into order once for all steps of a sampler.
+
+use std::sync::{Arc, Mutex, PoisonError};
+
+use burn::backend::flex::FlexTensor;
+
+use super::{numbers, values};
+use crate::convolution::{Geometry, Weights};
+
+/// Weights of a model that is not being trained.
+struct Kept {
+    /// Held, so that nothing else can come to lie at its address.
+    weight: FlexTensor,
+    geometry: Geometry,
+    weights: Arc<Weights>,
+}
+
+static KEPT: Mutex<Vec<Kept>> = Mutex::new(Vec::new());
+
+/// The weights of a forward convolution, those of an earlier call if they are known.
+///
+/// A model's weights are kept for as long as the model lives; those of models that are gone, or have other weights
+/// by now, are given up when new ones come.
+pub(crate) fn prepared(weight: &FlexTensor, geometry: &Geometry) -> Arc<Weights> {
+    let prepare = || Arc::new(Weights::new(&geometry.forward(), numbers(&values(weight))));
+    // The caller's tensor, and the clone that is looked at here.
+    let belongs_to_a_model = Arc::strong_count(&weight.data_arc()) > 2;
+    if !belongs_to_a_model || !weight.is_contiguous() {
+        return prepare();
+    }
+    let mut kept = KEPT.lock().unwrap_or_else(PoisonError::into_inner);
+    let same = |known: &&Kept| {
+        known.geometry == *geometry
+            && known.weight.layout() == weight.layout()
+            && std::ptr::eq(known.weight.bytes(), weight.bytes())
+    };
+    if let Some(known) = kept.iter().find(same) {
+        return Arc::clone(&known.weights);
+    }
+    kept.retain(|known| !known.weight.is_unique());
+    let weights = prepare();
+    kept.push(Kept {
+        weight: weight.clone(),
+        geometry: *geometry,
+        weights: Arc::clone(&weights),
+    });
+    weights
+}

@@ -1,0 +1,93 @@
+//! Matrix products in registers: the two shapes that convolutions and attention are made of.
+//!
+//! ```text
+//! gather:  out[r, n] (+)= sum over k of  a[r, k] b[k, n]        rows of `a` gathered from an image
+//! outer:   out[k, n]  +=  sum over r of  a[r, k] b[r, n]        gradients of weights
+//! ```
+//!
+//! In both, `n` (channels) runs along vectors, and a tile of `out` stays in registers while the sum runs: 6 rows of 4
+//! vectors with AVX-512, which loads 10 numbers or vectors for 24 multiplications. No copy of `a` is made: a row is a
+//! list of stretches of memory, which for a 3x3 convolution of channels-last images are three pixels each.
+//!
+//! Every sum runs over `k` (or `r`) in order, whatever the tile: an element of `out` is the same bits wherever it
+//! falls in the work, and whatever number of threads share it.
+
+mod gather;
+mod outer;
+mod packing;
+mod panels;
+
+pub(crate) use gather::{Gather, multiply_gathered};
+pub(crate) use outer::{Outer, add_outer_products};
+pub(crate) use packing::{pack_columns, pack_rows};
+pub(crate) use panels::{Panels, PanelsShape};
+
+use pulp::Simd;
+
+/// Vectors side by side in a tile, at most.
+pub(crate) const fn widest_tile<S: Simd>() -> usize {
+    if S::IS_SCALAR {
+        // Plain arithmetic on eight neighbours: compilers make vectors of it.
+        8
+    } else if S::REGISTER_COUNT >= 32 {
+        4
+    } else {
+        2
+    }
+}
+
+/// Rows of a tile that is `vectors` wide, at most: the tile, a row of `b` and one number fit the registers.
+const fn tallest_tile<S: Simd>(vectors: usize) -> usize {
+    if S::IS_SCALAR {
+        4
+    } else {
+        match S::REGISTER_COUNT / vectors {
+            0..8 => 1,
+            8..16 => 6,
+            _ => 12,
+        }
+    }
+}
+
+/// The tallest of the compiled tiles for the rows that are left.
+const fn tile_height<S: Simd>(vectors: usize, rows_left: usize) -> usize {
+    let tallest = tallest_tile::<S>(vectors);
+    let limit = if rows_left < tallest {
+        rows_left
+    } else {
+        tallest
+    };
+    match limit {
+        12.. => 12,
+        6.. => 6,
+        4.. => 4,
+        2.. => 2,
+        _ => 1,
+    }
+}
+
+/// Calls `$tile::<HEIGHT, VECTORS>` for the run-time height and width of a tile.
+macro_rules! for_tile {
+    ($height:expr, $vectors:expr, $call:ident!($($argument:tt)*)) => {
+        match ($height, $vectors) {
+            (12, 2) => $call!(12, 2, $($argument)*),
+            (12, 1) => $call!(12, 1, $($argument)*),
+            (6, 4) => $call!(6, 4, $($argument)*),
+            (6, 2) => $call!(6, 2, $($argument)*),
+            (6, 1) => $call!(6, 1, $($argument)*),
+            (4, 8) => $call!(4, 8, $($argument)*),
+            (4, 4) => $call!(4, 4, $($argument)*),
+            (4, 2) => $call!(4, 2, $($argument)*),
+            (4, 1) => $call!(4, 1, $($argument)*),
+            (2, 8) => $call!(2, 8, $($argument)*),
+            (2, 4) => $call!(2, 4, $($argument)*),
+            (2, 2) => $call!(2, 2, $($argument)*),
+            (2, 1) => $call!(2, 1, $($argument)*),
+            (_, 8) => $call!(1, 8, $($argument)*),
+            (_, 4) => $call!(1, 4, $($argument)*),
+            (_, 2) => $call!(1, 2, $($argument)*),
+            (_, _) => $call!(1, 1, $($argument)*),
+        }
+    };
+}
+use for_tile;

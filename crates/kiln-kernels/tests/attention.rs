@@ -1,0 +1,181 @@
+//! Attention, forward and gradient, against Burn's own operators on the same backend.
+
+use burn::tensor::{Device, Tensor, TensorData, activation};
+use kiln_kernels::attention;
+use proptest::prelude::*;
+
+/// Numbers between -2 and 2 that look random.
+fn tensor<const D: usize>(shape: [usize; D], seed: u64, device: &Device) -> Tensor<D> {
+    let mut state = seed.wrapping_mul(0x9E37_79B9_7F4A_7C15) + 1;
+    let next = || {
+        state ^= state << 13;
+        state ^= state >> 7;
+        state ^= state << 17;
+        (state >> 40) as f32 / (1u64 << 22) as f32 - 2.0
+    };
+    let len = shape.iter().product();
+    let values: Vec<f32> = std::iter::repeat_with(next).take(len).collect();
+    Tensor::from_data(TensorData::new(values, shape), device)
+}
+
+fn numbers<const D: usize>(tensor: &Tensor<D>) -> Vec<f32> {
+    tensor.to_data().try_to_vec().expect("tensors are f32 here")
+}
+
+/// Equal within 1e-5 of the largest number: what sums in another order may differ by.
+fn assert_close<const D: usize>(ours: &Tensor<D>, burns: &Tensor<D>, what: &str) {
+    assert_eq!(ours.dims(), burns.dims(), "{what}");
+    let (ours, burns) = (numbers(ours), numbers(burns));
+    let largest = burns
+        .iter()
+        .fold(1e-3f32, |largest, value| largest.max(value.abs()));
+    for (index, (ours, burns)) in ours.iter().zip(&burns).enumerate() {
+        assert!(
+            (ours - burns).abs() <= 1e-5 * largest,
+            "{what} {index}: {ours} instead of {burns}"
+        );
+    }
+}
+
+/// `softmax(Q K^T / sqrt(head_channels)) V` as its definition has it.
+fn composition(qkv: Tensor<3>, heads: usize) -> Tensor<3> {
+    let [batch, tokens, width] = qkv.dims();
+    let channels = width / (3 * heads);
+    let split = qkv
+        .reshape([batch, tokens, 3, heads, channels])
+        .permute([2, 0, 3, 1, 4]);
+    let [query, key, value] = [0, 1, 2].map(|part| -> Tensor<4> {
+        split
+            .clone()
+            .narrow(0, part, 1)
+            .reshape([batch, heads, tokens, channels])
+    });
+    let scores = query.matmul(key.swap_dims(2, 3)) / (channels as f64).sqrt();
+    activation::softmax(scores, 3)
+        .matmul(value)
+        .swap_dims(1, 2)
+        .reshape([batch, tokens, heads * channels])
+}
+
+/// Output and gradient.
+fn run(shape: [usize; 3], attend: impl Fn(Tensor<3>) -> Tensor<3>) -> (Tensor<3>, Tensor<3>) {
+    let device = Device::flex().autodiff();
+    let qkv = tensor(shape, 1, &device).require_grad();
+    let output = attend(qkv.clone());
+    let loss = output.clone() * tensor(output.dims(), 2, &device);
+    let gradients = loss.sum().backward();
+    let gradient = qkv.grad(&gradients).expect("the input has a gradient");
+    (output.inner(), gradient)
+}
+
+fn check(batch: usize, tokens: usize, heads: usize, channels: usize) {
+    let shape = [batch, tokens, 3 * heads * channels];
+    let ours = run(shape, |qkv| attention(qkv, heads));
+    let burns = run(shape, |qkv| composition(qkv, heads));
+    let what = format!("of {batch} x {tokens} tokens, {heads} x {channels} channels");
+    assert_close(&ours.0, &burns.0, &format!("output {what}"));
+    assert_close(&ours.1, &burns.1, &format!("gradient {what}"));
+}
+
+proptest! {
+    #[test]
+    fn it_is_the_composition(
+        batch in 1usize..4, tokens in 1usize..=70, heads in 1usize..=4, channels in 1usize..=40,
+    ) {
+        check(batch, tokens, heads, channels);
+    }
+}
+
+#[test]
+fn it_is_the_composition_at_the_sizes_of_the_models() {
+    check(3, 16, 4, 32);
+    check(2, 64, 2, 64);
+    check(2, 128, 1, 128);
+    check(1, 256, 1, 256);
+    check(1, 300, 2, 24);
+}
+
+#[test]
+fn an_image_has_the_same_bits_in_any_batch() {
+    let device = Device::flex();
+    for (tokens, heads, channels) in [(16, 4, 32), (100, 2, 7)] {
+        let images = tensor([9, tokens, 3 * heads * channels], 3, &device);
+        let all = attention(images.clone(), heads);
+        for (first, count) in [(0, 1), (8, 1), (2, 5)] {
+            let some = attention(images.clone().narrow(0, first, count), heads);
+            assert_eq!(
+                numbers(&some),
+                numbers(&all.clone().narrow(0, first, count))
+            );
+        }
+    }
+}
+
+#[test]
+fn results_are_the_same_bits_on_any_number_of_threads() {
+    let results = |threads| {
+        let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build();
+        let (output, gradient) = pool
+            .expect("threads can be started")
+            .install(|| run([5, 130, 3 * 24], |qkv| attention(qkv, 2)));
+        [numbers(&output), numbers(&gradient)]
+    };
+    let one = results(1);
+    assert_eq!(results(2), one);
+    assert_eq!(results(5), one);
+}
+
+#[test]
+fn large_scores_do_not_overflow() {
+    let device = Device::flex().autodiff();
+    let qkv = (tensor([1, 20, 24], 4, &device) * 1e4)
+        .detach()
+        .require_grad();
+    let output = attention(qkv.clone(), 2);
+    let gradients = output.clone().sum().backward();
+    let gradient = qkv.grad(&gradients).expect("the input has a gradient");
+    let all = numbers(&output.inner())
+        .into_iter()
+        .chain(numbers(&gradient));
+    assert!(all.into_iter().all(f32::is_finite));
+}
+
+#[test]
+fn a_query_that_is_not_a_number_spoils_only_its_own_row() {
+    let mut values = numbers(&tensor([1, 5, 6], 5, &Device::flex()));
+    values[2 * 6] = f32::NAN;
+    let qkv = Tensor::from_data(TensorData::new(values, [1, 5, 6]), &Device::flex());
+    let output = numbers(&attention(qkv, 1));
+    for (index, value) in output.into_iter().enumerate() {
+        assert_eq!(value.is_nan(), index / 2 == 2, "{index}");
+    }
+}
+
+#[test]
+fn views_are_read_in_the_order_of_their_dimensions() {
+    let device = Device::flex();
+    let view = tensor([2, 12, 10], 6, &device)
+        .swap_dims(1, 2)
+        .narrow(1, 1, 7);
+    let copy = Tensor::<3>::from_data(view.to_data(), &device);
+    assert_eq!(numbers(&attention(view, 2)), numbers(&attention(copy, 2)));
+}
+
+#[test]
+fn without_a_gradient_none_is_kept() {
+    let device = Device::flex().autodiff();
+    let output = attention(tensor([2, 4, 12], 7, &device), 2);
+    assert!(!output.is_require_grad());
+}
+
+#[test]
+fn no_images_attend_to_nothing() {
+    let none = Tensor::empty([0, 4, 12], &Device::flex());
+    assert_eq!(attention(none, 2).dims(), [0, 4, 4]);
+}
+
+#[test]
+#[should_panic(expected = "do not divide into queries")]
+fn channels_must_divide_into_heads() {
+    attention(tensor([1, 4, 12], 8, &Device::flex()), 3);
+}

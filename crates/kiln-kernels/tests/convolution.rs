@@ -1,0 +1,365 @@
+//! The convolution, forward and every gradient, against Burn's own operators on the same backend.
+
+mod common;
+
+use burn::tensor::module::{conv2d, interpolate};
+use burn::tensor::ops::{ConvOptions, InterpolateMode, InterpolateOptions};
+use burn::tensor::{Device, Tensor, activation};
+use common::{assert_close, numbers, tensor};
+use kiln_kernels::{Convolution, GroupNorm, Padding, Sampling};
+use proptest::prelude::*;
+
+#[derive(Clone, Debug)]
+struct Case {
+    batch: usize,
+    channels: [usize; 2],
+    size: [usize; 2],
+    kernel: usize,
+    sampling: Sampling,
+    groups: Option<usize>,
+    silu: bool,
+    with_bias: bool,
+    with_per_image: bool,
+    with_shortcut: bool,
+}
+
+const THREE: Case = Case {
+    batch: 2,
+    channels: [32, 48],
+    size: [8, 8],
+    kernel: 3,
+    sampling: Sampling::Strided {
+        stride: 1,
+        padding: Padding {
+            top: 1,
+            bottom: 1,
+            left: 1,
+            right: 1,
+        },
+    },
+    groups: Some(4),
+    silu: true,
+    with_bias: true,
+    with_per_image: true,
+    with_shortcut: true,
+};
+
+/// All tensors of a case, those that it does not use among them.
+struct Tensors {
+    input: Tensor<4>,
+    weight: Tensor<4>,
+    gamma: Tensor<1>,
+    beta: Tensor<1>,
+    bias: Tensor<1>,
+    per_image: Tensor<2>,
+    shortcut: Tensor<4>,
+}
+
+impl Case {
+    fn size_out(&self) -> Option<[usize; 2]> {
+        match self.sampling {
+            Sampling::Doubled => Some(self.size.map(|size| 2 * size)),
+            Sampling::Strided { stride, padding } => {
+                let height = self.size[0] + padding.top + padding.bottom;
+                let width = self.size[1] + padding.left + padding.right;
+                let outputs = |size: usize| Some(size.checked_sub(self.kernel)? / stride + 1);
+                Some([outputs(height)?, outputs(width)?])
+            }
+        }
+    }
+
+    fn tensors(&self) -> Tensors {
+        let device = Device::flex().autodiff();
+        let [channels_in, channels_out] = self.channels;
+        let [height, width] = self.size;
+        let [height_out, width_out] = self.size_out().expect("cases have outputs");
+        Tensors {
+            input: tensor([self.batch, height, width, channels_in], 1, &device).require_grad(),
+            weight: tensor(
+                [channels_out, channels_in, self.kernel, self.kernel],
+                2,
+                &device,
+            )
+            .require_grad(),
+            gamma: tensor([channels_in], 3, &device).require_grad(),
+            beta: tensor([channels_in], 4, &device).require_grad(),
+            bias: tensor([channels_out], 5, &device).require_grad(),
+            per_image: tensor([self.batch, channels_out], 6, &device).require_grad(),
+            shortcut: tensor(
+                [self.batch, height_out, width_out, channels_out],
+                7,
+                &device,
+            )
+            .require_grad(),
+        }
+    }
+
+    fn ours(&self, tensors: &Tensors) -> Tensor<4> {
+        let mut convolution =
+            Convolution::new(tensors.input.clone(), tensors.weight.clone(), self.sampling)
+                .plus_bias(self.with_bias.then(|| tensors.bias.clone()))
+                .plus_per_image(self.with_per_image.then(|| tensors.per_image.clone()));
+        if let Some(groups) = self.groups {
+            convolution = convolution.after(GroupNorm {
+                gamma: tensors.gamma.clone(),
+                beta: tensors.beta.clone(),
+                groups,
+                epsilon: 1e-5,
+                silu: self.silu,
+            });
+        }
+        if self.with_shortcut {
+            convolution = convolution.plus_shortcut(tensors.shortcut.clone());
+        }
+        convolution.forward()
+    }
+
+    /// From Burn's operators, channels first.
+    fn burns(&self, tensors: &Tensors) -> Tensor<4> {
+        let mut input = tensors.input.clone().permute([0, 3, 1, 2]);
+        let [batch, channels, height, width] = input.dims();
+        if let Some(groups) = self.groups {
+            let grouped: Tensor<3> =
+                input.reshape([batch, groups, channels / groups * height * width]);
+            let centred = grouped.clone() - grouped.mean_dim(2);
+            let variance = centred.clone().square().mean_dim(2);
+            let normal =
+                (centred / (variance + 1e-5).sqrt()).reshape([batch, channels, height, width]);
+            input = normal * tensors.gamma.clone().reshape([1, channels, 1, 1])
+                + tensors.beta.clone().reshape([1, channels, 1, 1]);
+            if self.silu {
+                input = activation::silu(input);
+            }
+        }
+        let options = match self.sampling {
+            Sampling::Strided { stride, padding } => {
+                let padding = [(padding.top, padding.bottom), (padding.left, padding.right)];
+                ConvOptions::new_with_padding([stride; 2], padding, [1; 2], 1)
+            }
+            Sampling::Doubled => {
+                let nearest = InterpolateOptions::new(InterpolateMode::Nearest)
+                    .with_align_corners(false)
+                    .with_output_size([2 * height, 2 * width]);
+                input = interpolate(input, nearest);
+                ConvOptions::new_with_padding([1; 2], [(1, 1); 2], [1; 2], 1)
+            }
+        };
+        let bias = self.with_bias.then(|| tensors.bias.clone());
+        let mut output = conv2d(input, tensors.weight.clone(), bias, options);
+        if self.with_per_image {
+            let [batch, channels] = tensors.per_image.dims();
+            output = output + tensors.per_image.clone().reshape([batch, channels, 1, 1]);
+        }
+        let output = output.permute([0, 2, 3, 1]);
+        if self.with_shortcut {
+            output + tensors.shortcut.clone()
+        } else {
+            output
+        }
+    }
+
+    /// Ours against Burn's: the output, and the gradient of everything that takes part.
+    fn check(&self) {
+        let (ours, burns) = (self.tensors(), self.tensors());
+        let (our_output, burn_output) = (self.ours(&ours), self.burns(&burns));
+        assert_close(
+            &our_output.clone().inner(),
+            &burn_output.clone().inner(),
+            "output",
+        );
+        let weigh = |output: Tensor<4>| {
+            let weights = tensor(output.dims(), 8, &output.device());
+            (output * weights).sum().backward()
+        };
+        let (our_gradients, burn_gradients) = (weigh(our_output), weigh(burn_output));
+        macro_rules! compare {
+            ($($field:ident)*) => {$(
+                match (ours.$field.grad(&our_gradients), burns.$field.grad(&burn_gradients)) {
+                    (Some(ours), Some(burns)) => assert_close(&ours, &burns, stringify!($field)),
+                    (ours, burns) => assert_eq!(ours.is_some(), burns.is_some(), stringify!($field)),
+                }
+            )*};
+        }
+        compare!(input weight gamma beta bias per_image shortcut);
+    }
+}
+
+fn samplings() -> impl Strategy<Value = Sampling> {
+    let padding = [0usize..3, 0usize..3, 0usize..3, 0usize..3];
+    prop_oneof![
+        3 => (1usize..3, padding).prop_map(|(stride, [top, bottom, left, right])| {
+            let padding = Padding { top, bottom, left, right };
+            Sampling::Strided { stride, padding }
+        }),
+        1 => Just(Sampling::Doubled),
+    ]
+}
+
+fn cases() -> impl Strategy<Value = Case> {
+    (
+        1usize..6,
+        [1usize..20, 1usize..20],
+        [1usize..14, 1usize..14],
+        prop_oneof![Just(1usize), Just(3)],
+        samplings(),
+        any::<[bool; 5]>(),
+    )
+        .prop_map(|(batch, channels, size, kernel, sampling, with)| Case {
+            batch,
+            channels,
+            size,
+            kernel: if sampling == Sampling::Doubled {
+                3
+            } else {
+                kernel
+            },
+            sampling,
+            groups: with[0].then_some(if channels[0] % 2 == 0 { 2 } else { 1 }),
+            silu: with[1],
+            with_bias: with[2],
+            with_per_image: with[3],
+            with_shortcut: with[4],
+        })
+        .prop_filter("an output", |case| case.size_out().is_some())
+        // Two numbers that are normalised are 1 and -1, whatever they were: their gradient is rounding noise.
+        .prop_filter("something to normalise", |case| {
+            let positions = case.size[0] * case.size[1];
+            case.groups
+                .is_none_or(|groups| positions * case.channels[0] / groups > 3)
+        })
+}
+
+/// 3x3 kernels on even sizes and whole vectors of channels: Winograd's algorithm.
+fn winograd_cases() -> impl Strategy<Value = Case> {
+    (
+        1usize..6,
+        [1usize..5, 1usize..6],
+        [1usize..9, 1usize..9],
+        any::<bool>(),
+    )
+        .prop_map(|(batch, vectors, half_size, normalised)| Case {
+            batch,
+            channels: vectors.map(|vectors| 16 * vectors),
+            size: half_size.map(|half| 2 * half),
+            groups: normalised.then_some(4),
+            ..THREE
+        })
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(96))]
+
+    #[test]
+    fn equals_burns_operators(case in cases()) {
+        case.check();
+    }
+
+    #[test]
+    fn small_tiles_of_many_channels_equal_burns_operators(case in winograd_cases()) {
+        case.check();
+    }
+}
+
+#[test]
+fn many_images_and_large_images_are_cut_into_blocks() {
+    THREE.check();
+    let doubled = Case {
+        sampling: Sampling::Doubled,
+        ..THREE
+    };
+    let halving = Case {
+        sampling: Sampling::Strided {
+            stride: 2,
+            padding: Padding {
+                bottom: 1,
+                right: 1,
+                ..Padding::default()
+            },
+        },
+        ..THREE
+    };
+    let pointwise = Case {
+        kernel: 1,
+        sampling: Sampling::Strided {
+            stride: 1,
+            padding: Padding::default(),
+        },
+        ..THREE
+    };
+    for case in [THREE, doubled, halving, pointwise] {
+        for (batch, size) in [(40, [4, 4]), (2, [40, 36]), (1, [64, 2])] {
+            Case {
+                batch,
+                size,
+                channels: [16, 32],
+                ..case.clone()
+            }
+            .check();
+        }
+    }
+}
+
+#[test]
+fn an_image_is_the_same_bits_in_every_batch() {
+    for size in [[8, 8], [7, 5]] {
+        let case = Case {
+            batch: 7,
+            size,
+            ..THREE
+        };
+        let all = case.tensors();
+        let together = case.ours(&all);
+        for image in 0..7 {
+            let alone = Tensors {
+                input: all.input.clone().narrow(0, image, 1),
+                per_image: all.per_image.clone().narrow(0, image, 1),
+                shortcut: all.shortcut.clone().narrow(0, image, 1),
+                weight: all.weight.clone(),
+                gamma: all.gamma.clone(),
+                beta: all.beta.clone(),
+                bias: all.bias.clone(),
+            };
+            let alone = Case {
+                batch: 1,
+                ..case.clone()
+            }
+            .ours(&alone);
+            assert_eq!(
+                numbers(&alone),
+                numbers(&together.clone().narrow(0, image, 1))
+            );
+        }
+    }
+}
+
+#[test]
+fn results_do_not_depend_on_the_number_of_threads() {
+    let run = |threads: usize, case: &Case| {
+        let pool = rayon::ThreadPoolBuilder::new()
+            .num_threads(threads)
+            .build()
+            .expect("a pool of threads");
+        pool.install(|| {
+            let tensors = case.tensors();
+            let output = case.ours(&tensors);
+            let gradients = output.clone().square().sum().backward();
+            let mut all = numbers(&output);
+            all.extend(numbers(
+                &tensors.input.grad(&gradients).expect("a gradient"),
+            ));
+            all.extend(numbers(
+                &tensors.weight.grad(&gradients).expect("a gradient"),
+            ));
+            all
+        })
+    };
+    for size in [[8, 8], [7, 5]] {
+        let case = Case {
+            batch: 9,
+            size,
+            ..THREE
+        };
+        let once = run(1, &case);
+        assert!(run(2, &case) == once && run(5, &case) == once);
+    }
+}
