@@ -52,14 +52,13 @@ impl WithSimd for Prepare<'_> {
     #[inline(always)]
     fn with_simd<S: Simd>(self, simd: S) -> Order {
         let Self { stencil, weight } = self;
+        if winograd::fits(stencil) {
+            return Order::Winograd(WinogradWeights::new::<S>(stencil, weight));
+        }
         let ordered = weights::by_taps(stencil, weight);
-        let weights = if winograd::fits(stencil) {
-            Order::Winograd(WinogradWeights::new::<S>(stencil, &ordered))
-        } else {
-            Order::Direct(DirectWeights::new(simd, stencil, &ordered))
-        };
+        let weights = DirectWeights::new(simd, stencil, &ordered);
         scratch::recycle(ordered);
-        weights
+        Order::Direct(weights)
     }
 }
 
@@ -253,11 +252,10 @@ pub(crate) fn weight_gradient(
     let [rows, columns] = stencil.grid();
     let per_block = (images * rows * columns).div_ceil(blocks.len());
     let at_once = (GRADIENT_POSITIONS / per_block).max(1);
-    let ordered = if winograd::fits(stencil) {
-        winograd_gradient(stencil, source, gradient, &blocks, at_once)
-    } else {
-        direct_gradient(stencil, source, gradient, &blocks, at_once)
-    };
+    if winograd::fits(stencil) {
+        return winograd_gradient(stencil, source, gradient, &blocks, at_once);
+    }
+    let ordered = direct_gradient(stencil, source, gradient, &blocks, at_once);
     let gradient = weights::from_taps(stencil, &ordered);
     scratch::recycle(ordered);
     gradient
@@ -482,7 +480,7 @@ fn winograd_gradient(
             });
         });
     }
-    let gradient = winograd::kernel_gradient(&sums);
+    let gradient = winograd::kernel_gradient(stencil, &sums);
     scratch::recycle(sums);
     gradient
 }

@@ -53,26 +53,32 @@ pub(super) struct WinogradWeights {
 }
 
 impl WinogradWeights {
-    /// From the kernel by taps, `[3, 3, channels read, channels written]`.
-    pub(super) fn new<S: Simd>(stencil: &Stencil, taps: &[f32]) -> Self {
-        let (read, written) = (stencil.channels_read, stencil.channels_written);
-        let shape = PanelsShape::new::<S>(read, written);
-        let len = shape.len();
-        let mut panels = scratch::array(POINTS * len);
-        // A point's rows are written one after the other by all tasks: [points, ..] becomes a list for each row of
-        // the kernel's transform.
-        let mut rows: Vec<(usize, Vec<&mut [f32]>)> = Vec::new();
-        for point in panels.chunks_exact_mut(4 * len) {
-            rows.push((rows.len(), point.chunks_exact_mut(len).collect()));
+    /// From `weight`, `[channels_out, channels_in, 3, 3]`.
+    pub(super) fn new<S: Simd>(stencil: &Stencil, weight: &[f32]) -> Self {
+        let shape = PanelsShape::new::<S>(stencil.channels_read, stencil.channels_written);
+        let mut panels = scratch::array(POINTS * shape.len());
+        let step = shape.depth.div_ceil(TASKS);
+        let mut tasks: Vec<(usize, Vec<&mut [f32]>)> = (0..shape.depth)
+            .step_by(step)
+            .map(|first| (first, Vec::new()))
+            .collect();
+        for mut point in panels.chunks_exact_mut(shape.len()) {
+            for panel in shape.panels() {
+                let width = panel.range.len() / shape.depth;
+                let (rows, rest) = point.split_at_mut(panel.range.len());
+                point = rest;
+                for (task, rows) in tasks.iter_mut().zip(rows.chunks_mut(step * width)) {
+                    task.1.push(rows);
+                }
+            }
         }
-        rows.into_par_iter().for_each(|(row, points)| {
+        tasks.into_par_iter().for_each(|(first, parts)| {
             vectorized(TransformKernel {
-                row,
-                points,
+                stencil,
+                weight,
                 shape,
-                taps,
-                order: order(stencil),
-                written,
+                first,
+                parts,
             });
         });
         Self { shape, panels }
@@ -83,68 +89,95 @@ impl WinogradWeights {
     }
 }
 
-/// The taps of a kernel in the order in which a stencil reads.
-fn order(stencil: &Stencil) -> [usize; 9] {
-    let (rows, columns) = (
-        &stencil.rows.phases[0].taps,
-        &stencil.columns.phases[0].taps,
-    );
-    std::array::from_fn(|index| 3 * rows[index / 3].start + columns[index % 3].start)
-}
+/// Parts in which weights are shared by the cores.
+const TASKS: usize = 16;
 
-/// One row, four points, of `G g G^T`.
+/// The most numbers that a vector holds.
+const MOST_LANES: usize = 16;
+
+/// `G g G^T` for some of the channels that are read.
 struct TransformKernel<'a> {
-    row: usize,
-    points: Vec<&'a mut [f32]>,
+    stencil: &'a Stencil,
+    weight: &'a [f32],
     shape: PanelsShape,
-    taps: &'a [f32],
-    /// Which of the kernel's taps weighs each of the 3x3 pixels.
-    order: [usize; 9],
-    written: usize,
+    /// The first of the channels.
+    first: usize,
+    /// Their rows in each panel of each point.
+    parts: Vec<&'a mut [f32]>,
 }
 
 impl WithSimd for TransformKernel<'_> {
     type Output = ();
 
     #[inline(always)]
-    fn with_simd<S: Simd>(self, simd: S) {
-        let len = self.shape.depth * self.written;
-        let half = simd.splat_f32s(0.5);
-        let Ok([p0, p1, p2, p3]) = <[&mut [f32]; 4]>::try_from(self.points) else {
-            return;
-        };
-        for panel in self.shape.panels() {
+    fn with_simd<S: Simd>(mut self, simd: S) {
+        let panels = self.parts.len() / POINTS;
+        for (index, panel) in self.shape.panels().enumerate() {
             let width = panel.range.len() / self.shape.depth;
-            for k in 0..self.shape.depth {
-                let to = panel.range.start + k * width;
-                let from = k * self.written + panel.columns.start;
-                let vectors = panel.columns.len() / S::F32_LANES;
-                for vector in 0..vectors {
-                    let from = from + vector * S::F32_LANES;
-                    // A row of G g: three numbers.
-                    let mut row = [simd.splat_f32s(0.0); 3];
-                    for (column, value) in row.iter_mut().enumerate() {
-                        let first = load::<S>(self.taps, self.order[column] * len + from);
-                        let middle = load::<S>(self.taps, self.order[3 + column] * len + from);
-                        let last = load::<S>(self.taps, self.order[6 + column] * len + from);
-                        let outer = simd.add_f32s(first, last);
-                        *value = match self.row {
-                            0 => first,
-                            1 => simd.mul_f32s(half, simd.add_f32s(outer, middle)),
-                            2 => simd.mul_f32s(half, simd.sub_f32s(outer, middle)),
-                            _ => last,
-                        };
+            let rows = self.parts[index].len() / width;
+            for first in (0..panel.columns.len()).step_by(S::F32_LANES) {
+                for row in 0..rows {
+                    let columns = panel.columns.start + first;
+                    let g = self.kernels::<S>(self.first + row, columns);
+                    let mut half = [[simd.splat_f32s(0.0); 3]; 4];
+                    for column in 0..3 {
+                        let transformed = kernel_transform(simd, column_of(&g, column));
+                        for (half, value) in half.iter_mut().zip(transformed) {
+                            half[column] = value;
+                        }
                     }
-                    let outer = simd.add_f32s(row[0], row[2]);
-                    let to = to + vector * S::F32_LANES;
-                    store::<S>(p0, to, row[0]);
-                    store::<S>(p1, to, simd.mul_f32s(half, simd.add_f32s(outer, row[1])));
-                    store::<S>(p2, to, simd.mul_f32s(half, simd.sub_f32s(outer, row[1])));
-                    store::<S>(p3, to, row[2]);
+                    for (y, half) in half.into_iter().enumerate() {
+                        for (x, value) in kernel_transform(simd, half).into_iter().enumerate() {
+                            let part = &mut self.parts[(4 * y + x) * panels + index];
+                            store::<S>(part, row * width + first, value);
+                        }
+                    }
                 }
             }
         }
     }
+}
+
+impl TransformKernel<'_> {
+    /// The kernels from a channel that is read to a vector of channels that are written, tap by tap.
+    #[inline(always)]
+    fn kernels<S: Simd>(&self, read: usize, written: usize) -> [[S::f32s; 3]; 3] {
+        let (rows, columns) = (
+            &self.stencil.rows.phases[0].taps,
+            &self.stencil.columns.phases[0].taps,
+        );
+        let mut taps = [[0.0; MOST_LANES]; 9];
+        for lane in 0..S::F32_LANES {
+            let at = if self.stencil.back {
+                read * self.stencil.channels_written + written + lane
+            } else {
+                (written + lane) * self.stencil.channels_read + read
+            };
+            for (tap, value) in taps.iter_mut().zip(&self.weight[9 * at..9 * at + 9]) {
+                tap[lane] = *value;
+            }
+        }
+        let mut kernels = [[load::<S>(&taps[0], 0); 3]; 3];
+        for (kernels, row) in kernels.iter_mut().zip(rows) {
+            for (kernel, column) in kernels.iter_mut().zip(columns) {
+                *kernel = load::<S>(&taps[3 * row.start + column.start], 0);
+            }
+        }
+        kernels
+    }
+}
+
+/// `G g` along one dimension.
+#[inline(always)]
+fn kernel_transform<S: Simd>(simd: S, g: [S::f32s; 3]) -> [S::f32s; 4] {
+    let half = simd.splat_f32s(0.5);
+    let outer = simd.add_f32s(g[0], g[2]);
+    [
+        g[0],
+        simd.mul_f32s(half, simd.add_f32s(outer, g[1])),
+        simd.mul_f32s(half, simd.sub_f32s(outer, g[1])),
+        g[2],
+    ]
 }
 
 /// Where the tiles of a block begin in its window: one number a tile.
@@ -412,59 +445,64 @@ pub(super) fn add_gradient<S: Simd>(
     add_outer_products(simd, rows, sums, written);
 }
 
-/// `G^T u G`: the gradient of the kernel by taps, `[9, ..]`, from that of its transform, `[16, ..]`.
-pub(super) fn kernel_gradient(transformed: &[f32]) -> Vec<f32> {
-    let len = transformed.len() / POINTS;
-    let mut taps = scratch::array(9 * len);
-    let step = len.div_ceil(TASKS).next_multiple_of(CHANNELS_STEP);
-    let mut tasks: Vec<(usize, Vec<&mut [f32]>)> = (0..len)
-        .step_by(step)
-        .map(|first| (first, Vec::with_capacity(9)))
-        .collect();
-    for tap in taps.chunks_exact_mut(len) {
-        for (task, part) in tasks.iter_mut().zip(tap.chunks_mut(step)) {
-            task.1.push(part);
-        }
-    }
-    tasks.into_par_iter().for_each(|(first, taps)| {
-        vectorized(TransformGradient {
-            transformed: &transformed[first..],
-            plane: len,
-            taps,
+/// `G^T u G`: the gradient of the kernel, `[channels_out, channels_in, 3, 3]`, from that of its transform,
+/// `[points, channels_in, channels_out]`.
+pub(super) fn kernel_gradient(stencil: &Stencil, transformed: &[f32]) -> Vec<f32> {
+    let per_output = 9 * stencil.channels_read;
+    let mut gradient = scratch::array(stencil.channels_written * per_output);
+    gradient
+        .par_chunks_exact_mut(CHANNELS_STEP * per_output)
+        .enumerate()
+        .for_each(|(index, gradient)| {
+            vectorized(TransformGradient {
+                stencil,
+                transformed,
+                first: index * CHANNELS_STEP,
+                gradient,
+            });
         });
-    });
-    taps
+    gradient
 }
 
-/// Parts in which small arrays are shared by the cores.
-const TASKS: usize = 16;
-
-/// Some numbers of each tap.
+/// The gradient of the kernels to `CHANNELS_STEP` neighbouring channels.
 struct TransformGradient<'a> {
+    stencil: &'a Stencil,
     transformed: &'a [f32],
-    /// From one point to the next.
-    plane: usize,
-    taps: Vec<&'a mut [f32]>,
+    /// The first of the channels.
+    first: usize,
+    gradient: &'a mut [f32],
 }
 
 impl WithSimd for TransformGradient<'_> {
     type Output = ();
 
     #[inline(always)]
-    fn with_simd<S: Simd>(mut self, simd: S) {
-        for at in (0..self.taps[0].len()).step_by(S::F32_LANES) {
-            let mut rows = [[simd.splat_f32s(0.0); 3]; 4];
-            for (row, result) in rows.iter_mut().enumerate() {
-                let mut u = [simd.splat_f32s(0.0); 4];
-                for (column, u) in u.iter_mut().enumerate() {
-                    *u = load::<S>(self.transformed, (4 * row + column) * self.plane + at);
+    fn with_simd<S: Simd>(self, simd: S) {
+        let (read, written) = (self.stencil.channels_read, self.stencil.channels_written);
+        let plane = read * written;
+        for channel in 0..read {
+            for vector in (0..CHANNELS_STEP).step_by(S::F32_LANES) {
+                let at = channel * written + self.first + vector;
+                let mut rows = [[simd.splat_f32s(0.0); 3]; 4];
+                for (row, result) in rows.iter_mut().enumerate() {
+                    let mut u = [simd.splat_f32s(0.0); 4];
+                    for (column, u) in u.iter_mut().enumerate() {
+                        *u = load::<S>(self.transformed, (4 * row + column) * plane + at);
+                    }
+                    *result = kernel_transform_back(simd, u);
                 }
-                *result = kernel_transform_back(simd, u);
-            }
-            for column in 0..3 {
-                let u = column_of(&rows, column);
-                for (row, value) in kernel_transform_back(simd, u).into_iter().enumerate() {
-                    store::<S>(self.taps[3 * row + column], at, value);
+                let mut taps = [[0.0; MOST_LANES]; 9];
+                for column in 0..3 {
+                    let kernel = kernel_transform_back(simd, column_of(&rows, column));
+                    for (row, value) in kernel.into_iter().enumerate() {
+                        store::<S>(&mut taps[3 * row + column], 0, value);
+                    }
+                }
+                for lane in 0..S::F32_LANES {
+                    let at = 9 * ((vector + lane) * read + channel);
+                    for (value, tap) in self.gradient[at..at + 9].iter_mut().zip(&taps) {
+                        *value = tap[lane];
+                    }
                 }
             }
         }

@@ -14,6 +14,9 @@ pub(crate) struct Gather<'a> {
     pub(crate) len: usize,
 }
 
+/// Rows of a panel that stay in the nearest cache while all rows of `a` pass by.
+const DEPTH_AT_ONCE: usize = 128;
+
 /// The product of `rows` gathered rows, of which row `r` starts at `source(r)`, and `b`: row `r` is written to
 /// `out[destination(r)..]`, or added to what is there.
 #[inline(always)]
@@ -32,31 +35,46 @@ pub(crate) fn multiply_gathered<S: Simd>(
     accumulate: bool,
 ) {
     debug_assert_eq!(a.runs.len() * a.len, b.shape.depth);
+    // Whole short stretches, or equal parts of long ones.
+    let runs_at_once = (DEPTH_AT_ONCE / a.len).max(1);
+    let len_at_once = a.len.div_ceil(a.len.div_ceil(DEPTH_AT_ONCE));
     for panel in b.shape.panels() {
-        let first = panel.columns.start;
-        let mut row = 0;
-        while row < rows {
-            let height = tile_height::<S>(panel.vectors, rows - row);
-            macro_rules! tile {
-                ($height:literal, $vectors:literal,) => {
-                    simd.vectorize(Tile::<$height, $vectors> {
-                        a,
-                        starts: std::array::from_fn(|r| source(row + r)),
-                        panel: &b.values[panel.range.clone()],
-                        out,
-                        destinations: std::array::from_fn(|r| destination(row + r) + first),
-                        columns: panel.columns.len(),
-                        accumulate,
-                    })
-                };
+        let first_column = panel.columns.start;
+        let width = panel.range.len() / b.shape.depth;
+        let values = &b.values[panel.range.clone()];
+        for (group, runs) in a.runs.chunks(runs_at_once).enumerate() {
+            for first in (0..a.len).step_by(len_at_once) {
+                let len = len_at_once.min(a.len - first);
+                let depth = group * runs_at_once * a.len + first;
+                let part = &values[depth * width..][..runs.len() * len * width];
+                let accumulate = accumulate || depth > 0;
+                let mut row = 0;
+                while row < rows {
+                    let height = tile_height::<S>(panel.vectors, rows - row);
+                    macro_rules! tile {
+                        ($height:literal, $vectors:literal,) => {
+                            simd.vectorize(Tile::<$height, $vectors> {
+                                a: Gather { runs, len, ..a },
+                                starts: std::array::from_fn(|r| source(row + r) + first),
+                                panel: part,
+                                out,
+                                destinations: std::array::from_fn(|r| {
+                                    destination(row + r) + first_column
+                                }),
+                                columns: panel.columns.len(),
+                                accumulate,
+                            })
+                        };
+                    }
+                    for_tile!(height, panel.vectors, tile!());
+                    row += height;
+                }
             }
-            for_tile!(height, panel.vectors, tile!());
-            row += height;
         }
     }
 }
 
-/// `HEIGHT` rows of one panel.
+/// `HEIGHT` rows of some rows of one panel.
 struct Tile<'a, const HEIGHT: usize, const VECTORS: usize> {
     a: Gather<'a>,
     starts: [usize; HEIGHT],

@@ -9,7 +9,7 @@
 //! vectors with AVX-512, which loads 10 numbers or vectors for 24 multiplications. No copy of `a` is made: a row is a
 //! list of stretches of memory, which for a 3x3 convolution of channels-last images are three pixels each.
 //!
-//! Every sum runs over `k` (or `r`) in order, whatever the tile: an element of `out` is the same bits wherever it
+//! Every sum runs over `k` (or `r`) in an order that does not depend on the tile: an element of `out` is the same bits wherever it
 //! falls in the work, and whatever number of threads share it.
 
 mod gather;
