@@ -1,40 +1,15 @@
 //! Attention, forward and gradient, against Burn's own operators on the same backend.
 
+mod common;
+
 use burn::tensor::{Device, Tensor, TensorData, activation};
+use common::{assert_close, numbers};
 use kiln_kernels::attention;
 use proptest::prelude::*;
 
 /// Numbers between -2 and 2 that look random.
 fn tensor<const D: usize>(shape: [usize; D], seed: u64, device: &Device) -> Tensor<D> {
-    let mut state = seed.wrapping_mul(0x9E37_79B9_7F4A_7C15) + 1;
-    let next = || {
-        state ^= state << 13;
-        state ^= state >> 7;
-        state ^= state << 17;
-        (state >> 40) as f32 / (1u64 << 22) as f32 - 2.0
-    };
-    let len = shape.iter().product();
-    let values: Vec<f32> = std::iter::repeat_with(next).take(len).collect();
-    Tensor::from_data(TensorData::new(values, shape), device)
-}
-
-fn numbers<const D: usize>(tensor: &Tensor<D>) -> Vec<f32> {
-    tensor.to_data().try_to_vec().expect("tensors are f32 here")
-}
-
-/// Equal within 1e-5 of the largest number: what sums in another order may differ by.
-fn assert_close<const D: usize>(ours: &Tensor<D>, burns: &Tensor<D>, what: &str) {
-    assert_eq!(ours.dims(), burns.dims(), "{what}");
-    let (ours, burns) = (numbers(ours), numbers(burns));
-    let largest = burns
-        .iter()
-        .fold(1e-3f32, |largest, value| largest.max(value.abs()));
-    for (index, (ours, burns)) in ours.iter().zip(&burns).enumerate() {
-        assert!(
-            (ours - burns).abs() <= 1e-5 * largest,
-            "{what} {index}: {ours} instead of {burns}"
-        );
-    }
+    common::tensor(shape, seed, device) * 2.0
 }
 
 /// `softmax(Q K^T / sqrt(head_channels)) V` as its definition has it.

@@ -1,22 +1,13 @@
 //! The nearest codes against Burn's own operators.
 
+mod common;
+
 use burn::tensor::{Device, Int, Tensor, TensorData};
 use kiln_kernels::nearest_codes;
 use proptest::prelude::*;
 
-/// Numbers between -1 and 1 that look random.
 fn tensor(shape: [usize; 2], seed: u64) -> Tensor<2> {
-    let mut state = seed.wrapping_mul(0x9E37_79B9_7F4A_7C15) + 1;
-    let next = || {
-        state ^= state << 13;
-        state ^= state >> 7;
-        state ^= state << 17;
-        (state >> 40) as f32 / (1u64 << 23) as f32 - 1.0
-    };
-    let values: Vec<f32> = std::iter::repeat_with(next)
-        .take(shape[0] * shape[1])
-        .collect();
-    Tensor::from_data(TensorData::new(values, shape), &Device::flex())
+    common::tensor(shape, seed, &Device::flex())
 }
 
 fn floats(tensor: &Tensor<2>) -> Vec<f32> {

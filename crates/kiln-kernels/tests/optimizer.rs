@@ -1,8 +1,11 @@
 //! An update of the weights against Burn's own operators on the same backend.
 
+mod common;
+
 use burn::backend::Flex;
 use burn::optim::{AdamWConfig, AdamWState, Optimizer};
-use burn::tensor::{DType, Device, Tensor, TensorData};
+use burn::tensor::{DType, Device, Tensor};
+use common::numbers;
 use kiln_kernels::{AdamW, euclidean_norm, moving_average};
 use proptest::prelude::*;
 
@@ -16,22 +19,8 @@ const ADAMW: AdamW = AdamW {
 /// More than one thread's share, and no whole number of vectors.
 const LARGE: usize = 3 * 16 * 1024 + 77;
 
-/// Numbers between -1 and 1 that look random.
 fn tensor<const D: usize>(shape: [usize; D], seed: u64) -> Tensor<D> {
-    let mut state = seed.wrapping_mul(0x9E37_79B9_7F4A_7C15) + 1;
-    let next = || {
-        state ^= state << 13;
-        state ^= state >> 7;
-        state ^= state << 17;
-        (state >> 40) as f32 / (1u64 << 23) as f32 - 1.0
-    };
-    let len = shape.iter().product();
-    let values: Vec<f32> = std::iter::repeat_with(next).take(len).collect();
-    Tensor::from_data(TensorData::new(values, shape), &Device::flex())
-}
-
-fn numbers<const D: usize>(tensor: &Tensor<D>) -> Vec<f32> {
-    tensor.to_data().try_to_vec().expect("tensors are f32 here")
+    common::tensor(shape, seed, &Device::flex())
 }
 
 /// Where the tensor's numbers lie in memory.

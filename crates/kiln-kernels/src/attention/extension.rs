@@ -7,9 +7,10 @@ use burn::backend::autodiff::ops::{Backward, Ops, OpsKind};
 use burn::backend::flex::FlexTensor;
 use burn::backend::tensor::FloatTensor;
 use burn::backend::{Autodiff, Backend, Flex, TensorMetadata, backend_extension};
-use burn::tensor::TensorData;
+use burn::tensor::Shape;
 
 use super::{Heads, Softmax, backward, forward};
+use crate::extension::{numbers, tensor, values};
 
 /// Attention on a backend's own tensors. `f32` and the shape have been checked before.
 #[backend_extension(Flex, Autodiff)]
@@ -25,10 +26,9 @@ impl AttentionOps for Flex {
 }
 
 fn attended(qkv: &FlexTensor, heads: &Heads) -> (FlexTensor, Softmax) {
-    let (output, softmax) = forward::attend(heads, qkv.to_contiguous().storage());
+    let (output, softmax) = forward::attend(heads, numbers(&values(qkv)));
     let shape = [qkv.shape()[0], heads.tokens, heads.inner()];
-    let output = FlexTensor::from_data(TensorData::new(output, shape));
-    (output, softmax)
+    (tensor(output, Shape::new(shape)), softmax)
 }
 
 impl<C: CheckpointStrategy> AttentionOps for Autodiff<Flex, C> {
@@ -83,12 +83,11 @@ impl Backward<Flex, 1> for AttentionGradient {
         if let Some(node) = node {
             let gradient = backward::gradient(
                 &heads,
-                qkv.to_contiguous().storage(),
+                numbers(&values(&qkv)),
                 &softmax,
-                output_gradient.to_contiguous().storage(),
+                numbers(&values(&output_gradient)),
             );
-            let gradient = FlexTensor::from_data(TensorData::new(gradient, qkv.shape()));
-            gradients.register::<Flex>(node.id, gradient);
+            gradients.register::<Flex>(node.id, tensor(gradient, qkv.shape()));
         }
     }
 }

@@ -185,7 +185,9 @@ impl<'a> DirectGradient<'a> {
         };
         Self {
             stencil,
-            phases: pairs(stencil).map(|pair| vec![0.0; len(pair)]).collect(),
+            phases: pairs(stencil)
+                .map(|pair| scratch::zeros(len(pair)))
+                .collect(),
         }
     }
 
@@ -213,13 +215,14 @@ impl<'a> DirectGradient<'a> {
     }
 
     /// The gradient of the kernel [by taps](weights::by_taps).
-    pub(super) fn by_taps(&self) -> Vec<f32> {
+    pub(super) fn into_taps(self) -> Vec<f32> {
         let stencil = self.stencil;
         let taps = stencil.kernel[0] * stencil.kernel[1];
-        let mut ordered = vec![0.0; taps * stencil.channels_read * stencil.channels_written];
-        for (pair, gradient) in pairs(stencil).zip(&self.phases) {
+        let mut ordered = scratch::zeros(taps * stencil.channels_read * stencil.channels_written);
+        for (pair, gradient) in pairs(stencil).zip(self.phases) {
             let [rows, columns] = stencil.taps(pair);
-            weights::add_phase_gradient(stencil, rows, columns, gradient, &mut ordered);
+            weights::add_phase_gradient(stencil, rows, columns, &gradient, &mut ordered);
+            scratch::recycle(gradient);
         }
         ordered
     }

@@ -96,9 +96,7 @@ pub(crate) fn apply(
         .map(|block| {
             let row_len = stencil.size_written[1] * stencil.channels_written;
             let len = block.images.len() * block.rows_written(stencil).len() * row_len;
-            let (part, after) = std::mem::take(&mut rest).split_at_mut(len);
-            rest = after;
-            (block, part)
+            (block, rest.split_off_mut(..len).unwrap_or_default())
         })
         .collect();
     blocks.into_par_iter().for_each(|(block, out)| {
@@ -152,7 +150,7 @@ impl Start<'_> {
         let rows = block.rows_written(stencil);
         let row_len = stencil.size_written[1] * channels;
         if let Some(shortcut) = self.shortcut {
-            let from = block.images.start * stencil.written_len() + rows.start * row_len;
+            let from = block.output_start(stencil);
             out.copy_from_slice(&shortcut[from..from + out.len()]);
         }
         if self.bias.is_none() && self.per_image.is_none() {
@@ -315,9 +313,8 @@ fn direct_gradient(
             let parts: Vec<(&Block, &Window, &mut [f32])> = windows
                 .iter()
                 .map(|(block, window)| {
-                    let (part, after) = std::mem::take(&mut rest).split_at_mut(owned(window));
-                    rest = after;
-                    (*block, window, part)
+                    let part = rest.split_off_mut(..owned(window));
+                    (*block, window, part.unwrap_or_default())
                 })
                 .collect();
             let filled: Vec<(BlockPlaces, &[f32])> = parts
@@ -345,7 +342,7 @@ fn direct_gradient(
             });
         });
     }
-    sums.by_taps()
+    sums.into_taps()
 }
 
 fn winograd_gradient(
@@ -382,9 +379,7 @@ fn winograd_gradient(
                 },
                 self.transformed,
             );
-            let row_len = self.stencil.size_written[1] * self.stencil.channels_written;
-            let rows = self.block.rows_written(self.stencil);
-            let start = self.block.images.start * self.stencil.written_len() + rows.start * row_len;
+            let start = self.block.output_start(self.stencil);
             winograd::transform_gradients(
                 simd,
                 self.stencil,
@@ -438,9 +433,8 @@ fn winograd_gradient(
                 .iter()
                 .map(|block| {
                     let (left, right) = lens(block);
-                    let (part, after) = std::mem::take(&mut rest).split_at_mut(left + right);
-                    rest = after;
-                    part.split_at_mut(left)
+                    let part = rest.split_off_mut(..left + right);
+                    part.unwrap_or_default().split_at_mut(left)
                 })
                 .collect();
             blocks

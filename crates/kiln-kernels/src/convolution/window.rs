@@ -71,6 +71,12 @@ impl Block {
         (0..images).flat_map(bands).collect()
     }
 
+    /// Where the block's first output is, among those of all images.
+    pub(crate) fn output_start(&self, stencil: &Stencil) -> usize {
+        let row_len = stencil.size_written[1] * stencil.channels_written;
+        self.images.start * stencil.written_len() + self.rows_written(stencil).start * row_len
+    }
+
     /// Rows of each image that the block writes.
     pub(crate) fn rows_written(&self, stencil: &Stencil) -> Range<usize> {
         let cell = stencil.rows.cell();

@@ -1,4 +1,5 @@
 //! Numbers to test with, and what "equal" means.
+#![allow(dead_code, reason = "no test program uses all of it")]
 
 use burn::tensor::{Device, Tensor, TensorData};
 
