@@ -48,8 +48,8 @@ fn check(batch: usize, tokens: usize, heads: usize, channels: usize) {
     let ours = run(shape, |qkv| attention(qkv, heads));
     let burns = run(shape, |qkv| composition(qkv, heads));
     let what = format!("of {batch} x {tokens} tokens, {heads} x {channels} channels");
-    assert_close(&ours.0, &burns.0, &format!("output {what}"));
-    assert_close(&ours.1, &burns.1, &format!("gradient {what}"));
+    assert_close(&ours.0, &burns.0, 1e-3, &format!("output {what}"));
+    assert_close(&ours.1, &burns.1, 1e-3, &format!("gradient {what}"));
 }
 
 proptest! {

@@ -5,7 +5,7 @@ mod common;
 use burn::tensor::module::{conv2d, interpolate};
 use burn::tensor::ops::{ConvOptions, InterpolateMode, InterpolateOptions};
 use burn::tensor::{Device, Tensor, activation};
-use common::{assert_close, numbers, tensor};
+use common::{assert_close, numbers, spread, tensor};
 use kiln_kernels::{Convolution, GroupNorm, Padding, Sampling};
 use proptest::prelude::*;
 
@@ -161,10 +161,15 @@ impl Case {
     /// Ours against Burn's: the output, and the gradient of everything that takes part.
     fn check(&self) {
         let (ours, burns) = (self.tensors(), self.tensors());
+        let taps = self.kernel * self.kernel;
+        let [there, back] = self.channels.map(|channels| taps * channels);
+        let [positions_in, positions_out] = [ours.input.dims(), ours.shortcut.dims()]
+            .map(|[batch, height, width, _]| batch * height * width);
         let (our_output, burn_output) = (self.ours(&ours), self.burns(&burns));
         assert_close(
             &our_output.clone().inner(),
             &burn_output.clone().inner(),
+            spread(there),
             "output",
         );
         let weigh = |output: Tensor<4>| {
@@ -173,14 +178,24 @@ impl Case {
         };
         let (our_gradients, burn_gradients) = (weigh(our_output), weigh(burn_output));
         macro_rules! compare {
-            ($($field:ident)*) => {$(
+            ($($field:ident: $terms:expr,)*) => {$(
                 match (ours.$field.grad(&our_gradients), burns.$field.grad(&burn_gradients)) {
-                    (Some(ours), Some(burns)) => assert_close(&ours, &burns, stringify!($field)),
+                    (Some(ours), Some(burns)) => {
+                        assert_close(&ours, &burns, spread($terms), stringify!($field));
+                    }
                     (ours, burns) => assert_eq!(ours.is_some(), burns.is_some(), stringify!($field)),
                 }
             )*};
         }
-        compare!(input weight gamma beta bias per_image shortcut);
+        compare! {
+            input: back,
+            weight: positions_out,
+            gamma: positions_in * back,
+            beta: positions_in * back,
+            bias: positions_out,
+            per_image: positions_out,
+            shortcut: 1,
+        }
     }
 }
 
