@@ -9,6 +9,7 @@ use crate::convolution::{Geometry, Sampling};
 use crate::extension::{ConvolutionOps, Options};
 use crate::group_norm::GroupNorm;
 use crate::is_ours;
+use crate::precision;
 
 /// A two-dimensional convolution of channels-last images, with what stands around it in the networks.
 ///
@@ -79,7 +80,8 @@ impl Convolution {
     /// If the shapes do not fit together.
     pub fn forward(self) -> Tensor<4> {
         let (input, weight) = (self.input.dims(), self.weight.dims());
-        let Some(geometry) = Geometry::new(input, weight, self.sampling) else {
+        let Some(geometry) = Geometry::new(input, weight, self.sampling, precision::current())
+        else {
             panic!(
                 "A kernel {weight:?} (outputs, inputs, rows, columns) does not fit images {input:?} \
                  (batch, rows, columns, channels) under {:?}.",

@@ -20,6 +20,9 @@
 //! Within this crate vector instructions are chosen at run time: see [`instructions`]. To compare, set the
 //! environment variable `KILN_KERNELS=burn`: then Burn's own operators run everywhere.
 //!
+//! [`with_precision`] lets convolutions round the factors of their products to bf16, which processors with a matrix unit
+//! multiply several times faster.
+//!
 //! # What is promised
 //!
 //! Results are the same bits from run to run, whatever the number of threads; and those of an image are the same
@@ -57,6 +60,7 @@ mod instructions;
 mod nearest;
 mod normalisation;
 mod optimizer;
+mod precision;
 mod product;
 mod reduction;
 mod scratch;
@@ -68,6 +72,8 @@ pub use group_norm::GroupNorm;
 pub use instructions::instructions;
 pub use nearest::nearest_codes;
 pub use optimizer::{AdamW, euclidean_norm, moving_average};
+pub use precision::{Precision, with_precision};
+pub use product::has_matrix_unit;
 
 use burn::backend::DispatchDevice;
 use burn::tensor::{DType, Tensor};

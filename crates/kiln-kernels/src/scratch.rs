@@ -5,6 +5,7 @@
 
 use std::cell::RefCell;
 use std::collections::BTreeMap;
+use std::ops::{Deref, DerefMut};
 use std::sync::{Mutex, PoisonError};
 
 use burn::backend::TensorMetadata;
@@ -14,15 +15,51 @@ thread_local! {
     static FREE: RefCell<Vec<Vec<f32>>> = const { RefCell::new(Vec::new()) };
 }
 
-/// Runs `work` on `len` floats of unspecified content. Calls may nest.
-pub(crate) fn with_scratch<R>(len: usize, work: impl FnOnce(&mut [f32]) -> R) -> R {
-    let mut scratch = FREE.with_borrow_mut(Vec::pop).unwrap_or_default();
-    if scratch.len() < len {
-        scratch.resize(len, 0.0);
+/// Floats of unspecified content for the working memory of one thread; dropped, they are kept for the next one.
+pub(crate) struct Scratch {
+    memory: Vec<f32>,
+    len: usize,
+}
+
+impl Scratch {
+    pub(crate) fn new(len: usize) -> Self {
+        let mut memory = FREE.with_borrow_mut(Vec::pop).unwrap_or_default();
+        if memory.len() < len {
+            memory.resize(len, 0.0);
+        }
+        Self { memory, len }
     }
-    let result = work(&mut scratch[..len]);
-    FREE.with_borrow_mut(|free| free.push(scratch));
-    result
+}
+
+impl Deref for Scratch {
+    type Target = [f32];
+
+    fn deref(&self) -> &[f32] {
+        &self.memory[..self.len]
+    }
+}
+
+impl DerefMut for Scratch {
+    fn deref_mut(&mut self) -> &mut [f32] {
+        &mut self.memory[..self.len]
+    }
+}
+
+impl Drop for Scratch {
+    fn drop(&mut self) {
+        let memory = std::mem::take(&mut self.memory);
+        FREE.with_borrow_mut(|free| free.push(memory));
+    }
+}
+
+/// The same memory, for numbers of 16 bits.
+pub(crate) fn as_u16(memory: &mut [f32]) -> &mut [u16] {
+    bytemuck::cast_slice_mut(memory)
+}
+
+/// The same memory, for numbers of 32 bits.
+pub(crate) fn as_u32(memory: &mut [f32]) -> &mut [u32] {
+    bytemuck::cast_slice_mut(memory)
 }
 
 /// The arrays of one length.
@@ -102,10 +139,9 @@ mod tests {
 
     #[test]
     fn working_memory_may_nest() {
-        with_scratch(10, |outer| {
-            outer.fill(1.0);
-            with_scratch(20, |inner| inner.fill(2.0));
-            assert!(outer.iter().all(|value| *value == 1.0));
-        });
+        let mut outer = Scratch::new(10);
+        outer.fill(1.0);
+        Scratch::new(20).fill(2.0);
+        assert!(outer.len() == 10 && outer.iter().all(|value| *value == 1.0));
     }
 }

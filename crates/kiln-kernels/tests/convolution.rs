@@ -4,9 +4,9 @@ mod common;
 
 use burn::tensor::module::{conv2d, interpolate};
 use burn::tensor::ops::{ConvOptions, InterpolateMode, InterpolateOptions};
-use burn::tensor::{Device, Tensor, activation};
+use burn::tensor::{Device, Tensor, TensorData, activation};
 use common::{assert_close, numbers, spread, tensor};
-use kiln_kernels::{Convolution, GroupNorm, Padding, Sampling};
+use kiln_kernels::{Convolution, GroupNorm, Padding, Precision, Sampling, with_precision};
 use proptest::prelude::*;
 
 #[derive(Clone, Debug)]
@@ -160,12 +160,28 @@ impl Case {
 
     /// Ours against Burn's: the output, and the gradient of everything that takes part.
     fn check(&self) {
-        let (ours, burns) = (self.tensors(), self.tensors());
+        self.compare(self.tensors(), self.tensors(), Precision::F32);
+    }
+
+    /// Ours with bf16 products against Burn's operators on numbers that are bf16 numbers already. Then all products
+    /// are exact in `f32`.
+    fn check_bf16(&self) {
+        let rounded = || {
+            let mut tensors = self.tensors();
+            tensors.input = in_bf16(tensors.input);
+            tensors.weight = in_bf16(tensors.weight);
+            tensors
+        };
+        self.compare(rounded(), rounded(), Precision::Bf16);
+    }
+
+    fn compare(&self, ours: Tensors, burns: Tensors, precision: Precision) {
         let taps = self.kernel * self.kernel;
         let [there, back] = self.channels.map(|channels| taps * channels);
         let [positions_in, positions_out] = [ours.input.dims(), ours.shortcut.dims()]
             .map(|[batch, height, width, _]| batch * height * width);
-        let (our_output, burn_output) = (self.ours(&ours), self.burns(&burns));
+        let our_output = with_precision(precision, || self.ours(&ours));
+        let burn_output = self.burns(&burns);
         assert_close(
             &our_output.clone().inner(),
             &burn_output.clone().inner(),
@@ -174,7 +190,7 @@ impl Case {
         );
         let weigh = |output: Tensor<4>| {
             let weights = tensor(output.dims(), 8, &output.device());
-            (output * weights).sum().backward()
+            (output * in_bf16(weights)).sum().backward()
         };
         let (our_gradients, burn_gradients) = (weigh(our_output), weigh(burn_output));
         macro_rules! compare {
@@ -196,6 +212,19 @@ impl Case {
             per_image: positions_out,
             shortcut: 1,
         }
+    }
+}
+
+/// The nearest bf16 numbers.
+fn in_bf16(tensor: Tensor<4>) -> Tensor<4> {
+    let numbers = numbers(&tensor).into_iter();
+    let rounded = numbers.map(|number| half::bf16::from_f32(number).to_f32());
+    let data = TensorData::new(rounded.collect::<Vec<f32>>(), tensor.dims());
+    let rounded = Tensor::from_data(data, &tensor.device());
+    if tensor.is_require_grad() {
+        rounded.require_grad()
+    } else {
+        rounded
     }
 }
 
@@ -269,6 +298,13 @@ proptest! {
         case.check();
     }
 
+    // Neither normalised nor doubled: there the factors are sums, and rounded after they were taken.
+    #[test]
+    fn bf16_products_equal_burns_of_bf16_numbers(case in cases()) {
+        prop_assume!(case.sampling != Sampling::Doubled);
+        Case { groups: None, ..case }.check_bf16();
+    }
+
     #[test]
     fn small_tiles_of_many_channels_equal_burns_operators(case in winograd_cases()) {
         case.check();
@@ -315,7 +351,53 @@ fn many_images_and_large_images_are_cut_into_blocks() {
 }
 
 #[test]
+fn bf16_products_of_many_tiles_equal_burns_of_bf16_numbers() {
+    for (channels, kernel, batch) in [([32, 48], 3, 5), ([96, 64], 3, 9), ([160, 33], 1, 70)] {
+        let padding = Padding::uniform(kernel / 2);
+        let sampling = Sampling::Strided { stride: 1, padding };
+        let case = Case {
+            channels,
+            kernel,
+            batch,
+            sampling,
+            groups: None,
+            ..THREE
+        };
+        case.check_bf16();
+    }
+}
+
+#[test]
+fn bf16_changes_a_normalised_or_doubled_convolution_by_its_rounding_errors_only() {
+    let doubled = Case {
+        sampling: Sampling::Doubled,
+        ..THREE
+    };
+    for case in [THREE, doubled] {
+        let tensors = case.tensors();
+        let exact = case.ours(&tensors).inner();
+        let rounded = with_precision(Precision::Bf16, || case.ours(&tensors)).inner();
+        let error = (rounded - exact.clone())
+            .square()
+            .mean()
+            .sqrt()
+            .into_scalar::<f32>();
+        let size = exact.square().mean().sqrt().into_scalar::<f32>();
+        assert!(
+            error > 1e-5 * size && error < 4e-3 * size,
+            "{error} of {size}"
+        );
+    }
+}
+
+#[test]
 fn an_image_is_the_same_bits_in_every_batch() {
+    for precision in [Precision::F32, Precision::Bf16] {
+        with_precision(precision, images_alone_are_the_same_bits_as_together);
+    }
+}
+
+fn images_alone_are_the_same_bits_as_together() {
     for size in [[8, 8], [7, 5]] {
         let case = Case {
             batch: 7,
@@ -349,14 +431,14 @@ fn an_image_is_the_same_bits_in_every_batch() {
 
 #[test]
 fn results_do_not_depend_on_the_number_of_threads() {
-    let run = |threads: usize, case: &Case| {
+    let run = |threads: usize, precision, case: &Case| {
         let pool = rayon::ThreadPoolBuilder::new()
             .num_threads(threads)
             .build()
             .expect("a pool of threads");
         pool.install(|| {
             let tensors = case.tensors();
-            let output = case.ours(&tensors);
+            let output = with_precision(precision, || case.ours(&tensors));
             let gradients = output.clone().square().sum().backward();
             let mut all = numbers(&output);
             all.extend(numbers(
@@ -374,7 +456,9 @@ fn results_do_not_depend_on_the_number_of_threads() {
             size,
             ..THREE
         };
-        let once = run(1, &case);
-        assert!(run(2, &case) == once && run(5, &case) == once);
+        for precision in [Precision::F32, Precision::Bf16] {
+            let once = run(1, precision, &case);
+            assert!(run(2, precision, &case) == once && run(5, precision, &case) == once);
+        }
     }
 }

@@ -10,7 +10,7 @@ use crate::instructions::vectorized;
 use crate::product::{
     Gather, Outer, Panels, PanelsShape, add_outer_products, multiply_gathered, pack_rows,
 };
-use crate::scratch::with_scratch;
+use crate::scratch::Scratch;
 
 /// The gradient of `qkv`, of its shape, given that of the result.
 pub(super) fn gradient(
@@ -31,16 +31,15 @@ pub(super) fn gradient(
         // Rows of queries fill up their last vectors, at most 63 numbers.
         let channels = heads.channels.next_multiple_of(64);
         let needed = QUERIES * (2 * heads.tokens + 3 * channels + 2);
-        with_scratch(needed, |memory| {
-            vectorized(Backward {
-                heads,
-                image,
-                row_starts: &row_starts,
-                softmax,
-                output_gradient,
-                gradient,
-                memory,
-            });
+        let mut memory = Scratch::new(needed);
+        vectorized(Backward {
+            heads,
+            image,
+            row_starts: &row_starts,
+            softmax,
+            output_gradient,
+            gradient,
+            memory: &mut memory,
         });
     });
     gradient

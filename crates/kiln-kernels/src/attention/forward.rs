@@ -9,7 +9,7 @@ use crate::instructions::vectorized;
 use crate::product::{
     Gather, Outer, Panels, PanelsShape, add_outer_products, multiply_gathered, pack_columns,
 };
-use crate::scratch::with_scratch;
+use crate::scratch::Scratch;
 
 /// The result, `[batch, tokens, inner]`, of `qkv`, `[batch, tokens, 3 * inner]`.
 pub(super) fn attend(heads: &Heads, qkv: &[f32]) -> (Vec<f32>, Softmax) {
@@ -28,16 +28,15 @@ pub(super) fn attend(heads: &Heads, qkv: &[f32]) -> (Vec<f32>, Softmax) {
             .zip(softmax.par_chunks_mut(QUERIES * 2 * heads.heads));
         blocks.enumerate().for_each(|(block, (output, softmax))| {
             let needed = QUERIES * (heads.tokens + 2 * heads.channels + 2);
-            with_scratch(needed, |memory| {
-                vectorized(Forward {
-                    heads,
-                    image,
-                    row_starts: &row_starts,
-                    first: block * QUERIES,
-                    output,
-                    softmax,
-                    memory,
-                });
+            let mut memory = Scratch::new(needed);
+            vectorized(Forward {
+                heads,
+                image,
+                row_starts: &row_starts,
+                first: block * QUERIES,
+                output,
+                softmax,
+                memory: &mut memory,
             });
         });
     });

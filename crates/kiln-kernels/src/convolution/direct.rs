@@ -10,8 +10,10 @@ use pulp::Simd;
 use super::geometry::Stencil;
 use super::weights;
 use super::window::{Block, Reading, Window};
+use crate::precision::Precision;
 use crate::product::{
-    Gather, Outer, Panels, PanelsShape, add_outer_products, multiply_gathered, pack_rows,
+    Bf16Panels, Gather, Outer, Panels, PanelsShape, add_outer_products, add_outer_products_bf16,
+    multiply_gathered, multiply_gathered_bf16, pack_rows,
 };
 use crate::scratch;
 
@@ -75,7 +77,13 @@ impl Stencil {
 /// The weights of all phases, packed.
 #[derive(Debug)]
 pub(super) struct DirectWeights {
-    phases: Vec<(PanelsShape, Vec<f32>)>,
+    phases: Vec<Packed>,
+}
+
+#[derive(Debug)]
+enum Packed {
+    F32(PanelsShape, Vec<f32>),
+    Bf16(Bf16Panels),
 }
 
 impl DirectWeights {
@@ -86,13 +94,19 @@ impl DirectWeights {
         let packed = |pair| {
             let [row_taps, column_taps] = stencil.taps(pair);
             let matrix = weights::of_phase(stencil, row_taps, column_taps, ordered);
-            let shape = PanelsShape::new::<S>(matrix.len() / columns, columns);
-            let mut panels = scratch::array(shape.len());
-            pack_rows(simd, shape, &mut panels, |k| {
-                &matrix[k * columns..][..columns]
-            });
+            let depth = matrix.len() / columns;
+            let row = |k: usize| &matrix[k * columns..][..columns];
+            let packed = match stencil.precision {
+                Precision::F32 => {
+                    let shape = PanelsShape::new::<S>(depth, columns);
+                    let mut panels = scratch::array(shape.len());
+                    pack_rows(simd, shape, &mut panels, row);
+                    Packed::F32(shape, panels)
+                }
+                Precision::Bf16 => Packed::Bf16(Bf16Panels::pack(depth, columns, row)),
+            };
             scratch::recycle(matrix);
-            (shape, panels)
+            packed
         };
         Self {
             phases: pairs(stencil).map(packed).collect(),
@@ -100,8 +114,11 @@ impl DirectWeights {
     }
 
     pub(super) fn recycle(&mut self) {
-        for (_, panels) in self.phases.drain(..) {
-            scratch::recycle(panels);
+        for packed in self.phases.drain(..) {
+            match packed {
+                Packed::F32(_, panels) => scratch::recycle(panels),
+                Packed::Bf16(panels) => panels.recycle(),
+            }
         }
     }
 }
@@ -123,10 +140,10 @@ pub(super) fn convolve<S: Simd>(
     } = reading;
     let out_start =
         block.rows_written(stencil).start * stencil.size_written[1] * stencil.channels_written;
-    for (pair, (shape, panels)) in pairs(stencil).zip(&weights.phases) {
+    for (pair, weights) in pairs(stencil).zip(&weights.phases) {
         let (runs, len) = stencil.runs(pair, window);
         let (sources, destinations) = stencil.places(pair, block, window);
-        if shape.depth == 0 {
+        if runs.len() * len == 0 {
             // Outputs between those of a stride, which read nothing.
             if !accumulate {
                 for destination in destinations {
@@ -140,20 +157,27 @@ pub(super) fn convolve<S: Simd>(
             runs: &runs,
             len,
         };
-        let panels = Panels {
-            shape: *shape,
-            values: panels,
-        };
-        multiply_gathered(
-            simd,
-            gather,
-            panels,
-            sources.len(),
-            |row| sources[row],
-            out,
-            |row| destinations[row] - out_start,
-            accumulate,
-        );
+        let (rows, source) = (sources.len(), |row: usize| sources[row]);
+        let destination = |row: usize| destinations[row] - out_start;
+        match weights {
+            Packed::F32(shape, values) => {
+                let shape = *shape;
+                let panels = Panels { shape, values };
+                multiply_gathered(
+                    simd,
+                    gather,
+                    panels,
+                    rows,
+                    source,
+                    out,
+                    destination,
+                    accumulate,
+                );
+            }
+            Packed::Bf16(panels) => {
+                multiply_gathered_bf16(gather, panels, rows, source, out, destination, accumulate);
+            }
+        }
     }
 }
 
@@ -174,8 +198,13 @@ pub(super) struct GradientPart<'a> {
     sums: &'a mut [f32],
 }
 
-/// Rows of a gradient that a task computes.
-const ROWS_OF_PART: usize = 48;
+/// Rows of a gradient that a task computes: whole tiles.
+const fn rows_of_part(precision: Precision) -> usize {
+    match precision {
+        Precision::F32 => 48,
+        Precision::Bf16 => 128,
+    }
+}
 
 impl<'a> DirectGradient<'a> {
     pub(super) fn new(stencil: &'a Stencil) -> Self {
@@ -194,6 +223,7 @@ impl<'a> DirectGradient<'a> {
     /// What can be computed side by side.
     pub(super) fn parts(&mut self) -> Vec<GradientPart<'_>> {
         let (read, written) = (self.stencil.channels_read, self.stencil.channels_written);
+        let rows_of_part = rows_of_part(self.stencil.precision);
         let mut parts = Vec::new();
         for (phase, (pair, sums)) in pairs(self.stencil).zip(&mut self.phases).enumerate() {
             let run_len = self.stencil.taps(pair)[1].len() * read;
@@ -201,11 +231,11 @@ impl<'a> DirectGradient<'a> {
                 continue;
             }
             for (run, sums) in sums.chunks_exact_mut(run_len * written).enumerate() {
-                for (index, sums) in sums.chunks_mut(ROWS_OF_PART * written).enumerate() {
+                for (index, sums) in sums.chunks_mut(rows_of_part * written).enumerate() {
                     parts.push(GradientPart {
                         phase,
                         run,
-                        first: index * ROWS_OF_PART,
+                        first: index * rows_of_part,
                         sums,
                     });
                 }
@@ -271,6 +301,10 @@ impl GradientPart<'_> {
             b: gradient,
             b_starts: destinations,
         };
-        add_outer_products(simd, rows, self.sums, stencil.channels_written);
+        let columns = stencil.channels_written;
+        match stencil.precision {
+            Precision::F32 => add_outer_products(simd, rows, self.sums, columns),
+            Precision::Bf16 => add_outer_products_bf16(simd, rows, self.sums, columns),
+        }
     }
 }

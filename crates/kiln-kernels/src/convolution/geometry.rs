@@ -1,6 +1,7 @@
 //! The sizes of a convolution.
 
 use super::axis::Axis;
+use crate::precision::Precision;
 
 /// Rows and columns of zeros around an image.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -41,7 +42,7 @@ pub enum Sampling {
     Doubled,
 }
 
-/// All sizes of a convolution.
+/// All sizes of a convolution, and which numbers it multiplies.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Geometry {
     pub(crate) channels_in: usize,
@@ -53,6 +54,7 @@ pub(crate) struct Geometry {
     pub(crate) size_in: [usize; 2],
     /// Height and width of the output.
     pub(crate) size_out: [usize; 2],
+    pub(crate) precision: Precision,
 }
 
 /// A convolution, or its input gradient, as a map from what it reads to what it writes.
@@ -69,12 +71,18 @@ pub(crate) struct Stencil {
     pub(crate) kernel: [usize; 2],
     /// Whether it is the gradient, which meets a kernel's channels the other way round.
     pub(crate) back: bool,
+    pub(crate) precision: Precision,
 }
 
 impl Geometry {
     /// For input `[batch, height, width, channels_in]` and weight
     /// `[channels_out, channels_in, kernel height, kernel width]`; `None` if they do not fit or nothing would be left.
-    pub(crate) fn new(input: [usize; 4], weight: [usize; 4], sampling: Sampling) -> Option<Self> {
+    pub(crate) fn new(
+        input: [usize; 4],
+        weight: [usize; 4],
+        sampling: Sampling,
+        precision: Precision,
+    ) -> Option<Self> {
         let [_, height, width, channels_in] = input;
         let [channels_out, channels_read, kernel_height, kernel_width] = weight;
         let outputs = |size: usize, near: usize, far: usize, stride: usize, kernel: usize| {
@@ -97,6 +105,7 @@ impl Geometry {
             sampling,
             size_in: [height, width],
             size_out,
+            precision,
         })
     }
 
@@ -131,6 +140,7 @@ impl Geometry {
             channels_written: self.channels_out,
             kernel: self.kernel,
             back: false,
+            precision: self.precision,
         }
     }
 
@@ -155,6 +165,7 @@ impl Geometry {
             channels_written: self.channels_in,
             kernel: self.kernel,
             back: true,
+            precision: self.precision,
         }
     }
 }

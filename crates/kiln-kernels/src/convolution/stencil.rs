@@ -9,7 +9,7 @@ use super::weights;
 use super::window::{Block, Reading, Source, Window};
 use super::winograd::{self, WinogradWeights};
 use crate::instructions::vectorized;
-use crate::scratch::{self, with_scratch};
+use crate::scratch::{self, Scratch};
 
 /// What outputs begin with, before the products are added.
 #[derive(Clone, Copy, Debug, Default)]
@@ -108,20 +108,19 @@ pub(crate) fn apply(
             Order::Direct(_) => 0,
             Order::Winograd(_) => winograd::scratch_len(stencil, &block),
         };
-        with_scratch(window_len + transform_len, |scratch| {
-            let (inputs, transforms) = scratch.split_at_mut(window_len);
-            vectorized(Convolve {
-                stencil,
-                weights,
-                block: &block,
-                window: &window,
-                source,
-                borrowed,
-                inputs,
-                transforms,
-                out,
-                accumulate,
-            });
+        let mut scratch = Scratch::new(window_len + transform_len);
+        let (inputs, transforms) = scratch.split_at_mut(window_len);
+        vectorized(Convolve {
+            stencil,
+            weights,
+            block: &block,
+            window: &window,
+            source,
+            borrowed,
+            inputs,
+            transforms,
+            out,
+            accumulate,
         });
     });
     out
@@ -308,37 +307,36 @@ fn direct_gradient(
             None => window.len(),
         };
         let len = windows.iter().map(|(_, window)| owned(window)).sum();
-        with_scratch(len, |scratch| {
-            let mut rest = scratch;
-            let parts: Vec<(&Block, &Window, &mut [f32])> = windows
-                .iter()
-                .map(|(block, window)| {
-                    let part = rest.split_off_mut(..owned(window));
-                    (*block, window, part.unwrap_or_default())
-                })
-                .collect();
-            let filled: Vec<(BlockPlaces, &[f32])> = parts
-                .into_par_iter()
-                .map(|(block, window, inputs)| {
-                    let places = BlockPlaces::new(stencil, block, window);
-                    if let Some(inputs) = window.borrow(&source) {
-                        return (places, inputs);
-                    }
-                    vectorized(Fill {
-                        window,
-                        source: &source,
-                        inputs,
-                    });
-                    (places, &*inputs)
-                })
-                .collect();
-            sums.parts().into_par_iter().for_each(|part| {
-                vectorized(Add {
-                    part,
-                    stencil,
-                    blocks: &filled,
-                    gradient,
+        let mut scratch = Scratch::new(len);
+        let mut rest = &mut *scratch;
+        let parts: Vec<(&Block, &Window, &mut [f32])> = windows
+            .iter()
+            .map(|(block, window)| {
+                let part = rest.split_off_mut(..owned(window));
+                (*block, window, part.unwrap_or_default())
+            })
+            .collect();
+        let filled: Vec<(BlockPlaces, &[f32])> = parts
+            .into_par_iter()
+            .map(|(block, window, inputs)| {
+                let places = BlockPlaces::new(stencil, block, window);
+                if let Some(inputs) = window.borrow(&source) {
+                    return (places, inputs);
+                }
+                vectorized(Fill {
+                    window,
+                    source: &source,
+                    inputs,
                 });
+                (places, &*inputs)
+            })
+            .collect();
+        sums.parts().into_par_iter().for_each(|part| {
+            vectorized(Add {
+                part,
+                stencil,
+                blocks: &filled,
+                gradient,
             });
         });
     }
@@ -427,50 +425,48 @@ fn winograd_gradient(
             .iter()
             .map(|block| lens(block).0 + lens(block).1)
             .sum();
-        with_scratch(len, |scratch| {
-            let mut rest = scratch;
-            let mut parts: Vec<(&mut [f32], &mut [f32])> = blocks
-                .iter()
-                .map(|block| {
-                    let (left, right) = lens(block);
-                    let part = rest.split_off_mut(..left + right);
-                    part.unwrap_or_default().split_at_mut(left)
-                })
-                .collect();
-            blocks
-                .par_iter()
-                .zip(&mut parts)
-                .for_each(|(block, (transformed, gradients))| {
-                    let window = Window::new(stencil, block);
-                    with_scratch(window.len(), |inputs| {
-                        vectorized(Transform {
-                            stencil,
-                            block,
-                            window: &window,
-                            source: &source,
-                            inputs,
-                            gradient,
-                            transformed,
-                            gradients,
-                        });
-                    });
-                });
-            let tasks: Vec<(usize, usize, &mut [f32])> = sums
-                .chunks_exact_mut(read * written)
-                .enumerate()
-                .flat_map(|(point, sums)| {
-                    let parts = sums.chunks_mut(rows_of_part * written).enumerate();
-                    parts.map(move |(index, sums)| (point, index * rows_of_part, sums))
-                })
-                .collect();
-            tasks.into_par_iter().for_each(|(point, first, sums)| {
-                vectorized(Add {
+        let mut scratch = Scratch::new(len);
+        let mut rest = &mut *scratch;
+        let mut parts: Vec<(&mut [f32], &mut [f32])> = blocks
+            .iter()
+            .map(|block| {
+                let (left, right) = lens(block);
+                let part = rest.split_off_mut(..left + right);
+                part.unwrap_or_default().split_at_mut(left)
+            })
+            .collect();
+        blocks
+            .par_iter()
+            .zip(&mut parts)
+            .for_each(|(block, (transformed, gradients))| {
+                let window = Window::new(stencil, block);
+                let mut inputs = Scratch::new(window.len());
+                vectorized(Transform {
                     stencil,
-                    point,
-                    first,
-                    blocks: &parts,
-                    sums,
+                    block,
+                    window: &window,
+                    source: &source,
+                    inputs: &mut inputs,
+                    gradient,
+                    transformed,
+                    gradients,
                 });
+            });
+        let tasks: Vec<(usize, usize, &mut [f32])> = sums
+            .chunks_exact_mut(read * written)
+            .enumerate()
+            .flat_map(|(point, sums)| {
+                let parts = sums.chunks_mut(rows_of_part * written).enumerate();
+                parts.map(move |(index, sums)| (point, index * rows_of_part, sums))
+            })
+            .collect();
+        tasks.into_par_iter().for_each(|(point, first, sums)| {
+            vectorized(Add {
+                stencil,
+                point,
+                first,
+                blocks: &parts,
+                sums,
             });
         });
     }

@@ -22,6 +22,7 @@ use rayon::prelude::*;
 use super::geometry::Stencil;
 use super::window::{Block, Reading};
 use crate::instructions::vectorized;
+use crate::precision::Precision;
 use crate::product::{Gather, Outer, Panels, PanelsShape, add_outer_products, multiply_gathered};
 use crate::scratch;
 
@@ -31,9 +32,10 @@ pub(super) const POINTS: usize = 16;
 /// Channels have to fill vectors.
 const CHANNELS_STEP: usize = 16;
 
-/// Whether the algorithm fits the stencil.
+/// Whether the algorithm fits the stencil. With bf16 numbers multiplications are cheap, and transforms are not.
 pub(super) fn fits(stencil: &Stencil) -> bool {
-    stencil.rows.is_plain_three()
+    stencil.precision == Precision::F32
+        && stencil.rows.is_plain_three()
         && stencil.columns.is_plain_three()
         && stencil.size_written.iter().all(|size| size % 2 == 0)
         && stencil.channels_read.is_multiple_of(CHANNELS_STEP)

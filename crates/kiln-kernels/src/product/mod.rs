@@ -12,11 +12,14 @@
 //! Every sum runs over `k` (or `r`) in an order that does not depend on the tile: an element of `out` is the same bits wherever it
 //! falls in the work, and whatever number of threads share it.
 
+mod bf16;
 mod gather;
 mod outer;
 mod packing;
 mod panels;
 
+pub use bf16::has_matrix_unit;
+pub(crate) use bf16::{Bf16Panels, add_outer_products_bf16, multiply_gathered_bf16};
 pub(crate) use gather::{Gather, multiply_gathered};
 pub(crate) use outer::{Outer, add_outer_products};
 pub(crate) use packing::{pack_columns, pack_rows};

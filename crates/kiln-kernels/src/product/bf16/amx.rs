@@ -1,0 +1,178 @@
+//! Products of tiles on the matrix unit of Intel processors since 2023 (Advanced Matrix Extensions; Intel's Software
+//! Developer's Manual, volume 1, chapter 18).
+//!
+//! The unit has eight registers of 16 rows of 64 bytes. `tdpbf16ps` multiplies 16 rows of 32 bf16 numbers with 16
+//! pairs of rows of 16, and adds the products to 16 by 16 sums in `f32`: 16,384 operations in 16 cycles.
+//!
+//! All unsafe code of the workspace is in this file. Rust has no stable intrinsics for these instructions yet.
+#![allow(unsafe_code, reason = "the matrix unit is reached by assembly only")]
+
+use std::arch::asm;
+use std::arch::x86_64::__cpuid_count;
+use std::sync::OnceLock;
+
+use super::{RIGHT_STEP, TILE};
+use crate::instructions::instructions;
+
+/// Whether this process may use the unit: Linux wants to be asked first, since threads that use it need 8 KiB more for
+/// their registers.
+pub(super) fn is_there() -> bool {
+    static THERE: OnceLock<bool> = OnceLock::new();
+    *THERE.get_or_init(|| {
+        // Whoever limits the vector instructions does not want these, either.
+        instructions() == "avx512" && has_bf16_tiles() && is_permitted()
+    })
+}
+
+fn has_bf16_tiles() -> bool {
+    const BF16: u32 = 1 << 22;
+    const TILES: u32 = 1 << 24;
+    let features = __cpuid_count(7, 0).edx;
+    features & BF16 != 0 && features & TILES != 0
+}
+
+fn is_permitted() -> bool {
+    const ARCH_REQ_XCOMP_PERM: libc::c_int = 0x1023;
+    const XFEATURE_XTILEDATA: libc::c_ulong = 18;
+    // SAFETY: this request reads and writes no memory of ours. A kernel that does not know it answers with an error.
+    let answer = unsafe {
+        libc::syscall(
+            libc::SYS_arch_prctl,
+            ARCH_REQ_XCOMP_PERM,
+            XFEATURE_XTILEDATA,
+        )
+    };
+    answer == 0
+}
+
+/// The form of the eight registers, as `ldtilecfg` reads it.
+#[repr(C, align(64))]
+struct Configuration {
+    palette: u8,
+    start_row: u8,
+    reserved: [u8; 14],
+    bytes_of_row: [u16; 16],
+    rows: [u8; 16],
+}
+
+static EIGHT_FULL_REGISTERS: Configuration = {
+    let (mut bytes_of_row, mut rows) = ([0; 16], [0; 16]);
+    let mut register = 0;
+    while register < 8 {
+        bytes_of_row[register] = 64;
+        rows[register] = 16;
+        register += 1;
+    }
+    Configuration {
+        palette: 1,
+        start_row: 0,
+        reserved: [0; 14],
+        bytes_of_row,
+        rows,
+    }
+};
+
+/// `sums = left right`, as [`super::multiply`] has it.
+///
+/// # Panics
+///
+/// If there is no such unit, or `left` has not 32 rows, `stride` numbers apart, of as many numbers as `right` has rows.
+pub(super) fn multiply(left: &[u16], stride: usize, right: &[u32], sums: &mut [f32; TILE * TILE]) {
+    let steps = right.len() / RIGHT_STEP;
+    assert!(is_there() && steps * TILE <= stride && TILE * stride <= left.len());
+    if steps == 0 {
+        return sums.fill(0.0);
+    }
+    // SAFETY: the unit is there and permitted. `ldtilecfg` reads the 64 bytes of a valid configuration. The tile
+    // registers are configured and released within this block, and the compiler uses none of them.
+    //
+    // In step `s < steps` the loads read
+    // - of `left` 16 rows of 64 bytes, `2 stride` bytes apart, from byte `64 s` and from byte `32 stride + 64 s` on:
+    //   the last of them ends at byte `62 stride + 64 (s + 1)`, and `64 stride` bytes are there, as asserted;
+    // - of `right` 16 rows of 64 bytes, one after the other, from byte `2048 s` and from byte `2048 s + 1024` on:
+    //   all within its `2048 steps` bytes.
+    // The stores write 16 rows of 64 bytes, 128 bytes apart, from bytes 0, 64, 2048 and 2112 of the 4096 bytes of
+    // `sums` on. No memory has to be aligned.
+    unsafe {
+        asm!(
+            "ldtilecfg [{configuration}]",
+            "tilezero tmm0",
+            "tilezero tmm1",
+            "tilezero tmm2",
+            "tilezero tmm3",
+            "2:",
+            "tileloadd tmm4, [{upper} + {stride}*1]",
+            "tileloadd tmm5, [{lower} + {stride}*1]",
+            "tileloadd tmm6, [{right} + {line}*1]",
+            "tileloadd tmm7, [{right} + {line}*1 + 1024]",
+            "tdpbf16ps tmm0, tmm4, tmm6",
+            "tdpbf16ps tmm1, tmm4, tmm7",
+            "tdpbf16ps tmm2, tmm5, tmm6",
+            "tdpbf16ps tmm3, tmm5, tmm7",
+            "add {upper}, 64",
+            "add {lower}, 64",
+            "add {right}, 2048",
+            "dec {steps}",
+            "jnz 2b",
+            "tilestored [{sums} + {row}*1], tmm0",
+            "tilestored [{sums} + {row}*1 + 64], tmm1",
+            "tilestored [{sums} + {row}*1 + 2048], tmm2",
+            "tilestored [{sums} + {row}*1 + 2112], tmm3",
+            "tilerelease",
+            configuration = in(reg) &raw const EIGHT_FULL_REGISTERS,
+            upper = inout(reg) left.as_ptr() => _,
+            lower = inout(reg) left[16 * stride..].as_ptr() => _,
+            stride = in(reg) 2 * stride,
+            right = inout(reg) right.as_ptr() => _,
+            line = in(reg) 64usize,
+            steps = inout(reg) steps => _,
+            sums = in(reg) sums.as_mut_ptr(),
+            row = in(reg) 128usize,
+            out("tmm0") _, out("tmm1") _, out("tmm2") _, out("tmm3") _,
+            out("tmm4") _, out("tmm5") _, out("tmm6") _, out("tmm7") _,
+            options(nostack),
+        );
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::product::bf16::plain;
+
+    /// Small whole numbers: every product and sum is exact, whatever the order.
+    #[test]
+    fn the_unit_multiplies_as_plain_arithmetic_does() {
+        if !is_there() {
+            eprintln!("skipped: this processor has no matrix unit for bf16");
+            return;
+        }
+        let mut state = 7u32;
+        let mut bits = || {
+            state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+            let small = (state >> 28) as f32 - 8.0;
+            (small.to_bits() >> 16) as u16
+        };
+        for steps in [0, 1, 2, 5] {
+            for gap in [0, 32] {
+                let stride = steps * TILE + gap;
+                let left: Vec<u16> = (0..TILE * stride).map(|_| bits()).collect();
+                let right: Vec<u32> = (0..steps * RIGHT_STEP)
+                    .map(|_| u32::from(bits()) | u32::from(bits()) << 16)
+                    .collect();
+                let [mut ours, mut expected] = [[f32::NAN; TILE * TILE]; 2];
+                multiply(&left, stride, &right, &mut ours);
+                if stride > 0 {
+                    plain::multiply(&left, stride, &right, &mut expected);
+                    assert!(ours == expected, "{steps} steps, {gap} between");
+                }
+            }
+        }
+    }
+
+    #[test]
+    #[should_panic(expected = "assertion failed")]
+    fn a_left_factor_that_is_too_short_is_refused() {
+        multiply(&[0; 31 * 32], 32, &[0; RIGHT_STEP], &mut [0.0; TILE * TILE]);
+    }
+}
