@@ -1,18 +1,56 @@
 //! Which numbers are multiplied.
 
 use std::cell::Cell;
+use std::fmt;
+use std::str::FromStr;
+
+use burn::backend::DispatchDevice;
+use burn::tensor::Device;
+use serde::{Deserialize, Serialize};
 
 /// The format of the numbers that convolutions multiply.
 ///
 /// Weights, activations, normalisations, losses and gradients are `f32` in either case, and so are the sums of the
 /// products: only their factors are rounded.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
 pub enum Precision {
     /// 24 significant bits.
     #[default]
     F32,
     /// "Brain floating point": the range of `f32` with 8 significant bits, a relative error of up to 1/256.
     Bf16,
+}
+
+impl Precision {
+    /// Whether [`with_precision`] makes a difference on `device`, or none is needed.
+    pub fn runs_on(self, device: &Device) -> bool {
+        self == Self::F32
+            || matches!(
+                device.clone().inner().as_dispatch(),
+                DispatchDevice::Flex(_)
+            )
+    }
+}
+
+impl fmt::Display for Precision {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str(match self {
+            Self::F32 => "f32",
+            Self::Bf16 => "bf16",
+        })
+    }
+}
+
+impl FromStr for Precision {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        [Self::F32, Self::Bf16]
+            .into_iter()
+            .find(|precision| precision.to_string() == text)
+            .ok_or_else(|| format!("`{text}` is not a precision; write f32 or bf16"))
+    }
 }
 
 thread_local! {
@@ -43,6 +81,14 @@ pub(crate) fn current() -> Precision {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn names_are_read_as_they_are_written() {
+        for precision in [Precision::F32, Precision::Bf16] {
+            assert_eq!(precision.to_string().parse(), Ok(precision));
+        }
+        assert!("f16".parse::<Precision>().unwrap_err().contains("`f16`"));
+    }
 
     #[test]
     fn precisions_nest_and_end_with_their_work() {

@@ -10,6 +10,7 @@ use std::{
 };
 
 use burn::tensor::{Device, Tensor};
+use kiln_kernels::{Precision, has_matrix_unit};
 use thiserror::Error;
 
 /// The most CPU replicas that `cpu:N` makes: beyond this they only cost memory.
@@ -47,6 +48,16 @@ pub enum DeviceError {
         text: String,
         /// The backend, which is also the name of its Cargo feature.
         backend: Backend,
+    },
+    /// A precision that only the CPU has.
+    #[error(
+        "`{devices}` cannot multiply in {precision}, only the CPU can; leave the precision at f32"
+    )]
+    Precision {
+        /// As on the command line.
+        devices: String,
+        /// The precision that was asked for.
+        precision: Precision,
     },
     /// Too few or too many CPU replicas.
     #[error(
@@ -239,6 +250,23 @@ impl Devices {
     /// The devices, in the order in which they were named.
     pub fn all(&self) -> &[Device] {
         &self.devices
+    }
+
+    /// Whether the devices compute in `precision`. Warns where that is slower than `f32`.
+    ///
+    /// # Errors
+    /// [`DeviceError::Precision`] when they do not.
+    pub fn check_precision(&self, precision: Precision) -> Result<(), DeviceError> {
+        if !self.devices.iter().all(|device| precision.runs_on(device)) {
+            let devices = self.to_string();
+            return Err(DeviceError::Precision { devices, precision });
+        }
+        if precision == Precision::Bf16 && !has_matrix_unit() {
+            tracing::warn!(
+                "bf16 will be slower than f32: this processor has no matrix unit for it that kiln knows (Intel's AMX, on Linux)"
+            );
+        }
+        Ok(())
     }
 
     /// The first device: the one for work that only one does.

@@ -12,7 +12,7 @@ use kiln_diffusion::sampler::Sampler;
 use kiln_diffusion::{
     Denoised, Level, LevelOptions, NetworkDenoiser, Prediction, Rates, Schedule, levels,
 };
-use kiln_kernels::on_the_pool;
+use kiln_kernels::{Precision, on_the_pool, with_precision};
 use kiln_models::{UNet2d, VqVae};
 
 use crate::error::TrainError;
@@ -69,6 +69,7 @@ struct Lesson {
     loss: Distance,
     /// 1 / (devices x micro-batches): Burn sums gradients, and their mean is wanted.
     loss_scale: f64,
+    precision: Precision,
     sampling: SamplingConfig,
     seed: u64,
     vqvae: VqVae,
@@ -117,6 +118,7 @@ impl DiffusionTrainee {
                 prediction: experiment.stage_2.prediction,
                 loss: experiment.stage_2.loss,
                 loss_scale: plan.loss_scale(),
+                precision: experiment.stage_2.training.precision,
                 sampling: experiment.sampling.clone(),
                 seed: experiment.seed,
                 vqvae,
@@ -238,7 +240,7 @@ impl TrainStep for DiffusionTrainee {
     type Output = Report;
 
     fn step(&self, batch: NoisyLatents) -> TrainOutput<Report> {
-        on_the_pool(|| self.gradients(batch))
+        on_the_pool(|| with_precision(self.lesson.precision, || self.gradients(batch)))
     }
 
     fn optimize(
@@ -267,6 +269,12 @@ impl InferenceStep for DiffusionTrainee {
     type Output = Report;
 
     fn step(&self, item: Validation) -> Report {
+        with_precision(self.lesson.precision, || self.validate(item))
+    }
+}
+
+impl DiffusionTrainee {
+    fn validate(&self, item: Validation) -> Report {
         let network = self.unet.best();
         match item {
             Validation::Loss(batch) => {

@@ -25,6 +25,9 @@ pub enum TrainError {
     /// A picture could not be written.
     #[error(transparent)]
     Picture(#[from] crate::pictures::PictureError),
+    /// The devices cannot do what was asked for.
+    #[error(transparent)]
+    Devices(#[from] crate::devices::DeviceError),
     /// A device did not give its results.
     #[error("the device failed: {0}")]
     Device(#[from] burn::tensor::TensorReadError),

@@ -116,6 +116,8 @@ pub fn train_vqvae(
 ) -> Result<TrainingReport, TrainError> {
     let run = RunFolder::new(&options.out);
     let folder = run.stage_1();
+    let precision = experiment.stage_1.training.precision;
+    options.devices.check_precision(precision)?;
     let resume = find_checkpoint(&folder, options.resume)?;
     let session = session(resume.as_ref(), &options.stop);
     prepare_folder(
@@ -177,6 +179,8 @@ pub fn train_latent_diffusion(
 ) -> Result<TrainingReport, TrainError> {
     let run = RunFolder::new(&options.out);
     let folder = run.stage_2();
+    let precision = experiment.stage_2.training.precision;
+    options.devices.check_precision(precision)?;
     let device = options.devices.first();
     let resume = find_checkpoint(&folder, options.resume)?;
     let session = session(resume.as_ref(), &options.stop);

@@ -9,7 +9,7 @@ use burn::optim::{GradientsParams, ModuleOptimizer, MultiGradientsParams};
 use burn::tensor::{Device, Tensor, TensorData};
 use burn::train::{InferenceStep, TrainOutput, TrainStep};
 use kiln_data::{Datasets, ImageBatch, ImageDataset, prefetch};
-use kiln_kernels::on_the_pool;
+use kiln_kernels::{Precision, on_the_pool, with_precision};
 use kiln_models::VqVae;
 use kiln_models::quantizer::{BatchPosition, CodebookConfig, CodebookTraining};
 
@@ -92,6 +92,7 @@ struct Lesson {
     codebook: CodebookConfig,
     /// 1 / (devices x micro-batches): Burn sums gradients, and their mean is wanted.
     loss_scale: f64,
+    precision: Precision,
     folder: StageFolder,
     session: Session,
     border: usize,
@@ -165,6 +166,7 @@ impl VqVaeTrainee {
                 objective: Stage1Objective::new(&experiment.stage_1, experiment.codebook.update),
                 codebook: experiment.codebook.clone(),
                 loss_scale: plan.loss_scale(),
+                precision: training.precision,
                 folder,
                 session,
                 border,
@@ -234,7 +236,7 @@ impl TrainStep for VqVaeTrainee {
     type Output = Report;
 
     fn step(&self, batch: ImageTensors) -> TrainOutput<Report> {
-        on_the_pool(|| self.gradients(batch))
+        on_the_pool(|| with_precision(self.lesson.precision, || self.gradients(batch)))
     }
 
     fn optimize(
@@ -276,7 +278,8 @@ impl InferenceStep for VqVaeTrainee {
             picture,
         } = batch;
         let network = self.vqvae.best();
-        let (reconstructions, quantized) = network.forward(images.clone());
+        let (reconstructions, quantized) =
+            with_precision(self.lesson.precision, || network.forward(images.clone()));
         let terms =
             self.lesson
                 .objective

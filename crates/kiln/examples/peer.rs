@@ -17,6 +17,7 @@ use burn::tensor::{Device, Tensor, TensorData};
 use clap::{Args, Parser, Subcommand};
 use kiln::bench::{Machine, Measurement, Repeats, mean_square, measure, resident_memory};
 use kiln::{Error, Pipeline, SampleOptions};
+use kiln_kernels::Precision;
 use kiln_models::quantizer::CodebookUpdate;
 use kiln_models::{UNet2dConfig, VqVaeConfig, load_weights};
 use kiln_train::{Experiment, diffusion_steps, vqvae_steps};
@@ -52,6 +53,8 @@ struct Training {
     /// The batch: `z0`, `noise` and `timesteps` for a U-Net, `images` for a VQ-VAE
     #[arg(long)]
     inputs: PathBuf,
+    #[arg(long, default_value_t)]
+    precision: Precision,
     #[command(flatten)]
     repeats: RepeatsArguments,
 }
@@ -68,6 +71,8 @@ struct Sampling {
     /// Where to leave the noise that the images begin with
     #[arg(long)]
     save_noise: Option<PathBuf>,
+    #[arg(long, default_value_t)]
+    precision: Precision,
     #[command(flatten)]
     repeats: RepeatsArguments,
 }
@@ -107,7 +112,8 @@ fn main() -> anyhow::Result<()> {
 impl Training {
     /// Steps of stage 2 on a U-Net, which may be that of another experiment.
     fn unet(self) -> anyhow::Result<Measurement> {
-        let experiment = Experiment::load(&self.config, &self.set)?;
+        let mut experiment = Experiment::load(&self.config, &self.set)?;
+        experiment.stage_2.training.precision = self.precision;
         let device = Device::flex().autodiff();
         let config = UNet2dConfig::from_json(&fs::read_to_string(self.model.join("config.json"))?)?;
         let network = load_weights(config.init(&device, 0)?, &self.model.join(WEIGHTS))?;
@@ -130,6 +136,7 @@ impl Training {
     fn vqvae(self) -> anyhow::Result<Measurement> {
         let mut experiment = Experiment::load(&self.config, &self.set)?;
         experiment.codebook.update = CodebookUpdate::Gradient;
+        experiment.stage_1.training.precision = self.precision;
         let device = Device::flex().autodiff();
         let config = VqVaeConfig::from_json(&fs::read_to_string(self.model.join("config.json"))?)?;
         let network = load_weights(config.init(&device, 0)?, &self.model.join(WEIGHTS))?;
@@ -147,6 +154,7 @@ impl Sampling {
             steps: self.steps,
             count: self.count,
             batch: self.count,
+            precision: self.precision,
             ..pipeline.default_options()
         };
         let mut noise = None;

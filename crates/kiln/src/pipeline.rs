@@ -7,6 +7,7 @@ use kiln_diffusion::{
     Level, LevelOptions, NetworkDenoiser, Schedule, levels, noise::ImageNoise, sampler::Sampler,
 };
 use kiln_hub::{FirstStage, LatentDiffusion, ModelSource};
+use kiln_kernels::{Precision, with_precision};
 
 use crate::{Error, Images, pretrained};
 
@@ -37,6 +38,8 @@ pub struct SampleOptions {
     pub seed: u64,
     /// Images that are denoised together: memory and speed, not the images, depend on it.
     pub batch: usize,
+    /// Which numbers the convolutions multiply; `bf16` is for the CPU.
+    pub precision: Precision,
 }
 
 /// A moment of the denoising of one batch.
@@ -112,6 +115,7 @@ impl Pipeline {
             count: 64,
             seed: 0,
             batch: 64,
+            precision: Precision::F32,
         }
     }
 
@@ -130,7 +134,9 @@ impl Pipeline {
         let denoiser = NetworkDenoiser {
             network: |zt: Tensor<4>, level: Level| {
                 let timesteps = level.timesteps(&zt);
-                self.model.unet.forward(zt, timesteps, None)
+                with_precision(options.precision, || {
+                    self.model.unet.forward(zt, timesteps, None)
+                })
             },
             prediction: self.model.scheduler.prediction,
             clip: options.clip,
@@ -165,7 +171,7 @@ impl Pipeline {
                 },
             )?;
             stopped?;
-            drawn.append(self.decode(latents)?);
+            drawn.append(with_precision(options.precision, || self.decode(latents))?);
         }
         Ok(drawn)
     }

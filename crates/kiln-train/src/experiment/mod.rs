@@ -12,6 +12,7 @@ use kiln_diffusion::sampler::Sampler;
 use kiln_diffusion::{
     LevelOptions, Prediction, Schedule, ScheduleConfig, SchedulerConfig, Spacing,
 };
+use kiln_kernels::Precision;
 use kiln_models::ema::EmaConfig;
 use kiln_models::quantizer::CodebookConfig;
 use kiln_models::{UNet2dConfig, VqVaeConfig};
@@ -118,6 +119,9 @@ pub struct TrainingConfig {
     /// Largest Euclidean norm of all gradients together; larger ones are scaled down. Zero: no limit.
     #[serde(default = "default_clip_norm")]
     pub clip_norm: f64,
+    /// Which numbers the convolutions multiply: `f32` or `bf16`. Weights, sums and losses are `f32` in either case.
+    #[serde(default)]
+    pub precision: Precision,
     /// Average of the weights, used for validation, pictures and the finished model. Absent: none.
     #[serde(default)]
     pub ema: Option<EmaConfig>,

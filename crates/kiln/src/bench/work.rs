@@ -4,6 +4,7 @@ use burn::tensor::{Device, Tensor};
 use clap::ValueEnum;
 use kiln_diffusion::noise::{self, ImageNoise};
 use kiln_hub::{FirstStage, LatentDiffusion, Metadata};
+use kiln_kernels::{Precision, with_precision};
 use kiln_models::{SampleSize, UNet2dConfig};
 use kiln_train::{Experiment, diffusion_steps, vqvae_steps};
 use serde::{Deserialize, Serialize};
@@ -41,6 +42,8 @@ pub struct Size {
     pub steps: usize,
     /// Images that are drawn or decoded.
     pub count: usize,
+    /// Which numbers convolutions multiply to draw and decode; training has each stage's own.
+    pub precision: Precision,
 }
 
 impl Work {
@@ -131,6 +134,7 @@ fn sampling(
     let options = SampleOptions {
         steps: size.steps,
         count: size.count,
+        precision: size.precision,
         ..pipeline.default_options()
     };
     measure(size.count, repeats, || {
@@ -149,7 +153,8 @@ fn decoding(
     let shape = experiment.latent_shape();
     let latents = normal(experiment.seed, size.count, shape, device);
     measure(size.count, repeats, || {
-        let images = Images::from_tensor(vqvae.decode(latents.clone()))?;
+        let images = with_precision(size.precision, || vqvae.decode(latents.clone()));
+        let images = Images::from_tensor(images)?;
         Ok(mean_square(&images))
     })
 }

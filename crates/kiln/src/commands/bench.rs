@@ -9,6 +9,7 @@ use std::{
 use anyhow::{Context, bail};
 use clap::{Args, ValueEnum};
 use kiln::bench::{Machine, Measurement, Repeats, Size, Work};
+use kiln_kernels::Precision;
 use kiln_train::Experiment;
 use serde::Serialize;
 
@@ -60,6 +61,10 @@ pub struct Bench {
     #[arg(long, default_value = "cpu", value_name = "DEVICE")]
     devices: String,
 
+    /// Which numbers the convolutions multiply, f32 or bf16 [default: each stage's own, and f32 to draw]
+    #[arg(long)]
+    precision: Option<Precision>,
+
     /// Print one JSON object on stdout, with every timing, instead of a table
     #[arg(long)]
     json: bool,
@@ -95,8 +100,12 @@ struct Line {
 impl Bench {
     /// Measures each work in a process of its own and prints the table.
     pub fn run(self) -> anyhow::Result<()> {
-        let experiment = Experiment::load(&self.config, &self.set)?;
-        let device = one_device(&self.devices)?;
+        let mut experiment = Experiment::load(&self.config, &self.set)?;
+        let device = one_device(&self.devices, self.precision.unwrap_or_default())?;
+        if let Some(precision) = self.precision {
+            experiment.stage_1.training.precision = precision;
+            experiment.stage_2.training.precision = precision;
+        }
         if let Some(work) = self.only {
             let repeats = Repeats {
                 warm_up: WARM_UP,
@@ -135,6 +144,7 @@ impl Bench {
             batch_size: self.batch_size.map(|size| size as usize),
             steps: self.steps as usize,
             count: self.count as usize,
+            precision: self.precision.unwrap_or_default(),
         }
     }
 

@@ -12,6 +12,7 @@ mod training;
 use anyhow::ensure;
 use burn::tensor::Device;
 use clap::Subcommand;
+use kiln_kernels::Precision;
 use kiln_train::Devices;
 
 /// What kiln can do.
@@ -47,9 +48,10 @@ impl Command {
     }
 }
 
-/// The device of a command that computes on one.
-fn one_device(text: &str) -> anyhow::Result<Device> {
+/// The device of a command that computes on one, which is able to compute in `precision`.
+fn one_device(text: &str, precision: Precision) -> anyhow::Result<Device> {
     let devices = Devices::parse(text)?;
+    devices.check_precision(precision)?;
     ensure!(
         devices.all().len() == 1,
         "only training uses several devices; give --devices one of `{text}`"

@@ -12,6 +12,7 @@ use kiln::{
     pictures::{make_folder, paired_grid, save_png},
 };
 use kiln_data::{DataConfig, DatasetKind, Datasets};
+use kiln_kernels::Precision;
 use kiln_train::{Experiment, psnr};
 use serde::Serialize;
 
@@ -96,7 +97,7 @@ struct Originals {
 impl Reconstruct {
     /// Reconstructs, writes the picture and says how good it is.
     pub fn run(self) -> anyhow::Result<()> {
-        let device = one_device(&self.devices)?;
+        let device = one_device(&self.devices, Precision::F32)?;
         let autoencoder = match &self.model {
             Some(path) => Autoencoder::load(path, &device)?,
             None => Autoencoder::pretrained(&device)?,

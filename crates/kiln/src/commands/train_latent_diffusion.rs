@@ -27,6 +27,6 @@ impl TrainLatentDiffusion {
     /// Trains to the end, or until it is interrupted.
     pub fn run(self) -> anyhow::Result<()> {
         self.training
-            .run(self.vqvae, kiln_train::train_latent_diffusion)
+            .run("stage_2", self.vqvae, kiln_train::train_latent_diffusion)
     }
 }

@@ -20,6 +20,6 @@ pub struct TrainVqvae {
 impl TrainVqvae {
     /// Trains to the end, or until it is interrupted.
     pub fn run(self) -> anyhow::Result<()> {
-        self.training.run(None, kiln_train::train_vqvae)
+        self.training.run("stage_1", None, kiln_train::train_vqvae)
     }
 }

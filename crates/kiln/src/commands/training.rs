@@ -7,6 +7,7 @@ use std::{
 
 use clap::{Args, ValueEnum};
 use kiln_data::Progress;
+use kiln_kernels::Precision;
 use kiln_train::{Devices, Experiment, RunOptions, StopSignal, TrainError, TrainingReport};
 
 use crate::terminal::{self, DataProgress};
@@ -36,6 +37,10 @@ pub struct TrainingArguments {
     /// How several devices share the work
     #[arg(long, value_enum, default_value_t = Strategy::Main)]
     strategy: Strategy,
+
+    /// Which numbers the convolutions multiply, f32 or bf16; overrides training.precision of the stage
+    #[arg(long)]
+    precision: Option<Precision>,
 
     /// Override a key of the config, as in unet.block_out_channels=[64,128]; may be repeated
     #[arg(long, value_name = "KEY=VALUE")]
@@ -76,9 +81,13 @@ type Train = fn(&Experiment, &RunOptions, &dyn Progress) -> Result<TrainingRepor
 
 impl TrainingArguments {
     /// Reads the experiment, trains by `train` and says how it went.
-    pub fn run(self, vqvae: Option<PathBuf>, train: Train) -> anyhow::Result<()> {
-        let experiment =
-            Experiment::load(&self.config, &overrides(&self.set, self.data.as_deref()))?;
+    ///
+    /// `stage` is its table in the experiment.
+    pub fn run(self, stage: &str, vqvae: Option<PathBuf>, train: Train) -> anyhow::Result<()> {
+        let mut overrides = overrides(&self.set, self.data.as_deref());
+        let precision = self.precision.iter();
+        overrides.extend(precision.map(|name| format!("{stage}.training.precision=\"{name}\"")));
+        let experiment = Experiment::load(&self.config, &overrides)?;
         let options = RunOptions {
             out: self.out.unwrap_or_else(|| default_run_folder(&self.config)),
             resume: self.resume,
