@@ -29,6 +29,12 @@ impl Scratch {
         }
         Self { memory, len }
     }
+
+    pub(crate) fn copy_of(numbers: &[f32]) -> Self {
+        let mut scratch = Self::new(numbers.len());
+        scratch.copy_from_slice(numbers);
+        scratch
+    }
 }
 
 impl Deref for Scratch {
@@ -52,14 +58,41 @@ impl Drop for Scratch {
     }
 }
 
-/// The same memory, for numbers of 16 bits.
-pub(crate) fn as_u16(memory: &mut [f32]) -> &mut [u16] {
-    bytemuck::cast_slice_mut(memory)
-}
+/// Memory for other numbers than floats, which begins with a cache line.
+pub(crate) mod aligned {
+    /// Floats in a cache line.
+    const LINE: usize = 16;
 
-/// The same memory, for numbers of 32 bits.
-pub(crate) fn as_u32(memory: &mut [f32]) -> &mut [u32] {
-    bytemuck::cast_slice_mut(memory)
+    /// Floats to ask for, so that `len` are there from the first cache line on.
+    pub(crate) fn len(len: usize) -> usize {
+        len + LINE - 1
+    }
+
+    fn start(memory: &[f32]) -> usize {
+        memory.as_ptr().align_offset(LINE * size_of::<f32>()) % LINE
+    }
+
+    /// The first `len` numbers of 16 bits.
+    pub(crate) fn u16s(memory: &[f32], len: usize) -> &[u16] {
+        &bytemuck::cast_slice(&memory[start(memory)..])[..len]
+    }
+
+    /// The first `len` numbers of 16 bits.
+    pub(crate) fn u16s_mut(memory: &mut [f32], len: usize) -> &mut [u16] {
+        let start = start(memory);
+        &mut bytemuck::cast_slice_mut(&mut memory[start..])[..len]
+    }
+
+    /// The first `len` numbers of 32 bits.
+    pub(crate) fn u32s(memory: &[f32], len: usize) -> &[u32] {
+        &bytemuck::cast_slice(&memory[start(memory)..])[..len]
+    }
+
+    /// The first `len` numbers of 32 bits.
+    pub(crate) fn u32s_mut(memory: &mut [f32], len: usize) -> &mut [u32] {
+        let start = start(memory);
+        &mut bytemuck::cast_slice_mut(&mut memory[start..])[..len]
+    }
 }
 
 /// The arrays of one length.

@@ -12,10 +12,10 @@ use super::weights;
 use super::window::{Block, Reading, Window};
 use crate::precision::Precision;
 use crate::product::{
-    Bf16Panels, Gather, Outer, Panels, PanelsShape, add_outer_products, add_outer_products_bf16,
-    multiply_gathered, multiply_gathered_bf16, pack_rows,
+    Bf16Panels, Bf16Rows, Gather, Outer, Panels, PanelsShape, add_outer_products,
+    add_products_bf16, multiply_gathered, multiply_gathered_bf16, pack_rows,
 };
-use crate::scratch;
+use crate::scratch::{self, Scratch};
 
 /// One phase of each dimension.
 #[derive(Clone, Copy, Debug)]
@@ -103,7 +103,7 @@ impl DirectWeights {
                     pack_rows(simd, shape, &mut panels, row);
                     Packed::F32(shape, panels)
                 }
-                Precision::Bf16 => Packed::Bf16(Bf16Panels::pack(depth, columns, row)),
+                Precision::Bf16 => Packed::Bf16(Bf16Panels::new(depth, columns, row)),
             };
             scratch::recycle(matrix);
             packed
@@ -152,17 +152,15 @@ pub(super) fn convolve<S: Simd>(
             }
             continue;
         }
-        let gather = Gather {
-            values: inputs,
-            runs: &runs,
-            len,
-        };
+        let runs = &runs;
         let (rows, source) = (sources.len(), |row: usize| sources[row]);
         let destination = |row: usize| destinations[row] - out_start;
         match weights {
             Packed::F32(shape, values) => {
                 let shape = *shape;
                 let panels = Panels { shape, values };
+                let values = inputs;
+                let gather = Gather { values, runs, len };
                 multiply_gathered(
                     simd,
                     gather,
@@ -175,6 +173,8 @@ pub(super) fn convolve<S: Simd>(
                 );
             }
             Packed::Bf16(panels) => {
+                let values = bytemuck::cast_slice(inputs);
+                let gather = Gather { values, runs, len };
                 multiply_gathered_bf16(gather, panels, rows, source, out, destination, accumulate);
             }
         }
@@ -189,7 +189,7 @@ pub(super) struct DirectGradient<'a> {
     phases: Vec<Vec<f32>>,
 }
 
-/// Some rows of a phase's gradient.
+/// Some rows of a phase's gradient: `[rows, channels written]`, or with bf16 products `[channels written, rows]`.
 pub(super) struct GradientPart<'a> {
     phase: usize,
     /// Row of the kernel's rows in the phase, and first number of its stretch.
@@ -247,10 +247,20 @@ impl<'a> DirectGradient<'a> {
     /// The gradient of the kernel [by taps](weights::by_taps).
     pub(super) fn into_taps(self) -> Vec<f32> {
         let stencil = self.stencil;
+        let (read, written) = (stencil.channels_read, stencil.channels_written);
         let taps = stencil.kernel[0] * stencil.kernel[1];
-        let mut ordered = scratch::zeros(taps * stencil.channels_read * stencil.channels_written);
-        for (pair, gradient) in pairs(stencil).zip(self.phases) {
+        let mut ordered = scratch::zeros(taps * read * written);
+        for (pair, mut gradient) in pairs(stencil).zip(self.phases) {
             let [rows, columns] = stencil.taps(pair);
+            if stencil.precision == Precision::Bf16 {
+                let run_len = columns.len() * read * written;
+                let part_len = rows_of_part(stencil.precision) * written;
+                for run in gradient.chunks_exact_mut(run_len.max(1)) {
+                    for part in run.chunks_mut(part_len) {
+                        transpose(part, written);
+                    }
+                }
+            }
             weights::add_phase_gradient(stencil, rows, columns, &gradient, &mut ordered);
             scratch::recycle(gradient);
         }
@@ -258,53 +268,103 @@ impl<'a> DirectGradient<'a> {
     }
 }
 
-/// What a block's inputs and output gradients add to a gradient, for each phase: where the outputs read, and where
-/// their gradients are.
-#[derive(Debug)]
-pub(super) struct BlockPlaces {
-    phases: Vec<(Vec<usize>, Vec<usize>)>,
-    row_len: usize,
-}
-
-impl BlockPlaces {
-    pub(super) fn new(stencil: &Stencil, block: &Block, window: &Window) -> Self {
-        let from = block.images.start * stencil.written_len();
-        let places = |pair| {
-            let (sources, mut destinations) = stencil.places(pair, block, window);
-            for destination in &mut destinations {
-                *destination += from;
-            }
-            (sources, destinations)
-        };
-        Self {
-            phases: pairs(stencil).map(places).collect(),
-            row_len: window.row_len(),
+/// `[rows, columns]` from `[columns, rows]`.
+fn transpose(matrix: &mut [f32], columns: usize) {
+    let rows = matrix.len() / columns;
+    let before = Scratch::copy_of(matrix);
+    for (row, line) in matrix.chunks_exact_mut(columns).enumerate() {
+        for (number, column) in line.iter_mut().zip(before.chunks_exact(rows)) {
+            *number = column[row];
         }
     }
 }
 
+/// A block's inputs and output gradients, which add to the gradient of the weights.
+pub(super) struct BlockPart<'a> {
+    inputs: &'a [f32],
+    row_len: usize,
+    /// For each phase where the outputs read, and where their gradients are.
+    places: Vec<(Vec<usize>, Vec<usize>)>,
+    /// The gradients of each phase, if products are those of bf16 numbers.
+    rounded: Vec<Bf16Rows>,
+}
+
+impl<'a> BlockPart<'a> {
+    /// `gradient` is that of all outputs.
+    #[inline(always)]
+    pub(super) fn new<S: Simd>(
+        simd: S,
+        stencil: &Stencil,
+        reading: Reading<'a>,
+        gradient: &[f32],
+    ) -> Self {
+        let Reading {
+            block,
+            window,
+            inputs,
+        } = reading;
+        let from = block.images.start * stencil.written_len();
+        let (mut places, mut rounded) = (Vec::new(), Vec::new());
+        for pair in pairs(stencil) {
+            let (sources, mut destinations) = stencil.places(pair, block, window);
+            for destination in &mut destinations {
+                *destination += from;
+            }
+            if stencil.precision == Precision::Bf16 {
+                let channels = stencil.channels_written;
+                rounded.push(Bf16Rows::from_columns(
+                    simd,
+                    gradient,
+                    &destinations,
+                    channels,
+                ));
+            }
+            places.push((sources, destinations));
+        }
+        Self {
+            inputs,
+            row_len: window.row_len(),
+            places,
+            rounded,
+        }
+    }
+
+    pub(super) fn recycle(self) {
+        self.rounded.into_iter().for_each(Bf16Rows::recycle);
+    }
+}
+
 impl GradientPart<'_> {
-    /// Adds what a block says: `inputs` is its window, `gradient` that of all outputs.
+    /// Adds what a block says: `gradient` is that of all outputs.
     #[inline(always)]
     pub(super) fn add<S: Simd>(
         &mut self,
         simd: S,
         stencil: &Stencil,
-        places: &BlockPlaces,
-        inputs: &[f32],
+        block: &BlockPart,
         gradient: &[f32],
     ) {
-        let (sources, destinations) = &places.phases[self.phase];
-        let rows = Outer {
-            a: &inputs[self.run * places.row_len + self.first..],
-            a_starts: sources,
-            b: gradient,
-            b_starts: destinations,
-        };
+        let (sources, destinations) = &block.places[self.phase];
+        let start = self.run * block.row_len + self.first;
         let columns = stencil.channels_written;
         match stencil.precision {
-            Precision::F32 => add_outer_products(simd, rows, self.sums, columns),
-            Precision::Bf16 => add_outer_products_bf16(simd, rows, self.sums, columns),
+            Precision::F32 => {
+                let rows = Outer {
+                    a: &block.inputs[start..],
+                    a_starts: sources,
+                    b: gradient,
+                    b_starts: destinations,
+                };
+                add_outer_products(simd, rows, self.sums, columns);
+            }
+            Precision::Bf16 => {
+                let inputs: &[u16] = bytemuck::cast_slice(block.inputs);
+                let rows = self.sums.len() / columns;
+                let row = |r: usize| &inputs[sources[r] + start..][..rows];
+                let right = Bf16Panels::new(sources.len(), rows, row);
+                add_products_bf16(&block.rounded[self.phase], &right, self.sums);
+                right.recycle();
+            }
         }
     }
 }

@@ -3,7 +3,7 @@
 use pulp::{Simd, WithSimd};
 use rayon::prelude::*;
 
-use super::direct::{self, BlockPlaces, DirectGradient, DirectWeights};
+use super::direct::{self, BlockPart, DirectGradient, DirectWeights};
 use super::geometry::Stencil;
 use super::weights;
 use super::window::{Block, Reading, Source, Window};
@@ -103,7 +103,11 @@ pub(crate) fn apply(
         let accumulate = start.fill(stencil, &block, out);
         let window = Window::new(stencil, &block);
         let borrowed = window.borrow(&source);
-        let window_len = if borrowed.is_some() { 0 } else { window.len() };
+        let window_len = if borrowed.is_some() {
+            0
+        } else {
+            window.memory_len()
+        };
         let transform_len = match weights {
             Order::Direct(_) => 0,
             Order::Winograd(_) => winograd::scratch_len(stencil, &block),
@@ -266,32 +270,46 @@ fn direct_gradient(
     at_once: usize,
 ) -> Vec<f32> {
     struct Fill<'a> {
+        stencil: &'a Stencil,
+        block: &'a Block,
         window: &'a Window,
         source: &'a Source<'a>,
-        inputs: &'a mut [f32],
-    }
-    impl WithSimd for Fill<'_> {
-        type Output = ();
-
-        #[inline(always)]
-        fn with_simd<S: Simd>(self, simd: S) {
-            self.window.fill(simd, self.source, self.inputs);
-        }
-    }
-    struct Add<'a, 'b> {
-        part: direct::GradientPart<'a>,
-        stencil: &'a Stencil,
-        blocks: &'a [(BlockPlaces, &'b [f32])],
+        memory: &'a mut [f32],
         gradient: &'a [f32],
     }
-    impl WithSimd for Add<'_, '_> {
+    impl<'a> WithSimd for Fill<'a> {
+        type Output = BlockPart<'a>;
+
+        #[inline(always)]
+        fn with_simd<S: Simd>(self, simd: S) -> BlockPart<'a> {
+            let inputs = match self.window.borrow(self.source) {
+                Some(inputs) => inputs,
+                None => {
+                    self.window.fill(simd, self.source, self.memory);
+                    self.memory
+                }
+            };
+            let reading = Reading {
+                block: self.block,
+                window: self.window,
+                inputs,
+            };
+            BlockPart::new(simd, self.stencil, reading, self.gradient)
+        }
+    }
+    struct Add<'a> {
+        part: direct::GradientPart<'a>,
+        stencil: &'a Stencil,
+        blocks: &'a [BlockPart<'a>],
+        gradient: &'a [f32],
+    }
+    impl WithSimd for Add<'_> {
         type Output = ();
 
         #[inline(always)]
         fn with_simd<S: Simd>(mut self, simd: S) {
-            for (places, inputs) in self.blocks {
-                self.part
-                    .add(simd, self.stencil, places, inputs, self.gradient);
+            for block in self.blocks {
+                self.part.add(simd, self.stencil, block, self.gradient);
             }
         }
     }
@@ -304,7 +322,7 @@ fn direct_gradient(
             .collect();
         let owned = |window: &Window| match window.borrow(&source) {
             Some(_) => 0,
-            None => window.len(),
+            None => window.memory_len(),
         };
         let len = windows.iter().map(|(_, window)| owned(window)).sum();
         let mut scratch = Scratch::new(len);
@@ -316,19 +334,17 @@ fn direct_gradient(
                 (*block, window, part.unwrap_or_default())
             })
             .collect();
-        let filled: Vec<(BlockPlaces, &[f32])> = parts
+        let filled: Vec<BlockPart> = parts
             .into_par_iter()
-            .map(|(block, window, inputs)| {
-                let places = BlockPlaces::new(stencil, block, window);
-                if let Some(inputs) = window.borrow(&source) {
-                    return (places, inputs);
-                }
+            .map(|(block, window, memory)| {
                 vectorized(Fill {
+                    stencil,
+                    block,
                     window,
                     source: &source,
-                    inputs,
-                });
-                (places, &*inputs)
+                    memory,
+                    gradient,
+                })
             })
             .collect();
         sums.parts().into_par_iter().for_each(|part| {
@@ -339,6 +355,7 @@ fn direct_gradient(
                 gradient,
             });
         });
+        filled.into_iter().for_each(BlockPart::recycle);
     }
     sums.into_taps()
 }
@@ -440,7 +457,7 @@ fn winograd_gradient(
             .zip(&mut parts)
             .for_each(|(block, (transformed, gradients))| {
                 let window = Window::new(stencil, block);
-                let mut inputs = Scratch::new(window.len());
+                let mut inputs = Scratch::new(window.memory_len());
                 vectorized(Transform {
                     stencil,
                     block,

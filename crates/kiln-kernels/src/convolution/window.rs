@@ -6,6 +6,9 @@ use pulp::Simd;
 
 use super::geometry::Stencil;
 use crate::normalisation::ChannelMap;
+use crate::precision::Precision;
+use crate::product::round_all;
+use crate::scratch::Scratch;
 
 /// Images that a stencil reads, `[batch, height, width, channels]`.
 #[derive(Clone, Copy, Debug)]
@@ -31,6 +34,7 @@ pub(crate) struct Window {
     columns: Range<isize>,
     channels: usize,
     size: [usize; 2],
+    precision: Precision,
 }
 
 /// A block with what it reads.
@@ -38,7 +42,7 @@ pub(crate) struct Window {
 pub(crate) struct Reading<'a> {
     pub(crate) block: &'a Block,
     pub(crate) window: &'a Window,
-    /// The numbers of the window.
+    /// The numbers of the window; bf16 numbers lie two in the place of one.
     pub(crate) inputs: &'a [f32],
 }
 
@@ -93,6 +97,7 @@ impl Window {
             columns: stencil.columns.reads(0..stencil.columns.grid()),
             channels: stencil.channels_read,
             size: stencil.size_read,
+            precision: stencil.precision,
         }
     }
 
@@ -107,8 +112,16 @@ impl Window {
     }
 
     /// Numbers in the window.
-    pub(crate) fn len(&self) -> usize {
+    fn len(&self) -> usize {
         self.images.len() * self.image_len()
+    }
+
+    /// Floats that its numbers take.
+    pub(crate) fn memory_len(&self) -> usize {
+        match self.precision {
+            Precision::F32 => self.len(),
+            Precision::Bf16 => self.len().div_ceil(2),
+        }
     }
 
     /// Where the pixel of an image of the block lies; row and column are those of the whole image.
@@ -124,7 +137,8 @@ impl Window {
         let whole_rows = self.columns == (0..width as isize);
         let inside = self.rows.start >= 0 && self.rows.end <= height as isize;
         let joined = self.images.len() == 1 || self.rows.len() == height;
-        (whole_rows && inside && joined && source.maps.is_none()).then(|| {
+        let as_they_are = source.maps.is_none() && self.precision == Precision::F32;
+        (whole_rows && inside && joined && as_they_are).then(|| {
             let start = (self.images.start * height) * self.row_len()
                 + self.rows.start as usize * self.row_len();
             &source.values[start..start + self.len()]
@@ -133,7 +147,26 @@ impl Window {
 
     /// Writes the window.
     #[inline(always)]
-    pub(crate) fn fill<S: Simd>(&self, simd: S, source: &Source, window: &mut [f32]) {
+    pub(crate) fn fill<S: Simd>(&self, simd: S, source: &Source, memory: &mut [f32]) {
+        match self.precision {
+            Precision::F32 => self.fill_with(simd, source, memory, &mut []),
+            Precision::Bf16 => {
+                let window: &mut [u16] = &mut bytemuck::cast_slice_mut(memory)[..self.len()];
+                let mut row = Scratch::new(self.size[1] * self.channels);
+                self.fill_with(simd, source, window, &mut row);
+            }
+        }
+    }
+
+    /// `row_memory` is working memory for a row of the image, if `T` is not `f32`.
+    #[inline(always)]
+    fn fill_with<S: Simd, T: WindowNumber>(
+        &self,
+        simd: S,
+        source: &Source,
+        window: &mut [T],
+        row_memory: &mut [f32],
+    ) {
         if window.is_empty() {
             return;
         }
@@ -155,7 +188,7 @@ impl Window {
                 .zip(window.chunks_exact_mut(self.row_len()));
             for (row, window) in rows {
                 if !(0..height as isize).contains(&row) || used == 0 {
-                    window.fill(0.0);
+                    window.fill(T::default());
                     continue;
                 }
                 let start = ((image * height + row as usize) * width + inside.start as usize)
@@ -163,13 +196,60 @@ impl Window {
                 let input = &source.values[start..start + used];
                 let (left, rest) = window.split_at_mut(before);
                 let (pixels, right) = rest.split_at_mut(used);
-                left.fill(0.0);
-                right.fill(0.0);
-                match source.maps {
-                    Some(maps) => maps[image].apply(simd, input, pixels),
-                    None => pixels.copy_from_slice(input),
-                }
+                left.fill(T::default());
+                right.fill(T::default());
+                let map = source.maps.map(|maps| &maps[image]);
+                T::convert(simd, map, input, row_memory, pixels);
             }
+        }
+    }
+}
+
+/// What a window may consist of. A trait and not a closure: vector instructions need calls that are inlined.
+trait WindowNumber: Copy + Default {
+    /// Writes what the map, if there is one, makes of pixels.
+    fn convert<S: Simd>(
+        simd: S,
+        map: Option<&ChannelMap>,
+        input: &[f32],
+        memory: &mut [f32],
+        pixels: &mut [Self],
+    );
+}
+
+impl WindowNumber for f32 {
+    #[inline(always)]
+    fn convert<S: Simd>(
+        simd: S,
+        map: Option<&ChannelMap>,
+        input: &[f32],
+        _memory: &mut [f32],
+        pixels: &mut [f32],
+    ) {
+        match map {
+            Some(map) => map.apply(simd, input, pixels),
+            None => pixels.copy_from_slice(input),
+        }
+    }
+}
+
+/// A bf16 number.
+impl WindowNumber for u16 {
+    #[inline(always)]
+    fn convert<S: Simd>(
+        simd: S,
+        map: Option<&ChannelMap>,
+        input: &[f32],
+        memory: &mut [f32],
+        pixels: &mut [u16],
+    ) {
+        match map {
+            Some(map) => {
+                let mapped = &mut memory[..input.len()];
+                map.apply(simd, input, mapped);
+                round_all(mapped, pixels);
+            }
+            None => round_all(input, pixels),
         }
     }
 }

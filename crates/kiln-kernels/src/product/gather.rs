@@ -6,8 +6,8 @@ use super::{Panels, for_tile, tile_height};
 
 /// The rows of `a`: row `r` is `values[start(r) + run ..][..len]` for every run, one after the other.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Gather<'a> {
-    pub(crate) values: &'a [f32],
+pub(crate) struct Gather<'a, T = f32> {
+    pub(crate) values: &'a [T],
     /// Where the stretches of a row begin, relative to its start.
     pub(crate) runs: &'a [usize],
     /// Numbers in a stretch.

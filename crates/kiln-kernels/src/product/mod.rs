@@ -19,7 +19,7 @@ mod packing;
 mod panels;
 
 pub use bf16::has_matrix_unit;
-pub(crate) use bf16::{Bf16Panels, add_outer_products_bf16, multiply_gathered_bf16};
+pub(crate) use bf16::{Bf16Panels, Bf16Rows, add_products_bf16, multiply_gathered_bf16, round_all};
 pub(crate) use gather::{Gather, multiply_gathered};
 pub(crate) use outer::{Outer, add_outer_products};
 pub(crate) use packing::{pack_columns, pack_rows};

@@ -11,7 +11,7 @@ use std::arch::asm;
 use std::arch::x86_64::__cpuid_count;
 use std::sync::OnceLock;
 
-use super::{RIGHT_STEP, TILE};
+use super::{Left, RIGHT_STEP, SUMS, TILE};
 use crate::instructions::instructions;
 
 /// Whether this process may use the unit: Linux wants to be asked first, since threads that use it need 8 KiB more for
@@ -72,34 +72,36 @@ static EIGHT_FULL_REGISTERS: Configuration = {
     }
 };
 
-/// `sums = left right`, as [`super::multiply`] has it.
+/// `sums += left right`.
 ///
 /// # Panics
 ///
-/// If there is no such unit, or `left` has not 32 rows, `stride` numbers apart, of as many numbers as `right` has rows.
-pub(super) fn multiply(left: &[u16], stride: usize, right: &[u32], sums: &mut [f32; TILE * TILE]) {
+/// If there is no such unit, or `left` has not 32 rows of as many numbers as `right` has rows.
+pub(super) fn multiply_add(left: Left, right: &[u32], sums: &mut [f32; SUMS]) {
+    let Left { values, stride } = left;
     let steps = right.len() / RIGHT_STEP;
-    assert!(is_there() && steps * TILE <= stride && TILE * stride <= left.len());
+    assert!(is_there());
+    assert!(steps * TILE <= stride && 31 * stride + steps * TILE <= values.len());
     if steps == 0 {
-        return sums.fill(0.0);
+        return;
     }
     // SAFETY: the unit is there and permitted. `ldtilecfg` reads the 64 bytes of a valid configuration. The tile
     // registers are configured and released within this block, and the compiler uses none of them.
     //
-    // In step `s < steps` the loads read
-    // - of `left` 16 rows of 64 bytes, `2 stride` bytes apart, from byte `64 s` and from byte `32 stride + 64 s` on:
-    //   the last of them ends at byte `62 stride + 64 (s + 1)`, and `64 stride` bytes are there, as asserted;
+    // The first loads read, and the stores write, 16 rows of 64 bytes, 128 bytes apart, from bytes 0, 64, 2048 and 2112
+    // of the 4096 bytes of `sums` on. In step `s < steps` the loads read
+    // - of `values` 16 rows of 64 bytes, `2 stride` bytes apart, from byte `64 s` and from byte `32 stride + 64 s` on:
+    //   the last of them ends at byte `62 stride + 64 (s + 1)`, and as many are there, as asserted;
     // - of `right` 16 rows of 64 bytes, one after the other, from byte `2048 s` and from byte `2048 s + 1024` on:
     //   all within its `2048 steps` bytes.
-    // The stores write 16 rows of 64 bytes, 128 bytes apart, from bytes 0, 64, 2048 and 2112 of the 4096 bytes of
-    // `sums` on. No memory has to be aligned.
+    // No memory has to be aligned.
     unsafe {
         asm!(
             "ldtilecfg [{configuration}]",
-            "tilezero tmm0",
-            "tilezero tmm1",
-            "tilezero tmm2",
-            "tilezero tmm3",
+            "tileloadd tmm0, [{sums} + {row}*1]",
+            "tileloadd tmm1, [{sums} + {row}*1 + 64]",
+            "tileloadd tmm2, [{sums} + {row}*1 + 2048]",
+            "tileloadd tmm3, [{sums} + {row}*1 + 2112]",
             "2:",
             "tileloadd tmm4, [{upper} + {stride}*1]",
             "tileloadd tmm5, [{lower} + {stride}*1]",
@@ -120,8 +122,8 @@ pub(super) fn multiply(left: &[u16], stride: usize, right: &[u32], sums: &mut [f
             "tilestored [{sums} + {row}*1 + 2112], tmm3",
             "tilerelease",
             configuration = in(reg) &raw const EIGHT_FULL_REGISTERS,
-            upper = inout(reg) left.as_ptr() => _,
-            lower = inout(reg) left[16 * stride..].as_ptr() => _,
+            upper = inout(reg) values.as_ptr() => _,
+            lower = inout(reg) values[16 * stride..].as_ptr() => _,
             stride = in(reg) 2 * stride,
             right = inout(reg) right.as_ptr() => _,
             line = in(reg) 64usize,
@@ -160,12 +162,16 @@ mod tests {
                 let right: Vec<u32> = (0..steps * RIGHT_STEP)
                     .map(|_| u32::from(bits()) | u32::from(bits()) << 16)
                     .collect();
-                let [mut ours, mut expected] = [[f32::NAN; TILE * TILE]; 2];
-                multiply(&left, stride, &right, &mut ours);
+                let left = Left {
+                    values: &left,
+                    stride,
+                };
+                let [mut ours, mut expected] = [[5.0; SUMS]; 2];
+                multiply_add(left, &right, &mut ours);
                 if stride > 0 {
-                    plain::multiply(&left, stride, &right, &mut expected);
-                    assert!(ours == expected, "{steps} steps, {gap} between");
+                    plain::multiply_add(left, &right, &mut expected);
                 }
+                assert!(ours == expected, "{steps} steps, {gap} between");
             }
         }
     }
@@ -173,6 +179,10 @@ mod tests {
     #[test]
     #[should_panic(expected = "assertion failed")]
     fn a_left_factor_that_is_too_short_is_refused() {
-        multiply(&[0; 31 * 32], 32, &[0; RIGHT_STEP], &mut [0.0; TILE * TILE]);
+        let left = Left {
+            values: &[0; 31 * 32],
+            stride: 32,
+        };
+        multiply_add(left, &[0; RIGHT_STEP], &mut [0.0; SUMS]);
     }
 }

@@ -1,0 +1,213 @@
+//! Matrices of bf16 numbers in the order in which tiles read them.
+
+use pulp::Simd;
+
+use super::{Left, RIGHT_STEP, TILE};
+use crate::product::{PanelsShape, pack_columns};
+use crate::scratch::{self, Scratch, aligned};
+
+/// What has a nearest bf16 number.
+pub(crate) trait Bf16: Copy + Default {
+    /// It, in the lower 16 bits.
+    fn bits(self) -> u32;
+}
+
+impl Bf16 for f32 {
+    /// Halves go to even numbers.
+    #[inline(always)]
+    fn bits(self) -> u32 {
+        let bits = self.to_bits();
+        let nearest = bits.wrapping_add(0x7FFF + ((bits >> 16) & 1));
+        // Rounding up could carry what is not a number over into one.
+        let quiet_nan = bits | 0x0040_0000;
+        (if self.is_nan() { quiet_nan } else { nearest }) >> 16
+    }
+}
+
+/// A bf16 number already.
+impl Bf16 for u16 {
+    #[inline(always)]
+    fn bits(self) -> u32 {
+        u32::from(self)
+    }
+}
+
+/// Writes the nearest bf16 numbers.
+#[inline(always)]
+pub(crate) fn round_all(values: &[f32], rounded: &mut [u16]) {
+    for (rounded, value) in rounded.iter_mut().zip(values) {
+        *rounded = value.bits() as u16;
+    }
+}
+
+/// A right factor, `[depth, columns]`.
+#[derive(Debug)]
+pub(crate) struct Bf16Panels {
+    depth: usize,
+    columns: usize,
+    /// Pairs of numbers, panel by panel.
+    memory: Vec<f32>,
+}
+
+impl Bf16Panels {
+    /// The matrix whose row `k` is `row(k)`.
+    #[inline(always)]
+    pub(crate) fn new<'a, T: Bf16 + 'a>(
+        depth: usize,
+        columns: usize,
+        row: impl Fn(usize) -> &'a [T],
+    ) -> Self {
+        let steps = depth.div_ceil(TILE);
+        let len = columns.div_ceil(TILE) * steps * RIGHT_STEP;
+        let mut memory = scratch::array(aligned::len(len));
+        let packed = aligned::u32s_mut(&mut memory, len);
+        let zeros = [T::default(); TILE];
+        let panels = packed.chunks_exact_mut((steps * RIGHT_STEP).max(1));
+        for (panel, packed) in panels.enumerate() {
+            let columns = super::columns_of(panel, columns);
+            let part = |k: usize| {
+                if k < depth {
+                    &row(k)[columns.clone()]
+                } else {
+                    &zeros[..columns.len()]
+                }
+            };
+            for (step, packed) in packed.chunks_exact_mut(RIGHT_STEP).enumerate() {
+                let (near, far) = packed.split_at_mut(RIGHT_STEP / 2);
+                let lines = near
+                    .chunks_exact_mut(TILE / 2)
+                    .zip(far.chunks_exact_mut(TILE / 2));
+                for (pair, (near, far)) in lines.enumerate() {
+                    let k = step * TILE + 2 * pair;
+                    let (even, odd) = (part(k), part(k + 1));
+                    let middle = even.len().min(TILE / 2);
+                    interleave(&even[..middle], &odd[..middle], near);
+                    interleave(&even[middle..], &odd[middle..], far);
+                }
+            }
+        }
+        Self {
+            depth,
+            columns,
+            memory,
+        }
+    }
+
+    pub(crate) fn depth(&self) -> usize {
+        self.depth
+    }
+
+    pub(super) fn columns(&self) -> usize {
+        self.columns
+    }
+
+    /// 32 columns each.
+    pub(super) fn panels(&self) -> impl Iterator<Item = &[u32]> {
+        let panel = self.depth.div_ceil(TILE) * RIGHT_STEP;
+        let count = self.columns.div_ceil(TILE);
+        let pairs = aligned::u32s(&self.memory, count * panel);
+        (0..count).map(move |index| &pairs[index * panel..][..panel])
+    }
+
+    pub(crate) fn recycle(self) {
+        scratch::recycle(self.memory);
+    }
+}
+
+/// Pairs of numbers, and zeros where there are none.
+#[inline(always)]
+fn interleave<T: Bf16>(even: &[T], odd: &[T], pairs: &mut [u32]) {
+    let (used, filling) = pairs.split_at_mut(even.len());
+    for ((pair, even), odd) in used.iter_mut().zip(even).zip(odd) {
+        *pair = even.bits() | odd.bits() << 16;
+    }
+    filling.fill(0);
+}
+
+/// A left factor, `[rows, depth]`.
+#[derive(Debug)]
+pub(crate) struct Bf16Rows {
+    rows: usize,
+    stride: usize,
+    memory: Vec<f32>,
+}
+
+impl Bf16Rows {
+    /// The matrix whose column `k` is `values[starts[k]..][..rows]`.
+    #[inline(always)]
+    pub(crate) fn from_columns<S: Simd>(
+        simd: S,
+        values: &[f32],
+        starts: &[usize],
+        rows: usize,
+    ) -> Self {
+        let stride = starts.len().next_multiple_of(TILE);
+        let len = rows.next_multiple_of(TILE) * stride;
+        let mut memory = scratch::array(aligned::len(len / 2));
+        let packed = aligned::u16s_mut(&mut memory, len);
+        let shape = PanelsShape::new::<S>(rows, stride);
+        let mut panels = Scratch::new(shape.len());
+        let column = |k: usize| &values[starts[k]..][..rows];
+        pack_columns(simd, shape, &mut panels, starts.len(), column, 1.0);
+        for panel in shape.panels() {
+            let width = panel.range.len() / rows;
+            let lines = panels[panel.range].chunks_exact(width);
+            for (line, row) in lines.zip(packed.chunks_exact_mut(stride)) {
+                let row = &mut row[panel.columns.clone()];
+                round_all(&line[..row.len()], row);
+            }
+        }
+        packed[rows * stride..].fill(0);
+        Self {
+            rows,
+            stride,
+            memory,
+        }
+    }
+
+    /// 32 rows each.
+    pub(super) fn tiles(&self) -> impl Iterator<Item = Left<'_>> {
+        let stride = self.stride;
+        let len = self.rows.next_multiple_of(TILE) * stride;
+        let values = aligned::u16s(&self.memory, len).chunks_exact((TILE * stride).max(1));
+        values.map(move |values| Left { values, stride })
+    }
+
+    pub(crate) fn recycle(self) {
+        scratch::recycle(self.memory);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn rounding_is_that_of_half() {
+        let special = [
+            0.0,
+            -0.0,
+            1.0,
+            f32::INFINITY,
+            f32::NEG_INFINITY,
+            f32::MAX,
+            f32::MIN_POSITIVE,
+            1.003_906_3,
+            1.011_718_8,
+        ];
+        let mut state = 1u32;
+        let random = std::iter::repeat_with(|| {
+            state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+            f32::from_bits(state)
+        });
+        for value in special.into_iter().chain(random.take(100_000)) {
+            let ours = value.bits() as u16;
+            let expected = half::bf16::from_f32(value);
+            if value.is_nan() {
+                assert!(half::bf16::from_bits(ours).is_nan());
+            } else {
+                assert_eq!(ours, expected.to_bits(), "{value}");
+            }
+        }
+    }
+}
