@@ -4,10 +4,13 @@
     pip install -r benches/curves/requirements.txt
     python benches/curves/compare.py FOLDER
 
-Both stages of configs/mnist-quick.toml learn for 200 steps, once with kiln's operators and once with Burn's
-(KILN_KERNELS=burn), from the same seed. Stage 2 starts from the same VQ-VAE and the same latents in both, so that only
-the operators differ. A run that FOLDER already has is not repeated. The picture goes to docs/images and a table of
-how far the losses are apart, relatively, to stdout.
+Both stages of configs/mnist-quick.toml learn for 200 steps, with kiln's operators and with Burn's (KILN_KERNELS=burn),
+from the same seeds. Stage 2 starts from the same VQ-VAE and the same latents in both, so that only the operators differ.
+Stage 1 also runs with kiln's operators and other vector instructions (KILN_INSTRUCTIONS=portable), which differ in
+nothing but the order of sums: what that changes is what rounding errors grow to, and no more can be asked of others.
+
+A run that FOLDER already has is not repeated. The picture goes to docs/images, and a table of how far the losses are
+apart, relatively, to stdout.
 """
 
 import csv
@@ -16,6 +19,7 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
+from typing import NamedTuple
 
 import matplotlib
 
@@ -24,60 +28,80 @@ from matplotlib import pyplot
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 PICTURE = REPOSITORY / "docs/images/curves-with-and-without-kernels.svg"
-VARIANTS = {"kiln's operators": {}, "Burn's operators": {"KILN_KERNELS": "burn"}}
-# Small batches, since Burn's operators are slow; a row of metrics.csv every ten steps.
-STAGES = {
-    "train-vqvae": ("stage_1", "vqvae", "stage 1: VQ-VAE", 8),
-    "train-latent-diffusion": ("stage_2", "diffusion", "stage 2: U-Net", 32),
-}
+KILN, PORTABLE, BURN = "kiln", "kiln, other instructions", "Burn"
+VARIANTS = {KILN: {}, PORTABLE: {"KILN_INSTRUCTIONS": "portable"}, BURN: {"KILN_KERNELS": "burn"}}
 
 
-def train(command, folder, environment):
-    """Runs one stage into `folder` unless it is there, and returns its steps and training losses."""
-    stage, name, _, batch_size = STAGES[command]
-    metrics = folder / name / "metrics.csv"
+class Stage(NamedTuple):
+    command: str
+    table: str
+    folder: str
+    title: str
+    # Small, since Burn's operators are slow.
+    batch_size: int
+    seeds: list
+    variants: list
+
+
+VQVAE = Stage("train-vqvae", "stage_1", "vqvae", "stage 1: VQ-VAE", 8, [1, 2, 3, 4], [KILN, PORTABLE, BURN])
+UNET = Stage("train-latent-diffusion", "stage_2", "diffusion", "stage 2: U-Net", 32, [1], [KILN, BURN])
+
+
+def train(stage, folder, variant, seed, *more):
+    """Runs a stage into `folder` unless it is there, and returns its steps and training losses: a row every ten steps."""
+    metrics = folder / stage.folder / "metrics.csv"
     if not metrics.exists():
         settings = {
             "steps": 200,
-            "batch_size": batch_size,
+            "batch_size": stage.batch_size,
             "checkpoint_every": 10,
             "validation_images": 64,
             "pictures_every": 0,
         }
-        overrides = [part for key, value in settings.items() for part in ("--set", f"{stage}.training.{key}={value}")]
+        overrides = [f"{stage.table}.training.{key}={value}" for key, value in settings.items()] + [f"seed={seed}"]
+        overrides = [part for override in overrides for part in ("--set", override)]
         program = REPOSITORY / "target/release/kiln"
         config = ["--config", REPOSITORY / "configs/mnist-quick.toml", "--out", folder]
-        subprocess.run([program, command, *config, *overrides], env=os.environ | environment, check=True)
+        subprocess.run(
+            [program, stage.command, *config, *overrides, *more], env=os.environ | VARIANTS[variant], check=True
+        )
     with open(metrics, newline="") as file:
         rows = list(csv.DictReader(file))
     return [int(row["step"]) for row in rows], [float(row["loss/train"]) for row in rows]
 
 
 def curves(folder):
-    """The steps and losses of every stage and variant."""
+    """The steps and losses of every stage, seed and variant."""
     found = {}
-    folders = [folder / name for name in ("kiln", "burn")]
-    for command in STAGES:
-        for (variant, environment), run_folder in zip(VARIANTS.items(), folders):
-            if command == "train-latent-diffusion":
-                # Beside stage 1's run, and from one VQ-VAE: that of the first variant.
-                run_folder = run_folder.with_name(run_folder.name + "-stage-2")
-                first = folders[0].with_name(folders[0].name + "-stage-2")
-                for source, part in [(folders[0], "vqvae"), (first, "latents")]:
-                    if (source / part).exists() and not (run_folder / part).exists():
-                        shutil.copytree(source / part, run_folder / part)
-            found[command, variant] = train(command, run_folder, environment)
+    for seed in VQVAE.seeds:
+        for variant in VQVAE.variants:
+            run = folder / f"stage-1-seed-{seed}-{variant.replace(', ', '-').replace(' ', '-')}"
+            found[VQVAE.title, seed, variant] = train(VQVAE, run, variant, seed)
+    vqvae = folder / f"stage-1-seed-{VQVAE.seeds[0]}-{KILN}" / "vqvae/model"
+    encoded = None
+    for variant in UNET.variants:
+        run = folder / f"stage-2-{variant}"
+        if encoded and not (run / "latents").exists():
+            shutil.copytree(encoded, run / "latents")
+        encoded = run / "latents"
+        found[UNET.title, UNET.seeds[0], variant] = train(UNET, run, variant, UNET.seeds[0], "--vqvae", vqvae)
     return found
 
 
 def draw(found):
     pyplot.rcParams["svg.hashsalt"] = "kiln"
     figure, panels = pyplot.subplots(1, 2, figsize=(9, 3.4), layout="constrained")
-    for panel, (command, (_, _, title, batch_size)) in zip(panels, STAGES.items()):
-        for variant, line in zip(VARIANTS, ("-", "--")):
-            steps, losses = found[command, variant]
-            panel.plot(steps, losses, line, label=variant, linewidth=1.8)
-        panel.set(title=f"{title}, batches of {batch_size}", xlabel="step", ylabel="training loss", yscale="log")
+    styles = {KILN: ("C0", "-"), PORTABLE: ("C2", ":"), BURN: ("C1", "--")}
+    for panel, stage in zip(panels, (VQVAE, UNET)):
+        for seed in stage.seeds:
+            for variant in stage.variants:
+                color, line = styles[variant]
+                label = f"{variant}'s operators" if variant != PORTABLE else variant
+                label = label if seed == stage.seeds[0] else None
+                panel.plot(*found[stage.title, seed, variant], line, color=color, label=label, linewidth=1.4)
+        several = f", {len(stage.seeds)} seeds" if len(stage.seeds) > 1 else ""
+        panel.set(title=f"{stage.title}, batches of {stage.batch_size}{several}", xlabel="step", ylabel="training loss")
+        panel.set_yscale("log")
         panel.grid(alpha=0.3, which="both")
         panel.legend()
     figure.savefig(PICTURE, metadata={"Date": None})
@@ -88,13 +112,17 @@ def main():
         sys.exit(__doc__)
     found = curves(Path(sys.argv[1]))
     draw(found)
-    first, second = VARIANTS
-    for command in STAGES:
-        steps, losses = found[command, first]
-        apart = [abs(other / loss - 1) for loss, other in zip(losses, found[command, second][1])]
-        print(f"{command}: at most {max(apart):.1e}, at step {steps[apart.index(max(apart))]}")
-        for step, loss, difference in zip(steps, losses, apart):
-            print(f"  step {step}: {loss:.5f}, {difference:.1e} apart")
+    print("| stage | seed | against kiln's own | first ten steps | largest | mean of the last hundred |")
+    print("| --- | --- | --- | ---: | ---: | ---: |")
+    for stage in (VQVAE, UNET):
+        for seed in stage.seeds:
+            for variant in stage.variants[1:]:
+                ours, other = (found[stage.title, seed, name][1] for name in (KILN, variant))
+                apart = [loss / our - 1 for our, loss in zip(ours, other)]
+                largest = max(apart, key=abs)
+                last = sum(other[10:]) / sum(ours[10:]) - 1
+                cells = " | ".join(f"{100 * value:+.2g}%" for value in (apart[0], largest, last))
+                print(f"| {stage.title} | {seed} | {variant} | {cells} |")
 
 
 if __name__ == "__main__":

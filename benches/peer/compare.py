@@ -23,6 +23,7 @@ from works import BY_NAME, REPOSITORY, WORKS, prepare
 
 HERE = Path(__file__).parent
 KILN = "kiln"
+OURS = {KILN: "f32", "kiln-bf16": "bf16"}
 TRAINED = ["torch-default", "torch-channels-last", "torch-bf16"]
 SAMPLED = [*TRAINED, "torch-bf16-weights"]
 # How far the first loss of both sides, or the mean square of the drawn images, may be apart, relatively. Images have
@@ -61,8 +62,8 @@ def build():
     sys.exit("cargo did not say where it put the example `peer`")
 
 
-def kiln_command(peer, work, workspace, warm_up, repeats):
-    counts = ["--warm-up", warm_up, "--repeats", repeats]
+def kiln_command(peer, work, workspace, warm_up, repeats, precision="f32"):
+    counts = ["--warm-up", warm_up, "--repeats", repeats, "--precision", precision]
     if work.kind == "sample":
         model = ["--model", workspace / work.model, "--steps", work.steps, "--count", work.batch]
         return [peer, "sample", *model, *counts]
@@ -73,8 +74,8 @@ def kiln_command(peer, work, workspace, warm_up, repeats):
 def turn(variant, peer, work, arguments):
     """One process's measurement."""
     repeats = arguments.repeats or work.repeats
-    if variant == KILN:
-        command = kiln_command(peer, work, arguments.workspace, work.warm_up, repeats)
+    if variant in OURS:
+        command = kiln_command(peer, work, arguments.workspace, work.warm_up, repeats, OURS[variant])
     else:
         counts = ["--warm-up", work.warm_up, "--repeats", repeats, "--threads", arguments.threads]
         command = [sys.executable, HERE / "turn.py", work.name, variant, arguments.workspace, *counts]
@@ -82,7 +83,7 @@ def turn(variant, peer, work, arguments):
 
 
 def variants_of(work, chosen):
-    possible = [KILN, *(SAMPLED if work.kind == "sample" else TRAINED)]
+    possible = [*OURS, *(SAMPLED if work.kind == "sample" else TRAINED)]
     return [variant for variant in possible if not chosen or variant in chosen]
 
 
@@ -158,7 +159,7 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--work", type=list_of(list(BY_NAME)), metavar="WORK,...", help="rows [default: all]")
     parser.add_argument(
-        "--variant", type=list_of([KILN, *SAMPLED]), metavar="VARIANT,...", help="columns [default: all]"
+        "--variant", type=list_of([*OURS, *SAMPLED]), metavar="VARIANT,...", help="columns [default: all]"
     )
     parser.add_argument("--rounds", type=int, default=3, help="turns of each variant")
     parser.add_argument("--repeats", type=int, help="timed repeats in a turn [default: each work's own]")
