@@ -67,6 +67,7 @@ fn flags_that_cannot_be_are_refused_by_name() {
         ("sample --sampler euler", "ddim"),
         ("sample --spacing wide", "trailing"),
         ("sample --eta 2", "--eta"),
+        ("sample --precision f16", "f32 or bf16"),
         ("sample --count 0", "--count"),
         ("sample --batch 0", "--batch"),
         ("sample --gif-frames 5", "--gif"),

@@ -100,6 +100,7 @@ fn samplers_and_spacings_give_different_images() {
         "--spacing trailing",
         "--spacing quadratic",
         "--eta 1",
+        "--precision bf16",
     ] {
         let picture = draw(options);
         assert!(!pictures.contains(&picture), "{options}");
