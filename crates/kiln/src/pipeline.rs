@@ -7,7 +7,7 @@ use kiln_diffusion::{
     Level, LevelOptions, NetworkDenoiser, Schedule, levels, noise::ImageNoise, sampler::Sampler,
 };
 use kiln_hub::{FirstStage, LatentDiffusion, ModelSource};
-use kiln_kernels::{Precision, with_precision};
+use kiln_kernels::{Precision, on_the_pool, with_precision};
 
 use crate::{Error, Images, pretrained};
 
@@ -134,7 +134,7 @@ impl Pipeline {
         let denoiser = NetworkDenoiser {
             network: |zt: Tensor<4>, level: Level| {
                 let timesteps = level.timesteps(&zt);
-                with_precision(options.precision, || {
+                in_precision(options.precision, || {
                     self.model.unet.forward(zt, timesteps, None)
                 })
             },
@@ -171,7 +171,7 @@ impl Pipeline {
                 },
             )?;
             stopped?;
-            drawn.append(with_precision(options.precision, || self.decode(latents))?);
+            drawn.append(in_precision(options.precision, || self.decode(latents))?);
         }
         Ok(drawn)
     }
@@ -199,6 +199,11 @@ impl Pipeline {
         };
         Ok(Images::from_tensor(images)?.cropped(border))
     }
+}
+
+/// Runs a network: on the pool whose threads share its operators' work, where they need not be woken for each.
+fn in_precision<R: Send>(precision: Precision, work: impl FnOnce() -> R + Send) -> R {
+    on_the_pool(|| with_precision(precision, work))
 }
 
 /// `0..count` in pieces of at most `batch`.
