@@ -26,17 +26,47 @@ pub enum DiffusionError {
         /// Says that the betas were scaled, where they were.
         after_scaling: &'static str,
     },
-    /// `scale_betas` is set for a schedule without a beta range.
+    /// A setting is given that the schedule's kind would ignore.
     #[error(
-        "`scale_betas = true` does nothing to a `{kind}` schedule, which has no beta range: remove it."
+        "`{key}` does nothing to a `{kind}` schedule, which has the settings {keys}: remove it."
     )]
-    NothingToScale {
+    UnusedKey {
+        /// The setting.
+        key: &'static str,
         /// The schedule's kind as a config writes it.
         kind: &'static str,
+        /// The settings that the kind has.
+        keys: String,
     },
-    /// The list of betas is missing, or given where it is not used.
-    #[error("`betas` belongs to `kind = \"betas\"` and only there: give both or neither.")]
-    BetasAndKind,
+    /// The two ends of a curve are out of range or in the wrong order.
+    #[error("`{start_key}` is {start} and `{end_key}` is {end}: {valid}.")]
+    Ends {
+        /// The setting of the first timestep.
+        start_key: &'static str,
+        /// Its value, given or by default.
+        start: f64,
+        /// The setting of the last timestep.
+        end_key: &'static str,
+        /// Its value, given or by default.
+        end: f64,
+        /// What would be valid.
+        valid: &'static str,
+    },
+    /// A number is out of range.
+    #[error("`{key}` is {value}: {valid}.")]
+    Number {
+        /// The setting.
+        key: &'static str,
+        /// Its value.
+        value: f64,
+        /// What would be valid.
+        valid: &'static str,
+    },
+    /// There is no list of betas.
+    #[error(
+        "a `betas` schedule needs `betas`, a list of `num_train_timesteps` numbers, one a timestep."
+    )]
+    MissingBetas,
     /// The list of betas does not have one entry a timestep.
     #[error(
         "`betas` has {length} entries: `num_train_timesteps` is {expected}, and there must be one a timestep."
@@ -67,7 +97,7 @@ pub enum DiffusionError {
     },
     /// Noise is predicted although the last timestep holds nothing but noise.
     #[error(
-        "a network that predicts noise cannot be used with a zero-terminal-SNR schedule, because at the last timestep the noise says nothing about the signal: use `prediction = \"velocity\"` or \"signal\"."
+        "a network that predicts noise cannot be used with a zero-terminal-SNR schedule, because at the last timestep the noise says nothing about the signal: use `prediction = \"velocity\"`, \"signal\" or \"flow\"."
     )]
     NoiseAtZeroSnr,
     /// No steps, or more than there are timesteps.

@@ -1,6 +1,6 @@
 //! The amount of noise at one point of the diffusion: `zt = a z0 + b noise`.
 
-use burn::tensor::Tensor;
+use burn::tensor::{Device, Tensor, TensorData};
 
 /// A rate that scales images: one number for the whole batch, or one number an image.
 ///
@@ -11,6 +11,8 @@ pub trait Rate {
     fn times(&self, images: Tensor<4>) -> Tensor<4>;
     /// `images / rate`, images being `[batch, channels, height, width]`.
     fn divides(&self, images: Tensor<4>) -> Tensor<4>;
+    /// `rate + other`.
+    fn plus(&self, other: &Self) -> Self;
 }
 
 impl Rate for f64 {
@@ -21,6 +23,10 @@ impl Rate for f64 {
     fn divides(&self, images: Tensor<4>) -> Tensor<4> {
         images / *self
     }
+
+    fn plus(&self, other: &Self) -> Self {
+        self + other
+    }
 }
 
 impl Rate for Tensor<4> {
@@ -30,6 +36,10 @@ impl Rate for Tensor<4> {
 
     fn divides(&self, images: Tensor<4>) -> Tensor<4> {
         images / self.clone()
+    }
+
+    fn plus(&self, other: &Self) -> Self {
+        self.clone() + other.clone()
     }
 }
 
@@ -66,6 +76,34 @@ impl Rates {
             noise: sigmoid(-log_snr).sqrt(),
         }
     }
+
+    /// The rates whose ln a² is this, below 0. b² = 1 - a² is computed without cancellation.
+    pub(crate) fn from_log_signal_power(log_power: f64) -> Self {
+        Self {
+            signal: (log_power / 2.0).exp(),
+            noise: (-log_power.exp_m1()).sqrt(),
+        }
+    }
+
+    /// The rates whose ln b² is this, below 0.
+    pub(crate) fn from_log_noise_power(log_power: f64) -> Self {
+        Self {
+            signal: (-log_power.exp_m1()).sqrt(),
+            noise: (log_power / 2.0).exp(),
+        }
+    }
+
+    /// The rates of a training batch, one pair an image: two tensors `[batch, 1, 1, 1]`.
+    pub fn batch(rates: &[Rates], device: &Device) -> Rates<Tensor<4>> {
+        let tensor = |rate: fn(&Rates) -> f64| {
+            let values: Vec<f32> = rates.iter().map(|rates| rate(rates) as f32).collect();
+            Tensor::from_data(TensorData::new(values, [rates.len(), 1, 1, 1]), device)
+        };
+        Rates {
+            signal: tensor(|rates| rates.signal),
+            noise: tensor(|rates| rates.noise),
+        }
+    }
 }
 
 /// One point of a sampling trajectory: what the network is told, and how much signal and noise
@@ -89,7 +127,6 @@ impl Level {
 
 #[cfg(test)]
 mod tests {
-    use burn::tensor::Device;
     use proptest::prelude::*;
 
     use super::*;
@@ -101,6 +138,34 @@ mod tests {
             prop_assert!((rates.signal.powi(2) + rates.noise.powi(2) - 1.0).abs() < 1e-14);
             prop_assert!((rates.log_snr() - log_snr).abs() < 1e-12);
         }
+    }
+
+    #[test]
+    fn a_batch_has_rates_of_its_own() {
+        let rates = [3.0, 0.0, -4.0].map(Rates::from_log_snr);
+        let batch = Rates::batch(&rates, &Device::flex());
+        for (tensor, expected) in [
+            (batch.signal, rates.map(|rates| rates.signal as f32)),
+            (batch.noise, rates.map(|rates| rates.noise as f32)),
+        ] {
+            assert_eq!(tensor.dims(), [3, 1, 1, 1]);
+            assert_eq!(tensor.into_data().try_to_vec::<f32>().unwrap(), expected);
+        }
+    }
+
+    #[test]
+    fn powers_near_nothing_keep_their_digits() {
+        let few = -40.0f64; // 1 - e^-40 is 1
+        let noisy = Rates::from_log_signal_power(few);
+        assert!((noisy.signal.powi(2).ln() - few).abs() < 1e-12);
+        assert_eq!(noisy.noise, 1.0);
+        let almost_clean = Rates::from_log_signal_power(-1e-18);
+        assert!((almost_clean.noise - 1e-9).abs() < 1e-21);
+        let mirrored = Rates::from_log_noise_power(few);
+        assert_eq!(
+            (mirrored.noise, mirrored.signal),
+            (noisy.signal, noisy.noise)
+        );
     }
 
     #[test]

@@ -1,4 +1,4 @@
-//! Diffusion on tensors, without a network: schedules, predictions, samplers.
+//! Diffusion on tensors, without a network: schedules, predictions, losses, samplers.
 //!
 //! Diffusion mixes an image z0 with Gaussian noise and teaches a network to take the mixture apart
 //! again:
@@ -10,10 +10,12 @@
 //! where a is the *signal rate* and b the *noise rate*. Everything here is a piece of that:
 //!
 //! - [`Schedule`] is the curve from a timestep to (a, b): almost all image at 0, almost all noise
-//!   at T - 1. [`ScheduleConfig`] describes it in an experiment, and [`Schedule::warning`] says
-//!   when it would train well and sample badly.
-//! - [`Prediction`] is what the network answers: the noise, the image, or the velocity v = a noise
-//!   - b z0. Any of them gives the other two.
+//!   at T - 1. [`ScheduleConfig`] describes it in an experiment, [`ScheduleKind`] lists the curves
+//!   with their formulas, and [`Schedule::warning`] says when it would train well and sample badly.
+//! - [`Prediction`] is what the network answers: the noise, the image, the velocity v = a noise -
+//!   b z0, or the flow noise - z0. Any of them gives the others.
+//! - [`NoiseLevels`] is how noisy the images are that it learns from, and [`Loss`] what it
+//!   minimises: a [`Distance`] on any component, with a [`LossWeight`] for each noise level.
 //! - [`Denoiser`] hides that choice: asked with zt and a [`Level`], it answers (z0, noise).
 //!   [`NetworkDenoiser`] makes one of a network; a closure is one too.
 //! - [`levels()`] lays a trajectory of S steps over the schedule, by one of the [`Spacing`]s.
@@ -65,42 +67,59 @@
 //!
 //! ```
 //! use burn::tensor::{Device, Tensor};
-//! use kiln_diffusion::{Prediction, Schedule, ScheduleConfig, noise};
+//! use kiln_diffusion::{
+//!     Distance, Loss, LossWeight, NoiseLevels, Prediction, Rates, Schedule, ScheduleConfig,
+//! };
 //! # fn unet(zt: Tensor<4>, timesteps: Tensor<1>) -> Tensor<4> { zt }
 //!
 //! let (device, schedule) = (Device::flex(), Schedule::new(ScheduleConfig::default())?);
-//! let prediction = Prediction::Velocity;
+//! let loss = Loss {
+//!     prediction: Prediction::Velocity,
+//!     on: Prediction::Noise,
+//!     distance: Distance::Mse,
+//!     weight: LossWeight::MinSnr { gamma: 5.0 },
+//! };
 //! let (seed, step) = (42, 1000);
 //! # let z0 = Tensor::<4>::zeros([2, 1, 8, 8], &device);
 //! # let noise = Tensor::<4>::ones([2, 1, 8, 8], &device);
 //!
-//! let count = schedule.num_train_timesteps();
-//! let timesteps = [0, 1].map(|image| noise::timestep(seed, image, step, count));
-//! let rates = schedule.batch_rates(&timesteps, &device);
+//! let timesteps = [0, 1].map(|image| NoiseLevels::Uniform.timestep(&schedule, seed, image, step));
+//! let levels = timesteps.map(|timestep| schedule.rates(timestep));
+//! let rates = Rates::batch(&levels, &device);
 //! let zt = rates.add_noise(z0.clone(), noise.clone());
-//! let target = prediction.target(z0, noise, &rates);
+//! let target = loss.prediction.target(z0, noise, &rates);
 //! let output = unet(zt, Tensor::from_floats(timesteps, &device));
-//! let loss = (output - target).square().mean();
+//! let loss = loss.between(output, target, &levels);
 //! # let _ = loss;
 //! # Ok::<(), kiln_diffusion::DiffusionError>(())
 //! ```
 
+mod betas;
+mod curve;
 mod denoiser;
 mod error;
 mod level;
+mod loss;
+mod loss_weight;
 pub mod noise;
+mod noise_levels;
 mod prediction;
 pub mod sampler;
 mod schedule;
 mod schedule_config;
+mod schedule_kind;
 mod scheduler_config;
 mod spacing;
 
 pub use denoiser::{Denoised, Denoiser, NetworkDenoiser};
 pub use error::DiffusionError;
 pub use level::{Level, Rate, Rates};
+pub use loss::{Distance, Loss};
+pub use loss_weight::LossWeight;
+pub use noise_levels::NoiseLevels;
 pub use prediction::Prediction;
 pub use schedule::Schedule;
-pub use schedule_config::{ScheduleConfig, ScheduleKind};
+pub use schedule_config::ScheduleConfig;
+pub use schedule_kind::ScheduleKind;
 pub use scheduler_config::SchedulerConfig;
 pub use spacing::{FinalLevel, LevelOptions, Spacing, levels};

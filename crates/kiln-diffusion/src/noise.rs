@@ -12,7 +12,7 @@
 //! | --- | --- |
 //! | key, bytes 0..8 | the seed, little-endian |
 //! | key, bytes 8..16 | the image index, little-endian |
-//! | key, bytes 16..24 | what the numbers are for: 0 normal noise, 1 a uniform number |
+//! | key, bytes 16..24 | what the numbers are for: 0 normal noise, 1 a uniform number, 2 a normal number |
 //! | key, bytes 24..32 | zero |
 //! | stream (64 bits) | the step |
 //!
@@ -27,6 +27,7 @@ use rand_distr::{Distribution, StandardNormal};
 
 const NORMAL: u64 = 0;
 const UNIFORM: u64 = 1;
+const NORMAL_NUMBER: u64 = 2;
 
 fn generator(seed: u64, image_index: u64, step: u64, purpose: u64) -> ChaCha8Rng {
     let mut key = [0; 32];
@@ -53,6 +54,11 @@ pub fn normal(seed: u64, image_index: u64, step: u64, len: usize) -> Vec<f32> {
 /// A number from [0, 1), uniformly distributed, independent of [`normal`]'s.
 pub fn uniform(seed: u64, image_index: u64, step: u64) -> f64 {
     generator(seed, image_index, step, UNIFORM).random()
+}
+
+/// A standard normal number, independent of those of [`normal`] and [`uniform`].
+pub fn normal_number(seed: u64, image_index: u64, step: u64) -> f64 {
+    StandardNormal.sample(&mut generator(seed, image_index, step, NORMAL_NUMBER))
 }
 
 /// A timestep to train on, uniform over the whole numbers 0 to `num_train_timesteps` - 1.

@@ -20,15 +20,32 @@ pub enum Prediction {
     /// v = a noise - b z0 (Salimans and Ho 2022).
     #[serde(alias = "v_prediction")]
     Velocity,
+    /// f = noise - z0, the direction of rectified flow (Liu et al. 2022).
+    ///
+    /// Rectified flow walks the straight path x = (1 - s) z0 + s noise, whose direction is f
+    /// everywhere. Divided by sqrt((1 - s)² + s²), x is the zt with a : b = (1 - s) : s, so f can be
+    /// predicted from zt on any schedule. Solved for the two unknowns, zt = a z0 + b noise and
+    /// f = noise - z0 give z0 = (zt - b f) / (a + b) and noise = (zt + a f) / (a + b). As a + b
+    /// lies between 1 and sqrt(2), nothing is ever divided by a small number.
+    Flow,
 }
 
 impl Prediction {
+    /// All of them.
+    pub const ALL: [Prediction; 4] = [
+        Prediction::Noise,
+        Prediction::Signal,
+        Prediction::Velocity,
+        Prediction::Flow,
+    ];
+
     /// The name in a config file.
     pub fn name(self) -> &'static str {
         match self {
             Prediction::Noise => "noise",
             Prediction::Signal => "signal",
             Prediction::Velocity => "velocity",
+            Prediction::Flow => "flow",
         }
     }
 
@@ -51,6 +68,7 @@ impl Prediction {
             Prediction::Signal => z0,
             // v = a noise - b z0
             Prediction::Velocity => rates.signal.times(noise) - rates.noise.times(z0),
+            Prediction::Flow => noise - z0,
         }
     }
 
@@ -74,6 +92,29 @@ impl Prediction {
                 z0: a.times(zt.clone()) - b.times(output.clone()),
                 noise: b.times(zt) + a.times(output),
             },
+            // z0 = (zt - b f) / (a + b),  noise = (zt + a f) / (a + b)
+            Prediction::Flow => {
+                let sum = a.plus(b);
+                Denoised {
+                    z0: sum.divides(zt.clone() - b.times(output.clone())),
+                    noise: sum.divides(zt + a.times(output)),
+                }
+            }
+        }
+    }
+
+    /// How large an error of this quantity is beside the error of the velocity that goes with it.
+    ///
+    /// Estimates of z0 and noise add up to the same zt as the truth, so with an error k of the
+    /// velocity, z0 is wrong by -b k and the noise by a k (see [`Prediction::denoised`]), and the
+    /// flow by their difference, (a + b) k.
+    pub fn error_scale(self, rates: Rates) -> f64 {
+        let (a, b) = (rates.signal, rates.noise);
+        match self {
+            Prediction::Noise => a,
+            Prediction::Signal => -b,
+            Prediction::Velocity => 1.0,
+            Prediction::Flow => a + b,
         }
     }
 }
@@ -85,8 +126,6 @@ mod tests {
 
     use super::*;
     use crate::{ScheduleConfig, noise};
-
-    const ALL: [Prediction; 3] = [Prediction::Noise, Prediction::Signal, Prediction::Velocity];
 
     fn images(index: u64) -> Tensor<4> {
         Tensor::from_data(
@@ -105,7 +144,7 @@ mod tests {
             let rates = Rates::from_log_snr(log_snr);
             let (z0, noise) = (images(0), images(1));
             let zt = rates.add_noise(z0.clone(), noise.clone());
-            for prediction in ALL {
+            for prediction in Prediction::ALL {
                 let output = prediction.target(z0.clone(), noise.clone(), &rates);
                 let denoised = prediction.denoised(output, zt.clone(), &rates);
                 // Dividing by a small rate magnifies f32's rounding.
@@ -114,34 +153,59 @@ mod tests {
                 prop_assert!(largest_difference(denoised.noise, noise.clone()) < tolerance);
             }
         }
+
+        #[test]
+        fn errors_of_all_components_are_scales_of_one(log_snr in -5.0..5.0f64) {
+            let rates = Rates::from_log_snr(log_snr);
+            let (z0, noise) = (images(0), images(1));
+            let zt = rates.add_noise(z0.clone(), noise.clone());
+            for prediction in Prediction::ALL {
+                let target = prediction.target(z0.clone(), noise.clone(), &rates);
+                let error = images(2) * 0.1;
+                let seen = prediction.denoised(target + error.clone(), zt.clone(), &rates);
+                for other in Prediction::ALL {
+                    let truth = other.target(z0.clone(), noise.clone(), &rates);
+                    let estimate = other.target(seen.z0.clone(), seen.noise.clone(), &rates);
+                    let scale = other.error_scale(rates) / prediction.error_scale(rates);
+                    let tolerance = (1e-5 * scale.abs().max(1.0)) as f32;
+                    let difference = largest_difference(estimate - truth, error.clone() * scale);
+                    prop_assert!(difference < tolerance, "{prediction:?} {other:?}: {difference}");
+                }
+            }
+        }
     }
 
     #[test]
     fn rates_of_a_batch_do_to_each_image_what_one_rate_does() {
         let schedule = Schedule::new(ScheduleConfig::default()).unwrap();
-        let timesteps = [10.0, 500.0, 990.0];
-        let batch = schedule.batch_rates(&timesteps, &Device::flex());
+        let levels = [10.0, 500.0, 990.0].map(|timestep| schedule.rates(timestep));
+        let batch = Rates::batch(&levels, &Device::flex());
         let (z0, noise) = (images(0), images(1));
         let zt = batch.add_noise(z0.clone(), noise.clone());
-        for prediction in ALL {
+        for prediction in Prediction::ALL {
             let target = prediction.target(z0.clone(), noise.clone(), &batch);
             let together = prediction.denoised(target, zt.clone(), &batch);
-            for (row, &timestep) in timesteps.iter().enumerate() {
+            for (row, rates) in levels.into_iter().enumerate() {
                 let only = |tensor: &Tensor<4>| tensor.clone().narrow(0, row, 1);
-                let rates = schedule.rates(timestep);
                 let zt = rates.add_noise(only(&z0), only(&noise));
                 let target = prediction.target(only(&z0), only(&noise), &rates);
                 let alone = prediction.denoised(target, zt, &rates);
-                assert_eq!(
-                    only(&together.z0).into_data(),
-                    alone.z0.into_data(),
-                    "{prediction:?} {timestep}"
-                );
-                assert_eq!(
-                    only(&together.noise).into_data(),
-                    alone.noise.into_data(),
-                    "{prediction:?} {timestep}"
-                );
+                // a + b is rounded to f32 before or after it is summed.
+                let tolerance = if prediction == Prediction::Flow {
+                    1e-6
+                } else {
+                    0.0
+                };
+                for (together, alone) in [
+                    (together.z0.clone(), alone.z0),
+                    (together.noise.clone(), alone.noise),
+                ] {
+                    let difference = largest_difference(only(&together), alone);
+                    assert!(
+                        difference <= tolerance,
+                        "{prediction:?} {rates:?}: {difference}"
+                    );
+                }
             }
         }
     }
@@ -150,10 +214,11 @@ mod tests {
     fn a_batch_can_be_trained_on() {
         let device = Device::flex().autodiff();
         let schedule = Schedule::new(ScheduleConfig::default()).unwrap();
-        let rates = schedule.batch_rates(&[10.0, 500.0, 990.0], &device);
+        let levels = [10.0, 500.0, 990.0].map(|timestep| schedule.rates(timestep));
+        let rates = Rates::batch(&levels, &device);
         let to_device = |index| Tensor::from_data(images(index).into_data(), &device);
         let weight = Tensor::<4>::ones([1, 1, 2, 2], &device).require_grad();
-        for prediction in ALL {
+        for prediction in Prediction::ALL {
             let (z0, noise): (Tensor<4>, Tensor<4>) = (to_device(0), to_device(1));
             let zt = rates.add_noise(z0.clone(), noise.clone());
             let output = zt.clone() * weight.clone();
@@ -181,7 +246,7 @@ mod tests {
             .to_string();
         assert!(message.contains("velocity"), "{message}");
         let rates = schedule.rates(999.0);
-        for prediction in [Prediction::Velocity, Prediction::Signal] {
+        for prediction in [Prediction::Velocity, Prediction::Signal, Prediction::Flow] {
             prediction.validate(&schedule).unwrap();
             let target = prediction.target(images(0), images(1), &rates);
             let zt = rates.add_noise(images(0), images(1));
@@ -191,9 +256,30 @@ mod tests {
         }
     }
 
+    /// Rectified flow in its own words: from x on the straight path, x - s f is the image.
+    #[test]
+    fn flow_is_the_direction_of_the_straight_path() {
+        for s in [0.1, 0.5, 0.9f64] {
+            let length = s.hypot(1.0 - s);
+            let rates = Rates {
+                signal: (1.0 - s) / length,
+                noise: s / length,
+            };
+            let x = images(0) * (1.0 - s) + images(1) * s;
+            let output = images(2);
+            let denoised = Prediction::Flow.denoised(output.clone(), x.clone() / length, &rates);
+            let expected = x.clone() - output.clone() * s;
+            assert!(largest_difference(denoised.z0, expected) < 1e-6, "{s}");
+            assert!(largest_difference(denoised.noise, x + output * (1.0 - s)) < 1e-6);
+        }
+    }
+
     #[test]
     fn diffusers_names_are_read_and_ours_are_written() {
-        for (theirs, prediction) in ["epsilon", "sample", "v_prediction"].into_iter().zip(ALL) {
+        for (theirs, prediction) in ["epsilon", "sample", "v_prediction"]
+            .into_iter()
+            .zip(Prediction::ALL)
+        {
             for name in [theirs, prediction.name()] {
                 assert_eq!(
                     serde_json::from_value::<Prediction>(name.into()).unwrap(),

@@ -1,6 +1,6 @@
 //! The schedule: one curve from a timestep to the signal and noise rates.
 
-use burn::tensor::{Device, Tensor, TensorData};
+use std::sync::Arc;
 
 use crate::{DiffusionError, Level, Rates, ScheduleConfig};
 
@@ -12,10 +12,15 @@ const NOTICEABLE_SIGNAL: f64 = 0.05;
 /// The smallest signal rate that f32 images can still be divided by.
 const SMALLEST_SIGNAL: f64 = 1e-30;
 
+/// Halvings after which an interval of timesteps is as short as an f64 can tell.
+const HALVINGS: usize = 70;
+
 /// How much signal and noise there are at each timestep: `zt = signal_rate(t) z0 + noise_rate(t)
 /// noise`.
 ///
-/// The curve is kept in f64 at the T whole timesteps and read anywhere between them.
+/// Timesteps go from 0 to T - 1 and are read at any fraction. A discrete schedule is kept in f64 at
+/// the whole timesteps and interpolated between them; a continuous one is evaluated where it is
+/// read. Either is cheap to clone.
 ///
 /// ```
 /// use kiln_diffusion::{Schedule, ScheduleConfig};
@@ -27,41 +32,57 @@ const SMALLEST_SIGNAL: f64 = 1e-30;
 /// ```
 #[derive(Debug, Clone)]
 pub struct Schedule {
-    config: ScheduleConfig,
-    /// The rates at timesteps 0 to T - 1; never empty.
-    table: Vec<Rates>,
+    config: Arc<ScheduleConfig>,
+    reading: Reading,
+}
+
+/// How a schedule is read between its whole timesteps.
+#[derive(Debug, Clone)]
+enum Reading {
+    /// Interpolated from the rates at timesteps 0 to T - 1; never empty.
+    Discrete(Arc<[Rates]>),
+    /// From the curve of the config.
+    Continuous(Option<ZeroTerminalSnr>),
 }
 
 impl Schedule {
     /// Computes the curve that `config` describes.
     ///
     /// # Errors
-    /// Whatever [`ScheduleConfig::validate`] refuses, and betas so large that the signal vanishes
-    /// before the last timestep.
+    /// Whatever [`ScheduleConfig::validate`] refuses, and a signal that vanishes before the last
+    /// timestep.
     pub fn new(config: ScheduleConfig) -> Result<Self, DiffusionError> {
         config.validate()?;
-        let mut alpha_bar = 1.0;
-        let mut table: Vec<Rates> = (config.betas().iter())
-            .map(|beta| {
-                alpha_bar *= 1.0 - beta;
-                rates_from_signal(f64::sqrt(alpha_bar))
-            })
-            .collect();
-        if config.zero_terminal_snr {
-            rescale_to_zero_terminal_snr(&mut table);
-        }
-        // Pure noise belongs at the last timestep only.
-        let vanishes = |(timestep, rates): (usize, &Rates)| {
-            let pure_noise_at_the_end = rates.signal == 0.0 && timestep + 1 == table.len();
-            rates.signal < SMALLEST_SIGNAL && !pure_noise_at_the_end
+        let reading = if config.continuous {
+            let last = (config.num_train_timesteps - 1) as f64;
+            let ends = ZeroTerminalSnr::new(config.curve(0.0), config.curve(last));
+            Reading::Continuous(config.zero_terminal_snr.then_some(ends))
+        } else {
+            Reading::Discrete(table(&config).into())
         };
-        if let Some(timestep) = table.iter().enumerate().position(vanishes) {
-            return Err(DiffusionError::VanishingSignal {
+        let schedule = Self {
+            config: Arc::new(config),
+            reading,
+        };
+        schedule.refuse_vanishing_signal()?;
+        Ok(schedule)
+    }
+
+    /// Pure noise belongs at the last timestep only.
+    fn refuse_vanishing_signal(&self) -> Result<(), DiffusionError> {
+        let timesteps = self.num_train_timesteps();
+        let vanishes = |&timestep: &usize| {
+            let signal = self.signal_rate(timestep as f64);
+            let pure_noise_at_the_end = signal == 0.0 && timestep + 1 == timesteps;
+            signal < SMALLEST_SIGNAL && !pure_noise_at_the_end
+        };
+        match (0..timesteps).find(vanishes) {
+            Some(timestep) => Err(DiffusionError::VanishingSignal {
                 timestep,
-                timesteps: table.len(),
-            });
+                timesteps,
+            }),
+            None => Ok(()),
         }
-        Ok(Self { config, table })
     }
 
     /// The settings that this schedule was made from.
@@ -71,36 +92,36 @@ impl Schedule {
 
     /// T: timesteps go from 0 to T - 1.
     pub fn num_train_timesteps(&self) -> usize {
-        self.table.len()
+        self.config.num_train_timesteps
+    }
+
+    /// Whether the curve itself is read between the whole timesteps, and trained on there.
+    pub fn is_continuous(&self) -> bool {
+        self.config.continuous
+    }
+
+    fn last_timestep(&self) -> f64 {
+        (self.num_train_timesteps() - 1) as f64
     }
 
     /// The signal and noise rates at any timestep; one below 0 or above T - 1 is read as that end.
     ///
-    /// Between whole timesteps the log-SNR is interpolated linearly, except towards a last timestep
-    /// of pure noise, where it would be minus infinity and the signal rate is interpolated instead.
+    /// Between the whole timesteps of a discrete schedule the log-SNR is interpolated linearly,
+    /// except towards a last timestep of pure noise, where it would be minus infinity and the
+    /// signal rate is interpolated instead.
     pub fn rates(&self, timestep: f64) -> Rates {
-        let last = self.table.len() - 1;
-        let timestep = self.clamp(timestep);
-        let index = (timestep.floor() as usize).min(last);
-        let fraction = timestep - index as f64;
-        let (here, next) = (self.table[index], self.table[(index + 1).min(last)]);
-        if fraction == 0.0 {
-            here
-        } else if next.signal == 0.0 {
-            rates_from_signal(here.signal * (1.0 - fraction))
-        } else {
-            Rates::from_log_snr(here.log_snr() * (1.0 - fraction) + next.log_snr() * fraction)
+        let timestep = timestep.clamp(0.0, self.last_timestep());
+        match &self.reading {
+            Reading::Discrete(table) => interpolated(table, timestep),
+            Reading::Continuous(None) => self.config.curve(timestep),
+            Reading::Continuous(Some(rescaling)) => rescaling.rescaled(self.config.curve(timestep)),
         }
-    }
-
-    fn clamp(&self, timestep: f64) -> f64 {
-        timestep.clamp(0.0, (self.table.len() - 1) as f64)
     }
 
     /// The [`Level`] at any timestep: the rates together with the timestep itself.
     pub fn level(&self, timestep: f64) -> Level {
         Level {
-            timestep: self.clamp(timestep),
+            timestep: timestep.clamp(0.0, self.last_timestep()),
             rates: self.rates(timestep),
         }
     }
@@ -120,26 +141,46 @@ impl Schedule {
         self.rates(timestep).log_snr()
     }
 
-    /// The rates of a training batch, one timestep an image: two tensors `[batch, 1, 1, 1]`.
-    pub fn batch_rates(&self, timesteps: &[f64], device: &Device) -> Rates<Tensor<4>> {
-        let rates: Vec<Rates> = timesteps
-            .iter()
-            .map(|&timestep| self.rates(timestep))
-            .collect();
-        let tensor = |values: Vec<f32>| {
-            let shape = [values.len(), 1, 1, 1];
-            Tensor::from_data(TensorData::new(values, shape), device)
-        };
-        Rates {
-            signal: tensor(rates.iter().map(|rates| rates.signal as f32).collect()),
-            noise: tensor(rates.iter().map(|rates| rates.noise as f32).collect()),
+    /// The timestep with this ln(a² / b²), from 0 to T - 1: the inverse of [`Schedule::log_snr`]. A
+    /// log-SNR beyond the schedule's is read as that end.
+    ///
+    /// For a noise level sigma = b / a, the log-SNR is -2 ln sigma.
+    pub fn timestep_at(&self, log_snr: f64) -> f64 {
+        // The curve falls, so the timestep lies where it passes `log_snr`.
+        let (mut early, mut late) = (0.0, self.last_timestep());
+        if log_snr >= self.log_snr(early) {
+            return early;
         }
+        if log_snr <= self.log_snr(late) {
+            return late;
+        }
+        for _ in 0..HALVINGS {
+            let middle = (early + late) / 2.0;
+            if self.log_snr(middle) > log_snr {
+                early = middle;
+            } else {
+                late = middle;
+            }
+        }
+        (early + late) / 2.0
+    }
+
+    /// The betas that lead from one whole timestep to the next, beginning with a clean image.
+    pub(crate) fn step_betas(&self) -> Vec<f64> {
+        let mut before = 1.0;
+        (0..self.num_train_timesteps())
+            .map(|timestep| {
+                let signal = self.signal_rate(timestep as f64);
+                let kept = signal / std::mem::replace(&mut before, signal);
+                1.0 - kept * kept
+            })
+            .collect()
     }
 
     /// The share of the image that is left at the last timestep, where sampling assumes that there
     /// is nothing but noise.
     pub fn terminal_signal_rate(&self) -> f64 {
-        self.table[self.table.len() - 1].signal
+        self.signal_rate(self.last_timestep())
     }
 
     /// Whether the last timestep is pure noise.
@@ -154,14 +195,57 @@ impl Schedule {
     /// (Lin et al. 2023).
     pub fn warning(&self) -> Option<String> {
         let left = self.terminal_signal_rate();
+        let cure = if self.config.kind.keys().contains(&"scale_betas") {
+            "set `scale_betas = true` (betas times 1000 / T), or "
+        } else {
+            "set "
+        };
         (left > NOTICEABLE_SIGNAL).then(|| {
             format!(
                 "the schedule leaves a signal rate of {left:.3} at the last of its {} timesteps, but sampling starts from pure noise, \
-                 so samples will be blurred: set `scale_betas = true` (betas times 1000 / T), \
-                 or `zero_terminal_snr = true` with `prediction = \"velocity\"`.",
+                 so samples will be blurred: {cure}`zero_terminal_snr = true` with `prediction = \"velocity\"`.",
                 self.num_train_timesteps()
             )
         })
+    }
+}
+
+/// The rates at the whole timesteps.
+fn table(config: &ScheduleConfig) -> Vec<Rates> {
+    let mut table: Vec<Rates> = if config.kind.is_of_betas() {
+        let mut alpha_bar = 1.0;
+        (config.betas().iter())
+            .map(|beta| {
+                alpha_bar *= 1.0 - beta;
+                rates_from_signal(f64::sqrt(alpha_bar))
+            })
+            .collect()
+    } else {
+        (0..config.num_train_timesteps)
+            .map(|timestep| config.curve(timestep as f64))
+            .collect()
+    };
+    if config.zero_terminal_snr {
+        let rescaling = ZeroTerminalSnr::new(table[0], table[table.len() - 1]);
+        for rates in &mut table {
+            *rates = rescaling.rescaled(*rates);
+        }
+    }
+    table
+}
+
+/// `timestep` lies from 0 to the table's last place.
+fn interpolated(table: &[Rates], timestep: f64) -> Rates {
+    let last = table.len() - 1;
+    let index = (timestep.floor() as usize).min(last);
+    let fraction = timestep - index as f64;
+    let (here, next) = (table[index], table[(index + 1).min(last)]);
+    if fraction == 0.0 {
+        here
+    } else if next.signal == 0.0 {
+        rates_from_signal(here.signal * (1.0 - fraction))
+    } else {
+        Rates::from_log_snr(here.log_snr() * (1.0 - fraction) + next.log_snr() * fraction)
     }
 }
 
@@ -175,10 +259,23 @@ fn rates_from_signal(signal: f64) -> Rates {
 /// Lin et al. 2023, "Common Diffusion Noise Schedules and Sample Steps are Flawed", algorithm 1:
 /// shifts the signal rates so that the last is 0, then stretches them so that the first is what it
 /// was.
-fn rescale_to_zero_terminal_snr(table: &mut [Rates]) {
-    let (first, last) = (table[0].signal, table[table.len() - 1].signal);
-    for rates in table {
-        *rates = rates_from_signal((rates.signal - last) * first / (first - last));
+#[derive(Debug, Clone, Copy)]
+struct ZeroTerminalSnr {
+    first: f64,
+    last: f64,
+}
+
+impl ZeroTerminalSnr {
+    fn new(first: Rates, last: Rates) -> Self {
+        Self {
+            first: first.signal,
+            last: last.signal,
+        }
+    }
+
+    fn rescaled(self, rates: Rates) -> Rates {
+        let Self { first, last } = self;
+        rates_from_signal((rates.signal - last) * first / (first - last))
     }
 }
 
@@ -197,17 +294,16 @@ mod tests {
     }
 
     fn any_schedule() -> impl Strategy<Value = Schedule> {
-        let kind = prop_oneof![
-            Just(ScheduleKind::Linear),
-            Just(ScheduleKind::ScaledLinear),
-            Just(ScheduleKind::Cosine)
-        ];
-        (kind, 2..1200usize, any::<bool>()).prop_map(
-            |(kind, num_train_timesteps, zero_terminal_snr)| {
+        let kind = prop::sample::select(ScheduleKind::ALL.to_vec());
+        (kind, 2..1200usize, any::<bool>(), any::<bool>()).prop_map(
+            |(kind, num_train_timesteps, zero_terminal_snr, continuous)| {
+                let listed = kind == ScheduleKind::Betas;
                 Schedule::new(ScheduleConfig {
                     kind,
                     num_train_timesteps,
                     zero_terminal_snr,
+                    continuous: continuous && !listed,
+                    betas: listed.then(|| vec![0.01; num_train_timesteps]),
                     ..Default::default()
                 })
                 .unwrap()
@@ -227,7 +323,8 @@ mod tests {
         fn log_snr_falls_with_the_timestep(schedule in any_schedule(), t in 0.0..1.0f64, u in 0.0..1.0f64) {
             let last = (schedule.num_train_timesteps() - 1) as f64;
             let (early, late) = (t.min(u) * last, t.max(u) * last);
-            prop_assume!(late - early > 1e-3);
+            // Curves towards pure noise are level in the last fraction of a timestep.
+            prop_assume!(late - early > 0.1);
             prop_assert!(schedule.log_snr(early) > schedule.log_snr(late));
         }
 
@@ -236,6 +333,77 @@ mod tests {
             let timestep = (t * (schedule.num_train_timesteps() - 1) as f64).round();
             for near in [timestep - 1e-9, timestep + 1e-9] {
                 prop_assert!((schedule.signal_rate(near) - schedule.signal_rate(timestep)).abs() < 1e-6);
+            }
+        }
+
+        #[test]
+        fn a_timestep_is_found_by_its_log_snr(schedule in any_schedule(), t in 0.0..1.0f64) {
+            let timestep = t * (schedule.num_train_timesteps() - 1) as f64;
+            let found = schedule.timestep_at(schedule.log_snr(timestep));
+            let (here, there) = (schedule.log_snr(timestep), schedule.log_snr(found));
+            prop_assert!(here == there || (here - there).abs() < 1e-6, "{timestep} {found}: {here} {there}");
+        }
+
+        #[test]
+        fn discrete_and_continuous_curves_agree_at_whole_timesteps(kind in prop::sample::select(ScheduleKind::ALL.to_vec()), t in 0..1000usize) {
+            prop_assume!(kind != ScheduleKind::Betas);
+            let read = |continuous| {
+                let config = ScheduleConfig { kind, continuous, ..Default::default() };
+                Schedule::new(config).unwrap().signal_rate(t as f64)
+            };
+            let (discrete, continuous) = (read(false), read(true));
+            // Finite betas are a coarser diffusion than their rate.
+            let tolerance = if kind.is_of_betas() { 5e-3 } else { 1e-15 };
+            prop_assert!((discrete - continuous).abs() <= tolerance, "{discrete} {continuous}");
+        }
+    }
+
+    #[test]
+    fn a_level_beyond_the_schedule_is_its_end() {
+        let schedule = Schedule::new(linear(1000)).unwrap();
+        assert_eq!(schedule.timestep_at(f64::INFINITY), 0.0);
+        assert_eq!(schedule.timestep_at(-40.0), 999.0);
+        assert_eq!(schedule.timestep_at(f64::NEG_INFINITY), 999.0);
+        assert!(schedule.timestep_at(f64::NAN).is_finite());
+        let rescaled = Schedule::new(ScheduleConfig {
+            zero_terminal_snr: true,
+            ..linear(1000)
+        });
+        // Between the last noisy timestep and pure noise, too.
+        let timestep = rescaled.unwrap().timestep_at(-40.0);
+        assert!(timestep > 998.9 && timestep < 999.0, "{timestep}");
+    }
+
+    /// Whatever the kind, the betas between its timesteps make the same schedule.
+    #[test]
+    fn a_schedule_is_its_betas() {
+        for kind in ScheduleKind::ALL {
+            if kind == ScheduleKind::Betas {
+                continue;
+            }
+            for zero_terminal_snr in [false, true] {
+                let curve = Schedule::new(ScheduleConfig {
+                    kind,
+                    zero_terminal_snr,
+                    ..Default::default()
+                });
+                let curve = curve.unwrap();
+                let listed = Schedule::new(ScheduleConfig {
+                    kind: ScheduleKind::Betas,
+                    betas: Some(curve.step_betas()),
+                    ..Default::default()
+                });
+                let listed = listed.unwrap();
+                for timestep in 0..1000 {
+                    let (curve, listed) = (
+                        curve.rates(f64::from(timestep)),
+                        listed.rates(f64::from(timestep)),
+                    );
+                    assert!(
+                        (curve.signal - listed.signal).abs() < 1e-12,
+                        "{kind:?} {timestep}"
+                    );
+                }
             }
         }
     }
@@ -297,7 +465,7 @@ mod tests {
     fn a_signal_that_vanishes_early_is_refused() {
         for (timesteps, beta_end) in [(1000, 0.9), (100_000, 0.02)] {
             let config = ScheduleConfig {
-                beta_end,
+                beta_end: Some(beta_end),
                 ..linear(timesteps)
             };
             let message = Schedule::new(config).unwrap_err().to_string();
@@ -310,15 +478,5 @@ mod tests {
         let schedule = Schedule::new(linear(1000)).unwrap();
         let middle = (schedule.log_snr(500.0) + schedule.log_snr(501.0)) / 2.0;
         assert!((schedule.log_snr(500.5) - middle).abs() < 1e-12);
-    }
-
-    #[test]
-    fn a_batch_has_rates_of_its_own() {
-        let schedule = Schedule::new(linear(1000)).unwrap();
-        let rates = schedule.batch_rates(&[0.0, 999.0, 20.5], &Device::flex());
-        assert_eq!(rates.signal.dims(), [3, 1, 1, 1]);
-        let signal: Vec<f32> = rates.signal.into_data().try_to_vec().unwrap();
-        let expected = [0.0, 999.0, 20.5].map(|timestep| schedule.signal_rate(timestep) as f32);
-        assert_eq!(signal, expected);
     }
 }

@@ -4,6 +4,7 @@ use serde::de::DeserializeOwned;
 use serde_json::{Map, Value, json};
 
 use crate::sampler::{Sampler, Variance};
+use crate::schedule_config::{BETA_END, BETA_START};
 use crate::{
     DiffusionError, FinalLevel, LevelOptions, Prediction, Schedule, ScheduleConfig, ScheduleKind,
     Spacing,
@@ -88,6 +89,12 @@ impl SchedulerConfig {
     /// The JSON text that Python loads with `DDIMScheduler.from_pretrained` or
     /// `DDPMScheduler.from_pretrained`.
     ///
+    /// A schedule that diffusers has no name for is written as the `trained_betas` that lead through
+    /// its whole timesteps. That says all of a discrete schedule; a continuous one reads back as
+    /// discrete, which is the same wherever a sampler that walks whole timesteps looks.
+    /// [`Prediction::Flow`] is written under our name: diffusers loads such a file, and refuses to
+    /// sample with it.
+    ///
     /// # Errors
     /// Settings that diffusers has no word for: [`Spacing::Quadratic`], and DDPM that ends at
     /// [`FinalLevel::First`].
@@ -95,9 +102,16 @@ impl SchedulerConfig {
         let schedule = &self.schedule;
         let (beta_start, beta_end) = schedule.beta_range();
         let beta_schedule = match schedule.kind {
-            ScheduleKind::Linear | ScheduleKind::Betas => "linear",
-            ScheduleKind::ScaledLinear => "scaled_linear",
-            ScheduleKind::Cosine => "squaredcos_cap_v2",
+            _ if schedule.continuous => None,
+            ScheduleKind::Linear => Some("linear"),
+            ScheduleKind::ScaledLinear => Some("scaled_linear"),
+            ScheduleKind::Cosine => Some("squaredcos_cap_v2"),
+            // Only some of diffusers' classes know `sigmoid`; all know a list of betas.
+            _ => None,
+        };
+        let trained_betas = match beta_schedule {
+            Some(_) => None,
+            None => Some(listed_betas(schedule)?),
         };
         let spacing = match self.levels.spacing {
             Spacing::Leading => "leading",
@@ -109,14 +123,15 @@ impl SchedulerConfig {
             Prediction::Noise => "epsilon",
             Prediction::Signal => "sample",
             Prediction::Velocity => "v_prediction",
+            Prediction::Flow => "flow",
         };
         let mut fields = json!({
             "_diffusers_version": DIFFUSERS_VERSION,
             "num_train_timesteps": schedule.num_train_timesteps,
-            "beta_schedule": beta_schedule,
+            "beta_schedule": beta_schedule.unwrap_or("linear"),
             "beta_start": beta_start,
             "beta_end": beta_end,
-            "trained_betas": schedule.betas,
+            "trained_betas": trained_betas,
             "rescale_betas_zero_snr": schedule.zero_terminal_snr,
             "prediction_type": prediction,
             "clip_sample": self.clip.is_some(),
@@ -174,22 +189,26 @@ impl Fields {
             "linear" => ScheduleKind::Linear,
             "scaled_linear" => ScheduleKind::ScaledLinear,
             "squaredcos_cap_v2" => ScheduleKind::Cosine,
+            "sigmoid" => ScheduleKind::SigmoidBetas,
             _ => {
                 return refuse(
                     "beta_schedule",
                     name,
-                    "use linear, scaled_linear, squaredcos_cap_v2 or `trained_betas`",
+                    "use linear, scaled_linear, squaredcos_cap_v2, sigmoid or `trained_betas`",
                 );
             }
         };
+        // Files have a range of betas whether or not it is used, or is the default.
+        let has_range = kind.keys().contains(&"beta_start");
+        let chosen = |beta: f64, default| (has_range && beta != default).then_some(beta);
         Ok(ScheduleConfig {
             kind,
             num_train_timesteps: self.take("num_train_timesteps", default.num_train_timesteps)?,
-            beta_start: self.take("beta_start", default.beta_start)?,
-            beta_end: self.take("beta_end", default.beta_end)?,
-            scale_betas: false,
+            beta_start: chosen(self.take("beta_start", BETA_START)?, BETA_START),
+            beta_end: chosen(self.take("beta_end", BETA_END)?, BETA_END),
             zero_terminal_snr: self.take("rescale_betas_zero_snr", false)?,
             betas,
+            ..default
         })
     }
 
@@ -199,10 +218,11 @@ impl Fields {
             "epsilon" => Ok(Prediction::Noise),
             "sample" => Ok(Prediction::Signal),
             "v_prediction" => Ok(Prediction::Velocity),
+            "flow" => Ok(Prediction::Flow),
             _ => refuse(
                 "prediction_type",
                 name,
-                "use epsilon, sample or v_prediction",
+                "use epsilon, sample, v_prediction, or flow as kiln writes it",
             ),
         }
     }
@@ -257,6 +277,19 @@ impl Fields {
     }
 }
 
+/// The betas from each whole timestep to the next, before a rescaling to zero terminal SNR, which the
+/// file has a key for.
+fn listed_betas(schedule: &ScheduleConfig) -> Result<Vec<f64>, DiffusionError> {
+    let schedule = ScheduleConfig {
+        zero_terminal_snr: false,
+        ..schedule.clone()
+    };
+    match schedule.betas {
+        Some(betas) => Ok(betas),
+        None => Ok(Schedule::new(schedule)?.step_betas()),
+    }
+}
+
 fn read_variance(name: &str) -> Result<Variance, DiffusionError> {
     match name {
         // `fixed_small_log` is the same variance by way of its logarithm.
@@ -303,7 +336,8 @@ mod tests {
             ScheduleKind::Cosine,
             ScheduleKind::Betas,
         ] {
-            for prediction in [Prediction::Noise, Prediction::Signal, Prediction::Velocity] {
+            let has_range = kind.keys().contains(&"beta_start");
+            for prediction in Prediction::ALL {
                 for spacing in [Spacing::Leading, Spacing::Linspace, Spacing::Trailing] {
                     for (sampler, final_level) in [
                         (Sampler::default(), FinalLevel::Clean),
@@ -325,7 +359,8 @@ mod tests {
                             schedule: ScheduleConfig {
                                 kind,
                                 num_train_timesteps: 3,
-                                beta_end: 0.3,
+                                beta_start: has_range.then_some(1e-3),
+                                beta_end: has_range.then_some(0.3),
                                 zero_terminal_snr: prediction != Prediction::Noise,
                                 betas: (kind == ScheduleKind::Betas).then(|| vec![0.1, 0.25, 0.5]),
                                 ..Default::default()
@@ -348,7 +383,7 @@ mod tests {
                 }
             }
         }
-        assert_eq!(count, 144);
+        assert_eq!(count, 192);
     }
 
     #[test]
@@ -370,6 +405,40 @@ mod tests {
         );
         for timestep in [0.0, 57.3, 199.0] {
             assert_eq!(ours.rates(timestep), theirs.rates(timestep));
+        }
+    }
+
+    #[test]
+    fn every_schedule_can_be_written_and_is_the_same_at_whole_timesteps() {
+        for kind in ScheduleKind::ALL {
+            for continuous in [false, true] {
+                for zero_terminal_snr in [false, true] {
+                    let schedule = ScheduleConfig {
+                        kind,
+                        continuous: continuous && kind != ScheduleKind::Betas,
+                        zero_terminal_snr,
+                        num_train_timesteps: 50,
+                        betas: (kind == ScheduleKind::Betas).then(|| vec![0.1; 50]),
+                        ..Default::default()
+                    };
+                    let config = SchedulerConfig {
+                        schedule: schedule.clone(),
+                        prediction: Prediction::Flow,
+                        ..Default::default()
+                    };
+                    let read = SchedulerConfig::from_json(&config.to_json().unwrap()).unwrap();
+                    let ours = Schedule::new(schedule).unwrap();
+                    let theirs = Schedule::new(read.schedule).unwrap();
+                    for timestep in 0..50 {
+                        let (ours, theirs) = (
+                            ours.rates(f64::from(timestep)),
+                            theirs.rates(f64::from(timestep)),
+                        );
+                        let apart = (ours.signal - theirs.signal).abs();
+                        assert!(apart < 1e-12, "{kind:?} {timestep}: {apart:e}");
+                    }
+                }
+            }
         }
     }
 
@@ -396,8 +465,8 @@ mod tests {
                 "`_class_name` = \"PNDMScheduler\"",
             ),
             (
-                r#"{"beta_schedule": "sigmoid"}"#,
-                "`beta_schedule` = \"sigmoid\"",
+                r#"{"beta_schedule": "laplace"}"#,
+                "`beta_schedule` = \"laplace\"",
             ),
             (
                 r#"{"prediction_type": "flow_prediction"}"#,

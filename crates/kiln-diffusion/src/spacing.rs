@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::schedule_config::linspace;
+use crate::betas::linspace;
 use crate::{DiffusionError, Level, Rates, Schedule};
 
 /// How S sampling steps are spread over T timesteps (Lin et al. 2023, table 2, except `Quadratic`).

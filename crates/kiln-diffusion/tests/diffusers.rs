@@ -12,7 +12,7 @@ use burn::tensor::{Device, Tensor, TensorData};
 use kiln_diffusion::sampler::{Progress, Sampler};
 use kiln_diffusion::{
     FinalLevel, Level, LevelOptions, NetworkDenoiser, Prediction, Rates, Schedule, ScheduleConfig,
-    SchedulerConfig, Spacing, levels,
+    ScheduleKind, SchedulerConfig, Spacing, levels,
 };
 use safetensors::SafeTensors;
 
@@ -88,7 +88,7 @@ fn toy_network(zt: Tensor<4>, level: Level) -> Tensor<4> {
 #[test]
 fn schedules_match() {
     let fixture = Fixture::read("schedules.safetensors");
-    assert_eq!(fixture.metadata.len(), 12);
+    assert_eq!(fixture.metadata.len(), 15);
     let tensors = fixture.tensors();
     for (name, json) in &fixture.metadata {
         let schedule = Schedule::new(SchedulerConfig::from_json(json).unwrap().schedule).unwrap();
@@ -105,6 +105,34 @@ fn schedules_match() {
             );
         }
         eprintln!("{name}: absolute {absolute:.1e}, relative {relative:.1e}");
+    }
+}
+
+/// Noise levels within 1e-4 relative: exponentials and seventh powers of f32 in diffusers.
+#[test]
+fn noise_levels_match() {
+    let fixture = Fixture::read("sigmas.safetensors");
+    let tensors = fixture.tensors();
+    for (name, kind) in [
+        ("karras", ScheduleKind::Karras),
+        ("exponential", ScheduleKind::Exponential),
+        ("flow", ScheduleKind::Flow),
+    ] {
+        let schedule = Schedule::new(ScheduleConfig {
+            kind,
+            num_train_timesteps: 50,
+            ..Default::default()
+        })
+        .unwrap();
+        for (timestep, theirs) in floats(&tensors, name).into_iter().enumerate() {
+            let Rates { signal, noise } = schedule.rates(timestep as f64);
+            let ours = match kind {
+                ScheduleKind::Flow => noise / (signal + noise),
+                _ => noise / signal,
+            };
+            let error = (ours / f64::from(theirs) - 1.0).abs();
+            assert!(error < 1e-4, "{name} {timestep}: {ours} {theirs}");
+        }
     }
 }
 
@@ -213,7 +241,7 @@ fn every_step_matches() {
             let rounding = f64::from(f32::EPSILON) * largest(&walk.z[index]);
             let magnified = match walk.denoiser.prediction {
                 Prediction::Noise => rounding / from.rates.signal,
-                Prediction::Signal | Prediction::Velocity => 0.0,
+                _ => 0.0,
             };
             let mut compare = |progress: Progress<'_>| {
                 if progress.step == 1 {
@@ -326,7 +354,7 @@ fn the_full_loops_of_diffusers_tests_match() {
     };
     let default = ScheduleConfig::default;
     let steeper = || ScheduleConfig {
-        beta_start: 0.01,
+        beta_start: Some(0.01),
         ..default()
     };
     for (schedule, prediction, final_level, expected) in [

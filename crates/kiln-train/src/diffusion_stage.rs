@@ -10,13 +10,13 @@ use burn::train::{InferenceStep, TrainOutput, TrainStep};
 use kiln_diffusion::noise::{self, ImageNoise};
 use kiln_diffusion::sampler::Sampler;
 use kiln_diffusion::{
-    Denoised, Level, LevelOptions, NetworkDenoiser, Prediction, Rates, Schedule, levels,
+    Level, LevelOptions, Loss, NetworkDenoiser, NoiseLevels, Prediction, Rates, Schedule, levels,
 };
 use kiln_kernels::{Precision, on_the_pool, with_precision};
 use kiln_models::{UNet2d, VqVae};
 
 use crate::error::TrainError;
-use crate::experiment::{Distance, Experiment, SamplingConfig};
+use crate::experiment::{Experiment, SamplingConfig};
 use crate::latents::{LatentSet, Latents};
 use crate::loader::{BatchSource, Batches};
 use crate::pictures::{Images, columns_for, grid, save_png};
@@ -30,9 +30,9 @@ use crate::update::{Averaged, summed};
 const TRAINING_NOISE: u64 = 0x7472_6169_6e69_6e67;
 const VALIDATION_NOISE: u64 = 0x7661_6c69_6461_7465;
 
-/// What stage 2 logs, in the order of [`Report::scalars`]. The component that is not predicted follows from the one
-/// that is; both errors are logged, whatever the loss is.
-pub(crate) const METRICS: [MetricKind; 3] = [
+/// What stage 2 logs, in the order of [`Report::scalars`]. The components that are not predicted follow from the one that
+/// is; the errors of [`COMPONENTS`] are logged, whatever the loss is.
+pub(crate) const METRICS: [MetricKind; 4] = [
     MetricKind {
         name: crate::log::LOSS,
         unit: None,
@@ -51,7 +51,16 @@ pub(crate) const METRICS: [MetricKind; 3] = [
         higher_is_better: false,
         reading: Reading::Mean(2),
     },
+    MetricKind {
+        name: "velocity mse",
+        unit: None,
+        higher_is_better: false,
+        reading: Reading::Mean(3),
+    },
 ];
+
+/// The components whose errors [`METRICS`] has after the loss.
+const COMPONENTS: [Prediction; 3] = [Prediction::Noise, Prediction::Signal, Prediction::Velocity];
 
 /// The module that Burn's Learner trains in stage 2.
 #[derive(Module, Debug)]
@@ -65,8 +74,7 @@ pub(crate) struct DiffusionTrainee {
 #[derive(Debug)]
 struct Lesson {
     schedule: Schedule,
-    prediction: Prediction,
-    loss: Distance,
+    objective: Loss,
     /// 1 / (devices x micro-batches): Burn sums gradients, and their mean is wanted.
     loss_scale: f64,
     precision: Precision,
@@ -115,8 +123,7 @@ impl DiffusionTrainee {
             unet: Averaged::new(network, &experiment.stage_2.training, session.clone()),
             lesson: Arc::new(Lesson {
                 schedule: experiment.build_schedule()?,
-                prediction: experiment.stage_2.prediction,
-                loss: experiment.stage_2.loss,
+                objective: experiment.stage_2.objective(),
                 loss_scale: plan.loss_scale(),
                 precision: experiment.stage_2.training.precision,
                 sampling: experiment.sampling.clone(),
@@ -138,7 +145,7 @@ impl DiffusionTrainee {
 
 impl Lesson {
     /// The scalars of [`METRICS`] for `network` on a batch; the first is the loss, with its gradient.
-    fn losses(&self, network: &UNet2d, batch: &NoisyLatents) -> [Tensor<1>; 3] {
+    fn losses(&self, network: &UNet2d, batch: &NoisyLatents) -> [Tensor<1>; 4] {
         let NoisyLatents {
             z0,
             noise,
@@ -146,27 +153,23 @@ impl Lesson {
             ..
         } = batch;
         let device = z0.device();
-        let rates: Rates<Tensor<4>> = self.schedule.batch_rates(timesteps, &device);
+        let levels: Vec<Rates> = (timesteps.iter())
+            .map(|&timestep| self.schedule.rates(timestep))
+            .collect();
+        let rates = Rates::batch(&levels, &device);
         let zt = rates.add_noise(z0.clone(), noise.clone());
         let conditioning: Vec<f32> = timesteps.iter().map(|&timestep| timestep as f32).collect();
         let conditioning =
             Tensor::from_data(TensorData::new(conditioning, [timesteps.len()]), &device);
 
-        let output = network.forward(zt.clone(), conditioning, None);
-        let target = self.prediction.target(z0.clone(), noise.clone(), &rates);
-        let loss = self.loss.between(output.clone(), target);
-
-        let seen: Denoised = self.prediction.denoised(
-            output.without_autodiff(),
-            zt.without_autodiff(),
-            &Rates {
-                signal: rates.signal.without_autodiff(),
-                noise: rates.noise.without_autodiff(),
-            },
-        );
-        let noise_error = Distance::Mse.between(seen.noise, noise.clone().without_autodiff());
-        let signal_error = Distance::Mse.between(seen.z0, z0.clone().without_autodiff());
-        [loss, noise_error, signal_error]
+        let output = network.forward(zt, conditioning, None);
+        let prediction = self.objective.prediction;
+        let target = prediction.target(z0.clone(), noise.clone(), &rates);
+        let loss = (self.objective).between(output.clone(), target.clone(), &levels);
+        let (output, target) = (output.without_autodiff(), target.without_autodiff());
+        let [noise, signal, velocity] =
+            (self.objective).squared_errors(COMPONENTS, output, target, &levels);
+        [loss, noise, signal, velocity]
     }
 
     /// Draws a grid of samples.
@@ -184,7 +187,7 @@ impl Lesson {
                 let timesteps = level.timesteps(&zt);
                 network.forward(zt, timesteps, None)
             },
-            prediction: self.prediction,
+            prediction: self.objective.prediction,
             clip: self.sampling.clip,
         };
         let options = LevelOptions {
@@ -302,7 +305,8 @@ pub(crate) struct LatentSource {
     plan: Arc<Plan>,
     flips: bool,
     scale: f32,
-    num_train_timesteps: usize,
+    schedule: Schedule,
+    noise_levels: NoiseLevels,
     seed: u64,
     validation_images: usize,
     pictures_every: usize,
@@ -315,19 +319,20 @@ impl LatentSource {
         flips: bool,
         scaling_factor: f64,
         plan: Arc<Plan>,
-    ) -> Self {
+    ) -> Result<Self, TrainError> {
         let training = &experiment.stage_2.training;
         let validation_images = training.validated(latents.validation.len());
-        Self {
+        Ok(Self {
             latents: Arc::new(latents),
             plan,
             flips,
             scale: scaling_factor as f32,
-            num_train_timesteps: experiment.schedule.num_train_timesteps,
+            schedule: experiment.build_schedule()?,
+            noise_levels: experiment.stage_2.noise_levels,
             seed: experiment.seed,
             validation_images,
             pictures_every: training.pictures_every,
-        }
+        })
     }
 }
 
@@ -368,18 +373,15 @@ impl BatchSource for LatentSource {
 
     fn batches(&self, shares: Vec<Share>, device: &Device) -> Batches<NoisyLatents> {
         let (latents, device) = (self.latents.clone(), device.clone());
-        let (scale, total, seed) = (
-            self.scale,
-            self.num_train_timesteps,
-            self.seed ^ TRAINING_NOISE,
-        );
+        let (scale, seed) = (self.scale, self.seed ^ TRAINING_NOISE);
+        let (schedule, noise_levels) = (self.schedule.clone(), self.noise_levels);
         let length: usize = latents.train.latent_shape().iter().product();
         Box::new(shares.into_iter().map(move |share| {
             let drawn = |slot: usize| {
                 let (slot, step) = ((share.first_slot + slot) as u64, share.step as u64);
                 (
                     noise::normal(seed, slot, step, length),
-                    noise::timestep(seed, slot, step, total),
+                    noise_levels.timestep(&schedule, seed, slot, step),
                 )
             };
             Ok(noisy(
@@ -393,12 +395,13 @@ impl BatchSource for LatentSource {
         }))
     }
 
-    /// Always the same noise, and timesteps spread evenly over the schedule, so that losses can be compared.
+    /// Always the same noise, and timesteps spread evenly over the schedule whatever the training's noise levels, so that
+    /// losses can be compared.
     fn validation(&self, step: usize, device: &Device) -> Batches<Validation> {
         let (latents, device) = (self.latents.clone(), device.clone());
         let (scale, total, seed) = (
             self.scale,
-            self.num_train_timesteps,
+            self.schedule.num_train_timesteps(),
             self.seed ^ VALIDATION_NOISE,
         );
         let (count, size) = (self.validation_images, self.plan.batch_size());

@@ -46,7 +46,7 @@ mod vqvae_stage;
 pub use devices::Devices;
 pub use error::TrainError;
 pub use experiment::{
-    ConfigError, Distance, Experiment, SamplingConfig, Stage1Config, Stage2Config, TrainingConfig,
+    ConfigError, Experiment, SamplingConfig, Stage1Config, Stage2Config, TrainingConfig,
 };
 pub use launch::Strategy;
 pub use learning_rate::WarmupCosine;

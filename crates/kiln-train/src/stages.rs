@@ -246,7 +246,7 @@ pub fn train_latent_diffusion(
         resume,
     };
     let flips = datasets.train.horizontal_flip();
-    let source = LatentSource::new(experiment, latents, flips, scaling_factor, plan.clone());
+    let source = LatentSource::new(experiment, latents, flips, scaling_factor, plan.clone())?;
     let outcome = stage.train(trainee, source)?;
     let report = TrainingReport::new("latent-diffusion", &outcome, training, &plan, run.model());
     if report.model.is_some() {

@@ -231,6 +231,39 @@ mod tests {
     }
 
     #[test]
+    fn stage_2_learns_with_every_kind_of_objective() {
+        let device = Device::flex().autodiff();
+        let random =
+            || Tensor::<4>::random([4, 2, 4, 4], Distribution::Uniform(-1.0, 1.0), &device);
+        for overrides in [
+            ["prediction=flow", "loss=huber", "loss_on=noise"],
+            [
+                "prediction=velocity",
+                "loss_on=signal",
+                "loss_weight.min-snr.gamma=5.0",
+            ],
+            [
+                "prediction=signal",
+                "loss_on=velocity",
+                "loss_weight={ p2 = {} }",
+            ],
+            [
+                "prediction=noise",
+                "loss=mae",
+                "loss_weight.edm.sigma_data=1.0",
+            ],
+        ] {
+            let overrides = overrides.map(|text| format!("stage_2.{text}"));
+            let experiment = Experiment::parse(EXPERIMENT, "test", &overrides).unwrap();
+            let unet = experiment.unet.init(&device, 0).unwrap();
+            let timesteps = vec![10.0, 300.0, 600.0, 900.0];
+            let steps = diffusion_steps(&experiment, unet, random(), random(), timesteps);
+            let losses = losses(steps.unwrap());
+            assert!(losses[29] < 0.95 * losses[0], "{overrides:?} {losses:?}");
+        }
+    }
+
+    #[test]
     fn numbers_that_are_not_finite_end_the_steps() {
         let experiment = Experiment::parse(EXPERIMENT, "test", &[]).unwrap();
         let device = Device::flex().autodiff();

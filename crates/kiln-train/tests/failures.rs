@@ -164,6 +164,20 @@ fn impossible_experiments_are_refused_with_key_value_and_cure() {
         (&["stage_1.training.speed=9"], &["speed"]),
         (&["unet.norm_num_groups=3"], &["norm_num_groups", "3"]),
         (&["schedule.zero_terminal_snr=true"], &["noise", "velocity"]),
+        (
+            &["schedule.start_log_snr=3.0"],
+            &["schedule", "`start_log_snr`", "`linear`", "beta_start"],
+        ),
+        (&["stage_2.loss_on=magic"], &["magic", "velocity"]),
+        (
+            &["stage_2.loss_weight.min-snr.gamma=0.0"],
+            &["stage_2.loss_weight", "`gamma` is 0"],
+        ),
+        (
+            &["stage_2.noise_levels.log-normal.mean=99.0"],
+            &["stage_2.noise_levels", "`mean` is 99"],
+        ),
+        (&["sampling.spacing=quadratic"], &["sampling", "quadratic"]),
         (&["seed"], &["--set seed", "table.key=value"]),
         (&["seed.x=1"], &["seed", "not a table"]),
     ] {
@@ -196,6 +210,8 @@ fn an_error_in_a_file_names_its_line() {
 fn an_experiment_survives_its_own_toml() {
     let first = experiment(&[
         "stage_2.prediction=velocity",
+        "stage_2.loss_weight.min-snr.gamma=3.0",
+        "stage_2.noise_levels=uniform-noise-power",
         "stage_1.training.accumulate=3",
     ]);
     let text = first.to_toml().unwrap();

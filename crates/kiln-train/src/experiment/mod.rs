@@ -10,7 +10,8 @@ use std::path::{Path, PathBuf};
 use kiln_data::DataConfig;
 use kiln_diffusion::sampler::Sampler;
 use kiln_diffusion::{
-    LevelOptions, Prediction, Schedule, ScheduleConfig, SchedulerConfig, Spacing,
+    Distance, LevelOptions, Loss, LossWeight, NoiseLevels, Prediction, Schedule, ScheduleConfig,
+    SchedulerConfig, Spacing,
 };
 use kiln_kernels::Precision;
 use kiln_models::ema::EmaConfig;
@@ -68,22 +69,32 @@ pub struct Stage2Config {
     /// What the network's output means.
     #[serde(default = "default_prediction")]
     pub prediction: Prediction,
-    /// Distance between the network's output and its target.
+    /// Distance between what the network's output stands for and the truth.
     #[serde(default)]
     pub loss: Distance,
+    /// The component whose distance is taken; absent: what is predicted.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub loss_on: Option<Prediction>,
+    /// How much each noise level counts in the loss.
+    #[serde(default)]
+    pub loss_weight: LossWeight,
+    /// How noisy the images are that the network is trained on.
+    #[serde(default)]
+    pub noise_levels: NoiseLevels,
     /// The optimizer and its schedule.
     pub training: TrainingConfig,
 }
 
-/// How far two tensors are apart.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Distance {
-    /// Mean of the squared differences.
-    #[default]
-    Mse,
-    /// Mean of the absolute differences.
-    L1,
+impl Stage2Config {
+    /// What the network minimises.
+    pub fn objective(&self) -> Loss {
+        Loss {
+            prediction: self.prediction,
+            on: self.loss_on.unwrap_or(self.prediction),
+            distance: self.loss,
+            weight: self.loss_weight,
+        }
+    }
 }
 
 /// The optimizer (AdamW), its learning rate over time, and what is kept along the way.
@@ -304,7 +315,7 @@ fn override_key(table: &mut toml::Table, text: &str) -> Result<(), ConfigError> 
     let (path, value) = text
         .split_once('=')
         .ok_or_else(|| refuse("write it as table.key=value"))?;
-    // A value that is no TOML is taken as a bare word: `--set stage_2.loss=l1`.
+    // A value that is no TOML is taken as a bare word: `--set stage_2.loss=mae`.
     let value = toml::from_str::<toml::Table>(&format!("value = {value}"))
         .ok()
         .and_then(|mut parsed| parsed.remove("value"))

@@ -39,6 +39,10 @@ impl Experiment {
             within("stage_2.training.ema", ema.validate())?;
         }
         let schedule = self.build_schedule()?;
+        within("stage_2.loss_weight", self.stage_2.loss_weight.validate())?;
+        within("stage_2.noise_levels", self.stage_2.noise_levels.validate())?;
+        // The finished model must be one that can be saved.
+        within("sampling", self.scheduler().to_json())?;
         self.stage_1.training.validate("stage_1.training")?;
         self.stage_2.training.validate("stage_2.training")?;
 
