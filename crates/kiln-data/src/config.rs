@@ -27,6 +27,9 @@ pub enum DatasetKind {
     /// Any folder, zip or tar of image files.
     #[serde(rename = "folder")]
     Folder,
+    /// Made by a program and handed to the trainer: see [`crate::ImageDataset::from_pixels`].
+    #[serde(rename = "own")]
+    Own,
 }
 
 impl fmt::Display for DatasetKind {
@@ -37,6 +40,7 @@ impl fmt::Display for DatasetKind {
             Self::Flowers102 => "flowers-102",
             Self::Cifar10 => "cifar-10",
             Self::Folder => "folder",
+            Self::Own => "own",
         })
     }
 }
@@ -173,6 +177,7 @@ mod tests {
             DatasetKind::Flowers102,
             DatasetKind::Cifar10,
             DatasetKind::Folder,
+            DatasetKind::Own,
         ] {
             let text = toml::to_string(&DataConfig::new(dataset, 32, 1)).unwrap();
             assert!(text.contains(&format!("dataset = \"{dataset}\"")), "{text}");

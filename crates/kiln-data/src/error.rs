@@ -30,6 +30,11 @@ pub enum DataError {
         "the data set `{0}` is compiled in and takes no path: leave out --data and data.path, or set data.dataset = \"mnist\""
     )]
     PathRefused(DatasetKind),
+    /// The images are to come from a program.
+    #[error(
+        "the data set `own` is handed over by the program that made it, so it cannot be opened: set data.dataset = \"folder\" and pass --data to use files"
+    )]
+    Own,
     /// There is nothing at the path.
     #[error("there is nothing at {}: pass --data with the path of an existing file or folder", .0.display())]
     Missing(PathBuf),

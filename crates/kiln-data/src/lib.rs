@@ -65,6 +65,7 @@ pub fn open(config: &DataConfig, progress: &dyn Progress) -> Result<Datasets, Da
         DatasetKind::Flowers102 => flowers::find(config.required_path()?)?,
         DatasetKind::Cifar10 => cifar::find(config.required_path()?)?,
         DatasetKind::Folder => folder::find(config.required_path()?, config.validation_fraction)?,
+        DatasetKind::Own => return Err(DataError::Own),
     };
     loading::load(found, config, loading::MEMORY_BUDGET, progress)
 }

@@ -4,6 +4,8 @@ use std::collections::BTreeMap;
 
 use plotters::prelude::*;
 
+use crate::plots::{FONT, use_own_font};
+
 const PANEL: (u32, u32) = (640, 220);
 
 /// Draws one panel per metric, training and validation in it, over the steps; `rows` holds `metric/split` by step.
@@ -23,6 +25,7 @@ pub(crate) fn draw(title: &str, rows: &BTreeMap<usize, BTreeMap<String, f64>>) -
             }
         }
     }
+    use_own_font();
     let mut svg = String::new();
     if draw_panels(title, &metrics, &mut svg).is_err() {
         svg.clear();
@@ -42,7 +45,7 @@ fn draw_panels(
     let root =
         SVGBackend::with_string(svg, (2 * PANEL.0, rows as u32 * PANEL.1 + 40)).into_drawing_area();
     root.fill(&WHITE)?;
-    let root = root.titled(title, ("sans-serif", 20))?;
+    let root = root.titled(title, (FONT, 20))?;
     for (area, (metric, curves)) in root.split_evenly((rows, 2)).iter().zip(metrics) {
         draw_panel(area, metric, curves)?;
     }
@@ -64,7 +67,7 @@ fn draw_panel(
         .fold(f64::NEG_INFINITY, f64::max);
     let margin = ((high - low) * 0.05).max(high.abs() * 1e-3).max(1e-12);
     let mut chart = ChartBuilder::on(area)
-        .caption(metric, ("sans-serif", 15))
+        .caption(metric, (FONT, 15))
         .margin(8)
         .x_label_area_size(24)
         .y_label_area_size(64)

@@ -34,6 +34,8 @@ mod log;
 mod objective;
 pub mod pictures;
 mod plan;
+pub mod plots;
+mod record;
 mod renderer;
 mod report;
 mod run_folder;
@@ -51,6 +53,7 @@ pub use experiment::{
 pub use launch::Strategy;
 pub use learning_rate::WarmupCosine;
 pub use objective::psnr;
+pub use record::{RunRecord, StageRecord};
 pub use session::StopSignal;
 pub use stages::{RunOptions, TrainingReport, train_latent_diffusion, train_vqvae};
 pub use steps::{diffusion_steps, vqvae_steps};

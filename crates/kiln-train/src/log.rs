@@ -81,7 +81,7 @@ impl RunLog {
 }
 
 /// The rows of an earlier part of the run; a file that is absent or not ours has none.
-fn read_rows(csv: &std::path::Path) -> BTreeMap<usize, BTreeMap<String, f64>> {
+pub(crate) fn read_rows(csv: &std::path::Path) -> BTreeMap<usize, BTreeMap<String, f64>> {
     let text = std::fs::read_to_string(csv).unwrap_or_default();
     let mut lines = text.lines();
     let columns: Vec<&str> = lines

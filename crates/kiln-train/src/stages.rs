@@ -39,6 +39,20 @@ pub struct RunOptions {
     pub stop: StopSignal,
 }
 
+impl RunOptions {
+    /// A training from its beginning, on one CPU, in the run folder `out`.
+    pub fn new(out: &Path) -> Self {
+        Self {
+            out: out.to_owned(),
+            resume: false,
+            devices: Devices::cpu(),
+            strategy: Strategy::Main,
+            vqvae: None,
+            stop: StopSignal::default(),
+        }
+    }
+}
+
 /// How a stage went.
 #[derive(Debug, Clone, Serialize)]
 pub struct TrainingReport {

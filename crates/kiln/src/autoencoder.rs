@@ -4,6 +4,7 @@ use std::path::Path;
 
 use burn::tensor::Device;
 use kiln_hub::{FirstStage, ModelSource};
+use kiln_models::VqVaeConfig;
 use kiln_models::quantizer::{codes_in_use, perplexity};
 
 use crate::{Error, Images, pretrained};
@@ -81,20 +82,7 @@ impl Autoencoder {
     /// # Errors
     /// [`Error::ImageChannels`] or [`Error::ImageSize`] with what the model takes.
     pub fn check_image(&self, channels: usize, height: usize, width: usize) -> Result<(), Error> {
-        let factor = self.model.vqvae.config().downscale_factor();
-        if channels != self.channels() {
-            let expected = self.channels();
-            return Err(Error::ImageChannels { channels, expected });
-        }
-        let fits = |side: usize| side > 0 && side.is_multiple_of(factor);
-        if !fits(height) || !fits(width) {
-            return Err(Error::ImageSize {
-                height,
-                width,
-                factor,
-            });
-        }
-        Ok(())
+        check_shape(self.model.vqvae.config(), [channels, height, width])
     }
 
     /// Sends images in [-1, 1] through the model, `batch` at a time, and tells `observe` how many are done.
@@ -129,4 +117,24 @@ impl Autoencoder {
             code_counts,
         })
     }
+}
+
+/// Whether images `[channels, height, width]` can go through a VQ-VAE.
+pub(crate) fn check_shape(
+    vqvae: &VqVaeConfig,
+    [channels, height, width]: [usize; 3],
+) -> Result<(), Error> {
+    let (expected, factor) = (vqvae.in_channels, vqvae.downscale_factor());
+    if channels != expected {
+        return Err(Error::ImageChannels { channels, expected });
+    }
+    let fits = |side: usize| side > 0 && side.is_multiple_of(factor);
+    if !fits(height) || !fits(width) {
+        return Err(Error::ImageSize {
+            height,
+            width,
+            factor,
+        });
+    }
+    Ok(())
 }

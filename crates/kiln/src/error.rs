@@ -1,5 +1,7 @@
 //! Why a model cannot do what is asked of it.
 
+use std::path::PathBuf;
+
 use burn::tensor::TensorReadError;
 use kiln_diffusion::DiffusionError;
 use kiln_hub::HubError;
@@ -55,6 +57,12 @@ pub enum Error {
         /// What both must be divisible by.
         factor: usize,
     },
+    /// There is nothing here to examine.
+    #[error(
+        "{} is neither a model nor a run: give a folder with a model_index.json or config.json, or a run folder, which has a config.toml",
+        .0.display()
+    )]
+    NoPatient(PathBuf),
     /// The device failed while computing.
     #[error("the device failed: {0}")]
     Compute(#[from] TensorReadError),

@@ -1,8 +1,8 @@
 //! Two-stage latent diffusion: the front door.
 //!
 //! A [`Pipeline`] draws images with a trained model; an [`Autoencoder`] is its first stage alone, which compresses images
-//! and gives them back. Training is in [`kiln_train`], how fast all of it is in [`mod@bench`], and everything below in the
-//! crates that these types come from.
+//! and gives them back. Training is in [`kiln_train`], how fast all of it is in [`mod@bench`], what is wrong with
+//! a model in [`doctor`], and everything below in the crates that these types come from.
 //!
 //! ```no_run
 //! use std::path::Path;
@@ -22,6 +22,7 @@
 
 mod autoencoder;
 pub mod bench;
+pub mod doctor;
 mod error;
 mod pipeline;
 mod pretrained;

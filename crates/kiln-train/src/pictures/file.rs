@@ -42,7 +42,7 @@ pub fn make_folder(folder: &Path) -> Result<(), PictureError> {
 }
 
 /// Fills a new file at `path` by `encode`: makes its folder, writes to a temporary name beside it, renames.
-pub(super) fn write(
+pub(crate) fn write(
     path: &Path,
     encode: impl FnOnce(&mut BufWriter<File>) -> ImageResult<()>,
 ) -> Result<(), PictureError> {

@@ -8,6 +8,7 @@ mod gif;
 mod grid;
 mod images;
 
+pub(crate) use file::write as write_picture;
 pub use file::{PictureError, make_folder};
 pub use gif::save_gif;
 pub use grid::{Picture, columns_for, grid, paired_grid, save_png};

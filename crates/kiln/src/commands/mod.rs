@@ -1,10 +1,12 @@
 //! The subcommands, one file each: its arguments, what it does, what it prints.
 
 mod bench;
+mod doctor;
 mod film;
 mod model_info;
 mod reconstruct;
 mod sample;
+mod schedule;
 mod train_latent_diffusion;
 mod train_vqvae;
 mod training;
@@ -22,6 +24,8 @@ pub enum Command {
     TrainLatentDiffusion(train_latent_diffusion::TrainLatentDiffusion),
     Sample(sample::Sample),
     Reconstruct(reconstruct::Reconstruct),
+    Schedule(schedule::ShowSchedule),
+    Doctor(doctor::Examine),
     Bench(bench::Bench),
     /// Look at models.
     #[command(subcommand)]
@@ -42,6 +46,8 @@ impl Command {
             Command::TrainLatentDiffusion(command) => command.run(),
             Command::Sample(command) => command.run(),
             Command::Reconstruct(command) => command.run(),
+            Command::Schedule(command) => command.run(),
+            Command::Doctor(command) => command.run(),
             Command::Bench(command) => command.run(),
             Command::Model(ModelCommand::Info(command)) => command.run(),
         }

@@ -1,10 +1,12 @@
 //! Runs the built program as a user would, on a tiny model with random weights.
 
 mod bench;
+mod doctor;
 mod failures;
 mod model_info;
 mod reconstruct;
 mod sample;
+mod schedule;
 mod tiny;
 mod training;
 

@@ -62,7 +62,7 @@ count = 4
 "#;
 
 /// A workplace with `experiment.toml` and 24 gray squares in `photos/`.
-fn workplace() -> Workplace {
+pub fn workplace() -> Workplace {
     let workplace = Workplace::new();
     fs::write(workplace.path("experiment.toml"), EXPERIMENT).unwrap();
     fs::create_dir(workplace.path("photos")).unwrap();
@@ -76,7 +76,7 @@ fn workplace() -> Workplace {
 }
 
 /// Runs a training to its end and returns its JSON. Progress goes to stderr, so that stdout is the JSON alone.
-fn train(workplace: &Workplace, arguments: &str) -> Value {
+pub fn train(workplace: &Workplace, arguments: &str) -> Value {
     let output = workplace.run(&format!("{arguments} --config experiment.toml --json"));
     let progress = String::from_utf8_lossy(&output.stderr);
     assert!(output.status.success(), "kiln {arguments}: {progress}");

@@ -1,0 +1,154 @@
+//! Plots, as SVG or PNG by the file's extension.
+//!
+//! Letters come from a font that is compiled in, so that a plot looks the same on a machine that has no fonts.
+
+mod schedules;
+
+pub use schedules::{PlottedSchedule, plot_schedules};
+
+use std::io::Write;
+use std::path::{Path, PathBuf};
+use std::sync::Once;
+
+use image::{ImageFormat, RgbImage};
+use plotters::coord::Shift;
+use plotters::prelude::*;
+use plotters::style::{FontStyle, register_font};
+use thiserror::Error;
+
+use crate::pictures::{PictureError, write_picture};
+
+/// The one font of all plots.
+pub(crate) const FONT: &str = "sans-serif";
+
+/// Why a plot was not drawn.
+#[derive(Debug, Error)]
+pub enum PlotError {
+    /// The extension is of no format that is written here.
+    #[error("cannot plot to {}: name a file that ends in .svg or .png", .0.display())]
+    Extension(PathBuf),
+    /// Something in the plot cannot be drawn.
+    #[error("cannot draw the plot {}: {problem}", path.display())]
+    Draw {
+        /// The file.
+        path: PathBuf,
+        /// What plotters says.
+        problem: String,
+    },
+    /// The file cannot be written.
+    #[error(transparent)]
+    Write(#[from] PictureError),
+}
+
+/// What can be drawn in any format.
+trait Plot {
+    /// Width and height in pixels.
+    fn size(&self) -> (u32, u32);
+
+    fn draw<B: DrawingBackend>(
+        &self,
+        area: &DrawingArea<B, Shift>,
+    ) -> Result<(), DrawingAreaErrorKind<B::ErrorType>>;
+}
+
+/// Makes the compiled-in font known to plotters; without it nothing with text in it can be drawn.
+pub(crate) fn use_own_font() {
+    static REGISTERED: Once = Once::new();
+    REGISTERED.call_once(|| {
+        let font = include_bytes!("../../fonts/DejaVuSans-subset.ttf");
+        // That the font can be read is tested; were it not, drawing would say so.
+        let _ = register_font(FONT, FontStyle::Normal, font);
+    });
+}
+
+/// Draws `plot` and writes it to `path` in the format of its extension.
+fn save(plot: &impl Plot, path: &Path) -> Result<(), PlotError> {
+    use_own_font();
+    let extension = path.extension().and_then(|extension| extension.to_str());
+    match extension.map(str::to_lowercase).as_deref() {
+        Some("svg") => {
+            let svg = to_svg(plot).map_err(|problem| draw_error(path, problem))?;
+            write_picture(path, |file| Ok(file.write_all(svg.as_bytes())?))?;
+        }
+        Some("png") => {
+            let picture = to_picture(plot).map_err(|problem| draw_error(path, problem))?;
+            write_picture(path, |file| picture.write_to(file, ImageFormat::Png))?;
+        }
+        _ => return Err(PlotError::Extension(path.to_owned())),
+    }
+    Ok(())
+}
+
+fn draw_error(path: &Path, problem: String) -> PlotError {
+    PlotError::Draw {
+        path: path.to_owned(),
+        problem,
+    }
+}
+
+fn to_svg(plot: &impl Plot) -> Result<String, String> {
+    let mut svg = String::new();
+    {
+        let area = SVGBackend::with_string(&mut svg, plot.size()).into_drawing_area();
+        plot.draw(&area)
+            .and_then(|()| area.present())
+            .map_err(|error| error.to_string())?;
+    }
+    Ok(svg)
+}
+
+fn to_picture(plot: &impl Plot) -> Result<RgbImage, String> {
+    let (width, height) = plot.size();
+    let mut picture = RgbImage::new(width, height);
+    {
+        let area = BitMapBackend::with_buffer(&mut picture, (width, height)).into_drawing_area();
+        plot.draw(&area)
+            .and_then(|()| area.present())
+            .map_err(|error| error.to_string())?;
+    }
+    Ok(picture)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    struct Word;
+
+    impl Plot for Word {
+        fn size(&self) -> (u32, u32) {
+            (60, 20)
+        }
+
+        fn draw<B: DrawingBackend>(
+            &self,
+            area: &DrawingArea<B, Shift>,
+        ) -> Result<(), DrawingAreaErrorKind<B::ErrorType>> {
+            area.fill(&WHITE)?;
+            area.draw(&Text::new("noise", (4, 2), (FONT, 14)))
+        }
+    }
+
+    #[test]
+    fn a_word_is_legible_in_both_formats() {
+        let folder = tempfile::tempdir().unwrap();
+        let (svg, png) = (folder.path().join("a.svg"), folder.path().join("a.PNG"));
+        save(&Word, &svg).unwrap();
+        save(&Word, &png).unwrap();
+        assert!(std::fs::read_to_string(&svg).unwrap().contains("noise"));
+        let picture = image::load_from_memory(&std::fs::read(&png).unwrap()).unwrap();
+        let dark = |pixel: &&image::Luma<u8>| pixel.0[0] < 96;
+        let ink = picture.to_luma8().pixels().filter(dark).count();
+        assert!((20..400).contains(&ink), "{ink} dark pixels");
+    }
+
+    #[test]
+    fn other_formats_are_refused_before_anything_is_written() {
+        let folder = tempfile::tempdir().unwrap();
+        for name in ["plot.pdf", "plot", ".svg"] {
+            let error = save(&Word, &folder.path().join(name)).unwrap_err();
+            assert!(error.to_string().contains(".svg or .png"), "{error}");
+        }
+        assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 0);
+    }
+}

@@ -1,0 +1,212 @@
+//! A run folder read back, by whoever wants to know how a training went.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+use burn::tensor::{Device, Tensor, TensorData};
+use safetensors::SafeTensors;
+
+use crate::error::TrainError;
+use crate::experiment::{Experiment, TrainingConfig};
+use crate::log::read_rows;
+use crate::run_folder::{RunFolder, StageFolder};
+
+/// What a run has left in its folder so far.
+#[derive(Debug)]
+pub struct RunRecord {
+    folder: RunFolder,
+    /// What was run.
+    pub experiment: Experiment,
+    /// The stages that have been trained at all, in order.
+    pub stages: Vec<StageRecord>,
+}
+
+/// How the training of one stage went.
+#[derive(Debug, Clone)]
+pub struct StageRecord {
+    /// `stage 1` or `stage 2`.
+    pub name: &'static str,
+    /// How it was trained.
+    pub training: TrainingConfig,
+    /// The rows of `metrics.csv` by step: values by column, such as `loss/train` and `loss/valid`.
+    pub rows: BTreeMap<usize, BTreeMap<String, f64>>,
+}
+
+impl RunRecord {
+    /// Whether `path` is a run folder.
+    pub fn is_at(path: &Path) -> bool {
+        RunFolder::new(path).config().is_file()
+    }
+
+    /// Reads the experiment and the metrics of the run at `path`.
+    ///
+    /// # Errors
+    /// [`TrainError::Config`] when there is no `config.toml`, or one that is not ours.
+    pub fn open(path: &Path) -> Result<Self, TrainError> {
+        let folder = RunFolder::new(path);
+        let experiment = Experiment::load(&folder.config(), &[])?;
+        let stage = |name, stage: StageFolder, training: &TrainingConfig| StageRecord {
+            name,
+            training: training.clone(),
+            rows: read_rows(&stage.metrics()),
+        };
+        let mut stages = vec![
+            stage("stage 1", folder.stage_1(), &experiment.stage_1.training),
+            stage("stage 2", folder.stage_2(), &experiment.stage_2.training),
+        ];
+        stages.retain(|stage| !stage.rows.is_empty());
+        Ok(Self {
+            folder,
+            experiment,
+            stages,
+        })
+    }
+
+    /// The folder of the finished model, if there is one.
+    pub fn model(&self) -> Option<PathBuf> {
+        Some(self.folder.model()).filter(|model| model.is_dir())
+    }
+
+    /// The folder of the trained VQ-VAE, if there is one.
+    pub fn vqvae(&self) -> Option<PathBuf> {
+        Some(self.folder.stage_1().model()).filter(|model| model.is_dir())
+    }
+
+    /// The first `count` cached validation latents `[batch, channels, height, width]`, not scaled, of the VQ-VAE with
+    /// this [hash](kiln_hub::vqvae_hash); none if that VQ-VAE's latents are not cached.
+    ///
+    /// # Errors
+    /// [`TrainError::File`] when the cache cannot be read, [`TrainError::Run`] when it is damaged.
+    pub fn validation_latents(
+        &self,
+        vqvae_hash: &str,
+        count: usize,
+        device: &Device,
+    ) -> Result<Option<Tensor<4>>, TrainError> {
+        let path = self.folder.latents(vqvae_hash);
+        if !path.is_file() {
+            return Ok(None);
+        }
+        let bytes = std::fs::read(&path).map_err(TrainError::file("read", &path))?;
+        let damaged = |problem: String| {
+            TrainError::Run(format!(
+                "the latents in {} are damaged ({problem}): remove the file, and training stage 2 encodes them anew",
+                path.display()
+            ))
+        };
+        let file = SafeTensors::deserialize(&bytes).map_err(|error| damaged(error.to_string()))?;
+        let validation = (file.tensor("validation")).map_err(|error| damaged(error.to_string()))?;
+        let &[images, variants, channels, height, width] = validation.shape() else {
+            return Err(damaged("`validation` has the wrong shape".to_owned()));
+        };
+        let count = count.min(images);
+        // Only the images as they are: the first of each one's variants.
+        let image = channels * height * width;
+        let values: Vec<f32> = validation
+            .data()
+            .as_chunks()
+            .0
+            .chunks((variants * image).max(1))
+            .take(count)
+            .flat_map(|variants| variants.iter().take(image))
+            .map(|&bytes| f32::from_le_bytes(bytes))
+            .collect();
+        if count == 0 || image == 0 || values.len() != count * image {
+            return Err(damaged("`validation` has the wrong length".to_owned()));
+        }
+        let data = TensorData::new(values, [count, channels, height, width]);
+        Ok(Some(Tensor::from_data(data, device)))
+    }
+}
+
+impl StageRecord {
+    /// Steps done up to the newest row.
+    pub fn steps_done(&self) -> usize {
+        self.rows.keys().last().copied().unwrap_or_default()
+    }
+
+    /// The newest value of a column, such as `loss/valid`.
+    pub fn newest(&self, column: &str) -> Option<f64> {
+        let mut newest_first = self.rows.values().rev();
+        newest_first.find_map(|row| row.get(column).copied())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::HashMap;
+
+    use safetensors::Dtype;
+    use safetensors::tensor::TensorView;
+
+    use super::*;
+
+    fn record(folder: &Path) -> RunRecord {
+        let text = include_str!("../../../configs/mnist-quick.toml");
+        RunRecord {
+            folder: RunFolder::new(folder),
+            experiment: Experiment::parse(text, "mnist-quick", &[]).unwrap(),
+            stages: Vec::new(),
+        }
+    }
+
+    fn write_latents(path: &Path, shape: [usize; 5]) {
+        let count: usize = shape.iter().product();
+        let bytes: Vec<u8> = (0..count)
+            .flat_map(|value| (value as f32).to_le_bytes())
+            .collect();
+        let view = TensorView::new(Dtype::F32, shape.to_vec(), &bytes).unwrap();
+        let nothing: Option<HashMap<String, String>> = None;
+        let bytes = safetensors::serialize([("validation", view)], nothing).unwrap();
+        crate::run_folder::write_atomically(path, &bytes).unwrap();
+    }
+
+    #[test]
+    fn latents_are_found_by_their_vqvae() {
+        let place = tempfile::tempdir().unwrap();
+        let record = record(place.path());
+        write_latents(&record.folder.latents("abc"), [3, 2, 1, 1, 2]);
+        let read = |hash, count| {
+            let latents = record
+                .validation_latents(hash, count, &Device::flex())
+                .unwrap()?;
+            Some(latents.into_data().iter::<f32>().collect::<Vec<f32>>())
+        };
+        assert_eq!(read("abc", 2), Some(vec![0.0, 1.0, 4.0, 5.0]));
+        assert_eq!(read("abc", 9).map(|values| values.len()), Some(6));
+        assert_eq!(read("other", 2), None);
+    }
+
+    #[test]
+    fn a_damaged_cache_is_named() {
+        let place = tempfile::tempdir().unwrap();
+        let record = record(place.path());
+        let path = record.folder.latents("abc");
+        write_latents(&path, [3, 2, 1, 1, 2]);
+        let whole = std::fs::read(&path).unwrap();
+        for bytes in [&whole[..4], &whole[..whole.len() - 4], &[]] {
+            std::fs::write(&path, bytes).unwrap();
+            let error = record.validation_latents("abc", 2, &Device::flex());
+            assert!(error.unwrap_err().to_string().contains("abc.safetensors"));
+        }
+    }
+
+    #[test]
+    fn the_newest_number_may_stand_in_an_older_row() {
+        let place = tempfile::tempdir().unwrap();
+        std::fs::write(
+            place.path().join("metrics.csv"),
+            "step,loss/train,loss/valid\n10,3,4\n20,2,\n",
+        )
+        .unwrap();
+        let stage = StageRecord {
+            name: "stage 1",
+            training: record(place.path()).experiment.stage_1.training,
+            rows: read_rows(&place.path().join("metrics.csv")),
+        };
+        assert_eq!(stage.steps_done(), 20);
+        assert_eq!(stage.newest("loss/train"), Some(2.0));
+        assert_eq!(stage.newest("loss/valid"), Some(4.0));
+        assert_eq!(stage.newest("psnr/valid"), None);
+    }
+}

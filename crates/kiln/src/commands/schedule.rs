@@ -1,0 +1,234 @@
+//! `kiln schedule`: how signal turns into noise, and where a sampler looks on the way.
+
+use std::{fs, path::Path, path::PathBuf};
+
+use anyhow::Context;
+use clap::{ArgGroup, Args};
+use kiln_diffusion::{Level, LevelOptions, Schedule, SchedulerConfig, Spacing, levels};
+use kiln_train::{
+    Experiment,
+    plots::{PlottedSchedule, plot_schedules},
+};
+use serde::{
+    Deserialize, Serialize,
+    de::{IntoDeserializer, value::Error as NameError},
+};
+
+use crate::terminal;
+
+/// What is visited without `--steps`, where there are as many timesteps.
+const STEPS: usize = 20;
+
+/// Show noise schedules: rates and log-SNR over the timestep, and the steps that a sampler visits.
+///
+/// Several schedules are drawn over each other. A schedule that leaves signal at its last timestep is warned of.
+#[derive(Args)]
+#[command(group(ArgGroup::new("source").args(["config", "model"]).required(true).multiple(true)))]
+#[command(after_help = "Examples:
+  kiln schedule --config configs/mnist.toml --plot schedules.png
+  kiln schedule --config one.toml --config two.toml --steps 50 --spacing trailing --plot schedules.svg
+  kiln schedule --model runs/mnist/model --json")]
+pub struct ShowSchedule {
+    /// An experiment whose schedule to show; may be repeated
+    #[arg(long, value_name = "FILE")]
+    config: Vec<PathBuf>,
+
+    /// Folder of a model whose schedule to show; may be repeated
+    #[arg(long, value_name = "PATH")]
+    model: Vec<PathBuf>,
+
+    /// Draw the schedules to this file, which ends in .svg or .png
+    #[arg(long, value_name = "FILE")]
+    plot: Option<PathBuf>,
+
+    /// Sampling steps to mark [default: 20, or as many as there are timesteps]
+    #[arg(long, value_name = "N")]
+    steps: Option<usize>,
+
+    /// Which timesteps those steps visit: leading, linspace, trailing, quadratic [default: each schedule's own]
+    #[arg(long, value_name = "NAME", value_parser = parse_spacing)]
+    spacing: Option<Spacing>,
+
+    /// Print one JSON object on stdout instead of words
+    #[arg(long)]
+    json: bool,
+}
+
+/// What is shown, for `--json`.
+#[derive(Serialize)]
+struct Outcome {
+    schedules: Vec<Shown>,
+    plot: Option<PathBuf>,
+}
+
+/// One schedule.
+#[derive(Serialize)]
+struct Shown {
+    name: String,
+    kind: &'static str,
+    num_train_timesteps: usize,
+    /// At timestep 0.
+    first_log_snr: f64,
+    /// At the last timestep; null where no signal is left.
+    last_log_snr: f64,
+    /// What is left of the image at the last timestep: near zero, or sampling starts from another distribution.
+    terminal_signal_rate: f64,
+    warning: Option<String>,
+    spacing: Spacing,
+    visited: Vec<Visited>,
+}
+
+/// A level at which a sampler asks its denoiser.
+#[derive(Serialize)]
+struct Visited {
+    timestep: f64,
+    signal_rate: f64,
+    noise_rate: f64,
+    /// Null where there is no signal.
+    log_snr: f64,
+}
+
+impl ShowSchedule {
+    /// Reads the schedules, draws them if asked to, and prints what they are.
+    pub fn run(self) -> anyhow::Result<()> {
+        let mut schedules = Vec::new();
+        for path in &self.config {
+            let name = path.file_stem().unwrap_or(path.as_os_str());
+            let scheduler = Experiment::load(path, &[])?.scheduler();
+            schedules.push(self.show(&name.to_string_lossy(), &scheduler)?);
+        }
+        for path in &self.model {
+            schedules.push(self.show(&path.display().to_string(), &scheduler_of(path)?)?);
+        }
+        if let Some(path) = &self.plot {
+            let plotted: Vec<_> = schedules
+                .iter()
+                .map(|(_, plotted)| plotted.clone())
+                .collect();
+            plot_schedules(&plotted, path)?;
+        }
+        let outcome = Outcome {
+            schedules: schedules.into_iter().map(|(shown, _)| shown).collect(),
+            plot: self.plot,
+        };
+        terminal::print_outcome(&outcome, self.json, Outcome::in_words)
+    }
+
+    /// A schedule in numbers and as it is plotted.
+    fn show(
+        &self,
+        name: &str,
+        scheduler: &SchedulerConfig,
+    ) -> anyhow::Result<(Shown, PlottedSchedule)> {
+        let schedule = Schedule::new(scheduler.schedule.clone())?;
+        let timesteps = schedule.num_train_timesteps();
+        let options = LevelOptions {
+            spacing: self.spacing.unwrap_or(scheduler.levels.spacing),
+            ..scheduler.levels
+        };
+        let steps = self.steps.unwrap_or(STEPS.min(timesteps));
+        let mut visited = levels(&schedule, steps, options).with_context(|| name.to_owned())?;
+        // The last level is where the walk ends: no denoiser is asked there.
+        visited.pop();
+        let shown = Shown {
+            name: name.to_owned(),
+            kind: schedule.config().kind.name(),
+            num_train_timesteps: timesteps,
+            first_log_snr: schedule.log_snr(0.0),
+            last_log_snr: schedule.log_snr((timesteps - 1) as f64),
+            terminal_signal_rate: schedule.terminal_signal_rate(),
+            warning: schedule.warning(),
+            spacing: options.spacing,
+            visited: visited.iter().map(Visited::of).collect(),
+        };
+        let plotted = PlottedSchedule {
+            name: name.to_owned(),
+            schedule,
+            visited,
+        };
+        Ok((shown, plotted))
+    }
+}
+
+impl Visited {
+    fn of(level: &Level) -> Self {
+        Self {
+            timestep: level.timestep,
+            signal_rate: level.rates.signal,
+            noise_rate: level.rates.noise,
+            log_snr: level.rates.log_snr(),
+        }
+    }
+}
+
+impl Outcome {
+    fn in_words(&self) -> String {
+        let widest = self.schedules.iter().map(|shown| shown.name.len()).max();
+        let width = widest.unwrap_or_default().max("schedule".len());
+        let mut text = format!(
+            "{:width$}  {:<14}  timesteps  {:>8}  {:>8}  terminal signal\n",
+            "schedule", "kind", "log-SNR", "to"
+        );
+        for shown in &self.schedules {
+            text += &format!(
+                "{:width$}  {:<14}  {:>9}  {:>8.2}  {:>8.2}  {:>15.5}\n",
+                shown.name,
+                shown.kind,
+                shown.num_train_timesteps,
+                shown.first_log_snr,
+                shown.last_log_snr,
+                shown.terminal_signal_rate,
+            );
+        }
+        for shown in &self.schedules {
+            if let Some(warning) = &shown.warning {
+                text += &format!("warning: {}: {warning}\n", shown.name);
+            }
+        }
+        for shown in &self.schedules {
+            let timesteps: Vec<String> = (shown.visited.iter())
+                .map(|visited| format!("{:.0}", visited.timestep))
+                .collect();
+            text += &format!(
+                "{} steps of {}: {}\n",
+                timesteps.len(),
+                shown.name,
+                timesteps.join(" ")
+            );
+        }
+        if let Some(plot) = &self.plot {
+            text += &format!("{}\n", plot.display());
+        }
+        text
+    }
+}
+
+/// What a model's `scheduler/` says; its weights are not read.
+fn scheduler_of(model: &Path) -> anyhow::Result<SchedulerConfig> {
+    let path = model.join("scheduler").join("scheduler_config.json");
+    let text = fs::read_to_string(&path).with_context(|| {
+        format!(
+            "{} holds no schedule: give the folder of a model, which has {}",
+            model.display(),
+            path.display()
+        )
+    })?;
+    SchedulerConfig::from_json(&text).with_context(|| path.display().to_string())
+}
+
+/// `--spacing`: the names that configs use.
+fn parse_spacing(name: &str) -> Result<Spacing, String> {
+    Spacing::deserialize(name.into_deserializer()).map_err(|error: NameError| error.to_string())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn spacings_have_the_names_of_configs() {
+        assert_eq!(parse_spacing("trailing"), Ok(Spacing::Trailing));
+        let refused = parse_spacing("wide").unwrap_err();
+        assert!(refused.contains("quadratic"), "{refused}");
+    }
+}

@@ -1,0 +1,60 @@
+//! How many codes of the codebook are in use: the others are parameters that carry nothing.
+
+use burn::tensor::Tensor;
+use kiln_hub::FirstStage;
+use kiln_models::quantizer::codes_in_use;
+
+use super::{Finding, Findings, Patient};
+
+/// A smaller share of the codes in use is worth a word.
+const FEW: f64 = 0.5;
+/// Latent vectors per code that it takes to tell that a code is never used.
+const VECTORS_PER_CODE: usize = 10;
+
+pub(super) fn check(patient: &Patient) -> Findings {
+    let counted = match (patient.first_stage(), &patient.latents) {
+        (Some(first_stage), Some(latents)) => count(first_stage, latents)?,
+        _ => None,
+    };
+    let share = counted
+        .or_else(|| reported(patient))
+        .ok_or("it takes stage 1's metrics, or images by --config or --data, to count codes")?;
+    if share >= FEW {
+        return Ok(Vec::new());
+    }
+    Ok(vec![Finding::warning(
+        format!("only {:.0} % of the codes are in use", 100.0 * share),
+        "train stage 1 with codebook.update = \"ema\", restart_below = 0.01 and a vq_embed_dim of 4, or with fewer codes",
+    )])
+}
+
+/// The share of the codes that latents go through; none if there are too few latents to tell.
+fn count(first_stage: &FirstStage, latents: &Tensor<4>) -> Result<Option<f64>, String> {
+    let codes = first_stage.vqvae.config().num_vq_embeddings;
+    let [images, dimensions, height, width] = latents.dims();
+    if dimensions != first_stage.vqvae.config().latent_dim() {
+        return Ok(None);
+    }
+    if images * height * width < VECTORS_PER_CODE * codes {
+        return Ok(None);
+    }
+    let chosen = first_stage.vqvae.quantize(latents.clone()).codes;
+    let chosen = (chosen.try_into_data_as::<i64>()).map_err(|error| error.to_string())?;
+    let mut counts = vec![0.0; codes];
+    for code in chosen.iter::<i64>() {
+        if let Some(count) = counts.get_mut(code as usize) {
+            *count += 1.0;
+        }
+    }
+    Ok(Some(codes_in_use(&counts) as f64 / codes as f64))
+}
+
+/// The share of the codes that stage 1 reported last.
+fn reported(patient: &Patient) -> Option<f64> {
+    let stage = patient
+        .stages
+        .iter()
+        .find(|stage| stage.name == "stage 1")?;
+    let percent = (stage.newest("codes in use/valid")).or(stage.newest("codes in use/train"))?;
+    Some(percent / 100.0)
+}

@@ -1,0 +1,111 @@
+//! What is wrong with a model or a run, and what to do about it.
+//!
+//! A [`Patient`] is a model with what is known of its training: the metrics and latents of its run, or images to encode.
+//! [`examine`] goes through the checks below, each of which finds something, finds nothing, or says what it would need.
+//!
+//! | check | looks at |
+//! | --- | --- |
+//! | `weights` | whether the model can be read, and every weight is a number |
+//! | `terminal SNR` | whether the schedule ends in pure noise, which sampling starts from |
+//! | `latent scale` | whether scaled latents deviate by one, as the noise does |
+//! | `codebook` | how many codes are in use |
+//! | `moving average` | whether the averaged weights have forgotten where they began |
+//! | `loss by timestep` | whether the U-Net knows more than the latents' mean and spread |
+//! | `validation gap` | whether validation falls together with training |
+
+mod codebook;
+mod latent_scale;
+mod loss_by_timestep;
+mod moving_average;
+mod patient;
+mod terminal_snr;
+mod validation_gap;
+mod weights;
+
+pub use patient::Patient;
+
+use serde::Serialize;
+
+/// How bad a finding is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Severity {
+    /// The model works, but worse than it could.
+    Warning,
+    /// The model is of no use as it is.
+    Broken,
+}
+
+/// Something that is wrong.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct Finding {
+    /// How bad it is.
+    pub severity: Severity,
+    /// What is wrong, in a sentence.
+    pub what: String,
+    /// What to do about it, in a sentence.
+    pub remedy: String,
+}
+
+/// One check's outcome.
+#[derive(Clone, Debug, Serialize)]
+pub struct Examination {
+    /// The check's name.
+    pub check: &'static str,
+    /// What was found; empty where nothing is wrong.
+    pub findings: Vec<Finding>,
+    /// Why the check could not be made, if it could not.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub not_examined: Option<String>,
+}
+
+/// What a check finds, or why it cannot be made.
+type Findings = Result<Vec<Finding>, String>;
+
+type Check = fn(&Patient) -> Findings;
+
+const CHECKS: [(&str, Check); 7] = [
+    ("weights", weights::check),
+    ("terminal SNR", terminal_snr::check),
+    ("latent scale", latent_scale::check),
+    ("codebook", codebook::check),
+    ("moving average", moving_average::check),
+    ("loss by timestep", loss_by_timestep::check),
+    ("validation gap", validation_gap::check),
+];
+
+/// Makes every check.
+pub fn examine(patient: &Patient) -> Vec<Examination> {
+    let examined = CHECKS.iter().map(|&(check, examine)| {
+        let (findings, not_examined) = match examine(patient) {
+            Ok(findings) => (findings, None),
+            Err(reason) => (Vec::new(), Some(reason)),
+        };
+        Examination {
+            check,
+            findings,
+            not_examined,
+        }
+    });
+    examined.collect()
+}
+
+impl Finding {
+    fn warning(what: impl Into<String>, remedy: impl Into<String>) -> Self {
+        Self {
+            severity: Severity::Warning,
+            what: what.into(),
+            remedy: remedy.into(),
+        }
+    }
+
+    fn broken(what: impl Into<String>, remedy: impl Into<String>) -> Self {
+        Self {
+            severity: Severity::Broken,
+            ..Self::warning(what, remedy)
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,43 @@
+//! Whether the averaged weights, which are the ones that a model keeps, have forgotten where they began.
+
+use kiln_models::ema::EmaConfig;
+use kiln_train::StageRecord;
+
+use super::{Finding, Findings, Patient};
+
+pub(super) fn check(patient: &Patient) -> Findings {
+    if patient.stages.is_empty() {
+        return Err("it takes a run folder to know how long a model was trained".to_owned());
+    }
+    Ok(patient.stages.iter().filter_map(of_stage).collect())
+}
+
+/// An average with decay d reaches back over about 1 / (1 - d) steps. One that is younger than that is still made of
+/// the weights that it began with.
+fn of_stage(stage: &StageRecord) -> Option<Finding> {
+    let average = stage.training.ema.as_ref()?;
+    let steps = stage.steps_done() as u64;
+    let age = steps.saturating_sub(average.update_after_step);
+    let decay = average.decay_at(steps);
+    let window = 1.0 / (1.0 - decay).max(f64::EPSILON);
+    if age as f64 >= window || decay == 0.0 {
+        return None;
+    }
+    let what = format!(
+        "the moving average of {} has seen {age} steps but reaches back over {window:.0} (decay {decay}), \
+         so {:.0} % of it are still the weights that it began with",
+        stage.name,
+        100.0 * share_of_the_beginning(average, steps),
+    );
+    let remedy = format!(
+        "train for at least {:.0} steps, or set a smaller ema.min_decay, so that the average warms up",
+        3.0 * window
+    );
+    Some(Finding::warning(what, remedy))
+}
+
+/// How much of the average is the weights that it was first set to: the product of all decays since.
+fn share_of_the_beginning(average: &EmaConfig, steps: u64) -> f64 {
+    let decays = (1..=steps).map(|step| average.decay_at(step));
+    decays.skip_while(|&decay| decay == 0.0).product()
+}

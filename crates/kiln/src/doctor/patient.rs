@@ -1,0 +1,194 @@
+//! What is examined: a model, with what is known of its training.
+
+use std::path::Path;
+
+use burn::tensor::{Device, Tensor};
+use kiln_diffusion::SchedulerConfig;
+use kiln_hub::{FirstStage, HubError, LatentDiffusion, ModelSource};
+use kiln_models::WeightsError;
+use kiln_train::{RunRecord, StageRecord};
+
+use crate::autoencoder::check_shape;
+use crate::{Error, Images, pretrained};
+
+use super::Finding;
+
+/// How many images' latents are looked at.
+const LATENTS: usize = 512;
+/// Why a check that looks at latents cannot be made.
+pub(super) const NO_LATENTS: &str =
+    "it takes latents: those of a run folder, or images by --config or --data";
+/// Images that are encoded together.
+const BATCH: usize = 64;
+
+/// A model or a run, with all that could be read of it.
+pub struct Patient {
+    pub(super) name: String,
+    pub(super) device: Device,
+    /// The whole model; with a pixel-space model, without a first stage.
+    pub(super) model: Option<LatentDiffusion>,
+    /// The VQ-VAE where there is no whole model.
+    pub(super) first_stage: Option<FirstStage>,
+    pub(super) scheduler: Option<SchedulerConfig>,
+    /// The stages of the run.
+    pub(super) stages: Vec<StageRecord>,
+    /// What the U-Net learns to denoise, `[batch, channels, height, width]`, not scaled.
+    pub(super) latents: Option<Tensor<4>>,
+    /// Why parts are missing that are there on disk.
+    pub(super) damage: Vec<Finding>,
+}
+
+impl Patient {
+    /// Reads what is at `path`: a run folder, a model in the diffusers layout, or a VQ-VAE alone.
+    ///
+    /// Parts that are damaged are findings, not errors.
+    ///
+    /// # Errors
+    /// [`Error::NoPatient`] when `path` is none of these, [`Error::Training`] when the run's config cannot be read.
+    pub fn open(path: &Path, device: &Device) -> Result<Self, Error> {
+        let mut patient = Self::unknown(path.display().to_string(), device);
+        if RunRecord::is_at(path) {
+            patient.read_run(path)?;
+        } else if path.join("model_index.json").is_file() {
+            patient.read_model(&ModelSource::Folder(path.to_owned()));
+        } else if path.join("config.json").is_file() {
+            patient.read_first_stage(path);
+        } else {
+            return Err(Error::NoPatient(path.to_owned()));
+        }
+        Ok(patient)
+    }
+
+    /// The model that is compiled in.
+    pub fn pretrained(device: &Device) -> Self {
+        let source = pretrained::default_model();
+        let mut patient = Self::unknown(source.place(), device);
+        patient.read_model(&source);
+        patient
+    }
+
+    /// A patient of whom nothing has been read yet.
+    pub(super) fn unknown(name: String, device: &Device) -> Self {
+        Self {
+            name,
+            device: device.clone(),
+            model: None,
+            first_stage: None,
+            scheduler: None,
+            stages: Vec::new(),
+            latents: None,
+            damage: Vec::new(),
+        }
+    }
+
+    /// Where the model or run came from, in words.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// Whether the latents that the model was trained with are known.
+    pub fn has_latents(&self) -> bool {
+        self.latents.is_some()
+    }
+
+    /// The side of the images that the model was trained on, with their padding, and their channels.
+    pub fn image_shape(&self) -> Option<(usize, usize)> {
+        if let Some(first_stage) = self.first_stage() {
+            let config = first_stage.vqvae.config();
+            return Some((config.sample_size, config.in_channels));
+        }
+        let config = self.model.as_ref()?.unet.config();
+        let [height, _] = config.sample_size?.height_and_width();
+        Some((height, config.in_channels))
+    }
+
+    /// Encodes images like those that the model was trained on, in place of its run's latents.
+    ///
+    /// # Errors
+    /// [`Error::ImageChannels`] and [`Error::ImageSize`] for images that the VQ-VAE cannot take.
+    pub fn with_images(mut self, images: &Images) -> Result<Self, Error> {
+        if images.is_empty() {
+            return Ok(self);
+        }
+        let images = images.first(LATENTS);
+        let latents = match self.first_stage() {
+            Some(FirstStage { vqvae, .. }) => {
+                let shape = [images.channels(), images.height(), images.width()];
+                check_shape(vqvae.config(), shape)?;
+                let batches = images.batches(BATCH);
+                let encoded = batches.map(|batch| vqvae.encode(batch.to_tensor(&self.device)));
+                Tensor::cat(encoded.collect(), 0)
+            }
+            None => images.to_tensor(&self.device),
+        };
+        self.latents = Some(latents);
+        Ok(self)
+    }
+
+    pub(super) fn first_stage(&self) -> Option<&FirstStage> {
+        let of_model = self
+            .model
+            .as_ref()
+            .and_then(|model| model.first_stage.as_ref());
+        of_model.or(self.first_stage.as_ref())
+    }
+
+    /// What latents are multiplied by before the U-Net sees them: 1 in pixel space.
+    pub(super) fn scaling_factor(&self) -> f64 {
+        self.first_stage()
+            .map_or(1.0, |first_stage| first_stage.vqvae.scaling_factor())
+    }
+
+    fn read_run(&mut self, path: &Path) -> Result<(), Error> {
+        let run = RunRecord::open(path)?;
+        self.scheduler = Some(run.experiment.scheduler());
+        match (run.model(), run.vqvae()) {
+            (Some(model), _) => self.read_model(&ModelSource::Folder(model)),
+            (None, Some(vqvae)) => self.read_first_stage(&vqvae),
+            (None, None) => {}
+        }
+        if let Some(first_stage) = self.first_stage() {
+            let hash = first_stage.hash();
+            match run.validation_latents(&hash, LATENTS, &self.device) {
+                Ok(latents) => self.latents = latents,
+                Err(error) => self.damage.push(damage(error.to_string())),
+            }
+        }
+        self.stages = run.stages;
+        Ok(())
+    }
+
+    fn read_model(&mut self, source: &ModelSource) {
+        match LatentDiffusion::load(source, &self.device) {
+            Ok(model) => {
+                self.scheduler = Some(model.scheduler.clone());
+                self.model = Some(model);
+            }
+            Err(error) => self.damage.push(damage_of_model(&error)),
+        }
+    }
+
+    fn read_first_stage(&mut self, folder: &Path) {
+        match FirstStage::load(&ModelSource::Folder(folder.to_owned()), &self.device) {
+            Ok(first_stage) => self.first_stage = Some(first_stage),
+            Err(error) => self.damage.push(damage_of_model(&error)),
+        }
+    }
+}
+
+fn damage_of_model(error: &HubError) -> Finding {
+    match error {
+        HubError::Weights {
+            problem: WeightsError::NotFinite { .. },
+            ..
+        } => Finding::broken(
+            error.to_string(),
+            "train again from the last good checkpoint (--resume), with a lower learning_rate or clip_norm",
+        ),
+        _ => damage(error.to_string()),
+    }
+}
+
+fn damage(what: String) -> Finding {
+    Finding::broken(what, "restore the file, or train that part again")
+}

@@ -1,0 +1,46 @@
+//! Whether validation falls together with training, or the network learns its images by heart.
+
+use kiln_train::StageRecord;
+
+use super::{Finding, Findings, Patient};
+
+/// A validation loss so much above its best one has risen; less is chance.
+const RISEN: f64 = 1.1;
+/// A validation loss so many times the training loss is a gap.
+const GAP: f64 = 2.0;
+
+const REMEDY: &str = "train on more images (horizontal_flip doubles them), with a smaller network or more weight_decay, \
+     or stop where validation was best";
+
+pub(super) fn check(patient: &Patient) -> Findings {
+    if patient.stages.is_empty() {
+        return Err("it takes a run folder, whose metrics.csv has the losses".to_owned());
+    }
+    Ok(patient.stages.iter().filter_map(of_stage).collect())
+}
+
+fn of_stage(stage: &StageRecord) -> Option<Finding> {
+    let losses = || {
+        stage.rows.iter().filter_map(|(&step, row)| {
+            Some((step, *row.get("loss/train")?, *row.get("loss/valid")?))
+        })
+    };
+    let (_, train, valid) = losses().next_back()?;
+    let (best_step, train_then, best) = losses().min_by(|one, other| one.2.total_cmp(&other.2))?;
+    if valid > RISEN * best && train < train_then {
+        let what = format!(
+            "the validation loss of {} has risen from {best:.4} (step {best_step}) to {valid:.4}, while the training \
+             loss fell from {train_then:.4} to {train:.4}",
+            stage.name
+        );
+        return Some(Finding::warning(what, REMEDY));
+    }
+    (valid > GAP * train && train > 0.0).then(|| {
+        let what = format!(
+            "the validation loss of {} is {:.1} times its training loss ({valid:.4} against {train:.4})",
+            stage.name,
+            valid / train
+        );
+        Finding::warning(what, REMEDY)
+    })
+}

@@ -1,0 +1,120 @@
+//! `kiln doctor`.
+
+use std::fs;
+
+use serde_json::Value;
+
+use crate::{Workplace, training};
+
+const WEIGHTS: &str = "model/unet/diffusion_pytorch_model.safetensors";
+
+/// What `kiln doctor` prints, its exit code, and what it says on stderr.
+fn examine(workplace: &Workplace, arguments: &str) -> (Value, Option<i32>, String) {
+    let output = workplace.run(&format!("doctor {arguments} --json"));
+    let stderr = String::from_utf8(output.stderr).unwrap();
+    let outcome = serde_json::from_slice(&output.stdout)
+        .unwrap_or_else(|error| panic!("doctor {arguments}: {error}, {stderr}"));
+    (outcome, output.status.code(), stderr)
+}
+
+/// The severities that a check found.
+fn severities<'a>(outcome: &'a Value, check: &str) -> Vec<&'a str> {
+    let examinations = outcome["examinations"].as_array().unwrap();
+    let examined = (examinations.iter())
+        .find(|examined| examined["check"] == check)
+        .unwrap();
+    let findings = examined["findings"].as_array().unwrap().iter();
+    findings
+        .map(|found| found["severity"].as_str().unwrap())
+        .collect()
+}
+
+#[test]
+fn the_built_in_model_gets_a_clean_bill() {
+    let workplace = Workplace::new();
+    let said = workplace.succeed("doctor");
+    assert!(said.contains("nothing is wrong"), "{said}");
+    assert!(
+        !said.contains("WARNING") && !said.contains("BROKEN"),
+        "{said}"
+    );
+}
+
+#[test]
+fn warnings_do_not_fail() {
+    let workplace = Workplace::new();
+    let (outcome, code, stderr) = examine(&workplace, "model");
+    assert_eq!((code, stderr.as_str()), (Some(0), ""));
+    assert_eq!(
+        (&outcome["healthy"], &outcome["broken"]),
+        (&false.into(), &false.into())
+    );
+    assert_eq!(severities(&outcome, "terminal SNR"), ["warning"]);
+    assert_eq!(severities(&outcome, "weights"), [""; 0]);
+    let said = workplace.succeed("doctor model/vqvae");
+    assert!(
+        said.contains("weights") && said.contains("not examined"),
+        "{said}"
+    );
+}
+
+#[test]
+fn a_weight_that_is_not_a_number_is_named() {
+    let workplace = Workplace::new();
+    let mut weights = fs::read(workplace.path(WEIGHTS)).unwrap();
+    let last = weights.len() - 4;
+    weights[last..].copy_from_slice(&f32::NAN.to_le_bytes());
+    fs::write(workplace.path(WEIGHTS), weights).unwrap();
+    let (outcome, code, stderr) = examine(&workplace, "model");
+    assert_eq!(code, Some(1));
+    assert!(stderr.starts_with("error: model is broken"), "{stderr}");
+    assert_eq!(severities(&outcome, "weights"), ["broken"]);
+    let what = outcome["examinations"][0]["findings"][0]["what"].as_str();
+    // The last tensor in the file.
+    assert!(what.unwrap().contains("up_blocks.1.resnets.1"), "{what:?}");
+}
+
+#[test]
+fn a_run_is_examined_with_its_own_latents_and_metrics() {
+    let workplace = training::workplace();
+    for stage in ["train-vqvae", "train-latent-diffusion"] {
+        training::train(&workplace, stage);
+    }
+    let (outcome, code, _) = examine(&workplace, "runs/experiment");
+    let examinations = outcome["examinations"].as_array().unwrap();
+    for examined in examinations {
+        assert!(examined.get("not_examined").is_none(), "{examined}");
+    }
+    // Four steps teach nothing.
+    assert_eq!(severities(&outcome, "loss by timestep"), ["broken"]);
+    assert_eq!(severities(&outcome, "terminal SNR"), [""; 0]);
+    assert_eq!(code, Some(1));
+
+    // The model alone needs images for as much.
+    let (outcome, ..) = examine(&workplace, "runs/experiment/model --data photos");
+    assert_eq!(severities(&outcome, "loss by timestep"), ["broken"]);
+
+    fs::write(
+        workplace.path("runs/experiment/vqvae/model/config.json"),
+        "{",
+    )
+    .unwrap();
+    fs::remove_dir_all(workplace.path("runs/experiment/model")).unwrap();
+    let (outcome, ..) = examine(&workplace, "runs/experiment");
+    assert_eq!(severities(&outcome, "weights"), ["broken"]);
+}
+
+#[test]
+fn what_is_no_patient_is_refused_in_a_sentence() {
+    let workplace = Workplace::new();
+    fs::create_dir(workplace.path("empty")).unwrap();
+    for (arguments, words) in [
+        ("nowhere", "neither a model nor a run"),
+        ("empty", "neither a model nor a run"),
+        ("model --data nowhere", "nowhere"),
+        ("model --config nowhere.toml", "nowhere.toml"),
+    ] {
+        let sentence = workplace.fail(&format!("doctor {arguments}"));
+        assert!(sentence.contains(words), "doctor {arguments}: {sentence}");
+    }
+}

@@ -1,0 +1,75 @@
+//! `kiln schedule`.
+
+use std::fs;
+
+use crate::{Workplace, tiny, training::EXPERIMENT};
+
+/// A workplace with two experiments: DDPM's betas over 200 and over 1000 timesteps.
+fn workplace() -> Workplace {
+    let workplace = Workplace::new();
+    let short = EXPERIMENT.replace("[schedule]", "[schedule]\nnum_train_timesteps = 200");
+    fs::write(workplace.path("short.toml"), short).unwrap();
+    fs::write(workplace.path("long.toml"), EXPERIMENT).unwrap();
+    workplace
+}
+
+#[test]
+fn schedules_of_configs_and_models_are_compared() {
+    let workplace = workplace();
+    let shown = workplace.json(
+        "schedule --config short.toml --config long.toml --model model --steps 10 --plot s.png --json",
+    );
+    let names: Vec<_> = (0..3)
+        .map(|index| shown["schedules"][index]["name"].as_str().unwrap())
+        .collect();
+    assert_eq!(names, ["short", "long", "model"]);
+    for (index, timesteps) in [200, 1000, tiny::TIMESTEPS].into_iter().enumerate() {
+        let schedule = &shown["schedules"][index];
+        assert_eq!(schedule["num_train_timesteps"], timesteps);
+        assert_eq!(schedule["visited"].as_array().unwrap().len(), 10);
+        assert_eq!(schedule["warning"].is_string(), timesteps < 1000);
+    }
+    // sqrt of the product of 1 - beta, as PyTorch computes it in f64.
+    let terminal = shown["schedules"][0]["terminal_signal_rate"].as_f64();
+    assert!((terminal.unwrap() - 0.364).abs() < 1e-3, "{terminal:?}");
+    let picture = image::open(workplace.path("s.png")).unwrap();
+    assert_eq!((picture.width(), picture.height()), (1280, 480));
+}
+
+#[test]
+fn words_list_the_steps_and_the_warning() {
+    let workplace = workplace();
+    let said = workplace.succeed("schedule --config short.toml --steps 4 --spacing trailing");
+    for words in [
+        "short",
+        "linear",
+        "200",
+        "0.364",
+        "warning",
+        "199 149 99 49",
+    ] {
+        assert!(said.contains(words), "{words} is not in {said}");
+    }
+}
+
+#[test]
+fn what_cannot_be_shown_is_refused_in_a_sentence() {
+    let workplace = workplace();
+    for (arguments, words) in [
+        ("--config nowhere.toml", "nowhere.toml"),
+        ("--model nowhere", "holds no schedule"),
+        ("--config long.toml --steps 1001", "from 1 to 1000"),
+        ("--config long.toml --steps 0", "from 1 to 1000"),
+        ("--config long.toml --plot s.pdf", ".svg or .png"),
+        ("--config long.toml --plot long.toml/s.svg", "long.toml"),
+    ] {
+        let sentence = workplace.fail(&format!("schedule {arguments}"));
+        assert!(sentence.contains(words), "schedule {arguments}: {sentence}");
+    }
+    for (arguments, words) in [("", "--config"), ("--config a --spacing wide", "trailing")] {
+        let output = workplace.run(&format!("schedule {arguments}"));
+        assert_eq!(output.status.code(), Some(2));
+        let stderr = String::from_utf8_lossy(&output.stderr);
+        assert!(stderr.contains(words), "schedule {arguments}: {stderr}");
+    }
+}
