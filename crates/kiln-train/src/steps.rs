@@ -187,28 +187,32 @@ mod tests {
         (0..30).map(|_| step().unwrap()).collect()
     }
 
+    /// Four images of standard normal noise.
+    fn images(seed: u64, shape: [usize; 3], device: &Device) -> Tensor<4> {
+        ImageNoise {
+            seed,
+            images: (0..4).collect(),
+            shape,
+            device: device.clone(),
+        }
+        .draw(0)
+    }
+
     /// The losses of both stages, whose convolutions multiply numbers of this precision.
     fn losses_in(precision: &str) -> [Vec<f64>; 2] {
         let overrides = ["stage_1", "stage_2"]
             .map(|stage| format!("{stage}.training.precision=\"{precision}\""));
         let experiment = Experiment::parse(EXPERIMENT, "test", &overrides).unwrap();
         let device = Device::flex().autodiff();
-        let images = |seed: u64, shape: [usize; 3]| {
-            let (images, device) = ((0..4).collect(), device.clone());
-            let noise = ImageNoise {
-                seed,
-                images,
-                shape,
-                device,
-            };
-            noise.draw(0)
-        };
-
         let vqvae = experiment.vqvae.init(&device, 0).unwrap();
-        let stage_1 = losses(vqvae_steps(&experiment, vqvae, images(0, [1, 8, 8])));
+        let stage_1 = losses(vqvae_steps(
+            &experiment,
+            vqvae,
+            images(0, [1, 8, 8], &device),
+        ));
 
         let unet = experiment.unet.init(&device, 0).unwrap();
-        let (z0, noise) = (images(1, [2, 4, 4]), images(2, [2, 4, 4]));
+        let [z0, noise] = [1, 2].map(|seed| images(seed, [2, 4, 4], &device));
         let timesteps = vec![10.0, 300.0, 600.0, 999.0];
         let stage_2 = diffusion_steps(&experiment, unet, z0, noise, timesteps).unwrap();
         [stage_1, losses(stage_2)]
@@ -233,8 +237,6 @@ mod tests {
     #[test]
     fn stage_2_learns_with_every_kind_of_objective() {
         let device = Device::flex().autodiff();
-        let random =
-            || Tensor::<4>::random([4, 2, 4, 4], Distribution::Uniform(-1.0, 1.0), &device);
         for overrides in [
             ["prediction=flow", "loss=huber", "loss_on=noise"],
             [
@@ -257,7 +259,8 @@ mod tests {
             let experiment = Experiment::parse(EXPERIMENT, "test", &overrides).unwrap();
             let unet = experiment.unet.init(&device, 0).unwrap();
             let timesteps = vec![10.0, 300.0, 600.0, 900.0];
-            let steps = diffusion_steps(&experiment, unet, random(), random(), timesteps);
+            let [z0, noise] = [1, 2].map(|seed| images(seed, [2, 4, 4], &device));
+            let steps = diffusion_steps(&experiment, unet, z0, noise, timesteps);
             let losses = losses(steps.unwrap());
             assert!(losses[29] < 0.95 * losses[0], "{overrides:?} {losses:?}");
         }
