@@ -31,6 +31,16 @@ pub enum TrainError {
     /// A device did not give its results.
     #[error("the device failed: {0}")]
     Device(#[from] burn::tensor::TensorReadError),
+    /// Stage 1 or latent diffusion of an experiment in pixel space.
+    #[error(
+        "the experiment has no first stage ([vqvae] and [stage_1]), so its U-Net learns in pixel space: run `kiln train-diffusion`"
+    )]
+    NoFirstStage,
+    /// Pixel-space diffusion of an experiment in latent space.
+    #[error(
+        "the experiment has a first stage ([vqvae]), so its U-Net learns in latent space: run `kiln train-vqvae`, then `kiln train-latent-diffusion`"
+    )]
+    InLatentSpace,
     /// A file of the run could not be written or read.
     #[error("cannot {action} {path}: {source}")]
     File {

@@ -28,7 +28,7 @@ pub(crate) struct Latents {
     pub(crate) validation: LatentSet,
 }
 
-/// The latents of one split, as the encoder gave them: not scaled.
+/// The latents of one split, as the encoder gave them until they are [`scaled`](LatentSet::scaled).
 #[derive(Debug, PartialEq)]
 pub(crate) struct LatentSet {
     /// `[images, variants, channels, height, width]`; variant 1 is the mirrored image.
@@ -52,7 +52,13 @@ impl Latents {
         let identity = identity(datasets, first_stage);
         match std::fs::read(cache) {
             Ok(bytes) => match Self::from_bytes(&bytes, &identity) {
-                Ok(latents) => return Ok(latents),
+                Ok(latents) if latents.are_of(datasets) => return Ok(latents),
+                Ok(_) => {
+                    tracing::warn!(
+                        "encoding the latents anew, because {} is damaged: it has not as many latents as there are images",
+                        cache.display()
+                    );
+                }
                 Err(CacheProblem::Foreign(what)) => {
                     return Err(TrainError::Run(format!(
                         "the latents in {} were made from {what}; remove the file to encode them anew",
@@ -81,6 +87,12 @@ impl Latents {
         let latents = Self { train, validation };
         latents.write(cache, identity)?;
         Ok(latents)
+    }
+
+    /// Whether there is one latent for each image.
+    fn are_of(&self, datasets: &Datasets) -> bool {
+        self.train.shape[0] == datasets.train.len()
+            && self.validation.shape[0] == datasets.validation.len()
     }
 
     fn write(&self, cache: &Path, identity: HashMap<String, String>) -> Result<(), TrainError> {
@@ -207,12 +219,8 @@ impl LatentSet {
         })
     }
 
-    pub(crate) fn len(&self) -> usize {
-        self.shape[0]
-    }
-
     /// `[channels, height, width]`.
-    pub(crate) fn latent_shape(&self) -> [usize; 3] {
+    fn latent_shape(&self) -> [usize; 3] {
         let [_, _, channels, height, width] = self.shape;
         [channels, height, width]
     }
@@ -235,19 +243,23 @@ impl LatentSet {
         variance.sqrt()
     }
 
-    /// Latents `[batch, channels, height, width]`, multiplied by `scale`.
-    pub(crate) fn batch(&self, images: &[(u32, bool)], scale: f32, device: &Device) -> Tensor<4> {
+    /// All latents multiplied by `factor`.
+    pub(crate) fn scaled(mut self, factor: f64) -> Self {
+        for value in &mut self.values {
+            *value *= factor as f32;
+        }
+        self
+    }
+
+    /// Latents `[batch, channels, height, width]`.
+    pub(crate) fn batch(&self, images: &[(u32, bool)], device: &Device) -> Tensor<4> {
         let [channels, height, width] = self.latent_shape();
         let (length, variants) = (channels * height * width, self.shape[1]);
         let mut values = Vec::with_capacity(images.len() * length);
         for &(index, flipped) in images {
             let variant = usize::from(flipped).min(variants - 1);
             let first = (index as usize * variants + variant) * length;
-            values.extend(
-                self.values[first..first + length]
-                    .iter()
-                    .map(|value| value * scale),
-            );
+            values.extend_from_slice(&self.values[first..first + length]);
         }
         Tensor::from_data(
             TensorData::new(values, [images.len(), channels, height, width]),
@@ -307,9 +319,8 @@ mod tests {
 
     #[test]
     fn a_mirrored_image_has_latents_of_its_own() {
-        let batch = latents()
-            .train
-            .batch(&[(2, true), (0, false)], 0.5, &Device::flex());
+        let latents = latents().train.scaled(0.5);
+        let batch = latents.batch(&[(2, true), (0, false)], &Device::flex());
         let values: Vec<f32> = batch.into_data().iter::<f32>().collect();
         assert_eq!(values, [10.0, 10.5, 11.0, 11.5, 0.0, 0.5, 1.0, 1.5]);
     }

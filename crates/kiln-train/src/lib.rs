@@ -1,14 +1,16 @@
-//! Trains the two stages of latent diffusion on Burn's Learner.
+//! Trains the two stages of latent diffusion on Burn's Learner, and diffusion in pixel space.
 //!
 //! Stage 1, [`train_vqvae`], teaches a VQ-VAE to compress images. Stage 2, [`train_latent_diffusion`], encodes the
-//! data set once and teaches a U-Net to denoise the latents. Both are described by one [`Experiment`] and leave their
-//! results in one run folder (see [`RunOptions::out`]).
+//! data set once and teaches a U-Net to denoise the latents. Without a first stage [`train_diffusion`] teaches it to
+//! denoise the images themselves. All are described by one [`Experiment`] and leave their results in one run folder
+//! (see [`RunOptions::out`]).
 //!
 //! What this crate adds to the Learner, each through an extension point that Burn offers:
 //!
 //! | file | adds | by way of |
 //! | --- | --- | --- |
 //! | `plan`, `loader` | an order of images that depends on seed and step alone | `DataLoader` |
+//! | `clean`, `noisy_source`, `classes` | noise and labels that do, for images or their latents | `DataLoader` |
 //! | `update` | global-norm clipping, EMA, a stop at gradients that are not finite | `TrainStep::optimize` |
 //! | `checkpoint` | whole, verified checkpoints that resume in mid-round | `Checkpointer`, `CheckpointingStrategy` |
 //! | `report`, `log`, `curves` | metrics, `metrics.csv`, `curves.svg` | `Metric`, `MetricLogger` |
@@ -20,6 +22,8 @@
 //! What the Learner calls an epoch is a *round* here: the steps from one checkpoint to the next.
 
 mod checkpoint;
+mod classes;
+mod clean;
 mod curves;
 mod dashboard;
 pub mod devices;
@@ -31,6 +35,7 @@ mod launch;
 mod learning_rate;
 mod loader;
 mod log;
+mod noisy_source;
 mod objective;
 pub mod pictures;
 mod plan;
@@ -48,12 +53,15 @@ mod vqvae_stage;
 pub use devices::Devices;
 pub use error::TrainError;
 pub use experiment::{
-    ConfigError, Experiment, SamplingConfig, Stage1Config, Stage2Config, TrainingConfig,
+    ConfigError, Experiment, FirstStageConfig, SamplingConfig, Stage1Config, Stage2Config,
+    TrainingConfig,
 };
 pub use launch::Strategy;
 pub use learning_rate::WarmupCosine;
 pub use objective::psnr;
 pub use record::{RunRecord, StageRecord};
 pub use session::StopSignal;
-pub use stages::{RunOptions, TrainingReport, train_latent_diffusion, train_vqvae};
+pub use stages::{
+    RunOptions, TrainingReport, train_diffusion, train_latent_diffusion, train_vqvae,
+};
 pub use steps::{diffusion_steps, vqvae_steps};

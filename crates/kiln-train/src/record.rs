@@ -24,7 +24,7 @@ pub struct RunRecord {
 /// How the training of one stage went.
 #[derive(Debug, Clone)]
 pub struct StageRecord {
-    /// `stage 1` or `stage 2`.
+    /// `stage 1` or `stage 2`; the latter in pixel space, too.
     pub name: &'static str,
     /// How it was trained.
     pub training: TrainingConfig,
@@ -50,11 +50,16 @@ impl RunRecord {
             training: training.clone(),
             rows: read_rows(&stage.metrics()),
         };
-        let mut stages = vec![
-            stage("stage 1", folder.stage_1(), &experiment.stage_1.training),
-            stage("stage 2", folder.stage_2(), &experiment.stage_2.training),
-        ];
-        stages.retain(|stage| !stage.rows.is_empty());
+        let stage_1 = experiment.stage_1.iter();
+        let stages = stage_1
+            .map(|config| stage("stage 1", folder.stage_1(), &config.training))
+            .chain([stage(
+                "stage 2",
+                folder.stage_2(),
+                &experiment.stage_2.training,
+            )])
+            .filter(|stage| !stage.rows.is_empty())
+            .collect();
         Ok(Self {
             folder,
             experiment,
@@ -201,7 +206,7 @@ mod tests {
         .unwrap();
         let stage = StageRecord {
             name: "stage 1",
-            training: record(place.path()).experiment.stage_1.training,
+            training: record(place.path()).experiment.stage_2.training,
             rows: read_rows(&place.path().join("metrics.csv")),
         };
         assert_eq!(stage.steps_done(), 20);

@@ -8,6 +8,8 @@
 //!   diffusion/              stage 2: checkpoints/ metrics.csv curves.svg samples/
 //!   model/                  the finished model, diffusers layout
 //! ```
+//!
+//! A run in pixel space has neither `vqvae/` nor `latents/`.
 
 use std::fs::File;
 use std::io::Write;

@@ -1,21 +1,26 @@
-//! The two stages from beginning to end: what `kiln train-vqvae` and `kiln train-latent-diffusion` do.
+//! The stages from beginning to end: what `kiln train-vqvae`, `kiln train-latent-diffusion` and `kiln train-diffusion`
+//! do.
 
 use std::collections::BTreeMap;
 use std::fmt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use burn::tensor::Device;
 use kiln_data::{Datasets, Progress};
 use kiln_hub::{FirstStage, LatentDiffusion, Metadata, ModelSource};
 use kiln_models::WeightsType;
 use serde::Serialize;
 
+use crate::classes::Classes;
+use crate::clean::CleanSets;
 use crate::devices::Devices;
-use crate::diffusion_stage::{self, DiffusionTrainee, LatentSource};
+use crate::diffusion_stage::{self, DiffusionTrainee, Pictured};
 use crate::error::TrainError;
 use crate::experiment::{Experiment, TrainingConfig};
 use crate::latents::Latents;
 use crate::launch::{Outcome, Stage, Strategy, find_checkpoint, session};
+use crate::noisy_source::NoisySource;
 use crate::plan::Plan;
 use crate::run_folder::{RunFolder, write_atomically};
 use crate::session::StopSignal;
@@ -33,7 +38,7 @@ pub struct RunOptions {
     pub devices: Devices,
     /// How several devices share the work.
     pub strategy: Strategy,
-    /// Stage 2: the VQ-VAE to use in place of the run folder's own.
+    /// Latent diffusion: the VQ-VAE to use in place of the run folder's own.
     pub vqvae: Option<PathBuf>,
     /// Asks the training to save and stop.
     pub stop: StopSignal,
@@ -56,7 +61,7 @@ impl RunOptions {
 /// How a stage went.
 #[derive(Debug, Clone, Serialize)]
 pub struct TrainingReport {
-    /// `vqvae` or `latent-diffusion`.
+    /// `vqvae`, `latent-diffusion` or `diffusion`.
     pub stage: &'static str,
     /// Steps done in all, and of how many.
     pub steps: usize,
@@ -128,10 +133,11 @@ pub fn train_vqvae(
     options: &RunOptions,
     progress: &dyn Progress,
 ) -> Result<TrainingReport, TrainError> {
+    let first_stage = experiment.first_stage().ok_or(TrainError::NoFirstStage)?;
+    let training = &first_stage.stage_1.training;
     let run = RunFolder::new(&options.out);
     let folder = run.stage_1();
-    let precision = experiment.stage_1.training.precision;
-    options.devices.check_precision(precision)?;
+    options.devices.check_precision(training.precision)?;
     let resume = find_checkpoint(&folder, options.resume)?;
     let session = session(resume.as_ref(), &options.stop);
     prepare_folder(
@@ -142,7 +148,6 @@ pub fn train_vqvae(
     )?;
     let datasets = kiln_data::open(&experiment.data, progress)?;
 
-    let training = &experiment.stage_1.training;
     let images = datasets.train.len();
     let plan = Arc::new(Plan::new(
         training,
@@ -151,7 +156,8 @@ pub fn train_vqvae(
         experiment.seed,
     ));
     let trainee = VqVaeTrainee::new(
-        experiment,
+        &first_stage,
+        experiment.seed,
         &datasets,
         &plan,
         folder.clone(),
@@ -169,7 +175,7 @@ pub fn train_vqvae(
         session: session.clone(),
         resume,
     };
-    let source = ImageSource::new(experiment, datasets.clone(), plan.clone());
+    let source = ImageSource::new(training, experiment.seed, datasets.clone(), plan.clone());
     let outcome = stage.train(trainee, source)?;
     let report = TrainingReport::new("vqvae", &outcome, training, &plan, folder.model());
     if report.model.is_some() {
@@ -191,15 +197,45 @@ pub fn train_latent_diffusion(
     options: &RunOptions,
     progress: &dyn Progress,
 ) -> Result<TrainingReport, TrainError> {
+    if experiment.first_stage().is_none() {
+        return Err(TrainError::NoFirstStage);
+    }
+    let run = RunFolder::new(&options.out);
+    let device = options.devices.first();
+    let first_stage = find_first_stage(&run, options.vqvae.as_deref(), &device)?;
+    experiment.check_first_stage(first_stage.vqvae.config())?;
+    train_unet(experiment, options, progress, Some(first_stage))
+}
+
+/// Trains a U-Net on the images themselves and writes the model to `model` in the run folder.
+///
+/// # Errors
+/// [`TrainError`] in one sentence. Checkpoints that were written stay.
+pub fn train_diffusion(
+    experiment: &Experiment,
+    options: &RunOptions,
+    progress: &dyn Progress,
+) -> Result<TrainingReport, TrainError> {
+    if experiment.first_stage().is_some() {
+        return Err(TrainError::InLatentSpace);
+    }
+    train_unet(experiment, options, progress, None)
+}
+
+/// Stage 2, in the latent space of `first_stage` or in pixel space.
+fn train_unet(
+    experiment: &Experiment,
+    options: &RunOptions,
+    progress: &dyn Progress,
+    first_stage: Option<FirstStage>,
+) -> Result<TrainingReport, TrainError> {
+    let training = &experiment.stage_2.training;
     let run = RunFolder::new(&options.out);
     let folder = run.stage_2();
-    let precision = experiment.stage_2.training.precision;
-    options.devices.check_precision(precision)?;
+    options.devices.check_precision(training.precision)?;
     let device = options.devices.first();
     let resume = find_checkpoint(&folder, options.resume)?;
     let session = session(resume.as_ref(), &options.stop);
-    let mut first_stage = find_first_stage(&run, options.vqvae.as_deref(), &device)?;
-    experiment.check_first_stage(first_stage.vqvae.config())?;
     if let Some(warning) = experiment.build_schedule()?.warning() {
         tracing::warn!("{warning}");
     }
@@ -210,46 +246,43 @@ pub fn train_latent_diffusion(
         &["seed", "data", "unet", "schedule"],
     )?;
     let datasets = kiln_data::open(&experiment.data, progress)?;
+    let classes = Classes::of(experiment, &datasets)?;
+    let (clean, first_stage) = match first_stage {
+        Some(first_stage) => {
+            let (clean, scaled) = latent_space(&run, &datasets, first_stage, &device, progress)?;
+            (clean, Some(scaled))
+        }
+        None => (CleanSets::images(&datasets), None),
+    };
 
-    let latents = Latents::open(
-        &run.latents(&first_stage.hash()),
-        &datasets,
-        &first_stage,
-        &device,
-        progress,
-    )?;
-    let deviation = latents.train.standard_deviation();
-    if !(deviation.is_finite() && deviation > 0.0) {
-        return Err(TrainError::Run(format!(
-            "the latents of this VQ-VAE have a standard deviation of {deviation}, so there is nothing to learn from them: train stage 1 again"
-        )));
-    }
-    let scaling_factor = 1.0 / deviation;
-    first_stage.vqvae = first_stage.vqvae.with_scaling_factor(scaling_factor);
-
-    let training = &experiment.stage_2.training;
-    let images = latents.train.len();
     let plan = Arc::new(Plan::new(
         training,
-        images,
+        datasets.train.len(),
         options.devices.all().len(),
         experiment.seed,
     ));
-    let border = datasets.train.border();
     let network = experiment
         .unet
         .init(&device.clone().autodiff(), experiment.seed)?;
+    let pictured = Pictured {
+        vqvae: first_stage.as_ref().map(|stage| stage.vqvae.clone()),
+        border: datasets.train.border(),
+        classes,
+    };
     let trainee = DiffusionTrainee::new(
         experiment,
         network,
-        first_stage.vqvae.clone(),
-        border,
+        pictured,
         &plan,
         folder.clone(),
         session.clone(),
     )?;
+    let (title, name) = match &first_stage {
+        Some(_) => ("stage 2: latent diffusion", "latent-diffusion"),
+        None => ("diffusion in pixel space", "diffusion"),
+    };
     let stage = Stage {
-        name: "stage 2: latent diffusion",
+        name: title,
         folder,
         training,
         metrics: &diffusion_stage::METRICS,
@@ -259,13 +292,12 @@ pub fn train_latent_diffusion(
         session: session.clone(),
         resume,
     };
-    let flips = datasets.train.horizontal_flip();
-    let source = LatentSource::new(experiment, latents, flips, scaling_factor, plan.clone())?;
+    let source = NoisySource::new(experiment, clean, classes, plan.clone())?;
     let outcome = stage.train(trainee, source)?;
-    let report = TrainingReport::new("latent-diffusion", &outcome, training, &plan, run.model());
+    let report = TrainingReport::new(name, &outcome, training, &plan, run.model());
     if report.model.is_some() {
         let model = LatentDiffusion {
-            first_stage: Some(first_stage),
+            first_stage,
             unet: outcome.model.into_trained(),
             scheduler: experiment.scheduler(),
             metadata: metadata(experiment, &datasets, training.steps),
@@ -275,11 +307,33 @@ pub fn train_latent_diffusion(
     Ok(report)
 }
 
+/// The latents of the images, scaled to a standard deviation of one over the training set, and the first stage that
+/// knows by how much.
+fn latent_space(
+    run: &RunFolder,
+    datasets: &Datasets,
+    mut first_stage: FirstStage,
+    device: &Device,
+    progress: &dyn Progress,
+) -> Result<(CleanSets, FirstStage), TrainError> {
+    let cache = run.latents(&first_stage.hash());
+    let latents = Latents::open(&cache, datasets, &first_stage, device, progress)?;
+    let deviation = latents.train.standard_deviation();
+    if !(deviation.is_finite() && deviation > 0.0) {
+        return Err(TrainError::Run(format!(
+            "the latents of this VQ-VAE have a standard deviation of {deviation}, so there is nothing to learn from them: train stage 1 again"
+        )));
+    }
+    let factor = 1.0 / deviation;
+    first_stage.vqvae = first_stage.vqvae.with_scaling_factor(factor);
+    Ok((CleanSets::latents(datasets, latents, factor), first_stage))
+}
+
 /// The VQ-VAE for stage 2: the one named, or the run folder's own.
 fn find_first_stage(
     run: &RunFolder,
     named: Option<&Path>,
-    device: &burn::tensor::Device,
+    device: &Device,
 ) -> Result<FirstStage, TrainError> {
     let own = run.stage_1().model();
     if named.is_none() && !own.exists() {

@@ -11,7 +11,7 @@ use burn::train::{Learner, LearnerModel, TrainStep};
 use kiln_models::quantizer::BatchPosition;
 use kiln_models::{UNet2d, VqVae};
 
-use crate::diffusion_stage::{DiffusionTrainee, NoisyLatents};
+use crate::diffusion_stage::{DiffusionTrainee, NoisyBatch, Pictured};
 use crate::error::TrainError;
 use crate::experiment::{Experiment, TrainingConfig};
 use crate::learning_rate::WarmupCosine;
@@ -28,18 +28,19 @@ use crate::vqvae_stage::{ImageTensors, VqVaeTrainee};
 /// pass over them is a step, whatever `accumulate` says, and the codebook does not begin at k-means centres.
 ///
 /// # Errors
-/// A step whose gradients are not finite, and a device that fails.
+/// If the experiment has no stage 1; of a step: gradients that are not finite, and a device that fails.
 pub fn vqvae_steps(
     experiment: &Experiment,
     mut network: VqVae,
     images: Tensor<4>,
-) -> impl FnMut() -> Result<f64, TrainError> + use<> {
-    network.quantize = experiment.codebook.prepare(network.quantize);
+) -> Result<impl FnMut() -> Result<f64, TrainError> + use<>, TrainError> {
+    let first_stage = experiment.first_stage().ok_or(TrainError::NoFirstStage)?;
+    network.quantize = first_stage.codebook.prepare(network.quantize);
     let [batch, ..] = images.dims();
-    let training = one_pass(&experiment.stage_1.training);
+    let training = one_pass(&first_stage.stage_1.training);
     let session = Session::new(0, StopSignal::default());
     let trainee = VqVaeTrainee::with_network(
-        experiment,
+        &first_stage,
         network,
         0,
         &Plan::new(&training, batch, 1, experiment.seed),
@@ -47,27 +48,29 @@ pub fn vqvae_steps(
         session.clone(),
     );
     let seed = experiment.seed;
-    steps(trainee, &training, session, move |step| ImageTensors {
-        images: images.clone(),
-        step,
-        position: BatchPosition {
-            seed,
-            step: step as u64,
-            first_image: 0,
-            total_images: batch,
-        },
-    })
+    Ok(steps(trainee, &training, session, move |step| {
+        ImageTensors {
+            images: images.clone(),
+            step,
+            position: BatchPosition {
+                seed,
+                step: step as u64,
+                first_image: 0,
+                total_images: batch,
+            },
+        }
+    }))
 }
 
 /// Trains `network` as stage 2 of `experiment` does; each call of the result is one step and returns its loss.
 ///
-/// Both `z0`, scaled latents, and `noise` are `[batch, channels, height, width]` on the network's device, which must
-/// have autodiff; `timesteps` has one number an image, from 0 up to the schedule's `num_train_timesteps`. The network
-/// need not be the experiment's own. One pass over the batch is a step, whatever `accumulate` says.
+/// Both `z0`, scaled latents or images, and `noise` are `[batch, channels, height, width]` on the network's device, which
+/// must have autodiff; `timesteps` has one number an image, from 0 up to the schedule's `num_train_timesteps`. The
+/// network need not be the experiment's own; a conditional one is told one class after the other. One pass over the
+/// batch is a step, whatever `accumulate` says.
 ///
 /// # Errors
-/// If the schedule or the VQ-VAE of the experiment cannot be built; of a step: gradients that are not finite, and a
-/// device that fails.
+/// If the experiment's schedule cannot be built; of a step: gradients that are not finite, and a device that fails.
 pub fn diffusion_steps(
     experiment: &Experiment,
     network: UNet2d,
@@ -77,25 +80,23 @@ pub fn diffusion_steps(
 ) -> Result<impl FnMut() -> Result<f64, TrainError> + use<>, TrainError> {
     let training = one_pass(&experiment.stage_2.training);
     let session = Session::new(0, StopSignal::default());
-    let vqvae = experiment
-        .vqvae
-        .init(&z0.device().inner(), experiment.seed)?;
+    let classes = network.config().num_class_embeds;
+    let labels: Option<Vec<usize>> =
+        classes.map(|classes| (0..timesteps.len()).map(|image| image % classes).collect());
     let trainee = DiffusionTrainee::new(
         experiment,
         network,
-        vqvae,
-        0,
+        Pictured::default(), // no pictures are drawn
         &Plan::new(&training, timesteps.len(), 1, experiment.seed),
         RunFolder::new(Path::new("")).stage_2(),
         session.clone(),
     )?;
-    Ok(steps(trainee, &training, session, move |step| {
-        NoisyLatents {
-            step,
-            z0: z0.clone(),
-            noise: noise.clone(),
-            timesteps: timesteps.clone(),
-        }
+    Ok(steps(trainee, &training, session, move |step| NoisyBatch {
+        step,
+        z0: z0.clone(),
+        noise: noise.clone(),
+        timesteps: timesteps.clone(),
+        labels: labels.clone(),
     }))
 }
 
@@ -204,12 +205,10 @@ mod tests {
             .map(|stage| format!("{stage}.training.precision=\"{precision}\""));
         let experiment = Experiment::parse(EXPERIMENT, "test", &overrides).unwrap();
         let device = Device::flex().autodiff();
-        let vqvae = experiment.vqvae.init(&device, 0).unwrap();
-        let stage_1 = losses(vqvae_steps(
-            &experiment,
-            vqvae,
-            images(0, [1, 8, 8], &device),
-        ));
+        let vqvae = experiment.first_stage().unwrap().vqvae;
+        let vqvae = vqvae.init(&device, 0).unwrap();
+        let stage_1 = vqvae_steps(&experiment, vqvae, images(0, [1, 8, 8], &device));
+        let stage_1 = losses(stage_1.unwrap());
 
         let unet = experiment.unet.init(&device, 0).unwrap();
         let [z0, noise] = [1, 2].map(|seed| images(seed, [2, 4, 4], &device));
@@ -270,9 +269,11 @@ mod tests {
     fn numbers_that_are_not_finite_end_the_steps() {
         let experiment = Experiment::parse(EXPERIMENT, "test", &[]).unwrap();
         let device = Device::flex().autodiff();
-        let vqvae = experiment.vqvae.init(&device, 0).unwrap();
+        let vqvae = experiment.first_stage().unwrap().vqvae;
+        let vqvae = vqvae.init(&device, 0).unwrap();
         let images = Tensor::<4>::full([4, 1, 8, 8], f32::INFINITY, &device);
-        let error = vqvae_steps(&experiment, vqvae, images)().unwrap_err();
+        let mut step = vqvae_steps(&experiment, vqvae, images).unwrap();
+        let error = step().unwrap_err();
         assert!(matches!(error, TrainError::Diverged { .. }), "{error}");
     }
 }

@@ -14,7 +14,7 @@ use kiln_models::VqVae;
 use kiln_models::quantizer::{BatchPosition, CodebookConfig, CodebookTraining};
 
 use crate::error::TrainError;
-use crate::experiment::Experiment;
+use crate::experiment::{FirstStageConfig, TrainingConfig};
 use crate::loader::{BatchSource, Batches};
 use crate::objective::{Stage1Objective, psnr};
 use crate::pictures::{Images, columns_for, grid, save_png};
@@ -115,8 +115,10 @@ pub(crate) struct ValidationImages {
 }
 
 impl VqVaeTrainee {
+    /// A new network of `first_stage`, with initial weights from `seed` and codes from `datasets`.
     pub(crate) fn new(
-        experiment: &Experiment,
+        first_stage: &FirstStageConfig<'_>,
+        seed: u64,
         datasets: &Datasets,
         plan: &Plan,
         folder: StageFolder,
@@ -124,10 +126,10 @@ impl VqVaeTrainee {
         device: &Device,
     ) -> Result<Self, TrainError> {
         let device = device.clone().autodiff();
-        let mut network = experiment.vqvae.init(&device, experiment.seed)?;
-        network.quantize = experiment.codebook.prepare(network.quantize);
-        if experiment.codebook.kmeans_start && session.steps_done() == 0 {
-            let order = kiln_data::shuffled(datasets.train.len(), experiment.seed, 0);
+        let mut network = first_stage.vqvae.init(&device, seed)?;
+        network.quantize = first_stage.codebook.prepare(network.quantize);
+        if first_stage.codebook.kmeans_start && session.steps_done() == 0 {
+            let order = kiln_data::shuffled(datasets.train.len(), seed, 0);
             let requests = order
                 .iter()
                 .take(KMEANS_IMAGES)
@@ -138,33 +140,40 @@ impl VqVaeTrainee {
                 network
                     .valid()
                     .encode(tensor(&batch, &datasets.train, &device.clone().inner()));
-            network.quantize =
-                network
-                    .quantize
-                    .with_kmeans(latents, KMEANS_ITERATIONS, experiment.seed);
+            network.quantize = network
+                .quantize
+                .with_kmeans(latents, KMEANS_ITERATIONS, seed);
         }
         let border = datasets.train.border();
         Ok(Self::with_network(
-            experiment, network, border, plan, folder, session,
+            first_stage,
+            network,
+            border,
+            plan,
+            folder,
+            session,
         ))
     }
 
     /// As [`Self::new`], with a network whose codebook is ready to be trained.
     pub(crate) fn with_network(
-        experiment: &Experiment,
+        first_stage: &FirstStageConfig<'_>,
         network: VqVae,
         border: usize,
         plan: &Plan,
         folder: StageFolder,
         session: Session,
     ) -> Self {
-        let training = &experiment.stage_1.training;
+        let FirstStageConfig {
+            codebook, stage_1, ..
+        } = first_stage;
+        let training = &stage_1.training;
         Self {
             codebook: CodebookTraining::new(&network.quantize),
             vqvae: Averaged::new(network, training, session.clone()),
             lesson: Arc::new(Lesson {
-                objective: Stage1Objective::new(&experiment.stage_1, experiment.codebook.update),
-                codebook: experiment.codebook.clone(),
+                objective: Stage1Objective::new(stage_1, codebook.update),
+                codebook: codebook.clone(),
                 loss_scale: plan.loss_scale(),
                 precision: training.precision,
                 folder,
@@ -336,18 +345,23 @@ pub(crate) struct ImageSource {
     datasets: Datasets,
     plan: Arc<Plan>,
     seed: u64,
-    validation_images: usize,
+    validation_images: Vec<u32>,
     pictures_every: usize,
 }
 
 impl ImageSource {
-    pub(crate) fn new(experiment: &Experiment, datasets: Datasets, plan: Arc<Plan>) -> Self {
-        let training = &experiment.stage_1.training;
+    /// The images of `datasets` for `training` under `seed`.
+    pub(crate) fn new(
+        training: &TrainingConfig,
+        seed: u64,
+        datasets: Datasets,
+        plan: Arc<Plan>,
+    ) -> Self {
         let validation_images = training.validated(datasets.validation.len());
         Self {
             datasets,
             plan,
-            seed: experiment.seed,
+            seed,
             validation_images,
             pictures_every: training.pictures_every,
         }
@@ -384,15 +398,13 @@ impl BatchSource for ImageSource {
 
     fn validation(&self, step: usize, device: &Device) -> Batches<ValidationImages> {
         let (dataset, device) = (self.datasets.validation.clone(), device.clone());
-        let size = self.plan.batch_size();
-        let limit = self.validation_images as u32;
-        let requests = (0..limit).step_by(size).map(move |first| {
-            (first..(first + size as u32).min(limit))
-                .map(|index| (index, false))
-                .collect()
-        });
+        let requests: Vec<Vec<(u32, bool)>> = self
+            .validation_images
+            .chunks(self.plan.batch_size())
+            .map(|images| images.iter().map(|&index| (index, false)).collect())
+            .collect();
         let wanted = self.plan.wants_picture(step, self.pictures_every);
-        let batches = prefetch(dataset.clone(), requests);
+        let batches = prefetch(dataset.clone(), requests.into_iter());
         Box::new(batches.enumerate().map(move |(index, batch)| {
             let images = tensor(&batch.map_err(DatasetError::new)?, &dataset, &device);
             Ok(ValidationImages {
@@ -404,7 +416,9 @@ impl BatchSource for ImageSource {
     }
 
     fn validation_batches(&self) -> usize {
-        self.validation_images.div_ceil(self.plan.batch_size())
+        self.validation_images
+            .len()
+            .div_ceil(self.plan.batch_size())
     }
 }
 

@@ -2,7 +2,7 @@
 
 mod common;
 
-use common::{experiment, options, stage_1, stage_2, weights};
+use common::{experiment, in_pixel_space, options, pixels, stage_1, stage_2, weights};
 use kiln_train::{Devices, RunOptions, Strategy};
 
 /// The weights after 10 steps of both stages, on `devices` with `batch_size` images each.
@@ -48,6 +48,33 @@ fn several_devices_and_micro_batches_train_like_one() {
         assert!(
             difference < 1e-5,
             "{devices} {strategy:?} batch {batch_size} x {accumulate}: weights differ by {difference}"
+        );
+    }
+}
+
+#[test]
+fn in_pixel_space_and_with_labels_they_do_so_too() {
+    let trained = |devices: &str, batch_size: usize, accumulate: usize| {
+        let place = tempfile::tempdir().unwrap();
+        let experiment = pixels(&[
+            "stage_2.label_dropout=0.5",
+            "stage_2.training.learning_rate=1e-3",
+            &format!("stage_2.training.batch_size={batch_size}"),
+            &format!("stage_2.training.accumulate={accumulate}"),
+        ]);
+        let options = RunOptions {
+            devices: Devices::parse(devices).unwrap(),
+            ..options(place.path())
+        };
+        in_pixel_space(&experiment, &options).unwrap();
+        weights(place.path())
+    };
+    let one = trained("cpu", 8, 1);
+    for (devices, batch_size, accumulate) in [("cpu:2", 4, 1), ("cpu:2", 2, 2)] {
+        let difference = largest_difference(&one, &trained(devices, batch_size, accumulate));
+        assert!(
+            difference < 1e-5,
+            "{devices} batch {batch_size} x {accumulate}: weights differ by {difference}"
         );
     }
 }

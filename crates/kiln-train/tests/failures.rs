@@ -2,7 +2,7 @@
 
 mod common;
 
-use common::{TINY, experiment, options, stage_1, stage_2};
+use common::{PIXELS, TINY, experiment, in_pixel_space, options, pixels, stage_1, stage_2};
 use kiln_train::{Experiment, RunOptions, StopSignal};
 
 #[test]
@@ -153,9 +153,18 @@ fn impossible_experiments_are_refused_with_key_value_and_cure() {
         ),
         (&["codebook.decay=-1.0"], &["codebook", "-1"]),
         (
-            &["unet.num_class_embeds=10"],
-            &["unet.num_class_embeds", "10", "leave it out"],
+            &["stage_2.label_dropout=0.1"],
+            &["stage_2.label_dropout", "0.1", "unet.num_class_embeds"],
         ),
+        (
+            &["unet.num_class_embeds=11", "stage_2.label_dropout=1.0"],
+            &["stage_2.label_dropout", "1", "below 1"],
+        ),
+        (
+            &["unet.class_embed_type=timestep"],
+            &["unet.class_embed_type", "num_class_embeds"],
+        ),
+        (&["sampling.clip=0.0"], &["sampling.clip", "0", "above 0"]),
         (
             &["unet.num_train_timesteps=10"],
             &["unet.num_train_timesteps", "10", "at least 1000"],
@@ -190,6 +199,78 @@ fn impossible_experiments_are_refused_with_key_value_and_cure() {
 }
 
 #[test]
+fn half_a_first_stage_is_refused_with_the_table_that_is_missing() {
+    for (table, there, missing) in [
+        ("[vqvae]\nin_channels = 1", "[vqvae]", "[stage_1]"),
+        ("[codebook]\ndecay = 0.9", "[codebook]", "[vqvae]"),
+    ] {
+        let text = format!("{PIXELS}{table}\n");
+        let error = Experiment::parse(&text, "tiny.toml", &[]).unwrap_err();
+        let message = error.to_string();
+        assert!(
+            message.contains(&format!("has {there} but no {missing}")),
+            "{message}"
+        );
+    }
+}
+
+#[test]
+fn a_pixel_space_network_has_to_fit_the_images() {
+    for (overrides, words) in [
+        (
+            &["unet.in_channels=3"],
+            &["unet.in_channels", "the images have 1 channels"][..],
+        ),
+        (
+            &["data.size=16"],
+            &["unet.sample_size", "the images are 16x16"],
+        ),
+    ] {
+        let overrides = overrides.map(str::to_owned);
+        let error = Experiment::parse(PIXELS, "tiny.toml", &overrides).unwrap_err();
+        let message = error.to_string();
+        for word in words {
+            assert!(message.contains(word), "`{word}` is missing in: {message}");
+        }
+    }
+}
+
+#[test]
+fn each_command_names_the_other_one() {
+    let place = tempfile::tempdir().unwrap();
+    let options = options(place.path());
+    for train in [stage_1, stage_2] {
+        let message = train(&pixels(&[]), &options).unwrap_err().to_string();
+        assert!(message.contains("`kiln train-diffusion`"), "{message}");
+    }
+    let error = in_pixel_space(&experiment(&[]), &options).unwrap_err();
+    let message = error.to_string();
+    assert!(
+        message.contains("`kiln train-latent-diffusion`"),
+        "{message}"
+    );
+    let left = std::fs::read_dir(place.path()).unwrap().count();
+    assert_eq!(left, 0, "nothing was begun");
+}
+
+#[test]
+fn a_network_needs_a_row_for_each_class_and_one_more_for_dropped_labels() {
+    let place = tempfile::tempdir().unwrap();
+    for (overrides, words) in [
+        (&["unet.num_class_embeds=10"][..], &["10", "must be 11"][..]),
+        (&["unet.num_class_embeds=5"], &["5", "must be 11"]),
+        (&["stage_2.label_dropout=0.0"], &["11", "must be 10"]),
+    ] {
+        let error = in_pixel_space(&pixels(overrides), &options(place.path())).unwrap_err();
+        let message = error.to_string();
+        for word in ["unet.num_class_embeds"].iter().chain(words) {
+            assert!(message.contains(word), "`{word}` is missing in: {message}");
+        }
+        assert!(!message.contains('\n'), "{message}");
+    }
+}
+
+#[test]
 fn an_error_in_a_file_names_its_line() {
     let text = TINY.replace("channels = 1", "channels = \"one\"");
     let message = Experiment::parse(&text, "tiny.toml", &[])
@@ -217,5 +298,5 @@ fn an_experiment_survives_its_own_toml() {
     let text = first.to_toml().unwrap();
     let second = Experiment::parse(&text, "again", &[]).unwrap();
     assert_eq!(second.to_toml().unwrap(), text);
-    assert_eq!(second.stage_1.training.accumulate, 3);
+    assert_eq!(second.stage_1.unwrap().training.accumulate, 3);
 }

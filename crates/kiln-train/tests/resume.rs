@@ -2,24 +2,8 @@
 
 mod common;
 
-use common::{experiment, options, stage_1, stage_2, weights};
-use kiln_train::{Experiment, RunOptions, StopSignal, TrainError, TrainingReport};
-
-type Stage = fn(&Experiment, &RunOptions) -> Result<TrainingReport, TrainError>;
-
-/// Runs a stage, stopping before each of `stops` and resuming.
-fn in_pieces(stage: Stage, experiment: &Experiment, options: &RunOptions, stops: &[usize]) {
-    for (index, &stop) in stops.iter().chain([&usize::MAX]).enumerate() {
-        let options = RunOptions {
-            resume: index > 0,
-            stop: StopSignal::before_step(stop),
-            ..options.clone()
-        };
-        let report = stage(experiment, &options).unwrap();
-        assert_eq!(report.interrupted, stop != usize::MAX);
-        assert_eq!(report.steps, stop.min(10));
-    }
-}
+use common::{experiment, in_pieces, in_pixel_space, options, pixels, stage_1, stage_2, weights};
+use kiln_train::{RunOptions, StopSignal};
 
 #[test]
 fn both_stages_resume_bit_for_bit_from_any_step() {
@@ -46,6 +30,42 @@ fn both_stages_resume_bit_for_bit_from_any_step() {
         let read = |options: &RunOptions| std::fs::read(options.out.join(picture)).unwrap();
         assert!(read(&whole) == read(&pieces), "{picture} differs");
     }
+}
+
+#[test]
+fn pixel_space_with_classes_and_dropped_labels_resumes_bit_for_bit() {
+    let place = tempfile::tempdir().unwrap();
+    let experiment = pixels(&["stage_2.label_dropout=0.5", "data.horizontal_flip=true"]);
+    let whole = options(&place.path().join("whole"));
+    in_pixel_space(&experiment, &whole).unwrap();
+    let pieces = options(&place.path().join("pieces"));
+    in_pieces(in_pixel_space, &experiment, &pieces, &[3, 4, 9]);
+    assert!(
+        weights(&whole.out) == weights(&pieces.out),
+        "the weights differ"
+    );
+
+    // Which labels are dropped matters, or the test would say nothing of them.
+    let others = options(&place.path().join("others"));
+    let less = pixels(&["stage_2.label_dropout=0.2", "data.horizontal_flip=true"]);
+    in_pixel_space(&less, &others).unwrap();
+    assert!(weights(&whole.out) != weights(&others.out));
+}
+
+#[test]
+fn latents_with_classes_resume_bit_for_bit() {
+    let place = tempfile::tempdir().unwrap();
+    let experiment = experiment(&["unet.num_class_embeds=11", "stage_2.label_dropout=0.3"]);
+    let whole = options(&place.path().join("whole"));
+    stage_1(&experiment, &whole).unwrap();
+    stage_2(&experiment, &whole).unwrap();
+    let pieces = RunOptions {
+        vqvae: Some(whole.out.join("model")),
+        ..options(&place.path().join("pieces"))
+    };
+    in_pieces(stage_2, &experiment, &pieces, &[1, 7]);
+    // The first run has the VQ-VAE's weights, too.
+    assert!(weights(&whole.out).ends_with(&weights(&pieces.out)));
 }
 
 #[test]

@@ -19,6 +19,11 @@ pub enum Error {
     /// A training step went wrong.
     #[error(transparent)]
     Training(#[from] kiln_train::TrainError),
+    /// The first stage of a pixel-space experiment was to be measured.
+    #[error(
+        "the experiment is one in pixel space, without a [vqvae] to train or to decode with: measure stage-2 and sampling"
+    )]
+    NothingToMeasure,
     /// Sampling was asked for in a way that the schedule does not allow.
     #[error(transparent)]
     Diffusion(#[from] DiffusionError),

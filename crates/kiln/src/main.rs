@@ -1,4 +1,4 @@
-//! `kiln`: trains and samples two-stage latent diffusion models.
+//! `kiln`: trains and samples diffusion models, in latent space and in pixel space.
 
 mod commands;
 mod terminal;
@@ -7,10 +7,11 @@ use std::process::ExitCode;
 
 use clap::{ArgAction, Parser};
 
-/// Train and sample two-stage latent diffusion models.
+/// Train and sample diffusion models, in latent space and in pixel space.
 ///
 /// A VQ-VAE learns to compress images into small latents (stage 1); an attention U-Net learns to denoise those latents
-/// (stage 2); sampling turns noise into latents, which the VQ-VAE decodes back to pixels.
+/// (stage 2); sampling turns noise into latents, which the VQ-VAE decodes back to pixels. In pixel space there is no
+/// VQ-VAE: the U-Net learns to denoise the images themselves.
 #[derive(Parser)]
 #[command(
     name = "kiln",

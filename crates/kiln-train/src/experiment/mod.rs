@@ -1,5 +1,8 @@
 //! One TOML file per experiment: the data, both networks, both stages and how to sample.
 //!
+//! Without the tables of the first stage (`[vqvae]`, `[codebook]`, `[stage_1]`) it is a pixel-space experiment: the
+//! U-Net learns to denoise the images themselves.
+//!
 //! The file is strict: an unknown key, an impossible shape or a model that does not fit its data is refused
 //! before any work starts, with the key, the value and what would be valid.
 
@@ -30,13 +33,12 @@ pub struct Experiment {
     pub seed: u64,
     /// What to train on.
     pub data: DataConfig,
-    /// The first stage's network, in the keys of diffusers' `VQModel`.
-    pub vqvae: VqVaeConfig,
-    /// How the codebook is trained.
-    #[serde(default)]
-    pub codebook: CodebookConfig,
-    /// How the first stage is trained.
-    pub stage_1: Stage1Config,
+    /// The first stage's network, in the keys of diffusers' `VQModel`. Absent in pixel space.
+    pub vqvae: Option<VqVaeConfig>,
+    /// How the codebook is trained; absent: with its defaults. Only where there is a first stage.
+    pub codebook: Option<CodebookConfig>,
+    /// How the first stage is trained. There if and only if `vqvae` is.
+    pub stage_1: Option<Stage1Config>,
     /// The second stage's network, in the keys of diffusers' `UNet2DModel`.
     pub unet: UNet2dConfig,
     /// The diffusion schedule.
@@ -46,6 +48,17 @@ pub struct Experiment {
     /// How pictures are drawn, while training and by the finished model.
     #[serde(default)]
     pub sampling: SamplingConfig,
+}
+
+/// The first stage's tables of an experiment that has one.
+#[derive(Debug, Clone)]
+pub struct FirstStageConfig<'a> {
+    /// The network.
+    pub vqvae: &'a VqVaeConfig,
+    /// How its codebook is trained.
+    pub codebook: CodebookConfig,
+    /// How it is trained.
+    pub stage_1: &'a Stage1Config,
 }
 
 /// Training the VQ-VAE: its objective and its steps.
@@ -81,6 +94,10 @@ pub struct Stage2Config {
     /// How noisy the images are that the network is trained on.
     #[serde(default)]
     pub noise_levels: NoiseLevels,
+    /// Share of the images that are shown without their class, in [0, 1): what classifier-free guidance needs to have
+    /// been trained (Ho and Salimans 2022). Only for a U-Net with classes.
+    #[serde(default)]
+    pub label_dropout: f64,
     /// The optimizer and its schedule.
     pub training: TrainingConfig,
 }
@@ -144,7 +161,7 @@ pub struct TrainingConfig {
     /// Checkpoints from one picture to the next. Zero: none.
     #[serde(default = "one")]
     pub pictures_every: usize,
-    /// Images that validation looks at, the first ones of the validation split. Zero: all.
+    /// Images that validation looks at, spread evenly over the validation split. Zero: all.
     #[serde(default)]
     pub validation_images: usize,
 }
@@ -155,13 +172,14 @@ pub struct TrainingConfig {
 pub struct SamplingConfig {
     /// Denoising steps of the pictures drawn while training.
     pub steps: usize,
-    /// Images in such a picture.
+    /// Images in such a picture. With classes each has a row, of as many whole columns as this allows, at least one.
     pub count: usize,
     /// DDIM's stochasticity: 0 is DDIM, 1 is DDPM.
     pub eta: f64,
     /// Which of the schedule's timesteps are visited.
     pub spacing: Spacing,
-    /// Largest magnitude of the predicted clean latent; absent: no limit.
+    /// Largest magnitude of the predicted clean latent or, in pixel space, image, where 1 is the data's own range;
+    /// absent: no limit.
     pub clip: Option<f64>,
 }
 
@@ -218,6 +236,16 @@ pub enum ConfigError {
         /// What is wrong, with the key.
         message: String,
     },
+    /// A first stage of which a part is missing.
+    #[error(
+        "the config has [{there}] but no [{missing}]: a first stage needs [vqvae] and [stage_1], and a pixel-space experiment has none of [vqvae], [codebook] and [stage_1]"
+    )]
+    HalfAFirstStage {
+        /// A table that is there.
+        there: &'static str,
+        /// The one that it needs.
+        missing: &'static str,
+    },
     /// A key's value cannot work.
     #[error("`{key} = {value}` in the config cannot work: {valid}")]
     Value {
@@ -258,10 +286,25 @@ impl Experiment {
         Ok(experiment)
     }
 
-    /// Side of the latents and their channels: `[channels, height, width]`.
-    pub fn latent_shape(&self) -> [usize; 3] {
-        let side = self.data.size / self.vqvae.downscale_factor();
-        [self.vqvae.latent_dim(), side, side]
+    /// The first stage, unless the experiment is one in pixel space.
+    pub fn first_stage(&self) -> Option<FirstStageConfig<'_>> {
+        Some(FirstStageConfig {
+            vqvae: self.vqvae.as_ref()?,
+            codebook: self.codebook.clone().unwrap_or_default(),
+            stage_1: self.stage_1.as_ref()?,
+        })
+    }
+
+    /// Shape of what stage 2 denoises, `[channels, height, width]`: a latent or, in pixel space, an image.
+    pub fn sample_shape(&self) -> [usize; 3] {
+        let size = self.data.size;
+        match &self.vqvae {
+            Some(vqvae) => {
+                let side = size / vqvae.downscale_factor();
+                [vqvae.latent_dim(), side, side]
+            }
+            None => [self.data.channels, size, size],
+        }
     }
 
     /// The schedule with its table of rates.
@@ -297,12 +340,15 @@ impl Experiment {
 }
 
 impl TrainingConfig {
-    /// How many of `available` validation images are looked at.
-    pub(crate) fn validated(&self, available: usize) -> usize {
-        match self.validation_images {
+    /// Which of `available` validation images are looked at. Not the first ones: many data sets are sorted by class.
+    pub(crate) fn validated(&self, available: usize) -> Vec<u32> {
+        let count = match self.validation_images {
             0 => available,
             limit => limit.min(available),
-        }
+        };
+        (0..count)
+            .map(|place| (place * available / count) as u32)
+            .collect()
     }
 }
 
@@ -350,5 +396,26 @@ fn refused(error: &toml::de::Error, text: &str, origin: &str) -> ConfigError {
         .split_whitespace()
         .collect::<Vec<_>>()
         .join(" "),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn validation_looks_at_images_from_all_over_the_split() {
+        let validated = |validation_images: usize, available| {
+            let text = format!(
+                "steps = 1\nbatch_size = 1\nlearning_rate = 0.1\ncheckpoint_every = 1\nvalidation_images = {validation_images}"
+            );
+            toml::from_str::<TrainingConfig>(&text)
+                .unwrap()
+                .validated(available)
+        };
+        assert_eq!(validated(4, 10), [0, 2, 5, 7]);
+        assert_eq!(validated(0, 3), [0, 1, 2]);
+        assert_eq!(validated(9, 3), [0, 1, 2]);
+        assert_eq!(validated(2, 0), [0; 0]);
     }
 }

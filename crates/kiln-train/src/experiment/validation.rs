@@ -2,12 +2,14 @@
 
 use kiln_models::VqVaeConfig;
 
-use super::{ConfigError, Experiment, TrainingConfig};
+use super::{ConfigError, Experiment, FirstStageConfig, TrainingConfig};
 
 impl Experiment {
     /// Checks that a VQ-VAE trained elsewhere gives the latents that this experiment's U-Net takes.
     pub fn check_first_stage(&self, vqvae: &VqVaeConfig) -> Result<(), ConfigError> {
-        let own = &self.vqvae;
+        let Some(FirstStageConfig { vqvae: own, .. }) = self.first_stage() else {
+            return Ok(());
+        };
         let facts = [
             ("vqvae.in_channels", vqvae.in_channels, own.in_channels),
             ("vqvae.vq_embed_dim", vqvae.latent_dim(), own.latent_dim()),
@@ -27,29 +29,74 @@ impl Experiment {
         Ok(())
     }
 
+    /// Checks that the network has a row for each of the data set's `classes`, and one more for the null class where
+    /// labels are dropped. `data` is the data set's name; without labels it has no classes.
+    pub(crate) fn check_classes(
+        &self,
+        data: &str,
+        classes: Option<usize>,
+    ) -> Result<(), ConfigError> {
+        let Some(rows) = self.unet.num_class_embeds else {
+            return Ok(());
+        };
+        let Some(classes) = classes else {
+            return require(false, "unet.num_class_embeds", rows, || {
+                format!("the images of {data} have no labels, so leave it out")
+            });
+        };
+        let dropout = self.stage_2.label_dropout;
+        let (wanted, reason) = if dropout > 0.0 {
+            let null = "and the null class that stage_2.label_dropout puts in their place";
+            (classes + 1, format!("{classes} classes {null}"))
+        } else {
+            (classes, format!("{classes} classes"))
+        };
+        require(rows == wanted, "unet.num_class_embeds", rows, || {
+            format!("{data} has {reason}, so it must be {wanted}")
+        })
+    }
+
     pub(super) fn validate(&self) -> Result<(), ConfigError> {
         within("data", self.data.validate())?;
-        within("vqvae", self.vqvae.validate())?;
-        within("codebook", self.codebook.validate())?;
+        self.validate_first_stage()?;
         within("unet", self.unet.validate())?;
-        if let Some(ema) = &self.stage_1.training.ema {
-            within("stage_1.training.ema", ema.validate())?;
-        }
-        if let Some(ema) = &self.stage_2.training.ema {
-            within("stage_2.training.ema", ema.validate())?;
-        }
         let schedule = self.build_schedule()?;
         within("stage_2.loss_weight", self.stage_2.loss_weight.validate())?;
         within("stage_2.noise_levels", self.stage_2.noise_levels.validate())?;
         // The finished model must be one that can be saved.
         within("sampling", self.scheduler().to_json())?;
-        self.stage_1.training.validate("stage_1.training")?;
         self.stage_2.training.validate("stage_2.training")?;
+        self.validate_unet(schedule.num_train_timesteps())?;
+        self.validate_labels()?;
+        self.validate_sampling(schedule.num_train_timesteps())
+    }
 
+    fn validate_first_stage(&self) -> Result<(), ConfigError> {
+        let tables = [
+            ("vqvae", self.vqvae.is_some()),
+            ("stage_1", self.stage_1.is_some()),
+            ("codebook", self.codebook.is_some()),
+        ];
+        let missing = tables[..2].iter().find(|(_, is_there)| !is_there);
+        let there = tables.iter().find(|(_, is_there)| *is_there);
+        if let (Some(&(missing, _)), Some(&(there, _))) = (missing, there) {
+            return Err(ConfigError::HalfAFirstStage { there, missing });
+        }
+        let Some(FirstStageConfig {
+            vqvae,
+            codebook,
+            stage_1,
+        }) = self.first_stage()
+        else {
+            return Ok(());
+        };
+        within("vqvae", vqvae.validate())?;
+        within("codebook", codebook.validate())?;
+        stage_1.training.validate("stage_1.training")?;
         let channels = self.data.channels;
         for (key, value) in [
-            ("vqvae.in_channels", self.vqvae.in_channels),
-            ("vqvae.out_channels", self.vqvae.out_channels),
+            ("vqvae.in_channels", vqvae.in_channels),
+            ("vqvae.out_channels", vqvae.out_channels),
         ] {
             require(value == channels, key, value, || {
                 format!(
@@ -57,7 +104,7 @@ impl Experiment {
                 )
             })?;
         }
-        let factor = self.vqvae.downscale_factor();
+        let factor = vqvae.downscale_factor();
         require(
             self.data.size.is_multiple_of(factor),
             "data.size",
@@ -69,15 +116,27 @@ impl Experiment {
                 )
             },
         )?;
-        let [latent_channels, side, _] = self.latent_shape();
+        require(
+            stage_1.commitment >= 0.0,
+            "stage_1.commitment",
+            stage_1.commitment,
+            || "a weight cannot be negative".into(),
+        )
+    }
+
+    /// Whether the U-Net fits what it denoises and the schedule's `timesteps`.
+    fn validate_unet(&self, timesteps: usize) -> Result<(), ConfigError> {
+        let [channels, side, _] = self.sample_shape();
+        let samples = match &self.vqvae {
+            Some(_) => "the VQ-VAE's latents",
+            None => "the images",
+        };
         for (key, value) in [
             ("unet.in_channels", self.unet.in_channels),
             ("unet.out_channels", self.unet.out_channels),
         ] {
-            require(value == latent_channels, key, value, || {
-                format!(
-                    "the VQ-VAE's latents have {latent_channels} channels, so it must be {latent_channels}"
-                )
+            require(value == channels, key, value, || {
+                format!("{samples} have {channels} channels, so it must be {channels}")
             })?;
         }
         if let Some(sample_size) = self.unet.sample_size.map(|size| size.height_and_width()) {
@@ -85,7 +144,7 @@ impl Experiment {
                 sample_size == [side, side],
                 "unet.sample_size",
                 sample_size[0],
-                || format!("the VQ-VAE's latents are {side}x{side}, so it must be {side}"),
+                || format!("{samples} are {side}x{side}, so it must be {side}"),
             )?;
         }
         let levels = self.unet.block_out_channels.len();
@@ -96,21 +155,10 @@ impl Experiment {
             levels,
             || {
                 format!(
-                    "its {levels} levels divide by {halvings}, which latents of {side}x{side} cannot be: use fewer levels or larger latents"
+                    "its {levels} levels divide by {halvings}, which {samples} of {side}x{side} cannot be: use fewer levels or a larger size"
                 )
             },
         )?;
-        if let Some(classes) = self.unet.num_class_embeds {
-            require(false, "unet.num_class_embeds", classes, || {
-                "models with classes cannot be trained yet: leave it out".into()
-            })?;
-        }
-        if let Some(kind) = self.unet.class_embed_type {
-            require(false, "unet.class_embed_type", format!("{kind:?}"), || {
-                "models with classes cannot be trained yet: leave it out".into()
-            })?;
-        }
-        let timesteps = schedule.num_train_timesteps();
         if let Some(known) = self.unet.num_train_timesteps {
             require(
                 known >= timesteps,
@@ -123,6 +171,35 @@ impl Experiment {
                 },
             )?;
         }
+        Ok(())
+    }
+
+    /// What can be known about classes without the data: see [`Self::check_classes`].
+    fn validate_labels(&self) -> Result<(), ConfigError> {
+        if let Some(kind) = self.unet.class_embed_type {
+            require(false, "unet.class_embed_type", format!("{kind:?}"), || {
+                "classes are trained as a table of num_class_embeds rows: leave it out".into()
+            })?;
+        }
+        let dropout = self.stage_2.label_dropout;
+        require(
+            (0.0..1.0).contains(&dropout),
+            "stage_2.label_dropout",
+            dropout,
+            || "a share of the labels lies from 0 to below 1".into(),
+        )?;
+        require(
+            dropout == 0.0 || self.unet.num_class_embeds.is_some(),
+            "stage_2.label_dropout",
+            dropout,
+            || {
+                "the network has no classes to drop: leave it out, or set unet.num_class_embeds to their number and one more"
+                    .into()
+            },
+        )
+    }
+
+    fn validate_sampling(&self, timesteps: usize) -> Result<(), ConfigError> {
         require(
             (1..=timesteps).contains(&self.sampling.steps),
             "sampling.steps",
@@ -141,12 +218,15 @@ impl Experiment {
             self.sampling.count,
             || "a picture holds between 1 and 4096 images".into(),
         )?;
-        require(
-            self.stage_1.commitment >= 0.0,
-            "stage_1.commitment",
-            self.stage_1.commitment,
-            || "a weight cannot be negative".into(),
-        )
+        match self.sampling.clip {
+            Some(clip) => require(
+                clip.is_finite() && clip > 0.0,
+                "sampling.clip",
+                clip,
+                || "it must lie above 0; leave it out for no limit".into(),
+            ),
+            None => Ok(()),
+        }
     }
 }
 
@@ -209,7 +289,10 @@ impl TrainingConfig {
                 || "both must lie from 0 to below 1".into(),
             )?;
         }
-        Ok(())
+        match &self.ema {
+            Some(ema) => within(&format!("{table}.ema"), ema.validate()),
+            None => Ok(()),
+        }
     }
 }
 

@@ -1,4 +1,6 @@
-//! A tiny experiment on the compiled-in digits, and a way to look at what it leaves.
+//! Tiny experiments on the compiled-in digits, and a way to look at what they leave.
+
+#![allow(dead_code)] // not everything is used by every test
 
 use std::path::Path;
 
@@ -69,9 +71,53 @@ steps = 2
 count = 4
 "#;
 
+/// Pixel space: a conditional network for the digits at 8x8, which are told to it nine times of ten.
+pub const PIXELS: &str = r#"
+seed = 3
+[data]
+dataset = "mnist-10k"
+size = 8
+channels = 1
+[unet]
+in_channels = 1
+out_channels = 1
+sample_size = 8
+down_block_types = ["DownBlock2D", "AttnDownBlock2D"]
+up_block_types = ["AttnUpBlock2D", "UpBlock2D"]
+block_out_channels = [8, 8]
+layers_per_block = 1
+attention_head_dim = 4
+norm_num_groups = 2
+num_class_embeds = 11
+[schedule]
+[stage_2]
+label_dropout = 0.1
+[stage_2.training]
+epsilon = 1e-5
+steps = 10
+batch_size = 8
+learning_rate = 1e-2
+warmup_steps = 2
+checkpoint_every = 4
+validation_images = 32
+ema = { decay = 0.9 }
+[sampling]
+steps = 2
+count = 24
+clip = 1.0
+"#;
+
 pub fn experiment(overrides: &[&str]) -> Experiment {
+    parsed(TINY, overrides)
+}
+
+pub fn pixels(overrides: &[&str]) -> Experiment {
+    parsed(PIXELS, overrides)
+}
+
+fn parsed(text: &str, overrides: &[&str]) -> Experiment {
     let overrides: Vec<String> = overrides.iter().map(|&text| text.to_owned()).collect();
-    Experiment::parse(TINY, "tiny", &overrides).unwrap()
+    Experiment::parse(text, "tiny", &overrides).unwrap()
 }
 
 pub fn options(out: &Path) -> RunOptions {
@@ -99,16 +145,41 @@ pub fn stage_2(
     kiln_train::train_latent_diffusion(experiment, options, &NoProgress)
 }
 
-/// All weights of the finished networks in a run folder: the VQ-VAE's, and the U-Net's if there is one.
-#[allow(dead_code)] // not by every test
+pub fn in_pixel_space(
+    experiment: &Experiment,
+    options: &RunOptions,
+) -> Result<TrainingReport, TrainError> {
+    kiln_train::train_diffusion(experiment, options, &NoProgress)
+}
+
+/// A training as one of the functions above.
+pub type Train = fn(&Experiment, &RunOptions) -> Result<TrainingReport, TrainError>;
+
+/// Trains ten steps, stopping before each of `stops` and resuming.
+pub fn in_pieces(train: Train, experiment: &Experiment, options: &RunOptions, stops: &[usize]) {
+    for (index, &stop) in stops.iter().chain([&usize::MAX]).enumerate() {
+        let options = RunOptions {
+            resume: index > 0,
+            stop: StopSignal::before_step(stop),
+            ..options.clone()
+        };
+        let report = train(experiment, &options).unwrap();
+        assert_eq!(report.interrupted, stop != usize::MAX);
+        assert_eq!(report.steps, stop.min(10));
+    }
+}
+
+/// All weights of the finished networks in a run folder: the VQ-VAE's and the U-Net's, as far as they are there.
 pub fn weights(out: &Path) -> Vec<f32> {
     let device = Device::flex();
     let folder = |name: &str| ModelSource::Folder(out.join(name));
     let mut all = All::default();
-    FirstStage::load(&folder("vqvae/model"), &device)
-        .unwrap()
-        .vqvae
-        .visit(&mut all);
+    if out.join("vqvae/model").exists() {
+        FirstStage::load(&folder("vqvae/model"), &device)
+            .unwrap()
+            .vqvae
+            .visit(&mut all);
+    }
     if out.join("model").exists() {
         LatentDiffusion::load(&folder("model"), &device)
             .unwrap()

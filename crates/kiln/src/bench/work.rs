@@ -47,13 +47,19 @@ pub struct Size {
 }
 
 impl Work {
-    /// All of them, in the order of a model's life.
-    pub const ALL: [Work; 4] = [Work::Stage1, Work::Stage2, Work::Sampling, Work::Decoding];
+    /// What there is to measure of an experiment, in the order of a model's life. In pixel space nothing is encoded or
+    /// decoded.
+    pub fn all(experiment: &Experiment) -> Vec<Work> {
+        match experiment.first_stage() {
+            Some(_) => vec![Work::Stage1, Work::Stage2, Work::Sampling, Work::Decoding],
+            None => vec![Work::Stage2, Work::Sampling],
+        }
+    }
 
     /// Does this work of `experiment` on `device`, with random weights and data.
     ///
     /// # Errors
-    /// If a network cannot be built, if sampling in so many steps is impossible, if training diverges (see
+    /// [`Error::NothingToMeasure`] for the first stage of an experiment that has none; if a network cannot be built, if sampling in so many steps is impossible, if training diverges (see
     /// [`kiln_train::TrainError::Diverged`]), and if the device fails.
     pub fn measure(
         self,
@@ -77,15 +83,16 @@ fn stage_1(
     repeats: Repeats,
     device: &Device,
 ) -> Result<Measurement, Error> {
+    let first_stage = experiment.first_stage().ok_or(Error::NothingToMeasure)?;
     let batch = size
         .batch_size
-        .unwrap_or(experiment.stage_1.training.batch_size);
+        .unwrap_or(first_stage.stage_1.training.batch_size);
     let device = device.clone().autodiff();
-    let network = experiment.vqvae.init(&device, experiment.seed)?;
+    let network = first_stage.vqvae.init(&device, experiment.seed)?;
     let side = experiment.data.size;
     let shape = [experiment.data.channels, side, side];
     let images = normal(experiment.seed, batch, shape, &device).clamp(-1.0, 1.0);
-    let mut step = vqvae_steps(experiment, network, images);
+    let mut step = vqvae_steps(experiment, network, images)?;
     measure(batch, repeats, || Ok(step()?))
 }
 
@@ -100,13 +107,13 @@ fn stage_2(
         .unwrap_or(experiment.stage_2.training.batch_size);
     let device = device.clone().autodiff();
     let network = experiment.unet.init(&device, experiment.seed)?;
-    let (seed, shape) = (experiment.seed, experiment.latent_shape());
-    let latents = normal(seed, batch, shape, &device);
+    let (seed, shape) = (experiment.seed, experiment.sample_shape());
+    let samples = normal(seed, batch, shape, &device);
     let noise = normal(seed ^ NOISE, batch, shape, &device);
     let timesteps = (0..batch as u64)
         .map(|image| noise::timestep(seed, image, 0, experiment.schedule.num_train_timesteps))
         .collect();
-    let mut step = diffusion_steps(experiment, network, latents, noise, timesteps)?;
+    let mut step = diffusion_steps(experiment, network, samples, noise, timesteps)?;
     measure(batch, repeats, || Ok(step()?))
 }
 
@@ -116,14 +123,16 @@ fn sampling(
     repeats: Repeats,
     device: &Device,
 ) -> Result<Measurement, Error> {
-    let [_, height, width] = experiment.latent_shape();
+    let [_, height, width] = experiment.sample_shape();
     let unet = UNet2dConfig {
         sample_size: Some(SampleSize::Rectangle([height, width])),
         ..experiment.unet.clone()
     };
+    let vqvae = experiment.vqvae.as_ref();
+    let vqvae = vqvae.map(|config| config.init(device, experiment.seed));
     let model = LatentDiffusion {
-        first_stage: Some(FirstStage {
-            vqvae: experiment.vqvae.init(device, experiment.seed)?,
+        first_stage: vqvae.transpose()?.map(|vqvae| FirstStage {
+            vqvae,
             metadata: Metadata::default(),
         }),
         unet: unet.init(device, experiment.seed)?,
@@ -149,8 +158,9 @@ fn decoding(
     repeats: Repeats,
     device: &Device,
 ) -> Result<Measurement, Error> {
-    let vqvae = experiment.vqvae.init(device, experiment.seed)?;
-    let shape = experiment.latent_shape();
+    let first_stage = experiment.first_stage().ok_or(Error::NothingToMeasure)?;
+    let vqvae = first_stage.vqvae.init(device, experiment.seed)?;
+    let shape = experiment.sample_shape();
     let latents = normal(experiment.seed, size.count, shape, device);
     measure(size.count, repeats, || {
         let images = with_precision(size.precision, || vqvae.decode(latents.clone()));

@@ -103,7 +103,9 @@ impl Bench {
         let mut experiment = Experiment::load(&self.config, &self.set)?;
         let device = one_device(&self.devices, self.precision.unwrap_or_default())?;
         if let Some(precision) = self.precision {
-            experiment.stage_1.training.precision = precision;
+            if let Some(stage_1) = &mut experiment.stage_1 {
+                stage_1.training.precision = precision;
+            }
             experiment.stage_2.training.precision = precision;
         }
         if let Some(work) = self.only {
@@ -116,7 +118,7 @@ impl Bench {
         }
 
         let works = if self.work.is_empty() {
-            Work::ALL.to_vec()
+            Work::all(&experiment)
         } else {
             self.work.clone()
         };

@@ -7,6 +7,7 @@ mod model_info;
 mod reconstruct;
 mod sample;
 mod schedule;
+mod train_diffusion;
 mod train_latent_diffusion;
 mod train_vqvae;
 mod training;
@@ -22,6 +23,7 @@ use kiln_train::Devices;
 pub enum Command {
     TrainVqvae(train_vqvae::TrainVqvae),
     TrainLatentDiffusion(train_latent_diffusion::TrainLatentDiffusion),
+    TrainDiffusion(train_diffusion::TrainDiffusion),
     Sample(sample::Sample),
     Reconstruct(reconstruct::Reconstruct),
     Schedule(schedule::ShowSchedule),
@@ -44,6 +46,7 @@ impl Command {
         match self {
             Command::TrainVqvae(command) => command.run(),
             Command::TrainLatentDiffusion(command) => command.run(),
+            Command::TrainDiffusion(command) => command.run(),
             Command::Sample(command) => command.run(),
             Command::Reconstruct(command) => command.run(),
             Command::Schedule(command) => command.run(),

@@ -1,4 +1,4 @@
-//! What the two training commands have in common.
+//! What the training commands have in common.
 
 use std::{
     path::{Path, PathBuf},

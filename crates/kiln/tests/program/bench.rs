@@ -4,7 +4,10 @@ use std::fs;
 
 use serde_json::Value;
 
-use crate::{Workplace, training::EXPERIMENT};
+use crate::{
+    Workplace,
+    training::{EXPERIMENT, PIXELS},
+};
 
 const WORKS: [&str; 4] = ["stage-1", "stage-2", "sampling", "decoding"];
 
@@ -61,6 +64,21 @@ fn json_has_every_timing_and_the_machine() {
         if cfg!(target_os = "linux") {
             assert!(work["peak_memory"].as_u64().unwrap() > 1 << 20, "{work}");
         }
+    }
+}
+
+#[test]
+fn pixel_space_has_no_first_stage_to_measure() {
+    let workplace = workplace();
+    fs::write(workplace.path("experiment.toml"), PIXELS).unwrap();
+    let bench = "bench --config experiment.toml --repeats 1 --steps 2 --count 2";
+    let outcome = workplace.json(&format!("{bench} --json"));
+    let works = outcome["works"].as_array().unwrap();
+    let names: Vec<&Value> = works.iter().map(|work| &work["work"]).collect();
+    assert_eq!(names, ["stage-2", "sampling"]);
+    for work in ["stage-1", "decoding"] {
+        let sentence = workplace.fail(&format!("{bench} --work {work}"));
+        assert!(sentence.contains("pixel space"), "{sentence}");
     }
 }
 

@@ -1,4 +1,4 @@
-//! `kiln train-vqvae` and `kiln train-latent-diffusion`.
+//! `kiln train-vqvae`, `kiln train-latent-diffusion` and `kiln train-diffusion`.
 
 use std::{
     fs,
@@ -59,6 +59,38 @@ checkpoint_every = 2
 [sampling]
 steps = 2
 count = 4
+"#;
+
+/// Pixel space: the same images without a first stage.
+pub const PIXELS: &str = r#"
+[data]
+dataset = "folder"
+path = "photos"
+size = 8
+channels = 1
+
+[unet]
+in_channels = 1
+out_channels = 1
+sample_size = 8
+down_block_types = ["DownBlock2D"]
+up_block_types = ["UpBlock2D"]
+block_out_channels = [8]
+layers_per_block = 1
+norm_num_groups = 4
+
+[schedule]
+
+[stage_2.training]
+steps = 4
+batch_size = 4
+learning_rate = 1e-3
+checkpoint_every = 2
+
+[sampling]
+steps = 2
+count = 4
+clip = 1.0
 "#;
 
 /// A workplace with `experiment.toml` and 24 gray squares in `photos/`.
@@ -175,6 +207,35 @@ fn both_stages_lead_to_a_model_that_samples() {
         "train-latent-diffusion --vqvae runs/experiment/model --out second",
     );
     assert!(workplace.path("second/model/unet/config.json").is_file());
+}
+
+#[test]
+fn pixel_space_training_leads_to_a_model_that_samples() {
+    let workplace = workplace();
+    fs::write(workplace.path("experiment.toml"), PIXELS).unwrap();
+    let report = train(&workplace, "train-diffusion");
+    assert_eq!(
+        (&report["stage"], &report["model"]),
+        (&"diffusion".into(), &"runs/experiment/model".into())
+    );
+    let sampled = "sample --model runs/experiment/model --steps 3 --count 4";
+    workplace.succeed(&format!("{sampled} --gif --gif-frames 4"));
+    let grid = gray(&workplace.path("samples/steps-0003.png"));
+    assert_eq!(grid.dimensions(), (22, 22));
+    let info = workplace.succeed("model info runs/experiment/model");
+    assert!(
+        info.contains("1 x 8 x 8") && !info.contains("VQ-VAE"),
+        "{info}"
+    );
+
+    for other in ["train-vqvae", "train-latent-diffusion"] {
+        let sentence = workplace.fail(&format!("{other} --config experiment.toml --out other"));
+        assert!(sentence.contains("`kiln train-diffusion`"), "{sentence}");
+    }
+    fs::write(workplace.path("experiment.toml"), EXPERIMENT).unwrap();
+    let sentence = workplace.fail("train-diffusion --config experiment.toml --out other");
+    assert!(sentence.contains("`kiln train-vqvae`"), "{sentence}");
+    assert!(!workplace.path("other").exists());
 }
 
 #[test]

@@ -1,0 +1,114 @@
+//! What stage 2 learns to bring back: clean images, as they are or as latents.
+
+use std::sync::Arc;
+
+use burn::data::dataset::DatasetError;
+use burn::tensor::{Device, Tensor};
+use kiln_data::{Datasets, ImageDataset, prefetch};
+
+use crate::latents::{LatentSet, Latents};
+use crate::loader::Batches;
+use crate::vqvae_stage::tensor;
+
+/// One split of the data in the space that stage 2 works in.
+#[derive(Debug, Clone)]
+pub(crate) struct CleanSet {
+    /// The images, which also have the labels.
+    pub(crate) images: ImageDataset,
+    /// Their latents; none in pixel space.
+    latents: Option<Arc<LatentSet>>,
+}
+
+/// Both splits.
+#[derive(Debug, Clone)]
+pub(crate) struct CleanSets {
+    pub(crate) train: CleanSet,
+    pub(crate) validation: CleanSet,
+}
+
+impl CleanSets {
+    /// Pixel space: the images as they are, in [-1, 1].
+    pub(crate) fn images(datasets: &Datasets) -> Self {
+        let as_they_are = |images: &ImageDataset| CleanSet {
+            images: images.clone(),
+            latents: None,
+        };
+        Self {
+            train: as_they_are(&datasets.train),
+            validation: as_they_are(&datasets.validation),
+        }
+    }
+
+    /// Latent space: the `latents` of all images, multiplied by `scaling_factor`.
+    pub(crate) fn latents(datasets: &Datasets, latents: Latents, scaling_factor: f64) -> Self {
+        let scaled = |images: &ImageDataset, latents: LatentSet| CleanSet {
+            images: images.clone(),
+            latents: Some(Arc::new(latents.scaled(scaling_factor))),
+        };
+        Self {
+            train: scaled(&datasets.train, latents.train),
+            validation: scaled(&datasets.validation, latents.validation),
+        }
+    }
+}
+
+impl CleanSet {
+    /// How many images there are.
+    pub(crate) fn len(&self) -> usize {
+        self.images.len()
+    }
+
+    /// z0 `[batch, channels, height, width]` for each request, in order. A request lists images by their index and
+    /// whether they are mirrored.
+    pub(crate) fn batches(
+        &self,
+        requests: Vec<Vec<(u32, bool)>>,
+        device: &Device,
+    ) -> Batches<Tensor<4>> {
+        let device = device.clone();
+        let requests = requests.into_iter();
+        match self.latents.clone() {
+            Some(latents) => {
+                Box::new(requests.map(move |images| Ok(latents.batch(&images, &device))))
+            }
+            None => {
+                let dataset = self.images.clone();
+                let batches = prefetch(dataset.clone(), requests);
+                Box::new(batches.map(move |batch| {
+                    let batch = batch.map_err(DatasetError::new)?;
+                    Ok(tensor(&batch, &dataset, &device))
+                }))
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use kiln_data::ImageShape;
+
+    use super::*;
+
+    #[test]
+    fn in_pixel_space_z0_are_the_images_mirrored_as_asked() {
+        let shape = ImageShape {
+            channels: 1,
+            height: 1,
+            width: 2,
+        };
+        let pixels = vec![0, 255, 255, 255, 0, 0];
+        let images = ImageDataset::from_pixels("three", shape, pixels, None).unwrap();
+        let datasets = Datasets {
+            train: images.clone(),
+            validation: images,
+        };
+        let requests = vec![vec![(2, false), (0, true)], vec![(1, true)]];
+        let batches = CleanSets::images(&datasets)
+            .train
+            .batches(requests, &Device::flex());
+        let batches: Vec<Vec<f32>> = batches
+            .map(|batch| batch.unwrap().into_data().iter::<f32>().collect())
+            .collect();
+        assert_eq!(batches, [vec![-1.0, -1.0, 1.0, -1.0], vec![1.0, 1.0]]);
+    }
+}

@@ -1,0 +1,155 @@
+//! Clean images and noise to hide them in: the batches that stage 2 trains and is validated on.
+
+use std::sync::Arc;
+
+use burn::tensor::{Device, Tensor, TensorData};
+use kiln_diffusion::{NoiseLevels, Schedule, noise};
+
+use crate::classes::Classes;
+use crate::clean::CleanSets;
+use crate::diffusion_stage::{NoisyBatch, Validation};
+use crate::error::TrainError;
+use crate::experiment::Experiment;
+use crate::loader::{BatchSource, Batches};
+use crate::plan::{Plan, Share};
+
+/// Sampling draws noise by (seed, image, step), too: training and validation keep away from it by other seeds.
+const TRAINING_NOISE: u64 = 0x7472_6169_6e69_6e67;
+const VALIDATION_NOISE: u64 = 0x7661_6c69_6461_7465;
+
+/// Both splits as stage 2 sees them.
+pub(crate) struct NoisySource {
+    clean: CleanSets,
+    classes: Option<Classes>,
+    plan: Arc<Plan>,
+    schedule: Schedule,
+    noise_levels: NoiseLevels,
+    seed: u64,
+    validation_images: Vec<u32>,
+    pictures_every: usize,
+}
+
+impl NoisySource {
+    pub(crate) fn new(
+        experiment: &Experiment,
+        clean: CleanSets,
+        classes: Option<Classes>,
+        plan: Arc<Plan>,
+    ) -> Result<Self, TrainError> {
+        let training = &experiment.stage_2.training;
+        Ok(Self {
+            validation_images: training.validated(clean.validation.len()),
+            clean,
+            classes,
+            plan,
+            schedule: experiment.build_schedule()?,
+            noise_levels: experiment.stage_2.noise_levels,
+            seed: experiment.seed,
+            pictures_every: training.pictures_every,
+        })
+    }
+}
+
+/// Adds noise: `drawn` gives, for each slot of the batch, that many standard normal numbers and a timestep.
+fn noisy(
+    z0: Tensor<4>,
+    labels: Option<Vec<usize>>,
+    step: usize,
+    drawn: impl Fn(usize, usize) -> (Vec<f32>, f64),
+) -> NoisyBatch {
+    let [batch, channels, height, width] = z0.dims();
+    let length = channels * height * width;
+    let mut noise = Vec::with_capacity(batch * length);
+    let mut timesteps = Vec::with_capacity(batch);
+    for slot in 0..batch {
+        let (values, timestep) = drawn(slot, length);
+        noise.extend(values);
+        timesteps.push(timestep);
+    }
+    let noise = TensorData::new(noise, z0.dims());
+    NoisyBatch {
+        step,
+        noise: Tensor::from_data(noise, &z0.device()),
+        z0,
+        timesteps,
+        labels,
+    }
+}
+
+impl BatchSource for NoisySource {
+    type Batch = NoisyBatch;
+    type Validation = Validation;
+
+    fn flips(&self) -> bool {
+        self.clean.train.images.horizontal_flip()
+    }
+
+    fn batches(&self, shares: Vec<Share>, device: &Device) -> Batches<NoisyBatch> {
+        let requests = shares.iter().map(|share| share.images.clone()).collect();
+        let clean = self.clean.train.batches(requests, device);
+        let (images, classes) = (self.clean.train.images.clone(), self.classes);
+        let seed = self.seed ^ TRAINING_NOISE;
+        let (schedule, noise_levels) = (self.schedule.clone(), self.noise_levels);
+        Box::new(shares.into_iter().zip(clean).map(move |(share, z0)| {
+            let labels = classes.map(|classes| {
+                let told = |(place, &(index, _)): (usize, &(u32, bool))| {
+                    let label = classes.label(&images, index);
+                    classes.shown(label, share.first_slot + place, share.step)
+                };
+                share.images.iter().enumerate().map(told).collect()
+            });
+            let drawn = |slot: usize, length: usize| {
+                let (slot, step) = ((share.first_slot + slot) as u64, share.step as u64);
+                (
+                    noise::normal(seed, slot, step, length),
+                    noise_levels.timestep(&schedule, seed, slot, step),
+                )
+            };
+            Ok(noisy(z0?, labels, share.step, drawn))
+        }))
+    }
+
+    /// Always the same noise, timesteps spread evenly over the schedule whatever the training's noise levels, and the
+    /// true labels, so that losses can be compared.
+    fn validation(&self, step: usize, device: &Device) -> Batches<Validation> {
+        let size = self.plan.batch_size();
+        let requests: Vec<Vec<(u32, bool)>> = self
+            .validation_images
+            .chunks(size)
+            .map(|images| images.iter().map(|&index| (index, false)).collect())
+            .collect();
+        let clean = self.clean.validation.batches(requests.clone(), device);
+        let (images, classes) = (self.clean.validation.images.clone(), self.classes);
+        let seed = self.seed ^ VALIDATION_NOISE;
+        let total = self.schedule.num_train_timesteps();
+        let batches = requests.into_iter().zip(clean).enumerate();
+        let losses = batches.map(move |(number, (request, z0))| {
+            let labels = classes.map(|classes| {
+                let of_image = |&(index, _): &(u32, bool)| classes.label(&images, index);
+                request.iter().map(of_image).collect()
+            });
+            let drawn = |slot: usize, length: usize| {
+                let place = number * size + slot;
+                // The golden ratio's multiples fill [0, 1) evenly, whatever their number.
+                let even = (place as f64 * 0.618_033_988_749_894_9).fract();
+                (
+                    noise::normal(seed, place as u64, 0, length),
+                    (even * total as f64).floor(),
+                )
+            };
+            let batch = noisy(z0?, labels, step, drawn);
+            Ok(Validation::Loss(Box::new(batch)))
+        });
+        let picture = self
+            .plan
+            .wants_picture(step, self.pictures_every)
+            .then_some(Ok(Validation::Picture { step }));
+        Box::new(losses.chain(picture))
+    }
+
+    fn validation_batches(&self) -> usize {
+        self.validation_images
+            .len()
+            .div_ceil(self.plan.batch_size())
+    }
+}

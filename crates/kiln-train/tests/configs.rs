@@ -1,0 +1,19 @@
+//! The experiments that ship with kiln.
+
+use std::path::Path;
+
+use kiln_train::Experiment;
+
+#[test]
+fn every_config_is_an_experiment_whose_schedule_ends_in_noise() {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../configs");
+    let mut spaces = [0; 2];
+    for entry in std::fs::read_dir(folder).unwrap() {
+        let path = entry.unwrap().path();
+        let experiment = Experiment::load(&path, &[]).unwrap_or_else(|error| panic!("{error}"));
+        let schedule = experiment.build_schedule().unwrap();
+        assert_eq!(schedule.warning(), None, "{}", path.display());
+        spaces[usize::from(experiment.first_stage().is_some())] += 1;
+    }
+    assert!(spaces.iter().all(|&count| count > 1), "{spaces:?}");
+}

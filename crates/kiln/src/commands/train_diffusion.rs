@@ -1,0 +1,27 @@
+//! `kiln train-diffusion`: diffusion in pixel space.
+
+use clap::Args;
+
+use super::training::TrainingArguments;
+
+/// Train a U-Net that denoises images themselves, without a first stage: pixel space.
+///
+/// The experiment is one without the tables vqvae, codebook and stage_1. The run folder gets checkpoints, metrics.csv,
+/// sample grids and curves.svg, and at the end the finished model, ready for `kiln sample --model`. Ctrl-C saves a
+/// checkpoint and stops; --resume goes on.
+#[derive(Args)]
+#[command(after_help = "Examples:
+  kiln train-diffusion --config configs/cifar10-ddpm.toml --data cifar-10-binary.tar.gz
+  kiln train-diffusion --config configs/flowers-pixel.toml --data 102flowers.tgz --out runs/flowers-pixel --resume")]
+pub struct TrainDiffusion {
+    #[command(flatten)]
+    training: TrainingArguments,
+}
+
+impl TrainDiffusion {
+    /// Trains to the end, or until it is interrupted.
+    pub fn run(self) -> anyhow::Result<()> {
+        self.training
+            .run("stage_2", None, kiln_train::train_diffusion)
+    }
+}
