@@ -85,6 +85,7 @@ fn main() -> anyhow::Result<()> {
             &denoiser,
             noise.draw(0),
             &visited,
+            &schedule,
             fresh_noise,
             &mut |_| {},
         )?;

@@ -2,7 +2,7 @@
 
 use burn::tensor::Tensor;
 
-use crate::{Level, Prediction};
+use crate::{Clip, Level, Prediction};
 
 /// A denoiser's answer, `zt = a z0 + b noise` taken apart. Both are `[batch, channels, height,
 /// width]`.
@@ -50,9 +50,9 @@ pub struct NetworkDenoiser<N> {
     pub network: N,
     /// What that output means.
     pub prediction: Prediction,
-    /// Clips z0 to [-range, range]: the data's range (1) in pixel space, `None` for latents. The
-    /// noise stays as predicted, as in diffusers.
-    pub clip: Option<f64>,
+    /// Keeps z0 in the data's range in pixel space; `None` for latents. The noise stays as predicted,
+    /// as in diffusers.
+    pub clip: Option<Clip>,
 }
 
 impl<N: Fn(Tensor<4>, Level) -> Tensor<4>> Denoiser for NetworkDenoiser<N> {
@@ -60,7 +60,7 @@ impl<N: Fn(Tensor<4>, Level) -> Tensor<4>> Denoiser for NetworkDenoiser<N> {
         let output = (self.network)(zt.clone(), level);
         let Denoised { z0, noise } = self.prediction.denoised(output, zt, &level.rates);
         let z0 = match self.clip {
-            Some(range) => z0.clamp(-range, range),
+            Some(clip) => clip.apply(z0),
             None => z0,
         };
         Denoised { z0, noise }
@@ -93,7 +93,7 @@ mod tests {
             }
             .denoise(zt.clone(), level)
         };
-        let (free, clipped) = (denoise(None), denoise(Some(2.0)));
+        let (free, clipped) = (denoise(None), denoise(Some(Clip::Range(2.0))));
         assert_eq!(
             free.z0.into_data().try_to_vec::<f32>().unwrap(),
             [-27.0, -1.5, 0.0, 27.0]

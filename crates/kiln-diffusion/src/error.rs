@@ -127,6 +127,40 @@ pub enum DiffusionError {
     /// `eta` is outside [0, 1].
     #[error("`eta` is {0}: give a number from 0 (DDIM, deterministic) to 1 (DDPM).")]
     Eta(f64),
+    /// No sampler has this name.
+    #[error("there is no sampler `{name}`: choose one of {known}.")]
+    UnknownSampler {
+        /// The name that was given.
+        name: String,
+        /// The names that there are, separated by commas.
+        known: String,
+    },
+    /// The order of an Adams-Bashforth method is outside 1 to 5.
+    #[error("`order` is {0}: Adams-Bashforth methods have an order from 1 to 5.")]
+    Order(usize),
+    /// `alpha` is outside (0, 1].
+    #[error(
+        "`alpha` is {0}: give a number above 0 and at most 1 (0.5 is the midpoint method, 1 is Heun's)."
+    )]
+    Alpha(f64),
+    /// A setting of the churn is out of range.
+    #[error("`{name}` of the churn is {value}: give a finite number, 0 or above.")]
+    Churn {
+        /// Which setting.
+        name: &'static str,
+        /// Its value.
+        value: f64,
+    },
+    /// `strength` is outside [0, 1].
+    #[error(
+        "`strength` is {0}: give a number from 0 (the image as it is) to 1 (nothing but noise)."
+    )]
+    Strength(f64),
+    /// A clipping range or threshold that images cannot be clipped to.
+    #[error(
+        "`clip` is {0}: give a finite number above 0, or `dynamic` with a `quantile` from 0 to 1 and a `maximum` of at least 1."
+    )]
+    Clip(String),
     /// The scheduler's JSON could not be read at all.
     #[error(
         "the scheduler config is not what diffusers writes ({0}): check that it is a `scheduler_config.json`."

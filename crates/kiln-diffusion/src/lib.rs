@@ -17,10 +17,11 @@
 //! - [`NoiseLevels`] is how noisy the images are that it learns from, and [`Loss`] what it
 //!   minimises: a [`Distance`] on any component, with a [`LossWeight`] for each noise level.
 //! - [`Denoiser`] hides that choice: asked with zt and a [`Level`], it answers (z0, noise).
-//!   [`NetworkDenoiser`] makes one of a network; a closure is one too.
+//!   [`NetworkDenoiser`] makes one of a network, [clipping](Clip) its images if asked to; a closure
+//!   is one too.
 //! - [`levels()`] lays a trajectory of S steps over the schedule, by one of the [`Spacing`]s.
-//! - [`sampler`] has the functions that walk a denoiser down such a trajectory:
-//!   [DDIM](sampler::ddim), [DDPM](sampler::ddpm).
+//! - [`sampler`] has the functions that walk a denoiser down such a trajectory, from
+//!   [DDPM](sampler::ddpm) and [DDIM](sampler::ddim()) to [DPM-Solver++](sampler::dpm_solver()).
 //! - [`noise`] draws random numbers by address, so that image 7 of seed 42 is the same in any batch
 //!   and on any device.
 //! - [`SchedulerConfig`] reads and writes all these settings as diffusers' `scheduler_config.json`.
@@ -33,7 +34,7 @@
 //! ```
 //! use burn::tensor::{Device, Tensor};
 //! use kiln_diffusion::noise::ImageNoise;
-//! use kiln_diffusion::sampler::ddim;
+//! use kiln_diffusion::sampler::dpm_solver;
 //! use kiln_diffusion::{
 //!     Level, LevelOptions, NetworkDenoiser, Prediction, Schedule, ScheduleConfig, levels,
 //! };
@@ -48,7 +49,7 @@
 //! let (images, shape) = (vec![0, 1, 2], [1, 8, 8]);
 //! let noise = ImageNoise { seed: 42, images, shape, device: Device::flex() };
 //! let levels = levels(&schedule, 50, LevelOptions::default())?;
-//! let images = ddim(
+//! let images = dpm_solver(
 //!     &denoiser,
 //!     noise.draw(0),
 //!     &levels,
@@ -95,6 +96,7 @@
 //! ```
 
 mod betas;
+mod clip;
 mod curve;
 mod denoiser;
 mod error;
@@ -108,9 +110,11 @@ pub mod sampler;
 mod schedule;
 mod schedule_config;
 mod schedule_kind;
+mod scheduler_class;
 mod scheduler_config;
 mod spacing;
 
+pub use clip::Clip;
 pub use denoiser::{Denoised, Denoiser, NetworkDenoiser};
 pub use error::DiffusionError;
 pub use level::{Level, Rate, Rates};
@@ -122,4 +126,4 @@ pub use schedule::Schedule;
 pub use schedule_config::ScheduleConfig;
 pub use schedule_kind::ScheduleKind;
 pub use scheduler_config::SchedulerConfig;
-pub use spacing::{FinalLevel, LevelOptions, Spacing, levels};
+pub use spacing::{FinalLevel, LevelOptions, Spacing, last_part, levels};

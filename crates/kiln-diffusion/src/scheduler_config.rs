@@ -3,81 +3,64 @@
 use serde::de::DeserializeOwned;
 use serde_json::{Map, Value, json};
 
-use crate::sampler::{Sampler, Variance};
+use crate::sampler::Sampler;
 use crate::schedule_config::{BETA_END, BETA_START};
+use crate::scheduler_class::{SchedulerClass, write_class};
 use crate::{
-    DiffusionError, FinalLevel, LevelOptions, Prediction, Schedule, ScheduleConfig, ScheduleKind,
-    Spacing,
+    Clip, DiffusionError, LevelOptions, Prediction, Schedule, ScheduleConfig, ScheduleKind,
 };
 
 /// The release of diffusers whose numbers and keys these are.
 const DIFFUSERS_VERSION: &str = "0.42.1";
 
 /// How a model was trained to denoise and is meant to be sampled: what diffusers keeps in
-/// `scheduler/scheduler_config.json`, as a `DDIMScheduler` or a `DDPMScheduler`.
+/// `scheduler/scheduler_config.json`.
+///
+/// | class | sampler |
+/// | --- | --- |
+/// | `DDIMScheduler` | `ddim` |
+/// | `DDPMScheduler` | `ddpm` |
+/// | `PNDMScheduler` with `skip_prk_steps` | `pndm` |
+/// | `EulerDiscreteScheduler` | `euler` |
+/// | `EulerAncestralDiscreteScheduler` (read only) | `ddim` with `eta` = 1 |
+/// | `HeunDiscreteScheduler` | `heun` |
+/// | `DPMSolverMultistepScheduler`, `dpmsolver++` or `sde-dpmsolver++` | `dpm-solver` with `eta` = 0 or 1 |
+/// | `UniPCMultistepScheduler` | `unipc` |
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct SchedulerConfig {
     /// The noise at each timestep.
     pub schedule: ScheduleConfig,
     /// What the network predicts.
     pub prediction: Prediction,
-    /// Clips the estimated z0 to [-range, range].
-    pub clip: Option<f64>,
+    /// Keeps the estimated z0 in the data's range.
+    pub clip: Option<Clip>,
     /// Which timesteps are visited and where the walk ends.
     pub levels: LevelOptions,
-    /// The class of the scheduler. The file has no place for `eta`, which Python passes when it
-    /// samples: it reads as 0.
+    /// The class of the scheduler. The file has no place for DDIM's `eta` and for churn, which Python
+    /// passes when it samples: they read as 0.
     pub sampler: Sampler,
 }
 
 impl SchedulerConfig {
-    /// Reads the JSON text of a `DDIMScheduler` or `DDPMScheduler`; absent keys have diffusers'
-    /// defaults.
+    /// Reads the JSON text of one of these classes; absent keys have diffusers' defaults.
     ///
     /// # Errors
     /// Text that is not such a file, an option that is not available here (named, with its value),
     /// and whatever [`ScheduleConfig::validate`] and [`Prediction::validate`] refuse.
     pub fn from_json(text: &str) -> Result<Self, DiffusionError> {
-        let fields = serde_json::from_str(text)
+        // Python writes the infinity of `lambda_min_clipped`, which means that nothing is clipped, in
+        // a way that JSON does not have.
+        let fields = serde_json::from_str(&text.replace("-Infinity", "null"))
             .map_err(|error| DiffusionError::SchedulerJson(error.to_string()))?;
         let mut fields = Fields(fields);
 
-        let class: String = fields.take("_class_name", "DDIMScheduler".to_owned())?;
-        let variance: String = fields.take("variance_type", "fixed_small".to_owned())?;
-        let ends_clean: bool = fields.take("set_alpha_to_one", true)?;
-        let (sampler, final_level) = match class.as_str() {
-            "DDIMScheduler" => {
-                let final_level = if ends_clean {
-                    FinalLevel::Clean
-                } else {
-                    FinalLevel::First
-                };
-                (Sampler::default(), final_level)
-            }
-            "DDPMScheduler" => (
-                Sampler::Ddpm {
-                    variance: read_variance(&variance)?,
-                },
-                FinalLevel::Clean,
-            ),
-            _ => {
-                return refuse(
-                    "_class_name",
-                    class,
-                    "use a DDIMScheduler or a DDPMScheduler",
-                );
-            }
-        };
+        let class = SchedulerClass::take(&mut fields)?;
         let config = Self {
+            sampler: class.take_sampler(&mut fields)?,
+            clip: class.take_clip(&mut fields)?,
+            levels: class.take_levels(&mut fields)?,
             schedule: fields.take_schedule()?,
             prediction: fields.take_prediction()?,
-            clip: fields.take_clip()?,
-            levels: LevelOptions {
-                spacing: fields.take_spacing()?,
-                steps_offset: fields.take("steps_offset", 0)?,
-                final_level,
-            },
-            sampler,
         };
         fields.finish()?;
         config
@@ -86,8 +69,7 @@ impl SchedulerConfig {
         Ok(config)
     }
 
-    /// The JSON text that Python loads with `DDIMScheduler.from_pretrained` or
-    /// `DDPMScheduler.from_pretrained`.
+    /// The JSON text that Python loads with `from_pretrained` of the class for the sampler.
     ///
     /// A schedule that diffusers has no name for is written as the `trained_betas` that lead through
     /// its whole timesteps. That says all of a discrete schedule; a continuous one reads back as
@@ -96,8 +78,8 @@ impl SchedulerConfig {
     /// sample with it.
     ///
     /// # Errors
-    /// Settings that diffusers has no word for: [`Spacing::Quadratic`], and DDPM that ends at
-    /// [`FinalLevel::First`].
+    /// Settings that diffusers has no word for, such as [`Spacing::Quadratic`](crate::Spacing), or
+    /// Adams-Bashforth methods.
     pub fn to_json(&self) -> Result<String, DiffusionError> {
         let schedule = &self.schedule;
         let (beta_start, beta_end) = schedule.beta_range();
@@ -112,12 +94,6 @@ impl SchedulerConfig {
         let trained_betas = match beta_schedule {
             Some(_) => None,
             None => Some(listed_betas(schedule)?),
-        };
-        let spacing = match self.levels.spacing {
-            Spacing::Leading => "leading",
-            Spacing::Linspace => "linspace",
-            Spacing::Trailing => "trailing",
-            Spacing::Quadratic => return Err(DiffusionError::NotInDiffusers("quadratic spacing")),
         };
         let prediction = match self.prediction {
             Prediction::Noise => "epsilon",
@@ -134,42 +110,22 @@ impl SchedulerConfig {
             "trained_betas": trained_betas,
             "rescale_betas_zero_snr": schedule.zero_terminal_snr,
             "prediction_type": prediction,
-            "clip_sample": self.clip.is_some(),
-            "clip_sample_range": self.clip.unwrap_or(1.0),
-            "timestep_spacing": spacing,
-            "steps_offset": self.levels.steps_offset,
-            "thresholding": false,
-            "dynamic_thresholding_ratio": 0.995,
-            "sample_max_value": 1.0,
         });
-        match (self.sampler, self.levels.final_level) {
-            (Sampler::Ddim { .. }, final_level) => {
-                fields["_class_name"] = "DDIMScheduler".into();
-                fields["set_alpha_to_one"] = (final_level == FinalLevel::Clean).into();
-            }
-            (Sampler::Ddpm { variance }, FinalLevel::Clean) => {
-                fields["_class_name"] = "DDPMScheduler".into();
-                fields["variance_type"] = match variance {
-                    Variance::Small => "fixed_small".into(),
-                    Variance::Large => "fixed_large".into(),
-                };
-            }
-            (Sampler::Ddpm { .. }, FinalLevel::First) => {
-                return Err(DiffusionError::NotInDiffusers(
-                    "DDPM that ends at timestep 0 instead of the clean image",
-                ));
-            }
-        }
+        write_class(&mut fields, self.sampler, self.levels, self.clip)?;
         Ok(format!("{fields:#}\n"))
     }
 }
 
 /// The file's keys, taken out one by one so that whatever is left over can be refused by name.
-struct Fields(Map<String, Value>);
+pub(crate) struct Fields(Map<String, Value>);
 
 impl Fields {
     /// Takes `key` out; absent or null is `default`.
-    fn take<T: DeserializeOwned>(&mut self, key: &str, default: T) -> Result<T, DiffusionError> {
+    pub(crate) fn take<T: DeserializeOwned>(
+        &mut self,
+        key: &str,
+        default: T,
+    ) -> Result<T, DiffusionError> {
         match self.0.remove(key) {
             None | Some(Value::Null) => Ok(default),
             Some(value) => match serde_json::from_value(value.clone()) {
@@ -227,39 +183,25 @@ impl Fields {
         }
     }
 
-    fn take_clip(&mut self) -> Result<Option<f64>, DiffusionError> {
-        // The two settings of dynamic thresholding mean nothing while it is off.
-        self.take("dynamic_thresholding_ratio", Value::Null)?;
-        self.take("sample_max_value", Value::Null)?;
-        if self.take("thresholding", false)? {
-            return refuse(
-                "thresholding",
-                true,
-                "dynamic thresholding is not available, use `clip_sample`",
-            );
-        }
-        let range: f64 = self.take("clip_sample_range", 1.0)?;
-        if !self.take("clip_sample", true)? {
-            return Ok(None);
-        }
-        if range > 0.0 {
-            Ok(Some(range))
+    /// Takes `key` out and refuses any value but diffusers' default.
+    pub(crate) fn require(&mut self, key: &str, default: Value) -> Result<(), DiffusionError> {
+        let value = self.take(key, default.clone())?;
+        if value == default {
+            Ok(())
         } else {
-            refuse("clip_sample_range", range, "it must be positive")
+            refuse(key, value, "only diffusers' default is available")
         }
     }
 
-    fn take_spacing(&mut self) -> Result<Spacing, DiffusionError> {
-        let name: String = self.take("timestep_spacing", "leading".to_owned())?;
-        match name.as_str() {
-            "leading" => Ok(Spacing::Leading),
-            "linspace" => Ok(Spacing::Linspace),
-            "trailing" => Ok(Spacing::Trailing),
-            _ => refuse(
-                "timestep_spacing",
-                name,
-                "use leading, linspace or trailing",
-            ),
+    /// Puts in a default that differs from the other classes'.
+    pub(crate) fn default(&mut self, key: &str, value: Value) {
+        self.0.entry(key).or_insert(value);
+    }
+
+    /// Takes `keys` out, whose values make no difference.
+    pub(crate) fn pass_over(&mut self, keys: &[&str]) {
+        for key in keys {
+            self.0.remove(*key);
         }
     }
 
@@ -290,16 +232,7 @@ fn listed_betas(schedule: &ScheduleConfig) -> Result<Vec<f64>, DiffusionError> {
     }
 }
 
-fn read_variance(name: &str) -> Result<Variance, DiffusionError> {
-    match name {
-        // `fixed_small_log` is the same variance by way of its logarithm.
-        "fixed_small" | "fixed_small_log" => Ok(Variance::Small),
-        "fixed_large" => Ok(Variance::Large),
-        _ => refuse("variance_type", name, "use fixed_small or fixed_large"),
-    }
-}
-
-fn refuse<T>(
+pub(crate) fn refuse<T>(
     key: &str,
     value: impl Into<Value>,
     supported: &'static str,
@@ -314,6 +247,8 @@ fn refuse<T>(
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::sampler::Variance;
+    use crate::{FinalLevel, Spacing};
 
     #[test]
     fn an_empty_file_has_diffusers_defaults() {
@@ -321,15 +256,74 @@ mod tests {
         assert_eq!(
             read,
             SchedulerConfig {
-                clip: Some(1.0),
+                clip: Some(Clip::Range(1.0)),
                 ..Default::default()
             }
         );
     }
 
+    /// Every combination of settings: what can be written reads back, and the others are refused.
     #[test]
     fn everything_that_can_be_written_reads_back() {
-        let mut count = 0;
+        let dynamic = Clip::Dynamic {
+            quantile: 0.9,
+            maximum: 2.0,
+        };
+        let (mut written, mut refused) = (0, 0);
+        for sampler in samplers() {
+            for spacing in Spacing::ALL {
+                for clip in [None, Some(Clip::Range(1.5)), Some(dynamic)] {
+                    for final_level in [FinalLevel::Clean, FinalLevel::First] {
+                        for zero_terminal_snr in [false, true] {
+                            let config = SchedulerConfig {
+                                schedule: ScheduleConfig {
+                                    zero_terminal_snr,
+                                    ..Default::default()
+                                },
+                                prediction: Prediction::Velocity,
+                                clip,
+                                levels: LevelOptions {
+                                    spacing,
+                                    steps_offset: 1,
+                                    final_level,
+                                },
+                                sampler,
+                            };
+                            match config.to_json() {
+                                Ok(json) => {
+                                    assert_eq!(SchedulerConfig::from_json(&json), Ok(config));
+                                    written += 1;
+                                }
+                                Err(error) => {
+                                    assert!(matches!(error, DiffusionError::NotInDiffusers(_)));
+                                    refused += 1;
+                                }
+                            }
+                        }
+                    }
+                }
+            }
+        }
+        assert_eq!((written, refused), (228, 708));
+    }
+
+    /// All samplers, and the settings that diffusers distinguishes.
+    fn samplers() -> Vec<Sampler> {
+        let large = Variance::Large;
+        let further = [
+            Sampler::Ddpm { variance: large },
+            Sampler::Ddim {
+                eta: 0.0,
+                variance: large,
+            },
+            Sampler::DpmSolver { eta: 1.0 },
+            Sampler::DpmSolver { eta: 0.5 },
+        ];
+        Sampler::ALL.into_iter().chain(further).collect()
+    }
+
+    #[test]
+    fn every_schedule_and_prediction_reads_back() {
         for kind in [
             ScheduleKind::Linear,
             ScheduleKind::ScaledLinear,
@@ -338,52 +332,59 @@ mod tests {
         ] {
             let has_range = kind.keys().contains(&"beta_start");
             for prediction in Prediction::ALL {
-                for spacing in [Spacing::Leading, Spacing::Linspace, Spacing::Trailing] {
-                    for (sampler, final_level) in [
-                        (Sampler::default(), FinalLevel::Clean),
-                        (Sampler::default(), FinalLevel::First),
-                        (
-                            Sampler::Ddpm {
-                                variance: Variance::Small,
-                            },
-                            FinalLevel::Clean,
-                        ),
-                        (
-                            Sampler::Ddpm {
-                                variance: Variance::Large,
-                            },
-                            FinalLevel::Clean,
-                        ),
-                    ] {
-                        let config = SchedulerConfig {
-                            schedule: ScheduleConfig {
-                                kind,
-                                num_train_timesteps: 3,
-                                beta_start: has_range.then_some(1e-3),
-                                beta_end: has_range.then_some(0.3),
-                                zero_terminal_snr: prediction != Prediction::Noise,
-                                betas: (kind == ScheduleKind::Betas).then(|| vec![0.1, 0.25, 0.5]),
-                                ..Default::default()
-                            },
-                            prediction,
-                            clip: (prediction == Prediction::Signal).then_some(1.5),
-                            levels: LevelOptions {
-                                spacing,
-                                steps_offset: 1,
-                                final_level,
-                            },
-                            sampler,
-                        };
-                        assert_eq!(
-                            SchedulerConfig::from_json(&config.to_json().unwrap()).unwrap(),
-                            config
-                        );
-                        count += 1;
-                    }
-                }
+                let config = SchedulerConfig {
+                    schedule: ScheduleConfig {
+                        kind,
+                        num_train_timesteps: 3,
+                        beta_start: has_range.then_some(1e-3),
+                        beta_end: has_range.then_some(0.3),
+                        zero_terminal_snr: prediction != Prediction::Noise,
+                        betas: (kind == ScheduleKind::Betas).then(|| vec![0.1, 0.25, 0.5]),
+                        ..Default::default()
+                    },
+                    prediction,
+                    ..Default::default()
+                };
+                assert_eq!(
+                    SchedulerConfig::from_json(&config.to_json().unwrap()).unwrap(),
+                    config
+                );
             }
         }
-        assert_eq!(count, 192);
+    }
+
+    /// What Stable Diffusion's repository has, and what Python writes for DPM-Solver++.
+    #[test]
+    fn files_of_other_classes_are_read() {
+        let stable_diffusion = r#"{"_class_name": "PNDMScheduler", "_diffusers_version": "0.6.0", "beta_end": 0.012,
+            "beta_schedule": "scaled_linear", "beta_start": 0.00085, "num_train_timesteps": 1000,
+            "set_alpha_to_one": false, "skip_prk_steps": true, "steps_offset": 1, "trained_betas": null,
+            "clip_sample": false}"#;
+        let read = SchedulerConfig::from_json(stable_diffusion).unwrap();
+        assert_eq!((read.sampler, read.clip), (Sampler::Pndm, None));
+        assert_eq!(
+            read.levels,
+            LevelOptions {
+                spacing: Spacing::Leading,
+                steps_offset: 1,
+                final_level: FinalLevel::First
+            }
+        );
+        let dpm_solver = r#"{"_class_name": "DPMSolverMultistepScheduler", "algorithm_type": "sde-dpmsolver++",
+            "lambda_min_clipped": -Infinity, "use_karras_sigmas": true, "solver_order": 2, "variance_type": null,
+            "thresholding": true, "sample_max_value": 1.5}"#;
+        let read = SchedulerConfig::from_json(dpm_solver).unwrap();
+        assert_eq!(read.sampler, Sampler::DpmSolver { eta: 1.0 });
+        assert_eq!(read.levels.spacing, Spacing::Karras);
+        let threshold = Clip::Dynamic {
+            quantile: 0.995,
+            maximum: 1.5,
+        };
+        assert_eq!(read.clip, Some(threshold));
+        let ancestral = r#"{"_class_name": "EulerAncestralDiscreteScheduler"}"#;
+        let read = SchedulerConfig::from_json(ancestral).unwrap();
+        assert!(matches!(read.sampler, Sampler::Ddim { eta: 1.0, .. }));
+        assert_eq!(read.levels.spacing, Spacing::Linspace);
     }
 
     #[test]
@@ -461,8 +462,28 @@ mod tests {
             ("", "`scheduler_config.json`"),
             ("[1]", "`scheduler_config.json`"),
             (
+                r#"{"_class_name": "LCMScheduler"}"#,
+                "`_class_name` = \"LCMScheduler\"",
+            ),
+            (
                 r#"{"_class_name": "PNDMScheduler"}"#,
-                "`_class_name` = \"PNDMScheduler\"",
+                "`skip_prk_steps` = false",
+            ),
+            (
+                r#"{"_class_name": "DPMSolverMultistepScheduler", "solver_order": 3}"#,
+                "`solver_order` = 3",
+            ),
+            (
+                r#"{"_class_name": "DPMSolverMultistepScheduler", "algorithm_type": "dpmsolver"}"#,
+                "`algorithm_type` = \"dpmsolver\"",
+            ),
+            (
+                r#"{"_class_name": "UniPCMultistepScheduler", "use_flow_sigmas": true}"#,
+                "`use_flow_sigmas` = true",
+            ),
+            (
+                r#"{"_class_name": "EulerDiscreteScheduler", "final_sigmas_type": "half"}"#,
+                "`final_sigmas_type` = \"half\"",
             ),
             (
                 r#"{"beta_schedule": "laplace"}"#,
@@ -473,12 +494,15 @@ mod tests {
                 "flow_prediction",
             ),
             (r#"{"timestep_spacing": "karras"}"#, "karras"),
-            (r#"{"thresholding": true}"#, "`thresholding` = true"),
+            (
+                r#"{"thresholding": true, "sample_max_value": 0.5}"#,
+                "maximum 0.5",
+            ),
             (
                 r#"{"_class_name": "DDPMScheduler", "variance_type": "learned_range"}"#,
                 "learned_range",
             ),
-            (r#"{"clip_sample_range": 0}"#, "`clip_sample_range` = 0"),
+            (r#"{"clip_sample_range": 0}"#, "`clip` is 0"),
             (
                 r#"{"num_train_timesteps": "many"}"#,
                 "`num_train_timesteps` = \"many\"",
@@ -502,27 +526,5 @@ mod tests {
             assert!(message.contains(words), "{text}: {message}");
             assert!(message.ends_with('.'), "{message}");
         }
-    }
-
-    #[test]
-    fn what_diffusers_cannot_say_is_not_written() {
-        let mut config = SchedulerConfig::default();
-        config.levels.spacing = Spacing::Quadratic;
-        assert!(
-            config
-                .to_json()
-                .unwrap_err()
-                .to_string()
-                .contains("quadratic")
-        );
-        config.levels = LevelOptions {
-            final_level: FinalLevel::First,
-            ..Default::default()
-        };
-        config.to_json().unwrap();
-        config.sampler = Sampler::Ddpm {
-            variance: Variance::Small,
-        };
-        assert!(config.to_json().is_err());
     }
 }

@@ -5,9 +5,9 @@ use serde::{Deserialize, Serialize};
 use crate::betas::linspace;
 use crate::{DiffusionError, Level, Rates, Schedule};
 
-/// How S sampling steps are spread over T timesteps (Lin et al. 2023, table 2, except `Quadratic`).
+/// How S sampling steps are spread over T timesteps (the first three: Lin et al. 2023, table 2).
 ///
-/// With T = 1000 and S = 5:
+/// With T = 1000 and S = 5, and linear betas for the last two, which depend on the schedule:
 ///
 /// | spacing | visits |
 /// | --- | --- |
@@ -15,6 +15,8 @@ use crate::{DiffusionError, Level, Rates, Schedule};
 /// | linspace | 999, 749, 500, 250, 0 |
 /// | trailing | 999, 799, 599, 399, 199 |
 /// | quadratic | 800, 450, 200, 50, 0 |
+/// | karras | 999, 843.4, 593, 141.8, 0 |
+/// | log-snr | 999, 721.6, 302.3, 30.1, 0 |
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Spacing {
@@ -31,6 +33,14 @@ pub enum Spacing {
     /// noise. The DDIM paper's choice for CIFAR-10. Where two would fall together, the later moves
     /// up by one, so that no step is lost. Not in diffusers.
     Quadratic,
+    /// Evenly in sigma^(1/7), sigma = b / a, from T - 1 to 0 (Karras et al. 2022, eq. 5 with rho = 7):
+    /// much denser where there is little noise. Timesteps have fractions.
+    Karras,
+    /// Evenly in ln(a² / b²) from T - 1 to 0: what DPM-Solver was made for. In terms of sigma this is
+    /// the exponential spacing of k-diffusion and diffusers (`use_exponential_sigmas`, and
+    /// `use_lu_lambdas`). Timesteps have fractions.
+    #[serde(alias = "exponential")]
+    LogSnr,
 }
 
 /// Where the walk ends.
@@ -58,69 +68,133 @@ pub struct LevelOptions {
     pub final_level: FinalLevel,
 }
 
+/// The largest sigma = b / a that `Karras` and `LogSnr` space out, diffusers' choice: a schedule that
+/// ends in pure noise has none.
+const LARGEST_SIGMA: f64 = 4096.0;
+
+/// Karras et al. 2022, the exponent that makes the errors of all steps about equal.
+const RHO: f64 = 7.0;
+
 impl Spacing {
+    /// Every spacing.
+    pub const ALL: [Spacing; 6] = [
+        Spacing::Leading,
+        Spacing::Linspace,
+        Spacing::Trailing,
+        Spacing::Quadratic,
+        Spacing::Karras,
+        Spacing::LogSnr,
+    ];
+
+    /// The name in a config file and on the command line.
+    pub fn name(self) -> &'static str {
+        match self {
+            Spacing::Leading => "leading",
+            Spacing::Linspace => "linspace",
+            Spacing::Trailing => "trailing",
+            Spacing::Quadratic => "quadratic",
+            Spacing::Karras => "karras",
+            Spacing::LogSnr => "log-snr",
+        }
+    }
+
     /// The timesteps of `steps` sampling steps, from the noisiest down.
     ///
-    /// They are diffusers' to the number. (Its DDIM scheduler then steps from t to t - T / S rather
-    /// than to the next of these timesteps, which differs for `Linspace`, and for `Trailing` where
-    /// S does not divide T. Here a step always ends where the next begins, as in its DDPM
-    /// scheduler.)
+    /// They are diffusers' to the number, as its DDIM scheduler has them. (That then steps from t to
+    /// t - T / S rather than to the next of these timesteps, which differs for `Linspace`, and for
+    /// `Trailing` where S does not divide T. Here a step always ends where the next begins, as in
+    /// its DDPM scheduler. Its DPM-Solver++ and UniPC lay `Leading` and `Linspace` over S + 1 steps
+    /// and leave out the last.)
     ///
     /// # Errors
     /// No steps, more steps than timesteps, or an offset that leads beyond the last timestep.
     pub fn timesteps(
         self,
-        num_train_timesteps: usize,
+        schedule: &Schedule,
         steps: usize,
         steps_offset: usize,
-    ) -> Result<Vec<usize>, DiffusionError> {
-        if steps == 0 || steps > num_train_timesteps {
+    ) -> Result<Vec<f64>, DiffusionError> {
+        let total = schedule.num_train_timesteps();
+        if steps == 0 || steps > total {
             return Err(DiffusionError::Steps {
                 steps,
-                maximum: num_train_timesteps,
+                maximum: total,
             });
         }
-        let (total, last) = (num_train_timesteps as f64, num_train_timesteps - 1);
-        // numpy rounds halves to the even number.
-        let mut timesteps: Vec<usize> = match self {
+        let last = (total - 1) as f64;
+        // From the clean end up. numpy rounds halves to the even number.
+        let mut timesteps: Vec<f64> = match self {
             Spacing::Leading => {
-                let ratio = num_train_timesteps / steps;
+                let ratio = total / steps;
                 let timestep = ((steps - 1) * ratio).saturating_add(steps_offset);
-                if timestep > last {
+                if timestep >= total {
                     return Err(DiffusionError::StepsOffset {
                         offset: steps_offset,
                         steps,
                         timestep,
-                        last,
+                        last: total - 1,
                     });
                 }
-                (0..steps).map(|i| i * ratio + steps_offset).collect()
+                (0..steps)
+                    .map(|i| (i * ratio + steps_offset) as f64)
+                    .collect()
             }
-            Spacing::Linspace => linspace(0.0, last as f64, steps)
-                .map(|timestep| timestep.round_ties_even() as usize)
+            Spacing::Linspace => linspace(0.0, last, steps)
+                .map(f64::round_ties_even)
                 .collect(),
             Spacing::Trailing => {
-                let ratio = total / steps as f64;
-                let from_the_end = |i: usize| (total - i as f64 * ratio).round_ties_even() as usize;
+                let ratio = total as f64 / steps as f64;
+                let from_the_end = |i: usize| (total as f64 - i as f64 * ratio).round_ties_even();
                 (0..steps)
                     .rev()
-                    .map(|i| from_the_end(i).saturating_sub(1))
+                    .map(|i| (from_the_end(i) - 1.0).max(0.0))
                     .collect()
             }
             Spacing::Quadratic => {
-                let mut free = 0;
-                linspace(0.0, (0.8 * total).sqrt(), steps)
+                let mut free = 0.0;
+                linspace(0.0, (0.8 * total as f64).sqrt(), steps)
                     .map(|root| {
-                        let timestep = ((root * root) as usize).clamp(free, last);
-                        free = timestep + 1;
+                        let timestep = (root * root).floor().max(free).min(last);
+                        free = timestep + 1.0;
                         timestep
                     })
                     .collect()
             }
+            Spacing::Karras => even_in_sigma(
+                schedule,
+                steps,
+                |sigma| sigma.powf(1.0 / RHO),
+                |root| root.powf(RHO),
+            ),
+            Spacing::LogSnr => even_in_sigma(schedule, steps, f64::ln, f64::exp),
         };
         timesteps.reverse();
         Ok(timesteps)
     }
+}
+
+/// The timesteps, from 0 to T - 1, at which `scale` of sigma = b / a grows in equal steps; `sigma_at`
+/// undoes `scale`.
+fn even_in_sigma(
+    schedule: &Schedule,
+    steps: usize,
+    scale: fn(f64) -> f64,
+    sigma_at: fn(f64) -> f64,
+) -> Vec<f64> {
+    let last = (schedule.num_train_timesteps() - 1) as f64;
+    let sigma = |timestep| (-schedule.log_snr(timestep) / 2.0).exp();
+    let smallest = sigma(0.0);
+    let largest = Some(sigma(last)).filter(|sigma| sigma.is_finite());
+    let largest = largest.unwrap_or(LARGEST_SIGMA);
+    let timestep = |(index, scaled)| match index {
+        // The ends are met exactly, and so is pure noise.
+        _ if index + 1 == steps => last,
+        0 => 0.0,
+        _ => schedule.timestep_at(-2.0 * sigma_at(scaled).ln()),
+    };
+    (linspace(scale(smallest), scale(largest), steps).enumerate())
+        .map(timestep)
+        .collect()
 }
 
 /// The trajectory of `steps` sampling steps: `steps` + 1 levels from the noisiest to the final one.
@@ -133,10 +207,7 @@ pub fn levels(
     steps: usize,
     options: LevelOptions,
 ) -> Result<Vec<Level>, DiffusionError> {
-    let timesteps =
-        options
-            .spacing
-            .timesteps(schedule.num_train_timesteps(), steps, options.steps_offset)?;
+    let timesteps = (options.spacing).timesteps(schedule, steps, options.steps_offset)?;
     let last = match options.final_level {
         FinalLevel::Clean => Level {
             timestep: 0.0,
@@ -149,9 +220,40 @@ pub fn levels(
     };
     Ok(timesteps
         .into_iter()
-        .map(|timestep| schedule.level(timestep as f64))
+        .map(|timestep| schedule.level(timestep))
         .chain([last])
         .collect())
+}
+
+/// The last part of a trajectory, for images that are not made from noise alone (SDEdit, Meng et al.
+/// 2022; "image to image").
+///
+/// `strength` is the part of the steps that are taken, to the nearest whole number: 1 is all of
+/// `levels`; 0 is the final level alone, where nothing is left to do. The walk begins with the image
+/// at the first of these levels:
+///
+/// ```
+/// # use burn::tensor::{Device, Tensor};
+/// use kiln_diffusion::{LevelOptions, Schedule, ScheduleConfig, last_part, levels};
+///
+/// let schedule = Schedule::new(ScheduleConfig::default())?;
+/// let levels = levels(&schedule, 50, LevelOptions::default())?;
+/// let part = last_part(&levels, 0.6)?;
+/// assert_eq!(part.len(), 31);
+/// # let (image, noise) = (Tensor::<4>::ones([1, 1, 2, 2], &Device::flex()), Tensor::<4>::ones([1, 1, 2, 2], &Device::flex()));
+/// let z = part[0].rates.add_noise(image, noise);
+/// # Ok::<(), kiln_diffusion::DiffusionError>(())
+/// ```
+///
+/// # Errors
+/// A `strength` outside [0, 1].
+pub fn last_part(levels: &[Level], strength: f64) -> Result<&[Level], DiffusionError> {
+    if !(0.0..=1.0).contains(&strength) {
+        return Err(DiffusionError::Strength(strength));
+    }
+    let steps = levels.len().saturating_sub(1);
+    let skipped = steps - (strength * steps as f64).round() as usize;
+    Ok(levels.get(skipped..).unwrap_or_default())
 }
 
 #[cfg(test)]
@@ -161,74 +263,126 @@ mod tests {
     use super::*;
     use crate::ScheduleConfig;
 
-    const ALL: [Spacing; 4] = [
-        Spacing::Leading,
-        Spacing::Linspace,
-        Spacing::Trailing,
-        Spacing::Quadratic,
-    ];
+    fn ddpm(num_train_timesteps: usize) -> Schedule {
+        Schedule::new(ScheduleConfig {
+            num_train_timesteps,
+            ..Default::default()
+        })
+        .unwrap()
+    }
 
     proptest! {
         #[test]
-        fn every_step_visits_a_timestep_of_its_own(total in 1..2000usize, fraction in 0.0..1.0f64) {
+        fn every_step_visits_a_timestep_of_its_own(total in 1..1200usize, fraction in 0.0..1.0f64, pure in any::<bool>()) {
             let steps = ((total as f64 * fraction) as usize).max(1);
-            for spacing in ALL {
-                let timesteps = spacing.timesteps(total, steps, 0).unwrap();
+            let schedule = Schedule::new(ScheduleConfig {
+                num_train_timesteps: total,
+                zero_terminal_snr: pure && total > 1,
+                ..Default::default()
+            })
+            .unwrap();
+            for spacing in Spacing::ALL {
+                let timesteps = spacing.timesteps(&schedule, steps, 0).unwrap();
                 prop_assert_eq!(timesteps.len(), steps);
                 prop_assert!(timesteps.is_sorted_by(|early, late| early > late), "{:?} {:?}", spacing, timesteps);
-                prop_assert!(timesteps[0] < total);
+                prop_assert!(timesteps[0] <= (total - 1) as f64);
+                prop_assert!(timesteps[steps - 1] >= 0.0);
             }
+        }
+
+        #[test]
+        fn the_last_part_has_its_share_of_the_steps(steps in 1..200usize, strength in 0.0..1.0f64) {
+            let levels = levels(&ddpm(200), steps, LevelOptions::default()).unwrap();
+            let part = last_part(&levels, strength).unwrap();
+            prop_assert!(((part.len() - 1) as f64 - strength * steps as f64).abs() <= 0.5);
+            prop_assert_eq!(part, &levels[levels.len() - part.len()..]);
         }
     }
 
     #[test]
     fn the_table_in_the_documentation_is_right() {
-        for (spacing, expected) in ALL.into_iter().zip([
-            [800, 600, 400, 200, 0],
-            [999, 749, 500, 250, 0],
-            [999, 799, 599, 399, 199],
-            [800, 450, 200, 50, 0],
+        for (spacing, expected) in Spacing::ALL.into_iter().zip([
+            [800.0, 600.0, 400.0, 200.0, 0.0],
+            [999.0, 749.0, 500.0, 250.0, 0.0],
+            [999.0, 799.0, 599.0, 399.0, 199.0],
+            [800.0, 450.0, 200.0, 50.0, 0.0],
+            [999.0, 843.4, 593.0, 141.8, 0.0],
+            [999.0, 721.6, 302.3, 30.1, 0.0],
         ]) {
-            assert_eq!(
-                spacing.timesteps(1000, 5, 0).unwrap(),
-                expected,
-                "{spacing:?}"
-            );
+            let timesteps = spacing.timesteps(&ddpm(1000), 5, 0).unwrap();
+            let rounded: Vec<f64> = (timesteps.iter())
+                .map(|timestep| (timestep * 10.0).round() / 10.0)
+                .collect();
+            assert_eq!(rounded, expected, "{spacing:?}");
         }
+    }
+
+    #[test]
+    fn names_are_those_of_configs() {
+        for spacing in Spacing::ALL {
+            assert_eq!(serde_json::to_value(spacing).unwrap(), spacing.name());
+        }
+        let read = serde_json::from_str::<Spacing>(r#""exponential""#).unwrap();
+        assert_eq!(read, Spacing::LogSnr);
     }
 
     /// diffusers' own test: `test_steps_offset`.
     #[test]
     fn an_offset_moves_leading_steps() {
         assert_eq!(
-            Spacing::Leading.timesteps(1000, 5, 1).unwrap(),
-            [801, 601, 401, 201, 1]
+            Spacing::Leading.timesteps(&ddpm(1000), 5, 1).unwrap(),
+            [801.0, 601.0, 401.0, 201.0, 1.0]
         );
     }
 
     #[test]
     fn all_steps_visit_all_timesteps() {
-        let all: Vec<usize> = (0..50).rev().collect();
-        for spacing in ALL {
-            assert_eq!(spacing.timesteps(50, 50, 0).unwrap(), all, "{spacing:?}");
+        let all: Vec<f64> = (0..50).rev().map(f64::from).collect();
+        for spacing in [
+            Spacing::Leading,
+            Spacing::Linspace,
+            Spacing::Trailing,
+            Spacing::Quadratic,
+        ] {
+            assert_eq!(
+                spacing.timesteps(&ddpm(50), 50, 0).unwrap(),
+                all,
+                "{spacing:?}"
+            );
         }
     }
 
     #[test]
     fn impossible_steps_are_refused_in_a_sentence() {
-        for spacing in ALL {
+        let schedule = ddpm(100);
+        for spacing in Spacing::ALL {
             for steps in [0, 101] {
-                let message = spacing.timesteps(100, steps, 0).unwrap_err().to_string();
+                let message = spacing
+                    .timesteps(&schedule, steps, 0)
+                    .unwrap_err()
+                    .to_string();
                 assert!(message.contains("from 1 to 100"), "{message}");
             }
         }
         for offset in [1, usize::MAX] {
             let message = Spacing::Leading
-                .timesteps(100, 100, offset)
+                .timesteps(&schedule, 100, offset)
                 .unwrap_err()
                 .to_string();
             assert!(message.contains("`steps_offset`"), "{message}");
         }
+    }
+
+    #[test]
+    fn an_impossible_strength_is_refused() {
+        let levels = levels(&ddpm(100), 10, LevelOptions::default()).unwrap();
+        for strength in [-0.1, 1.1, f64::NAN] {
+            let message = last_part(&levels, strength).unwrap_err().to_string();
+            assert!(message.contains("`strength`"), "{message}");
+        }
+        assert_eq!(last_part(&levels, 1.0).unwrap(), levels);
+        assert_eq!(last_part(&levels, 0.0).unwrap(), &levels[10..]);
+        assert!(last_part(&[], 0.5).unwrap().is_empty());
     }
 
     #[test]

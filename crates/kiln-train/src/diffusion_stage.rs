@@ -8,7 +8,7 @@ use burn::optim::{GradientsParams, ModuleOptimizer, MultiGradientsParams};
 use burn::tensor::{Device, Int, Tensor, TensorData};
 use burn::train::{InferenceStep, TrainOutput, TrainStep};
 use kiln_diffusion::noise::ImageNoise;
-use kiln_diffusion::sampler::Sampler;
+use kiln_diffusion::sampler::{Sampler, Variance};
 use kiln_diffusion::{
     Level, LevelOptions, Loss, NetworkDenoiser, Prediction, Rates, Schedule, levels,
 };
@@ -219,11 +219,13 @@ impl Lesson {
         let levels = levels(&self.schedule, self.sampling.steps, options)?;
         let sampler = Sampler::Ddim {
             eta: self.sampling.eta,
+            variance: Variance::Small,
         };
         let samples = sampler.sample(
             &denoiser,
             noise.draw(0),
             &levels,
+            &self.schedule,
             &mut |step| noise.draw(step),
             &mut |_| {},
         )?;

@@ -7,7 +7,7 @@ use std::path::Path;
 use burn::tensor::{Device, Int, Tensor};
 use common::{in_pixel_space, options, pixels};
 use image::{GrayImage, Luma};
-use kiln_diffusion::{Schedule, noise};
+use kiln_diffusion::{Clip, Schedule, noise};
 use kiln_hub::{LatentDiffusion, ModelSource};
 
 fn model(run: &Path) -> LatentDiffusion {
@@ -45,7 +45,7 @@ fn the_images_themselves_are_learned() {
 
     let model = model(place.path());
     assert!(model.first_stage.is_none());
-    assert_eq!(model.scheduler.clip, Some(1.0));
+    assert_eq!(model.scheduler.clip, Some(Clip::Range(1.0)));
     assert_eq!(model.metadata.class_names.len(), 10);
     assert_eq!(model.unet.config().num_class_embeds, Some(11));
 }

@@ -4,7 +4,8 @@ use std::{ops::Range, path::Path};
 
 use burn::tensor::{Device, Tensor};
 use kiln_diffusion::{
-    Level, LevelOptions, NetworkDenoiser, Schedule, levels, noise::ImageNoise, sampler::Sampler,
+    Clip, Level, LevelOptions, NetworkDenoiser, Schedule, levels, noise::ImageNoise,
+    sampler::Sampler,
 };
 use kiln_hub::{FirstStage, LatentDiffusion, ModelSource};
 use kiln_kernels::{Precision, on_the_pool, with_precision};
@@ -30,8 +31,8 @@ pub struct SampleOptions {
     pub sampler: Sampler,
     /// Which timesteps are visited, and where the walk ends.
     pub levels: LevelOptions,
-    /// Limits the predicted clean latents to [-clip, clip].
-    pub clip: Option<f64>,
+    /// How predicted clean latents are kept in their range.
+    pub clip: Option<Clip>,
     /// Number of images.
     pub count: usize,
     /// Which noise to start from: image i of a seed is always the same.
@@ -159,6 +160,7 @@ impl Pipeline {
                 &denoiser,
                 start,
                 &trajectory,
+                &self.schedule,
                 &mut |step| noise.draw(step),
                 &mut |progress| {
                     let moment = Moment {

@@ -2,7 +2,7 @@
 
 use burn::tensor::Tensor;
 
-use super::Progress;
+use super::{Progress, Sampler, Variance};
 use crate::{Denoised, Denoiser, DiffusionError, Level};
 
 /// Denoising diffusion implicit models (Song, Meng and Ermon 2020, eq. 12 and 16).
@@ -15,7 +15,9 @@ use crate::{Denoised, Denoiser, DiffusionError, Level};
 /// ```
 ///
 /// With `eta` = 0 it is deterministic and never asks for fresh noise; with `eta` = 1 it is as random as
-/// DDPM with the small variance. `noise` and the result are `[batch, channels, height, width]`.
+/// DDPM with the small variance. With [`Variance::Large`] the fresh noise is larger, s b / b', so
+/// that `eta` = 1 is DDPM with the large variance; the last step to the clean image adds none.
+/// `noise` and the result are `[batch, channels, height, width]`.
 ///
 /// # Errors
 /// An `eta` outside [0, 1].
@@ -24,26 +26,30 @@ pub fn ddim(
     noise: Tensor<4>,
     levels: &[Level],
     eta: f64,
+    variance: Variance,
     fresh_noise: &mut dyn FnMut(usize) -> Tensor<4>,
     observe: &mut dyn FnMut(Progress<'_>),
 ) -> Result<Tensor<4>, DiffusionError> {
-    if !(0.0..=1.0).contains(&eta) {
-        return Err(DiffusionError::Eta(eta));
-    }
+    Sampler::Ddim { eta, variance }.validate()?;
     let steps = levels.len().saturating_sub(1);
     let mut z = noise;
-    for (step, (level, next)) in (1..).zip(levels.iter().zip(levels.iter().skip(1))) {
+    for (step, [level, next]) in (1..).zip(levels.array_windows()) {
         let (a, b) = (level.rates.signal, level.rates.noise);
         let (a_next, b_next) = (next.rates.signal, next.rates.noise);
         let Denoised { z0, noise } = denoiser.denoise(z, *level);
 
         // The difference is negative by rounding, or when the walk goes from image to noise:
         // nothing is added then.
-        let s = eta * (1.0 - (a / a_next).powi(2)).max(0.0).sqrt() * b_next / b;
+        let large = eta * (1.0 - (a / a_next).powi(2)).max(0.0).sqrt();
+        let s = large * b_next / b;
         let direction = (b_next * b_next - s * s).max(0.0).sqrt();
         z = z0.clone() * a_next + noise * direction;
         if s > 0.0 {
-            z = z + fresh_noise(step) * s;
+            let added = match variance {
+                Variance::Small => s,
+                Variance::Large => large,
+            };
+            z = z + fresh_noise(step) * added;
         }
         observe(Progress {
             step,

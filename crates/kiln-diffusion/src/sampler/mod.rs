@@ -5,17 +5,52 @@
 //! how noise is drawn: fresh noise comes from a closure that is given the step, counted from 1
 //! (step 0 being the noise that the walk starts from), such as
 //! [`ImageNoise::draw`](crate::noise::ImageNoise::draw).
+//!
+//! | sampler | order | network calls a step | random |
+//! | --- | --- | --- | --- |
+//! | [`ddim`] | 1 | 1 | with `eta` > 0 |
+//! | [`ddpm`] | 1 | 1 | yes |
+//! | [`euler`] | 1 | 1 | with `churn` > 0 |
+//! | [`heun`] | 2 | 2 | with `churn` > 0 |
+//! | [`second_order`] | 2 | 2 | no |
+//! | [`adams_bashforth`] | 2 | 1 | no |
+//! | [`pndm`] | 2, or 3 where levels are even in sigma | 1 (the first step 2) | no |
+//! | [`dpm_solver`] | 2 | 1 | with `eta` > 0 |
+//! | [`unipc`] | 3 | 1 | no |
+//!
+//! Several papers write their methods for images that only grow noisier, x = z0 + sigma noise. Those
+//! are ours divided by the signal rate: x = z / a, sigma = b / a. Along such a path the noise is the
+//! slope, dx / dsigma = noise, and the methods differ in the noise that they take for a whole step.
+//! Where there is no signal (a = 0), sigma is infinite and a step is DDIM's.
 
+mod adams_bashforth;
+mod churn;
 mod ddim;
 mod ddpm;
+mod dpm_solver;
+mod euler;
+mod heun;
+mod pndm;
+mod second_order;
+mod unipc;
+
+use std::str::FromStr;
 
 use burn::tensor::Tensor;
 use serde::{Deserialize, Serialize};
 
+pub use adams_bashforth::adams_bashforth;
+pub use churn::Churn;
 pub use ddim::ddim;
 pub use ddpm::{Variance, ddpm};
+pub use dpm_solver::dpm_solver;
+pub use euler::euler;
+pub use heun::heun;
+pub use pndm::pndm;
+pub use second_order::second_order;
+pub use unipc::unipc;
 
-use crate::{Denoiser, DiffusionError, Level};
+use crate::{Denoised, Denoiser, DiffusionError, Level, Rates, Schedule};
 
 /// What a sampler reports after each step, for progress bars and for pictures of the denoising.
 #[derive(Debug, Clone, Copy)]
@@ -27,8 +62,8 @@ pub struct Progress<'a> {
     /// The images after the step, with the noise of the next level `[batch, channels, height,
     /// width]`.
     pub z: &'a Tensor<4>,
-    /// The denoiser's estimate of the clean images during the step `[batch, channels, height,
-    /// width]`.
+    /// The denoiser's estimate of the clean images at the beginning of the step `[batch, channels,
+    /// height, width]`.
     pub z0: &'a Tensor<4>,
 }
 
@@ -40,36 +75,168 @@ pub enum Sampler {
     Ddim {
         /// Stochasticity, from 0 (none) to 1 (that of DDPM).
         eta: f64,
+        /// How much noise a step with `eta` > 0 adds.
+        #[serde(default)]
+        variance: Variance,
     },
     /// [`ddpm`]
     Ddpm {
         /// How much noise a step adds.
         variance: Variance,
     },
+    /// [`euler`]
+    Euler {
+        /// Noise that is added on the way.
+        #[serde(default)]
+        churn: Churn,
+    },
+    /// [`heun`]
+    Heun {
+        /// Noise that is added on the way.
+        #[serde(default)]
+        churn: Churn,
+    },
+    /// [`second_order`]
+    SecondOrder {
+        /// Where in a step the network is asked again: 0.5 is the middle, 1 the end.
+        alpha: f64,
+    },
+    /// [`adams_bashforth`]
+    AdamsBashforth {
+        /// How many estimates of the noise are combined, from 1 to 5.
+        order: usize,
+    },
+    /// [`pndm`]
+    Pndm,
+    /// [`dpm_solver`]
+    DpmSolver {
+        /// Stochasticity, from 0 (the differential equation) to 1 (its stochastic form).
+        eta: f64,
+    },
+    /// [`unipc`]
+    #[serde(rename = "unipc")]
+    UniPc,
 }
 
 impl Default for Sampler {
     /// DDIM without fresh noise.
     fn default() -> Self {
-        Sampler::Ddim { eta: 0.0 }
+        Sampler::Ddim {
+            eta: 0.0,
+            variance: Variance::Small,
+        }
     }
 }
 
 impl Sampler {
-    /// Walks `noise` `[batch, channels, height, width]` down `levels`.
+    /// Every sampler, with its default settings.
+    pub const ALL: [Sampler; 9] = [
+        Sampler::Ddim {
+            eta: 0.0,
+            variance: Variance::Small,
+        },
+        Sampler::Ddpm {
+            variance: Variance::Small,
+        },
+        Sampler::Euler { churn: Churn::NONE },
+        Sampler::Heun { churn: Churn::NONE },
+        Sampler::SecondOrder { alpha: 0.5 },
+        Sampler::AdamsBashforth { order: 2 },
+        Sampler::Pndm,
+        Sampler::DpmSolver { eta: 0.0 },
+        Sampler::UniPc,
+    ];
+
+    /// The name in a config file and on the command line.
+    pub fn name(self) -> &'static str {
+        match self {
+            Sampler::Ddim { .. } => "ddim",
+            Sampler::Ddpm { .. } => "ddpm",
+            Sampler::Euler { .. } => "euler",
+            Sampler::Heun { .. } => "heun",
+            Sampler::SecondOrder { .. } => "second-order",
+            Sampler::AdamsBashforth { .. } => "adams-bashforth",
+            Sampler::Pndm => "pndm",
+            Sampler::DpmSolver { .. } => "dpm-solver",
+            Sampler::UniPc => "unipc",
+        }
+    }
+
+    /// Where it comes from and what it is good for, in one line without a full stop.
+    pub fn summary(self) -> &'static str {
+        match self {
+            Sampler::Ddim { .. } => {
+                "Song et al. 2021: few steps, deterministic unless eta is above 0"
+            }
+            Sampler::Ddpm { .. } => "Ho et al. 2020: new noise after every step, wants many steps",
+            Sampler::Euler { .. } => {
+                "Karras et al. 2022: DDIM's steps, with churn if noise is to be added"
+            }
+            Sampler::Heun { .. } => {
+                "Karras et al. 2022: second order, two network calls a step, with churn"
+            }
+            Sampler::SecondOrder { .. } => {
+                "second order, two network calls a step, the second at alpha of the step"
+            }
+            Sampler::AdamsBashforth { .. } => {
+                "combines the last `order` estimates of the noise, one network call a step"
+            }
+            Sampler::Pndm => "Liu et al. 2022: Adams-Bashforth of order 4 after one step of Heun's",
+            Sampler::DpmSolver { .. } => {
+                "Lu et al. 2022, DPM-Solver++(2M): good images in 10 to 20 steps"
+            }
+            Sampler::UniPc => "Zhao et al. 2023: DPM-Solver++ with a corrector, for 5 to 10 steps",
+        }
+    }
+
+    /// Refuses settings out of their range before any work is done.
     ///
     /// # Errors
-    /// An `eta` outside [0, 1].
+    /// Those of [`Self::sample`].
+    pub fn validate(self) -> Result<(), DiffusionError> {
+        match self {
+            Sampler::Ddim { eta, .. } | Sampler::DpmSolver { eta } => {
+                if !(0.0..=1.0).contains(&eta) {
+                    return Err(DiffusionError::Eta(eta));
+                }
+            }
+            Sampler::Euler { churn } | Sampler::Heun { churn } => churn.validate()?,
+            Sampler::SecondOrder { alpha } => {
+                // NaN is neither.
+                if !(alpha > 0.0 && alpha <= 1.0) {
+                    return Err(DiffusionError::Alpha(alpha));
+                }
+            }
+            Sampler::AdamsBashforth { order } => {
+                if !(1..=5).contains(&order) {
+                    return Err(DiffusionError::Order(order));
+                }
+            }
+            Sampler::Ddpm { .. } | Sampler::Pndm | Sampler::UniPc => (),
+        }
+        Ok(())
+    }
+
+    /// Walks `noise` `[batch, channels, height, width]` down `levels`, which lie on `schedule`.
+    ///
+    /// It may start anywhere: `noise` is whatever belongs to the first level, pure noise at the
+    /// beginning of a trajectory, a noisy image in the [middle](crate::last_part) of one.
+    ///
+    /// # Errors
+    /// A setting out of its range.
     pub fn sample(
         self,
         denoiser: &dyn Denoiser,
         noise: Tensor<4>,
         levels: &[Level],
+        schedule: &Schedule,
         fresh_noise: &mut dyn FnMut(usize) -> Tensor<4>,
         observe: &mut dyn FnMut(Progress<'_>),
     ) -> Result<Tensor<4>, DiffusionError> {
         match self {
-            Sampler::Ddim { eta } => ddim(denoiser, noise, levels, eta, fresh_noise, observe),
+            Sampler::Ddim { eta, variance } => {
+                ddim(denoiser, noise, levels, eta, variance, fresh_noise, observe)
+            }
             Sampler::Ddpm { variance } => Ok(ddpm(
                 denoiser,
                 noise,
@@ -78,6 +245,111 @@ impl Sampler {
                 fresh_noise,
                 observe,
             )),
+            Sampler::Euler { churn } => euler(
+                denoiser,
+                noise,
+                levels,
+                schedule,
+                churn,
+                fresh_noise,
+                observe,
+            ),
+            Sampler::Heun { churn } => heun(
+                denoiser,
+                noise,
+                levels,
+                schedule,
+                churn,
+                fresh_noise,
+                observe,
+            ),
+            Sampler::SecondOrder { alpha } => {
+                second_order(denoiser, noise, levels, schedule, alpha, observe)
+            }
+            Sampler::AdamsBashforth { order } => {
+                adams_bashforth(denoiser, noise, levels, order, observe)
+            }
+            Sampler::Pndm => Ok(pndm(denoiser, noise, levels, observe)),
+            Sampler::DpmSolver { eta } => {
+                dpm_solver(denoiser, noise, levels, eta, fresh_noise, observe)
+            }
+            Sampler::UniPc => Ok(unipc(denoiser, noise, levels, observe)),
         }
+    }
+}
+
+impl FromStr for Sampler {
+    type Err = DiffusionError;
+
+    /// The sampler of this [name](Self::name), with its default settings.
+    fn from_str(name: &str) -> Result<Self, DiffusionError> {
+        (Self::ALL.into_iter())
+            .find(|sampler| sampler.name() == name)
+            .ok_or_else(|| DiffusionError::UnknownSampler {
+                name: name.to_owned(),
+                known: Self::ALL.map(Self::name).join(", "),
+            })
+    }
+}
+
+/// The image at `level` and the noise that it leaves, which is the slope of x over sigma there:
+///
+/// ```text
+/// dx / dsigma = (x - z0) / sigma = (z - a z0) / b
+/// ```
+///
+/// That is the estimated noise itself unless the image was clipped; then the clipping turns the
+/// walk. `z` is `[batch, channels, height, width]`.
+fn estimate(denoiser: &dyn Denoiser, z: &Tensor<4>, level: Level) -> Denoised {
+    let (a, b) = (level.rates.signal, level.rates.noise);
+    let z0 = denoiser.denoise(z.clone(), level).z0;
+    let noise = (z.clone() - z0.clone() * a) / b;
+    Denoised { z0, noise }
+}
+
+/// A straight line in x and sigma whose slope is `noise`: x' = x + (sigma' - sigma) noise, which is
+///
+/// ```text
+/// z' = (a' / a) z - (a'² - a²) / (a (a b' + a' b)) noise
+/// ```
+///
+/// without the difference of two almost equal numbers that a' (sigma' - sigma) would be in a short
+/// step (the form of PNDM's eq. 11). `from` must have some signal.
+fn straight(z: Tensor<4>, noise: Tensor<4>, from: Rates, to: Rates) -> Tensor<4> {
+    let (a, b) = (from.signal, from.noise);
+    let (a_next, b_next) = (to.signal, to.noise);
+    let less_noise = (a_next - a) * (a_next + a) / (a * (a * b_next + a_next * b));
+    z * (a_next / a) - noise * less_noise
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_are_read_as_configs_write_them() {
+        for sampler in Sampler::ALL {
+            assert_eq!(sampler.name().parse(), Ok(sampler));
+            let written = serde_json::to_value(sampler).unwrap();
+            assert_eq!(written["kind"], sampler.name());
+            assert_eq!(serde_json::from_value::<Sampler>(written).unwrap(), sampler);
+            assert!(!sampler.summary().ends_with('.'));
+        }
+        let message = "dpm".parse::<Sampler>().unwrap_err().to_string();
+        assert!(
+            message.contains("`dpm`") && message.contains("dpm-solver"),
+            "{message}"
+        );
+    }
+
+    #[test]
+    fn settings_may_be_left_out_where_there_is_a_usual_one() {
+        for sampler in [r#"{"kind": "euler"}"#, r#"{"kind": "ddim", "eta": 0.0}"#] {
+            serde_json::from_str::<Sampler>(sampler).unwrap();
+        }
+        assert!(
+            serde_json::from_str::<Sampler>(r#"{"kind": "dpm-solver", "eta": 0.0, "order": 3}"#)
+                .is_err()
+        );
     }
 }

@@ -11,10 +11,10 @@ mod validation;
 use std::path::{Path, PathBuf};
 
 use kiln_data::DataConfig;
-use kiln_diffusion::sampler::Sampler;
+use kiln_diffusion::sampler::{Sampler, Variance};
 use kiln_diffusion::{
-    Distance, LevelOptions, Loss, LossWeight, NoiseLevels, Prediction, Schedule, ScheduleConfig,
-    SchedulerConfig, Spacing,
+    Clip, Distance, LevelOptions, Loss, LossWeight, NoiseLevels, Prediction, Schedule,
+    ScheduleConfig, SchedulerConfig, Spacing,
 };
 use kiln_kernels::Precision;
 use kiln_models::ema::EmaConfig;
@@ -178,9 +178,9 @@ pub struct SamplingConfig {
     pub eta: f64,
     /// Which of the schedule's timesteps are visited.
     pub spacing: Spacing,
-    /// Largest magnitude of the predicted clean latent or, in pixel space, image, where 1 is the data's own range;
-    /// absent: no limit.
-    pub clip: Option<f64>,
+    /// How predicted clean latents or, in pixel space, images are kept in their range: a number (1 for pixels), or
+    /// dynamic thresholding; absent: not at all.
+    pub clip: Option<Clip>,
 }
 
 impl Default for SamplingConfig {
@@ -326,6 +326,7 @@ impl Experiment {
             },
             sampler: Sampler::Ddim {
                 eta: self.sampling.eta,
+                variance: Variance::Small,
             },
         }
     }

@@ -219,12 +219,10 @@ impl Experiment {
             || "a picture holds between 1 and 4096 images".into(),
         )?;
         match self.sampling.clip {
-            Some(clip) => require(
-                clip.is_finite() && clip > 0.0,
-                "sampling.clip",
-                clip,
-                || "it must lie above 0; leave it out for no limit".into(),
-            ),
+            Some(clip) => require(clip.validate().is_ok(), "sampling.clip", clip, || {
+                "it must be a number above 0, or a `quantile` from 0 to 1 with a `maximum` of at least 1; leave it out for no limit"
+                        .into()
+            }),
             None => Ok(()),
         }
     }

@@ -6,6 +6,7 @@ mod film;
 mod model_info;
 mod reconstruct;
 mod sample;
+mod sampler_arguments;
 mod schedule;
 mod train_diffusion;
 mod train_latent_diffusion;

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use burn::module::Module;
 use burn::tensor::Device;
 use clap::Args;
-use kiln_diffusion::{Schedule, SchedulerConfig, sampler::Sampler};
+use kiln_diffusion::{Clip, Schedule, SchedulerConfig, sampler::Sampler};
 use kiln_hub::{FirstStage, LatentDiffusion, Metadata, ModelSource};
 use kiln_models::{UNet2d, UNet2dConfig, VqVaeConfig};
 use serde::Serialize;
@@ -84,8 +84,8 @@ struct DiffusionDescription {
     terminal_signal_rate: f64,
     warning: Option<String>,
     sampler: Sampler,
-    spacing: String,
-    clip: Option<f64>,
+    spacing: &'static str,
+    clip: Option<Clip>,
 }
 
 impl ModelInfo {
@@ -173,9 +173,9 @@ impl Description {
                 "terminal signal",
                 format!("{:.5}", diffusion.terminal_signal_rate),
             );
-            table.row("spacing", &diffusion.spacing);
+            table.row("spacing", diffusion.spacing);
             if let Some(clip) = diffusion.clip {
-                table.row("clip", format!("[-{clip}, {clip}]"));
+                table.row("clip", clip.to_string());
             }
             if let Some(warning) = &diffusion.warning {
                 table.row("warning", warning);
@@ -235,7 +235,7 @@ fn describe_diffusion(scheduler: &SchedulerConfig) -> anyhow::Result<DiffusionDe
         terminal_signal_rate: schedule.terminal_signal_rate(),
         warning: schedule.warning(),
         sampler: scheduler.sampler,
-        spacing: format!("{:?}", scheduler.levels.spacing).to_lowercase(),
+        spacing: scheduler.levels.spacing.name(),
         clip: scheduler.clip,
     })
 }

@@ -5,20 +5,16 @@ use std::{
     time::{Duration, Instant},
 };
 
-use anyhow::ensure;
 use clap::{Args, ValueEnum};
 use kiln::{
     Images, Pipeline, SampleOptions,
     pictures::{columns_for, grid, make_folder, save_gif, save_png},
 };
-use kiln_diffusion::{
-    LevelOptions, Spacing,
-    sampler::{Sampler, Variance},
-};
+use kiln_diffusion::{Clip, LevelOptions, Spacing, sampler::Sampler};
 use kiln_kernels::Precision;
 use serde::Serialize;
 
-use super::{film::Film, one_device};
+use super::{film::Film, one_device, sampler_arguments::SamplerArguments};
 use crate::terminal;
 
 /// Images per row of the comparison picture: the first ones of every grid.
@@ -41,21 +37,16 @@ pub struct Sample {
     #[arg(long, default_value = "50", value_name = "N[/N...]", value_parser = parse_steps)]
     steps: StepCounts,
 
-    /// How to walk from noise to image
-    #[arg(long, value_enum, default_value_t = SamplerName::Ddim)]
-    sampler: SamplerName,
-
-    /// DDIM's stochasticity: 0 is deterministic, 1 is as random as DDPM
-    #[arg(long, default_value_t = 0.0, value_parser = parse_eta)]
-    eta: f64,
+    #[command(flatten)]
+    sampler: SamplerArguments,
 
     /// Which of the training timesteps are visited [default: the model's own]
     #[arg(long, value_enum)]
     spacing: Option<SpacingName>,
 
-    /// Limit the predicted clean latents to [-CLIP, CLIP] [default: the model's own]
-    #[arg(long, value_parser = parse_clip)]
-    clip: Option<f64>,
+    /// Limit the predicted clean images to [-CLIP, CLIP], or `dynamic`: each by its own range [default: the model's own]
+    #[arg(long)]
+    clip: Option<Clip>,
 
     /// Number of images
     #[arg(long, default_value_t = 64, value_parser = clap::value_parser!(u32).range(1..=4096))]
@@ -94,16 +85,6 @@ pub struct Sample {
     json: bool,
 }
 
-/// `--sampler`.
-#[derive(Clone, Copy, Debug, PartialEq, ValueEnum, Serialize)]
-#[serde(rename_all = "lowercase")]
-enum SamplerName {
-    /// Song et al. 2021: few steps, deterministic unless --eta is given
-    Ddim,
-    /// Ho et al. 2020: new noise after every step
-    Ddpm,
-}
-
 /// `--spacing`.
 #[derive(Clone, Copy, Debug, ValueEnum)]
 enum SpacingName {
@@ -115,6 +96,10 @@ enum SpacingName {
     Trailing,
     /// Denser near the clean end
     Quadratic,
+    /// Evenly in sigma^(1/7), by Karras et al.: much denser near the clean end
+    Karras,
+    /// Evenly in the log-SNR: what dpm-solver and unipc like best
+    LogSnr,
 }
 
 impl From<SpacingName> for Spacing {
@@ -124,6 +109,8 @@ impl From<SpacingName> for Spacing {
             SpacingName::Linspace => Spacing::Linspace,
             SpacingName::Trailing => Spacing::Trailing,
             SpacingName::Quadratic => Spacing::Quadratic,
+            SpacingName::Karras => Spacing::Karras,
+            SpacingName::LogSnr => Spacing::LogSnr,
         }
     }
 }
@@ -132,9 +119,7 @@ impl From<SpacingName> for Spacing {
 #[derive(Serialize)]
 struct Outcome {
     model: String,
-    sampler: SamplerName,
-    /// Only DDIM has one.
-    eta: Option<f64>,
+    sampler: Sampler,
     spacing: Spacing,
     seed: u64,
     count: usize,
@@ -154,31 +139,26 @@ struct Grid {
 impl Sample {
     /// Draws, writes the pictures and says where they are.
     pub fn run(self) -> anyhow::Result<()> {
-        ensure!(
-            self.sampler == SamplerName::Ddim || self.eta == 0.0,
-            "--eta belongs to `--sampler ddim`; `--sampler ddpm` always adds its own noise, so leave --eta out"
-        );
         let device = one_device(&self.devices, self.precision)?;
         let pipeline = match &self.model {
             Some(path) => Pipeline::load(path, &device)?,
             None => Pipeline::pretrained(&device)?,
         };
+        let all_options: Vec<SampleOptions> = (self.steps.0.iter())
+            .map(|&steps| self.options(&pipeline, steps))
+            .collect::<Result<_, _>>()?;
+        let Some(options) = all_options.first() else {
+            return Ok(());
+        };
         let mut outcome = Outcome {
             model: pipeline.name().to_string(),
-            sampler: self.sampler,
-            eta: (self.sampler == SamplerName::Ddim).then_some(self.eta),
-            spacing: self.options(&pipeline, 1).levels.spacing,
+            sampler: options.sampler,
+            spacing: options.levels.spacing,
             seed: self.seed,
             count: self.count as usize,
             grids: Vec::new(),
             comparison: None,
         };
-        let all_options: Vec<SampleOptions> = self
-            .steps
-            .0
-            .iter()
-            .map(|&steps| self.options(&pipeline, steps))
-            .collect();
         for options in &all_options {
             pipeline.trajectory(options)?;
         }
@@ -198,17 +178,11 @@ impl Sample {
         terminal::print_outcome(&outcome, self.json, Outcome::in_words)
     }
 
-    fn options(&self, pipeline: &Pipeline, steps: usize) -> SampleOptions {
+    fn options(&self, pipeline: &Pipeline, steps: usize) -> anyhow::Result<SampleOptions> {
         let defaults = pipeline.default_options();
-        let sampler = match (self.sampler, defaults.sampler) {
-            (SamplerName::Ddim, _) => Sampler::Ddim { eta: self.eta },
-            (SamplerName::Ddpm, Sampler::Ddpm { variance }) => Sampler::Ddpm { variance },
-            (SamplerName::Ddpm, Sampler::Ddim { .. }) => Sampler::Ddpm {
-                variance: Variance::Small,
-            },
-        };
+        let sampler = self.sampler.sampler(defaults.sampler)?;
         let spacing = self.spacing.map_or(defaults.levels.spacing, Spacing::from);
-        SampleOptions {
+        Ok(SampleOptions {
             steps,
             sampler,
             levels: LevelOptions {
@@ -220,7 +194,7 @@ impl Sample {
             seed: self.seed,
             batch: self.batch as usize,
             precision: self.precision,
-        }
+        })
     }
 
     /// Draws the images for one number of steps and writes their grid and, if asked for, its GIF.
@@ -310,19 +284,6 @@ fn parse_steps(text: &str) -> Result<StepCounts, String> {
     Ok(StepCounts(counts))
 }
 
-fn parse_eta(text: &str) -> Result<f64, String> {
-    let eta = text.parse().ok().filter(|eta| (0.0..=1.0).contains(eta));
-    eta.ok_or_else(|| "eta is a number from 0 (DDIM) to 1 (DDPM)".to_string())
-}
-
-fn parse_clip(text: &str) -> Result<f64, String> {
-    let clip = text
-        .parse()
-        .ok()
-        .filter(|clip: &f64| clip.is_finite() && *clip > 0.0);
-    clip.ok_or_else(|| "the limit is a number above 0".to_string())
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -336,17 +297,6 @@ mod tests {
         );
         for refused in ["", "0", "5/", "5/5", "-1", "1e3", "5 6"] {
             assert!(parse_steps(refused).is_err(), "{refused}");
-        }
-    }
-
-    #[test]
-    fn eta_and_clip_are_bounded() {
-        assert_eq!((parse_eta("0.5"), parse_clip("3")), (Ok(0.5), Ok(3.0)));
-        for refused in ["-0.1", "1.1", "NaN", "x"] {
-            assert!(parse_eta(refused).is_err(), "{refused}");
-        }
-        for refused in ["0", "-1", "inf", "NaN", ""] {
-            assert!(parse_clip(refused).is_err(), "{refused}");
         }
     }
 }

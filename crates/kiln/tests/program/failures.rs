@@ -64,7 +64,7 @@ fn flags_that_cannot_be_are_refused_by_name() {
         ("sample --steps 0", "--steps"),
         ("sample --steps 5/5", "5 is there twice"),
         ("sample --steps ten", "--steps"),
-        ("sample --sampler euler", "ddim"),
+        ("sample --sampler eular", "ddim"),
         ("sample --spacing wide", "trailing"),
         ("sample --eta 2", "--eta"),
         ("sample --precision f16", "f32 or bf16"),

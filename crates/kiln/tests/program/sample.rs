@@ -99,14 +99,24 @@ fn samplers_and_spacings_give_different_images() {
         "--spacing leading",
         "--spacing trailing",
         "--spacing quadratic",
+        "--spacing karras",
         "--eta 1",
         "--precision bf16",
+        "--eta 1 --variance large",
+        "--sampler heun",
+        "--sampler second-order",
+        "--sampler adams-bashforth --order 3",
+        "--sampler pndm",
+        "--sampler dpm-solver",
+        "--sampler dpm-solver --eta 1",
+        "--sampler unipc",
     ] {
         let picture = draw(options);
         assert!(!pictures.contains(&picture), "{options}");
         pictures.push(picture);
     }
     assert_same_picture(&draw("--sampler ddpm"), &draw("--eta 1"));
+    assert_same_picture(&draw("--sampler euler"), &draw("--sampler ddim"));
 }
 
 #[test]
@@ -117,7 +127,7 @@ fn json_says_what_was_written_and_nothing_else() {
         (&outcome["seed"], &outcome["count"]),
         (&7.into(), &4.into())
     );
-    assert_eq!(outcome["sampler"], "ddim");
+    assert_eq!(outcome["sampler"]["kind"], "ddim");
     assert_eq!(outcome["comparison"], "samples/comparison.png");
     let steps: Vec<_> = outcome["grids"]
         .as_array()

@@ -5,14 +5,16 @@
 //! alpha_bar cancels; ours are f64. The tolerances are what that leaves, and each test says what
 //! they are relative to.
 
+mod solvers;
+
 use std::collections::HashMap;
 use std::path::PathBuf;
 
 use burn::tensor::{Device, Tensor, TensorData};
-use kiln_diffusion::sampler::{Progress, Sampler};
+use kiln_diffusion::sampler::{Progress, Sampler, Variance};
 use kiln_diffusion::{
-    FinalLevel, Level, LevelOptions, NetworkDenoiser, Prediction, Rates, Schedule, ScheduleConfig,
-    ScheduleKind, SchedulerConfig, Spacing, levels,
+    Clip, FinalLevel, Level, LevelOptions, NetworkDenoiser, Prediction, Rates, Schedule,
+    ScheduleConfig, ScheduleKind, SchedulerConfig, Spacing, levels,
 };
 use safetensors::SafeTensors;
 
@@ -148,11 +150,17 @@ fn spacings_match_to_the_number() {
         };
         let spacing: Spacing = serde_json::from_value(spacing.into()).unwrap();
         let number = |text: &str| text.parse::<usize>().unwrap();
+        let schedule = Schedule::new(ScheduleConfig {
+            num_train_timesteps: number(total),
+            ..Default::default()
+        })
+        .unwrap();
         let ours = spacing
-            .timesteps(number(total), number(steps), number(offset))
+            .timesteps(&schedule, number(steps), number(offset))
             .unwrap();
-        let ours: Vec<i64> = ours.into_iter().map(|timestep| timestep as i64).collect();
-        assert_eq!(ours, integers(&tensors, name), "{name}");
+        let theirs = integers(&tensors, name).into_iter();
+        let theirs: Vec<f64> = theirs.map(|timestep| timestep as f64).collect();
+        assert_eq!(ours, theirs, "{name}");
     }
 }
 
@@ -161,6 +169,7 @@ struct Walk {
     name: String,
     sampler: Sampler,
     denoiser: NetworkDenoiser<fn(Tensor<4>, Level) -> Tensor<4>>,
+    schedule: Schedule,
     /// Our own trajectory for the same settings.
     levels: Vec<Level>,
     /// The levels that each of diffusers' steps led from and to.
@@ -180,6 +189,7 @@ fn walks() -> Vec<Walk> {
         let sampler = match config.sampler {
             Sampler::Ddim { .. } => Sampler::Ddim {
                 eta: case["eta"].as_f64().unwrap(),
+                variance: Variance::Small,
             },
             ddpm => ddpm,
         };
@@ -208,6 +218,7 @@ fn walks() -> Vec<Walk> {
                 .map(|(&from, to)| (level(from), level(to)))
                 .collect(),
             levels,
+            schedule,
             z: rows(&tensors, &format!("{name}/z")),
             z0: rows(&tensors, &format!("{name}/z0")),
             noise: rows(&tensors, &format!("{name}/noise")),
@@ -262,6 +273,7 @@ fn every_step_matches() {
                     &walk.denoiser,
                     start,
                     &levels,
+                    &walk.schedule,
                     &mut |_| noise.clone(),
                     &mut compare,
                 )
@@ -313,6 +325,7 @@ fn every_walk_matches() {
                 &walk.denoiser,
                 start,
                 &walk.levels,
+                &walk.schedule,
                 &mut fresh_noise,
                 &mut compare,
             )
@@ -337,7 +350,7 @@ fn the_full_loops_of_diffusers_tests_match() {
         let denoiser = NetworkDenoiser {
             network: toy_network,
             prediction,
-            clip: Some(1.0),
+            clip: Some(Clip::Range(1.0)),
         };
         let values: Vec<f32> = (0..768).map(|i| i as f32 / 768.0).collect();
         let noise = Tensor::from_data(TensorData::new(values, [4, 3, 8, 8]), &Device::flex());
@@ -346,6 +359,7 @@ fn the_full_loops_of_diffusers_tests_match() {
                 &denoiser,
                 noise,
                 &levels,
+                &schedule,
                 &mut |_| unreachable!(),
                 &mut |_| (),
             )

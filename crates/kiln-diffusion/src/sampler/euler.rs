@@ -1,0 +1,50 @@
+//! Euler's method, after the design of Karras et al.
+
+use burn::tensor::Tensor;
+
+use super::{Churn, Progress, estimate};
+use crate::{Denoised, Denoiser, DiffusionError, Level, Schedule};
+
+/// Euler's method with churn (Karras et al. 2022, algorithm 2 without lines 6 to 8).
+///
+/// With x = z / a and sigma = b / a, from each of `levels` to the next:
+///
+/// ```text
+/// x^, sigma^ = x and sigma with more noise, by `churn`
+/// x' = x^ + (sigma' - sigma^) (x^ - z0) / sigma^,    which is  z' = a' z0 + b' (z^ - a^ z0) / b^
+/// ```
+///
+/// Without churn this is DDIM with `eta` = 0. `schedule` is the one that `levels` lie on; `noise` and
+/// the result are `[batch, channels, height, width]`.
+///
+/// # Errors
+/// A setting of `churn` out of its range.
+pub fn euler(
+    denoiser: &dyn Denoiser,
+    noise: Tensor<4>,
+    levels: &[Level],
+    schedule: &Schedule,
+    churn: Churn,
+    fresh_noise: &mut dyn FnMut(usize) -> Tensor<4>,
+    observe: &mut dyn FnMut(Progress<'_>),
+) -> Result<Tensor<4>, DiffusionError> {
+    churn.validate()?;
+    let steps = levels.len().saturating_sub(1);
+    let mut z = noise;
+    for (step, [level, next]) in (1..).zip(levels.array_windows()) {
+        let mut level = *level;
+        if let Some(noisier) = churn.noisier(level, steps, schedule) {
+            z = churn.add_noise(z, level, noisier, fresh_noise(step));
+            level = noisier;
+        }
+        let Denoised { z0, noise } = estimate(denoiser, &z, level);
+        z = next.rates.add_noise(z0.clone(), noise);
+        observe(Progress {
+            step,
+            steps,
+            z: &z,
+            z0: &z0,
+        });
+    }
+    Ok(z)
+}

@@ -1,0 +1,48 @@
+//! PNDM: pseudo numerical methods.
+
+use burn::tensor::Tensor;
+
+use super::adams_bashforth::mean_over_step;
+use super::{Progress, estimate, straight};
+use crate::{Denoised, Denoiser, Level};
+
+/// Pseudo linear multistep (PLMS), the multistep half of PNDM (Liu et al. 2022, "Pseudo Numerical
+/// Methods for Diffusion Models on Manifolds"), as latent diffusion and Stable Diffusion use it
+/// (diffusers' `PNDMScheduler` with `skip_prk_steps`).
+///
+/// The first step is Heun's; then Adams-Bashforth of order 2, 3 and from there on 4 (eq. 12). A walk
+/// of S steps asks the denoiser S + 1 times. `noise` and the result are `[batch, channels, height,
+/// width]`.
+pub fn pndm(
+    denoiser: &dyn Denoiser,
+    noise: Tensor<4>,
+    levels: &[Level],
+    observe: &mut dyn FnMut(Progress<'_>),
+) -> Tensor<4> {
+    let steps = levels.len().saturating_sub(1);
+    let mut z = noise;
+    // Newest first.
+    let mut earlier: Vec<Tensor<4>> = Vec::new();
+    for (step, [level, next]) in (1..).zip(levels.array_windows()) {
+        let Denoised { z0, noise } = estimate(denoiser, &z, *level);
+        let mut z_next = next.rates.add_noise(z0.clone(), noise.clone());
+        if !earlier.is_empty() {
+            let mean = mean_over_step(&noise, &earlier);
+            z_next = straight(z, mean, level.rates, next.rates);
+        } else if next.rates.noise > 0.0 && level.rates.signal > 0.0 {
+            let noise_next = estimate(denoiser, &z_next, *next).noise;
+            let mean = (noise.clone() + noise_next) / 2.0;
+            z_next = straight(z, mean, level.rates, next.rates);
+        }
+        z = z_next;
+        earlier.insert(0, noise);
+        earlier.truncate(3);
+        observe(Progress {
+            step,
+            steps,
+            z: &z,
+            z0: &z0,
+        });
+    }
+    z
+}

@@ -1,0 +1,205 @@
+//! `--sampler` and the settings of samplers.
+
+use anyhow::bail;
+use clap::{
+    Args,
+    builder::{PossibleValue, PossibleValuesParser, TypedValueParser},
+};
+use kiln_diffusion::sampler::{Churn, Sampler, Variance};
+
+/// Which sampler, and its settings: each belongs to some samplers and is refused with the others.
+#[derive(Args, Clone, Debug)]
+pub struct SamplerArguments {
+    /// How to walk from noise to image
+    #[arg(long, value_name = "NAME", default_value = "ddim", value_parser = by_name())]
+    sampler: Sampler,
+
+    /// Randomness of ddim and dpm-solver: 0 is deterministic, 1 is as random as ddpm [default: 0]
+    #[arg(long, value_parser = parse_eta)]
+    eta: Option<f64>,
+
+    /// How much noise ddpm adds, and ddim with --eta: small or large [default: the model's own]
+    #[arg(long, value_name = "SIZE", value_parser = variances())]
+    variance: Option<Variance>,
+
+    /// How many estimates adams-bashforth combines, 1 to 5 [default: 2]
+    #[arg(long, value_name = "N")]
+    order: Option<usize>,
+
+    /// Where in a step second-order asks the network again, above 0 (its beginning) to 1 (its end) [default: 0.5]
+    #[arg(long)]
+    alpha: Option<f64>,
+
+    /// Noise that euler and heun add on the way, over all steps [default: 0]
+    #[arg(long, value_name = "AMOUNT")]
+    churn: Option<f64>,
+}
+
+impl SamplerArguments {
+    /// The sampler that was asked for. `of_model` is the model's own, whose variance DDPM takes over.
+    ///
+    /// # Errors
+    /// A setting that the sampler does not have, or one out of its range.
+    pub fn sampler(&self, of_model: Sampler) -> anyhow::Result<Sampler> {
+        let mut sampler = self.sampler;
+        if let (Sampler::Ddpm { variance }, Sampler::Ddpm { variance: own }) =
+            (&mut sampler, of_model)
+        {
+            *variance = own;
+        }
+        if let Some(value) = self.eta {
+            match &mut sampler {
+                Sampler::Ddim { eta, .. } | Sampler::DpmSolver { eta } => *eta = value,
+                _ => return self.refuse("--eta", "`--sampler ddim` and `--sampler dpm-solver`"),
+            }
+        }
+        if let Some(value) = self.variance {
+            match &mut sampler {
+                Sampler::Ddim { variance, .. } | Sampler::Ddpm { variance } => *variance = value,
+                _ => return self.refuse("--variance", "`--sampler ddim` and `--sampler ddpm`"),
+            }
+        }
+        if let Some(value) = self.order {
+            match &mut sampler {
+                Sampler::AdamsBashforth { order } => *order = value,
+                _ => return self.refuse("--order", "`--sampler adams-bashforth`"),
+            }
+        }
+        if let Some(value) = self.alpha {
+            match &mut sampler {
+                Sampler::SecondOrder { alpha } => *alpha = value,
+                _ => return self.refuse("--alpha", "`--sampler second-order`"),
+            }
+        }
+        if let Some(amount) = self.churn {
+            match &mut sampler {
+                Sampler::Euler { churn } | Sampler::Heun { churn } => {
+                    *churn = Churn {
+                        amount,
+                        ..Churn::NONE
+                    };
+                }
+                _ => return self.refuse("--churn", "`--sampler euler` and `--sampler heun`"),
+            }
+        }
+        sampler.validate()?;
+        Ok(sampler)
+    }
+
+    fn refuse(&self, flag: &str, owners: &str) -> anyhow::Result<Sampler> {
+        bail!(
+            "{flag} belongs to {owners}; leave it out with `--sampler {}`",
+            self.sampler.name()
+        )
+    }
+}
+
+/// The names of all samplers, each with its line in the help.
+fn by_name() -> impl TypedValueParser<Value = Sampler> {
+    let names =
+        Sampler::ALL.map(|sampler| PossibleValue::new(sampler.name()).help(sampler.summary()));
+    PossibleValuesParser::new(names).try_map(|name| name.parse::<Sampler>())
+}
+
+fn variances() -> impl TypedValueParser<Value = Variance> {
+    PossibleValuesParser::new(["small", "large"]).map(|name| match name.as_str() {
+        "large" => Variance::Large,
+        _ => Variance::Small,
+    })
+}
+
+fn parse_eta(text: &str) -> Result<f64, String> {
+    let eta = text.parse().ok().filter(|eta| (0.0..=1.0).contains(eta));
+    eta.ok_or_else(|| "eta is a number from 0 (DDIM) to 1 (DDPM)".to_string())
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser;
+
+    use super::*;
+
+    #[derive(Parser)]
+    struct Line {
+        #[command(flatten)]
+        arguments: SamplerArguments,
+    }
+
+    fn sampler(words: &str, of_model: Sampler) -> Result<Sampler, String> {
+        let line = Line::try_parse_from(["kiln"].into_iter().chain(words.split_whitespace()))
+            .map_err(|error| error.to_string())?;
+        (line.arguments.sampler(of_model)).map_err(|error| error.to_string())
+    }
+
+    #[test]
+    fn every_sampler_has_its_name() {
+        for expected in Sampler::ALL {
+            let words = format!("--sampler {}", expected.name());
+            assert_eq!(sampler(&words, Sampler::default()), Ok(expected));
+        }
+        assert_eq!(sampler("", Sampler::Pndm), Ok(Sampler::default()));
+    }
+
+    #[test]
+    fn settings_reach_their_sampler() {
+        let large = Variance::Large;
+        for (words, expected) in [
+            (
+                "--sampler dpm-solver --eta 1",
+                Sampler::DpmSolver { eta: 1.0 },
+            ),
+            (
+                "--eta 0.5 --variance large",
+                Sampler::Ddim {
+                    eta: 0.5,
+                    variance: large,
+                },
+            ),
+            ("--sampler ddpm", Sampler::Ddpm { variance: large }),
+            (
+                "--sampler adams-bashforth --order 4",
+                Sampler::AdamsBashforth { order: 4 },
+            ),
+            (
+                "--sampler second-order --alpha 1",
+                Sampler::SecondOrder { alpha: 1.0 },
+            ),
+        ] {
+            let of_model = Sampler::Ddpm { variance: large };
+            assert_eq!(sampler(words, of_model), Ok(expected), "{words}");
+        }
+        let churned = sampler("--sampler heun --churn 5", Sampler::default());
+        assert!(matches!(churned, Ok(Sampler::Heun { churn }) if churn.amount == 5.0));
+    }
+
+    #[test]
+    fn what_a_sampler_does_not_have_is_refused() {
+        for (words, sentence) in [
+            (
+                "--sampler ddpm --eta 0.5",
+                "--eta belongs to `--sampler ddim`",
+            ),
+            (
+                "--order 3",
+                "--order belongs to `--sampler adams-bashforth`",
+            ),
+            ("--alpha 0.5", "--alpha belongs to `--sampler second-order`"),
+            (
+                "--sampler unipc --churn 1",
+                "--churn belongs to `--sampler euler`",
+            ),
+            (
+                "--sampler pndm --variance large",
+                "--variance belongs to `--sampler ddim`",
+            ),
+            ("--sampler adams-bashforth --order 6", "from 1 to 5"),
+            ("--sampler second-order --alpha 0", "`alpha` is 0"),
+            ("--sampler heun --churn nan", "`amount` of the churn is NaN"),
+            ("--eta 2", "eta is a number"),
+            ("--sampler dpm", "dpm-solver"),
+        ] {
+            let message = sampler(words, Sampler::default()).unwrap_err();
+            assert!(message.contains(sentence), "{words}: {message}");
+        }
+    }
+}
