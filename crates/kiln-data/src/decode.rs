@@ -72,39 +72,51 @@ fn is_cut_short_jpeg(bytes: &[u8]) -> bool {
 
 /// Brings an image to `shape`, as planes `[channels, height, width]` of 0..=255.
 ///
-/// With a border, the image is put into the middle of black (MNIST's 28x28 into 32x32). Otherwise its centre square is
-/// resized bicubically with antialiasing: Catmull-Rom, widened by the scale when shrinking, as Pillow's `BICUBIC`.
+/// With a border, the image is put into the middle of black (MNIST's 28x28 into 32x32). Otherwise its centre square, or
+/// the largest centred part of the shape's proportions, is resized bicubically with antialiasing: Catmull-Rom, widened by
+/// the scale when shrinking, as Pillow's `BICUBIC`.
 pub(crate) fn fit(
     image: DynamicImage,
     shape: ImageShape,
     border: usize,
 ) -> Result<Vec<u8>, String> {
     if shape.channels == 1 {
-        Ok(fit_square(&to_gray(image), shape, border)?.into_raw())
+        Ok(fit_pixels(&to_gray(image), shape, border)?.into_raw())
     } else {
-        Ok(to_planes(&fit_square(&to_rgb(image), shape, border)?))
+        Ok(to_planes(&fit_pixels(&to_rgb(image), shape, border)?))
     }
 }
 
 type Pixels<P> = ImageBuffer<P, Vec<u8>>;
 
-fn fit_square<P: Pixel<Subpixel = u8> + 'static>(
+fn fit_pixels<P: Pixel<Subpixel = u8> + 'static>(
     image: &Pixels<P>,
     shape: ImageShape,
     border: usize,
 ) -> Result<Pixels<P>, String> {
     let (width, height) = (shape.width as u32, shape.height as u32);
-    let side = image.width().min(image.height());
-    let (left, top) = ((image.width() - side) / 2, (image.height() - side) / 2);
-    let square = imageops::crop_imm(image, left, top, side, side).to_image();
+    // The sides of the largest part with the shape's proportions, at least one pixel each.
+    let part = |side: u32, other: u32, wanted: u32, other_wanted: u32| {
+        let proportional = u64::from(other) * u64::from(wanted) / u64::from(other_wanted.max(1));
+        (proportional as u32).clamp(1, side)
+    };
+    let (of_width, of_height) = (
+        part(image.width(), image.height(), width, height),
+        part(image.height(), image.width(), height, width),
+    );
+    let (left, top) = (
+        (image.width() - of_width) / 2,
+        (image.height() - of_height) / 2,
+    );
+    let centre = imageops::crop_imm(image, left, top, of_width, of_height).to_image();
     if border > 0 {
         let mut padded = ImageBuffer::new(width, height);
-        imageops::replace(&mut padded, &square, border as i64, border as i64);
+        imageops::replace(&mut padded, &centre, border as i64, border as i64);
         Ok(padded)
-    } else if (side, side) == (width, height) {
-        Ok(square)
+    } else if (of_width, of_height) == (width, height) {
+        Ok(centre)
     } else {
-        resize(square, width, height).map_err(|error| error.to_string())
+        resize(centre, width, height).map_err(|error| error.to_string())
     }
 }
 

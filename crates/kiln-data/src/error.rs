@@ -96,6 +96,14 @@ pub enum DataError {
         /// What is wrong with it.
         reason: String,
     },
+    /// A file that should be an image is none.
+    #[error("{} cannot be read as an image ({reason}): give a PNG, JPEG, WebP, BMP or GIF file", path.display())]
+    ImageFile {
+        /// The file.
+        path: PathBuf,
+        /// What the system or the decoder says.
+        reason: String,
+    },
     /// There is no image of this number.
     #[error("there is no image {index} in a data set of {len}: ask for a smaller index")]
     Index {

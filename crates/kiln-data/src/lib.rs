@@ -4,6 +4,7 @@
 //! validation [`ImageDataset`]. Every image has the same shape, `[channels, height, width]`, and may have a label.
 //! [`shuffled`] and [`flipped`] say in which order a training run sees the images and which of them are mirrored, as
 //! functions of the seed and the epoch alone; [`prefetch`] prepares the batches ahead of the trainer.
+//! An [`ImageFile`] is a single image that belongs to no data set.
 //!
 //! The 10,000 digits of `mnist-10k` are compiled in, so this runs with no data at hand:
 //!
@@ -34,6 +35,7 @@ mod error;
 mod examples;
 mod flowers;
 mod folder;
+mod image_file;
 mod loading;
 mod mat;
 mod mnist;
@@ -45,6 +47,7 @@ pub use config::{DataConfig, DatasetKind};
 pub use dataset::{Datasets, ImageDataset, ImageShape};
 pub use download::DownloadFailure;
 pub use error::DataError;
+pub use image_file::ImageFile;
 pub use order::{flipped, shuffled};
 pub use prefetch::{ImageBatch, Prefetch, prefetch};
 pub use progress::{NoProgress, Progress, ProgressUnit};

@@ -161,6 +161,19 @@ pub enum DiffusionError {
         "`clip` is {0}: give a finite number above 0, or `dynamic` with a `quantile` from 0 to 1 and a `maximum` of at least 1."
     )]
     Clip(String),
+    /// Guidance of a strange strength.
+    #[error("the guidance scale is {0}: give a number from 0 up, where 1 is no guidance.")]
+    GuidanceScale(f64),
+    /// Guidance between strange noise rates.
+    #[error(
+        "the guidance interval runs from {from} to {to}: give two noise rates from 0 (clean) to 1 (noise), the smaller first."
+    )]
+    GuidanceInterval {
+        /// Where it begins.
+        from: f64,
+        /// Where it ends.
+        to: f64,
+    },
     /// The scheduler's JSON could not be read at all.
     #[error(
         "the scheduler config is not what diffusers writes ({0}): check that it is a `scheduler_config.json`."

@@ -21,7 +21,9 @@
 //!   is one too.
 //! - [`levels()`] lays a trajectory of S steps over the schedule, by one of the [`Spacing`]s.
 //! - [`sampler`] has the functions that walk a denoiser down such a trajectory, from
-//!   [DDPM](sampler::ddpm) and [DDIM](sampler::ddim()) to [DPM-Solver++](sampler::dpm_solver()).
+//!   [DDPM](sampler::ddpm) and [DDIM](sampler::ddim()) to [DPM-Solver++](sampler::dpm_solver());
+//!   [inversion](sampler::invert) walks up again, and [inpainting](sampler::inpaint()) down with part of the image known.
+//! - [`Guidance`] exaggerates what a network's condition changes; [`slerp()`] goes from one noise to another.
 //! - [`noise`] draws random numbers by address, so that image 7 of seed 42 is the same in any batch
 //!   and on any device.
 //! - [`SchedulerConfig`] reads and writes all these settings as diffusers' `scheduler_config.json`.
@@ -100,6 +102,7 @@ mod clip;
 mod curve;
 mod denoiser;
 mod error;
+mod guidance;
 mod level;
 mod loss;
 mod loss_weight;
@@ -112,11 +115,13 @@ mod schedule_config;
 mod schedule_kind;
 mod scheduler_class;
 mod scheduler_config;
+mod slerp;
 mod spacing;
 
 pub use clip::Clip;
 pub use denoiser::{Denoised, Denoiser, NetworkDenoiser};
 pub use error::DiffusionError;
+pub use guidance::Guidance;
 pub use level::{Level, Rate, Rates};
 pub use loss::{Distance, Loss};
 pub use loss_weight::LossWeight;
@@ -126,4 +131,5 @@ pub use schedule::Schedule;
 pub use schedule_config::ScheduleConfig;
 pub use schedule_kind::ScheduleKind;
 pub use scheduler_config::SchedulerConfig;
+pub use slerp::slerp;
 pub use spacing::{FinalLevel, LevelOptions, Spacing, last_part, levels};

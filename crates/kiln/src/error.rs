@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 
 use burn::tensor::TensorReadError;
+use kiln_data::ImageShape;
 use kiln_diffusion::DiffusionError;
 use kiln_hub::HubError;
 use thiserror::Error;
@@ -27,13 +28,63 @@ pub enum Error {
     /// Sampling was asked for in a way that the schedule does not allow.
     #[error(transparent)]
     Diffusion(#[from] DiffusionError),
-    /// The U-Net wants class labels.
+    /// The U-Net takes its classes as something other than rows of a table.
     #[error(
-        "the model is conditional on {classes} classes, and sampling from such models is not possible yet; use a model without classes"
+        "the model's unet/config.json has a `class_embed_type`, and only a table of classes (`num_class_embeds` alone) can be sampled from; use another model"
     )]
-    Conditional {
-        /// How many classes there are.
-        classes: usize,
+    ClassEmbedding,
+    /// A class or guidance is asked of a model without classes.
+    #[error(
+        "the model was trained without class labels, so it can neither be asked for a class nor be guided; leave the class and the guidance out, or use a model with classes"
+    )]
+    NoClasses,
+    /// There is no such class.
+    #[error(
+        "the model has no class `{class}`; give a number from 0 (`{name}`) to {last}, or a class's name"
+    )]
+    NoSuchClass {
+        /// What was asked for.
+        class: String,
+        /// The number of the last class.
+        last: usize,
+        /// The name of the first class.
+        name: String,
+    },
+    /// The model can draw nothing without a class.
+    #[error(
+        "the model was never trained without a class label, so it has to be told a class; name one"
+    )]
+    ClassNeeded,
+    /// The model has no null class.
+    #[error(
+        "guidance needs a model that was also trained without labels, and this one has no null class; leave the guidance out, or train with label dropout"
+    )]
+    NoNullClass,
+    /// An image of another shape than the model's.
+    #[error(
+        "the image is {} and the model's images are {}; fit it first",
+        words(given),
+        words(expected)
+    )]
+    ImageShape {
+        /// What was given.
+        given: ImageShape,
+        /// What the model takes.
+        expected: ImageShape,
+    },
+    /// A mask that is not of the image's size.
+    #[error(
+        "the mask has {width}x{height} pixels and the image {image_width}x{image_height}; give one gray mask of the same size"
+    )]
+    MaskShape {
+        /// The mask's pixels from left to right.
+        width: usize,
+        /// The mask's pixels from top to bottom.
+        height: usize,
+        /// The image's pixels from left to right.
+        image_width: usize,
+        /// The image's pixels from top to bottom.
+        image_height: usize,
     },
     /// The model does not say how large its latents are.
     #[error(
@@ -71,4 +122,14 @@ pub enum Error {
     /// The device failed while computing.
     #[error("the device failed: {0}")]
     Compute(#[from] TensorReadError),
+}
+
+/// "28x28 with 1 channel(s)".
+fn words(shape: &ImageShape) -> String {
+    let ImageShape {
+        channels,
+        height,
+        width,
+    } = shape;
+    format!("{width}x{height} with {channels} channel(s)")
 }

@@ -35,6 +35,8 @@ mod second_order;
 mod unipc;
 
 use std::str::FromStr;
+mod inpaint;
+mod inversion;
 
 use burn::tensor::Tensor;
 use serde::{Deserialize, Serialize};
@@ -46,6 +48,8 @@ pub use ddpm::{Variance, ddpm};
 pub use dpm_solver::dpm_solver;
 pub use euler::euler;
 pub use heun::heun;
+pub use inpaint::{InpaintOptions, Known, inpaint, visits};
+pub use inversion::invert;
 pub use pndm::pndm;
 pub use second_order::second_order;
 pub use unipc::unipc;

@@ -21,13 +21,25 @@ const ENCODER_SPEED: i32 = 10;
 /// # Errors
 /// [`PictureError`] when the file cannot be written, or a side is longer than GIF's 65,535 pixels.
 pub fn save_gif(frames: &[Picture], path: &Path) -> Result<(), PictureError> {
+    save(frames, LAST_FRAME_MILLISECONDS, path)
+}
+
+/// As [`save_gif`], without the rest: for pictures whose last one leads to the first.
+///
+/// # Errors
+/// Those of [`save_gif`].
+pub fn save_looping_gif(frames: &[Picture], path: &Path) -> Result<(), PictureError> {
+    save(frames, FRAME_MILLISECONDS, path)
+}
+
+fn save(frames: &[Picture], last_frame: u32, path: &Path) -> Result<(), PictureError> {
     file::write(path, |writer| {
         let mut encoder = GifEncoder::new_with_speed(writer, ENCODER_SPEED);
         encoder.set_repeat(Repeat::Infinite)?;
         for (index, picture) in frames.iter().enumerate() {
             let is_last = index + 1 == frames.len();
             let shown = if is_last {
-                LAST_FRAME_MILLISECONDS
+                last_frame
             } else {
                 FRAME_MILLISECONDS
             };
@@ -73,6 +85,16 @@ mod tests {
                 FRAME_MILLISECONDS,
                 LAST_FRAME_MILLISECONDS
             ]
+        );
+
+        save_looping_gif(&frames, &path).unwrap();
+        let decoder = GifDecoder::new(BufReader::new(File::open(&path).unwrap())).unwrap();
+        let decoded = decoder.into_frames().collect_frames().unwrap();
+        assert_eq!(decoded.len(), 3);
+        assert!(
+            decoded
+                .iter()
+                .all(|frame| { frame.delay().numer_denom_ms().0 == FRAME_MILLISECONDS })
         );
     }
 }

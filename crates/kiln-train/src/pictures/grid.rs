@@ -32,6 +32,15 @@ pub fn grid(images: &Images, columns: usize) -> Picture {
     })
 }
 
+/// One of the images as it is, pixel for pixel; an index that is too large gives the gap's gray.
+pub fn picture(images: &Images, index: usize) -> Picture {
+    let byte = |x: u32, y: u32, channel: usize| {
+        let byte = images.byte(index, channel, y as usize, x as usize);
+        byte.unwrap_or(GAP_BYTE)
+    };
+    paint(images.channels(), images.width(), images.height(), byte)
+}
+
 /// Like [`grid`], with a row of `lower` images under each row of `upper` ones: reconstructions under their originals.
 pub fn paired_grid(upper: &Images, lower: &Images, columns: usize) -> Picture {
     let columns = columns.max(1);
@@ -65,9 +74,19 @@ fn lay_out<'a>(
             });
         in_image.unwrap_or(GAP_BYTE)
     };
-    let width = (columns * cell_width + GAP) as u32;
-    let height = (rows * cell_height + GAP) as u32;
-    match shape.channels() {
+    let width = columns * cell_width + GAP;
+    paint(shape.channels(), width, rows * cell_height + GAP, byte)
+}
+
+/// A picture whose pixels `byte` says, for a column, a row and a channel.
+fn paint(
+    channels: usize,
+    width: usize,
+    height: usize,
+    byte: impl Fn(u32, u32, usize) -> u8,
+) -> Picture {
+    let (width, height) = (width as u32, height as u32);
+    match channels {
         1 => GrayImage::from_fn(width, height, |x, y| Luma([byte(x, y, 0)])).into(),
         _ => RgbImage::from_fn(width, height, |x, y| {
             Rgb([byte(x, y, 0), byte(x, y, 1), byte(x, y, 2)])
@@ -129,6 +148,17 @@ mod tests {
         let column = |x: u32| [2, 6, 10, 14].map(|y| picture.get_pixel(x, y).0[0]);
         assert_eq!(column(2), [0, 255, 0, 255]);
         assert_eq!(column(7), [0, 255, GAP_BYTE, GAP_BYTE]);
+    }
+
+    #[test]
+    fn one_image_is_shown_without_gaps() {
+        let images = flat(1, &[-1.0, 1.0]);
+        let white = picture(&images, 1).into_luma8();
+        assert_eq!(
+            (white.dimensions(), white.into_raw()),
+            ((3, 2), vec![255; 6])
+        );
+        assert_eq!(picture(&images, 2).into_luma8().into_raw(), [GAP_BYTE; 6]);
     }
 
     #[test]

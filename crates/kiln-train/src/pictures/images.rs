@@ -130,6 +130,18 @@ impl Images {
         }
     }
 
+    /// The images with these numbers, in this order; numbers without an image are passed over.
+    pub fn select(&self, numbers: impl IntoIterator<Item = usize>) -> Images {
+        let mut selected = Images::empty(self.channels, self.height, self.width);
+        for image in numbers
+            .into_iter()
+            .filter_map(|number| self.iter().nth(number))
+        {
+            selected.extend(image);
+        }
+        selected
+    }
+
     /// Without `border` pixels on each of the four sides: MNIST's 32x32 back to 28x28 with a border of 2.
     /// A border that would leave nothing is ignored.
     pub fn cropped(self, border: usize) -> Images {
@@ -148,6 +160,27 @@ impl Images {
             .chunks_exact(self.height * self.width)
             .flat_map(inner_rows)
             .collect();
+        Images {
+            channels: self.channels,
+            height,
+            width,
+            values,
+        }
+    }
+
+    /// With `border` black pixels more on each of the four sides: what [`cropped`](Self::cropped) takes away.
+    pub fn padded(self, border: usize) -> Images {
+        if border == 0 {
+            return self;
+        }
+        let (height, width) = (self.height + 2 * border, self.width + 2 * border);
+        let mut values = vec![-1.0; self.len() * self.channels * height * width];
+        let rows = self.values.chunks_exact(self.width.max(1));
+        for (index, row) in rows.enumerate() {
+            let (plane, line) = (index / self.height, index % self.height);
+            let start = (plane * height + line + border) * width + border;
+            values[start..start + self.width].copy_from_slice(row);
+        }
         Images {
             channels: self.channels,
             height,
@@ -211,6 +244,24 @@ mod tests {
     }
 
     #[test]
+    fn padding_is_black_and_undone_by_cropping() {
+        let mut images = Images::empty(2, 2, 3);
+        images.extend(&(0..24).map(|value| value as f32 / 24.0).collect::<Vec<_>>());
+        let padded = images.clone().padded(1);
+        assert_eq!((padded.len(), padded.height(), padded.width()), (2, 4, 5));
+        assert_eq!(
+            padded
+                .values()
+                .iter()
+                .filter(|&&value| value == -1.0)
+                .count(),
+            4 * 14
+        );
+        assert_eq!(padded.cropped(1), images);
+        assert_eq!(images.clone().padded(0), images);
+    }
+
+    #[test]
     fn a_border_that_leaves_nothing_is_ignored() {
         let mut images = Images::empty(1, 4, 4);
         images.extend(&[0.5; 16]);
@@ -224,5 +275,13 @@ mod tests {
         assert_eq!(images.len(), 1);
         assert_eq!(images.first(5).len(), 1);
         assert!(images.first(0).is_empty());
+    }
+
+    #[test]
+    fn images_are_selected_by_number() {
+        let mut images = Images::empty(1, 1, 2);
+        images.extend(&[0.0, 0.5, 1.0, 1.5, 2.0, 2.5]);
+        let selected = images.select([2, 0, 7, 2]);
+        assert_eq!(selected.values(), [2.0, 2.5, 0.0, 0.5, 2.0, 2.5]);
     }
 }

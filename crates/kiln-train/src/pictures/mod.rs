@@ -10,6 +10,6 @@ mod images;
 
 pub(crate) use file::write as write_picture;
 pub use file::{PictureError, make_folder};
-pub use gif::save_gif;
-pub use grid::{Picture, columns_for, grid, paired_grid, save_png};
+pub use gif::{save_gif, save_looping_gif};
+pub use grid::{Picture, columns_for, grid, paired_grid, picture, save_png};
 pub use images::Images;

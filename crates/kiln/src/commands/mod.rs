@@ -2,7 +2,11 @@
 
 mod bench;
 mod doctor;
+mod drawing;
 mod film;
+mod inpaint;
+mod interpolate;
+mod invert;
 mod model_info;
 mod reconstruct;
 mod sample;
@@ -29,6 +33,9 @@ pub enum Command {
     Reconstruct(reconstruct::Reconstruct),
     Schedule(schedule::ShowSchedule),
     Doctor(doctor::Examine),
+    Interpolate(interpolate::Interpolate),
+    Invert(invert::Invert),
+    Inpaint(inpaint::Inpaint),
     Bench(bench::Bench),
     /// Look at models.
     #[command(subcommand)]
@@ -52,6 +59,9 @@ impl Command {
             Command::Reconstruct(command) => command.run(),
             Command::Schedule(command) => command.run(),
             Command::Doctor(command) => command.run(),
+            Command::Interpolate(command) => command.run(),
+            Command::Invert(command) => command.run(),
+            Command::Inpaint(command) => command.run(),
             Command::Bench(command) => command.run(),
             Command::Model(ModelCommand::Info(command)) => command.run(),
         }

@@ -7,27 +7,37 @@ use std::{
 
 use clap::{Args, ValueEnum};
 use kiln::{
-    Images, Pipeline, SampleOptions,
+    Images, Moment, Pipeline, SampleOptions,
     pictures::{columns_for, grid, make_folder, save_gif, save_png},
 };
+use kiln_data::ImageFile;
 use kiln_diffusion::{Clip, LevelOptions, Spacing, sampler::Sampler};
 use kiln_kernels::Precision;
 use serde::Serialize;
 
-use super::{film::Film, one_device, sampler_arguments::SamplerArguments};
+use super::{
+    drawing::{ClassArguments, open_pipeline, read_images},
+    film::Film,
+    sampler_arguments::SamplerArguments,
+};
 use crate::terminal;
 
-/// Images per row of the comparison picture: the first ones of every grid.
+/// Images per row of the comparison picture, and rows of a strip: the first ones of every grid.
 const COMPARED: usize = 8;
 
 /// Draw images with a trained model.
 ///
 /// Writes one grid per number of steps, and with several numbers a comparison whose rows start from the same noises.
 /// Image number i of a seed is the same whatever --count and --batch are.
+///
+/// A model with classes gives each of them a row, in which the same noises are used. With --from the images begin as a
+/// given image with noise over it instead of as noise alone (image to image, SDEdit).
 #[derive(Args)]
 #[command(after_help = "Examples:
   kiln sample --steps 50
-  kiln sample --model runs/mnist/model --steps 50/100/200 --count 64 --seed 0 --out samples/ --gif")]
+  kiln sample --model runs/mnist/model --steps 50/100/200 --count 64 --seed 0 --out samples/ --gif
+  kiln sample --from sketch.png --strength 0.6 --count 8
+  kiln sample --model runs/mnist-classes/model --class 3,7 --guidance 2 --strip 10")]
 pub struct Sample {
     /// Folder of a model in the diffusers layout; without it, the digits model inside this program
     #[arg(long, value_name = "PATH")]
@@ -48,9 +58,20 @@ pub struct Sample {
     #[arg(long)]
     clip: Option<Clip>,
 
-    /// Number of images
-    #[arg(long, default_value_t = 64, value_parser = clap::value_parser!(u32).range(1..=4096))]
-    count: u32,
+    /// Number of images [default: 64, or 8 of each of several classes]
+    #[arg(long, value_parser = clap::value_parser!(u32).range(1..=4096))]
+    count: Option<u32>,
+
+    #[command(flatten)]
+    classes: ClassArguments,
+
+    /// Begin with this image, cut to its centre and resized to the model's size
+    #[arg(long, value_name = "IMAGE")]
+    from: Option<PathBuf>,
+
+    /// How much of the denoising is done again on that image: 0 leaves it as it is, 1 leaves nothing of it
+    #[arg(long, default_value_t = 0.6, requires = "from")]
+    strength: f64,
 
     /// Which noise to start from: the same seed gives the same images
     #[arg(long, default_value_t = 0)]
@@ -71,6 +92,10 @@ pub struct Sample {
     /// Frames in such a GIF
     #[arg(long, default_value_t = 25, value_name = "N", requires = "gif", value_parser = clap::value_parser!(u32).range(2..=1000))]
     gif_frames: u32,
+
+    /// Also write the denoising of the first images as a strip: a row each, of so many moments
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(2..=1000))]
+    strip: Option<u32>,
 
     /// Where to compute: cpu, cuda:0, rocm:0, metal or wgpu
     #[arg(long, default_value = "cpu", value_name = "DEVICE")]
@@ -122,7 +147,12 @@ struct Outcome {
     sampler: Sampler,
     spacing: Spacing,
     seed: u64,
+    /// Names of the classes; each has `count` images.
+    classes: Vec<String>,
     count: usize,
+    /// The image that all began with, and how much was done again.
+    from: Option<PathBuf>,
+    strength: Option<f64>,
     grids: Vec<Grid>,
     comparison: Option<PathBuf>,
 }
@@ -133,16 +163,17 @@ struct Grid {
     steps: usize,
     picture: PathBuf,
     gif: Option<PathBuf>,
+    strip: Option<PathBuf>,
     seconds: f64,
 }
 
 impl Sample {
     /// Draws, writes the pictures and says where they are.
     pub fn run(self) -> anyhow::Result<()> {
-        let device = one_device(&self.devices, self.precision)?;
-        let pipeline = match &self.model {
-            Some(path) => Pipeline::load(path, &device)?,
-            None => Pipeline::pretrained(&device)?,
+        let pipeline = open_pipeline(self.model.as_deref(), &self.devices, self.precision)?;
+        let original = match &self.from {
+            Some(path) => Some(read_images(&pipeline, &[ImageFile::open(path)?])?),
+            None => None,
         };
         let all_options: Vec<SampleOptions> = (self.steps.0.iter())
             .map(|&steps| self.options(&pipeline, steps))
@@ -155,34 +186,49 @@ impl Sample {
             sampler: options.sampler,
             spacing: options.levels.spacing,
             seed: self.seed,
-            count: self.count as usize,
+            classes: class_names(&pipeline, options),
+            count: options.count,
+            strength: self.from.is_some().then_some(self.strength),
+            from: self.from.clone(),
             grids: Vec::new(),
             comparison: None,
         };
         for options in &all_options {
-            pipeline.trajectory(options)?;
+            pipeline.last_part(options, self.strength())?;
         }
         make_folder(&self.out)?;
 
         let mut compared = Images::empty(0, 0, 0);
         for options in &all_options {
-            let (drawn, images) = self.draw(&pipeline, options)?;
+            let (drawn, images) = self.draw(&pipeline, original.as_ref(), options)?;
             compared.append(images.first(COMPARED));
             outcome.grids.push(drawn);
         }
         if outcome.grids.len() > 1 {
             let path = self.out.join("comparison.png");
-            save_png(&grid(&compared, COMPARED.min(outcome.count)), &path)?;
+            save_png(
+                &grid(&compared, compared.len() / outcome.grids.len()),
+                &path,
+            )?;
             outcome.comparison = Some(path);
         }
         terminal::print_outcome(&outcome, self.json, Outcome::in_words)
+    }
+
+    /// How much of the trajectory is walked.
+    fn strength(&self) -> f64 {
+        if self.from.is_some() {
+            self.strength
+        } else {
+            1.0
+        }
     }
 
     fn options(&self, pipeline: &Pipeline, steps: usize) -> anyhow::Result<SampleOptions> {
         let defaults = pipeline.default_options();
         let sampler = self.sampler.sampler(defaults.sampler)?;
         let spacing = self.spacing.map_or(defaults.levels.spacing, Spacing::from);
-        Ok(SampleOptions {
+        let mut options = SampleOptions {
             steps,
             sampler,
             levels: LevelOptions {
@@ -190,31 +236,59 @@ impl Sample {
                 ..defaults.levels
             },
             clip: self.clip.or(defaults.clip),
-            count: self.count as usize,
             seed: self.seed,
             batch: self.batch as usize,
             precision: self.precision,
-        })
+            ..defaults
+        };
+        self.classes.apply(pipeline, &mut options)?;
+        options.count = match self.count {
+            Some(count) => count as usize,
+            None if options.classes.len() > 1 => 8,
+            None => 64,
+        };
+        Ok(options)
     }
 
-    /// Draws the images for one number of steps and writes their grid and, if asked for, its GIF.
-    fn draw(&self, pipeline: &Pipeline, options: &SampleOptions) -> anyhow::Result<(Grid, Images)> {
+    /// Draws the images for one number of steps and writes their grid and, if asked for, its GIF and its strip.
+    fn draw(
+        &self,
+        pipeline: &Pipeline,
+        original: Option<&Images>,
+        options: &SampleOptions,
+    ) -> anyhow::Result<(Grid, Images)> {
         let started = Instant::now();
-        let passes = options.count.div_ceil(options.batch) * options.steps;
+        let strength = self.strength();
+        let steps = pipeline
+            .last_part(options, strength)?
+            .len()
+            .saturating_sub(1);
+        let rows = options.classes.len().max(1);
+        let passes = (rows * options.count).div_ceil(options.batch) * steps;
         let bar = terminal::progress_bar(format!("{} steps", options.steps), passes, "passes");
         let frames = if self.gif {
             self.gif_frames as usize
         } else {
             0
         };
-        let mut film = Film::new(frames, options.steps);
-        let images = pipeline.sample(options, |moment| {
+        let mut film = Film::new(frames, steps);
+        let mut strip = Film::new(self.strip.unwrap_or(0) as usize, steps);
+        let observe = |moment: Moment<'_>| {
             bar.inc(u64::from(moment.steps_done > 0));
+            strip.record(pipeline, moment)?;
             film.record(pipeline, moment)
-        })?;
+        };
+        let images = match original {
+            Some(original) => pipeline.image_to_image(original, strength, options, observe)?,
+            None => pipeline.sample(options, observe)?,
+        };
         bar.finish_and_clear();
 
-        let columns = columns_for(options.count);
+        let columns = if rows > 1 {
+            options.count
+        } else {
+            columns_for(options.count)
+        };
         let stem = format!("steps-{:04}", options.steps);
         let picture = self.out.join(format!("{stem}.png"));
         save_png(&grid(&images, columns), &picture)?;
@@ -223,14 +297,28 @@ impl Sample {
         if let Some(path) = &gif {
             save_gif(&film.pictures(columns), path)?;
         }
+        let strip_path = (self.strip).map(|_| self.out.join(format!("{stem}-strip.png")));
+        if let Some(path) = &strip_path {
+            save_png(&strip.strip(COMPARED), path)?;
+        }
         let drawn = Grid {
             steps: options.steps,
             picture,
             gif,
+            strip: strip_path,
             seconds,
         };
         Ok((drawn, images))
     }
+}
+
+/// What the classes are called that are drawn.
+fn class_names(pipeline: &Pipeline, options: &SampleOptions) -> Vec<String> {
+    let names = pipeline.classes().into_iter().flat_map(|classes| {
+        let names = options.classes.iter().map(|&class| classes.name(class));
+        names.collect::<Vec<String>>()
+    });
+    names.collect()
 }
 
 impl Outcome {
@@ -238,15 +326,21 @@ impl Outcome {
         let mut lines = String::new();
         for grid in &self.grids {
             let seconds = terminal::in_words(Duration::from_secs_f64(grid.seconds));
+            let count = self.count * self.classes.len().max(1);
             lines += &format!(
-                "{}  {} images in {} steps, {seconds}\n",
+                "{}  {count} images in {} steps, {seconds}\n",
                 grid.picture.display(),
-                self.count,
                 grid.steps
             );
             if let Some(gif) = &grid.gif {
                 lines += &format!("{}  the denoising\n", gif.display());
             }
+            if let Some(strip) = &grid.strip {
+                lines += &format!("{}  the denoising, from left to right\n", strip.display());
+            }
+        }
+        if self.classes.len() > 1 {
+            lines += &format!("one row each for {}\n", self.classes.join(", "));
         }
         if let Some(comparison) = &self.comparison {
             let steps: Vec<String> = self

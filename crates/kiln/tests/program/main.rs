@@ -1,7 +1,9 @@
 //! Runs the built program as a user would, on a tiny model with random weights.
 
 mod bench;
+mod classes;
 mod doctor;
+mod editing;
 mod failures;
 mod model_info;
 mod reconstruct;

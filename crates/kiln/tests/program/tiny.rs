@@ -15,8 +15,20 @@ pub const TIMESTEPS: usize = 20;
 /// Vectors in the codebook.
 pub const CODES: usize = 16;
 
+/// Names of the classes of [`conditional`].
+pub const CLASSES: [&str; 3] = ["circle", "square", "star"];
+
 /// Random weights, the same every time.
 pub fn model() -> LatentDiffusion {
+    with_classes(&[])
+}
+
+/// The same with classes, and a null class after them.
+pub fn conditional() -> LatentDiffusion {
+    with_classes(&CLASSES)
+}
+
+fn with_classes(names: &[&str]) -> LatentDiffusion {
     let device = Device::flex();
     let vqvae = VqVaeConfig {
         in_channels: 1,
@@ -42,6 +54,7 @@ pub fn model() -> LatentDiffusion {
         layers_per_block: 1,
         attention_head_dim: Some(4),
         norm_num_groups: 4,
+        num_class_embeds: (!names.is_empty()).then_some(names.len() + 1),
         ..UNet2dConfig::default()
     };
     let training = BTreeMap::from([("dataset".to_owned(), "nothing".to_owned())]);
@@ -63,6 +76,7 @@ pub fn model() -> LatentDiffusion {
         },
         metadata: Metadata {
             training,
+            class_names: names.iter().map(|&name| name.to_owned()).collect(),
             ..Metadata::default()
         },
     }

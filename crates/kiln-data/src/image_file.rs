@@ -1,0 +1,109 @@
+//! A single image file, outside of any data set: what a user hands to a trained model.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use image::DynamicImage;
+
+use crate::dataset::ImageShape;
+use crate::decode::{decode, fit};
+use crate::error::DataError;
+
+/// A decoded image file of any size: PNG, JPEG, WebP, BMP or GIF (its first frame), turned as its EXIF says.
+#[derive(Clone, Debug)]
+pub struct ImageFile {
+    path: PathBuf,
+    image: DynamicImage,
+}
+
+impl ImageFile {
+    /// Reads and decodes the file at `path`.
+    ///
+    /// # Errors
+    /// [`DataError::ImageFile`] when it is not there, cannot be read or is no image.
+    pub fn open(path: &Path) -> Result<Self, DataError> {
+        let problem = |reason| DataError::ImageFile {
+            path: path.to_owned(),
+            reason,
+        };
+        let bytes = fs::read(path).map_err(|error| problem(error.to_string()))?;
+        Ok(Self {
+            path: path.to_owned(),
+            image: decode(&bytes).map_err(problem)?,
+        })
+    }
+
+    /// The file.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Pixels from left to right.
+    pub fn width(&self) -> usize {
+        self.image.width() as usize
+    }
+
+    /// Pixels from top to bottom.
+    pub fn height(&self) -> usize {
+        self.image.height() as usize
+    }
+
+    /// The image in `shape`, `[channels, height, width]` in [-1, 1], as data sets have theirs: the largest centred part of
+    /// the shape's proportions, resized bicubically with antialiasing; colours become gray or gray becomes three equal
+    /// channels.
+    ///
+    /// # Errors
+    /// [`DataError::ImageFile`] when there is no memory to resize it.
+    pub fn fit(&self, shape: ImageShape) -> Result<Vec<f32>, DataError> {
+        let bytes = fit(self.image.clone(), shape, 0).map_err(|reason| DataError::ImageFile {
+            path: self.path.clone(),
+            reason,
+        })?;
+        Ok(bytes
+            .into_iter()
+            .map(|byte| f32::from(byte) / 127.5 - 1.0)
+            .collect())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::examples;
+
+    #[test]
+    fn any_image_is_brought_to_the_shape() {
+        let folder = tempfile::tempdir().unwrap();
+        for format in examples::FORMATS {
+            let path = folder.path().join("picture");
+            fs::write(&path, examples::encode(format, 20, 10)).unwrap();
+            let file = ImageFile::open(&path).unwrap();
+            assert_eq!((file.width(), file.height()), (20, 10), "{format:?}");
+            for channels in [1, 3] {
+                let shape = ImageShape {
+                    channels,
+                    height: 6,
+                    width: 8,
+                };
+                let pixels = file.fit(shape).unwrap();
+                assert_eq!(pixels.len(), shape.elements());
+                assert!(pixels.iter().all(|pixel| (-1.0..=1.0).contains(pixel)));
+            }
+        }
+    }
+
+    #[test]
+    fn what_is_no_image_is_named() {
+        let folder = tempfile::tempdir().unwrap();
+        let text = folder.path().join("notes.png");
+        fs::write(&text, "no image").unwrap();
+        for path in [
+            text,
+            folder.path().join("nowhere.png"),
+            folder.path().to_owned(),
+        ] {
+            let message = ImageFile::open(&path).unwrap_err().to_string();
+            assert!(message.contains(&path.display().to_string()), "{message}");
+        }
+    }
+}

@@ -1,0 +1,268 @@
+//! Classifier-free guidance: what a condition changes, exaggerated.
+
+use burn::tensor::{Int, Tensor};
+
+use crate::{DiffusionError, Level};
+
+/// How much the condition (a class label) is exaggerated, and at which levels.
+///
+/// ```
+/// use kiln_diffusion::Guidance;
+///
+/// let guidance = Guidance::new(2.0, [0.2, 0.9])?;
+/// assert_eq!(guidance.scale(), 2.0);
+/// # Ok::<(), kiln_diffusion::DiffusionError>(())
+/// ```
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Guidance {
+    scale: f64,
+    interval: [f64; 2],
+}
+
+impl Default for Guidance {
+    /// The condition as it is, at every level.
+    fn default() -> Self {
+        Self {
+            scale: 1.0,
+            interval: [0.0, 1.0],
+        }
+    }
+}
+
+impl Guidance {
+    /// Guidance by `scale` (0 ignores the condition, 1 leaves it as it is, more exaggerates it) where the noise rate b
+    /// lies in `interval`; elsewhere the scale is 1.
+    ///
+    /// Kynkäänniemi et al. 2024 give such intervals as noise levels sigma = b / a, from 0 to infinity; as a noise rate the
+    /// same level is b = sigma / sqrt(1 + sigma²), which does not depend on the schedule or the number of steps.
+    ///
+    /// # Errors
+    /// [`DiffusionError::GuidanceScale`] for a scale that is negative or not finite,
+    /// [`DiffusionError::GuidanceInterval`] for an interval that is not an ascending one within [0, 1].
+    pub fn new(scale: f64, interval: [f64; 2]) -> Result<Self, DiffusionError> {
+        let [from, to] = interval;
+        if !(0.0..f64::INFINITY).contains(&scale) {
+            return Err(DiffusionError::GuidanceScale(scale));
+        }
+        if !(0.0 <= from && from < to && to <= 1.0) {
+            return Err(DiffusionError::GuidanceInterval { from, to });
+        }
+        Ok(Self { scale, interval })
+    }
+
+    /// s: 1 is no guidance at all.
+    pub fn scale(&self) -> f64 {
+        self.scale
+    }
+
+    /// The network's output for `zt` `[batch, channels, height, width]` under the condition `labels` `[batch]`, guided
+    /// (Ho and Salimans 2022, eq. 6, with s = 1 + w):
+    ///
+    /// ```text
+    /// output = without + s (with - without)
+    /// ```
+    ///
+    /// `without` is the output for `null_label`, which the network has learned to take for "any class". Both outputs come
+    /// from one pass of `network` over `[2 batch, ...]`; where guidance changes nothing, the pass is over `[batch, ...]`.
+    ///
+    /// The paper mixes noises. At a given zt the signal, the velocity and the flow are `p noise + q zt` with the same p and q
+    /// for both, so whatever the network predicts, mixing its outputs is mixing the noises.
+    pub fn guide(
+        &self,
+        zt: Tensor<4>,
+        level: Level,
+        labels: &Tensor<1, Int>,
+        null_label: usize,
+        network: impl Fn(Tensor<4>, Tensor<1, Int>) -> Tensor<4>,
+    ) -> Tensor<4> {
+        if !self.changes(level) {
+            return network(zt, labels.clone());
+        }
+        let [batch, ..] = zt.dims();
+        let null_labels = labels.full_like(null_label as i64);
+        let both = network(
+            Tensor::cat(vec![zt.clone(), zt], 0),
+            Tensor::cat(vec![labels.clone(), null_labels], 0),
+        );
+        let with = both.clone().narrow(0, 0, batch);
+        let without = both.narrow(0, batch, batch);
+        without.clone() + (with - without) * self.scale
+    }
+
+    fn changes(&self, level: Level) -> bool {
+        let [from, to] = self.interval;
+        self.scale != 1.0 && (from..=to).contains(&level.rates.noise)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::cell::RefCell;
+
+    use burn::tensor::Device;
+
+    use super::*;
+    use crate::{Denoised, Denoiser, NetworkDenoiser, Prediction, Rates, sampler};
+
+    const NULL: usize = 2;
+
+    fn level(noise: f64) -> Level {
+        Level {
+            timestep: 7.0,
+            rates: Rates {
+                signal: (1.0 - noise * noise).sqrt(),
+                noise,
+            },
+        }
+    }
+
+    fn labels() -> Tensor<1, Int> {
+        Tensor::from_ints([0, 1], &Device::flex())
+    }
+
+    fn images(values: [f32; 2]) -> Tensor<4> {
+        Tensor::<1>::from_floats(values, &Device::flex()).reshape([2, 1, 1, 1])
+    }
+
+    fn values(images: Tensor<4>) -> Vec<f32> {
+        images.into_data().try_to_vec().unwrap()
+    }
+
+    /// zt + 10 (label + 1), and how many images each pass had.
+    fn guided(guidance: Guidance, noise_rate: f64) -> (Vec<f32>, Vec<usize>) {
+        let passes = RefCell::new(Vec::new());
+        let output = guidance.guide(
+            images([1.0, 2.0]),
+            level(noise_rate),
+            &labels(),
+            NULL,
+            |zt, labels| {
+                let [batch, ..] = zt.dims();
+                passes.borrow_mut().push(batch);
+                zt + (labels.float().reshape([batch as i32, 1, 1, 1]) + 1.0) * 10.0
+            },
+        );
+        (values(output), passes.into_inner())
+    }
+
+    #[test]
+    fn the_difference_that_a_condition_makes_is_exaggerated() {
+        // With: 11, 22. Without: 31, 32.
+        for (scale, expected) in [
+            (0.0, [31.0, 32.0]),
+            (2.0, [-9.0, 12.0]),
+            (0.5, [21.0, 27.0]),
+        ] {
+            let guidance = Guidance::new(scale, [0.0, 1.0]).unwrap();
+            assert_eq!(guided(guidance, 0.5), (expected.to_vec(), vec![4]));
+        }
+    }
+
+    #[test]
+    fn nothing_is_computed_twice_where_nothing_changes() {
+        let as_it_is = (vec![11.0, 22.0], vec![2]);
+        assert_eq!(guided(Guidance::default(), 0.5), as_it_is);
+        let guidance = Guidance::new(3.0, [0.2, 0.8]).unwrap();
+        for (noise_rate, acts) in [(0.1, false), (0.2, true), (0.8, true), (0.9, false)] {
+            assert_eq!(
+                guided(guidance, noise_rate) != as_it_is,
+                acts,
+                "{noise_rate}"
+            );
+        }
+    }
+
+    /// Two classes of one-pixel images, -1 and 1, of variance 0.25 each: the exact posterior means, and the one over both.
+    fn posterior(zt: Tensor<4>, level: Level, labels: Tensor<1, Int>) -> Tensor<4> {
+        let (a, b) = (level.rates.signal, level.rates.noise);
+        let total = a * a * 0.25 + b * b;
+        let classes: Vec<i64> = labels.into_data().iter::<i64>().collect();
+        let mean = |zt: f64, centre: f64| centre + a * 0.25 / total * (zt - a * centre);
+        let means: Vec<f32> = (values(zt).into_iter().map(f64::from).zip(classes))
+            .map(|(zt, class)| match class {
+                0 => mean(zt, -1.0),
+                1 => mean(zt, 1.0),
+                _ => {
+                    let right = 1.0 / (1.0 + (-2.0 * a * zt / total).exp());
+                    right * mean(zt, 1.0) + (1.0 - right) * mean(zt, -1.0)
+                }
+            })
+            .map(|mean| mean as f32)
+            .collect();
+        let shape = [means.len(), 1, 1, 1];
+        Tensor::from_data(burn::tensor::TensorData::new(means, shape), &Device::flex())
+    }
+
+    fn levels() -> Vec<Level> {
+        (0..=40)
+            .map(|step| level(0.999 * (1.0 - f64::from(step) / 40.0)))
+            .collect()
+    }
+
+    /// Draws one image of each class.
+    fn draw(guidance: Guidance, prediction: Prediction) -> Vec<f32> {
+        let labels = labels();
+        let network = |zt: Tensor<4>, level: Level| {
+            guidance.guide(zt, level, &labels, NULL, |zt, labels| {
+                let z0 = posterior(zt.clone(), level, labels);
+                let Denoised { z0, noise } = Prediction::Signal.denoised(z0, zt, &level.rates);
+                prediction.target(z0, noise, &level.rates)
+            })
+        };
+        let denoiser = NetworkDenoiser {
+            network,
+            prediction,
+            clip: None,
+        };
+        let draw = |denoiser: &dyn Denoiser| {
+            sampler::ddim(
+                denoiser,
+                images([0.3, -0.3]),
+                &levels(),
+                0.0,
+                sampler::Variance::Small,
+                &mut |_| unreachable!("eta is 0"),
+                &mut |_| (),
+            )
+        };
+        values(draw(&denoiser).unwrap())
+    }
+
+    #[test]
+    fn guided_samples_go_further_into_their_class_whatever_is_predicted() {
+        let at_scale = |scale| Guidance::new(scale, [0.0, 1.0]).unwrap();
+        let plain = draw(at_scale(1.0), Prediction::Noise);
+        let guided = draw(at_scale(3.0), Prediction::Noise);
+        assert!(plain[0] < 0.0 && plain[1] > 0.0, "{plain:?}");
+        assert!(
+            guided[0] < plain[0] && guided[1] > plain[1],
+            "{guided:?} {plain:?}"
+        );
+        for prediction in [Prediction::Signal, Prediction::Velocity] {
+            for (one, other) in draw(at_scale(3.0), prediction).iter().zip(&guided) {
+                assert!((one - other).abs() < 1e-3, "{prediction:?}: {one} {other}");
+            }
+        }
+        // Less of the way guided is less far.
+        let partly = draw(Guidance::new(3.0, [0.0, 0.5]).unwrap(), Prediction::Noise);
+        assert!(guided[0] < partly[0] && partly[0] < plain[0], "{partly:?}");
+    }
+
+    #[test]
+    fn impossible_guidance_is_refused() {
+        for scale in [-0.1, f64::NAN, f64::INFINITY] {
+            let message = Guidance::new(scale, [0.0, 1.0]).unwrap_err().to_string();
+            assert!(message.contains("guidance"), "{message}");
+        }
+        for interval in [
+            [0.5, 0.5],
+            [0.8, 0.2],
+            [-0.1, 0.5],
+            [0.0, 1.1],
+            [f64::NAN, 1.0],
+        ] {
+            let message = Guidance::new(2.0, interval).unwrap_err().to_string();
+            assert!(message.contains("interval"), "{message}");
+        }
+    }
+}

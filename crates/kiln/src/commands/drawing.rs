@@ -1,0 +1,158 @@
+//! What the commands that change images have in common: the model, and how it denoises.
+
+use std::path::{Path, PathBuf};
+
+use anyhow::ensure;
+use clap::Args;
+use kiln::{Images, Pipeline, SampleOptions};
+use kiln_data::{ImageFile, ImageShape};
+use kiln_diffusion::{Guidance, sampler::Sampler};
+use kiln_kernels::Precision;
+
+use super::one_device;
+
+/// The model, and how it walks between noise and image: by DDIM.
+#[derive(Args)]
+pub struct DrawingArguments {
+    /// Folder of a model in the diffusers layout; without it, the digits model inside this program
+    #[arg(long, value_name = "PATH")]
+    model: Option<PathBuf>,
+
+    /// Denoising steps
+    #[arg(long, default_value_t = 50, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
+    steps: u32,
+
+    #[command(flatten)]
+    classes: ClassArguments,
+
+    /// Images that are denoised together: changes memory and speed, not the images
+    #[arg(long, default_value_t = 64, value_parser = clap::value_parser!(u32).range(1..))]
+    batch: u32,
+
+    /// Where to compute: cpu, cuda:0, rocm:0, metal or wgpu
+    #[arg(long, default_value = "cpu", value_name = "DEVICE")]
+    devices: String,
+
+    /// Which numbers the convolutions multiply, f32 or bf16: bf16 is faster on a CPU with a matrix unit
+    #[arg(long, default_value_t)]
+    precision: Precision,
+}
+
+/// What a conditional model is asked for.
+#[derive(Args)]
+pub struct ClassArguments {
+    /// Of a model with classes: which, by number or name, several separated by commas
+    #[arg(long, value_name = "CLASS[,CLASS...]", value_delimiter = ',')]
+    class: Vec<String>,
+
+    /// Exaggerate what the class changes (classifier-free guidance): 1 is not at all, 2 is usual
+    #[arg(long, default_value_t = 1.0, value_name = "SCALE")]
+    guidance: f64,
+
+    /// Guide only between these noise rates, from 0 (clean) to 1 (noise)
+    #[arg(long, value_name = "FROM-TO", requires = "guidance", value_parser = parse_interval)]
+    guidance_interval: Option<[f64; 2]>,
+}
+
+impl DrawingArguments {
+    /// Loads the model.
+    pub fn pipeline(&self) -> anyhow::Result<Pipeline> {
+        open_pipeline(self.model.as_deref(), &self.devices, self.precision)
+    }
+
+    /// DDIM without fresh noise, of one image of each class that is asked for; if none is, of images in general.
+    pub fn options(&self, pipeline: &Pipeline) -> anyhow::Result<SampleOptions> {
+        let mut options = SampleOptions {
+            steps: self.steps as usize,
+            sampler: Sampler::default(),
+            count: 1,
+            classes: Vec::new(),
+            batch: self.batch as usize,
+            precision: self.precision,
+            ..pipeline.default_options()
+        };
+        self.classes.apply(pipeline, &mut options)?;
+        pipeline.trajectory(&options)?;
+        Ok(options)
+    }
+
+    /// As [`Self::options`], for a command that has no use for more than one class.
+    pub fn options_of_one_class(&self, pipeline: &Pipeline) -> anyhow::Result<SampleOptions> {
+        ensure!(
+            self.classes.class.len() <= 1,
+            "this command works with one class at a time; give --class one of `{}`",
+            self.classes.class.join(",")
+        );
+        self.options(pipeline)
+    }
+}
+
+impl ClassArguments {
+    /// Asks for these classes, if there are any, and guides as was said.
+    pub fn apply(&self, pipeline: &Pipeline, options: &mut SampleOptions) -> anyhow::Result<()> {
+        let interval = self.guidance_interval.unwrap_or([0.0, 1.0]);
+        options.guidance = Guidance::new(self.guidance, interval)?;
+        if !self.class.is_empty() {
+            let classes = pipeline.classes().ok_or(kiln::Error::NoClasses)?;
+            let found = self.class.iter().map(|class| classes.find(class.trim()));
+            options.classes = found.collect::<Result<_, _>>()?;
+        }
+        Ok(pipeline.check_classes(options)?)
+    }
+}
+
+/// Loads a model, or the one inside this program.
+pub fn open_pipeline(
+    model: Option<&Path>,
+    devices: &str,
+    precision: Precision,
+) -> anyhow::Result<Pipeline> {
+    let device = one_device(devices, precision)?;
+    Ok(match model {
+        Some(path) => Pipeline::load(path, &device)?,
+        None => Pipeline::pretrained(&device)?,
+    })
+}
+
+/// Image files in the shape of the model's images, one after the other.
+pub fn read_images(pipeline: &Pipeline, files: &[ImageFile]) -> anyhow::Result<Images> {
+    let shape = pipeline.image_shape();
+    ensure!(
+        matches!(shape.channels, 1 | 3),
+        "the model's images have {} channels, and image files can only be gray or coloured; use another model",
+        shape.channels
+    );
+    fit(files, shape)
+}
+
+/// Image files in `shape`, one after the other.
+pub fn fit(files: &[ImageFile], shape: ImageShape) -> anyhow::Result<Images> {
+    let mut images = Images::empty(shape.channels, shape.height, shape.width);
+    for file in files {
+        images.extend(&file.fit(shape)?);
+    }
+    Ok(images)
+}
+
+fn parse_interval(text: &str) -> Result<[f64; 2], String> {
+    let ends = text.split_once('-');
+    let number = |text: &str| text.trim().parse::<f64>().ok();
+    let interval = ends.and_then(|(from, to)| Some([number(from)?, number(to)?]));
+    interval
+        .filter(|[from, to]| 0.0 <= *from && from < to && *to <= 1.0)
+        .ok_or_else(|| "the interval is two noise rates from 0 to 1, as in 0.2-0.8".to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn intervals_ascend_within_zero_and_one() {
+        assert_eq!(parse_interval("0.2-0.8"), Ok([0.2, 0.8]));
+        assert_eq!(parse_interval("0 - 1"), Ok([0.0, 1.0]));
+        for refused in ["0.8-0.2", "0.2", "0.2-", "-0.2-0.5", "0.5-1.5", "NaN-1", ""] {
+            assert!(parse_interval(refused).is_err(), "{refused}");
+        }
+    }
+}

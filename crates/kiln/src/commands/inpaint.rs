@@ -1,0 +1,178 @@
+//! `kiln inpaint`: new content for part of an image.
+
+use std::{
+    path::PathBuf,
+    time::{Duration, Instant},
+};
+
+use anyhow::ensure;
+use clap::Args;
+use kiln::{
+    Images, SampleOptions,
+    pictures::{grid, make_folder, picture, save_png},
+};
+use kiln_data::{ImageFile, ImageShape};
+use kiln_diffusion::sampler::{InpaintOptions, visits};
+use serde::Serialize;
+
+use super::drawing::{DrawingArguments, fit, read_images};
+use crate::terminal;
+
+/// Fill in part of an image.
+///
+/// White pixels of the mask are drawn anew, black ones stay exactly as they are, grays mix both. While the model
+/// denoises, the known part is put back after every step, as noisy as the rest (the replacement method);
+/// --resamplings goes back and forth on the way, which fits the parts together better (RePaint). Latents of a VQ-VAE are
+/// filled in where any of their pixels is lighter than the middle gray. The seam is as sharp as the mask's edge: give the
+/// mask a gray rim to soften it.
+///
+/// Writes each filled image as a file of its own, and a picture of the original, the hole and all of them.
+#[derive(Args)]
+#[command(after_help = "Example:
+  kiln inpaint rose.jpg --mask hole.png --model runs/flowers/model --count 4 --resamplings 5")]
+pub struct Inpaint {
+    /// The image file, cut to its centre and resized to the model's size
+    #[arg(value_name = "IMAGE")]
+    image: PathBuf,
+
+    /// A gray image of the same size: white is filled in
+    #[arg(long, value_name = "IMAGE")]
+    mask: PathBuf,
+
+    #[command(flatten)]
+    drawing: DrawingArguments,
+
+    /// DDIM's stochasticity: 1 is as random as DDPM, as in RePaint
+    #[arg(long, default_value_t = 1.0)]
+    eta: f64,
+
+    /// How many times each stretch of the way is gone again
+    #[arg(long, default_value_t = 0, value_name = "N", value_parser = clap::value_parser!(u32).range(..=1000))]
+    resamplings: u32,
+
+    /// Steps in such a stretch
+    #[arg(long, default_value_t = 10, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=100_000))]
+    jump: u32,
+
+    /// Number of different fillings
+    #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=4096))]
+    count: u32,
+
+    /// Which noise to start from: the same seed gives the same fillings
+    #[arg(long, default_value_t = 0)]
+    seed: u64,
+
+    /// Folder for the images
+    #[arg(long, default_value = "inpainting", value_name = "FOLDER")]
+    out: PathBuf,
+
+    /// Print one JSON object on stdout instead of words
+    #[arg(long)]
+    json: bool,
+}
+
+/// What was drawn, for `--json`.
+#[derive(Serialize)]
+struct Outcome {
+    model: String,
+    steps: usize,
+    resamplings: usize,
+    seed: u64,
+    images: Vec<PathBuf>,
+    picture: PathBuf,
+    seconds: f64,
+}
+
+impl Inpaint {
+    /// Fills in, and writes the images.
+    pub fn run(self) -> anyhow::Result<()> {
+        let pipeline = self.drawing.pipeline()?;
+        let options = SampleOptions {
+            count: self.count as usize,
+            seed: self.seed,
+            ..self.drawing.options(&pipeline)?
+        };
+        let inpaint_options = InpaintOptions {
+            eta: self.eta,
+            resamplings: self.resamplings as usize,
+            jump: self.jump as usize,
+        };
+        let file = ImageFile::open(&self.image)?;
+        let mask = ImageFile::open(&self.mask)?;
+        ensure!(
+            (mask.width(), mask.height()) == (file.width(), file.height()),
+            "the mask {} has {}x{} pixels and the image {} has {}x{}; give a mask of the same size",
+            self.mask.display(),
+            mask.width(),
+            mask.height(),
+            self.image.display(),
+            file.width(),
+            file.height()
+        );
+        let original = read_images(&pipeline, &[file])?;
+        let gray = ImageShape {
+            channels: 1,
+            ..pipeline.image_shape()
+        };
+        let mask = fit(&[mask], gray)?;
+        make_folder(&self.out)?;
+
+        let started = Instant::now();
+        let moves = visits(options.steps, inpaint_options).len() - 1;
+        let wanted = options.count * options.classes.len().max(1);
+        let passes = wanted.div_ceil(options.batch) * moves;
+        let bar = terminal::progress_bar("inpainting".into(), passes, "steps");
+        let filled = pipeline.inpaint(&original, &mask, inpaint_options, &options, |moment| {
+            bar.inc(u64::from(moment.steps_done > 0));
+            Ok(())
+        })?;
+        bar.finish_and_clear();
+
+        let mut images = Vec::new();
+        for image in 0..filled.len() {
+            let path = self.out.join(format!("{image:04}.png"));
+            save_png(&picture(&filled, image), &path)?;
+            images.push(path);
+        }
+        let comparison = self.out.join("inpainting.png");
+        let mut shown = original.clone();
+        shown.append(with_hole(&original, &mask));
+        shown.append(filled);
+        save_png(&grid(&shown, shown.len().min(8)), &comparison)?;
+        let outcome = Outcome {
+            model: pipeline.name().to_owned(),
+            steps: options.steps,
+            resamplings: inpaint_options.resamplings,
+            seed: self.seed,
+            images,
+            picture: comparison,
+            seconds: started.elapsed().as_secs_f64(),
+        };
+        terminal::print_outcome(&outcome, self.json, Outcome::in_words)
+    }
+}
+
+/// The original, gray where it is to be filled in.
+fn with_hole(original: &Images, mask: &Images) -> Images {
+    let mut hollow = Images::empty(original.channels(), original.height(), original.width());
+    let places = original.values().iter().zip(mask.values().iter().cycle());
+    let kept = places.map(|(original, mask)| original * (1.0 - mask) / 2.0);
+    hollow.extend(&kept.collect::<Vec<f32>>());
+    hollow
+}
+
+impl Outcome {
+    fn in_words(&self) -> String {
+        let seconds = terminal::in_words(Duration::from_secs_f64(self.seconds));
+        let mut lines = String::new();
+        for image in &self.images {
+            lines += &format!("{}\n", image.display());
+        }
+        lines
+            + &format!(
+                "{}  the original, the hole and what was filled in, {} steps, {seconds}\n",
+                self.picture.display(),
+                self.steps,
+            )
+    }
+}

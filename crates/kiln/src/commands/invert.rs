@@ -1,0 +1,198 @@
+//! `kiln invert`: the noise that an image is drawn from.
+
+use std::{
+    collections::HashMap,
+    fs,
+    path::{Path, PathBuf},
+    time::{Duration, Instant},
+};
+
+use anyhow::Context;
+use burn::tensor::Tensor;
+use clap::Args;
+use kiln::{
+    Images,
+    pictures::{grid, make_folder, save_png},
+};
+use kiln_data::ImageFile;
+use kiln_train::psnr;
+use safetensors::{Dtype, tensor::TensorView};
+use serde::Serialize;
+
+use super::drawing::{DrawingArguments, read_images};
+use crate::terminal;
+
+/// Find the noise from which a model draws an image.
+///
+/// Runs DDIM backwards, from the image (through the VQ-VAE, if there is one) up to its noise, then draws the image from
+/// that noise again. Writes the noises as noise.safetensors (`noise`, of shape [images, channels, height, width]) and a
+/// picture with a row for each image: the original, its noise, what is drawn from it. Says how near that comes, as PSNR
+/// on pixels in [0, 1]; with a VQ-VAE also to the VQ-VAE's own reconstruction, which is the best that can be had.
+#[derive(Args)]
+#[command(after_help = "Example:
+  kiln invert --model runs/flowers/model rose.jpg lily.jpg --steps 100 --out noises/")]
+pub struct Invert {
+    /// Image files, each cut to its centre and resized to the model's size
+    #[arg(required = true, value_name = "IMAGE")]
+    images: Vec<PathBuf>,
+
+    #[command(flatten)]
+    drawing: DrawingArguments,
+
+    /// How often each step is corrected by where it leads: more is nearer and slower
+    #[arg(long, default_value_t = 5, value_name = "N", value_parser = clap::value_parser!(u32).range(..=1000))]
+    refinements: u32,
+
+    /// Folder for the noise and the picture
+    #[arg(long, default_value = "inversion", value_name = "FOLDER")]
+    out: PathBuf,
+
+    /// Print one JSON object on stdout instead of words
+    #[arg(long)]
+    json: bool,
+}
+
+/// What was found, for `--json`.
+#[derive(Serialize)]
+struct Outcome {
+    model: String,
+    steps: usize,
+    refinements: usize,
+    images: Vec<Inverted>,
+    /// Standard deviation of the noises; that of noise is 1.
+    noise_deviation: f64,
+    noise: PathBuf,
+    picture: PathBuf,
+    seconds: f64,
+}
+
+/// One image. PSNRs are in decibels.
+#[derive(Serialize)]
+struct Inverted {
+    image: PathBuf,
+    /// Of the image that is drawn from the noise.
+    psnr: f64,
+    /// Of the VQ-VAE's reconstruction, without any diffusion.
+    reconstruction_psnr: Option<f64>,
+    /// Of the image that is drawn, taking the VQ-VAE's reconstruction for the original.
+    psnr_to_reconstruction: Option<f64>,
+}
+
+impl Invert {
+    /// Inverts, draws again, writes noise and picture, and says how near it came.
+    pub fn run(self) -> anyhow::Result<()> {
+        let pipeline = self.drawing.pipeline()?;
+        let options = self.drawing.options_of_one_class(&pipeline)?;
+        let files = self.images.iter().map(|path| ImageFile::open(path));
+        let files: Vec<ImageFile> = files.collect::<Result<_, _>>()?;
+        let originals = read_images(&pipeline, &files)?;
+        make_folder(&self.out)?;
+
+        let started = Instant::now();
+        let passes = originals.len().div_ceil(options.batch) * options.steps;
+        let bar = terminal::progress_bar("inverting".into(), passes, "steps");
+        let refinements = self.refinements as usize;
+        let noises = pipeline.invert(&originals, refinements, &options, |_| {
+            bar.inc(1);
+            Ok(())
+        })?;
+        bar.finish_and_clear();
+        let bar = terminal::progress_bar("drawing again".into(), passes, "steps");
+        let drawn = pipeline.sample_from(noises.clone(), &options, |moment| {
+            bar.inc(u64::from(moment.steps_done > 0));
+            Ok(())
+        })?;
+        bar.finish_and_clear();
+        let reconstructions = match pipeline.has_first_stage() {
+            true => Some(pipeline.decode(pipeline.encode(&originals)?)?),
+            false => None,
+        };
+
+        let noise = self.out.join("noise.safetensors");
+        save_noise(&noises, options.steps, &noise)?;
+        let picture = self.out.join("inversion.png");
+        let mut shown = originals.clone();
+        shown.append(pipeline.decode(noises.clone())?);
+        shown.append(drawn.clone());
+        let rows = (0..originals.len()).flat_map(|image| (0..3).map(move |kind| (image, kind)));
+        let numbers = rows.map(|(image, kind)| kind * originals.len() + image);
+        save_png(&grid(&shown.select(numbers), 3), &picture)?;
+
+        let measure = |image: usize, one: &Images, other: &Images| {
+            let alone = |images: &Images| images.select([image]).to_tensor(&noises.device());
+            let psnr = psnr(alone(one), alone(other)).into_data();
+            psnr.iter::<f64>().sum()
+        };
+        let inverted = |(image, path)| {
+            let reconstructions = reconstructions.as_ref();
+            Inverted {
+                image: path,
+                psnr: measure(image, &originals, &drawn),
+                reconstruction_psnr: reconstructions
+                    .map(|reconstructions| measure(image, &originals, reconstructions)),
+                psnr_to_reconstruction: reconstructions
+                    .map(|reconstructions| measure(image, reconstructions, &drawn)),
+            }
+        };
+        let outcome = Outcome {
+            model: pipeline.name().to_owned(),
+            steps: options.steps,
+            refinements,
+            images: self.images.into_iter().enumerate().map(inverted).collect(),
+            noise_deviation: deviation(&noises),
+            noise,
+            picture,
+            seconds: started.elapsed().as_secs_f64(),
+        };
+        terminal::print_outcome(&outcome, self.json, Outcome::in_words)
+    }
+}
+
+/// The root of the mean square.
+fn deviation(noises: &Tensor<4>) -> f64 {
+    let variance = noises.clone().square().mean().into_data();
+    variance.iter::<f64>().sum::<f64>().sqrt()
+}
+
+/// Writes the noises under a temporary name and renames.
+fn save_noise(noises: &Tensor<4>, steps: usize, path: &Path) -> anyhow::Result<()> {
+    let shape = noises.dims().to_vec();
+    let data = noises.clone().into_data();
+    let bytes: Vec<u8> = data.iter::<f32>().flat_map(f32::to_le_bytes).collect();
+    let facts = HashMap::from([("steps".to_owned(), steps.to_string())]);
+    let write = || {
+        let noise = TensorView::new(Dtype::F32, shape, &bytes)?;
+        let file = safetensors::serialize([("noise", noise)], Some(facts))?;
+        let temporary = path.with_extension("partial");
+        fs::write(&temporary, file)?;
+        anyhow::Ok(fs::rename(&temporary, path)?)
+    };
+    write().with_context(|| format!("cannot write the noise to {}", path.display()))
+}
+
+impl Outcome {
+    fn in_words(&self) -> String {
+        let mut lines = String::new();
+        for inverted in &self.images {
+            lines += &format!("{}  {:.2} dB", inverted.image.display(), inverted.psnr);
+            if let (Some(best), Some(to_best)) = (
+                inverted.reconstruction_psnr,
+                inverted.psnr_to_reconstruction,
+            ) {
+                lines += &format!(
+                    "; the VQ-VAE alone {best:.2} dB, of which diffusion keeps {to_best:.2} dB"
+                );
+            }
+            lines += "\n";
+        }
+        let seconds = terminal::in_words(Duration::from_secs_f64(self.seconds));
+        lines
+            + &format!(
+                "{}  the noises, with a standard deviation of {:.3}\n{}  originals, noises and what is drawn from them, {} steps, {seconds}\n",
+                self.noise.display(),
+                self.noise_deviation,
+                self.picture.display(),
+                self.steps,
+            )
+    }
+}

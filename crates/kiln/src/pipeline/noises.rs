@@ -1,0 +1,173 @@
+//! The noises that images are drawn from: of seeds, of given images, and of what lies between.
+
+use burn::tensor::{Tensor, TensorData};
+use kiln_diffusion::{
+    noise::ImageNoise,
+    sampler::{Sampler, invert},
+    slerp,
+};
+
+use super::{Moment, Pipeline, SampleOptions, in_precision};
+use crate::{Error, Images};
+
+/// A way through noises.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Interpolation {
+    /// Pictures from each noise to the next, both ends counted; at least 2.
+    pub frames: usize,
+    /// Whether the last noise leads back to the first.
+    pub is_loop: bool,
+}
+
+impl Interpolation {
+    /// The ways from one noise to the next.
+    pub fn legs(&self, stops: usize) -> usize {
+        if self.is_loop {
+            stops
+        } else {
+            stops.saturating_sub(1)
+        }
+    }
+
+    /// Noises along the way through `stops`, at even angles; the stops themselves are among them bit for bit, every
+    /// `frames` - 1 noises from the first on. A loop ends just before it would come to its first noise again.
+    fn noises(&self, stops: &[Vec<f32>]) -> Vec<f32> {
+        let intervals = self.frames.saturating_sub(1).max(1);
+        let nexts = stops.iter().cycle().skip(1);
+        let mut noises = Vec::new();
+        for (from, to) in stops.iter().zip(nexts).take(self.legs(stops.len())) {
+            for frame in 0..intervals {
+                noises.extend(slerp(from, to, frame as f64 / intervals as f64));
+            }
+        }
+        if let (false, Some(last)) = (self.is_loop, stops.last()) {
+            noises.extend(last);
+        }
+        noises
+    }
+}
+
+impl Pipeline {
+    /// The noise `[1, channels, h, w]` from which [`Self::sample`] draws image number `image` of a seed.
+    pub fn noise(&self, seed: u64, image: u64) -> Tensor<4> {
+        let noise = ImageNoise {
+            seed,
+            images: vec![image],
+            shape: self.latent_shape,
+            device: self.device.clone(),
+        };
+        noise.draw(0)
+    }
+
+    /// The noises `[count, channels, h, w]` from which DDIM without fresh noise (`eta` = 0) draws the given images again, as
+    /// near as it can: see [`invert`]. `observe` sees each batch after every step.
+    ///
+    /// # Errors
+    /// Those of [`Self::encode`], [`Self::trajectory`] and [`Self::check_classes`], whatever `observe` returns, and
+    /// [`Error::Compute`] when the device fails.
+    pub fn invert(
+        &self,
+        images: &Images,
+        refinements: usize,
+        options: &SampleOptions,
+        mut observe: impl FnMut(Moment<'_>) -> Result<(), Error>,
+    ) -> Result<Tensor<4>, Error> {
+        self.check_classes(options)?;
+        let levels = self.trajectory(options)?;
+        // What is clipped away cannot be found again.
+        let options = SampleOptions {
+            clip: None,
+            ..options.clone()
+        };
+        let mut noises = Vec::new();
+        for images in images.batches(options.batch.max(1)) {
+            let z0 = in_precision(options.precision, || self.encode(&images))?;
+            let classes = vec![options.classes.first().copied(); images.len()];
+            let denoiser = self.denoiser(&classes, &options)?;
+            let mut stopped = Ok(());
+            let noise = invert(&denoiser, z0, &levels, refinements, &mut |progress| {
+                let moment = Moment {
+                    steps_done: progress.step,
+                    latents: progress.z,
+                };
+                if stopped.is_ok() {
+                    stopped = observe(moment);
+                }
+            });
+            stopped?;
+            noises.push(noise);
+        }
+        if noises.is_empty() {
+            let [channels, height, width] = self.latent_shape;
+            return Ok(Tensor::zeros([0, channels, height, width], &self.device));
+        }
+        Ok(Tensor::cat(noises, 0))
+    }
+
+    /// Draws what lies between noises `[stops, channels, h, w]`: images of the way that [`Interpolation`] describes, with
+    /// DDIM and no fresh noise, whatever the sampler of `options`.
+    ///
+    /// # Errors
+    /// Those of [`Self::sample`].
+    pub fn interpolate(
+        &self,
+        stops: Tensor<4>,
+        interpolation: Interpolation,
+        options: &SampleOptions,
+        observe: impl FnMut(Moment<'_>) -> Result<(), Error>,
+    ) -> Result<Images, Error> {
+        let [_, channels, height, width] = stops.dims();
+        let len = channels * height * width;
+        let stops: Vec<f32> = stops.try_into_data_as::<f32>()?.iter::<f32>().collect();
+        let stops: Vec<Vec<f32>> = stops
+            .chunks_exact(len.max(1))
+            .map(<[f32]>::to_vec)
+            .collect();
+        let noises = interpolation.noises(&stops);
+        let shape = [noises.len() / len.max(1), channels, height, width];
+        let options = SampleOptions {
+            sampler: Sampler::default(),
+            ..options.clone()
+        };
+        let noises = Tensor::from_data(TensorData::new(noises, shape), &self.device);
+        self.sample_from(noises, &options, observe)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn stops() -> Vec<Vec<f32>> {
+        (0..3)
+            .map(|seed| kiln_diffusion::noise::normal(seed, 0, 0, 8))
+            .collect()
+    }
+
+    #[test]
+    fn the_stops_are_on_the_way_bit_for_bit() {
+        let interpolation = Interpolation {
+            frames: 5,
+            is_loop: false,
+        };
+        let noises = interpolation.noises(&stops());
+        let noises: Vec<&[f32]> = noises.chunks_exact(8).collect();
+        assert_eq!(noises.len(), 2 * 4 + 1);
+        for (stop, noise) in stops().iter().zip(noises.into_iter().step_by(4)) {
+            assert_eq!(noise, stop);
+        }
+    }
+
+    #[test]
+    fn a_loop_ends_before_it_begins_again() {
+        let interpolation = Interpolation {
+            frames: 5,
+            is_loop: true,
+        };
+        assert_eq!((interpolation.legs(3), interpolation.legs(0)), (3, 0));
+        let noises = interpolation.noises(&stops());
+        let noises: Vec<&[f32]> = noises.chunks_exact(8).collect();
+        assert_eq!(noises.len(), 3 * 4);
+        assert_eq!(noises[11], slerp(&stops()[2], &stops()[0], 0.75));
+    }
+}

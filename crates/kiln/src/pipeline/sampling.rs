@@ -1,0 +1,281 @@
+//! From noise, or from what is already there, down to images.
+
+use burn::tensor::{Int, Tensor, TensorData};
+use kiln_diffusion::{
+    Denoiser, DiffusionError, Level, NetworkDenoiser, last_part, levels,
+    noise::ImageNoise,
+    sampler::{InpaintOptions, Known, Progress, inpaint},
+};
+
+use super::{Moment, Pipeline, SampleOptions, in_precision, mask};
+use crate::{Error, Images};
+
+/// One of the images that are asked for: its number, and its class if it is to have one.
+type Wanted = (u64, Option<usize>);
+
+impl Pipeline {
+    /// Draws images in about [-1, 1]: `options.count` of each class, one class after the other. Each of the `batch` images
+    /// at a time begins as noise; `observe` sees them then and after every step.
+    ///
+    /// # Errors
+    /// [`Error::Diffusion`] for a number of steps or an `eta` that the schedule does not allow, those of
+    /// [`Self::check_classes`], whatever `observe` returns, and [`Error::Compute`] when the device fails.
+    pub fn sample(
+        &self,
+        options: &SampleOptions,
+        observe: impl FnMut(Moment<'_>) -> Result<(), Error>,
+    ) -> Result<Images, Error> {
+        let levels = self.trajectory(options)?;
+        self.walk(options, &levels, |noise| noise.draw(0), observe)
+    }
+
+    /// As [`Self::sample`], from noises `[count, channels, h, w]` of the caller's: one image for each, of the first class.
+    ///
+    /// # Errors
+    /// Those of [`Self::sample`].
+    pub fn sample_from(
+        &self,
+        noises: Tensor<4>,
+        options: &SampleOptions,
+        observe: impl FnMut(Moment<'_>) -> Result<(), Error>,
+    ) -> Result<Images, Error> {
+        let [count, ..] = noises.dims();
+        let options = SampleOptions {
+            count,
+            classes: options.classes.first().copied().into_iter().collect(),
+            ..options.clone()
+        };
+        let levels = self.trajectory(&options)?;
+        let begin = |noise: &ImageNoise| {
+            let numbers: Vec<i64> = noise.images.iter().map(|&image| image as i64).collect();
+            noises.clone().select(0, self.integers(numbers))
+        };
+        self.walk(&options, &levels, begin, observe)
+    }
+
+    /// Image to image (SDEdit, Meng et al. 2022): gives the one image `original` the noise of the level where the last
+    /// `strength` of the trajectory begins, and denoises it from there.
+    ///
+    /// With `strength` 0 nothing is changed but by the VQ-VAE, with 1 the image begins as noise alone, as in
+    /// [`Self::sample`] with these options.
+    ///
+    /// # Errors
+    /// Those of [`Self::sample`], [`Self::encode`] and [`Self::last_part`].
+    pub fn image_to_image(
+        &self,
+        original: &Images,
+        strength: f64,
+        options: &SampleOptions,
+        observe: impl FnMut(Moment<'_>) -> Result<(), Error>,
+    ) -> Result<Images, Error> {
+        let levels = self.last_part(options, strength)?;
+        let z0 = in_precision(options.precision, || self.encode(&original.first(1)))?;
+        let is_whole = levels.len() > options.steps;
+        let begin = |noise: &ImageNoise| {
+            let noise = noise.draw(0);
+            match levels.first() {
+                Some(level) if !is_whole => level
+                    .rates
+                    .add_noise(z0.clone().expand(noise.dims()), noise),
+                // Sampling takes the first level for pure noise.
+                _ => noise,
+            }
+        };
+        self.walk(options, &levels, begin, observe)
+    }
+
+    /// Fills in part of the one image `original`: see [`inpaint`]. `mask` has one channel and says where: 1 (white) is to
+    /// be filled in, -1 (black) stays as it is, grays mix both.
+    ///
+    /// The network works on latents, and a latent is filled in if any of its pixels is lighter than the middle gray.
+    /// Latents beside the hole are kept, though the encoder that made them has seen a little of what was in the hole.
+    /// At last the original is put back wherever the mask is black, bit for bit: where a black part meets a white one,
+    /// original pixels stand beside decoded ones, and a gray rim in the mask makes that seam soft.
+    ///
+    /// # Errors
+    /// Those of [`Self::sample`] and [`Self::encode`], and [`Error::MaskShape`] for a mask of another shape.
+    pub fn inpaint(
+        &self,
+        original: &Images,
+        mask: &Images,
+        inpaint_options: InpaintOptions,
+        options: &SampleOptions,
+        observe: impl FnMut(Moment<'_>) -> Result<(), Error>,
+    ) -> Result<Images, Error> {
+        let original = original.first(1);
+        let levels = self.trajectory(options)?;
+        mask::check(mask, &original)?;
+        let [_, height, width] = self.latent_shape;
+        let padded = mask.clone().padded(self.border());
+        let known = Known {
+            z0: in_precision(options.precision, || self.encode(&original))?,
+            unknown: mask::unknown_latents(&padded, height, width, &self.device),
+        };
+        let walk = |denoiser: &dyn Denoiser,
+                    start: Tensor<4>,
+                    noise: &ImageNoise,
+                    observe: &mut dyn FnMut(Progress<'_>)| {
+            let fresh_noise = &mut |draw| noise.draw(draw);
+            inpaint(
+                denoiser,
+                start,
+                &levels,
+                &known,
+                inpaint_options,
+                fresh_noise,
+                observe,
+            )
+        };
+        let drawn = self.draw(options, |noise| noise.draw(0), walk, observe)?;
+        Ok(mask::paste(&original, mask, &drawn))
+    }
+
+    /// The levels that sampling with `options` walks down: whether they are possible is known before any work.
+    ///
+    /// # Errors
+    /// [`Error::Diffusion`] for a number of steps that the schedule does not allow.
+    pub fn trajectory(&self, options: &SampleOptions) -> Result<Vec<Level>, Error> {
+        Ok(levels(&self.schedule, options.steps, options.levels)?)
+    }
+
+    /// The last `strength` of [`Self::trajectory`], a share from 0 to 1 of its steps, rounded: what is left to walk from
+    /// an image that is already there.
+    ///
+    /// # Errors
+    /// Those of [`Self::trajectory`], and a strength outside [0, 1].
+    pub fn last_part(&self, options: &SampleOptions, strength: f64) -> Result<Vec<Level>, Error> {
+        Ok(last_part(&self.trajectory(options)?, strength)?.to_vec())
+    }
+
+    /// Walks all images that `options` ask for down `levels` by their sampler.
+    fn walk(
+        &self,
+        options: &SampleOptions,
+        levels: &[Level],
+        begin: impl Fn(&ImageNoise) -> Tensor<4>,
+        observe: impl FnMut(Moment<'_>) -> Result<(), Error>,
+    ) -> Result<Images, Error> {
+        let walk = |denoiser: &dyn Denoiser,
+                    start: Tensor<4>,
+                    noise: &ImageNoise,
+                    observe: &mut dyn FnMut(Progress<'_>)| {
+            let fresh_noise = &mut |step| noise.draw(step);
+            (options.sampler).sample(
+                denoiser,
+                start,
+                levels,
+                &self.schedule,
+                fresh_noise,
+                observe,
+            )
+        };
+        self.draw(options, begin, walk, observe)
+    }
+
+    /// Draws all images that `options` ask for, a batch at a time: `begin` says what they begin as, `walk` denoises them.
+    fn draw(
+        &self,
+        options: &SampleOptions,
+        begin: impl Fn(&ImageNoise) -> Tensor<4>,
+        walk: impl Fn(
+            &dyn Denoiser,
+            Tensor<4>,
+            &ImageNoise,
+            &mut dyn FnMut(Progress<'_>),
+        ) -> Result<Tensor<4>, DiffusionError>,
+        mut observe: impl FnMut(Moment<'_>) -> Result<(), Error>,
+    ) -> Result<Images, Error> {
+        self.check_classes(options)?;
+        let mut drawn = Images::empty(0, 0, 0);
+        for wanted in all_wanted(options).chunks(options.batch.max(1)) {
+            let noise = ImageNoise {
+                seed: options.seed,
+                images: wanted.iter().map(|&(image, _)| image).collect(),
+                shape: self.latent_shape,
+                device: self.device.clone(),
+            };
+            let classes: Vec<_> = wanted.iter().map(|&(_, class)| class).collect();
+            let start = begin(&noise);
+            observe(Moment {
+                steps_done: 0,
+                latents: &start,
+            })?;
+            let mut stopped = Ok(());
+            let latents = walk(
+                &self.denoiser(&classes, options)?,
+                start,
+                &noise,
+                &mut |progress| {
+                    let moment = Moment {
+                        steps_done: progress.step,
+                        latents: progress.z,
+                    };
+                    if stopped.is_ok() {
+                        stopped = observe(moment);
+                    }
+                },
+            )?;
+            stopped?;
+            drawn.append(in_precision(options.precision, || self.decode(latents))?);
+        }
+        Ok(drawn)
+    }
+
+    /// The U-Net as a denoiser of a batch of images of these classes, guided as `options` say.
+    pub(super) fn denoiser<'a>(
+        &'a self,
+        classes: &[Option<usize>],
+        options: &'a SampleOptions,
+    ) -> Result<impl Denoiser + 'a, Error> {
+        let network = move |zt: Tensor<4>, level: Level, labels| {
+            let timesteps = level.timesteps(&zt);
+            in_precision(options.precision, || {
+                self.model.unet.forward(zt, timesteps, labels)
+            })
+        };
+        let conditions = self.labels(classes)?;
+        Ok(NetworkDenoiser {
+            network: move |zt: Tensor<4>, level: Level| match &conditions {
+                None => network(zt, level, None),
+                Some((labels, None)) => network(zt, level, Some(labels.clone())),
+                Some((labels, Some(null_label))) => {
+                    let network = |zt, labels| network(zt, level, Some(labels));
+                    (options.guidance).guide(zt, level, labels, *null_label, network)
+                }
+            },
+            prediction: self.model.scheduler.prediction,
+            clip: options.clip,
+        })
+    }
+
+    /// The labels `[batch]` of images of these classes and that of the null class, as far as the model has them.
+    fn labels(
+        &self,
+        classes: &[Option<usize>],
+    ) -> Result<Option<(Tensor<1, Int>, Option<usize>)>, Error> {
+        let Some(known) = &self.classes else {
+            return Ok(None);
+        };
+        let labels: Result<Vec<i64>, Error> = (classes.iter())
+            .map(|&class| Ok(known.label(class)? as i64))
+            .collect();
+        Ok(Some((self.integers(labels?), known.null_label())))
+    }
+
+    fn integers(&self, values: Vec<i64>) -> Tensor<1, Int> {
+        let count = values.len();
+        Tensor::from_data(TensorData::new(values, [count]), &self.device)
+    }
+}
+
+/// Every image that is asked for: the numbers from 0 for each class.
+fn all_wanted(options: &SampleOptions) -> Vec<Wanted> {
+    let numbers = 0..options.count as u64;
+    if options.classes.is_empty() {
+        numbers.map(|image| (image, None)).collect()
+    } else {
+        (options.classes.iter())
+            .flat_map(|&class| numbers.clone().map(move |image| (image, Some(class))))
+            .collect()
+    }
+}

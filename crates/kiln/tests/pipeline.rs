@@ -1,0 +1,315 @@
+//! What a `Pipeline` can do to images, with the digits model and, for classes, with a tiny one of random weights.
+
+#[allow(dead_code, reason = "the program's tests use the rest of it")]
+#[path = "program/tiny.rs"]
+mod tiny;
+
+use burn::tensor::{Device, Tensor};
+use kiln::{Error, Images, Interpolation, Moment, Pipeline, SampleOptions};
+use kiln_diffusion::{Guidance, sampler::InpaintOptions};
+use kiln_train::psnr;
+
+fn digits() -> Pipeline {
+    Pipeline::pretrained(&Device::flex()).unwrap()
+}
+
+fn options(pipeline: &Pipeline, steps: usize, count: usize) -> SampleOptions {
+    SampleOptions {
+        steps,
+        count,
+        ..pipeline.default_options()
+    }
+}
+
+fn draw(pipeline: &Pipeline, options: &SampleOptions) -> Images {
+    pipeline.sample(options, |_| Ok(())).unwrap()
+}
+
+/// In decibels, averaged over the images.
+fn similarity(one: &Images, other: &Images) -> f64 {
+    let tensor = |images: &Images| images.to_tensor(&Device::flex()).clamp(-1.0, 1.0);
+    psnr(tensor(one), tensor(other))
+        .into_data()
+        .iter::<f64>()
+        .sum()
+}
+
+#[test]
+fn interpolation_ends_are_the_samples_bit_for_bit() {
+    let pipeline = digits();
+    let of_seed = |seed| SampleOptions {
+        seed,
+        ..options(&pipeline, 5, 1)
+    };
+    let seeds = [3, 8, 5];
+    let stops = Tensor::cat(
+        seeds.iter().map(|&seed| pipeline.noise(seed, 0)).collect(),
+        0,
+    );
+    for is_loop in [false, true] {
+        let interpolation = Interpolation { frames: 4, is_loop };
+        let between = pipeline
+            .interpolate(stops.clone(), interpolation, &of_seed(0), |_| Ok(()))
+            .unwrap();
+        assert_eq!(between.len(), if is_loop { 9 } else { 7 });
+        for (stop, &seed) in seeds.iter().enumerate() {
+            let sampled = draw(&pipeline, &of_seed(seed));
+            assert_eq!(between.select([3 * stop]), sampled, "seed {seed}");
+        }
+        assert_ne!(between.select([1]), between.select([0]));
+    }
+}
+
+#[test]
+fn more_steps_agree_more() {
+    let pipeline = digits();
+    let latents = |steps| {
+        let mut last = None;
+        let keep = |moment: Moment<'_>| {
+            last = Some(moment.latents.clone());
+            Ok(())
+        };
+        pipeline
+            .sample(&options(&pipeline, steps, 8), keep)
+            .unwrap();
+        last.unwrap()
+    };
+    let [few, more, most] = [25, 50, 100].map(latents);
+    let distance = |one: &Tensor<4>, other: &Tensor<4>| -> f32 {
+        (one.clone() - other.clone()).square().mean().into_scalar()
+    };
+    let (early, late) = (distance(&few, &more), distance(&more, &most));
+    assert!(late < early, "{early} {late}");
+}
+
+#[test]
+fn an_inverted_digit_is_drawn_again() {
+    let pipeline = digits();
+    let originals = draw(&pipeline, &options(&pipeline, 50, 8));
+    let options = options(&pipeline, 50, 8);
+    let best = pipeline
+        .decode(pipeline.encode(&originals).unwrap())
+        .unwrap();
+    let psnr_after = |refinements| {
+        let noises = pipeline
+            .invert(&originals, refinements, &options, |_| Ok(()))
+            .unwrap();
+        let again = pipeline.sample_from(noises, &options, |_| Ok(())).unwrap();
+        (similarity(&originals, &again), similarity(&best, &again))
+    };
+    let (plain, refined) = (psnr_after(0), psnr_after(5));
+    println!(
+        "plain {plain:?} refined {refined:?}, best {}",
+        similarity(&originals, &best)
+    );
+    assert!(
+        refined.0 > 20.0 && refined.1 > 20.0,
+        "{plain:?} {refined:?}"
+    );
+    assert!(refined.1 > plain.1, "{plain:?} {refined:?}");
+}
+
+#[test]
+fn an_image_is_inverted_in_any_batch() {
+    let pipeline = digits();
+    let originals = draw(&pipeline, &options(&pipeline, 5, 3));
+    let invert = |batch| {
+        let options = SampleOptions {
+            batch,
+            ..options(&pipeline, 5, 0)
+        };
+        pipeline
+            .invert(&originals, 1, &options, |_| Ok(()))
+            .unwrap()
+    };
+    let difference = (invert(3) - invert(1)).abs().max().into_scalar::<f32>();
+    assert!(difference < 1e-4, "{difference}");
+    let none = originals.select([]);
+    let nothing = pipeline
+        .invert(&none, 1, &options(&pipeline, 5, 0), |_| Ok(()))
+        .unwrap();
+    assert_eq!(nothing.dims(), [0, 4, 8, 8]);
+}
+
+#[test]
+fn strength_goes_from_the_image_to_a_new_one() {
+    let pipeline = digits();
+    let original = draw(&pipeline, &options(&pipeline, 20, 1));
+    let options = SampleOptions {
+        seed: 5,
+        ..options(&pipeline, 20, 4)
+    };
+    let at = |strength| {
+        pipeline
+            .image_to_image(&original, strength, &options, |_| Ok(()))
+            .unwrap()
+    };
+    let kept = at(0.0);
+    let reconstruction = pipeline
+        .decode(pipeline.encode(&original).unwrap())
+        .unwrap();
+    assert_eq!(kept.select([3]), reconstruction);
+    assert_eq!(at(1.0), draw(&pipeline, &options));
+    // Less and less of the image is left.
+    let repeated = original.select([0; 4]);
+    let left = [0.0, 0.3, 0.6, 1.0].map(|strength| similarity(&repeated, &at(strength)));
+    assert!(left.is_sorted_by(|little, much| little > much), "{left:?}");
+    for strength in [-0.1, 1.1, f64::NAN] {
+        let drawn = pipeline.image_to_image(&original, strength, &options, |_| Ok(()));
+        assert!(matches!(drawn, Err(Error::Diffusion(_))));
+    }
+}
+
+/// White in the lower half of 28x28 pixels.
+fn lower_half() -> Images {
+    let mut mask = Images::empty(1, 28, 28);
+    let pixels = (0..28 * 28).map(|pixel| if pixel < 14 * 28 { -1.0 } else { 1.0 });
+    mask.extend(&pixels.collect::<Vec<f32>>());
+    mask
+}
+
+#[test]
+fn inpainting_leaves_what_is_known_bit_for_bit() {
+    let pipeline = digits();
+    let original = draw(&pipeline, &options(&pipeline, 20, 1));
+    for resamplings in [0, 1] {
+        let inpaint_options = InpaintOptions {
+            resamplings,
+            jump: 5,
+            ..Default::default()
+        };
+        let options = SampleOptions {
+            seed: 2,
+            ..options(&pipeline, 20, 3)
+        };
+        let filled = pipeline
+            .inpaint(&original, &lower_half(), inpaint_options, &options, |_| {
+                Ok(())
+            })
+            .unwrap();
+        let lower = 14 * 28;
+        for image in filled.iter() {
+            assert_eq!(image[..lower], original.values()[..lower]);
+            assert_ne!(image[lower..], original.values()[lower..]);
+        }
+        assert_ne!(filled.select([0]), filled.select([1]));
+        // Each filling is the same by itself.
+        let alone = SampleOptions {
+            batch: 1,
+            ..options
+        };
+        let again = pipeline
+            .inpaint(
+                &original,
+                &lower_half(),
+                inpaint_options,
+                &alone,
+                |_| Ok(()),
+            )
+            .unwrap();
+        assert!(similarity(&filled, &again) > 50.0);
+    }
+}
+
+#[test]
+fn images_of_another_shape_are_refused() {
+    let pipeline = digits();
+    let mut colour = Images::empty(3, 28, 28);
+    colour.extend(&[0.0; 3 * 28 * 28]);
+    assert!(matches!(
+        pipeline.encode(&colour),
+        Err(Error::ImageShape { .. })
+    ));
+    let mut small = Images::empty(1, 14, 28);
+    small.extend(&[0.0; 14 * 28]);
+    let original = draw(&pipeline, &options(&pipeline, 1, 1));
+    let options = options(&pipeline, 1, 1);
+    let filled = pipeline.inpaint(
+        &original,
+        &small,
+        InpaintOptions::default(),
+        &options,
+        |_| Ok(()),
+    );
+    let message = filled.unwrap_err().to_string();
+    assert!(
+        message.contains("28x14") && message.contains("28x28"),
+        "{message}"
+    );
+}
+
+fn shapes() -> Pipeline {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("model");
+    tiny::conditional().save(&path, Default::default()).unwrap();
+    Pipeline::load(&path, &Device::flex()).unwrap()
+}
+
+#[test]
+fn every_class_has_its_images_from_the_same_noises() {
+    let pipeline = shapes();
+    let classes = pipeline.classes().unwrap();
+    assert_eq!((classes.count(), classes.has_null_class()), (3, true));
+    let all = draw(&pipeline, &options(&pipeline, 4, 2));
+    assert_eq!(all.len(), 3 * 2);
+    for class in 0..3 {
+        let alone = SampleOptions {
+            classes: vec![class],
+            count: 5,
+            batch: 2,
+            ..options(&pipeline, 4, 2)
+        };
+        let alone = draw(&pipeline, &alone);
+        let row = all.select([2 * class, 2 * class + 1]);
+        assert!(similarity(&alone.first(2), &row) > 50.0, "class {class}");
+    }
+    assert_ne!(
+        all.select([0]),
+        all.select([2]),
+        "another class, another image"
+    );
+}
+
+#[test]
+fn guidance_changes_images_between_its_noise_rates_alone() {
+    let pipeline = shapes();
+    let draw = |scale, interval| {
+        let options = SampleOptions {
+            guidance: Guidance::new(scale, interval).unwrap(),
+            classes: vec![1],
+            ..options(&pipeline, 8, 3)
+        };
+        draw(&pipeline, &options)
+    };
+    let plain = draw(1.0, [0.0, 1.0]);
+    assert_ne!(draw(3.0, [0.0, 1.0]), plain);
+    // There is no level without any noise.
+    assert_eq!(draw(3.0, [0.0, 1e-6]), plain);
+    // Guided by nothing, the class does not matter.
+    let null = SampleOptions {
+        classes: Vec::new(),
+        ..options(&pipeline, 8, 3)
+    };
+    let unconditional = pipeline.sample(&null, |_| Ok(())).unwrap();
+    assert!(similarity(&draw(0.0, [0.0, 1.0]), &unconditional) > 50.0);
+}
+
+#[test]
+fn what_a_model_cannot_draw_is_refused() {
+    let conditional = shapes();
+    let refused = |pipeline: &Pipeline, classes: &[usize], scale: f64| {
+        let options = SampleOptions {
+            classes: classes.to_vec(),
+            guidance: Guidance::new(scale, [0.0, 1.0]).unwrap(),
+            ..options(pipeline, 1, 1)
+        };
+        pipeline.sample(&options, |_| Ok(())).unwrap_err()
+    };
+    let error = refused(&conditional, &[3], 1.0);
+    assert!(matches!(error, Error::NoSuchClass { .. }), "{error}");
+    let unconditional = digits();
+    for (classes, scale) in [(&[0][..], 1.0), (&[], 2.0)] {
+        let error = refused(&unconditional, classes, scale);
+        assert!(matches!(error, Error::NoClasses), "{error}");
+    }
+}

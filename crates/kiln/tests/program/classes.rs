@@ -1,0 +1,110 @@
+//! `kiln sample` with a model that has classes.
+
+use crate::{Workplace, gray, tiny};
+
+fn workplace() -> Workplace {
+    let workplace = Workplace::new();
+    tiny::conditional()
+        .save(&workplace.path("shapes"), Default::default())
+        .unwrap();
+    workplace
+}
+
+#[test]
+fn every_class_has_a_row() {
+    let workplace = workplace();
+    let outcome = workplace.json("sample --model shapes --steps 3 --count 4 --json");
+    assert_eq!(outcome["classes"], serde_json::json!(tiny::CLASSES));
+    let all = gray(&workplace.path("samples/steps-0003.png"));
+    assert_eq!(all.dimensions(), (4 * 8 + 2, 3 * 8 + 2));
+
+    let outcome = workplace.json("sample --model shapes --steps 3 --count 4 --class star,1 --json");
+    assert_eq!(outcome["classes"], serde_json::json!(["star", "square"]));
+    let two = gray(&workplace.path("samples/steps-0003.png"));
+    assert_eq!(two.dimensions(), (4 * 8 + 2, 2 * 8 + 2));
+    let pairs = two
+        .rows()
+        .take(9)
+        .flatten()
+        .zip(all.rows().skip(16).flatten());
+    let largest = pairs
+        .map(|(one, other)| one.0[0].abs_diff(other.0[0]))
+        .max();
+    assert!(largest <= Some(1), "stars are stars: {largest:?}");
+
+    let said = workplace.succeed("sample --model shapes --steps 1");
+    assert!(
+        said.contains("24 images") && said.contains("circle, square, star"),
+        "{said}"
+    );
+}
+
+#[test]
+fn one_class_fills_the_grid() {
+    let workplace = workplace();
+    workplace.succeed("sample --model shapes --steps 2 --count 9 --class 0 --guidance 2.5");
+    let grid = gray(&workplace.path("samples/steps-0002.png"));
+    assert_eq!(grid.dimensions(), (3 * 8 + 2, 3 * 8 + 2));
+}
+
+#[test]
+fn guidance_acts_in_its_interval() {
+    let workplace = workplace();
+    let draw = |options: &str| {
+        workplace.succeed(&format!(
+            "sample --model shapes --steps 6 --count 6 --class 1 {options}"
+        ));
+        gray(&workplace.path("samples/steps-0006.png"))
+    };
+    let plain = draw("");
+    assert_eq!(draw("--guidance 1"), plain);
+    assert_eq!(draw("--guidance 4 --guidance-interval 0-0.000001"), plain);
+    assert_ne!(draw("--guidance 4"), plain);
+}
+
+#[test]
+fn images_are_changed_within_a_class_or_without_one() {
+    let workplace = workplace();
+    image::GrayImage::new(6, 6)
+        .save(workplace.path("image.png"))
+        .unwrap();
+    for arguments in [
+        "invert image.png --class star",
+        "invert image.png",
+        "interpolate --seeds 1,2 --frames 2 --class 2 --guidance 2",
+        "inpaint image.png --mask image.png --class 0,1",
+        "sample --from image.png --count 2",
+    ] {
+        workplace.succeed(&format!("{arguments} --model shapes --steps 2"));
+    }
+}
+
+#[test]
+fn impossible_classes_are_refused_in_a_sentence() {
+    let workplace = workplace();
+    image::GrayImage::new(6, 6)
+        .save(workplace.path("image.png"))
+        .unwrap();
+    for (arguments, words) in [
+        ("sample --model shapes --class 3", "`3`"),
+        ("sample --model shapes --class triangle", "`triangle`"),
+        ("sample --model shapes --guidance=-1", "guidance"),
+        ("sample --model shapes --guidance nan", "guidance"),
+        ("sample --model model --class 0", "without class labels"),
+        ("sample --model model --guidance 2", "without class labels"),
+        (
+            "invert image.png --model shapes --class 0,1",
+            "one class at a time",
+        ),
+    ] {
+        let sentence = workplace.fail(arguments);
+        assert!(sentence.contains(words), "kiln {arguments}: {sentence}");
+    }
+    for refused in [
+        "--guidance-interval 0.2-0.8",
+        "--guidance 2 --guidance-interval 0.8-0.2",
+    ] {
+        let output = workplace.run(&format!("sample --model shapes {refused}"));
+        assert_eq!(output.status.code(), Some(2), "{refused}");
+    }
+}
