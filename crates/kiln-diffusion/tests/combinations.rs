@@ -56,6 +56,26 @@ fn schedules() -> Vec<Schedule> {
         .collect()
 }
 
+/// Every kind of schedule, discrete and continuous, and with zero terminal SNR.
+fn all_schedules() -> Vec<Schedule> {
+    let readings = [(false, false), (false, true), (true, false), (true, true)];
+    let configs = ScheduleKind::ALL.into_iter().flat_map(|kind| {
+        let listed = kind == ScheduleKind::Betas;
+        let config = move |(continuous, zero_terminal_snr)| ScheduleConfig {
+            kind,
+            continuous: continuous && !listed,
+            zero_terminal_snr,
+            num_train_timesteps: 200,
+            betas: listed.then(|| vec![0.05; 200]),
+            ..Default::default()
+        };
+        readings.map(config)
+    });
+    configs
+        .map(|config| Schedule::new(config).unwrap())
+        .collect()
+}
+
 fn leans_on_the_image(sampler: Sampler) -> bool {
     matches!(
         sampler,
@@ -133,4 +153,47 @@ fn all_combinations_stay_finite() {
         }
     }
     assert_eq!(walks, 15 * 2 * 6 * 2 * 4 * 16);
+}
+
+#[test]
+fn all_schedules_stay_finite_with_every_prediction_spacing_and_sampler() {
+    for schedule in all_schedules() {
+        for prediction in Prediction::ALL {
+            if prediction.validate(&schedule).is_err() {
+                continue;
+            }
+            let denoiser = NetworkDenoiser {
+                network: |zt: Tensor<4>, level: Level| {
+                    let (a, b) = (level.rates.signal, level.rates.noise);
+                    let (z0, noise) = (zt.clone() * a, zt * b);
+                    prediction.target(z0, noise, &level.rates)
+                },
+                prediction,
+                clip: None,
+            };
+            for spacing in Spacing::ALL {
+                let options = LevelOptions {
+                    spacing,
+                    ..Default::default()
+                };
+                let levels = levels(&schedule, 5, options).unwrap();
+                for sampler in samplers() {
+                    let walked = sampler.sample(
+                        &denoiser,
+                        images(0),
+                        &levels,
+                        &schedule,
+                        &mut |step| images(1 + step as u64),
+                        &mut |_| (),
+                    );
+                    let largest = walked.unwrap().abs().max().into_scalar::<f32>();
+                    assert!(
+                        largest.is_finite(),
+                        "{:?} {prediction:?} {spacing:?} {sampler:?}: {largest}",
+                        schedule.config()
+                    );
+                }
+            }
+        }
+    }
 }
