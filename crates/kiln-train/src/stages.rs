@@ -34,6 +34,9 @@ pub struct RunOptions {
     pub out: PathBuf,
     /// Go on from the newest good checkpoint, if there is one.
     pub resume: bool,
+    /// The images to train on in place of the data set that the experiment names; they must have the shape that its
+    /// `[data]` says.
+    pub data: Option<Datasets>,
     /// What computes.
     pub devices: Devices,
     /// How several devices share the work.
@@ -50,11 +53,37 @@ impl RunOptions {
         Self {
             out: out.to_owned(),
             resume: false,
+            data: None,
             devices: Devices::cpu(),
             strategy: Strategy::Main,
             vqvae: None,
             stop: StopSignal::default(),
         }
+    }
+
+    /// The images to train on.
+    fn datasets(
+        &self,
+        experiment: &Experiment,
+        progress: &dyn Progress,
+    ) -> Result<Datasets, TrainError> {
+        let Some(datasets) = &self.data else {
+            return Ok(kiln_data::open(&experiment.data, progress)?);
+        };
+        let expected = experiment.data.shape();
+        for (name, set) in [
+            ("training", &datasets.train),
+            ("validation", &datasets.validation),
+        ] {
+            if set.is_empty() || set.shape() != expected {
+                return Err(TrainError::Run(format!(
+                    "the {name} set handed over has {} images of {:?}: it must have at least one, and all must be {expected:?} as data.size and data.channels say",
+                    set.len(),
+                    set.shape(),
+                )));
+            }
+        }
+        Ok(datasets.clone())
     }
 }
 
@@ -146,7 +175,7 @@ pub fn train_vqvae(
         resume.is_some(),
         &["seed", "data", "vqvae", "codebook"],
     )?;
-    let datasets = kiln_data::open(&experiment.data, progress)?;
+    let datasets = options.datasets(experiment, progress)?;
 
     let images = datasets.train.len();
     let plan = Arc::new(Plan::new(
@@ -245,7 +274,7 @@ fn train_unet(
         resume.is_some(),
         &["seed", "data", "unet", "schedule"],
     )?;
-    let datasets = kiln_data::open(&experiment.data, progress)?;
+    let datasets = options.datasets(experiment, progress)?;
     let classes = Classes::of(experiment, &datasets)?;
     let (clean, first_stage) = match first_stage {
         Some(first_stage) => {
@@ -393,4 +422,46 @@ fn prepare_folder(
         env!("CARGO_PKG_VERSION")
     );
     write_atomically(&run.config(), (header + &text).as_bytes())
+}
+
+#[cfg(test)]
+mod tests {
+    use kiln_data::{ImageDataset, ImageShape, NoProgress};
+
+    use super::*;
+
+    #[test]
+    fn images_that_are_handed_over_have_the_shape_of_the_config() {
+        let text = include_str!("../../../configs/mnist-quick.toml");
+        let overrides = ["data.dataset=own".to_owned()];
+        let experiment = Experiment::parse(text, "mnist-quick", &overrides).unwrap();
+        let set = |side: usize, images: usize| {
+            let shape = ImageShape {
+                channels: 1,
+                height: side,
+                width: side,
+            };
+            ImageDataset::from_pixels("own", shape, vec![7; images * side * side], None).unwrap()
+        };
+        let found = |train, validation| {
+            let options = RunOptions {
+                data: Some(Datasets { train, validation }),
+                ..RunOptions::new(Path::new("nowhere"))
+            };
+            options.datasets(&experiment, &NoProgress)
+        };
+        assert_eq!(found(set(32, 3), set(32, 1)).unwrap().train.len(), 3);
+        for (train, validation, name) in [
+            (set(16, 3), set(32, 1), "training"),
+            (set(32, 3), set(16, 1), "validation"),
+            (set(32, 3), set(32, 0), "validation"),
+        ] {
+            let sentence = found(train, validation).unwrap_err().to_string();
+            assert!(sentence.contains(name), "{sentence}");
+        }
+        // Nothing handed over, although the config says so.
+        let options = RunOptions::new(Path::new("nowhere"));
+        let sentence = options.datasets(&experiment, &NoProgress).unwrap_err();
+        assert!(sentence.to_string().contains("folder"), "{sentence}");
+    }
 }

@@ -8,9 +8,7 @@ use burn::module::{Module, ModuleVisitor, Param};
 use burn::tensor::{Device, Tensor};
 use kiln_data::NoProgress;
 use kiln_hub::{FirstStage, LatentDiffusion, ModelSource};
-use kiln_train::{
-    Devices, Experiment, RunOptions, StopSignal, Strategy, TrainError, TrainingReport,
-};
+use kiln_train::{Experiment, RunOptions, StopSignal, TrainError, TrainingReport};
 
 /// AdamW's epsilon is above the rounding errors of gradients that are zero on paper (the bias of an attention's keys),
 /// or it would blow them up to whole steps.
@@ -121,14 +119,7 @@ fn parsed(text: &str, overrides: &[&str]) -> Experiment {
 }
 
 pub fn options(out: &Path) -> RunOptions {
-    RunOptions {
-        out: out.to_owned(),
-        resume: false,
-        devices: Devices::cpu(),
-        strategy: Strategy::Main,
-        vqvae: None,
-        stop: StopSignal::default(),
-    }
+    RunOptions::new(out)
 }
 
 pub fn stage_1(

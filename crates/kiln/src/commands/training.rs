@@ -91,6 +91,7 @@ impl TrainingArguments {
         let options = RunOptions {
             out: self.out.unwrap_or_else(|| default_run_folder(&self.config)),
             resume: self.resume,
+            data: None,
             devices: Devices::parse(&self.devices)?,
             strategy: self.strategy.into(),
             vqvae,
