@@ -5,7 +5,7 @@ use burn::tensor::Tensor;
 use super::Progress;
 use crate::{Denoiser, Level};
 
-/// Encodes `images` into the noise from which [`ddim`](super::ddim) with `eta` = 0 draws them, on the same `levels`
+/// Encodes `images` into the noise from which [`ddim`](super::ddim()) with `eta` = 0 draws them, on the same `levels`
 /// (Song, Meng and Ermon 2021, section 4.3).
 ///
 /// DDIM's step from z, at rates a and b, to the less noisy z' is z' = a' z0 + b' noise. Solved for z, with
