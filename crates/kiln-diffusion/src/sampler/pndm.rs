@@ -11,8 +11,9 @@ use crate::{Denoised, Denoiser, Level};
 /// (diffusers' `PNDMScheduler` with `skip_prk_steps`).
 ///
 /// The first step is Heun's; then Adams-Bashforth of order 2, 3 and from there on 4 (eq. 12). A walk
-/// of S steps asks the denoiser S + 1 times. `noise` and the result are `[batch, channels, height,
-/// width]`.
+/// of S steps asks the denoiser S + 1 times. Noises are combined, as in the paper, whatever the network
+/// predicts; diffusers combines its outputs, which is another method where they are velocities.
+/// `noise` and the result are `[batch, channels, height, width]`.
 pub fn pndm(
     denoiser: &dyn Denoiser,
     noise: Tensor<4>,

@@ -45,7 +45,7 @@ pub struct ShowSchedule {
     #[arg(long, value_name = "N")]
     steps: Option<usize>,
 
-    /// Which timesteps those steps visit: leading, linspace, trailing, quadratic [default: each schedule's own]
+    /// Which timesteps those steps visit: leading, linspace, trailing, quadratic, karras, log-snr [default: each schedule's own]
     #[arg(long, value_name = "NAME", value_parser = parse_spacing)]
     spacing: Option<Spacing>,
 
