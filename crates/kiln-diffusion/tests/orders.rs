@@ -162,7 +162,7 @@ fn variance_error(sampler: Sampler, steps: usize) -> f64 {
         first,
     );
     start = start.clone().slice_assign(
-        [0..1],
+        0..1,
         start.narrow(0, 0, 1) + per_pixel(|_, s| deviation(first, s)),
     );
     let mut fresh_noise = |step| {

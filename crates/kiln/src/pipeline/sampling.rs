@@ -248,11 +248,8 @@ impl Pipeline {
         })
     }
 
-    /// The labels `[batch]` of images of these classes and that of the null class, as far as the model has them.
-    fn labels(
-        &self,
-        classes: &[Option<usize>],
-    ) -> Result<Option<(Tensor<1, Int>, Option<usize>)>, Error> {
+    /// The labels of images of these classes, if the model knows classes.
+    fn labels(&self, classes: &[Option<usize>]) -> Result<Option<Labels>, Error> {
         let Some(known) = &self.classes else {
             return Ok(None);
         };
@@ -267,6 +264,9 @@ impl Pipeline {
         Tensor::from_data(TensorData::new(values, [count]), &self.device)
     }
 }
+
+/// The labels of a batch, `[batch]`, and that of the null class, if there is one.
+type Labels = (Tensor<1, Int>, Option<usize>);
 
 /// Every image that is asked for: the numbers from 0 for each class.
 fn all_wanted(options: &SampleOptions) -> Vec<Wanted> {
