@@ -7,7 +7,7 @@ use super::direct::{self, BlockPart, DirectGradient, DirectWeights};
 use super::geometry::Stencil;
 use super::weights;
 use super::window::{Block, Reading, Source, Window};
-use super::winograd::{self, WinogradWeights};
+use super::winograd::{self, Tile, WinogradWeights};
 use crate::instructions::vectorized;
 use crate::scratch::{self, Scratch};
 
@@ -63,13 +63,16 @@ impl WithSimd for Prepare<'_> {
 }
 
 /// The blocks of a stencil for `images` images: small enough for the caches, and at least `tasks` if that can be.
-fn blocks(stencil: &Stencil, images: usize, tasks: usize) -> Vec<Block> {
+/// `tile` is that of Winograd's algorithm, if it is used.
+fn blocks(stencil: &Stencil, tile: Option<Tile>, images: usize, tasks: usize) -> Vec<Block> {
     let [rows, columns] = stencil.grid();
-    let (positions, rows_step) = if winograd::fits(stencil) {
-        let per_tile = winograd::POINTS * (stencil.channels_read + stencil.channels_written);
-        (4 * (WINOGRAD_FLOATS / per_tile).clamp(16, 128), 2)
-    } else {
-        (POSITIONS_AT_ONCE, 1)
+    let (positions, rows_step) = match tile {
+        Some(tile) => {
+            let per_tile = tile.points() * (stencil.channels_read + stencil.channels_written);
+            let tiles = (WINOGRAD_FLOATS / per_tile).clamp(16, 128);
+            (tile.side().pow(2) * tiles, tile.side())
+        }
+        None => (POSITIONS_AT_ONCE, 1),
     };
     let share = (images * rows * columns).div_ceil(tasks);
     Block::cut(
@@ -91,14 +94,16 @@ pub(crate) fn apply(
     let weights = &weights.0;
     let mut out = scratch::array(images * stencil.written_len());
     let mut rest = out.as_mut_slice();
-    let blocks: Vec<(Block, &mut [f32])> = blocks(stencil, images, rayon::current_num_threads())
-        .into_iter()
-        .map(|block| {
-            let row_len = stencil.size_written[1] * stencil.channels_written;
-            let len = block.images.len() * block.rows_written(stencil).len() * row_len;
-            (block, rest.split_off_mut(..len).unwrap_or_default())
-        })
-        .collect();
+    let tile = winograd::fits(stencil).then(|| Tile::of(stencil));
+    let blocks: Vec<(Block, &mut [f32])> =
+        blocks(stencil, tile, images, rayon::current_num_threads())
+            .into_iter()
+            .map(|block| {
+                let row_len = stencil.size_written[1] * stencil.channels_written;
+                let len = block.images.len() * block.rows_written(stencil).len() * row_len;
+                (block, rest.split_off_mut(..len).unwrap_or_default())
+            })
+            .collect();
     blocks.into_par_iter().for_each(|(block, out)| {
         let accumulate = start.fill(stencil, &block, out);
         let window = Window::new(stencil, &block);
@@ -249,11 +254,12 @@ pub(crate) fn weight_gradient(
     images: usize,
 ) -> Vec<f32> {
     // The order of the sums follows the blocks, so these may not depend on the number of cores.
-    let blocks = blocks(stencil, images, 1);
+    let tile = winograd::fits(stencil).then_some(Tile::Two);
+    let blocks = blocks(stencil, tile, images, 1);
     let [rows, columns] = stencil.grid();
     let per_block = (images * rows * columns).div_ceil(blocks.len());
     let at_once = (GRADIENT_POSITIONS / per_block).max(1);
-    if winograd::fits(stencil) {
+    if tile.is_some() {
         return winograd_gradient(stencil, source, gradient, &blocks, at_once);
     }
     let ordered = direct_gradient(stencil, source, gradient, &blocks, at_once);
@@ -384,7 +390,7 @@ fn winograd_gradient(
         #[inline(always)]
         fn with_simd<S: Simd>(self, simd: S) {
             self.window.fill(simd, self.source, self.inputs);
-            winograd::transform_inputs(
+            winograd::transform_gradient_inputs(
                 simd,
                 self.stencil,
                 Reading {
@@ -431,11 +437,11 @@ fn winograd_gradient(
     }
 
     let (read, written) = (stencil.channels_read, stencil.channels_written);
-    let mut sums = scratch::zeros(winograd::POINTS * read * written);
+    let mut sums = scratch::zeros(winograd::GRADIENT_POINTS * read * written);
     let rows_of_part = read.div_ceil(4).next_multiple_of(12).min(read);
     for blocks in blocks.chunks(at_once) {
         let lens = |block: &Block| {
-            let tiles = winograd::POINTS * winograd::tiles(stencil, block);
+            let tiles = winograd::GRADIENT_POINTS * Tile::Two.count(stencil, block);
             (tiles * read, tiles * written)
         };
         let len = blocks
