@@ -19,7 +19,7 @@ use std::path::Path;
 use burn::tensor::{Device, Tensor};
 use kiln_diffusion::{Clip, Guidance, LevelOptions, Schedule, sampler::Sampler};
 use kiln_hub::{LatentDiffusion, ModelSource};
-use kiln_kernels::{Precision, on_the_pool, with_precision};
+use kiln_kernels::Precision;
 
 use crate::{Error, pretrained};
 
@@ -166,9 +166,4 @@ impl Pipeline {
         }
         Ok(())
     }
-}
-
-/// Runs a network: on the pool whose threads share its operators' work, where they need not be woken for each.
-fn in_precision<R: Send>(precision: Precision, work: impl FnOnce() -> R + Send) -> R {
-    on_the_pool(|| with_precision(precision, work))
 }

@@ -6,8 +6,9 @@ use kiln_diffusion::{
     sampler::{Sampler, invert},
     slerp,
 };
+use kiln_kernels::with_precision;
 
-use super::{Moment, Pipeline, SampleOptions, in_precision};
+use super::{Moment, Pipeline, SampleOptions};
 use crate::{Error, Images};
 
 /// A way through noises.
@@ -81,7 +82,7 @@ impl Pipeline {
         };
         let mut noises = Vec::new();
         for images in images.batches(options.batch.max(1)) {
-            let z0 = in_precision(options.precision, || self.encode(&images))?;
+            let z0 = with_precision(options.precision, || self.encode(&images))?;
             let classes = vec![options.classes.first().copied(); images.len()];
             let denoiser = self.denoiser(&classes, &options)?;
             let mut stopped = Ok(());

@@ -6,8 +6,9 @@ use kiln_diffusion::{
     noise::ImageNoise,
     sampler::{InpaintOptions, Known, Progress, inpaint},
 };
+use kiln_kernels::with_precision;
 
-use super::{Moment, Pipeline, SampleOptions, in_precision, mask};
+use super::{Moment, Pipeline, SampleOptions, mask};
 use crate::{Error, Images};
 
 /// One of the images that are asked for: its number, and its class if it is to have one.
@@ -69,7 +70,7 @@ impl Pipeline {
         observe: impl FnMut(Moment<'_>) -> Result<(), Error>,
     ) -> Result<Images, Error> {
         let levels = self.last_part(options, strength)?;
-        let z0 = in_precision(options.precision, || self.encode(&original.first(1)))?;
+        let z0 = with_precision(options.precision, || self.encode(&original.first(1)))?;
         let is_whole = levels.len() > options.steps;
         let begin = |noise: &ImageNoise| {
             let noise = noise.draw(0);
@@ -108,7 +109,7 @@ impl Pipeline {
         let [_, height, width] = self.latent_shape;
         let padded = mask.clone().padded(self.border());
         let known = Known {
-            z0: in_precision(options.precision, || self.encode(&original))?,
+            z0: with_precision(options.precision, || self.encode(&original))?,
             unknown: mask::unknown_latents(&padded, height, width, &self.device),
         };
         let walk = |denoiser: &dyn Denoiser,
@@ -216,7 +217,7 @@ impl Pipeline {
                 },
             )?;
             stopped?;
-            drawn.append(in_precision(options.precision, || self.decode(latents))?);
+            drawn.append(with_precision(options.precision, || self.decode(latents))?);
         }
         Ok(drawn)
     }
@@ -229,7 +230,7 @@ impl Pipeline {
     ) -> Result<impl Denoiser + 'a, Error> {
         let network = move |zt: Tensor<4>, level: Level, labels| {
             let timesteps = level.timesteps(&zt);
-            in_precision(options.precision, || {
+            with_precision(options.precision, || {
                 self.model.unet.forward(zt, timesteps, labels)
             })
         };
