@@ -28,17 +28,22 @@ pub(crate) fn prepared(weight: &FlexTensor, geometry: &Geometry) -> Arc<Weights>
     if !belongs_to_a_model || !weight.is_contiguous() {
         return prepare();
     }
-    let mut kept = KEPT.lock().unwrap_or_else(PoisonError::into_inner);
     let same = |known: &&Kept| {
         known.geometry == *geometry
             && known.weight.layout() == weight.layout()
             && std::ptr::eq(known.weight.bytes(), weight.bytes())
     };
-    if let Some(known) = kept.iter().find(same) {
-        return Arc::clone(&known.weights);
+    let known = |kept: &Vec<Kept>| Some(Arc::clone(&kept.iter().find(same)?.weights));
+    if let Some(weights) = known(&KEPT.lock().unwrap_or_else(PoisonError::into_inner)) {
+        return weights;
+    }
+    // Not while the list is locked: the threads that share this work may meanwhile come here with other work.
+    let weights = prepare();
+    let mut kept = KEPT.lock().unwrap_or_else(PoisonError::into_inner);
+    if let Some(weights) = known(&kept) {
+        return weights;
     }
     kept.retain(|known| !known.weight.is_unique());
-    let weights = prepare();
     kept.push(Kept {
         weight: weight.clone(),
         geometry: *geometry,
