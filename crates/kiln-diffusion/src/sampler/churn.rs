@@ -47,10 +47,25 @@ impl Churn {
         Ok(())
     }
 
+    /// What one of `steps` steps begins with instead of `z` at `level`: more noise, and its level, or both as they are.
+    pub(super) fn begin(
+        self,
+        z: Tensor<4>,
+        level: Level,
+        steps: usize,
+        schedule: &Schedule,
+        fresh_noise: impl FnOnce() -> Tensor<4>,
+    ) -> (Tensor<4>, Level) {
+        match self.noisier(level, steps, schedule) {
+            Some(noisier) => (self.add_noise(z, level, noisier, fresh_noise()), noisier),
+            None => (z, level),
+        }
+    }
+
     /// The level sigma^ = (1 + gamma) sigma that one of `steps` steps begins at instead of `level`,
     /// or nothing where no noise is to be added. It never lies beyond the schedule's last timestep,
     /// because the network has not seen more noise.
-    pub(super) fn noisier(self, level: Level, steps: usize, schedule: &Schedule) -> Option<Level> {
+    fn noisier(self, level: Level, steps: usize, schedule: &Schedule) -> Option<Level> {
         let sigma = level.rates.noise / level.rates.signal;
         let gamma = (self.amount / steps as f64).min(2f64.sqrt() - 1.0);
         if gamma == 0.0 || !(self.sigma_min..=self.sigma_max).contains(&sigma) {
@@ -65,7 +80,7 @@ impl Churn {
     /// Adds as much of `fresh_noise` to `z` as leads from `level` to `noisier`:
     /// x^ = x + sqrt(sigma^² - sigma²) S_noise fresh_noise, which is the forward process from the
     /// one to the other, z^ = (a^ / a) z + sqrt(1 - (a^ / a)²) S_noise fresh_noise.
-    pub(super) fn add_noise(
+    fn add_noise(
         self,
         z: Tensor<4>,
         level: Level,

@@ -31,12 +31,9 @@ pub fn euler(
     churn.validate()?;
     let steps = levels.len().saturating_sub(1);
     let mut z = noise;
-    for (step, [level, next]) in (1..).zip(levels.array_windows()) {
-        let mut level = *level;
-        if let Some(noisier) = churn.noisier(level, steps, schedule) {
-            z = churn.add_noise(z, level, noisier, fresh_noise(step));
-            level = noisier;
-        }
+    for (step, [level_before, next]) in (1..).zip(levels.array_windows()) {
+        let level;
+        (z, level) = churn.begin(z, *level_before, steps, schedule, || fresh_noise(step));
         let Denoised { z0, noise } = estimate(denoiser, &z, level);
         z = next.rates.add_noise(z0.clone(), noise);
         observe(Progress {

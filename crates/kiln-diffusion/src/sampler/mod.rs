@@ -30,13 +30,13 @@ mod ddpm;
 mod dpm_solver;
 mod euler;
 mod heun;
+mod inpaint;
+mod inversion;
 mod pndm;
 mod second_order;
 mod unipc;
 
 use std::str::FromStr;
-mod inpaint;
-mod inversion;
 
 use burn::tensor::Tensor;
 use serde::{Deserialize, Serialize};
@@ -125,10 +125,7 @@ pub enum Sampler {
 impl Default for Sampler {
     /// DDIM without fresh noise.
     fn default() -> Self {
-        Sampler::Ddim {
-            eta: 0.0,
-            variance: Variance::Small,
-        }
+        Self::ALL[0]
     }
 }
 
