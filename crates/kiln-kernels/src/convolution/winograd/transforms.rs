@@ -1,5 +1,7 @@
 //! Winograd's transforms along one dimension, for tiles of two and of four outputs (Lavin and Gray 2016, section 4).
 
+use std::f32::consts::{FRAC_1_SQRT_2, SQRT_2};
+
 use pulp::Simd;
 
 /// F(M, 3): `M` neighbouring outputs of a kernel of three from `N = M + 2` inputs.
@@ -86,68 +88,90 @@ impl Two {
     }
 }
 
-/// F(4, 3). In two dimensions it needs a quarter of the multiplications, and its larger entries cost two or three bits.
+/// F(4, 3). In two dimensions it needs a quarter of the multiplications. Its polynomials meet at 0, `a = 1/sqrt(2)`, `-a`,
+/// `b = sqrt(2)`, `-b` and infinity: reciprocal pairs keep the matrices' entries near one. Rounding errors are half of those
+/// from the customary 0, 1, -1, 2, -2 on average, and a fifth at worst (on choosing points: Barabasz et al. 2020, "Error
+/// analysis and improving the accuracy of Winograd convolution").
 ///
 /// ```text
-/// B^T = 4  0 -5  0 1 0     G =  1/4     0    0       A^T = 1 1  1 1  1 0
-///       0 -4 -4  1 1 0         -1/6  -1/6 -1/6             0 1 -1 2 -2 0
-///       0  4 -4 -1 1 0         -1/6   1/6 -1/6             0 1  1 4  4 0
-///       0 -2 -1  2 1 0         1/24  1/12  1/6             0 1 -1 8 -8 1
-///       0  2 -1 -2 1 0         1/24 -1/12  1/6
-///       0  4  0 -5 0 1            0     0    1
+/// B^T = 1  0 -5/2  0   1 0     G =   1      0    0        A^T = 1  1   1    1    1   0
+///       0 -b  -2   a   1 0         -2/3  -b/3  -1/3             0  a  -a    b   -b   0
+///       0  b  -2  -a   1 0         -2/3   b/3  -1/3             0 1/2 1/2   2    2   0
+///       0 -a -1/2  b   1 0          1/6   b/6   1/3             0 a/2 -a/2 2b  -2b   1
+///       0  a -1/2 -b   1 0          1/6  -b/6   1/3
+///       0  1   0  -5/2 0 1           0      0    1
 /// ```
 pub(super) struct Four;
 
 impl Transform<4, 6> for Four {
     #[inline(always)]
     fn inputs<S: Simd>(simd: S, d: [S::f32s; 6]) -> [S::f32s; 6] {
-        let [minus_four, minus_five, four, two] = [-4.0, -5.0, 4.0, 2.0].map_splat(simd);
-        let even = simd.mul_add_e_f32s(minus_four, d[2], d[4]);
-        let odd = simd.mul_add_e_f32s(minus_four, d[1], d[3]);
-        let even_difference = simd.sub_f32s(d[4], d[2]);
-        let odd_difference = simd.mul_f32s(two, simd.sub_f32s(d[3], d[1]));
+        let [a, b, minus_half, minus_two, minus_five_halves] =
+            [FRAC_1_SQRT_2, SQRT_2, -0.5, -2.0, -2.5].map_splat(simd);
+        let even_of_a = simd.mul_add_e_f32s(minus_two, d[2], d[4]);
+        let even_of_b = simd.mul_add_e_f32s(minus_half, d[2], d[4]);
+        let odd_of_a = simd.mul_f32s(a, simd.mul_add_e_f32s(minus_two, d[1], d[3]));
+        let odd_of_b = simd.mul_f32s(b, simd.mul_add_e_f32s(minus_half, d[1], d[3]));
         [
-            simd.mul_add_e_f32s(four, d[0], simd.mul_add_e_f32s(minus_five, d[2], d[4])),
-            simd.add_f32s(even, odd),
-            simd.sub_f32s(even, odd),
-            simd.add_f32s(even_difference, odd_difference),
-            simd.sub_f32s(even_difference, odd_difference),
-            simd.mul_add_e_f32s(four, d[1], simd.mul_add_e_f32s(minus_five, d[3], d[5])),
+            simd.add_f32s(d[0], simd.mul_add_e_f32s(minus_five_halves, d[2], d[4])),
+            simd.add_f32s(even_of_a, odd_of_a),
+            simd.sub_f32s(even_of_a, odd_of_a),
+            simd.add_f32s(even_of_b, odd_of_b),
+            simd.sub_f32s(even_of_b, odd_of_b),
+            simd.add_f32s(d[1], simd.mul_add_e_f32s(minus_five_halves, d[3], d[5])),
         ]
     }
 
     #[inline(always)]
     fn kernel<S: Simd>(simd: S, g: [S::f32s; 3]) -> [S::f32s; 6] {
-        let [quarter, sixth, twelfth, minus_sixth, twenty_fourth] =
-            [1.0 / 4.0, 1.0 / 6.0, 1.0 / 12.0, -1.0 / 6.0, 1.0 / 24.0].map_splat(simd);
-        let outer = simd.mul_f32s(minus_sixth, simd.add_f32s(g[0], g[2]));
-        let inner = simd.mul_f32s(minus_sixth, g[1]);
-        let outer_of_two = simd.mul_add_e_f32s(twenty_fourth, g[0], simd.mul_f32s(sixth, g[2]));
-        let inner_of_two = simd.mul_f32s(twelfth, g[1]);
+        let [
+            sixth,
+            third,
+            minus_third,
+            minus_two_thirds,
+            sixth_of_b,
+            minus_third_of_b,
+        ] = [
+            1.0 / 6.0,
+            1.0 / 3.0,
+            -1.0 / 3.0,
+            -2.0 / 3.0,
+            SQRT_2 / 6.0,
+            -SQRT_2 / 3.0,
+        ]
+        .map_splat(simd);
+        let outer_of_a =
+            simd.mul_add_e_f32s(minus_two_thirds, g[0], simd.mul_f32s(minus_third, g[2]));
+        let outer_of_b = simd.mul_add_e_f32s(sixth, g[0], simd.mul_f32s(third, g[2]));
+        let inner_of_a = simd.mul_f32s(minus_third_of_b, g[1]);
+        let inner_of_b = simd.mul_f32s(sixth_of_b, g[1]);
         [
-            simd.mul_f32s(quarter, g[0]),
-            simd.add_f32s(outer, inner),
-            simd.sub_f32s(outer, inner),
-            simd.add_f32s(outer_of_two, inner_of_two),
-            simd.sub_f32s(outer_of_two, inner_of_two),
+            g[0],
+            simd.add_f32s(outer_of_a, inner_of_a),
+            simd.sub_f32s(outer_of_a, inner_of_a),
+            simd.add_f32s(outer_of_b, inner_of_b),
+            simd.sub_f32s(outer_of_b, inner_of_b),
             g[2],
         ]
     }
 
     #[inline(always)]
     fn products<S: Simd>(simd: S, m: [S::f32s; 6]) -> [S::f32s; 4] {
-        let [two, four, eight] = [2.0, 4.0, 8.0].map_splat(simd);
-        let (sum, difference) = (simd.add_f32s(m[1], m[2]), simd.sub_f32s(m[1], m[2]));
-        let (sum_of_two, difference_of_two) =
-            (simd.add_f32s(m[3], m[4]), simd.sub_f32s(m[3], m[4]));
+        let [half, two] = [0.5, 2.0].map_splat(simd);
+        let [a, b] = [FRAC_1_SQRT_2, SQRT_2].map_splat(simd);
+        let (even_of_a, odd_of_a) = (
+            simd.add_f32s(m[1], m[2]),
+            simd.mul_f32s(a, simd.sub_f32s(m[1], m[2])),
+        );
+        let (even_of_b, odd_of_b) = (
+            simd.add_f32s(m[3], m[4]),
+            simd.mul_f32s(b, simd.sub_f32s(m[3], m[4])),
+        );
         [
-            simd.add_f32s(m[0], simd.add_f32s(sum, sum_of_two)),
-            simd.mul_add_e_f32s(two, difference_of_two, difference),
-            simd.mul_add_e_f32s(four, sum_of_two, sum),
-            simd.add_f32s(
-                simd.mul_add_e_f32s(eight, difference_of_two, difference),
-                m[5],
-            ),
+            simd.add_f32s(m[0], simd.add_f32s(even_of_a, even_of_b)),
+            simd.add_f32s(odd_of_a, odd_of_b),
+            simd.mul_add_e_f32s(two, even_of_b, simd.mul_f32s(half, even_of_a)),
+            simd.mul_add_e_f32s(two, odd_of_b, simd.mul_add_e_f32s(half, odd_of_a, m[5])),
         ]
     }
 }
