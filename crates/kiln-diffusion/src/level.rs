@@ -66,6 +66,11 @@ impl Rates {
         2.0 * (self.signal.ln() - self.noise.ln())
     }
 
+    /// b².
+    pub fn noise_power(&self) -> f64 {
+        self.noise.powi(2)
+    }
+
     /// The rates with this ln(a² / b²).
     pub fn from_log_snr(log_snr: f64) -> Self {
         // a² = sigmoid(log_snr) and b² = sigmoid(-log_snr), each computed without the cancellation

@@ -1,6 +1,8 @@
 //! Samplers with the best denoiser that there can be: the exact posterior mean of a small data set.
 //! No network is involved, so what comes out must be that data set.
 
+mod samplers;
+
 use burn::tensor::{Device, Tensor, TensorData};
 use kiln_diffusion::noise::ImageNoise;
 use kiln_diffusion::sampler::{Churn, Sampler, Variance};
@@ -8,6 +10,7 @@ use kiln_diffusion::{
     Denoised, Denoiser, Level, LevelOptions, NetworkDenoiser, Prediction, Schedule, ScheduleConfig,
     ScheduleKind, Spacing, levels,
 };
+use samplers::samplers;
 
 /// The data: three images of one channel and 2 x 2 pixels.
 const DATA: [[f64; 4]; 3] = [
@@ -15,33 +18,6 @@ const DATA: [[f64; 4]; 3] = [
     [-1.0, 0.5, 1.0, -0.5],
     [0.0, -1.0, -0.5, 1.0],
 ];
-
-/// Every sampler, and the settings that make another method of it.
-fn samplers() -> Vec<Sampler> {
-    let churn = Churn {
-        amount: 2.0,
-        sigma_min: 0.05,
-        ..Churn::NONE
-    };
-    let (small, large) = (Variance::Small, Variance::Large);
-    let further = [
-        Sampler::Ddim {
-            eta: 1.0,
-            variance: small,
-        },
-        Sampler::Ddim {
-            eta: 1.0,
-            variance: large,
-        },
-        Sampler::Ddpm { variance: large },
-        Sampler::Euler { churn },
-        Sampler::Heun { churn },
-        Sampler::SecondOrder { alpha: 1.0 },
-        Sampler::AdamsBashforth { order: 4 },
-        Sampler::DpmSolver { eta: 1.0 },
-    ];
-    Sampler::ALL.into_iter().chain(further).collect()
-}
 
 /// Whether the last step, too, is along a mean of several noises.
 fn extrapolates_the_noise(sampler: Sampler) -> bool {

@@ -8,7 +8,6 @@ use burn::optim::{GradientsParams, ModuleOptimizer, MultiGradientsParams};
 use burn::tensor::{Device, Int, Tensor, TensorData};
 use burn::train::{InferenceStep, TrainOutput, TrainStep};
 use kiln_diffusion::noise::ImageNoise;
-use kiln_diffusion::sampler::{Sampler, Variance};
 use kiln_diffusion::{
     Level, LevelOptions, Loss, NetworkDenoiser, Prediction, Rates, Schedule, levels,
 };
@@ -165,12 +164,15 @@ impl Lesson {
             .collect();
         let rates = Rates::batch(&levels, &device);
         let zt = rates.add_noise(z0.clone(), noise.clone());
-        let conditioning: Vec<f32> = timesteps.iter().map(|&timestep| timestep as f32).collect();
-        let conditioning =
-            Tensor::from_data(TensorData::new(conditioning, [timesteps.len()]), &device);
+        let conditions: Vec<f32> = (timesteps.iter().zip(&levels))
+            .map(|(&timestep, rates)| {
+                network.config().condition(timestep, rates.noise_power()) as f32
+            })
+            .collect();
+        let conditions = Tensor::from_data(TensorData::new(conditions, [timesteps.len()]), &device);
         let labels = labels.as_ref().map(|labels| label_tensor(labels, &device));
 
-        let output = network.forward(zt, conditioning, labels);
+        let output = network.forward(zt, conditions, labels);
         let prediction = self.objective.prediction;
         let target = prediction.target(z0.clone(), noise.clone(), &rates);
         let loss = (self.objective).between(output.clone(), target.clone(), &levels);
@@ -206,8 +208,8 @@ impl Lesson {
         };
         let denoiser = NetworkDenoiser {
             network: |zt: Tensor<4>, level: Level| {
-                let timesteps = level.timesteps(&zt);
-                network.forward(zt, timesteps, labels.clone())
+                let noise_power = level.rates.noise_power();
+                network.forward_at(zt, level.timestep, noise_power, labels.clone())
             },
             prediction: self.objective.prediction,
             clip: self.sampling.clip,
@@ -217,11 +219,7 @@ impl Lesson {
             ..Default::default()
         };
         let levels = levels(&self.schedule, self.sampling.steps, options)?;
-        let sampler = Sampler::Ddim {
-            eta: self.sampling.eta,
-            variance: Variance::Small,
-        };
-        let samples = sampler.sample(
+        let samples = self.sampling.sampler.sample(
             &denoiser,
             noise.draw(0),
             &levels,

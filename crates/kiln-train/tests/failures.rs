@@ -136,7 +136,10 @@ fn impossible_experiments_are_refused_with_key_value_and_cure() {
             &["sampling.steps=1001"],
             &["sampling.steps", "1001", "1000"],
         ),
-        (&["sampling.eta=2"], &["sampling.eta", "2"]),
+        (
+            &["sampling.sampler={ kind = \"ddim\", eta = 2 }"],
+            &["sampling.sampler", "eta", "2"],
+        ),
         (&["sampling.count=0"], &["sampling.count", "0"]),
         (&["stage_1.training.steps=many"], &["steps", "many"]),
         (

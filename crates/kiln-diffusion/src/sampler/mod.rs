@@ -78,6 +78,7 @@ pub enum Sampler {
     /// [`ddim`]
     Ddim {
         /// Stochasticity, from 0 (none) to 1 (that of DDPM).
+        #[serde(default)]
         eta: f64,
         /// How much noise a step with `eta` > 0 adds.
         #[serde(default)]
@@ -86,6 +87,7 @@ pub enum Sampler {
     /// [`ddpm`]
     Ddpm {
         /// How much noise a step adds.
+        #[serde(default)]
         variance: Variance,
     },
     /// [`euler`]
@@ -115,6 +117,7 @@ pub enum Sampler {
     /// [`dpm_solver`]
     DpmSolver {
         /// Stochasticity, from 0 (the differential equation) to 1 (its stochastic form).
+        #[serde(default)]
         eta: f64,
     },
     /// [`unipc`]

@@ -46,6 +46,12 @@ pub enum TimeEmbeddingType {
     Fourier,
     /// A learned table with a row for every whole timestep.
     Learned,
+    /// Sines and cosines of the noise power `b^2` in place of the timestep, as in clear-diffusion-keras: the network
+    /// knows no time, only how noisy its sample is. Not in diffusers, which does not load such a network.
+    NoisePower,
+    /// As `noise_power`, but the vector is joined to every pixel of the sample instead of being added in every residual
+    /// block, as in Keras' example of DDIM. Not in diffusers either.
+    NoisePowerInput,
 }
 
 /// How a class label becomes a vector that is added to the time embedding, if not by a table.
@@ -292,7 +298,9 @@ impl UNet2dConfig {
     }
 
     fn validate_embeddings(&self) -> Result<(), ConfigError> {
-        require_channels("time_embedding_dim", self.time_channels())?;
+        if let Some(channels) = self.time_channels() {
+            require_channels("time_embedding_dim", channels)?;
+        }
         let frequencies = self.time_projection_channels() / 2;
         match self.time_embedding_type {
             TimeEmbeddingType::Positional => require(
@@ -315,18 +323,52 @@ impl UNet2dConfig {
                     )?;
                 }
             },
+            TimeEmbeddingType::NoisePower | TimeEmbeddingType::NoisePowerInput => require(
+                frequencies > 1,
+                "block_out_channels",
+                self.time_projection_channels(),
+                "the first level's width is that of the noise power's embedding, of at least two frequencies: it must be at least 4",
+            )?,
             TimeEmbeddingType::Fourier => {}
         }
+        let is_conditional = self.num_class_embeds.is_some() || self.class_embed_type.is_some();
+        require(
+            !is_conditional || self.time_channels().is_some(),
+            "time_embedding_type",
+            "noise_power_input",
+            "a network with classes adds their embedding to that of the time, so it must be another type",
+        )?;
         match self.num_class_embeds {
             Some(rows) => require_rows("num_class_embeds", rows),
             None => Ok(()),
         }
     }
 
-    /// Width of the time embedding.
-    pub(crate) fn time_channels(&self) -> usize {
+    /// What the network is to be told of a level: its timestep or, of `noise_power` types, its noise power `b^2`.
+    pub fn condition(&self, timestep: f64, noise_power: f64) -> f64 {
+        match self.time_embedding_type {
+            TimeEmbeddingType::Positional
+            | TimeEmbeddingType::Fourier
+            | TimeEmbeddingType::Learned => timestep,
+            TimeEmbeddingType::NoisePower | TimeEmbeddingType::NoisePowerInput => noise_power,
+        }
+    }
+
+    /// Width of the time embedding that the residual blocks take in, if they do.
+    pub(crate) fn time_channels(&self) -> Option<usize> {
         let first = self.block_out_channels.first().copied().unwrap_or_default();
-        self.time_embedding_dim.unwrap_or(4 * first)
+        (self.time_embedding_type != TimeEmbeddingType::NoisePowerInput)
+            .then(|| self.time_embedding_dim.unwrap_or(4 * first))
+    }
+
+    /// Channels that the first convolution takes in: the sample's and, with `noise_power_input`, the embedding's.
+    pub(crate) fn channels_in(&self) -> usize {
+        match self.time_embedding_type {
+            TimeEmbeddingType::NoisePowerInput => {
+                self.in_channels + self.time_projection_channels()
+            }
+            _ => self.in_channels,
+        }
     }
 
     /// Width of what the linear layers of the time embedding take in.
@@ -334,7 +376,7 @@ impl UNet2dConfig {
         let first = self.block_out_channels.first().copied().unwrap_or_default();
         match self.time_embedding_type {
             TimeEmbeddingType::Fourier => 2 * first,
-            TimeEmbeddingType::Positional | TimeEmbeddingType::Learned => first,
+            _ => first,
         }
     }
 }

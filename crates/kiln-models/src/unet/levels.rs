@@ -12,7 +12,7 @@ impl UNet2dConfig {
     pub(super) fn block_options<'a>(&self, device: &'a Device) -> BlockOptions<'a> {
         BlockOptions {
             device,
-            time_channels: Some(self.time_channels()),
+            time_channels: self.time_channels(),
             time_scale_shift: self.resnet_time_scale_shift,
             groups: self.norm_num_groups,
             epsilon: self.norm_eps,

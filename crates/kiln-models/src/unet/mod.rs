@@ -31,7 +31,7 @@ use time::{TimeProjection, TimestepEmbedding};
 pub struct UNet2d {
     conv_in: Conv2d,
     time_proj: TimeProjection,
-    time_embedding: TimestepEmbedding,
+    time_embedding: Option<TimestepEmbedding>,
     class_embedding: Option<ClassEmbedding>,
     down_blocks: Vec<DownBlock>,
     mid_block: Option<MidBlock>,
@@ -61,23 +61,26 @@ impl UNet2dConfig {
     /// Those of [`Self::validate`], and if the network would have billions of parameters.
     pub fn init(&self, device: &Device, seed: u64) -> Result<UNet2d, ConfigError> {
         self.validate()?;
-        let time_channels = self.time_channels();
         let projected = self.time_projection_channels();
+        let time_embedding = |channels: usize| TimestepEmbedding::new(projected, channels, device);
+        let time_channels = self.time_channels();
         let options = self.block_options(device);
         let outermost = self.block_out_channels.first().copied().unwrap_or_default();
         let network = UNet2d {
-            conv_in: conv3x3(self.in_channels, outermost, device),
+            conv_in: conv3x3(self.channels_in(), outermost, device),
             time_proj: TimeProjection::new(self, device),
-            time_embedding: TimestepEmbedding::new(projected, time_channels, device),
-            class_embedding: match (self.class_embed_type, self.num_class_embeds) {
-                (Some(ClassEmbeddingType::Timestep), _) => Some(ClassEmbedding::Timestep(
-                    TimestepEmbedding::new(projected, time_channels, device),
-                )),
-                (None, Some(classes)) => Some(ClassEmbedding::Table(
-                    EmbeddingConfig::new(classes, time_channels).init(device),
-                )),
-                (Some(ClassEmbeddingType::Identity), _) | (None, None) => None,
-            },
+            time_embedding: time_channels.map(time_embedding),
+            class_embedding: time_channels.and_then(|channels| {
+                match (self.class_embed_type, self.num_class_embeds) {
+                    (Some(ClassEmbeddingType::Timestep), _) => {
+                        Some(ClassEmbedding::Timestep(time_embedding(channels)))
+                    }
+                    (None, Some(classes)) => Some(ClassEmbedding::Table(
+                        EmbeddingConfig::new(classes, channels).init(device),
+                    )),
+                    (Some(ClassEmbeddingType::Identity), _) | (None, None) => None,
+                }
+            }),
             down_blocks: self.down_blocks(&options),
             mid_block: self.mid_block(&options),
             up_blocks: self.up_blocks(&options),
@@ -99,7 +102,8 @@ impl UNet2d {
     /// The network's prediction `[batch, out_channels, height, width]` for noisy samples
     /// `[batch, in_channels, height, width]` at `timesteps` `[batch]`, which may be fractional (the
     /// `learned` embedding cuts the fraction off and needs them in `0..num_train_timesteps`; `fourier`
-    /// needs them positive).
+    /// needs them positive). Under the `noise_power` types they are noise powers in [0, 1] instead: see
+    /// [`UNet2dConfig::condition`].
     ///
     /// `class_labels` `[batch]` in `0..num_class_embeds` belong to networks with classes, and only to
     /// those.
@@ -127,6 +131,20 @@ impl UNet2d {
         self.forward_embedded(sample, timesteps, class_embedding)
     }
 
+    /// As [`Self::forward`], for a batch that is all at one level: of this timestep and noise power `b^2`.
+    pub fn forward_at(
+        &self,
+        sample: Tensor<4>,
+        timestep: f64,
+        noise_power: f64,
+        class_labels: Option<Tensor<1, Int>>,
+    ) -> Tensor<4> {
+        let [batch, ..] = sample.dims();
+        let condition = self.config.condition(timestep, noise_power);
+        let conditions = Tensor::full([batch], condition, &sample.device());
+        self.forward(sample, conditions, class_labels)
+    }
+
     /// As [`Self::forward`], with the class embeddings `[batch, time_embedding_dim]` themselves; the
     /// only way to condition under `class_embed_type = "identity"`.
     pub fn forward_embedded(
@@ -140,15 +158,25 @@ impl UNet2d {
         } else {
             sample
         };
-        let time = self.time_proj.forward(timesteps.clone());
-        let mut time = self.time_embedding.forward(time);
-        if let Some(class_embedding) = class_embedding {
-            time = time + class_embedding;
-        }
-        let time = Some(&silu(time));
-
         // Channels last from here on.
-        let mut hidden = convolution(&self.conv_in, sample.permute([0, 2, 3, 1])).forward();
+        let mut hidden = sample.permute([0, 2, 3, 1]);
+        let time = self.time_proj.forward(timesteps.clone());
+        let time = match &self.time_embedding {
+            Some(embedding) => {
+                let time = embedding.forward(time);
+                Some(silu(match class_embedding {
+                    Some(class_embedding) => time + class_embedding,
+                    None => time,
+                }))
+            }
+            None => {
+                hidden = joined_to_every_pixel(hidden, time);
+                None
+            }
+        };
+        let time = time.as_ref();
+
+        let mut hidden = convolution(&self.conv_in, hidden).forward();
         let mut skips = vec![hidden.clone()];
         for block in &self.down_blocks {
             hidden = block.forward(hidden, time, |layer| skips.push(layer.clone()));
@@ -169,9 +197,20 @@ impl UNet2d {
                 let [batch] = timesteps.dims();
                 output / timesteps.reshape([batch, 1, 1, 1])
             }
-            TimeEmbeddingType::Positional | TimeEmbeddingType::Learned => output,
+            _ => output,
         }
     }
+}
+
+/// `[batch, height, width, channels]` and `[batch, more]` to `[batch, height, width, channels + more]`.
+fn joined_to_every_pixel(sample: Tensor<4>, vector: Tensor<2>) -> Tensor<4> {
+    let [batch, height, width, _] = sample.dims();
+    let [_, channels] = vector.dims();
+    let vector: Tensor<4> = vector.reshape([batch, 1, 1, channels]);
+    Tensor::cat(
+        vec![sample, vector.expand([batch, height, width, channels])],
+        3,
+    )
 }
 
 #[cfg(test)]
@@ -223,6 +262,39 @@ mod tests {
             let difference = (alone - all.clone().narrow(0, image, 1)).abs().max();
             assert!(difference.into_scalar::<f32>() < 1e-5);
         }
+    }
+
+    #[test]
+    fn noise_power_changes_the_prediction_however_it_comes_in() {
+        let device = Device::flex();
+        for kind in [
+            TimeEmbeddingType::NoisePower,
+            TimeEmbeddingType::NoisePowerInput,
+        ] {
+            let config = UNet2dConfig {
+                time_embedding_type: kind,
+                ..config()
+            };
+            assert_eq!(config.condition(500.0, 0.25), 0.25);
+            let network = config.init(&device, 0).unwrap();
+            let samples = sample([1, 2, 8, 8], &device);
+            let at = |power: f32| {
+                network.forward(samples.clone(), Tensor::full([1], power, &device), None)
+            };
+            let change = (at(0.2) - at(0.8)).abs().max().into_scalar::<f32>();
+            assert!(change > 1e-3, "{kind:?}: {change}");
+        }
+    }
+
+    #[test]
+    fn noise_power_at_the_input_leaves_classes_no_way_in() {
+        let config = UNet2dConfig {
+            time_embedding_type: TimeEmbeddingType::NoisePowerInput,
+            num_class_embeds: Some(3),
+            ..config()
+        };
+        let error = config.validate().unwrap_err().to_string();
+        assert!(error.contains("`time_embedding_type` = "), "{error}");
     }
 
     #[test]

@@ -11,6 +11,8 @@ use super::config::{TimeEmbeddingType, UNet2dConfig};
 
 /// Longest wavelength of the positional embedding, in units of 2 pi timesteps (Vaswani et al. 2017).
 const MAX_PERIOD: f32 = 10_000.0;
+/// Highest frequency of the noise power's embedding; the lowest is 1 (Keras' example of DDIM, clear-diffusion-keras).
+const MAX_FREQUENCY: f32 = 1000.0;
 /// Standard deviation of the random frequencies: diffusers' choice for `UNet2DModel`.
 pub(crate) const FOURIER_SCALE: f32 = 16.0;
 
@@ -20,6 +22,7 @@ pub(crate) enum TimeProjection {
     Positional(PositionalProjection),
     Fourier(FourierProjection),
     Learned(Embedding),
+    NoisePower(NoisePowerProjection),
 }
 
 /// Sines and cosines of fixed frequencies.
@@ -28,6 +31,12 @@ pub(crate) struct PositionalProjection {
     channels: usize,
     freq_shift: usize,
     flip_sin_to_cos: bool,
+}
+
+/// Sines and cosines of the noise power, of fixed frequencies.
+#[derive(Module, Debug)]
+pub(crate) struct NoisePowerProjection {
+    channels: usize,
 }
 
 /// Sines and cosines of random frequencies of ln t.
@@ -60,15 +69,19 @@ impl TimeProjection {
                 let rows = config.num_train_timesteps.unwrap_or_default();
                 Self::Learned(EmbeddingConfig::new(rows, channels).init(device))
             }
+            TimeEmbeddingType::NoisePower | TimeEmbeddingType::NoisePowerInput => {
+                Self::NoisePower(NoisePowerProjection { channels })
+            }
         }
     }
 
-    /// Timesteps `[batch]` to `[batch, channels]`.
+    /// Timesteps, or noise powers, `[batch]` to `[batch, channels]`.
     pub(crate) fn forward(&self, timesteps: Tensor<1>) -> Tensor<2> {
         match self {
             Self::Positional(projection) => projection.forward(timesteps),
             Self::Fourier(projection) => projection.forward(timesteps),
             Self::Learned(table) => table.weight.val().select(0, timesteps.int()),
+            Self::NoisePower(projection) => projection.forward(timesteps),
         }
     }
 }
@@ -84,22 +97,24 @@ impl PositionalProjection {
         let frequencies: Vec<f32> = (0..count)
             .map(|i| (-MAX_PERIOD.ln() * i as f32 / divisor).exp())
             .collect();
-        let frequencies: Tensor<2> = Tensor::from_data(
-            TensorData::new(frequencies, [1, count]),
-            &timesteps.device(),
-        );
-        let angles = timesteps.unsqueeze_dim::<2>(1) * frequencies;
-        let (sines, cosines) = (angles.clone().sin(), angles.cos());
-        let mut parts = if self.flip_sin_to_cos {
-            vec![cosines, sines]
-        } else {
-            vec![sines, cosines]
-        };
-        if self.channels % 2 == 1 {
-            let [batch, _] = parts[0].dims();
-            parts.push(Tensor::zeros([batch, 1], &parts[0].device()));
+        let [mut sines, mut cosines] = sines_and_cosines(timesteps, frequencies);
+        if self.flip_sin_to_cos {
+            std::mem::swap(&mut sines, &mut cosines);
         }
-        Tensor::cat(parts, 1)
+        joined(sines, cosines, self.channels)
+    }
+}
+
+impl NoisePowerProjection {
+    /// `[sin(2 pi f_i p), cos(2 pi f_i p)]` of noise powers `p` in [0, 1], with `f_i = 1000^(i / (n - 1))`, i in 0..n,
+    /// n = channels / 2.
+    fn forward(&self, powers: Tensor<1>) -> Tensor<2> {
+        let count = self.channels / 2;
+        let frequencies: Vec<f32> = (0..count)
+            .map(|i| MAX_FREQUENCY.powf(i as f32 / (count - 1) as f32) * 2.0 * PI)
+            .collect();
+        let [sines, cosines] = sines_and_cosines(powers, frequencies);
+        joined(sines, cosines, self.channels)
     }
 }
 
@@ -111,6 +126,21 @@ impl FourierProjection {
         let angles = levels * self.weight.val().unsqueeze_dim::<2>(0) * 2.0 * PI;
         Tensor::cat(vec![angles.clone().sin(), angles.cos()], 1)
     }
+}
+
+/// Of `x` `[batch]` times each of the `frequencies`: twice `[batch, frequencies]`.
+fn sines_and_cosines(x: Tensor<1>, frequencies: Vec<f32>) -> [Tensor<2>; 2] {
+    let shape = [1, frequencies.len()];
+    let frequencies = Tensor::from_data(TensorData::new(frequencies, shape), &x.device());
+    let angles = x.unsqueeze_dim::<2>(1) * frequencies;
+    [angles.clone().sin(), angles.cos()]
+}
+
+/// Both halves, and a zero where the number of channels is odd.
+fn joined(first: Tensor<2>, second: Tensor<2>, channels: usize) -> Tensor<2> {
+    let [batch, count] = first.dims();
+    let padding = Tensor::zeros([batch, channels - 2 * count], &first.device());
+    Tensor::cat(vec![first, second, padding], 1)
 }
 
 /// Two linear layers with a SiLU between them: diffusers' `TimestepEmbedding`.
@@ -131,5 +161,34 @@ impl TimestepEmbedding {
     /// `[batch, channels_in]` to `[batch, channels_out]`.
     pub(crate) fn forward(&self, x: Tensor<2>) -> Tensor<2> {
         self.linear_2.forward(silu(self.linear_1.forward(x)))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn noise_powers_are_embedded_as_in_keras_example() {
+        let powers = [0.0, 0.3, 1.0];
+        let projection = NoisePowerProjection { channels: 8 };
+        let found = projection.forward(Tensor::from_floats(powers, &Device::flex()));
+        let found = found.into_data().try_to_vec::<f32>().unwrap();
+        // `2 pi exp(linspace(ln 1, ln 1000, 4))`, as written there.
+        let expected = powers.iter().flat_map(|&power| {
+            let angle = move |i: i32| {
+                let frequency = (f64::from(i) / 3.0 * 1000f64.ln()).exp();
+                2.0 * std::f64::consts::PI * frequency * power
+            };
+            let sines = (0..4).map(move |i| angle(i).sin());
+            sines.chain((0..4).map(move |i| angle(i).cos()))
+        });
+        for (found, expected) in found.iter().zip(expected) {
+            // Angles up to 6,283 have rounding errors of 2e-4 in f32.
+            assert!(
+                (f64::from(*found) - expected).abs() < 1e-3,
+                "{found} {expected}"
+            );
+        }
     }
 }

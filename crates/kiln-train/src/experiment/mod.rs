@@ -11,7 +11,7 @@ mod validation;
 use std::path::{Path, PathBuf};
 
 use kiln_data::DataConfig;
-use kiln_diffusion::sampler::{Sampler, Variance};
+use kiln_diffusion::sampler::Sampler;
 use kiln_diffusion::{
     Clip, Distance, LevelOptions, Loss, LossWeight, NoiseLevels, Prediction, Schedule,
     ScheduleConfig, SchedulerConfig, Spacing,
@@ -174,8 +174,8 @@ pub struct SamplingConfig {
     pub steps: usize,
     /// Images in such a picture. With classes each has a row, of as many whole columns as this allows, at least one.
     pub count: usize,
-    /// DDIM's stochasticity: 0 is DDIM, 1 is DDPM.
-    pub eta: f64,
+    /// How to walk from noise to image.
+    pub sampler: Sampler,
     /// Which of the schedule's timesteps are visited.
     pub spacing: Spacing,
     /// How predicted clean latents or, in pixel space, images are kept in their range: a number (1 for pixels), or
@@ -188,7 +188,7 @@ impl Default for SamplingConfig {
         Self {
             steps: 50,
             count: 64,
-            eta: 0.0,
+            sampler: Sampler::default(),
             spacing: Spacing::Trailing,
             clip: None,
         }
@@ -324,10 +324,7 @@ impl Experiment {
                 spacing: self.sampling.spacing,
                 ..Default::default()
             },
-            sampler: Sampler::Ddim {
-                eta: self.sampling.eta,
-                variance: Variance::Small,
-            },
+            sampler: self.sampling.sampler,
         }
     }
 

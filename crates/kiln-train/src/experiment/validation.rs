@@ -206,12 +206,7 @@ impl Experiment {
             self.sampling.steps,
             || format!("it must lie between 1 and schedule.num_train_timesteps = {timesteps}"),
         )?;
-        require(
-            (0.0..=1.0).contains(&self.sampling.eta),
-            "sampling.eta",
-            self.sampling.eta,
-            || "it must lie between 0 (DDIM) and 1 (DDPM)".into(),
-        )?;
+        within("sampling.sampler", self.sampling.sampler.validate())?;
         require(
             (1..=4096).contains(&self.sampling.count),
             "sampling.count",

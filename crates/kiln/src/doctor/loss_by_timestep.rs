@@ -153,15 +153,20 @@ fn noise_errors(
         device: device.clone(),
     }
     .draw(0);
-    let rates = timesteps.iter().map(|&timestep| schedule.rates(timestep));
-    let rates = Rates::batch(&rates.collect::<Vec<_>>(), &device);
+    let levels: Vec<Rates> = (timesteps.iter())
+        .map(|&timestep| schedule.rates(timestep))
+        .collect();
+    let rates = Rates::batch(&levels, &device);
     let zt = rates.add_noise(z0, noise.clone());
-    let conditioning: Vec<f32> = timesteps.iter().map(|&timestep| timestep as f32).collect();
-    let conditioning = Tensor::from_data(TensorData::new(conditioning, [images]), &device);
+    let config = model.unet.config();
+    let conditions: Vec<f32> = (timesteps.iter().zip(&levels))
+        .map(|(&timestep, rates)| config.condition(timestep, rates.noise_power()) as f32)
+        .collect();
+    let conditions = Tensor::from_data(TensorData::new(conditions, [images]), &device);
     // The last label is the null class, where there is one: what is known without the class.
-    let labels = (model.unet.config().num_class_embeds)
+    let labels = (config.num_class_embeds)
         .map(|classes| Tensor::<1, Int>::full([images], classes as i64 - 1, &device));
-    let output = model.unet.forward(zt.clone(), conditioning, labels);
+    let output = model.unet.forward(zt.clone(), conditions, labels);
     let found = model
         .scheduler
         .prediction

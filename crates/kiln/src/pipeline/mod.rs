@@ -17,7 +17,10 @@ mod sampling;
 use std::path::Path;
 
 use burn::tensor::{Device, Tensor};
-use kiln_diffusion::{Clip, Guidance, LevelOptions, Schedule, sampler::Sampler};
+use kiln_diffusion::{
+    Clip, Guidance, LevelOptions, Schedule,
+    sampler::{Progress, Sampler},
+};
 use kiln_hub::{LatentDiffusion, ModelSource};
 use kiln_kernels::Precision;
 
@@ -69,6 +72,23 @@ pub struct Moment<'a> {
     pub steps_done: usize,
     /// The latents `[batch, channels, h, w]` with the noise that they still have; [`Pipeline::decode`] shows them.
     pub latents: &'a Tensor<4>,
+}
+
+/// A walk whose every step `observe` sees, up to an error of its own, which is returned once the walk is over.
+fn watched<W>(
+    observe: &mut impl FnMut(Moment<'_>) -> Result<(), Error>,
+    walk: impl FnOnce(&mut dyn FnMut(Progress<'_>)) -> W,
+) -> Result<W, Error> {
+    let mut seen = Ok(());
+    let walked = walk(&mut |progress| {
+        if seen.is_ok() {
+            seen = observe(Moment {
+                steps_done: progress.step,
+                latents: progress.z,
+            });
+        }
+    });
+    seen.map(|()| walked)
 }
 
 impl Pipeline {

@@ -8,7 +8,7 @@ use kiln_diffusion::{
 };
 use kiln_kernels::with_precision;
 
-use super::{Moment, Pipeline, SampleOptions};
+use super::{Moment, Pipeline, SampleOptions, watched};
 use crate::{Error, Images};
 
 /// A way through noises.
@@ -85,18 +85,9 @@ impl Pipeline {
             let z0 = with_precision(options.precision, || self.encode(&images))?;
             let classes = vec![options.classes.first().copied(); images.len()];
             let denoiser = self.denoiser(&classes, &options)?;
-            let mut stopped = Ok(());
-            let noise = invert(&denoiser, z0, &levels, refinements, &mut |progress| {
-                let moment = Moment {
-                    steps_done: progress.step,
-                    latents: progress.z,
-                };
-                if stopped.is_ok() {
-                    stopped = observe(moment);
-                }
-            });
-            stopped?;
-            noises.push(noise);
+            noises.push(watched(&mut observe, |observe| {
+                invert(&denoiser, z0, &levels, refinements, observe)
+            })?);
         }
         if noises.is_empty() {
             let [channels, height, width] = self.latent_shape;

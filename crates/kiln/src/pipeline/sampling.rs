@@ -8,7 +8,7 @@ use kiln_diffusion::{
 };
 use kiln_kernels::with_precision;
 
-use super::{Moment, Pipeline, SampleOptions, mask};
+use super::{Moment, Pipeline, SampleOptions, mask, watched};
 use crate::{Error, Images};
 
 /// One of the images that are asked for: its number, and its class if it is to have one.
@@ -201,22 +201,10 @@ impl Pipeline {
                 steps_done: 0,
                 latents: &start,
             })?;
-            let mut stopped = Ok(());
-            let latents = walk(
-                &self.denoiser(&classes, options)?,
-                start,
-                &noise,
-                &mut |progress| {
-                    let moment = Moment {
-                        steps_done: progress.step,
-                        latents: progress.z,
-                    };
-                    if stopped.is_ok() {
-                        stopped = observe(moment);
-                    }
-                },
-            )?;
-            stopped?;
+            let denoiser = self.denoiser(&classes, options)?;
+            let latents = watched(&mut observe, |observe| {
+                walk(&denoiser, start, &noise, observe)
+            })??;
             drawn.append(with_precision(options.precision, || self.decode(latents))?);
         }
         Ok(drawn)
@@ -229,9 +217,9 @@ impl Pipeline {
         options: &'a SampleOptions,
     ) -> Result<impl Denoiser + 'a, Error> {
         let network = move |zt: Tensor<4>, level: Level, labels| {
-            let timesteps = level.timesteps(&zt);
+            let noise_power = level.rates.noise_power();
             with_precision(options.precision, || {
-                self.model.unet.forward(zt, timesteps, labels)
+                (self.model.unet).forward_at(zt, level.timestep, noise_power, labels)
             })
         };
         let conditions = self.labels(classes)?;
