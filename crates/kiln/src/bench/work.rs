@@ -140,11 +140,14 @@ fn sampling(
         metadata: Metadata::default(),
     };
     let pipeline = Pipeline::from_model("random weights".into(), model, device)?;
+    let defaults = pipeline.default_options();
     let options = SampleOptions {
         steps: size.steps,
         count: size.count,
+        // All of one class, if there are any: by default there are as many of each.
+        classes: defaults.classes.iter().copied().take(1).collect(),
         precision: size.precision,
-        ..pipeline.default_options()
+        ..defaults
     };
     measure(size.count, repeats, || {
         let images = pipeline.sample(&options, |_| Ok(()))?;

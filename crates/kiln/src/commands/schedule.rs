@@ -33,6 +33,10 @@ pub struct ShowSchedule {
     #[arg(long, value_name = "FILE")]
     config: Vec<PathBuf>,
 
+    /// Override a key of every config, as in schedule.kind=cosine; may be repeated
+    #[arg(long, value_name = "KEY=VALUE", requires = "config")]
+    set: Vec<String>,
+
     /// Folder of a model whose schedule to show; may be repeated
     #[arg(long, value_name = "PATH")]
     model: Vec<PathBuf>,
@@ -94,7 +98,7 @@ impl ShowSchedule {
         let mut schedules = Vec::new();
         for path in &self.config {
             let name = path.file_stem().unwrap_or(path.as_os_str());
-            let scheduler = Experiment::load(path, &[])?.scheduler();
+            let scheduler = Experiment::load(path, &self.set)?.scheduler();
             schedules.push(self.show(&name.to_string_lossy(), &scheduler)?);
         }
         for path in &self.model {

@@ -135,3 +135,12 @@ fn what_cannot_be_measured_is_a_sentence() {
         assert!(stderr.contains(words), "kiln {arguments}: {stderr}");
     }
 }
+
+#[test]
+fn networks_with_classes_are_measured_too() {
+    let conditional =
+        "bench --config experiment.toml --set unet.num_class_embeds=3 --repeats 1 --steps 2 --json";
+    let outcome = workplace().json(conditional);
+    let works = outcome["works"].as_array().unwrap();
+    assert_eq!(works.len(), WORKS.len(), "{outcome}");
+}

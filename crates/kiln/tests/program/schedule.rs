@@ -37,6 +37,17 @@ fn schedules_of_configs_and_models_are_compared() {
 }
 
 #[test]
+fn keys_of_the_configs_can_be_overridden() {
+    let workplace = workplace();
+    let cosine =
+        "schedule --config short.toml --config long.toml --set schedule.kind=cosine --json";
+    let shown = workplace.json(cosine);
+    for index in 0..2 {
+        assert_eq!(shown["schedules"][index]["kind"], "cosine");
+    }
+}
+
+#[test]
 fn words_list_the_steps_and_the_warning() {
     let workplace = workplace();
     let said = workplace.succeed("schedule --config short.toml --steps 4 --spacing trailing");
