@@ -4,7 +4,7 @@ use serde_json::{Value, json};
 
 use crate::sampler::{Churn, Sampler, Variance};
 use crate::scheduler_config::{Fields, refuse};
-use crate::{Clip, DiffusionError, FinalLevel, LevelOptions, Spacing};
+use crate::{Clip, DiffusionError, FinalLevel, LevelOptions, Spacing, StepGrid};
 
 /// A class of diffusers' schedulers, and what it has keys for.
 #[derive(Debug)]
@@ -20,6 +20,8 @@ pub(crate) struct SchedulerClass {
     spaces_sigmas: bool,
     /// Whether it has `rescale_betas_zero_snr`.
     rescales: bool,
+    /// How its leading and linspaced timesteps lie.
+    pub(crate) grid: StepGrid,
     ends: Ends,
 }
 
@@ -41,6 +43,7 @@ const DDIM: SchedulerClass = SchedulerClass {
     thresholds: true,
     spaces_sigmas: false,
     rescales: true,
+    grid: StepGrid::Whole,
     ends: Ends::Alpha(true),
 };
 const DDPM: SchedulerClass = SchedulerClass {
@@ -55,6 +58,7 @@ const PNDM: SchedulerClass = SchedulerClass {
     thresholds: false,
     spaces_sigmas: false,
     rescales: false,
+    grid: StepGrid::Whole,
     ends: Ends::Alpha(false),
 };
 const EULER: SchedulerClass = SchedulerClass {
@@ -64,6 +68,7 @@ const EULER: SchedulerClass = SchedulerClass {
     thresholds: false,
     spaces_sigmas: true,
     rescales: true,
+    grid: StepGrid::Fractional,
     ends: Ends::Sigma,
 };
 const EULER_ANCESTRAL: SchedulerClass = SchedulerClass {
@@ -82,14 +87,22 @@ const HEUN: SchedulerClass = SchedulerClass {
 const DPM_SOLVER: SchedulerClass = SchedulerClass {
     name: "DPMSolverMultistepScheduler",
     thresholds: true,
+    grid: StepGrid::OneMore,
     ..EULER
 };
 const UNIPC: SchedulerClass = SchedulerClass {
     name: "UniPCMultistepScheduler",
+    // Its last step has a lower order, which is the same only where it leads to the clean image.
+    ends: Ends::Clean,
     ..DPM_SOLVER
 };
 
 impl SchedulerClass {
+    /// Its name in diffusers.
+    pub(crate) fn name(&self) -> &'static str {
+        self.name
+    }
+
     /// The class that a file names, DDIM if it names none.
     pub(crate) fn take(fields: &mut Fields) -> Result<Self, DiffusionError> {
         let name: String = fields.take("_class_name", DDIM.name.to_owned())?;
@@ -152,6 +165,10 @@ impl SchedulerClass {
                 fields.require("solver_order", json!(2))?;
                 fields.require("solver_type", json!("midpoint"))?;
                 fields.require("lambda_min_clipped", Value::Null)?;
+                // Both lower the order of a last step that is Euler's anyway, because it ends clean.
+                if fields.says("final_sigmas_type", json!("sigma_min")) {
+                    fields.require("euler_at_final", json!(false))?;
+                }
                 fields.pass_over(&["lower_order_final", "euler_at_final"]);
                 let algorithm: String = fields.take("algorithm_type", "dpmsolver++".to_owned())?;
                 match algorithm.as_str() {
@@ -169,6 +186,10 @@ impl SchedulerClass {
                 fields.require("predict_x0", json!(true))?;
                 fields.require("lower_order_final", json!(true))?;
                 fields.require("disable_corrector", json!([]))?;
+                fields.require("final_sigmas_type", json!("zero"))?;
+                fields.require("sigma_min", Value::Null)?;
+                fields.require("sigma_max", Value::Null)?;
+                fields.require("shift_terminal", Value::Null)?;
                 Sampler::UniPc
             }
             _ => Sampler::default(),
@@ -212,12 +233,18 @@ impl SchedulerClass {
         };
         if self.spaces_sigmas {
             // These go before the timesteps' own spacing.
+            let of_timesteps = spacing;
             for (key, of_sigmas) in [
                 ("use_karras_sigmas", Spacing::Karras),
                 ("use_exponential_sigmas", Spacing::LogSnr),
                 ("use_lu_lambdas", Spacing::LogSnr),
             ] {
                 if fields.take(key, false)? {
+                    // Euler's and Heun's classes space out what lies between the timesteps' ends.
+                    if self.grid == StepGrid::Fractional && of_timesteps != Spacing::Linspace {
+                        let advice = "with `timestep_spacing` other than linspace, set it to false";
+                        return refuse(key, true, advice);
+                    }
                     spacing = of_sigmas;
                 }
             }
@@ -237,7 +264,8 @@ impl SchedulerClass {
                 }
             }
         };
-        fields.pass_over(&["set_alpha_to_one", "skip_prk_steps"]);
+        // `tensor_format` is from diffusers' first months, and said what Python computes with.
+        fields.pass_over(&["set_alpha_to_one", "skip_prk_steps", "tensor_format"]);
         if self.name == DDIM.name {
             fields.pass_over(&["variance_type"]);
         }
@@ -245,12 +273,13 @@ impl SchedulerClass {
             spacing,
             steps_offset: fields.take("steps_offset", 0)?,
             final_level,
+            grid: self.grid,
         })
     }
 
     /// The class that stands for `sampler`. Python passes `eta` and churn when it samples; the file has
     /// no place for them.
-    fn of(sampler: Sampler) -> Result<Self, DiffusionError> {
+    pub(crate) fn of(sampler: Sampler) -> Result<Self, DiffusionError> {
         let missing = match sampler {
             Sampler::Ddim {
                 variance: Variance::Small,
@@ -326,7 +355,7 @@ pub(crate) fn write_class(
         (Ends::Clean, FinalLevel::Clean) => (),
         (Ends::Clean, FinalLevel::First) => {
             return not_in_diffusers(
-                "DDPM or Heun's method that ends at timestep 0 instead of the clean image",
+                "DDPM, Heun's method or UniPC that ends at timestep 0 instead of the clean image",
             );
         }
         (Ends::Alpha(_), end) => fields["set_alpha_to_one"] = (end == FinalLevel::Clean).into(),

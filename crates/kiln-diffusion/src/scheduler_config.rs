@@ -37,7 +37,7 @@ pub struct SchedulerConfig {
     /// Which timesteps are visited and where the walk ends.
     pub levels: LevelOptions,
     /// The class of the scheduler. The file has no place for DDIM's `eta` and for churn, which Python
-    /// passes when it samples: they read as 0.
+    /// passes when it samples: they read as 0. Nor has it one for the [`StepGrid`](crate::StepGrid), which goes with the class.
     pub sampler: Sampler,
 }
 
@@ -67,6 +67,14 @@ impl SchedulerConfig {
             .prediction
             .validate(&Schedule::new(config.schedule.clone())?)?;
         Ok(config)
+    }
+
+    /// The class of diffusers' that [`Self::to_json`] writes.
+    ///
+    /// # Errors
+    /// A sampler that diffusers has no class for.
+    pub fn class_name(&self) -> Result<&'static str, DiffusionError> {
+        Ok(SchedulerClass::of(self.sampler)?.name())
     }
 
     /// The JSON text that Python loads with `from_pretrained` of the class for the sampler.
@@ -193,6 +201,11 @@ impl Fields {
         }
     }
 
+    /// Whether `key` has this value.
+    pub(crate) fn says(&self, key: &str, value: Value) -> bool {
+        self.0.get(key) == Some(&value)
+    }
+
     /// Puts in a default that differs from the other classes'.
     pub(crate) fn default(&mut self, key: &str, value: Value) {
         self.0.entry(key).or_insert(value);
@@ -248,7 +261,7 @@ pub(crate) fn refuse<T>(
 mod tests {
     use super::*;
     use crate::sampler::Variance;
-    use crate::{FinalLevel, Spacing};
+    use crate::{FinalLevel, Spacing, StepGrid};
 
     #[test]
     fn an_empty_file_has_diffusers_defaults() {
@@ -286,6 +299,7 @@ mod tests {
                                     spacing,
                                     steps_offset: 1,
                                     final_level,
+                                    grid: grid(sampler),
                                 },
                                 sampler,
                             };
@@ -304,7 +318,12 @@ mod tests {
                 }
             }
         }
-        assert_eq!((written, refused), (228, 708));
+        assert_eq!((written, refused), (208, 728));
+    }
+
+    /// That of the sampler's class.
+    fn grid(sampler: Sampler) -> StepGrid {
+        SchedulerClass::of(sampler).map_or(StepGrid::default(), |class| class.grid)
     }
 
     /// All samplers, and the settings that diffusers distinguishes.
@@ -367,7 +386,8 @@ mod tests {
             LevelOptions {
                 spacing: Spacing::Leading,
                 steps_offset: 1,
-                final_level: FinalLevel::First
+                final_level: FinalLevel::First,
+                grid: StepGrid::Whole,
             }
         );
         let dpm_solver = r#"{"_class_name": "DPMSolverMultistepScheduler", "algorithm_type": "sde-dpmsolver++",
@@ -376,6 +396,7 @@ mod tests {
         let read = SchedulerConfig::from_json(dpm_solver).unwrap();
         assert_eq!(read.sampler, Sampler::DpmSolver { eta: 1.0 });
         assert_eq!(read.levels.spacing, Spacing::Karras);
+        assert_eq!(read.levels.grid, StepGrid::OneMore);
         let threshold = Clip::Dynamic {
             quantile: 0.995,
             maximum: 1.5,
@@ -480,6 +501,18 @@ mod tests {
             (
                 r#"{"_class_name": "UniPCMultistepScheduler", "use_flow_sigmas": true}"#,
                 "`use_flow_sigmas` = true",
+            ),
+            (
+                r#"{"_class_name": "UniPCMultistepScheduler", "final_sigmas_type": "sigma_min"}"#,
+                "`final_sigmas_type` = \"sigma_min\"",
+            ),
+            (
+                r#"{"_class_name": "DPMSolverMultistepScheduler", "final_sigmas_type": "sigma_min", "euler_at_final": true}"#,
+                "`euler_at_final` = true",
+            ),
+            (
+                r#"{"_class_name": "EulerDiscreteScheduler", "timestep_spacing": "leading", "use_karras_sigmas": true}"#,
+                "`use_karras_sigmas` = true",
             ),
             (
                 r#"{"_class_name": "EulerDiscreteScheduler", "final_sigmas_type": "half"}"#,

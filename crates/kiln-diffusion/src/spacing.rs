@@ -55,6 +55,19 @@ pub enum FinalLevel {
     First,
 }
 
+/// How `Leading` and `Linspace` lie, on which diffusers' classes differ; the other spacings are the same in all.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum StepGrid {
+    /// Rounded to whole timesteps: DDIM, DDPM and PNDM.
+    #[default]
+    Whole,
+    /// `Linspace` is not rounded: Euler and Heun.
+    Fractional,
+    /// Laid over one step more, of which the last, the cleanest, is left out: DPM-Solver++ and UniPC.
+    OneMore,
+}
+
 /// How to lay a sampling trajectory over a schedule. The default is diffusers': leading, no offset,
 /// ending clean.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -66,6 +79,34 @@ pub struct LevelOptions {
     pub steps_offset: usize,
     /// Where the last step ends.
     pub final_level: FinalLevel,
+    /// How leading and linspaced timesteps lie.
+    pub grid: StepGrid,
+}
+
+impl LevelOptions {
+    /// The timesteps of `steps` sampling steps, from the noisiest down.
+    ///
+    /// # Errors
+    /// Those of [`Spacing::timesteps`].
+    pub fn timesteps(self, schedule: &Schedule, steps: usize) -> Result<Vec<f64>, DiffusionError> {
+        let is_gridded = matches!(self.spacing, Spacing::Leading | Spacing::Linspace);
+        let total = schedule.num_train_timesteps();
+        match (self.grid, self.spacing) {
+            (StepGrid::Fractional, Spacing::Linspace) if (1..=total).contains(&steps) => {
+                let mut timesteps: Vec<f64> = linspace(0.0, (total - 1) as f64, steps).collect();
+                timesteps.reverse();
+                Ok(timesteps)
+            }
+            // All timesteps leave no room for one more.
+            (StepGrid::OneMore, _) if is_gridded && (1..total).contains(&steps) => {
+                let mut timesteps =
+                    (self.spacing).timesteps(schedule, steps + 1, self.steps_offset)?;
+                timesteps.pop();
+                Ok(timesteps)
+            }
+            _ => (self.spacing).timesteps(schedule, steps, self.steps_offset),
+        }
+    }
 }
 
 /// The largest sigma = b / a that `Karras` and `LogSnr` space out, diffusers' choice: a schedule that
@@ -103,8 +144,7 @@ impl Spacing {
     /// They are diffusers' to the number, as its DDIM scheduler has them. (That then steps from t to
     /// t - T / S rather than to the next of these timesteps, which differs for `Linspace`, and for
     /// `Trailing` where S does not divide T. Here a step always ends where the next begins, as in
-    /// its DDPM scheduler. Its DPM-Solver++ and UniPC lay `Leading` and `Linspace` over S + 1 steps
-    /// and leave out the last.)
+    /// its DDPM scheduler. For its other classes see [`StepGrid`].)
     ///
     /// # Errors
     /// No steps, more steps than timesteps, or an offset that leads beyond the last timestep.
@@ -201,13 +241,13 @@ fn even_in_sigma(
 /// A denoiser is asked at all but the final one, whose timestep is never used.
 ///
 /// # Errors
-/// Those of [`Spacing::timesteps`].
+/// Those of [`LevelOptions::timesteps`].
 pub fn levels(
     schedule: &Schedule,
     steps: usize,
     options: LevelOptions,
 ) -> Result<Vec<Level>, DiffusionError> {
-    let timesteps = (options.spacing).timesteps(schedule, steps, options.steps_offset)?;
+    let timesteps = options.timesteps(schedule, steps)?;
     let last = match options.final_level {
         FinalLevel::Clean => Level {
             timestep: 0.0,
@@ -324,6 +364,46 @@ mod tests {
         }
         let read = serde_json::from_str::<Spacing>(r#""exponential""#).unwrap();
         assert_eq!(read, Spacing::LogSnr);
+    }
+
+    #[test]
+    fn grids_differ_in_the_cleanest_steps() {
+        let timesteps = |spacing, grid, steps| {
+            let options = LevelOptions {
+                spacing,
+                grid,
+                ..Default::default()
+            };
+            options.timesteps(&ddpm(100), steps).unwrap()
+        };
+        let whole = [99.0, 66.0, 33.0, 0.0];
+        assert_eq!(timesteps(Spacing::Linspace, StepGrid::Whole, 4), whole);
+        assert_eq!(
+            timesteps(Spacing::Linspace, StepGrid::OneMore, 3),
+            whole[..3]
+        );
+        assert_eq!(
+            timesteps(Spacing::Leading, StepGrid::OneMore, 3),
+            [75.0, 50.0, 25.0]
+        );
+        let halves = [99.0, 49.5, 0.0];
+        assert_eq!(
+            timesteps(Spacing::Linspace, StepGrid::Fractional, 3),
+            halves
+        );
+        for grid in [StepGrid::Whole, StepGrid::Fractional, StepGrid::OneMore] {
+            // Nothing to round, and nothing to leave out.
+            let trailing = [99.0, 74.0, 49.0, 24.0];
+            assert_eq!(timesteps(Spacing::Trailing, grid, 4), trailing);
+            assert_eq!(timesteps(Spacing::Leading, grid, 100).len(), 100);
+            let options = LevelOptions {
+                grid,
+                ..Default::default()
+            };
+            for steps in [0, 101, usize::MAX] {
+                assert!(options.timesteps(&ddpm(100), steps).is_err());
+            }
+        }
     }
 
     /// diffusers' own test: `test_steps_offset`.

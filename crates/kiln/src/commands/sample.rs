@@ -11,7 +11,7 @@ use kiln::{
     pictures::{columns_for, grid, make_folder, save_gif, save_png},
 };
 use kiln_data::ImageFile;
-use kiln_diffusion::{Clip, LevelOptions, Spacing, sampler::Sampler};
+use kiln_diffusion::{Clip, LevelOptions, Spacing, StepGrid, sampler::Sampler};
 use kiln_kernels::Precision;
 use serde::Serialize;
 
@@ -233,6 +233,12 @@ impl Sample {
             sampler,
             levels: LevelOptions {
                 spacing,
+                // It goes with the model's own sampler.
+                grid: if self.sampler.is_of_model() {
+                    defaults.levels.grid
+                } else {
+                    StepGrid::default()
+                },
                 ..defaults.levels
             },
             clip: self.clip.or(defaults.clip),

@@ -10,9 +10,9 @@ use kiln_diffusion::sampler::{Churn, Sampler, Variance};
 /// Which sampler, and its settings: each belongs to some samplers and is refused with the others.
 #[derive(Args, Clone, Debug)]
 pub struct SamplerArguments {
-    /// How to walk from noise to image
-    #[arg(long, value_name = "NAME", default_value = "ddim", value_parser = by_name())]
-    sampler: Sampler,
+    /// How to walk from noise to image [default: the model's own]
+    #[arg(long, value_name = "NAME", value_parser = by_name())]
+    sampler: Option<Sampler>,
 
     /// Randomness of ddim and dpm-solver: 0 is deterministic, 1 is as random as ddpm [default: 0]
     #[arg(long, value_parser = parse_eta)]
@@ -36,12 +36,12 @@ pub struct SamplerArguments {
 }
 
 impl SamplerArguments {
-    /// The sampler that was asked for. `of_model` is the model's own, whose variance DDPM takes over.
+    /// The sampler that was asked for, or else the model's own, `of_model`. DDPM takes over that one's variance.
     ///
     /// # Errors
     /// A setting that the sampler does not have, or one out of its range.
     pub fn sampler(&self, of_model: Sampler) -> anyhow::Result<Sampler> {
-        let mut sampler = self.sampler;
+        let mut sampler = self.sampler.unwrap_or(of_model);
         if let (Sampler::Ddpm { variance }, Sampler::Ddpm { variance: own }) =
             (&mut sampler, of_model)
         {
@@ -50,25 +50,37 @@ impl SamplerArguments {
         if let Some(value) = self.eta {
             match &mut sampler {
                 Sampler::Ddim { eta, .. } | Sampler::DpmSolver { eta } => *eta = value,
-                _ => return self.refuse("--eta", "`--sampler ddim` and `--sampler dpm-solver`"),
+                _ => {
+                    return refuse(
+                        sampler,
+                        "--eta",
+                        "`--sampler ddim` and `--sampler dpm-solver`",
+                    );
+                }
             }
         }
         if let Some(value) = self.variance {
             match &mut sampler {
                 Sampler::Ddim { variance, .. } | Sampler::Ddpm { variance } => *variance = value,
-                _ => return self.refuse("--variance", "`--sampler ddim` and `--sampler ddpm`"),
+                _ => {
+                    return refuse(
+                        sampler,
+                        "--variance",
+                        "`--sampler ddim` and `--sampler ddpm`",
+                    );
+                }
             }
         }
         if let Some(value) = self.order {
             match &mut sampler {
                 Sampler::AdamsBashforth { order } => *order = value,
-                _ => return self.refuse("--order", "`--sampler adams-bashforth`"),
+                _ => return refuse(sampler, "--order", "`--sampler adams-bashforth`"),
             }
         }
         if let Some(value) = self.alpha {
             match &mut sampler {
                 Sampler::SecondOrder { alpha } => *alpha = value,
-                _ => return self.refuse("--alpha", "`--sampler second-order`"),
+                _ => return refuse(sampler, "--alpha", "`--sampler second-order`"),
             }
         }
         if let Some(amount) = self.churn {
@@ -79,19 +91,24 @@ impl SamplerArguments {
                         ..Churn::NONE
                     };
                 }
-                _ => return self.refuse("--churn", "`--sampler euler` and `--sampler heun`"),
+                _ => return refuse(sampler, "--churn", "`--sampler euler` and `--sampler heun`"),
             }
         }
         sampler.validate()?;
         Ok(sampler)
     }
 
-    fn refuse(&self, flag: &str, owners: &str) -> anyhow::Result<Sampler> {
-        bail!(
-            "{flag} belongs to {owners}; leave it out with `--sampler {}`",
-            self.sampler.name()
-        )
+    /// Whether the model's own sampler is wanted.
+    pub fn is_of_model(&self) -> bool {
+        self.sampler.is_none()
     }
+}
+
+fn refuse(sampler: Sampler, flag: &str, owners: &str) -> anyhow::Result<Sampler> {
+    bail!(
+        "{flag} belongs to {owners}; leave it out with `--sampler {}`",
+        sampler.name()
+    )
 }
 
 /// The names of all samplers, each with its line in the help.
@@ -137,7 +154,7 @@ mod tests {
             let words = format!("--sampler {}", expected.name());
             assert_eq!(sampler(&words, Sampler::default()), Ok(expected));
         }
-        assert_eq!(sampler("", Sampler::Pndm), Ok(Sampler::default()));
+        assert_eq!(sampler("", Sampler::Pndm), Ok(Sampler::Pndm));
     }
 
     #[test]
@@ -149,7 +166,7 @@ mod tests {
                 Sampler::DpmSolver { eta: 1.0 },
             ),
             (
-                "--eta 0.5 --variance large",
+                "--sampler ddim --eta 0.5 --variance large",
                 Sampler::Ddim {
                     eta: 0.5,
                     variance: large,
