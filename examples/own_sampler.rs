@@ -52,7 +52,8 @@ fn main() -> anyhow::Result<()> {
     let device = Device::flex();
     let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/../../pretrained/mnist-quick");
     let model = LatentDiffusion::load(&ModelSource::Folder(folder.into()), &device)?;
-    let vqvae = &model.first_stage.as_ref().context("it has a VQ-VAE")?.vqvae;
+    let first_stage = model.first_stage.as_ref().context("it has a VQ-VAE")?;
+    let autoencoder = &first_stage.network;
 
     // Whatever the network predicts, a denoiser answers (z0, noise).
     let denoiser = NetworkDenoiser {
@@ -86,7 +87,7 @@ fn main() -> anyhow::Result<()> {
 
     // Latents to images: a row of each.
     let latents = Tensor::cat(vec![ddim, own], 0);
-    let images = Images::from_tensor(vqvae.decode(latents / vqvae.scaling_factor()))?;
+    let images = Images::from_tensor(autoencoder.decode(autoencoder.denormalised(latents)))?;
     save_png(&grid(&images, 12), &picture)?;
     println!("drew {}", picture.display());
     Ok(())

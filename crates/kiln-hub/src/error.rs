@@ -53,6 +53,42 @@ pub enum HubError {
         /// What is wrong.
         problem: String,
     },
+    /// An index of weights points out of its folder.
+    #[error(
+        "{file} points to {shard:?}, and weights must lie beside their index; do not use this model"
+    )]
+    ShardName {
+        /// The index.
+        file: String,
+        /// What it names.
+        shard: String,
+    },
+    /// A pickle that would run code in Python.
+    #[error(
+        "{file} would run `{name}` in Python, so it is not just weights and is not read; do not use this model, or get it as safetensors"
+    )]
+    Code {
+        /// The file.
+        file: String,
+        /// What it imports.
+        name: String,
+    },
+    /// A checkpoint of the original code has a tensor that diffusers' networks have not.
+    #[error(
+        "the checkpoint's `{key}`, of shape {shape:?}, has no place in diffusers' UNet2DModel, VQModel or AutoencoderKL; \
+         only CompVis' unconditional latent diffusion and its autoencoders can be converted"
+    )]
+    NoPlace {
+        /// The tensor's name.
+        key: String,
+        /// Its shape.
+        shape: Vec<usize>,
+    },
+    /// A checkpoint of some other code.
+    #[error(
+        "{0} holds no network that can be converted; give a checkpoint of CompVis' latent diffusion or of one of its autoencoders"
+    )]
+    NotConvertible(String),
     /// The model is of a kind that is not read here.
     #[error(
         "{file} names the pipeline `{class}`, but only LDMPipeline, DDIMPipeline and DDPMPipeline are supported"

@@ -11,34 +11,31 @@ pub(crate) const INDEX: &str = "model_index.json";
 const DIFFUSERS_VERSION: &str = "0.42.1";
 
 /// What a model is made of. All have a U-Net and a scheduler.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct ModelIndex {
-    /// Whether there is a VQ-VAE: diffusion in latent space.
-    pub(crate) has_vqvae: bool,
-    /// Whether the scheduler is a `DDPMScheduler` instead of a `DDIMScheduler`.
-    pub(crate) is_ddpm: bool,
+    /// The name and the class of the autoencoder, if there is one: diffusion in latent space.
+    pub(crate) autoencoder: Option<(&'static str, &'static str)>,
+    /// The class of the scheduler. Its own file names it too.
+    pub(crate) scheduler: String,
 }
 
 impl ModelIndex {
     /// The text of the file.
-    pub(crate) fn to_json(self) -> String {
-        let scheduler = if self.is_ddpm {
-            "DDPMScheduler"
-        } else {
-            "DDIMScheduler"
+    pub(crate) fn to_json(&self) -> String {
+        let pipeline = match self.scheduler.as_str() {
+            _ if self.autoencoder.is_some() => "LDMPipeline",
+            "DDPMScheduler" => "DDPMPipeline",
+            // In pixel space Python samples the others by DDIM: it has no pipeline that scales a sample for them.
+            _ => "DDIMPipeline",
         };
         let mut index = json!({
-            "_class_name": match self {
-                Self { has_vqvae: true, .. } => "LDMPipeline",
-                Self { is_ddpm: true, .. } => "DDPMPipeline",
-                Self { is_ddpm: false, .. } => "DDIMPipeline",
-            },
+            "_class_name": pipeline,
             "_diffusers_version": DIFFUSERS_VERSION,
-            "scheduler": ["diffusers", scheduler],
+            "scheduler": ["diffusers", self.scheduler],
             "unet": ["diffusers", "UNet2DModel"],
         });
-        if self.has_vqvae {
-            index["vqvae"] = json!(["diffusers", "VQModel"]);
+        if let Some((part, class)) = self.autoencoder {
+            index[part] = json!(["diffusers", class]);
         }
         format!("{index:#}\n")
     }
@@ -60,7 +57,7 @@ impl ModelIndex {
                 problem: problem.to_string(),
             })?;
         let pipeline = index.get("_class_name").and_then(Value::as_str);
-        let has_vqvae = match pipeline {
+        let is_latent = match pipeline {
             Some("LDMPipeline") => true,
             Some("DDIMPipeline" | "DDPMPipeline") => false,
             other => {
@@ -82,17 +79,30 @@ impl ModelIndex {
             found: index.get(part).unwrap_or(&Value::Null).to_string(),
             expected,
         };
-        if has_vqvae && class("vqvae") != Some("VQModel") {
-            return Err(unknown("vqvae", "VQModel"));
-        }
+        let autoencoder = if is_latent {
+            // LDMPipeline's own name for it, and everybody else's.
+            let part = if index.contains_key("vqvae") {
+                "vqvae"
+            } else {
+                "vae"
+            };
+            let known = ["VQModel", "AutoencoderKL"];
+            let class = known.into_iter().find(|known| class(part) == Some(known));
+            let class = class.ok_or_else(|| unknown(part, "VQModel or AutoencoderKL"))?;
+            Some((part, class))
+        } else {
+            None
+        };
         if class("unet") != Some("UNet2DModel") {
             return Err(unknown("unet", "UNet2DModel"));
         }
-        let is_ddpm = match class("scheduler") {
-            Some("DDIMScheduler") => false,
-            Some("DDPMScheduler") => true,
-            _ => return Err(unknown("scheduler", "DDIMScheduler or DDPMScheduler")),
-        };
-        Ok(Self { has_vqvae, is_ddpm })
+        let scheduler = class("scheduler").filter(|class| class.ends_with("Scheduler"));
+        match scheduler {
+            Some(scheduler) => Ok(Self {
+                autoencoder,
+                scheduler: scheduler.to_owned(),
+            }),
+            None => Err(unknown("scheduler", "a scheduler of diffusers")),
+        }
     }
 }

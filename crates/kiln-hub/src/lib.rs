@@ -6,8 +6,11 @@
 //!   model_index.json                                            which parts there are
 //!   vqvae/config.json, diffusion_pytorch_model.safetensors      VQModel; not in pixel-space models
 //!   unet/config.json, diffusion_pytorch_model.safetensors       UNet2DModel
-//!   scheduler/scheduler_config.json                             DDIMScheduler or DDPMScheduler
+//!   scheduler/scheduler_config.json                             DDIMScheduler, DDPMScheduler, ...
 //! ```
+//!
+//! Models of others may also have their weights in several files, in half precision or as pickles, whose code is
+//! never run; and those of diffusers' first months have U-Net and scheduler beside the index.
 //!
 //! [`LatentDiffusion`] is a whole model; [`FirstStage`] is a VQ-VAE alone, as stage 1 leaves it. Both are
 //! read from a [`ModelSource`], a folder or files compiled into the program, and written to a folder that
@@ -34,7 +37,9 @@ mod folder;
 mod index;
 mod metadata;
 mod model;
+mod pickle;
 mod source;
+mod weights;
 
 pub use error::HubError;
 pub use first_stage::{FirstStage, vqvae_hash};

@@ -4,22 +4,24 @@ use std::path::Path;
 
 use burn::tensor::Device;
 use kiln_diffusion::SchedulerConfig;
-use kiln_diffusion::sampler::Sampler;
-use kiln_models::{UNet2d, UNet2dConfig, WeightsType, load_weights_from_bytes};
+use kiln_models::{UNet2d, UNet2dConfig, WeightsType};
 
-use crate::first_stage::{CONFIG, WEIGHTS, hash_as_stored};
+use crate::first_stage::{CONFIG, hash_as_stored};
 use crate::folder::NewFolder;
 use crate::index::{INDEX, ModelIndex};
+use crate::weights::{WEIGHTS, load_weights};
 use crate::{FirstStage, HubError, Metadata, ModelSource};
 
-const VQVAE: &str = "vqvae/";
+/// What LDMPipeline calls its autoencoder.
+const VQVAE: &str = "vqvae";
 const UNET: &str = "unet/";
-const SCHEDULER: &str = "scheduler/scheduler_config.json";
+const SCHEDULER: &str = "scheduler/";
+const SCHEDULER_CONFIG: &str = "scheduler_config.json";
 
 /// A trained diffusion model: everything that sampling needs.
 #[derive(Clone, Debug)]
 pub struct LatentDiffusion {
-    /// The VQ-VAE whose latents are denoised. Without it the U-Net denoises the images themselves.
+    /// The autoencoder whose latents are denoised. Without it the U-Net denoises the images themselves.
     pub first_stage: Option<FirstStage>,
     /// The denoising network.
     pub unet: UNet2d,
@@ -37,16 +39,18 @@ impl LatentDiffusion {
     /// or was trained with another one.
     pub fn load(source: &ModelSource, device: &Device) -> Result<Self, HubError> {
         let index = ModelIndex::read(source)?;
-        let scheduler =
-            SchedulerConfig::from_json(&source.text(SCHEDULER)?).map_err(|problem| {
-                HubError::Scheduler {
-                    file: source.name(SCHEDULER),
-                    problem,
-                }
-            })?;
+        let scheduler = load_scheduler(source)?;
         let (unet, metadata) = load_unet(source, device)?;
-        let first_stage = if index.has_vqvae {
-            let first_stage = FirstStage::load_from(source, VQVAE, device)?;
+        let first_stage = if let Some((part, class)) = index.autoencoder {
+            let first_stage = FirstStage::load_from(source, &format!("{part}/"), device)?;
+            if first_stage.network.class() != class {
+                return Err(HubError::UnknownPart {
+                    file: source.name(INDEX),
+                    part,
+                    found: format!("{class:?}"),
+                    expected: first_stage.network.class(),
+                });
+            }
             check_hash(&first_stage, &metadata)?;
             Some(first_stage)
         } else {
@@ -70,46 +74,66 @@ impl LatentDiffusion {
     pub fn save(&self, folder: &Path, weights_type: WeightsType) -> Result<(), HubError> {
         check_channels(self.first_stage.as_ref(), &self.unet)?;
         let mut metadata = self.metadata.clone();
-        let hash = |first_stage: &FirstStage| hash_as_stored(&first_stage.vqvae, weights_type);
+        let hash = |first_stage: &FirstStage| hash_as_stored(&first_stage.network, weights_type);
         metadata.vqvae_hash = self.first_stage.as_ref().map(hash);
-        let scheduler = self
-            .scheduler
-            .to_json()
-            .map_err(|problem| HubError::Scheduler {
-                file: folder.join(SCHEDULER).display().to_string(),
-                problem,
-            })?;
+        let written = self.scheduler.to_json();
+        let class = self.scheduler.class_name();
+        let (scheduler, class) =
+            written
+                .and_then(|text| Ok((text, class?)))
+                .map_err(|problem| HubError::Scheduler {
+                    file: folder.join(SCHEDULER).display().to_string(),
+                    problem,
+                })?;
         let index = ModelIndex {
-            has_vqvae: self.first_stage.is_some(),
-            is_ddpm: matches!(self.scheduler.sampler, Sampler::Ddpm { .. }),
+            autoencoder: (self.first_stage.as_ref()).map(|stage| (VQVAE, stage.network.class())),
+            scheduler: class.to_owned(),
         };
 
         let files = NewFolder::begin(folder, INDEX)?;
         files.write(INDEX, &index.to_json())?;
-        files.write(SCHEDULER, &scheduler)?;
+        files.write(&format!("{SCHEDULER}{SCHEDULER_CONFIG}"), &scheduler)?;
         files.write(&format!("{UNET}{CONFIG}"), &self.unet.config().to_json())?;
         let weights = format!("{UNET}{WEIGHTS}");
         files.write_weights(&weights, &self.unet, weights_type, &metadata)?;
         if let Some(first_stage) = &self.first_stage {
-            first_stage.write_to(&files, VQVAE, weights_type)?;
+            first_stage.write_to(&files, &format!("{VQVAE}/"), weights_type)?;
         }
         files.place()
     }
 }
 
+fn load_scheduler(source: &ModelSource) -> Result<SchedulerConfig, HubError> {
+    let file = format!("{}{SCHEDULER_CONFIG}", folder_of(source, SCHEDULER));
+    let config = SchedulerConfig::from_json(&source.text(&file)?);
+    config.map_err(|problem| HubError::Scheduler {
+        file: source.name(&file),
+        problem,
+    })
+}
+
 fn load_unet(source: &ModelSource, device: &Device) -> Result<(UNet2d, Metadata), HubError> {
-    let config = format!("{UNET}{CONFIG}");
-    let weights = format!("{UNET}{WEIGHTS}");
+    let folder = folder_of(source, UNET);
+    let config = format!("{folder}{CONFIG}");
     let file = source.name(&config);
     let unet = UNet2dConfig::from_json(&source.text(&config)?)
         .and_then(|config| config.init(device, 0))
         .map_err(|problem| HubError::Config { file, problem })?;
-    let file = source.name(&weights);
-    let bytes = source.bytes(&weights)?;
-    let metadata = Metadata::from_weights(&bytes, &file)?;
-    let unet = load_weights_from_bytes(unet, &bytes)
-        .map_err(|problem| HubError::Weights { file, problem })?;
-    Ok((unet, metadata))
+    load_weights(source, folder, unet)
+}
+
+/// Where a part lies. The models of diffusers' first months, such as google/ddpm-cifar10-32, have U-Net and scheduler
+/// beside the index instead of in folders of their own.
+fn folder_of(source: &ModelSource, part: &'static str) -> &'static str {
+    let file = match part {
+        SCHEDULER => SCHEDULER_CONFIG,
+        _ => CONFIG,
+    };
+    if !source.has(&format!("{part}{file}")) && source.has(file) {
+        ""
+    } else {
+        part
+    }
 }
 
 /// The U-Net's output must be of the shape of its input, which is that of the latents.
@@ -118,7 +142,7 @@ fn check_channels(first_stage: Option<&FirstStage>, unet: &UNet2d) -> Result<(),
     if takes != gives {
         return Err(HubError::Prediction { takes, gives });
     }
-    match first_stage.map(|first_stage| first_stage.vqvae.config().latent_dim()) {
+    match first_stage.map(|first_stage| first_stage.network.latent_dim()) {
         Some(latents) if latents != takes => Err(HubError::Channels { latents, takes }),
         _ => Ok(()),
     }

@@ -3,7 +3,7 @@
 use std::borrow::Cow;
 use std::fs::File;
 use std::io::{self, Read};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use crate::HubError;
 
@@ -52,9 +52,20 @@ impl ModelSource {
         }
     }
 
-    /// A file's contents.
-    pub(crate) fn bytes(&self, file: &str) -> Result<Cow<'static, [u8]>, HubError> {
-        self.read(file, u64::MAX)
+    /// Where a file lies on disk, once it is known to have no more than `largest` bytes.
+    pub(crate) fn path(&self, file: &str, largest: u64) -> Result<PathBuf, HubError> {
+        match self {
+            Self::Folder(folder) => {
+                self.open(folder, file, largest)?;
+                Ok(folder.join(file))
+            }
+            Self::Embedded(_) => Err(HubError::MissingFile(self.name(file))),
+        }
+    }
+
+    /// A file's contents, which must have no more than `largest` bytes.
+    pub(crate) fn bytes(&self, file: &str, largest: u64) -> Result<Cow<'static, [u8]>, HubError> {
+        self.read(file, largest)
     }
 
     /// The contents of a config file, as text.
@@ -74,25 +85,36 @@ impl ModelSource {
                 .map(|(_, bytes)| Cow::Borrowed(*bytes))
                 .ok_or_else(|| HubError::MissingFile(self.name(file))),
             Self::Folder(folder) => {
-                let problem = |problem: io::Error| match problem.kind() {
-                    io::ErrorKind::NotFound => HubError::MissingFile(self.name(file)),
-                    _ => HubError::Read {
-                        file: self.name(file),
-                        problem,
-                    },
-                };
-                let mut opened = File::open(folder.join(file)).map_err(problem)?;
-                let bytes = opened.metadata().map_err(problem)?.len();
-                if bytes > largest {
-                    return Err(HubError::TooLarge {
-                        file: self.name(file),
-                        bytes,
-                    });
-                }
+                let mut opened = self.open(folder, file, largest)?;
                 let mut contents = Vec::new();
-                opened.read_to_end(&mut contents).map_err(problem)?;
+                let read = opened.read_to_end(&mut contents);
+                read.map_err(|problem| self.read_error(file, problem))?;
                 Ok(Cow::Owned(contents))
             }
+        }
+    }
+
+    /// Opens a file of `folder` that has no more than `largest` bytes.
+    fn open(&self, folder: &Path, file: &str, largest: u64) -> Result<File, HubError> {
+        let problem = |problem| self.read_error(file, problem);
+        let opened = File::open(folder.join(file)).map_err(problem)?;
+        let bytes = opened.metadata().map_err(problem)?.len();
+        if bytes > largest {
+            return Err(HubError::TooLarge {
+                file: self.name(file),
+                bytes,
+            });
+        }
+        Ok(opened)
+    }
+
+    fn read_error(&self, file: &str, problem: io::Error) -> HubError {
+        match problem.kind() {
+            io::ErrorKind::NotFound => HubError::MissingFile(self.name(file)),
+            _ => HubError::Read {
+                file: self.name(file),
+                problem,
+            },
         }
     }
 }

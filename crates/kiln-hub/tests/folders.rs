@@ -8,7 +8,7 @@ use burn::tensor::{Device, Tensor, TensorData};
 use kiln_diffusion::sampler::{Sampler, Variance};
 use kiln_diffusion::{Prediction, SchedulerConfig};
 use kiln_hub::{FirstStage, HubError, LatentDiffusion, Metadata, ModelSource, vqvae_hash};
-use kiln_models::{UNet2d, UNet2dConfig, VqVae, VqVaeConfig, WeightsType};
+use kiln_models::{Autoencoder, UNet2d, UNet2dConfig, VqVaeConfig, WeightsType};
 use tempfile::TempDir;
 
 const FILES: [&str; 6] = [
@@ -20,14 +20,13 @@ const FILES: [&str; 6] = [
     "vqvae/diffusion_pytorch_model.safetensors",
 ];
 
-fn vqvae(seed: u64) -> VqVae {
+fn vqvae(seed: u64) -> Autoencoder {
     let json = r#"{"in_channels": 1, "out_channels": 1, "block_out_channels": [8, 16],
         "down_block_types": ["DownEncoderBlock2D", "DownEncoderBlock2D"],
         "up_block_types": ["UpDecoderBlock2D", "UpDecoderBlock2D"],
         "latent_channels": 4, "num_vq_embeddings": 12, "norm_num_groups": 4, "sample_size": 16,
         "scaling_factor": 0.7}"#;
-    let config = VqVaeConfig::from_json(json).expect("a config");
-    config.init(&Device::flex(), seed).expect("a VQ-VAE")
+    Autoencoder::from_json(json, &Device::flex(), seed).expect("a VQ-VAE")
 }
 
 fn unet(channels: usize, seed: u64) -> UNet2d {
@@ -53,7 +52,7 @@ fn metadata(dataset: &str) -> Metadata {
 fn latent_model() -> LatentDiffusion {
     LatentDiffusion {
         first_stage: Some(FirstStage {
-            vqvae: vqvae(1),
+            network: vqvae(1),
             metadata: metadata("of the VQ-VAE"),
         }),
         unet: unet(4, 2),
@@ -132,9 +131,9 @@ fn a_latent_model_survives_exactly() {
     assert_eq!(after.scheduler, before.scheduler);
     assert_eq!(after.unet.config(), before.unet.config());
     assert_eq!(denoise(&after.unet, 4), denoise(&before.unet, 4));
-    assert_eq!(first_stage.vqvae.config(), vqvae(1).config());
-    let decode = |vqvae: &VqVae| floats(vqvae.decode(numbers([1, 4, 8, 8])));
-    assert_eq!(decode(&first_stage.vqvae), decode(&vqvae(1)));
+    assert_eq!(first_stage.network.to_json(), vqvae(1).to_json());
+    let decode = |vqvae: &Autoencoder| floats(vqvae.decode(numbers([1, 4, 8, 8])));
+    assert_eq!(decode(&first_stage.network), decode(&vqvae(1)));
     assert_eq!(first_stage.metadata, metadata("of the VQ-VAE"));
     let expected = Metadata {
         vqvae_hash: Some(first_stage.hash()),
@@ -219,7 +218,7 @@ fn a_vqvae_alone_survives_and_is_found_in_a_model() {
     let (around, model) = saved();
     let folder = around.path().join("vqvae");
     let first_stage = FirstStage {
-        vqvae: vqvae(1),
+        network: vqvae(1),
         metadata: metadata("of the VQ-VAE"),
     };
     first_stage.save(&folder, WeightsType::F32).expect("saved");
@@ -240,10 +239,10 @@ fn the_hash_follows_what_decides_the_latents() {
     assert_eq!(hash, vqvae_hash(&vqvae(1).with_scaling_factor(3.0)));
     let other_groups = VqVaeConfig {
         norm_num_groups: 2,
-        ..vqvae(1).config().clone()
+        ..VqVaeConfig::from_json(&vqvae(1).to_json()).expect("a config")
     };
     let other = other_groups.init(&Device::flex(), 1).expect("a VQ-VAE");
-    assert_ne!(hash, vqvae_hash(&other));
+    assert_ne!(hash, vqvae_hash(&Autoencoder::Vq(other)));
 }
 
 #[test]
@@ -315,7 +314,9 @@ fn a_failed_save_leaves_the_old_model() {
     let mut broken = latent_model();
     // Too large for half precision.
     if let Some(first_stage) = &mut broken.first_stage {
-        let vqvae = &mut first_stage.vqvae;
+        let Autoencoder::Vq(vqvae) = &mut first_stage.network else {
+            panic!("a VQ-VAE");
+        };
         vqvae.quantize = vqvae.quantize.clone().with_codes(numbers([12, 4]) * 1e30);
     }
     let problem = broken
@@ -386,7 +387,7 @@ fn networks_that_do_not_fit_are_refused_on_both_ways() {
 fn a_vqvae_that_was_exchanged_is_noticed() {
     let (around, _) = saved();
     let other = FirstStage {
-        vqvae: vqvae(77),
+        network: vqvae(77),
         metadata: Metadata::default(),
     };
     let folder = around.path().join("model");
@@ -484,7 +485,12 @@ fn what_is_not_supported_is_named() {
         ("model_index.json", "LDMPipeline", "StableDiffusionPipeline"),
         ("model_index.json", "VQModel", "AutoencoderKL"),
         ("model_index.json", "UNet2DModel", "UNet2DConditionModel"),
-        ("model_index.json", "DDIMScheduler", "PNDMScheduler"),
+        ("model_index.json", "DDIMScheduler", "KarrasVePipeline"),
+        (
+            "scheduler/scheduler_config.json",
+            "DDIMScheduler",
+            "LCMScheduler",
+        ),
         (
             "vqvae/config.json",
             "DownEncoderBlock2D",

@@ -16,6 +16,8 @@ const MAX_CHANNELS: usize = 16_384;
 const MAX_LEVELS: usize = 12;
 /// More layers per level than any such network has.
 const MAX_LAYERS: usize = 64;
+/// More pixels along a side than any network here is given.
+const MAX_SIDE: usize = 1 << 16;
 /// More rows than any codebook or class table here has.
 const MAX_ROWS: usize = 1 << 22;
 
@@ -62,6 +64,35 @@ where
     }
     serde_json::from_value(Value::Object(keys))
         .map_err(|problem| ConfigError::NotAnObject(problem.to_string()))
+}
+
+/// Whether a config was written by a diffusers before release `[major, minor]`; one that does not say is today's.
+pub(crate) fn was_written_before(text: &str, release: [u32; 2]) -> bool {
+    let written = key(text, "_diffusers_version");
+    let written = written
+        .as_ref()
+        .and_then(Value::as_str)
+        .and_then(|version| {
+            let mut numbers = version.split('.').map(|number| number.parse().ok());
+            Some([numbers.next()??, numbers.next()??])
+        });
+    written.is_some_and(|written: [u32; 2]| written < release)
+}
+
+/// The class of models that a config belongs to, if it says so.
+pub(crate) fn class_name(text: &str) -> Option<String> {
+    let name = key(text, "_class_name")?;
+    Some(name.as_str()?.to_owned())
+}
+
+/// Whether a config has a key.
+pub(crate) fn has_key(text: &str, name: &str) -> bool {
+    key(text, name).is_some()
+}
+
+fn key(text: &str, name: &str) -> Option<Value> {
+    let mut keys: Map<String, Value> = serde_json::from_str(text).ok()?;
+    keys.remove(name)
 }
 
 /// Writes a config as diffusers does, so that `from_pretrained` reads it.
@@ -167,9 +198,11 @@ pub(crate) fn require_levels(
 /// A side of the image must survive every halving, or skips and decoded images do not fit.
 pub(crate) fn require_halving(key: &str, side: usize, levels: usize) -> Result<(), ConfigError> {
     let factor = 1usize << levels.saturating_sub(1);
-    let problem =
-        format!("it must be a positive multiple of {factor}, to be halved between {levels} levels");
-    require(side > 0 && side.is_multiple_of(factor), key, side, &problem)
+    let problem = format!(
+        "it must be a positive multiple of {factor}, to be halved between {levels} levels, and at most {MAX_SIDE}"
+    );
+    let halves = (1..=MAX_SIDE).contains(&side) && side.is_multiple_of(factor);
+    require(halves, key, side, &problem)
 }
 
 /// Refuses a network that would not fit into memory. A fresh one holds no values yet, so that this
@@ -313,6 +346,22 @@ mod tests {
             refusal.contains("`layers_per_block` = \"two\""),
             "{refusal}"
         );
+    }
+
+    #[test]
+    fn latents_were_not_scaled_before_there_was_a_key_for_it() {
+        let factor = |json: &str| VqVaeConfig::from_json(json).unwrap().scaling_factor;
+        assert_eq!(factor(r#"{"_diffusers_version": "0.1.2"}"#), 1.0);
+        assert_eq!(factor(r#"{"_diffusers_version": "0.11.0.dev0"}"#), 1.0);
+        let with_key = r#"{"_diffusers_version": "0.1.2", "scaling_factor": 0.5}"#;
+        assert_eq!(factor(with_key), 0.5);
+        for today in [
+            r#"{"_diffusers_version": "0.12.1"}"#,
+            r#"{"_diffusers_version": "x"}"#,
+            "{}",
+        ] {
+            assert_eq!(factor(today), 0.18215, "{today}");
+        }
     }
 
     #[test]

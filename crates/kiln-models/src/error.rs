@@ -96,7 +96,7 @@ pub enum WeightsError {
         expected: Vec<usize>,
     },
     /// A tensor is not of floats that are read here.
-    #[error("the weights' `{key}` is of type {found}, but only F32, F16 and BF16 are read")]
+    #[error("the weights' `{key}` is of type {found}, but only F32, F16, BF16 and F64 are read")]
     Type {
         /// The diffusers key.
         key: String,

@@ -2,8 +2,10 @@
 //!
 //! - [`VqVae`] is diffusers' `VQModel`: it compresses images into small latents and decodes them by way
 //!   of a codebook. The codebook and its training are in [`quantizer`].
+//! - [`AutoencoderKl`] is diffusers' `AutoencoderKL`, which has no codebook; others train it, and diffusion works in its
+//!   latents as well. [`Autoencoder`] is either of the two.
 //! - [`UNet2d`] is diffusers' `UNet2DModel`: it denoises, in latent space or in pixels.
-//! - [`VqVaeConfig`] and [`UNet2dConfig`] are their `config.json`, and [`load_weights`] and [`save_weights`]
+//! - [`VqVaeConfig`], [`AutoencoderKlConfig`] and [`UNet2dConfig`] are their `config.json`, and [`load_weights`] and [`save_weights`]
 //!   read and write their safetensors, so that a model trained here loads there and the other way round.
 //! - [`ema`] averages weights over the steps of training.
 //!
@@ -25,6 +27,7 @@
 
 #![recursion_limit = "256"]
 
+mod autoencoder;
 mod blocks;
 mod config;
 pub mod ema;
@@ -37,6 +40,7 @@ mod unet;
 mod vqvae;
 mod weights;
 
+pub use autoencoder::{Autoencoder, AutoencoderKl, AutoencoderKlConfig};
 pub use blocks::{Activation, TimeScaleShift};
 pub use error::{ConfigError, WeightsError};
 pub use unet::{
@@ -44,4 +48,6 @@ pub use unet::{
     UNet2d, UNet2dConfig, UpBlockType,
 };
 pub use vqvae::{DecoderBlockType, EncoderBlockType, NormType, VqVae, VqVaeConfig};
-pub use weights::{WeightsType, load_weights, load_weights_from_bytes, save_weights};
+pub use weights::{
+    WeightsType, load_weights, load_weights_from_bytes, load_weights_from_tensors, save_weights,
+};

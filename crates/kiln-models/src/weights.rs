@@ -26,7 +26,7 @@ pub enum WeightsType {
     F16,
 }
 
-/// Loads a safetensors file of F32, F16 or BF16 tensors into a module, as f32.
+/// Loads a safetensors file of F32, F16, BF16 or F64 tensors into a module, as f32.
 ///
 /// # Errors
 /// If the file cannot be read, and those of [`load_weights_from_bytes`].
@@ -44,15 +44,26 @@ pub fn load_weights<M: Module>(module: M, path: &Path) -> Result<M, WeightsError
 /// If the bytes are damaged; if a parameter of the module is missing or a tensor is left over; if a shape
 /// differs; if a number is not finite. All of it is found before the module is touched.
 pub fn load_weights_from_bytes<M: Module>(module: M, bytes: &[u8]) -> Result<M, WeightsError> {
-    let file = SafeTensors::deserialize(bytes)?;
+    load_weights_from_tensors(module, SafeTensors::deserialize(bytes)?.iter())
+}
+
+/// Loads tensors under diffusers' keys, today's or those from before 2023, wherever they were read from:
+/// one file, several, or one that is no safetensors file.
+///
+/// # Errors
+/// Those of [`load_weights_from_bytes`], but for the damaged bytes.
+pub fn load_weights_from_tensors<'data, M: Module>(
+    module: M,
+    given: impl IntoIterator<Item = (impl AsRef<str>, TensorView<'data>)>,
+) -> Result<M, WeightsError> {
     let parameters = Parameter::shapes_of(&module);
 
     let mut tensors: BTreeMap<String, TensorView> = BTreeMap::new();
     let mut unused = Vec::new();
-    for (key, tensor) in file.iter() {
-        let current = current_key(key);
+    for (key, tensor) in given {
+        let current = current_key(key.as_ref());
         if !parameters.contains_key(&current) || tensors.contains_key(&current) {
-            unused.push(key.to_owned());
+            unused.push(key.as_ref().to_owned());
         } else {
             tensors.insert(current, tensor);
         }
@@ -166,6 +177,12 @@ fn numbers(key: &str, tensor: &TensorView) -> Result<Vec<f32>, WeightsError> {
             .collect(),
         Dtype::BF16 => halves
             .map(|&two| bf16::from_le_bytes(two).to_f32())
+            .collect(),
+        Dtype::F64 => data
+            .as_chunks()
+            .0
+            .iter()
+            .map(|&eight| f64::from_le_bytes(eight) as f32)
             .collect(),
         other => {
             return Err(WeightsError::Type {

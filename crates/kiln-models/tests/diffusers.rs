@@ -1,11 +1,12 @@
-//! VqVae and UNet2d against diffusers, on the fixtures of `tests/fixtures/models/make.py`.
+//! VqVae, AutoencoderKl and UNet2d against diffusers, on the fixtures of `tests/fixtures/models/make.py`.
 
 use std::collections::BTreeMap;
 
 use burn::module::{Module, ModuleMapper, Param};
 use burn::tensor::{Device, Gradients, Int, Tensor, TensorData};
 use kiln_models::{
-    UNet2d, UNet2dConfig, VqVaeConfig, WeightsType, load_weights_from_bytes, save_weights,
+    Autoencoder, UNet2d, UNet2dConfig, VqVaeConfig, WeightsType, load_weights_from_bytes,
+    save_weights,
 };
 use safetensors::{Dtype, SafeTensors};
 
@@ -250,4 +251,35 @@ fn vqvae_with_attention_levels_matches() {
 #[test]
 fn vqvae_without_attention_in_the_middle_matches() {
     assert_vqvae("vqvae-plain");
+}
+
+fn assert_kl(name: &str) {
+    let fixture = Fixture::load(name);
+    let device = Device::flex();
+    let model = Autoencoder::from_json(&fixture.config, &device, 0).unwrap();
+    assert_eq!(model.class(), "AutoencoderKL");
+    assert!(model.vqvae().is_none());
+    let model = load_weights_from_bytes(model, &fixture.weights).unwrap();
+    let latents = model.encode(fixture.tensor("input.sample", &device));
+    let normalised = model.normalised(latents.clone());
+    let back = model.denormalised(normalised.clone());
+    fixture.assert_near("output.latents", back, OUTPUT_TOLERANCE);
+    fixture.assert_near("output.normalised", normalised, OUTPUT_TOLERANCE);
+    let decoded = model.decode(latents.clone());
+    fixture.assert_near("output.reconstruction", decoded, OUTPUT_TOLERANCE);
+    fixture.assert_near("output.latents", latents, OUTPUT_TOLERANCE);
+    // What is written is what was read.
+    let again = Autoencoder::from_json(&model.to_json(), &device, 0).unwrap();
+    assert_eq!(again.to_json(), model.to_json());
+    assert_eq!(again.num_params(), model.num_params());
+}
+
+#[test]
+fn kl_like_stable_diffusions() {
+    assert_kl("kl-stable");
+}
+
+#[test]
+fn kl_without_quant_convolutions_and_with_a_shift() {
+    assert_kl("kl-shifted");
 }

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use burn::data::dataset::DatasetError;
 use burn::tensor::{Device, Tensor};
 use kiln_data::{Datasets, ImageDataset, prefetch};
+use kiln_models::Autoencoder;
 
 use crate::latents::{LatentSet, Latents};
 use crate::loader::Batches;
@@ -39,11 +40,16 @@ impl CleanSets {
         }
     }
 
-    /// Latent space: the `latents` of all images, multiplied by `scaling_factor`.
-    pub(crate) fn latents(datasets: &Datasets, latents: Latents, scaling_factor: f64) -> Self {
+    /// Latent space: the `latents` of all images as the U-Net is to see them, by the two factors of `autoencoder`.
+    pub(crate) fn latents(
+        datasets: &Datasets,
+        latents: Latents,
+        autoencoder: &Autoencoder,
+    ) -> Self {
+        let (shift, factor) = (autoencoder.shift_factor(), autoencoder.scaling_factor());
         let scaled = |images: &ImageDataset, latents: LatentSet| CleanSet {
             images: images.clone(),
-            latents: Some(Arc::new(latents.scaled(scaling_factor))),
+            latents: Some(Arc::new(latents.scaled(shift, factor))),
         };
         Self {
             train: scaled(&datasets.train, latents.train),

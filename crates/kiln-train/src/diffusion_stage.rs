@@ -12,7 +12,7 @@ use kiln_diffusion::{
     Level, LevelOptions, Loss, NetworkDenoiser, Prediction, Rates, Schedule, levels,
 };
 use kiln_kernels::{Precision, on_the_pool, with_precision};
-use kiln_models::{UNet2d, VqVae};
+use kiln_models::{Autoencoder, UNet2d};
 
 use crate::classes::{Classes, label_tensor};
 use crate::error::TrainError;
@@ -98,7 +98,7 @@ pub(crate) struct NoisyBatch {
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Pictured {
     /// The first stage; none in pixel space.
-    pub(crate) vqvae: Option<VqVae>,
+    pub(crate) autoencoder: Option<Autoencoder>,
     /// Padding on each side, not to be shown.
     pub(crate) border: usize,
     /// What a conditional network can be asked for.
@@ -185,7 +185,7 @@ impl Lesson {
     /// Draws a grid of samples; those of a conditional network have a row for each class.
     fn draw(&self, network: &UNet2d, step: usize, device: &Device) -> Result<(), TrainError> {
         let Pictured {
-            vqvae,
+            autoencoder,
             border,
             classes,
         } = &self.pictured;
@@ -227,8 +227,8 @@ impl Lesson {
             &mut |step| noise.draw(step),
             &mut |_| {},
         )?;
-        let images = match vqvae {
-            Some(vqvae) => vqvae.decode(samples.div_scalar(vqvae.scaling_factor())),
+        let images = match autoencoder {
+            Some(autoencoder) => autoencoder.decode(autoencoder.denormalised(samples)),
             None => samples,
         };
         let images = Images::from_tensor(images)?.cropped(*border);

@@ -205,7 +205,7 @@ impl LatentSet {
         let mut values = Vec::new();
         let mut latent_shape = [0; 3];
         for batch in prefetch(dataset.clone(), requests.into_iter()) {
-            let latents = first_stage.vqvae.encode(tensor(&batch?, dataset, device));
+            let latents = first_stage.network.encode(tensor(&batch?, dataset, device));
             let [count, channels, height, width] = latents.dims();
             progress.advance(count as u64);
             latent_shape = [channels, height, width];
@@ -243,10 +243,10 @@ impl LatentSet {
         variance.sqrt()
     }
 
-    /// All latents multiplied by `factor`.
-    pub(crate) fn scaled(mut self, factor: f64) -> Self {
+    /// All latents, less `shift`, multiplied by `factor`.
+    pub(crate) fn scaled(mut self, shift: f64, factor: f64) -> Self {
         for value in &mut self.values {
-            *value *= factor as f32;
+            *value = (*value - shift as f32) * factor as f32;
         }
         self
     }
@@ -319,7 +319,7 @@ mod tests {
 
     #[test]
     fn a_mirrored_image_has_latents_of_its_own() {
-        let latents = latents().train.scaled(0.5);
+        let latents = latents().train.scaled(0.0, 0.5);
         let batch = latents.batch(&[(2, true), (0, false)], &Device::flex());
         let values: Vec<f32> = batch.into_data().iter::<f32>().collect();
         assert_eq!(values, [10.0, 10.5, 11.0, 11.5, 0.0, 0.5, 1.0, 1.5]);

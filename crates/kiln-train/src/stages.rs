@@ -9,7 +9,7 @@ use std::sync::Arc;
 use burn::tensor::Device;
 use kiln_data::{Datasets, Progress};
 use kiln_hub::{FirstStage, LatentDiffusion, Metadata, ModelSource};
-use kiln_models::WeightsType;
+use kiln_models::{Autoencoder, WeightsType};
 use serde::Serialize;
 
 use crate::classes::Classes;
@@ -209,7 +209,7 @@ pub fn train_vqvae(
     let report = TrainingReport::new("vqvae", &outcome, training, &plan, folder.model());
     if report.model.is_some() {
         let first_stage = FirstStage {
-            vqvae: outcome.model.into_trained(),
+            network: Autoencoder::Vq(outcome.model.into_trained()),
             metadata: metadata(experiment, &datasets, training.steps),
         };
         first_stage.save(&folder.model(), WeightsType::F32)?;
@@ -232,7 +232,7 @@ pub fn train_latent_diffusion(
     let run = RunFolder::new(&options.out);
     let device = options.devices.first();
     let first_stage = find_first_stage(&run, options.vqvae.as_deref(), &device)?;
-    experiment.check_first_stage(first_stage.vqvae.config())?;
+    experiment.check_first_stage(&first_stage.network)?;
     train_unet(experiment, options, progress, Some(first_stage))
 }
 
@@ -294,7 +294,7 @@ fn train_unet(
         .unet
         .init(&device.clone().autodiff(), experiment.seed)?;
     let pictured = Pictured {
-        vqvae: first_stage.as_ref().map(|stage| stage.vqvae.clone()),
+        autoencoder: first_stage.as_ref().map(|stage| stage.network.clone()),
         border: datasets.train.border(),
         classes,
     };
@@ -354,8 +354,9 @@ fn latent_space(
         )));
     }
     let factor = 1.0 / deviation;
-    first_stage.vqvae = first_stage.vqvae.with_scaling_factor(factor);
-    Ok((CleanSets::latents(datasets, latents, factor), first_stage))
+    first_stage.network = first_stage.network.with_scaling_factor(factor);
+    let clean = CleanSets::latents(datasets, latents, &first_stage.network);
+    Ok((clean, first_stage))
 }
 
 /// The VQ-VAE for stage 2: the one named, or the run folder's own.

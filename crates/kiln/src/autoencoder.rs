@@ -4,24 +4,24 @@ use std::path::Path;
 
 use burn::tensor::Device;
 use kiln_hub::{FirstStage, ModelSource};
-use kiln_models::VqVaeConfig;
+use kiln_models::Autoencoder as Network;
 use kiln_models::quantizer::{codes_in_use, perplexity};
 
 use crate::{Error, Images, pretrained};
 
-/// A trained VQ-VAE on a device.
+/// A trained first stage on a device: a VQ-VAE, or an autoencoder without a codebook.
 pub struct Autoencoder {
     name: String,
     model: FirstStage,
     device: Device,
 }
 
-/// Images after the round trip through a VQ-VAE, and the codes that they went through.
+/// Images after the round trip through an autoencoder, and the codes that they went through.
 #[derive(Clone, Debug)]
 pub struct Reconstruction {
     /// The reconstructions, in the order and shape of the originals.
     pub images: Images,
-    /// How often each code of the codebook was chosen.
+    /// How often each code of the codebook was chosen; empty if there is no codebook.
     pub code_counts: Vec<f32>,
 }
 
@@ -38,15 +38,15 @@ impl Reconstruction {
 }
 
 impl Autoencoder {
-    /// Loads the VQ-VAE in a folder: its own, or the `vqvae/` of a whole model.
+    /// Loads the autoencoder in a folder: its own, or the `vqvae/` of a whole model.
     ///
     /// # Errors
-    /// [`Error::Model`] when the folder holds no VQ-VAE or a damaged one.
+    /// [`Error::Model`] when the folder holds no autoencoder or a damaged one.
     pub fn load(path: &Path, device: &Device) -> Result<Self, Error> {
         Self::from_source(&ModelSource::Folder(path.to_owned()), device)
     }
 
-    /// The VQ-VAE of the model that is compiled in.
+    /// The autoencoder of the model that is compiled in.
     ///
     /// # Errors
     /// Those of [`Self::load`], which a built-in model never gives.
@@ -69,12 +69,12 @@ impl Autoencoder {
 
     /// The side of the images that the model was trained on, with their padding.
     pub fn image_size(&self) -> usize {
-        self.model.vqvae.config().sample_size
+        self.model.network.sample_size()
     }
 
     /// Channels of its images: 1 (gray) or 3 (RGB).
     pub fn channels(&self) -> usize {
-        self.model.vqvae.config().in_channels
+        self.model.network.in_channels()
     }
 
     /// Whether images `[channels, height, width]` can go through the model.
@@ -82,7 +82,7 @@ impl Autoencoder {
     /// # Errors
     /// [`Error::ImageChannels`] or [`Error::ImageSize`] with what the model takes.
     pub fn check_image(&self, channels: usize, height: usize, width: usize) -> Result<(), Error> {
-        check_shape(self.model.vqvae.config(), [channels, height, width])
+        check_shape(&self.model.network, [channels, height, width])
     }
 
     /// Sends images in [-1, 1] through the model, `batch` at a time, and tells `observe` how many are done.
@@ -98,18 +98,27 @@ impl Autoencoder {
         let (channels, height, width) =
             (originals.channels(), originals.height(), originals.width());
         self.check_image(channels, height, width)?;
-        let vqvae = &self.model.vqvae;
+        let network = &self.model.network;
+        let codes = network
+            .vqvae()
+            .map(|vqvae| vqvae.config().num_vq_embeddings);
         let mut images = Images::empty(channels, height, width);
-        let mut code_counts = vec![0.0; vqvae.config().num_vq_embeddings];
+        let mut code_counts = vec![0.0; codes.unwrap_or(0)];
         for pixels in originals.batches(batch) {
-            let pixels = pixels.to_tensor(&self.device);
-            let quantized = vqvae.quantize(vqvae.encode(pixels));
-            for code in quantized.codes.try_into_data_as::<i64>()?.iter::<i64>() {
-                if let Some(count) = code_counts.get_mut(code as usize) {
-                    *count += 1.0;
+            let latents = network.encode(pixels.to_tensor(&self.device));
+            let decoded = match network {
+                Network::Kl(autoencoder) => autoencoder.decode(latents),
+                Network::Vq(vqvae) => {
+                    let quantized = vqvae.quantize(latents);
+                    for code in quantized.codes.try_into_data_as::<i64>()?.iter::<i64>() {
+                        if let Some(count) = code_counts.get_mut(code as usize) {
+                            *count += 1.0;
+                        }
+                    }
+                    vqvae.decode_quantized(quantized.quantized)
                 }
-            }
-            images.extend_from_tensor(vqvae.decode_quantized(quantized.quantized))?;
+            };
+            images.extend_from_tensor(decoded)?;
             observe(images.len());
         }
         Ok(Reconstruction {
@@ -119,12 +128,12 @@ impl Autoencoder {
     }
 }
 
-/// Whether images `[channels, height, width]` can go through a VQ-VAE.
+/// Whether images `[channels, height, width]` can go through an autoencoder.
 pub(crate) fn check_shape(
-    vqvae: &VqVaeConfig,
+    network: &Network,
     [channels, height, width]: [usize; 3],
 ) -> Result<(), Error> {
-    let (expected, factor) = (vqvae.in_channels, vqvae.downscale_factor());
+    let (expected, factor) = (network.in_channels(), network.downscale_factor());
     if channels != expected {
         return Err(Error::ImageChannels { channels, expected });
     }

@@ -105,10 +105,16 @@ impl VqVaeConfig {
 
     /// Reads and [validates](Self::validate) a diffusers `config.json`.
     ///
+    /// A file of diffusers before 0.12 has no `scaling_factor` and means 1: pipelines of that time decoded latents as
+    /// they are (CompVis/ldm-celebahq-256 is such a model).
+    ///
     /// # Errors
     /// Names the key that is unknown, of the wrong type, not supported or impossible.
     pub fn from_json(text: &str) -> Result<Self, ConfigError> {
-        let config: Self = config::from_json(text, Self::CLASS)?;
+        let mut config: Self = config::from_json(text, Self::CLASS)?;
+        if config::was_written_before(text, [0, 12]) && !config::has_key(text, "scaling_factor") {
+            config.scaling_factor = 1.0;
+        }
         config.validate()?;
         Ok(config)
     }

@@ -1,8 +1,6 @@
 //! The first stage of latent diffusion: diffusers' `VQModel`.
 
 mod config;
-mod decoder;
-mod encoder;
 
 pub use config::{DecoderBlockType, EncoderBlockType, NormType, VqVaeConfig};
 
@@ -11,15 +9,11 @@ use burn::nn::conv::Conv2d;
 use burn::tensor::{Device, Int, Tensor};
 
 use crate::ConfigError;
-use crate::blocks::{BlockOptions, MidBlockShape, TimeScaleShift, conv1x1, convolution};
+use crate::autoencoder::{CoderShape, Decoder, Encoder};
+use crate::blocks::{conv1x1, convolution};
 use crate::config::require_size;
 use crate::initialization::seeded;
 use crate::quantizer::{Quantized, VectorQuantizer};
-use decoder::Decoder;
-use encoder::Encoder;
-
-/// Added to the variance in every group normalisation of diffusers' autoencoders.
-const EPSILON: f64 = 1e-6;
 
 /// A VQ-VAE (van den Oord et al. 2017) with the encoder and decoder of VQGAN and latent diffusion
 /// (Esser et al. 2021, Rombach et al. 2022): diffusers' `VQModel`.
@@ -47,35 +41,29 @@ impl VqVaeConfig {
     pub fn init(&self, device: &Device, seed: u64) -> Result<VqVae, ConfigError> {
         self.validate()?;
         let latent_dim = self.latent_dim();
-        let options = BlockOptions {
-            device,
-            time_channels: None,
-            time_scale_shift: TimeScaleShift::Default,
-            groups: self.norm_num_groups,
-            epsilon: EPSILON,
-            dropout: 0.0,
-            head_channels: None,
-            downsample_padding: 0,
+        let shape = CoderShape {
+            in_channels: self.in_channels,
+            out_channels: self.out_channels,
+            down_block_types: &self.down_block_types,
+            up_block_types: &self.up_block_types,
+            block_out_channels: &self.block_out_channels,
+            layers_per_block: self.layers_per_block,
+            norm_num_groups: self.norm_num_groups,
+            mid_block_attention: self.mid_block_add_attention,
+            encoded_channels: self.latent_channels,
+            latent_channels: self.latent_channels,
         };
+        let options = shape.block_options(device);
         let model = VqVae {
-            encoder: Encoder::new(self, &options),
+            encoder: Encoder::new(&shape, &options),
             quant_conv: conv1x1(self.latent_channels, latent_dim, device),
             quantize: VectorQuantizer::new(self.num_vq_embeddings, latent_dim, device),
             post_quant_conv: conv1x1(latent_dim, self.latent_channels, device),
-            decoder: Decoder::new(self, &options),
+            decoder: Decoder::new(&shape, &options),
             config: self.clone(),
         };
         require_size(&model)?;
         Ok(seeded(model, seed))
-    }
-
-    fn mid_block_shape(&self) -> MidBlockShape {
-        MidBlockShape {
-            channels: self.block_out_channels.last().copied().unwrap_or_default(),
-            attention: self.mid_block_add_attention,
-            attention_groups: Some(self.norm_num_groups),
-            output_scale_factor: 1.0,
-        }
     }
 }
 

@@ -1,28 +1,36 @@
 //! What is refused before any work starts: values that cannot work, and parts that do not fit each other.
 
-use kiln_models::VqVaeConfig;
+use kiln_models::Autoencoder;
 
 use super::{ConfigError, Experiment, FirstStageConfig, TrainingConfig};
 
 impl Experiment {
-    /// Checks that a VQ-VAE trained elsewhere gives the latents that this experiment's U-Net takes.
-    pub fn check_first_stage(&self, vqvae: &VqVaeConfig) -> Result<(), ConfigError> {
+    /// Checks that an autoencoder trained elsewhere gives the latents that this experiment's U-Net takes.
+    pub fn check_first_stage(&self, autoencoder: &Autoencoder) -> Result<(), ConfigError> {
         let Some(FirstStageConfig { vqvae: own, .. }) = self.first_stage() else {
             return Ok(());
         };
         let facts = [
-            ("vqvae.in_channels", vqvae.in_channels, own.in_channels),
-            ("vqvae.vq_embed_dim", vqvae.latent_dim(), own.latent_dim()),
+            (
+                "vqvae.in_channels",
+                autoencoder.in_channels(),
+                own.in_channels,
+            ),
+            (
+                "vqvae.vq_embed_dim",
+                autoencoder.latent_dim(),
+                own.latent_dim(),
+            ),
             (
                 "vqvae.block_out_channels",
-                vqvae.downscale_factor(),
+                autoencoder.downscale_factor(),
                 own.downscale_factor(),
             ),
         ];
         for (key, found, expected) in facts {
             require(found == expected, key, expected, || {
                 format!(
-                    "the VQ-VAE given by --vqvae has {found} there (channels, latent dimension or downscaling)"
+                    "the autoencoder given by --vqvae has {found} there (channels, latent dimension or downscaling)"
                 )
             })?;
         }

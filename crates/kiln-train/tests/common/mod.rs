@@ -168,7 +168,7 @@ pub fn weights(out: &Path) -> Vec<f32> {
     if out.join("vqvae/model").exists() {
         FirstStage::load(&folder("vqvae/model"), &device)
             .unwrap()
-            .vqvae
+            .network
             .visit(&mut all);
     }
     if out.join("model").exists() {

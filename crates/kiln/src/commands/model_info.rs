@@ -8,7 +8,7 @@ use burn::tensor::Device;
 use clap::Args;
 use kiln_diffusion::{Clip, Schedule, SchedulerConfig, sampler::Sampler};
 use kiln_hub::{FirstStage, LatentDiffusion, Metadata, ModelSource};
-use kiln_models::{UNet2d, UNet2dConfig, VqVaeConfig};
+use kiln_models::{UNet2d, UNet2dConfig};
 use serde::Serialize;
 
 use crate::terminal;
@@ -21,7 +21,7 @@ use crate::terminal;
   kiln model info runs/mnist/model
   kiln model info runs/mnist/model/vqvae --json")]
 pub struct ModelInfo {
-    /// Folder of a model, or of a VQ-VAE alone
+    /// Folder of a model, or of an autoencoder alone
     path: PathBuf,
 
     /// Print one JSON object on stdout instead of words
@@ -52,7 +52,8 @@ struct VqVaeDescription {
     border: usize,
     /// `[channels, height, width]`
     latent_shape: [usize; 3],
-    codes: usize,
+    /// Vectors in the codebook, if there is one.
+    codes: Option<usize>,
     scaling_factor: f64,
     /// 1 / `scaling_factor`.
     latent_standard_deviation: f64,
@@ -123,7 +124,7 @@ impl Description {
         let mut table = Table::default();
         table.row("model", &self.model);
         if let Some(vqvae) = &self.vqvae {
-            table.section(&format!("VQ-VAE ({})", vqvae.class));
+            table.section(&format!("autoencoder ({})", vqvae.class));
             table.row("parameters", thousands(vqvae.parameters));
             let padding = match vqvae.border {
                 0 => String::new(),
@@ -131,10 +132,10 @@ impl Description {
             };
             table.row("images", format!("{}{padding}", shape(vqvae.image_shape)));
             table.row("latents", shape(vqvae.latent_shape));
-            table.row(
-                "codes",
-                format!("{} of {} dimensions", vqvae.codes, vqvae.latent_shape[0]),
-            );
+            if let Some(codes) = vqvae.codes {
+                let dimensions = vqvae.latent_shape[0];
+                table.row("codes", format!("{codes} of {dimensions} dimensions"));
+            }
             let deviation = vqvae.latent_standard_deviation;
             table.row(
                 "scaling factor",
@@ -186,21 +187,21 @@ impl Description {
 }
 
 fn describe_vqvae(first_stage: &FirstStage) -> VqVaeDescription {
-    let config = first_stage.vqvae.config();
-    let (image, latent) = (
-        config.sample_size,
-        config.sample_size / config.downscale_factor(),
-    );
+    let network = &first_stage.network;
+    let image = network.sample_size();
+    let latent = image / network.downscale_factor();
     VqVaeDescription {
-        class: VqVaeConfig::CLASS,
-        parameters: first_stage.vqvae.num_params(),
-        image_shape: [config.in_channels, image, image],
+        class: network.class(),
+        parameters: network.num_params(),
+        image_shape: [network.in_channels(), image, image],
         border: first_stage.metadata.border,
-        latent_shape: [config.latent_dim(), latent, latent],
-        codes: config.num_vq_embeddings,
-        scaling_factor: config.scaling_factor,
-        latent_standard_deviation: 1.0 / config.scaling_factor,
-        block_out_channels: config.block_out_channels.clone(),
+        latent_shape: [network.latent_dim(), latent, latent],
+        codes: network
+            .vqvae()
+            .map(|vqvae| vqvae.config().num_vq_embeddings),
+        scaling_factor: network.scaling_factor(),
+        latent_standard_deviation: 1.0 / network.scaling_factor(),
+        block_out_channels: network.block_out_channels().to_vec(),
         training: first_stage.metadata.training.clone(),
     }
 }

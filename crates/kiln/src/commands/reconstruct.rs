@@ -24,7 +24,7 @@ const SHOWN: usize = 64;
 /// Images per row of the picture.
 const COLUMNS: usize = 8;
 
-/// Show how well a VQ-VAE gives images back.
+/// Show how well a VQ-VAE, or another autoencoder, gives images back.
 ///
 /// Writes one picture with rows of originals over rows of their reconstructions, and measures PSNR (on pixels in
 /// [0, 1]) and the use of the codebook.
@@ -34,7 +34,7 @@ const COLUMNS: usize = 8;
   kiln reconstruct --model runs/mnist/model --config configs/mnist.toml --count 10000
   kiln reconstruct --model runs/flowers/model --data photos/ --out reconstructions/")]
 pub struct Reconstruct {
-    /// Folder of a model or of a VQ-VAE alone; without it, the digits model inside this program
+    /// Folder of a model or of an autoencoder alone; without it, the digits model inside this program
     #[arg(long, value_name = "PATH")]
     model: Option<PathBuf>,
 
@@ -80,10 +80,17 @@ struct Outcome {
     picture: PathBuf,
     /// Mean of the images' PSNRs in decibels, on pixels in [0, 1].
     psnr: f64,
+    #[serde(flatten)]
+    codebook: Option<CodebookUse>,
+    seconds: f64,
+}
+
+/// How the codebook was used, where there is one.
+#[derive(Serialize)]
+struct CodebookUse {
     perplexity: f64,
     codes_in_use: usize,
     codes: usize,
-    seconds: f64,
 }
 
 /// The images to reconstruct.
@@ -112,9 +119,12 @@ impl Reconstruct {
             })?;
         bar.finish_and_clear();
 
-        let (codes_in_use, perplexity) =
-            (reconstruction.codes_in_use(), reconstruction.perplexity());
         let codes = reconstruction.code_counts.len();
+        let codebook = (codes > 0).then(|| CodebookUse {
+            perplexity: reconstruction.perplexity(),
+            codes_in_use: reconstruction.codes_in_use(),
+            codes,
+        });
         let images = reconstruction.images.cropped(originals.border);
         let originals = Originals {
             images: originals.images.cropped(originals.border),
@@ -142,9 +152,7 @@ impl Reconstruct {
             count: images.len(),
             picture,
             psnr,
-            perplexity,
-            codes_in_use,
-            codes,
+            codebook,
             seconds: started.elapsed().as_secs_f64(),
         };
         terminal::print_outcome(&outcome, self.json, Outcome::in_words)
@@ -191,16 +199,19 @@ impl Reconstruct {
 
 impl Outcome {
     fn in_words(&self) -> String {
+        let codebook = self.codebook.as_ref().map_or(String::new(), |used| {
+            format!(
+                ", {} of {} codes in use, perplexity {:.1}",
+                used.codes_in_use, used.codes, used.perplexity
+            )
+        });
         format!(
-            "{}  {} images of {}, {}\nPSNR {:.2} dB, {} of {} codes in use, perplexity {:.1}\n",
+            "{}  {} images of {}, {}\nPSNR {:.2} dB{codebook}\n",
             self.picture.display(),
             self.count,
             self.data,
             terminal::in_words(Duration::from_secs_f64(self.seconds)),
             self.psnr,
-            self.codes_in_use,
-            self.codes,
-            self.perplexity,
         )
     }
 }

@@ -30,15 +30,18 @@ pub(super) fn check(patient: &Patient) -> Findings {
 
 /// The share of the codes that latents go through; none if there are too few latents to tell.
 fn count(first_stage: &FirstStage, latents: &Tensor<4>) -> Result<Option<f64>, String> {
-    let codes = first_stage.vqvae.config().num_vq_embeddings;
+    let Some(vqvae) = first_stage.network.vqvae() else {
+        return Err("the model's autoencoder has no codebook".to_owned());
+    };
+    let codes = vqvae.config().num_vq_embeddings;
     let [images, dimensions, height, width] = latents.dims();
-    if dimensions != first_stage.vqvae.config().latent_dim() {
+    if dimensions != vqvae.config().latent_dim() {
         return Ok(None);
     }
     if images * height * width < VECTORS_PER_CODE * codes {
         return Ok(None);
     }
-    let chosen = first_stage.vqvae.quantize(latents.clone()).codes;
+    let chosen = vqvae.quantize(latents.clone()).codes;
     let chosen = (chosen.try_into_data_as::<i64>()).map_err(|error| error.to_string())?;
     let mut counts = vec![0.0; codes];
     for code in chosen.iter::<i64>() {

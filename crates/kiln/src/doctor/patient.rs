@@ -94,8 +94,8 @@ impl Patient {
     /// The side of the images that the model was trained on, with their padding, and their channels.
     pub fn image_shape(&self) -> Option<(usize, usize)> {
         if let Some(first_stage) = self.first_stage() {
-            let config = first_stage.vqvae.config();
-            return Some((config.sample_size, config.in_channels));
+            let network = &first_stage.network;
+            return Some((network.sample_size(), network.in_channels()));
         }
         let config = self.model.as_ref()?.unet.config();
         let [height, _] = config.sample_size?.height_and_width();
@@ -112,11 +112,11 @@ impl Patient {
         }
         let images = images.first(LATENTS);
         let latents = match self.first_stage() {
-            Some(FirstStage { vqvae, .. }) => {
+            Some(FirstStage { network, .. }) => {
                 let shape = [images.channels(), images.height(), images.width()];
-                check_shape(vqvae.config(), shape)?;
+                check_shape(network, shape)?;
                 let batches = images.batches(BATCH);
-                let encoded = batches.map(|batch| vqvae.encode(batch.to_tensor(&self.device)));
+                let encoded = batches.map(|batch| network.encode(batch.to_tensor(&self.device)));
                 Tensor::cat(encoded.collect(), 0)
             }
             None => images.to_tensor(&self.device),
@@ -136,7 +136,7 @@ impl Patient {
     /// What latents are multiplied by before the U-Net sees them: 1 in pixel space.
     pub(super) fn scaling_factor(&self) -> f64 {
         self.first_stage()
-            .map_or(1.0, |first_stage| first_stage.vqvae.scaling_factor())
+            .map_or(1.0, |first_stage| first_stage.network.scaling_factor())
     }
 
     fn read_run(&mut self, path: &Path) -> Result<(), Error> {

@@ -12,10 +12,7 @@ impl Pipeline {
     pub fn image_shape(&self) -> ImageShape {
         let [channels, height, width] = self.latent_shape;
         let (channels, factor) = match &self.model.first_stage {
-            Some(FirstStage { vqvae, .. }) => {
-                let config = vqvae.config();
-                (config.in_channels, config.downscale_factor())
-            }
+            Some(FirstStage { network, .. }) => (network.in_channels(), network.downscale_factor()),
             None => (channels, 1),
         };
         let without_padding = |side: usize| (side * factor).saturating_sub(2 * self.border());
@@ -42,7 +39,7 @@ impl Pipeline {
         }
         let pixels = images.clone().padded(self.border()).to_tensor(&self.device);
         Ok(match &self.model.first_stage {
-            Some(FirstStage { vqvae, .. }) => vqvae.encode(pixels) * vqvae.scaling_factor(),
+            Some(FirstStage { network, .. }) => network.normalised(network.encode(pixels)),
             // In pixel space the images are the latents.
             None => pixels,
         })
@@ -54,13 +51,13 @@ impl Pipeline {
     /// [`Error::Compute`] when the device fails.
     pub fn decode(&self, latents: Tensor<4>) -> Result<Images, Error> {
         let images = match &self.model.first_stage {
-            Some(FirstStage { vqvae, .. }) => vqvae.decode(latents / vqvae.scaling_factor()),
+            Some(FirstStage { network, .. }) => network.decode(network.denormalised(latents)),
             None => latents,
         };
         Ok(Images::from_tensor(images)?.cropped(self.border()))
     }
 
-    /// Whether the images pass through a VQ-VAE.
+    /// Whether the images pass through an autoencoder.
     pub fn has_first_stage(&self) -> bool {
         self.model.first_stage.is_some()
     }

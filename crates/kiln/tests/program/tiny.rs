@@ -6,8 +6,8 @@ use burn::tensor::Device;
 use kiln_diffusion::{ScheduleConfig, SchedulerConfig};
 use kiln_hub::{FirstStage, LatentDiffusion, Metadata};
 use kiln_models::{
-    DecoderBlockType, DownBlockType, EncoderBlockType, SampleSize, UNet2dConfig, UpBlockType,
-    VqVaeConfig,
+    Autoencoder, DecoderBlockType, DownBlockType, EncoderBlockType, SampleSize, UNet2dConfig,
+    UpBlockType, VqVaeConfig,
 };
 
 /// Sampling goes up to so many steps.
@@ -60,7 +60,7 @@ fn with_classes(names: &[&str]) -> LatentDiffusion {
     let training = BTreeMap::from([("dataset".to_owned(), "nothing".to_owned())]);
     LatentDiffusion {
         first_stage: Some(FirstStage {
-            vqvae: vqvae.init(&device, 1).expect("a VQ-VAE"),
+            network: Autoencoder::Vq(vqvae.init(&device, 1).expect("a VQ-VAE")),
             metadata: Metadata {
                 border: 1,
                 ..Metadata::default()

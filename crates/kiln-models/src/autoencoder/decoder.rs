@@ -3,15 +3,16 @@ use burn::nn::GroupNorm;
 use burn::nn::conv::Conv2d;
 use burn::tensor::Tensor;
 
-use super::config::{DecoderBlockType, VqVaeConfig};
+use super::CoderShape;
+use crate::DecoderBlockType;
 use crate::blocks::{
     BlockOptions, MidBlock, Resampling, UpBlock, UpBlockShape, conv3x3, convolution, group_norm,
     norm_silu,
 };
 
-/// Quantized latents to images: diffusers' `Decoder`.
+/// Latents to images: diffusers' `Decoder`.
 #[derive(Module, Debug)]
-pub(super) struct Decoder {
+pub(crate) struct Decoder {
     conv_in: Conv2d,
     up_blocks: Vec<UpBlock>,
     mid_block: MidBlock,
@@ -20,22 +21,22 @@ pub(super) struct Decoder {
 }
 
 impl Decoder {
-    pub(super) fn new(config: &VqVaeConfig, options: &BlockOptions) -> Self {
+    pub(crate) fn new(shape: &CoderShape, options: &BlockOptions) -> Self {
         let BlockOptions {
             device,
             groups,
             epsilon,
             ..
         } = *options;
-        let widths: Vec<usize> = config.block_out_channels.iter().rev().copied().collect();
+        let widths: Vec<usize> = shape.block_out_channels.iter().rev().copied().collect();
         let innermost = widths.first().copied().unwrap_or_default();
         let outermost = widths.last().copied().unwrap_or_default();
-        let levels = config.up_block_types.iter().zip(&widths).enumerate();
+        let levels = shape.up_block_types.iter().zip(&widths).enumerate();
         let up_blocks = levels.map(|(level, (kind, &channels_out))| {
-            let mut channels_in = vec![channels_out; config.layers_per_block + 1];
+            let mut channels_in = vec![channels_out; shape.layers_per_block + 1];
             channels_in[0] = widths[level.saturating_sub(1)];
             let outermost = level + 1 == widths.len();
-            let shape = UpBlockShape {
+            let level = UpBlockShape {
                 channels_in,
                 channels_out,
                 attention: *kind == DecoderBlockType::AttnUpDecoderBlock2D,
@@ -45,19 +46,19 @@ impl Decoder {
                     Resampling::Convolution
                 },
             };
-            UpBlock::new(shape, options)
+            UpBlock::new(level, options)
         });
         Self {
-            conv_in: conv3x3(config.latent_channels, innermost, device),
+            conv_in: conv3x3(shape.latent_channels, innermost, device),
             up_blocks: up_blocks.collect(),
-            mid_block: MidBlock::new(config.mid_block_shape(), options),
+            mid_block: MidBlock::new(shape.mid_block(), options),
             conv_norm_out: group_norm(groups, outermost, epsilon, device),
-            conv_out: conv3x3(outermost, config.out_channels, device),
+            conv_out: conv3x3(outermost, shape.out_channels, device),
         }
     }
 
     /// `[batch, h, w, latent_channels]` to `[batch, height, width, out_channels]`.
-    pub(super) fn forward(&self, latents: Tensor<4>) -> Tensor<4> {
+    pub(crate) fn forward(&self, latents: Tensor<4>) -> Tensor<4> {
         let mut hidden = convolution(&self.conv_in, latents).forward();
         hidden = self.mid_block.forward(hidden, None);
         for block in &self.up_blocks {

@@ -3,15 +3,16 @@ use burn::nn::GroupNorm;
 use burn::nn::conv::Conv2d;
 use burn::tensor::Tensor;
 
-use super::config::{EncoderBlockType, VqVaeConfig};
+use super::CoderShape;
+use crate::EncoderBlockType;
 use crate::blocks::{
     BlockOptions, DownBlock, DownBlockShape, MidBlock, Resampling, conv3x3, convolution,
     group_norm, norm_silu,
 };
 
-/// Images to what is quantized: diffusers' `Encoder`.
+/// Images to what becomes latents: diffusers' `Encoder`.
 #[derive(Module, Debug)]
-pub(super) struct Encoder {
+pub(crate) struct Encoder {
     conv_in: Conv2d,
     down_blocks: Vec<DownBlock>,
     mid_block: MidBlock,
@@ -20,23 +21,23 @@ pub(super) struct Encoder {
 }
 
 impl Encoder {
-    pub(super) fn new(config: &VqVaeConfig, options: &BlockOptions) -> Self {
+    pub(crate) fn new(shape: &CoderShape, options: &BlockOptions) -> Self {
         let BlockOptions {
             device,
             groups,
             epsilon,
             ..
         } = *options;
-        let widths = &config.block_out_channels;
+        let widths = shape.block_out_channels;
         let outermost = widths.first().copied().unwrap_or_default();
         let innermost = widths.last().copied().unwrap_or_default();
-        let levels = config.down_block_types.iter().zip(widths).enumerate();
+        let levels = shape.down_block_types.iter().zip(widths).enumerate();
         let down_blocks = levels.map(|(level, (kind, &channels_out))| {
             let innermost = level + 1 == widths.len();
-            let shape = DownBlockShape {
+            let level = DownBlockShape {
                 channels_in: widths[level.saturating_sub(1)],
                 channels_out,
-                layers: config.layers_per_block,
+                layers: shape.layers_per_block,
                 attention: *kind == EncoderBlockType::AttnDownEncoderBlock2D,
                 resampling: if innermost {
                     Resampling::None
@@ -44,19 +45,19 @@ impl Encoder {
                     Resampling::Convolution
                 },
             };
-            DownBlock::new(shape, options)
+            DownBlock::new(level, options)
         });
         Self {
-            conv_in: conv3x3(config.in_channels, outermost, device),
+            conv_in: conv3x3(shape.in_channels, outermost, device),
             down_blocks: down_blocks.collect(),
-            mid_block: MidBlock::new(config.mid_block_shape(), options),
+            mid_block: MidBlock::new(shape.mid_block(), options),
             conv_norm_out: group_norm(groups, innermost, epsilon, device),
-            conv_out: conv3x3(innermost, config.latent_channels, device),
+            conv_out: conv3x3(innermost, shape.encoded_channels, device),
         }
     }
 
-    /// `[batch, height, width, in_channels]` to `[batch, h, w, latent_channels]`.
-    pub(super) fn forward(&self, images: Tensor<4>) -> Tensor<4> {
+    /// `[batch, height, width, in_channels]` to `[batch, h, w, encoded_channels]`.
+    pub(crate) fn forward(&self, images: Tensor<4>) -> Tensor<4> {
         let mut hidden = convolution(&self.conv_in, images).forward();
         for block in &self.down_blocks {
             hidden = block.forward(hidden, None, |_| {});

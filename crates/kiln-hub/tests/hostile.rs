@@ -1,0 +1,337 @@
+//! Models that somebody made to do harm, or that a broken disk did: each is refused in a sentence, and nothing in it is
+//! run, followed or given memory to.
+
+use std::fs;
+use std::path::Path;
+
+use burn::tensor::Device;
+use kiln_diffusion::SchedulerConfig;
+use kiln_hub::{LatentDiffusion, Metadata, ModelSource};
+use kiln_models::{UNet2dConfig, WeightsType};
+use serde_json::{Value, json};
+use tempfile::TempDir;
+
+const WEIGHTS: &str = "unet/diffusion_pytorch_model.safetensors";
+const PICKLE: &str = "unet/diffusion_pytorch_model.bin";
+const INDEX: &str = "unet/diffusion_pytorch_model.safetensors.index.json";
+
+/// A sound model in a folder.
+fn model() -> TempDir {
+    let around = TempDir::new().unwrap();
+    let json = r#"{"in_channels": 1, "out_channels": 1, "sample_size": 8, "block_out_channels": [4, 8],
+        "norm_num_groups": 2, "layers_per_block": 1, "down_block_types": ["DownBlock2D", "DownBlock2D"],
+        "up_block_types": ["UpBlock2D", "UpBlock2D"]}"#;
+    let config = UNet2dConfig::from_json(json).unwrap();
+    let model = LatentDiffusion {
+        first_stage: None,
+        unet: config.init(&Device::flex(), 0).unwrap(),
+        scheduler: SchedulerConfig::default(),
+        metadata: Metadata::default(),
+    };
+    model.save(around.path(), WeightsType::F32).unwrap();
+    around
+}
+
+fn load(folder: &Path) -> Result<LatentDiffusion, String> {
+    let source = ModelSource::Folder(folder.to_owned());
+    LatentDiffusion::load(&source, &Device::flex()).map_err(|error| error.to_string())
+}
+
+/// What is said about a model that must not load: one sentence with all of these words.
+fn assert_refused(folder: &Path, words: &[&str]) {
+    let sentence = match load(folder) {
+        Ok(_) => panic!("{words:?}: it loads"),
+        Err(sentence) => sentence,
+    };
+    for word in words {
+        assert!(sentence.contains(word), "{word:?} is not in: {sentence}");
+    }
+}
+
+/// A safetensors file with this header, which says it is `length` bytes long, and `data` zeros.
+fn safetensors(header: &str, length: u64, data: usize) -> Vec<u8> {
+    let mut bytes = length.to_le_bytes().to_vec();
+    bytes.extend(header.as_bytes());
+    bytes.resize(bytes.len() + data, 0);
+    bytes
+}
+
+#[test]
+fn safetensors_with_lying_headers() {
+    let folder = model();
+    let tensor = |shape: Value, offsets: [u64; 2]| {
+        let header =
+            json!({"conv_in.bias": {"dtype": "F32", "shape": shape, "data_offsets": offsets}});
+        header.to_string()
+    };
+    let overlap = json!({
+        "conv_in.bias": {"dtype": "F32", "shape": [4], "data_offsets": [0, 16]},
+        "conv_out.bias": {"dtype": "F32", "shape": [4], "data_offsets": [8, 24]},
+    });
+    let honest = |header: String, data| {
+        let length = header.len() as u64;
+        safetensors(&header, length, data)
+    };
+    let files = [
+        // Headers that are longer than the file, than memory, or no JSON.
+        safetensors("{}", 1 << 20, 0),
+        safetensors("{}", u64::MAX, 0),
+        safetensors("{]", 2, 0),
+        vec![],
+        vec![1, 2, 3],
+        // Offsets that overlap, run backwards, leave the file, or overflow with the shape.
+        honest(overlap.to_string(), 24),
+        honest(tensor(json!([4]), [16, 0]), 16),
+        honest(tensor(json!([4]), [0, 1 << 40]), 16),
+        honest(tensor(json!([4]), [0, u64::MAX]), 16),
+        honest(tensor(json!([u64::MAX, 2]), [0, 16]), 16),
+        honest(tensor(json!([1u64 << 62, 4]), [0, 16]), 16),
+        // Numbers that are too few for the shape.
+        honest(tensor(json!([400]), [0, 16]), 16),
+    ];
+    for (index, bytes) in files.into_iter().enumerate() {
+        fs::write(folder.path().join(WEIGHTS), bytes).unwrap();
+        let sentence = load(folder.path()).map(drop).unwrap_err();
+        assert!(sentence.contains("is damaged"), "{index}: {sentence}");
+    }
+}
+
+/// Changes the tensors of the sound model's weights.
+fn edit_weights(folder: &Path, edit: impl Fn(&str, &mut Vec<usize>, &mut Vec<u8>)) {
+    let bytes = fs::read(folder.join(WEIGHTS)).unwrap();
+    let file = safetensors::SafeTensors::deserialize(&bytes).unwrap();
+    let edited: Vec<_> = file
+        .iter()
+        .map(|(key, tensor)| {
+            let (mut shape, mut data) = (tensor.shape().to_vec(), tensor.data().to_vec());
+            edit(key, &mut shape, &mut data);
+            (key, tensor.dtype(), shape, data)
+        })
+        .collect();
+    let views = edited.iter().map(|(key, dtype, shape, data)| {
+        let view = safetensors::tensor::TensorView::new(*dtype, shape.clone(), data).unwrap();
+        (*key, view)
+    });
+    fs::write(
+        folder.join(WEIGHTS),
+        safetensors::serialize(views, None).unwrap(),
+    )
+    .unwrap();
+}
+
+#[test]
+fn weights_that_are_no_numbers_or_of_another_shape() {
+    let folder = model();
+    edit_weights(folder.path(), |key, _, data| {
+        if key == "conv_out.weight" {
+            data[..4].copy_from_slice(&f32::NAN.to_le_bytes());
+        }
+    });
+    assert_refused(folder.path(), &["`conv_out.weight`", "NaN"]);
+
+    let folder = model();
+    edit_weights(folder.path(), |key, shape, _| {
+        if key == "conv_out.weight" {
+            shape.swap(0, 1);
+        }
+    });
+    assert_refused(
+        folder.path(),
+        &["`conv_out.weight`", "[4, 1, 3, 3]", "[1, 4, 3, 3]"],
+    );
+}
+
+#[test]
+fn a_file_that_is_larger_than_the_network_could_need() {
+    let folder = model();
+    let file = fs::File::create(folder.path().join(WEIGHTS)).unwrap();
+    // A hole: it takes no room on the disk.
+    file.set_len(1 << 40).unwrap();
+    assert_refused(folder.path(), &["1099511627776 bytes"]);
+}
+
+#[test]
+fn configs_of_absurd_sizes() {
+    for (key, value) in [
+        ("block_out_channels", json!([16_384, 16_384])),
+        ("block_out_channels", json!([1u64 << 40, 8])),
+        ("layers_per_block", json!(1u64 << 40)),
+        ("in_channels", json!(1u64 << 60)),
+        ("num_class_embeds", json!(1u64 << 50)),
+        ("time_embedding_dim", json!(1u64 << 50)),
+        ("sample_size", json!([8, 1u64 << 62])),
+    ] {
+        let folder = model();
+        let path = folder.path().join("unet/config.json");
+        let mut config: Value = serde_json::from_str(&fs::read_to_string(&path).unwrap()).unwrap();
+        config[key] = value;
+        fs::write(&path, config.to_string()).unwrap();
+        assert_refused(folder.path(), &["config"]);
+    }
+    // Nor is a config read that is no config.
+    let folder = model();
+    let file = fs::File::create(folder.path().join("unet/config.json")).unwrap();
+    file.set_len(1 << 40).unwrap();
+    assert_refused(folder.path(), &["unet/config.json", "too many"]);
+}
+
+#[test]
+fn an_index_that_leads_elsewhere() {
+    let secret = TempDir::new().unwrap();
+    fs::write(secret.path().join("weights.safetensors"), b"secret").unwrap();
+    let absolute = secret.path().join("weights.safetensors");
+    for shard in [
+        "../../etc/passwd",
+        "..",
+        ".",
+        "",
+        "/etc/passwd",
+        "a/b.safetensors",
+        "a\\b.safetensors",
+        "..\\weights.safetensors",
+        absolute.to_str().unwrap(),
+    ] {
+        let folder = model();
+        fs::remove_file(folder.path().join(WEIGHTS)).unwrap();
+        let index = json!({"weight_map": {"conv_in.weight": shard}});
+        fs::write(folder.path().join(INDEX), index.to_string()).unwrap();
+        assert_refused(folder.path(), &["weights must lie beside their index"]);
+    }
+}
+
+#[test]
+fn an_index_that_is_none_or_names_what_is_not_there() {
+    for (index, words) in [
+        (
+            json!({"weight_map": {"conv_in.weight": "gone.safetensors"}}),
+            "lacks",
+        ),
+        (
+            json!({"weight_map": {"conv_in.weight": 7}}),
+            "is no file name",
+        ),
+        (json!({"weight_map": []}), "no `weight_map`"),
+        (json!({}), "no `weight_map`"),
+    ] {
+        let folder = model();
+        fs::remove_file(folder.path().join(WEIGHTS)).unwrap();
+        fs::write(folder.path().join(INDEX), index.to_string()).unwrap();
+        assert_refused(folder.path(), &[words]);
+    }
+}
+
+/// A model whose weights are a pickle of these bytes.
+fn with_pickle(bytes: &[u8]) -> TempDir {
+    let folder = model();
+    fs::remove_file(folder.path().join(WEIGHTS)).unwrap();
+    fs::write(folder.path().join(PICKLE), bytes).unwrap();
+    folder
+}
+
+#[test]
+fn pickles_with_code_are_refused_and_not_run() {
+    let around = TempDir::new().unwrap();
+    let proof = around.path().join("proof");
+    let command = format!("touch {}", proof.display());
+    let protocol_0 = format!("cposix\nsystem\n(S'{command}'\ntR.");
+    let mut protocol_4 = b"\x80\x04\x8c\x05posix\x94\x8c\x06system\x94\x93\x94\x8c".to_vec();
+    protocol_4.push(command.len() as u8);
+    protocol_4.extend(command.as_bytes());
+    protocol_4.extend(b"\x94\x85\x94R\x94.");
+    // What is run is thrown away, and an empty dictionary of weights is left.
+    let discarded = format!("cposix\nsystem\n(S'{command}'\ntR0}}.");
+    for pickle in [protocol_0.as_bytes(), &protocol_4, discarded.as_bytes()] {
+        let folder = with_pickle(pickle);
+        assert_refused(folder.path(), &["would run `posix.system`"]);
+        // The same inside of the archive that PyTorch writes today.
+        let mut archive = zip::ZipWriter::new(std::io::Cursor::new(Vec::new()));
+        let options = zip::write::SimpleFileOptions::default();
+        archive.start_file("archive/data.pkl", options).unwrap();
+        std::io::Write::write_all(&mut archive, pickle).unwrap();
+        let bytes = archive.finish().unwrap().into_inner();
+        let folder = with_pickle(&bytes);
+        assert_refused(folder.path(), &["would run `posix.system`"]);
+    }
+    assert!(!proof.exists(), "code was run");
+}
+
+#[test]
+fn pickles_that_are_none() {
+    for bytes in [
+        &b""[..],
+        b"PK\x03\x04",
+        b"PK\x05\x06\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0",
+        b"\x80\x02",
+        b"\x80\x02}.garbage",
+        b"\x80\x02X\xff\xff\xff\xffkey.",
+        b"\x80\x04\x8d\xff\xff\xff\xff\xff\xff\xff\x7f.",
+        b"<!DOCTYPE html><html>404</html>",
+    ] {
+        let folder = with_pickle(bytes);
+        let sentence = load(folder.path()).map(drop).unwrap_err();
+        let refused = ["damaged", "it lacks"]
+            .iter()
+            .any(|word| sentence.contains(word));
+        assert!(refused, "{bytes:?}: {sentence}");
+    }
+}
+
+/// Any byte of a sound file may be another: the model loads or is refused, and nothing panics.
+#[test]
+fn no_change_of_a_file_can_do_worse_than_be_refused() {
+    let sound = model();
+    let fixture = concat!(
+        env!("CARGO_MANIFEST_DIR"),
+        "/../../tests/fixtures/published/google--ddpm-cifar10-32/small"
+    );
+    for (folder, file) in [
+        (sound.path(), WEIGHTS),
+        (sound.path(), "unet/config.json"),
+        (sound.path(), "scheduler/scheduler_config.json"),
+        (sound.path(), "model_index.json"),
+        (Path::new(fixture), "diffusion_pytorch_model.bin"),
+    ] {
+        let copy = TempDir::new().unwrap();
+        copy_folder(folder, copy.path());
+        let bytes = fs::read(folder.join(file)).unwrap();
+        let mut state = 0x2545_f491_4f6c_dd1du64;
+        let mut random = |below: usize| {
+            // xorshift64: the same changes on every run.
+            state ^= state << 13;
+            state ^= state >> 7;
+            state ^= state << 17;
+            (state % below.max(1) as u64) as usize
+        };
+        for _ in 0..60 {
+            let mut changed = bytes.clone();
+            // Headers are at the beginning, a zip's directory is at the end; there the damage is done.
+            let near = changed.len().min(2_000);
+            for _ in 0..=random(3) {
+                let place = match random(3) {
+                    0 => random(near),
+                    1 => changed.len() - 1 - random(near),
+                    _ => random(changed.len()),
+                };
+                changed[place] = random(256) as u8;
+            }
+            if random(4) == 0 {
+                changed.truncate(random(changed.len()));
+            }
+            fs::write(copy.path().join(file), &changed).unwrap();
+            let _ = load(copy.path());
+        }
+    }
+}
+
+fn copy_folder(from: &Path, to: &Path) {
+    fs::create_dir_all(to).unwrap();
+    for entry in fs::read_dir(from).unwrap() {
+        let path = entry.unwrap().path();
+        let target = to.join(path.file_name().unwrap());
+        if path.is_dir() {
+            copy_folder(&path, &target);
+        } else {
+            fs::copy(&path, &target).unwrap();
+        }
+    }
+}
