@@ -31,6 +31,7 @@
 
 #![recursion_limit = "256"]
 
+mod convert;
 mod error;
 mod first_stage;
 mod folder;
@@ -41,6 +42,7 @@ mod pickle;
 mod source;
 mod weights;
 
+pub use convert::{ConvertOptions, Converted, convert};
 pub use error::HubError;
 pub use first_stage::{FirstStage, vqvae_hash};
 pub use metadata::Metadata;

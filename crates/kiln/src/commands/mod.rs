@@ -1,6 +1,7 @@
 //! The subcommands, one file each: its arguments, what it does, what it prints.
 
 mod bench;
+mod convert;
 mod doctor;
 mod drawing;
 mod film;
@@ -36,6 +37,7 @@ pub enum Command {
     Interpolate(interpolate::Interpolate),
     Invert(invert::Invert),
     Inpaint(inpaint::Inpaint),
+    Convert(convert::Convert),
     Bench(bench::Bench),
     /// Look at models.
     #[command(subcommand)]
@@ -62,6 +64,7 @@ impl Command {
             Command::Interpolate(command) => command.run(),
             Command::Invert(command) => command.run(),
             Command::Inpaint(command) => command.run(),
+            Command::Convert(command) => command.run(),
             Command::Bench(command) => command.run(),
             Command::Model(ModelCommand::Info(command)) => command.run(),
         }

@@ -1,0 +1,124 @@
+//! Checkpoints with CompVis' names, which `tests/fixtures/convert/make.py` made, become models in the diffusers layout that
+//! compute what diffusers computes.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use burn::tensor::{Device, Tensor, TensorData};
+use kiln_diffusion::ScheduleKind;
+use kiln_hub::{
+    ConvertOptions, Converted, FirstStage, HubError, LatentDiffusion, ModelSource, convert,
+};
+use kiln_models::WeightsType;
+use safetensors::SafeTensors;
+use tempfile::TempDir;
+
+const OPTIONS: ConvertOptions = ConvertOptions {
+    head_channels: 16,
+    image_size: 16,
+};
+
+fn fixture(file: &str) -> PathBuf {
+    let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/../../tests/fixtures/convert");
+    Path::new(folder).join(file)
+}
+
+fn expected<const D: usize>(name: &str) -> Tensor<D> {
+    let bytes = fs::read(fixture("expected.safetensors")).unwrap();
+    let file = SafeTensors::deserialize(&bytes).unwrap();
+    let tensor = file.tensor(name).unwrap();
+    let numbers = tensor.data().as_chunks().0.iter();
+    let numbers: Vec<f32> = numbers.map(|&four| f32::from_le_bytes(four)).collect();
+    let data = TensorData::new(numbers, tensor.shape().to_vec());
+    Tensor::from_data(data, &Device::flex())
+}
+
+fn assert_near(found: Tensor<4>, name: &str) {
+    let expected = expected(name);
+    assert_eq!(found.dims(), expected.dims());
+    let greatest = expected.clone().abs().max().into_scalar::<f32>();
+    let error = (found - expected).abs().max().into_scalar::<f32>() / greatest;
+    println!("{name}: {error:.1e}");
+    assert!(error < 1e-5, "{name} is {error:e} off");
+}
+
+fn converted(file: &str, options: ConvertOptions) -> Result<Converted, HubError> {
+    convert(&fixture(file), options, &Device::flex())
+}
+
+/// What is written loads again.
+fn written(converted: &Converted) -> (TempDir, ModelSource) {
+    let around = TempDir::new().unwrap();
+    let folder = around.path().join("model");
+    converted.save(&folder, WeightsType::F32).unwrap();
+    (around, ModelSource::Folder(folder))
+}
+
+#[test]
+fn a_latent_diffusion_model() {
+    let converted = converted("latent-diffusion.ckpt", OPTIONS).unwrap();
+    let (_around, source) = written(&converted);
+    let model = LatentDiffusion::load(&source, &Device::flex()).unwrap();
+
+    let schedule = &model.scheduler.schedule;
+    assert_eq!(schedule.kind, ScheduleKind::ScaledLinear);
+    assert_eq!(
+        (schedule.beta_start, schedule.beta_end),
+        (Some(0.0015), Some(0.0195))
+    );
+    assert_eq!(model.scheduler.clip, None);
+    // The moving average: the weights themselves are all zero.
+    let prediction = model
+        .unet
+        .forward(expected("sample"), expected("timesteps"), None);
+    assert_near(prediction, "prediction");
+    let network = model.first_stage.unwrap().network;
+    assert_eq!(
+        (network.class(), network.scaling_factor()),
+        ("VQModel", 0.25)
+    );
+    assert_near(network.decode(expected("latents")), "decoded");
+}
+
+#[test]
+fn an_autoencoder_alone() {
+    let converted = converted("autoencoder-kl.ckpt", OPTIONS).unwrap();
+    let (_around, source) = written(&converted);
+    let network = FirstStage::load(&source, &Device::flex()).unwrap().network;
+    assert_eq!(network.class(), "AutoencoderKL");
+    assert_near(network.encode(expected("image")), "encoded");
+}
+
+#[test]
+fn what_does_not_map_is_named() {
+    let refusal = |file: &str, options| converted(file, options).unwrap_err().to_string();
+    let message = refusal("lucidrains.pt", OPTIONS);
+    for part in ["init_conv.weight`", "[8, 3, 7, 7]"] {
+        assert!(message.contains(part), "{message}");
+    }
+    // Heads of 48 channels do not divide 32.
+    let other_heads = ConvertOptions {
+        head_channels: 48,
+        ..OPTIONS
+    };
+    let message = refusal("latent-diffusion.ckpt", other_heads);
+    assert!(message.contains("`attention_head_dim` = 48"), "{message}");
+}
+
+#[test]
+fn files_that_are_no_checkpoints_are_refused() {
+    let around = TempDir::new().unwrap();
+    let refusal = |name: &str, contents: &[u8]| {
+        let path = around.path().join(name);
+        fs::write(&path, contents).unwrap();
+        let refused = convert(&path, OPTIONS, &Device::flex()).unwrap_err();
+        refused.to_string()
+    };
+    assert!(refusal("a.ckpt", b"no pickle").contains("damaged"));
+    assert!(refusal("b.ckpt", b"\x80\x02}.").contains("no network"));
+    assert!(refusal("c.safetensors", b"").contains("damaged"));
+    let code = refusal("d.ckpt", b"cposix\nsystem\n(S'true'\ntR.");
+    assert!(code.contains("would run `posix.system`"), "{code}");
+    let gone = convert(&around.path().join("gone.ckpt"), OPTIONS, &Device::flex());
+    assert!(gone.is_err());
+}

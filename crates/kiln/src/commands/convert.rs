@@ -1,0 +1,86 @@
+//! `kiln convert`: a checkpoint of the original code to the diffusers layout.
+
+use std::path::PathBuf;
+
+use burn::tensor::Device;
+use clap::Args;
+use kiln_hub::{ConvertOptions, Converted, convert};
+use kiln_models::WeightsType;
+use serde::Serialize;
+
+use crate::terminal;
+
+/// Convert a checkpoint of CompVis' latent diffusion to the diffusers layout.
+///
+/// Takes a whole unconditional model or one of its autoencoders (VQ or KL). Of the file only the weights are read; code in
+/// it is never run. A tensor that has no place in diffusers' networks, as in lucidrains' denoising-diffusion-pytorch, is named.
+#[derive(Args)]
+#[command(after_help = "Examples:
+  kiln convert celebahq/model.ckpt --to celebahq
+  kiln convert vq-f4/model.ckpt --to vq-f4 --half
+  kiln convert churches/model.ckpt --to churches --head-channels 24")]
+pub struct Convert {
+    /// The checkpoint: .ckpt, .pt or .safetensors
+    #[arg(value_name = "FILE")]
+    checkpoint: PathBuf,
+
+    /// Folder for the model
+    #[arg(long, value_name = "FOLDER")]
+    to: PathBuf,
+
+    /// Channels of an attention head (num_head_channels in the model's yaml), which the weights do not tell
+    #[arg(long, default_value_t = ConvertOptions::default().head_channels, value_name = "N")]
+    head_channels: usize,
+
+    /// The side of the images that the model draws, in pixels, which the weights do not tell
+    #[arg(long, default_value_t = ConvertOptions::default().image_size, value_name = "PIXELS")]
+    image_size: usize,
+
+    /// Write numbers of half precision: half the size, to three digits
+    #[arg(long)]
+    half: bool,
+
+    /// Print one JSON object on stdout instead of words
+    #[arg(long)]
+    json: bool,
+}
+
+/// What was written, for `--json`.
+#[derive(Serialize)]
+struct Outcome {
+    folder: PathBuf,
+    /// `LDMPipeline`, `DDIMPipeline`, `VQModel` or `AutoencoderKL`.
+    class: &'static str,
+}
+
+impl Convert {
+    /// Reads the checkpoint, writes the folder and says what it holds.
+    pub fn run(self) -> anyhow::Result<()> {
+        let options = ConvertOptions {
+            head_channels: self.head_channels,
+            image_size: self.image_size,
+        };
+        let converted = convert(&self.checkpoint, options, &Device::flex())?;
+        let weights_type = if self.half {
+            WeightsType::F16
+        } else {
+            WeightsType::F32
+        };
+        converted.save(&self.to, weights_type)?;
+        let outcome = Outcome {
+            folder: self.to,
+            class: match &converted {
+                Converted::Model(model) if model.first_stage.is_none() => "DDIMPipeline",
+                Converted::Model(_) => "LDMPipeline",
+                Converted::FirstStage(first_stage) => first_stage.network.class(),
+            },
+        };
+        terminal::print_outcome(&outcome, self.json, |outcome| {
+            format!(
+                "{}  a model of diffusers' {}\n",
+                outcome.folder.display(),
+                outcome.class
+            )
+        })
+    }
+}
