@@ -1,4 +1,4 @@
-//! MNIST's files from the public mirrors into the cache, resumable and verified.
+//! Files from public places into the cache, resumable and verified: MNIST, and the weights of pytorch-fid.
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read, Write};
@@ -19,34 +19,61 @@ const MIRRORS: [&str; 2] = [
     "https://storage.googleapis.com/cvdf-datasets/mnist/",
 ];
 
-/// A file of MNIST, with the SHA-256 of its *decompressed* content: a mirror may have compressed it anew.
+/// A file, with the SHA-256 of its content.
 #[derive(Clone, Debug)]
 struct RemoteFile {
     name: &'static str,
     content_sha256: &'static str,
+    form: Form,
+}
+
+/// What a digest is of.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Form {
+    /// What is inside a gzip file: a mirror may have compressed it anew.
+    Gzip,
+    /// The file as it is.
+    Plain,
 }
 
 const MNIST: [RemoteFile; 4] = [
     RemoteFile {
         name: "train-images-idx3-ubyte.gz",
         content_sha256: "ba891046e6505d7aadcbbe25680a0738ad16aec93bde7f9b65e87a2fc25776db",
+        form: Form::Gzip,
     },
     RemoteFile {
         name: "train-labels-idx1-ubyte.gz",
         content_sha256: "65a50cbbf4e906d70832878ad85ccda5333a97f0f4c3dd2ef09a8a9eef7101c5",
+        form: Form::Gzip,
     },
     RemoteFile {
         name: "t10k-images-idx3-ubyte.gz",
         content_sha256: "0fa7898d509279e482958e8ce81c8e77db3f2f8254e26661ceb7762c4d494ce7",
+        form: Form::Gzip,
     },
     RemoteFile {
         name: "t10k-labels-idx1-ubyte.gz",
         content_sha256: "ff7bcfd416de33731a308c3f266cc351222c34898ecbeaf847f06e48f7ec33f2",
+        form: Form::Gzip,
     },
 ];
 
-/// MNIST's largest file has 10 MB compressed and 47 MB decompressed; what exceeds these is another file.
-const MAX_COMPRESSED_BYTES: u64 = 64 << 20;
+/// Google's InceptionV3 of December 2015, ported to PyTorch: what FID is published with.
+const PYTORCH_FID: RemoteFile = RemoteFile {
+    name: "pt_inception-2015-12-05-6726825d.pth",
+    content_sha256: PYTORCH_FID_SHA256,
+    form: Form::Plain,
+};
+/// The SHA-256 of [`pytorch_fid_weights`].
+pub const PYTORCH_FID_SHA256: &str =
+    "6726825d0af5f729cebd5821db510b11b1cfad8faad88a03f1befd49fb9129b2";
+const PYTORCH_FID_RELEASE: &str =
+    "https://github.com/mseitzer/pytorch-fid/releases/download/fid_weights/";
+
+/// The weights of pytorch-fid have 96 MB, MNIST's largest file 10 MB and 47 MB decompressed; what exceeds these is another
+/// file.
+const MAX_BYTES: u64 = 128 << 20;
 const MAX_CONTENT_BYTES: u64 = 128 << 20;
 /// How often a mirror that stops midway is asked for the rest, as long as each time brings something new.
 const MAX_ATTEMPTS: usize = 8;
@@ -76,11 +103,27 @@ pub enum DownloadFailure {
     WrongDigest,
 }
 
+/// The folder in the user's cache that kiln keeps its files in; none if the system names no cache.
+pub fn cache_folder() -> Option<PathBuf> {
+    Some(dirs::cache_dir()?.join("kiln"))
+}
+
+/// The weights of the network that pytorch-fid computes FID with, in the user's cache after the first time (96 MB).
+///
+/// # Errors
+/// [`DataError::Download`] when it cannot be downloaded whole, [`DataError::NoCacheFolder`] when there is no place to keep it.
+pub fn pytorch_fid_weights(progress: &dyn Progress) -> Result<PathBuf, DataError> {
+    let folder = cache_folder()
+        .ok_or(DataError::NoCacheFolder)?
+        .join("pytorch-fid");
+    fetch_missing(&folder, &[PYTORCH_FID], &[PYTORCH_FID_RELEASE], progress)?;
+    Ok(folder.join(PYTORCH_FID.name))
+}
+
 /// The folder in the user's cache that holds MNIST, after downloading what is missing in it.
 pub(crate) fn mnist(progress: &dyn Progress) -> Result<PathBuf, DataError> {
-    let folder = dirs::cache_dir()
+    let folder = cache_folder()
         .ok_or(DataError::NoCacheFolder)?
-        .join("kiln")
         .join("mnist");
     fetch_missing(&folder, &MNIST, &MIRRORS, progress)?;
     Ok(folder)
@@ -213,7 +256,8 @@ impl Download<'_> {
 
         let mut chunk = vec![0; 64 << 10];
         let mut count = body.read(&mut chunk).unwrap_or(0);
-        if !resumes && !chunk[..count].starts_with(&[0x1f, 0x8b]) {
+        let is_gzip = chunk[..count].starts_with(&[0x1f, 0x8b]);
+        if !resumes && self.file.form == Form::Gzip && !is_gzip {
             return Ok(Err(DownloadFailure::NotTheFile));
         }
         let write_error = |error| DataError::writing(self.partial, error);
@@ -229,7 +273,7 @@ impl Download<'_> {
             output.write_all(&chunk[..count]).map_err(write_error)?;
             task.advance(count as u64);
             received += count as u64;
-            if received > MAX_COMPRESSED_BYTES {
+            if received > MAX_BYTES {
                 return Ok(Ok(()));
             }
             count = body.read(&mut chunk).unwrap_or(0);
@@ -244,8 +288,11 @@ impl Download<'_> {
     /// Whether the content of the partial file has the digest of the real one.
     fn is_right(&self) -> bool {
         let digest = || -> io::Result<String> {
-            let compressed = MultiGzDecoder::new(File::open(self.partial)?);
-            let hash = Sha256::digest(read_at_most(compressed, MAX_CONTENT_BYTES)?);
+            let file = File::open(self.partial)?;
+            let hash = Sha256::digest(match self.file.form {
+                Form::Gzip => read_at_most(MultiGzDecoder::new(file), MAX_CONTENT_BYTES)?,
+                Form::Plain => read_at_most(file, MAX_BYTES)?,
+            });
             Ok(hash.iter().map(|byte| format!("{byte:02x}")).collect())
         };
         digest().is_ok_and(|digest| digest == self.file.content_sha256)

@@ -45,7 +45,7 @@ mod progress;
 
 pub use config::{DataConfig, DatasetKind};
 pub use dataset::{Datasets, ImageDataset, ImageShape};
-pub use download::DownloadFailure;
+pub use download::{DownloadFailure, PYTORCH_FID_SHA256, cache_folder, pytorch_fid_weights};
 pub use error::DataError;
 pub use image_file::ImageFile;
 pub use order::{flipped, shuffled};

@@ -16,7 +16,7 @@ use crate::unet::FOURIER_SCALE;
 
 /// The module with its parameters to be drawn from `seed`. Nothing is drawn before it is needed: loading
 /// weights into the module costs no draws.
-pub(crate) fn seeded<M: Module>(module: M, seed: u64) -> M {
+pub fn seeded<M: Module>(module: M, seed: u64) -> M {
     module.map(&mut Seeding {
         seed,
         path: KeyPath::default(),

@@ -32,7 +32,7 @@ mod blocks;
 mod config;
 pub mod ema;
 mod error;
-mod initialization;
+pub mod initialization;
 mod keys;
 mod parameters;
 pub mod quantizer;

@@ -19,6 +19,9 @@ pub enum TrainError {
     /// A network could not be built.
     #[error(transparent)]
     Network(#[from] kiln_models::ConfigError),
+    /// Weights could not be read or written.
+    #[error(transparent)]
+    Weights(#[from] kiln_models::WeightsError),
     /// Diffusion was asked for something impossible.
     #[error(transparent)]
     Diffusion(#[from] kiln_diffusion::DiffusionError),

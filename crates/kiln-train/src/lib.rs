@@ -23,11 +23,13 @@
 
 mod checkpoint;
 mod classes;
+mod classifier_stage;
 mod clean;
 mod curves;
 mod dashboard;
 pub mod devices;
 mod diffusion_stage;
+mod distortion;
 mod error;
 mod experiment;
 mod latents;
@@ -53,15 +55,17 @@ mod vqvae_stage;
 pub use devices::Devices;
 pub use error::TrainError;
 pub use experiment::{
-    ConfigError, Experiment, FirstStageConfig, SamplingConfig, Stage1Config, Stage2Config,
-    TrainingConfig,
+    Augmentation, ClassifierExperiment, ConfigError, Experiment, FirstStageConfig, SamplingConfig,
+    Stage1Config, Stage2Config, TrainingConfig,
 };
 pub use launch::Strategy;
 pub use learning_rate::WarmupCosine;
 pub use objective::psnr;
 pub use record::{RunRecord, StageRecord};
+pub use run_folder::write_atomically;
 pub use session::StopSignal;
 pub use stages::{
-    RunOptions, TrainingReport, train_diffusion, train_latent_diffusion, train_vqvae,
+    RunOptions, TrainingReport, train_classifier, train_diffusion, train_latent_diffusion,
+    train_vqvae,
 };
 pub use steps::{diffusion_steps, vqvae_steps};

@@ -9,7 +9,8 @@
 //!   model/                  the finished model, diffusers layout
 //! ```
 //!
-//! A run in pixel space has neither `vqvae/` nor `latents/`.
+//! A run in pixel space has neither `vqvae/` nor `latents/`. One of the digit classifier has its checkpoints/ metrics.csv
+//! curves.svg and model.safetensors at the top.
 
 use std::fs::File;
 use std::io::Write;
@@ -46,6 +47,16 @@ impl RunFolder {
         StageFolder(self.0.join("diffusion"))
     }
 
+    /// What training the digit classifier keeps: checkpoints/ metrics.csv curves.svg.
+    pub(crate) fn classifier(&self) -> StageFolder {
+        StageFolder(self.0.clone())
+    }
+
+    /// The weights of the trained digit classifier.
+    pub(crate) fn classifier_weights(&self) -> PathBuf {
+        self.0.join("model.safetensors")
+    }
+
     pub(crate) fn latents(&self, hash: &str) -> PathBuf {
         self.0.join("latents").join(format!("{hash}.safetensors"))
     }
@@ -80,7 +91,10 @@ impl StageFolder {
 }
 
 /// Writes a whole file under a temporary name and renames it, so that nobody ever sees half of it.
-pub(crate) fn write_atomically(path: &Path, bytes: &[u8]) -> Result<(), TrainError> {
+///
+/// # Errors
+/// [`TrainError::File`] when it cannot be written.
+pub fn write_atomically(path: &Path, bytes: &[u8]) -> Result<(), TrainError> {
     let folder = path.parent().unwrap_or(Path::new("."));
     let write = || {
         std::fs::create_dir_all(folder)?;

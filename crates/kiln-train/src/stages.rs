@@ -7,17 +7,19 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use burn::tensor::Device;
-use kiln_data::{Datasets, Progress};
+use kiln_data::{DataConfig, Datasets, Progress};
+use kiln_eval::DigitClassifier;
 use kiln_hub::{FirstStage, LatentDiffusion, Metadata, ModelSource};
 use kiln_models::{Autoencoder, WeightsType};
 use serde::Serialize;
 
 use crate::classes::Classes;
+use crate::classifier_stage::{self, ClassifierTrainee, DigitSource};
 use crate::clean::CleanSets;
 use crate::devices::Devices;
 use crate::diffusion_stage::{self, DiffusionTrainee, Pictured};
 use crate::error::TrainError;
-use crate::experiment::{Experiment, TrainingConfig};
+use crate::experiment::{ClassifierExperiment, Experiment, TrainingConfig};
 use crate::latents::Latents;
 use crate::launch::{Outcome, Stage, Strategy, find_checkpoint, session};
 use crate::noisy_source::NoisySource;
@@ -64,13 +66,13 @@ impl RunOptions {
     /// The images to train on.
     fn datasets(
         &self,
-        experiment: &Experiment,
+        config: &DataConfig,
         progress: &dyn Progress,
     ) -> Result<Datasets, TrainError> {
         let Some(datasets) = &self.data else {
-            return Ok(kiln_data::open(&experiment.data, progress)?);
+            return Ok(kiln_data::open(config, progress)?);
         };
-        let expected = experiment.data.shape();
+        let expected = config.shape();
         for (name, set) in [
             ("training", &datasets.train),
             ("validation", &datasets.validation),
@@ -90,7 +92,7 @@ impl RunOptions {
 /// How a stage went.
 #[derive(Debug, Clone, Serialize)]
 pub struct TrainingReport {
-    /// `vqvae`, `latent-diffusion` or `diffusion`.
+    /// `vqvae`, `latent-diffusion`, `diffusion` or `classifier`.
     pub stage: &'static str,
     /// Steps done in all, and of how many.
     pub steps: usize,
@@ -102,12 +104,12 @@ pub struct TrainingReport {
     pub seconds: f64,
     /// Seconds of a pass over the training images, at this run's speed.
     pub seconds_per_pass: f64,
-    /// The folder of the trained network, if training is finished.
+    /// The trained network, a folder or the classifier's file, if training is finished.
     pub model: Option<PathBuf>,
 }
 
 impl TrainingReport {
-    /// `model` is the folder that the trained network goes to once it is finished.
+    /// `model` is the place that the trained network goes to once it is finished.
     fn new<M>(
         stage: &'static str,
         outcome: &Outcome<M>,
@@ -171,11 +173,11 @@ pub fn train_vqvae(
     let session = session(resume.as_ref(), &options.stop);
     prepare_folder(
         &run,
-        experiment,
+        &experiment.to_toml()?,
         resume.is_some(),
         &["seed", "data", "vqvae", "codebook"],
     )?;
-    let datasets = options.datasets(experiment, progress)?;
+    let datasets = options.datasets(&experiment.data, progress)?;
 
     let images = datasets.train.len();
     let plan = Arc::new(Plan::new(
@@ -270,11 +272,11 @@ fn train_unet(
     }
     prepare_folder(
         &run,
-        experiment,
+        &experiment.to_toml()?,
         resume.is_some(),
         &["seed", "data", "unet", "schedule"],
     )?;
-    let datasets = options.datasets(experiment, progress)?;
+    let datasets = options.datasets(&experiment.data, progress)?;
     let classes = Classes::of(experiment, &datasets)?;
     let (clean, first_stage) = match first_stage {
         Some(first_stage) => {
@@ -336,6 +338,70 @@ fn train_unet(
     Ok(report)
 }
 
+/// Trains the digit classifier and writes its weights to `model.safetensors` in the run folder, as 16-bit numbers.
+///
+/// # Errors
+/// [`TrainError`] in one sentence. Checkpoints that were written stay.
+pub fn train_classifier(
+    experiment: &ClassifierExperiment,
+    options: &RunOptions,
+    progress: &dyn Progress,
+) -> Result<TrainingReport, TrainError> {
+    let training = &experiment.training;
+    let run = RunFolder::new(&options.out);
+    let folder = run.classifier();
+    options.devices.check_precision(training.precision)?;
+    let resume = find_checkpoint(&folder, options.resume)?;
+    let session = session(resume.as_ref(), &options.stop);
+    let parts = ["seed", "data", "augmentation"];
+    prepare_folder(&run, &experiment.to_toml()?, resume.is_some(), &parts)?;
+    let datasets = options.datasets(&experiment.data, progress)?;
+    for set in [&datasets.train, &datasets.validation] {
+        let digit = |image| {
+            set.label(image)
+                .filter(|&label| label < DigitClassifier::CLASSES)
+        };
+        if !(0..set.len()).all(|image| digit(image).is_some()) {
+            return Err(TrainError::Run(format!(
+                "the images of {} have no labels from 0 to 9 for the classifier to learn: give it MNIST, or a relative of ten classes",
+                set.name()
+            )));
+        }
+    }
+
+    let devices = options.devices.all().len();
+    let images = datasets.train.len();
+    let plan = Arc::new(Plan::new(training, images, devices, experiment.seed));
+    let device = options.devices.first();
+    let trainee = ClassifierTrainee::new(experiment, &plan, session.clone(), &device);
+    let stage = Stage {
+        name: "digit classifier",
+        folder,
+        training,
+        metrics: &classifier_stage::METRICS,
+        devices: &options.devices,
+        strategy: options.strategy,
+        plan: plan.clone(),
+        session,
+        resume,
+    };
+    let source = DigitSource::new(experiment, datasets.clone(), plan.clone());
+    let outcome = stage.train(trainee, source)?;
+    let report = TrainingReport::new(
+        "classifier",
+        &outcome,
+        training,
+        &plan,
+        run.classifier_weights(),
+    );
+    if let Some(path) = &report.model {
+        let facts = training_facts(experiment.seed, &datasets, training.steps);
+        let classifier = outcome.model.into_trained();
+        kiln_models::save_weights(&classifier, path, WeightsType::F16, &facts)?;
+    }
+    Ok(report)
+}
+
 /// The latents of the images, scaled to a standard deviation of one over the training set, and the first stage that
 /// knows by how much.
 fn latent_space(
@@ -376,19 +442,24 @@ fn find_first_stage(
     Ok(FirstStage::load(&ModelSource::Folder(folder), device)?)
 }
 
-fn metadata(experiment: &Experiment, datasets: &Datasets, steps: usize) -> Metadata {
+/// How a model was trained, for its weights file.
+fn training_facts(seed: u64, datasets: &Datasets, steps: usize) -> BTreeMap<String, String> {
     let facts = [
         ("dataset", datasets.train.name().to_owned()),
         ("images", datasets.train.len().to_string()),
-        ("seed", experiment.seed.to_string()),
+        ("seed", seed.to_string()),
         ("steps", steps.to_string()),
         ("version", env!("CARGO_PKG_VERSION").to_owned()),
     ];
+    facts.map(|(name, value)| (name.to_owned(), value)).into()
+}
+
+fn metadata(experiment: &Experiment, datasets: &Datasets, steps: usize) -> Metadata {
     Metadata {
         border: datasets.train.border(),
         class_names: datasets.train.class_names().to_vec(),
         vqvae_hash: None,
-        training: facts.map(|(name, value)| (name.to_owned(), value)).into(),
+        training: training_facts(experiment.seed, datasets, steps),
     }
 }
 
@@ -397,17 +468,16 @@ fn metadata(experiment: &Experiment, datasets: &Datasets, steps: usize) -> Metad
 /// `parts` are the tables that a resumed stage must not have changed; how long and how fast it learns may change.
 fn prepare_folder(
     run: &RunFolder,
-    experiment: &Experiment,
+    text: &str,
     resumed: bool,
     parts: &[&str],
 ) -> Result<(), TrainError> {
-    let text = experiment.to_toml()?;
     if resumed {
         let path = run.config();
         let before = std::fs::read_to_string(&path).map_err(TrainError::file("read", &path))?;
         let tables =
             |text: &str| toml::from_str::<BTreeMap<String, toml::Value>>(text).unwrap_or_default();
-        let (before, now) = (tables(&before), tables(&text));
+        let (before, now) = (tables(&before), tables(text));
         if let Some(part) = parts
             .iter()
             .find(|&&part| before.get(part) != now.get(part))
@@ -422,7 +492,7 @@ fn prepare_folder(
         "# Written by kiln {}: what this run was trained with.\n",
         env!("CARGO_PKG_VERSION")
     );
-    write_atomically(&run.config(), (header + &text).as_bytes())
+    write_atomically(&run.config(), (header + text).as_bytes())
 }
 
 #[cfg(test)]
@@ -449,7 +519,7 @@ mod tests {
                 data: Some(Datasets { train, validation }),
                 ..RunOptions::new(Path::new("nowhere"))
             };
-            options.datasets(&experiment, &NoProgress)
+            options.datasets(&experiment.data, &NoProgress)
         };
         assert_eq!(found(set(32, 3), set(32, 1)).unwrap().train.len(), 3);
         for (train, validation, name) in [
@@ -462,7 +532,7 @@ mod tests {
         }
         // Nothing handed over, although the config says so.
         let options = RunOptions::new(Path::new("nowhere"));
-        let sentence = options.datasets(&experiment, &NoProgress).unwrap_err();
+        let sentence = options.datasets(&experiment.data, &NoProgress).unwrap_err();
         assert!(sentence.to_string().contains("folder"), "{sentence}");
     }
 }

@@ -119,6 +119,15 @@ pub enum Error {
         .0.display()
     )]
     NoPatient(PathBuf),
+    /// Images could not be measured.
+    #[error(transparent)]
+    Eval(#[from] kiln_eval::EvalError),
+    /// Real images could not be read.
+    #[error(transparent)]
+    Data(#[from] kiln_data::DataError),
+    /// A plot could not be drawn.
+    #[error(transparent)]
+    Plot(#[from] kiln_train::plots::PlotError),
     /// The device failed while computing.
     #[error("the device failed: {0}")]
     Compute(#[from] TensorReadError),

@@ -117,6 +117,7 @@ fn fetch_from(folder: &Path, servers: &[&Server]) -> Result<(), DataError> {
     let file = RemoteFile {
         name: NAME,
         content_sha256: digest.leak(),
+        form: Form::Gzip,
     };
     let mirrors: Vec<&str> = servers.iter().map(|server| server.url.as_str()).collect();
     fetch_missing(folder, &[file], &mirrors, &NoProgress)
@@ -281,7 +282,7 @@ fn a_mirror_that_always_stops_is_given_up_and_what_came_is_kept() {
 #[test]
 fn a_file_without_end_is_stopped() {
     let mut endless = packed();
-    endless.resize(MAX_COMPRESSED_BYTES as usize + (1 << 20), 0);
+    endless.resize(MAX_BYTES as usize + (1 << 20), 0);
     let server = Server::start(vec![Behaviour::WithoutRanges(endless)]);
     let (result, folder) = fetched(&[&server]);
     assert!(result.unwrap_err().contains("wrong SHA-256"));

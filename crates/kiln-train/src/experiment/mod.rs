@@ -6,6 +6,7 @@
 //! The file is strict: an unknown key, an impossible shape or a model that does not fit its data is refused
 //! before any work starts, with the key, the value and what would be valid.
 
+mod classifier;
 mod validation;
 
 use std::path::{Path, PathBuf};
@@ -20,8 +21,10 @@ use kiln_kernels::Precision;
 use kiln_models::ema::EmaConfig;
 use kiln_models::quantizer::CodebookConfig;
 use kiln_models::{UNet2dConfig, VqVaeConfig};
+use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
+pub use classifier::{Augmentation, ClassifierExperiment};
 use validation::within;
 
 /// A whole experiment, as its TOML file describes it.
@@ -262,26 +265,12 @@ impl Experiment {
     /// Reads the TOML file at `path`, applies `overrides` (each `table.key=value`, the value in TOML's notation
     /// or a bare word) and checks that the parts fit each other.
     pub fn load(path: &Path, overrides: &[String]) -> Result<Self, ConfigError> {
-        let text = std::fs::read_to_string(path).map_err(|source| ConfigError::Read {
-            path: path.to_owned(),
-            source,
-        })?;
-        Self::parse(&text, &path.display().to_string(), overrides)
+        Self::parse(&read(path)?, &path.display().to_string(), overrides)
     }
 
     /// Like [`Experiment::load`], from text; `origin` names it in errors.
     pub fn parse(text: &str, origin: &str, overrides: &[String]) -> Result<Self, ConfigError> {
-        let refuse = |error: toml::de::Error| refused(&error, text, origin);
-        let mut table: toml::Table = toml::from_str(text).map_err(refuse)?;
-        for text in overrides {
-            override_key(&mut table, text)?;
-        }
-        // From the text where nothing is overridden, so that an error can name its line.
-        let experiment: Self = if overrides.is_empty() {
-            toml::from_str(text).map_err(refuse)?
-        } else {
-            table.try_into().map_err(refuse)?
-        };
+        let experiment: Self = parse_table(text, origin, overrides)?;
         experiment.validate()?;
         Ok(experiment)
     }
@@ -330,10 +319,7 @@ impl Experiment {
 
     /// The experiment as TOML, as `config.toml` of a run folder keeps it.
     pub fn to_toml(&self) -> Result<String, ConfigError> {
-        toml::to_string_pretty(self).map_err(|error| ConfigError::Parse {
-            origin: "config.toml".into(),
-            message: error.to_string(),
-        })
+        written(self)
     }
 }
 
@@ -347,6 +333,41 @@ impl TrainingConfig {
         (0..count)
             .map(|place| (place * available / count) as u32)
             .collect()
+    }
+}
+
+/// The text of the file at `path`.
+fn read(path: &Path) -> Result<String, ConfigError> {
+    std::fs::read_to_string(path).map_err(|source| ConfigError::Read {
+        path: path.to_owned(),
+        source,
+    })
+}
+
+/// An experiment as TOML.
+fn written(experiment: &impl Serialize) -> Result<String, ConfigError> {
+    toml::to_string_pretty(experiment).map_err(|error| ConfigError::Parse {
+        origin: "config.toml".into(),
+        message: error.to_string(),
+    })
+}
+
+/// The TOML in `text` with `overrides` applied; `origin` names it in errors.
+fn parse_table<T: DeserializeOwned>(
+    text: &str,
+    origin: &str,
+    overrides: &[String],
+) -> Result<T, ConfigError> {
+    let refuse = |error: toml::de::Error| refused(&error, text, origin);
+    let mut table: toml::Table = toml::from_str(text).map_err(refuse)?;
+    for text in overrides {
+        override_key(&mut table, text)?;
+    }
+    // From the text where nothing is overridden, so that an error can name its line.
+    if overrides.is_empty() {
+        toml::from_str(text).map_err(refuse)
+    } else {
+        table.try_into().map_err(refuse)
     }
 }
 

@@ -233,7 +233,7 @@ impl Experiment {
 
 impl TrainingConfig {
     /// `table` names these settings in errors.
-    fn validate(&self, table: &str) -> Result<(), ConfigError> {
+    pub(super) fn validate(&self, table: &str) -> Result<(), ConfigError> {
         let counts = [
             ("steps", self.steps),
             ("batch_size", self.batch_size),
@@ -308,7 +308,7 @@ pub(super) fn within<T, E: std::fmt::Display>(
     })
 }
 
-fn require(
+pub(super) fn require(
     holds: bool,
     key: impl Into<String>,
     value: impl ToString,

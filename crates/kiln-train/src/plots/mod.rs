@@ -2,8 +2,10 @@
 //!
 //! Letters come from a font that is compiled in, so that a plot looks the same on a machine that has no fonts.
 
+mod quality;
 mod schedules;
 
+pub use quality::{QualityCurve, plot_quality};
 pub use schedules::{PlottedSchedule, plot_schedules};
 
 use std::io::Write;
@@ -20,6 +22,18 @@ use crate::pictures::{PictureError, write_picture};
 
 /// The one font of all plots.
 pub(crate) const FONT: &str = "sans-serif";
+
+/// Colours that can be told apart, in the order of what is drawn.
+const COLORS: [RGBColor; 8] = [
+    RGBColor(31, 119, 180),
+    RGBColor(214, 39, 40),
+    RGBColor(44, 160, 44),
+    RGBColor(255, 127, 14),
+    RGBColor(148, 103, 189),
+    RGBColor(23, 163, 184),
+    RGBColor(140, 86, 75),
+    RGBColor(90, 90, 90),
+];
 
 /// Why a plot was not drawn.
 #[derive(Debug, Error)]

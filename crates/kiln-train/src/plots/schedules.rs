@@ -6,22 +6,10 @@ use kiln_diffusion::{Level, Rates, Schedule};
 use plotters::coord::Shift;
 use plotters::prelude::*;
 
-use super::{FONT, Plot, PlotError, save};
+use super::{COLORS, FONT, Plot, PlotError, save};
 
 /// Points of a curve: more than it has pixels on most screens' half.
 const POINTS: usize = 400;
-
-/// Colours that can be told apart, in the order of the schedules.
-const COLORS: [RGBColor; 8] = [
-    RGBColor(31, 119, 180),
-    RGBColor(214, 39, 40),
-    RGBColor(44, 160, 44),
-    RGBColor(255, 127, 14),
-    RGBColor(148, 103, 189),
-    RGBColor(23, 163, 184),
-    RGBColor(140, 86, 75),
-    RGBColor(90, 90, 90),
-];
 
 /// A schedule in a plot.
 #[derive(Debug, Clone)]

@@ -41,7 +41,7 @@ pub struct DrawingArguments {
 /// What a conditional model is asked for.
 #[derive(Args)]
 pub struct ClassArguments {
-    /// Of a model with classes: which, by number or name, several separated by commas
+    /// Of a model with classes: which, by number or name, several separated by commas, or all
     #[arg(long, value_name = "CLASS[,CLASS...]", value_delimiter = ',')]
     class: Vec<String>,
 
@@ -95,7 +95,10 @@ impl ClassArguments {
         if !self.class.is_empty() {
             let classes = pipeline.classes().ok_or(kiln::Error::NoClasses)?;
             let found = self.class.iter().map(|class| classes.find(class.trim()));
-            options.classes = found.collect::<Result<_, _>>()?;
+            options.classes = match self.class.as_slice() {
+                [all] if all == "all" => (0..classes.count()).collect(),
+                _ => found.collect::<Result<_, _>>()?,
+            };
         }
         Ok(pipeline.check_classes(options)?)
     }

@@ -13,6 +13,7 @@ mod reconstruct;
 mod sample;
 mod sampler_arguments;
 mod schedule;
+mod train_classifier;
 mod train_diffusion;
 mod train_latent_diffusion;
 mod train_vqvae;
@@ -30,6 +31,7 @@ pub enum Command {
     TrainVqvae(train_vqvae::TrainVqvae),
     TrainLatentDiffusion(train_latent_diffusion::TrainLatentDiffusion),
     TrainDiffusion(train_diffusion::TrainDiffusion),
+    TrainClassifier(train_classifier::TrainClassifier),
     Sample(sample::Sample),
     Reconstruct(reconstruct::Reconstruct),
     Schedule(schedule::ShowSchedule),
@@ -57,6 +59,7 @@ impl Command {
             Command::TrainVqvae(command) => command.run(),
             Command::TrainLatentDiffusion(command) => command.run(),
             Command::TrainDiffusion(command) => command.run(),
+            Command::TrainClassifier(command) => command.run(),
             Command::Sample(command) => command.run(),
             Command::Reconstruct(command) => command.run(),
             Command::Schedule(command) => command.run(),

@@ -112,7 +112,7 @@ pub struct Sample {
 
 /// `--spacing`.
 #[derive(Clone, Copy, Debug, ValueEnum)]
-enum SpacingName {
+pub enum SpacingName {
     /// Every k-th timestep, counted from the clean end
     Leading,
     /// Evenly from the first timestep to the last
@@ -366,9 +366,10 @@ impl Outcome {
 
 /// `--steps`: different numbers, each at least 1, in the order given.
 #[derive(Clone, Debug, PartialEq)]
-struct StepCounts(Vec<usize>);
+pub struct StepCounts(pub Vec<usize>);
 
-fn parse_steps(text: &str) -> Result<StepCounts, String> {
+/// Reads `--steps`.
+pub fn parse_steps(text: &str) -> Result<StepCounts, String> {
     let mut counts = Vec::new();
     for word in text.split(['/', ',']) {
         match word.trim().parse::<usize>() {

@@ -8,7 +8,9 @@ use std::{
 use clap::{Args, ValueEnum};
 use kiln_data::Progress;
 use kiln_kernels::Precision;
-use kiln_train::{Devices, Experiment, RunOptions, StopSignal, TrainError, TrainingReport};
+use kiln_train::{
+    ConfigError, Devices, Experiment, RunOptions, StopSignal, TrainError, TrainingReport,
+};
 
 use crate::terminal::{self, DataProgress};
 
@@ -76,18 +78,37 @@ impl From<Strategy> for kiln_train::Strategy {
     }
 }
 
-/// One of the stages of kiln-train.
-type Train = fn(&Experiment, &RunOptions, &dyn Progress) -> Result<TrainingReport, TrainError>;
+/// One of the trainings of kiln-train, which experiments of type `E` describe.
+type Train<E> = fn(&E, &RunOptions, &dyn Progress) -> Result<TrainingReport, TrainError>;
+/// How such an experiment is read, with some of its keys overridden.
+type Load<E> = fn(&Path, &[String]) -> Result<E, ConfigError>;
 
 impl TrainingArguments {
-    /// Reads the experiment, trains by `train` and says how it went.
+    /// Trains one of the stages of an [`Experiment`].
+    pub fn run(
+        self,
+        stage: &str,
+        vqvae: Option<PathBuf>,
+        train: Train<Experiment>,
+    ) -> anyhow::Result<()> {
+        let table = format!("{stage}.training");
+        self.train(&table, vqvae, Experiment::load, train)
+    }
+
+    /// Reads an experiment by `load`, trains by `train` and says how it went.
     ///
-    /// `stage` is its table in the experiment.
-    pub fn run(self, stage: &str, vqvae: Option<PathBuf>, train: Train) -> anyhow::Result<()> {
+    /// `table` is the experiment's table of training settings.
+    pub fn train<E>(
+        self,
+        table: &str,
+        vqvae: Option<PathBuf>,
+        load: Load<E>,
+        train: Train<E>,
+    ) -> anyhow::Result<()> {
         let mut overrides = overrides(&self.set, self.data.as_deref());
         let precision = self.precision.iter();
-        overrides.extend(precision.map(|name| format!("{stage}.training.precision=\"{name}\"")));
-        let experiment = Experiment::load(&self.config, &overrides)?;
+        overrides.extend(precision.map(|name| format!("{table}.precision=\"{name}\"")));
+        let experiment = load(&self.config, &overrides)?;
         let options = RunOptions {
             out: self.out.unwrap_or_else(|| default_run_folder(&self.config)),
             resume: self.resume,

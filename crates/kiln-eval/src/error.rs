@@ -1,0 +1,77 @@
+//! Why something could not be measured: each one sentence.
+
+use std::path::PathBuf;
+
+use burn::tensor::TensorReadError;
+
+/// A measurement that did not succeed.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum EvalError {
+    /// Too few images for what is to be estimated.
+    #[error("{what} needs at least {needed} images and there are {given}; use more")]
+    TooFew {
+        /// What was to be measured.
+        what: &'static str,
+        /// Images that there are.
+        given: usize,
+        /// Images that it takes.
+        needed: usize,
+    },
+    /// Features of two different networks or layers.
+    #[error(
+        "features of length {left} cannot be compared with features of length {right}; take both from the same layer of the same network"
+    )]
+    Lengths {
+        /// The length of the first ones.
+        left: usize,
+        /// The length of the second ones.
+        right: usize,
+    },
+    /// Numbers that do not make whole rows, or are not finite.
+    #[error("the features are damaged ({0}); compute them again")]
+    Features(String),
+    /// Images of shapes that the measure does not take.
+    #[error(
+        "{what} cannot read images of {channels} channel(s) with {height}x{width} pixels; it takes {expected}"
+    )]
+    Shape {
+        /// Who was to read them.
+        what: &'static str,
+        /// Their channels.
+        channels: usize,
+        /// Their rows.
+        height: usize,
+        /// Their columns.
+        width: usize,
+        /// What would be valid.
+        expected: String,
+    },
+    /// A file that cannot be read or written.
+    #[error("cannot {action} {}: {source}", path.display())]
+    File {
+        /// What was tried.
+        action: &'static str,
+        /// On which file.
+        path: PathBuf,
+        /// What the system said.
+        source: std::io::Error,
+    },
+    /// A file that does not hold the feature network's weights.
+    #[error(
+        "{} does not hold the weights of InceptionV3 under pytorch-fid's names ({reason}); give pytorch-fid's .pth, or a safetensors file with the same keys",
+        path.display()
+    )]
+    Weights {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it.
+        reason: String,
+    },
+    /// The classifier's weights do not fit.
+    #[error(transparent)]
+    Classifier(#[from] kiln_models::WeightsError),
+    /// The device failed while computing.
+    #[error("the device failed: {0}")]
+    Compute(#[from] TensorReadError),
+}

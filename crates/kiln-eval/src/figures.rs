@@ -1,0 +1,140 @@
+//! All figures of a set of drawn images, beside real ones.
+
+use crate::{
+    EvalError, Gaussian, KernelDistance, Manifolds, Seen, chi_squared, kernel_distance,
+    kernel_distance_by_batches,
+};
+
+/// Subsets of a kernel distance, and images in each.
+const SUBSETS: usize = 100;
+const SUBSET: usize = 1000;
+/// Images of a batch, of the kernel distance by batches.
+const BATCH: usize = 64;
+/// Reach of the balls of [`Manifolds`].
+const NEIGHBOURS: usize = 5;
+/// Images of either set that [`Manifolds`] looks at: it compares all with all.
+const MANIFOLD_IMAGES: usize = 10_000;
+
+/// One number about a set of images.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Figure {
+    /// What it is, as over a column of a table.
+    pub name: String,
+    /// The number.
+    pub value: f64,
+    /// Its standard error, where it is a mean.
+    pub error: Option<f64>,
+}
+
+impl Figure {
+    /// A number that is not a mean.
+    pub fn new(name: &str, value: f64) -> Self {
+        Self {
+            name: name.to_owned(),
+            value,
+            error: None,
+        }
+    }
+
+    fn mean(name: &str, distance: KernelDistance) -> Self {
+        Self {
+            error: Some(distance.standard_error),
+            ..Self::new(name, distance.mean)
+        }
+    }
+}
+
+/// Real images, ready to be compared with many sets of drawn ones.
+pub struct Reference {
+    seen: Seen,
+    gaussian: Gaussian,
+    names: [&'static str; 2],
+}
+
+impl Reference {
+    /// `names` are those of the Frechet and the kernel distance: see [`crate::Judge::names_of_distances`].
+    ///
+    /// # Errors
+    /// [`EvalError::TooFew`] below two images.
+    pub fn new(seen: Seen, names: [&'static str; 2]) -> Result<Self, EvalError> {
+        Ok(Self {
+            gaussian: Gaussian::fit(seen.features())?,
+            seen,
+            names,
+        })
+    }
+
+    /// What was seen in them.
+    pub fn seen(&self) -> &Seen {
+        &self.seen
+    }
+
+    /// The Frechet distance, the kernel distance over 100 subsets of (up to) 1,000 images drawn by `seed` and over batches of
+    /// 64, precision, recall, density and coverage; of digits also the share that the classifier is sure of, and the chi-squared
+    /// distance of the classes from the real ones.
+    ///
+    /// # Errors
+    /// [`EvalError::TooFew`] below 65 images, [`EvalError::Lengths`] for what another judge saw.
+    pub fn compare(&self, drawn: &Seen, seed: u64) -> Result<Vec<Figure>, EvalError> {
+        let (real_features, features) = (self.seen.features(), drawn.features());
+        let [frechet, kernel] = self.names;
+        let distance = Gaussian::fit(features)?.frechet_distance(&self.gaussian)?;
+        let subsets = kernel_distance(real_features, features, SUBSETS, SUBSET, seed)?;
+        let batches = kernel_distance_by_batches(real_features, features, BATCH)?;
+        let few = [real_features, features].map(|set| set.first(MANIFOLD_IMAGES));
+        let [few_real, few_drawn] = &few;
+        let manifolds = Manifolds::compare(few_real, few_drawn, NEIGHBOURS)?;
+        let mut figures = vec![
+            Figure::new(frechet, distance),
+            Figure::mean(kernel, subsets),
+            Figure::mean(&format!("{kernel} by batches"), batches),
+            Figure::new("precision", manifolds.precision),
+            Figure::new("recall", manifolds.recall),
+            Figure::new("density", manifolds.density),
+            Figure::new("coverage", manifolds.coverage),
+        ];
+        if let (Seen::Digits(real), Seen::Digits(drawn)) = (&self.seen, drawn) {
+            let classes = chi_squared(&real.histogram(), &drawn.histogram());
+            figures.push(Figure::new("confident", drawn.confident()));
+            figures.push(Figure::new("classes chi²", classes));
+        }
+        Ok(figures)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{DigitReadings, Features};
+
+    fn readings(count: usize, digit: usize) -> Seen {
+        let values = (0..2 * count).map(|place| ((place * 31 % 17) as f32).sin());
+        Seen::Digits(DigitReadings {
+            features: Features::new(values.collect(), 2).unwrap(),
+            digits: vec![(digit, 0.95); count],
+        })
+    }
+
+    #[test]
+    fn a_set_beside_itself_is_as_good_as_it_gets() {
+        let reference = Reference::new(readings(128, 3), ["Frechet", "kernel"]).unwrap();
+        let figures = reference.compare(&readings(128, 3), 0).unwrap();
+        let value = |name: &str| {
+            figures
+                .iter()
+                .find(|figure| figure.name == name)
+                .unwrap()
+                .value
+        };
+        assert!(value("Frechet").abs() < 1e-9 && value("kernel").abs() < 0.1);
+        assert_eq!((value("confident"), value("classes chi²")), (1.0, 0.0));
+        let other = reference.compare(&readings(128, 4), 0).unwrap();
+        assert_eq!(other.last().unwrap().value, 2.0);
+    }
+
+    #[test]
+    fn figures_of_too_few_images_are_refused() {
+        let reference = Reference::new(readings(128, 3), ["FID", "KID"]).unwrap();
+        assert!(reference.compare(&readings(63, 3), 0).is_err());
+    }
+}

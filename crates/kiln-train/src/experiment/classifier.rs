@@ -1,0 +1,126 @@
+//! The TOML file of the digit classifier's training.
+
+use std::path::Path;
+
+use kiln_data::DataConfig;
+use kiln_eval::DigitClassifier;
+use serde::{Deserialize, Serialize};
+
+use super::validation::{require, within};
+use super::{ConfigError, TrainingConfig, parse_table, read, written};
+
+/// How a [`DigitClassifier`] is trained, as its TOML file describes it.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ClassifierExperiment {
+    /// Seeds the initial weights, the order of the images and their distortion.
+    #[serde(default)]
+    pub seed: u64,
+    /// What to train on: gray images of 28x28, with labels.
+    pub data: DataConfig,
+    /// How training images are distorted.
+    #[serde(default)]
+    pub augmentation: Augmentation,
+    /// The optimizer and its schedule.
+    pub training: TrainingConfig,
+}
+
+/// How training images are distorted, each anew whenever it is shown: the standard deviations of normal distributions.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Augmentation {
+    /// Of the shift along each axis, in pixels.
+    pub shift: f64,
+    /// Of the rotation, in degrees.
+    pub rotation: f64,
+    /// Of the change of size along each axis, as a share of the size.
+    pub scale: f64,
+}
+
+impl ClassifierExperiment {
+    /// Reads the TOML file at `path`, applies `overrides` as [`super::Experiment::load`] does, and checks every value.
+    ///
+    /// # Errors
+    /// [`ConfigError`] with the key, its value and what would be valid.
+    pub fn load(path: &Path, overrides: &[String]) -> Result<Self, ConfigError> {
+        Self::parse(&read(path)?, &path.display().to_string(), overrides)
+    }
+
+    /// Like [`Self::load`], from text; `origin` names it in errors.
+    ///
+    /// # Errors
+    /// Those of [`Self::load`].
+    pub fn parse(text: &str, origin: &str, overrides: &[String]) -> Result<Self, ConfigError> {
+        let experiment: Self = parse_table(text, origin, overrides)?;
+        experiment.validate()?;
+        Ok(experiment)
+    }
+
+    /// The experiment as TOML, as `config.toml` of a run folder keeps it.
+    ///
+    /// # Errors
+    /// [`ConfigError::Parse`] for a number that TOML cannot hold.
+    pub fn to_toml(&self) -> Result<String, ConfigError> {
+        written(self)
+    }
+
+    fn validate(&self) -> Result<(), ConfigError> {
+        within("data", self.data.validate())?;
+        self.training.validate("training")?;
+        let (size, side) = (self.data.size, DigitClassifier::SIDE);
+        require(size == side, "data.size", size, || {
+            format!("the classifier reads digits of {side}x{side} pixels")
+        })?;
+        let channels = self.data.channels;
+        require(channels == 1, "data.channels", channels, || {
+            "the classifier reads gray images, of 1 channel".to_owned()
+        })?;
+        let Augmentation {
+            shift,
+            rotation,
+            scale,
+        } = self.augmentation;
+        for (key, value) in [("shift", shift), ("rotation", rotation), ("scale", scale)] {
+            let key = format!("augmentation.{key}");
+            require(value >= 0.0 && value.is_finite(), key, value, || {
+                "it is a standard deviation, 0 or more".to_owned()
+            })?;
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parse(overrides: &[&str]) -> Result<ClassifierExperiment, ConfigError> {
+        let text = include_str!("../../../../configs/mnist-classifier.toml");
+        let overrides: Vec<String> = overrides.iter().map(|&text| text.to_owned()).collect();
+        ClassifierExperiment::parse(text, "mnist-classifier", &overrides)
+    }
+
+    #[test]
+    fn the_config_that_ships_is_valid_and_survives_toml() {
+        let experiment = parse(&[]).unwrap();
+        let text = experiment.to_toml().unwrap();
+        let again = ClassifierExperiment::parse(&text, "again", &[]).unwrap();
+        assert_eq!(again.augmentation, experiment.augmentation);
+        assert_eq!(again.data, experiment.data);
+    }
+
+    #[test]
+    fn what_cannot_work_is_refused_with_its_key() {
+        for (text, key) in [
+            ("data.size=32", "data.size"),
+            ("data.channels=3", "data.channels"),
+            ("augmentation.scale=-1", "augmentation.scale"),
+            ("augmentation.shift=nan", "augmentation.shift"),
+            ("augmentation.blur=1", "blur"),
+            ("training.batch_size=0", "training.batch_size"),
+        ] {
+            let sentence = parse(&[text]).unwrap_err().to_string();
+            assert!(sentence.contains(key), "{text}: {sentence}");
+        }
+    }
+}

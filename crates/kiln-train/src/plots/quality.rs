@@ -1,0 +1,149 @@
+//! How good images are over the work that they took.
+
+use std::path::Path;
+
+use plotters::coord::Shift;
+use plotters::prelude::*;
+
+use super::{COLORS, FONT, Plot, PlotError, save};
+
+/// One way to sample, at several numbers of steps.
+#[derive(Debug, Clone, PartialEq)]
+pub struct QualityCurve {
+    /// What the legend calls it.
+    pub name: String,
+    /// Network calls an image, and the figure.
+    pub points: Vec<(f64, f64)>,
+}
+
+/// Draws a figure, called `figure`, over the number of network calls, on a logarithmic axis; `landmarks` are lines across, by name.
+///
+/// # Errors
+/// [`PlotError`] when `path` ends in neither `.svg` nor `.png`, or cannot be written.
+pub fn plot_quality(
+    figure: &str,
+    curves: &[QualityCurve],
+    landmarks: &[(String, f64)],
+    path: &Path,
+) -> Result<(), PlotError> {
+    save(
+        &Quality {
+            figure,
+            curves,
+            landmarks,
+        },
+        path,
+    )
+}
+
+struct Quality<'a> {
+    figure: &'a str,
+    curves: &'a [QualityCurve],
+    landmarks: &'a [(String, f64)],
+}
+
+impl Plot for Quality<'_> {
+    fn size(&self) -> (u32, u32) {
+        (720, 480)
+    }
+
+    fn draw<B: DrawingBackend>(
+        &self,
+        area: &DrawingArea<B, Shift>,
+    ) -> Result<(), DrawingAreaErrorKind<B::ErrorType>> {
+        area.fill(&WHITE)?;
+        let points = || self.curves.iter().flat_map(|curve| &curve.points);
+        let (left, right) = range(points().map(|point| point.0));
+        let landmarks = self.landmarks.iter().map(|landmark| landmark.1);
+        let (low, high) = range(points().map(|point| point.1).chain(landmarks));
+        let margin = 0.05 * (high - low) + 1e-9;
+        let mut chart = ChartBuilder::on(area)
+            .margin(12)
+            .x_label_area_size(40)
+            .y_label_area_size(64)
+            .build_cartesian_2d(
+                (left.max(1.0) * 0.9..right.max(1.0) * 1.1).log_scale(),
+                low - margin..high + margin,
+            )?;
+        chart
+            .configure_mesh()
+            .light_line_style(WHITE)
+            .x_desc("network calls an image")
+            .y_desc(self.figure)
+            .label_style((FONT, 14))
+            .draw()?;
+        for (name, value) in self.landmarks {
+            let ends = [
+                (left.max(1.0) * 0.9, *value),
+                (right.max(1.0) * 1.1, *value),
+            ];
+            let style = BLACK.mix(0.4);
+            chart
+                .draw_series(LineSeries::new(ends, style))?
+                .label(name)
+                .legend(move |(x, y)| PathElement::new([(x, y), (x + 16, y)], style));
+        }
+        for (curve, color) in self.curves.iter().zip(COLORS.into_iter().cycle()) {
+            let points = curve.points.iter().copied();
+            chart
+                .draw_series(LineSeries::new(points.clone(), color.stroke_width(2)))?
+                .label(&curve.name)
+                .legend(move |(x, y)| {
+                    PathElement::new([(x, y), (x + 16, y)], color.stroke_width(2))
+                });
+            chart.draw_series(points.map(|point| Circle::new(point, 3, color.filled())))?;
+        }
+        chart
+            .configure_series_labels()
+            .position(SeriesLabelPosition::UpperRight)
+            .label_font((FONT, 14))
+            .background_style(WHITE.mix(0.8))
+            .border_style(BLACK.mix(0.3))
+            .draw()
+    }
+}
+
+/// The least and the largest finite value; 0 and 1 if there is none.
+fn range(values: impl Iterator<Item = f64>) -> (f64, f64) {
+    let finite = values.filter(|value| value.is_finite());
+    let (low, high) = finite.fold((f64::INFINITY, f64::NEG_INFINITY), |(low, high), value| {
+        (low.min(value), high.max(value))
+    });
+    if low <= high { (low, high) } else { (0.0, 1.0) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn curves_landmarks_and_the_figure_are_named() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("quality.svg");
+        let curve = |name: &str, points: &[(f64, f64)]| QualityCurve {
+            name: name.to_owned(),
+            points: points.to_vec(),
+        };
+        let curves = [
+            curve("ddim", &[(10.0, 3.0), (50.0, 1.0)]),
+            curve("one", &[(5.0, f64::NAN)]),
+        ];
+        plot_quality("FID", &curves, &[("real".to_owned(), 0.1)], &path).unwrap();
+        let svg = std::fs::read_to_string(path).unwrap();
+        for word in ["ddim", "real", "FID", "network calls"] {
+            assert!(svg.contains(word), "{word} is missing");
+        }
+    }
+
+    #[test]
+    fn a_single_point_can_be_drawn() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("quality.png");
+        let curves = [QualityCurve {
+            name: "ddim".to_owned(),
+            points: vec![(10.0, 3.0)],
+        }];
+        plot_quality("FID", &curves, &[], &path).unwrap();
+        assert!(path.is_file());
+    }
+}
