@@ -1,7 +1,8 @@
 //! Two-stage latent diffusion: the front door.
 //!
 //! A [`Pipeline`] draws images with a trained model; an [`Autoencoder`] is its first stage alone, which compresses images
-//! and gives them back. Training is in [`kiln_train`], how fast all of it is in [`mod@bench`], what is wrong with
+//! and gives them back. Training is in [`kiln_train`], how fast all of it is in [`mod@bench`], how good its
+//! images are in [`evaluation`], what is wrong with
 //! a model in [`doctor`], and everything below in the crates that these types come from.
 //!
 //! ```no_run
@@ -24,6 +25,7 @@ mod autoencoder;
 pub mod bench;
 pub mod doctor;
 mod error;
+pub mod evaluation;
 mod pipeline;
 mod pretrained;
 

@@ -4,6 +4,7 @@ mod bench;
 mod convert;
 mod doctor;
 mod drawing;
+mod evaluate;
 mod film;
 mod inpaint;
 mod interpolate;
@@ -34,6 +35,7 @@ pub enum Command {
     TrainClassifier(train_classifier::TrainClassifier),
     Sample(sample::Sample),
     Reconstruct(reconstruct::Reconstruct),
+    Evaluate(evaluate::Evaluate),
     Schedule(schedule::ShowSchedule),
     Doctor(doctor::Examine),
     Interpolate(interpolate::Interpolate),
@@ -62,6 +64,7 @@ impl Command {
             Command::TrainClassifier(command) => command.run(),
             Command::Sample(command) => command.run(),
             Command::Reconstruct(command) => command.run(),
+            Command::Evaluate(command) => command.run(),
             Command::Schedule(command) => command.run(),
             Command::Doctor(command) => command.run(),
             Command::Interpolate(command) => command.run(),

@@ -1,0 +1,508 @@
+//! `kiln evaluate`: how good a model's images are, in numbers.
+
+use std::path::PathBuf;
+
+use anyhow::{bail, ensure};
+use burn::tensor::Device;
+use clap::{Args, ValueEnum};
+use kiln::evaluation::{
+    Report, Row, Sweep, blurred, evaluations, images_of, pixels_of, seen_in, seen_in_dataset,
+};
+use kiln::{Autoencoder, Images, Pipeline, SampleOptions, pictures::make_folder};
+use kiln_data::{DataConfig, DatasetKind, Datasets, ImageDataset};
+use kiln_diffusion::sampler::Sampler;
+use kiln_diffusion::{LevelOptions, Spacing};
+use kiln_eval::{
+    DigitClassifier, FeatureLayer, Features, Figure, Inception, Judge, Reference,
+    mean_squared_error, nearest, psnr, ssim,
+};
+use kiln_kernels::Precision;
+use kiln_train::Experiment;
+
+use super::drawing::{ClassArguments, open_pipeline};
+use super::one_device;
+use super::sample::{SpacingName, StepCounts, parse_steps};
+use super::training::overrides;
+use crate::terminal::{self, DataProgress};
+
+/// Images whose nearest training image is looked for, of held-out ones.
+const HELD_OUT: usize = 1000;
+
+/// Measure how good a model's images are.
+///
+/// Draws images by every combination of --steps, --samplers, --eta, --spacing and compares each set with real images that the
+/// model was not trained on: by the features of a digit classifier, or of InceptionV3 (FID, KID). The first rows are landmarks:
+/// training images, and the same blurred. The table is printed, and written with results.csv, results.json and a plot.
+#[derive(Args)]
+#[command(after_help = "Examples:
+  kiln evaluate --steps 10/20/50 --samplers ddim,ddpm --count 1000
+  kiln evaluate --model runs/mnist/model --config configs/mnist.toml --steps 50 --eta 0,1 --count 10000
+  kiln evaluate --model runs/mnist-classes/model --config configs/mnist-classes.toml --class all --guidance 2
+  kiln evaluate --model runs/flowers/model --config configs/flowers.toml --features 2048 --feature-weights inception.pth
+  kiln evaluate --first-stage --model runs/mnist/model --config configs/mnist.toml")]
+pub struct Evaluate {
+    /// Folder of a model in the diffusers layout; without it, the digits model inside this program
+    #[arg(long, value_name = "PATH")]
+    model: Option<PathBuf>,
+
+    /// Compare with the images of this experiment's data set
+    #[arg(long, value_name = "FILE")]
+    config: Option<PathBuf>,
+
+    /// Where that data set is; without --config, a folder, zip or tar of images
+    #[arg(long, value_name = "PATH")]
+    data: Option<PathBuf>,
+
+    /// Override a key of the config; may be repeated
+    #[arg(long, value_name = "KEY=VALUE", requires = "config")]
+    set: Vec<String>,
+
+    /// Measure the VQ-VAE instead: held-out images beside what it gives back
+    #[arg(long, conflicts_with_all = ["steps", "samplers", "eta", "spacing", "class", "guidance", "nearest"])]
+    first_stage: bool,
+
+    /// Denoising steps: a number, or several separated by / or ,
+    #[arg(long, default_value = "50", value_name = "N[/N...]", value_parser = parse_steps)]
+    steps: StepCounts,
+
+    /// Samplers, separated by commas
+    #[arg(
+        long,
+        value_delimiter = ',',
+        default_value = "ddim",
+        value_name = "NAME[,NAME...]"
+    )]
+    samplers: Vec<Sampler>,
+
+    /// Randomness of ddim and dpm-solver, separated by commas: 0 is deterministic, 1 is as random as ddpm
+    #[arg(
+        long,
+        value_delimiter = ',',
+        default_value = "0",
+        value_name = "ETA[,ETA...]"
+    )]
+    eta: Vec<f64>,
+
+    /// Which of the training timesteps are visited, separated by commas [default: the model's own]
+    #[arg(
+        long,
+        value_enum,
+        value_delimiter = ',',
+        value_name = "SPACING[,SPACING...]"
+    )]
+    spacing: Vec<SpacingName>,
+
+    #[command(flatten)]
+    classes: ClassArguments,
+
+    /// Images drawn by each way to sample, and taken of each landmark
+    #[arg(long, default_value_t = 1000, value_parser = clap::value_parser!(u32).range(65..))]
+    count: u32,
+
+    /// Held-out images to compare with [default: all]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(65..))]
+    real: Option<u32>,
+
+    /// Which noise to start from, and which subsets are taken
+    #[arg(long, default_value_t = 0)]
+    seed: u64,
+
+    /// Also say which share of the images is nearer to a training image than 99% of held-out images are
+    #[arg(long)]
+    nearest: bool,
+
+    /// What to compare by [default: digits for gray images of 28x28, else 2048]
+    #[arg(long, value_enum)]
+    features: Option<FeatureName>,
+
+    /// Weights of InceptionV3, pytorch-fid's or others under the same names [default: pytorch-fid's, downloaded]
+    #[arg(long, value_name = "FILE")]
+    feature_weights: Option<PathBuf>,
+
+    /// Side that images are resized to for InceptionV3: 299 as in pytorch-fid, 75 as in the Keras examples
+    #[arg(long, default_value_t = Inception::PYTORCH_FID_SIDE as u32, value_name = "PIXELS", value_parser = clap::value_parser!(u32).range(75..=1024))]
+    feature_size: u32,
+
+    /// Weights of a digit classifier from `kiln train-classifier` [default: the one inside this program]
+    #[arg(long, value_name = "FILE")]
+    classifier: Option<PathBuf>,
+
+    /// Folder for table, results and plot
+    #[arg(long, default_value = "evaluation", value_name = "FOLDER")]
+    out: PathBuf,
+
+    /// Images that are denoised together: changes memory and speed, not the images
+    #[arg(long, default_value_t = 64, value_parser = clap::value_parser!(u32).range(1..))]
+    batch: u32,
+
+    /// Where to compute: cpu, cuda:0, rocm:0, metal or wgpu
+    #[arg(long, default_value = "cpu", value_name = "DEVICE")]
+    devices: String,
+
+    /// Which numbers the convolutions of the model multiply, f32 or bf16
+    #[arg(long, default_value_t)]
+    precision: Precision,
+
+    /// Print one JSON object on stdout instead of the table
+    #[arg(long)]
+    json: bool,
+}
+
+/// `--features`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum FeatureName {
+    /// The digit classifier's
+    Digits,
+    /// InceptionV3's last ones, with which FID and KID are published
+    #[value(name = "2048")]
+    Mixed7c,
+    /// InceptionV3's after Mixed_6e, pytorch-fid's 768
+    #[value(name = "768")]
+    Mixed6e,
+    /// InceptionV3's after Mixed_6c, Keras' mixed5
+    #[value(name = "6c")]
+    Mixed6c,
+}
+
+impl Evaluate {
+    /// Measures, writes the results and prints the table.
+    pub fn run(self) -> anyhow::Result<()> {
+        let device = one_device(&self.devices, self.precision)?;
+        let report = if self.first_stage {
+            self.measure_first_stage(&device)?
+        } else {
+            self.measure_samples(&device)?
+        };
+        make_folder(&self.out)?;
+        let written = report.write(&self.out)?;
+        terminal::print_outcome(&report.to_json(), self.json, |_| {
+            let paths = written.iter().map(|path| path.display().to_string());
+            format!(
+                "{}\n{}",
+                report.to_markdown(),
+                paths.collect::<Vec<_>>().join("  ")
+            )
+        })
+    }
+
+    fn measure_samples(&self, device: &Device) -> anyhow::Result<Report> {
+        let pipeline = open_pipeline(self.model.as_deref(), &self.devices, self.precision)?;
+        // What cannot work is refused before any image is looked at.
+        let settings = self.settings(&pipeline)?;
+        let shape = pipeline.image_shape();
+        let (channels, side) = (shape.channels, shape.height);
+        let judge = self.judge([channels, side, shape.width], device)?;
+        let datasets = self.datasets(channels, side)?;
+        for set in [&datasets.train, &datasets.validation] {
+            let (side, border) = (set.shape().height, set.border());
+            ensure!(
+                set.shape().channels == channels && side - 2 * border == shape.height,
+                "the images of {} are {side}x{side} with {} channel(s), and the model's are {}x{} with {channels}; take the config that the model was trained with",
+                set.name(),
+                set.shape().channels,
+                shape.height,
+                shape.width
+            );
+        }
+        let reference = self.reference(&judge, &datasets.validation, device)?;
+        let mut rows = self.landmarks(&judge, &reference, &datasets.train, device)?;
+
+        let training = match self.nearest {
+            true => Some(nearness(&datasets)?),
+            false => None,
+        };
+        let sweep = Sweep {
+            pipeline: &pipeline,
+            judge: &judge,
+            reference: &reference,
+            training: (training.as_ref())
+                .map(|(training, held_out)| (training, held_out.as_slice())),
+            device,
+        };
+        // What takes the time are the calls of the network: the bar counts them, for its time left to be right.
+        let images = |options: &SampleOptions| options.count * options.classes.len().max(1);
+        let calls: usize = settings
+            .iter()
+            .map(|options| images(options) * evaluations(options))
+            .sum();
+        let bar = terminal::progress_bar("sampling".into(), calls, "network calls");
+        for options in &settings {
+            let calls_a_step = evaluations(options) as f64 / options.steps as f64;
+            let row = sweep.measure(options, |moment| {
+                let [batch, ..] = moment.latents.dims();
+                let calls = (batch as f64 * calls_a_step).round() as u64;
+                bar.inc(if moment.steps_done > 0 { calls } else { 0 });
+                Ok(())
+            })?;
+            rows.push(row);
+        }
+        bar.finish_and_clear();
+        Ok(self.report(
+            pipeline.name(),
+            &reference,
+            &datasets.validation,
+            &judge,
+            rows,
+        ))
+    }
+
+    fn measure_first_stage(&self, device: &Device) -> anyhow::Result<Report> {
+        let autoencoder = match &self.model {
+            Some(path) => Autoencoder::load(path, device)?,
+            None => Autoencoder::pretrained(device)?,
+        };
+        let (channels, side) = (autoencoder.channels(), autoencoder.image_size());
+        let datasets = self.datasets(channels, side)?;
+        let held_out = &datasets.validation;
+        let shape = held_out.shape();
+        autoencoder.check_image(shape.channels, shape.height, shape.width)?;
+        let side = shape.height - 2 * held_out.border();
+        let judge = self.judge([channels, side, side], device)?;
+        let reference = self.reference(&judge, held_out, device)?;
+
+        let count = (self.count as usize).min(held_out.len());
+        let mut originals = Images::empty(shape.channels, shape.height, shape.width);
+        for place in 0..count {
+            originals.extend(&held_out.image(place * held_out.len() / count, false)?);
+        }
+        let bar = terminal::progress_bar("reconstructing".into(), count, "images");
+        let given_back = autoencoder.reconstruct(&originals, self.batch as usize, |done| {
+            bar.set_position(done as u64)
+        })?;
+        bar.finish_and_clear();
+        let (codes_in_use, perplexity) = (given_back.codes_in_use(), given_back.perplexity());
+        let border = held_out.border();
+        let (originals, images) = (originals.cropped(border), given_back.images.cropped(border));
+
+        let (height, width) = (originals.height(), originals.width());
+        let pairs = || originals.iter().zip(images.iter());
+        let mean = |sum: f64| sum / count as f64;
+        let similarities: Result<Vec<f64>, _> =
+            pairs().map(|(x, y)| ssim(x, y, height, width)).collect();
+        let mut figures = vec![
+            Figure::new("PSNR", mean(pairs().map(|(x, y)| psnr(x, y)).sum())),
+            Figure::new("SSIM", mean(similarities?.iter().sum())),
+            Figure::new(
+                "MSE",
+                mean(pairs().map(|(x, y)| mean_squared_error(x, y)).sum()),
+            ),
+            Figure::new("codes in use", codes_in_use as f64),
+            Figure::new("perplexity", perplexity),
+        ];
+        let seen = seen_in(&judge, &images, device, |_| {})?;
+        figures.extend(reference.compare(&seen, self.seed)?);
+        let row = Row {
+            name: "reconstructions".to_owned(),
+            sampling: None,
+            images: count,
+            seconds: None,
+            figures,
+        };
+        Ok(self.report(autoencoder.name(), &reference, held_out, &judge, vec![row]))
+    }
+
+    fn report(
+        &self,
+        model: &str,
+        reference: &Reference,
+        held_out: &ImageDataset,
+        judge: &Judge,
+        rows: Vec<Row>,
+    ) -> Report {
+        let count = reference.seen().features().count();
+        Report {
+            model: model.to_owned(),
+            against: format!("{count} held-out images of {}", held_out.name()),
+            judge: judge.description(),
+            seed: self.seed,
+            rows,
+        }
+    }
+
+    /// Every combination of steps, sampler, eta and spacing.
+    fn settings(&self, pipeline: &Pipeline) -> anyhow::Result<Vec<SampleOptions>> {
+        let defaults = pipeline.default_options();
+        let spacings: Vec<Spacing> = match self.spacing.as_slice() {
+            [] => vec![defaults.levels.spacing],
+            spacings => spacings.iter().map(|&spacing| spacing.into()).collect(),
+        };
+        let mut settings = Vec::new();
+        for spacing in spacings {
+            for sampler in self.samplers_with_eta(defaults.sampler) {
+                sampler.validate()?;
+                for &steps in &self.steps.0 {
+                    let mut options = SampleOptions {
+                        steps,
+                        sampler,
+                        levels: LevelOptions {
+                            spacing,
+                            ..defaults.levels
+                        },
+                        seed: self.seed,
+                        batch: self.batch as usize,
+                        precision: self.precision,
+                        ..defaults.clone()
+                    };
+                    self.classes.apply(pipeline, &mut options)?;
+                    options.count = (self.count as usize).div_ceil(options.classes.len().max(1));
+                    pipeline.trajectory(&options)?;
+                    settings.push(options);
+                }
+            }
+        }
+        Ok(settings)
+    }
+
+    /// Samplers that have an `eta` once with each of `--eta`, the others once. DDPM takes over the model's own variance.
+    fn samplers_with_eta(&self, of_model: Sampler) -> Vec<Sampler> {
+        let with_eta = self.samplers.iter().flat_map(|&sampler| match sampler {
+            Sampler::Ddim { variance, .. } => {
+                let eta = self.eta.iter();
+                eta.map(|&eta| Sampler::Ddim { eta, variance }).collect()
+            }
+            Sampler::DpmSolver { .. } => {
+                let eta = self.eta.iter();
+                eta.map(|&eta| Sampler::DpmSolver { eta }).collect()
+            }
+            Sampler::Ddpm { .. } if matches!(of_model, Sampler::Ddpm { .. }) => vec![of_model],
+            other => vec![other],
+        });
+        with_eta.collect()
+    }
+
+    /// The data set of the experiment, or a folder, or the digits that are compiled in.
+    fn datasets(&self, channels: usize, side: usize) -> anyhow::Result<Datasets> {
+        let config = match (&self.config, &self.data) {
+            (Some(config), data) => {
+                Experiment::load(config, &overrides(&self.set, data.as_deref()))?.data
+            }
+            (None, Some(path)) => DataConfig {
+                path: Some(path.clone()),
+                ..DataConfig::new(DatasetKind::Folder, side, channels)
+            },
+            (None, None) => {
+                ensure!(
+                    self.model.is_none(),
+                    "say which images to compare with: `--config FILE` for an experiment's data set, or `--data FOLDER`"
+                );
+                DataConfig::new(DatasetKind::Mnist10k, side, channels)
+            }
+        };
+        Ok(kiln_data::open(&config, &DataProgress::default())?)
+    }
+
+    fn judge(
+        &self,
+        [channels, height, width]: [usize; 3],
+        device: &Device,
+    ) -> anyhow::Result<Judge> {
+        let digits = [1, DigitClassifier::SIDE, DigitClassifier::SIDE];
+        let default = if [channels, height, width] == digits {
+            FeatureName::Digits
+        } else {
+            FeatureName::Mixed7c
+        };
+        let layer = match self.features.unwrap_or(default) {
+            FeatureName::Digits => {
+                return Ok(match &self.classifier {
+                    Some(path) => Judge::digits(path, device)?,
+                    None => Judge::built_in_digits(device)?,
+                });
+            }
+            FeatureName::Mixed7c => FeatureLayer::Mixed7c,
+            FeatureName::Mixed6e => FeatureLayer::Mixed6e,
+            FeatureName::Mixed6c => FeatureLayer::Mixed6c,
+        };
+        let weights = match &self.feature_weights {
+            Some(path) => path.clone(),
+            None => kiln_data::pytorch_fid_weights(&DataProgress::default())?,
+        };
+        let side = Some(self.feature_size as usize);
+        let inception = Inception::load(&weights, layer, side, device)?;
+        if !inception.is_published() {
+            terminal::note(
+                "these are not pytorch-fid's weights at 299x299: the figures cannot stand beside published ones",
+            );
+        }
+        Ok(Judge::Inception(Box::new(inception)))
+    }
+
+    fn reference(
+        &self,
+        judge: &Judge,
+        held_out: &ImageDataset,
+        device: &Device,
+    ) -> anyhow::Result<Reference> {
+        let count = self.real.map_or(held_out.len(), |count| count as usize);
+        let seen = self.seen(judge, held_out, count, device)?;
+        Ok(Reference::new(seen, judge.names_of_distances())?)
+    }
+
+    /// Training images beside the held-out ones, as they are and blurred.
+    fn landmarks(
+        &self,
+        judge: &Judge,
+        reference: &Reference,
+        training: &ImageDataset,
+        device: &Device,
+    ) -> anyhow::Result<Vec<Row>> {
+        let count = (self.count as usize).min(training.len());
+        let real = self.seen(judge, training, count, device)?;
+        let blurred = blurred(&images_of(training, count)?);
+        let blurred = seen_in(judge, &blurred, device, |_| {})?;
+        let row = |name: &str, seen| -> anyhow::Result<Row> {
+            Ok(Row {
+                name: name.to_owned(),
+                sampling: None,
+                images: count,
+                seconds: None,
+                figures: reference.compare(seen, self.seed)?,
+            })
+        };
+        Ok(vec![
+            row("real: training images", &real)?,
+            row("real, blurred 3x3", &blurred)?,
+        ])
+    }
+
+    /// What the judge sees in real images, from the cache if it is there.
+    fn seen(
+        &self,
+        judge: &Judge,
+        dataset: &ImageDataset,
+        count: usize,
+        device: &Device,
+    ) -> anyhow::Result<kiln_eval::Seen> {
+        let Some(cache) = kiln_data::cache_folder() else {
+            bail!(
+                "there is no cache folder to keep the features of real images in; set XDG_CACHE_HOME, or HOME"
+            );
+        };
+        let bar = terminal::progress_bar("features of real images".into(), count, "images");
+        let observe = |done| bar.set_position(done as u64);
+        let seen = seen_in_dataset(
+            judge,
+            dataset,
+            count,
+            &cache.join("features"),
+            device,
+            observe,
+        )?;
+        bar.finish_and_clear();
+        Ok(seen)
+    }
+}
+
+/// The pixels of the training images, and how far held-out images are from the nearest of them.
+fn nearness(datasets: &Datasets) -> anyhow::Result<(Features, Vec<f64>)> {
+    let training = pixels_of(&images_of(&datasets.train, usize::MAX)?)?;
+    let held_out = pixels_of(&images_of(&datasets.validation, HELD_OUT)?)?;
+    let distances = nearest(&held_out, &training)?;
+    Ok((
+        training,
+        distances
+            .into_iter()
+            .map(|(_, distance)| distance)
+            .collect(),
+    ))
+}

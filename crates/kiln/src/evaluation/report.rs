@@ -1,0 +1,379 @@
+//! The figures of an evaluation: a table to read, and files for other programs.
+
+use std::fmt::Write as _;
+use std::path::{Path, PathBuf};
+
+use kiln_diffusion::sampler::Sampler;
+use kiln_eval::Figure;
+use kiln_train::plots::{QualityCurve, plot_quality};
+use serde::Serialize;
+use serde_json::{Map, Value, json};
+
+use super::evaluations;
+use crate::{Error, SampleOptions};
+
+/// An evaluation: what was measured, against what, and all figures.
+#[derive(Clone, Debug)]
+pub struct Report {
+    /// Where the model came from.
+    pub model: String,
+    /// The real images.
+    pub against: String,
+    /// Who measured.
+    pub judge: String,
+    /// The seed of all noise.
+    pub seed: u64,
+    /// Landmarks first, then one row for each way to sample.
+    pub rows: Vec<Row>,
+}
+
+/// One set of images.
+#[derive(Clone, Debug)]
+pub struct Row {
+    /// What the images are.
+    pub name: String,
+    /// How they were sampled; none for landmarks.
+    pub sampling: Option<Sampling>,
+    /// How many there are.
+    pub images: usize,
+    /// Seconds that drawing them took.
+    pub seconds: Option<f64>,
+    /// What was measured.
+    pub figures: Vec<Figure>,
+}
+
+/// How images were sampled.
+#[derive(Clone, Debug, Serialize)]
+pub struct Sampling {
+    /// The sampler with its settings.
+    pub sampler: Sampler,
+    /// Which timesteps are visited.
+    pub spacing: kiln_diffusion::Spacing,
+    /// Denoising steps.
+    pub steps: usize,
+    /// Scale of classifier-free guidance; 1 is none.
+    pub guidance: f64,
+    /// Calls of the network an image.
+    pub evaluations: usize,
+}
+
+impl Row {
+    /// A row for images sampled as `options` say, without figures so far.
+    pub(super) fn of(options: &SampleOptions) -> Self {
+        let sampling = Sampling {
+            sampler: options.sampler,
+            spacing: options.levels.spacing,
+            steps: options.steps,
+            guidance: options.guidance.scale(),
+            evaluations: evaluations(options),
+        };
+        Self {
+            name: format!("{}, {} steps", sampling.way(), sampling.steps),
+            sampling: Some(sampling),
+            images: 0,
+            seconds: None,
+            figures: Vec::new(),
+        }
+    }
+}
+
+impl Sampling {
+    /// All settings but the steps, in words: what a curve of the plot stands for.
+    fn way(&self) -> String {
+        let mut words = self.sampler.name().to_owned();
+        match self.sampler {
+            Sampler::Ddim { eta, .. } | Sampler::DpmSolver { eta } if eta != 0.0 => {
+                let _ = write!(words, " eta {eta}");
+            }
+            _ => {}
+        }
+        let spacing = serde_json::to_value(self.spacing).unwrap_or_default();
+        let _ = write!(words, ", {}", spacing.as_str().unwrap_or_default());
+        if self.guidance != 1.0 {
+            let _ = write!(words, ", guidance {}", self.guidance);
+        }
+        words
+    }
+}
+
+impl Report {
+    /// The names of all figures, in the order in which they first come.
+    fn columns(&self) -> Vec<&str> {
+        let mut columns: Vec<&str> = Vec::new();
+        for figure in self.rows.iter().flat_map(|row| &row.figures) {
+            if !columns.contains(&figure.name.as_str()) {
+                columns.push(&figure.name);
+            }
+        }
+        columns
+    }
+
+    /// A markdown table under a line that says what it is of.
+    pub fn to_markdown(&self) -> String {
+        let Self {
+            model,
+            against,
+            judge,
+            seed,
+            ..
+        } = self;
+        let mut text = format!("{model} against {against}, seed {seed}; {judge}.\n\n");
+        let columns = self.columns();
+        let _ = writeln!(
+            text,
+            "| images | count | network calls | {} | seconds |",
+            columns.join(" | ")
+        );
+        let _ = writeln!(text, "| --- |{}", " ---: |".repeat(columns.len() + 3));
+        for row in &self.rows {
+            let calls = row
+                .sampling
+                .as_ref()
+                .map(|sampling| sampling.evaluations.to_string());
+            let _ = write!(
+                text,
+                "| {} | {} | {} |",
+                row.name,
+                row.images,
+                calls.unwrap_or_default()
+            );
+            for column in &columns {
+                let _ = write!(
+                    text,
+                    " {} |",
+                    row.figure(column).map(in_words).unwrap_or_default()
+                );
+            }
+            let seconds = row.seconds.map(|seconds| format!("{seconds:.1}"));
+            let _ = writeln!(text, " {} |", seconds.unwrap_or_default());
+        }
+        text
+    }
+
+    /// One line a row, with a column for each figure and one for its error where it has one.
+    pub fn to_csv(&self) -> String {
+        let columns = self.columns();
+        let mut text =
+            "images,count,sampler,eta,spacing,guidance,steps,network calls,seconds".to_owned();
+        for column in &columns {
+            let _ = write!(text, ",{column},{column} error");
+        }
+        text.push('\n');
+        for row in &self.rows {
+            let _ = write!(text, "\"{}\",{}", row.name, row.images);
+            match &row.sampling {
+                Some(sampling) => {
+                    let eta = match sampling.sampler {
+                        Sampler::Ddim { eta, .. } | Sampler::DpmSolver { eta } => eta.to_string(),
+                        _ => String::new(),
+                    };
+                    let spacing = serde_json::to_value(sampling.spacing).unwrap_or_default();
+                    let Sampling {
+                        sampler,
+                        guidance,
+                        steps,
+                        evaluations,
+                        ..
+                    } = sampling;
+                    let (name, spacing) = (sampler.name(), spacing.as_str().unwrap_or_default());
+                    let _ = write!(
+                        text,
+                        ",{name},{eta},{spacing},{guidance},{steps},{evaluations}"
+                    );
+                }
+                None => text.push_str(",,,,,,"),
+            }
+            let cell =
+                |value: Option<f64>| value.map(|value| value.to_string()).unwrap_or_default();
+            let _ = write!(text, ",{}", cell(row.seconds));
+            for column in &columns {
+                let figure = row.figure(column);
+                let _ = write!(
+                    text,
+                    ",{},{}",
+                    cell(figure.map(|figure| figure.value)),
+                    cell(figure.and_then(|figure| figure.error))
+                );
+            }
+            text.push('\n');
+        }
+        text
+    }
+
+    /// The same as one JSON object.
+    pub fn to_json(&self) -> Value {
+        let rows = self.rows.iter().map(|row| {
+            let figures = row.figures.iter().map(|figure| {
+                let value = match figure.error {
+                    Some(error) => json!({ "value": figure.value, "standard_error": error }),
+                    None => json!({ "value": figure.value }),
+                };
+                (figure.name.clone(), value)
+            });
+            json!({
+                "images": row.name,
+                "count": row.images,
+                "sampling": row.sampling,
+                "seconds": row.seconds,
+                "figures": figures.collect::<Map<String, Value>>(),
+            })
+        });
+        json!({
+            "model": self.model,
+            "against": self.against,
+            "judge": self.judge,
+            "seed": self.seed,
+            "rows": rows.collect::<Vec<Value>>(),
+        })
+    }
+
+    /// Writes `table.md`, `results.csv`, `results.json` and, where images were sampled, `quality.svg` to a folder: the first
+    /// figure over the number of network calls, a curve for each way to sample. Returns their paths.
+    ///
+    /// # Errors
+    /// [`Error::Training`] for a file that cannot be written, [`Error::Plot`] for a plot that cannot be drawn.
+    pub fn write(&self, folder: &Path) -> Result<Vec<PathBuf>, Error> {
+        let json = format!("{:#}\n", self.to_json());
+        let mut written = Vec::new();
+        for (name, text) in [
+            ("table.md", self.to_markdown()),
+            ("results.csv", self.to_csv()),
+            ("results.json", json),
+        ] {
+            let path = folder.join(name);
+            kiln_train::write_atomically(&path, text.as_bytes())?;
+            written.push(path);
+        }
+        let curves = self.curves();
+        if let (Some(&figure), false) = (self.columns().first(), curves.is_empty()) {
+            let path = folder.join("quality.svg");
+            let landmarks = self.rows.iter().filter(|row| row.sampling.is_none());
+            let landmarks =
+                landmarks.filter_map(|row| Some((row.name.clone(), row.figure(figure)?.value)));
+            plot_quality(figure, &curves, &landmarks.collect::<Vec<_>>(), &path)?;
+            written.push(path);
+        }
+        Ok(written)
+    }
+
+    /// The first figure of each way to sample, over the network calls.
+    fn curves(&self) -> Vec<QualityCurve> {
+        let mut curves: Vec<QualityCurve> = Vec::new();
+        for row in &self.rows {
+            let (Some(sampling), Some(figure)) = (&row.sampling, row.figures.first()) else {
+                continue;
+            };
+            let (name, point) = (sampling.way(), (sampling.evaluations as f64, figure.value));
+            match curves.iter_mut().find(|curve| curve.name == name) {
+                Some(curve) => curve.points.push(point),
+                None => curves.push(QualityCurve {
+                    name,
+                    points: vec![point],
+                }),
+            }
+        }
+        curves
+    }
+}
+
+impl Row {
+    fn figure(&self, name: &str) -> Option<&Figure> {
+        self.figures.iter().find(|figure| figure.name == name)
+    }
+}
+
+/// Four digits, and the error if there is one.
+fn in_words(figure: &Figure) -> String {
+    let digits = |value: f64| match value.abs() {
+        100.0.. => format!("{value:.1}"),
+        1.0.. => format!("{value:.3}"),
+        _ => format!("{value:.4}"),
+    };
+    match figure.error {
+        Some(error) => format!("{} ± {}", digits(figure.value), digits(error)),
+        None => digits(figure.value),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn report() -> Report {
+        let row = |steps: usize, value: f64| Row {
+            name: format!("ddim eta 1, trailing, {steps} steps"),
+            sampling: Some(Sampling {
+                sampler: "ddim".parse().unwrap_or_default(),
+                spacing: kiln_diffusion::Spacing::Trailing,
+                steps,
+                guidance: 1.0,
+                evaluations: steps,
+            }),
+            images: 100,
+            seconds: Some(1.5),
+            figures: vec![
+                Figure {
+                    name: "KID".to_owned(),
+                    value,
+                    error: Some(0.01),
+                },
+                Figure::new("confident", 0.97),
+            ],
+        };
+        Report {
+            model: "a model".to_owned(),
+            against: "10 images of mnist".to_owned(),
+            judge: "features".to_owned(),
+            seed: 3,
+            rows: vec![
+                Row {
+                    name: "real".to_owned(),
+                    sampling: None,
+                    images: 10,
+                    seconds: None,
+                    figures: vec![Figure::new("KID", 0.001)],
+                },
+                row(10, 0.5),
+                row(50, 123.456),
+            ],
+        }
+    }
+
+    #[test]
+    fn the_table_says_seed_and_counts_and_leaves_gaps_where_nothing_was_measured() {
+        let text = report().to_markdown();
+        assert!(text.starts_with("a model against 10 images of mnist, seed 3; features.\n"));
+        assert!(text.contains("| real | 10 |  | 0.0010 |  |  |\n"), "{text}");
+        assert!(
+            text.contains("| 100 | 50 | 123.5 ± 0.0100 | 0.9700 | 1.5 |\n"),
+            "{text}"
+        );
+    }
+
+    #[test]
+    fn every_line_of_the_csv_has_all_columns() {
+        let text = report().to_csv();
+        let cells = |line: &str| {
+            let outside = line.split('"').step_by(2).collect::<String>();
+            outside.matches(',').count()
+        };
+        let counts: Vec<usize> = text.lines().map(cells).collect();
+        assert_eq!(counts, [12; 4], "{text}");
+    }
+
+    #[test]
+    fn all_files_are_written_and_hold_the_figures() {
+        let folder = tempfile::tempdir().unwrap();
+        let report = report();
+        let written = report.write(folder.path()).unwrap();
+        assert_eq!(written.len(), 4);
+        let json: Value = serde_json::from_slice(&std::fs::read(&written[2]).unwrap()).unwrap();
+        assert_eq!(json["rows"][2]["figures"]["KID"]["standard_error"], 0.01);
+        assert_eq!(json["rows"][1]["sampling"]["steps"], 10);
+        let plot = std::fs::read_to_string(&written[3]).unwrap();
+        assert!(
+            plot.contains("ddim, trailing") && plot.contains("real"),
+            "{plot}"
+        );
+    }
+}
