@@ -4,7 +4,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use crate::config::DatasetKind;
-use crate::download::DownloadFailure;
+use crate::transfer::DownloadFailure;
 
 /// Why a data set could not be opened or an image not be read.
 #[derive(Debug, thiserror::Error)]

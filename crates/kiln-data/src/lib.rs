@@ -42,15 +42,17 @@ mod mnist;
 mod order;
 mod prefetch;
 mod progress;
+mod transfer;
 
 pub use config::{DataConfig, DatasetKind};
 pub use dataset::{Datasets, ImageDataset, ImageShape};
-pub use download::{DownloadFailure, PYTORCH_FID_SHA256, cache_folder, pytorch_fid_weights};
+pub use download::{PYTORCH_FID_SHA256, cache_folder, pytorch_fid_weights};
 pub use error::DataError;
 pub use image_file::ImageFile;
 pub use order::{flipped, shuffled};
 pub use prefetch::{ImageBatch, Prefetch, prefetch};
 pub use progress::{NoProgress, Progress, ProgressUnit};
+pub use transfer::{DownloadFailure, Transfer, transfer_agent};
 
 /// Opens the data set that `config` names, downloading MNIST first where no path is given and it is not cached yet.
 ///

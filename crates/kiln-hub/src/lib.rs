@@ -28,6 +28,8 @@
 //! model.save("smaller".as_ref(), WeightsType::F16)?;
 //! # Ok::<(), kiln_hub::HubError>(())
 //! ```
+//!
+//! Models come from the Hugging Face Hub by [`pull`], and go there by [`publish`] and [`push`].
 
 #![recursion_limit = "256"]
 
@@ -39,6 +41,7 @@ mod index;
 mod metadata;
 mod model;
 mod pickle;
+mod remote;
 mod source;
 mod weights;
 
@@ -47,4 +50,8 @@ pub use error::HubError;
 pub use first_stage::{FirstStage, vqvae_hash};
 pub use metadata::Metadata;
 pub use model::LatentDiffusion;
+pub use remote::{
+    HubSettings, Publication, Pulled, Pushed, RepositoryName, TransportError, Wanted, files_in,
+    publish, pull, push,
+};
 pub use source::ModelSource;

@@ -111,15 +111,20 @@ pub(crate) fn load_weights<M: Module>(
     Ok((network, metadata))
 }
 
-/// The files that an index names, each once. They lie beside it: a name that leads elsewhere is refused.
 fn shards(source: &ModelSource, folder: &str, index: &str) -> Result<Vec<String>, HubError> {
-    let file = source.name(index);
+    let names = shard_names(&source.text(index)?, source.name(index))?.into_iter();
+    Ok(names.map(|name| format!("{folder}{name}")).collect())
+}
+
+/// The files that an index with this text names, each once. They lie beside it: a name that leads elsewhere is refused.
+/// Errors call the index `file`.
+pub(crate) fn shard_names(text: &str, file: String) -> Result<BTreeSet<String>, HubError> {
     let damaged = |problem: String| HubError::Damaged {
         file: file.clone(),
         problem,
     };
-    let index: Map<String, Value> = serde_json::from_str(&source.text(index)?)
-        .map_err(|problem| damaged(problem.to_string()))?;
+    let index: Map<String, Value> =
+        serde_json::from_str(text).map_err(|problem| damaged(problem.to_string()))?;
     let map = index.get("weight_map").and_then(Value::as_object);
     let map = map.ok_or_else(|| damaged("it has no `weight_map`".to_owned()))?;
     let mut shards = BTreeSet::new();
@@ -138,9 +143,9 @@ fn shards(source: &ModelSource, folder: &str, index: &str) -> Result<Vec<String>
                 shard: shard.to_owned(),
             });
         }
-        shards.insert(format!("{folder}{shard}"));
+        shards.insert(shard.to_owned());
     }
-    Ok(shards.into_iter().collect())
+    Ok(shards)
 }
 
 /// The contents of a weights file.

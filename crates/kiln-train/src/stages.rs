@@ -327,11 +327,20 @@ fn train_unet(
     let outcome = stage.train(trainee, source)?;
     let report = TrainingReport::new(name, &outcome, training, &plan, run.model());
     if report.model.is_some() {
+        let scheduler = experiment.scheduler();
+        let mut metadata = metadata(experiment, &datasets, training.steps);
+        let mut add = |name: &str, value| metadata.training.insert(name.to_owned(), value);
+        add("schedule", scheduler.schedule.kind.name().to_owned());
+        add("prediction", scheduler.prediction.name().to_owned());
+        if let Some(first_stage) = &first_stage {
+            let factor = first_stage.network.scaling_factor();
+            add("scaling_factor", factor.to_string());
+        }
         let model = LatentDiffusion {
             first_stage,
             unet: outcome.model.into_trained(),
-            scheduler: experiment.scheduler(),
-            metadata: metadata(experiment, &datasets, training.steps),
+            scheduler,
+            metadata,
         };
         model.save(&run.model(), WeightsType::F32)?;
     }

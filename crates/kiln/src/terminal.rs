@@ -94,9 +94,10 @@ pub fn turn_panics_into_sentences() {
 /// Sends log messages to stderr: warnings, with `-v` also information, with `-vv` everything of kiln's.
 pub fn log_to_stderr(verbosity: u8) {
     let default = match verbosity {
-        0 => "warn",
+        // What hf_hub has to say is in its errors.
+        0 => "warn,hf_hub=off",
         1 => {
-            "warn,kiln=info,kiln_data=info,kiln_diffusion=info,kiln_hub=info,kiln_models=info,kiln_train=info"
+            "warn,hf_hub=off,kiln=info,kiln_data=info,kiln_diffusion=info,kiln_hub=info,kiln_models=info,kiln_train=info"
         }
         _ => {
             "info,kiln=trace,kiln_data=trace,kiln_diffusion=trace,kiln_hub=trace,kiln_models=trace,kiln_train=trace"
@@ -162,6 +163,16 @@ impl kiln_data::Progress for DataProgress {
     }
 }
 
+/// A size for people: "512 bytes", "4.2 MB".
+pub fn size_in_words(bytes: u64) -> String {
+    match bytes {
+        0..1000 => format!("{bytes} bytes"),
+        1000..1_000_000 => format!("{:.1} kB", bytes as f64 / 1e3),
+        1_000_000..1_000_000_000 => format!("{:.1} MB", bytes as f64 / 1e6),
+        _ => format!("{:.2} GB", bytes as f64 / 1e9),
+    }
+}
+
 /// A duration for people: "0.42 s", "12.3 s", "4 min 5 s".
 pub fn in_words(duration: Duration) -> String {
     let seconds = duration.as_secs_f64();
@@ -198,6 +209,12 @@ mod tests {
         let closed: io::Result<()> = Err(io::ErrorKind::BrokenPipe.into());
         assert!(is_closed_pipe(&closed.context("printing").unwrap_err()));
         assert!(!is_closed_pipe(&anyhow!("broken pipe")));
+    }
+
+    #[test]
+    fn sizes_read_well() {
+        let words = [7, 1500, 4_200_000, 1_530_000_000].map(size_in_words);
+        assert_eq!(words, ["7 bytes", "1.5 kB", "4.2 MB", "1.53 GB"]);
     }
 
     #[test]

@@ -1,6 +1,6 @@
 //! Downloads from a real HTTP server on this machine that misbehaves as it is told.
 
-use std::io::{BufRead, BufReader};
+use std::io::{BufRead, BufReader, Write};
 use std::net::{TcpListener, TcpStream};
 use std::sync::{Arc, Mutex};
 use std::thread;
@@ -10,6 +10,8 @@ use crate::examples::gzip;
 use crate::progress::NoProgress;
 
 const NAME: &str = "numbers.gz";
+/// How often a server that stops midway is asked for the rest.
+const ATTEMPTS: usize = 8;
 
 /// What the server does with a request.
 #[derive(Clone)]
@@ -259,8 +261,8 @@ fn when_nothing_helps_the_error_says_what_each_mirror_did() {
         "could not download numbers.gz",
         "could not be reached",
         "HTTP status 404",
-        "something else than a gzip file",
-        "wrong SHA-256",
+        "something else than the file",
+        "wrong checksum",
         "pass --data",
     ] {
         assert!(message.contains(part), "{part:?} in {message}");
@@ -272,11 +274,11 @@ fn when_nothing_helps_the_error_says_what_each_mirror_did() {
 fn a_mirror_that_always_stops_is_given_up_and_what_came_is_kept() {
     let server = Server::start(vec![Behaviour::CutAfter(packed(), 1000)]);
     let (result, folder) = fetched(&[&server]);
-    let expected = format!("stopped sending after {} bytes", 1000 * MAX_ATTEMPTS);
+    let expected = format!("stopped sending after {} bytes", 1000 * ATTEMPTS);
     assert!(result.unwrap_err().contains(&expected));
-    assert_eq!(server.starts().len(), MAX_ATTEMPTS);
+    assert_eq!(server.starts().len(), ATTEMPTS);
     let part = fs::read(folder.path().join(format!("{NAME}.part"))).unwrap();
-    assert!(part == packed()[..1000 * MAX_ATTEMPTS]);
+    assert!(part == packed()[..1000 * ATTEMPTS]);
 }
 
 #[test]
@@ -285,7 +287,7 @@ fn a_file_without_end_is_stopped() {
     endless.resize(MAX_BYTES as usize + (1 << 20), 0);
     let server = Server::start(vec![Behaviour::WithoutRanges(endless)]);
     let (result, folder) = fetched(&[&server]);
-    assert!(result.unwrap_err().contains("wrong SHA-256"));
+    assert!(result.unwrap_err().contains("wrong checksum"));
     assert!(!folder.path().join(format!("{NAME}.part")).exists());
 }
 
@@ -311,14 +313,6 @@ fn the_embedded_files_have_the_digests_of_the_real_ones() {
         let path = Path::new(env!("CARGO_MANIFEST_DIR"))
             .join("data")
             .join(file.name);
-        let agent = ureq::agent();
-        let download = Download {
-            agent: &agent,
-            url: String::new(),
-            partial: &path,
-            file,
-            progress: &NoProgress,
-        };
-        assert!(download.is_right(), "{}", file.name);
+        assert!(file.is_right(&path), "{}", file.name);
     }
 }

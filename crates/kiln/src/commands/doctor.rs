@@ -13,7 +13,7 @@ use kiln_data::{DataConfig, DatasetKind, Datasets};
 use kiln_train::{Experiment, RunRecord};
 use serde::Serialize;
 
-use super::training::overrides;
+use super::{hub_arguments::HubArguments, training::overrides};
 use crate::terminal::{self, DataProgress};
 
 /// Images that a model is examined with.
@@ -31,8 +31,12 @@ const IMAGES: usize = 256;
   kiln doctor runs/mnist/model --config configs/mnist.toml
   kiln doctor --json")]
 pub struct Examine {
-    /// A run folder, a model or a VQ-VAE alone; without it, the digits model inside this program
+    /// A run folder, a model or a VQ-VAE alone, or one on the Hub; without it, the digits model inside this program
+    #[arg(value_name = "PATH|ORG/REPO[@REVISION]")]
     path: Option<PathBuf>,
+
+    #[command(flatten)]
+    hub: HubArguments,
 
     /// Examine with the validation images of this experiment's data set
     #[arg(long, value_name = "FILE")]
@@ -63,7 +67,7 @@ impl Examine {
     pub fn run(self) -> anyhow::Result<()> {
         let device = Device::flex();
         let mut patient = match &self.path {
-            Some(path) => Patient::open(path, &device)?,
+            Some(place) => Patient::open(&self.hub.model(place)?, &device)?,
             None => Patient::pretrained(&device),
         };
         if let Some(images) = self.images(&patient)? {

@@ -9,14 +9,17 @@ use kiln_data::{ImageFile, ImageShape};
 use kiln_diffusion::{Guidance, sampler::Sampler};
 use kiln_kernels::Precision;
 
-use super::one_device;
+use super::{hub_arguments::HubArguments, one_device};
 
 /// The model, and how it walks between noise and image: by DDIM.
 #[derive(Args)]
 pub struct DrawingArguments {
-    /// Folder of a model in the diffusers layout; without it, the digits model inside this program
-    #[arg(long, value_name = "PATH")]
+    /// Folder of a model in the diffusers layout, or one on the Hub; without it, the digits model inside this program
+    #[arg(long, value_name = "PATH|ORG/REPO[@REVISION]")]
     model: Option<PathBuf>,
+
+    #[command(flatten)]
+    hub: HubArguments,
 
     /// Denoising steps
     #[arg(long, default_value_t = 50, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
@@ -57,7 +60,12 @@ pub struct ClassArguments {
 impl DrawingArguments {
     /// Loads the model.
     pub fn pipeline(&self) -> anyhow::Result<Pipeline> {
-        open_pipeline(self.model.as_deref(), &self.devices, self.precision)
+        open_pipeline(
+            self.model.as_deref(),
+            &self.hub,
+            &self.devices,
+            self.precision,
+        )
     }
 
     /// DDIM without fresh noise, of one image of each class that is asked for; if none is, of images in general.
@@ -107,12 +115,13 @@ impl ClassArguments {
 /// Loads a model, or the one inside this program.
 pub fn open_pipeline(
     model: Option<&Path>,
+    hub: &HubArguments,
     devices: &str,
     precision: Precision,
 ) -> anyhow::Result<Pipeline> {
     let device = one_device(devices, precision)?;
     Ok(match model {
-        Some(path) => Pipeline::load(path, &device)?,
+        Some(place) => Pipeline::load(&hub.model(place)?, &device)?,
         None => Pipeline::pretrained(&device)?,
     })
 }

@@ -6,10 +6,13 @@ mod doctor;
 mod drawing;
 mod evaluate;
 mod film;
+mod hub_arguments;
 mod inpaint;
 mod interpolate;
 mod invert;
 mod model_info;
+mod pull;
+mod push;
 mod reconstruct;
 mod sample;
 mod sampler_arguments;
@@ -43,6 +46,8 @@ pub enum Command {
     Inpaint(inpaint::Inpaint),
     Convert(convert::Convert),
     Bench(bench::Bench),
+    Pull(pull::Pull),
+    Push(push::Push),
     /// Look at models.
     #[command(subcommand)]
     Model(ModelCommand),
@@ -72,6 +77,8 @@ impl Command {
             Command::Inpaint(command) => command.run(),
             Command::Convert(command) => command.run(),
             Command::Bench(command) => command.run(),
+            Command::Pull(command) => command.run(),
+            Command::Push(command) => command.run(),
             Command::Model(ModelCommand::Info(command)) => command.run(),
         }
     }

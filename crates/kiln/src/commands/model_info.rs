@@ -11,6 +11,7 @@ use kiln_hub::{FirstStage, LatentDiffusion, Metadata, ModelSource};
 use kiln_models::{UNet2d, UNet2dConfig};
 use serde::Serialize;
 
+use super::hub_arguments::HubArguments;
 use crate::terminal;
 
 /// Print what a model is: shapes, parameters, schedule, latent statistics, how it was trained.
@@ -21,8 +22,12 @@ use crate::terminal;
   kiln model info runs/mnist/model
   kiln model info runs/mnist/model/vqvae --json")]
 pub struct ModelInfo {
-    /// Folder of a model, or of an autoencoder alone
+    /// Folder of a model, or of an autoencoder alone, or one on the Hub
+    #[arg(value_name = "PATH|ORG/REPO[@REVISION]")]
     path: PathBuf,
+
+    #[command(flatten)]
+    hub: HubArguments,
 
     /// Print one JSON object on stdout instead of words
     #[arg(long)]
@@ -92,7 +97,7 @@ struct DiffusionDescription {
 impl ModelInfo {
     /// Loads the model and prints what it is.
     pub fn run(self) -> anyhow::Result<()> {
-        let description = Description::of(&self.path)?;
+        let description = Description::of(&self.hub.model(&self.path)?)?;
         terminal::print_outcome(&description, self.json, Description::in_words)
     }
 }
@@ -102,7 +107,8 @@ impl Description {
         let source = ModelSource::Folder(path.to_owned());
         let device = Device::flex();
         let model = source.place();
-        if path.join("config.json").is_file() {
+        let has = |file| path.join(file).is_file();
+        if has("config.json") && !has("model_index.json") {
             let vqvae = Some(describe_vqvae(&FirstStage::load(&source, &device)?));
             return Ok(Self {
                 model,

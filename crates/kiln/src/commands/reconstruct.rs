@@ -16,7 +16,7 @@ use kiln_kernels::Precision;
 use kiln_train::{Experiment, psnr};
 use serde::Serialize;
 
-use super::{one_device, training::overrides};
+use super::{hub_arguments::HubArguments, one_device, training::overrides};
 use crate::terminal::{self, DataProgress};
 
 /// The most images in the picture; the others are only measured.
@@ -34,9 +34,12 @@ const COLUMNS: usize = 8;
   kiln reconstruct --model runs/mnist/model --config configs/mnist.toml --count 10000
   kiln reconstruct --model runs/flowers/model --data photos/ --out reconstructions/")]
 pub struct Reconstruct {
-    /// Folder of a model or of an autoencoder alone; without it, the digits model inside this program
-    #[arg(long, value_name = "PATH")]
+    /// Folder of a model or of an autoencoder alone, or one on the Hub; without it, the digits model inside this program
+    #[arg(long, value_name = "PATH|ORG/REPO[@REVISION]")]
     model: Option<PathBuf>,
+
+    #[command(flatten)]
+    hub: HubArguments,
 
     /// A folder, zip or tar of images; with --config, where that data set is
     #[arg(long, value_name = "PATH")]
@@ -106,7 +109,7 @@ impl Reconstruct {
     pub fn run(self) -> anyhow::Result<()> {
         let device = one_device(&self.devices, Precision::F32)?;
         let autoencoder = match &self.model {
-            Some(path) => Autoencoder::load(path, &device)?,
+            Some(place) => Autoencoder::load(&self.hub.first_stage(place)?, &device)?,
             None => Autoencoder::pretrained(&device)?,
         };
         let originals = self.originals(&autoencoder)?;

@@ -18,6 +18,7 @@ use serde::Serialize;
 use super::{
     drawing::{ClassArguments, open_pipeline, read_images},
     film::Film,
+    hub_arguments::HubArguments,
     sampler_arguments::SamplerArguments,
 };
 use crate::terminal;
@@ -39,9 +40,12 @@ const COMPARED: usize = 8;
   kiln sample --from sketch.png --strength 0.6 --count 8
   kiln sample --model runs/mnist-classes/model --class 3,7 --guidance 2 --strip 10")]
 pub struct Sample {
-    /// Folder of a model in the diffusers layout; without it, the digits model inside this program
-    #[arg(long, value_name = "PATH")]
+    /// Folder of a model in the diffusers layout, or one on the Hub; without it, the digits model inside this program
+    #[arg(long, value_name = "PATH|ORG/REPO[@REVISION]")]
     model: Option<PathBuf>,
+
+    #[command(flatten)]
+    hub: HubArguments,
 
     /// Denoising steps: a number, or several separated by / or ,
     #[arg(long, default_value = "50", value_name = "N[/N...]", value_parser = parse_steps)]
@@ -170,7 +174,12 @@ struct Grid {
 impl Sample {
     /// Draws, writes the pictures and says where they are.
     pub fn run(self) -> anyhow::Result<()> {
-        let pipeline = open_pipeline(self.model.as_deref(), &self.devices, self.precision)?;
+        let pipeline = open_pipeline(
+            self.model.as_deref(),
+            &self.hub,
+            &self.devices,
+            self.precision,
+        )?;
         let original = match &self.from {
             Some(path) => Some(read_images(&pipeline, &[ImageFile::open(path)?])?),
             None => None,

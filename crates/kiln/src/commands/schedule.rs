@@ -14,6 +14,7 @@ use serde::{
     de::{IntoDeserializer, value::Error as NameError},
 };
 
+use super::hub_arguments::HubArguments;
 use crate::terminal;
 
 /// What is visited without `--steps`, where there are as many timesteps.
@@ -37,9 +38,12 @@ pub struct ShowSchedule {
     #[arg(long, value_name = "KEY=VALUE", requires = "config")]
     set: Vec<String>,
 
-    /// Folder of a model whose schedule to show; may be repeated
-    #[arg(long, value_name = "PATH")]
+    /// A model whose schedule to show, in a folder or on the Hub; may be repeated
+    #[arg(long, value_name = "PATH|ORG/REPO[@REVISION]")]
     model: Vec<PathBuf>,
+
+    #[command(flatten)]
+    hub: HubArguments,
 
     /// Draw the schedules to this file, which ends in .svg or .png
     #[arg(long, value_name = "FILE")]
@@ -102,7 +106,8 @@ impl ShowSchedule {
             schedules.push(self.show(&name.to_string_lossy(), &scheduler)?);
         }
         for path in &self.model {
-            schedules.push(self.show(&path.display().to_string(), &scheduler_of(path)?)?);
+            let scheduler = scheduler_of(&self.hub.model(path)?)?;
+            schedules.push(self.show(&path.display().to_string(), &scheduler)?);
         }
         if let Some(path) = &self.plot {
             let plotted: Vec<_> = schedules

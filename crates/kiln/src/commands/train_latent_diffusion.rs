@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use clap::Args;
 
-use super::training::TrainingArguments;
+use super::{hub_arguments::HubArguments, training::TrainingArguments};
 
 /// Train stage 2, the U-Net that denoises the latents of a trained VQ-VAE.
 ///
@@ -18,15 +18,22 @@ pub struct TrainLatentDiffusion {
     #[command(flatten)]
     training: TrainingArguments,
 
-    /// Folder of a trained VQ-VAE or of a model that holds one [default: the one in the run folder]
-    #[arg(long, value_name = "PATH")]
+    /// A trained VQ-VAE or a model that holds one, in a folder or on the Hub [default: the one in the run folder]
+    #[arg(long, value_name = "PATH|ORG/REPO[@REVISION]")]
     vqvae: Option<PathBuf>,
+
+    #[command(flatten)]
+    hub: HubArguments,
 }
 
 impl TrainLatentDiffusion {
     /// Trains to the end, or until it is interrupted.
     pub fn run(self) -> anyhow::Result<()> {
-        self.training
-            .run("stage_2", self.vqvae, kiln_train::train_latent_diffusion)
+        let vqvae = self.vqvae.map(|place| self.hub.first_stage(&place));
+        self.training.run(
+            "stage_2",
+            vqvae.transpose()?,
+            kiln_train::train_latent_diffusion,
+        )
     }
 }

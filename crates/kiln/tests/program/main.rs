@@ -5,6 +5,7 @@ mod classes;
 mod doctor;
 mod editing;
 mod failures;
+mod hub;
 mod model_info;
 mod reconstruct;
 mod sample;
@@ -91,6 +92,12 @@ pub fn program(folder: &Path, arguments: &str) -> Command {
         .current_dir(folder)
         .args(arguments.split_whitespace());
     command.env_remove("RUST_LOG").env_remove("RUST_BACKTRACE");
+    // No Hub but the one that a test starts: nobody listens at port 1.
+    command.env("HF_ENDPOINT", "http://127.0.0.1:1");
+    command.env("HF_HOME", folder.join("huggingface"));
+    for name in ["HF_TOKEN", "HF_HUB_CACHE", "HF_HUB_OFFLINE"] {
+        command.env_remove(name);
+    }
     command
 }
 

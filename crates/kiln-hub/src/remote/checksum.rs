@@ -1,0 +1,120 @@
+//! What tells whether a file is the right one.
+
+use std::fmt::Write;
+use std::fs::File;
+use std::io::{self, Read};
+use std::path::Path;
+
+use sha1::Sha1;
+use sha2::{Digest, Sha256};
+
+/// A file's checksum: the Hub names a file's content by it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Checksum {
+    /// SHA-256 of the content, in hexadecimal: of a file in Git LFS.
+    Sha256(String),
+    /// Git's name for the content, in hexadecimal: SHA-1 over `blob SIZE`, a zero byte and the content.
+    GitBlob(String),
+}
+
+impl Checksum {
+    /// Reads a checksum, or the `ETag` of an HTTP answer, which is one in quotes.
+    pub(crate) fn parse(text: &str) -> Option<Self> {
+        let text = text.trim();
+        let text = text.strip_prefix("W/").unwrap_or(text).trim_matches('"');
+        let is_hexadecimal = text
+            .bytes()
+            .all(|byte| byte.is_ascii_digit() || (b'a'..=b'f').contains(&byte));
+        match text.len() {
+            64 if is_hexadecimal => Some(Self::Sha256(text.to_owned())),
+            40 if is_hexadecimal => Some(Self::GitBlob(text.to_owned())),
+            _ => None,
+        }
+    }
+
+    /// The digits, which are also the content's name in the cache.
+    pub(crate) fn digits(&self) -> &str {
+        match self {
+            Self::Sha256(digits) | Self::GitBlob(digits) => digits,
+        }
+    }
+
+    /// Whether the file at `path` has this checksum.
+    pub(crate) fn matches(&self, path: &Path) -> io::Result<bool> {
+        let mut file = File::open(path)?;
+        let digits = match self {
+            Self::Sha256(_) => digest(&mut file, Sha256::new())?,
+            Self::GitBlob(_) => {
+                let size = file.metadata()?.len();
+                digest(&mut file, Sha1::new_with_prefix(format!("blob {size}\0")))?
+            }
+        };
+        Ok(digits == self.digits())
+    }
+
+    /// SHA-256 of the file at `path`, as Git LFS names it.
+    pub(crate) fn sha256(path: &Path) -> io::Result<String> {
+        digest(&mut File::open(path)?, Sha256::new())
+    }
+}
+
+/// The digest of all that `reader` gives, in hexadecimal.
+fn digest<D: Digest>(reader: &mut impl Read, mut digest: D) -> io::Result<String> {
+    let mut chunk = vec![0; 64 << 10];
+    loop {
+        match reader.read(&mut chunk)? {
+            0 => break,
+            count => digest.update(&chunk[..count]),
+        }
+    }
+    let mut digits = String::new();
+    for byte in digest.finalize().iter() {
+        // Writing into a string cannot fail.
+        let _ = write!(digits, "{byte:02x}");
+    }
+    Ok(digits)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+
+    use super::*;
+
+    // What `sha256sum` and `git hash-object` say about a file with these bytes.
+    const CONTENT: &str = "kiln\n";
+    const SHA256: &str = "ecdcbd502c7c341b7d547760cc09270a43d82db3257b8b0f96e98083e4e5643d";
+    const GIT_BLOB: &str = "8c4affaf78f224a09b03812946fb6bf33f62e8a6";
+
+    #[test]
+    fn files_are_told_apart_as_git_and_git_lfs_do() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("file");
+        fs::write(&path, CONTENT).unwrap();
+        assert_eq!(Checksum::sha256(&path).unwrap(), SHA256);
+        for digits in [SHA256, GIT_BLOB] {
+            assert!(Checksum::parse(digits).unwrap().matches(&path).unwrap());
+        }
+        fs::write(&path, "Kiln\n").unwrap();
+        for digits in [SHA256, GIT_BLOB] {
+            assert!(!Checksum::parse(digits).unwrap().matches(&path).unwrap());
+        }
+    }
+
+    #[test]
+    fn entity_tags_are_checksums_in_quotes_or_none() {
+        let expected = Some(Checksum::Sha256(SHA256.to_owned()));
+        for tag in [format!("\"{SHA256}\""), format!("W/\"{SHA256}\"")] {
+            assert_eq!(Checksum::parse(&tag), expected);
+        }
+        for tag in [
+            "",
+            "\"abc\"",
+            "../../etc/passwd",
+            &"g".repeat(40),
+            &"é".repeat(20),
+        ] {
+            assert_eq!(Checksum::parse(tag), None);
+        }
+    }
+}

@@ -1,0 +1,519 @@
+//! One repository on the Hub, asked over the network.
+
+use std::cell::Cell;
+use std::collections::BTreeMap;
+use std::fs;
+use std::thread;
+
+use hf_hub::repository::RepoTreeEntry;
+use hf_hub::{HFClient, HFClientSync, HFError, HFRepositorySync, RepoTypeModel};
+use kiln_data::{DownloadFailure, Progress, Transfer, transfer_agent};
+use serde_json::Value;
+use ureq::http::{HeaderMap, StatusCode, header};
+
+use super::cache::{Cache, cache_error};
+use super::checksum::Checksum;
+use super::name::is_commit;
+use super::{HubSettings, RepositoryName, TransportError};
+
+/// Redirects from one name of a repository to another one that are followed.
+const MAX_REDIRECTS: usize = 5;
+/// How `hf-hub` asks again when the network or the server fails it.
+const API_ATTEMPTS: usize = 3;
+
+/// A file as the Hub lists it.
+#[derive(Clone, Debug)]
+pub(crate) struct Listed {
+    /// Its size in bytes.
+    pub(crate) size: u64,
+    /// Whether Git LFS keeps it.
+    is_large: bool,
+    /// Git's name for what it keeps: the content, or its Git LFS pointer.
+    object: String,
+}
+
+/// One repository on the Hub.
+pub(crate) struct Remote<'a> {
+    pub(super) settings: &'a HubSettings,
+    pub(super) name: &'a RepositoryName,
+    /// The API.
+    pub(super) client: HFClientSync,
+    /// The same, of this repository.
+    pub(super) repository: HFRepositorySync<RepoTypeModel>,
+    /// What sends and receives the files themselves.
+    pub(super) agent: ureq::Agent,
+}
+
+impl<'a> Remote<'a> {
+    /// Prepares to ask for `name`; asks nothing yet.
+    pub(crate) fn new(
+        settings: &'a HubSettings,
+        name: &'a RepositoryName,
+    ) -> Result<Self, TransportError> {
+        let client = || {
+            let client = reqwest::Client::builder()
+                .user_agent(concat!("kiln/", env!("CARGO_PKG_VERSION")))
+                .connect_timeout(settings.patience)
+                .read_timeout(settings.patience)
+                .build()?;
+            let mut builder = HFClient::builder()
+                .endpoint(&settings.endpoint)
+                .cache_dir(&settings.cache)
+                .client(client)
+                .retry_max_attempts(API_ATTEMPTS);
+            if let Some(pause) = settings.pauses.first() {
+                // It doubles the pause each time, and first of all.
+                builder = builder.retry_base_delay(*pause / 4);
+            }
+            if let Some(token) = &settings.token {
+                builder = builder.token(token);
+            }
+            builder.build_sync()
+        };
+        let client = client().map_err(|problem: HFError| TransportError::NotAHub {
+            endpoint: settings.endpoint.clone(),
+            problem: problem.to_string(),
+        })?;
+        Ok(Self {
+            settings,
+            name,
+            repository: client.model(name.owner(), name.name()),
+            client,
+            agent: transfer_agent(settings.patience),
+        })
+    }
+
+    /// The commit that the name's revision is now.
+    pub(crate) fn commit(&self) -> Result<String, TransportError> {
+        let revision = self.name.revision();
+        let info = self.repository.info().revision(revision).send();
+        let info = info.map_err(|error| self.api_error(error))?;
+        let commit = info.sha.filter(|commit| is_commit(commit));
+        commit.ok_or_else(|| self.not_a_hub("it names no commit"))
+    }
+
+    /// All files at `commit`.
+    pub(crate) fn files(&self, commit: &str) -> Result<BTreeMap<String, Listed>, TransportError> {
+        let tree = self
+            .repository
+            .list_tree()
+            .revision(commit)
+            .recursive(true)
+            .send();
+        let tree = tree.map_err(|error| self.api_error(error))?;
+        let files = tree.into_iter().filter_map(|entry| match entry {
+            RepoTreeEntry::File {
+                oid,
+                size,
+                path,
+                lfs,
+                ..
+            } if stays_inside(&path) => Some((
+                path,
+                Listed {
+                    size,
+                    is_large: lfs.is_some(),
+                    object: oid,
+                },
+            )),
+            _ => None,
+        });
+        Ok(files.collect())
+    }
+
+    /// Brings `file` at `commit` into the cache, unless it is there.
+    pub(crate) fn fetch(
+        &self,
+        cache: &Cache,
+        commit: &str,
+        file: &str,
+        listed: &Listed,
+        progress: &dyn Progress,
+    ) -> Result<(), TransportError> {
+        let has_size =
+            |path| fs::metadata(path).is_ok_and(|metadata| metadata.len() == listed.size);
+        if has_size(cache.snapshot(commit).join(file)) {
+            return Ok(());
+        }
+        let url = self.address(commit, file);
+        let checksum = self.checksum(&url, file, listed)?;
+        let content = cache.content(&checksum);
+        let _lock = cache.lock(&checksum)?;
+        // Somebody else may have brought it, for this commit or another one.
+        if !has_size(content.clone()) {
+            let partial = cache.partial(&checksum);
+            let is_pointer = Cell::new(false);
+            let authorization = self.settings.authorization();
+            let transfer = Transfer {
+                agent: &self.agent,
+                url: &url,
+                authorization: authorization.as_deref(),
+                partial: &partial,
+                size: Some(listed.size),
+                largest: listed.size,
+                pauses: &self.settings.pauses,
+                begins_right: &|bytes| {
+                    is_pointer.set(listed.is_large && bytes.starts_with(POINTER));
+                    !is_pointer.get() && !is_page(bytes)
+                },
+                is_right: &|path| {
+                    has_size(path.to_owned()) && checksum.matches(path).unwrap_or(false)
+                },
+                task: &format!("{}: {file}", self.name),
+                progress,
+            };
+            match transfer.run().map_err(cache_error(&partial))? {
+                Ok(()) => {}
+                Err(DownloadFailure::NotTheFile) if is_pointer.get() => {
+                    return Err(TransportError::Pointer {
+                        file: file.to_owned(),
+                        endpoint: self.settings.endpoint.clone(),
+                    });
+                }
+                Err(failure) => return Err(self.transfer_error(failure, file, listed.size)),
+            }
+            fs::rename(&partial, &content).map_err(cache_error(&content))?;
+        }
+        cache.place(&checksum, commit, file)
+    }
+
+    /// `ORG/REPO`.
+    pub(super) fn id(&self) -> String {
+        self.name.id()
+    }
+
+    /// An address of the API.
+    pub(super) fn api_url(&self, path: &str) -> String {
+        format!("{}/api/models/{}/{path}", self.settings.endpoint, self.id())
+    }
+
+    /// The address of a file.
+    fn address(&self, commit: &str, file: &str) -> String {
+        let endpoint = &self.settings.endpoint;
+        format!(
+            "{endpoint}/{}/resolve/{commit}/{}",
+            self.name.id(),
+            encoded(file)
+        )
+    }
+
+    /// What the content of a file should be: as the server says before it sends it or a redirect to it, where
+    /// `X-Linked-Etag` is of the file itself and `ETag` may be of its pointer.
+    fn checksum(&self, url: &str, file: &str, listed: &Listed) -> Result<Checksum, TransportError> {
+        let headers = self.head(url, file)?;
+        let tag = ["x-linked-etag", header::ETAG.as_str()]
+            .iter()
+            .filter_map(|name| Checksum::parse(headers.get(*name)?.to_str().ok()?))
+            .find(|checksum| matches!(checksum, Checksum::Sha256(_)) || !listed.is_large);
+        let object = || Checksum::parse(&listed.object).filter(|_| !listed.is_large);
+        tag.or_else(object)
+            .ok_or_else(|| TransportError::NoChecksum {
+                file: file.to_owned(),
+                endpoint: self.settings.endpoint.clone(),
+            })
+    }
+
+    /// The headers with which the server announces a file. Follows redirects within the server, which lead from a
+    /// repository's former name to its present one, and none to where the content lies.
+    fn head(&self, url: &str, file: &str) -> Result<HeaderMap, TransportError> {
+        let mut url = url.to_owned();
+        let mut redirects = 0;
+        let mut pauses = self.settings.pauses.iter();
+        while redirects < MAX_REDIRECTS {
+            let mut request = self.agent.head(&url);
+            if let Some(authorization) = self.settings.authorization() {
+                request = request.header(header::AUTHORIZATION, authorization);
+            }
+            let request = request
+                .config()
+                .max_redirects(0)
+                .max_redirects_will_error(false);
+            let response = request.build().call();
+            let response = response.map_err(|error| self.unreachable(error.to_string()))?;
+            let (status, headers) = (response.status(), response.headers());
+            let location = headers.get(header::LOCATION);
+            let location = location.and_then(|location| location.to_str().ok());
+            match location {
+                Some(path) if path.starts_with('/') && !path.starts_with("//") => {
+                    url = format!("{}{path}", origin(&self.settings.endpoint));
+                    redirects += 1;
+                }
+                _ if status.is_success() || status.is_redirection() => return Ok(headers.clone()),
+                _ => match pauses.next() {
+                    Some(pause) if is_busy(status) => thread::sleep(*pause),
+                    _ => return Err(self.status_error(status, Some(headers), file)),
+                },
+            }
+        }
+        Err(self.not_a_hub("it redirects in a circle"))
+    }
+
+    fn transfer_error(&self, failure: DownloadFailure, file: &str, size: u64) -> TransportError {
+        let file = file.to_owned();
+        match failure {
+            DownloadFailure::Unreachable(problem) => self.unreachable(problem),
+            DownloadFailure::Status(status) => {
+                let status = StatusCode::from_u16(status).unwrap_or_default();
+                self.status_error(status, None, &file)
+            }
+            DownloadFailure::CutShort { received } => TransportError::CutShort {
+                file,
+                received,
+                size,
+            },
+            DownloadFailure::WrongDigest => TransportError::WrongChecksum { file },
+            _ => TransportError::NotTheFile {
+                file,
+                endpoint: self.settings.endpoint.clone(),
+            },
+        }
+    }
+
+    pub(super) fn unreachable(&self, problem: String) -> TransportError {
+        TransportError::Unreachable {
+            endpoint: self.settings.endpoint.clone(),
+            problem,
+        }
+    }
+
+    pub(super) fn not_a_hub(&self, problem: &str) -> TransportError {
+        TransportError::NotAHub {
+            endpoint: self.settings.endpoint.clone(),
+            problem: problem.to_owned(),
+        }
+    }
+
+    /// What an HTTP status means for `file`.
+    pub(super) fn status_error(
+        &self,
+        status: StatusCode,
+        headers: Option<&HeaderMap>,
+        file: &str,
+    ) -> TransportError {
+        let text = |name| Some(headers?.get(name)?.to_str().ok()?.to_owned());
+        let (code, message) = (text("x-error-code"), text("x-error-message"));
+        self.refusal(
+            status.as_u16(),
+            code.as_deref(),
+            message.as_deref(),
+            Asked::File(file),
+        )
+    }
+
+    /// What an answer with `text` means that is no success.
+    pub(super) fn answer_error(
+        &self,
+        status: StatusCode,
+        headers: &HeaderMap,
+        text: &str,
+    ) -> TransportError {
+        let header = |name| Some(headers.get(name)?.to_str().ok()?.to_owned());
+        let of_body = || {
+            let body: Value = serde_json::from_str(text).ok()?;
+            Some(body["error"].as_str()?.to_owned())
+        };
+        let (code, message) = (header("x-error-code"), header("x-error-message"));
+        let message = message.or_else(of_body);
+        let asked = if is_page(text.as_bytes()) {
+            Asked::Page
+        } else {
+            Asked::Repository
+        };
+        self.refusal(status.as_u16(), code.as_deref(), message.as_deref(), asked)
+    }
+
+    /// What is wrong when the API fails.
+    pub(super) fn api_error(&self, error: HFError) -> TransportError {
+        match error {
+            HFError::Http { context }
+            | HFError::AuthRequired { context }
+            | HFError::Forbidden { context }
+            | HFError::Conflict { context }
+            | HFError::RateLimited { context, .. }
+            | HFError::RepoNotFound {
+                context: Some(context),
+                ..
+            }
+            | HFError::RevisionNotFound {
+                context: Some(context),
+                ..
+            } => self.refusal(
+                context.status.as_u16(),
+                context.error_code.as_deref(),
+                context.server_message.as_deref(),
+                if is_page(context.body.as_bytes()) {
+                    Asked::Page
+                } else {
+                    Asked::Repository
+                },
+            ),
+            HFError::Request { source, .. } if source.is_decode() => {
+                self.not_a_hub("its answer is not JSON")
+            }
+            HFError::Request { source, .. } => {
+                // The last cause is the system's: "connection refused".
+                let mut cause: &dyn std::error::Error = &source;
+                while let Some(deeper) = cause.source() {
+                    cause = deeper;
+                }
+                self.unreachable(cause.to_string())
+            }
+            other => self.not_a_hub(&other.to_string()),
+        }
+    }
+
+    /// What it means that the server answered with a status that is no success.
+    fn refusal(
+        &self,
+        status: u16,
+        code: Option<&str>,
+        message: Option<&str>,
+        asked: Asked,
+    ) -> TransportError {
+        let repository = self.name.id();
+        let endpoint = self.settings.endpoint.clone();
+        let has_token = self.settings.token.is_some();
+        let missing = |who| TransportError::MissingRepository {
+            repository: repository.clone(),
+            endpoint: endpoint.clone(),
+            who,
+        };
+        let missing_file = |file: &str| TransportError::MissingFile {
+            repository: repository.clone(),
+            file: file.to_owned(),
+            endpoint: endpoint.clone(),
+        };
+        match (status, code, asked) {
+            (_, Some("RevisionNotFound"), _) => TransportError::MissingRevision {
+                repository,
+                revision: self.name.revision().to_owned(),
+            },
+            (_, Some("EntryNotFound"), Asked::File(file)) => missing_file(file),
+            (403, ..) | (_, Some("GatedRepo"), _) => TransportError::Forbidden {
+                repository,
+                endpoint,
+                reason: message.map_or_else(String::new, |message| format!(" ({message})")),
+            },
+            // Without a token the Hub answers so for what is private, and for what does not exist.
+            (401, ..) if !has_token => missing("the public"),
+            (401, Some("RepoNotFound"), _) | (404, Some("RepoNotFound"), _) => {
+                missing(if has_token {
+                    "your token"
+                } else {
+                    "the public"
+                })
+            }
+            (401, ..) => TransportError::BadToken(endpoint),
+            (404, None, Asked::Page) => self.not_a_hub("it answers with a page of HTML"),
+            (404, _, Asked::File(file)) => missing_file(file),
+            (404, ..) => missing(if has_token {
+                "your token"
+            } else {
+                "the public"
+            }),
+            (429, ..) => TransportError::TooManyRequests(endpoint),
+            (500.., ..) => TransportError::OutOfOrder { endpoint, status },
+            _ => TransportError::Refused {
+                endpoint,
+                what: format!("access to {repository}"),
+                status,
+                reason: message.map_or_else(String::new, |message| format!(": {message}")),
+            },
+        }
+    }
+}
+
+/// What a server refused.
+#[derive(Clone, Copy)]
+enum Asked<'a> {
+    /// This file.
+    File(&'a str),
+    /// What the repository is.
+    Repository,
+    /// The same, and a page of HTML came with the refusal.
+    Page,
+}
+
+/// Whether to ask again later.
+pub(super) fn is_busy(status: StatusCode) -> bool {
+    status == StatusCode::TOO_MANY_REQUESTS || status.is_server_error()
+}
+
+/// How every Git LFS pointer begins.
+const POINTER: &[u8] = b"version https://git-lfs.github.com/spec/";
+
+/// Whether an answer is a page of HTML.
+fn is_page(bytes: &[u8]) -> bool {
+    let start = bytes.trim_ascii_start();
+    let start = start[..start.len().min(14)].to_ascii_lowercase();
+    start.starts_with(b"<!doctype html") || start.starts_with(b"<html")
+}
+
+/// Whether a listed path, which comes from the network, is below the folder that it will be written to.
+fn stays_inside(path: &str) -> bool {
+    let is_name =
+        |part: &str| !matches!(part, "" | "." | "..") && !part.contains(['\\', ':', '\0']);
+    path.split('/').all(is_name)
+}
+
+/// A path in an address: all but letters, digits, `-`, `_`, `.`, `~` and the slashes as `%20`.
+pub(super) fn encoded(path: &str) -> String {
+    path.bytes()
+        .map(|byte| match byte {
+            b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'-' | b'_' | b'.' | b'~' | b'/' => {
+                char::from(byte).to_string()
+            }
+            _ => format!("%{byte:02X}"),
+        })
+        .collect()
+}
+
+/// `https://host:port` of an address.
+pub(super) fn origin(url: &str) -> &str {
+    let host = url.find("://").map_or(0, |position| position + 3);
+    let end = url[host..]
+        .find('/')
+        .map_or(url.len(), |slash| host + slash);
+    &url[..end]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn paths_that_leave_the_folder_are_not_listed() {
+        for path in ["unet/config.json", "a b/ü.bin", "..."] {
+            assert!(stays_inside(path), "{path}");
+        }
+        for path in [
+            "",
+            "/etc/passwd",
+            "../x",
+            "a/../../x",
+            "a//b",
+            "C:/x",
+            "a\\..\\b",
+        ] {
+            assert!(!stays_inside(path), "{path}");
+        }
+    }
+
+    #[test]
+    fn addresses_are_encoded() {
+        assert_eq!(encoded("a b/ü#?.bin"), "a%20b/%C3%BC%23%3F.bin");
+        for url in ["http://a:1", "http://a:1/", "http://a:1/b/c"] {
+            assert_eq!(origin(url), "http://a:1");
+        }
+    }
+
+    #[test]
+    fn pages_are_told_from_files() {
+        for page in ["<!DOCTYPE html><p>", "\n  <html lang=en>"] {
+            assert!(is_page(page.as_bytes()), "{page}");
+        }
+        for file in ["", "{\"a\": 1}", "<svg>", "<htm"] {
+            assert!(!is_page(file.as_bytes()), "{file}");
+        }
+    }
+}

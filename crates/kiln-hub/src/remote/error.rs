@@ -1,0 +1,247 @@
+//! What can go wrong between this machine and the Hub.
+
+use std::io;
+use std::path::PathBuf;
+
+use crate::HubError;
+
+/// Why a repository could not be pulled or pushed. Each message is one sentence that says what to do.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum TransportError {
+    /// A name that no repository can have.
+    #[error(
+        "`{0}` is not the name of a repository on the Hub; write ORG/REPO, or ORG/REPO@REVISION for a branch, tag or commit"
+    )]
+    InvalidName(String),
+    /// The Hub has no such repository, or hides it.
+    #[error(
+        "{endpoint} has no repository {repository} that {who} may see; check the spelling, and if it is private set HF_TOKEN to a token that may read it"
+    )]
+    MissingRepository {
+        /// `ORG/REPO`.
+        repository: String,
+        /// The Hub's address.
+        endpoint: String,
+        /// "your token", or "the public".
+        who: &'static str,
+    },
+    /// The repository has no such branch, tag or commit.
+    #[error(
+        "{repository} has no revision `{revision}`; give a branch, a tag or a full commit hash of it after the @"
+    )]
+    MissingRevision {
+        /// `ORG/REPO`.
+        repository: String,
+        /// What was asked for.
+        revision: String,
+    },
+    /// The repository lists a file that the server does not have.
+    #[error(
+        "{endpoint} does not have {file} of {repository}, though it lists it; try again later or use another HF_ENDPOINT"
+    )]
+    MissingFile {
+        /// `ORG/REPO`.
+        repository: String,
+        /// The file.
+        file: String,
+        /// The Hub's address.
+        endpoint: String,
+    },
+    /// The server does not know the token.
+    #[error(
+        "{0} does not accept the token; make a new one at {0}/settings/tokens and set HF_TOKEN, or unset it for what is public"
+    )]
+    BadToken(String),
+    /// The server knows who asks, and refuses.
+    #[error(
+        "{endpoint} refuses access to {repository}{reason}; ask for it at {endpoint}/{repository}, then set HF_TOKEN to a token that has it"
+    )]
+    Forbidden {
+        /// `ORG/REPO`.
+        repository: String,
+        /// The Hub's address.
+        endpoint: String,
+        /// What the server says, in parentheses, if anything.
+        reason: String,
+    },
+    /// No connection, or no answer in time.
+    #[error(
+        "cannot reach {endpoint} ({problem}); check the network and HF_ENDPOINT, or pass --offline for what is in the cache"
+    )]
+    Unreachable {
+        /// The Hub's address.
+        endpoint: String,
+        /// What the system says.
+        problem: String,
+    },
+    /// What answers is no Hub.
+    #[error(
+        "{endpoint} does not answer as a Hugging Face Hub ({problem}); set HF_ENDPOINT to one that does, or log in to the network"
+    )]
+    NotAHub {
+        /// The address.
+        endpoint: String,
+        /// What is wrong with the answer.
+        problem: String,
+    },
+    /// Something else came instead of a file, such as a page of HTML.
+    #[error(
+        "{endpoint} sent something else in place of {file}, such as a login page; log in to the network or set another HF_ENDPOINT, then run this again"
+    )]
+    NotTheFile {
+        /// The file.
+        file: String,
+        /// The Hub's address.
+        endpoint: String,
+    },
+    /// A Git LFS pointer came instead of the file that it stands for.
+    #[error(
+        "{endpoint} sent the Git LFS pointer of {file} in place of the file, so it is no full mirror; set another HF_ENDPOINT"
+    )]
+    Pointer {
+        /// The file.
+        file: String,
+        /// The Hub's address.
+        endpoint: String,
+    },
+    /// HTTP status 429.
+    #[error(
+        "{0} asks for fewer requests (HTTP status 429); wait some minutes and run this again, with HF_TOKEN set if it is not"
+    )]
+    TooManyRequests(String),
+    /// HTTP status 5xx.
+    #[error(
+        "{endpoint} is out of order (HTTP status {status}); run this again later, what came is kept"
+    )]
+    OutOfOrder {
+        /// The Hub's address.
+        endpoint: String,
+        /// The HTTP status.
+        status: u16,
+    },
+    /// Another HTTP status that is no success.
+    #[error(
+        "{endpoint} refused {what} (HTTP status {status}{reason}); check the repository's name and what the token may do"
+    )]
+    Refused {
+        /// The Hub's address.
+        endpoint: String,
+        /// What was asked for.
+        what: String,
+        /// The HTTP status.
+        status: u16,
+        /// What the server says, after a colon, if anything.
+        reason: String,
+    },
+    /// The transfer stopped midway, and asking again brought nothing new.
+    #[error(
+        "{file} stopped coming after {received} of {size} bytes, which are kept; run this again for the rest"
+    )]
+    CutShort {
+        /// The file.
+        file: String,
+        /// How many bytes there are.
+        received: u64,
+        /// How many there should be.
+        size: u64,
+    },
+    /// The file came whole but wrong.
+    #[error(
+        "{file} came with a wrong checksum and was thrown away; run this again, and if it stays so set another HF_ENDPOINT"
+    )]
+    WrongChecksum {
+        /// The file.
+        file: String,
+    },
+    /// The server does not say what the file's content should be.
+    #[error(
+        "{endpoint} names no checksum for {file}, so a download could not be verified; set another HF_ENDPOINT"
+    )]
+    NoChecksum {
+        /// The file.
+        file: String,
+        /// The Hub's address.
+        endpoint: String,
+    },
+    /// Offline, and the cache does not hold all files.
+    #[error(
+        "the cache {cache} does not hold {missing} of {repository}; run `kiln pull {repository}` with a network, without --offline and HF_HUB_OFFLINE",
+        cache = cache.display()
+    )]
+    NotCached {
+        /// The repository, with its revision.
+        repository: String,
+        /// What is missing.
+        missing: String,
+        /// The cache's folder.
+        cache: PathBuf,
+    },
+    /// The repository holds something else.
+    #[error(
+        "{repository} holds no model in the diffusers layout: it has neither model_index.json nor config.json; choose another repository"
+    )]
+    NotAModel {
+        /// The repository, with its revision.
+        repository: String,
+    },
+    /// The repository lacks a part of the model.
+    #[error("{repository} lacks {missing}; choose another repository or revision")]
+    Incomplete {
+        /// The repository, with its revision.
+        repository: String,
+        /// What it lacks.
+        missing: String,
+    },
+    /// A file of the repository makes no sense.
+    #[error(
+        "{file} of {repository} is damaged ({problem}); choose another revision or tell the repository's owner"
+    )]
+    Damaged {
+        /// The repository, with its revision.
+        repository: String,
+        /// The file.
+        file: String,
+        /// What is wrong with it.
+        problem: String,
+    },
+    /// Weights in a form that can hold programs.
+    #[error(
+        "{0} is a pickle, which is not for sharing; save the model as safetensors (in Python by `save_pretrained`), then push that"
+    )]
+    Pickle(String),
+    /// To push needs a network.
+    #[error("nothing can be pushed offline; leave --offline out and unset HF_HUB_OFFLINE")]
+    Offline,
+    /// To push needs to say who pushes.
+    #[error(
+        "to push needs a token; make one with write access at {0}/settings/tokens and set HF_TOKEN, or run `hf auth login`"
+    )]
+    TokenNeeded(String),
+    /// The server knows who pushes, and refuses.
+    #[error(
+        "{endpoint} does not let this token write to {repository}{reason}; set HF_TOKEN to a token with write access, or choose a name of your own"
+    )]
+    MayNotWrite {
+        /// `ORG/REPO`.
+        repository: String,
+        /// The Hub's address.
+        endpoint: String,
+        /// What the server says, in parentheses, if anything.
+        reason: String,
+    },
+    /// The cache cannot be read or written.
+    #[error(
+        "cannot use the cache at {path}: {problem}; free some space there, or set HF_HUB_CACHE to another folder",
+        path = path.display()
+    )]
+    Cache {
+        /// The file or folder.
+        path: PathBuf,
+        /// What the system says.
+        problem: io::Error,
+    },
+    /// The model is of a kind that is not read here, or does not fit together.
+    #[error(transparent)]
+    Model(#[from] HubError),
+}

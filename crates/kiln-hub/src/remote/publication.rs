@@ -1,0 +1,193 @@
+//! A folder that is ready to be pushed: a model, and the page that describes it.
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use burn::tensor::Device;
+use serde_json::Value;
+
+use super::card::{Card, Part};
+use super::selection::Selection;
+use super::{RepositoryName, TransportError, Wanted};
+use crate::first_stage::CONFIG;
+use crate::folder::NewFolder;
+use crate::index::INDEX;
+use crate::{FirstStage, HubError, LatentDiffusion, ModelSource};
+
+/// The page's file.
+const CARD: &str = "README.md";
+
+/// What goes to the Hub besides the model itself. All of it is optional.
+#[derive(Clone, Debug, Default)]
+pub struct Publication {
+    /// A name of a license as the Hub knows it, such as `apache-2.0`; without it, `unknown`.
+    pub license: Option<String>,
+    /// A picture of drawn images.
+    pub grid: Option<PathBuf>,
+    /// Pictures of the loss over the training, of the first stage and of the second.
+    pub curves: Vec<(&'static str, PathBuf)>,
+    /// The experiment that was run, a TOML file.
+    pub config: Option<PathBuf>,
+    /// What `kiln evaluate --json` wrote.
+    pub evaluation: Option<PathBuf>,
+}
+
+/// Writes to `folder` exactly what [`push`](crate::push) uploads: the files of the model in `model` as they are, the model
+/// card in `README.md`, and the files that it shows. The model is read as a whole first. A publication that stands there
+/// is replaced.
+///
+/// # Errors
+/// If the model is damaged, has parts that do not belong together, or weights that are no safetensors; if a file cannot
+/// be read or written, or something that is no model stands there.
+pub fn publish(
+    model: &Path,
+    name: &RepositoryName,
+    publication: &Publication,
+    folder: &Path,
+) -> Result<(), TransportError> {
+    let source = ModelSource::Folder(model.to_owned());
+    source.require_folder()?;
+    let (class, parts) = describe(&source)?;
+    let (wanted, marker) = if source.has(INDEX) {
+        (Wanted::Model, INDEX)
+    } else {
+        (Wanted::FirstStage, CONFIG)
+    };
+    let mut files = BTreeSet::new();
+    for part in ["", "scheduler/", "unet/", "vqvae/", "vae/"] {
+        let entries = fs::read_dir(model.join(part))
+            .into_iter()
+            .flatten()
+            .flatten();
+        let entries = entries.filter(|entry| entry.path().is_file());
+        files.extend(
+            entries.filter_map(|entry| Some(format!("{part}{}", entry.file_name().to_str()?))),
+        );
+    }
+    let selection = Selection {
+        repository: &source.place(),
+        files: &files,
+        read: &mut |file| Ok(source.text(file)?),
+    };
+    let selected = selection.of(wanted)?;
+    if let Some(pickle) = selected.iter().find(|file| file.ends_with(".bin")) {
+        return Err(TransportError::Pickle(source.name(pickle)));
+    }
+
+    let new = NewFolder::begin(folder, marker)?;
+    for file in selected {
+        copy(&new, &model.join(&file), &file)?;
+    }
+    let copied = |path: &Path, name: &str| {
+        let extension = path.extension().and_then(|extension| extension.to_str());
+        let name = format!("{name}.{}", extension.unwrap_or("png"));
+        copy(&new, path, &name).map(|()| name)
+    };
+    let grid = publication
+        .grid
+        .as_ref()
+        .map(|path| copied(path, "samples"))
+        .transpose()?;
+    let mut curves = Vec::new();
+    for (title, path) in &publication.curves {
+        let name = title.to_lowercase().replace(' ', "-");
+        curves.push((*title, copied(path, &name)?));
+    }
+    if let Some(path) = &publication.config {
+        copied(path, "config")?;
+    }
+    let text = |path: &PathBuf| {
+        fs::read_to_string(path).map_err(|problem| HubError::Read {
+            file: path.display().to_string(),
+            problem,
+        })
+    };
+    let evaluation = publication
+        .evaluation
+        .as_ref()
+        .map(|path| -> Result<Value, HubError> {
+            serde_json::from_str(&text(path)?).map_err(|problem| HubError::Damaged {
+                file: path.display().to_string(),
+                problem: problem.to_string(),
+            })
+        });
+    let config = publication.config.as_ref().map(text).transpose()?;
+    let evaluation = evaluation.transpose()?;
+    let card = Card {
+        repository: &name.to_string(),
+        license: publication.license.as_deref().unwrap_or("unknown"),
+        class,
+        parts: &parts,
+        grid: grid.as_deref(),
+        curves: &curves,
+        config: config.as_deref(),
+        evaluation: evaluation.as_ref(),
+    };
+    new.write(CARD, &card.to_markdown())?;
+    Ok(new.place()?)
+}
+
+fn copy(new: &NewFolder, from: &Path, name: &str) -> Result<(), HubError> {
+    let to = new.path(name)?;
+    let copied = fs::copy(from, to).map(|_| ());
+    copied.map_err(|problem| HubError::Read {
+        file: from.display().to_string(),
+        problem,
+    })
+}
+
+/// diffusers' class that loads the model, and the model's parts. Reads all of it, so that nothing damaged is published.
+fn describe(source: &ModelSource) -> Result<(&'static str, Vec<Part>), HubError> {
+    let device = Device::flex();
+    if !source.has(INDEX) {
+        let first_stage = FirstStage::load(source, &device)?;
+        return Ok((
+            first_stage.network.class(),
+            vec![describe_first_stage(first_stage)],
+        ));
+    }
+    let model = LatentDiffusion::load(source, &device)?;
+    let scheduler = &model.scheduler;
+    // What training records says more; another trainer's model has only its scheduler to tell.
+    let mut facts = Vec::new();
+    let known = |name: &str| model.metadata.training.contains_key(name);
+    if !known("schedule") {
+        facts.push(("schedule", scheduler.schedule.kind.name().to_owned()));
+    }
+    if !known("prediction") {
+        facts.push(("prediction", scheduler.prediction.name().to_owned()));
+    }
+    if let Some(classes) = model.unet.config().num_class_embeds {
+        facts.push(("classes", classes.to_string()));
+    }
+    let unet = Part {
+        title: "U-Net",
+        facts,
+        metadata: model.metadata,
+    };
+    Ok((
+        "DiffusionPipeline",
+        [unet]
+            .into_iter()
+            .chain(model.first_stage.map(describe_first_stage))
+            .collect(),
+    ))
+}
+
+fn describe_first_stage(first_stage: FirstStage) -> Part {
+    let network = &first_stage.network;
+    let mut facts = vec![("latent channels", network.latent_dim().to_string())];
+    if let Some(vqvae) = network.vqvae() {
+        facts.push(("codes", vqvae.config().num_vq_embeddings.to_string()));
+    }
+    facts.push(("scaling factor", format!("{:.5}", network.scaling_factor())));
+    Part {
+        title: match network.vqvae() {
+            Some(_) => "VQ-VAE",
+            None => "VAE",
+        },
+        facts,
+        metadata: first_stage.metadata,
+    }
+}

@@ -1,0 +1,184 @@
+//! From the Hub into the cache.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs;
+use std::path::PathBuf;
+
+use kiln_data::Progress;
+
+use super::cache::{Cache, cache_error};
+use super::client::{Listed, Remote};
+use super::name::is_commit;
+use super::selection::Selection;
+use super::{HubSettings, RepositoryName, TransportError};
+use crate::ModelSource;
+use crate::index::{INDEX, ModelIndex};
+
+/// Largest file that is read to learn which others are needed, in bytes.
+const MAX_INDEX: u64 = 16 << 20;
+
+/// What is needed of a repository.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Wanted {
+    /// The model: all parts of a pipeline, or the only network.
+    Model,
+    /// The VQ-VAE: that of a pipeline, or the only network.
+    FirstStage,
+}
+
+/// A repository's files on this machine.
+#[derive(Clone, Debug)]
+pub struct Pulled {
+    /// The folder that holds them, in the diffusers layout. It is in the cache and not to be written to.
+    pub folder: PathBuf,
+    /// The commit that they are of.
+    pub commit: String,
+    /// Their names, with `/` between folders.
+    pub files: Vec<String>,
+    /// Their size in bytes, all together.
+    pub bytes: u64,
+    /// Why the cache had to do without asking whether it is up to date, if so.
+    pub unreachable: Option<String>,
+}
+
+/// Brings the files of `name` that are `wanted` into the cache, and says where they are.
+///
+/// Files that the cache has, be it by this program or by Python, are not fetched again. What is fetched is continued
+/// where an earlier attempt stopped, and appears under its name once its size and its checksum are right. A commit that
+/// is whole in the cache is not asked for, as it cannot change; and if the Hub is out of reach, the cache's last state
+/// of a branch will do.
+///
+/// # Errors
+/// Says what is missing, refused or broken, and what to do.
+pub fn pull(
+    name: &RepositoryName,
+    wanted: Wanted,
+    settings: &HubSettings,
+    progress: &dyn Progress,
+) -> Result<Pulled, TransportError> {
+    let cache = Cache::of_model(&settings.cache, name);
+    let pull = Pull {
+        name,
+        wanted,
+        settings,
+        cache: &cache,
+        progress,
+    };
+    if settings.offline {
+        return pull.look_up();
+    }
+    if is_commit(name.revision())
+        && let Ok(pulled) = pull.look_up()
+    {
+        return Ok(pulled);
+    }
+    match pull.ask_hub() {
+        Err(error @ TransportError::Unreachable { .. }) => {
+            let reason = error.to_string();
+            let pulled = pull.look_up().map_err(|_| error)?;
+            Ok(Pulled {
+                unreachable: Some(reason),
+                ..pulled
+            })
+        }
+        outcome => outcome,
+    }
+}
+
+struct Pull<'a> {
+    name: &'a RepositoryName,
+    wanted: Wanted,
+    settings: &'a HubSettings,
+    cache: &'a Cache,
+    progress: &'a dyn Progress,
+}
+
+impl Pull<'_> {
+    fn ask_hub(&self) -> Result<Pulled, TransportError> {
+        let remote = Remote::new(self.settings, self.name)?;
+        let commit = remote.commit()?;
+        let listing = remote.files(&commit)?;
+        let fetch = |file: &str| match listing.get(file) {
+            Some(listed) => remote.fetch(self.cache, &commit, file, listed, self.progress),
+            None => Ok(()),
+        };
+        let names = listing.keys().cloned().collect();
+        let files = self.select(&commit, &names, &|file| {
+            self.check_size(file, &listing).and_then(|()| fetch(file))
+        })?;
+        files.iter().try_for_each(|file| fetch(file))?;
+        // Last, so that a branch never means a commit that is not whole.
+        self.cache.remember(self.name.revision(), &commit)?;
+        Ok(self.pulled(commit, files))
+    }
+
+    fn look_up(&self) -> Result<Pulled, TransportError> {
+        let missing = |missing: &str| TransportError::NotCached {
+            repository: self.name.to_string(),
+            missing: missing.to_owned(),
+            cache: self.settings.cache.clone(),
+        };
+        let commit = self.cache.commit(self.name.revision());
+        let commit = commit.ok_or_else(|| missing("anything"))?;
+        let names = self.cache.files(&commit).into_iter().collect();
+        let files = self.select(&commit, &names, &|_| Ok(()));
+        let files = files.map_err(|error| match error {
+            TransportError::NotAModel { .. } => missing("the model"),
+            TransportError::Incomplete { missing: file, .. } => missing(&file),
+            other => other,
+        })?;
+        Ok(self.pulled(commit, files))
+    }
+
+    /// The files that are wanted, out of `names`; `fetch` brings one that has to be read to know.
+    fn select(
+        &self,
+        commit: &str,
+        names: &BTreeSet<String>,
+        fetch: &dyn Fn(&str) -> Result<(), TransportError>,
+    ) -> Result<Vec<String>, TransportError> {
+        let folder = self.cache.snapshot(commit);
+        let selection = Selection {
+            repository: &self.name.to_string(),
+            files: names,
+            read: &mut |file| {
+                fetch(file)?;
+                if file == INDEX && self.wanted == Wanted::Model {
+                    // A model of another kind is refused before its weights come.
+                    ModelIndex::read(&ModelSource::Folder(folder.clone()))?;
+                }
+                let path = folder.join(file);
+                fs::read_to_string(&path).map_err(cache_error(&path))
+            },
+        };
+        selection.of(self.wanted)
+    }
+
+    /// Refuses to read a file that is no index.
+    fn check_size(
+        &self,
+        file: &str,
+        listing: &BTreeMap<String, Listed>,
+    ) -> Result<(), TransportError> {
+        match listing.get(file) {
+            Some(listed) if listed.size > MAX_INDEX => Err(TransportError::Damaged {
+                repository: self.name.to_string(),
+                file: file.to_owned(),
+                problem: format!("it has {} bytes", listed.size),
+            }),
+            _ => Ok(()),
+        }
+    }
+
+    fn pulled(&self, commit: String, files: Vec<String>) -> Pulled {
+        let folder = self.cache.snapshot(&commit);
+        let size = |file| fs::metadata(folder.join(file)).map_or(0, |metadata| metadata.len());
+        Pulled {
+            bytes: files.iter().map(size).sum(),
+            folder,
+            commit,
+            files,
+            unreachable: None,
+        }
+    }
+}

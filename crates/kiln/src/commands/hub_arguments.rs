@@ -1,0 +1,60 @@
+//! Models that are on the Hugging Face Hub instead of in a folder.
+
+use std::path::{Path, PathBuf};
+
+use anyhow::Context;
+use clap::Args;
+use kiln_hub::{HubSettings, Pulled, RepositoryName, Wanted, pull};
+
+use crate::terminal::{self, DataProgress};
+
+/// How a model is found that is not in a folder.
+#[derive(Args)]
+pub struct HubArguments {
+    /// Ask no server: take a model of the Hub from the cache (as HF_HUB_OFFLINE=1 does)
+    #[arg(long)]
+    offline: bool,
+}
+
+impl HubArguments {
+    /// Which Hub, as whom, and where its files are kept: as the environment says.
+    pub fn settings(&self) -> HubSettings {
+        let mut settings = HubSettings::from_environment();
+        settings.offline |= self.offline;
+        settings
+    }
+
+    /// The folder of the model at `place`: a path, or `ORG/REPO[@REVISION]` where no such path exists.
+    pub fn model(&self, place: &Path) -> anyhow::Result<PathBuf> {
+        self.folder(place, Wanted::Model)
+    }
+
+    /// The same for a VQ-VAE, of which no more comes from the Hub.
+    pub fn first_stage(&self, place: &Path) -> anyhow::Result<PathBuf> {
+        self.folder(place, Wanted::FirstStage)
+    }
+
+    fn folder(&self, place: &Path, wanted: Wanted) -> anyhow::Result<PathBuf> {
+        let name = place.to_str().and_then(|text| text.parse().ok());
+        match name {
+            Some(name) if !place.exists() => {
+                let pulled = self.pull(&name, wanted);
+                let pulled = pulled.with_context(|| {
+                    format!("there is no folder {name}, so it was looked for on the Hub")
+                })?;
+                Ok(pulled.folder)
+            }
+            // If nothing is there, whoever reads it says so.
+            _ => Ok(place.to_owned()),
+        }
+    }
+
+    /// Brings a repository into the cache, with a bar for each file.
+    pub fn pull(&self, name: &RepositoryName, wanted: Wanted) -> anyhow::Result<Pulled> {
+        let pulled = pull(name, wanted, &self.settings(), &DataProgress::default())?;
+        if let Some(reason) = &pulled.unreachable {
+            terminal::note(&format!("using {name} as it is in the cache: {reason}"));
+        }
+        Ok(pulled)
+    }
+}

@@ -1,0 +1,82 @@
+//! `kiln pull`: a model from the Hugging Face Hub.
+
+use std::path::PathBuf;
+
+use clap::Args;
+use kiln_hub::{RepositoryName, Wanted};
+use serde::Serialize;
+
+use super::hub_arguments::HubArguments;
+use crate::terminal;
+
+/// Fetch a model from the Hugging Face Hub into the cache that Python uses too.
+///
+/// Only the files that the model needs come, safetensors rather than pickles. Each is verified against its checksum, and
+/// a transfer that broke off goes on where it stopped. Where a command takes a model, ORG/REPO does the same.
+///
+/// The environment counts as in Python: HF_TOKEN (or `hf auth login`) for private models, HF_ENDPOINT for a mirror,
+/// HF_HOME or HF_HUB_CACHE for the place of the cache, HF_HUB_OFFLINE.
+#[derive(Args)]
+#[command(after_help = "Examples:
+  kiln pull CompVis/ldm-celebahq-256
+  kiln pull google/ddpm-cifar10-32@main --json
+  kiln sample --model google/ddpm-cifar10-32 --steps 50")]
+pub struct Pull {
+    /// The repository, and a branch, tag or commit of it if not the newest of main
+    #[arg(value_name = "ORG/REPO[@REVISION]")]
+    name: RepositoryName,
+
+    /// Fetch no more than the VQ-VAE
+    #[arg(long)]
+    vqvae_only: bool,
+
+    #[command(flatten)]
+    hub: HubArguments,
+
+    /// Print one JSON object on stdout instead of words
+    #[arg(long)]
+    json: bool,
+}
+
+/// What is there now, for `--json`.
+#[derive(Serialize)]
+struct Outcome {
+    repository: String,
+    commit: String,
+    folder: PathBuf,
+    files: Vec<String>,
+    bytes: u64,
+}
+
+impl Pull {
+    /// Fetches what is missing, and says where the model is.
+    pub fn run(self) -> anyhow::Result<()> {
+        let wanted = if self.vqvae_only {
+            Wanted::FirstStage
+        } else {
+            Wanted::Model
+        };
+        let pulled = self.hub.pull(&self.name, wanted)?;
+        let outcome = Outcome {
+            repository: self.name.to_string(),
+            commit: pulled.commit,
+            folder: pulled.folder,
+            files: pulled.files,
+            bytes: pulled.bytes,
+        };
+        terminal::print_outcome(&outcome, self.json, Outcome::in_words)
+    }
+}
+
+impl Outcome {
+    fn in_words(&self) -> String {
+        format!(
+            "{}\n{} files, {}, verified; commit {:.12} of {}\n",
+            self.folder.display(),
+            self.files.len(),
+            terminal::size_in_words(self.bytes),
+            self.commit,
+            self.repository,
+        )
+    }
+}

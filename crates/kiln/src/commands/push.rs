@@ -1,0 +1,179 @@
+//! `kiln push`: a model to the Hugging Face Hub.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use anyhow::Context;
+use clap::Args;
+use kiln_hub::{Publication, RepositoryName, publish, push};
+use kiln_train::RunRecord;
+use serde::Serialize;
+
+use super::hub_arguments::HubArguments;
+use crate::terminal::{self, DataProgress};
+
+/// Share a model on the Hugging Face Hub, with a page that shows and explains it.
+///
+/// Makes the repository if there is none, and adds to it in one commit: the weights and configs as they are, and a model
+/// card (README.md) with the recipe and the lines that load the model. If the model lies in its run folder, the newest
+/// grid of samples, the loss curves and the experiment come from there. A model whose U-Net was trained with another
+/// VQ-VAE is refused.
+///
+/// Needs a token with write access in HF_TOKEN, or `hf auth login`.
+#[derive(Args)]
+#[command(after_help = "Examples:
+  kiln push runs/mnist/model ada/digits --license mit --private
+  kiln push runs/mnist/model ada/digits --evaluation evaluation.json --revision candidate
+  kiln push runs/mnist/model ada/digits --dry-run what-would-be-pushed/")]
+pub struct Push {
+    /// Folder of a model, or of a VQ-VAE alone
+    model: PathBuf,
+
+    /// The repository: ORG is your name on the Hub, or an organisation that you may write to
+    #[arg(value_name = "ORG/REPO")]
+    name: RepositoryName,
+
+    /// If the repository has to be made, hide it from others
+    #[arg(long)]
+    private: bool,
+
+    /// The branch to push to, made if there is none [default: main]
+    #[arg(long, value_name = "BRANCH")]
+    revision: Option<String>,
+
+    /// License of the weights, as the Hub calls it: mit, apache-2.0, cc-by-4.0 ... [default: unknown]
+    #[arg(long, value_name = "NAME")]
+    license: Option<String>,
+
+    /// A picture of drawn images for the page [default: the newest of the run folder]
+    #[arg(long, value_name = "IMAGE")]
+    grid: Option<PathBuf>,
+
+    /// Results for the page, as `kiln evaluate --json` prints them
+    #[arg(long, value_name = "FILE")]
+    evaluation: Option<PathBuf>,
+
+    /// Push nothing: write what would be pushed to this folder
+    #[arg(long, value_name = "FOLDER")]
+    dry_run: Option<PathBuf>,
+
+    #[command(flatten)]
+    hub: HubArguments,
+
+    /// Print one JSON object on stdout instead of words
+    #[arg(long)]
+    json: bool,
+}
+
+/// What was pushed, for `--json`.
+#[derive(Serialize)]
+struct Outcome {
+    repository: String,
+    /// Null when nothing was pushed.
+    url: Option<String>,
+    commit: Option<String>,
+    /// What would be pushed, where that was written instead.
+    folder: Option<PathBuf>,
+    files: Vec<String>,
+}
+
+impl Push {
+    /// Writes the page, and pushes it with the model.
+    pub fn run(self) -> anyhow::Result<()> {
+        let name = match &self.revision {
+            Some(branch) => self.name.at(branch)?,
+            None => self.name.clone(),
+        };
+        let publication = self.publication();
+        let outcome = match &self.dry_run {
+            Some(folder) => {
+                publish(&self.model, &name, &publication, folder)?;
+                Outcome {
+                    repository: name.to_string(),
+                    url: None,
+                    commit: None,
+                    files: kiln_hub::files_in(folder)?,
+                    folder: Some(folder.clone()),
+                }
+            }
+            None => {
+                let temporary = tempfile::tempdir().context("cannot make a temporary folder")?;
+                let folder = temporary.path().join("publication");
+                publish(&self.model, &name, &publication, &folder)?;
+                let settings = self.hub.settings();
+                let progress = DataProgress::default();
+                let pushed = push(&folder, &name, self.private, &settings, &progress)?;
+                Outcome {
+                    repository: name.to_string(),
+                    url: Some(pushed.url),
+                    commit: Some(pushed.commit),
+                    folder: None,
+                    files: pushed.files,
+                }
+            }
+        };
+        terminal::print_outcome(&outcome, self.json, Outcome::in_words)
+    }
+
+    /// What there is to show: what the arguments name, and what the run folder around the model has.
+    fn publication(&self) -> Publication {
+        let run = run_of(&self.model);
+        let of_run = |file: &str| {
+            let path = run?.join(file);
+            path.is_file().then_some(path)
+        };
+        let newest_grid = || newest_picture(&run?.join("diffusion/samples"));
+        let curves = [
+            ("Loss of stage 1", "vqvae/curves.svg"),
+            ("Loss of stage 2", "diffusion/curves.svg"),
+        ];
+        let curves = curves.into_iter();
+        Publication {
+            license: self.license.clone(),
+            grid: self.grid.clone().or_else(newest_grid),
+            curves: curves
+                .filter_map(|(title, file)| Some((title, of_run(file)?)))
+                .collect(),
+            config: of_run("config.toml"),
+            evaluation: self.evaluation.clone(),
+        }
+    }
+}
+
+/// The run folder that a model lies in: `runs/mnist` of `runs/mnist/model`.
+fn run_of(model: &Path) -> Option<&Path> {
+    model
+        .ancestors()
+        .skip(1)
+        .take(2)
+        .find(|folder| RunRecord::is_at(folder))
+}
+
+/// The last of the pictures that were drawn while training; their names are in the order of time.
+fn newest_picture(folder: &Path) -> Option<PathBuf> {
+    let pictures = fs::read_dir(folder).ok()?.flatten();
+    let pictures = pictures.map(|entry| entry.path());
+    let is_picture = |path: &PathBuf| path.extension().is_some_and(|extension| extension == "png");
+    pictures.filter(is_picture).max()
+}
+
+impl Outcome {
+    fn in_words(&self) -> String {
+        let files = self.files.join("\n  ");
+        match (&self.url, &self.commit, &self.folder) {
+            (Some(url), Some(commit), _) => format!(
+                "{url}\n{} files in commit {commit:.12}:\n  {files}\n",
+                self.files.len()
+            ),
+            (_, _, folder) => {
+                let folder = folder.as_deref().unwrap_or(Path::new("."));
+                format!(
+                    "{}\nnothing was pushed; {} would get {} files:\n  {files}\n",
+                    folder.display(),
+                    self.repository,
+                    self.files.len()
+                )
+            }
+        }
+    }
+}

@@ -1,0 +1,324 @@
+//! Models from the Hub and to it, by the program, with a Hub on this machine.
+
+#[path = "../../../kiln-hub/tests/hub/server.rs"]
+mod server;
+
+use std::{
+    fs,
+    path::Path,
+    process::{Command, Output, Stdio},
+    thread,
+    time::Duration,
+};
+
+use serde_json::Value;
+
+use crate::{Workplace, program, tiny};
+use server::{Fault, Files, Hub};
+
+const WEIGHTS: &str = "unet/diffusion_pytorch_model.safetensors";
+
+/// A Hub that has the tiny model as `ada/tiny`, and a user whom it knows.
+struct Scene {
+    hub: Hub,
+    workplace: Workplace,
+    commit: String,
+}
+
+impl Scene {
+    fn new() -> Self {
+        let hub = Hub::start();
+        hub.know("hf_ada");
+        let workplace = Workplace::new();
+        let commit = hub.publish("ada/tiny", &files(&workplace.path("model")));
+        Self {
+            hub,
+            workplace,
+            commit,
+        }
+    }
+
+    fn command(&self, arguments: &str) -> Command {
+        let mut command = program(&self.workplace.path(""), arguments);
+        command
+            .env("HF_ENDPOINT", &self.hub.url)
+            .env("HF_TOKEN", "hf_ada");
+        command
+    }
+
+    fn succeed(&self, arguments: &str) -> String {
+        text(self.command(arguments).output().unwrap(), arguments)
+    }
+
+    fn json(&self, arguments: &str) -> Value {
+        serde_json::from_str(&self.succeed(arguments)).expect("JSON")
+    }
+
+    fn fail(&self, arguments: &str) -> String {
+        let output = self.command(arguments).output().unwrap();
+        let stderr = String::from_utf8(output.stderr).unwrap();
+        assert_eq!(
+            (output.status.code(), stderr.lines().count()),
+            (Some(1), 1),
+            "kiln {arguments}: {stderr}"
+        );
+        stderr
+    }
+}
+
+fn text(output: Output, arguments: &str) -> String {
+    let stderr = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "kiln {arguments}: {stderr}");
+    assert_eq!(stderr, "", "kiln {arguments}");
+    String::from_utf8(output.stdout).expect("text")
+}
+
+/// All files in a folder.
+fn files(folder: &Path) -> Files {
+    let names = kiln_hub::files_in(folder).unwrap().into_iter();
+    names
+        .map(|name| (name.clone(), fs::read(folder.join(name)).unwrap()))
+        .collect()
+}
+
+#[test]
+fn a_repository_serves_wherever_a_model_does() {
+    let scene = Scene::new();
+    let outcome = scene.json("pull ada/tiny --json");
+    let folder = Path::new(outcome["folder"].as_str().unwrap());
+    assert!(folder.ends_with(format!(
+        "huggingface/hub/models--ada--tiny/snapshots/{}",
+        scene.commit
+    )));
+    assert!(files(folder) == files(&scene.workplace.path("model")));
+    let words = scene.succeed("pull ada/tiny");
+    assert!(
+        words.contains("6 files") && words.contains("verified"),
+        "{words}"
+    );
+
+    scene.succeed("sample --model model --steps 2 --count 1 --out from-folder");
+    let pinned = format!(
+        "sample --model ada/tiny@{} --steps 2 --count 1 --out from-hub",
+        scene.commit
+    );
+    scene.succeed(&pinned);
+    let picture =
+        |folder: &str| fs::read(scene.workplace.path(folder).join("steps-0002.png")).unwrap();
+    assert_eq!(picture("from-hub"), picture("from-folder"));
+
+    scene.hub.requests();
+    for arguments in [
+        "model info ada/tiny --offline",
+        "schedule --model ada/tiny --offline --json",
+        "interpolate --model ada/tiny --offline --seeds 0,1 --steps 2 --frames 2",
+        "reconstruct --model ada/tiny --offline --data samples --count 1",
+    ] {
+        fs::create_dir_all(scene.workplace.path("samples")).unwrap();
+        for name in ["a.png", "b.png"] {
+            fs::copy(
+                scene.workplace.path("from-hub/steps-0002.png"),
+                scene.workplace.path("samples").join(name),
+            )
+            .unwrap();
+        }
+        scene.succeed(arguments);
+    }
+    assert_eq!(scene.hub.requests(), [""; 0]);
+}
+
+#[test]
+fn a_folder_of_that_name_comes_first() {
+    let scene = Scene::new();
+    fs::create_dir(scene.workplace.path("ada")).unwrap();
+    fs::rename(
+        scene.workplace.path("model"),
+        scene.workplace.path("ada/tiny"),
+    )
+    .unwrap();
+    scene.succeed("sample --model ada/tiny --steps 1 --count 1");
+    assert_eq!(scene.hub.requests(), [""; 0]);
+}
+
+#[test]
+fn what_is_neither_here_nor_on_the_hub_is_one_sentence() {
+    let scene = Scene::new();
+    for (arguments, words) in [
+        (
+            "pull ada/nothing",
+            "no repository ada/nothing that your token may see",
+        ),
+        (
+            "sample --model ada/nothing",
+            "there is no folder ada/nothing, so it was looked for on the Hub",
+        ),
+        ("model info ada/tiny@v9", "ada/tiny has no revision `v9`"),
+        (
+            "pull ada/tiny --offline",
+            "does not hold anything of ada/tiny",
+        ),
+    ] {
+        let sentence = scene.fail(arguments);
+        assert!(sentence.contains(words), "{arguments}: {sentence}");
+    }
+    let sentence = scene.workplace.fail("pull ada/tiny");
+    assert!(
+        sentence.contains("cannot reach http://127.0.0.1:1"),
+        "{sentence}"
+    );
+}
+
+#[test]
+fn a_download_that_is_killed_goes_on_where_it_was() {
+    let scene = Scene::new();
+    scene.hub.misbehave("GET /cdn/", Fault::StallAfter(4096), 1);
+    let mut first = scene.command("pull ada/tiny");
+    let mut first = first
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .spawn()
+        .unwrap();
+    let contents = scene
+        .workplace
+        .path("huggingface/hub/models--ada--tiny/blobs");
+    let has_some = || {
+        let entries = fs::read_dir(&contents).into_iter().flatten().flatten();
+        let mut partial = entries.filter(|entry| {
+            entry
+                .path()
+                .extension()
+                .is_some_and(|ending| ending == "incomplete")
+        });
+        partial.any(|entry| {
+            entry
+                .metadata()
+                .is_ok_and(|metadata| metadata.len() == 4096)
+        })
+    };
+    while !has_some() {
+        assert!(first.try_wait().unwrap().is_none(), "it waits for the rest");
+        thread::sleep(Duration::from_millis(5));
+    }
+    first.kill().unwrap();
+    first.wait().unwrap();
+    let snapshot = format!(
+        "huggingface/hub/models--ada--tiny/snapshots/{}/{WEIGHTS}",
+        scene.commit
+    );
+    assert!(!scene.workplace.path(&snapshot).exists());
+    scene.hub.requests();
+    scene.succeed("pull ada/tiny");
+    assert!(
+        scene
+            .hub
+            .requests()
+            .iter()
+            .any(|line| line.ends_with("from 4096"))
+    );
+    let model = scene.workplace.path("model").join(WEIGHTS);
+    assert!(fs::read(scene.workplace.path(&snapshot)).unwrap() == fs::read(model).unwrap());
+}
+
+#[test]
+fn a_model_is_pushed_with_a_page_made_of_its_run() {
+    let scene = Scene::new();
+    let run = scene.workplace.path("run");
+    for folder in ["", "diffusion/samples"] {
+        fs::create_dir_all(run.join(folder)).unwrap();
+    }
+    fs::rename(scene.workplace.path("model"), run.join("model")).unwrap();
+    fs::write(run.join("config.toml"), "seed = 0\n").unwrap();
+    fs::write(run.join("diffusion/curves.svg"), "<svg/>").unwrap();
+    fs::write(run.join("diffusion/samples/step-0000001.png"), "old").unwrap();
+    fs::write(run.join("diffusion/samples/step-0000002.png"), "new").unwrap();
+    fs::write(
+        scene.workplace.path("evaluation.json"),
+        r#"[{"sampler": "ddim", "steps": 10, "kid": 0.5}]"#,
+    )
+    .unwrap();
+
+    let arguments = "push run/model ada/shared --license mit --evaluation evaluation.json";
+    let would = scene.json(&format!("{arguments} --dry-run dry --json"));
+    assert_eq!(would["url"], Value::Null);
+    assert!(scene.hub.files("ada/shared", "main").is_none());
+    let pushed = scene.json(&format!("{arguments} --private --json"));
+    assert_eq!(pushed["files"], would["files"]);
+
+    let mut found = scene.hub.files("ada/shared", "main").unwrap();
+    assert!(scene.hub.is_private("ada/shared"));
+    found.remove(".gitattributes");
+    assert!(found == files(&scene.workplace.path("dry")));
+    assert_eq!(found["samples.png"], b"new");
+    assert_eq!(found["loss-of-stage-2.svg"], b"<svg/>");
+    assert_eq!(found["config.toml"], b"seed = 0\n");
+    for (name, bytes) in files(&run.join("model")) {
+        assert!(found[&name] == bytes, "{name}");
+    }
+    let page = String::from_utf8(found["README.md"].clone()).unwrap();
+    for part in [
+        "license: \"mit\"",
+        "from_pretrained(\"ada/shared\")",
+        "- \"kid\"",
+        "(samples.png)",
+        "(loss-of-stage-2.svg)",
+        "seed = 0",
+    ] {
+        assert!(page.contains(part), "{part:?} in {page}");
+    }
+    let words = scene.succeed("sample --model ada/shared --steps 1 --count 1");
+    assert!(words.contains("steps-0001.png"), "{words}");
+    scene.succeed("push run/model/vqvae ada/vqvae --revision draft");
+    assert!(
+        scene
+            .hub
+            .files("ada/vqvae", "draft")
+            .unwrap()
+            .contains_key("config.json")
+    );
+    // Over an older dry run, but over nothing else.
+    scene.succeed("push run/model ada/shared --dry-run dry");
+    assert!(
+        scene
+            .fail("push run/model ada/shared --dry-run run")
+            .contains("choose another folder")
+    );
+}
+
+#[test]
+fn parts_that_do_not_belong_together_are_not_pushed() {
+    let scene = Scene::new();
+    let mut other = tiny::model();
+    let first_stage = other.first_stage.as_mut().unwrap();
+    let config = first_stage.network.vqvae().unwrap().config().clone();
+    let network = config.init(&burn::tensor::Device::flex(), 9).unwrap();
+    first_stage.network = kiln_models::Autoencoder::Vq(network);
+    first_stage
+        .save(&scene.workplace.path("other"), Default::default())
+        .unwrap();
+    for name in ["config.json", "diffusion_pytorch_model.safetensors"] {
+        fs::copy(
+            scene.workplace.path("other").join(name),
+            scene.workplace.path("model/vqvae").join(name),
+        )
+        .unwrap();
+    }
+    let sentence = scene.fail("push model ada/shared");
+    assert!(
+        sentence.contains("trained with another VQ-VAE"),
+        "{sentence}"
+    );
+    assert!(scene.hub.files("ada/shared", "main").is_none());
+}
+
+#[test]
+fn pushing_without_a_token_or_a_name_says_how_to_get_one() {
+    let scene = Scene::new();
+    let mut command = scene.command("push model ada/shared");
+    let output = command.env_remove("HF_TOKEN").output().unwrap();
+    assert!(
+        String::from_utf8_lossy(&output.stderr).contains("set HF_TOKEN, or run `hf auth login`")
+    );
+    let output = scene.command("push model shared").output().unwrap();
+    assert_eq!(output.status.code(), Some(2));
+    assert!(String::from_utf8_lossy(&output.stderr).contains("write ORG/REPO"));
+}
