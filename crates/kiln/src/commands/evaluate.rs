@@ -20,6 +20,7 @@ use kiln_kernels::Precision;
 use kiln_train::Experiment;
 
 use super::drawing::{ClassArguments, open_pipeline};
+use super::hub_arguments::HubArguments;
 use super::one_device;
 use super::sample::{SpacingName, StepCounts, parse_steps};
 use super::training::overrides;
@@ -41,9 +42,12 @@ const HELD_OUT: usize = 1000;
   kiln evaluate --model runs/flowers/model --config configs/flowers.toml --features 2048 --feature-weights inception.pth
   kiln evaluate --first-stage --model runs/mnist/model --config configs/mnist.toml")]
 pub struct Evaluate {
-    /// Folder of a model in the diffusers layout; without it, the digits model inside this program
-    #[arg(long, value_name = "PATH")]
+    /// Folder of a model in the diffusers layout, or one on the Hub; without it, the digits model inside this program
+    #[arg(long, value_name = "PATH|ORG/REPO[@REVISION]")]
     model: Option<PathBuf>,
+
+    #[command(flatten)]
+    hub: HubArguments,
 
     /// Compare with the images of this experiment's data set
     #[arg(long, value_name = "FILE")]
@@ -186,7 +190,12 @@ impl Evaluate {
     }
 
     fn measure_samples(&self, device: &Device) -> anyhow::Result<Report> {
-        let pipeline = open_pipeline(self.model.as_deref(), &self.devices, self.precision)?;
+        let pipeline = open_pipeline(
+            self.model.as_deref(),
+            &self.hub,
+            &self.devices,
+            self.precision,
+        )?;
         // What cannot work is refused before any image is looked at.
         let settings = self.settings(&pipeline)?;
         let shape = pipeline.image_shape();
@@ -248,7 +257,7 @@ impl Evaluate {
 
     fn measure_first_stage(&self, device: &Device) -> anyhow::Result<Report> {
         let autoencoder = match &self.model {
-            Some(path) => Autoencoder::load(path, device)?,
+            Some(place) => Autoencoder::load(&self.hub.first_stage(place)?, device)?,
             None => Autoencoder::pretrained(device)?,
         };
         let (channels, side) = (autoencoder.channels(), autoencoder.image_size());
