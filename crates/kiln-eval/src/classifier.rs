@@ -175,10 +175,9 @@ mod tests {
         assert_eq!(together.features.dims(), [3, DigitClassifier::FEATURES]);
         assert_eq!(together.logits.dims(), [3, DigitClassifier::CLASSES]);
         let alone = classifier.forward(images.narrow(0, 1, 1));
-        assert_eq!(
-            alone.logits.into_data(),
-            together.logits.narrow(0, 1, 1).into_data()
-        );
+        // Burn's matrix products may add in another order for another number of rows.
+        let difference = alone.logits - together.logits.narrow(0, 1, 1);
+        assert!(difference.abs().max().into_scalar::<f32>() < 1e-5);
     }
 
     #[test]

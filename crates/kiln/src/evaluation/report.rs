@@ -68,7 +68,7 @@ impl Row {
             evaluations: evaluations(options),
         };
         Self {
-            name: format!("{}, {} steps", sampling.way(), sampling.steps),
+            name: format!("{}, steps {}", sampling.way(), sampling.steps),
             sampling: Some(sampling),
             images: 0,
             seconds: None,

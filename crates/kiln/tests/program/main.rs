@@ -4,6 +4,7 @@ mod bench;
 mod classes;
 mod doctor;
 mod editing;
+mod evaluate;
 mod failures;
 mod hub;
 mod model_info;
@@ -98,6 +99,7 @@ pub fn program(folder: &Path, arguments: &str) -> Command {
     for name in ["HF_TOKEN", "HF_HUB_CACHE", "HF_HUB_OFFLINE"] {
         command.env_remove(name);
     }
+    command.env("XDG_CACHE_HOME", folder.join("cache"));
     command
 }
 
