@@ -64,7 +64,8 @@ pub enum StepGrid {
     Whole,
     /// `Linspace` is not rounded: Euler and Heun.
     Fractional,
-    /// Laid over one step more, of which the last, the cleanest, is left out: DPM-Solver++ and UniPC.
+    /// Laid over one step more, of which the last, the cleanest, is left out: DPM-Solver++ and UniPC. And of a level
+    /// that `Karras` or `LogSnr` places between two timesteps, the network is told a whole one, as if it knew no others.
     OneMore,
 }
 
@@ -105,6 +106,15 @@ impl LevelOptions {
                 Ok(timesteps)
             }
             _ => (self.spacing).timesteps(schedule, steps, self.steps_offset),
+        }
+    }
+
+    /// What the network is told of a level at `timestep`.
+    fn told(self, timestep: f64) -> f64 {
+        match (self.grid, self.spacing) {
+            (StepGrid::OneMore, Spacing::Karras) => timestep.round_ties_even(),
+            (StepGrid::OneMore, Spacing::LogSnr) => timestep.floor(),
+            _ => timestep,
         }
     }
 }
@@ -260,7 +270,10 @@ pub fn levels(
     };
     Ok(timesteps
         .into_iter()
-        .map(|timestep| schedule.level(timestep))
+        .map(|timestep| Level {
+            timestep: options.told(timestep),
+            ..schedule.level(timestep)
+        })
         .chain([last])
         .collect())
 }

@@ -143,6 +143,48 @@ fn a_latent_model_survives_exactly() {
     assert_eq!(names(around.path()), ["model"]);
 }
 
+/// An autoencoder without a codebook in the VQ-VAE's place.
+fn kl(seed: u64) -> Autoencoder {
+    let json = r#"{"_class_name": "AutoencoderKL", "in_channels": 1, "out_channels": 1, "block_out_channels": [8, 8],
+        "down_block_types": ["DownEncoderBlock2D", "DownEncoderBlock2D"],
+        "up_block_types": ["UpDecoderBlock2D", "UpDecoderBlock2D"],
+        "norm_num_groups": 4, "sample_size": 16, "scaling_factor": 0.5, "shift_factor": 0.25}"#;
+    Autoencoder::from_json(json, &Device::flex(), seed).expect("an AutoencoderKL")
+}
+
+#[test]
+fn an_autoencoder_without_a_codebook_is_a_first_stage_too() {
+    let around = TempDir::new().expect("a temporary folder");
+    let folder = around.path().join("model");
+    let mut model = latent_model();
+    model.first_stage = Some(FirstStage {
+        network: kl(5),
+        metadata: Metadata::default(),
+    });
+    model.save(&folder, WeightsType::F32).expect("saved");
+    let check = |source: &ModelSource| {
+        let network = load(source)
+            .expect("loads")
+            .first_stage
+            .expect("one")
+            .network;
+        assert_eq!(network.to_json(), kl(5).to_json());
+        let latents = numbers([1, 4, 8, 8]);
+        let decoded = floats(network.decode(latents.clone()));
+        assert_eq!(decoded, floats(kl(5).decode(latents.clone())));
+        let normalised = floats((latents.clone() - 0.25) * 0.5);
+        assert_eq!(floats(network.normalised(latents)), normalised);
+    };
+    check(&ModelSource::Folder(folder.clone()));
+    // Where diffusers' other pipelines have it.
+    fs::rename(folder.join("vqvae"), folder.join("vae")).expect("renamed");
+    edit(&folder, "model_index.json", "\"vqvae\"", "\"vae\"");
+    check(&ModelSource::Folder(folder.clone()));
+    let alone = FirstStage::load(&ModelSource::Folder(folder), &Device::flex());
+    assert_eq!(alone.expect("loads").hash(), vqvae_hash(&kl(5)));
+    assert_ne!(vqvae_hash(&kl(5)), vqvae_hash(&kl(6)));
+}
+
 #[test]
 fn half_precision_is_near_and_still_knows_its_vqvae() {
     let around = TempDir::new().expect("a temporary folder");

@@ -251,7 +251,7 @@ pub(crate) mod or_none {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{MidBlockType, UNet2dConfig, VqVaeConfig};
+    use crate::{AutoencoderKlConfig, MidBlockType, UNet2dConfig, VqVaeConfig};
 
     /// What is said about a config that is refused.
     fn unet_refusal(json: &str) -> String {
@@ -420,6 +420,37 @@ mod tests {
             let refusal = unet_refusal(json);
             assert!(refusal.contains(part), "{json}: {refusal}");
         }
+    }
+
+    #[test]
+    fn impossible_autoencoders_are_refused_by_the_key_to_change() {
+        let cases = [
+            (r#"{"latent_channels": 0}"#, "`latent_channels` = 0"),
+            (r#"{"latents_mean": [0.1]}"#, "`latents_mean` = [0.1]"),
+            (r#"{"latents_std": [0.1]}"#, "`latents_std` = [0.1]"),
+            (r#"{"scaling_factor": 0.0}"#, "`scaling_factor` = 0.0"),
+            (r#"{"norm_num_groups": 48}"#, "`norm_num_groups` = 48"),
+            (r#"{"num_vq_embeddings": 8}"#, "`num_vq_embeddings` = 8"),
+            (r#"{"sample_size": 99999}"#, "`sample_size` = 99999"),
+        ];
+        for (json, part) in cases {
+            let refusal = AutoencoderKlConfig::from_json(json)
+                .unwrap_err()
+                .to_string();
+            assert!(refusal.contains(part), "{json}: {refusal}");
+        }
+        // As stabilityai/sd-vae-ft-mse has it.
+        let json = r#"{"_class_name": "AutoencoderKL", "_diffusers_version": "0.4.2", "act_fn": "silu",
+            "block_out_channels": [128, 256, 512, 512], "in_channels": 3, "latent_channels": 4, "layers_per_block": 2,
+            "down_block_types": ["DownEncoderBlock2D", "DownEncoderBlock2D", "DownEncoderBlock2D", "DownEncoderBlock2D"],
+            "up_block_types": ["UpDecoderBlock2D", "UpDecoderBlock2D", "UpDecoderBlock2D", "UpDecoderBlock2D"],
+            "norm_num_groups": 32, "out_channels": 3, "sample_size": 256}"#;
+        let config = AutoencoderKlConfig::from_json(json).unwrap();
+        assert_eq!(config.scaling_factor, 0.18215);
+        assert_eq!(
+            AutoencoderKlConfig::from_json(&config.to_json()).unwrap(),
+            config
+        );
     }
 
     #[test]

@@ -11,6 +11,7 @@ use std::path::PathBuf;
 use anyhow::Context;
 use burn::tensor::Device;
 use kiln::{Pipeline, SampleOptions};
+use kiln_diffusion::sampler::Sampler;
 use safetensors::Dtype;
 use safetensors::tensor::TensorView;
 
@@ -24,10 +25,18 @@ fn main() -> anyhow::Result<()> {
     let file = arguments.next().context("name a file to write")?;
 
     let pipeline = Pipeline::load(&model, &Device::flex())?;
+    let defaults = pipeline.default_options();
+    // DDPM draws new noise after every step, which Python would have to be given.
+    let is_random = matches!(defaults.sampler, Sampler::Ddpm { .. });
     let options = SampleOptions {
         steps: STEPS,
         count: 4,
-        ..pipeline.default_options()
+        sampler: if is_random {
+            Sampler::default()
+        } else {
+            defaults.sampler
+        },
+        ..defaults
     };
     let mut noise = None;
     let images = pipeline.sample(&options, |moment| {
@@ -60,6 +69,7 @@ fn main() -> anyhow::Result<()> {
     let facts = HashMap::from([
         ("steps".to_owned(), STEPS.to_string()),
         ("eta".to_owned(), "0".to_owned()),
+        ("sampler".to_owned(), options.sampler.name().to_owned()),
     ]);
     safetensors::serialize_to_file(tensors, Some(facts), &file)?;
     println!("wrote {}", file.display());

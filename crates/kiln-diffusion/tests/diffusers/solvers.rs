@@ -88,7 +88,7 @@ fn every_solver_walks_as_diffusers_does() {
     eprintln!("worst walk: {worst:.1e}");
 }
 
-/// All classes visit our timesteps, but that those of DPM-Solver++ and UniPC round timesteps by sigma. The
+/// All classes visit our timesteps; a rounding may make one of those by sigma another whole one. The
 /// sigmas of the first timesteps have lost digits in f32 (1 - alpha_bar): 1e-3 relative.
 #[test]
 fn our_levels_are_those_of_diffusers() {

@@ -215,6 +215,13 @@ impl Outcome {
 /// What a model's `scheduler/` says; its weights are not read.
 fn scheduler_of(model: &Path) -> anyhow::Result<SchedulerConfig> {
     let path = model.join("scheduler").join("scheduler_config.json");
+    // Where the models of diffusers' first months have it.
+    let beside_index = model.join("scheduler_config.json");
+    let path = if !path.exists() && beside_index.exists() {
+        beside_index
+    } else {
+        path
+    };
     let text = fs::read_to_string(&path).with_context(|| {
         format!(
             "{} holds no schedule: give the folder of a model, which has {}",

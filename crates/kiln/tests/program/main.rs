@@ -8,6 +8,7 @@ mod evaluate;
 mod failures;
 mod hub;
 mod model_info;
+mod others;
 mod reconstruct;
 mod sample;
 mod schedule;
