@@ -200,8 +200,8 @@ impl Evaluate {
         let settings = self.settings(&pipeline)?;
         let shape = pipeline.image_shape();
         let (channels, side) = (shape.channels, shape.height);
-        let judge = self.judge([channels, side, shape.width], device)?;
         let datasets = self.datasets(channels, side)?;
+        let judge = self.judge([channels, side, shape.width], device)?;
         for set in [&datasets.train, &datasets.validation] {
             let (side, border) = (set.shape().height, set.border());
             ensure!(
