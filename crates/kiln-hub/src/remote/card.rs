@@ -2,6 +2,7 @@
 //!
 //! The facts are those of <https://huggingface.co/docs/hub/model-cards>.
 
+use std::collections::BTreeSet;
 use std::fmt::Write;
 
 use serde_json::{Map, Value};
@@ -15,11 +16,6 @@ const DATA_SETS: [(&str, &str); 4] = [
     ("cifar-10", "uoft-cs/cifar10"),
     ("flowers-102", "huggan/flowers-102-categories"),
 ];
-/// Columns of an evaluation that say how images were drawn; all other numbers are metrics.
-const CIRCUMSTANCES: [&str; 7] = [
-    "steps", "count", "images", "seed", "seconds", "eta", "guidance",
-];
-
 /// A part of a model and how it was trained.
 pub(crate) struct Part {
     /// "U-Net", "VQ-VAE", "VAE".
@@ -46,15 +42,16 @@ pub(crate) struct Card<'a> {
     pub(crate) curves: &'a [(&'static str, String)],
     /// The experiment that was run, in TOML.
     pub(crate) config: Option<&'a str>,
-    /// What `kiln evaluate --json` found.
+    /// What `kiln evaluate` found: its results.json.
     pub(crate) evaluation: Option<&'a Value>,
 }
 
 impl Card<'_> {
     /// The page.
     pub(crate) fn to_markdown(&self) -> String {
-        let rows = self.evaluation.map(rows).unwrap_or_default();
-        let mut page = self.front_matter(&rows);
+        let metrics = self.evaluation.map(|evaluation| metrics(&rows(evaluation)));
+        let metrics = metrics.unwrap_or_default();
+        let mut page = self.front_matter(&metrics);
         let title = self
             .repository
             .rsplit('/')
@@ -76,9 +73,9 @@ impl Card<'_> {
             );
         }
         self.add_usage(&mut page);
-        if !rows.is_empty() {
+        if let Some(evaluation) = self.evaluation.filter(|_| !metrics.is_empty()) {
             add(&mut page, "## Evaluation\n");
-            add(&mut page, &table(&rows));
+            add(&mut page, &table(evaluation));
         }
         add(&mut page, "## Training\n");
         for part in self.parts {
@@ -113,7 +110,7 @@ impl Card<'_> {
         page
     }
 
-    fn front_matter(&self, rows: &[Map<String, Value>]) -> String {
+    fn front_matter(&self, metrics: &BTreeSet<&str>) -> String {
         let mut lines = vec![
             "---".to_owned(),
             format!("license: {}", quoted(self.license)),
@@ -129,7 +126,6 @@ impl Card<'_> {
         if let Some((_, id)) = known {
             lines.push(format!("datasets:\n- {id}"));
         }
-        let metrics = metrics(rows);
         if !metrics.is_empty() {
             lines.push("metrics:".to_owned());
             lines.extend(metrics.iter().map(|metric| format!("- {}", quoted(metric))));
@@ -259,55 +255,55 @@ fn cell(text: &str) -> String {
         .replace('<', "&lt;")
 }
 
-/// The rows of an evaluation: the first list of objects in it.
-fn rows(evaluation: &Value) -> Vec<Map<String, Value>> {
-    let objects = |list: &Vec<Value>| {
-        list.iter()
-            .filter_map(|row| row.as_object().cloned())
-            .collect()
-    };
-    let found: Vec<_> = match evaluation {
-        Value::Array(list) => objects(list),
-        Value::Object(object) => {
-            let mut lists = object.values().filter_map(Value::as_array).map(objects);
-            lists
-                .find(|rows: &Vec<_>| !rows.is_empty())
-                .unwrap_or_default()
+/// What was measured of one set of images, in an evaluation: a number under each name.
+type Figures = Map<String, Value>;
+
+/// What a set of images is, how many there were, and what was measured of them.
+type Row<'a> = (&'a str, u64, &'a Figures);
+
+/// The rows of an evaluation that have figures.
+fn rows(evaluation: &Value) -> Vec<Row<'_>> {
+    let rows = evaluation["rows"].as_array().into_iter().flatten();
+    rows.filter_map(row).collect()
+}
+
+fn row(row: &Value) -> Option<Row<'_>> {
+    let count = row["count"].as_u64()?;
+    Some((row["images"].as_str()?, count, row["figures"].as_object()?))
+}
+
+/// The names of all figures.
+fn metrics<'a>(rows: &[Row<'a>]) -> BTreeSet<&'a str> {
+    let names = rows.iter().flat_map(|(_, _, figures)| figures.keys());
+    names.map(String::as_str).collect()
+}
+
+/// An evaluation as a table, under a line that says what it is of.
+fn table(evaluation: &Value) -> String {
+    let rows = rows(evaluation);
+    let metrics = metrics(&rows);
+    let words = |key: &str| cell(evaluation[key].as_str().unwrap_or_default());
+    let mut text = format!(
+        "Against {}; {}.\n\n| images | count |",
+        words("against"),
+        words("judge")
+    );
+    for metric in &metrics {
+        text += &format!(" {} |", cell(metric));
+    }
+    text += &format!("\n| --- | ---: |{}\n", " ---: |".repeat(metrics.len()));
+    for (images, count, figures) in rows {
+        text += &format!("| {} | {count} |", cell(images));
+        for metric in &metrics {
+            let figure = figures.get(*metric);
+            let number = |key: &str| figure?[key].as_f64();
+            text += &match (number("value"), number("standard_error")) {
+                (Some(value), Some(error)) => format!(" {value:.4} ± {error:.4} |"),
+                (Some(value), None) => format!(" {value:.4} |"),
+                _ => "  |".to_owned(),
+            };
         }
-        _ => Vec::new(),
-    };
-    found
-}
-
-/// Names of the columns that hold numbers and are no circumstances.
-fn metrics(rows: &[Map<String, Value>]) -> Vec<&str> {
-    let columns = rows.first().into_iter().flat_map(Map::iter);
-    let metrics = columns
-        .filter(|(name, value)| value.is_number() && !CIRCUMSTANCES.contains(&name.as_str()));
-    metrics.map(|(name, _)| name.as_str()).collect()
-}
-
-/// The columns of plain values, in a table.
-fn table(rows: &[Map<String, Value>]) -> String {
-    let is_plain = |value: &Value| !value.is_array() && !value.is_object();
-    let columns = rows.first().into_iter().flat_map(Map::iter);
-    let columns: Vec<_> = columns
-        .filter(|(_, value)| is_plain(value))
-        .map(|(name, _)| name)
-        .collect();
-    let line = |cells: Vec<String>| format!("| {} |\n", cells.join(" | "));
-    let mut text = line(columns.iter().map(|name| cell(name)).collect());
-    text += &line(vec!["---".to_owned(); columns.len()]);
-    for row in rows {
-        let cells = columns.iter().map(|name| match row.get(*name) {
-            Some(Value::String(text)) => cell(text),
-            Some(Value::Number(number)) if number.is_f64() => {
-                format!("{:.4}", number.as_f64().unwrap_or_default())
-            }
-            Some(Value::Null) | None => String::new(),
-            Some(value) => value.to_string(),
-        });
-        text += &line(cells.collect());
+        text.push('\n');
     }
     text
 }
@@ -360,20 +356,22 @@ mod tests {
     #[test]
     fn the_page_has_facts_for_machines_and_lines_to_copy() {
         let parts = parts("mnist");
-        let evaluation = json!({"model": "x", "results": [
-            {"sampler": "ddim", "steps": 10, "kid": 0.012345, "plot": [1]},
-            {"sampler": "ddpm|x", "steps": 20, "kid": null},
+        let evaluation = json!({"model": "x", "against": "10 held-out images", "judge": "a classifier", "rows": [
+            {"images": "ddim | 10 steps", "count": 64, "figures": {"kid": {"value": 0.012345, "standard_error": 0.001}}},
+            {"images": "real", "count": 10, "figures": {"fid": {"value": 3.5}}},
+            {"images": "nothing"},
         ]});
         let page = card(&parts, Some(&evaluation)).to_markdown();
         let expected = "---\nlicense: \"apache-2.0\"\nlibrary_name: diffusers\npipeline_tag: unconditional-image-generation\n\
-            tags:\n- kiln\n- diffusion\n- vq-vae\n- latent-diffusion\ndatasets:\n- ylecun/mnist\nmetrics:\n- \"kid\"\n---\n\n# digits\n";
+            tags:\n- kiln\n- diffusion\n- vq-vae\n- latent-diffusion\ndatasets:\n- ylecun/mnist\nmetrics:\n- \"fid\"\n- \"kid\"\n---\n\n# digits\n";
         assert!(page.starts_with(expected), "{page}");
         for part in [
             "from diffusers import DiffusionPipeline\n",
             "DiffusionPipeline.from_pretrained(\"ada/digits\", revision=\"draft\")",
             "kiln sample --model ada/digits@draft --steps 50",
             "![Images drawn by this model](samples.png)",
-            "| kid | sampler | steps |\n| --- | --- | --- |\n| 0.0123 | ddim | 10 |\n|  | ddpm\\|x | 20 |",
+            "Against 10 held-out images; a classifier.\n\n| images | count | fid | kid |\n| --- | ---: | ---: | ---: |\n",
+            "| ddim \\| 10 steps | 64 |  | 0.0123 ± 0.0010 |\n| real | 10 | 3.5000 |  |\n",
             "| steps | 100 |",
             "2 pixels of padding",
             "circle, a \\| b",

@@ -29,7 +29,7 @@ pub struct Publication {
     pub curves: Vec<(&'static str, PathBuf)>,
     /// The experiment that was run, a TOML file.
     pub config: Option<PathBuf>,
-    /// What `kiln evaluate --json` wrote.
+    /// The results.json of `kiln evaluate`.
     pub evaluation: Option<PathBuf>,
 }
 

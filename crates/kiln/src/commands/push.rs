@@ -23,7 +23,7 @@ use crate::terminal::{self, DataProgress};
 #[derive(Args)]
 #[command(after_help = "Examples:
   kiln push runs/mnist/model ada/digits --license mit --private
-  kiln push runs/mnist/model ada/digits --evaluation evaluation.json --revision candidate
+  kiln push runs/mnist/model ada/digits --evaluation evaluation/results.json --revision candidate
   kiln push runs/mnist/model ada/digits --dry-run what-would-be-pushed/")]
 pub struct Push {
     /// Folder of a model, or of a VQ-VAE alone
@@ -49,7 +49,7 @@ pub struct Push {
     #[arg(long, value_name = "IMAGE")]
     grid: Option<PathBuf>,
 
-    /// Results for the page, as `kiln evaluate --json` prints them
+    /// Figures for the page: the results.json of `kiln evaluate`
     #[arg(long, value_name = "FILE")]
     evaluation: Option<PathBuf>,
 

@@ -233,7 +233,7 @@ fn a_model_is_pushed_with_a_page_made_of_its_run() {
     fs::write(run.join("diffusion/samples/step-0000002.png"), "new").unwrap();
     fs::write(
         scene.workplace.path("evaluation.json"),
-        r#"[{"sampler": "ddim", "steps": 10, "kid": 0.5}]"#,
+        r#"{"rows": [{"images": "ddim", "count": 8, "figures": {"kid": {"value": 0.5}}}]}"#,
     )
     .unwrap();
 
