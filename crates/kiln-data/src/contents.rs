@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use flate2::read::{DeflateDecoder, MultiGzDecoder};
+use tempfile::TempPath;
 use zip::CompressionMethod;
 
 use crate::error::DataError;
@@ -36,7 +37,16 @@ impl Entry {
 pub(crate) enum Content {
     File(PathBuf),
     Zipped(Zipped),
+    Stretch(Stretch),
     Memory(Arc<[u8]>),
+}
+
+/// A stretch of a temporary file, which goes away with the last one that is in it.
+#[derive(Clone, Debug)]
+pub(crate) struct Stretch {
+    pub(crate) file: Arc<TempPath>,
+    pub(crate) start: u64,
+    pub(crate) len: u64,
 }
 
 /// A stretch of a zip archive. Reading it opens the archive anew, so that all cores can read at once.
@@ -56,8 +66,17 @@ impl Content {
         match self {
             Self::File(path) => read_at_most(File::open(path)?, MAX_FILE_BYTES).map(Cow::Owned),
             Self::Zipped(zipped) => zipped.read().map(Cow::Owned),
+            Self::Stretch(stretch) => stretch.read().map(Cow::Owned),
             Self::Memory(bytes) => Ok(Cow::Borrowed(bytes)),
         }
+    }
+}
+
+impl Stretch {
+    fn read(&self) -> io::Result<Vec<u8>> {
+        let mut file = File::open(&*self.file)?;
+        file.seek(SeekFrom::Start(self.start))?;
+        read_at_most(file.take(self.len), MAX_FILE_BYTES)
     }
 }
 

@@ -49,7 +49,7 @@ pub(crate) fn find(path: &Path, validation_fraction: f32) -> Result<Found, DataE
 
 /// Moves a share of the images, drawn at random but the same every time, into a validation set: at least one, and not
 /// all. The order stays.
-fn hold_out(images: Vec<Item>, share: f32) -> (Vec<Item>, Vec<Item>) {
+pub(crate) fn hold_out(images: Vec<Item>, share: f32) -> (Vec<Item>, Vec<Item>) {
     let wanted = (images.len() as f64 * f64::from(share)).round() as usize;
     let wanted = wanted.max(1).min(images.len().saturating_sub(1));
     let held_out: BTreeSet<u32> = shuffled(images.len(), 0, 0)

@@ -1,4 +1,4 @@
-//! Image data sets for kiln: MNIST, Flowers 102, CIFAR-10 and folders of images, as batches in [-1, 1].
+//! Image data sets for kiln: MNIST, Flowers 102, CIFAR-10, folders of images and Parquet tables, as batches in [-1, 1].
 //!
 //! [`open`] turns a [`DataConfig`] (the `[data]` table of an experiment's TOML file) into a training and a
 //! validation [`ImageDataset`]. Every image has the same shape, `[channels, height, width]`, and may have a label.
@@ -42,6 +42,7 @@ mod mnist;
 mod order;
 mod prefetch;
 mod progress;
+mod table;
 mod transfer;
 
 pub use config::{DataConfig, DatasetKind};
@@ -52,6 +53,7 @@ pub use image_file::ImageFile;
 pub use order::{flipped, shuffled};
 pub use prefetch::{ImageBatch, Prefetch, prefetch};
 pub use progress::{NoProgress, Progress, ProgressUnit};
+pub use table::{Tables, open_tables};
 pub use transfer::{DownloadFailure, Transfer, transfer_agent};
 
 /// Opens the data set that `config` names, downloading MNIST first where no path is given and it is not cached yet.

@@ -91,6 +91,15 @@ pub(crate) fn find_embedded(config: &DataConfig) -> Result<Found, DataError> {
     ))
 }
 
+/// Pixels of padding on each side of a digit that is to be `size` x `size`.
+pub(crate) fn border(size: usize) -> usize {
+    if size == PADDED_SIDE {
+        (PADDED_SIDE - SIDE) / 2
+    } else {
+        0
+    }
+}
+
 fn describe(
     path: &Path,
     name: &str,
@@ -105,16 +114,11 @@ fn describe(
         .chain(&validation)
         .filter_map(|item| item.label);
     let classes = labels.max().unwrap_or(0).max(9) + 1;
-    let is_padded = side == Some(SIDE) && size == PADDED_SIDE;
     Found {
         path: path.to_owned(),
         name: name.to_owned(),
         class_names: (0..classes).map(|class| class.to_string()).collect(),
-        border: if is_padded {
-            (PADDED_SIDE - SIDE) / 2
-        } else {
-            0
-        },
+        border: if side == Some(SIDE) { border(size) } else { 0 },
         train,
         validation,
     }

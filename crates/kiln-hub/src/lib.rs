@@ -29,7 +29,8 @@
 //! # Ok::<(), kiln_hub::HubError>(())
 //! ```
 //!
-//! Models come from the Hugging Face Hub by [`pull`], and go there by [`publish`] and [`push`].
+//! Models come from the Hugging Face Hub by [`pull`], and go there by [`publish`] and [`push`]. Data sets come from it by
+//! [`open_data_set`].
 
 #![recursion_limit = "256"]
 
@@ -52,6 +53,6 @@ pub use metadata::Metadata;
 pub use model::LatentDiffusion;
 pub use remote::{
     HubSettings, Publication, Pulled, Pushed, RepositoryName, TransportError, Wanted, files_in,
-    publish, pull, push,
+    open_data_set, publish, pull, push,
 };
 pub use source::ModelSource;

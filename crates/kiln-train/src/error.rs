@@ -13,6 +13,9 @@ pub enum TrainError {
     /// The data could not be read.
     #[error(transparent)]
     Data(#[from] kiln_data::DataError),
+    /// The data could not be had from the Hub, or not be read.
+    #[error(transparent)]
+    Hub(#[from] kiln_hub::TransportError),
     /// A model could not be read or written.
     #[error(transparent)]
     Model(#[from] kiln_hub::HubError),

@@ -9,7 +9,7 @@ use std::sync::Arc;
 use burn::tensor::Device;
 use kiln_data::{DataConfig, Datasets, Progress};
 use kiln_eval::DigitClassifier;
-use kiln_hub::{FirstStage, LatentDiffusion, Metadata, ModelSource};
+use kiln_hub::{FirstStage, HubSettings, LatentDiffusion, Metadata, ModelSource, open_data_set};
 use kiln_models::{Autoencoder, WeightsType};
 use serde::Serialize;
 
@@ -70,7 +70,8 @@ impl RunOptions {
         progress: &dyn Progress,
     ) -> Result<Datasets, TrainError> {
         let Some(datasets) = &self.data else {
-            return Ok(kiln_data::open(config, progress)?);
+            let settings = HubSettings::from_environment();
+            return Ok(open_data_set(config, &settings, progress)?);
         };
         let expected = config.shape();
         for (name, set) in [

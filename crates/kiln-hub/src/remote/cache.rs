@@ -15,6 +15,7 @@ use std::path::{Path, PathBuf};
 use tempfile::NamedTempFile;
 
 use super::checksum::Checksum;
+use super::client::Kind;
 use super::name::is_commit;
 use super::{RepositoryName, TransportError};
 
@@ -25,9 +26,9 @@ pub(crate) struct Cache {
 }
 
 impl Cache {
-    /// A model's place in the cache at `root`.
-    pub(crate) fn of_model(root: &Path, name: &RepositoryName) -> Self {
-        let folder = format!("models--{}--{}", name.owner(), name.name());
+    /// The place of the repository in the cache at `root`.
+    pub(crate) fn new(root: &Path, kind: Kind, name: &RepositoryName) -> Self {
+        let folder = format!("{}--{}--{}", kind.plural(), name.owner(), name.name());
         Self {
             locks: root.join(".locks").join(&folder),
             folder: root.join(folder),

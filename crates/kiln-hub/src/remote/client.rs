@@ -6,7 +6,7 @@ use std::fs;
 use std::thread;
 
 use hf_hub::repository::RepoTreeEntry;
-use hf_hub::{HFClient, HFClientSync, HFError, HFRepositorySync, RepoTypeModel};
+use hf_hub::{HFClient, HFClientSync, HFError, HFRepositorySync, RepoTypeDataset, RepoTypeModel};
 use kiln_data::{DownloadFailure, Progress, Transfer, transfer_agent};
 use serde_json::Value;
 use ureq::http::{HeaderMap, StatusCode, header};
@@ -32,14 +32,45 @@ pub(crate) struct Listed {
     object: String,
 }
 
+/// What a repository is for. The Hub has a place of its own for each.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Kind {
+    Model,
+    DataSet,
+}
+
+impl Kind {
+    /// What the cache calls repositories of this kind.
+    pub(crate) fn plural(self) -> &'static str {
+        match self {
+            Self::Model => "models",
+            Self::DataSet => "datasets",
+        }
+    }
+
+    /// What stands before a repository's name in the addresses of its page and files.
+    fn prefix(self) -> &'static str {
+        match self {
+            Self::Model => "",
+            Self::DataSet => "datasets/",
+        }
+    }
+}
+
+/// The API of one repository.
+enum Api {
+    Model(HFRepositorySync<RepoTypeModel>),
+    DataSet(HFRepositorySync<RepoTypeDataset>),
+}
+
 /// One repository on the Hub.
 pub(crate) struct Remote<'a> {
+    kind: Kind,
     pub(super) settings: &'a HubSettings,
     pub(super) name: &'a RepositoryName,
     /// The API.
     pub(super) client: HFClientSync,
-    /// The same, of this repository.
-    pub(super) repository: HFRepositorySync<RepoTypeModel>,
+    api: Api,
     /// What sends and receives the files themselves.
     pub(super) agent: ureq::Agent,
 }
@@ -48,6 +79,7 @@ impl<'a> Remote<'a> {
     /// Prepares to ask for `name`; asks nothing yet.
     pub(crate) fn new(
         settings: &'a HubSettings,
+        kind: Kind,
         name: &'a RepositoryName,
     ) -> Result<Self, TransportError> {
         let client = || {
@@ -77,7 +109,11 @@ impl<'a> Remote<'a> {
         Ok(Self {
             settings,
             name,
-            repository: client.model(name.owner(), name.name()),
+            kind,
+            api: match kind {
+                Kind::Model => Api::Model(client.model(name.owner(), name.name())),
+                Kind::DataSet => Api::DataSet(client.dataset(name.owner(), name.name())),
+            },
             client,
             agent: transfer_agent(settings.patience),
         })
@@ -86,20 +122,21 @@ impl<'a> Remote<'a> {
     /// The commit that the name's revision is now.
     pub(crate) fn commit(&self) -> Result<String, TransportError> {
         let revision = self.name.revision();
-        let info = self.repository.info().revision(revision).send();
-        let info = info.map_err(|error| self.api_error(error))?;
-        let commit = info.sha.filter(|commit| is_commit(commit));
+        let commit = match &self.api {
+            Api::Model(api) => api.info().revision(revision).send().map(|info| info.sha),
+            Api::DataSet(api) => api.info().revision(revision).send().map(|info| info.sha),
+        };
+        let commit = commit.map_err(|error| self.api_error(error))?;
+        let commit = commit.filter(|commit| is_commit(commit));
         commit.ok_or_else(|| self.not_a_hub("it names no commit"))
     }
 
     /// All files at `commit`.
     pub(crate) fn files(&self, commit: &str) -> Result<BTreeMap<String, Listed>, TransportError> {
-        let tree = self
-            .repository
-            .list_tree()
-            .revision(commit)
-            .recursive(true)
-            .send();
+        let tree = match &self.api {
+            Api::Model(api) => api.list_tree().revision(commit).recursive(true).send(),
+            Api::DataSet(api) => api.list_tree().revision(commit).recursive(true).send(),
+        };
         let tree = tree.map_err(|error| self.api_error(error))?;
         let files = tree.into_iter().filter_map(|entry| match entry {
             RepoTreeEntry::File {
@@ -189,12 +226,9 @@ impl<'a> Remote<'a> {
 
     /// The address of a file.
     fn address(&self, commit: &str, file: &str) -> String {
-        let endpoint = &self.settings.endpoint;
-        format!(
-            "{endpoint}/{}/resolve/{commit}/{}",
-            self.name.id(),
-            encoded(file)
-        )
+        let (endpoint, prefix) = (&self.settings.endpoint, self.kind.prefix());
+        let file = encoded(file);
+        format!("{endpoint}/{prefix}{}/resolve/{commit}/{file}", self.id())
     }
 
     /// What the content of a file should be: as the server says before it sends it or a redirect to it, where
@@ -314,12 +348,12 @@ impl<'a> Remote<'a> {
         };
         let (code, message) = (header("x-error-code"), header("x-error-message"));
         let message = message.or_else(of_body);
-        let asked = if is_page(text.as_bytes()) {
-            Asked::Page
-        } else {
-            Asked::Repository
-        };
-        self.refusal(status.as_u16(), code.as_deref(), message.as_deref(), asked)
+        self.refusal(
+            status.as_u16(),
+            code.as_deref(),
+            message.as_deref(),
+            asked(text),
+        )
     }
 
     /// What is wrong when the API fails.
@@ -341,11 +375,7 @@ impl<'a> Remote<'a> {
                 context.status.as_u16(),
                 context.error_code.as_deref(),
                 context.server_message.as_deref(),
-                if is_page(context.body.as_bytes()) {
-                    Asked::Page
-                } else {
-                    Asked::Repository
-                },
+                asked(&context.body),
             ),
             HFError::Request { source, .. } if source.is_decode() => {
                 self.not_a_hub("its answer is not JSON")
@@ -404,7 +434,7 @@ impl<'a> Remote<'a> {
                 })
             }
             (401, ..) => TransportError::BadToken(endpoint),
-            (404, None, Asked::Page) => self.not_a_hub("it answers with a page of HTML"),
+            (404, None, Asked::Page) => self.not_a_hub("it answers with something else than JSON"),
             (404, _, Asked::File(file)) => missing_file(file),
             (404, ..) => missing(if has_token {
                 "your token"
@@ -430,8 +460,16 @@ enum Asked<'a> {
     File(&'a str),
     /// What the repository is.
     Repository,
-    /// The same, and a page of HTML came with the refusal.
+    /// The same, and something else than the Hub's JSON came with the refusal.
     Page,
+}
+
+/// What was asked about, by what came with the refusal.
+fn asked(body: &str) -> Asked<'static> {
+    match serde_json::from_str::<Value>(body) {
+        Ok(_) => Asked::Repository,
+        Err(_) => Asked::Page,
+    }
 }
 
 /// Whether to ask again later.

@@ -241,6 +241,9 @@ pub enum TransportError {
         /// What the system says.
         problem: io::Error,
     },
+    /// The data set cannot be used.
+    #[error(transparent)]
+    Data(#[from] kiln_data::DataError),
     /// The model is of a kind that is not read here, or does not fit together.
     #[error(transparent)]
     Model(#[from] HubError),

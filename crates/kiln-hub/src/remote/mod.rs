@@ -30,6 +30,7 @@ mod cache;
 mod card;
 mod checksum;
 mod client;
+mod data_set;
 mod error;
 mod name;
 mod publication;
@@ -39,6 +40,7 @@ mod selection;
 mod settings;
 mod upload;
 
+pub use data_set::open_data_set;
 pub use error::TransportError;
 pub use name::RepositoryName;
 pub use publication::{Publication, publish};

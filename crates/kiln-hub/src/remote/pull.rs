@@ -2,17 +2,17 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use kiln_data::Progress;
 
 use super::cache::{Cache, cache_error};
-use super::client::{Listed, Remote};
+use super::client::{Kind, Listed, Remote};
 use super::name::is_commit;
 use super::selection::Selection;
 use super::{HubSettings, RepositoryName, TransportError};
-use crate::ModelSource;
 use crate::index::{INDEX, ModelIndex};
+use crate::{HubError, ModelSource};
 
 /// Largest file that is read to learn which others are needed, in bytes.
 const MAX_INDEX: u64 = 16 << 20;
@@ -56,12 +56,38 @@ pub fn pull(
     settings: &HubSettings,
     progress: &dyn Progress,
 ) -> Result<Pulled, TransportError> {
-    let cache = Cache::of_model(&settings.cache, name);
+    let select = |selection: Selection<'_>| selection.of(wanted);
+    let check = |file: &str, folder: &Path| match file {
+        // A model of another kind is refused before its weights come.
+        INDEX if wanted == Wanted::Model => {
+            ModelIndex::read(&ModelSource::Folder(folder.to_owned())).map(|_| ())
+        }
+        _ => Ok(()),
+    };
+    fetch(name, Kind::Model, &select, &check, settings, progress)
+}
+
+/// How the files that are wanted are chosen.
+pub(super) type Select<'a> = &'a dyn Fn(Selection<'_>) -> Result<Vec<String>, TransportError>;
+/// What is found out about a file, in the folder where it now is, before any other comes.
+pub(super) type Check<'a> = &'a dyn Fn(&str, &Path) -> Result<(), HubError>;
+
+/// [`pull`] for repositories of any kind.
+pub(super) fn fetch(
+    name: &RepositoryName,
+    kind: Kind,
+    select: Select<'_>,
+    check: Check<'_>,
+    settings: &HubSettings,
+    progress: &dyn Progress,
+) -> Result<Pulled, TransportError> {
     let pull = Pull {
         name,
-        wanted,
+        kind,
+        select,
+        check,
         settings,
-        cache: &cache,
+        cache: &Cache::new(&settings.cache, kind, name),
         progress,
     };
     if settings.offline {
@@ -87,7 +113,9 @@ pub fn pull(
 
 struct Pull<'a> {
     name: &'a RepositoryName,
-    wanted: Wanted,
+    kind: Kind,
+    select: Select<'a>,
+    check: Check<'a>,
     settings: &'a HubSettings,
     cache: &'a Cache,
     progress: &'a dyn Progress,
@@ -95,7 +123,7 @@ struct Pull<'a> {
 
 impl Pull<'_> {
     fn ask_hub(&self) -> Result<Pulled, TransportError> {
-        let remote = Remote::new(self.settings, self.name)?;
+        let remote = Remote::new(self.settings, self.kind, self.name)?;
         let commit = remote.commit()?;
         let listing = remote.files(&commit)?;
         let fetch = |file: &str| match listing.get(file) {
@@ -143,15 +171,12 @@ impl Pull<'_> {
             files: names,
             read: &mut |file| {
                 fetch(file)?;
-                if file == INDEX && self.wanted == Wanted::Model {
-                    // A model of another kind is refused before its weights come.
-                    ModelIndex::read(&ModelSource::Folder(folder.clone()))?;
-                }
+                (self.check)(file, &folder)?;
                 let path = folder.join(file);
                 fs::read_to_string(&path).map_err(cache_error(&path))
             },
         };
-        selection.of(self.wanted)
+        (self.select)(selection)
     }
 
     /// Refuses to read a file that is no index.

@@ -7,7 +7,7 @@ use std::path::Path;
 use hf_hub::HFError;
 use kiln_data::Progress;
 
-use super::client::Remote;
+use super::client::{Kind, Remote};
 use super::upload::Upload;
 use super::{HubSettings, RepositoryName, TransportError};
 use crate::HubError;
@@ -48,7 +48,7 @@ pub fn push(
     let files = files_in(folder)?.into_iter();
     let files = files.map(|name| Upload::new(folder.join(&name), name));
     let files = files.collect::<Result<Vec<_>, _>>()?;
-    let remote = Remote::new(settings, name)?;
+    let remote = Remote::new(settings, Kind::Model, name)?;
     let pushed = || {
         remote.create(is_private)?;
         remote.commit_files(
@@ -94,7 +94,8 @@ impl Remote<'_> {
         if branch == "main" {
             return Ok(());
         }
-        match self.repository.create_branch().branch(branch).send() {
+        let repository = self.client.model(self.name.owner(), self.name.name());
+        match repository.create_branch().branch(branch).send() {
             Ok(()) | Err(HFError::Conflict { .. }) => Ok(()),
             Err(error) => Err(self.api_error(error)),
         }

@@ -1,5 +1,6 @@
 //! Pulling from and pushing to a Hub on this machine that behaves as the real one does, or as it is told.
 
+mod data_set;
 mod pull;
 mod push;
 mod server;

@@ -100,7 +100,7 @@ impl Hub {
         self.state.lock().unwrap()
     }
 
-    /// Makes a commit of `files` on `main`, and returns its hash.
+    /// Makes a commit of `files` on `main`, and returns its hash. Data sets are called `datasets/ORG/DATASET`.
     pub fn publish(&self, id: &str, files: &Files) -> String {
         self.state().commit(id, "main", files.clone())
     }
@@ -222,8 +222,20 @@ impl State {
                 Response::refusal(401, None, "Invalid username or password.")
             }
             ("POST", ["api", "repos", "create"]) => self.create(&request.body),
-            ("GET" | "POST", ["api", "models", owner, name, rest @ ..]) => {
-                let id = format!("{owner}/{name}");
+            (
+                "GET" | "POST",
+                [
+                    "api",
+                    kind @ ("models" | "datasets"),
+                    owner,
+                    name,
+                    rest @ ..,
+                ],
+            ) => {
+                let id = match *kind {
+                    "datasets" => format!("datasets/{owner}/{name}"),
+                    _ => format!("{owner}/{name}"),
+                };
                 match self.visible(&id, token) {
                     None => Response::missing_repository(token),
                     Some(repository) => match rest {
@@ -246,14 +258,33 @@ impl State {
                 }
             }
             ("HEAD" | "GET", [owner, name, "resolve", revision, file @ ..]) => {
-                match self.visible(&format!("{owner}/{name}"), token) {
-                    None => Response::missing_repository(token),
-                    Some(repository) => {
-                        repository.resolve(url, &decoded(revision), &decoded(&file.join("/")))
-                    }
-                }
+                self.resolve(url, &format!("{owner}/{name}"), revision, file, token)
             }
+            ("HEAD" | "GET", ["datasets", owner, name, "resolve", revision, file @ ..]) => self
+                .resolve(
+                    url,
+                    &format!("datasets/{owner}/{name}"),
+                    revision,
+                    file,
+                    token,
+                ),
             _ => Response::page(404),
+        }
+    }
+
+    fn resolve(
+        &self,
+        url: &str,
+        id: &str,
+        revision: &str,
+        file: &[&str],
+        token: Option<&str>,
+    ) -> Response {
+        match self.visible(id, token) {
+            None => Response::missing_repository(token),
+            Some(repository) => {
+                repository.resolve(url, &decoded(revision), &decoded(&file.join("/")))
+            }
         }
     }
 

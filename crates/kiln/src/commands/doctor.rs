@@ -43,7 +43,7 @@ pub struct Examine {
     config: Option<PathBuf>,
 
     /// Examine with a folder, zip or tar of images; with --config, where that data set is
-    #[arg(long, value_name = "PATH")]
+    #[arg(long, value_name = "PATH|hf:ORG/DATASET")]
     data: Option<PathBuf>,
 
     /// Print one JSON object on stdout instead of words
@@ -110,18 +110,21 @@ impl Examine {
         let Some(config) = self.data_set(patient)? else {
             return Ok(None);
         };
-        let Datasets { train, validation } =
-            match kiln_data::open(&config, &DataProgress::default()) {
-                Ok(datasets) => datasets,
-                Err(error) if self.config.is_some() || self.data.is_some() => {
-                    return Err(error.into());
-                }
-                // Nobody asked for this data set, and most can be examined without it.
-                Err(error) => {
-                    terminal::note(&format!("examining without images, because {error}"));
-                    return Ok(None);
-                }
-            };
+        let Datasets { train, validation } = match kiln_hub::open_data_set(
+            &config,
+            &self.hub.settings(),
+            &DataProgress::default(),
+        ) {
+            Ok(datasets) => datasets,
+            Err(error) if self.config.is_some() || self.data.is_some() => {
+                return Err(error.into());
+            }
+            // Nobody asked for this data set, and most can be examined without it.
+            Err(error) => {
+                terminal::note(&format!("examining without images, because {error}"));
+                return Ok(None);
+            }
+        };
         let mut images = Images::empty(config.channels, config.size, config.size);
         let whole_folder = self.config.is_none().then_some(train);
         for dataset in [validation].into_iter().chain(whole_folder) {

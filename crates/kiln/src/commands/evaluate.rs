@@ -54,7 +54,7 @@ pub struct Evaluate {
     config: Option<PathBuf>,
 
     /// Where that data set is; without --config, a folder, zip or tar of images
-    #[arg(long, value_name = "PATH")]
+    #[arg(long, value_name = "PATH|hf:ORG/DATASET")]
     data: Option<PathBuf>,
 
     /// Override a key of the config; may be repeated
@@ -399,7 +399,11 @@ impl Evaluate {
                 DataConfig::new(DatasetKind::Mnist10k, side, channels)
             }
         };
-        Ok(kiln_data::open(&config, &DataProgress::default())?)
+        Ok(kiln_hub::open_data_set(
+            &config,
+            &self.hub.settings(),
+            &DataProgress::default(),
+        )?)
     }
 
     fn judge(

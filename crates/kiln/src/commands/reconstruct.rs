@@ -42,7 +42,7 @@ pub struct Reconstruct {
     hub: HubArguments,
 
     /// A folder, zip or tar of images; with --config, where that data set is
-    #[arg(long, value_name = "PATH")]
+    #[arg(long, value_name = "PATH|hf:ORG/DATASET")]
     data: Option<PathBuf>,
 
     /// Take the validation images of this experiment's data set
@@ -181,7 +181,8 @@ impl Reconstruct {
             }
         };
         autoencoder.check_image(config.channels, config.size, config.size)?;
-        let Datasets { train, validation } = kiln_data::open(&config, &DataProgress::default())?;
+        let Datasets { train, validation } =
+            kiln_hub::open_data_set(&config, &self.hub.settings(), &DataProgress::default())?;
         let mut images = Images::empty(config.channels, config.size, config.size);
         let whole_folder =
             (config.dataset == DatasetKind::Folder && self.config.is_none()).then_some(train);

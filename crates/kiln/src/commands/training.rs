@@ -24,8 +24,8 @@ pub struct TrainingArguments {
     #[arg(long, value_name = "FILE")]
     config: PathBuf,
 
-    /// Where the data set is; overrides data.path of the config
-    #[arg(long, value_name = "PATH")]
+    /// Where the data set is, here or on the Hub; overrides data.path of the config
+    #[arg(long, value_name = "PATH|hf:ORG/DATASET[:SPLIT]")]
     data: Option<PathBuf>,
 
     /// The run folder [default: runs/ and the config's name]
