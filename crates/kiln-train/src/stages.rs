@@ -39,6 +39,8 @@ pub struct RunOptions {
     /// The images to train on in place of the data set that the experiment names; they must have the shape that its
     /// `[data]` says.
     pub data: Option<Datasets>,
+    /// Where a data set comes from that is on the Hub.
+    pub hub: HubSettings,
     /// What computes.
     pub devices: Devices,
     /// How several devices share the work.
@@ -56,6 +58,7 @@ impl RunOptions {
             out: out.to_owned(),
             resume: false,
             data: None,
+            hub: HubSettings::from_environment(),
             devices: Devices::cpu(),
             strategy: Strategy::Main,
             vqvae: None,
@@ -70,8 +73,7 @@ impl RunOptions {
         progress: &dyn Progress,
     ) -> Result<Datasets, TrainError> {
         let Some(datasets) = &self.data else {
-            let settings = HubSettings::from_environment();
-            return Ok(open_data_set(config, &settings, progress)?);
+            return Ok(open_data_set(config, &self.hub, progress)?);
         };
         let expected = config.shape();
         for (name, set) in [

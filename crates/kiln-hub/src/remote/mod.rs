@@ -36,6 +36,7 @@ mod name;
 mod publication;
 mod pull;
 mod push;
+mod refusal;
 mod selection;
 mod settings;
 mod upload;

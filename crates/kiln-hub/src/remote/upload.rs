@@ -19,7 +19,8 @@ use ureq::{Body, SendBody};
 
 use super::TransportError;
 use super::checksum::Checksum;
-use super::client::{Remote, is_busy, origin};
+use super::client::{Remote, origin};
+use super::refusal::is_busy;
 
 /// What the Hub looks at to decide where it keeps a file, in bytes.
 const SAMPLE: u64 = 512;

@@ -1,4 +1,4 @@
-//! Models that are on the Hugging Face Hub instead of in a folder.
+//! Models and data sets that are on the Hugging Face Hub instead of in a folder.
 
 use std::path::{Path, PathBuf};
 
@@ -8,10 +8,10 @@ use kiln_hub::{HubSettings, Pulled, RepositoryName, Wanted, pull};
 
 use crate::terminal::{self, DataProgress};
 
-/// How a model is found that is not in a folder.
+/// How models and data sets are found that are not in a folder.
 #[derive(Args)]
 pub struct HubArguments {
-    /// Ask no server: take a model of the Hub from the cache (as HF_HUB_OFFLINE=1 does)
+    /// Ask no server: take what is on the Hub from the cache (as HF_HUB_OFFLINE=1 does)
     #[arg(long)]
     offline: bool,
 }

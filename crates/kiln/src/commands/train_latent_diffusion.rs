@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use clap::Args;
 
-use super::{hub_arguments::HubArguments, training::TrainingArguments};
+use super::training::TrainingArguments;
 
 /// Train stage 2, the U-Net that denoises the latents of a trained VQ-VAE.
 ///
@@ -21,18 +21,14 @@ pub struct TrainLatentDiffusion {
     /// A trained VQ-VAE or a model that holds one, in a folder or on the Hub [default: the one in the run folder]
     #[arg(long, value_name = "PATH|ORG/REPO[@REVISION]")]
     vqvae: Option<PathBuf>,
-
-    #[command(flatten)]
-    hub: HubArguments,
 }
 
 impl TrainLatentDiffusion {
     /// Trains to the end, or until it is interrupted.
     pub fn run(self) -> anyhow::Result<()> {
-        let vqvae = self.vqvae.map(|place| self.hub.first_stage(&place));
         self.training.run(
             "stage_2",
-            vqvae.transpose()?,
+            self.vqvae.as_deref(),
             kiln_train::train_latent_diffusion,
         )
     }

@@ -12,6 +12,7 @@ use kiln_train::{
     ConfigError, Devices, Experiment, RunOptions, StopSignal, TrainError, TrainingReport,
 };
 
+use super::hub_arguments::HubArguments;
 use crate::terminal::{self, DataProgress};
 
 /// What shells report for a program that was ended by Ctrl-C: 128 + SIGINT.
@@ -52,6 +53,9 @@ pub struct TrainingArguments {
     #[arg(long)]
     resume: bool,
 
+    #[command(flatten)]
+    hub: HubArguments,
+
     /// Print one JSON object on stdout at the end
     #[arg(long)]
     json: bool,
@@ -88,7 +92,7 @@ impl TrainingArguments {
     pub fn run(
         self,
         stage: &str,
-        vqvae: Option<PathBuf>,
+        vqvae: Option<&Path>,
         train: Train<Experiment>,
     ) -> anyhow::Result<()> {
         let table = format!("{stage}.training");
@@ -97,11 +101,11 @@ impl TrainingArguments {
 
     /// Reads an experiment by `load`, trains by `train` and says how it went.
     ///
-    /// `table` is the experiment's table of training settings.
+    /// `table` is the experiment's table of training settings, `vqvae` a first stage in a folder or on the Hub.
     pub fn train<E>(
         self,
         table: &str,
-        vqvae: Option<PathBuf>,
+        vqvae: Option<&Path>,
         load: Load<E>,
         train: Train<E>,
     ) -> anyhow::Result<()> {
@@ -113,9 +117,10 @@ impl TrainingArguments {
             out: self.out.unwrap_or_else(|| default_run_folder(&self.config)),
             resume: self.resume,
             data: None,
+            vqvae: vqvae.map(|place| self.hub.first_stage(place)).transpose()?,
+            hub: self.hub.settings(),
             devices: Devices::parse(&self.devices)?,
             strategy: self.strategy.into(),
-            vqvae,
             stop: stop_on_interrupt()?,
         };
         let report = train(&experiment, &options, &DataProgress::default())?;

@@ -13,7 +13,7 @@ use std::{
 
 use serde_json::Value;
 
-use crate::{Workplace, program, tiny};
+use crate::{Workplace, program, tiny, training::PIXELS};
 use server::{Fault, Files, Hub};
 
 const WEIGHTS: &str = "unet/diffusion_pytorch_model.safetensors";
@@ -125,6 +125,44 @@ fn a_repository_serves_wherever_a_model_does() {
         scene.succeed(arguments);
     }
     assert_eq!(scene.hub.requests(), [""; 0]);
+}
+
+#[test]
+fn a_data_set_of_the_hub_serves_wherever_a_folder_does() {
+    let scene = Scene::new();
+    let tables = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../tests/fixtures/tables");
+    let tables = files(&tables).into_iter();
+    let tables = tables.filter(|(name, _)| name.ends_with(".parquet"));
+    scene.hub.publish("datasets/ada/grays", &tables.collect());
+    fs::write(scene.workplace.path("pixels.toml"), PIXELS).unwrap();
+
+    let training = "train-diffusion --config pixels.toml --data hf:ada/grays --out";
+    let run = |arguments: &str| {
+        let output = scene.command(arguments).output().unwrap();
+        let stderr = String::from_utf8_lossy(&output.stderr);
+        assert!(output.status.success(), "kiln {arguments}: {stderr}");
+    };
+    run(&format!("{training} fetched"));
+    scene.hub.requests();
+    run(&format!("{training} cached --offline"));
+    assert_eq!(scene.hub.requests(), [""; 0]);
+    let weights = |run: &str| fs::read(scene.workplace.path(run).join("model").join(WEIGHTS));
+    assert!(weights("fetched").unwrap() == weights("cached").unwrap());
+    let config = fs::read_to_string(scene.workplace.path("fetched/config.toml")).unwrap();
+    assert!(config.contains("hf:ada/grays"), "{config}");
+
+    for arguments in [
+        "reconstruct --model model --data hf:ada/grays:test --count 4 --offline --json",
+        "reconstruct --model model --data hf:ada/grays --count 4 --json",
+    ] {
+        let outcome = scene.json(arguments);
+        assert_eq!(
+            (&outcome["count"], &outcome["data"]),
+            (&4.into(), &"ada/grays".into())
+        );
+    }
+    let sentence = scene.fail("reconstruct --model model --data hf:ada/nothing");
+    assert!(sentence.contains("no repository ada/nothing"), "{sentence}");
 }
 
 #[test]
