@@ -68,6 +68,9 @@ pub enum EvalError {
         /// What is wrong with it.
         reason: String,
     },
+    /// Weights that could not be downloaded.
+    #[error(transparent)]
+    Data(#[from] kiln_data::DataError),
     /// The classifier's weights do not fit.
     #[error(transparent)]
     Classifier(#[from] kiln_models::WeightsError),

@@ -45,6 +45,7 @@ impl Figure {
 }
 
 /// Real images, ready to be compared with many sets of drawn ones.
+#[derive(Debug)]
 pub struct Reference {
     seen: Seen,
     gaussian: Gaussian,
@@ -69,30 +70,41 @@ impl Reference {
         &self.seen
     }
 
-    /// The Frechet distance, the kernel distance over 100 subsets of (up to) 1,000 images drawn by `seed` and over batches of
-    /// 64, precision, recall, density and coverage; of digits also the share that the classifier is sure of, and the chi-squared
+    /// The Frechet distance, and the kernel distance over 100 subsets of (up to) 1,000 images drawn by `seed`.
+    ///
+    /// # Errors
+    /// [`EvalError::TooFew`] below two images, [`EvalError::Lengths`] for what another judge saw.
+    pub fn distances(&self, drawn: &Seen, seed: u64) -> Result<[Figure; 2], EvalError> {
+        let (real_features, features) = (self.seen.features(), drawn.features());
+        let [frechet, kernel] = self.names;
+        let distance = Gaussian::fit(features)?.frechet_distance(&self.gaussian)?;
+        let subsets = kernel_distance(real_features, features, SUBSETS, SUBSET, seed)?;
+        Ok([
+            Figure::new(frechet, distance),
+            Figure::mean(kernel, subsets),
+        ])
+    }
+
+    /// [`Self::distances`], the kernel distance over batches of 64, precision, recall, density and coverage; of digits also the share that the classifier is sure of, and the chi-squared
     /// distance of the classes from the real ones.
     ///
     /// # Errors
     /// [`EvalError::TooFew`] below 65 images, [`EvalError::Lengths`] for what another judge saw.
     pub fn compare(&self, drawn: &Seen, seed: u64) -> Result<Vec<Figure>, EvalError> {
         let (real_features, features) = (self.seen.features(), drawn.features());
-        let [frechet, kernel] = self.names;
-        let distance = Gaussian::fit(features)?.frechet_distance(&self.gaussian)?;
-        let subsets = kernel_distance(real_features, features, SUBSETS, SUBSET, seed)?;
         let batches = kernel_distance_by_batches(real_features, features, BATCH)?;
         let few = [real_features, features].map(|set| set.first(MANIFOLD_IMAGES));
         let [few_real, few_drawn] = &few;
         let manifolds = Manifolds::compare(few_real, few_drawn, NEIGHBOURS)?;
-        let mut figures = vec![
-            Figure::new(frechet, distance),
-            Figure::mean(kernel, subsets),
+        let [_, kernel] = self.names;
+        let mut figures = self.distances(drawn, seed)?.to_vec();
+        figures.extend([
             Figure::mean(&format!("{kernel} by batches"), batches),
             Figure::new("precision", manifolds.precision),
             Figure::new("recall", manifolds.recall),
             Figure::new("density", manifolds.density),
             Figure::new("coverage", manifolds.coverage),
-        ];
+        ]);
         if let (Seen::Digits(real), Seen::Digits(drawn)) = (&self.seen, drawn) {
             let classes = chi_squared(&real.histogram(), &drawn.histogram());
             figures.push(Figure::new("confident", drawn.confident()));

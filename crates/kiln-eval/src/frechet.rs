@@ -1,6 +1,6 @@
 //! The Frechet distance between two sets of features: FID, when the features are Inception's.
 
-use nalgebra::{DMatrix, DVector, SymmetricEigen};
+use nalgebra::{DMatrix, DVector};
 
 use crate::{EvalError, Features};
 
@@ -42,8 +42,8 @@ impl Gaussian {
     /// |m1 - m2|² + trace(C1) + trace(C2) - 2 trace((C1 C2)^(1/2))
     /// ```
     ///
-    /// 0 for the same set twice. The square root's trace is the sum of the roots of the eigenvalues of `R C2 R^T`, which are those
-    /// of `C1 C2`, where `R^T R = C1`.
+    /// 0 for the same set twice. The square root's trace is the sum of the roots of the eigenvalues of `L^T C2 L`, which are
+    /// those of `C1 C2`, where `L L^T = C1`.
     ///
     /// # Errors
     /// [`EvalError::Lengths`] for features of different lengths.
@@ -52,15 +52,8 @@ impl Gaussian {
         if left != right {
             return Err(EvalError::Lengths { left, right });
         }
-        let SymmetricEigen {
-            eigenvectors,
-            eigenvalues,
-        } = SymmetricEigen::new(self.covariance.clone());
-        let mut root = eigenvectors.transpose();
-        for (mut row, eigenvalue) in root.row_iter_mut().zip(eigenvalues.iter()) {
-            row *= eigenvalue.max(0.0).sqrt();
-        }
-        let product = &root * &other.covariance * root.transpose();
+        let root = semidefinite_cholesky(self.covariance.clone());
+        let product = root.tr_mul(&other.covariance) * root;
         // Rounding leaves it a little off symmetry, and tiny eigenvalues a little below zero.
         let product = (&product + product.transpose()) * 0.5;
         let roots = product.symmetric_eigenvalues();
@@ -73,6 +66,32 @@ impl Gaussian {
     }
 }
 
+/// The lower triangular `L` of a positive semidefinite matrix with `L L^T` equal to it.
+///
+/// The usual algorithm, column by column, but that a column whose pivot is nothing but rounding error becomes zero: in a
+/// semidefinite matrix the rest of it is zero then, too. With fewer images than features most columns are of that kind.
+fn semidefinite_cholesky(mut matrix: DMatrix<f64>) -> DMatrix<f64> {
+    let size = matrix.nrows();
+    let rounding = matrix.diagonal().max() * f64::EPSILON * size as f64;
+    for column in 0..size {
+        let (done, mut rest) = matrix.columns_range_pair_mut(..column, column..);
+        let mut current = rest.column_mut(0);
+        current.rows_mut(0, column).fill(0.0);
+        let mut current = current.rows_mut(column, size - column);
+        for earlier in done.column_iter() {
+            let earlier = earlier.rows(column, size - column);
+            current.axpy(-earlier[0], &earlier, 1.0);
+        }
+        let pivot = current[0];
+        if pivot > rounding {
+            current /= pivot.sqrt();
+        } else {
+            current.fill(0.0);
+        }
+    }
+    matrix
+}
+
 /// [`Gaussian::frechet_distance`] between the distributions fitted to two sets of features.
 ///
 /// # Errors
@@ -83,6 +102,8 @@ pub fn frechet_distance(left: &Features, right: &Features) -> Result<f64, EvalEr
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
 
     fn features(rows: &[[f32; 2]]) -> Features {
@@ -97,6 +118,20 @@ mod tests {
         let expected = 9.0 + 16.0 + (8f64.sqrt() - 2f64.sqrt()).powi(2);
         let distance = frechet_distance(&left, &right).unwrap();
         assert!((distance - expected).abs() < 1e-9, "{distance}");
+    }
+
+    proptest! {
+        #[test]
+        fn the_root_of_a_matrix_gives_it_back_whatever_its_rank(
+            rows in 1usize..5,
+            values in prop::collection::vec(-3.0f64..3.0, 20),
+        ) {
+            let factor = DMatrix::from_row_slice(rows, 4, &values[..rows * 4]);
+            let matrix = factor.tr_mul(&factor);
+            let root = semidefinite_cholesky(matrix.clone());
+            prop_assert!((&root * root.transpose() - &matrix).abs().max() < 1e-6, "{root} {matrix}");
+            prop_assert!(root.upper_triangle() == DMatrix::from_diagonal(&root.diagonal()));
+        }
     }
 
     #[test]

@@ -1,10 +1,70 @@
 //! A network that looks at images, and what it saw.
 
+use std::fmt;
 use std::path::Path;
+use std::str::FromStr;
 
 use burn::tensor::{Device, Tensor};
+use kiln_data::Progress;
+use serde::{Deserialize, Serialize};
 
-use crate::{DigitClassifier, DigitReadings, EvalError, Features, Inception};
+use crate::{DigitClassifier, DigitReadings, EvalError, FeatureLayer, Features, Inception};
+
+/// Whose features images are compared by.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(try_from = "Spelling", into = "String")]
+pub enum FeatureKind {
+    /// The digit classifier's: `digits`.
+    Digits,
+    /// InceptionV3's after a layer: `2048`, `768` or `6c`.
+    Inception(FeatureLayer),
+}
+
+impl fmt::Display for FeatureKind {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Digits => formatter.write_str("digits"),
+            Self::Inception(layer) => layer.fmt(formatter),
+        }
+    }
+}
+
+impl FromStr for FeatureKind {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let known = || "features are `digits`, or InceptionV3's `2048`, `768` or `6c`".to_owned();
+        match text {
+            "digits" => Ok(Self::Digits),
+            _ => Ok(Self::Inception(text.parse().map_err(|_| known())?)),
+        }
+    }
+}
+
+/// How a file may spell a [`FeatureKind`]: `"2048"` or 2048.
+#[derive(Deserialize)]
+#[serde(untagged)]
+enum Spelling {
+    Text(String),
+    Number(u64),
+}
+
+impl TryFrom<Spelling> for FeatureKind {
+    type Error = String;
+
+    fn try_from(spelling: Spelling) -> Result<Self, String> {
+        match spelling {
+            Spelling::Text(text) => text.parse(),
+            Spelling::Number(number) => number.to_string().parse(),
+        }
+    }
+}
+
+impl From<FeatureKind> for String {
+    fn from(kind: FeatureKind) -> Self {
+        kind.to_string()
+    }
+}
 
 /// Who looks at the images.
 pub enum Judge {
@@ -12,6 +72,14 @@ pub enum Judge {
     Digits(Box<DigitClassifier>, String),
     /// InceptionV3.
     Inception(Box<Inception>),
+}
+
+fn read(path: &Path) -> Result<Vec<u8>, EvalError> {
+    std::fs::read(path).map_err(|source| EvalError::File {
+        action: "read",
+        path: path.to_owned(),
+        source,
+    })
 }
 
 /// What a [`Judge`] saw in a set of images.
@@ -23,26 +91,40 @@ pub enum Seen {
     Features(Features),
 }
 
-impl Judge {
-    /// The digit classifier whose weights are in this safetensors file.
-    ///
-    /// # Errors
-    /// [`EvalError::Classifier`] when the file cannot be read or holds another network.
-    pub fn digits(path: &Path, device: &Device) -> Result<Self, EvalError> {
-        let bytes = std::fs::read(path).map_err(|source| EvalError::File {
-            action: "read",
-            path: path.to_owned(),
-            source,
-        })?;
-        Self::digits_from_bytes(&bytes, device)
+impl fmt::Debug for Judge {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str(&self.description())
     }
+}
 
-    /// The digit classifier that is compiled in.
+impl Judge {
+    /// The network that gives these features. Its weights come from the file `weights`; without one, the digit
+    /// classifier's are those inside this program, and InceptionV3's are pytorch-fid's, downloaded the first time.
+    ///
+    /// InceptionV3 sees images resized to `side` x `side`: see [`Inception::load`].
     ///
     /// # Errors
-    /// Those of [`Self::digits`], which the built-in weights never give.
-    pub fn built_in_digits(device: &Device) -> Result<Self, EvalError> {
-        Self::digits_from_bytes(DigitClassifier::BUILT_IN, device)
+    /// [`EvalError::File`], [`EvalError::Classifier`] and [`EvalError::Weights`] for a file that cannot be read or holds
+    /// another network, [`EvalError::Data`] when the download fails.
+    pub fn open(
+        features: FeatureKind,
+        weights: Option<&Path>,
+        side: usize,
+        device: &Device,
+        progress: &dyn Progress,
+    ) -> Result<Self, EvalError> {
+        let FeatureKind::Inception(layer) = features else {
+            return match weights {
+                Some(path) => Self::digits_from_bytes(&read(path)?, device),
+                None => Self::digits_from_bytes(DigitClassifier::BUILT_IN, device),
+            };
+        };
+        let weights = match weights {
+            Some(path) => path.to_owned(),
+            None => kiln_data::pytorch_fid_weights(progress)?,
+        };
+        let inception = Inception::load(&weights, layer, Some(side), device)?;
+        Ok(Self::Inception(Box::new(inception)))
     }
 
     fn digits_from_bytes(bytes: &[u8], device: &Device) -> Result<Self, EvalError> {

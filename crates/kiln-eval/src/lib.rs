@@ -51,7 +51,7 @@ pub use features::Features;
 pub use figures::{Figure, Reference};
 pub use frechet::{Gaussian, frechet_distance};
 pub use inception::{FeatureLayer, Inception};
-pub use judge::{Judge, Seen};
+pub use judge::{FeatureKind, Judge, Seen};
 pub use kernel::{
     KernelDistance, kernel_distance, kernel_distance_by_batches, squared_discrepancy,
 };

@@ -2,7 +2,7 @@
 
 use burn::tensor::{Device, Tensor, TensorData};
 use kiln_data::{DataConfig, DatasetKind, NoProgress};
-use kiln_eval::{DigitClassifier, Judge, Reference, Seen, chi_squared};
+use kiln_eval::{DigitClassifier, FeatureKind, Judge, Reference, Seen, chi_squared};
 
 const SIDE: usize = DigitClassifier::SIDE;
 
@@ -11,7 +11,7 @@ fn test_images() -> (Seen, Vec<usize>) {
     let config = DataConfig::new(DatasetKind::Mnist10k, SIDE, 1);
     let datasets = kiln_data::open(&config, &NoProgress).unwrap();
     let device = Device::flex();
-    let judge = Judge::built_in_digits(&device).unwrap();
+    let judge = Judge::open(FeatureKind::Digits, None, 0, &device, &NoProgress).unwrap();
     let mut all: Option<Seen> = None;
     let mut labels = Vec::new();
     for set in [datasets.train, datasets.validation] {

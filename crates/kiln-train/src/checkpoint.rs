@@ -5,7 +5,7 @@
 //!   model.bpk        the trained module: network, EMA, codebook averages
 //!   optimizer.bpk    AdamW's moments
 //!   scheduler.bpk    the learning rate's position
-//!   checkpoint.json  the cursor, the validation loss, and the sha256 of the other three
+//!   checkpoint.json  the cursor, what the best one has least of, and the sha256 of the other three
 //! ```
 //!
 //! A checkpoint is written under a temporary name and renamed when it is whole, so a kill at any moment leaves
@@ -33,8 +33,8 @@ const MANIFEST: &str = "checkpoint.json";
 struct Manifest {
     /// Steps done when it was taken.
     step: usize,
-    /// The validation loss then; absent when a stop was requested and validation was skipped.
-    validation_loss: Option<f64>,
+    /// What the best checkpoint has least of, mostly the validation loss; absent when it was not measured then.
+    criterion: Option<f64>,
     /// The version of kiln that wrote it.
     kiln: String,
     /// sha256 of each file, in hexadecimal.
@@ -131,12 +131,7 @@ impl CheckpointFolder {
         let steps = self.steps();
         let best = steps
             .iter()
-            .filter_map(|&step| {
-                Some((
-                    step,
-                    read_manifest(&self.folder_of(step)).ok()?.validation_loss?,
-                ))
-            })
+            .filter_map(|&step| Some((step, read_manifest(&self.folder_of(step)).ok()?.criterion?)))
             .min_by(|a, b| a.1.total_cmp(&b.1))
             .map(|(step, _)| step);
         let newest = steps.len().saturating_sub(keep.max(1));
@@ -200,13 +195,15 @@ struct Writer {
     resume: Option<GoodCheckpoint>,
     keep: usize,
     session: Session,
+    /// The metric of the validation split that the best checkpoint has least of.
+    best_by: &'static str,
     /// By the Learner's epoch: what is known of checkpoints that are not whole yet.
     pending: Mutex<BTreeMap<usize, Pending>>,
 }
 
 struct Pending {
     step: usize,
-    validation_loss: Option<f64>,
+    criterion: Option<f64>,
     parts: BTreeMap<&'static str, Bytes>,
 }
 
@@ -215,6 +212,7 @@ impl CheckpointWriter {
         folder: CheckpointFolder,
         resume: Option<GoodCheckpoint>,
         keep: usize,
+        best_by: &'static str,
         session: Session,
     ) -> Self {
         let pending = Mutex::new(BTreeMap::new());
@@ -223,6 +221,7 @@ impl CheckpointWriter {
             resume,
             keep,
             session,
+            best_by,
             pending,
         }))
     }
@@ -253,7 +252,7 @@ impl CheckpointWriter {
         }
         let Some(Pending {
             step,
-            validation_loss,
+            criterion,
             parts,
         }) = pending.remove(&epoch)
         else {
@@ -266,7 +265,7 @@ impl CheckpointWriter {
             .collect();
         let manifest = Manifest {
             step,
-            validation_loss,
+            criterion,
             kiln: env!("CARGO_PKG_VERSION").into(),
             files,
         };
@@ -320,15 +319,14 @@ impl CheckpointingStrategy for CheckpointWriter {
         epoch: usize,
         store: &EventStoreClient,
     ) -> Vec<CheckpointingAction> {
-        let validation_loss =
-            store.find_metric(crate::log::LOSS, epoch, Aggregate::Mean, &Split::Valid);
+        let criterion = store.find_metric(self.0.best_by, epoch, Aggregate::Mean, &Split::Valid);
         let step = self.0.session.steps_done();
-        let validation_loss = validation_loss.filter(|loss| loss.is_finite());
+        let criterion = criterion.filter(|value| value.is_finite());
         self.pending().insert(
             epoch,
             Pending {
                 step,
-                validation_loss,
+                criterion,
                 parts: BTreeMap::new(),
             },
         );
@@ -356,7 +354,7 @@ mod tests {
             .collect();
         let manifest = Manifest {
             step,
-            validation_loss: Some(loss),
+            criterion: Some(loss),
             kiln: "test".into(),
             files,
         };

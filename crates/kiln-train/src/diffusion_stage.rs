@@ -1,11 +1,12 @@
 //! Stage 2: the U-Net learns to denoise latents or, without a first stage, the images themselves.
 
+use std::ops::Range;
 use std::sync::Arc;
 
 use burn::module::Module;
 use burn::optim::lr_scheduler::module_lr_scheduler::ModuleLearningRate;
 use burn::optim::{GradientsParams, ModuleOptimizer, MultiGradientsParams};
-use burn::tensor::{Device, Int, Tensor, TensorData};
+use burn::tensor::{Device, Int, Tensor};
 use burn::train::{InferenceStep, TrainOutput, TrainStep};
 use kiln_diffusion::noise::ImageNoise;
 use kiln_diffusion::{
@@ -16,6 +17,7 @@ use kiln_models::{Autoencoder, UNet2d};
 
 use crate::classes::{Classes, label_tensor};
 use crate::error::TrainError;
+use crate::evaluation::Evaluator;
 use crate::experiment::{Experiment, SamplingConfig};
 use crate::pictures::{Images, columns_for, grid, save_png};
 use crate::plan::Plan;
@@ -56,6 +58,9 @@ pub(crate) const METRICS: [MetricKind; 4] = [
 /// The components whose errors [`METRICS`] has after the loss.
 const COMPONENTS: [Prediction; 3] = [Prediction::Noise, Prediction::Signal, Prediction::Velocity];
 
+/// Images of a measurement that are drawn at a time.
+const DRAWN_TOGETHER: usize = 64;
+
 /// The module that Burn's Learner trains in stage 2.
 #[derive(Module, Debug)]
 pub(crate) struct DiffusionTrainee {
@@ -94,7 +99,7 @@ pub(crate) struct NoisyBatch {
     pub(crate) labels: Option<Vec<usize>>,
 }
 
-/// How samples become pictures.
+/// How samples become pictures, and who measures those.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Pictured {
     /// The first stage; none in pixel space.
@@ -103,6 +108,8 @@ pub(crate) struct Pictured {
     pub(crate) border: usize,
     /// What a conditional network can be asked for.
     pub(crate) classes: Option<Classes>,
+    /// Looks at many drawn images now and then.
+    pub(crate) evaluator: Option<Arc<Evaluator>>,
 }
 
 /// One item of a validation.
@@ -111,6 +118,11 @@ pub(crate) enum Validation {
     Loss(Box<NoisyBatch>),
     /// Draw a picture.
     Picture {
+        /// After this step.
+        step: usize,
+    },
+    /// Draw many images and measure them.
+    Evaluation {
         /// After this step.
         step: usize,
     },
@@ -164,15 +176,11 @@ impl Lesson {
             .collect();
         let rates = Rates::batch(&levels, &device);
         let zt = rates.add_noise(z0.clone(), noise.clone());
-        let conditions: Vec<f32> = (timesteps.iter().zip(&levels))
-            .map(|(&timestep, rates)| {
-                network.config().condition(timestep, rates.noise_power()) as f32
-            })
-            .collect();
-        let conditions = Tensor::from_data(TensorData::new(conditions, [timesteps.len()]), &device);
         let labels = labels.as_ref().map(|labels| label_tensor(labels, &device));
 
-        let output = network.forward(zt, conditions, labels);
+        let noise_powers = levels.iter().map(Rates::noise_power);
+        let places = timesteps.iter().copied().zip(noise_powers);
+        let output = network.forward_at_each(zt, places, labels);
         let prediction = self.objective.prediction;
         let target = prediction.target(z0.clone(), noise.clone(), &rates);
         let loss = (self.objective).between(output.clone(), target.clone(), &levels);
@@ -184,25 +192,59 @@ impl Lesson {
 
     /// Draws a grid of samples; those of a conditional network have a row for each class.
     fn draw(&self, network: &UNet2d, step: usize, device: &Device) -> Result<(), TrainError> {
+        let count = self.sampling.count;
+        let (count, columns) = match self.pictured.classes {
+            Some(Classes { count: rows, .. }) => {
+                let columns = (count / rows).max(1);
+                (rows * columns, columns)
+            }
+            None => (count, columns_for(count)),
+        };
+        let images = self.sample(network, 0..count, |image, _| image / columns, device)?;
+        let path = self.folder.picture("samples", step);
+        Ok(save_png(&grid(&images, columns), &path)?)
+    }
+
+    /// Draws as many images as the evaluator wants, of all classes in turn, and measures them.
+    fn measure(&self, network: &UNet2d, device: &Device) -> Result<Vec<f64>, TrainError> {
+        let Some(evaluator) = &self.pictured.evaluator else {
+            return Ok(Vec::new());
+        };
+        let mut images = Images::empty(0, 0, 0);
+        for first in (0..evaluator.images).step_by(DRAWN_TOGETHER) {
+            let numbers = first..(first + DRAWN_TOGETHER).min(evaluator.images);
+            images.append(self.sample(
+                network,
+                numbers,
+                |image, classes| image % classes,
+                device,
+            )?);
+        }
+        Ok(evaluator.measure(&images)?)
+    }
+
+    /// Draws the images with these numbers, as pictures show them. `label` gives the class of an image among so many
+    /// classes, where the network has any.
+    fn sample(
+        &self,
+        network: &UNet2d,
+        numbers: Range<usize>,
+        label: impl Fn(usize, usize) -> usize,
+        device: &Device,
+    ) -> Result<Images, TrainError> {
         let Pictured {
             autoencoder,
             border,
             classes,
+            ..
         } = &self.pictured;
-        let (count, columns) = match classes {
-            Some(classes) => {
-                let columns = (self.sampling.count / classes.count).max(1);
-                (classes.count * columns, columns)
-            }
-            None => (self.sampling.count, columns_for(self.sampling.count)),
-        };
-        let labels: Option<Tensor<1, Int>> = classes.map(|_| {
-            let of_rows: Vec<usize> = (0..count).map(|image| image / columns).collect();
-            label_tensor(&of_rows, device)
+        let labels: Option<Tensor<1, Int>> = classes.map(|classes| {
+            let labels = numbers.clone().map(|image| label(image, classes.count));
+            label_tensor(&labels.collect::<Vec<usize>>(), device)
         });
         let noise = ImageNoise {
             seed: self.seed,
-            images: (0..count as u64).collect(),
+            images: numbers.map(|image| image as u64).collect(),
             shape: self.sample_shape,
             device: device.clone(),
         };
@@ -231,9 +273,7 @@ impl Lesson {
             Some(autoencoder) => autoencoder.decode(autoencoder.denormalised(samples)),
             None => samples,
         };
-        let images = Images::from_tensor(images)?.cropped(*border);
-        let path = self.folder.picture("samples", step);
-        Ok(save_png(&grid(&images, columns), &path)?)
+        Ok(Images::from_tensor(images)?.cropped(*border))
     }
 }
 
@@ -301,17 +341,28 @@ impl DiffusionTrainee {
                 let scalars = self.lesson.losses(network, &batch).to_vec();
                 Report::new(batch.step, batch.timesteps.len(), scalars, None)
             }
-            Validation::Picture { step } => {
-                let device = self
-                    .devices()
-                    .into_iter()
-                    .next()
-                    .unwrap_or_else(Device::flex);
-                if let Err(error) = self.lesson.draw(network, step, &device) {
-                    self.lesson.session.fail(error);
-                }
-                Report::empty(step, &device)
+            Validation::Picture { step } => self.of_drawn(step, |device| {
+                self.lesson.draw(network, step, device)?;
+                Ok(Vec::new())
+            }),
+            Validation::Evaluation { step } => {
+                self.of_drawn(step, |device| self.lesson.measure(network, device))
             }
         }
+    }
+
+    /// A report of the figures that `draw` gives; its failure ends the training.
+    fn of_drawn(
+        &self,
+        step: usize,
+        draw: impl FnOnce(&Device) -> Result<Vec<f64>, TrainError>,
+    ) -> Report {
+        let device = self.devices().into_iter().next();
+        let device = device.unwrap_or_else(Device::flex);
+        let figures = draw(&device).unwrap_or_else(|error| {
+            self.lesson.session.fail(error);
+            Vec::new()
+        });
+        Report::of_drawn(step, figures, &device)
     }
 }

@@ -28,6 +28,9 @@ pub enum TrainError {
     /// Diffusion was asked for something impossible.
     #[error(transparent)]
     Diffusion(#[from] kiln_diffusion::DiffusionError),
+    /// Drawn images could not be measured.
+    #[error(transparent)]
+    Evaluation(#[from] kiln_eval::EvalError),
     /// A picture could not be written.
     #[error(transparent)]
     Picture(#[from] crate::pictures::PictureError),

@@ -45,7 +45,10 @@ pub(crate) struct Stage<'a> {
     pub(crate) name: &'static str,
     pub(crate) folder: StageFolder,
     pub(crate) training: &'a TrainingConfig,
-    pub(crate) metrics: &'static [MetricKind],
+    /// The first one is the loss.
+    pub(crate) metrics: Vec<MetricKind>,
+    /// The metric that the best checkpoint has least of.
+    pub(crate) best_by: &'static str,
     pub(crate) devices: &'a Devices,
     pub(crate) strategy: Strategy,
     pub(crate) plan: Arc<Plan>,
@@ -132,6 +135,7 @@ impl Stage<'_> {
             checkpoints,
             self.resume.clone(),
             self.training.keep_checkpoints,
+            self.best_by,
             session.clone(),
         );
         let [model_part, optimizer_part, scheduler_part] = PARTS.map(|name| writer.part(name));

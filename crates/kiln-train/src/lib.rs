@@ -15,6 +15,7 @@
 //! | `checkpoint` | whole, verified checkpoints that resume in mid-round | `Checkpointer`, `CheckpointingStrategy` |
 //! | `report`, `log`, `curves` | metrics, `metrics.csv`, `curves.svg` | `Metric`, `MetricLogger` |
 //! | `renderer` | one line a round when piped | `MetricsRenderer` |
+//! | `evaluation` | how far drawn images are from real ones | `InferenceStep` |
 //! | `session` | Ctrl-C, failures and the cursor, across Burn's threads | `Interrupter`, `EarlyStoppingStrategy` |
 //!
 //! For benchmarks, [`vqvae_steps`] and [`diffusion_steps`] take the same training steps one by one.
@@ -31,6 +32,7 @@ pub mod devices;
 mod diffusion_stage;
 mod distortion;
 mod error;
+mod evaluation;
 mod experiment;
 mod latents;
 mod launch;
@@ -54,13 +56,13 @@ mod vqvae_stage;
 
 pub use devices::Devices;
 pub use error::TrainError;
+pub use evaluation::{seen_in, seen_in_dataset};
 pub use experiment::{
-    Augmentation, ClassifierExperiment, ConfigError, Experiment, FirstStageConfig, SamplingConfig,
-    Stage1Config, Stage2Config, TrainingConfig,
+    Augmentation, Best, ClassifierExperiment, ConfigError, EvaluationConfig, Experiment,
+    FirstStageConfig, SamplingConfig, Stage1Config, Stage2Config, TrainingConfig,
 };
 pub use launch::Strategy;
 pub use learning_rate::WarmupCosine;
-pub use objective::psnr;
 pub use record::{RunRecord, StageRecord};
 pub use run_folder::write_atomically;
 pub use session::StopSignal;

@@ -27,6 +27,7 @@ pub(crate) struct NoisySource {
     seed: u64,
     validation_images: Vec<u32>,
     pictures_every: usize,
+    evaluations_every: usize,
 }
 
 impl NoisySource {
@@ -46,6 +47,8 @@ impl NoisySource {
             noise_levels: experiment.stage_2.noise_levels,
             seed: experiment.seed,
             pictures_every: training.pictures_every,
+            evaluations_every: (experiment.stage_2.evaluation.as_ref())
+                .map_or(0, |config| config.every),
         })
     }
 }
@@ -140,11 +143,10 @@ impl BatchSource for NoisySource {
             let batch = noisy(z0?, labels, step, drawn);
             Ok(Validation::Loss(Box::new(batch)))
         });
-        let picture = self
-            .plan
-            .wants_picture(step, self.pictures_every)
-            .then_some(Ok(Validation::Picture { step }));
-        Box::new(losses.chain(picture))
+        let due = |every, item| self.plan.is_due(step, every).then_some(Ok(item));
+        let picture = due(self.pictures_every, Validation::Picture { step });
+        let evaluation = due(self.evaluations_every, Validation::Evaluation { step });
+        Box::new(losses.chain(picture).chain(evaluation))
     }
 
     fn validation_batches(&self) -> usize {

@@ -56,9 +56,9 @@ impl Stage1Objective {
     }
 }
 
-/// Peak signal-to-noise ratio in dB, averaged over the images: `[1]`. Both are `[batch, channels, height, width]` in
-/// [-1, 1] and compared on [0, 1], reconstructions clipped as a picture would be.
-pub fn psnr(images: Tensor<4>, reconstructions: Tensor<4>) -> Tensor<1> {
+/// The mean of [`kiln_eval::psnr`] over images `[batch, channels, height, width]` in [-1, 1], computed where they are:
+/// `[1]`.
+pub(crate) fn psnr(images: Tensor<4>, reconstructions: Tensor<4>) -> Tensor<1> {
     let [batch, ..] = images.dims();
     let difference = (images - reconstructions.clamp(-1.0, 1.0)).mul_scalar(0.5);
     let errors = difference.square().reshape([batch as i32, -1]).mean_dim(1);
@@ -75,15 +75,21 @@ mod tests {
     use burn::tensor::Device;
 
     use super::*;
+    use crate::pictures::Images;
 
     #[test]
-    fn psnr_is_minus_ten_log_of_the_error_on_zero_to_one() {
-        let images = Tensor::<4>::zeros([2, 1, 4, 4], &Device::flex());
-        // 0.2 of [-1, 1] is 0.1 of [0, 1]: 20 dB. 0.02 is 40 dB.
+    fn psnr_is_that_of_the_images_one_by_one() {
+        let images = Tensor::<4>::zeros([3, 1, 4, 4], &Device::flex());
         let worse = Tensor::<4>::full([1, 1, 4, 4], 0.2, &Device::flex());
         let better = Tensor::<4>::full([1, 1, 4, 4], -0.02, &Device::flex());
-        let value = psnr(images.clone(), Tensor::cat(vec![worse, better], 0)).into_scalar::<f32>();
-        assert!((value - 30.0).abs() < 1e-3, "{value}");
-        assert!((psnr(images.clone(), images).into_scalar::<f32>() - 100.0).abs() < 1e-3);
+        let perfect = Tensor::<4>::zeros([1, 1, 4, 4], &Device::flex());
+        let given_back = Tensor::cat(vec![worse, better, perfect], 0);
+        let expected = Images::from_tensor(images.clone()).unwrap();
+        let expected = expected.psnr(&Images::from_tensor(given_back.clone()).unwrap());
+        let value = psnr(images, given_back).into_scalar::<f32>();
+        assert!(
+            (f64::from(value) - expected).abs() < 1e-3,
+            "{value} {expected}"
+        );
     }
 }

@@ -76,8 +76,9 @@ impl Plan {
         step / self.round + 1
     }
 
-    /// Whether the round that ended after `steps_done` steps gets a picture, where every `every`-th does and the last.
-    pub(crate) fn wants_picture(&self, steps_done: usize, every: usize) -> bool {
+    /// Whether the round that ended after `steps_done` steps is one to draw in, where every `every`-th is and the last; zero:
+    /// none is.
+    pub(crate) fn is_due(&self, steps_done: usize, every: usize) -> bool {
         every > 0
             && (steps_done >= self.steps || steps_done.div_ceil(self.round).is_multiple_of(every))
     }

@@ -25,6 +25,8 @@ pub(crate) struct Report {
     pub(crate) scalars: Tensor<1>,
     /// How often each code was chosen, `[codes]`, where there is a codebook.
     pub(crate) code_counts: Option<Tensor<1>>,
+    /// What was measured in drawn images, in the order of [`crate::evaluation::metrics`].
+    pub(crate) figures: Vec<f64>,
     read: Option<Arc<Numbers>>,
 }
 
@@ -34,6 +36,7 @@ pub(crate) struct Numbers {
     images: usize,
     scalars: Vec<f64>,
     code_counts: Vec<f32>,
+    figures: Vec<f64>,
 }
 
 impl Report {
@@ -48,17 +51,19 @@ impl Report {
             images,
             scalars: Tensor::cat(scalars, 0),
             code_counts,
+            figures: Vec::new(),
             read: None,
         }
     }
 
-    /// A report without numbers.
-    pub(crate) fn empty(step: usize, device: &Device) -> Self {
+    /// A report of drawn images, without a loss.
+    pub(crate) fn of_drawn(step: usize, figures: Vec<f64>, device: &Device) -> Self {
         Self {
             step,
             images: 0,
             scalars: Tensor::zeros([1], device),
             code_counts: None,
+            figures,
             read: None,
         }
     }
@@ -75,6 +80,7 @@ impl ItemLazy for Report {
             images: self.images,
             scalars: self.scalars.clone().into_data().iter::<f64>().collect(),
             code_counts: counts.unwrap_or_default(),
+            figures: self.figures.clone(),
         }));
         Ok(self)
     }
@@ -95,6 +101,8 @@ pub(crate) enum Reading {
     Perplexity,
     /// Share of the codes that were chosen at all, in percent.
     CodesInUse,
+    /// The figure at this index, where images were drawn and measured.
+    Figure(usize),
 }
 
 /// One metric of a stage.
@@ -135,17 +143,16 @@ impl Gathered {
 
     /// The value over all that was gathered since the last `clear`.
     fn gathered(&self) -> Option<f64> {
-        if self.images == 0.0 {
-            return None;
-        }
-        Some(match self.kind.reading {
-            Reading::Mean(_) => self.sum / self.images,
-            Reading::Perplexity => perplexity(&self.code_counts),
-            Reading::CodesInUse => {
+        match self.kind.reading {
+            Reading::Figure(_) => self.last,
+            _ if self.images == 0.0 => None,
+            Reading::Mean(_) => Some(self.sum / self.images),
+            Reading::Perplexity => Some(perplexity(&self.code_counts)),
+            Reading::CodesInUse => Some(
                 100.0 * codes_in_use(&self.code_counts) as f64
-                    / self.code_counts.len().max(1) as f64
-            }
-        })
+                    / self.code_counts.len().max(1) as f64,
+            ),
+        }
     }
 
     fn entry(&self, now: Option<f64>) -> SerializedEntry {
@@ -181,11 +188,16 @@ impl Metric for Gathered {
         item: &Self::Input,
         _: &MetricMetadata,
     ) -> Result<SerializedEntry, TensorReadError> {
-        let Some(numbers) = item.as_ref().filter(|numbers| numbers.images > 0) else {
+        let Some(numbers) = item else {
             return Ok(self.entry(None));
         };
         self.images += numbers.images as f64;
         match self.kind.reading {
+            Reading::Figure(index) => {
+                self.last = numbers.figures.get(index).copied().or(self.last);
+            }
+            // Drawn images have no loss.
+            _ if numbers.images == 0 => {}
             Reading::Mean(index) => {
                 let value = numbers.scalars.get(index).copied().unwrap_or(f64::NAN);
                 self.sum += value * numbers.images as f64;

@@ -19,9 +19,11 @@ use crate::clean::CleanSets;
 use crate::devices::Devices;
 use crate::diffusion_stage::{self, DiffusionTrainee, Pictured};
 use crate::error::TrainError;
+use crate::evaluation::{self, Evaluator};
 use crate::experiment::{ClassifierExperiment, Experiment, TrainingConfig};
 use crate::latents::Latents;
 use crate::launch::{Outcome, Stage, Strategy, find_checkpoint, session};
+use crate::log::LOSS;
 use crate::noisy_source::NoisySource;
 use crate::plan::Plan;
 use crate::run_folder::{RunFolder, write_atomically};
@@ -202,7 +204,8 @@ pub fn train_vqvae(
         name: "stage 1: VQ-VAE",
         folder: folder.clone(),
         training,
-        metrics: &vqvae_stage::METRICS,
+        metrics: vqvae_stage::METRICS.to_vec(),
+        best_by: LOSS,
         devices: &options.devices,
         strategy: options.strategy,
         plan: plan.clone(),
@@ -298,10 +301,17 @@ fn train_unet(
     let network = experiment
         .unet
         .init(&device.clone().autodiff(), experiment.seed)?;
+    let measured = experiment.stage_2.evaluation.as_ref();
+    let evaluator = measured.map(|config| {
+        let count = training.validated(datasets.validation.len()).len();
+        let held_out = &datasets.validation;
+        Evaluator::new(config, held_out, count, experiment.seed, &device, progress).map(Arc::new)
+    });
     let pictured = Pictured {
         autoencoder: first_stage.as_ref().map(|stage| stage.network.clone()),
         border: datasets.train.border(),
         classes,
+        evaluator: evaluator.transpose()?,
     };
     let trainee = DiffusionTrainee::new(
         experiment,
@@ -319,7 +329,8 @@ fn train_unet(
         name: title,
         folder,
         training,
-        metrics: &diffusion_stage::METRICS,
+        metrics: [&diffusion_stage::METRICS, evaluation::metrics(measured)].concat(),
+        best_by: evaluation::best_by(measured),
         devices: &options.devices,
         strategy: options.strategy,
         plan: plan.clone(),
@@ -390,7 +401,8 @@ pub fn train_classifier(
         name: "digit classifier",
         folder,
         training,
-        metrics: &classifier_stage::METRICS,
+        metrics: classifier_stage::METRICS.to_vec(),
+        best_by: LOSS,
         devices: &options.devices,
         strategy: options.strategy,
         plan: plan.clone(),

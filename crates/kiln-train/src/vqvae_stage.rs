@@ -403,7 +403,7 @@ impl BatchSource for ImageSource {
             .chunks(self.plan.batch_size())
             .map(|images| images.iter().map(|&index| (index, false)).collect())
             .collect();
-        let wanted = self.plan.wants_picture(step, self.pictures_every);
+        let wanted = self.plan.is_due(step, self.pictures_every);
         let batches = prefetch(dataset.clone(), requests.into_iter());
         Box::new(batches.enumerate().map(move |(index, batch)| {
             let images = tensor(&batch.map_err(DatasetError::new)?, &dataset, &device);

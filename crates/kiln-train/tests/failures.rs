@@ -129,6 +129,17 @@ fn impossible_experiments_are_refused_with_key_value_and_cure() {
             &["stage_1.training.steps", "0"],
         ),
         (
+            &["stage_2.evaluation.features=512"],
+            &["features are `digits`", "`2048`"],
+        ),
+        (
+            &[
+                "stage_2.evaluation.features=digits",
+                "stage_2.evaluation.every=0",
+            ],
+            &["stage_2.evaluation.every", "at least 1"],
+        ),
+        (
             &["stage_2.training.learning_rate=-1"],
             &["stage_2.training.learning_rate", "-1"],
         ),

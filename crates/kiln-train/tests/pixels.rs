@@ -5,7 +5,7 @@ mod common;
 use std::path::Path;
 
 use burn::tensor::{Device, Int, Tensor};
-use common::{in_pixel_space, options, pixels};
+use common::{column, in_pixel_space, options, pixels};
 use image::{GrayImage, Luma};
 use kiln_diffusion::{Clip, Schedule, noise};
 use kiln_hub::{LatentDiffusion, ModelSource};
@@ -13,15 +13,6 @@ use kiln_hub::{LatentDiffusion, ModelSource};
 fn model(run: &Path) -> LatentDiffusion {
     let folder = ModelSource::Folder(run.join("model"));
     LatentDiffusion::load(&folder, &Device::flex()).unwrap()
-}
-
-/// A column of `metrics.csv`.
-fn column(run: &Path, name: &str) -> Vec<f64> {
-    let csv = std::fs::read_to_string(run.join("diffusion/metrics.csv")).unwrap();
-    let mut rows = csv.lines().map(|line| line.split(','));
-    let place = rows.next().unwrap().position(|column| column == name);
-    rows.map(|mut row| row.nth(place.unwrap()).unwrap().parse().unwrap())
-        .collect()
 }
 
 #[test]
@@ -34,7 +25,7 @@ fn the_images_themselves_are_learned() {
     ]);
     let report = in_pixel_space(&experiment, &options(place.path())).unwrap();
     assert_eq!((report.stage, report.steps), ("diffusion", 200));
-    let losses = column(place.path(), "loss/valid");
+    let losses: Vec<f64> = column(place.path(), "loss/valid").into_values().collect();
     assert!(
         losses.is_sorted_by(|before, after| before > after),
         "{losses:?}"

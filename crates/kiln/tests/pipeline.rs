@@ -7,7 +7,6 @@ mod tiny;
 use burn::tensor::{Device, Tensor};
 use kiln::{Error, Images, Interpolation, Moment, Pipeline, SampleOptions};
 use kiln_diffusion::{Guidance, sampler::InpaintOptions};
-use kiln_train::psnr;
 
 fn digits() -> Pipeline {
     Pipeline::pretrained(&Device::flex()).unwrap()
@@ -23,15 +22,6 @@ fn options(pipeline: &Pipeline, steps: usize, count: usize) -> SampleOptions {
 
 fn draw(pipeline: &Pipeline, options: &SampleOptions) -> Images {
     pipeline.sample(options, |_| Ok(())).unwrap()
-}
-
-/// In decibels, averaged over the images.
-fn similarity(one: &Images, other: &Images) -> f64 {
-    let tensor = |images: &Images| images.to_tensor(&Device::flex()).clamp(-1.0, 1.0);
-    psnr(tensor(one), tensor(other))
-        .into_data()
-        .iter::<f64>()
-        .sum()
 }
 
 #[test]
@@ -95,12 +85,12 @@ fn an_inverted_digit_is_drawn_again() {
             .invert(&originals, refinements, &options, |_| Ok(()))
             .unwrap();
         let again = pipeline.sample_from(noises, &options, |_| Ok(())).unwrap();
-        (similarity(&originals, &again), similarity(&best, &again))
+        (originals.psnr(&again), best.psnr(&again))
     };
     let (plain, refined) = (psnr_after(0), psnr_after(5));
     println!(
         "plain {plain:?} refined {refined:?}, best {}",
-        similarity(&originals, &best)
+        originals.psnr(&best)
     );
     assert!(
         refined.0 > 20.0 && refined.1 > 20.0,
@@ -152,7 +142,7 @@ fn strength_goes_from_the_image_to_a_new_one() {
     assert_eq!(at(1.0), draw(&pipeline, &options));
     // Less and less of the image is left.
     let repeated = original.select([0; 4]);
-    let left = [0.0, 0.3, 0.6, 1.0].map(|strength| similarity(&repeated, &at(strength)));
+    let left = [0.0, 0.3, 0.6, 1.0].map(|strength| repeated.psnr(&at(strength)));
     assert!(left.is_sorted_by(|little, much| little > much), "{left:?}");
     for strength in [-0.1, 1.1, f64::NAN] {
         let drawn = pipeline.image_to_image(&original, strength, &options, |_| Ok(()));
@@ -207,7 +197,7 @@ fn inpainting_leaves_what_is_known_bit_for_bit() {
                 |_| Ok(()),
             )
             .unwrap();
-        assert!(similarity(&filled, &again) > 50.0);
+        assert!(filled.psnr(&again) > 50.0);
     }
 }
 
@@ -261,7 +251,7 @@ fn every_class_has_its_images_from_the_same_noises() {
         };
         let alone = draw(&pipeline, &alone);
         let row = all.select([2 * class, 2 * class + 1]);
-        assert!(similarity(&alone.first(2), &row) > 50.0, "class {class}");
+        assert!(alone.first(2).psnr(&row) > 50.0, "class {class}");
     }
     assert_ne!(
         all.select([0]),
@@ -291,7 +281,7 @@ fn guidance_changes_images_between_its_noise_rates_alone() {
         ..options(&pipeline, 8, 3)
     };
     let unconditional = pipeline.sample(&null, |_| Ok(())).unwrap();
-    assert!(similarity(&draw(0.0, [0.0, 1.0]), &unconditional) > 50.0);
+    assert!(draw(0.0, [0.0, 1.0]).psnr(&unconditional) > 50.0);
 }
 
 #[test]

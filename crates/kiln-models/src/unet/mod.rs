@@ -14,7 +14,7 @@ use burn::module::Module;
 use burn::nn::conv::Conv2d;
 use burn::nn::{Embedding, EmbeddingConfig, GroupNorm};
 use burn::tensor::activation::silu;
-use burn::tensor::{Device, Int, Tensor};
+use burn::tensor::{Device, Int, Tensor, TensorData};
 
 use crate::ConfigError;
 use crate::blocks::{DownBlock, MidBlock, UpBlock, conv3x3, convolution, group_norm, norm_silu};
@@ -140,8 +140,23 @@ impl UNet2d {
         class_labels: Option<Tensor<1, Int>>,
     ) -> Tensor<4> {
         let [batch, ..] = sample.dims();
-        let condition = self.config.condition(timestep, noise_power);
-        let conditions = Tensor::full([batch], condition, &sample.device());
+        let levels = std::iter::repeat_n((timestep, noise_power), batch);
+        self.forward_at_each(sample, levels, class_labels)
+    }
+
+    /// As [`Self::forward_at`], with a timestep and a noise power for each image of the batch.
+    pub fn forward_at_each(
+        &self,
+        sample: Tensor<4>,
+        levels: impl IntoIterator<Item = (f64, f64)>,
+        class_labels: Option<Tensor<1, Int>>,
+    ) -> Tensor<4> {
+        let conditions: Vec<f32> = (levels.into_iter())
+            .map(|(timestep, noise_power)| self.config.condition(timestep, noise_power) as f32)
+            .collect();
+        let batch = conditions.len();
+        let conditions = TensorData::new(conditions, [batch]);
+        let conditions = Tensor::from_data(conditions, &sample.device());
         self.forward(sample, conditions, class_labels)
     }
 

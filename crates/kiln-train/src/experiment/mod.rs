@@ -7,6 +7,7 @@
 //! before any work starts, with the key, the value and what would be valid.
 
 mod classifier;
+mod evaluation;
 mod validation;
 
 use std::path::{Path, PathBuf};
@@ -25,6 +26,7 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
 pub use classifier::{Augmentation, ClassifierExperiment};
+pub use evaluation::{Best, EvaluationConfig};
 use validation::within;
 
 /// A whole experiment, as its TOML file describes it.
@@ -103,6 +105,9 @@ pub struct Stage2Config {
     pub label_dropout: f64,
     /// The optimizer and its schedule.
     pub training: TrainingConfig,
+    /// Distances between drawn and real images, measured now and then. Absent: none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub evaluation: Option<EvaluationConfig>,
 }
 
 impl Stage2Config {

@@ -74,6 +74,9 @@ impl Experiment {
         // The finished model must be one that can be saved.
         within("sampling", self.scheduler().to_json())?;
         self.stage_2.training.validate("stage_2.training")?;
+        if let Some(evaluation) = &self.stage_2.evaluation {
+            evaluation.validate(&self.stage_2.training)?;
+        }
         self.validate_unet(schedule.num_train_timesteps())?;
         self.validate_labels()?;
         self.validate_sampling(schedule.num_train_timesteps())

@@ -1,6 +1,7 @@
 //! A batch of images on the host.
 
 use burn::tensor::{Device, Tensor, TensorData, TensorReadError};
+use kiln_data::{DataError, ImageDataset};
 
 /// Images `[count, channels, height, width]` on the host, row-major, usually in [-1, 1].
 ///
@@ -33,6 +34,20 @@ impl Images {
         let mut on_host = Self::empty(channels, height, width);
         on_host.extend_from_tensor(images)?;
         Ok(on_host)
+    }
+
+    /// `count` images of a set, or all of them: spread evenly over it, since many data sets are sorted by class.
+    ///
+    /// # Errors
+    /// When an image's file is gone.
+    pub fn of_dataset(dataset: &ImageDataset, count: usize) -> Result<Self, DataError> {
+        let shape = dataset.shape();
+        let mut images = Self::empty(shape.channels, shape.height, shape.width);
+        let count = count.min(dataset.len());
+        for place in 0..count {
+            images.extend(&dataset.image(place * dataset.len() / count, false)?);
+        }
+        Ok(images)
     }
 
     /// The images as a tensor `[count, channels, height, width]` on a device.
@@ -189,6 +204,14 @@ impl Images {
         }
     }
 
+    /// The peak signal-to-noise ratio of what was made of these images, in dB, averaged over them: see
+    /// [`kiln_eval::psnr`].
+    pub fn psnr(&self, given_back: &Images) -> f64 {
+        let pairs = self.iter().zip(given_back.iter());
+        let ratios = pairs.map(|(original, image)| kiln_eval::psnr(original, image));
+        ratios.sum::<f64>() / self.len().max(1) as f64
+    }
+
     /// The value at a place of one image as a byte: -1 is 0, 1 is 255; `None` outside.
     pub(super) fn byte(
         &self,
@@ -212,7 +235,30 @@ fn to_byte(value: f32) -> u8 {
 
 #[cfg(test)]
 mod tests {
+    use kiln_data::ImageShape;
+
     use super::*;
+
+    #[test]
+    fn images_come_from_all_over_the_set() {
+        let shape = ImageShape {
+            channels: 1,
+            height: 1,
+            width: 1,
+        };
+        let dataset = ImageDataset::from_pixels("ten", shape, (0..10).collect(), None).unwrap();
+        let bytes = |count| {
+            let images = Images::of_dataset(&dataset, count).unwrap();
+            images
+                .values()
+                .iter()
+                .map(|&value| to_byte(value))
+                .collect::<Vec<u8>>()
+        };
+        assert_eq!(bytes(3), [0, 3, 6]);
+        assert_eq!(bytes(100), (0..10).collect::<Vec<u8>>());
+        assert!(bytes(0).is_empty());
+    }
 
     #[test]
     fn bytes_cover_the_range_and_clamp() {

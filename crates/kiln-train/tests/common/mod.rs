@@ -2,6 +2,7 @@
 
 #![allow(dead_code)] // not everything is used by every test
 
+use std::collections::BTreeMap;
 use std::path::Path;
 
 use burn::module::{Module, ModuleVisitor, Param};
@@ -178,6 +179,23 @@ pub fn weights(out: &Path) -> Vec<f32> {
             .visit(&mut all);
     }
     all.0
+}
+
+/// A column of stage 2's `metrics.csv`, by step: where the cell is not empty.
+pub fn column(run: &Path, name: &str) -> BTreeMap<usize, f64> {
+    let csv = std::fs::read_to_string(run.join("diffusion/metrics.csv")).unwrap();
+    let mut rows = csv.lines().map(|line| line.split(','));
+    let place = rows.next().unwrap().position(|column| column == name);
+    let cells = rows.map(|mut row| {
+        (
+            row.clone().next().unwrap(),
+            row.nth(place.unwrap()).unwrap(),
+        )
+    });
+    cells
+        .filter(|(_, cell)| !cell.is_empty())
+        .map(|(step, cell)| (step.parse().unwrap(), cell.parse().unwrap()))
+        .collect()
 }
 
 #[derive(Default)]

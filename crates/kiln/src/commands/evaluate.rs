@@ -2,22 +2,20 @@
 
 use std::path::PathBuf;
 
-use anyhow::{bail, ensure};
+use anyhow::ensure;
 use burn::tensor::Device;
-use clap::{Args, ValueEnum};
-use kiln::evaluation::{
-    Report, Row, Sweep, blurred, evaluations, images_of, pixels_of, seen_in, seen_in_dataset,
-};
+use clap::Args;
+use kiln::evaluation::{Report, Row, Sweep, blurred, evaluations, pixels_of};
 use kiln::{Autoencoder, Images, Pipeline, SampleOptions, pictures::make_folder};
 use kiln_data::{DataConfig, DatasetKind, Datasets, ImageDataset};
 use kiln_diffusion::sampler::Sampler;
 use kiln_diffusion::{LevelOptions, Spacing};
 use kiln_eval::{
-    DigitClassifier, FeatureLayer, Features, Figure, Inception, Judge, Reference,
-    mean_squared_error, nearest, psnr, ssim,
+    DigitClassifier, FeatureKind, FeatureLayer, Features, Figure, Inception, Judge, Reference,
+    mean_squared_error, nearest, ssim,
 };
 use kiln_kernels::Precision;
-use kiln_train::Experiment;
+use kiln_train::{Experiment, seen_in, seen_in_dataset};
 
 use super::drawing::{ClassArguments, open_pipeline};
 use super::hub_arguments::HubArguments;
@@ -115,9 +113,11 @@ pub struct Evaluate {
     #[arg(long)]
     nearest: bool,
 
-    /// What to compare by [default: digits for gray images of 28x28, else 2048]
-    #[arg(long, value_enum)]
-    features: Option<FeatureName>,
+    /// What to compare by: digits, the digit classifier's features, or InceptionV3's: 2048, its last ones, with which FID and
+    /// KID are published; 768 after Mixed_6e; 6c after Mixed_6c, Keras' mixed5 [default: digits for gray images of 28x28,
+    /// else 2048]
+    #[arg(long)]
+    features: Option<FeatureKind>,
 
     /// Weights of InceptionV3, pytorch-fid's or others under the same names [default: pytorch-fid's, downloaded]
     #[arg(long, value_name = "FILE")]
@@ -150,22 +150,6 @@ pub struct Evaluate {
     /// Print one JSON object on stdout instead of the table
     #[arg(long)]
     json: bool,
-}
-
-/// `--features`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-enum FeatureName {
-    /// The digit classifier's
-    Digits,
-    /// InceptionV3's last ones, with which FID and KID are published
-    #[value(name = "2048")]
-    Mixed7c,
-    /// InceptionV3's after Mixed_6e, pytorch-fid's 768
-    #[value(name = "768")]
-    Mixed6e,
-    /// InceptionV3's after Mixed_6c, Keras' mixed5
-    #[value(name = "6c")]
-    Mixed6c,
 }
 
 impl Evaluate {
@@ -269,11 +253,8 @@ impl Evaluate {
         let judge = self.judge([channels, side, side], device)?;
         let reference = self.reference(&judge, held_out, device)?;
 
-        let count = (self.count as usize).min(held_out.len());
-        let mut originals = Images::empty(shape.channels, shape.height, shape.width);
-        for place in 0..count {
-            originals.extend(&held_out.image(place * held_out.len() / count, false)?);
-        }
+        let originals = Images::of_dataset(held_out, self.count as usize)?;
+        let count = originals.len();
         let bar = terminal::progress_bar("reconstructing".into(), count, "images");
         let given_back = autoencoder.reconstruct(&originals, self.batch as usize, |done| {
             bar.set_position(done as u64)
@@ -289,7 +270,7 @@ impl Evaluate {
         let similarities: Result<Vec<f64>, _> =
             pairs().map(|(x, y)| ssim(x, y, height, width)).collect();
         let mut figures = vec![
-            Figure::new("PSNR", mean(pairs().map(|(x, y)| psnr(x, y)).sum())),
+            Figure::new("PSNR", originals.psnr(&images)),
             Figure::new("SSIM", mean(similarities?.iter().sum())),
             Figure::new(
                 "MSE",
@@ -412,34 +393,29 @@ impl Evaluate {
         device: &Device,
     ) -> anyhow::Result<Judge> {
         let digits = [1, DigitClassifier::SIDE, DigitClassifier::SIDE];
-        let default = if [channels, height, width] == digits {
-            FeatureName::Digits
-        } else {
-            FeatureName::Mixed7c
+        let features = self
+            .features
+            .unwrap_or(match [channels, height, width] == digits {
+                true => FeatureKind::Digits,
+                false => FeatureKind::Inception(FeatureLayer::default()),
+            });
+        let weights = match features {
+            FeatureKind::Digits => &self.classifier,
+            FeatureKind::Inception(_) => &self.feature_weights,
         };
-        let layer = match self.features.unwrap_or(default) {
-            FeatureName::Digits => {
-                return Ok(match &self.classifier {
-                    Some(path) => Judge::digits(path, device)?,
-                    None => Judge::built_in_digits(device)?,
-                });
-            }
-            FeatureName::Mixed7c => FeatureLayer::Mixed7c,
-            FeatureName::Mixed6e => FeatureLayer::Mixed6e,
-            FeatureName::Mixed6c => FeatureLayer::Mixed6c,
-        };
-        let weights = match &self.feature_weights {
-            Some(path) => path.clone(),
-            None => kiln_data::pytorch_fid_weights(&DataProgress::default())?,
-        };
-        let side = Some(self.feature_size as usize);
-        let inception = Inception::load(&weights, layer, side, device)?;
-        if !inception.is_published() {
+        let judge = Judge::open(
+            features,
+            weights.as_deref(),
+            self.feature_size as usize,
+            device,
+            &DataProgress::default(),
+        )?;
+        if matches!(&judge, Judge::Inception(inception) if !inception.is_published()) {
             terminal::note(
                 "these are not pytorch-fid's weights at 299x299: the figures cannot stand beside published ones",
             );
         }
-        Ok(Judge::Inception(Box::new(inception)))
+        Ok(judge)
     }
 
     fn reference(
@@ -463,7 +439,8 @@ impl Evaluate {
     ) -> anyhow::Result<Vec<Row>> {
         let count = (self.count as usize).min(training.len());
         let real = self.seen(judge, training, count, device)?;
-        let blurred = blurred(&images_of(training, count)?);
+        let images = Images::of_dataset(training, count)?.cropped(training.border());
+        let blurred = blurred(&images);
         let blurred = seen_in(judge, &blurred, device, |_| {})?;
         let row = |name: &str, seen| -> anyhow::Result<Row> {
             Ok(Row {
@@ -488,21 +465,9 @@ impl Evaluate {
         count: usize,
         device: &Device,
     ) -> anyhow::Result<kiln_eval::Seen> {
-        let Some(cache) = kiln_data::cache_folder() else {
-            bail!(
-                "there is no cache folder to keep the features of real images in; set XDG_CACHE_HOME, or HOME"
-            );
-        };
         let bar = terminal::progress_bar("features of real images".into(), count, "images");
         let observe = |done| bar.set_position(done as u64);
-        let seen = seen_in_dataset(
-            judge,
-            dataset,
-            count,
-            &cache.join("features"),
-            device,
-            observe,
-        )?;
+        let seen = seen_in_dataset(judge, dataset, count, device, observe)?;
         bar.finish_and_clear();
         Ok(seen)
     }
@@ -510,8 +475,13 @@ impl Evaluate {
 
 /// The pixels of the training images, and how far held-out images are from the nearest of them.
 fn nearness(datasets: &Datasets) -> anyhow::Result<(Features, Vec<f64>)> {
-    let training = pixels_of(&images_of(&datasets.train, usize::MAX)?)?;
-    let held_out = pixels_of(&images_of(&datasets.validation, HELD_OUT)?)?;
+    let pixels = |dataset: &ImageDataset, count| -> anyhow::Result<Features> {
+        Ok(pixels_of(
+            &Images::of_dataset(dataset, count)?.cropped(dataset.border()),
+        )?)
+    };
+    let training = pixels(&datasets.train, usize::MAX)?;
+    let held_out = pixels(&datasets.validation, HELD_OUT)?;
     let distances = nearest(&held_out, &training)?;
     Ok((
         training,

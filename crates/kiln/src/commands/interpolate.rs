@@ -13,7 +13,6 @@ use kiln::{
     pictures::{Picture, grid, make_folder, picture, save_gif, save_looping_gif, save_png},
 };
 use kiln_data::ImageFile;
-use kiln_train::psnr;
 use serde::Serialize;
 
 use super::drawing::{DrawingArguments, read_images};
@@ -160,9 +159,7 @@ fn invert(
     })?;
     bar.finish_and_clear();
     let drawn = pipeline.sample_from(noises.clone(), options, |_| Ok(()))?;
-    let device = noises.device();
-    let psnr = psnr(originals.to_tensor(&device), drawn.to_tensor(&device));
-    Ok((noises, psnr.into_data().iter::<f64>().sum()))
+    Ok((noises, originals.psnr(&drawn)))
 }
 
 fn draw(

@@ -15,7 +15,6 @@ use kiln::{
     pictures::{grid, make_folder, save_png},
 };
 use kiln_data::ImageFile;
-use kiln_train::psnr;
 use safetensors::{Dtype, tensor::TensorView};
 use serde::Serialize;
 
@@ -119,9 +118,7 @@ impl Invert {
         save_png(&grid(&shown.select(numbers), 3), &picture)?;
 
         let measure = |image: usize, one: &Images, other: &Images| {
-            let alone = |images: &Images| images.select([image]).to_tensor(&noises.device());
-            let psnr = psnr(alone(one), alone(other)).into_data();
-            psnr.iter::<f64>().sum()
+            one.select([image]).psnr(&other.select([image]))
         };
         let inverted = |(image, path)| {
             let reconstructions = reconstructions.as_ref();

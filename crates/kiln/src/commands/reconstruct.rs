@@ -13,7 +13,7 @@ use kiln::{
 };
 use kiln_data::{DataConfig, DatasetKind, Datasets};
 use kiln_kernels::Precision;
-use kiln_train::{Experiment, psnr};
+use kiln_train::Experiment;
 use serde::Serialize;
 
 use super::{hub_arguments::HubArguments, one_device, training::overrides};
@@ -133,11 +133,7 @@ impl Reconstruct {
             images: originals.images.cropped(originals.border),
             ..originals
         };
-        let psnr = psnr(
-            originals.images.to_tensor(&device),
-            images.to_tensor(&device),
-        );
-        let psnr = psnr.into_data().iter::<f64>().sum();
+        let psnr = originals.images.psnr(&images);
 
         let picture = self.out.join("reconstructions.png");
         let columns = COLUMNS.min(images.len());

@@ -9,7 +9,7 @@
 //! which is never worse than guessing no noise (1) or the mean image (a² s² / b²). That is the chance level. Whatever the
 //! network predicts, its noise follows, and the quotient of the errors is the same for noise, signal and velocity.
 
-use burn::tensor::{Int, Tensor, TensorData};
+use burn::tensor::{Int, Tensor};
 use kiln_diffusion::{Rates, Schedule, noise::ImageNoise};
 use kiln_hub::LatentDiffusion;
 
@@ -159,14 +159,14 @@ fn noise_errors(
     let rates = Rates::batch(&levels, &device);
     let zt = rates.add_noise(z0, noise.clone());
     let config = model.unet.config();
-    let conditions: Vec<f32> = (timesteps.iter().zip(&levels))
-        .map(|(&timestep, rates)| config.condition(timestep, rates.noise_power()) as f32)
-        .collect();
-    let conditions = Tensor::from_data(TensorData::new(conditions, [images]), &device);
     // The last label is the null class, where there is one: what is known without the class.
     let labels = (config.num_class_embeds)
         .map(|classes| Tensor::<1, Int>::full([images], classes as i64 - 1, &device));
-    let output = model.unet.forward(zt.clone(), conditions, labels);
+    let places = timesteps
+        .iter()
+        .copied()
+        .zip(levels.iter().map(Rates::noise_power));
+    let output = (model.unet).forward_at_each(zt.clone(), places, labels);
     let found = model
         .scheduler
         .prediction

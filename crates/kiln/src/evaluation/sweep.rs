@@ -6,7 +6,9 @@ use burn::tensor::Device;
 use kiln_diffusion::sampler::Sampler;
 use kiln_eval::{EvalError, Features, Figure, Judge, Reference, Seen, nearest};
 
-use super::{Row, pixels_of, seen_in};
+use kiln_train::seen_in;
+
+use super::{Row, pixels_of};
 use crate::{Error, Moment, Pipeline, SampleOptions};
 
 /// A model, and whom its images are shown to.

@@ -1,0 +1,175 @@
+//! How far drawn images are from real ones: measured now and then while the U-Net learns, and by `kiln evaluate`.
+
+use std::path::Path;
+
+use burn::tensor::Device;
+use kiln_data::{ImageDataset, Progress, cache_folder};
+use kiln_eval::{EvalError, FeatureKind, Judge, Reference, Seen};
+
+use crate::error::TrainError;
+use crate::experiment::{Best, EvaluationConfig};
+use crate::log::LOSS;
+use crate::pictures::Images;
+use crate::report::{MetricKind, Reading};
+
+/// Images that a judge looks at together.
+const BATCH: usize = 64;
+
+/// What a judge sees in images; `observe` hears how many it has seen after each batch.
+///
+/// # Errors
+/// [`EvalError`] for images that it cannot read, or none at all.
+pub fn seen_in(
+    judge: &Judge,
+    images: &Images,
+    device: &Device,
+    mut observe: impl FnMut(usize),
+) -> Result<Seen, EvalError> {
+    let mut all: Option<Seen> = None;
+    let mut done = 0;
+    for batch in images.batches(BATCH) {
+        let seen = judge.see(batch.to_tensor(device))?;
+        all = Some(match all {
+            None => seen,
+            Some(mut all) => {
+                all.append(seen)?;
+                all
+            }
+        });
+        done += batch.len();
+        observe(done);
+    }
+    all.ok_or(EvalError::TooFew {
+        what: "a measurement",
+        given: 0,
+        needed: 1,
+    })
+}
+
+/// [`seen_in`] `count` images of a data set, spread evenly over it and without their border, or what an earlier evaluation
+/// has kept of that in the user's cache.
+///
+/// The file is named by the pixels, the number of images and the judge's weights.
+///
+/// # Errors
+/// [`TrainError::Data`] when an image's file is gone, [`TrainError::Evaluation`] for images that the judge cannot read and
+/// when the file cannot be written.
+pub fn seen_in_dataset(
+    judge: &Judge,
+    dataset: &ImageDataset,
+    count: usize,
+    device: &Device,
+    observe: impl FnMut(usize),
+) -> Result<Seen, TrainError> {
+    let count = count.min(dataset.len());
+    let name = format!("{:.16}-{count}-{}", dataset.fingerprint(), judge.identity());
+    let file = Path::new("features").join(format!("{name}.safetensors"));
+    let file = cache_folder().map(|cache| cache.join(file));
+    let kept = file.as_deref().and_then(Seen::load);
+    if let Some(seen) = kept.filter(|seen| seen.features().count() == count) {
+        return Ok(seen);
+    }
+    let images = Images::of_dataset(dataset, count)?.cropped(dataset.border());
+    let seen = seen_in(judge, &images, device, observe)?;
+    if let Some(file) = file {
+        seen.save(&file)?;
+    }
+    Ok(seen)
+}
+
+/// Measures the images that a U-Net in training draws.
+#[derive(Debug)]
+pub(crate) struct Evaluator {
+    judge: Judge,
+    reference: Reference,
+    device: Device,
+    /// Seeds the choice of subsets.
+    seed: u64,
+    /// Images to draw for one measurement.
+    pub(crate) images: usize,
+}
+
+impl Evaluator {
+    /// Looks at `count` of the `held_out` images on `device`.
+    ///
+    /// # Errors
+    /// Those of [`Judge::open`] and [`seen_in_dataset`].
+    pub(crate) fn new(
+        config: &EvaluationConfig,
+        held_out: &ImageDataset,
+        count: usize,
+        seed: u64,
+        device: &Device,
+        progress: &dyn Progress,
+    ) -> Result<Self, TrainError> {
+        let weights = config.feature_weights.as_deref();
+        let side = config.feature_size;
+        let judge = Judge::open(config.features, weights, side, device, progress)?;
+        let seen = seen_in_dataset(&judge, held_out, count, device, |_| {})?;
+        let reference = Reference::new(seen, judge.names_of_distances())?;
+        Ok(Self {
+            judge,
+            reference,
+            device: device.clone(),
+            seed,
+            images: config.images,
+        })
+    }
+
+    /// The numbers of [`metrics`], in their order.
+    ///
+    /// # Errors
+    /// [`EvalError`] for images that are not finite, as those of a network that has diverged.
+    pub(crate) fn measure(&self, images: &Images) -> Result<Vec<f64>, EvalError> {
+        let seen = seen_in(&self.judge, images, &self.device, |_| {})?;
+        let distances = self.reference.distances(&seen, self.seed)?;
+        let mut figures: Vec<f64> = distances.map(|figure| figure.value).into();
+        if let Seen::Digits(readings) = &seen {
+            figures.push(readings.confident());
+        }
+        Ok(figures)
+    }
+}
+
+/// What is logged of drawn images; nothing where none are measured.
+pub(crate) fn metrics(config: Option<&EvaluationConfig>) -> &'static [MetricKind] {
+    match config.map(|config| config.features) {
+        None => &[],
+        Some(FeatureKind::Digits) => &DIGITS,
+        Some(FeatureKind::Inception(_)) => &INCEPTION,
+    }
+}
+
+/// The metric that the best checkpoint has least of.
+pub(crate) fn best_by(config: Option<&EvaluationConfig>) -> &'static str {
+    let index = match config.map_or(Best::Loss, |config| config.best_by) {
+        Best::Loss => return LOSS,
+        Best::Frechet => 0,
+        Best::Kernel => 1,
+    };
+    metrics(config)
+        .get(index)
+        .map_or(LOSS, |metric| metric.name)
+}
+
+const DIGITS: [MetricKind; 3] = [
+    distance("frechet", 0),
+    distance("kernel", 1),
+    MetricKind {
+        name: "confident",
+        unit: None,
+        higher_is_better: true,
+        reading: Reading::Figure(2),
+    },
+];
+
+const INCEPTION: [MetricKind; 2] = [distance("fid", 0), distance("kid", 1)];
+
+const fn distance(name: &'static str, index: usize) -> MetricKind {
+    MetricKind {
+        name,
+        unit: None,
+        higher_is_better: false,
+        reading: Reading::Figure(index),
+    }
+}
