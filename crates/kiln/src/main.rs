@@ -1,6 +1,7 @@
 //! `kiln`: trains and samples diffusion models, in latent space and in pixel space.
 
 mod commands;
+mod preview;
 mod terminal;
 
 use std::process::ExitCode;

@@ -21,7 +21,7 @@ use super::{
     hub_arguments::HubArguments,
     sampler_arguments::SamplerArguments,
 };
-use crate::terminal;
+use crate::{preview, terminal};
 
 /// Images per row of the comparison picture, and rows of a strip: the first ones of every grid.
 const COMPARED: usize = 8;
@@ -108,6 +108,10 @@ pub struct Sample {
     /// Which numbers the convolutions multiply, f32 or bf16: bf16 is faster on a CPU with a matrix unit
     #[arg(long, default_value_t)]
     precision: Precision,
+
+    /// Show no preview in the terminal
+    #[arg(long)]
+    no_preview: bool,
 
     /// Print one JSON object on stdout instead of words
     #[arg(long)]
@@ -220,6 +224,9 @@ impl Sample {
                 &path,
             )?;
             outcome.comparison = Some(path);
+        }
+        if !(self.json || self.no_preview) {
+            preview::show(&compared);
         }
         terminal::print_outcome(&outcome, self.json, Outcome::in_words)
     }

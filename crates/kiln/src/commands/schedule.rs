@@ -9,12 +9,10 @@ use kiln_train::{
     Experiment,
     plots::{PlottedSchedule, plot_schedules},
 };
-use serde::{
-    Deserialize, Serialize,
-    de::{IntoDeserializer, value::Error as NameError},
-};
+use serde::Serialize;
 
 use super::hub_arguments::HubArguments;
+use super::sample::SpacingName;
 use crate::terminal;
 
 /// What is visited without `--steps`, where there are as many timesteps.
@@ -53,9 +51,9 @@ pub struct ShowSchedule {
     #[arg(long, value_name = "N")]
     steps: Option<usize>,
 
-    /// Which timesteps those steps visit: leading, linspace, trailing, quadratic, karras, log-snr [default: each schedule's own]
-    #[arg(long, value_name = "NAME", value_parser = parse_spacing)]
-    spacing: Option<Spacing>,
+    /// Which timesteps those steps visit [default: each schedule's own]
+    #[arg(long, value_enum)]
+    spacing: Option<SpacingName>,
 
     /// Print one JSON object on stdout instead of words
     #[arg(long)]
@@ -132,7 +130,7 @@ impl ShowSchedule {
         let schedule = Schedule::new(scheduler.schedule.clone())?;
         let timesteps = schedule.num_train_timesteps();
         let options = LevelOptions {
-            spacing: self.spacing.unwrap_or(scheduler.levels.spacing),
+            spacing: (self.spacing).map_or(scheduler.levels.spacing, Spacing::from),
             ..scheduler.levels
         };
         let steps = self.steps.unwrap_or(STEPS.min(timesteps));
@@ -230,21 +228,4 @@ fn scheduler_of(model: &Path) -> anyhow::Result<SchedulerConfig> {
         )
     })?;
     SchedulerConfig::from_json(&text).with_context(|| path.display().to_string())
-}
-
-/// `--spacing`: the names that configs use.
-fn parse_spacing(name: &str) -> Result<Spacing, String> {
-    Spacing::deserialize(name.into_deserializer()).map_err(|error: NameError| error.to_string())
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn spacings_have_the_names_of_configs() {
-        assert_eq!(parse_spacing("trailing"), Ok(Spacing::Trailing));
-        let refused = parse_spacing("wide").unwrap_err();
-        assert!(refused.contains("quadratic"), "{refused}");
-    }
 }

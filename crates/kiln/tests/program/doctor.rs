@@ -4,7 +4,7 @@ use std::fs;
 
 use serde_json::Value;
 
-use crate::{Workplace, training};
+use crate::{Workplace, tiny, training};
 
 const WEIGHTS: &str = "model/unet/diffusion_pytorch_model.safetensors";
 
@@ -102,6 +102,19 @@ fn a_run_is_examined_with_its_own_latents_and_metrics() {
     fs::remove_dir_all(workplace.path("runs/experiment/model")).unwrap();
     let (outcome, ..) = examine(&workplace, "runs/experiment");
     assert_eq!(severities(&outcome, "weights"), ["broken"]);
+}
+
+#[test]
+fn a_model_with_classes_is_asked_without_one() {
+    let workplace = training::workplace();
+    let model = tiny::conditional();
+    model
+        .save(&workplace.path("shapes"), Default::default())
+        .unwrap();
+    let (outcome, ..) = examine(&workplace, "shapes --data photos");
+    // Random weights know nothing.
+    assert_eq!(severities(&outcome, "loss by timestep"), ["broken"]);
+    assert_eq!(severities(&outcome, "weights"), [""; 0]);
 }
 
 #[test]

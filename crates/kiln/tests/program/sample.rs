@@ -1,6 +1,10 @@
 //! `kiln sample`.
 
-use std::{fs, io::BufReader, process::Stdio};
+use std::{
+    fs,
+    io::BufReader,
+    process::{Command, Stdio},
+};
 
 use image::{AnimationDecoder, GrayImage, codecs::gif::GifDecoder};
 
@@ -186,4 +190,42 @@ fn a_reader_that_has_gone_is_no_error() {
     let output = child.wait_with_output().unwrap();
     assert!(output.status.success());
     assert_eq!(String::from_utf8_lossy(&output.stderr), "");
+}
+
+/// `script` gives a program a terminal of its own.
+#[cfg(target_os = "linux")]
+#[test]
+fn a_terminal_shows_a_preview() {
+    let workplace = Workplace::new();
+    let shown = |options: &str| {
+        let arguments = format!("sample --model model --steps 1 --count 8 {options}");
+        let command = program(&workplace.path(""), &arguments);
+        let words = [command.get_program()]
+            .into_iter()
+            .chain(command.get_args());
+        let words: Vec<_> = words.map(|word| word.to_str().unwrap()).collect();
+        let output = Command::new("script")
+            .args([
+                "--quiet",
+                "--return",
+                "--command",
+                &words.join(" "),
+                "/dev/null",
+            ])
+            .current_dir(workplace.path(""))
+            .env("TERM", "xterm-256color")
+            .env_remove("KITTY_WINDOW_ID")
+            .env_remove("TERM_PROGRAM")
+            .stdin(Stdio::null())
+            .output()
+            .expect("the program `script`, a part of util-linux");
+        assert!(output.status.success());
+        String::from_utf8(output.stdout).unwrap()
+    };
+    let preview = shown("");
+    let rows = preview.lines().filter(|line| line.contains('▄'));
+    assert!(rows.count() > 5, "{preview}");
+    assert!(preview.contains("steps-0001.png"));
+    assert!(!shown("--no-preview").contains('▄'));
+    assert!(!shown("--json").contains('▄'));
 }
