@@ -2,81 +2,163 @@
 
 mod common;
 
-use common::{experiment, in_pixel_space, options, pixels, stage_1, stage_2, weights};
-use kiln_train::{Devices, RunOptions, Strategy};
+use std::path::PathBuf;
 
-/// The weights after 10 steps of both stages, on `devices` with `batch_size` images each.
-fn trained(devices: &str, strategy: Strategy, batch_size: usize, accumulate: usize) -> Vec<f32> {
-    let place = tempfile::tempdir().unwrap();
-    let stages = ["stage_1", "stage_2"].map(|stage| {
-        [
-            format!("{stage}.training.batch_size={batch_size}"),
-            format!("{stage}.training.accumulate={accumulate}"),
-        ]
-    });
-    let overrides: Vec<&str> = stages.iter().flatten().map(String::as_str).collect();
-    let experiment = experiment(&overrides);
-    let options = RunOptions {
-        devices: Devices::parse(devices).unwrap(),
-        strategy,
-        ..options(place.path())
-    };
-    stage_1(&experiment, &options).unwrap();
-    stage_2(&experiment, &options).unwrap();
-    weights(place.path())
+use common::{Train, experiment, in_pixel_space, options, pixels, stage_1, stage_2, weights};
+use kiln_train::{Devices, Experiment, RunOptions, StopSignal, Strategy};
+
+/// A way to cut the 8 images of a step: devices, how they share the work, batch size, micro-batches.
+type Cut = (&'static str, Strategy, usize, usize);
+
+const WHOLE: Cut = ("cpu", Strategy::Main, 8, 1);
+const HALVES: Cut = ("cpu:2", Strategy::Main, 4, 1);
+const CUTS: [Cut; 5] = [
+    HALVES,
+    ("cpu:2", Strategy::Sharded, 4, 1),
+    ("cpu:4", Strategy::Main, 2, 1),
+    ("cpu", Strategy::Main, 2, 4),
+    ("cpu:2", Strategy::Sharded, 2, 2),
+];
+
+/// No stop before the last step.
+const END: usize = usize::MAX;
+
+/// One of the stages, to be trained for 20 steps.
+struct Training {
+    train: Train,
+    experiment: fn(&[&str]) -> Experiment,
+    /// The experiment's table.
+    table: &'static str,
+    /// The run folder's part.
+    folder: &'static str,
+    /// The first stage of latent diffusion.
+    vqvae: Option<PathBuf>,
 }
 
-fn largest_difference(a: &[f32], b: &[f32]) -> f32 {
-    assert_eq!(a.len(), b.len());
-    a.iter()
-        .zip(b)
-        .map(|(a, b)| (a - b).abs())
-        .fold(0.0, f32::max)
+/// What is left of it.
+struct Outcome {
+    /// The average of the weights, which is what is kept.
+    weights: Vec<f32>,
+    /// The learning rate's scheduler after the last step.
+    scheduler: Vec<u8>,
+    /// The lines of `metrics.csv`.
+    metrics: String,
 }
 
-#[test]
-fn several_devices_and_micro_batches_train_like_one() {
-    let one = trained("cpu", Strategy::Main, 8, 1);
-    for (devices, strategy, batch_size, accumulate) in [
-        ("cpu:2", Strategy::Main, 4, 1),
-        ("cpu:2", Strategy::Sharded, 4, 1),
-        ("cpu", Strategy::Main, 4, 2),
-        ("cpu:2", Strategy::Main, 2, 2),
-    ] {
-        let several = trained(devices, strategy, batch_size, accumulate);
-        let difference = largest_difference(&one, &several);
-        assert!(
-            difference < 1e-5,
-            "{devices} {strategy:?} batch {batch_size} x {accumulate}: weights differ by {difference}"
-        );
-    }
-}
-
-#[test]
-fn in_pixel_space_and_with_labels_they_do_so_too() {
-    let trained = |devices: &str, batch_size: usize, accumulate: usize| {
+impl Training {
+    /// Trains until the step of each piece, with its cut, and resumes.
+    fn in_pieces(&self, pieces: &[(usize, Cut)]) -> Outcome {
         let place = tempfile::tempdir().unwrap();
-        let experiment = pixels(&[
-            "stage_2.label_dropout=0.5",
-            "stage_2.training.learning_rate=1e-3",
-            &format!("stage_2.training.batch_size={batch_size}"),
-            &format!("stage_2.training.accumulate={accumulate}"),
-        ]);
-        let options = RunOptions {
-            devices: Devices::parse(devices).unwrap(),
-            ..options(place.path())
-        };
-        in_pixel_space(&experiment, &options).unwrap();
-        weights(place.path())
-    };
-    let one = trained("cpu", 8, 1);
-    for (devices, batch_size, accumulate) in [("cpu:2", 4, 1), ("cpu:2", 2, 2)] {
-        let difference = largest_difference(&one, &trained(devices, batch_size, accumulate));
-        assert!(
-            difference < 1e-5,
-            "{devices} batch {batch_size} x {accumulate}: weights differ by {difference}"
-        );
+        for &(stop, (devices, strategy, batch_size, accumulate)) in pieces {
+            let sizes = [
+                ("steps", 20),
+                ("batch_size", batch_size),
+                ("accumulate", accumulate),
+            ];
+            let overrides =
+                sizes.map(|(key, size)| format!("{}.training.{key}={size}", self.table));
+            let options = RunOptions {
+                devices: Devices::parse(devices).unwrap(),
+                strategy,
+                resume: true,
+                stop: StopSignal::before_step(stop),
+                vqvae: self.vqvae.clone(),
+                ..options(place.path())
+            };
+            let experiment = (self.experiment)(&overrides.each_ref().map(String::as_str));
+            (self.train)(&experiment, &options).unwrap();
+        }
+        let file = |name| place.path().join(self.folder).join(name);
+        Outcome {
+            weights: weights(place.path()),
+            scheduler: std::fs::read(file("checkpoints/step-0000020/scheduler.bpk")).unwrap(),
+            metrics: std::fs::read_to_string(file("metrics.csv")).unwrap(),
+        }
     }
+
+    fn check(&self) {
+        let whole = self.in_pieces(&[(END, WHOLE)]);
+        for cut in CUTS {
+            let outcome = self.in_pieces(&[(END, cut)]);
+            outcome.assert_weights(&whole, cut);
+            outcome.assert_metrics(&whole, cut);
+        }
+        // A run of two devices goes on with one, and back.
+        let pieces = [(7, HALVES), (14, WHOLE), (END, HALVES)];
+        (self.in_pieces(&pieces)).assert_weights(&whole, pieces);
+    }
+}
+
+impl Outcome {
+    fn assert_weights(&self, whole: &Self, how: impl std::fmt::Debug) {
+        assert_eq!(self.scheduler, whole.scheduler, "{how:?}");
+        assert_eq!(self.weights.len(), whole.weights.len());
+        let pairs = self.weights.iter().zip(&whole.weights);
+        let largest = pairs.map(|(a, b)| (a - b).abs()).fold(0.0, f32::max);
+        assert!(largest < 1e-5, "{how:?}: weights differ by {largest}");
+    }
+
+    fn assert_metrics(&self, whole: &Self, how: impl std::fmt::Debug) {
+        assert_eq!(self.metrics.lines().count(), whole.metrics.lines().count());
+        let mut pairs = self.metrics.lines().zip(whole.metrics.lines());
+        assert!(
+            pairs
+                .next()
+                .is_some_and(|(names, of_whole)| names == of_whole)
+        );
+        for (row, of_whole) in pairs {
+            let numbers = |row: &str| -> Vec<f64> {
+                row.split(',').map(|cell| cell.parse().unwrap()).collect()
+            };
+            let close = |(a, b): (f64, f64)| (a - b).abs() < 1e-5 * b.abs().max(1.0);
+            let mut pairs = numbers(row).into_iter().zip(numbers(of_whole));
+            assert!(pairs.all(close), "{how:?}: {row} is not {of_whole}");
+        }
+    }
+}
+
+#[test]
+fn stage_1_with_averages_for_its_codebook() {
+    let training = Training {
+        train: stage_1,
+        experiment,
+        table: "stage_1",
+        folder: "vqvae",
+        vqvae: None,
+    };
+    training.check();
+}
+
+#[test]
+fn latent_diffusion() {
+    let place = tempfile::tempdir().unwrap();
+    stage_1(&experiment(&[]), &options(place.path())).unwrap();
+    let training = Training {
+        train: stage_2,
+        experiment,
+        table: "stage_2",
+        folder: "diffusion",
+        vqvae: Some(place.path().join("vqvae/model")),
+    };
+    training.check();
+}
+
+#[test]
+fn pixel_space_with_labels_that_are_dropped() {
+    let training = Training {
+        train: in_pixel_space,
+        experiment: |overrides| {
+            let own = [
+                "stage_2.label_dropout=0.5",
+                "stage_2.training.learning_rate=1e-3",
+            ];
+            pixels(&[&own, overrides].concat())
+        },
+        table: "stage_2",
+        folder: "diffusion",
+        vqvae: None,
+    };
+    training.check();
 }
 
 #[test]
