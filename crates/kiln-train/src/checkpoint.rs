@@ -319,6 +319,9 @@ impl CheckpointingStrategy for CheckpointWriter {
         epoch: usize,
         store: &EventStoreClient,
     ) -> Vec<CheckpointingAction> {
+        if !self.0.session.ranks().is_first() {
+            return Vec::new(); // rank 0 saves for all
+        }
         let criterion = store.find_metric(self.0.best_by, epoch, Aggregate::Mean, &Split::Valid);
         let step = self.0.session.steps_done();
         let criterion = criterion.filter(|value| value.is_finite());

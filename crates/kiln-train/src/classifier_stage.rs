@@ -17,6 +17,7 @@ use crate::distortion::distort;
 use crate::experiment::{Augmentation, ClassifierExperiment};
 use crate::loader::{BatchSource, Batches};
 use crate::plan::{Plan, Share};
+use crate::ranks::over_ranks;
 use crate::report::{MetricKind, Reading, Report};
 use crate::session::Session;
 use crate::update::{Averaged, summed};
@@ -47,8 +48,9 @@ pub(crate) struct ClassifierTrainee {
 }
 
 /// What does not change while the classifier trains.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone)]
 struct Lesson {
+    session: Session,
     /// 1 / (devices x micro-batches): Burn sums gradients, and their mean is wanted.
     loss_scale: f64,
     precision: Precision,
@@ -73,8 +75,9 @@ impl ClassifierTrainee {
     ) -> Self {
         let classifier = DigitClassifier::new(&device.clone().autodiff(), experiment.seed);
         Self {
-            classifier: Averaged::new(classifier, &experiment.training, session),
+            classifier: Averaged::new(classifier, &experiment.training, session.clone()),
             lesson: Lesson {
+                session,
                 loss_scale: plan.loss_scale(),
                 precision: experiment.training.precision,
             },
@@ -128,6 +131,7 @@ impl TrainStep for ClassifierTrainee {
         rate: ModuleLearningRate,
         grads: GradientsParams,
     ) -> Self {
+        let grads = over_ranks(&self, grads, &self.lesson.session);
         self.classifier = self.classifier.updated(optim, rate, grads);
         self
     }

@@ -21,6 +21,7 @@ use crate::evaluation::Evaluator;
 use crate::experiment::{Experiment, SamplingConfig};
 use crate::pictures::{Images, columns_for, grid, save_png};
 use crate::plan::Plan;
+use crate::ranks::over_ranks;
 use crate::report::{MetricKind, Reading, Report};
 use crate::run_folder::StageFolder;
 use crate::session::Session;
@@ -309,6 +310,7 @@ impl TrainStep for DiffusionTrainee {
         rate: ModuleLearningRate,
         grads: GradientsParams,
     ) -> Self {
+        let grads = over_ranks(&self, grads, &self.lesson.session);
         self.unet = self.unet.updated(optim, rate, grads);
         self
     }

@@ -50,6 +50,9 @@ pub enum TrainError {
         "the experiment has a first stage ([vqvae]), so its U-Net learns in latent space: run `kiln train-vqvae`, then `kiln train-latent-diffusion`"
     )]
     InLatentSpace,
+    /// The processes of a job cannot train together.
+    #[error(transparent)]
+    Ranks(#[from] crate::ranks::RanksError),
     /// A file of the run could not be written or read.
     #[error("cannot {action} {path}: {source}")]
     File {

@@ -22,6 +22,7 @@ use crate::learning_rate::WarmupCosine;
 use crate::loader::{BatchSource, TrainingLoader, ValidationLoader};
 use crate::log::RunLog;
 use crate::plan::Plan;
+use crate::ranks::Ranks;
 use crate::renderer::LineRenderer;
 use crate::report::{Gathered, MetricKind, Report};
 use crate::run_folder::StageFolder;
@@ -102,8 +103,13 @@ pub(crate) fn find_checkpoint(
 }
 
 /// The session of a stage that goes on after `resume`.
-pub(crate) fn session(resume: Option<&GoodCheckpoint>, stop: &StopSignal) -> Session {
-    Session::new(resume.map_or(0, |checkpoint| checkpoint.step), stop.clone())
+pub(crate) fn session(
+    resume: Option<&GoodCheckpoint>,
+    stop: &StopSignal,
+    ranks: &Ranks,
+) -> Session {
+    let steps_done = resume.map_or(0, |checkpoint| checkpoint.step);
+    Session::of_ranks(ranks.clone(), steps_done, stop.clone())
 }
 
 impl Stage<'_> {
@@ -158,10 +164,9 @@ impl Stage<'_> {
                 .label(self.name)
                 .num_epochs(plan.rounds())
                 .renderer(self.renderer());
-        for (index, &kind) in self.metrics.iter().enumerate() {
-            let guards = (index == 0).then(|| session.clone());
+        for &kind in &self.metrics {
             training = training
-                .metric_train_numeric(Gathered::new(kind, guards))
+                .metric_train_numeric(Gathered::new(kind, Some(session.clone())))
                 .metric_valid_numeric(Gathered::new(kind, None));
         }
         if self.training.accumulate > 1 {
@@ -212,6 +217,10 @@ impl Stage<'_> {
             }
             (Strategy::Main, _) => Ok(multi(MultiDeviceOptim::OptimMainDevice)),
             (Strategy::Sharded, _) => Ok(multi(MultiDeviceOptim::OptimSharded)),
+            (Strategy::Ddp, _) if !self.session.ranks().is_alone() => Err(TrainError::Strategy(
+                "--strategy ddp knows the devices of one process only: start one rank a device, with --strategy main"
+                    .to_owned(),
+            )),
             (Strategy::Ddp, _) => self.ddp(devices),
         }
     }
@@ -236,7 +245,8 @@ impl Stage<'_> {
     }
 
     fn renderer(&self) -> Box<dyn MetricsRenderer> {
-        if std::io::stdout().is_terminal() {
+        // Under Open MPI the output of ranks is a terminal for nobody.
+        if std::io::stdout().is_terminal() && self.session.ranks().is_alone() {
             return dashboard(&self.session);
         }
         Box::new(LineRenderer::new(

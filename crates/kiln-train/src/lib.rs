@@ -44,6 +44,7 @@ mod objective;
 pub mod pictures;
 mod plan;
 pub mod plots;
+mod ranks;
 mod record;
 mod renderer;
 mod report;
@@ -63,6 +64,7 @@ pub use experiment::{
 };
 pub use launch::Strategy;
 pub use learning_rate::WarmupCosine;
+pub use ranks::{Ranks, RanksError};
 pub use record::{RunRecord, StageRecord};
 pub use run_folder::write_atomically;
 pub use session::StopSignal;

@@ -37,8 +37,8 @@ pub(crate) struct TrainingLoader<S> {
     source: Arc<S>,
     plan: Arc<Plan>,
     session: Session,
-    /// Which of the plan's devices this loader feeds.
-    rank: usize,
+    /// Which of this process' devices this loader feeds.
+    place: usize,
     device: Device,
 }
 
@@ -48,17 +48,17 @@ impl<S: BatchSource> TrainingLoader<S> {
             source,
             plan,
             session,
-            rank: 0,
+            place: 0,
             device,
         }
     }
 
-    fn with(&self, rank: usize, device: Device) -> Arc<dyn DataLoader<S::Batch>> {
+    fn with(&self, place: usize, device: Device) -> Arc<dyn DataLoader<S::Batch>> {
         Arc::new(Self {
             source: self.source.clone(),
             plan: self.plan.clone(),
             session: self.session.clone(),
-            rank,
+            place,
             device,
         })
     }
@@ -70,7 +70,7 @@ impl<S: BatchSource> DataLoader<S::Batch> for TrainingLoader<S> {
         let flips = self.source.flips();
         let shares: Vec<Share> = self
             .plan
-            .shares(steps.clone(), self.rank)
+            .shares(steps.clone(), self.plan.own_devices().start + self.place)
             .map(|(step, slot)| self.plan.share(step, slot, flips))
             .collect();
         let steps_of_batches: Vec<usize> = shares.iter().map(|share| share.step).collect();
@@ -81,21 +81,21 @@ impl<S: BatchSource> DataLoader<S::Batch> for TrainingLoader<S> {
             next: 0,
             batch_size: self.plan.batch_size(),
             session: self.session.clone(),
-            decides: self.rank == 0,
+            decides: self.place == 0,
         })
     }
 
     fn num_items(&self) -> usize {
-        self.plan.round_images()
+        self.plan.own_round_images()
     }
 
     fn to_device(&self, device: &Device) -> Arc<dyn DataLoader<S::Batch>> {
-        self.with(self.rank, device.clone())
+        self.with(self.place, device.clone())
     }
 
     /// Burn cuts a loader into equal ranges of items, one for each device.
     fn slice(&self, start: usize, _end: usize) -> Arc<dyn DataLoader<S::Batch>> {
-        let per_device = (self.plan.round_images() / self.plan.devices()).max(1);
+        let per_device = (self.plan.own_round_images() / self.plan.own_devices().len()).max(1);
         self.with(start / per_device, self.device.clone())
     }
 }
@@ -104,7 +104,7 @@ struct RoundOfBatches<B> {
     batches: Batches<B>,
     /// The step that each batch belongs to.
     steps_of_batches: Vec<usize>,
-    /// The step after the round's last.
+    /// The step after the last.
     end: usize,
     next: usize,
     batch_size: usize,
@@ -116,28 +116,23 @@ impl<B> RoundOfBatches<B> {
     fn begins_a_step(&self) -> bool {
         self.next == 0 || self.steps_of_batches[self.next] != self.steps_of_batches[self.next - 1]
     }
-
-    fn finish(&mut self, steps_done: usize) {
-        self.steps_of_batches.truncate(self.next);
-        if self.decides {
-            self.session.finish_steps_before(steps_done);
-        }
-    }
 }
 
 impl<B> Iterator for RoundOfBatches<B> {
     type Item = Result<B, DatasetError>;
 
     fn next(&mut self) -> Option<Self::Item> {
-        let Some(&step) = self.steps_of_batches.get(self.next) else {
-            // After an early end the list is cut short, and the cursor was set then.
-            if self.decides && !self.session.ends_before(self.end, false) {
+        if let Some(&step) = self.steps_of_batches.get(self.next)
+            && self.begins_a_step()
+            && self.session.ends_before(step, self.decides)
+        {
+            self.steps_of_batches.truncate(self.next);
+            self.end = step;
+        }
+        if self.next == self.steps_of_batches.len() {
+            if self.decides {
                 self.session.finish_steps_before(self.end);
             }
-            return None;
-        };
-        if self.begins_a_step() && self.session.ends_before(step, self.decides) {
-            self.finish(step);
             return None;
         }
         let batch = self.batches.next();
@@ -172,8 +167,10 @@ impl<S: BatchSource> ValidationLoader<S> {
 
 impl<S: BatchSource> DataLoader<S::Validation> for ValidationLoader<S> {
     fn iter<'a>(&'a self) -> Box<dyn DataLoaderIterator<S::Validation> + 'a> {
-        let batches: Batches<S::Validation> = if self.session.stop_requested() {
-            Box::new(std::iter::empty()) // somebody waits for the program to end
+        // Nothing where somebody waits for the program to end, or rank 0 does it.
+        let is_left_out = self.session.stop_requested() || !self.session.ranks().is_first();
+        let batches: Batches<S::Validation> = if is_left_out {
+            Box::new(std::iter::empty())
         } else {
             self.source
                 .validation(self.session.steps_done(), &self.device)

@@ -150,7 +150,9 @@ impl MetricLogger for RunLog {
             return; // stopped before the first step
         }
         self.rows.insert(self.session.steps_done(), row);
-        if let Err(error) = self.write() {
+        if self.session.ranks().is_first()
+            && let Err(error) = self.write()
+        {
             self.session.fail(error);
         }
     }

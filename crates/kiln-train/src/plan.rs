@@ -4,6 +4,7 @@ use std::ops::Range;
 use std::sync::Mutex;
 
 use crate::experiment::TrainingConfig;
+use crate::ranks::Ranks;
 
 /// How a training cuts its data into steps, micro-batches and devices.
 ///
@@ -14,7 +15,10 @@ use crate::experiment::TrainingConfig;
 pub(crate) struct Plan {
     items: usize,
     batch_size: usize,
+    /// Of all ranks together.
     devices: usize,
+    /// Those of this rank.
+    own_devices: Range<usize>,
     accumulate: usize,
     steps: usize,
     round: usize,
@@ -43,6 +47,7 @@ impl Plan {
             items,
             batch_size: training.batch_size,
             devices,
+            own_devices: 0..devices,
             accumulate: training.accumulate,
             steps: training.steps,
             round: training.checkpoint_every,
@@ -51,14 +56,19 @@ impl Plan {
         }
     }
 
+    /// The same for all ranks of a job, each of which has as many devices.
+    pub(crate) fn over(self, ranks: &Ranks) -> Self {
+        let own = self.devices;
+        Self {
+            devices: own * ranks.size(),
+            own_devices: own * ranks.rank()..own * (ranks.rank() + 1),
+            ..self
+        }
+    }
+
     /// Images per step, over all devices and micro-batches.
     pub(crate) fn step_images(&self) -> usize {
         self.batch_size * self.devices * self.accumulate
-    }
-
-    /// Images in a full round of steps.
-    pub(crate) fn round_images(&self) -> usize {
-        self.round * self.step_images()
     }
 
     /// Passes over the data that `steps` steps make.
@@ -93,8 +103,14 @@ impl Plan {
         first..((first / self.round + 1) * self.round).min(self.steps)
     }
 
-    pub(crate) fn devices(&self) -> usize {
-        self.devices
+    /// Those of this rank.
+    pub(crate) fn own_devices(&self) -> Range<usize> {
+        self.own_devices.clone()
+    }
+
+    /// Images in a full round of steps that this rank sees.
+    pub(crate) fn own_round_images(&self) -> usize {
+        self.round * self.batch_size * self.own_devices.len() * self.accumulate
     }
 
     pub(crate) fn batch_size(&self) -> usize {
@@ -162,6 +178,7 @@ mod tests {
             items: 50,
             batch_size,
             devices,
+            own_devices: 0..devices,
             accumulate,
             steps: 25,
             round: 10,
@@ -171,7 +188,8 @@ mod tests {
     }
 
     fn step_images(plan: &Plan, step: usize) -> Vec<(u32, bool)> {
-        let mut parts: Vec<Share> = (0..plan.devices())
+        let mut parts: Vec<Share> = plan
+            .own_devices()
             .flat_map(|device| plan.shares(step..step + 1, device).collect::<Vec<_>>())
             .map(|(step, slot)| plan.share(step, slot, true))
             .collect();

@@ -44,6 +44,13 @@ impl LineRenderer {
         }
     }
 
+    /// Standard output is for results; and a reader that has gone must not end the training. Rank 0 speaks for all.
+    fn say(&self, line: &str) {
+        if self.session.ranks().is_first() {
+            let _ = writeln!(std::io::stderr(), "{line}");
+        }
+    }
+
     fn line(&self, step: usize) -> String {
         let mut line = format!(
             "step {step}/{}  pass {:.2}",
@@ -64,11 +71,6 @@ impl LineRenderer {
         }
         line + &format!("  {:.0} images/s", self.images_per_second)
     }
-}
-
-/// Standard output is for results; and a reader that has gone must not end the training.
-fn say(line: &str) {
-    let _ = writeln!(std::io::stderr(), "{line}");
 }
 
 fn remember(values: &mut HashMap<MetricId, f64>, state: MetricState) {
@@ -100,7 +102,8 @@ impl TrainingProgressLogger for LineRenderer {
             0 => String::new(),
             step => format!(", going on after step {step}"),
         };
-        say(&format!("{label}: {steps} steps of {images} images{from}"));
+        let line = format!("{label}: {steps} steps of {images} images{from}");
+        self.say(&line);
     }
 
     fn start_split(&mut self, split: &str, _total_items: usize) {
@@ -122,7 +125,7 @@ impl TrainingProgressLogger for LineRenderer {
     }
 
     fn update_epoch(&mut self, _round: usize) {
-        say(&self.line(self.session.steps_done()));
+        self.say(&self.line(self.session.steps_done()));
     }
 
     fn end(&mut self) {}

@@ -10,6 +10,7 @@ use burn::train::metric::{
 };
 use kiln_models::quantizer::{codes_in_use, perplexity};
 
+use crate::log::LOSS;
 use crate::session::Session;
 
 /// The numbers of one training or validation step.
@@ -119,8 +120,8 @@ pub(crate) struct MetricKind {
 pub(crate) struct Gathered {
     kind: MetricKind,
     name: MetricName,
-    /// Told when the loss is not finite; only the training split's loss has it.
-    guards: Option<Session>,
+    /// The training whose steps these are; a validation has none.
+    training: Option<Session>,
     last: Option<f64>,
     sum: f64,
     images: f64,
@@ -128,12 +129,12 @@ pub(crate) struct Gathered {
 }
 
 impl Gathered {
-    pub(crate) fn new(kind: MetricKind, guards: Option<Session>) -> Self {
+    pub(crate) fn new(kind: MetricKind, training: Option<Session>) -> Self {
         let name = Arc::new(kind.name.to_owned());
         Self {
             kind,
             name,
-            guards,
+            training,
             last: None,
             sum: 0.0,
             images: 0.0,
@@ -152,6 +153,28 @@ impl Gathered {
                 100.0 * codes_in_use(&self.code_counts) as f64
                     / self.code_counts.len().max(1) as f64,
             ),
+        }
+    }
+
+    /// From here on the values are over all ranks' steps.
+    fn sum_over_ranks(&mut self) {
+        let Some(session) = &self.training else {
+            return;
+        };
+        // The others do not come here with a rank that has failed.
+        if session.ranks().is_alone() || session.learner().should_stop() {
+            return;
+        }
+        let counts = self.code_counts.iter().map(|&count| f64::from(count));
+        let own = [self.sum, self.images].into_iter().chain(counts).collect();
+        match session.ranks().sum_metrics(own) {
+            Ok(sums) => {
+                if let [sum, images, counts @ ..] = &sums[..] {
+                    (self.sum, self.images) = (*sum, *images);
+                    self.code_counts = counts.iter().map(|&count| count as f32).collect();
+                }
+            }
+            Err(error) => session.fail(error.into()),
         }
     }
 
@@ -202,7 +225,8 @@ impl Metric for Gathered {
                 let value = numbers.scalars.get(index).copied().unwrap_or(f64::NAN);
                 self.sum += value * numbers.images as f64;
                 self.last = Some(value);
-                if let Some(session) = &self.guards
+                if let Some(session) = &self.training
+                    && self.kind.name == LOSS
                     && !value.is_finite()
                 {
                     session.fail_diverged(self.kind.name, value, numbers.step);
@@ -219,12 +243,14 @@ impl Metric for Gathered {
         Ok(self.entry(self.last))
     }
 
+    /// Asked for once, at the end of a round.
     fn compute(&mut self) -> Result<SerializedEntry, TensorReadError> {
+        self.sum_over_ranks();
         Ok(self.entry(self.gathered()))
     }
 
     fn clear(&mut self) {
-        *self = Self::new(self.kind, self.guards.clone());
+        *self = Self::new(self.kind, self.training.clone());
     }
 }
 

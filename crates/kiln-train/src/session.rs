@@ -9,6 +9,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use burn::train::Interrupter;
 
 use crate::error::TrainError;
+use crate::ranks::Ranks;
 
 /// A request to stop, to be made from anywhere: a Ctrl-C handler, another thread.
 ///
@@ -44,6 +45,9 @@ impl StopSignal {
 pub(crate) struct Session(Arc<State>);
 
 struct State {
+    ranks: Ranks,
+    /// Steps whose gradients were summed over the ranks.
+    summed: AtomicUsize,
     /// Steps whose update is done: the cursor of a checkpoint.
     steps_done: AtomicUsize,
     /// The step before which a requested stop takes effect; `usize::MAX` until there is one.
@@ -68,7 +72,14 @@ impl std::fmt::Debug for Session {
 
 impl Session {
     pub(crate) fn new(steps_done: usize, stop: StopSignal) -> Self {
+        Self::of_ranks(Ranks::alone(), steps_done, stop)
+    }
+
+    /// This process' part of a training by `ranks`.
+    pub(crate) fn of_ranks(ranks: Ranks, steps_done: usize, stop: StopSignal) -> Self {
         Self(Arc::new(State {
+            ranks,
+            summed: AtomicUsize::new(steps_done),
             steps_done: AtomicUsize::new(steps_done),
             stop_before: AtomicUsize::new(usize::MAX),
             stop,
@@ -90,10 +101,27 @@ impl Session {
         self.0.steps_done.store(step, Ordering::Release);
     }
 
+    /// The processes that train together.
+    pub(crate) fn ranks(&self) -> &Ranks {
+        &self.0.ranks
+    }
+
+    /// Counts a step whose gradients are summed over the ranks, and says whether this rank wants to stop after it.
+    pub(crate) fn wants_to_stop_after_this_step(&self) -> bool {
+        let summed = self.0.summed.fetch_add(1, Ordering::AcqRel) + 1;
+        self.stops(summed)
+    }
+
+    /// Some rank wants to, and all heard of it in the same step.
+    pub(crate) fn stop_after_this_step(&self) {
+        let summed = self.0.summed.load(Ordering::Acquire);
+        self.0.stop_before.fetch_min(summed, Ordering::AcqRel);
+    }
+
     /// Whether step `step` must not begin. Only the first device's loader decides (`decides`), so that all
-    /// devices end after the same step.
+    /// devices end after the same step; several ranks decide together, by [`Self::stop_after_this_step`].
     pub(crate) fn ends_before(&self, step: usize, decides: bool) -> bool {
-        if decides && self.stops(step) {
+        if decides && self.ranks().is_alone() && self.stops(step) {
             self.0.stop_before.fetch_min(step, Ordering::AcqRel);
         }
         step >= self.0.stop_before.load(Ordering::Acquire)
@@ -101,7 +129,12 @@ impl Session {
 
     /// Whether a stop was asked for that the finished steps have reached.
     pub(crate) fn stop_requested(&self) -> bool {
-        self.stops(self.steps_done())
+        let done = self.steps_done();
+        if self.ranks().is_alone() {
+            self.stops(done)
+        } else {
+            done >= self.0.stop_before.load(Ordering::Acquire)
+        }
     }
 
     fn stops(&self, step: usize) -> bool {

@@ -26,6 +26,7 @@ use crate::launch::{Outcome, Stage, Strategy, find_checkpoint, session};
 use crate::log::LOSS;
 use crate::noisy_source::NoisySource;
 use crate::plan::Plan;
+use crate::ranks::Ranks;
 use crate::run_folder::{RunFolder, write_atomically};
 use crate::session::StopSignal;
 use crate::vqvae_stage::{self, ImageSource, VqVaeTrainee};
@@ -47,6 +48,8 @@ pub struct RunOptions {
     pub devices: Devices,
     /// How several devices share the work.
     pub strategy: Strategy,
+    /// The processes that train together, each on its own `devices`, with one run folder that all of them see.
+    pub ranks: Ranks,
     /// Latent diffusion: the VQ-VAE to use in place of the run folder's own.
     pub vqvae: Option<PathBuf>,
     /// Asks the training to save and stop.
@@ -63,6 +66,7 @@ impl RunOptions {
             hub: HubSettings::from_environment(),
             devices: Devices::cpu(),
             strategy: Strategy::Main,
+            ranks: Ranks::alone(),
             vqvae: None,
             stop: StopSignal::default(),
         }
@@ -70,6 +74,17 @@ impl RunOptions {
 
     /// The images to train on.
     fn datasets(
+        &self,
+        config: &DataConfig,
+        progress: &dyn Progress,
+    ) -> Result<Datasets, TrainError> {
+        let datasets = self.own_datasets(config, progress)?;
+        let fingerprint = datasets.train.fingerprint();
+        self.ranks.require_same("training set", fingerprint)?;
+        Ok(datasets)
+    }
+
+    fn own_datasets(
         &self,
         config: &DataConfig,
         progress: &dyn Progress,
@@ -175,22 +190,20 @@ pub fn train_vqvae(
     let folder = run.stage_1();
     options.devices.check_precision(training.precision)?;
     let resume = find_checkpoint(&folder, options.resume)?;
-    let session = session(resume.as_ref(), &options.stop);
+    let session = session(resume.as_ref(), &options.stop, &options.ranks);
     prepare_folder(
         &run,
         &experiment.to_toml()?,
-        resume.is_some(),
+        options,
+        session.steps_done(),
         &["seed", "data", "vqvae", "codebook"],
     )?;
     let datasets = options.datasets(&experiment.data, progress)?;
 
     let images = datasets.train.len();
-    let plan = Arc::new(Plan::new(
-        training,
-        images,
-        options.devices.all().len(),
-        experiment.seed,
-    ));
+    let devices = options.devices.all().len();
+    let plan = Plan::new(training, images, devices, experiment.seed).over(&options.ranks);
+    let plan = Arc::new(plan);
     let trainee = VqVaeTrainee::new(
         &first_stage,
         experiment.seed,
@@ -215,7 +228,7 @@ pub fn train_vqvae(
     let source = ImageSource::new(training, experiment.seed, datasets.clone(), plan.clone());
     let outcome = stage.train(trainee, source)?;
     let report = TrainingReport::new("vqvae", &outcome, training, &plan, folder.model());
-    if report.model.is_some() {
+    if report.model.is_some() && options.ranks.is_first() {
         let first_stage = FirstStage {
             network: Autoencoder::Vq(outcome.model.into_trained()),
             metadata: metadata(experiment, &datasets, training.steps),
@@ -272,32 +285,34 @@ fn train_unet(
     options.devices.check_precision(training.precision)?;
     let device = options.devices.first();
     let resume = find_checkpoint(&folder, options.resume)?;
-    let session = session(resume.as_ref(), &options.stop);
+    let session = session(resume.as_ref(), &options.stop, &options.ranks);
     if let Some(warning) = experiment.build_schedule()?.warning() {
         tracing::warn!("{warning}");
     }
     prepare_folder(
         &run,
         &experiment.to_toml()?,
-        resume.is_some(),
+        options,
+        session.steps_done(),
         &["seed", "data", "unet", "schedule"],
     )?;
     let datasets = options.datasets(&experiment.data, progress)?;
     let classes = Classes::of(experiment, &datasets)?;
     let (clean, first_stage) = match first_stage {
         Some(first_stage) => {
-            let (clean, scaled) = latent_space(&run, &datasets, first_stage, &device, progress)?;
+            let ranks = &options.ranks;
+            ranks.require_same("VQ-VAE", first_stage.hash())?;
+            let (clean, scaled) = ranks.first_then_others(|| {
+                latent_space(&run, &datasets, first_stage, &device, progress)
+            })?;
             (clean, Some(scaled))
         }
         None => (CleanSets::images(&datasets), None),
     };
 
-    let plan = Arc::new(Plan::new(
-        training,
-        datasets.train.len(),
-        options.devices.all().len(),
-        experiment.seed,
-    ));
+    let (images, devices) = (datasets.train.len(), options.devices.all().len());
+    let plan = Plan::new(training, images, devices, experiment.seed).over(&options.ranks);
+    let plan = Arc::new(plan);
     let network = experiment
         .unet
         .init(&device.clone().autodiff(), experiment.seed)?;
@@ -340,7 +355,7 @@ fn train_unet(
     let source = NoisySource::new(experiment, clean, classes, plan.clone())?;
     let outcome = stage.train(trainee, source)?;
     let report = TrainingReport::new(name, &outcome, training, &plan, run.model());
-    if report.model.is_some() {
+    if report.model.is_some() && options.ranks.is_first() {
         let scheduler = experiment.scheduler();
         let mut metadata = metadata(experiment, &datasets, training.steps);
         let mut add = |name: &str, value| metadata.training.insert(name.to_owned(), value);
@@ -375,9 +390,10 @@ pub fn train_classifier(
     let folder = run.classifier();
     options.devices.check_precision(training.precision)?;
     let resume = find_checkpoint(&folder, options.resume)?;
-    let session = session(resume.as_ref(), &options.stop);
+    let session = session(resume.as_ref(), &options.stop, &options.ranks);
     let parts = ["seed", "data", "augmentation"];
-    prepare_folder(&run, &experiment.to_toml()?, resume.is_some(), &parts)?;
+    let steps_done = session.steps_done();
+    prepare_folder(&run, &experiment.to_toml()?, options, steps_done, &parts)?;
     let datasets = options.datasets(&experiment.data, progress)?;
     for set in [&datasets.train, &datasets.validation] {
         let digit = |image| {
@@ -394,7 +410,8 @@ pub fn train_classifier(
 
     let devices = options.devices.all().len();
     let images = datasets.train.len();
-    let plan = Arc::new(Plan::new(training, images, devices, experiment.seed));
+    let plan = Plan::new(training, images, devices, experiment.seed).over(&options.ranks);
+    let plan = Arc::new(plan);
     let device = options.devices.first();
     let trainee = ClassifierTrainee::new(experiment, &plan, session.clone(), &device);
     let stage = Stage {
@@ -418,7 +435,9 @@ pub fn train_classifier(
         &plan,
         run.classifier_weights(),
     );
-    if let Some(path) = &report.model {
+    if let Some(path) = &report.model
+        && options.ranks.is_first()
+    {
         let facts = training_facts(experiment.seed, &datasets, training.steps);
         let classifier = outcome.model.into_trained();
         kiln_models::save_weights(&classifier, path, WeightsType::F16, &facts)?;
@@ -489,14 +508,24 @@ fn metadata(experiment: &Experiment, datasets: &Datasets, steps: usize) -> Metad
 
 /// Makes the run folder, notes in `config.toml` what is run, and refuses to go on with another experiment.
 ///
-/// `parts` are the tables that a resumed stage must not have changed; how long and how fast it learns may change.
+/// `parts` are the tables that a stage resumed after `steps_done` steps must not have changed; how long and how fast it
+/// learns may change. All ranks must be about to do the same.
 fn prepare_folder(
     run: &RunFolder,
     text: &str,
-    resumed: bool,
+    options: &RunOptions,
+    steps_done: usize,
     parts: &[&str],
 ) -> Result<(), TrainError> {
-    if resumed {
+    let (version, ranks) = (env!("CARGO_PKG_VERSION"), &options.ranks);
+    ranks.require_same("version of kiln", version)?;
+    ranks.require_same("experiment", text)?;
+    ranks.require_same("number of devices", options.devices.all().len().to_string())?;
+    ranks.require_same("newest checkpoint", steps_done.to_string())?;
+    if !ranks.is_first() {
+        return Ok(());
+    }
+    if steps_done > 0 {
         let path = run.config();
         let before = std::fs::read_to_string(&path).map_err(TrainError::file("read", &path))?;
         let tables =
@@ -512,10 +541,7 @@ fn prepare_folder(
             )));
         }
     }
-    let header = format!(
-        "# Written by kiln {}: what this run was trained with.\n",
-        env!("CARGO_PKG_VERSION")
-    );
+    let header = format!("# Written by kiln {version}: what this run was trained with.\n");
     write_atomically(&run.config(), (header + text).as_bytes())
 }
 

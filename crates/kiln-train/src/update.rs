@@ -10,6 +10,7 @@ use kiln_kernels::{AdamW, euclidean_norm};
 use kiln_models::ema::{self, EmaConfig, shadow_of};
 
 use crate::experiment::TrainingConfig;
+use crate::ranks::compare_weights;
 use crate::session::Session;
 
 /// AdamW as the experiment asks for it, with the clipping of the [`Averaged`] network of the same session.
@@ -69,9 +70,25 @@ pub(crate) struct Averaged<N: Module> {
 struct UpdateRule {
     clip_norm: f64,
     ema: Option<EmaConfig>,
+    /// The steps of the training, and those from one checkpoint to the next.
+    steps: usize,
+    round: usize,
+    /// Steps done before this process began.
+    steps_before: usize,
     /// Steps done, counted here because the session's cursor moves only once a round.
     steps_done: usize,
     session: Session,
+}
+
+impl UpdateRule {
+    /// Whether ranks show each other their weights now: after the first step, and before each checkpoint.
+    fn compares_ranks(&self) -> bool {
+        let done = self.steps_done;
+        let is_first = done == self.steps_before + 1;
+        let ends_round = done.is_multiple_of(self.round) || done == self.steps;
+        !self.session.ranks().is_alone()
+            && (is_first || ends_round || self.session.ends_before(done, false))
+    }
 }
 
 impl<N: Module> Averaged<N> {
@@ -82,6 +99,9 @@ impl<N: Module> Averaged<N> {
             rule: UpdateRule {
                 clip_norm: training.clip_norm,
                 ema: training.ema.clone(),
+                steps: training.steps,
+                round: training.checkpoint_every,
+                steps_before: session.steps_done(),
                 steps_done: session.steps_done(),
                 session,
             },
@@ -123,6 +143,10 @@ impl<N: Module> Averaged<N> {
             let decay = ema.decay_at(rule.steps_done as u64);
             self.average = Some(ema::update(average, &self.network, decay));
         }
+        if self.rule.compares_ranks() {
+            // Their average follows from them.
+            compare_weights(&self.network, &self.rule.session);
+        }
         self
     }
 }
@@ -162,6 +186,11 @@ pub(crate) fn summed<M: Module>(
 
 /// Euclidean norm over all gradients of `module` together.
 fn gradient_norm<M: Module>(module: &M, gradients: &GradientsParams) -> f64 {
+    euclidean_norm(&flat(module, gradients))
+}
+
+/// All gradients of `module`, in the order in which it visits its parameters.
+pub(crate) fn flat<M: Module>(module: &M, gradients: &GradientsParams) -> Vec<Tensor<1>> {
     struct All<'a> {
         gradients: &'a GradientsParams,
         flat: Vec<Tensor<1>>,
@@ -178,7 +207,7 @@ fn gradient_norm<M: Module>(module: &M, gradients: &GradientsParams) -> f64 {
         flat: Vec::new(),
     };
     module.visit(&mut all);
-    euclidean_norm(&all.flat)
+    all.flat
 }
 
 #[cfg(test)]

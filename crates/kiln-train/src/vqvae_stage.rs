@@ -19,6 +19,7 @@ use crate::loader::{BatchSource, Batches};
 use crate::objective::{Stage1Objective, psnr};
 use crate::pictures::{Images, columns_for, grid, save_png};
 use crate::plan::{Plan, Share};
+use crate::ranks::over_ranks;
 use crate::report::{MetricKind, Reading, Report};
 use crate::run_folder::StageFolder;
 use crate::session::Session;
@@ -252,8 +253,9 @@ impl TrainStep for VqVaeTrainee {
         mut self,
         optim: &mut ModuleOptimizer,
         rate: ModuleLearningRate,
-        mut grads: GradientsParams,
+        grads: GradientsParams,
     ) -> Self {
+        let mut grads = over_ranks(&self, grads, &self.lesson.session);
         let statistics = self.codebook.take(&mut grads);
         self.vqvae = self.vqvae.updated(optim, rate, grads);
         if let Some(statistics) = statistics {

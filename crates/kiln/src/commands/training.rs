@@ -2,14 +2,15 @@
 
 use std::{
     path::{Path, PathBuf},
-    process,
+    process, thread,
+    time::Duration,
 };
 
 use clap::{Args, ValueEnum};
 use kiln_data::Progress;
 use kiln_kernels::Precision;
 use kiln_train::{
-    ConfigError, Devices, Experiment, RunOptions, StopSignal, TrainError, TrainingReport,
+    ConfigError, Devices, Experiment, Ranks, RunOptions, StopSignal, TrainError, TrainingReport,
 };
 
 use super::hub_arguments::HubArguments;
@@ -17,6 +18,9 @@ use crate::terminal::{self, DataProgress};
 
 /// What shells report for a program that was ended by Ctrl-C: 128 + SIGINT.
 const INTERRUPTED: i32 = 130;
+
+/// How long a rank that has failed lets rank 0 speak first: `mpirun` takes two seconds to kill what is left of a job.
+const PATIENCE_WITH_RANK_0: Duration = Duration::from_secs(3);
 
 /// Where the experiment comes from, where its results go, and what computes.
 #[derive(Args)]
@@ -109,6 +113,33 @@ impl TrainingArguments {
         load: Load<E>,
         train: Train<E>,
     ) -> anyhow::Result<()> {
+        let (ranks, json) = (Ranks::of_this_process()?, self.json);
+        match self.train_on(&ranks, table, vqvae, load, train) {
+            Ok(report) if ranks.is_first() => {
+                terminal::print_outcome(&report, json, ToString::to_string)
+            }
+            Ok(_) => Ok(()),
+            Err(error) if ranks.is_alone() => Err(error),
+            Err(error) => {
+                if !ranks.is_first() {
+                    // What goes wrong for all is said once: by rank 0, which ends this one meanwhile.
+                    thread::sleep(PATIENCE_WITH_RANK_0);
+                }
+                terminal::print_error(&terminal::one_sentence(&error));
+                ranks.abort(1)
+            }
+        }
+    }
+
+    /// The part that this process has in the training by `ranks`.
+    fn train_on<E>(
+        self,
+        ranks: &Ranks,
+        table: &str,
+        vqvae: Option<&Path>,
+        load: Load<E>,
+        train: Train<E>,
+    ) -> anyhow::Result<TrainingReport> {
         let mut overrides = overrides(&self.set, self.data.as_deref());
         let precision = self.precision.iter();
         overrides.extend(precision.map(|name| format!("{table}.precision=\"{name}\"")));
@@ -121,17 +152,20 @@ impl TrainingArguments {
             hub: self.hub.settings(),
             devices: Devices::parse(&self.devices)?,
             strategy: self.strategy.into(),
-            stop: stop_on_interrupt()?,
+            ranks: ranks.clone(),
+            stop: stop_on_interrupt(ranks)?,
         };
-        let report = train(&experiment, &options, &DataProgress::default())?;
-        terminal::print_outcome(&report, self.json, ToString::to_string)
+        Ok(train(&experiment, &options, &DataProgress::default())?)
     }
 }
 
 /// Ctrl-C (or a polite kill) asks the training to save and stop; a second one ends the program at once.
-fn stop_on_interrupt() -> anyhow::Result<StopSignal> {
+///
+/// Ranks are also told when their job ends because one of them has died, so they promise nothing.
+fn stop_on_interrupt(ranks: &Ranks) -> anyhow::Result<StopSignal> {
     let stop = StopSignal::default();
     let signal = stop.clone();
+    let is_alone = ranks.is_alone();
     let mut asked_before = false;
     ctrlc::set_handler(move || {
         if asked_before {
@@ -139,7 +173,9 @@ fn stop_on_interrupt() -> anyhow::Result<StopSignal> {
         }
         asked_before = true;
         signal.request();
-        terminal::note("saving a checkpoint; once more to stop at once");
+        if is_alone {
+            terminal::note("saving a checkpoint; once more to stop at once");
+        }
     })?;
     Ok(stop)
 }

@@ -9,6 +9,8 @@ mod failures;
 mod hub;
 mod model_info;
 mod others;
+#[cfg(feature = "mpi")]
+mod ranks;
 mod reconstruct;
 mod sample;
 mod schedule;

@@ -314,3 +314,16 @@ fn configs_that_cannot_work_are_refused_with_the_key() {
         "{sentence}"
     );
 }
+
+#[cfg(not(feature = "mpi"))]
+#[test]
+fn processes_that_are_started_together_need_a_kiln_with_mpi() {
+    let workplace = workplace();
+    let arguments = "train-vqvae --config experiment.toml --out run";
+    let mut command = program(&workplace.path(""), arguments);
+    let output = command.env("OMPI_COMM_WORLD_SIZE", "2").output().unwrap();
+    assert!(!output.status.success());
+    let sentence = String::from_utf8(output.stderr).unwrap();
+    assert!(sentence.contains("--features mpi"), "{sentence}");
+    assert!(!workplace.path("run").exists());
+}

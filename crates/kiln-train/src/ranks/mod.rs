@@ -1,0 +1,222 @@
+//! Several processes that train as one, each a *rank* of a job that `mpirun` (or SLURM's `srun`) starts.
+//!
+//! Every rank computes its share of each step's images, on one device or several, and moves its own copy of the weights
+//! by the same gradients. Rank 0 alone validates, talks and writes: checkpoints, metrics, pictures and the model.
+//!
+//! All that goes between ranks are sums over all of them:
+//!
+//! ```text
+//! at the start   digests of what they are about to do, which must be the same   stages.rs
+//! in every step  the gradients; and with them who wants to stop                 step.rs
+//! in a round     a digest of the weights: ranks that drift apart are an error   step.rs
+//!                metrics                                                        report.rs
+//! ```
+
+#[cfg(feature = "mpi")]
+mod mpi;
+#[cfg(not(feature = "mpi"))]
+#[path = "without_mpi.rs"]
+mod mpi;
+mod step;
+
+use std::env;
+use std::fmt;
+use std::iter;
+use std::sync::Arc;
+
+use sha2::{Digest, Sha256};
+
+use mpi::Job;
+pub(crate) use step::{compare_weights, over_ranks};
+
+/// Environment variables with the number of processes that a launcher started: Open MPI's, MPICH's, SLURM's.
+const SIZES: [&str; 3] = ["OMPI_COMM_WORLD_SIZE", "PMI_SIZE", "SLURM_STEP_NUM_TASKS"];
+
+/// The job that this process trains in, and its place there.
+#[derive(Clone, Default)]
+pub struct Ranks(Option<Arc<Job>>);
+
+/// Why processes cannot train together.
+#[derive(Debug, thiserror::Error)]
+pub enum RanksError {
+    /// A launcher started several processes of a kiln that knows of no others.
+    #[error(
+        "{0} processes were started together, but this kiln was built without `--features mpi`, so each would train alone: build it with that feature, or start one process"
+    )]
+    WithoutMpi(usize),
+    /// MPI does not work.
+    #[error(
+        "MPI does not start, or cannot be called by several threads: see what `mpirun -np 2 hostname` says"
+    )]
+    NoMpi,
+    /// The launcher is not of the MPI that kiln was built with.
+    #[error(
+        "{started} processes were started together, but MPI knows of {known}: start them by the `mpirun` of the MPI that kiln was built with, or by `srun --mpi=pmix`"
+    )]
+    Launcher {
+        /// Processes, as the launcher says.
+        started: usize,
+        /// Processes, as MPI says.
+        known: usize,
+    },
+    /// A rank is about to train something else.
+    #[error(
+        "rank {rank} has another {what} than rank 0: start the same command everywhere, on a run folder and on data that all ranks see"
+    )]
+    Differs {
+        /// The first such rank.
+        rank: usize,
+        /// What is not the same.
+        what: &'static str,
+    },
+    /// The weights of a rank are not those of the others.
+    #[error(
+        "rank {rank} has other weights than rank 0, though all moved theirs by the same gradients: run all ranks on machines of one kind, and go on from the last checkpoint with --resume"
+    )]
+    Drift {
+        /// The first such rank.
+        rank: usize,
+    },
+    /// MPI does not answer any more.
+    #[error("the other ranks cannot be reached any more: start the job again with --resume")]
+    Unreachable,
+}
+
+impl Ranks {
+    /// One process, which trains alone.
+    pub fn alone() -> Self {
+        Self(None)
+    }
+
+    /// The job that this process was started in, if a launcher of MPI programs started it together with others.
+    ///
+    /// # Errors
+    /// If it did and this kiln was built without MPI, or MPI does not find the others.
+    pub fn of_this_process() -> Result<Self, RanksError> {
+        let started = SIZES
+            .into_iter()
+            .find_map(|name| env::var(name).ok()?.parse().ok())
+            .unwrap_or(1);
+        if started <= 1 {
+            return Ok(Self::alone());
+        }
+        let job = Job::join(started)?;
+        match job.size() {
+            known if known == started => Ok(Self(Some(Arc::new(job)))),
+            known => Err(RanksError::Launcher { started, known }),
+        }
+    }
+
+    /// How many processes train together; 1 if this one is alone.
+    pub fn size(&self) -> usize {
+        self.0.as_deref().map_or(1, Job::size)
+    }
+
+    /// This process among them, from 0.
+    pub fn rank(&self) -> usize {
+        self.0.as_deref().map_or(0, Job::rank)
+    }
+
+    /// Whether this is the process that writes files and talks.
+    pub fn is_first(&self) -> bool {
+        self.rank() == 0
+    }
+
+    /// Whether there are no others.
+    pub fn is_alone(&self) -> bool {
+        self.0.is_none()
+    }
+
+    /// Ends all processes of the job, this one too. For a rank that has failed: the others would wait for it.
+    pub fn abort(&self, code: i32) -> ! {
+        if let Some(job) = &self.0 {
+            job.abort(code);
+        }
+        std::process::exit(code)
+    }
+
+    /// The sums over all ranks of each number of each of `parts`, which all ranks must give in the same lengths.
+    ///
+    /// The first parts are under way while the next are still being made.
+    fn sum(&self, parts: impl Iterator<Item = Vec<f32>>) -> Result<Vec<Vec<f32>>, RanksError> {
+        match &self.0 {
+            Some(job) => job.sum(parts),
+            None => Ok(parts.collect()),
+        }
+    }
+
+    /// As [`Self::sum`], for the thread that gathers metrics: the two do not wait for each other.
+    pub(crate) fn sum_metrics(&self, numbers: Vec<f64>) -> Result<Vec<f64>, RanksError> {
+        match &self.0 {
+            Some(job) => job.sum_metrics(numbers),
+            None => Ok(numbers),
+        }
+    }
+
+    /// Does `work` on rank 0 first, then on the others: what it leaves on disk is there for them.
+    ///
+    /// If it fails on rank 0, the others wait until that one calls [`Self::abort`].
+    pub(crate) fn first_then_others<W, E: From<RanksError>>(
+        &self,
+        work: impl FnOnce() -> Result<W, E>,
+    ) -> Result<W, E> {
+        // Whoever gives a number to a sum waits for all others.
+        let meet = || self.sum(iter::once(vec![0.0]));
+        if self.is_first() {
+            let done = work()?;
+            meet()?;
+            return Ok(done);
+        }
+        meet()?;
+        work()
+    }
+
+    /// Refuses to go on unless all ranks, which must ask together, have the same `own`.
+    pub(crate) fn require_same(
+        &self,
+        what: &'static str,
+        own: impl AsRef<[u8]>,
+    ) -> Result<(), RanksError> {
+        match self.first_to_differ(&Sha256::digest(own))? {
+            Some(rank) => Err(RanksError::Differs { rank, what }),
+            None => Ok(()),
+        }
+    }
+
+    /// The first rank, if any, whose digest is not that of rank 0.
+    fn first_to_differ(&self, digest: &[u8]) -> Result<Option<usize>, RanksError> {
+        // A table of all digests, in which each rank fills in its own.
+        let mut table = vec![0.0; digest.len() * self.size()];
+        let own = table.iter_mut().skip(digest.len() * self.rank());
+        own.zip(digest)
+            .for_each(|(place, &byte)| *place = byte.into());
+        let table = self.sum(iter::once(table))?.concat();
+        let mut rows = table.chunks(digest.len());
+        let first = rows.next();
+        Ok(rows.position(|row| Some(row) != first).map(|row| row + 1))
+    }
+}
+
+impl fmt::Debug for Ranks {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(formatter, "rank {} of {}", self.rank(), self.size())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn alone_sums_are_what_they_were_and_everybody_agrees() {
+        let ranks = Ranks::alone();
+        assert_eq!((ranks.rank(), ranks.size()), (0, 1));
+        let parts = vec![vec![1.0, 2.0], vec![3.0]];
+        let sums = ranks.sum(parts.clone().into_iter()).unwrap();
+        assert_eq!(sums, parts);
+        assert_eq!(ranks.sum_metrics(vec![0.5]).unwrap(), [0.5]);
+        ranks.require_same("thing", "whatever").unwrap();
+        let done: Result<i32, RanksError> = ranks.first_then_others(|| Ok(7));
+        assert_eq!(done.unwrap(), 7);
+    }
+}
