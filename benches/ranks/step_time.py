@@ -96,6 +96,10 @@ def measure(arguments):
     system = np.array([[share(2) * 4 * row["weights"], turns(2, row["weights"])] for row in rows])
     extra = np.array([row["two"] - row["one"] for row in rows])
     (slowness, latency), *_ = np.linalg.lstsq(system, extra, rcond=None)
+    if latency < 0:
+        latency, slowness = 0.0, (system[:, 0] @ extra) / (system[:, 0] @ system[:, 0])
+    if slowness <= 0:
+        sys.exit("steps of two ranks are no slower than those of one: is the machine idle, and has it two cores?")
     print(f"bandwidth {1e-9 / slowness:.2f} GB/s, latency {1e6 * latency:.0f} us a turn")
     for row in rows:
         modelled = step_time(2, row["weights"], row["one"], 1 / slowness, latency)

@@ -245,8 +245,8 @@ impl Stage<'_> {
     }
 
     fn renderer(&self) -> Box<dyn MetricsRenderer> {
-        // Under Open MPI the output of ranks is a terminal for nobody.
-        if std::io::stdout().is_terminal() && self.session.ranks().is_alone() {
+        // Open MPI gives processes a terminal to write to, at which nobody sits.
+        if std::io::stdin().is_terminal() && std::io::stdout().is_terminal() {
             return dashboard(&self.session);
         }
         Box::new(LineRenderer::new(
