@@ -85,8 +85,8 @@ impl Reference {
         ])
     }
 
-    /// [`Self::distances`], the kernel distance over batches of 64, precision, recall, density and coverage; of digits also the share that the classifier is sure of, and the chi-squared
-    /// distance of the classes from the real ones.
+    /// [`Self::distances`], the kernel distance over batches of 64, precision, recall, density and coverage; of digits also
+    /// the share that the classifier is sure of, and the chi-squared distance of the classes from the real ones.
     ///
     /// # Errors
     /// [`EvalError::TooFew`] below 65 images, [`EvalError::Lengths`] for what another judge saw.

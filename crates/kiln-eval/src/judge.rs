@@ -74,14 +74,6 @@ pub enum Judge {
     Inception(Box<Inception>),
 }
 
-fn read(path: &Path) -> Result<Vec<u8>, EvalError> {
-    std::fs::read(path).map_err(|source| EvalError::File {
-        action: "read",
-        path: path.to_owned(),
-        source,
-    })
-}
-
 /// What a [`Judge`] saw in a set of images.
 #[derive(Clone, Debug)]
 pub enum Seen {
@@ -115,7 +107,7 @@ impl Judge {
     ) -> Result<Self, EvalError> {
         let FeatureKind::Inception(layer) = features else {
             return match weights {
-                Some(path) => Self::digits_from_bytes(&read(path)?, device),
+                Some(path) => Self::digits_from_bytes(&crate::read(path)?, device),
                 None => Self::digits_from_bytes(DigitClassifier::BUILT_IN, device),
             };
         };

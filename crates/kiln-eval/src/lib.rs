@@ -42,6 +42,9 @@ mod kernel;
 mod neighbours;
 mod similarity;
 
+use std::fs;
+use std::path::Path;
+
 use sha2::{Digest, Sha256};
 
 pub use classifier::{Classified, DigitClassifier};
@@ -62,4 +65,13 @@ pub use similarity::{mean_squared_error, psnr, ssim};
 fn sha256(bytes: &[u8]) -> String {
     let digest = Sha256::digest(bytes);
     digest.iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+/// The bytes of a file.
+fn read(path: &Path) -> Result<Vec<u8>, EvalError> {
+    fs::read(path).map_err(|source| EvalError::File {
+        action: "read",
+        path: path.to_owned(),
+        source,
+    })
 }

@@ -317,7 +317,8 @@ fn train_unet(
         .unet
         .init(&device.clone().autodiff(), experiment.seed)?;
     let measured = experiment.stage_2.evaluation.as_ref();
-    let evaluator = measured.map(|config| {
+    // Rank 0 alone validates.
+    let evaluator = measured.filter(|_| options.ranks.is_first()).map(|config| {
         let count = training.validated(datasets.validation.len()).len();
         let held_out = &datasets.validation;
         Evaluator::new(config, held_out, count, experiment.seed, &device, progress).map(Arc::new)

@@ -2,6 +2,7 @@
 
 mod common;
 
+use std::collections::BTreeMap;
 use std::path::Path;
 
 use common::{column, experiment, in_pixel_space, options, pixels, stage_1, stage_2};
@@ -33,13 +34,26 @@ fn measured(best_by: &str) -> Experiment {
     ])
 }
 
+/// Trains both stages in `run`, keeping the best checkpoint by `best_by` and the last one.
+fn trained(run: &Path, best_by: &str) {
+    let experiment = measured(best_by);
+    stage_1(&experiment, &options(run)).unwrap();
+    stage_2(&experiment, &options(run)).unwrap();
+}
+
+/// The checkpoints of the step with the smallest value, and of the last step.
+fn assert_kept(run: &Path, values: &BTreeMap<usize, f64>) {
+    let best = values.iter().min_by(|a, b| a.1.total_cmp(b.1)).unwrap();
+    let mut kept = vec![*best.0, 10];
+    kept.dedup();
+    assert_eq!(checkpoints(run), kept, "{values:?}");
+}
+
 #[test]
 fn distances_are_logged_and_choose_the_best_checkpoint() {
     let place = tempfile::tempdir().unwrap();
     let run = place.path();
-    let experiment = measured("stage_2.evaluation.best_by=kernel");
-    stage_1(&experiment, &options(run)).unwrap();
-    stage_2(&experiment, &options(run)).unwrap();
+    trained(run, "stage_2.evaluation.best_by=kernel");
 
     let kernel = column(run, "kernel/valid");
     assert_eq!(kernel.keys().collect::<Vec<_>>(), [&4, &8, &10]);
@@ -52,24 +66,15 @@ fn distances_are_logged_and_choose_the_best_checkpoint() {
     let confident = column(run, "confident/valid");
     assert!(confident.values().all(|share| (0.0..=1.0).contains(share)));
 
-    let best = kernel.iter().min_by(|a, b| a.1.total_cmp(b.1)).unwrap();
-    let mut kept = vec![*best.0, 10];
-    kept.dedup();
-    assert_eq!(checkpoints(run), kept, "{kernel:?}");
+    assert_kept(run, &kernel);
 }
 
 #[test]
 fn without_a_word_about_it_the_loss_chooses() {
     let place = tempfile::tempdir().unwrap();
     let run = place.path();
-    let experiment = measured("stage_2.evaluation.best_by=loss");
-    stage_1(&experiment, &options(run)).unwrap();
-    stage_2(&experiment, &options(run)).unwrap();
-    let losses = column(run, "loss/valid");
-    let best = losses.iter().min_by(|a, b| a.1.total_cmp(b.1)).unwrap();
-    let mut kept = vec![*best.0, 10];
-    kept.dedup();
-    assert_eq!(checkpoints(run), kept, "{losses:?}");
+    trained(run, "stage_2.evaluation.best_by=loss");
+    assert_kept(run, &column(run, "loss/valid"));
 }
 
 #[test]

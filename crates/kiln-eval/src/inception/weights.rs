@@ -1,7 +1,6 @@
 //! The file with the network's weights.
 
 use std::collections::BTreeMap;
-use std::fs;
 use std::path::{Path, PathBuf};
 
 use burn::store::pytorch_reader::{DType, PytorchReader};
@@ -24,11 +23,7 @@ pub(super) struct Weights {
 
 impl Weights {
     pub(super) fn read(path: &Path) -> Result<Self, EvalError> {
-        let bytes = fs::read(path).map_err(|source| EvalError::File {
-            action: "read",
-            path: path.to_owned(),
-            source,
-        })?;
+        let bytes = crate::read(path)?;
         let is_safetensors = path
             .extension()
             .is_some_and(|extension| extension == "safetensors");
