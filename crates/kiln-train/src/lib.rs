@@ -72,4 +72,4 @@ pub use stages::{
     RunOptions, TrainingReport, train_classifier, train_diffusion, train_latent_diffusion,
     train_vqvae,
 };
-pub use steps::{diffusion_steps, vqvae_steps};
+pub use steps::{DiffusionInput, diffusion_steps, vqvae_steps};

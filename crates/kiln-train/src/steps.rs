@@ -1,13 +1,17 @@
-//! Training steps one by one, always on the same batch: what a benchmark times.
+//! Training steps one by one, always on the same batches: what a benchmark times.
 //!
-//! Each step is that of the real training, by way of the same Learner: loss, gradients, clipping, AdamW, the average
-//! of the weights, the codebook. What surrounds steps in a training is left out: reading data, drawing noise,
-//! metrics, checkpoints.
+//! Each step is that of the real training, by way of the same Learner: loss, gradients and their sum over the devices,
+//! clipping, AdamW, the average of the weights, the codebook. What surrounds steps in a training is left out: reading
+//! data, drawing noise, metrics, checkpoints.
 
 use std::path::Path;
 
-use burn::tensor::Tensor;
-use burn::train::{Learner, LearnerModel, TrainStep};
+use burn::data::dataloader::{DataLoaderIterator, Progress};
+use burn::data::dataset::DatasetError;
+use burn::optim::{GradientsAccumulator, GradientsParams};
+use burn::tensor::{Device, Tensor};
+use burn::train::train::MultiDevicesTrainStep;
+use burn::train::{Learner, LearnerModel, TrainOutput, TrainStep};
 use kiln_models::quantizer::BatchPosition;
 use kiln_models::{UNet2d, VqVae};
 
@@ -24,80 +28,110 @@ use crate::vqvae_stage::{ImageTensors, VqVaeTrainee};
 
 /// Trains `network` as stage 1 of `experiment` does; each call of the result is one step and returns its loss.
 ///
-/// `images` are `[batch, channels, height, width]` in [-1, 1], on the network's device, which must have autodiff. One
-/// pass over them is a step, whatever `accumulate` says, and the codebook does not begin at k-means centres.
+/// `images` are `[batch, channels, height, width]` in [-1, 1]: as many on each device that is to train, all with autodiff,
+/// the network's own first. One pass over them is a step, whatever `accumulate` says, and the codebook does not begin at
+/// k-means centres.
 ///
 /// # Errors
 /// If the experiment has no stage 1; of a step: gradients that are not finite, and a device that fails.
 pub fn vqvae_steps(
     experiment: &Experiment,
     mut network: VqVae,
-    images: Tensor<4>,
+    images: Vec<Tensor<4>>,
 ) -> Result<impl FnMut() -> Result<f64, TrainError> + use<>, TrainError> {
     let first_stage = experiment.first_stage().ok_or(TrainError::NoFirstStage)?;
     network.quantize = first_stage.codebook.prepare(network.quantize);
-    let [batch, ..] = images.dims();
+    let counts: Vec<usize> = images.iter().map(|images| images.dims()[0]).collect();
+    let total_images = counts.iter().sum();
     let training = one_pass(&first_stage.stage_1.training);
     let session = Session::new(0, StopSignal::default());
     let trainee = VqVaeTrainee::with_network(
         &first_stage,
         network,
         0,
-        &Plan::new(&training, batch, 1, experiment.seed),
+        &Plan::new(&training, total_images, images.len(), experiment.seed),
         RunFolder::new(Path::new("")).stage_1(),
         session.clone(),
     );
     let seed = experiment.seed;
-    Ok(steps(trainee, &training, session, move |step| {
-        ImageTensors {
-            images: images.clone(),
+    let devices = images.iter().map(Tensor::device).collect();
+    Ok(steps(
+        trainee,
+        &training,
+        session,
+        devices,
+        move |step, device| ImageTensors {
+            images: images[device].clone(),
             step,
             position: BatchPosition {
                 seed,
                 step: step as u64,
-                first_image: 0,
-                total_images: batch,
+                first_image: counts[..device].iter().sum(),
+                total_images,
             },
-        }
-    }))
+        },
+    ))
+}
+
+/// What one device sees in a step of stage 2.
+#[derive(Debug, Clone)]
+pub struct DiffusionInput {
+    /// Scaled latents or images, `[batch, channels, height, width]`, on a device with autodiff.
+    pub z0: Tensor<4>,
+    /// Standard normal, of the same shape and on the same device.
+    pub noise: Tensor<4>,
+    /// One number an image, from 0 up to the schedule's `num_train_timesteps`.
+    pub timesteps: Vec<f64>,
 }
 
 /// Trains `network` as stage 2 of `experiment` does; each call of the result is one step and returns its loss.
 ///
-/// Both `z0`, scaled latents or images, and `noise` are `[batch, channels, height, width]` on the network's device, which
-/// must have autodiff; `timesteps` has one number an image, from 0 up to the schedule's `num_train_timesteps`. The
-/// network need not be the experiment's own; a conditional one is told one class after the other. One pass over the
-/// batch is a step, whatever `accumulate` says.
+/// `inputs` has as many images for each device that is to train, the network's own first. The network need not be the
+/// experiment's own; a conditional one is told one class after the other. One pass over the images is a step, whatever
+/// `accumulate` says.
 ///
 /// # Errors
 /// If the experiment's schedule cannot be built; of a step: gradients that are not finite, and a device that fails.
 pub fn diffusion_steps(
     experiment: &Experiment,
     network: UNet2d,
-    z0: Tensor<4>,
-    noise: Tensor<4>,
-    timesteps: Vec<f64>,
+    inputs: Vec<DiffusionInput>,
 ) -> Result<impl FnMut() -> Result<f64, TrainError> + use<>, TrainError> {
     let training = one_pass(&experiment.stage_2.training);
     let session = Session::new(0, StopSignal::default());
+    let images = inputs.iter().map(|input| input.timesteps.len()).sum();
     let classes = network.config().num_class_embeds;
-    let labels: Option<Vec<usize>> =
-        classes.map(|classes| (0..timesteps.len()).map(|image| image % classes).collect());
     let trainee = DiffusionTrainee::new(
         experiment,
         network,
         Pictured::default(), // no pictures are drawn
-        &Plan::new(&training, timesteps.len(), 1, experiment.seed),
+        &Plan::new(&training, images, inputs.len(), experiment.seed),
         RunFolder::new(Path::new("")).stage_2(),
         session.clone(),
     )?;
-    Ok(steps(trainee, &training, session, move |step| NoisyBatch {
-        step,
-        z0: z0.clone(),
-        noise: noise.clone(),
-        timesteps: timesteps.clone(),
-        labels: labels.clone(),
-    }))
+    let devices = inputs.iter().map(|input| input.z0.device()).collect();
+    Ok(steps(
+        trainee,
+        &training,
+        session,
+        devices,
+        move |step, device| {
+            let DiffusionInput {
+                z0,
+                noise,
+                timesteps,
+            } = inputs[device].clone();
+            let labels =
+                classes.map(|classes| (0..timesteps.len()).map(|image| image % classes).collect());
+            NoisyBatch {
+                step,
+                z0,
+                noise,
+                timesteps,
+                labels,
+            }
+        },
+    ))
 }
 
 fn one_pass(training: &TrainingConfig) -> TrainingConfig {
@@ -107,33 +141,97 @@ fn one_pass(training: &TrainingConfig) -> TrainingConfig {
     }
 }
 
-/// What the Learner's loop over an epoch does with each batch.
+/// What the Learner's loop over an epoch does with each batch, on one device or, by [`Strategy::Main`], on several.
+///
+/// `batch` is what a device, counted from zero, sees in a step.
+///
+/// [`Strategy::Main`]: crate::Strategy::Main
 fn steps<M, B>(
     trainee: M,
     training: &TrainingConfig,
     session: Session,
+    devices: Vec<Device>,
     batch: B,
 ) -> impl FnMut() -> Result<f64, TrainError> + use<M, B>
 where
     M: TrainStep<Output = Report> + LearnerModel,
-    B: Fn(usize) -> <M as TrainStep>::Input,
+    B: Fn(usize, usize) -> <M as TrainStep>::Input,
 {
     let mut learner = Learner::new(
         trainee,
         optimizer(training, &session),
         WarmupCosine::new(training),
     );
+    let workers = (devices.len() > 1).then(|| MultiDevicesTrainStep::new(&devices));
     let mut step = 0;
     move || {
-        let output = learner.train_step(batch(step));
+        let batches = (0..devices.len()).map(|device| batch(step, device));
+        let outputs: Vec<TrainOutput<Report>> = match &workers {
+            None => batches.map(|batch| learner.train_step(batch)).collect(),
+            Some(workers) => {
+                let mut loaders: Vec<_> = batches.map(OneBatch::boxed).collect();
+                let (outputs, _) = (workers.step(&mut loaders, &learner.model()))
+                    .map_err(|error| TrainError::Learner(error.to_string()))?;
+                outputs.into_iter().map(|device| device.output).collect()
+            }
+        };
         learner.lr_step();
-        learner.optimizer_step(output.grads);
+        let (gradients, reports): (Vec<_>, Vec<_>) = outputs
+            .into_iter()
+            .map(|output| (output.grads, output.item))
+            .unzip();
+        let gradients = sum(gradients, &learner, devices.first());
+        learner.optimizer_step(gradients);
         step += 1;
         if let Some(failure) = session.take_failure() {
             return Err(failure);
         }
-        let scalars = output.item.scalars.try_into_data_as::<f32>()?;
-        Ok(scalars.iter::<f64>().next().unwrap_or(f64::NAN))
+        let mut losses = 0.0;
+        for report in &reports {
+            let scalars = report.scalars.clone().try_into_data_as::<f32>()?;
+            losses += scalars.iter::<f64>().next().unwrap_or(f64::NAN);
+        }
+        Ok(losses / reports.len() as f64)
+    }
+}
+
+/// The gradients of all devices together, on the first.
+fn sum<M: LearnerModel>(
+    mut parts: Vec<GradientsParams>,
+    learner: &Learner<M>,
+    first: Option<&Device>,
+) -> GradientsParams {
+    let (Some(device), 2..) = (first, parts.len()) else {
+        return parts.pop().unwrap_or_default();
+    };
+    let model = learner.model();
+    let mut sum = GradientsAccumulator::new();
+    for part in parts {
+        sum.accumulate(&model, part.to_device(device, &model));
+    }
+    sum.grads()
+}
+
+/// What Burn's workers ask a batch of.
+struct OneBatch<B>(Option<B>);
+
+impl<B: 'static> OneBatch<B> {
+    fn boxed(batch: B) -> Box<dyn DataLoaderIterator<B>> {
+        Box::new(Self(Some(batch)))
+    }
+}
+
+impl<B> Iterator for OneBatch<B> {
+    type Item = Result<B, DatasetError>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        self.0.take().map(Ok)
+    }
+}
+
+impl<B> DataLoaderIterator<B> for OneBatch<B> {
+    fn progress(&self) -> Progress {
+        Progress::new(1, 1, None)
     }
 }
 
@@ -207,13 +305,17 @@ mod tests {
         let device = Device::flex().autodiff();
         let vqvae = experiment.first_stage().unwrap().vqvae;
         let vqvae = vqvae.init(&device, 0).unwrap();
-        let stage_1 = vqvae_steps(&experiment, vqvae, images(0, [1, 8, 8], &device));
+        let stage_1 = vqvae_steps(&experiment, vqvae, vec![images(0, [1, 8, 8], &device)]);
         let stage_1 = losses(stage_1.unwrap());
 
         let unet = experiment.unet.init(&device, 0).unwrap();
         let [z0, noise] = [1, 2].map(|seed| images(seed, [2, 4, 4], &device));
-        let timesteps = vec![10.0, 300.0, 600.0, 999.0];
-        let stage_2 = diffusion_steps(&experiment, unet, z0, noise, timesteps).unwrap();
+        let input = DiffusionInput {
+            z0,
+            noise,
+            timesteps: vec![10.0, 300.0, 600.0, 999.0],
+        };
+        let stage_2 = diffusion_steps(&experiment, unet, vec![input]).unwrap();
         [stage_1, losses(stage_2)]
     }
 
@@ -221,6 +323,25 @@ mod tests {
     fn both_stages_learn_the_batch_that_they_see_again_and_again() {
         for losses in losses_in("f32") {
             assert!(losses[29] < 0.9 * losses[0], "{losses:?}");
+        }
+    }
+
+    #[test]
+    fn two_devices_with_half_the_images_each_learn_as_one_does() {
+        let experiment = Experiment::parse(EXPERIMENT, "test", &[]).unwrap();
+        let device = Device::flex().autodiff();
+        let network = || experiment.unet.init(&device, 0).unwrap();
+        let [z0, noise] = [1, 2].map(|seed| images(seed, [2, 4, 4], &device));
+        let timesteps = [10.0, 300.0, 600.0, 900.0];
+        let part = |images: std::ops::Range<usize>| DiffusionInput {
+            z0: z0.clone().slice([images.clone()]),
+            noise: noise.clone().slice([images.clone()]),
+            timesteps: timesteps[images].to_vec(),
+        };
+        let one = diffusion_steps(&experiment, network(), vec![part(0..4)]);
+        let two = diffusion_steps(&experiment, network(), vec![part(0..2), part(2..4)]);
+        for (one, two) in losses(one.unwrap()).into_iter().zip(losses(two.unwrap())) {
+            assert!((one - two).abs() < 1e-5 * one, "{one} and {two}");
         }
     }
 
@@ -257,9 +378,13 @@ mod tests {
             let overrides = overrides.map(|text| format!("stage_2.{text}"));
             let experiment = Experiment::parse(EXPERIMENT, "test", &overrides).unwrap();
             let unet = experiment.unet.init(&device, 0).unwrap();
-            let timesteps = vec![10.0, 300.0, 600.0, 900.0];
             let [z0, noise] = [1, 2].map(|seed| images(seed, [2, 4, 4], &device));
-            let steps = diffusion_steps(&experiment, unet, z0, noise, timesteps);
+            let input = DiffusionInput {
+                z0,
+                noise,
+                timesteps: vec![10.0, 300.0, 600.0, 900.0],
+            };
+            let steps = diffusion_steps(&experiment, unet, vec![input]);
             let losses = losses(steps.unwrap());
             assert!(losses[29] < 0.95 * losses[0], "{overrides:?} {losses:?}");
         }
@@ -272,7 +397,7 @@ mod tests {
         let vqvae = experiment.first_stage().unwrap().vqvae;
         let vqvae = vqvae.init(&device, 0).unwrap();
         let images = Tensor::<4>::full([4, 1, 8, 8], f32::INFINITY, &device);
-        let mut step = vqvae_steps(&experiment, vqvae, images).unwrap();
+        let mut step = vqvae_steps(&experiment, vqvae, vec![images]).unwrap();
         let error = step().unwrap_err();
         assert!(matches!(error, TrainError::Diverged { .. }), "{error}");
     }

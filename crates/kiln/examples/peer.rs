@@ -20,7 +20,7 @@ use kiln::{Error, Pipeline, SampleOptions};
 use kiln_kernels::Precision;
 use kiln_models::quantizer::CodebookUpdate;
 use kiln_models::{UNet2dConfig, VqVaeConfig, load_weights};
-use kiln_train::{Experiment, diffusion_steps, vqvae_steps};
+use kiln_train::{DiffusionInput, Experiment, diffusion_steps, vqvae_steps};
 use safetensors::{Dtype, SafeTensors, tensor::TensorView};
 
 /// diffusers' name for a network's weights.
@@ -124,11 +124,12 @@ impl Training {
             .map(f64::from)
             .collect();
         let count = timesteps.len();
-        let (z0, noise) = (
-            inputs.images("z0", &device)?,
-            inputs.images("noise", &device)?,
-        );
-        let step = diffusion_steps(&experiment, network, z0, noise, timesteps)?;
+        let input = DiffusionInput {
+            z0: inputs.images("z0", &device)?,
+            noise: inputs.images("noise", &device)?,
+            timesteps,
+        };
+        let step = diffusion_steps(&experiment, network, vec![input])?;
         Ok(measure(count, self.repeats.into(), step)?)
     }
 
@@ -147,7 +148,7 @@ impl Training {
         let network = load_weights(config.init(&device, 0)?, &self.model.join(WEIGHTS))?;
         let images = Inputs::read(&self.inputs)?.images("images", &device)?;
         let [count, ..] = images.dims();
-        let step = vqvae_steps(&experiment, network, images)?;
+        let step = vqvae_steps(&experiment, network, vec![images])?;
         Ok(measure(count, self.repeats.into(), step)?)
     }
 }

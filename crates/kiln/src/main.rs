@@ -38,7 +38,9 @@ fn main() -> ExitCode {
         // Whoever read our output has seen enough: `kiln model info x | head -1`.
         Err(error) if terminal::is_closed_pipe(&error) => ExitCode::SUCCESS,
         Err(error) => {
-            terminal::print_error(&terminal::one_sentence(&error));
+            if !terminal::was_a_panic(&error) {
+                terminal::print_error(&terminal::one_sentence(&error));
+            }
             ExitCode::FAILURE
         }
     }

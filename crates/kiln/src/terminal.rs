@@ -48,11 +48,7 @@ pub fn note(line: &str) {
 pub fn one_sentence(error: &anyhow::Error) -> String {
     let mut sentence = String::new();
     for cause in error.chain() {
-        let message = cause
-            .to_string()
-            .split_whitespace()
-            .collect::<Vec<_>>()
-            .join(" ");
+        let message = one_line(&cause.to_string());
         if sentence.is_empty() {
             sentence = message;
         } else if !sentence.contains(&message) {
@@ -60,6 +56,10 @@ pub fn one_sentence(error: &anyhow::Error) -> String {
         }
     }
     sentence
+}
+
+fn one_line(text: &str) -> String {
+    text.split_whitespace().collect::<Vec<_>>().join(" ")
 }
 
 /// Whether an error is only that the reader of our stdout has gone.
@@ -71,24 +71,45 @@ pub fn is_closed_pipe(error: &anyhow::Error) -> bool {
     error.chain().any(is_closed)
 }
 
-/// From now on a panic, which is always a bug, prints one sentence; with RUST_BACKTRACE set, the trace as well.
+/// Libraries by which Burn speaks with GPUs. They panic when a driver fails or memory runs out.
+const GPU_LIBRARIES: [&str; 4] = ["burn-cubecl", "cubecl", "cudarc", "wgpu"];
+
+/// What the last panic said.
+static LAST_PANIC: Mutex<String> = Mutex::new(String::new());
+
+/// From now on a panic prints one sentence: that a GPU failed, or else that this is a bug. With RUST_BACKTRACE set, the
+/// trace as well.
 pub fn turn_panics_into_sentences() {
     let default_hook = panic::take_hook();
     panic::set_hook(Box::new(move |information| {
-        let message = information.payload_as_str().unwrap_or("no message");
-        let message = message.split_whitespace().collect::<Vec<_>>().join(" ");
-        let place = information
-            .location()
-            .map(|place| format!(" at {place}"))
-            .unwrap_or_default();
-        print_error(&format!(
-            "this is a bug in kiln {} ({message}{place}); please report it with this sentence",
-            env!("CARGO_PKG_VERSION")
-        ));
+        let message = one_line(information.payload_as_str().unwrap_or("no message"));
+        let place = information.location().map(ToString::to_string);
+        print_error(&panic_sentence(&message, place.as_deref()));
+        *LAST_PANIC.lock().unwrap_or_else(PoisonError::into_inner) = message;
         if env::var_os("RUST_BACKTRACE").is_some_and(|value| value != "0") {
             default_hook(information);
         }
     }));
+}
+
+/// Whether an error only repeats what a panic on another thread has said.
+pub fn was_a_panic(error: &anyhow::Error) -> bool {
+    let said = LAST_PANIC.lock().unwrap_or_else(PoisonError::into_inner);
+    !said.is_empty() && one_sentence(error).contains(said.as_str())
+}
+
+fn panic_sentence(message: &str, place: Option<&str>) -> String {
+    let place = place.unwrap_or_default();
+    let of_gpu = |folder: &str| (GPU_LIBRARIES.iter()).any(|library| folder.starts_with(library));
+    if place.split(['/', '\\']).any(of_gpu) {
+        return format!(
+            "the GPU failed: {message}; if its memory is full, work on fewer images at a time"
+        );
+    }
+    format!(
+        "this is a bug in kiln {} ({message} at {place}); please report it with this sentence",
+        env!("CARGO_PKG_VERSION")
+    )
 }
 
 /// Sends log messages to stderr: warnings, with `-v` also information, with `-vv` everything of kiln's.
@@ -202,6 +223,22 @@ mod tests {
             one_sentence(&error),
             "cannot train: cannot read a.toml: no such key"
         );
+    }
+
+    #[test]
+    fn panics_of_a_gpu_are_no_bugs() {
+        let cargo = "/home/ada/.cargo/registry/src/index.crates.io-1/";
+        for (place, words) in [
+            (
+                "cubecl-cuda-0.10.0/src/server.rs:7:5",
+                "the GPU failed: full;",
+            ),
+            ("wgpu-26.0.1/src/lib.rs:1:1", "the GPU failed: full;"),
+            ("burn-flex-0.22.1/src/lib.rs:1:1", "a bug in kiln"),
+        ] {
+            let sentence = panic_sentence("full", Some(&format!("{cargo}{place}")));
+            assert!(sentence.contains(words), "{sentence}");
+        }
     }
 
     #[test]

@@ -1,12 +1,14 @@
 //! What can be measured, and how each of it is done once.
 
+use std::ops::Range;
+
 use burn::tensor::{Device, Tensor};
 use clap::ValueEnum;
 use kiln_diffusion::noise::{self, ImageNoise};
 use kiln_hub::{FirstStage, LatentDiffusion, Metadata};
 use kiln_kernels::{Precision, with_precision};
 use kiln_models::{Autoencoder, SampleSize, UNet2dConfig};
-use kiln_train::{Experiment, diffusion_steps, vqvae_steps};
+use kiln_train::{Devices, DiffusionInput, Experiment, diffusion_steps, vqvae_steps};
 use serde::{Deserialize, Serialize};
 
 use super::{Measurement, Repeats, measure};
@@ -36,7 +38,7 @@ pub enum Work {
 /// How much of a work is done at a time.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Size {
-    /// Images in a training step; none takes each stage's own `batch_size`.
+    /// Images of each device in a training step; none takes each stage's own `batch_size`.
     pub batch_size: Option<usize>,
     /// Denoising steps of sampling.
     pub steps: usize,
@@ -56,23 +58,29 @@ impl Work {
         }
     }
 
-    /// Does this work of `experiment` on `device`, with random weights and data.
+    /// Whether several devices can share this work.
+    pub fn is_training(self) -> bool {
+        matches!(self, Work::Stage1 | Work::Stage2)
+    }
+
+    /// Does this work of `experiment` with random weights and data: on all `devices` if it is training, else on the first.
     ///
     /// # Errors
-    /// [`Error::NothingToMeasure`] for the first stage of an experiment that has none; if a network cannot be built, if sampling in so many steps is impossible, if training diverges (see
-    /// [`kiln_train::TrainError::Diverged`]), and if the device fails.
+    /// [`Error::NothingToMeasure`] for the first stage of an experiment that has none; if a network cannot be built, if
+    /// sampling in so many steps is impossible, if training diverges (see [`kiln_train::TrainError::Diverged`]), and if
+    /// a device fails.
     pub fn measure(
         self,
         experiment: &Experiment,
         size: Size,
         repeats: Repeats,
-        device: &Device,
+        devices: &Devices,
     ) -> Result<Measurement, Error> {
         match self {
-            Work::Stage1 => stage_1(experiment, size, repeats, device),
-            Work::Stage2 => stage_2(experiment, size, repeats, device),
-            Work::Sampling => sampling(experiment, size, repeats, device),
-            Work::Decoding => decoding(experiment, size, repeats, device),
+            Work::Stage1 => stage_1(experiment, size, repeats, devices),
+            Work::Stage2 => stage_2(experiment, size, repeats, devices),
+            Work::Sampling => sampling(experiment, size, repeats, &devices.first()),
+            Work::Decoding => decoding(experiment, size, repeats, &devices.first()),
         }
     }
 }
@@ -81,40 +89,51 @@ fn stage_1(
     experiment: &Experiment,
     size: Size,
     repeats: Repeats,
-    device: &Device,
+    devices: &Devices,
 ) -> Result<Measurement, Error> {
     let first_stage = experiment.first_stage().ok_or(Error::NothingToMeasure)?;
     let batch = size
         .batch_size
         .unwrap_or(first_stage.stage_1.training.batch_size);
-    let device = device.clone().autodiff();
-    let network = first_stage.vqvae.init(&device, experiment.seed)?;
-    let side = experiment.data.size;
+    let (seed, side) = (experiment.seed, experiment.data.size);
+    let network = (first_stage.vqvae).init(&devices.first().autodiff(), seed)?;
     let shape = [experiment.data.channels, side, side];
-    let images = normal(experiment.seed, batch, shape, &device).clamp(-1.0, 1.0);
-    let mut step = vqvae_steps(experiment, network, images)?;
-    measure(batch, repeats, || Ok(step()?))
+    let images = shares(batch, devices)
+        .map(|(images, device)| normal(seed, images, shape, &device).clamp(-1.0, 1.0));
+    let mut step = vqvae_steps(experiment, network, images.collect())?;
+    measure(batch * devices.all().len(), repeats, || Ok(step()?))
 }
 
 fn stage_2(
     experiment: &Experiment,
     size: Size,
     repeats: Repeats,
-    device: &Device,
+    devices: &Devices,
 ) -> Result<Measurement, Error> {
     let batch = size
         .batch_size
         .unwrap_or(experiment.stage_2.training.batch_size);
-    let device = device.clone().autodiff();
-    let network = experiment.unet.init(&device, experiment.seed)?;
     let (seed, shape) = (experiment.seed, experiment.sample_shape());
-    let samples = normal(seed, batch, shape, &device);
-    let noise = normal(seed ^ NOISE, batch, shape, &device);
-    let timesteps = (0..batch as u64)
-        .map(|image| noise::timestep(seed, image, 0, experiment.schedule.num_train_timesteps))
-        .collect();
-    let mut step = diffusion_steps(experiment, network, samples, noise, timesteps)?;
-    measure(batch, repeats, || Ok(step()?))
+    let network = (experiment.unet).init(&devices.first().autodiff(), seed)?;
+    let timesteps = experiment.schedule.num_train_timesteps;
+    let inputs = shares(batch, devices).map(|(images, device)| DiffusionInput {
+        z0: normal(seed, images.clone(), shape, &device),
+        noise: normal(seed ^ NOISE, images.clone(), shape, &device),
+        timesteps: images
+            .map(|image| noise::timestep(seed, image, 0, timesteps))
+            .collect(),
+    });
+    let mut step = diffusion_steps(experiment, network, inputs.collect())?;
+    measure(batch * devices.all().len(), repeats, || Ok(step()?))
+}
+
+/// The numbers of the `batch` images that each device trains on.
+fn shares(batch: usize, devices: &Devices) -> impl Iterator<Item = (Range<u64>, Device)> {
+    let batch = batch as u64;
+    (0..).zip(devices.all()).map(move |(place, device)| {
+        let images = batch * place..batch * (place + 1);
+        (images, device.clone().autodiff())
+    })
 }
 
 fn sampling(
@@ -164,7 +183,7 @@ fn decoding(
     let first_stage = experiment.first_stage().ok_or(Error::NothingToMeasure)?;
     let vqvae = first_stage.vqvae.init(device, experiment.seed)?;
     let shape = experiment.sample_shape();
-    let latents = normal(experiment.seed, size.count, shape, device);
+    let latents = normal(experiment.seed, 0..size.count as u64, shape, device);
     measure(size.count, repeats, || {
         let images = with_precision(size.precision, || vqvae.decode(latents.clone()));
         let images = Images::from_tensor(images)?;
@@ -172,15 +191,13 @@ fn decoding(
     })
 }
 
-/// Standard normal numbers `[batch, channels, height, width]`, the same for the same seed.
-fn normal(seed: u64, batch: usize, shape: [usize; 3], device: &Device) -> Tensor<4> {
-    let images = (0..batch as u64).collect();
-    let device = device.clone();
+/// Standard normal numbers `[images, channels, height, width]`, the same for the same seed and images.
+fn normal(seed: u64, images: Range<u64>, shape: [usize; 3], device: &Device) -> Tensor<4> {
     let noise = ImageNoise {
         seed,
-        images,
+        images: images.collect(),
         shape,
-        device,
+        device: device.clone(),
     };
     noise.draw(0)
 }

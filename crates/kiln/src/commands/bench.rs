@@ -6,14 +6,13 @@ use std::{
     process::{self, ExitStatus, Stdio},
 };
 
-use anyhow::{Context, bail};
+use anyhow::{Context, bail, ensure};
 use clap::{Args, ValueEnum};
 use kiln::bench::{Machine, Measurement, Repeats, Size, Work};
 use kiln_kernels::Precision;
-use kiln_train::Experiment;
+use kiln_train::{Devices, Experiment};
 use serde::Serialize;
 
-use super::one_device;
 use crate::terminal;
 
 /// Repeats before the ones that count.
@@ -23,11 +22,12 @@ const WARM_UP: usize = 2;
 ///
 /// Takes the networks and batch sizes of an experiment, with random weights and random data: no data set is needed and
 /// no file is written. A repeat is one training step, one drawing of --count images, or one decoding of as many. Each
-/// work runs in a process of its own, so that its peak memory is its own.
+/// work runs in a process of its own, so that its peak memory is its own. Several devices share training steps alone.
 #[derive(Args)]
 #[command(after_help = "Examples:
   kiln bench --config configs/mnist.toml
-  kiln bench --config configs/flowers.toml --work stage-1,stage-2 --batch-size 16 --json")]
+  kiln bench --config configs/flowers.toml --work stage-1,stage-2 --batch-size 16 --json
+  kiln bench --config configs/flowers.toml --devices cuda:0/cuda:0,cuda:1")]
 pub struct Bench {
     /// The experiment: a TOML file like those in configs/
     #[arg(long, value_name = "FILE")]
@@ -41,7 +41,7 @@ pub struct Bench {
     #[arg(long, value_enum, value_delimiter = ',', value_name = "WORK,...")]
     work: Vec<Work>,
 
-    /// Images in a training step [default: each stage's own]
+    /// Images of each device in a training step [default: each stage's own]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=4096))]
     batch_size: Option<u32>,
 
@@ -57,9 +57,15 @@ pub struct Bench {
     #[arg(long, default_value_t = 5, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=1000))]
     repeats: u32,
 
-    /// Where to compute: cpu, cuda:0, rocm:0, metal or wgpu
-    #[arg(long, default_value = "cpu", value_name = "DEVICE")]
-    devices: String,
+    /// Where to compute: cpu, cpu:2 (two replicas), cuda:0,cuda:1, rocm:0, metal or wgpu; cpu:1/cpu:2 compares
+    #[arg(
+        long,
+        default_value = "cpu",
+        value_delimiter = '/',
+        value_name = "DEVICES/...",
+        overrides_with = "devices"
+    )]
+    devices: Vec<String>,
 
     /// Which numbers the convolutions multiply, f32 or bf16 [default: each stage's own, and f32 to draw]
     #[arg(long)]
@@ -80,19 +86,21 @@ struct Outcome {
     version: &'static str,
     machine: Machine,
     config: PathBuf,
-    devices: String,
     works: Vec<Line>,
 }
 
-/// One work.
+/// One work on some devices.
 #[derive(Serialize)]
 struct Line {
     work: Work,
+    devices: String,
     /// The median, in milliseconds.
     median: f64,
     min: f64,
     max: f64,
     images_per_second: f64,
+    /// `images_per_second` in those of the same work on the devices that are named first.
+    speed_up: f64,
     #[serde(flatten)]
     measurement: Measurement,
 }
@@ -101,7 +109,9 @@ impl Bench {
     /// Measures each work in a process of its own and prints the table.
     pub fn run(self) -> anyhow::Result<()> {
         let mut experiment = Experiment::load(&self.config, &self.set)?;
-        let device = one_device(&self.devices, self.precision.unwrap_or_default())?;
+        let devices = (self.devices.iter())
+            .map(|text| self.checked(text))
+            .collect::<anyhow::Result<Vec<_>>>()?;
         if let Some(precision) = self.precision {
             if let Some(stage_1) = &mut experiment.stage_1 {
                 stage_1.training.precision = precision;
@@ -113,20 +123,20 @@ impl Bench {
                 warm_up: WARM_UP,
                 timed: self.repeats as usize,
             };
-            let measurement = work.measure(&experiment, self.size(), repeats, &device)?;
+            let devices = devices.first().context("--devices is empty")?;
+            let measurement = work.measure(&experiment, self.size(), repeats, devices)?;
             return terminal::print_outcome(&measurement, true, |_| String::new());
         }
 
-        let works = if self.work.is_empty() {
-            Work::all(&experiment)
-        } else {
-            self.work.clone()
-        };
-        let bar = terminal::progress_bar(String::new(), works.len(), "works");
-        let mut lines = Vec::new();
-        for work in works {
-            bar.set_message(self.name(work));
-            lines.push(Line::of(work, in_own_process(work)?));
+        let tasks = self.tasks(&experiment, &devices)?;
+        let bar = terminal::progress_bar(String::new(), tasks.len(), "works");
+        let mut lines: Vec<Line> = Vec::new();
+        for (work, devices) in tasks {
+            bar.set_message(format!("{} on {devices}", self.name(work)));
+            let measurement = in_own_process(work, devices)?;
+            let first = lines.iter().find(|line| line.work == work);
+            let speed = first.map(|line| line.images_per_second);
+            lines.push(Line::of(work, devices, measurement, speed));
             bar.inc(1);
         }
         bar.finish_and_clear();
@@ -135,10 +145,42 @@ impl Bench {
             version: env!("CARGO_PKG_VERSION"),
             machine: Machine::here(),
             config: self.config.clone(),
-            devices: self.devices.clone(),
             works: lines,
         };
         terminal::print_outcome(&outcome, self.json, |outcome| self.table(outcome))
+    }
+
+    /// The devices of this name, which are able to compute in `--precision`.
+    fn checked(&self, text: &str) -> anyhow::Result<Devices> {
+        let devices = Devices::parse(text)?;
+        devices.check_precision(self.precision.unwrap_or_default())?;
+        Ok(devices)
+    }
+
+    /// What is measured where. Without `--work` that is all there is, but training alone on several devices.
+    fn tasks<'a>(
+        &self,
+        experiment: &Experiment,
+        devices: &'a [Devices],
+    ) -> anyhow::Result<Vec<(Work, &'a Devices)>> {
+        let is_possible = |work: Work, on: &Devices| work.is_training() || on.all().len() == 1;
+        let everything = self.work.is_empty();
+        let works = match everything {
+            true => Work::all(experiment),
+            false => self.work.clone(),
+        };
+        let mut tasks = Vec::new();
+        for work in works {
+            for on in devices {
+                ensure!(
+                    everything || is_possible(work, on),
+                    "only training uses several devices; measure {} on one of `{on}`",
+                    self.name(work)
+                );
+                tasks.extend(is_possible(work, on).then_some((work, on)));
+            }
+        }
+        Ok(tasks)
     }
 
     fn size(&self) -> Size {
@@ -162,17 +204,18 @@ impl Bench {
 
     fn table(&self, outcome: &Outcome) -> String {
         let mut table = format!(
-            "kiln {} on {}\n{} on {}, median of {} repeats\n\n{:<24}{:>8}{:>12}{:>24}{:>12}{:>14}\n",
+            "kiln {} on {}\n{}, median of {} repeats\n\n{:<24}{:<16}{:>6}{:>12}{:>24}{:>10}{:>10}{:>13}\n",
             outcome.version,
             outcome.machine,
             outcome.config.display(),
-            outcome.devices,
             self.repeats,
             "work",
+            "devices",
             "images",
             "ms",
             "fastest - slowest",
             "images/s",
+            "speed-up",
             "peak memory",
         );
         for line in &outcome.works {
@@ -182,11 +225,13 @@ impl Bench {
             );
             let spread = format!("{:.1} - {:.1}", line.min, line.max);
             table += &format!(
-                "{:<24}{:>8}{:>12.1}{spread:>24}{:>12.1}{memory:>14}\n",
+                "{:<24}{:<16}{:>6}{:>12.1}{spread:>24}{:>10.1}{:>10.2}{memory:>13}\n",
                 self.name(line.work),
+                line.devices,
                 line.measurement.images,
                 line.median,
                 line.images_per_second,
+                line.speed_up,
             );
         }
         table
@@ -194,26 +239,30 @@ impl Bench {
 }
 
 impl Line {
-    fn of(work: Work, measurement: Measurement) -> Self {
+    /// `first` is the speed on the devices that are named first, unless these are they.
+    fn of(work: Work, devices: &Devices, measurement: Measurement, first: Option<f64>) -> Self {
+        let images_per_second = measurement.images_per_second();
         Self {
             work,
+            devices: devices.to_string(),
             median: measurement.median(),
             min: measurement.min(),
             max: measurement.max(),
-            images_per_second: measurement.images_per_second(),
+            images_per_second,
+            speed_up: first.map_or(1.0, |first| images_per_second / first),
             measurement,
         }
     }
 }
 
-/// Runs this program once more, with the same arguments and `--only`.
-fn in_own_process(work: Work) -> anyhow::Result<Measurement> {
+/// Runs this program once more, with the same arguments, `--only` and these devices.
+fn in_own_process(work: Work, devices: &Devices) -> anyhow::Result<Measurement> {
     let name = work.to_possible_value();
     let name = name.as_ref().map_or("", |value| value.get_name());
     let program = env::current_exe().context("cannot find this program's own file")?;
     let output = process::Command::new(program)
         .args(env::args_os().skip(1))
-        .args(["--only", name])
+        .args(["--only", name, "--devices", &devices.to_string()])
         .stdin(Stdio::null())
         .output()
         .context("cannot start a process to measure in")?;

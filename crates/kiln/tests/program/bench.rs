@@ -27,7 +27,10 @@ fn every_work_is_in_the_table_and_nothing_is_written() {
         .succeed("bench --config experiment.toml --repeats 2 --steps 3 --count 5 --batch-size 2");
     let lines: Vec<&str> = table.lines().collect();
     assert!(lines[0].starts_with("kiln ") && lines[0].contains("threads used: "));
-    assert!(lines[1].starts_with("experiment.toml on cpu"), "{table}");
+    assert!(
+        lines[1].starts_with("experiment.toml, median of 2"),
+        "{table}"
+    );
     for (line, (name, images)) in lines[4..].iter().zip([
         ("stage 1, training step", "2"),
         ("stage 2, training step", "2"),
@@ -36,8 +39,8 @@ fn every_work_is_in_the_table_and_nothing_is_written() {
     ]) {
         let rest = line.strip_prefix(name).expect(&table);
         let columns: Vec<&str> = rest.split_whitespace().collect();
-        assert_eq!(columns[0], images, "{table}");
-        for figure in [columns[1], columns[5]] {
+        assert_eq!(columns[..2], ["cpu", images], "{table}");
+        for figure in [columns[2], columns[6]] {
             assert!(figure.parse::<f64>().unwrap() > 0.0, "{table}");
         }
     }
@@ -83,6 +86,36 @@ fn pixel_space_has_no_first_stage_to_measure() {
 }
 
 #[test]
+fn several_devices_share_training_steps_alone() {
+    let outcome = workplace().json(
+        "bench --config experiment.toml --devices cpu:1/cpu:2 --repeats 1 --steps 2 --count 2 --json",
+    );
+    let works = outcome["works"].as_array().unwrap();
+    let of = |work: &Value| {
+        let text = |key: &str| work[key].as_str().unwrap().to_owned();
+        (
+            text("work"),
+            text("devices"),
+            work["images"].as_u64().unwrap(),
+        )
+    };
+    let [first, second, third, fourth] = WORKS.map(str::to_owned);
+    let (one, two) = ("cpu:1".to_owned(), "cpu:2".to_owned());
+    let expected = [
+        (first.clone(), one.clone(), 4),
+        (first, two.clone(), 8),
+        (second.clone(), one.clone(), 4),
+        (second, two, 8),
+        (third, one.clone(), 2),
+        (fourth, one, 2),
+    ];
+    assert_eq!(works.iter().map(of).collect::<Vec<_>>(), expected);
+    assert_eq!(works[0]["speed_up"], 1.0);
+    let speed = |work: usize| works[work]["images_per_second"].as_f64().unwrap();
+    assert_eq!(works[1]["speed_up"], speed(1) / speed(0));
+}
+
+#[test]
 fn works_are_chosen_and_keys_overridden() {
     let workplace = workplace();
     let outcome = workplace.json(
@@ -104,7 +137,14 @@ fn what_cannot_be_measured_is_a_sentence() {
             "--config experiment.toml --set unet.in_channels=7",
             "unet.in_channels",
         ),
-        ("--config experiment.toml --devices cpu:2", "cpu:2"),
+        (
+            "--config experiment.toml --work sampling --devices cpu/cpu:2",
+            "only training uses several devices; measure sampling, 50 steps on one of `cpu:2`",
+        ),
+        (
+            "--config experiment.toml --devices cpu/",
+            "`` is not a device",
+        ),
         (
             "--config experiment.toml --devices gpu",
             "`gpu` is not a device",

@@ -19,7 +19,9 @@ mod training;
 
 use std::{
     path::{Path, PathBuf},
-    process::{Command, Output},
+    process::{Child, Command, Output},
+    thread,
+    time::{Duration, Instant},
 };
 
 use serde_json::Value;
@@ -104,6 +106,17 @@ pub fn program(folder: &Path, arguments: &str) -> Command {
     }
     command.env("XDG_CACHE_HOME", folder.join("cache"));
     command
+}
+
+/// Waits until `is_far_enough`, which a running program must become within a minute.
+pub fn wait_until(child: &mut Child, is_far_enough: impl Fn() -> bool) {
+    let patience = Instant::now() + Duration::from_secs(60);
+    while !is_far_enough() {
+        let is_running = child.try_wait().expect("a process").is_none();
+        assert!(is_running, "the program has ended");
+        assert!(Instant::now() < patience, "the program gets nowhere");
+        thread::sleep(Duration::from_millis(2));
+    }
 }
 
 /// A picture as gray bytes.

@@ -3,14 +3,12 @@
 use std::{
     fs,
     process::{Child, Command, Stdio},
-    thread,
-    time::{Duration, Instant},
 };
 
 use image::{GrayImage, Luma};
 use serde_json::Value;
 
-use crate::{Workplace, gray, program};
+use crate::{Workplace, gray, program, wait_until};
 
 /// Both stages on 8x8 images, as small as they can be.
 pub const EXPERIMENT: &str = r#"
@@ -127,15 +125,7 @@ fn begin_long_training(workplace: &Workplace) -> Child {
         .stderr(Stdio::null())
         .spawn()
         .unwrap();
-    let patience = Instant::now() + Duration::from_secs(60);
-    while metrics(workplace).len() < 3 {
-        let is_running = child.try_wait().unwrap().is_none();
-        assert!(
-            is_running && Instant::now() < patience,
-            "the training got nowhere"
-        );
-        thread::sleep(Duration::from_millis(5));
-    }
+    wait_until(&mut child, || metrics(workplace).len() >= 3);
     child
 }
 

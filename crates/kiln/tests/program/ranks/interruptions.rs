@@ -13,6 +13,7 @@ use super::{
     EXPERIMENT, VQVAE, Workplace, assert_close, job, metrics, succeed, twenty_steps, weights,
     workplace,
 };
+use crate::wait_until;
 
 /// A training of two ranks of which some rounds are done.
 fn begin(workplace: &Workplace, arguments: &str) -> Child {
@@ -23,15 +24,7 @@ fn begin(workplace: &Workplace, arguments: &str) -> Child {
         .stderr(Stdio::null())
         .spawn()
         .unwrap();
-    let patience = Instant::now() + Duration::from_secs(60);
-    while metrics(&file).len() < rows + 1 {
-        let is_running = child.try_wait().unwrap().is_none();
-        assert!(
-            is_running && Instant::now() < patience,
-            "the job got nowhere"
-        );
-        thread::sleep(Duration::from_millis(2));
-    }
+    wait_until(&mut child, || metrics(&file).len() > rows);
     child
 }
 
@@ -51,7 +44,7 @@ fn a_job_that_loses_a_rank_again_and_again_ends_with_the_weights_of_one_that_nev
             "train-vqvae --config experiment.toml --out {out} --resume --set stage_1.training.final_learning_rate=1e-3 --set stage_1.training.steps={steps}"
         )
     };
-    for attempt in 0..5 {
+    for attempt in 0..10 {
         let mut child = begin(&workplace, &command("run", 1_000_000));
         // In the middle of anything.
         thread::sleep(Duration::from_millis(attempt * 7 % 20));
