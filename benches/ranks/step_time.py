@@ -2,11 +2,12 @@
 
     pip install -r benches/ranks/requirements.txt
     python benches/ranks/step_time.py measure --json steps.json
-    python benches/ranks/step_time.py predict --weights 400e6 --compute 0.5 --bandwidth 25e9 --latency 20e-6 --out efficiency.svg
+    python benches/ranks/step_time.py predict --model flowers:5.6e6:0.03 --network "10 Gbit/s:1.25e9:50e-6" --out efficiency.svg
 
 `measure` trains VQ-VAEs of several sizes with one process and with two, each pinned to a core and with the same batch, on
 an idle machine with Open MPI and a kiln that was built with `--features mpi`. It fits the model below to what it
-finds. `predict` draws the model's efficiency for 1 to 1,024 processes.
+finds. `predict` draws the model's efficiency for 1 to 1,024 processes, for each model (its name, weights and seconds of
+a step on one device) on each network (its name, bytes a second, and seconds until a message begins to arrive).
 
 The model: ranks compute side by side, then sum their gradients, and nothing of that overlaps with the backward pass. With n
 ranks and W weights of 4 bytes in messages of 4 MB,
@@ -19,6 +20,7 @@ summed are exchanged in log2(n) turns, and the sums spread in as many.
 """
 
 import argparse
+import itertools
 import json
 import math
 import struct
@@ -110,14 +112,23 @@ def measure(arguments):
 
 def predict(arguments):
     ranks = 2 ** np.arange(11)
-    times = [step_time(n, arguments.weights, arguments.compute, arguments.bandwidth, arguments.latency) for n in ranks]
-    for n, time in zip(ranks, times):
-        print(f"{n:5} processes: {time:.4f} s a step, efficiency {arguments.compute / time:.1%}")
-    figure, axes = plt.subplots(figsize=(6, 4))
-    axes.semilogx(ranks, [100 * arguments.compute / time for time in times], "o-", base=2)
+    figure, axes = plt.subplots(figsize=(7, 4))
+    print("| model | network | " + " | ".join(str(n) for n in ranks) + " |")
+    print("| --- | --- |" + " ---: |" * len(ranks))
+    for (model, weights, compute), color in zip(arguments.model, plt.get_cmap("tab10").colors):
+        for (network, bandwidth, latency), line in zip(arguments.network, itertools.cycle(["-", "--", ":"])):
+            percent = [100 * compute / step_time(n, weights, compute, bandwidth, latency) for n in ranks]
+            axes.semilogx(ranks, percent, line, marker=".", base=2, color=color, label=f"{model}, {network}")
+            print(f"| {model} | {network} | " + " | ".join(f"{value:.0f}%" for value in percent) + " |")
     axes.set(xlabel="processes", ylabel="efficiency in percent", ylim=(0, 105), xticks=ranks, xticklabels=ranks)
     axes.grid(alpha=0.3)
-    figure.savefig(arguments.out, bbox_inches="tight")
+    axes.legend(fontsize="small", ncols=2, loc="upper center", bbox_to_anchor=(0.5, -0.18))
+    figure.savefig(arguments.out, bbox_inches="tight", metadata={"Date": None})
+
+
+def named_pair(text):
+    name, first, second = text.rsplit(":", 2)
+    return name, float(first), float(second)
 
 
 def main():
@@ -131,10 +142,8 @@ def main():
     measuring.add_argument("--json", type=Path)
     measuring.set_defaults(run=measure)
     predicting = commands.add_parser("predict")
-    predicting.add_argument("--weights", required=True, type=float)
-    predicting.add_argument("--compute", required=True, type=float, help="seconds of a step on one device, by kiln bench")
-    predicting.add_argument("--bandwidth", required=True, type=float, help="bytes a second between two devices")
-    predicting.add_argument("--latency", required=True, type=float, help="seconds until a message begins to arrive")
+    predicting.add_argument("--model", required=True, action="append", type=named_pair, metavar="NAME:WEIGHTS:SECONDS")
+    predicting.add_argument("--network", required=True, action="append", type=named_pair, metavar="NAME:BYTES_PER_SECOND:SECONDS")
     predicting.add_argument("--out", required=True, type=Path)
     predicting.set_defaults(run=predict)
     arguments = parser.parse_args()
