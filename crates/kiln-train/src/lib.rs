@@ -55,7 +55,7 @@ mod steps;
 mod update;
 mod vqvae_stage;
 
-pub use devices::Devices;
+pub use devices::{DeviceError, Devices};
 pub use error::TrainError;
 pub use evaluation::{seen_in, seen_in_dataset};
 pub use experiment::{
