@@ -101,28 +101,27 @@ fn loss_and_accuracy(classifier: &DigitClassifier, batch: &LabelledImages) -> [T
     ]
 }
 
+impl ClassifierTrainee {
+    /// The loss of a batch, and its gradients.
+    fn gradients(&self, batch: &LabelledImages) -> TrainOutput<Report> {
+        let [loss, accuracy] = loss_and_accuracy(&self.classifier.network, batch);
+        let scaled = loss.clone().mul_scalar(self.lesson.loss_scale);
+        let gradients = GradientsParams::from_grads(scaled.backward(), self);
+        let [images, ..] = batch.images.dims();
+        let scalars = vec![loss.without_autodiff(), accuracy];
+        TrainOutput {
+            grads: gradients,
+            item: Report::new(batch.step, images, scalars, None),
+        }
+    }
+}
+
 impl TrainStep for ClassifierTrainee {
     type Input = LabelledImages;
     type Output = Report;
 
     fn step(&self, batch: LabelledImages) -> TrainOutput<Report> {
-        on_the_pool(|| {
-            with_precision(self.lesson.precision, || {
-                let [loss, accuracy] = loss_and_accuracy(&self.classifier.network, &batch);
-                let scaled = loss.clone().mul_scalar(self.lesson.loss_scale);
-                let gradients = GradientsParams::from_grads(scaled.backward(), self);
-                let [images, ..] = batch.images.dims();
-                TrainOutput {
-                    grads: gradients,
-                    item: Report::new(
-                        batch.step,
-                        images,
-                        vec![loss.without_autodiff(), accuracy],
-                        None,
-                    ),
-                }
-            })
-        })
+        on_the_pool(|| with_precision(self.lesson.precision, || self.gradients(&batch)))
     }
 
     fn optimize(

@@ -18,6 +18,9 @@ use crate::{FirstStage, HubError, LatentDiffusion, ModelSource};
 /// The page's file.
 const CARD: &str = "README.md";
 
+/// The experiment's file.
+const EXPERIMENT: &str = "config.toml";
+
 /// What goes to the Hub besides the model itself. All of it is optional.
 #[derive(Clone, Debug, Default)]
 pub struct Publication {
@@ -27,8 +30,8 @@ pub struct Publication {
     pub grid: Option<PathBuf>,
     /// Pictures of the loss over the training, of the first stage and of the second.
     pub curves: Vec<(&'static str, PathBuf)>,
-    /// The experiment that was run, a TOML file.
-    pub config: Option<PathBuf>,
+    /// The experiment that was run, as TOML.
+    pub config: Option<String>,
     /// The results.json of `kiln evaluate`.
     pub evaluation: Option<PathBuf>,
 }
@@ -94,8 +97,8 @@ pub fn publish(
         let name = title.to_lowercase().replace(' ', "-");
         curves.push((*title, copied(path, &name)?));
     }
-    if let Some(path) = &publication.config {
-        copied(path, "config")?;
+    if let Some(config) = &publication.config {
+        new.write(EXPERIMENT, config)?;
     }
     let text = |path: &PathBuf| {
         fs::read_to_string(path).map_err(|problem| HubError::Read {
@@ -112,7 +115,6 @@ pub fn publish(
                 problem: problem.to_string(),
             })
         });
-    let config = publication.config.as_ref().map(text).transpose()?;
     let evaluation = evaluation.transpose()?;
     let card = Card {
         repository: &name.to_string(),
@@ -121,7 +123,7 @@ pub fn publish(
         parts: &parts,
         grid: grid.as_deref(),
         curves: &curves,
-        config: config.as_deref(),
+        config: publication.config.as_deref(),
         evaluation: evaluation.as_ref(),
     };
     new.write(CARD, &card.to_markdown())?;

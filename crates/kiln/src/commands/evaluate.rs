@@ -429,7 +429,7 @@ impl Evaluate {
         Ok(Reference::new(seen, judge.names_of_distances())?)
     }
 
-    /// Training images beside the held-out ones, as they are and blurred.
+    /// Images of the training split beside the held-out ones, as they are and blurred.
     fn landmarks(
         &self,
         judge: &Judge,
@@ -452,8 +452,8 @@ impl Evaluate {
             })
         };
         Ok(vec![
-            row("real: training images", &real)?,
-            row("real, blurred 3x3", &blurred)?,
+            row("real: training split", &real)?,
+            row("the same, blurred 3x3", &blurred)?,
         ])
     }
 

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use anyhow::Context;
 use clap::Args;
 use kiln_hub::{Publication, RepositoryName, publish, push};
-use kiln_train::RunRecord;
+use kiln_train::{Experiment, RunRecord};
 use serde::Serialize;
 
 use super::hub_arguments::HubArguments;
@@ -84,7 +84,7 @@ impl Push {
             Some(branch) => self.name.at(branch)?,
             None => self.name.clone(),
         };
-        let publication = self.publication();
+        let publication = self.publication()?;
         let outcome = match &self.dry_run {
             Some(folder) => {
                 publish(&self.model, &name, &publication, folder)?;
@@ -116,7 +116,7 @@ impl Push {
     }
 
     /// What there is to show: what the arguments name, and what the run folder around the model has.
-    fn publication(&self) -> Publication {
+    fn publication(&self) -> anyhow::Result<Publication> {
         let run = run_of(&self.model);
         let of_run = |file: &str| {
             let path = run?.join(file);
@@ -128,16 +128,34 @@ impl Push {
             ("Loss of stage 2", "diffusion/curves.svg"),
         ];
         let curves = curves.into_iter();
-        Publication {
+        let config = of_run("config.toml");
+        Ok(Publication {
             license: self.license.clone(),
             grid: self.grid.clone().or_else(newest_grid),
             curves: curves
                 .filter_map(|(title, file)| Some((title, of_run(file)?)))
                 .collect(),
-            config: of_run("config.toml"),
+            config: config.as_deref().map(public_experiment).transpose()?,
             evaluation: self.evaluation.clone(),
-        }
+        })
     }
+}
+
+/// The experiment in a file, without the place that the data has on this machine.
+fn public_experiment(path: &Path) -> anyhow::Result<String> {
+    let problem = || format!("cannot read {}", path.display());
+    let text = fs::read_to_string(path).with_context(problem)?;
+    let table: toml::Table = toml::from_str(&text).with_context(problem)?;
+    let place = table.get("data").and_then(|data| data.get("path"));
+    // What is on the Hub is there for others, too.
+    if place.is_none_or(|place| place.as_str().is_some_and(|place| place.starts_with("hf:"))) {
+        return Ok(text);
+    }
+    let mut experiment = Experiment::load(path, &[])?;
+    experiment.data.path = None;
+    let comments = text.lines().take_while(|line| line.starts_with('#'));
+    let comments: String = comments.map(|line| format!("{line}\n")).collect();
+    Ok(comments + &experiment.to_toml()?)
 }
 
 /// The run folder that a model lies in: `runs/mnist` of `runs/mnist/model`.
@@ -175,5 +193,34 @@ impl Outcome {
                 )
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_experiment_is_shared_without_the_place_of_the_data() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("config.toml");
+        let public = |text: &str| {
+            fs::write(&path, text).unwrap();
+            public_experiment(&path).unwrap()
+        };
+        let flowers = include_str!("../../../../configs/flowers.toml");
+        let at = |place: &str| flowers.replace("[data]", &format!("[data]\npath = \"{place}\""));
+        let shared = public(&at("/home/ada/photos"));
+        assert!(
+            !shared.contains("ada") && !shared.contains("path ="),
+            "{shared}"
+        );
+        assert_eq!(shared.lines().next(), flowers.lines().next());
+        fs::write(&path, &shared).unwrap();
+        assert_eq!(Experiment::load(&path, &[]).unwrap().seed, 0);
+        // Nothing to hide.
+        let on_the_hub = at("hf:ada/photos");
+        assert_eq!(public(flowers), flowers);
+        assert_eq!(public(&on_the_hub), on_the_hub);
     }
 }
