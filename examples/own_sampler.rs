@@ -50,7 +50,7 @@ fn main() -> anyhow::Result<()> {
     let picture = PathBuf::from(picture);
 
     let device = Device::flex();
-    let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/../../pretrained/mnist-quick");
+    let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/../../pretrained/mnist");
     let model = LatentDiffusion::load(&ModelSource::Folder(folder.into()), &device)?;
     let first_stage = model.first_stage.as_ref().context("it has a VQ-VAE")?;
     let autoencoder = &first_stage.network;

@@ -1,7 +1,7 @@
 //! Copies a model with weights of half the size, as `pretrained/` holds them:
 //!
 //! ```text
-//! cargo run --release --example store_as_f16 -- runs/mnist-quick/model pretrained/mnist-quick
+//! cargo run --release --example store_as_f16 -- runs/mnist/model pretrained/mnist
 //! ```
 
 use std::path::PathBuf;

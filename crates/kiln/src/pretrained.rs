@@ -2,12 +2,12 @@
 
 use kiln_hub::ModelSource;
 
-/// The files of `pretrained/mnist-quick`, by their names in the model's folder.
+/// The files of `pretrained/mnist`, by their names in the model's folder.
 macro_rules! files {
     ($($name:literal),* $(,)?) => {
         &[$((
             $name,
-            include_bytes!(concat!("../../../pretrained/mnist-quick/", $name)) as &[u8],
+            include_bytes!(concat!("../../../pretrained/mnist/", $name)) as &[u8],
         )),*]
     };
 }
@@ -21,7 +21,7 @@ const FILES: &[(&str, &[u8])] = files![
     "vqvae/diffusion_pytorch_model.safetensors",
 ];
 
-/// The digits model, which needs no file and no download: what `configs/mnist-quick.toml` trains.
+/// The digits model, which needs no file and no download: what `configs/mnist.toml` trains.
 pub fn default_model() -> ModelSource {
     ModelSource::Embedded(FILES)
 }
