@@ -23,7 +23,7 @@ pub(super) fn check(patient: &Patient) -> Findings {
         return Ok(Vec::new());
     }
     Ok(vec![Finding::warning(
-        format!("only {:.0} % of the codes are in use", 100.0 * share),
+        format!("only {:.1} % of the codes are in use", 100.0 * share),
         "train stage 1 with codebook.update = \"ema\", restart_below = 0.01 and a vq_embed_dim of 4, or with fewer codes",
     )])
 }

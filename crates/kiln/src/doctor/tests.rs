@@ -109,7 +109,7 @@ fn dead_codes_are_found_by_encoding() {
     let one_vector = one.narrow(2, 0, 1).narrow(3, 0, 1);
     patient.latents = Some(one_vector.repeat(&[100, 1, 8, 8]));
     let found = only(codebook::check(&patient), Severity::Warning);
-    assert!(found.what.contains("only 1 %"), "{found:?}");
+    assert!(found.what.contains("only 0.2 %"), "{found:?}");
 }
 
 #[test]
@@ -120,7 +120,7 @@ fn dead_codes_are_found_in_the_metrics() {
     let row = stage.rows.get_mut(&10).unwrap();
     row.insert("codes in use/valid".to_owned(), 12.5);
     let found = only(codebook::check(&patient), Severity::Warning);
-    assert!(found.what.contains("12 %"), "{found:?}");
+    assert!(found.what.contains("12.5 %"), "{found:?}");
     let row = patient.stages[0].rows.get_mut(&10).unwrap();
     row.insert("codes in use/valid".to_owned(), 80.0);
     assert_eq!(codebook::check(&patient), Ok(Vec::new()));

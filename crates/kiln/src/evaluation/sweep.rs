@@ -36,13 +36,18 @@ impl Sweep<'_> {
         observe: impl FnMut(Moment<'_>) -> Result<(), Error>,
     ) -> Result<Row, Error> {
         let began = Instant::now();
-        let images = self.pipeline.sample(options, observe)?;
+        let mut images = self.pipeline.sample(options, observe)?;
         let seconds = began.elapsed().as_secs_f64();
+        let classes = &options.classes;
+        if !classes.is_empty() {
+            // In turns, lest a batch or the first so many images be of one class.
+            let in_turns = |place| place % classes.len() * options.count + place / classes.len();
+            images = images.select((0..images.len()).map(in_turns));
+        }
         let seen = seen_in(self.judge, &images, self.device, |_| {})?;
         let mut figures = self.reference.compare(&seen, options.seed)?;
-        if let (Seen::Digits(readings), false) = (&seen, options.classes.is_empty()) {
-            let asked_for = options.classes.iter();
-            let asked_for = asked_for.flat_map(|&class| std::iter::repeat_n(class, options.count));
+        if let (Seen::Digits(readings), false) = (&seen, classes.is_empty()) {
+            let asked_for = classes.iter().copied().cycle().take(images.len());
             let accuracy = readings.accuracy(&asked_for.collect::<Vec<usize>>());
             figures.push(Figure::new("as asked", accuracy));
         }
