@@ -58,8 +58,25 @@ pub fn one_sentence(error: &anyhow::Error) -> String {
     sentence
 }
 
+/// What helps when a GPU's memory is full.
+const FEWER_IMAGES: &str = "work on fewer images at a time";
+
+/// A message without line breaks. Burn reports a device's failure with all that followed from it: of that, only the
+/// outermost and the deepest cause are left.
 fn one_line(text: &str) -> String {
-    text.split_whitespace().collect::<Vec<_>>().join(" ")
+    let line = text.split_whitespace().collect::<Vec<_>>().join(" ");
+    let cause = " Caused by: ";
+    let (Some((failure, _)), Some((_, deepest))) =
+        (line.split_once(cause), line.rsplit_once(cause))
+    else {
+        return line;
+    };
+    let deepest = deepest.split(" No backtrace").next().unwrap_or(deepest);
+    if deepest.contains("allocate") {
+        format!("{failure}: {deepest}; {FEWER_IMAGES}")
+    } else {
+        format!("{failure}: {deepest}")
+    }
 }
 
 /// Whether an error is only that the reader of our stdout has gone.
@@ -102,9 +119,10 @@ fn panic_sentence(message: &str, place: Option<&str>) -> String {
     let place = place.unwrap_or_default();
     let of_gpu = |folder: &str| (GPU_LIBRARIES.iter()).any(|library| folder.starts_with(library));
     if place.split(['/', '\\']).any(of_gpu) {
-        return format!(
-            "the GPU failed: {message}; if its memory is full, work on fewer images at a time"
-        );
+        return match message.contains(FEWER_IMAGES) {
+            true => format!("the GPU failed: {message}"),
+            false => format!("the GPU failed: {message}; if its memory is full, {FEWER_IMAGES}"),
+        };
     }
     format!(
         "this is a bug in kiln {} ({message} at {place}); please report it with this sentence",
@@ -115,10 +133,10 @@ fn panic_sentence(message: &str, place: Option<&str>) -> String {
 /// Sends log messages to stderr: warnings, with `-v` also information, with `-vv` everything of kiln's.
 pub fn log_to_stderr(verbosity: u8) {
     let default = match verbosity {
-        // What hf_hub has to say is in its errors.
-        0 => "warn,hf_hub=off",
+        // What these two have to say is in their errors.
+        0 => "warn,hf_hub=off,cubecl_runtime=off",
         1 => {
-            "warn,hf_hub=off,kiln=info,kiln_data=info,kiln_diffusion=info,kiln_hub=info,kiln_models=info,kiln_train=info"
+            "warn,hf_hub=off,cubecl_runtime=off,kiln=info,kiln_data=info,kiln_diffusion=info,kiln_hub=info,kiln_models=info,kiln_train=info"
         }
         _ => {
             "info,kiln=trace,kiln_data=trace,kiln_diffusion=trace,kiln_hub=trace,kiln_models=trace,kiln_train=trace"
@@ -239,6 +257,18 @@ mod tests {
             let sentence = panic_sentence("full", Some(&format!("{cargo}{place}")));
             assert!(sentence.contains(words), "{sentence}");
         }
+    }
+
+    #[test]
+    fn what_followed_from_a_failure_is_left_out() {
+        // As Burn words it when a GPU has no memory left.
+        let report = "An error happened\nCaused by: Several failures\nCaused by: skipped `A`: it needed memory 7\n\
+            Caused by: can't allocate buffer of size: 4294967296\nNo backtrace available\nAsked at: No backtrace available";
+        let error = anyhow!("the device failed: {report}");
+        assert_eq!(
+            one_sentence(&error),
+            "the device failed: An error happened: can't allocate buffer of size: 4294967296; work on fewer images at a time"
+        );
     }
 
     #[test]
