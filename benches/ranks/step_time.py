@@ -2,7 +2,7 @@
 
     pip install -r benches/ranks/requirements.txt
     python benches/ranks/step_time.py measure --json steps.json
-    python benches/ranks/step_time.py predict --model flowers:5.6e6:0.03 --network "10 Gbit/s:1.25e9:50e-6" --out efficiency.svg
+    python benches/ranks/step_time.py predict --model flowers:10.7e6:0.03 --network "10 Gbit/s:1.25e9:50e-6" --out efficiency.svg
 
 `measure` trains VQ-VAEs of several sizes with one process and with two, each pinned to a core and with the same batch, on
 an idle machine with Open MPI and a kiln that was built with `--features mpi`. It fits the model below to what it

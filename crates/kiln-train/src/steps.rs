@@ -8,7 +8,7 @@ use std::path::Path;
 
 use burn::data::dataloader::{DataLoaderIterator, Progress};
 use burn::data::dataset::DatasetError;
-use burn::optim::{GradientsAccumulator, GradientsParams};
+use burn::optim::MultiGradientsParams;
 use burn::tensor::{Device, Tensor};
 use burn::train::train::MultiDevicesTrainStep;
 use burn::train::{Learner, LearnerModel, TrainOutput, TrainStep};
@@ -176,12 +176,13 @@ where
             }
         };
         learner.lr_step();
-        let (gradients, reports): (Vec<_>, Vec<_>) = outputs
-            .into_iter()
-            .map(|output| (output.grads, output.item))
-            .unzip();
-        let gradients = sum(gradients, &learner, devices.first());
-        learner.optimizer_step(gradients);
+        let mut gradients = MultiGradientsParams::default();
+        let mut reports = Vec::new();
+        for (output, device) in outputs.into_iter().zip(&devices) {
+            gradients.grads.push((output.grads, device.clone()));
+            reports.push(output.item);
+        }
+        learner.optimizer_step_multi(gradients);
         step += 1;
         if let Some(failure) = session.take_failure() {
             return Err(failure);
@@ -193,23 +194,6 @@ where
         }
         Ok(losses / reports.len() as f64)
     }
-}
-
-/// The gradients of all devices together, on the first.
-fn sum<M: LearnerModel>(
-    mut parts: Vec<GradientsParams>,
-    learner: &Learner<M>,
-    first: Option<&Device>,
-) -> GradientsParams {
-    let (Some(device), 2..) = (first, parts.len()) else {
-        return parts.pop().unwrap_or_default();
-    };
-    let model = learner.model();
-    let mut sum = GradientsAccumulator::new();
-    for part in parts {
-        sum.accumulate(&model, part.to_device(device, &model));
-    }
-    sum.grads()
 }
 
 /// What Burn's workers ask a batch of.
