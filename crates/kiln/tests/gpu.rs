@@ -17,8 +17,18 @@ use common::{Train, experiment, in_pixel_space, options, pixels, stage_1, stage_
 use kiln::{Images, Pipeline, SampleOptions};
 use kiln_train::{DeviceError, Devices, Experiment, RunOptions};
 
-/// The largest difference between numbers of the two.
-const TOLERANCE: f32 = 1e-3;
+/// The largest difference of two latents, whose deviation is 1.
+///
+/// NVIDIA's matrix units round the factors of f32 products to 11 bits (TF32), and Burn 0.22 leaves no choice. That is
+/// 1e-3 here; where numbers stay f32 it is 1e-5.
+const LATENTS: f32 = 5e-3;
+
+/// The mean difference of two pixels: a few lie in a patch for which the first stage takes the code next to it.
+const PIXELS: f32 = 1e-3;
+
+/// The root mean square difference of two weights. Three steps move each of them by some 1e-3, the wrong way where a
+/// gradient is wrong.
+const WEIGHTS: f32 = 2e-4;
 
 fn name() -> String {
     let default = [
@@ -43,15 +53,36 @@ fn gpu() -> Option<Devices> {
     }
 }
 
-fn assert_close(ours: &[f32], of_cpu: &[f32], what: &str) {
-    assert_eq!(ours.len(), of_cpu.len(), "{what}");
-    let differences = ours
-        .iter()
-        .zip(of_cpu)
-        .map(|(ours, cpu)| (ours - cpu).abs());
-    let largest = differences.fold(0.0, f32::max);
-    assert!(largest < TOLERANCE, "{what} differ by {largest}");
-    eprintln!("{what} differ by {largest:.1e} at most");
+/// Differences between numbers of the GPU and of the processor.
+struct Differences {
+    largest: f32,
+    mean: f32,
+    root_mean_square: f32,
+}
+
+fn differences(what: &str, of_gpu: &[f32], of_cpu: &[f32]) -> Differences {
+    assert_eq!(of_gpu.len(), of_cpu.len(), "{what}");
+    let all = || {
+        of_gpu
+            .iter()
+            .zip(of_cpu)
+            .map(|(gpu, cpu)| (gpu - cpu).abs())
+    };
+    let mean_of = |sum: f32| sum / of_gpu.len() as f32;
+    let found = Differences {
+        // Not `f32::max`, which passes over a NaN.
+        largest: all().fold(
+            0.0,
+            |largest, new| if new <= largest { largest } else { new },
+        ),
+        mean: mean_of(all().sum()),
+        root_mean_square: mean_of(all().map(|difference| difference.powi(2)).sum()).sqrt(),
+    };
+    eprintln!(
+        "{what} differ by {:.1e} at most, {:.1e} in the mean, {:.1e} in the root mean square",
+        found.largest, found.mean, found.root_mean_square
+    );
+    found
 }
 
 #[test]
@@ -73,8 +104,9 @@ fn drawn_images_are_those_of_the_processor() {
         (latents.iter::<f32>().collect(), images.unwrap())
     };
     let (of_gpu, of_cpu) = (draw(&gpu.first()), draw(&Device::flex()));
-    assert_close(&of_gpu.0, &of_cpu.0, "latents");
-    assert_close(of_gpu.1.values(), of_cpu.1.values(), "images");
+    let latents = differences("latents", &of_gpu.0, &of_cpu.0);
+    let pixels = differences("pixels", of_gpu.1.values(), of_cpu.1.values());
+    assert!(latents.largest < LATENTS && pixels.mean < PIXELS);
 }
 
 /// Three steps on `devices`, and the weights after them.
@@ -104,9 +136,16 @@ fn three_training_steps_of_each_kind_end_with_the_weights_of_the_processor() {
         |what: &str, train: Train, experiment: &dyn Fn() -> Experiment, vqvae: Option<&Path>| {
             let [of_gpu, of_cpu] = [&gpu, &Devices::cpu()]
                 .map(|devices| three_steps(train, experiment(), devices, vqvae));
-            assert_close(&of_gpu, &of_cpu, what);
+            differences(what, &of_gpu, &of_cpu).root_mean_square
         };
-    let of_stage_1 = || experiment(&["stage_1.training.steps=3"]);
+    // Where codes begin, and which of them begin anew, would hang on the last bit.
+    let of_stage_1 = || {
+        experiment(&[
+            "stage_1.training.steps=3",
+            "codebook.kmeans_start=false",
+            "codebook.restart_below=0.0",
+        ])
+    };
     let of_stage_2 = || experiment(&["stage_2.training.steps=3"]);
     let of_pixels = || {
         pixels(&[
@@ -114,9 +153,12 @@ fn three_training_steps_of_each_kind_end_with_the_weights_of_the_processor() {
             "stage_2.training.learning_rate=1e-3",
         ])
     };
-    check("weights of stage 1", stage_1, &of_stage_1, None);
-    check("weights of stage 2", stage_2, &of_stage_2, Some(&vqvae));
-    check("weights in pixel space", in_pixel_space, &of_pixels, None);
+    let found = [
+        check("weights of stage 1", stage_1, &of_stage_1, None),
+        check("weights of stage 2", stage_2, &of_stage_2, Some(&vqvae)),
+        check("weights in pixel space", in_pixel_space, &of_pixels, None),
+    ];
+    assert!(found.iter().all(|&difference| difference < WEIGHTS));
 }
 
 #[test]
