@@ -34,6 +34,7 @@ mod distortion;
 mod error;
 mod evaluation;
 mod experiment;
+mod initial_weights;
 mod latents;
 mod launch;
 mod learning_rate;

@@ -21,6 +21,7 @@ use crate::diffusion_stage::{self, DiffusionTrainee, Pictured};
 use crate::error::TrainError;
 use crate::evaluation::{self, Evaluator};
 use crate::experiment::{ClassifierExperiment, Experiment, TrainingConfig};
+use crate::initial_weights::{self, EarlierSteps};
 use crate::latents::Latents;
 use crate::launch::{Outcome, Stage, Strategy, find_checkpoint, session};
 use crate::log::LOSS;
@@ -52,6 +53,9 @@ pub struct RunOptions {
     pub ranks: Ranks,
     /// Latent diffusion: the VQ-VAE to use in place of the run folder's own.
     pub vqvae: Option<PathBuf>,
+    /// A trained model, whose weights the network begins with in place of random ones. Its VQ-VAE serves latent
+    /// diffusion where there is no other.
+    pub initial_weights: Option<PathBuf>,
     /// Asks the training to save and stop.
     pub stop: StopSignal,
 }
@@ -68,6 +72,7 @@ impl RunOptions {
             strategy: Strategy::Main,
             ranks: Ranks::alone(),
             vqvae: None,
+            initial_weights: None,
             stop: StopSignal::default(),
         }
     }
@@ -204,15 +209,32 @@ pub fn train_vqvae(
     let devices = options.devices.all().len();
     let plan = Plan::new(training, images, devices, experiment.seed).over(&options.ranks);
     let plan = Arc::new(plan);
+    let device = options.devices.first();
+    let (seed, codebook) = (experiment.seed, &first_stage.codebook);
+    let initial = options.initial_weights.as_deref();
+    let initial = initial
+        .map(|folder| initial_weights::vqvae(folder, &first_stage, &device.clone().autodiff()));
+    let (initial, earlier) = initial.transpose()?.unzip();
+    let network = match initial {
+        Some(network) => network,
+        None => {
+            let network = first_stage.vqvae.init(&device.clone().autodiff(), seed)?;
+            if codebook.kmeans_start && session.steps_done() == 0 {
+                let images = &datasets.train;
+                vqvae_stage::with_kmeans_codes(network, codebook, seed, images, &device)?
+            } else {
+                network
+            }
+        }
+    };
     let trainee = VqVaeTrainee::new(
         &first_stage,
-        experiment.seed,
-        &datasets,
+        network,
+        datasets.train.border(),
         &plan,
         folder.clone(),
         session.clone(),
-        &options.devices.first(),
-    )?;
+    );
     let stage = Stage {
         name: "stage 1: VQ-VAE",
         folder: folder.clone(),
@@ -231,7 +253,7 @@ pub fn train_vqvae(
     if report.model.is_some() && options.ranks.is_first() {
         let first_stage = FirstStage {
             network: Autoencoder::Vq(outcome.model.into_trained()),
-            metadata: metadata(experiment, &datasets, training.steps),
+            metadata: metadata(experiment, &datasets, training.steps, earlier),
         };
         first_stage.save(&folder.model(), WeightsType::F32)?;
     }
@@ -252,7 +274,7 @@ pub fn train_latent_diffusion(
     }
     let run = RunFolder::new(&options.out);
     let device = options.devices.first();
-    let first_stage = find_first_stage(&run, options.vqvae.as_deref(), &device)?;
+    let first_stage = find_first_stage(&run, options, &device)?;
     experiment.check_first_stage(&first_stage.network)?;
     train_unet(experiment, options, progress, Some(first_stage))
 }
@@ -313,9 +335,15 @@ fn train_unet(
     let (images, devices) = (datasets.train.len(), options.devices.all().len());
     let plan = Plan::new(training, images, devices, experiment.seed).over(&options.ranks);
     let plan = Arc::new(plan);
-    let network = experiment
-        .unet
-        .init(&device.clone().autodiff(), experiment.seed)?;
+    let learning = device.clone().autodiff();
+    let initial = options.initial_weights.as_deref();
+    let initial = initial
+        .map(|folder| initial_weights::unet(folder, experiment, first_stage.as_ref(), &learning));
+    let (initial, earlier) = initial.transpose()?.unzip();
+    let network = match initial {
+        Some(network) => network,
+        None => experiment.unet.init(&learning, experiment.seed)?,
+    };
     let measured = experiment.stage_2.evaluation.as_ref();
     // Rank 0 alone validates.
     let evaluator = measured.filter(|_| options.ranks.is_first()).map(|config| {
@@ -358,7 +386,7 @@ fn train_unet(
     let report = TrainingReport::new(name, &outcome, training, &plan, run.model());
     if report.model.is_some() && options.ranks.is_first() {
         let scheduler = experiment.scheduler();
-        let mut metadata = metadata(experiment, &datasets, training.steps);
+        let mut metadata = metadata(experiment, &datasets, training.steps, earlier);
         let mut add = |name: &str, value| metadata.training.insert(name.to_owned(), value);
         add("schedule", scheduler.schedule.kind.name().to_owned());
         add("prediction", scheduler.prediction.name().to_owned());
@@ -469,20 +497,21 @@ fn latent_space(
     Ok((clean, first_stage))
 }
 
-/// The VQ-VAE for stage 2: the one named, or the run folder's own.
+/// The VQ-VAE for stage 2: the one named, or the run folder's own, or that of the model whose weights stage 2 begins with.
 fn find_first_stage(
     run: &RunFolder,
-    named: Option<&Path>,
+    options: &RunOptions,
     device: &Device,
 ) -> Result<FirstStage, TrainError> {
     let own = run.stage_1().model();
-    if named.is_none() && !own.exists() {
+    let own = own.exists().then_some(own);
+    let named = options.vqvae.clone();
+    let Some(folder) = named.or(own).or_else(|| options.initial_weights.clone()) else {
         return Err(TrainError::Run(format!(
             "{} has no trained VQ-VAE yet: run `kiln train-vqvae` with the same --out first, or name one with --vqvae",
             run.path().display()
         )));
-    }
-    let folder = named.map_or(own, Path::to_owned);
+    };
     Ok(FirstStage::load(&ModelSource::Folder(folder), device)?)
 }
 
@@ -498,12 +527,22 @@ fn training_facts(seed: u64, datasets: &Datasets, steps: usize) -> BTreeMap<Stri
     facts.map(|(name, value)| (name.to_owned(), value)).into()
 }
 
-fn metadata(experiment: &Experiment, datasets: &Datasets, steps: usize) -> Metadata {
+/// Facts about a network that has learnt from `datasets` for so many steps, and for `earlier` ones before.
+fn metadata(
+    experiment: &Experiment,
+    datasets: &Datasets,
+    steps: usize,
+    earlier: Option<EarlierSteps>,
+) -> Metadata {
+    let mut training = training_facts(experiment.seed, datasets, steps);
+    if let Some(earlier) = earlier {
+        earlier.note(&mut training);
+    }
     Metadata {
         border: datasets.train.border(),
         class_names: datasets.train.class_names().to_vec(),
         vqvae_hash: None,
-        training: training_facts(experiment.seed, datasets, steps),
+        training,
     }
 }
 

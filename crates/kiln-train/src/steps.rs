@@ -36,16 +36,15 @@ use crate::vqvae_stage::{ImageTensors, VqVaeTrainee};
 /// If the experiment has no stage 1; of a step: gradients that are not finite, and a device that fails.
 pub fn vqvae_steps(
     experiment: &Experiment,
-    mut network: VqVae,
+    network: VqVae,
     images: Vec<Tensor<4>>,
 ) -> Result<impl FnMut() -> Result<f64, TrainError> + use<>, TrainError> {
     let first_stage = experiment.first_stage().ok_or(TrainError::NoFirstStage)?;
-    network.quantize = first_stage.codebook.prepare(network.quantize);
     let counts: Vec<usize> = images.iter().map(|images| images.dims()[0]).collect();
     let total_images = counts.iter().sum();
     let training = one_pass(&first_stage.stage_1.training);
     let session = Session::new(0, StopSignal::default());
-    let trainee = VqVaeTrainee::with_network(
+    let trainee = VqVaeTrainee::new(
         &first_stage,
         network,
         0,

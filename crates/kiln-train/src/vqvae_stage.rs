@@ -116,50 +116,10 @@ pub(crate) struct ValidationImages {
 }
 
 impl VqVaeTrainee {
-    /// A new network of `first_stage`, with initial weights from `seed` and codes from `datasets`.
+    /// Trains `network` as `first_stage` says, on images with a `border`.
     pub(crate) fn new(
         first_stage: &FirstStageConfig<'_>,
-        seed: u64,
-        datasets: &Datasets,
-        plan: &Plan,
-        folder: StageFolder,
-        session: Session,
-        device: &Device,
-    ) -> Result<Self, TrainError> {
-        let device = device.clone().autodiff();
-        let mut network = first_stage.vqvae.init(&device, seed)?;
-        network.quantize = first_stage.codebook.prepare(network.quantize);
-        if first_stage.codebook.kmeans_start && session.steps_done() == 0 {
-            let order = kiln_data::shuffled(datasets.train.len(), seed, 0);
-            let requests = order
-                .iter()
-                .take(KMEANS_IMAGES)
-                .map(|&index| (index, false))
-                .collect();
-            let batch = first_batch(&datasets.train, requests)?;
-            let latents =
-                network
-                    .valid()
-                    .encode(tensor(&batch, &datasets.train, &device.clone().inner()));
-            network.quantize = network
-                .quantize
-                .with_kmeans(latents, KMEANS_ITERATIONS, seed);
-        }
-        let border = datasets.train.border();
-        Ok(Self::with_network(
-            first_stage,
-            network,
-            border,
-            plan,
-            folder,
-            session,
-        ))
-    }
-
-    /// As [`Self::new`], with a network whose codebook is ready to be trained.
-    pub(crate) fn with_network(
-        first_stage: &FirstStageConfig<'_>,
-        network: VqVae,
+        mut network: VqVae,
         border: usize,
         plan: &Plan,
         folder: StageFolder,
@@ -169,6 +129,7 @@ impl VqVaeTrainee {
             codebook, stage_1, ..
         } = first_stage;
         let training = &stage_1.training;
+        network.quantize = codebook.prepare(network.quantize);
         Self {
             codebook: CodebookTraining::new(&network.quantize),
             vqvae: Averaged::new(network, training, session.clone()),
@@ -340,6 +301,23 @@ impl Lesson {
             &path,
         )?)
     }
+}
+
+/// `network` with codes at the k-means centres of what its encoder makes of some of `images`.
+pub(crate) fn with_kmeans_codes(
+    mut network: VqVae,
+    codebook: &CodebookConfig,
+    seed: u64,
+    images: &ImageDataset,
+    device: &Device,
+) -> Result<VqVae, TrainError> {
+    let order = kiln_data::shuffled(images.len(), seed, 0);
+    let first = order.iter().take(KMEANS_IMAGES);
+    let batch = first_batch(images, first.map(|&index| (index, false)).collect())?;
+    let latents = network.valid().encode(tensor(&batch, images, device));
+    let quantizer = codebook.prepare(network.quantize);
+    network.quantize = quantizer.with_kmeans(latents, KMEANS_ITERATIONS, seed);
+    Ok(network)
 }
 
 /// The images of both splits as stage 1 sees them.

@@ -3,7 +3,7 @@
 use clap::Args;
 use kiln_train::{ClassifierExperiment, train_classifier};
 
-use super::training::TrainingArguments;
+use super::training::{TrainedModels, TrainingArguments};
 
 /// Train the classifier that measures drawn digits.
 ///
@@ -23,7 +23,7 @@ impl TrainClassifier {
     pub fn run(self) -> anyhow::Result<()> {
         self.training.train(
             "training",
-            None,
+            &TrainedModels::default(),
             ClassifierExperiment::load,
             train_classifier,
         )

@@ -2,7 +2,7 @@
 
 use clap::Args;
 
-use super::training::TrainingArguments;
+use super::training::{TrainedModels, TrainingArguments};
 
 /// Train a U-Net that denoises images themselves, without a first stage: pixel space.
 ///
@@ -16,12 +16,15 @@ use super::training::TrainingArguments;
 pub struct TrainDiffusion {
     #[command(flatten)]
     training: TrainingArguments,
+
+    #[command(flatten)]
+    models: TrainedModels,
 }
 
 impl TrainDiffusion {
     /// Trains to the end, or until it is interrupted.
     pub fn run(self) -> anyhow::Result<()> {
         self.training
-            .run("stage_2", None, kiln_train::train_diffusion)
+            .run("stage_2", &self.models, kiln_train::train_diffusion)
     }
 }

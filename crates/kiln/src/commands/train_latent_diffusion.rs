@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use clap::Args;
 
-use super::training::TrainingArguments;
+use super::training::{TrainedModels, TrainingArguments};
 
 /// Train stage 2, the U-Net that denoises the latents of a trained VQ-VAE.
 ///
@@ -13,10 +13,14 @@ use super::training::TrainingArguments;
 #[derive(Args)]
 #[command(after_help = "Examples:
   kiln train-latent-diffusion --config configs/mnist.toml --out runs/mnist
-  kiln train-latent-diffusion --config configs/mnist.toml --vqvae runs/other/model --out runs/second")]
+  kiln train-latent-diffusion --config configs/mnist.toml --vqvae runs/other/model --out runs/second
+  kiln train-latent-diffusion --config configs/mnist.toml --initial-weights pretrained/mnist --out runs/further")]
 pub struct TrainLatentDiffusion {
     #[command(flatten)]
     training: TrainingArguments,
+
+    #[command(flatten)]
+    models: TrainedModels,
 
     /// A trained VQ-VAE or a model that holds one, in a folder or on the Hub [default: the one in the run folder]
     #[arg(long, value_name = "PATH|ORG/REPO[@REVISION]")]
@@ -26,10 +30,11 @@ pub struct TrainLatentDiffusion {
 impl TrainLatentDiffusion {
     /// Trains to the end, or until it is interrupted.
     pub fn run(self) -> anyhow::Result<()> {
-        self.training.run(
-            "stage_2",
-            self.vqvae.as_deref(),
-            kiln_train::train_latent_diffusion,
-        )
+        let models = TrainedModels {
+            vqvae: self.vqvae,
+            ..self.models
+        };
+        self.training
+            .run("stage_2", &models, kiln_train::train_latent_diffusion)
     }
 }

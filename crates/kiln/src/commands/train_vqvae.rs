@@ -2,7 +2,7 @@
 
 use clap::Args;
 
-use super::training::TrainingArguments;
+use super::training::{TrainedModels, TrainingArguments};
 
 /// Train stage 1, the VQ-VAE that compresses images into latents.
 ///
@@ -15,11 +15,15 @@ use super::training::TrainingArguments;
 pub struct TrainVqvae {
     #[command(flatten)]
     training: TrainingArguments,
+
+    #[command(flatten)]
+    models: TrainedModels,
 }
 
 impl TrainVqvae {
     /// Trains to the end, or until it is interrupted.
     pub fn run(self) -> anyhow::Result<()> {
-        self.training.run("stage_1", None, kiln_train::train_vqvae)
+        self.training
+            .run("stage_1", &self.models, kiln_train::train_vqvae)
     }
 }

@@ -65,6 +65,18 @@ pub struct TrainingArguments {
     json: bool,
 }
 
+/// Trained models that a training takes, each in a folder or on the Hub.
+#[derive(Args, Clone, Debug, Default)]
+pub struct TrainedModels {
+    /// Of stage 2: the VQ-VAE to use in place of the run folder's own.
+    #[arg(skip)]
+    pub vqvae: Option<PathBuf>,
+
+    /// Begin with the weights of this trained model, in a folder or on the Hub, not with random ones (fine-tuning)
+    #[arg(long, value_name = "PATH|ORG/REPO[@REVISION]")]
+    pub initial_weights: Option<PathBuf>,
+}
+
 /// `--strategy`.
 #[derive(Clone, Copy, Debug, ValueEnum)]
 enum Strategy {
@@ -96,25 +108,25 @@ impl TrainingArguments {
     pub fn run(
         self,
         stage: &str,
-        vqvae: Option<&Path>,
+        models: &TrainedModels,
         train: Train<Experiment>,
     ) -> anyhow::Result<()> {
         let table = format!("{stage}.training");
-        self.train(&table, vqvae, Experiment::load, train)
+        self.train(&table, models, Experiment::load, train)
     }
 
     /// Reads an experiment by `load`, trains by `train` and says how it went.
     ///
-    /// `table` is the experiment's table of training settings, `vqvae` a first stage in a folder or on the Hub.
+    /// `table` is the experiment's table of training settings.
     pub fn train<E>(
         self,
         table: &str,
-        vqvae: Option<&Path>,
+        models: &TrainedModels,
         load: Load<E>,
         train: Train<E>,
     ) -> anyhow::Result<()> {
         let (ranks, json) = (Ranks::of_this_process()?, self.json);
-        match self.train_on(&ranks, table, vqvae, load, train) {
+        match self.train_on(&ranks, table, models, load, train) {
             Ok(report) if ranks.is_first() => {
                 terminal::print_outcome(&report, json, ToString::to_string)
             }
@@ -136,7 +148,7 @@ impl TrainingArguments {
         self,
         ranks: &Ranks,
         table: &str,
-        vqvae: Option<&Path>,
+        models: &TrainedModels,
         load: Load<E>,
         train: Train<E>,
     ) -> anyhow::Result<TrainingReport> {
@@ -148,7 +160,12 @@ impl TrainingArguments {
             out: self.out.unwrap_or_else(|| default_run_folder(&self.config)),
             resume: self.resume,
             data: None,
-            vqvae: vqvae.map(|place| self.hub.first_stage(place)).transpose()?,
+            vqvae: (models.vqvae.as_deref())
+                .map(|place| self.hub.first_stage(place))
+                .transpose()?,
+            initial_weights: (models.initial_weights.as_deref())
+                .map(|place| self.hub.model(place))
+                .transpose()?,
             hub: self.hub.settings(),
             devices: Devices::parse(&self.devices)?,
             strategy: self.strategy.into(),

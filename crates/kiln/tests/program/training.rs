@@ -197,6 +197,18 @@ fn both_stages_lead_to_a_model_that_samples() {
         "train-latent-diffusion --vqvae runs/experiment/model --out second",
     );
     assert!(workplace.path("second/model/unet/config.json").is_file());
+
+    // And another can go on where this one ended.
+    train(
+        &workplace,
+        "train-latent-diffusion --initial-weights runs/experiment/model --out third",
+    );
+    let info = workplace.succeed("model info third/model");
+    assert!(info.contains("earlier_steps"), "{info}");
+    let sentence = workplace.fail(
+        "train-latent-diffusion --config experiment.toml --initial-weights photos --out fourth",
+    );
+    assert!(sentence.contains("photos"), "{sentence}");
 }
 
 #[test]

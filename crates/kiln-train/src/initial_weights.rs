@@ -1,0 +1,121 @@
+//! A training that begins with the weights of a trained model in place of random ones: fine-tuning on other images, or
+//! going on where another run ended. The optimizer, the schedule of the learning rate and the averages begin anew.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+
+use burn::tensor::Device;
+use kiln_hub::{FirstStage, LatentDiffusion, ModelSource};
+use kiln_models::{Autoencoder, UNet2d, VqVae};
+use serde::Serialize;
+use serde_json::Value;
+
+use crate::error::TrainError;
+use crate::experiment::{Experiment, FirstStageConfig};
+
+/// Keys of networks that change neither the weights nor what they mean.
+const FREE: [&str; 5] = [
+    "sample_size",
+    "dropout",
+    "scaling_factor",
+    "lookup_from_codebook",
+    "force_upcast",
+];
+/// The name under which a model tells how many steps its weights had learnt for before its own training.
+const EARLIER_STEPS: &str = "earlier_steps";
+
+/// The VQ-VAE of the model in `folder`, for stage 1 to begin with, and how many steps it has learnt for.
+///
+/// # Errors
+/// If there is none, or if it is not the network that the experiment describes.
+pub(crate) fn vqvae(
+    folder: &Path,
+    experiment: &FirstStageConfig<'_>,
+    device: &Device,
+) -> Result<(VqVae, EarlierSteps), TrainError> {
+    let stage = FirstStage::load(&ModelSource::Folder(folder.to_owned()), device)?;
+    let steps = EarlierSteps::of(&stage.metadata.training);
+    match stage.network {
+        Autoencoder::Vq(network) => {
+            require_same(folder, "vqvae", network.config(), experiment.vqvae)?;
+            Ok((network, steps))
+        }
+        Autoencoder::Kl(_) => Err(TrainError::Run(format!(
+            "the autoencoder in {} is no VQ-VAE, and stage 1 trains only those: give its folder to `kiln train-latent-diffusion --vqvae`",
+            folder.display()
+        ))),
+    }
+}
+
+/// The U-Net of the model in `folder`, for a training on the latents of `first_stage` (or on images) to begin with, and how
+/// many steps it has learnt for.
+///
+/// What it has to learn anew, because the training differs there from its own, is a warning.
+///
+/// # Errors
+/// If there is no model, or if its U-Net is not the network that the experiment describes.
+pub(crate) fn unet(
+    folder: &Path,
+    experiment: &Experiment,
+    first_stage: Option<&FirstStage>,
+    device: &Device,
+) -> Result<(UNet2d, EarlierSteps), TrainError> {
+    let model = LatentDiffusion::load(&ModelSource::Folder(folder.to_owned()), device)?;
+    require_same(folder, "unet", model.unet.config(), &experiment.unet)?;
+    let (theirs, ours) = (&model.scheduler, experiment.scheduler());
+    let hashes = [model.first_stage.as_ref(), first_stage].map(|stage| stage.map(FirstStage::hash));
+    for (what, differs) in [
+        ("VQ-VAE", hashes[0] != hashes[1]),
+        ("noise schedule", theirs.schedule != ours.schedule),
+        ("prediction", theirs.prediction != ours.prediction),
+    ] {
+        if differs {
+            tracing::warn!(
+                "the U-Net in {} was trained with another {what}, and has to learn this one anew",
+                folder.display()
+            );
+        }
+    }
+    Ok((model.unet, EarlierSteps::of(&model.metadata.training)))
+}
+
+/// How many steps weights have learnt for before a training began with them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct EarlierSteps(u64);
+
+impl EarlierSteps {
+    /// Those of a model with these facts about its training, and those before it.
+    pub(crate) fn of(facts: &BTreeMap<String, String>) -> Self {
+        let number = |name| facts.get(name).and_then(|steps| steps.parse().ok());
+        let parts: [Option<u64>; 2] = [number("steps"), number(EARLIER_STEPS)];
+        Self(parts.into_iter().flatten().sum())
+    }
+
+    /// Notes them among the facts about a training.
+    pub(crate) fn note(self, facts: &mut BTreeMap<String, String>) {
+        facts.insert(EARLIER_STEPS.to_owned(), self.0.to_string());
+    }
+}
+
+/// Refuses weights of another network than the experiment's `table` describes.
+fn require_same(
+    folder: &Path,
+    table: &str,
+    found: &impl Serialize,
+    expected: &impl Serialize,
+) -> Result<(), TrainError> {
+    let (found, expected) = (serde_json::to_value(found), serde_json::to_value(expected));
+    let (Ok(Value::Object(found)), Ok(Value::Object(expected))) = (found, expected) else {
+        return Ok(());
+    };
+    for (key, ours) in &expected {
+        let theirs = found.get(key).unwrap_or(&Value::Null);
+        if theirs != ours && !FREE.contains(&key.as_str()) {
+            return Err(TrainError::Run(format!(
+                "the weights in {} are of another network: its {key} is {theirs}, and {table}.{key} is {ours}; set {table}.{key}={theirs} to begin with them",
+                folder.display()
+            )));
+        }
+    }
+    Ok(())
+}

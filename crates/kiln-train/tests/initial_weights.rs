@@ -1,0 +1,132 @@
+//! A training that begins with the weights of a trained model goes on from there.
+
+mod common;
+
+use std::path::{Path, PathBuf};
+
+use common::{Train, experiment, in_pixel_space, options, pixels, stage_1, stage_2, weights};
+use kiln_hub::{FirstStage, LatentDiffusion, ModelSource};
+use kiln_train::{Experiment, RunOptions};
+
+/// Overrides under which a step changes nothing that anyone could see.
+const STILL: [&str; 6] = [
+    "stage_1.training.learning_rate=1e-9",
+    "stage_1.training.final_learning_rate=0.0",
+    "stage_2.training.learning_rate=1e-9",
+    "stage_2.training.final_learning_rate=0.0",
+    "stage_2.training.steps=2",
+    "codebook.decay=0.9999999",
+];
+
+fn further(out: PathBuf, model: &Path) -> RunOptions {
+    RunOptions {
+        initial_weights: Some(model.to_owned()),
+        ..options(&out)
+    }
+}
+
+fn largest_difference(one: &[f32], other: &[f32]) -> f32 {
+    assert_eq!(one.len(), other.len());
+    let pairs = one.iter().zip(other);
+    pairs
+        .map(|(one, other)| (one - other).abs())
+        .fold(0.0, f32::max)
+}
+
+#[test]
+fn both_stages_begin_where_the_model_ended() {
+    let place = tempfile::tempdir().unwrap();
+    let [before, after] = ["before", "after"].map(|name| place.path().join(name));
+    stage_1(&experiment(&[]), &options(&before)).unwrap();
+    stage_2(&experiment(&[]), &options(&before)).unwrap();
+
+    // Another seed: were the weights drawn anew, they would be others.
+    let still = [&STILL[..], &["seed=4", "stage_1.training.steps=2"]].concat();
+    let still = experiment(&still);
+    let model = before.join("model");
+    stage_1(&still, &further(after.clone(), &model)).unwrap();
+    stage_2(&still, &further(after.clone(), &model)).unwrap();
+    let difference = largest_difference(&weights(&before), &weights(&after));
+    assert!(difference < 1e-5, "{difference}");
+
+    let device = burn::tensor::Device::flex();
+    let stage = FirstStage::load(&ModelSource::Folder(after.join("vqvae/model")), &device);
+    let model = LatentDiffusion::load(&ModelSource::Folder(after.join("model")), &device);
+    for metadata in [stage.unwrap().metadata, model.unwrap().metadata] {
+        let fact = |name: &str| metadata.training[name].clone();
+        assert_eq!(
+            (fact("steps"), fact("earlier_steps")),
+            ("2".into(), "10".into())
+        );
+    }
+}
+
+#[test]
+fn without_a_first_stage_of_its_own_a_run_takes_the_models() {
+    let place = tempfile::tempdir().unwrap();
+    let [before, after] = ["before", "after"].map(|name| place.path().join(name));
+    stage_1(&experiment(&[]), &options(&before)).unwrap();
+    stage_2(&experiment(&[]), &options(&before)).unwrap();
+    stage_2(
+        &experiment(&[]),
+        &further(after.clone(), &before.join("model")),
+    )
+    .unwrap();
+    let hash = |run: &Path| {
+        let model = ModelSource::Folder(run.join("model"));
+        let model = LatentDiffusion::load(&model, &burn::tensor::Device::flex());
+        model.unwrap().metadata.vqvae_hash
+    };
+    assert_eq!(hash(&before), hash(&after));
+}
+
+#[test]
+fn pixel_space_begins_where_the_model_ended_and_resumes_as_ever() {
+    let place = tempfile::tempdir().unwrap();
+    let [before, after] = ["before", "after"].map(|name| place.path().join(name));
+    in_pixel_space(&pixels(&[]), &options(&before)).unwrap();
+    let still = [&STILL[2..5], &["seed=4"]].concat();
+    let options = further(after.clone(), &before.join("model"));
+    in_pixel_space(&pixels(&still), &options).unwrap();
+    let difference = largest_difference(&weights(&before), &weights(&after));
+    assert!(difference < 1e-5, "{difference}");
+
+    // The checkpoint wins over the initial weights.
+    let whole = further(place.path().join("whole"), &before.join("model"));
+    in_pixel_space(&pixels(&[]), &whole).unwrap();
+    let pieces = further(place.path().join("pieces"), &before.join("model"));
+    common::in_pieces(in_pixel_space, &pixels(&[]), &pieces, &[3, 7]);
+    assert!(weights(&whole.out) == weights(&pieces.out));
+}
+
+#[test]
+fn weights_of_another_network_are_refused_with_the_key() {
+    let place = tempfile::tempdir().unwrap();
+    let before = place.path().join("before");
+    stage_1(&experiment(&[]), &options(&before)).unwrap();
+    stage_2(&experiment(&[]), &options(&before)).unwrap();
+    let model = before.join("model");
+    let cases: [(Train, Experiment, &Path, &str); 4] = [
+        (
+            stage_1,
+            experiment(&["vqvae.num_vq_embeddings=8"]),
+            &model,
+            "vqvae.num_vq_embeddings=16",
+        ),
+        (
+            stage_2,
+            experiment(&["unet.layers_per_block=2"]),
+            &model,
+            "unet.layers_per_block=1",
+        ),
+        (in_pixel_space, pixels(&[]), &model, "unet."),
+        (stage_1, experiment(&[]), place.path(), "is not a VQ-VAE"),
+    ];
+    for (number, (train, experiment, model, words)) in cases.into_iter().enumerate() {
+        let out = place.path().join(number.to_string());
+        let sentence = train(&experiment, &further(out, model))
+            .unwrap_err()
+            .to_string();
+        assert!(sentence.contains(words), "{sentence}");
+    }
+}
