@@ -20,8 +20,8 @@
 //! Within this crate vector instructions are chosen at run time: see [`instructions`]. To compare, set the
 //! environment variable `KILN_KERNELS=burn`: then Burn's own operators run everywhere.
 //!
-//! [`with_precision`] lets convolutions round the factors of their products to bf16, which processors with a matrix unit
-//! multiply several times faster.
+//! [`with_precision`] lets convolutions round the factors of their products to bf16 on processors with a matrix unit, which
+//! multiplies those several times faster.
 //!
 //! # What is promised
 //!
@@ -72,7 +72,7 @@ pub use group_norm::GroupNorm;
 pub use instructions::instructions;
 pub use nearest::nearest_codes;
 pub use optimizer::{AdamW, euclidean_norm, moving_average};
-pub use precision::{Precision, with_precision};
+pub use precision::{Precision, with_exact_precision, with_precision};
 pub use product::has_matrix_unit;
 
 use burn::backend::DispatchDevice;

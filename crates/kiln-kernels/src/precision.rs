@@ -8,6 +8,8 @@ use burn::backend::DispatchDevice;
 use burn::tensor::Device;
 use serde::{Deserialize, Serialize};
 
+use crate::has_matrix_unit;
+
 /// The format of the numbers that convolutions multiply.
 ///
 /// Weights, activations, normalisations, losses and gradients are `f32` in either case, and so are the sums of the
@@ -61,8 +63,15 @@ thread_local! {
 /// taken.
 ///
 /// What other frameworks call autocast. It goes for this thread, and for `f32` tensors on Flex: elsewhere the format
-/// of the tensors decides.
+/// of the tensors decides. A processor without a [matrix unit](has_matrix_unit) multiplies `f32` numbers, which it is
+/// many times faster at.
 pub fn with_precision<R>(precision: Precision, work: impl FnOnce() -> R) -> R {
+    let pays = precision == Precision::F32 || has_matrix_unit();
+    with_exact_precision(if pays { precision } else { Precision::F32 }, work)
+}
+
+/// As [`with_precision`], on any processor: to see what rounding does to results.
+pub fn with_exact_precision<R>(precision: Precision, work: impl FnOnce() -> R) -> R {
     struct Restore(Precision);
     impl Drop for Restore {
         fn drop(&mut self) {
@@ -92,12 +101,19 @@ mod tests {
 
     #[test]
     fn precisions_nest_and_end_with_their_work() {
-        with_precision(Precision::Bf16, || {
+        with_exact_precision(Precision::Bf16, || {
             with_precision(Precision::F32, || assert_eq!(current(), Precision::F32));
             assert_eq!(current(), Precision::Bf16);
         });
-        let panics = std::panic::catch_unwind(|| with_precision(Precision::Bf16, || panic!("x")));
+        let panics =
+            std::panic::catch_unwind(|| with_exact_precision(Precision::Bf16, || panic!("x")));
         assert!(panics.is_err());
         assert_eq!(current(), Precision::F32);
+    }
+
+    #[test]
+    fn bf16_is_for_processors_that_are_made_for_it() {
+        let used = with_precision(Precision::Bf16, current);
+        assert_eq!(used == Precision::Bf16, has_matrix_unit());
     }
 }

@@ -6,7 +6,7 @@ use burn::tensor::module::{conv2d, interpolate};
 use burn::tensor::ops::{ConvOptions, InterpolateMode, InterpolateOptions};
 use burn::tensor::{Device, Tensor, TensorData, activation};
 use common::{assert_close, numbers, spread, tensor};
-use kiln_kernels::{Convolution, GroupNorm, Padding, Precision, Sampling, with_precision};
+use kiln_kernels::{Convolution, GroupNorm, Padding, Precision, Sampling, with_exact_precision};
 use proptest::prelude::*;
 
 #[derive(Clone, Debug)]
@@ -180,7 +180,7 @@ impl Case {
         let [there, back] = self.channels.map(|channels| taps * channels);
         let [positions_in, positions_out] = [ours.input.dims(), ours.shortcut.dims()]
             .map(|[batch, height, width, _]| batch * height * width);
-        let our_output = with_precision(precision, || self.ours(&ours));
+        let our_output = with_exact_precision(precision, || self.ours(&ours));
         let burn_output = self.burns(&burns);
         assert_close(
             &our_output.clone().inner(),
@@ -376,7 +376,7 @@ fn bf16_changes_a_normalised_or_doubled_convolution_by_its_rounding_errors_only(
     for case in [THREE, doubled] {
         let tensors = case.tensors();
         let exact = case.ours(&tensors).inner();
-        let rounded = with_precision(Precision::Bf16, || case.ours(&tensors)).inner();
+        let rounded = with_exact_precision(Precision::Bf16, || case.ours(&tensors)).inner();
         let error = (rounded - exact.clone())
             .square()
             .mean()
@@ -393,7 +393,7 @@ fn bf16_changes_a_normalised_or_doubled_convolution_by_its_rounding_errors_only(
 #[test]
 fn an_image_is_the_same_bits_in_every_batch() {
     for precision in [Precision::F32, Precision::Bf16] {
-        with_precision(precision, images_alone_are_the_same_bits_as_together);
+        with_exact_precision(precision, images_alone_are_the_same_bits_as_together);
     }
 }
 
@@ -438,7 +438,7 @@ fn results_do_not_depend_on_the_number_of_threads() {
             .expect("a pool of threads");
         pool.install(|| {
             let tensors = case.tensors();
-            let output = with_precision(precision, || case.ours(&tensors));
+            let output = with_exact_precision(precision, || case.ours(&tensors));
             let gradients = output.clone().square().sum().backward();
             let mut all = numbers(&output);
             all.extend(numbers(

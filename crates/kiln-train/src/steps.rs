@@ -332,7 +332,9 @@ mod tests {
     fn rounded_factors_change_the_first_loss_a_little_and_learning_not_at_all() {
         for (exact, rounded) in losses_in("f32").iter().zip(losses_in("bf16")) {
             let change = (rounded[0] / exact[0] - 1.0).abs();
-            assert!(change > 0.0 && change < 1e-2, "{change}");
+            assert!(change < 1e-2, "{change}");
+            // Other processors take f32 in any case.
+            assert_eq!(change > 0.0, kiln_kernels::has_matrix_unit());
             assert!(rounded[29] < 0.9 * rounded[0], "{rounded:?}");
         }
     }

@@ -35,7 +35,7 @@ const RIGHT_STEP: usize = TILE * TILE / 2;
 const STEPS_AT_ONCE: usize = 9;
 
 /// Whether this processor has a matrix unit for [`Precision::Bf16`](crate::Precision), and may use it: Intel's AMX,
-/// on Linux. Elsewhere the same products are computed in plain arithmetic, more slowly than those of `f32` numbers.
+/// on Linux. Elsewhere the same products are computed in plain arithmetic, far more slowly than those of `f32` numbers.
 pub fn has_matrix_unit() -> bool {
     #[cfg(all(target_arch = "x86_64", target_os = "linux"))]
     return amx::is_there();
