@@ -196,6 +196,12 @@ pub fn train_vqvae(
     options.devices.check_precision(training.precision)?;
     let resume = find_checkpoint(&folder, options.resume)?;
     let session = session(resume.as_ref(), &options.stop, &options.ranks);
+    let device = options.devices.first();
+    let learning = device.clone().autodiff();
+    let (seed, codebook) = (experiment.seed, &first_stage.codebook);
+    let initial = options.initial_weights.as_deref();
+    let initial = initial.map(|folder| initial_weights::vqvae(folder, &first_stage, &learning));
+    let (initial, earlier) = initial.transpose()?.unzip();
     prepare_folder(
         &run,
         &experiment.to_toml()?,
@@ -209,16 +215,10 @@ pub fn train_vqvae(
     let devices = options.devices.all().len();
     let plan = Plan::new(training, images, devices, experiment.seed).over(&options.ranks);
     let plan = Arc::new(plan);
-    let device = options.devices.first();
-    let (seed, codebook) = (experiment.seed, &first_stage.codebook);
-    let initial = options.initial_weights.as_deref();
-    let initial = initial
-        .map(|folder| initial_weights::vqvae(folder, &first_stage, &device.clone().autodiff()));
-    let (initial, earlier) = initial.transpose()?.unzip();
     let network = match initial {
         Some(network) => network,
         None => {
-            let network = first_stage.vqvae.init(&device.clone().autodiff(), seed)?;
+            let network = first_stage.vqvae.init(&learning, seed)?;
             if codebook.kmeans_start && session.steps_done() == 0 {
                 let images = &datasets.train;
                 vqvae_stage::with_kmeans_codes(network, codebook, seed, images, &device)?
@@ -308,6 +308,11 @@ fn train_unet(
     let device = options.devices.first();
     let resume = find_checkpoint(&folder, options.resume)?;
     let session = session(resume.as_ref(), &options.stop, &options.ranks);
+    let learning = device.clone().autodiff();
+    let initial = options.initial_weights.as_deref();
+    let initial = initial
+        .map(|folder| initial_weights::unet(folder, experiment, first_stage.as_ref(), &learning));
+    let (initial, earlier) = initial.transpose()?.unzip();
     if let Some(warning) = experiment.build_schedule()?.warning() {
         tracing::warn!("{warning}");
     }
@@ -335,11 +340,6 @@ fn train_unet(
     let (images, devices) = (datasets.train.len(), options.devices.all().len());
     let plan = Plan::new(training, images, devices, experiment.seed).over(&options.ranks);
     let plan = Arc::new(plan);
-    let learning = device.clone().autodiff();
-    let initial = options.initial_weights.as_deref();
-    let initial = initial
-        .map(|folder| initial_weights::unet(folder, experiment, first_stage.as_ref(), &learning));
-    let (initial, earlier) = initial.transpose()?.unzip();
     let network = match initial {
         Some(network) => network,
         None => experiment.unet.init(&learning, experiment.seed)?,

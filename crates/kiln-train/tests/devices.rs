@@ -4,7 +4,9 @@ mod common;
 
 use std::path::PathBuf;
 
-use common::{Train, experiment, in_pixel_space, options, pixels, stage_1, stage_2, weights};
+use common::{
+    Train, assert_close, experiment, in_pixel_space, options, pixels, stage_1, stage_2, weights,
+};
 use kiln_train::{Devices, Experiment, RunOptions, StopSignal, Strategy};
 
 /// A way to cut the 8 images of a step: devices, how they share the work, batch size, micro-batches.
@@ -92,10 +94,7 @@ impl Training {
 impl Outcome {
     fn assert_weights(&self, whole: &Self, how: impl std::fmt::Debug) {
         assert_eq!(self.scheduler, whole.scheduler, "{how:?}");
-        assert_eq!(self.weights.len(), whole.weights.len());
-        let pairs = self.weights.iter().zip(&whole.weights);
-        let largest = pairs.map(|(a, b)| (a - b).abs()).fold(0.0, f32::max);
-        assert!(largest < 1e-5, "{how:?}: weights differ by {largest}");
+        assert_close(&self.weights, &whole.weights, how);
     }
 
     fn assert_metrics(&self, whole: &Self, how: impl std::fmt::Debug) {

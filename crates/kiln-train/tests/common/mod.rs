@@ -3,6 +3,7 @@
 #![allow(dead_code)] // not everything is used by every test
 
 use std::collections::BTreeMap;
+use std::fmt::Debug;
 use std::path::Path;
 
 use burn::module::{Module, ModuleVisitor, Param};
@@ -179,6 +180,14 @@ pub fn weights(out: &Path) -> Vec<f32> {
             .visit(&mut all);
     }
     all.0
+}
+
+/// Requires of two trainings that their weights are the same but for rounding: within 1e-5.
+pub fn assert_close(one: &[f32], other: &[f32], what: impl Debug) {
+    assert_eq!(one.len(), other.len(), "{what:?}");
+    let pairs = one.iter().zip(other);
+    let largest = pairs.map(|(a, b)| (a - b).abs()).fold(0.0, f32::max);
+    assert!(largest < 1e-5, "{what:?}: weights differ by {largest}");
 }
 
 /// A column of stage 2's `metrics.csv`, by step: where the cell is not empty.
