@@ -13,9 +13,12 @@ With a sample, as kiln leaves one, the same noise must give the same images:
     labels       [batch]                           only of class-conditional models
     __metadata__                                   strings: steps, eta ("0" if not given), and sampler: "ddim" if kiln drew
                                                    with it whatever the model's scheduler is
+
+A model with a folder guide/ is guided as its guidance.json says: diffusers' pipelines do not know of it, the loop below does.
 """
 
 import argparse
+import json
 import logging
 import sys
 from pathlib import Path
@@ -66,8 +69,19 @@ def load(folder):
     return pipeline
 
 
+def load_guide(folder):
+    """The worse version of the U-Net, its scale, and the noise rates between which it guides; None if there is none."""
+    if not (Path(folder) / "guide").is_dir():
+        return None
+    unet, info = UNet2DModel.from_pretrained(folder, subfolder="guide", output_loading_info=True, low_cpu_mem_usage=False)
+    assert not any(info.values()), info
+    guidance = json.loads((Path(folder) / "guide" / "guidance.json").read_text())
+    print(f"guide: {guidance}")
+    return unet, guidance["scale"], guidance["interval"]
+
+
 @torch.no_grad()
-def sample(pipeline, noise, steps, eta=0.0, step_noise=None, labels=None):
+def sample(pipeline, noise, steps, eta=0.0, step_noise=None, labels=None, guide=None):
     """LDMPipeline's loop, with all of its noise given. Images in [-1, 1], not clipped."""
     scheduler = pipeline.scheduler
     scheduler.set_timesteps(steps)
@@ -75,6 +89,12 @@ def sample(pipeline, noise, steps, eta=0.0, step_noise=None, labels=None):
     for step, timestep in enumerate(scheduler.timesteps):
         scaled = scheduler.scale_model_input(latents, timestep)
         output = pipeline.unet(scaled, timestep, class_labels=labels).sample
+        if guide is not None:
+            worse, scale, (lowest, highest) = guide
+            noise_rate = (1 - scheduler.alphas_cumprod[timestep]).sqrt().item()
+            if lowest <= noise_rate <= highest:
+                worse = worse(scaled, timestep, class_labels=labels).sample
+                output = worse + scale * (output - worse)
         options = {}
         if isinstance(scheduler, DDIMScheduler):
             options["eta"] = eta
@@ -121,6 +141,7 @@ def main():
         eta,
         tensors.get("step_noise"),
         None if labels is None else labels.long(),
+        load_guide(arguments.model),
     )
     ours = tensors["images"].float()
     theirs = cropped(theirs, *ours.shape[-2:]).clamp(-1, 1)

@@ -1,10 +1,12 @@
-//! Classifier-free guidance: what a condition changes, exaggerated.
+//! Guidance: what a condition changes, or what a better network changes, exaggerated.
 
 use burn::tensor::{Int, Tensor};
+use serde::{Deserialize, Serialize};
 
 use crate::{DiffusionError, Level};
 
-/// How much the condition (a class label) is exaggerated, and at which levels.
+/// How much the output of a network is taken away from that of a worse one, and at which levels. The worse one is the
+/// same network without its condition, a class label ([`Self::guide`]), or one that was trained less ([`Self::guide_by`]).
 ///
 /// ```
 /// use kiln_diffusion::Guidance;
@@ -13,14 +15,31 @@ use crate::{DiffusionError, Level};
 /// assert_eq!(guidance.scale(), 2.0);
 /// # Ok::<(), kiln_diffusion::DiffusionError>(())
 /// ```
-#[derive(Debug, Clone, Copy, PartialEq)]
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+#[serde(try_from = "Fields")]
 pub struct Guidance {
     scale: f64,
     interval: [f64; 2],
 }
 
+/// A [`Guidance`] in a file, before it is known to be one.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Fields {
+    scale: f64,
+    interval: [f64; 2],
+}
+
+impl TryFrom<Fields> for Guidance {
+    type Error = DiffusionError;
+
+    fn try_from(fields: Fields) -> Result<Self, DiffusionError> {
+        Self::new(fields.scale, fields.interval)
+    }
+}
+
 impl Default for Guidance {
-    /// The condition as it is, at every level.
+    /// The network as it is, at every level.
     fn default() -> Self {
         Self {
             scale: 1.0,
@@ -30,7 +49,7 @@ impl Default for Guidance {
 }
 
 impl Guidance {
-    /// Guidance by `scale` (0 ignores the condition, 1 leaves it as it is, more exaggerates it) where the noise rate b
+    /// Guidance by `scale` (0 is the worse network, 1 the better one as it is, more goes beyond it) where the noise rate b
     /// lies in `interval`; elsewhere the scale is 1.
     ///
     /// Kynkäänniemi et al. 2024 give such intervals as noise levels sigma = b / a, from 0 to infinity; as a noise rate the
@@ -53,6 +72,11 @@ impl Guidance {
     /// s: 1 is no guidance at all.
     pub fn scale(&self) -> f64 {
         self.scale
+    }
+
+    /// The lowest and the highest noise rate at which there is guidance.
+    pub fn interval(&self) -> [f64; 2] {
+        self.interval
     }
 
     /// The network's output for `zt` `[batch, channels, height, width]` under the condition `labels` `[batch]`, guided
@@ -86,7 +110,35 @@ impl Guidance {
         );
         let with = both.clone().narrow(0, 0, batch);
         let without = both.narrow(0, batch, batch);
-        without.clone() + (with - without) * self.scale
+        self.mix(with, without)
+    }
+
+    /// The output of `network` for `zt` `[batch, channels, height, width]`, guided by that of `worse`, a smaller version of it
+    /// or one that was trained less (autoguidance, Karras et al. 2024, "Guiding a diffusion model with a bad version of
+    /// itself"):
+    ///
+    /// ```text
+    /// output = worse + s (network - worse)
+    /// ```
+    ///
+    /// Where both are wrong, the worse one is more so and mostly in the same direction: going on from it past the better one
+    /// makes up for some of what that lacks. Unlike classifier-free guidance it needs no condition, and costs little variety.
+    /// Both have to predict the same; `worse` is not asked where guidance changes nothing.
+    pub fn guide_by(
+        &self,
+        zt: Tensor<4>,
+        level: Level,
+        network: impl FnOnce(Tensor<4>) -> Tensor<4>,
+        worse: impl FnOnce(Tensor<4>) -> Tensor<4>,
+    ) -> Tensor<4> {
+        if !self.changes(level) {
+            return network(zt);
+        }
+        self.mix(network(zt.clone()), worse(zt))
+    }
+
+    fn mix(&self, better: Tensor<4>, worse: Tensor<4>) -> Tensor<4> {
+        worse.clone() + (better - worse) * self.scale
     }
 
     fn changes(&self, level: Level) -> bool {
@@ -246,6 +298,96 @@ mod tests {
         // Less of the way guided is less far.
         let partly = draw(Guidance::new(3.0, [0.0, 0.5]).unwrap(), Prediction::Noise);
         assert!(guided[0] < partly[0] && partly[0] < plain[0], "{partly:?}");
+    }
+
+    /// One-pixel images around -1 and 1, which deviate by `spread`: what a network that has learnt them more or less well
+    /// takes from `zt` for the noise.
+    fn learnt(spread: f64, zt: Tensor<4>, level: Level) -> Tensor<4> {
+        let (a, b) = (level.rates.signal, level.rates.noise);
+        let total = (a * spread).powi(2) + b * b;
+        let noises: Vec<f32> = (values(zt).into_iter().map(f64::from))
+            .map(|zt| {
+                let right = 1.0 / (1.0 + (-2.0 * a * zt / total).exp());
+                let mean = |centre: f64| centre + a * spread * spread / total * (zt - a * centre);
+                let z0 = right * mean(1.0) + (1.0 - right) * mean(-1.0);
+                ((zt - a * z0) / b) as f32
+            })
+            .collect();
+        let shape = [noises.len(), 1, 1, 1];
+        Tensor::from_data(
+            burn::tensor::TensorData::new(noises, shape),
+            &Device::flex(),
+        )
+    }
+
+    #[test]
+    fn going_on_from_a_worse_network_leads_beyond_the_better_one() {
+        // The data deviate by 0.1 around -1 and 1; the better network has learnt 0.3, the worse one 0.6.
+        let deviation = |guidance: Guidance| {
+            let network = |zt: Tensor<4>, level: Level| {
+                let better = |zt| learnt(0.3, zt, level);
+                guidance.guide_by(zt, level, better, |zt| learnt(0.6, zt, level))
+            };
+            let denoiser = NetworkDenoiser {
+                network,
+                prediction: Prediction::Noise,
+                clip: None,
+            };
+            let starts: Vec<f32> = (-10..=10).map(|start| start as f32 / 5.0).collect();
+            let shape = [starts.len(), 1, 1, 1];
+            let starts = burn::tensor::TensorData::new(starts, shape);
+            let drawn = sampler::ddim(
+                &denoiser,
+                Tensor::from_data(starts, &Device::flex()),
+                &levels(),
+                0.0,
+                sampler::Variance::Small,
+                &mut |_| unreachable!("eta is 0"),
+                &mut |_| (),
+            );
+            let drawn = values(drawn.unwrap());
+            let squares = drawn.iter().map(|value| (value.abs() - 1.0).powi(2));
+            (squares.sum::<f32>() / drawn.len() as f32).sqrt()
+        };
+        let at = |scale| deviation(Guidance::new(scale, [0.0, 1.0]).unwrap());
+        let (worse, better, guided) = (at(0.0), at(1.0), at(2.0));
+        assert!(guided < 0.8 * better, "{guided} {better}");
+        assert!(better < 0.8 * worse, "{better} {worse}");
+    }
+
+    #[test]
+    fn the_worse_network_is_asked_where_it_changes_something() {
+        let guidance = Guidance::new(3.0, [0.2, 0.8]).unwrap();
+        let guided = |noise_rate, guidance: Guidance| {
+            let worse = |zt: Tensor<4>| {
+                assert!((0.2..=0.8).contains(&noise_rate), "asked at {noise_rate}");
+                zt + 1.0
+            };
+            let zt = images([1.0, 2.0]);
+            values(guidance.guide_by(zt, level(noise_rate), |zt| zt + 5.0, worse))
+        };
+        assert_eq!(guided(0.5, guidance), [14.0, 15.0]);
+        assert_eq!(guided(0.9, guidance), [6.0, 7.0]);
+        assert_eq!(guided(0.9, Guidance::default()), [6.0, 7.0]);
+    }
+
+    #[test]
+    fn files_hold_guidance_and_no_nonsense() {
+        let guidance = Guidance::new(1.5, [0.2, 0.9]).unwrap();
+        let text = serde_json::to_string(&guidance).unwrap();
+        assert_eq!(text, r#"{"scale":1.5,"interval":[0.2,0.9]}"#);
+        assert_eq!(serde_json::from_str::<Guidance>(&text).unwrap(), guidance);
+        for refused in [
+            r#"{"scale": -1, "interval": [0, 1]}"#,
+            r#"{"scale": 2, "interval": [0.9, 0.2]}"#,
+            r#"{"scale": 2}"#,
+            r#"{"scale": 2, "interval": [0, 1], "rescale": 1}"#,
+        ] {
+            assert!(
+                serde_json::from_str::<Guidance>(refused).is_err(),
+                "{refused}"
+            );
+        }
     }
 
     #[test]

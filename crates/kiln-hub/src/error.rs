@@ -182,6 +182,14 @@ pub enum HubError {
         /// Hash of the VQ-VAE beside it.
         found: String,
     },
+    /// The guide is no worse version of the same model.
+    #[error(
+        "the model and its guide differ in their {what}; a guide is a worse version of the same model: train it on the same latents with the same schedule"
+    )]
+    Guide {
+        /// What is not the same.
+        what: &'static str,
+    },
     /// A file or folder cannot be written. What stood there before is untouched.
     #[error("cannot write {path}: {problem}", path = path.display())]
     Write {

@@ -7,6 +7,7 @@
 //!   vqvae/config.json, diffusion_pytorch_model.safetensors      VQModel; not in pixel-space models
 //!   unet/config.json, diffusion_pytorch_model.safetensors       UNet2DModel
 //!   scheduler/scheduler_config.json                             DDIMScheduler, DDPMScheduler, ...
+//!   guide/config.json, ..., guidance.json                       a worse UNet2DModel that guides the other; kiln's own
 //! ```
 //!
 //! Models of others may also have their weights in several files, in half precision or as pickles, whose code is
@@ -38,6 +39,7 @@ mod convert;
 mod error;
 mod first_stage;
 mod folder;
+mod guide;
 mod index;
 mod metadata;
 mod model;
@@ -49,6 +51,7 @@ mod weights;
 pub use convert::{ConvertOptions, Converted, convert};
 pub use error::HubError;
 pub use first_stage::{FirstStage, vqvae_hash};
+pub use guide::Guide;
 pub use metadata::Metadata;
 pub use model::LatentDiffusion;
 pub use remote::{

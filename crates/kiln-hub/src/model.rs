@@ -3,14 +3,14 @@
 use std::path::Path;
 
 use burn::tensor::Device;
-use kiln_diffusion::SchedulerConfig;
+use kiln_diffusion::{Guidance, SchedulerConfig};
 use kiln_models::{UNet2d, UNet2dConfig, WeightsType};
 
 use crate::first_stage::{CONFIG, hash_as_stored};
 use crate::folder::NewFolder;
 use crate::index::{INDEX, ModelIndex};
 use crate::weights::{WEIGHTS, load_weights};
-use crate::{FirstStage, HubError, Metadata, ModelSource};
+use crate::{FirstStage, Guide, HubError, Metadata, ModelSource};
 
 /// What LDMPipeline calls its autoencoder.
 const VQVAE: &str = "vqvae";
@@ -25,6 +25,8 @@ pub struct LatentDiffusion {
     pub first_stage: Option<FirstStage>,
     /// The denoising network.
     pub unet: UNet2d,
+    /// A worse version of it, by which it is guided.
+    pub guide: Option<Guide>,
     /// The noise schedule, the prediction type, and how the model is meant to be sampled.
     pub scheduler: SchedulerConfig,
     /// How the U-Net was trained, and facts about its data.
@@ -40,7 +42,7 @@ impl LatentDiffusion {
     pub fn load(source: &ModelSource, device: &Device) -> Result<Self, HubError> {
         let index = ModelIndex::read(source)?;
         let scheduler = load_scheduler(source)?;
-        let (unet, metadata) = load_unet(source, device)?;
+        let (unet, metadata) = load_unet(source, folder_of(source, UNET), device)?;
         let first_stage = if let Some((part, class)) = index.autoencoder {
             let first_stage = FirstStage::load_from(source, &format!("{part}/"), device)?;
             if first_stage.network.class() != class {
@@ -57,11 +59,50 @@ impl LatentDiffusion {
             None
         };
         check_channels(first_stage.as_ref(), &unet)?;
+        let guide = if Guide::is_in(source) {
+            let guide = Guide::load_from(source, device)?;
+            guide.check(&unet)?;
+            if let Some(first_stage) = &first_stage {
+                check_hash(first_stage, &guide.metadata)?;
+            }
+            Some(guide)
+        } else {
+            None
+        };
         Ok(Self {
             first_stage,
             unet,
+            guide,
             scheduler,
             metadata,
+        })
+    }
+
+    /// This model with the U-Net of a worse version of it, `worse`, as its guide.
+    ///
+    /// # Errors
+    /// [`HubError::Guide`] if both do not denoise the same latents by the same schedule and prediction, or know other classes.
+    pub fn guided_by(self, worse: Self, guidance: Guidance) -> Result<Self, HubError> {
+        let differs = |what| Err(HubError::Guide { what });
+        let hash = |model: &Self| model.first_stage.as_ref().map(FirstStage::hash);
+        if self.scheduler.schedule != worse.scheduler.schedule {
+            return differs("schedules");
+        }
+        if self.scheduler.prediction != worse.scheduler.prediction {
+            return differs("predictions");
+        }
+        if hash(&self) != hash(&worse) {
+            return differs("autoencoders");
+        }
+        let guide = Guide {
+            unet: worse.unet,
+            metadata: worse.metadata,
+            guidance,
+        };
+        guide.check(&self.unet)?;
+        Ok(Self {
+            guide: Some(guide),
+            ..self
         })
     }
 
@@ -76,6 +117,9 @@ impl LatentDiffusion {
         let mut metadata = self.metadata.clone();
         let hash = |first_stage: &FirstStage| hash_as_stored(&first_stage.network, weights_type);
         metadata.vqvae_hash = self.first_stage.as_ref().map(hash);
+        if let Some(guide) = &self.guide {
+            guide.check(&self.unet)?;
+        }
         let written = self.scheduler.to_json();
         let class = self.scheduler.class_name();
         let (scheduler, class) =
@@ -99,6 +143,9 @@ impl LatentDiffusion {
         if let Some(first_stage) = &self.first_stage {
             first_stage.write_to(&files, &format!("{VQVAE}/"), weights_type)?;
         }
+        if let Some(guide) = &self.guide {
+            guide.write_to(&files, weights_type, metadata.vqvae_hash)?;
+        }
         files.place()
     }
 }
@@ -112,8 +159,12 @@ fn load_scheduler(source: &ModelSource) -> Result<SchedulerConfig, HubError> {
     })
 }
 
-fn load_unet(source: &ModelSource, device: &Device) -> Result<(UNet2d, Metadata), HubError> {
-    let folder = folder_of(source, UNET);
+/// Reads the U-Net in `folder`, which ends with a slash or is empty.
+pub(crate) fn load_unet(
+    source: &ModelSource,
+    folder: &str,
+    device: &Device,
+) -> Result<(UNet2d, Metadata), HubError> {
     let config = format!("{folder}{CONFIG}");
     let file = source.name(&config);
     let unet = UNet2dConfig::from_json(&source.text(&config)?)

@@ -6,9 +6,9 @@ use std::path::Path;
 
 use burn::tensor::{Device, Tensor, TensorData};
 use kiln_diffusion::sampler::{Sampler, Variance};
-use kiln_diffusion::{Prediction, SchedulerConfig};
+use kiln_diffusion::{Guidance, Prediction, ScheduleConfig, SchedulerConfig};
 use kiln_hub::{FirstStage, HubError, LatentDiffusion, Metadata, ModelSource, vqvae_hash};
-use kiln_models::{Autoencoder, UNet2d, UNet2dConfig, VqVaeConfig, WeightsType};
+use kiln_models::{Autoencoder, SampleSize, UNet2d, UNet2dConfig, VqVaeConfig, WeightsType};
 use tempfile::TempDir;
 
 const FILES: [&str; 6] = [
@@ -56,6 +56,7 @@ fn latent_model() -> LatentDiffusion {
             metadata: metadata("of the VQ-VAE"),
         }),
         unet: unet(4, 2),
+        guide: None,
         scheduler: SchedulerConfig {
             prediction: Prediction::Velocity,
             ..SchedulerConfig::default()
@@ -233,6 +234,7 @@ fn a_model_in_pixel_space_has_no_vqvae() {
         let model = LatentDiffusion {
             first_stage: None,
             unet: unet(1, 3),
+            guide: None,
             scheduler: SchedulerConfig {
                 sampler,
                 ..SchedulerConfig::default()
@@ -253,6 +255,109 @@ fn a_model_in_pixel_space_has_no_vqvae() {
         let problem = FirstStage::load(&source, &Device::flex()).expect_err("no VQ-VAE");
         assert!(problem.to_string().contains("not a VQ-VAE"), "{problem}");
     }
+}
+
+/// The latent model with a worse version of it.
+fn guided() -> LatentDiffusion {
+    let worse = LatentDiffusion {
+        unet: unet(4, 7),
+        metadata: metadata("of the guide"),
+        ..latent_model()
+    };
+    let guidance = Guidance::new(1.5, [0.0, 0.9]).expect("guidance");
+    (latent_model().guided_by(worse, guidance)).expect("a guide")
+}
+
+#[test]
+fn a_guide_survives_and_diffusers_sees_the_same_model() {
+    let (around, plain) = saved();
+    let folder = around.path().join("guided");
+    guided().save(&folder, WeightsType::F32).expect("saved");
+    let index = |folder: &Path| fs::read_to_string(folder.join("model_index.json")).ok();
+    let ModelSource::Folder(plain) = plain else {
+        panic!("a folder")
+    };
+    assert_eq!(index(&folder), index(&plain));
+
+    let loaded = load(&ModelSource::Folder(folder.clone())).expect("loads");
+    let guide = loaded.guide.expect("a guide");
+    assert_eq!(guide.guidance, Guidance::new(1.5, [0.0, 0.9]).unwrap());
+    assert_eq!(guide.metadata.training, metadata("of the guide").training);
+    assert_eq!(denoise(&guide.unet, 4), denoise(&unet(4, 7), 4));
+    assert_eq!(denoise(&loaded.unet, 4), denoise(&unet(4, 2), 4));
+
+    edit(&folder, "guide/guidance.json", "1.5", "-1.5");
+    let sentence = refusal(&folder);
+    assert!(
+        sentence.contains("guidance.json") && sentence.contains("-1.5"),
+        "{sentence}"
+    );
+    fs::remove_file(folder.join("guide/guidance.json")).expect("removed");
+    let sentence = refusal(&folder);
+    assert!(sentence.contains("lacks"), "{sentence}");
+}
+
+#[test]
+fn a_guide_of_another_model_is_refused() {
+    let model = latent_model;
+    let small = UNet2dConfig {
+        sample_size: Some(SampleSize::Square(4)),
+        ..unet(4, 7).config().clone()
+    };
+    let classes = UNet2dConfig {
+        num_class_embeds: Some(3),
+        ..unet(4, 7).config().clone()
+    };
+    let of = |config: UNet2dConfig| LatentDiffusion {
+        unet: config.init(&Device::flex(), 7).expect("a U-Net"),
+        ..model()
+    };
+    let scheduler = |schedule: ScheduleConfig, prediction| LatentDiffusion {
+        scheduler: SchedulerConfig {
+            schedule,
+            prediction,
+            ..SchedulerConfig::default()
+        },
+        ..model()
+    };
+    let shorter = ScheduleConfig {
+        num_train_timesteps: 50,
+        ..ScheduleConfig::default()
+    };
+    let another_vqvae = LatentDiffusion {
+        first_stage: Some(FirstStage {
+            network: vqvae(9),
+            metadata: Metadata::default(),
+        }),
+        ..model()
+    };
+    for (worse, word) in [
+        (of(small), "sizes"),
+        (of(classes), "classes"),
+        (scheduler(shorter, Prediction::Velocity), "schedules"),
+        (
+            scheduler(ScheduleConfig::default(), Prediction::Noise),
+            "predictions",
+        ),
+        (another_vqvae, "autoencoders"),
+    ] {
+        let guided = model().guided_by(worse, Guidance::default());
+        let sentence = guided.expect_err(word).to_string();
+        assert!(sentence.contains(word), "{sentence}");
+    }
+
+    // In a folder, too, whoever put it there.
+    let around = TempDir::new().expect("a temporary folder");
+    let folder = around.path().join("model");
+    guided().save(&folder, WeightsType::F32).expect("saved");
+    edit(
+        &folder,
+        "guide/config.json",
+        "\"sample_size\": 8",
+        "\"sample_size\": 16",
+    );
+    let sentence = refusal(&folder);
+    assert!(sentence.contains("guide"), "{sentence}");
 }
 
 #[test]

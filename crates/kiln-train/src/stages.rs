@@ -397,6 +397,7 @@ fn train_unet(
         let model = LatentDiffusion {
             first_stage,
             unet: outcome.model.into_trained(),
+            guide: None,
             scheduler,
             metadata,
         };

@@ -33,11 +33,16 @@ pub enum Error {
         "the model's unet/config.json has a `class_embed_type`, and only a table of classes (`num_class_embeds` alone) can be sampled from; use another model"
     )]
     ClassEmbedding,
-    /// A class or guidance is asked of a model without classes.
+    /// A class is asked of a model without classes.
     #[error(
-        "the model was trained without class labels, so it can neither be asked for a class nor be guided; leave the class and the guidance out, or use a model with classes"
+        "the model was trained without class labels, so it cannot be asked for a class; leave the class out, or use a model with classes"
     )]
     NoClasses,
+    /// Guidance is asked of a model that has neither classes nor a guide.
+    #[error(
+        "there is nothing to guide the model by: it was trained without class labels and has no guide; leave the guidance out, or name a worse version of the model as its guide"
+    )]
+    NoGuide,
     /// There is no such class.
     #[error(
         "the model has no class `{class}`; give a number from 0 (`{name}`) to {last}, or a class's name"

@@ -4,6 +4,8 @@
 #[path = "program/tiny.rs"]
 mod tiny;
 
+use std::path::Path;
+
 use burn::tensor::{Device, Tensor};
 use kiln::{Error, Images, Interpolation, Moment, Pipeline, SampleOptions};
 use kiln_diffusion::{Guidance, sampler::InpaintOptions};
@@ -284,6 +286,59 @@ fn guidance_changes_images_between_its_noise_rates_alone() {
     assert!(draw(0.0, [0.0, 1.0]).psnr(&unconditional) > 50.0);
 }
 
+/// A model without classes and without a guide.
+fn plain_shapes(folder: &Path) -> Pipeline {
+    let path = folder.join("plain");
+    tiny::model().save(&path, Default::default()).unwrap();
+    Pipeline::load(&path, &Device::flex()).unwrap()
+}
+
+#[test]
+fn a_worse_version_of_the_model_guides_it_by_default() {
+    let folder = tempfile::tempdir().unwrap();
+    let at = |scale| SampleOptions {
+        guidance: Guidance::new(scale, [0.0, 1.0]).unwrap(),
+        ..options(&plain_shapes(folder.path()), 8, 3)
+    };
+    let plain = plain_shapes(folder.path());
+    assert_eq!(plain.default_options().guidance, Guidance::default());
+    let worse = folder.path().join("worse");
+    tiny::worse().save(&worse, Default::default()).unwrap();
+
+    let alone = draw(&plain, &at(1.0));
+    let guided = plain.guided_by(&worse).unwrap();
+    assert_eq!(guided.default_options().guidance.scale(), 2.0);
+    assert_eq!(draw(&guided, &at(1.0)), alone);
+    assert_ne!(draw(&guided, &at(2.0)), alone);
+    // At scale 0 it is the guide that draws.
+    let worse = Pipeline::load(&worse, &Device::flex()).unwrap();
+    let of_guide = draw(&worse, &at(1.0));
+    assert!(draw(&guided, &at(0.0)).psnr(&of_guide) > 50.0);
+}
+
+#[test]
+fn a_guide_knows_the_classes_of_its_model() {
+    let folder = tempfile::tempdir().unwrap();
+    let worse = folder.path().join("worse");
+    tiny::conditional()
+        .save(&worse, Default::default())
+        .unwrap();
+    let guided = shapes().guided_by(&worse).unwrap();
+    // By itself a model is guided nowhere, class by class.
+    let of_each = SampleOptions {
+        classes: vec![0, 2],
+        ..options(&guided, 4, 2)
+    };
+    let unguided = SampleOptions {
+        guidance: Guidance::default(),
+        ..of_each.clone()
+    };
+    assert!(draw(&guided, &of_each).psnr(&draw(&guided, &unguided)) > 50.0);
+
+    let error = plain_shapes(folder.path()).guided_by(&worse).err().unwrap();
+    assert!(error.to_string().contains("classes"), "{error}");
+}
+
 #[test]
 fn what_a_model_cannot_draw_is_refused() {
     let conditional = shapes();
@@ -297,9 +352,10 @@ fn what_a_model_cannot_draw_is_refused() {
     };
     let error = refused(&conditional, &[3], 1.0);
     assert!(matches!(error, Error::NoSuchClass { .. }), "{error}");
-    let unconditional = digits();
-    for (classes, scale) in [(&[0][..], 1.0), (&[], 2.0)] {
-        let error = refused(&unconditional, classes, scale);
-        assert!(matches!(error, Error::NoClasses), "{error}");
-    }
+    let folder = tempfile::tempdir().unwrap();
+    let unconditional = plain_shapes(folder.path());
+    let error = refused(&unconditional, &[0], 1.0);
+    assert!(matches!(error, Error::NoClasses), "{error}");
+    let error = refused(&unconditional, &[], 2.0);
+    assert!(matches!(error, Error::NoGuide), "{error}");
 }

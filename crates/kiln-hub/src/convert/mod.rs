@@ -106,6 +106,7 @@ pub fn convert(
             let sample_size = options.image_size / downscale;
             Ok(Converted::Model(LatentDiffusion {
                 unet: read_unet(tensors, options, sample_size, &file, device)?,
+                guide: None,
                 first_stage,
                 scheduler: SchedulerConfig {
                     schedule: schedule.config(),

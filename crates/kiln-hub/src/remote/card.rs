@@ -18,7 +18,7 @@ const DATA_SETS: [(&str, &str); 4] = [
 ];
 /// A part of a model and how it was trained.
 pub(crate) struct Part {
-    /// "U-Net", "VQ-VAE", "VAE".
+    /// "U-Net", "VQ-VAE", "VAE", "Guide".
     pub(crate) title: &'static str,
     /// Facts about it beyond those of its training: names and values.
     pub(crate) facts: Vec<(&'static str, String)>,
@@ -142,7 +142,7 @@ impl Card<'_> {
         if self.part("VQ-VAE").is_some() {
             tags.push("vq-vae");
         }
-        if self.has_unet() && self.parts.len() > 1 {
+        if self.has_unet() && self.has_first_stage() {
             tags.push("latent-diffusion");
         }
         tags
@@ -195,6 +195,12 @@ impl Card<'_> {
                 ),
             );
         }
+        if self.part("Guide").is_some() {
+            add(
+                page,
+                "A worse version of the U-Net guides it (autoguidance, [Karras et al. 2024](https://arxiv.org/abs/2406.02507)) in kiln, unless it is told `--guidance 1`. diffusers' pipeline draws without guidance.\n",
+            );
+        }
         let names = &part.metadata.class_names;
         if part.facts.iter().any(|(name, _)| *name == "classes") {
             add(
@@ -215,10 +221,10 @@ impl Card<'_> {
         let data = self
             .data_set()
             .map_or_else(String::new, |data| format!(" of {}", cell(data)));
-        let kind = match (self.has_unet(), self.parts) {
-            (true, [_]) => "pixel-space diffusion model",
-            (true, _) => "latent diffusion model",
-            (false, parts) => parts.first().map_or("model", |part| part.title),
+        let kind = match (self.has_unet(), self.has_first_stage()) {
+            (true, false) => "pixel-space diffusion model",
+            (true, true) => "latent diffusion model",
+            (false, _) => self.parts.first().map_or("model", |part| part.title),
         };
         format!("{kind}{data}")
     }
@@ -230,6 +236,10 @@ impl Card<'_> {
 
     fn has_unet(&self) -> bool {
         self.part("U-Net").is_some()
+    }
+
+    fn has_first_stage(&self) -> bool {
+        self.part("VQ-VAE").or(self.part("VAE")).is_some()
     }
 
     fn part(&self, title: &str) -> Option<&Part> {

@@ -12,8 +12,9 @@ use super::selection::Selection;
 use super::{RepositoryName, TransportError, Wanted};
 use crate::first_stage::CONFIG;
 use crate::folder::NewFolder;
+use crate::guide::GUIDE;
 use crate::index::INDEX;
-use crate::{FirstStage, HubError, LatentDiffusion, ModelSource};
+use crate::{FirstStage, Guide, HubError, LatentDiffusion, ModelSource};
 
 /// The page's file.
 const CARD: &str = "README.md";
@@ -58,7 +59,7 @@ pub fn publish(
         (Wanted::FirstStage, CONFIG)
     };
     let mut files = BTreeSet::new();
-    for part in ["", "scheduler/", "unet/", "vqvae/", "vae/"] {
+    for part in ["", "scheduler/", "unet/", "vqvae/", "vae/", GUIDE] {
         let entries = fs::read_dir(model.join(part))
             .into_iter()
             .flatten()
@@ -168,13 +169,23 @@ fn describe(source: &ModelSource) -> Result<(&'static str, Vec<Part>), HubError>
         facts,
         metadata: model.metadata,
     };
-    Ok((
-        "DiffusionPipeline",
-        [unet]
-            .into_iter()
-            .chain(model.first_stage.map(describe_first_stage))
-            .collect(),
-    ))
+    let parts = [unet].into_iter();
+    let parts = parts.chain(model.first_stage.map(describe_first_stage));
+    let parts = parts.chain(model.guide.map(describe_guide));
+    Ok(("DiffusionPipeline", parts.collect()))
+}
+
+fn describe_guide(guide: Guide) -> Part {
+    let guidance = guide.guidance;
+    let [from, to] = guidance.interval();
+    Part {
+        title: "Guide",
+        facts: vec![
+            ("guidance", guidance.scale().to_string()),
+            ("at noise rates", format!("{from} to {to}")),
+        ],
+        metadata: guide.metadata,
+    }
 }
 
 fn describe_first_stage(first_stage: FirstStage) -> Part {

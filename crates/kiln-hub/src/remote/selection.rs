@@ -6,6 +6,7 @@ use serde_json::{Map, Value};
 
 use super::{TransportError, Wanted};
 use crate::first_stage::CONFIG;
+use crate::guide::{GUIDANCE, GUIDE};
 use crate::index::INDEX;
 use crate::weights::{WEIGHTS, forms, shard_names};
 
@@ -56,6 +57,11 @@ impl Selection<'_> {
         }
         for part in NETWORKS.iter().filter(|part| is_part(part)) {
             self.network(&self.folder(part), &mut selected)?;
+        }
+        // kiln's own part, which no index names.
+        if self.files.contains(&format!("{GUIDE}{CONFIG}")) {
+            self.require(format!("{GUIDE}{GUIDANCE}"), &mut selected)?;
+            self.network(GUIDE, &mut selected)?;
         }
         selected.sort_by_key(|file| !file.ends_with(".json"));
         Ok(selected)
@@ -157,6 +163,26 @@ mod tests {
         assert_eq!(select(Wanted::Model, &files, index).unwrap(), expected);
         let first_stage = select(Wanted::FirstStage, &files, index).unwrap();
         assert_eq!(first_stage, ["vqvae/config.json", expected[5]]);
+    }
+
+    #[test]
+    fn a_guide_comes_with_its_model() {
+        let index = r#"{"unet": ["diffusers", "UNet2DModel"]}"#;
+        let files = [
+            "guide/config.json",
+            "guide/diffusion_pytorch_model.safetensors",
+            "guide/guidance.json",
+            "model_index.json",
+            "unet/config.json",
+            "unet/diffusion_pytorch_model.safetensors",
+        ];
+        let mut selected = select(Wanted::Model, &files, index).unwrap();
+        selected.sort();
+        assert_eq!(selected, files);
+        let without = files.map(|file| file.replace("guidance.json", "other.json"));
+        let without: Vec<&str> = without.iter().map(String::as_str).collect();
+        let message = select(Wanted::Model, &without, index).unwrap_err();
+        assert!(message.contains("lacks guide/guidance.json"), "{message}");
     }
 
     #[test]

@@ -32,6 +32,7 @@ pub fn model() -> TempDir {
     let model = LatentDiffusion {
         first_stage: None,
         unet: config.init(&Device::flex(), 0).unwrap(),
+        guide: None,
         scheduler: SchedulerConfig::default(),
         metadata: Metadata::default(),
     };

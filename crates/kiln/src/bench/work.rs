@@ -155,6 +155,7 @@ fn sampling(
             metadata: Metadata::default(),
         }),
         unet: unet.init(device, experiment.seed)?,
+        guide: None,
         scheduler: experiment.scheduler(),
         metadata: Metadata::default(),
     };

@@ -26,7 +26,7 @@ pub struct DrawingArguments {
     steps: u32,
 
     #[command(flatten)]
-    classes: ClassArguments,
+    conditions: ConditionArguments,
 
     /// Images that are denoised together: changes memory and speed, not the images
     #[arg(long, default_value_t = 64, value_parser = clap::value_parser!(u32).range(1..))]
@@ -41,19 +41,25 @@ pub struct DrawingArguments {
     precision: Precision,
 }
 
-/// What a conditional model is asked for.
+/// What the model is asked for, and what it is guided by.
 #[derive(Args)]
-pub struct ClassArguments {
+pub struct ConditionArguments {
     /// Of a model with classes: which, by number or name, several separated by commas, or all
     #[arg(long, value_name = "CLASS[,CLASS...]", value_delimiter = ',')]
     class: Vec<String>,
 
-    /// Exaggerate what the class changes (classifier-free guidance): 1 is not at all, 2 is usual
-    #[arg(long, default_value_t = 1.0, value_name = "SCALE")]
-    guidance: f64,
+    /// A worse version of the model to guide it by (autoguidance): a smaller one, or one that was trained less [default: the
+    /// model's own guide, if it has one]
+    #[arg(long, value_name = "PATH|ORG/REPO[@REVISION]")]
+    guide: Option<PathBuf>,
+
+    /// Exaggerate what the class changes (classifier-free guidance), or what the model does better than its guide: 1 is not
+    /// at all, 2 is usual [default: the guide's own, or 1 without a guide]
+    #[arg(long, value_name = "SCALE")]
+    guidance: Option<f64>,
 
     /// Guide only between these noise rates, from 0 (clean) to 1 (noise)
-    #[arg(long, value_name = "FROM-TO", requires = "guidance", value_parser = parse_interval)]
+    #[arg(long, value_name = "FROM-TO", value_parser = parse_interval)]
     guidance_interval: Option<[f64; 2]>,
 }
 
@@ -62,6 +68,7 @@ impl DrawingArguments {
     pub fn pipeline(&self) -> anyhow::Result<Pipeline> {
         open_pipeline(
             self.model.as_deref(),
+            &self.conditions,
             &self.hub,
             &self.devices,
             self.precision,
@@ -79,7 +86,7 @@ impl DrawingArguments {
             precision: self.precision,
             ..pipeline.default_options()
         };
-        self.classes.apply(pipeline, &mut options)?;
+        self.conditions.apply(pipeline, &mut options)?;
         pipeline.trajectory(&options)?;
         Ok(options)
     }
@@ -87,19 +94,24 @@ impl DrawingArguments {
     /// As [`Self::options`], for a command that has no use for more than one class.
     pub fn options_of_one_class(&self, pipeline: &Pipeline) -> anyhow::Result<SampleOptions> {
         ensure!(
-            self.classes.class.len() <= 1,
+            self.conditions.class.len() <= 1,
             "this command works with one class at a time; give --class one of `{}`",
-            self.classes.class.join(",")
+            self.conditions.class.join(",")
         );
         self.options(pipeline)
     }
 }
 
-impl ClassArguments {
-    /// Asks for these classes, if there are any, and guides as was said.
+impl ConditionArguments {
+    /// Asks for these classes, if there are any, and guides as was said, or else as the options do.
     pub fn apply(&self, pipeline: &Pipeline, options: &mut SampleOptions) -> anyhow::Result<()> {
-        let interval = self.guidance_interval.unwrap_or([0.0, 1.0]);
-        options.guidance = Guidance::new(self.guidance, interval)?;
+        let scale = self.guidance.unwrap_or(options.guidance.scale());
+        ensure!(
+            self.guidance_interval.is_none() || self.guidance.is_some() || scale != 1.0,
+            "without --guidance there is nothing that --guidance-interval could limit; give both"
+        );
+        let interval = (self.guidance_interval).unwrap_or(options.guidance.interval());
+        options.guidance = Guidance::new(scale, interval)?;
         if !self.class.is_empty() {
             let classes = pipeline.classes().ok_or(kiln::Error::NoClasses)?;
             let found = self.class.iter().map(|class| classes.find(class.trim()));
@@ -112,17 +124,22 @@ impl ClassArguments {
     }
 }
 
-/// Loads a model, or the one inside this program.
+/// Loads a model, or the one inside this program, and the guide that was named.
 pub fn open_pipeline(
     model: Option<&Path>,
+    conditions: &ConditionArguments,
     hub: &HubArguments,
     devices: &str,
     precision: Precision,
 ) -> anyhow::Result<Pipeline> {
     let device = one_device(devices, precision)?;
-    Ok(match model {
+    let pipeline = match model {
         Some(place) => Pipeline::load(&hub.model(place)?, &device)?,
         None => Pipeline::pretrained(&device)?,
+    };
+    Ok(match &conditions.guide {
+        Some(worse) => pipeline.guided_by(&hub.model(worse)?)?,
+        None => pipeline,
     })
 }
 
@@ -146,7 +163,8 @@ pub fn fit(files: &[ImageFile], shape: ImageShape) -> anyhow::Result<Images> {
     Ok(images)
 }
 
-fn parse_interval(text: &str) -> Result<[f64; 2], String> {
+/// `FROM-TO`, two noise rates.
+pub fn parse_interval(text: &str) -> Result<[f64; 2], String> {
     let ends = text.split_once('-');
     let number = |text: &str| text.trim().parse::<f64>().ok();
     let interval = ends.and_then(|(from, to)| Some([number(from)?, number(to)?]));

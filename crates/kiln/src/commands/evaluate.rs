@@ -17,7 +17,7 @@ use kiln_eval::{
 use kiln_kernels::Precision;
 use kiln_train::{Experiment, seen_in, seen_in_dataset};
 
-use super::drawing::{ClassArguments, open_pipeline};
+use super::drawing::{ConditionArguments, open_pipeline};
 use super::hub_arguments::HubArguments;
 use super::one_device;
 use super::sample::{SpacingName, StepCounts, parse_steps};
@@ -60,7 +60,7 @@ pub struct Evaluate {
     set: Vec<String>,
 
     /// Measure the VQ-VAE instead: held-out images beside what it gives back
-    #[arg(long, conflicts_with_all = ["steps", "samplers", "eta", "spacing", "class", "guidance", "nearest"])]
+    #[arg(long, conflicts_with_all = ["steps", "samplers", "eta", "spacing", "class", "guide", "guidance", "nearest"])]
     first_stage: bool,
 
     /// Denoising steps: a number, or several separated by / or ,
@@ -95,7 +95,7 @@ pub struct Evaluate {
     spacing: Vec<SpacingName>,
 
     #[command(flatten)]
-    classes: ClassArguments,
+    conditions: ConditionArguments,
 
     /// Images drawn by each way to sample, and taken of each landmark
     #[arg(long, default_value_t = 1000, value_parser = clap::value_parser!(u32).range(65..))]
@@ -176,6 +176,7 @@ impl Evaluate {
     fn measure_samples(&self, device: &Device) -> anyhow::Result<Report> {
         let pipeline = open_pipeline(
             self.model.as_deref(),
+            &self.conditions,
             &self.hub,
             &self.devices,
             self.precision,
@@ -335,7 +336,7 @@ impl Evaluate {
                         precision: self.precision,
                         ..defaults.clone()
                     };
-                    self.classes.apply(pipeline, &mut options)?;
+                    self.conditions.apply(pipeline, &mut options)?;
                     options.count = (self.count as usize).div_ceil(options.classes.len().max(1));
                     pipeline.trajectory(&options)?;
                     settings.push(options);

@@ -10,6 +10,7 @@ mod hub_arguments;
 mod inpaint;
 mod interpolate;
 mod invert;
+mod model_guide;
 mod model_info;
 mod pull;
 mod push;
@@ -48,7 +49,7 @@ pub enum Command {
     Bench(bench::Bench),
     Pull(pull::Pull),
     Push(push::Push),
-    /// Look at models.
+    /// Look at models, and put them together.
     #[command(subcommand)]
     Model(ModelCommand),
 }
@@ -57,6 +58,7 @@ pub enum Command {
 #[derive(Subcommand)]
 pub enum ModelCommand {
     Info(model_info::ModelInfo),
+    Guide(model_guide::ModelGuide),
 }
 
 impl Command {
@@ -80,6 +82,7 @@ impl Command {
             Command::Pull(command) => command.run(),
             Command::Push(command) => command.run(),
             Command::Model(ModelCommand::Info(command)) => command.run(),
+            Command::Model(ModelCommand::Guide(command)) => command.run(),
         }
     }
 }

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use burn::module::Module;
 use burn::tensor::Device;
 use clap::Args;
-use kiln_diffusion::{Clip, Schedule, SchedulerConfig, sampler::Sampler};
+use kiln_diffusion::{Clip, Guidance, Schedule, SchedulerConfig, sampler::Sampler};
 use kiln_hub::{FirstStage, LatentDiffusion, Metadata, ModelSource};
 use kiln_models::{UNet2d, UNet2dConfig};
 use serde::Serialize;
@@ -42,6 +42,8 @@ struct Description {
     vqvae: Option<VqVaeDescription>,
     #[serde(skip_serializing_if = "Option::is_none")]
     unet: Option<UNetDescription>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    guide: Option<GuideDescription>,
     #[serde(skip_serializing_if = "Option::is_none")]
     diffusion: Option<DiffusionDescription>,
 }
@@ -79,6 +81,14 @@ struct UNetDescription {
     training: BTreeMap<String, String>,
 }
 
+/// A worse version of the denoising network.
+#[derive(Serialize)]
+struct GuideDescription {
+    guidance: Guidance,
+    #[serde(flatten)]
+    unet: UNetDescription,
+}
+
 /// The schedule and how to sample.
 #[derive(Serialize)]
 struct DiffusionDescription {
@@ -114,6 +124,7 @@ impl Description {
                 model,
                 vqvae,
                 unet: None,
+                guide: None,
                 diffusion: None,
             });
         }
@@ -122,6 +133,10 @@ impl Description {
             model,
             vqvae: loaded.first_stage.as_ref().map(describe_vqvae),
             unet: Some(describe_unet(&loaded.unet, loaded.metadata)),
+            guide: loaded.guide.map(|guide| GuideDescription {
+                guidance: guide.guidance,
+                unet: describe_unet(&guide.unet, guide.metadata),
+            }),
             diffusion: Some(describe_diffusion(&loaded.scheduler)?),
         })
     }
@@ -155,16 +170,14 @@ impl Description {
         }
         if let Some(unet) = &self.unet {
             table.section(&format!("U-Net ({})", unet.class));
-            table.row("parameters", thousands(unet.parameters));
-            if let Some(sample_shape) = unet.sample_shape {
-                table.row("samples", shape(sample_shape));
-            }
-            table.row("channels per level", list(&unet.block_out_channels));
-            table.row("blocks", unet.down_block_types.join(", "));
-            if let Some(classes) = unet.classes {
-                table.row("classes", classes.to_string());
-            }
-            table.facts(&unet.training);
+            table.unet(unet);
+        }
+        if let Some(GuideDescription { guidance, unet }) = &self.guide {
+            table.section("guide, a worse version of the U-Net");
+            let [from, to] = guidance.interval();
+            let scale = guidance.scale();
+            table.row("guidance", format!("{scale} at noise rates {from} to {to}"));
+            table.unet(unet);
         }
         if let Some(diffusion) = &self.diffusion {
             table.section("diffusion");
@@ -260,6 +273,19 @@ impl Table {
 
     fn row(&mut self, name: &str, value: impl AsRef<str>) {
         self.text += &format!("  {name:<20} {}\n", value.as_ref());
+    }
+
+    fn unet(&mut self, unet: &UNetDescription) {
+        self.row("parameters", thousands(unet.parameters));
+        if let Some(sample_shape) = unet.sample_shape {
+            self.row("samples", shape(sample_shape));
+        }
+        self.row("channels per level", list(&unet.block_out_channels));
+        self.row("blocks", unet.down_block_types.join(", "));
+        if let Some(classes) = unet.classes {
+            self.row("classes", classes.to_string());
+        }
+        self.facts(&unet.training);
     }
 
     fn facts(&mut self, training: &BTreeMap<String, String>) {

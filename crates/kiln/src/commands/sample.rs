@@ -16,7 +16,7 @@ use kiln_kernels::Precision;
 use serde::Serialize;
 
 use super::{
-    drawing::{ClassArguments, open_pipeline, read_images},
+    drawing::{ConditionArguments, open_pipeline, read_images},
     film::Film,
     hub_arguments::HubArguments,
     sampler_arguments::SamplerArguments,
@@ -67,7 +67,7 @@ pub struct Sample {
     count: Option<u32>,
 
     #[command(flatten)]
-    classes: ClassArguments,
+    conditions: ConditionArguments,
 
     /// Begin with this image, cut to its centre and resized to the model's size
     #[arg(long, value_name = "IMAGE")]
@@ -180,6 +180,7 @@ impl Sample {
     pub fn run(self) -> anyhow::Result<()> {
         let pipeline = open_pipeline(
             self.model.as_deref(),
+            &self.conditions,
             &self.hub,
             &self.devices,
             self.precision,
@@ -263,7 +264,7 @@ impl Sample {
             precision: self.precision,
             ..defaults
         };
-        self.classes.apply(pipeline, &mut options)?;
+        self.conditions.apply(pipeline, &mut options)?;
         options.count = match self.count {
             Some(count) => count as usize,
             None if options.classes.len() > 1 => 8,

@@ -51,8 +51,10 @@ pub struct Sampling {
     pub spacing: kiln_diffusion::Spacing,
     /// Denoising steps.
     pub steps: usize,
-    /// Scale of classifier-free guidance; 1 is none.
+    /// Scale of the guidance; 1 is none.
     pub guidance: f64,
+    /// The lowest and the highest noise rate at which there is guidance.
+    pub guidance_interval: [f64; 2],
     /// Calls of the network an image.
     pub evaluations: usize,
 }
@@ -65,6 +67,7 @@ impl Row {
             spacing: options.levels.spacing,
             steps: options.steps,
             guidance: options.guidance.scale(),
+            guidance_interval: options.guidance.interval(),
             evaluations: evaluations(options),
         };
         Self {
@@ -91,6 +94,10 @@ impl Sampling {
         let _ = write!(words, ", {}", spacing.as_str().unwrap_or_default());
         if self.guidance != 1.0 {
             let _ = write!(words, ", guidance {}", self.guidance);
+            if self.guidance_interval != [0.0, 1.0] {
+                let [from, to] = self.guidance_interval;
+                let _ = write!(words, " at {from}-{to}");
+            }
         }
         words
     }
@@ -307,6 +314,7 @@ mod tests {
                 spacing: kiln_diffusion::Spacing::Trailing,
                 steps,
                 guidance: 1.0,
+                guidance_interval: [0.0, 1.0],
                 evaluations: steps,
             }),
             images: 100,

@@ -29,6 +29,9 @@ use crate::{Error, pretrained};
 pub use classes::Classes;
 pub use noises::Interpolation;
 
+/// The scale of guidance by a worse version of the model, where nobody has said another.
+const GUIDED: f64 = 2.0;
+
 /// A trained diffusion model on a device, ready to sample.
 pub struct Pipeline {
     name: String,
@@ -57,7 +60,7 @@ pub struct SampleOptions {
     pub seed: u64,
     /// The classes to draw, for a conditional model. None at all draws from the null class, of images in general.
     pub classes: Vec<usize>,
-    /// How much the class is exaggerated.
+    /// How far to go beyond what the model's guide says, or, of a model without one, what the null class does.
     pub guidance: Guidance,
     /// Images that are denoised together: memory and speed, not the images, depend on it.
     pub batch: usize,
@@ -138,6 +141,20 @@ impl Pipeline {
         })
     }
 
+    /// This model guided by a worse version of it, in a folder: a smaller one, or one that was trained less (autoguidance,
+    /// see [`Guidance::guide_by`]). By default at scale 2.
+    ///
+    /// # Errors
+    /// [`Error::Model`] when the folder holds no model, or one of other latents, classes, schedule or prediction.
+    pub fn guided_by(self, worse: &Path) -> Result<Self, Error> {
+        let worse = LatentDiffusion::load(&ModelSource::Folder(worse.to_owned()), &self.device)?;
+        let guidance = Guidance::new(GUIDED, [0.0, 1.0])?;
+        Ok(Self {
+            model: self.model.guided_by(worse, guidance)?,
+            ..self
+        })
+    }
+
     /// Where the model came from, in words.
     pub fn name(&self) -> &str {
         &self.name
@@ -148,7 +165,8 @@ impl Pipeline {
         self.classes.as_ref()
     }
 
-    /// Fifty steps, 64 images (8 of each class, if there are classes), and for the rest what the model's scheduler says.
+    /// Fifty steps, 64 images (8 of each class, if there are classes), and for the rest what the model's scheduler and its
+    /// guide say.
     pub fn default_options(&self) -> SampleOptions {
         let classes = self.classes.as_ref().map_or(0, Classes::count);
         SampleOptions {
@@ -159,7 +177,8 @@ impl Pipeline {
             count: if classes > 1 { 8 } else { 64 },
             seed: 0,
             classes: (0..classes).collect(),
-            guidance: Guidance::default(),
+            guidance: (self.model.guide.as_ref())
+                .map_or_else(Guidance::default, |guide| guide.guidance),
             batch: 64,
             precision: Precision::F32,
         }
@@ -168,14 +187,18 @@ impl Pipeline {
     /// Whether the model can draw the classes that `options` ask for, guided as they say.
     ///
     /// # Errors
-    /// [`Error::NoClasses`], [`Error::NoSuchClass`], [`Error::ClassNeeded`] or [`Error::NoNullClass`] where it cannot.
+    /// [`Error::NoClasses`], [`Error::NoSuchClass`], [`Error::ClassNeeded`], [`Error::NoGuide`] or [`Error::NoNullClass`]
+    /// where it cannot.
     pub fn check_classes(&self, options: &SampleOptions) -> Result<(), Error> {
-        let is_guided = options.guidance.scale() != 1.0;
+        let needs_null_class = options.guidance.scale() != 1.0 && self.model.guide.is_none();
         let Some(classes) = &self.classes else {
-            let asks_for_nothing = options.classes.is_empty() && !is_guided;
-            return asks_for_nothing.then_some(()).ok_or(Error::NoClasses);
+            return match options.classes.as_slice() {
+                [_, ..] => Err(Error::NoClasses),
+                [] if needs_null_class => Err(Error::NoGuide),
+                [] => Ok(()),
+            };
         };
-        if is_guided && !classes.has_null_class() {
+        if needs_null_class && !classes.has_null_class() {
             return Err(Error::NoNullClass);
         }
         if options.classes.is_empty() {

@@ -6,7 +6,9 @@ use kiln_diffusion::{
     noise::ImageNoise,
     sampler::{InpaintOptions, Known, Progress, inpaint},
 };
+use kiln_hub::LatentDiffusion;
 use kiln_kernels::with_precision;
+use kiln_models::UNet2d;
 
 use super::{Moment, Pipeline, SampleOptions, mask, watched};
 use crate::{Error, Images};
@@ -216,20 +218,28 @@ impl Pipeline {
         classes: &[Option<usize>],
         options: &'a SampleOptions,
     ) -> Result<impl Denoiser + 'a, Error> {
-        let network = move |zt: Tensor<4>, level: Level, labels| {
+        let output = move |unet: &UNet2d, zt: Tensor<4>, level: Level, labels| {
             let noise_power = level.rates.noise_power();
             with_precision(options.precision, || {
-                (self.model.unet).forward_at(zt, level.timestep, noise_power, labels)
+                unet.forward_at(zt, level.timestep, noise_power, labels)
             })
         };
+        let LatentDiffusion { unet, guide, .. } = &self.model;
         let conditions = self.labels(classes)?;
         Ok(NetworkDenoiser {
-            network: move |zt: Tensor<4>, level: Level| match &conditions {
-                None => network(zt, level, None),
-                Some((labels, None)) => network(zt, level, Some(labels.clone())),
-                Some((labels, Some(null_label))) => {
-                    let network = |zt, labels| network(zt, level, Some(labels));
-                    (options.guidance).guide(zt, level, labels, *null_label, network)
+            network: move |zt: Tensor<4>, level: Level| {
+                let labels = || conditions.as_ref().map(|(labels, _)| labels.clone());
+                let network = |zt| output(unet, zt, level, labels());
+                match (guide, &conditions) {
+                    (Some(guide), _) => {
+                        let worse = |zt| output(&guide.unet, zt, level, labels());
+                        options.guidance.guide_by(zt, level, network, worse)
+                    }
+                    (None, Some((labels, Some(null_label)))) => {
+                        let network = |zt, labels| output(unet, zt, level, Some(labels));
+                        (options.guidance).guide(zt, level, labels, *null_label, network)
+                    }
+                    (None, _) => network(zt),
                 }
             },
             prediction: self.model.scheduler.prediction,

@@ -176,7 +176,7 @@ fn what_cannot_be_done_is_said_in_a_sentence() {
             "inpaint image.png --mask image.png --class 1",
             "without class labels",
         ),
-        ("invert image.png --guidance 2", "without class labels"),
+        ("invert image.png --guidance 2", "nothing to guide"),
     ] {
         let arguments = match arguments.contains("--model") {
             true => arguments.to_owned(),

@@ -6,6 +6,7 @@ mod doctor;
 mod editing;
 mod evaluate;
 mod failures;
+mod guide;
 mod hub;
 mod model_info;
 mod others;

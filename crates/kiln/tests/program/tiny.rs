@@ -28,6 +28,16 @@ pub fn conditional() -> LatentDiffusion {
     with_classes(&CLASSES)
 }
 
+/// A worse version of [`model`]: other weights for the same latents.
+pub fn worse() -> LatentDiffusion {
+    let model = model();
+    let unet = model.unet.config().init(&Device::flex(), 5);
+    LatentDiffusion {
+        unet: unet.expect("a U-Net"),
+        ..model
+    }
+}
+
 fn with_classes(names: &[&str]) -> LatentDiffusion {
     let device = Device::flex();
     let vqvae = VqVaeConfig {
@@ -67,6 +77,7 @@ fn with_classes(names: &[&str]) -> LatentDiffusion {
             },
         }),
         unet: unet.init(&device, 2).expect("a U-Net"),
+        guide: None,
         scheduler: SchedulerConfig {
             schedule: ScheduleConfig {
                 num_train_timesteps: TIMESTEPS,

@@ -1,0 +1,82 @@
+//! `kiln model guide`: a model and a worse version of it become one.
+
+use std::path::PathBuf;
+
+use burn::tensor::Device;
+use clap::Args;
+use kiln_diffusion::Guidance;
+use kiln_hub::{LatentDiffusion, ModelSource};
+use kiln_models::WeightsType;
+use serde::Serialize;
+
+use super::drawing::parse_interval;
+use super::hub_arguments::HubArguments;
+use crate::terminal;
+
+/// Give a model a guide: a worse version of it, a smaller one or one that was trained less.
+///
+/// Writes the model with the other's U-Net in its folder guide/. Images are then drawn with guidance (autoguidance, Karras et al.
+/// 2024) without being asked for; `--guidance 1` leaves it out. diffusers passes over the guide. `kiln evaluate --guide` tells
+/// which guide and which scale are good.
+#[derive(Args)]
+#[command(after_help = "Example:
+  kiln model guide runs/mnist/model --by runs/mnist-800-steps/model --to guided")]
+pub struct ModelGuide {
+    /// Folder of the model, or one on the Hub
+    #[arg(value_name = "PATH|ORG/REPO[@REVISION]")]
+    model: PathBuf,
+
+    /// The worse version of it
+    #[arg(long, value_name = "PATH|ORG/REPO[@REVISION]")]
+    by: PathBuf,
+
+    /// Folder for the guided model
+    #[arg(long, value_name = "FOLDER")]
+    to: PathBuf,
+
+    /// How far to go beyond the guide: 1 is the model as it is
+    #[arg(long, default_value_t = 2.0, value_name = "SCALE")]
+    guidance: f64,
+
+    /// Guide only between these noise rates, from 0 (clean) to 1 (noise)
+    #[arg(long, default_value = "0-1", value_name = "FROM-TO", value_parser = parse_interval)]
+    guidance_interval: Interval,
+
+    #[command(flatten)]
+    hub: HubArguments,
+
+    /// Print one JSON object on stdout instead of words
+    #[arg(long)]
+    json: bool,
+}
+
+/// The lowest and the highest noise rate.
+type Interval = [f64; 2];
+
+/// What was written, for `--json`.
+#[derive(Serialize)]
+struct Outcome {
+    folder: PathBuf,
+    guidance: Guidance,
+}
+
+impl ModelGuide {
+    /// Loads both, writes the guided model and says where it is.
+    pub fn run(self) -> anyhow::Result<()> {
+        let device = Device::flex();
+        let load = |place| -> anyhow::Result<LatentDiffusion> {
+            let source = ModelSource::Folder(self.hub.model(place)?);
+            Ok(LatentDiffusion::load(&source, &device)?)
+        };
+        let guidance = Guidance::new(self.guidance, self.guidance_interval)?;
+        let guided = load(&self.model)?.guided_by(load(&self.by)?, guidance)?;
+        guided.save(&self.to, WeightsType::F32)?;
+        let outcome = Outcome {
+            folder: self.to,
+            guidance,
+        };
+        terminal::print_outcome(&outcome, self.json, |outcome| {
+            format!("{}  the model with its guide\n", outcome.folder.display())
+        })
+    }
+}

@@ -1,0 +1,63 @@
+//! `kiln model guide`, and drawing with a guide.
+
+use crate::{Workplace, gray, tiny};
+
+/// The tiny model in `model`, and a worse version of it in `worse`.
+fn workplace() -> Workplace {
+    let workplace = Workplace::new();
+    tiny::worse()
+        .save(&workplace.path("worse"), Default::default())
+        .unwrap();
+    workplace
+}
+
+#[test]
+fn a_model_with_its_guide_draws_as_the_two_of_them_do() {
+    let workplace = workplace();
+    let draw = |options: &str| {
+        workplace.succeed(&format!("sample --steps 5 --count 4 {options}"));
+        gray(&workplace.path("samples/steps-0005.png"))
+    };
+    let outcome = workplace.json(
+        "model guide model --by worse --to guided --guidance 1.5 --guidance-interval 0.1-1 --json",
+    );
+    assert_eq!(outcome["guidance"]["scale"], 1.5);
+    let by_default = draw("--model guided");
+    let by_hand = "--model model --guide worse --guidance 1.5 --guidance-interval 0.1-1";
+    assert_eq!(by_default, draw(by_hand));
+    assert_eq!(draw("--model guided --guidance 1"), draw("--model model"));
+    assert_ne!(draw("--model guided --guidance 1"), by_default);
+
+    let info = workplace.json("model info guided --json");
+    assert_eq!(info["guide"]["guidance"]["interval"][0], 0.1);
+    let said = workplace.succeed("model info guided");
+    assert!(said.contains("1.5 at noise rates 0.1 to 1"), "{said}");
+    // A guide goes where its model goes.
+    workplace.succeed("push guided somebody/guided --dry-run card");
+    let card = std::fs::read_to_string(workplace.path("card/README.md")).unwrap();
+    assert!(
+        card.contains("--guidance 1") && card.contains("Guide:"),
+        "{card}"
+    );
+    assert_eq!(draw("--model card"), by_default);
+}
+
+#[test]
+fn what_is_no_guide_of_a_model_is_refused() {
+    let workplace = workplace();
+    tiny::conditional()
+        .save(&workplace.path("shapes"), Default::default())
+        .unwrap();
+    for (arguments, words) in [
+        ("model guide model --by shapes --to guided", "classes"),
+        ("model guide model --by nowhere --to guided", "nowhere"),
+        (
+            "model guide model --by worse --to guided --guidance=-2",
+            "guidance",
+        ),
+    ] {
+        let sentence = workplace.fail(arguments);
+        assert!(sentence.contains(words), "kiln {arguments}: {sentence}");
+        assert!(!workplace.path("guided").exists());
+    }
+}
