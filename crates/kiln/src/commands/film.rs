@@ -1,10 +1,95 @@
 //! Collects moments of the denoising while images are drawn: frames of a GIF, columns of a strip.
 
-use kiln::pictures::{Picture, grid};
+use std::path::{Path, PathBuf};
+
+use clap::Args;
+use kiln::pictures::{Picture, grid, save_gif, save_png};
 use kiln::{Error, Images, Moment, Pipeline};
+use serde::Serialize;
+
+/// Images of a strip, each in its row.
+const ROWS: usize = 8;
+
+/// Which pictures of the denoising itself are wanted.
+#[derive(Args)]
+pub struct FilmArguments {
+    /// Also write the denoising as an animated GIF
+    #[arg(long)]
+    gif: bool,
+
+    /// Frames in such a GIF
+    #[arg(long, default_value_t = 25, value_name = "N", requires = "gif", value_parser = clap::value_parser!(u32).range(2..=1000))]
+    gif_frames: u32,
+
+    /// Also write the denoising of the first images as a strip: a row each, of so many moments
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(2..=1000))]
+    strip: Option<u32>,
+}
+
+/// The pictures of one denoising that are wanted, while they are being collected.
+pub struct Films {
+    gif: Option<Film>,
+    strip: Option<Film>,
+}
+
+/// Where they were written.
+#[derive(Serialize)]
+pub struct FilmPaths {
+    pub gif: Option<PathBuf>,
+    pub strip: Option<PathBuf>,
+}
+
+impl FilmArguments {
+    /// Before the first of `steps` steps.
+    pub fn begin(&self, steps: usize) -> Films {
+        let film = |frames: u32| Film::new(frames as usize, steps);
+        Films {
+            gif: self.gif.then(|| film(self.gif_frames)),
+            strip: self.strip.map(film),
+        }
+    }
+}
+
+impl Films {
+    /// Keeps what is needed of a batch's moment.
+    pub fn record(&mut self, pipeline: &Pipeline, moment: Moment<'_>) -> Result<(), Error> {
+        for film in [&mut self.gif, &mut self.strip].into_iter().flatten() {
+            film.record(pipeline, moment)?;
+        }
+        Ok(())
+    }
+
+    /// Writes `STEM.gif`, in as many `columns` as the grid beside it, and `STEM-strip.png` to `folder`.
+    pub fn save(&self, folder: &Path, stem: &str, columns: usize) -> anyhow::Result<FilmPaths> {
+        let gif = (self.gif.as_ref()).map(|film| (film, folder.join(format!("{stem}.gif"))));
+        if let Some((film, path)) = &gif {
+            save_gif(&film.pictures(columns), path)?;
+        }
+        let strip =
+            (self.strip.as_ref()).map(|film| (film, folder.join(format!("{stem}-strip.png"))));
+        if let Some((film, path)) = &strip {
+            save_png(&film.strip(ROWS), path)?;
+        }
+        Ok(FilmPaths {
+            gif: gif.map(|(_, path)| path),
+            strip: strip.map(|(_, path)| path),
+        })
+    }
+}
+
+impl FilmPaths {
+    /// A line for each of them.
+    pub fn in_words(&self) -> String {
+        let line = |path: &Option<PathBuf>, what: &str| {
+            path.as_ref()
+                .map_or_else(String::new, |path| format!("{}  {what}\n", path.display()))
+        };
+        line(&self.gif, "the denoising") + &line(&self.strip, "the denoising, from left to right")
+    }
+}
 
 /// The frames of a GIF, or the columns of a strip, while they are being collected, batch after batch.
-pub struct Film {
+struct Film {
     /// After how many steps each frame is taken.
     moments: Vec<usize>,
     frames: Vec<Images>,
@@ -13,7 +98,7 @@ pub struct Film {
 impl Film {
     /// `frames` moments spread evenly over the denoising, from pure noise to the finished image; fewer if there are
     /// not as many steps.
-    pub fn new(frames: usize, steps: usize) -> Self {
+    fn new(frames: usize, steps: usize) -> Self {
         let intervals = frames.saturating_sub(1).max(1);
         let mut moments: Vec<usize> = (0..frames)
             .map(|frame| (frame * steps + intervals / 2) / intervals)
@@ -24,7 +109,7 @@ impl Film {
     }
 
     /// Keeps a batch's images if this is the moment of a frame.
-    pub fn record(&mut self, pipeline: &Pipeline, moment: Moment<'_>) -> Result<(), Error> {
+    fn record(&mut self, pipeline: &Pipeline, moment: Moment<'_>) -> Result<(), Error> {
         if let Some(index) = self
             .moments
             .iter()
@@ -36,7 +121,7 @@ impl Film {
     }
 
     /// The frames as grids.
-    pub fn pictures(&self, columns: usize) -> Vec<Picture> {
+    fn pictures(&self, columns: usize) -> Vec<Picture> {
         self.frames
             .iter()
             .map(|frame| grid(frame, columns))
@@ -44,7 +129,7 @@ impl Film {
     }
 
     /// A row of frames for each of the first `rows` images.
-    pub fn strip(&self, rows: usize) -> Picture {
+    fn strip(&self, rows: usize) -> Picture {
         let mut moments = Images::empty(0, 0, 0);
         for frame in &self.frames {
             moments.append(frame.first(rows));

@@ -9,13 +9,14 @@ use anyhow::ensure;
 use clap::Args;
 use kiln::{
     Images, SampleOptions,
-    pictures::{grid, make_folder, picture, save_png},
+    pictures::{columns_for, grid, make_folder, picture, save_png},
 };
 use kiln_data::{ImageFile, ImageShape};
 use kiln_diffusion::sampler::{InpaintOptions, visits};
 use serde::Serialize;
 
 use super::drawing::{DrawingArguments, fit, read_images};
+use super::film::{FilmArguments, FilmPaths};
 use crate::terminal;
 
 /// Fill in part of an image.
@@ -26,7 +27,8 @@ use crate::terminal;
 /// filled in where any of their pixels is lighter than the middle gray. The seam is as sharp as the mask's edge: give the
 /// mask a gray rim to soften it.
 ///
-/// Writes each filled image as a file of its own, and a picture of the original, the hole and all of them.
+/// Writes each filled image as a file of its own, and a picture of the original, the hole and all of them; with --gif and
+/// --strip also how they came about, as the model sees it: before the known pixels of the original are put back.
 #[derive(Args)]
 #[command(after_help = "Example:
   kiln inpaint rose.jpg --mask hole.png --model runs/flowers/model --count 4 --resamplings 5")]
@@ -62,6 +64,9 @@ pub struct Inpaint {
     #[arg(long, default_value_t = 0)]
     seed: u64,
 
+    #[command(flatten)]
+    film: FilmArguments,
+
     /// Folder for the images
     #[arg(long, default_value = "inpainting", value_name = "FOLDER")]
     out: PathBuf,
@@ -80,6 +85,8 @@ struct Outcome {
     seed: u64,
     images: Vec<PathBuf>,
     picture: PathBuf,
+    #[serde(flatten)]
+    film: FilmPaths,
     seconds: f64,
 }
 
@@ -122,11 +129,13 @@ impl Inpaint {
         let wanted = options.count * options.classes.len().max(1);
         let passes = wanted.div_ceil(options.batch) * moves;
         let bar = terminal::progress_bar("inpainting".into(), passes, "steps");
+        let mut films = self.film.begin(moves);
         let filled = pipeline.inpaint(&original, &mask, inpaint_options, &options, |moment| {
             bar.inc(u64::from(moment.steps_done > 0));
-            Ok(())
+            films.record(&pipeline, moment)
         })?;
         bar.finish_and_clear();
+        let film = films.save(&self.out, "inpainting", columns_for(filled.len()))?;
 
         let mut images = Vec::new();
         for image in 0..filled.len() {
@@ -146,6 +155,7 @@ impl Inpaint {
             seed: self.seed,
             images,
             picture: comparison,
+            film,
             seconds: started.elapsed().as_secs_f64(),
         };
         terminal::print_outcome(&outcome, self.json, Outcome::in_words)
@@ -174,5 +184,6 @@ impl Outcome {
                 self.picture.display(),
                 self.steps,
             )
+            + &self.film.in_words()
     }
 }

@@ -8,7 +8,7 @@ use std::{
 use clap::{Args, ValueEnum};
 use kiln::{
     Images, Moment, Pipeline, SampleOptions,
-    pictures::{columns_for, grid, make_folder, save_gif, save_png},
+    pictures::{columns_for, grid, make_folder, save_png},
 };
 use kiln_data::ImageFile;
 use kiln_diffusion::{Clip, LevelOptions, Spacing, StepGrid, sampler::Sampler};
@@ -17,13 +17,13 @@ use serde::Serialize;
 
 use super::{
     drawing::{ConditionArguments, open_pipeline, read_images},
-    film::Film,
+    film::{FilmArguments, FilmPaths},
     hub_arguments::HubArguments,
     sampler_arguments::SamplerArguments,
 };
 use crate::{preview, terminal};
 
-/// Images per row of the comparison picture, and rows of a strip: the first ones of every grid.
+/// Images per row of the comparison picture: the first ones of every grid.
 const COMPARED: usize = 8;
 
 /// Draw images with a trained model.
@@ -89,17 +89,8 @@ pub struct Sample {
     #[arg(long, default_value_t = 64, value_parser = clap::value_parser!(u32).range(1..))]
     batch: u32,
 
-    /// Also write the denoising of each grid as an animated GIF
-    #[arg(long)]
-    gif: bool,
-
-    /// Frames in such a GIF
-    #[arg(long, default_value_t = 25, value_name = "N", requires = "gif", value_parser = clap::value_parser!(u32).range(2..=1000))]
-    gif_frames: u32,
-
-    /// Also write the denoising of the first images as a strip: a row each, of so many moments
-    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(2..=1000))]
-    strip: Option<u32>,
+    #[command(flatten)]
+    film: FilmArguments,
 
     /// Where to compute: cpu, cuda:0, rocm:0, metal or wgpu
     #[arg(long, default_value = "cpu", value_name = "DEVICE")]
@@ -170,8 +161,8 @@ struct Outcome {
 struct Grid {
     steps: usize,
     picture: PathBuf,
-    gif: Option<PathBuf>,
-    strip: Option<PathBuf>,
+    #[serde(flatten)]
+    film: FilmPaths,
     seconds: f64,
 }
 
@@ -289,17 +280,10 @@ impl Sample {
         let rows = options.classes.len().max(1);
         let passes = (rows * options.count).div_ceil(options.batch) * steps;
         let bar = terminal::progress_bar(format!("{} steps", options.steps), passes, "passes");
-        let frames = if self.gif {
-            self.gif_frames as usize
-        } else {
-            0
-        };
-        let mut film = Film::new(frames, steps);
-        let mut strip = Film::new(self.strip.unwrap_or(0) as usize, steps);
+        let mut films = self.film.begin(steps);
         let observe = |moment: Moment<'_>| {
             bar.inc(u64::from(moment.steps_done > 0));
-            strip.record(pipeline, moment)?;
-            film.record(pipeline, moment)
+            films.record(pipeline, moment)
         };
         let images = match original {
             Some(original) => pipeline.image_to_image(original, strength, options, observe)?,
@@ -316,19 +300,11 @@ impl Sample {
         let picture = self.out.join(format!("{stem}.png"));
         save_png(&grid(&images, columns), &picture)?;
         let seconds = started.elapsed().as_secs_f64();
-        let gif = self.gif.then(|| self.out.join(format!("{stem}.gif")));
-        if let Some(path) = &gif {
-            save_gif(&film.pictures(columns), path)?;
-        }
-        let strip_path = (self.strip).map(|_| self.out.join(format!("{stem}-strip.png")));
-        if let Some(path) = &strip_path {
-            save_png(&strip.strip(COMPARED), path)?;
-        }
+        let film = films.save(&self.out, &stem, columns)?;
         let drawn = Grid {
             steps: options.steps,
             picture,
-            gif,
-            strip: strip_path,
+            film,
             seconds,
         };
         Ok((drawn, images))
@@ -355,12 +331,7 @@ impl Outcome {
                 grid.picture.display(),
                 grid.steps
             );
-            if let Some(gif) = &grid.gif {
-                lines += &format!("{}  the denoising\n", gif.display());
-            }
-            if let Some(strip) = &grid.strip {
-                lines += &format!("{}  the denoising, from left to right\n", strip.display());
-            }
+            lines += &grid.film.in_words();
         }
         if self.classes.len() > 1 {
             lines += &format!("one row each for {}\n", self.classes.join(", "));

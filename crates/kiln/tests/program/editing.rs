@@ -133,16 +133,21 @@ fn inpainting_keeps_what_is_black_in_the_mask() {
     let mask = GrayImage::from_fn(28, 28, |_, y| Luma([if y < 14 { 0 } else { 255 }]));
     mask.save(workplace.path("mask.png")).unwrap();
     let outcome = workplace.json(
-        "inpaint digit.png --mask mask.png --steps 10 --resamplings 1 --jump 3 --count 2 --seed 4 --json",
+        "inpaint digit.png --mask mask.png --steps 10 --resamplings 1 --jump 3 --count 2 --seed 4 --gif --strip 4 --json",
     );
     let images = outcome["images"].as_array().unwrap();
     assert_eq!(images.len(), 2);
-    for image in images {
+    assert!(workplace.path(outcome["gif"].as_str().unwrap()).is_file());
+    let strip = gray(&workplace.path("inpainting/inpainting-strip.png"));
+    for (row, image) in (0..).zip(images) {
         let filled = gray(&workplace.path(image.as_str().unwrap()));
         assert_eq!(filled.dimensions(), (28, 28));
         let upper = 14 * 28;
         assert_eq!(filled.as_raw()[..upper], original.as_raw()[..upper]);
         assert_ne!(filled.as_raw()[upper..], original.as_raw()[upper..]);
+        // The strip ends with what the model drew, of which the mask takes the lower half.
+        let drawn = digit(&strip, row, 3);
+        assert_eq!(filled.as_raw()[upper..], drawn.as_raw()[upper..]);
     }
     let picture = gray(&workplace.path("inpainting/inpainting.png"));
     assert_eq!(picture.dimensions(), (4 * 30 + 2, 30 + 2));
