@@ -77,6 +77,28 @@ impl DrawingArguments {
 
     /// DDIM without fresh noise, of one image of each class that is asked for; if none is, of images in general.
     pub fn options(&self, pipeline: &Pipeline) -> anyhow::Result<SampleOptions> {
+        self.options_guided_by(pipeline, pipeline.default_options().guidance)
+    }
+
+    /// As [`Self::options_of_one_class`], to find images' noises: without guidance where none is asked for, because few images
+    /// come back from a guided walk.
+    pub fn options_to_invert(&self, pipeline: &Pipeline) -> anyhow::Result<SampleOptions> {
+        self.ensure_one_class()?;
+        self.options_guided_by(pipeline, Guidance::default())
+    }
+
+    /// As [`Self::options`], for a command that has no use for more than one class.
+    pub fn options_of_one_class(&self, pipeline: &Pipeline) -> anyhow::Result<SampleOptions> {
+        self.ensure_one_class()?;
+        self.options(pipeline)
+    }
+
+    /// With `guidance` as far as nothing else is asked for.
+    fn options_guided_by(
+        &self,
+        pipeline: &Pipeline,
+        guidance: Guidance,
+    ) -> anyhow::Result<SampleOptions> {
         let mut options = SampleOptions {
             steps: self.steps as usize,
             sampler: Sampler::default(),
@@ -84,6 +106,7 @@ impl DrawingArguments {
             classes: Vec::new(),
             batch: self.batch as usize,
             precision: self.precision,
+            guidance,
             ..pipeline.default_options()
         };
         self.conditions.apply(pipeline, &mut options)?;
@@ -91,14 +114,13 @@ impl DrawingArguments {
         Ok(options)
     }
 
-    /// As [`Self::options`], for a command that has no use for more than one class.
-    pub fn options_of_one_class(&self, pipeline: &Pipeline) -> anyhow::Result<SampleOptions> {
+    fn ensure_one_class(&self) -> anyhow::Result<()> {
         ensure!(
             self.conditions.class.len() <= 1,
             "this command works with one class at a time; give --class one of `{}`",
             self.conditions.class.join(",")
         );
-        self.options(pipeline)
+        Ok(())
     }
 }
 

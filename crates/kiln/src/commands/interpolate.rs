@@ -26,7 +26,7 @@ const REFINEMENTS: usize = 5;
 /// Walks on an arc from noise to noise (spherical interpolation) and draws an image from each noise on it, with DDIM
 /// and no fresh noise. Writes a picture with a row for each part of the way, and an animation of all of it. The ends of
 /// a row are the images that `kiln sample --eta 0` draws first from the same seeds; with --images they are what the model
-/// makes of the given images.
+/// makes of the given images, without its guide if --guidance does not ask for it.
 #[derive(Args)]
 #[command(after_help = "Examples:
   kiln interpolate --seeds 0,1
@@ -89,7 +89,11 @@ impl Interpolate {
             "there is no way through a single seed; give --seeds at least two, as in --seeds 0,1"
         );
         let pipeline = self.drawing.pipeline()?;
-        let options = self.drawing.options_of_one_class(&pipeline)?;
+        let options = if self.images.is_empty() {
+            self.drawing.options_of_one_class(&pipeline)?
+        } else {
+            self.drawing.options_to_invert(&pipeline)?
+        };
         let originals = self.originals(&pipeline)?;
         make_folder(&self.out)?;
         let started = Instant::now();

@@ -27,6 +27,8 @@ use crate::terminal;
 /// that noise again. Writes the noises as noise.safetensors (`noise`, of shape [images, channels, height, width]) and a
 /// picture with a row for each image: the original, its noise, what is drawn from it. Says how near that comes, as PSNR
 /// on pixels in [0, 1]; with a VQ-VAE also to the VQ-VAE's own reconstruction, which is the best that can be had.
+///
+/// A model's own guide is left out where --guidance does not ask for it: few images come back from a guided walk.
 #[derive(Args)]
 #[command(after_help = "Example:
   kiln invert --model runs/flowers/model rose.jpg lily.jpg --steps 100 --out noises/")]
@@ -81,7 +83,7 @@ impl Invert {
     /// Inverts, draws again, writes noise and picture, and says how near it came.
     pub fn run(self) -> anyhow::Result<()> {
         let pipeline = self.drawing.pipeline()?;
-        let options = self.drawing.options_of_one_class(&pipeline)?;
+        let options = self.drawing.options_to_invert(&pipeline)?;
         let files = self.images.iter().map(|path| ImageFile::open(path));
         let files: Vec<ImageFile> = files.collect::<Result<_, _>>()?;
         let originals = read_images(&pipeline, &files)?;

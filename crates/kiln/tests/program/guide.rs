@@ -43,6 +43,24 @@ fn a_model_with_its_guide_draws_as_the_two_of_them_do() {
 }
 
 #[test]
+fn images_are_inverted_without_the_guide() {
+    let workplace = workplace();
+    workplace.succeed("model guide model --by worse --to guided");
+    image::GrayImage::from_fn(6, 6, |x, y| image::Luma([(20 * x + 10 * y) as u8]))
+        .save(workplace.path("image.png"))
+        .unwrap();
+    let noise_of = |arguments: &str| {
+        workplace.succeed(&format!("invert image.png --steps 4 {arguments}"));
+        std::fs::read(workplace.path("inversion/noise.safetensors")).unwrap()
+    };
+    let unguided = noise_of("--model model");
+    assert_eq!(noise_of("--model guided"), unguided);
+    assert_ne!(noise_of("--model guided --guidance 2"), unguided);
+    workplace
+        .succeed("interpolate --images image.png image.png --model guided --steps 2 --frames 2");
+}
+
+#[test]
 fn what_is_no_guide_of_a_model_is_refused() {
     let workplace = workplace();
     tiny::conditional()
