@@ -17,6 +17,8 @@ const VQVAE: &str = "vqvae";
 const UNET: &str = "unet/";
 const SCHEDULER: &str = "scheduler/";
 const SCHEDULER_CONFIG: &str = "scheduler_config.json";
+/// Scaling factors that differ by less are the same.
+const SAME_SCALE: f64 = 0.01;
 
 /// A trained diffusion model: everything that sampling needs.
 #[derive(Clone, Debug)]
@@ -93,6 +95,14 @@ impl LatentDiffusion {
         }
         if hash(&self) != hash(&worse) {
             return differs("autoencoders");
+        }
+        let scale = |model: &Self| {
+            let first_stage = model.first_stage.as_ref();
+            first_stage.map_or(1.0, |stage| stage.network.scaling_factor())
+        };
+        // Each training measures it anew, on latents that are rounded in their own way.
+        if (scale(&self) / scale(&worse) - 1.0).abs() > SAME_SCALE {
+            return differs("scaling factors");
         }
         let guide = Guide {
             unet: worse.unet,

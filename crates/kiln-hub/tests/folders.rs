@@ -21,12 +21,17 @@ const FILES: [&str; 6] = [
 ];
 
 fn vqvae(seed: u64) -> Autoencoder {
+    scaled_vqvae(seed, 0.7)
+}
+
+fn scaled_vqvae(seed: u64, scaling_factor: f64) -> Autoencoder {
     let json = r#"{"in_channels": 1, "out_channels": 1, "block_out_channels": [8, 16],
         "down_block_types": ["DownEncoderBlock2D", "DownEncoderBlock2D"],
         "up_block_types": ["UpDecoderBlock2D", "UpDecoderBlock2D"],
         "latent_channels": 4, "num_vq_embeddings": 12, "norm_num_groups": 4, "sample_size": 16,
         "scaling_factor": 0.7}"#;
-    Autoencoder::from_json(json, &Device::flex(), seed).expect("a VQ-VAE")
+    let json = json.replace("0.7", &scaling_factor.to_string());
+    Autoencoder::from_json(&json, &Device::flex(), seed).expect("a VQ-VAE")
 }
 
 fn unet(channels: usize, seed: u64) -> UNet2d {
@@ -324,9 +329,9 @@ fn a_guide_of_another_model_is_refused() {
         num_train_timesteps: 50,
         ..ScheduleConfig::default()
     };
-    let another_vqvae = LatentDiffusion {
+    let of_latents = |network| LatentDiffusion {
         first_stage: Some(FirstStage {
-            network: vqvae(9),
+            network,
             metadata: Metadata::default(),
         }),
         ..model()
@@ -339,12 +344,20 @@ fn a_guide_of_another_model_is_refused() {
             scheduler(ScheduleConfig::default(), Prediction::Noise),
             "predictions",
         ),
-        (another_vqvae, "autoencoders"),
+        (of_latents(vqvae(9)), "autoencoders"),
+        (of_latents(scaled_vqvae(1, 0.75)), "scaling factors"),
     ] {
         let guided = model().guided_by(worse, Guidance::default());
         let sentence = guided.expect_err(word).to_string();
         assert!(sentence.contains(word), "{sentence}");
     }
+
+    // Measured again, the factor is hardly ever the same to the last digit.
+    let measured_again = of_latents(scaled_vqvae(1, 0.7001));
+    assert!(
+        (model().guided_by(measured_again, Guidance::default())).is_ok(),
+        "a guide"
+    );
 
     // In a folder, too, whoever put it there.
     let around = TempDir::new().expect("a temporary folder");

@@ -13,6 +13,9 @@ macro_rules! files {
 }
 
 const FILES: &[(&str, &[u8])] = files![
+    "guide/config.json",
+    "guide/diffusion_pytorch_model.safetensors",
+    "guide/guidance.json",
     "model_index.json",
     "scheduler/scheduler_config.json",
     "unet/config.json",
@@ -21,7 +24,7 @@ const FILES: &[(&str, &[u8])] = files![
     "vqvae/diffusion_pytorch_model.safetensors",
 ];
 
-/// The digits model, which needs no file and no download: what `configs/mnist.toml` trains.
+/// The digits model, which needs no file and no download: what `configs/mnist.toml` trains, and its guide.
 pub fn default_model() -> ModelSource {
     ModelSource::Embedded(FILES)
 }
