@@ -151,7 +151,7 @@ impl Guidance {
 mod tests {
     use std::cell::RefCell;
 
-    use burn::tensor::Device;
+    use burn::tensor::{Device, TensorData};
 
     use super::*;
     use crate::{Denoised, Denoiser, NetworkDenoiser, Prediction, Rates, sampler};
@@ -224,25 +224,39 @@ mod tests {
         }
     }
 
-    /// Two classes of one-pixel images, -1 and 1, of variance 0.25 each: the exact posterior means, and the one over both.
-    fn posterior(zt: Tensor<4>, level: Level, labels: Tensor<1, Int>) -> Tensor<4> {
+    /// Of one-pixel images that deviate by `spread` around `centre`, the exact posterior mean at `zt`.
+    fn mean_around(centre: f64, spread: f64, zt: f64, level: Level) -> f64 {
         let (a, b) = (level.rates.signal, level.rates.noise);
-        let total = a * a * 0.25 + b * b;
-        let classes: Vec<i64> = labels.into_data().iter::<i64>().collect();
-        let mean = |zt: f64, centre: f64| centre + a * 0.25 / total * (zt - a * centre);
-        let means: Vec<f32> = (values(zt).into_iter().map(f64::from).zip(classes))
-            .map(|(zt, class)| match class {
-                0 => mean(zt, -1.0),
-                1 => mean(zt, 1.0),
-                _ => {
-                    let right = 1.0 / (1.0 + (-2.0 * a * zt / total).exp());
-                    right * mean(zt, 1.0) + (1.0 - right) * mean(zt, -1.0)
-                }
-            })
-            .map(|mean| mean as f32)
-            .collect();
-        let shape = [means.len(), 1, 1, 1];
-        Tensor::from_data(burn::tensor::TensorData::new(means, shape), &Device::flex())
+        let gain = a * spread * spread / ((a * spread).powi(2) + b * b);
+        centre + gain * (zt - a * centre)
+    }
+
+    /// The same of images around -1 and 1, as many of either.
+    fn mean_around_both(spread: f64, zt: f64, level: Level) -> f64 {
+        let (a, b) = (level.rates.signal, level.rates.noise);
+        let total = (a * spread).powi(2) + b * b;
+        let right = 1.0 / (1.0 + (-2.0 * a * zt / total).exp());
+        right * mean_around(1.0, spread, zt, level)
+            + (1.0 - right) * mean_around(-1.0, spread, zt, level)
+    }
+
+    fn one_pixel_images(values: Vec<f32>) -> Tensor<4> {
+        let shape = [values.len(), 1, 1, 1];
+        Tensor::from_data(TensorData::new(values, shape), &Device::flex())
+    }
+
+    /// Two classes of one-pixel images around -1 and 1: the exact posterior means, and the one over both.
+    fn posterior(zt: Tensor<4>, level: Level, labels: Tensor<1, Int>) -> Tensor<4> {
+        let classes = labels.into_data().iter::<i64>().collect::<Vec<_>>();
+        let means = (values(zt).into_iter().map(f64::from).zip(classes)).map(|(zt, class)| {
+            let mean = match class {
+                0 => mean_around(-1.0, 0.5, zt, level),
+                1 => mean_around(1.0, 0.5, zt, level),
+                _ => mean_around_both(0.5, zt, level),
+            };
+            mean as f32
+        });
+        one_pixel_images(means.collect())
     }
 
     fn levels() -> Vec<Level> {
@@ -300,24 +314,12 @@ mod tests {
         assert!(guided[0] < partly[0] && partly[0] < plain[0], "{partly:?}");
     }
 
-    /// One-pixel images around -1 and 1, which deviate by `spread`: what a network that has learnt them more or less well
-    /// takes from `zt` for the noise.
+    /// The noise in `zt`, for a network that takes the images to deviate by `spread` around -1 and 1.
     fn learnt(spread: f64, zt: Tensor<4>, level: Level) -> Tensor<4> {
         let (a, b) = (level.rates.signal, level.rates.noise);
-        let total = (a * spread).powi(2) + b * b;
-        let noises: Vec<f32> = (values(zt).into_iter().map(f64::from))
-            .map(|zt| {
-                let right = 1.0 / (1.0 + (-2.0 * a * zt / total).exp());
-                let mean = |centre: f64| centre + a * spread * spread / total * (zt - a * centre);
-                let z0 = right * mean(1.0) + (1.0 - right) * mean(-1.0);
-                ((zt - a * z0) / b) as f32
-            })
-            .collect();
-        let shape = [noises.len(), 1, 1, 1];
-        Tensor::from_data(
-            burn::tensor::TensorData::new(noises, shape),
-            &Device::flex(),
-        )
+        let noises = (values(zt).into_iter().map(f64::from))
+            .map(|zt| ((zt - a * mean_around_both(spread, zt, level)) / b) as f32);
+        one_pixel_images(noises.collect())
     }
 
     #[test]
@@ -334,11 +336,9 @@ mod tests {
                 clip: None,
             };
             let starts: Vec<f32> = (-10..=10).map(|start| start as f32 / 5.0).collect();
-            let shape = [starts.len(), 1, 1, 1];
-            let starts = burn::tensor::TensorData::new(starts, shape);
             let drawn = sampler::ddim(
                 &denoiser,
-                Tensor::from_data(starts, &Device::flex()),
+                one_pixel_images(starts),
                 &levels(),
                 0.0,
                 sampler::Variance::Small,

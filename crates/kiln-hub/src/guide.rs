@@ -14,8 +14,7 @@ use kiln_models::{UNet2d, WeightsType};
 
 use crate::first_stage::CONFIG;
 use crate::folder::NewFolder;
-use crate::model::load_unet;
-use crate::weights::WEIGHTS;
+use crate::model::{load_unet, write_unet};
 use crate::{HubError, Metadata, ModelSource};
 
 /// The folder of the guide within that of the model.
@@ -36,6 +35,9 @@ pub struct Guide {
 }
 
 impl Guide {
+    /// The scale at which a guide guides where nobody has said another.
+    pub const USUAL_SCALE: f64 = 2.0;
+
     /// Whether a model has a guide.
     pub(crate) fn is_in(source: &ModelSource) -> bool {
         source.has(&format!("{GUIDE}{CONFIG}"))
@@ -68,9 +70,7 @@ impl Guide {
         };
         let guidance = serde_json::json!(self.guidance);
         files.write(&format!("{GUIDE}{GUIDANCE}"), &format!("{guidance:#}\n"))?;
-        files.write(&format!("{GUIDE}{CONFIG}"), &self.unet.config().to_json())?;
-        let weights = format!("{GUIDE}{WEIGHTS}");
-        files.write_weights(&weights, &self.unet, weights_type, &metadata)
+        write_unet(files, GUIDE, &self.unet, weights_type, &metadata)
     }
 
     /// Whether both networks denoise the same, and the guide knows the model's classes.

@@ -147,9 +147,7 @@ impl LatentDiffusion {
         let files = NewFolder::begin(folder, INDEX)?;
         files.write(INDEX, &index.to_json())?;
         files.write(&format!("{SCHEDULER}{SCHEDULER_CONFIG}"), &scheduler)?;
-        files.write(&format!("{UNET}{CONFIG}"), &self.unet.config().to_json())?;
-        let weights = format!("{UNET}{WEIGHTS}");
-        files.write_weights(&weights, &self.unet, weights_type, &metadata)?;
+        write_unet(&files, UNET, &self.unet, weights_type, &metadata)?;
         if let Some(first_stage) = &self.first_stage {
             first_stage.write_to(&files, &format!("{VQVAE}/"), weights_type)?;
         }
@@ -181,6 +179,18 @@ pub(crate) fn load_unet(
         .and_then(|config| config.init(device, 0))
         .map_err(|problem| HubError::Config { file, problem })?;
     load_weights(source, folder, unet)
+}
+
+/// Writes a U-Net to `folder`, which ends with a slash.
+pub(crate) fn write_unet(
+    files: &NewFolder,
+    folder: &str,
+    unet: &UNet2d,
+    weights_type: WeightsType,
+    metadata: &Metadata,
+) -> Result<(), HubError> {
+    files.write(&format!("{folder}{CONFIG}"), &unet.config().to_json())?;
+    files.write_weights(&format!("{folder}{WEIGHTS}"), unet, weights_type, metadata)
 }
 
 /// Where a part lies. The models of diffusers' first months, such as google/ddpm-cifar10-32, have U-Net and scheduler

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use burn::tensor::Device;
 use clap::Args;
 use kiln_diffusion::Guidance;
-use kiln_hub::{LatentDiffusion, ModelSource};
+use kiln_hub::{Guide, LatentDiffusion, ModelSource};
 use kiln_models::WeightsType;
 use serde::Serialize;
 
@@ -35,7 +35,7 @@ pub struct ModelGuide {
     to: PathBuf,
 
     /// How far to go beyond the guide: 1 is the model as it is
-    #[arg(long, default_value_t = 2.0, value_name = "SCALE")]
+    #[arg(long, default_value_t = Guide::USUAL_SCALE, value_name = "SCALE")]
     guidance: f64,
 
     /// Guide only between these noise rates, from 0 (clean) to 1 (noise)

@@ -21,16 +21,13 @@ use kiln_diffusion::{
     Clip, Guidance, LevelOptions, Schedule,
     sampler::{Progress, Sampler},
 };
-use kiln_hub::{LatentDiffusion, ModelSource};
+use kiln_hub::{Guide, LatentDiffusion, ModelSource};
 use kiln_kernels::Precision;
 
 use crate::{Error, pretrained};
 
 pub use classes::Classes;
 pub use noises::Interpolation;
-
-/// The scale of guidance by a worse version of the model, where nobody has said another.
-const GUIDED: f64 = 2.0;
 
 /// A trained diffusion model on a device, ready to sample.
 pub struct Pipeline {
@@ -142,13 +139,13 @@ impl Pipeline {
     }
 
     /// This model guided by a worse version of it, in a folder: a smaller one, or one that was trained less (autoguidance,
-    /// see [`Guidance::guide_by`]). By default at scale 2.
+    /// see [`Guidance::guide_by`]). By default at [`Guide::USUAL_SCALE`].
     ///
     /// # Errors
     /// [`Error::Model`] when the folder holds no model, or one of other latents, classes, schedule or prediction.
     pub fn guided_by(self, worse: &Path) -> Result<Self, Error> {
         let worse = LatentDiffusion::load(&ModelSource::Folder(worse.to_owned()), &self.device)?;
-        let guidance = Guidance::new(GUIDED, [0.0, 1.0])?;
+        let guidance = Guidance::new(Guide::USUAL_SCALE, [0.0, 1.0])?;
         Ok(Self {
             model: self.model.guided_by(worse, guidance)?,
             ..self
