@@ -177,6 +177,17 @@ pub enum TransportError {
         /// The cache's folder.
         cache: PathBuf,
     },
+    /// Offline, and a file in the cache is no longer what came.
+    #[error(
+        "{path} in the cache is damaged: its content does not have its checksum; run `kiln pull {repository}` with a network, which fetches it again",
+        path = path.display()
+    )]
+    DamagedCache {
+        /// The repository, with its revision.
+        repository: String,
+        /// The file.
+        path: PathBuf,
+    },
     /// The repository holds something else.
     #[error(
         "{repository} holds no model in the diffusers layout: it has neither model_index.json nor config.json; choose another repository"
