@@ -62,11 +62,11 @@ impl Metadata {
     }
 
     fn from_header(header: &HashMap<String, String>, file: &str) -> Result<Self, HubError> {
-        let invalid = |key, value: &String, expected| HubError::Metadata {
+        let invalid = |key, value: &String, expected: &str| HubError::Metadata {
             file: file.to_owned(),
             key,
             value: value.clone(),
-            expected,
+            expected: expected.to_owned(),
         };
         let mut metadata = Self::default();
         for (name, value) in header {
@@ -80,7 +80,13 @@ impl Metadata {
                     metadata.class_names = serde_json::from_str(value)
                         .map_err(|_| invalid(CLASS_NAMES, value, "a list of names"))?;
                 }
-                VQVAE_HASH => metadata.vqvae_hash = Some(value.clone()),
+                VQVAE_HASH => {
+                    let is_digit = |digit: u8| matches!(digit, b'0'..=b'9' | b'a'..=b'f');
+                    if value.len() != 64 || !value.bytes().all(is_digit) {
+                        return Err(invalid(VQVAE_HASH, value, "a SHA-256 of 64 digits"));
+                    }
+                    metadata.vqvae_hash = Some(value.clone());
+                }
                 _ => {
                     if let Some(name) = name.strip_prefix(TRAINING) {
                         metadata.training.insert(name.to_owned(), value.clone());
@@ -89,6 +95,36 @@ impl Metadata {
             }
         }
         Ok(metadata)
+    }
+
+    /// Whether there is something left of images of `[height, width]` pixels inside of the border.
+    pub(crate) fn check_border(&self, image: [usize; 2], file: &str) -> Result<(), HubError> {
+        let least = image.into_iter().min().unwrap_or_default();
+        match self.border < least.div_ceil(2) {
+            true => Ok(()),
+            false => Err(HubError::Metadata {
+                file: file.to_owned(),
+                key: BORDER,
+                value: self.border.to_string(),
+                expected: format!("less than half of the {least} pixels of the images"),
+            }),
+        }
+    }
+
+    /// Whether a network with a table of so many classes, the null class counted or not, knows those that are named.
+    pub(crate) fn check_classes(&self, rows: usize, file: &str) -> Result<(), HubError> {
+        let named = self.class_names.len();
+        match named == 0 || named == rows || named + 1 == rows {
+            true => Ok(()),
+            false => Err(HubError::Metadata {
+                file: file.to_owned(),
+                key: CLASS_NAMES,
+                value: serde_json::Value::from(self.class_names.clone()).to_string(),
+                expected: format!(
+                    "a name for each of the {rows} classes, or for all but the null class"
+                ),
+            }),
+        }
     }
 }
 
@@ -105,7 +141,7 @@ mod tests {
         let metadata = Metadata {
             border: 2,
             class_names: vec!["a \"quoted\" rose".to_owned(), "ü".to_owned()],
-            vqvae_hash: Some("abc".to_owned()),
+            vqvae_hash: Some("0a".repeat(32)),
             training: BTreeMap::from([("dataset".to_owned(), "mnist".to_owned())]),
         };
         assert_eq!(round_trip(metadata.to_header()).expect("facts"), metadata);
@@ -119,7 +155,7 @@ mod tests {
         let metadata = Metadata {
             border: 1,
             class_names: vec!["one".to_owned()],
-            vqvae_hash: Some("abc".to_owned()),
+            vqvae_hash: Some("0a".repeat(32)),
             training: BTreeMap::from([("seed".to_owned(), "1".to_owned())]),
         };
         for name in metadata.to_header().keys() {
@@ -129,7 +165,14 @@ mod tests {
 
     #[test]
     fn nonsense_is_an_error_that_names_it() {
-        for (key, value) in [(BORDER, "-1"), (BORDER, "wide"), (CLASS_NAMES, "{")] {
+        for (key, value) in [
+            (BORDER, "-1"),
+            (BORDER, "wide"),
+            (CLASS_NAMES, "{"),
+            (CLASS_NAMES, "[1]"),
+            (VQVAE_HASH, "abc"),
+            (VQVAE_HASH, "\u{1b}[2J"),
+        ] {
             let header = BTreeMap::from([(key.to_owned(), value.to_owned())]);
             let message = round_trip(header).expect_err(value).to_string();
             assert!(
@@ -137,5 +180,41 @@ mod tests {
                 "{message}"
             );
         }
+    }
+    #[test]
+    fn a_border_leaves_something_of_the_image() {
+        let check = |border, image| {
+            let metadata = Metadata {
+                border,
+                ..Metadata::default()
+            };
+            metadata
+                .check_border(image, "weights")
+                .map_err(|error| error.to_string())
+        };
+        for (border, image) in [(0, [1, 1]), (7, [16, 16]), (2, [5, 9]), (15, [64, 32])] {
+            assert_eq!(check(border, image), Ok(()));
+        }
+        for (border, image) in [
+            (8, [16, 16]),
+            (3, [5, 9]),
+            (16, [64, 32]),
+            (usize::MAX, [16, 16]),
+        ] {
+            let sentence = check(border, image).unwrap_err();
+            assert!(sentence.contains("`kiln.border`"), "{sentence}");
+        }
+    }
+
+    #[test]
+    fn class_names_are_as_many_as_classes() {
+        let metadata = Metadata {
+            class_names: vec!["cat".to_owned(), "dog".to_owned()],
+            ..Metadata::default()
+        };
+        for (rows, is_right) in [(1, false), (2, true), (3, true), (4, false)] {
+            assert_eq!(metadata.check_classes(rows, "weights").is_ok(), is_right);
+        }
+        assert!(Metadata::default().check_classes(7, "weights").is_ok());
     }
 }

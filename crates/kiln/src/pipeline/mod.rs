@@ -4,6 +4,7 @@
 //! images.rs      images to latents and back
 //! classes.rs     what a conditional model can be asked for
 //! sampling.rs    from noise, or from an image, down the trajectory
+//! memory.rs      how many images there is room for
 //! mask.rs        which part of an image is filled in
 //! noises.rs      up the trajectory to an image's noise, and from noise to noise
 //! ```
@@ -11,6 +12,7 @@
 mod classes;
 mod images;
 mod mask;
+mod memory;
 mod noises;
 mod sampling;
 
