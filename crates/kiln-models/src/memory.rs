@@ -2,13 +2,13 @@
 
 use std::fs;
 
-use crate::UNet2dConfig;
+use crate::{Autoencoder, UNet2dConfig};
 
 /// Bytes of a number.
 const NUMBER: u64 = 4;
 /// Feature maps of one level that are there at once beside those that are kept: what goes into a layer, what stands before
 /// and after it, and what comes out.
-const MAPS_AT_WORK: u64 = 3;
+const MAPS_AT_WORK: u64 = 4;
 
 /// The memory that this process can still have, in bytes, where the system says so: what is free or can be freed, less
 /// where the limits of the process (`ulimit -v`) or of its control group (a container's) are tighter.
@@ -45,18 +45,30 @@ fn address_space(limits: &str) -> Option<u64> {
 /// The least memory, in bytes, that a U-Net needs for one sample of `[height, width]` beside its weights: the maps that it
 /// keeps on the way down for the way up, and those at work where they are largest.
 pub fn forward_memory(config: &UNet2dConfig, [height, width]: [usize; 2]) -> u64 {
-    let map = |level: usize, channels: usize| {
-        let pixels = (height as u64 >> level).saturating_mul(width as u64 >> level);
-        pixels
-            .saturating_mul(channels as u64)
-            .saturating_mul(NUMBER)
-    };
+    let map = |level: usize, channels| map([height >> level, width >> level], channels);
     let levels = || config.block_out_channels.iter().copied().enumerate();
     let layers = config.layers_per_block as u64;
     let kept = levels().map(|(level, channels)| map(level, channels).saturating_mul(layers));
     let kept = kept.fold(0, u64::saturating_add);
     let largest = levels().map(|(level, channels)| map(level, channels)).max();
     kept.saturating_add(largest.unwrap_or_default().saturating_mul(MAPS_AT_WORK))
+}
+
+/// The least memory, in bytes, that an autoencoder needs to make an image of latents of `[height, width]`, or the other way
+/// round: that of the maps at work in the outermost level, which are as large as the image.
+pub fn image_memory(network: &Autoencoder, latents: [usize; 2]) -> u64 {
+    let factor = network.downscale_factor();
+    let channels = network.block_out_channels().first().copied();
+    let image = latents.map(|side| side.saturating_mul(factor));
+    map(image, channels.unwrap_or_default()).saturating_mul(MAPS_AT_WORK)
+}
+
+/// Bytes of a feature map.
+fn map([height, width]: [usize; 2], channels: usize) -> u64 {
+    let numbers = (height as u64).saturating_mul(width as u64);
+    numbers
+        .saturating_mul(channels as u64)
+        .saturating_mul(NUMBER)
 }
 
 #[cfg(test)]
@@ -84,8 +96,8 @@ mod tests {
             layers_per_block: 1,
             ..UNet2dConfig::default()
         };
-        // 16 channels at full size, kept once and three times at work, and 32 at a quarter of it.
-        assert_eq!(forward_memory(&config, [8, 8]), (64 * 16 * 4 + 16 * 32) * 4);
+        // 16 channels at full size, kept once and four times at work, and 32 at a quarter of it.
+        assert_eq!(forward_memory(&config, [8, 8]), (64 * 16 * 5 + 16 * 32) * 4);
         assert!(forward_memory(&config, [65_536; 2]) > 1 << 40);
         assert_eq!(forward_memory(&config, [usize::MAX; 2]), u64::MAX);
     }

@@ -29,6 +29,7 @@ use kiln_kernels::Precision;
 use crate::{Error, pretrained};
 
 pub use classes::Classes;
+pub(crate) use memory::check_memory;
 pub use noises::Interpolation;
 
 /// A trained diffusion model on a device, ready to sample.
