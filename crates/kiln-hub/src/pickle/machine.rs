@@ -542,4 +542,71 @@ mod tests {
             assert!(matches!(stopped(&pickle), Problem::Damaged(_)));
         }
     }
+
+    /// Any instructions in any order: a value or a problem, and no panic.
+    #[test]
+    fn nothing_that_a_pickle_says_makes_a_panic() {
+        let instructions: [&[u8]; 40] = [
+            b"(",
+            b")",
+            b"]",
+            b"}",
+            b"N",
+            b"0",
+            b"1",
+            b"2",
+            b"t",
+            b"l",
+            b"d",
+            b"a",
+            b"e",
+            b"s",
+            b"u",
+            b"R",
+            b"b",
+            b"o",
+            b"Q",
+            b"\x81",
+            b"\x85",
+            b"\x86",
+            b"\x87",
+            b"\x88",
+            b"\x8f",
+            b"\x90",
+            b"\x91",
+            b"\x92",
+            b"\x94",
+            b"h\0",
+            b"h\x01",
+            b"q\0",
+            b"K\x01",
+            b"J\xff\xff\xff\xff",
+            b"X\x07\0\0\0storage",
+            b"ctorch\nFloatStorage\n",
+            b"ctorch._utils\n_rebuild_tensor_v2\n",
+            b"ctorch._utils\n_rebuild_tensor_v3\n",
+            b"ccollections\nOrderedDict\n",
+            b"ctorch._tensor\n_rebuild_from_type_v2\n",
+        ];
+        let mut state = 0x2545_f491_4f6c_dd1du64;
+        let mut built = 0;
+        for _ in 0..20_000 {
+            let mut pickle = Vec::new();
+            for _ in 0..40 {
+                state ^= state << 13;
+                state ^= state >> 7;
+                state ^= state << 17;
+                pickle.extend(instructions[(state % instructions.len() as u64) as usize]);
+            }
+            for end in 0..pickle.len() {
+                let pickle = [&pickle[..end], b"."].concat();
+                let mut machine = Machine::new(&pickle);
+                if let Ok(root) = machine.run() {
+                    built += 1;
+                    let _ = super::super::tensors::find_tensors(root, &machine.values);
+                }
+            }
+        }
+        assert!(built > 1000, "{built}");
+    }
 }
