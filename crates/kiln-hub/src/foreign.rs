@@ -8,14 +8,29 @@ pub(crate) const START: usize = 512;
 /// How every Git LFS pointer begins.
 const POINTER: &[u8] = b"version https://git-lfs.github.com/spec/";
 
-/// How compressed files begin, and what they are called.
-const COMPRESSED: [(&[u8], &str); 6] = [
-    (b"\x1f\x8b", "gzip"),
-    (b"\x28\xb5\x2f\xfd", "zstd"),
-    (b"\xfd7zXZ\0", "xz"),
-    (b"BZh", "bzip2"),
-    (b"7z\xbc\xaf\x27\x1c", "7z"),
-    (b"Rar!", "rar"),
+/// How other kinds of files begin, from which byte on, and what is said of them.
+const OTHERS: [(usize, &[u8], &str); 9] = [
+    (0, b"\x1f\x8b", "is compressed by gzip: unpack it first"),
+    (
+        0,
+        b"\x28\xb5\x2f\xfd",
+        "is compressed by zstd: unpack it first",
+    ),
+    (0, b"\xfd7zXZ\0", "is compressed by xz: unpack it first"),
+    (0, b"BZh", "is compressed by bzip2: unpack it first"),
+    (
+        0,
+        b"7z\xbc\xaf\x27\x1c",
+        "is an archive of 7z: unpack it first",
+    ),
+    (0, b"Rar!", "is an archive of rar: unpack it first"),
+    (257, b"ustar", "is an archive of tar: unpack it first"),
+    (
+        0,
+        b"\x89HDF",
+        "is of HDF5, as Keras writes it, which is not read here",
+    ),
+    (0, b"GGUF", "is of GGUF, which is not read here"),
 ];
 
 /// Says what a file that begins so is, if it is none that a model has.
@@ -26,13 +41,15 @@ pub(crate) fn refuse_foreign(start: &[u8], file: &str) -> Result<(), HubError> {
     if is_page(start) {
         return Err(HubError::Page(file.to_owned()));
     }
-    let compression = COMPRESSED
-        .iter()
-        .find(|(magic, _)| start.starts_with(magic));
-    match compression {
-        Some((_, name)) => Err(HubError::Unsupported {
+    let begins = |from: usize, magic: &[u8]| {
+        let rest = start.get(from..);
+        rest.is_some_and(|rest| rest.starts_with(magic))
+    };
+    let other = OTHERS.iter().find(|(from, magic, _)| begins(*from, magic));
+    match other {
+        Some((_, _, what)) => Err(HubError::Unsupported {
             file: file.to_owned(),
-            what: format!("is compressed by {name}: unpack it first"),
+            what: (*what).to_owned(),
         }),
         None => Ok(()),
     }
@@ -75,6 +92,8 @@ mod tests {
             (b"\n  <html lang=en>", "page of HTML"),
             (b"\x1f\x8b\x08", "gzip"),
             (b"\x28\xb5\x2f\xfd\0", "zstd"),
+            (b"\x89HDF\r\n", "HDF5"),
+            (&[&[b'a'; 257][..], b"ustar\0"].concat(), "tar"),
         ] {
             let sentence = said(start).unwrap_err();
             assert!(

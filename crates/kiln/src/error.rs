@@ -98,7 +98,7 @@ pub enum Error {
     NoSampleSize,
     /// More images at a time than there is memory for.
     #[error(
-        "{images} image(s) of this model at a time need {:.1} GB of memory or more, and {:.1} GB are free; work on fewer at a time, or use a model of smaller images",
+        "{images} image(s) of this model at a time need {:.1} GB of memory or more, and {:.1} GB are free; work on fewer at a time (--batch), or use a model of smaller images",
         *needed as f64 / 1e9, *at_hand as f64 / 1e9
     )]
     Memory {

@@ -3,9 +3,11 @@
 
 use std::fs;
 use std::path::PathBuf;
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use kiln_data::NoProgress;
+use kiln_data::{NoProgress, Progress, ProgressUnit};
 use kiln_hub::{HubSettings, Pulled, Wanted, pull, push};
 
 use crate::server::{Fault, Files, Hub, sha256};
@@ -139,6 +141,25 @@ fn what_is_pushed_goes_to_the_hub_alone() {
     }
 }
 
+/// Notes what it hears.
+#[derive(Default)]
+struct Heard {
+    tasks: Mutex<Vec<String>>,
+    bytes: AtomicU64,
+}
+
+impl Progress for Heard {
+    fn begin(&self, task: &str, _unit: ProgressUnit, _total: Option<u64>) {
+        self.tasks.lock().unwrap().push(task.to_owned());
+    }
+
+    fn advance(&self, amount: u64) {
+        self.bytes.fetch_add(amount, Ordering::Relaxed);
+    }
+
+    fn end(&self) {}
+}
+
 #[test]
 fn answers_without_an_end_are_cut_off() {
     for (part, fault, words) in [
@@ -163,8 +184,18 @@ fn answers_without_an_end_are_cut_off() {
         } else {
             scene.hub.misbehave(part, fault, 100_000);
         }
-        let sentence = scene.pull().unwrap_err();
+        let heard = Heard::default();
+        let name = "a/b".parse().unwrap();
+        let refused = pull(&name, Wanted::Model, &scene.settings, &heard);
+        let sentence = refused.unwrap_err().to_string();
         assert!(sentence.contains(words), "{words:?} in {sentence}");
+        // Who waited knew for what.
+        assert!(heard.bytes.into_inner() > 0);
+        let tasks = heard.tasks.into_inner().unwrap();
+        assert!(
+            tasks.iter().all(|task| task == "a/b: what it holds"),
+            "{tasks:?}"
+        );
     }
     // Pages that lead to each other.
     let scene = Scene::new();
