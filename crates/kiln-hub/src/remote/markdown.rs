@@ -38,7 +38,16 @@ fn is_plain(text: &str) -> bool {
             word.strip_suffix('.')
                 .is_some_and(|word| word.bytes().all(|byte| byte.is_ascii_digit()))
         });
-    text.chars().all(is_plain) && !lowercase.contains("www.") && !begins_a_list
+    // Underscores are emphasis, but not within words.
+    let words = text.split('_');
+    let within_words = words.clone().count() == 1
+        || words.clone().all(|word| {
+            word.starts_with(char::is_alphanumeric) && word.ends_with(char::is_alphanumeric)
+        });
+    words.flat_map(str::chars).all(is_plain)
+        && within_words
+        && !lowercase.contains("www.")
+        && !begins_a_list
 }
 
 /// As code, which may have backticks itself.
@@ -72,13 +81,15 @@ mod tests {
             "1e-5",
             "",
             "photos/64",
+            "scaling_factor",
         ] {
             assert_eq!(inline(plain), plain);
         }
         for (text, expected) in [
             ("![x](y)", "`![x](y)`"),
             ("<b>", "`<b>`"),
-            ("a_b", "`a_b`"),
+            ("_a_b", "`_a_b`"),
+            ("a _b_ c", "`a _b_ c`"),
             ("http://e.org", "`http://e.org`"),
             ("WWW.e.org", "`WWW.e.org`"),
             ("a@b.org", "`a@b.org`"),
