@@ -160,7 +160,7 @@ pub enum HubError {
     },
     /// A fact in a weights file's header cannot be understood.
     #[error(
-        "{file} says `{key}` = {value:?} in its header, but it must be {expected}; save the model again"
+        "{file} says `{key}` = {value:?} in its header, which is not {expected}; save the model again"
     )]
     Metadata {
         /// The file.
@@ -170,7 +170,31 @@ pub enum HubError {
         /// What is recorded.
         value: String,
         /// What it should be.
-        expected: String,
+        expected: &'static str,
+    },
+    /// A border leaves nothing of the images.
+    #[error(
+        "{file} says `kiln.border` = {border} in its header, which must be less than half of the {side} pixels of the images; save the model again"
+    )]
+    Border {
+        /// The file.
+        file: String,
+        /// What is recorded, in pixels.
+        border: usize,
+        /// The shorter side of the images, in pixels.
+        side: usize,
+    },
+    /// The names of the classes are not as many as the classes.
+    #[error(
+        "{file} says {named} names in `kiln.class_names` of its header, but the network has {rows} classes, the null class counted; save the model again"
+    )]
+    ClassNames {
+        /// The file.
+        file: String,
+        /// How many names are recorded.
+        named: usize,
+        /// Rows of the network's table.
+        rows: usize,
     },
     /// The scheduler has timesteps that the U-Net's table has not.
     #[error(

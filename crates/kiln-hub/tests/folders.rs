@@ -737,6 +737,17 @@ fn facts_that_contradict_the_networks_are_refused() {
             "{sentence}"
         );
     }
+    for (names, is_right) in [(1, false), (4, true), (5, false)] {
+        let loaded = with_facts(|model| {
+            let config = UNet2dConfig {
+                num_class_embeds: Some(4),
+                ..model.unet.config().clone()
+            };
+            model.unet = config.init(&Device::flex(), 0).unwrap();
+            model.metadata.class_names = (0..names).map(|name| format!("class {name}")).collect();
+        });
+        assert_eq!(loaded.is_ok(), is_right, "{names}");
+    }
     // Of a latent model the autoencoder's border counts, on images that are larger than the latents.
     let mut model = latent_model();
     model.first_stage.as_mut().unwrap().metadata.border = 1 << 20;
@@ -776,4 +787,30 @@ fn whole_numbers_beside_weights_and_unknown_nulls_are_passed_over() {
             .to_string()
             .contains("time_proj.steps")
     );
+}
+
+#[test]
+fn a_hash_that_is_none_is_refused() {
+    for hash in ["abc", "\u{1b}[2J", &"g".repeat(64)] {
+        let (_around, source) = saved();
+        let ModelSource::Folder(folder) = &source else {
+            unreachable!("it was saved to one")
+        };
+        let weights = folder.join("unet/diffusion_pytorch_model.safetensors");
+        let bytes = fs::read(&weights).unwrap();
+        let (_, header) = SafeTensors::read_metadata(&bytes).unwrap();
+        let mut facts = header.metadata().clone().unwrap();
+        facts.insert("kiln.vqvae_hash".to_owned(), hash.to_owned());
+        let file = SafeTensors::deserialize(&bytes).unwrap();
+        fs::write(
+            &weights,
+            safetensors::serialize(file.iter(), Some(facts)).unwrap(),
+        )
+        .unwrap();
+        let sentence = refusal(folder);
+        assert!(
+            sentence.contains("`kiln.vqvae_hash`") && !sentence.contains('\u{1b}'),
+            "{sentence}"
+        );
+    }
 }

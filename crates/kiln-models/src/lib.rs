@@ -34,7 +34,6 @@ pub mod ema;
 mod error;
 pub mod initialization;
 mod keys;
-mod memory;
 mod parameters;
 pub mod quantizer;
 mod unet;
@@ -44,7 +43,6 @@ mod weights;
 pub use autoencoder::{Autoencoder, AutoencoderKl, AutoencoderKlConfig};
 pub use blocks::{Activation, TimeScaleShift};
 pub use error::{ConfigError, WeightsError};
-pub use memory::{forward_memory, image_memory, memory_at_hand};
 pub use unet::{
     ClassEmbeddingType, DownBlockType, MidBlockType, ResampleType, SampleSize, TimeEmbeddingType,
     UNet2d, UNet2dConfig, UpBlockType,

@@ -5,10 +5,8 @@ use std::path::Path;
 use burn::tensor::Device;
 use kiln_hub::{FirstStage, ModelSource};
 use kiln_models::Autoencoder as Network;
-use kiln_models::image_memory;
 use kiln_models::quantizer::{codes_in_use, perplexity};
 
-use crate::pipeline::check_memory;
 use crate::{Error, Images, pretrained};
 
 /// A trained first stage on a device: a VQ-VAE, or an autoencoder without a codebook.
@@ -90,7 +88,7 @@ impl Autoencoder {
     /// Sends images in [-1, 1] through the model, `batch` at a time, and tells `observe` how many are done.
     ///
     /// # Errors
-    /// Those of [`Self::check_image`], [`Error::Memory`], and [`Error::Compute`] when the device fails.
+    /// Those of [`Self::check_image`], and [`Error::Compute`] when the device fails.
     pub fn reconstruct(
         &self,
         originals: &Images,
@@ -106,10 +104,7 @@ impl Autoencoder {
             .map(|vqvae| vqvae.config().num_vq_embeddings);
         let mut images = Images::empty(channels, height, width);
         let mut code_counts = vec![0.0; codes.unwrap_or(0)];
-        let latents = [height, width].map(|side| side / network.downscale_factor());
-        let of_one = image_memory(network, latents);
         for pixels in originals.batches(batch) {
-            check_memory(pixels.len(), of_one, &self.device)?;
             let latents = network.encode(pixels.to_tensor(&self.device));
             let decoded = match network {
                 Network::Kl(autoencoder) => autoencoder.decode(latents),

@@ -96,19 +96,6 @@ pub enum Error {
         "the model's unet/config.json has no `sample_size`, so the size of the images is unknown; add it, the side of the latents"
     )]
     NoSampleSize,
-    /// More images at a time than there is memory for.
-    #[error(
-        "{images} image(s) of this model at a time need {:.1} GB of memory or more, and {:.1} GB are free; work on fewer at a time (--batch), or use a model of smaller images",
-        *needed as f64 / 1e9, *at_hand as f64 / 1e9
-    )]
-    Memory {
-        /// Images that were to be worked on together.
-        images: usize,
-        /// The least that they need, in bytes.
-        needed: u64,
-        /// What is free, in bytes.
-        at_hand: u64,
-    },
     /// Images with another number of channels.
     #[error(
         "the images have {channels} channel(s) but the model takes {expected}; use data.channels = {expected}"

@@ -359,20 +359,3 @@ fn what_a_model_cannot_draw_is_refused() {
     let error = refused(&unconditional, &[], 2.0);
     assert!(matches!(error, Error::NoGuide), "{error}");
 }
-
-#[test]
-fn more_than_the_memory_is_refused_before_any_is_taken() {
-    let folder = tempfile::tempdir().unwrap();
-    let path = folder.path().join("model");
-    let mut model = tiny::model();
-    model.first_stage = None;
-    let config = kiln_models::UNet2dConfig {
-        sample_size: Some(kiln_models::SampleSize::Square(65_536)),
-        ..model.unet.config().clone()
-    };
-    model.unet = config.init(&Device::flex(), 0).unwrap();
-    model.save(&path, kiln_models::WeightsType::F32).unwrap();
-    let pipeline = Pipeline::load(&path, &Device::flex()).unwrap();
-    let refused = pipeline.sample(&options(&pipeline, 1, 64), |_| Ok(()));
-    assert!(matches!(refused, Err(Error::Memory { images: 64, .. })));
-}

@@ -22,7 +22,7 @@ use std::path::Path;
 
 use burn::tensor::Device;
 use kiln_diffusion::{ScheduleConfig, ScheduleKind, SchedulerConfig};
-use kiln_models::{Autoencoder, ConfigError, UNet2d, WeightsError, WeightsType, memory_at_hand};
+use kiln_models::{Autoencoder, ConfigError, UNet2d, WeightsError, WeightsType};
 use safetensors::SafeTensors;
 
 use crate::foreign::is_safetensors;
@@ -131,7 +131,7 @@ fn read(path: &Path, file: &str) -> Result<Tensors, HubError> {
         file: file.to_owned(),
         problem,
     };
-    let mut opened = open_file(path, memory_at_hand().unwrap_or(u64::MAX))?;
+    let mut opened = open_file(path, u64::MAX)?;
     let length = opened.metadata().map_err(problem)?.len();
     let start = start(&mut opened).map_err(problem)?;
     let mut tensors = BTreeMap::new();

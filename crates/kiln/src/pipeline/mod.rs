@@ -4,7 +4,6 @@
 //! images.rs      images to latents and back
 //! classes.rs     what a conditional model can be asked for
 //! sampling.rs    from noise, or from an image, down the trajectory
-//! memory.rs      how many images there is room for
 //! mask.rs        which part of an image is filled in
 //! noises.rs      up the trajectory to an image's noise, and from noise to noise
 //! ```
@@ -12,7 +11,6 @@
 mod classes;
 mod images;
 mod mask;
-mod memory;
 mod noises;
 mod sampling;
 
@@ -29,7 +27,6 @@ use kiln_kernels::Precision;
 use crate::{Error, pretrained};
 
 pub use classes::Classes;
-pub(crate) use memory::check_memory;
 pub use noises::Interpolation;
 
 /// A trained diffusion model on a device, ready to sample.

@@ -82,7 +82,6 @@ impl Pipeline {
         };
         let mut noises = Vec::new();
         for images in images.batches(options.batch.max(1)) {
-            self.check_memory(images.len())?;
             let z0 = with_precision(options.precision, || self.encode(&images))?;
             let classes = vec![options.classes.first().copied(); images.len()];
             let denoiser = self.denoiser(&classes, &options)?;

@@ -191,7 +191,6 @@ impl Pipeline {
         self.check_classes(options)?;
         let mut drawn = Images::empty(0, 0, 0);
         for wanted in all_wanted(options).chunks(options.batch.max(1)) {
-            self.check_memory(wanted.len())?;
             let noise = ImageNoise {
                 seed: options.seed,
                 images: wanted.iter().map(|&(image, _)| image).collect(),
