@@ -26,7 +26,7 @@ const MAX_ROWS: usize = 1 << 22;
 const MAX_PARAMETERS: usize = 4_000_000_000;
 
 /// Reads a config of the diffusers class `class`. Keys that begin with `_` are diffusers' own
-/// bookkeeping (`_diffusers_version`, `_name_or_path`) and are passed over.
+/// bookkeeping (`_diffusers_version`, `_name_or_path`) and are passed over, as are unknown ones that are null.
 pub(crate) fn from_json<C>(text: &str, class: &'static str) -> Result<C, ConfigError>
 where
     C: DeserializeOwned + Serialize + Default,
@@ -41,16 +41,16 @@ where
             expected: class,
         });
     }
-    // Every key has a default, so each can be read on its own: serde does not name the key that it
-    // stumbles over, and this does.
+    // Another release's option that is null asks for nothing.
     let valid = to_map(&C::default());
     let keys: Map<String, Value> = keys
         .into_iter()
         .filter(|(key, _)| !key.starts_with('_'))
-        // A later diffusers has options that this one has not; left at null they change nothing.
         .filter(|(key, value)| valid.contains_key(key) || !value.is_null())
         .collect();
 
+    // Every key has a default, so each can be read on its own: serde does not name the key that it
+    // stumbles over, and this does.
     for (key, value) in &keys {
         if !valid.contains_key(key) {
             return Err(ConfigError::UnknownKey {

@@ -48,8 +48,7 @@ pub fn load_weights_from_bytes<M: Module>(module: M, bytes: &[u8]) -> Result<M, 
 }
 
 /// Loads tensors under diffusers' keys, today's or those from before 2023, wherever they were read from:
-/// one file, several, or one that is no safetensors file. Whole numbers and truth values that the module has no place for
-/// are passed over: counters and tables of positions, which follow from the config.
+/// one file, several, or one that is no safetensors file.
 ///
 /// # Errors
 /// Those of [`load_weights_from_bytes`], but for the damaged bytes.
@@ -63,11 +62,10 @@ pub fn load_weights_from_tensors<'data, M: Module>(
     let mut unused = Vec::new();
     for (key, tensor) in given {
         let current = current_key(key.as_ref());
-        let has_place = parameters.contains_key(&current);
-        if !has_place && is_integer(tensor.dtype()) {
+        if !parameters.contains_key(&current) && !is_weight(tensor.dtype()) {
             continue;
         }
-        if !has_place || tensors.contains_key(&current) {
+        if !parameters.contains_key(&current) || tensors.contains_key(&current) {
             unused.push(key.as_ref().to_owned());
         } else {
             tensors.insert(current, tensor);
@@ -102,6 +100,12 @@ pub fn load_weights_from_tensors<'data, M: Module>(
         values,
         path: KeyPath::default(),
     }))
+}
+
+/// Whether weights can have this type. Integers beside them count steps or batches.
+fn is_weight(dtype: Dtype) -> bool {
+    use Dtype::{BOOL, I8, I16, I32, I64, U8, U16, U32, U64};
+    !matches!(dtype, BOOL | I8 | I16 | I32 | I64 | U8 | U16 | U32 | U64)
 }
 
 /// Writes a module's parameters as a safetensors file that diffusers reads, with `metadata` in its header
@@ -202,21 +206,6 @@ fn numbers(key: &str, tensor: &TensorView) -> Result<Vec<f32>, WeightsError> {
             key: key.to_owned(),
         }),
     }
-}
-
-fn is_integer(kind: Dtype) -> bool {
-    matches!(
-        kind,
-        Dtype::BOOL
-            | Dtype::U8
-            | Dtype::I8
-            | Dtype::I16
-            | Dtype::U16
-            | Dtype::I32
-            | Dtype::U32
-            | Dtype::I64
-            | Dtype::U64
-    )
 }
 
 /// The values, if all of them are finite.
