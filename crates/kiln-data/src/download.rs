@@ -1,6 +1,6 @@
 //! Files from public places into the cache, resumable and verified: MNIST, and the weights of pytorch-fid.
 
-use std::fs::{self, File};
+use std::fs::{self, File, OpenOptions};
 use std::io;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -119,7 +119,11 @@ fn fetch_missing(
     fs::create_dir_all(folder).map_err(|error| DataError::writing(folder, error))?;
     // Two programs that start at once take turns. Where the file system has no locks, the digest still protects.
     let lock_path = folder.join("lock");
-    let lock = File::create(&lock_path).map_err(|error| DataError::writing(&lock_path, error))?;
+    let lock = OpenOptions::new()
+        .create(true)
+        .append(true)
+        .open(&lock_path);
+    let lock = lock.map_err(|error| DataError::writing(&lock_path, error))?;
     let _ = lock.lock();
     files
         .iter()

@@ -42,7 +42,9 @@ mod mnist;
 mod order;
 mod prefetch;
 mod progress;
+mod request;
 mod table;
+mod text_file;
 mod transfer;
 
 pub use config::{DataConfig, DatasetKind};
@@ -52,8 +54,10 @@ pub use error::DataError;
 pub use image_file::ImageFile;
 pub use order::{flipped, shuffled};
 pub use prefetch::{ImageBatch, Prefetch, prefetch};
-pub use progress::{NoProgress, Progress, ProgressUnit};
+pub use progress::{NoProgress, Progress, ProgressUnit, Task};
+pub use request::{Origin, Request};
 pub use table::{Tables, open_tables};
+pub use text_file::read_text;
 pub use transfer::{DownloadFailure, Transfer, transfer_agent};
 
 /// Opens the data set that `config` names, downloading MNIST first where no path is given and it is not cached yet.

@@ -30,10 +30,11 @@ impl Progress for NoProgress {
 }
 
 /// A task under way: it ends when this is dropped, so that an early return ends it too.
-pub(crate) struct Task<'a>(&'a dyn Progress);
+pub struct Task<'a>(&'a dyn Progress);
 
 impl<'a> Task<'a> {
-    pub(crate) fn begin(
+    /// Starts a task: see [`Progress::begin`].
+    pub fn begin(
         progress: &'a dyn Progress,
         task: &str,
         unit: ProgressUnit,
@@ -43,7 +44,8 @@ impl<'a> Task<'a> {
         Self(progress)
     }
 
-    pub(crate) fn advance(&self, amount: u64) {
+    /// So much more is done.
+    pub fn advance(&self, amount: u64) {
         self.0.advance(amount);
     }
 }

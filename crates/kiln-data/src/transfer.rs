@@ -2,6 +2,8 @@
 
 use std::fs::{self, OpenOptions};
 use std::io::{self, Read, Write};
+#[cfg(unix)]
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 use std::thread;
 use std::time::Duration;
@@ -10,6 +12,7 @@ use ureq::config::{Config, RedirectAuthHeaders};
 use ureq::http::{StatusCode, header};
 
 use crate::progress::{Progress, ProgressUnit, Task};
+use crate::request::Request;
 
 /// How often a server that stops midway is asked for the rest, as long as each time brings something new.
 const MAX_ATTEMPTS: usize = 8;
@@ -41,14 +44,14 @@ pub enum DownloadFailure {
 }
 
 /// What connects to servers: it gives up on one that says nothing for `patience`, and lets statuses that are no
-/// success be looked at. A token is not sent on to another host.
+/// success be looked at. A token goes nowhere that a redirect leads to; see [`Request`].
 pub fn transfer_agent(patience: Duration) -> ureq::Agent {
     Config::builder()
         .timeout_connect(Some(patience))
         .timeout_recv_response(Some(patience))
         .timeout_per_read(Some(patience))
         .timeout_per_write(Some(patience))
-        .redirect_auth_headers(RedirectAuthHeaders::SameHost)
+        .redirect_auth_headers(RedirectAuthHeaders::Never)
         .http_status_as_error(false)
         .build()
         .into()
@@ -60,7 +63,7 @@ pub struct Transfer<'a> {
     pub agent: &'a ureq::Agent,
     /// The address.
     pub url: &'a str,
-    /// Value of the `Authorization` header, if the server wants one.
+    /// Value of the `Authorization` header, if the server wants one; not for another that it redirects to.
     pub authorization: Option<&'a str>,
     /// Where the bytes go. What an earlier transfer left there is continued.
     pub partial: &'a Path,
@@ -87,6 +90,7 @@ impl Transfer<'_> {
     /// The outer error is this machine's, of writing `partial`, and final. The inner one is the server's; another may
     /// do better.
     pub fn run(&self) -> io::Result<Result<(), DownloadFailure>> {
+        self.make_way()?;
         let mut failure = DownloadFailure::CutShort { received: 0 };
         for _ in 0..MAX_ATTEMPTS {
             let before = self.received();
@@ -109,24 +113,33 @@ impl Transfer<'_> {
         Ok(Err(failure))
     }
 
+    /// Removes what stands in place of the file and is none: by a link, the bytes would overwrite what it points to.
+    fn make_way(&self) -> io::Result<()> {
+        match fs::symlink_metadata(self.partial) {
+            Ok(found) if !found.is_file() => fs::remove_file(self.partial),
+            _ => Ok(()),
+        }
+    }
+
     fn received(&self) -> u64 {
-        fs::metadata(self.partial).map_or(0, |metadata| metadata.len())
+        fs::symlink_metadata(self.partial).map_or(0, |metadata| metadata.len())
     }
 
     /// Asks for what follows the first `before` bytes, again after each pause while the server is busy.
     fn ask(&self, before: u64) -> Result<ureq::http::Response<ureq::Body>, DownloadFailure> {
         let mut pauses = self.pauses.iter();
+        let range = match before {
+            0 => Vec::new(),
+            before => vec![(header::RANGE, format!("bytes={before}-"))],
+        };
         loop {
-            let mut request = self.agent.get(self.url);
-            if let Some(authorization) = self.authorization {
-                request = request.header(header::AUTHORIZATION, authorization);
-            }
-            if before > 0 {
-                request = request.header(header::RANGE, format!("bytes={before}-"));
-            }
-            let response = request
-                .call()
-                .map_err(|error| DownloadFailure::Unreachable(error.to_string()))?;
+            let request = Request {
+                agent: self.agent,
+                url: self.url,
+                authorization: self.authorization,
+                headers: &range,
+            };
+            let response = request.get().map_err(DownloadFailure::Unreachable)?;
             let status = response.status();
             let busy = status == StatusCode::TOO_MANY_REQUESTS || status.is_server_error();
             match pauses.next() {
@@ -180,6 +193,8 @@ impl Transfer<'_> {
             .write(true)
             .append(resumes)
             .truncate(!resumes);
+        #[cfg(unix)]
+        output.custom_flags(libc::O_NOFOLLOW);
         let mut output = output.open(self.partial)?;
         // A failing read counts as the end: what is missing then is asked for again.
         while count > 0 {

@@ -5,6 +5,8 @@ use std::path::PathBuf;
 use kiln_diffusion::DiffusionError;
 use kiln_models::{ConfigError, WeightsError};
 
+use crate::printable::printable;
+
 /// A folder that no model can be read from or written to. Each message is one sentence that names the
 /// file and says what to do.
 #[derive(Debug, thiserror::Error)]
@@ -46,12 +48,30 @@ pub enum HubError {
         bytes: u64,
     },
     /// A file is not what its name says.
-    #[error("{file} is damaged ({problem}); copy or train the model again")]
+    #[error("{file} is damaged ({problem}); copy or train the model again", problem = printable(problem))]
     Damaged {
         /// The file.
         file: String,
         /// What is wrong.
         problem: String,
+    },
+    /// A Git LFS pointer stands in place of a file.
+    #[error(
+        "{0} is a Git LFS pointer, which stands for the file but does not hold it; run `git lfs pull` in the model's folder, or fetch the model by `kiln pull`"
+    )]
+    Pointer(String),
+    /// A page of HTML stands in place of a file.
+    #[error(
+        "{0} is a page of HTML, as servers send it with a login or an error, and not the file that it is called; fetch the model again, as by `kiln pull`"
+    )]
+    Page(String),
+    /// A file is sound, but of a kind that is not read here.
+    #[error("{file} {what}; if that cannot be changed, save the weights as safetensors", what = printable(what))]
+    Unsupported {
+        /// The file.
+        file: String,
+        /// What it is, in words that follow its name.
+        what: String,
     },
     /// An index of weights points out of its folder.
     #[error(
@@ -65,7 +85,8 @@ pub enum HubError {
     },
     /// A pickle that would run code in Python.
     #[error(
-        "{file} would run `{name}` in Python, so it is not just weights and is not read; do not use this model, or get it as safetensors"
+        "{file} would run `{name}` in Python, so it is not just weights and is not read; do not use this model, or get it as safetensors",
+        name = printable(name)
     )]
     Code {
         /// The file.
@@ -76,7 +97,8 @@ pub enum HubError {
     /// A checkpoint of the original code has a tensor that diffusers' networks have not.
     #[error(
         "the checkpoint's `{key}`, of shape {shape:?}, has no place in diffusers' UNet2DModel, VQModel or AutoencoderKL; \
-         only CompVis' unconditional latent diffusion and its autoencoders can be converted"
+         only CompVis' unconditional latent diffusion and its autoencoders can be converted",
+        key = printable(key)
     )]
     NoPlace {
         /// The tensor's name.
@@ -91,7 +113,8 @@ pub enum HubError {
     NotConvertible(String),
     /// The model is of a kind that is not read here.
     #[error(
-        "{file} names the pipeline `{class}`, but only LDMPipeline, DDIMPipeline and DDPMPipeline are supported"
+        "{file} names the pipeline `{class}`, but only LDMPipeline, DDIMPipeline and DDPMPipeline are supported",
+        class = printable(class)
     )]
     UnknownPipeline {
         /// The file.
@@ -148,6 +171,40 @@ pub enum HubError {
         value: String,
         /// What it should be.
         expected: &'static str,
+    },
+    /// A border leaves nothing of the images.
+    #[error(
+        "{file} says `kiln.border` = {border} in its header, which must be less than half of the {side} pixels of the images; save the model again"
+    )]
+    Border {
+        /// The file.
+        file: String,
+        /// What is recorded, in pixels.
+        border: usize,
+        /// The shorter side of the images, in pixels.
+        side: usize,
+    },
+    /// The names of the classes are not as many as the classes.
+    #[error(
+        "{file} says {named} names in `kiln.class_names` of its header, but the network has {rows} classes, the null class counted; save the model again"
+    )]
+    ClassNames {
+        /// The file.
+        file: String,
+        /// How many names are recorded.
+        named: usize,
+        /// Rows of the network's table.
+        rows: usize,
+    },
+    /// The scheduler has timesteps that the U-Net's table has not.
+    #[error(
+        "the scheduler has {timesteps} timesteps, but the U-Net's table of `num_train_timesteps` only {rows} rows; use the scheduler that the U-Net was trained with"
+    )]
+    Timesteps {
+        /// Rows of the U-Net's table.
+        rows: usize,
+        /// Timesteps of the scheduler.
+        timesteps: usize,
     },
     /// The U-Net's output is no prediction for its input.
     #[error(

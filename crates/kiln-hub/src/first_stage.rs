@@ -72,6 +72,8 @@ impl FirstStage {
         let network = Autoencoder::from_json(&source.text(&config)?, device, 0)
             .map_err(|problem| HubError::Config { file, problem })?;
         let (network, metadata) = load_weights(source, folder, network)?;
+        let side = network.sample_size();
+        metadata.check_border([side, side], &source.name(&format!("{folder}{WEIGHTS}")))?;
         Ok(Self { network, metadata })
     }
 

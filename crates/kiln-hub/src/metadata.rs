@@ -55,9 +55,50 @@ impl Metadata {
                 file: file.to_owned(),
                 problem: problem.to_string(),
             })?;
-        match header.metadata() {
-            Some(header) => Self::from_header(header, file),
-            None => Ok(Self::default()),
+        let metadata = match header.metadata() {
+            Some(header) => Self::from_header(header, file)?,
+            None => Self::default(),
+        };
+        let is_digit = |digit: u8| matches!(digit, b'0'..=b'9' | b'a'..=b'f');
+        match metadata.vqvae_hash {
+            Some(hash) if hash.len() != 64 || !hash.bytes().all(is_digit) => {
+                Err(HubError::Metadata {
+                    file: file.to_owned(),
+                    key: VQVAE_HASH,
+                    value: hash,
+                    expected: "a SHA-256 of 64 digits",
+                })
+            }
+            vqvae_hash => Ok(Self {
+                vqvae_hash,
+                ..metadata
+            }),
+        }
+    }
+
+    /// Whether there is something left of images of `[height, width]` pixels inside of the border.
+    pub(crate) fn check_border(&self, image: [usize; 2], file: &str) -> Result<(), HubError> {
+        let least = image.into_iter().min().unwrap_or_default();
+        match self.border < least.div_ceil(2) {
+            true => Ok(()),
+            false => Err(HubError::Border {
+                file: file.to_owned(),
+                border: self.border,
+                side: least,
+            }),
+        }
+    }
+
+    /// Whether a network with a table of so many classes, the null class counted or not, knows those that are named.
+    pub(crate) fn check_classes(&self, rows: usize, file: &str) -> Result<(), HubError> {
+        let named = self.class_names.len();
+        match named == 0 || named == rows || named + 1 == rows {
+            true => Ok(()),
+            false => Err(HubError::ClassNames {
+                file: file.to_owned(),
+                named,
+                rows,
+            }),
         }
     }
 
@@ -137,5 +178,41 @@ mod tests {
                 "{message}"
             );
         }
+    }
+
+    #[test]
+    fn a_border_leaves_something_of_the_image() {
+        let check = |border, image| {
+            let metadata = Metadata {
+                border,
+                ..Metadata::default()
+            };
+            let checked = metadata.check_border(image, "weights");
+            checked.map_err(|error| error.to_string())
+        };
+        for (border, image) in [(0, [1, 1]), (7, [16, 16]), (2, [5, 9]), (15, [64, 32])] {
+            assert_eq!(check(border, image), Ok(()));
+        }
+        for (border, image) in [
+            (8, [16, 16]),
+            (3, [5, 9]),
+            (16, [64, 32]),
+            (usize::MAX, [16, 16]),
+        ] {
+            let sentence = check(border, image).unwrap_err();
+            assert!(sentence.contains("`kiln.border`"), "{sentence}");
+        }
+    }
+
+    #[test]
+    fn class_names_are_as_many_as_classes() {
+        let metadata = Metadata {
+            class_names: vec!["cat".to_owned(), "dog".to_owned()],
+            ..Metadata::default()
+        };
+        for (rows, is_right) in [(1, false), (2, true), (3, true), (4, false)] {
+            assert_eq!(metadata.check_classes(rows, "weights").is_ok(), is_right);
+        }
+        assert!(Metadata::default().check_classes(7, "weights").is_ok());
     }
 }

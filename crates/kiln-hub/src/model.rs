@@ -4,7 +4,7 @@ use std::path::Path;
 
 use burn::tensor::Device;
 use kiln_diffusion::{Guidance, SchedulerConfig};
-use kiln_models::{UNet2d, UNet2dConfig, WeightsType};
+use kiln_models::{TimeEmbeddingType, UNet2d, UNet2dConfig, WeightsType};
 
 use crate::first_stage::{CONFIG, hash_as_stored};
 use crate::folder::NewFolder;
@@ -61,6 +61,8 @@ impl LatentDiffusion {
             None
         };
         check_channels(first_stage.as_ref(), &unet)?;
+        check_size(source, first_stage.as_ref(), &unet, &metadata)?;
+        check_timesteps(&scheduler, &unet)?;
         let guide = if Guide::is_in(source) {
             let guide = Guide::load_from(source, device)?;
             guide.check(&unet)?;
@@ -178,7 +180,11 @@ pub(crate) fn load_unet(
     let unet = UNet2dConfig::from_json(&source.text(&config)?)
         .and_then(|config| config.init(device, 0))
         .map_err(|problem| HubError::Config { file, problem })?;
-    load_weights(source, folder, unet)
+    let (unet, metadata) = load_weights(source, folder, unet)?;
+    if let Some(rows) = unet.config().num_class_embeds {
+        metadata.check_classes(rows, &source.name(&format!("{folder}{WEIGHTS}")))?;
+    }
+    Ok((unet, metadata))
 }
 
 /// Writes a U-Net to `folder`, which ends with a slash.
@@ -215,6 +221,39 @@ fn check_channels(first_stage: Option<&FirstStage>, unet: &UNet2d) -> Result<(),
     }
     match first_stage.map(|first_stage| first_stage.network.latent_dim()) {
         Some(latents) if latents != takes => Err(HubError::Channels { latents, takes }),
+        _ => Ok(()),
+    }
+}
+
+/// What is left of an image inside of its border must be an image.
+fn check_size(
+    source: &ModelSource,
+    first_stage: Option<&FirstStage>,
+    unet: &UNet2d,
+    metadata: &Metadata,
+) -> Result<(), HubError> {
+    let Some(size) = unet.config().sample_size else {
+        return Ok(());
+    };
+    let factor = first_stage.map_or(1, |stage| stage.network.downscale_factor());
+    let image = size.height_and_width().map(|side| side * factor);
+    let folder = folder_of(source, UNET);
+    metadata.check_border(image, &source.name(&format!("{folder}{WEIGHTS}")))?;
+    match first_stage {
+        // Its border is the one that counts, and the U-Net may be made for smaller images than it is.
+        Some(stage) => stage.metadata.check_border(image, &source.name(INDEX)),
+        None => Ok(()),
+    }
+}
+
+/// A learned table needs a row for every timestep.
+fn check_timesteps(scheduler: &SchedulerConfig, unet: &UNet2d) -> Result<(), HubError> {
+    let timesteps = scheduler.schedule.num_train_timesteps;
+    let config = unet.config();
+    match (config.time_embedding_type, config.num_train_timesteps) {
+        (TimeEmbeddingType::Learned, Some(rows)) if rows < timesteps => {
+            Err(HubError::Timesteps { rows, timesteps })
+        }
         _ => Ok(()),
     }
 }

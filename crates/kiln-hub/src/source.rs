@@ -2,10 +2,11 @@
 
 use std::borrow::Cow;
 use std::fs::File;
-use std::io::{self, Read};
+use std::io::{self, Read, Seek};
 use std::path::{Path, PathBuf};
 
 use crate::HubError;
+use crate::foreign::{START, is_safetensors, refuse_foreign};
 
 /// Largest config that is read, in bytes. Real ones have about a thousand.
 const MAX_CONFIG: u64 = 1 << 20;
@@ -68,6 +69,18 @@ impl ModelSource {
         self.read(file, largest)
     }
 
+    /// Whether a file of weights is in safetensors; else it is a pickle.
+    pub(crate) fn is_safetensors(&self, file: &str, largest: u64) -> Result<bool, HubError> {
+        match self {
+            Self::Folder(folder) => {
+                let mut opened = self.open(folder, file, largest)?;
+                let start = start(&mut opened).map_err(|problem| self.read_error(file, problem))?;
+                Ok(is_safetensors(&start, file))
+            }
+            Self::Embedded(_) => Ok(true),
+        }
+    }
+
     /// The contents of a config file, as text.
     pub(crate) fn text(&self, file: &str) -> Result<String, HubError> {
         let bytes = self.read(file, MAX_CONFIG)?;
@@ -85,27 +98,22 @@ impl ModelSource {
                 .map(|(_, bytes)| Cow::Borrowed(*bytes))
                 .ok_or_else(|| HubError::MissingFile(self.name(file))),
             Self::Folder(folder) => {
-                let mut opened = self.open(folder, file, largest)?;
+                let opened = self.open(folder, file, largest)?;
                 let mut contents = Vec::new();
-                let read = opened.read_to_end(&mut contents);
+                // It may grow meanwhile.
+                let read = opened.take(largest).read_to_end(&mut contents);
                 read.map_err(|problem| self.read_error(file, problem))?;
                 Ok(Cow::Owned(contents))
             }
         }
     }
 
-    /// Opens a file of `folder` that has no more than `largest` bytes.
+    /// Opens a file of `folder` that has no more than `largest` bytes and is what a model has.
     fn open(&self, folder: &Path, file: &str, largest: u64) -> Result<File, HubError> {
-        let problem = |problem| self.read_error(file, problem);
-        let opened = File::open(folder.join(file)).map_err(problem)?;
-        let bytes = opened.metadata().map_err(problem)?.len();
-        if bytes > largest {
-            return Err(HubError::TooLarge {
-                file: self.name(file),
-                bytes,
-            });
-        }
-        Ok(opened)
+        open_file(&folder.join(file), largest).map_err(|problem| match problem {
+            HubError::Read { problem, .. } => self.read_error(file, problem),
+            problem => problem,
+        })
     }
 
     fn read_error(&self, file: &str, problem: io::Error) -> HubError {
@@ -117,4 +125,36 @@ impl ModelSource {
             },
         }
     }
+}
+
+/// Opens a file of at most `largest` bytes, at its beginning. Refuses what has no end, such as a device or a pipe, and what
+/// begins as none of a model's files does.
+pub(crate) fn open_file(path: &Path, largest: u64) -> Result<File, HubError> {
+    let name = || path.display().to_string();
+    let problem = |problem| HubError::Read {
+        file: name(),
+        problem,
+    };
+    // Before it is opened: a pipe would wait for its writer.
+    if !path.metadata().map_err(problem)?.is_file() {
+        return Err(problem(io::Error::other("it is no regular file")));
+    }
+    let mut opened = File::open(path).map_err(problem)?;
+    let bytes = opened.metadata().map_err(problem)?.len();
+    if bytes > largest {
+        return Err(HubError::TooLarge {
+            file: name(),
+            bytes,
+        });
+    }
+    refuse_foreign(&start(&mut opened).map_err(problem)?, &name())?;
+    Ok(opened)
+}
+
+/// How a file begins. The next to read it begins there, too.
+pub(crate) fn start(file: &mut File) -> io::Result<Vec<u8>> {
+    let mut start = Vec::new();
+    file.by_ref().take(START as u64).read_to_end(&mut start)?;
+    file.rewind()?;
+    Ok(start)
 }

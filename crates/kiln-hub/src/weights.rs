@@ -15,12 +15,12 @@ use std::path::{Component, Path};
 
 use burn::module::Module;
 use kiln_models::load_weights_from_tensors;
-use pytorch_reader::{DType, PytorchReader};
+use safetensors::SafeTensors;
 use safetensors::tensor::TensorView;
-use safetensors::{Dtype, SafeTensors};
 use serde_json::{Map, Value};
 
-use crate::pickle::refuse_code;
+use crate::pickle::{PickledTensor, read_pickle};
+use crate::printable::is_hidden;
 use crate::{HubError, Metadata, ModelSource};
 
 /// Weights as kiln writes them.
@@ -32,7 +32,7 @@ const STEM: &str = "diffusion_pytorch_model";
 const VARIANTS: [&str; 2] = ["bf16", "fp16"];
 
 /// The largest header of a safetensors file, and more than the largest pickle beside the tensors.
-const LARGEST_HEADER: u64 = 128 << 20;
+pub(crate) const LARGEST_HEADER: u64 = 128 << 20;
 /// Bytes of the widest number that is read, an F64.
 const WIDEST_NUMBER: u64 = 8;
 
@@ -137,7 +137,7 @@ pub(crate) fn shard_names(text: &str, file: String) -> Result<BTreeSet<String>, 
             (parts.next(), parts.next()),
             (Some(Component::Normal(_)), None)
         );
-        if !is_plain || shard.contains(['/', '\\', '\0']) {
+        if !is_plain || shard.contains(['/', '\\']) || shard.contains(is_hidden) {
             return Err(HubError::ShardName {
                 file,
                 shard: shard.to_owned(),
@@ -159,7 +159,7 @@ enum Stored {
 impl Stored {
     /// Reads a file of at most `largest` bytes.
     fn read(source: &ModelSource, file: &str, largest: u64) -> Result<Self, HubError> {
-        if file.ends_with(".safetensors") {
+        if source.is_safetensors(file, largest)? {
             return Ok(Self::Safetensors(source.bytes(file, largest)?));
         }
         let path = source.path(file, largest)?;
@@ -187,54 +187,6 @@ impl Stored {
                 .collect(),
         }
     }
-}
-
-/// A tensor of a pickle: type, shape and little-endian numbers.
-pub(crate) type PickledTensor = (Dtype, Vec<usize>, Vec<u8>);
-
-/// Takes the tensors of floats whose keys are `wanted` out of a file that PyTorch wrote; they must need no more than
-/// `largest` bytes. Keys are joined by dots where dictionaries hold dictionaries.
-///
-/// # Errors
-/// If it names anything but data (see [`refuse_code`]), is damaged, or is larger.
-pub(crate) fn read_pickle(
-    path: &Path,
-    file: &str,
-    largest: u64,
-    wanted: impl Fn(&str) -> bool,
-) -> Result<BTreeMap<String, PickledTensor>, HubError> {
-    refuse_code(path, file)?;
-    let damaged = |problem: String| HubError::Damaged {
-        file: file.to_owned(),
-        problem,
-    };
-    let reader = PytorchReader::new(path).map_err(|problem| damaged(problem.to_string()))?;
-    let mut tensors = BTreeMap::new();
-    // A view can ask for more bytes than the file has.
-    let mut total = 0u64;
-    let tensors_of_file = reader.into_tensors().into_iter();
-    for (key, tensor) in tensors_of_file.filter(|(key, _)| wanted(key)) {
-        let dtype = match tensor.dtype() {
-            DType::F64 => Dtype::F64,
-            DType::F32 => Dtype::F32,
-            DType::F16 => Dtype::F16,
-            DType::BF16 => Dtype::BF16,
-            // Counters of training steps; no weight is one.
-            _ => continue,
-        };
-        total = total.saturating_add(tensor.byte_len() as u64);
-        if total > largest {
-            return Err(HubError::TooLarge {
-                file: file.to_owned(),
-                bytes: total,
-            });
-        }
-        let bytes = tensor
-            .read()
-            .map_err(|problem| damaged(problem.to_string()))?;
-        tensors.insert(key, (dtype, tensor.shape().to_vec(), bytes));
-    }
-    Ok(tensors)
 }
 
 #[cfg(test)]

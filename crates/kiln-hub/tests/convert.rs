@@ -2,6 +2,7 @@
 //! compute what diffusers computes.
 
 use std::fs;
+use std::io::{Read, Write};
 use std::path::{Path, PathBuf};
 
 use burn::tensor::{Device, Tensor, TensorData};
@@ -12,6 +13,8 @@ use kiln_hub::{
 use kiln_models::WeightsType;
 use safetensors::SafeTensors;
 use tempfile::TempDir;
+use zip::CompressionMethod;
+use zip::write::SimpleFileOptions;
 
 const OPTIONS: ConvertOptions = ConvertOptions {
     head_channels: 16,
@@ -87,6 +90,78 @@ fn an_autoencoder_alone() {
     let network = FirstStage::load(&source, &Device::flex()).unwrap().network;
     assert_eq!(network.class(), "AutoencoderKL");
     assert_near(network.encode(expected("image")), "encoded");
+}
+
+/// The fixture `file` with its pickle edited.
+fn edited(file: &str, edit: impl Fn(&mut Vec<u8>)) -> (TempDir, PathBuf) {
+    let around = TempDir::new().unwrap();
+    let path = around.path().join("edited.ckpt");
+    let mut from = zip::ZipArchive::new(fs::File::open(fixture(file)).unwrap()).unwrap();
+    let mut to = zip::ZipWriter::new(fs::File::create(&path).unwrap());
+    for index in 0..from.len() {
+        let mut entry = from.by_index(index).unwrap();
+        let name = entry.name().unwrap().into_owned();
+        let mut bytes = Vec::new();
+        entry.read_to_end(&mut bytes).unwrap();
+        if name.ends_with("data.pkl") {
+            edit(&mut bytes);
+        }
+        let stored = SimpleFileOptions::default().compression_method(CompressionMethod::Stored);
+        to.start_file(name, stored).unwrap();
+        to.write_all(&bytes).unwrap();
+    }
+    to.finish().unwrap();
+    (around, path)
+}
+
+#[test]
+fn keys_that_are_no_names_are_passed_over() {
+    // Into the outermost dictionary: a class, a truth value, a float, None, a tuple, and a number too long for a key.
+    let pairs: [&[u8]; 6] = [
+        b"cpytorch_lightning.callbacks.model_checkpoint\nModelCheckpoint\n}",
+        b"\x88N",
+        b"G\x3f\xf0\0\0\0\0\0\0]",
+        b"NK\x01",
+        b"K\x01X\x01\0\0\0a\x86}",
+        b"\x8a\x09\x01\x02\x03\x04\x05\x06\x07\x08\x09N",
+    ];
+    let (_around, path) = edited("latent-diffusion.ckpt", |pickle| {
+        let begin = b"\x80\x02}q\0(";
+        assert!(pickle.starts_with(begin));
+        pickle.splice(begin.len()..begin.len(), pairs.concat());
+    });
+    let Converted::Model(model) = convert(&path, OPTIONS, &Device::flex()).unwrap() else {
+        panic!("no model")
+    };
+    let (sample, timesteps) = (expected("sample"), expected("timesteps"));
+    assert_near(model.unet.forward(sample, timesteps, None), "prediction");
+    // The one that users met, where it is at hand.
+    let trouble = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../../shared/trouble");
+    let met = trouble.join("ckpt/class_key.ckpt");
+    match met.exists() {
+        true => drop(convert(&met, OPTIONS, &Device::flex()).unwrap()),
+        false => println!("skipped: no {}", met.display()),
+    }
+}
+
+#[test]
+fn checkpoints_are_known_by_their_contents() {
+    let around = TempDir::new().unwrap();
+    let path = around.path().join("model.safetensors");
+    fs::copy(fixture("autoencoder-kl.ckpt"), &path).unwrap();
+    assert!(convert(&path, OPTIONS, &Device::flex()).is_ok());
+    let path = around.path().join("model.ckpt");
+    fs::copy(fixture("expected.safetensors"), &path).unwrap();
+    let refused = convert(&path, OPTIONS, &Device::flex())
+        .unwrap_err()
+        .to_string();
+    assert!(!refused.contains("damaged"), "{refused}");
+    // A hole in place of a header.
+    for name in ["hole.safetensors", "hole.ckpt"] {
+        let path = around.path().join(name);
+        fs::File::create(&path).unwrap().set_len(1 << 30).unwrap();
+        assert!(convert(&path, OPTIONS, &Device::flex()).is_err());
+    }
 }
 
 #[test]

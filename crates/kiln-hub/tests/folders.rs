@@ -9,6 +9,8 @@ use kiln_diffusion::sampler::{Sampler, Variance};
 use kiln_diffusion::{Guidance, Prediction, ScheduleConfig, SchedulerConfig};
 use kiln_hub::{FirstStage, HubError, LatentDiffusion, Metadata, ModelSource, vqvae_hash};
 use kiln_models::{Autoencoder, SampleSize, UNet2d, UNet2dConfig, VqVaeConfig, WeightsType};
+use safetensors::tensor::TensorView;
+use safetensors::{Dtype, SafeTensors};
 use tempfile::TempDir;
 
 const FILES: [&str; 6] = [
@@ -709,4 +711,106 @@ fn a_huge_config_is_not_read() {
         message.contains("unet/config.json has 1099511627776 bytes"),
         "{message}"
     );
+}
+
+/// Saves a model of classes with other facts in its header.
+fn with_facts(edit: impl Fn(&mut LatentDiffusion)) -> Result<LatentDiffusion, String> {
+    let mut model = latent_model();
+    model.first_stage = None;
+    edit(&mut model);
+    let around = TempDir::new().unwrap();
+    let folder = around.path().join("model");
+    model.save(&folder, WeightsType::F32).unwrap();
+    load(&ModelSource::Folder(folder)).map_err(|error| error.to_string())
+}
+
+#[test]
+fn facts_that_contradict_the_networks_are_refused() {
+    let side =
+        |model: &LatentDiffusion| model.unet.config().sample_size.unwrap().height_and_width()[0];
+    assert!(with_facts(|model| model.metadata.border = side(model) / 2 - 1).is_ok());
+    for border in [0, 1, usize::MAX / 4] {
+        let refused = with_facts(|model| model.metadata.border = side(model) / 2 + border);
+        let sentence = refused.unwrap_err();
+        assert!(
+            sentence.contains("`kiln.border`") && sentence.contains("less than half"),
+            "{sentence}"
+        );
+    }
+    for (names, is_right) in [(1, false), (4, true), (5, false)] {
+        let loaded = with_facts(|model| {
+            let config = UNet2dConfig {
+                num_class_embeds: Some(4),
+                ..model.unet.config().clone()
+            };
+            model.unet = config.init(&Device::flex(), 0).unwrap();
+            model.metadata.class_names = (0..names).map(|name| format!("class {name}")).collect();
+        });
+        assert_eq!(loaded.is_ok(), is_right, "{names}");
+    }
+    // Of a latent model the autoencoder's border counts, on images that are larger than the latents.
+    let mut model = latent_model();
+    model.first_stage.as_mut().unwrap().metadata.border = 1 << 20;
+    let around = TempDir::new().unwrap();
+    let folder = around.path().join("model");
+    model.save(&folder, WeightsType::F32).unwrap();
+    let sentence = refusal(&folder);
+    assert!(sentence.contains("`kiln.border`"), "{sentence}");
+}
+
+#[test]
+fn whole_numbers_beside_weights_and_unknown_nulls_are_passed_over() {
+    let (around, source) = saved();
+    let folder = around.path().join("model/unet");
+    let weights = folder.join("diffusion_pytorch_model.safetensors");
+    let add = |kind, shape: &[usize], data: &[u8]| {
+        let bytes = fs::read(&weights).unwrap();
+        let file = SafeTensors::deserialize(&bytes).unwrap();
+        let view = TensorView::new(kind, shape.to_vec(), data).unwrap();
+        let added = [("time_proj.steps".to_owned(), view)];
+        let tensors = file.iter().map(|(key, tensor)| (key.to_owned(), tensor));
+        let (_, header) = SafeTensors::read_metadata(&bytes).unwrap();
+        let bytes =
+            safetensors::serialize(tensors.chain(added), header.metadata().clone()).unwrap();
+        fs::write(&weights, bytes).unwrap();
+    };
+    let before = fs::read(&weights).unwrap();
+    edit(&folder, "config.json", "{", "{\"a_later_option\": null,");
+    add(Dtype::I64, &[2], &[1; 16]);
+    load(&source).unwrap();
+    // But not floats, which would be weights of another network.
+    fs::write(&weights, before).unwrap();
+    add(Dtype::F32, &[2], &[0; 8]);
+    assert!(
+        load(&source)
+            .unwrap_err()
+            .to_string()
+            .contains("time_proj.steps")
+    );
+}
+
+#[test]
+fn a_hash_that_is_none_is_refused() {
+    for hash in ["abc", "\u{1b}[2J", &"g".repeat(64)] {
+        let (_around, source) = saved();
+        let ModelSource::Folder(folder) = &source else {
+            unreachable!("it was saved to one")
+        };
+        let weights = folder.join("unet/diffusion_pytorch_model.safetensors");
+        let bytes = fs::read(&weights).unwrap();
+        let (_, header) = SafeTensors::read_metadata(&bytes).unwrap();
+        let mut facts = header.metadata().clone().unwrap();
+        facts.insert("kiln.vqvae_hash".to_owned(), hash.to_owned());
+        let file = SafeTensors::deserialize(&bytes).unwrap();
+        fs::write(
+            &weights,
+            safetensors::serialize(file.iter(), Some(facts)).unwrap(),
+        )
+        .unwrap();
+        let sentence = refusal(folder);
+        assert!(
+            sentence.contains("`kiln.vqvae_hash`") && !sentence.contains('\u{1b}'),
+            "{sentence}"
+        );
+    }
 }

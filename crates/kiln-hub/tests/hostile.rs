@@ -138,6 +138,8 @@ fn configs_of_absurd_sizes() {
         ("num_class_embeds", json!(1u64 << 50)),
         ("time_embedding_dim", json!(1u64 << 50)),
         ("sample_size", json!([8, 1u64 << 62])),
+        ("mid_block_scale_factor", json!(1e-300)),
+        ("norm_eps", json!(1e-300)),
     ] {
         let folder = model();
         let path = folder.path().join("unet/config.json");
@@ -222,15 +224,149 @@ fn pickles_with_code_are_refused_and_not_run() {
         let folder = with_pickle(pickle);
         assert_refused(folder.path(), &["would run `posix.system`"]);
         // The same inside of the archive that PyTorch writes today.
-        let mut archive = zip::ZipWriter::new(std::io::Cursor::new(Vec::new()));
-        let options = zip::write::SimpleFileOptions::default();
-        archive.start_file("archive/data.pkl", options).unwrap();
-        std::io::Write::write_all(&mut archive, pickle).unwrap();
-        let bytes = archive.finish().unwrap().into_inner();
-        let folder = with_pickle(&bytes);
+        let folder = with_pickle(&zipped(pickle));
         assert_refused(folder.path(), &["would run `posix.system`"]);
     }
     assert!(!proof.exists(), "code was run");
+}
+
+/// A pickle in an archive as PyTorch writes it, but compressed.
+fn zipped(pickle: &[u8]) -> Vec<u8> {
+    let mut archive = zip::ZipWriter::new(std::io::Cursor::new(Vec::new()));
+    let options = zip::write::SimpleFileOptions::default();
+    archive.start_file("archive/data.pkl", options).unwrap();
+    std::io::Write::write_all(&mut archive, pickle).unwrap();
+    archive.finish().unwrap().into_inner()
+}
+
+#[test]
+fn pickles_that_reach_code_by_way_of_a_harmless_module() {
+    for module in [
+        "typing",
+        "collections",
+        "omegaconf.base",
+        "pytorch_lightning.callbacks.timer",
+    ] {
+        let name = "operator.attrgetter\u{1b}[2J";
+        let mut pickle = b"\x80\x04\x8c".to_vec();
+        pickle.push(module.len() as u8);
+        pickle.extend(module.bytes());
+        pickle.extend([0x8c, name.len() as u8]);
+        pickle.extend(name.bytes());
+        pickle.extend(b"\x93\x8c\x06system\x85R0}.");
+        let folder = with_pickle(&pickle);
+        // What a terminal would obey is not said as it is.
+        let expected = format!("would run `{module}.operator.attrgetter\\u{{1b}}[2J`");
+        assert_refused(folder.path(), &[&expected]);
+    }
+}
+
+#[test]
+fn pickles_that_would_fill_the_memory() {
+    let text = |length: u32| {
+        let text = vec![b'a'; length as usize];
+        [&b"X"[..], &length.to_le_bytes(), &text].concat()
+    };
+    let begin = b"\x80\x04".to_vec();
+    let long = text(100_000);
+    let all = |parts: &[&[u8]]| parts.concat();
+    let bombs = [
+        // A text that is kept, fetched, or both again and again.
+        all(&[&begin, &long, &b"\x94".repeat(100_000), b"."]),
+        all(&[&begin, &long, b"\x94", &b"h\0".repeat(100_000), b"."]),
+        all(&[&begin, b"]", &long, b"\x94", &b"h\0a".repeat(100_000), b"."]),
+        // Lists of lists of lists: 2^60 in the end, and one that holds itself.
+        all(&[&begin, b"]", &b"\x94]h\0ah\0a".repeat(60), b"."]),
+        all(&[&begin, b"}\x94K\x01h\0s."]),
+        all(&[&begin, b"}K\x01", &b"]\x94h\0\x86".repeat(60), b"s."]),
+        all(&[&begin, b"N\x94", &b"0h\0h\0\x86q\0".repeat(60), b"."]),
+        // As deep as it gets.
+        all(&[&begin, b")", &b"\x85".repeat(1_000_000), b"."]),
+        all(&[&begin, b"}", &b"K\x01}".repeat(1_000_000), b"."]),
+        // Many of something small.
+        all(&[&begin, &b"]".repeat(6_000_000), b"."]),
+        all(&[&begin, &b"}".repeat(6_000_000), b"."]),
+        all(&[&begin, &b"ctorch\nSize\n".repeat(500_000), b"."]),
+    ];
+    for (number, bomb) in bombs.iter().enumerate() {
+        let folder = with_pickle(bomb);
+        let sentence = load(folder.path()).map(drop).unwrap_err();
+        assert!(!sentence.is_empty(), "{number}");
+        // The archive is smaller by far, and may not hold what is not small.
+        let folder = with_pickle(&zipped(bomb));
+        let sentence = load(folder.path()).map(drop).unwrap_err();
+        let is_large = bomb.len() > 1 << 20;
+        assert!(
+            !is_large || sentence.contains("larger than the file"),
+            "{number}: {sentence}"
+        );
+    }
+}
+
+#[test]
+fn files_that_are_something_else_are_said_to_be_so() {
+    for (contents, words) in [
+        (
+            &b"version https://git-lfs.github.com/spec/v1\noid sha256:abab\nsize 143200\n"[..],
+            "git lfs pull",
+        ),
+        (b"<!DOCTYPE html><html>404", "page of HTML"),
+        (b"\n<html><body>Log in", "page of HTML"),
+        (b"\x1f\x8b\x08\0\0\0\0\0", "compressed by gzip"),
+        (b"\x28\xb5\x2f\xfd\x04\x58\x21\0", "compressed by zstd"),
+    ] {
+        for file in FILES {
+            let sentence = Victim::new(file).load_with(contents).map(drop).unwrap_err();
+            assert!(
+                sentence.contains(words)
+                    && sentence.contains(file)
+                    && !sentence.contains("damaged"),
+                "{sentence}"
+            );
+        }
+    }
+    // Archives of weights in forms that are not read.
+    let mut archive = zipped(b"\x80\x02}.");
+    // The method of compression, in both headers of the entry: 12 is bzip2.
+    let central = archive
+        .windows(4)
+        .position(|bytes| bytes == b"PK\x01\x02")
+        .unwrap();
+    for place in [8, central + 10] {
+        archive[place..place + 2].copy_from_slice(&12u16.to_le_bytes());
+    }
+    let folder = with_pickle(&archive);
+    let sentence = load(folder.path()).map(drop).unwrap_err();
+    assert!(
+        sentence.contains("is compressed by") && !sentence.contains("damaged"),
+        "{sentence}"
+    );
+    // And the flag of a password.
+    let mut archive = zipped(b"\x80\x02}.");
+    for place in [6, central + 8] {
+        archive[place] |= 1;
+    }
+    let folder = with_pickle(&archive);
+    assert_refused(folder.path(), &["has a password"]);
+}
+
+#[cfg(unix)]
+#[test]
+fn files_without_an_end_are_not_read() {
+    for file in FILES {
+        let folder = model();
+        let path = folder.path().join(file);
+        if file.starts_with("unet/diffusion") {
+            fs::remove_file(folder.path().join(WEIGHTS)).unwrap();
+        }
+        let _ = fs::remove_file(&path);
+        std::os::unix::fs::symlink("/dev/zero", &path).unwrap();
+        assert_refused(folder.path(), &[]);
+        // A hole: it takes no room on the disk.
+        fs::remove_file(&path).unwrap();
+        fs::File::create(&path).unwrap().set_len(1 << 40).unwrap();
+        assert_refused(folder.path(), &[file, "1099511627776 bytes"]);
+    }
 }
 
 #[test]
@@ -243,11 +379,10 @@ fn pickles_that_are_none() {
         b"\x80\x02}.garbage",
         b"\x80\x02X\xff\xff\xff\xffkey.",
         b"\x80\x04\x8d\xff\xff\xff\xff\xff\xff\xff\x7f.",
-        b"<!DOCTYPE html><html>404</html>",
     ] {
         let folder = with_pickle(bytes);
         let sentence = load(folder.path()).map(drop).unwrap_err();
-        let refused = ["damaged", "it lacks"]
+        let refused = ["damaged", "it lacks", "archive without weights"]
             .iter()
             .any(|word| sentence.contains(word));
         assert!(refused, "{bytes:?}: {sentence}");

@@ -26,7 +26,7 @@ const MAX_ROWS: usize = 1 << 22;
 const MAX_PARAMETERS: usize = 4_000_000_000;
 
 /// Reads a config of the diffusers class `class`. Keys that begin with `_` are diffusers' own
-/// bookkeeping (`_diffusers_version`, `_name_or_path`) and are passed over.
+/// bookkeeping (`_diffusers_version`, `_name_or_path`) and are passed over, as are unknown ones that are null.
 pub(crate) fn from_json<C>(text: &str, class: &'static str) -> Result<C, ConfigError>
 where
     C: DeserializeOwned + Serialize + Default,
@@ -41,14 +41,16 @@ where
             expected: class,
         });
     }
+    // Another release's option that is null asks for nothing.
+    let valid = to_map(&C::default());
     let keys: Map<String, Value> = keys
         .into_iter()
         .filter(|(key, _)| !key.starts_with('_'))
+        .filter(|(key, value)| valid.contains_key(key) || !value.is_null())
         .collect();
 
     // Every key has a default, so each can be read on its own: serde does not name the key that it
     // stumbles over, and this does.
-    let valid = to_map(&C::default());
     for (key, value) in &keys {
         if !valid.contains_key(key) {
             return Err(ConfigError::UnknownKey {
@@ -147,6 +149,28 @@ pub(crate) fn require_channels(key: &str, channels: usize) -> Result<(), ConfigE
         key,
         channels,
         &problem,
+    )
+}
+
+/// Refuses an autoencoder whose images do not come back as they went in.
+pub(crate) fn require_image_channels(ins: usize, outs: usize) -> Result<(), ConfigError> {
+    require_channels("in_channels", ins)?;
+    let problem = format!("reconstructions have the {ins} channels of `in_channels`");
+    require(outs == ins, "out_channels", outs, &problem)
+}
+
+/// Refuses a factor that f32 does not hold, by which latents would become infinite or nothing.
+pub(crate) fn require_scaling_factor(factor: f64) -> Result<(), ConfigError> {
+    let (holds, inverse) = (
+        (factor as f32).is_normal(),
+        ((1.0 / factor) as f32).is_normal(),
+    );
+    let problem = "it must be a positive number, and neither vast nor tiny";
+    require(
+        factor > 0.0 && holds && inverse,
+        "scaling_factor",
+        factor,
+        problem,
     )
 }
 
@@ -349,6 +373,15 @@ mod tests {
     }
 
     #[test]
+    fn an_unknown_option_at_null_is_none() {
+        let json = r#"{"some_future_option": null, "norm_num_groups": 16}"#;
+        assert_eq!(UNet2dConfig::from_json(json).unwrap().norm_num_groups, 16);
+        assert_eq!(VqVaeConfig::from_json(json).unwrap().norm_num_groups, 16);
+        assert!(unet_refusal(r#"{"some_future_option": 0}"#).contains("some_future_option"));
+        assert!(unet_refusal(r#"{"norm_num_groups": null}"#).contains("`norm_num_groups` = null"));
+    }
+
+    #[test]
     fn latents_were_not_scaled_before_there_was_a_key_for_it() {
         let factor = |json: &str| VqVaeConfig::from_json(json).unwrap().scaling_factor;
         assert_eq!(factor(r#"{"_diffusers_version": "0.1.2"}"#), 1.0);
@@ -429,6 +462,8 @@ mod tests {
             (r#"{"latents_mean": [0.1]}"#, "`latents_mean` = [0.1]"),
             (r#"{"latents_std": [0.1]}"#, "`latents_std` = [0.1]"),
             (r#"{"scaling_factor": 0.0}"#, "`scaling_factor` = 0.0"),
+            (r#"{"in_channels": 4}"#, "`out_channels` = 3"),
+            (r#"{"shift_factor": 1e300}"#, "`shift_factor` = 1e+300"),
             (r#"{"norm_num_groups": 48}"#, "`norm_num_groups` = 48"),
             (r#"{"num_vq_embeddings": 8}"#, "`num_vq_embeddings` = 8"),
             (r#"{"sample_size": 99999}"#, "`sample_size` = 99999"),
@@ -463,6 +498,9 @@ mod tests {
             (r#"{"vq_embed_dim": 0}"#, "`vq_embed_dim` = 0"),
             (r#"{"latent_channels": 0}"#, "`latent_channels` = 0"),
             (r#"{"scaling_factor": -1.0}"#, "`scaling_factor` = -1.0"),
+            (r#"{"scaling_factor": 1e-300}"#, "`scaling_factor` = 1e-300"),
+            (r#"{"scaling_factor": 1e39}"#, "`scaling_factor` = 1e+39"),
+            (r#"{"out_channels": 1}"#, "`out_channels` = 1"),
             (r#"{"down_block_types": []}"#, "`down_block_types` = 0"),
             (r#"{"up_block_types": ["UpBlock2D"]}"#, "UpDecoderBlock2D"),
         ];

@@ -118,7 +118,9 @@ const KEYS_NAMED: usize = 4;
 
 fn describe_keys(missing: &[String], unused: &[String]) -> String {
     let list = |what: &str, keys: &[String]| {
-        let named = keys.iter().take(KEYS_NAMED).map(|key| format!("`{key}`"));
+        let named = keys.iter().take(KEYS_NAMED);
+        // As escapes where a terminal would obey them.
+        let named = named.map(|key| format!("`{}`", key.escape_debug()));
         let mut text = format!("{what} {}", named.collect::<Vec<_>>().join(", "));
         if keys.len() > KEYS_NAMED {
             text.push_str(&format!(" and {} more", keys.len() - KEYS_NAMED));

@@ -16,6 +16,8 @@ mod tensors;
 mod unet;
 
 use std::collections::BTreeMap;
+use std::fs::File;
+use std::io::Read;
 use std::path::Path;
 
 use burn::tensor::Device;
@@ -23,7 +25,10 @@ use kiln_diffusion::{ScheduleConfig, ScheduleKind, SchedulerConfig};
 use kiln_models::{Autoencoder, ConfigError, UNet2d, WeightsError, WeightsType};
 use safetensors::SafeTensors;
 
-use crate::weights::read_pickle;
+use crate::foreign::is_safetensors;
+use crate::pickle::read_pickle;
+use crate::source::{open_file, start};
+use crate::weights::LARGEST_HEADER;
 use crate::{FirstStage, HubError, LatentDiffusion, Metadata};
 use tensors::Tensors;
 
@@ -126,10 +131,12 @@ fn read(path: &Path, file: &str) -> Result<Tensors, HubError> {
         file: file.to_owned(),
         problem,
     };
-    let length = std::fs::metadata(path).map_err(problem)?.len();
+    let mut opened = open_file(path, u64::MAX)?;
+    let length = opened.metadata().map_err(problem)?.len();
+    let start = start(&mut opened).map_err(problem)?;
     let mut tensors = BTreeMap::new();
-    if path.extension().is_some_and(|kind| kind == "safetensors") {
-        let bytes = std::fs::read(path).map_err(problem)?;
+    if is_safetensors(&start, file) {
+        let bytes = whole_safetensors(opened, length, file)?;
         let damaged = |problem: safetensors::SafeTensorError| HubError::Damaged {
             file: file.to_owned(),
             problem: problem.to_string(),
@@ -157,6 +164,38 @@ fn read(path: &Path, file: &str) -> Result<Tensors, HubError> {
             .collect();
     }
     Ok(Tensors(tensors))
+}
+
+/// The bytes of a safetensors file, if its header says that it has so many: a file with a hole in place of a header is not
+/// read at all.
+fn whole_safetensors(mut file: File, length: u64, name: &str) -> Result<Vec<u8>, HubError> {
+    let damaged = || HubError::Damaged {
+        file: name.to_owned(),
+        problem: "its header is none of safetensors".to_owned(),
+    };
+    let problem = |problem| HubError::Read {
+        file: name.to_owned(),
+        problem,
+    };
+    let mut bytes = vec![0; 8];
+    file.read_exact(&mut bytes).map_err(|_| damaged())?;
+    let header = bytes
+        .as_chunks()
+        .0
+        .first()
+        .map_or(0, |&eight| u64::from_le_bytes(eight));
+    if header < 2 || header > LARGEST_HEADER.min(length) {
+        return Err(damaged());
+    }
+    let mut read = |bytes: &mut Vec<u8>, count| file.by_ref().take(count).read_to_end(bytes);
+    read(&mut bytes, header).map_err(problem)?;
+    let header = bytes.get(8..).unwrap_or_default();
+    let header: safetensors::tensor::Metadata =
+        serde_json::from_slice(header).map_err(|_| damaged())?;
+    let rest = header.data_len() as u64;
+    // One byte more would show that the file is longer than its header says.
+    read(&mut bytes, rest.min(length) + 1).map_err(problem)?;
+    Ok(bytes)
 }
 
 /// A checkpoint's tensors, sorted by what they belong to.

@@ -6,7 +6,7 @@ use safetensors::Dtype;
 use safetensors::tensor::TensorView;
 
 use crate::HubError;
-use crate::weights::PickledTensor;
+use crate::pickle::PickledTensor;
 
 /// Tensors under their keys.
 #[derive(Debug, Default)]

@@ -8,16 +8,28 @@
 //! .locks/models--ORG--REPO/CHECKSUM.lock  held while a content is fetched
 //! ```
 
-use std::fs::{self, File};
+use std::fs::{self, File, OpenOptions};
 use std::io::{self, ErrorKind};
 use std::path::{Path, PathBuf};
 
+use kiln_data::{Progress, ProgressUnit, Task};
 use tempfile::NamedTempFile;
 
 use super::checksum::Checksum;
 use super::client::Kind;
 use super::name::is_commit;
 use super::{RepositoryName, TransportError};
+
+/// What is known of a file's content.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Soundness {
+    /// It has the checksum that it is kept under.
+    Verified,
+    /// It is a copy that no checksum is known of, as Python leaves it where there are no links.
+    Unknown,
+    /// It has another checksum than the one that it is kept under.
+    Damaged,
+}
 
 /// One repository in the cache.
 pub(crate) struct Cache {
@@ -72,6 +84,29 @@ impl Cache {
         files
     }
 
+    /// Whether a file of the snapshot of `commit` is what it was when it came. Reads all of it.
+    pub(crate) fn soundness(
+        &self,
+        commit: &str,
+        file: &str,
+        progress: &dyn Progress,
+    ) -> Result<Soundness, TransportError> {
+        let path = self.snapshot(commit).join(file);
+        let link = fs::read_link(&path).ok();
+        let name = link.as_ref().and_then(|link| link.file_name()?.to_str());
+        let Some(checksum) = name.and_then(Checksum::parse) else {
+            return Ok(Soundness::Unknown);
+        };
+        let size = fs::metadata(&path).map_or(0, |metadata| metadata.len());
+        let task = format!("checking {file}");
+        let task = Task::begin(progress, &task, ProgressUnit::Bytes, Some(size));
+        let matches = checksum.matches_with(&path, &|count| task.advance(count));
+        match matches.map_err(cache_error(&path))? {
+            true => Ok(Soundness::Verified),
+            false => Ok(Soundness::Damaged),
+        }
+    }
+
     /// Where a content is, or would be.
     pub(crate) fn content(&self, checksum: &Checksum) -> PathBuf {
         self.folder.join("blobs").join(checksum.digits())
@@ -91,7 +126,8 @@ impl Cache {
         let lock = || {
             fs::create_dir_all(&self.locks)?;
             fs::create_dir_all(self.folder.join("blobs"))?;
-            let file = File::create(&path)?;
+            // What a link in its place points to is left as it is.
+            let file = OpenOptions::new().create(true).append(true).open(&path)?;
             // Where the file system has no locks, the checksum still protects.
             let _ = file.lock();
             Ok(file)

@@ -7,7 +7,9 @@ use std::fmt::Write;
 
 use serde_json::{Map, Value};
 
+use super::markdown::{cell, fence, inline};
 use crate::Metadata;
+use crate::printable::is_hidden;
 
 /// Data sets that the Hub has, under kiln's names for them.
 const DATA_SETS: [(&str, &str); 4] = [
@@ -32,8 +34,8 @@ pub(crate) struct Card<'a> {
     pub(crate) repository: &'a str,
     /// One of the Hub's names for licenses, such as `apache-2.0`.
     pub(crate) license: &'a str,
-    /// diffusers' class that loads it: a pipeline, or a network alone.
-    pub(crate) class: &'a str,
+    /// diffusers' class that loads it, a pipeline or a network alone; none if no class of diffusers does.
+    pub(crate) class: Option<&'a str>,
     /// The U-Net first.
     pub(crate) parts: &'a [Part],
     /// Name of the file with drawn images.
@@ -62,8 +64,13 @@ impl Card<'_> {
         add(
             &mut page,
             &format!(
-                "A {} trained with [kiln](https://crates.io/crates/kiln), in the layout of diffusers.\n",
-                self.description()
+                "A {}{}, in the layout of diffusers.\n",
+                self.description(),
+                if self.is_ours() {
+                    " trained with kiln"
+                } else {
+                    ""
+                },
             ),
         );
         if let Some(grid) = self.grid {
@@ -97,14 +104,9 @@ impl Card<'_> {
             add(&mut page, &format!("![{title}]({file})\n"));
         }
         if let Some(config) = self.config {
-            // A fence that is longer than any in the config.
-            let fence = "`".repeat(3 + config.matches("```").count());
             add(
                 &mut page,
-                &format!(
-                    "The experiment:\n\n{fence}toml\n{}\n{fence}",
-                    config.trim_end()
-                ),
+                &format!("The experiment:\n\n{}", fence("toml", config)),
             );
         }
         page
@@ -114,7 +116,11 @@ impl Card<'_> {
         let mut lines = vec![
             "---".to_owned(),
             format!("license: {}", quoted(self.license)),
-            "library_name: diffusers".to_owned(),
+            // The Hub shows its own lines for a library.
+            format!(
+                "library_name: {}",
+                self.class.map_or("kiln", |_| "diffusers")
+            ),
         ];
         if self.has_unet() {
             lines.push("pipeline_tag: unconditional-image-generation".to_owned());
@@ -155,22 +161,19 @@ impl Card<'_> {
             }
             None => (self.repository, String::new()),
         };
-        let load = format!(
-            "{}.from_pretrained({}{revision})",
-            self.class,
-            quoted(repository)
-        );
-        let python = if self.has_unet() {
-            format!(
-                "from diffusers import {0}\n\npipeline = {load}\nimages = pipeline(batch_size=8, num_inference_steps=50).images",
-                self.class
-            )
-        } else {
-            format!(
-                "from diffusers import {0}\n\nautoencoder = {load}",
-                self.class
-            )
-        };
+        match self.class {
+            Some(class) => {
+                let load = format!("{class}.from_pretrained({}{revision})", quoted(repository));
+                add(
+                    page,
+                    &format!("{}\n", fence("python", &self.python(class, &load))),
+                );
+            }
+            None => add(
+                page,
+                "diffusers does not load it: its U-Net is told the noise power in place of the timestep.\n",
+            ),
+        }
         let program = if self.has_unet() {
             format!("kiln sample --model {} --steps 50", self.repository)
         } else {
@@ -179,10 +182,7 @@ impl Card<'_> {
                 self.repository
             )
         };
-        add(
-            page,
-            &format!("```python\n{python}\n```\n\n```\n{program}\n```\n"),
-        );
+        add(page, &format!("{}\n", fence("", &program)));
         let Some(part) = self.parts.first() else {
             return;
         };
@@ -202,25 +202,64 @@ impl Card<'_> {
             );
         }
         let names = &part.metadata.class_names;
-        if part.facts.iter().any(|(name, _)| *name == "classes") {
+        if self.has_classes() {
             add(
                 page,
                 &format!(
-                    "The U-Net takes `class_labels`{}; kiln draws a row of each, or `--class NAME`. diffusers' pipeline passes none, so call its `unet` yourself there.\n",
+                    "The U-Net takes `class_labels`{}; kiln draws a row of each, or `--class NAME`.\n",
                     if names.is_empty() {
                         String::new()
                     } else {
-                        format!(": {}", cell(&names.join(", ")))
+                        let names = names.iter().map(|name| inline(name));
+                        format!(": {}", names.collect::<Vec<_>>().join(", "))
                     }
                 ),
             );
         }
     }
 
+    /// What loads it in Python, and draws eight images.
+    fn python(&self, class: &str, load: &str) -> String {
+        if !self.has_unet() {
+            return format!("from diffusers import {class}\n\nautoencoder = {load}");
+        }
+        if !self.has_classes() {
+            return format!(
+                "from diffusers import {class}\n\npipeline = {load}\nimages = pipeline(batch_size=8, num_inference_steps=50).images"
+            );
+        }
+        // diffusers' pipelines tell their U-Net no class.
+        let decode = match self.has_first_stage() {
+            true => {
+                "\nautoencoder = pipeline.vqvae\nimages = autoencoder.decode(sample / autoencoder.config.scaling_factor).sample"
+            }
+            false => "\nimages = sample",
+        };
+        format!(
+            "import torch
+from diffusers import {class}
+
+pipeline = {load}
+unet, scheduler = pipeline.unet, pipeline.scheduler
+class_labels = torch.full([8], 0)
+size = unet.config.sample_size
+height, width = size if isinstance(size, (list, tuple)) else (size, size)
+sample = torch.randn(8, unet.config.in_channels, height, width)
+scheduler.set_timesteps(50)
+sample = sample * scheduler.init_noise_sigma
+with torch.no_grad():
+    for timestep in scheduler.timesteps:
+        scaled = scheduler.scale_model_input(sample, timestep)
+        prediction = unet(scaled, timestep, class_labels=class_labels).sample
+        sample = scheduler.step(prediction, timestep, sample).prev_sample{}",
+            decode.replace('\n', "\n    ")
+        )
+    }
+
     fn description(&self) -> String {
         let data = self
             .data_set()
-            .map_or_else(String::new, |data| format!(" of {}", cell(data)));
+            .map_or_else(String::new, |data| format!(" of {}", inline(data)));
         let kind = match (self.has_unet(), self.has_first_stage()) {
             (true, false) => "pixel-space diffusion model",
             (true, true) => "latent diffusion model",
@@ -232,6 +271,17 @@ impl Card<'_> {
     fn data_set(&self) -> Option<&str> {
         let part = self.parts.first()?;
         part.metadata.training.get("dataset").map(String::as_str)
+    }
+
+    /// Whether kiln trained it: it notes its version then.
+    fn is_ours(&self) -> bool {
+        let part = self.parts.first();
+        part.is_some_and(|part| part.metadata.training.contains_key("version"))
+    }
+
+    fn has_classes(&self) -> bool {
+        let part = self.part("U-Net");
+        part.is_some_and(|part| part.facts.iter().any(|(name, _)| *name == "classes"))
     }
 
     fn has_unet(&self) -> bool {
@@ -252,17 +302,9 @@ fn add(page: &mut String, line: &str) {
     let _ = writeln!(page, "{line}");
 }
 
-/// A string that YAML and Python read alike: JSON's form of it.
+/// A string that YAML and Python read alike: JSON's form of it, in one line.
 fn quoted(text: &str) -> String {
-    Value::from(text).to_string()
-}
-
-/// Text that stays inside its cell of a table.
-fn cell(text: &str) -> String {
-    let text = text.split_whitespace().collect::<Vec<_>>().join(" ");
-    text.replace('\\', "\\\\")
-        .replace('|', "\\|")
-        .replace('<', "&lt;")
+    Value::from(text.replace(is_hidden, " ")).to_string()
 }
 
 /// What was measured of one set of images, in an evaluation: a number under each name.
@@ -292,7 +334,7 @@ fn metrics<'a>(rows: &[Row<'a>]) -> BTreeSet<&'a str> {
 fn table(evaluation: &Value) -> String {
     let rows = rows(evaluation);
     let metrics = metrics(&rows);
-    let words = |key: &str| cell(evaluation[key].as_str().unwrap_or_default());
+    let words = |key: &str| inline(evaluation[key].as_str().unwrap_or_default());
     let mut text = format!(
         "Against {}; {}.\n\n| images | count |",
         words("against"),
@@ -333,6 +375,7 @@ mod tests {
             training: BTreeMap::from([
                 ("dataset".to_owned(), data_set.to_owned()),
                 ("steps".to_owned(), "100".to_owned()),
+                ("version".to_owned(), "0.1.0".to_owned()),
             ]),
             ..Metadata::default()
         };
@@ -354,7 +397,7 @@ mod tests {
         Card {
             repository: "ada/digits@draft",
             license: "apache-2.0",
-            class: "DiffusionPipeline",
+            class: Some("DiffusionPipeline"),
             parts,
             grid: Some("samples.png"),
             curves: &[],
@@ -381,10 +424,13 @@ mod tests {
             "kiln sample --model ada/digits@draft --steps 50",
             "![Images drawn by this model](samples.png)",
             "Against 10 held-out images; a classifier.\n\n| images | count | fid | kid |\n| --- | ---: | ---: | ---: |\n",
-            "| ddim \\| 10 steps | 64 |  | 0.0123 ± 0.0010 |\n| real | 10 | 3.5000 |  |\n",
+            "| `ddim \\| 10 steps` | 64 |  | 0.0123 ± 0.0010 |\n| real | 10 | 3.5000 |  |\n",
             "| steps | 100 |",
             "2 pixels of padding",
-            "circle, a \\| b",
+            "circle, `a | b`",
+            "class_labels=class_labels",
+            "pipeline.vqvae",
+            "trained with kiln,",
             "\n````toml\n# ```\nseed = 0\n````",
         ] {
             assert!(page.contains(part), "{part:?} in {page}");
@@ -401,14 +447,95 @@ mod tests {
             "Evaluation",
             "pipeline_tag",
             "num_inference_steps",
-            "<script>",
             "\n# <",
+            "crates.io",
         ] {
             assert!(!page.contains(absent), "{absent:?} in {page}");
         }
         assert!(
-            page.contains("A VQ-VAE of my: \"photos\" --- # &lt;script>"),
+            page.contains("A VQ-VAE of `my: \"photos\" --- # <script>`"),
             "{page}"
         );
+    }
+
+    #[test]
+    fn lines_are_shown_that_work() {
+        let mut parts = parts("mnist");
+        parts[0].facts.clear();
+        parts[0].metadata.training.remove("version");
+        let page = card(&parts, None).to_markdown();
+        assert!(
+            page.contains("pipeline(batch_size=8, num_inference_steps=50)"),
+            "{page}"
+        );
+        assert!(!page.contains("trained with kiln"), "{page}");
+        // diffusers has no such network.
+        let of_kiln = Card {
+            class: None,
+            ..card(&parts, None)
+        };
+        let page = of_kiln.to_markdown();
+        assert!(page.contains("library_name: kiln\n"), "{page}");
+        assert!(
+            page.contains("kiln sample --model ada/digits@draft --steps 50"),
+            "{page}"
+        );
+        for absent in ["python", "from_pretrained", "library_name: diffusers"] {
+            assert!(!page.contains(absent), "{absent:?} in {page}");
+        }
+    }
+
+    #[test]
+    fn names_stay_names() {
+        let hostile =
+            "![x](https://e.org/x.png) <img src=x> | [a](b)\n\n```\n---\n# T `c` www.e.org";
+        let mut parts = parts(hostile);
+        for part in &mut parts {
+            part.metadata.class_names = vec![hostile.to_owned(), "rose".to_owned()];
+            part.metadata
+                .training
+                .insert(hostile.to_owned(), hostile.to_owned());
+        }
+        let evaluation = json!({"model": hostile, "against": hostile, "judge": hostile, "rows": [
+            {"images": hostile, "count": 1, "figures": {hostile: {"value": 1.0}}},
+        ]});
+        let page = card(&parts, Some(&evaluation)).to_markdown();
+        let (head, body) = page
+            .strip_prefix("---\n")
+            .unwrap()
+            .split_once("\n---\n")
+            .unwrap();
+        assert!(
+            head.lines()
+                .all(|line| !line.contains("img") || line.starts_with("- \"")),
+            "{head}"
+        );
+        // Outside of code there is nothing of it.
+        let mut is_code = false;
+        for line in body.lines() {
+            if line.starts_with("```") {
+                is_code = !is_code;
+                continue;
+            }
+            let mut rest = line;
+            let mut outside = String::new();
+            while let Some(begin) = rest.find('`').filter(|_| !is_code) {
+                outside += &rest[..begin];
+                let ticks = rest[begin..]
+                    .bytes()
+                    .take_while(|&byte| byte == b'`')
+                    .count();
+                let code = &rest[begin + ticks..];
+                let end = code
+                    .find(&rest[begin..begin + ticks])
+                    .expect("an end of the code");
+                rest = &code[end + ticks..];
+            }
+            outside += if is_code { "" } else { rest };
+            for part in ["![x]", "<img", "](b)", "www."] {
+                assert!(!outside.contains(part), "{part} in {line}");
+            }
+        }
+        assert!(!is_code);
     }
 }

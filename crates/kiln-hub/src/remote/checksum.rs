@@ -41,12 +41,21 @@ impl Checksum {
 
     /// Whether the file at `path` has this checksum.
     pub(crate) fn matches(&self, path: &Path) -> io::Result<bool> {
+        self.matches_with(path, &|_| ())
+    }
+
+    /// The same for a large file: `read` hears of the bytes as they are read.
+    pub(crate) fn matches_with(&self, path: &Path, read: &dyn Fn(u64)) -> io::Result<bool> {
         let mut file = File::open(path)?;
         let digits = match self {
-            Self::Sha256(_) => digest(&mut file, Sha256::new())?,
+            Self::Sha256(_) => digest(&mut file, Sha256::new(), read)?,
             Self::GitBlob(_) => {
                 let size = file.metadata()?.len();
-                digest(&mut file, Sha1::new_with_prefix(format!("blob {size}\0")))?
+                digest(
+                    &mut file,
+                    Sha1::new_with_prefix(format!("blob {size}\0")),
+                    read,
+                )?
             }
         };
         Ok(digits == self.digits())
@@ -54,18 +63,24 @@ impl Checksum {
 
     /// SHA-256 of the file at `path`, as Git LFS names it.
     pub(crate) fn sha256(path: &Path) -> io::Result<String> {
-        digest(&mut File::open(path)?, Sha256::new())
+        digest(&mut File::open(path)?, Sha256::new(), &|_| ())
     }
 }
 
 /// The digest of all that `reader` gives, in hexadecimal.
-fn digest<D: Digest>(reader: &mut impl Read, mut digest: D) -> io::Result<String> {
+fn digest<D: Digest>(
+    reader: &mut impl Read,
+    mut digest: D,
+    read: &dyn Fn(u64),
+) -> io::Result<String> {
     let mut chunk = vec![0; 64 << 10];
     loop {
-        match reader.read(&mut chunk)? {
-            0 => break,
-            count => digest.update(&chunk[..count]),
+        let count = reader.read(&mut chunk)?;
+        if count == 0 {
+            break;
         }
+        digest.update(&chunk[..count]);
+        read(count as u64);
     }
     let mut digits = String::new();
     for byte in digest.finalize().iter() {

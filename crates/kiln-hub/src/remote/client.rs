@@ -1,25 +1,21 @@
 //! One repository on the Hub, asked over the network.
 
 use std::cell::Cell;
-use std::collections::BTreeMap;
 use std::fs;
 use std::thread;
 
-use hf_hub::repository::RepoTreeEntry;
-use hf_hub::{HFClient, HFClientSync, HFError, HFRepositorySync, RepoTypeDataset, RepoTypeModel};
-use kiln_data::{DownloadFailure, Progress, Transfer, transfer_agent};
+use kiln_data::{DownloadFailure, Origin, Progress, Transfer, transfer_agent};
 use ureq::http::{HeaderMap, header};
 
-use super::cache::{Cache, cache_error};
+use super::cache::{Cache, Soundness, cache_error};
 use super::checksum::Checksum;
-use super::name::is_commit;
 use super::refusal::is_busy;
 use super::{HubSettings, RepositoryName, TransportError};
+use crate::foreign::{is_page, is_pointer};
+use crate::printable::is_hidden;
 
 /// Redirects from one name of a repository to another one that are followed.
 const MAX_REDIRECTS: usize = 5;
-/// How `hf-hub` asks again when the network or the server fails it.
-const API_ATTEMPTS: usize = 3;
 
 /// A file as the Hub lists it.
 #[derive(Clone, Debug)]
@@ -27,9 +23,9 @@ pub(crate) struct Listed {
     /// Its size in bytes.
     pub(crate) size: u64,
     /// Whether Git LFS keeps it.
-    is_large: bool,
+    pub(super) is_large: bool,
     /// Git's name for what it keeps: the content, or its Git LFS pointer.
-    object: String,
+    pub(super) object: String,
 }
 
 /// What a repository is for. The Hub has a place of its own for each.
@@ -57,21 +53,12 @@ impl Kind {
     }
 }
 
-/// The API of one repository.
-enum Api {
-    Model(HFRepositorySync<RepoTypeModel>),
-    DataSet(HFRepositorySync<RepoTypeDataset>),
-}
-
 /// One repository on the Hub.
 pub(crate) struct Remote<'a> {
-    kind: Kind,
+    pub(super) kind: Kind,
     pub(super) settings: &'a HubSettings,
     pub(super) name: &'a RepositoryName,
-    /// The API.
-    pub(super) client: HFClientSync,
-    api: Api,
-    /// What sends and receives the files themselves.
+    /// What connects.
     pub(super) agent: ureq::Agent,
 }
 
@@ -82,83 +69,21 @@ impl<'a> Remote<'a> {
         kind: Kind,
         name: &'a RepositoryName,
     ) -> Result<Self, TransportError> {
-        let client = || {
-            let client = reqwest::Client::builder()
-                .user_agent(concat!("kiln/", env!("CARGO_PKG_VERSION")))
-                .connect_timeout(settings.patience)
-                .read_timeout(settings.patience)
-                .build()?;
-            let mut builder = HFClient::builder()
-                .endpoint(&settings.endpoint)
-                .cache_dir(&settings.cache)
-                .client(client)
-                .retry_max_attempts(API_ATTEMPTS);
-            if let Some(pause) = settings.pauses.first() {
-                // It doubles the pause each time, and first of all.
-                builder = builder.retry_base_delay(*pause / 4);
-            }
-            if let Some(token) = &settings.token {
-                builder = builder.token(token);
-            }
-            builder.build_sync()
-        };
-        let client = client().map_err(|problem: HFError| TransportError::NotAHub {
-            endpoint: settings.endpoint.clone(),
-            problem: problem.to_string(),
-        })?;
+        if Origin::of(&settings.endpoint).is_none() {
+            return Err(TransportError::NotAHub {
+                endpoint: settings.endpoint.clone(),
+                problem: "it is no address of HTTP".to_owned(),
+            });
+        }
         Ok(Self {
             settings,
             name,
             kind,
-            api: match kind {
-                Kind::Model => Api::Model(client.model(name.owner(), name.name())),
-                Kind::DataSet => Api::DataSet(client.dataset(name.owner(), name.name())),
-            },
-            client,
             agent: transfer_agent(settings.patience),
         })
     }
 
-    /// The commit that the name's revision is now.
-    pub(crate) fn commit(&self) -> Result<String, TransportError> {
-        let revision = self.name.revision();
-        let commit = match &self.api {
-            Api::Model(api) => api.info().revision(revision).send().map(|info| info.sha),
-            Api::DataSet(api) => api.info().revision(revision).send().map(|info| info.sha),
-        };
-        let commit = commit.map_err(|error| self.api_error(error))?;
-        let commit = commit.filter(|commit| is_commit(commit));
-        commit.ok_or_else(|| self.not_a_hub("it names no commit"))
-    }
-
-    /// All files at `commit`.
-    pub(crate) fn files(&self, commit: &str) -> Result<BTreeMap<String, Listed>, TransportError> {
-        let tree = match &self.api {
-            Api::Model(api) => api.list_tree().revision(commit).recursive(true).send(),
-            Api::DataSet(api) => api.list_tree().revision(commit).recursive(true).send(),
-        };
-        let tree = tree.map_err(|error| self.api_error(error))?;
-        let files = tree.into_iter().filter_map(|entry| match entry {
-            RepoTreeEntry::File {
-                oid,
-                size,
-                path,
-                lfs,
-                ..
-            } if stays_inside(&path) => Some((
-                path,
-                Listed {
-                    size,
-                    is_large: lfs.is_some(),
-                    object: oid,
-                },
-            )),
-            _ => None,
-        });
-        Ok(files.collect())
-    }
-
-    /// Brings `file` at `commit` into the cache, unless it is there.
+    /// Brings `file` at `commit` into the cache, unless it is there, and says whether its content is known to be right.
     pub(crate) fn fetch(
         &self,
         cache: &Cache,
@@ -166,20 +91,24 @@ impl<'a> Remote<'a> {
         file: &str,
         listed: &Listed,
         progress: &dyn Progress,
-    ) -> Result<(), TransportError> {
+    ) -> Result<Soundness, TransportError> {
         let has_size =
             |path| fs::metadata(path).is_ok_and(|metadata| metadata.len() == listed.size);
         if has_size(cache.snapshot(commit).join(file)) {
-            return Ok(());
+            let soundness = cache.soundness(commit, file, progress)?;
+            if soundness != Soundness::Damaged {
+                return Ok(soundness);
+            }
         }
         let url = self.address(commit, file);
         let checksum = self.checksum(&url, file, listed)?;
         let content = cache.content(&checksum);
         let _lock = cache.lock(&checksum)?;
         // Somebody else may have brought it, for this commit or another one.
-        if !has_size(content.clone()) {
+        let is_here = has_size(content.clone()) && checksum.matches(&content).unwrap_or(false);
+        if !is_here {
             let partial = cache.partial(&checksum);
-            let is_pointer = Cell::new(false);
+            let came_pointer = Cell::new(false);
             let authorization = self.settings.authorization();
             let transfer = Transfer {
                 agent: &self.agent,
@@ -190,8 +119,8 @@ impl<'a> Remote<'a> {
                 largest: listed.size,
                 pauses: &self.settings.pauses,
                 begins_right: &|bytes| {
-                    is_pointer.set(listed.is_large && bytes.starts_with(POINTER));
-                    !is_pointer.get() && !is_page(bytes)
+                    came_pointer.set(listed.is_large && is_pointer(bytes));
+                    !came_pointer.get() && !is_page(bytes)
                 },
                 is_right: &|path| {
                     has_size(path.to_owned()) && checksum.matches(path).unwrap_or(false)
@@ -201,7 +130,7 @@ impl<'a> Remote<'a> {
             };
             match transfer.run().map_err(cache_error(&partial))? {
                 Ok(()) => {}
-                Err(DownloadFailure::NotTheFile) if is_pointer.get() => {
+                Err(DownloadFailure::NotTheFile) if came_pointer.get() => {
                     return Err(TransportError::Pointer {
                         file: file.to_owned(),
                         endpoint: self.settings.endpoint.clone(),
@@ -211,17 +140,13 @@ impl<'a> Remote<'a> {
             }
             fs::rename(&partial, &content).map_err(cache_error(&content))?;
         }
-        cache.place(&checksum, commit, file)
+        cache.place(&checksum, commit, file)?;
+        Ok(Soundness::Verified)
     }
 
     /// `ORG/REPO`.
     pub(super) fn id(&self) -> String {
         self.name.id()
-    }
-
-    /// An address of the API.
-    pub(super) fn api_url(&self, path: &str) -> String {
-        format!("{}/api/models/{}/{path}", self.settings.endpoint, self.id())
     }
 
     /// The address of a file.
@@ -283,21 +208,10 @@ impl<'a> Remote<'a> {
     }
 }
 
-/// How every Git LFS pointer begins.
-const POINTER: &[u8] = b"version https://git-lfs.github.com/spec/";
-
-/// Whether an answer is a page of HTML.
-fn is_page(bytes: &[u8]) -> bool {
-    let start = bytes.trim_ascii_start();
-    let start = start[..start.len().min(14)].to_ascii_lowercase();
-    start.starts_with(b"<!doctype html") || start.starts_with(b"<html")
-}
-
 /// Whether a listed path, which comes from the network, is below the folder that it will be written to.
-fn stays_inside(path: &str) -> bool {
-    let is_name =
-        |part: &str| !matches!(part, "" | "." | "..") && !part.contains(['\\', ':', '\0']);
-    path.split('/').all(is_name)
+pub(super) fn stays_inside(path: &str) -> bool {
+    let is_name = |part: &str| !matches!(part, "" | "." | "..") && !part.contains(['\\', ':']);
+    path.split('/').all(is_name) && !path.contains(is_hidden)
 }
 
 /// A path in an address: all but letters, digits, `-`, `_`, `.`, `~` and the slashes as `%20`.
@@ -338,6 +252,8 @@ mod tests {
             "a//b",
             "C:/x",
             "a\\..\\b",
+            "a\u{1b}[2J",
+            "a\0",
         ] {
             assert!(!stays_inside(path), "{path}");
         }
@@ -348,16 +264,6 @@ mod tests {
         assert_eq!(encoded("a b/ü#?.bin"), "a%20b/%C3%BC%23%3F.bin");
         for url in ["http://a:1", "http://a:1/", "http://a:1/b/c"] {
             assert_eq!(origin(url), "http://a:1");
-        }
-    }
-
-    #[test]
-    fn pages_are_told_from_files() {
-        for page in ["<!DOCTYPE html><p>", "\n  <html lang=en>"] {
-            assert!(is_page(page.as_bytes()), "{page}");
-        }
-        for file in ["", "{\"a\": 1}", "<svg>", "<htm"] {
-            assert!(!is_page(file.as_bytes()), "{file}");
         }
     }
 }

@@ -164,6 +164,17 @@ pub enum TransportError {
         /// The Hub's address.
         endpoint: String,
     },
+    /// Offline, and a file in the cache is no longer what came.
+    #[error(
+        "{path} in the cache is damaged: its content does not have its checksum; run `kiln pull {repository}` with a network, which fetches it again",
+        path = path.display()
+    )]
+    DamagedCache {
+        /// The repository, with its revision.
+        repository: String,
+        /// The file.
+        path: PathBuf,
+    },
     /// Offline, and the cache does not hold all files.
     #[error(
         "the cache {cache} does not hold {missing} of {repository}; run `kiln pull {repository}` with a network, without --offline and HF_HUB_OFFLINE",

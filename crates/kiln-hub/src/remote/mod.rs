@@ -12,26 +12,25 @@
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 //!
-//! # What `hf-hub` does, and what it does not
+//! # How kiln speaks with it
 //!
-//! The `hf-hub` crate speaks the Hub's API here: which commit a revision is, which files it has, and making
-//! repositories and branches. The files themselves take another road, because `hf-hub` 1.0.0
+//! `api.rs` asks the Hub's API which commit a revision is, and which files it has, within bounds of size and time. Downloads
+//! go through [`kiln_data::Transfer`], which MNIST's take too: continued where they stopped, checked against size and
+//! checksum, and renamed when they are right. Uploads go through the Git LFS batch API, which the Hub and its mirrors have
+//! alike: see [`push`]. All three send the token to the Hub's own scheme, host and port, and nowhere else.
 //!
-//! - begins a broken download anew, and writes whatever the server answers into the cache without looking at the HTTP
-//!   status, the size or the checksum, so that a page that says "try again later" becomes the model;
-//! - sends large files only by way of Xet, and to a server that has plain Git LFS sends them inside the commit, which no
-//!   server takes for more than some megabytes.
-//!
-//! So downloads go through [`kiln_data::Transfer`], which MNIST's take too: continued where they stopped, checked against
-//! size and checksum, and renamed when they are right. Uploads go through the Git LFS batch API, which the Hub and its
-//! mirrors have alike: see [`push`].
+//! The `hf-hub` crate is no help here. `hf-hub` 1.0.0 sends the token wherever a list of files says that it goes on, and
+//! reads such lists without end; it writes whatever a server answers into the cache without looking at status, size or
+//! checksum; and it sends large files only by way of Xet, which mirrors do not have.
 
+mod api;
 mod cache;
 mod card;
 mod checksum;
 mod client;
 mod data_set;
 mod error;
+mod markdown;
 mod name;
 mod publication;
 mod pull;

@@ -5,6 +5,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use burn::tensor::Device;
+use kiln_models::TimeEmbeddingType;
 use serde_json::Value;
 
 use super::card::{Card, Part};
@@ -85,6 +86,9 @@ pub fn publish(
     }
     let copied = |path: &Path, name: &str| {
         let extension = path.extension().and_then(|extension| extension.to_str());
+        let is_plain =
+            |extension: &&str| extension.bytes().all(|byte| byte.is_ascii_alphanumeric());
+        let extension = extension.filter(is_plain);
         let name = format!("{name}.{}", extension.unwrap_or("png"));
         copy(&new, path, &name).map(|()| name)
     };
@@ -102,7 +106,7 @@ pub fn publish(
         new.write(EXPERIMENT, config)?;
     }
     let text = |path: &PathBuf| {
-        fs::read_to_string(path).map_err(|problem| HubError::Read {
+        kiln_data::read_text(path).map_err(|problem| HubError::Read {
             file: path.display().to_string(),
             problem,
         })
@@ -140,17 +144,22 @@ fn copy(new: &NewFolder, from: &Path, name: &str) -> Result<(), HubError> {
     })
 }
 
-/// diffusers' class that loads the model, and the model's parts. Reads all of it, so that nothing damaged is published.
-fn describe(source: &ModelSource) -> Result<(&'static str, Vec<Part>), HubError> {
+/// diffusers' class that loads the model, if one does, and the model's parts. Reads all of it, so that nothing damaged is published.
+fn describe(source: &ModelSource) -> Result<(Option<&'static str>, Vec<Part>), HubError> {
     let device = Device::flex();
     if !source.has(INDEX) {
         let first_stage = FirstStage::load(source, &device)?;
         return Ok((
-            first_stage.network.class(),
+            Some(first_stage.network.class()),
             vec![describe_first_stage(first_stage)],
         ));
     }
     let model = LatentDiffusion::load(source, &device)?;
+    let class = match model.unet.config().time_embedding_type {
+        // kiln's own.
+        TimeEmbeddingType::NoisePower | TimeEmbeddingType::NoisePowerInput => None,
+        _ => Some("DiffusionPipeline"),
+    };
     let scheduler = &model.scheduler;
     // What training records says more; another trainer's model has only its scheduler to tell.
     let mut facts = Vec::new();
@@ -172,7 +181,7 @@ fn describe(source: &ModelSource) -> Result<(&'static str, Vec<Part>), HubError>
     let parts = [unet].into_iter();
     let parts = parts.chain(model.first_stage.map(describe_first_stage));
     let parts = parts.chain(model.guide.map(describe_guide));
-    Ok(("DiffusionPipeline", parts.collect()))
+    Ok((class, parts.collect()))
 }
 
 fn describe_guide(guide: Guide) -> Part {

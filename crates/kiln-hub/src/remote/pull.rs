@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 use kiln_data::Progress;
 
-use super::cache::{Cache, cache_error};
+use super::cache::{Cache, Soundness, cache_error};
 use super::client::{Kind, Listed, Remote};
 use super::name::is_commit;
 use super::selection::Selection;
@@ -37,15 +37,17 @@ pub struct Pulled {
     pub files: Vec<String>,
     /// Their size in bytes, all together.
     pub bytes: u64,
+    /// Those of them that are copies in the cache of which no checksum is known. All others have been checked against theirs.
+    pub unverified: Vec<String>,
     /// Why the cache had to do without asking whether it is up to date, if so.
     pub unreachable: Option<String>,
 }
 
 /// Brings the files of `name` that are `wanted` into the cache, and says where they are.
 ///
-/// Files that the cache has, be it by this program or by Python, are not fetched again. What is fetched is continued
-/// where an earlier attempt stopped, and appears under its name once its size and its checksum are right. A commit that
-/// is whole in the cache is not asked for, as it cannot change; and if the Hub is out of reach, the cache's last state
+/// Files that the cache has, be it by this program or by Python, are not fetched again, unless their content is no longer
+/// what their checksum says. What is fetched is continued where an earlier attempt stopped, and appears under its name once
+/// its size and its checksum are right. A commit that is whole in the cache is not asked for, as it cannot change; and if the Hub is out of reach, the cache's last state
 /// of a branch will do.
 ///
 /// # Errors
@@ -124,20 +126,21 @@ struct Pull<'a> {
 impl Pull<'_> {
     fn ask_hub(&self) -> Result<Pulled, TransportError> {
         let remote = Remote::new(self.settings, self.kind, self.name)?;
-        let commit = remote.commit()?;
-        let listing = remote.files(&commit)?;
+        let commit = remote.commit(self.progress)?;
+        let listing = remote.files(&commit, self.progress)?;
         let fetch = |file: &str| match listing.get(file) {
             Some(listed) => remote.fetch(self.cache, &commit, file, listed, self.progress),
-            None => Ok(()),
+            None => Ok(Soundness::Unknown),
         };
         let names = listing.keys().cloned().collect();
         let files = self.select(&commit, &names, &|file| {
-            self.check_size(file, &listing).and_then(|()| fetch(file))
+            self.check_size(file, &listing)?;
+            fetch(file).map(|_| ())
         })?;
-        files.iter().try_for_each(|file| fetch(file))?;
+        let unverified = unverified(&files, fetch)?;
         // Last, so that a branch never means a commit that is not whole.
         self.cache.remember(self.name.revision(), &commit)?;
-        Ok(self.pulled(commit, files))
+        Ok(self.pulled(commit, files, unverified))
     }
 
     fn look_up(&self) -> Result<Pulled, TransportError> {
@@ -155,7 +158,15 @@ impl Pull<'_> {
             TransportError::Incomplete { missing: file, .. } => missing(&file),
             other => other,
         })?;
-        Ok(self.pulled(commit, files))
+        let check = |file: &str| match self.cache.soundness(&commit, file, self.progress)? {
+            Soundness::Damaged => Err(TransportError::DamagedCache {
+                repository: self.name.to_string(),
+                path: self.cache.snapshot(&commit).join(file),
+            }),
+            soundness => Ok(soundness),
+        };
+        let unverified = unverified(&files, check)?;
+        Ok(self.pulled(commit, files, unverified))
     }
 
     /// The files that are wanted, out of `names`; `fetch` brings one that has to be read to know.
@@ -195,7 +206,7 @@ impl Pull<'_> {
         }
     }
 
-    fn pulled(&self, commit: String, files: Vec<String>) -> Pulled {
+    fn pulled(&self, commit: String, files: Vec<String>, unverified: Vec<String>) -> Pulled {
         let folder = self.cache.snapshot(&commit);
         let size = |file| fs::metadata(folder.join(file)).map_or(0, |metadata| metadata.len());
         Pulled {
@@ -203,7 +214,22 @@ impl Pull<'_> {
             folder,
             commit,
             files,
+            unverified,
             unreachable: None,
         }
     }
+}
+
+/// Those of `files` that `soundness` knows nothing of.
+fn unverified(
+    files: &[String],
+    soundness: impl Fn(&str) -> Result<Soundness, TransportError>,
+) -> Result<Vec<String>, TransportError> {
+    let mut unverified = Vec::new();
+    for file in files {
+        if soundness(file)? == Soundness::Unknown {
+            unverified.push(file.clone());
+        }
+    }
+    Ok(unverified)
 }

@@ -4,11 +4,13 @@ use std::fs;
 use std::io;
 use std::path::Path;
 
-use hf_hub::HFError;
 use kiln_data::Progress;
+use serde_json::{Value, json};
+use ureq::http::StatusCode;
 
+use super::api::encoded_part;
 use super::client::{Kind, Remote};
-use super::upload::Upload;
+use super::upload::{JSON, Upload};
 use super::{HubSettings, RepositoryName, TransportError};
 use crate::HubError;
 
@@ -80,24 +82,30 @@ pub fn push(
 impl Remote<'_> {
     /// Makes the repository, and the branch if it is not the main one, unless they exist.
     fn create(&self, is_private: bool) -> Result<(), TransportError> {
-        let id = self.id();
-        let created = self
-            .client
-            .create_repository()
-            .repo_id(&id)
-            .repo_type(hf_hub::RepoTypeModel)
-            .private(is_private)
-            .exist_ok(true)
-            .send();
-        created.map_err(|error| self.api_error(error))?;
-        let branch = self.name.revision();
-        if branch == "main" {
-            return Ok(());
+        let wish = json!({
+            "name": self.name.name(),
+            "organization": self.name.owner(),
+            "type": "model",
+            "private": is_private,
+        });
+        let url = format!("{}/api/repos/create", self.settings.endpoint);
+        self.make(&url, &wish)?;
+        match self.name.revision() {
+            "main" => Ok(()),
+            branch => {
+                let url = self.api_url(&format!("branch/{}", encoded_part(branch)));
+                self.make(&url, &json!({}))
+            }
         }
-        let repository = self.client.model(self.name.owner(), self.name.name());
-        match repository.create_branch().branch(branch).send() {
-            Ok(()) | Err(HFError::Conflict { .. }) => Ok(()),
-            Err(error) => Err(self.api_error(error)),
+    }
+
+    /// Asks for something to be made that may exist already.
+    fn make(&self, url: &str, wish: &Value) -> Result<(), TransportError> {
+        let answer = self.send(url, JSON, &wish.to_string())?;
+        match answer.status {
+            StatusCode::CONFLICT => Ok(()),
+            status if status.is_success() => Ok(()),
+            _ => Err(self.refused(&answer)),
         }
     }
 }

@@ -1,12 +1,12 @@
 //! What it means when the Hub says no, and what the user can do about it.
 
-use hf_hub::HFError;
 use kiln_data::DownloadFailure;
 use serde_json::Value;
 use ureq::http::{HeaderMap, StatusCode};
 
 use super::TransportError;
 use super::client::Remote;
+use crate::printable::printable;
 
 impl Remote<'_> {
     /// What a transfer's failure means.
@@ -91,42 +91,6 @@ impl Remote<'_> {
         )
     }
 
-    /// What is wrong when the API fails.
-    pub(super) fn api_error(&self, error: HFError) -> TransportError {
-        match error {
-            HFError::Http { context }
-            | HFError::AuthRequired { context }
-            | HFError::Forbidden { context }
-            | HFError::Conflict { context }
-            | HFError::RateLimited { context, .. }
-            | HFError::RepoNotFound {
-                context: Some(context),
-                ..
-            }
-            | HFError::RevisionNotFound {
-                context: Some(context),
-                ..
-            } => self.refusal(
-                context.status.as_u16(),
-                context.error_code.as_deref(),
-                context.server_message.as_deref(),
-                asked(&context.body),
-            ),
-            HFError::Request { source, .. } if source.is_decode() => {
-                self.not_a_hub("its answer is not JSON")
-            }
-            HFError::Request { source, .. } => {
-                // The last cause is the system's: "connection refused".
-                let mut cause: &dyn std::error::Error = &source;
-                while let Some(deeper) = cause.source() {
-                    cause = deeper;
-                }
-                self.unreachable(cause.to_string())
-            }
-            other => self.not_a_hub(&other.to_string()),
-        }
-    }
-
     /// What it means that the server answered with a status that is no success.
     fn refusal(
         &self,
@@ -135,6 +99,7 @@ impl Remote<'_> {
         message: Option<&str>,
         asked: Asked,
     ) -> TransportError {
+        let message = message.map(printable);
         let repository = self.name.id();
         let endpoint = self.settings.endpoint.clone();
         let has_token = self.settings.token.is_some();

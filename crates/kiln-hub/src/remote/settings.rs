@@ -19,6 +19,8 @@ pub struct HubSettings {
     pub offline: bool,
     /// How long a server may say nothing before it counts as out of reach.
     pub patience: Duration,
+    /// How long the answer to a question may take to come whole, all its pages together.
+    pub longest_answer: Duration,
     /// How long a busy server (HTTP 429 or 5xx) is left alone before it is asked again, each time.
     pub pauses: Vec<Duration>,
 }
@@ -58,6 +60,7 @@ impl HubSettings {
             cache: cache.map_or_else(|| home.join("hub"), PathBuf::from),
             offline: is_on("HF_HUB_OFFLINE"),
             patience: Duration::from_secs(20),
+            longest_answer: Duration::from_secs(600),
             pauses: [1, 4, 10].map(Duration::from_secs).to_vec(),
         }
     }

@@ -18,13 +18,14 @@ use ureq::http::{HeaderMap, Response, StatusCode, header};
 use ureq::{Body, SendBody};
 
 use super::TransportError;
+use super::api::encoded_part;
 use super::checksum::Checksum;
-use super::client::{Remote, origin};
+use super::client::Remote;
 use super::refusal::is_busy;
 
 /// What the Hub looks at to decide where it keeps a file, in bytes.
 const SAMPLE: u64 = 512;
-const JSON: &str = "application/json";
+pub(super) const JSON: &str = "application/json";
 const LINES: &str = "application/x-ndjson";
 const LFS: &str = "application/vnd.git-lfs+json";
 
@@ -86,7 +87,7 @@ impl Remote<'_> {
         }
         let body: String = lines.iter().map(|line| format!("{line}\n")).collect();
         let answer = self.post(
-            &self.api_url(&format!("commit/{}", encoded_branch(branch))),
+            &self.api_url(&format!("commit/{}", encoded_part(branch))),
             LINES,
             &body,
         )?;
@@ -107,7 +108,7 @@ impl Remote<'_> {
         };
         let described = files.iter().map(describe);
         let described = described.collect::<Result<Vec<_>, TransportError>>()?;
-        let url = self.api_url(&format!("preupload/{}", encoded_branch(branch)));
+        let url = self.api_url(&format!("preupload/{}", encoded_part(branch)));
         let answer = self.post(&url, JSON, &json!({ "files": described }).to_string())?;
         let modes = answer["files"].as_array();
         let modes = modes.ok_or_else(|| self.not_a_hub("it does not say where files go"))?;
@@ -284,38 +285,6 @@ impl Remote<'_> {
             }
         }
     }
-
-    /// Sends `body` and reads the JSON that comes back, again after each pause while the server is busy.
-    fn post(&self, url: &str, content: &str, body: &str) -> Result<Value, TransportError> {
-        let mut pauses = self.settings.pauses.iter();
-        loop {
-            let mut request = self
-                .agent
-                .post(url)
-                .header(header::CONTENT_TYPE, content)
-                .header(header::ACCEPT, content);
-            // The token is for the Hub, and not for where it keeps its files.
-            if let Some(authorization) = self.settings.authorization()
-                && origin(url) == origin(&self.settings.endpoint)
-            {
-                request = request.header(header::AUTHORIZATION, authorization);
-            }
-            let answer = request.send(body);
-            let mut answer = answer.map_err(|error| self.unreachable(error.to_string()))?;
-            let status = answer.status();
-            let text = answer.body_mut().read_to_string().unwrap_or_default();
-            match pauses.next() {
-                // A verification may answer with nothing.
-                _ if status.is_success() && text.trim().is_empty() => return Ok(Value::Null),
-                _ if status.is_success() => {
-                    return serde_json::from_str(&text)
-                        .map_err(|_| self.not_a_hub("its answer is not JSON"));
-                }
-                Some(pause) if is_busy(status) => thread::sleep(*pause),
-                _ => return Err(self.answer_error(status, answer.headers(), &text)),
-            }
-        }
-    }
 }
 
 /// Some bytes of a file.
@@ -348,11 +317,6 @@ impl Read for Counted<'_> {
         self.progress.advance(count as u64);
         Ok(count)
     }
-}
-
-/// A branch as one part of an address.
-fn encoded_branch(branch: &str) -> String {
-    super::client::encoded(branch).replace('/', "%2F")
 }
 
 /// Turns what the system says about a file to upload into an error.

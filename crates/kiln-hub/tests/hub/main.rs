@@ -4,6 +4,7 @@ mod data_set;
 mod pull;
 mod push;
 mod server;
+mod strangers;
 
 use std::path::Path;
 use std::time::Duration;
@@ -19,6 +20,7 @@ fn settings(hub: &Hub, folder: &Path) -> HubSettings {
         cache: folder.join("cache"),
         offline: false,
         patience: Duration::from_secs(20),
+        longest_answer: Duration::from_secs(60),
         pauses: vec![Duration::from_millis(1); 2],
     }
 }

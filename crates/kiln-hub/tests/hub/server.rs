@@ -10,6 +10,7 @@ use std::mem;
 use std::net::{TcpListener, TcpStream};
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::thread;
+use std::time::Duration;
 
 use serde_json::{Value, json};
 use sha1::Sha1;
@@ -34,6 +35,16 @@ pub enum Fault {
     StallAfter(usize),
     /// The body with a byte changed.
     Corrupt,
+    /// A redirect to this address, with this status.
+    Redirect(u16, String),
+    /// The right answer, and a link to this address as the next page.
+    NextPage(String),
+    /// The right answer, and a link to a next page that was never asked for before, every time.
+    AnotherPage,
+    /// This body over and over, until the client has enough.
+    Endless(&'static [u8]),
+    /// A space every few milliseconds, until the client has enough.
+    Dripping,
 }
 
 /// The server. It ends with the program.
@@ -56,6 +67,8 @@ struct State {
     token: Option<String>,
     faults: Vec<(&'static str, Fault, usize)>,
     requests: Vec<String>,
+    /// Requests that came with a token.
+    with_token: Vec<String>,
 }
 
 #[derive(Clone, Default)]
@@ -130,6 +143,11 @@ impl Hub {
     /// All requests since the last call: the method, the path, and `from N` for a range.
     pub fn requests(&self) -> Vec<String> {
         mem::take(&mut self.state().requests)
+    }
+
+    /// All requests since the last call that came with a token.
+    pub fn requests_with_token(&self) -> Vec<String> {
+        mem::take(&mut self.state().with_token)
     }
 
     /// The files at a revision, with their contents, if there are any.
@@ -515,6 +533,11 @@ impl Response {
         }
     }
 
+    fn link(&mut self, address: &str) {
+        let link = format!("<{address}>; rel=\"next\"");
+        self.headers.push(("Link".to_owned(), link));
+    }
+
     fn refusal(status: u16, code: Option<&str>, message: &str) -> Self {
         let mut response = Self::json(&json!({ "error": message }));
         response.status = status;
@@ -551,6 +574,9 @@ fn converse(mut stream: TcpStream, url: &str, state: &Mutex<State>) -> io::Resul
     let (mut response, fault) = {
         let mut state = state.lock().unwrap();
         state.requests.push(line.clone());
+        if request.headers.contains_key("authorization") {
+            state.with_token.push(line.clone());
+        }
         let response = state.answer(url, &request);
         let fault = state
             .faults
@@ -578,6 +604,17 @@ fn converse(mut stream: TcpStream, url: &str, state: &Mutex<State>) -> io::Resul
         }
         Some(Fault::Page) => response = Response::page(200),
         Some(Fault::Body(body)) => response = Response::file(body, Vec::new()),
+        Some(Fault::Redirect(status, address)) => {
+            response = Response::refusal(*status, None, "over there");
+            let location = ("Location".to_owned(), address.clone());
+            response.headers.push(location);
+        }
+        Some(Fault::NextPage(address)) => response.link(address),
+        Some(Fault::AnotherPage) => {
+            let count = state.lock().unwrap().requests.len();
+            let path = request.path.split('&').next().unwrap_or_default();
+            response.link(&format!("{url}{path}&page={count}"));
+        }
         Some(Fault::Corrupt) => {
             let middle = response.body.len() / 2;
             response.body[middle] ^= 1;
@@ -590,6 +627,18 @@ fn converse(mut stream: TcpStream, url: &str, state: &Mutex<State>) -> io::Resul
         } else {
             response.status = 206;
             response.body.drain(..start);
+        }
+    }
+    if let Some(Fault::Endless(_) | Fault::Dripping) = &fault {
+        stream.write_all(b"HTTP/1.1 200 OK\r\nConnection: close\r\n\r\n")?;
+        loop {
+            match &fault {
+                Some(Fault::Endless(body)) => stream.write_all(body)?,
+                _ => {
+                    stream.write_all(b" ")?;
+                    thread::sleep(Duration::from_millis(5));
+                }
+            }
         }
     }
     let mut head = format!(

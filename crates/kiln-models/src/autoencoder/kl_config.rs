@@ -2,7 +2,10 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use crate::blocks::Activation;
-use crate::config::{self, require, require_channels, require_halving, require_levels};
+use crate::config::{
+    self, require, require_channels, require_halving, require_image_channels, require_levels,
+    require_scaling_factor,
+};
 use crate::{ConfigError, DecoderBlockType, EncoderBlockType};
 
 /// The options of an [`AutoencoderKl`](crate::AutoencoderKl): names and defaults are those of diffusers'
@@ -98,8 +101,7 @@ impl AutoencoderKlConfig {
     /// # Errors
     /// Names the first option that does not, with what would be valid.
     pub fn validate(&self) -> Result<(), ConfigError> {
-        require_channels("in_channels", self.in_channels)?;
-        require_channels("out_channels", self.out_channels)?;
+        require_image_channels(self.in_channels, self.out_channels)?;
         require_channels("latent_channels", self.latent_channels)?;
         require_levels(
             &self.block_out_channels,
@@ -110,14 +112,10 @@ impl AutoencoderKlConfig {
         )?;
         let levels = self.block_out_channels.len();
         require_halving("sample_size", self.sample_size, levels)?;
+        require_scaling_factor(self.scaling_factor)?;
         require(
-            self.scaling_factor.is_finite() && self.scaling_factor > 0.0,
-            "scaling_factor",
-            self.scaling_factor,
-            "it must be a positive number",
-        )?;
-        require(
-            self.shift_factor.is_none_or(f64::is_finite),
+            self.shift_factor
+                .is_none_or(|shift| (shift as f32).is_finite()),
             "shift_factor",
             self.shift_factor,
             "it must be a number",

@@ -247,10 +247,10 @@ impl UNet2dConfig {
     fn validate_numbers(&self) -> Result<(), ConfigError> {
         let factor = self.mid_block_scale_factor;
         require(
-            factor.is_finite() && factor != 0.0,
+            (factor as f32).is_normal(),
             "mid_block_scale_factor",
             factor,
-            "it divides, so it must be a number other than 0",
+            "it divides, so it must be a number other than 0, neither vast nor tiny",
         )?;
         require(
             (0.0..1.0).contains(&self.dropout),
@@ -259,7 +259,7 @@ impl UNet2dConfig {
             "it must be at least 0 and less than 1",
         )?;
         require(
-            self.norm_eps.is_finite() && self.norm_eps > 0.0,
+            (self.norm_eps as f32).is_normal() && self.norm_eps > 0.0,
             "norm_eps",
             self.norm_eps,
             "it must be a small positive number",

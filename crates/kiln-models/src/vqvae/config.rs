@@ -3,7 +3,8 @@ use serde::{Deserialize, Serialize};
 use crate::ConfigError;
 use crate::blocks::Activation;
 use crate::config::{
-    self, require, require_channels, require_halving, require_levels, require_rows,
+    self, require_channels, require_halving, require_image_channels, require_levels, require_rows,
+    require_scaling_factor,
 };
 
 /// One level of the encoder; every level but the last halves the image.
@@ -129,8 +130,7 @@ impl VqVaeConfig {
     /// # Errors
     /// Names the first option that does not, with what would be valid.
     pub fn validate(&self) -> Result<(), ConfigError> {
-        require_channels("in_channels", self.in_channels)?;
-        require_channels("out_channels", self.out_channels)?;
+        require_image_channels(self.in_channels, self.out_channels)?;
         require_channels("latent_channels", self.latent_channels)?;
         require_channels("vq_embed_dim", self.latent_dim())?;
         require_rows("num_vq_embeddings", self.num_vq_embeddings)?;
@@ -146,12 +146,7 @@ impl VqVaeConfig {
             self.sample_size,
             self.block_out_channels.len(),
         )?;
-        require(
-            self.scaling_factor.is_finite() && self.scaling_factor > 0.0,
-            "scaling_factor",
-            self.scaling_factor,
-            "it must be a positive number",
-        )
+        require_scaling_factor(self.scaling_factor)
     }
 
     /// Channels of the latents: the dimension of the codebook's vectors.

@@ -343,7 +343,7 @@ impl TrainingConfig {
 
 /// The text of the file at `path`.
 fn read(path: &Path) -> Result<String, ConfigError> {
-    std::fs::read_to_string(path).map_err(|source| ConfigError::Read {
+    kiln_data::read_text(path).map_err(|source| ConfigError::Read {
         path: path.to_owned(),
         source,
     })

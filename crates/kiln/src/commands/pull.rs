@@ -45,6 +45,8 @@ struct Outcome {
     commit: String,
     folder: PathBuf,
     files: Vec<String>,
+    /// Those that no checksum is known of.
+    unverified: Vec<String>,
     bytes: u64,
 }
 
@@ -62,6 +64,7 @@ impl Pull {
             commit: pulled.commit,
             folder: pulled.folder,
             files: pulled.files,
+            unverified: pulled.unverified,
             bytes: pulled.bytes,
         };
         terminal::print_outcome(&outcome, self.json, Outcome::in_words)
@@ -70,8 +73,12 @@ impl Pull {
 
 impl Outcome {
     fn in_words(&self) -> String {
+        let verified = match self.unverified.len() {
+            0 => "verified".to_owned(),
+            count => format!("of which {count} have no known checksum"),
+        };
         format!(
-            "{}\n{} files, {}, verified; commit {:.12} of {}\n",
+            "{}\n{} files, {}, {verified}; commit {:.12} of {}\n",
             self.folder.display(),
             self.files.len(),
             terminal::size_in_words(self.bytes),

@@ -144,7 +144,7 @@ impl Push {
 /// The experiment in a file, without the place that the data has on this machine.
 fn public_experiment(path: &Path) -> anyhow::Result<String> {
     let problem = || format!("cannot read {}", path.display());
-    let text = fs::read_to_string(path).with_context(problem)?;
+    let text = kiln_data::read_text(path).with_context(problem)?;
     let table: toml::Table = toml::from_str(&text).with_context(problem)?;
     let place = table.get("data").and_then(|data| data.get("path"));
     // What is on the Hub is there for others, too.

@@ -1,6 +1,6 @@
 //! `kiln schedule`: how signal turns into noise, and where a sampler looks on the way.
 
-use std::{fs, path::Path, path::PathBuf};
+use std::path::{Path, PathBuf};
 
 use anyhow::Context;
 use clap::{ArgGroup, Args};
@@ -220,7 +220,7 @@ fn scheduler_of(model: &Path) -> anyhow::Result<SchedulerConfig> {
     } else {
         path
     };
-    let text = fs::read_to_string(&path).with_context(|| {
+    let text = kiln_data::read_text(&path).with_context(|| {
         format!(
             "{} holds no schedule: give the folder of a model, which has {}",
             model.display(),
