@@ -65,7 +65,7 @@ pub(crate) fn is_table(path: &Path) -> bool {
 /// The image column is [`DataConfig::image_column`], or the one that holds encoded images (a group with a field `bytes`, or
 /// the bytes themselves): of several, the one called `image`, or else the first, which is said. Labels come from
 /// [`DataConfig::label_column`], or the column that is declared as one of classes, their names from what Python's `datasets`
-/// wrote beside the table. Rows without an image are left out, and counted.
+/// wrote beside the table. Rows without an image are left out, and counted, and so are rows without a class if most have one.
 ///
 /// # Errors
 /// When a file cannot be read, is no Parquet file or holds no images, and as [`crate::open`].
@@ -94,6 +94,7 @@ pub fn open_tables(
             item.label = None;
         }
     }
+    leave_out_unlabelled(&tables.name, &mut train, &mut validation);
     if validation.is_empty() {
         (train, validation) = hold_out(train, config.validation_fraction);
     }
@@ -114,6 +115,26 @@ fn border(config: &DataConfig) -> usize {
     match config.dataset {
         DatasetKind::Mnist | DatasetKind::Mnist10k => mnist::border(config.size),
         _ => 0,
+    }
+}
+
+/// Leaves out the rows without a class if they are fewer than those with one; of more, no class is of use.
+fn leave_out_unlabelled(data_set: &str, train: &mut Vec<Item>, validation: &mut Vec<Item>) {
+    let all = || train.iter().chain(&*validation);
+    let (total, count) = (
+        all().count(),
+        all().filter(|item| item.label.is_none()).count(),
+    );
+    let Some(first) = all().find(|item| item.label.is_none()) else {
+        return;
+    };
+    if 2 * count < total {
+        tracing::warn!(
+            "left out {count} of {total} images of {data_set}, which have no class (the first is {})",
+            first.name()
+        );
+        train.retain(|item| item.label.is_some());
+        validation.retain(|item| item.label.is_some());
     }
 }
 
@@ -156,7 +177,10 @@ impl Rows {
         let reader = SerializedFileReader::new(file).map_err(damaged)?;
         let columns = Columns::find(&reader, config).map_err(unusable)?;
         if let Some(word) = columns.word.as_ref().filter(|_| !self.columns_are_said) {
-            tracing::warn!("{}: {word}", path.display());
+            tracing::warn!(
+                "{}: {word}",
+                names::of_path(Path::new(path.file_name().unwrap_or_default()))
+            );
             self.columns_are_said = true;
         }
         if self.class_names.is_empty() {

@@ -126,7 +126,7 @@ fn images_come_with_their_labels_from_every_row_group() {
 }
 
 #[test]
-fn rows_without_a_class_are_counted_and_take_the_labels_from_all() {
+fn many_rows_without_a_class_take_the_labels_from_all() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("some.parquet");
     write(
@@ -141,6 +141,25 @@ fn rows_without_a_class_are_counted_and_take_the_labels_from_all() {
         datasets.train.unlabelled(),
         Some("2 of 4 images of ada/levels have no class (the first is row 1 of some.parquet)")
     );
+}
+
+#[test]
+fn a_few_rows_without_a_class_are_left_out() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = |name: &str| folder.path().join(name);
+    write(
+        &path("train.parquet"),
+        &[(10, 0), (20, -1), (30, 1), (40, 1), (50, 0)],
+        Some(FEATURES),
+    );
+    // As the test set of a competition.
+    write(&path("test.parquet"), &[(70, -1), (80, -1)], Some(FEATURES));
+    let datasets = open(&[path("train.parquet")], &[path("test.parquet")]).unwrap();
+    assert_eq!(datasets.train.class_names(), ["dark", "light"]);
+    let mut all = [shown(&datasets.train), shown(&datasets.validation)].concat();
+    all.sort_unstable();
+    let expected = [(10, 0), (30, 1), (40, 1), (50, 0)];
+    assert_eq!(all, expected.map(|(level, label)| (level, Some(label))));
 }
 
 #[test]
@@ -248,16 +267,18 @@ fn a_page_that_claims_too_much_is_not_unpacked() {
     let path = folder.path().join("bomb.parquet");
     write(&path, &[(10, 0), (20, 1)], Some(FEATURES));
     let mut bytes = std::fs::read(&path).unwrap();
-    // A page's header begins with its type, 0, and its sizes as numbers of two or more bytes: unpacked, packed.
-    let is_header =
-        |window: &[u8]| window[..3] == [0x15, 0, 0x15] && window[3] >= 0x80 && window[5] == 0x15;
-    let place = bytes.windows(8).position(is_header).unwrap();
-    // The greatest number that the two bytes of the packed size leave room for, and the same header in more bytes.
-    let longer = [0x15, 0, 0x15, 0xfe, 0xff, 0xff, 0xff, 0x0f];
-    bytes.splice(place..place + 5, longer);
+    let reader = SerializedFileReader::new(File::open(&path).unwrap()).unwrap();
+    let chunk = reader.metadata().row_group(0).column(1).clone();
+    let first = chunk.dictionary_page_offset();
+    let place = first.unwrap_or(chunk.data_page_offset()) as usize;
+    // A header begins with its type and, as a number of some bytes, the size of what is in the page unpacked.
+    assert_eq!((bytes[place], bytes[place + 2]), (0x15, 0x15));
+    let size = place + 3;
+    let len = 1 + bytes[size..].iter().position(|&byte| byte < 0x80).unwrap();
+    bytes.splice(size..size + len, [0xfe, 0xff, 0xff, 0xff, 0x0f]);
     std::fs::write(&path, &bytes).unwrap();
     let message = open(&[path], &[]).unwrap_err().to_string();
-    assert!(message.contains("bomb.parquet"), "{message}");
+    assert!(message.contains("claims to hold 2147483647"), "{message}");
 }
 
 #[test]
