@@ -30,7 +30,7 @@ pub struct TrainingArguments {
     config: PathBuf,
 
     /// Where the data set is, here or on the Hub; overrides data.path of the config
-    #[arg(long, value_name = "PATH|hf:ORG/DATASET[:SPLIT]")]
+    #[arg(long, value_name = "PATH|hf:ORG/DATASET[:[CONFIGURATION/]SPLIT]")]
     data: Option<PathBuf>,
 
     /// The run folder [default: runs/ and the config's name]
