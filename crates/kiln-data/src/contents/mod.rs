@@ -79,7 +79,12 @@ impl Content {
     /// All the bytes, at most 256 MiB of them.
     pub(crate) fn read(&self) -> io::Result<Vec<u8>> {
         match self {
-            Self::File(path) => read_at_most(File::open(path)?, MAX_FILE_BYTES),
+            Self::File(path) => {
+                let file = File::open(path)?;
+                // A file with a hole is as long as it likes: it is not read to find out.
+                refuse_larger(file.metadata()?.len(), MAX_FILE_BYTES)?;
+                read_at_most(file, MAX_FILE_BYTES)
+            }
             Self::Zipped(zipped) => zipped.read(),
             Self::Stretch(stretch) => read_at_most(stretch.open()?, MAX_FILE_BYTES),
         }
@@ -110,10 +115,15 @@ pub(crate) fn read_at_most(reader: impl Read, limit: u64) -> io::Result<Vec<u8>>
     reader
         .take(limit.saturating_add(1))
         .read_to_end(&mut bytes)?;
-    if bytes.len() as u64 > limit {
+    refuse_larger(bytes.len() as u64, limit)?;
+    Ok(bytes)
+}
+
+fn refuse_larger(len: u64, limit: u64) -> io::Result<()> {
+    if len > limit {
         return Err(io::Error::other(format!("it is larger than {limit} bytes")));
     }
-    Ok(bytes)
+    Ok(())
 }
 
 /// The most bytes that `packed` compressed ones are believed to be.
