@@ -6,7 +6,7 @@
 use std::path::Path;
 use std::sync::Arc;
 
-use crate::contents::{Content, Entry, list};
+use crate::contents::{Content, Entry, Listing, PassedBy, list};
 use crate::dataset::ImageShape;
 use crate::error::DataError;
 use crate::folder::{Layout, arrange};
@@ -44,19 +44,25 @@ const RECORD: usize = 1 + 3 * 32 * 32;
 /// Finds CIFAR-10 in the official binary archive, in a folder that holds it or its content, or in a folder or archive
 /// with `train/` and `test/` and a folder per class.
 pub(crate) fn find(path: &Path) -> Result<Found, DataError> {
-    let mut entries = list(path)?;
-    if let Some(archive) = entries.iter().find(|entry| entry.file_name() == ARCHIVE)
+    let mut listing = list(path)?;
+    let is_archive = |entry: &&Entry| entry.file_name() == ARCHIVE;
+    if let Some(archive) = listing.entries.iter().find(is_archive)
         && let Content::File(archive) = &archive.content
     {
-        entries = list(archive)?;
+        listing = list(archive)?;
     }
-    let found = |class_names, train, validation| Found {
+    let Listing {
+        entries,
+        mut passed_by,
+    } = listing;
+    let found = |class_names, train, validation, passed_by| Found {
         path: path.to_owned(),
         name: "cifar-10".to_owned(),
         class_names,
         border: 0,
         train,
         validation,
+        passed_by,
     };
     if entries.iter().any(|entry| entry.file_name() == TEST_BATCH) {
         let mut train = Vec::new();
@@ -68,14 +74,17 @@ pub(crate) fn find(path: &Path) -> Result<Found, DataError> {
             CLASS_NAMES.map(str::to_owned).to_vec(),
             train,
             validation,
+            PassedBy::default(),
         ));
     }
-    match arrange(entries) {
+    match arrange(entries, &mut passed_by) {
         Layout {
             class_names,
             train,
             validation: Some(validation),
-        } if class_names.len() == CLASS_NAMES.len() => Ok(found(class_names, train, validation)),
+        } if class_names.len() == CLASS_NAMES.len() => {
+            Ok(found(class_names, train, validation, passed_by))
+        }
         _ => Err(DataError::Unexpected {
             path: path.to_owned(),
             expected: format!(
@@ -97,6 +106,7 @@ fn read_batch(path: &Path, entries: &[Entry], name: &str) -> Result<Vec<Item>, D
         .content
         .read()
         .map_err(|error| damaged(format!("cannot be read ({error})")))?;
+    DataError::refuse_foreign(&path.join(name), &bytes)?;
     let bytes: Arc<[u8]> = bytes.into();
     if bytes.is_empty() || !bytes.len().is_multiple_of(RECORD) {
         return Err(damaged(format!(

@@ -54,7 +54,11 @@ pub struct DataConfig {
     /// Which data set.
     pub dataset: DatasetKind,
     /// The folder or file that holds it; `--data` overrides it. MNIST can do without.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(
+        default,
+        skip_serializing_if = "Option::is_none",
+        with = "crate::path_text"
+    )]
     pub path: Option<PathBuf>,
     /// Images are `size` x `size` pixels: cut to their centre square and resized. MNIST's 28x28 is padded with black
     /// to 32, because that halves down to 8, 4, 2; see [`crate::ImageDataset::border`].
@@ -67,6 +71,12 @@ pub struct DataConfig {
     /// The share of the images that is held out for validation, of a folder that has no such split of its own.
     #[serde(default = "DataConfig::default_validation_fraction")]
     pub validation_fraction: f32,
+    /// The column of a table (of a data set on the Hub) that holds the images, where it has several.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub image_column: Option<String>,
+    /// The column of a table that holds the classes, as whole numbers from 0.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub label_column: Option<String>,
     /// The share of the files that may be impossible to decode before opening the data set fails.
     #[serde(default = "DataConfig::default_max_undecodable")]
     pub max_undecodable: f32,
@@ -84,6 +94,8 @@ impl DataConfig {
             size,
             channels,
             horizontal_flip: false,
+            image_column: None,
+            label_column: None,
             validation_fraction: Self::default_validation_fraction(),
             max_undecodable: Self::default_max_undecodable(),
         }
@@ -146,6 +158,26 @@ impl DataConfig {
             self.max_undecodable.to_string(),
             "use a share from 0 to 1, such as 0.01",
         )
+    }
+
+    /// Refuses the keys that only tables have a use for.
+    pub(crate) fn ensure_no_columns(&self) -> Result<(), DataError> {
+        let columns = [
+            ("image_column", &self.image_column),
+            ("label_column", &self.label_column),
+        ];
+        match columns
+            .into_iter()
+            .find_map(|(key, name)| Some((key, name.clone()?)))
+        {
+            Some((key, value)) => Err(DataError::Config {
+                key,
+                value: format!("{value:?}"),
+                expected: "only tables have columns, so leave it out or take a data set in Parquet"
+                    .to_owned(),
+            }),
+            None => Ok(()),
+        }
     }
 
     /// The path, for the data sets that cannot do without.

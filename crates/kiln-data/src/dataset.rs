@@ -54,6 +54,7 @@ pub(crate) struct Description {
     pub(crate) shape: ImageShape,
     pub(crate) border: usize,
     pub(crate) horizontal_flip: bool,
+    pub(crate) unlabelled: Option<String>,
 }
 
 #[derive(Debug)]
@@ -141,6 +142,7 @@ impl ImageDataset {
             shape,
             border: 0,
             horizontal_flip: false,
+            unlabelled: None,
         };
         Ok(Self::new(
             description,
@@ -190,6 +192,12 @@ impl ImageDataset {
     /// Whether the set has labels.
     pub fn has_labels(&self) -> bool {
         self.0.labels.is_some()
+    }
+
+    /// Why the set has no labels although some of its images have a class, as the beginning of a sentence that names the
+    /// first one without.
+    pub fn unlabelled(&self) -> Option<&str> {
+        self.0.description.unlabelled.as_deref()
     }
 
     /// Whether training is to mirror half of the images, as the config asked.

@@ -2,43 +2,106 @@
 
 use std::error::Error;
 use std::io::Cursor;
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use fast_image_resize::images::Image;
 use fast_image_resize::{FilterType, PixelType, ResizeAlg, ResizeOptions, Resizer};
 use image::{
-    DynamicImage, GrayImage, ImageBuffer, ImageDecoder, ImageReader, Limits, Pixel, RgbImage,
-    imageops,
+    DynamicImage, GrayImage, ImageBuffer, ImageDecoder, ImageFormat, ImageReader, Limits, Pixel,
+    RgbImage, imageops,
 };
 
 use crate::dataset::ImageShape;
+use crate::kind::Kind;
+use crate::names;
 
 /// No image of a data set is wider or higher; a header that says so is a mistake or an attack.
 const MAX_SIDE: u32 = 32_768;
-/// What decoding one image may allocate. All cores decode at once.
+/// What decoding one image may allocate.
 const MAX_DECODED_BYTES: u64 = 512 << 20;
+/// An image of more bytes than this is decoded alone: all cores at once would take much memory.
+const LARGE_BYTES: u64 = 64 << 20;
+/// Of this many pixels it does not matter how few bytes say them.
+const HARMLESS_PIXELS: u64 = 1 << 24;
 
-/// Decodes a PNG, JPEG, WebP, BMP or GIF (its first frame), told apart by content, and turns it as its EXIF says.
+/// Decodes an image and brings it to `shape`: see [`decode`] and [`fit`].
+pub(crate) fn decode_to(bytes: &[u8], shape: ImageShape, border: usize) -> Result<Vec<u8>, String> {
+    let (image, _alone) = decode_in_turn(bytes)?;
+    fit(image, shape, border)
+}
+
+/// Decodes a PNG, JPEG, WebP, BMP, GIF (its first frame), TIFF (its first page) or PNM, told apart by content, and turns
+/// it as its EXIF says.
 pub(crate) fn decode(bytes: &[u8]) -> Result<DynamicImage, String> {
+    decode_in_turn(bytes).map(|(image, _)| image)
+}
+
+/// As [`decode`], with what keeps other large images waiting, if this is one.
+fn decode_in_turn(bytes: &[u8]) -> Result<(DynamicImage, Option<MutexGuard<'static, ()>>), String> {
+    static TURN: Mutex<()> = Mutex::new(());
+    let format = match Kind::of(bytes) {
+        Kind::Image(format) => format,
+        other => return Err(other.in_place_of_an_image()),
+    };
     if is_cut_short_jpeg(bytes) {
         return Err("the JPEG ends too early".to_owned());
     }
-    let mut reader = ImageReader::new(Cursor::new(bytes))
-        .with_guessed_format()
-        .map_err(|error| error.to_string())?;
+    // What a decoder says may quote the file.
+    let message = |error: image::ImageError| names::printable(&error.to_string());
+    let mut reader = ImageReader::with_format(Cursor::new(bytes), format);
     let mut limits = Limits::default();
     limits.max_image_width = Some(MAX_SIDE);
     limits.max_image_height = Some(MAX_SIDE);
     limits.max_alloc = Some(MAX_DECODED_BYTES);
     reader.limits(limits);
-    let mut decoder = reader.into_decoder().map_err(|error| error.to_string())?;
+    let mut decoder = reader.into_decoder().map_err(message)?;
     let (width, height) = decoder.dimensions();
     if width == 0 || height == 0 || decoder.total_bytes() > MAX_DECODED_BYTES {
         return Err(format!("{width}x{height} pixels cannot be decoded"));
     }
-    let orientation = decoder.orientation().map_err(|error| error.to_string())?;
-    let mut image = DynamicImage::from_decoder(decoder).map_err(|error| error.to_string())?;
+    let most = most_pixels(format, bytes);
+    if u64::from(width) * u64::from(height) > most {
+        return Err(format!(
+            "{width}x{height} pixels do not fit into {} bytes",
+            bytes.len()
+        ));
+    }
+    let is_large = decoder.total_bytes() > LARGE_BYTES;
+    let alone = is_large.then(|| TURN.lock().unwrap_or_else(PoisonError::into_inner));
+    let orientation = decoder.orientation().map_err(message)?;
+    let mut image = DynamicImage::from_decoder(decoder).map_err(message)?;
     image.apply_orientation(orientation);
-    Ok(image)
+    Ok((image, alone))
+}
+
+/// How many pixels a file can hold at the very most: the memory that a header asks for is taken only if the file is
+/// long enough to fill it.
+fn most_pixels(format: ImageFormat, bytes: &[u8]) -> u64 {
+    let per_byte = match format {
+        // Deflate makes at most 1,032 bytes of one. A PNG's header has the depth and the kind of its colours here.
+        ImageFormat::Png => {
+            let channels = match bytes.get(25) {
+                Some(2) => 3,
+                Some(4) => 2,
+                Some(6) => 4,
+                _ => 1,
+            };
+            let depth = bytes.get(24).map_or(1, |&depth| u64::from(depth.max(1)));
+            8 * 1032 / (channels * depth)
+        }
+        // A block of 64 pixels takes a bit or more, in the first scan of a progressive file.
+        ImageFormat::Jpeg => 512,
+        // A code of 12 bits stands for at most 4,096 pixels.
+        ImageFormat::Gif => 2731,
+        // A run of 255 pixels takes two bytes; at a bit per pixel, eight take one.
+        ImageFormat::Bmp => 128,
+        ImageFormat::Pnm => 8,
+        // An arithmetic code, or a row that is like the one above.
+        _ => 8192,
+    };
+    (bytes.len() as u64)
+        .saturating_mul(per_byte)
+        .max(HARMLESS_PIXELS)
 }
 
 /// Whether a JPEG stops before its end-of-image marker: the decoder would fill what is missing with gray.
@@ -81,16 +144,16 @@ pub(crate) fn fit(
     border: usize,
 ) -> Result<Vec<u8>, String> {
     if shape.channels == 1 {
-        Ok(fit_pixels(&to_gray(image), shape, border)?.into_raw())
+        Ok(fit_pixels(to_gray(image), shape, border)?.into_raw())
     } else {
-        Ok(to_planes(&fit_pixels(&to_rgb(image), shape, border)?))
+        Ok(to_planes(&fit_pixels(to_rgb(image), shape, border)?))
     }
 }
 
 type Pixels<P> = ImageBuffer<P, Vec<u8>>;
 
 fn fit_pixels<P: Pixel<Subpixel = u8> + 'static>(
-    image: &Pixels<P>,
+    image: Pixels<P>,
     shape: ImageShape,
     border: usize,
 ) -> Result<Pixels<P>, String> {
@@ -108,7 +171,11 @@ fn fit_pixels<P: Pixel<Subpixel = u8> + 'static>(
         (image.width() - of_width) / 2,
         (image.height() - of_height) / 2,
     );
-    let centre = imageops::crop_imm(image, left, top, of_width, of_height).to_image();
+    let centre = if (of_width, of_height) == image.dimensions() {
+        image
+    } else {
+        imageops::crop_imm(&image, left, top, of_width, of_height).to_image()
+    };
     if border > 0 {
         let mut padded = ImageBuffer::new(width, height);
         imageops::replace(&mut padded, &centre, border as i64, border as i64);
@@ -232,17 +299,81 @@ mod tests {
         assert!(decode(&bytes).is_ok());
     }
 
-    #[test]
-    fn absurd_dimensions_are_refused_before_any_memory_is_taken() {
+    /// A PNG of 8x8 pixels whose header says something else.
+    fn png_that_claims(width: u32, height: u32) -> Vec<u8> {
         let mut png = examples::encode(ImageFormat::Png, 8, 8);
-        png[16..24].copy_from_slice(&[0, 0, 0x7f, 0xff, 0, 0, 0x7f, 0xff]);
+        png[16..20].copy_from_slice(&width.to_be_bytes());
+        png[20..24].copy_from_slice(&height.to_be_bytes());
         let checksum = {
             let mut checksum = flate2::Crc::new();
             checksum.update(&png[12..29]);
             checksum.sum()
         };
         png[29..33].copy_from_slice(&checksum.to_be_bytes());
-        assert!(decode(&png).is_err());
+        png
+    }
+
+    #[test]
+    fn absurd_dimensions_are_refused_before_any_memory_is_taken() {
+        assert!(decode(&png_that_claims(32_767, 32_767)).is_err());
+        // It would fit into what one image may take, but not into the file.
+        let message = decode(&png_that_claims(12_000, 12_000)).unwrap_err();
+        assert!(
+            message.contains("12000x12000 pixels do not fit"),
+            "{message}"
+        );
+        // A JPEG has its size after the marker of its frame.
+        let mut jpeg = examples::encode(ImageFormat::Jpeg, 8, 8);
+        let frame = jpeg
+            .windows(2)
+            .position(|marker| marker == [0xff, 0xc0])
+            .unwrap();
+        jpeg[frame + 5..frame + 9].copy_from_slice(&[0x27, 0x10, 0x27, 0x10]);
+        let message = decode(&jpeg).unwrap_err();
+        assert!(
+            message.contains("10000x10000 pixels do not fit"),
+            "{message}"
+        );
+        // So has a GIF, in its first bytes.
+        let mut gif = examples::encode(ImageFormat::Gif, 8, 8);
+        gif[6..10].copy_from_slice(&[0x10, 0x27, 0x10, 0x27]);
+        let message = decode(&gif).unwrap_err();
+        assert!(
+            message.contains("10000x10000 pixels do not fit"),
+            "{message}"
+        );
+    }
+
+    #[test]
+    fn flat_images_are_as_large_as_they_say() {
+        // Of one colour, in each format that compresses: far more pixels than bytes.
+        for format in [ImageFormat::Png, ImageFormat::Jpeg, ImageFormat::Gif] {
+            let image = RgbImage::from_pixel(6000, 4000, [7, 7, 7].into());
+            let mut bytes = Cursor::new(Vec::new());
+            DynamicImage::from(image)
+                .write_to(&mut bytes, format)
+                .unwrap();
+            let image = decode(bytes.get_ref()).unwrap();
+            assert_eq!(image.width(), 6000, "{format:?}");
+        }
+    }
+
+    #[test]
+    fn what_stands_in_place_of_an_image_is_named() {
+        for (bytes, words) in [
+            (&b""[..], "empty"),
+            (
+                b"version https://git-lfs.github.com/spec/v1
+oid",
+                "git lfs pull",
+            ),
+            (b"<!DOCTYPE html><html>", "HTML page"),
+            (b"\0\0\0\x20ftypheic\0\0", "HEIC"),
+            (b"no image at all", "no image"),
+        ] {
+            let message = decode(bytes).unwrap_err();
+            assert!(message.contains(words), "{message}");
+        }
     }
 
     #[test]

@@ -4,6 +4,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use crate::config::DatasetKind;
+use crate::kind::Kind;
 use crate::transfer::DownloadFailure;
 
 /// Why a data set could not be opened or an image not be read.
@@ -54,6 +55,14 @@ pub enum DataError {
         /// What it should have been.
         expected: String,
     },
+    /// The path holds something that is whole, but cannot be used.
+    #[error("{} {problem}", path.display())]
+    Unusable {
+        /// The path.
+        path: PathBuf,
+        /// What is wrong with it and what to do, as it follows the path in a sentence.
+        problem: String,
+    },
     /// A file is cut short or corrupt.
     #[error("{} is damaged, {reason}: delete it and fetch it again", path.display())]
     Damaged {
@@ -64,7 +73,7 @@ pub enum DataError {
     },
     /// Fewer images than it takes to have one to train on and one for validation.
     #[error(
-        "{} holds {count} usable images (PNG, JPEG, WebP, BMP or GIF), too few for training and validation: pass --data with a path that holds at least 2",
+        "{} holds {count} usable images (PNG, JPEG, WebP, BMP, GIF, TIFF or PNM), too few for training and validation{passed_by}: pass --data with a path that holds at least 2",
         path.display()
     )]
     TooFew {
@@ -72,6 +81,8 @@ pub enum DataError {
         path: PathBuf,
         /// How many were found.
         count: usize,
+        /// What was passed by, in parentheses after a space, or nothing.
+        passed_by: String,
     },
     /// More files than allowed could not be decoded.
     #[error(
@@ -97,7 +108,7 @@ pub enum DataError {
         reason: String,
     },
     /// A file that should be an image is none.
-    #[error("{} cannot be read as an image ({reason}): give a PNG, JPEG, WebP, BMP or GIF file", path.display())]
+    #[error("{} cannot be read as an image ({reason}): give a PNG, JPEG, WebP, BMP, GIF, TIFF or PNM file", path.display())]
     ImageFile {
         /// The file.
         path: PathBuf,
@@ -163,6 +174,31 @@ impl DataError {
                 path: path.to_owned(),
                 reason,
             }
+        }
+    }
+
+    /// The error of finding something else than `expected` at `path`, which may have a sentence of its own.
+    pub(crate) fn foreign(path: &Path, kind: Kind, expected: &str) -> Self {
+        match kind.problem() {
+            Some(problem) => Self::Unusable {
+                path: path.to_owned(),
+                problem,
+            },
+            None => Self::Unexpected {
+                path: path.to_owned(),
+                expected: expected.to_owned(),
+            },
+        }
+    }
+
+    /// Refuses what stands in place of a data file, so that it is not called damaged.
+    pub(crate) fn refuse_foreign(path: &Path, content: &[u8]) -> Result<(), Self> {
+        match Kind::of(content).problem() {
+            Some(problem) => Err(Self::Unusable {
+                path: path.to_owned(),
+                problem,
+            }),
+            None => Ok(()),
         }
     }
 

@@ -10,12 +10,16 @@ use image::{DynamicImage, ImageFormat, RgbImage};
 use tempfile::TempDir;
 use zip::write::SimpleFileOptions;
 
-pub(crate) const FORMATS: [ImageFormat; 5] = [
+use crate::contents::{Content, Spool};
+
+pub(crate) const FORMATS: [ImageFormat; 7] = [
     ImageFormat::Png,
     ImageFormat::Jpeg,
     ImageFormat::WebP,
     ImageFormat::Bmp,
     ImageFormat::Gif,
+    ImageFormat::Tiff,
+    ImageFormat::Pnm,
 ];
 
 /// A colourful picture in one of the formats.
@@ -55,6 +59,14 @@ pub(crate) fn classes(names: &[&str], images: usize) -> Files {
         }
     }
     files
+}
+
+/// The content of a file that holds these bytes.
+pub(crate) fn content(bytes: &[u8]) -> Content {
+    let mut spool = Spool::new().unwrap();
+    let stretch = spool.add(bytes).unwrap();
+    spool.finish().unwrap();
+    Content::Stretch(stretch)
 }
 
 pub(crate) fn gzip(bytes: &[u8]) -> Vec<u8> {

@@ -7,7 +7,7 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 
-use crate::contents::{Content, Entry, list};
+use crate::contents::{Content, Entry, PassedBy, list};
 use crate::error::DataError;
 use crate::loading::{Found, Item, Picture};
 use crate::mat;
@@ -42,11 +42,11 @@ const CLASS_NAMES: [&str; 102] = [
 /// Finds the images, labels and splits in a zip, in a folder, or in `102flowers.tgz` or `jpg/` with the two `.mat`
 /// files beside it.
 pub(crate) fn find(path: &Path) -> Result<Found, DataError> {
-    let mut entries = list(path)?;
+    let mut entries = list(path)?.entries;
     if let Some(archive) = entries.iter().find(|entry| entry.file_name() == ARCHIVE)
         && let Content::File(archive) = &archive.content
     {
-        let unpacked = list(archive)?;
+        let unpacked = list(archive)?.entries;
         entries.extend(unpacked);
     }
     let labels_file = find_mat(path, &entries, LABELS)?;
@@ -94,6 +94,8 @@ pub(crate) fn find(path: &Path) -> Result<Found, DataError> {
         border: 0,
         train,
         validation,
+        // All of its images are known by name, and one that is missing is an error.
+        passed_by: PassedBy::default(),
     })
 }
 
@@ -145,6 +147,7 @@ fn read_mat(path: &Path, file: &Entry, name: &str) -> Result<Vec<u32>, DataError
         .content
         .read()
         .map_err(|error| DataError::reading(path, error))?;
+    DataError::refuse_foreign(&path.join(&file.name), &bytes)?;
     mat::read_vector(&bytes, name).map_err(|reason| DataError::Damaged {
         path: path.to_owned(),
         reason: format!("of {} {reason}", file.name),

@@ -3,16 +3,33 @@
 use std::collections::BTreeSet;
 use std::path::Path;
 
-use crate::contents::{Entry, list};
+use rayon::prelude::*;
+
+use crate::contents::{Entry, Listing, PassedBy, Why, list};
 use crate::error::DataError;
+use crate::kind::Kind;
 use crate::loading::{Found, Item, Picture};
+use crate::names;
 use crate::order::shuffled;
 
-/// Endings of the files that are taken for images; their content decides what they are.
-const IMAGE_EXTENSIONS: [&str; 6] = ["png", "jpg", "jpeg", "webp", "bmp", "gif"];
-const TRAIN: &str = "train";
+/// Endings of images: such a file is one, or is damaged. Of all others the content decides.
+const IMAGE_EXTENSIONS: [&str; 15] = [
+    "png", "jpg", "jpeg", "jpe", "jfif", "webp", "bmp", "dib", "gif", "tif", "tiff", "pnm", "ppm",
+    "pgm", "pbm",
+];
+/// The folders that can hold the training set, as Python's `datasets` knows them.
+const TRAIN: [&str; 2] = ["train", "training"];
 /// The folders that can hold the validation set, the first one there is.
-const VALIDATION: [&str; 4] = ["validation", "valid", "val", "test"];
+const VALIDATION: [&str; 8] = [
+    "validation",
+    "valid",
+    "val",
+    "dev",
+    "test",
+    "testing",
+    "eval",
+    "evaluation",
+];
 
 /// Images sorted by split and class.
 #[derive(Debug)]
@@ -25,25 +42,30 @@ pub(crate) struct Layout {
 
 /// Finds the images at `path`, holding out `validation_fraction` of them if they are not split already.
 pub(crate) fn find(path: &Path, validation_fraction: f32) -> Result<Found, DataError> {
+    let Listing {
+        entries,
+        mut passed_by,
+    } = list(path)?;
     let Layout {
         class_names,
         train,
         validation,
-    } = arrange(list(path)?);
+    } = arrange(entries, &mut passed_by);
     let (train, validation) = match validation {
         Some(validation) => (train, validation),
         None => hold_out(train, validation_fraction),
     };
-    let name = path
-        .file_stem()
-        .map_or("folder".into(), |name| name.to_string_lossy());
+    let name = path.file_stem().map_or("folder".into(), |name| {
+        names::from_bytes(name.as_encoded_bytes())
+    });
     Ok(Found {
         path: path.to_owned(),
-        name: name.into_owned(),
+        name,
         class_names,
         border: 0,
         train,
         validation,
+        passed_by,
     })
 }
 
@@ -68,42 +90,41 @@ pub(crate) fn hold_out(images: Vec<Item>, share: f32) -> (Vec<Item>, Vec<Item>) 
     (train, validation)
 }
 
-/// Sorts the images among the entries by split and class.
+/// Sorts the images among the entries by split and class, and counts the others as passed by.
 ///
-/// Folders that hold everything (an archive often starts with one) are passed by. Every image in a subfolder: the
-/// subfolders' names are the classes. Some image outside of them: there are no labels.
-pub(crate) fn arrange(entries: Vec<Entry>) -> Layout {
-    let mut entries: Vec<Entry> = entries
-        .into_iter()
-        .filter(|entry| is_image(entry.file_name()))
-        .collect();
+/// Folders that hold everything (an archive often starts with one) are left out of account. The subfolders' names are the
+/// classes; an image outside of them has none.
+pub(crate) fn arrange(entries: Vec<Entry>, passed_by: &mut PassedBy) -> Layout {
+    let mut entries = images(entries, passed_by);
     let mut depth = common_folders(&entries);
     let first_folder = |entry: &Entry| folders(entry).nth(depth).map(str::to_lowercase);
     let top: BTreeSet<String> = entries.iter().filter_map(first_folder).collect();
+    let has_training = TRAIN.into_iter().any(|name| top.contains(name));
     let split = VALIDATION
         .into_iter()
-        .find(|name| top.contains(*name) && top.contains(TRAIN));
+        .find(|name| has_training && top.contains(*name));
     let mut held_out = Vec::new();
     if let Some(validation) = split {
         let all = entries.len();
-        let is_in = |entry: &Entry, split: &str| first_folder(entry).as_deref() == Some(split);
+        let is_in = |entry: &Entry, splits: &[&str]| {
+            first_folder(entry).is_some_and(|folder| splits.contains(&folder.as_str()))
+        };
         held_out = entries
-            .extract_if(.., |entry| is_in(entry, validation))
+            .extract_if(.., |entry| is_in(entry, &[validation]))
             .collect();
-        entries.retain(|entry| is_in(entry, TRAIN));
+        entries.retain(|entry| is_in(entry, &TRAIN));
         let others = all - entries.len() - held_out.len();
         if others > 0 {
             tracing::warn!(
-                "left out {others} images that are neither in {TRAIN}/ nor in {validation}/"
+                "left out {others} images that are neither for training nor in {validation}/"
             );
         }
         depth += 1;
     }
 
     let class = |entry: &Entry| folders(entry).nth(depth).map(str::to_owned);
-    let every_class: Option<BTreeSet<String>> =
-        entries.iter().chain(&held_out).map(class).collect();
-    let class_names: Vec<String> = every_class.unwrap_or_default().into_iter().collect();
+    let every_class: BTreeSet<String> = entries.iter().chain(&held_out).filter_map(class).collect();
+    let class_names: Vec<String> = every_class.into_iter().collect();
     let item = |entry: Entry| {
         let label = class(&entry).and_then(|name| class_names.binary_search(&name).ok());
         let picture = Picture::Encoded {
@@ -121,6 +142,39 @@ pub(crate) fn arrange(entries: Vec<Entry>) -> Layout {
         class_names,
         train,
         validation,
+    }
+}
+
+/// The images among the entries: by ending, or else by content.
+fn images(entries: Vec<Entry>, passed_by: &mut PassedBy) -> Vec<Entry> {
+    let reasons: Vec<Option<Why>> = entries.par_iter().map(why_no_image).collect();
+    let mut images = Vec::with_capacity(entries.len());
+    for (entry, reason) in entries.into_iter().zip(reasons) {
+        match reason {
+            Some(why) => passed_by.add(why, &entry.name),
+            None => images.push(entry),
+        }
+    }
+    images
+}
+
+fn why_no_image(entry: &Entry) -> Option<Why> {
+    let ending = entry.file_name().rsplit_once('.').map(|(_, ending)| ending);
+    let is_named_so = |ending: &str| {
+        IMAGE_EXTENSIONS
+            .iter()
+            .any(|known| ending.eq_ignore_ascii_case(known))
+    };
+    if ending.is_some_and(is_named_so) {
+        return None;
+    }
+    match entry.content.kind() {
+        Ok(Kind::Image(_)) => None,
+        Ok(Kind::OtherImage(name)) => Some(Why::Format(name)),
+        Ok(Kind::Pointer) => Some(Why::Pointer),
+        Ok(Kind::Zip | Kind::Gzip | Kind::Tar | Kind::Packed(_)) => Some(Why::Archive),
+        Ok(Kind::Empty | Kind::Parquet | Kind::Html | Kind::Other) => Some(Why::NoImage),
+        Err(_) => Some(Why::Unreadable),
     }
 }
 
@@ -148,27 +202,19 @@ fn common_folders(entries: &[Entry]) -> usize {
         .unwrap_or_else(|| folders(first).count())
 }
 
-fn is_image(file_name: &str) -> bool {
-    file_name.rsplit_once('.').is_some_and(|(_, extension)| {
-        IMAGE_EXTENSIONS
-            .iter()
-            .any(|known| extension.eq_ignore_ascii_case(known))
-    })
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::contents::Content;
     use crate::examples::{self, Files};
     use proptest::prelude::*;
 
     fn arranged(names: &[&str]) -> Layout {
+        let nothing = examples::content(b"");
         let entry = |name: &&str| Entry {
             name: (*name).to_owned(),
-            content: Content::Memory(Vec::new().into()),
+            content: nothing.clone(),
         };
-        arrange(names.iter().map(entry).collect())
+        arrange(names.iter().map(entry).collect(), &mut PassedBy::default())
     }
 
     fn shown(items: &[Item]) -> Vec<(String, Option<u32>)> {
@@ -193,10 +239,52 @@ mod tests {
     }
 
     #[test]
-    fn images_outside_of_the_classes_mean_no_labels() {
+    fn images_outside_of_the_classes_have_no_label() {
         let layout = arranged(&["a.gif", "cat/b.bmp"]);
-        assert!(layout.class_names.is_empty());
-        assert!(layout.train.len() == 2 && layout.train.iter().all(|item| item.label.is_none()));
+        let expected = [("a.gif".to_owned(), None), labelled("cat/b.bmp", 0)];
+        assert_eq!(shown(&layout.train), expected);
+    }
+
+    #[test]
+    fn one_stray_image_is_named_and_takes_the_labels_from_all() {
+        let mut files = examples::classes(&["cat", "dog"], 5);
+        files.add("preview.png", examples::png(3));
+        let folder = files.folder();
+        let config = crate::DataConfig {
+            path: Some(folder.path().to_owned()),
+            ..crate::DataConfig::new(crate::DatasetKind::Folder, 8, 1)
+        };
+        let datasets = crate::open(&config, &crate::NoProgress).unwrap();
+        for set in [&datasets.train, &datasets.validation] {
+            assert!(!set.has_labels() && set.class_names().is_empty());
+            let sentence = set.unlabelled().unwrap();
+            assert!(sentence.starts_with("1 of 11 images of "), "{sentence}");
+            assert!(
+                sentence.ends_with("has no class (the first is preview.png)"),
+                "{sentence}"
+            );
+        }
+    }
+
+    #[test]
+    fn images_are_known_by_their_content_and_others_counted() {
+        let mut files = Files::default();
+        let jpeg = examples::encode(image::ImageFormat::Jpeg, 9, 9);
+        for name in ["a.jfif", "b.JPE", "c", "d.jpg~", "e.jpg?w=200", "f.png"] {
+            files.add(name, jpeg.clone());
+        }
+        files.add("g.tif", examples::encode(image::ImageFormat::Tiff, 9, 9));
+        files.add("h.ppm", examples::encode(image::ImageFormat::Pnm, 9, 9));
+        files.add("i.heic", b"\0\0\0\x20ftypheic".to_vec());
+        files.add("j.txt", b"notes".to_vec());
+        files.add("k.zip", b"PK\x03\x04".to_vec());
+        let folder = files.folder();
+        let found = find(folder.path(), 0.1).unwrap();
+        assert_eq!(found.train.len() + found.validation.len(), 8);
+        assert_eq!(
+            found.passed_by.to_string(),
+            "passed by 3 entries: 1 archive within (k.zip), 1 HEIC image, which is not read (i.heic), 1 not an image (j.txt)"
+        );
     }
 
     #[test]
@@ -213,20 +301,16 @@ mod tests {
 
     #[test]
     fn split_folders_are_the_splits() {
-        for split in VALIDATION {
+        for (train, split) in VALIDATION
+            .iter()
+            .flat_map(|split| [("Train", split), ("training", split)])
+        {
             let other = format!("data/{split}/dog/b.png");
-            let layout = arranged(&[
-                "data/Train/cat/a.png",
-                "data/Train/dog/c.png",
-                &other,
-                "data/extra/x.png",
-            ]);
+            let [cat, dog] =
+                ["cat/a.png", "dog/c.png"].map(|image| format!("data/{train}/{image}"));
+            let layout = arranged(&[&cat, &dog, &other, "data/extra/x.png"]);
             assert_eq!(layout.class_names, ["cat", "dog"]);
-            let expected = [
-                labelled("data/Train/cat/a.png", 0),
-                labelled("data/Train/dog/c.png", 1),
-            ];
-            assert_eq!(shown(&layout.train), expected);
+            assert_eq!(shown(&layout.train), [labelled(&cat, 0), labelled(&dog, 1)]);
             assert_eq!(shown(&layout.validation.unwrap()), [labelled(&other, 1)]);
         }
     }
@@ -295,8 +379,7 @@ mod tests {
             let layout = arranged(&names.iter().map(String::as_str).collect::<Vec<_>>());
             let classes = layout.class_names.len() as u32;
             for item in layout.train.iter().chain(layout.validation.iter().flatten()) {
-                prop_assert_eq!(item.label.is_some(), classes > 0);
-                prop_assert!(item.label.unwrap_or(0) < classes.max(1));
+                prop_assert!(item.label.is_none_or(|label| label < classes));
             }
         }
     }

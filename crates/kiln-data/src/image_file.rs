@@ -1,15 +1,18 @@
 //! A single image file, outside of any data set: what a user hands to a trained model.
 
-use std::fs;
+use std::fs::{self, File};
+use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 
 use image::DynamicImage;
 
+use crate::contents::{MAX_FILE_BYTES, read_at_most};
 use crate::dataset::ImageShape;
 use crate::decode::{decode, fit};
 use crate::error::DataError;
+use crate::kind::{Kind, START};
 
-/// A decoded image file of any size: PNG, JPEG, WebP, BMP or GIF (its first frame), turned as its EXIF says.
+/// A decoded image file of any size: PNG, JPEG, WebP, BMP, GIF (its first frame), TIFF or PNM, turned as its EXIF says.
 #[derive(Clone, Debug)]
 pub struct ImageFile {
     path: PathBuf,
@@ -26,7 +29,7 @@ impl ImageFile {
             path: path.to_owned(),
             reason,
         };
-        let bytes = fs::read(path).map_err(|error| problem(error.to_string()))?;
+        let bytes = read(path).map_err(|error| problem(error.to_string()))?;
         Ok(Self {
             path: path.to_owned(),
             image: decode(&bytes).map_err(problem)?,
@@ -66,6 +69,22 @@ impl ImageFile {
     }
 }
 
+/// All of a file that begins as an image. It may be a pipe; of what has no end, only the beginning is read.
+fn read(path: &Path) -> io::Result<Vec<u8>> {
+    if fs::metadata(path)?.is_dir() {
+        return Err(io::Error::other("it is a folder"));
+    }
+    let mut file = File::open(path)?;
+    let mut bytes = Vec::new();
+    file.by_ref().take(START as u64).read_to_end(&mut bytes)?;
+    let kind = Kind::of(&bytes);
+    if !matches!(kind, Kind::Image(_)) {
+        return Err(io::Error::other(kind.in_place_of_an_image()));
+    }
+    bytes.append(&mut read_at_most(file, MAX_FILE_BYTES)?);
+    Ok(bytes)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -99,6 +118,8 @@ mod tests {
         fs::write(&text, "no image").unwrap();
         for path in [
             text,
+            // It has no end.
+            "/dev/zero".into(),
             folder.path().join("nowhere.png"),
             folder.path().to_owned(),
         ] {

@@ -36,10 +36,13 @@ mod examples;
 mod flowers;
 mod folder;
 mod image_file;
+mod kind;
 mod loading;
 mod mat;
 mod mnist;
+mod names;
 mod order;
+mod path_text;
 mod prefetch;
 mod progress;
 mod request;
@@ -70,6 +73,13 @@ pub use transfer::{DownloadFailure, Transfer, transfer_agent};
 /// [`DataConfig::max_undecodable`] of the files cannot be decoded, and when a download fails.
 pub fn open(config: &DataConfig, progress: &dyn Progress) -> Result<Datasets, DataError> {
     config.validate()?;
+    if config.dataset == DatasetKind::Folder
+        && let Some(path) = &config.path
+        && table::is_table(path)
+    {
+        return open_tables(&Tables::of_file(path), config, progress);
+    }
+    config.ensure_no_columns()?;
     let found = match config.dataset {
         DatasetKind::Mnist => mnist::find(config, progress)?,
         DatasetKind::Mnist10k => mnist::find_embedded(config)?,

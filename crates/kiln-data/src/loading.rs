@@ -7,10 +7,11 @@ use image::{DynamicImage, GrayImage, RgbImage};
 use rayon::prelude::*;
 
 use crate::config::DataConfig;
-use crate::contents::Content;
+use crate::contents::{Content, PassedBy};
 use crate::dataset::{Datasets, Description, Fingerprint, ImageDataset, ImageShape, Storage};
 use crate::decode;
 use crate::error::DataError;
+use crate::kind::POINTER;
 use crate::progress::{Progress, ProgressUnit, Task};
 
 /// Both sets together are kept in memory up to this many bytes of decoded pixels.
@@ -30,6 +31,8 @@ pub(crate) struct Found {
     pub(crate) border: usize,
     pub(crate) train: Vec<Item>,
     pub(crate) validation: Vec<Item>,
+    /// What else was there.
+    pub(crate) passed_by: PassedBy,
 }
 
 /// One image that a source found.
@@ -66,7 +69,8 @@ impl Item {
     pub(crate) fn load(&self, shape: ImageShape, border: usize) -> Result<Vec<u8>, String> {
         let image = match &self.picture {
             Picture::Encoded { content, .. } => {
-                decode::decode(&content.read().map_err(|error| error.to_string())?)?
+                let bytes = content.read().map_err(|error| error.to_string())?;
+                return decode::decode_to(&bytes, shape, border);
             }
             Picture::Pixels {
                 bytes,
@@ -105,24 +109,37 @@ fn from_planes(planes: &[u8], shape: ImageShape) -> Option<DynamicImage> {
 
 /// Decodes what was found into a training and a validation set; see [`crate::open`].
 pub(crate) fn load(
-    found: Found,
+    mut found: Found,
     config: &DataConfig,
     memory_budget: usize,
     progress: &dyn Progress,
 ) -> Result<Datasets, DataError> {
     let total = found.train.len() + found.validation.len();
+    let too_few = |path, count, passed_by: &PassedBy| {
+        let passed_by = match passed_by.is_empty() {
+            true => String::new(),
+            false => format!(" ({passed_by})"),
+        };
+        DataError::TooFew {
+            path,
+            count,
+            passed_by,
+        }
+    };
     if found.train.is_empty() || found.validation.is_empty() {
-        return Err(DataError::TooFew {
-            path: found.path,
-            count: total,
-        });
+        return Err(too_few(found.path, total, &found.passed_by));
     }
+    if !found.passed_by.is_empty() {
+        tracing::warn!("{}: {}", found.name, found.passed_by);
+    }
+    let unlabelled = drop_some_labels(&mut found);
     let description = Description {
         name: found.name,
         class_names: found.class_names,
         shape: config.shape(),
         border: found.border,
         horizontal_flip: config.horizontal_flip,
+        unlabelled,
     };
     let task = format!("decoding {}", description.name);
     let task = Task::begin(progress, &task, ProgressUnit::Images, Some(total as u64));
@@ -133,31 +150,61 @@ pub(crate) fn load(
     let validation = load(found.validation);
     if undecodable.len() as f32 / total as f32 > config.max_undecodable {
         let failed = undecodable.len();
-        undecodable.truncate(LISTED);
+        if undecodable.iter().all(|(_, reason)| reason == POINTER) {
+            return Err(DataError::Unusable {
+                path: found.path,
+                problem: format!(
+                    "holds {failed} Git LFS pointers in place of images: run `git lfs pull` in its repository"
+                ),
+            });
+        }
+        let first = undecodable.into_iter().take(LISTED);
+        let first = first.map(|(name, reason)| format!("{name} ({reason})"));
         let allowed = config.max_undecodable;
         return Err(DataError::Undecodable {
             failed,
             total,
             allowed,
-            first: undecodable,
+            first: first.collect(),
         });
     }
     if train.is_empty() || validation.is_empty() {
         let count = train.len() + validation.len();
-        return Err(DataError::TooFew {
-            path: found.path,
-            count,
-        });
+        return Err(too_few(found.path, count, &found.passed_by));
     }
     Ok(Datasets { train, validation })
 }
 
-/// Decodes one set, leaving out what cannot be decoded: such files are added to `undecodable`.
+/// If only some images have a class, none keeps it: says how many have none, and which is the first.
+fn drop_some_labels(found: &mut Found) -> Option<String> {
+    let all = || found.train.iter().chain(&found.validation);
+    let total = all().count();
+    let mut without = all().filter(|item| item.label.is_none());
+    let first = without.next()?.name();
+    let count = 1 + without.count();
+    if count == total {
+        found.class_names.clear();
+        return None;
+    }
+    let has = if count == 1 { "has" } else { "have" };
+    let sentence = format!(
+        "{count} of {total} images of {} {has} no class (the first is {first})",
+        found.name
+    );
+    tracing::warn!("{sentence}, so that classes are not used");
+    found.class_names.clear();
+    for item in found.train.iter_mut().chain(&mut found.validation) {
+        item.label = None;
+    }
+    Some(sentence)
+}
+
+/// Decodes one set, leaving out what cannot be decoded: such files are added to `undecodable`, with the reason.
 fn load_one(
     items: Vec<Item>,
     description: Description,
     keep: bool,
-    undecodable: &mut Vec<String>,
+    undecodable: &mut Vec<(String, String)>,
     task: &Task<'_>,
 ) -> ImageDataset {
     let (shape, border) = (description.shape, description.border);
@@ -185,7 +232,7 @@ fn load_one(
                 Err(reason) => {
                     let name = item.name();
                     tracing::warn!("left out {name}, which cannot be decoded: {reason}");
-                    undecodable.push(format!("{name} ({reason})"));
+                    undecodable.push((name, reason));
                 }
             }
         }

@@ -6,7 +6,7 @@
 
 use flate2::read::ZlibDecoder;
 
-use crate::contents::read_at_most;
+use crate::contents::{read_at_most, unpacked_limit};
 
 const HEADER: usize = 128;
 /// Flowers' largest matrix has a few thousand numbers.
@@ -38,7 +38,8 @@ pub(crate) fn read_vector(file: &[u8], name: &str) -> Result<Vec<u32>, String> {
         let (kind, bytes) = next_element(&mut rest)?;
         let inflated;
         let (kind, bytes) = if kind == kind::COMPRESSED {
-            inflated = read_at_most(ZlibDecoder::new(bytes), MAX_MATRIX_BYTES)
+            let most = MAX_MATRIX_BYTES.min(unpacked_limit(bytes.len() as u64));
+            inflated = read_at_most(ZlibDecoder::new(bytes), most)
                 .map_err(|error| format!("a matrix cannot be decompressed ({error})"))?;
             next_element(&mut &inflated[..])?
         } else {

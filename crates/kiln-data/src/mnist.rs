@@ -3,15 +3,13 @@
 //! Its idx files are big-endian: a magic number (0, 0, 8 for unsigned bytes, the number of dimensions), each dimension
 //! as 32 bits, then the bytes. Fashion-MNIST and KMNIST come in the same files.
 
-use std::fs;
-use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use flate2::read::MultiGzDecoder;
 
 use crate::config::{DataConfig, DatasetKind};
-use crate::contents::read_at_most;
+use crate::contents::{PassedBy, open_file, read_at_most, unpacked_limit};
 use crate::dataset::ImageShape;
 use crate::download;
 use crate::error::DataError;
@@ -41,8 +39,10 @@ pub(crate) fn find(config: &DataConfig, progress: &dyn Progress) -> Result<Found
 }
 
 fn find_in(folder: &Path, size: usize) -> Result<Found, DataError> {
-    let metadata = fs::metadata(folder).map_err(|error| DataError::reading(folder, error))?;
-    if !metadata.is_dir() {
+    if !folder.exists() {
+        return Err(DataError::Missing(folder.to_owned()));
+    }
+    if !folder.is_dir() {
         return Err(DataError::Unexpected {
             path: folder.to_owned(),
             expected: "a folder that holds MNIST's four idx files".to_owned(),
@@ -121,6 +121,7 @@ fn describe(
         border: if side == Some(SIDE) { border(size) } else { 0 },
         train,
         validation,
+        passed_by: PassedBy::default(),
     }
 }
 
@@ -146,10 +147,13 @@ fn read_file(
             for ending in [".gz", ""] {
                 let name = format!("{split}-{content}{separator}idx{dimensions}-ubyte{ending}");
                 let path = place.join(name);
-                let bytes = match fs::read(&path) {
-                    Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
-                    read => read.map_err(|error| DataError::reading(&path, error))?,
+                let file = match open_file(&path) {
+                    Err(DataError::Missing(_)) => continue,
+                    opened => opened?.0,
                 };
+                let bytes = read_at_most(file, MAX_IDX_BYTES)
+                    .map_err(|error| DataError::reading(&path, error))?;
+                DataError::refuse_foreign(&path, &bytes)?;
                 return match decompressed(&bytes) {
                     Ok(bytes) => Ok((path, bytes)),
                     Err(reason) => Err(DataError::Damaged { path, reason }),
@@ -170,7 +174,8 @@ fn decompressed(bytes: &[u8]) -> Result<Vec<u8>, String> {
     if !bytes.starts_with(&[0x1f, 0x8b]) {
         return Ok(bytes.to_vec());
     }
-    read_at_most(MultiGzDecoder::new(bytes), MAX_IDX_BYTES)
+    let most = MAX_IDX_BYTES.min(unpacked_limit(bytes.len() as u64));
+    read_at_most(MultiGzDecoder::new(bytes), most)
         .map_err(|error| format!("it cannot be decompressed ({error})"))
 }
 

@@ -35,7 +35,8 @@ impl Classes {
         let Datasets { train, validation } = datasets;
         let count = train.class_names().len();
         let has_labels = train.has_labels() && validation.has_labels() && count > 0;
-        experiment.check_classes(train.name(), has_labels.then_some(count))?;
+        let unlabelled = train.unlabelled();
+        experiment.check_classes(train.name(), has_labels.then_some(count), unlabelled)?;
         let is_conditional = experiment.unet.num_class_embeds.is_some();
         Ok(is_conditional.then_some(Self {
             count,

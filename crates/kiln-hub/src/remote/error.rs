@@ -188,6 +188,31 @@ pub enum TransportError {
         /// The cache's folder.
         cache: PathBuf,
     },
+    /// Offline, and the cache does not hold all files of a data set.
+    #[error(
+        "the cache {cache} does not hold {missing} of {repository}; run this again with a network, without --offline and HF_HUB_OFFLINE",
+        cache = cache.display()
+    )]
+    DataSetNotCached {
+        /// The repository, with its revision.
+        repository: String,
+        /// What is missing.
+        missing: String,
+        /// The cache's folder.
+        cache: PathBuf,
+    },
+    /// A data set has several parts that could be meant.
+    #[error("{repository} has several {what}, {}; name one, as in --data {example}", found.join(", "))]
+    SeveralParts {
+        /// The repository, with its revision.
+        repository: String,
+        /// Of what there are several.
+        what: &'static str,
+        /// Their names.
+        found: Vec<String>,
+        /// A path that names the first.
+        example: String,
+    },
     /// The repository holds something else.
     #[error(
         "{repository} holds no model in the diffusers layout: it has neither model_index.json nor config.json; choose another repository"

@@ -43,13 +43,17 @@ impl Experiment {
         &self,
         data: &str,
         classes: Option<usize>,
+        unlabelled: Option<&str>,
     ) -> Result<(), ConfigError> {
         let Some(rows) = self.unet.num_class_embeds else {
             return Ok(());
         };
         let Some(classes) = classes else {
-            return require(false, "unet.num_class_embeds", rows, || {
-                format!("the images of {data} have no labels, so leave it out")
+            return require(false, "unet.num_class_embeds", rows, || match unlabelled {
+                Some(some) => {
+                    format!("{some}, so give it one or take it out, or leave the key out")
+                }
+                None => format!("the images of {data} have no labels, so leave it out"),
             });
         };
         let dropout = self.stage_2.label_dropout;

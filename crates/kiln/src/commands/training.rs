@@ -30,7 +30,7 @@ pub struct TrainingArguments {
     config: PathBuf,
 
     /// Where the data set is, here or on the Hub; overrides data.path of the config
-    #[arg(long, value_name = "PATH|hf:ORG/DATASET[:SPLIT]")]
+    #[arg(long, value_name = "PATH|hf:ORG/DATASET[:[CONFIGURATION/]SPLIT]")]
     data: Option<PathBuf>,
 
     /// The run folder [default: runs/ and the config's name]
@@ -200,10 +200,16 @@ fn stop_on_interrupt(ranks: &Ranks) -> anyhow::Result<StopSignal> {
 /// `--set` and `--data` as overrides of config keys; `--data` comes last and wins.
 pub fn overrides(set: &[String], data: Option<&Path>) -> Vec<String> {
     let data = data.map(|path| {
-        format!(
-            "data.path={}",
-            toml::Value::from(path.to_string_lossy().into_owned())
-        )
+        let path = match path.to_str() {
+            Some(text) => toml::Value::from(text),
+            // TOML is UTF-8: another path is the array of its bytes.
+            None => {
+                let bytes = path.as_os_str().as_encoded_bytes();
+                let bytes = bytes.iter().map(|&byte| i64::from(byte).into());
+                toml::Value::Array(bytes.collect())
+            }
+        };
+        format!("data.path={path}")
     });
     set.iter().cloned().chain(data).collect()
 }
@@ -224,6 +230,25 @@ mod tests {
             Path::new("runs/mnist")
         );
         assert_eq!(default_run_folder(Path::new("..")), Path::new("runs/run"));
+    }
+
+    #[test]
+    #[cfg(unix)]
+    fn a_data_path_that_is_not_utf8_survives_as_an_override() {
+        use std::os::unix::ffi::OsStrExt;
+        let path = Path::new(std::ffi::OsStr::from_bytes(b"pictures-\xff\xfe"));
+        let override_ = overrides(&[], Some(path)).remove(0);
+        let text = format!(
+            "dataset = \"folder\"\nsize = 8\nchannels = 1\n{}",
+            override_.replace("data.path", "path")
+        );
+        let config: kiln_data::DataConfig = toml::from_str(&text).unwrap();
+        assert_eq!(config.path.as_deref(), Some(path));
+        let again = toml::to_string(&config).unwrap();
+        assert_eq!(
+            toml::from_str::<kiln_data::DataConfig>(&again).unwrap(),
+            config
+        );
     }
 
     #[test]

@@ -2,6 +2,7 @@
 
 mod bench;
 mod classes;
+mod data_sets;
 mod doctor;
 mod editing;
 mod evaluate;

@@ -1,0 +1,117 @@
+//! What was found and is not used, and why: nothing goes missing without a word.
+
+use std::collections::BTreeMap;
+use std::fmt;
+
+/// Why a file, a folder or a link is not used.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Why {
+    /// Of a system or a program: `.git`, `.DS_Store`, `__MACOSX`.
+    Hidden,
+    /// A link to nothing.
+    Dangling,
+    /// A link to a folder that it is in.
+    Circle,
+    /// The system does not let it be read.
+    Unreadable,
+    /// A path or a link that leaves the archive.
+    Outside,
+    /// More folders in each other than make sense.
+    Deep,
+    /// A device, a named pipe or a socket.
+    Special,
+    /// A file with holes, in a form that is not read.
+    Sparse,
+    /// Another file of the archive has its name, and comes later.
+    Replaced,
+    /// An archive within the data set.
+    Archive,
+    Pointer,
+    /// An image of a format that is not read.
+    Format(&'static str),
+    NoImage,
+}
+
+impl Why {
+    /// What `count` of them are.
+    fn words(self, count: usize) -> String {
+        let of = |one: &str, several: &str| {
+            let words = if count == 1 { one } else { several };
+            format!("{count} {words}")
+        };
+        match self {
+            Self::Hidden => format!("{count} hidden"),
+            Self::Dangling => of("link to nothing", "links to nothing"),
+            Self::Circle => of("link in a circle", "links in circles"),
+            Self::Unreadable => format!("{count} unreadable"),
+            Self::Outside => of(
+                "whose path leaves the archive",
+                "whose paths leave the archive",
+            ),
+            Self::Deep => format!("{count} too deep in folders"),
+            Self::Special => of("device or pipe", "devices or pipes"),
+            Self::Sparse => of("sparse file", "sparse files"),
+            Self::Replaced => format!("{count} replaced by a later file of the same name"),
+            Self::Archive => of("archive within", "archives within"),
+            Self::Pointer => of("Git LFS pointer", "Git LFS pointers"),
+            Self::Format(name) => of(
+                &format!("{name} image, which is not read"),
+                &format!("{name} images, which are not read"),
+            ),
+            Self::NoImage => of("not an image", "not images"),
+        }
+    }
+}
+
+/// How many entries were passed by, by reason, with the first of each.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct PassedBy(BTreeMap<Why, (usize, String)>);
+
+impl PassedBy {
+    pub(crate) fn add(&mut self, why: Why, name: &str) {
+        let (count, _) = self.0.entry(why).or_insert_with(|| (0, name.to_owned()));
+        *count += 1;
+    }
+
+    pub(crate) fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+}
+
+/// `passed by 4 entries: 3 hidden (as .git), 1 link to nothing (README)`.
+impl fmt::Display for PassedBy {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let all: usize = self.0.values().map(|(count, _)| count).sum();
+        let entries = if all == 1 { "entry" } else { "entries" };
+        let reasons = self.0.iter().map(|(why, (count, first))| {
+            let as_first = if *count == 1 { "" } else { "as " };
+            format!("{} ({as_first}{first})", why.words(*count))
+        });
+        let reasons: Vec<_> = reasons.collect();
+        write!(
+            formatter,
+            "passed by {all} {entries}: {}",
+            reasons.join(", ")
+        )
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn one_line_says_how_many_and_why() {
+        let mut passed = PassedBy::default();
+        assert!(passed.is_empty());
+        passed.add(Why::Hidden, ".git");
+        passed.add(Why::Dangling, "README");
+        passed.add(Why::Hidden, ".DS_Store");
+        passed.add(Why::Format("HEIC"), "a.heic");
+        assert_eq!(
+            passed.to_string(),
+            "passed by 4 entries: 2 hidden (as .git), 1 link to nothing (README), \
+             1 HEIC image, which is not read (a.heic)"
+        );
+    }
+}

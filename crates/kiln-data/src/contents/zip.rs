@@ -1,0 +1,343 @@
+//! The files of a zip archive.
+
+use std::fs::File;
+use std::io::{self, BufReader, Read, Seek, SeekFrom};
+use std::path::Path;
+use std::sync::Arc;
+
+use flate2::read::DeflateDecoder;
+use zip::result::ZipError;
+use zip::{CompressionMethod, ExtraField};
+
+use super::tree::{Link, Tree};
+use super::{Content, Listing, MAX_FILE_BYTES, Why, read_at_most, too_many_links, unpacked_limit};
+use crate::error::DataError;
+use crate::names;
+
+/// The mark of an entry whose name is UTF-8.
+const UTF8: u16 = 1 << 11;
+/// The bits of a Unix mode that say what kind of file it is, and those of a regular one.
+const KIND: u32 = 0o170_000;
+const REGULAR: u32 = 0o100_000;
+/// No path that a link holds is longer.
+const MAX_LINK_BYTES: u64 = 4096;
+
+/// The upper half of code page 437, in which the names of a zip are that are not marked as UTF-8.
+const CP437: &str = "ÇüéâäàåçêëèïîìÄÅÉæÆôöòûùÿÖÜ¢£¥₧ƒáíóúñÑªº¿⌐¬½¼¡«»░▒▓│┤╡╢╖╕╣║╗╝╜╛┐\
+                     └┴┬├─┼╞╟╚╔╩╦╠═╬╧╨╤╥╙╘╒╓╫╪┘┌█▄▌▐▀αßΓπΣσµτΦΘΩδ∞φε∩≡±≥≤⌠⌡÷≈°∙·√ⁿ²■\u{a0}";
+
+/// A stretch of a zip archive. Reading it opens the archive anew, so that all cores can read at once.
+#[derive(Clone, Debug)]
+pub(crate) struct Zipped {
+    archive: Arc<Path>,
+    start: u64,
+    compressed_len: u64,
+    len: u64,
+    crc32: u32,
+    method: CompressionMethod,
+}
+
+impl Zipped {
+    /// All of the file, whose length and checksum have to be right.
+    pub(super) fn read(&self) -> io::Result<Vec<u8>> {
+        let limit = self.len.min(MAX_FILE_BYTES);
+        let limit = limit.min(unpacked_limit(self.compressed_len));
+        let bytes = read_at_most(self.open()?, limit)?;
+        let mut checksum = flate2::Crc::new();
+        checksum.update(&bytes);
+        if bytes.len() as u64 != self.len || checksum.sum() != self.crc32 {
+            return Err(io::Error::other(
+                "its checksum in the archive does not match",
+            ));
+        }
+        Ok(bytes)
+    }
+
+    /// The file, as a stream.
+    pub(super) fn open(&self) -> io::Result<Box<dyn Read>> {
+        let mut archive = File::open(&self.archive)?;
+        archive.seek(SeekFrom::Start(self.start))?;
+        let compressed = BufReader::new(archive.take(self.compressed_len));
+        Ok(match self.method {
+            CompressionMethod::Deflated => Box::new(DeflateDecoder::new(compressed)),
+            _ => Box::new(compressed),
+        })
+    }
+}
+
+pub(super) fn list(path: &Path, file: BufReader<File>) -> Result<Listing, DataError> {
+    let unusable = |problem: String| DataError::Unusable {
+        path: path.to_owned(),
+        problem,
+    };
+    let damaged = |error: ZipError| match error {
+        ZipError::UnsupportedArchive(reason) => unusable(format!(
+            "is a zip of a kind that is not read here ({reason}): unpack it and pass the folder"
+        )),
+        error => DataError::Damaged {
+            path: path.to_owned(),
+            reason: format!("the list of files in the zip cannot be read ({error})"),
+        },
+    };
+    let mut zip = zip::ZipArchive::new(file).map_err(damaged)?;
+    if zip.has_duplicate_names() {
+        tracing::warn!(
+            "{} holds several files of one name, of which the last counts",
+            path.display()
+        );
+    }
+    let archive: Arc<Path> = path.into();
+    let mut found = Vec::with_capacity(zip.len());
+    let mut all_utf8 = true;
+    for index in 0..zip.len() {
+        let file = zip.by_index_raw(index).map_err(damaged)?;
+        let is_marked = file.flags().as_u16() & UTF8 != 0
+            || file
+                .extra_data_fields()
+                .any(|field| matches!(field, ExtraField::UnicodePath(_)));
+        all_utf8 &= is_marked || std::str::from_utf8(file.name_raw()).is_ok();
+        if file.is_dir() {
+            continue;
+        }
+        if file.encrypted() {
+            return Err(unusable(
+                "has a password: unpack it and pass the folder".to_owned(),
+            ));
+        }
+        let method = file.compression();
+        if !matches!(
+            method,
+            CompressionMethod::Stored | CompressionMethod::Deflated
+        ) {
+            let method = CompressionMethod::name_from_u16(method_number(method));
+            return Err(unusable(format!(
+                "is a zip packed with {method}, which is not unpacked here: unpack it and pass the folder"
+            )));
+        }
+        let start = file
+            .data_start()
+            .ok_or_else(|| damaged(ZipError::InvalidArchive("a file begins nowhere".into())))?;
+        let zipped = Zipped {
+            archive: archive.clone(),
+            start,
+            compressed_len: file.compressed_size(),
+            len: file.size(),
+            crc32: file.crc32(),
+            method,
+        };
+        let kind = file.unix_mode().map_or(0, |mode| mode & KIND);
+        found.push(Found {
+            name: file.name_raw().to_vec(),
+            is_marked,
+            is_link: file.is_symlink(),
+            is_special: !matches!(kind, 0 | REGULAR),
+            zipped,
+        });
+    }
+    let mut tree = Tree::default();
+    for file in found {
+        let name = text(&file.name, file.is_marked || all_utf8);
+        if file.is_link {
+            let target = read_at_most(
+                file.zipped
+                    .open()
+                    .map_err(|error| DataError::reading(path, error))?,
+                MAX_LINK_BYTES,
+            );
+            match target {
+                Ok(target) => {
+                    let target = text(&target, file.is_marked || all_utf8);
+                    tree.add_link(&name, Link::Symbolic(target));
+                }
+                Err(_) => tree.passed_by.add(Why::Dangling, &name),
+            }
+        } else if file.is_special {
+            tree.passed_by.add(Why::Special, &name);
+        } else {
+            tree.add_file(&name, Content::Zipped(file.zipped));
+        }
+    }
+    tree.into_listing().ok_or_else(|| too_many_links(path))
+}
+
+/// A file of the archive whose name is still bytes.
+struct Found {
+    name: Vec<u8>,
+    /// Whether the archive says that the name is UTF-8.
+    is_marked: bool,
+    is_link: bool,
+    is_special: bool,
+    zipped: Zipped,
+}
+
+/// A name as text, printable and with `/` between its parts.
+///
+/// As the format and Python's `zipfile` have it, names are in code page 437 unless they are marked as UTF-8. That is
+/// seldom what they were meant to be, but keeps them apart. macOS writes UTF-8 without the mark: an archive all of whose
+/// names are UTF-8 has them so.
+fn text(name: &[u8], is_utf8: bool) -> String {
+    if is_utf8 {
+        names::from_bytes(&name.iter().map(slash).collect::<Vec<_>>())
+    } else {
+        let upper: Vec<char> = CP437.chars().collect();
+        let decoded: String = name
+            .iter()
+            .map(slash)
+            .map(|byte| match byte.checked_sub(128) {
+                Some(index) => upper.get(usize::from(index)).copied().unwrap_or('?'),
+                None => char::from(byte),
+            })
+            .collect();
+        names::printable(&decoded)
+    }
+}
+
+/// Some programs of Windows write `\` between the parts of a path.
+fn slash(byte: &u8) -> u8 {
+    if *byte == b'\\' { b'/' } else { *byte }
+}
+
+/// The number by which the format knows a method.
+#[expect(deprecated, reason = "there is no other way to the number")]
+fn method_number(method: CompressionMethod) -> u16 {
+    method.to_u16()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::{Cursor, Write};
+
+    use ::zip::write::SimpleFileOptions;
+
+    use super::*;
+    use crate::contents::list;
+
+    /// A zip of stored files, each of which holds its own name.
+    fn archive(names: &[&str]) -> Vec<u8> {
+        let mut writer = ::zip::ZipWriter::new(Cursor::new(Vec::new()));
+        let stored = SimpleFileOptions::default().compression_method(CompressionMethod::Stored);
+        for name in names {
+            writer.start_file(*name, stored).unwrap();
+            writer.write_all(name.as_bytes()).unwrap();
+        }
+        writer.finish().unwrap().into_inner()
+    }
+
+    /// Puts bytes into names in place of others, as programs write them that know no UTF-8.
+    fn renamed(mut zip: Vec<u8>, renames: &[(&[u8], &[u8])]) -> Vec<u8> {
+        for (from, to) in renames {
+            assert_eq!(from.len(), to.len());
+            let places: Vec<usize> = (0..zip.len() - from.len())
+                .filter(|&place| {
+                    // A name stands after a header; contents stay.
+                    zip[place..].starts_with(from)
+                        && zip[place.saturating_sub(46)..place]
+                            .windows(2)
+                            .any(|pk| pk == b"PK")
+                })
+                .collect();
+            for place in places {
+                zip[place..place + from.len()].copy_from_slice(to);
+            }
+        }
+        zip
+    }
+
+    /// Sets a number in both headers of all files, `at` bytes after their flags.
+    fn with_number(mut zip: Vec<u8>, at: usize, number: u8) -> Vec<u8> {
+        for place in 0..zip.len() - 4 {
+            match &zip[place..place + 4] {
+                b"PK\x03\x04" => zip[place + 6 + at] = number,
+                b"PK\x01\x02" => zip[place + 8 + at] = number,
+                _ => {}
+            }
+        }
+        zip
+    }
+
+    fn listed(zip: &[u8]) -> Result<(Vec<String>, String), String> {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("a.zip");
+        std::fs::write(&path, zip).unwrap();
+        let listing = list(&path).map_err(|error| error.to_string())?;
+        let names = listing.entries.into_iter().map(|entry| entry.name);
+        Ok((names.collect(), listing.passed_by.to_string()))
+    }
+
+    #[test]
+    fn names_without_a_mark_are_those_that_python_reads() {
+        // "кот" and "пёс" in code page 866, and "猫" in GBK. Python's zipfile gives the strings below for them.
+        let zip = archive(&["AAA/1", "BBB/1", "CC/1"]);
+        let zip = renamed(
+            zip,
+            &[
+                (b"AAA", b"\xaa\xae\xe2"),
+                (b"BBB", b"\xaf\xf1\xe1"),
+                (b"CC", b"\xc3\xa8"),
+            ],
+        );
+        let (names, _) = listed(&zip).unwrap();
+        // "猫" in GBK happens to be "è" in UTF-8; the others tell that nothing here is UTF-8.
+        assert_eq!(names, ["¬«Γ/1", "»±ß/1", "├¿/1"]);
+    }
+
+    #[test]
+    fn names_that_are_all_utf8_are_read_so() {
+        let zip = renamed(
+            archive(&["AAAAA/1", "B/1"]),
+            &[(b"AAAAA", "köln".as_bytes())],
+        );
+        assert_eq!(listed(&zip).unwrap().0, ["B/1", "köln/1"]);
+        assert_eq!(listed(&archive(&["köln/1"])).unwrap().0, ["köln/1"]);
+    }
+
+    #[test]
+    fn paths_are_brought_into_order() {
+        let (names, passed_by) =
+            listed(&archive(&["./a/1", "a\\2", "../3", "/4", "b/./5"])).unwrap();
+        assert_eq!(names, ["a/1", "a/2", "b/5"]);
+        assert!(
+            passed_by.contains("2 whose paths leave the archive"),
+            "{passed_by}"
+        );
+        let zip = renamed(archive(&["AAAA/1", "b/2"]), &[(b"AAAA", b"\x1b[2J")]);
+        assert_eq!(listed(&zip).unwrap().0, ["\\u{1b}[2J/1", "b/2"]);
+    }
+
+    #[test]
+    fn links_in_a_zip_are_followed() {
+        let mut writer = ::zip::ZipWriter::new(Cursor::new(Vec::new()));
+        let options = SimpleFileOptions::default();
+        writer.start_file("cat/1", options).unwrap();
+        writer.write_all(b"one").unwrap();
+        writer.add_symlink("dog", "cat", options).unwrap();
+        writer.add_symlink("out", "/etc", options).unwrap();
+        let (names, passed_by) = listed(&writer.finish().unwrap().into_inner()).unwrap();
+        assert_eq!(names, ["cat/1", "dog/1"]);
+        assert!(
+            passed_by.contains("1 whose path leaves the archive (out)"),
+            "{passed_by}"
+        );
+    }
+
+    #[test]
+    fn passwords_and_other_methods_are_said() {
+        let zip = archive(&["a/1", "a/2"]);
+        let message = listed(&with_number(zip.clone(), 0, 1)).unwrap_err();
+        assert!(message.contains("a.zip has a password"), "{message}");
+        for (method, name) in [
+            (12, "bzip2"),
+            (95, "xz"),
+            (93, "zstd"),
+            (9, "deflate64"),
+            (14, "lzma"),
+        ] {
+            let message = listed(&with_number(zip.clone(), 2, method)).unwrap_err();
+            assert!(message.to_lowercase().contains(name), "{message}");
+            assert!(
+                message.contains("unpack it and pass the folder"),
+                "{message}"
+            );
+        }
+    }
+}

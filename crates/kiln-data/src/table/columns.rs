@@ -1,0 +1,226 @@
+//! Which columns of a table hold its images and its classes.
+
+use std::fs::File;
+
+use parquet::basic::{Compression, ConvertedType, LogicalType, Type};
+use parquet::file::reader::{FileReader, SerializedFileReader};
+use parquet::schema::types::ColumnDescriptor;
+use serde_json::Value;
+
+use crate::config::DataConfig;
+use crate::names;
+
+/// What a column of images is called, where several could be it.
+const IMAGES: [&str; 4] = ["image", "img", "images", "picture"];
+/// Names of columns with classes, where the table does not say which one it is.
+const LABELS: [&str; 3] = ["label", "labels", "fine_label"];
+
+/// Which leaves of a table matter.
+pub(super) struct Columns {
+    pub(super) image: usize,
+    pub(super) label: Option<usize>,
+    /// Whether only the column's name says that it holds classes.
+    pub(super) label_is_guessed: bool,
+    pub(super) class_names: Vec<String>,
+    /// What is to be said about the choice.
+    pub(super) word: Option<String>,
+}
+
+/// A leaf of the table that is a column, or the bytes of one.
+struct Leaf<'a> {
+    index: usize,
+    column: &'a str,
+    is_group: bool,
+    descriptor: &'a ColumnDescriptor,
+}
+
+impl Columns {
+    /// Finds the columns, or says what is wrong as it follows the table's path in a sentence.
+    pub(super) fn find(
+        reader: &SerializedFileReader<File>,
+        config: &DataConfig,
+    ) -> Result<Self, String> {
+        let metadata = reader.metadata().file_metadata();
+        let features = features(metadata.key_value_metadata());
+        let schema = metadata.schema_descr();
+        let leaves = schema.columns().iter().enumerate();
+        let leaves = leaves.filter_map(|(index, leaf)| {
+            let (column, is_group) = match leaf.path().parts() {
+                [column] => (column, false),
+                [column, bytes] if bytes == "bytes" => (column, true),
+                _ => return None,
+            };
+            (leaf.max_rep_level() == 0).then_some(Leaf {
+                index,
+                column,
+                is_group,
+                descriptor: leaf,
+            })
+        });
+        let leaves: Vec<Leaf<'_>> = leaves.collect();
+        let is = |leaf: &&Leaf<'_>, kind: &str| features[leaf.column]["_type"] == kind;
+
+        let (image, word) = find_image(&leaves, &is, config)?;
+        let (label, label_is_guessed) = find_label(&leaves, &features, &is, config)?;
+        for leaf in [Some(image), label].into_iter().flatten() {
+            check_compression(reader, leaf)?;
+        }
+        let names = label.and_then(|leaf| features[leaf.column]["names"].as_array());
+        let names = names.into_iter().flatten();
+        Ok(Self {
+            image: image.index,
+            label: label.map(|leaf| leaf.index),
+            label_is_guessed,
+            class_names: names
+                .map(|name| names::printable(name.as_str().unwrap_or_default()))
+                .collect(),
+            word,
+        })
+    }
+}
+
+/// The column of images, and what is to be said if there are several.
+fn find_image<'a>(
+    leaves: &'a [Leaf<'a>],
+    is: &dyn Fn(&&Leaf<'_>, &str) -> bool,
+    config: &DataConfig,
+) -> Result<(&'a Leaf<'a>, Option<String>), String> {
+    let of_bytes = |leaf: &&Leaf<'_>| leaf.descriptor.physical_type() == Type::BYTE_ARRAY;
+    let is_named = |leaf: &&Leaf<'_>| IMAGES.contains(&leaf.column) && !is_text(leaf.descriptor);
+    // What is said to be an image, what has the form of one, and what is called one, in this order.
+    let all: Vec<&Leaf<'_>> = leaves.iter().filter(of_bytes).collect();
+    let found = |is_right: &dyn Fn(&&Leaf<'_>) -> bool| -> Vec<&Leaf<'_>> {
+        all.iter().copied().filter(|leaf| is_right(leaf)).collect()
+    };
+    let mut candidates = found(&|leaf| is(leaf, "Image") && !is_text(leaf.descriptor));
+    if candidates.is_empty() {
+        candidates = found(&|leaf| leaf.is_group && !is_text(leaf.descriptor));
+    }
+    if candidates.is_empty() {
+        candidates = found(&is_named);
+    }
+    let list = |leaves: &[&Leaf<'_>]| {
+        let names: Vec<_> = leaves.iter().map(|leaf| shown(leaf.column)).collect();
+        names.join(", ")
+    };
+    if let Some(wanted) = &config.image_column {
+        let chosen = all
+            .iter()
+            .find(|leaf| leaf.column == wanted && !is_text(leaf.descriptor));
+        return match chosen {
+            Some(leaf) => Ok((leaf, None)),
+            None if candidates.is_empty() => Err(no_images(leaves)),
+            None => Err(format!(
+                "has no column of images {}: set data.image_column to one of {}",
+                shown(wanted),
+                list(&candidates)
+            )),
+        };
+    }
+    let named = IMAGES
+        .iter()
+        .find_map(|name| candidates.iter().find(|leaf| leaf.column == *name));
+    let Some(chosen) = named.or(candidates.first()).copied() else {
+        return Err(no_images(leaves));
+    };
+    let word = (candidates.len() > 1).then(|| {
+        format!(
+            "of its columns of images ({}) {} is taken; --set data.image_column=NAME takes another",
+            list(&candidates),
+            shown(chosen.column)
+        )
+    });
+    Ok((chosen, word))
+}
+
+fn no_images(leaves: &[Leaf<'_>]) -> String {
+    let text = leaves
+        .iter()
+        .find(|leaf| IMAGES.contains(&leaf.column) && is_text(leaf.descriptor));
+    match text {
+        Some(leaf) => format!(
+            "has only text in its column {}, such as the paths of files elsewhere: take a data set that holds its images",
+            shown(leaf.column)
+        ),
+        None => {
+            let names: Vec<_> = leaves.iter().map(|leaf| shown(leaf.column)).collect();
+            format!(
+                "is not a Parquet table with a column of images (it has {}): take another data set",
+                names.join(", ")
+            )
+        }
+    }
+}
+
+/// The column of classes, and whether it is only its name that says so.
+fn find_label<'a>(
+    leaves: &'a [Leaf<'a>],
+    features: &Value,
+    is: &dyn Fn(&&Leaf<'_>, &str) -> bool,
+    config: &DataConfig,
+) -> Result<(Option<&'a Leaf<'a>>, bool), String> {
+    let of_numbers = |leaf: &&Leaf<'_>| {
+        let kind = leaf.descriptor.physical_type();
+        !leaf.is_group && matches!(kind, Type::INT32 | Type::INT64)
+    };
+    let all: Vec<&Leaf<'_>> = leaves.iter().filter(of_numbers).collect();
+    if let Some(wanted) = &config.label_column {
+        let chosen = all.iter().find(|leaf| leaf.column == wanted).copied();
+        return match chosen {
+            Some(leaf) => Ok((Some(leaf), false)),
+            None => Err(format!(
+                "has no column {} of whole numbers: set data.label_column to one that it has",
+                shown(wanted)
+            )),
+        };
+    }
+    let declared = |leaf: &&&Leaf<'_>| is(leaf, "ClassLabel");
+    let is_named = |leaf: &&&Leaf<'_>| LABELS.contains(&leaf.column);
+    let declared = all
+        .iter()
+        .find(|leaf| declared(leaf) && is_named(leaf))
+        .or_else(|| all.iter().find(declared));
+    if let Some(leaf) = declared {
+        return Ok((Some(leaf), false));
+    }
+    // Where somebody said what the columns are, a whole number that is no class is no label.
+    let guessed = all.iter().find(is_named).filter(|_| features.is_null());
+    Ok((guessed.copied(), guessed.is_some()))
+}
+
+/// Whether a column of bytes is one of text.
+fn is_text(leaf: &ColumnDescriptor) -> bool {
+    leaf.converted_type() == ConvertedType::UTF8
+        || matches!(leaf.logical_type_ref(), Some(LogicalType::String))
+}
+
+/// Refuses a column whose compression nobody here undoes.
+fn check_compression(reader: &SerializedFileReader<File>, leaf: &Leaf<'_>) -> Result<(), String> {
+    for group in reader.metadata().row_groups() {
+        let compression = group
+            .columns()
+            .get(leaf.index)
+            .map(|chunk| chunk.compression());
+        if let Some(Compression::LZO) = compression {
+            return Err(
+                "is compressed by LZO, which is not read here: write it again with another compression, such as zstd"
+                    .to_owned(),
+            );
+        }
+    }
+    Ok(())
+}
+
+fn shown(name: &str) -> String {
+    format!("`{}`", names::printable(name))
+}
+
+/// What Python's `datasets` says of the columns: `{"label": {"_type": "ClassLabel", "names": [..]}, ..}`.
+fn features(metadata: Option<&Vec<parquet::file::metadata::KeyValue>>) -> Value {
+    let entry = metadata.and_then(|all| all.iter().find(|entry| entry.key == "huggingface"));
+    let text = entry
+        .and_then(|entry| entry.value.as_deref())
+        .unwrap_or_default();
+    let value: Value = serde_json::from_str(text).unwrap_or_default();
+    value["info"]["features"].clone()
+}
