@@ -26,7 +26,7 @@ pub struct SamplerArguments {
     #[arg(long, value_name = "N")]
     order: Option<usize>,
 
-    /// Where in a step second-order asks the network again, above 0 (its beginning) to 1 (its end) [default: 0.5]
+    /// Where in a step second-order asks the network again, from 0.01 (its beginning) to 1 (its end) [default: 0.5]
     #[arg(long)]
     alpha: Option<f64>,
 
