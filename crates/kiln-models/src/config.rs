@@ -26,7 +26,7 @@ const MAX_ROWS: usize = 1 << 22;
 const MAX_PARAMETERS: usize = 4_000_000_000;
 
 /// Reads a config of the diffusers class `class`. Keys that begin with `_` are diffusers' own
-/// bookkeeping (`_diffusers_version`, `_name_or_path`) and are passed over.
+/// bookkeeping (`_diffusers_version`, `_name_or_path`) and are passed over, as are unknown ones that are null.
 pub(crate) fn from_json<C>(text: &str, class: &'static str) -> Result<C, ConfigError>
 where
     C: DeserializeOwned + Serialize + Default,
@@ -41,14 +41,16 @@ where
             expected: class,
         });
     }
+    // Another release's option that is null asks for nothing.
+    let valid = to_map(&C::default());
     let keys: Map<String, Value> = keys
         .into_iter()
         .filter(|(key, _)| !key.starts_with('_'))
+        .filter(|(key, value)| valid.contains_key(key) || !value.is_null())
         .collect();
 
     // Every key has a default, so each can be read on its own: serde does not name the key that it
     // stumbles over, and this does.
-    let valid = to_map(&C::default());
     for (key, value) in &keys {
         if !valid.contains_key(key) {
             return Err(ConfigError::UnknownKey {
@@ -315,7 +317,7 @@ mod tests {
             "attention_head_dim": null, "block_out_channels": [128, 256], "center_input_sample": false,
             "down_block_types": ["UNetResDownBlock2D", "UNetResAttnDownBlock2D"], "downsample_padding": 0,
             "flip_sin_to_cos": false, "freq_shift": 1, "mid_block_scale_factor": 1, "norm_eps": 1e-06,
-            "sample_size": 32, "up_block_types": ["AttnUpBlock2D", "UpBlock2D"]
+            "sample_size": 32, "up_block_types": ["AttnUpBlock2D", "UpBlock2D"], "an_option_of_tomorrow": null
         }"#;
         let config = UNet2dConfig::from_json(json).unwrap();
         assert_eq!(config.attention_head_dim, None);

@@ -62,6 +62,9 @@ pub fn load_weights_from_tensors<'data, M: Module>(
     let mut unused = Vec::new();
     for (key, tensor) in given {
         let current = current_key(key.as_ref());
+        if !parameters.contains_key(&current) && !is_weight(tensor.dtype()) {
+            continue;
+        }
         if !parameters.contains_key(&current) || tensors.contains_key(&current) {
             unused.push(key.as_ref().to_owned());
         } else {
@@ -97,6 +100,12 @@ pub fn load_weights_from_tensors<'data, M: Module>(
         values,
         path: KeyPath::default(),
     }))
+}
+
+/// Whether weights can have this type. Integers beside them count steps or batches.
+fn is_weight(dtype: Dtype) -> bool {
+    use Dtype::{BOOL, I8, I16, I32, I64, U8, U16, U32, U64};
+    !matches!(dtype, BOOL | I8 | I16 | I32 | I64 | U8 | U16 | U32 | U64)
 }
 
 /// Writes a module's parameters as a safetensors file that diffusers reads, with `metadata` in its header

@@ -5,6 +5,7 @@ use clap::{
     Args,
     builder::{PossibleValue, PossibleValuesParser, TypedValueParser},
 };
+use kiln::{Pipeline, SampleOptions};
 use kiln_diffusion::sampler::{Churn, Sampler, Variance};
 
 /// Which sampler, and its settings: each belongs to some samplers and is refused with the others.
@@ -102,6 +103,25 @@ impl SamplerArguments {
     pub fn is_of_model(&self) -> bool {
         self.sampler.is_none()
     }
+}
+
+/// Says on stderr if the steps of any of `all_options` lie where they are of little use.
+///
+/// # Errors
+/// Those of [`Pipeline::trajectory`].
+pub fn warn_of_spacing(pipeline: &Pipeline, all_options: &[SampleOptions]) -> anyhow::Result<()> {
+    let mut said = Vec::new();
+    for options in all_options {
+        let warning = kiln_diffusion::warning(&pipeline.trajectory(options)?);
+        if let Some(warning) = warning
+            && !said.contains(&warning)
+        {
+            let spacing = options.levels.spacing.name();
+            tracing::warn!("--spacing {spacing}: {warning}");
+            said.push(warning);
+        }
+    }
+    Ok(())
 }
 
 fn refuse(sampler: Sampler, flag: &str, owners: &str) -> anyhow::Result<Sampler> {
