@@ -1,5 +1,7 @@
 //! `--sampler` and the settings of samplers.
 
+use std::io::{self, Write};
+
 use anyhow::bail;
 use clap::{
     Args,
@@ -117,7 +119,8 @@ pub fn warn_of_spacing(pipeline: &Pipeline, all_options: &[SampleOptions]) -> an
             && !said.contains(&warning)
         {
             let spacing = options.levels.spacing.name();
-            tracing::warn!("--spacing {spacing}: {warning}");
+            // Nothing is lost where stderr is full or closed.
+            let _ = writeln!(io::stderr(), "warning: --spacing {spacing}: {warning}");
             said.push(warning);
         }
     }
