@@ -138,9 +138,9 @@ pub enum DiffusionError {
     /// The order of an Adams-Bashforth method is outside 1 to 5.
     #[error("`order` is {0}: Adams-Bashforth methods have an order from 1 to 5.")]
     Order(usize),
-    /// `alpha` is outside (0, 1].
+    /// `alpha` is outside [0.01, 1].
     #[error(
-        "`alpha` is {0}: give a number above 0 and at most 1 (0.5 is the midpoint method, 1 is Heun's)."
+        "`alpha` is {0}: give a number from 0.01 to 1 (0.5 is the midpoint method, 1 is Heun's)."
     )]
     Alpha(f64),
     /// A setting of the churn is out of range.

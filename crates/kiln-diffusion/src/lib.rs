@@ -132,4 +132,4 @@ pub use schedule_config::ScheduleConfig;
 pub use schedule_kind::ScheduleKind;
 pub use scheduler_config::SchedulerConfig;
 pub use slerp::slerp;
-pub use spacing::{FinalLevel, LevelOptions, Spacing, StepGrid, last_part, levels};
+pub use spacing::{FinalLevel, LevelOptions, Spacing, StepGrid, last_part, levels, warning};

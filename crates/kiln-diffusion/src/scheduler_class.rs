@@ -10,16 +10,12 @@ use crate::{Clip, DiffusionError, FinalLevel, LevelOptions, Spacing, StepGrid};
 #[derive(Debug)]
 pub(crate) struct SchedulerClass {
     name: &'static str,
+    /// The keys that it has besides [`KEYS_OF_ALL`].
+    keys: &'static [&'static [&'static str]],
     /// `timestep_spacing` where the file has none.
     spacing: &'static str,
-    /// `clip_sample` where the file has none; nothing if the class never clips.
-    clips: Option<bool>,
-    /// Whether it has `thresholding`.
-    thresholds: bool,
-    /// Whether it has `use_karras_sigmas` and `use_exponential_sigmas`.
-    spaces_sigmas: bool,
-    /// Whether it has `rescale_betas_zero_snr`.
-    rescales: bool,
+    /// `clip_sample` where the file has none.
+    clips: bool,
     /// How its leading and linspaced timesteps lie.
     pub(crate) grid: StepGrid,
     ends: Ends,
@@ -38,64 +34,132 @@ enum Ends {
 
 const DDIM: SchedulerClass = SchedulerClass {
     name: "DDIMScheduler",
+    keys: &[CLIPPING, THRESHOLDING, RESCALING, &["set_alpha_to_one"]],
     spacing: "leading",
-    clips: Some(true),
-    thresholds: true,
-    spaces_sigmas: false,
-    rescales: true,
+    clips: true,
     grid: StepGrid::Whole,
     ends: Ends::Alpha(true),
 };
 const DDPM: SchedulerClass = SchedulerClass {
     name: "DDPMScheduler",
+    keys: &[CLIPPING, THRESHOLDING, RESCALING, &["variance_type"]],
     ends: Ends::Clean,
     ..DDIM
 };
 const PNDM: SchedulerClass = SchedulerClass {
     name: "PNDMScheduler",
-    spacing: "leading",
-    clips: None,
-    thresholds: false,
-    spaces_sigmas: false,
-    rescales: false,
-    grid: StepGrid::Whole,
+    keys: &[&["skip_prk_steps", "set_alpha_to_one"]],
+    clips: false,
     ends: Ends::Alpha(false),
+    ..DDIM
 };
 const EULER: SchedulerClass = SchedulerClass {
     name: "EulerDiscreteScheduler",
+    keys: &[
+        SIGMAS,
+        RESCALING,
+        &["final_sigmas_type", "interpolation_type", "timestep_type"],
+        &["sigma_min", "sigma_max"],
+    ],
     spacing: "linspace",
-    clips: None,
-    thresholds: false,
-    spaces_sigmas: true,
-    rescales: true,
+    clips: false,
     grid: StepGrid::Fractional,
     ends: Ends::Sigma,
 };
 const EULER_ANCESTRAL: SchedulerClass = SchedulerClass {
     name: "EulerAncestralDiscreteScheduler",
-    spaces_sigmas: false,
+    keys: &[RESCALING],
     ends: Ends::Clean,
     ..EULER
 };
 const HEUN: SchedulerClass = SchedulerClass {
     name: "HeunDiscreteScheduler",
-    clips: Some(false),
-    rescales: false,
+    keys: &[SIGMAS, CLIPPING],
     ends: Ends::Clean,
     ..EULER
 };
 const DPM_SOLVER: SchedulerClass = SchedulerClass {
     name: "DPMSolverMultistepScheduler",
-    thresholds: true,
+    keys: &[
+        SIGMAS,
+        FLOW,
+        THRESHOLDING,
+        RESCALING,
+        &["use_lu_lambdas", "final_sigmas_type", "lambda_min_clipped"],
+        &["solver_order", "solver_type", "algorithm_type"],
+        &["lower_order_final", "euler_at_final", "variance_type"],
+    ],
     grid: StepGrid::OneMore,
     ..EULER
 };
 const UNIPC: SchedulerClass = SchedulerClass {
     name: "UniPCMultistepScheduler",
+    keys: &[
+        SIGMAS,
+        FLOW,
+        THRESHOLDING,
+        RESCALING,
+        &["solver_order", "solver_type", "solver_p", "predict_x0"],
+        &["lower_order_final", "disable_corrector"],
+        &[
+            "final_sigmas_type",
+            "sigma_min",
+            "sigma_max",
+            "shift_terminal",
+        ],
+    ],
     // Its last step has a lower order, which is the same only where it leads to the clean image.
     ends: Ends::Clean,
     ..DPM_SOLVER
 };
+
+/// The keys of every class here.
+const KEYS_OF_ALL: &[&str] = &[
+    "num_train_timesteps",
+    "beta_start",
+    "beta_end",
+    "beta_schedule",
+    "trained_betas",
+    "prediction_type",
+    "timestep_spacing",
+    "steps_offset",
+];
+const CLIPPING: &[&str] = &["clip_sample", "clip_sample_range"];
+const THRESHOLDING: &[&str] = &[
+    "thresholding",
+    "dynamic_thresholding_ratio",
+    "sample_max_value",
+];
+const RESCALING: &[&str] = &["rescale_betas_zero_snr"];
+const SIGMAS: &[&str] = &[
+    "use_karras_sigmas",
+    "use_exponential_sigmas",
+    "use_beta_sigmas",
+];
+const FLOW: &[&str] = &[
+    "use_flow_sigmas",
+    "flow_shift",
+    "use_dynamic_shifting",
+    "time_shift_type",
+];
+
+/// Further keys that diffusers' other classes for such schedules have, and `tensor_format`, which in its first months
+/// said what Python computes with.
+const KEYS_OF_OTHERS: &[&str] = &[
+    "correct_sampling",
+    "corrector_order",
+    "eta",
+    "original_inference_steps",
+    "predictor_order",
+    "rho",
+    "s_noise",
+    "sigma_data",
+    "sigma_schedule",
+    "snr_shift_scale",
+    "tau_func",
+    "tensor_format",
+    "timestep_scaling",
+];
 
 impl SchedulerClass {
     /// Its name in diffusers.
@@ -103,21 +167,33 @@ impl SchedulerClass {
         self.name
     }
 
-    /// The class that a file names, DDIM if it names none.
+    const ALL: [Self; 8] = [
+        DDIM,
+        DDPM,
+        PNDM,
+        EULER,
+        EULER_ANCESTRAL,
+        HEUN,
+        DPM_SOLVER,
+        UNIPC,
+    ];
+
+    fn has(&self, key: &str) -> bool {
+        KEYS_OF_ALL.contains(&key) || self.keys.iter().any(|keys| keys.contains(&key))
+    }
+
+    /// The class that a file names, DDIM if it names none. Takes the keys out that only other classes have: Python's
+    /// `from_config` leaves them in the file of the class that a config was made for, where they mean nothing.
     pub(crate) fn take(fields: &mut Fields) -> Result<Self, DiffusionError> {
         let name: String = fields.take("_class_name", DDIM.name.to_owned())?;
-        let classes = [
-            DDIM,
-            DDPM,
-            PNDM,
-            EULER,
-            EULER_ANCESTRAL,
-            HEUN,
-            DPM_SOLVER,
-            UNIPC,
-        ];
-        match classes.into_iter().find(|class| class.name == name) {
-            Some(class) => Ok(class),
+        match Self::ALL.into_iter().find(|class| class.name == name) {
+            Some(class) => {
+                let of_others = |key: &str| {
+                    KEYS_OF_OTHERS.contains(&key) || Self::ALL.iter().any(|other| other.has(key))
+                };
+                fields.pass_over(|key| !class.has(key) && of_others(key));
+                Ok(class)
+            }
             None => refuse(
                 "_class_name",
                 name,
@@ -127,8 +203,7 @@ impl SchedulerClass {
     }
 
     /// Takes the sampler that this class stands for, and refuses the variants of it that are not
-    /// available here. Keys that a file has kept from another class are passed over, as diffusers
-    /// does.
+    /// available here.
     pub(crate) fn take_sampler(&self, fields: &mut Fields) -> Result<Sampler, DiffusionError> {
         let sampler = match self.name {
             "DDPMScheduler" => {
@@ -148,6 +223,8 @@ impl SchedulerClass {
             "EulerDiscreteScheduler" => {
                 fields.require("interpolation_type", json!("linear"))?;
                 fields.require("timestep_type", json!("discrete"))?;
+                fields.require("sigma_min", Value::Null)?;
+                fields.require("sigma_max", Value::Null)?;
                 Sampler::Euler { churn: Churn::NONE }
             }
             // Its noise is that of DDIM with eta = 1.
@@ -163,13 +240,22 @@ impl SchedulerClass {
             }
             "DPMSolverMultistepScheduler" => {
                 fields.require("solver_order", json!(2))?;
+                // diffusers takes the types of UniPC and DEIS for its own default, and the algorithm of DEIS.
+                fields.replace("solver_type", &["bh1", "bh2", "logrho"], "midpoint");
                 fields.require("solver_type", json!("midpoint"))?;
+                fields.replace("algorithm_type", &["deis"], "dpmsolver++");
+                // DDPM's other variances mean nothing to it.
+                let variance: String = fields.take("variance_type", String::new())?;
+                if variance.starts_with("learned") {
+                    let advice = "a network that predicts variances, too, is not available";
+                    return refuse("variance_type", variance, advice);
+                }
                 fields.require("lambda_min_clipped", Value::Null)?;
                 // Both lower the order of a last step that is Euler's anyway, because it ends clean.
                 if fields.says("final_sigmas_type", json!("sigma_min")) {
                     fields.require("euler_at_final", json!(false))?;
                 }
-                fields.pass_over(&["lower_order_final", "euler_at_final"]);
+                fields.pass_over(|key| matches!(key, "lower_order_final" | "euler_at_final"));
                 let algorithm: String = fields.take("algorithm_type", "dpmsolver++".to_owned())?;
                 match algorithm.as_str() {
                     "dpmsolver++" => Sampler::DpmSolver { eta: 0.0 },
@@ -182,6 +268,8 @@ impl SchedulerClass {
             }
             "UniPCMultistepScheduler" => {
                 fields.require("solver_order", json!(2))?;
+                // As above, those of DPM-Solver++ and DEIS.
+                fields.replace("solver_type", &["midpoint", "heun", "logrho"], "bh2");
                 fields.require("solver_type", json!("bh2"))?;
                 fields.require("predict_x0", json!(true))?;
                 fields.require("lower_order_final", json!(true))?;
@@ -194,26 +282,25 @@ impl SchedulerClass {
             }
             _ => Sampler::default(),
         };
-        if self.spaces_sigmas {
-            fields.require("use_beta_sigmas", json!(false))?;
-            fields.require("use_flow_sigmas", json!(false))?;
-            fields.require("use_dynamic_shifting", json!(false))?;
-            fields.pass_over(&["flow_shift", "time_shift_type"]);
-        }
+        fields.require("use_beta_sigmas", json!(false))?;
+        fields.require("use_flow_sigmas", json!(false))?;
+        fields.require("use_dynamic_shifting", json!(false))?;
+        // These say how to do what is not done.
+        fields.pass_over(|key| matches!(key, "flow_shift" | "time_shift_type"));
         Ok(sampler)
     }
 
     /// Takes the keys about clipping.
     pub(crate) fn take_clip(&self, fields: &mut Fields) -> Result<Option<Clip>, DiffusionError> {
-        let clips = fields.take("clip_sample", self.clips.unwrap_or(false))?;
+        let clips = fields.take("clip_sample", self.clips)?;
         let range = fields.take("clip_sample_range", 1.0)?;
         let thresholds = fields.take("thresholding", false)?;
         let quantile = fields.take("dynamic_thresholding_ratio", 0.995)?;
         let maximum = fields.take("sample_max_value", 1.0)?;
-        let clip = if thresholds && self.thresholds {
+        let clip = if thresholds {
             Some(Clip::Dynamic { quantile, maximum })
         } else {
-            (clips && self.clips.is_some()).then_some(Clip::Range(range))
+            clips.then_some(Clip::Range(range))
         };
         clip.map_or(Ok(()), Clip::validate)?;
         Ok(clip)
@@ -231,22 +318,20 @@ impl SchedulerClass {
                 return refuse("timestep_spacing", spacing, advice);
             }
         };
-        if self.spaces_sigmas {
-            // These go before the timesteps' own spacing.
-            let of_timesteps = spacing;
-            for (key, of_sigmas) in [
-                ("use_karras_sigmas", Spacing::Karras),
-                ("use_exponential_sigmas", Spacing::LogSnr),
-                ("use_lu_lambdas", Spacing::LogSnr),
-            ] {
-                if fields.take(key, false)? {
-                    // Euler's and Heun's classes space out what lies between the timesteps' ends.
-                    if self.grid == StepGrid::Fractional && of_timesteps != Spacing::Linspace {
-                        let advice = "with `timestep_spacing` other than linspace, set it to false";
-                        return refuse(key, true, advice);
-                    }
-                    spacing = of_sigmas;
+        // These go before the timesteps' own spacing.
+        let of_timesteps = spacing;
+        for (key, of_sigmas) in [
+            ("use_karras_sigmas", Spacing::Karras),
+            ("use_exponential_sigmas", Spacing::LogSnr),
+            ("use_lu_lambdas", Spacing::LogSnr),
+        ] {
+            if fields.take(key, false)? {
+                // Euler's and Heun's classes space out what lies between the timesteps' ends.
+                if self.grid == StepGrid::Fractional && of_timesteps != Spacing::Linspace {
+                    let advice = "with `timestep_spacing` other than linspace, set it to false";
+                    return refuse(key, true, advice);
                 }
+                spacing = of_sigmas;
             }
         }
         let final_level = match self.ends {
@@ -264,11 +349,6 @@ impl SchedulerClass {
                 }
             }
         };
-        // `tensor_format` is from diffusers' first months, and said what Python computes with.
-        fields.pass_over(&["set_alpha_to_one", "skip_prk_steps", "tensor_format"]);
-        if self.name == DDIM.name {
-            fields.pass_over(&["variance_type"]);
-        }
         Ok(LevelOptions {
             spacing,
             steps_offset: fields.take("steps_offset", 0)?,
@@ -337,7 +417,7 @@ pub(crate) fn write_class(
         Spacing::Linspace => "linspace",
         Spacing::Trailing => "trailing",
         Spacing::Quadratic => return not_in_diffusers("quadratic spacing"),
-        Spacing::Karras | Spacing::LogSnr if !class.spaces_sigmas => {
+        Spacing::Karras | Spacing::LogSnr if !class.has("use_karras_sigmas") => {
             return not_in_diffusers(
                 "spacing by sigma with DDIM, DDPM and PNDM (but with `euler`, `heun`, `dpm-solver` and `unipc`)",
             );
@@ -347,7 +427,7 @@ pub(crate) fn write_class(
     };
     fields["timestep_spacing"] = spacing.into();
     fields["steps_offset"] = levels.steps_offset.into();
-    if class.spaces_sigmas {
+    if class.has("use_karras_sigmas") {
         fields["use_karras_sigmas"] = (levels.spacing == Spacing::Karras).into();
         fields["use_exponential_sigmas"] = (levels.spacing == Spacing::LogSnr).into();
     }
@@ -364,7 +444,7 @@ pub(crate) fn write_class(
     }
 
     match clip {
-        Some(Clip::Range(range)) if class.clips.is_some() => {
+        Some(Clip::Range(range)) if class.has("clip_sample") => {
             fields["clip_sample"] = true.into();
             fields["clip_sample_range"] = range.into();
         }
@@ -373,7 +453,7 @@ pub(crate) fn write_class(
                 "clipping to a range with `euler`, `pndm`, `dpm-solver` and `unipc`",
             );
         }
-        Some(Clip::Dynamic { quantile, maximum }) if class.thresholds => {
+        Some(Clip::Dynamic { quantile, maximum }) if class.has("thresholding") => {
             fields["thresholding"] = true.into();
             fields["dynamic_thresholding_ratio"] = quantile.into();
             fields["sample_max_value"] = maximum.into();
@@ -381,11 +461,11 @@ pub(crate) fn write_class(
         Some(Clip::Dynamic { .. }) => {
             return not_in_diffusers("dynamic thresholding with `euler`, `heun` and `pndm`");
         }
-        None if class.clips.is_some() => fields["clip_sample"] = false.into(),
+        None if class.has("clip_sample") => fields["clip_sample"] = false.into(),
         None => (),
     }
 
-    if !class.rescales
+    if !class.has("rescale_betas_zero_snr")
         && let Some(fields) = fields.as_object_mut()
         && fields.remove("rescale_betas_zero_snr") == Some(Value::Bool(true))
     {

@@ -211,11 +211,18 @@ impl Fields {
         self.0.entry(key).or_insert(value);
     }
 
-    /// Takes `keys` out, whose values make no difference.
-    pub(crate) fn pass_over(&mut self, keys: &[&str]) {
-        for key in keys {
-            self.0.remove(*key);
+    /// Reads `from`, other classes' words in `key`, as `to`.
+    pub(crate) fn replace(&mut self, key: &str, from: &[&str], to: &str) {
+        if let Some(value) = self.0.get_mut(key)
+            && value.as_str().is_some_and(|word| from.contains(&word))
+        {
+            *value = to.into();
         }
+    }
+
+    /// Takes keys out whose values make no difference.
+    pub(crate) fn pass_over(&mut self, makes_no_difference: impl Fn(&str) -> bool) {
+        self.0.retain(|key, _| !makes_no_difference(key));
     }
 
     /// Refuses what nobody took. Keys with an underscore are diffusers' notes to itself, and null
@@ -548,9 +555,14 @@ mod tests {
                 r#"{"num_train_timesteps": 0}"#,
                 "`num_train_timesteps` is 0",
             ),
+            (r#"{"use_karras": false}"#, "`use_karras` = false"),
             (
-                r#"{"use_karras_sigmas": false}"#,
-                "`use_karras_sigmas` = false",
+                r#"{"_class_name": "EulerDiscreteScheduler", "sigma_max": 80.0}"#,
+                "`sigma_max` = 80",
+            ),
+            (
+                r#"{"_class_name": "DPMSolverMultistepScheduler", "variance_type": "learned_range"}"#,
+                "learned_range",
             ),
             (r#"{"rescale_betas_zero_snr": true}"#, "velocity"),
             (r#"{"trained_betas": [0.1]}"#, "1 entries"),

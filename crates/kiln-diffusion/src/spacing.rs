@@ -278,6 +278,30 @@ pub fn levels(
         .collect())
 }
 
+/// A sentence about `levels` most of which lie where there is nothing to see, or nothing.
+///
+/// Karras' spacing and that by log-SNR go evenly through all noise that a schedule has. Where it ends in a sigma of 20,000,
+/// as the cosine does, a third and more of their steps lie beyond 100.
+pub fn warning(levels: &[Level]) -> Option<String> {
+    let visited = levels.split_last().map_or(levels, |(_, visited)| visited);
+    let steps = visited.len();
+    let unseen = (visited.iter())
+        .filter(|level| level.rates.signal < UNSEEN_SIGNAL)
+        .count();
+    (3 * unseen > steps && unseen > 1 && steps - unseen < ENOUGH_STEPS).then(|| {
+        format!(
+            "{unseen} of the {steps} steps lie where the signal rate is below {UNSEEN_SIGNAL}, which leaves few to draw with: \
+             take more steps, or another spacing, such as trailing."
+        )
+    })
+}
+
+/// A signal rate at which an image cannot be told from noise: a sigma of 100.
+const UNSEEN_SIGNAL: f64 = 0.01;
+
+/// With as many steps that see something, all samplers draw well.
+const ENOUGH_STEPS: usize = 10;
+
 /// The last part of a trajectory, for images that are not made from noise alone (SDEdit, Meng et al.
 /// 2022; "image to image").
 ///
@@ -417,6 +441,29 @@ mod tests {
                 assert!(options.timesteps(&ddpm(100), steps).is_err());
             }
         }
+    }
+
+    #[test]
+    fn steps_that_see_nothing_are_warned_of_where_the_others_are_few() {
+        let cosine = Schedule::new(ScheduleConfig {
+            kind: crate::ScheduleKind::Cosine,
+            ..Default::default()
+        });
+        let cosine = cosine.unwrap();
+        let warns = |schedule: &Schedule, spacing, steps| {
+            let options = LevelOptions {
+                spacing,
+                ..Default::default()
+            };
+            warning(&levels(schedule, steps, options).unwrap()).is_some()
+        };
+        assert!(warns(&cosine, Spacing::Karras, 20) && warns(&cosine, Spacing::LogSnr, 10));
+        assert!(!warns(&cosine, Spacing::Karras, 50) && !warns(&cosine, Spacing::LogSnr, 20));
+        for steps in [1, 2, 5, 20, 200] {
+            assert!(!warns(&cosine, Spacing::Trailing, steps));
+            assert!(!warns(&ddpm(1000), Spacing::Karras, steps));
+        }
+        assert_eq!(warning(&[]), None);
     }
 
     /// diffusers' own test: `test_steps_offset`.

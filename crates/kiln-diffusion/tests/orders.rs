@@ -116,7 +116,8 @@ fn errors_of_deterministic_samplers_fall_with_their_order() {
         (adams_bashforth(4), 2.0),
         (adams_bashforth(5), 2.0),
         (second_order(0.3), 2.0),
-        (second_order(0.5), 2.0),
+        // For normal data, the midpoint's error of second order vanishes.
+        (second_order(0.5), 3.0),
         (second_order(1.0), 2.0),
         (Sampler::Heun { churn: Churn::NONE }, 2.0),
         (Sampler::Pndm, 2.0),

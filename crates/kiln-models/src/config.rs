@@ -339,7 +339,7 @@ mod tests {
             "attention_head_dim": null, "block_out_channels": [128, 256], "center_input_sample": false,
             "down_block_types": ["UNetResDownBlock2D", "UNetResAttnDownBlock2D"], "downsample_padding": 0,
             "flip_sin_to_cos": false, "freq_shift": 1, "mid_block_scale_factor": 1, "norm_eps": 1e-06,
-            "sample_size": 32, "up_block_types": ["AttnUpBlock2D", "UpBlock2D"]
+            "sample_size": 32, "up_block_types": ["AttnUpBlock2D", "UpBlock2D"], "an_option_of_tomorrow": null
         }"#;
         let config = UNet2dConfig::from_json(json).unwrap();
         assert_eq!(config.attention_head_dim, None);

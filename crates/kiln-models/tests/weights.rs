@@ -137,6 +137,29 @@ fn a_file_is_replaced_whole_or_not_at_all() {
     ));
 }
 
+/// Such as the `num_batches_tracked` and `position_ids` that PyTorch saves beside weights.
+#[test]
+fn integers_beside_the_weights_are_passed_over() {
+    let bytes = saved(&model(0), WeightsType::F32);
+    let counter = 7i64.to_le_bytes();
+    let file = SafeTensors::deserialize(&bytes).unwrap();
+    let counters = ["steps", "decoder.mask"]
+        .into_iter()
+        .zip([Dtype::I64, Dtype::U8]);
+    let counters = counters.map(|(key, dtype)| {
+        let length = if dtype == Dtype::I64 { 8 } else { 1 };
+        let view = TensorView::new(dtype, vec![1], &counter[..length]).unwrap();
+        (key.to_owned(), view)
+    });
+    let all: Vec<_> = file
+        .iter()
+        .map(|(key, tensor)| (key.to_owned(), tensor))
+        .chain(counters)
+        .collect();
+    let loaded = load(&safetensors::serialize(all, None).unwrap()).unwrap();
+    assert_eq!(saved(&loaded, WeightsType::F32), bytes);
+}
+
 #[test]
 fn missing_and_unexpected_keys_are_named() {
     let bytes = saved(&model(0), WeightsType::F32);

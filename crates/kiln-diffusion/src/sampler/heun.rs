@@ -2,8 +2,9 @@
 
 use burn::tensor::Tensor;
 
-use super::{Churn, Progress, estimate, straight};
-use crate::{Denoised, Denoiser, DiffusionError, Level, Schedule};
+use super::turn::heuns_step;
+use super::{Churn, Progress, estimate};
+use crate::{Denoiser, DiffusionError, Level, Schedule};
 
 /// Heun's method with churn (Karras et al. 2022, "Elucidating the Design Space of Diffusion-Based
 /// Generative Models", algorithm 2).
@@ -18,8 +19,10 @@ use crate::{Denoised, Denoiser, DiffusionError, Level, Schedule};
 /// x' = x^ + (sigma' - sigma^) (d + d') / 2
 /// ```
 ///
-/// Steps to the clean image, where d' is 0 / 0, and from pure noise, where sigma is infinite, end
-/// at the third line. `schedule` is the one that `levels` lie on; `noise` and the result are
+/// Steps to the clean image, where d' is 0 / 0, end at the third line. Where the signal more than
+/// trebles in a step, as it does from (almost) pure noise, the last line is wrong by more than it
+/// mends; there the step is the second-order one by the angle between the levels, which agrees with it
+/// where steps are small. `schedule` is the one that `levels` lie on; `noise` and the result are
 /// `[batch, channels, height, width]`.
 ///
 /// # Errors
@@ -39,18 +42,18 @@ pub fn heun(
     for (step, [level_before, next]) in (1..).zip(levels.array_windows()) {
         let level;
         (z, level) = churn.begin(z, *level_before, steps, schedule, || fresh_noise(step));
-        let Denoised { z0, noise } = estimate(denoiser, &z, level);
-        let mut z_next = next.rates.add_noise(z0.clone(), noise.clone());
-        if next.rates.noise > 0.0 && level.rates.signal > 0.0 {
-            let noise_next = estimate(denoiser, &z_next, *next).noise;
-            z_next = straight(z, (noise + noise_next) / 2.0, level.rates, next.rates);
+        let here = estimate(denoiser, &z, level);
+        let mut z_next = next.rates.add_noise(here.z0.clone(), here.noise.clone());
+        if next.rates.noise > 0.0 {
+            let there = estimate(denoiser, &z_next, *next);
+            z_next = heuns_step(z, z_next, &here, there, [level.rates, next.rates]);
         }
         z = z_next;
         observe(Progress {
             step,
             steps,
             z: &z,
-            z0: &z0,
+            z0: &here.z0,
         });
     }
     Ok(z)

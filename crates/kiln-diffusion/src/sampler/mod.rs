@@ -21,7 +21,9 @@
 //! Several papers write their methods for images that only grow noisier, x = z0 + sigma noise. Those
 //! are ours divided by the signal rate: x = z / a, sigma = b / a. Along such a path the noise is the
 //! slope, dx / dsigma = noise, and the methods differ in the noise that they take for a whole step.
-//! Where there is no signal (a = 0), sigma is infinite and a step is DDIM's.
+//! Many schedules begin with (almost) no signal, where sigma is infinite or falls by three orders of
+//! magnitude in a step. A mean of slopes over such a step is none: [`heun`], [`second_order`] and
+//! [`pndm`] then go by the angle between the levels instead.
 
 mod adams_bashforth;
 mod churn;
@@ -34,6 +36,7 @@ mod inpaint;
 mod inversion;
 mod pndm;
 mod second_order;
+mod turn;
 mod unipc;
 
 use std::str::FromStr;
@@ -206,8 +209,8 @@ impl Sampler {
             }
             Sampler::Euler { churn } | Sampler::Heun { churn } => churn.validate()?,
             Sampler::SecondOrder { alpha } => {
-                // NaN is neither.
-                if !(alpha > 0.0 && alpha <= 1.0) {
+                // A difference over less of a step is the network's rounding, magnified.
+                if !(0.01..=1.0).contains(&alpha) {
                     return Err(DiffusionError::Alpha(alpha));
                 }
             }

@@ -3,14 +3,15 @@
 use burn::tensor::Tensor;
 
 use super::adams_bashforth::mean_over_step;
+use super::turn::heuns_step;
 use super::{Progress, estimate, straight};
-use crate::{Denoised, Denoiser, Level};
+use crate::{Denoiser, Level};
 
 /// Pseudo linear multistep (PLMS), the multistep half of PNDM (Liu et al. 2022, "Pseudo Numerical
 /// Methods for Diffusion Models on Manifolds"), as latent diffusion and Stable Diffusion use it
 /// (diffusers' `PNDMScheduler` with `skip_prk_steps`).
 ///
-/// The first step is Heun's; then Adams-Bashforth of order 2, 3 and from there on 4 (eq. 12). A walk
+/// The first step is [Heun's](super::heun()); then Adams-Bashforth of order 2, 3 and from there on 4 (eq. 12). A walk
 /// of S steps asks the denoiser S + 1 times. Noises are combined, as in the paper, whatever the network
 /// predicts; diffusers combines its outputs, which is another method where they are velocities.
 /// `noise` and the result are `[batch, channels, height, width]`.
@@ -25,24 +26,23 @@ pub fn pndm(
     // Newest first.
     let mut earlier: Vec<Tensor<4>> = Vec::new();
     for (step, [level, next]) in (1..).zip(levels.array_windows()) {
-        let Denoised { z0, noise } = estimate(denoiser, &z, *level);
-        let mut z_next = next.rates.add_noise(z0.clone(), noise.clone());
+        let here = estimate(denoiser, &z, *level);
+        let mut z_next = next.rates.add_noise(here.z0.clone(), here.noise.clone());
         if !earlier.is_empty() {
-            let mean = mean_over_step(&noise, &earlier);
+            let mean = mean_over_step(&here.noise, &earlier);
             z_next = straight(z, mean, level.rates, next.rates);
-        } else if next.rates.noise > 0.0 && level.rates.signal > 0.0 {
-            let noise_next = estimate(denoiser, &z_next, *next).noise;
-            let mean = (noise.clone() + noise_next) / 2.0;
-            z_next = straight(z, mean, level.rates, next.rates);
+        } else if next.rates.noise > 0.0 {
+            let there = estimate(denoiser, &z_next, *next);
+            z_next = heuns_step(z, z_next, &here, there, [level.rates, next.rates]);
         }
         z = z_next;
-        earlier.insert(0, noise);
+        earlier.insert(0, here.noise);
         earlier.truncate(3);
         observe(Progress {
             step,
             steps,
             z: &z,
-            z0: &z0,
+            z0: &here.z0,
         });
     }
     z

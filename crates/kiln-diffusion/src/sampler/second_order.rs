@@ -2,25 +2,26 @@
 
 use burn::tensor::Tensor;
 
-use super::{Progress, Sampler, estimate, straight};
-use crate::{Denoised, Denoiser, DiffusionError, Level, Schedule};
+use super::turn::{part_of_the_way, turn};
+use super::{Progress, Sampler, estimate};
+use crate::{Denoiser, DiffusionError, Level, Schedule};
 
-/// The generic second-order method (the family of Karras et al. 2022, algorithm 3, with timesteps
-/// for its time).
+/// The generic second-order method: the family of Karras et al. 2022, algorithm 3, with the angle of the rates for its
+/// time, because sigma is infinite where there is no signal.
 ///
-/// From each of `levels` to the next, whose timesteps are t and t':
+/// From each of `levels` to the next, phi and phi' being the angles of their rates, a = cos phi and b = sin phi:
 ///
 /// ```text
-/// noise_alpha = the noise estimated at t + alpha (t' - t), where a step of DDIM leads to
-/// x' = x + (sigma' - sigma) ((1 - 1 / (2 alpha)) noise + 1 / (2 alpha) noise_alpha)
+/// z_alpha = where a step of DDIM leads at phi + alpha (phi' - phi)
+/// w  = how fast image and noise change, from what is estimated at z and at z_alpha
+/// z' = DDIM's step + (1 - cos (phi' - phi)) w
 /// ```
 ///
-/// `alpha` = 1/2 is the midpoint method, 2/3 Ralston's, 1 Heun's. Steps to the clean image and from
-/// pure noise are DDIM's. `schedule` is the one that `levels` lie on; `noise` and the result are
-/// `[batch, channels, height, width]`.
+/// `alpha` = 1/2 is the midpoint method, 2/3 Ralston's, 1 Heun's. Steps to the clean image are DDIM's. `schedule` is the one
+/// that `levels` lie on; `noise` and the result are `[batch, channels, height, width]`.
 ///
 /// # Errors
-/// An `alpha` outside (0, 1].
+/// An `alpha` outside [0.01, 1].
 pub fn second_order(
     denoiser: &dyn Denoiser,
     noise: Tensor<4>,
@@ -33,23 +34,25 @@ pub fn second_order(
     let steps = levels.len().saturating_sub(1);
     let mut z = noise;
     for (step, [level, next]) in (1..).zip(levels.array_windows()) {
-        let Denoised { z0, noise } = estimate(denoiser, &z, *level);
-        z = if next.rates.noise > 0.0 && level.rates.signal > 0.0 {
-            let between = level.timestep + alpha * (next.timestep - level.timestep);
-            let between = schedule.level(between);
-            let z_between = between.rates.add_noise(z0.clone(), noise.clone());
-            let noise_between = estimate(denoiser, &z_between, between).noise;
-            let weight = 1.0 / (2.0 * alpha);
-            let mean = noise * (1.0 - weight) + noise_between * weight;
-            straight(z, mean, level.rates, next.rates)
-        } else {
-            next.rates.add_noise(z0.clone(), noise)
-        };
+        let here = estimate(denoiser, &z, *level);
+        let mut z_next = next.rates.add_noise(here.z0.clone(), here.noise.clone());
+        if next.rates.noise > 0.0 {
+            let between = part_of_the_way(level.rates, next.rates, alpha);
+            let between = Level {
+                timestep: schedule.timestep_at(between.log_snr()),
+                rates: between,
+            };
+            let z_between = between.rates.add_noise(here.z0.clone(), here.noise.clone());
+            let there = estimate(denoiser, &z_between, between);
+            let rates = [level.rates, between.rates, next.rates];
+            z_next = turn(z_next, &here, &there, rates);
+        }
+        z = z_next;
         observe(Progress {
             step,
             steps,
             z: &z,
-            z0: &z0,
+            z0: &here.z0,
         });
     }
     Ok(z)

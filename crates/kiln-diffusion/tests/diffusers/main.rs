@@ -5,6 +5,7 @@
 //! alpha_bar cancels; ours are f64. The tolerances are what that leaves, and each test says what
 //! they are relative to.
 
+mod from_config;
 mod solvers;
 
 use std::collections::HashMap;

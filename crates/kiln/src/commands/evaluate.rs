@@ -21,6 +21,7 @@ use super::drawing::{ConditionArguments, open_pipeline};
 use super::hub_arguments::HubArguments;
 use super::one_device;
 use super::sample::{SpacingName, StepCounts, parse_steps};
+use super::sampler_arguments::warn_of_spacing;
 use super::training::overrides;
 use crate::terminal::{self, DataProgress};
 
@@ -183,6 +184,7 @@ impl Evaluate {
         )?;
         // What cannot work is refused before any image is looked at.
         let settings = self.settings(&pipeline)?;
+        warn_of_spacing(&pipeline, &settings)?;
         let shape = pipeline.image_shape();
         let (channels, side) = (shape.channels, shape.height);
         let datasets = self.datasets(channels, side)?;

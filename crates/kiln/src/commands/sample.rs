@@ -19,7 +19,7 @@ use super::{
     drawing::{ConditionArguments, open_pipeline, read_images},
     film::{FilmArguments, FilmPaths},
     hub_arguments::HubArguments,
-    sampler_arguments::SamplerArguments,
+    sampler_arguments::{SamplerArguments, warn_of_spacing},
 };
 use crate::{preview, terminal};
 
@@ -183,6 +183,7 @@ impl Sample {
         let all_options: Vec<SampleOptions> = (self.steps.0.iter())
             .map(|&steps| self.options(&pipeline, steps))
             .collect::<Result<_, _>>()?;
+        warn_of_spacing(&pipeline, &all_options)?;
         let Some(options) = all_options.first() else {
             return Ok(());
         };

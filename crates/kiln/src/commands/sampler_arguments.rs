@@ -1,10 +1,13 @@
 //! `--sampler` and the settings of samplers.
 
+use std::io::{self, Write};
+
 use anyhow::bail;
 use clap::{
     Args,
     builder::{PossibleValue, PossibleValuesParser, TypedValueParser},
 };
+use kiln::{Pipeline, SampleOptions};
 use kiln_diffusion::sampler::{Churn, Sampler, Variance};
 
 /// Which sampler, and its settings: each belongs to some samplers and is refused with the others.
@@ -26,7 +29,7 @@ pub struct SamplerArguments {
     #[arg(long, value_name = "N")]
     order: Option<usize>,
 
-    /// Where in a step second-order asks the network again, above 0 (its beginning) to 1 (its end) [default: 0.5]
+    /// Where in a step second-order asks the network again, from 0.01 (its beginning) to 1 (its end) [default: 0.5]
     #[arg(long)]
     alpha: Option<f64>,
 
@@ -102,6 +105,26 @@ impl SamplerArguments {
     pub fn is_of_model(&self) -> bool {
         self.sampler.is_none()
     }
+}
+
+/// Says on stderr if the steps of any of `all_options` lie where they are of little use.
+///
+/// # Errors
+/// Those of [`Pipeline::trajectory`].
+pub fn warn_of_spacing(pipeline: &Pipeline, all_options: &[SampleOptions]) -> anyhow::Result<()> {
+    let mut said = Vec::new();
+    for options in all_options {
+        let warning = kiln_diffusion::warning(&pipeline.trajectory(options)?);
+        if let Some(warning) = warning
+            && !said.contains(&warning)
+        {
+            let spacing = options.levels.spacing.name();
+            // Nothing is lost where stderr is full or closed.
+            let _ = writeln!(io::stderr(), "warning: --spacing {spacing}: {warning}");
+            said.push(warning);
+        }
+    }
+    Ok(())
 }
 
 fn refuse(sampler: Sampler, flag: &str, owners: &str) -> anyhow::Result<Sampler> {

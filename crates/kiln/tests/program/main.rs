@@ -15,6 +15,7 @@ mod others;
 mod ranks;
 mod reconstruct;
 mod sample;
+mod samplers;
 mod schedule;
 mod tiny;
 mod training;

@@ -1,0 +1,44 @@
+//! Every sampler at its default settings, on the model that is compiled in: what it draws are digits.
+
+use serde_json::Value;
+
+use crate::Workplace;
+
+/// The figure of the row of this sampler, or of the landmark if it is none.
+fn figure(row: &Value, name: &str) -> f64 {
+    row["figures"][name]["value"].as_f64().unwrap()
+}
+
+#[test]
+fn all_draw_digits_as_near_to_real_ones_as_ddim_does() {
+    let workplace = Workplace::new();
+    let samplers = "ddim,ddpm,euler,heun,second-order,adams-bashforth,pndm,dpm-solver,unipc";
+    let line = format!("evaluate --steps 20 --samplers {samplers} --count 100 --real 1000 --json");
+    let outcome = workplace.json(&line);
+    let drawn: Vec<_> = (outcome["rows"].as_array().unwrap().iter())
+        .filter(|row| row["sampling"].is_object())
+        .collect();
+    assert_eq!(drawn.len(), samplers.split(',').count());
+    let ddim = drawn[0];
+    for row in &drawn {
+        let distance = figure(row, "Frechet");
+        let limit = 1.3 * figure(ddim, "Frechet");
+        assert!(distance <= limit, "{distance} of {limit}: {row}");
+        assert!(figure(row, "confident") > 0.9, "{row}");
+    }
+}
+
+#[test]
+fn steps_where_nothing_is_to_be_seen_are_warned_of() {
+    let workplace = Workplace::new();
+    let warning = |line: &str| {
+        let output = workplace.run(line);
+        let said = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert!(output.status.success(), "{line}: {said}");
+        said.contains("steps lie where the signal rate is below 0.01")
+    };
+    assert!(warning(
+        "sample --count 1 --steps 4 --spacing karras --out karras"
+    ));
+    assert!(!warning("sample --count 1 --steps 4 --out own"));
+}
