@@ -66,7 +66,8 @@ impl<S: BatchSource> TrainingLoader<S> {
 
 impl<S: BatchSource> DataLoader<S::Batch> for TrainingLoader<S> {
     fn iter<'a>(&'a self) -> Box<dyn DataLoaderIterator<S::Batch> + 'a> {
-        let steps = self.plan.rest_of_round(self.session.steps_done());
+        let first = self.session.steps_done();
+        let steps = self.plan.rest_of_round(first);
         let flips = self.source.flips();
         let shares: Vec<Share> = self
             .plan
@@ -78,6 +79,7 @@ impl<S: BatchSource> DataLoader<S::Batch> for TrainingLoader<S> {
             batches: self.source.batches(shares, &self.device),
             steps_of_batches,
             end: steps.end,
+            before: self.plan.batches_before(first),
             next: 0,
             batch_size: self.plan.batch_size(),
             session: self.session.clone(),
@@ -106,6 +108,8 @@ struct RoundOfBatches<B> {
     steps_of_batches: Vec<usize>,
     /// The step after the last.
     end: usize,
+    /// Batches of the round that an earlier part of the run has seen.
+    before: usize,
     next: usize,
     batch_size: usize,
     session: Session,
@@ -143,8 +147,9 @@ impl<B> Iterator for RoundOfBatches<B> {
 
 impl<B> DataLoaderIterator<B> for RoundOfBatches<B> {
     fn progress(&self) -> Progress {
-        let total = self.steps_of_batches.len() * self.batch_size;
-        Progress::new(self.next * self.batch_size, total, Some("images".into()))
+        let images = |batches| (self.before + batches) * self.batch_size;
+        let (done, total) = (images(self.next), images(self.steps_of_batches.len()));
+        Progress::new(done, total, Some("images".into()))
     }
 }
 
