@@ -48,6 +48,9 @@ pub(crate) struct Identity {
     pub(crate) config: String,
     /// Images of a step, over all devices and micro-batches.
     step_images: usize,
+    /// Where the data lies, unless it is on the Hub or was handed over.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) data: Option<PathBuf>,
     train: SetIdentity,
     validation: SetIdentity,
     class_names: Vec<String>,
@@ -80,7 +83,7 @@ pub(crate) struct VqVaeIdentity {
 /// The model that a run began with.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub(crate) struct InitialWeights {
-    pub(crate) place: PathBuf,
+    pub(crate) place: Option<PathBuf>,
     pub(crate) earlier_steps: EarlierSteps,
 }
 
@@ -90,12 +93,14 @@ impl Identity {
         config: &str,
         plan: &Plan,
         datasets: &Datasets,
+        data: Option<PathBuf>,
         vqvae: Option<VqVaeIdentity>,
         initial: Option<InitialWeights>,
     ) -> Self {
         Self {
             config: config.to_owned(),
             step_images: plan.step_images(),
+            data,
             train: SetIdentity::of(&datasets.train),
             validation: SetIdentity::of(&datasets.validation),
             class_names: datasets.train.class_names().to_vec(),
@@ -112,12 +117,12 @@ impl Identity {
     pub(crate) fn require_same(&self, now: &Self, tables: &[&str]) -> Result<(), TrainError> {
         if let Some(difference) = self.other_data(now) {
             return Err(TrainError::Run(format!(
-                "{difference} when this run began, and it goes on with the same data only: name that by --data, or choose another --out"
+                "{difference} when this run began: a run goes on with the data that it began with, so name that by --data, or choose another --out"
             )));
         }
         if self.step_images != now.step_images {
             let sizes = format!(
-                "a step sees {} images, and saw {} when this run began",
+                "a step sees {} images, and saw {} before",
                 now.step_images, self.step_images
             );
             let changed = differences(tables, &self.config, &now.config)?;
@@ -223,7 +228,7 @@ pub(crate) fn require_same_keys(
     };
     let words: Vec<String> = fixed.iter().map(ToString::to_string).collect();
     Err(TrainError::Run(format!(
-        "{} when this run began, which goes on with the same experiment only: {}",
+        "{} when this run began: a run goes on as it began, so {}",
         words.join("; "),
         first.remedy()
     )))
@@ -320,4 +325,159 @@ fn compare(key: &str, before: Option<Value>, now: Option<Value>, found: &mut Vec
 /// Whether two tables are different choices of one key, such as `{ min-snr = { .. } }` and `{ edm = { .. } }`.
 fn are_variants(before: &Table, now: &Table) -> bool {
     before.len() == 1 && now.len() == 1 && before.keys().ne(now.keys())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::experiment::{ClassifierExperiment, Experiment};
+
+    /// Both stages, with the keys that are absent by default.
+    fn experiment() -> String {
+        let text = include_str!("../../../configs/mnist.toml");
+        let overrides = [
+            "data.path=x",
+            "stage_1.training.ema.decay=0.9",
+            "unet.num_class_embeds=11",
+            "schedule.kind=linear",
+            "schedule.beta_start=1e-4",
+            "schedule.continuous=true",
+            "stage_2.loss_on=noise",
+            "stage_2.loss_weight.min-snr.gamma=5.0",
+            "stage_2.label_dropout=0.1",
+            "stage_2.training.ema.decay=0.9",
+            "stage_2.evaluation.feature_weights=x",
+            "sampling.clip=1.0",
+        ];
+        let experiment = Experiment::parse(text, "mnist", &overrides.map(str::to_owned));
+        experiment.unwrap().to_toml().unwrap()
+    }
+
+    fn classifier() -> String {
+        let text = include_str!("../../../configs/mnist-classifier.toml");
+        let overrides = ["training.ema.decay=0.9", "data.path=\"x\""].map(str::to_owned);
+        let experiment = ClassifierExperiment::parse(text, "mnist-classifier", &overrides);
+        experiment.unwrap().to_toml().unwrap()
+    }
+
+    /// The dotted keys of all values, those of tables within tables too.
+    fn keys(table: &Table, prefix: &str, found: &mut Vec<String>) {
+        for (key, value) in table {
+            let key = format!("{prefix}{key}");
+            match value {
+                Value::Table(table) => keys(table, &format!("{key}."), found),
+                _ => found.push(key),
+            }
+        }
+    }
+
+    /// `text` with another value under `key`.
+    fn changed(text: &str, key: &str) -> String {
+        let mut root: Value = toml::from_str(text).unwrap();
+        let mut value = &mut root;
+        for part in key.split('.') {
+            value = value.get_mut(part).unwrap();
+        }
+        *value = match value {
+            Value::Integer(number) => Value::Integer(*number + 1),
+            Value::Float(number) => Value::Float(*number + 0.5),
+            Value::Boolean(yes) => Value::Boolean(!*yes),
+            Value::Array(_) => Value::Array(Vec::new()),
+            _ => Value::String("changed".to_owned()),
+        };
+        toml::to_string(&root).unwrap()
+    }
+
+    #[test]
+    fn every_key_is_compared_by_a_stage_or_in_the_list_of_free_ones() {
+        for (text, stages) in [
+            (experiment(), &[OF_STAGE_1, OF_STAGE_2][..]),
+            (classifier(), &[OF_THE_CLASSIFIER]),
+        ] {
+            let mut all = Vec::new();
+            keys(&toml::from_str(&text).unwrap(), "", &mut all);
+            assert!(all.len() > 20, "{all:?}");
+            for key in all {
+                let changed = changed(&text, &key);
+                let refusals: Vec<String> = stages
+                    .iter()
+                    .flat_map(|tables| differences(tables, &text, &changed).unwrap())
+                    .map(|difference| difference.key)
+                    .collect();
+                let is_free = FREE.iter().any(|free| names(free, &key));
+                assert_eq!(refusals.is_empty(), is_free, "{key}: {refusals:?}");
+                assert!(
+                    refusals.iter().all(|refused| *refused == key),
+                    "{key}: {refusals:?}"
+                );
+            }
+        }
+    }
+
+    #[test]
+    fn the_documentation_lists_the_free_keys() {
+        let documentation = include_str!("../../../docs/diffusion.md");
+        let (_, section) = documentation.split_once("## Going on").unwrap();
+        let section = section.split("\n## ").next().unwrap();
+        for key in FREE
+            .iter()
+            .chain(&STEP_SIZE)
+            .filter(|&&key| key != "overrides")
+        {
+            let word = key.strip_prefix("training.").unwrap_or(key);
+            assert!(section.contains(&format!("`{word}`")), "{key}");
+        }
+    }
+
+    fn refusal(before: &str, now: &str) -> String {
+        let error = require_same_keys(OF_STAGE_2, before, now).unwrap_err();
+        error.to_string()
+    }
+
+    #[test]
+    fn a_refusal_names_the_key_both_values_and_the_way_back() {
+        let before = "seed = 1\n[stage_2]\nprediction = 'noise'\nloss_weight = 'none'\n";
+        for (now, words) in [
+            (
+                before.replace("noise", "velocity"),
+                "--set stage_2.prediction=noise",
+            ),
+            (
+                before.replace("seed = 1", "seed = 2"),
+                "`seed` is 2, and was 1",
+            ),
+            (
+                before.replace("'none'", "{ edm = { sigma_data = 0.5 } }"),
+                "`stage_2.loss_weight` is { edm = { sigma_data = 0.5 } }, and was \"none\"",
+            ),
+            (
+                before.to_owned() + "[stage_2.training]\nema = { decay = 0.9 }",
+                "`stage_2.training` is",
+            ),
+        ] {
+            let sentence = refusal(before, &now);
+            assert!(sentence.contains(words), "{sentence}");
+        }
+        let ema = "[stage_2.training]\nsteps = 1\nema = { decay = 0.9 }";
+        let none = "[stage_2.training]\nsteps = 1";
+        let sentence = refusal(none, ema);
+        assert!(sentence.contains("`stage_2.training.ema`") && sentence.contains("leave it out"));
+        let sentence = refusal(ema, none);
+        assert!(
+            sentence.contains("`stage_2.training.ema` is not set"),
+            "{sentence}"
+        );
+    }
+
+    #[test]
+    fn another_choice_of_a_key_is_one_difference() {
+        let before = "[stage_2]\nloss_weight = { min-snr = { gamma = 5.0 } }";
+        let now = "[stage_2]\nloss_weight = { edm = { sigma_data = 0.5 } }";
+        let found = differences(OF_STAGE_2, before, now).unwrap();
+        assert_eq!(found.len(), 1);
+        assert_eq!(found[0].key, "stage_2.loss_weight");
+        let other = "[stage_2]\nloss_weight = { min-snr = { gamma = 4.0 } }";
+        let found = differences(OF_STAGE_2, before, other).unwrap();
+        assert_eq!(found[0].key, "stage_2.loss_weight.min-snr.gamma");
+    }
 }

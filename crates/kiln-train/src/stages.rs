@@ -244,14 +244,15 @@ pub fn train_vqvae(
     let (seed, codebook) = (experiment.seed, &first_stage.codebook);
     let (initial, begun_with) =
         start.initial_weights(|folder| initial_weights::vqvae(folder, &first_stage, &learning))?;
-    let datasets = options.datasets(&experiment.data, progress)?;
+    let data = start.find_data(&experiment.data);
+    let datasets = options.datasets(&data, progress)?;
 
     let images = datasets.train.len();
     let devices = options.devices.all().len();
     let plan = Plan::new(training, images, devices, experiment.seed).over(&options.ranks);
     let plan = Arc::new(plan);
     let earlier = begun_with.as_ref().map(|initial| initial.earlier_steps);
-    let identity = Identity::new(&start.config, &plan, &datasets, None, begun_with);
+    let identity = start.identity(&data, &datasets, &plan, None, begun_with);
     start.begin(&identity)?;
     let network = match initial {
         Some(network) => network,
@@ -371,13 +372,14 @@ fn train_unet(
     if let Some(warning) = experiment.build_schedule()?.warning() {
         tracing::warn!("{warning}");
     }
-    let datasets = options.datasets(&experiment.data, progress)?;
+    let data = start.find_data(&experiment.data);
+    let datasets = options.datasets(&data, progress)?;
     let classes = Classes::of(experiment, &datasets)?;
     let (images, devices) = (datasets.train.len(), options.devices.all().len());
     let plan = Plan::new(training, images, devices, experiment.seed).over(&options.ranks);
     let plan = Arc::new(plan);
     let earlier = begun_with.as_ref().map(|initial| initial.earlier_steps);
-    let identity = Identity::new(&start.config, &plan, &datasets, vqvae, begun_with);
+    let identity = start.identity(&data, &datasets, &plan, vqvae, begun_with);
     start.begin(&identity)?;
     let (clean, first_stage) = match first_stage {
         Some(first_stage) => {
@@ -484,7 +486,8 @@ pub fn train_classifier(
             path,
         ));
     }
-    let datasets = options.datasets(&experiment.data, progress)?;
+    let data = start.find_data(&experiment.data);
+    let datasets = options.datasets(&data, progress)?;
     for set in [&datasets.train, &datasets.validation] {
         let digit = |image| {
             set.label(image)
@@ -502,7 +505,7 @@ pub fn train_classifier(
     let images = datasets.train.len();
     let plan = Plan::new(training, images, devices, experiment.seed).over(&options.ranks);
     let plan = Arc::new(plan);
-    let identity = Identity::new(&start.config, &plan, &datasets, None, None);
+    let identity = start.identity(&data, &datasets, &plan, None, None);
     start.begin(&identity)?;
     let device = options.devices.first();
     let trainee = ClassifierTrainee::new(experiment, &plan, session.clone(), &device);
@@ -585,7 +588,9 @@ fn find_first_stage(
     if let Some(before) = before {
         before.require_vqvae(&hash, &folder)?;
     }
-    let place = (folder != own).then(|| absolute(&folder));
+    let place = Some(folder.as_path())
+        .filter(|&folder| folder != own)
+        .and_then(absolute);
     Ok((first_stage, VqVaeIdentity { hash, place }))
 }
 

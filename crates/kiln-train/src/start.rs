@@ -2,12 +2,15 @@
 
 use std::path::{Path, PathBuf};
 
+use kiln_data::{DataConfig, Datasets};
+
 use crate::checkpoint::GoodCheckpoint;
 use crate::error::TrainError;
 use crate::experiment::ConfigError;
-use crate::identity::{Identity, InitialWeights, require_same_keys};
+use crate::identity::{Identity, InitialWeights, VqVaeIdentity, require_same_keys};
 use crate::initial_weights::EarlierSteps;
 use crate::launch::{find_checkpoint, session};
+use crate::plan::Plan;
 use crate::run_folder::{RunFolder, StageFolder, write_atomically};
 use crate::session::Session;
 use crate::stages::RunOptions;
@@ -94,6 +97,38 @@ impl<'a> Start<'a> {
         Ok(is_finished)
     }
 
+    /// Where the data of `config` lies. A path that means nothing here may have been written in another working folder, for
+    /// which the run so far knows it.
+    pub(crate) fn find_data(&self, config: &DataConfig) -> DataConfig {
+        let known = self.before().and_then(|before| before.data.clone());
+        let is_lost = |path: &PathBuf| path.is_relative() && !is_on_the_hub(path) && !path.exists();
+        let mut config = config.clone();
+        if config.path.as_ref().is_some_and(is_lost) {
+            config.path = known.filter(|known| known.exists()).or(config.path);
+        }
+        config
+    }
+
+    /// What the run so far and to come must have in common.
+    pub(crate) fn identity(
+        &self,
+        data: &DataConfig,
+        datasets: &Datasets,
+        plan: &Plan,
+        vqvae: Option<VqVaeIdentity>,
+        initial: Option<InitialWeights>,
+    ) -> Identity {
+        let place = data.path.as_deref().filter(|path| !is_on_the_hub(path));
+        Identity::new(
+            &self.config,
+            plan,
+            datasets,
+            place.and_then(absolute),
+            vqvae,
+            initial,
+        )
+    }
+
     /// The network of the model that the run begins with, if there is one, read by `load`, and what is noted of it. A run that
     /// goes on has its own weights and needs only the note.
     ///
@@ -105,8 +140,13 @@ impl<'a> Start<'a> {
     ) -> Result<(Option<N>, Option<InitialWeights>), TrainError> {
         let asked_for = self.options.initial_weights.as_deref();
         if let Some(before) = self.before() {
-            let known = before.initial.as_ref().map(|initial| &initial.place);
-            if let Some(other) = asked_for.filter(|&asked| known != Some(&absolute(asked))) {
+            let known = before
+                .initial
+                .as_ref()
+                .and_then(|initial| initial.place.clone());
+            if let Some(other) =
+                asked_for.filter(|&asked| known.is_none() || known != absolute(asked))
+            {
                 tracing::warn!(
                     "the weights in {} are left aside: this run began with others, and goes on with its own",
                     other.display()
@@ -149,7 +189,12 @@ impl<'a> Start<'a> {
     }
 }
 
-/// A path that means the same from any working folder.
-pub(crate) fn absolute(path: &Path) -> PathBuf {
-    std::path::absolute(path).unwrap_or_else(|_| path.to_owned())
+/// A path that means the same from any working folder, where JSON can hold it.
+pub(crate) fn absolute(path: &Path) -> Option<PathBuf> {
+    let path = std::path::absolute(path).ok()?;
+    path.to_str().is_some().then_some(path)
+}
+
+fn is_on_the_hub(path: &Path) -> bool {
+    path.to_string_lossy().starts_with("hf:")
 }

@@ -287,9 +287,9 @@ impl Experiment {
     /// Like [`Experiment::load`], from text; `origin` names it in errors.
     pub fn parse(text: &str, origin: &str, overrides: &[String]) -> Result<Self, ConfigError> {
         let mut experiment: Self = parse_table(text, origin, overrides)?;
+        experiment.validate()?;
         experiment.complete();
         remember(&mut experiment.overrides, overrides);
-        experiment.validate()?;
         Ok(experiment)
     }
 

@@ -13,6 +13,7 @@ mod others;
 #[cfg(feature = "mpi")]
 mod ranks;
 mod reconstruct;
+mod resume;
 mod sample;
 mod schedule;
 mod tiny;
