@@ -260,7 +260,8 @@ impl Stage<'_> {
     fn renderer(&self) -> Box<dyn MetricsRenderer> {
         // Open MPI gives processes a terminal to write to, at which nobody sits.
         if std::io::stdin().is_terminal() && std::io::stdout().is_terminal() {
-            return dashboard(&self.session);
+            let rounds_before = self.plan.round_of(self.session.steps_done()) - 1;
+            return dashboard(&self.session, rounds_before);
         }
         Box::new(LineRenderer::new(
             self.plan.clone(),

@@ -229,3 +229,53 @@ impl<B> DataLoaderIterator<B> for ValidationBatches<B> {
         )
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::experiment::TrainingConfig;
+    use crate::session::StopSignal;
+
+    /// Batches of nothing.
+    struct Nothing;
+
+    impl BatchSource for Nothing {
+        type Batch = ();
+        type Validation = ();
+
+        fn flips(&self) -> bool {
+            false
+        }
+        fn batches(&self, shares: Vec<Share>, _device: &Device) -> Batches<()> {
+            Box::new(shares.into_iter().map(|_| Ok(())))
+        }
+        fn validation(&self, _step: usize, _device: &Device) -> Batches<()> {
+            Box::new(std::iter::empty())
+        }
+        fn validation_batches(&self) -> usize {
+            0
+        }
+    }
+
+    #[test]
+    fn a_resume_in_mid_round_counts_the_images_before_it() {
+        let training: TrainingConfig = toml::from_str(
+            "steps = 25\nbatch_size = 4\naccumulate = 2\nlearning_rate = 0.1\ncheckpoint_every = 10",
+        )
+        .unwrap();
+        let progress = |first| {
+            let plan = Arc::new(Plan::new(&training, 50, 1, 0));
+            let session = Session::new(first, StopSignal::default());
+            let loader = TrainingLoader::new(Arc::new(Nothing), plan, session, Device::flex());
+            let mut batches = loader.iter();
+            batches.next();
+            let begun = batches.progress();
+            while batches.next().is_some() {}
+            let ended = batches.progress();
+            [begun, ended].map(|progress| (progress.items_processed, progress.items_total))
+        };
+        // Ten steps of two batches of four images.
+        assert_eq!(progress(0), [(4, 80), (80, 80)]);
+        assert_eq!(progress(13), [(28, 80), (80, 80)]);
+    }
+}

@@ -189,7 +189,7 @@ impl fmt::Display for TrainingReport {
         match &self.model {
             Some(model) if *new_steps == 0 => write!(
                 formatter,
-                "{stage}: finished before, after {steps} steps; a larger training.steps would go on; the model is in {}",
+                "{stage}: finished before, after {steps} steps; the model is in {}; more steps than that (--set) would go on",
                 model.display()
             ),
             Some(model) => {
@@ -606,7 +606,14 @@ fn start_of<'a>(
     tables: &'static [&'static str],
 ) -> Result<Start<'a>, TrainError> {
     let reread = |text: &str| Experiment::parse(text, BEFORE, &[])?.to_toml();
-    Start::new(options, run, folder, tables, experiment.to_toml()?, reread)
+    let mut config = experiment.to_toml()?;
+    if tables == OF_STAGE_2 && run.stage_1().model().exists() {
+        // Stage 1 was not run as this stage is told that it would be, but as the run's file says.
+        let before = Experiment::load(&run.config(), &[]);
+        let as_it_was = before.and_then(|before| reread(&experiment.after(&before).to_toml()?));
+        config = as_it_was.unwrap_or(config);
+    }
+    Start::new(options, run, folder, tables, config, reread)
 }
 
 /// The steps that a model has learnt for, by the facts about its training.

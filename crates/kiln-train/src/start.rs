@@ -90,8 +90,12 @@ impl<'a> Start<'a> {
         }
         let is_finished = trained() == Some(done);
         if done > steps && !is_finished {
+            let table = match self.tables.last() {
+                Some(&stage) if stage != "training" => format!("{stage}.training"),
+                _ => "training".to_owned(),
+            };
             return Err(TrainError::Run(format!(
-                "{done} steps are done already, more than the {steps} that training.steps asks for: ask for {done} to have the model of now, or for more to go on"
+                "`{table}.steps` is {steps}, but {done} steps are done already: --set {table}.steps={done} makes a model of them, and more steps go on"
             )));
         }
         Ok(is_finished)

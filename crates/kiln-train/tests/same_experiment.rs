@@ -284,12 +284,28 @@ fn a_finished_run_is_left_as_it_is() {
         &pixels(&["stage_2.training.steps=3"]),
         &resumed(&options),
     ));
-    assert!(sentence.contains("10 steps are done already"), "{sentence}");
+    assert!(
+        sentence.contains("--set stage_2.training.steps=10"),
+        "{sentence}"
+    );
     let report = in_pixel_space(&pixels(&[]), &resumed(&options)).unwrap();
     assert_eq!((report.steps, report.new_steps), (10, 0));
     assert!(weights(place.path()) == whole, "the weights differ");
     let rows = common::column(place.path(), "loss/train");
     assert!(rows.contains_key(&10), "the last row is whole: {rows:?}");
+}
+
+#[test]
+fn stage_2_leaves_the_tables_of_stage_1_as_that_was_run() {
+    let place = tempfile::tempdir().unwrap();
+    let options = options(place.path());
+    stage_1(&experiment(&["stage_1.training.steps=4"]), &options).unwrap();
+    stage_2(&experiment(&["stage_2.training.steps=2"]), &options).unwrap();
+    let written = Experiment::load(&place.path().join("config.toml"), &[]).unwrap();
+    assert_eq!(written.stage_1.unwrap().training.steps, 4);
+    assert_eq!(written.stage_2.training.steps, 2);
+    let set = ["stage_1.training.steps=4", "stage_2.training.steps=2"];
+    assert_eq!(written.overrides, set);
 }
 
 #[test]

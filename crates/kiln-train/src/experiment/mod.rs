@@ -306,6 +306,27 @@ impl Experiment {
             .get_or_insert(SampleSize::Square(side));
     }
 
+    /// This experiment, for which the first stage of `before` has been trained already.
+    pub(crate) fn after(&self, before: &Self) -> Self {
+        let of_first_stage = |text: &&String| {
+            let table = text.split(['.', '=']).next().map(str::trim);
+            table.is_some_and(|table| ["vqvae", "codebook", "stage_1"].contains(&table))
+        };
+        let kept = before.overrides.iter().filter(of_first_stage).cloned();
+        let own = self
+            .overrides
+            .iter()
+            .filter(|text| !of_first_stage(text))
+            .cloned();
+        Self {
+            vqvae: before.vqvae.clone(),
+            codebook: before.codebook.clone(),
+            stage_1: before.stage_1.clone(),
+            overrides: kept.chain(own).collect(),
+            ..self.clone()
+        }
+    }
+
     /// The first stage, unless the experiment is one in pixel space.
     pub fn first_stage(&self) -> Option<FirstStageConfig<'_>> {
         Some(FirstStageConfig {
