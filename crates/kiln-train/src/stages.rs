@@ -193,7 +193,8 @@ impl fmt::Display for TrainingReport {
                 model.display()
             ),
             Some(model) => {
-                write!(formatter, "{stage}: {new_steps} steps in {seconds:.0} s")?;
+                let unit = if *new_steps == 1 { "step" } else { "steps" };
+                write!(formatter, "{stage}: {new_steps} {unit} in {seconds:.0} s")?;
                 if let Some(seconds) = self.seconds_per_pass {
                     write!(formatter, " ({seconds:.1} s a pass over the data)")?;
                 }
