@@ -184,7 +184,9 @@ impl MetricLogger for RunLog {
         // Where a resumed run has nothing left to train, the row is there and gets what was measured again.
         let known = self.rows.entry(step).or_default();
         known.extend(row);
-        self.unwritten.insert(step, known.clone());
+        let mut unwritten = known.clone();
+        unwritten.retain(|_, value| value.is_finite()); // JSON has no other numbers
+        self.unwritten.insert(step, unwritten);
         match self.write() {
             Ok(()) => self.unwritten.clear(),
             Err(error) => {
