@@ -5,7 +5,7 @@
 //!   model.bpk        the trained module: network, EMA, codebook averages
 //!   optimizer.bpk    AdamW's moments
 //!   scheduler.bpk    the learning rate's position
-//!   checkpoint.json  the cursor, what the best one has least of, and the sha256 of the other three
+//!   checkpoint.json  the cursor, what is learnt from what, what the best one has least of, and the sha256 of the other three
 //! ```
 //!
 //! A checkpoint is written under a temporary name and renamed when it is whole, so a kill at any moment leaves
@@ -15,6 +15,8 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 
+use burn::module::Module;
+use burn::store::ModuleRecord;
 use burn::tensor::Bytes;
 use burn::train::checkpoint::{
     Checkpoint, Checkpointer, CheckpointerError, CheckpointingAction, CheckpointingStrategy,
@@ -24,6 +26,8 @@ use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
 use crate::error::TrainError;
+use crate::identity::Identity;
+use crate::log::Rows;
 use crate::session::Session;
 
 const MANIFEST: &str = "checkpoint.json";
@@ -37,6 +41,12 @@ struct Manifest {
     criterion: Option<f64>,
     /// The version of kiln that wrote it.
     kiln: String,
+    /// What it belongs to; older versions did not say.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    identity: Option<Identity>,
+    /// Rows that could not be written to `metrics.csv`.
+    #[serde(default, skip_serializing_if = "Rows::is_empty")]
+    rows: Rows,
     /// sha256 of each file, in hexadecimal.
     files: BTreeMap<String, String>,
 }
@@ -51,7 +61,29 @@ pub(crate) struct GoodCheckpoint {
     pub(crate) step: usize,
     /// The version of kiln that wrote it.
     pub(crate) kiln: String,
+    pub(crate) identity: Option<Identity>,
+    /// Rows that `metrics.csv` may lack.
+    pub(crate) rows: Rows,
     folder: PathBuf,
+}
+
+impl GoodCheckpoint {
+    /// Checks that it holds just the weights of `model`. Burn panics where it does not.
+    ///
+    /// # Errors
+    /// If it belongs to another network.
+    pub(crate) fn require_weights_of<M: Module>(&self, model: &M) -> Result<(), TrainError> {
+        let path = self.folder.join(PARTS[0]);
+        let bytes = std::fs::read(&path).map_err(TrainError::file("read", &path))?;
+        let record = ModuleRecord::from_bytes(Bytes::from_bytes_vec(bytes));
+        let loaded = record.and_then(|record| model.clone().try_load_record(record));
+        loaded.map(drop).map_err(|_| {
+            TrainError::Run(format!(
+                "the checkpoint {} holds other weights than the experiment trains: resume with the experiment that it began with, or choose another --out",
+                self.folder.display()
+            ))
+        })
+    }
 }
 
 impl CheckpointFolder {
@@ -81,7 +113,13 @@ impl CheckpointFolder {
         self.steps().into_iter().rev().find_map(|step| {
             let folder = self.folder_of(step);
             match verify(&folder) {
-                Ok(Manifest { kiln, .. }) => Some(GoodCheckpoint { step, kiln, folder }),
+                Ok(manifest) => Some(GoodCheckpoint {
+                    step,
+                    kiln: manifest.kiln,
+                    identity: manifest.identity,
+                    rows: manifest.rows,
+                    folder,
+                }),
                 Err(reason) => {
                     tracing::warn!(
                         "skipping the damaged checkpoint {}: {reason}",
@@ -197,6 +235,7 @@ struct Writer {
     session: Session,
     /// The metric of the validation split that the best checkpoint has least of.
     best_by: &'static str,
+    identity: Identity,
     /// By the Learner's epoch: what is known of checkpoints that are not whole yet.
     pending: Mutex<BTreeMap<usize, Pending>>,
 }
@@ -204,6 +243,7 @@ struct Writer {
 struct Pending {
     step: usize,
     criterion: Option<f64>,
+    rows: Rows,
     parts: BTreeMap<&'static str, Bytes>,
 }
 
@@ -213,6 +253,7 @@ impl CheckpointWriter {
         resume: Option<GoodCheckpoint>,
         keep: usize,
         best_by: &'static str,
+        identity: Identity,
         session: Session,
     ) -> Self {
         let pending = Mutex::new(BTreeMap::new());
@@ -222,6 +263,7 @@ impl CheckpointWriter {
             keep,
             session,
             best_by,
+            identity,
             pending,
         }))
     }
@@ -253,6 +295,7 @@ impl CheckpointWriter {
         let Some(Pending {
             step,
             criterion,
+            rows,
             parts,
         }) = pending.remove(&epoch)
         else {
@@ -267,6 +310,8 @@ impl CheckpointWriter {
             step,
             criterion,
             kiln: env!("CARGO_PKG_VERSION").into(),
+            identity: Some(self.0.identity.clone()),
+            rows,
             files,
         };
         match self.0.folder.write(manifest, &parts, self.0.keep) {
@@ -330,6 +375,7 @@ impl CheckpointingStrategy for CheckpointWriter {
             Pending {
                 step,
                 criterion,
+                rows: self.0.session.unwritten(),
                 parts: BTreeMap::new(),
             },
         );
@@ -359,6 +405,8 @@ mod tests {
             step,
             criterion: Some(loss),
             kiln: "test".into(),
+            identity: None,
+            rows: Rows::new(),
             files,
         };
         folder.write(manifest, &parts, keep).unwrap();

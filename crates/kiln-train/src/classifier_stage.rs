@@ -75,7 +75,12 @@ impl ClassifierTrainee {
     ) -> Self {
         let classifier = DigitClassifier::new(&device.clone().autodiff(), experiment.seed);
         Self {
-            classifier: Averaged::new(classifier, &experiment.training, session.clone()),
+            classifier: Averaged::new(
+                classifier,
+                &experiment.training,
+                plan.round(),
+                session.clone(),
+            ),
             lesson: Lesson {
                 session,
                 loss_scale: plan.loss_scale(),

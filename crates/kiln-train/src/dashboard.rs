@@ -5,9 +5,10 @@ use burn::train::renderer::tui::TuiMetricsRendererWrapper;
 
 use crate::session::Session;
 
-/// The dashboard. Its quit key stops as a Ctrl-C does: after the step, with a checkpoint.
-pub(crate) fn dashboard(session: &Session) -> Box<dyn MetricsRenderer> {
-    let renderer = TuiMetricsRendererWrapper::new(session.dashboard(), None);
+/// The dashboard. Its quit key stops as a Ctrl-C does: after the step, with a checkpoint. It estimates the time that is left
+/// from the rounds after the `rounds_before` that an earlier part of the run did.
+pub(crate) fn dashboard(session: &Session, rounds_before: usize) -> Box<dyn MetricsRenderer> {
+    let renderer = TuiMetricsRendererWrapper::new(session.dashboard(), Some(rounds_before));
     #[cfg(unix)]
     std::thread::spawn(let_interrupts_through);
     Box::new(renderer)

@@ -139,7 +139,12 @@ impl DiffusionTrainee {
         session: Session,
     ) -> Result<Self, TrainError> {
         Ok(Self {
-            unet: Averaged::new(network, &experiment.stage_2.training, session.clone()),
+            unet: Averaged::new(
+                network,
+                &experiment.stage_2.training,
+                plan.round(),
+                session.clone(),
+            ),
             lesson: Arc::new(Lesson {
                 schedule: experiment.build_schedule()?,
                 objective: experiment.stage_2.objective(),

@@ -7,7 +7,7 @@ use std::path::Path;
 use burn::tensor::Device;
 use kiln_hub::{FirstStage, LatentDiffusion, ModelSource};
 use kiln_models::{Autoencoder, UNet2d, VqVae};
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use crate::error::TrainError;
@@ -80,7 +80,7 @@ pub(crate) fn unet(
 }
 
 /// How many steps weights have learnt for before a training began with them.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct EarlierSteps(u64);
 
 impl EarlierSteps {

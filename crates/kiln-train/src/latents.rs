@@ -5,6 +5,8 @@
 //!   train       [images, 1 or 2, channels, height, width]: as they are, and mirrored if the data set is flipped
 //!   validation  [images, 1, channels, height, width]
 //! ```
+//!
+//! Its header says what the latents were made from, and has a digest by which damage is noticed.
 
 use std::collections::HashMap;
 use std::path::Path;
@@ -14,12 +16,17 @@ use kiln_data::{Datasets, ImageDataset, Progress, ProgressUnit, prefetch};
 use kiln_hub::FirstStage;
 use safetensors::tensor::TensorView;
 use safetensors::{Dtype, SafeTensors};
+use sha2::{Digest, Sha256};
 
 use crate::error::TrainError;
 use crate::vqvae_stage::tensor;
 
 /// Images that are encoded at once.
 const BATCH: usize = 64;
+
+/// Under this name the header has the sha256 of all latents, in hexadecimal.
+const DIGEST: &str = "sha256";
+const SETS: [&str; 2] = ["train", "validation"];
 
 /// The latents of a data set, in memory.
 #[derive(Debug)]
@@ -71,6 +78,12 @@ impl Latents {
                         cache.display()
                     );
                 }
+                Err(CacheProblem::Unchecked) => {
+                    tracing::warn!(
+                        "encoding the latents again, because {} is of an older kiln and has no digest to check it by",
+                        cache.display()
+                    );
+                }
             },
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
             Err(error) => return Err(TrainError::file("read", cache)(error)),
@@ -95,23 +108,26 @@ impl Latents {
             && self.validation.shape[0] == datasets.validation.len()
     }
 
-    fn write(&self, cache: &Path, identity: HashMap<String, String>) -> Result<(), TrainError> {
+    fn write(&self, cache: &Path, mut header: HashMap<String, String>) -> Result<(), TrainError> {
         let problem = |problem: String| TrainError::File {
             action: "write",
             path: cache.to_owned(),
             source: std::io::Error::other(problem),
         };
-        let sets = [("train", &self.train), ("validation", &self.validation)];
-        let bytes = sets.map(|(name, set)| (name, bytes_of(&set.values), set.shape));
-        let views: Result<Vec<_>, _> = bytes
+        let sets = [&self.train, &self.validation];
+        let sets = sets.map(|set| (bytes_of(&set.values), set.shape));
+        let digest = digest(sets.iter().map(|(bytes, shape)| (&shape[..], &bytes[..])));
+        header.insert(DIGEST.to_owned(), digest);
+        let views: Result<Vec<_>, _> = SETS
             .iter()
-            .map(|(name, bytes, shape)| {
+            .zip(&sets)
+            .map(|(name, (bytes, shape))| {
                 Ok((*name, TensorView::new(Dtype::F32, shape.to_vec(), bytes)?))
             })
             .collect();
         let views =
             views.map_err(|error: safetensors::SafeTensorError| problem(error.to_string()))?;
-        let bytes = safetensors::serialize(views, Some(identity))
+        let bytes = safetensors::serialize(views, Some(header))
             .map_err(|error| problem(error.to_string()))?;
         crate::run_folder::write_atomically(cache, &bytes)
     }
@@ -131,6 +147,10 @@ impl Latents {
             }
         }
         let file = SafeTensors::deserialize(bytes).map_err(damaged)?;
+        check_digest(&file, bytes).map_err(CacheProblem::Damaged)?;
+        if !found.contains_key(DIGEST) {
+            return Err(CacheProblem::Unchecked);
+        }
         let set = |name| {
             let view = file.tensor(name).map_err(damaged)?;
             let shape = <[usize; 5]>::try_from(view.shape())
@@ -158,6 +178,8 @@ enum CacheProblem {
     /// Made from something else, which is named.
     Foreign(&'static str),
     Damaged(String),
+    /// It has no digest, so it may be whole or not.
+    Unchecked,
 }
 
 /// What a cache must have been made from.
@@ -178,6 +200,42 @@ fn identity(datasets: &Datasets, first_stage: &FirstStage) -> HashMap<String, St
             datasets.validation.fingerprint().to_owned(),
         ),
     ])
+}
+
+/// Whether the latents in a cache are those that were written, as far as its header has their digest.
+///
+/// # Errors
+/// What is wrong with it.
+pub(crate) fn check_digest(file: &SafeTensors<'_>, bytes: &[u8]) -> Result<(), String> {
+    let words = |error: safetensors::SafeTensorError| error.to_string();
+    let (_, header) = SafeTensors::read_metadata(bytes).map_err(words)?;
+    let written = header
+        .metadata()
+        .as_ref()
+        .and_then(|facts| facts.get(DIGEST));
+    match written {
+        Some(digest) if *digest != digest_of(file).map_err(words)? => {
+            Err("the latents in it are not those that were written".to_owned())
+        }
+        _ => Ok(()),
+    }
+}
+
+fn digest_of(file: &SafeTensors<'_>) -> Result<String, safetensors::SafeTensorError> {
+    let [train, validation] = SETS.map(|name| file.tensor(name));
+    let sets = [train?, validation?];
+    Ok(digest(sets.iter().map(|set| (set.shape(), set.data()))))
+}
+
+/// sha256 over shapes and values, in hexadecimal.
+fn digest<'a>(sets: impl Iterator<Item = (&'a [usize], &'a [u8])>) -> String {
+    let mut digest = Sha256::new();
+    for (shape, bytes) in sets {
+        digest.update(format!("{shape:?}"));
+        digest.update(bytes);
+    }
+    let digest = digest.finalize();
+    digest.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
 fn bytes_of(values: &[f32]) -> Vec<u8> {
@@ -308,6 +366,15 @@ mod tests {
         assert!(matches!(
             Latents::from_bytes(&bytes, &identity("y")),
             Err(CacheProblem::Foreign("another VQ-VAE"))
+        ));
+        let mut flipped = bytes.clone();
+        let one_of_the_values = bytes.len() - 10;
+        flipped[one_of_the_values] ^= 1;
+        let file = SafeTensors::deserialize(&flipped).unwrap();
+        assert!(check_digest(&file, &flipped).is_err());
+        assert!(matches!(
+            Latents::from_bytes(&flipped, &identity("x")),
+            Err(CacheProblem::Damaged(_))
         ));
         for length in [0, 7, 60, bytes.len() - 1] {
             assert!(matches!(

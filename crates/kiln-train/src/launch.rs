@@ -18,9 +18,10 @@ use crate::dashboard::dashboard;
 use crate::devices::Devices;
 use crate::error::TrainError;
 use crate::experiment::TrainingConfig;
+use crate::identity::Identity;
 use crate::learning_rate::WarmupCosine;
 use crate::loader::{BatchSource, TrainingLoader, ValidationLoader};
-use crate::log::RunLog;
+use crate::log::{Rows, RunLog};
 use crate::plan::Plan;
 use crate::ranks::Ranks;
 use crate::renderer::LineRenderer;
@@ -55,6 +56,8 @@ pub(crate) struct Stage<'a> {
     pub(crate) plan: Arc<Plan>,
     pub(crate) session: Session,
     pub(crate) resume: Option<GoodCheckpoint>,
+    /// What its checkpoints belong to.
+    pub(crate) identity: Identity,
 }
 
 /// How a training went.
@@ -81,7 +84,14 @@ pub(crate) fn find_checkpoint(
             "{} already holds a training of {step} steps: add --resume to continue it, or choose another --out",
             folder.checkpoints().display()
         ))),
-        (None, _) => Ok(None),
+        (None, false) => Ok(None),
+        (None, true) => {
+            tracing::warn!(
+                "there is no checkpoint in {} to go on from: the training begins from its start",
+                folder.checkpoints().display()
+            );
+            Ok(None)
+        }
         (Some(_), true) => {
             let checkpoint = checkpoints.newest_good().ok_or_else(|| {
                 TrainError::Run(format!(
@@ -142,6 +152,7 @@ impl Stage<'_> {
             self.resume.clone(),
             self.training.keep_checkpoints,
             self.best_by,
+            self.identity.clone(),
             session.clone(),
         );
         let [model_part, optimizer_part, scheduler_part] = PARTS.map(|name| writer.part(name));
@@ -150,7 +161,8 @@ impl Stage<'_> {
             self.folder.curves(),
             self.name,
             session.clone(),
-        );
+            (self.resume.as_ref()).map_or_else(Rows::new, |checkpoint| checkpoint.rows.clone()),
+        )?;
 
         let mut training =
             SupervisedTraining::new(self.folder.checkpoints(), Arc::new(train), Arc::new(valid))
@@ -172,7 +184,8 @@ impl Stage<'_> {
         if self.training.accumulate > 1 {
             training = training.grads_accumulation(self.training.accumulate);
         }
-        if self.resume.is_some() {
+        if let Some(checkpoint) = &self.resume {
+            checkpoint.require_weights_of(&model)?;
             // The Learner goes on with the epoch after this one: the round that the cursor is in.
             training = training.checkpoint(plan.round_of(first) - 1);
         }
@@ -247,7 +260,8 @@ impl Stage<'_> {
     fn renderer(&self) -> Box<dyn MetricsRenderer> {
         // Open MPI gives processes a terminal to write to, at which nobody sits.
         if std::io::stdin().is_terminal() && std::io::stdout().is_terminal() {
-            return dashboard(&self.session);
+            let rounds_before = self.plan.round_of(self.session.steps_done()) - 1;
+            return dashboard(&self.session, rounds_before);
         }
         Box::new(LineRenderer::new(
             self.plan.clone(),

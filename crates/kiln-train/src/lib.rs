@@ -12,6 +12,7 @@
 //! | `plan`, `loader` | an order of images that depends on seed and step alone | `DataLoader` |
 //! | `clean`, `noisy_source`, `classes` | noise and labels that do, for images or their latents | `DataLoader` |
 //! | `update` | global-norm clipping, EMA, a stop at gradients that are not finite | `TrainStep::optimize` |
+//! | `identity`, `start` | a resume that is the same experiment on the same data | |
 //! | `checkpoint` | whole, verified checkpoints that resume in mid-round | `Checkpointer`, `CheckpointingStrategy` |
 //! | `report`, `log`, `curves` | metrics, `metrics.csv`, `curves.svg` | `Metric`, `MetricLogger` |
 //! | `renderer` | one line a round when piped | `MetricsRenderer` |
@@ -34,6 +35,7 @@ mod distortion;
 mod error;
 mod evaluation;
 mod experiment;
+mod identity;
 mod initial_weights;
 mod latents;
 mod launch;
@@ -52,6 +54,7 @@ mod report;
 mod run_folder;
 mod session;
 mod stages;
+mod start;
 mod steps;
 mod update;
 mod vqvae_stage;
@@ -61,7 +64,8 @@ pub use error::TrainError;
 pub use evaluation::{seen_in, seen_in_dataset};
 pub use experiment::{
     Augmentation, Best, ClassifierExperiment, ConfigError, EvaluationConfig, Experiment,
-    FirstStageConfig, SamplingConfig, Stage1Config, Stage2Config, TrainingConfig,
+    FirstStageConfig, Interval, SamplingConfig, Stage1Config, Stage2Config, TrainingConfig,
+    overrides_of_run,
 };
 pub use launch::Strategy;
 pub use learning_rate::WarmupCosine;

@@ -66,7 +66,8 @@ impl<S: BatchSource> TrainingLoader<S> {
 
 impl<S: BatchSource> DataLoader<S::Batch> for TrainingLoader<S> {
     fn iter<'a>(&'a self) -> Box<dyn DataLoaderIterator<S::Batch> + 'a> {
-        let steps = self.plan.rest_of_round(self.session.steps_done());
+        let first = self.session.steps_done();
+        let steps = self.plan.rest_of_round(first);
         let flips = self.source.flips();
         let shares: Vec<Share> = self
             .plan
@@ -78,6 +79,7 @@ impl<S: BatchSource> DataLoader<S::Batch> for TrainingLoader<S> {
             batches: self.source.batches(shares, &self.device),
             steps_of_batches,
             end: steps.end,
+            before: self.plan.batches_before(first),
             next: 0,
             batch_size: self.plan.batch_size(),
             session: self.session.clone(),
@@ -106,6 +108,8 @@ struct RoundOfBatches<B> {
     steps_of_batches: Vec<usize>,
     /// The step after the last.
     end: usize,
+    /// Batches of the round that an earlier part of the run has seen.
+    before: usize,
     next: usize,
     batch_size: usize,
     session: Session,
@@ -143,8 +147,9 @@ impl<B> Iterator for RoundOfBatches<B> {
 
 impl<B> DataLoaderIterator<B> for RoundOfBatches<B> {
     fn progress(&self) -> Progress {
-        let total = self.steps_of_batches.len() * self.batch_size;
-        Progress::new(self.next * self.batch_size, total, Some("images".into()))
+        let images = |batches| (self.before + batches) * self.batch_size;
+        let (done, total) = (images(self.next), images(self.steps_of_batches.len()));
+        Progress::new(done, total, Some("images".into()))
     }
 }
 
@@ -222,5 +227,55 @@ impl<B> DataLoaderIterator<B> for ValidationBatches<B> {
             self.total,
             Some("batches".into()),
         )
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::experiment::TrainingConfig;
+    use crate::session::StopSignal;
+
+    /// Batches of nothing.
+    struct Nothing;
+
+    impl BatchSource for Nothing {
+        type Batch = ();
+        type Validation = ();
+
+        fn flips(&self) -> bool {
+            false
+        }
+        fn batches(&self, shares: Vec<Share>, _device: &Device) -> Batches<()> {
+            Box::new(shares.into_iter().map(|_| Ok(())))
+        }
+        fn validation(&self, _step: usize, _device: &Device) -> Batches<()> {
+            Box::new(std::iter::empty())
+        }
+        fn validation_batches(&self) -> usize {
+            0
+        }
+    }
+
+    #[test]
+    fn a_resume_in_mid_round_counts_the_images_before_it() {
+        let training: TrainingConfig = toml::from_str(
+            "steps = 25\nbatch_size = 4\naccumulate = 2\nlearning_rate = 0.1\ncheckpoint_every = 10",
+        )
+        .unwrap();
+        let progress = |first| {
+            let plan = Arc::new(Plan::new(&training, 50, 1, 0));
+            let session = Session::new(first, StopSignal::default());
+            let loader = TrainingLoader::new(Arc::new(Nothing), plan, session, Device::flex());
+            let mut batches = loader.iter();
+            batches.next();
+            let begun = batches.progress();
+            while batches.next().is_some() {}
+            let ended = batches.progress();
+            [begun, ended].map(|progress| (progress.items_processed, progress.items_total))
+        };
+        // Ten steps of two batches of four images.
+        assert_eq!(progress(0), [(4, 80), (80, 80)]);
+        assert_eq!(progress(13), [(28, 80), (80, 80)]);
     }
 }

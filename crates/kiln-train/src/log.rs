@@ -1,7 +1,7 @@
 //! `metrics.csv` and `curves.svg`: one row after every round, and the picture of all rows.
 
 use std::collections::{BTreeMap, HashMap};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use burn::train::logger::MetricLogger;
 use burn::train::metric::store::{EpochSummary, MetricsUpdate, Split};
@@ -12,13 +12,17 @@ use crate::error::TrainError;
 use crate::run_folder::write_atomically;
 use crate::session::Session;
 
+/// The rows of a `metrics.csv` by step: values by `metric/split`.
+pub(crate) type Rows = BTreeMap<usize, BTreeMap<String, f64>>;
+
 /// The name of the metric that training minimises, in both stages.
 pub(crate) const LOSS: &str = "loss";
 
 /// Gathers the rounds' results and writes them down.
 ///
 /// The file has one row a round and one column a metric and split, `loss/train`, `loss/valid`; a number that was not
-/// measured stays empty. A resumed run drops the rows after its checkpoint, which it is about to write again.
+/// measured stays empty. A resumed run drops the rows after its checkpoint, which it is about to write again. Rows that
+/// cannot be written are kept: the next checkpoint has them, and the next round tries again.
 pub(crate) struct RunLog {
     csv: PathBuf,
     svg: PathBuf,
@@ -28,15 +32,33 @@ pub(crate) struct RunLog {
     /// The round, and its values so far by metric and split.
     epoch: usize,
     round: BTreeMap<(String, &'static str), f64>,
-    /// By step.
-    rows: BTreeMap<usize, BTreeMap<String, f64>>,
+    rows: Rows,
+    /// Those that the file does not have yet.
+    unwritten: Rows,
 }
 
 impl RunLog {
-    pub(crate) fn new(csv: PathBuf, svg: PathBuf, title: &str, session: Session) -> Self {
-        let mut rows = read_rows(&csv);
+    /// `unwritten` are rows that the file should have got before the checkpoint that this goes on from.
+    ///
+    /// # Errors
+    /// If an earlier part of the run left a file that is no text.
+    pub(crate) fn new(
+        csv: PathBuf,
+        svg: PathBuf,
+        title: &str,
+        session: Session,
+        unwritten: Rows,
+    ) -> Result<Self, TrainError> {
+        let mut rows = Rows::new();
+        if session.steps_done() > 0 && csv.exists() {
+            let text = std::fs::read_to_string(&csv).map_err(TrainError::file("read", &csv))?;
+            rows = parse_rows(&text);
+        }
+        for (&step, row) in &unwritten {
+            rows.entry(step).or_insert_with(|| row.clone());
+        }
         rows.retain(|&step, _| step <= session.steps_done());
-        Self {
+        Ok(Self {
             csv,
             svg,
             title: title.into(),
@@ -45,7 +67,8 @@ impl RunLog {
             epoch: 0,
             round: BTreeMap::new(),
             rows,
-        }
+            unwritten,
+        })
     }
 
     fn write(&self) -> Result<(), TrainError> {
@@ -80,9 +103,13 @@ impl RunLog {
     }
 }
 
-/// The rows of an earlier part of the run; a file that is absent or not ours has none.
-pub(crate) fn read_rows(csv: &std::path::Path) -> BTreeMap<usize, BTreeMap<String, f64>> {
-    let text = std::fs::read_to_string(csv).unwrap_or_default();
+/// The rows of a run; a file that is absent or not ours has none.
+pub(crate) fn read_rows(csv: &Path) -> Rows {
+    parse_rows(&std::fs::read_to_string(csv).unwrap_or_default())
+}
+
+/// The rows in the text of a file. Numbers that are not finite leave a gap: no curve leads to them.
+fn parse_rows(text: &str) -> Rows {
     let mut lines = text.lines();
     let columns: Vec<&str> = lines
         .next()
@@ -99,6 +126,7 @@ pub(crate) fn read_rows(csv: &std::path::Path) -> BTreeMap<usize, BTreeMap<Strin
                 step,
                 values
                     .filter_map(|(name, cell)| Some((name.to_string(), cell.parse().ok()?)))
+                    .filter(|(_, value): &(String, f64)| value.is_finite())
                     .collect(),
             ))
         })
@@ -149,11 +177,24 @@ impl MetricLogger for RunLog {
         if row.is_empty() {
             return; // stopped before the first step
         }
-        self.rows.insert(self.session.steps_done(), row);
-        if self.session.ranks().is_first()
-            && let Err(error) = self.write()
-        {
-            self.session.fail(error);
+        if !self.session.ranks().is_first() {
+            return;
         }
+        let step = self.session.steps_done();
+        // Where a resumed run has nothing left to train, the row is there and gets what was measured again.
+        let known = self.rows.entry(step).or_default();
+        known.extend(row);
+        let mut unwritten = known.clone();
+        unwritten.retain(|_, value| value.is_finite()); // JSON has no other numbers
+        self.unwritten.insert(step, unwritten);
+        match self.write() {
+            Ok(()) => self.unwritten.clear(),
+            Err(error) => {
+                tracing::warn!(
+                    "{error}; the next checkpoint keeps the row, and the next round tries again"
+                );
+            }
+        }
+        self.session.set_unwritten(self.unwritten.clone());
     }
 }

@@ -9,7 +9,7 @@ use crate::classes::Classes;
 use crate::clean::CleanSets;
 use crate::diffusion_stage::{NoisyBatch, Validation};
 use crate::error::TrainError;
-use crate::experiment::Experiment;
+use crate::experiment::{Experiment, Interval};
 use crate::loader::{BatchSource, Batches};
 use crate::plan::{Plan, Share};
 
@@ -26,8 +26,8 @@ pub(crate) struct NoisySource {
     noise_levels: NoiseLevels,
     seed: u64,
     validation_images: Vec<u32>,
-    pictures_every: usize,
-    evaluations_every: usize,
+    pictures_every: Interval,
+    evaluations_every: Interval,
 }
 
 impl NoisySource {
@@ -48,7 +48,7 @@ impl NoisySource {
             seed: experiment.seed,
             pictures_every: training.pictures_every,
             evaluations_every: (experiment.stage_2.evaluation.as_ref())
-                .map_or(0, |config| config.every),
+                .map_or(Interval::Every(0), |config| config.every),
         })
     }
 }

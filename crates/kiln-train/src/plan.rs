@@ -3,7 +3,7 @@
 use std::ops::Range;
 use std::sync::Mutex;
 
-use crate::experiment::TrainingConfig;
+use crate::experiment::{Interval, TrainingConfig};
 use crate::ranks::Ranks;
 
 /// How a training cuts its data into steps, micro-batches and devices.
@@ -21,7 +21,7 @@ pub(crate) struct Plan {
     own_devices: Range<usize>,
     accumulate: usize,
     steps: usize,
-    round: usize,
+    checkpoint_every: Interval,
     seed: u64,
     /// The order of the pass that was asked for last.
     order: Mutex<Option<(usize, Vec<u32>)>>,
@@ -50,7 +50,7 @@ impl Plan {
             own_devices: 0..devices,
             accumulate: training.accumulate,
             steps: training.steps,
-            round: training.checkpoint_every,
+            checkpoint_every: training.checkpoint_every,
             seed,
             order: Mutex::new(None),
         }
@@ -76,21 +76,32 @@ impl Plan {
         (steps * self.step_images()) as f64 / self.items.max(1) as f64
     }
 
-    /// Rounds in the whole training. A round ends with a validation and a checkpoint.
+    /// Steps of a round, which ends with a validation and a checkpoint.
+    pub(crate) fn round(&self) -> usize {
+        let asked_for = self.checkpoint_every.count(self.steps_of_a_pass());
+        asked_for.min(self.steps)
+    }
+
+    fn steps_of_a_pass(&self) -> f64 {
+        self.items as f64 / self.step_images() as f64
+    }
+
+    /// Rounds in the whole training.
     pub(crate) fn rounds(&self) -> usize {
-        self.steps.div_ceil(self.round)
+        self.steps.div_ceil(self.round())
     }
 
     /// The round, from one, that step `step` belongs to.
     pub(crate) fn round_of(&self, step: usize) -> usize {
-        step / self.round + 1
+        step / self.round() + 1
     }
 
-    /// Whether the round that ended after `steps_done` steps is one to draw in, where every `every`-th is and the last; zero:
-    /// none is.
-    pub(crate) fn is_due(&self, steps_done: usize, every: usize) -> bool {
-        every > 0
-            && (steps_done >= self.steps || steps_done.div_ceil(self.round).is_multiple_of(every))
+    /// Whether the round that ended after `steps_done` steps is one to draw in: one comes `every` so often, and the last is
+    /// one; zero: none is.
+    pub(crate) fn is_due(&self, steps_done: usize, every: Interval) -> bool {
+        let round = self.round();
+        let every = every.count(self.steps_of_a_pass() / round as f64);
+        every > 0 && (steps_done >= self.steps || steps_done.div_ceil(round).is_multiple_of(every))
     }
 
     /// 1 / (devices x micro-batches). Burn sums the gradients of both; scaled losses make the sum their mean.
@@ -100,7 +111,18 @@ impl Plan {
 
     /// The steps from `first` to the end of its round.
     pub(crate) fn rest_of_round(&self, first: usize) -> Range<usize> {
-        first..((first / self.round + 1) * self.round).min(self.steps)
+        first..(self.round_of(first) * self.round()).min(self.steps)
+    }
+
+    /// The step that is under way once this rank has seen `images` of the round of step `step`.
+    pub(crate) fn step_after(&self, step: usize, images: usize) -> usize {
+        let of_a_step = self.batch_size * self.own_devices.len() * self.accumulate;
+        step - step % self.round() + images / of_a_step
+    }
+
+    /// Batches that a device has seen in the round of step `step` before it.
+    pub(crate) fn batches_before(&self, step: usize) -> usize {
+        step % self.round() * self.accumulate
     }
 
     /// Those of this rank.
@@ -110,7 +132,7 @@ impl Plan {
 
     /// Images in a full round of steps that this rank sees.
     pub(crate) fn own_round_images(&self) -> usize {
-        self.round * self.batch_size * self.own_devices.len() * self.accumulate
+        self.round() * self.batch_size * self.own_devices.len() * self.accumulate
     }
 
     pub(crate) fn batch_size(&self) -> usize {
@@ -181,7 +203,7 @@ mod tests {
             own_devices: 0..devices,
             accumulate,
             steps: 25,
-            round: 10,
+            checkpoint_every: Interval::Every(10),
             seed: 3,
             order: Mutex::new(None),
         }
@@ -226,5 +248,27 @@ mod tests {
         assert_eq!(plan.rest_of_round(13), 13..20);
         assert_eq!(plan.rest_of_round(20), 20..25);
         assert_eq!(plan.round_of(13), 2);
+        assert_eq!(plan.batches_before(13), 3);
+        assert_eq!(plan.step_after(13, 40), 15, "the round began at step 10");
+    }
+
+    #[test]
+    fn a_round_can_be_a_number_of_passes() {
+        // 50 images: 6.25 steps of 8.
+        let every = |passes| Plan {
+            checkpoint_every: Interval::Passes(passes),
+            ..plan(4, 2, 1)
+        };
+        assert_eq!(every(1.0).round(), 6);
+        assert_eq!(every(2.0).round(), 13);
+        assert_eq!(every(0.001).round(), 1);
+        let plan = every(1.0);
+        let due = |every| [6, 12, 18, 24, 25].map(|step| plan.is_due(step, every));
+        let none = Interval::Every(0);
+        assert_eq!(due(none), [false; 5]);
+        assert_eq!(due(Interval::Passes(1.0)), [true; 5]);
+        let every_second = [false, true, false, true, true];
+        assert_eq!(due(Interval::Passes(2.0)), every_second);
+        assert_eq!(due(Interval::Every(2)), every_second);
     }
 }

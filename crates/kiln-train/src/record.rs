@@ -8,6 +8,7 @@ use safetensors::SafeTensors;
 
 use crate::error::TrainError;
 use crate::experiment::{Experiment, TrainingConfig};
+use crate::latents::check_digest;
 use crate::log::read_rows;
 use crate::run_folder::{RunFolder, StageFolder};
 
@@ -100,6 +101,7 @@ impl RunRecord {
             ))
         };
         let file = SafeTensors::deserialize(&bytes).map_err(|error| damaged(error.to_string()))?;
+        check_digest(&file, &bytes).map_err(damaged)?;
         let validation = (file.tensor("validation")).map_err(|error| damaged(error.to_string()))?;
         let &[images, variants, channels, height, width] = validation.shape() else {
             return Err(damaged("`validation` has the wrong shape".to_owned()));

@@ -1,9 +1,10 @@
-//! One plain line a round, for pipes and log files. On a terminal Burn's dashboard takes its place.
+//! Plain lines for pipes and log files: one a round, and one a minute in between. On a terminal Burn's dashboard takes their
+//! place.
 
 use std::collections::HashMap;
 use std::io::Write;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use burn::train::logger::{EvaluationProgressLogger, TrainingProgressLogger};
 use burn::train::metric::{MetricDefinition, MetricId, NumericEntry};
@@ -15,7 +16,10 @@ use burn::train::renderer::{
 use crate::plan::Plan;
 use crate::session::Session;
 
-/// Prints `step 1500/20000  pass 1.60  loss 0.1234/0.1250 ... 812 images/s`, each metric as training/validation.
+/// How long a round goes on before a line says how far it is.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+/// Prints `step 1500/20000  pass 1.60  train/validation: loss 0.1234/0.1250 ...  812 images/s  25 min left` after a round.
 pub(crate) struct LineRenderer {
     plan: Arc<Plan>,
     session: Session,
@@ -27,12 +31,19 @@ pub(crate) struct LineRenderer {
     round_began: Instant,
     began_at_step: usize,
     images_per_second: f64,
+    /// When the training began, and at which step.
+    began: (Instant, usize),
+    said: Instant,
+    trains: bool,
 }
 
 impl LineRenderer {
     pub(crate) fn new(plan: Arc<Plan>, session: Session, steps: usize) -> Self {
         Self {
             began_at_step: session.steps_done(),
+            began: (Instant::now(), session.steps_done()),
+            said: Instant::now(),
+            trains: false,
             plan,
             session,
             steps,
@@ -45,7 +56,8 @@ impl LineRenderer {
     }
 
     /// Standard output is for results; and a reader that has gone must not end the training. Rank 0 speaks for all.
-    fn say(&self, line: &str) {
+    fn say(&mut self, line: &str) {
+        self.said = Instant::now();
         if self.session.ranks().is_first() {
             let _ = writeln!(std::io::stderr(), "{line}");
         }
@@ -57,20 +69,62 @@ impl LineRenderer {
             self.steps,
             self.plan.passes(step)
         );
+        let mut metrics = String::new();
+        let mut has_both = false;
         for MetricDefinition {
             metric_id, name, ..
         } in &self.metrics
         {
             let train = self.train.get(metric_id).filter(|value| value.is_finite());
             let valid = self.valid.get(metric_id).filter(|value| value.is_finite());
-            line += &match (train, valid) {
-                (Some(train), Some(valid)) => format!("  {name} {train:.4}/{valid:.4}"),
-                (Some(value), None) | (None, Some(value)) => format!("  {name} {value:.4}"),
+            metrics += &match (train, valid) {
+                (Some(train), Some(valid)) => {
+                    has_both = true;
+                    format!("{name} {train:.4}/{valid:.4}  ")
+                }
+                (Some(value), None) | (None, Some(value)) => format!("{name} {value:.4}  "),
                 (None, None) => continue,
             };
         }
-        line + &format!("  {:.0} images/s", self.images_per_second)
+        line += if has_both {
+            "  train/validation: "
+        } else {
+            "  "
+        };
+        line += &format!("{metrics}{:.0} images/s", self.images_per_second);
+        line + &self.left(step)
     }
+
+    /// `step 1520/20000  pass 1.62  8%  25 min left`, in the middle of a round.
+    fn line_within_round(&self, step: usize) -> String {
+        let (steps, pass) = (self.steps, self.plan.passes(step));
+        let percent = 100 * step / steps.max(1);
+        format!("step {step}/{steps}  pass {pass:.2}  {percent}%") + &self.left(step)
+    }
+
+    /// The time that is left after `step` steps at the speed so far, validation and pictures included.
+    fn left(&self, step: usize) -> String {
+        let (began, first) = self.began;
+        let left = time_left(
+            began.elapsed(),
+            step.saturating_sub(first),
+            self.steps - step.min(self.steps),
+        );
+        left.map_or(String::new(), |left| format!("  {left} left"))
+    }
+}
+
+/// How long `left` steps take if `done` steps took `elapsed`, in words; nothing where that is not known or over.
+fn time_left(elapsed: Duration, done: usize, left: usize) -> Option<String> {
+    if done == 0 || left == 0 {
+        return None;
+    }
+    let seconds = (elapsed.as_secs_f64() * left as f64 / done as f64).ceil() as u64;
+    Some(match seconds {
+        ..60 => format!("{seconds} s"),
+        60..3600 => format!("{} min", seconds.div_ceil(60)),
+        _ => format!("{} h {} min", seconds / 3600, seconds % 3600 / 60),
+    })
 }
 
 fn remember(values: &mut HashMap<MetricId, f64>, state: MetricState) {
@@ -103,17 +157,25 @@ impl TrainingProgressLogger for LineRenderer {
             step => format!(", going on after step {step}"),
         };
         let line = format!("{label}: {steps} steps of {images} images{from}");
+        self.began = (Instant::now(), self.began_at_step);
         self.say(&line);
     }
 
     fn start_split(&mut self, split: &str, _total_items: usize) {
-        if split == "train" {
+        self.trains = split == "train";
+        if self.trains {
             self.round_began = Instant::now();
             self.valid.clear();
         }
     }
 
-    fn update_split(&mut self, _items_processed: usize) {}
+    /// `images` of the round were seen by this process.
+    fn update_split(&mut self, images: usize) {
+        if self.trains && self.said.elapsed() >= PATIENCE {
+            let step = self.plan.step_after(self.session.steps_done(), images);
+            self.say(&self.line_within_round(step));
+        }
+    }
 
     fn end_split(&mut self) {
         let steps = self.session.steps_done() - self.began_at_step;
@@ -154,4 +216,19 @@ impl EvaluationProgressLogger for LineRenderer {
     fn end_test(&mut self) {}
     fn end_global_progress(&mut self) {}
     fn log_event_evaluation(&mut self, _event: String) {}
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn time_left_follows_from_the_speed_so_far() {
+        let left = |seconds, done, left| time_left(Duration::from_secs(seconds), done, left);
+        assert_eq!(left(10, 100, 300).unwrap(), "30 s");
+        assert_eq!(left(60, 10, 95).unwrap(), "10 min");
+        assert_eq!(left(3600, 10, 25).unwrap(), "2 h 30 min");
+        assert_eq!(left(10, 0, 25), None);
+        assert_eq!(left(10, 25, 0), None);
+    }
 }

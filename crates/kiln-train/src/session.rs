@@ -9,6 +9,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use burn::train::Interrupter;
 
 use crate::error::TrainError;
+use crate::log::Rows;
 use crate::ranks::Ranks;
 
 /// A request to stop, to be made from anywhere: a Ctrl-C handler, another thread.
@@ -60,6 +61,8 @@ struct State {
     failure: Mutex<Option<TrainError>>,
     /// The step of the newest checkpoint on disk; zero before the first.
     saved: AtomicUsize,
+    /// Rows that `metrics.csv` does not have yet.
+    unwritten: Mutex<Rows>,
     /// The bits of the factor that clips the gradients of the current step.
     gradient_scale: AtomicU64,
 }
@@ -87,6 +90,7 @@ impl Session {
             learner: Interrupter::new(),
             failure: Mutex::new(None),
             saved: AtomicUsize::new(steps_done),
+            unwritten: Mutex::new(Rows::new()),
             gradient_scale: AtomicU64::new(1f64.to_bits()),
         }))
     }
@@ -170,6 +174,17 @@ impl Session {
 
     pub(crate) fn set_saved(&self, step: usize) {
         self.0.saved.store(step, Ordering::Release);
+    }
+
+    /// Rows that could not be written to `metrics.csv`, for a checkpoint to keep.
+    pub(crate) fn unwritten(&self) -> Rows {
+        let rows = self.0.unwritten.lock();
+        rows.unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    pub(crate) fn set_unwritten(&self, rows: Rows) {
+        let unwritten = self.0.unwritten.lock();
+        *unwritten.unwrap_or_else(PoisonError::into_inner) = rows;
     }
 
     /// The factor that clips the gradients of the current step: set once their norm is known, read by the optimizer.

@@ -11,6 +11,7 @@ use kiln_data::{DataConfig, Datasets, Progress};
 use kiln_eval::DigitClassifier;
 use kiln_hub::{FirstStage, HubSettings, LatentDiffusion, Metadata, ModelSource, open_data_set};
 use kiln_models::{Autoencoder, WeightsType};
+use safetensors::SafeTensors;
 use serde::Serialize;
 
 use crate::classes::Classes;
@@ -21,15 +22,17 @@ use crate::diffusion_stage::{self, DiffusionTrainee, Pictured};
 use crate::error::TrainError;
 use crate::evaluation::{self, Evaluator};
 use crate::experiment::{ClassifierExperiment, Experiment, TrainingConfig};
+use crate::identity::{Identity, OF_STAGE_1, OF_STAGE_2, OF_THE_CLASSIFIER, VqVaeIdentity};
 use crate::initial_weights::{self, EarlierSteps};
 use crate::latents::Latents;
-use crate::launch::{Outcome, Stage, Strategy, find_checkpoint, session};
+use crate::launch::{Outcome, Stage, Strategy};
 use crate::log::LOSS;
 use crate::noisy_source::NoisySource;
 use crate::plan::Plan;
 use crate::ranks::Ranks;
-use crate::run_folder::{RunFolder, write_atomically};
+use crate::run_folder::{RunFolder, StageFolder};
 use crate::session::StopSignal;
+use crate::start::{Start, absolute};
 use crate::vqvae_stage::{self, ImageSource, VqVaeTrainee};
 
 /// Where a training takes place and how.
@@ -119,16 +122,18 @@ impl RunOptions {
 pub struct TrainingReport {
     /// `vqvae`, `latent-diffusion`, `diffusion` or `classifier`.
     pub stage: &'static str,
-    /// Steps done in all, and of how many.
+    /// Steps done in all.
     pub steps: usize,
+    /// Those of them that were done now, not before a resume. None where the stage was finished before.
+    pub new_steps: usize,
     /// Steps that the experiment asks for.
     pub of_steps: usize,
     /// Whether a requested stop ended it early; a checkpoint was saved.
     pub interrupted: bool,
     /// Seconds that this run took, validation and pictures included.
     pub seconds: f64,
-    /// Seconds of a pass over the training images, at this run's speed.
-    pub seconds_per_pass: f64,
+    /// Seconds of a pass over the training images, at this run's speed; absent where no step was done.
+    pub seconds_per_pass: Option<f64>,
     /// The trained network, a folder or the classifier's file, if training is finished.
     pub model: Option<PathBuf>,
 }
@@ -143,15 +148,30 @@ impl TrainingReport {
         model: PathBuf,
     ) -> Self {
         let finished = outcome.steps_done >= training.steps;
-        let passes = plan.passes(outcome.steps).max(f64::MIN_POSITIVE);
+        let passes = plan.passes(outcome.steps);
         Self {
             stage,
             steps: outcome.steps_done,
+            new_steps: outcome.steps,
             of_steps: training.steps,
             interrupted: !finished,
             seconds: outcome.seconds,
-            seconds_per_pass: outcome.seconds / passes,
+            seconds_per_pass: (passes > 0.0).then_some(outcome.seconds / passes),
             model: finished.then_some(model),
+        }
+    }
+
+    /// There was nothing left to do.
+    fn finished_before(stage: &'static str, steps: usize, of_steps: usize, model: PathBuf) -> Self {
+        Self {
+            stage,
+            steps,
+            new_steps: 0,
+            of_steps,
+            interrupted: false,
+            seconds: 0.0,
+            seconds_per_pass: None,
+            model: Some(model),
         }
     }
 }
@@ -161,17 +181,28 @@ impl fmt::Display for TrainingReport {
         let Self {
             stage,
             steps,
+            new_steps,
             of_steps,
             seconds,
-            seconds_per_pass,
             ..
         } = self;
         match &self.model {
-            Some(model) => write!(
+            Some(model) if *new_steps == 0 => write!(
                 formatter,
-                "{stage}: {steps} steps in {seconds:.0} s ({seconds_per_pass:.1} s a pass over the data); the model is in {}",
+                "{stage}: finished before, after {steps} steps; the model is in {}; more steps than that (--set) would go on",
                 model.display()
             ),
+            Some(model) => {
+                let unit = if *new_steps == 1 { "step" } else { "steps" };
+                write!(formatter, "{stage}: {new_steps} {unit} in {seconds:.0} s")?;
+                if let Some(seconds) = self.seconds_per_pass {
+                    write!(formatter, " ({seconds:.1} s a pass over the data)")?;
+                }
+                if new_steps != steps {
+                    write!(formatter, ", {steps} in all")?;
+                }
+                write!(formatter, "; the model is in {}", model.display())
+            }
             None => write!(
                 formatter,
                 "{stage}: stopped and saved after {steps} of {of_steps} steps; --resume continues"
@@ -194,27 +225,36 @@ pub fn train_vqvae(
     let run = RunFolder::new(&options.out);
     let folder = run.stage_1();
     options.devices.check_precision(training.precision)?;
-    let resume = find_checkpoint(&folder, options.resume)?;
-    let session = session(resume.as_ref(), &options.stop, &options.ranks);
+    let start = start_of(experiment, options, &run, &folder, OF_STAGE_1)?;
+    let session = start.session.clone();
+    let trained = || {
+        let model = FirstStage::load(&ModelSource::Folder(folder.model()), &Device::flex());
+        steps_in(&model.ok()?.metadata.training)
+    };
+    if start.is_finished(training.steps, trained)? {
+        let done = session.steps_done();
+        return Ok(TrainingReport::finished_before(
+            "vqvae",
+            done,
+            training.steps,
+            folder.model(),
+        ));
+    }
     let device = options.devices.first();
     let learning = device.clone().autodiff();
     let (seed, codebook) = (experiment.seed, &first_stage.codebook);
-    let initial = options.initial_weights.as_deref();
-    let initial = initial.map(|folder| initial_weights::vqvae(folder, &first_stage, &learning));
-    let (initial, earlier) = initial.transpose()?.unzip();
-    prepare_folder(
-        &run,
-        &experiment.to_toml()?,
-        options,
-        session.steps_done(),
-        &["seed", "data", "vqvae", "codebook"],
-    )?;
-    let datasets = options.datasets(&experiment.data, progress)?;
+    let (initial, begun_with) =
+        start.initial_weights(|folder| initial_weights::vqvae(folder, &first_stage, &learning))?;
+    let data = start.find_data(&experiment.data);
+    let datasets = options.datasets(&data, progress)?;
 
     let images = datasets.train.len();
     let devices = options.devices.all().len();
     let plan = Plan::new(training, images, devices, experiment.seed).over(&options.ranks);
     let plan = Arc::new(plan);
+    let earlier = begun_with.as_ref().map(|initial| initial.earlier_steps);
+    let identity = start.identity(&data, &datasets, &plan, None, begun_with);
+    start.begin(&identity)?;
     let network = match initial {
         Some(network) => network,
         None => {
@@ -245,7 +285,8 @@ pub fn train_vqvae(
         strategy: options.strategy,
         plan: plan.clone(),
         session: session.clone(),
-        resume,
+        resume: start.resume,
+        identity,
     };
     let source = ImageSource::new(training, experiment.seed, datasets.clone(), plan.clone());
     let outcome = stage.train(trainee, source)?;
@@ -253,7 +294,7 @@ pub fn train_vqvae(
     if report.model.is_some() && options.ranks.is_first() {
         let first_stage = FirstStage {
             network: Autoencoder::Vq(outcome.model.into_trained()),
-            metadata: metadata(experiment, &datasets, training.steps, earlier),
+            metadata: metadata(experiment, &datasets, outcome.steps_done, earlier),
         };
         first_stage.save(&folder.model(), WeightsType::F32)?;
     }
@@ -272,11 +313,7 @@ pub fn train_latent_diffusion(
     if experiment.first_stage().is_none() {
         return Err(TrainError::NoFirstStage);
     }
-    let run = RunFolder::new(&options.out);
-    let device = options.devices.first();
-    let first_stage = find_first_stage(&run, options, &device)?;
-    experiment.check_first_stage(&first_stage.network)?;
-    train_unet(experiment, options, progress, Some(first_stage))
+    train_unet("latent-diffusion", experiment, options, progress)
 }
 
 /// Trains a U-Net on the images themselves and writes the model to `model` in the run folder.
@@ -291,40 +328,60 @@ pub fn train_diffusion(
     if experiment.first_stage().is_some() {
         return Err(TrainError::InLatentSpace);
     }
-    train_unet(experiment, options, progress, None)
+    train_unet("diffusion", experiment, options, progress)
 }
 
-/// Stage 2, in the latent space of `first_stage` or in pixel space.
+/// Stage 2, in the latent space of the experiment's first stage or, without one, in pixel space. `name` is for the report.
 fn train_unet(
+    name: &'static str,
     experiment: &Experiment,
     options: &RunOptions,
     progress: &dyn Progress,
-    first_stage: Option<FirstStage>,
 ) -> Result<TrainingReport, TrainError> {
     let training = &experiment.stage_2.training;
     let run = RunFolder::new(&options.out);
     let folder = run.stage_2();
     options.devices.check_precision(training.precision)?;
     let device = options.devices.first();
-    let resume = find_checkpoint(&folder, options.resume)?;
-    let session = session(resume.as_ref(), &options.stop, &options.ranks);
+    let start = start_of(experiment, options, &run, &folder, OF_STAGE_2)?;
+    let session = start.session.clone();
+    let trained = || {
+        let model = LatentDiffusion::load(&ModelSource::Folder(run.model()), &Device::flex());
+        steps_in(&model.ok()?.metadata.training)
+    };
+    if start.is_finished(training.steps, trained)? {
+        let done = session.steps_done();
+        return Ok(TrainingReport::finished_before(
+            name,
+            done,
+            training.steps,
+            run.model(),
+        ));
+    }
+    let first_stage = match experiment.first_stage() {
+        Some(_) => Some(find_first_stage(&run, options, start.before(), &device)?),
+        None => None,
+    };
+    let (first_stage, vqvae) = first_stage.unzip();
+    if let Some(first_stage) = &first_stage {
+        experiment.check_first_stage(&first_stage.network)?;
+    }
     let learning = device.clone().autodiff();
-    let initial = options.initial_weights.as_deref();
-    let initial = initial
-        .map(|folder| initial_weights::unet(folder, experiment, first_stage.as_ref(), &learning));
-    let (initial, earlier) = initial.transpose()?.unzip();
+    let (initial, begun_with) = start.initial_weights(|folder| {
+        initial_weights::unet(folder, experiment, first_stage.as_ref(), &learning)
+    })?;
     if let Some(warning) = experiment.build_schedule()?.warning() {
         tracing::warn!("{warning}");
     }
-    prepare_folder(
-        &run,
-        &experiment.to_toml()?,
-        options,
-        session.steps_done(),
-        &["seed", "data", "unet", "schedule"],
-    )?;
-    let datasets = options.datasets(&experiment.data, progress)?;
+    let data = start.find_data(&experiment.data);
+    let datasets = options.datasets(&data, progress)?;
     let classes = Classes::of(experiment, &datasets)?;
+    let (images, devices) = (datasets.train.len(), options.devices.all().len());
+    let plan = Plan::new(training, images, devices, experiment.seed).over(&options.ranks);
+    let plan = Arc::new(plan);
+    let earlier = begun_with.as_ref().map(|initial| initial.earlier_steps);
+    let identity = start.identity(&data, &datasets, &plan, vqvae, begun_with);
+    start.begin(&identity)?;
     let (clean, first_stage) = match first_stage {
         Some(first_stage) => {
             let ranks = &options.ranks;
@@ -337,9 +394,6 @@ fn train_unet(
         None => (CleanSets::images(&datasets), None),
     };
 
-    let (images, devices) = (datasets.train.len(), options.devices.all().len());
-    let plan = Plan::new(training, images, devices, experiment.seed).over(&options.ranks);
-    let plan = Arc::new(plan);
     let network = match initial {
         Some(network) => network,
         None => experiment.unet.init(&learning, experiment.seed)?,
@@ -365,12 +419,11 @@ fn train_unet(
         folder.clone(),
         session.clone(),
     )?;
-    let (title, name) = match &first_stage {
-        Some(_) => ("stage 2: latent diffusion", "latent-diffusion"),
-        None => ("diffusion in pixel space", "diffusion"),
-    };
     let stage = Stage {
-        name: title,
+        name: match &first_stage {
+            Some(_) => "stage 2: latent diffusion",
+            None => "diffusion in pixel space",
+        },
         folder,
         training,
         metrics: [&diffusion_stage::METRICS, evaluation::metrics(measured)].concat(),
@@ -379,14 +432,15 @@ fn train_unet(
         strategy: options.strategy,
         plan: plan.clone(),
         session: session.clone(),
-        resume,
+        resume: start.resume,
+        identity,
     };
     let source = NoisySource::new(experiment, clean, classes, plan.clone())?;
     let outcome = stage.train(trainee, source)?;
     let report = TrainingReport::new(name, &outcome, training, &plan, run.model());
     if report.model.is_some() && options.ranks.is_first() {
         let scheduler = experiment.scheduler();
-        let mut metadata = metadata(experiment, &datasets, training.steps, earlier);
+        let mut metadata = metadata(experiment, &datasets, outcome.steps_done, earlier);
         let mut add = |name: &str, value| metadata.training.insert(name.to_owned(), value);
         add("schedule", scheduler.schedule.kind.name().to_owned());
         add("prediction", scheduler.prediction.name().to_owned());
@@ -419,12 +473,22 @@ pub fn train_classifier(
     let run = RunFolder::new(&options.out);
     let folder = run.classifier();
     options.devices.check_precision(training.precision)?;
-    let resume = find_checkpoint(&folder, options.resume)?;
-    let session = session(resume.as_ref(), &options.stop, &options.ranks);
-    let parts = ["seed", "data", "augmentation"];
-    let steps_done = session.steps_done();
-    prepare_folder(&run, &experiment.to_toml()?, options, steps_done, &parts)?;
-    let datasets = options.datasets(&experiment.data, progress)?;
+    let reread = |text: &str| ClassifierExperiment::parse(text, BEFORE, &[])?.to_toml();
+    let config = experiment.to_toml()?;
+    let start = Start::new(options, &run, &folder, OF_THE_CLASSIFIER, config, reread)?;
+    let session = start.session.clone();
+    let path = run.classifier_weights();
+    if start.is_finished(training.steps, || steps_in(&facts_in(&path)?))? {
+        let (done, steps) = (session.steps_done(), training.steps);
+        return Ok(TrainingReport::finished_before(
+            "classifier",
+            done,
+            steps,
+            path,
+        ));
+    }
+    let data = start.find_data(&experiment.data);
+    let datasets = options.datasets(&data, progress)?;
     for set in [&datasets.train, &datasets.validation] {
         let digit = |image| {
             set.label(image)
@@ -442,6 +506,8 @@ pub fn train_classifier(
     let images = datasets.train.len();
     let plan = Plan::new(training, images, devices, experiment.seed).over(&options.ranks);
     let plan = Arc::new(plan);
+    let identity = start.identity(&data, &datasets, &plan, None, None);
+    start.begin(&identity)?;
     let device = options.devices.first();
     let trainee = ClassifierTrainee::new(experiment, &plan, session.clone(), &device);
     let stage = Stage {
@@ -454,21 +520,16 @@ pub fn train_classifier(
         strategy: options.strategy,
         plan: plan.clone(),
         session,
-        resume,
+        resume: start.resume,
+        identity,
     };
     let source = DigitSource::new(experiment, datasets.clone(), plan.clone());
     let outcome = stage.train(trainee, source)?;
-    let report = TrainingReport::new(
-        "classifier",
-        &outcome,
-        training,
-        &plan,
-        run.classifier_weights(),
-    );
+    let report = TrainingReport::new("classifier", &outcome, training, &plan, path);
     if let Some(path) = &report.model
         && options.ranks.is_first()
     {
-        let facts = training_facts(experiment.seed, &datasets, training.steps);
+        let facts = training_facts(experiment.seed, &datasets, outcome.steps_done);
         let classifier = outcome.model.into_trained();
         kiln_models::save_weights(&classifier, path, WeightsType::F16, &facts)?;
     }
@@ -498,22 +559,74 @@ fn latent_space(
     Ok((clean, first_stage))
 }
 
-/// The VQ-VAE for stage 2: the one named, or the run folder's own, or that of the model whose weights stage 2 begins with.
+/// The VQ-VAE for stage 2: the one named, or that of the run so far, or the run folder's own, or that of the model whose
+/// weights stage 2 begins with.
+///
+/// # Errors
+/// If there is none, or another one than that of the run so far.
 fn find_first_stage(
     run: &RunFolder,
     options: &RunOptions,
+    before: Option<&Identity>,
     device: &Device,
-) -> Result<FirstStage, TrainError> {
+) -> Result<(FirstStage, VqVaeIdentity), TrainError> {
     let own = run.stage_1().model();
-    let own = own.exists().then_some(own);
-    let named = options.vqvae.clone();
-    let Some(folder) = named.or(own).or_else(|| options.initial_weights.clone()) else {
+    let known = before.and_then(|before| before.vqvae.as_ref()?.place.clone());
+    let places = [
+        options.vqvae.clone(),
+        known.filter(|place| place.exists()),
+        own.exists().then(|| own.clone()),
+        options.initial_weights.clone(),
+    ];
+    let Some(folder) = places.into_iter().flatten().next() else {
         return Err(TrainError::Run(format!(
             "{} has no trained VQ-VAE yet: run `kiln train-vqvae` with the same --out first, or name one with --vqvae",
             run.path().display()
         )));
     };
-    Ok(FirstStage::load(&ModelSource::Folder(folder), device)?)
+    let first_stage = FirstStage::load(&ModelSource::Folder(folder.clone()), device)?;
+    let hash = first_stage.hash();
+    if let Some(before) = before {
+        before.require_vqvae(&hash, &folder)?;
+    }
+    let place = Some(folder.as_path())
+        .filter(|&folder| folder != own)
+        .and_then(absolute);
+    Ok((first_stage, VqVaeIdentity { hash, place }))
+}
+
+/// What the run so far is called where its experiment is wrong.
+const BEFORE: &str = "the experiment of the run so far";
+
+/// The beginning of a stage of `experiment` in `folder`, of which `tables` decide what it learns.
+fn start_of<'a>(
+    experiment: &Experiment,
+    options: &'a RunOptions,
+    run: &'a RunFolder,
+    folder: &StageFolder,
+    tables: &'static [&'static str],
+) -> Result<Start<'a>, TrainError> {
+    let reread = |text: &str| Experiment::parse(text, BEFORE, &[])?.to_toml();
+    let mut config = experiment.to_toml()?;
+    if tables == OF_STAGE_2 && run.stage_1().model().exists() {
+        // Stage 1 was not run as this stage is told that it would be, but as the run's file says.
+        let before = Experiment::load(&run.config(), &[]);
+        let as_it_was = before.and_then(|before| reread(&experiment.after(&before).to_toml()?));
+        config = as_it_was.unwrap_or(config);
+    }
+    Start::new(options, run, folder, tables, config, reread)
+}
+
+/// The steps that a model has learnt for, by the facts about its training.
+fn steps_in(facts: &BTreeMap<String, String>) -> Option<usize> {
+    facts.get("steps")?.parse().ok()
+}
+
+/// The facts in the header of the classifier's weights, where there are any.
+fn facts_in(weights: &Path) -> Option<BTreeMap<String, String>> {
+    let bytes = std::fs::read(weights).ok()?;
+    let (_, header) = SafeTensors::read_metadata(&bytes).ok()?;
+    Some(header.metadata().clone()?.into_iter().collect())
 }
 
 /// How a model was trained, for its weights file.
@@ -545,45 +658,6 @@ fn metadata(
         vqvae_hash: None,
         training,
     }
-}
-
-/// Makes the run folder, notes in `config.toml` what is run, and refuses to go on with another experiment.
-///
-/// `parts` are the tables that a stage resumed after `steps_done` steps must not have changed; how long and how fast it
-/// learns may change. All ranks must be about to do the same.
-fn prepare_folder(
-    run: &RunFolder,
-    text: &str,
-    options: &RunOptions,
-    steps_done: usize,
-    parts: &[&str],
-) -> Result<(), TrainError> {
-    let (version, ranks) = (env!("CARGO_PKG_VERSION"), &options.ranks);
-    ranks.require_same("version of kiln", version)?;
-    ranks.require_same("experiment", text)?;
-    ranks.require_same("number of devices", options.devices.all().len().to_string())?;
-    ranks.require_same("newest checkpoint", steps_done.to_string())?;
-    if !ranks.is_first() {
-        return Ok(());
-    }
-    if steps_done > 0 {
-        let path = run.config();
-        let before = std::fs::read_to_string(&path).map_err(TrainError::file("read", &path))?;
-        let tables =
-            |text: &str| toml::from_str::<BTreeMap<String, toml::Value>>(text).unwrap_or_default();
-        let (before, now) = (tables(&before), tables(text));
-        if let Some(part) = parts
-            .iter()
-            .find(|&&part| before.get(part) != now.get(part))
-        {
-            return Err(TrainError::Run(format!(
-                "`{part}` differs from {}, which this run began with: resume with the same config, or choose another --out",
-                path.display()
-            )));
-        }
-    }
-    let header = format!("# Written by kiln {version}: what this run was trained with.\n");
-    write_atomically(&run.config(), (header + text).as_bytes())
 }
 
 #[cfg(test)]

@@ -92,7 +92,13 @@ impl UpdateRule {
 }
 
 impl<N: Module> Averaged<N> {
-    pub(crate) fn new(network: N, training: &TrainingConfig, session: Session) -> Self {
+    /// `round` steps lie between two checkpoints.
+    pub(crate) fn new(
+        network: N,
+        training: &TrainingConfig,
+        round: usize,
+        session: Session,
+    ) -> Self {
         Self {
             average: training.ema.is_some().then(|| shadow_of(&network)),
             network,
@@ -100,7 +106,7 @@ impl<N: Module> Averaged<N> {
                 clip_norm: training.clip_norm,
                 ema: training.ema.clone(),
                 steps: training.steps,
-                round: training.checkpoint_every,
+                round,
                 steps_before: session.steps_done(),
                 steps_done: session.steps_done(),
                 session,
@@ -282,7 +288,7 @@ mod tests {
         let mut burns = network();
         let norm = gradient_norm(&burns, &gradients(&burns, 1.0));
         let (training, session) = (training(norm / 2.0), Session::new(0, StopSignal::default()));
-        let mut ours = Averaged::new(burns.clone(), &training, session.clone());
+        let mut ours = Averaged::new(burns.clone(), &training, 5, session.clone());
         let mut average = shadow_of(&burns);
         let mut optimizer = optimizer(&training, &session);
         let mut optimizer_of_burn = AdamWConfig::new()
@@ -309,7 +315,7 @@ mod tests {
         let before = network.weight.val().into_data();
         let bad = gradients(&network, f64::INFINITY);
         let session = Session::new(0, StopSignal::default());
-        let learning = Averaged::new(network, &training(1.0), session.clone());
+        let learning = Averaged::new(network, &training(1.0), 5, session.clone());
         let mut optimizer = optimizer(&training(1.0), &session);
         let after = learning.updated(&mut optimizer, 1e-3.into(), bad);
         assert_eq!(after.best().weight.val().into_data(), before);

@@ -14,7 +14,7 @@ use kiln_models::VqVae;
 use kiln_models::quantizer::{BatchPosition, CodebookConfig, CodebookTraining};
 
 use crate::error::TrainError;
-use crate::experiment::{FirstStageConfig, TrainingConfig};
+use crate::experiment::{FirstStageConfig, Interval, TrainingConfig};
 use crate::loader::{BatchSource, Batches};
 use crate::objective::{Stage1Objective, psnr};
 use crate::pictures::{Images, columns_for, grid, save_png};
@@ -132,7 +132,7 @@ impl VqVaeTrainee {
         network.quantize = codebook.prepare(network.quantize);
         Self {
             codebook: CodebookTraining::new(&network.quantize),
-            vqvae: Averaged::new(network, training, session.clone()),
+            vqvae: Averaged::new(network, training, plan.round(), session.clone()),
             lesson: Arc::new(Lesson {
                 objective: Stage1Objective::new(stage_1, codebook.update),
                 codebook: codebook.clone(),
@@ -326,7 +326,7 @@ pub(crate) struct ImageSource {
     plan: Arc<Plan>,
     seed: u64,
     validation_images: Vec<u32>,
-    pictures_every: usize,
+    pictures_every: Interval,
 }
 
 impl ImageSource {

@@ -17,7 +17,15 @@ fn a_diverged_training_says_at_which_step_and_keeps_the_last_good_checkpoint() {
         },
     )
     .unwrap();
-    let wild = experiment(&["stage_1.commitment=1e39"]); // beyond what a 32-bit float holds
+    // Beyond what a 32-bit float holds; the checkpoint is made to believe that it was so before.
+    let wild = experiment(&["stage_1.commitment=1e39"]);
+    let manifest = place
+        .path()
+        .join("vqvae/checkpoints/step-0000004/checkpoint.json");
+    let text = std::fs::read_to_string(&manifest).unwrap();
+    let changed = text.replace("commitment = 0.25", "commitment = 1e39");
+    assert_ne!(changed, text);
+    std::fs::write(&manifest, changed).unwrap();
     let resumed = RunOptions {
         resume: true,
         ..options.clone()

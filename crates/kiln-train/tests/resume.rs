@@ -122,7 +122,10 @@ fn a_finished_run_can_be_resumed_to_learn_longer_and_no_other_way() {
     let other = stage_1(&experiment(&["vqvae.num_vq_embeddings=8"]), &resumed)
         .unwrap_err()
         .to_string();
-    assert!(other.contains("`vqvae` differs"), "{other}");
+    assert!(
+        other.contains("`vqvae.num_vq_embeddings` is 8, and was 16"),
+        "{other}"
+    );
 }
 
 #[test]

@@ -7,7 +7,7 @@ use kiln_eval::DigitClassifier;
 use serde::{Deserialize, Serialize};
 
 use super::validation::{require, within};
-use super::{ConfigError, TrainingConfig, parse_table, read, written};
+use super::{ConfigError, TrainingConfig, parse_table, read, remember, written};
 
 /// How a [`DigitClassifier`] is trained, as its TOML file describes it.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -16,6 +16,9 @@ pub struct ClassifierExperiment {
     /// Seeds the initial weights, the order of the images and their distortion.
     #[serde(default)]
     pub seed: u64,
+    /// As [`super::Experiment::overrides`].
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub overrides: Vec<String>,
     /// What to train on: gray images of 28x28, with labels.
     pub data: DataConfig,
     /// How training images are distorted.
@@ -51,7 +54,8 @@ impl ClassifierExperiment {
     /// # Errors
     /// Those of [`Self::load`].
     pub fn parse(text: &str, origin: &str, overrides: &[String]) -> Result<Self, ConfigError> {
-        let experiment: Self = parse_table(text, origin, overrides)?;
+        let mut experiment: Self = parse_table(text, origin, overrides)?;
+        remember(&mut experiment.overrides, overrides);
         experiment.validate()?;
         Ok(experiment)
     }

@@ -6,7 +6,7 @@ use kiln_eval::{FeatureKind, Inception};
 use serde::{Deserialize, Serialize};
 
 use super::validation::require;
-use super::{ConfigError, TrainingConfig};
+use super::{ConfigError, Interval, TrainingConfig};
 
 /// Distances between drawn and held-out images, logged while training.
 ///
@@ -17,9 +17,9 @@ pub struct EvaluationConfig {
     /// Whose features are compared: `digits` logs `frechet`, `kernel` and `confident`, InceptionV3's `2048`, `768` and
     /// `6c` log `fid` and `kid`.
     pub features: FeatureKind,
-    /// Checkpoints from one measurement to the next.
+    /// Checkpoints from one measurement to the next, or passes, to the nearest checkpoint.
     #[serde(default = "default_every")]
-    pub every: usize,
+    pub every: Interval,
     /// Images drawn for one measurement, as `[sampling]` says.
     #[serde(default = "default_images")]
     pub images: usize,
@@ -49,8 +49,8 @@ pub enum Best {
     Kernel,
 }
 
-fn default_every() -> usize {
-    5
+fn default_every() -> Interval {
+    Interval::Every(5)
 }
 fn default_images() -> usize {
     1000
@@ -62,7 +62,7 @@ fn default_feature_size() -> usize {
 impl EvaluationConfig {
     pub(super) fn validate(&self, training: &TrainingConfig) -> Result<(), ConfigError> {
         require(
-            self.every > 0,
+            self.every.is_positive(),
             "stage_2.evaluation.every",
             self.every,
             || "it must be at least 1; leave the table out for no measurements".into(),

@@ -8,6 +8,7 @@
 
 mod classifier;
 mod evaluation;
+mod interval;
 mod validation;
 
 use std::path::{Path, PathBuf};
@@ -21,13 +22,16 @@ use kiln_diffusion::{
 use kiln_kernels::Precision;
 use kiln_models::ema::EmaConfig;
 use kiln_models::quantizer::CodebookConfig;
-use kiln_models::{UNet2dConfig, VqVaeConfig};
+use kiln_models::{SampleSize, UNet2dConfig, VqVaeConfig};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
 pub use classifier::{Augmentation, ClassifierExperiment};
 pub use evaluation::{Best, EvaluationConfig};
+pub use interval::Interval;
 use validation::within;
+
+use crate::run_folder::RunFolder;
 
 /// A whole experiment, as its TOML file describes it.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -36,6 +40,10 @@ pub struct Experiment {
     /// Seeds the initial weights, the order of the data and all noise.
     #[serde(default)]
     pub seed: u64,
+    /// The keys, as `table.key=value`, that were set in place of its file's. A run folder's `config.toml` has them, so that a
+    /// run that goes on need not be told again.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub overrides: Vec<String>,
     /// What to train on.
     pub data: DataConfig,
     /// The first stage's network, in the keys of diffusers' `VQModel`. Absent in pixel space.
@@ -161,14 +169,14 @@ pub struct TrainingConfig {
     /// Average of the weights, used for validation, pictures and the finished model. Absent: none.
     #[serde(default)]
     pub ema: Option<EmaConfig>,
-    /// Steps from one checkpoint, validation and row of `metrics.csv` to the next.
-    pub checkpoint_every: usize,
+    /// Steps from one checkpoint, validation and row of `metrics.csv` to the next, or passes: `"1 pass"`.
+    pub checkpoint_every: Interval,
     /// How many of the newest checkpoints stay on disk, beside the best one.
     #[serde(default = "default_keep")]
     pub keep_checkpoints: usize,
-    /// Checkpoints from one picture to the next. Zero: none.
-    #[serde(default = "one")]
-    pub pictures_every: usize,
+    /// Checkpoints from one picture to the next, or passes, to the nearest checkpoint. Zero: none.
+    #[serde(default = "every_one")]
+    pub pictures_every: Interval,
     /// Images that validation looks at, spread evenly over the validation split. Zero: all.
     #[serde(default)]
     pub validation_images: usize,
@@ -205,6 +213,9 @@ impl Default for SamplingConfig {
 
 fn one() -> usize {
     1
+}
+fn every_one() -> Interval {
+    Interval::Every(1)
 }
 fn default_keep() -> usize {
     2
@@ -275,9 +286,45 @@ impl Experiment {
 
     /// Like [`Experiment::load`], from text; `origin` names it in errors.
     pub fn parse(text: &str, origin: &str, overrides: &[String]) -> Result<Self, ConfigError> {
-        let experiment: Self = parse_table(text, origin, overrides)?;
+        let mut experiment: Self = parse_table(text, origin, overrides)?;
         experiment.validate()?;
+        experiment.complete();
+        remember(&mut experiment.overrides, overrides);
         Ok(experiment)
+    }
+
+    /// Fills in what follows from other keys: the sizes that the networks' own configs tell those who use them, and the
+    /// codebook's defaults.
+    fn complete(&mut self) {
+        if let Some(vqvae) = &mut self.vqvae {
+            vqvae.sample_size = self.data.size;
+            self.codebook.get_or_insert_default();
+        }
+        let [_, side, _] = self.sample_shape();
+        self.unet
+            .sample_size
+            .get_or_insert(SampleSize::Square(side));
+    }
+
+    /// This experiment, for which the first stage of `before` has been trained already.
+    pub(crate) fn after(&self, before: &Self) -> Self {
+        let of_first_stage = |text: &&String| {
+            let table = text.split(['.', '=']).next().map(str::trim);
+            table.is_some_and(|table| ["vqvae", "codebook", "stage_1"].contains(&table))
+        };
+        let kept = before.overrides.iter().filter(of_first_stage).cloned();
+        let own = self
+            .overrides
+            .iter()
+            .filter(|text| !of_first_stage(text))
+            .cloned();
+        Self {
+            vqvae: before.vqvae.clone(),
+            codebook: before.codebook.clone(),
+            stage_1: before.stage_1.clone(),
+            overrides: kept.chain(own).collect(),
+            ..self.clone()
+        }
     }
 
     /// The first stage, unless the experiment is one in pixel space.
@@ -338,6 +385,36 @@ impl TrainingConfig {
         (0..count)
             .map(|place| (place * available / count) as u32)
             .collect()
+    }
+}
+
+/// What was set in place of the keys of its file when the run in the folder `run` began, or last went on: as `--set` has
+/// it. None where there is no run.
+///
+/// # Errors
+/// [`ConfigError`] when the run's `config.toml` cannot be read.
+pub fn overrides_of_run(run: &Path) -> Result<Vec<String>, ConfigError> {
+    #[derive(Deserialize)]
+    struct Recorded {
+        #[serde(default)]
+        overrides: Vec<String>,
+    }
+    let config = RunFolder::new(run).config();
+    if !config.exists() {
+        return Ok(Vec::new());
+    }
+    let text = read(&config)?;
+    let recorded: Recorded = toml::from_str(&text)
+        .map_err(|error| refused(&error, &text, &config.display().to_string()))?;
+    Ok(recorded.overrides)
+}
+
+/// Adds `new` overrides to those that are `known`, of which each key's last one counts.
+fn remember(known: &mut Vec<String>, new: &[String]) {
+    for new in new {
+        let key = |text: &str| text.split('=').next().map(|key| key.trim().to_owned());
+        known.retain(|known| key(known) != key(new));
+        known.push(new.clone());
     }
 }
 

@@ -2,7 +2,7 @@
 
 use kiln_models::Autoencoder;
 
-use super::{ConfigError, Experiment, FirstStageConfig, TrainingConfig};
+use super::{ConfigError, Experiment, FirstStageConfig, Interval, TrainingConfig};
 
 impl Experiment {
     /// Checks that an autoencoder trained elsewhere gives the latents that this experiment's U-Net takes.
@@ -245,7 +245,6 @@ impl TrainingConfig {
             ("steps", self.steps),
             ("batch_size", self.batch_size),
             ("accumulate", self.accumulate),
-            ("checkpoint_every", self.checkpoint_every),
             ("keep_checkpoints", self.keep_checkpoints),
         ];
         for (key, count) in counts {
@@ -253,6 +252,17 @@ impl TrainingConfig {
                 "it must be at least 1".into()
             })?;
         }
+        let (checkpoints, pictures) = (self.checkpoint_every, self.pictures_every);
+        let key = format!("{table}.checkpoint_every");
+        require(checkpoints.is_positive(), key, checkpoints, || {
+            "it must be at least 1 step, or more than 0 passes, such as \"1 pass\"".into()
+        })?;
+        let key = format!("{table}.pictures_every");
+        let holds = pictures == Interval::Every(0) || pictures.is_positive();
+        require(holds, key, pictures, || {
+            "it must be a number of checkpoints, or of passes, such as \"1 pass\"; 0 draws none"
+                .into()
+        })?;
         let rate = self.learning_rate;
         let numbers = [
             (

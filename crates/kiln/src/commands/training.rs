@@ -6,11 +6,13 @@ use std::{
     time::Duration,
 };
 
+use anyhow::bail;
 use clap::{Args, ValueEnum};
 use kiln_data::Progress;
 use kiln_kernels::Precision;
 use kiln_train::{
     ConfigError, Devices, Experiment, Ranks, RunOptions, StopSignal, TrainError, TrainingReport,
+    overrides_of_run,
 };
 
 use super::hub_arguments::HubArguments;
@@ -25,9 +27,9 @@ const PATIENCE_WITH_RANK_0: Duration = Duration::from_secs(3);
 /// Where the experiment comes from, where its results go, and what computes.
 #[derive(Args)]
 pub struct TrainingArguments {
-    /// The experiment: a TOML file like those in configs/
-    #[arg(long, value_name = "FILE")]
-    config: PathBuf,
+    /// The experiment: a TOML file like those in configs/ [with --resume: that of the run]
+    #[arg(long, value_name = "FILE", required_unless_present = "resume")]
+    config: Option<PathBuf>,
 
     /// Where the data set is, here or on the Hub; overrides data.path of the config
     #[arg(long, value_name = "PATH|hf:ORG/DATASET[:[CONFIGURATION/]SPLIT]")]
@@ -53,7 +55,7 @@ pub struct TrainingArguments {
     #[arg(long, value_name = "KEY=VALUE")]
     set: Vec<String>,
 
-    /// Go on from the newest good checkpoint in the run folder
+    /// Go on from the newest good checkpoint in the run folder; what was set when the run began need not be set again
     #[arg(long)]
     resume: bool,
 
@@ -155,9 +157,32 @@ impl TrainingArguments {
         let mut overrides = overrides(&self.set, self.data.as_deref());
         let precision = self.precision.iter();
         overrides.extend(precision.map(|name| format!("{table}.precision=\"{name}\"")));
-        let experiment = load(&self.config, &overrides)?;
+        let out = match (self.out, &self.config) {
+            (Some(out), _) => out,
+            (None, Some(config)) => default_run_folder(config),
+            (None, None) => {
+                bail!("name the run to go on with by --out, or its experiment by --config")
+            }
+        };
+        let experiment = match &self.config {
+            Some(config) if self.resume => {
+                // What was set for the run so far stays set.
+                load(config, &[overrides_of_run(&out)?, overrides].concat())?
+            }
+            Some(config) => load(config, &overrides)?,
+            None => {
+                let config = out.join("config.toml");
+                if !config.is_file() {
+                    bail!(
+                        "{} holds no run to go on with: begin one by --config",
+                        out.display()
+                    );
+                }
+                load(&config, &overrides)?
+            }
+        };
         let options = RunOptions {
-            out: self.out.unwrap_or_else(|| default_run_folder(&self.config)),
+            out,
             resume: self.resume,
             data: None,
             vqvae: (models.vqvae.as_deref())

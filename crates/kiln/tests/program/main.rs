@@ -14,6 +14,7 @@ mod others;
 #[cfg(feature = "mpi")]
 mod ranks;
 mod reconstruct;
+mod resume;
 mod sample;
 mod samplers;
 mod schedule;

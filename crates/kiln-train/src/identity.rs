@@ -1,0 +1,483 @@
+//! What a stage learns and from what, which its checkpoints keep: a run that goes on must be the same experiment on the same
+//! data.
+
+use std::fmt;
+use std::path::{Path, PathBuf};
+
+use kiln_data::{Datasets, ImageDataset};
+use serde::{Deserialize, Serialize};
+use sha2::{Digest, Sha256};
+use toml::{Table, Value};
+
+use crate::error::TrainError;
+use crate::initial_weights::EarlierSteps;
+use crate::plan::Plan;
+
+/// The tables of an experiment that decide what stage 1 learns.
+pub(crate) const OF_STAGE_1: &[&str] = &["seed", "data", "vqvae", "codebook", "stage_1"];
+/// Those of stage 2. Its VQ-VAE is told by its hash.
+pub(crate) const OF_STAGE_2: &[&str] = &["seed", "data", "unet", "schedule", "stage_2"];
+/// Those of the digit classifier.
+pub(crate) const OF_THE_CLASSIFIER: &[&str] = &["seed", "data", "augmentation", "training"];
+
+/// Keys that may change whenever a run goes on: they decide where the data is, how long a stage learns, and what is kept,
+/// measured and drawn. Which data it is, its fingerprint tells. All other keys decide what is learnt.
+///
+/// `training` is that of any stage. docs/diffusion.md lists them.
+const FREE: [&str; 11] = [
+    "overrides",
+    "data.dataset",
+    "data.path",
+    "data.max_undecodable",
+    "training.steps",
+    "training.checkpoint_every",
+    "training.keep_checkpoints",
+    "training.pictures_every",
+    "training.validation_images",
+    "stage_2.evaluation",
+    "sampling",
+];
+
+/// Keys that may change together with the number of devices, as long as a step sees as many images.
+const STEP_SIZE: [&str; 2] = ["training.batch_size", "training.accumulate"];
+
+/// All that a training must share with its beginning.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub(crate) struct Identity {
+    /// The experiment, as TOML.
+    pub(crate) config: String,
+    /// Images of a step, over all devices and micro-batches.
+    step_images: usize,
+    /// Where the data lies, unless it is on the Hub or was handed over.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) data: Option<PathBuf>,
+    train: SetIdentity,
+    validation: SetIdentity,
+    class_names: Vec<String>,
+    /// Latent diffusion: whose latents are learnt.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) vqvae: Option<VqVaeIdentity>,
+    /// The model whose weights it began with in place of random ones.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) initial: Option<InitialWeights>,
+}
+
+/// What tells a set of images from any other, wherever it lies.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+struct SetIdentity {
+    images: usize,
+    pixels: String,
+    /// Digest of the labels, where there are any.
+    labels: Option<String>,
+}
+
+/// The VQ-VAE of a stage 2.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub(crate) struct VqVaeIdentity {
+    pub(crate) hash: String,
+    /// Where it lies, unless it is the run folder's own.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) place: Option<PathBuf>,
+}
+
+/// The model that a run began with.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub(crate) struct InitialWeights {
+    pub(crate) place: Option<PathBuf>,
+    pub(crate) earlier_steps: EarlierSteps,
+}
+
+impl Identity {
+    /// That of a training by `plan` on `datasets`, which the TOML `config` describes.
+    pub(crate) fn new(
+        config: &str,
+        plan: &Plan,
+        datasets: &Datasets,
+        data: Option<PathBuf>,
+        vqvae: Option<VqVaeIdentity>,
+        initial: Option<InitialWeights>,
+    ) -> Self {
+        Self {
+            config: config.to_owned(),
+            step_images: plan.step_images(),
+            data,
+            train: SetIdentity::of(&datasets.train),
+            validation: SetIdentity::of(&datasets.validation),
+            class_names: datasets.train.class_names().to_vec(),
+            vqvae,
+            initial,
+        }
+    }
+
+    /// Refuses to go on with other data than this, or with steps of another size. `tables` are those of the stage, whose
+    /// other keys [`require_same_keys`] compares before any data is read.
+    ///
+    /// # Errors
+    /// Says what differs, how, and what to do. Another size is a warning where only the number of devices has changed.
+    pub(crate) fn require_same(&self, now: &Self, tables: &[&str]) -> Result<(), TrainError> {
+        if let Some(difference) = self.other_data(now) {
+            return Err(TrainError::Run(format!(
+                "{difference} when this run began: a run goes on with the data that it began with, so name that by --data, or choose another --out"
+            )));
+        }
+        if self.step_images != now.step_images {
+            let sizes = format!(
+                "a step sees {} images, and saw {} before",
+                now.step_images, self.step_images
+            );
+            let changed = differences(tables, &self.config, &now.config)?;
+            let changed = changed.iter().find(|difference| difference.is_step_size());
+            if let Some(difference) = changed {
+                return Err(TrainError::Run(format!(
+                    "{difference}, so that {sizes}: {}",
+                    difference.remedy()
+                )));
+            }
+            tracing::warn!("{sizes}, because the number of devices has changed");
+        }
+        Ok(())
+    }
+
+    /// What is not the same about the data: a sentence that ends with what it was.
+    fn other_data(&self, now: &Self) -> Option<String> {
+        let (before, after) = (&self.class_names, &now.class_names);
+        if before.len() != after.len() {
+            let (before, after) = (before.len(), after.len());
+            return Some(format!("the data has {after} classes, and had {before}"));
+        }
+        let mut names = before.iter().zip(after).enumerate();
+        if let Some((class, (before, after))) = names.find(|(_, (before, after))| before != after) {
+            return Some(format!(
+                "class {class} of the data is `{after}`, and was `{before}`"
+            ));
+        }
+        self.train
+            .other_than(&now.train, "training")
+            .or_else(|| self.validation.other_than(&now.validation, "validation"))
+    }
+
+    /// Refuses latents of another VQ-VAE, which lies in `place`, than those that this run began with.
+    pub(crate) fn require_vqvae(&self, hash: &str, place: &Path) -> Result<(), TrainError> {
+        match &self.vqvae {
+            Some(before) if before.hash != hash => Err(TrainError::Run(format!(
+                "the VQ-VAE in {} is not the one that this run began with (its hash is {hash:.12}, and was {:.12}): name that one by --vqvae, or choose another --out",
+                place.display(),
+                before.hash
+            ))),
+            _ => Ok(()),
+        }
+    }
+}
+
+impl SetIdentity {
+    fn of(set: &ImageDataset) -> Self {
+        let labels = set.has_labels().then(|| {
+            let mut digest = Sha256::new();
+            for image in 0..set.len() {
+                let label = set.label(image).map_or(u64::MAX, |label| label as u64);
+                digest.update(label.to_le_bytes());
+            }
+            let digest = digest.finalize();
+            digest.iter().map(|byte| format!("{byte:02x}")).collect()
+        });
+        Self {
+            images: set.len(),
+            pixels: set.fingerprint().to_owned(),
+            labels,
+        }
+    }
+
+    fn other_than(&self, now: &Self, name: &str) -> Option<String> {
+        if self.images != now.images {
+            let (before, now) = (self.images, now.images);
+            return Some(format!(
+                "there are {now} {name} images, and there were {before}"
+            ));
+        }
+        let is = if self.pixels != now.pixels {
+            "images are not those"
+        } else if self.labels != now.labels {
+            "images have other labels than"
+        } else {
+            return None;
+        };
+        Some(format!(
+            "the {now} {name} {is} that there were",
+            now = now.images
+        ))
+    }
+}
+
+/// Refuses to go on with the experiment `now` where keys of `tables` that decide what is learnt are not those of `before`,
+/// both as TOML.
+///
+/// # Errors
+/// Names the keys, both values, and what to do.
+pub(crate) fn require_same_keys(
+    tables: &[&str],
+    before: &str,
+    now: &str,
+) -> Result<(), TrainError> {
+    let all = differences(tables, before, now)?;
+    let fixed: Vec<&Difference> = all
+        .iter()
+        .filter(|difference| !difference.is_step_size())
+        .collect();
+    let Some(first) = fixed.first() else {
+        return Ok(());
+    };
+    let words: Vec<String> = fixed.iter().map(ToString::to_string).collect();
+    Err(TrainError::Run(format!(
+        "{} when this run began: a run goes on as it began, so {}",
+        words.join("; "),
+        first.remedy()
+    )))
+}
+
+/// A key whose value is not what it was.
+#[derive(Debug, PartialEq)]
+struct Difference {
+    key: String,
+    before: Option<Value>,
+    now: Option<Value>,
+}
+
+impl fmt::Display for Difference {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let key = &self.key;
+        match (&self.now, &self.before) {
+            (Some(now), Some(before)) => write!(formatter, "`{key}` is {now}, and was {before}"),
+            (Some(now), None) => write!(formatter, "`{key}` is {now}, and was not set"),
+            (None, Some(before)) => write!(formatter, "`{key}` is not set, and was {before}"),
+            (None, None) => Ok(()),
+        }
+    }
+}
+
+impl Difference {
+    fn is_step_size(&self) -> bool {
+        STEP_SIZE.iter().any(|known| names(known, &self.key))
+    }
+
+    fn remedy(&self) -> String {
+        let key = &self.key;
+        let back = match &self.before {
+            None => "leave it out".to_owned(),
+            Some(Value::String(word)) => format!("set it back by --set {key}={word}"),
+            Some(Value::Table(_) | Value::Array(_)) => "set it back".to_owned(),
+            Some(value) => format!("set it back by --set {key}={value}"),
+        };
+        format!("{back}, or choose another --out")
+    }
+}
+
+/// Whether `key` is `known`, or that of some stage, or a part of it.
+fn names(known: &str, key: &str) -> bool {
+    let parts = |key: &str| key.split('.').map(str::to_owned).collect::<Vec<_>>();
+    let (known, key) = (parts(known), parts(key));
+    key.starts_with(&known) || key.get(1..).is_some_and(|rest| rest.starts_with(&known))
+}
+
+/// The keys of `tables` that are not free and have other values in `now` than in `before`, both experiments as TOML.
+fn differences(tables: &[&str], before: &str, now: &str) -> Result<Vec<Difference>, TrainError> {
+    let read = |text: &str| {
+        toml::from_str::<Table>(text)
+            .map_err(|error| TrainError::Run(format!("the run's experiment is damaged: {error}")))
+    };
+    let (mut before, mut now) = (read(before)?, read(now)?);
+    let mut found = Vec::new();
+    for &table in tables {
+        compare(table, before.remove(table), now.remove(table), &mut found);
+    }
+    Ok(found)
+}
+
+fn compare(key: &str, before: Option<Value>, now: Option<Value>, found: &mut Vec<Difference>) {
+    if before == now || FREE.iter().any(|known| names(known, key)) {
+        return;
+    }
+    match (before, now) {
+        (Some(Value::Table(before)), Some(Value::Table(mut now)))
+            if !are_variants(&before, &now) =>
+        {
+            let mut only_now = now.clone();
+            for (name, before) in before {
+                only_now.remove(&name);
+                compare(
+                    &format!("{key}.{name}"),
+                    Some(before),
+                    now.remove(&name),
+                    found,
+                );
+            }
+            for (name, now) in only_now {
+                compare(&format!("{key}.{name}"), None, Some(now), found);
+            }
+        }
+        (before, now) => found.push(Difference {
+            key: key.to_owned(),
+            before,
+            now,
+        }),
+    }
+}
+
+/// Whether two tables are different choices of one key, such as `{ min-snr = { .. } }` and `{ edm = { .. } }`.
+fn are_variants(before: &Table, now: &Table) -> bool {
+    before.len() == 1 && now.len() == 1 && before.keys().ne(now.keys())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::experiment::{ClassifierExperiment, Experiment};
+
+    /// Both stages, with the keys that are absent by default.
+    fn experiment() -> String {
+        let text = include_str!("../../../configs/mnist.toml");
+        let overrides = [
+            "data.path=x",
+            "stage_1.training.ema.decay=0.9",
+            "unet.num_class_embeds=11",
+            "schedule.kind=linear",
+            "schedule.beta_start=1e-4",
+            "schedule.continuous=true",
+            "stage_2.loss_on=noise",
+            "stage_2.loss_weight.min-snr.gamma=5.0",
+            "stage_2.label_dropout=0.1",
+            "stage_2.training.ema.decay=0.9",
+            "stage_2.evaluation.feature_weights=x",
+            "sampling.clip=1.0",
+        ];
+        let experiment = Experiment::parse(text, "mnist", &overrides.map(str::to_owned));
+        experiment.unwrap().to_toml().unwrap()
+    }
+
+    fn classifier() -> String {
+        let text = include_str!("../../../configs/mnist-classifier.toml");
+        let overrides = ["training.ema.decay=0.9", "data.path=\"x\""].map(str::to_owned);
+        let experiment = ClassifierExperiment::parse(text, "mnist-classifier", &overrides);
+        experiment.unwrap().to_toml().unwrap()
+    }
+
+    /// The dotted keys of all values, those of tables within tables too.
+    fn keys(table: &Table, prefix: &str, found: &mut Vec<String>) {
+        for (key, value) in table {
+            let key = format!("{prefix}{key}");
+            match value {
+                Value::Table(table) => keys(table, &format!("{key}."), found),
+                _ => found.push(key),
+            }
+        }
+    }
+
+    /// `text` with another value under `key`.
+    fn changed(text: &str, key: &str) -> String {
+        let mut root: Value = toml::from_str(text).unwrap();
+        let mut value = &mut root;
+        for part in key.split('.') {
+            value = value.get_mut(part).unwrap();
+        }
+        *value = match value {
+            Value::Integer(number) => Value::Integer(*number + 1),
+            Value::Float(number) => Value::Float(*number + 0.5),
+            Value::Boolean(yes) => Value::Boolean(!*yes),
+            Value::Array(_) => Value::Array(Vec::new()),
+            _ => Value::String("changed".to_owned()),
+        };
+        toml::to_string(&root).unwrap()
+    }
+
+    #[test]
+    fn every_key_is_compared_by_a_stage_or_in_the_list_of_free_ones() {
+        for (text, stages) in [
+            (experiment(), &[OF_STAGE_1, OF_STAGE_2][..]),
+            (classifier(), &[OF_THE_CLASSIFIER]),
+        ] {
+            let mut all = Vec::new();
+            keys(&toml::from_str(&text).unwrap(), "", &mut all);
+            assert!(all.len() > 20, "{all:?}");
+            for key in all {
+                let changed = changed(&text, &key);
+                let refusals: Vec<String> = stages
+                    .iter()
+                    .flat_map(|tables| differences(tables, &text, &changed).unwrap())
+                    .map(|difference| difference.key)
+                    .collect();
+                let is_free = FREE.iter().any(|free| names(free, &key));
+                assert_eq!(refusals.is_empty(), is_free, "{key}: {refusals:?}");
+                assert!(
+                    refusals.iter().all(|refused| *refused == key),
+                    "{key}: {refusals:?}"
+                );
+            }
+        }
+    }
+
+    #[test]
+    fn the_documentation_lists_the_free_keys() {
+        let documentation = include_str!("../../../docs/diffusion.md");
+        let (_, section) = documentation.split_once("## Going on").unwrap();
+        let section = section.split("\n## ").next().unwrap();
+        for key in FREE
+            .iter()
+            .chain(&STEP_SIZE)
+            .filter(|&&key| key != "overrides")
+        {
+            let word = key.strip_prefix("training.").unwrap_or(key);
+            assert!(section.contains(&format!("`{word}`")), "{key}");
+        }
+    }
+
+    fn refusal(before: &str, now: &str) -> String {
+        let error = require_same_keys(OF_STAGE_2, before, now).unwrap_err();
+        error.to_string()
+    }
+
+    #[test]
+    fn a_refusal_names_the_key_both_values_and_the_way_back() {
+        let before = "seed = 1\n[stage_2]\nprediction = 'noise'\nloss_weight = 'none'\n";
+        for (now, words) in [
+            (
+                before.replace("noise", "velocity"),
+                "--set stage_2.prediction=noise",
+            ),
+            (
+                before.replace("seed = 1", "seed = 2"),
+                "`seed` is 2, and was 1",
+            ),
+            (
+                before.replace("'none'", "{ edm = { sigma_data = 0.5 } }"),
+                "`stage_2.loss_weight` is { edm = { sigma_data = 0.5 } }, and was \"none\"",
+            ),
+            (
+                before.to_owned() + "[stage_2.training]\nema = { decay = 0.9 }",
+                "`stage_2.training` is",
+            ),
+        ] {
+            let sentence = refusal(before, &now);
+            assert!(sentence.contains(words), "{sentence}");
+        }
+        let ema = "[stage_2.training]\nsteps = 1\nema = { decay = 0.9 }";
+        let none = "[stage_2.training]\nsteps = 1";
+        let sentence = refusal(none, ema);
+        assert!(sentence.contains("`stage_2.training.ema`") && sentence.contains("leave it out"));
+        let sentence = refusal(ema, none);
+        assert!(
+            sentence.contains("`stage_2.training.ema` is not set"),
+            "{sentence}"
+        );
+    }
+
+    #[test]
+    fn another_choice_of_a_key_is_one_difference() {
+        let before = "[stage_2]\nloss_weight = { min-snr = { gamma = 5.0 } }";
+        let now = "[stage_2]\nloss_weight = { edm = { sigma_data = 0.5 } }";
+        let found = differences(OF_STAGE_2, before, now).unwrap();
+        assert_eq!(found.len(), 1);
+        assert_eq!(found[0].key, "stage_2.loss_weight");
+        let other = "[stage_2]\nloss_weight = { min-snr = { gamma = 4.0 } }";
+        let found = differences(OF_STAGE_2, before, other).unwrap();
+        assert_eq!(found[0].key, "stage_2.loss_weight.min-snr.gamma");
+    }
+}

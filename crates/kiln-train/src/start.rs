@@ -1,0 +1,204 @@
+//! How a stage begins: from nothing, or where an earlier part of its run ended.
+
+use std::path::{Path, PathBuf};
+
+use kiln_data::{DataConfig, Datasets};
+
+use crate::checkpoint::GoodCheckpoint;
+use crate::error::TrainError;
+use crate::experiment::ConfigError;
+use crate::identity::{Identity, InitialWeights, VqVaeIdentity, require_same_keys};
+use crate::initial_weights::EarlierSteps;
+use crate::launch::{find_checkpoint, session};
+use crate::plan::Plan;
+use crate::run_folder::{RunFolder, StageFolder, write_atomically};
+use crate::session::Session;
+use crate::stages::RunOptions;
+
+/// A stage before its first step.
+pub(crate) struct Start<'a> {
+    options: &'a RunOptions,
+    run: &'a RunFolder,
+    /// The experiment's tables that decide what the stage learns.
+    tables: &'static [&'static str],
+    /// The experiment, as TOML.
+    pub(crate) config: String,
+    pub(crate) resume: Option<GoodCheckpoint>,
+    pub(crate) session: Session,
+}
+
+impl<'a> Start<'a> {
+    /// Looks what was done before in `folder`. All ranks must be about to do the same.
+    ///
+    /// `reread` reads an experiment and writes it again, as `config` is written.
+    ///
+    /// # Errors
+    /// If the run was another experiment, or there is one and `--resume` was not given.
+    pub(crate) fn new(
+        options: &'a RunOptions,
+        run: &'a RunFolder,
+        folder: &StageFolder,
+        tables: &'static [&'static str],
+        config: String,
+        reread: impl Fn(&str) -> Result<String, ConfigError>,
+    ) -> Result<Self, TrainError> {
+        let resume = find_checkpoint(folder, options.resume)?;
+        let session = session(resume.as_ref(), &options.stop, &options.ranks);
+        let ranks = &options.ranks;
+        ranks.require_same("version of kiln", env!("CARGO_PKG_VERSION"))?;
+        ranks.require_same("experiment", &config)?;
+        ranks.require_same("number of devices", options.devices.all().len().to_string())?;
+        ranks.require_same("newest checkpoint", session.steps_done().to_string())?;
+        if let Some(checkpoint) = &resume {
+            let before = match &checkpoint.identity {
+                Some(identity) => identity.config.clone(),
+                // Of an older kiln, which compared experiments by the run's file.
+                None => {
+                    let path = run.config();
+                    std::fs::read_to_string(&path).map_err(TrainError::file("read", path))?
+                }
+            };
+            require_same_keys(tables, &reread(&before)?, &config)?;
+        }
+        Ok(Self {
+            options,
+            run,
+            tables,
+            config,
+            resume,
+            session,
+        })
+    }
+
+    /// What the run began with, as far as the checkpoint knows.
+    pub(crate) fn before(&self) -> Option<&Identity> {
+        self.resume.as_ref()?.identity.as_ref()
+    }
+
+    /// Whether all of `steps` are done and `trained` says that the model has learnt for as many as the checkpoint.
+    ///
+    /// # Errors
+    /// If more steps are done than asked for, and there is no such model.
+    pub(crate) fn is_finished(
+        &self,
+        steps: usize,
+        trained: impl FnOnce() -> Option<usize>,
+    ) -> Result<bool, TrainError> {
+        let done = self.session.steps_done();
+        if self.resume.is_none() || done < steps {
+            return Ok(false);
+        }
+        let is_finished = trained() == Some(done);
+        if done > steps && !is_finished {
+            let table = match self.tables.last() {
+                Some(&stage) if stage != "training" => format!("{stage}.training"),
+                _ => "training".to_owned(),
+            };
+            return Err(TrainError::Run(format!(
+                "`{table}.steps` is {steps}, but {done} steps are done already: --set {table}.steps={done} makes a model of them, and more steps go on"
+            )));
+        }
+        Ok(is_finished)
+    }
+
+    /// Where the data of `config` lies. A path that means nothing here may have been written in another working folder, for
+    /// which the run so far knows it.
+    pub(crate) fn find_data(&self, config: &DataConfig) -> DataConfig {
+        let known = self.before().and_then(|before| before.data.clone());
+        let is_lost = |path: &PathBuf| path.is_relative() && !is_on_the_hub(path) && !path.exists();
+        let mut config = config.clone();
+        if config.path.as_ref().is_some_and(is_lost) {
+            config.path = known.filter(|known| known.exists()).or(config.path);
+        }
+        config
+    }
+
+    /// What the run so far and to come must have in common.
+    pub(crate) fn identity(
+        &self,
+        data: &DataConfig,
+        datasets: &Datasets,
+        plan: &Plan,
+        vqvae: Option<VqVaeIdentity>,
+        initial: Option<InitialWeights>,
+    ) -> Identity {
+        let place = data.path.as_deref().filter(|path| !is_on_the_hub(path));
+        Identity::new(
+            &self.config,
+            plan,
+            datasets,
+            place.and_then(absolute),
+            vqvae,
+            initial,
+        )
+    }
+
+    /// The network of the model that the run begins with, if there is one, read by `load`, and what is noted of it. A run that
+    /// goes on has its own weights and needs only the note.
+    ///
+    /// # Errors
+    /// Those of `load`.
+    pub(crate) fn initial_weights<N>(
+        &self,
+        load: impl FnOnce(&Path) -> Result<(N, EarlierSteps), TrainError>,
+    ) -> Result<(Option<N>, Option<InitialWeights>), TrainError> {
+        let asked_for = self.options.initial_weights.as_deref();
+        if let Some(before) = self.before() {
+            let known = before
+                .initial
+                .as_ref()
+                .and_then(|initial| initial.place.clone());
+            if let Some(other) =
+                asked_for.filter(|&asked| known.is_none() || known != absolute(asked))
+            {
+                tracing::warn!(
+                    "the weights in {} are left aside: this run began with others, and goes on with its own",
+                    other.display()
+                );
+            }
+            return Ok((None, before.initial.clone()));
+        }
+        let Some(folder) = asked_for else {
+            return Ok((None, None));
+        };
+        let (network, earlier_steps) = load(folder)?;
+        let place = absolute(folder);
+        Ok((
+            Some(network),
+            Some(InitialWeights {
+                place,
+                earlier_steps,
+            }),
+        ))
+    }
+
+    /// Notes in `config.toml` what is run, once nothing speaks against going on as `identity`.
+    ///
+    /// # Errors
+    /// If the run began with something else.
+    pub(crate) fn begin(&self, identity: &Identity) -> Result<(), TrainError> {
+        match (self.before(), &self.resume) {
+            (Some(before), _) => before.require_same(identity, self.tables)?,
+            (None, Some(_)) => tracing::warn!(
+                "the checkpoints of this run are of an older kiln, which did not note their data: whether it is the same cannot be checked"
+            ),
+            (None, None) => {}
+        }
+        if !self.options.ranks.is_first() {
+            return Ok(());
+        }
+        let version = env!("CARGO_PKG_VERSION");
+        let header = format!("# Written by kiln {version}: what this run was trained with.\n");
+        write_atomically(&self.run.config(), (header + &self.config).as_bytes())
+    }
+}
+
+/// A path that means the same from any working folder, where JSON can hold it.
+pub(crate) fn absolute(path: &Path) -> Option<PathBuf> {
+    let path = std::path::absolute(path).ok()?;
+    path.to_str().is_some().then_some(path)
+}
+
+fn is_on_the_hub(path: &Path) -> bool {
+    path.to_string_lossy().starts_with("hf:")
+}

@@ -1,0 +1,113 @@
+//! `--resume`: what it need not be told again, and what it says.
+
+use std::fs;
+
+use serde_json::Value;
+
+use crate::{
+    Workplace,
+    training::{self, PIXELS},
+};
+
+/// A workplace with a run in pixel space in `run/`, stopped by its end after 4 steps of a velocity network.
+fn begun() -> Workplace {
+    let workplace = training::workplace();
+    fs::write(workplace.path("experiment.toml"), PIXELS).unwrap();
+    let arguments = "train-diffusion --config experiment.toml --out run --data photos";
+    let set = "--set stage_2.prediction=velocity --precision f32";
+    finish(&workplace, &format!("{arguments} {set}"));
+    workplace
+}
+
+fn finish(workplace: &Workplace, arguments: &str) -> Value {
+    let output = workplace.run(&format!("{arguments} --json"));
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "kiln {arguments}: {said}");
+    serde_json::from_slice(&output.stdout).unwrap()
+}
+
+#[test]
+fn what_was_set_need_not_be_set_again() {
+    let workplace = begun();
+    let config = || fs::read_to_string(workplace.path("run/config.toml")).unwrap();
+    for (steps, arguments) in [
+        (6, "--out run"),
+        (8, "--out run --config experiment.toml"),
+        (10, "--out run --config experiment.toml --data photos"),
+    ] {
+        let set = format!("--resume --set stage_2.training.steps={steps}");
+        let report = finish(&workplace, &format!("train-diffusion {arguments} {set}"));
+        let all = ["steps", "of_steps", "new_steps"].map(|name| report[name].as_u64());
+        assert_eq!(all, [Some(steps), Some(steps), Some(2)]);
+        let config = config();
+        assert!(config.contains("prediction = \"velocity\""), "{config}");
+        assert!(config.contains(&format!("steps = {steps}")), "{config}");
+    }
+
+    // The images are found from another folder, too.
+    fs::create_dir(workplace.path("elsewhere")).unwrap();
+    let arguments = "train-diffusion --out ../run --resume --set stage_2.training.steps=11";
+    let output = crate::program(&workplace.path("elsewhere"), arguments)
+        .output()
+        .unwrap();
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{said}");
+}
+
+#[test]
+fn a_changed_config_counts_and_is_refused_by_its_key() {
+    let workplace = begun();
+    let averaged = PIXELS.to_owned() + "[stage_2.training.ema]\ndecay = 0.9\n";
+    fs::write(workplace.path("averaged.toml"), averaged).unwrap();
+    let sentence = workplace.fail("train-diffusion --config averaged.toml --out run --resume");
+    assert!(sentence.contains("`stage_2.training.ema`"), "{sentence}");
+    let sentence = workplace.fail("train-diffusion --out run --resume --set seed=1");
+    assert!(sentence.contains("--set seed=0"), "{sentence}");
+}
+
+#[test]
+fn the_same_images_elsewhere_are_the_same_and_others_are_refused() {
+    let workplace = begun();
+    fs::rename(workplace.path("photos"), workplace.path("moved")).unwrap();
+    let resume = "train-diffusion --out run --resume --set stage_2.training.steps=5";
+    let sentence = workplace.fail(resume);
+    assert!(sentence.contains("photos"), "{sentence}");
+    finish(
+        &workplace,
+        &format!("{resume} --data ../{}/moved", {
+            let folder = workplace.path("");
+            folder.file_name().unwrap().to_string_lossy().into_owned()
+        }),
+    );
+    fs::copy(
+        workplace.path("moved/03.png"),
+        workplace.path("moved/04.png"),
+    )
+    .unwrap();
+    let resume = "train-diffusion --out run --resume --set stage_2.training.steps=6";
+    let sentence = workplace.fail(&format!("{resume} --data moved"));
+    assert!(sentence.contains("images are not those"), "{sentence}");
+}
+
+#[test]
+fn a_finished_run_and_one_that_is_not_there_say_so() {
+    let workplace = begun();
+    let before = fs::read(workplace.path("run/config.toml")).unwrap();
+    for steps in ["", "--set stage_2.training.steps=2"] {
+        let output = workplace.run(&format!("train-diffusion --out run --resume {steps}"));
+        let said = String::from_utf8_lossy(&output.stdout).into_owned();
+        assert!(
+            output.status.success() && said.contains("finished before, after 4 steps"),
+            "{said}"
+        );
+    }
+    assert!(fs::read(workplace.path("run/config.toml")).unwrap() == before);
+
+    let sentence = workplace.fail("train-diffusion --out nowhere --resume");
+    assert!(sentence.contains("no run to go on with"), "{sentence}");
+    let sentence = workplace.fail("train-diffusion --resume");
+    assert!(sentence.contains("--out"), "{sentence}");
+    let output = workplace.run("train-diffusion --config experiment.toml --out new --resume");
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert!(said.contains("begins from its start"), "{said}");
+}
