@@ -160,6 +160,38 @@ fn pixel_space_with_labels_that_are_dropped() {
     training.check();
 }
 
+/// Whatever device ends first, gradients are summed in one order.
+#[test]
+fn every_run_has_the_same_bits_and_resumes_exactly() {
+    let stages: [(Train, fn(&[&str]) -> Experiment, &str, &str); 2] = [
+        (stage_1, experiment, "stage_1", "vqvae"),
+        (in_pixel_space, pixels, "stage_2", "diffusion"),
+    ];
+    for (train, experiment, table, folder) in stages {
+        let training = Training {
+            train,
+            experiment,
+            table,
+            folder,
+            vqvae: None,
+        };
+        for cut in [
+            ("cpu:3", Strategy::Main, 2, 1),
+            ("cpu:5", Strategy::Sharded, 1, 1),
+            ("cpu:2", Strategy::Main, 2, 2),
+        ] {
+            let first = training.in_pieces(&[(END, cut)]);
+            for pieces in [&[(END, cut)][..], &[(7, cut), (8, cut), (END, cut)]] {
+                let second = training.in_pieces(pieces);
+                assert!(first.weights == second.weights, "{table} {pieces:?}");
+                if pieces.len() == 1 {
+                    assert_eq!(first.metrics, second.metrics, "{table} {cut:?}");
+                }
+            }
+        }
+    }
+}
+
 #[test]
 fn ddp_needs_cuda() {
     let place = tempfile::tempdir().unwrap();
