@@ -10,6 +10,7 @@ mod guide;
 mod hub;
 mod model_info;
 mod others;
+mod process;
 #[cfg(feature = "mpi")]
 mod ranks;
 mod reconstruct;
