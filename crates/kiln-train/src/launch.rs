@@ -31,11 +31,9 @@ use crate::update::optimizer;
 /// How several devices share the work.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub enum Strategy {
-    /// The first device sums the gradients and updates the weights.
+    /// The gradients are summed on all devices, each parameter's on one of them, and the first updates the weights.
     #[default]
     Main,
-    /// Each device updates its share of the weights.
-    Sharded,
     /// NCCL sums the gradients between CUDA devices.
     Ddp,
 }
@@ -223,12 +221,12 @@ impl Stage<'_> {
             .map(|device| device.clone().autodiff())
             .collect();
         match (self.strategy, devices.as_slice()) {
-            (Strategy::Main | Strategy::Sharded, [device]) => {
+            (Strategy::Main, [device]) => {
                 Ok(ExecutionStrategy::single(device.clone()))
             }
             // Of Burn's two ways this is the one that says which device a gradient is from. The other sums them in the order in
             // which devices end, so that no two runs would have the same bits. How they are summed then, `update` says.
-            (Strategy::Main | Strategy::Sharded, _) => Ok(ExecutionStrategy::multi(
+            (Strategy::Main, _) => Ok(ExecutionStrategy::multi(
                 devices,
                 MultiDeviceOptim::OptimSharded,
             )),
@@ -273,7 +271,7 @@ impl Stage<'_> {
 
 fn ddp_needs_cuda(devices: &Devices) -> TrainError {
     TrainError::Strategy(format!(
-        "--strategy ddp works between CUDA devices (kiln built with --features cuda), not on `{devices}`: use main or sharded"
+        "--strategy ddp works between CUDA devices (kiln built with --features cuda), not on `{devices}`: use main"
     ))
 }
 

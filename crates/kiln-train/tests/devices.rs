@@ -14,12 +14,11 @@ type Cut = (&'static str, Strategy, usize, usize);
 
 const WHOLE: Cut = ("cpu", Strategy::Main, 8, 1);
 const HALVES: Cut = ("cpu:2", Strategy::Main, 4, 1);
-const CUTS: [Cut; 5] = [
+const CUTS: [Cut; 4] = [
     HALVES,
-    ("cpu:2", Strategy::Sharded, 4, 1),
     ("cpu:4", Strategy::Main, 2, 1),
     ("cpu", Strategy::Main, 2, 4),
-    ("cpu:2", Strategy::Sharded, 2, 2),
+    ("cpu:2", Strategy::Main, 2, 2),
 ];
 
 /// No stop before the last step.
@@ -177,7 +176,7 @@ fn every_run_has_the_same_bits_and_resumes_exactly() {
         };
         for cut in [
             ("cpu:3", Strategy::Main, 2, 1),
-            ("cpu:5", Strategy::Sharded, 1, 1),
+            ("cpu:5", Strategy::Main, 1, 1),
             ("cpu:2", Strategy::Main, 2, 2),
         ] {
             let first = training.in_pieces(&[(END, cut)]);
@@ -201,7 +200,7 @@ fn ddp_needs_cuda() {
     };
     let message = stage_1(&experiment(&[]), &options).unwrap_err().to_string();
     assert!(
-        message.contains("CUDA") && message.contains("main or sharded"),
+        message.contains("CUDA") && message.contains("use main"),
         "{message}"
     );
 }

@@ -17,6 +17,7 @@ use std::{
 use anyhow::Context;
 use indicatif::{ProgressBar, ProgressStyle};
 use kiln_data::ProgressUnit;
+use kiln_train::dashboard;
 use serde::Serialize;
 use tracing_subscriber::EnvFilter;
 
@@ -33,7 +34,7 @@ pub fn print_outcome<O: Serialize>(
     } else {
         words(outcome)
     };
-    writeln!(io::stdout(), "{}", text.trim_end()).context("cannot print the result")
+    writeln!(io::stdout(), "{}", text.trim_end()).context(CANNOT_PRINT)
 }
 
 /// Prints `error: SENTENCE` on stderr.
@@ -97,13 +98,17 @@ fn one_line(text: &str) -> String {
     }
 }
 
-/// Whether an error is only that the reader of our stdout has gone.
-pub fn is_closed_pipe(error: &anyhow::Error) -> bool {
+/// What is said of a result that stdout does not take.
+const CANNOT_PRINT: &str = "cannot print the result";
+
+/// Whether an error is only that the reader of our stdout has gone: a pipe's, or whoever sat at the terminal of a dashboard.
+pub fn has_no_reader(error: &anyhow::Error) -> bool {
     let is_closed = |cause: &(dyn Error + 'static)| {
         let io = cause.downcast_ref::<io::Error>();
         io.is_some_and(|io| io.kind() == io::ErrorKind::BrokenPipe)
     };
-    error.chain().any(is_closed)
+    let of_printing = error.to_string() == CANNOT_PRINT;
+    of_printing && (error.chain().any(is_closed) || dashboard::has_lost_its_terminal())
 }
 
 /// Libraries by which Burn speaks with GPUs. They panic when a driver fails or memory runs out.
@@ -123,7 +128,7 @@ static FOUND_A_BUG: AtomicBool = AtomicBool::new(false);
 pub fn turn_panics_into_sentences() {
     let default_hook = panic::take_hook();
     panic::set_hook(Box::new(move |information| {
-        if kiln_train::dashboard::has_lost_its_terminal() && is_of_dashboard(&thread::current()) {
+        if dashboard::has_lost_its_terminal() && is_of_dashboard(&thread::current()) {
             return; // the training goes on without it
         }
         let message = one_line(information.payload_as_str().unwrap_or("no message"));
@@ -368,8 +373,12 @@ mod tests {
     #[test]
     fn a_closed_pipe_is_found_below_its_context() {
         let closed: io::Result<()> = Err(io::ErrorKind::BrokenPipe.into());
-        assert!(is_closed_pipe(&closed.context("printing").unwrap_err()));
-        assert!(!is_closed_pipe(&anyhow!("broken pipe")));
+        assert!(has_no_reader(&closed.context(CANNOT_PRINT).unwrap_err()));
+        assert!(!has_no_reader(&anyhow!("broken pipe")));
+        // A server or a file that breaks off is no reader of ours.
+        let of_others: io::Result<()> = Err(io::ErrorKind::BrokenPipe.into());
+        let of_others = of_others.context("cannot upload").unwrap_err();
+        assert!(!has_no_reader(&of_others));
     }
 
     #[test]

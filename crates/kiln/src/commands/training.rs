@@ -76,10 +76,10 @@ pub struct TrainedModels {
 /// `--strategy`.
 #[derive(Clone, Copy, Debug, ValueEnum)]
 enum Strategy {
-    /// The first device updates all weights
+    /// All devices sum the gradients, the first updates the weights
+    // What kiln 0.1.0 called so was the same.
+    #[value(alias = "sharded")]
     Main,
-    /// Each device updates its share of the weights
-    Sharded,
     /// NCCL between CUDA devices
     Ddp,
 }
@@ -88,7 +88,6 @@ impl From<Strategy> for kiln_train::Strategy {
     fn from(strategy: Strategy) -> Self {
         match strategy {
             Strategy::Main => Self::Main,
-            Strategy::Sharded => Self::Sharded,
             Strategy::Ddp => Self::Ddp,
         }
     }

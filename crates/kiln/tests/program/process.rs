@@ -240,10 +240,11 @@ fn a_second_interrupt_ends_at_once_whatever_the_process_does() {
     assert!(made.unwrap().success());
     for (name, code) in [("-INT", 130), ("-TERM", 143)] {
         // It waits for ever for somebody to write into the pipe.
-        let mut command = program(&workplace.path(""), &format!("{TRAIN} --data pipe"));
+        let arguments = format!("train-vqvae --config experiment.toml --data pipe --out run{name}");
+        let mut command = program(&workplace.path(""), &arguments);
         let mut child = command.stderr(Stdio::null()).spawn().unwrap();
-        wait_until(&mut child, || workplace.path("run").exists());
-        fs::remove_dir_all(workplace.path("run")).unwrap();
+        let run = workplace.path(&format!("run{name}"));
+        wait_until(&mut child, || run.exists());
         signal(&child, name);
         thread::sleep(Duration::from_millis(50));
         // A signal that comes before the first was handled is the same to the kernel.
