@@ -17,6 +17,9 @@ use crate::run_folder::{RunFolder, StageFolder, is_temporary, write_atomically};
 /// How `config.toml` of a run folder begins, whichever version wrote it.
 pub(crate) const WRITTEN_BY: &str = "# Written by kiln";
 
+/// The classifier's weights until they are whole.
+const UNFINISHED_WEIGHTS: &str = "model.safetensors.tmp";
+
 /// The claim of a training to its run folder. Dropped, it gives the folder free. Unless the training was kept, or has left
 /// a checkpoint or a row of metrics, the folder is then what it was before.
 pub(crate) struct Claim(Option<Claimed>);
@@ -24,15 +27,14 @@ pub(crate) struct Claim(Option<Claimed>);
 struct Claimed {
     run: RunFolder,
     stage: StageFolder,
-    /// The folders that were made for the run folder, outermost first, itself included.
-    made: Vec<PathBuf>,
-    /// `config.toml` as it was, if it was.
+    /// `config.toml` as kiln wrote it before, if it did.
     config: Option<Vec<u8>>,
     /// The latents that were there.
     latents: BTreeSet<PathBuf>,
     /// What the stage had left.
     traces: Traces,
     is_kept: bool,
+    _made: Made,
     /// Locks the folder; none where the file system has no locks.
     _lock: Option<File>,
 }
@@ -52,33 +54,25 @@ impl Claim {
             return Ok(Self(None));
         }
         let path = run.path();
-        let made = missing(path);
+        let made = Made(missing(path));
         fs::create_dir_all(path).map_err(TrainError::file("make the folder", path))?;
-        let mut claimed = Claimed {
-            run: run.clone(),
-            stage: stage.clone(),
-            made,
-            config: fs::read(run.config()).ok(),
-            latents: latents_in(run),
-            traces: Traces::of(stage),
-            is_kept: false,
-            _lock: None,
-        };
-        match lock(path) {
-            Ok(lock) => claimed._lock = lock,
-            Err(error) => {
-                claimed.remove_made();
-                return Err(error);
-            }
-        }
-        let claim = Self(Some(claimed));
+        let lock = lock(path)?;
         refuse_foreign_files(run, stage)?;
         match stage.path() == path {
             true => refuse_foreign_weights(model)?,
             false => check_place(model)?,
         }
         clear_leftovers(run, stage)?;
-        Ok(claim)
+        Ok(Self(Some(Claimed {
+            run: run.clone(),
+            stage: stage.clone(),
+            config: fs::read(run.config()).ok(),
+            latents: latents_in(run),
+            traces: Traces::of(stage),
+            is_kept: false,
+            _made: made,
+            _lock: lock,
+        })))
     }
 
     /// The training has ended well: what it wrote stays.
@@ -136,11 +130,15 @@ impl Claimed {
         if self.stage.path() != self.run.path() {
             let _ = fs::remove_dir(self.stage.path());
         }
-        self.remove_made();
     }
+}
 
-    fn remove_made(&self) {
-        for folder in self.made.iter().rev() {
+/// The folders that were made for the run folder, outermost first, itself included. Dropped, those that are empty go away.
+struct Made(Vec<PathBuf>);
+
+impl Drop for Made {
+    fn drop(&mut self) {
+        for folder in self.0.iter().rev() {
             let _ = fs::remove_dir(folder);
         }
     }
@@ -245,7 +243,8 @@ fn clear_leftovers(run: &RunFolder, stage: &StageFolder) -> Result<(), TrainErro
             let name = entry.file_name();
             let name = name.to_string_lossy();
             let is_picture = name.starts_with("step-") && name.ends_with(".partial");
-            let is_ours = is_temporary(&name) || is_of_pictures && is_picture;
+            let is_weights = folder == run.path() && name == UNFINISHED_WEIGHTS;
+            let is_ours = is_temporary(&name) || is_of_pictures && is_picture || is_weights;
             if is_ours && entry.file_type().is_ok_and(|kind| kind.is_file()) {
                 let path = entry.path();
                 fs::remove_file(&path).map_err(TrainError::file("remove", &path))?;

@@ -98,10 +98,10 @@ pub enum Error {
     NoSampleSize,
     /// Images that do not fit into memory.
     #[error(
-        "{images} images at a time need more than {needed:.1} GB of memory, and {free:.1} GB are free: draw fewer at a time"
+        "{images} images need more than {needed:.1} GB of memory, and {free:.1} GB are free: draw fewer, or fewer at a time (--batch)"
     )]
     Memory {
-        /// How many are drawn together.
+        /// How many are to be drawn.
         images: usize,
         /// What they need at least, in units of 10^9 bytes.
         needed: f64,

@@ -226,12 +226,20 @@ impl Pipeline {
         });
         let wanted = options.count.saturating_mul(options.classes.len().max(1));
         let images = wanted.min(options.batch.max(1));
-        let needed =
-            images as f64 * unet.max(decoder.unwrap_or_default()) * size_of::<f32>() as f64;
+        let [channels, height, width] = self.latent_shape;
+        let (channels, factor) = first_stage.as_ref().map_or((channels, 1), |stage| {
+            let network = &stage.network;
+            (network.in_channels(), network.downscale_factor())
+        });
+        let of_image = (channels * height * factor * width * factor) as f64;
+        // Feature maps of a batch on the device, and all images on the host.
+        let maps = unet.max(decoder.unwrap_or_default());
+        let numbers = images as f64 * maps + wanted as f64 * of_image;
+        let needed = numbers * size_of::<f32>() as f64;
         match free_memory() {
             Some(free) if self.device == Device::flex() && needed > free as f64 => {
                 Err(Error::Memory {
-                    images,
+                    images: wanted,
                     needed: needed / 1e9,
                     free: free as f64 / 1e9,
                 })
