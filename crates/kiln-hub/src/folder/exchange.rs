@@ -28,6 +28,7 @@ const ATTEMPTS: usize = 8;
 /// The hidden folder in which a new one is written. Dropped, it disappears.
 pub(super) struct HiddenFolder {
     folder: TempDir,
+    is_kept: bool,
     /// Holds the lock; none where the file system knows no locks.
     _lock: Option<File>,
 }
@@ -45,7 +46,11 @@ impl HiddenFolder {
             attempts += 1;
             if folder.path().exists() || attempts == ATTEMPTS {
                 let _lock = lock.ok();
-                break Self { folder, _lock };
+                break Self {
+                    folder,
+                    is_kept: false,
+                    _lock,
+                };
             }
         };
         let mut file = File::create(hidden.folder.path().join(FOR))?;
@@ -60,7 +65,7 @@ impl HiddenFolder {
     }
 
     /// Gives the new folder the name `place`. What had it goes away.
-    pub(super) fn take_the_place_of(self, place: &Path) -> io::Result<()> {
+    pub(super) fn take_the_place_of(mut self, place: &Path) -> io::Result<()> {
         let new = self.new_folder();
         sync_folders(&new)?;
         if fs::symlink_metadata(place).is_err() {
@@ -71,12 +76,28 @@ impl HiddenFolder {
             if let Err(problem) = fs::rename(&new, place) {
                 if fs::rename(&replaced, place).is_err() {
                     // The next program gives it its name back.
-                    let _ = self.folder.keep();
+                    self.folder.disable_cleanup(true);
+                    self.is_kept = true;
                 }
                 return Err(problem);
             }
         }
         place.parent().map_or(Ok(()), sync)
+    }
+}
+
+impl Drop for HiddenFolder {
+    fn drop(&mut self) {
+        if !self.is_kept {
+            empty(self.folder.path());
+        }
+    }
+}
+
+/// Removes all but the name, by which a hidden folder is known to be ours if we are killed now.
+fn empty(hidden: &Path) {
+    for part in [NEW, REPLACED] {
+        let _ = fs::remove_dir_all(hidden.join(part));
     }
 }
 
@@ -126,6 +147,7 @@ pub(super) fn clear_leftovers(parent: &Path) {
                     place.display()
                 );
             }
+            empty(&hidden);
             let _ = fs::remove_dir_all(&hidden);
         } else if fs::metadata(hidden.join(FOR)).is_ok_and(|file| file.len() == 0) {
             let _ = fs::remove_file(hidden.join(FOR));
