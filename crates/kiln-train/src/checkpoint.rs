@@ -54,6 +54,27 @@ pub(crate) struct GoodCheckpoint {
     folder: PathBuf,
 }
 
+impl GoodCheckpoint {
+    /// The checkpoint in `folder`, or what is wrong with it.
+    pub(crate) fn open(folder: &Path) -> Result<Self, String> {
+        let Manifest { step, kiln, .. } = verify(folder)?;
+        Ok(Self {
+            step,
+            kiln,
+            folder: folder.to_owned(),
+        })
+    }
+
+    /// The record of the trained module.
+    pub(crate) fn module(&self) -> Result<Bytes, String> {
+        let [module, ..] = PARTS;
+        let bytes = std::fs::read(self.folder.join(module));
+        bytes
+            .map(Bytes::from_bytes_vec)
+            .map_err(|error| format!("{module}: {error}"))
+    }
+}
+
 impl CheckpointFolder {
     pub(crate) fn new(folder: PathBuf) -> Self {
         Self(folder)
@@ -79,9 +100,9 @@ impl CheckpointFolder {
     /// The newest checkpoint that is whole; damaged ones are passed over with a warning.
     pub(crate) fn newest_good(&self) -> Option<GoodCheckpoint> {
         self.steps().into_iter().rev().find_map(|step| {
-            let folder = self.folder_of(step);
-            match verify(&folder) {
-                Ok(Manifest { kiln, .. }) => Some(GoodCheckpoint { step, kiln, folder }),
+            let folder = self.path(step);
+            match GoodCheckpoint::open(&folder) {
+                Ok(checkpoint) => Some(checkpoint),
                 Err(reason) => {
                     tracing::warn!(
                         "skipping the damaged checkpoint {}: {reason}",
@@ -93,8 +114,23 @@ impl CheckpointFolder {
         })
     }
 
-    fn folder_of(&self, step: usize) -> PathBuf {
+    /// Where the checkpoint of a step lies.
+    pub(crate) fn path(&self, step: usize) -> PathBuf {
         self.0.join(format!("step-{step:07}"))
+    }
+
+    /// Whether a folder is a checkpoint, whole or damaged.
+    pub(crate) fn is_checkpoint(folder: &Path) -> bool {
+        folder.join(MANIFEST).is_file()
+    }
+
+    /// The step of the checkpoint that has least of what the best one is chosen by.
+    pub(crate) fn best(&self) -> Option<usize> {
+        let steps = self.steps().into_iter();
+        let measured =
+            steps.filter_map(|step| Some((step, read_manifest(&self.path(step)).ok()?.criterion?)));
+        let best = measured.min_by(|a, b| a.1.total_cmp(&b.1));
+        best.map(|(step, _)| step)
     }
 
     /// Writes one checkpoint, then removes those that are neither among the `keep` newest nor the best.
@@ -104,7 +140,7 @@ impl CheckpointFolder {
         parts: &BTreeMap<&'static str, Bytes>,
         keep: usize,
     ) -> std::io::Result<()> {
-        let folder = self.folder_of(manifest.step);
+        let folder = self.path(manifest.step);
         if verify(&folder).is_ok() {
             return Ok(()); // stopped again before the first step after a resume
         }
@@ -129,14 +165,10 @@ impl CheckpointFolder {
 
     fn prune(&self, keep: usize) -> std::io::Result<()> {
         let steps = self.steps();
-        let best = steps
-            .iter()
-            .filter_map(|&step| Some((step, read_manifest(&self.folder_of(step)).ok()?.criterion?)))
-            .min_by(|a, b| a.1.total_cmp(&b.1))
-            .map(|(step, _)| step);
+        let best = self.best();
         let newest = steps.len().saturating_sub(keep.max(1));
         for &step in steps[..newest].iter().filter(|&&step| Some(step) != best) {
-            std::fs::remove_dir_all(self.folder_of(step))?;
+            std::fs::remove_dir_all(self.path(step))?;
         }
         Ok(())
     }
@@ -273,7 +305,7 @@ impl CheckpointWriter {
             Ok(()) => self.0.session.set_saved(step),
             Err(error) => self.0.session.fail(TrainError::file(
                 "write the checkpoint",
-                self.0.folder.folder_of(step),
+                self.0.folder.path(step),
             )(error)),
         }
     }
@@ -373,6 +405,7 @@ mod tests {
         }
         assert_eq!(folder.steps(), [20, 40, 50]);
         assert_eq!(folder.newest_good().unwrap().step, 50);
+        assert_eq!(folder.best(), Some(20));
     }
 
     #[test]
@@ -382,9 +415,9 @@ mod tests {
         for step in [10, 20, 30, 40, 50] {
             write(&folder, step, 1.0, 9);
         }
-        std::fs::write(folder.folder_of(50).join("model.bpk"), "cut").unwrap();
-        std::fs::remove_file(folder.folder_of(40).join("optimizer.bpk")).unwrap();
-        std::fs::write(folder.folder_of(30).join(MANIFEST), "{").unwrap();
+        std::fs::write(folder.path(50).join("model.bpk"), "cut").unwrap();
+        std::fs::remove_file(folder.path(40).join("optimizer.bpk")).unwrap();
+        std::fs::write(folder.path(30).join(MANIFEST), "{").unwrap();
         std::fs::create_dir(folder.0.join(".writing")).unwrap();
         assert_eq!(folder.newest_good().unwrap().step, 20);
     }

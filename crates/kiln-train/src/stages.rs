@@ -13,11 +13,13 @@ use kiln_hub::{FirstStage, HubSettings, LatentDiffusion, Metadata, ModelSource, 
 use kiln_models::{Autoencoder, WeightsType};
 use serde::Serialize;
 
+use crate::checkpoint::CheckpointFolder;
 use crate::classes::Classes;
 use crate::classifier_stage::{self, ClassifierTrainee, DigitSource};
 use crate::clean::CleanSets;
 use crate::devices::Devices;
 use crate::diffusion_stage::{self, DiffusionTrainee, Pictured};
+use crate::drawable::load_model;
 use crate::error::TrainError;
 use crate::evaluation::{self, Evaluator};
 use crate::experiment::{ClassifierExperiment, Experiment, TrainingConfig};
@@ -36,7 +38,7 @@ use crate::vqvae_stage::{self, ImageSource, VqVaeTrainee};
 #[derive(Debug, Clone)]
 pub struct RunOptions {
     /// The run folder. It gets `config.toml`, `vqvae/` and `diffusion/` (checkpoints, `metrics.csv`, `curves.svg`,
-    /// pictures), `latents/`, and in the end `model/` in the diffusers layout.
+    /// pictures), `latents/`, and in the end `model/` and, where images were measured, `best/` in the diffusers layout.
     pub out: PathBuf,
     /// Go on from the newest good checkpoint, if there is one.
     pub resume: bool,
@@ -131,6 +133,8 @@ pub struct TrainingReport {
     pub seconds_per_pass: f64,
     /// The trained network, a folder or the classifier's file, if training is finished.
     pub model: Option<PathBuf>,
+    /// The model of the best checkpoint, if drawn images were measured to find one.
+    pub best: Option<PathBuf>,
 }
 
 impl TrainingReport {
@@ -152,6 +156,7 @@ impl TrainingReport {
             seconds: outcome.seconds,
             seconds_per_pass: outcome.seconds / passes,
             model: finished.then_some(model),
+            best: None,
         }
     }
 }
@@ -169,8 +174,12 @@ impl fmt::Display for TrainingReport {
         match &self.model {
             Some(model) => write!(
                 formatter,
-                "{stage}: {steps} steps in {seconds:.0} s ({seconds_per_pass:.1} s a pass over the data); the model is in {}",
-                model.display()
+                "{stage}: {steps} steps in {seconds:.0} s ({seconds_per_pass:.1} s a pass over the data); the model is in {}{}",
+                model.display(),
+                (self.best.as_ref()).map_or_else(String::new, |best| format!(
+                    ", that of the best checkpoint in {}",
+                    best.display()
+                ))
             ),
             None => write!(
                 formatter,
@@ -357,6 +366,18 @@ fn train_unet(
         classes,
         evaluator: evaluator.transpose()?,
     };
+    let metadata = unet_metadata(experiment, &datasets, first_stage.as_ref(), earlier);
+    let model = |unet| LatentDiffusion {
+        first_stage: first_stage.clone(),
+        unet,
+        guide: None,
+        scheduler: experiment.scheduler(),
+        metadata: metadata.clone(),
+    };
+    let start = folder.start();
+    if options.ranks.is_first() && !(start.is_dir() && session.steps_done() > 0) {
+        model(network.clone()).save(&start, WeightsType::F32)?;
+    }
     let trainee = DiffusionTrainee::new(
         experiment,
         network,
@@ -369,6 +390,7 @@ fn train_unet(
         Some(_) => ("stage 2: latent diffusion", "latent-diffusion"),
         None => ("diffusion in pixel space", "diffusion"),
     };
+    let checkpoints = CheckpointFolder::new(folder.checkpoints());
     let stage = Stage {
         name: title,
         folder,
@@ -383,25 +405,14 @@ fn train_unet(
     };
     let source = NoisySource::new(experiment, clean, classes, plan.clone())?;
     let outcome = stage.train(trainee, source)?;
-    let report = TrainingReport::new(name, &outcome, training, &plan, run.model());
+    let mut report = TrainingReport::new(name, &outcome, training, &plan, run.model());
     if report.model.is_some() && options.ranks.is_first() {
-        let scheduler = experiment.scheduler();
-        let mut metadata = metadata(experiment, &datasets, training.steps, earlier);
-        let mut add = |name: &str, value| metadata.training.insert(name.to_owned(), value);
-        add("schedule", scheduler.schedule.kind.name().to_owned());
-        add("prediction", scheduler.prediction.name().to_owned());
-        if let Some(first_stage) = &first_stage {
-            let factor = first_stage.network.scaling_factor();
-            add("scaling_factor", factor.to_string());
+        model(outcome.model.into_trained()).save(&run.model(), WeightsType::F32)?;
+        if let (Some(_), Some(step)) = (measured, checkpoints.best()) {
+            let best = load_model(&checkpoints.path(step), &device)?;
+            best.save(&run.best(), WeightsType::F32)?;
+            report.best = Some(run.best());
         }
-        let model = LatentDiffusion {
-            first_stage,
-            unet: outcome.model.into_trained(),
-            guide: None,
-            scheduler,
-            metadata,
-        };
-        model.save(&run.model(), WeightsType::F32)?;
     }
     Ok(report)
 }
@@ -542,9 +553,31 @@ fn metadata(
     Metadata {
         border: datasets.train.border(),
         class_names: datasets.train.class_names().to_vec(),
-        vqvae_hash: None,
         training,
+        ..Metadata::default()
     }
+}
+
+/// Facts about a U-Net that learns as `experiment` says from `datasets`, in the latents of `first_stage`.
+fn unet_metadata(
+    experiment: &Experiment,
+    datasets: &Datasets,
+    first_stage: Option<&FirstStage>,
+    earlier: Option<EarlierSteps>,
+) -> Metadata {
+    let steps = experiment.stage_2.training.steps;
+    let mut metadata = metadata(experiment, datasets, steps, earlier);
+    metadata.sampling_steps = Some(experiment.sampling.steps);
+    metadata.sampling_count = Some(experiment.sampling.count);
+    let scheduler = experiment.scheduler();
+    let mut add = |name: &str, value| metadata.training.insert(name.to_owned(), value);
+    add("schedule", scheduler.schedule.kind.name().to_owned());
+    add("prediction", scheduler.prediction.name().to_owned());
+    if let Some(first_stage) = first_stage {
+        let factor = first_stage.network.scaling_factor();
+        add("scaling_factor", factor.to_string());
+    }
+    metadata
 }
 
 /// Makes the run folder, notes in `config.toml` what is run, and refuses to go on with another experiment.

@@ -9,15 +9,18 @@ use anyhow::ensure;
 use clap::Args;
 use kiln::{
     Images, SampleOptions,
-    pictures::{columns_for, grid, make_folder, picture, save_png},
+    pictures::{Album, columns_for, grid, make_folder, picture},
 };
 use kiln_data::{ImageFile, ImageShape};
 use kiln_diffusion::sampler::{InpaintOptions, visits};
 use serde::Serialize;
 
-use super::drawing::{DrawingArguments, fit, read_images};
+use super::drawing::{DrawingArguments, ImageArguments, fit};
 use super::film::{FilmArguments, FilmPaths};
 use crate::terminal;
+
+/// What the pictures are called.
+const STEM: &str = "inpainting";
 
 /// Fill in part of an image.
 ///
@@ -42,6 +45,9 @@ pub struct Inpaint {
     mask: PathBuf,
 
     #[command(flatten)]
+    images: ImageArguments,
+
+    #[command(flatten)]
     drawing: DrawingArguments,
 
     /// DDIM's stochasticity: 1 is as random as DDPM, as in RePaint
@@ -64,7 +70,7 @@ pub struct Inpaint {
     #[arg(long, default_value_t = 0)]
     seed: u64,
 
-    #[command(flatten)]
+    #[command(flatten, next_help_heading = "Pictures of the denoising")]
     film: FilmArguments,
 
     /// Folder for the images
@@ -116,7 +122,7 @@ impl Inpaint {
             file.width(),
             file.height()
         );
-        let original = read_images(&pipeline, &[file])?;
+        let original = self.images.read(&pipeline, &[file])?;
         let gray = ImageShape {
             channels: 1,
             ..pipeline.image_shape()
@@ -135,27 +141,32 @@ impl Inpaint {
             films.record(&pipeline, moment)
         })?;
         bar.finish_and_clear();
-        let film = films.save(&self.out, "inpainting", columns_for(filled.len()))?;
 
-        let mut images = Vec::new();
+        let mut album = Album::default();
+        let name_of = |image: usize| format!("{image:04}.png");
         for image in 0..filled.len() {
-            let path = self.out.join(format!("{image:04}.png"));
-            save_png(&picture(&filled, image), &path)?;
-            images.push(path);
+            album.add_png(&name_of(image), &picture(&filled, image))?;
         }
-        let comparison = self.out.join("inpainting.png");
+        let count = filled.len();
+        let title = format!("inpainting, {} steps", options.steps);
+        let asked = (&pipeline, &options);
+        films.add_to(&mut album, STEM, columns_for(count), &title, asked)?;
         let mut shown = original.clone();
         shown.append(with_hole(&original, &mask));
         shown.append(filled);
-        save_png(&grid(&shown, shown.len().min(8)), &comparison)?;
+        let picture = format!("{STEM}.png");
+        album.add_png(&picture, &grid(&shown, shown.len().min(8)))?;
+        let saved = album.save(&self.out)?;
         let outcome = Outcome {
             model: pipeline.name().to_owned(),
             steps: options.steps,
             resamplings: inpaint_options.resamplings,
             seed: self.seed,
-            images,
-            picture: comparison,
-            film,
+            images: (0..count)
+                .map(|image| saved.path(&name_of(image)))
+                .collect(),
+            picture: saved.path(&picture),
+            film: films.paths(&saved, STEM),
             seconds: started.elapsed().as_secs_f64(),
         };
         terminal::print_outcome(&outcome, self.json, Outcome::in_words)

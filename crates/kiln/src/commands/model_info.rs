@@ -7,8 +7,9 @@ use burn::module::Module;
 use burn::tensor::Device;
 use clap::Args;
 use kiln_diffusion::{Clip, Guidance, Schedule, SchedulerConfig, sampler::Sampler};
-use kiln_hub::{FirstStage, LatentDiffusion, Metadata, ModelSource};
+use kiln_hub::{FirstStage, Metadata, ModelSource};
 use kiln_models::{UNet2d, UNet2dConfig};
+use kiln_train::load_model;
 use serde::Serialize;
 
 use super::hub_arguments::HubArguments;
@@ -128,7 +129,7 @@ impl Description {
                 diffusion: None,
             });
         }
-        let loaded = LatentDiffusion::load(&source, &device)?;
+        let loaded = load_model(path, &device)?;
         Ok(Self {
             model,
             vqvae: loaded.first_stage.as_ref().map(describe_vqvae),
