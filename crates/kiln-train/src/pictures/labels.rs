@@ -53,7 +53,7 @@ pub fn labelled(grid: &Picture, labels: &Labels) -> Picture {
     for (row, name) in (0..).zip(rows) {
         let middle = top + row * cell_height + cell_height / 2;
         let x = left.saturating_sub(width_of(&name) + MARGIN);
-        words.push((name, x, middle.saturating_sub(LETTERS / 2)));
+        words.push((name, x, middle.saturating_sub(LETTERS / 3)));
     }
     let cell_width = grid.width() / (columns.len() as u32).max(1);
     let mut free_from = 0;

@@ -12,6 +12,13 @@ use kiln_kernels::Precision;
 use super::{hub_arguments::HubArguments, one_device};
 use crate::terminal;
 
+/// Groups of the help.
+pub const IMAGES: &str = "Images";
+pub const SAMPLING: &str = "Sampling";
+pub const PICTURES: &str = "Pictures";
+const GUIDANCE: &str = "Classes and guidance";
+const COMPUTING: &str = "Computing";
+
 /// The model, and how it walks between noise and image: by DDIM.
 #[derive(Args)]
 pub struct DrawingArguments {
@@ -19,7 +26,7 @@ pub struct DrawingArguments {
     model: ModelArguments,
 
     /// Denoising steps
-    #[arg(long, default_value_t = 50, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
+    #[arg(long, help_heading = SAMPLING, default_value_t = 50, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
     steps: u32,
 
     #[command(flatten)]
@@ -31,11 +38,10 @@ pub struct DrawingArguments {
 
 /// Where the model comes from.
 #[derive(Args)]
-#[command(next_help_heading = "Model")]
 pub struct ModelArguments {
     /// Folder of a model in the diffusers layout, of a run or of a checkpoint (RUN/diffusion/checkpoints/step-N), or one on the
     /// Hub; without it, the digits model inside this program
-    #[arg(long, value_name = "PATH|ORG/REPO[@REVISION]")]
+    #[arg(long, help_heading = "Model", value_name = "PATH|ORG/REPO[@REVISION]")]
     model: Option<PathBuf>,
 
     #[command(flatten)]
@@ -44,18 +50,17 @@ pub struct ModelArguments {
 
 /// Where and how it is computed.
 #[derive(Args)]
-#[command(next_help_heading = "Computing")]
 pub struct ComputingArguments {
     /// Images that are denoised together: changes memory and speed, not the images
-    #[arg(long, default_value_t = 64, value_parser = clap::value_parser!(u32).range(1..))]
+    #[arg(long, help_heading = COMPUTING, default_value_t = 64, value_parser = clap::value_parser!(u32).range(1..))]
     batch: u32,
 
     /// Where to compute: cpu, cuda:0, rocm:0, metal or wgpu
-    #[arg(long, default_value = "cpu", value_name = "DEVICE")]
+    #[arg(long, help_heading = COMPUTING, default_value = "cpu", value_name = "DEVICE")]
     devices: String,
 
     /// Which numbers the convolutions multiply, f32 or bf16: bf16 is faster on a CPU with a matrix unit
-    #[arg(long, default_value_t)]
+    #[arg(long, help_heading = COMPUTING, default_value_t)]
     precision: Precision,
 }
 
@@ -63,30 +68,29 @@ pub struct ComputingArguments {
 #[derive(Args)]
 pub struct ImageArguments {
     /// Exchange light and dark of the given image: for a black pen on white paper and a model of white digits on black
-    #[arg(long)]
+    #[arg(long, help_heading = IMAGES)]
     negate: bool,
 }
 
 /// What the model is asked for, and what it is guided by.
 #[derive(Args)]
-#[command(next_help_heading = "Classes and guidance")]
 pub struct ConditionArguments {
     /// Of a model with classes: which, by number or name, several separated by commas, or all
-    #[arg(long, value_name = "CLASS[,CLASS...]", value_delimiter = ',')]
+    #[arg(long, help_heading = GUIDANCE, value_name = "CLASS[,CLASS...]", value_delimiter = ',')]
     class: Vec<String>,
 
     /// A worse version of the model to guide it by (autoguidance): a smaller one, or one that was trained less [default: the
     /// model's own guide, if it has one]
-    #[arg(long, value_name = "PATH|ORG/REPO[@REVISION]")]
+    #[arg(long, help_heading = GUIDANCE, value_name = "PATH|ORG/REPO[@REVISION]")]
     guide: Option<PathBuf>,
 
     /// Exaggerate what the class changes (classifier-free guidance), or what the model does better than its guide: 1 is not
     /// at all, 2 is usual [default: the guide's own, or 1 without a guide]
-    #[arg(long, value_name = "SCALE")]
+    #[arg(long, help_heading = GUIDANCE, value_name = "SCALE")]
     guidance: Option<f64>,
 
     /// Guide only between these noise rates, from 0 (clean) to 1 (noise)
-    #[arg(long, value_name = "FROM-TO", value_parser = parse_interval)]
+    #[arg(long, help_heading = GUIDANCE, value_name = "FROM-TO", value_parser = parse_interval)]
     guidance_interval: Option<[f64; 2]>,
 }
 

@@ -8,7 +8,7 @@ use kiln::pictures::{Album, Labels, Picture, Saved, grid, labelled, paired_grid}
 use kiln::{Error, Images, Moment, Pipeline, SampleOptions};
 use serde::Serialize;
 
-use super::drawing::class_names;
+use super::drawing::{PICTURES, class_names};
 
 /// Images of a strip, each in its row, where there are no classes.
 const ROWS: usize = 8;
@@ -18,19 +18,19 @@ const ROWS: usize = 8;
 #[command(group = ArgGroup::new("film").args(["gif", "strip"]).multiple(true))]
 pub struct FilmArguments {
     /// Also write the denoising as an animated GIF
-    #[arg(long)]
+    #[arg(long, help_heading = PICTURES)]
     gif: bool,
 
     /// Frames in such a GIF
-    #[arg(long, default_value_t = 25, value_name = "N", requires = "gif", value_parser = clap::value_parser!(u32).range(2..=1000))]
+    #[arg(long, help_heading = PICTURES, default_value_t = 25, value_name = "N", requires = "gif", value_parser = clap::value_parser!(u32).range(2..=1000))]
     gif_frames: u32,
 
     /// Also write the denoising of the first images, or of the first of each class, as a strip: a row each, of so many moments
-    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(2..=1000))]
+    #[arg(long, help_heading = PICTURES, value_name = "N", value_parser = clap::value_parser!(u32).range(2..=1000))]
     strip: Option<u32>,
 
     /// In GIF and strip, show below the noisy images what the network takes for the clean ones
-    #[arg(long, requires = "film")]
+    #[arg(long, help_heading = PICTURES, requires = "film")]
     predicted: bool,
 }
 

@@ -6,15 +6,17 @@ use clap::Args;
 use kiln::pictures::{enlarged, make_new_folder, picture, save_png};
 use kiln::{Error, Images};
 
+use super::drawing::PICTURES;
+
 /// Whether images are written one by one.
 #[derive(Args)]
 pub struct FileArguments {
     /// Write every image as a numbered PNG file instead of a grid; --count has no limit then
-    #[arg(long, conflicts_with = "film")]
+    #[arg(long, help_heading = PICTURES, conflicts_with = "film")]
     pub files: bool,
 
     /// Enlarge each of these files so many times
-    #[arg(long, default_value_t = 1, value_name = "FACTOR", requires = "files", value_parser = clap::value_parser!(u32).range(1..=64))]
+    #[arg(long, help_heading = PICTURES, default_value_t = 1, value_name = "FACTOR", requires = "files", value_parser = clap::value_parser!(u32).range(1..=64))]
     pub scale: u32,
 }
 

@@ -15,7 +15,7 @@ use kiln_data::{ImageFile, ImageShape};
 use kiln_diffusion::sampler::{InpaintOptions, visits};
 use serde::Serialize;
 
-use super::drawing::{DrawingArguments, ImageArguments, fit};
+use super::drawing::{DrawingArguments, IMAGES, ImageArguments, PICTURES, SAMPLING, fit};
 use super::film::{FilmArguments, FilmPaths};
 use crate::terminal;
 
@@ -41,7 +41,7 @@ pub struct Inpaint {
     image: PathBuf,
 
     /// A gray image of the same size: white is filled in
-    #[arg(long, value_name = "IMAGE")]
+    #[arg(long, help_heading = IMAGES, value_name = "IMAGE")]
     mask: PathBuf,
 
     #[command(flatten)]
@@ -51,30 +51,30 @@ pub struct Inpaint {
     drawing: DrawingArguments,
 
     /// DDIM's stochasticity: 1 is as random as DDPM, as in RePaint
-    #[arg(long, default_value_t = 1.0)]
+    #[arg(long, help_heading = SAMPLING, default_value_t = 1.0)]
     eta: f64,
 
     /// How many times each stretch of the way is gone again
-    #[arg(long, default_value_t = 0, value_name = "N", value_parser = clap::value_parser!(u32).range(..=1000))]
+    #[arg(long, help_heading = SAMPLING, default_value_t = 0, value_name = "N", value_parser = clap::value_parser!(u32).range(..=1000))]
     resamplings: u32,
 
     /// Steps in such a stretch
-    #[arg(long, default_value_t = 10, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=100_000))]
+    #[arg(long, help_heading = SAMPLING, default_value_t = 10, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=100_000))]
     jump: u32,
 
     /// Number of different fillings
-    #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=4096))]
+    #[arg(long, help_heading = IMAGES, default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=4096))]
     count: u32,
 
     /// Which noise to start from: the same seed gives the same fillings
-    #[arg(long, default_value_t = 0)]
+    #[arg(long, help_heading = IMAGES, default_value_t = 0)]
     seed: u64,
 
-    #[command(flatten, next_help_heading = "Pictures of the denoising")]
+    #[command(flatten)]
     film: FilmArguments,
 
     /// Folder for the images
-    #[arg(long, default_value = "inpainting", value_name = "FOLDER")]
+    #[arg(long, help_heading = PICTURES, default_value = "inpainting", value_name = "FOLDER")]
     out: PathBuf,
 
     /// Print one JSON object on stdout instead of words

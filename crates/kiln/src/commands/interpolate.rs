@@ -15,7 +15,7 @@ use kiln::{
 use kiln_data::ImageFile;
 use serde::Serialize;
 
-use super::drawing::{DrawingArguments, ImageArguments};
+use super::drawing::{DrawingArguments, IMAGES, ImageArguments, PICTURES};
 use crate::terminal;
 
 /// Fixed-point refinements of the noise of a given image: see `kiln invert --help`.
@@ -38,7 +38,7 @@ pub struct Interpolate {
 
     /// The seeds to pass through
     #[arg(
-        long,
+        long, help_heading = IMAGES,
         value_name = "A,B[,C...]",
         value_delimiter = ',',
         required_unless_present = "images"
@@ -46,22 +46,22 @@ pub struct Interpolate {
     seeds: Vec<u64>,
 
     /// The images to pass through, each encoded into its noise first
-    #[arg(long, value_name = "IMAGE", num_args = 2.., conflicts_with = "seeds")]
+    #[arg(long, help_heading = IMAGES, value_name = "IMAGE", num_args = 2.., conflicts_with = "seeds")]
     images: Vec<PathBuf>,
 
     #[command(flatten)]
     reading: ImageArguments,
 
     /// Images from each seed to the next, both ends counted
-    #[arg(long, default_value_t = 9, value_name = "N", value_parser = clap::value_parser!(u32).range(2..=1000))]
+    #[arg(long, help_heading = IMAGES, default_value_t = 9, value_name = "N", value_parser = clap::value_parser!(u32).range(2..=1000))]
     frames: u32,
 
     /// Go on from the last seed back to the first
-    #[arg(long = "loop")]
+    #[arg(long = "loop", help_heading = IMAGES)]
     is_loop: bool,
 
     /// Folder for the pictures
-    #[arg(long, default_value = "interpolation", value_name = "FOLDER")]
+    #[arg(long, help_heading = PICTURES, default_value = "interpolation", value_name = "FOLDER")]
     out: PathBuf,
 
     /// Print one JSON object on stdout instead of words

@@ -16,7 +16,7 @@ use kiln_data::ImageFile;
 use safetensors::{Dtype, tensor::TensorView};
 use serde::Serialize;
 
-use super::drawing::{DrawingArguments, ImageArguments};
+use super::drawing::{DrawingArguments, ImageArguments, PICTURES, SAMPLING};
 use crate::terminal;
 
 /// Find the noise from which a model draws an image.
@@ -42,11 +42,11 @@ pub struct Invert {
     drawing: DrawingArguments,
 
     /// How often each step is corrected by where it leads: more is nearer and slower
-    #[arg(long, default_value_t = 5, value_name = "N", value_parser = clap::value_parser!(u32).range(..=1000))]
+    #[arg(long, help_heading = SAMPLING, default_value_t = 5, value_name = "N", value_parser = clap::value_parser!(u32).range(..=1000))]
     refinements: u32,
 
     /// Folder for the noise and the picture
-    #[arg(long, default_value = "inversion", value_name = "FOLDER")]
+    #[arg(long, help_heading = PICTURES, default_value = "inversion", value_name = "FOLDER")]
     out: PathBuf,
 
     /// Print one JSON object on stdout instead of words

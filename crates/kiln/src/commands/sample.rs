@@ -17,7 +17,8 @@ use serde::Serialize;
 
 use super::{
     drawing::{
-        ComputingArguments, ConditionArguments, ImageArguments, ModelArguments, class_names,
+        ComputingArguments, ConditionArguments, IMAGES, ImageArguments, ModelArguments, PICTURES,
+        SAMPLING, class_names,
     },
     film::{FilmArguments, FilmPaths},
     image_files::{FileArguments, ImageFiles},
@@ -48,6 +49,10 @@ const LARGEST_GRID: usize = 4096;
   kiln sample --model runs/mnist-classes --class 3,7 --guidance 2 --strip 10
   kiln sample --model runs/mnist --files --count 50000 --out for-fid/")]
 pub struct Sample {
+    /// Print one JSON object on stdout instead of words
+    #[arg(long)]
+    json: bool,
+
     #[command(flatten)]
     model: ModelArguments,
 
@@ -67,7 +72,7 @@ pub struct Sample {
     #[arg(long, help_heading = IMAGES, default_value_t = 0.6, requires = "from")]
     strength: f64,
 
-    #[command(flatten, next_help_heading = IMAGES)]
+    #[command(flatten)]
     reading: ImageArguments,
 
     #[command(flatten)]
@@ -92,10 +97,10 @@ pub struct Sample {
     #[arg(long, help_heading = PICTURES, default_value = "samples", value_name = "FOLDER")]
     out: PathBuf,
 
-    #[command(flatten, next_help_heading = PICTURES)]
+    #[command(flatten)]
     film: FilmArguments,
 
-    #[command(flatten, next_help_heading = PICTURES)]
+    #[command(flatten)]
     files: FileArguments,
 
     /// Show no preview in the terminal
@@ -104,16 +109,7 @@ pub struct Sample {
 
     #[command(flatten)]
     computing: ComputingArguments,
-
-    /// Print one JSON object on stdout instead of words
-    #[arg(long)]
-    json: bool,
 }
-
-/// Groups of the help.
-const IMAGES: &str = "Images";
-const SAMPLING: &str = "Sampling";
-const PICTURES: &str = "Pictures";
 
 /// `--spacing`.
 #[derive(Clone, Copy, Debug, ValueEnum)]

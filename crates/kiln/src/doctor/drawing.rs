@@ -22,12 +22,20 @@ pub(super) fn check(patient: &Patient) -> Findings {
     };
     match pipeline.sample(&options, |_| Ok(())) {
         Ok(_) => Ok(Vec::new()),
-        Err(error @ (Error::NetworkNotFinite { .. } | Error::NotFinite(_))) => {
-            Ok(vec![Finding::broken(
-                error.to_string(),
-                "train again from the last good checkpoint (--resume), with a lower learning_rate or clip_norm",
-            )])
-        }
+        Err(Error::NetworkNotFinite { step, timestep }) => Ok(vec![lost(format!(
+            "in step {step} of {} of a drawing, at timestep {timestep:.0}, the network answers with numbers that are not finite",
+            options.steps
+        ))]),
+        Err(Error::NotFinite(what)) => Ok(vec![lost(format!(
+            "{what} has numbers that are not finite, when an image is drawn"
+        ))]),
         Err(error) => Err(error.to_string()),
     }
+}
+
+fn lost(what: String) -> Finding {
+    Finding::broken(
+        what,
+        "train again from the last good checkpoint (--resume), with a lower learning_rate or clip_norm",
+    )
 }
