@@ -79,6 +79,9 @@ struct UNetDescription {
     block_out_channels: Vec<usize>,
     down_block_types: Vec<String>,
     classes: Option<usize>,
+    /// Denoising steps and images of a picture, where the model says what is meant.
+    sampling_steps: Option<usize>,
+    sampling_count: Option<usize>,
     training: BTreeMap<String, String>,
 }
 
@@ -242,6 +245,8 @@ fn describe_unet(unet: &UNet2d, metadata: Metadata) -> UNetDescription {
             .map(|block| format!("{block:?}"))
             .collect(),
         classes: config.num_class_embeds,
+        sampling_steps: metadata.sampling_steps,
+        sampling_count: metadata.sampling_count,
         training: metadata.training,
     }
 }
@@ -285,6 +290,9 @@ impl Table {
         self.row("blocks", unet.down_block_types.join(", "));
         if let Some(classes) = unet.classes {
             self.row("classes", classes.to_string());
+        }
+        if let (Some(steps), Some(count)) = (unet.sampling_steps, unet.sampling_count) {
+            self.row("drawn", format!("{count} images in {steps} steps"));
         }
         self.facts(&unet.training);
     }
