@@ -65,9 +65,11 @@ fn a_decoder_that_answers_no_numbers_is_an_error() {
     let sentence = workplace.fail("sample --model broken --steps 2");
     assert!(sentence.contains("decoder"), "{sentence}");
     fs::create_dir(workplace.path("photos")).unwrap();
-    image::GrayImage::new(8, 8)
-        .save(workplace.path("photos/one.png"))
-        .unwrap();
+    for name in ["photos/one.png", "photos/two.png"] {
+        image::GrayImage::new(8, 8)
+            .save(workplace.path(name))
+            .unwrap();
+    }
     let sentence = workplace.fail("reconstruct --model broken --data photos");
     assert!(sentence.contains("not finite"), "{sentence}");
 }

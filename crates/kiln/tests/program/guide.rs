@@ -47,8 +47,8 @@ fn images_are_inverted_without_the_guide() {
         .save(workplace.path("image.png"))
         .unwrap();
     let noise_of = |arguments: &str| {
-        workplace.succeed(&format!("invert image.png --steps 4 {arguments}"));
-        std::fs::read(workplace.path("inversion/noise.safetensors")).unwrap()
+        let outcome = workplace.json(&format!("invert image.png --steps 4 {arguments} --json"));
+        std::fs::read(workplace.path(outcome["noise"].as_str().unwrap())).unwrap()
     };
     let unguided = noise_of("--model model");
     assert_eq!(noise_of("--model guided"), unguided);
