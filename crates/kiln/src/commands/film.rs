@@ -285,7 +285,7 @@ mod tests {
         let names = ["rose".to_owned(), "lily".to_owned()];
         assert_eq!(
             cells(&film(false), &[2, 0], &names),
-            [[26, 89, 153], [0, 64, 128]]
+            [[25, 89, 153], [0, 64, 128]]
         );
         let both = cells(&film(true), &[0], &[]);
         assert_eq!(both, [[0, 64, 128], [115, 179, 179]]);
