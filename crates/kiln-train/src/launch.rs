@@ -126,6 +126,9 @@ impl Stage<'_> {
     {
         let (session, plan) = (self.session.clone(), self.plan.clone());
         let first = session.steps_done();
+        if let Some(warning) = plan.warning().filter(|_| session.ranks().is_first()) {
+            tracing::warn!("{warning}");
+        }
         let execution = self.execution()?;
         let source = Arc::new(source);
         let device = self.devices.first();

@@ -13,7 +13,7 @@
 //! | `clean`, `noisy_source`, `classes` | noise and labels that do, for images or their latents | `DataLoader` |
 //! | `update` | global-norm clipping, EMA, a stop at gradients that are not finite | `TrainStep::optimize` |
 //! | `checkpoint` | whole, verified checkpoints that resume in mid-round | `Checkpointer`, `CheckpointingStrategy` |
-//! | `report`, `log`, `curves` | metrics, `metrics.csv`, `curves.svg` | `Metric`, `MetricLogger` |
+//! | `report`, `log`, `plots/curves` | metrics, `metrics.csv`, `curves.svg` and `.png` | `Metric`, `MetricLogger` |
 //! | `renderer` | one line a round when piped | `MetricsRenderer` |
 //! | `evaluation` | how far drawn images are from real ones | `InferenceStep` |
 //! | `session` | Ctrl-C, failures and the cursor, across Burn's threads | `Interrupter`, `EarlyStoppingStrategy` |
@@ -26,7 +26,6 @@ mod checkpoint;
 mod classes;
 mod classifier_stage;
 mod clean;
-mod curves;
 mod dashboard;
 pub mod devices;
 mod diffusion_stage;
@@ -53,6 +52,7 @@ mod run_folder;
 mod session;
 mod stages;
 mod steps;
+mod suggestion;
 mod update;
 mod vqvae_stage;
 

@@ -1,4 +1,4 @@
-//! `metrics.csv` and `curves.svg`: one row after every round, and the picture of all rows.
+//! `metrics.csv`, and `curves.svg` and `.png`: one row after every round, and the picture of all rows.
 
 use std::collections::{BTreeMap, HashMap};
 use std::path::PathBuf;
@@ -7,8 +7,8 @@ use burn::train::logger::MetricLogger;
 use burn::train::metric::store::{EpochSummary, MetricsUpdate, Split};
 use burn::train::metric::{MetricDefinition, MetricId, NumericEntry};
 
-use crate::curves;
 use crate::error::TrainError;
+use crate::plots::{Rows, plot_curves};
 use crate::run_folder::write_atomically;
 use crate::session::Session;
 
@@ -29,7 +29,7 @@ pub(crate) struct RunLog {
     epoch: usize,
     round: BTreeMap<(String, &'static str), f64>,
     /// By step.
-    rows: BTreeMap<usize, BTreeMap<String, f64>>,
+    rows: Rows,
 }
 
 impl RunLog {
@@ -50,8 +50,13 @@ impl RunLog {
 
     fn write(&self) -> Result<(), TrainError> {
         write_atomically(&self.csv, self.to_csv().as_bytes())?;
-        let svg = curves::draw(&self.title, &self.rows);
-        write_atomically(&self.svg, svg.as_bytes())
+        for path in [self.svg.clone(), self.svg.with_extension("png")] {
+            // No reason to end a training: the rows are in the file.
+            if let Err(error) = plot_curves(&self.title, &self.rows, &path) {
+                tracing::warn!("the curves are not drawn: {error}");
+            }
+        }
+        Ok(())
     }
 
     fn to_csv(&self) -> String {
@@ -81,7 +86,7 @@ impl RunLog {
 }
 
 /// The rows of an earlier part of the run; a file that is absent or not ours has none.
-pub(crate) fn read_rows(csv: &std::path::Path) -> BTreeMap<usize, BTreeMap<String, f64>> {
+pub(crate) fn read_rows(csv: &std::path::Path) -> Rows {
     let text = std::fs::read_to_string(csv).unwrap_or_default();
     let mut lines = text.lines();
     let columns: Vec<&str> = lines
@@ -142,7 +147,8 @@ impl MetricLogger for RunLog {
         if summary.split != Split::Valid {
             return;
         }
-        let row = self.round.iter().filter(|(_, value)| value.is_finite());
+        // What is not a number was not measured; an infinite value was, and leaves a gap in its curve.
+        let row = self.round.iter().filter(|(_, value)| !value.is_nan());
         let row: BTreeMap<String, f64> = row
             .map(|((name, split), &value)| (format!("{name}/{split}"), value))
             .collect();

@@ -373,7 +373,11 @@ fn train_unet(
         name: title,
         folder,
         training,
-        metrics: [&diffusion_stage::METRICS, evaluation::metrics(measured)].concat(),
+        metrics: [
+            &diffusion_stage::metrics(experiment.stage_2.loss),
+            evaluation::metrics(measured),
+        ]
+        .concat(),
         best_by: evaluation::best_by(measured),
         devices: &options.devices,
         strategy: options.strategy,

@@ -2,6 +2,7 @@
 
 mod commands;
 mod preview;
+mod printable;
 mod terminal;
 
 use std::process::ExitCode;

@@ -2,9 +2,12 @@
 //!
 //! Letters come from a font that is compiled in, so that a plot looks the same on a machine that has no fonts.
 
+mod axis;
+mod curves;
 mod quality;
 mod schedules;
 
+pub(crate) use curves::{Rows, plot_curves};
 pub use quality::{QualityCurve, plot_quality};
 pub use schedules::{PlottedSchedule, plot_schedules};
 
@@ -21,7 +24,7 @@ use thiserror::Error;
 use crate::pictures::{PictureError, write_picture};
 
 /// The one font of all plots.
-pub(crate) const FONT: &str = "sans-serif";
+const FONT: &str = "sans-serif";
 
 /// Colours that can be told apart, in the order of what is drawn.
 const COLORS: [RGBColor; 8] = [
@@ -66,7 +69,7 @@ trait Plot {
 }
 
 /// Makes the compiled-in font known to plotters; without it nothing with text in it can be drawn.
-pub(crate) fn use_own_font() {
+fn use_own_font() {
     static REGISTERED: Once = Once::new();
     REGISTERED.call_once(|| {
         let font = include_bytes!("../../fonts/DejaVuSans-subset.ttf");
