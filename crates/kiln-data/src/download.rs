@@ -115,30 +115,34 @@ impl Downloaded {
     }
 }
 
+/// The weights that FID is published with.
+const PYTORCH_FID_WEIGHTS: Collection<'static> = Collection {
+    folder: "pytorch-fid",
+    files: &[PYTORCH_FID],
+    mirrors: &[PYTORCH_FID_RELEASE],
+    instead: "name a file that holds InceptionV3's weights by `--feature-weights FILE` of kiln evaluate, or by `feature_weights` in [stage_2.evaluation] of a config",
+};
+
+/// Handwritten digits.
+const MNIST_FILES: Collection<'static> = Collection {
+    folder: "mnist",
+    files: &MNIST,
+    mirrors: &MIRRORS,
+    instead: "pass --data with a folder that holds MNIST's four files",
+};
+
 /// The weights of the network that pytorch-fid computes FID with, in the user's cache after the first time (96 MB): the
 /// file [`PYTORCH_FID_FILE`] in a folder.
 ///
 /// # Errors
 /// [`DataError::Download`] when it cannot be downloaded whole.
 pub fn pytorch_fid_weights(progress: &dyn Progress) -> Result<Downloaded, DataError> {
-    let weights = Collection {
-        folder: "pytorch-fid",
-        files: &[PYTORCH_FID],
-        mirrors: &[PYTORCH_FID_RELEASE],
-        instead: "name a file that holds InceptionV3's weights by `--feature-weights FILE` of kiln evaluate, or by `feature_weights` in [stage_2.evaluation] of a config",
-    };
-    download(cache_folder(), &weights, progress)
+    download(cache_folder(), &PYTORCH_FID_WEIGHTS, progress)
 }
 
 /// The folder that holds MNIST, in the user's cache after the first time.
 pub(crate) fn mnist(progress: &dyn Progress) -> Result<Downloaded, DataError> {
-    let mnist = Collection {
-        folder: "mnist",
-        files: &MNIST,
-        mirrors: &MIRRORS,
-        instead: "pass --data with a folder that holds MNIST's four files",
-    };
-    download(cache_folder(), &mnist, progress)
+    download(cache_folder(), &MNIST_FILES, progress)
 }
 
 /// The files of a collection, from `cache` where they are there and whole.
@@ -169,7 +173,8 @@ fn download(
         "{why_not_kept}, so what is downloaded is not kept: set XDG_CACHE_HOME to a folder that can be written to"
     );
     let place = std::env::temp_dir();
-    let temporary = tempfile::tempdir_in(&place).map_err(|error| DataError::writing(&place, error))?;
+    let temporary =
+        tempfile::tempdir_in(&place).map_err(|error| DataError::writing(&place, error))?;
     fetch_missing(temporary.path(), collection, progress)?;
     Ok(Downloaded {
         folder: temporary.path().to_owned(),

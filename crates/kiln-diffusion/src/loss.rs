@@ -263,7 +263,10 @@ mod tests {
             let [noise, signal] = loss
                 .errors(components, output, target, &nearly_noise)
                 .map(number);
-            assert!((signal / noise / largest - 1.0).abs() < 1e-4, "{noise} {signal}");
+            assert!(
+                (signal / noise / largest - 1.0).abs() < 1e-4,
+                "{noise} {signal}"
+            );
         }
     }
 

@@ -46,7 +46,10 @@ impl Seen {
         let (_, header) = SafeTensors::read_metadata(bytes).map_err(in_words)?;
         let file = SafeTensors::deserialize(bytes).map_err(in_words)?;
         let tensors: BTreeMap<String, TensorView<'_>> = file.tensors().into_iter().collect();
-        let noted = header.metadata().as_ref().and_then(|facts| facts.get(DIGEST));
+        let noted = header
+            .metadata()
+            .as_ref()
+            .and_then(|facts| facts.get(DIGEST));
         if noted != Some(&digest(&tensors)) {
             return Err("its checksum is another than that of what was saved".to_owned());
         }
@@ -60,7 +63,11 @@ impl Seen {
             .map(|&[digit, probability]| (digit as usize, probability))
             .collect();
         if digits.len() != features.count() {
-            return Err(format!("it has {} digits of {} images", digits.len(), features.count()));
+            return Err(format!(
+                "it has {} digits of {} images",
+                digits.len(),
+                features.count()
+            ));
         }
         Ok(Self::Digits(DigitReadings { features, digits }))
     }
@@ -162,7 +169,10 @@ mod tests {
         fs::write(&path, &whole[..whole.len() - 3]).unwrap();
         assert!(Seen::load(&path).is_err());
         assert!(Seen::load(folder.path()).is_err());
-        assert!(matches!(Seen::load(&folder.path().join("nothing")), Ok(None)));
+        assert!(matches!(
+            Seen::load(&folder.path().join("nothing")),
+            Ok(None)
+        ));
     }
 
     #[test]
@@ -183,7 +193,10 @@ mod tests {
                 let Ok(Seen::Digits(loaded)) = Seen::from_bytes(&flipped) else {
                     continue;
                 };
-                assert_eq!(loaded.features, readings.features, "bit {bit} of byte {place}");
+                assert_eq!(
+                    loaded.features, readings.features,
+                    "bit {bit} of byte {place}"
+                );
                 assert_eq!(loaded.digits, readings.digits, "bit {bit} of byte {place}");
             }
         }

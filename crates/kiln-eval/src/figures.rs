@@ -157,7 +157,9 @@ mod tests {
             let figures = reference.compare(&readings(count, 3), 0).unwrap();
             let is_mean = |figure: &&Figure| figure.name.contains("KID");
             let means = figures.iter().filter(is_mean);
-            means.map(|figure| figure.error.is_some()).collect::<Vec<_>>()
+            means
+                .map(|figure| figure.error.is_some())
+                .collect::<Vec<_>>()
         };
         // All 128 images of both sets are one subset, and two batches; 100 images are one batch, beside subsets of the 128.
         assert_eq!(has_error(128), [false, true]);

@@ -4,9 +4,14 @@
 const ALIKE: f64 = 0.67;
 
 /// The one of `known` that is most like `word`, if any is like it at all.
-pub(crate) fn suggestion<'a>(word: &str, known: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
+pub(crate) fn suggestion<'a>(
+    word: &str,
+    known: impl IntoIterator<Item = &'a str>,
+) -> Option<&'a str> {
     let word = word.to_lowercase();
-    let alike = known.into_iter().map(|known| (likeness(&word, known), known));
+    let alike = known
+        .into_iter()
+        .map(|known| (likeness(&word, known), known));
     let (likeness, known) = alike.max_by(|one, other| one.0.total_cmp(&other.0))?;
     (likeness > ALIKE).then_some(known)
 }
@@ -25,7 +30,14 @@ mod tests {
 
     #[test]
     fn misspelt_words_are_known_and_other_words_are_not() {
-        let known = ["steps", "batch_size", "learning_rate", "num_train_timesteps", "cuda", "cpu"];
+        let known = [
+            "steps",
+            "batch_size",
+            "learning_rate",
+            "num_train_timesteps",
+            "cuda",
+            "cpu",
+        ];
         for (word, meant) in [
             ("stepz", Some("steps")),
             ("Steps", Some("steps")),

@@ -7,7 +7,7 @@ mod terminal;
 
 use std::process::ExitCode;
 
-use clap::{ArgAction, Parser};
+use clap::{ArgAction, Command, CommandFactory, FromArgMatches, Parser};
 
 /// Train and sample diffusion models, in latent space and in pixel space.
 ///
@@ -31,7 +31,8 @@ struct Arguments {
 
 fn main() -> ExitCode {
     terminal::turn_panics_into_sentences();
-    let arguments = Arguments::parse();
+    let matches = with_negative_numbers(Arguments::command()).get_matches();
+    let arguments = Arguments::from_arg_matches(&matches).unwrap_or_else(|error| error.exit());
     terminal::log_to_stderr(arguments.verbose);
 
     match arguments.command.run() {
@@ -45,6 +46,15 @@ fn main() -> ExitCode {
             ExitCode::FAILURE
         }
     }
+}
+
+/// `--steps -5` is a number that `--steps` cannot have, and no unknown argument called `-5`.
+fn with_negative_numbers(command: Command) -> Command {
+    let command = command.mut_args(|argument| {
+        let takes_values = argument.get_action().takes_values();
+        argument.allow_negative_numbers(takes_values)
+    });
+    command.mut_subcommands(with_negative_numbers)
 }
 
 #[cfg(test)]

@@ -361,6 +361,32 @@ fn without_a_cache_that_can_be_written_to_a_temporary_folder_serves() {
 }
 
 #[test]
+fn advice_is_about_what_could_not_be_downloaded() {
+    // Nobody listens at port 1.
+    let mirrors = ["http://127.0.0.1:1/"];
+    for (collection, words, foreign) in [
+        (
+            PYTORCH_FID_WEIGHTS,
+            ["--feature-weights", "feature_weights"],
+            "MNIST",
+        ),
+        (MNIST_FILES, ["--data", "MNIST's four files"], "weights"),
+    ] {
+        let collection = Collection {
+            mirrors: &mirrors,
+            ..collection
+        };
+        let cache = tempfile::tempdir().unwrap();
+        let refused = download(Some(cache.path().to_owned()), &collection, &NoProgress);
+        let sentence = refused.unwrap_err().to_string();
+        for word in words {
+            assert!(sentence.contains(word), "{sentence}");
+        }
+        assert!(!sentence.contains(foreign), "{sentence}");
+    }
+}
+
+#[test]
 fn the_embedded_files_have_the_digests_of_the_real_ones() {
     for file in &MNIST[2..] {
         let path = Path::new(env!("CARGO_MANIFEST_DIR"))

@@ -45,9 +45,7 @@ pub struct CodebookConfig {
 #[derive(Clone, Debug, PartialEq, thiserror::Error)]
 pub enum CodebookConfigError {
     /// `decay` is not a share.
-    #[error(
-        "codebook.decay is {0}; it must be at least 0 and less than 1, for instance 0.99"
-    )]
+    #[error("codebook.decay is {0}; it must be at least 0 and less than 1, for instance 0.99")]
     Decay(f64),
     /// `restart_below` is not a share.
     #[error(

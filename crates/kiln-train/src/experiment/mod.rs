@@ -367,7 +367,8 @@ fn parse_table<T: DeserializeOwned>(
     origin: &str,
     overrides: &[String],
 ) -> Result<T, ConfigError> {
-    let mut table: toml::Table = toml::from_str(text).map_err(|error| no_toml(&error, text, origin))?;
+    let mut table: toml::Table =
+        toml::from_str(text).map_err(|error| no_toml(&error, text, origin))?;
     for text in overrides {
         override_key(&mut table, text)?;
     }
@@ -375,9 +376,12 @@ fn parse_table<T: DeserializeOwned>(
     serde_path_to_error::deserialize(value).map_err(|error| {
         let (place, message) = explain(&error, &table);
         // The last word on a key is the command line's.
-        let set = overrides.iter().rev().find(|text| place.is_along(&Place::of_override(text)));
+        let set = overrides
+            .iter()
+            .rev()
+            .find(|text| place.is_along(&Place::of_override(text)));
         let origin = match (set, place.line_in(text)) {
-            (Some(set), _) => format!("--set {set}"),
+            (Some(_), _) => "--set".to_owned(),
             (None, Some(line)) => format!("{origin}, line {line}"),
             (None, None) => origin.to_owned(),
         };
@@ -422,7 +426,11 @@ fn no_toml(error: &toml::de::Error, text: &str, origin: &str) -> ConfigError {
     let line = before.map(|before| format!(", line {}", before.matches('\n').count() + 1));
     ConfigError::Parse {
         origin: format!("{origin}{}", line.unwrap_or_default()),
-        message: error.message().split_whitespace().collect::<Vec<_>>().join(" "),
+        message: error
+            .message()
+            .split_whitespace()
+            .collect::<Vec<_>>()
+            .join(" "),
     }
 }
 

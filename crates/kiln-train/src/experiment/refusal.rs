@@ -33,7 +33,7 @@ pub(super) fn explain(error: &serde_path_to_error::Error<Error>, table: &Table) 
     } else if let Some(key) = quoted("missing field `") {
         place.missing(key)
     } else {
-        place.wrong_value(message, table)
+        place.value_in(table).wrong_value(message, table)
     };
     (place, sentence)
 }
@@ -84,6 +84,18 @@ impl Place {
         Some(before.matches('\n').count() + 1)
     }
 
+    /// This place, or the one above it at which `table` has a value in place of a table: `noise_levels`, which is a name where
+    /// it should be a table, has no variant below it.
+    fn value_in(&self, table: &Table) -> Self {
+        let mut inner = Some(table);
+        let keys = self.0.iter().take_while(|key| {
+            let value = inner.and_then(|table| table.get(*key));
+            inner = value.and_then(Value::as_table);
+            value.is_some()
+        });
+        Self(keys.cloned().collect())
+    }
+
     fn child(&self, key: &str) -> Self {
         // An unknown key is the last of its own path, except in a table that serde had to read twice.
         match self.0.last() {
@@ -112,12 +124,22 @@ impl Place {
         // The right key of the wrong table.
         let elsewhere = keys_named(key);
         if !elsewhere.is_empty() {
-            return format!("there is no key `{name}`; did you mean {}?", either(&elsewhere));
+            return format!(
+                "there is no key `{name}`; did you mean {}?",
+                either(&elsewhere)
+            );
         }
-        let holder = if table.is_empty() { "the config".to_owned() } else { format!("[{table}]") };
+        let holder = if table.is_empty() {
+            "the config".to_owned()
+        } else {
+            format!("[{table}]")
+        };
         match known {
             [] => format!("there is no key `{name}`; {holder} has none"),
-            _ => format!("there is no key `{name}`; {holder} has {}", known.join(", ")),
+            _ => format!(
+                "there is no key `{name}`; {holder} has {}",
+                known.join(", ")
+            ),
         }
     }
 
@@ -125,7 +147,9 @@ impl Place {
         let name = self.name();
         let list = known.join(", ");
         match suggestion(value, known.iter().copied()) {
-            Some(meant) => format!("`{value}` is no value of `{name}`; did you mean `{meant}`? It can be {list}"),
+            Some(meant) => format!(
+                "`{value}` is no value of `{name}`; did you mean `{meant}`? It can be {list}"
+            ),
             None => format!("`{value}` is no value of `{name}`, which can be {list}"),
         }
     }
@@ -135,7 +159,10 @@ impl Place {
         let name = place.name();
         match place.example() {
             Some(Value::Table(_)) => format!("the table [{name}] is missing"),
-            Some(example) => format!("`{name}` is missing; add it, as in `{name} = {}`", shown(&example)),
+            Some(example) => format!(
+                "`{name}` is missing; add it, as in `{name} = {}`",
+                shown(&example)
+            ),
             None => format!("`{name}` is missing"),
         }
     }
@@ -144,7 +171,9 @@ impl Place {
         let name = self.name();
         let example = self.example();
         let as_in = match &example {
-            Some(Value::Table(_)) if message.contains("expected struct") => format!("a table: [{name}]"),
+            Some(Value::Table(_)) if is_of_struct(message) => {
+                format!("it must be a table, [{name}]")
+            }
             Some(example) => format!("as in `{name} = {}`", shown(example)),
             None => String::new(),
         };
@@ -153,19 +182,25 @@ impl Place {
         };
         let problem = match message.split_once(", expected ") {
             Some((_, expected)) => expected_in_words(expected),
-            None if message.contains("untagged enum") => None,
+            None if message.contains("untagged enum") || message.contains("exactly 1 element") => {
+                None
+            }
             None => Some(message.to_owned()),
         };
-        let found = shown(found);
-        let advice = [problem, Some(as_in).filter(|words| !words.is_empty())];
-        let advice: Vec<String> = advice.into_iter().flatten().collect();
-        format!("`{name} = {found}` cannot work: {}", advice.join(", "))
+        let advice = match problem {
+            Some(problem) if as_in.is_empty() => problem,
+            Some(problem) => format!("{problem}, {as_in}"),
+            None if as_in.starts_with("as in") => format!("write it {as_in}"),
+            None => as_in,
+        };
+        format!("`{name} = {}` cannot work: {advice}", shown(found))
     }
 
     /// A value that may stand here.
     fn example(&self) -> Option<Value> {
         // The training of a classifier has the keys of a stage's.
-        let stage = Some("stage_2".to_owned()).filter(|_| self.0.first().is_some_and(|key| key == "training"));
+        let stage = Some("stage_2".to_owned())
+            .filter(|_| self.0.first().is_some_and(|key| key == "training"));
         let keys: Vec<String> = stage.into_iter().chain(self.0.iter().cloned()).collect();
         found(&EXAMPLE, &keys).cloned()
     }
@@ -217,16 +252,28 @@ fn shown(value: &Value) -> String {
     }
 }
 
+/// Whether a table was expected that is no variant of anything, of which there are many.
+fn is_of_struct(message: &str) -> bool {
+    message.contains("expected struct ") && !message.contains("struct variant")
+}
+
 /// What serde's visitors expect, for people.
 fn expected_in_words(expected: &str) -> Option<String> {
     Some(match expected {
         "usize" | "u64" | "u32" | "u16" | "u8" => "it must be a whole number, 0 or more".to_owned(),
         "f64" | "f32" => "it must be a number".to_owned(),
         "a boolean" => "it must be true or false".to_owned(),
-        "a string" | "path string" => "it must be text in quotes".to_owned(),
+        "a string" | "path string" | "string only" | "string or map" | "map with a single key" => {
+            "it must be text in quotes".to_owned()
+        }
         "a sequence" => "it must be a list in brackets".to_owned(),
         // The example says it better: a table or a name.
-        _ if expected.contains("struct") || expected.contains("variant") || expected.contains("enum") => return None,
+        _ if expected.contains("struct")
+            || expected.contains("variant")
+            || expected.contains("enum") =>
+        {
+            return None;
+        }
         other => format!("it must be {other}"),
     })
 }

@@ -10,7 +10,9 @@ use serde::{Deserialize, Deserializer};
 use crate::suggestion::suggestion;
 
 /// Reads `"ddim"` as `{ kind = "ddim" }`.
-pub(super) fn by_name_or_table<'a, D: Deserializer<'a>>(deserializer: D) -> Result<Sampler, D::Error> {
+pub(super) fn by_name_or_table<'a, D: Deserializer<'a>>(
+    deserializer: D,
+) -> Result<Sampler, D::Error> {
     deserializer.deserialize_any(NameOrTable)
 }
 
@@ -26,8 +28,13 @@ impl<'a> Visitor<'a> for NameOrTable {
     fn visit_str<E: Error>(self, name: &str) -> Result<Sampler, E> {
         let known = Sampler::ALL.map(Sampler::name);
         name.parse().map_err(|_| match suggestion(name, known) {
-            Some(meant) => E::custom(format!("there is no sampler `{name}`; did you mean `{meant}`?")),
-            None => E::custom(format!("there is no sampler `{name}`; there are {}", known.join(", "))),
+            Some(meant) => E::custom(format!(
+                "there is no sampler `{name}`; did you mean `{meant}`?"
+            )),
+            None => E::custom(format!(
+                "there is no sampler `{name}`; there are {}",
+                known.join(", ")
+            )),
         })
     }
 

@@ -56,7 +56,9 @@ impl Axis {
             };
         }
         // A constant gets a little room, too.
-        let margin = (MARGIN * (high - low)).max(1e-3 * high.abs().max(low.abs())).max(1e-12);
+        let margin = (MARGIN * (high - low))
+            .max(1e-3 * high.abs().max(low.abs()))
+            .max(1e-12);
         Self::between(low - margin, high + margin)
     }
 
@@ -81,7 +83,10 @@ impl Axis {
                 .map(|number| (first + number as f64) * step)
                 .collect();
         }
-        let (first, last) = (self.low.log10().floor() as i32, self.high.log10().floor() as i32);
+        let (first, last) = (
+            self.low.log10().floor() as i32,
+            self.high.log10().floor() as i32,
+        );
         let decades = last - first + 1;
         let multiples: &[f64] = match decades {
             ..=2 => &[1.0, 2.0, 5.0],
@@ -89,9 +94,11 @@ impl Axis {
             _ => &[1.0],
         };
         let every = decades.unsigned_abs().div_ceil(TICKS as u32 + 1).max(1) as usize;
-        let ticks = (first..=last)
-            .step_by(every)
-            .flat_map(|power| multiples.iter().map(move |multiple| multiple * 10f64.powi(power)));
+        let ticks = (first..=last).step_by(every).flat_map(|power| {
+            multiples
+                .iter()
+                .map(move |multiple| multiple * 10f64.powi(power))
+        });
         ticks
             .filter(|tick| (self.low..=self.high).contains(tick))
             .collect()
@@ -102,7 +109,9 @@ impl Axis {
         let least = (self.high - self.low) / TICKS;
         let power = 10f64.powf(least.log10().floor());
         let multiples = [1.0, 2.0, 5.0, 10.0];
-        let enough = multiples.into_iter().find(|multiple| multiple * power >= least);
+        let enough = multiples
+            .into_iter()
+            .find(|multiple| multiple * power >= least);
         enough.unwrap_or(10.0) * power
     }
 
@@ -179,11 +188,23 @@ mod tests {
 
     #[test]
     fn ticks_are_round_numbers_with_the_digits_that_tell_them_apart() {
-        assert_eq!(words(&Axis::between(0.0, 1.0)), ["0", "0.2", "0.4", "0.6", "0.8", "1.0"]);
+        assert_eq!(
+            words(&Axis::between(0.0, 1.0)),
+            ["0", "0.2", "0.4", "0.6", "0.8", "1.0"]
+        );
         let close = Axis::of([0.03012, 0.03047].into_iter());
-        assert_eq!(words(&close), ["0.0301", "0.0302", "0.0303", "0.0304", "0.0305"]);
-        assert_eq!(words(&Axis::of([1.3, 0.012].into_iter())), ["0.03", "0.1", "0.3", "1"]);
-        assert_eq!(words(&Axis::of([3e7, 2e-2].into_iter())), ["1", "100", "10000", "1e6"]);
+        assert_eq!(
+            words(&close),
+            ["0.0301", "0.0302", "0.0303", "0.0304", "0.0305"]
+        );
+        assert_eq!(
+            words(&Axis::of([1.3, 0.012].into_iter())),
+            ["0.03", "0.1", "0.3", "1"]
+        );
+        assert_eq!(
+            words(&Axis::of([3e7, 2e-2].into_iter())),
+            ["1", "100", "10000", "1e6"]
+        );
         assert_eq!(words(&Axis::of([2.5e7, 2.6e7].into_iter()))[0], "2.50e7");
     }
 
@@ -202,7 +223,16 @@ mod tests {
     #[test]
     fn any_numbers_have_an_axis_with_few_ticks_that_they_all_lie_on() {
         let numbers = [
-            0.0, 1.0, -1.0, 1e-300, 5e-324, 1e300, -1e300, 1.0 + 1e-15, f64::MAX, f64::INFINITY,
+            0.0,
+            1.0,
+            -1.0,
+            1e-300,
+            5e-324,
+            1e300,
+            -1e300,
+            1.0 + 1e-15,
+            f64::MAX,
+            f64::INFINITY,
             f64::NAN,
         ];
         for one in numbers {

@@ -112,7 +112,11 @@ impl<'a> Panel<'a> {
             .label_style((FONT, 13))
             .draw()?;
         for (split, points) in &self.curves {
-            let color = if *split == "train" { COLORS[0] } else { COLORS[1] };
+            let color = if *split == "train" {
+                COLORS[0]
+            } else {
+                COLORS[1]
+            };
             let style = color.stroke_width(2);
             for (number, stretch) in stretches(points).enumerate() {
                 let place = |&(step, value): &(f64, f64)| (steps.place(step), values.place(value));
@@ -127,7 +131,8 @@ impl<'a> Panel<'a> {
                 }
             }
         }
-        let rises = points().next_back().map(|point| point.1) > points().next().map(|point| point.1);
+        let rises =
+            points().next_back().map(|point| point.1) > points().next().map(|point| point.1);
         chart
             .configure_series_labels()
             .position(match rises {
@@ -221,8 +226,14 @@ mod tests {
         };
         assert_eq!(lines(&[1.0, 0.9, 0.8, 0.7]), 1);
         assert_eq!(lines(&[1.0, 0.9, f64::INFINITY, 0.8, 0.7]), 2);
-        assert_eq!(lines(&[f64::NAN, 1.0, 0.9, f64::NEG_INFINITY, 0.8, 0.7, f64::MAX]), 2);
-        let mut gaps = rows(&[("loss/train", &[1.0, 0.9, 0.8]), ("loss/valid", &[1.0, 0.9, 0.8])]);
+        assert_eq!(
+            lines(&[f64::NAN, 1.0, 0.9, f64::NEG_INFINITY, 0.8, 0.7, f64::MAX]),
+            2
+        );
+        let mut gaps = rows(&[
+            ("loss/train", &[1.0, 0.9, 0.8]),
+            ("loss/valid", &[1.0, 0.9, 0.8]),
+        ]);
         gaps.get_mut(&200).unwrap().remove("loss/train");
         assert_eq!(svg(&gaps).matches("<polyline").count(), 4);
     }

@@ -396,18 +396,23 @@ impl Evaluate {
         for (split, role) in [(validation, "held out"), (train, "to train on")] {
             ensure!(
                 split.len() >= fewest,
-                "of the {all} images of {} {} are {role}, and comparing takes at least {fewest}: {}",
-                split.name(),
+                "only {} of the {all} images of {} are {role}, and comparing takes at least {fewest}: {}",
                 split.len(),
+                split.name(),
                 if all < 2 * fewest {
                     format!("use {} images or more", 2 * fewest)
                 } else {
                     let share = fewest.div_ceil(all.div_ceil(100)).clamp(10, 50) as f64 / 100.0;
-                    format!("take a config with `validation_fraction = {share}` in [data], or more images")
+                    format!(
+                        "take a config with `validation_fraction = {share}` in [data], or more images"
+                    )
                 }
             );
         }
-        if let Some(wanted) = self.real.filter(|&wanted| wanted as usize > validation.len()) {
+        if let Some(wanted) = self
+            .real
+            .filter(|&wanted| wanted as usize > validation.len())
+        {
             terminal::note(&format!(
                 "comparing with the {} images that {} holds out, since there are no {wanted}",
                 validation.len(),
@@ -507,8 +512,15 @@ impl Evaluate {
 /// A number of images that is enough for every figure.
 fn parse_count(text: &str) -> Result<u32, String> {
     let fewest = Reference::FEWEST;
-    let count = text.parse().ok().filter(|&count: &u32| count as usize >= fewest);
-    count.ok_or_else(|| format!("comparing sets of images takes at least {fewest} of them, such as {fewest} or 1000"))
+    let count = text
+        .parse()
+        .ok()
+        .filter(|&count: &u32| count as usize >= fewest);
+    count.ok_or_else(|| {
+        format!(
+            "comparing sets of images takes at least {fewest} of them, such as {fewest} or 1000"
+        )
+    })
 }
 
 /// The pixels of the training images, and how far held-out images are from the nearest of them.

@@ -290,7 +290,8 @@ impl Table {
     fn row(&mut self, name: &str, value: impl AsRef<str>) {
         // Metadata of a model can hold anything, and a row is one line.
         let value = value.as_ref().replace(['\n', '\t'], " ");
-        self.lines.push(Line::Row(name.replace(['\n', '\t'], " "), value));
+        self.lines
+            .push(Line::Row(name.replace(['\n', '\t'], " "), value));
     }
 
     /// All values below each other.

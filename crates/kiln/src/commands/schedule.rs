@@ -172,7 +172,10 @@ impl Outcome {
     fn in_words(&self) -> String {
         let widest = |word: fn(&Shown) -> &str, title: &str| {
             let words = self.schedules.iter().map(word).chain([title]);
-            words.map(|word| word.chars().count()).max().unwrap_or_default()
+            words
+                .map(|word| word.chars().count())
+                .max()
+                .unwrap_or_default()
         };
         let width = widest(|shown| &shown.name, "schedule");
         let kinds = widest(|shown| shown.kind, "kind");

@@ -16,9 +16,9 @@ pub(super) fn check(patient: &Patient) -> Findings {
         return Err("a model in pixel space has no codebook".to_owned());
     }
     let vqvae = match patient.first_stage() {
-        Some(first_stage) => Some(
-            (first_stage.network.vqvae()).ok_or("the model's autoencoder has no codebook")?,
-        ),
+        Some(first_stage) => {
+            Some((first_stage.network.vqvae()).ok_or("the model's autoencoder has no codebook")?)
+        }
         None => None,
     };
     let counted = match (vqvae, &patient.latents) {

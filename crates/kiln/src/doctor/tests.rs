@@ -203,7 +203,10 @@ fn what_is_not_there_is_not_called_well() {
 
     let mut in_pixel_space = trained(&[(10, 1.0, 1.0)], EmaConfig::default());
     in_pixel_space.run_is_in_pixel_space = true;
-    for reason in [codebook::check(&in_pixel_space), latent_scale::check(&in_pixel_space)] {
+    for reason in [
+        codebook::check(&in_pixel_space),
+        latent_scale::check(&in_pixel_space),
+    ] {
         assert!(reason.unwrap_err().contains("pixel space"));
     }
 }

@@ -132,7 +132,9 @@ impl Report {
         let mut table = Table::new(header.map(str::to_owned));
         for row in &self.rows {
             let calls = (row.sampling.as_ref()).map(|sampling| sampling.evaluations.to_string());
-            let figures = columns.iter().map(|column| row.figure(column).map(in_words));
+            let figures = columns
+                .iter()
+                .map(|column| row.figure(column).map(in_words));
             let seconds = row.seconds.map(|seconds| format!("{seconds:.1}"));
             let cells = [Some(row.name.clone()), Some(row.images.to_string()), calls]
                 .into_iter()
@@ -339,7 +341,9 @@ mod tests {
         let text = report().to_markdown(usize::MAX);
         assert!(text.starts_with("a model against 10 images of mnist, seed 3; features.\n"));
         let cells = |name: &str| {
-            let line = text.lines().find(|line| line.starts_with(&format!("| {name} ")));
+            let line = text
+                .lines()
+                .find(|line| line.starts_with(&format!("| {name} ")));
             let line = line.unwrap_or_else(|| panic!("{name} is missing in {text}"));
             let cells = line.trim_matches('|').split('|').skip(1);
             cells.map(str::trim).collect::<Vec<_>>()
