@@ -21,7 +21,11 @@ fn likeness(word: &str, known: &str) -> f64 {
     // `learning` for `learning_rate`, `train_steps` for `steps`.
     let is_part = word.len() > 3 && (known.contains(word) || word.contains(known));
     let likeness = strsim::normalized_damerau_levenshtein(word, known);
-    if is_part { likeness.max(0.7) } else { likeness }
+    if is_part {
+        likeness.max(ALIKE + 0.001)
+    } else {
+        likeness
+    }
 }
 
 #[cfg(test)]

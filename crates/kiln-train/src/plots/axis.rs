@@ -87,13 +87,13 @@ impl Axis {
             self.low.log10().floor() as i32,
             self.high.log10().floor() as i32,
         );
-        let decades = last - first + 1;
+        let decades = (self.high / self.low).log10();
         let multiples: &[f64] = match decades {
-            ..=2 => &[1.0, 2.0, 5.0],
-            3 => &[1.0, 3.0],
+            ..1.2 => &[1.0, 2.0, 5.0],
+            ..2.5 => &[1.0, 3.0],
             _ => &[1.0],
         };
-        let every = decades.unsigned_abs().div_ceil(TICKS as u32 + 1).max(1) as usize;
+        let every = (decades / TICKS).ceil().max(1.0) as usize;
         let ticks = (first..=last).step_by(every).flat_map(|power| {
             multiples
                 .iter()
@@ -199,11 +199,11 @@ mod tests {
         );
         assert_eq!(
             words(&Axis::of([1.3, 0.012].into_iter())),
-            ["0.03", "0.1", "0.3", "1"]
+            ["0.01", "0.03", "0.1", "0.3", "1"]
         );
         assert_eq!(
             words(&Axis::of([3e7, 2e-2].into_iter())),
-            ["1", "100", "10000", "1e6"]
+            ["1", "1000", "1e6"]
         );
         assert_eq!(words(&Axis::of([2.5e7, 2.6e7].into_iter()))[0], "2.50e7");
     }

@@ -146,8 +146,8 @@ mod tests {
         // Each landmark has a colour of its own, of which there are many dashes.
         for (color, ..) in &DASHES[..2] {
             let RGBColor(red, green, blue) = color;
-            let dashes = svg.matches(&format!("#{red:02X}{green:02X}{blue:02X}"));
-            assert!(dashes.count() > 20);
+            let color = format!("#{red:02X}{green:02X}{blue:02X}");
+            assert!(svg.matches(&color).count() > 20, "{color}");
         }
     }
 
