@@ -14,7 +14,7 @@ use crate::log::LOSS;
 pub(crate) type Rows = BTreeMap<usize, BTreeMap<String, f64>>;
 
 const PANEL: (u32, u32) = (640, 240);
-const TITLE: u32 = 40;
+const TITLE: u32 = 48;
 /// A curve has at most so many points: more than its panel has pixels.
 const POINTS: usize = 1000;
 
@@ -66,7 +66,7 @@ impl Plot for Curves<'_> {
         area: &DrawingArea<B, Shift>,
     ) -> Result<(), DrawingAreaErrorKind<B::ErrorType>> {
         area.fill(&WHITE)?;
-        let area = area.titled(self.title, (FONT, 20))?;
+        let area = area.margin(8, 0, 0, 0).titled(self.title, (FONT, 20))?;
         let rows = self.metrics.len().div_ceil(2).max(1);
         for (area, panel) in area.split_evenly((rows, 2)).iter().zip(&self.metrics) {
             panel.draw(area)?;

@@ -76,6 +76,7 @@ impl Plot for Quality<'_> {
             .configure_mesh()
             .light_line_style(WHITE)
             .x_desc("network calls an image")
+            .x_label_formatter(&|calls| format!("{calls:.0}"))
             .y_desc(self.figure)
             .label_style((FONT, 14))
             .draw()?;
