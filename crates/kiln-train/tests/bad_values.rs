@@ -204,7 +204,7 @@ fn sentences_show_what_would_do() {
         // The override itself.
         (
             "data.size.x=1",
-            "`size` has a value, and no keys of its own",
+            "`size` is not a table, so it has no keys of its own",
         ),
         ("=1", "the key is empty"),
         ("seed", "write it as table.key=value"),

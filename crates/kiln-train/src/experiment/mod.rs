@@ -414,7 +414,11 @@ fn override_key(table: &mut toml::Table, text: &str) -> Result<(), ConfigError> 
             .entry(key)
             .or_insert_with(|| toml::Value::Table(toml::Table::new()))
             .as_table_mut()
-            .ok_or_else(|| refuse(&format!("`{key}` has a value, and no keys of its own")))?;
+            .ok_or_else(|| {
+                refuse(&format!(
+                    "`{key}` is not a table, so it has no keys of its own"
+                ))
+            })?;
     }
     table.insert(last.to_owned(), value);
     Ok(())
