@@ -142,7 +142,7 @@ mod tests {
         use std::os::unix::fs::PermissionsExt;
         let folder = some_files();
         let locked = folder.path().join("b");
-        fs::set_permissions(&locked, fs::Permissions::from_mode(0)).unwrap();
+        fs::set_permissions(&locked, fs::Permissions::from_mode(0o000)).unwrap();
         let is_superuser = fs::read_dir(&locked).is_ok();
         let (names, passed_by) = shown(folder.path());
         fs::set_permissions(&locked, fs::Permissions::from_mode(0o700)).unwrap();
