@@ -179,15 +179,16 @@ proptest! {
     #[test]
     fn an_autoencoder_is_refused_or_gives_images_back(keys in autoencoder()) {
         let device = Device::flex();
-        let network = Autoencoder::from_json(&Value::Object(keys).to_string(), &device, 0);
-        if let Ok(network) = network {
+        let text = Value::Object(keys.clone()).to_string();
+        if let Ok(network) = Autoencoder::from_json(&text, &device, 0) {
+            let outs = keys.get("out_channels").and_then(Value::as_u64).unwrap_or(3) as usize;
             let side = network.sample_size();
             let images = Tensor::ones([1, network.in_channels(), side, side], &device);
             let latents = network.normalised(network.encode(images));
             let [_, channels, height, _] = latents.dims();
             prop_assert_eq!([channels, height * network.downscale_factor()], [network.latent_dim(), side]);
             let images = network.decode(network.denormalised(latents));
-            prop_assert_eq!(images.dims(), [1, network.in_channels(), side, side]);
+            prop_assert_eq!(images.dims(), [1, outs, side, side]);
         }
     }
 }
