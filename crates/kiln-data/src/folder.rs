@@ -18,9 +18,9 @@ const IMAGE_EXTENSIONS: [&str; 15] = [
     "pgm", "pbm",
 ];
 /// The folders that can hold the training set, as Python's `datasets` knows them.
-const TRAIN: [&str; 2] = ["train", "training"];
+pub const TRAIN: [&str; 2] = ["train", "training"];
 /// The folders that can hold the validation set, the first one there is.
-const VALIDATION: [&str; 8] = [
+pub const VALIDATION: [&str; 8] = [
     "validation",
     "valid",
     "val",

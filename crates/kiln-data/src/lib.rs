@@ -54,6 +54,7 @@ pub use config::{DataConfig, DatasetKind};
 pub use dataset::{Datasets, ImageDataset, ImageShape};
 pub use download::{PYTORCH_FID_SHA256, cache_folder, pytorch_fid_weights};
 pub use error::DataError;
+pub use folder::{TRAIN, VALIDATION};
 pub use image_file::ImageFile;
 pub use order::{flipped, shuffled};
 pub use prefetch::{ImageBatch, Prefetch, prefetch};

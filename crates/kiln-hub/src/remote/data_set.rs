@@ -5,24 +5,13 @@ use std::collections::BTreeSet;
 use kiln_data::{DataConfig, Datasets, Progress, Tables, open_tables};
 
 use super::client::Kind;
+use kiln_data::{TRAIN, VALIDATION};
+
 use super::pull::fetch;
 use super::{HubSettings, RepositoryName, TransportError};
 
 /// What a path begins with that names a data set on the Hub.
 const SCHEME: &str = "hf:";
-/// The splits to learn from and to measure on, as Python's `datasets` knows them: of each the first that there is.
-const TRAIN: [&str; 2] = ["train", "training"];
-const VALIDATION: [&str; 8] = [
-    "validation",
-    "valid",
-    "val",
-    "dev",
-    "test",
-    "testing",
-    "eval",
-    "evaluation",
-];
-
 /// Opens the data set that `config` names: on this machine as [`kiln_data::open`] does, or on the Hub where its path is
 /// `hf:ORG/DATASET`, with `@REVISION` for a branch, tag or commit. `:CONFIGURATION` after it names one of several, and
 /// `:SPLIT` or `:CONFIGURATION/SPLIT` one split alone, of which a share is then held out.
