@@ -462,7 +462,6 @@ mod tests {
             (r#"{"latents_mean": [0.1]}"#, "`latents_mean` = [0.1]"),
             (r#"{"latents_std": [0.1]}"#, "`latents_std` = [0.1]"),
             (r#"{"scaling_factor": 0.0}"#, "`scaling_factor` = 0.0"),
-            (r#"{"in_channels": 4}"#, "`out_channels` = 3"),
             (r#"{"shift_factor": 1e300}"#, "`shift_factor` = 1e+300"),
             (r#"{"norm_num_groups": 48}"#, "`norm_num_groups` = 48"),
             (r#"{"num_vq_embeddings": 8}"#, "`num_vq_embeddings` = 8"),
@@ -500,7 +499,6 @@ mod tests {
             (r#"{"scaling_factor": -1.0}"#, "`scaling_factor` = -1.0"),
             (r#"{"scaling_factor": 1e-300}"#, "`scaling_factor` = 1e-300"),
             (r#"{"scaling_factor": 1e39}"#, "`scaling_factor` = 1e+39"),
-            (r#"{"out_channels": 1}"#, "`out_channels` = 1"),
             (r#"{"down_block_types": []}"#, "`down_block_types` = 0"),
             (r#"{"up_block_types": ["UpBlock2D"]}"#, "UpDecoderBlock2D"),
         ];
