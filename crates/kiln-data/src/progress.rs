@@ -7,9 +7,11 @@ pub enum ProgressUnit {
     Bytes,
     /// Image files decoded.
     Images,
+    /// Some other work, of which only the share that is done means anything.
+    Work,
 }
 
-/// Hears how far a download or the decoding of a data set is. One task runs at a time.
+/// Hears how far a long operation is, such as a download or the decoding of a data set. One task runs at a time.
 pub trait Progress: Sync {
     /// A task starts: what it is (as "downloading train-images-idx3-ubyte.gz") and how much there is to do, if known.
     fn begin(&self, task: &str, unit: ProgressUnit, total: Option<u64>);

@@ -255,7 +255,12 @@ pub enum HubError {
         /// Why.
         problem: std::io::Error,
     },
-    /// The folder to write holds something else than a model.
-    #[error("{folder} exists and is not a model; choose another folder or empty it", folder = .0.display())]
-    NotReplaced(PathBuf),
+    /// Something stands where a folder is to be written, and not just what kiln wrote there.
+    #[error("{folder} {reason}; choose another folder or move this one away", folder = folder.display())]
+    NotReplaced {
+        /// The folder to write.
+        folder: PathBuf,
+        /// What is wrong with it: what follows on its name in a sentence.
+        reason: String,
+    },
 }

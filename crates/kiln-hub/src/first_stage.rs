@@ -47,12 +47,12 @@ impl FirstStage {
     }
 
     /// Writes a folder that diffusers reads with `from_pretrained` of the network's class. A model that stands there is
-    /// replaced once the new one is whole.
+    /// replaced once the new one is whole, if kiln wrote it.
     ///
     /// # Errors
-    /// If it cannot be written, or something that is not a model stands there.
+    /// If it cannot be written, or something else stands there: see [`check_place`](crate::check_place).
     pub fn save(&self, folder: &Path, weights_type: WeightsType) -> Result<(), HubError> {
-        let files = NewFolder::begin(folder, CONFIG)?;
+        let files = NewFolder::begin(folder)?;
         self.write_to(&files, "", weights_type)?;
         files.place()
     }

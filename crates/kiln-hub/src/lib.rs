@@ -53,6 +53,7 @@ mod weights;
 pub use convert::{ConvertOptions, Converted, convert};
 pub use error::HubError;
 pub use first_stage::{FirstStage, vqvae_hash};
+pub use folder::check_place;
 pub use guide::Guide;
 pub use metadata::Metadata;
 pub use model::LatentDiffusion;

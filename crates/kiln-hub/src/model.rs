@@ -119,11 +119,11 @@ impl LatentDiffusion {
     }
 
     /// Writes a folder that diffusers reads with `DiffusionPipeline.from_pretrained`. A model that stands there
-    /// is replaced once the new one is whole. The VQ-VAE's hash is recorded with the U-Net.
+    /// is replaced once the new one is whole, if kiln wrote it. The VQ-VAE's hash is recorded with the U-Net.
     ///
     /// # Errors
     /// If the networks do not fit each other, if diffusers has no word for the scheduler, if the folder cannot be
-    /// written, or if something that is not a model stands there.
+    /// written, or if something else stands there: see [`check_place`](crate::check_place).
     pub fn save(&self, folder: &Path, weights_type: WeightsType) -> Result<(), HubError> {
         check_channels(self.first_stage.as_ref(), &self.unet)?;
         let mut metadata = self.metadata.clone();
@@ -146,7 +146,7 @@ impl LatentDiffusion {
             scheduler: class.to_owned(),
         };
 
-        let files = NewFolder::begin(folder, INDEX)?;
+        let files = NewFolder::begin(folder)?;
         files.write(INDEX, &index.to_json())?;
         files.write(&format!("{SCHEDULER}{SCHEDULER_CONFIG}"), &scheduler)?;
         write_unet(&files, UNET, &self.unet, weights_type, &metadata)?;

@@ -251,7 +251,10 @@ fn a_model_in_pixel_space_has_no_vqvae() {
         model.save(&folder, WeightsType::F32).expect("saved");
         let index = fs::read_to_string(folder.join("model_index.json")).expect("an index");
         assert!(index.contains(pipeline) && !index.contains("vqvae"));
-        assert_eq!(names(&folder), ["model_index.json", "scheduler", "unet"]);
+        assert_eq!(
+            names(&folder),
+            [".kiln-files", "model_index.json", "scheduler", "unet"]
+        );
         let loaded = load(&ModelSource::Folder(folder.clone())).expect("loads");
         assert!(loaded.first_stage.is_none());
         assert_eq!(loaded.scheduler.sampler, sampler);
@@ -501,7 +504,7 @@ fn other_peoples_files_are_not_replaced() {
     let problem = latent_model().save(around.path(), WeightsType::F32);
     let message = problem.expect_err("a stranger's folder").to_string();
     assert!(
-        message.contains("is not a model; choose another folder"),
+        message.contains("holds \"thesis.tex\", which kiln did not write; choose another folder"),
         "{message}"
     );
     assert_eq!(names(around.path()), ["thesis.tex"]);

@@ -1,11 +1,71 @@
 //! Which vector instructions run: chosen once, when the program first needs them.
 
+use std::env;
+use std::error::Error;
+use std::ffi::OsString;
+use std::fmt;
 use std::sync::OnceLock;
 
 use pulp::{Arch, WithSimd};
 
-/// Set to `portable`, `avx2` or `avx512` to use no better instructions than those, for tests and comparisons.
+/// Set to one of [`LIMITS`] to use no better instructions than those, for tests and comparisons.
 const LIMIT: &str = "KILN_INSTRUCTIONS";
+const LIMITS: [&str; 4] = ["portable", "avx2", "avx512", "neon"];
+/// Set to `burn` to use Burn's own operators.
+const KERNELS: &str = "KILN_KERNELS";
+
+/// A variable of the environment that asks for what there is not.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct UnknownSetting {
+    variable: &'static str,
+    value: String,
+    known: &'static [&'static str],
+}
+
+impl fmt::Display for UnknownSetting {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self {
+            variable,
+            value,
+            known,
+        } = self;
+        let known = known.join(", ");
+        write!(
+            formatter,
+            "the environment says {variable}={value:?}, which must be one of: {known}; or leave it out"
+        )
+    }
+}
+
+impl Error for UnknownSetting {}
+
+/// Refuses variables of the environment that this crate would not understand. To be asked when a program starts; the operators
+/// themselves take what they do not know as not set.
+///
+/// # Errors
+/// Names the variable and what it may be.
+pub fn check_environment() -> Result<(), UnknownSetting> {
+    check(LIMIT, &LIMITS, env::var_os(LIMIT))?;
+    check(KERNELS, &["burn"], env::var_os(KERNELS))
+}
+
+fn check(
+    variable: &'static str,
+    known: &'static [&'static str],
+    value: Option<OsString>,
+) -> Result<(), UnknownSetting> {
+    match value {
+        Some(value) if !value.is_empty() && known.iter().all(|known| value != *known) => {
+            let value = value.to_string_lossy().into_owned();
+            Err(UnknownSetting {
+                variable,
+                value,
+                known,
+            })
+        }
+        _ => Ok(()),
+    }
+}
 
 /// Runs `work` with the best vector instructions of this processor: AVX-512, AVX2 with FMA, NEON, or whatever
 /// the compiler makes of plain arithmetic.
@@ -13,14 +73,14 @@ const LIMIT: &str = "KILN_INSTRUCTIONS";
 pub(crate) fn vectorized<W: WithSimd>(work: W) -> W::Output {
     static CHOSEN: OnceLock<Arch> = OnceLock::new();
     CHOSEN
-        .get_or_init(|| limited(std::env::var(LIMIT).ok().as_deref()))
+        .get_or_init(|| limited(env::var(LIMIT).ok().as_deref()))
         .dispatch(work)
 }
 
 /// Whether this crate's operators are wanted: not if the environment says `KILN_KERNELS=burn`.
 pub(crate) fn wanted() -> bool {
     static WANTED: OnceLock<bool> = OnceLock::new();
-    *WANTED.get_or_init(|| std::env::var("KILN_KERNELS").as_deref() != Ok("burn"))
+    *WANTED.get_or_init(|| env::var(KERNELS).as_deref() != Ok("burn"))
 }
 
 /// The vector instructions that the operators use: `avx512`, `avx2`, `neon` or `portable`.
@@ -58,6 +118,21 @@ fn limited(limit: Option<&str>) -> Arch {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_is_not_known_is_refused() {
+        for fine in [None, Some(""), Some("portable"), Some("avx512")] {
+            assert_eq!(check(LIMIT, &LIMITS, fine.map(OsString::from)), Ok(()));
+        }
+        for bogus in ["bogus", "AVX2", "avx2 "] {
+            let error = check(LIMIT, &LIMITS, Some(bogus.into())).unwrap_err();
+            let sentence = error.to_string();
+            assert!(
+                sentence.contains("KILN_INSTRUCTIONS") && sentence.contains("portable, avx2"),
+                "{sentence}"
+            );
+        }
+    }
 
     #[test]
     fn the_limit_is_kept() {

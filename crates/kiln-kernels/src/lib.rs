@@ -69,7 +69,7 @@ pub use attention::attention;
 pub use conv2d::Convolution;
 pub use convolution::{Padding, Sampling};
 pub use group_norm::GroupNorm;
-pub use instructions::instructions;
+pub use instructions::{UnknownSetting, check_environment, instructions};
 pub use nearest::nearest_codes;
 pub use optimizer::{AdamW, euclidean_norm, moving_average};
 pub use precision::{Precision, with_exact_precision, with_precision};

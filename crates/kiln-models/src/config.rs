@@ -6,6 +6,7 @@ use serde::de::DeserializeOwned;
 use serde_json::{Map, Value};
 
 use crate::ConfigError;
+use crate::memory::free_memory;
 
 /// The diffusers version whose behaviour is followed; written into every `config.json`.
 const DIFFUSERS_VERSION: &str = "0.42.1";
@@ -232,7 +233,8 @@ pub(crate) fn require_halving(key: &str, side: usize, levels: usize) -> Result<(
 /// Refuses a network that would not fit into memory. A fresh one holds no values yet, so that this
 /// comes in time.
 pub(crate) fn require_size<M: Module>(network: &M) -> Result<(), ConfigError> {
-    let (parameters, most) = (network.num_params(), MAX_PARAMETERS);
+    let free = free_memory().map_or(MAX_PARAMETERS, |bytes| (bytes / 4) as usize);
+    let (parameters, most) = (network.num_params(), free.min(MAX_PARAMETERS));
     if parameters <= most {
         Ok(())
     } else {

@@ -34,6 +34,7 @@ pub mod ema;
 mod error;
 pub mod initialization;
 mod keys;
+mod memory;
 mod parameters;
 pub mod quantizer;
 mod unet;
@@ -43,6 +44,7 @@ mod weights;
 pub use autoencoder::{Autoencoder, AutoencoderKl, AutoencoderKlConfig};
 pub use blocks::{Activation, TimeScaleShift};
 pub use error::{ConfigError, WeightsError};
+pub use memory::{FeatureMaps, free_memory};
 pub use unet::{
     ClassEmbeddingType, DownBlockType, MidBlockType, ResampleType, SampleSize, TimeEmbeddingType,
     UNet2d, UNet2dConfig, UpBlockType,

@@ -264,7 +264,12 @@ fn write_file(
             file.write_all(bytes)?;
         }
         file.into_inner()?.sync_all()?;
-        fs::rename(&temporary, path)
+        fs::rename(&temporary, path)?;
+        let folder = path.parent().filter(|it| !it.as_os_str().is_empty());
+        match cfg!(unix) {
+            true => File::open(folder.unwrap_or(Path::new(".")))?.sync_all(),
+            false => Ok(()),
+        }
     };
     write().inspect_err(|_| {
         // What is left of a failed write helps nobody; that it failed is what the caller hears of.

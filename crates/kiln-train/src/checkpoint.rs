@@ -11,7 +11,7 @@
 //! A checkpoint is written under a temporary name and renamed when it is whole, so a kill at any moment leaves
 //! either all of it or none. Damage that comes later is found by the digests.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -28,9 +28,12 @@ use sha2::{Digest, Sha256};
 use crate::error::TrainError;
 use crate::identity::Identity;
 use crate::log::Rows;
+use crate::run_folder::sync_folder;
 use crate::session::Session;
 
 const MANIFEST: &str = "checkpoint.json";
+/// Where a checkpoint lies until it is whole.
+const WRITING: &str = ".writing";
 
 /// What `checkpoint.json` holds.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -53,7 +56,11 @@ struct Manifest {
 
 /// The checkpoints of one stage in one run folder.
 #[derive(Debug, Clone)]
-pub(crate) struct CheckpointFolder(PathBuf);
+pub(crate) struct CheckpointFolder {
+    path: PathBuf,
+    /// Steps of checkpoints that this process wrote or has found whole.
+    whole: Arc<Mutex<BTreeSet<usize>>>,
+}
 
 /// A checkpoint on disk whose files are whole.
 #[derive(Debug, Clone)]
@@ -88,12 +95,26 @@ impl GoodCheckpoint {
 
 impl CheckpointFolder {
     pub(crate) fn new(folder: PathBuf) -> Self {
-        Self(folder)
+        Self {
+            path: folder,
+            whole: Arc::default(),
+        }
+    }
+
+    /// Removes what a killed process has left of a checkpoint.
+    pub(crate) fn clear_leftovers(&self) -> std::io::Result<()> {
+        match std::fs::remove_dir_all(self.path.join(WRITING)) {
+            Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(error),
+            _ => Ok(()),
+        }
     }
 
     /// Steps of all checkpoints that are there, damaged or not, oldest first.
     pub(crate) fn steps(&self) -> Vec<usize> {
-        let entries = std::fs::read_dir(&self.0).into_iter().flatten().flatten();
+        let entries = std::fs::read_dir(&self.path)
+            .into_iter()
+            .flatten()
+            .flatten();
         let mut steps: Vec<usize> = entries
             .filter_map(|entry| {
                 entry
@@ -132,7 +153,16 @@ impl CheckpointFolder {
     }
 
     fn folder_of(&self, step: usize) -> PathBuf {
-        self.0.join(format!("step-{step:07}"))
+        self.path.join(format!("step-{step:07}"))
+    }
+
+    /// Whether the checkpoint of this step has no damage. Files are read once.
+    fn is_whole(&self, step: usize) -> bool {
+        let mut whole = self.whole.lock().unwrap_or_else(PoisonError::into_inner);
+        if !whole.contains(&step) && verify(&self.folder_of(step)).is_ok() {
+            whole.insert(step);
+        }
+        whole.contains(&step)
     }
 
     /// Writes one checkpoint, then removes those that are neither among the `keep` newest nor the best.
@@ -146,34 +176,44 @@ impl CheckpointFolder {
         if verify(&folder).is_ok() {
             return Ok(()); // stopped again before the first step after a resume
         }
-        let temporary = self.0.join(".writing");
-        if temporary.exists() {
-            std::fs::remove_dir_all(&temporary)?; // left by a kill
-        }
+        self.clear_leftovers()?;
+        let temporary = self.path.join(WRITING);
         std::fs::create_dir_all(&temporary)?;
         let written = fill(&temporary, &manifest, parts).and_then(|()| {
             if folder.exists() {
                 std::fs::remove_dir_all(&folder)?; // damaged, or it would have been kept
             }
-            std::fs::rename(&temporary, &folder)
+            std::fs::rename(&temporary, &folder)?;
+            sync_folder(&self.path)
         });
         if written.is_err() {
             // Best effort: the error that matters is the one that is returned.
             let _ = std::fs::remove_dir_all(&temporary);
         }
         written?;
-        self.prune(keep)
+        let mut whole = self.whole.lock().unwrap_or_else(PoisonError::into_inner);
+        whole.insert(manifest.step);
+        drop(whole);
+        self.prune(keep, manifest.step)
     }
 
-    fn prune(&self, keep: usize) -> std::io::Result<()> {
-        let steps = self.steps();
-        let best = steps
+    /// Of the checkpoints up to step `last`, the one just written, those that are whole count. Later ones are damaged, or
+    /// the training would have gone on from them: they wait until it comes there again.
+    fn prune(&self, keep: usize, last: usize) -> std::io::Result<()> {
+        let mut steps = self.steps();
+        steps.retain(|&step| step <= last);
+        let mut by_criterion: Vec<(f64, usize)> = steps
             .iter()
-            .filter_map(|&step| Some((step, read_manifest(&self.folder_of(step)).ok()?.criterion?)))
-            .min_by(|a, b| a.1.total_cmp(&b.1))
-            .map(|(step, _)| step);
-        let newest = steps.len().saturating_sub(keep.max(1));
-        for &step in steps[..newest].iter().filter(|&&step| Some(step) != best) {
+            .filter_map(|&step| Some((read_manifest(&self.folder_of(step)).ok()?.criterion?, step)))
+            .collect();
+        by_criterion.sort_by(|a, b| a.0.total_cmp(&b.0));
+        let best = by_criterion
+            .into_iter()
+            .find(|(_, step)| self.is_whole(*step));
+        let newest = steps.iter().rev().filter(|&&step| self.is_whole(step));
+        let mut kept: BTreeSet<usize> = newest.copied().take(keep.max(1)).collect();
+        kept.extend(best.map(|(_, step)| step));
+        for step in steps.into_iter().filter(|step| !kept.contains(step)) {
             std::fs::remove_dir_all(self.folder_of(step))?;
         }
         Ok(())
@@ -191,7 +231,8 @@ fn fill(
     write_synced(
         &folder.join(MANIFEST),
         &serde_json::to_vec_pretty(manifest)?,
-    )
+    )?;
+    sync_folder(folder)
 }
 
 fn write_synced(path: &Path, bytes: &[u8]) -> std::io::Result<()> {
@@ -433,8 +474,30 @@ mod tests {
         std::fs::write(folder.folder_of(50).join("model.bpk"), "cut").unwrap();
         std::fs::remove_file(folder.folder_of(40).join("optimizer.bpk")).unwrap();
         std::fs::write(folder.folder_of(30).join(MANIFEST), "{").unwrap();
-        std::fs::create_dir(folder.0.join(".writing")).unwrap();
+        std::fs::create_dir(folder.path.join(WRITING)).unwrap();
         assert_eq!(folder.newest_good().unwrap().step, 20);
+    }
+
+    #[test]
+    fn damage_never_takes_the_place_of_a_checkpoint_that_is_whole() {
+        for keep in [1, 2] {
+            let place = tempfile::tempdir().unwrap();
+            let folder = || CheckpointFolder::new(place.path().to_owned());
+            for step in [10, 20, 30] {
+                write(&folder(), step, 1.0 / step as f64, 9);
+            }
+            for damaged in [20, 30] {
+                std::fs::write(folder().folder_of(damaged).join("model.bpk"), "cut").unwrap();
+            }
+            // As after a resume from step 10.
+            write(&folder(), 15, 1.0, keep);
+            assert_eq!(folder().newest_good().unwrap().step, 15, "keep {keep}");
+            write(&folder(), 25, 2.0, keep);
+            let whole: &[usize] = if keep == 1 { &[10, 25] } else { &[10, 15, 25] };
+            assert_eq!(folder().steps(), [whole, &[30]].concat(), "keep {keep}");
+            write(&folder(), 30, 3.0, keep);
+            assert_eq!(folder().newest_good().unwrap().step, 30, "keep {keep}");
+        }
     }
 
     #[test]

@@ -15,8 +15,8 @@ use kiln_kernels::{Precision, on_the_pool, with_precision};
 
 use crate::distortion::distort;
 use crate::experiment::{Augmentation, ClassifierExperiment};
-use crate::loader::{BatchSource, Batches};
-use crate::plan::{Plan, Share};
+use crate::loader::{BatchSource, Batches, Shares};
+use crate::plan::Plan;
 use crate::ranks::over_ranks;
 use crate::report::{MetricKind, Reading, Report};
 use crate::session::Session;
@@ -197,12 +197,12 @@ impl BatchSource for DigitSource {
         false // a mirrored digit is none
     }
 
-    fn batches(&self, shares: Vec<Share>, device: &Device) -> Batches<LabelledImages> {
-        let requests: Vec<_> = shares.iter().map(|share| share.images.clone()).collect();
+    fn batches(&self, shares: impl Shares, device: &Device) -> Batches<LabelledImages> {
+        let requests = shares.clone().map(|share| share.images);
         let (dataset, device) = (self.datasets.train.clone(), device.clone());
         let (seed, augmentation) = (self.seed, self.augmentation);
-        let batches = prefetch(dataset.clone(), requests.into_iter());
-        Box::new(shares.into_iter().zip(batches).map(move |(share, batch)| {
+        let batches = prefetch(dataset.clone(), requests);
+        Box::new(shares.zip(batches).map(move |(share, batch)| {
             let mut batch = batch.map_err(DatasetError::new)?;
             let side = DigitClassifier::SIDE;
             for (slot, image) in batch.pixels.chunks_mut(side * side).enumerate() {

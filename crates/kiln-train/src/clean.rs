@@ -68,11 +68,10 @@ impl CleanSet {
     /// whether they are mirrored.
     pub(crate) fn batches(
         &self,
-        requests: Vec<Vec<(u32, bool)>>,
+        requests: impl Iterator<Item = Vec<(u32, bool)>> + Send + 'static,
         device: &Device,
     ) -> Batches<Tensor<4>> {
         let device = device.clone();
-        let requests = requests.into_iter();
         match self.latents.clone() {
             Some(latents) => {
                 Box::new(requests.map(move |images| Ok(latents.batch(&images, &device))))
@@ -111,7 +110,7 @@ mod tests {
         let requests = vec![vec![(2, false), (0, true)], vec![(1, true)]];
         let batches = CleanSets::images(&datasets)
             .train
-            .batches(requests, &Device::flex());
+            .batches(requests.into_iter(), &Device::flex());
         let batches: Vec<Vec<f32>> = batches
             .map(|batch| batch.unwrap().into_data().iter::<f32>().collect())
             .collect();

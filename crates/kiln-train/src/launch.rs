@@ -1,6 +1,5 @@
 //! Runs one stage on Burn's Learner, with everything that this crate adds to it.
 
-use std::io::IsTerminal;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::time::Instant;
@@ -9,12 +8,12 @@ use burn::tensor::Device;
 use burn::train::metric::store::EventStoreClient;
 use burn::train::renderer::MetricsRenderer;
 use burn::train::{
-    EarlyStoppingStrategy, ExecutionStrategy, InferenceStep, Learner, LearnerModel,
+    EarlyStoppingStrategy, ExecutionStrategy, InferenceStep, Learner, LearnerModel, LearningResult,
     MultiDeviceOptim, SupervisedTraining, TrainStep, TrainingError, TrainingStrategy,
 };
 
 use crate::checkpoint::{CheckpointFolder, CheckpointWriter, GoodCheckpoint, PARTS};
-use crate::dashboard::dashboard;
+use crate::dashboard::{self, LastingStderr, dashboard};
 use crate::devices::Devices;
 use crate::error::TrainError;
 use crate::experiment::TrainingConfig;
@@ -33,11 +32,9 @@ use crate::update::optimizer;
 /// How several devices share the work.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub enum Strategy {
-    /// The first device sums the gradients and updates the weights.
+    /// The gradients are summed on all devices, each parameter's on one of them, and the first updates the weights.
     #[default]
     Main,
-    /// Each device updates its share of the weights.
-    Sharded,
     /// NCCL sums the gradients between CUDA devices.
     Ddp,
 }
@@ -164,6 +161,7 @@ impl Stage<'_> {
             (self.resume.as_ref()).map_or_else(Rows::new, |checkpoint| checkpoint.rows.clone()),
         )?;
 
+        let stderr = LastingStderr::new();
         let mut training =
             SupervisedTraining::new(self.folder.checkpoints(), Arc::new(train), Arc::new(valid))
                 .with_training_strategy(TrainingStrategy::Default(execution))
@@ -198,18 +196,30 @@ impl Stage<'_> {
         let began = Instant::now();
         let result = catch_unwind(AssertUnwindSafe(|| training.launch(learner)));
         let seconds = began.elapsed().as_secs_f64();
+        let result = result.map(|result| {
+            let LearningResult {
+                model,
+                renderer,
+                error,
+                ..
+            } = result;
+            dashboard::close(renderer);
+            (model, error)
+        });
+        drop(stderr);
         if let Some(failure) = session.take_failure() {
             return Err(failure);
         }
-        let result = result.map_err(|panic| TrainError::Learner(panic_message(panic.as_ref())))?;
-        if let Some(error) = result.error {
+        let (model, error) =
+            result.map_err(|panic| TrainError::Learner(panic_message(panic.as_ref())))?;
+        if let Some(error) = error {
             return Err(TrainError::Learner(match &*error {
                 TrainingError::Dataset(error) => error.to_string(),
                 error => error.to_string(),
             }));
         }
         Ok(Outcome {
-            model: result.model,
+            model,
             seconds,
             steps: session.steps_done() - first,
             steps_done: session.steps_done(),
@@ -223,13 +233,16 @@ impl Stage<'_> {
             .iter()
             .map(|device| device.clone().autodiff())
             .collect();
-        let multi = |optim| ExecutionStrategy::multi(devices.clone(), optim);
         match (self.strategy, devices.as_slice()) {
-            (Strategy::Main | Strategy::Sharded, [device]) => {
+            (Strategy::Main, [device]) => {
                 Ok(ExecutionStrategy::single(device.clone()))
             }
-            (Strategy::Main, _) => Ok(multi(MultiDeviceOptim::OptimMainDevice)),
-            (Strategy::Sharded, _) => Ok(multi(MultiDeviceOptim::OptimSharded)),
+            // Of Burn's two ways this is the one that says which device a gradient is from. The other sums them in the order in
+            // which devices end, so that no two runs would have the same bits. How they are summed then, `update` says.
+            (Strategy::Main, _) => Ok(ExecutionStrategy::multi(
+                devices,
+                MultiDeviceOptim::OptimSharded,
+            )),
             (Strategy::Ddp, _) if !self.session.ranks().is_alone() => Err(TrainError::Strategy(
                 "--strategy ddp knows the devices of one process only: start one rank a device, with --strategy main"
                     .to_owned(),
@@ -258,8 +271,7 @@ impl Stage<'_> {
     }
 
     fn renderer(&self) -> Box<dyn MetricsRenderer> {
-        // Open MPI gives processes a terminal to write to, at which nobody sits.
-        if std::io::stdin().is_terminal() && std::io::stdout().is_terminal() {
+        if dashboard::has_terminal() {
             let rounds_before = self.plan.round_of(self.session.steps_done()) - 1;
             return dashboard(&self.session, rounds_before);
         }
@@ -273,7 +285,7 @@ impl Stage<'_> {
 
 fn ddp_needs_cuda(devices: &Devices) -> TrainError {
     TrainError::Strategy(format!(
-        "--strategy ddp works between CUDA devices (kiln built with --features cuda), not on `{devices}`: use main or sharded"
+        "--strategy ddp works between CUDA devices (kiln built with --features cuda), not on `{devices}`: use main"
     ))
 }
 

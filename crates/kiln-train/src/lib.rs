@@ -24,11 +24,12 @@
 //! What the Learner calls an epoch is a *round* here: the steps from one checkpoint to the next.
 
 mod checkpoint;
+mod claim;
 mod classes;
 mod classifier_stage;
 mod clean;
 mod curves;
-mod dashboard;
+pub mod dashboard;
 pub mod devices;
 mod diffusion_stage;
 mod distortion;
@@ -42,6 +43,7 @@ mod launch;
 mod learning_rate;
 mod loader;
 mod log;
+mod memory;
 mod noisy_source;
 mod objective;
 pub mod pictures;

@@ -3,6 +3,7 @@
 //! What the Learner calls an epoch is a *round* here: the steps from one checkpoint to the next. A round starts
 //! at the session's cursor, so a run that was stopped in mid-round goes on exactly there.
 
+use std::ops::Range;
 use std::sync::Arc;
 
 use burn::data::dataloader::{DataLoader, DataLoaderIterator, Progress};
@@ -15,6 +16,11 @@ use crate::session::Session;
 /// A stream of batches, in order.
 pub(crate) type Batches<B> = Box<dyn Iterator<Item = Result<B, DatasetError>> + Send>;
 
+/// Shares of steps, in order, each made when it is asked for.
+pub(crate) trait Shares: Iterator<Item = Share> + Clone + Send + 'static {}
+
+impl<I: Iterator<Item = Share> + Clone + Send + 'static> Shares for I {}
+
 /// Turns shares of steps into the tensors that a stage trains on.
 pub(crate) trait BatchSource: Send + Sync + 'static {
     /// What the trained module's step takes.
@@ -25,7 +31,7 @@ pub(crate) trait BatchSource: Send + Sync + 'static {
     /// Whether images are shown mirrored at random.
     fn flips(&self) -> bool;
     /// The batches for `shares`, in order, on `device`.
-    fn batches(&self, shares: Vec<Share>, device: &Device) -> Batches<Self::Batch>;
+    fn batches(&self, shares: impl Shares, device: &Device) -> Batches<Self::Batch>;
     /// All of validation after step `step`, on `device`.
     fn validation(&self, step: usize, device: &Device) -> Batches<Self::Validation>;
     /// Items of a validation.
@@ -69,16 +75,15 @@ impl<S: BatchSource> DataLoader<S::Batch> for TrainingLoader<S> {
         let first = self.session.steps_done();
         let steps = self.plan.rest_of_round(first);
         let flips = self.source.flips();
-        let shares: Vec<Share> = self
+        let plan = self.plan.clone();
+        let shares = self
             .plan
             .shares(steps.clone(), self.plan.own_devices().start + self.place)
-            .map(|(step, slot)| self.plan.share(step, slot, flips))
-            .collect();
-        let steps_of_batches: Vec<usize> = shares.iter().map(|share| share.step).collect();
+            .map(move |(step, slot)| plan.share(step, slot, flips));
         Box::new(RoundOfBatches {
             batches: self.source.batches(shares, &self.device),
-            steps_of_batches,
-            end: steps.end,
+            accumulate: self.plan.accumulate(),
+            steps,
             before: self.plan.batches_before(first),
             next: 0,
             batch_size: self.plan.batch_size(),
@@ -104,10 +109,9 @@ impl<S: BatchSource> DataLoader<S::Batch> for TrainingLoader<S> {
 
 struct RoundOfBatches<B> {
     batches: Batches<B>,
-    /// The step that each batch belongs to.
-    steps_of_batches: Vec<usize>,
-    /// The step after the last.
-    end: usize,
+    /// Batches of a step.
+    accumulate: usize,
+    steps: Range<usize>,
     /// Batches of the round that an earlier part of the run has seen.
     before: usize,
     next: usize,
@@ -117,8 +121,8 @@ struct RoundOfBatches<B> {
 }
 
 impl<B> RoundOfBatches<B> {
-    fn begins_a_step(&self) -> bool {
-        self.next == 0 || self.steps_of_batches[self.next] != self.steps_of_batches[self.next - 1]
+    fn total(&self) -> usize {
+        self.steps.len() * self.accumulate
     }
 }
 
@@ -126,16 +130,14 @@ impl<B> Iterator for RoundOfBatches<B> {
     type Item = Result<B, DatasetError>;
 
     fn next(&mut self) -> Option<Self::Item> {
-        if let Some(&step) = self.steps_of_batches.get(self.next)
-            && self.begins_a_step()
-            && self.session.ends_before(step, self.decides)
-        {
-            self.steps_of_batches.truncate(self.next);
-            self.end = step;
+        let step = self.steps.start + self.next / self.accumulate;
+        let begins_a_step = self.next.is_multiple_of(self.accumulate);
+        if begins_a_step && step < self.steps.end && self.session.ends_before(step, self.decides) {
+            self.steps.end = step;
         }
-        if self.next == self.steps_of_batches.len() {
+        if self.next == self.total() {
             if self.decides {
-                self.session.finish_steps_before(self.end);
+                self.session.finish_steps_before(self.steps.end);
             }
             return None;
         }
@@ -148,7 +150,7 @@ impl<B> Iterator for RoundOfBatches<B> {
 impl<B> DataLoaderIterator<B> for RoundOfBatches<B> {
     fn progress(&self) -> Progress {
         let images = |batches| (self.before + batches) * self.batch_size;
-        let (done, total) = (images(self.next), images(self.steps_of_batches.len()));
+        let (done, total) = (images(self.next), images(self.total()));
         Progress::new(done, total, Some("images".into()))
     }
 }
@@ -246,8 +248,8 @@ mod tests {
         fn flips(&self) -> bool {
             false
         }
-        fn batches(&self, shares: Vec<Share>, _device: &Device) -> Batches<()> {
-            Box::new(shares.into_iter().map(|_| Ok(())))
+        fn batches(&self, shares: impl Shares, _device: &Device) -> Batches<()> {
+            Box::new(shares.map(|_| Ok(())))
         }
         fn validation(&self, _step: usize, _device: &Device) -> Batches<()> {
             Box::new(std::iter::empty())

@@ -10,8 +10,8 @@ use crate::clean::CleanSets;
 use crate::diffusion_stage::{NoisyBatch, Validation};
 use crate::error::TrainError;
 use crate::experiment::{Experiment, Interval};
-use crate::loader::{BatchSource, Batches};
-use crate::plan::{Plan, Share};
+use crate::loader::{BatchSource, Batches, Shares};
+use crate::plan::Plan;
 
 /// Sampling draws noise by (seed, image, step), too: training and validation keep away from it by other seeds.
 const TRAINING_NOISE: u64 = 0x7472_6169_6e69_6e67;
@@ -87,13 +87,13 @@ impl BatchSource for NoisySource {
         self.clean.train.images.horizontal_flip()
     }
 
-    fn batches(&self, shares: Vec<Share>, device: &Device) -> Batches<NoisyBatch> {
-        let requests = shares.iter().map(|share| share.images.clone()).collect();
+    fn batches(&self, shares: impl Shares, device: &Device) -> Batches<NoisyBatch> {
+        let requests = shares.clone().map(|share| share.images);
         let clean = self.clean.train.batches(requests, device);
         let (images, classes) = (self.clean.train.images.clone(), self.classes);
         let seed = self.seed ^ TRAINING_NOISE;
         let (schedule, noise_levels) = (self.schedule.clone(), self.noise_levels);
-        Box::new(shares.into_iter().zip(clean).map(move |(share, z0)| {
+        Box::new(shares.zip(clean).map(move |(share, z0)| {
             let labels = classes.map(|classes| {
                 let told = |(place, &(index, _)): (usize, &(u32, bool))| {
                     let label = classes.label(&images, index);
@@ -121,7 +121,10 @@ impl BatchSource for NoisySource {
             .chunks(size)
             .map(|images| images.iter().map(|&index| (index, false)).collect())
             .collect();
-        let clean = self.clean.validation.batches(requests.clone(), device);
+        let clean = self
+            .clean
+            .validation
+            .batches(requests.clone().into_iter(), device);
         let (images, classes) = (self.clean.validation.images.clone(), self.classes);
         let seed = self.seed ^ VALIDATION_NOISE;
         let total = self.schedule.num_train_timesteps();

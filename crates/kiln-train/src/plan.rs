@@ -135,6 +135,10 @@ impl Plan {
         self.round() * self.batch_size * self.own_devices.len() * self.accumulate
     }
 
+    pub(crate) fn accumulate(&self) -> usize {
+        self.accumulate
+    }
+
     pub(crate) fn batch_size(&self) -> usize {
         self.batch_size
     }
@@ -144,7 +148,7 @@ impl Plan {
         &self,
         steps: Range<usize>,
         device: usize,
-    ) -> impl Iterator<Item = (usize, usize)> + use<> {
+    ) -> impl Iterator<Item = (usize, usize)> + Clone + use<> {
         let (batch_size, devices, accumulate) = (self.batch_size, self.devices, self.accumulate);
         steps.flat_map(move |step| {
             (0..accumulate)

@@ -115,6 +115,22 @@ pub(crate) struct MetricKind {
     pub(crate) reading: Reading,
 }
 
+/// What was told of the newest step. Devices report in the order in which they end, so its values are summed by size: the same
+/// bits in every run.
+#[derive(Clone, Default)]
+struct Newest {
+    step: usize,
+    values: Vec<f64>,
+}
+
+impl Newest {
+    fn sum(&self) -> f64 {
+        let mut values = self.values.clone();
+        values.sort_by(f64::total_cmp);
+        values.iter().sum()
+    }
+}
+
 /// A [`MetricKind`] at work on one split.
 #[derive(Clone)]
 pub(crate) struct Gathered {
@@ -123,7 +139,9 @@ pub(crate) struct Gathered {
     /// The training whose steps these are; a validation has none.
     training: Option<Session>,
     last: Option<f64>,
+    /// Over all steps but the newest.
     sum: f64,
+    newest: Newest,
     images: f64,
     code_counts: Vec<f32>,
 }
@@ -137,6 +155,7 @@ impl Gathered {
             training,
             last: None,
             sum: 0.0,
+            newest: Newest::default(),
             images: 0.0,
             code_counts: Vec::new(),
         }
@@ -147,13 +166,17 @@ impl Gathered {
         match self.kind.reading {
             Reading::Figure(_) => self.last,
             _ if self.images == 0.0 => None,
-            Reading::Mean(_) => Some(self.sum / self.images),
+            Reading::Mean(_) => Some(self.whole_sum() / self.images),
             Reading::Perplexity => Some(perplexity(&self.code_counts)),
             Reading::CodesInUse => Some(
                 100.0 * codes_in_use(&self.code_counts) as f64
                     / self.code_counts.len().max(1) as f64,
             ),
         }
+    }
+
+    fn whole_sum(&self) -> f64 {
+        self.sum + self.newest.sum()
     }
 
     /// From here on the values are over all ranks' steps.
@@ -166,11 +189,15 @@ impl Gathered {
             return;
         }
         let counts = self.code_counts.iter().map(|&count| f64::from(count));
-        let own = [self.sum, self.images].into_iter().chain(counts).collect();
+        let own = [self.whole_sum(), self.images]
+            .into_iter()
+            .chain(counts)
+            .collect();
         match session.ranks().sum_metrics(own) {
             Ok(sums) => {
                 if let [sum, images, counts @ ..] = &sums[..] {
                     (self.sum, self.images) = (*sum, *images);
+                    self.newest = Newest::default();
                     self.code_counts = counts.iter().map(|&count| count as f32).collect();
                 }
             }
@@ -223,7 +250,19 @@ impl Metric for Gathered {
             _ if numbers.images == 0 => {}
             Reading::Mean(index) => {
                 let value = numbers.scalars.get(index).copied().unwrap_or(f64::NAN);
-                self.sum += value * numbers.images as f64;
+                let weighed = value * numbers.images as f64;
+                if self.training.is_none() {
+                    self.sum += weighed; // one device validates
+                } else {
+                    if self.newest.step != numbers.step {
+                        self.sum = self.whole_sum();
+                        self.newest = Newest {
+                            step: numbers.step,
+                            values: Vec::new(),
+                        };
+                    }
+                    self.newest.values.push(weighed);
+                }
                 self.last = Some(value);
                 if let Some(session) = &self.training
                     && self.kind.name == LOSS

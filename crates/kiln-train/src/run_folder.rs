@@ -58,7 +58,12 @@ impl RunFolder {
     }
 
     pub(crate) fn latents(&self, hash: &str) -> PathBuf {
-        self.0.join("latents").join(format!("{hash}.safetensors"))
+        self.all_latents().join(format!("{hash}.safetensors"))
+    }
+
+    /// The folder of all latents.
+    pub(crate) fn all_latents(&self) -> PathBuf {
+        self.0.join("latents")
     }
 
     pub(crate) fn model(&self) -> PathBuf {
@@ -67,6 +72,10 @@ impl RunFolder {
 }
 
 impl StageFolder {
+    pub(crate) fn path(&self) -> &Path {
+        &self.0
+    }
+
     pub(crate) fn checkpoints(&self) -> PathBuf {
         self.0.join("checkpoints")
     }
@@ -90,19 +99,43 @@ impl StageFolder {
     }
 }
 
+/// How the temporary names of [`write_atomically`] begin and end, so that what a kill leaves is known to be ours.
+const TEMPORARY: [&str; 2] = [".kiln-", ".partial"];
+
+/// Whether [`write_atomically`] gives such a name to a file that is not whole yet.
+pub(crate) fn is_temporary(name: &str) -> bool {
+    let [start, end] = TEMPORARY;
+    name.starts_with(start) && name.ends_with(end)
+}
+
 /// Writes a whole file under a temporary name and renames it, so that nobody ever sees half of it.
 ///
 /// # Errors
 /// [`TrainError::File`] when it cannot be written.
 pub fn write_atomically(path: &Path, bytes: &[u8]) -> Result<(), TrainError> {
-    let folder = path.parent().unwrap_or(Path::new("."));
+    let folder = match path.parent() {
+        Some(folder) if !folder.as_os_str().is_empty() => folder,
+        _ => Path::new("."),
+    };
     let write = || {
         std::fs::create_dir_all(folder)?;
+        let [start, end] = TEMPORARY;
+        let mut names = tempfile::Builder::new();
+        names.prefix(start).suffix(end);
         // By `make_in`, since `new_in` keeps its files from other users.
-        let mut file = tempfile::Builder::new().make_in(folder, |path| File::create_new(path))?;
+        let mut file = names.make_in(folder, |path| File::create_new(path))?;
         file.write_all(bytes)?;
         file.as_file().sync_all()?;
-        file.persist(path).map_err(|error| error.error)
+        file.persist(path).map_err(|error| error.error)?;
+        sync_folder(folder)
     };
-    write().map(drop).map_err(TrainError::file("write", path))
+    write().map_err(TrainError::file("write", path))
+}
+
+/// Brings the names in a folder to disk, where the system has a way to.
+pub(crate) fn sync_folder(folder: &Path) -> std::io::Result<()> {
+    if cfg!(unix) {
+        File::open(folder)?.sync_all()?;
+    }
+    Ok(())
 }

@@ -6,14 +6,16 @@ use std::fmt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use burn::module::Module;
 use burn::tensor::Device;
 use kiln_data::{DataConfig, Datasets, Progress};
 use kiln_eval::DigitClassifier;
 use kiln_hub::{FirstStage, HubSettings, LatentDiffusion, Metadata, ModelSource, open_data_set};
-use kiln_models::{Autoencoder, WeightsType};
+use kiln_models::{Autoencoder, FeatureMaps, WeightsType};
 use safetensors::SafeTensors;
 use serde::Serialize;
 
+use crate::claim::Claim;
 use crate::classes::Classes;
 use crate::classifier_stage::{self, ClassifierTrainee, DigitSource};
 use crate::clean::CleanSets;
@@ -27,6 +29,7 @@ use crate::initial_weights::{self, EarlierSteps};
 use crate::latents::Latents;
 use crate::launch::{Outcome, Stage, Strategy};
 use crate::log::LOSS;
+use crate::memory;
 use crate::noisy_source::NoisySource;
 use crate::plan::Plan;
 use crate::ranks::Ranks;
@@ -225,6 +228,9 @@ pub fn train_vqvae(
     let run = RunFolder::new(&options.out);
     let folder = run.stage_1();
     options.devices.check_precision(training.precision)?;
+    let maps = FeatureMaps::of_vqvae(first_stage.vqvae, experiment.data.size);
+    memory::check_batch("stage_1.training", training, &options.devices, maps)?;
+    let mut claim = Claim::stake(&run, &folder, &folder.model(), &options.ranks)?;
     let start = start_of(experiment, options, &run, &folder, OF_STAGE_1)?;
     let session = start.session.clone();
     let trained = || {
@@ -261,12 +267,13 @@ pub fn train_vqvae(
             let network = first_stage.vqvae.init(&learning, seed)?;
             if codebook.kmeans_start && session.steps_done() == 0 {
                 let images = &datasets.train;
-                vqvae_stage::with_kmeans_codes(network, codebook, seed, images, &device)?
+                vqvae_stage::with_kmeans_codes(network, codebook, seed, images, &device, progress)?
             } else {
                 network
             }
         }
     };
+    memory::check_weights("vqvae", network.num_params(), &options.devices)?;
     let trainee = VqVaeTrainee::new(
         &first_stage,
         network,
@@ -290,6 +297,7 @@ pub fn train_vqvae(
     };
     let source = ImageSource::new(training, experiment.seed, datasets.clone(), plan.clone());
     let outcome = stage.train(trainee, source)?;
+    claim.keep();
     let report = TrainingReport::new("vqvae", &outcome, training, &plan, folder.model());
     if report.model.is_some() && options.ranks.is_first() {
         let first_stage = FirstStage {
@@ -343,6 +351,11 @@ fn train_unet(
     let folder = run.stage_2();
     options.devices.check_precision(training.precision)?;
     let device = options.devices.first();
+    let [_, side, _] = experiment.sample_shape();
+    let maps = FeatureMaps::of_unet(&experiment.unet, side);
+    memory::check_batch("stage_2.training", training, &options.devices, maps)?;
+    memory::check_pictures(experiment, &options.devices)?;
+    let mut claim = Claim::stake(&run, &folder, &run.model(), &options.ranks)?;
     let start = start_of(experiment, options, &run, &folder, OF_STAGE_2)?;
     let session = start.session.clone();
     let trained = || {
@@ -398,6 +411,7 @@ fn train_unet(
         Some(network) => network,
         None => experiment.unet.init(&learning, experiment.seed)?,
     };
+    memory::check_weights("unet", network.num_params(), &options.devices)?;
     let measured = experiment.stage_2.evaluation.as_ref();
     // Rank 0 alone validates.
     let evaluator = measured.filter(|_| options.ranks.is_first()).map(|config| {
@@ -437,6 +451,7 @@ fn train_unet(
     };
     let source = NoisySource::new(experiment, clean, classes, plan.clone())?;
     let outcome = stage.train(trainee, source)?;
+    claim.keep();
     let report = TrainingReport::new(name, &outcome, training, &plan, run.model());
     if report.model.is_some() && options.ranks.is_first() {
         let scheduler = experiment.scheduler();
@@ -473,11 +488,12 @@ pub fn train_classifier(
     let run = RunFolder::new(&options.out);
     let folder = run.classifier();
     options.devices.check_precision(training.precision)?;
+    let path = run.classifier_weights();
+    let mut claim = Claim::stake(&run, &folder, &path, &options.ranks)?;
     let reread = |text: &str| ClassifierExperiment::parse(text, BEFORE, &[])?.to_toml();
     let config = experiment.to_toml()?;
     let start = Start::new(options, &run, &folder, OF_THE_CLASSIFIER, config, reread)?;
     let session = start.session.clone();
-    let path = run.classifier_weights();
     if start.is_finished(training.steps, || steps_in(&facts_in(&path)?))? {
         let (done, steps) = (session.steps_done(), training.steps);
         return Ok(TrainingReport::finished_before(
@@ -525,6 +541,7 @@ pub fn train_classifier(
     };
     let source = DigitSource::new(experiment, datasets.clone(), plan.clone());
     let outcome = stage.train(trainee, source)?;
+    claim.keep();
     let report = TrainingReport::new("classifier", &outcome, training, &plan, path);
     if let Some(path) = &report.model
         && options.ranks.is_first()

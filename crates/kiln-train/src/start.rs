@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use kiln_data::{DataConfig, Datasets};
 
 use crate::checkpoint::GoodCheckpoint;
+use crate::claim::WRITTEN_BY;
 use crate::error::TrainError;
 use crate::experiment::ConfigError;
 use crate::identity::{Identity, InitialWeights, VqVaeIdentity, require_same_keys};
@@ -188,7 +189,7 @@ impl<'a> Start<'a> {
             return Ok(());
         }
         let version = env!("CARGO_PKG_VERSION");
-        let header = format!("# Written by kiln {version}: what this run was trained with.\n");
+        let header = format!("{WRITTEN_BY} {version}: what this run was trained with.\n");
         write_atomically(&self.run.config(), (header + &self.config).as_bytes())
     }
 }

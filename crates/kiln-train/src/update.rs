@@ -157,33 +157,43 @@ impl<N: Module> Averaged<N> {
     }
 }
 
-/// The gradients of all devices, summed on the device of the first.
+/// The gradients of all devices on the first one, summed in the order of the devices: the same bits in every run.
 ///
-/// Clipping needs the norm of the sum before any weight moves, so sharded training sums first, too.
+/// Each parameter's are summed on a device of its own. Clipping needs the norm of the sums before any weight moves, so all of
+/// them come to the first then.
 pub(crate) fn summed<M: Module>(
     module: &M,
     mut gradients: MultiGradientsParams,
 ) -> GradientsParams {
     struct Sum<'a> {
-        parts: &'a mut MultiGradientsParams,
-        device: Option<Device>,
+        parts: &'a mut [(GradientsParams, Device)],
+        /// Parameters seen before.
+        place: usize,
         sum: GradientsParams,
     }
     impl ModuleVisitor for Sum<'_> {
         fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
-            if let Some((gradient, _)) = self.parts.remove::<D>(param.id) {
-                let device = self.device.get_or_insert_with(|| gradient.device());
-                self.sum.register(param.id, gradient.to_device(device));
+            let devices: Vec<Device> = (self.parts.iter())
+                .map(|(_, device)| device.clone().inner())
+                .collect();
+            let Some(own) = devices.get(self.place % devices.len().max(1)) else {
+                return;
+            };
+            self.place += 1;
+            // Not by Burn's `remove`, which begins with a device that depends on the parameter's random name.
+            let gradients = self.parts.iter_mut();
+            let gradients = gradients.filter_map(|(part, _)| part.remove::<D>(param.id));
+            let sum = gradients
+                .map(|gradient| gradient.to_device(own))
+                .reduce(|sum, gradient| sum + gradient);
+            if let Some(sum) = sum {
+                self.sum.register(param.id, sum.to_device(&devices[0]));
             }
         }
     }
-    let device = gradients
-        .grads
-        .first()
-        .map(|(_, device)| device.clone().inner());
     let mut sum = Sum {
-        parts: &mut gradients,
-        device,
+        parts: &mut gradients.grads,
+        place: 0,
         sum: GradientsParams::new(),
     };
     module.visit(&mut sum);

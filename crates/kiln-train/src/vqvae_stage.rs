@@ -8,17 +8,17 @@ use burn::optim::lr_scheduler::module_lr_scheduler::ModuleLearningRate;
 use burn::optim::{GradientsParams, ModuleOptimizer, MultiGradientsParams};
 use burn::tensor::{Device, Tensor, TensorData};
 use burn::train::{InferenceStep, TrainOutput, TrainStep};
-use kiln_data::{Datasets, ImageBatch, ImageDataset, prefetch};
+use kiln_data::{Datasets, ImageBatch, ImageDataset, Progress, ProgressUnit, prefetch};
 use kiln_kernels::{Precision, on_the_pool, with_precision};
 use kiln_models::VqVae;
 use kiln_models::quantizer::{BatchPosition, CodebookConfig, CodebookTraining};
 
 use crate::error::TrainError;
 use crate::experiment::{FirstStageConfig, Interval, TrainingConfig};
-use crate::loader::{BatchSource, Batches};
+use crate::loader::{BatchSource, Batches, Shares};
 use crate::objective::{Stage1Objective, psnr};
 use crate::pictures::{Images, columns_for, grid, save_png};
-use crate::plan::{Plan, Share};
+use crate::plan::Plan;
 use crate::ranks::over_ranks;
 use crate::report::{MetricKind, Reading, Report};
 use crate::run_folder::StageFolder;
@@ -310,13 +310,19 @@ pub(crate) fn with_kmeans_codes(
     seed: u64,
     images: &ImageDataset,
     device: &Device,
+    progress: &dyn Progress,
 ) -> Result<VqVae, TrainError> {
     let order = kiln_data::shuffled(images.len(), seed, 0);
     let first = order.iter().take(KMEANS_IMAGES);
     let batch = first_batch(images, first.map(|&index| (index, false)).collect())?;
     let latents = network.valid().encode(tensor(&batch, images, device));
     let quantizer = codebook.prepare(network.quantize);
-    network.quantize = quantizer.with_kmeans(latents, KMEANS_ITERATIONS, seed);
+    let [codes, _] = quantizer.embedding.weight.dims();
+    let work = codes as u64 * (1 + KMEANS_ITERATIONS as u64);
+    progress.begin("placing the codes", ProgressUnit::Work, Some(work));
+    let advance = &mut |work| progress.advance(work);
+    network.quantize = quantizer.with_kmeans(latents, KMEANS_ITERATIONS, seed, advance);
+    progress.end();
     Ok(network)
 }
 
@@ -356,11 +362,11 @@ impl BatchSource for ImageSource {
         self.datasets.train.horizontal_flip()
     }
 
-    fn batches(&self, shares: Vec<Share>, device: &Device) -> Batches<ImageTensors> {
-        let requests: Vec<_> = shares.iter().map(|share| share.images.clone()).collect();
+    fn batches(&self, shares: impl Shares, device: &Device) -> Batches<ImageTensors> {
+        let requests = shares.clone().map(|share| share.images);
         let (dataset, device, seed) = (self.datasets.train.clone(), device.clone(), self.seed);
-        let batches = prefetch(dataset.clone(), requests.into_iter());
-        Box::new(shares.into_iter().zip(batches).map(move |(share, batch)| {
+        let batches = prefetch(dataset.clone(), requests);
+        Box::new(shares.zip(batches).map(move |(share, batch)| {
             let position = BatchPosition {
                 seed,
                 step: share.step as u64,

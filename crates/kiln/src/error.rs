@@ -96,6 +96,18 @@ pub enum Error {
         "the model's unet/config.json has no `sample_size`, so the size of the images is unknown; add it, the side of the latents"
     )]
     NoSampleSize,
+    /// Images that do not fit into memory.
+    #[error(
+        "{images} images need more than {needed:.1} GB of memory, and {free:.1} GB are free: draw fewer, or fewer at a time (--batch)"
+    )]
+    Memory {
+        /// How many are to be drawn.
+        images: usize,
+        /// What they need at least, in units of 10^9 bytes.
+        needed: f64,
+        /// What there is.
+        free: f64,
+    },
     /// Images with another number of channels.
     #[error(
         "the images have {channels} channel(s) but the model takes {expected}; use data.channels = {expected}"

@@ -1,11 +1,14 @@
 //! `kiln`: trains and samples diffusion models, in latent space and in pixel space.
 
 mod commands;
+mod interrupts;
 mod preview;
 mod terminal;
 
+use std::panic::{self, AssertUnwindSafe};
 use std::process::ExitCode;
 
+use anyhow::Context;
 use clap::{ArgAction, Parser};
 
 /// Train and sample diffusion models, in latent space and in pixel space.
@@ -30,13 +33,34 @@ struct Arguments {
 
 fn main() -> ExitCode {
     terminal::turn_panics_into_sentences();
-    let arguments = Arguments::parse();
+    let arguments = match Arguments::try_parse() {
+        Ok(arguments) => arguments,
+        Err(help_or_error) => return terminal::print_help(&help_or_error),
+    };
     terminal::log_to_stderr(arguments.verbose);
 
-    match arguments.command.run() {
+    let run = || prepare().and_then(|()| arguments.command.run());
+    match panic::catch_unwind(AssertUnwindSafe(run)) {
+        // Its sentence has been said. Of a bug the shell hears, too.
+        Err(panic) if terminal::found_a_bug() => panic::resume_unwind(panic),
+        Err(_) => ExitCode::FAILURE,
+        Ok(outcome) => exit_code(outcome),
+    }
+}
+
+/// What every command needs: an environment that it understands, and threads to compute on.
+fn prepare() -> anyhow::Result<()> {
+    kiln_kernels::check_environment()?;
+    rayon::ThreadPoolBuilder::new()
+        .build_global()
+        .context(terminal::NO_MORE_THREADS)
+}
+
+fn exit_code(outcome: anyhow::Result<()>) -> ExitCode {
+    match outcome {
         Ok(()) => ExitCode::SUCCESS,
-        // Whoever read our output has seen enough: `kiln model info x | head -1`.
-        Err(error) if terminal::is_closed_pipe(&error) => ExitCode::SUCCESS,
+        // Whoever read our output has seen enough: `kiln model info x | head -1`, or a terminal that was closed.
+        Err(error) if terminal::has_no_reader(&error) => ExitCode::SUCCESS,
         Err(error) => {
             if !terminal::was_a_panic(&error) {
                 terminal::print_error(&terminal::one_sentence(&error));

@@ -5,13 +5,19 @@ use std::{
     error::Error,
     io::{self, Write},
     panic,
-    sync::{Mutex, MutexGuard, PoisonError},
+    process::ExitCode,
+    sync::{
+        Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicBool, Ordering},
+    },
+    thread,
     time::Duration,
 };
 
 use anyhow::Context;
 use indicatif::{ProgressBar, ProgressStyle};
 use kiln_data::ProgressUnit;
+use kiln_train::dashboard;
 use serde::Serialize;
 use tracing_subscriber::EnvFilter;
 
@@ -28,7 +34,7 @@ pub fn print_outcome<O: Serialize>(
     } else {
         words(outcome)
     };
-    writeln!(io::stdout(), "{}", text.trim_end()).context("cannot print the result")
+    writeln!(io::stdout(), "{}", text.trim_end()).context(CANNOT_PRINT)
 }
 
 /// Prints `error: SENTENCE` on stderr.
@@ -58,6 +64,19 @@ pub fn one_sentence(error: &anyhow::Error) -> String {
     sentence
 }
 
+/// Prints what clap has to say in place of a command: help on stdout, or on stderr what is wrong with the arguments.
+pub fn print_help(help_or_error: &clap::Error) -> ExitCode {
+    match help_or_error.print() {
+        Err(problem)
+            if !help_or_error.use_stderr() && problem.kind() != io::ErrorKind::BrokenPipe =>
+        {
+            print_error(&format!("cannot print the help: {problem}"));
+            ExitCode::FAILURE
+        }
+        _ => ExitCode::from(help_or_error.exit_code() as u8),
+    }
+}
+
 /// What helps when a GPU's memory is full.
 const FEWER_IMAGES: &str = "work on fewer images at a time";
 
@@ -79,34 +98,61 @@ fn one_line(text: &str) -> String {
     }
 }
 
-/// Whether an error is only that the reader of our stdout has gone.
-pub fn is_closed_pipe(error: &anyhow::Error) -> bool {
+/// What is said of a result that stdout does not take.
+const CANNOT_PRINT: &str = "cannot print the result";
+
+/// Whether an error is only that the reader of our stdout has gone: a pipe's, or whoever sat at the terminal of a dashboard.
+pub fn has_no_reader(error: &anyhow::Error) -> bool {
     let is_closed = |cause: &(dyn Error + 'static)| {
         let io = cause.downcast_ref::<io::Error>();
         io.is_some_and(|io| io.kind() == io::ErrorKind::BrokenPipe)
     };
-    error.chain().any(is_closed)
+    let of_printing = error.to_string() == CANNOT_PRINT;
+    of_printing && (error.chain().any(is_closed) || dashboard::has_lost_its_terminal())
 }
 
 /// Libraries by which Burn speaks with GPUs. They panic when a driver fails or memory runs out.
 const GPU_LIBRARIES: [&str; 4] = ["burn-cubecl", "cubecl", "cudarc", "wgpu"];
 
+/// What is wrong when a thread cannot be started.
+pub const NO_MORE_THREADS: &str = "the system allows this program no more threads; raise its limits of processes and memory \
+    (ulimit -u and -v), or set RAYON_NUM_THREADS=1 to use fewer";
+
 /// What the last panic said.
 static LAST_PANIC: Mutex<String> = Mutex::new(String::new());
+/// Whether some panic was neither a GPU's nor that of a limit of the system's.
+static FOUND_A_BUG: AtomicBool = AtomicBool::new(false);
 
 /// From now on a panic prints one sentence: that a GPU failed, or else that this is a bug. With RUST_BACKTRACE set, the
 /// trace as well.
 pub fn turn_panics_into_sentences() {
     let default_hook = panic::take_hook();
     panic::set_hook(Box::new(move |information| {
+        if dashboard::has_lost_its_terminal() && is_of_dashboard(&thread::current()) {
+            return; // the training goes on without it
+        }
         let message = one_line(information.payload_as_str().unwrap_or("no message"));
         let place = information.location().map(ToString::to_string);
-        print_error(&panic_sentence(&message, place.as_deref()));
+        let cause = Cause::of(&message, place.as_deref());
+        if cause == Cause::Bug {
+            FOUND_A_BUG.store(true, Ordering::Relaxed);
+        }
+        print_error(&cause.sentence(&message, place.as_deref()));
         *LAST_PANIC.lock().unwrap_or_else(PoisonError::into_inner) = message;
         if env::var_os("RUST_BACKTRACE").is_some_and(|value| value != "0") {
             default_hook(information);
         }
     }));
+}
+
+/// Whether there was a panic that is a bug.
+pub fn found_a_bug() -> bool {
+    FOUND_A_BUG.load(Ordering::Relaxed)
+}
+
+/// Whether this is Burn's thread that draws the dashboard.
+fn is_of_dashboard(thread: &thread::Thread) -> bool {
+    thread.name() == Some("train-renderer")
 }
 
 /// Whether an error only repeats what a panic on another thread has said.
@@ -115,19 +161,47 @@ pub fn was_a_panic(error: &anyhow::Error) -> bool {
     !said.is_empty() && one_sentence(error).contains(said.as_str())
 }
 
-fn panic_sentence(message: &str, place: Option<&str>) -> String {
-    let place = place.unwrap_or_default();
-    let of_gpu = |folder: &str| (GPU_LIBRARIES.iter()).any(|library| folder.starts_with(library));
-    if place.split(['/', '\\']).any(of_gpu) {
-        return match message.contains(FEWER_IMAGES) {
-            true => format!("the GPU failed: {message}"),
-            false => format!("the GPU failed: {message}; if its memory is full, {FEWER_IMAGES}"),
-        };
+/// Why something panicked.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Cause {
+    /// A GPU failed, or its driver.
+    Gpu,
+    /// No thread could be started. The standard library and those above Burn panic then.
+    Threads,
+    Bug,
+}
+
+impl Cause {
+    fn of(message: &str, place: Option<&str>) -> Self {
+        let place = place.unwrap_or_default();
+        let of_gpu =
+            |folder: &str| (GPU_LIBRARIES.iter()).any(|library| folder.starts_with(library));
+        let is_of_threads = ["thread", "spawn", "Result::unwrap()"];
+        let is_refusal = ["kind: WouldBlock", "kind: OutOfMemory"];
+        let has = |words: &[&str]| words.iter().any(|word| message.contains(word));
+        if place.split(['/', '\\']).any(of_gpu) {
+            Self::Gpu
+        } else if has(&is_of_threads) && has(&is_refusal) {
+            Self::Threads
+        } else {
+            Self::Bug
+        }
     }
-    format!(
-        "this is a bug in kiln {} ({message} at {place}); please report it with this sentence",
-        env!("CARGO_PKG_VERSION")
-    )
+
+    fn sentence(self, message: &str, place: Option<&str>) -> String {
+        match self {
+            Self::Gpu if message.contains(FEWER_IMAGES) => format!("the GPU failed: {message}"),
+            Self::Gpu => {
+                format!("the GPU failed: {message}; if its memory is full, {FEWER_IMAGES}")
+            }
+            Self::Threads => NO_MORE_THREADS.to_owned(),
+            Self::Bug => format!(
+                "this is a bug in kiln {} ({message} at {}); please report it with this sentence",
+                env!("CARGO_PKG_VERSION"),
+                place.unwrap_or_default()
+            ),
+        }
+    }
 }
 
 /// Sends log messages to stderr: warnings, with `-v` also information, with `-vv` everything of kiln's.
@@ -146,6 +220,8 @@ pub fn log_to_stderr(verbosity: u8) {
     tracing_subscriber::fmt()
         .with_env_filter(filter)
         .with_writer(io::stderr)
+        // It would say by `eprintln!` that stderr takes nothing, and panic over that.
+        .log_internal_errors(false)
         .with_target(false)
         .without_time()
         .init();
@@ -183,6 +259,7 @@ impl kiln_data::Progress for DataProgress {
                 "{msg} [{bar:32}] {bytes}/{total_bytes}, {bytes_per_sec}, {eta} left"
             }
             ProgressUnit::Images => "{msg} [{bar:32}] {pos}/{len} images, {eta} left",
+            ProgressUnit::Work => "{msg} [{bar:32}] {percent}%, {eta} left",
         };
         let bar = styled_bar(total, template);
         bar.set_message(task.to_owned());
@@ -254,9 +331,31 @@ mod tests {
             ("wgpu-26.0.1/src/lib.rs:1:1", "the GPU failed: full;"),
             ("burn-flex-0.22.1/src/lib.rs:1:1", "a bug in kiln"),
         ] {
-            let sentence = panic_sentence("full", Some(&format!("{cargo}{place}")));
+            let place = format!("{cargo}{place}");
+            let sentence = Cause::of("full", Some(&place)).sentence("full", Some(&place));
             assert!(sentence.contains(words), "{sentence}");
         }
+    }
+
+    #[test]
+    fn a_limit_of_threads_is_no_bug() {
+        let refused =
+            r#"Os { code: 11, kind: WouldBlock, message: "Resource temporarily unavailable" }"#;
+        for message in [
+            format!("failed to spawn thread: {refused}"),
+            format!(
+                "The global thread pool has not been initialized.: ThreadPoolBuildError {{ kind: IOError({refused}) }}"
+            ),
+            format!("called `Result::unwrap()` on an `Err` value: {refused}"),
+        ] {
+            assert_eq!(
+                Cause::of(&message, Some("std/thread.rs")),
+                Cause::Threads,
+                "{message}"
+            );
+        }
+        let other = "called `Result::unwrap()` on an `Err` value: NotFound";
+        assert_eq!(Cause::of(other, None), Cause::Bug);
     }
 
     #[test]
@@ -274,8 +373,12 @@ mod tests {
     #[test]
     fn a_closed_pipe_is_found_below_its_context() {
         let closed: io::Result<()> = Err(io::ErrorKind::BrokenPipe.into());
-        assert!(is_closed_pipe(&closed.context("printing").unwrap_err()));
-        assert!(!is_closed_pipe(&anyhow!("broken pipe")));
+        assert!(has_no_reader(&closed.context(CANNOT_PRINT).unwrap_err()));
+        assert!(!has_no_reader(&anyhow!("broken pipe")));
+        // A server or a file that breaks off is no reader of ours.
+        let of_others: io::Result<()> = Err(io::ErrorKind::BrokenPipe.into());
+        let of_others = of_others.context("cannot upload").unwrap_err();
+        assert!(!has_no_reader(&of_others));
     }
 
     #[test]

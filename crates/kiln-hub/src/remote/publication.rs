@@ -11,8 +11,7 @@ use serde_json::Value;
 use super::card::{Card, Part};
 use super::selection::Selection;
 use super::{RepositoryName, TransportError, Wanted};
-use crate::first_stage::CONFIG;
-use crate::folder::NewFolder;
+use crate::folder::{NewFolder, check_place};
 use crate::guide::GUIDE;
 use crate::index::INDEX;
 use crate::{FirstStage, Guide, HubError, LatentDiffusion, ModelSource};
@@ -39,25 +38,26 @@ pub struct Publication {
 }
 
 /// Writes to `folder` exactly what [`push`](crate::push) uploads: the files of the model in `model` as they are, the model
-/// card in `README.md`, and the files that it shows. The model is read as a whole first. A publication that stands there
-/// is replaced.
+/// card in `README.md`, and the files that it shows. The model is read as a whole first. What kiln
+/// wrote there before is replaced.
 ///
 /// # Errors
 /// If the model is damaged, has parts that do not belong together, or weights that are no safetensors; if a file cannot
-/// be read or written, or something that is no model stands there.
+/// be read or written, or something else stands there: see [`check_place`].
 pub fn publish(
     model: &Path,
     name: &RepositoryName,
     publication: &Publication,
     folder: &Path,
 ) -> Result<(), TransportError> {
+    check_place(folder)?;
     let source = ModelSource::Folder(model.to_owned());
     source.require_folder()?;
     let (class, parts) = describe(&source)?;
-    let (wanted, marker) = if source.has(INDEX) {
-        (Wanted::Model, INDEX)
+    let wanted = if source.has(INDEX) {
+        Wanted::Model
     } else {
-        (Wanted::FirstStage, CONFIG)
+        Wanted::FirstStage
     };
     let mut files = BTreeSet::new();
     for part in ["", "scheduler/", "unet/", "vqvae/", "vae/", GUIDE] {
@@ -80,7 +80,7 @@ pub fn publish(
         return Err(TransportError::Pickle(source.name(pickle)));
     }
 
-    let new = NewFolder::begin(folder, marker)?;
+    let new = NewFolder::begin(folder)?;
     for file in selected {
         copy(&new, &model.join(&file), &file)?;
     }

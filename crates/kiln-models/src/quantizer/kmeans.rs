@@ -14,18 +14,21 @@ const CHUNK: usize = 1024;
 /// The same input gives the same centres, whatever the number of threads. A centre that loses all its vectors
 /// moves to the vector that is farthest from its own centre. With fewer distinct vectors than codes some
 /// centres coincide; without any vector all are zero.
+///
+/// `advance` hears of work that is done: of `codes * (1 + iterations)` in all.
 pub fn kmeans(
     vectors: &[f32],
     dimension: usize,
     codes: usize,
     iterations: usize,
     seed: u64,
+    advance: &mut dyn FnMut(u64),
 ) -> Vec<f32> {
     if dimension == 0 || codes == 0 || vectors.len() < dimension {
         return vec![0.0; codes * dimension];
     }
     let vectors = &vectors[..vectors.len() - vectors.len() % dimension];
-    let mut centres = seeded(vectors, dimension, codes, seed);
+    let mut centres = seeded(vectors, dimension, codes, seed, advance);
     for _ in 0..iterations {
         let nearest = assign(vectors, dimension, &centres);
         let (sums, counts) = sums_by_centre(vectors, dimension, codes, &nearest);
@@ -40,13 +43,20 @@ pub fn kmeans(
                 centre.copy_from_slice(&vectors[index * dimension..][..dimension]);
             }
         }
+        advance(codes as u64);
     }
     centres
 }
 
 /// k-means++: each next centre is a vector drawn with probability proportional to its squared distance to
 /// the centres chosen so far.
-fn seeded(vectors: &[f32], dimension: usize, codes: usize, seed: u64) -> Vec<f32> {
+fn seeded(
+    vectors: &[f32],
+    dimension: usize,
+    codes: usize,
+    seed: u64,
+    advance: &mut dyn FnMut(u64),
+) -> Vec<f32> {
     let count = vectors.len() / dimension;
     let vector = |index: usize| &vectors[index * dimension..][..dimension];
     let mut centres = Vec::with_capacity(codes * dimension);
@@ -79,6 +89,7 @@ fn seeded(vectors: &[f32], dimension: usize, codes: usize, seed: u64) -> Vec<f32
                 }
             });
         centres.extend_from_slice(centre);
+        advance(1);
     }
     centres
 }
@@ -140,6 +151,21 @@ fn squared_distance(a: &[f32], b: &[f32]) -> f32 {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    fn kmeans(
+        vectors: &[f32],
+        dimension: usize,
+        codes: usize,
+        iterations: usize,
+        seed: u64,
+    ) -> Vec<f32> {
+        let mut done = 0;
+        let advance = &mut |work| done += work;
+        let centres = super::kmeans(vectors, dimension, codes, iterations, seed, advance);
+        let work = (codes * (1 + iterations)) as u64;
+        assert_eq!(done, if vectors.is_empty() { 0 } else { work });
+        centres
+    }
 
     /// Four tight groups of 50 vectors around the corners of a square.
     fn four_groups() -> Vec<f32> {

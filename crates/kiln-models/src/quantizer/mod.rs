@@ -105,13 +105,20 @@ impl VectorQuantizer {
         self
     }
 
-    /// Replaces the codes by the k-means centres of encoder outputs `[batch, dimension, height, width]`.
-    pub fn with_kmeans(self, latents: Tensor<4>, iterations: usize, seed: u64) -> Self {
+    /// Replaces the codes by the k-means centres of encoder outputs `[batch, dimension, height, width]`. `advance` hears of
+    /// work that is done: of `codes * (1 + iterations)` in all.
+    pub fn with_kmeans(
+        self,
+        latents: Tensor<4>,
+        iterations: usize,
+        seed: u64,
+        advance: &mut dyn FnMut(u64),
+    ) -> Self {
         let [codes, dimension] = self.embedding.weight.dims();
         let device = latents.device();
         let vectors = self.comparable(flatten(latents.without_autodiff()));
         let vectors: Vec<f32> = vectors.into_data().iter::<f32>().collect();
-        let centres = kmeans(&vectors, dimension, codes, iterations, seed);
+        let centres = kmeans(&vectors, dimension, codes, iterations, seed, advance);
         let centres = Tensor::from_data(TensorData::new(centres, [codes, dimension]), &device);
         self.with_codes(centres)
     }

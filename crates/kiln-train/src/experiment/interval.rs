@@ -73,7 +73,7 @@ impl Interval {
     }
 
     /// Whether it comes at all, after a finite time.
-    pub(super) fn is_positive(self) -> bool {
+    pub(crate) fn is_positive(self) -> bool {
         match self {
             Self::Every(count) => count > 0,
             Self::Passes(passes) => passes > 0.0 && passes.is_finite(),

@@ -265,6 +265,21 @@ pub enum ConfigError {
         /// The one that it needs.
         missing: &'static str,
     },
+    /// A key asks for more memory than there is.
+    #[error(
+        "`{key} = {value}` in the config needs more than {needed:.1} GB of memory, and {free:.1} GB are free: use a smaller one{}",
+        if key.ends_with("batch_size") { " (accumulate makes up for it)" } else { "" }
+    )]
+    Memory {
+        /// The key, with its table.
+        key: String,
+        /// The refused value.
+        value: String,
+        /// What it needs at least, in units of 10^9 bytes.
+        needed: f64,
+        /// What there is.
+        free: f64,
+    },
     /// A key's value cannot work.
     #[error("`{key} = {value}` in the config cannot work: {valid}")]
     Value {

@@ -238,30 +238,59 @@ impl Experiment {
     }
 }
 
+/// The most updates of the weights: more than any training takes.
+const MOST_STEPS: usize = 100_000_000;
+/// The most images of one device in a step.
+const MOST_STEP_IMAGES: usize = 1 << 20;
+/// The most of what else is counted: checkpoints, images, steps between pictures.
+const MOST: usize = 1 << 31;
+
 impl TrainingConfig {
     /// `table` names these settings in errors.
     pub(super) fn validate(&self, table: &str) -> Result<(), ConfigError> {
         let counts = [
-            ("steps", self.steps),
-            ("batch_size", self.batch_size),
-            ("accumulate", self.accumulate),
-            ("keep_checkpoints", self.keep_checkpoints),
+            ("steps", self.steps, 1, MOST_STEPS),
+            ("batch_size", self.batch_size, 1, MOST_STEP_IMAGES),
+            ("accumulate", self.accumulate, 1, MOST_STEP_IMAGES),
+            ("keep_checkpoints", self.keep_checkpoints, 1, MOST),
+            ("warmup_steps", self.warmup_steps, 0, MOST),
+            ("validation_images", self.validation_images, 0, MOST),
         ];
-        for (key, count) in counts {
-            require(count > 0, format!("{table}.{key}"), count, || {
-                "it must be at least 1".into()
-            })?;
+        for (key, count, least, most) in counts {
+            let valid = || match count < least {
+                true => format!("it must be at least {least}"),
+                false => format!("it must be at most {most}"),
+            };
+            let holds = (least..=most).contains(&count);
+            require(holds, format!("{table}.{key}"), count, valid)?;
         }
+        let images = self.batch_size * self.accumulate;
+        let key = format!("{table}.accumulate");
+        require(images <= MOST_STEP_IMAGES, key, self.accumulate, || {
+            format!(
+                "with batch_size = {} that makes {images} images a step on each device, and {MOST_STEP_IMAGES} are the most",
+                self.batch_size
+            )
+        })?;
+        let is_bounded = |interval: Interval| match interval {
+            Interval::Every(count) => count <= MOST,
+            Interval::Passes(passes) => passes <= MOST as f64,
+        };
         let (checkpoints, pictures) = (self.checkpoint_every, self.pictures_every);
         let key = format!("{table}.checkpoint_every");
-        require(checkpoints.is_positive(), key, checkpoints, || {
-            "it must be at least 1 step, or more than 0 passes, such as \"1 pass\"".into()
+        let holds = checkpoints.is_positive() && is_bounded(checkpoints);
+        require(holds, key, checkpoints, || {
+            format!(
+                "it must be at least 1 step, or more than 0 passes, such as \"1 pass\", and at most {MOST}"
+            )
         })?;
         let key = format!("{table}.pictures_every");
-        let holds = pictures == Interval::Every(0) || pictures.is_positive();
+        let is_none = pictures == Interval::Every(0);
+        let holds = (is_none || pictures.is_positive()) && is_bounded(pictures);
         require(holds, key, pictures, || {
-            "it must be a number of checkpoints, or of passes, such as \"1 pass\"; 0 draws none"
-                .into()
+            format!(
+                "it must be a number of checkpoints, or of passes, such as \"1 pass\", at most {MOST}; 0 draws none"
+            )
         })?;
         let rate = self.learning_rate;
         let numbers = [

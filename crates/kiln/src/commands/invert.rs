@@ -2,7 +2,6 @@
 
 use std::{
     collections::HashMap,
-    fs,
     path::{Path, PathBuf},
     time::{Duration, Instant},
 };
@@ -15,6 +14,7 @@ use kiln::{
     pictures::{grid, make_folder, save_png},
 };
 use kiln_data::ImageFile;
+use kiln_train::write_atomically;
 use safetensors::{Dtype, tensor::TensorView};
 use serde::Serialize;
 
@@ -153,7 +153,7 @@ fn deviation(noises: &Tensor<4>) -> f64 {
     variance.iter::<f64>().sum::<f64>().sqrt()
 }
 
-/// Writes the noises under a temporary name and renames.
+/// Writes the noises.
 fn save_noise(noises: &Tensor<4>, steps: usize, path: &Path) -> anyhow::Result<()> {
     let shape = noises.dims().to_vec();
     let data = noises.clone().into_data();
@@ -162,9 +162,7 @@ fn save_noise(noises: &Tensor<4>, steps: usize, path: &Path) -> anyhow::Result<(
     let write = || {
         let noise = TensorView::new(Dtype::F32, shape, &bytes)?;
         let file = safetensors::serialize([("noise", noise)], Some(facts))?;
-        let temporary = path.with_extension("partial");
-        fs::write(&temporary, file)?;
-        anyhow::Ok(fs::rename(&temporary, path)?)
+        anyhow::Ok(write_atomically(path, &file)?)
     };
     write().with_context(|| format!("cannot write the noise to {}", path.display()))
 }

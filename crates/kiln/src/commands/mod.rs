@@ -93,7 +93,7 @@ fn one_device(text: &str, precision: Precision) -> anyhow::Result<Device> {
     devices.check_precision(precision)?;
     ensure!(
         devices.all().len() == 1,
-        "only training uses several devices; give --devices one of `{text}`"
+        "only training uses several devices, and this uses all cores of a processor anyway; give --devices one, not `{text}`"
     );
     Ok(devices.first())
 }

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use burn::tensor::Device;
 use clap::Args;
 use kiln_diffusion::Guidance;
-use kiln_hub::{Guide, LatentDiffusion, ModelSource};
+use kiln_hub::{Guide, LatentDiffusion, ModelSource, check_place};
 use kiln_models::WeightsType;
 use serde::Serialize;
 
@@ -63,6 +63,7 @@ struct Outcome {
 impl ModelGuide {
     /// Loads both, writes the guided model and says where it is.
     pub fn run(self) -> anyhow::Result<()> {
+        check_place(&self.to)?;
         let device = Device::flex();
         let load = |place| -> anyhow::Result<LatentDiffusion> {
             let source = ModelSource::Folder(self.hub.model(place)?);

@@ -2,7 +2,7 @@
 
 use std::{
     path::{Path, PathBuf},
-    process, thread,
+    thread,
     time::Duration,
 };
 
@@ -11,15 +11,13 @@ use clap::{Args, ValueEnum};
 use kiln_data::Progress;
 use kiln_kernels::Precision;
 use kiln_train::{
-    ConfigError, Devices, Experiment, Ranks, RunOptions, StopSignal, TrainError, TrainingReport,
+    ConfigError, Devices, Experiment, Ranks, RunOptions, TrainError, TrainingReport,
     overrides_of_run,
 };
 
 use super::hub_arguments::HubArguments;
+use crate::interrupts::stop_on_interrupt;
 use crate::terminal::{self, DataProgress};
-
-/// What shells report for a program that was ended by Ctrl-C: 128 + SIGINT.
-const INTERRUPTED: i32 = 130;
 
 /// How long a rank that has failed lets rank 0 speak first: `mpirun` takes two seconds to kill what is left of a job.
 const PATIENCE_WITH_RANK_0: Duration = Duration::from_secs(3);
@@ -82,10 +80,10 @@ pub struct TrainedModels {
 /// `--strategy`.
 #[derive(Clone, Copy, Debug, ValueEnum)]
 enum Strategy {
-    /// The first device updates all weights
+    /// All devices sum the gradients, the first updates the weights
+    // What kiln 0.1.0 called so was the same.
+    #[value(alias = "sharded")]
     Main,
-    /// Each device updates its share of the weights
-    Sharded,
     /// NCCL between CUDA devices
     Ddp,
 }
@@ -94,7 +92,6 @@ impl From<Strategy> for kiln_train::Strategy {
     fn from(strategy: Strategy) -> Self {
         match strategy {
             Strategy::Main => Self::Main,
-            Strategy::Sharded => Self::Sharded,
             Strategy::Ddp => Self::Ddp,
         }
     }
@@ -199,27 +196,6 @@ impl TrainingArguments {
         };
         Ok(train(&experiment, &options, &DataProgress::default())?)
     }
-}
-
-/// Ctrl-C (or a polite kill) asks the training to save and stop; a second one ends the program at once.
-///
-/// Ranks are also told when their job ends because one of them has died, so they promise nothing.
-fn stop_on_interrupt(ranks: &Ranks) -> anyhow::Result<StopSignal> {
-    let stop = StopSignal::default();
-    let signal = stop.clone();
-    let is_alone = ranks.is_alone();
-    let mut asked_before = false;
-    ctrlc::set_handler(move || {
-        if asked_before {
-            process::exit(INTERRUPTED);
-        }
-        asked_before = true;
-        signal.request();
-        if is_alone {
-            terminal::note("saving a checkpoint; once more to stop at once");
-        }
-    })?;
-    Ok(stop)
 }
 
 /// `--set` and `--data` as overrides of config keys; `--data` comes last and wins.

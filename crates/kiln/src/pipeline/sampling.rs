@@ -1,6 +1,6 @@
 //! From noise, or from what is already there, down to images.
 
-use burn::tensor::{Int, Tensor, TensorData};
+use burn::tensor::{Device, Int, Tensor, TensorData};
 use kiln_diffusion::{
     Denoiser, DiffusionError, Level, NetworkDenoiser, last_part, levels,
     noise::ImageNoise,
@@ -8,7 +8,7 @@ use kiln_diffusion::{
 };
 use kiln_hub::LatentDiffusion;
 use kiln_kernels::with_precision;
-use kiln_models::UNet2d;
+use kiln_models::{FeatureMaps, UNet2d, free_memory};
 
 use super::{Moment, Pipeline, SampleOptions, mask, watched};
 use crate::{Error, Images};
@@ -189,6 +189,7 @@ impl Pipeline {
         mut observe: impl FnMut(Moment<'_>) -> Result<(), Error>,
     ) -> Result<Images, Error> {
         self.check_classes(options)?;
+        self.check_memory(options)?;
         let mut drawn = Images::empty(0, 0, 0);
         for wanted in all_wanted(options).chunks(options.batch.max(1)) {
             let noise = ImageNoise {
@@ -210,6 +211,41 @@ impl Pipeline {
             drawn.append(with_precision(options.precision, || self.decode(latents))?);
         }
         Ok(drawn)
+    }
+
+    /// Refuses a batch that does not fit into what is free. Of other devices than processors nothing is known.
+    fn check_memory(&self, options: &SampleOptions) -> Result<(), Error> {
+        let [_, side, _] = self.latent_shape;
+        let LatentDiffusion {
+            unet, first_stage, ..
+        } = &self.model;
+        let unet = FeatureMaps::of_unet(unet.config(), side).drawing;
+        let decoder = first_stage.as_ref().and_then(|stage| {
+            let side = side * stage.network.downscale_factor();
+            Some(FeatureMaps::of_vqvae(stage.network.vqvae()?.config(), side).drawing)
+        });
+        let wanted = options.count.saturating_mul(options.classes.len().max(1));
+        let images = wanted.min(options.batch.max(1));
+        let [channels, height, width] = self.latent_shape;
+        let (channels, factor) = first_stage.as_ref().map_or((channels, 1), |stage| {
+            let network = &stage.network;
+            (network.in_channels(), network.downscale_factor())
+        });
+        let of_image = (channels * height * factor * width * factor) as f64;
+        // Feature maps of a batch on the device, and all images on the host.
+        let maps = unet.max(decoder.unwrap_or_default());
+        let numbers = images as f64 * maps + wanted as f64 * of_image;
+        let needed = numbers * size_of::<f32>() as f64;
+        match free_memory() {
+            Some(free) if self.device == Device::flex() && needed > free as f64 => {
+                Err(Error::Memory {
+                    images: wanted,
+                    needed: needed / 1e9,
+                    free: free as f64 / 1e9,
+                })
+            }
+            _ => Ok(()),
+        }
     }
 
     /// The U-Net as a denoiser of a batch of images of these classes, guided as `options` say.

@@ -11,6 +11,7 @@ mod guide;
 mod hub;
 mod model_info;
 mod others;
+mod process;
 #[cfg(feature = "mpi")]
 mod ranks;
 mod reconstruct;

@@ -1,0 +1,269 @@
+//! How a new folder takes the place of an old one.
+//!
+//! ```text
+//! .kiln-new-AbC123/     locked as long as the program that made it lives
+//!   for                 the name of the folder that is being written
+//!   new/                what will have that name
+//!   replaced/           what had it, where the file system cannot exchange two names at once
+//! ```
+//!
+//! A program that is killed leaves its hidden folder, and nobody holds its lock. The next one that writes beside it clears it
+//! away, and gives what was replaced its name back if nothing has that name.
+
+use std::fs::{self, File};
+use std::io::{self, Write};
+use std::path::{Component, Path, PathBuf};
+
+use tempfile::TempDir;
+
+const PREFIX: &str = ".kiln-new-";
+const FOR: &str = "for";
+const NEW: &str = "new";
+const REPLACED: &str = "replaced";
+/// How [`FOR`] begins, so that nobody else's folder is taken for ours.
+const SIGNATURE: &str = "kiln writes ";
+/// How often a hidden folder is made anew because another program took it for a leftover before it was locked.
+const ATTEMPTS: usize = 8;
+
+/// The hidden folder in which a new one is written. Dropped, it disappears.
+pub(super) struct HiddenFolder {
+    folder: TempDir,
+    is_kept: bool,
+    /// Holds the lock; none where the file system knows no locks.
+    _lock: Option<File>,
+}
+
+impl HiddenFolder {
+    /// A hidden folder beside `place`, whose parent is there.
+    pub(super) fn beside(place: &Path) -> io::Result<Self> {
+        let (Some(parent), Some(name)) = (place.parent(), place.file_name()) else {
+            return Err(io::ErrorKind::IsADirectory.into());
+        };
+        let mut attempts = 0;
+        let hidden = loop {
+            let folder = tempfile::Builder::new().prefix(PREFIX).tempdir_in(parent)?;
+            let lock = File::open(folder.path()).and_then(|it| it.lock().map(|()| it));
+            attempts += 1;
+            if folder.path().exists() || attempts == ATTEMPTS {
+                let _lock = lock.ok();
+                break Self {
+                    folder,
+                    is_kept: false,
+                    _lock,
+                };
+            }
+        };
+        let mut file = File::create(hidden.folder.path().join(FOR))?;
+        write!(file, "{SIGNATURE}{}", name.to_string_lossy())?;
+        file.sync_all()?;
+        fs::create_dir(hidden.new_folder())?;
+        Ok(hidden)
+    }
+
+    pub(super) fn new_folder(&self) -> PathBuf {
+        self.folder.path().join(NEW)
+    }
+
+    /// Gives the new folder the name `place`. What had it goes away.
+    pub(super) fn take_the_place_of(mut self, place: &Path) -> io::Result<()> {
+        let new = self.new_folder();
+        sync_folders(&new)?;
+        if fs::symlink_metadata(place).is_err() {
+            fs::rename(&new, place)?;
+        } else if !exchange(&new, place)? {
+            let replaced = self.folder.path().join(REPLACED);
+            fs::rename(place, &replaced)?;
+            if let Err(problem) = fs::rename(&new, place) {
+                if fs::rename(&replaced, place).is_err() {
+                    // The next program gives it its name back.
+                    self.folder.disable_cleanup(true);
+                    self.is_kept = true;
+                }
+                return Err(problem);
+            }
+        }
+        place.parent().map_or(Ok(()), sync)
+    }
+}
+
+impl Drop for HiddenFolder {
+    fn drop(&mut self) {
+        if !self.is_kept {
+            empty(self.folder.path());
+        }
+    }
+}
+
+/// Removes all but the name, by which a hidden folder is known to be ours if we are killed now.
+fn empty(hidden: &Path) {
+    for part in [NEW, REPLACED] {
+        let _ = fs::remove_dir_all(hidden.join(part));
+    }
+}
+
+/// Lets two folders exchange their names at one moment. False where the system or the file system cannot.
+#[cfg(any(target_os = "linux", target_os = "android"))]
+fn exchange(one: &Path, other: &Path) -> io::Result<bool> {
+    use rustix::fs::{CWD, RenameFlags, renameat_with};
+    use rustix::io::Errno;
+
+    match renameat_with(CWD, one, CWD, other, RenameFlags::EXCHANGE) {
+        Ok(()) => Ok(true),
+        Err(Errno::INVAL | Errno::NOSYS | Errno::OPNOTSUPP) => Ok(false),
+        Err(problem) => Err(problem.into()),
+    }
+}
+
+#[cfg(not(any(target_os = "linux", target_os = "android")))]
+fn exchange(_one: &Path, _other: &Path) -> io::Result<bool> {
+    Ok(false)
+}
+
+/// Removes the hidden folders that killed programs have left in `parent`; a folder that had lost its name gets it back.
+///
+/// Best effort: what cannot be removed does no harm.
+pub(super) fn clear_leftovers(parent: &Path) {
+    for entry in fs::read_dir(parent).into_iter().flatten().flatten() {
+        let is_ours = entry.file_name().to_string_lossy().starts_with(PREFIX);
+        if !is_ours || !entry.file_type().is_ok_and(|kind| kind.is_dir()) {
+            continue;
+        }
+        let hidden = entry.path();
+        // Whoever writes in it holds its lock.
+        let Ok(lock) = File::open(&hidden) else {
+            continue;
+        };
+        if lock.try_lock().is_err() {
+            continue;
+        }
+        if let Some(name) = name_in(&hidden) {
+            let (replaced, place) = (hidden.join(REPLACED), parent.join(name));
+            if fs::symlink_metadata(&replaced).is_ok() {
+                if fs::symlink_metadata(&place).is_err() && fs::rename(&replaced, &place).is_err() {
+                    continue;
+                }
+                tracing::warn!(
+                    "{} was being replaced when kiln was killed; it is again what it was",
+                    place.display()
+                );
+            }
+            empty(&hidden);
+            let _ = fs::remove_dir_all(&hidden);
+        } else if fs::metadata(hidden.join(FOR)).is_ok_and(|file| file.len() == 0) {
+            let _ = fs::remove_file(hidden.join(FOR));
+            let _ = fs::remove_dir(&hidden);
+        } else {
+            // Only if it is empty.
+            let _ = fs::remove_dir(&hidden);
+        }
+    }
+}
+
+/// The name of the folder that was being written in `hidden`, if that is one of ours.
+fn name_in(hidden: &Path) -> Option<PathBuf> {
+    let text = fs::read_to_string(hidden.join(FOR)).ok()?;
+    let name = PathBuf::from(text.strip_prefix(SIGNATURE)?);
+    let mut components = name.components();
+    let is_name = matches!(components.next(), Some(Component::Normal(_)));
+    (is_name && components.next().is_none()).then_some(name)
+}
+
+/// Brings the names in a folder and its subfolders to disk. The files in them are there already.
+fn sync_folders(folder: &Path) -> io::Result<()> {
+    for entry in fs::read_dir(folder)? {
+        let path = entry?.path();
+        if path.is_dir() {
+            sync(&path)?;
+        }
+    }
+    sync(folder)
+}
+
+/// Brings the names in a folder to disk, where the system has a way to.
+fn sync(folder: &Path) -> io::Result<()> {
+    if cfg!(unix) {
+        File::open(folder)?.sync_all()?;
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn names(folder: &Path) -> Vec<String> {
+        let entries = fs::read_dir(folder).unwrap();
+        let name = |entry: io::Result<fs::DirEntry>| entry.unwrap().file_name();
+        let mut names: Vec<String> = entries
+            .map(|entry| name(entry).to_string_lossy().into_owned())
+            .collect();
+        names.sort();
+        names
+    }
+
+    /// What a program leaves in `around` that is killed while it writes `model`.
+    fn killed(around: &Path, parts: &[&str]) -> PathBuf {
+        let hidden = around.join(".kiln-new-AbC123");
+        fs::create_dir(&hidden).unwrap();
+        fs::write(hidden.join(FOR), format!("{SIGNATURE}model")).unwrap();
+        for part in parts {
+            fs::create_dir(hidden.join(part)).unwrap();
+            fs::write(hidden.join(part).join("weights"), *part).unwrap();
+        }
+        hidden
+    }
+
+    #[test]
+    fn leftovers_go_away_whenever_the_program_was_killed() {
+        for parts in [&[][..], &[NEW], &[NEW, REPLACED]] {
+            let around = tempfile::tempdir().unwrap();
+            fs::create_dir(around.path().join("model")).unwrap();
+            killed(around.path(), parts);
+            clear_leftovers(around.path());
+            assert_eq!(names(around.path()), ["model"], "{parts:?}");
+        }
+        let around = tempfile::tempdir().unwrap();
+        fs::create_dir(around.path().join(".kiln-new-empty1")).unwrap();
+        fs::create_dir(around.path().join(".kiln-new-begun1")).unwrap();
+        fs::write(around.path().join(".kiln-new-begun1").join(FOR), "").unwrap();
+        clear_leftovers(around.path());
+        assert_eq!(names(around.path()), [""; 0]);
+    }
+
+    #[test]
+    fn a_folder_that_lost_its_name_gets_it_back() {
+        let around = tempfile::tempdir().unwrap();
+        killed(around.path(), &[NEW, REPLACED]);
+        clear_leftovers(around.path());
+        assert_eq!(names(around.path()), ["model"]);
+        let weights = fs::read_to_string(around.path().join("model/weights"));
+        assert_eq!(weights.unwrap(), REPLACED);
+    }
+
+    #[test]
+    fn what_is_in_use_or_somebody_elses_stays() {
+        let around = tempfile::tempdir().unwrap();
+        let alive = HiddenFolder::beside(&around.path().join("model")).unwrap();
+        let foreign = around.path().join(".kiln-new-notes");
+        fs::create_dir(&foreign).unwrap();
+        fs::write(foreign.join("notes.txt"), "years of work").unwrap();
+        fs::write(around.path().join(".kiln-new-file"), "a file").unwrap();
+        clear_leftovers(around.path());
+        assert_eq!(names(around.path()).len(), 3);
+        drop(alive);
+        assert_eq!(names(around.path()), [".kiln-new-file", ".kiln-new-notes"]);
+    }
+
+    #[test]
+    fn both_ways_to_replace_leave_the_new_folder_alone() {
+        let around = tempfile::tempdir().unwrap();
+        let place = around.path().join("model");
+        for weights in ["first", "second", "third"] {
+            let hidden = HiddenFolder::beside(&place).unwrap();
+            fs::write(hidden.new_folder().join("weights"), weights).unwrap();
+            hidden.take_the_place_of(&place).unwrap();
+            assert_eq!(fs::read_to_string(place.join("weights")).unwrap(), weights);
+            assert_eq!(names(around.path()), ["model"]);
+        }
+    }
+}

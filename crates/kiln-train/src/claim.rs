@@ -1,0 +1,255 @@
+//! A run folder belongs to one process at a time, holds nothing that a training would overwrite, and is left as it was by a
+//! training that does not begin.
+
+use std::collections::BTreeSet;
+use std::fs::{self, File, TryLockError};
+use std::io::Read;
+use std::path::{Path, PathBuf};
+use std::time::SystemTime;
+
+use kiln_hub::check_place;
+
+use crate::checkpoint::CheckpointFolder;
+use crate::error::TrainError;
+use crate::ranks::Ranks;
+use crate::run_folder::{RunFolder, StageFolder, is_temporary, write_atomically};
+
+/// How `config.toml` of a run folder begins, whichever version wrote it.
+pub(crate) const WRITTEN_BY: &str = "# Written by kiln";
+
+/// The classifier's weights until they are whole.
+const UNFINISHED_WEIGHTS: &str = "model.safetensors.tmp";
+
+/// The claim of a training to its run folder. Dropped, it gives the folder free. Unless the training was kept, or has left
+/// a checkpoint or a row of metrics, the folder is then what it was before.
+pub(crate) struct Claim(Option<Claimed>);
+
+struct Claimed {
+    run: RunFolder,
+    stage: StageFolder,
+    /// `config.toml` as kiln wrote it before, if it did.
+    config: Option<Vec<u8>>,
+    /// The latents that were there.
+    latents: BTreeSet<PathBuf>,
+    /// What the stage had left.
+    traces: Traces,
+    is_kept: bool,
+    _made: Made,
+    /// Locks the folder; none where the file system has no locks.
+    _lock: Option<File>,
+}
+
+impl Claim {
+    /// Claims `run` for the training of `stage`, whose result goes to `model`. Of several ranks the first does it for all.
+    ///
+    /// # Errors
+    /// If another process trains there, or something stands there that kiln did not write and would overwrite.
+    pub(crate) fn stake(
+        run: &RunFolder,
+        stage: &StageFolder,
+        model: &Path,
+        ranks: &Ranks,
+    ) -> Result<Self, TrainError> {
+        if !ranks.is_first() {
+            return Ok(Self(None));
+        }
+        let path = run.path();
+        let made = Made(missing(path));
+        fs::create_dir_all(path).map_err(TrainError::file("make the folder", path))?;
+        let lock = lock(path)?;
+        refuse_foreign_files(run, stage)?;
+        match stage.path() == path {
+            true => refuse_foreign_weights(model)?,
+            false => check_place(model)?,
+        }
+        clear_leftovers(run, stage)?;
+        Ok(Self(Some(Claimed {
+            run: run.clone(),
+            stage: stage.clone(),
+            config: fs::read(run.config()).ok(),
+            latents: latents_in(run),
+            traces: Traces::of(stage),
+            is_kept: false,
+            _made: made,
+            _lock: lock,
+        })))
+    }
+
+    /// The training has ended well: what it wrote stays.
+    pub(crate) fn keep(&mut self) {
+        if let Some(claimed) = &mut self.0 {
+            claimed.is_kept = true;
+        }
+    }
+}
+
+/// By what is seen that a stage has trained: the steps of its checkpoints, and when its metrics were written last.
+#[derive(PartialEq)]
+struct Traces(Vec<usize>, Option<SystemTime>);
+
+impl Traces {
+    fn of(stage: &StageFolder) -> Self {
+        let metrics = fs::metadata(stage.metrics()).and_then(|file| file.modified());
+        Self(
+            CheckpointFolder::new(stage.checkpoints()).steps(),
+            metrics.ok(),
+        )
+    }
+}
+
+impl Drop for Claim {
+    fn drop(&mut self) {
+        if let Some(claimed) = &self.0
+            && !claimed.is_kept
+            && claimed.traces == Traces::of(&claimed.stage)
+        {
+            claimed.undo();
+        }
+    }
+}
+
+impl Claimed {
+    /// Best effort: what ended the training is what the user hears of.
+    fn undo(&self) {
+        match &self.config {
+            Some(before) if fs::read(self.run.config()).ok().as_ref() != Some(before) => {
+                let _ = write_atomically(&self.run.config(), before);
+            }
+            Some(_) => {}
+            None => {
+                let _ = fs::remove_file(self.run.config());
+            }
+        }
+        for new in latents_in(&self.run).difference(&self.latents) {
+            let _ = fs::remove_file(new);
+        }
+        // Each only if it is empty; if it was there before, it was not empty, or does not matter.
+        for folder in [self.stage.checkpoints(), self.run.all_latents()] {
+            let _ = fs::remove_dir(folder);
+        }
+        if self.stage.path() != self.run.path() {
+            let _ = fs::remove_dir(self.stage.path());
+        }
+    }
+}
+
+/// The folders that were made for the run folder, outermost first, itself included. Dropped, those that are empty go away.
+struct Made(Vec<PathBuf>);
+
+impl Drop for Made {
+    fn drop(&mut self) {
+        for folder in self.0.iter().rev() {
+            let _ = fs::remove_dir(folder);
+        }
+    }
+}
+
+/// The folders that have to be made for `path`, outermost first.
+fn missing(path: &Path) -> Vec<PathBuf> {
+    let outwards = path.ancestors();
+    let missing = outwards.take_while(|folder| !folder.as_os_str().is_empty() && !folder.exists());
+    let mut missing: Vec<_> = missing.map(Path::to_owned).collect();
+    missing.reverse();
+    missing
+}
+
+/// The lock on a folder, if its file system has locks.
+fn lock(folder: &Path) -> Result<Option<File>, TrainError> {
+    let Ok(file) = File::open(folder) else {
+        return Ok(None);
+    };
+    match file.try_lock() {
+        Ok(()) => Ok(Some(file)),
+        Err(TryLockError::WouldBlock) => Err(TrainError::Run(format!(
+            "another kiln is training in {} at this moment: wait until it ends, or choose another --out",
+            folder.display()
+        ))),
+        Err(TryLockError::Error(_)) => Ok(None),
+    }
+}
+
+/// Refuses a folder that is no run folder yet and holds files with the names of ours.
+fn refuse_foreign_files(run: &RunFolder, stage: &StageFolder) -> Result<(), TrainError> {
+    let config = run.config();
+    if fs::symlink_metadata(&config).is_ok() {
+        return match beginning_of(&config).starts_with(WRITTEN_BY) {
+            true => Ok(()),
+            false => Err(in_the_way(&config)),
+        };
+    }
+    let ours = [stage.metrics(), stage.curves(), stage.checkpoints()];
+    match ours.iter().find(|path| is_something(path)) {
+        Some(foreign) => Err(in_the_way(foreign)),
+        None => Ok(()),
+    }
+}
+
+/// Whether there is something at a path, apart from an empty folder.
+fn is_something(path: &Path) -> bool {
+    let is_empty = fs::read_dir(path).is_ok_and(|mut entries| entries.next().is_none());
+    fs::symlink_metadata(path).is_ok() && !is_empty
+}
+
+/// Refuses to put the classifier's weights in the place of a file that is not ours.
+fn refuse_foreign_weights(path: &Path) -> Result<(), TrainError> {
+    // Its header begins with what the training noted of itself.
+    let start = beginning_of(path);
+    let is_ours = ["dataset", "seed", "steps", "version"]
+        .iter()
+        .all(|fact| start.contains(&format!("\"{fact}\":")));
+    if is_ours || fs::symlink_metadata(path).is_err() {
+        return Ok(());
+    }
+    Err(in_the_way(path))
+}
+
+fn in_the_way(file: &Path) -> TrainError {
+    TrainError::Run(format!(
+        "{} is in the way, and kiln did not write it: choose another --out, or move it away",
+        file.display()
+    ))
+}
+
+/// The first few hundred letters of a file; nothing where it cannot be read.
+fn beginning_of(path: &Path) -> String {
+    let mut start = Vec::new();
+    let is_file = fs::metadata(path).is_ok_and(|found| found.is_file());
+    if let (true, Ok(file)) = (is_file, File::open(path)) {
+        let _ = file.take(1024).read_to_end(&mut start);
+    }
+    String::from_utf8_lossy(&start).into_owned()
+}
+
+fn latents_in(run: &RunFolder) -> BTreeSet<PathBuf> {
+    let entries = fs::read_dir(run.all_latents()).into_iter().flatten();
+    entries.flatten().map(|entry| entry.path()).collect()
+}
+
+/// Removes what killed processes have left: nobody writes here now but this one.
+fn clear_leftovers(run: &RunFolder, stage: &StageFolder) -> Result<(), TrainError> {
+    let checkpoints = stage.checkpoints();
+    CheckpointFolder::new(checkpoints.clone())
+        .clear_leftovers()
+        .map_err(TrainError::file("clear", &checkpoints))?;
+    let pictures = ["samples", "reconstructions"].map(|kind| stage.path().join(kind));
+    let folders = [
+        run.path().to_owned(),
+        stage.path().to_owned(),
+        run.all_latents(),
+    ];
+    for folder in folders.iter().chain(&pictures) {
+        let is_of_pictures = pictures.contains(folder);
+        for entry in fs::read_dir(folder).into_iter().flatten().flatten() {
+            let name = entry.file_name();
+            let name = name.to_string_lossy();
+            let is_picture = name.starts_with("step-") && name.ends_with(".partial");
+            let is_weights = folder == run.path() && name == UNFINISHED_WEIGHTS;
+            let is_ours = is_temporary(&name) || is_of_pictures && is_picture || is_weights;
+            if is_ours && entry.file_type().is_ok_and(|kind| kind.is_file()) {
+                let path = entry.path();
+                fs::remove_file(&path).map_err(TrainError::file("remove", &path))?;
+            }
+        }
+    }
+    Ok(())
+}

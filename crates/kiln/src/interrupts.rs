@@ -1,0 +1,114 @@
+//! How a training hears that it is to stop: Ctrl-C, a polite kill, a terminal that is closed.
+
+use kiln_train::{Ranks, StopSignal};
+
+/// The first Ctrl-C or SIGTERM asks the training to save and stop; the second one ends the program at once, whatever it is
+/// doing. SIGHUP, which a closed terminal sends and its shell once more, always saves. A signal that was ignored when the
+/// program was started, as by `nohup`, stays ignored.
+///
+/// Ranks are also told when their job ends because one of them has died, so they promise nothing.
+#[cfg(unix)]
+pub fn stop_on_interrupt(ranks: &Ranks) -> anyhow::Result<StopSignal> {
+    let stop = StopSignal::default();
+    unix::listen(stop.clone(), ranks.is_alone())?;
+    Ok(stop)
+}
+
+/// Elsewhere nothing is saved: Ctrl-C ends the program.
+#[cfg(not(unix))]
+pub fn stop_on_interrupt(_ranks: &Ranks) -> anyhow::Result<StopSignal> {
+    Ok(StopSignal::default())
+}
+
+#[cfg(unix)]
+mod unix {
+    use std::fs;
+    use std::sync::atomic::AtomicBool;
+    use std::sync::{Arc, mpsc};
+    use std::thread;
+    use std::time::Duration;
+
+    use anyhow::Context;
+    use kiln_train::{StopSignal, dashboard};
+    use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
+    use signal_hook::iterator::Signals;
+    use signal_hook::{flag, low_level};
+
+    use crate::terminal;
+
+    /// What shells add to the number of the signal that ended a program.
+    const ENDED_BY: i32 = 128;
+    /// How long a terminal may take to be put right.
+    const PATIENCE_WITH_TERMINAL: Duration = Duration::from_millis(500);
+
+    pub(super) fn listen(stop: StopSignal, says_so: bool) -> anyhow::Result<()> {
+        let problem = "cannot listen to signals";
+        let ignored = ignored_signals(&fs::read_to_string("/proc/self/status").unwrap_or_default());
+        let is_heard = |signal: &i32| ignored & (1 << (signal - 1)) == 0;
+        let is_asked = Arc::new(AtomicBool::new(false));
+        if !dashboard::has_terminal() {
+            // In the handler itself, so that it needs nothing of a program that is stuck. A dashboard is to be closed first.
+            for signal in [SIGINT, SIGTERM].into_iter().filter(is_heard) {
+                flag::register_conditional_shutdown(signal, ENDED_BY + signal, is_asked.clone())
+                    .and_then(|_| flag::register(signal, is_asked.clone()))
+                    .context(problem)?;
+            }
+        }
+        let heard = [SIGINT, SIGTERM, SIGHUP].into_iter().filter(is_heard);
+        let mut signals = Signals::new(heard).context(problem)?;
+        let answer = move || {
+            let mut is_asked = false;
+            for signal in signals.forever() {
+                stop.request();
+                if signal == SIGHUP {
+                    continue;
+                }
+                if is_asked {
+                    leave(signal);
+                }
+                is_asked = true;
+                if says_so {
+                    // Not from here: a pipe that nobody empties would keep us from the next signal.
+                    let say = || terminal::note("saving a checkpoint; once more to stop at once");
+                    let _ = thread::Builder::new().spawn(say);
+                }
+            }
+        };
+        let thread = thread::Builder::new().name("signals".to_owned());
+        thread.spawn(answer).context(problem)?;
+        Ok(())
+    }
+
+    /// Ends the program without waiting for anything but the terminal, and for that not long.
+    fn leave(signal: i32) -> ! {
+        let (done, is_done) = mpsc::channel();
+        let close = move || {
+            dashboard::leave_terminal();
+            let _ = done.send(());
+        };
+        if thread::Builder::new().spawn(close).is_ok() {
+            let _ = is_done.recv_timeout(PATIENCE_WITH_TERMINAL);
+        }
+        low_level::exit(ENDED_BY + signal)
+    }
+
+    /// The signals that this process ignores, one bit for each from SIGHUP = 1, as Linux tells in `status`; none elsewhere.
+    fn ignored_signals(status: &str) -> u64 {
+        let mut lines = status.lines();
+        let mask = lines.find_map(|line| line.strip_prefix("SigIgn:"));
+        let mask = mask.and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok());
+        mask.unwrap_or_default()
+    }
+
+    #[cfg(test)]
+    mod tests {
+        use super::*;
+
+        #[test]
+        fn nohup_is_seen() {
+            let status = "Name:\tkiln\nSigBlk:\t0000000000000000\nSigIgn:\t0000000000001001\n";
+            assert_eq!(ignored_signals(status), 1 << (SIGHUP - 1) | 1 << 12);
+            assert_eq!(ignored_signals(""), 0);
+        }
+    }
+}
