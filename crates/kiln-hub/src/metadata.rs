@@ -10,7 +10,11 @@ use crate::HubError;
 const BORDER: &str = "kiln.border";
 const CLASS_NAMES: &str = "kiln.class_names";
 const VQVAE_HASH: &str = "kiln.vqvae_hash";
+const SAMPLING_STEPS: &str = "kiln.sampling_steps";
+const SAMPLING_COUNT: &str = "kiln.sampling_count";
 const TRAINING: &str = "kiln.training.";
+/// Images of a picture, at most.
+const MAX_COUNT: usize = 4096;
 
 /// Facts about a network that its `config.json` has no key for.
 ///
@@ -23,6 +27,10 @@ pub struct Metadata {
     pub class_names: Vec<String>,
     /// Of a U-Net: the [hash](crate::vqvae_hash) of the VQ-VAE whose latents it was trained on.
     pub vqvae_hash: Option<String>,
+    /// Of a U-Net: the denoising steps that it is meant to be sampled with.
+    pub sampling_steps: Option<usize>,
+    /// Of a U-Net: how many images a picture is meant to show.
+    pub sampling_count: Option<usize>,
     /// How the network was trained, to be shown: `dataset`, `seed`, `steps`, `version` and what else the
     /// trainer finds worth keeping.
     pub training: BTreeMap<String, String>,
@@ -41,6 +49,14 @@ impl Metadata {
         }
         if let Some(hash) = &self.vqvae_hash {
             header.insert(VQVAE_HASH.to_owned(), hash.clone());
+        }
+        for (key, number) in [
+            (SAMPLING_STEPS, self.sampling_steps),
+            (SAMPLING_COUNT, self.sampling_count),
+        ] {
+            if let Some(number) = number {
+                header.insert(key.to_owned(), number.to_string());
+            }
         }
         for (name, value) in &self.training {
             header.insert(format!("{TRAINING}{name}"), value.clone());
@@ -109,6 +125,11 @@ impl Metadata {
             value: value.clone(),
             expected,
         };
+        let number = |key, value: &String, largest: usize| {
+            let number = value.parse().ok();
+            let number = number.filter(|number| (1..=largest).contains(number));
+            number.ok_or_else(|| invalid(key, value, "a number from 1 on"))
+        };
         let mut metadata = Self::default();
         for (name, value) in header {
             match name.as_str() {
@@ -120,6 +141,12 @@ impl Metadata {
                 CLASS_NAMES => {
                     metadata.class_names = serde_json::from_str(value)
                         .map_err(|_| invalid(CLASS_NAMES, value, "a list of names"))?;
+                }
+                SAMPLING_STEPS => {
+                    metadata.sampling_steps = Some(number(SAMPLING_STEPS, value, usize::MAX)?);
+                }
+                SAMPLING_COUNT => {
+                    metadata.sampling_count = Some(number(SAMPLING_COUNT, value, MAX_COUNT)?);
                 }
                 VQVAE_HASH => metadata.vqvae_hash = Some(value.clone()),
                 _ => {
@@ -147,6 +174,8 @@ mod tests {
             border: 2,
             class_names: vec!["a \"quoted\" rose".to_owned(), "ü".to_owned()],
             vqvae_hash: Some("abc".to_owned()),
+            sampling_steps: Some(20),
+            sampling_count: Some(16),
             training: BTreeMap::from([("dataset".to_owned(), "mnist".to_owned())]),
         };
         assert_eq!(round_trip(metadata.to_header()).expect("facts"), metadata);
@@ -161,6 +190,8 @@ mod tests {
             border: 1,
             class_names: vec!["one".to_owned()],
             vqvae_hash: Some("abc".to_owned()),
+            sampling_steps: Some(1),
+            sampling_count: Some(1),
             training: BTreeMap::from([("seed".to_owned(), "1".to_owned())]),
         };
         for name in metadata.to_header().keys() {
@@ -170,7 +201,13 @@ mod tests {
 
     #[test]
     fn nonsense_is_an_error_that_names_it() {
-        for (key, value) in [(BORDER, "-1"), (BORDER, "wide"), (CLASS_NAMES, "{")] {
+        for (key, value) in [
+            (BORDER, "-1"),
+            (BORDER, "wide"),
+            (CLASS_NAMES, "{"),
+            (SAMPLING_STEPS, "0"),
+            (SAMPLING_COUNT, "99999999999"),
+        ] {
             let header = BTreeMap::from([(key.to_owned(), value.to_owned())]);
             let message = round_trip(header).expect_err(value).to_string();
             assert!(

@@ -53,6 +53,7 @@ fn metadata(dataset: &str) -> Metadata {
         class_names: vec!["zero".to_owned(), "one".to_owned()],
         vqvae_hash: None,
         training: BTreeMap::from([("dataset".to_owned(), dataset.to_owned())]),
+        ..Metadata::default()
     }
 }
 

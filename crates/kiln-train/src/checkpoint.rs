@@ -75,14 +75,34 @@ pub(crate) struct GoodCheckpoint {
 }
 
 impl GoodCheckpoint {
+    /// The checkpoint in `folder`, or what is wrong with it.
+    pub(crate) fn open(folder: &Path) -> Result<Self, String> {
+        let manifest = verify(folder)?;
+        Ok(Self {
+            step: manifest.step,
+            kiln: manifest.kiln,
+            identity: manifest.identity,
+            rows: manifest.rows,
+            folder: folder.to_owned(),
+        })
+    }
+
+    /// The record of the trained module.
+    pub(crate) fn module(&self) -> Result<Bytes, String> {
+        let [module, ..] = PARTS;
+        let bytes = std::fs::read(self.folder.join(module));
+        bytes
+            .map(Bytes::from_bytes_vec)
+            .map_err(|error| format!("{module}: {error}"))
+    }
+
     /// Checks that it holds just the weights of `model`. Burn panics where it does not.
     ///
     /// # Errors
     /// If it belongs to another network.
     pub(crate) fn require_weights_of<M: Module>(&self, model: &M) -> Result<(), TrainError> {
-        let path = self.folder.join(PARTS[0]);
-        let bytes = std::fs::read(&path).map_err(TrainError::file("read", &path))?;
-        let record = ModuleRecord::from_bytes(Bytes::from_bytes_vec(bytes));
+        let unreadable = |reason| TrainError::Run(format!("{}: {reason}", self.folder.display()));
+        let record = ModuleRecord::from_bytes(self.module().map_err(unreadable)?);
         let loaded = record.and_then(|record| model.clone().try_load_record(record));
         loaded.map(drop).map_err(|_| {
             TrainError::Run(format!(
@@ -132,15 +152,9 @@ impl CheckpointFolder {
     /// The newest checkpoint that is whole; damaged ones are passed over with a warning.
     pub(crate) fn newest_good(&self) -> Option<GoodCheckpoint> {
         self.steps().into_iter().rev().find_map(|step| {
-            let folder = self.folder_of(step);
-            match verify(&folder) {
-                Ok(manifest) => Some(GoodCheckpoint {
-                    step,
-                    kiln: manifest.kiln,
-                    identity: manifest.identity,
-                    rows: manifest.rows,
-                    folder,
-                }),
+            let folder = self.path(step);
+            match GoodCheckpoint::open(&folder) {
+                Ok(checkpoint) => Some(checkpoint),
                 Err(reason) => {
                     tracing::warn!(
                         "skipping the damaged checkpoint {}: {reason}",
@@ -152,17 +166,38 @@ impl CheckpointFolder {
         })
     }
 
-    fn folder_of(&self, step: usize) -> PathBuf {
+    /// Where the checkpoint of a step lies.
+    pub(crate) fn path(&self, step: usize) -> PathBuf {
         self.path.join(format!("step-{step:07}"))
     }
 
     /// Whether the checkpoint of this step has no damage. Files are read once.
     fn is_whole(&self, step: usize) -> bool {
         let mut whole = self.whole.lock().unwrap_or_else(PoisonError::into_inner);
-        if !whole.contains(&step) && verify(&self.folder_of(step)).is_ok() {
+        if !whole.contains(&step) && verify(&self.path(step)).is_ok() {
             whole.insert(step);
         }
         whole.contains(&step)
+    }
+
+    /// Whether a folder is a checkpoint, whole or damaged.
+    pub(crate) fn is_checkpoint(folder: &Path) -> bool {
+        folder.join(MANIFEST).is_file()
+    }
+
+    /// The step of the whole checkpoint that has least of what the best one is chosen by.
+    pub(crate) fn best(&self) -> Option<usize> {
+        self.best_of(&self.steps())
+    }
+
+    fn best_of(&self, steps: &[usize]) -> Option<usize> {
+        let criterion = |step| read_manifest(&self.path(step)).ok()?.criterion;
+        let mut measured: Vec<(f64, usize)> = (steps.iter())
+            .filter_map(|&step| Some((criterion(step)?, step)))
+            .collect();
+        measured.sort_by(|a, b| a.0.total_cmp(&b.0));
+        let mut best_first = measured.into_iter().map(|(_, step)| step);
+        best_first.find(|&step| self.is_whole(step))
     }
 
     /// Writes one checkpoint, then removes those that are neither among the `keep` newest nor the best.
@@ -172,7 +207,7 @@ impl CheckpointFolder {
         parts: &BTreeMap<&'static str, Bytes>,
         keep: usize,
     ) -> std::io::Result<()> {
-        let folder = self.folder_of(manifest.step);
+        let folder = self.path(manifest.step);
         if verify(&folder).is_ok() {
             return Ok(()); // stopped again before the first step after a resume
         }
@@ -202,19 +237,11 @@ impl CheckpointFolder {
     fn prune(&self, keep: usize, last: usize) -> std::io::Result<()> {
         let mut steps = self.steps();
         steps.retain(|&step| step <= last);
-        let mut by_criterion: Vec<(f64, usize)> = steps
-            .iter()
-            .filter_map(|&step| Some((read_manifest(&self.folder_of(step)).ok()?.criterion?, step)))
-            .collect();
-        by_criterion.sort_by(|a, b| a.0.total_cmp(&b.0));
-        let best = by_criterion
-            .into_iter()
-            .find(|(_, step)| self.is_whole(*step));
         let newest = steps.iter().rev().filter(|&&step| self.is_whole(step));
         let mut kept: BTreeSet<usize> = newest.copied().take(keep.max(1)).collect();
-        kept.extend(best.map(|(_, step)| step));
+        kept.extend(self.best_of(&steps));
         for step in steps.into_iter().filter(|step| !kept.contains(step)) {
-            std::fs::remove_dir_all(self.folder_of(step))?;
+            std::fs::remove_dir_all(self.path(step))?;
         }
         Ok(())
     }
@@ -359,7 +386,7 @@ impl CheckpointWriter {
             Ok(()) => self.0.session.set_saved(step),
             Err(error) => self.0.session.fail(TrainError::file(
                 "write the checkpoint",
-                self.0.folder.folder_of(step),
+                self.0.folder.path(step),
             )(error)),
         }
     }
@@ -462,6 +489,7 @@ mod tests {
         }
         assert_eq!(folder.steps(), [20, 40, 50]);
         assert_eq!(folder.newest_good().unwrap().step, 50);
+        assert_eq!(folder.best(), Some(20));
     }
 
     #[test]
@@ -471,9 +499,9 @@ mod tests {
         for step in [10, 20, 30, 40, 50] {
             write(&folder, step, 1.0, 9);
         }
-        std::fs::write(folder.folder_of(50).join("model.bpk"), "cut").unwrap();
-        std::fs::remove_file(folder.folder_of(40).join("optimizer.bpk")).unwrap();
-        std::fs::write(folder.folder_of(30).join(MANIFEST), "{").unwrap();
+        std::fs::write(folder.path(50).join("model.bpk"), "cut").unwrap();
+        std::fs::remove_file(folder.path(40).join("optimizer.bpk")).unwrap();
+        std::fs::write(folder.path(30).join(MANIFEST), "{").unwrap();
         std::fs::create_dir(folder.path.join(WRITING)).unwrap();
         assert_eq!(folder.newest_good().unwrap().step, 20);
     }
@@ -487,7 +515,7 @@ mod tests {
                 write(&folder(), step, 1.0 / step as f64, 9);
             }
             for damaged in [20, 30] {
-                std::fs::write(folder().folder_of(damaged).join("model.bpk"), "cut").unwrap();
+                std::fs::write(folder().path(damaged).join("model.bpk"), "cut").unwrap();
             }
             // As after a resume from step 10.
             write(&folder(), 15, 1.0, keep);

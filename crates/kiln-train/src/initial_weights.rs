@@ -5,11 +5,12 @@ use std::collections::BTreeMap;
 use std::path::Path;
 
 use burn::tensor::Device;
-use kiln_hub::{FirstStage, LatentDiffusion, ModelSource};
+use kiln_hub::{FirstStage, ModelSource};
 use kiln_models::{Autoencoder, UNet2d, VqVae};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
+use crate::drawable::load_model;
 use crate::error::TrainError;
 use crate::experiment::{Experiment, FirstStageConfig};
 
@@ -60,7 +61,7 @@ pub(crate) fn unet(
     first_stage: Option<&FirstStage>,
     device: &Device,
 ) -> Result<(UNet2d, EarlierSteps), TrainError> {
-    let model = LatentDiffusion::load(&ModelSource::Folder(folder.to_owned()), device)?;
+    let model = load_model(folder, device)?;
     require_same(folder, "unet", model.unet.config(), &experiment.unet)?;
     let (theirs, ours) = (&model.scheduler, experiment.scheduler());
     let hashes = [model.first_stage.as_ref(), first_stage].map(|stage| stage.map(FirstStage::hash));

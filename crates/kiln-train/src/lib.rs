@@ -33,6 +33,7 @@ pub mod dashboard;
 pub mod devices;
 mod diffusion_stage;
 mod distortion;
+mod drawable;
 mod error;
 mod evaluation;
 mod experiment;
@@ -62,6 +63,7 @@ mod update;
 mod vqvae_stage;
 
 pub use devices::{DeviceError, Devices};
+pub use drawable::load_model;
 pub use error::TrainError;
 pub use evaluation::{seen_in, seen_in_dataset};
 pub use experiment::{

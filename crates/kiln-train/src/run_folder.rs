@@ -5,8 +5,9 @@
 //!   config.toml             exactly what was run
 //!   vqvae/                  stage 1: checkpoints/ metrics.csv curves.svg reconstructions/, and in model/ the VQ-VAE
 //!   latents/HASH.safetensors
-//!   diffusion/              stage 2: checkpoints/ metrics.csv curves.svg samples/
+//!   diffusion/              stage 2: checkpoints/ metrics.csv curves.svg samples/, and in start/ the model before its first step
 //!   model/                  the finished model, diffusers layout
+//!   best/                   the model that `[stage_2.evaluation]` chose by its `best_by`, where there is one
 //! ```
 //!
 //! A run in pixel space has neither `vqvae/` nor `latents/`. One of the digit classifier has its checkpoints/ metrics.csv
@@ -69,6 +70,10 @@ impl RunFolder {
     pub(crate) fn model(&self) -> PathBuf {
         self.0.join("model")
     }
+
+    pub(crate) fn best(&self) -> PathBuf {
+        self.0.join("best")
+    }
 }
 
 impl StageFolder {
@@ -91,6 +96,11 @@ impl StageFolder {
     /// The trained network, which stage 2 begins with.
     pub(crate) fn model(&self) -> PathBuf {
         self.0.join("model")
+    }
+
+    /// The model as stage 2 began with it: what its checkpoints need to be drawn from.
+    pub(crate) fn start(&self) -> PathBuf {
+        self.0.join("start")
     }
 
     /// The picture that belongs to step `step`.

@@ -15,12 +15,14 @@ use kiln_models::{Autoencoder, FeatureMaps, WeightsType};
 use safetensors::SafeTensors;
 use serde::Serialize;
 
+use crate::checkpoint::CheckpointFolder;
 use crate::claim::Claim;
 use crate::classes::Classes;
 use crate::classifier_stage::{self, ClassifierTrainee, DigitSource};
 use crate::clean::CleanSets;
 use crate::devices::Devices;
 use crate::diffusion_stage::{self, DiffusionTrainee, Pictured};
+use crate::drawable::load_model;
 use crate::error::TrainError;
 use crate::evaluation::{self, Evaluator};
 use crate::experiment::{ClassifierExperiment, Experiment, TrainingConfig};
@@ -42,7 +44,7 @@ use crate::vqvae_stage::{self, ImageSource, VqVaeTrainee};
 #[derive(Debug, Clone)]
 pub struct RunOptions {
     /// The run folder. It gets `config.toml`, `vqvae/` and `diffusion/` (checkpoints, `metrics.csv`, `curves.svg`,
-    /// pictures), `latents/`, and in the end `model/` in the diffusers layout.
+    /// pictures), `latents/`, and in the end `model/` and, where images were measured, `best/` in the diffusers layout.
     pub out: PathBuf,
     /// Go on from the newest good checkpoint, if there is one.
     pub resume: bool,
@@ -139,6 +141,8 @@ pub struct TrainingReport {
     pub seconds_per_pass: Option<f64>,
     /// The trained network, a folder or the classifier's file, if training is finished.
     pub model: Option<PathBuf>,
+    /// The model of the best checkpoint, if drawn images were measured to find one.
+    pub best: Option<PathBuf>,
 }
 
 impl TrainingReport {
@@ -161,6 +165,7 @@ impl TrainingReport {
             seconds: outcome.seconds,
             seconds_per_pass: (passes > 0.0).then_some(outcome.seconds / passes),
             model: finished.then_some(model),
+            best: None,
         }
     }
 
@@ -175,6 +180,7 @@ impl TrainingReport {
             seconds: 0.0,
             seconds_per_pass: None,
             model: Some(model),
+            best: None,
         }
     }
 }
@@ -204,7 +210,17 @@ impl fmt::Display for TrainingReport {
                 if new_steps != steps {
                     write!(formatter, ", {steps} in all")?;
                 }
-                write!(formatter, "; the model is in {}", model.display())
+                write!(formatter, "; the model is in {}", model.display())?;
+                match &self.best {
+                    Some(best) => {
+                        write!(
+                            formatter,
+                            ", that of the best checkpoint in {}",
+                            best.display()
+                        )
+                    }
+                    None => Ok(()),
+                }
             }
             None => write!(
                 formatter,
@@ -425,6 +441,17 @@ fn train_unet(
         classes,
         evaluator: evaluator.transpose()?,
     };
+    let model = |unet, steps| LatentDiffusion {
+        first_stage: first_stage.clone(),
+        unet,
+        guide: None,
+        scheduler: experiment.scheduler(),
+        metadata: unet_metadata(experiment, &datasets, first_stage.as_ref(), earlier, steps),
+    };
+    let at_start = folder.start();
+    if options.ranks.is_first() && !(at_start.is_dir() && session.steps_done() > 0) {
+        model(network.clone(), 0).save(&at_start, WeightsType::F32)?;
+    }
     let trainee = DiffusionTrainee::new(
         experiment,
         network,
@@ -433,6 +460,7 @@ fn train_unet(
         folder.clone(),
         session.clone(),
     )?;
+    let checkpoints = CheckpointFolder::new(folder.checkpoints());
     let stage = Stage {
         name: match &first_stage {
             Some(_) => "stage 2: latent diffusion",
@@ -452,25 +480,15 @@ fn train_unet(
     let source = NoisySource::new(experiment, clean, classes, plan.clone())?;
     let outcome = stage.train(trainee, source)?;
     claim.keep();
-    let report = TrainingReport::new(name, &outcome, training, &plan, run.model());
+    let mut report = TrainingReport::new(name, &outcome, training, &plan, run.model());
     if report.model.is_some() && options.ranks.is_first() {
-        let scheduler = experiment.scheduler();
-        let mut metadata = metadata(experiment, &datasets, outcome.steps_done, earlier);
-        let mut add = |name: &str, value| metadata.training.insert(name.to_owned(), value);
-        add("schedule", scheduler.schedule.kind.name().to_owned());
-        add("prediction", scheduler.prediction.name().to_owned());
-        if let Some(first_stage) = &first_stage {
-            let factor = first_stage.network.scaling_factor();
-            add("scaling_factor", factor.to_string());
+        let trained = outcome.model.into_trained();
+        model(trained, outcome.steps_done).save(&run.model(), WeightsType::F32)?;
+        if let (Some(_), Some(step)) = (measured, checkpoints.best()) {
+            let best = load_model(&checkpoints.path(step), &device)?;
+            best.save(&run.best(), WeightsType::F32)?;
+            report.best = Some(run.best());
         }
-        let model = LatentDiffusion {
-            first_stage,
-            unet: outcome.model.into_trained(),
-            guide: None,
-            scheduler,
-            metadata,
-        };
-        model.save(&run.model(), WeightsType::F32)?;
     }
     Ok(report)
 }
@@ -672,9 +690,31 @@ fn metadata(
     Metadata {
         border: datasets.train.border(),
         class_names: datasets.train.class_names().to_vec(),
-        vqvae_hash: None,
         training,
+        ..Metadata::default()
     }
+}
+
+/// Facts about a U-Net after `steps` steps, learnt as `experiment` says from `datasets`, in the latents of `first_stage`.
+fn unet_metadata(
+    experiment: &Experiment,
+    datasets: &Datasets,
+    first_stage: Option<&FirstStage>,
+    earlier: Option<EarlierSteps>,
+    steps: usize,
+) -> Metadata {
+    let mut metadata = metadata(experiment, datasets, steps, earlier);
+    metadata.sampling_steps = Some(experiment.sampling.steps);
+    metadata.sampling_count = Some(experiment.sampling.count);
+    let scheduler = experiment.scheduler();
+    let mut add = |name: &str, value| metadata.training.insert(name.to_owned(), value);
+    add("schedule", scheduler.schedule.kind.name().to_owned());
+    add("prediction", scheduler.prediction.name().to_owned());
+    if let Some(first_stage) = first_stage {
+        let factor = first_stage.network.scaling_factor();
+        add("scaling_factor", factor.to_string());
+    }
+    metadata
 }
 
 #[cfg(test)]

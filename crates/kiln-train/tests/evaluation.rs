@@ -67,6 +67,10 @@ fn distances_are_logged_and_choose_the_best_checkpoint() {
     assert!(confident.values().all(|share| (0.0..=1.0).contains(share)));
 
     assert_kept(run, &kernel);
+    // What was chosen is a model, too.
+    let best = kernel.iter().min_by(|a, b| a.1.total_cmp(b.1)).unwrap().0;
+    let model = kiln_train::load_model(&run.join("best"), &burn::tensor::Device::flex()).unwrap();
+    assert_eq!(model.metadata.training["steps"], best.to_string());
 }
 
 #[test]

@@ -88,7 +88,7 @@ impl Autoencoder {
     /// Sends images in [-1, 1] through the model, `batch` at a time, and tells `observe` how many are done.
     ///
     /// # Errors
-    /// Those of [`Self::check_image`], and [`Error::Compute`] when the device fails.
+    /// Those of [`Self::check_image`], [`Error::NotFinite`] for a broken model, and [`Error::Compute`] when the device fails.
     pub fn reconstruct(
         &self,
         originals: &Images,
@@ -120,6 +120,9 @@ impl Autoencoder {
             };
             images.extend_from_tensor(decoded)?;
             observe(images.len());
+        }
+        if !images.are_finite() {
+            return Err(Error::NotFinite("what the decoder answers"));
         }
         Ok(Reconstruction {
             images,

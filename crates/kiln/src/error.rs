@@ -130,6 +130,24 @@ pub enum Error {
         /// What both must be divisible by.
         factor: usize,
     },
+    /// The U-Net's output is of no use.
+    #[error(
+        "the model is broken: in step {step}, at timestep {timestep:.0}, its network answers with numbers that are not finite (NaN or infinity); `kiln doctor` examines it, and training it again from a good checkpoint with a lower learning rate may mend it"
+    )]
+    NetworkNotFinite {
+        /// The step, from 1.
+        step: usize,
+        /// What the network was told of the noise.
+        timestep: f64,
+    },
+    /// Another part of the model gives what is no image.
+    #[error(
+        "the model is broken: {0} has numbers that are not finite (NaN or infinity); `kiln doctor` examines it"
+    )]
+    NotFinite(&'static str),
+    /// A picture could not be written.
+    #[error(transparent)]
+    Picture(#[from] kiln_train::pictures::PictureError),
     /// There is nothing here to examine.
     #[error(
         "{} is neither a model nor a run: give a folder with a model_index.json or config.json, or a run folder, which has a config.toml",

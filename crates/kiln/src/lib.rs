@@ -33,4 +33,4 @@ pub use autoencoder::{Autoencoder, Reconstruction};
 pub use error::Error;
 pub use kiln_train::pictures;
 pub use pictures::Images;
-pub use pipeline::{Classes, Interpolation, Moment, Pipeline, SampleOptions};
+pub use pipeline::{Classes, Interpolation, Moment, Pipeline, SampleOptions, Start};

@@ -2,14 +2,14 @@
 
 use std::path::Path;
 
-use image::{DynamicImage, GrayImage, ImageFormat, Luma, Rgb, RgbImage};
+use image::{DynamicImage, GrayImage, ImageFormat, Luma, Rgb, RgbImage, imageops::FilterType};
 
 use super::{Images, PictureError, file};
 
 /// Pixels between two images, and around them all.
 const GAP: usize = 2;
 /// The gray of the gaps: visible beside black and white images alike.
-const GAP_BYTE: u8 = 96;
+pub(super) const GAP_BYTE: u8 = 96;
 
 /// A finished picture: 8-bit gray or RGB.
 pub type Picture = DynamicImage;
@@ -39,6 +39,15 @@ pub fn picture(images: &Images, index: usize) -> Picture {
         byte.unwrap_or(GAP_BYTE)
     };
     paint(images.channels(), images.width(), images.height(), byte)
+}
+
+/// A picture `factor` times as wide and as high, each pixel as a square.
+pub fn enlarged(picture: &Picture, factor: u32) -> Picture {
+    if factor <= 1 {
+        return picture.clone();
+    }
+    let (width, height) = (picture.width() * factor, picture.height() * factor);
+    picture.resize_exact(width, height, FilterType::Nearest)
 }
 
 /// Like [`grid`], with a row of `lower` images under each row of `upper` ones: reconstructions under their originals.
@@ -159,6 +168,19 @@ mod tests {
             ((3, 2), vec![255; 6])
         );
         assert_eq!(picture(&images, 2).into_luma8().into_raw(), [GAP_BYTE; 6]);
+    }
+
+    #[test]
+    fn enlarged_pixels_are_squares() {
+        let small = picture(&flat(1, &[0.3]), 0);
+        let mut two = small.clone().into_luma8();
+        two.put_pixel(1, 0, Luma([9]));
+        let large = enlarged(&two.clone().into(), 3).into_luma8();
+        assert_eq!(large.dimensions(), (9, 6));
+        for (x, y, pixel) in large.enumerate_pixels() {
+            assert_eq!(pixel, two.get_pixel(x / 3, y / 3));
+        }
+        assert_eq!(enlarged(&small, 1), small);
     }
 
     #[test]

@@ -107,6 +107,19 @@ impl Images {
         self.width
     }
 
+    /// Whether every value is a number, and none is infinite.
+    pub fn are_finite(&self) -> bool {
+        self.values.iter().all(|value| value.is_finite())
+    }
+
+    /// The same images with light and dark exchanged.
+    pub fn negated(mut self) -> Images {
+        for value in &mut self.values {
+            *value = -*value;
+        }
+        self
+    }
+
     /// Numbers in one image.
     pub fn image_len(&self) -> usize {
         self.channels * self.height * self.width
@@ -312,6 +325,14 @@ mod tests {
         let mut images = Images::empty(1, 4, 4);
         images.extend(&[0.5; 16]);
         assert_eq!(images.clone().cropped(2), images);
+    }
+
+    #[test]
+    fn a_negative_has_light_for_dark() {
+        let mut images = Images::empty(1, 1, 2);
+        images.extend(&[-1.0, 0.25, f32::NAN, 0.0]);
+        assert!(!images.are_finite() && images.first(1).are_finite());
+        assert_eq!(images.first(1).negated().values(), [1.0, -0.25]);
     }
 
     #[test]

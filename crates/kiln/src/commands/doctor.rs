@@ -67,7 +67,7 @@ impl Examine {
     pub fn run(self) -> anyhow::Result<()> {
         let device = Device::flex();
         let mut patient = match &self.path {
-            Some(place) => Patient::open(&self.hub.model(place)?, &device)?,
+            Some(place) => Patient::open(&self.hub.run_or_model(place)?, &device)?,
             None => Patient::pretrained(&device),
         };
         if let Some(images) = self.images(&patient)? {

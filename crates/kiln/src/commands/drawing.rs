@@ -10,69 +10,94 @@ use kiln_diffusion::{Guidance, sampler::Sampler};
 use kiln_kernels::Precision;
 
 use super::{hub_arguments::HubArguments, one_device};
+use crate::terminal;
+
+/// Groups of the help.
+pub const IMAGES: &str = "Images";
+pub const SAMPLING: &str = "Sampling";
+pub const PICTURES: &str = "Pictures";
+const GUIDANCE: &str = "Classes and guidance";
+const COMPUTING: &str = "Computing";
 
 /// The model, and how it walks between noise and image: by DDIM.
 #[derive(Args)]
 pub struct DrawingArguments {
-    /// Folder of a model in the diffusers layout, or one on the Hub; without it, the digits model inside this program
-    #[arg(long, value_name = "PATH|ORG/REPO[@REVISION]")]
-    model: Option<PathBuf>,
-
     #[command(flatten)]
-    hub: HubArguments,
+    model: ModelArguments,
 
     /// Denoising steps
-    #[arg(long, default_value_t = 50, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
+    #[arg(long, help_heading = SAMPLING, default_value_t = 50, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
     steps: u32,
 
     #[command(flatten)]
     conditions: ConditionArguments,
 
+    #[command(flatten)]
+    computing: ComputingArguments,
+}
+
+/// Where the model comes from.
+#[derive(Args)]
+pub struct ModelArguments {
+    /// Folder of a model in the diffusers layout, of a run or of a checkpoint (RUN/diffusion/checkpoints/step-N), or one on the
+    /// Hub; without it, the digits model inside this program
+    #[arg(long, help_heading = "Model", value_name = "PATH|ORG/REPO[@REVISION]")]
+    model: Option<PathBuf>,
+
+    #[command(flatten)]
+    hub: HubArguments,
+}
+
+/// Where and how it is computed.
+#[derive(Args)]
+pub struct ComputingArguments {
     /// Images that are denoised together: changes memory and speed, not the images
-    #[arg(long, default_value_t = 64, value_parser = clap::value_parser!(u32).range(1..))]
+    #[arg(long, help_heading = COMPUTING, default_value_t = 64, value_parser = clap::value_parser!(u32).range(1..))]
     batch: u32,
 
     /// Where to compute: cpu, cuda:0, rocm:0, metal or wgpu
-    #[arg(long, default_value = "cpu", value_name = "DEVICE")]
+    #[arg(long, help_heading = COMPUTING, default_value = "cpu", value_name = "DEVICE")]
     devices: String,
 
     /// Which numbers the convolutions multiply, f32 or bf16: bf16 is faster on a CPU with a matrix unit
-    #[arg(long, default_value_t)]
+    #[arg(long, help_heading = COMPUTING, default_value_t)]
     precision: Precision,
+}
+
+/// How image files are looked at.
+#[derive(Args)]
+pub struct ImageArguments {
+    /// Exchange light and dark of the given image: for a black pen on white paper and a model of white digits on black
+    #[arg(long, help_heading = IMAGES)]
+    negate: bool,
 }
 
 /// What the model is asked for, and what it is guided by.
 #[derive(Args)]
 pub struct ConditionArguments {
     /// Of a model with classes: which, by number or name, several separated by commas, or all
-    #[arg(long, value_name = "CLASS[,CLASS...]", value_delimiter = ',')]
+    #[arg(long, help_heading = GUIDANCE, value_name = "CLASS[,CLASS...]", value_delimiter = ',')]
     class: Vec<String>,
 
     /// A worse version of the model to guide it by (autoguidance): a smaller one, or one that was trained less [default: the
     /// model's own guide, if it has one]
-    #[arg(long, value_name = "PATH|ORG/REPO[@REVISION]")]
+    #[arg(long, help_heading = GUIDANCE, value_name = "PATH|ORG/REPO[@REVISION]")]
     guide: Option<PathBuf>,
 
     /// Exaggerate what the class changes (classifier-free guidance), or what the model does better than its guide: 1 is not
     /// at all, 2 is usual [default: the guide's own, or 1 without a guide]
-    #[arg(long, value_name = "SCALE")]
+    #[arg(long, help_heading = GUIDANCE, value_name = "SCALE")]
     guidance: Option<f64>,
 
     /// Guide only between these noise rates, from 0 (clean) to 1 (noise)
-    #[arg(long, value_name = "FROM-TO", value_parser = parse_interval)]
+    #[arg(long, help_heading = GUIDANCE, value_name = "FROM-TO", value_parser = parse_interval)]
     guidance_interval: Option<[f64; 2]>,
 }
 
 impl DrawingArguments {
     /// Loads the model.
     pub fn pipeline(&self) -> anyhow::Result<Pipeline> {
-        open_pipeline(
-            self.model.as_deref(),
-            &self.conditions,
-            &self.hub,
-            &self.devices,
-            self.precision,
-        )
+        self.model.open(&self.conditions, &self.computing)
     }
 
     /// DDIM without fresh noise, of one image of each class that is asked for; if none is, of images in general.
@@ -104,11 +129,10 @@ impl DrawingArguments {
             sampler: Sampler::default(),
             count: 1,
             classes: Vec::new(),
-            batch: self.batch as usize,
-            precision: self.precision,
             guidance,
             ..pipeline.default_options()
         };
+        self.computing.apply(&mut options);
         self.conditions.apply(pipeline, &mut options)?;
         pipeline.trajectory(&options)?;
         Ok(options)
@@ -146,6 +170,62 @@ impl ConditionArguments {
     }
 }
 
+impl ModelArguments {
+    /// Loads the model, and the guide that was named.
+    pub fn open(
+        &self,
+        conditions: &ConditionArguments,
+        computing: &ComputingArguments,
+    ) -> anyhow::Result<Pipeline> {
+        open_pipeline(
+            self.model.as_deref(),
+            conditions,
+            &self.hub,
+            &computing.devices,
+            computing.precision,
+        )
+    }
+}
+
+impl ComputingArguments {
+    /// Computes as was said.
+    pub fn apply(&self, options: &mut SampleOptions) {
+        options.batch = self.batch as usize;
+        options.precision = self.precision;
+    }
+}
+
+impl ImageArguments {
+    /// Image files in the shape of the model's images, one after the other. Says so if they look like negatives of what the
+    /// model knows.
+    pub fn read(&self, pipeline: &Pipeline, files: &[ImageFile]) -> anyhow::Result<Images> {
+        let images = read_images(pipeline, files)?;
+        let images = if self.negate {
+            images.negated()
+        } else {
+            images
+        };
+        for (file, image) in files.iter().zip(0..) {
+            if pipeline.is_negative(&images.select([image]))? {
+                let advice = if self.negate { "leave out" } else { "add" };
+                terminal::note(&format!(
+                    "{} looks like a negative to the model, dark where its images are light: {advice} --negate if that is not meant",
+                    file.path().display()
+                ));
+            }
+        }
+        Ok(images)
+    }
+}
+
+/// What the classes are called that `options` ask for.
+pub fn class_names(pipeline: &Pipeline, options: &SampleOptions) -> Vec<String> {
+    let classes = pipeline.classes().into_iter();
+    let names =
+        classes.flat_map(|classes| options.classes.iter().map(|&class| classes.name(class)));
+    names.collect()
+}
+
 /// Loads a model, or the one inside this program, and the guide that was named.
 pub fn open_pipeline(
     model: Option<&Path>,
@@ -165,8 +245,8 @@ pub fn open_pipeline(
     })
 }
 
-/// Image files in the shape of the model's images, one after the other.
-pub fn read_images(pipeline: &Pipeline, files: &[ImageFile]) -> anyhow::Result<Images> {
+/// Image files in the shape of the model's images.
+fn read_images(pipeline: &Pipeline, files: &[ImageFile]) -> anyhow::Result<Images> {
     let shape = pipeline.image_shape();
     ensure!(
         matches!(shape.channels, 1 | 3),

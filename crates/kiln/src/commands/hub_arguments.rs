@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use anyhow::Context;
 use clap::Args;
 use kiln_hub::{HubSettings, Pulled, RepositoryName, Wanted, pull};
+use kiln_train::RunRecord;
 
 use crate::terminal::{self, DataProgress};
 
@@ -24,14 +25,26 @@ impl HubArguments {
         settings
     }
 
-    /// The folder of the model at `place`: a path, or `ORG/REPO[@REVISION]` where no such path exists.
+    /// The folder of the model at `place`: a path, or `ORG/REPO[@REVISION]` where no such path exists. Of a run it is that of
+    /// its finished model.
     pub fn model(&self, place: &Path) -> anyhow::Result<PathBuf> {
+        if RunRecord::is_run_alone(place) {
+            return Ok(RunRecord::finished_model(place)?);
+        }
         self.folder(place, Wanted::Model)
     }
 
     /// The same for a VQ-VAE, of which no more comes from the Hub.
     pub fn first_stage(&self, place: &Path) -> anyhow::Result<PathBuf> {
+        if RunRecord::is_run_alone(place) {
+            return Ok(RunRecord::finished_first_stage(place)?);
+        }
         self.folder(place, Wanted::FirstStage)
+    }
+
+    /// As [`Self::model`], for a command that knows what to do with a run.
+    pub fn run_or_model(&self, place: &Path) -> anyhow::Result<PathBuf> {
+        self.folder(place, Wanted::Model)
     }
 
     fn folder(&self, place: &Path, wanted: Wanted) -> anyhow::Result<PathBuf> {

@@ -9,15 +9,18 @@ use anyhow::ensure;
 use clap::Args;
 use kiln::{
     Images, SampleOptions,
-    pictures::{columns_for, grid, make_folder, picture, save_png},
+    pictures::{Album, columns_for, grid, make_folder, picture},
 };
 use kiln_data::{ImageFile, ImageShape};
 use kiln_diffusion::sampler::{InpaintOptions, visits};
 use serde::Serialize;
 
-use super::drawing::{DrawingArguments, fit, read_images};
+use super::drawing::{DrawingArguments, IMAGES, ImageArguments, PICTURES, SAMPLING, fit};
 use super::film::{FilmArguments, FilmPaths};
 use crate::terminal;
+
+/// What the pictures are called.
+const STEM: &str = "inpainting";
 
 /// Fill in part of an image.
 ///
@@ -38,37 +41,40 @@ pub struct Inpaint {
     image: PathBuf,
 
     /// A gray image of the same size: white is filled in
-    #[arg(long, value_name = "IMAGE")]
+    #[arg(long, help_heading = IMAGES, value_name = "IMAGE")]
     mask: PathBuf,
+
+    #[command(flatten)]
+    images: ImageArguments,
 
     #[command(flatten)]
     drawing: DrawingArguments,
 
     /// DDIM's stochasticity: 1 is as random as DDPM, as in RePaint
-    #[arg(long, default_value_t = 1.0)]
+    #[arg(long, help_heading = SAMPLING, default_value_t = 1.0)]
     eta: f64,
 
     /// How many times each stretch of the way is gone again
-    #[arg(long, default_value_t = 0, value_name = "N", value_parser = clap::value_parser!(u32).range(..=1000))]
+    #[arg(long, help_heading = SAMPLING, default_value_t = 0, value_name = "N", value_parser = clap::value_parser!(u32).range(..=1000))]
     resamplings: u32,
 
     /// Steps in such a stretch
-    #[arg(long, default_value_t = 10, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=100_000))]
+    #[arg(long, help_heading = SAMPLING, default_value_t = 10, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=100_000))]
     jump: u32,
 
     /// Number of different fillings
-    #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=4096))]
+    #[arg(long, help_heading = IMAGES, default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=4096))]
     count: u32,
 
     /// Which noise to start from: the same seed gives the same fillings
-    #[arg(long, default_value_t = 0)]
+    #[arg(long, help_heading = IMAGES, default_value_t = 0)]
     seed: u64,
 
     #[command(flatten)]
     film: FilmArguments,
 
     /// Folder for the images
-    #[arg(long, default_value = "inpainting", value_name = "FOLDER")]
+    #[arg(long, help_heading = PICTURES, default_value = "inpainting", value_name = "FOLDER")]
     out: PathBuf,
 
     /// Print one JSON object on stdout instead of words
@@ -116,7 +122,7 @@ impl Inpaint {
             file.width(),
             file.height()
         );
-        let original = read_images(&pipeline, &[file])?;
+        let original = self.images.read(&pipeline, &[file])?;
         let gray = ImageShape {
             channels: 1,
             ..pipeline.image_shape()
@@ -135,27 +141,32 @@ impl Inpaint {
             films.record(&pipeline, moment)
         })?;
         bar.finish_and_clear();
-        let film = films.save(&self.out, "inpainting", columns_for(filled.len()))?;
 
-        let mut images = Vec::new();
+        let mut album = Album::default();
+        let name_of = |image: usize| format!("{image:04}.png");
         for image in 0..filled.len() {
-            let path = self.out.join(format!("{image:04}.png"));
-            save_png(&picture(&filled, image), &path)?;
-            images.push(path);
+            album.add_png(&name_of(image), &picture(&filled, image))?;
         }
-        let comparison = self.out.join("inpainting.png");
+        let count = filled.len();
+        let title = format!("inpainting, {} steps", options.steps);
+        let asked = (&pipeline, &options);
+        films.add_to(&mut album, STEM, columns_for(count), &title, asked)?;
         let mut shown = original.clone();
         shown.append(with_hole(&original, &mask));
         shown.append(filled);
-        save_png(&grid(&shown, shown.len().min(8)), &comparison)?;
+        let picture = format!("{STEM}.png");
+        album.add_png(&picture, &grid(&shown, shown.len().min(8)))?;
+        let saved = album.save(&self.out)?;
         let outcome = Outcome {
             model: pipeline.name().to_owned(),
             steps: options.steps,
             resamplings: inpaint_options.resamplings,
             seed: self.seed,
-            images,
-            picture: comparison,
-            film,
+            images: (0..count)
+                .map(|image| saved.path(&name_of(image)))
+                .collect(),
+            picture: saved.path(&picture),
+            film: films.paths(&saved, STEM),
             seconds: started.elapsed().as_secs_f64(),
         };
         terminal::print_outcome(&outcome, self.json, Outcome::in_words)

@@ -10,12 +10,12 @@ use burn::tensor::Tensor;
 use clap::Args;
 use kiln::{
     Images, Interpolation, Pipeline, SampleOptions,
-    pictures::{Picture, grid, make_folder, picture, save_gif, save_looping_gif, save_png},
+    pictures::{Album, Picture, grid, make_folder, picture},
 };
 use kiln_data::ImageFile;
 use serde::Serialize;
 
-use super::drawing::{DrawingArguments, read_images};
+use super::drawing::{DrawingArguments, IMAGES, ImageArguments, PICTURES};
 use crate::terminal;
 
 /// Fixed-point refinements of the noise of a given image: see `kiln invert --help`.
@@ -38,7 +38,7 @@ pub struct Interpolate {
 
     /// The seeds to pass through
     #[arg(
-        long,
+        long, help_heading = IMAGES,
         value_name = "A,B[,C...]",
         value_delimiter = ',',
         required_unless_present = "images"
@@ -46,19 +46,22 @@ pub struct Interpolate {
     seeds: Vec<u64>,
 
     /// The images to pass through, each encoded into its noise first
-    #[arg(long, value_name = "IMAGE", num_args = 2.., conflicts_with = "seeds")]
+    #[arg(long, help_heading = IMAGES, value_name = "IMAGE", num_args = 2.., conflicts_with = "seeds")]
     images: Vec<PathBuf>,
 
+    #[command(flatten)]
+    reading: ImageArguments,
+
     /// Images from each seed to the next, both ends counted
-    #[arg(long, default_value_t = 9, value_name = "N", value_parser = clap::value_parser!(u32).range(2..=1000))]
+    #[arg(long, help_heading = IMAGES, default_value_t = 9, value_name = "N", value_parser = clap::value_parser!(u32).range(2..=1000))]
     frames: u32,
 
     /// Go on from the last seed back to the first
-    #[arg(long = "loop")]
+    #[arg(long = "loop", help_heading = IMAGES)]
     is_loop: bool,
 
     /// Folder for the pictures
-    #[arg(long, default_value = "interpolation", value_name = "FOLDER")]
+    #[arg(long, help_heading = PICTURES, default_value = "interpolation", value_name = "FOLDER")]
     out: PathBuf,
 
     /// Print one JSON object on stdout instead of words
@@ -114,17 +117,14 @@ impl Interpolate {
         let legs = interpolation.legs(self.seeds.len() + self.images.len());
         let images = draw(&pipeline, stops, interpolation, &options)?;
 
-        let path = self.out.join("interpolation.png");
-        save_png(&rows(&images, legs, interpolation.frames), &path)?;
-        let gif = self.out.join("interpolation.gif");
+        let (png, gif) = ("interpolation.png", "interpolation.gif");
+        let mut album = Album::default();
+        album.add_png(png, &rows(&images, legs, interpolation.frames))?;
         let frames: Vec<Picture> = (0..images.len())
             .map(|image| picture(&images, image))
             .collect();
-        if self.is_loop {
-            save_looping_gif(&frames, &gif)?;
-        } else {
-            save_gif(&frames, &gif)?;
-        }
+        album.add_gif(gif, &frames, self.is_loop)?;
+        let saved = album.save(&self.out)?;
         let outcome = Outcome {
             model: pipeline.name().to_owned(),
             steps: options.steps,
@@ -132,8 +132,8 @@ impl Interpolate {
             images: self.images,
             psnr,
             count: images.len(),
-            picture: path,
-            gif,
+            picture: saved.path(png),
+            gif: saved.path(gif),
             seconds: started.elapsed().as_secs_f64(),
         };
         terminal::print_outcome(&outcome, self.json, Outcome::in_words)
@@ -146,7 +146,7 @@ impl Interpolate {
         }
         let files = self.images.iter().map(|path| ImageFile::open(path));
         let files: Vec<ImageFile> = files.collect::<Result<_, _>>()?;
-        Ok(Some(read_images(pipeline, &files)?))
+        Ok(Some(self.reading.read(pipeline, &files)?))
     }
 }
 

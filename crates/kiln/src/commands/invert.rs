@@ -2,23 +2,21 @@
 
 use std::{
     collections::HashMap,
-    path::{Path, PathBuf},
+    path::PathBuf,
     time::{Duration, Instant},
 };
 
-use anyhow::Context;
 use burn::tensor::Tensor;
 use clap::Args;
 use kiln::{
     Images,
-    pictures::{grid, make_folder, save_png},
+    pictures::{Album, grid, make_folder},
 };
 use kiln_data::ImageFile;
-use kiln_train::write_atomically;
 use safetensors::{Dtype, tensor::TensorView};
 use serde::Serialize;
 
-use super::drawing::{DrawingArguments, read_images};
+use super::drawing::{DrawingArguments, ImageArguments, PICTURES, SAMPLING};
 use crate::terminal;
 
 /// Find the noise from which a model draws an image.
@@ -38,14 +36,17 @@ pub struct Invert {
     images: Vec<PathBuf>,
 
     #[command(flatten)]
+    reading: ImageArguments,
+
+    #[command(flatten)]
     drawing: DrawingArguments,
 
     /// How often each step is corrected by where it leads: more is nearer and slower
-    #[arg(long, default_value_t = 5, value_name = "N", value_parser = clap::value_parser!(u32).range(..=1000))]
+    #[arg(long, help_heading = SAMPLING, default_value_t = 5, value_name = "N", value_parser = clap::value_parser!(u32).range(..=1000))]
     refinements: u32,
 
     /// Folder for the noise and the picture
-    #[arg(long, default_value = "inversion", value_name = "FOLDER")]
+    #[arg(long, help_heading = PICTURES, default_value = "inversion", value_name = "FOLDER")]
     out: PathBuf,
 
     /// Print one JSON object on stdout instead of words
@@ -86,7 +87,7 @@ impl Invert {
         let options = self.drawing.options_to_invert(&pipeline)?;
         let files = self.images.iter().map(|path| ImageFile::open(path));
         let files: Vec<ImageFile> = files.collect::<Result<_, _>>()?;
-        let originals = read_images(&pipeline, &files)?;
+        let originals = self.reading.read(&pipeline, &files)?;
         make_folder(&self.out)?;
 
         let started = Instant::now();
@@ -109,15 +110,16 @@ impl Invert {
             false => None,
         };
 
-        let noise = self.out.join("noise.safetensors");
-        save_noise(&noises, options.steps, &noise)?;
-        let picture = self.out.join("inversion.png");
+        let (noise, picture) = ("noise.safetensors", "inversion.png");
+        let mut album = Album::default();
+        album.add_file(noise, noise_file(&noises, options.steps)?);
         let mut shown = originals.clone();
         shown.append(pipeline.decode(noises.clone())?);
         shown.append(drawn.clone());
         let rows = (0..originals.len()).flat_map(|image| (0..3).map(move |kind| (image, kind)));
         let numbers = rows.map(|(image, kind)| kind * originals.len() + image);
-        save_png(&grid(&shown.select(numbers), 3), &picture)?;
+        album.add_png(picture, &grid(&shown.select(numbers), 3))?;
+        let saved = album.save(&self.out)?;
 
         let measure = |image: usize, one: &Images, other: &Images| {
             one.select([image]).psnr(&other.select([image]))
@@ -139,8 +141,8 @@ impl Invert {
             refinements,
             images: self.images.into_iter().enumerate().map(inverted).collect(),
             noise_deviation: deviation(&noises),
-            noise,
-            picture,
+            noise: saved.path(noise),
+            picture: saved.path(picture),
             seconds: started.elapsed().as_secs_f64(),
         };
         terminal::print_outcome(&outcome, self.json, Outcome::in_words)
@@ -153,18 +155,15 @@ fn deviation(noises: &Tensor<4>) -> f64 {
     variance.iter::<f64>().sum::<f64>().sqrt()
 }
 
-/// Writes the noises.
-fn save_noise(noises: &Tensor<4>, steps: usize, path: &Path) -> anyhow::Result<()> {
+/// The noises as a safetensors file.
+fn noise_file(noises: &Tensor<4>, steps: usize) -> anyhow::Result<Vec<u8>> {
     let shape = noises.dims().to_vec();
     let data = noises.clone().into_data();
     let bytes: Vec<u8> = data.iter::<f32>().flat_map(f32::to_le_bytes).collect();
+    // In the header; a map of one, since the order of several would differ from run to run.
     let facts = HashMap::from([("steps".to_owned(), steps.to_string())]);
-    let write = || {
-        let noise = TensorView::new(Dtype::F32, shape, &bytes)?;
-        let file = safetensors::serialize([("noise", noise)], Some(facts))?;
-        anyhow::Ok(write_atomically(path, &file)?)
-    };
-    write().with_context(|| format!("cannot write the noise to {}", path.display()))
+    let noise = TensorView::new(Dtype::F32, shape, &bytes)?;
+    Ok(safetensors::serialize([("noise", noise)], Some(facts))?)
 }
 
 impl Outcome {

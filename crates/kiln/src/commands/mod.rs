@@ -7,6 +7,7 @@ mod drawing;
 mod evaluate;
 mod film;
 mod hub_arguments;
+mod image_files;
 mod inpaint;
 mod interpolate;
 mod invert;

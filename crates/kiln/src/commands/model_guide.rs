@@ -5,8 +5,9 @@ use std::path::PathBuf;
 use burn::tensor::Device;
 use clap::Args;
 use kiln_diffusion::Guidance;
-use kiln_hub::{Guide, LatentDiffusion, ModelSource, check_place};
+use kiln_hub::{Guide, LatentDiffusion, check_place};
 use kiln_models::WeightsType;
+use kiln_train::load_model;
 use serde::Serialize;
 
 use super::drawing::parse_interval;
@@ -66,8 +67,7 @@ impl ModelGuide {
         check_place(&self.to)?;
         let device = Device::flex();
         let load = |place| -> anyhow::Result<LatentDiffusion> {
-            let source = ModelSource::Folder(self.hub.model(place)?);
-            Ok(LatentDiffusion::load(&source, &device)?)
+            Ok(load_model(&self.hub.model(place)?, &device)?)
         };
         let guidance = Guidance::new(self.guidance, self.guidance_interval)?;
         let guided = load(&self.model)?.guided_by(load(&self.by)?, guidance)?;

@@ -7,8 +7,9 @@ use burn::module::Module;
 use burn::tensor::Device;
 use clap::Args;
 use kiln_diffusion::{Clip, Guidance, Schedule, SchedulerConfig, sampler::Sampler};
-use kiln_hub::{FirstStage, LatentDiffusion, Metadata, ModelSource};
+use kiln_hub::{FirstStage, Metadata, ModelSource};
 use kiln_models::{UNet2d, UNet2dConfig};
+use kiln_train::load_model;
 use serde::Serialize;
 
 use super::hub_arguments::HubArguments;
@@ -78,6 +79,9 @@ struct UNetDescription {
     block_out_channels: Vec<usize>,
     down_block_types: Vec<String>,
     classes: Option<usize>,
+    /// Denoising steps and images of a picture, where the model says what is meant.
+    sampling_steps: Option<usize>,
+    sampling_count: Option<usize>,
     training: BTreeMap<String, String>,
 }
 
@@ -128,7 +132,7 @@ impl Description {
                 diffusion: None,
             });
         }
-        let loaded = LatentDiffusion::load(&source, &device)?;
+        let loaded = load_model(path, &device)?;
         Ok(Self {
             model,
             vqvae: loaded.first_stage.as_ref().map(describe_vqvae),
@@ -241,6 +245,8 @@ fn describe_unet(unet: &UNet2d, metadata: Metadata) -> UNetDescription {
             .map(|block| format!("{block:?}"))
             .collect(),
         classes: config.num_class_embeds,
+        sampling_steps: metadata.sampling_steps,
+        sampling_count: metadata.sampling_count,
         training: metadata.training,
     }
 }
@@ -284,6 +290,9 @@ impl Table {
         self.row("blocks", unet.down_block_types.join(", "));
         if let Some(classes) = unet.classes {
             self.row("classes", classes.to_string());
+        }
+        if let (Some(steps), Some(count)) = (unet.sampling_steps, unet.sampling_count) {
+            self.row("drawn", format!("{count} images in {steps} steps"));
         }
         self.facts(&unet.training);
     }

@@ -9,7 +9,7 @@ use anyhow::ensure;
 use clap::Args;
 use kiln::{
     Autoencoder, Images,
-    pictures::{make_folder, paired_grid, save_png},
+    pictures::{Album, make_folder, paired_grid},
 };
 use kiln_data::{DataConfig, DatasetKind, Datasets};
 use kiln_kernels::Precision;
@@ -135,21 +135,17 @@ impl Reconstruct {
         };
         let psnr = originals.images.psnr(&images);
 
-        let picture = self.out.join("reconstructions.png");
+        let name = "reconstructions.png";
         let columns = COLUMNS.min(images.len());
-        save_png(
-            &paired_grid(
-                &originals.images.first(SHOWN),
-                &images.first(SHOWN),
-                columns,
-            ),
-            &picture,
-        )?;
+        let (upper, lower) = (originals.images.first(SHOWN), images.first(SHOWN));
+        let mut album = Album::default();
+        album.add_png(name, &paired_grid(&upper, &lower, columns))?;
+        let saved = album.save(&self.out)?;
         let outcome = Outcome {
             model: autoencoder.name().to_owned(),
             data: originals.name,
             count: images.len(),
-            picture,
+            picture: saved.path(name),
             psnr,
             codebook,
             seconds: started.elapsed().as_secs_f64(),

@@ -5,108 +5,110 @@ use std::{
     time::{Duration, Instant},
 };
 
+use anyhow::ensure;
 use clap::{Args, ValueEnum};
 use kiln::{
-    Images, Moment, Pipeline, SampleOptions,
-    pictures::{columns_for, grid, make_folder, save_png},
+    Images, Moment, Pipeline, SampleOptions, Start,
+    pictures::{Album, Labels, columns_for, grid, labelled, make_folder},
 };
 use kiln_data::ImageFile;
 use kiln_diffusion::{Clip, LevelOptions, Spacing, StepGrid, sampler::Sampler};
-use kiln_kernels::Precision;
 use serde::Serialize;
 
 use super::{
-    drawing::{ConditionArguments, open_pipeline, read_images},
+    drawing::{
+        ComputingArguments, ConditionArguments, IMAGES, ImageArguments, ModelArguments, PICTURES,
+        SAMPLING, class_names,
+    },
     film::{FilmArguments, FilmPaths},
-    hub_arguments::HubArguments,
+    image_files::{FileArguments, ImageFiles},
     sampler_arguments::{SamplerArguments, warn_of_spacing},
 };
 use crate::{preview, terminal};
 
-/// Images per row of the comparison picture: the first ones of every grid.
+/// Images per row of the comparison picture, where there are no classes: the first ones of every grid.
 const COMPARED: usize = 8;
+/// The comparison picture.
+const COMPARISON: &str = "comparison.png";
+/// The most images in one grid.
+const LARGEST_GRID: usize = 4096;
 
 /// Draw images with a trained model.
 ///
 /// Writes one grid per number of steps, and with several numbers a comparison whose rows start from the same noises.
-/// Image number i of a seed is the same whatever --count and --batch are.
+/// Image number i of a seed is the same whatever --count and --batch are. Pictures that are there already stay: new ones get
+/// a number, steps-0050-2.png.
 ///
 /// A model with classes gives each of them a row, in which the same noises are used. With --from the images begin as a
 /// given image with noise over it instead of as noise alone (image to image, SDEdit).
 #[derive(Args)]
 #[command(after_help = "Examples:
   kiln sample --steps 50
-  kiln sample --model runs/mnist/model --steps 50/100/200 --count 64 --seed 0 --out samples/ --gif
+  kiln sample --model runs/mnist --steps 50/100/200 --count 64 --seed 0 --out samples/ --gif
   kiln sample --from sketch.png --strength 0.6 --count 8
-  kiln sample --model runs/mnist-classes/model --class 3,7 --guidance 2 --strip 10")]
+  kiln sample --model runs/mnist-classes --class 3,7 --guidance 2 --strip 10
+  kiln sample --model runs/mnist --files --count 50000 --out for-fid/")]
 pub struct Sample {
-    /// Folder of a model in the diffusers layout, or one on the Hub; without it, the digits model inside this program
-    #[arg(long, value_name = "PATH|ORG/REPO[@REVISION]")]
-    model: Option<PathBuf>,
-
-    #[command(flatten)]
-    hub: HubArguments,
-
-    /// Denoising steps: a number, or several separated by / or ,
-    #[arg(long, default_value = "50", value_name = "N[/N...]", value_parser = parse_steps)]
-    steps: StepCounts,
-
-    #[command(flatten)]
-    sampler: SamplerArguments,
-
-    /// Which of the training timesteps are visited [default: the model's own]
-    #[arg(long, value_enum)]
-    spacing: Option<SpacingName>,
-
-    /// Limit the predicted clean images to [-CLIP, CLIP], or `dynamic`: each by its own range [default: the model's own]
+    /// Print one JSON object on stdout instead of words
     #[arg(long)]
-    clip: Option<Clip>,
+    json: bool,
 
-    /// Number of images [default: 64, or 8 of each of several classes]
-    #[arg(long, value_parser = clap::value_parser!(u32).range(1..=4096))]
+    #[command(flatten)]
+    model: ModelArguments,
+
+    /// Number of images [default: the model's own, or else 64, or 8 of each of several classes]
+    #[arg(long, help_heading = IMAGES, value_parser = clap::value_parser!(u32).range(1..))]
     count: Option<u32>,
+
+    /// Which noise to start from: the same seed gives the same images
+    #[arg(long, help_heading = IMAGES, default_value_t = 0)]
+    seed: u64,
+
+    /// Begin with this image, cut to its centre and resized to the model's size
+    #[arg(long, help_heading = IMAGES, value_name = "IMAGE")]
+    from: Option<PathBuf>,
+
+    /// How much of the denoising is done again on that image: 0 leaves it as it is, 1 leaves nothing of it
+    #[arg(long, help_heading = IMAGES, default_value_t = 0.6, requires = "from")]
+    strength: f64,
+
+    #[command(flatten)]
+    reading: ImageArguments,
 
     #[command(flatten)]
     conditions: ConditionArguments,
 
-    /// Begin with this image, cut to its centre and resized to the model's size
-    #[arg(long, value_name = "IMAGE")]
-    from: Option<PathBuf>,
+    /// Denoising steps: a number, or several separated by / or , [default: the model's own, or else 50]
+    #[arg(long, help_heading = SAMPLING, value_name = "N[/N...]", value_parser = parse_steps)]
+    steps: Option<StepCounts>,
 
-    /// How much of the denoising is done again on that image: 0 leaves it as it is, 1 leaves nothing of it
-    #[arg(long, default_value_t = 0.6, requires = "from")]
-    strength: f64,
+    #[command(flatten, next_help_heading = SAMPLING)]
+    sampler: SamplerArguments,
 
-    /// Which noise to start from: the same seed gives the same images
-    #[arg(long, default_value_t = 0)]
-    seed: u64,
+    /// Which of the training timesteps are visited [default: the model's own]
+    #[arg(long, help_heading = SAMPLING, value_enum)]
+    spacing: Option<SpacingName>,
+
+    /// Limit the predicted clean images to [-CLIP, CLIP], or `dynamic`: each by its own range [default: the model's own]
+    #[arg(long, help_heading = SAMPLING)]
+    clip: Option<Clip>,
 
     /// Folder for the pictures
-    #[arg(long, default_value = "samples", value_name = "FOLDER")]
+    #[arg(long, help_heading = PICTURES, default_value = "samples", value_name = "FOLDER")]
     out: PathBuf,
-
-    /// Images that are denoised together: changes memory and speed, not the images
-    #[arg(long, default_value_t = 64, value_parser = clap::value_parser!(u32).range(1..))]
-    batch: u32,
 
     #[command(flatten)]
     film: FilmArguments,
 
-    /// Where to compute: cpu, cuda:0, rocm:0, metal or wgpu
-    #[arg(long, default_value = "cpu", value_name = "DEVICE")]
-    devices: String,
-
-    /// Which numbers the convolutions multiply, f32 or bf16: bf16 is faster on a CPU with a matrix unit
-    #[arg(long, default_value_t)]
-    precision: Precision,
+    #[command(flatten)]
+    files: FileArguments,
 
     /// Show no preview in the terminal
-    #[arg(long)]
+    #[arg(long, help_heading = PICTURES)]
     no_preview: bool,
 
-    /// Print one JSON object on stdout instead of words
-    #[arg(long)]
-    json: bool,
+    #[command(flatten)]
+    computing: ComputingArguments,
 }
 
 /// `--spacing`.
@@ -152,15 +154,18 @@ struct Outcome {
     /// The image that all began with, and how much was done again.
     from: Option<PathBuf>,
     strength: Option<f64>,
-    grids: Vec<Grid>,
+    grids: Vec<Drawn>,
     comparison: Option<PathBuf>,
 }
 
-/// One number of steps.
+/// What was drawn in one number of steps.
 #[derive(Serialize)]
-struct Grid {
+struct Drawn {
     steps: usize,
-    picture: PathBuf,
+    /// The grid, or with `--files` none.
+    picture: Option<PathBuf>,
+    /// With `--files`, where the images are.
+    folder: Option<PathBuf>,
     #[serde(flatten)]
     film: FilmPaths,
     seconds: f64,
@@ -169,18 +174,16 @@ struct Grid {
 impl Sample {
     /// Draws, writes the pictures and says where they are.
     pub fn run(self) -> anyhow::Result<()> {
-        let pipeline = open_pipeline(
-            self.model.as_deref(),
-            &self.conditions,
-            &self.hub,
-            &self.devices,
-            self.precision,
-        )?;
+        let pipeline = self.model.open(&self.conditions, &self.computing)?;
         let original = match &self.from {
-            Some(path) => Some(read_images(&pipeline, &[ImageFile::open(path)?])?),
+            Some(path) => Some(self.reading.read(&pipeline, &[ImageFile::open(path)?])?),
             None => None,
         };
-        let all_options: Vec<SampleOptions> = (self.steps.0.iter())
+        let steps = match &self.steps {
+            Some(StepCounts(steps)) => steps.clone(),
+            None => vec![pipeline.default_options().steps],
+        };
+        let all_options: Vec<SampleOptions> = (steps.iter())
             .map(|&steps| self.options(&pipeline, steps))
             .collect::<Result<_, _>>()?;
         warn_of_spacing(&pipeline, &all_options)?;
@@ -199,6 +202,12 @@ impl Sample {
             grids: Vec::new(),
             comparison: None,
         };
+        let rows = options.classes.len().max(1);
+        ensure!(
+            self.files.files || options.count * rows <= LARGEST_GRID,
+            "a grid holds at most {LARGEST_GRID} images, and these are {}; add --files to write them one by one",
+            options.count * rows
+        );
         for options in &all_options {
             pipeline.last_part(options, self.strength())?;
         }
@@ -207,16 +216,25 @@ impl Sample {
         let mut compared = Images::empty(0, 0, 0);
         for options in &all_options {
             let (drawn, images) = self.draw(&pipeline, original.as_ref(), options)?;
-            compared.append(images.first(COMPARED));
+            compared.append(images);
             outcome.grids.push(drawn);
         }
-        if outcome.grids.len() > 1 {
-            let path = self.out.join("comparison.png");
-            save_png(
-                &grid(&compared, compared.len() / outcome.grids.len()),
-                &path,
-            )?;
-            outcome.comparison = Some(path);
+        if outcome.grids.len() > 1 && !self.files.files {
+            let columns = compared.len() / outcome.grids.len();
+            let comparison = labelled(
+                &grid(&compared, columns),
+                &Labels {
+                    title: words_of(options.sampler),
+                    rows: steps.iter().map(|steps| format!("{steps} steps")).collect(),
+                    columns: match outcome.classes.as_slice() {
+                        [_] => Vec::new(),
+                        classes => classes.to_vec(),
+                    },
+                },
+            );
+            let mut album = Album::default();
+            album.add_png(COMPARISON, &comparison)?;
+            outcome.comparison = Some(album.save(&self.out)?.path(COMPARISON));
         }
         if !(self.json || self.no_preview) {
             preview::show(&compared);
@@ -252,32 +270,35 @@ impl Sample {
             },
             clip: self.clip.or(defaults.clip),
             seed: self.seed,
-            batch: self.batch as usize,
-            precision: self.precision,
             ..defaults
         };
+        self.computing.apply(&mut options);
         self.conditions.apply(pipeline, &mut options)?;
         options.count = match self.count {
             Some(count) => count as usize,
-            None if options.classes.len() > 1 => 8,
-            None => 64,
+            None => pipeline.default_count(options.classes.len()),
         };
         Ok(options)
     }
 
-    /// Draws the images for one number of steps and writes their grid and, if asked for, its GIF and its strip.
+    /// Draws the images for one number of steps and writes them one by one, or else their grid and, if asked for, its GIF and
+    /// its strip. Returns those to compare, too: the first ones, or the first of each class.
     fn draw(
         &self,
         pipeline: &Pipeline,
         original: Option<&Images>,
         options: &SampleOptions,
-    ) -> anyhow::Result<(Grid, Images)> {
+    ) -> anyhow::Result<(Drawn, Images)> {
         let started = Instant::now();
         let strength = self.strength();
         let steps = pipeline
             .last_part(options, strength)?
             .len()
             .saturating_sub(1);
+        let start = match original {
+            Some(original) => Start::Image { original, strength },
+            None => Start::Noise,
+        };
         let rows = options.classes.len().max(1);
         let passes = (rows * options.count).div_ceil(options.batch) * steps;
         let bar = terminal::progress_bar(format!("{} steps", options.steps), passes, "passes");
@@ -286,39 +307,61 @@ impl Sample {
             bar.inc(u64::from(moment.steps_done > 0));
             films.record(pipeline, moment)
         };
-        let images = match original {
-            Some(original) => pipeline.image_to_image(original, strength, options, observe)?,
-            None => pipeline.sample(options, observe)?,
-        };
-        bar.finish_and_clear();
-
-        let columns = if rows > 1 {
-            options.count
-        } else {
-            columns_for(options.count)
-        };
         let stem = format!("steps-{:04}", options.steps);
-        let picture = self.out.join(format!("{stem}.png"));
-        save_png(&grid(&images, columns), &picture)?;
-        let seconds = started.elapsed().as_secs_f64();
-        let film = films.save(&self.out, &stem, columns)?;
-        let drawn = Grid {
+        let mut drawn = Drawn {
             steps: options.steps,
-            picture,
-            film,
-            seconds,
+            picture: None,
+            folder: None,
+            film: FilmPaths::default(),
+            seconds: 0.0,
         };
-        Ok((drawn, images))
+        let mut compared = Images::empty(0, 0, 0);
+        if self.files.files {
+            let names = class_names(pipeline, options);
+            let mut files =
+                ImageFiles::begin(&self.out, &stem, self.files.scale, names, options.count)?;
+            pipeline.sample_each(start, options, observe, |images| {
+                compared.append(images.first(COMPARED.saturating_sub(compared.len())));
+                files.write(&images)
+            })?;
+            drawn.folder = Some(files.folder().to_owned());
+        } else {
+            let mut images = Images::empty(0, 0, 0);
+            pipeline.sample_each(start, options, observe, |batch| {
+                images.append(batch);
+                Ok(())
+            })?;
+            compared = match rows {
+                1 => images.first(COMPARED),
+                _ => images.select((0..rows).map(|class| class * options.count)),
+            };
+            let columns = match rows {
+                1 => columns_for(options.count),
+                _ => options.count,
+            };
+            let picture = format!("{stem}.png");
+            let mut album = Album::default();
+            album.add_png(&picture, &grid(&images, columns))?;
+            let title = format!("{}, {} steps", words_of(options.sampler), options.steps);
+            films.add_to(&mut album, &stem, columns, &title, (pipeline, options))?;
+            let saved = album.save(&self.out)?;
+            drawn.picture = Some(saved.path(&picture));
+            drawn.film = films.paths(&saved, &stem);
+        }
+        bar.finish_and_clear();
+        drawn.seconds = started.elapsed().as_secs_f64();
+        Ok((drawn, compared))
     }
 }
 
-/// What the classes are called that are drawn.
-fn class_names(pipeline: &Pipeline, options: &SampleOptions) -> Vec<String> {
-    let names = pipeline.classes().into_iter().flat_map(|classes| {
-        let names = options.classes.iter().map(|&class| classes.name(class));
-        names.collect::<Vec<String>>()
-    });
-    names.collect()
+/// A sampler's name, and how random it is.
+fn words_of(sampler: Sampler) -> String {
+    match sampler {
+        Sampler::Ddim { eta, .. } | Sampler::DpmSolver { eta } if eta > 0.0 => {
+            format!("{}, eta {eta}", sampler.name())
+        }
+        sampler => sampler.name().to_owned(),
+    }
 }
 
 impl Outcome {
@@ -327,14 +370,15 @@ impl Outcome {
         for grid in &self.grids {
             let seconds = terminal::in_words(Duration::from_secs_f64(grid.seconds));
             let count = self.count * self.classes.len().max(1);
+            let place = grid.picture.as_ref().or(grid.folder.as_ref());
             lines += &format!(
                 "{}  {count} images in {} steps, {seconds}\n",
-                grid.picture.display(),
+                place.map_or_else(String::new, |place| place.display().to_string()),
                 grid.steps
             );
             lines += &grid.film.in_words();
         }
-        if self.classes.len() > 1 {
+        if self.classes.len() > 1 && self.grids.iter().all(|grid| grid.folder.is_none()) {
             lines += &format!("one row each for {}\n", self.classes.join(", "));
         }
         if let Some(comparison) = &self.comparison {

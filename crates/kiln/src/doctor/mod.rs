@@ -6,6 +6,7 @@
 //! | check | looks at |
 //! | --- | --- |
 //! | `weights` | whether the model can be read, and every weight is a number |
+//! | `drawing` | whether all that the networks answer is a number, while an image is drawn |
 //! | `terminal SNR` | whether the schedule ends in pure noise, which sampling starts from |
 //! | `latent scale` | whether scaled latents deviate by one, as the noise does |
 //! | `codebook` | how many codes are in use |
@@ -14,6 +15,7 @@
 //! | `validation gap` | whether validation falls together with training |
 
 mod codebook;
+mod drawing;
 mod latent_scale;
 mod loss_by_timestep;
 mod moving_average;
@@ -64,8 +66,9 @@ type Findings = Result<Vec<Finding>, String>;
 
 type Check = fn(&Patient) -> Findings;
 
-const CHECKS: [(&str, Check); 7] = [
+const CHECKS: [(&str, Check); 8] = [
     ("weights", weights::check),
+    ("drawing", drawing::check),
     ("terminal SNR", terminal_snr::check),
     ("latent scale", latent_scale::check),
     ("codebook", codebook::check),

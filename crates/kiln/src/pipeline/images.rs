@@ -4,7 +4,7 @@ use burn::tensor::Tensor;
 use kiln_data::ImageShape;
 use kiln_hub::FirstStage;
 
-use super::Pipeline;
+use super::{Pipeline, finite::require_finite};
 use crate::{Error, Images};
 
 impl Pipeline {
@@ -26,7 +26,7 @@ impl Pipeline {
     /// Images of [`Self::image_shape`] in [-1, 1] to the latents `[count, channels, h, w]` that are denoised.
     ///
     /// # Errors
-    /// [`Error::ImageShape`] for images of another shape.
+    /// [`Error::ImageShape`] for images of another shape, [`Error::NotFinite`] for a broken encoder.
     pub fn encode(&self, images: &Images) -> Result<Tensor<4>, Error> {
         let expected = self.image_shape();
         let given = ImageShape {
@@ -38,23 +38,33 @@ impl Pipeline {
             return Err(Error::ImageShape { given, expected });
         }
         let pixels = images.clone().padded(self.border()).to_tensor(&self.device);
-        Ok(match &self.model.first_stage {
-            Some(FirstStage { network, .. }) => network.normalised(network.encode(pixels)),
+        match &self.model.first_stage {
+            Some(FirstStage { network, .. }) => {
+                let latents = network.normalised(network.encode(pixels));
+                require_finite(latents, "what the encoder answers")
+            }
             // In pixel space the images are the latents.
-            None => pixels,
-        })
+            None => Ok(pixels),
+        }
     }
 
     /// Latents `[batch, channels, h, w]` at any moment of the denoising to images; padding is cropped.
     ///
     /// # Errors
-    /// [`Error::Compute`] when the device fails.
+    /// [`Error::NotFinite`] for a broken decoder, and [`Error::Compute`] when the device fails.
     pub fn decode(&self, latents: Tensor<4>) -> Result<Images, Error> {
-        let images = match &self.model.first_stage {
-            Some(FirstStage { network, .. }) => network.decode(network.denormalised(latents)),
-            None => latents,
+        let (images, what) = match &self.model.first_stage {
+            Some(FirstStage { network, .. }) => {
+                let images = network.decode(network.denormalised(latents));
+                (images, "what the decoder answers")
+            }
+            None => (latents, "the image"),
         };
-        Ok(Images::from_tensor(images)?.cropped(self.border()))
+        let images = Images::from_tensor(images)?;
+        if !images.are_finite() {
+            return Err(Error::NotFinite(what));
+        }
+        Ok(images.cropped(self.border()))
     }
 
     /// Whether the images pass through an autoencoder.

@@ -5,12 +5,16 @@
 //! classes.rs     what a conditional model can be asked for
 //! sampling.rs    from noise, or from an image, down the trajectory
 //! mask.rs        which part of an image is filled in
+//! negative.rs    whether an image has light and dark the wrong way round
 //! noises.rs      up the trajectory to an image's noise, and from noise to noise
+//! finite.rs      whether what comes out of the networks is a number
 //! ```
 
 mod classes;
+mod finite;
 mod images;
 mod mask;
+mod negative;
 mod noises;
 mod sampling;
 
@@ -21,13 +25,16 @@ use kiln_diffusion::{
     Clip, Guidance, LevelOptions, Schedule,
     sampler::{Progress, Sampler},
 };
-use kiln_hub::{Guide, LatentDiffusion, ModelSource};
+use kiln_hub::{Guide, LatentDiffusion};
 use kiln_kernels::Precision;
+use kiln_train::load_model;
 
 use crate::{Error, pretrained};
+use finite::Watch;
 
 pub use classes::Classes;
 pub use noises::Interpolation;
+pub use sampling::Start;
 
 /// A trained diffusion model on a device, ready to sample.
 pub struct Pipeline {
@@ -72,33 +79,43 @@ pub struct Moment<'a> {
     pub steps_done: usize,
     /// The latents `[batch, channels, h, w]` with the noise that they still have; [`Pipeline::decode`] shows them.
     pub latents: &'a Tensor<4>,
+    /// What the network took for the clean latents at the beginning of the step that led here, of the same shape; none
+    /// before the first step.
+    pub clean: Option<&'a Tensor<4>>,
 }
 
-/// A walk whose every step `observe` sees, up to an error of its own, which is returned once the walk is over.
+/// A walk whose every step `observe` sees, up to an error of its own, which is returned once the walk is over. `watch` is on
+/// the network that is asked on the way: what it finds comes first.
 fn watched<W>(
+    watch: Watch,
     observe: &mut impl FnMut(Moment<'_>) -> Result<(), Error>,
-    walk: impl FnOnce(&mut dyn FnMut(Progress<'_>)) -> W,
+    walk: impl FnOnce(&Watch, &mut dyn FnMut(Progress<'_>)) -> Result<W, Error>,
 ) -> Result<W, Error> {
     let mut seen = Ok(());
-    let walked = walk(&mut |progress| {
-        if seen.is_ok() {
+    let walked = walk(&watch, &mut |progress| {
+        watch.set_steps_done(progress.step);
+        if seen.is_ok() && !watch.has_failed() {
             seen = observe(Moment {
                 steps_done: progress.step,
                 latents: progress.z,
+                clean: Some(progress.z0),
             });
         }
-    });
+    })?;
+    watch.finish()?;
     seen.map(|()| walked)
 }
 
 impl Pipeline {
-    /// Loads a model in the diffusers layout from a folder.
+    /// Loads a model in the diffusers layout from a folder, or a checkpoint of a run's diffusion training
+    /// (`RUN/diffusion/checkpoints/step-N`).
     ///
     /// # Errors
-    /// [`Error::Model`] when the folder holds no such model or a damaged one, [`Error::ClassEmbedding`] and
+    /// [`Error::Training`] when the folder holds neither or a damaged one, [`Error::ClassEmbedding`] and
     /// [`Error::NoSampleSize`] when it cannot be sampled from.
     pub fn load(path: &Path, device: &Device) -> Result<Self, Error> {
-        Self::from_source(&ModelSource::Folder(path.to_owned()), device)
+        let name = path.display().to_string();
+        Self::from_model(name, load_model(path, device)?, device)
     }
 
     /// The model that is compiled in.
@@ -106,15 +123,9 @@ impl Pipeline {
     /// # Errors
     /// Those of [`Self::load`], which a built-in model never gives.
     pub fn pretrained(device: &Device) -> Result<Self, Error> {
-        Self::from_source(&pretrained::default_model(), device)
-    }
-
-    fn from_source(source: &ModelSource, device: &Device) -> Result<Self, Error> {
-        Self::from_model(
-            source.place(),
-            LatentDiffusion::load(source, device)?,
-            device,
-        )
+        let source = pretrained::default_model();
+        let model = LatentDiffusion::load(&source, device)?;
+        Self::from_model(source.place(), model, device)
     }
 
     /// A pipeline of networks that are on `device` already; `name` says where they came from.
@@ -142,9 +153,9 @@ impl Pipeline {
     /// see [`Guidance::guide_by`]). By default at [`Guide::USUAL_SCALE`].
     ///
     /// # Errors
-    /// [`Error::Model`] when the folder holds no model, or one of other latents, classes, schedule or prediction.
+    /// [`Error::Training`] when the folder holds no model, [`Error::Model`] for one of other latents, classes, schedule or prediction.
     pub fn guided_by(self, worse: &Path) -> Result<Self, Error> {
-        let worse = LatentDiffusion::load(&ModelSource::Folder(worse.to_owned()), &self.device)?;
+        let worse = load_model(worse, &self.device)?;
         let guidance = Guidance::new(Guide::USUAL_SCALE, [0.0, 1.0])?;
         Ok(Self {
             model: self.model.guided_by(worse, guidance)?,
@@ -162,22 +173,33 @@ impl Pipeline {
         self.classes.as_ref()
     }
 
-    /// Fifty steps, 64 images (8 of each class, if there are classes), and for the rest what the model's scheduler and its
-    /// guide say.
+    /// What the model says by its scheduler, its guide and its facts: where these know no numbers of steps and images, fifty
+    /// steps (fewer if the schedule has not as many) and [`Self::default_count`].
     pub fn default_options(&self) -> SampleOptions {
         let classes = self.classes.as_ref().map_or(0, Classes::count);
+        let steps = self.model.metadata.sampling_steps.unwrap_or(50);
         SampleOptions {
-            steps: 50,
+            steps: steps.clamp(1, self.schedule.num_train_timesteps()),
             sampler: self.model.scheduler.sampler,
             levels: self.model.scheduler.levels,
             clip: self.model.scheduler.clip,
-            count: if classes > 1 { 8 } else { 64 },
+            count: self.default_count(classes),
             seed: 0,
             classes: (0..classes).collect(),
             guidance: (self.model.guide.as_ref())
                 .map_or_else(Guidance::default, |guide| guide.guidance),
             batch: 64,
             precision: Precision::F32,
+        }
+    }
+
+    /// How many images of each of so many `classes` fill a picture, as the model was trained to show them: 64 in all or, in
+    /// rows of several classes, 8 of each, if it does not say.
+    pub fn default_count(&self, classes: usize) -> usize {
+        match (self.model.metadata.sampling_count, classes) {
+            (Some(all), _) => (all / classes.max(1)).max(1),
+            (None, 0 | 1) => 64,
+            (None, _) => 8,
         }
     }
 

@@ -8,6 +8,7 @@ use kiln_diffusion::{
 };
 use kiln_kernels::with_precision;
 
+use super::finite::Watch;
 use super::{Moment, Pipeline, SampleOptions, watched};
 use crate::{Error, Images};
 
@@ -64,8 +65,8 @@ impl Pipeline {
     /// near as it can: see [`invert`]. `observe` sees each batch after every step.
     ///
     /// # Errors
-    /// Those of [`Self::encode`], [`Self::trajectory`] and [`Self::check_classes`], whatever `observe` returns, and
-    /// [`Error::Compute`] when the device fails.
+    /// Those of [`Self::encode`], [`Self::trajectory`] and [`Self::check_classes`], [`Error::NetworkNotFinite`] for a broken
+    /// model, whatever `observe` returns, and [`Error::Compute`] when the device fails.
     pub fn invert(
         &self,
         images: &Images,
@@ -84,10 +85,14 @@ impl Pipeline {
         for images in images.batches(options.batch.max(1)) {
             let z0 = with_precision(options.precision, || self.encode(&images))?;
             let classes = vec![options.classes.first().copied(); images.len()];
-            let denoiser = self.denoiser(&classes, &options)?;
-            noises.push(watched(&mut observe, |observe| {
-                invert(&denoiser, z0, &levels, refinements, observe)
-            })?);
+            noises.push(watched(
+                Watch::default(),
+                &mut observe,
+                |watch, observe| {
+                    let denoiser = self.denoiser(&classes, &options, watch)?;
+                    Ok(invert(&denoiser, z0, &levels, refinements, observe))
+                },
+            )?);
         }
         if noises.is_empty() {
             let [channels, height, width] = self.latent_shape;

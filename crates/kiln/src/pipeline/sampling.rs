@@ -10,8 +10,24 @@ use kiln_hub::LatentDiffusion;
 use kiln_kernels::with_precision;
 use kiln_models::{FeatureMaps, UNet2d, free_memory};
 
+use super::finite::{Watch, require_finite};
 use super::{Moment, Pipeline, SampleOptions, mask, watched};
 use crate::{Error, Images};
+
+/// What images begin as.
+#[derive(Clone, Copy, Debug)]
+pub enum Start<'a> {
+    /// Noise alone.
+    Noise,
+    /// Image to image (SDEdit, Meng et al. 2022): this one image with the noise of the level where the last `strength` of the
+    /// trajectory begins.
+    Image {
+        /// The image, of which the first is taken if there are several.
+        original: &'a Images,
+        /// A share from 0 to 1: with 0 nothing is changed but by the first stage, with 1 nothing is left of the image.
+        strength: f64,
+    },
+}
 
 /// One of the images that are asked for: its number, and its class if it is to have one.
 type Wanted = (u64, Option<usize>);
@@ -22,14 +38,57 @@ impl Pipeline {
     ///
     /// # Errors
     /// [`Error::Diffusion`] for a number of steps or an `eta` that the schedule does not allow, those of
-    /// [`Self::check_classes`], whatever `observe` returns, and [`Error::Compute`] when the device fails.
+    /// [`Self::check_classes`], [`Error::NetworkNotFinite`] and [`Error::NotFinite`] for a broken model, whatever `observe`
+    /// returns, and [`Error::Compute`] when the device fails.
     pub fn sample(
         &self,
         options: &SampleOptions,
         observe: impl FnMut(Moment<'_>) -> Result<(), Error>,
     ) -> Result<Images, Error> {
-        let levels = self.trajectory(options)?;
-        self.walk(options, &levels, |noise| noise.draw(0), observe)
+        self.sample_all(Start::Noise, options, observe)
+    }
+
+    /// As [`Self::sample`], but each batch is handed to `take` as soon as it is finished: however many images are asked for,
+    /// no more than a batch of them is in memory.
+    ///
+    /// # Errors
+    /// Those of [`Self::sample`] and, from an image, of [`Self::image_to_image`]; whatever `take` returns.
+    pub fn sample_each(
+        &self,
+        start: Start<'_>,
+        options: &SampleOptions,
+        observe: impl FnMut(Moment<'_>) -> Result<(), Error>,
+        take: impl FnMut(Images) -> Result<(), Error>,
+    ) -> Result<(), Error> {
+        let (levels, z0) = match start {
+            Start::Noise => (self.trajectory(options)?, None),
+            Start::Image { original, strength } => {
+                let levels = self.last_part(options, strength)?;
+                let z0 = with_precision(options.precision, || self.encode(&original.first(1)))?;
+                // Sampling takes the first level for pure noise.
+                let is_whole = levels.len() > options.steps;
+                (levels, (!is_whole).then_some(z0))
+            }
+        };
+        let begin = |noise: &ImageNoise| {
+            let noise = noise.draw(0);
+            match (&z0, levels.first()) {
+                (Some(z0), Some(level)) => level
+                    .rates
+                    .add_noise(z0.clone().expand(noise.dims()), noise),
+                _ => noise,
+            }
+        };
+        self.walk(options, &levels, begin, observe, take)
+    }
+
+    fn sample_all(
+        &self,
+        start: Start<'_>,
+        options: &SampleOptions,
+        observe: impl FnMut(Moment<'_>) -> Result<(), Error>,
+    ) -> Result<Images, Error> {
+        gathered(|take| self.sample_each(start, options, observe, take))
     }
 
     /// As [`Self::sample`], from noises `[count, channels, h, w]` of the caller's: one image for each, of the first class.
@@ -53,11 +112,10 @@ impl Pipeline {
             let numbers: Vec<i64> = noise.images.iter().map(|&image| image as i64).collect();
             noises.clone().select(0, self.integers(numbers))
         };
-        self.walk(&options, &levels, begin, observe)
+        gathered(|take| self.walk(&options, &levels, begin, observe, take))
     }
 
-    /// Image to image (SDEdit, Meng et al. 2022): gives the one image `original` the noise of the level where the last
-    /// `strength` of the trajectory begins, and denoises it from there.
+    /// Image to image: as [`Self::sample`], but from [`Start::Image`].
     ///
     /// With `strength` 0 nothing is changed but by the VQ-VAE, with 1 the image begins as noise alone, as in
     /// [`Self::sample`] with these options.
@@ -71,20 +129,7 @@ impl Pipeline {
         options: &SampleOptions,
         observe: impl FnMut(Moment<'_>) -> Result<(), Error>,
     ) -> Result<Images, Error> {
-        let levels = self.last_part(options, strength)?;
-        let z0 = with_precision(options.precision, || self.encode(&original.first(1)))?;
-        let is_whole = levels.len() > options.steps;
-        let begin = |noise: &ImageNoise| {
-            let noise = noise.draw(0);
-            match levels.first() {
-                Some(level) if !is_whole => level
-                    .rates
-                    .add_noise(z0.clone().expand(noise.dims()), noise),
-                // Sampling takes the first level for pure noise.
-                _ => noise,
-            }
-        };
-        self.walk(options, &levels, begin, observe)
+        self.sample_all(Start::Image { original, strength }, options, observe)
     }
 
     /// Fills in part of the one image `original`: see [`inpaint`]. `mask` has one channel and says where: 1 (white) is to
@@ -129,7 +174,8 @@ impl Pipeline {
                 observe,
             )
         };
-        let drawn = self.draw(options, |noise| noise.draw(0), walk, observe)?;
+        let begin = |noise: &ImageNoise| noise.draw(0);
+        let drawn = gathered(|take| self.draw(options, begin, walk, observe, take))?;
         Ok(mask::paste(&original, mask, &drawn))
     }
 
@@ -157,7 +203,8 @@ impl Pipeline {
         levels: &[Level],
         begin: impl Fn(&ImageNoise) -> Tensor<4>,
         observe: impl FnMut(Moment<'_>) -> Result<(), Error>,
-    ) -> Result<Images, Error> {
+        take: impl FnMut(Images) -> Result<(), Error>,
+    ) -> Result<(), Error> {
         let walk = |denoiser: &dyn Denoiser,
                     start: Tensor<4>,
                     noise: &ImageNoise,
@@ -172,7 +219,7 @@ impl Pipeline {
                 observe,
             )
         };
-        self.draw(options, begin, walk, observe)
+        self.draw(options, begin, walk, observe, take)
     }
 
     /// Draws all images that `options` ask for, a batch at a time: `begin` says what they begin as, `walk` denoises them.
@@ -187,11 +234,13 @@ impl Pipeline {
             &mut dyn FnMut(Progress<'_>),
         ) -> Result<Tensor<4>, DiffusionError>,
         mut observe: impl FnMut(Moment<'_>) -> Result<(), Error>,
-    ) -> Result<Images, Error> {
+        mut take: impl FnMut(Images) -> Result<(), Error>,
+    ) -> Result<(), Error> {
         self.check_classes(options)?;
         self.check_memory(options)?;
-        let mut drawn = Images::empty(0, 0, 0);
-        for wanted in all_wanted(options).chunks(options.batch.max(1)) {
+        let mut left = all_wanted(options).peekable();
+        while left.peek().is_some() {
+            let wanted: Vec<Wanted> = left.by_ref().take(options.batch.max(1)).collect();
             let noise = ImageNoise {
                 seed: options.seed,
                 images: wanted.iter().map(|&(image, _)| image).collect(),
@@ -203,14 +252,16 @@ impl Pipeline {
             observe(Moment {
                 steps_done: 0,
                 latents: &start,
+                clean: None,
             })?;
-            let denoiser = self.denoiser(&classes, options)?;
-            let latents = watched(&mut observe, |observe| {
-                walk(&denoiser, start, &noise, observe)
-            })??;
-            drawn.append(with_precision(options.precision, || self.decode(latents))?);
+            let latents = watched(Watch::default(), &mut observe, |watch, observe| {
+                let denoiser = self.denoiser(&classes, options, watch)?;
+                Ok(walk(&denoiser, start, &noise, observe)?)
+            })?;
+            let latents = require_finite(latents, "what the sampler ends with")?;
+            take(with_precision(options.precision, || self.decode(latents))?)?;
         }
-        Ok(drawn)
+        Ok(())
     }
 
     /// Refuses a batch that does not fit into what is free. Of other devices than processors nothing is known.
@@ -248,11 +299,13 @@ impl Pipeline {
         }
     }
 
-    /// The U-Net as a denoiser of a batch of images of these classes, guided as `options` say.
+    /// The U-Net as a denoiser of a batch of images of these classes, guided as `options` say, with a `watch` on what it
+    /// answers.
     pub(super) fn denoiser<'a>(
         &'a self,
         classes: &[Option<usize>],
         options: &'a SampleOptions,
+        watch: &'a Watch,
     ) -> Result<impl Denoiser + 'a, Error> {
         let output = move |unet: &UNet2d, zt: Tensor<4>, level: Level, labels| {
             let noise_power = level.rates.noise_power();
@@ -262,21 +315,24 @@ impl Pipeline {
         };
         let LatentDiffusion { unet, guide, .. } = &self.model;
         let conditions = self.labels(classes)?;
+        let guided = move |zt: Tensor<4>, level: Level| {
+            let labels = || conditions.as_ref().map(|(labels, _)| labels.clone());
+            let network = |zt| output(unet, zt, level, labels());
+            match (guide, &conditions) {
+                (Some(guide), _) => {
+                    let worse = |zt| output(&guide.unet, zt, level, labels());
+                    options.guidance.guide_by(zt, level, network, worse)
+                }
+                (None, Some((labels, Some(null_label)))) => {
+                    let network = |zt, labels| output(unet, zt, level, Some(labels));
+                    (options.guidance).guide(zt, level, labels, *null_label, network)
+                }
+                (None, _) => network(zt),
+            }
+        };
         Ok(NetworkDenoiser {
             network: move |zt: Tensor<4>, level: Level| {
-                let labels = || conditions.as_ref().map(|(labels, _)| labels.clone());
-                let network = |zt| output(unet, zt, level, labels());
-                match (guide, &conditions) {
-                    (Some(guide), _) => {
-                        let worse = |zt| output(&guide.unet, zt, level, labels());
-                        options.guidance.guide_by(zt, level, network, worse)
-                    }
-                    (None, Some((labels, Some(null_label)))) => {
-                        let network = |zt, labels| output(unet, zt, level, Some(labels));
-                        (options.guidance).guide(zt, level, labels, *null_label, network)
-                    }
-                    (None, _) => network(zt),
-                }
+                watch.ask(zt, level, |zt| guided(zt, level))
             },
             prediction: self.model.scheduler.prediction,
             clip: options.clip,
@@ -304,13 +360,23 @@ impl Pipeline {
 type Labels = (Tensor<1, Int>, Option<usize>);
 
 /// Every image that is asked for: the numbers from 0 for each class.
-fn all_wanted(options: &SampleOptions) -> Vec<Wanted> {
-    let numbers = 0..options.count as u64;
-    if options.classes.is_empty() {
-        numbers.map(|image| (image, None)).collect()
-    } else {
-        (options.classes.iter())
-            .flat_map(|&class| numbers.clone().map(move |image| (image, Some(class))))
-            .collect()
-    }
+fn all_wanted(options: &SampleOptions) -> impl Iterator<Item = Wanted> {
+    let classes = match options.classes.as_slice() {
+        [] => vec![None],
+        classes => classes.iter().copied().map(Some).collect(),
+    };
+    let count = options.count as u64;
+    (classes.into_iter()).flat_map(move |class| (0..count).map(move |image| (image, class)))
+}
+
+/// All images that `draw` hands out, together.
+fn gathered(
+    draw: impl FnOnce(&mut dyn FnMut(Images) -> Result<(), Error>) -> Result<(), Error>,
+) -> Result<Images, Error> {
+    let mut all = Images::empty(0, 0, 0);
+    draw(&mut |images| {
+        all.append(images);
+        Ok(())
+    })?;
+    Ok(all)
 }

@@ -122,11 +122,11 @@ fn a_full_disk_is_a_sentence_and_leaves_the_old_picture() {
     let picture = workplace.path("samples/steps-0001.png");
     let before = fs::read(&picture).unwrap();
     // A folder in the place of the temporary file stands in for a disk that takes nothing more.
-    fs::create_dir(workplace.path("samples/steps-0001.png.partial")).unwrap();
+    fs::create_dir(workplace.path("samples/steps-0001-2.png.partial")).unwrap();
     assert!(
         workplace
             .fail("sample --model model --steps 1 --count 1 --seed 5")
-            .contains("samples/steps-0001.png")
+            .contains("samples/steps-0001-2.png")
     );
     assert_eq!(fs::read(&picture).unwrap(), before);
 }

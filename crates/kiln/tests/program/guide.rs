@@ -1,6 +1,6 @@
 //! `kiln model guide`, and drawing with a guide.
 
-use crate::{Workplace, gray, tiny};
+use crate::{Workplace, tiny};
 
 /// The tiny model in `model`, and a worse version of it in `worse`.
 fn workplace() -> Workplace {
@@ -14,10 +14,7 @@ fn workplace() -> Workplace {
 #[test]
 fn a_model_with_its_guide_draws_as_the_two_of_them_do() {
     let workplace = workplace();
-    let draw = |options: &str| {
-        workplace.succeed(&format!("sample --steps 5 --count 4 {options}"));
-        gray(&workplace.path("samples/steps-0005.png"))
-    };
+    let draw = |options: &str| workplace.draw(&format!("--steps 5 --count 4 {options}"));
     let outcome = workplace.json(
         "model guide model --by worse --to guided --guidance 1.5 --guidance-interval 0.1-1 --json",
     );
@@ -50,8 +47,8 @@ fn images_are_inverted_without_the_guide() {
         .save(workplace.path("image.png"))
         .unwrap();
     let noise_of = |arguments: &str| {
-        workplace.succeed(&format!("invert image.png --steps 4 {arguments}"));
-        std::fs::read(workplace.path("inversion/noise.safetensors")).unwrap()
+        let outcome = workplace.json(&format!("invert image.png --steps 4 {arguments} --json"));
+        std::fs::read(workplace.path(outcome["noise"].as_str().unwrap())).unwrap()
     };
     let unguided = noise_of("--model model");
     assert_eq!(noise_of("--model guided"), unguided);

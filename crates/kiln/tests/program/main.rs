@@ -4,6 +4,7 @@ mod bench;
 mod classes;
 mod data_sets;
 mod doctor;
+mod drawing;
 mod editing;
 mod evaluate;
 mod failures;
@@ -72,6 +73,12 @@ impl Workplace {
     /// Runs `kiln`, whose stdout must be one JSON value.
     pub fn json(&self, arguments: &str) -> Value {
         serde_json::from_str(&self.succeed(arguments)).expect("JSON")
+    }
+
+    /// Runs `kiln sample ARGUMENTS` and returns its grid, which has a number where there was another one before.
+    pub fn draw(&self, arguments: &str) -> image::GrayImage {
+        let outcome = self.json(&format!("sample {arguments} --json"));
+        gray(&self.path(outcome["grids"][0]["picture"].as_str().expect("a picture")))
     }
 
     /// Runs `kiln`, which must fail with one sentence, and returns it.

@@ -220,6 +220,38 @@ fn pixel_space_training_leads_to_a_model_that_samples() {
         (&report["stage"], &report["model"]),
         (&"diffusion".into(), &"runs/experiment/model".into())
     );
+    // The run stands for its model, and the config says how that is drawn.
+    let by_default = workplace.json("sample --model runs/experiment --out by-default --json");
+    assert_eq!(by_default["model"], "runs/experiment/model");
+    let sampling = toml::from_str::<toml::Table>(PIXELS).unwrap()["sampling"].clone();
+    let asked = |key: &str| sampling[key].as_integer();
+    assert_eq!(by_default["count"].as_i64(), asked("count"));
+    assert_eq!(by_default["grids"][0]["steps"].as_i64(), asked("steps"));
+    let checkpoints =
+        fs::read_dir(workplace.path("runs/experiment/diffusion/checkpoints")).unwrap();
+    let newest = checkpoints
+        .map(|entry| entry.unwrap().path())
+        .max()
+        .unwrap();
+    let of_checkpoint = format!("--model {} --out of-checkpoint", newest.display());
+    let of_model = "--model runs/experiment/model --out of-model";
+    assert_eq!(workplace.draw(&of_checkpoint), workplace.draw(of_model));
+    fs::rename(
+        workplace.path("runs/experiment/model"),
+        workplace.path("runs/experiment/set-aside"),
+    )
+    .unwrap();
+    let sentence = workplace.fail("sample --model runs/experiment");
+    assert!(
+        sentence.contains("diffusion/checkpoints/step-"),
+        "{sentence}"
+    );
+    fs::rename(
+        workplace.path("runs/experiment/set-aside"),
+        workplace.path("runs/experiment/model"),
+    )
+    .unwrap();
+
     let sampled = "sample --model runs/experiment/model --steps 3 --count 4";
     workplace.succeed(&format!("{sampled} --gif --gif-frames 4"));
     let grid = gray(&workplace.path("samples/steps-0003.png"));

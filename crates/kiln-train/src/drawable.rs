@@ -1,0 +1,148 @@
+//! What can be drawn from before a training is finished, or in place of its last step: its checkpoints.
+//!
+//! A checkpoint holds what training goes on with, of which drawing needs the U-Net alone. All else that a model is made of
+//! does not change while it learns, and is kept once: `diffusion/start` is the model as training began with it.
+
+use std::path::{Path, PathBuf};
+
+use burn::module::Module;
+use burn::store::ModuleRecord;
+use burn::tensor::Device;
+use kiln_hub::{LatentDiffusion, ModelSource};
+use kiln_models::UNet2d;
+
+use crate::checkpoint::{CheckpointFolder, GoodCheckpoint};
+use crate::error::TrainError;
+use crate::experiment::Experiment;
+use crate::record::RunRecord;
+use crate::run_folder::RunFolder;
+
+/// The part of the trained module that is drawn from, under the names that its record has: see `DiffusionTrainee`.
+#[derive(Module, Debug)]
+struct Recorded {
+    unet: RecordedUNet,
+}
+
+/// The network and, where the training has one, its average: see `Averaged`.
+#[derive(Module, Debug)]
+struct RecordedUNet {
+    network: UNet2d,
+    average: Option<UNet2d>,
+}
+
+/// Reads a model in the diffusers layout from a folder, or that of a checkpoint in `RUN/diffusion/checkpoints`: with the
+/// averaged weights, where the training has them.
+///
+/// # Errors
+/// [`TrainError::Model`] when the folder holds no model or a damaged one, [`TrainError::Run`] for a checkpoint that is
+/// damaged or of another training than that of a U-Net.
+pub fn load_model(folder: &Path, device: &Device) -> Result<LatentDiffusion, TrainError> {
+    if CheckpointFolder::is_checkpoint(folder) {
+        model_of_checkpoint(folder, device)
+    } else {
+        let source = ModelSource::Folder(folder.to_owned());
+        Ok(LatentDiffusion::load(&source, device)?)
+    }
+}
+
+fn model_of_checkpoint(folder: &Path, device: &Device) -> Result<LatentDiffusion, TrainError> {
+    let refused = |problem: String| {
+        let folder = folder.display();
+        TrainError::Run(format!(
+            "cannot draw from the checkpoint {folder}: {problem}"
+        ))
+    };
+    let place = (folder.canonicalize()).map_err(TrainError::file("open", folder))?;
+    // RUN/diffusion/checkpoints/step-N
+    let run = RunFolder::new(place.ancestors().nth(3).unwrap_or(&place));
+    let stage = run.stage_2();
+    if place.parent() != Some(&stage.checkpoints()) {
+        return Err(refused(
+            "only those in the folder diffusion/checkpoints of a run are of a U-Net".to_owned(),
+        ));
+    }
+    if !stage.start().is_dir() {
+        return Err(refused(format!(
+            "{} is not there, as in the runs of older versions of kiln; resume the run once, and it is",
+            stage.start().display()
+        )));
+    }
+    let checkpoint = GoodCheckpoint::open(&place).map_err(refused)?;
+    let experiment = Experiment::load(&run.config(), &[])?;
+    let mut model = LatentDiffusion::load(&ModelSource::Folder(stage.start()), device)?;
+    let averages = experiment.stage_2.training.ema.is_some();
+    let recorded = Recorded {
+        unet: RecordedUNet {
+            average: averages.then(|| model.unet.clone()),
+            network: model.unet,
+        },
+    };
+    let record = (checkpoint.module())
+        .and_then(|bytes| ModuleRecord::from_bytes(bytes).map_err(|error| error.to_string()));
+    let recorded = record.and_then(|record| {
+        let loaded = recorded.try_load_record(record);
+        loaded.map_err(|error| format!("it is not of the U-Net in config.toml ({error})"))
+    });
+    let RecordedUNet { network, average } = recorded.map_err(refused)?.unet;
+    model.unet = average.unwrap_or(network);
+    let steps = checkpoint.step.to_string();
+    model.metadata.training.insert("steps".to_owned(), steps);
+    Ok(model)
+}
+
+impl RunRecord {
+    /// Whether `path` is a run folder and not a model itself, which may have a `config.toml` as well.
+    pub fn is_run_alone(path: &Path) -> bool {
+        let is_model = ["model_index.json", "config.json"].map(|file| path.join(file).is_file());
+        Self::is_at(path) && !is_model.contains(&true)
+    }
+
+    /// The folder of the finished model of the run at `path`.
+    ///
+    /// # Errors
+    /// [`TrainError::Run`] when there is none yet: says which checkpoint can be drawn from.
+    pub fn finished_model(path: &Path) -> Result<PathBuf, TrainError> {
+        let run = RunFolder::new(path);
+        if run.model().is_dir() {
+            return Ok(run.model());
+        }
+        let (run, stage) = (path.display(), run.stage_2());
+        let checkpoints = CheckpointFolder::new(stage.checkpoints());
+        let newest = checkpoints
+            .steps()
+            .last()
+            .map(|&step| checkpoints.path(step));
+        Err(TrainError::Run(match newest {
+            Some(newest) => {
+                let best = (checkpoints.best())
+                    .map(|step| checkpoints.path(step))
+                    .filter(|best| *best != newest)
+                    .map(|best| format!(" or, the best one so far, {}", best.display()));
+                format!(
+                    "the run {run} has no finished model yet: go on with --resume, or name a checkpoint, {}{}",
+                    newest.display(),
+                    best.unwrap_or_default()
+                )
+            }
+            None => format!(
+                "the run {run} has neither a finished model nor a checkpoint of its U-Net: train stage 2 first"
+            ),
+        }))
+    }
+
+    /// The folder of the finished model of the run at `path`, or else that of its VQ-VAE.
+    ///
+    /// # Errors
+    /// [`TrainError::Run`] when there is neither.
+    pub fn finished_first_stage(path: &Path) -> Result<PathBuf, TrainError> {
+        let run = RunFolder::new(path);
+        let finished = [run.model(), run.stage_1().model()];
+        let found = finished.into_iter().find(|model| model.is_dir());
+        found.ok_or_else(|| {
+            TrainError::Run(format!(
+                "the run {} has no trained VQ-VAE yet: run `kiln train-vqvae` to its end first",
+                path.display()
+            ))
+        })
+    }
+}
