@@ -4,6 +4,7 @@
     python benches/peer/compare.py                                     the whole table
     python benches/peer/compare.py --work unet-8 --rounds 1            one row
     python benches/peer/compare.py --variant kiln,torch-default        some columns
+    python benches/peer/compare.py --dry-run                           what would be prepared; needs no PyTorch
 
 Every turn is a process of its own, which warms up, does the work a few times and reports each time and its peak of
 memory. Turns go round: kiln, then PyTorch's variants, then kiln again, so that whatever else the machine does meets
@@ -16,10 +17,11 @@ import os
 import platform
 import subprocess
 import sys
+from dataclasses import asdict
 from pathlib import Path
 
 import report
-from works import BY_NAME, REPOSITORY, WORKS, prepare
+from works import BY_NAME, REPOSITORY, WORKS, plan, prepare
 
 HERE = Path(__file__).parent
 KILN = "kiln"
@@ -167,10 +169,14 @@ def main():
     parser.add_argument("--workspace", type=Path, default=REPOSITORY / "target" / "peer", help="for models and inputs")
     parser.add_argument("--json", type=Path, metavar="FILE", help="where to leave everything that was measured")
     parser.add_argument("--roofline", action="store_true", help="also count operations: see docs/performance.md")
+    parser.add_argument("--dry-run", action="store_true", help="say what would be prepared, and do nothing")
     arguments = parser.parse_args()
     arguments.workspace = arguments.workspace.resolve()
     works = [work for work in WORKS if not arguments.work or work.name in arguments.work]
 
+    if arguments.dry_run:
+        print(json.dumps({work.name: asdict(plan(work)) for work in works}, indent=1))
+        return
     load = os.getloadavg()[0]
     if load > 0.5:
         # PyTorch's threads wait for each other in busy loops, so it loses far more than kiln does.

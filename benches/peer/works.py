@@ -1,6 +1,7 @@
 """What is compared: the rows of the table, their networks and their inputs."""
 
 import json
+import sys
 import tomllib
 from dataclasses import dataclass
 from pathlib import Path
@@ -52,67 +53,106 @@ def experiment(config):
     table = tomllib.loads((REPOSITORY / config).read_text())
     for stage in ("stage_1", "stage_2"):
         defaults = {"betas": [0.9, 0.999], "epsilon": 1e-8, "weight_decay": 0.0, "clip_norm": 1.0}
-        table[stage]["training"] = defaults | table[stage]["training"]
+        training = defaults | table[stage]["training"]
+        if "ema" in training:
+            training["ema"] = {"decay": 0.9999} | training["ema"]
+        table[stage]["training"] = training
+    table["schedule"] = {"kind": "linear", "num_train_timesteps": 1000} | table["schedule"]
+    table["stage_2"] = {"prediction": "noise", "loss": "mse"} | table["stage_2"]
+    table["sampling"] = {"spacing": "trailing"} | table.get("sampling", {})
     return table
+
+
+# Schedules of betas that both sides have, by diffusers' names.
+BETA_SCHEDULES = {"linear": "linear", "scaled-linear": "scaled_linear", "cosine": "squaredcos_cap_v2"}
+PREDICTIONS = {"noise": "epsilon", "velocity": "v_prediction"}
+
+
+def known(names, value, config_key):
+    if value not in names:
+        sys.exit(f"PyTorch's side has no {config_key} = {value!r}, only {', '.join(names)}: add it to works.py")
+    return names[value]
 
 
 def scheduler_options(table):
     """The schedule of an experiment, in the words of diffusers' schedulers."""
-    schedule = table["schedule"]
-    return {
+    schedule, stage = table["schedule"], table["stage_2"]
+    if stage["loss"] != "mse" or "loss_on" in stage or "loss_weight" in stage:
+        sys.exit("PyTorch's side has the plain mean squared error alone: see turn.py")
+    options = {
         "num_train_timesteps": schedule["num_train_timesteps"],
-        "beta_start": schedule["beta_start"],
-        "beta_end": schedule["beta_end"],
-        "beta_schedule": schedule["kind"],
-        "prediction_type": {"noise": "epsilon", "velocity": "v_prediction"}[table["stage_2"]["prediction"]],
+        "beta_schedule": known(BETA_SCHEDULES, schedule["kind"], "schedule.kind"),
+        "prediction_type": known(PREDICTIONS, stage["prediction"], "stage_2.prediction"),
+        "rescale_betas_zero_snr": schedule.get("zero_terminal_snr", False),
     }
+    # The cosine has no range of betas.
+    if schedule["kind"] != "cosine":
+        options |= {"beta_start": schedule.get("beta_start", 1e-4), "beta_end": schedule.get("beta_end", 0.02)}
+    return options
+
+
+@dataclass(frozen=True)
+class Preparation:
+    """What a work needs before its first turn, in diffusers' words. Needs neither PyTorch nor diffusers itself."""
+
+    networks: dict  # class and options, by folder in the workspace
+    inputs: dict  # shapes, by tensor: a batch of timesteps is below the number of them
+    timesteps: int
+    scheduler: dict  # where there is a whole model to draw with
+
+
+def plan(work):
+    """What `prepare` writes for a work."""
+    table = experiment(work.config)
+
+    def network(name, options):
+        return name, {key: None if value == "none" else value for key, value in options.items()}
+
+    shape = (work.batch, *work.shape)
+    options = scheduler_options(table)
+    if work.kind == "unet":
+        pixel = {key: value for key, value in json.loads(PIXEL_UNET.read_text()).items() if key[0] != "_"}
+        chosen = pixel if work.model.startswith("pixel") else table["unet"]
+        networks = {work.model: network("UNet2DModel", chosen)}
+        inputs = {"z0": shape, "noise": shape, "timesteps": (work.batch,)}
+        scheduler = {}
+    elif work.kind == "vqvae":
+        networks, inputs, scheduler = {work.model: network("VQModel", table["vqvae"])}, {"images": shape}, {}
+    else:
+        networks = {
+            f"{work.model}/unet": network("UNet2DModel", table["unet"]),
+            f"{work.model}/vqvae": network("VQModel", table["vqvae"]),
+        }
+        inputs = {}  # kiln draws its own noise: it leaves it here in the first, untimed turn
+        scheduler = options | {"clip_sample": False, "timestep_spacing": table["sampling"]["spacing"]}
+    return Preparation(networks, inputs, options["num_train_timesteps"], scheduler)
 
 
 def prepare(workspace, works):
     """Writes the networks, with PyTorch's initial weights, and the batches that `works` need."""
+    import diffusers
     import torch
-    from diffusers import DDIMScheduler, UNet2DModel, VQModel
     from safetensors.torch import save_file
 
-    def options(table):
-        return {key: None if value == "none" else value for key, value in table.items()}
-
-    def save(network_class, table, folder):
-        torch.manual_seed(0)
-        network_class(**options(table)).save_pretrained(workspace / folder)
-
     for work in works:
-        table = experiment(work.config)
-        if work.kind == "unet":
-            pixel = {key: value for key, value in json.loads(PIXEL_UNET.read_text()).items() if key[0] != "_"}
-            save(UNet2DModel, pixel if work.model.startswith("pixel") else table["unet"], work.model)
-        elif work.kind == "vqvae":
-            save(VQModel, table["vqvae"], work.model)
-        else:
-            save(UNet2DModel, table["unet"], f"{work.model}/unet")
-            save(VQModel, table["vqvae"], f"{work.model}/vqvae")
-            sampled = scheduler_options(table) | {
-                "clip_sample": False,
-                "timestep_spacing": table["sampling"]["spacing"],
-            }
-            DDIMScheduler(**sampled).save_pretrained(workspace / work.model / "scheduler")
+        planned = plan(work)
+        for folder, (name, options) in planned.networks.items():
+            torch.manual_seed(0)
+            getattr(diffusers, name)(**options).save_pretrained(workspace / folder)
+        if planned.scheduler:
+            diffusers.DDIMScheduler(**planned.scheduler).save_pretrained(workspace / work.model / "scheduler")
             index = {"_class_name": "LDMPipeline", "_diffusers_version": "0.42.1"}
             parts = {"scheduler": "DDIMScheduler", "unet": "UNet2DModel", "vqvae": "VQModel"}
             index |= {part: ["diffusers", name] for part, name in parts.items()}
             (workspace / work.model / "model_index.json").write_text(json.dumps(index, indent=2))
-
         (workspace / "inputs").mkdir(parents=True, exist_ok=True)
         generator = torch.Generator().manual_seed(1)
-        shape = (work.batch, *work.shape)
-        if work.kind == "unet":
-            total = table["schedule"]["num_train_timesteps"]
-            inputs = {
-                "z0": torch.randn(shape, generator=generator),
-                "noise": torch.randn(shape, generator=generator),
-                "timesteps": torch.randint(0, total, (work.batch,), generator=generator).float(),
-            }
-        elif work.kind == "vqvae":
-            inputs = {"images": torch.randn(shape, generator=generator).clamp(-1, 1)}
-        else:
-            continue  # kiln draws its own noise: it leaves it here in the first, untimed turn
-        save_file(inputs, workspace / work.inputs)
+        inputs = {}
+        for name, shape in planned.inputs.items():
+            if name == "timesteps":
+                inputs[name] = torch.randint(0, planned.timesteps, shape, generator=generator).float()
+            else:
+                drawn = torch.randn(shape, generator=generator)
+                inputs[name] = drawn.clamp(-1, 1) if name == "images" else drawn
+        if inputs:
+            save_file(inputs, workspace / work.inputs)

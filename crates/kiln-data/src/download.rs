@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use flate2::read::MultiGzDecoder;
 use sha2::{Digest, Sha256};
+use tempfile::TempDir;
 
 use crate::contents::read_at_most;
 use crate::error::DataError;
@@ -61,10 +62,12 @@ const MNIST: [RemoteFile; 4] = [
 
 /// Google's InceptionV3 of December 2015, ported to PyTorch: what FID is published with.
 const PYTORCH_FID: RemoteFile = RemoteFile {
-    name: "pt_inception-2015-12-05-6726825d.pth",
+    name: PYTORCH_FID_FILE,
     content_sha256: PYTORCH_FID_SHA256,
     form: Form::Plain,
 };
+/// The file that [`pytorch_fid_weights`] gives.
+pub const PYTORCH_FID_FILE: &str = "pt_inception-2015-12-05-6726825d.pth";
 /// The SHA-256 of [`pytorch_fid_weights`].
 pub const PYTORCH_FID_SHA256: &str =
     "6726825d0af5f729cebd5821db510b11b1cfad8faad88a03f1befd49fb9129b2";
@@ -85,35 +88,109 @@ pub fn cache_folder() -> Option<PathBuf> {
     Some(dirs::cache_dir()?.join("kiln"))
 }
 
-/// The weights of the network that pytorch-fid computes FID with, in the user's cache after the first time (96 MB).
+/// Files that are downloaded together.
+#[derive(Clone, Copy, Debug)]
+struct Collection<'a> {
+    /// Their folder in the cache.
+    folder: &'static str,
+    files: &'a [RemoteFile],
+    /// Where they can be had, in the order in which they are asked.
+    mirrors: &'a [&'a str],
+    /// What to do where they cannot be downloaded.
+    instead: &'static str,
+}
+
+/// A folder of downloaded files: in the user's cache or, where that cannot be written to, a temporary one that is removed
+/// with this value.
+#[derive(Debug)]
+pub struct Downloaded {
+    folder: PathBuf,
+    _temporary: Option<TempDir>,
+}
+
+impl Downloaded {
+    /// Where the files are.
+    pub fn folder(&self) -> &Path {
+        &self.folder
+    }
+}
+
+/// The weights that FID is published with.
+const PYTORCH_FID_WEIGHTS: Collection<'static> = Collection {
+    folder: "pytorch-fid",
+    files: &[PYTORCH_FID],
+    mirrors: &[PYTORCH_FID_RELEASE],
+    instead: "name a file that holds InceptionV3's weights by `--feature-weights FILE` of kiln evaluate, or by `feature_weights` in [stage_2.evaluation] of a config",
+};
+
+/// Handwritten digits.
+const MNIST_FILES: Collection<'static> = Collection {
+    folder: "mnist",
+    files: &MNIST,
+    mirrors: &MIRRORS,
+    instead: "pass --data with a folder that holds MNIST's four files",
+};
+
+/// The weights of the network that pytorch-fid computes FID with, in the user's cache after the first time (96 MB): the
+/// file [`PYTORCH_FID_FILE`] in a folder.
 ///
 /// # Errors
-/// [`DataError::Download`] when it cannot be downloaded whole, [`DataError::NoCacheFolder`] when there is no place to keep it.
-pub fn pytorch_fid_weights(progress: &dyn Progress) -> Result<PathBuf, DataError> {
-    let folder = cache_folder()
-        .ok_or(DataError::NoCacheFolder)?
-        .join("pytorch-fid");
-    fetch_missing(&folder, &[PYTORCH_FID], &[PYTORCH_FID_RELEASE], progress)?;
-    Ok(folder.join(PYTORCH_FID.name))
+/// [`DataError::Download`] when it cannot be downloaded whole.
+pub fn pytorch_fid_weights(progress: &dyn Progress) -> Result<Downloaded, DataError> {
+    download(cache_folder(), &PYTORCH_FID_WEIGHTS, progress)
 }
 
-/// The folder in the user's cache that holds MNIST, after downloading what is missing in it.
-pub(crate) fn mnist(progress: &dyn Progress) -> Result<PathBuf, DataError> {
-    let folder = cache_folder()
-        .ok_or(DataError::NoCacheFolder)?
-        .join("mnist");
-    fetch_missing(&folder, &MNIST, &MIRRORS, progress)?;
-    Ok(folder)
+/// The folder that holds MNIST, in the user's cache after the first time.
+pub(crate) fn mnist(progress: &dyn Progress) -> Result<Downloaded, DataError> {
+    download(cache_folder(), &MNIST_FILES, progress)
 }
 
+/// The files of a collection, from `cache` where they are there and whole.
+fn download(
+    cache: Option<PathBuf>,
+    collection: &Collection<'_>,
+    progress: &dyn Progress,
+) -> Result<Downloaded, DataError> {
+    let why_not_kept = match cache {
+        Some(cache) => {
+            let folder = cache.join(collection.folder);
+            match fetch_missing(&folder, collection, progress) {
+                Ok(()) => {
+                    return Ok(Downloaded {
+                        folder,
+                        _temporary: None,
+                    });
+                }
+                Err(DataError::Write { path, reason }) => {
+                    format!("{} cannot be written ({reason})", path.display())
+                }
+                Err(error) => return Err(error),
+            }
+        }
+        None => "the system names no folder for caches".to_owned(),
+    };
+    tracing::warn!(
+        "{why_not_kept}, so what is downloaded is not kept: set XDG_CACHE_HOME to a folder that can be written to"
+    );
+    let place = std::env::temp_dir();
+    let temporary =
+        tempfile::tempdir_in(&place).map_err(|error| DataError::writing(&place, error))?;
+    fetch_missing(temporary.path(), collection, progress)?;
+    Ok(Downloaded {
+        folder: temporary.path().to_owned(),
+        _temporary: Some(temporary),
+    })
+}
+
+/// Downloads into `folder` what is not there, or is there and is not the real file.
 fn fetch_missing(
     folder: &Path,
-    files: &[RemoteFile],
-    mirrors: &[&str],
+    collection: &Collection<'_>,
     progress: &dyn Progress,
 ) -> Result<(), DataError> {
-    let is_missing = |file: &&RemoteFile| !folder.join(file.name).exists();
-    if !files.iter().any(|file| is_missing(&file)) {
+    let is_missing = |file: &&RemoteFile| !file.is_right(&folder.join(file.name));
+    let mut missing = collection.files.iter().filter(is_missing).peekable();
+    if missing.peek().is_none() {
         return Ok(());
     }
     fs::create_dir_all(folder).map_err(|error| DataError::writing(folder, error))?;
@@ -125,23 +202,31 @@ fn fetch_missing(
         .open(&lock_path);
     let lock = lock.map_err(|error| DataError::writing(&lock_path, error))?;
     let _ = lock.lock();
-    files
-        .iter()
-        .filter(is_missing)
-        .try_for_each(|file| fetch(folder, file, mirrors, progress))
+    // Another program may have fetched them meanwhile.
+    for file in missing.filter(is_missing) {
+        let path = folder.join(file.name);
+        if path.exists() {
+            tracing::warn!(
+                "{} has another checksum than it should, so it is downloaded again",
+                path.display()
+            );
+        }
+        fetch(folder, file, collection, progress)?;
+    }
+    Ok(())
 }
 
 /// Downloads one file, from the first mirror that has it.
 fn fetch(
     folder: &Path,
     file: &RemoteFile,
-    mirrors: &[&str],
+    collection: &Collection<'_>,
     progress: &dyn Progress,
 ) -> Result<(), DataError> {
     let agent = transfer_agent(PATIENCE);
     let partial = folder.join(format!("{}.part", file.name));
     let mut failures = Vec::new();
-    for mirror in mirrors {
+    for mirror in collection.mirrors {
         let transfer = Transfer {
             agent: &agent,
             url: &format!("{mirror}{}", file.name),
@@ -171,6 +256,7 @@ fn fetch(
     Err(DataError::Download {
         file: file.name.to_owned(),
         failures,
+        instead: collection.instead,
     })
 }
 

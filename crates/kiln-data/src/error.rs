@@ -141,14 +141,9 @@ pub enum DataError {
         /// What the system says.
         reason: io::Error,
     },
-    /// The system names no folder for cached files.
-    #[error(
-        "there is no folder to keep downloads in: set HOME or XDG_CACHE_HOME, or pass --data with a folder that holds MNIST"
-    )]
-    NoCacheFolder,
     /// No mirror gave the file.
     #[error(
-        "could not download {file}: {}; try again later, or pass --data with a folder that holds MNIST's four files",
+        "could not download {file}: {}; try again later, or {instead}",
         failures.iter().map(|(mirror, failure)| format!("{mirror} {failure}")).collect::<Vec<_>>().join(", ")
     )]
     Download {
@@ -156,6 +151,8 @@ pub enum DataError {
         file: String,
         /// What happened at each mirror.
         failures: Vec<(String, DownloadFailure)>,
+        /// How to do without the download.
+        instead: &'static str,
     },
     /// The thread that prepares batches could not be started, or died.
     #[error(

@@ -52,7 +52,9 @@ mod transfer;
 
 pub use config::{DataConfig, DatasetKind};
 pub use dataset::{Datasets, ImageDataset, ImageShape};
-pub use download::{PYTORCH_FID_SHA256, cache_folder, pytorch_fid_weights};
+pub use download::{
+    Downloaded, PYTORCH_FID_FILE, PYTORCH_FID_SHA256, cache_folder, pytorch_fid_weights,
+};
 pub use error::DataError;
 pub use folder::{TRAIN, VALIDATION};
 pub use image_file::ImageFile;

@@ -31,11 +31,10 @@ const EMBEDDED_LABELS: &[u8] = include_bytes!("../data/t10k-labels-idx1-ubyte.gz
 
 /// Finds MNIST at the config's path, or else in the cache, downloading what is missing there.
 pub(crate) fn find(config: &DataConfig, progress: &dyn Progress) -> Result<Found, DataError> {
-    let folder = match &config.path {
-        Some(path) => path.clone(),
-        None => download::mnist(progress)?,
-    };
-    find_in(&folder, config.size)
+    match &config.path {
+        Some(path) => find_in(path, config.size),
+        None => find_in(download::mnist(progress)?.folder(), config.size),
+    }
 }
 
 fn find_in(folder: &Path, size: usize) -> Result<Found, DataError> {

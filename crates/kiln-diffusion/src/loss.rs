@@ -5,6 +5,10 @@ use serde::{Deserialize, Serialize};
 
 use crate::{LossWeight, Prediction, Rates};
 
+/// The error of a component is logged as at most so many times that of the network's output: as the signal's is at a signal
+/// rate of 0.02, where the schedule of Keras' DDIM example ends.
+const LARGEST_SCALE: f64 = 50.0;
+
 /// How far two tensors are apart.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
@@ -79,9 +83,12 @@ impl Loss {
         }
     }
 
-    /// The plain mean squared error of each of `components`, `[1]` each: what is logged beside the
-    /// loss. The arguments are those of [`Loss::between`].
-    pub fn squared_errors<const N: usize>(
+    /// The plain distance of each of `components` from the truth, `[1]` each, in the loss's own measure: what is logged
+    /// beside the loss. The arguments are those of [`Loss::between`].
+    ///
+    /// No error counts more than 50 times as much as that of the output. The clean image that follows from noise would drown
+    /// all others in a mean, since its error is divided by the signal rate, which ends near zero.
+    pub fn errors<const N: usize>(
         &self,
         components: [Prediction; N],
         output: Tensor<4>,
@@ -89,13 +96,14 @@ impl Loss {
         rates: &[Rates],
     ) -> [Tensor<1>; N] {
         let device = output.device();
-        let squares = (output - target).square();
-        let of_images = squares.mean_dim(3).mean_dim(2).mean_dim(1);
+        let error = output - target;
         components.map(|component| {
-            let scales = rates
-                .iter()
-                .map(|&rates| self.scale(component, rates).powi(2));
-            (of_images.clone() * per_image(scales, &device)).mean()
+            let scales = rates.iter().map(|&rates| {
+                let scale = self.scale(component, rates);
+                scale.clamp(-LARGEST_SCALE, LARGEST_SCALE)
+            });
+            let error = error.clone() * per_image(scales, &device);
+            self.distance.elements(error).mean()
         })
     }
 
@@ -206,8 +214,8 @@ mod tests {
                 let value = number(loss.between(output.clone(), target.clone(), &rates));
                 prop_assert!((value / expected - 1.0).abs() < 1e-4, "{loss:?}: {value} {expected}");
 
-                let [plain] = loss.squared_errors([loss.on], output, target, &rates);
-                let expected = number(Distance::Mse.between(estimate, truth));
+                let [plain] = loss.errors([loss.on], output, target, &rates);
+                let expected = number(loss.distance.between(estimate, truth));
                 let plain = number(plain);
                 prop_assert!((plain / expected - 1.0).abs() < 1e-4, "{loss:?}: {plain} {expected}");
             }
@@ -234,6 +242,31 @@ mod tests {
                     "{weight:?} {values:?}"
                 );
             }
+        }
+    }
+
+    #[test]
+    fn where_there_is_no_signal_its_error_stays_readable() {
+        let nearly_noise = [Rates::from_log_snr(-20.0); 3];
+        for (distance, largest) in [
+            (Distance::Mae, LARGEST_SCALE),
+            (Distance::Mse, LARGEST_SCALE.powi(2)),
+        ] {
+            let loss = Loss {
+                prediction: Prediction::Noise,
+                on: Prediction::Noise,
+                distance,
+                weight: LossWeight::None,
+            };
+            let (output, target) = (images(0), images(1));
+            let components = [Prediction::Noise, Prediction::Signal];
+            let [noise, signal] = loss
+                .errors(components, output, target, &nearly_noise)
+                .map(number);
+            assert!(
+                (signal / noise / largest - 1.0).abs() < 1e-4,
+                "{noise} {signal}"
+            );
         }
     }
 

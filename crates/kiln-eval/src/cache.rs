@@ -1,34 +1,75 @@
 //! What was seen in real images, kept in a file: they do not change from one evaluation to the next.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::fs;
+use std::io;
 use std::path::Path;
 
 use safetensors::tensor::TensorView;
 use safetensors::{Dtype, SafeTensors};
+use sha2::{Digest, Sha256};
 
 use crate::{DigitReadings, EvalError, Features, Seen};
 
 const FEATURES: &str = "features";
 /// Digits and their probabilities, `[count, 2]`.
 const READINGS: &str = "readings";
+/// The key of the file's metadata under which the digest of its tensors stands.
+const DIGEST: &str = "sha256";
 
 impl Seen {
-    /// Reads what [`Self::save`] has written; none if the file is not there or is damaged, since it can be made anew.
-    pub fn load(path: &Path) -> Option<Self> {
-        let bytes = fs::read(path).ok()?;
-        let file = SafeTensors::deserialize(&bytes).ok()?;
-        let (values, length) = matrix(&file, FEATURES)?;
-        let features = Features::new(values, length).ok()?;
+    /// Reads what [`Self::save`] has written; none if there is no file.
+    ///
+    /// # Errors
+    /// [`EvalError::Cache`] for a file that does not hold what was saved, to the last bit; [`EvalError::File`] for one that
+    /// cannot be read.
+    pub fn load(path: &Path) -> Result<Option<Self>, EvalError> {
+        match fs::read(path) {
+            Ok(bytes) => {
+                let seen = Self::from_bytes(&bytes);
+                seen.map(Some).map_err(|reason| EvalError::Cache {
+                    path: path.to_owned(),
+                    reason,
+                })
+            }
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+            Err(source) => Err(EvalError::File {
+                action: "read",
+                path: path.to_owned(),
+                source,
+            }),
+        }
+    }
+
+    fn from_bytes(bytes: &[u8]) -> Result<Self, String> {
+        let in_words = |error: safetensors::SafeTensorError| error.to_string();
+        let (_, header) = SafeTensors::read_metadata(bytes).map_err(in_words)?;
+        let file = SafeTensors::deserialize(bytes).map_err(in_words)?;
+        let tensors: BTreeMap<String, TensorView<'_>> = file.tensors().into_iter().collect();
+        let noted = header
+            .metadata()
+            .as_ref()
+            .and_then(|facts| facts.get(DIGEST));
+        if noted != Some(&digest(&tensors)) {
+            return Err("its checksum is another than that of what was saved".to_owned());
+        }
+        let (values, length) = matrix(&file, FEATURES).ok_or("it holds no features")?;
+        let features = Features::new(values, length).map_err(|error| error.to_string())?;
         let Some((readings, 2)) = matrix(&file, READINGS) else {
-            return Some(Self::Features(features));
+            return Ok(Self::Features(features));
         };
         let pairs = readings.as_chunks().0.iter();
         let digits: Vec<(usize, f32)> = pairs
             .map(|&[digit, probability]| (digit as usize, probability))
             .collect();
-        (digits.len() == features.count())
-            .then_some(Self::Digits(DigitReadings { features, digits }))
+        if digits.len() != features.count() {
+            return Err(format!(
+                "it has {} digits of {} images",
+                digits.len(),
+                features.count()
+            ));
+        }
+        Ok(Self::Digits(DigitReadings { features, digits }))
     }
 
     /// Writes a safetensors file, under a temporary name until it is whole.
@@ -58,13 +99,14 @@ impl Seen {
             let shape = vec![bytes.len() / 4 / length, *length];
             let whole_rows = TensorView::new(Dtype::F32, shape, bytes);
             if let (false, Ok(tensor)) = (bytes.is_empty(), whole_rows) {
-                tensors.insert(*name, tensor);
+                tensors.insert((*name).to_owned(), tensor);
             }
         }
         let write = || {
             let folder = path.parent().unwrap_or(Path::new("."));
             fs::create_dir_all(folder)?;
-            let bytes = safetensors::serialize(&tensors, None).map_err(std::io::Error::other)?;
+            let facts = HashMap::from([(DIGEST.to_owned(), digest(&tensors))]);
+            let bytes = safetensors::serialize(&tensors, Some(facts)).map_err(io::Error::other)?;
             let mut temporary = path.as_os_str().to_owned();
             temporary.push(format!(".{}.tmp", std::process::id()));
             fs::write(&temporary, bytes)?;
@@ -76,6 +118,16 @@ impl Seen {
             source,
         })
     }
+}
+
+/// SHA-256 of the tensors' names, shapes and bytes, in hexadecimal digits.
+fn digest(tensors: &BTreeMap<String, TensorView<'_>>) -> String {
+    let mut hash = Sha256::new();
+    for (name, tensor) in tensors {
+        hash.update(format!("{name} {:?} ", tensor.shape()));
+        hash.update(tensor.data());
+    }
+    crate::hexadecimal(&hash.finalize())
 }
 
 fn matrix(file: &SafeTensors, name: &str) -> Option<(Vec<f32>, usize)> {
@@ -103,18 +155,55 @@ mod tests {
             digits: digits.clone(),
         };
         Seen::Digits(readings).save(&path).unwrap();
-        let Some(Seen::Digits(loaded)) = Seen::load(&path) else {
+        let Ok(Some(Seen::Digits(loaded))) = Seen::load(&path) else {
             panic!("not loaded");
         };
         assert_eq!((loaded.features, loaded.digits), (features.clone(), digits));
 
         Seen::Features(features.clone()).save(&path).unwrap();
-        assert!(matches!(Seen::load(&path), Some(Seen::Features(loaded)) if loaded == features));
+        let loaded = Seen::load(&path).unwrap();
+        assert!(matches!(loaded, Some(Seen::Features(loaded)) if loaded == features));
         assert_eq!(fs::read_dir(path.parent().unwrap()).unwrap().count(), 1);
 
         let whole = fs::read(&path).unwrap();
         fs::write(&path, &whole[..whole.len() - 3]).unwrap();
-        assert!(Seen::load(&path).is_none());
-        assert!(Seen::load(folder.path()).is_none());
+        assert!(Seen::load(&path).is_err());
+        assert!(Seen::load(folder.path()).is_err());
+        assert!(matches!(
+            Seen::load(&folder.path().join("nothing")),
+            Ok(None)
+        ));
+    }
+
+    #[test]
+    fn no_bit_of_the_file_can_flip_unseen() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("seen.safetensors");
+        let readings = DigitReadings {
+            features: Features::new(vec![0.5, 1.5, 2.5, 3.5], 2).unwrap(),
+            digits: vec![(7, 0.25), (1, 1.0)],
+        };
+        Seen::Digits(readings.clone()).save(&path).unwrap();
+        let whole = fs::read(&path).unwrap();
+        for place in 0..whole.len() {
+            for bit in 0..8 {
+                let mut flipped = whole.clone();
+                flipped[place] ^= 1 << bit;
+                // A space of the header may become another one: then nothing has changed.
+                let Ok(Seen::Digits(loaded)) = Seen::from_bytes(&flipped) else {
+                    continue;
+                };
+                assert_eq!(
+                    loaded.features, readings.features,
+                    "bit {bit} of byte {place}"
+                );
+                assert_eq!(loaded.digits, readings.digits, "bit {bit} of byte {place}");
+            }
+        }
+        // A file without a digest, as kiln 0.1.0 wrote it, proves nothing.
+        let values = [0.5f32, 1.5].map(f32::to_le_bytes).concat();
+        let tensor = TensorView::new(Dtype::F32, vec![1, 2], &values).unwrap();
+        let unproven = safetensors::serialize([(FEATURES, tensor)], None).unwrap();
+        assert!(Seen::from_bytes(&unproven).is_err());
     }
 }

@@ -31,6 +31,14 @@ pub enum EvalError {
     /// Numbers that do not make whole rows, or are not finite.
     #[error("the features are damaged ({0}); compute them again")]
     Features(String),
+    /// A file of what was seen in images that is no longer what was written.
+    #[error("{} is damaged ({reason}); remove it", path.display())]
+    Cache {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it.
+        reason: String,
+    },
     /// Images of shapes that the measure does not take.
     #[error(
         "{what} cannot read images of {channels} channel(s) with {height}x{width} pixels; it takes {expected}"

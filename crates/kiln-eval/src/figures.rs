@@ -22,7 +22,7 @@ pub struct Figure {
     pub name: String,
     /// The number.
     pub value: f64,
-    /// Its standard error, where it is a mean.
+    /// Its standard error, where it is a mean of several.
     pub error: Option<f64>,
 }
 
@@ -38,7 +38,7 @@ impl Figure {
 
     fn mean(name: &str, distance: KernelDistance) -> Self {
         Self {
-            error: Some(distance.standard_error),
+            error: distance.standard_error,
             ..Self::new(name, distance.mean)
         }
     }
@@ -53,6 +53,9 @@ pub struct Reference {
 }
 
 impl Reference {
+    /// The fewest images of either set that [`Self::compare`] can compare.
+    pub const FEWEST: usize = BATCH + 1;
+
     /// `names` are those of the Frechet and the kernel distance: see [`crate::Judge::names_of_distances`].
     ///
     /// # Errors
@@ -92,6 +95,9 @@ impl Reference {
     /// [`EvalError::TooFew`] below 65 images, [`EvalError::Lengths`] for what another judge saw.
     pub fn compare(&self, drawn: &Seen, seed: u64) -> Result<Vec<Figure>, EvalError> {
         let (real_features, features) = (self.seen.features(), drawn.features());
+        for set in [real_features, features] {
+            set.at_least(Self::FEWEST, "comparing sets of images")?;
+        }
         let batches = kernel_distance_by_batches(real_features, features, BATCH)?;
         let few = [real_features, features].map(|set| set.first(MANIFOLD_IMAGES));
         let [few_real, few_drawn] = &few;
@@ -145,8 +151,24 @@ mod tests {
     }
 
     #[test]
+    fn a_figure_of_one_batch_or_of_one_subset_claims_no_error() {
+        let reference = Reference::new(readings(128, 3), ["FID", "KID"]).unwrap();
+        let has_error = |count| {
+            let figures = reference.compare(&readings(count, 3), 0).unwrap();
+            let is_mean = |figure: &&Figure| figure.name.contains("KID");
+            let means = figures.iter().filter(is_mean);
+            means
+                .map(|figure| figure.error.is_some())
+                .collect::<Vec<_>>()
+        };
+        // All 128 images of both sets are one subset, and two batches; 100 images are one batch, beside subsets of the 128.
+        assert_eq!(has_error(128), [false, true]);
+        assert_eq!(has_error(100), [true, false]);
+    }
+
+    #[test]
     fn figures_of_too_few_images_are_refused() {
         let reference = Reference::new(readings(128, 3), ["FID", "KID"]).unwrap();
-        assert!(reference.compare(&readings(63, 3), 0).is_err());
+        assert!(reference.compare(&readings(64, 3), 0).is_err());
     }
 }

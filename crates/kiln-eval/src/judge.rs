@@ -111,11 +111,14 @@ impl Judge {
                 None => Self::digits_from_bytes(DigitClassifier::BUILT_IN, device),
             };
         };
-        let weights = match weights {
-            Some(path) => path.to_owned(),
-            None => kiln_data::pytorch_fid_weights(progress)?,
+        let load = |path: &Path| Inception::load(path, layer, Some(side), device);
+        let inception = match weights {
+            Some(path) => load(path)?,
+            None => {
+                let downloaded = kiln_data::pytorch_fid_weights(progress)?;
+                load(&downloaded.folder().join(kiln_data::PYTORCH_FID_FILE))?
+            }
         };
-        let inception = Inception::load(&weights, layer, Some(side), device)?;
         Ok(Self::Inception(Box::new(inception)))
     }
 

@@ -11,8 +11,9 @@ pub struct KernelDistance {
     pub mean: f64,
     /// The standard deviation between subsets, with which figures are usually published.
     pub deviation: f64,
-    /// The standard error of the mean, `deviation / sqrt(subsets)`. Subsets overlap, so it is rather too small.
-    pub standard_error: f64,
+    /// The standard error of the mean, `deviation / sqrt(subsets)`; none of a single subset. Subsets overlap, so it is
+    /// rather too small.
+    pub standard_error: Option<f64>,
 }
 
 /// The unbiased squared maximum mean discrepancy between two sets (Gretton et al. 2012, equation 3) under the kernel
@@ -36,7 +37,8 @@ pub fn squared_discrepancy(left: &Features, right: &Features) -> Result<f64, Eva
 }
 
 /// KID: the mean of [`squared_discrepancy`] over `subsets` random subsets of `size` images of either set (or of all, where
-/// there are fewer), drawn by `seed`. 100 subsets of 1,000 images are usual.
+/// there are fewer), drawn by `seed`. 100 subsets of 1,000 images are usual. Sets of no more than `size` images are compared
+/// once, as a whole.
 ///
 /// # Errors
 /// Those of [`squared_discrepancy`].
@@ -48,6 +50,9 @@ pub fn kernel_distance(
     seed: u64,
 ) -> Result<KernelDistance, EvalError> {
     let size = size.min(left.count()).min(right.count());
+    // All images of both sets make the same distance in any order.
+    let takes_all = size == left.count() && size == right.count();
+    let subsets = if takes_all { 1 } else { subsets };
     let subset = |set: &Features, draw| {
         let order = kiln_data::shuffled(set.count(), seed, draw);
         set.select(&order[..size.min(order.len())])
@@ -95,7 +100,7 @@ fn mean_and_deviation(values: &[f64]) -> KernelDistance {
     KernelDistance {
         mean,
         deviation: variance.sqrt(),
-        standard_error: (variance / count).sqrt(),
+        standard_error: (values.len() > 1).then(|| (variance / count).sqrt()),
     }
 }
 

@@ -63,7 +63,10 @@ pub use similarity::{mean_squared_error, psnr, ssim};
 
 /// In hexadecimal digits.
 fn sha256(bytes: &[u8]) -> String {
-    let digest = Sha256::digest(bytes);
+    hexadecimal(&Sha256::digest(bytes))
+}
+
+fn hexadecimal(digest: &[u8]) -> String {
     digest.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 

@@ -27,7 +27,7 @@ use sha2::{Digest, Sha256};
 
 use crate::error::TrainError;
 use crate::identity::Identity;
-use crate::log::Rows;
+use crate::plots::Rows;
 use crate::run_folder::sync_folder;
 use crate::session::Session;
 

@@ -29,6 +29,8 @@ struct Claimed {
     stage: StageFolder,
     /// `config.toml` as kiln wrote it before, if it did.
     config: Option<Vec<u8>>,
+    /// Whether there was a model as the training began with it.
+    had_start: bool,
     /// The latents that were there.
     latents: BTreeSet<PathBuf>,
     /// What the stage had left.
@@ -67,6 +69,7 @@ impl Claim {
             run: run.clone(),
             stage: stage.clone(),
             config: fs::read(run.config()).ok(),
+            had_start: stage.start().exists(),
             latents: latents_in(run),
             traces: Traces::of(stage),
             is_kept: false,
@@ -119,6 +122,9 @@ impl Claimed {
             None => {
                 let _ = fs::remove_file(self.run.config());
             }
+        }
+        if !self.had_start {
+            let _ = fs::remove_dir_all(self.stage.start());
         }
         for new in latents_in(&self.run).difference(&self.latents) {
             let _ = fs::remove_file(new);

@@ -13,6 +13,8 @@ use burn::tensor::{Device, Tensor};
 use kiln_kernels::{Precision, has_matrix_unit};
 use thiserror::Error;
 
+use crate::suggestion::suggestion;
+
 /// The most CPU replicas that `cpu:N` makes: beyond this they only cost memory.
 const MOST_CPU_REPLICAS: usize = 64;
 
@@ -31,7 +33,8 @@ pub struct Devices {
 pub enum DeviceError {
     /// Not a device at all.
     #[error(
-        "`{text}` is not a device; write `cpu`, `cpu:2` for two replicas, or like `cuda:0,cuda:1` (this build has {})",
+        "`{text}` is not a device; {}write `cpu`, `cpu:2` for two replicas, or like `cuda:0,cuda:1` (this build has {})",
+        did_you_mean(text),
         built_in()
     )]
     Unknown {
@@ -192,6 +195,16 @@ fn built_in() -> String {
         .filter(|backend| backend.is_built_in())
         .map(Backend::name);
     names.collect::<Vec<_>>().join(", ")
+}
+
+/// "did you mean `cuda:1`? " for `cdua:1`; nothing where no device is like it.
+fn did_you_mean(text: &str) -> String {
+    let (name, number) = text.split_at(text.find(':').unwrap_or(text.len()));
+    match suggestion(name, Backend::ALL.map(Backend::name)) {
+        // The right name with something else behind it: what may stand there follows.
+        Some(meant) if meant != name => format!("did you mean `{meant}{number}`? "),
+        _ => String::new(),
+    }
 }
 
 impl Devices {

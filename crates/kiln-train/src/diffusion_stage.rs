@@ -10,7 +10,7 @@ use burn::tensor::{Device, Int, Tensor};
 use burn::train::{InferenceStep, TrainOutput, TrainStep};
 use kiln_diffusion::noise::ImageNoise;
 use kiln_diffusion::{
-    Level, LevelOptions, Loss, NetworkDenoiser, Prediction, Rates, Schedule, levels,
+    Distance, Level, LevelOptions, Loss, NetworkDenoiser, Prediction, Rates, Schedule, levels,
 };
 use kiln_kernels::{Precision, on_the_pool, with_precision};
 use kiln_models::{Autoencoder, UNet2d};
@@ -27,36 +27,25 @@ use crate::run_folder::StageFolder;
 use crate::session::Session;
 use crate::update::{Averaged, summed};
 
-/// What stage 2 logs, in the order of [`Report::scalars`]. The components that are not predicted follow from the one that
-/// is; the errors of [`COMPONENTS`] are logged, whatever the loss is.
-pub(crate) const METRICS: [MetricKind; 4] = [
-    MetricKind {
-        name: crate::log::LOSS,
+/// What stage 2 logs, in the order of [`Report::scalars`]: the loss, and how far each of [`COMPONENTS`] is from the truth in
+/// the loss's measure. The components that are not predicted follow from the one that is.
+pub(crate) fn metrics(measure: Distance) -> Vec<MetricKind> {
+    let components = match measure {
+        Distance::Mse => ["noise mse", "signal mse", "velocity mse"],
+        Distance::Mae => ["noise mae", "signal mae", "velocity mae"],
+        Distance::Huber => ["noise huber", "signal huber", "velocity huber"],
+    };
+    let names = [crate::log::LOSS].into_iter().chain(components).enumerate();
+    let metric = |(index, name)| MetricKind {
+        name,
         unit: None,
         higher_is_better: false,
-        reading: Reading::Mean(0),
-    },
-    MetricKind {
-        name: "noise mse",
-        unit: None,
-        higher_is_better: false,
-        reading: Reading::Mean(1),
-    },
-    MetricKind {
-        name: "signal mse",
-        unit: None,
-        higher_is_better: false,
-        reading: Reading::Mean(2),
-    },
-    MetricKind {
-        name: "velocity mse",
-        unit: None,
-        higher_is_better: false,
-        reading: Reading::Mean(3),
-    },
-];
+        reading: Reading::Mean(index),
+    };
+    names.map(metric).collect()
+}
 
-/// The components whose errors [`METRICS`] has after the loss.
+/// The components whose errors [`metrics`] have after the loss.
 const COMPONENTS: [Prediction; 3] = [Prediction::Noise, Prediction::Signal, Prediction::Velocity];
 
 /// Images of a measurement that are drawn at a time.
@@ -167,7 +156,7 @@ impl DiffusionTrainee {
 }
 
 impl Lesson {
-    /// The scalars of [`METRICS`] for `network` on a batch; the first is the loss, with its gradient.
+    /// The scalars of [`metrics`] for `network` on a batch; the first is the loss, with its gradient.
     fn losses(&self, network: &UNet2d, batch: &NoisyBatch) -> [Tensor<1>; 4] {
         let NoisyBatch {
             z0,
@@ -192,7 +181,7 @@ impl Lesson {
         let loss = (self.objective).between(output.clone(), target.clone(), &levels);
         let (output, target) = (output.without_autodiff(), target.without_autodiff());
         let [noise, signal, velocity] =
-            (self.objective).squared_errors(COMPONENTS, output, target, &levels);
+            (self.objective).errors(COMPONENTS, output, target, &levels);
         [loss, noise, signal, velocity]
     }
 

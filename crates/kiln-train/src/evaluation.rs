@@ -52,8 +52,7 @@ pub fn seen_in(
 /// The file is named by the pixels, the number of images and the judge's weights.
 ///
 /// # Errors
-/// [`TrainError::Data`] when an image's file is gone, [`TrainError::Evaluation`] for images that the judge cannot read and
-/// when the file cannot be written.
+/// [`TrainError::Data`] when an image's file is gone, [`TrainError::Evaluation`] for images that the judge cannot read.
 pub fn seen_in_dataset(
     judge: &Judge,
     dataset: &ImageDataset,
@@ -65,14 +64,20 @@ pub fn seen_in_dataset(
     let name = format!("{:.16}-{count}-{}", dataset.fingerprint(), judge.identity());
     let file = Path::new("features").join(format!("{name}.safetensors"));
     let file = cache_folder().map(|cache| cache.join(file));
-    let kept = file.as_deref().and_then(Seen::load);
-    if let Some(seen) = kept.filter(|seen| seen.features().count() == count) {
-        return Ok(seen);
+    match file.as_deref().map(Seen::load).transpose() {
+        Ok(kept) => {
+            let kept = kept.flatten();
+            if let Some(seen) = kept.filter(|seen| seen.features().count() == count) {
+                return Ok(seen);
+            }
+        }
+        Err(error) => tracing::warn!("the real images are looked at again: {error}"),
     }
     let images = Images::of_dataset(dataset, count)?.cropped(dataset.border());
     let seen = seen_in(judge, &images, device, observe)?;
-    if let Some(file) = file {
-        seen.save(&file)?;
+    // A home that cannot be written to costs the time of the next evaluation, no more.
+    if let Some(Err(error)) = file.map(|file| seen.save(&file)) {
+        tracing::warn!("what was seen in the real images is not kept: {error}");
     }
     Ok(seen)
 }
@@ -102,6 +107,13 @@ impl Evaluator {
         device: &Device,
         progress: &dyn Progress,
     ) -> Result<Self, TrainError> {
+        let held = held_out.len();
+        if held < 2 {
+            return Err(TrainError::Run(format!(
+                "[stage_2.evaluation] compares drawn images with held-out ones, of which {} has {held}, and it takes at least 2, better hundreds: hold out more (data.validation_fraction), or leave the table out",
+                held_out.name()
+            )));
+        }
         let weights = config.feature_weights.as_deref();
         let side = config.feature_size;
         let judge = Judge::open(config.features, weights, side, device, progress)?;

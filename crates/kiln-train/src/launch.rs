@@ -20,8 +20,9 @@ use crate::experiment::TrainingConfig;
 use crate::identity::Identity;
 use crate::learning_rate::WarmupCosine;
 use crate::loader::{BatchSource, TrainingLoader, ValidationLoader};
-use crate::log::{Rows, RunLog};
+use crate::log::RunLog;
 use crate::plan::Plan;
+use crate::plots::Rows;
 use crate::ranks::Ranks;
 use crate::renderer::LineRenderer;
 use crate::report::{Gathered, MetricKind, Report};
@@ -133,6 +134,9 @@ impl Stage<'_> {
     {
         let (session, plan) = (self.session.clone(), self.plan.clone());
         let first = session.steps_done();
+        if let Some(warning) = plan.warning().filter(|_| session.ranks().is_first()) {
+            tracing::warn!("{warning}");
+        }
         let execution = self.execution()?;
         let source = Arc::new(source);
         let device = self.devices.first();

@@ -14,7 +14,7 @@
 //! | `update` | global-norm clipping, EMA, a stop at gradients that are not finite | `TrainStep::optimize` |
 //! | `identity`, `start` | a resume that is the same experiment on the same data | |
 //! | `checkpoint` | whole, verified checkpoints that resume in mid-round | `Checkpointer`, `CheckpointingStrategy` |
-//! | `report`, `log`, `curves` | metrics, `metrics.csv`, `curves.svg` | `Metric`, `MetricLogger` |
+//! | `report`, `log`, `plots/curves` | metrics, `metrics.csv`, `curves.svg` and `.png` | `Metric`, `MetricLogger` |
 //! | `renderer` | one line a round when piped | `MetricsRenderer` |
 //! | `evaluation` | how far drawn images are from real ones | `InferenceStep` |
 //! | `session` | Ctrl-C, failures and the cursor, across Burn's threads | `Interrupter`, `EarlyStoppingStrategy` |
@@ -28,7 +28,6 @@ mod claim;
 mod classes;
 mod classifier_stage;
 mod clean;
-mod curves;
 pub mod dashboard;
 pub mod devices;
 mod diffusion_stage;
@@ -59,6 +58,7 @@ mod session;
 mod stages;
 mod start;
 mod steps;
+mod suggestion;
 mod update;
 mod vqvae_stage;
 

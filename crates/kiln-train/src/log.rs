@@ -1,4 +1,4 @@
-//! `metrics.csv` and `curves.svg`: one row after every round, and the picture of all rows.
+//! `metrics.csv`, and `curves.svg` and `.png`: one row after every round, and the picture of all rows.
 
 use std::collections::{BTreeMap, HashMap};
 use std::path::{Path, PathBuf};
@@ -7,13 +7,10 @@ use burn::train::logger::MetricLogger;
 use burn::train::metric::store::{EpochSummary, MetricsUpdate, Split};
 use burn::train::metric::{MetricDefinition, MetricId, NumericEntry};
 
-use crate::curves;
 use crate::error::TrainError;
+use crate::plots::{Rows, plot_curves};
 use crate::run_folder::write_atomically;
 use crate::session::Session;
-
-/// The rows of a `metrics.csv` by step: values by `metric/split`.
-pub(crate) type Rows = BTreeMap<usize, BTreeMap<String, f64>>;
 
 /// The name of the metric that training minimises, in both stages.
 pub(crate) const LOSS: &str = "loss";
@@ -73,8 +70,13 @@ impl RunLog {
 
     fn write(&self) -> Result<(), TrainError> {
         write_atomically(&self.csv, self.to_csv().as_bytes())?;
-        let svg = curves::draw(&self.title, &self.rows);
-        write_atomically(&self.svg, svg.as_bytes())
+        for path in [self.svg.clone(), self.svg.with_extension("png")] {
+            // No reason to end a training: the rows are in the file.
+            if let Err(error) = plot_curves(&self.title, &self.rows, &path) {
+                tracing::warn!("the curves are not drawn: {error}");
+            }
+        }
+        Ok(())
     }
 
     fn to_csv(&self) -> String {
@@ -108,7 +110,7 @@ pub(crate) fn read_rows(csv: &Path) -> Rows {
     parse_rows(&std::fs::read_to_string(csv).unwrap_or_default())
 }
 
-/// The rows in the text of a file. Numbers that are not finite leave a gap: no curve leads to them.
+/// The rows in the text of a file.
 fn parse_rows(text: &str) -> Rows {
     let mut lines = text.lines();
     let columns: Vec<&str> = lines
@@ -126,7 +128,6 @@ fn parse_rows(text: &str) -> Rows {
                 step,
                 values
                     .filter_map(|(name, cell)| Some((name.to_string(), cell.parse().ok()?)))
-                    .filter(|(_, value): &(String, f64)| value.is_finite())
                     .collect(),
             ))
         })
@@ -170,7 +171,8 @@ impl MetricLogger for RunLog {
         if summary.split != Split::Valid {
             return;
         }
-        let row = self.round.iter().filter(|(_, value)| value.is_finite());
+        // What is not a number was not measured; an infinite value was, and leaves a gap in its curve.
+        let row = self.round.iter().filter(|(_, value)| !value.is_nan());
         let row: BTreeMap<String, f64> = row
             .map(|((name, split), &value)| (format!("{name}/{split}"), value))
             .collect();

@@ -71,6 +71,17 @@ impl Plan {
         self.batch_size * self.devices * self.accumulate
     }
 
+    /// What to say where a step sees some images more than once.
+    pub(crate) fn warning(&self) -> Option<String> {
+        let (images, items) = (self.step_images(), self.items);
+        (images > items).then(|| {
+            format!(
+                "a step sees {images} images (batch_size x accumulate x devices), and there are only {items} to train on, so it sees some of them more than once: batch_size = {} would do",
+                (items / (self.devices * self.accumulate).max(1)).max(1)
+            )
+        })
+    }
+
     /// Passes over the data that `steps` steps make.
     pub(crate) fn passes(&self, steps: usize) -> f64 {
         (steps * self.step_images()) as f64 / self.items.max(1) as f64

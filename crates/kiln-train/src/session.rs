@@ -9,7 +9,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use burn::train::Interrupter;
 
 use crate::error::TrainError;
-use crate::log::Rows;
+use crate::plots::Rows;
 use crate::ranks::Ranks;
 
 /// A request to stop, to be made from anywhere: a Ctrl-C handler, another thread.

@@ -468,7 +468,11 @@ fn train_unet(
         },
         folder,
         training,
-        metrics: [&diffusion_stage::METRICS, evaluation::metrics(measured)].concat(),
+        metrics: [
+            &diffusion_stage::metrics(experiment.stage_2.loss),
+            evaluation::metrics(measured),
+        ]
+        .concat(),
         best_by: evaluation::best_by(measured),
         devices: &options.devices,
         strategy: options.strategy,

@@ -3,13 +3,14 @@
 mod commands;
 mod interrupts;
 mod preview;
+mod printable;
 mod terminal;
 
 use std::panic::{self, AssertUnwindSafe};
 use std::process::ExitCode;
 
 use anyhow::Context;
-use clap::{ArgAction, Parser};
+use clap::{ArgAction, Command, CommandFactory, FromArgMatches, Parser};
 
 /// Train and sample diffusion models, in latent space and in pixel space.
 ///
@@ -33,7 +34,8 @@ struct Arguments {
 
 fn main() -> ExitCode {
     terminal::turn_panics_into_sentences();
-    let arguments = match Arguments::try_parse() {
+    let matches = with_negative_numbers(Arguments::command()).try_get_matches();
+    let arguments = match matches.and_then(|matches| Arguments::from_arg_matches(&matches)) {
         Ok(arguments) => arguments,
         Err(help_or_error) => return terminal::print_help(&help_or_error),
     };
@@ -68,6 +70,15 @@ fn exit_code(outcome: anyhow::Result<()>) -> ExitCode {
             ExitCode::FAILURE
         }
     }
+}
+
+/// `--steps -5` is a number that `--steps` cannot have, and no unknown argument called `-5`.
+fn with_negative_numbers(command: Command) -> Command {
+    let command = command.mut_args(|argument| {
+        let takes_values = argument.get_action().takes_values();
+        argument.allow_negative_numbers(takes_values)
+    });
+    command.mut_subcommands(with_negative_numbers)
 }
 
 #[cfg(test)]

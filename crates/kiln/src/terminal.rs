@@ -3,7 +3,7 @@
 use std::{
     env,
     error::Error,
-    io::{self, Write},
+    io::{self, IsTerminal, Write},
     panic,
     process::ExitCode,
     sync::{
@@ -21,6 +21,8 @@ use kiln_train::dashboard;
 use serde::Serialize;
 use tracing_subscriber::EnvFilter;
 
+use crate::printable::{printable, printable_json};
+
 /// Prints a command's outcome: one JSON object on stdout with `--json`, otherwise the lines that `words` gives.
 ///
 /// Not by `println!`, which panics when the reader of a pipe has gone.
@@ -30,9 +32,9 @@ pub fn print_outcome<O: Serialize>(
     words: impl FnOnce(&O) -> String,
 ) -> anyhow::Result<()> {
     let text = if as_json {
-        serde_json::to_string_pretty(outcome)?
+        printable_json(&serde_json::to_string_pretty(outcome)?).into_owned()
     } else {
-        words(outcome)
+        printable(&words(outcome)).into_owned()
     };
     writeln!(io::stdout(), "{}", text.trim_end()).context(CANNOT_PRINT)
 }
@@ -40,12 +42,12 @@ pub fn print_outcome<O: Serialize>(
 /// Prints `error: SENTENCE` on stderr.
 pub fn print_error(sentence: &str) {
     // With stderr closed there is nobody left to tell.
-    let _ = writeln!(io::stderr(), "error: {sentence}");
+    let _ = writeln!(io::stderr(), "error: {}", printable(sentence));
 }
 
 /// Prints a line about what is going on, on stderr.
 pub fn note(line: &str) {
-    let _ = writeln!(io::stderr(), "{line}");
+    let _ = writeln!(io::stderr(), "{}", printable(line));
 }
 
 /// Joins an error and its causes into one line: "cannot do this: because of that".
@@ -217,21 +219,38 @@ pub fn log_to_stderr(verbosity: u8) {
         }
     };
     let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new(default));
+    // What files bring into a message is written out by the subscriber itself.
     tracing_subscriber::fmt()
         .with_env_filter(filter)
         .with_writer(io::stderr)
         // It would say by `eprintln!` that stderr takes nothing, and panic over that.
         .log_internal_errors(false)
+        .with_ansi(has_colours())
         .with_target(false)
         .without_time()
         .init();
+}
+
+/// Whether stderr shows colours, and the user wants any (<https://no-color.org>).
+fn has_colours() -> bool {
+    let is_unwanted = env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty());
+    io::stderr().is_terminal() && !is_unwanted
+}
+
+/// How many characters a line on stdout may have; no limit where it is no terminal, or one that does not say.
+pub fn width() -> usize {
+    let (columns, _) = viuer::terminal_size();
+    match columns {
+        columns if columns > 0 && io::stdout().is_terminal() => usize::from(columns),
+        _ => usize::MAX,
+    }
 }
 
 /// A bar with rate and time left on a terminal's stderr; nothing when stderr is not a terminal.
 pub fn progress_bar(task: String, length: usize, unit: &str) -> ProgressBar {
     let template =
         format!("{{msg}} [{{bar:32}}] {{pos}}/{{len}} {unit}, {{per_sec}}, {{eta}} left");
-    styled_bar(Some(length as u64), &template).with_message(task)
+    styled_bar(Some(length as u64), &template).with_message(printable(&task).into_owned())
 }
 
 fn styled_bar(length: Option<u64>, template: &str) -> ProgressBar {
@@ -262,7 +281,7 @@ impl kiln_data::Progress for DataProgress {
             ProgressUnit::Work => "{msg} [{bar:32}] {percent}%, {eta} left",
         };
         let bar = styled_bar(total, template);
-        bar.set_message(task.to_owned());
+        bar.set_message(printable(task).into_owned());
         *self.bar() = Some(bar);
     }
 

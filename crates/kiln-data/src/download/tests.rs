@@ -110,19 +110,34 @@ fn content() -> Vec<u8> {
         .collect()
 }
 
-/// Fetches `NAME` into `folder` from the servers in turn.
-fn fetch_from(folder: &Path, servers: &[&Server]) -> Result<(), DataError> {
+/// The file `NAME`, with [`content`] in it.
+fn numbers() -> RemoteFile {
     let digest: String = Sha256::digest(content())
         .iter()
         .map(|byte| format!("{byte:02x}"))
         .collect();
-    let file = RemoteFile {
+    RemoteFile {
         name: NAME,
         content_sha256: digest.leak(),
         form: Form::Gzip,
-    };
+    }
+}
+
+/// Fetches `NAME` into `folder` from the servers in turn.
+fn fetch_from(folder: &Path, servers: &[&Server]) -> Result<(), DataError> {
+    let file = numbers();
     let mirrors: Vec<&str> = servers.iter().map(|server| server.url.as_str()).collect();
-    fetch_missing(folder, &[file], &mirrors, &NoProgress)
+    let collection = collection(&file, &mirrors);
+    fetch_missing(folder, &collection, &NoProgress)
+}
+
+fn collection<'a>(file: &'a RemoteFile, mirrors: &'a [&'a str]) -> Collection<'a> {
+    Collection {
+        folder: "numbers",
+        files: std::slice::from_ref(file),
+        mirrors,
+        instead: "count them yourself",
+    }
 }
 
 /// Runs the servers' behaviours against an empty folder, and returns what happened and what is in the folder after.
@@ -263,7 +278,7 @@ fn when_nothing_helps_the_error_says_what_each_mirror_did() {
         "HTTP status 404",
         "something else than the file",
         "wrong checksum",
-        "pass --data",
+        "or count them yourself",
     ] {
         assert!(message.contains(part), "{part:?} in {message}");
     }
@@ -302,6 +317,70 @@ fn a_link_in_place_of_the_partial_file_is_not_followed() {
     fetch_from(folder.path(), &[&server]).unwrap();
     assert!(folder.path().join(NAME).exists());
     assert_eq!(fs::read(&target).unwrap(), b"stays");
+}
+
+#[test]
+fn a_file_in_the_cache_that_has_changed_is_fetched_again() {
+    let server = Server::start(vec![Behaviour::Whole(packed())]);
+    let (result, folder) = fetched(&[&server]);
+    result.unwrap();
+    let mut flipped = packed();
+    flipped[150_000] ^= 1;
+    for damaged in [&flipped[..], &flipped[..1000], &[]] {
+        fs::write(folder.path().join(NAME), damaged).unwrap();
+        fetch_from(folder.path(), &[&server]).unwrap();
+        assert_complete(folder.path());
+    }
+    assert_eq!(server.starts(), [0; 4]);
+}
+
+#[test]
+fn without_a_cache_that_can_be_written_to_a_temporary_folder_serves() {
+    let server = Server::start(vec![Behaviour::Whole(packed())]);
+    let (file, mirrors) = (numbers(), [server.url.as_str()]);
+    let collection = collection(&file, &mirrors);
+    let home = tempfile::tempdir().unwrap();
+    // Whoever tests may be root, who can write everywhere: but no folder can be made inside a file.
+    let blocked = home.path().join("file");
+    fs::write(&blocked, "").unwrap();
+    for cache in [Some(blocked), None] {
+        let downloaded = download(cache, &collection, &NoProgress).unwrap();
+        let folder = downloaded.folder().to_owned();
+        assert_complete(&folder);
+        drop(downloaded);
+        assert!(!folder.exists());
+    }
+    let cache = home.path().join("cache");
+    let downloaded = download(Some(cache.clone()), &collection, &NoProgress).unwrap();
+    assert_eq!(downloaded.folder(), cache.join("numbers"));
+    drop(downloaded);
+    assert_complete(&cache.join("numbers"));
+}
+
+#[test]
+fn advice_is_about_what_could_not_be_downloaded() {
+    // Nobody listens at port 1.
+    let mirrors = ["http://127.0.0.1:1/"];
+    for (collection, words, foreign) in [
+        (
+            PYTORCH_FID_WEIGHTS,
+            ["--feature-weights", "feature_weights"],
+            "MNIST",
+        ),
+        (MNIST_FILES, ["--data", "MNIST's four files"], "weights"),
+    ] {
+        let collection = Collection {
+            mirrors: &mirrors,
+            ..collection
+        };
+        let cache = tempfile::tempdir().unwrap();
+        let refused = download(Some(cache.path().to_owned()), &collection, &NoProgress);
+        let sentence = refused.unwrap_err().to_string();
+        for word in words {
+            assert!(sentence.contains(word), "{sentence}");
+        }
+        assert!(!sentence.contains(foreign), "{sentence}");
+    }
 }
 
 #[test]

@@ -23,7 +23,7 @@ pub enum CodebookUpdate {
     Gradient,
 }
 
-/// How the codebook is trained: the table `[vqvae.codebook]` of an experiment.
+/// How the codebook is trained: the table `[codebook]` of an experiment.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct CodebookConfig {
@@ -41,17 +41,15 @@ pub struct CodebookConfig {
     pub l2_normalize: bool,
 }
 
-/// A setting of `[vqvae.codebook]` that cannot work.
+/// A setting of `[codebook]` that cannot work.
 #[derive(Clone, Debug, PartialEq, thiserror::Error)]
 pub enum CodebookConfigError {
     /// `decay` is not a share.
-    #[error(
-        "vqvae.codebook.decay is {0}; it must be at least 0 and less than 1, for instance 0.99"
-    )]
+    #[error("codebook.decay is {0}; it must be at least 0 and less than 1, for instance 0.99")]
     Decay(f64),
     /// `restart_below` is not a share.
     #[error(
-        "vqvae.codebook.restart_below is {0}; it must be at least 0 (never) and less than 1, for instance 0.02"
+        "codebook.restart_below is {0}; it must be at least 0 (never) and less than 1, for instance 0.02"
     )]
     RestartBelow(f64),
 }
@@ -482,7 +480,7 @@ mod tests {
             ..CodebookConfig::default()
         };
         let message = config.validate().expect_err("more than all").to_string();
-        assert!(message.contains("vqvae.codebook.restart_below is 1.5"));
+        assert!(message.contains("codebook.restart_below is 1.5"));
         let read = serde_json::from_str::<CodebookConfig>;
         assert_eq!(
             read(r#"{"update": "gradient"}"#).expect("a table").update,

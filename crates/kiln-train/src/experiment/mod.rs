@@ -9,6 +9,8 @@
 mod classifier;
 mod evaluation;
 mod interval;
+mod refusal;
+mod sampler;
 mod validation;
 
 use std::path::{Path, PathBuf};
@@ -29,6 +31,7 @@ use serde::{Deserialize, Serialize};
 pub use classifier::{Augmentation, ClassifierExperiment};
 pub use evaluation::{Best, EvaluationConfig};
 pub use interval::Interval;
+use refusal::{Place, explain};
 use validation::within;
 
 use crate::run_folder::RunFolder;
@@ -190,7 +193,8 @@ pub struct SamplingConfig {
     pub steps: usize,
     /// Images in such a picture. With classes each has a row, of as many whole columns as this allows, at least one.
     pub count: usize,
-    /// How to walk from noise to image.
+    /// How to walk from noise to image: a name, or a table with the sampler's settings.
+    #[serde(deserialize_with = "sampler::by_name_or_table")]
     pub sampler: Sampler,
     /// Which of the schedule's timesteps are visited.
     pub spacing: Spacing,
@@ -420,7 +424,7 @@ pub fn overrides_of_run(run: &Path) -> Result<Vec<String>, ConfigError> {
     }
     let text = read(&config)?;
     let recorded: Recorded = toml::from_str(&text)
-        .map_err(|error| refused(&error, &text, &config.display().to_string()))?;
+        .map_err(|error| no_toml(&error, &text, &config.display().to_string()))?;
     Ok(recorded.overrides)
 }
 
@@ -455,17 +459,26 @@ fn parse_table<T: DeserializeOwned>(
     origin: &str,
     overrides: &[String],
 ) -> Result<T, ConfigError> {
-    let refuse = |error: toml::de::Error| refused(&error, text, origin);
-    let mut table: toml::Table = toml::from_str(text).map_err(refuse)?;
+    let mut table: toml::Table =
+        toml::from_str(text).map_err(|error| no_toml(&error, text, origin))?;
     for text in overrides {
         override_key(&mut table, text)?;
     }
-    // From the text where nothing is overridden, so that an error can name its line.
-    if overrides.is_empty() {
-        toml::from_str(text).map_err(refuse)
-    } else {
-        table.try_into().map_err(refuse)
-    }
+    let value = toml::Value::Table(table.clone());
+    serde_path_to_error::deserialize(value).map_err(|error| {
+        let (place, message) = explain(&error, &table);
+        // The last word on a key is the command line's.
+        let set = overrides
+            .iter()
+            .rev()
+            .find(|text| place.is_along(&Place::of_override(text)));
+        let origin = match (set, place.line_in(text)) {
+            (Some(_), _) => "--set".to_owned(),
+            (None, Some(line)) => format!("{origin}, line {line}"),
+            (None, None) => origin.to_owned(),
+        };
+        ConfigError::Parse { origin, message }
+    })
 }
 
 /// Applies one `table.key=value` to the parsed file.
@@ -493,25 +506,27 @@ fn override_key(table: &mut toml::Table, text: &str) -> Result<(), ConfigError> 
             .entry(key)
             .or_insert_with(|| toml::Value::Table(toml::Table::new()))
             .as_table_mut()
-            .ok_or_else(|| refuse(&format!("`{key}` is not a table")))?;
+            .ok_or_else(|| {
+                refuse(&format!(
+                    "`{key}` is not a table, so it has no keys of its own"
+                ))
+            })?;
     }
     table.insert(last.to_owned(), value);
     Ok(())
 }
 
-/// TOML's errors draw a picture over several lines; the line's number and a sentence are enough here.
-fn refused(error: &toml::de::Error, text: &str, origin: &str) -> ConfigError {
+/// Text that is not TOML. TOML's errors draw a picture over several lines; the line's number and a sentence are enough.
+fn no_toml(error: &toml::de::Error, text: &str, origin: &str) -> ConfigError {
     let before = error.span().and_then(|span| text.get(..span.start));
     let line = before.map(|before| format!(", line {}", before.matches('\n').count() + 1));
     ConfigError::Parse {
         origin: format!("{origin}{}", line.unwrap_or_default()),
-        message: match error.span() {
-            Some(_) => error.message().to_owned(),
-            None => error.to_string(), // names the key in place of the line
-        }
-        .split_whitespace()
-        .collect::<Vec<_>>()
-        .join(" "),
+        message: error
+            .message()
+            .split_whitespace()
+            .collect::<Vec<_>>()
+            .join(" "),
     }
 }
 

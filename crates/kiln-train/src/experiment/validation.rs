@@ -135,7 +135,7 @@ impl Experiment {
             stage_1.commitment >= 0.0,
             "stage_1.commitment",
             stage_1.commitment,
-            || "a weight cannot be negative".into(),
+            || "a weight cannot be negative; 0.25 is usual".into(),
         )
     }
 
@@ -201,7 +201,7 @@ impl Experiment {
             (0.0..1.0).contains(&dropout),
             "stage_2.label_dropout",
             dropout,
-            || "a share of the labels lies from 0 to below 1".into(),
+            || "a share of the labels lies from 0 to below 1, such as 0.1".into(),
         )?;
         require(
             dropout == 0.0 || self.unet.num_class_embeds.is_some(),
@@ -298,31 +298,31 @@ impl TrainingConfig {
                 "learning_rate",
                 rate,
                 rate > 0.0 && rate <= 1.0,
-                "it must lie above 0 and at most at 1",
+                "it must lie above 0 and at most at 1, such as 1e-3",
             ),
             (
                 "final_learning_rate",
                 self.final_learning_rate,
                 (0.0..=rate).contains(&self.final_learning_rate),
-                "it must lie between 0 and learning_rate",
+                "it must lie between 0 and learning_rate, such as 1e-5",
             ),
             (
                 "weight_decay",
                 self.weight_decay,
                 (0.0..1.0).contains(&self.weight_decay),
-                "it must lie between 0 and 1",
+                "it must lie from 0 to below 1, such as 0.01",
             ),
             (
                 "epsilon",
                 self.epsilon,
                 self.epsilon > 0.0,
-                "it must lie above 0",
+                "it must lie above 0, such as 1e-8",
             ),
             (
                 "clip_norm",
                 self.clip_norm,
                 self.clip_norm >= 0.0,
-                "it must be positive, or 0 for no limit",
+                "it must be positive, such as 1.0, or 0 for no limit",
             ),
         ];
         for (key, value, holds, valid) in numbers {
@@ -333,7 +333,7 @@ impl TrainingConfig {
                 (0.0..1.0).contains(&beta),
                 format!("{table}.betas"),
                 beta,
-                || "both must lie from 0 to below 1".into(),
+                || "both must lie from 0 to below 1, as in [0.9, 0.999]".into(),
             )?;
         }
         match &self.ema {

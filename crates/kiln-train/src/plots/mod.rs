@@ -2,9 +2,12 @@
 //!
 //! Letters come from a font that is compiled in, so that a plot looks the same on a machine that has no fonts.
 
+mod axis;
+mod curves;
 mod quality;
 mod schedules;
 
+pub(crate) use curves::{Rows, plot_curves};
 pub use quality::{QualityCurve, plot_quality};
 pub use schedules::{PlottedSchedule, plot_schedules};
 
@@ -20,7 +23,7 @@ use thiserror::Error;
 
 use crate::pictures::{PictureError, write_picture};
 
-/// The one font of all plots.
+/// The one font of all plots and labels.
 pub(crate) const FONT: &str = "sans-serif";
 
 /// Colours that can be told apart, in the order of what is drawn.

@@ -7,6 +7,13 @@ use plotters::prelude::*;
 
 use super::{COLORS, FONT, Plot, PlotError, save};
 
+/// How landmarks differ from each other: colour, dash and the space after it, in pixels.
+const DASHES: [(RGBColor, u32, u32); 3] = [
+    (RGBColor(60, 60, 60), 10, 5),
+    (RGBColor(150, 110, 60), 2, 4),
+    (RGBColor(120, 120, 120), 5, 2),
+];
+
 /// One way to sample, at several numbers of steps.
 #[derive(Debug, Clone, PartialEq)]
 pub struct QualityCurve {
@@ -69,19 +76,22 @@ impl Plot for Quality<'_> {
             .configure_mesh()
             .light_line_style(WHITE)
             .x_desc("network calls an image")
+            .x_label_formatter(&|calls| format!("{calls:.0}"))
             .y_desc(self.figure)
             .label_style((FONT, 14))
             .draw()?;
-        for (name, value) in self.landmarks {
-            let ends = [
-                (left.max(1.0) * 0.9, *value),
-                (right.max(1.0) * 1.1, *value),
-            ];
-            let style = BLACK.mix(0.4);
+        let (left, right) = (left.max(1.0) * 0.9, right.max(1.0) * 1.1);
+        let dashes = DASHES.into_iter().cycle();
+        for ((name, value), (color, dash, space)) in self.landmarks.iter().zip(dashes) {
+            let ends = [(left, *value), (right, *value)].into_iter();
+            let style = color.stroke_width(2);
             chart
-                .draw_series(LineSeries::new(ends, style))?
+                .draw_series(DashedLineSeries::new(ends, dash, space, style))?
                 .label(name)
-                .legend(move |(x, y)| PathElement::new([(x, y), (x + 16, y)], style));
+                .legend(move |(x, y)| {
+                    let ends = [(x, y), (x + 16, y)].into_iter();
+                    plotters::element::DashedPathElement::new(ends, dash, space, style)
+                });
         }
         for (curve, color) in self.curves.iter().zip(COLORS.into_iter().cycle()) {
             let points = curve.points.iter().copied();
@@ -128,10 +138,17 @@ mod tests {
             curve("ddim", &[(10.0, 3.0), (50.0, 1.0)]),
             curve("one", &[(5.0, f64::NAN)]),
         ];
-        plot_quality("FID", &curves, &[("real".to_owned(), 0.1)], &path).unwrap();
+        let landmarks = [("real".to_owned(), 0.1), ("blurred".to_owned(), 2.0)];
+        plot_quality("FID", &curves, &landmarks, &path).unwrap();
         let svg = std::fs::read_to_string(path).unwrap();
-        for word in ["ddim", "real", "FID", "network calls"] {
+        for word in ["ddim", "real", "blurred", "FID", "network calls"] {
             assert!(svg.contains(word), "{word} is missing");
+        }
+        // Each landmark has a colour of its own, of which there are many dashes.
+        for (color, ..) in &DASHES[..2] {
+            let RGBColor(red, green, blue) = color;
+            let color = format!("#{red:02X}{green:02X}{blue:02X}");
+            assert!(svg.matches(&color).count() > 20, "{color}");
         }
     }
 

@@ -21,7 +21,7 @@ use super::drawing::{ConditionArguments, open_pipeline};
 use super::hub_arguments::HubArguments;
 use super::one_device;
 use super::sample::{SpacingName, StepCounts, parse_steps};
-use super::sampler_arguments::warn_of_spacing;
+use super::sampler_arguments::{by_name, warn_of_spacing};
 use super::training::overrides;
 use crate::terminal::{self, DataProgress};
 
@@ -73,7 +73,8 @@ pub struct Evaluate {
         long,
         value_delimiter = ',',
         default_value = "ddim",
-        value_name = "NAME[,NAME...]"
+        value_name = "NAME[,NAME...]",
+        value_parser = by_name()
     )]
     samplers: Vec<Sampler>,
 
@@ -99,11 +100,11 @@ pub struct Evaluate {
     conditions: ConditionArguments,
 
     /// Images drawn by each way to sample, and taken of each landmark
-    #[arg(long, default_value_t = 1000, value_parser = clap::value_parser!(u32).range(65..))]
+    #[arg(long, default_value_t = 1000, value_parser = parse_count)]
     count: u32,
 
     /// Held-out images to compare with [default: all]
-    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(65..))]
+    #[arg(long, value_name = "N", value_parser = parse_count)]
     real: Option<u32>,
 
     /// Which noise to start from, and which subsets are taken
@@ -168,7 +169,7 @@ impl Evaluate {
             let paths = written.iter().map(|path| path.display().to_string());
             format!(
                 "{}\n{}",
-                report.to_markdown(),
+                report.to_markdown(terminal::width()),
                 paths.collect::<Vec<_>>().join("  ")
             )
         })
@@ -383,11 +384,43 @@ impl Evaluate {
                 DataConfig::new(DatasetKind::Mnist10k, side, channels)
             }
         };
-        Ok(kiln_hub::open_data_set(
-            &config,
-            &self.hub.settings(),
-            &DataProgress::default(),
-        )?)
+        let datasets =
+            kiln_hub::open_data_set(&config, &self.hub.settings(), &DataProgress::default())?;
+        self.check_enough(&datasets)?;
+        Ok(datasets)
+    }
+
+    /// Refuses data sets that are too small for a comparison, and says where fewer images serve than were asked for.
+    fn check_enough(&self, datasets: &Datasets) -> anyhow::Result<()> {
+        let Datasets { train, validation } = datasets;
+        let (fewest, all) = (Reference::FEWEST, train.len() + validation.len());
+        for (split, role) in [(validation, "held out"), (train, "to train on")] {
+            ensure!(
+                split.len() >= fewest,
+                "only {} of the {all} images of {} are {role}, and comparing takes at least {fewest}: {}",
+                split.len(),
+                split.name(),
+                if all < 2 * fewest {
+                    format!("use {} images or more", 2 * fewest)
+                } else {
+                    let share = fewest.div_ceil(all.div_ceil(100)).clamp(10, 50) as f64 / 100.0;
+                    format!(
+                        "take a config with `validation_fraction = {share}` in [data], or more images"
+                    )
+                }
+            );
+        }
+        if let Some(wanted) = self
+            .real
+            .filter(|&wanted| wanted as usize > validation.len())
+        {
+            terminal::note(&format!(
+                "comparing with the {} images that {} holds out, since there are no {wanted}",
+                validation.len(),
+                validation.name()
+            ));
+        }
+        Ok(())
     }
 
     fn judge(
@@ -427,7 +460,8 @@ impl Evaluate {
         held_out: &ImageDataset,
         device: &Device,
     ) -> anyhow::Result<Reference> {
-        let count = self.real.map_or(held_out.len(), |count| count as usize);
+        let count = self.real.map_or(usize::MAX, |count| count as usize);
+        let count = count.min(held_out.len());
         let seen = self.seen(judge, held_out, count, device)?;
         Ok(Reference::new(seen, judge.names_of_distances())?)
     }
@@ -474,6 +508,20 @@ impl Evaluate {
         bar.finish_and_clear();
         Ok(seen)
     }
+}
+
+/// A number of images that is enough for every figure.
+fn parse_count(text: &str) -> Result<u32, String> {
+    let fewest = Reference::FEWEST;
+    let count = text
+        .parse()
+        .ok()
+        .filter(|&count: &u32| count as usize >= fewest);
+    count.ok_or_else(|| {
+        format!(
+            "comparing sets of images takes at least {fewest} of them, such as {fewest} or 1000"
+        )
+    })
 }
 
 /// The pixels of the training images, and how far held-out images are from the nearest of them.

@@ -8,7 +8,7 @@ use burn::tensor::Device;
 use clap::Args;
 use kiln_diffusion::{Clip, Guidance, Schedule, SchedulerConfig, sampler::Sampler};
 use kiln_hub::{FirstStage, Metadata, ModelSource};
-use kiln_models::{UNet2d, UNet2dConfig};
+use kiln_models::{UNet2d, UNet2dConfig, VqVaeConfig};
 use kiln_train::load_model;
 use serde::Serialize;
 
@@ -62,9 +62,10 @@ struct VqVaeDescription {
     latent_shape: [usize; 3],
     /// Vectors in the codebook, if there is one.
     codes: Option<usize>,
-    scaling_factor: f64,
+    /// Null where it has not been measured: stage 2 does that when it begins.
+    scaling_factor: Option<f64>,
     /// 1 / `scaling_factor`.
-    latent_standard_deviation: f64,
+    latent_standard_deviation: Option<f64>,
     block_out_channels: Vec<usize>,
     training: BTreeMap<String, String>,
 }
@@ -161,13 +162,14 @@ impl Description {
                 let dimensions = vqvae.latent_shape[0];
                 table.row("codes", format!("{codes} of {dimensions} dimensions"));
             }
-            let deviation = vqvae.latent_standard_deviation;
             table.row(
                 "scaling factor",
-                format!(
-                    "{:.5} (latents deviate by {deviation:.4})",
-                    vqvae.scaling_factor
-                ),
+                match (vqvae.scaling_factor, vqvae.latent_standard_deviation) {
+                    (Some(factor), Some(deviation)) => {
+                        format!("{factor:.5} (latents deviate by {deviation:.4})")
+                    }
+                    _ => "not measured: stage 2 does so when it begins".to_owned(),
+                },
             );
             table.row("channels per level", list(&vqvae.block_out_channels));
             table.facts(&vqvae.training);
@@ -205,12 +207,13 @@ impl Description {
                 table.row("warning", warning);
             }
         }
-        table.text
+        table.in_columns()
     }
 }
 
 fn describe_vqvae(first_stage: &FirstStage) -> VqVaeDescription {
     let network = &first_stage.network;
+    let factor = measured_scaling_factor(first_stage);
     let image = network.sample_size();
     let latent = image / network.downscale_factor();
     VqVaeDescription {
@@ -222,11 +225,19 @@ fn describe_vqvae(first_stage: &FirstStage) -> VqVaeDescription {
         codes: network
             .vqvae()
             .map(|vqvae| vqvae.config().num_vq_embeddings),
-        scaling_factor: network.scaling_factor(),
-        latent_standard_deviation: 1.0 / network.scaling_factor(),
+        scaling_factor: factor,
+        latent_standard_deviation: factor.map(|factor| 1.0 / factor),
         block_out_channels: network.block_out_channels().to_vec(),
         training: first_stage.metadata.training.clone(),
     }
+}
+
+/// The scaling factor, unless it is the one that every VQ-VAE of ours has until stage 2 measures its latents.
+fn measured_scaling_factor(first_stage: &FirstStage) -> Option<f64> {
+    let factor = first_stage.network.scaling_factor();
+    let is_ours = first_stage.metadata.training.contains_key("steps");
+    let is_default = factor == VqVaeConfig::default().scaling_factor;
+    (!(is_ours && is_default)).then_some(factor)
 }
 
 fn describe_unet(unet: &UNet2d, metadata: Metadata) -> UNetDescription {
@@ -269,16 +280,38 @@ fn describe_diffusion(scheduler: &SchedulerConfig) -> anyhow::Result<DiffusionDe
 /// Lines of a name and a value, in sections.
 #[derive(Default)]
 struct Table {
-    text: String,
+    lines: Vec<Line>,
+}
+
+enum Line {
+    Section(String),
+    Row(String, String),
 }
 
 impl Table {
     fn section(&mut self, title: &str) {
-        self.text += &format!("\n{title}\n");
+        self.lines.push(Line::Section(title.to_owned()));
     }
 
     fn row(&mut self, name: &str, value: impl AsRef<str>) {
-        self.text += &format!("  {name:<20} {}\n", value.as_ref());
+        // Metadata of a model can hold anything, and a row is one line.
+        let value = value.as_ref().replace(['\n', '\t'], " ");
+        self.lines
+            .push(Line::Row(name.replace(['\n', '\t'], " "), value));
+    }
+
+    /// All values below each other.
+    fn in_columns(&self) -> String {
+        let names = self.lines.iter().filter_map(|line| match line {
+            Line::Row(name, _) => Some(name.chars().count()),
+            Line::Section(_) => None,
+        });
+        let width = names.max().unwrap_or_default();
+        let lines = self.lines.iter().map(|line| match line {
+            Line::Section(title) => format!("\n{title}\n"),
+            Line::Row(name, value) => format!("  {name:<width$}  {value}\n"),
+        });
+        lines.collect()
     }
 
     fn unet(&mut self, unet: &UNetDescription) {
@@ -332,6 +365,21 @@ fn thousands(number: usize) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn values_stand_below_each_other_however_long_a_name_is() {
+        let mut table = Table::default();
+        table.row("model", "here");
+        table.section("U-Net");
+        table.row("trained: validation images of it", "7\nfake: line");
+        let text = table.in_columns();
+        let columns: Vec<_> = ["here", "7 fake: line"]
+            .iter()
+            .map(|value| text.lines().find_map(|line| line.find(value)))
+            .collect();
+        assert!(columns[0].is_some() && columns[0] == columns[1], "{text}");
+        assert_eq!(text.lines().count(), 4);
+    }
 
     #[test]
     fn large_numbers_are_grouped() {

@@ -135,7 +135,7 @@ fn refuse(sampler: Sampler, flag: &str, owners: &str) -> anyhow::Result<Sampler>
 }
 
 /// The names of all samplers, each with its line in the help.
-fn by_name() -> impl TypedValueParser<Value = Sampler> {
+pub fn by_name() -> impl TypedValueParser<Value = Sampler> {
     let names =
         Sampler::ALL.map(|sampler| PossibleValue::new(sampler.name()).help(sampler.summary()));
     PossibleValuesParser::new(names).try_map(|name| name.parse::<Sampler>())

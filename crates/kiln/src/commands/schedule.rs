@@ -170,15 +170,22 @@ impl Visited {
 
 impl Outcome {
     fn in_words(&self) -> String {
-        let widest = self.schedules.iter().map(|shown| shown.name.len()).max();
-        let width = widest.unwrap_or_default().max("schedule".len());
+        let widest = |word: fn(&Shown) -> &str, title: &str| {
+            let words = self.schedules.iter().map(word).chain([title]);
+            words
+                .map(|word| word.chars().count())
+                .max()
+                .unwrap_or_default()
+        };
+        let width = widest(|shown| &shown.name, "schedule");
+        let kinds = widest(|shown| shown.kind, "kind");
         let mut text = format!(
-            "{:width$}  {:<14}  timesteps  {:>8}  {:>8}  terminal signal\n",
+            "{:width$}  {:<kinds$}  timesteps  {:>8}  {:>8}  terminal signal\n",
             "schedule", "kind", "log-SNR", "to"
         );
         for shown in &self.schedules {
             text += &format!(
-                "{:width$}  {:<14}  {:>9}  {:>8.2}  {:>8.2}  {:>15.5}\n",
+                "{:width$}  {:<kinds$}  {:>9}  {:>8.2}  {:>8.2}  {:>15.5}\n",
                 shown.name,
                 shown.kind,
                 shown.num_train_timesteps,

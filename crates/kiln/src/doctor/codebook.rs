@@ -1,7 +1,7 @@
 //! How many codes of the codebook are in use: the others are parameters that carry nothing.
 
 use burn::tensor::Tensor;
-use kiln_hub::FirstStage;
+use kiln_models::VqVae;
 use kiln_models::quantizer::codes_in_use;
 
 use super::{Finding, Findings, Patient};
@@ -12,8 +12,17 @@ const FEW: f64 = 0.5;
 const VECTORS_PER_CODE: usize = 10;
 
 pub(super) fn check(patient: &Patient) -> Findings {
-    let counted = match (patient.first_stage(), &patient.latents) {
-        (Some(first_stage), Some(latents)) => count(first_stage, latents)?,
+    if patient.is_in_pixel_space() {
+        return Err("a model in pixel space has no codebook".to_owned());
+    }
+    let vqvae = match patient.first_stage() {
+        Some(first_stage) => {
+            Some((first_stage.network.vqvae()).ok_or("the model's autoencoder has no codebook")?)
+        }
+        None => None,
+    };
+    let counted = match (vqvae, &patient.latents) {
+        (Some(vqvae), Some(latents)) => count(vqvae, latents)?,
         _ => None,
     };
     let share = counted
@@ -29,10 +38,7 @@ pub(super) fn check(patient: &Patient) -> Findings {
 }
 
 /// The share of the codes that latents go through; none if there are too few latents to tell.
-fn count(first_stage: &FirstStage, latents: &Tensor<4>) -> Result<Option<f64>, String> {
-    let Some(vqvae) = first_stage.network.vqvae() else {
-        return Err("the model's autoencoder has no codebook".to_owned());
-    };
+fn count(vqvae: &VqVae, latents: &Tensor<4>) -> Result<Option<f64>, String> {
     let codes = vqvae.config().num_vq_embeddings;
     let [images, dimensions, height, width] = latents.dims();
     if dimensions != vqvae.config().latent_dim() {

@@ -13,7 +13,10 @@ const NOTICEABLE: f64 = 1.25;
 const BROKEN: f64 = 2.0;
 
 pub(super) fn check(patient: &Patient) -> Findings {
-    let first_stage = (patient.first_stage()).ok_or("a model in pixel space has no latents")?;
+    if patient.is_in_pixel_space() {
+        return Err("a model in pixel space has no latents".to_owned());
+    }
+    let first_stage = (patient.first_stage()).ok_or("there is no trained autoencoder")?;
     if patient.model.is_none() {
         return Err("the factor is measured when stage 2 begins".to_owned());
     }

@@ -9,6 +9,13 @@ pub(super) fn check(patient: &Patient) -> Findings {
     if patient.stages.is_empty() {
         return Err("it takes a run folder to know how long a model was trained".to_owned());
     }
+    if patient
+        .stages
+        .iter()
+        .all(|stage| stage.training.ema.is_none())
+    {
+        return Err("the run was trained without one".to_owned());
+    }
     Ok(patient.stages.iter().filter_map(of_stage).collect())
 }
 

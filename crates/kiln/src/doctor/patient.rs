@@ -30,6 +30,8 @@ pub struct Patient {
     /// The VQ-VAE where there is no whole model.
     pub(super) first_stage: Option<FirstStage>,
     pub(super) scheduler: Option<SchedulerConfig>,
+    /// Whether it is a run whose experiment has no first stage.
+    pub(super) run_is_in_pixel_space: bool,
     /// The stages of the run.
     pub(super) stages: Vec<StageRecord>,
     /// What the U-Net learns to denoise, `[batch, channels, height, width]`, not scaled.
@@ -75,6 +77,7 @@ impl Patient {
             model: None,
             first_stage: None,
             scheduler: None,
+            run_is_in_pixel_space: false,
             stages: Vec::new(),
             latents: None,
             damage: Vec::new(),
@@ -125,6 +128,12 @@ impl Patient {
         Ok(self)
     }
 
+    /// Whether it is known to do without a first stage.
+    pub(super) fn is_in_pixel_space(&self) -> bool {
+        let model = self.model.as_ref();
+        model.is_some_and(|model| model.first_stage.is_none()) || self.run_is_in_pixel_space
+    }
+
     pub(super) fn first_stage(&self) -> Option<&FirstStage> {
         let of_model = self
             .model
@@ -142,6 +151,7 @@ impl Patient {
     fn read_run(&mut self, path: &Path) -> Result<(), Error> {
         let run = RunRecord::open(path)?;
         self.scheduler = Some(run.experiment.scheduler());
+        self.run_is_in_pixel_space = run.experiment.first_stage().is_none();
         match (run.model(), run.vqvae()) {
             (Some(model), _) => self.read_model(&ModelSource::Folder(model)),
             (None, Some(vqvae)) => self.read_first_stage(&vqvae),

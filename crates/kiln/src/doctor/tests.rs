@@ -189,3 +189,24 @@ fn a_pixel_space_model_has_no_latent_scale() {
     let reason = loss_by_timestep::check(&patient).unwrap_err();
     assert!(reason.contains("3x32x32"), "{reason}");
 }
+
+#[test]
+fn what_is_not_there_is_not_called_well() {
+    let mut without_average = trained(&[(10, 1.0, 1.0)], EmaConfig::default());
+    without_average.stages[0].training.ema = None;
+    assert!(moving_average::check(&without_average).is_err());
+
+    let mut without_validation = trained(&[(10, 1.0, 1.0)], EmaConfig::default());
+    let row = without_validation.stages[0].rows.get_mut(&10).unwrap();
+    row.remove("loss/valid");
+    assert!(validation_gap::check(&without_validation).is_err());
+
+    let mut in_pixel_space = trained(&[(10, 1.0, 1.0)], EmaConfig::default());
+    in_pixel_space.run_is_in_pixel_space = true;
+    for reason in [
+        codebook::check(&in_pixel_space),
+        latent_scale::check(&in_pixel_space),
+    ] {
+        assert!(reason.unwrap_err().contains("pixel space"));
+    }
+}

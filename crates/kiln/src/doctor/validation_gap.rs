@@ -16,17 +16,26 @@ pub(super) fn check(patient: &Patient) -> Findings {
     if patient.stages.is_empty() {
         return Err("it takes a run folder, whose metrics.csv has the losses".to_owned());
     }
+    if patient
+        .stages
+        .iter()
+        .all(|stage| losses(stage).next().is_none())
+    {
+        return Err("no round has both a training and a validation loss".to_owned());
+    }
     Ok(patient.stages.iter().filter_map(of_stage).collect())
 }
 
+/// Steps, and the training and the validation loss there.
+fn losses(stage: &StageRecord) -> impl DoubleEndedIterator<Item = (usize, f64, f64)> {
+    let rows = stage.rows.iter();
+    rows.filter_map(|(&step, row)| Some((step, *row.get("loss/train")?, *row.get("loss/valid")?)))
+}
+
 fn of_stage(stage: &StageRecord) -> Option<Finding> {
-    let losses = || {
-        stage.rows.iter().filter_map(|(&step, row)| {
-            Some((step, *row.get("loss/train")?, *row.get("loss/valid")?))
-        })
-    };
-    let (_, train, valid) = losses().next_back()?;
-    let (best_step, train_then, best) = losses().min_by(|one, other| one.2.total_cmp(&other.2))?;
+    let (_, train, valid) = losses(stage).next_back()?;
+    let (best_step, train_then, best) =
+        losses(stage).min_by(|one, other| one.2.total_cmp(&other.2))?;
     if valid > RISEN * best && train < train_then {
         let what = format!(
             "the validation loss of {} has risen from {best:.4} (step {best_step}) to {valid:.4}, while the training \

@@ -4,11 +4,13 @@
 //! landmarks.rs   real images made worse, and the pixels themselves
 //! sweep.rs       many ways to sample, each measured
 //! report.rs      the figures as a table, CSV, JSON and a plot
+//! table.rs       Markdown in columns
 //! ```
 
 mod landmarks;
 mod report;
 mod sweep;
+mod table;
 
 pub use landmarks::{blurred, pixels_of};
 pub use report::{Report, Row};

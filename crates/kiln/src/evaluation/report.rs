@@ -10,6 +10,7 @@ use serde::Serialize;
 use serde_json::{Map, Value, json};
 
 use super::evaluations;
+use super::table::Table;
 use crate::{Error, SampleOptions};
 
 /// An evaluation: what was measured, against what, and all figures.
@@ -115,8 +116,9 @@ impl Report {
         columns
     }
 
-    /// A markdown table under a line that says what it is of.
-    pub fn to_markdown(&self) -> String {
+    /// A Markdown table, whose columns line up, under a line that says what it is of. Where it would be wider than `width`
+    /// characters, it is several tables below each other.
+    pub fn to_markdown(&self, width: usize) -> String {
         let Self {
             model,
             against,
@@ -124,37 +126,24 @@ impl Report {
             seed,
             ..
         } = self;
-        let mut text = format!("{model} against {against}, seed {seed}; {judge}.\n\n");
         let columns = self.columns();
-        let _ = writeln!(
-            text,
-            "| images | count | network calls | {} | seconds |",
-            columns.join(" | ")
-        );
-        let _ = writeln!(text, "| --- |{}", " ---: |".repeat(columns.len() + 3));
+        let header = ["images", "count", "network calls"].into_iter();
+        let header = header.chain(columns.iter().copied()).chain(["seconds"]);
+        let mut table = Table::new(header.map(str::to_owned));
         for row in &self.rows {
-            let calls = row
-                .sampling
-                .as_ref()
-                .map(|sampling| sampling.evaluations.to_string());
-            let _ = write!(
-                text,
-                "| {} | {} | {} |",
-                row.name,
-                row.images,
-                calls.unwrap_or_default()
-            );
-            for column in &columns {
-                let _ = write!(
-                    text,
-                    " {} |",
-                    row.figure(column).map(in_words).unwrap_or_default()
-                );
-            }
+            let calls = (row.sampling.as_ref()).map(|sampling| sampling.evaluations.to_string());
+            let figures = columns
+                .iter()
+                .map(|column| row.figure(column).map(in_words));
             let seconds = row.seconds.map(|seconds| format!("{seconds:.1}"));
-            let _ = writeln!(text, " {} |", seconds.unwrap_or_default());
+            let cells = [Some(row.name.clone()), Some(row.images.to_string()), calls]
+                .into_iter()
+                .chain(figures)
+                .chain([seconds]);
+            table.push(cells.map(Option::unwrap_or_default).collect());
         }
-        text
+        let table = table.to_markdown(width);
+        format!("{model} against {against}, seed {seed}; {judge}.\n\n{table}")
     }
 
     /// One line a row, with a column for each figure and one for its error where it has one.
@@ -243,7 +232,7 @@ impl Report {
         let json = format!("{:#}\n", self.to_json());
         let mut written = Vec::new();
         for (name, text) in [
-            ("table.md", self.to_markdown()),
+            ("table.md", self.to_markdown(usize::MAX)),
             ("results.csv", self.to_csv()),
             ("results.json", json),
         ] {
@@ -349,12 +338,20 @@ mod tests {
 
     #[test]
     fn the_table_says_seed_and_counts_and_leaves_gaps_where_nothing_was_measured() {
-        let text = report().to_markdown();
+        let text = report().to_markdown(usize::MAX);
         assert!(text.starts_with("a model against 10 images of mnist, seed 3; features.\n"));
-        assert!(text.contains("| real | 10 |  | 0.0010 |  |  |\n"), "{text}");
-        assert!(
-            text.contains("| 100 | 50 | 123.5 ± 0.0100 | 0.9700 | 1.5 |\n"),
-            "{text}"
+        let cells = |name: &str| {
+            let line = text
+                .lines()
+                .find(|line| line.starts_with(&format!("| {name} ")));
+            let line = line.unwrap_or_else(|| panic!("{name} is missing in {text}"));
+            let cells = line.trim_matches('|').split('|').skip(1);
+            cells.map(str::trim).collect::<Vec<_>>()
+        };
+        assert_eq!(cells("real"), ["10", "", "0.0010", "", ""]);
+        assert_eq!(
+            cells("ddim eta 1, trailing, 50 steps"),
+            ["100", "50", "123.5 ± 0.0100", "0.9700", "1.5"]
         );
     }
 

@@ -4,7 +4,7 @@ use std::fs;
 
 use serde_json::Value;
 
-use crate::Workplace;
+use crate::{Workplace, program, training};
 
 fn figure(row: &Value, name: &str) -> f64 {
     let value = row["figures"][name]["value"].as_f64();
@@ -77,4 +77,65 @@ fn what_cannot_be_measured_is_refused_in_a_sentence() {
         let sentence = workplace.fail(line);
         assert!(sentence.contains(words), "{line}: {sentence}");
     }
+}
+
+#[test]
+fn a_damaged_cache_is_made_again_and_one_that_cannot_be_written_is_done_without() {
+    let workplace = Workplace::new();
+    let line = "evaluate --steps 1 --count 65 --real 65 --json";
+    let rows = |output: &[u8]| {
+        let mut outcome: Value = serde_json::from_slice(output).expect("JSON");
+        for row in outcome["rows"].as_array_mut().unwrap() {
+            row["seconds"] = Value::Null;
+        }
+        outcome["rows"].take()
+    };
+    let expected = rows(workplace.succeed(line).as_bytes());
+    for entry in fs::read_dir(workplace.path("cache/kiln/features")).unwrap() {
+        let path = entry.unwrap().path();
+        let mut bytes = fs::read(&path).unwrap();
+        let last = bytes.len() - 1;
+        bytes[last] ^= 0x40; // the exponent of the last number
+        fs::write(&path, bytes).unwrap();
+    }
+    let repaired = workplace.run(line);
+    let warning = String::from_utf8_lossy(&repaired.stderr);
+    assert_eq!(warning.matches("is damaged").count(), 2, "{warning}");
+    assert_eq!(rows(&repaired.stdout), expected);
+    workplace.succeed(line);
+
+    fs::write(workplace.path("file"), "").unwrap();
+    let mut command = program(&workplace.path("."), line);
+    let output = command
+        .env("XDG_CACHE_HOME", workplace.path("file"))
+        .output()
+        .unwrap();
+    let warning = String::from_utf8_lossy(&output.stderr);
+    assert!(
+        output.status.success() && warning.contains("is not kept"),
+        "{warning}"
+    );
+    assert!(!warning.contains('\u{1b}'), "{warning}");
+    assert_eq!(rows(&output.stdout), expected);
+}
+
+#[test]
+fn too_few_images_are_counted_with_what_to_do() {
+    let workplace = training::workplace();
+    fs::write(workplace.path("pixels.toml"), training::PIXELS).unwrap();
+    for line in ["--data photos", "--config experiment.toml"] {
+        let sentence = workplace.fail(&format!("evaluate --model model --steps 1 {line}"));
+        assert!(
+            sentence.contains("only 2 of the 24 images of photos are held out")
+                && sentence.contains("at least 65")
+                && sentence.contains("use 130 images or more"),
+            "{sentence}"
+        );
+    }
+    let pixels = "train-diffusion --config pixels.toml --set stage_2.evaluation.features=\"768\"";
+    let sentence = workplace.fail(&format!("{pixels} --set data.validation_fraction=0.01"));
+    assert!(
+        sentence.contains("has 1") && sentence.contains("at least 2"),
+        "{sentence}"
+    );
 }

@@ -33,6 +33,10 @@ fn sampling_says_what_is_wrong_and_what_to_do() {
             "`gpu` is not a device",
         ),
         (
+            "sample --model model --devices cdua:1",
+            "did you mean `cuda:1`?",
+        ),
+        (
             "sample --model model --devices cpu:2",
             "only training uses several devices",
         ),
@@ -67,6 +71,12 @@ fn flags_that_cannot_be_are_refused_by_name() {
         ("sample --sampler eular", "ddim"),
         ("sample --spacing wide", "trailing"),
         ("sample --eta 2", "--eta"),
+        ("evaluate --count 50", "at least 65"),
+        ("evaluate --real -3", "at least 65"),
+        ("sample --count -1", "--count"),
+        ("sample --steps -5", "--steps"),
+        ("sample --eta -0.5", "from 0 (DDIM) to 1"),
+        ("evaluate --samplers ddmi,heun", "'ddim'"),
         ("sample --precision f16", "f32 or bf16"),
         ("sample --count 0", "--count"),
         ("sample --batch 0", "--batch"),

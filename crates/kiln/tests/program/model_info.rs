@@ -1,6 +1,6 @@
 //! `kiln model info`.
 
-use crate::{Workplace, tiny};
+use crate::{Workplace, tiny, training};
 
 #[test]
 fn a_model_is_described_part_by_part() {
@@ -49,4 +49,45 @@ fn a_vqvae_alone_is_a_model_too() {
     let info = workplace.json("model info model/vqvae --json");
     assert_eq!(info["vqvae"]["codes"], tiny::CODES);
     assert!(info.get("unet").is_none());
+}
+
+#[test]
+fn a_factor_that_nobody_has_measured_is_not_shown() {
+    let workplace = training::workplace();
+    training::train(&workplace, "train-vqvae");
+    let place = "model info runs/experiment/vqvae/model";
+    let said = workplace.succeed(place);
+    assert!(said.contains("not measured"), "{said}");
+    let info = workplace.json(&format!("{place} --json"));
+    assert!(info["vqvae"]["scaling_factor"].is_null());
+    training::train(&workplace, "train-latent-diffusion");
+    let info = workplace.json("model info runs/experiment/model --json");
+    assert!(info["vqvae"]["scaling_factor"].is_number());
+}
+
+#[test]
+fn no_escape_sequence_of_a_file_reaches_the_terminal() {
+    let workplace = Workplace::new();
+    let mut model = tiny::model();
+    let facts = &mut model.metadata.training;
+    facts.insert(
+        "data\u{1b}[2Jset".to_owned(),
+        "\u{9b}31mred\nfake: row".to_owned(),
+    );
+    model
+        .save(&workplace.path("evil"), Default::default())
+        .unwrap();
+    for (line, written) in [
+        ("model info evil", r"data\u{1b}[2Jset"),
+        ("model info evil --json", r"data\u001b[2Jset"),
+    ] {
+        let said = workplace.succeed(line);
+        assert!(said.contains(written), "{said}");
+        assert!(!said.contains(['\u{1b}', '\u{9b}']), "{said}");
+    }
+    let sentence = workplace.fail("model info no\u{1b}]0;title\u{7}where");
+    assert!(
+        sentence.contains(r"no\u{1b}]0;title\u{7}where"),
+        "{sentence}"
+    );
 }

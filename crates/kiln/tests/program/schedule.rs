@@ -84,3 +84,17 @@ fn what_cannot_be_shown_is_refused_in_a_sentence() {
         assert!(stderr.contains(words), "schedule {arguments}: {stderr}");
     }
 }
+
+#[test]
+fn columns_line_up_whatever_the_names() {
+    let workplace = workplace();
+    let long = EXPERIMENT.replace("[schedule]", "[schedule]\nkind = \"noise-power-cosine\"");
+    fs::write(workplace.path("one-with-a-long-name.toml"), long).unwrap();
+    let said = workplace.succeed("schedule --config short.toml --config one-with-a-long-name.toml");
+    let table: Vec<&str> = said.lines().take(3).collect();
+    let widths: Vec<_> = table.iter().map(|line| line.chars().count()).collect();
+    assert!(widths.iter().all(|&width| width == widths[0]), "{said}");
+    let kind = table[0].find("kind").unwrap();
+    assert!(table[1][kind..].starts_with("linear"), "{said}");
+    assert!(table[2][kind..].starts_with("noise-power-cosine"), "{said}");
+}

@@ -361,3 +361,26 @@ fn processes_that_are_started_together_need_a_kiln_with_mpi() {
     assert!(sentence.contains("--features mpi"), "{sentence}");
     assert!(!workplace.path("run").exists());
 }
+
+#[test]
+fn warnings_have_no_colours_off_a_terminal_and_a_batch_beyond_the_data_is_one() {
+    let workplace = workplace();
+    fs::write(workplace.path("photos/\u{1b}[31mbroken.png"), "no image").unwrap();
+    let output = workplace.run(
+        "train-vqvae --config experiment.toml --set data.max_undecodable=0.5 --set stage_1.training.batch_size=50",
+    );
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{said}");
+    assert!(
+        said.contains("broken.png") && !said.contains('\u{1b}'),
+        "{said}"
+    );
+    assert!(
+        said.contains("a step sees 50 images") && said.contains("batch_size = 2"),
+        "{said}"
+    );
+    for picture in ["vqvae/curves.svg", "vqvae/curves.png"] {
+        let path = workplace.path("runs/experiment").join(picture);
+        assert!(fs::metadata(&path).unwrap().len() > 1000, "{picture}");
+    }
+}

@@ -1,0 +1,279 @@
+//! Why a config was refused, from what serde says about it: a sentence with the key, its value, and one that would do.
+
+use std::sync::LazyLock;
+
+use serde_path_to_error::{Path, Segment};
+use toml::de::{DeTable, Error};
+use toml::{Table, Value};
+
+use crate::suggestion::suggestion;
+
+/// Every key of an experiment, with a value that it may have.
+static EXAMPLE: LazyLock<Table> = LazyLock::new(|| {
+    // That it is TOML is tested; without examples sentences are shorter.
+    toml::from_str(include_str!("example.toml")).unwrap_or_default()
+});
+
+/// Longer values are cut in a sentence.
+const SHOWN: usize = 60;
+
+/// A place in a config: the keys that lead to it.
+#[derive(Debug, Clone, PartialEq)]
+pub(super) struct Place(Vec<String>);
+
+/// What is wrong with the `table` that a config was read as, and where.
+pub(super) fn explain(error: &serde_path_to_error::Error<Error>, table: &Table) -> (Place, String) {
+    let place = Place::of(error.path());
+    let message = error.inner().message();
+    let quoted = |start: &str| message.strip_prefix(start)?.split('`').next();
+    let sentence = if let Some(key) = quoted("unknown field `") {
+        place.no_such_key(key, &backquoted(message)[1..])
+    } else if let Some(value) = quoted("unknown variant `") {
+        place.no_such_value(value, &backquoted(message)[1..])
+    } else if let Some(key) = quoted("missing field `") {
+        place.missing(key)
+    } else {
+        place.value_in(table).wrong_value(message, table)
+    };
+    (place, sentence)
+}
+
+/// The words between backquotes.
+fn backquoted(message: &str) -> Vec<&str> {
+    message.split('`').skip(1).step_by(2).collect()
+}
+
+impl Place {
+    fn of(path: &Path) -> Self {
+        let keys = path.iter().filter_map(|segment| match segment {
+            Segment::Map { key } => Some(key.clone()),
+            Segment::Enum { variant } => Some(variant.clone()),
+            // A list is shown as a whole.
+            Segment::Seq { .. } | Segment::Unknown => None,
+        });
+        Self(keys.collect())
+    }
+
+    /// The place that `table.key=value` of the command line names.
+    pub(super) fn of_override(text: &str) -> Self {
+        let (path, _) = text.split_once('=').unwrap_or((text, ""));
+        Self(path.trim().split('.').map(str::to_owned).collect())
+    }
+
+    /// Whether this is `other`, or above or below it.
+    pub(super) fn is_along(&self, other: &Self) -> bool {
+        self.0.iter().zip(&other.0).all(|(one, other)| one == other)
+    }
+
+    /// The line, from one, of the key in the text of a config, or of the innermost table above it that is there.
+    pub(super) fn line_in(&self, text: &str) -> Option<usize> {
+        let parsed = DeTable::parse(text).ok()?;
+        let mut table = parsed.get_ref();
+        let mut start = None;
+        for key in &self.0 {
+            let Some((key, value)) = table.iter().find(|(name, _)| name.get_ref() == key) else {
+                break;
+            };
+            start = Some(key.span().start);
+            match value.get_ref().as_table() {
+                Some(inner) => table = inner,
+                None => break,
+            }
+        }
+        let before = text.get(..start?)?;
+        Some(before.matches('\n').count() + 1)
+    }
+
+    /// This place, or the one above it at which `table` has a value in place of a table: `noise_levels`, which is a name where
+    /// it should be a table, has no variant below it.
+    fn value_in(&self, table: &Table) -> Self {
+        let mut inner = Some(table);
+        let keys = self.0.iter().take_while(|key| {
+            let value = inner.and_then(|table| table.get(*key));
+            inner = value.and_then(Value::as_table);
+            value.is_some()
+        });
+        Self(keys.cloned().collect())
+    }
+
+    fn child(&self, key: &str) -> Self {
+        // An unknown key is the last of its own path, except in a table that serde had to read twice.
+        match self.0.last() {
+            Some(last) if last == key => self.clone(),
+            _ => Self(self.0.iter().cloned().chain([key.to_owned()]).collect()),
+        }
+    }
+
+    fn parent(&self) -> &[String] {
+        &self.0[..self.0.len().saturating_sub(1)]
+    }
+
+    fn name(&self) -> String {
+        self.0.join(".")
+    }
+
+    fn no_such_key(&self, key: &str, known: &[&str]) -> String {
+        let place = self.child(key);
+        let name = place.name();
+        let table = place.parent().join(".");
+        let beside = suggestion(key, known.iter().copied());
+        if let Some(meant) = beside {
+            let table = if table.is_empty() { table } else { table + "." };
+            return format!("there is no key `{name}`; did you mean `{table}{meant}`?");
+        }
+        // The right key of the wrong table.
+        let elsewhere = keys_named(key);
+        if !elsewhere.is_empty() {
+            return format!(
+                "there is no key `{name}`; did you mean {}?",
+                either(&elsewhere)
+            );
+        }
+        let holder = if table.is_empty() {
+            "the config".to_owned()
+        } else {
+            format!("[{table}]")
+        };
+        match known {
+            [] => format!("there is no key `{name}`; {holder} has none"),
+            _ => format!(
+                "there is no key `{name}`; {holder} has {}",
+                known.join(", ")
+            ),
+        }
+    }
+
+    fn no_such_value(&self, value: &str, known: &[&str]) -> String {
+        let name = self.name();
+        let list = known.join(", ");
+        match suggestion(value, known.iter().copied()) {
+            Some(meant) => format!(
+                "`{value}` is no value of `{name}`; did you mean `{meant}`? It can be {list}"
+            ),
+            None => format!("`{value}` is no value of `{name}`, which can be {list}"),
+        }
+    }
+
+    fn missing(&self, key: &str) -> String {
+        let place = Self(self.0.iter().cloned().chain([key.to_owned()]).collect());
+        let name = place.name();
+        match place.example() {
+            Some(Value::Table(_)) => format!("the table [{name}] is missing"),
+            Some(example) => format!(
+                "`{name}` is missing; add it, as in `{name} = {}`",
+                shown(&example)
+            ),
+            None => format!("`{name}` is missing"),
+        }
+    }
+
+    fn wrong_value(&self, message: &str, table: &Table) -> String {
+        let name = self.name();
+        let example = self.example();
+        let as_in = match &example {
+            Some(Value::Table(_)) if is_of_struct(message) => {
+                format!("it must be a table, [{name}]")
+            }
+            Some(example) => format!("as in `{name} = {}`", shown(example)),
+            None => String::new(),
+        };
+        let Some(found) = found(table, &self.0) else {
+            return format!("`{name}`: {message}");
+        };
+        let problem = match message.split_once(", expected ") {
+            Some((_, expected)) => expected_in_words(expected),
+            None if message.contains("untagged enum") || message.contains("exactly 1 element") => {
+                None
+            }
+            None => Some(message.to_owned()),
+        };
+        let advice = match problem {
+            Some(problem) if as_in.is_empty() => problem,
+            Some(problem) => format!("{problem}, {as_in}"),
+            None if as_in.starts_with("as in") => format!("write it {as_in}"),
+            None => as_in,
+        };
+        format!("`{name} = {}` cannot work: {advice}", shown(found))
+    }
+
+    /// A value that may stand here.
+    fn example(&self) -> Option<Value> {
+        // The training of a classifier has the keys of a stage's.
+        let stage = Some("stage_2".to_owned())
+            .filter(|_| self.0.first().is_some_and(|key| key == "training"));
+        let keys: Vec<String> = stage.into_iter().chain(self.0.iter().cloned()).collect();
+        found(&EXAMPLE, &keys).cloned()
+    }
+}
+
+/// The value at a place, or the innermost one above it that is no table.
+fn found<'a>(table: &'a Table, keys: &[String]) -> Option<&'a Value> {
+    let (first, rest) = keys.split_first()?;
+    match table.get(first)? {
+        Value::Table(inner) if !rest.is_empty() => found(inner, rest),
+        value => Some(value),
+    }
+}
+
+/// The full names of all keys called `key`.
+fn keys_named(key: &str) -> Vec<String> {
+    fn collect(table: &Table, above: &str, key: &str, names: &mut Vec<String>) {
+        for (name, value) in table {
+            let full = format!("{above}{name}");
+            if name == key {
+                names.push(full.clone());
+            }
+            if let Value::Table(inner) = value {
+                collect(inner, &format!("{full}."), key, names);
+            }
+        }
+    }
+    let mut names = Vec::new();
+    collect(&EXAMPLE, "", key, &mut names);
+    names
+}
+
+/// "`a`, `b` or `c`".
+fn either(names: &[String]) -> String {
+    let quoted: Vec<String> = names.iter().map(|name| format!("`{name}`")).collect();
+    match quoted.split_last() {
+        Some((last, [])) => last.clone(),
+        Some((last, others)) => format!("{} or {last}", others.join(", ")),
+        None => String::new(),
+    }
+}
+
+/// A value in TOML's notation, on one line.
+fn shown(value: &Value) -> String {
+    let text = value.to_string().replace('\n', " ");
+    match text.char_indices().nth(SHOWN) {
+        Some((end, _)) => format!("{}..", &text[..end]),
+        None => text,
+    }
+}
+
+/// Whether a table was expected that is no variant of anything, of which there are many.
+fn is_of_struct(message: &str) -> bool {
+    message.contains("expected struct ") && !message.contains("struct variant")
+}
+
+/// What serde's visitors expect, for people.
+fn expected_in_words(expected: &str) -> Option<String> {
+    Some(match expected {
+        "usize" | "u64" | "u32" | "u16" | "u8" => "it must be a whole number, 0 or more".to_owned(),
+        "f64" | "f32" => "it must be a number".to_owned(),
+        "a boolean" => "it must be true or false".to_owned(),
+        "a string" | "path string" | "string only" | "string or map" | "map with a single key" => {
+            "it must be text in quotes".to_owned()
+        }
+        "a sequence" => "it must be a list in brackets".to_owned(),
+        // The example says it better: a table or a name.
+        _ if expected.contains("struct")
+            || expected.contains("variant")
+            || expected.contains("enum") =>
+        {
+            return None;
+        }
+        other => format!("it must be {other}"),
+    })
+}

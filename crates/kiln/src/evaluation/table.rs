@@ -1,0 +1,112 @@
+//! A Markdown table that can also be read as it is, on a terminal.
+
+/// Rows of cells, all as long as the header.
+pub(super) struct Table {
+    /// The header first. Its first column names the rows.
+    rows: Vec<Vec<String>>,
+}
+
+impl Table {
+    pub(super) fn new(header: impl IntoIterator<Item = String>) -> Self {
+        Self {
+            rows: vec![header.into_iter().collect()],
+        }
+    }
+
+    pub(super) fn push(&mut self, row: Vec<String>) {
+        self.rows.push(row);
+    }
+
+    /// Markdown in columns: names to the left, numbers to the right. Where lines would be longer than `width` characters, the
+    /// columns stand in several tables, each of which begins with the first column.
+    pub(super) fn to_markdown(&self, width: usize) -> String {
+        let columns = self.rows[0].len();
+        let mut tables = Vec::new();
+        let mut first = 1;
+        while first < columns || tables.is_empty() {
+            let mut used = self.width_of(0);
+            let fitting = (first..columns).take_while(|&column| {
+                used += self.width_of(column);
+                used < width
+            });
+            // One column at least: it may have to be broken by the terminal.
+            let end = (first + fitting.count().max(1)).min(columns);
+            tables.push(self.part(first..end));
+            first = end;
+        }
+        tables.join("\n")
+    }
+
+    /// Characters of a column's widest cell, the bar and the spaces around it.
+    fn width_of(&self, column: usize) -> usize {
+        let cells = self.rows.iter().map(|row| row[column].chars().count());
+        cells.max().unwrap_or_default().max(SHORTEST_RULE) + 3
+    }
+
+    fn part(&self, columns: std::ops::Range<usize>) -> String {
+        let columns: Vec<usize> = [0].into_iter().chain(columns).collect();
+        let mut text = String::new();
+        for (number, row) in self.rows.iter().enumerate() {
+            for &column in &columns {
+                let (cell, width) = (&row[column], self.width_of(column) - 3);
+                text += &match column {
+                    0 => format!("| {cell:<width$} "),
+                    _ => format!("| {cell:>width$} "),
+                };
+            }
+            text += "|\n";
+            if number == 0 {
+                for &column in &columns {
+                    let rule = "-".repeat(self.width_of(column) - 4);
+                    text += &match column {
+                        0 => format!("| {rule}- "),
+                        _ => format!("| {rule}: "),
+                    };
+                }
+                text += "|\n";
+            }
+        }
+        text
+    }
+}
+
+/// `--:`, the shortest rule that every reader of Markdown knows.
+const SHORTEST_RULE: usize = 3;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn table() -> Table {
+        let cells = |cells: [&str; 4]| cells.map(str::to_owned).to_vec();
+        let mut table = Table::new(cells(["images", "n", "KID", "seconds"]));
+        table.push(cells(["ddim, trailing", "100", "0.5000 ± 0.01", "1.5"]));
+        table.push(cells(["real", "10", "0.0010", ""]));
+        table
+    }
+
+    #[test]
+    fn columns_line_up_and_are_markdown() {
+        let expected = "\
+| images         |   n |           KID | seconds |
+| -------------- | --: | ------------: | ------: |
+| ddim, trailing | 100 | 0.5000 ± 0.01 |     1.5 |
+| real           |  10 |        0.0010 |         |
+";
+        assert_eq!(table().to_markdown(usize::MAX), expected);
+        assert_eq!(table().to_markdown(50), expected);
+    }
+
+    #[test]
+    fn what_is_too_wide_for_a_terminal_goes_on_below() {
+        let text = table().to_markdown(40);
+        assert!(
+            text.lines().all(|line| line.chars().count() <= 40),
+            "{text}"
+        );
+        assert_eq!(text.matches("| ddim, trailing |").count(), 2, "{text}");
+        for width in [0, 1, 20] {
+            assert_eq!(table().to_markdown(width).matches("| real").count(), 3);
+        }
+    }
+}

@@ -1,0 +1,67 @@
+//! Text that may have come from a file, made harmless for a terminal.
+
+use std::borrow::Cow;
+
+/// The text with everything written out that a terminal would obey rather than show: a name in an archive or a model may hold
+/// an escape sequence that moves the cursor, changes the title or clears the screen. Line breaks and tabs stay.
+pub fn printable(text: &str) -> Cow<'_, str> {
+    written_out(text, |character| character.escape_unicode().to_string())
+}
+
+/// The same of JSON, which stays the same JSON: such characters can only stand within its strings.
+pub fn printable_json(text: &str) -> Cow<'_, str> {
+    // All of them have at most four digits.
+    written_out(text, |character| format!("\\u{:04x}", u32::from(character)))
+}
+
+fn written_out(text: &str, write: impl Fn(char) -> String) -> Cow<'_, str> {
+    if !text.contains(is_obeyed) {
+        return text.into();
+    }
+    let mut clean = String::with_capacity(text.len());
+    for character in text.chars() {
+        if is_obeyed(character) {
+            clean += &write(character);
+        } else {
+            clean.push(character);
+        }
+    }
+    clean.into()
+}
+
+/// Control characters, and those that reverse the direction of writing: with them, a name can look like another one.
+fn is_obeyed(character: char) -> bool {
+    let is_layout = matches!(character, '\n' | '\t');
+    let turns = matches!(
+        character,
+        '\u{061c}' | '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}'
+    );
+    character.is_control() && !is_layout || turns
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_a_terminal_obeys_is_written_out_and_all_else_stays() {
+        for (text, expected) in [
+            ("\u{1b}[2Jcat", r"\u{1b}[2Jcat"),
+            ("\u{9b}31mred", r"\u{9b}31mred"),
+            ("title\u{7}\u{7f}\0\r", r"title\u{7}\u{7f}\u{0}\u{d}"),
+            ("gpj.\u{202e}exe", r"gpj.\u{202e}exe"),
+            ("Blümchen 花 ±\t1\n", "Blümchen 花 ±\t1\n"),
+        ] {
+            assert_eq!(printable(text), expected);
+        }
+    }
+
+    #[test]
+    fn json_stays_the_same_json() {
+        let name = "a \u{1b}[31m \u{9b} \u{202e} \n \\ b";
+        let text = serde_json::to_string_pretty(&[name]).unwrap();
+        let clean = printable_json(&text);
+        assert!(!clean.contains(is_obeyed), "{clean}");
+        assert_eq!(serde_json::from_str::<[String; 1]>(&clean).unwrap(), [name]);
+    }
+}
