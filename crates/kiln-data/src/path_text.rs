@@ -5,10 +5,7 @@ use std::path::PathBuf;
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 
 #[derive(Serialize, Deserialize)]
-#[serde(
-    untagged,
-    expecting = "expected a path as text, such as \"images/flowers\""
-)]
+#[serde(untagged, expecting = "it must be text in quotes")]
 enum PathText {
     Text(String),
     Bytes(Vec<u8>),

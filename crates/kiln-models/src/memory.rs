@@ -3,7 +3,7 @@
 use std::fs;
 use std::path::Path;
 
-use crate::{UNet2dConfig, VqVaeConfig};
+use crate::{Autoencoder, UNet2dConfig, VqVaeConfig};
 
 /// Feature maps of a residual block that are there in a backward pass: the inputs of its two convolutions, and what is just
 /// being made of them. A VQ-VAE of two levels was measured to have 3.1, a U-Net of one level 6.
@@ -51,22 +51,32 @@ pub struct FeatureMaps {
 }
 
 impl FeatureMaps {
-    /// Of a U-Net on samples with sides of `side`.
-    pub fn of_unet(unet: &UNet2dConfig, side: usize) -> Self {
-        Self::of_levels(&unet.block_out_channels, unet.layers_per_block, side)
+    /// Of a U-Net on samples of this height and width.
+    pub fn of_unet(unet: &UNet2dConfig, size: [usize; 2]) -> Self {
+        Self::of_levels(&unet.block_out_channels, unet.layers_per_block, size)
     }
 
-    /// Of a VQ-VAE on images with sides of `side`.
-    pub fn of_vqvae(vqvae: &VqVaeConfig, side: usize) -> Self {
-        Self::of_levels(&vqvae.block_out_channels, vqvae.layers_per_block, side)
+    /// Of a VQ-VAE on images of this height and width.
+    pub fn of_vqvae(vqvae: &VqVaeConfig, size: [usize; 2]) -> Self {
+        Self::of_levels(&vqvae.block_out_channels, vqvae.layers_per_block, size)
+    }
+
+    /// Of an autoencoder of any kind on images of this height and width.
+    pub fn of_autoencoder(autoencoder: &Autoencoder, size: [usize; 2]) -> Self {
+        match autoencoder {
+            Autoencoder::Vq(vqvae) => Self::of_vqvae(vqvae.config(), size),
+            Autoencoder::Kl(autoencoder) => {
+                let config = autoencoder.config();
+                Self::of_levels(&config.block_out_channels, config.layers_per_block, size)
+            }
+        }
     }
 
     /// Of levels that halve the image, on the way down and up again.
-    fn of_levels(channels: &[usize], layers: usize, side: usize) -> Self {
-        let maps = (0..).zip(channels).map(|(level, &channels)| {
-            let side = side as f64 / 2f64.powi(level);
-            side * side * channels as f64
-        });
+    fn of_levels(channels: &[usize], layers: usize, [height, width]: [usize; 2]) -> Self {
+        let pixels = height as f64 * width as f64;
+        let maps = (0..).zip(channels);
+        let maps = maps.map(|(level, &channels)| pixels / 4f64.powi(level) * channels as f64);
         let largest = maps.clone().fold(0.0, f64::max);
         let all: f64 = maps.sum();
         let blocks = layers + (layers + 1);
@@ -116,6 +126,14 @@ mod tests {
         assert_eq!(address_limit(limits), Some(4_096_000));
         assert_eq!(address_limit(&limits.replace("4096000", "unlimited")), None);
         assert_eq!(address_limit(""), None);
+    }
+
+    #[test]
+    fn both_sides_of_a_rectangle_count() {
+        let vqvae = VqVaeConfig::default();
+        let maps = |size| FeatureMaps::of_vqvae(&vqvae, size).drawing;
+        assert_eq!(maps([8, 128]), maps([32, 32]));
+        assert_eq!(maps([64, 128]), 2.0 * maps([64, 64]));
     }
 
     #[cfg(target_os = "linux")]

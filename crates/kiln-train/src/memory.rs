@@ -41,10 +41,11 @@ pub(crate) fn check_pictures(
     if !draws || !is_processor(devices) {
         return Ok(());
     }
-    let [_, side, _] = experiment.sample_shape();
-    let unet = FeatureMaps::of_unet(&experiment.unet, side);
+    let [_, height, width] = experiment.sample_shape();
+    let unet = FeatureMaps::of_unet(&experiment.unet, [height, width]);
+    let size = [experiment.data.size; 2];
     let decoder = experiment.vqvae.as_ref();
-    let decoder = decoder.map(|vqvae| FeatureMaps::of_vqvae(vqvae, experiment.data.size).drawing);
+    let decoder = decoder.map(|vqvae| FeatureMaps::of_vqvae(vqvae, size).drawing);
     let count = experiment.sampling.count;
     let needed = count as f64 * unet.drawing.max(decoder.unwrap_or_default());
     require("sampling.count", count, needed)

@@ -244,7 +244,8 @@ pub fn train_vqvae(
     let run = RunFolder::new(&options.out);
     let folder = run.stage_1();
     options.devices.check_precision(training.precision)?;
-    let maps = FeatureMaps::of_vqvae(first_stage.vqvae, experiment.data.size);
+    let size = [experiment.data.size; 2];
+    let maps = FeatureMaps::of_vqvae(first_stage.vqvae, size);
     memory::check_batch("stage_1.training", training, &options.devices, maps)?;
     let mut claim = Claim::stake(&run, &folder, &folder.model(), &options.ranks)?;
     let start = start_of(experiment, options, &run, &folder, OF_STAGE_1)?;
@@ -367,8 +368,8 @@ fn train_unet(
     let folder = run.stage_2();
     options.devices.check_precision(training.precision)?;
     let device = options.devices.first();
-    let [_, side, _] = experiment.sample_shape();
-    let maps = FeatureMaps::of_unet(&experiment.unet, side);
+    let [_, height, width] = experiment.sample_shape();
+    let maps = FeatureMaps::of_unet(&experiment.unet, [height, width]);
     memory::check_batch("stage_2.training", training, &options.devices, maps)?;
     memory::check_pictures(experiment, &options.devices)?;
     let mut claim = Claim::stake(&run, &folder, &run.model(), &options.ranks)?;

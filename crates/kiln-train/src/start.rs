@@ -107,11 +107,19 @@ impl<'a> Start<'a> {
     pub(crate) fn find_data(&self, config: &DataConfig) -> DataConfig {
         let known = self.before().and_then(|before| before.data.clone());
         let is_lost = |path: &PathBuf| path.is_relative() && !is_on_the_hub(path) && !path.exists();
-        let mut config = config.clone();
-        if config.path.as_ref().is_some_and(is_lost) {
-            config.path = known.filter(|known| known.exists()).or(config.path);
+        let lost = config.path.as_ref().filter(|path| is_lost(path));
+        let (Some(lost), Some(known)) = (lost, known.filter(|known| known.exists())) else {
+            return config.clone();
+        };
+        tracing::warn!(
+            "there is no {} here: going on with the data in {}",
+            lost.display(),
+            known.display()
+        );
+        DataConfig {
+            path: Some(known),
+            ..config.clone()
         }
-        config
     }
 
     /// What the run so far and to come must have in common.

@@ -4,10 +4,10 @@ use std::path::Path;
 
 use burn::tensor::Device;
 use kiln_hub::{FirstStage, ModelSource};
-use kiln_models::Autoencoder as Network;
 use kiln_models::quantizer::{codes_in_use, perplexity};
+use kiln_models::{Autoencoder as Network, FeatureMaps};
 
-use crate::{Error, Images, pretrained};
+use crate::{Error, Images, memory::require_memory, pretrained};
 
 /// A trained first stage on a device: a VQ-VAE, or an autoencoder without a codebook.
 pub struct Autoencoder {
@@ -88,7 +88,7 @@ impl Autoencoder {
     /// Sends images in [-1, 1] through the model, `batch` at a time, and tells `observe` how many are done.
     ///
     /// # Errors
-    /// Those of [`Self::check_image`], [`Error::NotFinite`] for a broken model, and [`Error::Compute`] when the device fails.
+    /// Those of [`Self::check_image`], [`Error::Memory`] for a batch that is too large, [`Error::NotFinite`] for a broken model, and [`Error::Compute`] when the device fails.
     pub fn reconstruct(
         &self,
         originals: &Images,
@@ -99,6 +99,9 @@ impl Autoencoder {
             (originals.channels(), originals.height(), originals.width());
         self.check_image(channels, height, width)?;
         let network = &self.model.network;
+        let together = batch.min(originals.len());
+        let maps = FeatureMaps::of_autoencoder(network, [height, width]).drawing;
+        require_memory(&self.device, together, together as f64 * maps)?;
         let codes = network
             .vqvae()
             .map(|vqvae| vqvae.config().num_vq_embeddings);

@@ -26,6 +26,7 @@ pub mod bench;
 pub mod doctor;
 mod error;
 pub mod evaluation;
+mod memory;
 mod pipeline;
 mod pretrained;
 

@@ -6,9 +6,10 @@ use std::io::Read;
 use std::thread;
 use std::time::Instant;
 
+use hf_hub::repository::RepoTreeEntry;
 use kiln_data::{Origin, Progress, ProgressUnit, Request, Task};
 use serde::Deserialize;
-use serde::de::{DeserializeOwned, IgnoredAny};
+use serde::de::DeserializeOwned;
 use serde_json::Value;
 use ureq::http::{HeaderMap, StatusCode, header};
 
@@ -42,19 +43,6 @@ struct Information {
     sha: Option<String>,
 }
 
-/// What kiln reads of an entry of the list of files.
-#[derive(Deserialize)]
-struct Entry {
-    #[serde(rename = "type")]
-    kind: String,
-    path: String,
-    #[serde(default)]
-    size: u64,
-    #[serde(default)]
-    oid: String,
-    lfs: Option<IgnoredAny>,
-}
-
 impl Remote<'_> {
     /// The commit that the name's revision is now.
     pub(super) fn commit(&self, progress: &dyn Progress) -> Result<String, TransportError> {
@@ -81,10 +69,8 @@ impl Remote<'_> {
                 return Err(self.not_a_hub("its list of files has too many pages"));
             }
             let answer = self.get(&url, &mut budget)?;
-            let entries: Vec<Entry> = self.json(&answer)?;
-            let entries = entries.into_iter();
-            let entries = entries.filter(|entry| entry.kind == "file" && stays_inside(&entry.path));
-            files.extend(entries.map(|entry| (entry.path.clone(), Listed::from(entry))));
+            let entries: Vec<RepoTreeEntry> = self.json(&answer)?;
+            files.extend(entries.into_iter().filter_map(listed));
             page = next_page(&answer.headers).map(|next| self.absolute(next));
             pages.insert(url);
             if page.as_ref().is_some_and(|next| pages.contains(next)) {
@@ -233,14 +219,24 @@ impl Remote<'_> {
     }
 }
 
-impl From<Entry> for Listed {
-    fn from(entry: Entry) -> Self {
-        Self {
-            size: entry.size,
-            is_large: entry.lfs.is_some(),
-            object: entry.oid,
-        }
-    }
+/// A file of the list, by its path; none for a folder, and for a path that would leave the repository.
+fn listed(entry: RepoTreeEntry) -> Option<(String, Listed)> {
+    let RepoTreeEntry::File {
+        oid,
+        size,
+        path,
+        lfs,
+        ..
+    } = entry
+    else {
+        return None;
+    };
+    let listed = Listed {
+        size,
+        is_large: lfs.is_some(),
+        object: oid,
+    };
+    stays_inside(&path).then_some((path, listed))
 }
 
 /// The address of the page after this one: `Link: <..>; rel="next"` (RFC 8288).

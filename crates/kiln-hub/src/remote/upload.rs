@@ -12,7 +12,9 @@ use std::thread;
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
+use hf_hub::repository::CommitInfo;
 use kiln_data::{Progress, ProgressUnit};
+use serde::Deserialize;
 use serde_json::{Map, Value, json};
 use ureq::http::{HeaderMap, Response, StatusCode, header};
 use ureq::{Body, SendBody};
@@ -91,9 +93,9 @@ impl Remote<'_> {
             LINES,
             &body,
         )?;
-        let commit = answer["commitOid"].as_str();
-        let commit = commit.ok_or_else(|| self.not_a_hub("it names no commit"))?;
-        Ok(commit.to_owned())
+        let made = CommitInfo::deserialize(answer).ok();
+        let commit = made.and_then(|made| made.commit_oid);
+        commit.ok_or_else(|| self.not_a_hub("it names no commit"))
     }
 
     /// Asks which files the Hub wants in Git LFS.

@@ -8,7 +8,7 @@ mod quality;
 mod schedules;
 
 pub(crate) use curves::{Rows, plot_curves};
-pub use quality::{QualityCurve, plot_quality};
+pub use quality::{QualityCurve, quality_svg};
 pub use schedules::{PlottedSchedule, plot_schedules};
 
 use std::io::Write;

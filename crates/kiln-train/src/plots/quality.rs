@@ -5,7 +5,7 @@ use std::path::Path;
 use plotters::coord::Shift;
 use plotters::prelude::*;
 
-use super::{COLORS, FONT, Plot, PlotError, save};
+use super::{COLORS, FONT, Plot, PlotError, draw_error, to_svg, use_own_font};
 
 /// How landmarks differ from each other: colour, dash and the space after it, in pixels.
 const DASHES: [(RGBColor, u32, u32); 3] = [
@@ -23,24 +23,23 @@ pub struct QualityCurve {
     pub points: Vec<(f64, f64)>,
 }
 
-/// Draws a figure, called `figure`, over the number of network calls, on a logarithmic axis; `landmarks` are lines across, by name.
+/// The SVG of a figure, called `figure`, over the number of network calls, on a logarithmic axis; `landmarks` are lines across,
+/// by name.
 ///
 /// # Errors
-/// [`PlotError`] when `path` ends in neither `.svg` nor `.png`, or cannot be written.
-pub fn plot_quality(
+/// [`PlotError::Draw`] for figures that cannot be drawn.
+pub fn quality_svg(
     figure: &str,
     curves: &[QualityCurve],
     landmarks: &[(String, f64)],
-    path: &Path,
-) -> Result<(), PlotError> {
-    save(
-        &Quality {
-            figure,
-            curves,
-            landmarks,
-        },
-        path,
-    )
+) -> Result<String, PlotError> {
+    let plot = Quality {
+        figure,
+        curves,
+        landmarks,
+    };
+    use_own_font();
+    to_svg(&plot).map_err(|problem| draw_error(Path::new("quality.svg"), problem))
 }
 
 struct Quality<'a> {
@@ -128,8 +127,6 @@ mod tests {
 
     #[test]
     fn curves_landmarks_and_the_figure_are_named() {
-        let folder = tempfile::tempdir().unwrap();
-        let path = folder.path().join("quality.svg");
         let curve = |name: &str, points: &[(f64, f64)]| QualityCurve {
             name: name.to_owned(),
             points: points.to_vec(),
@@ -139,8 +136,7 @@ mod tests {
             curve("one", &[(5.0, f64::NAN)]),
         ];
         let landmarks = [("real".to_owned(), 0.1), ("blurred".to_owned(), 2.0)];
-        plot_quality("FID", &curves, &landmarks, &path).unwrap();
-        let svg = std::fs::read_to_string(path).unwrap();
+        let svg = quality_svg("FID", &curves, &landmarks).unwrap();
         for word in ["ddim", "real", "blurred", "FID", "network calls"] {
             assert!(svg.contains(word), "{word} is missing");
         }
@@ -154,13 +150,11 @@ mod tests {
 
     #[test]
     fn a_single_point_can_be_drawn() {
-        let folder = tempfile::tempdir().unwrap();
-        let path = folder.path().join("quality.png");
         let curves = [QualityCurve {
             name: "ddim".to_owned(),
             points: vec![(10.0, 3.0)],
         }];
-        plot_quality("FID", &curves, &[], &path).unwrap();
-        assert!(path.is_file());
+        let svg = quality_svg("FID", &curves, &[]).unwrap();
+        assert!(svg.contains("ddim"));
     }
 }

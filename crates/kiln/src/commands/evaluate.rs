@@ -6,7 +6,7 @@ use anyhow::ensure;
 use burn::tensor::Device;
 use clap::Args;
 use kiln::evaluation::{Report, Row, Sweep, blurred, evaluations, pixels_of};
-use kiln::{Autoencoder, Images, Pipeline, SampleOptions, pictures::make_folder};
+use kiln::{Autoencoder, Images, Pipeline, SampleOptions};
 use kiln_data::{DataConfig, DatasetKind, Datasets, ImageDataset};
 use kiln_diffusion::sampler::Sampler;
 use kiln_diffusion::{LevelOptions, Spacing};
@@ -158,21 +158,25 @@ impl Evaluate {
     /// Measures, writes the results and prints the table.
     pub fn run(self) -> anyhow::Result<()> {
         let device = one_device(&self.devices, self.precision)?;
+        ensure!(
+            self.out.is_dir() || !self.out.exists(),
+            "{} is no folder for the results: name another with --out",
+            self.out.display()
+        );
         let report = if self.first_stage {
             self.measure_first_stage(&device)?
         } else {
             self.measure_samples(&device)?
         };
-        make_folder(&self.out)?;
-        let written = report.write(&self.out)?;
+        let written = report.write(&self.out);
+        // The table is shown even where it cannot be kept.
+        let paths = written.iter().flatten();
+        let paths: Vec<String> = paths.map(|path| path.display().to_string()).collect();
         terminal::print_outcome(&report.to_json(), self.json, |_| {
-            let paths = written.iter().map(|path| path.display().to_string());
-            format!(
-                "{}\n{}",
-                report.to_markdown(terminal::width()),
-                paths.collect::<Vec<_>>().join("  ")
-            )
-        })
+            let table = report.to_markdown(terminal::width());
+            format!("{table}\n{}", paths.join("  "))
+        })?;
+        Ok(written.map(|_| ())?)
     }
 
     fn measure_samples(&self, device: &Device) -> anyhow::Result<Report> {

@@ -105,16 +105,22 @@ impl Invert {
             Ok(())
         })?;
         bar.finish_and_clear();
-        let reconstructions = match pipeline.has_first_stage() {
-            true => Some(pipeline.decode(pipeline.encode(&originals)?)?),
-            false => None,
-        };
+        let mut reconstructions = None;
+        if pipeline.has_first_stage() {
+            let mut all = Images::empty(0, 0, 0);
+            for images in originals.batches(options.batch) {
+                all.append(pipeline.decode(pipeline.encode(&images)?)?);
+            }
+            reconstructions = Some(all);
+        }
 
         let (noise, picture) = ("noise.safetensors", "inversion.png");
         let mut album = Album::default();
         album.add_file(noise, noise_file(&noises, options.steps)?);
         let mut shown = originals.clone();
-        shown.append(pipeline.decode(noises.clone())?);
+        for noises in noises.clone().split(options.batch, 0) {
+            shown.append(pipeline.decode(noises)?);
+        }
         shown.append(drawn.clone());
         let rows = (0..originals.len()).flat_map(|image| (0..3).map(move |kind| (image, kind)));
         let numbers = rows.map(|(image, kind)| kind * originals.len() + image);

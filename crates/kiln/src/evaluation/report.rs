@@ -5,7 +5,8 @@ use std::path::{Path, PathBuf};
 
 use kiln_diffusion::sampler::Sampler;
 use kiln_eval::Figure;
-use kiln_train::plots::{QualityCurve, plot_quality};
+use kiln_train::pictures::Album;
+use kiln_train::plots::{QualityCurve, quality_svg};
 use serde::Serialize;
 use serde_json::{Map, Value, json};
 
@@ -224,32 +225,32 @@ impl Report {
     }
 
     /// Writes `table.md`, `results.csv`, `results.json` and, where images were sampled, `quality.svg` to a folder: the first
-    /// figure over the number of network calls, a curve for each way to sample. Returns their paths.
+    /// figure over the number of network calls, a curve for each way to sample. Returns their paths. Files that are there
+    /// stay: see [`Album::save`].
     ///
     /// # Errors
-    /// [`Error::Training`] for a file that cannot be written, [`Error::Plot`] for a plot that cannot be drawn.
+    /// [`Error::Picture`] for a file that cannot be written, [`Error::Plot`] for a plot that cannot be drawn.
     pub fn write(&self, folder: &Path) -> Result<Vec<PathBuf>, Error> {
-        let json = format!("{:#}\n", self.to_json());
-        let mut written = Vec::new();
-        for (name, text) in [
+        let mut files = vec![
             ("table.md", self.to_markdown(usize::MAX)),
             ("results.csv", self.to_csv()),
-            ("results.json", json),
-        ] {
-            let path = folder.join(name);
-            kiln_train::write_atomically(&path, text.as_bytes())?;
-            written.push(path);
-        }
+            ("results.json", format!("{:#}\n", self.to_json())),
+        ];
         let curves = self.curves();
         if let (Some(&figure), false) = (self.columns().first(), curves.is_empty()) {
-            let path = folder.join("quality.svg");
             let landmarks = self.rows.iter().filter(|row| row.sampling.is_none());
             let landmarks =
                 landmarks.filter_map(|row| Some((row.name.clone(), row.figure(figure)?.value)));
-            plot_quality(figure, &curves, &landmarks.collect::<Vec<_>>(), &path)?;
-            written.push(path);
+            let svg = quality_svg(figure, &curves, &landmarks.collect::<Vec<_>>())?;
+            files.push(("quality.svg", svg));
         }
-        Ok(written)
+        let names: Vec<&str> = files.iter().map(|(name, _)| *name).collect();
+        let mut album = Album::default();
+        for (name, text) in files {
+            album.add_file(name, text.into_bytes());
+        }
+        let saved = album.save(folder)?;
+        Ok(names.into_iter().map(|name| saved.path(name)).collect())
     }
 
     /// The first figure of each way to sample, over the network calls.

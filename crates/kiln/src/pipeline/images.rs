@@ -3,9 +3,10 @@
 use burn::tensor::Tensor;
 use kiln_data::ImageShape;
 use kiln_hub::FirstStage;
+use kiln_models::FeatureMaps;
 
 use super::{Pipeline, finite::require_finite};
-use crate::{Error, Images};
+use crate::{Error, Images, memory::require_memory};
 
 impl Pipeline {
     /// The shape of the model's images, without padding.
@@ -26,7 +27,8 @@ impl Pipeline {
     /// Images of [`Self::image_shape`] in [-1, 1] to the latents `[count, channels, h, w]` that are denoised.
     ///
     /// # Errors
-    /// [`Error::ImageShape`] for images of another shape, [`Error::NotFinite`] for a broken encoder.
+    /// [`Error::ImageShape`] for images of another shape, [`Error::Memory`] for too many, [`Error::NotFinite`] for a broken
+    /// encoder.
     pub fn encode(&self, images: &Images) -> Result<Tensor<4>, Error> {
         let expected = self.image_shape();
         let given = ImageShape {
@@ -37,6 +39,7 @@ impl Pipeline {
         if given != expected {
             return Err(Error::ImageShape { given, expected });
         }
+        self.check_autoencoder_memory(images.len())?;
         let pixels = images.clone().padded(self.border()).to_tensor(&self.device);
         match &self.model.first_stage {
             Some(FirstStage { network, .. }) => {
@@ -51,8 +54,10 @@ impl Pipeline {
     /// Latents `[batch, channels, h, w]` at any moment of the denoising to images; padding is cropped.
     ///
     /// # Errors
-    /// [`Error::NotFinite`] for a broken decoder, and [`Error::Compute`] when the device fails.
+    /// [`Error::Memory`] for too many, [`Error::NotFinite`] for a broken decoder, and [`Error::Compute`] when the device fails.
     pub fn decode(&self, latents: Tensor<4>) -> Result<Images, Error> {
+        let [count, ..] = latents.dims();
+        self.check_autoencoder_memory(count)?;
         let (images, what) = match &self.model.first_stage {
             Some(FirstStage { network, .. }) => {
                 let images = network.decode(network.denormalised(latents));
@@ -70,6 +75,23 @@ impl Pipeline {
     /// Whether the images pass through an autoencoder.
     pub fn has_first_stage(&self) -> bool {
         self.model.first_stage.is_some()
+    }
+
+    /// What the autoencoder keeps at a time for each image, in numbers; nothing where there is none.
+    pub(super) fn autoencoder_maps(&self) -> f64 {
+        let [_, height, width] = self.latent_shape;
+        (self.model.first_stage.as_ref()).map_or(0.0, |FirstStage { network, .. }| {
+            let size = [height, width].map(|side| side * network.downscale_factor());
+            FeatureMaps::of_autoencoder(network, size).drawing
+        })
+    }
+
+    fn check_autoencoder_memory(&self, images: usize) -> Result<(), Error> {
+        require_memory(
+            &self.device,
+            images,
+            images as f64 * self.autoencoder_maps(),
+        )
     }
 
     /// Pixels of padding on each side of what the networks see.

@@ -75,6 +75,8 @@ impl Pipeline {
         mut observe: impl FnMut(Moment<'_>) -> Result<(), Error>,
     ) -> Result<Tensor<4>, Error> {
         self.check_classes(options)?;
+        let batch = options.batch.max(1);
+        self.check_batch(images.len().min(batch))?;
         let levels = self.trajectory(options)?;
         // What is clipped away cannot be found again.
         let options = SampleOptions {
@@ -82,7 +84,7 @@ impl Pipeline {
             ..options.clone()
         };
         let mut noises = Vec::new();
-        for images in images.batches(options.batch.max(1)) {
+        for images in images.batches(batch) {
             let z0 = with_precision(options.precision, || self.encode(&images))?;
             let classes = vec![options.classes.first().copied(); images.len()];
             noises.push(watched(

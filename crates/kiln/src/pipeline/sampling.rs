@@ -1,6 +1,6 @@
 //! From noise, or from what is already there, down to images.
 
-use burn::tensor::{Device, Int, Tensor, TensorData};
+use burn::tensor::{Int, Tensor, TensorData};
 use kiln_diffusion::{
     Denoiser, DiffusionError, Level, NetworkDenoiser, last_part, levels,
     noise::ImageNoise,
@@ -8,11 +8,11 @@ use kiln_diffusion::{
 };
 use kiln_hub::LatentDiffusion;
 use kiln_kernels::with_precision;
-use kiln_models::{FeatureMaps, UNet2d, free_memory};
+use kiln_models::{FeatureMaps, UNet2d};
 
 use super::finite::{Watch, require_finite};
 use super::{Moment, Pipeline, SampleOptions, mask, watched};
-use crate::{Error, Images};
+use crate::{Error, Images, memory::require_memory};
 
 /// What images begin as.
 #[derive(Clone, Copy, Debug)]
@@ -88,7 +88,9 @@ impl Pipeline {
         options: &SampleOptions,
         observe: impl FnMut(Moment<'_>) -> Result<(), Error>,
     ) -> Result<Images, Error> {
-        gathered(|take| self.sample_each(start, options, observe, take))
+        self.gathered(options, |take| {
+            self.sample_each(start, options, observe, take)
+        })
     }
 
     /// As [`Self::sample`], from noises `[count, channels, h, w]` of the caller's: one image for each, of the first class.
@@ -112,7 +114,9 @@ impl Pipeline {
             let numbers: Vec<i64> = noise.images.iter().map(|&image| image as i64).collect();
             noises.clone().select(0, self.integers(numbers))
         };
-        gathered(|take| self.walk(&options, &levels, begin, observe, take))
+        self.gathered(&options, |take| {
+            self.walk(&options, &levels, begin, observe, take)
+        })
     }
 
     /// Image to image: as [`Self::sample`], but from [`Start::Image`].
@@ -175,7 +179,9 @@ impl Pipeline {
             )
         };
         let begin = |noise: &ImageNoise| noise.draw(0);
-        let drawn = gathered(|take| self.draw(options, begin, walk, observe, take))?;
+        let drawn = self.gathered(options, |take| {
+            self.draw(options, begin, walk, observe, take)
+        })?;
         Ok(mask::paste(&original, mask, &drawn))
     }
 
@@ -237,7 +243,8 @@ impl Pipeline {
         mut take: impl FnMut(Images) -> Result<(), Error>,
     ) -> Result<(), Error> {
         self.check_classes(options)?;
-        self.check_memory(options)?;
+        let count = options.count.saturating_mul(options.classes.len().max(1));
+        self.check_batch(count.min(options.batch.max(1)))?;
         let mut left = all_wanted(options).peekable();
         while left.peek().is_some() {
             let wanted: Vec<Wanted> = left.by_ref().take(options.batch.max(1)).collect();
@@ -264,39 +271,30 @@ impl Pipeline {
         Ok(())
     }
 
-    /// Refuses a batch that does not fit into what is free. Of other devices than processors nothing is known.
-    fn check_memory(&self, options: &SampleOptions) -> Result<(), Error> {
-        let [_, side, _] = self.latent_shape;
-        let LatentDiffusion {
-            unet, first_stage, ..
-        } = &self.model;
-        let unet = FeatureMaps::of_unet(unet.config(), side).drawing;
-        let decoder = first_stage.as_ref().and_then(|stage| {
-            let side = side * stage.network.downscale_factor();
-            Some(FeatureMaps::of_vqvae(stage.network.vqvae()?.config(), side).drawing)
-        });
-        let wanted = options.count.saturating_mul(options.classes.len().max(1));
-        let images = wanted.min(options.batch.max(1));
-        let [channels, height, width] = self.latent_shape;
-        let (channels, factor) = first_stage.as_ref().map_or((channels, 1), |stage| {
-            let network = &stage.network;
-            (network.in_channels(), network.downscale_factor())
-        });
-        let of_image = (channels * height * factor * width * factor) as f64;
-        // Feature maps of a batch on the device, and all images on the host.
-        let maps = unet.max(decoder.unwrap_or_default());
-        let numbers = images as f64 * maps + wanted as f64 * of_image;
-        let needed = numbers * size_of::<f32>() as f64;
-        match free_memory() {
-            Some(free) if self.device == Device::flex() && needed > free as f64 => {
-                Err(Error::Memory {
-                    images: wanted,
-                    needed: needed / 1e9,
-                    free: free as f64 / 1e9,
-                })
-            }
-            _ => Ok(()),
-        }
+    /// Refuses to denoise so many images together where they do not fit into memory.
+    pub(super) fn check_batch(&self, images: usize) -> Result<(), Error> {
+        let [_, height, width] = self.latent_shape;
+        let unet = FeatureMaps::of_unet(self.model.unet.config(), [height, width]).drawing;
+        let maps = unet.max(self.autoencoder_maps());
+        require_memory(&self.device, images, images as f64 * maps)
+    }
+
+    /// All images that `draw` hands out, together; refused where so many do not fit into memory.
+    fn gathered(
+        &self,
+        options: &SampleOptions,
+        draw: impl FnOnce(&mut dyn FnMut(Images) -> Result<(), Error>) -> Result<(), Error>,
+    ) -> Result<Images, Error> {
+        let count = options.count.saturating_mul(options.classes.len().max(1));
+        let shape = self.image_shape();
+        let numbers = shape.channels as f64 * shape.height as f64 * shape.width as f64;
+        require_memory(&self.device, count, count as f64 * numbers)?;
+        let mut all = Images::empty(0, 0, 0);
+        draw(&mut |images| {
+            all.append(images);
+            Ok(())
+        })?;
+        Ok(all)
     }
 
     /// The U-Net as a denoiser of a batch of images of these classes, guided as `options` say, with a `watch` on what it
@@ -367,16 +365,4 @@ fn all_wanted(options: &SampleOptions) -> impl Iterator<Item = Wanted> {
     };
     let count = options.count as u64;
     (classes.into_iter()).flat_map(move |class| (0..count).map(move |image| (image, class)))
-}
-
-/// All images that `draw` hands out, together.
-fn gathered(
-    draw: impl FnOnce(&mut dyn FnMut(Images) -> Result<(), Error>) -> Result<(), Error>,
-) -> Result<Images, Error> {
-    let mut all = Images::empty(0, 0, 0);
-    draw(&mut |images| {
-        all.append(images);
-        Ok(())
-    })?;
-    Ok(all)
 }

@@ -1,6 +1,7 @@
 //! What a process does to files that are not its own, to other processes, and when it is told to stop.
 
 use std::fs::{self, File};
+use std::net::TcpListener;
 use std::path::Path;
 use std::process::{Child, Command, Output, Stdio};
 use std::thread;
@@ -136,7 +137,7 @@ fn a_refused_start_leaves_everything_as_it_was() {
     for arguments in [
         "train-latent-diffusion --config all.toml --data nowhere --out run",
         "train-latent-diffusion --config all.toml --out run --set stage_2.evaluation.features=2048 --set stage_2.evaluation.feature_weights=nowhere",
-        "train-vqvae --config experiment.toml --data nowhere --out run --resume --set stage_1.training.steps=9",
+        "train-vqvae --config experiment.toml --data /nowhere --out run --resume --set stage_1.training.steps=9",
     ] {
         workplace.fail(arguments);
         assert_eq!(
@@ -236,12 +237,14 @@ fn signals_that_were_ignored_at_the_start_stay_ignored() {
 #[test]
 fn a_second_interrupt_ends_at_once_whatever_the_process_does() {
     let workplace = workplace();
-    let made = Command::new("mkfifo").arg(workplace.path("pipe")).status();
-    assert!(made.unwrap().success());
+    // A Hub that takes connections and never answers.
+    let silent = TcpListener::bind("127.0.0.1:0").unwrap();
+    let endpoint = format!("http://{}", silent.local_addr().unwrap());
     for (name, code) in [("-INT", 130), ("-TERM", 143)] {
-        // It waits for ever for somebody to write into the pipe.
-        let arguments = format!("train-vqvae --config experiment.toml --data pipe --out run{name}");
+        let arguments =
+            format!("train-vqvae --config experiment.toml --data hf:ada/digits --out run{name}");
         let mut command = program(&workplace.path(""), &arguments);
+        command.env("HF_ENDPOINT", &endpoint);
         let mut child = command.stderr(Stdio::null()).spawn().unwrap();
         let run = workplace.path(&format!("run{name}"));
         wait_until(&mut child, || run.exists());
