@@ -132,8 +132,11 @@ fn weights_of_another_network_are_refused_whatever_the_run_says_of_itself() {
     let without = Experiment::parse(&PIXELS.replace("ema = { decay = 0.9 }", ""), "pixels", &[]);
     in_pixel_space(&without.unwrap(), &stopped(&options, 3)).unwrap();
     make_old(&options.out, 3);
+    let config = place.path().join("config.toml");
+    let before = std::fs::read_to_string(&config).unwrap();
+    let header = before.lines().next().unwrap();
     let lie = pixels(&[]).to_toml().unwrap();
-    std::fs::write(place.path().join("config.toml"), lie).unwrap();
+    std::fs::write(config, format!("{header}\n{lie}")).unwrap();
     let sentence = refusal(in_pixel_space(&pixels(&[]), &resumed(&options)));
     assert!(sentence.contains("holds other weights"), "{sentence}");
 }

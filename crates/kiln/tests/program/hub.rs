@@ -360,3 +360,36 @@ fn pushing_without_a_token_or_a_name_says_how_to_get_one() {
     assert_eq!(output.status.code(), Some(2));
     assert!(String::from_utf8_lossy(&output.stderr).contains("write ORG/REPO"));
 }
+
+#[cfg(target_os = "linux")]
+#[test]
+fn a_full_disk_while_pulling_is_a_sentence() {
+    let scene = Scene::new();
+    fs::create_dir(scene.workplace.path("huggingface")).unwrap();
+    // A disk of two pages, in a name space of its own.
+    let script = "mount -t tmpfs -o size=8k none huggingface || exit 77; exec \"$0\" \"$@\"";
+    let mut command = Command::new("unshare");
+    command.args(["--mount", "--map-root-user", "sh", "-c", script]);
+    let pull = scene.command("pull ada/tiny");
+    command.arg(pull.get_program()).args(pull.get_args());
+    command.current_dir(scene.workplace.path(""));
+    for (name, value) in pull.get_envs() {
+        match value {
+            Some(value) => command.env(name, value),
+            None => command.env_remove(name),
+        };
+    }
+    let output = match command.output() {
+        Ok(output) if output.status.code() == Some(1) => output,
+        _ => {
+            eprintln!("skipped: no disk can be made here");
+            return;
+        }
+    };
+    let stderr = String::from_utf8(output.stderr).unwrap();
+    assert!(
+        stderr.contains("No space left") && stderr.contains("HF_HUB_CACHE"),
+        "{stderr}"
+    );
+    assert_eq!(stderr.lines().count(), 1, "{stderr}");
+}
