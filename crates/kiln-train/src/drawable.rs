@@ -45,6 +45,11 @@ pub fn load_model(folder: &Path, device: &Device) -> Result<LatentDiffusion, Tra
     }
 }
 
+/// Whether `folder` is a checkpoint of a training, whole or damaged.
+pub fn is_checkpoint(folder: &Path) -> bool {
+    CheckpointFolder::is_checkpoint(folder)
+}
+
 fn model_of_checkpoint(folder: &Path, device: &Device) -> Result<LatentDiffusion, TrainError> {
     let refused = |problem: String| {
         let folder = folder.display();

@@ -63,7 +63,7 @@ mod update;
 mod vqvae_stage;
 
 pub use devices::{DeviceError, Devices};
-pub use drawable::load_model;
+pub use drawable::{is_checkpoint, load_model};
 pub use error::TrainError;
 pub use evaluation::{seen_in, seen_in_dataset};
 pub use experiment::{

@@ -31,7 +31,7 @@ const IMAGES: usize = 256;
   kiln doctor runs/mnist/model --config configs/mnist.toml
   kiln doctor --json")]
 pub struct Examine {
-    /// A run folder, a model or a VQ-VAE alone, or one on the Hub; without it, the digits model inside this program
+    /// A run folder, a model, a checkpoint or a VQ-VAE alone, or one on the Hub; without it, the digits model inside this program
     #[arg(value_name = "PATH|ORG/REPO[@REVISION]")]
     path: Option<PathBuf>,
 

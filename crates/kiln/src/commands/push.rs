@@ -4,9 +4,11 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use anyhow::Context;
+use burn::tensor::Device;
 use clap::Args;
 use kiln_hub::{Publication, RepositoryName, publish, push};
-use kiln_train::{Experiment, RunRecord};
+use kiln_models::WeightsType;
+use kiln_train::{Experiment, RunRecord, is_checkpoint, load_model};
 use serde::Serialize;
 
 use super::hub_arguments::HubArguments;
@@ -26,7 +28,7 @@ use crate::terminal::{self, DataProgress};
   kiln push runs/mnist/model ada/digits --evaluation evaluation/results.json --revision candidate
   kiln push runs/mnist/model ada/digits --dry-run what-would-be-pushed/")]
 pub struct Push {
-    /// Folder of a model, or of a VQ-VAE alone
+    /// Folder of a model, of a run or of a checkpoint (RUN/diffusion/checkpoints/step-N), or of a VQ-VAE alone
     model: PathBuf,
 
     /// The repository: ORG is your name on the Hub, or an organisation that you may write to
@@ -84,10 +86,12 @@ impl Push {
             Some(branch) => self.name.at(branch)?,
             None => self.name.clone(),
         };
+        let temporary = tempfile::tempdir().context("cannot make a temporary folder")?;
+        let model = self.model_in(temporary.path())?;
         let publication = self.publication()?;
         let outcome = match &self.dry_run {
             Some(folder) => {
-                publish(&self.model, &name, &publication, folder)?;
+                publish(&model, &name, &publication, folder)?;
                 Outcome {
                     repository: name.to_string(),
                     url: None,
@@ -97,9 +101,8 @@ impl Push {
                 }
             }
             None => {
-                let temporary = tempfile::tempdir().context("cannot make a temporary folder")?;
                 let folder = temporary.path().join("publication");
-                publish(&self.model, &name, &publication, &folder)?;
+                publish(&model, &name, &publication, &folder)?;
                 let settings = self.hub.settings();
                 let progress = DataProgress::default();
                 let pushed = push(&folder, &name, self.private, &settings, &progress)?;
@@ -113,6 +116,19 @@ impl Push {
             }
         };
         terminal::print_outcome(&outcome, self.json, Outcome::in_words)
+    }
+
+    /// The folder of the model: of a run that of its finished model, of a checkpoint one that is written to `temporary`.
+    fn model_in(&self, temporary: &Path) -> anyhow::Result<PathBuf> {
+        if RunRecord::is_run_alone(&self.model) {
+            return Ok(RunRecord::finished_model(&self.model)?);
+        }
+        if !is_checkpoint(&self.model) {
+            return Ok(self.model.clone());
+        }
+        let folder = temporary.join("model");
+        load_model(&self.model, &Device::flex())?.save(&folder, WeightsType::F32)?;
+        Ok(folder)
     }
 
     /// What there is to show: what the arguments name, and what the run folder around the model has.
@@ -158,12 +174,11 @@ fn public_experiment(path: &Path) -> anyhow::Result<String> {
     Ok(comments + &experiment.to_toml()?)
 }
 
-/// The run folder that a model lies in: `runs/mnist` of `runs/mnist/model`.
+/// The run folder that a model lies in: `runs/mnist` of `runs/mnist/model`, of a checkpoint deep in it, and of itself.
 fn run_of(model: &Path) -> Option<&Path> {
     model
         .ancestors()
-        .skip(1)
-        .take(2)
+        .take(4)
         .find(|folder| RunRecord::is_at(folder))
 }
 

@@ -6,7 +6,7 @@ use burn::tensor::{Device, Tensor};
 use kiln_diffusion::SchedulerConfig;
 use kiln_hub::{FirstStage, HubError, LatentDiffusion, ModelSource};
 use kiln_models::WeightsError;
-use kiln_train::{RunRecord, StageRecord};
+use kiln_train::{RunRecord, StageRecord, is_checkpoint, load_model};
 
 use crate::autoencoder::check_shape;
 use crate::{Error, Images, pretrained};
@@ -41,12 +41,13 @@ pub struct Patient {
 }
 
 impl Patient {
-    /// Reads what is at `path`: a run folder, a model in the diffusers layout, or a VQ-VAE alone.
+    /// Reads what is at `path`: a run folder, a model in the diffusers layout, a checkpoint of a U-Net, or a VQ-VAE alone.
     ///
     /// Parts that are damaged are findings, not errors.
     ///
     /// # Errors
-    /// [`Error::NoPatient`] when `path` is none of these, [`Error::Training`] when the run's config cannot be read.
+    /// [`Error::NoPatient`] when `path` is none of these, [`Error::Training`] when the run's config or the checkpoint
+    /// cannot be read.
     pub fn open(path: &Path, device: &Device) -> Result<Self, Error> {
         let mut patient = Self::unknown(path.display().to_string(), device);
         if RunRecord::is_at(path) {
@@ -55,6 +56,10 @@ impl Patient {
             patient.read_model(&ModelSource::Folder(path.to_owned()));
         } else if path.join("config.json").is_file() {
             patient.read_first_stage(path);
+        } else if is_checkpoint(path) {
+            let model = load_model(path, device)?;
+            patient.scheduler = Some(model.scheduler.clone());
+            patient.model = Some(model);
         } else {
             return Err(Error::NoPatient(path.to_owned()));
         }
