@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, HashMap};
 use std::fs;
 use std::io;
 use std::path::Path;
+use std::time::Duration;
 
 use safetensors::tensor::TensorView;
 use safetensors::{Dtype, SafeTensors};
@@ -14,24 +15,25 @@ use crate::{DigitReadings, EvalError, Features, Seen};
 const FEATURES: &str = "features";
 /// Digits and their probabilities, `[count, 2]`.
 const READINGS: &str = "readings";
+/// How the names of files end that are being written.
+const TEMPORARY: &str = ".tmp";
+/// A file is written within a second. One that is being written for longer is a killed process's.
+const LONGEST_WRITE: Duration = Duration::from_secs(3600);
 /// The key of the file's metadata under which the digest of its tensors stands.
 const DIGEST: &str = "sha256";
 
 impl Seen {
-    /// Reads what [`Self::save`] has written; none if there is no file.
+    /// Reads what [`Self::save`] has written; none if there is no file, or one of a kiln that noted no checksum.
     ///
     /// # Errors
     /// [`EvalError::Cache`] for a file that does not hold what was saved, to the last bit; [`EvalError::File`] for one that
     /// cannot be read.
     pub fn load(path: &Path) -> Result<Option<Self>, EvalError> {
         match fs::read(path) {
-            Ok(bytes) => {
-                let seen = Self::from_bytes(&bytes);
-                seen.map(Some).map_err(|reason| EvalError::Cache {
-                    path: path.to_owned(),
-                    reason,
-                })
-            }
+            Ok(bytes) => Self::from_bytes(&bytes).map_err(|reason| EvalError::Cache {
+                path: path.to_owned(),
+                reason,
+            }),
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
             Err(source) => Err(EvalError::File {
                 action: "read",
@@ -41,22 +43,22 @@ impl Seen {
         }
     }
 
-    fn from_bytes(bytes: &[u8]) -> Result<Self, String> {
+    fn from_bytes(bytes: &[u8]) -> Result<Option<Self>, String> {
         let in_words = |error: safetensors::SafeTensorError| error.to_string();
         let (_, header) = SafeTensors::read_metadata(bytes).map_err(in_words)?;
         let file = SafeTensors::deserialize(bytes).map_err(in_words)?;
         let tensors: BTreeMap<String, TensorView<'_>> = file.tensors().into_iter().collect();
-        let noted = header
-            .metadata()
-            .as_ref()
-            .and_then(|facts| facts.get(DIGEST));
-        if noted != Some(&digest(&tensors)) {
+        let facts = header.metadata().as_ref();
+        let Some(noted) = facts.and_then(|facts| facts.get(DIGEST)) else {
+            return Ok(None);
+        };
+        if *noted != digest(&tensors) {
             return Err("its checksum is another than that of what was saved".to_owned());
         }
         let (values, length) = matrix(&file, FEATURES).ok_or("it holds no features")?;
         let features = Features::new(values, length).map_err(|error| error.to_string())?;
         let Some((readings, 2)) = matrix(&file, READINGS) else {
-            return Ok(Self::Features(features));
+            return Ok(Some(Self::Features(features)));
         };
         let pairs = readings.as_chunks().0.iter();
         let digits: Vec<(usize, f32)> = pairs
@@ -69,7 +71,7 @@ impl Seen {
                 features.count()
             ));
         }
-        Ok(Self::Digits(DigitReadings { features, digits }))
+        Ok(Some(Self::Digits(DigitReadings { features, digits })))
     }
 
     /// Writes a safetensors file, under a temporary name until it is whole.
@@ -105,10 +107,11 @@ impl Seen {
         let write = || {
             let folder = path.parent().unwrap_or(Path::new("."));
             fs::create_dir_all(folder)?;
+            clear_leftovers(folder);
             let facts = HashMap::from([(DIGEST.to_owned(), digest(&tensors))]);
             let bytes = safetensors::serialize(&tensors, Some(facts)).map_err(io::Error::other)?;
             let mut temporary = path.as_os_str().to_owned();
-            temporary.push(format!(".{}.tmp", std::process::id()));
+            temporary.push(format!(".{}{TEMPORARY}", std::process::id()));
             fs::write(&temporary, bytes)?;
             fs::rename(&temporary, path)
         };
@@ -117,6 +120,19 @@ impl Seen {
             path: path.to_owned(),
             source,
         })
+    }
+}
+
+/// Removes what killed processes have left. Best effort: it does no harm but takes room.
+fn clear_leftovers(folder: &Path) {
+    for entry in fs::read_dir(folder).into_iter().flatten().flatten() {
+        let name = entry.file_name();
+        let is_temporary = name.to_string_lossy().ends_with(TEMPORARY);
+        let written = entry.metadata().and_then(|file| file.modified());
+        let age = written.ok().and_then(|time| time.elapsed().ok());
+        if is_temporary && age.is_some_and(|age| age > LONGEST_WRITE) {
+            let _ = fs::remove_file(entry.path());
+        }
     }
 }
 
@@ -190,7 +206,7 @@ mod tests {
                 let mut flipped = whole.clone();
                 flipped[place] ^= 1 << bit;
                 // A space of the header may become another one: then nothing has changed.
-                let Ok(Seen::Digits(loaded)) = Seen::from_bytes(&flipped) else {
+                let Ok(Some(Seen::Digits(loaded))) = Seen::from_bytes(&flipped) else {
                     continue;
                 };
                 assert_eq!(
@@ -200,10 +216,10 @@ mod tests {
                 assert_eq!(loaded.digits, readings.digits, "bit {bit} of byte {place}");
             }
         }
-        // A file without a digest, as kiln 0.1.0 wrote it, proves nothing.
+        // A file without a digest, as kiln 0.1.0 wrote it, proves nothing and is no damage.
         let values = [0.5f32, 1.5].map(f32::to_le_bytes).concat();
         let tensor = TensorView::new(Dtype::F32, vec![1, 2], &values).unwrap();
         let unproven = safetensors::serialize([(FEATURES, tensor)], None).unwrap();
-        assert!(Seen::from_bytes(&unproven).is_err());
+        assert!(matches!(Seen::from_bytes(&unproven), Ok(None)));
     }
 }

@@ -147,7 +147,7 @@ fn copy(new: &NewFolder, from: &Path, name: &str) -> Result<(), HubError> {
 /// diffusers' class that loads the model, if one does, and the model's parts. Reads all of it, so that nothing damaged is published.
 fn describe(source: &ModelSource) -> Result<(Option<&'static str>, Vec<Part>), HubError> {
     let device = Device::flex();
-    if !source.has(INDEX) {
+    if !source.has(INDEX) && source.has("config.json") {
         let first_stage = FirstStage::load(source, &device)?;
         return Ok((
             Some(first_stage.network.class()),
