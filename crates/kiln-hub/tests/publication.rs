@@ -1,6 +1,5 @@
 //! The page that is published with a model: what it says can be done, and what it is made of.
 
-#[allow(dead_code, reason = "the hostile tests use the rest of it")]
 mod victim;
 
 use std::fs;

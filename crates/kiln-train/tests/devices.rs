@@ -162,18 +162,22 @@ fn pixel_space_with_labels_that_are_dropped() {
 /// Whatever device ends first, gradients are summed in one order.
 #[test]
 fn every_run_has_the_same_bits_and_resumes_exactly() {
-    let stages: [(Train, fn(&[&str]) -> Experiment, &str, &str); 2] = [
-        (stage_1, experiment, "stage_1", "vqvae"),
-        (in_pixel_space, pixels, "stage_2", "diffusion"),
-    ];
-    for (train, experiment, table, folder) in stages {
-        let training = Training {
-            train,
-            experiment,
-            table,
-            folder,
-            vqvae: None,
-        };
+    let vqvae = Training {
+        train: stage_1,
+        experiment,
+        table: "stage_1",
+        folder: "vqvae",
+        vqvae: None,
+    };
+    let unet = Training {
+        train: in_pixel_space,
+        experiment: pixels,
+        table: "stage_2",
+        folder: "diffusion",
+        vqvae: None,
+    };
+    for training in [vqvae, unet] {
+        let table = training.table;
         for cut in [
             ("cpu:3", Strategy::Main, 2, 1),
             ("cpu:5", Strategy::Main, 1, 1),
