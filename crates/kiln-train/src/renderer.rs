@@ -221,6 +221,19 @@ impl EvaluationProgressLogger for LineRenderer {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::experiment::TrainingConfig;
+    use crate::session::StopSignal;
+
+    #[test]
+    fn a_line_in_the_middle_of_a_round_says_how_far_the_training_is() {
+        let training = "steps = 25\nbatch_size = 4\nlearning_rate = 0.1\ncheckpoint_every = 10";
+        let training: TrainingConfig = toml::from_str(training).unwrap();
+        let plan = Arc::new(Plan::new(&training, 50, 1, 0));
+        let session = Session::new(13, StopSignal::default());
+        let line = LineRenderer::new(plan, session, training.steps).line_within_round(15);
+        assert!(line.starts_with("step 15/25  pass 1.20  60%"), "{line}");
+        assert!(line.ends_with(" left"), "{line}");
+    }
 
     #[test]
     fn time_left_follows_from_the_speed_so_far() {
