@@ -111,3 +111,30 @@ fn a_finished_run_and_one_that_is_not_there_say_so() {
     let said = String::from_utf8_lossy(&output.stderr);
     assert!(said.contains("begins from its start"), "{said}");
 }
+
+#[test]
+fn a_classifier_goes_on_as_if_it_had_never_stopped() {
+    let workplace = Workplace::new();
+    let config = "[data]\ndataset = \"mnist-10k\"\nsize = 28\nchannels = 1\n[augmentation]\nshift = 0.7\n\
+        [training]\nsteps = 6\nbatch_size = 4\nlearning_rate = 1e-3\ncheckpoint_every = 2\nvalidation_images = 10\n";
+    fs::write(workplace.path("classifier.toml"), config).unwrap();
+    let train = "train-classifier --config classifier.toml --out";
+    finish(&workplace, &format!("{train} whole"));
+    // As a kill after the second checkpoint leaves it.
+    finish(&workplace, &format!("{train} run"));
+    fs::remove_dir_all(workplace.path("run/checkpoints/step-0000006")).unwrap();
+    fs::remove_file(workplace.path("run/model.safetensors")).unwrap();
+    let report = finish(&workplace, "train-classifier --out run --resume");
+    assert_eq!(
+        (&report["steps"], &report["new_steps"]),
+        (&6.into(), &2.into())
+    );
+    let weights = |run: &str| fs::read(workplace.path(run).join("model.safetensors")).unwrap();
+    assert!(weights("whole") == weights("run"), "the weights differ");
+
+    let report = finish(&workplace, "train-classifier --out run --resume");
+    assert_eq!(report["new_steps"], 0);
+    let changed = "train-classifier --out run --resume --set augmentation.shift=0.5";
+    let sentence = workplace.fail(changed);
+    assert!(sentence.contains("`augmentation.shift`"), "{sentence}");
+}
