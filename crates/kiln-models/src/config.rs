@@ -230,15 +230,24 @@ pub(crate) fn require_halving(key: &str, side: usize, levels: usize) -> Result<(
     require(halves, key, side, &problem)
 }
 
-/// Refuses a network that would not fit into memory. A fresh one holds no values yet, so that this
-/// comes in time.
+/// Refuses a network that is too large for any machine, or for the memory of this one. A fresh one holds no values yet, so
+/// that this comes in time.
 pub(crate) fn require_size<M: Module>(network: &M) -> Result<(), ConfigError> {
-    let free = free_memory().map_or(MAX_PARAMETERS, |bytes| (bytes / 4) as usize);
-    let (parameters, most) = (network.num_params(), free.min(MAX_PARAMETERS));
-    if parameters <= most {
-        Ok(())
-    } else {
-        Err(ConfigError::TooLarge { parameters, most })
+    let parameters = network.num_params();
+    if parameters > MAX_PARAMETERS {
+        return Err(ConfigError::TooLarge {
+            parameters,
+            most: MAX_PARAMETERS,
+        });
+    }
+    let needed = (parameters * size_of::<f32>()) as u64;
+    match free_memory() {
+        Some(free) if needed > free => Err(ConfigError::Memory {
+            parameters,
+            needed: needed as f64 / 1e6,
+            free: free as f64 / 1e6,
+        }),
+        _ => Ok(()),
     }
 }
 

@@ -48,6 +48,18 @@ pub enum ConfigError {
         /// How many are allowed.
         most: usize,
     },
+    /// The network does not fit into what memory is free.
+    #[error(
+        "the network's {parameters} parameters need {needed:.0} MB of memory, and {free:.0} MB are free: end other programs, raise the limit of memory, or take a smaller network"
+    )]
+    Memory {
+        /// How many parameters it would have.
+        parameters: usize,
+        /// What they need, in units of 10^6 bytes.
+        needed: f64,
+        /// What there is.
+        free: f64,
+    },
 }
 
 /// A weights file that does not fit its model, or cannot be read or written.
