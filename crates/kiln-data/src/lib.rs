@@ -47,6 +47,7 @@ mod prefetch;
 mod progress;
 mod request;
 mod table;
+mod regular_file;
 mod text_file;
 mod transfer;
 
@@ -63,6 +64,7 @@ pub use prefetch::{ImageBatch, Prefetch, prefetch};
 pub use progress::{NoProgress, Progress, ProgressUnit, Task};
 pub use request::{Origin, Request};
 pub use table::{Tables, open_tables};
+pub use regular_file::{open_regular, read_regular};
 pub use text_file::read_text;
 pub use transfer::{DownloadFailure, Transfer, transfer_agent};
 

@@ -6,6 +6,7 @@ use std::io;
 use std::path::Path;
 use std::time::Duration;
 
+use kiln_data::read_regular;
 use safetensors::tensor::TensorView;
 use safetensors::{Dtype, SafeTensors};
 use sha2::{Digest, Sha256};
@@ -29,7 +30,7 @@ impl Seen {
     /// [`EvalError::Cache`] for a file that does not hold what was saved, to the last bit; [`EvalError::File`] for one that
     /// cannot be read.
     pub fn load(path: &Path) -> Result<Option<Self>, EvalError> {
-        match fs::read(path) {
+        match read_regular(path, crate::LARGEST) {
             Ok(bytes) => Self::from_bytes(&bytes).map_err(|reason| EvalError::Cache {
                 path: path.to_owned(),
                 reason,

@@ -42,9 +42,10 @@ mod kernel;
 mod neighbours;
 mod similarity;
 
-use std::fs;
+
 use std::path::Path;
 
+use kiln_data::read_regular;
 use sha2::{Digest, Sha256};
 
 pub use classifier::{Classified, DigitClassifier};
@@ -70,9 +71,12 @@ fn hexadecimal(digest: &[u8]) -> String {
     digest.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
+/// Many times the size of any judge's weights and of what it sees, in bytes.
+const LARGEST: u64 = 1 << 30;
+
 /// The bytes of a file.
 fn read(path: &Path) -> Result<Vec<u8>, EvalError> {
-    fs::read(path).map_err(|source| EvalError::File {
+    read_regular(path, LARGEST).map_err(|source| EvalError::File {
         action: "read",
         path: path.to_owned(),
         source,

@@ -22,6 +22,7 @@ use burn::train::checkpoint::{
     Checkpoint, Checkpointer, CheckpointerError, CheckpointingAction, CheckpointingStrategy,
 };
 use burn::train::metric::store::{Aggregate, EventStoreClient, Split};
+use kiln_data::{open_regular, read_regular};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
@@ -32,6 +33,8 @@ use crate::run_folder::sync_folder;
 use crate::session::Session;
 
 const MANIFEST: &str = "checkpoint.json";
+/// Many times the size of any manifest, in bytes.
+const LARGEST_MANIFEST: u64 = 64 << 20;
 /// Where a checkpoint lies until it is whole.
 const WRITING: &str = ".writing";
 
@@ -269,27 +272,40 @@ fn write_synced(path: &Path, bytes: &[u8]) -> std::io::Result<()> {
 }
 
 fn read_manifest(folder: &Path) -> Result<Manifest, String> {
-    let text =
-        std::fs::read(folder.join(MANIFEST)).map_err(|error| format!("{MANIFEST}: {error}"))?;
+    let text = read_regular(&folder.join(MANIFEST), LARGEST_MANIFEST)
+        .map_err(|error| format!("{MANIFEST}: {error}"))?;
     serde_json::from_slice(&text).map_err(|error| format!("{MANIFEST}: {error}"))
 }
 
 fn verify(folder: &Path) -> Result<Manifest, String> {
     let manifest = read_manifest(folder)?;
     for (name, digest) in &manifest.files {
-        let bytes = std::fs::read(folder.join(name)).map_err(|error| format!("{name}: {error}"))?;
-        if &sha256(&bytes) != digest {
+        let found = sha256_of(&folder.join(name)).map_err(|error| format!("{name}: {error}"))?;
+        if &found != digest {
             return Err(format!("{name} is not what was written"));
         }
     }
     Ok(manifest)
 }
 
+/// Of a file, which need not fit into memory.
+fn sha256_of(path: &Path) -> std::io::Result<String> {
+    let mut file = open_regular(path)?;
+    let (mut hash, mut chunk) = (Sha256::new(), vec![0; 1 << 20]);
+    loop {
+        match std::io::Read::read(&mut file, &mut chunk)? {
+            0 => return Ok(hexadecimal(&hash.finalize())),
+            count => hash.update(&chunk[..count]),
+        }
+    }
+}
+
 fn sha256(bytes: &[u8]) -> String {
-    Sha256::digest(bytes)
-        .iter()
-        .map(|byte| format!("{byte:02x}"))
-        .collect()
+    hexadecimal(&Sha256::digest(bytes))
+}
+
+fn hexadecimal(digest: &[u8]) -> String {
+    digest.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
 /// Collects the three records that the Learner hands out on three threads, and writes them together.

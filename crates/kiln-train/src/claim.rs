@@ -7,6 +7,7 @@ use std::io::Read;
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
+use kiln_data::read_text;
 use kiln_hub::check_place;
 
 use crate::checkpoint::CheckpointFolder;
@@ -28,7 +29,7 @@ struct Claimed {
     run: RunFolder,
     stage: StageFolder,
     /// `config.toml` as kiln wrote it before, if it did.
-    config: Option<Vec<u8>>,
+    config: Option<String>,
     /// Whether there was a model as the training began with it.
     had_start: bool,
     /// The latents that were there.
@@ -68,7 +69,7 @@ impl Claim {
         Ok(Self(Some(Claimed {
             run: run.clone(),
             stage: stage.clone(),
-            config: fs::read(run.config()).ok(),
+            config: read_text(&run.config()).ok(),
             had_start: stage.start().exists(),
             latents: latents_in(run),
             traces: Traces::of(stage),
@@ -115,8 +116,8 @@ impl Claimed {
     /// Best effort: what ended the training is what the user hears of.
     fn undo(&self) {
         match &self.config {
-            Some(before) if fs::read(self.run.config()).ok().as_ref() != Some(before) => {
-                let _ = write_atomically(&self.run.config(), before);
+            Some(before) if read_text(&self.run.config()).ok().as_ref() != Some(before) => {
+                let _ = write_atomically(&self.run.config(), before.as_bytes());
             }
             Some(_) => {}
             None => {

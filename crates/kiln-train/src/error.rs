@@ -81,6 +81,9 @@ pub enum TrainError {
         /// The newest good checkpoint.
         last_good: Option<usize>,
     },
+    /// A stop was asked for before the first step.
+    #[error("stopped before the first step: there was nothing to save")]
+    Stopped,
     /// The run folder does not hold what the command expects.
     #[error("{0}")]
     Run(String),

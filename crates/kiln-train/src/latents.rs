@@ -12,13 +12,14 @@ use std::collections::HashMap;
 use std::path::Path;
 
 use burn::tensor::{Device, Tensor, TensorData};
-use kiln_data::{Datasets, ImageDataset, Progress, ProgressUnit, prefetch};
+use kiln_data::{Datasets, ImageDataset, Progress, ProgressUnit, prefetch, read_regular};
 use kiln_hub::FirstStage;
 use safetensors::tensor::TensorView;
 use safetensors::{Dtype, SafeTensors};
 use sha2::{Digest, Sha256};
 
 use crate::error::TrainError;
+use crate::session::StopSignal;
 use crate::vqvae_stage::tensor;
 
 /// Images that are encoded at once.
@@ -27,6 +28,9 @@ const BATCH: usize = 64;
 /// Under this name the header has the sha256 of all latents, in hexadecimal.
 const DIGEST: &str = "sha256";
 const SETS: [&str; 2] = ["train", "validation"];
+
+/// Many times the size of what stands before the numbers in a file of latents, in bytes.
+const LARGEST_HEADER: u64 = 1 << 20;
 
 /// The latents of a data set, in memory.
 #[derive(Debug)]
@@ -55,14 +59,15 @@ impl Latents {
         first_stage: &FirstStage,
         device: &Device,
         progress: &dyn Progress,
+        stop: &StopSignal,
     ) -> Result<Self, TrainError> {
         let identity = identity(datasets, first_stage);
-        match std::fs::read(cache) {
+        match read_regular(cache, most_bytes(datasets, first_stage)) {
             Ok(bytes) => match Self::from_bytes(&bytes, &identity) {
                 Ok(latents) if latents.are_of(datasets) => return Ok(latents),
                 Ok(_) => {
                     tracing::warn!(
-                        "encoding the latents anew, because {} is damaged: it has not as many latents as there are images",
+                        "encoding the latents again, because {} is damaged: it has not as many latents as there are images",
                         cache.display()
                     );
                 }
@@ -74,7 +79,7 @@ impl Latents {
                 }
                 Err(CacheProblem::Damaged(problem)) => {
                     tracing::warn!(
-                        "encoding the latents anew, because {} is damaged: {problem}",
+                        "encoding the latents again, because {} is damaged: {problem}",
                         cache.display()
                     );
                 }
@@ -86,7 +91,10 @@ impl Latents {
                 }
             },
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
-            Err(error) => return Err(TrainError::file("read", cache)(error)),
+            Err(error) => tracing::warn!(
+                "encoding the latents again, because {} cannot be read: {error}",
+                cache.display()
+            ),
         }
         let train = LatentSet::encode(
             &datasets.train,
@@ -94,9 +102,16 @@ impl Latents {
             datasets.train.horizontal_flip(),
             device,
             progress,
+            stop,
         )?;
-        let validation =
-            LatentSet::encode(&datasets.validation, first_stage, false, device, progress)?;
+        let validation = LatentSet::encode(
+            &datasets.validation,
+            first_stage,
+            false,
+            device,
+            progress,
+            stop,
+        )?;
         let latents = Self { train, validation };
         latents.write(cache, identity)?;
         Ok(latents)
@@ -245,6 +260,16 @@ fn bytes_of(values: &[f32]) -> Vec<u8> {
         .collect()
 }
 
+/// The largest file that the latents of `datasets` can make, in bytes.
+fn most_bytes(datasets: &Datasets, first_stage: &FirstStage) -> u64 {
+    let network = &first_stage.network;
+    let shape = datasets.train.shape();
+    let sides = [shape.height, shape.width].map(|side| side / network.downscale_factor());
+    let numbers = network.latent_dim() * sides[0] * sides[1];
+    let images = 2 * datasets.train.len() + datasets.validation.len();
+    (images * numbers * size_of::<f32>()) as u64 + LARGEST_HEADER
+}
+
 impl LatentSet {
     fn encode(
         dataset: &ImageDataset,
@@ -252,6 +277,7 @@ impl LatentSet {
         flips: bool,
         device: &Device,
         progress: &dyn Progress,
+        stop: &StopSignal,
     ) -> Result<Self, TrainError> {
         let variants = if flips { 2 } else { 1 };
         let images: Vec<(u32, bool)> = (0..dataset.len() as u32)
@@ -263,6 +289,7 @@ impl LatentSet {
         let mut values = Vec::new();
         let mut latent_shape = [0; 3];
         for batch in prefetch(dataset.clone(), requests.into_iter()) {
+            stop.check()?;
             let latents = first_stage.network.encode(tensor(&batch?, dataset, device));
             let [count, channels, height, width] = latents.dims();
             progress.advance(count as u64);

@@ -20,7 +20,7 @@ use crate::experiment::TrainingConfig;
 use crate::identity::Identity;
 use crate::learning_rate::WarmupCosine;
 use crate::loader::{BatchSource, TrainingLoader, ValidationLoader};
-use crate::log::RunLog;
+use crate::log::{RunLog, add_rows};
 use crate::plan::Plan;
 use crate::plots::Rows;
 use crate::ranks::Ranks;
@@ -133,6 +133,7 @@ impl Stage<'_> {
             + LearnerModel,
     {
         let (session, plan) = (self.session.clone(), self.plan.clone());
+        let metrics = self.folder.metrics();
         let first = session.steps_done();
         if let Some(warning) = plan.warning().filter(|_| session.ranks().is_first()) {
             tracing::warn!("{warning}");
@@ -211,6 +212,12 @@ impl Stage<'_> {
             (model, error)
         });
         drop(stderr);
+        let unwritten = session.unwritten();
+        if !unwritten.is_empty()
+            && let Err(error) = add_rows(&metrics, &unwritten)
+        {
+            tracing::warn!("{error}; --resume writes the row from the checkpoint");
+        }
         if let Some(failure) = session.take_failure() {
             return Err(failure);
         }

@@ -1,16 +1,22 @@
 //! `metrics.csv`, and `curves.svg` and `.png`: one row after every round, and the picture of all rows.
 
 use std::collections::{BTreeMap, HashMap};
+use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 
 use burn::train::logger::MetricLogger;
 use burn::train::metric::store::{EpochSummary, MetricsUpdate, Split};
 use burn::train::metric::{MetricDefinition, MetricId, NumericEntry};
 
+use kiln_data::read_regular;
+
 use crate::error::TrainError;
 use crate::plots::{Rows, plot_curves};
 use crate::run_folder::write_atomically;
 use crate::session::Session;
+
+/// Many times the size of any table of metrics, in bytes.
+const LARGEST: u64 = 256 << 20;
 
 /// The name of the metric that training minimises, in both stages.
 pub(crate) const LOSS: &str = "loss";
@@ -46,11 +52,10 @@ impl RunLog {
         session: Session,
         unwritten: Rows,
     ) -> Result<Self, TrainError> {
-        let mut rows = Rows::new();
-        if session.steps_done() > 0 && csv.exists() {
-            let text = std::fs::read_to_string(&csv).map_err(TrainError::file("read", &csv))?;
-            rows = parse_rows(&text);
-        }
+        let mut rows = match session.steps_done() {
+            0 => Rows::new(),
+            _ => rows_in(&csv)?,
+        };
         for (&step, row) in &unwritten {
             rows.entry(step).or_insert_with(|| row.clone());
         }
@@ -69,7 +74,7 @@ impl RunLog {
     }
 
     fn write(&self) -> Result<(), TrainError> {
-        write_atomically(&self.csv, self.to_csv().as_bytes())?;
+        write_atomically(&self.csv, to_csv(&self.rows).as_bytes())?;
         for path in [self.svg.clone(), self.svg.with_extension("png")] {
             // No reason to end a training: the rows are in the file.
             if let Err(error) = plot_curves(&self.title, &self.rows, &path) {
@@ -78,36 +83,63 @@ impl RunLog {
         }
         Ok(())
     }
+}
 
-    fn to_csv(&self) -> String {
-        let mut columns: Vec<&String> = Vec::new();
-        for row in self.rows.values() {
-            columns.extend(
-                row.keys()
-                    .filter(|name| !columns.contains(name))
-                    .collect::<Vec<_>>(),
-            );
-        }
-        let mut text = "step".to_owned();
-        columns.iter().for_each(|name| text.extend([",", name]));
-        text.push('\n');
-        for (step, row) in &self.rows {
-            text.push_str(&step.to_string());
-            for name in &columns {
-                text.push(',');
-                if let Some(value) = row.get(*name) {
-                    text.push_str(&value.to_string());
-                }
-            }
-            text.push('\n');
-        }
-        text
+/// Adds to the file `csv` the `rows` that it lacks.
+///
+/// # Errors
+/// If it cannot be read or written.
+pub(crate) fn add_rows(csv: &Path, rows: &Rows) -> Result<(), TrainError> {
+    let mut all = rows_in(csv)?;
+    for (&step, row) in rows {
+        all.entry(step).or_insert_with(|| row.clone());
     }
+    write_atomically(csv, to_csv(&all).as_bytes())
+}
+
+fn to_csv(rows: &Rows) -> String {
+    let mut columns: Vec<&String> = Vec::new();
+    for row in rows.values() {
+        columns.extend(
+            row.keys()
+                .filter(|name| !columns.contains(name))
+                .collect::<Vec<_>>(),
+        );
+    }
+    let mut text = "step".to_owned();
+    columns.iter().for_each(|name| text.extend([",", name]));
+    text.push('\n');
+    for (step, row) in rows {
+        text.push_str(&step.to_string());
+        for name in &columns {
+            text.push(',');
+            if let Some(value) = row.get(*name) {
+                text.push_str(&value.to_string());
+            }
+        }
+        text.push('\n');
+    }
+    text
 }
 
 /// The rows of a run; a file that is absent or not ours has none.
 pub(crate) fn read_rows(csv: &Path) -> Rows {
-    parse_rows(&std::fs::read_to_string(csv).unwrap_or_default())
+    rows_in(csv).unwrap_or_default()
+}
+
+/// The rows in a file; an absent one has none.
+fn rows_in(csv: &Path) -> Result<Rows, TrainError> {
+    let bytes = match read_regular(csv, LARGEST) {
+        Err(error) if error.kind() == ErrorKind::NotFound => return Ok(Rows::new()),
+        other => other.map_err(TrainError::file("read", csv))?,
+    };
+    let text = String::from_utf8(bytes).map_err(|_| {
+        TrainError::Run(format!(
+            "{} is damaged, it is not text in UTF-8: remove it, and the curves begin with the next row",
+            csv.display()
+        ))
+    })?;
+    Ok(parse_rows(&text))
 }
 
 /// The rows in the text of a file.
@@ -193,7 +225,7 @@ impl MetricLogger for RunLog {
             Ok(()) => self.unwritten.clear(),
             Err(error) => {
                 tracing::warn!(
-                    "{error}; the next checkpoint keeps the row, and the next round tries again"
+                    "{error}; the checkpoint keeps the row, and it is tried again"
                 );
             }
         }

@@ -4,6 +4,8 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use burn::tensor::{Device, Tensor, TensorData};
+use kiln_data::read_regular;
+use kiln_models::free_memory;
 use safetensors::SafeTensors;
 
 use crate::error::TrainError;
@@ -93,7 +95,8 @@ impl RunRecord {
         if !path.is_file() {
             return Ok(None);
         }
-        let bytes = std::fs::read(&path).map_err(TrainError::file("read", &path))?;
+        let most = free_memory().unwrap_or(u64::MAX);
+        let bytes = read_regular(&path, most).map_err(TrainError::file("read", &path))?;
         let damaged = |problem: String| {
             TrainError::Run(format!(
                 "the latents in {} are damaged ({problem}): remove the file, and training stage 2 encodes them anew",

@@ -3,7 +3,7 @@
 //! Burn's Learner calls the loader, the trained module, the metrics and the checkpointer on several threads and
 //! has no channel between them. A [`Session`] is that channel.
 
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use burn::train::Interrupter;
@@ -16,7 +16,13 @@ use crate::ranks::Ranks;
 ///
 /// The training finishes its step, saves a checkpoint and returns.
 #[derive(Debug, Clone)]
-pub struct StopSignal(Arc<AtomicUsize>);
+pub struct StopSignal(Arc<Asked>);
+
+#[derive(Debug)]
+struct Asked {
+    before_step: AtomicUsize,
+    at_once: AtomicBool,
+}
 
 impl Default for StopSignal {
     /// No stop.
@@ -28,16 +34,31 @@ impl Default for StopSignal {
 impl StopSignal {
     /// A stop before step `step`, counted from zero.
     pub fn before_step(step: usize) -> Self {
-        Self(Arc::new(AtomicUsize::new(step)))
+        Self(Arc::new(Asked {
+            before_step: AtomicUsize::new(step),
+            at_once: AtomicBool::new(false),
+        }))
     }
 
     /// Asks for a stop as soon as possible.
     pub fn request(&self) {
-        self.0.store(0, Ordering::Relaxed);
+        self.0.before_step.store(0, Ordering::Relaxed);
+        self.0.at_once.store(true, Ordering::Relaxed);
+    }
+
+    /// Ends long work before the first step, of which there is nothing to save.
+    ///
+    /// # Errors
+    /// [`TrainError::Stopped`] once a stop was requested.
+    pub(crate) fn check(&self) -> Result<(), TrainError> {
+        match self.0.at_once.load(Ordering::Relaxed) {
+            true => Err(TrainError::Stopped),
+            false => Ok(()),
+        }
     }
 
     fn stops(&self, step: usize) -> bool {
-        step >= self.0.load(Ordering::Relaxed)
+        step >= self.0.before_step.load(Ordering::Relaxed)
     }
 }
 

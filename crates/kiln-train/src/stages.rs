@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use burn::module::Module;
 use burn::tensor::Device;
-use kiln_data::{DataConfig, Datasets, Progress};
+use kiln_data::{DataConfig, Datasets, Progress, read_regular};
 use kiln_eval::DigitClassifier;
 use kiln_hub::{FirstStage, HubSettings, LatentDiffusion, Metadata, ModelSource, open_data_set};
 use kiln_models::{Autoencoder, FeatureMaps, WeightsType};
@@ -270,6 +270,7 @@ pub fn train_vqvae(
         start.initial_weights(|folder| initial_weights::vqvae(folder, &first_stage, &learning))?;
     let data = start.find_data(&experiment.data);
     let datasets = options.datasets(&data, progress)?;
+    options.stop.check()?;
 
     let images = datasets.train.len();
     let devices = options.devices.all().len();
@@ -284,7 +285,7 @@ pub fn train_vqvae(
             let network = first_stage.vqvae.init(&learning, seed)?;
             if codebook.kmeans_start && session.steps_done() == 0 {
                 let images = &datasets.train;
-                vqvae_stage::with_kmeans_codes(network, codebook, seed, images, &device, progress)?
+                vqvae_stage::with_kmeans_codes(network, codebook, seed, images, &device, progress, &options.stop)?
             } else {
                 network
             }
@@ -405,6 +406,7 @@ fn train_unet(
     }
     let data = start.find_data(&experiment.data);
     let datasets = options.datasets(&data, progress)?;
+    options.stop.check()?;
     let classes = Classes::of(experiment, &datasets)?;
     let (images, devices) = (datasets.train.len(), options.devices.all().len());
     let plan = Plan::new(training, images, devices, experiment.seed).over(&options.ranks);
@@ -417,7 +419,7 @@ fn train_unet(
             let ranks = &options.ranks;
             ranks.require_same("VQ-VAE", first_stage.hash())?;
             let (clean, scaled) = ranks.first_then_others(|| {
-                latent_space(&run, &datasets, first_stage, &device, progress)
+                latent_space(&run, &datasets, first_stage, &device, progress, &options.stop)
             })?;
             (clean, Some(scaled))
         }
@@ -528,6 +530,7 @@ pub fn train_classifier(
     }
     let data = start.find_data(&experiment.data);
     let datasets = options.datasets(&data, progress)?;
+    options.stop.check()?;
     for set in [&datasets.train, &datasets.validation] {
         let digit = |image| {
             set.label(image)
@@ -584,9 +587,10 @@ fn latent_space(
     mut first_stage: FirstStage,
     device: &Device,
     progress: &dyn Progress,
+    stop: &StopSignal,
 ) -> Result<(CleanSets, FirstStage), TrainError> {
     let cache = run.latents(&first_stage.hash());
-    let latents = Latents::open(&cache, datasets, &first_stage, device, progress)?;
+    let latents = Latents::open(&cache, datasets, &first_stage, device, progress, stop)?;
     let deviation = latents.train.standard_deviation();
     if !(deviation.is_finite() && deviation > 0.0) {
         return Err(TrainError::Run(format!(
@@ -662,9 +666,12 @@ fn steps_in(facts: &BTreeMap<String, String>) -> Option<usize> {
     facts.get("steps")?.parse().ok()
 }
 
+/// Many times the size of a classifier's weights, in bytes.
+const LARGEST_CLASSIFIER: u64 = 64 << 20;
+
 /// The facts in the header of the classifier's weights, where there are any.
 fn facts_in(weights: &Path) -> Option<BTreeMap<String, String>> {
-    let bytes = std::fs::read(weights).ok()?;
+    let bytes = read_regular(weights, LARGEST_CLASSIFIER).ok()?;
     let (_, header) = SafeTensors::read_metadata(&bytes).ok()?;
     Some(header.metadata().clone()?.into_iter().collect())
 }

@@ -11,6 +11,7 @@ use crate::experiment::ConfigError;
 use crate::identity::{Identity, InitialWeights, VqVaeIdentity, require_same_keys};
 use crate::initial_weights::EarlierSteps;
 use crate::launch::{find_checkpoint, session};
+use crate::log::add_rows;
 use crate::plan::Plan;
 use crate::run_folder::{RunFolder, StageFolder, write_atomically};
 use crate::session::Session;
@@ -20,6 +21,8 @@ use crate::stages::RunOptions;
 pub(crate) struct Start<'a> {
     options: &'a RunOptions,
     run: &'a RunFolder,
+    /// The stage's table of metrics.
+    metrics: PathBuf,
     /// The experiment's tables that decide what the stage learns.
     tables: &'static [&'static str],
     /// The experiment, as TOML.
@@ -56,7 +59,7 @@ impl<'a> Start<'a> {
                 // Of an older kiln, which compared experiments by the run's file.
                 None => {
                     let path = run.config();
-                    std::fs::read_to_string(&path).map_err(TrainError::file("read", path))?
+                    kiln_data::read_text(&path).map_err(TrainError::file("read", path))?
                 }
             };
             require_same_keys(tables, &reread(&before)?, &config)?;
@@ -64,6 +67,7 @@ impl<'a> Start<'a> {
         Ok(Self {
             options,
             run,
+            metrics: folder.metrics(),
             tables,
             config,
             resume,
@@ -90,6 +94,10 @@ impl<'a> Start<'a> {
             return Ok(false);
         }
         let is_finished = trained() == Some(done);
+        let rows = self.resume.iter().map(|checkpoint| &checkpoint.rows);
+        for rows in rows.filter(|rows| is_finished && !rows.is_empty()) {
+            add_rows(&self.metrics, rows)?;
+        }
         if done > steps && !is_finished {
             let table = match self.tables.last() {
                 Some(&stage) if stage != "training" => format!("{stage}.training"),

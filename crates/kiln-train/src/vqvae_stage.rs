@@ -22,7 +22,7 @@ use crate::plan::Plan;
 use crate::ranks::over_ranks;
 use crate::report::{MetricKind, Reading, Report};
 use crate::run_folder::StageFolder;
-use crate::session::Session;
+use crate::session::{Session, StopSignal};
 use crate::update::{Averaged, summed};
 
 /// Images in a picture of reconstructions.
@@ -311,6 +311,7 @@ pub(crate) fn with_kmeans_codes(
     images: &ImageDataset,
     device: &Device,
     progress: &dyn Progress,
+    stop: &StopSignal,
 ) -> Result<VqVae, TrainError> {
     let order = kiln_data::shuffled(images.len(), seed, 0);
     let first = order.iter().take(KMEANS_IMAGES);
@@ -320,9 +321,13 @@ pub(crate) fn with_kmeans_codes(
     let [codes, _] = quantizer.embedding.weight.dims();
     let work = codes as u64 * (1 + KMEANS_ITERATIONS as u64);
     progress.begin("placing the codes", ProgressUnit::Work, Some(work));
-    let advance = &mut |work| progress.advance(work);
+    let advance = &mut |work| {
+        progress.advance(work);
+        stop.check().is_ok()
+    };
     network.quantize = quantizer.with_kmeans(latents, KMEANS_ITERATIONS, seed, advance);
     progress.end();
+    stop.check()?;
     Ok(network)
 }
 

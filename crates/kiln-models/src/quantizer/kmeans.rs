@@ -15,20 +15,23 @@ const CHUNK: usize = 1024;
 /// moves to the vector that is farthest from its own centre. With fewer distinct vectors than codes some
 /// centres coincide; without any vector all are zero.
 ///
-/// `advance` hears of work that is done: of `codes * (1 + iterations)` in all.
+/// `advance` hears of work that is done, of `codes * (1 + iterations)` in all. If it answers false, the work ends there, with
+/// centres that mean nothing.
 pub fn kmeans(
     vectors: &[f32],
     dimension: usize,
     codes: usize,
     iterations: usize,
     seed: u64,
-    advance: &mut dyn FnMut(u64),
+    advance: &mut dyn FnMut(u64) -> bool,
 ) -> Vec<f32> {
     if dimension == 0 || codes == 0 || vectors.len() < dimension {
         return vec![0.0; codes * dimension];
     }
     let vectors = &vectors[..vectors.len() - vectors.len() % dimension];
-    let mut centres = seeded(vectors, dimension, codes, seed, advance);
+    let Some(mut centres) = seeded(vectors, dimension, codes, seed, advance) else {
+        return vec![0.0; codes * dimension];
+    };
     for _ in 0..iterations {
         let nearest = assign(vectors, dimension, &centres);
         let (sums, counts) = sums_by_centre(vectors, dimension, codes, &nearest);
@@ -43,20 +46,22 @@ pub fn kmeans(
                 centre.copy_from_slice(&vectors[index * dimension..][..dimension]);
             }
         }
-        advance(codes as u64);
+        if !advance(codes as u64) {
+            break;
+        }
     }
     centres
 }
 
 /// k-means++: each next centre is a vector drawn with probability proportional to its squared distance to
-/// the centres chosen so far.
+/// the centres chosen so far. None once `advance` answers false.
 fn seeded(
     vectors: &[f32],
     dimension: usize,
     codes: usize,
     seed: u64,
-    advance: &mut dyn FnMut(u64),
-) -> Vec<f32> {
+    advance: &mut dyn FnMut(u64) -> bool,
+) -> Option<Vec<f32>> {
     let count = vectors.len() / dimension;
     let vector = |index: usize| &vectors[index * dimension..][..dimension];
     let mut centres = Vec::with_capacity(codes * dimension);
@@ -89,9 +94,11 @@ fn seeded(
                 }
             });
         centres.extend_from_slice(centre);
-        advance(1);
+        if !advance(1) {
+            return None;
+        }
     }
-    centres
+    Some(centres)
 }
 
 /// For each vector the index of its nearest centre and the squared distance to it.
@@ -160,7 +167,10 @@ mod tests {
         seed: u64,
     ) -> Vec<f32> {
         let mut done = 0;
-        let advance = &mut |work| done += work;
+        let advance = &mut |work| {
+            done += work;
+            true
+        };
         let centres = super::kmeans(vectors, dimension, codes, iterations, seed, advance);
         let work = (codes * (1 + iterations)) as u64;
         assert_eq!(done, if vectors.is_empty() { 0 } else { work });

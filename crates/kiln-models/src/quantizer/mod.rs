@@ -106,13 +106,13 @@ impl VectorQuantizer {
     }
 
     /// Replaces the codes by the k-means centres of encoder outputs `[batch, dimension, height, width]`. `advance` hears of
-    /// work that is done: of `codes * (1 + iterations)` in all.
+    /// work that is done, of `codes * (1 + iterations)` in all, and says whether to go on.
     pub fn with_kmeans(
         self,
         latents: Tensor<4>,
         iterations: usize,
         seed: u64,
-        advance: &mut dyn FnMut(u64),
+        advance: &mut dyn FnMut(u64) -> bool,
     ) -> Self {
         let [codes, dimension] = self.embedding.weight.dims();
         let device = latents.device();

@@ -183,7 +183,7 @@ fn kmeans_start_puts_codes_among_the_latents() {
     let device = Device::flex();
     let latents = fixture::<4>("latents", &device).add_scalar(100.0);
     let quantizer =
-        VectorQuantizer::new(8, 3, &device).with_kmeans(latents.clone(), 10, 1, &mut |_| {});
+        VectorQuantizer::new(8, 3, &device).with_kmeans(latents.clone(), 10, 1, &mut |_| true);
     let before = VectorQuantizer::new(8, 3, &device).quantize(latents.clone());
     let after = quantizer.quantize(latents);
     let loss = |found: Quantized| floats(found.commitment_loss)[0];
