@@ -45,9 +45,9 @@ mod order;
 mod path_text;
 mod prefetch;
 mod progress;
+mod regular_file;
 mod request;
 mod table;
-mod regular_file;
 mod text_file;
 mod transfer;
 
@@ -62,9 +62,9 @@ pub use image_file::ImageFile;
 pub use order::{flipped, shuffled};
 pub use prefetch::{ImageBatch, Prefetch, prefetch};
 pub use progress::{NoProgress, Progress, ProgressUnit, Task};
-pub use request::{Origin, Request};
-pub use table::{Tables, open_tables};
 pub use regular_file::{open_regular, read_regular};
+pub use request::{Origin, Request, resolved};
+pub use table::{Tables, open_tables};
 pub use text_file::read_text;
 pub use transfer::{DownloadFailure, Transfer, transfer_agent};
 

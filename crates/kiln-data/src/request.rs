@@ -121,7 +121,7 @@ fn location(response: &Response<Body>, url: &str) -> Option<String> {
 }
 
 /// The address that `location` means in an answer from `url` (RFC 3986, section 5.2, without its dots).
-fn resolved(location: &str, url: &str) -> String {
+pub fn resolved(location: &str, url: &str) -> String {
     let location = location.split('#').next().unwrap_or_default();
     let scheme = url.split("://").next().unwrap_or_default();
     let host = scheme.len() + "://".len();

@@ -6,7 +6,7 @@ use std::io::{self, Read, Write};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use ureq::config::{Config, RedirectAuthHeaders};
 use ureq::http::{StatusCode, header};
@@ -38,6 +38,12 @@ pub enum DownloadFailure {
     /// Something else came, as the login page of a wireless network.
     #[error("sent something else than the file")]
     NotTheFile,
+    /// It announces another size than the file has.
+    #[error("announced {announced} bytes, which is not the size of the file")]
+    WrongSize {
+        /// How many bytes it would send.
+        announced: u64,
+    },
     /// The file is complete but not the right one.
     #[error("sent a file with the wrong checksum")]
     WrongDigest,
@@ -113,10 +119,12 @@ impl Transfer<'_> {
         Ok(Err(failure))
     }
 
-    /// Removes what stands in place of the file and is none: by a link, the bytes would overwrite what it points to.
+    /// Removes what stands in place of the file and is not it alone: by a link, the bytes would overwrite another file.
     fn make_way(&self) -> io::Result<()> {
         match fs::symlink_metadata(self.partial) {
-            Ok(found) if !found.is_file() => fs::remove_file(self.partial),
+            Ok(found) if !found.is_file() || has_other_names(&found) => {
+                fs::remove_file(self.partial)
+            }
             _ => Ok(()),
         }
     }
@@ -181,11 +189,13 @@ impl Transfer<'_> {
         let mut chunk = vec![0; 64 << 10];
         let mut count = body.read(&mut chunk).unwrap_or(0);
         let is_other = !resumes && count > 0 && !(self.begins_right)(&chunk[..count]);
-        let has_other_size = self
-            .size
-            .is_some_and(|size| announced.is_some_and(|it| it != size));
-        if is_other || has_other_size {
+        if is_other {
             return Ok(Err(DownloadFailure::NotTheFile));
+        }
+        if let (Some(size), Some(announced)) = (self.size, announced)
+            && announced != size
+        {
+            return Ok(Err(DownloadFailure::WrongSize { announced }));
         }
         let mut output = OpenOptions::new();
         output
@@ -197,12 +207,16 @@ impl Transfer<'_> {
         output.custom_flags(libc::O_NOFOLLOW);
         let mut output = output.open(self.partial)?;
         // A failing read counts as the end: what is missing then is asked for again.
+        let mut drip = Drip::new();
         while count > 0 {
             output.write_all(&chunk[..count])?;
             task.advance(count as u64);
             received += count as u64;
             if received > self.largest {
                 return Ok(Ok(()));
+            }
+            if drip.is_too_slow(count) {
+                break;
             }
             count = body.read(&mut chunk).unwrap_or(0);
         }
@@ -211,5 +225,65 @@ impl Transfer<'_> {
             return Ok(Err(DownloadFailure::CutShort { received }));
         }
         Ok(Ok(()))
+    }
+}
+
+/// Whether a file is known by other names, too.
+#[cfg(unix)]
+fn has_other_names(file: &fs::Metadata) -> bool {
+    std::os::unix::fs::MetadataExt::nlink(file) > 1
+}
+
+#[cfg(not(unix))]
+fn has_other_names(_file: &fs::Metadata) -> bool {
+    false
+}
+
+/// Watches for a server that sends so little that the file would never be complete.
+struct Drip {
+    since: Instant,
+    received: usize,
+}
+
+impl Drip {
+    /// The least that must come in the time of [`Self::WINDOW`], in bytes: a modem's speed.
+    const LEAST: usize = 60 << 10;
+    const WINDOW: Duration = Duration::from_secs(60);
+
+    fn new() -> Self {
+        Self {
+            since: Instant::now(),
+            received: 0,
+        }
+    }
+
+    fn is_too_slow(&mut self, received: usize) -> bool {
+        self.received += received;
+        self.looks_too_slow(self.since.elapsed())
+    }
+
+    fn looks_too_slow(&mut self, elapsed: Duration) -> bool {
+        if elapsed < Self::WINDOW {
+            return false;
+        }
+        let is_too_slow = self.received < Self::LEAST;
+        *self = Self::new();
+        is_too_slow
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_server_that_drips_is_given_up_after_a_minute() {
+        let after = |received, seconds| {
+            let mut drip = Drip::new();
+            drip.received = received;
+            drip.looks_too_slow(Duration::from_secs(seconds))
+        };
+        assert!(after(1200, 60));
+        assert!(!after(1200, 59) && !after(Drip::LEAST, 61));
     }
 }

@@ -42,7 +42,6 @@ mod kernel;
 mod neighbours;
 mod similarity;
 
-
 use std::path::Path;
 
 use kiln_data::read_regular;

@@ -224,9 +224,7 @@ impl MetricLogger for RunLog {
         match self.write() {
             Ok(()) => self.unwritten.clear(),
             Err(error) => {
-                tracing::warn!(
-                    "{error}; the checkpoint keeps the row, and it is tried again"
-                );
+                tracing::warn!("{error}; the checkpoint keeps the row, and it is tried again");
             }
         }
         self.session.set_unwritten(self.unwritten.clone());

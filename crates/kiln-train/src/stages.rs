@@ -285,7 +285,15 @@ pub fn train_vqvae(
             let network = first_stage.vqvae.init(&learning, seed)?;
             if codebook.kmeans_start && session.steps_done() == 0 {
                 let images = &datasets.train;
-                vqvae_stage::with_kmeans_codes(network, codebook, seed, images, &device, progress, &options.stop)?
+                vqvae_stage::with_kmeans_codes(
+                    network,
+                    codebook,
+                    seed,
+                    images,
+                    &device,
+                    progress,
+                    &options.stop,
+                )?
             } else {
                 network
             }
@@ -419,7 +427,14 @@ fn train_unet(
             let ranks = &options.ranks;
             ranks.require_same("VQ-VAE", first_stage.hash())?;
             let (clean, scaled) = ranks.first_then_others(|| {
-                latent_space(&run, &datasets, first_stage, &device, progress, &options.stop)
+                latent_space(
+                    &run,
+                    &datasets,
+                    first_stage,
+                    &device,
+                    progress,
+                    &options.stop,
+                )
             })?;
             (clean, Some(scaled))
         }

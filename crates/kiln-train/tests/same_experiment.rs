@@ -355,11 +355,26 @@ fn a_damaged_cache_of_latents_is_encoded_again() {
     bytes[middle] ^= 0x10;
     std::fs::write(&cache, &bytes).unwrap();
     stage_2(&experiment(&[]), &resumed(&damaged)).unwrap();
-    assert!(
-        std::fs::read(&cache).unwrap() != bytes,
-        "it was not written again"
-    );
+    let again = std::fs::read(&cache).unwrap();
+    assert!(again != bytes, "it was not written again");
     assert!(weights(&whole.out).ends_with(&weights(&damaged.out)));
+
+    // A hole, and what has no end.
+    std::fs::File::create(&cache)
+        .unwrap()
+        .set_len(1 << 40)
+        .unwrap();
+    let more = experiment(&["stage_2.training.steps=11"]);
+    stage_2(&more, &resumed(&damaged)).unwrap();
+    assert_eq!(std::fs::read(&cache).unwrap().len(), again.len());
+    #[cfg(unix)]
+    {
+        std::fs::remove_file(&cache).unwrap();
+        std::os::unix::fs::symlink("/dev/zero", &cache).unwrap();
+        let more = experiment(&["stage_2.training.steps=12"]);
+        stage_2(&more, &resumed(&damaged)).unwrap();
+        assert_eq!(std::fs::read(&cache).unwrap().len(), again.len());
+    }
 }
 
 #[test]
@@ -376,9 +391,15 @@ fn rows_that_cannot_be_written_are_kept_by_the_checkpoint() {
     ));
     assert!(sentence.contains("metrics.csv"), "{sentence}");
     std::fs::remove_dir(&metrics).unwrap();
+    let steps = || {
+        let rows = common::column(place.path(), "loss/train");
+        rows.into_keys().collect::<Vec<_>>()
+    };
+    // There is nothing left to do but to write them.
+    in_pixel_space(&pixels(&[]), &resumed(&options)).unwrap();
+    assert_eq!(steps(), [4, 8, 10]);
     in_pixel_space(&pixels(&["stage_2.training.steps=12"]), &resumed(&options)).unwrap();
-    let rows = common::column(place.path(), "loss/train");
-    assert_eq!(rows.into_keys().collect::<Vec<_>>(), [4, 8, 10, 12]);
+    assert_eq!(steps(), [4, 8, 10, 12]);
 }
 
 #[test]

@@ -20,6 +20,13 @@ pub fn stop_on_interrupt(_ranks: &Ranks) -> anyhow::Result<StopSignal> {
     Ok(StopSignal::default())
 }
 
+/// A file that grows beyond the limit of its size (`ulimit -f`) is an error of the writer's, and not the end of the program.
+pub fn turn_file_limits_into_errors() {
+    #[cfg(unix)]
+    // Without it things are as they were.
+    let _ = signal_hook::flag::register(signal_hook::consts::SIGXFSZ, std::sync::Arc::default());
+}
+
 #[cfg(unix)]
 mod unix {
     use std::fs;
@@ -42,7 +49,7 @@ mod unix {
     const PATIENCE_WITH_TERMINAL: Duration = Duration::from_millis(500);
 
     pub(super) fn listen(stop: StopSignal, says_so: bool) -> anyhow::Result<()> {
-        let problem = "cannot listen to signals";
+        let problem = "cannot listen to signals; if the system allows no more threads, raise its limits of processes and memory";
         let ignored = ignored_signals(&fs::read_to_string("/proc/self/status").unwrap_or_default());
         let is_heard = |signal: &i32| ignored & (1 << (signal - 1)) == 0;
         let is_asked = Arc::new(AtomicBool::new(false));

@@ -53,6 +53,7 @@ fn main() -> ExitCode {
 /// What every command needs: an environment that it understands, and threads to compute on.
 fn prepare() -> anyhow::Result<()> {
     kiln_kernels::check_environment()?;
+    interrupts::turn_file_limits_into_errors();
     rayon::ThreadPoolBuilder::new()
         .build_global()
         .context(terminal::NO_MORE_THREADS)

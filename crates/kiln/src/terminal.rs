@@ -11,7 +11,7 @@ use std::{
         atomic::{AtomicBool, Ordering},
     },
     thread,
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use anyhow::Context;
@@ -261,12 +261,22 @@ fn styled_bar(length: Option<u64>, template: &str) -> ProgressBar {
     }
 }
 
-/// Shows what opening a data set does: downloads and decoding.
+/// Shows what opening a data set does, downloads and decoding: by a bar on a terminal, else by a line a minute.
 #[derive(Default)]
-pub struct DataProgress(Mutex<Option<ProgressBar>>);
+pub struct DataProgress(Mutex<Option<Shown>>);
+
+/// What is under way.
+struct Shown {
+    task: String,
+    bar: ProgressBar,
+    said: Instant,
+}
+
+/// How long work goes on without a terminal before a line says how far it is.
+const PATIENCE: Duration = Duration::from_secs(60);
 
 impl DataProgress {
-    fn bar(&self) -> MutexGuard<'_, Option<ProgressBar>> {
+    fn shown(&self) -> MutexGuard<'_, Option<Shown>> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -281,20 +291,34 @@ impl kiln_data::Progress for DataProgress {
             ProgressUnit::Work => "{msg} [{bar:32}] {percent}%, {eta} left",
         };
         let bar = styled_bar(total, template);
-        bar.set_message(printable(task).into_owned());
-        *self.bar() = Some(bar);
+        let task = printable(task).into_owned();
+        bar.set_message(task.clone());
+        let said = Instant::now();
+        *self.shown() = Some(Shown { task, bar, said });
     }
 
     fn advance(&self, amount: u64) {
-        if let Some(bar) = &*self.bar() {
+        if let Some(Shown { task, bar, said }) = &mut *self.shown() {
             bar.inc(amount);
+            if bar.is_hidden() && said.elapsed() >= PATIENCE {
+                *said = Instant::now();
+                note(&how_far(task, bar.position(), bar.length()));
+            }
         }
     }
 
     fn end(&self) {
-        if let Some(bar) = self.bar().take() {
-            bar.finish_and_clear();
+        if let Some(shown) = self.shown().take() {
+            shown.bar.finish_and_clear();
         }
+    }
+}
+
+/// `encoding the images: 34%`, where it is known how much there is.
+fn how_far(task: &str, done: u64, all: Option<u64>) -> String {
+    match all {
+        Some(all) if all > 0 => format!("{task}: {}%", 100 * done.min(all) / all),
+        _ => format!("{task}: going on"),
     }
 }
 
@@ -337,6 +361,13 @@ mod tests {
             one_sentence(&error),
             "cannot train: cannot read a.toml: no such key"
         );
+    }
+
+    #[test]
+    fn how_far_work_is_takes_a_total() {
+        assert_eq!(how_far("encoding", 51, Some(150)), "encoding: 34%");
+        assert_eq!(how_far("encoding", 51, Some(0)), "encoding: going on");
+        assert_eq!(how_far("a/b", 51, None), "a/b: going on");
     }
 
     #[test]

@@ -7,14 +7,14 @@ use std::thread;
 use std::time::Instant;
 
 use hf_hub::repository::RepoTreeEntry;
-use kiln_data::{Origin, Progress, ProgressUnit, Request, Task};
+use kiln_data::{Origin, Progress, ProgressUnit, Request, Task, resolved};
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 use ureq::http::{HeaderMap, StatusCode, header};
 
 use super::TransportError;
-use super::client::{Listed, Remote, encoded, origin, stays_inside};
+use super::client::{Listed, Remote, encoded, stays_inside};
 use super::name::is_commit;
 use super::refusal::is_busy;
 
@@ -71,7 +71,7 @@ impl Remote<'_> {
             let answer = self.get(&url, &mut budget)?;
             let entries: Vec<RepoTreeEntry> = self.json(&answer)?;
             files.extend(entries.into_iter().filter_map(listed));
-            page = next_page(&answer.headers).map(|next| self.absolute(next));
+            page = next_page(&answer.headers).map(|next| resolved(&next, &url));
             pages.insert(url);
             if page.as_ref().is_some_and(|next| pages.contains(next)) {
                 return Err(self.not_a_hub("its list of files has no end"));
@@ -202,13 +202,6 @@ impl Remote<'_> {
             bytes: MOST_BYTES,
             end: Instant::now() + self.settings.longest_answer,
             task: Task::begin(progress, &task, ProgressUnit::Bytes, None),
-        }
-    }
-
-    fn absolute(&self, address: String) -> String {
-        match address.strip_prefix('/') {
-            Some(_) => format!("{}{address}", origin(&self.settings.endpoint)),
-            None => address,
         }
     }
 

@@ -126,7 +126,10 @@ impl Cache {
         let lock = || {
             fs::create_dir_all(&self.locks)?;
             fs::create_dir_all(self.folder.join("blobs"))?;
-            // What a link in its place points to is left as it is.
+            // What else stands in its place is not followed, and not waited for.
+            if fs::symlink_metadata(&path).is_ok_and(|found| !found.is_file()) {
+                fs::remove_file(&path)?;
+            }
             let file = OpenOptions::new().create(true).append(true).open(&path)?;
             // Where the file system has no locks, the checksum still protects.
             let _ = file.lock();

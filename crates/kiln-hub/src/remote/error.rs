@@ -95,6 +95,20 @@ pub enum TransportError {
         /// The Hub's address.
         endpoint: String,
     },
+    /// A file of another size than the list of files says was offered.
+    #[error(
+        "{endpoint} offers {file} with {announced} bytes, but lists it with {size}; try again later, or set another HF_ENDPOINT"
+    )]
+    WrongSize {
+        /// The file.
+        file: String,
+        /// The Hub's address.
+        endpoint: String,
+        /// The size that it offers, in bytes.
+        announced: u64,
+        /// The size in its list of files.
+        size: u64,
+    },
     /// A Git LFS pointer came instead of the file that it stands for.
     #[error(
         "{endpoint} sent the Git LFS pointer of {file} in place of the file, so it is no full mirror; set another HF_ENDPOINT"

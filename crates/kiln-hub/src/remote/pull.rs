@@ -152,12 +152,6 @@ impl Pull<'_> {
         let commit = self.cache.commit(self.name.revision());
         let commit = commit.ok_or_else(|| missing("anything"))?;
         let names = self.cache.files(&commit).into_iter().collect();
-        let files = self.select(&commit, &names, &|_| Ok(()));
-        let files = files.map_err(|error| match error {
-            TransportError::NotAModel { .. } => missing("the model"),
-            TransportError::Incomplete { missing: file, .. } => missing(&file),
-            other => other,
-        })?;
         let check = |file: &str| match self.cache.soundness(&commit, file, self.progress)? {
             Soundness::Damaged => Err(TransportError::DamagedCache {
                 repository: self.name.to_string(),
@@ -165,6 +159,12 @@ impl Pull<'_> {
             }),
             soundness => Ok(soundness),
         };
+        let files = self.select(&commit, &names, &|file| check(file).map(|_| ()));
+        let files = files.map_err(|error| match error {
+            TransportError::NotAModel { .. } => missing("the model"),
+            TransportError::Incomplete { missing: file, .. } => missing(&file),
+            other => other,
+        })?;
         let unverified = unverified(&files, check)?;
         Ok(self.pulled(commit, files, unverified))
     }

@@ -29,6 +29,12 @@ impl Remote<'_> {
                 size,
             },
             DownloadFailure::WrongDigest => TransportError::WrongChecksum { file },
+            DownloadFailure::WrongSize { announced } => TransportError::WrongSize {
+                file,
+                endpoint: self.settings.endpoint.clone(),
+                announced,
+                size,
+            },
             _ => TransportError::NotTheFile {
                 file,
                 endpoint: self.settings.endpoint.clone(),
@@ -135,6 +141,9 @@ impl Remote<'_> {
             (404, None, Asked::Page) => self.not_a_hub("it answers with something else than JSON"),
             (404, _, Asked::File(file)) => missing_file(file),
             (404, ..) => missing(),
+            (status, ..) if status < 400 || status == 416 => {
+                self.not_a_hub(&format!("it answers with HTTP status {status}"))
+            }
             (429, ..) => TransportError::TooManyRequests(endpoint),
             (500.., ..) => TransportError::OutOfOrder { endpoint, status },
             _ => TransportError::Refused {

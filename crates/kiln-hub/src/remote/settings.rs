@@ -60,7 +60,7 @@ impl HubSettings {
             cache: cache.map_or_else(|| home.join("hub"), PathBuf::from),
             offline: is_on("HF_HUB_OFFLINE"),
             patience: Duration::from_secs(20),
-            longest_answer: Duration::from_secs(600),
+            longest_answer: Duration::from_secs(120),
             pauses: [1, 4, 10].map(Duration::from_secs).to_vec(),
         }
     }

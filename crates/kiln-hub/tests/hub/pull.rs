@@ -299,7 +299,7 @@ fn files_that_are_not_the_right_ones_are_refused() {
         ),
         (
             Fault::Body(weights(9)[..5000].to_vec()),
-            "sent something else in place of",
+            "with 5000 bytes, but lists it with 300000",
         ),
         (
             Fault::Body(pointer(&weights(2))),

@@ -299,11 +299,19 @@ fn a_changed_bit_in_the_cache_is_found() {
 }
 
 #[test]
-fn a_copy_without_a_checksum_is_not_called_verified() {
-    let scene = Scene::new();
+fn a_copy_is_compared_with_what_the_hub_says() {
+    let mut scene = Scene::new();
     let pulled = scene.pull().unwrap();
     let path = pulled.folder.join(UNET);
     fs::remove_file(&path).unwrap();
     fs::write(&path, weights(2)).unwrap();
+    scene.settings.offline = true;
     assert_eq!(scene.pull().unwrap().unverified, [UNET]);
+    scene.settings.offline = false;
+    assert_eq!(scene.pull().unwrap().unverified, [""; 0]);
+    let mut bytes = weights(2);
+    bytes[1000] ^= 1;
+    fs::write(&path, bytes).unwrap();
+    assert_eq!(scene.pull().unwrap().unverified, [""; 0]);
+    assert!(fs::read(&path).unwrap() == weights(2));
 }

@@ -75,6 +75,7 @@ impl Outcome {
     fn in_words(&self) -> String {
         let verified = match self.unverified.len() {
             0 => "verified".to_owned(),
+            1 => "of which 1 has no known checksum".to_owned(),
             count => format!("of which {count} have no known checksum"),
         };
         format!(
