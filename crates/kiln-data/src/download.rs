@@ -6,10 +6,10 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use flate2::read::MultiGzDecoder;
-use sha2::{Digest, Sha256};
 use tempfile::TempDir;
 
 use crate::contents::read_at_most;
+use crate::digest::sha256;
 use crate::error::DataError;
 use crate::progress::Progress;
 use crate::transfer::{Transfer, transfer_agent};
@@ -265,11 +265,11 @@ impl RemoteFile {
     fn is_right(&self, path: &Path) -> bool {
         let digest = || -> io::Result<String> {
             let file = File::open(path)?;
-            let hash = Sha256::digest(match self.form {
+            let content = match self.form {
                 Form::Gzip => read_at_most(MultiGzDecoder::new(file), MAX_CONTENT_BYTES)?,
                 Form::Plain => read_at_most(file, MAX_BYTES)?,
-            });
-            Ok(hash.iter().map(|byte| format!("{byte:02x}")).collect())
+            };
+            Ok(sha256(&content))
         };
         digest().is_ok_and(|digest| digest == self.content_sha256)
     }

@@ -29,6 +29,7 @@ mod config;
 mod contents;
 mod dataset;
 mod decode;
+mod digest;
 mod download;
 mod error;
 #[cfg(test)]
@@ -53,6 +54,7 @@ mod transfer;
 
 pub use config::{DataConfig, DatasetKind};
 pub use dataset::{Datasets, ImageDataset, ImageShape};
+pub use digest::{hexadecimal, sha256, sha256_of_file};
 pub use download::{
     Downloaded, PYTORCH_FID_FILE, PYTORCH_FID_SHA256, cache_folder, pytorch_fid_weights,
 };

@@ -144,7 +144,7 @@ fn digest(tensors: &BTreeMap<String, TensorView<'_>>) -> String {
         hash.update(format!("{name} {:?} ", tensor.shape()));
         hash.update(tensor.data());
     }
-    crate::hexadecimal(&hash.finalize())
+    kiln_data::hexadecimal(&hash.finalize())
 }
 
 fn matrix(file: &SafeTensors, name: &str) -> Option<(Vec<f32>, usize)> {

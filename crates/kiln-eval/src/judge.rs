@@ -124,7 +124,7 @@ impl Judge {
 
     fn digits_from_bytes(bytes: &[u8], device: &Device) -> Result<Self, EvalError> {
         let classifier = DigitClassifier::from_bytes(bytes, device)?;
-        Ok(Self::Digits(Box::new(classifier), crate::sha256(bytes)))
+        Ok(Self::Digits(Box::new(classifier), kiln_data::sha256(bytes)))
     }
 
     /// What its figures depend on besides the images, as part of a file's name.

@@ -45,7 +45,6 @@ mod similarity;
 use std::path::Path;
 
 use kiln_data::read_regular;
-use sha2::{Digest, Sha256};
 
 pub use classifier::{Classified, DigitClassifier};
 pub use digits::{CONFIDENT, DigitReadings, chi_squared};
@@ -60,15 +59,6 @@ pub use kernel::{
 };
 pub use neighbours::{Manifolds, nearest};
 pub use similarity::{mean_squared_error, psnr, ssim};
-
-/// In hexadecimal digits.
-fn sha256(bytes: &[u8]) -> String {
-    hexadecimal(&Sha256::digest(bytes))
-}
-
-fn hexadecimal(digest: &[u8]) -> String {
-    digest.iter().map(|byte| format!("{byte:02x}")).collect()
-}
 
 /// Many times the size of any judge's weights and of what it sees, in bytes.
 const LARGEST: u64 = 1 << 30;

@@ -5,6 +5,7 @@ use std::path::Path;
 use burn::module::{Module, ModuleVisitor, Param};
 use burn::tensor::{Device, Tensor};
 use half::f16;
+use kiln_data::hexadecimal;
 use kiln_models::{Autoencoder, WeightsType};
 use serde_json::json;
 use sha2::{Digest, Sha256};
@@ -127,8 +128,7 @@ pub(crate) fn hash_as_stored(network: &Autoencoder, weights_type: WeightsType) -
         weights_type,
     };
     network.visit(&mut hasher);
-    let digest = hasher.digest.finalize();
-    digest.iter().map(|byte| format!("{byte:02x}")).collect()
+    hexadecimal(&hasher.digest.finalize())
 }
 
 struct WeightsHasher {

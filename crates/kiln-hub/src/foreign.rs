@@ -33,7 +33,7 @@ const OTHERS: [(usize, &[u8], &str); 9] = [
     (0, b"GGUF", "is of GGUF, which is not read here"),
 ];
 
-/// Says what a file that begins so is, if it is none that a model has.
+/// Says what a file that begins like this is, unless it can be a file of a model.
 pub(crate) fn refuse_foreign(start: &[u8], file: &str) -> Result<(), HubError> {
     if is_pointer(start) {
         return Err(HubError::Pointer(file.to_owned()));

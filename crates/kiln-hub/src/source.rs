@@ -5,6 +5,8 @@ use std::fs::File;
 use std::io::{self, Read, Seek};
 use std::path::{Path, PathBuf};
 
+use kiln_data::open_regular;
+
 use crate::HubError;
 use crate::foreign::{START, is_safetensors, refuse_foreign};
 
@@ -135,11 +137,7 @@ pub(crate) fn open_file(path: &Path, largest: u64) -> Result<File, HubError> {
         file: name(),
         problem,
     };
-    // Before it is opened: a pipe would wait for its writer.
-    if !path.metadata().map_err(problem)?.is_file() {
-        return Err(problem(io::Error::other("it is no regular file")));
-    }
-    let mut opened = File::open(path).map_err(problem)?;
+    let mut opened = open_regular(path).map_err(problem)?;
     let bytes = opened.metadata().map_err(problem)?.len();
     if bytes > largest {
         return Err(HubError::TooLarge {

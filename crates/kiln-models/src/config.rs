@@ -6,7 +6,7 @@ use serde::de::DeserializeOwned;
 use serde_json::{Map, Value};
 
 use crate::ConfigError;
-use crate::memory::free_memory;
+use crate::memory::too_little_memory;
 
 /// The diffusers version whose behaviour is followed; written into every `config.json`.
 const DIFFUSERS_VERSION: &str = "0.42.1";
@@ -240,14 +240,14 @@ pub(crate) fn require_size<M: Module>(network: &M) -> Result<(), ConfigError> {
             most: MAX_PARAMETERS,
         });
     }
-    let needed = (parameters * size_of::<f32>()) as u64;
-    match free_memory() {
-        Some(free) if needed > free => Err(ConfigError::Memory {
+    let needed = (parameters * size_of::<f32>()) as f64;
+    match too_little_memory(needed) {
+        Some(free) => Err(ConfigError::Memory {
             parameters,
-            needed: needed as f64 / 1e6,
-            free: free as f64 / 1e6,
+            needed: needed / 1e6,
+            free: free / 1e6,
         }),
-        _ => Ok(()),
+        None => Ok(()),
     }
 }
 

@@ -44,7 +44,7 @@ mod weights;
 pub use autoencoder::{Autoencoder, AutoencoderKl, AutoencoderKlConfig};
 pub use blocks::{Activation, TimeScaleShift};
 pub use error::{ConfigError, WeightsError};
-pub use memory::{FeatureMaps, free_memory};
+pub use memory::{FeatureMaps, free_memory, too_little_memory};
 pub use unet::{
     ClassEmbeddingType, DownBlockType, MidBlockType, ResampleType, SampleSize, TimeEmbeddingType,
     UNet2d, UNet2dConfig, UpBlockType,

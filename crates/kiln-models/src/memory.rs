@@ -41,6 +41,12 @@ pub fn free_memory() -> Option<u64> {
     of_groups.chain(of_addresses).chain([of_system]).min()
 }
 
+/// The bytes that are free, where the system tells and they are fewer than `needed`.
+pub fn too_little_memory(needed: f64) -> Option<f64> {
+    let free = free_memory()? as f64;
+    (needed > free).then_some(free)
+}
+
 /// How many numbers a network keeps for one image, at least: what can be known before anything is allocated.
 #[derive(Debug, Clone, Copy)]
 pub struct FeatureMaps {

@@ -22,9 +22,8 @@ use burn::train::checkpoint::{
     Checkpoint, Checkpointer, CheckpointerError, CheckpointingAction, CheckpointingStrategy,
 };
 use burn::train::metric::store::{Aggregate, EventStoreClient, Split};
-use kiln_data::{open_regular, read_regular};
+use kiln_data::{read_regular, sha256, sha256_of_file};
 use serde::{Deserialize, Serialize};
-use sha2::{Digest, Sha256};
 
 use crate::error::TrainError;
 use crate::identity::Identity;
@@ -183,11 +182,6 @@ impl CheckpointFolder {
         whole.contains(&step)
     }
 
-    /// Whether a folder is a checkpoint, whole or damaged.
-    pub(crate) fn is_checkpoint(folder: &Path) -> bool {
-        folder.join(MANIFEST).is_file()
-    }
-
     /// The step of the whole checkpoint that has least of what the best one is chosen by.
     pub(crate) fn best(&self) -> Option<usize> {
         self.best_of(&self.steps())
@@ -280,7 +274,8 @@ fn read_manifest(folder: &Path) -> Result<Manifest, String> {
 fn verify(folder: &Path) -> Result<Manifest, String> {
     let manifest = read_manifest(folder)?;
     for (name, digest) in &manifest.files {
-        let found = sha256_of(&folder.join(name)).map_err(|error| format!("{name}: {error}"))?;
+        let found =
+            sha256_of_file(&folder.join(name)).map_err(|error| format!("{name}: {error}"))?;
         if &found != digest {
             return Err(format!("{name} is not what was written"));
         }
@@ -288,24 +283,9 @@ fn verify(folder: &Path) -> Result<Manifest, String> {
     Ok(manifest)
 }
 
-/// Of a file, which need not fit into memory.
-fn sha256_of(path: &Path) -> std::io::Result<String> {
-    let mut file = open_regular(path)?;
-    let (mut hash, mut chunk) = (Sha256::new(), vec![0; 1 << 20]);
-    loop {
-        match std::io::Read::read(&mut file, &mut chunk)? {
-            0 => return Ok(hexadecimal(&hash.finalize())),
-            count => hash.update(&chunk[..count]),
-        }
-    }
-}
-
-fn sha256(bytes: &[u8]) -> String {
-    hexadecimal(&Sha256::digest(bytes))
-}
-
-fn hexadecimal(digest: &[u8]) -> String {
-    digest.iter().map(|byte| format!("{byte:02x}")).collect()
+/// Whether `folder` is a checkpoint of a training, whole or damaged.
+pub fn is_checkpoint(folder: &Path) -> bool {
+    folder.join(MANIFEST).is_file()
 }
 
 /// Collects the three records that the Learner hands out on three threads, and writes them together.

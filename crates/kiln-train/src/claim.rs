@@ -7,7 +7,7 @@ use std::io::Read;
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
-use kiln_data::read_text;
+use kiln_data::{open_regular, read_text};
 use kiln_hub::check_place;
 
 use crate::checkpoint::CheckpointFolder;
@@ -220,8 +220,7 @@ fn in_the_way(file: &Path) -> TrainError {
 /// The first few hundred letters of a file; nothing where it cannot be read.
 fn beginning_of(path: &Path) -> String {
     let mut start = Vec::new();
-    let is_file = fs::metadata(path).is_ok_and(|found| found.is_file());
-    if let (true, Ok(file)) = (is_file, File::open(path)) {
+    if let Ok(file) = open_regular(path) {
         let _ = file.take(1024).read_to_end(&mut start);
     }
     String::from_utf8_lossy(&start).into_owned()
@@ -232,7 +231,7 @@ fn latents_in(run: &RunFolder) -> BTreeSet<PathBuf> {
     entries.flatten().map(|entry| entry.path()).collect()
 }
 
-/// Removes what killed processes have left: nobody writes here now but this one.
+/// Removes what killed processes have left: only this one writes here now.
 fn clear_leftovers(run: &RunFolder, stage: &StageFolder) -> Result<(), TrainError> {
     let checkpoints = stage.checkpoints();
     CheckpointFolder::new(checkpoints.clone())

@@ -11,7 +11,7 @@ use crate::session::Session;
 /// Whether there was a dashboard in this process.
 static WAS_SHOWN: AtomicBool = AtomicBool::new(false);
 
-/// Whether somebody sits at a terminal. Open MPI gives processes one to write to, at which nobody sits.
+/// Whether somebody sits at a terminal. Open MPI gives processes a terminal that has no user.
 pub fn has_terminal() -> bool {
     io::stdin().is_terminal() && io::stdout().is_terminal()
 }

@@ -11,7 +11,7 @@ use burn::tensor::Device;
 use kiln_hub::{LatentDiffusion, ModelSource};
 use kiln_models::UNet2d;
 
-use crate::checkpoint::{CheckpointFolder, GoodCheckpoint};
+use crate::checkpoint::{CheckpointFolder, GoodCheckpoint, is_checkpoint};
 use crate::error::TrainError;
 use crate::experiment::Experiment;
 use crate::record::RunRecord;
@@ -37,17 +37,12 @@ struct RecordedUNet {
 /// [`TrainError::Model`] when the folder holds no model or a damaged one, [`TrainError::Run`] for a checkpoint that is
 /// damaged or of another training than that of a U-Net.
 pub fn load_model(folder: &Path, device: &Device) -> Result<LatentDiffusion, TrainError> {
-    if CheckpointFolder::is_checkpoint(folder) {
+    if is_checkpoint(folder) {
         model_of_checkpoint(folder, device)
     } else {
         let source = ModelSource::Folder(folder.to_owned());
         Ok(LatentDiffusion::load(&source, device)?)
     }
-}
-
-/// Whether `folder` is a checkpoint of a training, whole or damaged.
-pub fn is_checkpoint(folder: &Path) -> bool {
-    CheckpointFolder::is_checkpoint(folder)
 }
 
 fn model_of_checkpoint(folder: &Path, device: &Device) -> Result<LatentDiffusion, TrainError> {

@@ -4,7 +4,7 @@
 use std::fmt;
 use std::path::{Path, PathBuf};
 
-use kiln_data::{Datasets, ImageDataset};
+use kiln_data::{Datasets, ImageDataset, hexadecimal};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 use toml::{Table, Value};
@@ -177,8 +177,7 @@ impl SetIdentity {
                 let label = set.label(image).map_or(u64::MAX, |label| label as u64);
                 digest.update(label.to_le_bytes());
             }
-            let digest = digest.finalize();
-            digest.iter().map(|byte| format!("{byte:02x}")).collect()
+            hexadecimal(&digest.finalize())
         });
         Self {
             images: set.len(),

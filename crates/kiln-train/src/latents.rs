@@ -12,7 +12,9 @@ use std::collections::HashMap;
 use std::path::Path;
 
 use burn::tensor::{Device, Tensor, TensorData};
-use kiln_data::{Datasets, ImageDataset, Progress, ProgressUnit, prefetch, read_regular};
+use kiln_data::{
+    Datasets, ImageDataset, Progress, ProgressUnit, Task, hexadecimal, prefetch, read_regular,
+};
 use kiln_hub::FirstStage;
 use safetensors::tensor::TensorView;
 use safetensors::{Dtype, SafeTensors};
@@ -249,8 +251,7 @@ fn digest<'a>(sets: impl Iterator<Item = (&'a [usize], &'a [u8])>) -> String {
         digest.update(format!("{shape:?}"));
         digest.update(bytes);
     }
-    let digest = digest.finalize();
-    digest.iter().map(|byte| format!("{byte:02x}")).collect()
+    hexadecimal(&digest.finalize())
 }
 
 fn bytes_of(values: &[f32]) -> Vec<u8> {
@@ -284,7 +285,7 @@ impl LatentSet {
             .flat_map(|index| (0..variants).map(move |variant| (index, variant == 1)))
             .collect();
         let total = Some(images.len() as u64);
-        progress.begin("encoding the images", ProgressUnit::Images, total);
+        let task = Task::begin(progress, "encoding the images", ProgressUnit::Images, total);
         let requests: Vec<_> = images.chunks(BATCH).map(<[_]>::to_vec).collect();
         let mut values = Vec::new();
         let mut latent_shape = [0; 3];
@@ -292,11 +293,10 @@ impl LatentSet {
             stop.check()?;
             let latents = first_stage.network.encode(tensor(&batch?, dataset, device));
             let [count, channels, height, width] = latents.dims();
-            progress.advance(count as u64);
+            task.advance(count as u64);
             latent_shape = [channels, height, width];
             values.extend(latents.into_data().iter::<f32>());
         }
-        progress.end();
         let [channels, height, width] = latent_shape;
         Ok(Self {
             shape: [dataset.len(), variants, channels, height, width],

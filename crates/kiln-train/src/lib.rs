@@ -62,8 +62,9 @@ mod suggestion;
 mod update;
 mod vqvae_stage;
 
+pub use checkpoint::is_checkpoint;
 pub use devices::{DeviceError, Devices};
-pub use drawable::{is_checkpoint, load_model};
+pub use drawable::load_model;
 pub use error::TrainError;
 pub use evaluation::{seen_in, seen_in_dataset};
 pub use experiment::{

@@ -56,9 +56,7 @@ impl RunLog {
             0 => Rows::new(),
             _ => rows_in(&csv)?,
         };
-        for (&step, row) in &unwritten {
-            rows.entry(step).or_insert_with(|| row.clone());
-        }
+        add_absent(&mut rows, &unwritten);
         rows.retain(|&step, _| step <= session.steps_done());
         Ok(Self {
             csv,
@@ -91,10 +89,15 @@ impl RunLog {
 /// If it cannot be read or written.
 pub(crate) fn add_rows(csv: &Path, rows: &Rows) -> Result<(), TrainError> {
     let mut all = rows_in(csv)?;
-    for (&step, row) in rows {
-        all.entry(step).or_insert_with(|| row.clone());
-    }
+    add_absent(&mut all, rows);
     write_atomically(csv, to_csv(&all).as_bytes())
+}
+
+/// Adds the rows of the steps that have none yet.
+fn add_absent(rows: &mut Rows, more: &Rows) {
+    for (&step, row) in more {
+        rows.entry(step).or_insert_with(|| row.clone());
+    }
 }
 
 fn to_csv(rows: &Rows) -> String {

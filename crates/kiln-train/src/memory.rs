@@ -1,7 +1,7 @@
 //! Whether a training fits into memory: refused before anything is allocated where it cannot.
 
 use burn::tensor::Device;
-use kiln_models::{FeatureMaps, free_memory};
+use kiln_models::{FeatureMaps, too_little_memory};
 
 use crate::devices::Devices;
 use crate::experiment::{ConfigError, Experiment, TrainingConfig};
@@ -72,13 +72,13 @@ fn is_processor(devices: &Devices) -> bool {
 
 fn require(key: &str, value: impl ToString, numbers: f64) -> Result<(), ConfigError> {
     let needed = numbers * NUMBER;
-    match free_memory() {
-        Some(free) if needed > free as f64 => Err(ConfigError::Memory {
+    match too_little_memory(needed) {
+        Some(free) => Err(ConfigError::Memory {
             key: key.to_owned(),
             value: value.to_string(),
             needed: needed / 1e9,
-            free: free as f64 / 1e9,
+            free: free / 1e9,
         }),
-        _ => Ok(()),
+        None => Ok(()),
     }
 }

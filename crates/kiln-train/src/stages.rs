@@ -169,11 +169,21 @@ impl TrainingReport {
         }
     }
 
-    /// There was nothing left to do.
-    fn finished_before(stage: &'static str, steps: usize, of_steps: usize, model: PathBuf) -> Self {
-        Self {
+    /// Where there is nothing left to do: `model` holds what was trained, for as many steps as `trained` says.
+    ///
+    /// # Errors
+    /// Those of [`Start::is_finished`].
+    fn if_finished_before(
+        stage: &'static str,
+        start: &Start,
+        of_steps: usize,
+        model: PathBuf,
+        trained: impl FnOnce(&Path) -> Option<usize>,
+    ) -> Result<Option<Self>, TrainError> {
+        let is_finished = start.is_finished(of_steps, || trained(&model))?;
+        Ok(is_finished.then(|| Self {
             stage,
-            steps,
+            steps: start.session.steps_done(),
             new_steps: 0,
             of_steps,
             interrupted: false,
@@ -181,7 +191,7 @@ impl TrainingReport {
             seconds_per_pass: None,
             model: Some(model),
             best: None,
-        }
+        }))
     }
 }
 
@@ -250,18 +260,14 @@ pub fn train_vqvae(
     let mut claim = Claim::stake(&run, &folder, &folder.model(), &options.ranks)?;
     let start = start_of(experiment, options, &run, &folder, OF_STAGE_1)?;
     let session = start.session.clone();
-    let trained = || {
-        let model = FirstStage::load(&ModelSource::Folder(folder.model()), &Device::flex());
+    let trained = |model: &Path| {
+        let model = FirstStage::load(&ModelSource::Folder(model.to_owned()), &Device::flex());
         steps_in(&model.ok()?.metadata.training)
     };
-    if start.is_finished(training.steps, trained)? {
-        let done = session.steps_done();
-        return Ok(TrainingReport::finished_before(
-            "vqvae",
-            done,
-            training.steps,
-            folder.model(),
-        ));
+    let (steps, model) = (training.steps, folder.model());
+    let report = TrainingReport::if_finished_before("vqvae", &start, steps, model, trained)?;
+    if let Some(report) = report {
+        return Ok(report);
     }
     let device = options.devices.first();
     let learning = device.clone().autodiff();
@@ -384,18 +390,14 @@ fn train_unet(
     let mut claim = Claim::stake(&run, &folder, &run.model(), &options.ranks)?;
     let start = start_of(experiment, options, &run, &folder, OF_STAGE_2)?;
     let session = start.session.clone();
-    let trained = || {
-        let model = LatentDiffusion::load(&ModelSource::Folder(run.model()), &Device::flex());
+    let trained = |model: &Path| {
+        let model = LatentDiffusion::load(&ModelSource::Folder(model.to_owned()), &Device::flex());
         steps_in(&model.ok()?.metadata.training)
     };
-    if start.is_finished(training.steps, trained)? {
-        let done = session.steps_done();
-        return Ok(TrainingReport::finished_before(
-            name,
-            done,
-            training.steps,
-            run.model(),
-        ));
+    let (steps, model) = (training.steps, run.model());
+    let report = TrainingReport::if_finished_before(name, &start, steps, model, trained)?;
+    if let Some(report) = report {
+        return Ok(report);
     }
     let first_stage = match experiment.first_stage() {
         Some(_) => Some(find_first_stage(&run, options, start.before(), &device)?),
@@ -534,14 +536,11 @@ pub fn train_classifier(
     let config = experiment.to_toml()?;
     let start = Start::new(options, &run, &folder, OF_THE_CLASSIFIER, config, reread)?;
     let session = start.session.clone();
-    if start.is_finished(training.steps, || steps_in(&facts_in(&path)?))? {
-        let (done, steps) = (session.steps_done(), training.steps);
-        return Ok(TrainingReport::finished_before(
-            "classifier",
-            done,
-            steps,
-            path,
-        ));
+    let trained = |path: &Path| steps_in(&facts_in(path)?);
+    let (steps, model) = (training.steps, path.clone());
+    let report = TrainingReport::if_finished_before("classifier", &start, steps, model, trained)?;
+    if let Some(report) = report {
+        return Ok(report);
     }
     let data = start.find_data(&experiment.data);
     let datasets = options.datasets(&data, progress)?;

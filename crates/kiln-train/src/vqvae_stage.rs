@@ -8,7 +8,7 @@ use burn::optim::lr_scheduler::module_lr_scheduler::ModuleLearningRate;
 use burn::optim::{GradientsParams, ModuleOptimizer, MultiGradientsParams};
 use burn::tensor::{Device, Tensor, TensorData};
 use burn::train::{InferenceStep, TrainOutput, TrainStep};
-use kiln_data::{Datasets, ImageBatch, ImageDataset, Progress, ProgressUnit, prefetch};
+use kiln_data::{Datasets, ImageBatch, ImageDataset, Progress, ProgressUnit, Task, prefetch};
 use kiln_kernels::{Precision, on_the_pool, with_precision};
 use kiln_models::VqVae;
 use kiln_models::quantizer::{BatchPosition, CodebookConfig, CodebookTraining};
@@ -320,13 +320,17 @@ pub(crate) fn with_kmeans_codes(
     let quantizer = codebook.prepare(network.quantize);
     let [codes, _] = quantizer.embedding.weight.dims();
     let work = codes as u64 * (1 + KMEANS_ITERATIONS as u64);
-    progress.begin("placing the codes", ProgressUnit::Work, Some(work));
+    let task = Task::begin(
+        progress,
+        "placing the codes",
+        ProgressUnit::Work,
+        Some(work),
+    );
     let advance = &mut |work| {
-        progress.advance(work);
+        task.advance(work);
         stop.check().is_ok()
     };
     network.quantize = quantizer.with_kmeans(latents, KMEANS_ITERATIONS, seed, advance);
-    progress.end();
     stop.check()?;
     Ok(network)
 }

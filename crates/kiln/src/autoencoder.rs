@@ -88,7 +88,8 @@ impl Autoencoder {
     /// Sends images in [-1, 1] through the model, `batch` at a time, and tells `observe` how many are done.
     ///
     /// # Errors
-    /// Those of [`Self::check_image`], [`Error::Memory`] for a batch that is too large, [`Error::NotFinite`] for a broken model, and [`Error::Compute`] when the device fails.
+    /// Those of [`Self::check_image`], [`Error::Memory`] for a batch that is too large, [`Error::NotFinite`] for a broken
+    /// model, and [`Error::Compute`] when the device fails.
     pub fn reconstruct(
         &self,
         originals: &Images,

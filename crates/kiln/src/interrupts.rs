@@ -75,7 +75,7 @@ mod unix {
                 }
                 is_asked = true;
                 if says_so {
-                    // Not from here: a pipe that nobody empties would keep us from the next signal.
+                    // Not from here: a pipe that is not read would keep us from the next signal.
                     let say = || terminal::note("saving a checkpoint; once more to stop at once");
                     let _ = thread::Builder::new().spawn(say);
                 }

@@ -62,7 +62,7 @@ fn prepare() -> anyhow::Result<()> {
 fn exit_code(outcome: anyhow::Result<()>) -> ExitCode {
     match outcome {
         Ok(()) => ExitCode::SUCCESS,
-        // Whoever read our output has seen enough: `kiln model info x | head -1`, or a terminal that was closed.
+        // The reader of our output has seen enough: `kiln model info x | head -1`, or a terminal that was closed.
         Err(error) if terminal::has_no_reader(&error) => ExitCode::SUCCESS,
         Err(error) => {
             if !terminal::was_a_panic(&error) {

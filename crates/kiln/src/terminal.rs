@@ -103,7 +103,7 @@ fn one_line(text: &str) -> String {
 /// What is said of a result that stdout does not take.
 const CANNOT_PRINT: &str = "cannot print the result";
 
-/// Whether an error is only that the reader of our stdout has gone: a pipe's, or whoever sat at the terminal of a dashboard.
+/// Whether an error is only that the reader of our stdout has gone: a pipe's, or the user at the terminal of a dashboard.
 pub fn has_no_reader(error: &anyhow::Error) -> bool {
     let is_closed = |cause: &(dyn Error + 'static)| {
         let io = cause.downcast_ref::<io::Error>();

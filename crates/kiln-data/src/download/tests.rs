@@ -112,10 +112,7 @@ fn content() -> Vec<u8> {
 
 /// The file `NAME`, with [`content`] in it.
 fn numbers() -> RemoteFile {
-    let digest: String = Sha256::digest(content())
-        .iter()
-        .map(|byte| format!("{byte:02x}"))
-        .collect();
+    let digest = sha256(&content());
     RemoteFile {
         name: NAME,
         content_sha256: digest.leak(),
@@ -340,7 +337,7 @@ fn without_a_cache_that_can_be_written_to_a_temporary_folder_serves() {
     let (file, mirrors) = (numbers(), [server.url.as_str()]);
     let collection = collection(&file, &mirrors);
     let home = tempfile::tempdir().unwrap();
-    // Whoever tests may be root, who can write everywhere: but no folder can be made inside a file.
+    // Tests may run as root, who can write everywhere: but no folder can be made inside a file.
     let blocked = home.path().join("file");
     fs::write(&blocked, "").unwrap();
     for cache in [Some(blocked), None] {

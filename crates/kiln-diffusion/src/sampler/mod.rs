@@ -22,7 +22,7 @@
 //! are ours divided by the signal rate: x = z / a, sigma = b / a. Along such a path the noise is the
 //! slope, dx / dsigma = noise, and the methods differ in the noise that they take for a whole step.
 //! Many schedules begin with (almost) no signal, where sigma is infinite or falls by three orders of
-//! magnitude in a step. A mean of slopes over such a step is none: [`heun`], [`second_order`] and
+//! magnitude in a step. The mean of the slopes over such a step says nothing: [`heun`], [`second_order`] and
 //! [`pndm`] then go by the angle between the levels instead.
 
 mod adams_bashforth;

@@ -35,7 +35,7 @@ impl Weights {
         Ok(Self {
             path: path.to_owned(),
             tensors: tensors.map_err(|reason| damaged(path, reason))?,
-            sha256: crate::sha256(&bytes),
+            sha256: kiln_data::sha256(&bytes),
         })
     }
 

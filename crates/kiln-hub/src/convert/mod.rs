@@ -171,7 +171,7 @@ fn read(path: &Path, file: &str) -> Result<Tensors, HubError> {
 fn whole_safetensors(mut file: File, length: u64, name: &str) -> Result<Vec<u8>, HubError> {
     let damaged = || HubError::Damaged {
         file: name.to_owned(),
-        problem: "its header is none of safetensors".to_owned(),
+        problem: "its header is not that of a safetensors file".to_owned(),
     };
     let problem = |problem| HubError::Read {
         file: name.to_owned(),

@@ -7,7 +7,7 @@
 //!   replaced/           what had it, where the file system cannot exchange two names at once
 //! ```
 //!
-//! A program that is killed leaves its hidden folder, and nobody holds its lock. The next one that writes beside it clears it
+//! A program that is killed leaves its hidden folder, and its lock is free. The next one that writes beside it clears it
 //! away, and gives what was replaced its name back if nothing has that name.
 
 use std::fs::{self, File};
@@ -20,9 +20,9 @@ const PREFIX: &str = ".kiln-new-";
 const FOR: &str = "for";
 const NEW: &str = "new";
 const REPLACED: &str = "replaced";
-/// How [`FOR`] begins, so that nobody else's folder is taken for ours.
+/// How [`FOR`] begins, so that another program's folder is not taken for ours.
 const SIGNATURE: &str = "kiln writes ";
-/// How often a hidden folder is made anew because another program took it for a leftover before it was locked.
+/// How often a hidden folder is made again because another program took it for a leftover before it was locked.
 const ATTEMPTS: usize = 8;
 
 /// The hidden folder in which a new one is written. Dropped, it disappears.
@@ -129,7 +129,7 @@ pub(super) fn clear_leftovers(parent: &Path) {
             continue;
         }
         let hidden = entry.path();
-        // Whoever writes in it holds its lock.
+        // The program that writes in it holds its lock.
         let Ok(lock) = File::open(&hidden) else {
             continue;
         };

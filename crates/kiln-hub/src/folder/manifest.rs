@@ -8,8 +8,8 @@ use std::fs::{self, File};
 use std::io::{self, Read, Write};
 use std::path::Path;
 
+use kiln_data::sha256_of_file;
 use serde_json::Value;
-use sha2::{Digest, Sha256};
 
 use crate::weights::WEIGHTS;
 
@@ -39,7 +39,7 @@ const EARLIER_FILES: [&str; 11] = [
 pub(super) fn write(folder: &Path) -> io::Result<()> {
     let mut list = String::new();
     for file in Found::in_folder(folder)?.files {
-        list += &format!("{}  {file}\n", digest(&folder.join(&file))?);
+        list += &format!("{}  {file}\n", sha256_of_file(&folder.join(&file))?);
     }
     let mut file = File::create(folder.join(LIST))?;
     file.write_all(list.as_bytes())?;
@@ -58,7 +58,7 @@ pub(super) fn check(folder: &Path) -> Result<(), String> {
     };
     found.is_within(listed.keys().map(String::as_str))?;
     for file in &found.files {
-        let digest = digest(&folder.join(file)).map_err(unreadable)?;
+        let digest = sha256_of_file(&folder.join(file)).map_err(unreadable)?;
         if listed.get(file) != Some(&digest) {
             return Err(format!(
                 "holds {file:?}, which was changed after kiln wrote it"
@@ -106,19 +106,6 @@ fn names_kiln(weights: &Path) -> io::Result<bool> {
     let header: Value = serde_json::from_slice(&header).unwrap_or_default();
     let facts = header["__metadata__"].as_object();
     Ok(facts.is_some_and(|facts| facts.keys().any(|name| name.starts_with("kiln."))))
-}
-
-fn digest(path: &Path) -> io::Result<String> {
-    let (mut file, mut hasher) = (File::open(path)?, Sha256::new());
-    let mut part = vec![0; 1 << 20];
-    loop {
-        match file.read(&mut part)? {
-            0 => break,
-            length => hasher.update(&part[..length]),
-        }
-    }
-    let digest = hasher.finalize();
-    Ok(digest.iter().map(|byte| format!("{byte:02x}")).collect())
 }
 
 /// What is in a folder and its subfolders, but for the list: names with `/` between folders.

@@ -84,7 +84,7 @@ impl NewFolder {
         let path = self.path(file)?;
         let written = save_weights(network, &path, weights_type, &metadata.to_header());
         written.map_err(|problem| match problem {
-            // Said of the destination; nobody knows the temporary name.
+            // The user knows the destination, not the temporary name.
             WeightsError::Write { source, .. } => self.write_error(file, source),
             problem => HubError::Weights {
                 file: self.destination.join(file).display().to_string(),
@@ -120,7 +120,7 @@ fn may_be_replaced(place: &Path, destination: &Path) -> Result<(), HubError> {
         Ok(_) => {}
     }
     manifest::check(place).map_err(refuse)?;
-    // Whoever sits in a folder that is exchanged for another sees neither.
+    // A shell whose working folder is exchanged for another sees neither.
     let is_inside = std::env::current_dir().is_ok_and(|current| current.starts_with(place));
     if is_inside {
         return Err(refuse("is the folder that you are in".to_owned()));

@@ -12,7 +12,8 @@ use zip::{CompressionMethod, ZipArchive};
 
 use super::Problem;
 use super::machine::Machine;
-use super::tensors::{Storage, Tensor, find_tensors};
+use super::storage::{Storage, Tensor};
+use super::tensors::find_tensors;
 use super::values::Value;
 
 /// More bytes than any pickle has around its tensors, which lie outside of it.

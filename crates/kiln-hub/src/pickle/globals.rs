@@ -3,7 +3,7 @@
 //! Everything else is refused, for one wrong name is enough: from the module `typing` alone, Python gets to
 //! `operator.attrgetter`, from there to `os.system`.
 
-use super::tensors::Kind;
+use super::storage::Kind;
 
 /// What an imported name means here.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -172,7 +172,7 @@ mod tests {
             ("lightningx", "run"),
             ("subprocess", "Popen"),
             ("torch.utils.data", "DataLoader"),
-            // By way of what a harmless module has imported itself.
+            // Through what a harmless module has imported itself.
             ("typing", "operator.attrgetter"),
             ("typing", "sys.modules"),
             ("typing", "sys"),

@@ -4,7 +4,7 @@ use std::collections::HashMap;
 
 use super::Problem;
 use super::globals::{Global, global};
-use super::tensors::{Storage, Tensor};
+use super::tensors::{storage, tensor};
 use super::values::{Value, Values};
 
 const TRUNCATED: &str = "its pickle ends too early";
@@ -226,7 +226,7 @@ impl<'pickle> Machine<'pickle> {
             }
             b'Q' => {
                 let id = self.pop()?;
-                let storage = Storage::of(self.values.members(id), &self.values);
+                let storage = storage(self.values.members(id), &self.values);
                 let storage = storage
                     .ok_or_else(|| Problem::damaged("its pickle refers to an unknown storage"))?;
                 let storage = self.values.storage(storage);
@@ -267,7 +267,7 @@ impl<'pickle> Machine<'pickle> {
                 Ok(self.values.dictionary(given))
             }
             Global::RebuildTensor { kind_at } => {
-                let tensor = Tensor::of(arguments, kind_at, &self.values)?;
+                let tensor = tensor(arguments, kind_at, &self.values)?;
                 Ok(self.values.tensor(tensor))
             }
             Global::RebuildParameter => Ok(arguments.first().copied().unwrap_or(Value::Other)),

@@ -1,6 +1,6 @@
 //! Files that PyTorch wrote, read without believing them.
 //!
-//! A pickle is a program. Python runs it, so whoever wrote a `.bin` or `.ckpt` file can have any function called there.
+//! A pickle is a program. Python runs it, so the author of a `.bin` or `.ckpt` file can have any function called there.
 //! Nothing is called here: a machine of our own follows the program, knows a handful of PyTorch's functions by name, and
 //! refuses every file that names anything beside them and plain data, so that it does not go on to where it would be run.
 //! The machine copies nothing out of the pickle, so what it builds is bounded by the pickle's length.
@@ -10,12 +10,14 @@
 //! globals.rs     the names that a pickle may import, and what they mean
 //! machine.rs     the instructions
 //! values.rs      what they build
-//! tensors.rs     tensors among the values, and their numbers
+//! tensors.rs     what the values say of storages and tensors
+//! storage.rs     where in the file a tensor's numbers lie
 //! ```
 
 mod container;
 mod globals;
 mod machine;
+mod storage;
 mod tensors;
 mod values;
 

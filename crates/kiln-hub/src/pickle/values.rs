@@ -2,7 +2,7 @@
 
 use super::Problem;
 use super::globals::Global;
-use super::tensors::{Storage, Tensor};
+use super::storage::{Storage, Tensor};
 
 /// A value. What is larger lies in [`Values`], so that to repeat a value costs its few bytes and nothing else, as in Python.
 #[derive(Clone, Copy, Debug, PartialEq)]

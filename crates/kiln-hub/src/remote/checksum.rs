@@ -1,10 +1,10 @@
 //! What tells whether a file is the right one.
 
-use std::fmt::Write;
 use std::fs::File;
 use std::io::{self, Read};
 use std::path::Path;
 
+use kiln_data::hexadecimal;
 use sha1::Sha1;
 use sha2::{Digest, Sha256};
 
@@ -60,11 +60,6 @@ impl Checksum {
         };
         Ok(digits == self.digits())
     }
-
-    /// SHA-256 of the file at `path`, as Git LFS names it.
-    pub(crate) fn sha256(path: &Path) -> io::Result<String> {
-        digest(&mut File::open(path)?, Sha256::new(), &|_| ())
-    }
 }
 
 /// The digest of all that `reader` gives, in hexadecimal.
@@ -82,17 +77,14 @@ fn digest<D: Digest>(
         digest.update(&chunk[..count]);
         read(count as u64);
     }
-    let mut digits = String::new();
-    for byte in digest.finalize().iter() {
-        // Writing into a string cannot fail.
-        let _ = write!(digits, "{byte:02x}");
-    }
-    Ok(digits)
+    Ok(hexadecimal(&digest.finalize()))
 }
 
 #[cfg(test)]
 mod tests {
     use std::fs;
+
+    use kiln_data::sha256_of_file;
 
     use super::*;
 
@@ -106,7 +98,7 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("file");
         fs::write(&path, CONTENT).unwrap();
-        assert_eq!(Checksum::sha256(&path).unwrap(), SHA256);
+        assert_eq!(sha256_of_file(&path).unwrap(), SHA256);
         for digits in [SHA256, GIT_BLOB] {
             assert!(Checksum::parse(digits).unwrap().matches(&path).unwrap());
         }

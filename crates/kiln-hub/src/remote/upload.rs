@@ -13,7 +13,7 @@ use std::thread;
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use hf_hub::repository::CommitInfo;
-use kiln_data::{Progress, ProgressUnit};
+use kiln_data::{Progress, ProgressUnit, Task, sha256_of_file};
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
 use ureq::http::{HeaderMap, Response, StatusCode, header};
@@ -21,7 +21,6 @@ use ureq::{Body, SendBody};
 
 use super::TransportError;
 use super::api::encoded_part;
-use super::checksum::Checksum;
 use super::client::Remote;
 use super::refusal::is_busy;
 
@@ -44,7 +43,7 @@ pub(crate) struct Upload {
 impl Upload {
     /// Measures the file at `path`.
     pub(crate) fn new(path: PathBuf, name: String) -> Result<Self, TransportError> {
-        let measure = || Ok((path.metadata()?.len(), Checksum::sha256(&path)?));
+        let measure = || Ok((path.metadata()?.len(), sha256_of_file(&path)?));
         let (size, sha256) = measure().map_err(read_error(&path))?;
         Ok(Self {
             name,
@@ -171,14 +170,7 @@ impl Remote<'_> {
             }
             // Without actions the Hub has the content already.
             if let Some(action) = object["actions"]["upload"].as_object() {
-                progress.begin(
-                    &format!("uploading {}", file.name),
-                    ProgressUnit::Bytes,
-                    Some(file.size),
-                );
-                let outcome = self.upload_one(file, action, progress);
-                progress.end();
-                outcome?;
+                self.upload_one(file, action, progress)?;
                 if let Some(url) = object["actions"]["verify"]["href"].as_str() {
                     let body = json!({"oid": file.sha256, "size": file.size});
                     self.post(url, LFS, &body.to_string())?;
@@ -194,6 +186,8 @@ impl Remote<'_> {
         action: &Map<String, Value>,
         progress: &dyn Progress,
     ) -> Result<(), TransportError> {
+        let name = format!("uploading {}", file.name);
+        let _task = Task::begin(progress, &name, ProgressUnit::Bytes, Some(file.size));
         let invalid = || self.not_a_hub("it does not say where to upload");
         let url = action
             .get("href")

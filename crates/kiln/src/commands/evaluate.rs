@@ -221,10 +221,9 @@ impl Evaluate {
             device,
         };
         // What takes the time are the calls of the network: the bar counts them, for its time left to be right.
-        let images = |options: &SampleOptions| options.count * options.classes.len().max(1);
         let calls: usize = settings
             .iter()
-            .map(|options| images(options) * evaluations(options))
+            .map(|options| options.images() * evaluations(options))
             .sum();
         let bar = terminal::progress_bar("sampling".into(), calls, "network calls");
         for options in &settings {

@@ -132,8 +132,7 @@ impl Inpaint {
 
         let started = Instant::now();
         let moves = visits(options.steps, inpaint_options).len() - 1;
-        let wanted = options.count * options.classes.len().max(1);
-        let passes = wanted.div_ceil(options.batch) * moves;
+        let passes = options.images().div_ceil(options.batch) * moves;
         let bar = terminal::progress_bar("inpainting".into(), passes, "steps");
         let mut films = self.film.begin(moves);
         let filled = pipeline.inpaint(&original, &mask, inpaint_options, &options, |moment| {

@@ -202,11 +202,10 @@ impl Sample {
             grids: Vec::new(),
             comparison: None,
         };
-        let rows = options.classes.len().max(1);
         ensure!(
-            self.files.files || options.count * rows <= LARGEST_GRID,
+            self.files.files || options.images() <= LARGEST_GRID,
             "a grid holds at most {LARGEST_GRID} images, and these are {}; add --files to write them one by one",
-            options.count * rows
+            options.images()
         );
         for options in &all_options {
             pipeline.last_part(options, self.strength())?;
@@ -300,7 +299,7 @@ impl Sample {
             None => Start::Noise,
         };
         let rows = options.classes.len().max(1);
-        let passes = (rows * options.count).div_ceil(options.batch) * steps;
+        let passes = options.images().div_ceil(options.batch) * steps;
         let bar = terminal::progress_bar(format!("{} steps", options.steps), passes, "passes");
         let mut films = self.film.begin(steps);
         let observe = |moment: Moment<'_>| {

@@ -57,9 +57,7 @@ impl Patient {
         } else if path.join("config.json").is_file() {
             patient.read_first_stage(path);
         } else if is_checkpoint(path) {
-            let model = load_model(path, device)?;
-            patient.scheduler = Some(model.scheduler.clone());
-            patient.model = Some(model);
+            patient.take_model(load_model(path, device)?);
         } else {
             return Err(Error::NoPatient(path.to_owned()));
         }
@@ -175,12 +173,14 @@ impl Patient {
 
     fn read_model(&mut self, source: &ModelSource) {
         match LatentDiffusion::load(source, &self.device) {
-            Ok(model) => {
-                self.scheduler = Some(model.scheduler.clone());
-                self.model = Some(model);
-            }
+            Ok(model) => self.take_model(model),
             Err(error) => self.damage.push(damage_of_model(&error)),
         }
+    }
+
+    fn take_model(&mut self, model: LatentDiffusion) {
+        self.scheduler = Some(model.scheduler.clone());
+        self.model = Some(model);
     }
 
     fn read_first_stage(&mut self, folder: &Path) {

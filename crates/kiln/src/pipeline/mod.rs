@@ -72,6 +72,13 @@ pub struct SampleOptions {
     pub precision: Precision,
 }
 
+impl SampleOptions {
+    /// Images in all: `count` of each class, or `count` where there are no classes.
+    pub fn images(&self) -> usize {
+        self.count.saturating_mul(self.classes.len().max(1))
+    }
+}
+
 /// A moment of the denoising of one batch.
 #[derive(Clone, Copy, Debug)]
 pub struct Moment<'a> {

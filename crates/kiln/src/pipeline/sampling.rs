@@ -243,8 +243,7 @@ impl Pipeline {
         mut take: impl FnMut(Images) -> Result<(), Error>,
     ) -> Result<(), Error> {
         self.check_classes(options)?;
-        let count = options.count.saturating_mul(options.classes.len().max(1));
-        self.check_batch(count.min(options.batch.max(1)))?;
+        self.check_batch(options.images().min(options.batch.max(1)))?;
         let mut left = all_wanted(options).peekable();
         while left.peek().is_some() {
             let wanted: Vec<Wanted> = left.by_ref().take(options.batch.max(1)).collect();
@@ -285,7 +284,7 @@ impl Pipeline {
         options: &SampleOptions,
         draw: impl FnOnce(&mut dyn FnMut(Images) -> Result<(), Error>) -> Result<(), Error>,
     ) -> Result<Images, Error> {
-        let count = options.count.saturating_mul(options.classes.len().max(1));
+        let count = options.images();
         let shape = self.image_shape();
         let numbers = shape.channels as f64 * shape.height as f64 * shape.width as f64;
         require_memory(&self.device, count, count as f64 * numbers)?;

@@ -279,7 +279,7 @@ fn a_training_outlives_the_terminal_of_its_dashboard() {
     thread::sleep(Duration::from_millis(300));
     terminal.kill().unwrap();
     terminal.wait().unwrap();
-    // The training is nobody's child now; it frees the folder once it has saved.
+    // The training has lost its parent now; it frees the folder once it has saved.
     let rest =
         "train-vqvae --config experiment.toml --out run --resume --set stage_1.training.steps=1";
     let patience = Instant::now() + Duration::from_secs(60);
