@@ -106,6 +106,7 @@ mod guidance;
 mod level;
 mod loss;
 mod loss_weight;
+mod no_settings;
 pub mod noise;
 mod noise_levels;
 mod prediction;

@@ -57,6 +57,7 @@ pub use pndm::pndm;
 pub use second_order::second_order;
 pub use unipc::unipc;
 
+use crate::no_settings::no_settings;
 use crate::{Denoised, Denoiser, DiffusionError, Level, Rates, Schedule};
 
 /// What a sampler reports after each step, for progress bars and for pictures of the denoising.
@@ -116,6 +117,7 @@ pub enum Sampler {
         order: usize,
     },
     /// [`pndm`]
+    #[serde(deserialize_with = "no_settings")]
     Pndm,
     /// [`dpm_solver`]
     DpmSolver {
@@ -124,7 +126,7 @@ pub enum Sampler {
         eta: f64,
     },
     /// [`unipc`]
-    #[serde(rename = "unipc")]
+    #[serde(rename = "unipc", deserialize_with = "no_settings")]
     UniPc,
 }
 
@@ -354,9 +356,11 @@ mod tests {
         for sampler in [r#"{"kind": "euler"}"#, r#"{"kind": "ddim", "eta": 0.0}"#] {
             serde_json::from_str::<Sampler>(sampler).unwrap();
         }
-        assert!(
-            serde_json::from_str::<Sampler>(r#"{"kind": "dpm-solver", "eta": 0.0, "order": 3}"#)
-                .is_err()
-        );
+        for sampler in Sampler::ALL {
+            let mut with_another = serde_json::to_value(sampler).unwrap();
+            with_another["solver"] = 3.into();
+            let refused = serde_json::from_value::<Sampler>(with_another).unwrap_err();
+            assert!(refused.to_string().contains("`solver`"), "{refused}");
+        }
     }
 }
