@@ -12,6 +12,7 @@ use burn::tensor::activation::tanh;
 use burn::tensor::{Device, Tensor};
 use kiln_diffusion::noise::ImageNoise;
 use kiln_diffusion::sampler::Sampler;
+use kiln_diffusion::schedule::ListedBetas;
 use kiln_diffusion::{
     Level, LevelOptions, NetworkDenoiser, Prediction, Schedule, ScheduleConfig, ScheduleKind,
     Spacing, levels,
@@ -35,11 +36,10 @@ fn own_schedule(timesteps: usize) -> ScheduleConfig {
         alpha_bar_before = alpha_bar;
         beta
     });
+    let betas = betas.collect();
     ScheduleConfig {
-        kind: ScheduleKind::Betas,
         num_train_timesteps: timesteps,
-        betas: Some(betas.collect()),
-        ..ScheduleConfig::default()
+        ..ScheduleConfig::of(ScheduleKind::Betas(ListedBetas { betas }))
     }
 }
 

@@ -26,18 +26,6 @@ pub enum DiffusionError {
         /// Says that the betas were scaled, where they were.
         after_scaling: &'static str,
     },
-    /// A setting is given that the schedule's kind would ignore.
-    #[error(
-        "`{key}` does nothing to a `{kind}` schedule, which has the settings {keys}: remove it."
-    )]
-    UnusedKey {
-        /// The setting.
-        key: &'static str,
-        /// The schedule's kind as a config writes it.
-        kind: &'static str,
-        /// The settings that the kind has.
-        keys: String,
-    },
     /// The two ends of a curve are out of range or in the wrong order.
     #[error("`{start_key}` is {start} and `{end_key}` is {end}: {valid}.")]
     Ends {
@@ -62,11 +50,11 @@ pub enum DiffusionError {
         /// What would be valid.
         valid: &'static str,
     },
-    /// There is no list of betas.
+    /// Listed betas are to be read between the timesteps.
     #[error(
-        "a `betas` schedule needs `betas`, a list of `num_train_timesteps` numbers, one a timestep."
+        "`continuous` goes with curves, and a `betas` schedule is a list: remove it, or choose another `kind`."
     )]
-    MissingBetas,
+    ContinuousBetas,
     /// The list of betas does not have one entry a timestep.
     #[error(
         "`betas` has {length} entries: `num_train_timesteps` is {expected}, and there must be one a timestep."

@@ -60,6 +60,10 @@ impl<R: Rate> Rates<R> {
     }
 }
 
+/// The share of the signal's power that curves towards pure noise keep, as in Chen 2023 ("On the Importance of Noise
+/// Scheduling for Diffusion Models", algorithm 1).
+const LEAST_SIGNAL_POWER: f64 = 1e-9;
+
 impl Rates {
     /// ln(a² / b²): positive where the signal dominates, minus infinity for pure noise.
     pub fn log_snr(&self) -> f64 {
@@ -95,6 +99,31 @@ impl Rates {
         Self {
             signal: (-log_power.exp_m1()).sqrt(),
             noise: (log_power / 2.0).exp(),
+        }
+    }
+
+    /// The rates with this a.
+    pub(crate) fn from_signal(signal: f64) -> Self {
+        Self {
+            signal,
+            noise: (1.0 - signal * signal).sqrt(),
+        }
+    }
+
+    /// The rates that are the cosine and the sine of this angle.
+    pub(crate) fn at_angle(angle: f64) -> Self {
+        Self {
+            signal: angle.cos(),
+            noise: angle.sin(),
+        }
+    }
+
+    /// The rates with this a² on a curve that leads to pure noise: never quite there.
+    pub(crate) fn towards_pure_noise(signal_power: f64) -> Self {
+        let signal_power = signal_power.max(LEAST_SIGNAL_POWER);
+        Self {
+            signal: signal_power.sqrt(),
+            noise: (1.0 - signal_power).sqrt(),
         }
     }
 

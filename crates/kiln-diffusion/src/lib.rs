@@ -97,13 +97,13 @@
 //! # Ok::<(), kiln_diffusion::DiffusionError>(())
 //! ```
 
-mod betas;
 mod clip;
-mod curve;
 mod denoiser;
+mod diffusers;
 mod error;
 mod guidance;
 mod level;
+mod linspace;
 mod loss;
 mod loss_weight;
 mod no_settings;
@@ -111,16 +111,13 @@ pub mod noise;
 mod noise_levels;
 mod prediction;
 pub mod sampler;
-mod schedule;
-mod schedule_config;
-mod schedule_kind;
-mod scheduler_class;
-mod scheduler_config;
+pub mod schedule;
 mod slerp;
 mod spacing;
 
 pub use clip::Clip;
 pub use denoiser::{Denoised, Denoiser, NetworkDenoiser};
+pub use diffusers::SchedulerConfig;
 pub use error::DiffusionError;
 pub use guidance::Guidance;
 pub use level::{Level, Rate, Rates};
@@ -128,9 +125,6 @@ pub use loss::{Distance, Loss};
 pub use loss_weight::LossWeight;
 pub use noise_levels::NoiseLevels;
 pub use prediction::Prediction;
-pub use schedule::Schedule;
-pub use schedule_config::ScheduleConfig;
-pub use schedule_kind::ScheduleKind;
-pub use scheduler_config::SchedulerConfig;
+pub use schedule::{Schedule, ScheduleConfig, ScheduleKind};
 pub use slerp::slerp;
 pub use spacing::{FinalLevel, LevelOptions, Spacing, StepGrid, last_part, levels, warning};

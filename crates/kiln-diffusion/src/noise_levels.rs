@@ -138,7 +138,7 @@ mod tests {
 
     fn schedule(continuous: bool) -> Schedule {
         Schedule::new(ScheduleConfig {
-            kind: ScheduleKind::Karras,
+            kind: ScheduleKind::Karras(Default::default()),
             continuous,
             ..Default::default()
         })

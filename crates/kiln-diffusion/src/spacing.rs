@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::betas::linspace;
+use crate::linspace::linspace;
 use crate::{DiffusionError, Level, Rates, Schedule};
 
 /// How S sampling steps are spread over T timesteps (the first three: Lin et al. 2023, table 2).

@@ -5,6 +5,7 @@ mod samplers;
 
 use burn::tensor::{Device, Tensor, TensorData};
 use kiln_diffusion::sampler::{Progress, Sampler};
+use kiln_diffusion::schedule::ListedBetas;
 use kiln_diffusion::{
     Clip, FinalLevel, Level, LevelOptions, NetworkDenoiser, Prediction, Schedule, ScheduleConfig,
     ScheduleKind, Spacing, last_part, levels, noise,
@@ -18,20 +19,16 @@ fn images(index: u64) -> Tensor<4> {
 
 fn schedules() -> Vec<Schedule> {
     let kinds = [
-        ScheduleKind::Linear,
-        ScheduleKind::ScaledLinear,
+        ScheduleKind::Linear(Default::default()),
+        ScheduleKind::ScaledLinear(Default::default()),
         ScheduleKind::Cosine,
     ];
-    let config = |kind| ScheduleConfig {
-        kind,
-        ..Default::default()
-    };
     let configs = kinds.into_iter().flat_map(|kind| {
         let pure = ScheduleConfig {
             zero_terminal_snr: true,
-            ..config(kind)
+            ..ScheduleConfig::of(kind.clone())
         };
-        [config(kind), pure]
+        [ScheduleConfig::of(kind), pure]
     });
     configs
         .map(|config| Schedule::new(config).unwrap())
@@ -42,16 +39,19 @@ fn schedules() -> Vec<Schedule> {
 fn all_schedules() -> Vec<Schedule> {
     let readings = [(false, false), (false, true), (true, false), (true, true)];
     let configs = ScheduleKind::ALL.into_iter().flat_map(|kind| {
-        let listed = kind == ScheduleKind::Betas;
-        let config = move |(continuous, zero_terminal_snr)| ScheduleConfig {
-            kind,
-            continuous: continuous && !listed,
-            zero_terminal_snr,
-            num_train_timesteps: 200,
-            betas: listed.then(|| vec![0.05; 200]),
-            ..Default::default()
+        let (kind, is_curve) = match kind {
+            ScheduleKind::Betas(_) => {
+                let betas = vec![0.05; 200];
+                (ScheduleKind::Betas(ListedBetas { betas }), false)
+            }
+            kind => (kind, true),
         };
-        readings.map(config)
+        readings.map(|(continuous, zero_terminal_snr)| ScheduleConfig {
+            kind: kind.clone(),
+            num_train_timesteps: 200,
+            continuous: continuous && is_curve,
+            zero_terminal_snr,
+        })
     });
     configs
         .map(|config| Schedule::new(config).unwrap())

@@ -257,15 +257,14 @@ fn every_step_is_reported() {
 fn every_combination_gives_data_whatever_is_predicted() {
     let noise = image_noise(0..8);
     for kind in [
-        ScheduleKind::Linear,
-        ScheduleKind::ScaledLinear,
+        ScheduleKind::Linear(Default::default()),
+        ScheduleKind::ScaledLinear(Default::default()),
         ScheduleKind::Cosine,
     ] {
         for zero_terminal_snr in [false, true] {
             let config = ScheduleConfig {
-                kind,
                 zero_terminal_snr,
-                ..Default::default()
+                ..ScheduleConfig::of(kind.clone())
             };
             let schedule = Schedule::new(config).unwrap();
             for spacing in Spacing::ALL {

@@ -3,6 +3,7 @@
 
 use std::f64::consts::PI;
 
+use kiln_diffusion::schedule::{LogSnrEnds, Sigmoid};
 use kiln_diffusion::{Schedule, ScheduleConfig, ScheduleKind};
 
 const PLACES: [f64; 7] = [0.0, 0.01, 0.2, 0.5, 0.77, 0.99, 1.0];
@@ -30,8 +31,9 @@ fn noise_power(config: &ScheduleConfig, t: f64) -> f64 {
 /// clear-diffusion-keras, `schedules.py`: each is a function of the start and end noise power.
 #[test]
 fn the_seven_schedules_of_clear_diffusion() {
+    type Kind = fn(LogSnrEnds) -> ScheduleKind;
     type Definition = fn(f64, f64, f64) -> f64;
-    let definitions: [(ScheduleKind, Definition); 7] = [
+    let definitions: [(Kind, Definition); 7] = [
         (ScheduleKind::NoisePowerLinear, |start, end, t| {
             start + t * (end - start)
         }),
@@ -59,18 +61,17 @@ fn the_seven_schedules_of_clear_diffusion() {
     for (start_log_snr, end_log_snr) in [(3.0, -10.0), (2.5, -7.5), (8.0, -2.0)] {
         let power = |log_snr: f64| 1.0 / (1.0 + log_snr.exp());
         for (kind, definition) in definitions {
-            let config = ScheduleConfig {
-                kind,
-                start_log_snr: Some(start_log_snr),
-                end_log_snr: Some(end_log_snr),
-                ..Default::default()
-            };
+            let config = ScheduleConfig::of(kind(LogSnrEnds {
+                start_log_snr,
+                end_log_snr,
+            }));
             for t in PLACES {
                 let expected = definition(power(start_log_snr), power(end_log_snr), t);
                 let ours = noise_power(&config, t);
                 assert!(
                     (ours - expected).abs() < 1e-12,
-                    "{kind:?} {t}: {ours} {expected}"
+                    "{} {t}: {ours} {expected}",
+                    config.kind.name()
                 );
             }
         }
@@ -82,7 +83,7 @@ fn the_seven_schedules_of_clear_diffusion() {
 fn the_angles_of_the_keras_example() {
     let (max_signal_rate, min_signal_rate) = (0.95f64, 0.02f64);
     let config = ScheduleConfig {
-        kind: ScheduleKind::AngleLinear,
+        kind: ScheduleKind::AngleLinear(Default::default()),
         ..Default::default()
     };
     for diffusion_time in PLACES {
@@ -102,12 +103,13 @@ fn the_sigmoid_of_jabri_and_of_chen() {
     for (start, end, tau) in [(-3.0, 3.0, 1.0), (-3.0, 3.0, 0.9), (0.0, 3.0, 0.3)] {
         for continuous in [false, true] {
             let schedule = Schedule::new(ScheduleConfig {
-                kind: ScheduleKind::Sigmoid,
+                kind: ScheduleKind::Sigmoid(Sigmoid {
+                    sigmoid_start: start,
+                    sigmoid_end: end,
+                    tau,
+                }),
                 num_train_timesteps: 100,
                 continuous,
-                sigmoid_start: Some(start),
-                sigmoid_end: Some(end),
-                tau: Some(tau),
                 ..Default::default()
             })
             .unwrap();
@@ -169,7 +171,7 @@ fn the_cosine_read_continuously_is_its_formula() {
 #[test]
 fn a_continuous_curve_can_be_rescaled_to_zero_terminal_snr() {
     let config = ScheduleConfig {
-        kind: ScheduleKind::SignalStepLinear,
+        kind: ScheduleKind::SignalStepLinear(Default::default()),
         continuous: true,
         ..Default::default()
     };

@@ -95,7 +95,7 @@ fn schedules() -> Vec<(&'static str, Schedule)> {
         (
             "karras",
             ScheduleConfig {
-                kind: ScheduleKind::Karras,
+                kind: ScheduleKind::Karras(Default::default()),
                 ..Default::default()
             },
         ),

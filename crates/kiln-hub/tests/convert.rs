@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 
 use burn::tensor::{Device, Tensor, TensorData};
 use kiln_diffusion::ScheduleKind;
+use kiln_diffusion::schedule::BetaRange;
 use kiln_hub::{
     ConvertOptions, Converted, FirstStage, HubError, LatentDiffusion, ModelSource, convert,
 };
@@ -64,11 +65,12 @@ fn a_latent_diffusion_model() {
     let model = LatentDiffusion::load(&source, &Device::flex()).unwrap();
 
     let schedule = &model.scheduler.schedule;
-    assert_eq!(schedule.kind, ScheduleKind::ScaledLinear);
-    assert_eq!(
-        (schedule.beta_start, schedule.beta_end),
-        (Some(0.0015), Some(0.0195))
-    );
+    let range = BetaRange {
+        beta_start: 0.0015,
+        beta_end: 0.0195,
+        scale_betas: false,
+    };
+    assert_eq!(schedule.kind, ScheduleKind::ScaledLinear(range));
     assert_eq!(model.scheduler.clip, None);
     // The moving average: the weights themselves are all zero.
     let prediction = model

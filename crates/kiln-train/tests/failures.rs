@@ -199,6 +199,26 @@ fn impossible_experiments_are_refused_with_key_value_and_cure() {
             &["schedule.start_log_snr=3.0"],
             &["schedule", "`start_log_snr`", "`linear`", "beta_start"],
         ),
+        (
+            &["schedule.kind=cosine", "schedule.tau=1.0"],
+            &["`tau`", "`cosine`", "num_train_timesteps"],
+        ),
+        (
+            &["schedule.num_train_timestep=9"],
+            &["did you mean `schedule.num_train_timesteps`"],
+        ),
+        (
+            &["schedule.kind=sigmoid", "schedule.tau='much'"],
+            &["`schedule.tau = \"much\"`", "a number"],
+        ),
+        (
+            &["sampling.sampler={kind='heun', churn={amount='much'}}"],
+            &["`sampling.sampler.churn.amount = \"much\"`", "a number"],
+        ),
+        (
+            &["sampling.sampler={kind='pndm', order=3}"],
+            &["`order`", "`pndm`", "no settings"],
+        ),
         (&["stage_2.loss_on=magic"], &["magic", "velocity"]),
         (
             &["stage_2.loss_weight.min-snr.gamma=0.0"],

@@ -78,6 +78,7 @@ pub struct Progress<'a> {
 /// A sampler and its settings.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "kind", rename_all = "kebab-case", deny_unknown_fields)]
+#[non_exhaustive]
 pub enum Sampler {
     /// [`ddim`]
     Ddim {
@@ -195,6 +196,41 @@ impl Sampler {
                 "Lu et al. 2022, DPM-Solver++(2M): good images in 10 to 20 steps"
             }
             Sampler::UniPc => "Zhao et al. 2023: DPM-Solver++ with a corrector, for 5 to 10 steps",
+        }
+    }
+
+    /// How often a walk of so many steps asks the denoiser.
+    pub fn calls(self, steps: usize) -> usize {
+        match self {
+            // The last step, which ends at the clean image, has no second half.
+            Sampler::Heun { .. } => 2 * steps - 1,
+            Sampler::SecondOrder { .. } => 2 * steps,
+            Sampler::Pndm => steps + 1,
+            Sampler::Ddim { .. }
+            | Sampler::Ddpm { .. }
+            | Sampler::Euler { .. }
+            | Sampler::AdamsBashforth { .. }
+            | Sampler::DpmSolver { .. }
+            | Sampler::UniPc => steps,
+        }
+    }
+
+    /// The stochasticity, from 0 to 1, of a sampler that has this setting.
+    pub fn eta(mut self) -> Option<f64> {
+        self.eta_mut().copied()
+    }
+
+    /// The setting that [`Self::eta`] reads.
+    pub fn eta_mut(&mut self) -> Option<&mut f64> {
+        match self {
+            Sampler::Ddim { eta, .. } | Sampler::DpmSolver { eta } => Some(eta),
+            Sampler::Ddpm { .. }
+            | Sampler::Euler { .. }
+            | Sampler::Heun { .. }
+            | Sampler::SecondOrder { .. }
+            | Sampler::AdamsBashforth { .. }
+            | Sampler::Pndm
+            | Sampler::UniPc => None,
         }
     }
 

@@ -13,6 +13,7 @@ use std::path::PathBuf;
 
 use burn::tensor::{Device, Tensor, TensorData};
 use kiln_diffusion::sampler::{Progress, Sampler, Variance};
+use kiln_diffusion::schedule::BetaRange;
 use kiln_diffusion::{
     Clip, FinalLevel, Level, LevelOptions, NetworkDenoiser, Prediction, Rates, Schedule,
     ScheduleConfig, ScheduleKind, SchedulerConfig, Spacing, levels,
@@ -117,8 +118,8 @@ fn noise_levels_match() {
     let fixture = Fixture::read("sigmas.safetensors");
     let tensors = fixture.tensors();
     for (name, kind) in [
-        ("karras", ScheduleKind::Karras),
-        ("exponential", ScheduleKind::Exponential),
+        ("karras", ScheduleKind::Karras(Default::default())),
+        ("exponential", ScheduleKind::Exponential(Default::default())),
         ("flow", ScheduleKind::Flow),
     ] {
         let schedule = Schedule::new(ScheduleConfig {
@@ -129,7 +130,7 @@ fn noise_levels_match() {
         .unwrap();
         for (timestep, theirs) in floats(&tensors, name).into_iter().enumerate() {
             let Rates { signal, noise } = schedule.rates(timestep as f64);
-            let ours = match kind {
+            let ours = match schedule.config().kind {
                 ScheduleKind::Flow => noise / (signal + noise),
                 _ => noise / signal,
             };
@@ -368,9 +369,11 @@ fn the_full_loops_of_diffusers_tests_match() {
         f64::from(z.abs().sum().into_scalar::<f32>())
     };
     let default = ScheduleConfig::default;
-    let steeper = || ScheduleConfig {
-        beta_start: Some(0.01),
-        ..default()
+    let steeper = || {
+        ScheduleConfig::of(ScheduleKind::Linear(BetaRange {
+            beta_start: 0.01,
+            ..BetaRange::DEFAULT
+        }))
     };
     for (schedule, prediction, final_level, expected) in [
         (default(), Prediction::Noise, FinalLevel::Clean, 172.0067),

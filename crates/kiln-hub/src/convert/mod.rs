@@ -21,6 +21,7 @@ use std::io::Read;
 use std::path::Path;
 
 use burn::tensor::Device;
+use kiln_diffusion::schedule::{BetaRange, ListedBetas};
 use kiln_diffusion::{ScheduleConfig, ScheduleKind, SchedulerConfig};
 use kiln_models::{Autoencoder, ConfigError, UNet2d, WeightsError, WeightsType};
 use safetensors::SafeTensors;
@@ -318,12 +319,14 @@ impl OriginalSchedule {
     /// The schedule of these betas: by its name if it has one, else beta by beta. Without any, that of CompVis' unconditional
     /// models.
     fn config(&self) -> ScheduleConfig {
-        let of_range = |kind, start, end, timesteps| ScheduleConfig {
-            kind,
+        type Kind = fn(BetaRange) -> ScheduleKind;
+        let of_range = |kind: Kind, beta_start, beta_end, timesteps| ScheduleConfig {
             num_train_timesteps: timesteps,
-            beta_start: Some(start),
-            beta_end: Some(end),
-            ..ScheduleConfig::default()
+            ..ScheduleConfig::of(kind(BetaRange {
+                beta_start,
+                beta_end,
+                scale_betas: false,
+            }))
         };
         let Some(betas) = &self.betas else {
             return of_range(ScheduleKind::ScaledLinear, 0.0015, 0.0195, 1000);
@@ -332,7 +335,7 @@ impl OriginalSchedule {
         if let [first, .., last] = betas[..] {
             let (start, end) = (seven_digits(first), seven_digits(last));
             let root = |share: f64| start.sqrt() + share * (end.sqrt() - start.sqrt());
-            let kinds: [(_, &dyn Fn(f64) -> f64); 2] = [
+            let kinds: [(Kind, &dyn Fn(f64) -> f64); 2] = [
                 (ScheduleKind::ScaledLinear, &|share| root(share).powi(2)),
                 (ScheduleKind::Linear, &|share| start + share * (end - start)),
             ];
@@ -345,11 +348,10 @@ impl OriginalSchedule {
                 }
             }
         }
+        let betas = betas.clone();
         ScheduleConfig {
-            kind: ScheduleKind::Betas,
             num_train_timesteps: betas.len(),
-            betas: Some(betas.clone()),
-            ..ScheduleConfig::default()
+            ..ScheduleConfig::of(ScheduleKind::Betas(ListedBetas { betas }))
         }
     }
 }
@@ -375,20 +377,20 @@ mod tests {
                 .map(|step| rounded(0.001 + 0.019 * at(step)))
                 .collect(),
         );
-        assert_eq!(linear.kind, ScheduleKind::Linear);
-        assert_eq!(
-            (linear.beta_start, linear.beta_end),
-            (Some(0.001), Some(0.02))
-        );
+        let range = |beta_start, beta_end| BetaRange {
+            beta_start,
+            beta_end,
+            scale_betas: false,
+        };
+        assert_eq!(linear.kind, ScheduleKind::Linear(range(0.001, 0.02)));
         let root = |step| 0.0015f64.sqrt() + at(step) * (0.0195f64.sqrt() - 0.0015f64.sqrt());
         let scaled = config((0..10).map(|step| rounded(root(step).powi(2))).collect());
-        assert_eq!(scaled.kind, ScheduleKind::ScaledLinear);
         assert_eq!(
-            (scaled.beta_start, scaled.beta_end),
-            (Some(0.0015), Some(0.0195))
+            scaled.kind,
+            ScheduleKind::ScaledLinear(range(0.0015, 0.0195))
         );
         let other = config(vec![0.1, 0.3, 0.2]);
-        assert_eq!(other.kind, ScheduleKind::Betas);
-        assert_eq!(other.betas, Some(vec![0.1, 0.3, 0.2]));
+        let betas = vec![0.1, 0.3, 0.2];
+        assert_eq!(other.kind, ScheduleKind::Betas(ListedBetas { betas }));
     }
 }

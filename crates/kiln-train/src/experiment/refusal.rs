@@ -2,6 +2,7 @@
 
 use std::sync::LazyLock;
 
+use serde::de::Unexpected;
 use serde_path_to_error::{Path, Segment};
 use toml::de::{DeTable, Error};
 use toml::{Table, Value};
@@ -27,13 +28,23 @@ pub(super) fn explain(error: &serde_path_to_error::Error<Error>, table: &Table) 
     let message = error.inner().message();
     let quoted = |start: &str| message.strip_prefix(start)?.split('`').next();
     let sentence = if let Some(key) = quoted("unknown field `") {
-        place.no_such_key(key, &backquoted(message)[1..])
+        let known = &backquoted(message)[1..];
+        match (known, place.kind_in(table)) {
+            ([kind, known @ ..], _) if message.contains("` of the kind `") => {
+                place.no_such_setting(kind, key, known)
+            }
+            (_, Some(kind)) => place.no_such_setting(kind, key, known),
+            (_, None) => place.no_such_key(key, known),
+        }
     } else if let Some(value) = quoted("unknown variant `") {
         place.no_such_value(value, &backquoted(message)[1..])
     } else if let Some(key) = quoted("missing field `") {
         place.missing(key)
     } else {
-        place.value_in(table).wrong_value(message, table)
+        place
+            .value_in(table)
+            .narrowed(message, table)
+            .wrong_value(message, table)
     };
     (place, sentence)
 }
@@ -143,6 +154,55 @@ impl Place {
         }
     }
 
+    /// The `kind` of the table at this place, which decides what other keys it has.
+    fn kind_in<'a>(&self, table: &'a Table) -> Option<&'a str> {
+        let here = found(table, &self.0)?.as_table()?;
+        here.get("kind")?.as_str()
+    }
+
+    fn no_such_setting(&self, kind: &str, key: &str, known: &[&str]) -> String {
+        let table = self.name();
+        match suggestion(key, known.iter().copied()) {
+            Some(meant) => {
+                format!("there is no key `{table}.{key}`; did you mean `{table}.{meant}`?")
+            }
+            None if known.is_empty() => {
+                format!(
+                    "`{key}` does nothing in [{table}] of the kind `{kind}`, which has no settings"
+                )
+            }
+            None => format!(
+                "`{key}` does nothing in [{table}] of the kind `{kind}`, which has {}",
+                known.join(", ")
+            ),
+        }
+    }
+
+    /// The place below this one, in a table that serde had to read twice and forgot where it was, whose value is the one that
+    /// `message` quotes.
+    fn narrowed(self, message: &str, table: &Table) -> Self {
+        fn collect(place: &Place, value: &Value, quoted: &str, places: &mut Vec<Place>) {
+            if let Value::Table(inner) = value {
+                for (key, value) in inner {
+                    collect(&place.child(key), value, quoted, places);
+                }
+            } else if unexpected(value).is_some_and(|value| value == quoted) {
+                places.push(place.clone());
+            }
+        }
+        let quoted = message.strip_prefix("invalid type: ");
+        let quoted = quoted.and_then(|rest| rest.split_once(", expected "));
+        let (Some((quoted, _)), Some(value)) = (quoted, found(table, &self.0)) else {
+            return self;
+        };
+        let mut places = Vec::new();
+        collect(&self, value, quoted, &mut places);
+        match <[Self; 1]>::try_from(places) {
+            Ok([place]) => place,
+            Err(_) => self,
+        }
+    }
+
     fn no_such_value(&self, value: &str, known: &[&str]) -> String {
         let name = self.name();
         let list = known.join(", ");
@@ -204,6 +264,19 @@ impl Place {
         let keys: Vec<String> = stage.into_iter().chain(self.0.iter().cloned()).collect();
         found(&EXAMPLE, &keys).cloned()
     }
+}
+
+/// How serde calls a value that it did not expect.
+fn unexpected(value: &Value) -> Option<String> {
+    let unexpected = match value {
+        Value::String(text) => Unexpected::Str(text),
+        Value::Integer(number) => Unexpected::Signed(*number),
+        Value::Float(number) => Unexpected::Float(*number),
+        Value::Boolean(value) => Unexpected::Bool(*value),
+        Value::Array(_) => Unexpected::Seq,
+        Value::Datetime(_) | Value::Table(_) => return None,
+    };
+    Some(unexpected.to_string())
 }
 
 /// The value at a place, or the innermost one above it that is no table.

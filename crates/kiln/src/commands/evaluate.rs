@@ -354,17 +354,24 @@ impl Evaluate {
 
     /// Samplers that have an `eta` once with each of `--eta`, the others once. DDPM takes over the model's own variance.
     fn samplers_with_eta(&self, of_model: Sampler) -> Vec<Sampler> {
-        let with_eta = self.samplers.iter().flat_map(|&sampler| match sampler {
-            Sampler::Ddim { variance, .. } => {
-                let eta = self.eta.iter();
-                eta.map(|&eta| Sampler::Ddim { eta, variance }).collect()
+        let with_eta = self.samplers.iter().flat_map(|&sampler| {
+            if matches!(
+                [sampler, of_model],
+                [Sampler::Ddpm { .. }, Sampler::Ddpm { .. }]
+            ) {
+                return vec![of_model];
             }
-            Sampler::DpmSolver { .. } => {
-                let eta = self.eta.iter();
-                eta.map(|&eta| Sampler::DpmSolver { eta }).collect()
+            if sampler.eta().is_none() {
+                return vec![sampler];
             }
-            Sampler::Ddpm { .. } if matches!(of_model, Sampler::Ddpm { .. }) => vec![of_model],
-            other => vec![other],
+            let with = |&eta| {
+                let mut sampler = sampler;
+                if let Some(own) = sampler.eta_mut() {
+                    *own = eta;
+                }
+                sampler
+            };
+            self.eta.iter().map(with).collect()
         });
         with_eta.collect()
     }

@@ -355,11 +355,9 @@ impl Sample {
 
 /// A sampler's name, and how random it is.
 fn words_of(sampler: Sampler) -> String {
-    match sampler {
-        Sampler::Ddim { eta, .. } | Sampler::DpmSolver { eta } if eta > 0.0 => {
-            format!("{}, eta {eta}", sampler.name())
-        }
-        sampler => sampler.name().to_owned(),
+    match sampler.eta().filter(|&eta| eta > 0.0) {
+        Some(eta) => format!("{}, eta {eta}", sampler.name()),
+        None => sampler.name().to_owned(),
     }
 }
 

@@ -51,16 +51,11 @@ impl SamplerArguments {
             *variance = own;
         }
         if let Some(value) = self.eta {
-            match &mut sampler {
-                Sampler::Ddim { eta, .. } | Sampler::DpmSolver { eta } => *eta = value,
-                _ => {
-                    return refuse(
-                        sampler,
-                        "--eta",
-                        "`--sampler ddim` and `--sampler dpm-solver`",
-                    );
-                }
-            }
+            let Some(eta) = sampler.eta_mut() else {
+                let owners = "`--sampler ddim` and `--sampler dpm-solver`";
+                return refuse(sampler, "--eta", owners);
+            };
+            *eta = value;
         }
         if let Some(value) = self.variance {
             match &mut sampler {

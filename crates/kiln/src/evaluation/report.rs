@@ -86,11 +86,8 @@ impl Sampling {
     /// All settings but the steps, in words: what a curve of the plot stands for.
     fn way(&self) -> String {
         let mut words = self.sampler.name().to_owned();
-        match self.sampler {
-            Sampler::Ddim { eta, .. } | Sampler::DpmSolver { eta } if eta != 0.0 => {
-                let _ = write!(words, " eta {eta}");
-            }
-            _ => {}
+        if let Some(eta) = self.sampler.eta().filter(|&eta| eta != 0.0) {
+            let _ = write!(words, " eta {eta}");
         }
         let spacing = serde_json::to_value(self.spacing).unwrap_or_default();
         let _ = write!(words, ", {}", spacing.as_str().unwrap_or_default());
@@ -160,10 +157,8 @@ impl Report {
             let _ = write!(text, "\"{}\",{}", row.name, row.images);
             match &row.sampling {
                 Some(sampling) => {
-                    let eta = match sampling.sampler {
-                        Sampler::Ddim { eta, .. } | Sampler::DpmSolver { eta } => eta.to_string(),
-                        _ => String::new(),
-                    };
+                    let eta = sampling.sampler.eta();
+                    let eta = eta.map(|eta| eta.to_string()).unwrap_or_default();
                     let spacing = serde_json::to_value(sampling.spacing).unwrap_or_default();
                     let Sampling {
                         sampler,

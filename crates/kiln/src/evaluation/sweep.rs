@@ -3,7 +3,6 @@
 use std::time::Instant;
 
 use burn::tensor::Device;
-use kiln_diffusion::sampler::Sampler;
 use kiln_eval::{EvalError, Features, Figure, Judge, Reference, Seen, nearest};
 
 use kiln_train::seen_in;
@@ -88,14 +87,7 @@ pub fn memorised(
 
 /// How often sampling asks the network about an image: what its time is proportional to. Guidance asks twice each time.
 pub fn evaluations(options: &SampleOptions) -> usize {
-    let steps = options.steps;
-    let calls = match options.sampler {
-        // The last step, which ends at the clean image, has no second half.
-        Sampler::Heun { .. } => 2 * steps - 1,
-        Sampler::SecondOrder { .. } => 2 * steps,
-        Sampler::Pndm => steps + 1,
-        _ => steps,
-    };
+    let calls = options.sampler.calls(options.steps);
     let is_guided = options.guidance.scale() != 1.0;
     if is_guided { 2 * calls } else { calls }
 }

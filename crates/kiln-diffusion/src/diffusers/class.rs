@@ -2,13 +2,13 @@
 
 use serde_json::{Value, json};
 
+use super::fields::{Fields, refuse};
 use crate::sampler::{Churn, Sampler, Variance};
-use crate::scheduler_config::{Fields, refuse};
 use crate::{Clip, DiffusionError, FinalLevel, LevelOptions, Spacing, StepGrid};
 
 /// A class of diffusers' schedulers, and what it has keys for.
 #[derive(Debug)]
-pub(crate) struct SchedulerClass {
+pub(super) struct SchedulerClass {
     name: &'static str,
     /// The keys that it has besides [`KEYS_OF_ALL`].
     keys: &'static [&'static [&'static str]],
@@ -17,7 +17,7 @@ pub(crate) struct SchedulerClass {
     /// `clip_sample` where the file has none.
     clips: bool,
     /// How its leading and linspaced timesteps lie.
-    pub(crate) grid: StepGrid,
+    pub(super) grid: StepGrid,
     ends: Ends,
 }
 
@@ -163,7 +163,7 @@ const KEYS_OF_OTHERS: &[&str] = &[
 
 impl SchedulerClass {
     /// Its name in diffusers.
-    pub(crate) fn name(&self) -> &'static str {
+    pub(super) fn name(&self) -> &'static str {
         self.name
     }
 
@@ -184,7 +184,7 @@ impl SchedulerClass {
 
     /// The class that a file names, DDIM if it names none. Takes the keys out that only other classes have: Python's
     /// `from_config` leaves them in the file of the class that a config was made for, where they mean nothing.
-    pub(crate) fn take(fields: &mut Fields) -> Result<Self, DiffusionError> {
+    pub(super) fn take(fields: &mut Fields) -> Result<Self, DiffusionError> {
         let name: String = fields.take("_class_name", DDIM.name.to_owned())?;
         match Self::ALL.into_iter().find(|class| class.name == name) {
             Some(class) => {
@@ -204,7 +204,7 @@ impl SchedulerClass {
 
     /// Takes the sampler that this class stands for, and refuses the variants of it that are not
     /// available here.
-    pub(crate) fn take_sampler(&self, fields: &mut Fields) -> Result<Sampler, DiffusionError> {
+    pub(super) fn take_sampler(&self, fields: &mut Fields) -> Result<Sampler, DiffusionError> {
         let sampler = match self.name {
             "DDPMScheduler" => {
                 let name: String = fields.take("variance_type", "fixed_small".to_owned())?;
@@ -291,7 +291,7 @@ impl SchedulerClass {
     }
 
     /// Takes the keys about clipping.
-    pub(crate) fn take_clip(&self, fields: &mut Fields) -> Result<Option<Clip>, DiffusionError> {
+    pub(super) fn take_clip(&self, fields: &mut Fields) -> Result<Option<Clip>, DiffusionError> {
         let clips = fields.take("clip_sample", self.clips)?;
         let range = fields.take("clip_sample_range", 1.0)?;
         let thresholds = fields.take("thresholding", false)?;
@@ -307,7 +307,7 @@ impl SchedulerClass {
     }
 
     /// Takes the keys about which timesteps are visited and where the walk ends.
-    pub(crate) fn take_levels(&self, fields: &mut Fields) -> Result<LevelOptions, DiffusionError> {
+    pub(super) fn take_levels(&self, fields: &mut Fields) -> Result<LevelOptions, DiffusionError> {
         let spacing: String = fields.take("timestep_spacing", self.spacing.to_owned())?;
         let mut spacing = match spacing.as_str() {
             "leading" => Spacing::Leading,
@@ -359,7 +359,7 @@ impl SchedulerClass {
 
     /// The class that stands for `sampler`. Python passes `eta` and churn when it samples; the file has
     /// no place for them.
-    pub(crate) fn of(sampler: Sampler) -> Result<Self, DiffusionError> {
+    pub(super) fn of(sampler: Sampler) -> Result<Self, DiffusionError> {
         let missing = match sampler {
             Sampler::Ddim {
                 variance: Variance::Small,
@@ -383,7 +383,7 @@ impl SchedulerClass {
 
 /// Writes the keys about the sampler, the levels and the clipping into `fields`, which has those about
 /// the schedule.
-pub(crate) fn write_class(
+pub(super) fn write_class(
     fields: &mut Value,
     sampler: Sampler,
     levels: LevelOptions,

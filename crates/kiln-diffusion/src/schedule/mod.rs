@@ -1,8 +1,35 @@
 //! The schedule: one curve from a timestep to the signal and noise rates.
+//!
+//! ```text
+//! config.rs             the settings of every schedule
+//! kind.rs               which curves there are; the other files hold a family of them each, with its settings
+//! ```
+
+mod beta_range;
+mod config;
+mod cosine;
+mod flow;
+mod kind;
+mod listed_betas;
+mod log_snr_ends;
+mod range;
+mod sigma_ends;
+mod sigmoid;
+mod signal_rate_ends;
+mod time;
 
 use std::sync::Arc;
 
-use crate::{DiffusionError, Level, Rates, ScheduleConfig};
+use crate::{DiffusionError, Level, Rates};
+
+pub use beta_range::BetaRange;
+pub use config::ScheduleConfig;
+pub use kind::ScheduleKind;
+pub use listed_betas::ListedBetas;
+pub use log_snr_ends::LogSnrEnds;
+pub use sigma_ends::{Exponential, Karras};
+pub use sigmoid::Sigmoid;
+pub use signal_rate_ends::SignalRateEnds;
 
 /// A signal rate at the last timestep above which samples suffer, because they start from pure
 /// noise that training never saw. Linear betas over 1000 timesteps end at 0.006, Stable Diffusion's
@@ -195,10 +222,9 @@ impl Schedule {
     /// (Lin et al. 2023).
     pub fn warning(&self) -> Option<String> {
         let left = self.terminal_signal_rate();
-        let cure = if self.config.kind.keys().contains(&"scale_betas") {
-            "set `scale_betas = true` (betas times 1000 / T), or "
-        } else {
-            "set "
+        let cure = match self.config.kind.beta_range() {
+            Some(_) => "set `scale_betas = true` (betas times 1000 / T), or ",
+            None => "set ",
         };
         (left > NOTICEABLE_SIGNAL).then(|| {
             format!(
@@ -212,18 +238,20 @@ impl Schedule {
 
 /// The rates at the whole timesteps.
 fn table(config: &ScheduleConfig) -> Vec<Rates> {
-    let mut table: Vec<Rates> = if config.kind.is_of_betas() {
-        let mut alpha_bar = 1.0;
-        (config.betas().iter())
-            .map(|beta| {
-                alpha_bar *= 1.0 - beta;
-                rates_from_signal(f64::sqrt(alpha_bar))
-            })
-            .collect()
-    } else {
-        (0..config.num_train_timesteps)
+    let timesteps = config.num_train_timesteps;
+    let mut table: Vec<Rates> = match config.kind.betas(timesteps) {
+        Some(betas) => {
+            let mut alpha_bar = 1.0;
+            (betas.iter())
+                .map(|beta| {
+                    alpha_bar *= 1.0 - beta;
+                    Rates::from_signal(f64::sqrt(alpha_bar))
+                })
+                .collect()
+        }
+        None => (0..timesteps)
             .map(|timestep| config.curve(timestep as f64))
-            .collect()
+            .collect(),
     };
     if config.zero_terminal_snr {
         let rescaling = ZeroTerminalSnr::new(table[0], table[table.len() - 1]);
@@ -243,16 +271,9 @@ fn interpolated(table: &[Rates], timestep: f64) -> Rates {
     if fraction == 0.0 {
         here
     } else if next.signal == 0.0 {
-        rates_from_signal(here.signal * (1.0 - fraction))
+        Rates::from_signal(here.signal * (1.0 - fraction))
     } else {
         Rates::from_log_snr(here.log_snr() * (1.0 - fraction) + next.log_snr() * fraction)
-    }
-}
-
-fn rates_from_signal(signal: f64) -> Rates {
-    Rates {
-        signal,
-        noise: (1.0 - signal * signal).sqrt(),
     }
 }
 
@@ -275,7 +296,7 @@ impl ZeroTerminalSnr {
 
     fn rescaled(self, rates: Rates) -> Rates {
         let Self { first, last } = self;
-        rates_from_signal((rates.signal - last) * first / (first - last))
+        Rates::from_signal((rates.signal - last) * first / (first - last))
     }
 }
 
@@ -284,7 +305,6 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::ScheduleKind;
 
     fn linear(num_train_timesteps: usize) -> ScheduleConfig {
         ScheduleConfig {
@@ -293,18 +313,23 @@ mod tests {
         }
     }
 
+    fn listed(betas: Vec<f64>) -> ScheduleKind {
+        ScheduleKind::Betas(ListedBetas { betas })
+    }
+
     fn any_schedule() -> impl Strategy<Value = Schedule> {
         let kind = prop::sample::select(ScheduleKind::ALL.to_vec());
         (kind, 2..1200usize, any::<bool>(), any::<bool>()).prop_map(
             |(kind, num_train_timesteps, zero_terminal_snr, continuous)| {
-                let listed = kind == ScheduleKind::Betas;
+                let (kind, continuous) = match kind {
+                    ScheduleKind::Betas(_) => (listed(vec![0.01; num_train_timesteps]), false),
+                    kind => (kind, continuous),
+                };
                 Schedule::new(ScheduleConfig {
                     kind,
                     num_train_timesteps,
                     zero_terminal_snr,
-                    continuous: continuous && !listed,
-                    betas: listed.then(|| vec![0.01; num_train_timesteps]),
-                    ..Default::default()
+                    continuous,
                 })
                 .unwrap()
             },
@@ -346,14 +371,14 @@ mod tests {
 
         #[test]
         fn discrete_and_continuous_curves_agree_at_whole_timesteps(kind in prop::sample::select(ScheduleKind::ALL.to_vec()), t in 0..1000usize) {
-            prop_assume!(kind != ScheduleKind::Betas);
+            prop_assume!(!matches!(kind, ScheduleKind::Betas(_)));
             let read = |continuous| {
-                let config = ScheduleConfig { kind, continuous, ..Default::default() };
+                let config = ScheduleConfig { continuous, ..ScheduleConfig::of(kind.clone()) };
                 Schedule::new(config).unwrap().signal_rate(t as f64)
             };
             let (discrete, continuous) = (read(false), read(true));
             // Finite betas are a coarser diffusion than their rate.
-            let tolerance = if kind.is_of_betas() { 5e-3 } else { 1e-15 };
+            let tolerance = if kind.betas(1).is_some() { 5e-3 } else { 1e-15 };
             prop_assert!((discrete - continuous).abs() <= tolerance, "{discrete} {continuous}");
         }
     }
@@ -378,21 +403,16 @@ mod tests {
     #[test]
     fn a_schedule_is_its_betas() {
         for kind in ScheduleKind::ALL {
-            if kind == ScheduleKind::Betas {
+            if matches!(kind, ScheduleKind::Betas(_)) {
                 continue;
             }
             for zero_terminal_snr in [false, true] {
                 let curve = Schedule::new(ScheduleConfig {
-                    kind,
                     zero_terminal_snr,
-                    ..Default::default()
+                    ..ScheduleConfig::of(kind.clone())
                 });
                 let curve = curve.unwrap();
-                let listed = Schedule::new(ScheduleConfig {
-                    kind: ScheduleKind::Betas,
-                    betas: Some(curve.step_betas()),
-                    ..Default::default()
-                });
+                let listed = Schedule::new(ScheduleConfig::of(listed(curve.step_betas())));
                 let listed = listed.unwrap();
                 for timestep in 0..1000 {
                     let (curve, listed) = (
@@ -443,8 +463,12 @@ mod tests {
 
     #[test]
     fn both_cures_work() {
-        let scaled = Schedule::new(ScheduleConfig {
+        let kind = ScheduleKind::Linear(BetaRange {
             scale_betas: true,
+            ..BetaRange::DEFAULT
+        });
+        let scaled = Schedule::new(ScheduleConfig {
+            kind,
             ..linear(200)
         })
         .unwrap();
@@ -464,8 +488,12 @@ mod tests {
     #[test]
     fn a_signal_that_vanishes_early_is_refused() {
         for (timesteps, beta_end) in [(1000, 0.9), (100_000, 0.02)] {
+            let kind = ScheduleKind::Linear(BetaRange {
+                beta_end,
+                ..BetaRange::DEFAULT
+            });
             let config = ScheduleConfig {
-                beta_end: Some(beta_end),
+                kind,
                 ..linear(timesteps)
             };
             let message = Schedule::new(config).unwrap_err().to_string();

@@ -1,11 +1,11 @@
 //! diffusers' `scheduler_config.json`, read and written.
 
-use serde::de::DeserializeOwned;
-use serde_json::{Map, Value, json};
+use serde_json::json;
 
+use super::class::{SchedulerClass, write_class};
+use super::fields::{Fields, refuse};
 use crate::sampler::Sampler;
-use crate::schedule_config::{BETA_END, BETA_START};
-use crate::scheduler_class::{SchedulerClass, write_class};
+use crate::schedule::{BetaRange, ListedBetas};
 use crate::{
     Clip, DiffusionError, LevelOptions, Prediction, Schedule, ScheduleConfig, ScheduleKind,
 };
@@ -48,19 +48,14 @@ impl SchedulerConfig {
     /// Text that is not such a file, an option that is not available here (named, with its value),
     /// and whatever [`ScheduleConfig::validate`] and [`Prediction::validate`] refuse.
     pub fn from_json(text: &str) -> Result<Self, DiffusionError> {
-        // Python writes the infinity of `lambda_min_clipped`, which means that nothing is clipped, in
-        // a way that JSON does not have.
-        let fields = serde_json::from_str(&text.replace("-Infinity", "null"))
-            .map_err(|error| DiffusionError::SchedulerJson(error.to_string()))?;
-        let mut fields = Fields(fields);
-
+        let mut fields = Fields::parse(text)?;
         let class = SchedulerClass::take(&mut fields)?;
         let config = Self {
             sampler: class.take_sampler(&mut fields)?,
             clip: class.take_clip(&mut fields)?,
             levels: class.take_levels(&mut fields)?,
-            schedule: fields.take_schedule()?,
-            prediction: fields.take_prediction()?,
+            schedule: take_schedule(&mut fields)?,
+            prediction: take_prediction(&mut fields)?,
         };
         fields.finish()?;
         config
@@ -90,15 +85,18 @@ impl SchedulerConfig {
     /// Adams-Bashforth methods.
     pub fn to_json(&self) -> Result<String, DiffusionError> {
         let schedule = &self.schedule;
-        let (beta_start, beta_end) = schedule.beta_range();
-        let beta_schedule = match schedule.kind {
-            _ if schedule.continuous => None,
-            ScheduleKind::Linear => Some("linear"),
-            ScheduleKind::ScaledLinear => Some("scaled_linear"),
-            ScheduleKind::Cosine => Some("squaredcos_cap_v2"),
+        let (beta_schedule, range) = match &schedule.kind {
+            ScheduleKind::Linear(range) => (Some("linear"), Some(range)),
+            ScheduleKind::ScaledLinear(range) => (Some("scaled_linear"), Some(range)),
+            ScheduleKind::Cosine => (Some("squaredcos_cap_v2"), None),
             // Only some of diffusers' classes know `sigmoid`; all know a list of betas.
-            _ => None,
+            ScheduleKind::SigmoidBetas(range) => (None, Some(range)),
+            _ => (None, None),
         };
+        let beta_schedule = beta_schedule.filter(|_| !schedule.continuous);
+        // Files have a range of betas whether or not it is used.
+        let range = range.unwrap_or(&BetaRange::DEFAULT);
+        let (beta_start, beta_end) = range.scaled(schedule.num_train_timesteps);
         let trained_betas = match beta_schedule {
             Some(_) => None,
             None => Some(listed_betas(schedule)?),
@@ -124,118 +122,51 @@ impl SchedulerConfig {
     }
 }
 
-/// The file's keys, taken out one by one so that whatever is left over can be refused by name.
-pub(crate) struct Fields(Map<String, Value>);
-
-impl Fields {
-    /// Takes `key` out; absent or null is `default`.
-    pub(crate) fn take<T: DeserializeOwned>(
-        &mut self,
-        key: &str,
-        default: T,
-    ) -> Result<T, DiffusionError> {
-        match self.0.remove(key) {
-            None | Some(Value::Null) => Ok(default),
-            Some(value) => match serde_json::from_value(value.clone()) {
-                Ok(parsed) => Ok(parsed),
-                Err(_) => refuse(key, value, "diffusers writes another type there"),
-            },
-        }
-    }
-
-    fn take_schedule(&mut self) -> Result<ScheduleConfig, DiffusionError> {
-        let default = ScheduleConfig::default();
-        let betas: Option<Vec<f64>> = self.take("trained_betas", None)?;
-        let name: String = self.take("beta_schedule", "linear".to_owned())?;
-        let kind = match name.as_str() {
-            // As in diffusers, a list of betas goes before the name.
-            _ if betas.is_some() => ScheduleKind::Betas,
-            "linear" => ScheduleKind::Linear,
-            "scaled_linear" => ScheduleKind::ScaledLinear,
-            "squaredcos_cap_v2" => ScheduleKind::Cosine,
-            "sigmoid" => ScheduleKind::SigmoidBetas,
-            _ => {
-                return refuse(
-                    "beta_schedule",
-                    name,
-                    "use linear, scaled_linear, squaredcos_cap_v2, sigmoid or `trained_betas`",
-                );
-            }
-        };
-        // Files have a range of betas whether or not it is used, or is the default.
-        let has_range = kind.keys().contains(&"beta_start");
-        let chosen = |beta: f64, default| (has_range && beta != default).then_some(beta);
-        Ok(ScheduleConfig {
-            kind,
-            num_train_timesteps: self.take("num_train_timesteps", default.num_train_timesteps)?,
-            beta_start: chosen(self.take("beta_start", BETA_START)?, BETA_START),
-            beta_end: chosen(self.take("beta_end", BETA_END)?, BETA_END),
-            zero_terminal_snr: self.take("rescale_betas_zero_snr", false)?,
-            betas,
-            ..default
-        })
-    }
-
-    fn take_prediction(&mut self) -> Result<Prediction, DiffusionError> {
-        let name: String = self.take("prediction_type", "epsilon".to_owned())?;
-        match name.as_str() {
-            "epsilon" => Ok(Prediction::Noise),
-            "sample" => Ok(Prediction::Signal),
-            "v_prediction" => Ok(Prediction::Velocity),
-            "flow" => Ok(Prediction::Flow),
-            _ => refuse(
-                "prediction_type",
+/// Takes the keys about the schedule out.
+fn take_schedule(fields: &mut Fields) -> Result<ScheduleConfig, DiffusionError> {
+    let betas: Option<Vec<f64>> = fields.take("trained_betas", None)?;
+    let name: String = fields.take("beta_schedule", "linear".to_owned())?;
+    let range = BetaRange {
+        beta_start: fields.take("beta_start", BetaRange::DEFAULT.beta_start)?,
+        beta_end: fields.take("beta_end", BetaRange::DEFAULT.beta_end)?,
+        scale_betas: false,
+    };
+    let kind = match (betas, name.as_str()) {
+        // As in diffusers, a list of betas goes before the name.
+        (Some(betas), _) => ScheduleKind::Betas(ListedBetas { betas }),
+        (None, "linear") => ScheduleKind::Linear(range),
+        (None, "scaled_linear") => ScheduleKind::ScaledLinear(range),
+        (None, "squaredcos_cap_v2") => ScheduleKind::Cosine,
+        (None, "sigmoid") => ScheduleKind::SigmoidBetas(range),
+        _ => {
+            return refuse(
+                "beta_schedule",
                 name,
-                "use epsilon, sample, v_prediction, or flow as kiln writes it",
-            ),
+                "use linear, scaled_linear, squaredcos_cap_v2, sigmoid or `trained_betas`",
+            );
         }
-    }
+    };
+    let default = ScheduleConfig::of(kind);
+    Ok(ScheduleConfig {
+        num_train_timesteps: fields.take("num_train_timesteps", default.num_train_timesteps)?,
+        zero_terminal_snr: fields.take("rescale_betas_zero_snr", false)?,
+        ..default
+    })
+}
 
-    /// Takes `key` out and refuses any value but diffusers' default.
-    pub(crate) fn require(&mut self, key: &str, default: Value) -> Result<(), DiffusionError> {
-        let value = self.take(key, default.clone())?;
-        if value == default {
-            Ok(())
-        } else {
-            refuse(key, value, "only diffusers' default is available")
-        }
-    }
-
-    /// Whether `key` has this value.
-    pub(crate) fn says(&self, key: &str, value: Value) -> bool {
-        self.0.get(key) == Some(&value)
-    }
-
-    /// Puts in a default that differs from the other classes'.
-    pub(crate) fn default(&mut self, key: &str, value: Value) {
-        self.0.entry(key).or_insert(value);
-    }
-
-    /// Reads `from`, other classes' words in `key`, as `to`.
-    pub(crate) fn replace(&mut self, key: &str, from: &[&str], to: &str) {
-        if let Some(value) = self.0.get_mut(key)
-            && value.as_str().is_some_and(|word| from.contains(&word))
-        {
-            *value = to.into();
-        }
-    }
-
-    /// Takes keys out whose values make no difference.
-    pub(crate) fn pass_over(&mut self, makes_no_difference: impl Fn(&str) -> bool) {
-        self.0.retain(|key, _| !makes_no_difference(key));
-    }
-
-    /// Refuses what nobody took. Keys with an underscore are diffusers' notes to itself, and null
-    /// asks for nothing.
-    fn finish(self) -> Result<(), DiffusionError> {
-        match self
-            .0
-            .into_iter()
-            .find(|(key, value)| !key.starts_with('_') && !value.is_null())
-        {
-            Some((key, value)) => refuse(&key, value, "no scheduler here has this key, remove it"),
-            None => Ok(()),
-        }
+/// Takes the key about the prediction out.
+fn take_prediction(fields: &mut Fields) -> Result<Prediction, DiffusionError> {
+    let name: String = fields.take("prediction_type", "epsilon".to_owned())?;
+    match name.as_str() {
+        "epsilon" => Ok(Prediction::Noise),
+        "sample" => Ok(Prediction::Signal),
+        "v_prediction" => Ok(Prediction::Velocity),
+        "flow" => Ok(Prediction::Flow),
+        _ => refuse(
+            "prediction_type",
+            name,
+            "use epsilon, sample, v_prediction, or flow as kiln writes it",
+        ),
     }
 }
 
@@ -246,22 +177,10 @@ fn listed_betas(schedule: &ScheduleConfig) -> Result<Vec<f64>, DiffusionError> {
         zero_terminal_snr: false,
         ..schedule.clone()
     };
-    match schedule.betas {
-        Some(betas) => Ok(betas),
-        None => Ok(Schedule::new(schedule)?.step_betas()),
+    match schedule.kind {
+        ScheduleKind::Betas(listed) => Ok(listed.betas),
+        _ => Ok(Schedule::new(schedule)?.step_betas()),
     }
-}
-
-pub(crate) fn refuse<T>(
-    key: &str,
-    value: impl Into<Value>,
-    supported: &'static str,
-) -> Result<T, DiffusionError> {
-    Err(DiffusionError::SchedulerOption {
-        key: key.to_owned(),
-        value: value.into().to_string(),
-        supported,
-    })
 }
 
 #[cfg(test)]
@@ -348,25 +267,29 @@ mod tests {
         Sampler::ALL.into_iter().chain(further).collect()
     }
 
+    fn listed(betas: Vec<f64>) -> ScheduleKind {
+        ScheduleKind::Betas(ListedBetas { betas })
+    }
+
     #[test]
     fn every_schedule_and_prediction_reads_back() {
+        let range = BetaRange {
+            beta_start: 1e-3,
+            beta_end: 0.3,
+            scale_betas: false,
+        };
         for kind in [
-            ScheduleKind::Linear,
-            ScheduleKind::ScaledLinear,
+            ScheduleKind::Linear(range),
+            ScheduleKind::ScaledLinear(range),
             ScheduleKind::Cosine,
-            ScheduleKind::Betas,
+            listed(vec![0.1, 0.25, 0.5]),
         ] {
-            let has_range = kind.keys().contains(&"beta_start");
             for prediction in Prediction::ALL {
                 let config = SchedulerConfig {
                     schedule: ScheduleConfig {
-                        kind,
                         num_train_timesteps: 3,
-                        beta_start: has_range.then_some(1e-3),
-                        beta_end: has_range.then_some(0.3),
                         zero_terminal_snr: prediction != Prediction::Noise,
-                        betas: (kind == ScheduleKind::Betas).then(|| vec![0.1, 0.25, 0.5]),
-                        ..Default::default()
+                        ..ScheduleConfig::of(kind.clone())
                     },
                     prediction,
                     ..Default::default()
@@ -417,17 +340,21 @@ mod tests {
 
     #[test]
     fn scaled_betas_are_written_as_the_betas_they_are() {
+        let scaled = ScheduleKind::Linear(BetaRange {
+            scale_betas: true,
+            ..BetaRange::DEFAULT
+        });
         let schedule = ScheduleConfig {
             num_train_timesteps: 200,
-            scale_betas: true,
-            ..Default::default()
+            ..ScheduleConfig::of(scaled)
         };
         let config = SchedulerConfig {
             schedule: schedule.clone(),
             ..Default::default()
         };
         let read = SchedulerConfig::from_json(&config.to_json().unwrap()).unwrap();
-        assert!(!read.schedule.scale_betas);
+        let range = read.schedule.kind.beta_range().unwrap();
+        assert!(!range.scale_betas);
         let (ours, theirs) = (
             Schedule::new(schedule).unwrap(),
             Schedule::new(read.schedule).unwrap(),
@@ -442,13 +369,16 @@ mod tests {
         for kind in ScheduleKind::ALL {
             for continuous in [false, true] {
                 for zero_terminal_snr in [false, true] {
+                    let name = kind.name();
+                    let (kind, continuous) = match &kind {
+                        ScheduleKind::Betas(_) => (listed(vec![0.1; 50]), false),
+                        kind => (kind.clone(), continuous),
+                    };
                     let schedule = ScheduleConfig {
                         kind,
-                        continuous: continuous && kind != ScheduleKind::Betas,
-                        zero_terminal_snr,
                         num_train_timesteps: 50,
-                        betas: (kind == ScheduleKind::Betas).then(|| vec![0.1; 50]),
-                        ..Default::default()
+                        continuous,
+                        zero_terminal_snr,
                     };
                     let config = SchedulerConfig {
                         schedule: schedule.clone(),
@@ -464,7 +394,7 @@ mod tests {
                             theirs.rates(f64::from(timestep)),
                         );
                         let apart = (ours.signal - theirs.signal).abs();
-                        assert!(apart < 1e-12, "{kind:?} {timestep}: {apart:e}");
+                        assert!(apart < 1e-12, "{name} {timestep}: {apart:e}");
                     }
                 }
             }
