@@ -6,7 +6,7 @@ use burn::module::{Module, ModuleVisitor, Param};
 use burn::tensor::{Device, Tensor};
 use half::f16;
 use kiln_data::hexadecimal;
-use kiln_models::{Autoencoder, WeightsType};
+use kiln_models::{Autoencoder, AutoencoderConfig, AutoencoderKlConfig, WeightsType};
 use serde_json::json;
 use sha2::{Digest, Sha256};
 
@@ -70,10 +70,11 @@ impl FirstStage {
     ) -> Result<Self, HubError> {
         let config = format!("{folder}{CONFIG}");
         let file = source.name(&config);
-        let network = Autoencoder::from_json(&source.text(&config)?, device, 0)
+        let network = AutoencoderConfig::from_json(&source.text(&config)?)
+            .and_then(|config| config.init(device, 0))
             .map_err(|problem| HubError::Config { file, problem })?;
         let (network, metadata) = load_weights(source, folder, network)?;
-        let side = network.sample_size();
+        let side = network.config().sample_size();
         metadata.check_border([side, side], &source.name(&format!("{folder}{WEIGHTS}")))?;
         Ok(Self { network, metadata })
     }
@@ -84,7 +85,10 @@ impl FirstStage {
         folder: &str,
         weights_type: WeightsType,
     ) -> Result<(), HubError> {
-        files.write(&format!("{folder}{CONFIG}"), &self.network.to_json())?;
+        files.write(
+            &format!("{folder}{CONFIG}"),
+            &self.network.config().to_json(),
+        )?;
         let weights = format!("{folder}{WEIGHTS}");
         files.write_weights(&weights, &self.network, weights_type, &self.metadata)
     }
@@ -101,27 +105,21 @@ pub fn vqvae_hash(network: &Autoencoder) -> String {
 /// The hash that an autoencoder has once it was saved as `weights_type` and loaded again.
 pub(crate) fn hash_as_stored(network: &Autoencoder, weights_type: WeightsType) -> String {
     // What the weights and their shapes do not tell.
-    let options = match network {
-        Autoencoder::Vq(vqvae) => {
-            let config = vqvae.config();
-            json!([
-                config.down_block_types,
-                config.up_block_types,
-                config.act_fn,
-                config.norm_num_groups,
-                config.norm_type,
-            ])
-        }
-        Autoencoder::Kl(autoencoder) => {
-            let config = autoencoder.config();
-            json!([
-                network.class(),
-                config.down_block_types,
-                config.up_block_types,
-                config.act_fn,
-                config.norm_num_groups,
-            ])
-        }
+    let options = match network.config() {
+        AutoencoderConfig::Vq(config) => json!([
+            config.down_block_types,
+            config.up_block_types,
+            config.act_fn,
+            config.norm_num_groups,
+            config.norm_type,
+        ]),
+        AutoencoderConfig::Kl(config) => json!([
+            AutoencoderKlConfig::CLASS,
+            config.down_block_types,
+            config.up_block_types,
+            config.act_fn,
+            config.norm_num_groups,
+        ]),
     };
     let mut hasher = WeightsHasher {
         digest: Sha256::new_with_prefix(options.to_string()),

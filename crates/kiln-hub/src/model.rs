@@ -47,12 +47,12 @@ impl LatentDiffusion {
         let (unet, metadata) = load_unet(source, folder_of(source, UNET), device)?;
         let first_stage = if let Some((part, class)) = index.autoencoder {
             let first_stage = FirstStage::load_from(source, &format!("{part}/"), device)?;
-            if first_stage.network.class() != class {
+            if first_stage.network.config().class() != class {
                 return Err(HubError::UnknownPart {
                     file: source.name(INDEX),
                     part,
                     found: format!("{class:?}"),
-                    expected: first_stage.network.class(),
+                    expected: first_stage.network.config().class(),
                 });
             }
             check_hash(&first_stage, &metadata)?;
@@ -100,7 +100,7 @@ impl LatentDiffusion {
         }
         let scale = |model: &Self| {
             let first_stage = model.first_stage.as_ref();
-            first_stage.map_or(1.0, |stage| stage.network.scaling_factor())
+            first_stage.map_or(1.0, |stage| stage.network.config().scaling_factor())
         };
         // Each training measures it anew, on latents that are rounded in their own way.
         if (scale(&self) / scale(&worse) - 1.0).abs() > SAME_SCALE {
@@ -142,7 +142,8 @@ impl LatentDiffusion {
                     problem,
                 })?;
         let index = ModelIndex {
-            autoencoder: (self.first_stage.as_ref()).map(|stage| (VQVAE, stage.network.class())),
+            autoencoder: (self.first_stage.as_ref())
+                .map(|stage| (VQVAE, stage.network.config().class())),
             scheduler: class.to_owned(),
         };
 
@@ -219,7 +220,7 @@ fn check_channels(first_stage: Option<&FirstStage>, unet: &UNet2d) -> Result<(),
     if takes != gives {
         return Err(HubError::Prediction { takes, gives });
     }
-    match first_stage.map(|first_stage| first_stage.network.latent_dim()) {
+    match first_stage.map(|first_stage| first_stage.network.config().latent_dim()) {
         Some(latents) if latents != takes => Err(HubError::Channels { latents, takes }),
         _ => Ok(()),
     }
@@ -235,7 +236,7 @@ fn check_size(
     let Some(size) = unet.config().sample_size else {
         return Ok(());
     };
-    let factor = first_stage.map_or(1, |stage| stage.network.downscale_factor());
+    let factor = first_stage.map_or(1, |stage| stage.network.config().downscale_factor());
     let image = size.height_and_width().map(|side| side * factor);
     let folder = folder_of(source, UNET);
     metadata.check_border(image, &source.name(&format!("{folder}{WEIGHTS}")))?;

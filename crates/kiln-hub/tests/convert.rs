@@ -79,7 +79,7 @@ fn a_latent_diffusion_model() {
     assert_near(prediction, "prediction");
     let network = model.first_stage.unwrap().network;
     assert_eq!(
-        (network.class(), network.scaling_factor()),
+        (network.config().class(), network.config().scaling_factor()),
         ("VQModel", 0.25)
     );
     assert_near(network.decode(expected("latents")), "decoded");
@@ -90,7 +90,7 @@ fn an_autoencoder_alone() {
     let converted = converted("autoencoder-kl.ckpt", OPTIONS).unwrap();
     let (_around, source) = written(&converted);
     let network = FirstStage::load(&source, &Device::flex()).unwrap().network;
-    assert_eq!(network.class(), "AutoencoderKL");
+    assert_eq!(network.config().class(), "AutoencoderKL");
     assert_near(network.encode(expected("image")), "encoded");
 }
 

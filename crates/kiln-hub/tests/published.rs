@@ -136,7 +136,7 @@ fn latent_celebahq_with_old_pickles() {
     assert_draws("CompVis--ldm-celebahq-256", 3e-4);
     // Its latents are decoded as they are: it is older than the key.
     let first_stage = load("CompVis--ldm-celebahq-256").first_stage.unwrap();
-    assert_eq!(first_stage.network.scaling_factor(), 1.0);
+    assert_eq!(first_stage.network.config().scaling_factor(), 1.0);
 }
 
 #[test]

@@ -16,13 +16,15 @@ impl KeyPath {
         self.segments.pop();
     }
 
-    /// The diffusers key: fields are named as there, so only three things differ. A variant of an enum
-    /// is no level of its own there, and a normalisation's `gamma` and `beta` are `weight` and `bias`.
+    /// The diffusers key: fields are named as there, so only four things differ. A variant of an enum
+    /// is no level of its own there, a normalisation's `gamma` and `beta` are `weight` and `bias`, and the only bottleneck with
+    /// weights is called `quantize`.
     pub(crate) fn key(&self) -> String {
         let names = self.segments.iter().filter_map(|(name, container)| {
             match (container.as_str(), name.as_str()) {
                 ("Struct:GroupNorm", "gamma") => Some("weight"),
                 ("Struct:GroupNorm", "beta") => Some("bias"),
+                ("Struct:Autoencoder", "bottleneck") => Some("quantize"),
                 (container, _) if container.starts_with("Enum:") => None,
                 (_, name) => Some(name),
             }

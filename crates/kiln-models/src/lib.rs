@@ -1,9 +1,7 @@
 //! The networks of latent diffusion, key for key and number for number those of diffusers.
 //!
-//! - [`VqVae`] is diffusers' `VQModel`: it compresses images into small latents and decodes them by way
-//!   of a codebook. The codebook and its training are in [`quantizer`].
-//! - [`AutoencoderKl`] is diffusers' `AutoencoderKL`, which has no codebook; others train it, and diffusion works in its
-//!   latents as well. [`Autoencoder`] is either of the two.
+//! - [`Autoencoder`] compresses images into small latents and gives them back: encoder, [`bottleneck`], decoder. With a codebook
+//!   in the middle it is diffusers' `VQModel`, with a normal distribution diffusers' `AutoencoderKL`.
 //! - [`UNet2d`] is diffusers' `UNet2DModel`: it denoises, in latent space or in pixels.
 //! - [`VqVaeConfig`], [`AutoencoderKlConfig`] and [`UNet2dConfig`] are their `config.json`, and [`load_weights`] and [`save_weights`]
 //!   read and write their safetensors, so that a model trained here loads there and the other way round.
@@ -29,6 +27,7 @@
 
 mod autoencoder;
 mod blocks;
+pub mod bottleneck;
 mod config;
 pub mod ema;
 mod error;
@@ -36,12 +35,13 @@ pub mod initialization;
 mod keys;
 mod memory;
 mod parameters;
-pub mod quantizer;
 mod unet;
-mod vqvae;
 mod weights;
 
-pub use autoencoder::{Autoencoder, AutoencoderKl, AutoencoderKlConfig};
+pub use autoencoder::{
+    Autoencoder, AutoencoderConfig, AutoencoderKlConfig, DecoderBlockType, EncoderBlockType,
+    NormType, VqVaeConfig,
+};
 pub use blocks::{Activation, TimeScaleShift};
 pub use error::{ConfigError, WeightsError};
 pub use memory::{FeatureMaps, free_memory, too_little_memory};
@@ -49,7 +49,6 @@ pub use unet::{
     ClassEmbeddingType, DownBlockType, MidBlockType, ResampleType, SampleSize, TimeEmbeddingType,
     UNet2d, UNet2dConfig, UpBlockType,
 };
-pub use vqvae::{DecoderBlockType, EncoderBlockType, NormType, VqVae, VqVaeConfig};
 pub use weights::{
     WeightsType, load_weights, load_weights_from_bytes, load_weights_from_tensors, save_weights,
 };

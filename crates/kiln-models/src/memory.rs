@@ -69,13 +69,9 @@ impl FeatureMaps {
 
     /// Of an autoencoder of any kind on images of this height and width.
     pub fn of_autoencoder(autoencoder: &Autoencoder, size: [usize; 2]) -> Self {
-        match autoencoder {
-            Autoencoder::Vq(vqvae) => Self::of_vqvae(vqvae.config(), size),
-            Autoencoder::Kl(autoencoder) => {
-                let config = autoencoder.config();
-                Self::of_levels(&config.block_out_channels, config.layers_per_block, size)
-            }
-        }
+        let config = autoencoder.config();
+        let (channels, layers) = (config.block_out_channels(), config.layers_per_block());
+        Self::of_levels(channels, layers, size)
     }
 
     /// Of levels that halve the image, on the way down and up again.

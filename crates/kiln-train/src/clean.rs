@@ -46,7 +46,8 @@ impl CleanSets {
         latents: Latents,
         autoencoder: &Autoencoder,
     ) -> Self {
-        let (shift, factor) = (autoencoder.shift_factor(), autoencoder.scaling_factor());
+        let config = autoencoder.config();
+        let (shift, factor) = (config.shift_factor(), config.scaling_factor());
         let scaled = |images: &ImageDataset, latents: LatentSet| CleanSet {
             images: images.clone(),
             latents: Some(Arc::new(latents.scaled(shift, factor))),

@@ -6,7 +6,7 @@ use std::path::Path;
 
 use burn::tensor::Device;
 use kiln_hub::{FirstStage, ModelSource};
-use kiln_models::{Autoencoder, UNet2d, VqVae};
+use kiln_models::{Autoencoder, UNet2d};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
@@ -33,15 +33,15 @@ pub(crate) fn vqvae(
     folder: &Path,
     experiment: &FirstStageConfig<'_>,
     device: &Device,
-) -> Result<(VqVae, EarlierSteps), TrainError> {
+) -> Result<(Autoencoder, EarlierSteps), TrainError> {
     let stage = FirstStage::load(&ModelSource::Folder(folder.to_owned()), device)?;
     let steps = EarlierSteps::of(&stage.metadata.training);
-    match stage.network {
-        Autoencoder::Vq(network) => {
-            require_same(folder, "vqvae", network.config(), experiment.vqvae)?;
-            Ok((network, steps))
+    match stage.network.config().vq() {
+        Some(config) => {
+            require_same(folder, "vqvae", config, experiment.vqvae)?;
+            Ok((stage.network, steps))
         }
-        Autoencoder::Kl(_) => Err(TrainError::Run(format!(
+        None => Err(TrainError::Run(format!(
             "the autoencoder in {} is no VQ-VAE, and stage 1 trains only those: give its folder to `kiln train-latent-diffusion --vqvae`",
             folder.display()
         ))),

@@ -265,8 +265,8 @@ fn bytes_of(values: &[f32]) -> Vec<u8> {
 fn most_bytes(datasets: &Datasets, first_stage: &FirstStage) -> u64 {
     let network = &first_stage.network;
     let shape = datasets.train.shape();
-    let sides = [shape.height, shape.width].map(|side| side / network.downscale_factor());
-    let numbers = network.latent_dim() * sides[0] * sides[1];
+    let sides = [shape.height, shape.width].map(|side| side / network.config().downscale_factor());
+    let numbers = network.config().latent_dim() * sides[0] * sides[1];
     let images = 2 * datasets.train.len() + datasets.validation.len();
     (images * numbers * size_of::<f32>()) as u64 + LARGEST_HEADER
 }

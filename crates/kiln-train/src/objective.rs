@@ -2,57 +2,61 @@
 
 use burn::tensor::Tensor;
 use kiln_diffusion::Distance;
-use kiln_models::quantizer::{CodebookUpdate, Quantized};
+use kiln_models::bottleneck::Passed;
+use kiln_models::bottleneck::vq::{CODEBOOK, COMMITMENT, CodebookUpdate};
 
 use crate::experiment::Stage1Config;
 
-/// The first stage's objective. A further term (perceptual, adversarial) is a further field of [`Terms`] and a
-/// further summand of its total.
-#[derive(Debug, Clone, Copy)]
+/// The first stage's objective: a weighted sum of terms, each under its name.
+#[derive(Debug, Clone)]
 pub(crate) struct Stage1Objective {
     reconstruction: Distance,
-    commitment: f64,
-    codebook_by_gradient: bool,
+    /// What the bottleneck's terms count, by name.
+    of_bottleneck: Vec<(&'static str, f64)>,
 }
 
-/// The terms of [`Stage1Objective`], unweighted, and their weighted sum: all `[1]`.
+/// The name of the distance between images and reconstructions.
+pub(crate) const RECONSTRUCTION: &str = "reconstruction";
+
+/// The weighted sum of the terms of [`Stage1Objective`], and the terms, unweighted, by name: all `[1]`.
 pub(crate) struct Terms {
-    pub(crate) reconstruction: Tensor<1>,
-    pub(crate) codebook: Tensor<1>,
-    pub(crate) commitment: Tensor<1>,
     pub(crate) total: Tensor<1>,
+    pub(crate) terms: Vec<(&'static str, Tensor<1>)>,
 }
 
 impl Stage1Objective {
     pub(crate) fn new(stage: &Stage1Config, update: CodebookUpdate) -> Self {
+        // Where a moving average moves the codes, the codebook's term is only told.
+        let by_gradient = match update {
+            CodebookUpdate::Gradient => 1.0,
+            CodebookUpdate::Ema => 0.0,
+        };
         Self {
             reconstruction: stage.reconstruction,
-            commitment: stage.commitment,
-            codebook_by_gradient: update == CodebookUpdate::Gradient,
+            of_bottleneck: vec![(COMMITMENT, stage.commitment), (CODEBOOK, by_gradient)],
         }
     }
 
-    /// `L = distance(x, x') + |sg[z] - e|^2 + beta |z - sg[e]|^2` (van den Oord et al. 2017, equation 3). Without the
-    /// second term where a moving average moves the codes.
+    /// With a codebook `L = distance(x, x') + |sg[z] - e|^2 + beta |z - sg[e]|^2` (van den Oord et al. 2017, equation 3), without
+    /// the second term where a moving average moves the codes.
     pub(crate) fn terms(
         &self,
         images: Tensor<4>,
         reconstructions: Tensor<4>,
-        quantized: &Quantized,
+        passed: &Passed,
     ) -> Terms {
         let reconstruction = self.reconstruction.between(reconstructions, images);
-        let codebook = quantized.codebook_loss.clone();
-        let commitment = quantized.commitment_loss.clone();
-        let mut total = reconstruction.clone() + commitment.clone().mul_scalar(self.commitment);
-        if self.codebook_by_gradient {
-            total = total + codebook.clone();
+        let mut total = reconstruction.clone();
+        for &(name, weight) in &self.of_bottleneck {
+            if let Some(term) = passed.term(name)
+                && weight != 0.0
+            {
+                total = total + term * weight;
+            }
         }
-        Terms {
-            reconstruction,
-            codebook,
-            commitment,
-            total,
-        }
+        let mut terms = vec![(RECONSTRUCTION, reconstruction)];
+        terms.extend(passed.terms.iter().cloned());
+        Terms { total, terms }
     }
 }
 

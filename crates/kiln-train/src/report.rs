@@ -8,7 +8,7 @@ use burn::train::metric::{
     Adaptor, Metric, MetricAttributes, MetricMetadata, MetricName, Numeric, NumericAttributes,
     NumericEntry, SerializedEntry,
 };
-use kiln_models::quantizer::{codes_in_use, perplexity};
+use kiln_models::bottleneck::vq::{codes_in_use, perplexity};
 
 use crate::log::LOSS;
 use crate::session::Session;

@@ -11,7 +11,7 @@ use burn::tensor::Device;
 use kiln_data::{DataConfig, Datasets, Progress, read_regular};
 use kiln_eval::DigitClassifier;
 use kiln_hub::{FirstStage, HubSettings, LatentDiffusion, Metadata, ModelSource, open_data_set};
-use kiln_models::{Autoencoder, FeatureMaps, WeightsType};
+use kiln_models::{FeatureMaps, WeightsType};
 use safetensors::SafeTensors;
 use serde::Serialize;
 
@@ -333,7 +333,7 @@ pub fn train_vqvae(
     let report = TrainingReport::new("vqvae", &outcome, training, &plan, folder.model());
     if report.model.is_some() && options.ranks.is_first() {
         let first_stage = FirstStage {
-            network: Autoencoder::Vq(outcome.model.into_trained()),
+            network: outcome.model.into_trained(),
             metadata: metadata(experiment, &datasets, outcome.steps_done, earlier),
         };
         first_stage.save(&folder.model(), WeightsType::F32)?;
@@ -737,7 +737,7 @@ fn unet_metadata(
     add("schedule", scheduler.schedule.kind.name().to_owned());
     add("prediction", scheduler.prediction.name().to_owned());
     if let Some(first_stage) = first_stage {
-        let factor = first_stage.network.scaling_factor();
+        let factor = first_stage.network.config().scaling_factor();
         add("scaling_factor", factor.to_string());
     }
     metadata

@@ -12,8 +12,8 @@ use burn::optim::MultiGradientsParams;
 use burn::tensor::{Device, Tensor};
 use burn::train::train::MultiDevicesTrainStep;
 use burn::train::{Learner, LearnerModel, TrainOutput, TrainStep};
-use kiln_models::quantizer::BatchPosition;
-use kiln_models::{UNet2d, VqVae};
+use kiln_models::bottleneck::vq::BatchPosition;
+use kiln_models::{Autoencoder, UNet2d};
 
 use crate::diffusion_stage::{DiffusionTrainee, NoisyBatch, Pictured};
 use crate::error::TrainError;
@@ -36,7 +36,7 @@ use crate::vqvae_stage::{ImageTensors, VqVaeTrainee};
 /// If the experiment has no stage 1; of a step: gradients that are not finite, and a device that fails.
 pub fn vqvae_steps(
     experiment: &Experiment,
-    network: VqVae,
+    network: Autoencoder,
     images: Vec<Tensor<4>>,
 ) -> Result<impl FnMut() -> Result<f64, TrainError> + use<>, TrainError> {
     let first_stage = experiment.first_stage().ok_or(TrainError::NoFirstStage)?;

@@ -10,13 +10,15 @@ use burn::tensor::{Device, Tensor, TensorData};
 use burn::train::{InferenceStep, TrainOutput, TrainStep};
 use kiln_data::{Datasets, ImageBatch, ImageDataset, Progress, ProgressUnit, Task, prefetch};
 use kiln_kernels::{Precision, on_the_pool, with_precision};
-use kiln_models::VqVae;
-use kiln_models::quantizer::{BatchPosition, CodebookConfig, CodebookTraining};
+use kiln_models::Autoencoder;
+use kiln_models::bottleneck::vq::{
+    BatchPosition, CODEBOOK, COMMITMENT, CodebookConfig, CodebookTraining, VectorQuantizer,
+};
 
 use crate::error::TrainError;
 use crate::experiment::{FirstStageConfig, Interval, TrainingConfig};
 use crate::loader::{BatchSource, Batches, Shares};
-use crate::objective::{Stage1Objective, psnr};
+use crate::objective::{RECONSTRUCTION, Stage1Objective, Terms, psnr};
 use crate::pictures::{Images, columns_for, grid, save_png};
 use crate::plan::Plan;
 use crate::ranks::over_ranks;
@@ -40,19 +42,19 @@ pub(crate) const METRICS: [MetricKind; 7] = [
         reading: Reading::Mean(0),
     },
     MetricKind {
-        name: "reconstruction",
+        name: RECONSTRUCTION,
         unit: None,
         higher_is_better: false,
         reading: Reading::Mean(1),
     },
     MetricKind {
-        name: "codebook",
+        name: CODEBOOK,
         unit: None,
         higher_is_better: false,
         reading: Reading::Mean(2),
     },
     MetricKind {
-        name: "commitment",
+        name: COMMITMENT,
         unit: None,
         higher_is_better: false,
         reading: Reading::Mean(3),
@@ -80,8 +82,8 @@ pub(crate) const METRICS: [MetricKind; 7] = [
 /// The module that Burn's Learner trains in stage 1.
 #[derive(Module, Debug)]
 pub(crate) struct VqVaeTrainee {
-    vqvae: Averaged<VqVae>,
-    codebook: CodebookTraining,
+    vqvae: Averaged<Autoencoder>,
+    codebook: Option<CodebookTraining>,
     #[module(skip)]
     lesson: Arc<Lesson>,
 }
@@ -119,7 +121,7 @@ impl VqVaeTrainee {
     /// Trains `network` as `first_stage` says, on images with a `border`.
     pub(crate) fn new(
         first_stage: &FirstStageConfig<'_>,
-        mut network: VqVae,
+        mut network: Autoencoder,
         border: usize,
         plan: &Plan,
         folder: StageFolder,
@@ -129,9 +131,9 @@ impl VqVaeTrainee {
             codebook, stage_1, ..
         } = first_stage;
         let training = &stage_1.training;
-        network.quantize = codebook.prepare(network.quantize);
+        network.bottleneck = (network.bottleneck).with_quantizer(|codes| codebook.prepare(codes));
         Self {
-            codebook: CodebookTraining::new(&network.quantize),
+            codebook: network.bottleneck.quantizer().map(CodebookTraining::new),
             vqvae: Averaged::new(network, training, plan.round(), session.clone()),
             lesson: Arc::new(Lesson {
                 objective: Stage1Objective::new(stage_1, codebook.update),
@@ -146,9 +148,9 @@ impl VqVaeTrainee {
     }
 
     /// The trained VQ-VAE.
-    pub(crate) fn into_trained(self) -> VqVae {
+    pub(crate) fn into_trained(self) -> Autoencoder {
         let mut network = self.vqvae.into_best();
-        network.quantize = network.quantize.into_plain();
+        network.bottleneck = (network.bottleneck).with_quantizer(VectorQuantizer::into_plain);
         network
     }
 }
@@ -161,43 +163,36 @@ impl VqVaeTrainee {
             step,
             position,
         } = batch;
-        let latents = self.vqvae.network.encode(images.clone());
-        let quantized = self.vqvae.network.quantize(latents.clone());
-        let reconstructions = self
-            .vqvae
-            .network
-            .decode_quantized(quantized.quantized.clone());
-        let terms =
-            self.lesson
-                .objective
-                .terms(images.clone(), reconstructions.clone(), &quantized);
-        let statistics = self
-            .vqvae
-            .network
-            .quantize
-            .statistics(latents, quantized.codes, position);
-        let code_counts = statistics.counts.clone();
+        let network = &self.vqvae.network;
+        let encoded = network.encoded(images.clone());
+        let passed = network.bottleneck.pass(encoded.clone(), None);
+        let reconstructions = network.decode_passed(passed.latents.clone());
+        let objective = &self.lesson.objective;
+        let terms = objective.terms(images.clone(), reconstructions.clone(), &passed);
 
-        // The statistics travel as gradients, so whatever sums those over devices sums these, too.
-        let loss = terms.total.clone().mul_scalar(self.lesson.loss_scale)
-            + self.codebook.carry(statistics);
+        let mut loss = terms.total.clone().mul_scalar(self.lesson.loss_scale);
+        let mut code_counts = None;
+        let quantizer = network.bottleneck.quantizer();
+        if let (Some(quantizer), Some(codes), Some(codebook)) =
+            (quantizer, passed.codes, &self.codebook)
+        {
+            // The statistics travel as gradients, so whatever sums those over devices sums these, too.
+            let statistics = quantizer.statistics(encoded, codes, position);
+            code_counts = Some(statistics.counts.clone());
+            loss = loss + codebook.carry(statistics);
+        }
         let gradients = GradientsParams::from_grads(loss.backward(), self);
 
-        let scalars = [
-            terms.total,
-            terms.reconstruction,
-            terms.codebook,
-            terms.commitment,
-        ];
-        let mut scalars: Vec<_> = scalars.into_iter().map(Tensor::without_autodiff).collect();
         let [count, ..] = images.dims();
-        scalars.push(psnr(
+        let psnr = psnr(
             images.without_autodiff(),
             reconstructions.without_autodiff(),
-        ));
+        );
+        let scalars = scalars(terms, psnr);
+        let scalars = scalars.into_iter().map(Tensor::without_autodiff).collect();
         TrainOutput {
             grads: gradients,
-            item: Report::new(step, count, scalars, Some(code_counts)),
+            item: Report::new(step, count, scalars, code_counts),
         }
     }
 }
@@ -217,14 +212,19 @@ impl TrainStep for VqVaeTrainee {
         grads: GradientsParams,
     ) -> Self {
         let mut grads = over_ranks(&self, grads, &self.lesson.session);
-        let statistics = self.codebook.take(&mut grads);
+        let codebook = self.codebook.as_ref();
+        let statistics = codebook.and_then(|codebook| codebook.take(&mut grads));
         self.vqvae = self.vqvae.updated(optim, rate, grads);
-        if let Some(statistics) = statistics {
-            let quantizer = self.vqvae.network.quantize;
-            (self.codebook, self.vqvae.network.quantize) =
-                self.codebook
-                    .update(&self.lesson.codebook, quantizer, statistics);
-        }
+        let bottleneck = self.vqvae.network.bottleneck;
+        self.vqvae.network.bottleneck = bottleneck.with_quantizer(|quantizer| {
+            let (Some(codebook), Some(statistics)) = (self.codebook.take(), statistics) else {
+                return quantizer;
+            };
+            let config = &self.lesson.codebook;
+            let (codebook, quantizer) = codebook.update(config, quantizer, statistics);
+            self.codebook = Some(codebook);
+            quantizer
+        });
         self
     }
 
@@ -250,12 +250,11 @@ impl InferenceStep for VqVaeTrainee {
             picture,
         } = batch;
         let network = self.vqvae.best();
-        let (reconstructions, quantized) =
-            with_precision(self.lesson.precision, || network.forward(images.clone()));
-        let terms =
-            self.lesson
-                .objective
-                .terms(images.clone(), reconstructions.clone(), &quantized);
+        let (reconstructions, passed) = with_precision(self.lesson.precision, || {
+            network.forward(images.clone(), None)
+        });
+        let objective = &self.lesson.objective;
+        let terms = objective.terms(images.clone(), reconstructions.clone(), &passed);
         if picture
             && let Err(error) = self
                 .lesson
@@ -264,17 +263,17 @@ impl InferenceStep for VqVaeTrainee {
             self.lesson.session.fail(error);
         }
         let [count, ..] = images.dims();
-        let counts = network.quantize.counts(quantized.codes);
-        let psnr = psnr(images, reconstructions);
-        let scalars = vec![
-            terms.total,
-            terms.reconstruction,
-            terms.codebook,
-            terms.commitment,
-            psnr,
-        ];
-        Report::new(step, count, scalars, Some(counts))
+        let quantizer = network.bottleneck.quantizer().zip(passed.codes);
+        let counts = quantizer.map(|(quantizer, codes)| quantizer.counts(codes));
+        let scalars = scalars(terms, psnr(images, reconstructions));
+        Report::new(step, count, scalars, counts)
     }
+}
+
+/// The scalars of [`METRICS`], in their order.
+fn scalars(Terms { total, terms }: Terms, psnr: Tensor<1>) -> Vec<Tensor<1>> {
+    let terms = terms.into_iter().map(|(_, term)| term);
+    [total].into_iter().chain(terms).chain([psnr]).collect()
 }
 
 impl Lesson {
@@ -305,20 +304,21 @@ impl Lesson {
 
 /// `network` with codes at the k-means centres of what its encoder makes of some of `images`.
 pub(crate) fn with_kmeans_codes(
-    mut network: VqVae,
+    mut network: Autoencoder,
     codebook: &CodebookConfig,
     seed: u64,
     images: &ImageDataset,
     device: &Device,
     progress: &dyn Progress,
     stop: &StopSignal,
-) -> Result<VqVae, TrainError> {
+) -> Result<Autoencoder, TrainError> {
     let order = kiln_data::shuffled(images.len(), seed, 0);
     let first = order.iter().take(KMEANS_IMAGES);
     let batch = first_batch(images, first.map(|&index| (index, false)).collect())?;
     let latents = network.valid().encode(tensor(&batch, images, device));
-    let quantizer = codebook.prepare(network.quantize);
-    let [codes, _] = quantizer.embedding.weight.dims();
+    let bottleneck = (network.bottleneck).with_quantizer(|codes| codebook.prepare(codes));
+    let quantizer = bottleneck.quantizer();
+    let codes = quantizer.map_or(0, |quantizer| quantizer.embedding.weight.dims()[0]);
     let work = codes as u64 * (1 + KMEANS_ITERATIONS as u64);
     let task = Task::begin(
         progress,
@@ -330,7 +330,9 @@ pub(crate) fn with_kmeans_codes(
         task.advance(work);
         stop.check().is_ok()
     };
-    network.quantize = quantizer.with_kmeans(latents, KMEANS_ITERATIONS, seed, advance);
+    network.bottleneck = bottleneck.with_quantizer(|quantizer| {
+        quantizer.with_kmeans(latents, KMEANS_ITERATIONS, seed, advance)
+    });
     stop.check()?;
     Ok(network)
 }

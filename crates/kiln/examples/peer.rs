@@ -18,7 +18,7 @@ use clap::{Args, Parser, Subcommand};
 use kiln::bench::{Machine, Measurement, Repeats, mean_square, measure, resident_memory};
 use kiln::{Error, Pipeline, SampleOptions};
 use kiln_kernels::Precision;
-use kiln_models::quantizer::CodebookUpdate;
+use kiln_models::bottleneck::vq::CodebookUpdate;
 use kiln_models::{UNet2dConfig, VqVaeConfig, load_weights};
 use kiln_train::{DiffusionInput, Experiment, diffusion_steps, vqvae_steps};
 use safetensors::{Dtype, SafeTensors, tensor::TensorView};

@@ -4,7 +4,7 @@ use std::path::Path;
 
 use burn::tensor::Device;
 use kiln_hub::{FirstStage, ModelSource};
-use kiln_models::quantizer::{codes_in_use, perplexity};
+use kiln_models::bottleneck::vq::{codes_in_use, perplexity};
 use kiln_models::{Autoencoder as Network, FeatureMaps};
 
 use crate::{Error, Images, memory::require_memory, pretrained};
@@ -69,12 +69,12 @@ impl Autoencoder {
 
     /// The side of the images that the model was trained on, with their padding.
     pub fn image_size(&self) -> usize {
-        self.model.network.sample_size()
+        self.model.network.config().sample_size()
     }
 
     /// Channels of its images: 1 (gray) or 3 (RGB).
     pub fn channels(&self) -> usize {
-        self.model.network.in_channels()
+        self.model.network.config().in_channels()
     }
 
     /// Whether images `[channels, height, width]` can go through the model.
@@ -103,26 +103,19 @@ impl Autoencoder {
         let together = batch.min(originals.len());
         let maps = FeatureMaps::of_autoencoder(network, [height, width]).drawing;
         require_memory(&self.device, together, together as f64 * maps)?;
-        let codes = network
-            .vqvae()
-            .map(|vqvae| vqvae.config().num_vq_embeddings);
+        let codes = network.config().vq().map(|config| config.num_vq_embeddings);
         let mut images = Images::empty(channels, height, width);
         let mut code_counts = vec![0.0; codes.unwrap_or(0)];
         for pixels in originals.batches(batch) {
-            let latents = network.encode(pixels.to_tensor(&self.device));
-            let decoded = match network {
-                Network::Kl(autoencoder) => autoencoder.decode(latents),
-                Network::Vq(vqvae) => {
-                    let quantized = vqvae.quantize(latents);
-                    for code in quantized.codes.try_into_data_as::<i64>()?.iter::<i64>() {
-                        if let Some(count) = code_counts.get_mut(code as usize) {
-                            *count += 1.0;
-                        }
+            let (reconstructions, passed) = network.forward(pixels.to_tensor(&self.device), None);
+            if let Some(codes) = passed.codes {
+                for code in codes.try_into_data_as::<i64>()?.iter::<i64>() {
+                    if let Some(count) = code_counts.get_mut(code as usize) {
+                        *count += 1.0;
                     }
-                    vqvae.decode_quantized(quantized.quantized)
                 }
-            };
-            images.extend_from_tensor(decoded)?;
+            }
+            images.extend_from_tensor(reconstructions)?;
             observe(images.len());
         }
         if !images.are_finite() {
@@ -140,7 +133,10 @@ pub(crate) fn check_shape(
     network: &Network,
     [channels, height, width]: [usize; 3],
 ) -> Result<(), Error> {
-    let (expected, factor) = (network.in_channels(), network.downscale_factor());
+    let (expected, factor) = (
+        network.config().in_channels(),
+        network.config().downscale_factor(),
+    );
     if channels != expected {
         return Err(Error::ImageChannels { channels, expected });
     }

@@ -3,7 +3,7 @@
 use burn::tensor::Device;
 use kiln::Pipeline;
 use kiln_hub::{FirstStage, LatentDiffusion, Metadata};
-use kiln_models::{Autoencoder, WeightsType};
+use kiln_models::WeightsType;
 use kiln_train::Experiment;
 
 /// Without every key that has a default.
@@ -52,7 +52,7 @@ const LATENTS: &str = r#"
 fn model(experiment: &Experiment) -> Pipeline {
     let device = Device::flex();
     let first_stage = experiment.first_stage().map(|config| FirstStage {
-        network: Autoencoder::Vq(config.vqvae.init(&device, 1).unwrap()),
+        network: config.vqvae.init(&device, 1).unwrap(),
         metadata: Metadata::default(),
     });
     let classes = experiment.unet.num_class_embeds.unwrap_or_default();

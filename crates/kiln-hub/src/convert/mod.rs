@@ -23,7 +23,7 @@ use std::path::Path;
 use burn::tensor::Device;
 use kiln_diffusion::schedule::{BetaRange, ListedBetas};
 use kiln_diffusion::{ScheduleConfig, ScheduleKind, SchedulerConfig};
-use kiln_models::{Autoencoder, ConfigError, UNet2d, WeightsError, WeightsType};
+use kiln_models::{AutoencoderConfig, ConfigError, UNet2d, WeightsError, WeightsType};
 use safetensors::SafeTensors;
 
 use crate::foreign::is_safetensors;
@@ -108,7 +108,7 @@ pub fn convert(
         (Some(tensors), first_stage) => {
             let downscale = first_stage
                 .as_ref()
-                .map_or(1, |stage| stage.network.downscale_factor());
+                .map_or(1, |stage| stage.network.config().downscale_factor());
             let sample_size = options.image_size / downscale;
             Ok(Converted::Model(LatentDiffusion {
                 unet: read_unet(tensors, options, sample_size, &file, device)?,
@@ -284,8 +284,9 @@ fn read_autoencoder(
     };
     let config = autoencoder::config(&tensors, options.image_size, scaling_factor)
         .ok_or_else(|| HubError::NotConvertible(file.to_owned()))?;
-    let network =
-        Autoencoder::from_json(&config, device, 0).map_err(|problem| of_config(file, problem))?;
+    let network = AutoencoderConfig::from_json(&config)
+        .and_then(|config| config.init(device, 0))
+        .map_err(|problem| of_config(file, problem))?;
     let rename = autoencoder::rename(&tensors);
     Ok(Some(FirstStage {
         network: fill(network, tensors.renamed(rename)?, file)?,

@@ -150,7 +150,7 @@ fn describe(source: &ModelSource) -> Result<(Option<&'static str>, Vec<Part>), H
     if !source.has(INDEX) && source.has("config.json") {
         let first_stage = FirstStage::load(source, &device)?;
         return Ok((
-            Some(first_stage.network.class()),
+            Some(first_stage.network.config().class()),
             vec![describe_first_stage(first_stage)],
         ));
     }
@@ -198,14 +198,14 @@ fn describe_guide(guide: Guide) -> Part {
 }
 
 fn describe_first_stage(first_stage: FirstStage) -> Part {
-    let network = &first_stage.network;
-    let mut facts = vec![("latent channels", network.latent_dim().to_string())];
-    if let Some(vqvae) = network.vqvae() {
-        facts.push(("codes", vqvae.config().num_vq_embeddings.to_string()));
+    let config = first_stage.network.config();
+    let mut facts = vec![("latent channels", config.latent_dim().to_string())];
+    if let Some(config) = config.vq() {
+        facts.push(("codes", config.num_vq_embeddings.to_string()));
     }
-    facts.push(("scaling factor", format!("{:.5}", network.scaling_factor())));
+    facts.push(("scaling factor", format!("{:.5}", config.scaling_factor())));
     Part {
-        title: match network.vqvae() {
+        title: match config.vq() {
             Some(_) => "VQ-VAE",
             None => "VAE",
         },

@@ -3,8 +3,8 @@ use burn::nn::GroupNorm;
 use burn::nn::conv::Conv2d;
 use burn::tensor::Tensor;
 
-use super::CoderShape;
-use crate::DecoderBlockType;
+use super::DecoderBlockType;
+use super::shape::CoderShape;
 use crate::blocks::{
     BlockOptions, MidBlock, Resampling, UpBlock, UpBlockShape, conv3x3, convolution, group_norm,
     norm_silu,
@@ -12,7 +12,7 @@ use crate::blocks::{
 
 /// Latents to images: diffusers' `Decoder`.
 #[derive(Module, Debug)]
-pub(crate) struct Decoder {
+pub(super) struct Decoder {
     conv_in: Conv2d,
     up_blocks: Vec<UpBlock>,
     mid_block: MidBlock,
@@ -21,7 +21,7 @@ pub(crate) struct Decoder {
 }
 
 impl Decoder {
-    pub(crate) fn new(shape: &CoderShape, options: &BlockOptions) -> Self {
+    pub(super) fn new(shape: &CoderShape, options: &BlockOptions) -> Self {
         let BlockOptions {
             device,
             groups,
@@ -58,7 +58,7 @@ impl Decoder {
     }
 
     /// `[batch, h, w, latent_channels]` to `[batch, height, width, out_channels]`.
-    pub(crate) fn forward(&self, latents: Tensor<4>) -> Tensor<4> {
+    pub(super) fn forward(&self, latents: Tensor<4>) -> Tensor<4> {
         let mut hidden = convolution(&self.conv_in, latents).forward();
         hidden = self.mid_block.forward(hidden, None);
         for block in &self.up_blocks {

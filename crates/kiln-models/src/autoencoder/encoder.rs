@@ -3,8 +3,8 @@ use burn::nn::GroupNorm;
 use burn::nn::conv::Conv2d;
 use burn::tensor::Tensor;
 
-use super::CoderShape;
-use crate::EncoderBlockType;
+use super::EncoderBlockType;
+use super::shape::CoderShape;
 use crate::blocks::{
     BlockOptions, DownBlock, DownBlockShape, MidBlock, Resampling, conv3x3, convolution,
     group_norm, norm_silu,
@@ -12,7 +12,7 @@ use crate::blocks::{
 
 /// Images to what becomes latents: diffusers' `Encoder`.
 #[derive(Module, Debug)]
-pub(crate) struct Encoder {
+pub(super) struct Encoder {
     conv_in: Conv2d,
     down_blocks: Vec<DownBlock>,
     mid_block: MidBlock,
@@ -21,7 +21,7 @@ pub(crate) struct Encoder {
 }
 
 impl Encoder {
-    pub(crate) fn new(shape: &CoderShape, options: &BlockOptions) -> Self {
+    pub(super) fn new(shape: &CoderShape, options: &BlockOptions) -> Self {
         let BlockOptions {
             device,
             groups,
@@ -57,7 +57,7 @@ impl Encoder {
     }
 
     /// `[batch, height, width, in_channels]` to `[batch, h, w, encoded_channels]`.
-    pub(crate) fn forward(&self, images: Tensor<4>) -> Tensor<4> {
+    pub(super) fn forward(&self, images: Tensor<4>) -> Tensor<4> {
         let mut hidden = convolution(&self.conv_in, images).forward();
         for block in &self.down_blocks {
             hidden = block.forward(hidden, None, |_| {});

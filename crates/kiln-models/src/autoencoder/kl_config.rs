@@ -1,15 +1,17 @@
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
+use super::shape::CoderShape;
+use super::{DecoderBlockType, EncoderBlockType};
+use crate::ConfigError;
 use crate::blocks::Activation;
 use crate::config::{
     self, require, require_channels, require_halving, require_image_channels, require_levels,
     require_scaling_factor,
 };
-use crate::{ConfigError, DecoderBlockType, EncoderBlockType};
 
-/// The options of an [`AutoencoderKl`](crate::AutoencoderKl): names and defaults are those of diffusers'
-/// `AutoencoderKL`.
+/// The options of a variational autoencoder (Kingma and Welling 2014; Rombach et al. 2022, section 3.1): names and defaults
+/// are those of diffusers' `AutoencoderKL`.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct AutoencoderKlConfig {
@@ -94,6 +96,22 @@ impl AutoencoderKlConfig {
     /// Writes the `config.json` that diffusers (and [`Self::from_json`]) reads.
     pub fn to_json(&self) -> String {
         config::to_json(self, Self::CLASS)
+    }
+
+    pub(super) fn coders(&self) -> CoderShape<'_> {
+        CoderShape {
+            in_channels: self.in_channels,
+            out_channels: self.out_channels,
+            down_block_types: &self.down_block_types,
+            up_block_types: &self.up_block_types,
+            block_out_channels: &self.block_out_channels,
+            layers_per_block: self.layers_per_block,
+            norm_num_groups: self.norm_num_groups,
+            mid_block_attention: self.mid_block_add_attention,
+            // Means and variances.
+            encoded_channels: 2 * self.latent_channels,
+            latent_channels: self.latent_channels,
+        }
     }
 
     /// Checks that the options fit each other, before anything is allocated.

@@ -22,8 +22,8 @@ use kiln_diffusion::{
     ScheduleConfig, SchedulerConfig, Spacing,
 };
 use kiln_kernels::Precision;
+use kiln_models::bottleneck::vq::CodebookConfig;
 use kiln_models::ema::EmaConfig;
-use kiln_models::quantizer::CodebookConfig;
 use kiln_models::{SampleSize, UNet2dConfig, VqVaeConfig};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};

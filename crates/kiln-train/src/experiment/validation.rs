@@ -13,17 +13,17 @@ impl Experiment {
         let facts = [
             (
                 "vqvae.in_channels",
-                autoencoder.in_channels(),
+                autoencoder.config().in_channels(),
                 own.in_channels,
             ),
             (
                 "vqvae.vq_embed_dim",
-                autoencoder.latent_dim(),
+                autoencoder.config().latent_dim(),
                 own.latent_dim(),
             ),
             (
                 "vqvae.block_out_channels",
-                autoencoder.downscale_factor(),
+                autoencoder.config().downscale_factor(),
                 own.downscale_factor(),
             ),
         ];

@@ -7,7 +7,7 @@ use clap::ValueEnum;
 use kiln_diffusion::noise::{self, ImageNoise};
 use kiln_hub::{FirstStage, LatentDiffusion, Metadata};
 use kiln_kernels::{Precision, with_precision};
-use kiln_models::{Autoencoder, SampleSize, UNet2dConfig};
+use kiln_models::{SampleSize, UNet2dConfig};
 use kiln_train::{Devices, DiffusionInput, Experiment, diffusion_steps, vqvae_steps};
 use serde::{Deserialize, Serialize};
 
@@ -151,7 +151,7 @@ fn sampling(
     let vqvae = vqvae.map(|config| config.init(device, experiment.seed));
     let model = LatentDiffusion {
         first_stage: vqvae.transpose()?.map(|vqvae| FirstStage {
-            network: Autoencoder::Vq(vqvae),
+            network: vqvae,
             metadata: Metadata::default(),
         }),
         unet: unet.init(device, experiment.seed)?,

@@ -73,7 +73,7 @@ impl Convert {
             class: match &converted {
                 Converted::Model(model) if model.first_stage.is_none() => "DDIMPipeline",
                 Converted::Model(_) => "LDMPipeline",
-                Converted::FirstStage(first_stage) => first_stage.network.class(),
+                Converted::FirstStage(first_stage) => first_stage.network.config().class(),
             },
         };
         terminal::print_outcome(&outcome, self.json, |outcome| {

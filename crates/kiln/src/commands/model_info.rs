@@ -212,29 +212,27 @@ impl Description {
 }
 
 fn describe_vqvae(first_stage: &FirstStage) -> VqVaeDescription {
-    let network = &first_stage.network;
+    let config = first_stage.network.config();
     let factor = measured_scaling_factor(first_stage);
-    let image = network.sample_size();
-    let latent = image / network.downscale_factor();
+    let image = config.sample_size();
+    let latent = image / config.downscale_factor();
     VqVaeDescription {
-        class: network.class(),
-        parameters: network.num_params(),
-        image_shape: [network.in_channels(), image, image],
+        class: config.class(),
+        parameters: first_stage.network.num_params(),
+        image_shape: [config.in_channels(), image, image],
         border: first_stage.metadata.border,
-        latent_shape: [network.latent_dim(), latent, latent],
-        codes: network
-            .vqvae()
-            .map(|vqvae| vqvae.config().num_vq_embeddings),
+        latent_shape: [config.latent_dim(), latent, latent],
+        codes: config.vq().map(|config| config.num_vq_embeddings),
         scaling_factor: factor,
         latent_standard_deviation: factor.map(|factor| 1.0 / factor),
-        block_out_channels: network.block_out_channels().to_vec(),
+        block_out_channels: config.block_out_channels().to_vec(),
         training: first_stage.metadata.training.clone(),
     }
 }
 
 /// The scaling factor, unless it is the one that every VQ-VAE of ours has until stage 2 measures its latents.
 fn measured_scaling_factor(first_stage: &FirstStage) -> Option<f64> {
-    let factor = first_stage.network.scaling_factor();
+    let factor = first_stage.network.config().scaling_factor();
     let is_ours = first_stage.metadata.training.contains_key("steps");
     let is_default = factor == VqVaeConfig::default().scaling_factor;
     (!(is_ours && is_default)).then_some(factor)

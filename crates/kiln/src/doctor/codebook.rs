@@ -1,8 +1,8 @@
 //! How many codes of the codebook are in use: the others are parameters that carry nothing.
 
 use burn::tensor::Tensor;
-use kiln_models::VqVae;
-use kiln_models::quantizer::codes_in_use;
+use kiln_models::Autoencoder;
+use kiln_models::bottleneck::vq::codes_in_use;
 
 use super::{Finding, Findings, Patient};
 
@@ -15,14 +15,14 @@ pub(super) fn check(patient: &Patient) -> Findings {
     if patient.is_in_pixel_space() {
         return Err("a model in pixel space has no codebook".to_owned());
     }
-    let vqvae = match patient.first_stage() {
-        Some(first_stage) => {
-            Some((first_stage.network.vqvae()).ok_or("the model's autoencoder has no codebook")?)
-        }
-        None => None,
-    };
-    let counted = match (vqvae, &patient.latents) {
-        (Some(vqvae), Some(latents)) => count(vqvae, latents)?,
+    let autoencoder = patient
+        .first_stage()
+        .map(|first_stage| &first_stage.network);
+    if autoencoder.is_some_and(|network| network.bottleneck.quantizer().is_none()) {
+        return Err("the model's autoencoder has no codebook".to_owned());
+    }
+    let counted = match (autoencoder, &patient.latents) {
+        (Some(autoencoder), Some(latents)) => count(autoencoder, latents)?,
         _ => None,
     };
     let share = counted
@@ -38,16 +38,16 @@ pub(super) fn check(patient: &Patient) -> Findings {
 }
 
 /// The share of the codes that latents go through; none if there are too few latents to tell.
-fn count(vqvae: &VqVae, latents: &Tensor<4>) -> Result<Option<f64>, String> {
-    let codes = vqvae.config().num_vq_embeddings;
+fn count(autoencoder: &Autoencoder, latents: &Tensor<4>) -> Result<Option<f64>, String> {
+    let Some(quantizer) = autoencoder.bottleneck.quantizer() else {
+        return Ok(None);
+    };
+    let [codes, dimension] = quantizer.embedding.weight.dims();
     let [images, dimensions, height, width] = latents.dims();
-    if dimensions != vqvae.config().latent_dim() {
+    if dimensions != dimension || images * height * width < VECTORS_PER_CODE * codes {
         return Ok(None);
     }
-    if images * height * width < VECTORS_PER_CODE * codes {
-        return Ok(None);
-    }
-    let chosen = vqvae.quantize(latents.clone()).codes;
+    let chosen = quantizer.nearest(latents.clone());
     let chosen = (chosen.try_into_data_as::<i64>()).map_err(|error| error.to_string())?;
     let mut counts = vec![0.0; codes];
     for code in chosen.iter::<i64>() {

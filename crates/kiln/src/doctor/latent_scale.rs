@@ -21,7 +21,7 @@ pub(super) fn check(patient: &Patient) -> Findings {
         return Err("the factor is measured when stage 2 begins".to_owned());
     }
     let latents = patient.latents.as_ref().ok_or(super::patient::NO_LATENTS)?;
-    let factor = first_stage.network.scaling_factor();
+    let factor = first_stage.network.config().scaling_factor();
     let (_, deviation) = mean_and_deviation(latents)?;
     let scaled = deviation * factor;
     let off = scaled.max(1.0 / scaled);

@@ -101,7 +101,10 @@ impl Patient {
     pub fn image_shape(&self) -> Option<(usize, usize)> {
         if let Some(first_stage) = self.first_stage() {
             let network = &first_stage.network;
-            return Some((network.sample_size(), network.in_channels()));
+            return Some((
+                network.config().sample_size(),
+                network.config().in_channels(),
+            ));
         }
         let config = self.model.as_ref()?.unet.config();
         let [height, _] = config.sample_size?.height_and_width();
@@ -147,8 +150,9 @@ impl Patient {
 
     /// What latents are multiplied by before the U-Net sees them: 1 in pixel space.
     pub(super) fn scaling_factor(&self) -> f64 {
-        self.first_stage()
-            .map_or(1.0, |first_stage| first_stage.network.scaling_factor())
+        self.first_stage().map_or(1.0, |first_stage| {
+            first_stage.network.config().scaling_factor()
+        })
     }
 
     fn read_run(&mut self, path: &Path) -> Result<(), Error> {

@@ -13,7 +13,10 @@ impl Pipeline {
     pub fn image_shape(&self) -> ImageShape {
         let [channels, height, width] = self.latent_shape;
         let (channels, factor) = match &self.model.first_stage {
-            Some(FirstStage { network, .. }) => (network.in_channels(), network.downscale_factor()),
+            Some(FirstStage { network, .. }) => (
+                network.config().in_channels(),
+                network.config().downscale_factor(),
+            ),
             None => (channels, 1),
         };
         let without_padding = |side: usize| (side * factor).saturating_sub(2 * self.border());
@@ -81,7 +84,7 @@ impl Pipeline {
     pub(super) fn autoencoder_maps(&self) -> f64 {
         let [_, height, width] = self.latent_shape;
         (self.model.first_stage.as_ref()).map_or(0.0, |FirstStage { network, .. }| {
-            let size = [height, width].map(|side| side * network.downscale_factor());
+            let size = [height, width].map(|side| side * network.config().downscale_factor());
             FeatureMaps::of_autoencoder(network, size).drawing
         })
     }

@@ -327,9 +327,9 @@ fn parts_that_do_not_belong_together_are_not_pushed() {
     let scene = Scene::new();
     let mut other = tiny::model();
     let first_stage = other.first_stage.as_mut().unwrap();
-    let config = first_stage.network.vqvae().unwrap().config().clone();
+    let config = first_stage.network.config().clone();
     let network = config.init(&burn::tensor::Device::flex(), 9).unwrap();
-    first_stage.network = kiln_models::Autoencoder::Vq(network);
+    first_stage.network = network;
     first_stage
         .save(&scene.workplace.path("other"), Default::default())
         .unwrap();

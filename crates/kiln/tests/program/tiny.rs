@@ -6,8 +6,8 @@ use burn::tensor::Device;
 use kiln_diffusion::{ScheduleConfig, SchedulerConfig};
 use kiln_hub::{FirstStage, LatentDiffusion, Metadata};
 use kiln_models::{
-    Autoencoder, DecoderBlockType, DownBlockType, EncoderBlockType, SampleSize, UNet2dConfig,
-    UpBlockType, VqVaeConfig,
+    DecoderBlockType, DownBlockType, EncoderBlockType, SampleSize, UNet2dConfig, UpBlockType,
+    VqVaeConfig,
 };
 
 /// Sampling goes up to so many steps.
@@ -70,7 +70,7 @@ fn with_classes(names: &[&str]) -> LatentDiffusion {
     let training = BTreeMap::from([("dataset".to_owned(), "nothing".to_owned())]);
     LatentDiffusion {
         first_stage: Some(FirstStage {
-            network: Autoencoder::Vq(vqvae.init(&device, 1).expect("a VQ-VAE")),
+            network: vqvae.init(&device, 1).expect("a VQ-VAE"),
             metadata: Metadata {
                 border: 1,
                 ..Metadata::default()

@@ -5,7 +5,8 @@ use safetensors::SafeTensors;
 use super::*;
 
 /// Made by `tests/fixtures/quantizer/make.py` with diffusers.
-const FIXTURE: &[u8] = include_bytes!("../../../../tests/fixtures/quantizer/quantizer.safetensors");
+const FIXTURE: &[u8] =
+    include_bytes!("../../../../../tests/fixtures/quantizer/quantizer.safetensors");
 
 fn fixture<const D: usize>(name: &str, device: &Device) -> Tensor<D> {
     let file = SafeTensors::deserialize(FIXTURE).expect("a safetensors file");

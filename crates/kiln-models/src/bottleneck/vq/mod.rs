@@ -37,6 +37,11 @@ use kiln_kernels::nearest_codes;
 
 use crate::ema::replace_value;
 
+/// The name of the term of [`Quantized::codebook_loss`].
+pub const CODEBOOK: &str = "codebook";
+/// The name of the term of [`Quantized::commitment_loss`].
+pub const COMMITMENT: &str = "commitment";
+
 /// A codebook of `codes` vectors of `dimension` numbers, and the look-up of latents in it.
 ///
 /// In a file its only key is `embedding.weight`, `[codes, dimension]`.

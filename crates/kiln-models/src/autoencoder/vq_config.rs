@@ -1,5 +1,6 @@
 use serde::{Deserialize, Serialize};
 
+use super::shape::CoderShape;
 use crate::ConfigError;
 use crate::blocks::Activation;
 use crate::config::{
@@ -34,7 +35,7 @@ pub enum NormType {
     Group,
 }
 
-/// The options of a [`VqVae`](crate::VqVae): names and defaults are those of diffusers' `VQModel`.
+/// The options of a VQ-VAE (van den Oord et al. 2017): names and defaults are those of diffusers' `VQModel`.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct VqVaeConfig {
@@ -70,7 +71,7 @@ pub struct VqVaeConfig {
     /// Whether the blocks in the middle of encoder and decoder have self-attention.
     pub mid_block_add_attention: bool,
     /// A flag of diffusers' own `decode`, kept for it: it may be handed codes instead of latents.
-    /// Here that is [`VqVae::lookup`](crate::VqVae::lookup) whatever the flag says.
+    /// Here that is [`VectorQuantizer::look_up`](crate::bottleneck::vq::VectorQuantizer::look_up) whatever the flag says.
     pub lookup_from_codebook: bool,
     /// A flag for half-precision pipelines in Python, kept for them: everything is f32 here.
     pub force_upcast: bool,
@@ -152,6 +153,21 @@ impl VqVaeConfig {
     /// Channels of the latents: the dimension of the codebook's vectors.
     pub fn latent_dim(&self) -> usize {
         self.vq_embed_dim.unwrap_or(self.latent_channels)
+    }
+
+    pub(super) fn coders(&self) -> CoderShape<'_> {
+        CoderShape {
+            in_channels: self.in_channels,
+            out_channels: self.out_channels,
+            down_block_types: &self.down_block_types,
+            up_block_types: &self.up_block_types,
+            block_out_channels: &self.block_out_channels,
+            layers_per_block: self.layers_per_block,
+            norm_num_groups: self.norm_num_groups,
+            mid_block_attention: self.mid_block_add_attention,
+            encoded_channels: self.latent_channels,
+            latent_channels: self.latent_channels,
+        }
     }
 
     /// How many times smaller than the image the latents are along each side: every level but the

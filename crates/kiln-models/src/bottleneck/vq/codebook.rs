@@ -207,8 +207,8 @@ mod tests {
     use burn::tensor::{Device, TensorData, Tolerance};
 
     use super::*;
-    use crate::quantizer::BatchPosition;
-    use crate::quantizer::statistics::mix;
+    use crate::bottleneck::vq::BatchPosition;
+    use crate::bottleneck::vq::statistics::mix;
 
     const CODES: usize = 6;
     const DIMENSION: usize = 2;
@@ -324,7 +324,7 @@ mod tests {
             let latents = latents(1, &device);
             let in_use = |quantizer: &VectorQuantizer| {
                 let counts = statistics(quantizer, &latents, 0).counts;
-                crate::quantizer::codes_in_use(&floats(counts))
+                crate::bottleneck::vq::codes_in_use(&floats(counts))
             };
             assert_eq!(in_use(&quantizer), 1);
             for step in 0..1000 {

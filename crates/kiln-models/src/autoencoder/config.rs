@@ -1,0 +1,131 @@
+//! The options of an autoencoder, of whichever kind.
+
+use burn::tensor::Device;
+
+use super::shape::CoderShape;
+use super::{Autoencoder, AutoencoderKlConfig, VqVaeConfig};
+use crate::{ConfigError, config};
+
+/// diffusers' `config.json` of an autoencoder: the kind is its `_class_name`.
+#[derive(Clone, Debug, PartialEq)]
+pub enum AutoencoderConfig {
+    /// `VQModel`, with a codebook, as kiln trains it.
+    Vq(VqVaeConfig),
+    /// `AutoencoderKL`, with a normal distribution, as Stable Diffusion's.
+    Kl(AutoencoderKlConfig),
+}
+
+impl AutoencoderConfig {
+    /// Reads and validates a diffusers `config.json`: that of a `VQModel` if it names no class.
+    ///
+    /// # Errors
+    /// Names the key that is unknown, of the wrong type, not supported or impossible.
+    pub fn from_json(text: &str) -> Result<Self, ConfigError> {
+        if config::class_name(text).as_deref() == Some(AutoencoderKlConfig::CLASS) {
+            AutoencoderKlConfig::from_json(text).map(Self::Kl)
+        } else {
+            VqVaeConfig::from_json(text).map(Self::Vq)
+        }
+    }
+
+    /// The `config.json` that diffusers (and [`Self::from_json`]) reads.
+    pub fn to_json(&self) -> String {
+        match self {
+            Self::Vq(config) => config.to_json(),
+            Self::Kl(config) => config.to_json(),
+        }
+    }
+
+    /// A new autoencoder: see [`VqVaeConfig::init`] and [`AutoencoderKlConfig::init`].
+    ///
+    /// # Errors
+    /// Theirs.
+    pub fn init(&self, device: &Device, seed: u64) -> Result<Autoencoder, ConfigError> {
+        match self {
+            Self::Vq(config) => config.init(device, seed),
+            Self::Kl(config) => config.init(device, seed),
+        }
+    }
+
+    /// The name of this model in diffusers.
+    pub fn class(&self) -> &'static str {
+        match self {
+            Self::Vq(_) => VqVaeConfig::CLASS,
+            Self::Kl(_) => AutoencoderKlConfig::CLASS,
+        }
+    }
+
+    /// The options of a `VQModel`, if it is one.
+    pub fn vq(&self) -> Option<&VqVaeConfig> {
+        match self {
+            Self::Vq(config) => Some(config),
+            Self::Kl(_) => None,
+        }
+    }
+
+    /// What latents are multiplied by to have a standard deviation of one.
+    pub fn scaling_factor(&self) -> f64 {
+        match self {
+            Self::Vq(config) => config.scaling_factor,
+            Self::Kl(config) => config.scaling_factor,
+        }
+    }
+
+    pub(super) fn set_scaling_factor(&mut self, scaling_factor: f64) {
+        match self {
+            Self::Vq(config) => config.scaling_factor = scaling_factor,
+            Self::Kl(config) => config.scaling_factor = scaling_factor,
+        }
+    }
+
+    /// What is taken off the latents before: 0 but in a few models.
+    pub fn shift_factor(&self) -> f64 {
+        match self {
+            Self::Vq(_) => 0.0,
+            Self::Kl(config) => config.shift_factor.unwrap_or(0.0),
+        }
+    }
+
+    /// Channels of the images.
+    pub fn in_channels(&self) -> usize {
+        self.coders().in_channels
+    }
+
+    /// Channels of the latents that diffusion works in.
+    pub fn latent_dim(&self) -> usize {
+        match self {
+            Self::Vq(config) => config.latent_dim(),
+            Self::Kl(config) => config.latent_channels,
+        }
+    }
+
+    /// The width of each level, from the image inwards.
+    pub fn block_out_channels(&self) -> &[usize] {
+        self.coders().block_out_channels
+    }
+
+    /// Residual blocks a level in the encoder; the decoder has one more.
+    pub fn layers_per_block(&self) -> usize {
+        self.coders().layers_per_block
+    }
+
+    /// How many times smaller than the image the latents are along each side: every level but the last halves.
+    pub fn downscale_factor(&self) -> usize {
+        1 << self.block_out_channels().len().saturating_sub(1)
+    }
+
+    /// The side of the images that the model was made for. Other sizes work too.
+    pub fn sample_size(&self) -> usize {
+        match self {
+            Self::Vq(config) => config.sample_size,
+            Self::Kl(config) => config.sample_size,
+        }
+    }
+
+    fn coders(&self) -> CoderShape<'_> {
+        match self {
+            Self::Vq(config) => config.coders(),
+            Self::Kl(config) => config.coders(),
+        }
+    }
+}

@@ -1,0 +1,109 @@
+//! What stands between encoder and decoder, and decides what latents are.
+//!
+//! | bottleneck | latents that diffusion works in | what the decoder is given |
+//! | --- | --- | --- |
+//! | [`vq`] | what the encoder gives | the nearest codes |
+//! | [`kl`] | the mean of a normal distribution | the latents themselves; in training, a sample |
+//!
+//! Another bottleneck is another file here and another variant of [`Bottleneck`].
+
+pub mod kl;
+pub mod vq;
+
+use burn::module::Module;
+use burn::tensor::{Int, Tensor};
+
+use kl::Posterior;
+use vq::VectorQuantizer;
+
+/// The bottleneck of an autoencoder.
+#[derive(Module, Debug)]
+#[non_exhaustive]
+pub enum Bottleneck {
+    /// A codebook (van den Oord et al. 2017).
+    Vq(VectorQuantizer),
+    /// A normal distribution (Kingma and Welling 2014).
+    Kl(Posterior),
+}
+
+/// What a bottleneck makes of what the encoder gives it.
+#[derive(Clone, Debug)]
+pub struct Passed {
+    /// For the decoder: `[batch, latent_dim, height, width]`, with gradients for the encoder.
+    pub latents: Tensor<4>,
+    /// Which code was taken at each position, `[batch, height, width]`, where there are codes.
+    pub codes: Option<Tensor<3, Int>>,
+    /// The terms that a bottleneck adds to the loss, unweighted, `[1]` each: [`vq::CODEBOOK`] and [`vq::COMMITMENT`], or
+    /// [`kl::KL`].
+    pub terms: Vec<(&'static str, Tensor<1>)>,
+}
+
+impl Passed {
+    /// The term of this name, `[1]`; none if the bottleneck has no such term.
+    pub fn term(&self, name: &str) -> Option<Tensor<1>> {
+        let mut terms = self.terms.iter();
+        let (_, term) = terms.find(|(own, _)| *own == name)?;
+        Some(term.clone())
+    }
+}
+
+impl Bottleneck {
+    /// The latents that diffusion works in, `[batch, latent_dim, height, width]`, from what the encoder gives, `[batch,
+    /// encoded_channels, height, width]`.
+    pub fn latents(&self, encoded: Tensor<4>) -> Tensor<4> {
+        match self {
+            Self::Vq(_) => encoded,
+            Self::Kl(posterior) => posterior.mean(encoded),
+        }
+    }
+
+    /// What the decoder is given for latents `[batch, latent_dim, height, width]`: the same shape.
+    pub fn decodable(&self, latents: Tensor<4>) -> Tensor<4> {
+        match self {
+            Self::Vq(quantizer) => quantizer.quantize(latents).quantized,
+            Self::Kl(_) => latents,
+        }
+    }
+
+    /// The way from encoder to decoder with all that training needs. `noise` is standard normal, of the latents' shape, for a
+    /// bottleneck that samples; without it the mean is taken.
+    pub fn pass(&self, encoded: Tensor<4>, noise: Option<Tensor<4>>) -> Passed {
+        match self {
+            Self::Vq(quantizer) => {
+                let quantized = quantizer.quantize(encoded);
+                Passed {
+                    latents: quantized.quantized,
+                    codes: Some(quantized.codes),
+                    terms: vec![
+                        (vq::CODEBOOK, quantized.codebook_loss),
+                        (vq::COMMITMENT, quantized.commitment_loss),
+                    ],
+                }
+            }
+            Self::Kl(posterior) => Passed {
+                terms: vec![(kl::KL, posterior.divergence(encoded.clone()))],
+                latents: match noise {
+                    Some(noise) => posterior.sample(encoded, noise),
+                    None => posterior.mean(encoded),
+                },
+                codes: None,
+            },
+        }
+    }
+
+    /// The codebook, if it is one.
+    pub fn quantizer(&self) -> Option<&VectorQuantizer> {
+        match self {
+            Self::Vq(quantizer) => Some(quantizer),
+            Self::Kl(_) => None,
+        }
+    }
+
+    /// The bottleneck with `change` made to its codebook; without one, as it is.
+    pub fn with_quantizer(self, change: impl FnOnce(VectorQuantizer) -> VectorQuantizer) -> Self {
+        match self {
+            Self::Vq(quantizer) => Self::Vq(change(quantizer)),
+            other => other,
+        }
+    }
+}
