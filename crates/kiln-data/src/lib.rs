@@ -61,6 +61,7 @@ pub use download::{
 pub use error::DataError;
 pub use folder::{TRAIN, VALIDATION};
 pub use image_file::ImageFile;
+pub use names::is_unprintable;
 pub use order::{flipped, shuffled};
 pub use prefetch::{ImageBatch, Prefetch, prefetch};
 pub use progress::{NoProgress, Progress, ProgressUnit, Task};

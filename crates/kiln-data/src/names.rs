@@ -39,19 +39,28 @@ fn escape(name: &str, text: &mut String) {
     for character in name.chars() {
         match character {
             '\\' => text.push_str("\\\\"),
-            _ if steers(character) => text.extend(character.escape_unicode()),
+            _ if is_unprintable(character) => text.extend(character.escape_unicode()),
             _ => text.push(character),
         }
     }
 }
 
-/// Whether a character does something else than to be seen: controls, line separators, marks of the reading order.
-fn steers(character: char) -> bool {
-    character.is_control()
-        || matches!(
-            character,
-            '\u{200e}' | '\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}' | '\u{feff}'
-        )
+/// Whether a character is obeyed by a terminal, or changes how text reads, without being seen itself: two names that differ
+/// in it look alike, or one looks like another.
+///
+/// These are controls, line and paragraph separators, marks of the reading order, and what Unicode calls default ignorable.
+/// Of the latter, what some languages and emoji cannot be written without is printable: zero-width joiner and non-joiner,
+/// variation selectors, and the fillers of old Korean syllables.
+pub fn is_unprintable(character: char) -> bool {
+    let is_ignorable = matches!(
+        character,
+        '\u{ad}' | '\u{34f}' | '\u{61c}' | '\u{17b4}' | '\u{17b5}' | '\u{180e}' | '\u{200b}' | '\u{200e}' | '\u{200f}'
+            | '\u{202a}'..='\u{202e}' | '\u{2060}'..='\u{206f}' | '\u{3164}' | '\u{feff}' | '\u{ffa0}'
+            | '\u{fff0}'..='\u{fff8}' | '\u{1bca0}'..='\u{1bca3}' | '\u{1d173}'..='\u{1d17a}'
+            | '\u{e0000}'..='\u{e00ff}' | '\u{e01f0}'..='\u{e0fff}'
+    );
+    let is_separator = matches!(character, '\u{2028}' | '\u{2029}' | '\u{fff9}'..='\u{fffb}');
+    character.is_control() || is_separator || is_ignorable
 }
 
 #[cfg(test)]
@@ -65,6 +74,51 @@ mod tests {
         for name in ["cat", "a b'c\"d", "köln", "猫", "👩‍🚀.png", "100% {x}"] {
             assert_eq!(from_bytes(name.as_bytes()), name);
             assert_eq!(printable(name), name);
+        }
+    }
+
+    #[test]
+    fn what_is_not_seen_is_unprintable_unless_a_language_needs_it() {
+        for unprintable in [
+            '\0',
+            '\t',
+            '\n',
+            '\u{1b}',
+            '\u{7f}',
+            '\u{85}',
+            '\u{9b}',
+            '\u{ad}',
+            '\u{61c}',
+            '\u{200b}',
+            '\u{200e}',
+            '\u{200f}',
+            '\u{2028}',
+            '\u{2029}',
+            '\u{202e}',
+            '\u{2060}',
+            '\u{2066}',
+            '\u{2069}',
+            '\u{206f}',
+            '\u{3164}',
+            '\u{feff}',
+            '\u{fff9}',
+            '\u{e0041}',
+        ] {
+            assert!(is_unprintable(unprintable), "{unprintable:?}");
+        }
+        // Persian, Hindi and Tamil words, emoji, a variant of a Chinese character, combining accents.
+        for printable in [
+            "می\u{200c}خواهم",
+            "क्\u{200d}ष",
+            "தமிழ்",
+            "👩\u{200d}🚀",
+            "❤\u{fe0f}",
+            "葛\u{e0100}",
+            "e\u{301}",
+            "\u{1160}",
+            " a~é",
+        ] {
+            assert!(!printable.contains(is_unprintable), "{printable:?}");
         }
     }
 
@@ -93,7 +147,7 @@ mod tests {
         #[test]
         fn any_bytes_become_printable_and_stay_apart(a in prop::collection::vec(any::<u8>(), 0..6), b in prop::collection::vec(any::<u8>(), 0..6)) {
             let (shown_a, shown_b) = (from_bytes(&a), from_bytes(&b));
-            prop_assert!(!shown_a.chars().any(steers));
+            prop_assert!(!shown_a.chars().any(is_unprintable));
             prop_assert_eq!(a == b, shown_a == shown_b);
         }
     }

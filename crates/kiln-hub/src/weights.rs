@@ -14,13 +14,13 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Component, Path};
 
 use burn::module::Module;
+use kiln_data::is_unprintable;
 use kiln_models::load_weights_from_tensors;
 use safetensors::SafeTensors;
 use safetensors::tensor::TensorView;
 use serde_json::{Map, Value};
 
 use crate::pickle::{PickledTensor, read_pickle};
-use crate::printable::is_hidden;
 use crate::{HubError, Metadata, ModelSource};
 
 /// Weights as kiln writes them.
@@ -137,7 +137,7 @@ pub(crate) fn shard_names(text: &str, file: String) -> Result<BTreeSet<String>, 
             (parts.next(), parts.next()),
             (Some(Component::Normal(_)), None)
         );
-        if !is_plain || shard.contains(['/', '\\']) || shard.contains(is_hidden) {
+        if !is_plain || shard.contains(['/', '\\']) || shard.contains(is_unprintable) {
             return Err(HubError::ShardName {
                 file,
                 shard: shard.to_owned(),

@@ -9,6 +9,7 @@ use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 use toml::{Table, Value};
 
+use crate::counted;
 use crate::error::TrainError;
 use crate::initial_weights::EarlierSteps;
 use crate::plan::Plan;
@@ -122,8 +123,9 @@ impl Identity {
         }
         if self.step_images != now.step_images {
             let sizes = format!(
-                "a step sees {} images, and saw {} before",
-                now.step_images, self.step_images
+                "a step sees {}, and saw {} before",
+                counted(now.step_images, "image"),
+                self.step_images
             );
             let changed = differences(tables, &self.config, &now.config)?;
             let changed = changed.iter().find(|difference| difference.is_step_size());
@@ -143,7 +145,10 @@ impl Identity {
         let (before, after) = (&self.class_names, &now.class_names);
         if before.len() != after.len() {
             let (before, after) = (before.len(), after.len());
-            return Some(format!("the data has {after} classes, and had {before}"));
+            return Some(format!(
+                "the data has {}, and had {before}",
+                counted(after, "class")
+            ));
         }
         let mut names = before.iter().zip(after).enumerate();
         if let Some((class, (before, after))) = names.find(|(_, (before, after))| before != after) {

@@ -13,6 +13,7 @@ use burn::train::{
 };
 
 use crate::checkpoint::{CheckpointFolder, CheckpointWriter, GoodCheckpoint, PARTS};
+use crate::counted;
 use crate::dashboard::{self, LastingStderr, dashboard};
 use crate::devices::Devices;
 use crate::error::TrainError;
@@ -79,8 +80,9 @@ pub(crate) fn find_checkpoint(
     let checkpoints = CheckpointFolder::new(folder.checkpoints());
     match (checkpoints.steps().last(), resume) {
         (Some(step), false) => Err(TrainError::Run(format!(
-            "{} already holds a training of {step} steps: add --resume to continue it, or choose another --out",
-            folder.checkpoints().display()
+            "{} already holds a training of {}: add --resume to continue it, or choose another --out",
+            folder.checkpoints().display(),
+            counted(*step, "step")
         ))),
         (None, false) => Ok(None),
         (None, true) => {

@@ -28,6 +28,7 @@ mod claim;
 mod classes;
 mod classifier_stage;
 mod clean;
+mod counted;
 pub mod dashboard;
 pub mod devices;
 mod diffusion_stage;
@@ -63,6 +64,7 @@ mod update;
 mod vqvae_stage;
 
 pub use checkpoint::is_checkpoint;
+pub use counted::counted;
 pub use devices::{DeviceError, Devices};
 pub use drawable::load_model;
 pub use error::TrainError;
@@ -83,3 +85,4 @@ pub use stages::{
     train_vqvae,
 };
 pub use steps::{DiffusionInput, diffusion_steps, vqvae_steps};
+pub use suggestion::suggestion;

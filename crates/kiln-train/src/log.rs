@@ -6,12 +6,12 @@ use std::path::{Path, PathBuf};
 
 use burn::train::logger::MetricLogger;
 use burn::train::metric::store::{EpochSummary, MetricsUpdate, Split};
-use burn::train::metric::{MetricDefinition, MetricId, NumericEntry};
+use burn::train::metric::{MetricAttributes, MetricDefinition, MetricId, NumericEntry};
 
 use kiln_data::read_regular;
 
 use crate::error::TrainError;
-use crate::plots::{Rows, plot_curves};
+use crate::plots::{Rows, Units, plot_curves};
 use crate::run_folder::write_atomically;
 use crate::session::Session;
 
@@ -32,6 +32,8 @@ pub(crate) struct RunLog {
     title: String,
     session: Session,
     names: HashMap<MetricId, String>,
+    /// Of the metrics that have one, by name.
+    units: Units,
     /// The round, and its values so far by metric and split.
     epoch: usize,
     round: BTreeMap<(String, &'static str), f64>,
@@ -64,6 +66,7 @@ impl RunLog {
             title: title.into(),
             session,
             names: HashMap::new(),
+            units: Units::new(),
             epoch: 0,
             round: BTreeMap::new(),
             rows,
@@ -75,7 +78,7 @@ impl RunLog {
         write_atomically(&self.csv, to_csv(&self.rows).as_bytes())?;
         for path in [self.svg.clone(), self.svg.with_extension("png")] {
             // No reason to end a training: the rows are in the file.
-            if let Err(error) = plot_curves(&self.title, &self.rows, &path) {
+            if let Err(error) = plot_curves(&self.title, &self.rows, &self.units, &path) {
                 tracing::warn!("the curves are not drawn: {error}");
             }
         }
@@ -171,8 +174,13 @@ fn parse_rows(text: &str) -> Rows {
 
 impl MetricLogger for RunLog {
     fn log_metric_definition(&mut self, definition: MetricDefinition) {
-        self.names
-            .insert(definition.metric_id, definition.name.to_string());
+        let name = definition.name.to_string();
+        if let MetricAttributes::Numeric(attributes) = definition.attributes
+            && let Some(unit) = attributes.unit
+        {
+            self.units.insert(name.clone(), unit);
+        }
+        self.names.insert(definition.metric_id, name);
     }
 
     fn log(&mut self, update: MetricsUpdate, epoch: usize, split: &Split) {

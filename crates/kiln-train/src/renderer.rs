@@ -7,12 +7,13 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use burn::train::logger::{EvaluationProgressLogger, TrainingProgressLogger};
-use burn::train::metric::{MetricDefinition, MetricId, NumericEntry};
+use burn::train::metric::{MetricAttributes, MetricDefinition, MetricId, NumericEntry};
 use burn::train::renderer::{
     EvaluationName, MetricState, MetricsRenderer, MetricsRendererEvaluation,
     MetricsRendererTraining,
 };
 
+use crate::counted;
 use crate::plan::Plan;
 use crate::session::Session;
 
@@ -72,17 +73,25 @@ impl LineRenderer {
         let mut metrics = String::new();
         let mut has_both = false;
         for MetricDefinition {
-            metric_id, name, ..
+            metric_id,
+            name,
+            attributes,
+            ..
         } in &self.metrics
         {
             let train = self.train.get(metric_id).filter(|value| value.is_finite());
             let valid = self.valid.get(metric_id).filter(|value| value.is_finite());
+            let unit = match attributes {
+                MetricAttributes::Numeric(attributes) => attributes.unit.as_ref(),
+                MetricAttributes::None => None,
+            };
+            let unit = unit.map_or(String::new(), |unit| format!(" {unit}"));
             metrics += &match (train, valid) {
                 (Some(train), Some(valid)) => {
                     has_both = true;
-                    format!("{name} {train:.4}/{valid:.4}  ")
+                    format!("{name} {train:.4}/{valid:.4}{unit}  ")
                 }
-                (Some(value), None) | (None, Some(value)) => format!("{name} {value:.4}  "),
+                (Some(value), None) | (None, Some(value)) => format!("{name} {value:.4}{unit}  "),
                 (None, None) => continue,
             };
         }
@@ -156,7 +165,8 @@ impl TrainingProgressLogger for LineRenderer {
             0 => String::new(),
             step => format!(", going on after step {step}"),
         };
-        let line = format!("{label}: {steps} steps of {images} images{from}");
+        let (steps, images) = (counted(*steps, "step"), counted(images, "image"));
+        let line = format!("{label}: {steps} of {images}{from}");
         self.began = (Instant::now(), self.began_at_step);
         self.say(&line);
     }

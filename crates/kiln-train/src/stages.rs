@@ -20,6 +20,7 @@ use crate::claim::Claim;
 use crate::classes::Classes;
 use crate::classifier_stage::{self, ClassifierTrainee, DigitSource};
 use crate::clean::CleanSets;
+use crate::counted;
 use crate::devices::Devices;
 use crate::diffusion_stage::{self, DiffusionTrainee, Pictured};
 use crate::drawable::load_model;
@@ -208,7 +209,8 @@ impl fmt::Display for TrainingReport {
         match &self.model {
             Some(model) if *new_steps == 0 => write!(
                 formatter,
-                "{stage}: finished before, after {steps} steps; the model is in {}; more steps than that (--set) would go on",
+                "{stage}: finished before, after {}; the model is in {}; more steps than that (--set) would go on",
+                counted(*steps, "step"),
                 model.display()
             ),
             Some(model) => {
@@ -234,7 +236,8 @@ impl fmt::Display for TrainingReport {
             }
             None => write!(
                 formatter,
-                "{stage}: stopped and saved after {steps} of {of_steps} steps; --resume continues"
+                "{stage}: stopped and saved after {steps} of {}; --resume continues",
+                counted(*of_steps, "step")
             ),
         }
     }

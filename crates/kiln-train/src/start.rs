@@ -6,6 +6,7 @@ use kiln_data::{DataConfig, Datasets};
 
 use crate::checkpoint::GoodCheckpoint;
 use crate::claim::WRITTEN_BY;
+use crate::counted;
 use crate::error::TrainError;
 use crate::experiment::ConfigError;
 use crate::identity::{Identity, InitialWeights, VqVaeIdentity, require_same_keys};
@@ -104,7 +105,8 @@ impl<'a> Start<'a> {
                 _ => "training".to_owned(),
             };
             return Err(TrainError::Run(format!(
-                "`{table}.steps` is {steps}, but {done} steps are done already: --set {table}.steps={done} makes a model of them, and more steps go on"
+                "`{table}.steps` is {steps}, but the run is after {} already: --set {table}.steps={done} makes a model of that, and more steps go on",
+                counted(done, "step")
             )));
         }
         Ok(is_finished)

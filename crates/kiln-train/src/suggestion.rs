@@ -4,10 +4,7 @@
 const ALIKE: f64 = 0.67;
 
 /// The one of `known` that is most like `word`, if any is like it at all.
-pub(crate) fn suggestion<'a>(
-    word: &str,
-    known: impl IntoIterator<Item = &'a str>,
-) -> Option<&'a str> {
+pub fn suggestion<'a>(word: &str, known: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
     let word = word.to_lowercase();
     let alike = known
         .into_iter()

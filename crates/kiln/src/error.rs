@@ -44,16 +44,12 @@ pub enum Error {
     )]
     NoGuide,
     /// There is no such class.
-    #[error(
-        "the model has no class `{class}`; give a number from 0 (`{name}`) to {last}, or a class's name"
-    )]
+    #[error("the model has no class `{class}`; {advice}")]
     NoSuchClass {
         /// What was asked for.
         class: String,
-        /// The number of the last class.
-        last: usize,
-        /// The name of the first class.
-        name: String,
+        /// What can be asked for.
+        advice: String,
     },
     /// The model can draw nothing without a class.
     #[error(

@@ -86,6 +86,41 @@ fn with_negative_numbers(command: Command) -> Command {
 mod tests {
     use clap::CommandFactory;
 
+    /// What nobody means by a number gets a sentence with one that would do, whatever the flag.
+    #[test]
+    fn every_number_on_the_command_line_is_refused_with_an_example() {
+        let command = super::with_negative_numbers(super::Arguments::command());
+        let mut refused = 0;
+        for subcommand in command.get_subcommands() {
+            for flag in subcommand
+                .get_arguments()
+                .filter_map(|flag| flag.get_long())
+            {
+                let line = |value| ["kiln", subcommand.get_name(), "--", value].map(str::to_owned);
+                for value in ["-1", "1.5", "abc", "99999999999999999999", "", "nan", "inf"] {
+                    let mut words = line(value);
+                    words[2] += flag;
+                    let Err(error) = command.clone().try_get_matches_from(words) else {
+                        continue;
+                    };
+                    let said = error.to_string();
+                    if error.kind() == clap::error::ErrorKind::ValueValidation {
+                        refused += 1;
+                        for jargon in [
+                            "invalid digit",
+                            "invalid float",
+                            "cannot parse",
+                            "is not in",
+                        ] {
+                            assert!(!said.contains(jargon), "{said}");
+                        }
+                    }
+                }
+            }
+        }
+        assert!(refused > 100, "{refused}");
+    }
+
     #[test]
     fn the_command_line_is_consistent_and_every_command_has_an_example() {
         let mut command = super::Arguments::command();

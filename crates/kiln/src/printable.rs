@@ -2,6 +2,8 @@
 
 use std::borrow::Cow;
 
+use kiln_data::is_unprintable;
+
 /// The text with everything written out that a terminal would obey rather than show: a name in an archive or a model may hold
 /// an escape sequence that moves the cursor, changes the title or clears the screen. Line breaks and tabs stay.
 pub fn printable(text: &str) -> Cow<'_, str> {
@@ -10,8 +12,11 @@ pub fn printable(text: &str) -> Cow<'_, str> {
 
 /// The same of JSON, which stays the same JSON: such characters can only stand within its strings.
 pub fn printable_json(text: &str) -> Cow<'_, str> {
-    // All of them have at most four digits.
-    written_out(text, |character| format!("\\u{:04x}", u32::from(character)))
+    written_out(text, |character| {
+        let mut units = [0; 2];
+        let units = character.encode_utf16(&mut units).iter();
+        units.map(|unit| format!("\\u{unit:04x}")).collect()
+    })
 }
 
 fn written_out(text: &str, write: impl Fn(char) -> String) -> Cow<'_, str> {
@@ -29,14 +34,8 @@ fn written_out(text: &str, write: impl Fn(char) -> String) -> Cow<'_, str> {
     clean.into()
 }
 
-/// Control characters, and those that reverse the direction of writing: with them, a name can look like another one.
 fn is_obeyed(character: char) -> bool {
-    let is_layout = matches!(character, '\n' | '\t');
-    let turns = matches!(
-        character,
-        '\u{061c}' | '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}'
-    );
-    character.is_control() && !is_layout || turns
+    is_unprintable(character) && !matches!(character, '\n' | '\t')
 }
 
 #[cfg(test)]
@@ -50,6 +49,11 @@ mod tests {
             ("\u{9b}31mred", r"\u{9b}31mred"),
             ("title\u{7}\u{7f}\0\r", r"title\u{7}\u{7f}\u{0}\u{d}"),
             ("gpj.\u{202e}exe", r"gpj.\u{202e}exe"),
+            ("ca\u{200b}t\u{2028}", r"ca\u{200b}t\u{2028}"),
+            (
+                "می\u{200c}خواهم 👩\u{200d}🚀",
+                "می\u{200c}خواهم 👩\u{200d}🚀",
+            ),
             ("Blümchen 花 ±\t1\n", "Blümchen 花 ±\t1\n"),
         ] {
             assert_eq!(printable(text), expected);
@@ -58,7 +62,7 @@ mod tests {
 
     #[test]
     fn json_stays_the_same_json() {
-        let name = "a \u{1b}[31m \u{9b} \u{202e} \n \\ b";
+        let name = "a \u{1b}[31m \u{9b} \u{202e} \u{e0041} \n \\ b";
         let text = serde_json::to_string_pretty(&[name]).unwrap();
         let clean = printable_json(&text);
         assert!(!clean.contains(is_obeyed), "{clean}");

@@ -237,14 +237,23 @@ fn has_colours() -> bool {
     io::stderr().is_terminal() && !is_unwanted
 }
 
-/// How many characters a line on stdout may have; no limit where it is no terminal, or one that does not say.
+/// How many characters a line on stdout may have: as many as the terminal says or, where it does not, as COLUMNS or a usual
+/// number. There is no limit where it is no terminal.
 pub fn width() -> usize {
+    if !io::stdout().is_terminal() {
+        return usize::MAX;
+    }
     let (columns, _) = viuer::terminal_size();
-    match columns {
-        columns if columns > 0 && io::stdout().is_terminal() => usize::from(columns),
-        _ => usize::MAX,
+    let of_environment = || env::var("COLUMNS").ok()?.parse().ok();
+    match usize::from(columns) {
+        0 => of_environment()
+            .filter(|&columns| columns > 0)
+            .unwrap_or(USUAL_WIDTH),
+        columns => columns,
     }
 }
+
+const USUAL_WIDTH: usize = 100;
 
 /// A bar with rate and time left on a terminal's stderr; nothing when stderr is not a terminal.
 pub fn progress_bar(task: String, length: usize, unit: &str) -> ProgressBar {

@@ -5,11 +5,11 @@
 use std::collections::BTreeSet;
 use std::fmt::Write;
 
+use kiln_data::is_unprintable;
 use serde_json::{Map, Value};
 
 use super::markdown::{cell, fence, inline};
 use crate::Metadata;
-use crate::printable::is_hidden;
 
 /// Data sets that the Hub has, under kiln's names for them.
 const DATA_SETS: [(&str, &str); 4] = [
@@ -304,7 +304,7 @@ fn add(page: &mut String, line: &str) {
 
 /// A string that YAML and Python read alike: JSON's form of it, in one line.
 fn quoted(text: &str) -> String {
-    Value::from(text.replace(is_hidden, " ")).to_string()
+    Value::from(text.replace(is_unprintable, " ")).to_string()
 }
 
 /// What was measured of one set of images, in an evaluation: a number under each name.

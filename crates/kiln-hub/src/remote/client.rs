@@ -4,7 +4,7 @@ use std::cell::Cell;
 use std::fs;
 use std::thread;
 
-use kiln_data::{DownloadFailure, Origin, Progress, Transfer, transfer_agent};
+use kiln_data::{DownloadFailure, Origin, Progress, Transfer, is_unprintable, transfer_agent};
 use ureq::http::{HeaderMap, header};
 
 use super::cache::{Cache, Soundness, cache_error};
@@ -12,7 +12,6 @@ use super::checksum::Checksum;
 use super::refusal::is_busy;
 use super::{HubSettings, RepositoryName, TransportError};
 use crate::foreign::{is_page, is_pointer};
-use crate::printable::is_hidden;
 
 /// Redirects from one name of a repository to another one that are followed.
 const MAX_REDIRECTS: usize = 5;
@@ -227,7 +226,7 @@ impl<'a> Remote<'a> {
 /// Whether a listed path, which comes from the network, is below the folder that it will be written to.
 pub(super) fn stays_inside(path: &str) -> bool {
     let is_name = |part: &str| !matches!(part, "" | "." | "..") && !part.contains(['\\', ':']);
-    path.split('/').all(is_name) && !path.contains(is_hidden)
+    path.split('/').all(is_name) && !path.contains(is_unprintable)
 }
 
 /// A path in an address: all but letters, digits, `-`, `_`, `.`, `~` and the slashes as `%20`.

@@ -1,7 +1,7 @@
 //! Text from elsewhere in a page of Markdown, where it can be nothing but text: no link, no image, no HTML, no end of what
 //! it stands in.
 
-use crate::printable::is_hidden;
+use kiln_data::is_unprintable;
 
 /// Text within a paragraph: as code, unless it is plain words.
 pub(crate) fn inline(text: &str) -> String {
@@ -25,7 +25,7 @@ pub(crate) fn fence(language: &str, code: &str) -> String {
 }
 
 fn one_line(text: &str) -> String {
-    let text = text.replace(is_hidden, " ");
+    let text = text.replace(is_unprintable, " ");
     text.split_whitespace().collect::<Vec<_>>().join(" ")
 }
 

@@ -3,6 +3,7 @@
 use kiln_models::Autoencoder;
 
 use super::{ConfigError, Experiment, FirstStageConfig, Interval, TrainingConfig};
+use crate::counted;
 
 impl Experiment {
     /// Checks that an autoencoder trained elsewhere gives the latents that this experiment's U-Net takes.
@@ -59,9 +60,9 @@ impl Experiment {
         let dropout = self.stage_2.label_dropout;
         let (wanted, reason) = if dropout > 0.0 {
             let null = "and the null class that stage_2.label_dropout puts in their place";
-            (classes + 1, format!("{classes} classes {null}"))
+            (classes + 1, format!("{} {null}", counted(classes, "class")))
         } else {
-            (classes, format!("{classes} classes"))
+            (classes, counted(classes, "class"))
         };
         require(rows == wanted, "unet.num_class_embeds", rows, || {
             format!("{data} has {reason}, so it must be {wanted}")

@@ -9,6 +9,8 @@ use crate::plots::{FONT, use_own_font};
 /// Height of the letters in pixels, and of a line of them.
 const LETTERS: u32 = 12;
 const LINE: u32 = 16;
+/// Pixels of a line above its letters, of which the tallest reach into two.
+const ABOVE: u32 = 4;
 /// Pixels between words and what they stand beside.
 const MARGIN: u32 = 4;
 /// Letters of a name at most; longer ones are cut.
@@ -47,7 +49,7 @@ pub fn labelled(grid: &Picture, labels: &Labels) -> Picture {
     let mut canvas = RgbImage::from_pixel(width, height, Rgb([GAP_BYTE; 3]));
     let mut words: Vec<(String, u32, u32)> = Vec::new();
     if title_lines > 0 {
-        words.push((labels.title.clone(), MARGIN, 2));
+        words.push((labels.title.clone(), MARGIN, ABOVE));
     }
     let cell_height = grid.height() / (rows.len() as u32).max(1);
     for (row, name) in (0..).zip(rows) {
@@ -62,7 +64,7 @@ pub fn labelled(grid: &Picture, labels: &Labels) -> Picture {
         let x = middle.saturating_sub(wide / 2);
         if x >= free_from && x + wide <= width {
             free_from = x + wide + MARGIN;
-            words.push((name, x, top - LINE + 2));
+            words.push((name, x, top - LINE + ABOVE));
         }
     }
     write(&mut canvas, &words);
@@ -134,6 +136,8 @@ mod tests {
         assert_eq!(top, 2 * LINE);
         let inside = picture.view(left, top, 60, 40).to_image();
         assert!(inside.pixels().all(|pixel| pixel.0[0] == 7));
+        // Nothing is cut off above.
+        assert_eq!(ink(&picture, 0, 0, picture.width(), 1), 0);
         // A title, two names of rows and two of columns.
         assert!(ink(&picture, 0, 0, picture.width(), LINE) > 20);
         assert!(ink(&picture, 0, top, left, 20) > 20);

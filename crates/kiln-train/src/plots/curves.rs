@@ -1,20 +1,25 @@
 //! How a training went: every metric over the steps.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
 use plotters::coord::Shift;
 use plotters::prelude::*;
 
 use super::axis::{Axis, END, is_drawn};
-use super::{COLORS, FONT, Plot, PlotError, save};
+use super::legend::{Entry, Legend};
+use super::{COLORS, FONT, GRID, Plot, PlotError, save};
 use crate::log::LOSS;
 
 /// Values of `METRIC/SPLIT` by step.
 pub(crate) type Rows = BTreeMap<usize, BTreeMap<String, f64>>;
+/// Of the metrics that have one, by name.
+pub(crate) type Units = BTreeMap<String, String>;
 
 const PANEL: (u32, u32) = (640, 240);
-const TITLE: u32 = 48;
+const TITLE: u32 = 40;
+/// Left of a panel's axis.
+const LEFT: u32 = 72;
 /// A curve has at most so many points: more than its panel has pixels.
 const POINTS: usize = 1000;
 
@@ -24,7 +29,12 @@ const POINTS: usize = 1000;
 ///
 /// # Errors
 /// [`PlotError`] when `path` ends in neither `.svg` nor `.png`, or cannot be written.
-pub(crate) fn plot_curves(title: &str, rows: &Rows, path: &Path) -> Result<(), PlotError> {
+pub(crate) fn plot_curves(
+    title: &str,
+    rows: &Rows,
+    units: &Units,
+    path: &Path,
+) -> Result<(), PlotError> {
     let mut metrics: Vec<Panel<'_>> = Vec::new();
     for (&step, row) in rows {
         for (column, &value) in row {
@@ -33,7 +43,11 @@ pub(crate) fn plot_curves(title: &str, rows: &Rows, path: &Path) -> Result<(), P
             };
             let place = metrics.iter().position(|panel| panel.name == name);
             let place = place.unwrap_or_else(|| {
-                metrics.push(Panel::new(name));
+                metrics.push(Panel {
+                    name,
+                    unit: units.get(name).map(String::as_str),
+                    curves: BTreeMap::new(),
+                });
                 metrics.len() - 1
             });
             let curve = metrics[place].curves.entry(split).or_default();
@@ -52,13 +66,15 @@ struct Curves<'a> {
 /// One metric, with its points by split.
 struct Panel<'a> {
     name: &'a str,
+    unit: Option<&'a str>,
     curves: BTreeMap<&'a str, Vec<(f64, f64)>>,
 }
 
 impl Plot for Curves<'_> {
     fn size(&self) -> (u32, u32) {
         let rows = self.metrics.len().div_ceil(2).max(1);
-        (2 * PANEL.0, rows as u32 * PANEL.1 + TITLE)
+        let heading = TITLE + self.legend().height();
+        (2 * PANEL.0, heading + rows as u32 * PANEL.1)
     }
 
     fn draw<B: DrawingBackend>(
@@ -66,23 +82,33 @@ impl Plot for Curves<'_> {
         area: &DrawingArea<B, Shift>,
     ) -> Result<(), DrawingAreaErrorKind<B::ErrorType>> {
         area.fill(&WHITE)?;
-        let area = area.margin(8, 0, 0, 0).titled(self.title, (FONT, 20))?;
+        let legend = self.legend();
+        let (heading, panels) = area.split_vertically(TITLE + legend.height());
+        heading.margin(8, 0, 0, 0).titled(self.title, (FONT, 20))?;
+        legend.draw(&heading, (LEFT, TITLE))?;
         let rows = self.metrics.len().div_ceil(2).max(1);
-        for (area, panel) in area.split_evenly((rows, 2)).iter().zip(&self.metrics) {
+        for (area, panel) in panels.split_evenly((rows, 2)).iter().zip(&self.metrics) {
             panel.draw(area)?;
         }
         Ok(())
     }
 }
 
-impl<'a> Panel<'a> {
-    fn new(name: &'a str) -> Self {
-        Self {
-            name,
-            curves: BTreeMap::new(),
-        }
+impl Curves<'_> {
+    /// One for all panels.
+    fn legend(&self) -> Legend {
+        let splits = self.metrics.iter().flat_map(|panel| panel.curves.keys());
+        let splits: BTreeSet<&str> = splits.copied().collect();
+        let entries = splits.into_iter().map(|split| Entry {
+            name: split.to_owned(),
+            color: color_of(split),
+            dashes: None,
+        });
+        Legend::new(2 * (PANEL.0 - LEFT), entries)
     }
+}
 
+impl Panel<'_> {
     fn draw<B: DrawingBackend>(
         &self,
         area: &DrawingArea<B, Shift>,
@@ -92,8 +118,12 @@ impl<'a> Panel<'a> {
         let values = Axis::of(points().map(|point| point.1));
         let (step_labels, value_labels) = (steps.whole_labels(), values.labels());
         let places = |labels: &[(i32, String)]| labels.iter().map(|label| label.0).collect();
+        let caption = match self.unit {
+            Some(unit) => format!("{}, {unit}", self.name),
+            None => self.name.to_owned(),
+        };
         let mut chart = ChartBuilder::on(area)
-            .caption(self.name, (FONT, 15))
+            .caption(caption, (FONT, 15))
             .margin(8)
             // Half of the last step's label.
             .margin_right(36)
@@ -105,44 +135,34 @@ impl<'a> Panel<'a> {
             )?;
         chart
             .configure_mesh()
-            .light_line_style(WHITE)
+            .light_line_style(TRANSPARENT)
+            .bold_line_style(GRID)
             .x_desc("step")
             .x_label_formatter(&|&place| words_at(place, &step_labels))
             .y_label_formatter(&|&place| words_at(place, &value_labels))
             .label_style((FONT, 13))
             .draw()?;
         for (split, points) in &self.curves {
-            let color = if *split == "train" {
-                COLORS[0]
-            } else {
-                COLORS[1]
-            };
+            let color = color_of(split);
             let style = color.stroke_width(2);
-            for (number, stretch) in stretches(points).enumerate() {
+            for stretch in stretches(points) {
                 let place = |&(step, value): &(f64, f64)| (steps.place(step), values.place(value));
                 let line: Vec<_> = thinned(stretch).iter().map(place).collect();
                 // A line of one point is not seen.
                 let alone = (line.len() == 1).then(|| Circle::new(line[0], 2, color.filled()));
                 chart.draw_series(alone)?;
-                let drawn = chart.draw_series(LineSeries::new(line, style))?;
-                if number == 0 {
-                    let dash = move |(x, y)| PathElement::new([(x, y), (x + 16, y)], style);
-                    drawn.label(*split).legend(dash);
-                }
+                chart.draw_series(LineSeries::new(line, style))?;
             }
         }
-        let rises =
-            points().next_back().map(|point| point.1) > points().next().map(|point| point.1);
-        chart
-            .configure_series_labels()
-            .position(match rises {
-                true => SeriesLabelPosition::LowerRight,
-                false => SeriesLabelPosition::UpperRight,
-            })
-            .label_font((FONT, 13))
-            .background_style(WHITE.mix(0.8))
-            .border_style(BLACK.mix(0.3))
-            .draw()
+        Ok(())
+    }
+}
+
+/// The colour of a split's curves in all panels.
+fn color_of(split: &str) -> RGBColor {
+    match split {
+        "train" => COLORS[0],
+        _ => COLORS[1],
     }
 }
 
@@ -192,7 +212,8 @@ mod tests {
     fn svg(rows: &Rows) -> String {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("curves.svg");
-        plot_curves("stage 1", rows, &path).unwrap();
+        let units = Units::from([("codes in use".to_owned(), "%".to_owned())]);
+        plot_curves("stage 1", rows, &units, &path).unwrap();
         std::fs::read_to_string(path).unwrap()
     }
 
@@ -202,13 +223,14 @@ mod tests {
             ("commitment/train", &[1.0, 0.5, 0.01]),
             ("loss/train", &[1.0, 0.5, 0.3]),
             ("loss/valid", &[1.1, 0.6, 0.4]),
+            ("codes in use/valid", &[50.0, 60.0, 70.0]),
         ]));
         let place = |word: &str| {
             let place = svg.find(&format!("\n{word}\n"));
             place.unwrap_or_else(|| panic!("{word} is missing"))
         };
         assert!(place("stage 1") < place("loss") && place("loss") < place("commitment"));
-        for word in ["step", "train", "valid", "300"] {
+        for word in ["step", "train", "valid", "300", "codes in use, %"] {
             place(word);
         }
         assert!(!svg.contains("300.0"), "steps are whole");
@@ -248,7 +270,13 @@ mod tests {
             (&many, "many.png"),
         ] {
             let path = folder.path().join(name);
-            plot_curves("short", &rows(&[("loss/train", values)]), &path).unwrap();
+            plot_curves(
+                "short",
+                &rows(&[("loss/train", values)]),
+                &Units::new(),
+                &path,
+            )
+            .unwrap();
             assert!(image::open(&path).is_ok());
         }
         assert!(svg(&rows(&[("loss/train", &[0.3])])).contains("<circle"));

@@ -4,10 +4,12 @@
 
 mod axis;
 mod curves;
+mod legend;
 mod quality;
 mod schedules;
+mod svg;
 
-pub(crate) use curves::{Rows, plot_curves};
+pub(crate) use curves::{Rows, Units, plot_curves};
 pub use quality::{QualityCurve, quality_svg};
 pub use schedules::{PlottedSchedule, plot_schedules};
 
@@ -37,6 +39,9 @@ const COLORS: [RGBColor; 8] = [
     RGBColor(140, 86, 75),
     RGBColor(90, 90, 90),
 ];
+
+/// Lines across a plot at its ticks. It is opaque: see [`svg`].
+const GRID: RGBColor = RGBColor(208, 208, 208);
 
 /// Why a plot was not drawn.
 #[derive(Debug, Error)]
@@ -111,7 +116,7 @@ fn to_svg(plot: &impl Plot) -> Result<String, String> {
             .and_then(|()| area.present())
             .map_err(|error| error.to_string())?;
     }
-    Ok(svg)
+    Ok(svg::plain(&svg))
 }
 
 fn to_picture(plot: &impl Plot) -> Result<RgbImage, String> {
@@ -128,6 +133,8 @@ fn to_picture(plot: &impl Plot) -> Result<RgbImage, String> {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeMap;
+
     use super::*;
 
     struct Word;
@@ -143,6 +150,38 @@ mod tests {
         ) -> Result<(), DrawingAreaErrorKind<B::ErrorType>> {
             area.fill(&WHITE)?;
             area.draw(&Text::new("noise", (4, 2), (FONT, 14)))
+        }
+    }
+
+    #[test]
+    fn svg_has_nothing_that_a_program_draws_in_another_way() {
+        let folder = tempfile::tempdir().unwrap();
+        let drawn = |draw: &dyn Fn(&Path) -> Result<(), PlotError>| {
+            let path = folder.path().join("plot.svg");
+            draw(&path).unwrap();
+            std::fs::read_to_string(path).unwrap()
+        };
+        let rows = [0.5, 0.3].map(|loss| BTreeMap::from([("loss/train".to_owned(), loss)]));
+        let rows: Rows = (1..).zip(rows).collect();
+        let schedule = PlottedSchedule {
+            name: "one".to_owned(),
+            schedule: kiln_diffusion::Schedule::new(Default::default()).unwrap(),
+            visited: Vec::new(),
+        };
+        let curve = QualityCurve {
+            name: "ddim".to_owned(),
+            points: vec![(5.0, 2.0), (10.0, 1.0)],
+        };
+        let landmark = ("real".to_owned(), 0.5);
+        for svg in [
+            drawn(&|path| plot_curves("opacity", &rows, &Units::new(), path)),
+            drawn(&|path| plot_schedules(std::slice::from_ref(&schedule), path)),
+            quality_svg("FID", &[curve], &[landmark]).unwrap(),
+        ] {
+            assert!(svg.contains("<polyline") && svg.contains("<text"), "{svg}");
+            for attribute in [" opacity=", " dy="] {
+                assert!(!svg.contains(attribute), "{attribute} in {svg}");
+            }
         }
     }
 

@@ -5,7 +5,8 @@ use std::path::Path;
 use plotters::coord::Shift;
 use plotters::prelude::*;
 
-use super::{COLORS, FONT, Plot, PlotError, draw_error, to_svg, use_own_font};
+use super::legend::{Entry, Legend};
+use super::{COLORS, FONT, GRID, Plot, PlotError, draw_error, to_svg, use_own_font};
 
 /// How landmarks differ from each other: colour, dash and the space after it, in pixels.
 const DASHES: [(RGBColor, u32, u32); 3] = [
@@ -13,6 +14,12 @@ const DASHES: [(RGBColor, u32, u32); 3] = [
     (RGBColor(150, 110, 60), 2, 4),
     (RGBColor(120, 120, 120), 5, 2),
 ];
+
+const PANEL: (u32, u32) = (720, 480);
+/// Left of the legend, where the axis is, right of it and below it.
+const LEFT: u32 = 76;
+const RIGHT: u32 = 12;
+const BELOW: u32 = 12;
 
 /// One way to sample, at several numbers of steps.
 #[derive(Debug, Clone, PartialEq)]
@@ -50,7 +57,7 @@ struct Quality<'a> {
 
 impl Plot for Quality<'_> {
     fn size(&self) -> (u32, u32) {
-        (720, 480)
+        (PANEL.0, PANEL.1 + self.legend().height() + BELOW)
     }
 
     fn draw<B: DrawingBackend>(
@@ -63,7 +70,9 @@ impl Plot for Quality<'_> {
         let landmarks = self.landmarks.iter().map(|landmark| landmark.1);
         let (low, high) = range(points().map(|point| point.1).chain(landmarks));
         let margin = 0.05 * (high - low) + 1e-9;
-        let mut chart = ChartBuilder::on(area)
+        let (panel, below) = area.split_vertically(PANEL.1);
+        self.legend().draw(&below, (LEFT, 0))?;
+        let mut chart = ChartBuilder::on(&panel)
             .margin(12)
             .x_label_area_size(40)
             .y_label_area_size(64)
@@ -73,43 +82,55 @@ impl Plot for Quality<'_> {
             )?;
         chart
             .configure_mesh()
-            .light_line_style(WHITE)
+            .light_line_style(TRANSPARENT)
+            .bold_line_style(GRID)
             .x_desc("network calls an image")
             .x_label_formatter(&|calls| format!("{calls:.0}"))
             .y_desc(self.figure)
             .label_style((FONT, 14))
             .draw()?;
         let (left, right) = (left.max(1.0) * 0.9, right.max(1.0) * 1.1);
-        let dashes = DASHES.into_iter().cycle();
-        for ((name, value), (color, dash, space)) in self.landmarks.iter().zip(dashes) {
+        for ((_, value), (color, dash, space)) in self.landmarks.iter().zip(dashes()) {
             let ends = [(left, *value), (right, *value)].into_iter();
             let style = color.stroke_width(2);
-            chart
-                .draw_series(DashedLineSeries::new(ends, dash, space, style))?
-                .label(name)
-                .legend(move |(x, y)| {
-                    let ends = [(x, y), (x + 16, y)].into_iter();
-                    plotters::element::DashedPathElement::new(ends, dash, space, style)
-                });
+            chart.draw_series(DashedLineSeries::new(ends, dash, space, style))?;
         }
-        for (curve, color) in self.curves.iter().zip(COLORS.into_iter().cycle()) {
+        for (curve, color) in self.curves.iter().zip(colors()) {
             let points = curve.points.iter().copied();
-            chart
-                .draw_series(LineSeries::new(points.clone(), color.stroke_width(2)))?
-                .label(&curve.name)
-                .legend(move |(x, y)| {
-                    PathElement::new([(x, y), (x + 16, y)], color.stroke_width(2))
-                });
+            chart.draw_series(LineSeries::new(points.clone(), color.stroke_width(2)))?;
             chart.draw_series(points.map(|point| Circle::new(point, 3, color.filled())))?;
         }
-        chart
-            .configure_series_labels()
-            .position(SeriesLabelPosition::UpperRight)
-            .label_font((FONT, 14))
-            .background_style(WHITE.mix(0.8))
-            .border_style(BLACK.mix(0.3))
-            .draw()
+        Ok(())
     }
+}
+
+impl Quality<'_> {
+    fn legend(&self) -> Legend {
+        let landmarks = self.landmarks.iter().zip(dashes());
+        let landmarks = landmarks.map(|((name, _), (color, dash, space))| Entry {
+            name: name.clone(),
+            color,
+            dashes: Some((dash, space)),
+        });
+        let curves = self
+            .curves
+            .iter()
+            .zip(colors())
+            .map(|(curve, color)| Entry {
+                name: curve.name.clone(),
+                color,
+                dashes: None,
+            });
+        Legend::new(PANEL.0 - LEFT - RIGHT, landmarks.chain(curves))
+    }
+}
+
+fn dashes() -> impl Iterator<Item = (RGBColor, u32, u32)> {
+    DASHES.into_iter().cycle()
+}
+
+fn colors() -> impl Iterator<Item = RGBColor> {
+    COLORS.into_iter().cycle()
 }
 
 /// The least and the largest finite value; 0 and 1 if there is none.

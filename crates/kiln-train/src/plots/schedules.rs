@@ -6,10 +6,15 @@ use kiln_diffusion::{Level, Rates, Schedule};
 use plotters::coord::Shift;
 use plotters::prelude::*;
 
-use super::{COLORS, FONT, Plot, PlotError, save};
+use super::legend::{Entry, Legend};
+use super::{COLORS, FONT, GRID, Plot, PlotError, save};
 
 /// Points of a curve: more than it has pixels on most screens' half.
 const POINTS: usize = 400;
+const PANEL: (u32, u32) = (640, 456);
+/// Left of the legend, where the axis of the first panel is, and below it.
+const LEFT: u32 = 60;
+const BELOW: u32 = 12;
 
 /// A schedule in a plot.
 #[derive(Debug, Clone)]
@@ -39,7 +44,7 @@ type Quantity = fn(Rates) -> f64;
 
 impl Plot for Schedules<'_> {
     fn size(&self) -> (u32, u32) {
-        (1280, 480)
+        (2 * PANEL.0, PANEL.1 + self.legend().height() + BELOW)
     }
 
     fn draw<B: DrawingBackend>(
@@ -47,7 +52,9 @@ impl Plot for Schedules<'_> {
         area: &DrawingArea<B, Shift>,
     ) -> Result<(), DrawingAreaErrorKind<B::ErrorType>> {
         area.fill(&WHITE)?;
-        let (rates, log_snr) = area.split_horizontally(640);
+        let (panels, below) = area.split_vertically(PANEL.1);
+        let (rates, log_snr) = panels.split_horizontally(PANEL.0);
+        self.legend().draw(&below, (LEFT, 0))?;
         self.draw_panel(
             &rates,
             "signal rate (bold) and noise rate (thin)",
@@ -64,6 +71,16 @@ impl Plot for Schedules<'_> {
 }
 
 impl Schedules<'_> {
+    fn legend(&self) -> Legend {
+        let colors = COLORS.into_iter().cycle();
+        let entries = self.0.iter().zip(colors).map(|(plotted, color)| Entry {
+            name: plotted.name.clone(),
+            color,
+            dashes: None,
+        });
+        Legend::new(2 * PANEL.0 - 2 * LEFT, entries)
+    }
+
     fn draw_panel<B: DrawingBackend>(
         &self,
         area: &DrawingArea<B, Shift>,
@@ -79,33 +96,23 @@ impl Schedules<'_> {
             .build_cartesian_2d(0.0..1.0, range)?;
         chart
             .configure_mesh()
-            .light_line_style(WHITE)
+            .light_line_style(TRANSPARENT)
+            .bold_line_style(GRID)
             .x_desc("timestep / last timestep")
             .label_style((FONT, 14))
             .x_labels(6)
             .y_labels(7)
             .draw()?;
         for (plotted, color) in self.0.iter().zip(COLORS.into_iter().cycle()) {
-            for (number, &(width, quantity)) in quantities.iter().enumerate() {
+            for &(width, quantity) in quantities {
                 let line = plotted.curve(quantity);
                 let style = color.stroke_width(width);
-                let drawn = chart.draw_series(LineSeries::new(line, style))?;
-                if number == 0 {
-                    drawn.label(&plotted.name).legend(move |(x, y)| {
-                        PathElement::new([(x, y), (x + 16, y)], color.stroke_width(2))
-                    });
-                }
+                chart.draw_series(LineSeries::new(line, style))?;
                 let marks = plotted.marks(quantity);
                 chart.draw_series(marks.map(|mark| Circle::new(mark, 3, color.filled())))?;
             }
         }
-        chart
-            .configure_series_labels()
-            .position(SeriesLabelPosition::LowerLeft)
-            .label_font((FONT, 14))
-            .background_style(WHITE.mix(0.8))
-            .border_style(BLACK.mix(0.3))
-            .draw()
+        Ok(())
     }
 
     /// From the lowest to the highest log-SNR that is finite, with a margin.

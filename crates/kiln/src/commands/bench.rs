@@ -13,7 +13,9 @@ use kiln_kernels::Precision;
 use kiln_train::{Devices, Experiment};
 use serde::Serialize;
 
+use super::numbers::{MANY, whole};
 use crate::terminal;
+use kiln_train::counted;
 
 /// Repeats before the ones that count.
 const WARM_UP: usize = 2;
@@ -42,19 +44,19 @@ pub struct Bench {
     work: Vec<Work>,
 
     /// Images of each device in a training step [default: each stage's own]
-    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=4096))]
+    #[arg(long, value_name = "N", value_parser = whole::<u32>(1..=4096, 32))]
     batch_size: Option<u32>,
 
     /// Denoising steps of sampling (DDIM, unless the config says otherwise)
-    #[arg(long, default_value_t = 50, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
+    #[arg(long, default_value_t = 50, value_name = "N", value_parser = whole::<u32>(1..=MANY, 50))]
     steps: u32,
 
     /// Images that are drawn and decoded
-    #[arg(long, default_value_t = 64, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=4096))]
+    #[arg(long, default_value_t = 64, value_name = "N", value_parser = whole::<u32>(1..=4096, 64))]
     count: u32,
 
     /// Repeats that are timed, after two that are not
-    #[arg(long, default_value_t = 5, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=1000))]
+    #[arg(long, default_value_t = 5, value_name = "N", value_parser = whole::<u32>(1..=1000, 5))]
     repeats: u32,
 
     /// Where to compute: cpu, cpu:2 (two replicas), cuda:0,cuda:1, rocm:0, metal or wgpu; cpu:1/cpu:2 compares
@@ -197,7 +199,7 @@ impl Bench {
         match work {
             Work::Stage1 => "stage 1, training step".into(),
             Work::Stage2 => "stage 2, training step".into(),
-            Work::Sampling => format!("sampling, {} steps", self.steps),
+            Work::Sampling => format!("sampling, {}", counted(self.steps as usize, "step")),
             Work::Decoding => "decoding".into(),
         }
     }

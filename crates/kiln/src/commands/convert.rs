@@ -8,6 +8,7 @@ use kiln_hub::{ConvertOptions, Converted, check_place, convert};
 use kiln_models::WeightsType;
 use serde::Serialize;
 
+use super::numbers::{MANY, whole};
 use crate::terminal;
 
 /// Convert a checkpoint of CompVis' latent diffusion to the diffusers layout.
@@ -29,11 +30,11 @@ pub struct Convert {
     to: PathBuf,
 
     /// Channels of an attention head (num_head_channels in the model's yaml), which the weights do not tell
-    #[arg(long, default_value_t = ConvertOptions::default().head_channels, value_name = "N")]
+    #[arg(long, default_value_t = ConvertOptions::default().head_channels, value_name = "N", value_parser = whole::<usize>(1..=MANY, 32))]
     head_channels: usize,
 
     /// The side of the images that the model draws, in pixels, which the weights do not tell
-    #[arg(long, default_value_t = ConvertOptions::default().image_size, value_name = "PIXELS")]
+    #[arg(long, default_value_t = ConvertOptions::default().image_size, value_name = "PIXELS", value_parser = whole::<usize>(1..=MANY, 256))]
     image_size: usize,
 
     /// Write numbers of half precision: half the size, to three digits

@@ -154,7 +154,7 @@ impl Outcome {
             if let Some(reason) = &examined.not_examined {
                 text += &format!("  {check:<18} not examined: {reason}\n");
             } else if examined.findings.is_empty() {
-                text += &format!("  {check:<18} well\n");
+                text += &format!("  {check:<18} ok\n");
             }
             for finding in &examined.findings {
                 let severity = match finding.severity {

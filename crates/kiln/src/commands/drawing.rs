@@ -4,11 +4,12 @@ use std::path::{Path, PathBuf};
 
 use anyhow::ensure;
 use clap::Args;
-use kiln::{Images, Pipeline, SampleOptions};
+use kiln::{Images, Moment, Pipeline, SampleOptions, evaluation::evaluations};
 use kiln_data::{ImageFile, ImageShape};
 use kiln_diffusion::{Guidance, sampler::Sampler};
 use kiln_kernels::Precision;
 
+use super::numbers::{MANY, number, whole};
 use super::{hub_arguments::HubArguments, one_device};
 use crate::terminal;
 
@@ -26,7 +27,7 @@ pub struct DrawingArguments {
     model: ModelArguments,
 
     /// Denoising steps
-    #[arg(long, help_heading = SAMPLING, default_value_t = 50, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
+    #[arg(long, help_heading = SAMPLING, default_value_t = 50, value_name = "N", value_parser = whole::<u32>(1..=MANY, 50))]
     steps: u32,
 
     #[command(flatten)]
@@ -52,7 +53,7 @@ pub struct ModelArguments {
 #[derive(Args)]
 pub struct ComputingArguments {
     /// Images that are denoised together: changes memory and speed, not the images
-    #[arg(long, help_heading = COMPUTING, default_value_t = 64, value_parser = clap::value_parser!(u32).range(1..))]
+    #[arg(long, help_heading = COMPUTING, default_value_t = 64, value_parser = whole::<u32>(1..=MANY, 64))]
     batch: u32,
 
     /// Where to compute: cpu, cuda:0, rocm:0, metal or wgpu
@@ -86,7 +87,7 @@ pub struct ConditionArguments {
 
     /// Exaggerate what the class changes (classifier-free guidance), or what the model does better than its guide: 1 is not
     /// at all, 2 is usual [default: the guide's own, or 1 without a guide]
-    #[arg(long, help_heading = GUIDANCE, value_name = "SCALE")]
+    #[arg(long, help_heading = GUIDANCE, value_name = "SCALE", value_parser = number(0.0..=f64::INFINITY, 2.0))]
     guidance: Option<f64>,
 
     /// Guide only between these noise rates, from 0 (clean) to 1 (noise)
@@ -215,6 +216,16 @@ impl ImageArguments {
             }
         }
         Ok(images)
+    }
+}
+
+/// Calls of the network that led to a moment from the one before it.
+pub fn calls_before(moment: &Moment<'_>, options: &SampleOptions) -> u64 {
+    let [batch, ..] = moment.latents.dims();
+    let calls_a_step = evaluations(options) as f64 / options.steps as f64;
+    match moment.steps_done {
+        0 => 0,
+        _ => (batch as f64 * calls_a_step).round() as u64,
     }
 }
 

@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use anyhow::ensure;
+use anyhow::{bail, ensure};
 use burn::tensor::Device;
 use clap::Args;
 use kiln::evaluation::{Report, Row, Sweep, blurred, evaluations, pixels_of};
@@ -17,8 +17,9 @@ use kiln_eval::{
 use kiln_kernels::Precision;
 use kiln_train::{Experiment, seen_in, seen_in_dataset};
 
-use super::drawing::{ConditionArguments, open_pipeline};
+use super::drawing::{ConditionArguments, calls_before, open_pipeline};
 use super::hub_arguments::HubArguments;
+use super::numbers::{MANY, number, whole};
 use super::one_device;
 use super::sample::{SpacingName, StepCounts, parse_steps};
 use super::sampler_arguments::{by_name, warn_of_spacing};
@@ -61,7 +62,7 @@ pub struct Evaluate {
     set: Vec<String>,
 
     /// Measure the VQ-VAE instead: held-out images beside what it gives back
-    #[arg(long, conflicts_with_all = ["steps", "samplers", "eta", "spacing", "class", "guide", "guidance", "nearest"])]
+    #[arg(long, conflicts_with_all = ["steps", "samplers", "eta", "spacing", "class", "guide", "guidance", "guidance_interval", "nearest", "precision"])]
     first_stage: bool,
 
     /// Denoising steps: a number, or several separated by / or ,
@@ -78,12 +79,12 @@ pub struct Evaluate {
     )]
     samplers: Vec<Sampler>,
 
-    /// Randomness of ddim and dpm-solver, separated by commas: 0 is deterministic, 1 is as random as ddpm
+    /// Randomness of ddim and dpm-solver, separated by commas: 0 is deterministic, 1 is as random as ddpm [default: 0]
     #[arg(
         long,
         value_delimiter = ',',
-        default_value = "0",
-        value_name = "ETA[,ETA...]"
+        value_name = "ETA[,ETA...]",
+        value_parser = number(0.0..=1.0, 0.5)
     )]
     eta: Vec<f64>,
 
@@ -108,7 +109,7 @@ pub struct Evaluate {
     real: Option<u32>,
 
     /// Which noise to start from, and which subsets are taken
-    #[arg(long, default_value_t = 0)]
+    #[arg(long, default_value_t = 0, value_parser = whole::<u64>(0..=u64::MAX, 0))]
     seed: u64,
 
     /// Also say which share of the images is nearer to a training image than 99% of held-out images are
@@ -125,9 +126,9 @@ pub struct Evaluate {
     #[arg(long, value_name = "FILE")]
     feature_weights: Option<PathBuf>,
 
-    /// Side that images are resized to for InceptionV3: 299 as in pytorch-fid, 75 as in the Keras examples
-    #[arg(long, default_value_t = Inception::PYTORCH_FID_SIDE as u32, value_name = "PIXELS", value_parser = clap::value_parser!(u32).range(75..=1024))]
-    feature_size: u32,
+    /// Side that images are resized to for InceptionV3: 299 as in pytorch-fid, 75 as in the Keras examples [default: 299]
+    #[arg(long, value_name = "PIXELS", value_parser = whole::<u32>(75..=1024, 299))]
+    feature_size: Option<u32>,
 
     /// Weights of a digit classifier from `kiln train-classifier` [default: the one inside this program]
     #[arg(long, value_name = "FILE")]
@@ -138,7 +139,7 @@ pub struct Evaluate {
     out: PathBuf,
 
     /// Images that are denoised together: changes memory and speed, not the images
-    #[arg(long, default_value_t = 64, value_parser = clap::value_parser!(u32).range(1..))]
+    #[arg(long, default_value_t = 64, value_parser = whole::<u32>(1..=MANY, 64))]
     batch: u32,
 
     /// Where to compute: cpu, cuda:0, rocm:0, metal or wgpu
@@ -227,11 +228,8 @@ impl Evaluate {
             .sum();
         let bar = terminal::progress_bar("sampling".into(), calls, "network calls");
         for options in &settings {
-            let calls_a_step = evaluations(options) as f64 / options.steps as f64;
             let row = sweep.measure(options, |moment| {
-                let [batch, ..] = moment.latents.dims();
-                let calls = (batch as f64 * calls_a_step).round() as u64;
-                bar.inc(if moment.steps_done > 0 { calls } else { 0 });
+                bar.inc(calls_before(&moment, options));
                 Ok(())
             })?;
             rows.push(row);
@@ -327,7 +325,7 @@ impl Evaluate {
         };
         let mut settings = Vec::new();
         for spacing in spacings {
-            for sampler in self.samplers_with_eta(defaults.sampler) {
+            for sampler in self.samplers_with_eta(defaults.sampler)? {
                 sampler.validate()?;
                 for &steps in &self.steps.0 {
                     let mut options = SampleOptions {
@@ -353,7 +351,16 @@ impl Evaluate {
     }
 
     /// Samplers that have an `eta` once with each of `--eta`, the others once. DDPM takes over the model's own variance.
-    fn samplers_with_eta(&self, of_model: Sampler) -> Vec<Sampler> {
+    fn samplers_with_eta(&self, of_model: Sampler) -> anyhow::Result<Vec<Sampler>> {
+        ensure!(
+            self.eta.is_empty() || self.samplers.iter().any(|sampler| sampler.eta().is_some()),
+            "--eta belongs to ddim and dpm-solver; leave it out, or add one of these to --samplers"
+        );
+        let etas = if self.eta.is_empty() {
+            &[0.0]
+        } else {
+            self.eta.as_slice()
+        };
         let with_eta = self.samplers.iter().flat_map(|&sampler| {
             if matches!(
                 [sampler, of_model],
@@ -371,9 +378,9 @@ impl Evaluate {
                 }
                 sampler
             };
-            self.eta.iter().map(with).collect()
+            etas.iter().map(with).collect()
         });
-        with_eta.collect()
+        Ok(with_eta.collect())
     }
 
     /// The data set of the experiment, or a folder, or the digits that are compiled in.
@@ -445,6 +452,22 @@ impl Evaluate {
                 true => FeatureKind::Digits,
                 false => FeatureKind::Inception(FeatureLayer::default()),
             });
+        let of_others = match features {
+            FeatureKind::Digits => [
+                ("--feature-weights", self.feature_weights.is_some()),
+                ("--feature-size", self.feature_size.is_some()),
+            ],
+            FeatureKind::Inception(_) => [("--classifier", self.classifier.is_some()), ("", false)],
+        };
+        if let Some((flag, _)) = of_others.into_iter().find(|(_, is_given)| *is_given) {
+            let (used, others) = match features {
+                FeatureKind::Digits => ("digits", "2048"),
+                FeatureKind::Inception(_) => ("InceptionV3's", "digits"),
+            };
+            bail!(
+                "{flag} changes nothing where the features are {used}; leave it out, or add --features {others}"
+            );
+        }
         let weights = match features {
             FeatureKind::Digits => &self.classifier,
             FeatureKind::Inception(_) => &self.feature_weights,
@@ -452,7 +475,8 @@ impl Evaluate {
         let judge = Judge::open(
             features,
             weights.as_deref(),
-            self.feature_size as usize,
+            self.feature_size
+                .map_or(Inception::PYTORCH_FID_SIDE, |side| side as usize),
             device,
             &DataProgress::default(),
         )?;

@@ -9,6 +9,7 @@ use kiln::{Error, Images, Moment, Pipeline, SampleOptions};
 use serde::Serialize;
 
 use super::drawing::{PICTURES, class_names};
+use super::numbers::whole;
 
 /// Images of a strip, each in its row, where there are no classes.
 const ROWS: usize = 8;
@@ -22,11 +23,11 @@ pub struct FilmArguments {
     gif: bool,
 
     /// Frames in such a GIF
-    #[arg(long, help_heading = PICTURES, default_value_t = 25, value_name = "N", requires = "gif", value_parser = clap::value_parser!(u32).range(2..=1000))]
+    #[arg(long, help_heading = PICTURES, default_value_t = 25, value_name = "N", requires = "gif", value_parser = whole::<u32>(2..=1000, 25))]
     gif_frames: u32,
 
     /// Also write the denoising of the first images, or of the first of each class, as a strip: a row each, of so many moments
-    #[arg(long, help_heading = PICTURES, value_name = "N", value_parser = clap::value_parser!(u32).range(2..=1000))]
+    #[arg(long, help_heading = PICTURES, value_name = "N", value_parser = whole::<u32>(2..=1000, 8))]
     strip: Option<u32>,
 
     /// In GIF and strip, show below the noisy images what the network takes for the clean ones

@@ -7,6 +7,7 @@ use kiln::pictures::{enlarged, make_new_folder, picture, save_png};
 use kiln::{Error, Images};
 
 use super::drawing::PICTURES;
+use super::numbers::whole;
 
 /// Whether images are written one by one.
 #[derive(Args)]
@@ -16,7 +17,7 @@ pub struct FileArguments {
     pub files: bool,
 
     /// Enlarge each of these files so many times
-    #[arg(long, help_heading = PICTURES, default_value_t = 1, value_name = "FACTOR", requires = "files", value_parser = clap::value_parser!(u32).range(1..=64))]
+    #[arg(long, help_heading = PICTURES, default_value_t = 1, value_name = "FACTOR", requires = "files", value_parser = whole::<u32>(1..=64, 1))]
     pub scale: u32,
 }
 

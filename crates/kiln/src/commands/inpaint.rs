@@ -17,7 +17,9 @@ use serde::Serialize;
 
 use super::drawing::{DrawingArguments, IMAGES, ImageArguments, PICTURES, SAMPLING, fit};
 use super::film::{FilmArguments, FilmPaths};
+use super::numbers::{number, whole};
 use crate::terminal;
+use kiln_train::counted;
 
 /// What the pictures are called.
 const STEM: &str = "inpainting";
@@ -51,23 +53,23 @@ pub struct Inpaint {
     drawing: DrawingArguments,
 
     /// DDIM's stochasticity: 1 is as random as DDPM, as in RePaint
-    #[arg(long, help_heading = SAMPLING, default_value_t = 1.0)]
+    #[arg(long, help_heading = SAMPLING, default_value_t = 1.0, value_parser = number(0.0..=1.0, 0.5))]
     eta: f64,
 
     /// How many times each stretch of the way is gone again
-    #[arg(long, help_heading = SAMPLING, default_value_t = 0, value_name = "N", value_parser = clap::value_parser!(u32).range(..=1000))]
+    #[arg(long, help_heading = SAMPLING, default_value_t = 0, value_name = "N", value_parser = whole::<u32>(0..=1000, 1))]
     resamplings: u32,
 
     /// Steps in such a stretch
-    #[arg(long, help_heading = SAMPLING, default_value_t = 10, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=100_000))]
+    #[arg(long, help_heading = SAMPLING, default_value_t = 10, value_name = "N", requires = "resamplings", value_parser = whole::<u32>(1..=100_000, 10))]
     jump: u32,
 
     /// Number of different fillings
-    #[arg(long, help_heading = IMAGES, default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=4096))]
+    #[arg(long, help_heading = IMAGES, default_value_t = 1, value_parser = whole::<u32>(1..=4096, 1))]
     count: u32,
 
     /// Which noise to start from: the same seed gives the same fillings
-    #[arg(long, help_heading = IMAGES, default_value_t = 0)]
+    #[arg(long, help_heading = IMAGES, default_value_t = 0, value_parser = whole::<u64>(0..=u64::MAX, 0))]
     seed: u64,
 
     #[command(flatten)]
@@ -147,7 +149,7 @@ impl Inpaint {
             album.add_png(&name_of(image), &picture(&filled, image))?;
         }
         let count = filled.len();
-        let title = format!("inpainting, {} steps", options.steps);
+        let title = format!("inpainting, {}", counted(options.steps, "step"));
         let asked = (&pipeline, &options);
         films.add_to(&mut album, STEM, columns_for(count), &title, asked)?;
         let mut shown = original.clone();
@@ -190,9 +192,9 @@ impl Outcome {
         }
         lines
             + &format!(
-                "{}  the original, the hole and what was filled in, {} steps, {seconds}\n",
+                "{}  the original, the hole and what was filled in, {}, {seconds}\n",
                 self.picture.display(),
-                self.steps,
+                counted(self.steps, "step"),
             )
             + &self.film.in_words()
     }

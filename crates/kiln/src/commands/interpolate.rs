@@ -16,7 +16,9 @@ use kiln_data::ImageFile;
 use serde::Serialize;
 
 use super::drawing::{DrawingArguments, IMAGES, ImageArguments, PICTURES};
+use super::numbers::whole;
 use crate::terminal;
+use kiln_train::counted;
 
 /// Fixed-point refinements of the noise of a given image: see `kiln invert --help`.
 const REFINEMENTS: usize = 5;
@@ -28,6 +30,7 @@ const REFINEMENTS: usize = 5;
 /// a row are the images that `kiln sample --eta 0` draws first from the same seeds; with --images they are what the model
 /// makes of the given images, without its guide if --guidance does not ask for it.
 #[derive(Args)]
+#[command(mut_arg("negate", |negate| negate.conflicts_with("seeds")))]
 #[command(after_help = "Examples:
   kiln interpolate --seeds 0,1
   kiln interpolate --seeds 3,5,8 --loop --frames 12 --out round-trip/
@@ -41,6 +44,7 @@ pub struct Interpolate {
         long, help_heading = IMAGES,
         value_name = "A,B[,C...]",
         value_delimiter = ',',
+        value_parser = whole::<u64>(0..=u64::MAX, 0),
         required_unless_present = "images"
     )]
     seeds: Vec<u64>,
@@ -53,7 +57,7 @@ pub struct Interpolate {
     reading: ImageArguments,
 
     /// Images from each seed to the next, both ends counted
-    #[arg(long, help_heading = IMAGES, default_value_t = 9, value_name = "N", value_parser = clap::value_parser!(u32).range(2..=1000))]
+    #[arg(long, help_heading = IMAGES, default_value_t = 9, value_name = "N", value_parser = whole::<u32>(2..=1000, 9))]
     frames: u32,
 
     /// Go on from the last seed back to the first
@@ -192,10 +196,10 @@ impl Outcome {
     fn in_words(&self) -> String {
         let seconds = terminal::in_words(Duration::from_secs_f64(self.seconds));
         let mut lines = format!(
-            "{}  {} images in {} steps each, {seconds}\n{}  one after the other\n",
+            "{}  {} in {} each, {seconds}\n{}  one after the other\n",
             self.picture.display(),
-            self.count,
-            self.steps,
+            counted(self.count, "image"),
+            counted(self.steps, "step"),
             self.gif.display(),
         );
         if let Some(psnr) = self.psnr {

@@ -17,7 +17,9 @@ use safetensors::{Dtype, tensor::TensorView};
 use serde::Serialize;
 
 use super::drawing::{DrawingArguments, ImageArguments, PICTURES, SAMPLING};
+use super::numbers::whole;
 use crate::terminal;
+use kiln_train::counted;
 
 /// Find the noise from which a model draws an image.
 ///
@@ -42,7 +44,7 @@ pub struct Invert {
     drawing: DrawingArguments,
 
     /// How often each step is corrected by where it leads: more is nearer and slower
-    #[arg(long, help_heading = SAMPLING, default_value_t = 5, value_name = "N", value_parser = clap::value_parser!(u32).range(..=1000))]
+    #[arg(long, help_heading = SAMPLING, default_value_t = 5, value_name = "N", value_parser = whole::<u32>(0..=1000, 5))]
     refinements: u32,
 
     /// Folder for the noise and the picture
@@ -190,11 +192,11 @@ impl Outcome {
         let seconds = terminal::in_words(Duration::from_secs_f64(self.seconds));
         lines
             + &format!(
-                "{}  the noises, with a standard deviation of {:.3}\n{}  originals, noises and what is drawn from them, {} steps, {seconds}\n",
+                "{}  the noises, with a standard deviation of {:.3}\n{}  originals, noises and what is drawn from them, {}, {seconds}\n",
                 self.noise.display(),
                 self.noise_deviation,
                 self.picture.display(),
-                self.steps,
+                counted(self.steps, "step"),
             )
     }
 }

@@ -13,6 +13,7 @@ mod interpolate;
 mod invert;
 mod model_guide;
 mod model_info;
+mod numbers;
 mod pull;
 mod push;
 mod reconstruct;

@@ -12,6 +12,7 @@ use serde::Serialize;
 
 use super::drawing::parse_interval;
 use super::hub_arguments::HubArguments;
+use super::numbers::number;
 use crate::terminal;
 
 /// Give a model a guide: a worse version of it, a smaller one or one that was trained less.
@@ -36,7 +37,7 @@ pub struct ModelGuide {
     to: PathBuf,
 
     /// How far to go beyond the guide: 1 is the model as it is
-    #[arg(long, default_value_t = Guide::USUAL_SCALE, value_name = "SCALE")]
+    #[arg(long, default_value_t = Guide::USUAL_SCALE, value_name = "SCALE", value_parser = number(0.0..=f64::INFINITY, 2.0))]
     guidance: f64,
 
     /// Guide only between these noise rates, from 0 (clean) to 1 (noise)

@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use burn::module::Module;
 use burn::tensor::Device;
 use clap::Args;
+use kiln::{Pipeline, SampleOptions};
 use kiln_diffusion::{Clip, Guidance, Schedule, SchedulerConfig, sampler::Sampler};
 use kiln_hub::{FirstStage, Metadata, ModelSource};
 use kiln_models::{UNet2d, UNet2dConfig, VqVaeConfig};
@@ -14,6 +15,7 @@ use serde::Serialize;
 
 use super::hub_arguments::HubArguments;
 use crate::terminal;
+use kiln_train::counted;
 
 /// Print what a model is: shapes, parameters, schedule, latent statistics, how it was trained.
 ///
@@ -47,6 +49,8 @@ struct Description {
     guide: Option<GuideDescription>,
     #[serde(skip_serializing_if = "Option::is_none")]
     diffusion: Option<DiffusionDescription>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    sample: Option<SampleDescription>,
 }
 
 /// The first stage.
@@ -109,6 +113,18 @@ struct DiffusionDescription {
     clip: Option<Clip>,
 }
 
+/// What `kiln sample` does with the model where nothing else is asked of it.
+#[derive(Serialize)]
+struct SampleDescription {
+    sampler: Sampler,
+    steps: usize,
+    spacing: &'static str,
+    guidance: Guidance,
+    /// Images of each class, where there are classes.
+    count: usize,
+    classes: usize,
+}
+
 impl ModelInfo {
     /// Loads the model and prints what it is.
     pub fn run(self) -> anyhow::Result<()> {
@@ -131,18 +147,22 @@ impl Description {
                 unet: None,
                 guide: None,
                 diffusion: None,
+                sample: None,
             });
         }
         let loaded = load_model(path, &device)?;
         Ok(Self {
-            model,
             vqvae: loaded.first_stage.as_ref().map(describe_vqvae),
-            unet: Some(describe_unet(&loaded.unet, loaded.metadata)),
-            guide: loaded.guide.map(|guide| GuideDescription {
+            unet: Some(describe_unet(&loaded.unet, &loaded.metadata)),
+            guide: (loaded.guide.as_ref()).map(|guide| GuideDescription {
                 guidance: guide.guidance,
-                unet: describe_unet(&guide.unet, guide.metadata),
+                unet: describe_unet(&guide.unet, &guide.metadata),
             }),
             diffusion: Some(describe_diffusion(&loaded.scheduler)?),
+            // What can be described may still have nothing to draw.
+            sample: (Pipeline::from_model(model.clone(), loaded, &device).ok())
+                .map(|pipeline| SampleDescription::of(&pipeline.default_options())),
+            model,
         })
     }
 
@@ -154,7 +174,7 @@ impl Description {
             table.row("parameters", thousands(vqvae.parameters));
             let padding = match vqvae.border {
                 0 => String::new(),
-                border => format!(", {border} pixels of padding on each side"),
+                border => format!(", {} of padding on each side", counted(border, "pixel")),
             };
             table.row("images", format!("{}{padding}", shape(vqvae.image_shape)));
             table.row("latents", shape(vqvae.latent_shape));
@@ -191,8 +211,9 @@ impl Description {
             table.row(
                 "schedule",
                 format!(
-                    "{}, {} timesteps",
-                    diffusion.schedule, diffusion.num_train_timesteps
+                    "{}, {}",
+                    diffusion.schedule,
+                    counted(diffusion.num_train_timesteps, "timestep")
                 ),
             );
             table.row(
@@ -200,6 +221,9 @@ impl Description {
                 format!("{:.5}", diffusion.terminal_signal_rate),
             );
             table.row("spacing", diffusion.spacing);
+            if let Some(sample) = &self.sample {
+                table.row("kiln sample", sample.in_words());
+            }
             if let Some(clip) = diffusion.clip {
                 table.row("clip", clip.to_string());
             }
@@ -208,6 +232,42 @@ impl Description {
             }
         }
         table.in_columns()
+    }
+}
+
+impl SampleDescription {
+    fn of(options: &SampleOptions) -> Self {
+        Self {
+            sampler: options.sampler,
+            steps: options.steps,
+            spacing: options.levels.spacing.name(),
+            guidance: options.guidance,
+            count: options.count,
+            classes: options.classes.len(),
+        }
+    }
+
+    /// `64 images by ddim (eta 0) in 50 steps, trailing spacing, guidance 2`.
+    fn in_words(&self) -> String {
+        let eta = match self.sampler {
+            Sampler::Ddim { eta, .. } | Sampler::DpmSolver { eta } => format!(" (eta {eta})"),
+            _ => String::new(),
+        };
+        let of_each = match self.classes {
+            0 | 1 => String::new(),
+            classes => format!(" of each of {classes} classes"),
+        };
+        let guidance = match self.guidance.scale() {
+            1.0 => "no guidance".to_owned(),
+            scale => format!("guidance {scale}"),
+        };
+        format!(
+            "{}{of_each} by {}{eta} in {}, {} spacing, {guidance}",
+            counted(self.count, "image"),
+            self.sampler.name(),
+            counted(self.steps, "step"),
+            self.spacing
+        )
     }
 }
 
@@ -238,7 +298,7 @@ fn measured_scaling_factor(first_stage: &FirstStage) -> Option<f64> {
     (!(is_ours && is_default)).then_some(factor)
 }
 
-fn describe_unet(unet: &UNet2d, metadata: Metadata) -> UNetDescription {
+fn describe_unet(unet: &UNet2d, metadata: &Metadata) -> UNetDescription {
     let config = unet.config();
     UNetDescription {
         class: UNet2dConfig::CLASS,
@@ -256,7 +316,7 @@ fn describe_unet(unet: &UNet2d, metadata: Metadata) -> UNetDescription {
         classes: config.num_class_embeds,
         sampling_steps: metadata.sampling_steps,
         sampling_count: metadata.sampling_count,
-        training: metadata.training,
+        training: metadata.training.clone(),
     }
 }
 
@@ -321,9 +381,6 @@ impl Table {
         self.row("blocks", unet.down_block_types.join(", "));
         if let Some(classes) = unet.classes {
             self.row("classes", classes.to_string());
-        }
-        if let (Some(steps), Some(count)) = (unet.sampling_steps, unet.sampling_count) {
-            self.row("drawn", format!("{count} images in {steps} steps"));
         }
         self.facts(&unet.training);
     }

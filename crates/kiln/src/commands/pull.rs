@@ -8,6 +8,7 @@ use serde::Serialize;
 
 use super::hub_arguments::HubArguments;
 use crate::terminal;
+use kiln_train::counted;
 
 /// Fetch a model from the Hugging Face Hub into the cache that Python uses too.
 ///
@@ -79,9 +80,9 @@ impl Outcome {
             count => format!("of which {count} have no known checksum"),
         };
         format!(
-            "{}\n{} files, {}, {verified}; commit {:.12} of {}\n",
+            "{}\n{}, {}, {verified}; commit {:.12} of {}\n",
             self.folder.display(),
-            self.files.len(),
+            counted(self.files.len(), "file"),
             terminal::size_in_words(self.bytes),
             self.commit,
             self.repository,

@@ -16,8 +16,10 @@ use kiln_kernels::Precision;
 use kiln_train::Experiment;
 use serde::Serialize;
 
+use super::numbers::{MANY, whole};
 use super::{hub_arguments::HubArguments, one_device, training::overrides};
 use crate::terminal::{self, DataProgress};
+use kiln_train::counted;
 
 /// The most images in the picture; the others are only measured.
 const SHOWN: usize = 64;
@@ -54,7 +56,7 @@ pub struct Reconstruct {
     set: Vec<String>,
 
     /// Number of images, the first ones
-    #[arg(long, default_value_t = 64, value_parser = clap::value_parser!(u32).range(1..))]
+    #[arg(long, default_value_t = 64, value_parser = whole::<u32>(1..=MANY, 64))]
     count: u32,
 
     /// Folder for the picture
@@ -62,7 +64,7 @@ pub struct Reconstruct {
     out: PathBuf,
 
     /// Images that are computed together: changes memory and speed, not the images
-    #[arg(long, default_value_t = 64, value_parser = clap::value_parser!(u32).range(1..))]
+    #[arg(long, default_value_t = 64, value_parser = whole::<u32>(1..=MANY, 64))]
     batch: u32,
 
     /// Where to compute: cpu, cuda:0, rocm:0, metal or wgpu
@@ -202,9 +204,9 @@ impl Outcome {
             )
         });
         format!(
-            "{}  {} images of {}, {}\nPSNR {:.2} dB{codebook}\n",
+            "{}  {} of {}, {}\nPSNR {:.2} dB{codebook}\n",
             self.picture.display(),
-            self.count,
+            counted(self.count, "image"),
             self.data,
             terminal::in_words(Duration::from_secs_f64(self.seconds)),
             self.psnr,

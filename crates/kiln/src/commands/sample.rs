@@ -9,16 +9,19 @@ use anyhow::ensure;
 use clap::{Args, ValueEnum};
 use kiln::{
     Images, Moment, Pipeline, SampleOptions, Start,
+    evaluation::evaluations,
     pictures::{Album, Labels, columns_for, grid, labelled, make_folder},
 };
 use kiln_data::ImageFile;
 use kiln_diffusion::{Clip, LevelOptions, Spacing, StepGrid, sampler::Sampler};
+use kiln_train::counted;
 use serde::Serialize;
 
+use super::numbers::{MANY, number, whole};
 use super::{
     drawing::{
         ComputingArguments, ConditionArguments, IMAGES, ImageArguments, ModelArguments, PICTURES,
-        SAMPLING, class_names,
+        SAMPLING, calls_before, class_names,
     },
     film::{FilmArguments, FilmPaths},
     image_files::{FileArguments, ImageFiles},
@@ -42,6 +45,7 @@ const LARGEST_GRID: usize = 4096;
 /// A model with classes gives each of them a row, in which the same noises are used. With --from the images begin as a
 /// given image with noise over it instead of as noise alone (image to image, SDEdit).
 #[derive(Args)]
+#[command(mut_arg("negate", |negate| negate.requires("from")))]
 #[command(after_help = "Examples:
   kiln sample --steps 50
   kiln sample --model runs/mnist --steps 50/100/200 --count 64 --seed 0 --out samples/ --gif
@@ -57,11 +61,11 @@ pub struct Sample {
     model: ModelArguments,
 
     /// Number of images [default: the model's own, or else 64, or 8 of each of several classes]
-    #[arg(long, help_heading = IMAGES, value_parser = clap::value_parser!(u32).range(1..))]
+    #[arg(long, help_heading = IMAGES, value_parser = whole::<u32>(1..=MANY, 64))]
     count: Option<u32>,
 
     /// Which noise to start from: the same seed gives the same images
-    #[arg(long, help_heading = IMAGES, default_value_t = 0)]
+    #[arg(long, help_heading = IMAGES, default_value_t = 0, value_parser = whole::<u64>(0..=u64::MAX, 0))]
     seed: u64,
 
     /// Begin with this image, cut to its centre and resized to the model's size
@@ -69,7 +73,7 @@ pub struct Sample {
     from: Option<PathBuf>,
 
     /// How much of the denoising is done again on that image: 0 leaves it as it is, 1 leaves nothing of it
-    #[arg(long, help_heading = IMAGES, default_value_t = 0.6, requires = "from")]
+    #[arg(long, help_heading = IMAGES, default_value_t = 0.6, requires = "from", value_parser = number(0.0..=1.0, 0.6))]
     strength: f64,
 
     #[command(flatten)]
@@ -224,7 +228,7 @@ impl Sample {
                 &grid(&compared, columns),
                 &Labels {
                     title: words_of(options.sampler),
-                    rows: steps.iter().map(|steps| format!("{steps} steps")).collect(),
+                    rows: steps.iter().map(|&steps| counted(steps, "step")).collect(),
                     columns: match outcome.classes.as_slice() {
                         [_] => Vec::new(),
                         classes => classes.to_vec(),
@@ -299,11 +303,13 @@ impl Sample {
             None => Start::Noise,
         };
         let rows = options.classes.len().max(1);
-        let passes = options.images().div_ceil(options.batch) * steps;
-        let bar = terminal::progress_bar(format!("{} steps", options.steps), passes, "passes");
+        // Of these steps, which are fewer where an image is begun with.
+        let calls = options.images() * evaluations(options) * steps / options.steps;
+        let task = counted(options.steps, "step");
+        let bar = terminal::progress_bar(task, calls, "network calls");
         let mut films = self.film.begin(steps);
         let observe = |moment: Moment<'_>| {
-            bar.inc(u64::from(moment.steps_done > 0));
+            bar.inc(calls_before(&moment, options));
             films.record(pipeline, moment)
         };
         let stem = format!("steps-{:04}", options.steps);
@@ -341,7 +347,8 @@ impl Sample {
             let picture = format!("{stem}.png");
             let mut album = Album::default();
             album.add_png(&picture, &grid(&images, columns))?;
-            let title = format!("{}, {} steps", words_of(options.sampler), options.steps);
+            let steps = counted(options.steps, "step");
+            let title = format!("{}, {steps}", words_of(options.sampler));
             films.add_to(&mut album, &stem, columns, &title, (pipeline, options))?;
             let saved = album.save(&self.out)?;
             drawn.picture = Some(saved.path(&picture));
@@ -369,9 +376,10 @@ impl Outcome {
             let count = self.count * self.classes.len().max(1);
             let place = grid.picture.as_ref().or(grid.folder.as_ref());
             lines += &format!(
-                "{}  {count} images in {} steps, {seconds}\n",
+                "{}  {} in {}, {seconds}\n",
                 place.map_or_else(String::new, |place| place.display().to_string()),
-                grid.steps
+                counted(count, "image"),
+                counted(grid.steps, "step")
             );
             lines += &grid.film.in_words();
         }

@@ -10,6 +10,8 @@ use clap::{
 use kiln::{Pipeline, SampleOptions};
 use kiln_diffusion::sampler::{Churn, Sampler, Variance};
 
+use super::numbers::{number, whole};
+
 /// Which sampler, and its settings: each belongs to some samplers and is refused with the others.
 #[derive(Args, Clone, Debug)]
 pub struct SamplerArguments {
@@ -18,7 +20,7 @@ pub struct SamplerArguments {
     sampler: Option<Sampler>,
 
     /// Randomness of ddim and dpm-solver: 0 is deterministic, 1 is as random as ddpm [default: 0]
-    #[arg(long, value_parser = parse_eta)]
+    #[arg(long, value_parser = number(0.0..=1.0, 0.5))]
     eta: Option<f64>,
 
     /// How much noise ddpm adds, and ddim with --eta: small or large [default: the model's own]
@@ -26,15 +28,15 @@ pub struct SamplerArguments {
     variance: Option<Variance>,
 
     /// How many estimates adams-bashforth combines, 1 to 5 [default: 2]
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", value_parser = whole::<usize>(1..=5, 2))]
     order: Option<usize>,
 
     /// Where in a step second-order asks the network again, from 0.01 (its beginning) to 1 (its end) [default: 0.5]
-    #[arg(long)]
+    #[arg(long, value_parser = number(0.01..=1.0, 0.5))]
     alpha: Option<f64>,
 
     /// Noise that euler and heun add on the way, over all steps [default: 0]
-    #[arg(long, value_name = "AMOUNT")]
+    #[arg(long, value_name = "AMOUNT", value_parser = number(0.0..=f64::INFINITY, 5.0))]
     churn: Option<f64>,
 }
 
@@ -59,6 +61,11 @@ impl SamplerArguments {
         }
         if let Some(value) = self.variance {
             match &mut sampler {
+                Sampler::Ddim { eta: 0.0, .. } => {
+                    bail!(
+                        "--variance changes nothing of `--sampler ddim` without --eta; give --eta, such as --eta 1, or leave it out"
+                    )
+                }
                 Sampler::Ddim { variance, .. } | Sampler::Ddpm { variance } => *variance = value,
                 _ => {
                     return refuse(
@@ -143,11 +150,6 @@ fn variances() -> impl TypedValueParser<Value = Variance> {
     })
 }
 
-fn parse_eta(text: &str) -> Result<f64, String> {
-    let eta = text.parse().ok().filter(|eta| (0.0..=1.0).contains(eta));
-    eta.ok_or_else(|| "eta is a number from 0 (DDIM) to 1 (DDPM)".to_string())
-}
-
 #[cfg(test)]
 mod tests {
     use clap::Parser;
@@ -227,10 +229,11 @@ mod tests {
                 "--sampler pndm --variance large",
                 "--variance belongs to `--sampler ddim`",
             ),
+            ("--sampler ddim --variance large", "without --eta"),
             ("--sampler adams-bashforth --order 6", "from 1 to 5"),
-            ("--sampler second-order --alpha 0", "`alpha` is 0"),
-            ("--sampler heun --churn nan", "`amount` of the churn is NaN"),
-            ("--eta 2", "eta is a number"),
+            ("--sampler second-order --alpha 0", "from 0.01 to 1"),
+            ("--sampler heun --churn nan", "of at least 0"),
+            ("--eta 2", "from 0 to 1"),
             ("--sampler dpm", "dpm-solver"),
         ] {
             let message = sampler(words, Sampler::default()).unwrap_err();

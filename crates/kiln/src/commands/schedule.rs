@@ -12,8 +12,10 @@ use kiln_train::{
 use serde::Serialize;
 
 use super::hub_arguments::HubArguments;
+use super::numbers::{MANY, whole};
 use super::sample::SpacingName;
 use crate::terminal;
+use kiln_train::counted;
 
 /// What is visited without `--steps`, where there are as many timesteps.
 const STEPS: usize = 20;
@@ -48,7 +50,7 @@ pub struct ShowSchedule {
     plot: Option<PathBuf>,
 
     /// Sampling steps to mark [default: 20, or as many as there are timesteps]
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", value_parser = whole::<usize>(1..=MANY, 50))]
     steps: Option<usize>,
 
     /// Which timesteps those steps visit [default: each schedule's own]
@@ -204,8 +206,8 @@ impl Outcome {
                 .map(|visited| format!("{:.0}", visited.timestep))
                 .collect();
             text += &format!(
-                "{} steps of {}: {}\n",
-                timesteps.len(),
+                "{} of {}: {}\n",
+                counted(timesteps.len(), "step"),
                 shown.name,
                 timesteps.join(" ")
             );

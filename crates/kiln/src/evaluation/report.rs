@@ -73,7 +73,7 @@ impl Row {
             evaluations: evaluations(options),
         };
         Self {
-            name: format!("{}, steps {}", sampling.way(), sampling.steps),
+            name: sampling.name(&[]),
             sampling: Some(sampling),
             images: 0,
             seconds: None,
@@ -85,20 +85,33 @@ impl Row {
 impl Sampling {
     /// All settings but the steps, in words: what a curve of the plot stands for.
     fn way(&self) -> String {
+        self.settings().join(", ")
+    }
+
+    /// All settings, in words, but those that are `said` elsewhere.
+    fn name(&self, said: &[String]) -> String {
+        let mut words = self.settings();
+        words.retain(|setting| !said.contains(setting));
+        words.push(format!("steps {}", self.steps));
+        words.join(", ")
+    }
+
+    /// The sampler first, then those that several samplers have.
+    fn settings(&self) -> Vec<String> {
         let mut words = self.sampler.name().to_owned();
         if let Some(eta) = self.sampler.eta().filter(|&eta| eta != 0.0) {
             let _ = write!(words, " eta {eta}");
         }
-        let spacing = serde_json::to_value(self.spacing).unwrap_or_default();
-        let _ = write!(words, ", {}", spacing.as_str().unwrap_or_default());
+        let mut settings = vec![words, self.spacing.name().to_owned()];
         if self.guidance != 1.0 {
-            let _ = write!(words, ", guidance {}", self.guidance);
+            let mut words = format!("guidance {}", self.guidance);
             if self.guidance_interval != [0.0, 1.0] {
                 let [from, to] = self.guidance_interval;
                 let _ = write!(words, " at {from}-{to}");
             }
+            settings.push(words);
         }
-        words
+        settings
     }
 }
 
@@ -114,7 +127,20 @@ impl Report {
         columns
     }
 
-    /// A Markdown table, whose columns line up, under a line that says what it is of. Where it would be wider than `width`
+    /// Settings other than the sampler that all sampled images have in common.
+    fn common_settings(&self) -> Vec<String> {
+        let mut all = (self.rows.iter()).filter_map(|row| Some(row.sampling.as_ref()?.settings()));
+        let Some(first) = all.next() else {
+            return Vec::new();
+        };
+        let mut common = first[1..].to_vec();
+        for settings in all {
+            common.retain(|setting| settings.contains(setting));
+        }
+        common
+    }
+
+    /// A Markdown table, whose columns line up, under a line that says what it is of, with the settings that all rows share. Where it would be wider than `width`
     /// characters, it is several tables below each other.
     pub fn to_markdown(&self, width: usize) -> String {
         let Self {
@@ -125,23 +151,32 @@ impl Report {
             ..
         } = self;
         let columns = self.columns();
-        let header = ["images", "count", "network calls"].into_iter();
+        let header = ["images", "count", "calls"].into_iter();
         let header = header.chain(columns.iter().copied()).chain(["seconds"]);
         let mut table = Table::new(header.map(str::to_owned));
+        let common = self.common_settings();
         for row in &self.rows {
-            let calls = (row.sampling.as_ref()).map(|sampling| sampling.evaluations.to_string());
+            let sampling = row.sampling.as_ref();
+            let name = sampling.map_or_else(|| row.name.clone(), |sampling| sampling.name(&common));
+            let calls = sampling.map(|sampling| sampling.evaluations.to_string());
             let figures = columns
                 .iter()
                 .map(|column| row.figure(column).map(in_words));
             let seconds = row.seconds.map(|seconds| format!("{seconds:.1}"));
-            let cells = [Some(row.name.clone()), Some(row.images.to_string()), calls]
+            let cells = [Some(name), Some(row.images.to_string()), calls]
                 .into_iter()
                 .chain(figures)
                 .chain([seconds]);
             table.push(cells.map(Option::unwrap_or_default).collect());
         }
         let table = table.to_markdown(width);
-        format!("{model} against {against}, seed {seed}; {judge}.\n\n{table}")
+        let settings: String = common
+            .iter()
+            .map(|setting| format!("{setting}, "))
+            .collect();
+        format!(
+            "{model} against {against}, {settings}seed {seed}; {judge}. Calls are those of the network for an image.\n\n{table}"
+        )
     }
 
     /// One line a row, with a column for each figure and one for its error where it has one.
@@ -293,7 +328,7 @@ mod tests {
 
     fn report() -> Report {
         let row = |steps: usize, value: f64| Row {
-            name: format!("ddim eta 1, trailing, {steps} steps"),
+            name: format!("ddim, trailing, steps {steps}"),
             sampling: Some(Sampling {
                 sampler: "ddim".parse().unwrap_or_default(),
                 spacing: kiln_diffusion::Spacing::Trailing,
@@ -335,7 +370,9 @@ mod tests {
     #[test]
     fn the_table_says_seed_and_counts_and_leaves_gaps_where_nothing_was_measured() {
         let text = report().to_markdown(usize::MAX);
-        assert!(text.starts_with("a model against 10 images of mnist, seed 3; features.\n"));
+        assert!(
+            text.starts_with("a model against 10 images of mnist, trailing, seed 3; features. ")
+        );
         let cells = |name: &str| {
             let line = text
                 .lines()
@@ -346,9 +383,26 @@ mod tests {
         };
         assert_eq!(cells("real"), ["10", "", "0.0010", "", ""]);
         assert_eq!(
-            cells("ddim eta 1, trailing, 50 steps"),
+            cells("ddim, steps 50"),
             ["100", "50", "123.5 ± 0.0100", "0.9700", "1.5"]
         );
+    }
+
+    #[test]
+    fn settings_that_differ_stand_in_their_rows() {
+        let mut report = report();
+        if let Some(sampling) = &mut report.rows[1].sampling {
+            sampling.spacing = kiln_diffusion::Spacing::Karras;
+            sampling.guidance = 2.0;
+        }
+        let text = report.to_markdown(usize::MAX);
+        for name in [
+            "ddim, karras, guidance 2, steps 10",
+            "ddim, trailing, steps 50",
+        ] {
+            assert!(text.contains(&format!("| {name} ")), "{text}");
+        }
+        assert!(text.starts_with("a model against 10 images of mnist, seed 3;"));
     }
 
     #[test]

@@ -2,8 +2,12 @@
 
 use kiln_hub::Metadata;
 use kiln_models::UNet2dConfig;
+use kiln_train::suggestion;
 
 use crate::Error;
+
+/// Classes that are all named where an unknown one is asked for.
+const LISTED: usize = 12;
 
 /// What a conditional model can be asked to draw.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -68,9 +72,27 @@ impl Classes {
         let numbered = || text.parse().ok().filter(|&class| class < self.count);
         named.or_else(numbered).ok_or_else(|| Error::NoSuchClass {
             class: text.to_owned(),
-            last: self.count.saturating_sub(1),
-            name: self.name(0),
+            advice: self.advice(text),
         })
+    }
+
+    /// What to ask for instead of the unknown class `text`: the one that was probably meant, and all of them if they are few.
+    fn advice(&self, text: &str) -> String {
+        let last = self.count.saturating_sub(1);
+        let are_numbers = (0..self.count).all(|class| self.name(class) == class.to_string());
+        let known = if are_numbers {
+            format!("give a number from 0 to {last}")
+        } else if self.count <= LISTED {
+            let names = self.names.join("`, `");
+            format!("there are `{names}`, with numbers from 0 to {last}")
+        } else {
+            let first = self.name(0);
+            format!("give a number from 0 (`{first}`) to {last}, or a class's name")
+        };
+        match suggestion(text, self.names.iter().map(String::as_str)) {
+            Some(meant) if !are_numbers => format!("{known}; did you mean `{meant}`?"),
+            _ => known,
+        }
     }
 
     /// What the network is told of an image of a class; of none, the null class.
@@ -136,6 +158,30 @@ mod tests {
             assert!(classes.find(refused).is_err(), "{refused}");
         }
         assert!(classes.label(Some(2)).is_err());
+    }
+
+    #[test]
+    fn an_unknown_class_is_told_which_there_are() {
+        let sentence = |classes: &Classes, text| classes.find(text).unwrap_err().to_string();
+        let few = classes(2, &["rose", "lily"]);
+        assert_eq!(
+            sentence(&few, "Rosse"),
+            "the model has no class `Rosse`; there are `rose`, `lily`, with numbers from 0 to 1; did you mean `rose`?"
+        );
+        assert_eq!(
+            sentence(&few, "2"),
+            "the model has no class `2`; there are `rose`, `lily`, with numbers from 0 to 1"
+        );
+        for numbered in [classes(2, &[]), classes(2, &["0", "1"])] {
+            assert!(sentence(&numbered, "rose").ends_with("; give a number from 0 to 1"));
+        }
+        let names: Vec<String> = (0..20).map(|number| format!("flower {number}")).collect();
+        let many = classes(20, &names.iter().map(String::as_str).collect::<Vec<_>>());
+        let told = sentence(&many, "flower 33");
+        assert!(
+            told.contains("did you mean `flower") && told.contains("(`flower 0`) to 19"),
+            "{told}"
+        );
     }
 
     #[test]

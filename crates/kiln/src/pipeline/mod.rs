@@ -136,7 +136,10 @@ impl Pipeline {
     }
 
     /// A pipeline of networks that are on `device` already; `name` says where they came from.
-    pub(crate) fn from_model(
+    ///
+    /// # Errors
+    /// [`Error::ClassEmbedding`] and [`Error::NoSampleSize`] when the model cannot be sampled from.
+    pub fn from_model(
         name: String,
         model: LatentDiffusion,
         device: &Device,

@@ -177,12 +177,10 @@ fn what_cannot_be_done_is_said_in_a_sentence() {
         ("invert image.png --model nowhere", "nowhere"),
         ("invert image.png --out notes.png/noises", "notes.png"),
         ("sample --from notes.png", "notes.png"),
-        ("sample --from image.png --strength 1.5", "is 1.5"),
         ("interpolate --seeds 1", "--seeds 0,1"),
         ("interpolate --images image.png nowhere.png", "nowhere.png"),
         ("inpaint image.png --mask mask.png", "6x7"),
         ("inpaint image.png --mask nowhere.png", "nowhere.png"),
-        ("inpaint image.png --mask image.png --eta 2", "eta"),
         (
             "inpaint image.png --mask image.png --class 1",
             "without class labels",
@@ -199,5 +197,26 @@ fn what_cannot_be_done_is_said_in_a_sentence() {
         };
         let sentence = workplace.fail(&arguments);
         assert!(sentence.contains(words), "kiln {arguments}: {sentence}");
+    }
+    for (arguments, words) in [
+        (
+            "sample --from image.png --strength 1.5",
+            "from 0 to 1, such as 0.6",
+        ),
+        ("inpaint image.png --mask image.png --eta 2", "from 0 to 1"),
+        // What would change nothing.
+        ("sample --negate", "--from"),
+        ("sample --strength 0.5", "--from"),
+        ("interpolate --seeds 0,1 --negate", "--seeds"),
+        (
+            "inpaint image.png --mask image.png --jump 5",
+            "--resamplings",
+        ),
+        ("sample --scale 2", "--files"),
+        ("sample --gif-frames 5", "--gif"),
+        ("sample --predicted", "--gif"),
+    ] {
+        let said = workplace.refuse(&format!("{arguments} --model model"));
+        assert!(said.contains(words), "kiln {arguments}: {said}");
     }
 }

@@ -65,7 +65,15 @@ fn what_cannot_be_measured_is_refused_in_a_sentence() {
     let workplace = Workplace::new();
     for (line, words) in [
         ("evaluate --model model --steps 5", "--config FILE"),
-        ("evaluate --eta 2", "eta"),
+        (
+            "evaluate --samplers heun,ddpm --eta 0.5",
+            "--eta belongs to",
+        ),
+        ("evaluate --feature-size 75", "--features 2048"),
+        (
+            "evaluate --features 2048 --classifier no.safetensors",
+            "--features digits",
+        ),
         ("evaluate --steps 2000", "2000"),
         ("evaluate --class 3", "without class labels"),
         (
@@ -77,6 +85,8 @@ fn what_cannot_be_measured_is_refused_in_a_sentence() {
         let sentence = workplace.fail(line);
         assert!(sentence.contains(words), "{line}: {sentence}");
     }
+    let said = workplace.refuse("evaluate --eta 0,2");
+    assert!(said.contains("from 0 to 1"), "{said}");
 }
 
 #[test]

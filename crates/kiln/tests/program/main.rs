@@ -101,6 +101,14 @@ impl Workplace {
         );
         sentence.trim_end().to_owned()
     }
+
+    /// Runs `kiln`, whose arguments must be refused, and returns what it says.
+    pub fn refuse(&self, arguments: &str) -> String {
+        let output = self.run(arguments);
+        let stderr = String::from_utf8(output.stderr).expect("text");
+        assert_eq!(output.status.code(), Some(2), "kiln {arguments}: {stderr}");
+        stderr
+    }
 }
 
 /// The program in a folder, undisturbed by the environment of the tests.

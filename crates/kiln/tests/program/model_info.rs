@@ -25,6 +25,8 @@ fn a_model_is_described_part_by_part() {
         "20 steps of DDPM's betas leave much of the image: {terminal}"
     );
     assert!(info["diffusion"]["warning"].is_string());
+    assert_eq!(info["sample"]["steps"], tiny::TIMESTEPS);
+    assert_eq!(info["sample"]["sampler"]["kind"], "ddim");
 }
 
 #[test]
@@ -38,6 +40,7 @@ fn words_say_the_same() {
         "2 x 4 x 4",
         "linear, 20 timesteps",
         "nothing",
+        "64 images by ddim (eta 0) in 20 steps, leading spacing, no guidance",
     ] {
         assert!(said.contains(words), "{words} is not in {said}");
     }

@@ -33,7 +33,9 @@ fn schedules_of_configs_and_models_are_compared() {
     let terminal = shown["schedules"][0]["terminal_signal_rate"].as_f64();
     assert!((terminal.unwrap() - 0.364).abs() < 1e-3, "{terminal:?}");
     let picture = image::open(workplace.path("s.png")).unwrap();
-    assert_eq!((picture.width(), picture.height()), (1280, 480));
+    assert_eq!(picture.width(), 1280);
+    // The panels, and the legend below them.
+    assert!(picture.height() > 456, "{}", picture.height());
 }
 
 #[test]
@@ -70,18 +72,19 @@ fn what_cannot_be_shown_is_refused_in_a_sentence() {
         ("--config nowhere.toml", "nowhere.toml"),
         ("--model nowhere", "holds no schedule"),
         ("--config long.toml --steps 1001", "from 1 to 1000"),
-        ("--config long.toml --steps 0", "from 1 to 1000"),
         ("--config long.toml --plot s.pdf", ".svg or .png"),
         ("--config long.toml --plot long.toml/s.svg", "long.toml"),
     ] {
         let sentence = workplace.fail(&format!("schedule {arguments}"));
         assert!(sentence.contains(words), "schedule {arguments}: {sentence}");
     }
-    for (arguments, words) in [("", "--config"), ("--config a --spacing wide", "trailing")] {
-        let output = workplace.run(&format!("schedule {arguments}"));
-        assert_eq!(output.status.code(), Some(2));
-        let stderr = String::from_utf8_lossy(&output.stderr);
-        assert!(stderr.contains(words), "schedule {arguments}: {stderr}");
+    for (arguments, words) in [
+        ("", "--config"),
+        ("--config a --spacing wide", "trailing"),
+        ("--config a --steps 0", "such as 50"),
+    ] {
+        let said = workplace.refuse(&format!("schedule {arguments}"));
+        assert!(said.contains(words), "schedule {arguments}: {said}");
     }
 }
 
