@@ -313,7 +313,7 @@ fn verify(folder: &Path) -> Result<Manifest, String> {
 }
 
 /// Whether `folder` is a checkpoint of a training, whole or damaged.
-pub fn is_checkpoint(folder: &Path) -> bool {
+pub(crate) fn is_checkpoint(folder: &Path) -> bool {
     folder.join(MANIFEST).is_file()
 }
 

@@ -5,7 +5,6 @@ use std::path::{Path, PathBuf};
 use kiln_data::{DataConfig, Datasets};
 
 use crate::checkpoint::GoodCheckpoint;
-use crate::claim::WRITTEN_BY;
 use crate::error::TrainError;
 use crate::experiment::ConfigError;
 use crate::identity::{Identity, InitialWeights, VqVaeIdentity, require_same_keys};
@@ -13,7 +12,7 @@ use crate::initial_weights::EarlierSteps;
 use crate::launch::{find_checkpoint, session};
 use crate::log::add_rows;
 use crate::plan::Plan;
-use crate::run_folder::{RunFolder, StageFolder, write_atomically};
+use crate::run_folder::{RunFolder, StageFolder, WRITTEN_BY, write_atomically};
 use crate::session::Session;
 use crate::stages::RunOptions;
 

@@ -8,8 +8,8 @@ use burn::tensor::Device;
 use clap::Args;
 use kiln_diffusion::{Clip, Guidance, Schedule, SchedulerConfig, sampler::Sampler};
 use kiln_hub::{FirstStage, Metadata, ModelSource};
-use kiln_models::{UNet2d, UNet2dConfig, VqVaeConfig};
-use kiln_train::load_model;
+use kiln_models::{UNet2d, UNet2dConfig};
+use kiln_train::{FolderKind, load_model};
 use serde::Serialize;
 
 use super::hub_arguments::HubArguments;
@@ -122,8 +122,7 @@ impl Description {
         let source = ModelSource::Folder(path.to_owned());
         let device = Device::flex();
         let model = source.place();
-        let has = |file| path.join(file).is_file();
-        if has("config.json") && !has("model_index.json") {
+        if FolderKind::of(path) == Some(FolderKind::Network) {
             let vqvae = Some(describe_vqvae(&FirstStage::load(&source, &device)?));
             return Ok(Self {
                 model,
@@ -213,7 +212,7 @@ impl Description {
 
 fn describe_vqvae(first_stage: &FirstStage) -> VqVaeDescription {
     let network = &first_stage.network;
-    let factor = measured_scaling_factor(first_stage);
+    let factor = first_stage.measured_scaling_factor();
     let image = network.sample_size();
     let latent = image / network.downscale_factor();
     VqVaeDescription {
@@ -230,14 +229,6 @@ fn describe_vqvae(first_stage: &FirstStage) -> VqVaeDescription {
         block_out_channels: network.block_out_channels().to_vec(),
         training: first_stage.metadata.training.clone(),
     }
-}
-
-/// The scaling factor, unless it is the one that every VQ-VAE of ours has until stage 2 measures its latents.
-fn measured_scaling_factor(first_stage: &FirstStage) -> Option<f64> {
-    let factor = first_stage.network.scaling_factor();
-    let is_ours = first_stage.metadata.training.contains_key("steps");
-    let is_default = factor == VqVaeConfig::default().scaling_factor;
-    (!(is_ours && is_default)).then_some(factor)
 }
 
 fn describe_unet(unet: &UNet2d, metadata: Metadata) -> UNetDescription {

@@ -8,7 +8,7 @@ use burn::tensor::Device;
 use clap::Args;
 use kiln_hub::{Publication, RepositoryName, publish, push};
 use kiln_models::WeightsType;
-use kiln_train::{Experiment, RunRecord, is_checkpoint, load_model};
+use kiln_train::{Experiment, FolderKind, RunRecord, check_destination, load_model};
 use serde::Serialize;
 
 use super::hub_arguments::HubArguments;
@@ -86,6 +86,9 @@ impl Push {
             Some(branch) => self.name.at(branch)?,
             None => self.name.clone(),
         };
+        if let Some(folder) = &self.dry_run {
+            check_destination(folder, &[&self.model])?;
+        }
         let temporary = tempfile::tempdir().context("cannot make a temporary folder")?;
         let model = self.model_in(temporary.path())?;
         let publication = self.publication()?;
@@ -120,15 +123,15 @@ impl Push {
 
     /// The folder of the model: of a run that of its finished model, of a checkpoint one that is written to `temporary`.
     fn model_in(&self, temporary: &Path) -> anyhow::Result<PathBuf> {
-        if RunRecord::is_run_alone(&self.model) {
-            return Ok(RunRecord::finished_model(&self.model)?);
+        match FolderKind::of(&self.model) {
+            Some(FolderKind::Run) => Ok(RunRecord::finished_model(&self.model)?),
+            Some(FolderKind::Checkpoint) => {
+                let folder = temporary.join("model");
+                load_model(&self.model, &Device::flex())?.save(&folder, WeightsType::F32)?;
+                Ok(folder)
+            }
+            _ => Ok(self.model.clone()),
         }
-        if !is_checkpoint(&self.model) {
-            return Ok(self.model.clone());
-        }
-        let folder = temporary.join("model");
-        load_model(&self.model, &Device::flex())?.save(&folder, WeightsType::F32)?;
-        Ok(folder)
     }
 
     /// What there is to show: what the arguments name, and what the run folder around the model has.
@@ -179,7 +182,7 @@ fn run_of(model: &Path) -> Option<&Path> {
     model
         .ancestors()
         .take(4)
-        .find(|folder| RunRecord::is_at(folder))
+        .find(|folder| FolderKind::of(folder) == Some(FolderKind::Run))
 }
 
 /// The last of the pictures that were drawn while training; their names are in the order of time.
