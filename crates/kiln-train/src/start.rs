@@ -6,7 +6,7 @@ use kiln_data::{DataConfig, Datasets};
 
 use crate::checkpoint::GoodCheckpoint;
 use crate::error::TrainError;
-use crate::experiment::ConfigError;
+use crate::experiment::{ConfigError, is_on_the_hub};
 use crate::identity::{Identity, InitialWeights, VqVaeIdentity, require_same_keys};
 use crate::initial_weights::EarlierSteps;
 use crate::launch::{find_checkpoint, session};
@@ -213,8 +213,4 @@ impl<'a> Start<'a> {
 pub(crate) fn absolute(path: &Path) -> Option<PathBuf> {
     let path = std::path::absolute(path).ok()?;
     path.to_str().is_some().then_some(path)
-}
-
-fn is_on_the_hub(path: &Path) -> bool {
-    path.to_string_lossy().starts_with("hf:")
 }
