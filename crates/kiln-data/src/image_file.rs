@@ -1,21 +1,22 @@
 //! A single image file, outside of any data set: what a user hands to a trained model.
 
-use std::fs::{self, File};
 use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 
-use image::DynamicImage;
+use image::{DynamicImage, ImageFormat};
 
 use crate::contents::{MAX_FILE_BYTES, read_at_most};
 use crate::dataset::ImageShape;
 use crate::decode::{decode, fit};
 use crate::error::DataError;
 use crate::kind::{Kind, START};
+use crate::regular_file::open_regular;
 
 /// A decoded image file of any size: PNG, JPEG, WebP, BMP, GIF (its first frame), TIFF or PNM, turned as its EXIF says.
 #[derive(Clone, Debug)]
 pub struct ImageFile {
     path: PathBuf,
+    format: ImageFormat,
     image: DynamicImage,
 }
 
@@ -29,9 +30,10 @@ impl ImageFile {
             path: path.to_owned(),
             reason,
         };
-        let bytes = read(path).map_err(|error| problem(error.to_string()))?;
+        let (bytes, format) = read(path).map_err(|error| problem(error.to_string()))?;
         Ok(Self {
             path: path.to_owned(),
+            format,
             image: decode(&bytes).map_err(problem)?,
         })
     }
@@ -39,6 +41,15 @@ impl ImageFile {
     /// The file.
     pub fn path(&self) -> &Path {
         &self.path
+    }
+
+    /// How the names of such files end, such as `png`, whatever this one is called.
+    pub fn extension(&self) -> &'static str {
+        self.format
+            .extensions_str()
+            .first()
+            .copied()
+            .unwrap_or("png")
     }
 
     /// Pixels from left to right.
@@ -69,24 +80,23 @@ impl ImageFile {
     }
 }
 
-/// All of a file that begins as an image. It may be a pipe; of what has no end, only the beginning is read.
-fn read(path: &Path) -> io::Result<Vec<u8>> {
-    if fs::metadata(path)?.is_dir() {
-        return Err(io::Error::other("it is a folder"));
-    }
-    let mut file = File::open(path)?;
+/// All of a file that begins as an image. Of any other, only the beginning is read.
+fn read(path: &Path) -> io::Result<(Vec<u8>, ImageFormat)> {
+    let mut file = open_regular(path)?;
     let mut bytes = Vec::new();
     file.by_ref().take(START as u64).read_to_end(&mut bytes)?;
-    let kind = Kind::of(&bytes);
-    if !matches!(kind, Kind::Image(_)) {
-        return Err(io::Error::other(kind.in_place_of_an_image()));
-    }
+    let format = match Kind::of(&bytes) {
+        Kind::Image(format) => format,
+        kind => return Err(io::Error::other(kind.in_place_of_an_image())),
+    };
     bytes.append(&mut read_at_most(file, MAX_FILE_BYTES)?);
-    Ok(bytes)
+    Ok((bytes, format))
 }
 
 #[cfg(test)]
 mod tests {
+    use std::fs;
+
     use super::*;
     use crate::examples;
 
@@ -98,6 +108,7 @@ mod tests {
             fs::write(&path, examples::encode(format, 20, 10)).unwrap();
             let file = ImageFile::open(&path).unwrap();
             assert_eq!((file.width(), file.height()), (20, 10), "{format:?}");
+            assert_eq!(ImageFormat::from_extension(file.extension()), Some(format));
             for channels in [1, 3] {
                 let shape = ImageShape {
                     channels,
@@ -118,8 +129,6 @@ mod tests {
         fs::write(&text, "no image").unwrap();
         for path in [
             text,
-            // It has no end.
-            "/dev/zero".into(),
             folder.path().join("nowhere.png"),
             folder.path().to_owned(),
         ] {

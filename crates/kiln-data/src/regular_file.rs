@@ -1,4 +1,4 @@
-//! Files that a program wrote for itself: caches, checkpoints, tables. Something else may lie in their place.
+//! Files that are read as a whole: configs, images, weights, caches. Something else may lie in their place.
 
 use std::fs::{self, File};
 use std::io::{self, ErrorKind, Read};
@@ -9,9 +9,13 @@ use std::path::Path;
 /// # Errors
 /// Those of the system; and anything that is no regular file.
 pub fn open_regular(path: &Path) -> io::Result<File> {
-    match fs::metadata(path)?.is_file() {
+    let found = fs::metadata(path)?;
+    if found.is_dir() {
+        return Err(io::Error::other("it is a folder"));
+    }
+    match found.is_file() {
         true => File::open(path),
-        false => Err(io::Error::other("it is not a regular file")),
+        false => Err(io::Error::other("it is a device or a pipe, not a file")),
     }
 }
 
@@ -60,7 +64,7 @@ mod tests {
         assert!(made.unwrap().success());
         for path in [pipe.as_path(), Path::new("/dev/zero")] {
             let refusal = open_regular(path).unwrap_err().to_string();
-            assert_eq!(refusal, "it is not a regular file");
+            assert_eq!(refusal, "it is a device or a pipe, not a file");
         }
     }
 }

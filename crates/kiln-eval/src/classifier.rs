@@ -1,7 +1,5 @@
 //! A small convolutional network that reads digits: the judge of drawn ones.
 
-use std::path::Path;
-
 use burn::module::Module;
 use burn::nn::conv::{Conv2d, Conv2dConfig};
 use burn::nn::{GroupNorm, GroupNormConfig, Linear, LinearConfig, PaddingConfig2d};
@@ -86,18 +84,10 @@ impl DigitClassifier {
         initialization::seeded(classifier, seed)
     }
 
-    /// Loads the weights of a trained classifier from a safetensors file.
+    /// Loads the weights of a trained classifier from the bytes of a safetensors file.
     ///
     /// # Errors
-    /// Those of [`kiln_models::load_weights`]: a file that cannot be read, is damaged or holds another network.
-    pub fn load(path: &Path, device: &Device) -> Result<Self, WeightsError> {
-        kiln_models::load_weights(Self::new(device, 0), path)
-    }
-
-    /// As [`Self::load`], from the file's bytes.
-    ///
-    /// # Errors
-    /// Those of [`kiln_models::load_weights_from_bytes`].
+    /// Those of [`kiln_models::load_weights_from_bytes`]: bytes that are damaged or hold another network.
     pub fn from_bytes(bytes: &[u8], device: &Device) -> Result<Self, WeightsError> {
         kiln_models::load_weights_from_bytes(Self::new(device, 0), bytes)
     }

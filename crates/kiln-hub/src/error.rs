@@ -255,6 +255,14 @@ pub enum HubError {
         /// Why.
         problem: std::io::Error,
     },
+    /// A model is to be written into another one.
+    #[error("{} is a part of the model {}: choose a folder outside of it", path.display(), model.display())]
+    PartOfModel {
+        /// Where it was to be written.
+        path: PathBuf,
+        /// The other model's folder.
+        model: PathBuf,
+    },
     /// Something stands where a folder is to be written, and not just what kiln wrote there.
     #[error("{folder} {reason}; choose another folder or move this one away", folder = folder.display())]
     NotReplaced {

@@ -6,16 +6,14 @@ use burn::module::{Module, ModuleVisitor, Param};
 use burn::tensor::{Device, Tensor};
 use half::f16;
 use kiln_data::hexadecimal;
-use kiln_models::{Autoencoder, AutoencoderConfig, AutoencoderKlConfig, WeightsType};
+use kiln_models::{Autoencoder, AutoencoderConfig, AutoencoderKlConfig, VqVaeConfig, WeightsType};
 use serde_json::json;
 use sha2::{Digest, Sha256};
 
 use crate::folder::NewFolder;
+use crate::layout::CONFIG;
 use crate::weights::{WEIGHTS, load_weights};
 use crate::{HubError, Metadata, ModelSource};
-
-/// A network's options in its folder.
-pub(crate) const CONFIG: &str = "config.json";
 
 /// A trained autoencoder: what stage 1 gives and stage 2 needs. Stage 1 trains VQ-VAEs; those of others may also be
 /// of diffusers' class `AutoencoderKL`.
@@ -56,6 +54,14 @@ impl FirstStage {
         let files = NewFolder::begin(folder)?;
         self.write_to(&files, "", weights_type)?;
         files.place()
+    }
+
+    /// The scaling factor, unless it is the one that every VQ-VAE of kiln's has until stage 2 measures its latents.
+    pub fn measured_scaling_factor(&self) -> Option<f64> {
+        let factor = self.network.config().scaling_factor();
+        let is_ours = self.metadata.training.contains_key("steps");
+        let is_default = factor == VqVaeConfig::default().scaling_factor;
+        (!(is_ours && is_default)).then_some(factor)
     }
 
     /// What tells this autoencoder from any other: see [`vqvae_hash`].

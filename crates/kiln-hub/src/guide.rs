@@ -12,8 +12,8 @@ use burn::tensor::Device;
 use kiln_diffusion::Guidance;
 use kiln_models::{UNet2d, WeightsType};
 
-use crate::first_stage::CONFIG;
 use crate::folder::NewFolder;
+use crate::layout::CONFIG;
 use crate::model::{load_unet, write_unet};
 use crate::{HubError, Metadata, ModelSource};
 

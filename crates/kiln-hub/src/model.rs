@@ -6,9 +6,10 @@ use burn::tensor::Device;
 use kiln_diffusion::{Guidance, SchedulerConfig};
 use kiln_models::{TimeEmbeddingType, UNet2d, UNet2dConfig, WeightsType};
 
-use crate::first_stage::{CONFIG, hash_as_stored};
+use crate::first_stage::hash_as_stored;
 use crate::folder::NewFolder;
 use crate::index::{INDEX, ModelIndex};
+use crate::layout::CONFIG;
 use crate::weights::{WEIGHTS, load_weights};
 use crate::{FirstStage, Guide, HubError, Metadata, ModelSource};
 

@@ -561,10 +561,10 @@ fn a_vqvae_that_was_exchanged_is_noticed() {
         network: vqvae(77),
         metadata: Metadata::default(),
     };
-    let folder = around.path().join("model");
-    other
-        .save(&folder.join("vqvae"), WeightsType::F32)
-        .expect("saved");
+    let (folder, saved) = (around.path().join("model"), around.path().join("other"));
+    other.save(&saved, WeightsType::F32).expect("saved");
+    fs::remove_dir_all(folder.join("vqvae")).expect("removed");
+    fs::rename(saved, folder.join("vqvae")).expect("moved");
     let message = refusal(&folder);
     assert!(message.contains("trained with another VQ-VAE"), "{message}");
     assert!(message.contains(&other.hash()[..12]), "{message}");

@@ -7,7 +7,9 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use burn::tensor::Device;
-use kiln_hub::{LatentDiffusion, ModelSource, Publication, check_place, publish};
+use kiln_hub::{
+    Differences, LatentDiffusion, ModelSource, Publication, check_place, differences, publish,
+};
 use kiln_models::WeightsType;
 use tempfile::TempDir;
 
@@ -83,6 +85,43 @@ fn everything_in(folder: &Path) -> BTreeMap<PathBuf, Vec<u8>> {
         }
     }
     found
+}
+
+#[test]
+fn a_part_of_a_model_is_no_place_for_another() {
+    let scene = Scene::new();
+    let before = everything_in(scene.around.path());
+    let parts = ["model/unet", "model/new/deeper", "model/../model/scheduler"];
+    for part in parts {
+        let checked = check_place(&scene.path(part)).map_err(|error| error.to_string());
+        for refused in [checked, scene.save(part), scene.publish(part)] {
+            let sentence = refused.unwrap_err();
+            assert!(sentence.contains("is a part of the model"), "{sentence}");
+        }
+    }
+    assert_eq!(everything_in(scene.around.path()), before);
+    // A config alone can be anybody's.
+    fs::create_dir(scene.path("project")).unwrap();
+    fs::write(scene.path("project/config.json"), "{}").unwrap();
+    scene.save("project/model").unwrap();
+}
+
+#[test]
+fn a_folder_is_compared_with_the_list_of_its_files() {
+    let scene = Scene::new();
+    let compared = || differences(&scene.path("model")).unwrap();
+    assert_eq!(compared(), Some(Differences::default()));
+    fs::write(scene.path("model/notes.txt"), "years of work").unwrap();
+    assert_eq!(compared(), Some(Differences::default()));
+    fs::write(scene.path("model/unet/config.json"), "{}").unwrap();
+    fs::remove_file(scene.path("model/model_index.json")).unwrap();
+    let expected = Differences {
+        missing: vec!["model_index.json".to_owned()],
+        changed: vec!["unet/config.json".to_owned()],
+    };
+    assert_eq!(compared(), Some(expected));
+    fs::remove_file(scene.path("model").join(LIST)).unwrap();
+    assert_eq!(compared(), None);
 }
 
 #[test]

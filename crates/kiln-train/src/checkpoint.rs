@@ -12,6 +12,7 @@
 //! either all of it or none. Damage that comes later is found by the digests.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -125,19 +126,17 @@ impl CheckpointFolder {
 
     /// Removes what a killed process has left of a checkpoint.
     pub(crate) fn clear_leftovers(&self) -> std::io::Result<()> {
-        match std::fs::remove_dir_all(self.path.join(WRITING)) {
-            Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(error),
-            _ => Ok(()),
-        }
+        remove(&self.path.join(WRITING))
     }
 
-    /// Steps of all checkpoints that are there, damaged or not, oldest first.
+    /// Steps of all checkpoints that are there, damaged or not, oldest first. A folder that holds none of their files is none.
     pub(crate) fn steps(&self) -> Vec<usize> {
         let entries = std::fs::read_dir(&self.path)
             .into_iter()
             .flatten()
             .flatten();
         let mut steps: Vec<usize> = entries
+            .filter(|entry| files_in(&entry.path()).any(|file| file.exists()))
             .filter_map(|entry| {
                 entry
                     .file_name()
@@ -212,15 +211,22 @@ impl CheckpointFolder {
         let temporary = self.path.join(WRITING);
         std::fs::create_dir_all(&temporary)?;
         let written = fill(&temporary, &manifest, parts).and_then(|()| {
+            remove(&folder)?; // damaged, or it would have been kept
             if folder.exists() {
-                std::fs::remove_dir_all(&folder)?; // damaged, or it would have been kept
+                // With files of somebody else's.
+                for (from, to) in files_in(&temporary).zip(files_in(&folder)) {
+                    std::fs::rename(from, to)?;
+                }
+                sync_folder(&folder)?;
+                remove(&temporary)?;
+            } else {
+                std::fs::rename(&temporary, &folder)?;
             }
-            std::fs::rename(&temporary, &folder)?;
             sync_folder(&self.path)
         });
         if written.is_err() {
             // Best effort: the error that matters is the one that is returned.
-            let _ = std::fs::remove_dir_all(&temporary);
+            let _ = remove(&temporary);
         }
         written?;
         let mut whole = self.whole.lock().unwrap_or_else(PoisonError::into_inner);
@@ -238,10 +244,33 @@ impl CheckpointFolder {
         let mut kept: BTreeSet<usize> = newest.copied().take(keep.max(1)).collect();
         kept.extend(self.best_of(&steps));
         for step in steps.into_iter().filter(|step| !kept.contains(step)) {
-            std::fs::remove_dir_all(self.path(step))?;
+            remove(&self.path(step))?;
         }
         Ok(())
     }
+}
+
+/// The files that a checkpoint in `folder` has. The last one makes it whole.
+fn files_in(folder: &Path) -> impl Iterator<Item = PathBuf> {
+    let names = PARTS.into_iter().chain([MANIFEST]);
+    names.map(|name| folder.join(name))
+}
+
+/// Removes the checkpoint in `folder`, damaged or not. What somebody else put there stays, and the folder with it.
+fn remove(folder: &Path) -> std::io::Result<()> {
+    let unless = |kinds: &[ErrorKind], outcome: std::io::Result<()>| match outcome {
+        Err(error) if !kinds.contains(&error.kind()) => Err(error),
+        _ => Ok(()),
+    };
+    for file in files_in(folder) {
+        unless(&[ErrorKind::NotFound], std::fs::remove_file(file))?;
+    }
+    let kinds = [
+        ErrorKind::NotFound,
+        ErrorKind::DirectoryNotEmpty,
+        ErrorKind::NotADirectory, // a link to another place
+    ];
+    unless(&kinds, std::fs::remove_dir(folder))
 }
 
 fn fill(
@@ -284,7 +313,7 @@ fn verify(folder: &Path) -> Result<Manifest, String> {
 }
 
 /// Whether `folder` is a checkpoint of a training, whole or damaged.
-pub fn is_checkpoint(folder: &Path) -> bool {
+pub(crate) fn is_checkpoint(folder: &Path) -> bool {
     folder.join(MANIFEST).is_file()
 }
 
@@ -522,6 +551,30 @@ mod tests {
             write(&folder(), 30, 3.0, keep);
             assert_eq!(folder().newest_good().unwrap().step, 30, "keep {keep}");
         }
+    }
+
+    #[test]
+    fn what_somebody_put_beside_a_checkpoint_stays() {
+        let place = tempfile::tempdir().unwrap();
+        let folder = CheckpointFolder::new(place.path().to_owned());
+        let notes = folder.path(10).join("notes.txt");
+        write(&folder, 10, 3.0, 1);
+        std::fs::write(&notes, "years of work").unwrap();
+        write(&folder, 20, 2.0, 1);
+        assert_eq!(folder.steps(), [20]);
+        let left: Vec<_> = std::fs::read_dir(folder.path(10)).unwrap().collect();
+        assert_eq!(left.len(), 1);
+        // A training that comes there again writes beside it, and a damaged checkpoint is replaced.
+        for damage in [None, Some("checkpoint.json")] {
+            if let Some(file) = damage {
+                std::fs::write(folder.path(10).join(file), "cut").unwrap();
+            }
+            write(&folder, 10, 1.0, 9);
+            assert_eq!(folder.steps(), [10, 20]);
+            assert!(GoodCheckpoint::open(&folder.path(10)).is_ok());
+        }
+        assert_eq!(std::fs::read_to_string(notes).unwrap(), "years of work");
+        assert!(!place.path().join(WRITING).exists());
     }
 
     #[test]

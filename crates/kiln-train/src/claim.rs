@@ -3,20 +3,17 @@
 
 use std::collections::BTreeSet;
 use std::fs::{self, File, TryLockError};
-use std::io::Read;
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
-use kiln_data::{open_regular, read_text};
-use kiln_hub::check_place;
+use kiln_data::read_text;
+use kiln_hub::{check_outside_models, check_place};
 
 use crate::checkpoint::CheckpointFolder;
+use crate::destination::check_outside_runs;
 use crate::error::TrainError;
 use crate::ranks::Ranks;
-use crate::run_folder::{RunFolder, StageFolder, is_temporary, write_atomically};
-
-/// How `config.toml` of a run folder begins, whichever version wrote it.
-pub(crate) const WRITTEN_BY: &str = "# Written by kiln";
+use crate::run_folder::{RunFolder, StageFolder, beginning_of, is_temporary, write_atomically};
 
 /// The classifier's weights until they are whole.
 const UNFINISHED_WEIGHTS: &str = "model.safetensors.tmp";
@@ -46,7 +43,8 @@ impl Claim {
     /// Claims `run` for the training of `stage`, whose result goes to `model`. Of several ranks the first does it for all.
     ///
     /// # Errors
-    /// If another process trains there, or something stands there that kiln did not write and would overwrite.
+    /// If another process trains there, something stands there that kiln did not write and would overwrite, or the folder is
+    /// a model or belongs to one or to another run.
     pub(crate) fn stake(
         run: &RunFolder,
         stage: &StageFolder,
@@ -56,6 +54,8 @@ impl Claim {
         if !ranks.is_first() {
             return Ok(Self(None));
         }
+        check_outside_models(model)?;
+        check_outside_runs(run)?;
         let path = run.path();
         let made = Made(missing(path));
         fs::create_dir_all(path).map_err(TrainError::file("make the folder", path))?;
@@ -124,8 +124,10 @@ impl Claimed {
                 let _ = fs::remove_file(self.run.config());
             }
         }
-        if !self.had_start {
-            let _ = fs::remove_dir_all(self.stage.start());
+        let start = self.stage.start();
+        // Only as this training wrote it.
+        if !self.had_start && check_place(&start).is_ok() {
+            let _ = fs::remove_dir_all(start);
         }
         for new in latents_in(&self.run).difference(&self.latents) {
             let _ = fs::remove_file(new);
@@ -179,7 +181,7 @@ fn lock(folder: &Path) -> Result<Option<File>, TrainError> {
 fn refuse_foreign_files(run: &RunFolder, stage: &StageFolder) -> Result<(), TrainError> {
     let config = run.config();
     if fs::symlink_metadata(&config).is_ok() {
-        return match beginning_of(&config).starts_with(WRITTEN_BY) {
+        return match run.is_ours() {
             true => Ok(()),
             false => Err(in_the_way(&config)),
         };
@@ -215,15 +217,6 @@ fn in_the_way(file: &Path) -> TrainError {
         "{} is in the way, and kiln did not write it: choose another --out, or move it away",
         file.display()
     ))
-}
-
-/// The first few hundred letters of a file; nothing where it cannot be read.
-fn beginning_of(path: &Path) -> String {
-    let mut start = Vec::new();
-    if let Ok(file) = open_regular(path) {
-        let _ = file.take(1024).read_to_end(&mut start);
-    }
-    String::from_utf8_lossy(&start).into_owned()
 }
 
 fn latents_in(run: &RunFolder) -> BTreeSet<PathBuf> {

@@ -11,9 +11,10 @@ use burn::tensor::Device;
 use kiln_hub::{LatentDiffusion, ModelSource};
 use kiln_models::UNet2d;
 
-use crate::checkpoint::{CheckpointFolder, GoodCheckpoint, is_checkpoint};
+use crate::checkpoint::{CheckpointFolder, GoodCheckpoint};
 use crate::error::TrainError;
 use crate::experiment::Experiment;
+use crate::folder_kind::FolderKind;
 use crate::record::RunRecord;
 use crate::run_folder::RunFolder;
 
@@ -37,7 +38,7 @@ struct RecordedUNet {
 /// [`TrainError::Model`] when the folder holds no model or a damaged one, [`TrainError::Run`] for a checkpoint that is
 /// damaged or of another training than that of a U-Net.
 pub fn load_model(folder: &Path, device: &Device) -> Result<LatentDiffusion, TrainError> {
-    if is_checkpoint(folder) {
+    if FolderKind::of(folder) == Some(FolderKind::Checkpoint) {
         model_of_checkpoint(folder, device)
     } else {
         let source = ModelSource::Folder(folder.to_owned());
@@ -91,12 +92,6 @@ fn model_of_checkpoint(folder: &Path, device: &Device) -> Result<LatentDiffusion
 }
 
 impl RunRecord {
-    /// Whether `path` is a run folder and not a model itself, which may have a `config.toml` as well.
-    pub fn is_run_alone(path: &Path) -> bool {
-        let is_model = ["model_index.json", "config.json"].map(|file| path.join(file).is_file());
-        Self::is_at(path) && !is_model.contains(&true)
-    }
-
     /// The folder of the finished model of the run at `path`.
     ///
     /// # Errors

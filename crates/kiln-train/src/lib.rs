@@ -30,6 +30,7 @@ mod classifier_stage;
 mod clean;
 mod counted;
 pub mod dashboard;
+mod destination;
 pub mod devices;
 mod diffusion_stage;
 mod distortion;
@@ -37,6 +38,7 @@ mod drawable;
 mod error;
 mod evaluation;
 mod experiment;
+mod folder_kind;
 mod identity;
 mod initial_weights;
 mod latents;
@@ -63,8 +65,8 @@ mod suggestion;
 mod update;
 mod vqvae_stage;
 
-pub use checkpoint::is_checkpoint;
 pub use counted::counted;
+pub use destination::check_destination;
 pub use devices::{DeviceError, Devices};
 pub use drawable::load_model;
 pub use error::TrainError;
@@ -74,6 +76,7 @@ pub use experiment::{
     FirstStageConfig, Interval, SamplingConfig, Stage1Config, Stage2Config, TrainingConfig,
     overrides_of_run,
 };
+pub use folder_kind::FolderKind;
 pub use launch::Strategy;
 pub use learning_rate::WarmupCosine;
 pub use ranks::{Ranks, RanksError};

@@ -36,11 +36,6 @@ pub struct StageRecord {
 }
 
 impl RunRecord {
-    /// Whether `path` is a run folder.
-    pub fn is_at(path: &Path) -> bool {
-        RunFolder::new(path).config().is_file()
-    }
-
     /// Reads the experiment and the metrics of the run at `path`.
     ///
     /// # Errors

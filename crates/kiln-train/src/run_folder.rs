@@ -14,10 +14,15 @@
 //! curves.svg and model.safetensors at the top.
 
 use std::fs::File;
-use std::io::Write;
+use std::io::{Read, Write};
 use std::path::{Path, PathBuf};
 
+use kiln_data::open_regular;
+
 use crate::error::TrainError;
+
+/// How `config.toml` of a run folder begins, whichever version wrote it.
+pub(crate) const WRITTEN_BY: &str = "# Written by kiln";
 
 /// A run folder, which need not exist yet.
 #[derive(Debug, Clone)]
@@ -38,6 +43,11 @@ impl RunFolder {
 
     pub(crate) fn config(&self) -> PathBuf {
         self.0.join("config.toml")
+    }
+
+    /// Whether its `config.toml` is one that a training wrote.
+    pub(crate) fn is_ours(&self) -> bool {
+        beginning_of(&self.config()).starts_with(WRITTEN_BY)
     }
 
     pub(crate) fn stage_1(&self) -> StageFolder {
@@ -140,6 +150,15 @@ pub fn write_atomically(path: &Path, bytes: &[u8]) -> Result<(), TrainError> {
         sync_folder(folder)
     };
     write().map_err(TrainError::file("write", path))
+}
+
+/// The first few hundred letters of a file; nothing where it cannot be read.
+pub(crate) fn beginning_of(path: &Path) -> String {
+    let mut start = Vec::new();
+    if let Ok(file) = open_regular(path) {
+        let _ = file.take(1024).read_to_end(&mut start);
+    }
+    String::from_utf8_lossy(&start).into_owned()
 }
 
 /// Brings the names in a folder to disk, where the system has a way to.

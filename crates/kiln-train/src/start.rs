@@ -5,16 +5,15 @@ use std::path::{Path, PathBuf};
 use kiln_data::{DataConfig, Datasets};
 
 use crate::checkpoint::GoodCheckpoint;
-use crate::claim::WRITTEN_BY;
 use crate::counted;
 use crate::error::TrainError;
-use crate::experiment::ConfigError;
+use crate::experiment::{ConfigError, is_on_the_hub};
 use crate::identity::{Identity, InitialWeights, VqVaeIdentity, require_same_keys};
 use crate::initial_weights::EarlierSteps;
 use crate::launch::{find_checkpoint, session};
 use crate::log::add_rows;
 use crate::plan::Plan;
-use crate::run_folder::{RunFolder, StageFolder, write_atomically};
+use crate::run_folder::{RunFolder, StageFolder, WRITTEN_BY, write_atomically};
 use crate::session::Session;
 use crate::stages::RunOptions;
 
@@ -216,8 +215,4 @@ impl<'a> Start<'a> {
 pub(crate) fn absolute(path: &Path) -> Option<PathBuf> {
     let path = std::path::absolute(path).ok()?;
     path.to_str().is_some().then_some(path)
-}
-
-fn is_on_the_hub(path: &Path) -> bool {
-    path.to_string_lossy().starts_with("hf:")
 }

@@ -148,7 +148,8 @@ pub(super) fn clear_leftovers(parent: &Path) {
                 );
             }
             empty(&hidden);
-            let _ = fs::remove_dir_all(&hidden);
+            let _ = fs::remove_file(hidden.join(FOR));
+            let _ = fs::remove_dir(&hidden);
         } else if fs::metadata(hidden.join(FOR)).is_ok_and(|file| file.len() == 0) {
             let _ = fs::remove_file(hidden.join(FOR));
             let _ = fs::remove_dir(&hidden);

@@ -14,7 +14,7 @@ use serde_json::Value;
 use crate::weights::WEIGHTS;
 
 /// The list. Hidden files are passed over by `push` and by diffusers.
-const LIST: &str = ".kiln-files";
+pub(super) const LIST: &str = ".kiln-files";
 /// Largest list that is read, in bytes. Real ones have about a thousand.
 const LARGEST_LIST: u64 = 1 << 20;
 /// Largest header of weights that is read, in bytes.
@@ -66,6 +66,37 @@ pub(super) fn check(folder: &Path) -> Result<(), String> {
         }
     }
     Ok(())
+}
+
+/// How a folder differs from the list of what kiln wrote there. Files that others have added do not count.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Differences {
+    /// Names of files that are gone, with `/` between folders.
+    pub missing: Vec<String>,
+    /// Names of files that are no longer what was written.
+    pub changed: Vec<String>,
+}
+
+/// Compares a folder with the list of what kiln wrote there; none if it has no list, as models of others have none.
+///
+/// # Errors
+/// Those of the system.
+pub fn differences(folder: &Path) -> io::Result<Option<Differences>> {
+    let Some(listed) = read(folder)? else {
+        return Ok(None);
+    };
+    let found = Found::in_folder(folder)?;
+    let mut differences = Differences::default();
+    for (file, digest) in listed {
+        if found.files.contains(&file) && sha256_of_file(&folder.join(&file))? == digest {
+            continue;
+        }
+        match found.files.contains(&file) || found.others.contains(&file) {
+            true => differences.changed.push(file),
+            false => differences.missing.push(file),
+        }
+    }
+    Ok(Some(differences))
 }
 
 /// The digests of the listed files, if there is a list.

@@ -15,18 +15,44 @@ use std::path::{Component, Path, PathBuf};
 use burn::module::Module;
 use kiln_models::{WeightsError, WeightsType, save_weights};
 
-use crate::{HubError, Metadata};
+use crate::index::INDEX;
+use crate::layout::CONFIG;
+use crate::weights::WEIGHTS;
+use crate::{HubError, Metadata, ModelSource};
 use exchange::HiddenFolder;
+pub use manifest::{Differences, differences};
 
-/// Whether a model may be written to `folder`: nothing stands there, or an empty folder, or one that holds just what kiln
-/// wrote. To be asked before the work that makes the model. Clears away what killed programs have left beside it.
+/// Whether a model may be written to `folder`: it is no part of another one, and nothing stands there, or an empty folder, or
+/// one that holds just what kiln wrote. To be asked before the work that makes the model. Clears away what killed programs
+/// have left beside it.
 ///
 /// # Errors
-/// [`HubError::NotReplaced`] says what is in the way.
+/// [`HubError::PartOfModel`] and [`HubError::NotReplaced`] say what is in the way.
 pub fn check_place(folder: &Path) -> Result<(), HubError> {
+    check_outside_models(folder)?;
     let place = settled(folder).map_err(|problem| write_error(folder, problem))?;
     exchange::clear_leftovers(parent(&place));
     may_be_replaced(&place, folder)
+}
+
+/// Whether `path` lies outside of all models, whichever way it is spelled. It may be a model itself, and need not exist.
+///
+/// # Errors
+/// [`HubError::PartOfModel`] names the model.
+pub fn check_outside_models(path: &Path) -> Result<(), HubError> {
+    let place = settled(path).map_err(|problem| write_error(path, problem))?;
+    let is_model = |folder: &&Path| {
+        let folder = ModelSource::Folder(folder.to_path_buf());
+        // A config alone can be anybody's.
+        folder.has(INDEX) || folder.has(manifest::LIST) || folder.has(CONFIG) && folder.has(WEIGHTS)
+    };
+    match place.ancestors().skip(1).filter(is_model).last() {
+        None => Ok(()),
+        Some(model) => Err(HubError::PartOfModel {
+            path: path.to_owned(),
+            model: model.to_owned(),
+        }),
+    }
 }
 
 /// A folder being written. It lies in a hidden folder beside its destination until [`NewFolder::place`]; dropped
@@ -129,7 +155,10 @@ fn may_be_replaced(place: &Path, destination: &Path) -> Result<(), HubError> {
 }
 
 /// The path without links and detours: `M/../M` is M, even while M has another name.
-fn settled(path: &Path) -> io::Result<PathBuf> {
+///
+/// # Errors
+/// If it is relative and the working folder is not to be found.
+pub fn settled(path: &Path) -> io::Result<PathBuf> {
     let mut settled = match path.is_absolute() {
         true => PathBuf::new(),
         false => std::env::current_dir()?,

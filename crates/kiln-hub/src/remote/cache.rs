@@ -12,7 +12,7 @@ use std::fs::{self, File, OpenOptions};
 use std::io::{self, ErrorKind};
 use std::path::{Path, PathBuf};
 
-use kiln_data::{Progress, ProgressUnit, Task};
+use kiln_data::{Progress, ProgressUnit, Task, read_text};
 use tempfile::NamedTempFile;
 
 use super::checksum::Checksum;
@@ -52,7 +52,7 @@ impl Cache {
         if is_commit(revision) {
             return Some(revision.to_owned());
         }
-        let commit = fs::read_to_string(self.reference(revision)).ok()?;
+        let commit = read_text(&self.reference(revision)).ok()?;
         Some(commit.trim().to_owned()).filter(|commit| is_commit(commit))
     }
 

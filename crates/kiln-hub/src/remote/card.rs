@@ -38,7 +38,7 @@ pub(crate) struct Card<'a> {
     pub(crate) class: Option<&'a str>,
     /// The U-Net first.
     pub(crate) parts: &'a [Part],
-    /// Name of the file with drawn images.
+    /// Name of the file with drawn images, or with reconstructions.
     pub(crate) grid: Option<&'a str>,
     /// Titles and files of loss curves.
     pub(crate) curves: &'a [(&'static str, String)],
@@ -74,10 +74,11 @@ impl Card<'_> {
             ),
         );
         if let Some(grid) = self.grid {
-            add(
-                &mut page,
-                &format!("![Images drawn by this model]({grid})\n"),
-            );
+            let title = match self.has_unet() {
+                true => "Images drawn by this model",
+                false => "Images, and what this model makes of them",
+            };
+            add(&mut page, &format!("![{title}]({grid})\n"));
         }
         self.add_usage(&mut page);
         if let Some(evaluation) = self.evaluation.filter(|_| !metrics.is_empty()) {

@@ -1,10 +1,12 @@
 //! A folder that is ready to be pushed: a model, and the page that describes it.
 
 use std::collections::BTreeSet;
-use std::fs;
+use std::fs::{self, File};
+use std::io;
 use std::path::{Path, PathBuf};
 
 use burn::tensor::Device;
+use kiln_data::{ImageFile, open_regular};
 use kiln_models::TimeEmbeddingType;
 use serde_json::Value;
 
@@ -13,7 +15,6 @@ use super::selection::Selection;
 use super::{RepositoryName, TransportError, Wanted};
 use crate::folder::{NewFolder, check_place};
 use crate::guide::GUIDE;
-use crate::index::INDEX;
 use crate::{FirstStage, Guide, HubError, LatentDiffusion, ModelSource};
 
 /// The page's file.
@@ -27,7 +28,7 @@ const EXPERIMENT: &str = "config.toml";
 pub struct Publication {
     /// A name of a license as the Hub knows it, such as `apache-2.0`; without it, `unknown`.
     pub license: Option<String>,
-    /// A picture of drawn images.
+    /// A picture of drawn images; of an autoencoder alone, one of its reconstructions.
     pub grid: Option<PathBuf>,
     /// Pictures of the loss over the training, of the first stage and of the second.
     pub curves: Vec<(&'static str, PathBuf)>,
@@ -54,10 +55,9 @@ pub fn publish(
     let source = ModelSource::Folder(model.to_owned());
     source.require_folder()?;
     let (class, parts) = describe(&source)?;
-    let wanted = if source.has(INDEX) {
-        Wanted::Model
-    } else {
-        Wanted::FirstStage
+    let wanted = match source.is_network() {
+        true => Wanted::FirstStage,
+        false => Wanted::Model,
     };
     let mut files = BTreeSet::new();
     for part in ["", "scheduler/", "unet/", "vqvae/", "vae/", GUIDE] {
@@ -92,11 +92,15 @@ pub fn publish(
         let name = format!("{name}.{}", extension.unwrap_or("png"));
         copy(&new, path, &name).map(|()| name)
     };
-    let grid = publication
-        .grid
-        .as_ref()
-        .map(|path| copied(path, "samples"))
-        .transpose()?;
+    let grid = match &publication.grid {
+        None => None,
+        Some(path) => {
+            let image = ImageFile::open(path)?;
+            let name = format!("samples.{}", image.extension());
+            copy(&new, path, &name)?;
+            Some(name)
+        }
+    };
     let mut curves = Vec::new();
     for (title, path) in &publication.curves {
         let name = title.to_lowercase().replace(' ', "-");
@@ -137,8 +141,8 @@ pub fn publish(
 
 fn copy(new: &NewFolder, from: &Path, name: &str) -> Result<(), HubError> {
     let to = new.path(name)?;
-    let copied = fs::copy(from, to).map(|_| ());
-    copied.map_err(|problem| HubError::Read {
+    let copy = || io::copy(&mut open_regular(from)?, &mut File::create(to)?);
+    copy().map(drop).map_err(|problem| HubError::Read {
         file: from.display().to_string(),
         problem,
     })
@@ -147,7 +151,7 @@ fn copy(new: &NewFolder, from: &Path, name: &str) -> Result<(), HubError> {
 /// diffusers' class that loads the model, if one does, and the model's parts. Reads all of it, so that nothing damaged is published.
 fn describe(source: &ModelSource) -> Result<(Option<&'static str>, Vec<Part>), HubError> {
     let device = Device::flex();
-    if !source.has(INDEX) && source.has("config.json") {
+    if source.is_network() {
         let first_stage = FirstStage::load(source, &device)?;
         return Ok((
             Some(first_stage.network.config().class()),
@@ -203,7 +207,11 @@ fn describe_first_stage(first_stage: FirstStage) -> Part {
     if let Some(config) = config.vq() {
         facts.push(("codes", config.num_vq_embeddings.to_string()));
     }
-    facts.push(("scaling factor", format!("{:.5}", config.scaling_factor())));
+    let factor = first_stage.measured_scaling_factor();
+    facts.push((
+        "scaling factor",
+        factor.map_or_else(|| "not measured".to_owned(), |it| format!("{it:.5}")),
+    ));
     Part {
         title: match config.vq() {
             Some(_) => "VQ-VAE",

@@ -5,9 +5,9 @@ use std::collections::BTreeSet;
 use serde_json::{Map, Value};
 
 use super::{TransportError, Wanted};
-use crate::first_stage::CONFIG;
 use crate::guide::{GUIDANCE, GUIDE};
 use crate::index::INDEX;
+use crate::layout::CONFIG;
 use crate::weights::{WEIGHTS, forms, shard_names};
 
 /// A scheduler's options in its folder.

@@ -2,9 +2,10 @@
 
 use std::env;
 use std::ffi::OsString;
-use std::fs;
 use std::path::PathBuf;
 use std::time::Duration;
+
+use kiln_data::read_text;
 
 /// Which Hub to ask, as whom, and where its files are kept.
 #[derive(Clone, Debug)]
@@ -50,7 +51,7 @@ impl HubSettings {
         let cache = set("HF_HUB_CACHE").or_else(|| set("HUGGINGFACE_HUB_CACHE"));
         let token_file = set("HF_TOKEN_PATH").map(PathBuf::from);
         let token_file = token_file.unwrap_or_else(|| home.join("token"));
-        let token = text("HF_TOKEN").or_else(|| fs::read_to_string(token_file).ok());
+        let token = text("HF_TOKEN").or_else(|| read_text(&token_file).ok());
         let token = token.filter(|_| !is_on("HF_HUB_DISABLE_IMPLICIT_TOKEN"));
         let token = token.map(|token| token.trim().to_owned());
         let endpoint = text("HF_ENDPOINT").unwrap_or_else(|| "https://huggingface.co".to_owned());
@@ -73,6 +74,8 @@ impl HubSettings {
 
 #[cfg(test)]
 mod tests {
+    use std::fs;
+
     use super::*;
 
     fn settings(variables: &[(&str, &str)]) -> HubSettings {

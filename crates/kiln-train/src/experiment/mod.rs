@@ -388,6 +388,17 @@ impl Experiment {
         }
     }
 
+    /// This experiment as others can have it: without the places of files on this machine, and without the list of what was
+    /// set by hand, which is in its keys. To be told anew are where the data is, and whose feature weights measure.
+    pub fn without_places(mut self) -> Self {
+        self.overrides.clear();
+        self.data.path = self.data.path.filter(|path| is_on_the_hub(path));
+        if let Some(evaluation) = &mut self.stage_2.evaluation {
+            evaluation.feature_weights = None;
+        }
+        self
+    }
+
     /// The experiment as TOML, as `config.toml` of a run folder keeps it.
     pub fn to_toml(&self) -> Result<String, ConfigError> {
         written(self)
@@ -426,6 +437,11 @@ pub fn overrides_of_run(run: &Path) -> Result<Vec<String>, ConfigError> {
     let recorded: Recorded = toml::from_str(&text)
         .map_err(|error| no_toml(&error, &text, &config.display().to_string()))?;
     Ok(recorded.overrides)
+}
+
+/// Whether a path of data means a data set on the Hub.
+pub(crate) fn is_on_the_hub(path: &Path) -> bool {
+    path.to_string_lossy().starts_with("hf:")
 }
 
 /// Adds `new` overrides to those that are `known`, of which each key's last one counts.

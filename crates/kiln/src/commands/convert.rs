@@ -4,8 +4,9 @@ use std::path::PathBuf;
 
 use burn::tensor::Device;
 use clap::Args;
-use kiln_hub::{ConvertOptions, Converted, check_place, convert};
+use kiln_hub::{ConvertOptions, Converted, convert};
 use kiln_models::WeightsType;
+use kiln_train::check_destination;
 use serde::Serialize;
 
 use super::numbers::{MANY, whole};
@@ -57,7 +58,7 @@ struct Outcome {
 impl Convert {
     /// Reads the checkpoint, writes the folder and says what it holds.
     pub fn run(self) -> anyhow::Result<()> {
-        check_place(&self.to)?;
+        check_destination(&self.to, &[&self.checkpoint])?;
         let options = ConvertOptions {
             head_channels: self.head_channels,
             image_size: self.image_size,

@@ -1,6 +1,6 @@
 //! `kiln doctor`: what is wrong with a model or a run, and what to do about it.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use anyhow::bail;
 use burn::tensor::Device;
@@ -10,7 +10,7 @@ use kiln::{
     doctor::{Examination, Patient, Severity, examine},
 };
 use kiln_data::{DataConfig, DatasetKind, Datasets};
-use kiln_train::{Experiment, RunRecord};
+use kiln_train::{Experiment, FolderKind, RunRecord};
 use serde::Serialize;
 
 use super::{hub_arguments::HubArguments, training::overrides};
@@ -84,6 +84,7 @@ impl Examine {
     /// The data set to take images from: the one that the arguments name, that of the built-in model, or that of a run
     /// whose latents are not cached.
     fn data_set(&self, patient: &Patient) -> anyhow::Result<Option<DataConfig>> {
+        let is_run = |path: &Path| FolderKind::of(path) == Some(FolderKind::Run);
         let in_shape = |dataset| {
             let (size, channels) = patient.image_shape()?;
             Some(DataConfig::new(dataset, size, channels))
@@ -99,7 +100,7 @@ impl Examine {
             (None, None, None) => in_shape(DatasetKind::Mnist10k),
             (None, None, Some(path)) => {
                 let needs_images = patient.image_shape().is_some() && !patient.has_latents();
-                let run = (needs_images && RunRecord::is_at(path)).then(|| RunRecord::open(path));
+                let run = (needs_images && is_run(path)).then(|| RunRecord::open(path));
                 run.transpose()?.map(|run| run.experiment.data)
             }
         })

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use anyhow::Context;
 use clap::Args;
 use kiln_hub::{HubSettings, Pulled, RepositoryName, Wanted, pull};
-use kiln_train::RunRecord;
+use kiln_train::{FolderKind, RunRecord};
 
 use crate::terminal::{self, DataProgress};
 
@@ -28,7 +28,7 @@ impl HubArguments {
     /// The folder of the model at `place`: a path, or `ORG/REPO[@REVISION]` where no such path exists. Of a run it is that of
     /// its finished model.
     pub fn model(&self, place: &Path) -> anyhow::Result<PathBuf> {
-        if RunRecord::is_run_alone(place) {
+        if FolderKind::of(place) == Some(FolderKind::Run) {
             return Ok(RunRecord::finished_model(place)?);
         }
         self.folder(place, Wanted::Model)
@@ -36,7 +36,7 @@ impl HubArguments {
 
     /// The same for a VQ-VAE, of which no more comes from the Hub.
     pub fn first_stage(&self, place: &Path) -> anyhow::Result<PathBuf> {
-        if RunRecord::is_run_alone(place) {
+        if FolderKind::of(place) == Some(FolderKind::Run) {
             return Ok(RunRecord::finished_first_stage(place)?);
         }
         self.folder(place, Wanted::FirstStage)

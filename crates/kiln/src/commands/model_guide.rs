@@ -5,9 +5,9 @@ use std::path::PathBuf;
 use burn::tensor::Device;
 use clap::Args;
 use kiln_diffusion::Guidance;
-use kiln_hub::{Guide, LatentDiffusion, check_place};
+use kiln_hub::{Guide, LatentDiffusion};
 use kiln_models::WeightsType;
-use kiln_train::load_model;
+use kiln_train::{check_destination, load_model};
 use serde::Serialize;
 
 use super::drawing::parse_interval;
@@ -65,7 +65,7 @@ struct Outcome {
 impl ModelGuide {
     /// Loads both, writes the guided model and says where it is.
     pub fn run(self) -> anyhow::Result<()> {
-        check_place(&self.to)?;
+        check_destination(&self.to, &[&self.model, &self.by])?;
         let device = Device::flex();
         let load = |place| -> anyhow::Result<LatentDiffusion> {
             Ok(load_model(&self.hub.model(place)?, &device)?)

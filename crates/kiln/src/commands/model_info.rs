@@ -9,8 +9,8 @@ use clap::Args;
 use kiln::{Pipeline, SampleOptions};
 use kiln_diffusion::{Clip, Guidance, Schedule, SchedulerConfig, sampler::Sampler};
 use kiln_hub::{FirstStage, Metadata, ModelSource};
-use kiln_models::{UNet2d, UNet2dConfig, VqVaeConfig};
-use kiln_train::load_model;
+use kiln_models::{UNet2d, UNet2dConfig};
+use kiln_train::{FolderKind, load_model};
 use serde::Serialize;
 
 use super::hub_arguments::HubArguments;
@@ -138,8 +138,7 @@ impl Description {
         let source = ModelSource::Folder(path.to_owned());
         let device = Device::flex();
         let model = source.place();
-        let has = |file| path.join(file).is_file();
-        if has("config.json") && !has("model_index.json") {
+        if FolderKind::of(path) == Some(FolderKind::Network) {
             let vqvae = Some(describe_vqvae(&FirstStage::load(&source, &device)?));
             return Ok(Self {
                 model,
@@ -249,10 +248,8 @@ impl SampleDescription {
 
     /// `64 images by ddim (eta 0) in 50 steps, trailing spacing, guidance 2`.
     fn in_words(&self) -> String {
-        let eta = match self.sampler {
-            Sampler::Ddim { eta, .. } | Sampler::DpmSolver { eta } => format!(" (eta {eta})"),
-            _ => String::new(),
-        };
+        let eta = self.sampler.eta();
+        let eta = eta.map_or_else(String::new, |eta| format!(" (eta {eta})"));
         let of_each = match self.classes {
             0 | 1 => String::new(),
             classes => format!(" of each of {classes} classes"),
@@ -273,7 +270,7 @@ impl SampleDescription {
 
 fn describe_vqvae(first_stage: &FirstStage) -> VqVaeDescription {
     let config = first_stage.network.config();
-    let factor = measured_scaling_factor(first_stage);
+    let factor = first_stage.measured_scaling_factor();
     let image = config.sample_size();
     let latent = image / config.downscale_factor();
     VqVaeDescription {
@@ -288,14 +285,6 @@ fn describe_vqvae(first_stage: &FirstStage) -> VqVaeDescription {
         block_out_channels: config.block_out_channels().to_vec(),
         training: first_stage.metadata.training.clone(),
     }
-}
-
-/// The scaling factor, unless it is the one that every VQ-VAE of ours has until stage 2 measures its latents.
-fn measured_scaling_factor(first_stage: &FirstStage) -> Option<f64> {
-    let factor = first_stage.network.config().scaling_factor();
-    let is_ours = first_stage.metadata.training.contains_key("steps");
-    let is_default = factor == VqVaeConfig::default().scaling_factor;
-    (!(is_ours && is_default)).then_some(factor)
 }
 
 fn describe_unet(unet: &UNet2d, metadata: &Metadata) -> UNetDescription {

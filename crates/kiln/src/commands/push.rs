@@ -8,7 +8,7 @@ use burn::tensor::Device;
 use clap::Args;
 use kiln_hub::{Publication, RepositoryName, publish, push};
 use kiln_models::WeightsType;
-use kiln_train::{Experiment, RunRecord, is_checkpoint, load_model};
+use kiln_train::{Experiment, FolderKind, RunRecord, check_destination, load_model};
 use serde::Serialize;
 
 use super::hub_arguments::HubArguments;
@@ -18,8 +18,8 @@ use crate::terminal::{self, DataProgress};
 ///
 /// Makes the repository if there is none, and adds to it in one commit: the weights and configs as they are, and a model
 /// card (README.md) with the recipe and the lines that load the model. If the model lies in its run folder, the newest
-/// grid of samples, the loss curves and the experiment come from there. A model whose U-Net was trained with another
-/// VQ-VAE is refused.
+/// grid of samples (for a VQ-VAE alone: of reconstructions), the loss curves and the experiment come from there, without the
+/// places of files on this machine. A model whose U-Net was trained with another VQ-VAE is refused.
 ///
 /// Needs a token with write access in HF_TOKEN, or `hf auth login`.
 #[derive(Args)]
@@ -47,7 +47,7 @@ pub struct Push {
     #[arg(long, value_name = "NAME")]
     license: Option<String>,
 
-    /// A picture of drawn images for the page [default: the newest of the run folder]
+    /// An image for the page: drawn images, or reconstructions [default: the newest of the run folder]
     #[arg(long, value_name = "IMAGE")]
     grid: Option<PathBuf>,
 
@@ -86,6 +86,9 @@ impl Push {
             Some(branch) => self.name.at(branch)?,
             None => self.name.clone(),
         };
+        if let Some(folder) = &self.dry_run {
+            check_destination(folder, &[&self.model])?;
+        }
         let temporary = tempfile::tempdir().context("cannot make a temporary folder")?;
         let model = self.model_in(temporary.path())?;
         let publication = self.publication()?;
@@ -120,31 +123,35 @@ impl Push {
 
     /// The folder of the model: of a run that of its finished model, of a checkpoint one that is written to `temporary`.
     fn model_in(&self, temporary: &Path) -> anyhow::Result<PathBuf> {
-        if RunRecord::is_run_alone(&self.model) {
-            return Ok(RunRecord::finished_model(&self.model)?);
+        match FolderKind::of(&self.model) {
+            Some(FolderKind::Run) => Ok(RunRecord::finished_model(&self.model)?),
+            Some(FolderKind::Checkpoint) => {
+                let folder = temporary.join("model");
+                load_model(&self.model, &Device::flex())?.save(&folder, WeightsType::F32)?;
+                Ok(folder)
+            }
+            _ => Ok(self.model.clone()),
         }
-        if !is_checkpoint(&self.model) {
-            return Ok(self.model.clone());
-        }
-        let folder = temporary.join("model");
-        load_model(&self.model, &Device::flex())?.save(&folder, WeightsType::F32)?;
-        Ok(folder)
     }
 
     /// What there is to show: what the arguments name, and what the run folder around the model has.
     fn publication(&self) -> anyhow::Result<Publication> {
         let run = run_of(&self.model);
-        let of_run = |file: &str| {
-            let path = run?.join(file);
+        let file_in = |folder: &Path, file: &str| {
+            let path = folder.join(file);
             path.is_file().then_some(path)
         };
-        let newest_grid = || newest_picture(&run?.join("diffusion/samples"));
-        let curves = [
-            ("Loss of stage 1", "vqvae/curves.svg"),
-            ("Loss of stage 2", "diffusion/curves.svg"),
-        ];
+        let of_run = |file: &str| file_in(run?, file);
+        let stage_1 = ("Loss of stage 1", "vqvae/curves.svg");
+        let stage_2 = ("Loss of stage 2", "diffusion/curves.svg");
+        let (pictures, curves) = match FolderKind::of(&self.model) {
+            Some(FolderKind::Network) => ("vqvae/reconstructions", vec![stage_1]),
+            _ => ("diffusion/samples", vec![stage_1, stage_2]),
+        };
+        let newest_grid = || newest_picture(&run?.join(pictures));
         let curves = curves.into_iter();
-        let config = of_run("config.toml");
+        // A model that was shared before has its own.
+        let config = file_in(&self.model, "config.toml").or_else(|| of_run("config.toml"));
         Ok(Publication {
             license: self.license.clone(),
             grid: self.grid.clone().or_else(newest_grid),
@@ -157,21 +164,18 @@ impl Push {
     }
 }
 
-/// The experiment in a file, without the place that the data has on this machine.
+/// The experiment in a file, without the places of files on this machine.
 fn public_experiment(path: &Path) -> anyhow::Result<String> {
     let problem = || format!("cannot read {}", path.display());
     let text = kiln_data::read_text(path).with_context(problem)?;
-    let table: toml::Table = toml::from_str(&text).with_context(problem)?;
-    let place = table.get("data").and_then(|data| data.get("path"));
-    // What is on the Hub is there for others, too.
-    if place.is_none_or(|place| place.as_str().is_some_and(|place| place.starts_with("hf:"))) {
+    let experiment = Experiment::parse(&text, &path.display().to_string(), &[])?;
+    let public = experiment.clone().without_places().to_toml()?;
+    if public == experiment.to_toml()? {
         return Ok(text);
     }
-    let mut experiment = Experiment::load(path, &[])?;
-    experiment.data.path = None;
     let comments = text.lines().take_while(|line| line.starts_with('#'));
     let comments: String = comments.map(|line| format!("{line}\n")).collect();
-    Ok(comments + &experiment.to_toml()?)
+    Ok(comments + &public)
 }
 
 /// The run folder that a model lies in: `runs/mnist` of `runs/mnist/model`, of a checkpoint deep in it, and of itself.
@@ -179,7 +183,7 @@ fn run_of(model: &Path) -> Option<&Path> {
     model
         .ancestors()
         .take(4)
-        .find(|folder| RunRecord::is_at(folder))
+        .find(|folder| FolderKind::of(folder) == Some(FolderKind::Run))
 }
 
 /// The last of the pictures that were drawn while training; their names are in the order of time.
@@ -235,6 +239,18 @@ mod tests {
         assert_eq!(Experiment::load(&path, &[]).unwrap().seed, 0);
         // Nothing to hide.
         let on_the_hub = at("hf:ada/photos");
+        let by_hand = format!("overrides = ['data.path=\"/home/ada/photos\"']\n{flowers}");
+        let measured = flowers.replace(
+            "[stage_2.training]",
+            "[stage_2.evaluation]\nfeatures = \"2048\"\nfeature_weights = \"/home/ada/w.pth\"\n\n[stage_2.training]",
+        );
+        for text in [by_hand, measured] {
+            assert!(text.contains("ada"));
+            let shared = public(&text);
+            assert!(!shared.contains("ada"), "{shared}");
+            fs::write(&path, &shared).unwrap();
+            Experiment::load(&path, &[]).unwrap();
+        }
         assert_eq!(public(flowers), flowers);
         assert_eq!(public(&on_the_hub), on_the_hub);
     }

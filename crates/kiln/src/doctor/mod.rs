@@ -6,6 +6,7 @@
 //! | check | looks at |
 //! | --- | --- |
 //! | `weights` | whether the model can be read, and every weight is a number |
+//! | `files` | whether the files are there that kiln wrote, and are what it wrote |
 //! | `drawing` | whether all that the networks answer is a number, while an image is drawn |
 //! | `terminal SNR` | whether the schedule ends in pure noise, which sampling starts from |
 //! | `latent scale` | whether scaled latents deviate by one, as the noise does |
@@ -16,6 +17,7 @@
 
 mod codebook;
 mod drawing;
+mod files;
 mod latent_scale;
 mod loss_by_timestep;
 mod moving_average;
@@ -66,8 +68,9 @@ type Findings = Result<Vec<Finding>, String>;
 
 type Check = fn(&Patient) -> Findings;
 
-const CHECKS: [(&str, Check); 8] = [
+const CHECKS: [(&str, Check); 9] = [
     ("weights", weights::check),
+    ("files", files::check),
     ("drawing", drawing::check),
     ("terminal SNR", terminal_snr::check),
     ("latent scale", latent_scale::check),

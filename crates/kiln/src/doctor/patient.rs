@@ -1,12 +1,12 @@
 //! What is examined: a model, with what is known of its training.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use burn::tensor::{Device, Tensor};
 use kiln_diffusion::SchedulerConfig;
 use kiln_hub::{FirstStage, HubError, LatentDiffusion, ModelSource};
 use kiln_models::WeightsError;
-use kiln_train::{RunRecord, StageRecord, is_checkpoint, load_model};
+use kiln_train::{FolderKind, RunRecord, StageRecord, load_model};
 
 use crate::autoencoder::check_shape;
 use crate::{Error, Images, pretrained};
@@ -36,6 +36,8 @@ pub struct Patient {
     pub(super) stages: Vec<StageRecord>,
     /// What the U-Net learns to denoise, `[batch, channels, height, width]`, not scaled.
     pub(super) latents: Option<Tensor<4>>,
+    /// The folder of the model or of the VQ-VAE, if it is in one.
+    pub(super) folder: Option<PathBuf>,
     /// Why parts are missing that are there on disk.
     pub(super) damage: Vec<Finding>,
 }
@@ -50,16 +52,12 @@ impl Patient {
     /// cannot be read.
     pub fn open(path: &Path, device: &Device) -> Result<Self, Error> {
         let mut patient = Self::unknown(path.display().to_string(), device);
-        if RunRecord::is_at(path) {
-            patient.read_run(path)?;
-        } else if path.join("model_index.json").is_file() {
-            patient.read_model(&ModelSource::Folder(path.to_owned()));
-        } else if path.join("config.json").is_file() {
-            patient.read_first_stage(path);
-        } else if is_checkpoint(path) {
-            patient.take_model(load_model(path, device)?);
-        } else {
-            return Err(Error::NoPatient(path.to_owned()));
+        match FolderKind::of(path) {
+            Some(FolderKind::Run) => patient.read_run(path)?,
+            Some(FolderKind::Model) => patient.read_model(&ModelSource::Folder(path.to_owned())),
+            Some(FolderKind::Network) => patient.read_first_stage(path),
+            Some(FolderKind::Checkpoint) => patient.take_model(load_model(path, device)?),
+            None => return Err(Error::NoPatient(path.to_owned())),
         }
         Ok(patient)
     }
@@ -83,6 +81,7 @@ impl Patient {
             run_is_in_pixel_space: false,
             stages: Vec::new(),
             latents: None,
+            folder: None,
             damage: Vec::new(),
         }
     }
@@ -176,6 +175,9 @@ impl Patient {
     }
 
     fn read_model(&mut self, source: &ModelSource) {
+        if let ModelSource::Folder(folder) = source {
+            self.folder = Some(folder.clone());
+        }
         match LatentDiffusion::load(source, &self.device) {
             Ok(model) => self.take_model(model),
             Err(error) => self.damage.push(damage_of_model(&error)),
@@ -188,6 +190,7 @@ impl Patient {
     }
 
     fn read_first_stage(&mut self, folder: &Path) {
+        self.folder = Some(folder.to_owned());
         match FirstStage::load(&ModelSource::Folder(folder.to_owned()), &self.device) {
             Ok(first_stage) => self.first_stage = Some(first_stage),
             Err(error) => self.damage.push(damage_of_model(&error)),

@@ -75,6 +75,49 @@ fn a_weight_that_is_not_a_number_is_named() {
 }
 
 #[test]
+fn a_model_that_was_shared_is_a_model_and_its_damage_is_found() {
+    let workplace = Workplace::new();
+    workplace.succeed("push model ada/digits --dry-run shared");
+    fs::write(
+        workplace.path("shared/config.toml"),
+        "# Written by kiln 0.1.0.\n",
+    )
+    .unwrap();
+    let (outcome, code, _) = examine(&workplace, "shared");
+    assert_eq!(code, Some(0));
+    // What somebody added does no harm.
+    assert_eq!(severities(&outcome, "files"), [""; 0]);
+    assert_eq!(severities(&outcome, "terminal SNR"), ["warning"]);
+
+    fs::remove_file(workplace.path("shared/README.md")).unwrap();
+    let (outcome, code, _) = examine(&workplace, "shared");
+    assert_eq!(code, Some(0));
+    assert_eq!(severities(&outcome, "files"), ["warning"]);
+
+    // Each in turn, and then all of them.
+    let scheduler = "shared/scheduler/scheduler_config.json";
+    let weights = "shared/unet/diffusion_pytorch_model.safetensors";
+    for (file, check) in [(weights, "weights"), (scheduler, "weights")] {
+        fs::write(workplace.path(file), "{").unwrap();
+        let (outcome, code, _) = examine(&workplace, "shared");
+        assert_eq!(code, Some(1), "{file}");
+        assert_eq!(severities(&outcome, check), ["broken"], "{file}");
+        assert!(severities(&outcome, "files").contains(&"warning"), "{file}");
+    }
+    for file in [weights, scheduler, "shared/model_index.json"] {
+        fs::remove_file(workplace.path(file)).unwrap();
+        let (outcome, code, _) = examine(&workplace, "shared");
+        assert_eq!(code, Some(1), "{file}");
+        let name = file.strip_prefix("shared/").unwrap();
+        assert!(
+            outcome
+                .to_string()
+                .contains(&format!("\\\"{name}\\\" is missing"))
+        );
+    }
+}
+
+#[test]
 fn a_run_is_examined_with_its_own_latents_and_metrics() {
     let workplace = training::workplace();
     for stage in ["train-vqvae", "train-latent-diffusion"] {

@@ -97,6 +97,49 @@ fn flags_that_cannot_be_are_refused_by_name() {
     }
 }
 
+#[cfg(unix)]
+#[test]
+fn pipes_and_devices_are_not_waited_for() {
+    let workplace = Workplace::new();
+    let made = std::process::Command::new("mkfifo")
+        .arg(workplace.path("pipe"))
+        .status();
+    assert!(made.unwrap().success());
+    // A hole: it takes no room on the disk, and would take all of the memory.
+    let digits = concat!(
+        env!("CARGO_MANIFEST_DIR"),
+        "/../../configs/mnist-quick.toml"
+    );
+    let hole = fs::File::create(workplace.path("hole")).unwrap();
+    hole.set_len(20 << 30).unwrap();
+    for file in ["pipe", "/dev/zero", "hole"] {
+        for arguments in [
+            "train-diffusion --out run --config FILE",
+            "train-classifier --out run --config FILE",
+            "train-diffusion --out run --config FILE --resume",
+            "schedule --config FILE",
+            "bench --config FILE",
+            "doctor --config FILE",
+            "doctor FILE",
+            "sample --from FILE",
+            "sample --model FILE",
+            "inpaint FILE --mask FILE",
+            "invert FILE",
+            "interpolate --images FILE FILE",
+            "reconstruct --data FILE",
+            "convert FILE --to converted",
+            "push model ada/digits --dry-run dry --grid FILE",
+            "push model ada/digits --dry-run dry --evaluation FILE",
+            "evaluate --config DIGITS --count 100 --classifier FILE",
+            "evaluate --config DIGITS --count 3000 --features 2048 --feature-weights FILE",
+        ] {
+            let arguments = arguments.replace("FILE", file).replace("DIGITS", digits);
+            let sentence = workplace.fail(&arguments);
+            assert!(sentence.contains(file), "kiln {arguments}: {sentence}");
+        }
+    }
+}
+
 #[test]
 fn damaged_files_are_named() {
     let workplace = Workplace::new();

@@ -13,7 +13,10 @@ use std::{
 
 use serde_json::Value;
 
-use crate::{Workplace, program, tiny, training::PIXELS};
+use crate::{
+    Workplace, program, tiny,
+    training::{self, PIXELS},
+};
 use server::{Fault, Files, Hub};
 
 const WEIGHTS: &str = "unet/diffusion_pytorch_model.safetensors";
@@ -261,14 +264,33 @@ fn a_download_that_is_killed_goes_on_where_it_was() {
 fn a_model_is_pushed_with_a_page_made_of_its_run() {
     let scene = Scene::new();
     let run = scene.workplace.path("run");
-    for folder in ["", "diffusion/samples"] {
+    for folder in ["", "diffusion/samples", "vqvae/reconstructions"] {
         fs::create_dir_all(run.join(folder)).unwrap();
     }
     fs::rename(scene.workplace.path("model"), run.join("model")).unwrap();
-    fs::write(run.join("config.toml"), "seed = 0\n").unwrap();
+    // As a training with --data writes it.
+    let place = scene.workplace.path("photos").display().to_string();
+    let config = PIXELS.replace("\"photos\"", &format!("{place:?}"));
+    let header = "# Written by kiln 0.1.0.\n";
+    fs::write(
+        run.join("config.toml"),
+        format!("{header}overrides = ['data.path={place:?}']\n{config}"),
+    )
+    .unwrap();
     fs::write(run.join("diffusion/curves.svg"), "<svg/>").unwrap();
-    fs::write(run.join("diffusion/samples/step-0000001.png"), "old").unwrap();
-    fs::write(run.join("diffusion/samples/step-0000002.png"), "new").unwrap();
+    let picture = |shade| {
+        let path = scene.workplace.path("picture.png");
+        let image = image::GrayImage::from_pixel(8, 8, image::Luma([shade]));
+        image.save(&path).unwrap();
+        fs::read(path).unwrap()
+    };
+    for (name, shade) in [
+        ("diffusion/samples/step-0000001.png", 1),
+        ("diffusion/samples/step-0000002.png", 2),
+        ("vqvae/reconstructions/step-0000001.png", 3),
+    ] {
+        fs::write(run.join(name), picture(shade)).unwrap();
+    }
     fs::write(
         scene.workplace.path("evaluation.json"),
         r#"{"rows": [{"images": "ddim", "count": 8, "figures": {"kid": {"value": 0.5}}}]}"#,
@@ -286,9 +308,17 @@ fn a_model_is_pushed_with_a_page_made_of_its_run() {
     assert!(scene.hub.is_private("ada/shared"));
     found.remove(".gitattributes");
     assert!(found == files(&scene.workplace.path("dry")));
-    assert_eq!(found["samples.png"], b"new");
+    assert_eq!(found["samples.png"], picture(2));
     assert_eq!(found["loss-of-stage-2.svg"], b"<svg/>");
-    assert_eq!(found["config.toml"], b"seed = 0\n");
+    let around = scene.workplace.path("").display().to_string();
+    for (name, bytes) in &found {
+        let text = String::from_utf8_lossy(bytes);
+        assert!(!text.contains(&around), "{name} tells of {around}");
+    }
+    let shared = String::from_utf8(found["config.toml"].clone()).unwrap();
+    assert!(shared.starts_with(header), "{shared}");
+    let experiment = kiln_train::Experiment::parse(&shared, "shared", &[]).unwrap();
+    assert_eq!(experiment.data.path, None);
     for (name, bytes) in files(&run.join("model")) {
         assert!(found[&name] == bytes, "{name}");
     }
@@ -306,20 +336,60 @@ fn a_model_is_pushed_with_a_page_made_of_its_run() {
     let words = scene.succeed("sample --model ada/shared --steps 1 --count 1");
     assert!(words.contains("steps-0001.png"), "{words}");
     scene.succeed("push run/model/vqvae ada/vqvae --revision draft");
+    let found = scene.hub.files("ada/vqvae", "draft").unwrap();
+    assert!(found.contains_key("config.json"));
+    assert_eq!(found["samples.png"], picture(3));
+    let page = String::from_utf8(found["README.md"].clone()).unwrap();
     assert!(
-        scene
-            .hub
-            .files("ada/vqvae", "draft")
-            .unwrap()
-            .contains_key("config.json")
+        page.contains("![Images, and what this model makes of them](samples.png)"),
+        "{page}"
     );
+    assert!(!page.contains("loss-of-stage-2"), "{page}");
     // Over an older dry run, but over nothing else.
     scene.succeed("push run/model ada/shared --dry-run dry");
     assert!(
         scene
             .fail("push run/model ada/shared --dry-run run")
-            .contains("choose another folder")
+            .contains("choose a folder outside of it")
     );
+}
+
+#[test]
+fn the_page_of_a_vqvae_alone_shows_reconstructions_and_claims_no_scale() {
+    let workplace = training::workplace();
+    training::train(&workplace, "train-vqvae");
+    workplace.succeed("push runs/experiment/vqvae/model ada/codes --dry-run dry");
+    let page = fs::read_to_string(workplace.path("dry/README.md")).unwrap();
+    assert!(page.contains("| scaling factor | not measured |"), "{page}");
+    assert!(page.contains("what this model makes of them"), "{page}");
+    let newest = workplace.path("runs/experiment/vqvae/reconstructions/step-0000004.png");
+    let shown = fs::read(workplace.path("dry/samples.png")).unwrap();
+    assert!(fs::read(newest).unwrap() == shown);
+}
+
+#[test]
+fn what_is_shown_on_a_page_is_an_image() {
+    let scene = Scene::new();
+    fs::write(scene.workplace.path("notes.png"), "no image").unwrap();
+    for grid in ["notes.png", "nowhere.png", "model", "/dev/zero"] {
+        let sentence = scene.fail(&format!(
+            "push model ada/shared --dry-run dry --grid {grid}"
+        ));
+        assert!(
+            sentence.contains(grid) && sentence.contains("cannot be read as an image"),
+            "{sentence}"
+        );
+        assert!(!scene.workplace.path("dry").exists());
+    }
+    // What it is counts, and not how it is called.
+    scene.succeed("sample --model model --steps 1 --count 1");
+    fs::rename(
+        scene.workplace.path("samples/steps-0001.png"),
+        scene.workplace.path("grid.txt"),
+    )
+    .unwrap();
+    scene.succeed("push model ada/shared --dry-run dry --grid grid.txt");
+    assert!(scene.workplace.path("dry/samples.png").is_file());
 }
 
 #[test]

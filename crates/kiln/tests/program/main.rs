@@ -3,6 +3,7 @@
 mod bench;
 mod classes;
 mod data_sets;
+mod destinations;
 mod doctor;
 mod drawing;
 mod editing;

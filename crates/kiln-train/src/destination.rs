@@ -1,0 +1,57 @@
+//! Where something may be written: never into a run that is there already.
+
+use std::fs;
+use std::path::Path;
+
+use kiln_hub::{check_place, settled};
+
+use crate::error::TrainError;
+use crate::folder_kind::FolderKind;
+use crate::run_folder::RunFolder;
+
+/// Whether a command may write a model to `folder`, which it makes from `sources`: it is no part of a run or of another model,
+/// holds none of the sources, and [`check_place`] allows it. To be asked before the work begins. A source may be anything that
+/// names a model; only folders and files count.
+///
+/// # Errors
+/// [`TrainError::Run`] and [`TrainError::Model`] say what is in the way.
+pub fn check_destination(folder: &Path, sources: &[&Path]) -> Result<(), TrainError> {
+    let place = settled(folder).map_err(TrainError::file("find", folder))?;
+    refuse_runs(folder, place.ancestors())?;
+    let lies_in_it = |source: &&&Path| {
+        let source = fs::canonicalize(source);
+        source.is_ok_and(|source| source != place && source.starts_with(&place))
+    };
+    if let Some(source) = sources.iter().find(lies_in_it) {
+        return Err(TrainError::Run(format!(
+            "{} holds {}, from which it would be made: choose another folder",
+            folder.display(),
+            source.display()
+        )));
+    }
+    Ok(check_place(folder)?)
+}
+
+/// Refuses a run folder that would be a part of another run.
+pub(crate) fn check_outside_runs(run: &RunFolder) -> Result<(), TrainError> {
+    let place = settled(run.path()).map_err(TrainError::file("find", run.path()))?;
+    refuse_runs(run.path(), place.ancestors().skip(1))
+}
+
+/// Refuses `path` if one of these folders is a run.
+fn refuse_runs<'a>(
+    path: &Path,
+    mut folders: impl Iterator<Item = &'a Path>,
+) -> Result<(), TrainError> {
+    let is_run = |folder: &&Path| {
+        FolderKind::of(folder) == Some(FolderKind::Run) && RunFolder::new(folder).is_ours()
+    };
+    match folders.find(is_run) {
+        None => Ok(()),
+        Some(run) => Err(TrainError::Run(format!(
+            "{} belongs to the run {}: choose a folder outside of it",
+            path.display(),
+            run.display()
+        ))),
+    }
+}

@@ -1,0 +1,36 @@
+//! Whether the files are there that kiln wrote, and are what it wrote. Files that others have added do no harm.
+
+use std::path::Path;
+
+use kiln_hub::{Differences, differences};
+
+use super::{Finding, Findings, Patient};
+
+pub(super) fn check(patient: &Patient) -> Findings {
+    let Some(folder) = &patient.folder else {
+        return Err("it takes a model in a folder".to_owned());
+    };
+    let compared = differences(folder).map_err(|error| error.to_string())?;
+    let Some(Differences { missing, changed }) = compared else {
+        return Err("the folder has no list of its files, .kiln-files".to_owned());
+    };
+    let missing = missing.iter().map(|file| gone(file));
+    let changed = changed.iter().map(|file| {
+        Finding::warning(
+            format!("{file:?} was changed after kiln wrote it"),
+            "if nobody did so on purpose, restore it, or train or fetch the model again",
+        )
+    });
+    Ok(missing.chain(changed).collect())
+}
+
+/// Without its page a model is as good as before.
+fn gone(file: &str) -> Finding {
+    let what = format!("{file:?} is missing, which kiln wrote");
+    let remedy = "restore it, or train or fetch the model again";
+    let extension = Path::new(file).extension();
+    match extension.is_some_and(|it| it == "json" || it == "safetensors") {
+        true => Finding::broken(what, remedy),
+        false => Finding::warning(what, remedy),
+    }
+}
