@@ -4,57 +4,38 @@ use std::sync::Arc;
 
 use burn::data::dataset::DatasetError;
 use burn::module::Module;
-use burn::optim::lr_scheduler::module_lr_scheduler::ModuleLearningRate;
-use burn::optim::{GradientsParams, ModuleOptimizer, MultiGradientsParams};
 use burn::tensor::activation::log_softmax;
 use burn::tensor::{Device, Int, Tensor, TensorData};
-use burn::train::{InferenceStep, TrainOutput, TrainStep};
 use kiln_data::{Datasets, ImageBatch, ImageDataset, prefetch};
 use kiln_eval::DigitClassifier;
-use kiln_kernels::{Precision, on_the_pool, with_precision};
 
 use crate::distortion::distort;
 use crate::experiment::{Augmentation, ClassifierExperiment};
 use crate::loader::{BatchSource, Batches, Shares};
+use crate::log::LOSS;
 use crate::plan::Plan;
-use crate::ranks::over_ranks;
+use crate::recipe::{Losses, Recipe, Trainee};
 use crate::report::{MetricKind, Reading, Report};
 use crate::session::Session;
-use crate::update::{Averaged, summed};
+use crate::update::{Averaged, Update};
 use crate::vqvae_stage::tensor;
 
-/// What is logged, in the order of [`Report::scalars`].
-pub(crate) const METRICS: [MetricKind; 2] = [
-    MetricKind {
-        name: crate::log::LOSS,
-        unit: None,
-        higher_is_better: false,
-        reading: Reading::Mean(0),
-    },
-    MetricKind {
-        name: "accuracy",
-        unit: Some("%"),
-        higher_is_better: true,
-        reading: Reading::Mean(1),
-    },
-];
+const ACCURACY: MetricKind = MetricKind::new("accuracy", Reading::Mean)
+    .in_unit("%")
+    .higher_is_better();
 
-/// The module that Burn's Learner trains.
+/// What is logged.
+pub(crate) const METRICS: [MetricKind; 2] = [MetricKind::new(LOSS, Reading::Mean), ACCURACY];
+
+/// What is trained.
 #[derive(Module, Debug)]
-pub(crate) struct ClassifierTrainee {
+pub(crate) struct ClassifierNetworks {
     classifier: Averaged<DigitClassifier>,
-    #[module(skip)]
-    lesson: Lesson,
 }
 
-/// What does not change while the classifier trains.
-#[derive(Debug, Clone)]
-struct Lesson {
-    session: Session,
-    /// 1 / (devices x micro-batches): Burn sums gradients, and their mean is wanted.
-    loss_scale: f64,
-    precision: Precision,
-}
+/// The recipe of the digit classifier.
+#[derive(Debug)]
+pub(crate) struct ClassifierRecipe;
 
 /// Digits and what they show.
 pub(crate) struct LabelledImages {
@@ -65,103 +46,63 @@ pub(crate) struct LabelledImages {
     step: usize,
 }
 
-impl ClassifierTrainee {
-    /// A new classifier, with initial weights from the experiment's seed.
-    pub(crate) fn new(
-        experiment: &ClassifierExperiment,
-        plan: &Plan,
-        session: Session,
-        device: &Device,
-    ) -> Self {
-        let classifier = DigitClassifier::new(&device.clone().autodiff(), experiment.seed);
-        Self {
-            classifier: Averaged::new(
-                classifier,
-                &experiment.training,
-                plan.round(),
-                session.clone(),
-            ),
-            lesson: Lesson {
-                session,
-                loss_scale: plan.loss_scale(),
-                precision: experiment.training.precision,
-            },
-        }
-    }
+/// A new classifier, with initial weights from the experiment's seed.
+pub(crate) fn trainee(
+    experiment: &ClassifierExperiment,
+    plan: &Plan,
+    session: Session,
+    device: &Device,
+) -> Trainee<ClassifierRecipe> {
+    let training = &experiment.training;
+    let classifier = DigitClassifier::new(&device.clone().autodiff(), experiment.seed);
+    let networks = ClassifierNetworks {
+        classifier: Averaged::new(classifier, training, plan.round(), session.clone()),
+    };
+    Trainee::new(ClassifierRecipe, networks, training, plan, session)
+}
 
+impl ClassifierNetworks {
     /// The trained classifier.
     pub(crate) fn into_trained(self) -> DigitClassifier {
         self.classifier.into_best()
     }
 }
 
-/// The mean of `-ln softmax(logits)[label]`, and the share of images in percent whose largest logit is the label's: both `[1]`.
-fn loss_and_accuracy(classifier: &DigitClassifier, batch: &LabelledImages) -> [Tensor<1>; 2] {
-    let logits = classifier.forward(batch.images.clone()).logits;
-    let right = logits.clone().argmax(1).equal(batch.labels.clone());
-    let log_probabilities = log_softmax(logits, 1).gather(1, batch.labels.clone());
-    [
-        log_probabilities.mean().neg(),
-        right.float().without_autodiff().mean() * 100.0,
-    ]
-}
+impl Recipe for ClassifierRecipe {
+    type Networks = ClassifierNetworks;
+    type Batch = LabelledImages;
+    type Validation = LabelledImages;
 
-impl ClassifierTrainee {
-    /// The loss of a batch, and its gradients.
-    fn gradients(&self, batch: &LabelledImages) -> TrainOutput<Report> {
-        let [loss, accuracy] = loss_and_accuracy(&self.classifier.network, batch);
-        let scaled = loss.clone().mul_scalar(self.lesson.loss_scale);
-        let gradients = GradientsParams::from_grads(scaled.backward(), self);
-        let [images, ..] = batch.images.dims();
-        let scalars = vec![loss.without_autodiff(), accuracy];
-        TrainOutput {
-            grads: gradients,
-            item: Report::new(batch.step, images, scalars, None),
+    fn losses(&self, networks: &ClassifierNetworks, batch: LabelledImages) -> Losses {
+        let (total, report) = loss(&networks.classifier.network, &batch);
+        Losses {
+            total,
+            carried: None,
+            report,
         }
     }
-}
 
-impl TrainStep for ClassifierTrainee {
-    type Input = LabelledImages;
-    type Output = Report;
-
-    fn step(&self, batch: LabelledImages) -> TrainOutput<Report> {
-        on_the_pool(|| with_precision(self.lesson.precision, || self.gradients(&batch)))
+    fn updated(&self, mut networks: ClassifierNetworks, update: Update<'_>) -> ClassifierNetworks {
+        networks.classifier = networks.classifier.updated(update);
+        networks
     }
 
-    fn optimize(
-        mut self,
-        optim: &mut ModuleOptimizer,
-        rate: ModuleLearningRate,
-        grads: GradientsParams,
-    ) -> Self {
-        let grads = over_ranks(&self, grads, &self.lesson.session);
-        self.classifier = self.classifier.updated(optim, rate, grads);
-        self
-    }
-
-    fn optimize_multi(
-        self,
-        optim: &mut ModuleOptimizer,
-        rate: ModuleLearningRate,
-        grads: MultiGradientsParams,
-    ) -> Self {
-        let grads = summed(&self, grads);
-        self.optimize(optim, rate, grads)
+    fn validate(&self, networks: &ClassifierNetworks, batch: LabelledImages) -> Report {
+        loss(networks.classifier.best(), &batch).1
     }
 }
 
-impl InferenceStep for ClassifierTrainee {
-    type Input = LabelledImages;
-    type Output = Report;
-
-    fn step(&self, batch: LabelledImages) -> Report {
-        with_precision(self.lesson.precision, || {
-            let scalars = loss_and_accuracy(self.classifier.best(), &batch);
-            let [images, ..] = batch.images.dims();
-            Report::new(batch.step, images, scalars.into(), None)
-        })
-    }
+/// The mean of `-ln softmax(logits)[label]`, `[1]`, and what is told of it: also the share of images in percent whose largest
+/// logit is the label's.
+fn loss(classifier: &DigitClassifier, batch: &LabelledImages) -> (Tensor<1>, Report) {
+    let logits = classifier.forward(batch.images.clone()).logits;
+    let right = logits.clone().argmax(1).equal(batch.labels.clone());
+    let accuracy = right.float().without_autodiff().mean() * 100.0;
+    let log_probabilities = log_softmax(logits, 1).gather(1, batch.labels.clone());
+    let loss = log_probabilities.mean().neg();
+    let scalars = vec![(LOSS, loss.clone()), (ACCURACY.name, accuracy)];
+    let [images, ..] = batch.images.dims();
+    (loss, Report::new(batch.step, images, scalars, None))
 }
 
 /// The digits of both splits, those to train on distorted.

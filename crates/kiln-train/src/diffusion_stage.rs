@@ -4,69 +4,61 @@ use std::ops::Range;
 use std::sync::Arc;
 
 use burn::module::Module;
-use burn::optim::lr_scheduler::module_lr_scheduler::ModuleLearningRate;
-use burn::optim::{GradientsParams, ModuleOptimizer, MultiGradientsParams};
 use burn::tensor::{Device, Int, Tensor};
-use burn::train::{InferenceStep, TrainOutput, TrainStep};
 use kiln_diffusion::noise::ImageNoise;
 use kiln_diffusion::{
     Distance, Level, LevelOptions, Loss, NetworkDenoiser, Prediction, Rates, Schedule, levels,
 };
-use kiln_kernels::{Precision, on_the_pool, with_precision};
 use kiln_models::{Autoencoder, UNet2d};
 
 use crate::classes::{Classes, label_tensor};
 use crate::error::TrainError;
 use crate::evaluation::Evaluator;
 use crate::experiment::{Experiment, SamplingConfig};
+use crate::log::LOSS;
 use crate::pictures::{Images, columns_for, grid, save_png};
 use crate::plan::Plan;
-use crate::ranks::over_ranks;
+use crate::recipe::{Losses, Recipe, Trainee};
 use crate::report::{MetricKind, Reading, Report};
 use crate::run_folder::StageFolder;
 use crate::session::Session;
-use crate::update::{Averaged, summed};
+use crate::update::{Averaged, Update};
 
-/// What stage 2 logs, in the order of [`Report::scalars`]: the loss, and how far each of [`COMPONENTS`] is from the truth in
-/// the loss's measure. The components that are not predicted follow from the one that is.
-pub(crate) fn metrics(measure: Distance) -> Vec<MetricKind> {
-    let components = match measure {
+/// The components whose errors are logged beside the loss, in the loss's measure. Those that are not predicted follow from the
+/// one that is.
+const COMPONENTS: [Prediction; 3] = [Prediction::Noise, Prediction::Signal, Prediction::Velocity];
+
+/// The names of the errors of [`COMPONENTS`].
+fn names_of_errors(measure: Distance) -> [&'static str; 3] {
+    match measure {
         Distance::Mse => ["noise mse", "signal mse", "velocity mse"],
         Distance::Mae => ["noise mae", "signal mae", "velocity mae"],
         Distance::Huber => ["noise huber", "signal huber", "velocity huber"],
-    };
-    let names = [crate::log::LOSS].into_iter().chain(components).enumerate();
-    let metric = |(index, name)| MetricKind {
-        name,
-        unit: None,
-        higher_is_better: false,
-        reading: Reading::Mean(index),
-    };
-    names.map(metric).collect()
+    }
 }
 
-/// The components whose errors [`metrics`] have after the loss.
-const COMPONENTS: [Prediction; 3] = [Prediction::Noise, Prediction::Signal, Prediction::Velocity];
+/// What stage 2 logs with this measure.
+pub(crate) fn metrics(measure: Distance) -> Vec<MetricKind> {
+    let names = [LOSS].into_iter().chain(names_of_errors(measure));
+    names
+        .map(|name| MetricKind::new(name, Reading::Mean))
+        .collect()
+}
 
 /// Images of a measurement that are drawn at a time.
 const DRAWN_TOGETHER: usize = 64;
 
-/// The module that Burn's Learner trains in stage 2.
+/// What is trained in stage 2.
 #[derive(Module, Debug)]
-pub(crate) struct DiffusionTrainee {
+pub(crate) struct DenoisingNetworks {
     unet: Averaged<UNet2d>,
-    #[module(skip)]
-    lesson: Arc<Lesson>,
 }
 
 /// What does not change while stage 2 trains.
 #[derive(Debug)]
-struct Lesson {
+pub(crate) struct DenoisingRecipe {
     schedule: Schedule,
     objective: Loss,
-    /// 1 / (devices x micro-batches): Burn sums gradients, and their mean is wanted.
-    loss_scale: f64,
-    precision: Precision,
     sampling: SamplingConfig,
     seed: u64,
     /// Of what is denoised: `[channels, height, width]`.
@@ -118,46 +110,45 @@ pub(crate) enum Validation {
     },
 }
 
-impl DiffusionTrainee {
-    pub(crate) fn new(
-        experiment: &Experiment,
-        network: UNet2d,
-        pictured: Pictured,
-        plan: &Plan,
-        folder: StageFolder,
-        session: Session,
-    ) -> Result<Self, TrainError> {
-        Ok(Self {
-            unet: Averaged::new(
-                network,
-                &experiment.stage_2.training,
-                plan.round(),
-                session.clone(),
-            ),
-            lesson: Arc::new(Lesson {
-                schedule: experiment.build_schedule()?,
-                objective: experiment.stage_2.objective(),
-                loss_scale: plan.loss_scale(),
-                precision: experiment.stage_2.training.precision,
-                sampling: experiment.sampling.clone(),
-                seed: experiment.seed,
-                sample_shape: experiment.sample_shape(),
-                pictured,
-                folder,
-                session,
-            }),
-        })
-    }
+/// Stage 2 of `network` as `experiment` says.
+///
+/// # Errors
+/// If the experiment's schedule cannot be built.
+pub(crate) fn trainee(
+    experiment: &Experiment,
+    network: UNet2d,
+    pictured: Pictured,
+    plan: &Plan,
+    folder: StageFolder,
+    session: Session,
+) -> Result<Trainee<DenoisingRecipe>, TrainError> {
+    let training = &experiment.stage_2.training;
+    let networks = DenoisingNetworks {
+        unet: Averaged::new(network, training, plan.round(), session.clone()),
+    };
+    let recipe = DenoisingRecipe {
+        schedule: experiment.build_schedule()?,
+        objective: experiment.stage_2.objective(),
+        sampling: experiment.sampling.clone(),
+        seed: experiment.seed,
+        sample_shape: experiment.sample_shape(),
+        pictured,
+        folder,
+        session: session.clone(),
+    };
+    Ok(Trainee::new(recipe, networks, training, plan, session))
+}
 
+impl DenoisingNetworks {
     /// The trained U-Net.
     pub(crate) fn into_trained(self) -> UNet2d {
         self.unet.into_best()
     }
 }
 
-impl Lesson {
-    /// The scalars of [`metrics`] for `network` on a batch; the first is the loss, with its gradient.
-    fn losses(&self, network: &UNet2d, batch: &NoisyBatch) -> [Tensor<1>; 4] {
+impl DenoisingRecipe {
+    /// The loss of `network` on a batch, with its gradient, and what is told of it.
+    fn loss(&self, network: &UNet2d, batch: &NoisyBatch) -> (Tensor<1>, Report) {
         let NoisyBatch {
             z0,
             noise,
@@ -180,9 +171,13 @@ impl Lesson {
         let target = prediction.target(z0.clone(), noise.clone(), &rates);
         let loss = (self.objective).between(output.clone(), target.clone(), &levels);
         let (output, target) = (output.without_autodiff(), target.without_autodiff());
-        let [noise, signal, velocity] =
-            (self.objective).errors(COMPONENTS, output, target, &levels);
-        [loss, noise, signal, velocity]
+        let errors = (self.objective).errors(COMPONENTS, output, target, &levels);
+        let errors = names_of_errors(self.objective.distance)
+            .into_iter()
+            .zip(errors);
+        let scalars = [(LOSS, loss.clone())].into_iter().chain(errors).collect();
+        let report = Report::new(batch.step, batch.timesteps.len(), scalars, None);
+        (loss, report)
     }
 
     /// Draws a grid of samples; those of a conditional network have a row for each class.
@@ -201,7 +196,7 @@ impl Lesson {
     }
 
     /// Draws as many images as the evaluator wants, of all classes in turn, and measures them.
-    fn measure(&self, network: &UNet2d, device: &Device) -> Result<Vec<f64>, TrainError> {
+    fn measure(&self, network: &UNet2d, device: &Device) -> Result<Figures, TrainError> {
         let Some(evaluator) = &self.pictured.evaluator else {
             return Ok(Vec::new());
         };
@@ -272,92 +267,43 @@ impl Lesson {
     }
 }
 
-impl DiffusionTrainee {
-    /// The losses of a batch, and their gradients.
-    fn gradients(&self, batch: NoisyBatch) -> TrainOutput<Report> {
-        let scalars = self.lesson.losses(&self.unet.network, &batch);
-        let gradients = scalars[0]
-            .clone()
-            .mul_scalar(self.lesson.loss_scale)
-            .backward();
-        let gradients = GradientsParams::from_grads(gradients, self);
-        let scalars = scalars.into_iter().map(Tensor::without_autodiff).collect();
-        let item = Report::new(batch.step, batch.timesteps.len(), scalars, None);
-        TrainOutput {
-            grads: gradients,
-            item,
-        }
-    }
-}
+/// Figures of drawn images, by name.
+type Figures = Vec<(&'static str, f64)>;
 
-impl TrainStep for DiffusionTrainee {
-    type Input = NoisyBatch;
-    type Output = Report;
+impl Recipe for DenoisingRecipe {
+    type Networks = DenoisingNetworks;
+    type Batch = NoisyBatch;
+    type Validation = Validation;
 
-    fn step(&self, batch: NoisyBatch) -> TrainOutput<Report> {
-        on_the_pool(|| with_precision(self.lesson.precision, || self.gradients(batch)))
-    }
-
-    fn optimize(
-        mut self,
-        optim: &mut ModuleOptimizer,
-        rate: ModuleLearningRate,
-        grads: GradientsParams,
-    ) -> Self {
-        let grads = over_ranks(&self, grads, &self.lesson.session);
-        self.unet = self.unet.updated(optim, rate, grads);
-        self
-    }
-
-    fn optimize_multi(
-        self,
-        optim: &mut ModuleOptimizer,
-        rate: ModuleLearningRate,
-        grads: MultiGradientsParams,
-    ) -> Self {
-        let grads = summed(&self, grads);
-        self.optimize(optim, rate, grads)
-    }
-}
-
-impl InferenceStep for DiffusionTrainee {
-    type Input = Validation;
-    type Output = Report;
-
-    fn step(&self, item: Validation) -> Report {
-        with_precision(self.lesson.precision, || self.validate(item))
-    }
-}
-
-impl DiffusionTrainee {
-    fn validate(&self, item: Validation) -> Report {
-        let network = self.unet.best();
-        match item {
-            Validation::Loss(batch) => {
-                let scalars = self.lesson.losses(network, &batch).to_vec();
-                Report::new(batch.step, batch.timesteps.len(), scalars, None)
-            }
-            Validation::Picture { step } => self.of_drawn(step, |device| {
-                self.lesson.draw(network, step, device)?;
-                Ok(Vec::new())
-            }),
-            Validation::Evaluation { step } => {
-                self.of_drawn(step, |device| self.lesson.measure(network, device))
-            }
+    fn losses(&self, networks: &DenoisingNetworks, batch: NoisyBatch) -> Losses {
+        let (total, report) = self.loss(&networks.unet.network, &batch);
+        Losses {
+            total,
+            carried: None,
+            report,
         }
     }
 
-    /// A report of the figures that `draw` gives; its failure ends the training.
-    fn of_drawn(
-        &self,
-        step: usize,
-        draw: impl FnOnce(&Device) -> Result<Vec<f64>, TrainError>,
-    ) -> Report {
-        let device = self.devices().into_iter().next();
-        let device = device.unwrap_or_else(Device::flex);
-        let figures = draw(&device).unwrap_or_else(|error| {
-            self.lesson.session.fail(error);
-            Vec::new()
+    fn updated(&self, mut networks: DenoisingNetworks, update: Update<'_>) -> DenoisingNetworks {
+        networks.unet = networks.unet.updated(update);
+        networks
+    }
+
+    fn validate(&self, networks: &DenoisingNetworks, item: Validation) -> Report {
+        let network = networks.unet.best();
+        let devices = network.devices();
+        let device = devices.into_iter().next().unwrap_or_else(Device::flex);
+        let (step, figures) = match item {
+            Validation::Loss(batch) => return self.loss(network, &batch).1,
+            Validation::Picture { step } => {
+                let drawn = self.draw(network, step, &device);
+                (step, drawn.map(|()| Figures::new()))
+            }
+            Validation::Evaluation { step } => (step, self.measure(network, &device)),
+        };
+        let figures = figures.unwrap_or_else(|error| {
+            self.session.fail(error);
+            Figures::new()
         });
         Report::of_drawn(step, figures, &device)
     }

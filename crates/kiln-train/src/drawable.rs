@@ -18,7 +18,7 @@ use crate::folder_kind::FolderKind;
 use crate::record::RunRecord;
 use crate::run_folder::RunFolder;
 
-/// The part of the trained module that is drawn from, under the names that its record has: see `DiffusionTrainee`.
+/// The part of the trained module that is drawn from, under the names that its record has: see `DenoisingNetworks`.
 #[derive(Module, Debug)]
 struct Recorded {
     unet: RecordedUNet,

@@ -86,6 +86,7 @@ pub fn seen_in_dataset(
 #[derive(Debug)]
 pub(crate) struct Evaluator {
     judge: Judge,
+    metrics: &'static [MetricKind],
     reference: Reference,
     device: Device,
     /// Seeds the choice of subsets.
@@ -121,6 +122,7 @@ impl Evaluator {
         let reference = Reference::new(seen, judge.names_of_distances())?;
         Ok(Self {
             judge,
+            metrics: metrics(Some(config)),
             reference,
             device: device.clone(),
             seed,
@@ -128,60 +130,47 @@ impl Evaluator {
         })
     }
 
-    /// The numbers of [`metrics`], in their order.
+    /// The figures of [`metrics`], by name.
     ///
     /// # Errors
     /// [`EvalError`] for images that are not finite, as those of a network that has diverged.
-    pub(crate) fn measure(&self, images: &Images) -> Result<Vec<f64>, EvalError> {
+    pub(crate) fn measure(&self, images: &Images) -> Result<Vec<(&'static str, f64)>, EvalError> {
         let seen = seen_in(&self.judge, images, &self.device, |_| {})?;
         let distances = self.reference.distances(&seen, self.seed)?;
         let mut figures: Vec<f64> = distances.map(|figure| figure.value).into();
         if let Seen::Digits(readings) = &seen {
             figures.push(readings.confident());
         }
-        Ok(figures)
+        let names = self.metrics.iter().map(|metric| metric.name);
+        Ok(names.zip(figures).collect())
     }
 }
 
-/// What is logged of drawn images; nothing where none are measured.
+const FRECHET: MetricKind = MetricKind::new("frechet", Reading::Figure);
+const KERNEL: MetricKind = MetricKind::new("kernel", Reading::Figure);
+const CONFIDENT: MetricKind = MetricKind::new("confident", Reading::Figure).higher_is_better();
+const FID: MetricKind = MetricKind::new("fid", Reading::Figure);
+const KID: MetricKind = MetricKind::new("kid", Reading::Figure);
+
+/// What is logged of drawn images, in the order in which a judge tells it; nothing where none are measured.
 pub(crate) fn metrics(config: Option<&EvaluationConfig>) -> &'static [MetricKind] {
     match config.map(|config| config.features) {
         None => &[],
-        Some(FeatureKind::Digits) => &DIGITS,
-        Some(FeatureKind::Inception(_)) => &INCEPTION,
+        Some(FeatureKind::Digits) => &[FRECHET, KERNEL, CONFIDENT],
+        Some(FeatureKind::Inception(_)) => &[FID, KID],
     }
 }
 
 /// The metric that the best checkpoint has least of.
 pub(crate) fn best_by(config: Option<&EvaluationConfig>) -> &'static str {
-    let index = match config.map_or(Best::Loss, |config| config.best_by) {
-        Best::Loss => return LOSS,
-        Best::Frechet => 0,
-        Best::Kernel => 1,
+    let Some(config) = config else {
+        return LOSS;
     };
-    metrics(config)
-        .get(index)
-        .map_or(LOSS, |metric| metric.name)
-}
-
-const DIGITS: [MetricKind; 3] = [
-    distance("frechet", 0),
-    distance("kernel", 1),
-    MetricKind {
-        name: "confident",
-        unit: None,
-        higher_is_better: true,
-        reading: Reading::Figure(2),
-    },
-];
-
-const INCEPTION: [MetricKind; 2] = [distance("fid", 0), distance("kid", 1)];
-
-const fn distance(name: &'static str, index: usize) -> MetricKind {
-    MetricKind {
-        name,
-        unit: None,
-        higher_is_better: false,
-        reading: Reading::Figure(index),
+    match (config.best_by, config.features) {
+        (Best::Loss, _) => LOSS,
+        (Best::Frechet, FeatureKind::Digits) => FRECHET.name,
+        (Best::Frechet, FeatureKind::Inception(_)) => FID.name,
+        (Best::Kernel, FeatureKind::Digits) => KERNEL.name,
+        (Best::Kernel, FeatureKind::Inception(_)) => KID.name,
     }
 }

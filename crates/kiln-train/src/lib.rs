@@ -53,6 +53,7 @@ pub mod pictures;
 mod plan;
 pub mod plots;
 mod ranks;
+mod recipe;
 mod record;
 mod renderer;
 mod report;

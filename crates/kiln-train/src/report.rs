@@ -22,12 +22,14 @@ pub(crate) struct Report {
     pub(crate) step: usize,
     /// Images that the means go over.
     pub(crate) images: usize,
-    /// The stage's scalars, in the order of its metrics: `[scalars]`. The first one is the loss.
+    /// The names of the scalars. The first one is the loss.
+    names: Vec<&'static str>,
+    /// `[scalars]`
     pub(crate) scalars: Tensor<1>,
     /// How often each code was chosen, `[codes]`, where there is a codebook.
     pub(crate) code_counts: Option<Tensor<1>>,
-    /// What was measured in drawn images, in the order of [`crate::evaluation::metrics`].
-    pub(crate) figures: Vec<f64>,
+    /// What was measured in drawn images, by name.
+    figures: Vec<(&'static str, f64)>,
     read: Option<Arc<Numbers>>,
 }
 
@@ -35,21 +37,33 @@ pub(crate) struct Report {
 pub(crate) struct Numbers {
     step: usize,
     images: usize,
-    scalars: Vec<f64>,
+    /// Scalars, or figures of drawn images, by name.
+    values: Vec<(&'static str, f64)>,
     code_counts: Vec<f32>,
-    figures: Vec<f64>,
+}
+
+impl Numbers {
+    fn value(&self, name: &str) -> Option<f64> {
+        let mut values = self.values.iter();
+        let (_, value) = values.find(|(own, _)| *own == name)?;
+        Some(*value)
+    }
 }
 
 impl Report {
+    /// Scalars, `[1]` each, under the names of their metrics. The first one is the loss.
     pub(crate) fn new(
         step: usize,
         images: usize,
-        scalars: Vec<Tensor<1>>,
+        scalars: Vec<(&'static str, Tensor<1>)>,
         code_counts: Option<Tensor<1>>,
     ) -> Self {
+        let (names, scalars): (Vec<_>, Vec<_>) = scalars.into_iter().unzip();
+        let scalars = scalars.into_iter().map(Tensor::without_autodiff).collect();
         Self {
             step,
             images,
+            names,
             scalars: Tensor::cat(scalars, 0),
             code_counts,
             figures: Vec::new(),
@@ -58,10 +72,15 @@ impl Report {
     }
 
     /// A report of drawn images, without a loss.
-    pub(crate) fn of_drawn(step: usize, figures: Vec<f64>, device: &Device) -> Self {
+    pub(crate) fn of_drawn(
+        step: usize,
+        figures: Vec<(&'static str, f64)>,
+        device: &Device,
+    ) -> Self {
         Self {
             step,
             images: 0,
+            names: Vec::new(),
             scalars: Tensor::zeros([1], device),
             code_counts: None,
             figures,
@@ -76,12 +95,13 @@ impl ItemLazy for Report {
             .code_counts
             .clone()
             .map(|counts| counts.into_data().iter::<f32>().collect());
+        let scalars = self.scalars.clone().into_data();
+        let scalars = self.names.iter().copied().zip(scalars.iter::<f64>());
         self.read = Some(Arc::new(Numbers {
             step: self.step,
             images: self.images,
-            scalars: self.scalars.clone().into_data().iter::<f64>().collect(),
+            values: scalars.chain(self.figures.iter().copied()).collect(),
             code_counts: counts.unwrap_or_default(),
-            figures: self.figures.clone(),
         }));
         Ok(self)
     }
@@ -96,14 +116,14 @@ impl Adaptor<Option<Arc<Numbers>>> for Report {
 /// How a metric reads a report.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Reading {
-    /// The mean of the scalar at this index, weighted by images.
-    Mean(usize),
+    /// The mean of the scalar of the metric's name, weighted by images.
+    Mean,
     /// exp of the entropy of the codes' use.
     Perplexity,
     /// Share of the codes that were chosen at all, in percent.
     CodesInUse,
-    /// The figure at this index, where images were drawn and measured.
-    Figure(usize),
+    /// The figure of the metric's name, where images were drawn and measured.
+    Figure,
 }
 
 /// One metric of a stage.
@@ -113,6 +133,34 @@ pub(crate) struct MetricKind {
     pub(crate) unit: Option<&'static str>,
     pub(crate) higher_is_better: bool,
     pub(crate) reading: Reading,
+}
+
+impl MetricKind {
+    /// The less the better, without a unit.
+    pub(crate) const fn new(name: &'static str, reading: Reading) -> Self {
+        Self {
+            name,
+            unit: None,
+            higher_is_better: false,
+            reading,
+        }
+    }
+
+    /// The same in a unit.
+    pub(crate) const fn in_unit(self, unit: &'static str) -> Self {
+        Self {
+            unit: Some(unit),
+            ..self
+        }
+    }
+
+    /// The same, and the more the better.
+    pub(crate) const fn higher_is_better(self) -> Self {
+        Self {
+            higher_is_better: true,
+            ..self
+        }
+    }
 }
 
 /// What was told of the newest step. Devices report in the order in which they end, so its values are summed by size: the same
@@ -164,9 +212,9 @@ impl Gathered {
     /// The value over all that was gathered since the last `clear`.
     fn gathered(&self) -> Option<f64> {
         match self.kind.reading {
-            Reading::Figure(_) => self.last,
+            Reading::Figure => self.last,
             _ if self.images == 0.0 => None,
-            Reading::Mean(_) => Some(self.whole_sum() / self.images),
+            Reading::Mean => Some(self.whole_sum() / self.images),
             Reading::Perplexity => Some(perplexity(&self.code_counts)),
             Reading::CodesInUse => Some(
                 100.0 * codes_in_use(&self.code_counts) as f64
@@ -243,13 +291,13 @@ impl Metric for Gathered {
         };
         self.images += numbers.images as f64;
         match self.kind.reading {
-            Reading::Figure(index) => {
-                self.last = numbers.figures.get(index).copied().or(self.last);
+            Reading::Figure => {
+                self.last = numbers.value(self.kind.name).or(self.last);
             }
             // Drawn images have no loss.
             _ if numbers.images == 0 => {}
-            Reading::Mean(index) => {
-                let value = numbers.scalars.get(index).copied().unwrap_or(f64::NAN);
+            Reading::Mean => {
+                let value = numbers.value(self.kind.name).unwrap_or(f64::NAN);
                 let weighed = value * numbers.images as f64;
                 if self.training.is_none() {
                     self.sum += weighed; // one device validates

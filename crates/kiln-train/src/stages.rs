@@ -18,11 +18,11 @@ use serde::Serialize;
 use crate::checkpoint::CheckpointFolder;
 use crate::claim::Claim;
 use crate::classes::Classes;
-use crate::classifier_stage::{self, ClassifierTrainee, DigitSource};
+use crate::classifier_stage::{self, DigitSource};
 use crate::clean::CleanSets;
 use crate::counted;
 use crate::devices::Devices;
-use crate::diffusion_stage::{self, DiffusionTrainee, Pictured};
+use crate::diffusion_stage::{self, Pictured};
 use crate::drawable::load_model;
 use crate::error::TrainError;
 use crate::evaluation::{self, Evaluator};
@@ -39,7 +39,7 @@ use crate::ranks::Ranks;
 use crate::run_folder::{RunFolder, StageFolder};
 use crate::session::StopSignal;
 use crate::start::{Start, absolute};
-use crate::vqvae_stage::{self, ImageSource, VqVaeTrainee};
+use crate::vqvae_stage::{self, ImageSource};
 
 /// Where a training takes place and how.
 #[derive(Debug, Clone)]
@@ -309,7 +309,7 @@ pub fn train_vqvae(
         }
     };
     memory::check_weights("vqvae", network.num_params(), &options.devices)?;
-    let trainee = VqVaeTrainee::new(
+    let trainee = vqvae_stage::trainee(
         &first_stage,
         network,
         datasets.train.border(),
@@ -336,7 +336,7 @@ pub fn train_vqvae(
     let report = TrainingReport::new("vqvae", &outcome, training, &plan, folder.model());
     if report.model.is_some() && options.ranks.is_first() {
         let first_stage = FirstStage {
-            network: outcome.model.into_trained(),
+            network: outcome.model.into_networks().into_trained(),
             metadata: metadata(experiment, &datasets, outcome.steps_done, earlier),
         };
         first_stage.save(&folder.model(), WeightsType::F32)?;
@@ -475,7 +475,7 @@ fn train_unet(
     if options.ranks.is_first() && !(at_start.is_dir() && session.steps_done() > 0) {
         model(network.clone(), 0).save(&at_start, WeightsType::F32)?;
     }
-    let trainee = DiffusionTrainee::new(
+    let trainee = diffusion_stage::trainee(
         experiment,
         network,
         pictured,
@@ -509,7 +509,7 @@ fn train_unet(
     claim.keep();
     let mut report = TrainingReport::new(name, &outcome, training, &plan, run.model());
     if report.model.is_some() && options.ranks.is_first() {
-        let trained = outcome.model.into_trained();
+        let trained = outcome.model.into_networks().into_trained();
         model(trained, outcome.steps_done).save(&run.model(), WeightsType::F32)?;
         if let (Some(_), Some(step)) = (measured, checkpoints.best()) {
             let best = load_model(&checkpoints.path(step), &device)?;
@@ -568,7 +568,7 @@ pub fn train_classifier(
     let identity = start.identity(&data, &datasets, &plan, None, None);
     start.begin(&identity)?;
     let device = options.devices.first();
-    let trainee = ClassifierTrainee::new(experiment, &plan, session.clone(), &device);
+    let trainee = classifier_stage::trainee(experiment, &plan, session.clone(), &device);
     let stage = Stage {
         name: "digit classifier",
         folder,
@@ -590,7 +590,7 @@ pub fn train_classifier(
         && options.ranks.is_first()
     {
         let facts = training_facts(experiment.seed, &datasets, outcome.steps_done);
-        let classifier = outcome.model.into_trained();
+        let classifier = outcome.model.into_networks().into_trained();
         kiln_models::save_weights(&classifier, path, WeightsType::F16, &facts)?;
     }
     Ok(report)

@@ -56,6 +56,14 @@ impl Optimizer for ClippedAdamW {
     }
 }
 
+/// One update.
+pub(crate) struct Update<'a> {
+    pub(crate) optimizer: &'a mut ModuleOptimizer,
+    pub(crate) learning_rate: ModuleLearningRate,
+    /// Summed over micro-batches, devices and ranks.
+    pub(crate) gradients: GradientsParams,
+}
+
 /// A network in training, beside the average of its weights where the experiment has one.
 #[derive(Module, Debug)]
 pub(crate) struct Averaged<N: Module> {
@@ -124,14 +132,16 @@ impl<N: Module> Averaged<N> {
         self.average.unwrap_or(self.network)
     }
 
-    /// Moves the network along `gradients`, and its average after it. `optimizer` is that of the same session.
+    /// Moves the network along the gradients, and its average after it. The optimizer is that of the same session.
     ///
     /// Gradients that are not finite change nothing and end the training.
     pub(crate) fn updated(
         mut self,
-        optimizer: &mut ModuleOptimizer,
-        learning_rate: ModuleLearningRate,
-        gradients: GradientsParams,
+        Update {
+            optimizer,
+            learning_rate,
+            gradients,
+        }: Update<'_>,
     ) -> Self {
         let rule = &mut self.rule;
         rule.steps_done += 1;
@@ -313,7 +323,11 @@ mod tests {
             let decay = training.ema.as_ref().unwrap().decay_at(step);
             average = ema::update(average, &burns, decay);
             let gradients = gradients(&ours.network, 1.0);
-            ours = ours.updated(&mut optimizer, 0.1.into(), gradients);
+            ours = ours.updated(Update {
+                optimizer: &mut optimizer,
+                learning_rate: 0.1.into(),
+                gradients,
+            });
             assert_close(&ours.network, &burns);
             assert_close(ours.best(), &average);
         }
@@ -327,7 +341,11 @@ mod tests {
         let session = Session::new(0, StopSignal::default());
         let learning = Averaged::new(network, &training(1.0), 5, session.clone());
         let mut optimizer = optimizer(&training(1.0), &session);
-        let after = learning.updated(&mut optimizer, 1e-3.into(), bad);
+        let after = learning.updated(Update {
+            optimizer: &mut optimizer,
+            learning_rate: 1e-3.into(),
+            gradients: bad,
+        });
         assert_eq!(after.best().weight.val().into_data(), before);
         let message = session.take_failure().unwrap().to_string();
         assert!(

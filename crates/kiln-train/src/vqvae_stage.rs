@@ -4,12 +4,8 @@ use std::sync::Arc;
 
 use burn::data::dataset::DatasetError;
 use burn::module::Module;
-use burn::optim::lr_scheduler::module_lr_scheduler::ModuleLearningRate;
-use burn::optim::{GradientsParams, ModuleOptimizer, MultiGradientsParams};
 use burn::tensor::{Device, Tensor, TensorData};
-use burn::train::{InferenceStep, TrainOutput, TrainStep};
 use kiln_data::{Datasets, ImageBatch, ImageDataset, Progress, ProgressUnit, Task, prefetch};
-use kiln_kernels::{Precision, on_the_pool, with_precision};
 use kiln_models::Autoencoder;
 use kiln_models::bottleneck::vq::{
     BatchPosition, CODEBOOK, COMMITMENT, CodebookConfig, CodebookTraining, VectorQuantizer,
@@ -18,14 +14,15 @@ use kiln_models::bottleneck::vq::{
 use crate::error::TrainError;
 use crate::experiment::{FirstStageConfig, Interval, TrainingConfig};
 use crate::loader::{BatchSource, Batches, Shares};
+use crate::log::LOSS;
 use crate::objective::{RECONSTRUCTION, Stage1Objective, Terms, psnr};
 use crate::pictures::{Images, columns_for, grid, save_png};
 use crate::plan::Plan;
-use crate::ranks::over_ranks;
+use crate::recipe::{Losses, Recipe, Trainee};
 use crate::report::{MetricKind, Reading, Report};
 use crate::run_folder::StageFolder;
 use crate::session::{Session, StopSignal};
-use crate::update::{Averaged, summed};
+use crate::update::{Averaged, Update};
 
 /// Images in a picture of reconstructions.
 const PICTURED: usize = 32;
@@ -33,69 +30,38 @@ const PICTURED: usize = 32;
 const KMEANS_IMAGES: usize = 256;
 const KMEANS_ITERATIONS: usize = 20;
 
-/// What stage 1 logs, in the order of [`Report::scalars`].
+const PSNR: MetricKind = MetricKind::new("psnr", Reading::Mean)
+    .in_unit("dB")
+    .higher_is_better();
+const PERPLEXITY: MetricKind =
+    MetricKind::new("perplexity", Reading::Perplexity).higher_is_better();
+const CODES_IN_USE: MetricKind = MetricKind::new("codes in use", Reading::CodesInUse)
+    .in_unit("%")
+    .higher_is_better();
+
+/// What stage 1 logs.
 pub(crate) const METRICS: [MetricKind; 7] = [
-    MetricKind {
-        name: crate::log::LOSS,
-        unit: None,
-        higher_is_better: false,
-        reading: Reading::Mean(0),
-    },
-    MetricKind {
-        name: RECONSTRUCTION,
-        unit: None,
-        higher_is_better: false,
-        reading: Reading::Mean(1),
-    },
-    MetricKind {
-        name: CODEBOOK,
-        unit: None,
-        higher_is_better: false,
-        reading: Reading::Mean(2),
-    },
-    MetricKind {
-        name: COMMITMENT,
-        unit: None,
-        higher_is_better: false,
-        reading: Reading::Mean(3),
-    },
-    MetricKind {
-        name: "psnr",
-        unit: Some("dB"),
-        higher_is_better: true,
-        reading: Reading::Mean(4),
-    },
-    MetricKind {
-        name: "perplexity",
-        unit: None,
-        higher_is_better: true,
-        reading: Reading::Perplexity,
-    },
-    MetricKind {
-        name: "codes in use",
-        unit: Some("%"),
-        higher_is_better: true,
-        reading: Reading::CodesInUse,
-    },
+    MetricKind::new(LOSS, Reading::Mean),
+    MetricKind::new(RECONSTRUCTION, Reading::Mean),
+    MetricKind::new(CODEBOOK, Reading::Mean),
+    MetricKind::new(COMMITMENT, Reading::Mean),
+    PSNR,
+    PERPLEXITY,
+    CODES_IN_USE,
 ];
 
-/// The module that Burn's Learner trains in stage 1.
+/// What is trained in stage 1.
 #[derive(Module, Debug)]
-pub(crate) struct VqVaeTrainee {
+pub(crate) struct FirstStageNetworks {
     vqvae: Averaged<Autoencoder>,
     codebook: Option<CodebookTraining>,
-    #[module(skip)]
-    lesson: Arc<Lesson>,
 }
 
 /// What does not change while stage 1 trains.
 #[derive(Debug)]
-struct Lesson {
+pub(crate) struct FirstStageRecipe {
     objective: Stage1Objective,
     codebook: CodebookConfig,
-    /// 1 / (devices x micro-batches): Burn sums gradients, and their mean is wanted.
-    loss_scale: f64,
-    precision: Precision,
     folder: StageFolder,
     session: Session,
     border: usize,
@@ -117,37 +83,36 @@ pub(crate) struct ValidationImages {
     picture: bool,
 }
 
-impl VqVaeTrainee {
-    /// Trains `network` as `first_stage` says, on images with a `border`.
-    pub(crate) fn new(
-        first_stage: &FirstStageConfig<'_>,
-        mut network: Autoencoder,
-        border: usize,
-        plan: &Plan,
-        folder: StageFolder,
-        session: Session,
-    ) -> Self {
-        let FirstStageConfig {
-            codebook, stage_1, ..
-        } = first_stage;
-        let training = &stage_1.training;
-        network.bottleneck = (network.bottleneck).with_quantizer(|codes| codebook.prepare(codes));
-        Self {
-            codebook: network.bottleneck.quantizer().map(CodebookTraining::new),
-            vqvae: Averaged::new(network, training, plan.round(), session.clone()),
-            lesson: Arc::new(Lesson {
-                objective: Stage1Objective::new(stage_1, codebook.update),
-                codebook: codebook.clone(),
-                loss_scale: plan.loss_scale(),
-                precision: training.precision,
-                folder,
-                session,
-                border,
-            }),
-        }
-    }
+/// Stage 1 of `network` as `first_stage` says, on images with a `border`.
+pub(crate) fn trainee(
+    first_stage: &FirstStageConfig<'_>,
+    mut network: Autoencoder,
+    border: usize,
+    plan: &Plan,
+    folder: StageFolder,
+    session: Session,
+) -> Trainee<FirstStageRecipe> {
+    let FirstStageConfig {
+        codebook, stage_1, ..
+    } = first_stage;
+    let training = &stage_1.training;
+    network.bottleneck = (network.bottleneck).with_quantizer(|codes| codebook.prepare(codes));
+    let networks = FirstStageNetworks {
+        codebook: network.bottleneck.quantizer().map(CodebookTraining::new),
+        vqvae: Averaged::new(network, training, plan.round(), session.clone()),
+    };
+    let recipe = FirstStageRecipe {
+        objective: Stage1Objective::new(stage_1, codebook.update),
+        codebook: (*codebook).clone(),
+        folder,
+        session: session.clone(),
+        border,
+    };
+    Trainee::new(recipe, networks, training, plan, session)
+}
 
-    /// The trained VQ-VAE.
+impl FirstStageNetworks {
+    /// The trained autoencoder.
     pub(crate) fn into_trained(self) -> Autoencoder {
         let mut network = self.vqvae.into_best();
         network.bottleneck = (network.bottleneck).with_quantizer(VectorQuantizer::into_plain);
@@ -155,128 +120,96 @@ impl VqVaeTrainee {
     }
 }
 
-impl VqVaeTrainee {
-    /// The losses of a batch, and their gradients.
-    fn gradients(&self, batch: ImageTensors) -> TrainOutput<Report> {
+impl Recipe for FirstStageRecipe {
+    type Networks = FirstStageNetworks;
+    type Batch = ImageTensors;
+    type Validation = ValidationImages;
+
+    fn losses(&self, networks: &FirstStageNetworks, batch: ImageTensors) -> Losses {
         let ImageTensors {
             images,
             step,
             position,
         } = batch;
-        let network = &self.vqvae.network;
+        let network = &networks.vqvae.network;
         let encoded = network.encoded(images.clone());
         let passed = network.bottleneck.pass(encoded.clone(), None);
         let reconstructions = network.decode_passed(passed.latents.clone());
-        let objective = &self.lesson.objective;
-        let terms = objective.terms(images.clone(), reconstructions.clone(), &passed);
+        let terms = (self.objective).terms(images.clone(), reconstructions.clone(), &passed);
 
-        let mut loss = terms.total.clone().mul_scalar(self.lesson.loss_scale);
-        let mut code_counts = None;
+        let (mut carried, mut code_counts) = (None, None);
         let quantizer = network.bottleneck.quantizer();
         if let (Some(quantizer), Some(codes), Some(codebook)) =
-            (quantizer, passed.codes, &self.codebook)
+            (quantizer, passed.codes, &networks.codebook)
         {
             // The statistics travel as gradients, so whatever sums those over devices sums these, too.
             let statistics = quantizer.statistics(encoded, codes, position);
             code_counts = Some(statistics.counts.clone());
-            loss = loss + codebook.carry(statistics);
+            carried = Some(codebook.carry(statistics));
         }
-        let gradients = GradientsParams::from_grads(loss.backward(), self);
-
-        let [count, ..] = images.dims();
-        let psnr = psnr(
-            images.without_autodiff(),
-            reconstructions.without_autodiff(),
-        );
-        let scalars = scalars(terms, psnr);
-        let scalars = scalars.into_iter().map(Tensor::without_autodiff).collect();
-        TrainOutput {
-            grads: gradients,
-            item: Report::new(step, count, scalars, code_counts),
+        Losses {
+            total: terms.total.clone(),
+            carried,
+            report: report(step, images, reconstructions, terms, code_counts),
         }
     }
-}
 
-impl TrainStep for VqVaeTrainee {
-    type Input = ImageTensors;
-    type Output = Report;
-
-    fn step(&self, batch: ImageTensors) -> TrainOutput<Report> {
-        on_the_pool(|| with_precision(self.lesson.precision, || self.gradients(batch)))
-    }
-
-    fn optimize(
-        mut self,
-        optim: &mut ModuleOptimizer,
-        rate: ModuleLearningRate,
-        grads: GradientsParams,
-    ) -> Self {
-        let mut grads = over_ranks(&self, grads, &self.lesson.session);
-        let codebook = self.codebook.as_ref();
-        let statistics = codebook.and_then(|codebook| codebook.take(&mut grads));
-        self.vqvae = self.vqvae.updated(optim, rate, grads);
-        let bottleneck = self.vqvae.network.bottleneck;
-        self.vqvae.network.bottleneck = bottleneck.with_quantizer(|quantizer| {
-            let (Some(codebook), Some(statistics)) = (self.codebook.take(), statistics) else {
+    fn updated(
+        &self,
+        mut networks: FirstStageNetworks,
+        mut update: Update<'_>,
+    ) -> FirstStageNetworks {
+        let codebook = networks.codebook.as_ref();
+        let statistics = codebook.and_then(|codebook| codebook.take(&mut update.gradients));
+        networks.vqvae = networks.vqvae.updated(update);
+        let bottleneck = networks.vqvae.network.bottleneck;
+        networks.vqvae.network.bottleneck = bottleneck.with_quantizer(|quantizer| {
+            let (Some(codebook), Some(statistics)) = (networks.codebook.take(), statistics) else {
                 return quantizer;
             };
-            let config = &self.lesson.codebook;
-            let (codebook, quantizer) = codebook.update(config, quantizer, statistics);
-            self.codebook = Some(codebook);
+            let (codebook, quantizer) = codebook.update(&self.codebook, quantizer, statistics);
+            networks.codebook = Some(codebook);
             quantizer
         });
-        self
+        networks
     }
 
-    fn optimize_multi(
-        self,
-        optim: &mut ModuleOptimizer,
-        rate: ModuleLearningRate,
-        grads: MultiGradientsParams,
-    ) -> Self {
-        let grads = summed(&self, grads);
-        self.optimize(optim, rate, grads)
-    }
-}
-
-impl InferenceStep for VqVaeTrainee {
-    type Input = ValidationImages;
-    type Output = Report;
-
-    fn step(&self, batch: ValidationImages) -> Report {
+    fn validate(&self, networks: &FirstStageNetworks, item: ValidationImages) -> Report {
         let ValidationImages {
             images,
             step,
             picture,
-        } = batch;
-        let network = self.vqvae.best();
-        let (reconstructions, passed) = with_precision(self.lesson.precision, || {
-            network.forward(images.clone(), None)
-        });
-        let objective = &self.lesson.objective;
-        let terms = objective.terms(images.clone(), reconstructions.clone(), &passed);
-        if picture
-            && let Err(error) = self
-                .lesson
-                .draw(step, images.clone(), reconstructions.clone())
-        {
-            self.lesson.session.fail(error);
+        } = item;
+        let network = networks.vqvae.best();
+        let (reconstructions, passed) = network.forward(images.clone(), None);
+        let terms = (self.objective).terms(images.clone(), reconstructions.clone(), &passed);
+        if picture && let Err(error) = self.draw(step, images.clone(), reconstructions.clone()) {
+            self.session.fail(error);
         }
-        let [count, ..] = images.dims();
         let quantizer = network.bottleneck.quantizer().zip(passed.codes);
         let counts = quantizer.map(|(quantizer, codes)| quantizer.counts(codes));
-        let scalars = scalars(terms, psnr(images, reconstructions));
-        Report::new(step, count, scalars, counts)
+        report(step, images, reconstructions, terms, counts)
     }
 }
 
-/// The scalars of [`METRICS`], in their order.
-fn scalars(Terms { total, terms }: Terms, psnr: Tensor<1>) -> Vec<Tensor<1>> {
-    let terms = terms.into_iter().map(|(_, term)| term);
-    [total].into_iter().chain(terms).chain([psnr]).collect()
+fn report(
+    step: usize,
+    images: Tensor<4>,
+    reconstructions: Tensor<4>,
+    Terms { total, terms }: Terms,
+    code_counts: Option<Tensor<1>>,
+) -> Report {
+    let [count, ..] = images.dims();
+    let psnr = psnr(
+        images.without_autodiff(),
+        reconstructions.without_autodiff(),
+    );
+    let scalars = [(LOSS, total)].into_iter().chain(terms);
+    let scalars = scalars.chain([(PSNR.name, psnr)]).collect();
+    Report::new(step, count, scalars, code_counts)
 }
 
-impl Lesson {
+impl FirstStageRecipe {
     /// Rows of originals, each over the row of their reconstructions.
     fn draw(
         &self,

@@ -1,0 +1,205 @@
+//! What makes a stage, and the one module that Burn's Learner trains for all of them.
+
+use std::fmt::{self, Debug, Display};
+use std::sync::Arc;
+
+use burn::module::{Devices, Module, ModuleMapper, ModuleVisitor};
+use burn::optim::lr_scheduler::module_lr_scheduler::ModuleLearningRate;
+use burn::optim::{GradientsParams, ModuleOptimizer, MultiGradientsParams};
+use burn::tensor::{Device, Tensor};
+use burn::train::{InferenceStep, TrainOutput, TrainStep};
+use kiln_kernels::{Precision, on_the_pool, with_precision};
+
+use crate::experiment::TrainingConfig;
+use crate::plan::Plan;
+use crate::ranks::over_ranks;
+use crate::report::Report;
+use crate::session::Session;
+use crate::update::{Update, summed};
+
+/// What makes a stage: its networks, its losses, and what follows an update. Its batches come from a
+/// [`BatchSource`](crate::loader::BatchSource).
+pub(crate) trait Recipe: Debug + Send + Sync + 'static {
+    /// All that is trained, with what goes along from step to step, such as averages: a checkpoint holds just this.
+    type Networks: Module + Display + Sync + 'static;
+    /// What one device sees in one micro-batch.
+    type Batch: Send + 'static;
+    /// One item of a validation.
+    type Validation: Send + 'static;
+
+    /// The losses of a batch.
+    fn losses(&self, networks: &Self::Networks, batch: Self::Batch) -> Losses;
+
+    /// The networks after an update by the gradients of the whole step.
+    fn updated(&self, networks: Self::Networks, update: Update<'_>) -> Self::Networks;
+
+    /// What a validation finds. It says whatever goes wrong to the session.
+    fn validate(&self, networks: &Self::Networks, item: Self::Validation) -> Report;
+}
+
+/// What a training step minimises, and what it tells.
+pub(crate) struct Losses {
+    /// `[1]`: the mean over the batch's images.
+    pub(crate) total: Tensor<1>,
+    /// `[1]`: zero, with gradients that carry sums over the batch to the update. They are not averaged over devices.
+    pub(crate) carried: Option<Tensor<1>>,
+    /// Without gradients.
+    pub(crate) report: Report,
+}
+
+/// The networks of a stage in training.
+///
+/// As a module it is its networks, so that a checkpoint has their names.
+#[derive(Debug)]
+pub(crate) struct Trainee<R: Recipe> {
+    networks: R::Networks,
+    recipe: Arc<R>,
+    /// 1 / (devices x micro-batches): Burn sums gradients, and their mean is wanted.
+    loss_scale: f64,
+    precision: Precision,
+    session: Session,
+}
+
+impl<R: Recipe> Trainee<R> {
+    pub(crate) fn new(
+        recipe: R,
+        networks: R::Networks,
+        training: &TrainingConfig,
+        plan: &Plan,
+        session: Session,
+    ) -> Self {
+        Self {
+            networks,
+            recipe: Arc::new(recipe),
+            loss_scale: plan.loss_scale(),
+            precision: training.precision,
+            session,
+        }
+    }
+
+    /// What was trained.
+    pub(crate) fn into_networks(self) -> R::Networks {
+        self.networks
+    }
+
+    fn with(&self, networks: R::Networks) -> Self {
+        Self {
+            networks,
+            recipe: self.recipe.clone(),
+            loss_scale: self.loss_scale,
+            precision: self.precision,
+            session: self.session.clone(),
+        }
+    }
+
+    fn map_networks(mut self, change: impl FnOnce(R::Networks) -> R::Networks) -> Self {
+        self.networks = change(self.networks);
+        self
+    }
+}
+
+impl<R: Recipe> TrainStep for Trainee<R> {
+    type Input = R::Batch;
+    type Output = Report;
+
+    fn step(&self, batch: R::Batch) -> TrainOutput<Report> {
+        on_the_pool(|| {
+            with_precision(self.precision, || {
+                let losses = self.recipe.losses(&self.networks, batch);
+                let mut loss = losses.total * self.loss_scale;
+                if let Some(carried) = losses.carried {
+                    loss = loss + carried;
+                }
+                TrainOutput {
+                    grads: GradientsParams::from_grads(loss.backward(), self),
+                    item: losses.report,
+                }
+            })
+        })
+    }
+
+    fn optimize(
+        self,
+        optimizer: &mut ModuleOptimizer,
+        learning_rate: ModuleLearningRate,
+        gradients: GradientsParams,
+    ) -> Self {
+        let gradients = over_ranks(&self, gradients, &self.session);
+        let recipe = self.recipe.clone();
+        self.map_networks(|networks| {
+            let update = Update {
+                optimizer,
+                learning_rate,
+                gradients,
+            };
+            recipe.updated(networks, update)
+        })
+    }
+
+    fn optimize_multi(
+        self,
+        optimizer: &mut ModuleOptimizer,
+        learning_rate: ModuleLearningRate,
+        gradients: MultiGradientsParams,
+    ) -> Self {
+        let gradients = summed(&self, gradients);
+        self.optimize(optimizer, learning_rate, gradients)
+    }
+}
+
+impl<R: Recipe> InferenceStep for Trainee<R> {
+    type Input = R::Validation;
+    type Output = Report;
+
+    fn step(&self, item: R::Validation) -> Report {
+        with_precision(self.precision, || {
+            self.recipe.validate(&self.networks, item)
+        })
+    }
+}
+
+impl<R: Recipe> Clone for Trainee<R> {
+    fn clone(&self) -> Self {
+        self.with(self.networks.clone())
+    }
+}
+
+impl<R: Recipe> Display for Trainee<R> {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        Display::fmt(&self.networks, formatter)
+    }
+}
+
+impl<R: Recipe> Module for Trainee<R> {
+    fn collect_devices(&self, devices: Devices) -> Devices {
+        self.networks.collect_devices(devices)
+    }
+
+    fn fork(self, device: &Device) -> Self {
+        self.map_networks(|networks| networks.fork(device))
+    }
+
+    fn to_device(self, device: &Device) -> Self {
+        self.map_networks(|networks| networks.to_device(device))
+    }
+
+    fn train(self) -> Self {
+        self.map_networks(Module::train)
+    }
+
+    fn valid(&self) -> Self {
+        self.with(self.networks.valid())
+    }
+
+    fn materialize(self) -> Self {
+        self.map_networks(Module::materialize)
+    }
+
+    fn visit<V: ModuleVisitor>(&self, visitor: &mut V) {
+        self.networks.visit(visitor);
+    }
+
+    fn map<M: ModuleMapper>(self, mapper: &mut M) -> Self {
+        self.map_networks(|networks| networks.map(mapper))
+    }
+}
