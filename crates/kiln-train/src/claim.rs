@@ -12,6 +12,7 @@ use kiln_hub::check_place;
 
 use crate::checkpoint::CheckpointFolder;
 use crate::error::TrainError;
+use crate::made_folder::MadeFolder;
 use crate::ranks::Ranks;
 use crate::run_folder::{RunFolder, StageFolder, is_temporary, write_atomically};
 
@@ -37,7 +38,7 @@ struct Claimed {
     /// What the stage had left.
     traces: Traces,
     is_kept: bool,
-    _made: Made,
+    _made: MadeFolder,
     /// Locks the folder; none where the file system has no locks.
     _lock: Option<File>,
 }
@@ -57,8 +58,7 @@ impl Claim {
             return Ok(Self(None));
         }
         let path = run.path();
-        let made = Made(missing(path));
-        fs::create_dir_all(path).map_err(TrainError::file("make the folder", path))?;
+        let made = MadeFolder::make(path).map_err(TrainError::file("make the folder", path))?;
         let lock = lock(path)?;
         refuse_foreign_files(run, stage)?;
         match stage.path() == path {
@@ -140,26 +140,6 @@ impl Claimed {
     }
 }
 
-/// The folders that were made for the run folder, outermost first, itself included. Dropped, those that are empty go away.
-struct Made(Vec<PathBuf>);
-
-impl Drop for Made {
-    fn drop(&mut self) {
-        for folder in self.0.iter().rev() {
-            let _ = fs::remove_dir(folder);
-        }
-    }
-}
-
-/// The folders that have to be made for `path`, outermost first.
-fn missing(path: &Path) -> Vec<PathBuf> {
-    let outwards = path.ancestors();
-    let missing = outwards.take_while(|folder| !folder.as_os_str().is_empty() && !folder.exists());
-    let mut missing: Vec<_> = missing.map(Path::to_owned).collect();
-    missing.reverse();
-    missing
-}
-
 /// The lock on a folder, if its file system has locks.
 fn lock(folder: &Path) -> Result<Option<File>, TrainError> {
     let Ok(file) = File::open(folder) else {
@@ -179,7 +159,7 @@ fn lock(folder: &Path) -> Result<Option<File>, TrainError> {
 fn refuse_foreign_files(run: &RunFolder, stage: &StageFolder) -> Result<(), TrainError> {
     let config = run.config();
     if fs::symlink_metadata(&config).is_ok() {
-        return match beginning_of(&config).starts_with(WRITTEN_BY) {
+        return match is_ours(&config) {
             true => Ok(()),
             false => Err(in_the_way(&config)),
         };
@@ -189,6 +169,11 @@ fn refuse_foreign_files(run: &RunFolder, stage: &StageFolder) -> Result<(), Trai
         Some(foreign) => Err(in_the_way(foreign)),
         None => Ok(()),
     }
+}
+
+/// Whether kiln wrote this `config.toml`.
+pub(crate) fn is_ours(config: &Path) -> bool {
+    beginning_of(config).starts_with(WRITTEN_BY)
 }
 
 /// Whether there is something at a path, apart from an empty folder.

@@ -34,6 +34,13 @@ fn schedules_of_configs_and_models_are_compared() {
     assert!((terminal.unwrap() - 0.364).abs() < 1e-3, "{terminal:?}");
     let picture = image::open(workplace.path("s.png")).unwrap();
     assert_eq!((picture.width(), picture.height()), (1280, 480));
+
+    fs::write(workplace.path("mine.svg"), "mine").unwrap();
+    for _ in 0..2 {
+        let shown = workplace.json("schedule --config short.toml --plot mine.svg --json");
+        assert_eq!(shown["plot"], "mine-2.svg");
+    }
+    assert_eq!(fs::read(workplace.path("mine.svg")).unwrap(), b"mine");
 }
 
 #[test]
