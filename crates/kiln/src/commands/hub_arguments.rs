@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use anyhow::Context;
 use clap::Args;
 use kiln_hub::{HubSettings, Pulled, RepositoryName, Wanted, pull};
-use kiln_train::RunRecord;
+use kiln_train::{RunRecord, is_checkpoint};
 
 use crate::terminal::{self, DataProgress};
 
@@ -38,6 +38,9 @@ impl HubArguments {
     pub fn first_stage(&self, place: &Path) -> anyhow::Result<PathBuf> {
         if RunRecord::is_run_alone(place) {
             return Ok(RunRecord::finished_first_stage(place)?);
+        }
+        if is_checkpoint(place) {
+            return Ok(RunRecord::start_of(place)?);
         }
         self.folder(place, Wanted::FirstStage)
     }

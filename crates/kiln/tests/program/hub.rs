@@ -265,7 +265,8 @@ fn a_model_is_pushed_with_a_page_made_of_its_run() {
         fs::create_dir_all(run.join(folder)).unwrap();
     }
     fs::rename(scene.workplace.path("model"), run.join("model")).unwrap();
-    fs::write(run.join("config.toml"), "seed = 0\n").unwrap();
+    let config = "# Written by kiln 0.1.0\nseed = 0\n";
+    fs::write(run.join("config.toml"), config).unwrap();
     fs::write(run.join("diffusion/curves.svg"), "<svg/>").unwrap();
     fs::write(run.join("diffusion/samples/step-0000001.png"), "old").unwrap();
     fs::write(run.join("diffusion/samples/step-0000002.png"), "new").unwrap();
@@ -288,7 +289,7 @@ fn a_model_is_pushed_with_a_page_made_of_its_run() {
     assert!(found == files(&scene.workplace.path("dry")));
     assert_eq!(found["samples.png"], b"new");
     assert_eq!(found["loss-of-stage-2.svg"], b"<svg/>");
-    assert_eq!(found["config.toml"], b"seed = 0\n");
+    assert_eq!(found["config.toml"], config.as_bytes());
     for (name, bytes) in files(&run.join("model")) {
         assert!(found[&name] == bytes, "{name}");
     }
