@@ -313,10 +313,10 @@ pub(crate) fn with_tables_of(
     tables: &[&str],
 ) -> Result<String, TrainError> {
     let (mut before, mut now) = (read(before)?, read(now)?);
-    let mut overrides = overrides_in(&now);
-    overrides.retain(|text| !is_of(text, tables));
-    let earlier = overrides_in(&before);
-    overrides.extend(earlier.into_iter().filter(|text| is_of(text, tables)));
+    let mut overrides = overrides_in(&before);
+    overrides.retain(|text| is_of(text, tables));
+    let own = overrides_in(&now);
+    overrides.extend(own.into_iter().filter(|text| !is_of(text, tables)));
     now.insert("overrides".to_owned(), Value::from(overrides));
     for &table in tables {
         now.remove(table);
