@@ -6,7 +6,7 @@
 //!
 //! To train with it, set `experiment.schedule` to it before training: see `train_latent_diffusion.rs`.
 
-use std::path::PathBuf;
+use std::path::Path;
 
 use burn::tensor::activation::tanh;
 use burn::tensor::{Device, Tensor};
@@ -100,8 +100,7 @@ fn main() -> anyhow::Result<()> {
             visited: visited[..10].to_vec(),
         });
     }
-    let picture = PathBuf::from(picture);
-    plot_schedules(&plotted, &picture)?;
+    let picture = plot_schedules(&plotted, Path::new(&picture))?;
     println!("drew {}", picture.display());
     Ok(())
 }

@@ -72,8 +72,7 @@ pub(crate) fn find(path: &Path, validation_fraction: f32) -> Result<Found, DataE
 /// Moves a share of the images, drawn at random but the same every time, into a validation set: at least one, and not
 /// all. The order stays.
 pub(crate) fn hold_out(images: Vec<Item>, share: f32) -> (Vec<Item>, Vec<Item>) {
-    let wanted = (images.len() as f64 * f64::from(share)).round() as usize;
-    let wanted = wanted.max(1).min(images.len().saturating_sub(1));
+    let wanted = held_out(images.len(), share);
     let held_out: BTreeSet<u32> = shuffled(images.len(), 0, 0)
         .into_iter()
         .take(wanted)
@@ -88,6 +87,12 @@ pub(crate) fn hold_out(images: Vec<Item>, share: f32) -> (Vec<Item>, Vec<Item>) 
         .push(image);
     }
     (train, validation)
+}
+
+/// How many of `images` images are held out where it is a `share` of them.
+pub fn held_out(images: usize, share: f32) -> usize {
+    let wanted = (images as f64 * f64::from(share)).round() as usize;
+    wanted.max(1).min(images.saturating_sub(1))
 }
 
 /// Sorts the images among the entries by split and class, and counts the others as passed by.

@@ -59,7 +59,7 @@ pub use download::{
     Downloaded, PYTORCH_FID_FILE, PYTORCH_FID_SHA256, cache_folder, pytorch_fid_weights,
 };
 pub use error::DataError;
-pub use folder::{TRAIN, VALIDATION};
+pub use folder::{TRAIN, VALIDATION, held_out};
 pub use image_file::ImageFile;
 pub use names::is_unprintable;
 pub use order::{flipped, shuffled};

@@ -12,6 +12,7 @@ use kiln_hub::{check_outside_models, check_place};
 use crate::checkpoint::CheckpointFolder;
 use crate::destination::check_outside_runs;
 use crate::error::TrainError;
+use crate::made_folder::MadeFolder;
 use crate::ranks::Ranks;
 use crate::run_folder::{RunFolder, StageFolder, beginning_of, is_temporary, write_atomically};
 
@@ -34,7 +35,7 @@ struct Claimed {
     /// What the stage had left.
     traces: Traces,
     is_kept: bool,
-    _made: Made,
+    _made: MadeFolder,
     /// Locks the folder; none where the file system has no locks.
     _lock: Option<File>,
 }
@@ -57,8 +58,7 @@ impl Claim {
         check_outside_models(model)?;
         check_outside_runs(run)?;
         let path = run.path();
-        let made = Made(missing(path));
-        fs::create_dir_all(path).map_err(TrainError::file("make the folder", path))?;
+        let made = MadeFolder::make(path).map_err(TrainError::file("make the folder", path))?;
         let lock = lock(path)?;
         refuse_foreign_files(run, stage)?;
         match stage.path() == path {
@@ -140,26 +140,6 @@ impl Claimed {
             let _ = fs::remove_dir(self.stage.path());
         }
     }
-}
-
-/// The folders that were made for the run folder, outermost first, itself included. Dropped, those that are empty go away.
-struct Made(Vec<PathBuf>);
-
-impl Drop for Made {
-    fn drop(&mut self) {
-        for folder in self.0.iter().rev() {
-            let _ = fs::remove_dir(folder);
-        }
-    }
-}
-
-/// The folders that have to be made for `path`, outermost first.
-fn missing(path: &Path) -> Vec<PathBuf> {
-    let outwards = path.ancestors();
-    let missing = outwards.take_while(|folder| !folder.as_os_str().is_empty() && !folder.exists());
-    let mut missing: Vec<_> = missing.map(Path::to_owned).collect();
-    missing.reverse();
-    missing
 }
 
 /// The lock on a folder, if its file system has locks.

@@ -47,30 +47,11 @@ pub fn load_model(folder: &Path, device: &Device) -> Result<LatentDiffusion, Tra
 }
 
 fn model_of_checkpoint(folder: &Path, device: &Device) -> Result<LatentDiffusion, TrainError> {
-    let refused = |problem: String| {
-        let folder = folder.display();
-        TrainError::Run(format!(
-            "cannot draw from the checkpoint {folder}: {problem}"
-        ))
-    };
-    let place = (folder.canonicalize()).map_err(TrainError::file("open", folder))?;
-    // RUN/diffusion/checkpoints/step-N
-    let run = RunFolder::new(place.ancestors().nth(3).unwrap_or(&place));
-    let stage = run.stage_2();
-    if place.parent() != Some(&stage.checkpoints()) {
-        return Err(refused(
-            "only those in the folder diffusion/checkpoints of a run are of a U-Net".to_owned(),
-        ));
-    }
-    if !stage.start().is_dir() {
-        return Err(refused(format!(
-            "{} is not there, as in the runs of older versions of kiln; resume the run once, and it is",
-            stage.start().display()
-        )));
-    }
-    let checkpoint = GoodCheckpoint::open(&place).map_err(refused)?;
+    let refused = |problem| cannot_draw(folder, problem);
+    let run = run_of_checkpoint(folder)?;
+    let checkpoint = GoodCheckpoint::open(folder).map_err(refused)?;
     let experiment = Experiment::load(&run.config(), &[])?;
-    let mut model = LatentDiffusion::load(&ModelSource::Folder(stage.start()), device)?;
+    let mut model = LatentDiffusion::load(&ModelSource::Folder(run.stage_2().start()), device)?;
     let averages = experiment.stage_2.training.ema.is_some();
     let recorded = Recorded {
         unet: RecordedUNet {
@@ -89,6 +70,37 @@ fn model_of_checkpoint(folder: &Path, device: &Device) -> Result<LatentDiffusion
     let steps = checkpoint.step.to_string();
     model.metadata.training.insert("steps".to_owned(), steps);
     Ok(model)
+}
+
+/// The run of the checkpoint in `folder`, which is one of a U-Net and has beside it what else makes a model.
+fn run_of_checkpoint(folder: &Path) -> Result<RunFolder, TrainError> {
+    let place = (folder.canonicalize()).map_err(TrainError::file("open", folder))?;
+    // RUN/diffusion/checkpoints/step-N
+    let run = RunFolder::new(place.ancestors().nth(3).unwrap_or(&place));
+    let stage = run.stage_2();
+    if place.parent() != Some(&stage.checkpoints()) {
+        return Err(cannot_draw(
+            folder,
+            "only those in the folder diffusion/checkpoints of a run are of a U-Net".to_owned(),
+        ));
+    }
+    if !stage.start().is_dir() {
+        return Err(cannot_draw(
+            folder,
+            format!(
+                "{} is not there, as in the runs of older versions of kiln; resume the run once, and it is",
+                stage.start().display()
+            ),
+        ));
+    }
+    Ok(run)
+}
+
+fn cannot_draw(checkpoint: &Path, problem: String) -> TrainError {
+    TrainError::Run(format!(
+        "cannot draw from the checkpoint {}: {problem}",
+        checkpoint.display()
+    ))
 }
 
 impl RunRecord {
@@ -123,6 +135,14 @@ impl RunRecord {
                 "the run {run} has neither a finished model nor a checkpoint of its U-Net: train stage 2 first"
             ),
         }))
+    }
+
+    /// The folder of the model as stage 2 began with it, whose VQ-VAE is that of the U-Net's `checkpoint`.
+    ///
+    /// # Errors
+    /// [`TrainError::Run`] for a checkpoint of anything else.
+    pub fn start_of(checkpoint: &Path) -> Result<PathBuf, TrainError> {
+        Ok(run_of_checkpoint(checkpoint)?.stage_2().start())
     }
 
     /// The folder of the finished model of the run at `path`, or else that of its VQ-VAE.

@@ -14,6 +14,11 @@ use crate::error::TrainError;
 use crate::initial_weights::EarlierSteps;
 use crate::plan::Plan;
 
+/// The tables of an experiment that are of stage 1 alone.
+pub(crate) const ONLY_OF_STAGE_1: &[&str] = &["vqvae", "codebook", "stage_1"];
+/// Those that are of stage 2 alone.
+pub(crate) const ONLY_OF_STAGE_2: &[&str] = &["unet", "schedule", "stage_2", "sampling"];
+
 /// The tables of an experiment that decide what stage 1 learns.
 pub(crate) const OF_STAGE_1: &[&str] = &["seed", "data", "vqvae", "codebook", "stage_1"];
 /// Those of stage 2. Its VQ-VAE is told by its hash.
@@ -135,7 +140,16 @@ impl Identity {
                     difference.remedy()
                 )));
             }
-            tracing::warn!("{sizes}, because the number of devices has changed");
+            let pass = |images: usize| {
+                (self.train.images as f64 / images.max(1) as f64)
+                    .round()
+                    .max(1.0)
+            };
+            tracing::warn!(
+                "{sizes}, because the number of devices has changed: a pass over the data is {} steps, and was {}",
+                pass(now.step_images),
+                pass(self.step_images)
+            );
         }
         Ok(())
     }
@@ -284,20 +298,94 @@ fn names(known: &str, key: &str) -> bool {
 
 /// The keys of `tables` that are not free and have other values in `now` than in `before`, both experiments as TOML.
 fn differences(tables: &[&str], before: &str, now: &str) -> Result<Vec<Difference>, TrainError> {
-    let read = |text: &str| {
-        toml::from_str::<Table>(text)
-            .map_err(|error| TrainError::Run(format!("the run's experiment is damaged: {error}")))
-    };
     let (mut before, mut now) = (read(before)?, read(now)?);
     let mut found = Vec::new();
     for &table in tables {
         compare(table, before.remove(table), now.remove(table), &mut found);
     }
+    let is_free = |key: &str| FREE.iter().any(|known| names(known, key));
+    found.retain(|difference| !is_free(&difference.key));
     Ok(found)
 }
 
+/// The experiment `now` with the `tables` of `before`, and what was set of them, in place of its own: all as TOML.
+///
+/// # Errors
+/// If one of them is no TOML.
+pub(crate) fn with_tables_of(
+    before: &str,
+    now: &str,
+    tables: &[&str],
+) -> Result<String, TrainError> {
+    let (mut before, mut now) = (read(before)?, read(now)?);
+    let mut overrides = overrides_in(&before);
+    overrides.retain(|text| is_of(text, tables));
+    let own = overrides_in(&now);
+    overrides.extend(own.into_iter().filter(|text| !is_of(text, tables)));
+    now.insert("overrides".to_owned(), Value::from(overrides));
+    for &table in tables {
+        now.remove(table);
+        now.extend(before.remove_entry(table));
+    }
+    Ok(now.to_string())
+}
+
+/// Says which keys of `now` were set and yet `stay` as they are, both experiments as TOML, and `why`.
+///
+/// # Errors
+/// If one of them is no TOML.
+pub(crate) fn say_what_stays(why: &str, stay: &str, now: &str) -> Result<(), TrainError> {
+    let (mut stay, now) = (read(stay)?, read(now)?);
+    let set = overrides_in(&now);
+    let mut found = Vec::new();
+    for (table, now) in now {
+        compare(&table, stay.remove(&table), Some(now), &mut found);
+    }
+    let was_set = |difference: &&Difference| {
+        (set.iter()).any(|text| is_along(text, &difference.key)) && difference.key != "data.path"
+    };
+    let stays: Vec<String> = (found.iter().filter(was_set))
+        .map(|Difference { key, before, now }| {
+            let word = |value: &Option<Value>| {
+                (value.as_ref()).map_or_else(|| "unset".to_owned(), Value::to_string)
+            };
+            format!("`{key}` stays {}, not {}", word(before), word(now))
+        })
+        .collect();
+    if !stays.is_empty() {
+        tracing::warn!("{why}: {}", stays.join("; "));
+    }
+    Ok(())
+}
+
+/// An experiment as a table.
+fn read(text: &str) -> Result<Table, TrainError> {
+    toml::from_str::<Table>(text)
+        .map_err(|error| TrainError::Run(format!("the run's experiment is damaged: {error}")))
+}
+
+/// What was set in place of the keys of an experiment's file, as `table.key=value`.
+fn overrides_in(experiment: &Table) -> Vec<String> {
+    let overrides = experiment.get("overrides").and_then(Value::as_array);
+    let texts = overrides.into_iter().flatten().filter_map(Value::as_str);
+    texts.map(str::to_owned).collect()
+}
+
+/// Whether `table.key=value` sets a key of one of the `tables`.
+fn is_of(text: &str, tables: &[&str]) -> bool {
+    tables.iter().any(|table| is_along(text, table))
+}
+
+/// Whether `table.key=value` sets `key`, or one that is above or below it.
+fn is_along(text: &str, key: &str) -> bool {
+    let set = text.split('=').next().unwrap_or_default().trim();
+    set.split('.')
+        .zip(key.split('.'))
+        .all(|(one, other)| one == other)
+}
+
 fn compare(key: &str, before: Option<Value>, now: Option<Value>, found: &mut Vec<Difference>) {
-    if before == now || FREE.iter().any(|known| names(known, key)) {
+    if before == now {
         return;
     }
     match (before, now) {

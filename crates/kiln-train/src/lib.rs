@@ -46,6 +46,7 @@ mod launch;
 mod learning_rate;
 mod loader;
 mod log;
+mod made_folder;
 mod memory;
 mod noisy_source;
 mod objective;

@@ -83,8 +83,10 @@ impl<S: BatchSource> DataLoader<S::Batch> for TrainingLoader<S> {
         Box::new(RoundOfBatches {
             batches: self.source.batches(shares, &self.device),
             accumulate: self.plan.accumulate(),
-            steps,
             before: self.plan.batches_before(first),
+            of_full_round: self.plan.round() * self.plan.accumulate(),
+            of_this_round: self.plan.batches_before(first) + steps.len() * self.plan.accumulate(),
+            steps,
             next: 0,
             batch_size: self.plan.batch_size(),
             session: self.session.clone(),
@@ -114,6 +116,9 @@ struct RoundOfBatches<B> {
     steps: Range<usize>,
     /// Batches of the round that an earlier part of the run has seen.
     before: usize,
+    /// Batches of a round, and of this one, which is shorter if it is the last.
+    of_full_round: usize,
+    of_this_round: usize,
     next: usize,
     batch_size: usize,
     session: Session,
@@ -148,9 +153,10 @@ impl<B> Iterator for RoundOfBatches<B> {
 }
 
 impl<B> DataLoaderIterator<B> for RoundOfBatches<B> {
+    /// Burn's dashboard takes all rounds for as long as the first, so a shorter one goes by in longer strides.
     fn progress(&self) -> Progress {
-        let images = |batches| (self.before + batches) * self.batch_size;
-        let (done, total) = (images(self.next), images(self.total()));
+        let total = self.of_full_round * self.batch_size;
+        let done = (self.before + self.next) * total / self.of_this_round.max(1);
         Progress::new(done, total, Some("images".into()))
     }
 }
@@ -279,5 +285,8 @@ mod tests {
         // Ten steps of two batches of four images.
         assert_eq!(progress(0), [(4, 80), (80, 80)]);
         assert_eq!(progress(13), [(28, 80), (80, 80)]);
+        // The last round has five steps.
+        assert_eq!(progress(20), [(8, 80), (80, 80)]);
+        assert_eq!(progress(23), [(56, 80), (80, 80)]);
     }
 }

@@ -125,10 +125,12 @@ impl Plan {
         first..(self.round_of(first) * self.round()).min(self.steps)
     }
 
-    /// The step that is under way once this rank has seen `images` of the round of step `step`.
+    /// The step that is under way once this rank has done `images` of [`Self::own_round_images`] in the round of step `step`. The
+    /// last round may be shorter, and has as many all the same.
     pub(crate) fn step_after(&self, step: usize, images: usize) -> usize {
-        let of_a_step = self.batch_size * self.own_devices.len() * self.accumulate;
-        step - step % self.round() + images / of_a_step
+        let first = step - step % self.round();
+        let steps = self.rest_of_round(first).len();
+        first + images * steps / self.own_round_images().max(1)
     }
 
     /// Batches that a device has seen in the round of step `step` before it.
@@ -265,6 +267,7 @@ mod tests {
         assert_eq!(plan.round_of(13), 2);
         assert_eq!(plan.batches_before(13), 3);
         assert_eq!(plan.step_after(13, 40), 15, "the round began at step 10");
+        assert_eq!(plan.step_after(22, 64), 24, "the last round has five steps");
     }
 
     #[test]

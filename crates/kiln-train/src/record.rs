@@ -4,15 +4,18 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use burn::tensor::{Device, Tensor, TensorData};
-use kiln_data::read_regular;
+use kiln_data::{DataConfig, read_regular};
 use kiln_models::free_memory;
 use safetensors::SafeTensors;
+
+use crate::checkpoint::CheckpointFolder;
 
 use crate::error::TrainError;
 use crate::experiment::{Experiment, TrainingConfig};
 use crate::latents::check_digest;
 use crate::log::read_rows;
 use crate::run_folder::{RunFolder, StageFolder};
+use crate::start::find_data;
 
 /// What a run has left in its folder so far.
 #[derive(Debug)]
@@ -62,6 +65,29 @@ impl RunRecord {
             folder,
             experiment,
             stages,
+        })
+    }
+
+    /// The run folder that a model lies in: `runs/mnist` of `runs/mnist/model`, of a checkpoint deep in it, and of itself.
+    pub fn folder_around(model: &Path) -> Option<PathBuf> {
+        let places = [Some(model.to_owned()), model.canonicalize().ok()];
+        places.into_iter().flatten().find_map(|place| {
+            let mut outwards = place.ancestors().take(4);
+            let run = outwards.find(|folder| RunFolder::new(folder).is_ours());
+            run.map(Path::to_owned)
+        })
+    }
+
+    /// The data set that was trained on, where it lies as seen from here.
+    pub fn data(&self) -> DataConfig {
+        find_data(&self.experiment.data, || {
+            let stages = [self.folder.stage_2(), self.folder.stage_1()];
+            let identities = stages.into_iter().filter_map(|stage| {
+                CheckpointFolder::new(stage.checkpoints())
+                    .newest_good()?
+                    .identity
+            });
+            identities.filter_map(|identity| identity.data).next()
         })
     }
 

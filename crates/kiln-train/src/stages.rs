@@ -27,7 +27,10 @@ use crate::drawable::load_model;
 use crate::error::TrainError;
 use crate::evaluation::{self, Evaluator};
 use crate::experiment::{ClassifierExperiment, Experiment, TrainingConfig};
-use crate::identity::{Identity, OF_STAGE_1, OF_STAGE_2, OF_THE_CLASSIFIER, VqVaeIdentity};
+use crate::identity::{
+    Identity, OF_STAGE_1, OF_STAGE_2, OF_THE_CLASSIFIER, ONLY_OF_STAGE_1, ONLY_OF_STAGE_2,
+    VqVaeIdentity, say_what_stays, with_tables_of,
+};
 use crate::initial_weights::{self, EarlierSteps};
 use crate::latents::Latents;
 use crate::launch::{Outcome, Stage, Strategy};
@@ -52,6 +55,8 @@ pub struct RunOptions {
     /// The images to train on in place of the data set that the experiment names; they must have the shape that its
     /// `[data]` says.
     pub data: Option<Datasets>,
+    /// Whether the experiment's `data.path` was named just now: a run that goes on then looks nowhere else.
+    pub data_is_named: bool,
     /// Where a data set comes from that is on the Hub.
     pub hub: HubSettings,
     /// What computes.
@@ -76,6 +81,7 @@ impl RunOptions {
             out: out.to_owned(),
             resume: false,
             data: None,
+            data_is_named: false,
             hub: HubSettings::from_environment(),
             devices: Devices::cpu(),
             strategy: Strategy::Main,
@@ -635,10 +641,19 @@ fn find_first_stage(
     let known = before.and_then(|before| before.vqvae.as_ref()?.place.clone());
     let places = [
         options.vqvae.clone(),
-        known.filter(|place| place.exists()),
+        known.clone().filter(|place| place.exists()),
         own.exists().then(|| own.clone()),
         options.initial_weights.clone(),
     ];
+    if options.vqvae.is_none()
+        && let Some(lost) = known.filter(|place| !place.exists())
+        && !own.exists()
+    {
+        return Err(TrainError::Run(format!(
+            "the VQ-VAE that this run began with is no longer in {}: say by --vqvae where it is now",
+            lost.display()
+        )));
+    }
     let Some(folder) = places.into_iter().flatten().next() else {
         return Err(TrainError::Run(format!(
             "{} has no trained VQ-VAE yet: run `kiln train-vqvae` with the same --out first, or name one with --vqvae",
@@ -669,11 +684,27 @@ fn start_of<'a>(
 ) -> Result<Start<'a>, TrainError> {
     let reread = |text: &str| Experiment::parse(text, BEFORE, &[])?.to_toml();
     let mut config = experiment.to_toml()?;
-    if tables == OF_STAGE_2 && run.stage_1().model().exists() {
-        // Stage 1 was not run as this stage is told that it would be, but as the run's file says.
-        let before = Experiment::load(&run.config(), &[]);
-        let as_it_was = before.and_then(|before| reread(&experiment.after(&before).to_toml()?));
-        config = as_it_was.unwrap_or(config);
+    // The other stage was not run as this one is told that it would be, but as the run's file says.
+    let has_begun_stage_2 = || {
+        let checkpoints = CheckpointFolder::new(run.stage_2().checkpoints());
+        !checkpoints.steps().is_empty()
+    };
+    let (other, its_tables, is_fixed) = if tables == OF_STAGE_2 {
+        ("stage 1", ONLY_OF_STAGE_1, run.stage_1().model().exists())
+    } else {
+        ("stage 2", ONLY_OF_STAGE_2, has_begun_stage_2())
+    };
+    if is_fixed && let Ok(before) = Experiment::load(&run.config(), &[]) {
+        let kept = with_tables_of(&before.to_toml()?, &config, its_tables)?;
+        if let Ok(kept) = reread(&kept) {
+            let why = format!(
+                "{other} has been trained, so its keys can only be set where it goes on itself"
+            );
+            if options.ranks.is_first() {
+                say_what_stays(&why, &kept, &config)?;
+            }
+            config = kept;
+        }
     }
     Start::new(options, run, folder, tables, config, reread)
 }

@@ -8,7 +8,7 @@ use crate::checkpoint::GoodCheckpoint;
 use crate::counted;
 use crate::error::TrainError;
 use crate::experiment::{ConfigError, is_on_the_hub};
-use crate::identity::{Identity, InitialWeights, VqVaeIdentity, require_same_keys};
+use crate::identity::{Identity, InitialWeights, VqVaeIdentity, require_same_keys, say_what_stays};
 use crate::initial_weights::EarlierSteps;
 use crate::launch::{find_checkpoint, session};
 use crate::log::add_rows;
@@ -94,6 +94,12 @@ impl<'a> Start<'a> {
             return Ok(false);
         }
         let is_finished = trained() == Some(done);
+        if is_finished && self.options.ranks.is_first() {
+            let why = "nothing is left to train, so what was set changes nothing";
+            if let Ok(recorded) = kiln_data::read_text(&self.run.config()) {
+                say_what_stays(why, &recorded, &self.config)?;
+            }
+        }
         let rows = self.resume.iter().map(|checkpoint| &checkpoint.rows);
         for rows in rows.filter(|rows| is_finished && !rows.is_empty()) {
             add_rows(&self.metrics, rows)?;
@@ -111,24 +117,23 @@ impl<'a> Start<'a> {
         Ok(is_finished)
     }
 
-    /// Where the data of `config` lies. A path that means nothing here may have been written in another working folder, for
-    /// which the run so far knows it.
+    /// Where the data of `config` lies: see [`find_data`].
     pub(crate) fn find_data(&self, config: &DataConfig) -> DataConfig {
-        let known = self.before().and_then(|before| before.data.clone());
-        let is_lost = |path: &PathBuf| path.is_relative() && !is_on_the_hub(path) && !path.exists();
-        let lost = config.path.as_ref().filter(|path| is_lost(path));
-        let (Some(lost), Some(known)) = (lost, known.filter(|known| known.exists())) else {
+        if self.options.data_is_named {
             return config.clone();
-        };
-        tracing::warn!(
-            "there is no {} here: going on with the data in {}",
-            lost.display(),
-            known.display()
-        );
-        DataConfig {
-            path: Some(known),
-            ..config.clone()
         }
+        let known = || self.before()?.data.clone();
+        let found = find_data(config, known);
+        if let (Some(lost), Some(place)) = (&config.path, &found.path)
+            && lost != place
+        {
+            tracing::warn!(
+                "there is no {} here: going on with the data in {}",
+                lost.display(),
+                place.display()
+            );
+        }
+        found
     }
 
     /// What the run so far and to come must have in common.
@@ -208,6 +213,21 @@ impl<'a> Start<'a> {
         let version = env!("CARGO_PKG_VERSION");
         let header = format!("{WRITTEN_BY} {version}: what this run was trained with.\n");
         write_atomically(&self.run.config(), (header + &self.config).as_bytes())
+    }
+}
+
+/// Where the data of `config` lies. A path that means nothing here may have been written in another working folder, for which
+/// the run so far may know it.
+pub(crate) fn find_data(
+    config: &DataConfig,
+    known: impl FnOnce() -> Option<PathBuf>,
+) -> DataConfig {
+    let is_lost = |path: &PathBuf| path.is_relative() && !is_on_the_hub(path) && !path.exists();
+    let found = config.path.as_ref().filter(|path| is_lost(path));
+    let found = found.and_then(|_| known()).filter(|known| known.exists());
+    DataConfig {
+        path: found.or_else(|| config.path.clone()),
+        ..config.clone()
     }
 }
 

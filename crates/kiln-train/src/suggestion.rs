@@ -3,12 +3,11 @@
 /// Words less alike than this are different words: `gpu` is not `cpu`, and `cdua` is `cuda`.
 const ALIKE: f64 = 0.67;
 
-/// The one of `known` that is most like `word`, if any is like it at all.
+/// The one of `known` that is most like `word`, and not `word` itself, if any is like it at all.
 pub fn suggestion<'a>(word: &str, known: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
+    let known = known.into_iter().filter(|&known| known != word);
     let word = word.to_lowercase();
-    let alike = known
-        .into_iter()
-        .map(|known| (likeness(&word, known), known));
+    let alike = known.map(|known| (likeness(&word, known), known));
     let (likeness, known) = alike.max_by(|one, other| one.0.total_cmp(&other.0))?;
     (likeness > ALIKE).then_some(known)
 }
@@ -54,5 +53,7 @@ mod tests {
             assert_eq!(suggestion(word, known), meant, "{word}");
         }
         assert_eq!(suggestion("steps", []), None);
+        assert_eq!(suggestion("steps", ["steps"]), None);
+        assert_eq!(suggestion("Steps", ["steps"]), Some("steps"));
     }
 }

@@ -92,7 +92,7 @@ mod tests {
             panic!("one number");
         };
         assert!((found - expected).abs() < 1e-5, "{found} {expected}");
-        let standard = moments().slice([1..2]);
+        let standard = moments().narrow(0, 1, 1);
         assert_eq!(values(posterior.divergence(standard)), [0.0]);
     }
 

@@ -6,6 +6,7 @@ use kiln_data::DataConfig;
 use kiln_eval::DigitClassifier;
 use serde::{Deserialize, Serialize};
 
+use super::refusal::Described;
 use super::validation::{require, within};
 use super::{ConfigError, TrainingConfig, parse_table, read, remember, written};
 
@@ -54,7 +55,7 @@ impl ClassifierExperiment {
     /// # Errors
     /// Those of [`Self::load`].
     pub fn parse(text: &str, origin: &str, overrides: &[String]) -> Result<Self, ConfigError> {
-        let mut experiment: Self = parse_table(text, origin, overrides)?;
+        let mut experiment: Self = parse_table(text, origin, overrides, Described::Classifier)?;
         remember(&mut experiment.overrides, overrides);
         experiment.validate()?;
         Ok(experiment)
@@ -122,6 +123,12 @@ mod tests {
             ("augmentation.shift=nan", "augmentation.shift"),
             ("augmentation.blur=1", "blur"),
             ("training.batch_size=0", "training.batch_size"),
+            ("steps=3", "did you mean `training.steps`?"),
+            (
+                "codebook.decay=0.9",
+                "`codebook` belongs to the experiment of a VQ-VAE",
+            ),
+            ("augmentation=1", "[augmentation]"),
         ] {
             let sentence = parse(&[text]).unwrap_err().to_string();
             assert!(sentence.contains(key), "{text}: {sentence}");

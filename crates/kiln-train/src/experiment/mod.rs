@@ -31,7 +31,7 @@ use serde::{Deserialize, Serialize};
 pub use classifier::{Augmentation, ClassifierExperiment};
 pub use evaluation::{Best, EvaluationConfig};
 pub use interval::Interval;
-use refusal::{Place, explain};
+use refusal::{Described, Place, explain};
 use validation::within;
 
 use crate::run_folder::RunFolder;
@@ -305,7 +305,7 @@ impl Experiment {
 
     /// Like [`Experiment::load`], from text; `origin` names it in errors.
     pub fn parse(text: &str, origin: &str, overrides: &[String]) -> Result<Self, ConfigError> {
-        let mut experiment: Self = parse_table(text, origin, overrides)?;
+        let mut experiment: Self = parse_table(text, origin, overrides, Described::Models)?;
         experiment.validate()?;
         experiment.complete();
         remember(&mut experiment.overrides, overrides);
@@ -323,27 +323,6 @@ impl Experiment {
         self.unet
             .sample_size
             .get_or_insert(SampleSize::Square(side));
-    }
-
-    /// This experiment, for which the first stage of `before` has been trained already.
-    pub(crate) fn after(&self, before: &Self) -> Self {
-        let of_first_stage = |text: &&String| {
-            let table = text.split(['.', '=']).next().map(str::trim);
-            table.is_some_and(|table| ["vqvae", "codebook", "stage_1"].contains(&table))
-        };
-        let kept = before.overrides.iter().filter(of_first_stage).cloned();
-        let own = self
-            .overrides
-            .iter()
-            .filter(|text| !of_first_stage(text))
-            .cloned();
-        Self {
-            vqvae: before.vqvae.clone(),
-            codebook: before.codebook.clone(),
-            stage_1: before.stage_1.clone(),
-            overrides: kept.chain(own).collect(),
-            ..self.clone()
-        }
     }
 
     /// The first stage, unless the experiment is one in pixel space.
@@ -474,6 +453,7 @@ fn parse_table<T: DeserializeOwned>(
     text: &str,
     origin: &str,
     overrides: &[String],
+    described: Described,
 ) -> Result<T, ConfigError> {
     let mut table: toml::Table =
         toml::from_str(text).map_err(|error| no_toml(&error, text, origin))?;
@@ -482,7 +462,7 @@ fn parse_table<T: DeserializeOwned>(
     }
     let value = toml::Value::Table(table.clone());
     serde_path_to_error::deserialize(value).map_err(|error| {
-        let (place, message) = explain(&error, &table);
+        let (place, message) = explain(&error, &table, described);
         // The last word on a key is the command line's.
         let set = overrides
             .iter()

@@ -9,11 +9,58 @@ use toml::{Table, Value};
 
 use crate::suggestion::suggestion;
 
-/// Every key of an experiment, with a value that it may have.
-static EXAMPLE: LazyLock<Table> = LazyLock::new(|| {
+/// Every key of an [`Experiment`](super::Experiment), with a value that it may have.
+static OF_MODELS: LazyLock<Table> = LazyLock::new(|| {
     // That it is TOML is tested; without examples sentences are shorter.
     toml::from_str(include_str!("example.toml")).unwrap_or_default()
 });
+
+/// The same of a [`ClassifierExperiment`](super::ClassifierExperiment).
+static OF_THE_CLASSIFIER: LazyLock<Table> = LazyLock::new(|| {
+    let own = "augmentation = { shift = 0.7, rotation = 5.0, scale = 0.05 }";
+    let mut example: Table = toml::from_str(own).unwrap_or_default();
+    let shared = ["seed", "overrides", "data"].map(|key| (key, OF_MODELS.get(key)));
+    let training = OF_MODELS
+        .get("stage_2")
+        .and_then(|stage| stage.get("training"));
+    for (key, value) in shared.into_iter().chain([("training", training)]) {
+        example.extend(value.map(|value| (key.to_owned(), value.clone())));
+    }
+    example
+});
+
+/// What a config describes.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum Described {
+    /// An [`Experiment`](super::Experiment).
+    Models,
+    /// A [`ClassifierExperiment`](super::ClassifierExperiment).
+    Classifier,
+}
+
+impl Described {
+    /// All keys that it has.
+    fn example(self) -> &'static Table {
+        match self {
+            Self::Models => &OF_MODELS,
+            Self::Classifier => &OF_THE_CLASSIFIER,
+        }
+    }
+
+    fn other(self) -> Self {
+        match self {
+            Self::Models => Self::Classifier,
+            Self::Classifier => Self::Models,
+        }
+    }
+
+    fn in_words(self) -> &'static str {
+        match self {
+            Self::Models => "a VQ-VAE or diffusion model",
+            Self::Classifier => "the digit classifier (`kiln train-classifier`)",
+        }
+    }
+}
 
 /// Longer values are cut in a sentence.
 const SHOWN: usize = 60;
@@ -23,7 +70,11 @@ const SHOWN: usize = 60;
 pub(super) struct Place(Vec<String>);
 
 /// What is wrong with the `table` that a config was read as, and where.
-pub(super) fn explain(error: &serde_path_to_error::Error<Error>, table: &Table) -> (Place, String) {
+pub(super) fn explain(
+    error: &serde_path_to_error::Error<Error>,
+    table: &Table,
+    described: Described,
+) -> (Place, String) {
     let place = Place::of(error.path());
     let message = error.inner().message();
     let quoted = |start: &str| message.strip_prefix(start)?.split('`').next();
@@ -34,17 +85,17 @@ pub(super) fn explain(error: &serde_path_to_error::Error<Error>, table: &Table) 
                 place.no_such_setting(kind, key, known)
             }
             (_, Some(kind)) => place.no_such_setting(kind, key, known),
-            (_, None) => place.no_such_key(key, known),
+            (_, None) => place.no_such_key(key, known, described),
         }
     } else if let Some(value) = quoted("unknown variant `") {
         place.no_such_value(value, &backquoted(message)[1..])
     } else if let Some(key) = quoted("missing field `") {
-        place.missing(key)
+        place.missing(key, described)
     } else {
         place
             .value_in(table)
             .narrowed(message, table)
-            .wrong_value(message, table)
+            .wrong_value(message, table, described)
     };
     (place, sentence)
 }
@@ -123,7 +174,7 @@ impl Place {
         self.0.join(".")
     }
 
-    fn no_such_key(&self, key: &str, known: &[&str]) -> String {
+    fn no_such_key(&self, key: &str, known: &[&str], described: Described) -> String {
         let place = self.child(key);
         let name = place.name();
         let table = place.parent().join(".");
@@ -133,11 +184,21 @@ impl Place {
             return format!("there is no key `{name}`; did you mean `{table}{meant}`?");
         }
         // The right key of the wrong table.
-        let elsewhere = keys_named(key);
+        let elsewhere = keys_named(key, described);
         if !elsewhere.is_empty() {
             return format!(
                 "there is no key `{name}`; did you mean {}?",
                 either(&elsewhere)
+            );
+        }
+        // The right key of another kind of experiment.
+        let other = described.other();
+        if found(other.example(), &place.0).is_some() {
+            return format!(
+                "`{name}` belongs to the experiment of {}, and this is to be one of {}, which has {}",
+                other.in_words(),
+                described.in_words(),
+                known.join(", ")
             );
         }
         let holder = if table.is_empty() {
@@ -214,23 +275,23 @@ impl Place {
         }
     }
 
-    fn missing(&self, key: &str) -> String {
+    fn missing(&self, key: &str, described: Described) -> String {
         let place = Self(self.0.iter().cloned().chain([key.to_owned()]).collect());
         let name = place.name();
-        match place.example() {
+        match place.example(described) {
             Some(Value::Table(_)) => format!("the table [{name}] is missing"),
             Some(example) => format!(
                 "`{name}` is missing; add it, as in `{name} = {}`",
-                shown(&example)
+                shown(example)
             ),
             None => format!("`{name}` is missing"),
         }
     }
 
-    fn wrong_value(&self, message: &str, table: &Table) -> String {
+    fn wrong_value(&self, message: &str, table: &Table, described: Described) -> String {
         let name = self.name();
-        let example = self.example();
-        let as_in = match &example {
+        let example = self.example(described);
+        let as_in = match example {
             Some(Value::Table(_)) if is_of_struct(message) => {
                 format!("it must be a table, [{name}]")
             }
@@ -257,12 +318,8 @@ impl Place {
     }
 
     /// A value that may stand here.
-    fn example(&self) -> Option<Value> {
-        // The training of a classifier has the keys of a stage's.
-        let stage = Some("stage_2".to_owned())
-            .filter(|_| self.0.first().is_some_and(|key| key == "training"));
-        let keys: Vec<String> = stage.into_iter().chain(self.0.iter().cloned()).collect();
-        found(&EXAMPLE, &keys).cloned()
+    fn example(&self, described: Described) -> Option<&'static Value> {
+        found(described.example(), &self.0)
     }
 }
 
@@ -289,7 +346,7 @@ fn found<'a>(table: &'a Table, keys: &[String]) -> Option<&'a Value> {
 }
 
 /// The full names of all keys called `key`.
-fn keys_named(key: &str) -> Vec<String> {
+fn keys_named(key: &str, described: Described) -> Vec<String> {
     fn collect(table: &Table, above: &str, key: &str, names: &mut Vec<String>) {
         for (name, value) in table {
             let full = format!("{above}{name}");
@@ -302,7 +359,7 @@ fn keys_named(key: &str) -> Vec<String> {
         }
     }
     let mut names = Vec::new();
-    collect(&EXAMPLE, "", key, &mut names);
+    collect(described.example(), "", key, &mut names);
     names
 }
 

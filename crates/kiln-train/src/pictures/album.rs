@@ -9,6 +9,7 @@ use std::{
 use image::{ImageFormat, ImageResult};
 
 use super::{Picture, PictureError, file, gif};
+use crate::made_folder::MadeFolder;
 
 /// Files that belong together, still in memory.
 #[derive(Default)]
@@ -68,7 +69,7 @@ impl Album {
     /// # Errors
     /// [`PictureError`] when the folder cannot be made or written to, or the disk is full.
     pub fn save(&self, folder: &Path) -> Result<Saved, PictureError> {
-        file::make_folder(folder)?;
+        let _made = file::make_folder(folder)?;
         let mut saved = Saved {
             folder: folder.to_owned(),
             number: 1,
@@ -96,17 +97,18 @@ impl Saved {
     }
 }
 
-/// A new folder `name` in `folder`: where something has that name, `name-2`, and so on.
+/// A new folder `name` in `folder`: where something has that name, `name-2`, and so on. It goes away with what is returned, if it
+/// is still empty then.
 ///
 /// # Errors
 /// [`PictureError::Folder`] when the place is not writable.
-pub fn make_new_folder(folder: &Path, name: &str) -> Result<PathBuf, PictureError> {
-    file::make_folder(folder)?;
+pub fn make_new_folder(folder: &Path, name: &str) -> Result<MadeFolder, PictureError> {
+    let _made = file::make_folder(folder)?;
     let mut number = 1;
     loop {
         let path = folder.join(numbered(name, number));
-        match fs::create_dir(&path) {
-            Ok(()) => return Ok(path),
+        match MadeFolder::make_new(path.clone()) {
+            Ok(made) => return Ok(made),
             Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => number += 1,
             Err(source) => {
                 return Err(PictureError::Folder {
@@ -188,7 +190,8 @@ mod tests {
         let saved = album(1, false).save(place.path()).unwrap();
         assert!(saved.path("grid.png").ends_with("grid-2.png"));
         let new = |name| make_new_folder(place.path(), name).unwrap();
-        assert!(new("images").ends_with("images") && new("images").ends_with("images-2"));
+        let [first, second] = [new("images"), new("images")];
+        assert!(first.path().ends_with("images") && second.path().ends_with("images-2"));
     }
 
     #[test]

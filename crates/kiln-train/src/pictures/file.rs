@@ -9,6 +9,8 @@ use std::{
 use image::{ImageError, ImageResult};
 use thiserror::Error;
 
+use crate::made_folder::MadeFolder;
+
 /// Why a picture was not written.
 #[derive(Debug, Error)]
 pub enum PictureError {
@@ -30,12 +32,13 @@ pub enum PictureError {
     },
 }
 
-/// Makes a folder for pictures, and the folders that it lies in.
+/// Makes a folder for pictures, and the folders that it lies in. Those that were not there go away again with what is
+/// returned, if they are still empty then.
 ///
 /// # Errors
 /// [`PictureError::Folder`] when something else stands there or the place is not writable.
-pub fn make_folder(folder: &Path) -> Result<(), PictureError> {
-    fs::create_dir_all(folder).map_err(|source| PictureError::Folder {
+pub fn make_folder(folder: &Path) -> Result<MadeFolder, PictureError> {
+    MadeFolder::make(folder).map_err(|source| PictureError::Folder {
         folder: folder.to_path_buf(),
         source,
     })
@@ -46,9 +49,7 @@ pub(crate) fn write(
     path: &Path,
     encode: impl FnOnce(&mut BufWriter<File>) -> ImageResult<()>,
 ) -> Result<(), PictureError> {
-    if let Some(folder) = path.parent() {
-        make_folder(folder)?;
-    }
+    let _made = path.parent().map(make_folder).transpose()?;
     let mut temporary = path.as_os_str().to_owned();
     temporary.push(".partial");
     let temporary = PathBuf::from(temporary);

@@ -17,3 +17,5 @@ pub use gif::{save_gif, save_looping_gif};
 pub use grid::{Picture, columns_for, enlarged, grid, paired_grid, picture, save_png};
 pub use images::Images;
 pub use labels::{Labels, labelled};
+
+pub use crate::made_folder::MadeFolder;

@@ -13,7 +13,7 @@ pub(crate) use curves::{Rows, Units, plot_curves};
 pub use quality::{QualityCurve, quality_svg};
 pub use schedules::{PlottedSchedule, plot_schedules};
 
-use std::io::Write;
+use std::io::{Cursor, Write};
 use std::path::{Path, PathBuf};
 use std::sync::Once;
 
@@ -23,7 +23,7 @@ use plotters::prelude::*;
 use plotters::style::{FontStyle, register_font};
 use thiserror::Error;
 
-use crate::pictures::{PictureError, write_picture};
+use crate::pictures::{Album, PictureError, write_picture};
 
 /// The one font of all plots and labels.
 pub(crate) const FONT: &str = "sans-serif";
@@ -83,22 +83,39 @@ pub(crate) fn use_own_font() {
     });
 }
 
-/// Draws `plot` and writes it to `path` in the format of its extension.
+/// Draws `plot` and writes it to `path`, in place of an earlier one, in the format of its extension.
 fn save(plot: &impl Plot, path: &Path) -> Result<(), PlotError> {
+    let bytes = drawn(plot, path)?;
+    Ok(write_picture(path, |file| Ok(file.write_all(&bytes)?))?)
+}
+
+/// Draws `plot` and writes it to `path`, in the format of its extension, beside what is there: see [`Album::save`]. Returns where
+/// it is.
+fn save_new(plot: &impl Plot, path: &Path) -> Result<PathBuf, PlotError> {
+    let bytes = drawn(plot, path)?;
+    let name = path.file_name().unwrap_or_default().to_string_lossy();
+    let mut album = Album::default();
+    album.add_file(&name, bytes);
+    let saved = album.save(path.parent().unwrap_or(Path::new("")))?;
+    Ok(saved.path(&name))
+}
+
+/// The bytes of `plot` as a file in the format that the extension of `path` names.
+fn drawn(plot: &impl Plot, path: &Path) -> Result<Vec<u8>, PlotError> {
     use_own_font();
+    let failed = |problem| draw_error(path, problem);
     let extension = path.extension().and_then(|extension| extension.to_str());
     match extension.map(str::to_lowercase).as_deref() {
-        Some("svg") => {
-            let svg = to_svg(plot).map_err(|problem| draw_error(path, problem))?;
-            write_picture(path, |file| Ok(file.write_all(svg.as_bytes())?))?;
-        }
+        Some("svg") => Ok(to_svg(plot).map_err(failed)?.into_bytes()),
         Some("png") => {
-            let picture = to_picture(plot).map_err(|problem| draw_error(path, problem))?;
-            write_picture(path, |file| picture.write_to(file, ImageFormat::Png))?;
+            let mut bytes = Cursor::new(Vec::new());
+            let picture = to_picture(plot).map_err(failed)?;
+            (picture.write_to(&mut bytes, ImageFormat::Png))
+                .map_err(|error| failed(error.to_string()))?;
+            Ok(bytes.into_inner())
         }
-        _ => return Err(PlotError::Extension(path.to_owned())),
+        _ => Err(PlotError::Extension(path.to_owned())),
     }
-    Ok(())
 }
 
 fn draw_error(path: &Path, problem: String) -> PlotError {
@@ -175,7 +192,7 @@ mod tests {
         let landmark = ("real".to_owned(), 0.5);
         for svg in [
             drawn(&|path| plot_curves("opacity", &rows, &Units::new(), path)),
-            drawn(&|path| plot_schedules(std::slice::from_ref(&schedule), path)),
+            drawn(&|path| plot_schedules(std::slice::from_ref(&schedule), path).map(drop)),
             quality_svg("FID", &[curve], &[landmark]).unwrap(),
         ] {
             assert!(svg.contains("<polyline") && svg.contains("<text"), "{svg}");
@@ -202,7 +219,7 @@ mod tests {
     fn other_formats_are_refused_before_anything_is_written() {
         let folder = tempfile::tempdir().unwrap();
         for name in ["plot.pdf", "plot", ".svg"] {
-            let error = save(&Word, &folder.path().join(name)).unwrap_err();
+            let error = save_new(&Word, &folder.path().join(name)).unwrap_err();
             assert!(error.to_string().contains(".svg or .png"), "{error}");
         }
         assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 0);

@@ -1,13 +1,13 @@
 //! Schedules side by side: how signal turns into noise, and where a sampler looks on the way.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use kiln_diffusion::{Level, Rates, Schedule};
 use plotters::coord::Shift;
 use plotters::prelude::*;
 
 use super::legend::{Entry, Legend};
-use super::{COLORS, FONT, GRID, Plot, PlotError, save};
+use super::{COLORS, FONT, GRID, Plot, PlotError, save_new};
 
 /// Points of a curve: more than it has pixels on most screens' half.
 const POINTS: usize = 400;
@@ -31,10 +31,12 @@ pub struct PlottedSchedule {
 ///
 /// Schedules may differ in their number of timesteps, so the axis is the timestep's share of the last one.
 ///
+/// Another file that is at `path` stays, and the plot's name gets a number: returns where it is.
+///
 /// # Errors
 /// [`PlotError`] when `path` ends in neither `.svg` nor `.png`, or cannot be written.
-pub fn plot_schedules(schedules: &[PlottedSchedule], path: &Path) -> Result<(), PlotError> {
-    save(&Schedules(schedules), path)
+pub fn plot_schedules(schedules: &[PlottedSchedule], path: &Path) -> Result<PathBuf, PlotError> {
+    save_new(&Schedules(schedules), path)
 }
 
 struct Schedules<'a>(&'a [PlottedSchedule]);

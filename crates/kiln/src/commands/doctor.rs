@@ -101,7 +101,7 @@ impl Examine {
             (None, None, Some(path)) => {
                 let needs_images = patient.image_shape().is_some() && !patient.has_latents();
                 let run = (needs_images && is_run(path)).then(|| RunRecord::open(path));
-                run.transpose()?.map(|run| run.experiment.data)
+                run.transpose()?.map(|run| run.data())
             }
         })
     }

@@ -1,8 +1,9 @@
 //! What the commands that change images have in common: the model, and how it denoises.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use anyhow::ensure;
+use burn::tensor::Device;
 use clap::Args;
 use kiln::{Images, Moment, Pipeline, SampleOptions, evaluation::evaluations};
 use kiln_data::{ImageFile, ImageShape};
@@ -14,11 +15,12 @@ use super::{hub_arguments::HubArguments, one_device};
 use crate::terminal;
 
 /// Groups of the help.
+pub const MODEL: &str = "Model";
 pub const IMAGES: &str = "Images";
 pub const SAMPLING: &str = "Sampling";
 pub const PICTURES: &str = "Pictures";
 const GUIDANCE: &str = "Classes and guidance";
-const COMPUTING: &str = "Computing";
+pub const COMPUTING: &str = "Computing";
 
 /// The model, and how it walks between noise and image: by DDIM.
 #[derive(Args)]
@@ -42,11 +44,11 @@ pub struct DrawingArguments {
 pub struct ModelArguments {
     /// Folder of a model in the diffusers layout, of a run or of a checkpoint (RUN/diffusion/checkpoints/step-N), or one on the
     /// Hub; without it, the digits model inside this program
-    #[arg(long, help_heading = "Model", value_name = "PATH|ORG/REPO[@REVISION]")]
-    model: Option<PathBuf>,
+    #[arg(long, help_heading = MODEL, value_name = "PATH|ORG/REPO[@REVISION]")]
+    pub model: Option<PathBuf>,
 
     #[command(flatten)]
-    hub: HubArguments,
+    pub hub: HubArguments,
 }
 
 /// Where and how it is computed.
@@ -54,15 +56,15 @@ pub struct ModelArguments {
 pub struct ComputingArguments {
     /// Images that are denoised together: changes memory and speed, not the images
     #[arg(long, help_heading = COMPUTING, default_value_t = 64, value_parser = whole::<u32>(1..=MANY, 64))]
-    batch: u32,
+    pub batch: u32,
 
     /// Where to compute: cpu, cuda:0, rocm:0, metal or wgpu
     #[arg(long, help_heading = COMPUTING, default_value = "cpu", value_name = "DEVICE")]
-    devices: String,
+    pub devices: String,
 
     /// Which numbers the convolutions multiply, f32 or bf16: bf16 is faster on a CPU with a matrix unit
     #[arg(long, help_heading = COMPUTING, default_value_t)]
-    precision: Precision,
+    pub precision: Precision,
 }
 
 /// How image files are looked at.
@@ -172,23 +174,30 @@ impl ConditionArguments {
 }
 
 impl ModelArguments {
-    /// Loads the model, and the guide that was named.
+    /// Loads the model, or the one inside this program, and the guide that was named.
     pub fn open(
         &self,
         conditions: &ConditionArguments,
         computing: &ComputingArguments,
     ) -> anyhow::Result<Pipeline> {
-        open_pipeline(
-            self.model.as_deref(),
-            conditions,
-            &self.hub,
-            &computing.devices,
-            computing.precision,
-        )
+        let device = computing.device()?;
+        let pipeline = match &self.model {
+            Some(place) => Pipeline::load(&self.hub.model(place)?, &device)?,
+            None => Pipeline::pretrained(&device)?,
+        };
+        Ok(match &conditions.guide {
+            Some(worse) => pipeline.guided_by(&self.hub.model(worse)?)?,
+            None => pipeline,
+        })
     }
 }
 
 impl ComputingArguments {
+    /// The device, which is able to compute in the precision that was said.
+    pub fn device(&self) -> anyhow::Result<Device> {
+        one_device(&self.devices, self.precision)
+    }
+
     /// Computes as was said.
     pub fn apply(&self, options: &mut SampleOptions) {
         options.batch = self.batch as usize;
@@ -235,25 +244,6 @@ pub fn class_names(pipeline: &Pipeline, options: &SampleOptions) -> Vec<String> 
     let names =
         classes.flat_map(|classes| options.classes.iter().map(|&class| classes.name(class)));
     names.collect()
-}
-
-/// Loads a model, or the one inside this program, and the guide that was named.
-pub fn open_pipeline(
-    model: Option<&Path>,
-    conditions: &ConditionArguments,
-    hub: &HubArguments,
-    devices: &str,
-    precision: Precision,
-) -> anyhow::Result<Pipeline> {
-    let device = one_device(devices, precision)?;
-    let pipeline = match model {
-        Some(place) => Pipeline::load(&hub.model(place)?, &device)?,
-        None => Pipeline::pretrained(&device)?,
-    };
-    Ok(match &conditions.guide {
-        Some(worse) => pipeline.guided_by(&hub.model(worse)?)?,
-        None => pipeline,
-    })
 }
 
 /// Image files in the shape of the model's images.

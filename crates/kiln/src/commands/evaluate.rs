@@ -7,25 +7,26 @@ use burn::tensor::Device;
 use clap::Args;
 use kiln::evaluation::{Report, Row, Sweep, blurred, evaluations, pixels_of};
 use kiln::{Autoencoder, Images, Pipeline, SampleOptions};
-use kiln_data::{DataConfig, DatasetKind, Datasets, ImageDataset};
+use kiln_data::{Datasets, ImageDataset};
 use kiln_diffusion::sampler::Sampler;
 use kiln_diffusion::{LevelOptions, Spacing};
 use kiln_eval::{
     DigitClassifier, FeatureKind, FeatureLayer, Features, Figure, Inception, Judge, Reference,
     mean_squared_error, nearest, ssim,
 };
-use kiln_kernels::Precision;
-use kiln_train::{Experiment, seen_in, seen_in_dataset};
+use kiln_train::{seen_in, seen_in_dataset};
 
-use super::drawing::{ConditionArguments, calls_before, open_pipeline};
-use super::hub_arguments::HubArguments;
-use super::numbers::{MANY, number, whole};
-use super::one_device;
+use super::data_arguments::{DATA, DataArguments, RealImages};
+use super::drawing::{
+    ComputingArguments, ConditionArguments, IMAGES, MODEL, ModelArguments, SAMPLING, calls_before,
+};
+use super::numbers::{number, whole};
 use super::sample::{SpacingName, StepCounts, parse_steps};
 use super::sampler_arguments::{by_name, warn_of_spacing};
-use super::training::overrides;
 use crate::terminal::{self, DataProgress};
 
+/// A group of the help.
+const MEASURES: &str = "Measures";
 /// Images whose nearest training image is looked for, of held-out ones.
 const HELD_OUT: usize = 1000;
 
@@ -42,36 +43,27 @@ const HELD_OUT: usize = 1000;
   kiln evaluate --model runs/flowers/model --config configs/flowers.toml --features 2048 --feature-weights inception.pth
   kiln evaluate --first-stage --model runs/mnist/model --config configs/mnist.toml")]
 pub struct Evaluate {
-    /// Folder of a model in the diffusers layout, or one on the Hub; without it, the digits model inside this program
-    #[arg(long, value_name = "PATH|ORG/REPO[@REVISION]")]
-    model: Option<PathBuf>,
+    /// Print one JSON object on stdout instead of the table
+    #[arg(long)]
+    json: bool,
 
     #[command(flatten)]
-    hub: HubArguments,
+    model: ModelArguments,
 
-    /// Compare with the images of this experiment's data set
-    #[arg(long, value_name = "FILE")]
-    config: Option<PathBuf>,
-
-    /// Where that data set is; without --config, a folder, zip or tar of images
-    #[arg(long, value_name = "PATH|hf:ORG/DATASET")]
-    data: Option<PathBuf>,
-
-    /// Override a key of the config; may be repeated
-    #[arg(long, value_name = "KEY=VALUE", requires = "config")]
-    set: Vec<String>,
+    #[command(flatten)]
+    data: DataArguments,
 
     /// Measure the VQ-VAE instead: held-out images beside what it gives back
-    #[arg(long, conflicts_with_all = ["steps", "samplers", "eta", "spacing", "class", "guide", "guidance", "guidance_interval", "nearest", "precision"])]
+    #[arg(long, help_heading = MODEL, conflicts_with_all = ["steps", "samplers", "eta", "spacing", "class", "guide", "guidance", "guidance_interval", "nearest", "precision"])]
     first_stage: bool,
 
     /// Denoising steps: a number, or several separated by / or ,
-    #[arg(long, default_value = "50", value_name = "N[/N...]", value_parser = parse_steps)]
+    #[arg(long, help_heading = SAMPLING, default_value = "50", value_name = "N[/N...]", value_parser = parse_steps)]
     steps: StepCounts,
 
     /// Samplers, separated by commas
     #[arg(
-        long,
+        long, help_heading = SAMPLING,
         value_delimiter = ',',
         default_value = "ddim",
         value_name = "NAME[,NAME...]",
@@ -81,7 +73,7 @@ pub struct Evaluate {
 
     /// Randomness of ddim and dpm-solver, separated by commas: 0 is deterministic, 1 is as random as ddpm [default: 0]
     #[arg(
-        long,
+        long, help_heading = SAMPLING,
         value_delimiter = ',',
         value_name = "ETA[,ETA...]",
         value_parser = number(0.0..=1.0, 0.5)
@@ -90,7 +82,7 @@ pub struct Evaluate {
 
     /// Which of the training timesteps are visited, separated by commas [default: the model's own]
     #[arg(
-        long,
+        long, help_heading = SAMPLING,
         value_enum,
         value_delimiter = ',',
         value_name = "SPACING[,SPACING...]"
@@ -101,64 +93,51 @@ pub struct Evaluate {
     conditions: ConditionArguments,
 
     /// Images drawn by each way to sample, and taken of each landmark
-    #[arg(long, default_value_t = 1000, value_parser = parse_count)]
+    #[arg(long, help_heading = IMAGES, default_value_t = 1000, value_parser = parse_count)]
     count: u32,
 
     /// Held-out images to compare with [default: all]
-    #[arg(long, value_name = "N", value_parser = parse_count)]
+    #[arg(long, help_heading = DATA, value_name = "N", value_parser = parse_count)]
     real: Option<u32>,
 
     /// Which noise to start from, and which subsets are taken
-    #[arg(long, default_value_t = 0, value_parser = whole::<u64>(0..=u64::MAX, 0))]
+    #[arg(long, help_heading = IMAGES, default_value_t = 0, value_parser = whole::<u64>(0..=u64::MAX, 0))]
     seed: u64,
 
     /// Also say which share of the images is nearer to a training image than 99% of held-out images are
-    #[arg(long)]
+    #[arg(long, help_heading = MEASURES)]
     nearest: bool,
 
     /// What to compare by: digits, the digit classifier's features, or InceptionV3's: 2048, its last ones, with which FID and
     /// KID are published; 768 after Mixed_6e; 6c after Mixed_6c, Keras' mixed5 [default: digits for gray images of 28x28,
     /// else 2048]
-    #[arg(long)]
+    #[arg(long, help_heading = MEASURES)]
     features: Option<FeatureKind>,
 
     /// Weights of InceptionV3, pytorch-fid's or others under the same names [default: pytorch-fid's, downloaded]
-    #[arg(long, value_name = "FILE")]
+    #[arg(long, help_heading = MEASURES, value_name = "FILE")]
     feature_weights: Option<PathBuf>,
 
     /// Side that images are resized to for InceptionV3: 299 as in pytorch-fid, 75 as in the Keras examples [default: 299]
-    #[arg(long, value_name = "PIXELS", value_parser = whole::<u32>(75..=1024, 299))]
+    #[arg(long, help_heading = MEASURES, value_name = "PIXELS", value_parser = whole::<u32>(75..=1024, 299))]
     feature_size: Option<u32>,
 
     /// Weights of a digit classifier from `kiln train-classifier` [default: the one inside this program]
-    #[arg(long, value_name = "FILE")]
+    #[arg(long, help_heading = MEASURES, value_name = "FILE")]
     classifier: Option<PathBuf>,
 
-    /// Folder for table, results and plot
-    #[arg(long, default_value = "evaluation", value_name = "FOLDER")]
+    /// Folder for table, results and plot; results that are there already stay, and new ones get a number
+    #[arg(long, help_heading = MEASURES, default_value = "evaluation", value_name = "FOLDER")]
     out: PathBuf,
 
-    /// Images that are denoised together: changes memory and speed, not the images
-    #[arg(long, default_value_t = 64, value_parser = whole::<u32>(1..=MANY, 64))]
-    batch: u32,
-
-    /// Where to compute: cpu, cuda:0, rocm:0, metal or wgpu
-    #[arg(long, default_value = "cpu", value_name = "DEVICE")]
-    devices: String,
-
-    /// Which numbers the convolutions of the model multiply, f32 or bf16
-    #[arg(long, default_value_t)]
-    precision: Precision,
-
-    /// Print one JSON object on stdout instead of the table
-    #[arg(long)]
-    json: bool,
+    #[command(flatten)]
+    computing: ComputingArguments,
 }
 
 impl Evaluate {
     /// Measures, writes the results and prints the table.
     pub fn run(self) -> anyhow::Result<()> {
-        let device = one_device(&self.devices, self.precision)?;
+        let device = self.computing.device()?;
         ensure!(
             self.out.is_dir() || !self.out.exists(),
             "{} is no folder for the results: name another with --out",
@@ -181,13 +160,7 @@ impl Evaluate {
     }
 
     fn measure_samples(&self, device: &Device) -> anyhow::Result<Report> {
-        let pipeline = open_pipeline(
-            self.model.as_deref(),
-            &self.conditions,
-            &self.hub,
-            &self.devices,
-            self.precision,
-        )?;
+        let pipeline = self.model.open(&self.conditions, &self.computing)?;
         // What cannot work is refused before any image is looked at.
         let settings = self.settings(&pipeline)?;
         warn_of_spacing(&pipeline, &settings)?;
@@ -245,8 +218,8 @@ impl Evaluate {
     }
 
     fn measure_first_stage(&self, device: &Device) -> anyhow::Result<Report> {
-        let autoencoder = match &self.model {
-            Some(place) => Autoencoder::load(&self.hub.first_stage(place)?, device)?,
+        let autoencoder = match &self.model.model {
+            Some(place) => Autoencoder::load(&self.model.hub.first_stage(place)?, device)?,
             None => Autoencoder::pretrained(device)?,
         };
         let (channels, side) = (autoencoder.channels(), autoencoder.image_size());
@@ -261,9 +234,10 @@ impl Evaluate {
         let originals = Images::of_dataset(held_out, self.count as usize)?;
         let count = originals.len();
         let bar = terminal::progress_bar("reconstructing".into(), count, "images");
-        let given_back = autoencoder.reconstruct(&originals, self.batch as usize, |done| {
-            bar.set_position(done as u64)
-        })?;
+        let given_back =
+            autoencoder.reconstruct(&originals, self.computing.batch as usize, |done| {
+                bar.set_position(done as u64)
+            })?;
         bar.finish_and_clear();
         let (codes_in_use, perplexity) = (given_back.codes_in_use(), given_back.perplexity());
         let border = held_out.border();
@@ -336,10 +310,9 @@ impl Evaluate {
                             ..defaults.levels
                         },
                         seed: self.seed,
-                        batch: self.batch as usize,
-                        precision: self.precision,
                         ..defaults.clone()
                     };
+                    self.computing.apply(&mut options);
                     self.conditions.apply(pipeline, &mut options)?;
                     options.count = (self.count as usize).div_ceil(options.classes.len().max(1));
                     pipeline.trajectory(&options)?;
@@ -383,33 +356,17 @@ impl Evaluate {
         Ok(with_eta.collect())
     }
 
-    /// The data set of the experiment, or a folder, or the digits that are compiled in.
+    /// The images to compare with.
     fn datasets(&self, channels: usize, side: usize) -> anyhow::Result<Datasets> {
-        let config = match (&self.config, &self.data) {
-            (Some(config), data) => {
-                Experiment::load(config, &overrides(&self.set, data.as_deref()))?.data
-            }
-            (None, Some(path)) => DataConfig {
-                path: Some(path.clone()),
-                ..DataConfig::new(DatasetKind::Folder, side, channels)
-            },
-            (None, None) => {
-                ensure!(
-                    self.model.is_none(),
-                    "say which images to compare with: `--config FILE` for an experiment's data set, or `--data FOLDER`"
-                );
-                DataConfig::new(DatasetKind::Mnist10k, side, channels)
-            }
-        };
-        let datasets =
-            kiln_hub::open_data_set(&config, &self.hub.settings(), &DataProgress::default())?;
-        self.check_enough(&datasets)?;
-        Ok(datasets)
+        let ModelArguments { model, hub } = &self.model;
+        let real = (self.data).open(model.as_deref(), hub, [channels, side])?;
+        self.check_enough(&real)?;
+        Ok(real.datasets)
     }
 
     /// Refuses data sets that are too small for a comparison, and says where fewer images serve than were asked for.
-    fn check_enough(&self, datasets: &Datasets) -> anyhow::Result<()> {
-        let Datasets { train, validation } = datasets;
+    fn check_enough(&self, real: &RealImages) -> anyhow::Result<()> {
+        let Datasets { train, validation } = &real.datasets;
         let (fewest, all) = (Reference::FEWEST, train.len() + validation.len());
         for (split, role) in [(validation, "held out"), (train, "to train on")] {
             ensure!(
@@ -417,14 +374,7 @@ impl Evaluate {
                 "only {} of the {all} images of {} are {role}, and comparing takes at least {fewest}: {}",
                 split.len(),
                 split.name(),
-                if all < 2 * fewest {
-                    format!("use {} images or more", 2 * fewest)
-                } else {
-                    let share = fewest.div_ceil(all.div_ceil(100)).clamp(10, 50) as f64 / 100.0;
-                    format!(
-                        "take a config with `validation_fraction = {share}` in [data], or more images"
-                    )
-                }
+                real.way_to_more(fewest)
             );
         }
         if let Some(wanted) = self

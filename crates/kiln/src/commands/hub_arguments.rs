@@ -39,6 +39,9 @@ impl HubArguments {
         if FolderKind::of(place) == Some(FolderKind::Run) {
             return Ok(RunRecord::finished_first_stage(place)?);
         }
+        if FolderKind::of(place) == Some(FolderKind::Checkpoint) {
+            return Ok(RunRecord::start_of(place)?);
+        }
         self.folder(place, Wanted::FirstStage)
     }
 

@@ -1,9 +1,9 @@
 //! `--files`: every image as a file of its own, for programs that take folders of images.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use clap::Args;
-use kiln::pictures::{enlarged, make_new_folder, picture, save_png};
+use kiln::pictures::{MadeFolder, enlarged, make_new_folder, picture, save_png};
 use kiln::{Error, Images};
 
 use super::drawing::PICTURES;
@@ -23,7 +23,7 @@ pub struct FileArguments {
 
 /// A folder of images that are being drawn, class after class.
 pub struct ImageFiles {
-    folder: PathBuf,
+    folder: MadeFolder,
     scale: u32,
     /// Of each class; empty where there are no classes.
     names: Vec<String>,
@@ -61,7 +61,10 @@ impl ImageFiles {
         for image in 0..images.len() {
             let class = self.names.get(self.written / self.count.max(1));
             let class = class.map_or_else(String::new, |name| format!("-{}", plain(name)));
-            let path = self.folder.join(format!("{:06}{class}.png", self.written));
+            let path = self
+                .folder
+                .path()
+                .join(format!("{:06}{class}.png", self.written));
             save_png(&enlarged(&picture(images, image), self.scale), &path)?;
             self.written += 1;
         }
@@ -70,7 +73,7 @@ impl ImageFiles {
 
     /// Where they are.
     pub fn folder(&self) -> &Path {
-        &self.folder
+        self.folder.path()
     }
 }
 

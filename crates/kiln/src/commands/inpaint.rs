@@ -130,7 +130,7 @@ impl Inpaint {
             ..pipeline.image_shape()
         };
         let mask = fit(&[mask], gray)?;
-        make_folder(&self.out)?;
+        let _made = make_folder(&self.out)?;
 
         let started = Instant::now();
         let moves = visits(options.steps, inpaint_options).len() - 1;

@@ -102,7 +102,7 @@ impl Interpolate {
             self.drawing.options_to_invert(&pipeline)?
         };
         let originals = self.originals(&pipeline)?;
-        make_folder(&self.out)?;
+        let _made = make_folder(&self.out)?;
         let started = Instant::now();
         let (stops, psnr) = match &originals {
             Some(originals) => {

@@ -90,7 +90,7 @@ impl Invert {
         let files = self.images.iter().map(|path| ImageFile::open(path));
         let files: Vec<ImageFile> = files.collect::<Result<_, _>>()?;
         let originals = self.reading.read(&pipeline, &files)?;
-        make_folder(&self.out)?;
+        let _made = make_folder(&self.out)?;
 
         let started = Instant::now();
         let passes = originals.len().div_ceil(options.batch) * options.steps;

@@ -2,6 +2,7 @@
 
 mod bench;
 mod convert;
+mod data_arguments;
 mod doctor;
 mod drawing;
 mod evaluate;

@@ -136,7 +136,8 @@ impl Push {
 
     /// What there is to show: what the arguments name, and what the run folder around the model has.
     fn publication(&self) -> anyhow::Result<Publication> {
-        let run = run_of(&self.model);
+        let run = RunRecord::folder_around(&self.model);
+        let run = run.as_deref();
         let file_in = |folder: &Path, file: &str| {
             let path = folder.join(file);
             path.is_file().then_some(path)
@@ -176,14 +177,6 @@ fn public_experiment(path: &Path) -> anyhow::Result<String> {
     let comments = text.lines().take_while(|line| line.starts_with('#'));
     let comments: String = comments.map(|line| format!("{line}\n")).collect();
     Ok(comments + &public)
-}
-
-/// The run folder that a model lies in: `runs/mnist` of `runs/mnist/model`, of a checkpoint deep in it, and of itself.
-fn run_of(model: &Path) -> Option<&Path> {
-    model
-        .ancestors()
-        .take(4)
-        .find(|folder| FolderKind::of(folder) == Some(FolderKind::Run))
 }
 
 /// The last of the pictures that were drawn while training; their names are in the order of time.

@@ -5,20 +5,23 @@ use std::{
     time::{Duration, Instant},
 };
 
-use anyhow::ensure;
 use clap::Args;
 use kiln::{
     Autoencoder, Images,
     pictures::{Album, make_folder, paired_grid},
 };
-use kiln_data::{DataConfig, DatasetKind, Datasets};
+use kiln_data::{DatasetKind, Datasets};
 use kiln_kernels::Precision;
-use kiln_train::Experiment;
 use serde::Serialize;
 
-use super::numbers::{MANY, whole};
-use super::{hub_arguments::HubArguments, one_device, training::overrides};
-use crate::terminal::{self, DataProgress};
+use super::{
+    data_arguments::{DataArguments, RealImages},
+    drawing::{COMPUTING, IMAGES, MODEL, PICTURES},
+    hub_arguments::HubArguments,
+    numbers::{MANY, whole},
+    one_device,
+};
+use crate::terminal;
 use kiln_train::counted;
 
 /// The most images in the picture; the others are only measured.
@@ -36,44 +39,35 @@ const COLUMNS: usize = 8;
   kiln reconstruct --model runs/mnist/model --config configs/mnist.toml --count 10000
   kiln reconstruct --model runs/flowers/model --data photos/ --out reconstructions/")]
 pub struct Reconstruct {
-    /// Folder of a model or of an autoencoder alone, or one on the Hub; without it, the digits model inside this program
-    #[arg(long, value_name = "PATH|ORG/REPO[@REVISION]")]
+    /// Print one JSON object on stdout instead of words
+    #[arg(long)]
+    json: bool,
+
+    /// Folder of a model, of a run, of a checkpoint or of an autoencoder alone, or one on the Hub; without it, the digits model inside this program
+    #[arg(long, help_heading = MODEL, value_name = "PATH|ORG/REPO[@REVISION]")]
     model: Option<PathBuf>,
 
     #[command(flatten)]
     hub: HubArguments,
 
-    /// A folder, zip or tar of images; with --config, where that data set is
-    #[arg(long, value_name = "PATH|hf:ORG/DATASET")]
-    data: Option<PathBuf>,
-
-    /// Take the validation images of this experiment's data set
-    #[arg(long, value_name = "FILE")]
-    config: Option<PathBuf>,
-
-    /// Override a key of the config; may be repeated
-    #[arg(long, value_name = "KEY=VALUE", requires = "config")]
-    set: Vec<String>,
+    #[command(flatten)]
+    data: DataArguments,
 
     /// Number of images, the first ones
-    #[arg(long, default_value_t = 64, value_parser = whole::<u32>(1..=MANY, 64))]
+    #[arg(long, help_heading = IMAGES, default_value_t = 64, value_parser = whole::<u32>(1..=MANY, 64))]
     count: u32,
 
     /// Folder for the picture
-    #[arg(long, default_value = "reconstructions", value_name = "FOLDER")]
+    #[arg(long, help_heading = PICTURES, default_value = "reconstructions", value_name = "FOLDER")]
     out: PathBuf,
 
     /// Images that are computed together: changes memory and speed, not the images
-    #[arg(long, default_value_t = 64, value_parser = whole::<u32>(1..=MANY, 64))]
+    #[arg(long, help_heading = COMPUTING, default_value_t = 64, value_parser = whole::<u32>(1..=MANY, 64))]
     batch: u32,
 
     /// Where to compute: cpu, cuda:0, rocm:0, metal or wgpu
-    #[arg(long, default_value = "cpu", value_name = "DEVICE")]
+    #[arg(long, help_heading = COMPUTING, default_value = "cpu", value_name = "DEVICE")]
     devices: String,
-
-    /// Print one JSON object on stdout instead of words
-    #[arg(long)]
-    json: bool,
 }
 
 /// What was measured, for `--json`.
@@ -115,7 +109,7 @@ impl Reconstruct {
             None => Autoencoder::pretrained(&device)?,
         };
         let originals = self.originals(&autoencoder)?;
-        make_folder(&self.out)?;
+        let _made = make_folder(&self.out)?;
         let started = Instant::now();
         let bar = terminal::progress_bar("reconstructing".into(), originals.images.len(), "images");
         let reconstruction =
@@ -157,29 +151,16 @@ impl Reconstruct {
 
     /// Opens the data and takes its first images: of an experiment the validation images, of a folder all.
     fn originals(&self, autoencoder: &Autoencoder) -> anyhow::Result<Originals> {
-        let (size, channels) = (autoencoder.image_size(), autoencoder.channels());
-        let config = match (&self.config, &self.data) {
-            (Some(config), data) => {
-                Experiment::load(config, &overrides(&self.set, data.as_deref()))?.data
-            }
-            (None, Some(path)) => DataConfig {
-                path: Some(path.clone()),
-                ..DataConfig::new(DatasetKind::Folder, size, channels)
-            },
-            (None, None) => {
-                ensure!(
-                    self.model.is_none(),
-                    "say which images to reconstruct: `--data FOLDER`, or `--config FILE` for an experiment's data set"
-                );
-                DataConfig::new(DatasetKind::Mnist10k, size, channels)
-            }
-        };
+        let shape = [autoencoder.channels(), autoencoder.image_size()];
+        let RealImages {
+            datasets: Datasets { train, validation },
+            config,
+            experiment,
+        } = self.data.open(self.model.as_deref(), &self.hub, shape)?;
         autoencoder.check_image(config.channels, config.size, config.size)?;
-        let Datasets { train, validation } =
-            kiln_hub::open_data_set(&config, &self.hub.settings(), &DataProgress::default())?;
         let mut images = Images::empty(config.channels, config.size, config.size);
         let whole_folder =
-            (config.dataset == DatasetKind::Folder && self.config.is_none()).then_some(train);
+            (config.dataset == DatasetKind::Folder && experiment.is_none()).then_some(train);
         let (name, border) = (validation.name().to_owned(), validation.border());
         for dataset in whole_folder.into_iter().chain([validation]) {
             let wanted = (self.count as usize - images.len()).min(dataset.len());

@@ -214,7 +214,7 @@ impl Sample {
         for options in &all_options {
             pipeline.last_part(options, self.strength())?;
         }
-        make_folder(&self.out)?;
+        let _made = make_folder(&self.out)?;
 
         let mut compared = Images::empty(0, 0, 0);
         for options in &all_options {

@@ -45,7 +45,7 @@ pub struct ShowSchedule {
     #[command(flatten)]
     hub: HubArguments,
 
-    /// Draw the schedules to this file, which ends in .svg or .png
+    /// Draw the schedules to this file, which ends in .svg or .png; another one that is there stays, and the new one gets a number
     #[arg(long, value_name = "FILE")]
     plot: Option<PathBuf>,
 
@@ -109,16 +109,12 @@ impl ShowSchedule {
             let scheduler = scheduler_of(&self.hub.model(path)?)?;
             schedules.push(self.show(&path.display().to_string(), &scheduler)?);
         }
-        if let Some(path) = &self.plot {
-            let plotted: Vec<_> = schedules
-                .iter()
-                .map(|(_, plotted)| plotted.clone())
-                .collect();
-            plot_schedules(&plotted, path)?;
-        }
+        let (schedules, plotted): (Vec<Shown>, Vec<PlottedSchedule>) =
+            schedules.into_iter().unzip();
+        let plot = self.plot.map(|path| plot_schedules(&plotted, &path));
         let outcome = Outcome {
-            schedules: schedules.into_iter().map(|(shown, _)| shown).collect(),
-            plot: self.plot,
+            schedules,
+            plot: plot.transpose()?,
         };
         terminal::print_outcome(&outcome, self.json, Outcome::in_words)
     }

@@ -4,6 +4,7 @@ use std::path::PathBuf;
 
 use clap::Args;
 
+use super::drawing::MODEL;
 use super::training::{TrainedModels, TrainingArguments};
 
 /// Train stage 2, the U-Net that denoises the latents of a trained VQ-VAE.
@@ -23,7 +24,7 @@ pub struct TrainLatentDiffusion {
     models: TrainedModels,
 
     /// A trained VQ-VAE or a model that holds one, in a folder or on the Hub [default: the one in the run folder]
-    #[arg(long, value_name = "PATH|ORG/REPO[@REVISION]")]
+    #[arg(long, help_heading = MODEL, value_name = "PATH|ORG/REPO[@REVISION]")]
     vqvae: Option<PathBuf>,
 }
 

@@ -15,9 +15,14 @@ use kiln_train::{
     overrides_of_run,
 };
 
+use super::drawing::{COMPUTING, MODEL};
 use super::hub_arguments::HubArguments;
 use crate::interrupts::stop_on_interrupt;
 use crate::terminal::{self, DataProgress};
+
+/// Groups of the help.
+const EXPERIMENT: &str = "Experiment";
+const RUN: &str = "Run";
 
 /// How long a rank that has failed lets rank 0 speak first: `mpirun` takes two seconds to kill what is left of a job.
 const PATIENCE_WITH_RANK_0: Duration = Duration::from_secs(3);
@@ -26,35 +31,35 @@ const PATIENCE_WITH_RANK_0: Duration = Duration::from_secs(3);
 #[derive(Args)]
 pub struct TrainingArguments {
     /// The experiment: a TOML file like those in configs/ [with --resume: that of the run]
-    #[arg(long, value_name = "FILE", required_unless_present = "resume")]
+    #[arg(long, help_heading = EXPERIMENT, value_name = "FILE", required_unless_present = "resume")]
     config: Option<PathBuf>,
 
     /// Where the data set is, here or on the Hub; overrides data.path of the config
-    #[arg(long, value_name = "PATH|hf:ORG/DATASET[:[CONFIGURATION/]SPLIT]")]
+    #[arg(long, help_heading = EXPERIMENT, value_name = "PATH|hf:ORG/DATASET[:[CONFIGURATION/]SPLIT]")]
     data: Option<PathBuf>,
 
     /// The run folder [default: runs/ and the config's name]
-    #[arg(long, value_name = "FOLDER")]
+    #[arg(long, help_heading = RUN, value_name = "FOLDER")]
     out: Option<PathBuf>,
 
     /// Where to compute: cpu, cpu:2 (two replicas), cuda:0,cuda:1, rocm:0, metal or wgpu
-    #[arg(long, default_value = "cpu", value_name = "DEVICES")]
+    #[arg(long, help_heading = COMPUTING, default_value = "cpu", value_name = "DEVICES")]
     devices: String,
 
     /// How several devices share the work
-    #[arg(long, value_enum, default_value_t = Strategy::Main)]
+    #[arg(long, help_heading = COMPUTING, value_enum, default_value_t = Strategy::Main)]
     strategy: Strategy,
 
     /// Which numbers the convolutions multiply, f32 or bf16; overrides training.precision of the stage
-    #[arg(long)]
+    #[arg(long, help_heading = COMPUTING)]
     precision: Option<Precision>,
 
     /// Override a key of the config, as in unet.block_out_channels=[64,128]; may be repeated
-    #[arg(long, value_name = "KEY=VALUE")]
+    #[arg(long, help_heading = EXPERIMENT, value_name = "KEY=VALUE")]
     set: Vec<String>,
 
     /// Go on from the newest good checkpoint in the run folder; what was set when the run began need not be set again
-    #[arg(long)]
+    #[arg(long, help_heading = RUN)]
     resume: bool,
 
     #[command(flatten)]
@@ -73,7 +78,7 @@ pub struct TrainedModels {
     pub vqvae: Option<PathBuf>,
 
     /// Begin with the weights of this trained model, in a folder or on the Hub, not with random ones (fine-tuning)
-    #[arg(long, value_name = "PATH|ORG/REPO[@REVISION]")]
+    #[arg(long, help_heading = MODEL, value_name = "PATH|ORG/REPO[@REVISION]")]
     pub initial_weights: Option<PathBuf>,
 }
 
@@ -154,6 +159,11 @@ impl TrainingArguments {
         let mut overrides = overrides(&self.set, self.data.as_deref());
         let precision = self.precision.iter();
         overrides.extend(precision.map(|name| format!("{table}.precision=\"{name}\"")));
+        let names_data = |text: &String| {
+            let key = text.split('=').next();
+            key.is_some_and(|key| key.trim() == "data.path")
+        };
+        let data_is_named = overrides.iter().any(names_data);
         let out = match (self.out, &self.config) {
             (Some(out), _) => out,
             (None, Some(config)) => default_run_folder(config),
@@ -182,6 +192,7 @@ impl TrainingArguments {
             out,
             resume: self.resume,
             data: None,
+            data_is_named,
             vqvae: (models.vqvae.as_deref())
                 .map(|place| self.hub.first_stage(place))
                 .transpose()?,

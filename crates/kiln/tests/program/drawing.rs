@@ -42,6 +42,12 @@ fn a_network_that_answers_no_numbers_is_an_error_with_the_step() {
             sentence.contains("in step 1") && sentence.contains("not finite"),
             "kiln {arguments}: {sentence}"
         );
+        let mut left = fs::read_dir(workplace.path("")).unwrap();
+        let is_old = |name: &str| ["model", "broken", "image.png", "cache"].contains(&name);
+        assert!(
+            left.all(|entry| is_old(&entry.unwrap().file_name().to_string_lossy())),
+            "kiln {arguments} leaves a folder behind"
+        );
     }
     let output = workplace.run("doctor broken");
     let said = String::from_utf8(output.stdout).unwrap();
@@ -70,8 +76,9 @@ fn a_decoder_that_answers_no_numbers_is_an_error() {
             .save(workplace.path(name))
             .unwrap();
     }
-    let sentence = workplace.fail("reconstruct --model broken --data photos");
+    let sentence = workplace.fail("reconstruct --model broken --data photos --out new/shown");
     assert!(sentence.contains("not finite"), "{sentence}");
+    assert!(!workplace.path("new").exists());
 }
 
 #[test]
@@ -222,6 +229,15 @@ fn help_is_grouped() {
         (
             "inpaint --help",
             &["Model:", "Images:", "Sampling:", "Pictures:"],
+        ),
+        (
+            "evaluate --help",
+            &["Model:", "Data:", "Sampling:", "Measures:", "Computing:"],
+        ),
+        ("reconstruct --help", &["Model:", "Data:", "Computing:"]),
+        (
+            "train-latent-diffusion --help",
+            &["Experiment:", "Run:", "Model:", "Computing:"],
         ),
     ] {
         let help = workplace.succeed(command);

@@ -4,7 +4,7 @@ use std::fs;
 
 use image::{GrayImage, Luma};
 
-use crate::{Workplace, gray, tiny};
+use crate::{Workplace, gray, program, tiny, training};
 
 /// Five pictures of different sizes, with a gradient each.
 fn photos(workplace: &Workplace) {
@@ -54,6 +54,56 @@ fn words_name_the_quality() {
         said.contains("PSNR") && said.contains("2 images of photos") && said.contains("perplexity"),
         "{said}"
     );
+}
+
+#[test]
+fn a_model_of_a_run_is_shown_what_the_run_holds_out() {
+    let workplace = training::workplace();
+    for stage in ["train-vqvae", "train-latent-diffusion"] {
+        training::train(&workplace, &format!("{stage} --out run"));
+    }
+    fs::create_dir(workplace.path("elsewhere")).unwrap();
+    let measured = |folder: &str, model: &str| {
+        let arguments = format!("reconstruct --json --model {model}");
+        let output = program(&workplace.path(folder), &arguments)
+            .output()
+            .unwrap();
+        let said = String::from_utf8(output.stderr).unwrap();
+        let outcome: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap_or_default();
+        (said, outcome)
+    };
+    for (folder, model) in [
+        (".", "run"),
+        (".", "run/model"),
+        (".", "run/vqvae/model"),
+        (".", "run/diffusion/checkpoints/step-0000004"),
+        ("run/model", "."),
+        // From there the path of the config means nothing.
+        ("elsewhere", "../run/model"),
+    ] {
+        let (said, outcome) = measured(folder, model);
+        assert!(
+            said.contains("photos holds out") && said.contains("config.toml"),
+            "{model}: {said}"
+        );
+        assert_eq!(
+            (&outcome["count"], &outcome["data"]),
+            (&2.into(), &"photos".into())
+        );
+    }
+    let (said, _) = measured(".", "run/vqvae/checkpoints/step-0000004");
+    assert!(said.contains("diffusion/checkpoints"), "{said}");
+    let (said, outcome) = measured(".", "run --data photos");
+    assert_eq!((said.as_str(), &outcome["count"]), ("", &24.into()));
+
+    fs::rename(workplace.path("photos"), workplace.path("moved")).unwrap();
+    let (said, _) = measured(".", "run");
+    assert!(
+        said.contains("--config run/config.toml --data PATH"),
+        "{said}"
+    );
+    let (said, outcome) = measured(".", "run --config run/config.toml --data moved");
+    assert_eq!((said.as_str(), &outcome["count"]), ("", &2.into()));
 }
 
 #[test]

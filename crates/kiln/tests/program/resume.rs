@@ -90,6 +90,92 @@ fn the_same_images_elsewhere_are_the_same_and_others_are_refused() {
 }
 
 #[test]
+fn data_that_is_named_and_not_there_is_an_error() {
+    let workplace = begun();
+    for named in ["--data nowhere", "--set data.path=nowhere"] {
+        let resume = "train-diffusion --out run --resume --set stage_2.training.steps=5";
+        let sentence = workplace.fail(&format!("{resume} {named}"));
+        assert!(sentence.contains("nothing at nowhere"), "{sentence}");
+    }
+}
+
+#[test]
+fn what_is_set_of_a_stage_that_has_been_trained_is_left_aside_with_a_word() {
+    let workplace = training::workplace();
+    for stage in ["train-vqvae", "train-latent-diffusion"] {
+        training::train(&workplace, &format!("{stage} --out run"));
+    }
+    let config = || fs::read_to_string(workplace.path("run/config.toml")).unwrap();
+    let before = config();
+    for (stage, set) in [
+        ("train-latent-diffusion", "stage_1.training.steps=9"),
+        ("train-vqvae", "stage_2.training.steps=9"),
+        ("train-vqvae", "unet.layers_per_block=2"),
+        // Nothing is left to do with so few.
+        ("train-latent-diffusion", "stage_2.training.steps=1"),
+    ] {
+        let output = workplace.run(&format!("{stage} --out run --resume --set {set}"));
+        let said = String::from_utf8_lossy(&output.stderr);
+        let (key, value) = set.split_once('=').unwrap();
+        assert!(
+            output.status.success() && said.contains(&format!("`{key}` stays")),
+            "{set}: {said}"
+        );
+        assert!(said.contains(&format!(", not {value}")), "{set}: {said}");
+        assert_eq!(config(), before, "{set}");
+    }
+    // What is not said again is no change.
+    for stage in ["train-vqvae", "train-latent-diffusion"] {
+        let output = workplace.run(&format!("{stage} --out run --resume"));
+        assert_eq!(String::from_utf8_lossy(&output.stderr), "", "{stage}");
+    }
+}
+
+#[test]
+fn a_vqvae_that_was_moved_is_asked_for() {
+    let workplace = training::workplace();
+    training::train(&workplace, "train-vqvae --out first");
+    training::train(&workplace, "train-latent-diffusion --out run --vqvae first");
+    fs::rename(workplace.path("first"), workplace.path("moved")).unwrap();
+    let resume = "train-latent-diffusion --out run --resume --set stage_2.training.steps=5";
+    let sentence = workplace.fail(resume);
+    assert!(
+        sentence.contains("no longer in") && sentence.contains("by --vqvae where it is now"),
+        "{sentence}"
+    );
+    let report = finish(&workplace, &format!("{resume} --vqvae moved"));
+    assert_eq!(report["steps"], 5);
+}
+
+#[test]
+fn devices_and_micro_batches_take_each_others_place() {
+    let workplace = training::workplace();
+    fs::write(workplace.path("experiment.toml"), PIXELS).unwrap();
+    let train = "train-diffusion --config experiment.toml --devices cpu:2 --out";
+    let more = "--resume --set stage_2.training.steps=6";
+    for run in ["two", "one", "half"] {
+        finish(&workplace, &format!("{train} {run}"));
+    }
+    finish(&workplace, &format!("{train} two {more}"));
+    let resume = "train-diffusion --out one --set stage_2.training.accumulate=2";
+    let report = finish(&workplace, &format!("{resume} {more}"));
+    assert_eq!(report["steps"], 6);
+    let weights = |run: &str| {
+        let file = "model/unet/diffusion_pytorch_model.safetensors";
+        fs::read(workplace.path(run).join(file)).unwrap()
+    };
+    assert!(weights("one") == weights("two"), "the weights differ");
+
+    let output = workplace.run(&format!("train-diffusion --out half {more}"));
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert!(
+        said.contains("a step sees 4 images, and saw 8 before")
+            && said.contains("a pass over the data is 6 steps, and was 3"),
+        "{said}"
+    );
+}
+
+#[test]
 fn a_finished_run_and_one_that_is_not_there_say_so() {
     let workplace = begun();
     let before = fs::read(workplace.path("run/config.toml")).unwrap();

@@ -36,6 +36,12 @@ fn schedules_of_configs_and_models_are_compared() {
     assert_eq!(picture.width(), 1280);
     // The panels, and the legend below them.
     assert!(picture.height() > 456, "{}", picture.height());
+    fs::write(workplace.path("mine.svg"), "mine").unwrap();
+    for _ in 0..2 {
+        let shown = workplace.json("schedule --config short.toml --plot mine.svg --json");
+        assert_eq!(shown["plot"], "mine-2.svg");
+    }
+    assert_eq!(fs::read(workplace.path("mine.svg")).unwrap(), b"mine");
 }
 
 #[test]

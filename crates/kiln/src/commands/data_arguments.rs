@@ -1,0 +1,186 @@
+//! The real images that a model is held against.
+
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, bail};
+use clap::Args;
+use kiln_data::{DataConfig, DatasetKind, Datasets, held_out};
+use kiln_train::{Experiment, RunRecord};
+
+use super::{hub_arguments::HubArguments, training::overrides};
+use crate::terminal::{self, DataProgress};
+
+/// A group of the help.
+pub const DATA: &str = "Data";
+
+/// Which data set.
+#[derive(Args)]
+pub struct DataArguments {
+    /// A folder, zip, tar or table of images; with --config, where that data set is
+    #[arg(long, help_heading = DATA, value_name = "PATH|hf:ORG/DATASET")]
+    data: Option<PathBuf>,
+
+    /// Take the data set of this experiment [default: of a run's model, what the run was trained on]
+    #[arg(long, help_heading = DATA, value_name = "FILE")]
+    config: Option<PathBuf>,
+
+    /// Override a key of the config; may be repeated
+    #[arg(long, help_heading = DATA, value_name = "KEY=VALUE", requires = "config")]
+    set: Vec<String>,
+}
+
+/// A data set that was found.
+pub struct RealImages {
+    pub datasets: Datasets,
+    pub config: DataConfig,
+    /// The experiment that says which it is, if one does.
+    pub experiment: Option<PathBuf>,
+}
+
+impl DataArguments {
+    /// Opens the data set for images of `channels` x `side` x `side`: the one that was named, or else that of the run which
+    /// `model` lies in, which is said in a line. Without a model it is the digits that are compiled in.
+    ///
+    /// # Errors
+    /// When there is none, or it cannot be opened.
+    pub fn open(
+        &self,
+        model: Option<&Path>,
+        hub: &HubArguments,
+        [channels, side]: [usize; 2],
+    ) -> anyhow::Result<RealImages> {
+        let (config, experiment) = match (&self.config, &self.data, model) {
+            (Some(config), data, _) => {
+                let set = overrides(&self.set, data.as_deref());
+                (Experiment::load(config, &set)?.data, Some(config.clone()))
+            }
+            (None, Some(path), _) => {
+                let folder = DataConfig::new(DatasetKind::Folder, side, channels);
+                let path = Some(path.clone());
+                (DataConfig { path, ..folder }, None)
+            }
+            (None, None, Some(model)) => {
+                let (config, experiment) = of_run(model)?;
+                (config, Some(experiment))
+            }
+            (None, None, None) => {
+                let digits = DataConfig::new(DatasetKind::Mnist10k, side, channels);
+                (digits, None)
+            }
+        };
+        let datasets = kiln_hub::open_data_set(&config, &hub.settings(), &DataProgress::default());
+        let datasets = match (&self.config, &experiment) {
+            (None, Some(experiment)) => {
+                let experiment = experiment.display();
+                let datasets = datasets.with_context(|| {
+                    format!("the images that this run was trained on cannot be had (if they lie elsewhere now, add `--config {experiment} --data PATH`)")
+                })?;
+                terminal::note(&format!(
+                    "the images are those that {} holds out, as {experiment} says",
+                    datasets.validation.name()
+                ));
+                datasets
+            }
+            _ => datasets?,
+        };
+        Ok(RealImages {
+            datasets,
+            config,
+            experiment,
+        })
+    }
+}
+
+impl RealImages {
+    /// What to do for both of its parts to have `fewest` images at least.
+    pub fn way_to_more(&self, fewest: usize) -> String {
+        let Datasets { train, validation } = &self.datasets;
+        let all = train.len() + validation.len();
+        let parted = format!("{fewest} or more each in two folders, `train` and `validation`");
+        if all < 2 * fewest {
+            return format!("use {} images or more, {parted}", 2 * fewest);
+        }
+        let is_enough = |share: &f32| {
+            let held_out = held_out(all, *share);
+            held_out >= fewest && all - held_out >= fewest
+        };
+        let share = (1..100)
+            .map(|percent| percent as f32 / 100.0)
+            .find(is_enough);
+        // Of data that is parted already the share does not matter.
+        let is_by_share = held_out(all, self.config.validation_fraction) == validation.len();
+        match (&self.experiment, share) {
+            (Some(experiment), Some(share)) if is_by_share => format!(
+                "`--config {} --set data.validation_fraction={share}` holds out enough; train with that, too, or the model has seen some of them",
+                experiment.display()
+            ),
+            _ => format!("put {parted}"),
+        }
+    }
+}
+
+/// The data set of the run that `model` lies in, and the run's experiment.
+fn of_run(model: &Path) -> anyhow::Result<(DataConfig, PathBuf)> {
+    let Some(run) = RunRecord::folder_around(model) else {
+        bail!(
+            "{} lies in no run that says which images it was trained on: say which to take by `--config FILE` for an experiment's data set, or `--data FOLDER`",
+            model.display()
+        );
+    };
+    Ok((RunRecord::open(&run)?.data(), run.join("config.toml")))
+}
+
+#[cfg(test)]
+mod tests {
+    use kiln_data::{ImageDataset, ImageShape};
+
+    use super::*;
+
+    fn real(train: usize, validation: usize, fraction: f32) -> RealImages {
+        let shape = ImageShape {
+            channels: 1,
+            height: 1,
+            width: 1,
+        };
+        let set = |images| ImageDataset::from_pixels("set", shape, vec![0; images], None).unwrap();
+        RealImages {
+            datasets: Datasets {
+                train: set(train),
+                validation: set(validation),
+            },
+            config: DataConfig {
+                validation_fraction: fraction,
+                ..DataConfig::new(DatasetKind::Folder, 1, 1)
+            },
+            experiment: Some("x.toml".into()),
+        }
+    }
+
+    #[test]
+    fn the_advised_share_is_enough() {
+        for all in 130..2000 {
+            for fraction in [0.001, 0.03, 0.999] {
+                let validation = held_out(all, fraction);
+                let advice = real(all - validation, validation, fraction).way_to_more(65);
+                let (_, share) = advice.split_once("validation_fraction=").unwrap();
+                let share: f32 = share.split('`').next().unwrap().parse().unwrap();
+                let held_out = held_out(all, share);
+                assert!((65..=all - 65).contains(&held_out), "{all}: {advice}");
+            }
+        }
+    }
+
+    #[test]
+    fn images_that_are_parted_or_too_few_are_parted_by_folders() {
+        for (real, words) in [
+            (real(500, 20, 0.1), "put 65 or more each in two folders"),
+            (
+                real(100, 10, 0.1),
+                "use 130 images or more, 65 or more each",
+            ),
+        ] {
+            let advice = real.way_to_more(65);
+            assert!(advice.starts_with(words), "{advice}");
+        }
+    }
+}
