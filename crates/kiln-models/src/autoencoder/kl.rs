@@ -30,9 +30,23 @@ impl AutoencoderKlConfig {
     /// Those of [`Self::validate`], and if the network would have billions of parameters.
     pub fn init(&self, device: &Device, seed: u64) -> Result<AutoencoderKl, ConfigError> {
         self.validate()?;
-        // Means and variances.
-        let encoded = 2 * self.latent_channels;
-        let shape = CoderShape {
+        let shape = self.coder_shape();
+        let options = shape.block_options(device);
+        let pointwise =
+            |is_there: bool, channels| is_there.then(|| conv1x1(channels, channels, device));
+        let model = AutoencoderKl {
+            encoder: Encoder::new(&shape, &options),
+            quant_conv: pointwise(self.use_quant_conv, shape.encoded_channels),
+            post_quant_conv: pointwise(self.use_post_quant_conv, self.latent_channels),
+            decoder: Decoder::new(&shape, &options),
+            config: self.clone(),
+        };
+        require_size(&model)?;
+        Ok(seeded(model, seed))
+    }
+
+    pub(crate) fn coder_shape(&self) -> CoderShape<'_> {
+        CoderShape {
             in_channels: self.in_channels,
             out_channels: self.out_channels,
             down_block_types: &self.down_block_types,
@@ -41,21 +55,10 @@ impl AutoencoderKlConfig {
             layers_per_block: self.layers_per_block,
             norm_num_groups: self.norm_num_groups,
             mid_block_attention: self.mid_block_add_attention,
-            encoded_channels: encoded,
+            // Means and variances.
+            encoded_channels: 2 * self.latent_channels,
             latent_channels: self.latent_channels,
-        };
-        let options = shape.block_options(device);
-        let pointwise =
-            |is_there: bool, channels| is_there.then(|| conv1x1(channels, channels, device));
-        let model = AutoencoderKl {
-            encoder: Encoder::new(&shape, &options),
-            quant_conv: pointwise(self.use_quant_conv, encoded),
-            post_quant_conv: pointwise(self.use_post_quant_conv, self.latent_channels),
-            decoder: Decoder::new(&shape, &options),
-            config: self.clone(),
-        };
-        require_size(&model)?;
-        Ok(seeded(model, seed))
+        }
     }
 }
 

@@ -202,7 +202,7 @@ impl CoderShape<'_> {
         }
     }
 
-    fn mid_block(&self) -> MidBlockShape {
+    pub(crate) fn mid_block(&self) -> MidBlockShape {
         MidBlockShape {
             channels: self.block_out_channels.last().copied().unwrap_or_default(),
             attention: self.mid_block_attention,

@@ -39,20 +39,22 @@ impl VqVaeConfig {
     /// # Errors
     /// Those of [`Self::validate`], and if the network would have billions of parameters.
     pub fn init(&self, device: &Device, seed: u64) -> Result<VqVae, ConfigError> {
+        Ok(seeded(self.without_values(device)?, seed))
+    }
+
+    /// How many weights the network has. Nothing is allocated for them.
+    ///
+    /// # Errors
+    /// Those of [`Self::init`].
+    pub fn num_weights(&self) -> Result<usize, ConfigError> {
+        Ok(self.without_values(&Device::flex())?.num_params())
+    }
+
+    /// A network whose weights have shapes, but no values until they are asked for.
+    fn without_values(&self, device: &Device) -> Result<VqVae, ConfigError> {
         self.validate()?;
         let latent_dim = self.latent_dim();
-        let shape = CoderShape {
-            in_channels: self.in_channels,
-            out_channels: self.out_channels,
-            down_block_types: &self.down_block_types,
-            up_block_types: &self.up_block_types,
-            block_out_channels: &self.block_out_channels,
-            layers_per_block: self.layers_per_block,
-            norm_num_groups: self.norm_num_groups,
-            mid_block_attention: self.mid_block_add_attention,
-            encoded_channels: self.latent_channels,
-            latent_channels: self.latent_channels,
-        };
+        let shape = self.coder_shape();
         let options = shape.block_options(device);
         let model = VqVae {
             encoder: Encoder::new(&shape, &options),
@@ -63,7 +65,22 @@ impl VqVaeConfig {
             config: self.clone(),
         };
         require_size(&model)?;
-        Ok(seeded(model, seed))
+        Ok(model)
+    }
+
+    pub(crate) fn coder_shape(&self) -> CoderShape<'_> {
+        CoderShape {
+            in_channels: self.in_channels,
+            out_channels: self.out_channels,
+            down_block_types: &self.down_block_types,
+            up_block_types: &self.up_block_types,
+            block_out_channels: &self.block_out_channels,
+            layers_per_block: self.layers_per_block,
+            norm_num_groups: self.norm_num_groups,
+            mid_block_attention: self.mid_block_add_attention,
+            encoded_channels: self.latent_channels,
+            latent_channels: self.latent_channels,
+        }
     }
 }
 
