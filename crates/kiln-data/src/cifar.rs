@@ -6,7 +6,7 @@
 use std::path::Path;
 use std::sync::Arc;
 
-use crate::contents::{Content, Entry, Listing, PassedBy, list};
+use crate::contents::{Content, Entry, Listing, Skipped, list};
 use crate::dataset::ImageShape;
 use crate::error::DataError;
 use crate::folder::{Layout, arrange};
@@ -53,16 +53,16 @@ pub(crate) fn find(path: &Path) -> Result<Found, DataError> {
     }
     let Listing {
         entries,
-        mut passed_by,
+        mut skipped,
     } = listing;
-    let found = |class_names, train, validation, passed_by| Found {
+    let found = |class_names, train, validation, skipped| Found {
         path: path.to_owned(),
         name: "cifar-10".to_owned(),
         class_names,
         border: 0,
         train,
         validation,
-        passed_by,
+        skipped,
     };
     if entries.iter().any(|entry| entry.file_name() == TEST_BATCH) {
         let mut train = Vec::new();
@@ -74,16 +74,16 @@ pub(crate) fn find(path: &Path) -> Result<Found, DataError> {
             CLASS_NAMES.map(str::to_owned).to_vec(),
             train,
             validation,
-            PassedBy::default(),
+            Skipped::default(),
         ));
     }
-    match arrange(entries, &mut passed_by) {
+    match arrange(entries, &mut skipped) {
         Layout {
             class_names,
             train,
             validation: Some(validation),
         } if class_names.len() == CLASS_NAMES.len() => {
-            Ok(found(class_names, train, validation, passed_by))
+            Ok(found(class_names, train, validation, skipped))
         }
         _ => Err(DataError::Unexpected {
             path: path.to_owned(),

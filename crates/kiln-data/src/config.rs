@@ -65,7 +65,7 @@ pub struct DataConfig {
     pub size: usize,
     /// 1 for gray, 3 for RGB.
     pub channels: usize,
-    /// Whether training mirrors half of the images, chosen anew in each epoch.
+    /// Whether training mirrors half of the images, chosen again in each pass.
     #[serde(default)]
     pub horizontal_flip: bool,
     /// The share of the images that is held out for validation, of a folder that has no such split of its own.

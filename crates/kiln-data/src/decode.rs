@@ -15,10 +15,14 @@ use crate::dataset::ImageShape;
 use crate::kind::Kind;
 use crate::names;
 
-/// No image of a data set is wider or higher; a header that says so is a mistake or an attack.
+/// No image is wider or higher; a header that says so is a mistake or an attack.
 const MAX_SIDE: u32 = 32_768;
+/// The most pixels of an image: cameras have fewer, and more are an attack on the memory.
+const MAX_PIXELS: u64 = 100_000_000;
 /// What decoding one image may allocate.
 const MAX_DECODED_BYTES: u64 = 512 << 20;
+/// What a PNG's decoder may allocate: a row at a time, and what is packed beside the image, such as a colour profile.
+const MAX_PNG_BYTES: u64 = 16 << 20;
 /// An image of more bytes than this is decoded alone: all cores at once would take much memory.
 const LARGE_BYTES: u64 = 64 << 20;
 /// Of this many pixels it does not matter how few bytes say them.
@@ -49,18 +53,20 @@ fn decode_in_turn(bytes: &[u8]) -> Result<(DynamicImage, Option<MutexGuard<'stat
     // What a decoder says may quote the file.
     let message = |error: image::ImageError| names::printable(&error.to_string());
     let mut reader = ImageReader::with_format(Cursor::new(bytes), format);
-    let mut limits = Limits::default();
-    limits.max_image_width = Some(MAX_SIDE);
-    limits.max_image_height = Some(MAX_SIDE);
-    limits.max_alloc = Some(MAX_DECODED_BYTES);
-    reader.limits(limits);
+    reader.limits(limits(format));
     let mut decoder = reader.into_decoder().map_err(message)?;
     let (width, height) = decoder.dimensions();
     if width == 0 || height == 0 || decoder.total_bytes() > MAX_DECODED_BYTES {
         return Err(format!("{width}x{height} pixels cannot be decoded"));
     }
-    let most = most_pixels(format, bytes);
-    if u64::from(width) * u64::from(height) > most {
+    let pixels = u64::from(width) * u64::from(height);
+    if pixels > MAX_PIXELS {
+        return Err(format!(
+            "{width}x{height} pixels are more than the {} million of the largest images that are read",
+            MAX_PIXELS / 1_000_000
+        ));
+    }
+    if pixels > most_pixels(format, bytes) {
         return Err(format!(
             "{width}x{height} pixels do not fit into {} bytes",
             bytes.len()
@@ -72,6 +78,18 @@ fn decode_in_turn(bytes: &[u8]) -> Result<(DynamicImage, Option<MutexGuard<'stat
     let mut image = DynamicImage::from_decoder(decoder).map_err(message)?;
     image.apply_orientation(orientation);
     Ok((image, alone))
+}
+
+/// What a decoder may take, but for the image itself in some formats.
+fn limits(format: ImageFormat) -> Limits {
+    let mut limits = Limits::default();
+    limits.max_image_width = Some(MAX_SIDE);
+    limits.max_image_height = Some(MAX_SIDE);
+    limits.max_alloc = Some(match format {
+        ImageFormat::Png => MAX_PNG_BYTES,
+        _ => MAX_DECODED_BYTES,
+    });
+    limits
 }
 
 /// How many pixels a file can hold at the very most: the memory that a header asks for is taken only if the file is
@@ -317,11 +335,8 @@ mod tests {
     fn absurd_dimensions_are_refused_before_any_memory_is_taken() {
         assert!(decode(&png_that_claims(32_767, 32_767)).is_err());
         // It would fit into what one image may take, but not into the file.
-        let message = decode(&png_that_claims(12_000, 12_000)).unwrap_err();
-        assert!(
-            message.contains("12000x12000 pixels do not fit"),
-            "{message}"
-        );
+        let message = decode(&png_that_claims(9_000, 9_000)).unwrap_err();
+        assert!(message.contains("9000x9000 pixels do not fit"), "{message}");
         // A JPEG has its size after the marker of its frame.
         let mut jpeg = examples::encode(ImageFormat::Jpeg, 8, 8);
         let frame = jpeg
@@ -342,6 +357,49 @@ mod tests {
             message.contains("10000x10000 pixels do not fit"),
             "{message}"
         );
+    }
+
+    #[test]
+    fn more_pixels_than_any_camera_has_are_refused() {
+        // Flat, so that the file could hold as many.
+        let mut bytes = Cursor::new(Vec::new());
+        GrayImage::new(10_001, 10_000)
+            .write_to(&mut bytes, ImageFormat::Png)
+            .unwrap();
+        let message = decode(bytes.get_ref()).unwrap_err();
+        assert!(
+            message.contains("10001x10000 pixels are more than the 100 million"),
+            "{message}"
+        );
+    }
+
+    #[test]
+    fn a_colour_profile_cannot_unpack_to_much() {
+        let png = examples::encode(ImageFormat::Png, 8, 8);
+        let with_profile = |len: usize| {
+            let mut packed =
+                flate2::write::ZlibEncoder::new(Vec::new(), flate2::Compression::best());
+            std::io::Write::write_all(&mut packed, &vec![0; len]).unwrap();
+            let content = [b"iCCP", &b"x\0\0"[..], &packed.finish().unwrap()].concat();
+            let mut checksum = flate2::Crc::new();
+            checksum.update(&content);
+            let length = (content.len() as u32 - 4).to_be_bytes();
+            let chunk = [&length[..], &content, &checksum.sum().to_be_bytes()].concat();
+            // Behind the header.
+            [&png[..33], &chunk, &png[33..]].concat()
+        };
+        let profile = |bytes: &[u8]| {
+            let mut reader = ImageReader::with_format(Cursor::new(bytes), ImageFormat::Png);
+            reader.limits(limits(ImageFormat::Png));
+            let mut decoder = reader.into_decoder().unwrap();
+            decoder.icc_profile().unwrap().map(|profile| profile.len())
+        };
+        let sound = with_profile(100_000);
+        assert_eq!(profile(&sound), Some(100_000));
+        // The colours do not depend on it: the image is read without.
+        let bomb = with_profile(64 << 20);
+        assert_eq!(profile(&bomb), None);
+        assert_eq!(decode(&bomb), decode(&sound));
     }
 
     #[test]

@@ -14,7 +14,7 @@ use crate::error::DataError;
 use crate::progress::Progress;
 use crate::transfer::{Transfer, transfer_agent};
 
-/// Where MNIST can be had, in the order in which they are asked.
+/// Where MNIST can be downloaded, in the order in which the mirrors are asked.
 const MIRRORS: [&str; 2] = [
     "https://ossci-datasets.s3.amazonaws.com/mnist/",
     "https://storage.googleapis.com/cvdf-datasets/mnist/",
@@ -31,7 +31,7 @@ struct RemoteFile {
 /// What a digest is of.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Form {
-    /// What is inside a gzip file: a mirror may have compressed it anew.
+    /// What is inside a gzip file: a mirror may have compressed it again.
     Gzip,
     /// The file as it is.
     Plain,
@@ -94,7 +94,7 @@ struct Collection<'a> {
     /// Their folder in the cache.
     folder: &'static str,
     files: &'a [RemoteFile],
-    /// Where they can be had, in the order in which they are asked.
+    /// Where they can be downloaded, in the order in which the mirrors are asked.
     mirrors: &'a [&'a str],
     /// What to do where they cannot be downloaded.
     instead: &'static str,

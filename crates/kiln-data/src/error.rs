@@ -73,16 +73,17 @@ pub enum DataError {
     },
     /// Fewer images than it takes to have one to train on and one for validation.
     #[error(
-        "{} holds {count} usable images (PNG, JPEG, WebP, BMP, GIF, TIFF or PNM), too few for training and validation{passed_by}: pass --data with a path that holds at least 2",
-        path.display()
+        "{} holds {} (PNG, JPEG, WebP, BMP, GIF, TIFF or PNM){skipped}, and training and validation need at least one each: pass --data with a path that holds more",
+        path.display(),
+        match count { 0 => "no usable image".to_owned(), 1 => "one usable image".to_owned(), count => format!("{count} usable images, all of them for training or all for validation") }
     )]
     TooFew {
         /// The path.
         path: PathBuf,
         /// How many were found.
         count: usize,
-        /// What was passed by, in parentheses after a space, or nothing.
-        passed_by: String,
+        /// What was skipped, in parentheses after a space, or nothing.
+        skipped: String,
     },
     /// More files than allowed could not be decoded.
     #[error(

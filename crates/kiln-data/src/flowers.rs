@@ -7,7 +7,7 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 
-use crate::contents::{Content, Entry, PassedBy, list};
+use crate::contents::{Content, Entry, Skipped, list};
 use crate::error::DataError;
 use crate::loading::{Found, Item, Picture};
 use crate::mat;
@@ -95,7 +95,7 @@ pub(crate) fn find(path: &Path) -> Result<Found, DataError> {
         train,
         validation,
         // All of its images are known by name, and one that is missing is an error.
-        passed_by: PassedBy::default(),
+        skipped: Skipped::default(),
     })
 }
 

@@ -5,7 +5,7 @@ use std::path::Path;
 
 use rayon::prelude::*;
 
-use crate::contents::{Entry, Listing, PassedBy, Why, list};
+use crate::contents::{Entry, Listing, Skipped, Why, list};
 use crate::error::DataError;
 use crate::kind::Kind;
 use crate::loading::{Found, Item, Picture};
@@ -44,13 +44,13 @@ pub(crate) struct Layout {
 pub(crate) fn find(path: &Path, validation_fraction: f32) -> Result<Found, DataError> {
     let Listing {
         entries,
-        mut passed_by,
+        mut skipped,
     } = list(path)?;
     let Layout {
         class_names,
         train,
         validation,
-    } = arrange(entries, &mut passed_by);
+    } = arrange(entries, &mut skipped);
     let (train, validation) = match validation {
         Some(validation) => (train, validation),
         None => hold_out(train, validation_fraction),
@@ -65,7 +65,7 @@ pub(crate) fn find(path: &Path, validation_fraction: f32) -> Result<Found, DataE
         border: 0,
         train,
         validation,
-        passed_by,
+        skipped,
     })
 }
 
@@ -95,12 +95,12 @@ pub fn held_out(images: usize, share: f32) -> usize {
     wanted.max(1).min(images.saturating_sub(1))
 }
 
-/// Sorts the images among the entries by split and class, and counts the others as passed by.
+/// Sorts the images among the entries by split and class, and counts the others as skipped.
 ///
 /// Folders that hold everything (an archive often starts with one) are left out of account. The subfolders' names are the
 /// classes; an image outside of them has none.
-pub(crate) fn arrange(entries: Vec<Entry>, passed_by: &mut PassedBy) -> Layout {
-    let mut entries = images(entries, passed_by);
+pub(crate) fn arrange(entries: Vec<Entry>, skipped: &mut Skipped) -> Layout {
+    let mut entries = images(entries, skipped);
     let mut depth = common_folders(&entries);
     let first_folder = |entry: &Entry| folders(entry).nth(depth).map(str::to_lowercase);
     let top: BTreeSet<String> = entries.iter().filter_map(first_folder).collect();
@@ -151,12 +151,12 @@ pub(crate) fn arrange(entries: Vec<Entry>, passed_by: &mut PassedBy) -> Layout {
 }
 
 /// The images among the entries: by ending, or else by content.
-fn images(entries: Vec<Entry>, passed_by: &mut PassedBy) -> Vec<Entry> {
+fn images(entries: Vec<Entry>, skipped: &mut Skipped) -> Vec<Entry> {
     let reasons: Vec<Option<Why>> = entries.par_iter().map(why_no_image).collect();
     let mut images = Vec::with_capacity(entries.len());
     for (entry, reason) in entries.into_iter().zip(reasons) {
         match reason {
-            Some(why) => passed_by.add(why, &entry.name),
+            Some(why) => skipped.add(why, &entry.name),
             None => images.push(entry),
         }
     }
@@ -178,7 +178,8 @@ fn why_no_image(entry: &Entry) -> Option<Why> {
         Ok(Kind::OtherImage(name)) => Some(Why::Format(name)),
         Ok(Kind::Pointer) => Some(Why::Pointer),
         Ok(Kind::Zip | Kind::Gzip | Kind::Tar | Kind::Packed(_)) => Some(Why::Archive),
-        Ok(Kind::Empty | Kind::Parquet | Kind::Html | Kind::Other) => Some(Why::NoImage),
+        Ok(Kind::Parquet | Kind::EncryptedParquet) => Some(Why::Table),
+        Ok(Kind::Empty | Kind::Html | Kind::Other) => Some(Why::NoImage),
         Err(_) => Some(Why::Unreadable),
     }
 }
@@ -219,7 +220,7 @@ mod tests {
             name: (*name).to_owned(),
             content: nothing.clone(),
         };
-        arrange(names.iter().map(entry).collect(), &mut PassedBy::default())
+        arrange(names.iter().map(entry).collect(), &mut Skipped::default())
     }
 
     fn shown(items: &[Item]) -> Vec<(String, Option<u32>)> {
@@ -287,13 +288,13 @@ mod tests {
         let found = find(folder.path(), 0.1).unwrap();
         assert_eq!(found.train.len() + found.validation.len(), 8);
         assert_eq!(
-            found.passed_by.to_string(),
-            "passed by 3 entries: 1 archive within (k.zip), 1 HEIC image, which is not read (i.heic), 1 not an image (j.txt)"
+            found.skipped.to_string(),
+            "skipped 3 entries: 1 archive within (k.zip), 1 HEIC image, which is not read (i.heic), 1 not an image (j.txt)"
         );
     }
 
     #[test]
-    fn folders_that_hold_everything_are_passed_by() {
+    fn folders_that_hold_everything_are_skipped() {
         let layout = arranged(&["all/of/it/cat/a.png", "all/of/it/dog/b.png"]);
         assert_eq!(layout.class_names, ["cat", "dog"]);
         assert!(

@@ -22,6 +22,8 @@ pub(crate) enum Kind {
     /// An archive or a compressed file of another kind.
     Packed(&'static str),
     Parquet,
+    /// A Parquet table that is encrypted as a whole.
+    EncryptedParquet,
     /// The text that Git LFS puts in place of a large file.
     Pointer,
     /// A page of the web, as a server sends it in place of a file.
@@ -99,6 +101,8 @@ impl Kind {
             Self::Gzip
         } else if begins(b"PAR1") {
             Self::Parquet
+        } else if begins(b"PARE") {
+            Self::EncryptedParquet
         } else if begins(b"version https://git-lfs.github.com/spec/") {
             Self::Pointer
         } else if is_html(start) {
@@ -129,6 +133,10 @@ impl Kind {
             Self::Image(_) | Self::OtherImage(_) => {
                 "is a single image: pass the folder that holds it".to_owned()
             }
+            Self::EncryptedParquet => {
+                "is an encrypted Parquet table, which is not read here: write it without encryption"
+                    .to_owned()
+            }
             Self::Zip | Self::Gzip | Self::Tar | Self::Parquet | Self::Other => return None,
         })
     }
@@ -143,7 +151,9 @@ impl Kind {
                 format!("it is a {name} image, which is not read here: convert it to PNG or JPEG")
             }
             Self::Zip | Self::Gzip | Self::Tar | Self::Packed(_) => "it is an archive".to_owned(),
-            Self::Image(_) | Self::Parquet | Self::Other => "it is no image".to_owned(),
+            Self::Image(_) | Self::Parquet | Self::EncryptedParquet | Self::Other => {
+                "it is no image".to_owned()
+            }
         }
     }
 }

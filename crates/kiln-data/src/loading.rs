@@ -7,7 +7,7 @@ use image::{DynamicImage, GrayImage, RgbImage};
 use rayon::prelude::*;
 
 use crate::config::DataConfig;
-use crate::contents::{Content, PassedBy};
+use crate::contents::{Content, Skipped};
 use crate::dataset::{Datasets, Description, Fingerprint, ImageDataset, ImageShape, Storage};
 use crate::decode;
 use crate::error::DataError;
@@ -32,7 +32,7 @@ pub(crate) struct Found {
     pub(crate) train: Vec<Item>,
     pub(crate) validation: Vec<Item>,
     /// What else was there.
-    pub(crate) passed_by: PassedBy,
+    pub(crate) skipped: Skipped,
 }
 
 /// One image that a source found.
@@ -115,22 +115,22 @@ pub(crate) fn load(
     progress: &dyn Progress,
 ) -> Result<Datasets, DataError> {
     let total = found.train.len() + found.validation.len();
-    let too_few = |path, count, passed_by: &PassedBy| {
-        let passed_by = match passed_by.is_empty() {
+    let too_few = |path, count, skipped: &Skipped| {
+        let skipped = match skipped.is_empty() {
             true => String::new(),
-            false => format!(" ({passed_by})"),
+            false => format!(" ({skipped})"),
         };
         DataError::TooFew {
             path,
             count,
-            passed_by,
+            skipped,
         }
     };
     if found.train.is_empty() || found.validation.is_empty() {
-        return Err(too_few(found.path, total, &found.passed_by));
+        return Err(too_few(found.path, total, &found.skipped));
     }
-    if !found.passed_by.is_empty() {
-        tracing::warn!("{}: {}", found.name, found.passed_by);
+    if !found.skipped.is_empty() {
+        tracing::warn!("{}: {}", found.name, found.skipped);
     }
     let unlabelled = drop_some_labels(&mut found);
     let description = Description {
@@ -170,7 +170,7 @@ pub(crate) fn load(
     }
     if train.is_empty() || validation.is_empty() {
         let count = train.len() + validation.len();
-        return Err(too_few(found.path, count, &found.passed_by));
+        return Err(too_few(found.path, count, &found.skipped));
     }
     Ok(Datasets { train, validation })
 }

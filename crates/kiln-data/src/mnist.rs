@@ -9,7 +9,7 @@ use std::sync::Arc;
 use flate2::read::MultiGzDecoder;
 
 use crate::config::{DataConfig, DatasetKind};
-use crate::contents::{PassedBy, open_file, read_at_most, unpacked_limit};
+use crate::contents::{Skipped, open_file, read_at_most, unpacked_limit};
 use crate::dataset::ImageShape;
 use crate::download;
 use crate::error::DataError;
@@ -120,7 +120,7 @@ fn describe(
         border: if side == Some(SIDE) { border(size) } else { 0 },
         train,
         validation,
-        passed_by: PassedBy::default(),
+        skipped: Skipped::default(),
     }
 }
 

@@ -1,4 +1,4 @@
-//! Batches, prepared on all cores ahead of whoever consumes them.
+//! Batches, prepared on all cores ahead of their consumer.
 
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::thread::{self, JoinHandle};

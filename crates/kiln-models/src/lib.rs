@@ -31,6 +31,7 @@ pub mod bottleneck;
 mod config;
 pub mod ema;
 mod error;
+mod feature_maps;
 pub mod initialization;
 mod keys;
 mod memory;
@@ -44,7 +45,8 @@ pub use autoencoder::{
 };
 pub use blocks::{Activation, TimeScaleShift};
 pub use error::{ConfigError, WeightsError};
-pub use memory::{FeatureMaps, free_memory, too_little_memory};
+pub use feature_maps::FeatureMaps;
+pub use memory::{free_memory, too_little_memory};
 pub use unet::{
     ClassEmbeddingType, DownBlockType, MidBlockType, ResampleType, SampleSize, TimeEmbeddingType,
     UNet2d, UNet2dConfig, UpBlockType,

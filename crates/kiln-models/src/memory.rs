@@ -1,15 +1,7 @@
-//! How much memory there is for a network and its images.
+//! How much memory there is.
 
 use std::fs;
 use std::path::Path;
-
-use crate::{Autoencoder, UNet2dConfig, VqVaeConfig};
-
-/// Feature maps of a residual block that are there in a backward pass: the inputs of its two convolutions, and what is just
-/// being made of them. A VQ-VAE of two levels was measured to have 3.1, a U-Net of one level 6.
-const MAPS_OF_A_BLOCK: usize = 3;
-/// Feature maps that are there while a network only draws: a layer's input and its output.
-const MAPS_OF_DRAWING: f64 = 2.0;
 
 /// Bytes that this process can still get: what the system has free, swap included, but no more than what the limits of its
 /// control group and of its address space (`ulimit -v`) leave. None where the system does not tell (it is not Linux).
@@ -45,48 +37,6 @@ pub fn free_memory() -> Option<u64> {
 pub fn too_little_memory(needed: f64) -> Option<f64> {
     let free = free_memory()? as f64;
     (needed > free).then_some(free)
-}
-
-/// How many numbers a network keeps for one image, at least: what can be known before anything is allocated.
-#[derive(Debug, Clone, Copy)]
-pub struct FeatureMaps {
-    /// In a training step, until the backward pass.
-    pub training: f64,
-    /// While it only draws.
-    pub drawing: f64,
-}
-
-impl FeatureMaps {
-    /// Of a U-Net on samples of this height and width.
-    pub fn of_unet(unet: &UNet2dConfig, size: [usize; 2]) -> Self {
-        Self::of_levels(&unet.block_out_channels, unet.layers_per_block, size)
-    }
-
-    /// Of a VQ-VAE on images of this height and width.
-    pub fn of_vqvae(vqvae: &VqVaeConfig, size: [usize; 2]) -> Self {
-        Self::of_levels(&vqvae.block_out_channels, vqvae.layers_per_block, size)
-    }
-
-    /// Of an autoencoder of any kind on images of this height and width.
-    pub fn of_autoencoder(autoencoder: &Autoencoder, size: [usize; 2]) -> Self {
-        let config = autoencoder.config();
-        let (channels, layers) = (config.block_out_channels(), config.layers_per_block());
-        Self::of_levels(channels, layers, size)
-    }
-
-    /// Of levels that halve the image, on the way down and up again.
-    fn of_levels(channels: &[usize], layers: usize, [height, width]: [usize; 2]) -> Self {
-        let pixels = height as f64 * width as f64;
-        let maps = (0..).zip(channels);
-        let maps = maps.map(|(level, &channels)| pixels / 4f64.powi(level) * channels as f64);
-        let largest = maps.clone().fold(0.0, f64::max);
-        let all: f64 = maps.sum();
-        let blocks = layers + (layers + 1);
-        Self {
-            training: all * (MAPS_OF_A_BLOCK * blocks) as f64,
-            drawing: largest * MAPS_OF_DRAWING,
-        }
-    }
 }
 
 /// The value of a line like `MemAvailable:  5188 kB`, in bytes.
@@ -128,14 +78,6 @@ mod tests {
         assert_eq!(address_limit(limits), Some(4_096_000));
         assert_eq!(address_limit(&limits.replace("4096000", "unlimited")), None);
         assert_eq!(address_limit(""), None);
-    }
-
-    #[test]
-    fn both_sides_of_a_rectangle_count() {
-        let vqvae = VqVaeConfig::default();
-        let maps = |size| FeatureMaps::of_vqvae(&vqvae, size).drawing;
-        assert_eq!(maps([8, 128]), maps([32, 32]));
-        assert_eq!(maps([64, 128]), 2.0 * maps([64, 64]));
     }
 
     #[cfg(target_os = "linux")]

@@ -24,7 +24,7 @@ use crate::error::TrainError;
 use crate::session::StopSignal;
 use crate::vqvae_stage::tensor;
 
-/// Images that are encoded at once.
+/// The most images that are encoded at once.
 const BATCH: usize = 64;
 
 /// Under this name the header has the sha256 of all latents, in hexadecimal.
@@ -41,6 +41,16 @@ pub(crate) struct Latents {
     pub(crate) validation: LatentSet,
 }
 
+/// What encodes a data set.
+pub(crate) struct Encoder<'a> {
+    pub(crate) first_stage: &'a FirstStage,
+    /// The most images that fit into memory at once.
+    pub(crate) together: usize,
+    pub(crate) device: &'a Device,
+    pub(crate) progress: &'a dyn Progress,
+    pub(crate) stop: &'a StopSignal,
+}
+
 /// The latents of one split, as the encoder gave them until they are [`scaled`](LatentSet::scaled).
 #[derive(Debug, PartialEq)]
 pub(crate) struct LatentSet {
@@ -50,7 +60,7 @@ pub(crate) struct LatentSet {
 }
 
 impl Latents {
-    /// The latents of `datasets` by `first_stage`: from `cache` if it holds just these, else encoded now and kept
+    /// The latents of `datasets` by `encoder`: from `cache` if it holds just these, else encoded now and kept
     /// there.
     ///
     /// # Errors
@@ -58,13 +68,10 @@ impl Latents {
     pub(crate) fn open(
         cache: &Path,
         datasets: &Datasets,
-        first_stage: &FirstStage,
-        device: &Device,
-        progress: &dyn Progress,
-        stop: &StopSignal,
+        encoder: &Encoder<'_>,
     ) -> Result<Self, TrainError> {
-        let identity = identity(datasets, first_stage);
-        match read_regular(cache, most_bytes(datasets, first_stage)) {
+        let identity = identity(datasets, encoder.first_stage);
+        match read_regular(cache, most_bytes(datasets, encoder.first_stage)) {
             Ok(bytes) => match Self::from_bytes(&bytes, &identity) {
                 Ok(latents) if latents.are_of(datasets) => return Ok(latents),
                 Ok(_) => {
@@ -98,22 +105,8 @@ impl Latents {
                 cache.display()
             ),
         }
-        let train = LatentSet::encode(
-            &datasets.train,
-            first_stage,
-            datasets.train.horizontal_flip(),
-            device,
-            progress,
-            stop,
-        )?;
-        let validation = LatentSet::encode(
-            &datasets.validation,
-            first_stage,
-            false,
-            device,
-            progress,
-            stop,
-        )?;
+        let train = encoder.encode(&datasets.train, datasets.train.horizontal_flip())?;
+        let validation = encoder.encode(&datasets.validation, false)?;
         let latents = Self { train, validation };
         latents.write(cache, identity)?;
         Ok(latents)
@@ -271,39 +264,41 @@ fn most_bytes(datasets: &Datasets, first_stage: &FirstStage) -> u64 {
     (images * numbers * size_of::<f32>()) as u64 + LARGEST_HEADER
 }
 
-impl LatentSet {
-    fn encode(
-        dataset: &ImageDataset,
-        first_stage: &FirstStage,
-        flips: bool,
-        device: &Device,
-        progress: &dyn Progress,
-        stop: &StopSignal,
-    ) -> Result<Self, TrainError> {
+impl Encoder<'_> {
+    fn encode(&self, dataset: &ImageDataset, flips: bool) -> Result<LatentSet, TrainError> {
         let variants = if flips { 2 } else { 1 };
         let images: Vec<(u32, bool)> = (0..dataset.len() as u32)
             .flat_map(|index| (0..variants).map(move |variant| (index, variant == 1)))
             .collect();
         let total = Some(images.len() as u64);
-        let task = Task::begin(progress, "encoding the images", ProgressUnit::Images, total);
-        let requests: Vec<_> = images.chunks(BATCH).map(<[_]>::to_vec).collect();
+        let task = Task::begin(
+            self.progress,
+            "encoding the images",
+            ProgressUnit::Images,
+            total,
+        );
+        let together = self.together.clamp(1, BATCH);
+        let requests: Vec<_> = images.chunks(together).map(<[_]>::to_vec).collect();
         let mut values = Vec::new();
         let mut latent_shape = [0; 3];
         for batch in prefetch(dataset.clone(), requests.into_iter()) {
-            stop.check()?;
-            let latents = first_stage.network.encode(tensor(&batch?, dataset, device));
+            self.stop.check()?;
+            let images = tensor(&batch?, dataset, self.device);
+            let latents = self.first_stage.network.encode(images);
             let [count, channels, height, width] = latents.dims();
             task.advance(count as u64);
             latent_shape = [channels, height, width];
             values.extend(latents.into_data().iter::<f32>());
         }
         let [channels, height, width] = latent_shape;
-        Ok(Self {
+        Ok(LatentSet {
             shape: [dataset.len(), variants, channels, height, width],
             values,
         })
     }
+}
 
+impl LatentSet {
     /// `[channels, height, width]`.
     fn latent_shape(&self) -> [usize; 3] {
         let [_, _, channels, height, width] = self.shape;

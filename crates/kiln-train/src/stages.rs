@@ -6,7 +6,6 @@ use std::fmt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use burn::module::Module;
 use burn::tensor::Device;
 use kiln_data::{DataConfig, Datasets, Progress, read_regular};
 use kiln_eval::DigitClassifier;
@@ -32,10 +31,10 @@ use crate::identity::{
     VqVaeIdentity, say_what_stays, with_tables_of,
 };
 use crate::initial_weights::{self, EarlierSteps};
-use crate::latents::Latents;
+use crate::latents::{Encoder, Latents};
 use crate::launch::{Outcome, Stage, Strategy};
 use crate::log::LOSS;
-use crate::memory;
+use crate::memory::Trained;
 use crate::noisy_source::NoisySource;
 use crate::plan::Plan;
 use crate::ranks::Ranks;
@@ -263,9 +262,14 @@ pub fn train_vqvae(
     let run = RunFolder::new(&options.out);
     let folder = run.stage_1();
     options.devices.check_precision(training.precision)?;
-    let size = [experiment.data.size; 2];
-    let maps = FeatureMaps::of_vqvae(first_stage.vqvae, size);
-    memory::check_batch("stage_1.training", training, &options.devices, maps)?;
+    let trained = Trained {
+        network: "vqvae",
+        weights: first_stage.vqvae.num_weights()?,
+        maps: FeatureMaps::of_vqvae(first_stage.vqvae, [experiment.data.size; 2]),
+        table: "stage_1.training",
+        training,
+    };
+    trained.check_memory(&options.devices)?;
     let mut claim = Claim::stake(&run, &folder, &folder.model(), &options.ranks)?;
     let start = start_of(experiment, options, &run, &folder, OF_STAGE_1)?;
     let session = start.session.clone();
@@ -288,6 +292,7 @@ pub fn train_vqvae(
     options.stop.check()?;
 
     let images = datasets.train.len();
+    first_stage.check_codes(images, experiment.data.size)?;
     let devices = options.devices.all().len();
     let plan = Plan::new(training, images, devices, experiment.seed).over(&options.ranks);
     let plan = Arc::new(plan);
@@ -302,7 +307,7 @@ pub fn train_vqvae(
                 let images = &datasets.train;
                 vqvae_stage::with_kmeans_codes(
                     network,
-                    codebook,
+                    &first_stage,
                     seed,
                     images,
                     &device,
@@ -314,7 +319,6 @@ pub fn train_vqvae(
             }
         }
     };
-    memory::check_weights("vqvae", network.num_params(), &options.devices)?;
     let trainee = vqvae_stage::trainee(
         &first_stage,
         network,
@@ -393,9 +397,15 @@ fn train_unet(
     options.devices.check_precision(training.precision)?;
     let device = options.devices.first();
     let [_, height, width] = experiment.sample_shape();
-    let maps = FeatureMaps::of_unet(&experiment.unet, [height, width]);
-    memory::check_batch("stage_2.training", training, &options.devices, maps)?;
-    memory::check_pictures(experiment, &options.devices)?;
+    let trained = Trained {
+        network: "unet",
+        weights: experiment.unet.num_weights()?,
+        maps: FeatureMaps::of_unet(&experiment.unet, [height, width]),
+        table: "stage_2.training",
+        training,
+    };
+    trained.check_memory(&options.devices)?;
+    trained.check_pictures(experiment, &options.devices)?;
     let mut claim = Claim::stake(&run, &folder, &run.model(), &options.ranks)?;
     let start = start_of(experiment, options, &run, &folder, OF_STAGE_2)?;
     let session = start.session.clone();
@@ -440,6 +450,7 @@ fn train_unet(
             let (clean, scaled) = ranks.first_then_others(|| {
                 latent_space(
                     &run,
+                    experiment,
                     &datasets,
                     first_stage,
                     &device,
@@ -456,7 +467,6 @@ fn train_unet(
         Some(network) => network,
         None => experiment.unet.init(&learning, experiment.seed)?,
     };
-    memory::check_weights("unet", network.num_params(), &options.devices)?;
     let measured = experiment.stage_2.evaluation.as_ref();
     // Rank 0 alone validates.
     let evaluator = measured.filter(|_| options.ranks.is_first()).map(|config| {
@@ -606,6 +616,7 @@ pub fn train_classifier(
 /// knows by how much.
 fn latent_space(
     run: &RunFolder,
+    experiment: &Experiment,
     datasets: &Datasets,
     mut first_stage: FirstStage,
     device: &Device,
@@ -613,7 +624,15 @@ fn latent_space(
     stop: &StopSignal,
 ) -> Result<(CleanSets, FirstStage), TrainError> {
     let cache = run.latents(&first_stage.hash());
-    let latents = Latents::open(&cache, datasets, &first_stage, device, progress, stop)?;
+    let encoder = Encoder {
+        first_stage: &first_stage,
+        // As many fit into memory while they are trained on, so they do now.
+        together: (experiment.first_stage()).map_or(1, |stage| stage.stage_1.training.batch_size),
+        device,
+        progress,
+        stop,
+    };
+    let latents = Latents::open(&cache, datasets, &encoder)?;
     let deviation = latents.train.standard_deviation();
     if !(deviation.is_finite() && deviation > 0.0) {
         return Err(TrainError::Run(format!(

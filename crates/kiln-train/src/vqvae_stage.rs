@@ -238,7 +238,7 @@ impl FirstStageRecipe {
 /// `network` with codes at the k-means centres of what its encoder makes of some of `images`.
 pub(crate) fn with_kmeans_codes(
     mut network: Autoencoder,
-    codebook: &CodebookConfig,
+    config: &FirstStageConfig<'_>,
     seed: u64,
     images: &ImageDataset,
     device: &Device,
@@ -246,10 +246,21 @@ pub(crate) fn with_kmeans_codes(
     stop: &StopSignal,
 ) -> Result<Autoencoder, TrainError> {
     let order = kiln_data::shuffled(images.len(), seed, 0);
-    let first = order.iter().take(KMEANS_IMAGES);
-    let batch = first_batch(images, first.map(|&index| (index, false)).collect())?;
-    let latents = network.valid().encode(tensor(&batch, images, device));
-    let bottleneck = (network.bottleneck).with_quantizer(|codes| codebook.prepare(codes));
+    let first: Vec<_> = (order.iter().take(KMEANS_IMAGES))
+        .map(|&index| (index, false))
+        .collect();
+    // As many as are trained on together, which fit into memory.
+    let batches: Vec<_> = (first.chunks(config.stage_1.training.batch_size.max(1)))
+        .map(<[_]>::to_vec)
+        .collect();
+    let encoder = network.valid();
+    let mut latents = Vec::new();
+    for batch in prefetch(images.clone(), batches.into_iter()) {
+        stop.check()?;
+        latents.push(encoder.encode(tensor(&batch?, images, device)));
+    }
+    let latents = Tensor::cat(latents, 0);
+    let bottleneck = (network.bottleneck).with_quantizer(|codes| config.codebook.prepare(codes));
     let quantizer = bottleneck.quantizer();
     let codes = quantizer.map_or(0, |quantizer| quantizer.embedding.weight.dims()[0]);
     let work = codes as u64 * (1 + KMEANS_ITERATIONS as u64);
@@ -350,15 +361,6 @@ impl BatchSource for ImageSource {
             .len()
             .div_ceil(self.plan.batch_size())
     }
-}
-
-fn first_batch(dataset: &ImageDataset, images: Vec<(u32, bool)>) -> Result<ImageBatch, TrainError> {
-    let batch = prefetch(dataset.clone(), std::iter::once(images)).next();
-    Ok(batch.unwrap_or_else(|| {
-        Err(kiln_data::DataError::PrefetchStopped(
-            "it gave no batch".into(),
-        ))
-    })?)
 }
 
 /// `[batch, channels, height, width]` on `device`.

@@ -94,12 +94,14 @@ pub enum Error {
     NoSampleSize,
     /// Images that do not fit into memory.
     #[error(
-        "{images} images need more than {needed:.1} GB of memory, and {free:.1} GB are free: draw fewer, or fewer at a time (--batch)"
+        "{} about {needed:.1} GB of memory, and {free:.1} GB are free: {}",
+        match images { 1 => "an image needs".to_owned(), images => format!("{images} images need") },
+        match images { 1 => "it takes a model of a smaller sample_size", _ => "draw fewer, or fewer at a time (--batch)" }
     )]
     Memory {
         /// How many are to be drawn.
         images: usize,
-        /// What they need at least, in units of 10^9 bytes.
+        /// What they need, in units of 10^9 bytes.
         needed: f64,
         /// What there is.
         free: f64,

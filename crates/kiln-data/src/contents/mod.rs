@@ -4,12 +4,12 @@
 //! disk.rs         the files below a folder
 //! zip.rs, tar.rs  the files of an archive, without unpacking it
 //! tree.rs         what links within an archive lead to
-//! passed_by.rs    what is not used, and why
+//! skipped.rs    what is not used, and why
 //! spool.rs        files out of a stream, in a temporary file
 //! ```
 
 mod disk;
-mod passed_by;
+mod skipped;
 mod spool;
 mod tar;
 mod tree;
@@ -25,7 +25,7 @@ use self::zip::Zipped;
 use crate::error::DataError;
 use crate::kind::{Kind, START};
 
-pub(crate) use self::passed_by::{PassedBy, Why};
+pub(crate) use self::skipped::{Skipped, Why};
 pub(crate) use self::spool::Spool;
 
 /// A larger file than this is not an image, and may be an attempt to fill the memory.
@@ -41,7 +41,7 @@ pub(crate) struct Listing {
     /// Sorted by name.
     pub(crate) entries: Vec<Entry>,
     /// What else there is.
-    pub(crate) passed_by: PassedBy,
+    pub(crate) skipped: Skipped,
 }
 
 /// One file of a folder or an archive.
@@ -263,7 +263,7 @@ mod tests {
     }
 
     #[test]
-    fn hidden_files_are_passed_by() {
+    fn hidden_files_are_skipped() {
         let mut files = some_files();
         for name in [".DS_Store", "a/._1.txt", "__MACOSX/a/1.txt", ".git/config"] {
             files.add(name, vec![1]);
@@ -271,8 +271,8 @@ mod tests {
         let listing = list(files.folder().path()).unwrap();
         assert_eq!(listing.entries.len(), 3);
         assert_eq!(
-            listing.passed_by.to_string().split(" (as").next(),
-            Some("passed by 4 entries: 4 hidden")
+            listing.skipped.to_string().split(" (as").next(),
+            Some("skipped 4 entries: 4 hidden")
         );
         assert_eq!(list_bytes("a.zip", &files.zip()).unwrap().len(), 3);
         assert_eq!(list_bytes("a.tar", &files.tar()).unwrap().len(), 3);

@@ -107,7 +107,7 @@ impl<'a> Reading<'a> {
         let target = target.map(|target| names::from_bytes(&target));
         match (entry.header().entry_type(), target) {
             (EntryType::Directory | EntryType::XGlobalHeader, _) => {}
-            // Before tar had a type for them, a folder was a file whose name ends so.
+            // In old archives a folder is a file whose name ends so.
             (EntryType::Regular, _) if path.ends_with(b"/") => {}
             (EntryType::Symlink, Some(target)) => {
                 self.tree.add_link(&name, Link::Symbolic(target));
@@ -120,14 +120,14 @@ impl<'a> Reading<'a> {
                 _,
             ) => {
                 if has_map_of_holes(entry) {
-                    self.tree.passed_by.add(Why::Sparse, &name);
+                    self.tree.skipped.add(Why::Sparse, &name);
                 } else if let Some(stretch) = self.stretch(entry)? {
                     self.tree.add_file(&name, Content::Stretch(stretch));
                 } else {
-                    self.tree.passed_by.add(Why::NoImage, &name);
+                    self.tree.skipped.add(Why::NoImage, &name);
                 }
             }
-            _ => self.tree.passed_by.add(Why::Special, &name),
+            _ => self.tree.skipped.add(Why::Special, &name),
         }
         Ok(())
     }
@@ -290,7 +290,7 @@ mod tests {
         add(tar, EntryType::Regular, name, b"", content);
     }
 
-    /// Names, contents and what was passed by: of the archive as it is, and gzipped.
+    /// Names, contents and what was skipped: of the archive as it is, and gzipped.
     fn listed(tar: &[u8]) -> Result<(Vec<(String, String)>, String), String> {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("a.tar");
@@ -302,7 +302,7 @@ mod tests {
                 (entry.name.clone(), String::from_utf8(content).unwrap())
             };
             let files: Vec<_> = listing.entries.iter().map(read).collect();
-            Ok((files, listing.passed_by.to_string()))
+            Ok((files, listing.skipped.to_string()))
         };
         let plain: Result<_, String> = all(tar);
         let gzipped = all(&gzip(tar));
@@ -356,7 +356,7 @@ mod tests {
         }
         add(&mut tar, EntryType::Link, b"a/gone", b"b/1", b"");
         file(&mut tar, b"a/1", b"again");
-        let (files, passed_by) = listed(&tar.into_inner().unwrap()).unwrap();
+        let (files, skipped) = listed(&tar.into_inner().unwrap()).unwrap();
         assert_eq!(files, [("a/1".to_owned(), "again".to_owned())]);
         for words in [
             "2 whose paths leave the archive (as ../2)",
@@ -364,7 +364,7 @@ mod tests {
             "1 link to nothing (a/gone)",
             "1 replaced by a later file of the same name (a/1)",
         ] {
-            assert!(passed_by.contains(words), "{passed_by}");
+            assert!(skipped.contains(words), "{skipped}");
         }
     }
 

@@ -1,10 +1,10 @@
 //! The files of an archive as the folders that they would be unpacked to, so that links within it can be followed.
 //!
-//! Nothing is unpacked: a path that would leave the archive is passed by because nobody can know what it means.
+//! Nothing is unpacked: a path that would leave the archive is skipped because nobody can know what it means.
 
 use std::collections::BTreeMap;
 
-use super::{Content, Entry, Listing, PassedBy, Why, is_hidden};
+use super::{Content, Entry, Listing, Skipped, Why, is_hidden};
 
 /// More links in a row than this go in a circle. Linux has the same bound.
 const MAX_LINKS: usize = 40;
@@ -17,7 +17,7 @@ const MAX_LINKED: usize = 1_000_000;
 #[derive(Default)]
 pub(super) struct Tree {
     root: BTreeMap<String, Node>,
-    pub(super) passed_by: PassedBy,
+    pub(super) skipped: Skipped,
 }
 
 enum Node {
@@ -60,7 +60,7 @@ impl Tree {
             None
         };
         if let Some(why) = why {
-            self.passed_by.add(why, name);
+            self.skipped.add(why, name);
             return;
         }
         let Some(last) = parts.pop() else {
@@ -73,7 +73,7 @@ impl Tree {
                 .or_insert_with(|| Node::Folder(BTreeMap::new()));
             if !matches!(inner, Node::Folder(_)) {
                 // What was a file or a link is a folder after all.
-                self.passed_by.add(Why::Replaced, name);
+                self.skipped.add(Why::Replaced, name);
                 *inner = Node::Folder(BTreeMap::new());
             }
             let Node::Folder(inner) = inner else {
@@ -82,7 +82,7 @@ impl Tree {
             folder = inner;
         }
         if folder.insert(last.to_owned(), node).is_some() {
-            self.passed_by.add(Why::Replaced, name);
+            self.skipped.add(Why::Replaced, name);
         }
     }
 
@@ -90,7 +90,7 @@ impl Tree {
     pub(super) fn into_listing(mut self) -> Option<Listing> {
         let mut listing = Listing {
             entries: Vec::new(),
-            passed_by: std::mem::take(&mut self.passed_by),
+            skipped: std::mem::take(&mut self.skipped),
         };
         let mut linked = 0;
         let at = At {
@@ -117,7 +117,7 @@ impl Tree {
                 format!("{}/{part}", at.name)
             };
             if is_hidden(part.as_bytes()) {
-                listing.passed_by.add(Why::Hidden, &name);
+                listing.skipped.add(Why::Hidden, &name);
                 continue;
             }
             let mut path = at.path.clone();
@@ -128,7 +128,7 @@ impl Tree {
                 Node::Link(link) => (self.resolve(&at.path, link, &mut MAX_LINKS.clone()), true),
             };
             match target {
-                Err(why) => listing.passed_by.add(why, &name),
+                Err(why) => listing.skipped.add(why, &name),
                 Ok(Target::File(content)) => {
                     *linked += usize::from(at.linked);
                     listing.entries.push(Entry {
@@ -137,10 +137,10 @@ impl Tree {
                     });
                 }
                 Ok(Target::Folder(path, _)) if at.above.contains(&path) => {
-                    listing.passed_by.add(Why::Circle, &name);
+                    listing.skipped.add(Why::Circle, &name);
                 }
                 Ok(Target::Folder(..)) if at.above.len() > MAX_DEPTH => {
-                    listing.passed_by.add(Why::Deep, &name);
+                    listing.skipped.add(Why::Deep, &name);
                 }
                 Ok(Target::Folder(path, inner)) => {
                     let is_linked = at.linked || through_link;
@@ -256,7 +256,7 @@ mod tests {
         tree.add_link(name, Link::Symbolic(target.to_owned()));
     }
 
-    /// Each file's name with its content, which is the name that it was added under; and what was passed by.
+    /// Each file's name with its content, which is the name that it was added under; and what was skipped.
     fn shown(tree: Tree) -> (Vec<(String, String)>, String) {
         let listing = tree.into_listing().unwrap();
         let shown = |entry: Entry| {
@@ -264,7 +264,7 @@ mod tests {
             (entry.name.clone(), String::from_utf8(content).unwrap())
         };
         let files = listing.entries.into_iter().map(shown).collect();
-        (files, listing.passed_by.to_string())
+        (files, listing.skipped.to_string())
     }
 
     fn names(shown: &[(String, String)]) -> Vec<&str> {
@@ -277,11 +277,11 @@ mod tests {
         for name in ["./a/1", "b//2", "c/../a/./3", "../4", "/5", "a/../../6"] {
             file(&mut tree, name);
         }
-        let (files, passed_by) = shown(tree);
+        let (files, skipped) = shown(tree);
         assert_eq!(names(&files), ["a/1", "a/3", "b/2"]);
         assert_eq!(
-            passed_by,
-            "passed by 3 entries: 3 whose paths leave the archive (as ../4)"
+            skipped,
+            "skipped 3 entries: 3 whose paths leave the archive (as ../4)"
         );
     }
 
@@ -295,7 +295,7 @@ mod tests {
         symlink(&mut tree, "dog", "all");
         symlink(&mut tree, "cat/3", "../dog/2");
         symlink(&mut tree, "cat/4", "3");
-        let (files, passed_by) = shown(tree);
+        let (files, skipped) = shown(tree);
         let expected = [
             ("all/1", "all/1"),
             ("all/2", "all/2"),
@@ -308,7 +308,7 @@ mod tests {
         ];
         let expected = expected.map(|(name, content)| (name.to_owned(), content.to_owned()));
         assert_eq!(files, expected);
-        assert!(passed_by.starts_with("passed by 0"), "{passed_by}");
+        assert!(skipped.starts_with("skipped 0"), "{skipped}");
     }
 
     #[test]
@@ -321,11 +321,11 @@ mod tests {
         symlink(&mut tree, "a/out", "../../etc/passwd");
         symlink(&mut tree, "a/root", "/etc/passwd");
         symlink(&mut tree, "a/through", "1/2");
-        let (files, passed_by) = shown(tree);
+        let (files, skipped) = shown(tree);
         assert_eq!(names(&files), ["a/1"]);
-        assert!(passed_by.contains("2 links to nothing"), "{passed_by}");
-        assert!(passed_by.contains("2 links in circles"), "{passed_by}");
-        assert!(passed_by.contains("2 whose paths leave"), "{passed_by}");
+        assert!(skipped.contains("2 links to nothing"), "{skipped}");
+        assert!(skipped.contains("2 links in circles"), "{skipped}");
+        assert!(skipped.contains("2 whose paths leave"), "{skipped}");
     }
 
     #[test]
@@ -333,9 +333,9 @@ mod tests {
         let mut tree = Tree::default();
         tree.add_file("a", content(b"old"));
         tree.add_file("./a", content(b"new"));
-        let (files, passed_by) = shown(tree);
+        let (files, skipped) = shown(tree);
         assert_eq!(files, [("a".to_owned(), "new".to_owned())]);
-        assert!(passed_by.contains("1 replaced by a later"), "{passed_by}");
+        assert!(skipped.contains("1 replaced by a later"), "{skipped}");
     }
 
     #[test]

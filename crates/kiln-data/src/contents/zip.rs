@@ -26,7 +26,7 @@ const MAX_LINK_BYTES: u64 = 4096;
 const CP437: &str = "ÇüéâäàåçêëèïîìÄÅÉæÆôöòûùÿÖÜ¢£¥₧ƒáíóúñÑªº¿⌐¬½¼¡«»░▒▓│┤╡╢╖╕╣║╗╝╜╛┐\
                      └┴┬├─┼╞╟╚╔╩╦╠═╬╧╨╤╥╙╘╒╓╫╪┘┌█▄▌▐▀αßΓπΣσµτΦΘΩδ∞φε∩≡±≥≤⌠⌡÷≈°∙·√ⁿ²■\u{a0}";
 
-/// A stretch of a zip archive. Reading it opens the archive anew, so that all cores can read at once.
+/// A stretch of a zip archive. Reading it opens the archive again, so that all cores can read at once.
 #[derive(Clone, Debug)]
 pub(crate) struct Zipped {
     archive: Arc<Path>,
@@ -149,10 +149,10 @@ pub(super) fn list(path: &Path, file: BufReader<File>) -> Result<Listing, DataEr
                     let target = text(&target, file.is_marked || all_utf8);
                     tree.add_link(&name, Link::Symbolic(target));
                 }
-                Err(_) => tree.passed_by.add(Why::Dangling, &name),
+                Err(_) => tree.skipped.add(Why::Dangling, &name),
             }
         } else if file.is_special {
-            tree.passed_by.add(Why::Special, &name);
+            tree.skipped.add(Why::Special, &name);
         } else {
             tree.add_file(&name, Content::Zipped(file.zipped));
         }
@@ -261,7 +261,7 @@ mod tests {
         std::fs::write(&path, zip).unwrap();
         let listing = list(&path).map_err(|error| error.to_string())?;
         let names = listing.entries.into_iter().map(|entry| entry.name);
-        Ok((names.collect(), listing.passed_by.to_string()))
+        Ok((names.collect(), listing.skipped.to_string()))
     }
 
     #[test]
@@ -293,12 +293,11 @@ mod tests {
 
     #[test]
     fn paths_are_brought_into_order() {
-        let (names, passed_by) =
-            listed(&archive(&["./a/1", "a\\2", "../3", "/4", "b/./5"])).unwrap();
+        let (names, skipped) = listed(&archive(&["./a/1", "a\\2", "../3", "/4", "b/./5"])).unwrap();
         assert_eq!(names, ["a/1", "a/2", "b/5"]);
         assert!(
-            passed_by.contains("2 whose paths leave the archive"),
-            "{passed_by}"
+            skipped.contains("2 whose paths leave the archive"),
+            "{skipped}"
         );
         let zip = renamed(archive(&["AAAA/1", "b/2"]), &[(b"AAAA", b"\x1b[2J")]);
         assert_eq!(listed(&zip).unwrap().0, ["\\u{1b}[2J/1", "b/2"]);
@@ -312,11 +311,11 @@ mod tests {
         writer.write_all(b"one").unwrap();
         writer.add_symlink("dog", "cat", options).unwrap();
         writer.add_symlink("out", "/etc", options).unwrap();
-        let (names, passed_by) = listed(&writer.finish().unwrap().into_inner()).unwrap();
+        let (names, skipped) = listed(&writer.finish().unwrap().into_inner()).unwrap();
         assert_eq!(names, ["cat/1", "dog/1"]);
         assert!(
-            passed_by.contains("1 whose path leaves the archive (out)"),
-            "{passed_by}"
+            skipped.contains("1 whose path leaves the archive (out)"),
+            "{skipped}"
         );
     }
 

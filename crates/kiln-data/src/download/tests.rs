@@ -197,7 +197,7 @@ fn a_server_without_ranges_sends_all_again() {
 }
 
 #[test]
-fn a_wrong_part_is_thrown_away_and_fetched_anew() {
+fn a_wrong_part_is_thrown_away_and_fetched_again() {
     let mut wrong = packed();
     wrong[150_000] ^= 1;
     for left_over in [&wrong[..200_000], &wrong, &[&wrong[..], b"more"].concat()] {

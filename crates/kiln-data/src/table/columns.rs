@@ -4,7 +4,7 @@ use std::fs::File;
 
 use parquet::basic::{Compression, ConvertedType, LogicalType, Type};
 use parquet::file::reader::{FileReader, SerializedFileReader};
-use parquet::schema::types::ColumnDescriptor;
+use parquet::schema::types::{ColumnDescriptor, SchemaDescriptor};
 use serde_json::Value;
 
 use crate::config::DataConfig;
@@ -14,6 +14,8 @@ use crate::names;
 const IMAGES: [&str; 4] = ["image", "img", "images", "picture"];
 /// Names of columns with classes, where the table does not say which one it is.
 const LABELS: [&str; 3] = ["label", "labels", "fine_label"];
+/// Names of columns with classes as text.
+const TEXT_LABELS: [&str; 5] = ["label", "labels", "fine_label", "class", "category"];
 
 /// Which leaves of a table matter.
 pub(super) struct Columns {
@@ -22,6 +24,8 @@ pub(super) struct Columns {
     /// Whether only the column's name says that it holds classes.
     pub(super) label_is_guessed: bool,
     pub(super) class_names: Vec<String>,
+    /// The columns of text, by leaf and name.
+    pub(super) texts: Vec<(usize, String)>,
     /// What is to be said about the choice.
     pub(super) word: Option<String>,
 }
@@ -60,14 +64,25 @@ impl Columns {
         let leaves: Vec<Leaf<'_>> = leaves.collect();
         let is = |leaf: &&Leaf<'_>, kind: &str| features[leaf.column]["_type"] == kind;
 
-        let (image, word) = find_image(&leaves, &is, config)?;
+        let (image, word) =
+            find_image(&leaves, &is, config).map_err(|problem| match list_of_images(schema) {
+                Some(column) if leaves.iter().all(|leaf| !IMAGES.contains(&leaf.column)) => format!(
+                    "has lists of images in its column {}, and one image a row is read: take a data set with an image in each row",
+                    shown(column)
+                ),
+                _ => problem,
+            })?;
         let (label, label_is_guessed) = find_label(&leaves, &features, &is, config)?;
         for leaf in [Some(image), label].into_iter().flatten() {
             check_compression(reader, leaf)?;
         }
         let names = label.and_then(|leaf| features[leaf.column]["names"].as_array());
         let names = names.into_iter().flatten();
+        let texts = leaves.iter().filter(is_text_column);
         Ok(Self {
+            texts: texts
+                .map(|leaf| (leaf.index, names::printable(leaf.column)))
+                .collect(),
             image: image.index,
             label: label.map(|leaf| leaf.index),
             label_is_guessed,
@@ -144,12 +159,24 @@ fn no_images(leaves: &[Leaf<'_>]) -> String {
         ),
         None => {
             let names: Vec<_> = leaves.iter().map(|leaf| shown(leaf.column)).collect();
+            let columns = match names.is_empty() {
+                true => "no column that is no list".to_owned(),
+                false => names.join(", "),
+            };
             format!(
-                "is not a Parquet table with a column of images (it has {}): take another data set",
-                names.join(", ")
+                "is not a Parquet table with a column of images (it has {columns}): take another data set"
             )
         }
     }
+}
+
+/// The first column whose rows are lists of images, or of what could be some.
+fn list_of_images(schema: &SchemaDescriptor) -> Option<&str> {
+    let columns = schema.columns().iter();
+    let mut lists = columns.filter(|leaf| {
+        leaf.max_rep_level() > 0 && leaf.physical_type() == Type::BYTE_ARRAY && !is_text(leaf)
+    });
+    lists.find_map(|leaf| leaf.path().parts().first().map(String::as_str))
 }
 
 /// The column of classes, and whether it is only its name that says so.
@@ -164,12 +191,14 @@ fn find_label<'a>(
         !leaf.is_group && matches!(kind, Type::INT32 | Type::INT64)
     };
     let all: Vec<&Leaf<'_>> = leaves.iter().filter(of_numbers).collect();
+    let texts: Vec<&Leaf<'_>> = leaves.iter().filter(is_text_column).collect();
     if let Some(wanted) = &config.label_column {
-        let chosen = all.iter().find(|leaf| leaf.column == wanted).copied();
+        let mut both = all.iter().chain(&texts);
+        let chosen = both.find(|leaf| leaf.column == wanted).copied();
         return match chosen {
             Some(leaf) => Ok((Some(leaf), false)),
             None => Err(format!(
-                "has no column {} of whole numbers: set data.label_column to one that it has",
+                "has no column {} of whole numbers or text: set data.label_column to one that it has",
                 shown(wanted)
             )),
         };
@@ -185,7 +214,15 @@ fn find_label<'a>(
     }
     // Where somebody said what the columns are, a whole number that is no class is no label.
     let guessed = all.iter().find(is_named).filter(|_| features.is_null());
+    let is_named = |leaf: &&&Leaf<'_>| TEXT_LABELS.contains(&leaf.column);
+    let guessed = guessed.or_else(|| texts.iter().find(is_named));
     Ok((guessed.copied(), guessed.is_some()))
+}
+
+fn is_text_column(leaf: &&Leaf<'_>) -> bool {
+    !leaf.is_group
+        && leaf.descriptor.physical_type() == Type::BYTE_ARRAY
+        && is_text(leaf.descriptor)
 }
 
 /// Whether a column of bytes is one of text.

@@ -5,7 +5,9 @@
 
 mod columns;
 mod pages;
+mod shards;
 
+use std::collections::BTreeMap;
 use std::fs::File;
 use std::io;
 use std::path::{Path, PathBuf};
@@ -17,7 +19,7 @@ use parquet::file::reader::{FileReader, SerializedFileReader};
 
 use self::columns::Columns;
 use crate::config::{DataConfig, DatasetKind};
-use crate::contents::{Content, PassedBy, Spool, Stretch, open_file, start_of};
+use crate::contents::{Content, Skipped, Spool, Stretch, open_file, start_of};
 use crate::dataset::Datasets;
 use crate::error::DataError;
 use crate::folder::hold_out;
@@ -29,6 +31,10 @@ use crate::progress::Progress;
 
 /// Images that are read together: some megabytes of photographs.
 const ROWS: usize = 64;
+/// Rows that are looked at to see whether a column of texts could be one of classes.
+const SEEN: usize = 4096;
+/// Texts are classes where there are at least so many images for each.
+const IMAGES_OF_A_CLASS: usize = 2;
 /// More classes than this are a mistake.
 const MAX_CLASSES: i64 = 1 << 16;
 
@@ -44,11 +50,11 @@ pub struct Tables {
 }
 
 impl Tables {
-    /// A data set that is one file.
+    /// A data set that is one file, or several of which this is one.
     pub(crate) fn of_file(path: &Path) -> Self {
         Self {
             name: names::of_path(Path::new(path.file_stem().unwrap_or_default())),
-            train: vec![path.to_owned()],
+            train: shards::of_the_same_table(path),
             validation: Vec::new(),
         }
     }
@@ -65,16 +71,17 @@ pub(crate) fn is_table(path: &Path) -> bool {
 /// The image column is [`DataConfig::image_column`], or the one that holds encoded images (a group with a field `bytes`, or
 /// the bytes themselves): of several, the one called `image`, or else the first, which is said. Labels come from
 /// [`DataConfig::label_column`], or the column that is declared as one of classes, their names from what Python's `datasets`
-/// wrote beside the table. Rows without an image are left out, and counted, and so are rows without a class if most have one.
+/// wrote beside the table; of a column of text, `label`, `class` or `category`, the texts are the names. Rows without an image are left out, and counted, and so are rows without a class if most have one.
 ///
 /// # Errors
-/// When a file cannot be read, is no Parquet file or holds no images, and as [`crate::open`].
+/// When a file is missing, cannot be read, is no Parquet file or holds no images, and as [`crate::open`].
 pub fn open_tables(
     tables: &Tables,
     config: &DataConfig,
     progress: &dyn Progress,
 ) -> Result<Datasets, DataError> {
     config.validate()?;
+    shards::refuse_missing(tables.train.iter().chain(&tables.validation))?;
     let mut rows = Rows::default();
     for path in &tables.train {
         rows.read(path, config)?;
@@ -85,11 +92,24 @@ pub fn open_tables(
     }
     let mut validation = std::mem::take(&mut rows.items);
     rows.say_what_is_missing(&tables.name);
+    if rows.count == 0 {
+        return Err(DataError::Unusable {
+            path: tables.train.first().cloned().unwrap_or_default(),
+            problem: "is a Parquet table without rows: take another data set".to_owned(),
+        });
+    }
+    rows.sort_texts(&mut train, &mut validation);
     if rows.labels_are_no_classes(train.len() + validation.len()) {
         tracing::warn!(
-            "the whole numbers in the column of labels of {} make no classes, so they are not used",
+            "the {} in the column of labels of {} make no classes, so they are not used",
+            if rows.texts.is_empty() {
+                "whole numbers"
+            } else {
+                "texts"
+            },
             tables.name
         );
+        rows.class_names.clear();
         for item in train.iter_mut().chain(&mut validation) {
             item.label = None;
         }
@@ -105,7 +125,7 @@ pub fn open_tables(
         class_names: complete(rows.class_names, &train, &validation),
         train,
         validation,
-        passed_by: PassedBy::default(),
+        skipped: Skipped::default(),
     };
     loading::load(found, config, loading::MEMORY_BUDGET, progress)
 }
@@ -158,6 +178,8 @@ struct Rows {
     /// Whether nothing but its name says that the column of labels holds classes.
     labels_are_guessed: bool,
     largest_label: i64,
+    /// Classes that are texts, numbered as they come.
+    texts: BTreeMap<String, i64>,
     columns_are_said: bool,
 }
 
@@ -176,17 +198,22 @@ impl Rows {
         refuse_other_files(path, &file)?;
         let reader = SerializedFileReader::new(file).map_err(damaged)?;
         let columns = Columns::find(&reader, config).map_err(unusable)?;
+        let file_name = names::of_path(Path::new(path.file_name().unwrap_or_default()));
         if let Some(word) = columns.word.as_ref().filter(|_| !self.columns_are_said) {
-            tracing::warn!(
-                "{}: {word}",
-                names::of_path(Path::new(path.file_name().unwrap_or_default()))
-            );
+            tracing::warn!("{file_name}: {word}");
             self.columns_are_said = true;
         }
         if self.class_names.is_empty() {
             self.class_names.clone_from(&columns.class_names);
         }
         self.labels_are_guessed |= columns.label_is_guessed;
+        if reader.metadata().file_metadata().num_rows() == 0 {
+            return Ok(());
+        }
+        if columns.label.is_none() && !self.columns_are_said {
+            self.say_what_could_be_classes(&file_name, &reader, &columns.texts);
+            self.columns_are_said = true;
+        }
         let leaves = [Some(columns.image), columns.label];
         for leaf in leaves.into_iter().flatten() {
             pages::check(path, len, &reader, leaf)?;
@@ -194,7 +221,6 @@ impl Rows {
 
         let kept = |error| DataError::writing(&std::env::temp_dir(), error);
         let mut spool = Spool::new().map_err(kept)?;
-        let file_name = names::of_path(Path::new(path.file_name().unwrap_or_default()));
         let mut row = 0;
         for group in 0..reader.num_row_groups() {
             let group = reader.get_row_group(group).map_err(damaged)?;
@@ -207,7 +233,7 @@ impl Rows {
             let mut labels = match columns.label {
                 Some(label) => {
                     let column = group.get_column_reader(label).map_err(damaged)?;
-                    read_labels(column, images.len()).map_err(damaged)?
+                    read_labels(column, images.len(), &mut self.texts).map_err(damaged)?
                 }
                 None => Vec::new(),
             };
@@ -261,8 +287,57 @@ impl Rows {
         }
     }
 
+    /// Names a column of texts that could be classes, of those with these numbers.
+    fn say_what_could_be_classes(
+        &self,
+        table: &str,
+        reader: &SerializedFileReader<File>,
+        texts: &[(usize, String)],
+    ) {
+        let Ok(group) = reader.get_row_group(0) else {
+            return;
+        };
+        let could_be = texts.iter().find(|(leaf, _)| {
+            let mut found = BTreeMap::new();
+            let labels = group
+                .get_column_reader(*leaf)
+                .and_then(|column| read_labels(column, SEEN, &mut found));
+            let count = labels.map_or(0, |labels| labels.len());
+            found.len() > 1 && count >= IMAGES_OF_A_CLASS * found.len()
+        });
+        if let Some((_, column)) = could_be {
+            tracing::warn!(
+                "{table} has no classes; its column `{column}` has few texts: --set data.label_column={column} makes them classes"
+            );
+        }
+    }
+
+    /// Gives classes that are texts the numbers of their sorted names.
+    fn sort_texts(&mut self, train: &mut [Item], validation: &mut [Item]) {
+        if self.texts.is_empty() {
+            return;
+        }
+        let mut sorted = vec![None; self.texts.len()];
+        for (place, &label) in (0..).zip(self.texts.values()) {
+            if let Some(sorted) = usize::try_from(label)
+                .ok()
+                .and_then(|label| sorted.get_mut(label))
+            {
+                *sorted = Some(place);
+            }
+        }
+        for item in train.iter_mut().chain(validation) {
+            item.label = item.label.and_then(|label| *sorted.get(label as usize)?);
+        }
+        self.class_names = self.texts.keys().cloned().collect();
+    }
+
     /// Whether the labels are only called so: of so many images, no class would have more than one.
     fn labels_are_no_classes(&self, images: usize) -> bool {
+        let too_many = IMAGES_OF_A_CLASS * self.texts.len() > images;
+        if self.labels_are_guessed && !self.texts.is_empty() && too_many {
+            return true;
+        }
         let largest = usize::try_from(self.largest_label).unwrap_or(usize::MAX);
         self.labels_are_guessed && (self.largest_label >= MAX_CLASSES || largest >= images.max(1))
     }
@@ -310,12 +385,16 @@ fn read_images(
     Ok(stretches)
 }
 
-/// The labels of a row group of `rows` rows; none for a row without one.
-fn read_labels(column: ColumnReader, rows: usize) -> Result<Vec<Option<i64>>, ParquetError> {
+/// The labels of a row group of `rows` rows; none for a row without one. New ones among `texts` are numbered.
+fn read_labels(
+    column: ColumnReader,
+    rows: usize,
+    texts: &mut BTreeMap<String, i64>,
+) -> Result<Vec<Option<i64>>, ParquetError> {
     fn all<T: DataType>(
         mut column: ColumnReaderImpl<T>,
         rows: usize,
-        number: impl Fn(T::T) -> i64,
+        mut number: impl FnMut(T::T) -> i64,
     ) -> Result<Vec<Option<i64>>, ParquetError> {
         let mut labels = Vec::new();
         while labels.len() < rows {
@@ -323,15 +402,20 @@ fn read_labels(column: ColumnReader, rows: usize) -> Result<Vec<Option<i64>>, Pa
             if some.is_empty() {
                 break;
             }
-            labels.extend(some.into_iter().map(|label| label.map(&number)));
+            labels.extend(some.into_iter().map(|label| label.map(&mut number)));
         }
         Ok(labels)
     }
     match column {
         ColumnReader::Int32ColumnReader(column) => all(column, rows, i64::from),
         ColumnReader::Int64ColumnReader(column) => all(column, rows, |number| number),
+        ColumnReader::ByteArrayColumnReader(column) => all(column, rows, |text| {
+            let text = names::from_bytes(text.data());
+            let next = texts.len() as i64;
+            *texts.entry(text).or_insert(next)
+        }),
         _ => Err(ParquetError::General(
-            "its labels are no integers".to_owned(),
+            "its labels are neither integers nor text".to_owned(),
         )),
     }
 }

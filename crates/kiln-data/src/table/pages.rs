@@ -56,7 +56,12 @@ pub(super) fn check(
                     break;
                 }
             }
-            let page = page.ok_or_else(|| damaged("a page has no header"))?;
+            let page = page.ok_or_else(|| DataError::Unusable {
+                path: path.to_owned(),
+                problem: "has a page without a header: its columns are encrypted, which is not read here, or it is damaged; \
+                          write it without encryption, or fetch it again"
+                    .to_owned(),
+            })?;
             if page.unpacked > unpacked_limit(page.packed) {
                 return Err(damaged(&format!(
                     "a page of {} bytes claims to hold {}",
@@ -94,11 +99,11 @@ impl Page {
     }
 }
 
-/// Thrift's compact protocol, as far as it takes to pass by what is not looked for.
+/// Thrift's compact protocol, as far as it takes to skip what is not looked for.
 struct Thrift<'a>(&'a [u8]);
 
 impl Thrift<'_> {
-    /// Passes by a structure, and gives its whole numbers to `number` with the numbers of their fields.
+    /// Skips a structure, and gives its whole numbers to `number` with the numbers of their fields.
     fn structure(&mut self, depth: usize, number: &mut dyn FnMut(i64, i64)) -> Option<()> {
         if depth > MAX_DEPTH {
             return None;
@@ -126,7 +131,7 @@ impl Thrift<'_> {
         }
     }
 
-    /// Passes by a value of a type that stands outside of a field.
+    /// Skips a value of a type that stands outside of a field.
     fn value(&mut self, kind: u8, depth: usize) -> Option<()> {
         match kind {
             1..=3 => self.skip(1),

@@ -342,3 +342,134 @@ fn what_is_no_table_of_images_is_an_error_that_names_the_file() {
             .contains("none.parquet")
     );
 }
+
+/// A table of gray images with a column of text.
+fn write_texts(path: &Path, column: &str, texts: &[&str]) {
+    let schema = format!(
+        "message table {{ REQUIRED BYTE_ARRAY image; REQUIRED BYTE_ARRAY {column} (UTF8); }}"
+    );
+    let schema = Arc::new(parse_message_type(&schema).unwrap());
+    let file = File::create(path).unwrap();
+    let mut writer = SerializedFileWriter::new(file, schema, Arc::default()).unwrap();
+    let images: Vec<ByteArray> = (1..)
+        .zip(texts)
+        .map(|(level, _)| examples::png(level).into())
+        .collect();
+    let texts: Vec<ByteArray> = texts.iter().map(|text| ByteArray::from(*text)).collect();
+    if !texts.is_empty() {
+        let mut group = writer.next_row_group().unwrap();
+        for values in [images, texts] {
+            let mut column = group.next_column().unwrap().unwrap();
+            column
+                .typed::<ByteArrayType>()
+                .write_batch(&values, None, None)
+                .unwrap();
+            column.close().unwrap();
+        }
+        group.close().unwrap();
+    }
+    writer.close().unwrap();
+}
+
+#[test]
+fn texts_in_a_column_of_labels_are_classes() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("pets.parquet");
+    let texts = ["dog", "cat", "dog", "ant", "cat", "ant"];
+    for (column, wanted) in [
+        ("label", None),
+        ("class", None),
+        ("category", None),
+        ("species", Some("species")),
+    ] {
+        write_texts(&path, column, &texts);
+        let config = DataConfig {
+            label_column: wanted.map(str::to_owned),
+            ..DataConfig::new(DatasetKind::Folder, 8, 1)
+        };
+        let tables = Tables::of_file(&path);
+        let datasets = open_tables(&tables, &config, &NoProgress).unwrap();
+        assert_eq!(
+            datasets.train.class_names(),
+            ["ant", "cat", "dog"],
+            "{column}"
+        );
+        for (level, label) in [shown(&datasets.train), shown(&datasets.validation)].concat() {
+            let name = texts[usize::from(level) - 1];
+            assert_eq!(
+                label,
+                ["ant", "cat", "dog"]
+                    .iter()
+                    .position(|known| *known == name)
+            );
+        }
+    }
+    // Other texts are none, unless asked for, and neither are labels that are all different.
+    write_texts(&path, "species", &texts);
+    assert!(
+        !open(std::slice::from_ref(&path), &[])
+            .unwrap()
+            .train
+            .has_labels()
+    );
+    write_texts(&path, "label", &["a", "b", "c", "d"]);
+    let datasets = open(&[path], &[]).unwrap();
+    assert!(!datasets.train.has_labels() && datasets.train.class_names().is_empty());
+}
+
+#[test]
+fn a_table_without_rows_is_not_damaged() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("none.parquet");
+    write_texts(&path, "label", &[]);
+    let error = open(&[path], &[]).unwrap_err().to_string();
+    assert!(error.contains("is a Parquet table without rows"), "{error}");
+}
+
+#[test]
+fn lists_of_images_are_named() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("lists.parquet");
+    let schema = "message table { REPEATED BYTE_ARRAY images; }";
+    let schema = Arc::new(parse_message_type(schema).unwrap());
+    let file = File::create(&path).unwrap();
+    SerializedFileWriter::new(file, schema, Arc::default())
+        .unwrap()
+        .close()
+        .unwrap();
+    let error = open(&[path], &[]).unwrap_err().to_string();
+    assert!(
+        error.contains("has lists of images in its column `images`"),
+        "{error}"
+    );
+}
+
+#[test]
+fn an_encrypted_table_is_called_so() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("secret.parquet");
+    std::fs::write(&path, b"PARE and then what nobody can read, PARE").unwrap();
+    let error = open(&[path], &[]).unwrap_err().to_string();
+    assert!(error.contains("is an encrypted Parquet table"), "{error}");
+}
+
+#[test]
+fn a_table_with_a_file_missing_is_refused() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = |name: &str| folder.path().join(name);
+    let [first, second] = ["t-0-of-2.parquet", "t-1-of-2.parquet"].map(path);
+    write_texts(&first, "label", &["a", "b", "a", "b"]);
+    let count = || -> Result<usize, DataError> {
+        let config = DataConfig {
+            path: Some(first.clone()),
+            ..DataConfig::new(DatasetKind::Folder, 8, 1)
+        };
+        let datasets = crate::open(&config, &NoProgress)?;
+        Ok(datasets.train.len() + datasets.validation.len())
+    };
+    let error = count().unwrap_err().to_string();
+    assert!(error.contains("1 is missing (t-1-of-2.parquet)"), "{error}");
+    // With the second beside it, both are read.
+    write_texts(&second, "label", &["b", "a"]);
+    assert_eq!(count().unwrap(), 6);
+}

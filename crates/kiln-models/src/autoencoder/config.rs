@@ -104,11 +104,6 @@ impl AutoencoderConfig {
         self.coders().block_out_channels
     }
 
-    /// Residual blocks a level in the encoder; the decoder has one more.
-    pub fn layers_per_block(&self) -> usize {
-        self.coders().layers_per_block
-    }
-
     /// How many times smaller than the image the latents are along each side: every level but the last halves.
     pub fn downscale_factor(&self) -> usize {
         1 << self.block_out_channels().len().saturating_sub(1)
@@ -122,7 +117,7 @@ impl AutoencoderConfig {
         }
     }
 
-    fn coders(&self) -> CoderShape<'_> {
+    pub(crate) fn coders(&self) -> CoderShape<'_> {
         match self {
             Self::Vq(config) => config.coders(),
             Self::Kl(config) => config.coders(),

@@ -12,7 +12,7 @@ use crate::blocks::{
 
 /// Latents to images: diffusers' `Decoder`.
 #[derive(Module, Debug)]
-pub(super) struct Decoder {
+pub(crate) struct Decoder {
     conv_in: Conv2d,
     up_blocks: Vec<UpBlock>,
     mid_block: MidBlock,
@@ -28,26 +28,11 @@ impl Decoder {
             epsilon,
             ..
         } = *options;
-        let widths: Vec<usize> = shape.block_out_channels.iter().rev().copied().collect();
-        let innermost = widths.first().copied().unwrap_or_default();
-        let outermost = widths.last().copied().unwrap_or_default();
-        let levels = shape.up_block_types.iter().zip(&widths).enumerate();
-        let up_blocks = levels.map(|(level, (kind, &channels_out))| {
-            let mut channels_in = vec![channels_out; shape.layers_per_block + 1];
-            channels_in[0] = widths[level.saturating_sub(1)];
-            let outermost = level + 1 == widths.len();
-            let level = UpBlockShape {
-                channels_in,
-                channels_out,
-                attention: *kind == DecoderBlockType::AttnUpDecoderBlock2D,
-                resampling: if outermost {
-                    Resampling::None
-                } else {
-                    Resampling::Convolution
-                },
-            };
-            UpBlock::new(level, options)
-        });
+        let widths = shape.block_out_channels;
+        let outermost = widths.first().copied().unwrap_or_default();
+        let innermost = widths.last().copied().unwrap_or_default();
+        let levels = Self::levels(shape).into_iter();
+        let up_blocks = levels.map(|level| UpBlock::new(level, options));
         Self {
             conv_in: conv3x3(shape.latent_channels, innermost, device),
             up_blocks: up_blocks.collect(),
@@ -55,6 +40,28 @@ impl Decoder {
             conv_norm_out: group_norm(groups, outermost, epsilon, device),
             conv_out: conv3x3(outermost, shape.out_channels, device),
         }
+    }
+
+    /// The levels, from the latents outwards.
+    pub(crate) fn levels(shape: &CoderShape<'_>) -> Vec<UpBlockShape> {
+        let widths: Vec<usize> = shape.block_out_channels.iter().rev().copied().collect();
+        let levels = shape.up_block_types.iter().zip(&widths).enumerate();
+        levels
+            .map(|(level, (kind, &channels_out))| {
+                let mut channels_in = vec![channels_out; shape.layers_per_block + 1];
+                channels_in[0] = widths[level.saturating_sub(1)];
+                UpBlockShape {
+                    channels_in,
+                    channels_out,
+                    attention: *kind == DecoderBlockType::AttnUpDecoderBlock2D,
+                    resampling: if level + 1 == widths.len() {
+                        Resampling::None
+                    } else {
+                        Resampling::Convolution
+                    },
+                }
+            })
+            .collect()
     }
 
     /// `[batch, h, w, latent_channels]` to `[batch, height, width, out_channels]`.

@@ -12,7 +12,7 @@ use crate::blocks::{
 
 /// Images to what becomes latents: diffusers' `Encoder`.
 #[derive(Module, Debug)]
-pub(super) struct Encoder {
+pub(crate) struct Encoder {
     conv_in: Conv2d,
     down_blocks: Vec<DownBlock>,
     mid_block: MidBlock,
@@ -31,22 +31,8 @@ impl Encoder {
         let widths = shape.block_out_channels;
         let outermost = widths.first().copied().unwrap_or_default();
         let innermost = widths.last().copied().unwrap_or_default();
-        let levels = shape.down_block_types.iter().zip(widths).enumerate();
-        let down_blocks = levels.map(|(level, (kind, &channels_out))| {
-            let innermost = level + 1 == widths.len();
-            let level = DownBlockShape {
-                channels_in: widths[level.saturating_sub(1)],
-                channels_out,
-                layers: shape.layers_per_block,
-                attention: *kind == EncoderBlockType::AttnDownEncoderBlock2D,
-                resampling: if innermost {
-                    Resampling::None
-                } else {
-                    Resampling::Convolution
-                },
-            };
-            DownBlock::new(level, options)
-        });
+        let levels = Self::levels(shape).into_iter();
+        let down_blocks = levels.map(|level| DownBlock::new(level, options));
         Self {
             conv_in: conv3x3(shape.in_channels, outermost, device),
             down_blocks: down_blocks.collect(),
@@ -54,6 +40,25 @@ impl Encoder {
             conv_norm_out: group_norm(groups, innermost, epsilon, device),
             conv_out: conv3x3(innermost, shape.encoded_channels, device),
         }
+    }
+
+    /// The levels, from the image inwards.
+    pub(crate) fn levels(shape: &CoderShape<'_>) -> Vec<DownBlockShape> {
+        let widths = shape.block_out_channels;
+        let levels = shape.down_block_types.iter().zip(widths).enumerate();
+        levels
+            .map(|(level, (kind, &channels_out))| DownBlockShape {
+                channels_in: widths[level.saturating_sub(1)],
+                channels_out,
+                layers: shape.layers_per_block,
+                attention: *kind == EncoderBlockType::AttnDownEncoderBlock2D,
+                resampling: if level + 1 == widths.len() {
+                    Resampling::None
+                } else {
+                    Resampling::Convolution
+                },
+            })
+            .collect()
     }
 
     /// `[batch, height, width, in_channels]` to `[batch, h, w, encoded_channels]`.

@@ -98,7 +98,7 @@ impl AutoencoderKlConfig {
         config::to_json(self, Self::CLASS)
     }
 
-    pub(super) fn coders(&self) -> CoderShape<'_> {
+    pub(crate) fn coders(&self) -> CoderShape<'_> {
         CoderShape {
             in_channels: self.in_channels,
             out_channels: self.out_channels,

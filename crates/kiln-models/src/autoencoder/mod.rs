@@ -29,8 +29,9 @@ use crate::bottleneck::vq::VectorQuantizer;
 use crate::bottleneck::{Bottleneck, Passed};
 use crate::config::require_size;
 use crate::initialization::seeded;
-use decoder::Decoder;
-use encoder::Encoder;
+pub(crate) use decoder::Decoder;
+pub(crate) use encoder::Encoder;
+pub(crate) use shape::CoderShape;
 
 /// An autoencoder in whose latents a U-Net can work: diffusers' `VQModel` or `AutoencoderKL`.
 ///
@@ -56,6 +57,19 @@ impl VqVaeConfig {
     /// # Errors
     /// Those of [`Self::validate`], and if the network would have billions of parameters.
     pub fn init(&self, device: &Device, seed: u64) -> Result<Autoencoder, ConfigError> {
+        Ok(seeded(self.without_values(device)?, seed))
+    }
+
+    /// How many weights the network has. Nothing is allocated for them.
+    ///
+    /// # Errors
+    /// Those of [`Self::init`].
+    pub fn num_weights(&self) -> Result<usize, ConfigError> {
+        Ok(self.without_values(&Device::flex())?.num_params())
+    }
+
+    /// A network whose weights have shapes, but no values until they are asked for.
+    fn without_values(&self, device: &Device) -> Result<Autoencoder, ConfigError> {
         self.validate()?;
         let latent_dim = self.latent_dim();
         let coders = self.coders();
@@ -73,7 +87,7 @@ impl VqVaeConfig {
             config: AutoencoderConfig::Vq(self.clone()),
         };
         require_size(&model)?;
-        Ok(seeded(model, seed))
+        Ok(model)
     }
 }
 

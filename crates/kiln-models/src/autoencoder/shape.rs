@@ -9,31 +9,31 @@ use crate::blocks::{BlockOptions, MidBlockShape, TimeScaleShift};
 const EPSILON: f64 = 1e-6;
 
 /// The part of a config that says so, which all kinds have in common.
-pub(super) struct CoderShape<'a> {
+pub(crate) struct CoderShape<'a> {
     /// Channels of the images.
-    pub(super) in_channels: usize,
+    pub(crate) in_channels: usize,
     /// Channels of the decoded images.
-    pub(super) out_channels: usize,
+    pub(crate) out_channels: usize,
     /// The encoder's levels, from the image inwards.
-    pub(super) down_block_types: &'a [EncoderBlockType],
+    pub(crate) down_block_types: &'a [EncoderBlockType],
     /// The decoder's levels, from the latents outwards.
-    pub(super) up_block_types: &'a [DecoderBlockType],
+    pub(crate) up_block_types: &'a [DecoderBlockType],
     /// The width of each level, from the image inwards.
-    pub(super) block_out_channels: &'a [usize],
+    pub(crate) block_out_channels: &'a [usize],
     /// Residual blocks a level in the encoder; the decoder has one more.
-    pub(super) layers_per_block: usize,
+    pub(crate) layers_per_block: usize,
     /// Groups of every group normalisation.
-    pub(super) norm_num_groups: usize,
+    pub(crate) norm_num_groups: usize,
     /// Whether the blocks in the middle have self-attention.
-    pub(super) mid_block_attention: bool,
+    pub(crate) mid_block_attention: bool,
     /// Channels that the encoder puts out.
-    pub(super) encoded_channels: usize,
+    pub(crate) encoded_channels: usize,
     /// Channels that the decoder takes in.
-    pub(super) latent_channels: usize,
+    pub(crate) latent_channels: usize,
 }
 
 impl CoderShape<'_> {
-    pub(super) fn block_options<'a>(&self, device: &'a Device) -> BlockOptions<'a> {
+    pub(crate) fn block_options<'a>(&self, device: &'a Device) -> BlockOptions<'a> {
         BlockOptions {
             device,
             time_channels: None,
@@ -46,7 +46,7 @@ impl CoderShape<'_> {
         }
     }
 
-    pub(super) fn mid_block(&self) -> MidBlockShape {
+    pub(crate) fn mid_block(&self) -> MidBlockShape {
         MidBlockShape {
             channels: self.block_out_channels.last().copied().unwrap_or_default(),
             attention: self.mid_block_attention,

@@ -155,7 +155,7 @@ impl VqVaeConfig {
         self.vq_embed_dim.unwrap_or(self.latent_channels)
     }
 
-    pub(super) fn coders(&self) -> CoderShape<'_> {
+    pub(crate) fn coders(&self) -> CoderShape<'_> {
         CoderShape {
             in_channels: self.in_channels,
             out_channels: self.out_channels,

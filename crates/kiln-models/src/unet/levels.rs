@@ -23,39 +23,55 @@ impl UNet2dConfig {
     }
 
     pub(super) fn down_blocks(&self, options: &BlockOptions) -> Vec<DownBlock> {
+        let block = |shape| DownBlock::new(shape, options);
+        self.down_shapes().into_iter().map(block).collect()
+    }
+
+    /// The levels on the way down, from the sample inwards.
+    pub(crate) fn down_shapes(&self) -> Vec<DownBlockShape> {
         let widths = &self.block_out_channels;
         let levels = self.down_block_types.iter().zip(widths).enumerate();
         levels
             .map(|(level, (kind, &channels_out))| {
                 let attention = *kind == DownBlockType::AttnDownBlock2D;
-                let shape = DownBlockShape {
+                DownBlockShape {
                     channels_in: widths[level.saturating_sub(1)],
                     channels_out,
                     layers: self.layers_per_block,
                     attention,
                     resampling: self.resampling(level, attention, self.downsample_type),
-                };
-                DownBlock::new(shape, options)
+                }
             })
             .collect()
     }
 
     pub(super) fn mid_block(&self, options: &BlockOptions) -> Option<MidBlock> {
+        Some(MidBlock::new(self.mid_shape()?, options))
+    }
+
+    /// The block in the middle, if there is one.
+    pub(crate) fn mid_shape(&self) -> Option<MidBlockShape> {
         let MidBlockType::UNetMidBlock2D = self.mid_block_type?;
         let default_groups = (self.resnet_time_scale_shift == TimeScaleShift::Default)
             .then_some(self.norm_num_groups);
-        let shape = MidBlockShape {
+        Some(MidBlockShape {
             channels: self.block_out_channels.last().copied().unwrap_or_default(),
             attention: self.add_attention,
             attention_groups: self.attn_norm_num_groups.or(default_groups),
             output_scale_factor: self.mid_block_scale_factor,
-        };
-        Some(MidBlock::new(shape, options))
+        })
     }
 
-    /// Every layer on the way up takes in what comes from below and the skip of its counterpart: the
-    /// last `layers_per_block` + 1 of those that the way down has kept.
     pub(super) fn up_blocks(&self, options: &BlockOptions) -> Vec<UpBlock> {
+        let block = |shape| UpBlock::new(shape, options);
+        self.up_shapes().into_iter().map(block).collect()
+    }
+
+    /// The levels on the way up, from the middle outwards.
+    ///
+    /// Every layer takes in what comes from below and the skip of its counterpart: the
+    /// last `layers_per_block` + 1 of those that the way down has kept.
+    pub(crate) fn up_shapes(&self) -> Vec<UpBlockShape> {
         let widths: Vec<usize> = self.block_out_channels.iter().rev().copied().collect();
         let levels = self.up_block_types.iter().zip(&widths).enumerate();
         levels
@@ -74,13 +90,12 @@ impl UNet2dConfig {
                     hidden + skip
                 });
                 let attention = *kind == UpBlockType::AttnUpBlock2D;
-                let shape = UpBlockShape {
+                UpBlockShape {
                     channels_in: channels_in.collect(),
                     channels_out,
                     attention,
                     resampling: self.resampling(level, attention, self.upsample_type),
-                };
-                UpBlock::new(shape, options)
+                }
             })
             .collect()
     }

@@ -60,6 +60,19 @@ impl UNet2dConfig {
     /// # Errors
     /// Those of [`Self::validate`], and if the network would have billions of parameters.
     pub fn init(&self, device: &Device, seed: u64) -> Result<UNet2d, ConfigError> {
+        Ok(seeded(self.without_values(device)?, seed))
+    }
+
+    /// How many weights the network has. Nothing is allocated for them.
+    ///
+    /// # Errors
+    /// Those of [`Self::init`].
+    pub fn num_weights(&self) -> Result<usize, ConfigError> {
+        Ok(self.without_values(&Device::flex())?.num_params())
+    }
+
+    /// A network whose weights have shapes, but no values until they are asked for.
+    fn without_values(&self, device: &Device) -> Result<UNet2d, ConfigError> {
         self.validate()?;
         let projected = self.time_projection_channels();
         let time_embedding = |channels: usize| TimestepEmbedding::new(projected, channels, device);
@@ -89,7 +102,7 @@ impl UNet2dConfig {
             config: self.clone(),
         };
         require_size(&network)?;
-        Ok(seeded(network, seed))
+        Ok(network)
     }
 }
 

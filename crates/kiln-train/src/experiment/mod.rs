@@ -77,6 +77,28 @@ pub struct FirstStageConfig<'a> {
     pub stage_1: &'a Stage1Config,
 }
 
+impl FirstStageConfig<'_> {
+    /// Refuses a codebook of more codes than `images` of this side have latent vectors: some could never be used.
+    ///
+    /// # Errors
+    /// [`ConfigError::Value`].
+    pub(crate) fn check_codes(&self, images: usize, side: usize) -> Result<(), ConfigError> {
+        let codes = self.vqvae.num_vq_embeddings;
+        let of_an_image = (side / self.vqvae.downscale_factor()).pow(2);
+        let vectors = images.saturating_mul(of_an_image);
+        if codes <= vectors {
+            return Ok(());
+        }
+        Err(ConfigError::Value {
+            key: "vqvae.num_vq_embeddings".to_owned(),
+            value: codes.to_string(),
+            valid: format!(
+                "the {images} training images have {vectors} latent vectors, so use fewer codes than that"
+            ),
+        })
+    }
+}
+
 /// Training the VQ-VAE: its objective and its steps.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -271,7 +293,7 @@ pub enum ConfigError {
     },
     /// A key asks for more memory than there is.
     #[error(
-        "`{key} = {value}` in the config needs more than {needed:.1} GB of memory, and {free:.1} GB are free: use a smaller one{}",
+        "`{key} = {value}` in the config needs about {needed:.1} GB of memory, and {free:.1} GB are free: use a smaller one{}",
         if key.ends_with("batch_size") { " (accumulate makes up for it)" } else { "" }
     )]
     Memory {
@@ -279,7 +301,7 @@ pub enum ConfigError {
         key: String,
         /// The refused value.
         value: String,
-        /// What it needs at least, in units of 10^9 bytes.
+        /// What it needs, in units of 10^9 bytes.
         needed: f64,
         /// What there is.
         free: f64,

@@ -76,7 +76,7 @@ impl Pipeline {
     ) -> Result<Tensor<4>, Error> {
         self.check_classes(options)?;
         let batch = options.batch.max(1);
-        self.check_batch(images.len().min(batch))?;
+        self.check_batch(images.len().min(batch), options)?;
         let levels = self.trajectory(options)?;
         // What is clipped away cannot be found again.
         let options = SampleOptions {

@@ -1,5 +1,6 @@
 //! From noise, or from what is already there, down to images.
 
+use burn::module::Module;
 use burn::tensor::{Int, Tensor, TensorData};
 use kiln_diffusion::{
     Denoiser, DiffusionError, Level, NetworkDenoiser, last_part, levels,
@@ -13,6 +14,9 @@ use kiln_models::{FeatureMaps, UNet2d};
 use super::finite::{Watch, require_finite};
 use super::{Moment, Pipeline, SampleOptions, mask, watched};
 use crate::{Error, Images, memory::require_memory};
+
+/// Numbers that a U-Net takes for each of its weights when it draws: they are transformed for its convolutions, and kept so.
+const COPIES_OF_WEIGHTS: f64 = 3.0;
 
 /// What images begin as.
 #[derive(Clone, Copy, Debug)]
@@ -243,7 +247,7 @@ impl Pipeline {
         mut take: impl FnMut(Images) -> Result<(), Error>,
     ) -> Result<(), Error> {
         self.check_classes(options)?;
-        self.check_batch(options.images().min(options.batch.max(1)))?;
+        self.check_batch(options.images().min(options.batch.max(1)), options)?;
         let mut left = all_wanted(options).peekable();
         while left.peek().is_some() {
             let wanted: Vec<Wanted> = left.by_ref().take(options.batch.max(1)).collect();
@@ -271,11 +275,17 @@ impl Pipeline {
     }
 
     /// Refuses to denoise so many images together where they do not fit into memory.
-    pub(super) fn check_batch(&self, images: usize) -> Result<(), Error> {
+    pub(super) fn check_batch(&self, images: usize, options: &SampleOptions) -> Result<(), Error> {
+        let LatentDiffusion { unet, guide, .. } = &self.model;
         let [_, height, width] = self.latent_shape;
-        let unet = FeatureMaps::of_unet(self.model.unet.config(), [height, width]).drawing;
-        let maps = unet.max(self.autoencoder_maps());
-        require_memory(&self.device, images, images as f64 * maps)
+        let maps = FeatureMaps::of_unet(unet.config(), [height, width]).drawing;
+        // Without a guide, the network sees each image with its class and without it.
+        let is_guided =
+            guide.is_none() && self.classes.is_some() && options.guidance.scale() != 1.0;
+        let maps = if is_guided { 2.0 * maps } else { maps };
+        let maps = maps.max(self.autoencoder_maps());
+        let weights = COPIES_OF_WEIGHTS * unet.num_params() as f64;
+        require_memory(&self.device, images, images as f64 * maps + weights)
     }
 
     /// All images that `draw` hands out, together; refused where so many do not fit into memory.

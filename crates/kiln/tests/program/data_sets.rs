@@ -5,7 +5,7 @@ use std::fs;
 use crate::training::{PIXELS, workplace};
 
 #[test]
-fn what_is_passed_by_is_said_in_one_line() {
+fn what_is_skipped_is_said_in_one_line() {
     let workplace = workplace();
     fs::write(workplace.path("experiment.toml"), PIXELS).unwrap();
     fs::write(workplace.path("photos/notes.txt"), "not an image").unwrap();
@@ -15,7 +15,7 @@ fn what_is_passed_by_is_said_in_one_line() {
     let stderr = String::from_utf8_lossy(&output.stderr);
     assert!(output.status.success(), "{stderr}");
     assert!(
-        stderr.contains("passed by 2 entries: 1 hidden (.hidden), 1 not an image (notes.txt)"),
+        stderr.contains("skipped 2 entries: 1 hidden (.hidden), 1 not an image (notes.txt)"),
         "{stderr}"
     );
 }

@@ -363,6 +363,8 @@ fn numbers_that_no_machine_has_memory_for_are_refused_by_their_key() {
         ("vqvae.block_out_channels=[16384,16384]", "parameters"),
         ("data.size=9223372036854775806", "data.size"),
         ("sampling.count=9223372036854775807", "sampling.count"),
+        // More codes than latent vectors.
+        ("vqvae.num_vq_embeddings=2000", "vqvae.num_vq_embeddings"),
     ] {
         let sentence = workplace.fail(&format!("{TRAIN} --set {arguments}"));
         assert!(sentence.contains(key), "{arguments}: {sentence}");

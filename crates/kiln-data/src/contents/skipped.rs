@@ -12,6 +12,8 @@ pub(crate) enum Why {
     Dangling,
     /// A link to a folder that it is in.
     Circle,
+    /// A link to a folder that is read under another name.
+    Repeated,
     /// The system does not let it be read.
     Unreadable,
     /// A path or a link that leaves the archive.
@@ -26,6 +28,8 @@ pub(crate) enum Why {
     Replaced,
     /// An archive within the data set.
     Archive,
+    /// A Parquet file, which is opened alone.
+    Table,
     Pointer,
     /// An image of a format that is not read.
     Format(&'static str),
@@ -43,6 +47,10 @@ impl Why {
             Self::Hidden => format!("{count} hidden"),
             Self::Dangling => of("link to nothing", "links to nothing"),
             Self::Circle => of("link in a circle", "links in circles"),
+            Self::Repeated => of(
+                "link to a folder that is read already",
+                "links to folders that are read already",
+            ),
             Self::Unreadable => format!("{count} unreadable"),
             Self::Outside => of(
                 "whose path leaves the archive",
@@ -53,6 +61,10 @@ impl Why {
             Self::Sparse => of("sparse file", "sparse files"),
             Self::Replaced => format!("{count} replaced by a later file of the same name"),
             Self::Archive => of("archive within", "archives within"),
+            Self::Table => of(
+                "Parquet file, to be passed as --data itself",
+                "Parquet files, of which one is to be passed as --data",
+            ),
             Self::Pointer => of("Git LFS pointer", "Git LFS pointers"),
             Self::Format(name) => of(
                 &format!("{name} image, which is not read"),
@@ -63,11 +75,11 @@ impl Why {
     }
 }
 
-/// How many entries were passed by, by reason, with the first of each.
+/// How many entries were skipped, by reason, with the first of each.
 #[derive(Clone, Debug, Default)]
-pub(crate) struct PassedBy(BTreeMap<Why, (usize, String)>);
+pub(crate) struct Skipped(BTreeMap<Why, (usize, String)>);
 
-impl PassedBy {
+impl Skipped {
     pub(crate) fn add(&mut self, why: Why, name: &str) {
         let (count, _) = self.0.entry(why).or_insert_with(|| (0, name.to_owned()));
         *count += 1;
@@ -78,8 +90,8 @@ impl PassedBy {
     }
 }
 
-/// `passed by 4 entries: 3 hidden (as .git), 1 link to nothing (README)`.
-impl fmt::Display for PassedBy {
+/// `skipped 4 entries: 3 hidden (as .git), 1 link to nothing (README)`.
+impl fmt::Display for Skipped {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         let all: usize = self.0.values().map(|(count, _)| count).sum();
         let entries = if all == 1 { "entry" } else { "entries" };
@@ -88,11 +100,7 @@ impl fmt::Display for PassedBy {
             format!("{} ({as_first}{first})", why.words(*count))
         });
         let reasons: Vec<_> = reasons.collect();
-        write!(
-            formatter,
-            "passed by {all} {entries}: {}",
-            reasons.join(", ")
-        )
+        write!(formatter, "skipped {all} {entries}: {}", reasons.join(", "))
     }
 }
 
@@ -102,7 +110,7 @@ mod tests {
 
     #[test]
     fn one_line_says_how_many_and_why() {
-        let mut passed = PassedBy::default();
+        let mut passed = Skipped::default();
         assert!(passed.is_empty());
         passed.add(Why::Hidden, ".git");
         passed.add(Why::Dangling, "README");
@@ -110,7 +118,7 @@ mod tests {
         passed.add(Why::Format("HEIC"), "a.heic");
         assert_eq!(
             passed.to_string(),
-            "passed by 4 entries: 2 hidden (as .git), 1 link to nothing (README), \
+            "skipped 4 entries: 2 hidden (as .git), 1 link to nothing (README), \
              1 HEIC image, which is not read (a.heic)"
         );
     }
