@@ -7,126 +7,40 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use burn::tensor::Device;
-use kiln_data::{DataConfig, Datasets, Progress, read_regular};
+use kiln_data::{Datasets, Progress, read_regular};
 use kiln_eval::DigitClassifier;
-use kiln_hub::{FirstStage, HubSettings, LatentDiffusion, Metadata, ModelSource, open_data_set};
+use kiln_hub::{FirstStage, LatentDiffusion, Metadata, ModelSource};
 use kiln_models::{FeatureMaps, WeightsType};
 use safetensors::SafeTensors;
 use serde::Serialize;
 
-use crate::checkpoint::CheckpointFolder;
-use crate::claim::Claim;
-use crate::classes::Classes;
-use crate::classifier_stage::{self, DigitSource};
-use crate::clean::CleanSets;
+use crate::classifier::{self, DigitSource};
 use crate::counted;
-use crate::devices::Devices;
-use crate::diffusion_stage::{self, Pictured};
-use crate::drawable::load_model;
+use crate::denoising::classes::Classes;
+use crate::denoising::clean::CleanSets;
+use crate::denoising::evaluation::{self, Evaluator};
+use crate::denoising::latents::{Encoder, Latents};
+use crate::denoising::noisy_source::NoisySource;
+use crate::denoising::{self, Pictured};
 use crate::error::TrainError;
-use crate::evaluation::{self, Evaluator};
 use crate::experiment::{ClassifierExperiment, Experiment, TrainingConfig};
-use crate::identity::{
+use crate::first_stage::{self, ImageSource};
+use crate::learner::checkpoint::CheckpointFolder;
+use crate::learner::launch::{Outcome, Stage};
+use crate::learner::log::LOSS;
+use crate::learner::plan::Plan;
+use crate::learner::session::StopSignal;
+use crate::memory::Trained;
+use crate::options::RunOptions;
+use crate::run_folder::claim::Claim;
+use crate::run_folder::drawable::load_model;
+use crate::run_folder::{RunFolder, StageFolder};
+use crate::start::identity::{
     Identity, OF_STAGE_1, OF_STAGE_2, OF_THE_CLASSIFIER, ONLY_OF_STAGE_1, ONLY_OF_STAGE_2,
     VqVaeIdentity, say_what_stays, with_tables_of,
 };
-use crate::initial_weights::{self, EarlierSteps};
-use crate::latents::{Encoder, Latents};
-use crate::launch::{Outcome, Stage, Strategy};
-use crate::log::LOSS;
-use crate::memory::Trained;
-use crate::noisy_source::NoisySource;
-use crate::plan::Plan;
-use crate::ranks::Ranks;
-use crate::run_folder::{RunFolder, StageFolder};
-use crate::session::StopSignal;
+use crate::start::initial_weights::{self, EarlierSteps};
 use crate::start::{Start, absolute};
-use crate::vqvae_stage::{self, ImageSource};
-
-/// Where a training takes place and how.
-#[derive(Debug, Clone)]
-pub struct RunOptions {
-    /// The run folder. It gets `config.toml`, `vqvae/` and `diffusion/` (checkpoints, `metrics.csv`, `curves.svg`,
-    /// pictures), `latents/`, and in the end `model/` and, where images were measured, `best/` in the diffusers layout.
-    pub out: PathBuf,
-    /// Go on from the newest good checkpoint, if there is one.
-    pub resume: bool,
-    /// The images to train on in place of the data set that the experiment names; they must have the shape that its
-    /// `[data]` says.
-    pub data: Option<Datasets>,
-    /// Whether the experiment's `data.path` was named just now: a run that goes on then looks nowhere else.
-    pub data_is_named: bool,
-    /// Where a data set comes from that is on the Hub.
-    pub hub: HubSettings,
-    /// What computes.
-    pub devices: Devices,
-    /// How several devices share the work.
-    pub strategy: Strategy,
-    /// The processes that train together, each on its own `devices`, with one run folder that all of them see.
-    pub ranks: Ranks,
-    /// Latent diffusion: the VQ-VAE to use in place of the run folder's own.
-    pub vqvae: Option<PathBuf>,
-    /// A trained model, whose weights the network begins with in place of random ones. Its VQ-VAE serves latent
-    /// diffusion where there is no other.
-    pub initial_weights: Option<PathBuf>,
-    /// Asks the training to save and stop.
-    pub stop: StopSignal,
-}
-
-impl RunOptions {
-    /// A training from its beginning, on one CPU, in the run folder `out`.
-    pub fn new(out: &Path) -> Self {
-        Self {
-            out: out.to_owned(),
-            resume: false,
-            data: None,
-            data_is_named: false,
-            hub: HubSettings::from_environment(),
-            devices: Devices::cpu(),
-            strategy: Strategy::Main,
-            ranks: Ranks::alone(),
-            vqvae: None,
-            initial_weights: None,
-            stop: StopSignal::default(),
-        }
-    }
-
-    /// The images to train on.
-    fn datasets(
-        &self,
-        config: &DataConfig,
-        progress: &dyn Progress,
-    ) -> Result<Datasets, TrainError> {
-        let datasets = self.own_datasets(config, progress)?;
-        let fingerprint = datasets.train.fingerprint();
-        self.ranks.require_same("training set", fingerprint)?;
-        Ok(datasets)
-    }
-
-    fn own_datasets(
-        &self,
-        config: &DataConfig,
-        progress: &dyn Progress,
-    ) -> Result<Datasets, TrainError> {
-        let Some(datasets) = &self.data else {
-            return Ok(open_data_set(config, &self.hub, progress)?);
-        };
-        let expected = config.shape();
-        for (name, set) in [
-            ("training", &datasets.train),
-            ("validation", &datasets.validation),
-        ] {
-            if set.is_empty() || set.shape() != expected {
-                return Err(TrainError::Run(format!(
-                    "the {name} set handed over has {} images of {:?}: it must have at least one, and all must be {expected:?} as data.size and data.channels say",
-                    set.len(),
-                    set.shape(),
-                )));
-            }
-        }
-        Ok(datasets.clone())
-    }
-}
 
 /// How a stage went.
 #[derive(Debug, Clone, Serialize)]
@@ -305,7 +219,7 @@ pub fn train_vqvae(
             let network = first_stage.vqvae.init(&learning, seed)?;
             if codebook.kmeans_start && session.steps_done() == 0 {
                 let images = &datasets.train;
-                vqvae_stage::with_kmeans_codes(
+                first_stage::with_kmeans_codes(
                     network,
                     &first_stage,
                     seed,
@@ -319,7 +233,7 @@ pub fn train_vqvae(
             }
         }
     };
-    let trainee = vqvae_stage::trainee(
+    let trainee = first_stage::trainee(
         &first_stage,
         network,
         datasets.train.border(),
@@ -331,7 +245,7 @@ pub fn train_vqvae(
         name: "stage 1: VQ-VAE",
         folder: folder.clone(),
         training,
-        metrics: vqvae_stage::METRICS.to_vec(),
+        metrics: first_stage::METRICS.to_vec(),
         best_by: LOSS,
         devices: &options.devices,
         strategy: options.strategy,
@@ -491,7 +405,7 @@ fn train_unet(
     if options.ranks.is_first() && !(at_start.is_dir() && session.steps_done() > 0) {
         model(network.clone(), 0).save(&at_start, WeightsType::F32)?;
     }
-    let trainee = diffusion_stage::trainee(
+    let trainee = denoising::trainee(
         experiment,
         network,
         pictured,
@@ -508,7 +422,7 @@ fn train_unet(
         folder,
         training,
         metrics: [
-            &diffusion_stage::metrics(experiment.stage_2.loss),
+            &denoising::metrics(experiment.stage_2.loss),
             evaluation::metrics(measured),
         ]
         .concat(),
@@ -584,12 +498,12 @@ pub fn train_classifier(
     let identity = start.identity(&data, &datasets, &plan, None, None);
     start.begin(&identity)?;
     let device = options.devices.first();
-    let trainee = classifier_stage::trainee(experiment, &plan, session.clone(), &device);
+    let trainee = classifier::trainee(experiment, &plan, session.clone(), &device);
     let stage = Stage {
         name: "digit classifier",
         folder,
         training,
-        metrics: classifier_stage::METRICS.to_vec(),
+        metrics: classifier::METRICS.to_vec(),
         best_by: LOSS,
         devices: &options.devices,
         strategy: options.strategy,
@@ -794,46 +708,4 @@ fn unet_metadata(
         add("scaling_factor", factor.to_string());
     }
     metadata
-}
-
-#[cfg(test)]
-mod tests {
-    use kiln_data::{ImageDataset, ImageShape, NoProgress};
-
-    use super::*;
-
-    #[test]
-    fn images_that_are_handed_over_have_the_shape_of_the_config() {
-        let text = include_str!("../../../configs/mnist-quick.toml");
-        let overrides = ["data.dataset=own".to_owned()];
-        let experiment = Experiment::parse(text, "mnist-quick", &overrides).unwrap();
-        let set = |side: usize, images: usize| {
-            let shape = ImageShape {
-                channels: 1,
-                height: side,
-                width: side,
-            };
-            ImageDataset::from_pixels("own", shape, vec![7; images * side * side], None).unwrap()
-        };
-        let found = |train, validation| {
-            let options = RunOptions {
-                data: Some(Datasets { train, validation }),
-                ..RunOptions::new(Path::new("nowhere"))
-            };
-            options.datasets(&experiment.data, &NoProgress)
-        };
-        assert_eq!(found(set(32, 3), set(32, 1)).unwrap().train.len(), 3);
-        for (train, validation, name) in [
-            (set(16, 3), set(32, 1), "training"),
-            (set(32, 3), set(16, 1), "validation"),
-            (set(32, 3), set(32, 0), "validation"),
-        ] {
-            let sentence = found(train, validation).unwrap_err().to_string();
-            assert!(sentence.contains(name), "{sentence}");
-        }
-        // Nothing handed over, although the config says so.
-        let options = RunOptions::new(Path::new("nowhere"));
-        let sentence = options.datasets(&experiment.data, &NoProgress).unwrap_err();
-        assert!(sentence.to_string().contains("folder"), "{sentence}");
-    }
 }

@@ -15,16 +15,16 @@ use burn::train::{Learner, LearnerModel, TrainOutput, TrainStep};
 use kiln_models::bottleneck::vq::BatchPosition;
 use kiln_models::{Autoencoder, UNet2d};
 
-use crate::diffusion_stage::{self, NoisyBatch, Pictured};
+use crate::denoising::{self, NoisyBatch, Pictured};
 use crate::error::TrainError;
 use crate::experiment::{Experiment, TrainingConfig};
-use crate::learning_rate::WarmupCosine;
-use crate::plan::Plan;
-use crate::report::Report;
+use crate::first_stage::{self, ImageTensors};
+use crate::learner::learning_rate::WarmupCosine;
+use crate::learner::plan::Plan;
+use crate::learner::report::Report;
+use crate::learner::session::{Session, StopSignal};
+use crate::learner::update::optimizer;
 use crate::run_folder::RunFolder;
-use crate::session::{Session, StopSignal};
-use crate::update::optimizer;
-use crate::vqvae_stage::{self, ImageTensors};
 
 /// Trains `network` as stage 1 of `experiment` does; each call of the result is one step and returns its loss.
 ///
@@ -44,7 +44,7 @@ pub fn vqvae_steps(
     let total_images = counts.iter().sum();
     let training = one_pass(&first_stage.stage_1.training);
     let session = Session::new(0, StopSignal::default());
-    let trainee = vqvae_stage::trainee(
+    let trainee = first_stage::trainee(
         &first_stage,
         network,
         0,
@@ -100,7 +100,7 @@ pub fn diffusion_steps(
     let session = Session::new(0, StopSignal::default());
     let images = inputs.iter().map(|input| input.timesteps.len()).sum();
     let classes = network.config().num_class_embeds;
-    let trainee = diffusion_stage::trainee(
+    let trainee = denoising::trainee(
         experiment,
         network,
         Pictured::default(), // no pictures are drawn

@@ -9,7 +9,7 @@ use std::{
 use image::{ImageFormat, ImageResult};
 
 use super::{Picture, PictureError, file, gif};
-use crate::made_folder::MadeFolder;
+use crate::run_folder::made_folder::MadeFolder;
 
 /// Files that belong together, still in memory.
 #[derive(Default)]

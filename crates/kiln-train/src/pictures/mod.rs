@@ -18,4 +18,4 @@ pub use grid::{Picture, columns_for, enlarged, grid, paired_grid, picture, save_
 pub use images::Images;
 pub use labels::{Labels, labelled};
 
-pub use crate::made_folder::MadeFolder;
+pub use crate::run_folder::made_folder::MadeFolder;

@@ -9,7 +9,7 @@ use plotters::prelude::*;
 use super::axis::{Axis, END, is_drawn};
 use super::legend::{Entry, Legend};
 use super::{COLORS, FONT, GRID, Plot, PlotError, save};
-use crate::log::LOSS;
+use crate::learner::log::LOSS;
 
 /// Values of `METRIC/SPLIT` by step.
 pub(crate) type Rows = BTreeMap<usize, BTreeMap<String, f64>>;

@@ -7,9 +7,9 @@
 //!
 //! ```text
 //! at the start   digests of what they are about to do, which must be the same   stages.rs
-//! in every step  the gradients; and with them who wants to stop                 step.rs
-//! in a round     a digest of the weights: ranks that drift apart are an error   step.rs
-//!                metrics                                                        report.rs
+//! in every step  the gradients; and with them who wants to stop                 learner/over_ranks.rs
+//! in a round     a digest of the weights: ranks that drift apart are an error   learner/over_ranks.rs
+//!                metrics                                                        learner/report.rs
 //! ```
 
 #[cfg(feature = "mpi")]
@@ -17,7 +17,6 @@ mod mpi;
 #[cfg(not(feature = "mpi"))]
 #[path = "without_mpi.rs"]
 mod mpi;
-mod step;
 
 use std::env;
 use std::fmt;
@@ -27,7 +26,6 @@ use std::sync::Arc;
 use sha2::{Digest, Sha256};
 
 use mpi::Job;
-pub(crate) use step::{compare_weights, over_ranks};
 
 /// Environment variables with the number of processes that a launcher started: Open MPI's, MPICH's, SLURM's.
 const SIZES: [&str; 3] = ["OMPI_COMM_WORLD_SIZE", "PMI_SIZE", "SLURM_STEP_NUM_TASKS"];
@@ -138,7 +136,10 @@ impl Ranks {
     /// The sums over all ranks of each number of each of `parts`, which all ranks must give in the same lengths.
     ///
     /// The first parts are under way while the next are still being made.
-    fn sum(&self, parts: impl Iterator<Item = Vec<f32>>) -> Result<Vec<Vec<f32>>, RanksError> {
+    pub(crate) fn sum(
+        &self,
+        parts: impl Iterator<Item = Vec<f32>>,
+    ) -> Result<Vec<Vec<f32>>, RanksError> {
         match &self.0 {
             Some(job) => job.sum(parts),
             None => Ok(parts.collect()),
@@ -184,7 +185,7 @@ impl Ranks {
     }
 
     /// The first rank, if any, whose digest is not that of rank 0.
-    fn first_to_differ(&self, digest: &[u8]) -> Result<Option<usize>, RanksError> {
+    pub(crate) fn first_to_differ(&self, digest: &[u8]) -> Result<Option<usize>, RanksError> {
         // A table of all digests, in which each rank fills in its own.
         let mut table = vec![0.0; digest.len() * self.size()];
         let own = table.iter_mut().skip(digest.len() * self.rank());

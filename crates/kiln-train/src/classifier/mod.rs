@@ -1,5 +1,7 @@
 //! Training the digit classifier.
 
+mod distortion;
+
 use std::sync::Arc;
 
 use burn::data::dataset::DatasetError;
@@ -9,16 +11,16 @@ use burn::tensor::{Device, Int, Tensor, TensorData};
 use kiln_data::{Datasets, ImageBatch, ImageDataset, prefetch};
 use kiln_eval::DigitClassifier;
 
-use crate::distortion::distort;
+use crate::classifier::distortion::distort;
 use crate::experiment::{Augmentation, ClassifierExperiment};
-use crate::loader::{BatchSource, Batches, Shares};
-use crate::log::LOSS;
-use crate::plan::Plan;
-use crate::recipe::{Losses, Recipe, Trainee};
-use crate::report::{MetricKind, Reading, Report};
-use crate::session::Session;
-use crate::update::{Averaged, Update};
-use crate::vqvae_stage::tensor;
+use crate::first_stage::tensor;
+use crate::learner::loader::{BatchSource, Batches, Shares};
+use crate::learner::log::LOSS;
+use crate::learner::plan::Plan;
+use crate::learner::recipe::{Losses, Recipe, Trainee};
+use crate::learner::report::{MetricKind, Reading, Report};
+use crate::learner::session::Session;
+use crate::learner::update::{Averaged, Update};
 
 const ACCURACY: MetricKind = MetricKind::new("accuracy", Reading::Mean)
     .in_unit("%")

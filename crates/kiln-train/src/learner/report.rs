@@ -10,8 +10,8 @@ use burn::train::metric::{
 };
 use kiln_models::bottleneck::vq::{codes_in_use, perplexity};
 
-use crate::log::LOSS;
-use crate::session::Session;
+use crate::learner::log::LOSS;
+use crate::learner::session::Session;
 
 /// The numbers of one training or validation step.
 ///

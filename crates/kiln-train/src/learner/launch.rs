@@ -12,24 +12,24 @@ use burn::train::{
     MultiDeviceOptim, SupervisedTraining, TrainStep, TrainingError, TrainingStrategy,
 };
 
-use crate::checkpoint::{CheckpointFolder, CheckpointWriter, GoodCheckpoint, PARTS};
 use crate::counted;
-use crate::dashboard::{self, LastingStderr, dashboard};
 use crate::devices::Devices;
 use crate::error::TrainError;
 use crate::experiment::TrainingConfig;
-use crate::identity::Identity;
-use crate::learning_rate::WarmupCosine;
-use crate::loader::{BatchSource, TrainingLoader, ValidationLoader};
-use crate::log::{RunLog, add_rows};
-use crate::plan::Plan;
+use crate::learner::checkpoint::{CheckpointFolder, CheckpointWriter, GoodCheckpoint, PARTS};
+use crate::learner::dashboard::{self, LastingStderr, dashboard};
+use crate::learner::learning_rate::WarmupCosine;
+use crate::learner::loader::{BatchSource, TrainingLoader, ValidationLoader};
+use crate::learner::log::{RunLog, add_rows};
+use crate::learner::plan::Plan;
+use crate::learner::renderer::LineRenderer;
+use crate::learner::report::{Gathered, MetricKind, Report};
+use crate::learner::session::{Session, StopSignal};
+use crate::learner::update::optimizer;
 use crate::plots::Rows;
 use crate::ranks::Ranks;
-use crate::renderer::LineRenderer;
-use crate::report::{Gathered, MetricKind, Report};
 use crate::run_folder::StageFolder;
-use crate::session::{Session, StopSignal};
-use crate::update::optimizer;
+use crate::start::identity::Identity;
 
 /// How several devices share the work.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]

@@ -5,13 +5,13 @@ use std::sync::Arc;
 use burn::tensor::{Device, Tensor, TensorData};
 use kiln_diffusion::{NoiseLevels, Schedule, noise};
 
-use crate::classes::Classes;
-use crate::clean::CleanSets;
-use crate::diffusion_stage::{NoisyBatch, Validation};
+use crate::denoising::classes::Classes;
+use crate::denoising::clean::CleanSets;
+use crate::denoising::{NoisyBatch, Validation};
 use crate::error::TrainError;
 use crate::experiment::{Experiment, Interval};
-use crate::loader::{BatchSource, Batches, Shares};
-use crate::plan::Plan;
+use crate::learner::loader::{BatchSource, Batches, Shares};
+use crate::learner::plan::Plan;
 
 /// Sampling draws noise by (seed, image, step), too: training and validation keep away from it by other seeds.
 const TRAINING_NOISE: u64 = 0x7472_6169_6e69_6e67;

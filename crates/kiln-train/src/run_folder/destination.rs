@@ -6,8 +6,8 @@ use std::path::Path;
 use kiln_hub::{check_place, settled};
 
 use crate::error::TrainError;
-use crate::folder_kind::FolderKind;
 use crate::run_folder::RunFolder;
+use crate::run_folder::kind::FolderKind;
 
 /// Whether a command may write a model to `folder`, which it makes from `sources`: it is no part of a run or of another model,
 /// holds none of the sources, and [`check_place`] allows it. To be asked before the work begins. A source may be anything that

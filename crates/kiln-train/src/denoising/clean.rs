@@ -7,9 +7,9 @@ use burn::tensor::{Device, Tensor};
 use kiln_data::{Datasets, ImageDataset, prefetch};
 use kiln_models::Autoencoder;
 
-use crate::latents::{LatentSet, Latents};
-use crate::loader::Batches;
-use crate::vqvae_stage::tensor;
+use crate::denoising::latents::{LatentSet, Latents};
+use crate::first_stage::tensor;
+use crate::learner::loader::Batches;
 
 /// One split of the data in the space that stage 2 works in.
 #[derive(Debug, Clone)]

@@ -11,14 +11,15 @@ use burn::train::{InferenceStep, TrainOutput, TrainStep};
 use kiln_kernels::{Precision, on_the_pool, with_precision};
 
 use crate::experiment::TrainingConfig;
-use crate::plan::Plan;
-use crate::ranks::over_ranks;
-use crate::report::Report;
-use crate::session::Session;
-use crate::update::{Update, summed};
+use crate::learner::gradients::summed;
+use crate::learner::over_ranks::over_ranks;
+use crate::learner::plan::Plan;
+use crate::learner::report::Report;
+use crate::learner::session::Session;
+use crate::learner::update::Update;
 
 /// What makes a stage: its networks, its losses, and what follows an update. Its batches come from a
-/// [`BatchSource`](crate::loader::BatchSource).
+/// [`BatchSource`](crate::learner::loader::BatchSource).
 pub(crate) trait Recipe: Debug + Send + Sync + 'static {
     /// All that is trained, with what goes along from step to step, such as averages: a checkpoint holds just this.
     type Networks: Module + Display + Sync + 'static;

@@ -27,10 +27,10 @@ use kiln_data::{read_regular, sha256, sha256_of_file};
 use serde::{Deserialize, Serialize};
 
 use crate::error::TrainError;
-use crate::identity::Identity;
+use crate::learner::session::Session;
 use crate::plots::Rows;
 use crate::run_folder::sync_folder;
-use crate::session::Session;
+use crate::start::identity::Identity;
 
 const MANIFEST: &str = "checkpoint.json";
 /// Many times the size of any manifest, in bytes.

@@ -21,8 +21,8 @@ use safetensors::{Dtype, SafeTensors};
 use sha2::{Digest, Sha256};
 
 use crate::error::TrainError;
-use crate::session::StopSignal;
-use crate::vqvae_stage::tensor;
+use crate::first_stage::tensor;
+use crate::learner::session::StopSignal;
 
 /// The most images that are encoded at once.
 const BATCH: usize = 64;

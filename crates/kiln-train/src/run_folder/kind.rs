@@ -4,7 +4,7 @@ use std::path::Path;
 
 use kiln_hub::ModelSource;
 
-use crate::checkpoint::is_checkpoint;
+use crate::learner::checkpoint::is_checkpoint;
 use crate::run_folder::RunFolder;
 
 /// What a folder is: the one place that decides it, by the names of its files.

@@ -8,9 +8,9 @@ use burn::optim::GradientsParams;
 use burn::tensor::{Tensor, TensorData};
 use sha2::{Digest, Sha256};
 
-use super::{Ranks, RanksError};
-use crate::session::Session;
-use crate::update::flat;
+use crate::learner::gradients::flat;
+use crate::learner::session::Session;
+use crate::ranks::{Ranks, RanksError};
 
 /// Numbers in one message, at least: 4 MB. The first messages are on the network while the next are copied from the device.
 const MESSAGE: usize = 1 << 20;

@@ -11,8 +11,8 @@ use toml::{Table, Value};
 
 use crate::counted;
 use crate::error::TrainError;
-use crate::initial_weights::EarlierSteps;
-use crate::plan::Plan;
+use crate::learner::plan::Plan;
+use crate::start::initial_weights::EarlierSteps;
 
 /// The tables of an experiment that are of stage 1 alone.
 pub(crate) const ONLY_OF_STAGE_1: &[&str] = &["vqvae", "codebook", "stage_1"];
@@ -426,7 +426,7 @@ mod tests {
 
     /// Both stages, with the keys that are absent by default.
     fn experiment() -> String {
-        let text = include_str!("../../../configs/mnist.toml");
+        let text = include_str!("../../../../configs/mnist.toml");
         let overrides = [
             "data.path=x",
             "stage_1.training.ema.decay=0.9",
@@ -446,7 +446,7 @@ mod tests {
     }
 
     fn classifier() -> String {
-        let text = include_str!("../../../configs/mnist-classifier.toml");
+        let text = include_str!("../../../../configs/mnist-classifier.toml");
         let overrides = ["training.ema.decay=0.9", "data.path=\"x\""].map(str::to_owned);
         let experiment = ClassifierExperiment::parse(text, "mnist-classifier", &overrides);
         experiment.unwrap().to_toml().unwrap()
@@ -508,7 +508,7 @@ mod tests {
 
     #[test]
     fn the_documentation_lists_the_free_keys() {
-        let documentation = include_str!("../../../docs/diffusion.md");
+        let documentation = include_str!("../../../../docs/diffusion.md");
         let (_, section) = documentation.split_once("## Going on").unwrap();
         let section = section.split("\n## ").next().unwrap();
         for key in FREE

@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use burn::train::renderer::MetricsRenderer;
 use burn::train::renderer::tui::TuiMetricsRendererWrapper;
 
-use crate::session::Session;
+use crate::learner::session::Session;
 
 /// Whether there was a dashboard in this process.
 static WAS_SHOWN: AtomicBool = AtomicBool::new(false);

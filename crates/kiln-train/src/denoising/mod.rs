@@ -1,5 +1,11 @@
 //! Stage 2: the U-Net learns to denoise latents or, without a first stage, the images themselves.
 
+pub(crate) mod classes;
+pub(crate) mod clean;
+pub mod evaluation;
+pub(crate) mod latents;
+pub(crate) mod noisy_source;
+
 use std::ops::Range;
 use std::sync::Arc;
 
@@ -11,18 +17,18 @@ use kiln_diffusion::{
 };
 use kiln_models::{Autoencoder, UNet2d};
 
-use crate::classes::{Classes, label_tensor};
+use crate::denoising::classes::{Classes, label_tensor};
+use crate::denoising::evaluation::Evaluator;
 use crate::error::TrainError;
-use crate::evaluation::Evaluator;
 use crate::experiment::{Experiment, SamplingConfig};
-use crate::log::LOSS;
+use crate::learner::log::LOSS;
+use crate::learner::plan::Plan;
+use crate::learner::recipe::{Losses, Recipe, Trainee};
+use crate::learner::report::{MetricKind, Reading, Report};
+use crate::learner::session::Session;
+use crate::learner::update::{Averaged, Update};
 use crate::pictures::{Images, columns_for, grid, save_png};
-use crate::plan::Plan;
-use crate::recipe::{Losses, Recipe, Trainee};
-use crate::report::{MetricKind, Reading, Report};
 use crate::run_folder::StageFolder;
-use crate::session::Session;
-use crate::update::{Averaged, Update};
 
 /// The components whose errors are logged beside the loss, in the loss's measure. Those that are not predicted follow from the
 /// one that is.

@@ -8,9 +8,9 @@ use kiln_eval::{EvalError, FeatureKind, Judge, Reference, Seen};
 
 use crate::error::TrainError;
 use crate::experiment::{Best, EvaluationConfig};
-use crate::log::LOSS;
+use crate::learner::log::LOSS;
+use crate::learner::report::{MetricKind, Reading};
 use crate::pictures::Images;
-use crate::report::{MetricKind, Reading};
 
 /// Images that a judge looks at together.
 const BATCH: usize = 64;

@@ -13,6 +13,13 @@
 //! A run in pixel space has neither `vqvae/` nor `latents/`. One of the digit classifier has its checkpoints/ metrics.csv
 //! curves.svg and model.safetensors at the top.
 
+pub(crate) mod claim;
+pub mod destination;
+pub mod drawable;
+pub mod kind;
+pub(crate) mod made_folder;
+pub mod record;
+
 use std::fs::File;
 use std::io::{Read, Write};
 use std::path::{Path, PathBuf};

@@ -1,5 +1,7 @@
 //! Stage 1: the VQ-VAE learns to compress images into latents.
 
+mod objective;
+
 use std::sync::Arc;
 
 use burn::data::dataset::DatasetError;
@@ -13,16 +15,16 @@ use kiln_models::bottleneck::vq::{
 
 use crate::error::TrainError;
 use crate::experiment::{FirstStageConfig, Interval, TrainingConfig};
-use crate::loader::{BatchSource, Batches, Shares};
-use crate::log::LOSS;
-use crate::objective::{RECONSTRUCTION, Stage1Objective, Terms, psnr};
+use crate::first_stage::objective::{RECONSTRUCTION, Stage1Objective, Terms, psnr};
+use crate::learner::loader::{BatchSource, Batches, Shares};
+use crate::learner::log::LOSS;
+use crate::learner::plan::Plan;
+use crate::learner::recipe::{Losses, Recipe, Trainee};
+use crate::learner::report::{MetricKind, Reading, Report};
+use crate::learner::session::{Session, StopSignal};
+use crate::learner::update::{Averaged, Update};
 use crate::pictures::{Images, columns_for, grid, save_png};
-use crate::plan::Plan;
-use crate::recipe::{Losses, Recipe, Trainee};
-use crate::report::{MetricKind, Reading, Report};
 use crate::run_folder::StageFolder;
-use crate::session::{Session, StopSignal};
-use crate::update::{Averaged, Update};
 
 /// Images in a picture of reconstructions.
 const PICTURED: usize = 32;

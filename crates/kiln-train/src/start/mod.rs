@@ -1,21 +1,26 @@
 //! How a stage begins: from nothing, or where an earlier part of its run ended.
 
+pub(crate) mod identity;
+pub(crate) mod initial_weights;
+
 use std::path::{Path, PathBuf};
 
 use kiln_data::{DataConfig, Datasets};
 
-use crate::checkpoint::GoodCheckpoint;
 use crate::counted;
 use crate::error::TrainError;
 use crate::experiment::{ConfigError, is_on_the_hub};
-use crate::identity::{Identity, InitialWeights, VqVaeIdentity, require_same_keys, say_what_stays};
-use crate::initial_weights::EarlierSteps;
-use crate::launch::{find_checkpoint, session};
-use crate::log::add_rows;
-use crate::plan::Plan;
+use crate::learner::checkpoint::GoodCheckpoint;
+use crate::learner::launch::{find_checkpoint, session};
+use crate::learner::log::add_rows;
+use crate::learner::plan::Plan;
+use crate::learner::session::Session;
+use crate::options::RunOptions;
 use crate::run_folder::{RunFolder, StageFolder, WRITTEN_BY, write_atomically};
-use crate::session::Session;
-use crate::stages::RunOptions;
+use crate::start::identity::{
+    Identity, InitialWeights, VqVaeIdentity, require_same_keys, say_what_stays,
+};
+use crate::start::initial_weights::EarlierSteps;
 
 /// A stage before its first step.
 pub(crate) struct Start<'a> {

@@ -10,9 +10,9 @@ use kiln_models::{Autoencoder, UNet2d};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use crate::drawable::load_model;
 use crate::error::TrainError;
 use crate::experiment::{Experiment, FirstStageConfig};
+use crate::run_folder::drawable::load_model;
 
 /// Keys of networks that change neither the weights nor what they mean.
 const FREE: [&str; 5] = [

@@ -1,17 +1,16 @@
 //! One update of the weights: global-norm clipping, AdamW, and the average of the weights.
 
-use burn::module::{Module, ModuleVisitor, Param};
+use burn::module::Module;
 use burn::optim::lr_scheduler::module_lr_scheduler::ModuleLearningRate;
-use burn::optim::{
-    AdamWState, GradientsParams, LearningRate, ModuleOptimizer, MultiGradientsParams, Optimizer,
-};
+use burn::optim::{AdamWState, GradientsParams, LearningRate, ModuleOptimizer, Optimizer};
 use burn::tensor::{Device, Tensor};
-use kiln_kernels::{AdamW, euclidean_norm};
+use kiln_kernels::AdamW;
 use kiln_models::ema::{self, EmaConfig, shadow_of};
 
 use crate::experiment::TrainingConfig;
-use crate::ranks::compare_weights;
-use crate::session::Session;
+use crate::learner::gradients::gradient_norm;
+use crate::learner::over_ranks::compare_weights;
+use crate::learner::session::Session;
 
 /// AdamW as the experiment asks for it, with the clipping of the [`Averaged`] network of the same session.
 pub(crate) fn optimizer(training: &TrainingConfig, session: &Session) -> ModuleOptimizer {
@@ -167,82 +166,13 @@ impl<N: Module> Averaged<N> {
     }
 }
 
-/// The gradients of all devices on the first one, summed in the order of the devices: the same bits in every run.
-///
-/// Each parameter's are summed on a device of its own. Clipping needs the norm of the sums before any weight moves, so all of
-/// them come to the first then.
-pub(crate) fn summed<M: Module>(
-    module: &M,
-    mut gradients: MultiGradientsParams,
-) -> GradientsParams {
-    struct Sum<'a> {
-        parts: &'a mut [(GradientsParams, Device)],
-        /// Parameters seen before.
-        place: usize,
-        sum: GradientsParams,
-    }
-    impl ModuleVisitor for Sum<'_> {
-        fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
-            let devices: Vec<Device> = (self.parts.iter())
-                .map(|(_, device)| device.clone().inner())
-                .collect();
-            let Some(own) = devices.get(self.place % devices.len().max(1)) else {
-                return;
-            };
-            self.place += 1;
-            // Not by Burn's `remove`, which begins with a device that depends on the parameter's random name.
-            let gradients = self.parts.iter_mut();
-            let gradients = gradients.filter_map(|(part, _)| part.remove::<D>(param.id));
-            let sum = gradients
-                .map(|gradient| gradient.to_device(own))
-                .reduce(|sum, gradient| sum + gradient);
-            if let Some(sum) = sum {
-                self.sum.register(param.id, sum.to_device(&devices[0]));
-            }
-        }
-    }
-    let mut sum = Sum {
-        parts: &mut gradients.grads,
-        place: 0,
-        sum: GradientsParams::new(),
-    };
-    module.visit(&mut sum);
-    sum.sum
-}
-
-/// Euclidean norm over all gradients of `module` together.
-fn gradient_norm<M: Module>(module: &M, gradients: &GradientsParams) -> f64 {
-    euclidean_norm(&flat(module, gradients))
-}
-
-/// All gradients of `module`, in the order in which it visits its parameters.
-pub(crate) fn flat<M: Module>(module: &M, gradients: &GradientsParams) -> Vec<Tensor<1>> {
-    struct All<'a> {
-        gradients: &'a GradientsParams,
-        flat: Vec<Tensor<1>>,
-    }
-    impl ModuleVisitor for All<'_> {
-        fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
-            let gradient = self.gradients.get::<D>(param.id);
-            self.flat
-                .extend(gradient.map(|gradient| gradient.reshape([-1])));
-        }
-    }
-    let mut all = All {
-        gradients,
-        flat: Vec::new(),
-    };
-    module.visit(&mut all);
-    all.flat
-}
-
 #[cfg(test)]
 mod tests {
     use burn::nn::{Linear, LinearConfig};
     use burn::optim::AdamWConfig;
 
     use super::*;
-    use crate::session::StopSignal;
+    use crate::learner::session::StopSignal;
 
     const TRAINING: &str = r#"
         steps = 10

@@ -11,9 +11,9 @@ use burn::train::metric::{MetricAttributes, MetricDefinition, MetricId, NumericE
 use kiln_data::read_regular;
 
 use crate::error::TrainError;
+use crate::learner::session::Session;
 use crate::plots::{Rows, Units, plot_curves};
 use crate::run_folder::write_atomically;
-use crate::session::Session;
 
 /// Many times the size of any table of metrics, in bytes.
 const LARGEST: u64 = 256 << 20;

@@ -10,8 +10,8 @@ use burn::data::dataloader::{DataLoader, DataLoaderIterator, Progress};
 use burn::data::dataset::DatasetError;
 use burn::tensor::Device;
 
-use crate::plan::{Plan, Share};
-use crate::session::Session;
+use crate::learner::plan::{Plan, Share};
+use crate::learner::session::Session;
 
 /// A stream of batches, in order.
 pub(crate) type Batches<B> = Box<dyn Iterator<Item = Result<B, DatasetError>> + Send>;
@@ -242,7 +242,7 @@ impl<B> DataLoaderIterator<B> for ValidationBatches<B> {
 mod tests {
     use super::*;
     use crate::experiment::TrainingConfig;
-    use crate::session::StopSignal;
+    use crate::learner::session::StopSignal;
 
     /// Batches of nothing.
     struct Nothing;

@@ -14,8 +14,8 @@ use burn::train::renderer::{
 };
 
 use crate::counted;
-use crate::plan::Plan;
-use crate::session::Session;
+use crate::learner::plan::Plan;
+use crate::learner::session::Session;
 
 /// How long a round goes on before a line says how far it is.
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -232,7 +232,7 @@ impl EvaluationProgressLogger for LineRenderer {
 mod tests {
     use super::*;
     use crate::experiment::TrainingConfig;
-    use crate::session::StopSignal;
+    use crate::learner::session::StopSignal;
 
     #[test]
     fn a_line_in_the_middle_of_a_round_says_how_far_the_training_is() {

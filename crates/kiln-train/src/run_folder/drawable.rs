@@ -11,12 +11,12 @@ use burn::tensor::Device;
 use kiln_hub::{LatentDiffusion, ModelSource};
 use kiln_models::UNet2d;
 
-use crate::checkpoint::{CheckpointFolder, GoodCheckpoint};
 use crate::error::TrainError;
 use crate::experiment::Experiment;
-use crate::folder_kind::FolderKind;
-use crate::record::RunRecord;
+use crate::learner::checkpoint::{CheckpointFolder, GoodCheckpoint};
 use crate::run_folder::RunFolder;
+use crate::run_folder::kind::FolderKind;
+use crate::run_folder::record::RunRecord;
 
 /// The part of the trained module that is drawn from, under the names that its record has: see `DenoisingNetworks`.
 #[derive(Module, Debug)]

@@ -9,11 +9,11 @@ use std::time::SystemTime;
 use kiln_data::read_text;
 use kiln_hub::{check_outside_models, check_place};
 
-use crate::checkpoint::CheckpointFolder;
-use crate::destination::check_outside_runs;
 use crate::error::TrainError;
-use crate::made_folder::MadeFolder;
+use crate::learner::checkpoint::CheckpointFolder;
 use crate::ranks::Ranks;
+use crate::run_folder::destination::check_outside_runs;
+use crate::run_folder::made_folder::MadeFolder;
 use crate::run_folder::{RunFolder, StageFolder, beginning_of, is_temporary, write_atomically};
 
 /// The classifier's weights until they are whole.

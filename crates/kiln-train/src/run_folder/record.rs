@@ -8,12 +8,12 @@ use kiln_data::{DataConfig, read_regular};
 use kiln_models::free_memory;
 use safetensors::SafeTensors;
 
-use crate::checkpoint::CheckpointFolder;
+use crate::learner::checkpoint::CheckpointFolder;
 
+use crate::denoising::latents::check_digest;
 use crate::error::TrainError;
 use crate::experiment::{Experiment, TrainingConfig};
-use crate::latents::check_digest;
-use crate::log::read_rows;
+use crate::learner::log::read_rows;
 use crate::run_folder::{RunFolder, StageFolder};
 use crate::start::find_data;
 
@@ -173,7 +173,7 @@ mod tests {
     use super::*;
 
     fn record(folder: &Path) -> RunRecord {
-        let text = include_str!("../../../configs/mnist-quick.toml");
+        let text = include_str!("../../../../configs/mnist-quick.toml");
         RunRecord {
             folder: RunFolder::new(folder),
             experiment: Experiment::parse(text, "mnist-quick", &[]).unwrap(),

@@ -1,0 +1,29 @@
+//! What runs any recipe on Burn's Learner, and what it adds to it, each through an extension point that Burn offers:
+//!
+//! | file | adds | by way of |
+//! | --- | --- | --- |
+//! | `recipe` | one trained module for all stages | `TrainStep`, `InferenceStep` |
+//! | `plan`, `loader` | an order of images that depends on seed and step alone | `DataLoader` |
+//! | `update`, `gradients` | global-norm clipping, EMA, a stop at gradients that are not finite | `TrainStep::optimize` |
+//! | `over_ranks` | gradients summed over processes | `TrainStep::optimize` |
+//! | `checkpoint` | whole, verified checkpoints that resume in mid-round | `Checkpointer`, `CheckpointingStrategy` |
+//! | `report`, `log` | metrics, `metrics.csv`, `curves.svg` and `.png` | `Metric`, `MetricLogger` |
+//! | `renderer`, `dashboard` | one line a round when piped, Burn's terminal else | `MetricsRenderer` |
+//! | `session` | Ctrl-C, failures and the cursor, across Burn's threads | `Interrupter`, `EarlyStoppingStrategy` |
+//!
+//! What the Learner calls an epoch is a *round* here: the steps from one checkpoint to the next.
+
+pub(crate) mod checkpoint;
+pub mod dashboard;
+pub(crate) mod gradients;
+pub(crate) mod launch;
+pub(crate) mod learning_rate;
+pub(crate) mod loader;
+pub(crate) mod log;
+pub(crate) mod over_ranks;
+pub(crate) mod plan;
+pub(crate) mod recipe;
+mod renderer;
+pub(crate) mod report;
+pub(crate) mod session;
+pub(crate) mod update;

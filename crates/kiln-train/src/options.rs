@@ -1,0 +1,140 @@
+//! Where a training takes place and how.
+
+use std::path::{Path, PathBuf};
+
+use kiln_data::{DataConfig, Datasets, Progress};
+use kiln_hub::{HubSettings, open_data_set};
+
+use crate::devices::Devices;
+use crate::error::TrainError;
+use crate::learner::launch::Strategy;
+use crate::learner::session::StopSignal;
+use crate::ranks::Ranks;
+
+/// Where a training takes place and how.
+#[derive(Debug, Clone)]
+pub struct RunOptions {
+    /// The run folder. It gets `config.toml`, `vqvae/` and `diffusion/` (checkpoints, `metrics.csv`, `curves.svg`,
+    /// pictures), `latents/`, and in the end `model/` and, where images were measured, `best/` in the diffusers layout.
+    pub out: PathBuf,
+    /// Go on from the newest good checkpoint, if there is one.
+    pub resume: bool,
+    /// The images to train on in place of the data set that the experiment names; they must have the shape that its
+    /// `[data]` says.
+    pub data: Option<Datasets>,
+    /// Whether the experiment's `data.path` was named just now: a run that goes on then looks nowhere else.
+    pub data_is_named: bool,
+    /// Where a data set comes from that is on the Hub.
+    pub hub: HubSettings,
+    /// What computes.
+    pub devices: Devices,
+    /// How several devices share the work.
+    pub strategy: Strategy,
+    /// The processes that train together, each on its own `devices`, with one run folder that all of them see.
+    pub ranks: Ranks,
+    /// Latent diffusion: the VQ-VAE to use in place of the run folder's own.
+    pub vqvae: Option<PathBuf>,
+    /// A trained model, whose weights the network begins with in place of random ones. Its VQ-VAE serves latent
+    /// diffusion where there is no other.
+    pub initial_weights: Option<PathBuf>,
+    /// Asks the training to save and stop.
+    pub stop: StopSignal,
+}
+
+impl RunOptions {
+    /// A training from its beginning, on one CPU, in the run folder `out`.
+    pub fn new(out: &Path) -> Self {
+        Self {
+            out: out.to_owned(),
+            resume: false,
+            data: None,
+            data_is_named: false,
+            hub: HubSettings::from_environment(),
+            devices: Devices::cpu(),
+            strategy: Strategy::Main,
+            ranks: Ranks::alone(),
+            vqvae: None,
+            initial_weights: None,
+            stop: StopSignal::default(),
+        }
+    }
+
+    /// The images to train on.
+    pub(crate) fn datasets(
+        &self,
+        config: &DataConfig,
+        progress: &dyn Progress,
+    ) -> Result<Datasets, TrainError> {
+        let datasets = self.own_datasets(config, progress)?;
+        let fingerprint = datasets.train.fingerprint();
+        self.ranks.require_same("training set", fingerprint)?;
+        Ok(datasets)
+    }
+
+    fn own_datasets(
+        &self,
+        config: &DataConfig,
+        progress: &dyn Progress,
+    ) -> Result<Datasets, TrainError> {
+        let Some(datasets) = &self.data else {
+            return Ok(open_data_set(config, &self.hub, progress)?);
+        };
+        let expected = config.shape();
+        for (name, set) in [
+            ("training", &datasets.train),
+            ("validation", &datasets.validation),
+        ] {
+            if set.is_empty() || set.shape() != expected {
+                return Err(TrainError::Run(format!(
+                    "the {name} set handed over has {} images of {:?}: it must have at least one, and all must be {expected:?} as data.size and data.channels say",
+                    set.len(),
+                    set.shape(),
+                )));
+            }
+        }
+        Ok(datasets.clone())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use kiln_data::{ImageDataset, ImageShape, NoProgress};
+
+    use super::*;
+    use crate::experiment::Experiment;
+
+    #[test]
+    fn images_that_are_handed_over_have_the_shape_of_the_config() {
+        let text = include_str!("../../../configs/mnist-quick.toml");
+        let overrides = ["data.dataset=own".to_owned()];
+        let experiment = Experiment::parse(text, "mnist-quick", &overrides).unwrap();
+        let set = |side: usize, images: usize| {
+            let shape = ImageShape {
+                channels: 1,
+                height: side,
+                width: side,
+            };
+            ImageDataset::from_pixels("own", shape, vec![7; images * side * side], None).unwrap()
+        };
+        let found = |train, validation| {
+            let options = RunOptions {
+                data: Some(Datasets { train, validation }),
+                ..RunOptions::new(Path::new("nowhere"))
+            };
+            options.datasets(&experiment.data, &NoProgress)
+        };
+        assert_eq!(found(set(32, 3), set(32, 1)).unwrap().train.len(), 3);
+        for (train, validation, name) in [
+            (set(16, 3), set(32, 1), "training"),
+            (set(32, 3), set(16, 1), "validation"),
+            (set(32, 3), set(32, 0), "validation"),
+        ] {
+            let sentence = found(train, validation).unwrap_err().to_string();
+            assert!(sentence.contains(name), "{sentence}");
+        }
+        // Nothing handed over, although the config says so.
+        let options = RunOptions::new(Path::new("nowhere"));
+        let sentence = options.datasets(&experiment.data, &NoProgress).unwrap_err();
+        assert!(sentence.to_string().contains("folder"), "{sentence}");
+    }
+}
