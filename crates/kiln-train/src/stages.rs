@@ -8,9 +8,10 @@ use std::sync::Arc;
 
 use burn::module::Module;
 use burn::tensor::Device;
+use kiln_checkpoint::{FirstStage, LatentDiffusion, Metadata, ModelSource};
 use kiln_data::{DataConfig, Datasets, Progress, read_regular};
 use kiln_eval::DigitClassifier;
-use kiln_hub::{FirstStage, HubSettings, LatentDiffusion, Metadata, ModelSource, open_data_set};
+use kiln_hub::{HubSettings, open_data_set};
 use kiln_models::{FeatureMaps, WeightsType};
 use safetensors::SafeTensors;
 use serde::Serialize;
