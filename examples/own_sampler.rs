@@ -11,10 +11,10 @@ use std::path::PathBuf;
 use anyhow::Context;
 use burn::tensor::{Device, Tensor};
 use kiln::pictures::{Images, grid, save_png};
+use kiln_checkpoint::{LatentDiffusion, ModelSource};
 use kiln_diffusion::noise::ImageNoise;
 use kiln_diffusion::sampler::Sampler;
 use kiln_diffusion::{Denoised, Denoiser, Level, NetworkDenoiser, Schedule, levels};
-use kiln_hub::{LatentDiffusion, ModelSource};
 
 /// How far the noise is extrapolated; 1 would be DDIM. The paper takes 2.
 const GAMMA: f64 = 2.0;

@@ -5,7 +5,7 @@ use std::cell::LazyCell;
 
 use libfuzzer_sys::fuzz_target;
 
-#[path = "../crates/kiln-hub/tests/victim/mod.rs"]
+#[path = "../crates/kiln-checkpoint/tests/victim/mod.rs"]
 mod victim;
 
 use victim::{FILES, Victim};

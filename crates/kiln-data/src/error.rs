@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 
 use crate::config::DatasetKind;
 use crate::kind::Kind;
+#[cfg(feature = "download")]
 use crate::transfer::DownloadFailure;
 
 /// Why a data set could not be opened or an image not be read.
@@ -143,6 +144,7 @@ pub enum DataError {
         reason: io::Error,
     },
     /// No mirror gave the file.
+    #[cfg(feature = "download")]
     #[error(
         "could not download {file}: {}; try again later, or {instead}",
         failures.iter().map(|(mirror, failure)| format!("{mirror} {failure}")).collect::<Vec<_>>().join(", ")

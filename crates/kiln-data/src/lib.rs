@@ -30,6 +30,7 @@ mod contents;
 mod dataset;
 mod decode;
 mod digest;
+#[cfg(feature = "download")]
 mod download;
 mod error;
 #[cfg(test)]
@@ -47,14 +48,17 @@ mod path_text;
 mod prefetch;
 mod progress;
 mod regular_file;
+#[cfg(feature = "download")]
 mod request;
 mod table;
 mod text_file;
+#[cfg(feature = "download")]
 mod transfer;
 
 pub use config::{DataConfig, DatasetKind};
 pub use dataset::{Datasets, ImageDataset, ImageShape};
 pub use digest::{hexadecimal, sha256, sha256_of_file};
+#[cfg(feature = "download")]
 pub use download::{
     Downloaded, PYTORCH_FID_FILE, PYTORCH_FID_SHA256, cache_folder, pytorch_fid_weights,
 };
@@ -66,12 +70,15 @@ pub use order::{flipped, shuffled};
 pub use prefetch::{ImageBatch, Prefetch, prefetch};
 pub use progress::{NoProgress, Progress, ProgressUnit, Task};
 pub use regular_file::{open_regular, read_regular};
+#[cfg(feature = "download")]
 pub use request::{Origin, Request, resolved};
 pub use table::{Tables, open_tables};
 pub use text_file::read_text;
+#[cfg(feature = "download")]
 pub use transfer::{DownloadFailure, Transfer, transfer_agent};
 
-/// Opens the data set that `config` names, downloading MNIST first where no path is given and it is not cached yet.
+/// Opens the data set that `config` names, downloading MNIST first where no path is given and it is not cached yet. Without
+/// the feature `download` MNIST needs a path, too.
 ///
 /// Every image is decoded once here: files that cannot be decoded are left out with a warning, and a set that is
 /// small enough is kept in memory. `progress` hears about downloads and decoding.

@@ -11,6 +11,7 @@ use flate2::read::MultiGzDecoder;
 use crate::config::{DataConfig, DatasetKind};
 use crate::contents::{Skipped, open_file, read_at_most, unpacked_limit};
 use crate::dataset::ImageShape;
+#[cfg(feature = "download")]
 use crate::download;
 use crate::error::DataError;
 use crate::loading::{Found, Item, Picture};
@@ -33,8 +34,18 @@ const EMBEDDED_LABELS: &[u8] = include_bytes!("../data/t10k-labels-idx1-ubyte.gz
 pub(crate) fn find(config: &DataConfig, progress: &dyn Progress) -> Result<Found, DataError> {
     match &config.path {
         Some(path) => find_in(path, config.size),
-        None => find_in(download::mnist(progress)?.folder(), config.size),
+        None => find_without_path(config, progress),
     }
+}
+
+#[cfg(feature = "download")]
+fn find_without_path(config: &DataConfig, progress: &dyn Progress) -> Result<Found, DataError> {
+    find_in(download::mnist(progress)?.folder(), config.size)
+}
+
+#[cfg(not(feature = "download"))]
+fn find_without_path(config: &DataConfig, _: &dyn Progress) -> Result<Found, DataError> {
+    find_in(config.required_path()?, config.size)
 }
 
 fn find_in(folder: &Path, size: usize) -> Result<Found, DataError> {

@@ -1,274 +1,300 @@
-//! What can be wrong with a model's folder.
+//! What can go wrong between this machine and the Hub.
 
+use std::io;
 use std::path::PathBuf;
 
-use kiln_diffusion::DiffusionError;
-use kiln_models::{ConfigError, WeightsError};
+use kiln_checkpoint::CheckpointError;
 
-use crate::printable::printable;
-
-/// A folder that no model can be read from or written to. Each message is one sentence that names the
-/// file and says what to do.
+/// Why a repository could not be pulled or pushed. Each message is one sentence that says what to do.
 #[derive(Debug, thiserror::Error)]
-pub enum HubError {
-    /// Nothing lies at the path.
-    #[error("there is no folder {folder}; give the path of a model, such as runs/mnist/model", folder = .0.display())]
-    NoFolder(PathBuf),
-    /// The folder holds something else.
+#[non_exhaustive]
+pub enum TransportError {
+    /// A name that no repository can have.
     #[error(
-        "{place} is not a {expected}: it has no {file}; give the folder that kiln or diffusers wrote"
+        "`{0}` is not the name of a repository on the Hub; write ORG/REPO, or ORG/REPO@REVISION for a branch, tag or commit"
     )]
-    NotAModel {
-        /// Where was looked.
-        place: String,
-        /// What kind of folder was looked for.
-        expected: &'static str,
-        /// The file that all such folders have.
-        file: &'static str,
-    },
-    /// A part of the model is missing.
-    #[error("the model lacks {0}; copy or train it again")]
-    MissingFile(String),
-    /// A file is there but cannot be read.
-    #[error("cannot read {file}: {problem}")]
-    Read {
-        /// The file.
-        file: String,
-        /// Why.
-        problem: std::io::Error,
-    },
-    /// A file is far larger than any such file is.
+    InvalidName(String),
+    /// The Hub has no such repository, or hides it.
     #[error(
-        "{file} has {bytes} bytes, too many for such a file; the model is damaged, copy or train it again"
+        "{endpoint} has no repository {repository} that {who} may see; check the spelling, and if it is private set HF_TOKEN to a token that may read it"
     )]
-    TooLarge {
-        /// The file.
-        file: String,
-        /// Its size.
-        bytes: u64,
+    MissingRepository {
+        /// `ORG/REPO`.
+        repository: String,
+        /// The Hub's address.
+        endpoint: String,
+        /// "your token", or "the public".
+        who: &'static str,
     },
-    /// A file is not what its name says.
-    #[error("{file} is damaged ({problem}); copy or train the model again", problem = printable(problem))]
-    Damaged {
+    /// The repository has no such branch, tag or commit.
+    #[error(
+        "{repository} has no revision `{revision}`; give a branch, a tag or a full commit hash of it after the @"
+    )]
+    MissingRevision {
+        /// `ORG/REPO`.
+        repository: String,
+        /// What was asked for.
+        revision: String,
+    },
+    /// The repository lists a file that the server does not have.
+    #[error(
+        "{endpoint} does not have {file} of {repository}, though it lists it; try again later or use another HF_ENDPOINT"
+    )]
+    MissingFile {
+        /// `ORG/REPO`.
+        repository: String,
         /// The file.
         file: String,
-        /// What is wrong.
+        /// The Hub's address.
+        endpoint: String,
+    },
+    /// The server does not know the token.
+    #[error(
+        "{0} does not accept the token; make a new one at {0}/settings/tokens and set HF_TOKEN, or unset it for what is public"
+    )]
+    BadToken(String),
+    /// The server knows who asks, and refuses.
+    #[error(
+        "{endpoint} refuses access to {repository}{reason}; ask for it at {endpoint}/{repository}, then set HF_TOKEN to a token that has it"
+    )]
+    Forbidden {
+        /// `ORG/REPO`.
+        repository: String,
+        /// The Hub's address.
+        endpoint: String,
+        /// What the server says, in parentheses, if anything.
+        reason: String,
+    },
+    /// No connection, or no answer in time.
+    #[error(
+        "cannot reach {endpoint} ({problem}); check the network and HF_ENDPOINT, or pass --offline for what is in the cache"
+    )]
+    Unreachable {
+        /// The Hub's address.
+        endpoint: String,
+        /// What the system says.
         problem: String,
     },
-    /// A Git LFS pointer stands in place of a file.
+    /// What answers is no Hub.
     #[error(
-        "{0} is a Git LFS pointer, which stands for the file but does not hold it; run `git lfs pull` in the model's folder, or fetch the model by `kiln pull`"
+        "{endpoint} does not answer as a Hugging Face Hub ({problem}); set HF_ENDPOINT to one that does, or log in to the network"
     )]
-    Pointer(String),
-    /// A page of HTML stands in place of a file.
+    NotAHub {
+        /// The address.
+        endpoint: String,
+        /// What is wrong with the answer.
+        problem: String,
+    },
+    /// Something else came instead of a file, such as a page of HTML.
     #[error(
-        "{0} is a page of HTML, as servers send it with a login or an error, and not the file that it is called; fetch the model again, as by `kiln pull`"
+        "{endpoint} sent something else in place of {file}, such as a login page; log in to the network or set another HF_ENDPOINT, then run this again"
     )]
-    Page(String),
-    /// A file is sound, but of a kind that is not read here.
-    #[error("{file} {what}; if that cannot be changed, save the weights as safetensors", what = printable(what))]
-    Unsupported {
+    NotTheFile {
         /// The file.
         file: String,
-        /// What it is, in words that follow its name.
+        /// The Hub's address.
+        endpoint: String,
+    },
+    /// A file of another size than the list of files says was offered.
+    #[error(
+        "{endpoint} offers {file} with {announced} bytes, but lists it with {size}; try again later, or set another HF_ENDPOINT"
+    )]
+    WrongSize {
+        /// The file.
+        file: String,
+        /// The Hub's address.
+        endpoint: String,
+        /// The size that it offers, in bytes.
+        announced: u64,
+        /// The size in its list of files.
+        size: u64,
+    },
+    /// A Git LFS pointer came instead of the file that it stands for.
+    #[error(
+        "{endpoint} sent the Git LFS pointer of {file} in place of the file, so it is no full mirror; set another HF_ENDPOINT"
+    )]
+    Pointer {
+        /// The file.
+        file: String,
+        /// The Hub's address.
+        endpoint: String,
+    },
+    /// HTTP status 429.
+    #[error(
+        "{0} asks for fewer requests (HTTP status 429); wait some minutes and run this again, with HF_TOKEN set if it is not"
+    )]
+    TooManyRequests(String),
+    /// HTTP status 5xx.
+    #[error(
+        "{endpoint} is out of order (HTTP status {status}); run this again later, what came is kept"
+    )]
+    OutOfOrder {
+        /// The Hub's address.
+        endpoint: String,
+        /// The HTTP status.
+        status: u16,
+    },
+    /// Another HTTP status that is no success.
+    #[error(
+        "{endpoint} refused {what} (HTTP status {status}{reason}); check the repository's name and what the token may do"
+    )]
+    Refused {
+        /// The Hub's address.
+        endpoint: String,
+        /// What was asked for.
         what: String,
+        /// The HTTP status.
+        status: u16,
+        /// What the server says, after a colon, if anything.
+        reason: String,
     },
-    /// An index of weights points out of its folder.
+    /// The transfer stopped midway, and asking again brought nothing new.
     #[error(
-        "{file} points to {shard:?}, and weights must lie beside their index; do not use this model"
+        "{file} stopped coming after {received} of {size} bytes, which are kept; run this again for the rest"
     )]
-    ShardName {
-        /// The index.
-        file: String,
-        /// What it names.
-        shard: String,
-    },
-    /// A pickle that would run code in Python.
-    #[error(
-        "{file} would run `{name}` in Python, so it is not just weights and is not read; do not use this model, or get it as safetensors",
-        name = printable(name)
-    )]
-    Code {
+    CutShort {
         /// The file.
         file: String,
-        /// What it imports.
-        name: String,
+        /// How many bytes there are.
+        received: u64,
+        /// How many there should be.
+        size: u64,
     },
-    /// A checkpoint of the original code has a tensor that diffusers' networks have not.
+    /// The file came whole but wrong.
     #[error(
-        "the checkpoint's `{key}`, of shape {shape:?}, has no place in diffusers' UNet2DModel, VQModel or AutoencoderKL; \
-         only CompVis' unconditional latent diffusion and its autoencoders can be converted",
-        key = printable(key)
+        "{file} came with a wrong checksum and was thrown away; run this again, and if it stays so set another HF_ENDPOINT"
     )]
-    NoPlace {
-        /// The tensor's name.
-        key: String,
-        /// Its shape.
-        shape: Vec<usize>,
+    WrongChecksum {
+        /// The file.
+        file: String,
     },
-    /// A checkpoint of some other code.
+    /// The server does not say what the file's content should be.
     #[error(
-        "{0} holds no network that can be converted; give a checkpoint of CompVis' latent diffusion or of one of its autoencoders"
+        "{endpoint} names no checksum for {file}, so a download could not be verified; set another HF_ENDPOINT"
     )]
-    NotConvertible(String),
-    /// The model is of a kind that is not read here.
+    NoChecksum {
+        /// The file.
+        file: String,
+        /// The Hub's address.
+        endpoint: String,
+    },
+    /// Offline, and a file in the cache is no longer what came.
     #[error(
-        "{file} names the pipeline `{class}`, but only LDMPipeline, DDIMPipeline and DDPMPipeline are supported",
-        class = printable(class)
+        "{path} in the cache is damaged: its content does not have its checksum; run `kiln pull {repository}` with a network, which fetches it again",
+        path = path.display()
     )]
-    UnknownPipeline {
+    DamagedCache {
+        /// The repository, with its revision.
+        repository: String,
         /// The file.
-        file: String,
-        /// The pipeline's class.
-        class: String,
+        path: PathBuf,
     },
-    /// A part of the model is of a kind that is not read here.
-    #[error("{file} says that `{part}` is {found}, but {expected} is needed")]
-    UnknownPart {
-        /// The file.
-        file: String,
-        /// The part's name, which is that of its folder.
-        part: &'static str,
-        /// What the file says, as JSON.
-        found: String,
-        /// The class (or classes) that would be read.
-        expected: &'static str,
+    /// Offline, and the cache does not hold all files.
+    #[error(
+        "the cache {cache} does not hold {missing} of {repository}; run `kiln pull {repository}` with a network, without --offline and HF_HUB_OFFLINE",
+        cache = cache.display()
+    )]
+    NotCached {
+        /// The repository, with its revision.
+        repository: String,
+        /// What is missing.
+        missing: String,
+        /// The cache's folder.
+        cache: PathBuf,
     },
-    /// A network's options are impossible.
-    #[error("{file}: {problem}")]
-    Config {
-        /// The file.
-        file: String,
-        /// What is wrong with them.
-        problem: ConfigError,
+    /// Offline, and the cache does not hold all files of a data set.
+    #[error(
+        "the cache {cache} does not hold {missing} of {repository}; run this again with a network, without --offline and HF_HUB_OFFLINE",
+        cache = cache.display()
+    )]
+    DataSetNotCached {
+        /// The repository, with its revision.
+        repository: String,
+        /// What is missing.
+        missing: String,
+        /// The cache's folder.
+        cache: PathBuf,
     },
-    /// A network's weights do not fit or are damaged.
-    #[error("{file}: {problem}")]
-    Weights {
-        /// The file.
-        file: String,
-        /// What is wrong with them.
-        problem: WeightsError,
+    /// A data set has several parts that could be meant.
+    #[error("{repository} has several {what}, {}; name one, as in --data {example}", found.join(", "))]
+    SeveralParts {
+        /// The repository, with its revision.
+        repository: String,
+        /// Of what there are several.
+        what: &'static str,
+        /// Their names.
+        found: Vec<String>,
+        /// A path that names the first.
+        example: String,
     },
-    /// The noise schedule or the prediction type is not supported.
-    #[error("{file}: {problem}")]
-    Scheduler {
+    /// The repository holds something else.
+    #[error(
+        "{repository} holds no model in the diffusers layout: it has neither model_index.json nor config.json; choose another repository"
+    )]
+    NotAModel {
+        /// The repository, with its revision.
+        repository: String,
+    },
+    /// The repository lacks a part of the model.
+    #[error("{repository} lacks {missing}; choose another repository or revision")]
+    Incomplete {
+        /// The repository, with its revision.
+        repository: String,
+        /// What it lacks.
+        missing: String,
+    },
+    /// A file of the repository makes no sense.
+    #[error(
+        "{file} of {repository} is damaged ({problem}); choose another revision or tell the repository's owner"
+    )]
+    Damaged {
+        /// The repository, with its revision.
+        repository: String,
         /// The file.
         file: String,
         /// What is wrong with it.
-        problem: DiffusionError,
+        problem: String,
     },
-    /// A fact in a weights file's header cannot be understood.
+    /// Weights in a form that can hold programs.
     #[error(
-        "{file} says `{key}` = {value:?} in its header, which is not {expected}; save the model again"
+        "{0} is a pickle, which is not for sharing; save the model as safetensors (in Python by `save_pretrained`), then push that"
     )]
-    Metadata {
-        /// The file.
-        file: String,
-        /// The fact's name.
-        key: &'static str,
-        /// What is recorded.
-        value: String,
-        /// What it should be.
-        expected: &'static str,
-    },
-    /// A border leaves nothing of the images.
+    Pickle(String),
+    /// To push needs a network.
+    #[error("nothing can be pushed offline; leave --offline out and unset HF_HUB_OFFLINE")]
+    Offline,
+    /// To push needs to say who pushes.
     #[error(
-        "{file} says `kiln.border` = {border} in its header, which must be less than half of the {side} pixels of the images; save the model again"
+        "to push needs a token; make one with write access at {0}/settings/tokens and set HF_TOKEN, or run `hf auth login`"
     )]
-    Border {
-        /// The file.
-        file: String,
-        /// What is recorded, in pixels.
-        border: usize,
-        /// The shorter side of the images, in pixels.
-        side: usize,
-    },
-    /// The names of the classes are not as many as the classes.
+    TokenNeeded(String),
+    /// The server knows who pushes, and refuses.
     #[error(
-        "{file} says {named} names in `kiln.class_names` of its header, but the network has {rows} classes, the null class counted; save the model again"
+        "{endpoint} does not let this token write to {repository}{reason}; set HF_TOKEN to a token with write access, or choose a name of your own"
     )]
-    ClassNames {
-        /// The file.
-        file: String,
-        /// How many names are recorded.
-        named: usize,
-        /// Rows of the network's table.
-        rows: usize,
-    },
-    /// The scheduler has timesteps that the U-Net's table has not.
-    #[error(
-        "the scheduler has {timesteps} timesteps, but the U-Net's table of `num_train_timesteps` only {rows} rows; use the scheduler that the U-Net was trained with"
-    )]
-    Timesteps {
-        /// Rows of the U-Net's table.
-        rows: usize,
-        /// Timesteps of the scheduler.
-        timesteps: usize,
-    },
-    /// The U-Net's output is no prediction for its input.
-    #[error(
-        "the U-Net takes {takes} channels and gives {gives}, but must give as many as it takes; \
-         models that also predict a variance are not supported"
-    )]
-    Prediction {
-        /// The U-Net's `in_channels`.
-        takes: usize,
-        /// The U-Net's `out_channels`.
-        gives: usize,
-    },
-    /// The two networks cannot work together.
-    #[error(
-        "the VQ-VAE's latents have {latents} channels, but the U-Net takes {takes}; \
-         use the VQ-VAE that the U-Net was trained with"
-    )]
-    Channels {
-        /// Channels of the VQ-VAE's latents.
-        latents: usize,
-        /// The U-Net's `in_channels`.
-        takes: usize,
-    },
-    /// The U-Net was trained in the latent space of another VQ-VAE.
-    #[error(
-        "the U-Net was trained with another VQ-VAE ({expected:.12}) than the one in the model ({found:.12}); \
-         restore that VQ-VAE or train the U-Net again"
-    )]
-    OtherVqVae {
-        /// Hash of the VQ-VAE that it was trained with.
-        expected: String,
-        /// Hash of the VQ-VAE beside it.
-        found: String,
-    },
-    /// The guide is no worse version of the same model.
-    #[error(
-        "the model and its guide differ in their {what}; a guide is a worse version of the same model: train it on the same latents with the same schedule"
-    )]
-    Guide {
-        /// What is not the same.
-        what: &'static str,
-    },
-    /// A file or folder cannot be written. What stood there before is untouched.
-    #[error("cannot write {path}: {problem}", path = path.display())]
-    Write {
-        /// The file or folder.
-        path: PathBuf,
-        /// Why.
-        problem: std::io::Error,
-    },
-    /// A model is to be written into another one.
-    #[error("{} is a part of the model {}: choose a folder outside of it", path.display(), model.display())]
-    PartOfModel {
-        /// Where it was to be written.
-        path: PathBuf,
-        /// The other model's folder.
-        model: PathBuf,
-    },
-    /// Something stands where a folder is to be written, and not just what kiln wrote there.
-    #[error("{folder} {reason}; choose another folder or move this one away", folder = folder.display())]
-    NotReplaced {
-        /// The folder to write.
-        folder: PathBuf,
-        /// What is wrong with it: what follows on its name in a sentence.
+    MayNotWrite {
+        /// `ORG/REPO`.
+        repository: String,
+        /// The Hub's address.
+        endpoint: String,
+        /// What the server says, in parentheses, if anything.
         reason: String,
     },
+    /// The cache cannot be read or written.
+    #[error(
+        "cannot use the cache at {path}: {problem}; free some space there, or set HF_HUB_CACHE to another folder",
+        path = path.display()
+    )]
+    Cache {
+        /// The file or folder.
+        path: PathBuf,
+        /// What the system says.
+        problem: io::Error,
+    },
+    /// The data set cannot be used.
+    #[error(transparent)]
+    Data(#[from] kiln_data::DataError),
+    /// The model is of a kind that is not read here, or does not fit together.
+    #[error(transparent)]
+    Model(#[from] CheckpointError),
 }

@@ -1,65 +1,52 @@
-//! Models on disk, in the layout of Hugging Face's diffusers: what is trained here loads in Python, and the
-//! other way round.
-//!
-//! ```text
-//! model/
-//!   model_index.json                                            which parts there are
-//!   vqvae/config.json, diffusion_pytorch_model.safetensors      VQModel; not in pixel-space models
-//!   unet/config.json, diffusion_pytorch_model.safetensors       UNet2DModel
-//!   scheduler/scheduler_config.json                             DDIMScheduler, DDPMScheduler, ...
-//!   guide/config.json, ..., guidance.json                       a worse UNet2DModel that guides the other; kiln's own
-//! ```
-//!
-//! Models of others may also have their weights in several files, in half precision or as pickles, whose code is
-//! never run; and those of diffusers' first months have U-Net and scheduler beside the index.
-//!
-//! [`LatentDiffusion`] is a whole model; [`FirstStage`] is a VQ-VAE alone, as stage 1 leaves it. Both are
-//! read from a [`ModelSource`], a folder or files compiled into the program, and written to a folder that
-//! appears only when it is whole. Facts that diffusers has no key for are [`Metadata`] in the headers
-//! of the weights.
+//! The Hugging Face Hub: [`pull`] brings a repository's files into the cache that Python uses too, [`push`] makes a
+//! repository out of a model that [`publish`] has put together. [`open_data_set`] opens the Hub's data sets.
 //!
 //! ```no_run
 //! use burn::tensor::Device;
-//! use kiln_hub::{LatentDiffusion, ModelSource};
-//! use kiln_models::WeightsType;
+//! use kiln_checkpoint::{LatentDiffusion, ModelSource};
+//! use kiln_data::NoProgress;
+//! use kiln_hub::{HubSettings, Wanted, pull};
 //!
-//! let source = ModelSource::Folder("runs/mnist/model".into());
-//! let model = LatentDiffusion::load(&source, &Device::flex())?;
-//! println!("{:?}", model.metadata.training);
-//! model.save("smaller".as_ref(), WeightsType::F16)?;
-//! # Ok::<(), kiln_hub::HubError>(())
+//! let name = "CompVis/ldm-celebahq-256".parse()?;
+//! let pulled = pull(&name, Wanted::Model, &HubSettings::from_environment(), &NoProgress)?;
+//! let model = LatentDiffusion::load(&ModelSource::Folder(pulled.folder), &Device::flex())?;
+//! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 //!
-//! Models come from the Hugging Face Hub by [`pull`], and go there by [`publish`] and [`push`]. Data sets come from it by
-//! [`open_data_set`].
+//! # How kiln speaks with it
+//!
+//! `api.rs` asks the Hub's API which commit a revision is, and which files it has, within bounds of size and time. Downloads
+//! go through [`kiln_data::Transfer`], which MNIST's take too: continued where they stopped, checked against size and
+//! checksum, and renamed when they are right. Uploads go through the Git LFS batch API, which the Hub and its mirrors have
+//! alike: see [`push`]. All three send the token to the Hub's own scheme, host and port, and nowhere else.
+//!
+//! The `hf-hub` crate says what the Hub's answers look like: they are read as its types. Its client is not used. That of
+//! `hf-hub` 1.0.0 sends the token wherever a list of files says that it goes on, and reads such lists without end; it writes
+//! what a server answers into the cache without a look at status, size or checksum; and it sends large files only by way of
+//! Xet, which mirrors do not have.
 
-#![recursion_limit = "256"]
-
-mod convert;
+mod api;
+mod cache;
+mod card;
+mod checksum;
+mod client;
+mod data_set;
 mod error;
-mod first_stage;
-mod folder;
-mod foreign;
-mod guide;
-mod index;
-mod layout;
-mod metadata;
-mod model;
-mod pickle;
-mod printable;
-mod remote;
-mod source;
-mod weights;
+mod markdown;
+mod name;
+mod publication;
+mod pull;
+mod push;
+mod refusal;
+mod selection;
+mod settings;
+mod upload;
 
-pub use convert::{ConvertOptions, Converted, convert};
-pub use error::HubError;
-pub use first_stage::{FirstStage, vqvae_hash};
-pub use folder::{Differences, check_outside_models, check_place, differences, settled};
-pub use guide::Guide;
-pub use metadata::Metadata;
-pub use model::LatentDiffusion;
-pub use remote::{
-    HubSettings, Publication, Pulled, Pushed, RepositoryName, TransportError, Wanted, files_in,
-    open_data_set, publish, pull, push,
-};
-pub use source::ModelSource;
+pub use data_set::open_data_set;
+pub use error::TransportError;
+pub use name::RepositoryName;
+pub use publication::{Publication, publish};
+pub use pull::{Pulled, pull};
+pub use push::{Pushed, files_in, push};
+pub use selection::Wanted;
+pub use settings::HubSettings;

@@ -1,12 +1,14 @@
 //! The page that is published with a model: what it says can be done, and what it is made of.
 
+#[path = "../../kiln-checkpoint/tests/victim/mod.rs"]
 mod victim;
 
 use std::fs;
 use std::path::PathBuf;
 
 use burn::tensor::Device;
-use kiln_hub::{LatentDiffusion, ModelSource, Publication, publish};
+use kiln_checkpoint::{LatentDiffusion, ModelSource};
+use kiln_hub::{Publication, publish};
 use kiln_models::{TimeEmbeddingType, UNet2dConfig, WeightsType};
 
 use victim::model;
@@ -77,4 +79,49 @@ fn figures_without_an_end_are_not_read() {
         let refused = page(|_| (), &publication).unwrap_err();
         assert!(refused.contains("cannot read"), "{refused}");
     }
+}
+
+/// The model to publish does not exist here: whether the place is good is known before it is looked for.
+#[test]
+fn nothing_is_published_in_the_place_of_what_kiln_did_not_write() {
+    let around = tempfile::tempdir().unwrap();
+    let path = |name: &str| around.path().join(name);
+    let publish_to = |place: &str| {
+        let name = "a/b".parse().unwrap();
+        let published = publish(
+            &path("no model"),
+            &name,
+            &Publication::default(),
+            &path(place),
+        );
+        published.unwrap_err().to_string()
+    };
+    let sound = victim::load(model().path()).unwrap();
+    let save = |place: &str| sound.save(&path(place), WeightsType::F32).unwrap();
+
+    save("model");
+    for part in ["model/unet", "model/new/deeper", "model/../model/scheduler"] {
+        let sentence = publish_to(part);
+        assert!(sentence.contains("is a part of the model"), "{sentence}");
+    }
+    assert!(publish_to("model").contains("there is no folder"));
+
+    fs::write(path("model/notes.txt"), "years of work").unwrap();
+    save("changed");
+    fs::write(path("changed/scheduler/scheduler_config.json"), "{}").unwrap();
+    fs::create_dir(path("project")).unwrap();
+    fs::write(path("project/a"), "b").unwrap();
+    for (place, reason) in [
+        ("model", "holds \"notes.txt\", which kiln did not write"),
+        ("changed", "which was changed after kiln wrote it"),
+        ("project", "holds \"a\", which kiln did not write"),
+    ] {
+        let sentence = publish_to(place);
+        for expected in [reason, "choose another folder"] {
+            assert!(sentence.contains(expected), "{expected} in {sentence}");
+        }
+    }
+    assert_eq!(fs::read(path("model/notes.txt")).unwrap(), b"years of work");
+    assert_eq!(fs::read(path("project/a")).unwrap(), b"b");
+    assert_eq!(fs::read_dir(around.path()).unwrap().count(), 3);
 }

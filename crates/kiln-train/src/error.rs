@@ -18,7 +18,7 @@ pub enum TrainError {
     Hub(#[from] kiln_hub::TransportError),
     /// A model could not be read or written.
     #[error(transparent)]
-    Model(#[from] kiln_hub::HubError),
+    Model(#[from] kiln_checkpoint::CheckpointError),
     /// A network could not be built.
     #[error(transparent)]
     Network(#[from] kiln_models::ConfigError),

@@ -7,9 +7,9 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use burn::tensor::Device;
+use kiln_checkpoint::{FirstStage, LatentDiffusion, Metadata, ModelSource};
 use kiln_data::{Datasets, Progress, read_regular};
 use kiln_eval::DigitClassifier;
-use kiln_hub::{FirstStage, LatentDiffusion, Metadata, ModelSource};
 use kiln_models::{FeatureMaps, WeightsType};
 use safetensors::SafeTensors;
 use serde::Serialize;

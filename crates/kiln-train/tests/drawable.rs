@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 use burn::tensor::Device;
 use common::{experiment, in_pixel_space, options, pixels, stage_1, stage_2, weights};
-use kiln_hub::{LatentDiffusion, ModelSource};
+use kiln_checkpoint::{LatentDiffusion, ModelSource};
 use kiln_train::{Experiment, RunOptions, RunRecord, StopSignal, load_model};
 
 fn checkpoint(run: &Path, step: usize) -> PathBuf {

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use common::{
     Train, assert_close, experiment, in_pixel_space, options, pixels, stage_1, stage_2, weights,
 };
-use kiln_hub::{FirstStage, LatentDiffusion, ModelSource};
+use kiln_checkpoint::{FirstStage, LatentDiffusion, ModelSource};
 use kiln_train::{Experiment, RunOptions};
 
 /// Overrides under which the U-Net's steps change nothing that anyone could see. Another seed: were the weights drawn anew,

@@ -7,8 +7,8 @@ use std::path::Path;
 use burn::tensor::{Device, Int, Tensor};
 use common::{column, in_pixel_space, options, pixels};
 use image::{GrayImage, Luma};
+use kiln_checkpoint::{LatentDiffusion, ModelSource};
 use kiln_diffusion::{Clip, Schedule, noise};
-use kiln_hub::{LatentDiffusion, ModelSource};
 
 fn model(run: &Path) -> LatentDiffusion {
     let folder = ModelSource::Folder(run.join("model"));

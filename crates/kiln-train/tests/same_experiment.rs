@@ -5,8 +5,8 @@ mod common;
 use std::path::Path;
 
 use common::{PIXELS, experiment, in_pixel_space, options, pixels, stage_1, stage_2, weights};
+use kiln_checkpoint::{LatentDiffusion, ModelSource};
 use kiln_data::{Datasets, ImageDataset, ImageShape};
-use kiln_hub::{LatentDiffusion, ModelSource};
 use kiln_train::{Experiment, RunOptions, StopSignal, TrainError};
 
 fn stopped(options: &RunOptions, step: usize) -> RunOptions {

@@ -8,7 +8,7 @@ use std::path::PathBuf;
 
 use anyhow::Context;
 use burn::tensor::Device;
-use kiln_hub::{LatentDiffusion, ModelSource};
+use kiln_checkpoint::{LatentDiffusion, ModelSource};
 use kiln_models::WeightsType;
 
 fn main() -> anyhow::Result<()> {

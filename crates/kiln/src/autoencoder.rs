@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use burn::tensor::Device;
-use kiln_hub::{FirstStage, ModelSource};
+use kiln_checkpoint::{FirstStage, ModelSource};
 use kiln_models::bottleneck::vq::{codes_in_use, perplexity};
 use kiln_models::{Autoencoder as Network, FeatureMaps};
 

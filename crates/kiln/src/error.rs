@@ -3,9 +3,9 @@
 use std::path::PathBuf;
 
 use burn::tensor::TensorReadError;
+use kiln_checkpoint::CheckpointError;
 use kiln_data::ImageShape;
 use kiln_diffusion::DiffusionError;
-use kiln_hub::HubError;
 use thiserror::Error;
 
 /// A model, a request or a device that does not work; each message is one sentence.
@@ -13,7 +13,7 @@ use thiserror::Error;
 pub enum Error {
     /// The model's folder is missing, incomplete or damaged.
     #[error(transparent)]
-    Model(#[from] HubError),
+    Model(#[from] CheckpointError),
     /// A network could not be built.
     #[error(transparent)]
     Network(#[from] kiln_models::ConfigError),

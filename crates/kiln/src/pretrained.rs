@@ -1,6 +1,6 @@
 //! The model that is compiled into the program.
 
-use kiln_hub::ModelSource;
+use kiln_checkpoint::ModelSource;
 
 /// The files of `pretrained/mnist`, by their names in the model's folder.
 macro_rules! files {

@@ -212,10 +212,10 @@ pub fn log_to_stderr(verbosity: u8) {
         // What these two have to say is in their errors.
         0 => "warn,hf_hub=off,cubecl_runtime=off",
         1 => {
-            "warn,hf_hub=off,cubecl_runtime=off,kiln=info,kiln_data=info,kiln_diffusion=info,kiln_hub=info,kiln_models=info,kiln_train=info"
+            "warn,hf_hub=off,cubecl_runtime=off,kiln=info,kiln_checkpoint=info,kiln_data=info,kiln_diffusion=info,kiln_hub=info,kiln_models=info,kiln_train=info"
         }
         _ => {
-            "info,kiln=trace,kiln_data=trace,kiln_diffusion=trace,kiln_hub=trace,kiln_models=trace,kiln_train=trace"
+            "info,kiln=trace,kiln_checkpoint=trace,kiln_data=trace,kiln_diffusion=trace,kiln_hub=trace,kiln_models=trace,kiln_train=trace"
         }
     };
     let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new(default));

@@ -2,7 +2,7 @@
 
 use burn::tensor::Device;
 use kiln::Pipeline;
-use kiln_hub::{FirstStage, LatentDiffusion, Metadata};
+use kiln_checkpoint::{FirstStage, LatentDiffusion, Metadata};
 use kiln_models::WeightsType;
 use kiln_train::Experiment;
 

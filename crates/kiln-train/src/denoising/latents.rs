@@ -12,10 +12,10 @@ use std::collections::HashMap;
 use std::path::Path;
 
 use burn::tensor::{Device, Tensor, TensorData};
+use kiln_checkpoint::FirstStage;
 use kiln_data::{
     Datasets, ImageDataset, Progress, ProgressUnit, Task, hexadecimal, prefetch, read_regular,
 };
-use kiln_hub::FirstStage;
 use safetensors::tensor::TensorView;
 use safetensors::{Dtype, SafeTensors};
 use sha2::{Digest, Sha256};

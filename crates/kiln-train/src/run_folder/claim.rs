@@ -6,8 +6,8 @@ use std::fs::{self, File, TryLockError};
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
+use kiln_checkpoint::{check_outside_models, check_place};
 use kiln_data::read_text;
-use kiln_hub::{check_outside_models, check_place};
 
 use crate::error::TrainError;
 use crate::learner::checkpoint::CheckpointFolder;

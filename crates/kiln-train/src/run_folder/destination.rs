@@ -3,7 +3,7 @@
 use std::fs;
 use std::path::Path;
 
-use kiln_hub::{check_place, settled};
+use kiln_checkpoint::{check_place, settled};
 
 use crate::error::TrainError;
 use crate::run_folder::RunFolder;

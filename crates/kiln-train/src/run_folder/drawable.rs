@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use burn::module::Module;
 use burn::store::ModuleRecord;
 use burn::tensor::Device;
-use kiln_hub::{LatentDiffusion, ModelSource};
+use kiln_checkpoint::{LatentDiffusion, ModelSource};
 use kiln_models::UNet2d;
 
 use crate::error::TrainError;

@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use kiln_hub::ModelSource;
+use kiln_checkpoint::ModelSource;
 
 use crate::learner::checkpoint::is_checkpoint;
 use crate::run_folder::RunFolder;

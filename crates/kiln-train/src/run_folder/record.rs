@@ -102,7 +102,7 @@ impl RunRecord {
     }
 
     /// The first `count` cached validation latents `[batch, channels, height, width]`, not scaled, of the VQ-VAE with
-    /// this [hash](kiln_hub::vqvae_hash); none if that VQ-VAE's latents are not cached.
+    /// this [hash](kiln_checkpoint::vqvae_hash); none if that VQ-VAE's latents are not cached.
     ///
     /// # Errors
     /// [`TrainError::File`] when the cache cannot be read, [`TrainError::Run`] when it is damaged.

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use std::path::Path;
 
 use burn::tensor::Device;
-use kiln_hub::{FirstStage, ModelSource};
+use kiln_checkpoint::{FirstStage, ModelSource};
 use kiln_models::{Autoencoder, UNet2d};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;

@@ -8,8 +8,8 @@ use std::path::Path;
 
 use burn::module::{Module, ModuleVisitor, Param};
 use burn::tensor::{Device, Tensor};
+use kiln_checkpoint::{FirstStage, LatentDiffusion, ModelSource};
 use kiln_data::NoProgress;
-use kiln_hub::{FirstStage, LatentDiffusion, ModelSource};
 use kiln_train::{Experiment, RunOptions, StopSignal, TrainError, TrainingReport};
 
 /// AdamW's epsilon is above the rounding errors of gradients that are zero on paper (the bias of an attention's keys),

@@ -4,8 +4,8 @@ use std::ops::Range;
 
 use burn::tensor::{Device, Tensor};
 use clap::ValueEnum;
+use kiln_checkpoint::{FirstStage, LatentDiffusion, Metadata};
 use kiln_diffusion::noise::{self, ImageNoise};
-use kiln_hub::{FirstStage, LatentDiffusion, Metadata};
 use kiln_kernels::{Precision, with_precision};
 use kiln_models::{SampleSize, UNet2dConfig};
 use kiln_train::{Devices, DiffusionInput, Experiment, diffusion_steps, vqvae_steps};

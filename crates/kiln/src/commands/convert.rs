@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use burn::tensor::Device;
 use clap::Args;
-use kiln_hub::{ConvertOptions, Converted, convert};
+use kiln_checkpoint::{ConvertOptions, Converted, convert};
 use kiln_models::WeightsType;
 use kiln_train::check_destination;
 use serde::Serialize;

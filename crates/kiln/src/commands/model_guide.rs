@@ -4,8 +4,8 @@ use std::path::PathBuf;
 
 use burn::tensor::Device;
 use clap::Args;
+use kiln_checkpoint::{Guide, LatentDiffusion};
 use kiln_diffusion::Guidance;
-use kiln_hub::{Guide, LatentDiffusion};
 use kiln_models::WeightsType;
 use kiln_train::{check_destination, load_model};
 use serde::Serialize;

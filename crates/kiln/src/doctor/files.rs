@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use kiln_hub::{Differences, differences};
+use kiln_checkpoint::{Differences, differences};
 
 use super::{Finding, Findings, Patient};
 

@@ -10,8 +10,8 @@
 //! network predicts, its noise follows, and the quotient of the errors is the same for noise, signal and velocity.
 
 use burn::tensor::{Int, Tensor};
+use kiln_checkpoint::LatentDiffusion;
 use kiln_diffusion::{Rates, Schedule, noise::ImageNoise};
-use kiln_hub::LatentDiffusion;
 
 use super::latent_scale::mean_and_deviation;
 use super::patient::NO_LATENTS;

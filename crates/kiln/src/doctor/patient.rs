@@ -3,8 +3,8 @@
 use std::path::{Path, PathBuf};
 
 use burn::tensor::{Device, Tensor};
+use kiln_checkpoint::{CheckpointError, FirstStage, LatentDiffusion, ModelSource};
 use kiln_diffusion::SchedulerConfig;
-use kiln_hub::{FirstStage, HubError, LatentDiffusion, ModelSource};
 use kiln_models::WeightsError;
 use kiln_train::{FolderKind, RunRecord, StageRecord, load_model};
 
@@ -198,9 +198,9 @@ impl Patient {
     }
 }
 
-fn damage_of_model(error: &HubError) -> Finding {
+fn damage_of_model(error: &CheckpointError) -> Finding {
     match error {
-        HubError::Weights {
+        CheckpointError::Weights {
             problem: WeightsError::NotFinite { .. },
             ..
         } => Finding::broken(

@@ -1,6 +1,6 @@
 //! The classes of a model that was trained with labels.
 
-use kiln_hub::Metadata;
+use kiln_checkpoint::Metadata;
 use kiln_models::UNet2dConfig;
 use kiln_train::suggestion;
 

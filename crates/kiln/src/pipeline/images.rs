@@ -1,8 +1,8 @@
 //! Between images and what is denoised: latents, or the images themselves.
 
 use burn::tensor::Tensor;
+use kiln_checkpoint::FirstStage;
 use kiln_data::ImageShape;
-use kiln_hub::FirstStage;
 use kiln_models::FeatureMaps;
 
 use super::{Pipeline, finite::require_finite};

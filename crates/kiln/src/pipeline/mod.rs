@@ -21,11 +21,11 @@ mod sampling;
 use std::path::Path;
 
 use burn::tensor::{Device, Tensor};
+use kiln_checkpoint::{Guide, LatentDiffusion};
 use kiln_diffusion::{
     Clip, Guidance, LevelOptions, Schedule,
     sampler::{Progress, Sampler},
 };
-use kiln_hub::{Guide, LatentDiffusion};
 use kiln_kernels::Precision;
 use kiln_train::load_model;
 

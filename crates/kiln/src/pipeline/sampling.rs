@@ -2,12 +2,12 @@
 
 use burn::module::Module;
 use burn::tensor::{Int, Tensor, TensorData};
+use kiln_checkpoint::LatentDiffusion;
 use kiln_diffusion::{
     Denoiser, DiffusionError, Level, NetworkDenoiser, last_part, levels,
     noise::ImageNoise,
     sampler::{InpaintOptions, Known, Progress, inpaint},
 };
-use kiln_hub::LatentDiffusion;
 use kiln_kernels::with_precision;
 use kiln_models::{FeatureMaps, UNet2d};
 

@@ -3,8 +3,8 @@
 use std::collections::BTreeMap;
 
 use burn::tensor::Device;
+use kiln_checkpoint::{FirstStage, LatentDiffusion, Metadata};
 use kiln_diffusion::{ScheduleConfig, SchedulerConfig};
-use kiln_hub::{FirstStage, LatentDiffusion, Metadata};
 use kiln_models::{
     DecoderBlockType, DownBlockType, EncoderBlockType, SampleSize, UNet2dConfig, UpBlockType,
     VqVaeConfig,

@@ -1,0 +1,274 @@
+//! What can be wrong with a model's folder.
+
+use std::path::PathBuf;
+
+use kiln_diffusion::DiffusionError;
+use kiln_models::{ConfigError, WeightsError};
+
+use crate::printable::printable;
+
+/// A folder that no model can be read from or written to. Each message is one sentence that names the
+/// file and says what to do.
+#[derive(Debug, thiserror::Error)]
+pub enum CheckpointError {
+    /// Nothing lies at the path.
+    #[error("there is no folder {folder}; give the path of a model, such as runs/mnist/model", folder = .0.display())]
+    NoFolder(PathBuf),
+    /// The folder holds something else.
+    #[error(
+        "{place} is not a {expected}: it has no {file}; give the folder that kiln or diffusers wrote"
+    )]
+    NotAModel {
+        /// Where was looked.
+        place: String,
+        /// What kind of folder was looked for.
+        expected: &'static str,
+        /// The file that all such folders have.
+        file: &'static str,
+    },
+    /// A part of the model is missing.
+    #[error("the model lacks {0}; copy or train it again")]
+    MissingFile(String),
+    /// A file is there but cannot be read.
+    #[error("cannot read {file}: {problem}")]
+    Read {
+        /// The file.
+        file: String,
+        /// Why.
+        problem: std::io::Error,
+    },
+    /// A file is far larger than any such file is.
+    #[error(
+        "{file} has {bytes} bytes, too many for such a file; the model is damaged, copy or train it again"
+    )]
+    TooLarge {
+        /// The file.
+        file: String,
+        /// Its size.
+        bytes: u64,
+    },
+    /// A file is not what its name says.
+    #[error("{file} is damaged ({problem}); copy or train the model again", problem = printable(problem))]
+    Damaged {
+        /// The file.
+        file: String,
+        /// What is wrong.
+        problem: String,
+    },
+    /// A Git LFS pointer stands in place of a file.
+    #[error(
+        "{0} is a Git LFS pointer, which stands for the file but does not hold it; run `git lfs pull` in the model's folder, or fetch the model by `kiln pull`"
+    )]
+    Pointer(String),
+    /// A page of HTML stands in place of a file.
+    #[error(
+        "{0} is a page of HTML, as servers send it with a login or an error, and not the file that it is called; fetch the model again, as by `kiln pull`"
+    )]
+    Page(String),
+    /// A file is sound, but of a kind that is not read here.
+    #[error("{file} {what}; if that cannot be changed, save the weights as safetensors", what = printable(what))]
+    Unsupported {
+        /// The file.
+        file: String,
+        /// What it is, in words that follow its name.
+        what: String,
+    },
+    /// An index of weights points out of its folder.
+    #[error(
+        "{file} points to {shard:?}, and weights must lie beside their index; do not use this model"
+    )]
+    ShardName {
+        /// The index.
+        file: String,
+        /// What it names.
+        shard: String,
+    },
+    /// A pickle that would run code in Python.
+    #[error(
+        "{file} would run `{name}` in Python, so it is not just weights and is not read; do not use this model, or get it as safetensors",
+        name = printable(name)
+    )]
+    Code {
+        /// The file.
+        file: String,
+        /// What it imports.
+        name: String,
+    },
+    /// A checkpoint of the original code has a tensor that diffusers' networks have not.
+    #[error(
+        "the checkpoint's `{key}`, of shape {shape:?}, has no place in diffusers' UNet2DModel, VQModel or AutoencoderKL; \
+         only CompVis' unconditional latent diffusion and its autoencoders can be converted",
+        key = printable(key)
+    )]
+    NoPlace {
+        /// The tensor's name.
+        key: String,
+        /// Its shape.
+        shape: Vec<usize>,
+    },
+    /// A checkpoint of some other code.
+    #[error(
+        "{0} holds no network that can be converted; give a checkpoint of CompVis' latent diffusion or of one of its autoencoders"
+    )]
+    NotConvertible(String),
+    /// The model is of a kind that is not read here.
+    #[error(
+        "{file} names the pipeline `{class}`, but only LDMPipeline, DDIMPipeline and DDPMPipeline are supported",
+        class = printable(class)
+    )]
+    UnknownPipeline {
+        /// The file.
+        file: String,
+        /// The pipeline's class.
+        class: String,
+    },
+    /// A part of the model is of a kind that is not read here.
+    #[error("{file} says that `{part}` is {found}, but {expected} is needed")]
+    UnknownPart {
+        /// The file.
+        file: String,
+        /// The part's name, which is that of its folder.
+        part: &'static str,
+        /// What the file says, as JSON.
+        found: String,
+        /// The class (or classes) that would be read.
+        expected: &'static str,
+    },
+    /// A network's options are impossible.
+    #[error("{file}: {problem}")]
+    Config {
+        /// The file.
+        file: String,
+        /// What is wrong with them.
+        problem: ConfigError,
+    },
+    /// A network's weights do not fit or are damaged.
+    #[error("{file}: {problem}")]
+    Weights {
+        /// The file.
+        file: String,
+        /// What is wrong with them.
+        problem: WeightsError,
+    },
+    /// The noise schedule or the prediction type is not supported.
+    #[error("{file}: {problem}")]
+    Scheduler {
+        /// The file.
+        file: String,
+        /// What is wrong with it.
+        problem: DiffusionError,
+    },
+    /// A fact in a weights file's header cannot be understood.
+    #[error(
+        "{file} says `{key}` = {value:?} in its header, which is not {expected}; save the model again"
+    )]
+    Metadata {
+        /// The file.
+        file: String,
+        /// The fact's name.
+        key: &'static str,
+        /// What is recorded.
+        value: String,
+        /// What it should be.
+        expected: &'static str,
+    },
+    /// A border leaves nothing of the images.
+    #[error(
+        "{file} says `kiln.border` = {border} in its header, which must be less than half of the {side} pixels of the images; save the model again"
+    )]
+    Border {
+        /// The file.
+        file: String,
+        /// What is recorded, in pixels.
+        border: usize,
+        /// The shorter side of the images, in pixels.
+        side: usize,
+    },
+    /// The names of the classes are not as many as the classes.
+    #[error(
+        "{file} says {named} names in `kiln.class_names` of its header, but the network has {rows} classes, the null class counted; save the model again"
+    )]
+    ClassNames {
+        /// The file.
+        file: String,
+        /// How many names are recorded.
+        named: usize,
+        /// Rows of the network's table.
+        rows: usize,
+    },
+    /// The scheduler has timesteps that the U-Net's table has not.
+    #[error(
+        "the scheduler has {timesteps} timesteps, but the U-Net's table of `num_train_timesteps` only {rows} rows; use the scheduler that the U-Net was trained with"
+    )]
+    Timesteps {
+        /// Rows of the U-Net's table.
+        rows: usize,
+        /// Timesteps of the scheduler.
+        timesteps: usize,
+    },
+    /// The U-Net's output is no prediction for its input.
+    #[error(
+        "the U-Net takes {takes} channels and gives {gives}, but must give as many as it takes; \
+         models that also predict a variance are not supported"
+    )]
+    Prediction {
+        /// The U-Net's `in_channels`.
+        takes: usize,
+        /// The U-Net's `out_channels`.
+        gives: usize,
+    },
+    /// The two networks cannot work together.
+    #[error(
+        "the VQ-VAE's latents have {latents} channels, but the U-Net takes {takes}; \
+         use the VQ-VAE that the U-Net was trained with"
+    )]
+    Channels {
+        /// Channels of the VQ-VAE's latents.
+        latents: usize,
+        /// The U-Net's `in_channels`.
+        takes: usize,
+    },
+    /// The U-Net was trained in the latent space of another VQ-VAE.
+    #[error(
+        "the U-Net was trained with another VQ-VAE ({expected:.12}) than the one in the model ({found:.12}); \
+         restore that VQ-VAE or train the U-Net again"
+    )]
+    OtherVqVae {
+        /// Hash of the VQ-VAE that it was trained with.
+        expected: String,
+        /// Hash of the VQ-VAE beside it.
+        found: String,
+    },
+    /// The guide is no worse version of the same model.
+    #[error(
+        "the model and its guide differ in their {what}; a guide is a worse version of the same model: train it on the same latents with the same schedule"
+    )]
+    Guide {
+        /// What is not the same.
+        what: &'static str,
+    },
+    /// A file or folder cannot be written. What stood there before is untouched.
+    #[error("cannot write {path}: {problem}", path = path.display())]
+    Write {
+        /// The file or folder.
+        path: PathBuf,
+        /// Why.
+        problem: std::io::Error,
+    },
+    /// A model is to be written into another one.
+    #[error("{} is a part of the model {}: choose a folder outside of it", path.display(), model.display())]
+    PartOfModel {
+        /// Where it was to be written.
+        path: PathBuf,
+        /// The other model's folder.
+        model: PathBuf,
+    },
+    /// Something stands where a folder is to be written, and not just what kiln wrote there.
+    #[error("{folder} {reason}; choose another folder or move this one away", folder = folder.display())]
+    NotReplaced {
+        /// The folder to write.
+        folder: PathBuf,
+        /// What is wrong with it: what follows on its name in a sentence.
+        reason: String,
+    },
+}

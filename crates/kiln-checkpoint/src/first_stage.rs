@@ -1,0 +1,158 @@
+//! An autoencoder in a folder of its own, and what tells one from another.
+
+use std::path::Path;
+
+use burn::module::{Module, ModuleVisitor, Param};
+use burn::tensor::{Device, Tensor};
+use half::f16;
+use kiln_data::hexadecimal;
+use kiln_models::{Autoencoder, AutoencoderConfig, AutoencoderKlConfig, VqVaeConfig, WeightsType};
+use serde_json::json;
+use sha2::{Digest, Sha256};
+
+use crate::folder::NewFolder;
+use crate::layout::{CONFIG, WEIGHTS};
+use crate::weights::load_weights;
+use crate::{CheckpointError, Metadata, ModelSource};
+
+/// A trained autoencoder: what stage 1 gives and stage 2 needs. Stage 1 trains VQ-VAEs; those of others may also be
+/// of diffusers' class `AutoencoderKL`.
+#[derive(Clone, Debug)]
+pub struct FirstStage {
+    /// The network.
+    pub network: Autoencoder,
+    /// How it was trained, and facts about its data.
+    pub metadata: Metadata,
+}
+
+impl FirstStage {
+    /// Reads an autoencoder's folder (`config.json` and weights), or the autoencoder of a whole model.
+    ///
+    /// # Errors
+    /// Names the file that is missing, damaged or not supported, or says that there is no autoencoder at all.
+    pub fn load(source: &ModelSource, device: &Device) -> Result<Self, CheckpointError> {
+        source.require_folder()?;
+        // The folder itself, or its place in a model.
+        for folder in ["", "vqvae/", "vae/"] {
+            if source.has(&format!("{folder}{CONFIG}")) {
+                return Self::load_from(source, folder, device);
+            }
+        }
+        Err(CheckpointError::NotAModel {
+            place: source.place(),
+            expected: "VQ-VAE or other autoencoder",
+            file: CONFIG,
+        })
+    }
+
+    /// Writes a folder that diffusers reads with `from_pretrained` of the network's class. A model that stands there is
+    /// replaced once the new one is whole, if kiln wrote it.
+    ///
+    /// # Errors
+    /// If it cannot be written, or something else stands there: see [`check_place`](crate::check_place).
+    pub fn save(&self, folder: &Path, weights_type: WeightsType) -> Result<(), CheckpointError> {
+        let files = NewFolder::begin(folder)?;
+        self.write_to(&files, "", weights_type)?;
+        files.place()
+    }
+
+    /// The scaling factor, unless it is the one that every VQ-VAE of kiln's has until stage 2 measures its latents.
+    pub fn measured_scaling_factor(&self) -> Option<f64> {
+        let factor = self.network.config().scaling_factor();
+        let is_ours = self.metadata.training.contains_key("steps");
+        let is_default = factor == VqVaeConfig::default().scaling_factor;
+        (!(is_ours && is_default)).then_some(factor)
+    }
+
+    /// What tells this autoencoder from any other: see [`vqvae_hash`].
+    pub fn hash(&self) -> String {
+        vqvae_hash(&self.network)
+    }
+
+    pub(crate) fn load_from(
+        source: &ModelSource,
+        folder: &str,
+        device: &Device,
+    ) -> Result<Self, CheckpointError> {
+        let config = format!("{folder}{CONFIG}");
+        let file = source.name(&config);
+        let network = AutoencoderConfig::from_json(&source.text(&config)?)
+            .and_then(|config| config.init(device, 0))
+            .map_err(|problem| CheckpointError::Config { file, problem })?;
+        let (network, metadata) = load_weights(source, folder, network)?;
+        let side = network.config().sample_size();
+        metadata.check_border([side, side], &source.name(&format!("{folder}{WEIGHTS}")))?;
+        Ok(Self { network, metadata })
+    }
+
+    pub(crate) fn write_to(
+        &self,
+        files: &NewFolder,
+        folder: &str,
+        weights_type: WeightsType,
+    ) -> Result<(), CheckpointError> {
+        files.write(
+            &format!("{folder}{CONFIG}"),
+            &self.network.config().to_json(),
+        )?;
+        let weights = format!("{folder}{WEIGHTS}");
+        files.write_weights(&weights, &self.network, weights_type, &self.metadata)
+    }
+}
+
+/// SHA-256, in hexadecimal, over everything that decides an autoencoder's latents and images: its options and its
+/// weights. A cache of latents and a U-Net belong to the autoencoder of this hash.
+///
+/// `scaling_factor` is left out: it is measured on the latents and does not change them.
+pub fn vqvae_hash(network: &Autoencoder) -> String {
+    hash_as_stored(network, WeightsType::F32)
+}
+
+/// The hash that an autoencoder has once it was saved as `weights_type` and loaded again.
+pub(crate) fn hash_as_stored(network: &Autoencoder, weights_type: WeightsType) -> String {
+    // What the weights and their shapes do not tell.
+    let options = match network.config() {
+        AutoencoderConfig::Vq(config) => json!([
+            config.down_block_types,
+            config.up_block_types,
+            config.act_fn,
+            config.norm_num_groups,
+            config.norm_type,
+        ]),
+        AutoencoderConfig::Kl(config) => json!([
+            AutoencoderKlConfig::CLASS,
+            config.down_block_types,
+            config.up_block_types,
+            config.act_fn,
+            config.norm_num_groups,
+        ]),
+    };
+    let mut hasher = WeightsHasher {
+        digest: Sha256::new_with_prefix(options.to_string()),
+        weights_type,
+    };
+    network.visit(&mut hasher);
+    hexadecimal(&hasher.digest.finalize())
+}
+
+struct WeightsHasher {
+    digest: Sha256,
+    weights_type: WeightsType,
+}
+
+impl ModuleVisitor for WeightsHasher {
+    fn visit_float<const D: usize>(&mut self, parameter: &Param<Tensor<D>>) {
+        let shape = parameter.lazy_shape();
+        self.digest.update(format!("{:?}", shape.as_slice()));
+        let stored = |value: f32| match self.weights_type {
+            WeightsType::F32 => value,
+            WeightsType::F16 => f16::from_f32(value).to_f32(),
+        };
+        let values = parameter.val().into_data();
+        let bytes: Vec<u8> = values
+            .iter::<f32>()
+            .flat_map(|value| stored(value).to_le_bytes())
+            .collect();
+        self.digest.update(bytes);
+    }
+}

@@ -1,0 +1,60 @@
+//! Models in the layout of Hugging Face's diffusers: what is trained here loads in Python, and the other way round.
+//! CompVis' checkpoints become such models by [`convert()`].
+//!
+//! ```text
+//! model/
+//!   model_index.json                                            which parts there are
+//!   vqvae/config.json, diffusion_pytorch_model.safetensors      VQModel; not in pixel-space models
+//!   unet/config.json, diffusion_pytorch_model.safetensors       UNet2DModel
+//!   scheduler/scheduler_config.json                             DDIMScheduler, DDPMScheduler, ...
+//!   guide/config.json, ..., guidance.json                       a worse UNet2DModel that guides the other; kiln's own
+//! ```
+//!
+//! Models of others may also have their weights in several files, in half precision or as pickles, whose code is
+//! never run; and those of diffusers' first months have U-Net and scheduler beside the index.
+//!
+//! [`LatentDiffusion`] is a whole model; [`FirstStage`] is a VQ-VAE alone, as stage 1 leaves it. Both are
+//! read from a [`ModelSource`], a folder or files compiled into the program, and written to a folder that
+//! appears only when it is whole. Facts that diffusers has no key for are [`Metadata`] in the headers
+//! of the weights.
+//!
+//! ```no_run
+//! use burn::tensor::Device;
+//! use kiln_checkpoint::{LatentDiffusion, ModelSource};
+//! use kiln_models::WeightsType;
+//!
+//! let source = ModelSource::Folder("runs/mnist/model".into());
+//! let model = LatentDiffusion::load(&source, &Device::flex())?;
+//! println!("{:?}", model.metadata.training);
+//! model.save("smaller".as_ref(), WeightsType::F16)?;
+//! # Ok::<(), kiln_checkpoint::CheckpointError>(())
+//! ```
+
+#![recursion_limit = "256"]
+
+mod convert;
+mod error;
+mod first_stage;
+mod folder;
+pub mod foreign;
+mod guide;
+mod index;
+pub mod layout;
+mod metadata;
+mod model;
+mod pickle;
+mod printable;
+mod source;
+mod unet;
+mod weights;
+
+pub use convert::{ConvertOptions, Converted, convert};
+pub use error::CheckpointError;
+pub use first_stage::{FirstStage, vqvae_hash};
+pub use folder::{Differences, NewFolder, check_outside_models, check_place, differences, settled};
+pub use guide::Guide;
+pub use index::ModelIndex;
+pub use metadata::Metadata;
+pub use model::LatentDiffusion;
+pub use printable::printable;
+pub use source::ModelSource;

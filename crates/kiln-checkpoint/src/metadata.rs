@@ -1,0 +1,259 @@
+//! Facts about a network that diffusers has no key for, kept in the header of its safetensors file.
+
+use std::collections::{BTreeMap, HashMap};
+
+use safetensors::SafeTensors;
+
+use crate::CheckpointError;
+
+// diffusers passes over names that it does not know.
+const BORDER: &str = "kiln.border";
+const CLASS_NAMES: &str = "kiln.class_names";
+const VQVAE_HASH: &str = "kiln.vqvae_hash";
+const SAMPLING_STEPS: &str = "kiln.sampling_steps";
+const SAMPLING_COUNT: &str = "kiln.sampling_count";
+const TRAINING: &str = "kiln.training.";
+/// Images of a picture, at most.
+const MAX_COUNT: usize = 4096;
+
+/// Facts about a network that its `config.json` has no key for.
+///
+/// They are strings in the header of its weights, so that `config.json` stays exactly diffusers' own.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Metadata {
+    /// Pixels on each side of an image that belong to its padding: samples are cropped by as many.
+    pub border: usize,
+    /// Names of the data set's classes in the order of their labels; empty if it has none.
+    pub class_names: Vec<String>,
+    /// Of a U-Net: the [hash](crate::vqvae_hash) of the VQ-VAE whose latents it was trained on.
+    pub vqvae_hash: Option<String>,
+    /// Of a U-Net: the denoising steps that it is meant to be sampled with.
+    pub sampling_steps: Option<usize>,
+    /// Of a U-Net: how many images a picture is meant to show.
+    pub sampling_count: Option<usize>,
+    /// How the network was trained, to be shown: `dataset`, `seed`, `steps`, `version` and what else the
+    /// trainer finds worth keeping.
+    pub training: BTreeMap<String, String>,
+}
+
+impl Metadata {
+    /// As strings for the header of a safetensors file.
+    pub(crate) fn to_header(&self) -> BTreeMap<String, String> {
+        let mut header = BTreeMap::new();
+        if self.border > 0 {
+            header.insert(BORDER.to_owned(), self.border.to_string());
+        }
+        if !self.class_names.is_empty() {
+            let names = serde_json::Value::from(self.class_names.clone());
+            header.insert(CLASS_NAMES.to_owned(), names.to_string());
+        }
+        if let Some(hash) = &self.vqvae_hash {
+            header.insert(VQVAE_HASH.to_owned(), hash.clone());
+        }
+        for (key, number) in [
+            (SAMPLING_STEPS, self.sampling_steps),
+            (SAMPLING_COUNT, self.sampling_count),
+        ] {
+            if let Some(number) = number {
+                header.insert(key.to_owned(), number.to_string());
+            }
+        }
+        for (name, value) in &self.training {
+            header.insert(format!("{TRAINING}{name}"), value.clone());
+        }
+        header
+    }
+
+    /// Reads the header of the safetensors file `bytes`, which errors call `file`.
+    pub(crate) fn from_weights(bytes: &[u8], file: &str) -> Result<Self, CheckpointError> {
+        let (_, header) =
+            SafeTensors::read_metadata(bytes).map_err(|problem| CheckpointError::Damaged {
+                file: file.to_owned(),
+                problem: problem.to_string(),
+            })?;
+        let metadata = match header.metadata() {
+            Some(header) => Self::from_header(header, file)?,
+            None => Self::default(),
+        };
+        let is_digit = |digit: u8| matches!(digit, b'0'..=b'9' | b'a'..=b'f');
+        match metadata.vqvae_hash {
+            Some(hash) if hash.len() != 64 || !hash.bytes().all(is_digit) => {
+                Err(CheckpointError::Metadata {
+                    file: file.to_owned(),
+                    key: VQVAE_HASH,
+                    value: hash,
+                    expected: "a SHA-256 of 64 digits",
+                })
+            }
+            vqvae_hash => Ok(Self {
+                vqvae_hash,
+                ..metadata
+            }),
+        }
+    }
+
+    /// Whether there is something left of images of `[height, width]` pixels inside of the border.
+    pub(crate) fn check_border(
+        &self,
+        image: [usize; 2],
+        file: &str,
+    ) -> Result<(), CheckpointError> {
+        let least = image.into_iter().min().unwrap_or_default();
+        match self.border < least.div_ceil(2) {
+            true => Ok(()),
+            false => Err(CheckpointError::Border {
+                file: file.to_owned(),
+                border: self.border,
+                side: least,
+            }),
+        }
+    }
+
+    /// Whether a network with a table of so many classes, the null class counted or not, knows those that are named.
+    pub(crate) fn check_classes(&self, rows: usize, file: &str) -> Result<(), CheckpointError> {
+        let named = self.class_names.len();
+        match named == 0 || named == rows || named + 1 == rows {
+            true => Ok(()),
+            false => Err(CheckpointError::ClassNames {
+                file: file.to_owned(),
+                named,
+                rows,
+            }),
+        }
+    }
+
+    fn from_header(header: &HashMap<String, String>, file: &str) -> Result<Self, CheckpointError> {
+        let invalid = |key, value: &String, expected| CheckpointError::Metadata {
+            file: file.to_owned(),
+            key,
+            value: value.clone(),
+            expected,
+        };
+        let number = |key, value: &String, largest: usize| {
+            let number = value.parse().ok();
+            let number = number.filter(|number| (1..=largest).contains(number));
+            number.ok_or_else(|| invalid(key, value, "a number from 1 on"))
+        };
+        let mut metadata = Self::default();
+        for (name, value) in header {
+            match name.as_str() {
+                BORDER => {
+                    metadata.border = value
+                        .parse()
+                        .map_err(|_| invalid(BORDER, value, "a number of pixels"))?;
+                }
+                CLASS_NAMES => {
+                    metadata.class_names = serde_json::from_str(value)
+                        .map_err(|_| invalid(CLASS_NAMES, value, "a list of names"))?;
+                }
+                SAMPLING_STEPS => {
+                    metadata.sampling_steps = Some(number(SAMPLING_STEPS, value, usize::MAX)?);
+                }
+                SAMPLING_COUNT => {
+                    metadata.sampling_count = Some(number(SAMPLING_COUNT, value, MAX_COUNT)?);
+                }
+                VQVAE_HASH => metadata.vqvae_hash = Some(value.clone()),
+                _ => {
+                    if let Some(name) = name.strip_prefix(TRAINING) {
+                        metadata.training.insert(name.to_owned(), value.clone());
+                    }
+                }
+            }
+        }
+        Ok(metadata)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn round_trip(header: BTreeMap<String, String>) -> Result<Metadata, CheckpointError> {
+        Metadata::from_header(&header.into_iter().collect(), "weights")
+    }
+
+    #[test]
+    fn facts_survive() {
+        let metadata = Metadata {
+            border: 2,
+            class_names: vec!["a \"quoted\" rose".to_owned(), "ü".to_owned()],
+            vqvae_hash: Some("abc".to_owned()),
+            sampling_steps: Some(20),
+            sampling_count: Some(16),
+            training: BTreeMap::from([("dataset".to_owned(), "mnist".to_owned())]),
+        };
+        assert_eq!(round_trip(metadata.to_header()).expect("facts"), metadata);
+        let nothing = Metadata::default();
+        assert!(nothing.to_header().is_empty());
+        assert_eq!(round_trip(nothing.to_header()).expect("facts"), nothing);
+    }
+
+    #[test]
+    fn all_names_are_marked_as_ours() {
+        let metadata = Metadata {
+            border: 1,
+            class_names: vec!["one".to_owned()],
+            vqvae_hash: Some("abc".to_owned()),
+            sampling_steps: Some(1),
+            sampling_count: Some(1),
+            training: BTreeMap::from([("seed".to_owned(), "1".to_owned())]),
+        };
+        for name in metadata.to_header().keys() {
+            assert!(name.starts_with("kiln."), "{name}");
+        }
+    }
+
+    #[test]
+    fn nonsense_is_an_error_that_names_it() {
+        for (key, value) in [
+            (BORDER, "-1"),
+            (BORDER, "wide"),
+            (CLASS_NAMES, "{"),
+            (SAMPLING_STEPS, "0"),
+            (SAMPLING_COUNT, "99999999999"),
+        ] {
+            let header = BTreeMap::from([(key.to_owned(), value.to_owned())]);
+            let message = round_trip(header).expect_err(value).to_string();
+            assert!(
+                message.contains(key) && message.contains("weights"),
+                "{message}"
+            );
+        }
+    }
+
+    #[test]
+    fn a_border_leaves_something_of_the_image() {
+        let check = |border, image| {
+            let metadata = Metadata {
+                border,
+                ..Metadata::default()
+            };
+            let checked = metadata.check_border(image, "weights");
+            checked.map_err(|error| error.to_string())
+        };
+        for (border, image) in [(0, [1, 1]), (7, [16, 16]), (2, [5, 9]), (15, [64, 32])] {
+            assert_eq!(check(border, image), Ok(()));
+        }
+        for (border, image) in [
+            (8, [16, 16]),
+            (3, [5, 9]),
+            (16, [64, 32]),
+            (usize::MAX, [16, 16]),
+        ] {
+            let sentence = check(border, image).unwrap_err();
+            assert!(sentence.contains("`kiln.border`"), "{sentence}");
+        }
+    }
+
+    #[test]
+    fn class_names_are_as_many_as_classes() {
+        let metadata = Metadata {
+            class_names: vec!["cat".to_owned(), "dog".to_owned()],
+            ..Metadata::default()
+        };
+        for (rows, is_right) in [(1, false), (2, true), (3, true), (4, false)] {
+            assert_eq!(metadata.check_classes(rows, "weights").is_ok(), is_right);
+        }
+        assert!(Metadata::default().check_classes(7, "weights").is_ok());
+    }
+}

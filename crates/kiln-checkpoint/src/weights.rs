@@ -1,0 +1,111 @@
+//! The weights of one network in its folder, however they are stored: see [`forms`].
+
+use std::borrow::Cow;
+use std::collections::BTreeMap;
+
+use burn::module::Module;
+use kiln_models::load_weights_from_tensors;
+use safetensors::SafeTensors;
+use safetensors::tensor::TensorView;
+
+use crate::layout::{WEIGHTS, forms, shard_names};
+use crate::pickle::{PickledTensor, read_pickle};
+use crate::{CheckpointError, Metadata, ModelSource};
+
+/// The largest header of a safetensors file, and more than the largest pickle beside the tensors.
+pub(crate) const LARGEST_HEADER: u64 = 128 << 20;
+/// Bytes of the widest number that is read, an F64.
+const WIDEST_NUMBER: u64 = 8;
+
+/// Reads the weights in `folder`, which ends with a slash or is empty, into a network that was made for its
+/// config.
+///
+/// # Errors
+/// Names the file that is missing, damaged, larger than the network's could be, or that would run code in Python.
+pub(crate) fn load_weights<M: Module>(
+    source: &ModelSource,
+    folder: &str,
+    network: M,
+) -> Result<(M, Metadata), CheckpointError> {
+    let missing = || CheckpointError::MissingFile(source.name(&format!("{folder}{WEIGHTS}")));
+    let form = (forms().into_iter())
+        .find(|form| source.has(&format!("{folder}{}", form.file)))
+        .ok_or_else(missing)?;
+    let name = format!("{folder}{}", form.file);
+    let files = if form.is_index {
+        shards(source, folder, &name)?
+    } else {
+        vec![name.clone()]
+    };
+
+    let numbers = network.num_params() as u64;
+    let largest = LARGEST_HEADER.saturating_add(WIDEST_NUMBER.saturating_mul(numbers));
+    let stored = files
+        .iter()
+        .map(|file| Stored::read(source, file, largest))
+        .collect::<Result<Vec<_>, _>>()?;
+    let mut metadata = Metadata::default();
+    let mut tensors: Vec<(String, TensorView<'_>)> = Vec::new();
+    for (stored, file) in stored.iter().zip(&files) {
+        if let Stored::Safetensors(bytes) = stored {
+            let of_file = Metadata::from_weights(bytes, &source.name(file))?;
+            if of_file != Metadata::default() {
+                metadata = of_file;
+            }
+        }
+        tensors.extend(stored.tensors(&source.name(file))?);
+    }
+    let network = load_weights_from_tensors(network, tensors).map_err(|problem| {
+        CheckpointError::Weights {
+            file: source.name(&name),
+            problem,
+        }
+    })?;
+    Ok((network, metadata))
+}
+
+fn shards(source: &ModelSource, folder: &str, index: &str) -> Result<Vec<String>, CheckpointError> {
+    let names = shard_names(&source.text(index)?, source.name(index))?.into_iter();
+    Ok(names.map(|name| format!("{folder}{name}")).collect())
+}
+
+/// The contents of a weights file.
+enum Stored {
+    /// The file as it is.
+    Safetensors(Cow<'static, [u8]>),
+    /// Tensors that have been taken out of a pickle, under their keys.
+    Pickle(BTreeMap<String, PickledTensor>),
+}
+
+impl Stored {
+    /// Reads a file of at most `largest` bytes.
+    fn read(source: &ModelSource, file: &str, largest: u64) -> Result<Self, CheckpointError> {
+        if source.is_safetensors(file, largest)? {
+            return Ok(Self::Safetensors(source.bytes(file, largest)?));
+        }
+        let path = source.path(file, largest)?;
+        let tensors = read_pickle(&path, &source.name(file), largest, |_| true)?;
+        Ok(Self::Pickle(tensors))
+    }
+
+    fn tensors(&self, file: &str) -> Result<Vec<(String, TensorView<'_>)>, CheckpointError> {
+        let damaged = |problem: safetensors::SafeTensorError| CheckpointError::Damaged {
+            file: file.to_owned(),
+            problem: problem.to_string(),
+        };
+        match self {
+            Self::Safetensors(bytes) => {
+                let tensors = SafeTensors::deserialize(bytes).map_err(damaged)?;
+                let tensors = tensors.iter().map(|(key, tensor)| (key.to_owned(), tensor));
+                Ok(tensors.collect())
+            }
+            Self::Pickle(tensors) => tensors
+                .iter()
+                .map(|(key, (dtype, shape, bytes))| {
+                    let view = TensorView::new(*dtype, shape.clone(), bytes).map_err(damaged)?;
+                    Ok((key.clone(), view))
+                })
+                .collect(),
+        }
+    }
+}

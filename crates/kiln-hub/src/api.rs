@@ -1,0 +1,277 @@
+//! Questions to the Hub's API: what comes back is bounded in size, in pages and in time, and the token goes to the Hub
+//! alone, wherever an answer points.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::io::Read;
+use std::thread;
+use std::time::Instant;
+
+use hf_hub::repository::RepoTreeEntry;
+use kiln_data::{Origin, Progress, ProgressUnit, Request, Task, resolved};
+use serde::Deserialize;
+use serde::de::DeserializeOwned;
+use serde_json::Value;
+use ureq::http::{HeaderMap, StatusCode, header};
+
+use crate::TransportError;
+use crate::client::{Listed, Remote, encoded, is_busy, stays_inside};
+use crate::name::is_commit;
+
+/// Largest answer, all its pages together, in bytes: a repository of some hundred thousand files.
+const MOST_BYTES: u64 = 64 << 20;
+/// Most pages of an answer. The Hub puts a thousand files on each.
+const MOST_PAGES: usize = 1000;
+
+/// What is left of the bounds of an answer.
+struct Budget<'a> {
+    bytes: u64,
+    end: Instant,
+    task: Task<'a>,
+}
+
+/// What a server answered.
+pub(crate) struct Answer {
+    pub(crate) status: StatusCode,
+    pub(crate) headers: HeaderMap,
+    text: String,
+}
+
+/// What kiln reads of what the Hub says about a repository.
+#[derive(Deserialize)]
+struct Information {
+    sha: Option<String>,
+}
+
+impl Remote<'_> {
+    /// The commit that the name's revision is now.
+    pub(crate) fn commit(&self, progress: &dyn Progress) -> Result<String, TransportError> {
+        let revision = encoded_part(self.name.revision());
+        let url = self.api_url(&format!("revision/{revision}"));
+        let answer = self.get(&url, &mut self.budget(progress))?;
+        let information: Information = self.json(&answer)?;
+        let commit = information.sha.filter(|commit| is_commit(commit));
+        commit.ok_or_else(|| self.not_a_hub("it names no commit"))
+    }
+
+    /// All files at `commit`.
+    pub(crate) fn files(
+        &self,
+        commit: &str,
+        progress: &dyn Progress,
+    ) -> Result<BTreeMap<String, Listed>, TransportError> {
+        let mut budget = self.budget(progress);
+        let mut files = BTreeMap::new();
+        let mut pages = BTreeSet::new();
+        let mut page = Some(self.api_url(&format!("tree/{commit}?recursive=true")));
+        while let Some(url) = page {
+            if pages.len() >= MOST_PAGES {
+                return Err(self.not_a_hub("its list of files has too many pages"));
+            }
+            let answer = self.get(&url, &mut budget)?;
+            let entries: Vec<RepoTreeEntry> = self.json(&answer)?;
+            files.extend(entries.into_iter().filter_map(listed));
+            page = next_page(&answer.headers).map(|next| resolved(&next, &url));
+            pages.insert(url);
+            if page.as_ref().is_some_and(|next| pages.contains(next)) {
+                return Err(self.not_a_hub("its list of files has no end"));
+            }
+        }
+        Ok(files)
+    }
+
+    /// Sends `body` and reads the JSON that comes back; nothing at all counts as null.
+    pub(crate) fn post(
+        &self,
+        url: &str,
+        content: &str,
+        body: &str,
+    ) -> Result<Value, TransportError> {
+        let answer = self.send(url, content, body)?;
+        self.accepted(&answer)?;
+        // A verification may answer with nothing.
+        match answer.text.trim() {
+            "" => Ok(Value::Null),
+            _ => self.json(&answer),
+        }
+    }
+
+    /// Sends `body`, and returns the answer whatever it is.
+    pub(crate) fn send(
+        &self,
+        url: &str,
+        content: &str,
+        body: &str,
+    ) -> Result<Answer, TransportError> {
+        let mut budget = self.budget(&kiln_data::NoProgress);
+        self.ask(url, Some((content, body)), &mut budget)
+    }
+
+    fn get(&self, url: &str, budget: &mut Budget<'_>) -> Result<Answer, TransportError> {
+        let answer = self.ask(url, None, budget)?;
+        self.accepted(&answer)?;
+        Ok(answer)
+    }
+
+    /// Asks, by POST where there is something to send, again after each pause while the server is busy.
+    fn ask(
+        &self,
+        url: &str,
+        sent: Option<(&str, &str)>,
+        budget: &mut Budget<'_>,
+    ) -> Result<Answer, TransportError> {
+        let authorization = self.settings.authorization();
+        // The token is for the Hub, and not for where it keeps its files.
+        let is_hub = Origin::of(url) == Origin::of(&self.settings.endpoint);
+        let headers = sent.map(|(content, _)| {
+            let content = content.to_owned();
+            vec![
+                (header::CONTENT_TYPE, content.clone()),
+                (header::ACCEPT, content),
+            ]
+        });
+        let request = Request {
+            agent: &self.agent,
+            url,
+            authorization: authorization.as_deref().filter(|_| is_hub),
+            headers: &headers.unwrap_or_default(),
+        };
+        let mut pauses = self.settings.pauses.iter();
+        loop {
+            let response = match sent {
+                Some((_, body)) => request.post(body),
+                None => request.get(),
+            };
+            let mut response = response.map_err(|problem| self.unreachable(problem))?;
+            let text = self.text(&mut response.body_mut().as_reader(), budget)?;
+            let status = response.status();
+            match pauses.next() {
+                Some(pause) if is_busy(status) => thread::sleep(*pause),
+                _ => {
+                    return Ok(Answer {
+                        status,
+                        headers: response.headers().clone(),
+                        text,
+                    });
+                }
+            }
+        }
+    }
+
+    /// Reads an answer as far as the budget goes.
+    fn text(&self, body: &mut dyn Read, budget: &mut Budget<'_>) -> Result<String, TransportError> {
+        let mut text = Vec::new();
+        let mut chunk = vec![0; 64 << 10];
+        loop {
+            if Instant::now() > budget.end {
+                return Err(self.not_a_hub("its answer has no end"));
+            }
+            let read = body.read(&mut chunk);
+            let count = read.map_err(|problem| self.unreachable(problem.to_string()))?;
+            if count == 0 {
+                break;
+            }
+            let left = budget.bytes.checked_sub(count as u64);
+            budget.bytes = left.ok_or_else(|| self.not_a_hub("its answer is too long"))?;
+            budget.task.advance(count as u64);
+            text.extend_from_slice(&chunk[..count]);
+        }
+        Ok(String::from_utf8_lossy(&text).into_owned())
+    }
+
+    /// Refuses an answer that is no success.
+    fn accepted(&self, answer: &Answer) -> Result<(), TransportError> {
+        match answer.status.is_success() {
+            true => Ok(()),
+            false => Err(self.refused(answer)),
+        }
+    }
+
+    /// What an answer that is no success means.
+    pub(crate) fn refused(&self, answer: &Answer) -> TransportError {
+        self.answer_error(answer.status, &answer.headers, &answer.text)
+    }
+
+    fn json<T: DeserializeOwned>(&self, answer: &Answer) -> Result<T, TransportError> {
+        serde_json::from_str(&answer.text).map_err(|_| self.not_a_hub("its answer is not JSON"))
+    }
+
+    fn budget<'p>(&self, progress: &'p dyn Progress) -> Budget<'p> {
+        let task = format!("{}: what it holds", self.name);
+        Budget {
+            bytes: MOST_BYTES,
+            end: Instant::now() + self.settings.longest_answer,
+            task: Task::begin(progress, &task, ProgressUnit::Bytes, None),
+        }
+    }
+
+    /// An address of the API, about this repository.
+    pub(crate) fn api_url(&self, path: &str) -> String {
+        let (endpoint, kind) = (&self.settings.endpoint, self.kind.plural());
+        format!("{endpoint}/api/{kind}/{}/{path}", self.id())
+    }
+}
+
+/// A file of the list, by its path; none for a folder, and for a path that would leave the repository.
+fn listed(entry: RepoTreeEntry) -> Option<(String, Listed)> {
+    let RepoTreeEntry::File {
+        oid,
+        size,
+        path,
+        lfs,
+        ..
+    } = entry
+    else {
+        return None;
+    };
+    let listed = Listed {
+        size,
+        is_large: lfs.is_some(),
+        object: oid,
+    };
+    stays_inside(&path).then_some((path, listed))
+}
+
+/// The address of the page after this one: `Link: <..>; rel="next"` (RFC 8288).
+fn next_page(headers: &HeaderMap) -> Option<String> {
+    let links = headers.get(header::LINK)?.to_str().ok()?;
+    links.split(',').find_map(|link| {
+        let (address, parameters) = link.trim().strip_prefix('<')?.split_once('>')?;
+        let is_next = parameters
+            .split(';')
+            .any(|parameter| matches!(parameter.trim(), "rel=\"next\"" | "rel=next"));
+        is_next.then(|| address.to_owned())
+    })
+}
+
+/// A name as one part of an address, with `%2F` for its slashes.
+pub(crate) fn encoded_part(name: &str) -> String {
+    encoded(name).replace('/', "%2F")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_next_page_is_found_among_links() {
+        let next = |link: &'static str| {
+            let mut headers = HeaderMap::new();
+            headers.insert(header::LINK, link.parse().unwrap());
+            next_page(&headers)
+        };
+        let expected = Some("https://hub/api?p=1".to_owned());
+        assert_eq!(next("<https://hub/api?p=1>; rel=\"next\""), expected);
+        assert_eq!(
+            next("<https://hub/0>; rel=\"prev\", <https://hub/api?p=1>; title=x; rel=next"),
+            expected
+        );
+        for none in [
+            "",
+            "<https://hub/0>; rel=\"prev\"",
+            "https://hub/0; rel=next",
+            "<",
+        ] {
+            assert_eq!(next(none), None, "{none}");
+        }
+    }
+}
