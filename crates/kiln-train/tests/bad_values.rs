@@ -1,7 +1,8 @@
 //! Whatever is wrong with a key of a config, one sentence names the key and shows what would do.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
+use kiln_diffusion::ScheduleKind;
 use kiln_train::{ClassifierExperiment, Experiment};
 use toml::{Table, Value};
 
@@ -10,7 +11,8 @@ const EXAMPLE: &str = include_str!("../src/experiment/example.toml");
 const CONFIG: &str = include_str!("../../../configs/mnist-quick.toml");
 
 /// Tables of which each kind has other keys.
-const OF_KINDS: [&str; 3] = [
+const OF_KINDS: [&str; 4] = [
+    "schedule",
     "stage_2.loss_weight",
     "stage_2.noise_levels",
     "sampling.sampler",
@@ -91,12 +93,25 @@ const VALUES: [&str; 11] = [
 fn every_key_with_every_kind_of_bad_value_is_named_in_a_plain_sentence() {
     let evaluation = "stage_2.evaluation.features=\"digits\"";
     assert_eq!(refusal(&[evaluation]), None);
-    let (keys, _) = names(&example(), "");
+    let (mut keys, _) = names(&example(), "");
+    let of_its_kind: BTreeMap<String, String> = (ScheduleKind::ALL.into_iter())
+        .flat_map(|kind| {
+            let own = Table::try_from(&kind).unwrap().into_iter();
+            let keys = own.map(|(key, _)| format!("schedule.{key}"));
+            let set = format!("schedule.kind={}", kind.name());
+            keys.map(move |key| (key, set.clone())).collect::<Vec<_>>()
+        })
+        .collect();
+    keys.retain(|key| key != "schedule");
+    let common = ["num_train_timesteps", "continuous", "zero_terminal_snr"];
+    keys.extend(common.map(|key| format!("schedule.{key}")));
+    keys.extend(of_its_kind.keys().cloned());
     for key in keys {
         let mut refused = 0;
         for value in VALUES {
             let set = format!("{key}={value}");
-            let Some(sentence) = refusal(&[evaluation, &set]) else {
+            let kind = of_its_kind.get(&key).map_or(evaluation, String::as_str);
+            let Some(sentence) = refusal(&[evaluation, kind, &set]) else {
                 continue;
             };
             println!("{set:45} {sentence}");

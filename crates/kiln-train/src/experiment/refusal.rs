@@ -2,6 +2,7 @@
 
 use std::sync::LazyLock;
 
+use kiln_diffusion::ScheduleKind;
 use serde::de::Unexpected;
 use serde_path_to_error::{Path, Segment};
 use toml::de::{DeTable, Error};
@@ -12,7 +13,16 @@ use crate::suggestion::suggestion;
 /// Every key of an [`Experiment`](super::Experiment), with a value that it may have.
 static OF_MODELS: LazyLock<Table> = LazyLock::new(|| {
     // That it is TOML is tested; without examples sentences are shorter.
-    toml::from_str(include_str!("example.toml")).unwrap_or_default()
+    let mut example: Table = toml::from_str(include_str!("example.toml")).unwrap_or_default();
+    if let Some(Value::Table(schedule)) = example.get_mut("schedule") {
+        for kind in ScheduleKind::ALL {
+            let own = Table::try_from(kind).unwrap_or_default();
+            for (key, value) in own {
+                schedule.entry(key).or_insert(value);
+            }
+        }
+    }
+    example
 });
 
 /// The same of a [`ClassifierExperiment`](super::ClassifierExperiment).
@@ -88,7 +98,13 @@ pub(super) fn explain(
             (_, None) => place.no_such_key(key, known, described),
         }
     } else if let Some(value) = quoted("unknown variant `") {
-        place.no_such_value(value, &backquoted(message)[1..])
+        let known = &backquoted(message)[1..];
+        let here = found(table, &place.0).and_then(Value::as_table);
+        let kind = here.and_then(|here| here.get("kind"));
+        match kind.is_some_and(|kind| unexpected(kind) == Unexpected::Str(value).to_string()) {
+            true => place.child("kind").no_such_value(value, known),
+            false => place.no_such_value(value, known),
+        }
     } else if let Some(key) = quoted("missing field `") {
         place.missing(key, described)
     } else {
@@ -242,22 +258,26 @@ impl Place {
     /// The place below this one, in a table that serde had to read twice and forgot where it was, whose value is the one that
     /// `message` quotes.
     fn narrowed(self, message: &str, table: &Table) -> Self {
-        fn collect(place: &Place, value: &Value, quoted: &str, places: &mut Vec<Place>) {
-            if let Value::Table(inner) = value {
-                for (key, value) in inner {
-                    collect(&place.child(key), value, quoted, places);
+        fn collect(place: &Place, table: &Table, quoted: &str, places: &mut Vec<Place>) {
+            for (key, value) in table {
+                let place = place.child(key);
+                if unexpected(value) == quoted {
+                    places.push(place.clone());
                 }
-            } else if unexpected(value).is_some_and(|value| value == quoted) {
-                places.push(place.clone());
+                if let Value::Table(inner) = value {
+                    collect(&place, inner, quoted, places);
+                }
             }
         }
-        let quoted = message.strip_prefix("invalid type: ");
-        let quoted = quoted.and_then(|rest| rest.split_once(", expected "));
-        let (Some((quoted, _)), Some(value)) = (quoted, found(table, &self.0)) else {
+        let quoted = (message.strip_prefix("invalid type: "))
+            .or_else(|| message.strip_prefix("invalid value: "))
+            .and_then(|rest| rest.split_once(", expected "));
+        let here = found(table, &self.0).and_then(Value::as_table);
+        let (Some((quoted, _)), Some(here)) = (quoted, here) else {
             return self;
         };
         let mut places = Vec::new();
-        collect(&self, value, quoted, &mut places);
+        collect(&self, here, quoted, &mut places);
         match <[Self; 1]>::try_from(places) {
             Ok([place]) => place,
             Err(_) => self,
@@ -324,16 +344,18 @@ impl Place {
 }
 
 /// How serde calls a value that it did not expect.
-fn unexpected(value: &Value) -> Option<String> {
+fn unexpected(value: &Value) -> String {
+    let date = value.as_datetime().map(ToString::to_string);
     let unexpected = match value {
         Value::String(text) => Unexpected::Str(text),
         Value::Integer(number) => Unexpected::Signed(*number),
         Value::Float(number) => Unexpected::Float(*number),
         Value::Boolean(value) => Unexpected::Bool(*value),
         Value::Array(_) => Unexpected::Seq,
-        Value::Datetime(_) | Value::Table(_) => return None,
+        Value::Datetime(_) => Unexpected::Str(date.as_deref().unwrap_or_default()),
+        Value::Table(_) => Unexpected::Map,
     };
-    Some(unexpected.to_string())
+    unexpected.to_string()
 }
 
 /// The value at a place, or the innermost one above it that is no table.
