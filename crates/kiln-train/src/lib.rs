@@ -26,6 +26,7 @@ mod denoising;
 pub mod devices;
 mod error;
 mod experiment;
+mod facts;
 mod first_stage;
 mod learner;
 mod memory;
@@ -34,10 +35,12 @@ pub mod pictures;
 pub mod plots;
 mod ranks;
 mod run_folder;
+mod script;
 mod stages;
 mod start;
 mod steps;
 mod suggestion;
+mod training_report;
 
 pub use counted::counted;
 pub use denoising::evaluation::{seen_in, seen_in_dataset};
@@ -59,8 +62,7 @@ pub use run_folder::drawable::load_model;
 pub use run_folder::kind::FolderKind;
 pub use run_folder::record::{RunRecord, StageRecord};
 pub use run_folder::write_atomically;
-pub use stages::{
-    TrainingReport, train_classifier, train_diffusion, train_latent_diffusion, train_vqvae,
-};
+pub use stages::{train_classifier, train_diffusion, train_latent_diffusion, train_vqvae};
 pub use steps::{DiffusionInput, diffusion_steps, vqvae_steps};
 pub use suggestion::suggestion;
+pub use training_report::TrainingReport;

@@ -1,6 +1,7 @@
 //! Training the digit classifier.
 
 mod distortion;
+mod stage;
 
 use std::sync::Arc;
 
@@ -13,7 +14,7 @@ use kiln_eval::DigitClassifier;
 
 use crate::classifier::distortion::distort;
 use crate::experiment::{Augmentation, ClassifierExperiment};
-use crate::first_stage::tensor;
+use crate::learner::images::tensor;
 use crate::learner::loader::{BatchSource, Batches, Shares};
 use crate::learner::log::LOSS;
 use crate::learner::plan::Plan;

@@ -8,7 +8,7 @@ use kiln_data::{Datasets, ImageDataset, prefetch};
 use kiln_models::Autoencoder;
 
 use crate::denoising::latents::{LatentSet, Latents};
-use crate::first_stage::tensor;
+use crate::learner::images::tensor;
 use crate::learner::loader::Batches;
 
 /// One split of the data in the space that stage 2 works in.

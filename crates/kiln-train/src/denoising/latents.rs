@@ -21,7 +21,7 @@ use safetensors::{Dtype, SafeTensors};
 use sha2::{Digest, Sha256};
 
 use crate::error::TrainError;
-use crate::first_stage::tensor;
+use crate::learner::images::tensor;
 use crate::learner::session::StopSignal;
 
 /// The most images that are encoded at once.

@@ -5,6 +5,7 @@ pub(crate) mod clean;
 pub mod evaluation;
 pub(crate) mod latents;
 pub(crate) mod noisy_source;
+pub(crate) mod stage;
 
 use std::ops::Range;
 use std::sync::Arc;

@@ -1,13 +1,14 @@
 //! Stage 1: the VQ-VAE learns to compress images into latents.
 
 mod objective;
+pub(crate) mod stage;
 
 use std::sync::Arc;
 
 use burn::data::dataset::DatasetError;
 use burn::module::Module;
-use burn::tensor::{Device, Tensor, TensorData};
-use kiln_data::{Datasets, ImageBatch, ImageDataset, Progress, ProgressUnit, Task, prefetch};
+use burn::tensor::{Device, Tensor};
+use kiln_data::{Datasets, ImageDataset, Progress, ProgressUnit, Task, prefetch};
 use kiln_models::Autoencoder;
 use kiln_models::bottleneck::vq::{
     BatchPosition, CODEBOOK, COMMITMENT, CodebookConfig, CodebookTraining, VectorQuantizer,
@@ -16,6 +17,7 @@ use kiln_models::bottleneck::vq::{
 use crate::error::TrainError;
 use crate::experiment::{FirstStageConfig, Interval, TrainingConfig};
 use crate::first_stage::objective::{RECONSTRUCTION, Stage1Objective, Terms, psnr};
+use crate::learner::images::tensor;
 use crate::learner::loader::{BatchSource, Batches, Shares};
 use crate::learner::log::LOSS;
 use crate::learner::plan::Plan;
@@ -363,16 +365,4 @@ impl BatchSource for ImageSource {
             .len()
             .div_ceil(self.plan.batch_size())
     }
-}
-
-/// `[batch, channels, height, width]` on `device`.
-pub(crate) fn tensor(batch: &ImageBatch, dataset: &ImageDataset, device: &Device) -> Tensor<4> {
-    let shape = dataset.shape();
-    let shape = [
-        batch.indices.len(),
-        shape.channels,
-        shape.height,
-        shape.width,
-    ];
-    Tensor::from_data(TensorData::new(batch.pixels.clone(), shape), device)
 }

@@ -42,7 +42,7 @@ pub enum Strategy {
 }
 
 /// One stage, ready to be trained.
-pub(crate) struct Stage<'a> {
+pub(crate) struct Training<'a> {
     pub(crate) name: &'static str,
     pub(crate) folder: StageFolder,
     pub(crate) training: &'a TrainingConfig,
@@ -122,7 +122,7 @@ pub(crate) fn session(
     Session::of_ranks(ranks.clone(), steps_done, stop.clone())
 }
 
-impl Stage<'_> {
+impl Training<'_> {
     /// Trains `model` on the batches of `source` until the last step, a requested stop or a failure.
     ///
     /// # Errors

@@ -16,6 +16,7 @@
 pub(crate) mod checkpoint;
 pub mod dashboard;
 pub(crate) mod gradients;
+pub(crate) mod images;
 pub(crate) mod launch;
 pub(crate) mod learning_rate;
 pub(crate) mod loader;

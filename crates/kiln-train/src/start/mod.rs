@@ -9,8 +9,8 @@ use kiln_data::{DataConfig, Datasets};
 
 use crate::counted;
 use crate::error::TrainError;
-use crate::experiment::{ConfigError, is_on_the_hub};
-use crate::learner::checkpoint::GoodCheckpoint;
+use crate::experiment::{ConfigError, Experiment, is_on_the_hub};
+use crate::learner::checkpoint::{CheckpointFolder, GoodCheckpoint};
 use crate::learner::launch::{find_checkpoint, session};
 use crate::learner::log::add_rows;
 use crate::learner::plan::Plan;
@@ -18,13 +18,14 @@ use crate::learner::session::Session;
 use crate::options::RunOptions;
 use crate::run_folder::{RunFolder, StageFolder, WRITTEN_BY, write_atomically};
 use crate::start::identity::{
-    Identity, InitialWeights, VqVaeIdentity, require_same_keys, say_what_stays,
+    Identity, InitialWeights, OF_STAGE_2, ONLY_OF_STAGE_1, ONLY_OF_STAGE_2, VqVaeIdentity,
+    require_same_keys, say_what_stays, with_tables_of,
 };
 use crate::start::initial_weights::EarlierSteps;
 
 /// A stage before its first step.
 pub(crate) struct Start<'a> {
-    options: &'a RunOptions,
+    pub(crate) options: &'a RunOptions,
     run: &'a RunFolder,
     /// The stage's table of metrics.
     metrics: PathBuf,
@@ -36,7 +37,45 @@ pub(crate) struct Start<'a> {
     pub(crate) session: Session,
 }
 
+/// What the run so far is called where its experiment is wrong.
+pub(crate) const BEFORE: &str = "the experiment of the run so far";
+
 impl<'a> Start<'a> {
+    /// The beginning of a stage of `experiment` in `folder`, of which `tables` decide what it learns.
+    pub(crate) fn of_experiment(
+        experiment: &Experiment,
+        options: &'a RunOptions,
+        run: &'a RunFolder,
+        folder: &StageFolder,
+        tables: &'static [&'static str],
+    ) -> Result<Self, TrainError> {
+        let reread = |text: &str| Experiment::parse(text, BEFORE, &[])?.to_toml();
+        let mut config = experiment.to_toml()?;
+        // The other stage was not run as this one is told that it would be, but as the run's file says.
+        let has_begun_stage_2 = || {
+            let checkpoints = CheckpointFolder::new(run.stage_2().checkpoints());
+            !checkpoints.steps().is_empty()
+        };
+        let (other, its_tables, is_fixed) = if tables == OF_STAGE_2 {
+            ("stage 1", ONLY_OF_STAGE_1, run.stage_1().model().exists())
+        } else {
+            ("stage 2", ONLY_OF_STAGE_2, has_begun_stage_2())
+        };
+        if is_fixed && let Ok(before) = Experiment::load(&run.config(), &[]) {
+            let kept = with_tables_of(&before.to_toml()?, &config, its_tables)?;
+            if let Ok(kept) = reread(&kept) {
+                let why = format!(
+                    "{other} has been trained, so its keys can only be set where it goes on itself"
+                );
+                if options.ranks.is_first() {
+                    say_what_stays(&why, &kept, &config)?;
+                }
+                config = kept;
+            }
+        }
+        Self::new(options, run, folder, tables, config, reread)
+    }
+
     /// Looks what was done before in `folder`. All ranks must be about to do the same.
     ///
     /// `reread` reads an experiment and writes it again, as `config` is written.

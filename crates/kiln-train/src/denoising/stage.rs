@@ -1,0 +1,334 @@
+//! Stage 2 from beginning to end, in the latents of a first stage or in pixel space.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use burn::tensor::Device;
+use kiln_checkpoint::{FirstStage, LatentDiffusion, Metadata, ModelSource};
+use kiln_data::{DataConfig, Datasets};
+use kiln_models::{FeatureMaps, UNet2d, WeightsType};
+
+use super::classes::Classes;
+use super::clean::CleanSets;
+use super::evaluation::{self, Evaluator};
+use super::latents::{Encoder, Latents};
+use super::noisy_source::NoisySource;
+use super::{DenoisingRecipe, Pictured, metrics, trainee};
+use crate::devices::Devices;
+use crate::error::TrainError;
+use crate::experiment::{Experiment, TrainingConfig};
+use crate::facts::{metadata, steps_in};
+use crate::learner::checkpoint::CheckpointFolder;
+use crate::memory::Trained;
+use crate::options::RunOptions;
+use crate::run_folder::drawable::load_model;
+use crate::run_folder::{RunFolder, StageFolder};
+use crate::script::{Found, Prepared, Scene, Stage};
+use crate::start::identity::{OF_STAGE_2, VqVaeIdentity};
+use crate::start::initial_weights::{self, EarlierSteps};
+use crate::start::{Start, absolute};
+
+/// Training the U-Net of an experiment.
+pub(crate) struct Stage2<'a> {
+    experiment: &'a Experiment,
+}
+
+/// What stage 2 begins with.
+pub(crate) struct Networks {
+    /// None in pixel space.
+    first_stage: Option<FirstStage>,
+    /// Initial weights, if not random ones.
+    unet: Option<UNet2d>,
+}
+
+impl<'a> Stage2<'a> {
+    pub(crate) fn of(experiment: &'a Experiment) -> Self {
+        Self { experiment }
+    }
+
+    fn in_pixel_space(&self) -> bool {
+        self.experiment.first_stage().is_none()
+    }
+
+    fn trained(&self) -> Result<Trained<'_>, TrainError> {
+        let unet = &self.experiment.unet;
+        let [_, height, width] = self.experiment.sample_shape();
+        Ok(Trained {
+            network: "unet",
+            weights: unet.num_weights()?,
+            maps: FeatureMaps::of_unet(unet, [height, width]),
+            table: "stage_2.training",
+            training: self.training(),
+        })
+    }
+}
+
+impl Stage for Stage2<'_> {
+    type Recipe = DenoisingRecipe;
+    type Source = NoisySource;
+    type Found = Networks;
+
+    fn name(&self) -> &'static str {
+        match self.in_pixel_space() {
+            true => "diffusion",
+            false => "latent-diffusion",
+        }
+    }
+
+    fn training(&self) -> &TrainingConfig {
+        &self.experiment.stage_2.training
+    }
+
+    fn data(&self) -> &DataConfig {
+        &self.experiment.data
+    }
+
+    fn seed(&self) -> u64 {
+        self.experiment.seed
+    }
+
+    fn folder(&self, run: &RunFolder) -> StageFolder {
+        run.stage_2()
+    }
+
+    fn model(&self, run: &RunFolder) -> PathBuf {
+        run.model()
+    }
+
+    fn check_memory(&self, devices: &Devices) -> Result<(), TrainError> {
+        let trained = self.trained()?;
+        trained.check_memory(devices)?;
+        Ok(trained.check_pictures(self.experiment, devices)?)
+    }
+
+    fn start<'a>(
+        &self,
+        options: &'a RunOptions,
+        run: &'a RunFolder,
+        folder: &StageFolder,
+    ) -> Result<Start<'a>, TrainError> {
+        Start::of_experiment(self.experiment, options, run, folder, OF_STAGE_2)
+    }
+
+    fn steps_of(&self, model: &Path) -> Option<usize> {
+        let model = LatentDiffusion::load(&ModelSource::Folder(model.to_owned()), &Device::flex());
+        steps_in(&model.ok()?.metadata.training)
+    }
+
+    fn find(&self, start: &Start<'_>, run: &RunFolder) -> Result<Found<Networks>, TrainError> {
+        let device = start.options.devices.first();
+        let first_stage = match self.in_pixel_space() {
+            true => None,
+            false => Some(find_first_stage(run, start, &device)?),
+        };
+        let (first_stage, vqvae) = first_stage.unzip();
+        if let Some(first_stage) = &first_stage {
+            self.experiment.check_first_stage(&first_stage.network)?;
+        }
+        let learning = device.autodiff();
+        let (unet, begun_with) = start.initial_weights(|folder| {
+            initial_weights::unet(folder, self.experiment, first_stage.as_ref(), &learning)
+        })?;
+        if let Some(warning) = self.experiment.build_schedule()?.warning() {
+            tracing::warn!("{warning}");
+        }
+        Ok(Found {
+            networks: Networks { first_stage, unet },
+            vqvae,
+            begun_with,
+        })
+    }
+
+    fn check_data(&self, datasets: &Datasets) -> Result<(), TrainError> {
+        Classes::of(self.experiment, datasets)?;
+        Ok(())
+    }
+
+    fn prepare<'a>(
+        &'a self,
+        Networks { first_stage, unet }: Networks,
+        scene: &'a Scene<'a>,
+    ) -> Result<Prepared<'a, DenoisingRecipe, NoisySource>, TrainError> {
+        let experiment = self.experiment;
+        let Scene {
+            options,
+            datasets,
+            plan,
+            session,
+            folder,
+            ..
+        } = scene;
+        let (device, ranks) = (options.devices.first(), &options.ranks);
+        let (clean, first_stage) = match first_stage {
+            Some(first_stage) => {
+                ranks.require_same("VQ-VAE", first_stage.hash())?;
+                let latents = || latent_space(experiment, first_stage, scene, &device);
+                let (clean, scaled) = ranks.first_then_others(latents)?;
+                (clean, Some(scaled))
+            }
+            None => (CleanSets::images(datasets), None),
+        };
+        let network = match unet {
+            Some(network) => network,
+            None => (experiment.unet).init(&device.clone().autodiff(), experiment.seed)?,
+        };
+
+        let measured = experiment.stage_2.evaluation.as_ref();
+        // Rank 0 alone validates.
+        let evaluator = measured.filter(|_| ranks.is_first()).map(|config| {
+            let held_out = &datasets.validation;
+            let count = self.training().validated(held_out.len()).len();
+            let (seed, progress) = (experiment.seed, scene.progress);
+            Evaluator::new(config, held_out, count, seed, &device, progress).map(Arc::new)
+        });
+        let classes = Classes::of(experiment, datasets)?;
+        let pictured = Pictured {
+            autoencoder: first_stage.as_ref().map(|stage| stage.network.clone()),
+            border: datasets.train.border(),
+            classes,
+            evaluator: evaluator.transpose()?,
+        };
+        let title = match &first_stage {
+            Some(_) => "stage 2: latent diffusion",
+            None => "diffusion in pixel space",
+        };
+        let model = move |unet, steps| LatentDiffusion {
+            metadata: unet_metadata(
+                experiment,
+                datasets,
+                first_stage.as_ref(),
+                scene.earlier,
+                steps,
+            ),
+            first_stage: first_stage.clone(),
+            unet,
+            guide: None,
+            scheduler: experiment.scheduler(),
+        };
+        let at_start = folder.start();
+        if ranks.is_first() && !(at_start.is_dir() && session.steps_done() > 0) {
+            model(network.clone(), 0).save(&at_start, WeightsType::F32)?;
+        }
+        let checkpoints = CheckpointFolder::new(folder.checkpoints());
+        let (folder, session) = (folder.clone(), session.clone());
+        Ok(Prepared {
+            title,
+            trainee: trainee(experiment, network, pictured, plan, folder, session)?,
+            source: NoisySource::new(experiment, clean, classes, plan.clone())?,
+            metrics: [
+                &metrics(experiment.stage_2.loss),
+                evaluation::metrics(measured),
+            ]
+            .concat(),
+            best_by: evaluation::best_by(measured),
+            save: Box::new(move |networks, steps| {
+                let run = scene.run;
+                model(networks.into_trained(), steps).save(&run.model(), WeightsType::F32)?;
+                let Some(step) = checkpoints.best().filter(|_| measured.is_some()) else {
+                    return Ok(None);
+                };
+                let best = load_model(&checkpoints.path(step), &device)?;
+                best.save(&run.best(), WeightsType::F32)?;
+                Ok(Some(run.best()))
+            }),
+        })
+    }
+}
+
+/// The latents of the images, scaled to a standard deviation of one over the training set, and the first stage that
+/// knows by how much.
+fn latent_space(
+    experiment: &Experiment,
+    mut first_stage: FirstStage,
+    scene: &Scene<'_>,
+    device: &Device,
+) -> Result<(CleanSets, FirstStage), TrainError> {
+    let datasets = &scene.datasets;
+    let cache = scene.run.latents(&first_stage.hash());
+    let encoder = Encoder {
+        first_stage: &first_stage,
+        // As many fit into memory while they are trained on, so they do now.
+        together: (experiment.first_stage()).map_or(1, |stage| stage.stage_1.training.batch_size),
+        device,
+        progress: scene.progress,
+        stop: &scene.options.stop,
+    };
+    let latents = Latents::open(&cache, datasets, &encoder)?;
+    let deviation = latents.train.standard_deviation();
+    if !(deviation.is_finite() && deviation > 0.0) {
+        return Err(TrainError::Run(format!(
+            "the latents of this VQ-VAE have a standard deviation of {deviation}, so there is nothing to learn from them: train stage 1 again"
+        )));
+    }
+    let factor = 1.0 / deviation;
+    first_stage.network = first_stage.network.with_scaling_factor(factor);
+    let clean = CleanSets::latents(datasets, latents, &first_stage.network);
+    Ok((clean, first_stage))
+}
+
+/// The VQ-VAE for stage 2: the one named, or that of the run so far, or the run folder's own, or that of the model whose
+/// weights stage 2 begins with.
+///
+/// # Errors
+/// If there is none, or another one than that of the run so far.
+fn find_first_stage(
+    run: &RunFolder,
+    start: &Start<'_>,
+    device: &Device,
+) -> Result<(FirstStage, VqVaeIdentity), TrainError> {
+    let (options, before) = (start.options, start.before());
+    let own = run.stage_1().model();
+    let known = before.and_then(|before| before.vqvae.as_ref()?.place.clone());
+    let places = [
+        options.vqvae.clone(),
+        known.clone().filter(|place| place.exists()),
+        own.exists().then(|| own.clone()),
+        options.initial_weights.clone(),
+    ];
+    if options.vqvae.is_none()
+        && let Some(lost) = known.filter(|place| !place.exists())
+        && !own.exists()
+    {
+        return Err(TrainError::Run(format!(
+            "the VQ-VAE that this run began with is no longer in {}: say by --vqvae where it is now",
+            lost.display()
+        )));
+    }
+    let Some(folder) = places.into_iter().flatten().next() else {
+        return Err(TrainError::Run(format!(
+            "{} has no trained VQ-VAE yet: run `kiln train-vqvae` with the same --out first, or name one with --vqvae",
+            run.path().display()
+        )));
+    };
+    let first_stage = FirstStage::load(&ModelSource::Folder(folder.clone()), device)?;
+    let hash = first_stage.hash();
+    if let Some(before) = before {
+        before.require_vqvae(&hash, &folder)?;
+    }
+    let place = Some(folder.as_path())
+        .filter(|&folder| folder != own)
+        .and_then(absolute);
+    Ok((first_stage, VqVaeIdentity { hash, place }))
+}
+
+/// Facts about a U-Net after `steps` steps, learnt as `experiment` says from `datasets`, in the latents of `first_stage`.
+fn unet_metadata(
+    experiment: &Experiment,
+    datasets: &Datasets,
+    first_stage: Option<&FirstStage>,
+    earlier: Option<EarlierSteps>,
+    steps: usize,
+) -> Metadata {
+    let mut metadata = metadata(experiment, datasets, steps, earlier);
+    metadata.sampling_steps = Some(experiment.sampling.steps);
+    metadata.sampling_count = Some(experiment.sampling.count);
+    let scheduler = experiment.scheduler();
+    let mut add = |name: &str, value| metadata.training.insert(name.to_owned(), value);
+    add("schedule", scheduler.schedule.kind.name().to_owned());
+    add("prediction", scheduler.prediction.name().to_owned());
+    if let Some(first_stage) = first_stage {
+        let factor = first_stage.network.config().scaling_factor();
+        add("scaling_factor", factor.to_string());
+    }
+    metadata
+}

@@ -1,0 +1,49 @@
+//! What a model's files tell of its training.
+
+use std::collections::BTreeMap;
+
+use kiln_checkpoint::Metadata;
+use kiln_data::Datasets;
+
+use crate::experiment::Experiment;
+use crate::start::initial_weights::EarlierSteps;
+
+/// The steps that a model has learnt for, by the facts about its training.
+pub(crate) fn steps_in(facts: &BTreeMap<String, String>) -> Option<usize> {
+    facts.get("steps")?.parse().ok()
+}
+
+/// How a model was trained, for its weights file.
+pub(crate) fn training_facts(
+    seed: u64,
+    datasets: &Datasets,
+    steps: usize,
+) -> BTreeMap<String, String> {
+    let facts = [
+        ("dataset", datasets.train.name().to_owned()),
+        ("images", datasets.train.len().to_string()),
+        ("seed", seed.to_string()),
+        ("steps", steps.to_string()),
+        ("version", env!("CARGO_PKG_VERSION").to_owned()),
+    ];
+    facts.map(|(name, value)| (name.to_owned(), value)).into()
+}
+
+/// Facts about a network that has learnt from `datasets` for so many steps, and for `earlier` ones before.
+pub(crate) fn metadata(
+    experiment: &Experiment,
+    datasets: &Datasets,
+    steps: usize,
+    earlier: Option<EarlierSteps>,
+) -> Metadata {
+    let mut training = training_facts(experiment.seed, datasets, steps);
+    if let Some(earlier) = earlier {
+        earlier.note(&mut training);
+    }
+    Metadata {
+        border: datasets.train.border(),
+        class_names: datasets.train.class_names().to_vec(),
+        training,
+        ..Metadata::default()
+    }
+}

@@ -1,0 +1,157 @@
+//! Stage 1 from beginning to end.
+
+use std::path::{Path, PathBuf};
+
+use burn::tensor::Device;
+use kiln_checkpoint::{FirstStage, ModelSource};
+use kiln_data::{DataConfig, Datasets};
+use kiln_models::{Autoencoder, FeatureMaps, WeightsType};
+
+use super::{FirstStageRecipe, ImageSource, METRICS, trainee, with_kmeans_codes};
+use crate::devices::Devices;
+use crate::error::TrainError;
+use crate::experiment::{Experiment, FirstStageConfig, TrainingConfig};
+use crate::facts::{metadata, steps_in};
+use crate::learner::log::LOSS;
+use crate::memory::Trained;
+use crate::options::RunOptions;
+use crate::run_folder::{RunFolder, StageFolder};
+use crate::script::{Found, Prepared, Scene, Stage};
+use crate::start::identity::OF_STAGE_1;
+use crate::start::{Start, initial_weights};
+
+/// Training the autoencoder of an experiment.
+pub(crate) struct Stage1<'a> {
+    experiment: &'a Experiment,
+    config: FirstStageConfig<'a>,
+}
+
+impl<'a> Stage1<'a> {
+    /// # Errors
+    /// If the experiment has no first stage.
+    pub(crate) fn of(experiment: &'a Experiment) -> Result<Self, TrainError> {
+        let config = experiment.first_stage().ok_or(TrainError::NoFirstStage)?;
+        Ok(Self { experiment, config })
+    }
+}
+
+impl Stage for Stage1<'_> {
+    type Recipe = FirstStageRecipe;
+    type Source = ImageSource;
+    /// Initial weights, if not random ones.
+    type Found = Option<Autoencoder>;
+
+    fn name(&self) -> &'static str {
+        "vqvae"
+    }
+
+    fn training(&self) -> &TrainingConfig {
+        &self.config.stage_1.training
+    }
+
+    fn data(&self) -> &DataConfig {
+        &self.experiment.data
+    }
+
+    fn seed(&self) -> u64 {
+        self.experiment.seed
+    }
+
+    fn folder(&self, run: &RunFolder) -> StageFolder {
+        run.stage_1()
+    }
+
+    fn model(&self, run: &RunFolder) -> PathBuf {
+        run.stage_1().model()
+    }
+
+    fn check_memory(&self, devices: &Devices) -> Result<(), TrainError> {
+        let vqvae = self.config.vqvae;
+        let trained = Trained {
+            network: "vqvae",
+            weights: vqvae.num_weights()?,
+            maps: FeatureMaps::of_vqvae(vqvae, [self.experiment.data.size; 2]),
+            table: "stage_1.training",
+            training: self.training(),
+        };
+        Ok(trained.check_memory(devices)?)
+    }
+
+    fn start<'a>(
+        &self,
+        options: &'a RunOptions,
+        run: &'a RunFolder,
+        folder: &StageFolder,
+    ) -> Result<Start<'a>, TrainError> {
+        Start::of_experiment(self.experiment, options, run, folder, OF_STAGE_1)
+    }
+
+    fn steps_of(&self, model: &Path) -> Option<usize> {
+        let model = FirstStage::load(&ModelSource::Folder(model.to_owned()), &Device::flex());
+        steps_in(&model.ok()?.metadata.training)
+    }
+
+    fn find(&self, start: &Start<'_>, _: &RunFolder) -> Result<Found<Self::Found>, TrainError> {
+        let learning = start.options.devices.first().autodiff();
+        let (networks, begun_with) = start
+            .initial_weights(|folder| initial_weights::vqvae(folder, &self.config, &learning))?;
+        Ok(Found {
+            networks,
+            vqvae: None,
+            begun_with,
+        })
+    }
+
+    fn check_data(&self, datasets: &Datasets) -> Result<(), TrainError> {
+        let (images, side) = (datasets.train.len(), self.experiment.data.size);
+        Ok(self.config.check_codes(images, side)?)
+    }
+
+    fn prepare<'a>(
+        &'a self,
+        initial: Self::Found,
+        scene: &'a Scene<'a>,
+    ) -> Result<Prepared<'a, FirstStageRecipe, ImageSource>, TrainError> {
+        let Scene {
+            options,
+            datasets,
+            plan,
+            session,
+            folder,
+            ..
+        } = scene;
+        let device = options.devices.first();
+        let (seed, config) = (self.experiment.seed, &self.config);
+        let network = match initial {
+            Some(network) => network,
+            None => {
+                let network = config.vqvae.init(&device.clone().autodiff(), seed)?;
+                if config.codebook.kmeans_start && session.steps_done() == 0 {
+                    let (images, progress) = (&datasets.train, scene.progress);
+                    let stop = &options.stop;
+                    with_kmeans_codes(network, config, seed, images, &device, progress, stop)?
+                } else {
+                    network
+                }
+            }
+        };
+        let border = datasets.train.border();
+        let (folder, session) = (folder.clone(), session.clone());
+        let place = folder.model();
+        Ok(Prepared {
+            title: "stage 1: VQ-VAE",
+            trainee: trainee(config, network, border, plan, folder, session),
+            source: ImageSource::new(self.training(), seed, datasets.clone(), plan.clone()),
+            metrics: METRICS.to_vec(),
+            best_by: LOSS,
+            save: Box::new(move |networks, steps| {
+                let first_stage = FirstStage {
+                    network: networks.into_trained(),
+                    metadata: metadata(self.experiment, datasets, steps, scene.earlier),
+                };
+                first_stage.save(&place, WeightsType::F32)?;
+                Ok(None)
+            }),
+        })
+    }
+}

@@ -1,0 +1,178 @@
+//! One script for every stage: from its folder to its trained model.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use kiln_data::{DataConfig, Datasets, Progress};
+
+use crate::devices::Devices;
+use crate::error::TrainError;
+use crate::experiment::TrainingConfig;
+use crate::learner::launch::Training;
+use crate::learner::loader::BatchSource;
+use crate::learner::plan::Plan;
+use crate::learner::recipe::{Recipe, Trainee};
+use crate::learner::report::MetricKind;
+use crate::learner::session::Session;
+use crate::options::RunOptions;
+use crate::run_folder::claim::Claim;
+use crate::run_folder::{RunFolder, StageFolder};
+use crate::start::Start;
+use crate::start::identity::{InitialWeights, VqVaeIdentity};
+use crate::start::initial_weights::EarlierSteps;
+use crate::training_report::TrainingReport;
+
+/// A stage of an experiment: what the script asks of it, in this order.
+pub(crate) trait Stage: Sized {
+    type Recipe: Recipe;
+    type Source: BatchSource<
+            Batch = <Self::Recipe as Recipe>::Batch,
+            Validation = <Self::Recipe as Recipe>::Validation,
+        >;
+    /// Networks that it begins with.
+    type Found;
+
+    /// Its name in a report.
+    fn name(&self) -> &'static str;
+    fn training(&self) -> &TrainingConfig;
+    fn data(&self) -> &DataConfig;
+    fn seed(&self) -> u64;
+    /// What it keeps.
+    fn folder(&self, run: &RunFolder) -> StageFolder;
+    /// The place that the trained network goes to.
+    fn model(&self, run: &RunFolder) -> PathBuf;
+
+    /// Refuses what does not fit into memory.
+    fn check_memory(&self, devices: &Devices) -> Result<(), TrainError>;
+    /// Looks what was done before.
+    fn start<'a>(
+        &self,
+        options: &'a RunOptions,
+        run: &'a RunFolder,
+        folder: &StageFolder,
+    ) -> Result<Start<'a>, TrainError>;
+    /// The steps that the trained network in `model` has learnt for.
+    fn steps_of(&self, model: &Path) -> Option<usize>;
+    /// Looks for networks that were trained before.
+    fn find(&self, start: &Start<'_>, run: &RunFolder) -> Result<Found<Self::Found>, TrainError>;
+    /// Refuses data that it cannot learn from.
+    fn check_data(&self, datasets: &Datasets) -> Result<(), TrainError>;
+    /// Makes ready what the Learner trains.
+    fn prepare<'a>(
+        &'a self,
+        found: Self::Found,
+        scene: &'a Scene<'a>,
+    ) -> Result<Prepared<'a, Self::Recipe, Self::Source>, TrainError>;
+}
+
+/// Networks that a stage begins with, and how its checkpoints tell of them.
+pub(crate) struct Found<N> {
+    pub(crate) networks: N,
+    pub(crate) vqvae: Option<VqVaeIdentity>,
+    pub(crate) begun_with: Option<InitialWeights>,
+}
+
+/// Where a stage is trained, and on what.
+pub(crate) struct Scene<'a> {
+    pub(crate) options: &'a RunOptions,
+    pub(crate) run: &'a RunFolder,
+    pub(crate) folder: StageFolder,
+    pub(crate) datasets: Datasets,
+    pub(crate) plan: Arc<Plan>,
+    pub(crate) session: Session,
+    /// The steps that the initial weights had learnt for.
+    pub(crate) earlier: Option<EarlierSteps>,
+    pub(crate) progress: &'a dyn Progress,
+}
+
+/// A stage that is ready for the Learner.
+pub(crate) struct Prepared<'a, R: Recipe, S> {
+    /// Over the curves and the dashboard.
+    pub(crate) title: &'static str,
+    pub(crate) trainee: Trainee<R>,
+    pub(crate) source: S,
+    /// The first one is the loss.
+    pub(crate) metrics: Vec<MetricKind>,
+    /// The metric that the best checkpoint has least of.
+    pub(crate) best_by: &'static str,
+    pub(crate) save: Save<'a, R>,
+}
+
+/// Writes what was trained for so many steps to its place; returns that of the best checkpoint's model, if there is one.
+pub(crate) type Save<'a, R> =
+    Box<dyn FnOnce(<R as Recipe>::Networks, usize) -> Result<Option<PathBuf>, TrainError> + 'a>;
+
+/// Trains a stage.
+///
+/// # Errors
+/// [`TrainError`] in one sentence. Checkpoints that were written stay.
+pub(crate) fn train<S: Stage>(
+    stage: &S,
+    options: &RunOptions,
+    progress: &dyn Progress,
+) -> Result<TrainingReport, TrainError> {
+    let (training, name) = (stage.training(), stage.name());
+    let run = RunFolder::new(&options.out);
+    let (folder, model) = (stage.folder(&run), stage.model(&run));
+    options.devices.check_precision(training.precision)?;
+    stage.check_memory(&options.devices)?;
+    let mut claim = Claim::stake(&run, &folder, &model, &options.ranks)?;
+    let start = stage.start(options, &run, &folder)?;
+    let trained = |model: &Path| stage.steps_of(model);
+    let report =
+        TrainingReport::if_finished_before(name, &start, training.steps, model.clone(), trained)?;
+    if let Some(report) = report {
+        return Ok(report);
+    }
+    let found = stage.find(&start, &run)?;
+    let data = start.find_data(stage.data());
+    let datasets = options.datasets(&data, progress)?;
+    options.stop.check()?;
+    stage.check_data(&datasets)?;
+
+    let (images, devices) = (datasets.train.len(), options.devices.all().len());
+    let plan = Plan::new(training, images, devices, stage.seed()).over(&options.ranks);
+    let plan = Arc::new(plan);
+    let earlier = found.begun_with.as_ref();
+    let earlier = earlier.map(|initial| initial.earlier_steps);
+    let identity = start.identity(&data, &datasets, &plan, found.vqvae, found.begun_with);
+    start.begin(&identity)?;
+    let scene = Scene {
+        options,
+        run: &run,
+        folder: folder.clone(),
+        datasets,
+        plan: plan.clone(),
+        session: start.session.clone(),
+        earlier,
+        progress,
+    };
+    let Prepared {
+        title,
+        trainee,
+        source,
+        metrics,
+        best_by,
+        save,
+    } = stage.prepare(found.networks, &scene)?;
+    let learner = Training {
+        name: title,
+        folder,
+        training,
+        metrics,
+        best_by,
+        devices: &options.devices,
+        strategy: options.strategy,
+        plan: plan.clone(),
+        session: start.session.clone(),
+        resume: start.resume,
+        identity,
+    };
+    let outcome = learner.train(trainee, source)?;
+    claim.keep();
+    let mut report = TrainingReport::new(name, &outcome, training, &plan, model);
+    if report.model.is_some() && options.ranks.is_first() {
+        report.best = save(outcome.model.into_networks(), outcome.steps_done)?;
+    }
+    Ok(report)
+}

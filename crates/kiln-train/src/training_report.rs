@@ -1,0 +1,133 @@
+//! How a stage went.
+
+use std::fmt;
+use std::path::{Path, PathBuf};
+
+use serde::Serialize;
+
+use crate::counted;
+use crate::error::TrainError;
+use crate::experiment::TrainingConfig;
+use crate::learner::launch::Outcome;
+use crate::learner::plan::Plan;
+use crate::start::Start;
+
+/// How a stage went.
+#[derive(Debug, Clone, Serialize)]
+pub struct TrainingReport {
+    /// `vqvae`, `latent-diffusion`, `diffusion` or `classifier`.
+    pub stage: &'static str,
+    /// Steps done in all.
+    pub steps: usize,
+    /// Those of them that were done now, not before a resume. None where the stage was finished before.
+    pub new_steps: usize,
+    /// Steps that the experiment asks for.
+    pub of_steps: usize,
+    /// Whether a requested stop ended it early; a checkpoint was saved.
+    pub interrupted: bool,
+    /// Seconds that this run took, validation and pictures included.
+    pub seconds: f64,
+    /// Seconds of a pass over the training images, at this run's speed; absent where no step was done.
+    pub seconds_per_pass: Option<f64>,
+    /// The trained network, a folder or the classifier's file, if training is finished.
+    pub model: Option<PathBuf>,
+    /// The model of the best checkpoint, if drawn images were measured to find one.
+    pub best: Option<PathBuf>,
+}
+
+impl TrainingReport {
+    /// `model` is the place that the trained network goes to once it is finished.
+    pub(crate) fn new<M>(
+        stage: &'static str,
+        outcome: &Outcome<M>,
+        training: &TrainingConfig,
+        plan: &Plan,
+        model: PathBuf,
+    ) -> Self {
+        let finished = outcome.steps_done >= training.steps;
+        let passes = plan.passes(outcome.steps);
+        Self {
+            stage,
+            steps: outcome.steps_done,
+            new_steps: outcome.steps,
+            of_steps: training.steps,
+            interrupted: !finished,
+            seconds: outcome.seconds,
+            seconds_per_pass: (passes > 0.0).then_some(outcome.seconds / passes),
+            model: finished.then_some(model),
+            best: None,
+        }
+    }
+
+    /// Where there is nothing left to do: `model` holds what was trained, for as many steps as `trained` says.
+    ///
+    /// # Errors
+    /// Those of [`Start::is_finished`].
+    pub(crate) fn if_finished_before(
+        stage: &'static str,
+        start: &Start,
+        of_steps: usize,
+        model: PathBuf,
+        trained: impl FnOnce(&Path) -> Option<usize>,
+    ) -> Result<Option<Self>, TrainError> {
+        let is_finished = start.is_finished(of_steps, || trained(&model))?;
+        Ok(is_finished.then(|| Self {
+            stage,
+            steps: start.session.steps_done(),
+            new_steps: 0,
+            of_steps,
+            interrupted: false,
+            seconds: 0.0,
+            seconds_per_pass: None,
+            model: Some(model),
+            best: None,
+        }))
+    }
+}
+
+impl fmt::Display for TrainingReport {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self {
+            stage,
+            steps,
+            new_steps,
+            of_steps,
+            seconds,
+            ..
+        } = self;
+        match &self.model {
+            Some(model) if *new_steps == 0 => write!(
+                formatter,
+                "{stage}: finished before, after {}; the model is in {}; more steps than that (--set) would go on",
+                counted(*steps, "step"),
+                model.display()
+            ),
+            Some(model) => {
+                let unit = if *new_steps == 1 { "step" } else { "steps" };
+                write!(formatter, "{stage}: {new_steps} {unit} in {seconds:.0} s")?;
+                if let Some(seconds) = self.seconds_per_pass {
+                    write!(formatter, " ({seconds:.1} s a pass over the data)")?;
+                }
+                if new_steps != steps {
+                    write!(formatter, ", {steps} in all")?;
+                }
+                write!(formatter, "; the model is in {}", model.display())?;
+                match &self.best {
+                    Some(best) => {
+                        write!(
+                            formatter,
+                            ", that of the best checkpoint in {}",
+                            best.display()
+                        )
+                    }
+                    None => Ok(()),
+                }
+            }
+            None => write!(
+                formatter,
+                "{stage}: stopped and saved after {steps} of {}; --resume continues",
+                counted(*of_steps, "step")
+            ),
+        }
+    }
+}
