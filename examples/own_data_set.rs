@@ -8,12 +8,13 @@
 
 use std::path::PathBuf;
 
-use burn::tensor::Device;
+use kiln::burn::tensor::Device;
 use kiln::pictures::{columns_for, grid, save_png};
-use kiln::{Pipeline, SampleOptions};
-use kiln_data::{Datasets, ImageDataset, ImageShape, NoProgress};
+use kiln::{
+    Datasets, Experiment, ImageDataset, ImageShape, NoProgress, Pipeline, RunOptions,
+    SampleOptions, train_diffusion,
+};
 use kiln_diffusion::noise::uniform;
-use kiln_train::{Experiment, RunOptions, train_diffusion};
 
 /// Pixels on a side.
 const SIDE: usize = 16;

@@ -6,15 +6,13 @@
 //!
 //! The picture has two rows from the same noises, 8 steps each: DDIM, and the sampler below.
 
-use std::path::PathBuf;
+use std::env;
+use std::error::Error;
+use std::path::{Path, PathBuf};
 
-use anyhow::Context;
-use burn::tensor::{Device, Tensor};
-use kiln::pictures::{Images, grid, save_png};
-use kiln_checkpoint::{LatentDiffusion, ModelSource};
-use kiln_diffusion::noise::ImageNoise;
-use kiln_diffusion::sampler::Sampler;
-use kiln_diffusion::{Denoised, Denoiser, Level, NetworkDenoiser, Schedule, levels};
+use kiln::burn::tensor::{Device, Tensor};
+use kiln::pictures::{grid, save_png};
+use kiln::{Denoised, Denoiser, Level, Pipeline, SampleOptions};
 
 /// How far the noise is extrapolated; 1 would be DDIM. The paper takes 2.
 const GAMMA: f64 = 2.0;
@@ -43,51 +41,19 @@ fn gradient_estimation(denoiser: &dyn Denoiser, noise: Tensor<4>, levels: &[Leve
     z
 }
 
-fn main() -> anyhow::Result<()> {
-    let picture = std::env::args_os()
-        .nth(1)
-        .unwrap_or("own_sampler.png".into());
+fn main() -> Result<(), Box<dyn Error>> {
+    let picture = env::args_os().nth(1).unwrap_or("own_sampler.png".into());
     let picture = PathBuf::from(picture);
 
-    let device = Device::flex();
     let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/../../pretrained/mnist");
-    let model = LatentDiffusion::load(&ModelSource::Folder(folder.into()), &device)?;
-    let first_stage = model.first_stage.as_ref().context("it has a VQ-VAE")?;
-    let autoencoder = &first_stage.network;
-
-    // Whatever the network predicts, a denoiser answers (z0, noise).
-    let denoiser = NetworkDenoiser {
-        network: |zt: Tensor<4>, level: Level| {
-            let timesteps = level.timesteps(&zt);
-            model.unet.forward(zt, timesteps, None)
-        },
-        prediction: model.scheduler.prediction,
-        clip: None,
+    let pipeline = Pipeline::load(Path::new(folder), &Device::flex())?;
+    let options = SampleOptions {
+        steps: 8,
+        count: 12,
+        ..pipeline.default_options()
     };
-    let schedule = Schedule::new(model.scheduler.schedule.clone())?;
-    let levels = levels(&schedule, 8, model.scheduler.levels)?;
-    let noise = ImageNoise {
-        seed: 0,
-        images: (0..12).collect(),
-        shape: [4, 8, 8],
-        device,
-    };
-
-    let fresh_noise = &mut |step| noise.draw(step);
-    let ddim = Sampler::default();
-    let ddim = ddim.sample(
-        &denoiser,
-        noise.draw(0),
-        &levels,
-        &schedule,
-        fresh_noise,
-        &mut |_| {},
-    )?;
-    let own = gradient_estimation(&denoiser, noise.draw(0), &levels);
-
-    // Latents to images: a row of each.
-    let latents = Tensor::cat(vec![ddim, own], 0);
-    let images = Images::from_tensor(autoencoder.decode(autoencoder.denormalised(latents)))?;
+    let mut images = pipeline.sample(&options, |_| Ok(()))?;
+    images.append(pipeline.sample_with(&options, gradient_estimation)?);
     save_png(&grid(&images, 12), &picture)?;
     println!("drew {}", picture.display());
     Ok(())

@@ -8,11 +8,12 @@
 
 use std::path::PathBuf;
 
-use burn::tensor::Device;
+use kiln::burn::tensor::Device;
 use kiln::pictures::{columns_for, grid, save_png};
-use kiln::{Pipeline, SampleOptions};
-use kiln_data::NoProgress;
-use kiln_train::{Experiment, RunOptions, train_latent_diffusion, train_vqvae};
+use kiln::{
+    Experiment, NoProgress, Pipeline, RunOptions, SampleOptions, train_latent_diffusion,
+    train_vqvae,
+};
 
 /// Everything about the experiment, in the format of the files in configs/.
 const EXPERIMENT: &str = r#"

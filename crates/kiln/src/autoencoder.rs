@@ -4,10 +4,11 @@ use std::path::Path;
 
 use burn::tensor::Device;
 use kiln_checkpoint::{FirstStage, ModelSource};
+use kiln_models::FeatureMaps;
 use kiln_models::bottleneck::vq::{codes_in_use, perplexity};
-use kiln_models::{Autoencoder as Network, FeatureMaps};
+use kiln_train::pictures::Images;
 
-use crate::{Error, Images, memory::require_memory, pretrained};
+use crate::{Error, memory::require_memory};
 
 /// A trained first stage on a device: a VQ-VAE, or an autoencoder without a codebook.
 pub struct Autoencoder {
@@ -46,20 +47,22 @@ impl Autoencoder {
         Self::from_source(&ModelSource::Folder(path.to_owned()), device)
     }
 
-    /// The autoencoder of the model that is compiled in.
+    /// As [`Self::load`], from a folder or from files in memory.
     ///
     /// # Errors
-    /// Those of [`Self::load`], which a built-in model never gives.
-    pub fn pretrained(device: &Device) -> Result<Self, Error> {
-        Self::from_source(&pretrained::default_model(), device)
+    /// Those of [`Self::load`].
+    pub fn from_source(source: &ModelSource, device: &Device) -> Result<Self, Error> {
+        let model = FirstStage::load(source, device)?;
+        Ok(Self::from_model(source.place(), model, device))
     }
 
-    fn from_source(source: &ModelSource, device: &Device) -> Result<Self, Error> {
-        Ok(Self {
-            name: source.place(),
-            model: FirstStage::load(source, device)?,
+    /// An autoencoder that is on `device` already; `name` says where it came from.
+    pub fn from_model(name: String, model: FirstStage, device: &Device) -> Self {
+        Self {
+            name,
+            model,
             device: device.clone(),
-        })
+        }
     }
 
     /// Where the model came from, in words.
@@ -82,7 +85,20 @@ impl Autoencoder {
     /// # Errors
     /// [`Error::ImageChannels`] or [`Error::ImageSize`] with what the model takes.
     pub fn check_image(&self, channels: usize, height: usize, width: usize) -> Result<(), Error> {
-        check_shape(&self.model.network, [channels, height, width])
+        let config = self.model.network.config();
+        let (expected, factor) = (config.in_channels(), config.downscale_factor());
+        if channels != expected {
+            return Err(Error::ImageChannels { channels, expected });
+        }
+        let fits = |side: usize| side > 0 && side.is_multiple_of(factor);
+        if !fits(height) || !fits(width) {
+            return Err(Error::ImageSize {
+                height,
+                width,
+                factor,
+            });
+        }
+        Ok(())
     }
 
     /// Sends images in [-1, 1] through the model, `batch` at a time, and tells `observe` how many are done.
@@ -126,27 +142,4 @@ impl Autoencoder {
             code_counts,
         })
     }
-}
-
-/// Whether images `[channels, height, width]` can go through an autoencoder.
-pub(crate) fn check_shape(
-    network: &Network,
-    [channels, height, width]: [usize; 3],
-) -> Result<(), Error> {
-    let (expected, factor) = (
-        network.config().in_channels(),
-        network.config().downscale_factor(),
-    );
-    if channels != expected {
-        return Err(Error::ImageChannels { channels, expected });
-    }
-    let fits = |side: usize| side > 0 && side.is_multiple_of(factor);
-    if !fits(height) || !fits(width) {
-        return Err(Error::ImageSize {
-            height,
-            width,
-            factor,
-        });
-    }
-    Ok(())
 }

@@ -1,7 +1,5 @@
 //! Why a model cannot do what is asked of it.
 
-use std::path::PathBuf;
-
 use burn::tensor::TensorReadError;
 use kiln_checkpoint::CheckpointError;
 use kiln_data::ImageShape;
@@ -10,21 +8,14 @@ use thiserror::Error;
 
 /// A model, a request or a device that does not work; each message is one sentence.
 #[derive(Debug, Error)]
+#[non_exhaustive]
 pub enum Error {
     /// The model's folder is missing, incomplete or damaged.
     #[error(transparent)]
     Model(#[from] CheckpointError),
-    /// A network could not be built.
-    #[error(transparent)]
-    Network(#[from] kiln_models::ConfigError),
     /// A training step went wrong.
     #[error(transparent)]
     Training(#[from] kiln_train::TrainError),
-    /// The first stage of a pixel-space experiment was to be measured.
-    #[error(
-        "the experiment is one in pixel space, without a [vqvae] to train or to decode with: measure stage-2 and sampling"
-    )]
-    NothingToMeasure,
     /// Sampling was asked for in a way that the schedule does not allow.
     #[error(transparent)]
     Diffusion(#[from] DiffusionError),
@@ -146,21 +137,6 @@ pub enum Error {
     /// A picture could not be written.
     #[error(transparent)]
     Picture(#[from] kiln_train::pictures::PictureError),
-    /// There is nothing here to examine.
-    #[error(
-        "{} is neither a model nor a run: give a folder with a model_index.json or config.json, or a run folder, which has a config.toml",
-        .0.display()
-    )]
-    NoPatient(PathBuf),
-    /// Images could not be measured.
-    #[error(transparent)]
-    Eval(#[from] kiln_eval::EvalError),
-    /// Real images could not be read.
-    #[error(transparent)]
-    Data(#[from] kiln_data::DataError),
-    /// A plot could not be drawn.
-    #[error(transparent)]
-    Plot(#[from] kiln_train::plots::PlotError),
     /// The device failed while computing.
     #[error("the device failed: {0}")]
     Compute(#[from] TensorReadError),

@@ -1,37 +1,85 @@
-//! Two-stage latent diffusion: the front door.
+//! Two-stage latent diffusion: load, draw, edit and train.
 //!
-//! A [`Pipeline`] draws images with a trained model; an [`Autoencoder`] is its first stage alone, which compresses images
-//! and gives them back. Training is in [`kiln_train`], how fast all of it is in [`mod@bench`], how good its
-//! images are in [`evaluation`], what is wrong with
-//! a model in [`doctor`], and everything below in the crates that these types come from.
+//! A [`Pipeline`] is a trained model, which draws images and edits them; an [`Autoencoder`] is its first stage alone, which
+//! compresses images and gives them back. An [`Experiment`] is a training: [`train_vqvae`] and then [`train_latent_diffusion`],
+//! or [`train_diffusion`] in pixel space. Tensors and devices are those of [`burn`].
+//!
+//! # Train on your own images
+//!
+//! One TOML file describes all of a training. Take one from the repository's `configs/`, set `dataset = "folder"` and `path`,
+//! which can be a folder, a zip or a tar of images:
 //!
 //! ```no_run
 //! use std::path::Path;
 //!
-//! use burn::tensor::Device;
-//! use kiln::{Pipeline, SampleOptions};
+//! use kiln::burn::tensor::Device;
 //! use kiln::pictures::{columns_for, grid, save_png};
+//! use kiln::{Experiment, NoProgress, Pipeline, RunOptions, train_latent_diffusion, train_vqvae};
 //!
-//! let pipeline = Pipeline::load(Path::new("runs/mnist/model"), &Device::flex())?;
-//! let options = SampleOptions { steps: 50, count: 16, ..pipeline.default_options() };
-//! let images = pipeline.sample(&options, |_| Ok(()))?;
-//! save_png(&grid(&images, columns_for(images.len())), Path::new("digits.png"))?;
+//! let experiment = Experiment::load(Path::new("photos.toml"), &[])?;
+//! let run = RunOptions::new(Path::new("runs/photos"));
+//! train_vqvae(&experiment, &run, &NoProgress)?;
+//! train_latent_diffusion(&experiment, &run, &NoProgress)?;
+//!
+//! let pipeline = Pipeline::load(Path::new("runs/photos/model"), &Device::flex())?;
+//! let images = pipeline.sample(&pipeline.default_options(), |_| Ok(()))?;
+//! save_png(&grid(&images, columns_for(images.len())), Path::new("photos.png"))?;
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
+//!
+//! Images that no file holds go into [`RunOptions::data`], as [`Datasets`] of [`ImageDataset::from_pixels`].
+//!
+//! # Draw with your own sampler
+//!
+//! A sampler asks the [`Denoiser`] what is image and what is noise, at each [`Level`] on the way to none. This one is DDIM
+//! (Song et al. 2021, eq. 12):
+//!
+//! ```no_run
+//! use std::path::Path;
+//!
+//! use kiln::burn::tensor::Device;
+//! use kiln::pictures::{columns_for, grid, save_png};
+//! use kiln::{Denoised, Pipeline, SampleOptions};
+//!
+//! let pipeline = Pipeline::load(Path::new("runs/photos/model"), &Device::flex())?;
+//! let options = SampleOptions { steps: 50, count: 16, ..pipeline.default_options() };
+//! let images = pipeline.sample_with(&options, |denoiser, noise, levels| {
+//!     let mut z = noise;
+//!     for (level, next) in levels.iter().zip(&levels[1..]) {
+//!         let Denoised { z0, noise } = denoiser.denoise(z, *level);
+//!         z = next.rates.add_noise(z0, noise);
+//!     }
+//!     z
+//! })?;
+//! save_png(&grid(&images, columns_for(images.len())), Path::new("own.png"))?;
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
+//!
+//! What stands behind this page is in the crates `kiln_diffusion` (schedules, losses, samplers), `kiln_models` (the
+//! networks), `kiln_data` and `kiln_train`.
 
 #![recursion_limit = "256"]
 
 mod autoencoder;
-pub mod bench;
-pub mod doctor;
 mod error;
-pub mod evaluation;
 mod memory;
 mod pipeline;
-mod pretrained;
 
 pub use autoencoder::{Autoencoder, Reconstruction};
 pub use error::Error;
-pub use kiln_train::pictures;
-pub use pictures::Images;
 pub use pipeline::{Classes, Interpolation, Moment, Pipeline, SampleOptions, Start};
+
+pub use burn;
+pub use kiln_checkpoint::ModelSource;
+pub use kiln_data::{Datasets, ImageDataset, ImageShape, NoProgress, Progress};
+pub use kiln_diffusion::sampler::{InpaintOptions, Sampler};
+pub use kiln_diffusion::{
+    Clip, Denoised, Denoiser, Guidance, Level, LevelOptions, Rates, Schedule, ScheduleConfig,
+    ScheduleKind, Spacing,
+};
+pub use kiln_kernels::Precision;
+pub use kiln_train::pictures;
+pub use kiln_train::{
+    Devices, Experiment, RunOptions, StopSignal, TrainError, TrainingReport, train_diffusion,
+    train_latent_diffusion, train_vqvae,
+};

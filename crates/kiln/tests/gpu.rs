@@ -14,7 +14,8 @@ use std::{env, path::Path};
 
 use burn::tensor::{Device, Tensor};
 use common::{Train, experiment, in_pixel_space, options, pixels, stage_1, stage_2, weights};
-use kiln::{Images, Pipeline, SampleOptions};
+use kiln::pictures::Images;
+use kiln::{Pipeline, SampleOptions};
 use kiln_train::{DeviceError, Devices, Experiment, RunOptions};
 
 /// The largest difference of two latents, whose deviation is 1.
@@ -86,7 +87,8 @@ fn differences(what: &str, of_gpu: &[f32], of_cpu: &[f32]) -> Differences {
 fn drawn_images_are_those_of_the_processor() {
     let Some(gpu) = gpu() else { return };
     let draw = |device: &Device| -> (Vec<f32>, Images) {
-        let pipeline = Pipeline::pretrained(device).unwrap();
+        let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/../../pretrained/mnist");
+        let pipeline = Pipeline::load(Path::new(folder), device).unwrap();
         let options = SampleOptions {
             steps: 10,
             count: 4,

@@ -1,17 +1,18 @@
 //! What a `Pipeline` can do to images, with the digits model and, for classes, with a tiny one of random weights.
 
 #[allow(dead_code, reason = "the program's tests use the rest of it")]
-#[path = "program/tiny.rs"]
 mod tiny;
 
 use std::path::Path;
 
 use burn::tensor::{Device, Tensor};
-use kiln::{Error, Images, Interpolation, Moment, Pipeline, SampleOptions};
+use kiln::pictures::Images;
+use kiln::{Error, Interpolation, Moment, Pipeline, SampleOptions};
 use kiln_diffusion::{Guidance, sampler::InpaintOptions};
 
 fn digits() -> Pipeline {
-    Pipeline::pretrained(&Device::flex()).unwrap()
+    let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/../../pretrained/mnist");
+    Pipeline::load(Path::new(folder), &Device::flex()).unwrap()
 }
 
 fn options(pipeline: &Pipeline, steps: usize, count: usize) -> SampleOptions {

@@ -4,9 +4,10 @@ use burn::tensor::Tensor;
 use kiln_checkpoint::FirstStage;
 use kiln_data::ImageShape;
 use kiln_models::FeatureMaps;
+use kiln_train::pictures::Images;
 
 use super::{Pipeline, finite::require_finite};
-use crate::{Error, Images, memory::require_memory};
+use crate::{Error, memory::require_memory};
 
 impl Pipeline {
     /// The shape of the model's images, without padding.

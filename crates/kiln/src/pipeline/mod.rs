@@ -21,7 +21,7 @@ mod sampling;
 use std::path::Path;
 
 use burn::tensor::{Device, Tensor};
-use kiln_checkpoint::{Guide, LatentDiffusion};
+use kiln_checkpoint::{Guide, LatentDiffusion, ModelSource};
 use kiln_diffusion::{
     Clip, Guidance, LevelOptions, Schedule,
     sampler::{Progress, Sampler},
@@ -29,7 +29,7 @@ use kiln_diffusion::{
 use kiln_kernels::Precision;
 use kiln_train::load_model;
 
-use crate::{Error, pretrained};
+use crate::Error;
 use finite::Watch;
 
 pub use classes::Classes;
@@ -125,13 +125,12 @@ impl Pipeline {
         Self::from_model(name, load_model(path, device)?, device)
     }
 
-    /// The model that is compiled in.
+    /// Loads a model in the diffusers layout from a folder or from files in memory.
     ///
     /// # Errors
-    /// Those of [`Self::load`], which a built-in model never gives.
-    pub fn pretrained(device: &Device) -> Result<Self, Error> {
-        let source = pretrained::default_model();
-        let model = LatentDiffusion::load(&source, device)?;
+    /// [`Error::Model`] when the model is incomplete or damaged, and those of [`Self::from_model`].
+    pub fn from_source(source: &ModelSource, device: &Device) -> Result<Self, Error> {
+        let model = LatentDiffusion::load(source, device)?;
         Self::from_model(source.place(), model, device)
     }
 

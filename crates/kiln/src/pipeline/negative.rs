@@ -2,9 +2,10 @@
 
 use burn::tensor::Tensor;
 use kiln_diffusion::{Denoiser, noise::ImageNoise};
+use kiln_train::pictures::Images;
 
 use super::{Pipeline, finite::Watch};
-use crate::{Error, Images};
+use crate::Error;
 
 /// How much better the model must know the negative than the image, by the mean squared error of the noise that it finds.
 const CLEARLY: f64 = 2.0;

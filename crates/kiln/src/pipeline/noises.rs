@@ -7,10 +7,11 @@ use kiln_diffusion::{
     slerp,
 };
 use kiln_kernels::with_precision;
+use kiln_train::pictures::Images;
 
 use super::finite::Watch;
 use super::{Moment, Pipeline, SampleOptions, watched};
-use crate::{Error, Images};
+use crate::Error;
 
 /// A way through noises.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

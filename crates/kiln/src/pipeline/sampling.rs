@@ -10,10 +10,11 @@ use kiln_diffusion::{
 };
 use kiln_kernels::with_precision;
 use kiln_models::{FeatureMaps, UNet2d};
+use kiln_train::pictures::Images;
 
 use super::finite::{Watch, require_finite};
 use super::{Moment, Pipeline, SampleOptions, mask, watched};
-use crate::{Error, Images, memory::require_memory};
+use crate::{Error, memory::require_memory};
 
 /// Numbers that a U-Net takes for each of its weights when it draws: they are transformed for its convolutions, and kept so.
 const COPIES_OF_WEIGHTS: f64 = 3.0;
@@ -84,6 +85,29 @@ impl Pipeline {
             }
         };
         self.walk(options, &levels, begin, observe, take)
+    }
+
+    /// As [`Self::sample`], with a sampler of your own: from a batch of noises `[batch, channels, h, w]` it walks down the
+    /// levels of [`Self::trajectory`] to clean latents of the same shape. It may ask the denoiser, guided as the model is, as
+    /// often as it likes.
+    ///
+    /// # Errors
+    /// Those of [`Self::sample`]. [`Error::NetworkNotFinite`] knows the timestep, but not which step of yours it was.
+    pub fn sample_with(
+        &self,
+        options: &SampleOptions,
+        sampler: impl Fn(&dyn Denoiser, Tensor<4>, &[Level]) -> Tensor<4>,
+    ) -> Result<Images, Error> {
+        let levels = self.trajectory(options)?;
+        let walk =
+            |denoiser: &dyn Denoiser,
+             start: Tensor<4>,
+             _: &ImageNoise,
+             _: &mut dyn FnMut(Progress<'_>)| Ok(sampler(denoiser, start, &levels));
+        let begin = |noise: &ImageNoise| noise.draw(0);
+        self.gathered(options, |take| {
+            self.draw(options, begin, walk, |_| Ok(()), take)
+        })
     }
 
     fn sample_all(

@@ -1,0 +1,240 @@
+//! kiln's turns in the comparison with PyTorch: `benches/peer/compare.py` builds and runs this.
+//!
+//! ```text
+//! peer train-unet  --config configs/mnist.toml   --model UNET   --inputs FILE --warm-up 2 --repeats 5
+//! peer train-vqvae --config configs/flowers.toml --model VQVAE  --inputs FILE --warm-up 2 --repeats 5
+//! peer sample      --model MODEL --steps 50 --count 64          --warm-up 1 --repeats 2 [--save-noise FILE]
+//! ```
+//!
+//! Models are folders that diffusers wrote. It prints one JSON object: a `Measurement`, and what the program was.
+
+// The program's own stopwatch.
+#[allow(dead_code, unused_imports, reason = "the program uses the rest of it")]
+#[path = "../src/bench/mod.rs"]
+mod bench;
+
+use std::collections::HashMap;
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use anyhow::Context;
+use bench::memory::resident_memory;
+use bench::work::mean_square;
+use bench::{Machine, Measurement, Repeats, measure};
+use burn::tensor::{Device, Tensor, TensorData};
+use clap::{Args, Parser, Subcommand};
+use kiln::{Error, Pipeline, SampleOptions};
+use kiln_kernels::Precision;
+use kiln_models::bottleneck::vq::CodebookUpdate;
+use kiln_models::{UNet2dConfig, VqVaeConfig, load_weights};
+use kiln_train::{DiffusionInput, Experiment, diffusion_steps, vqvae_steps};
+use safetensors::{Dtype, SafeTensors, tensor::TensorView};
+
+/// diffusers' name for a network's weights.
+const WEIGHTS: &str = "diffusion_pytorch_model.safetensors";
+
+#[derive(Parser)]
+struct Arguments {
+    #[command(subcommand)]
+    work: Work,
+}
+
+#[derive(Subcommand)]
+enum Work {
+    TrainUnet(Training),
+    TrainVqvae(Training),
+    Sample(Sampling),
+}
+
+#[derive(Args)]
+struct Training {
+    /// The experiment whose optimizer, schedule and average are used
+    #[arg(long)]
+    config: PathBuf,
+    /// Overrides of its keys
+    #[arg(long)]
+    set: Vec<String>,
+    /// The network's folder
+    #[arg(long)]
+    model: PathBuf,
+    /// The batch: `z0`, `noise` and `timesteps` for a U-Net, `images` for a VQ-VAE
+    #[arg(long)]
+    inputs: PathBuf,
+    #[arg(long, default_value_t)]
+    precision: Precision,
+    #[command(flatten)]
+    repeats: RepeatsArguments,
+}
+
+#[derive(Args)]
+struct Sampling {
+    /// The folder of a whole model
+    #[arg(long)]
+    model: PathBuf,
+    #[arg(long)]
+    steps: usize,
+    #[arg(long)]
+    count: usize,
+    /// Where to leave the noise that the images begin with
+    #[arg(long)]
+    save_noise: Option<PathBuf>,
+    #[arg(long, default_value_t)]
+    precision: Precision,
+    #[command(flatten)]
+    repeats: RepeatsArguments,
+}
+
+#[derive(Args)]
+struct RepeatsArguments {
+    #[arg(long)]
+    warm_up: usize,
+    #[arg(long)]
+    repeats: usize,
+}
+
+impl From<RepeatsArguments> for Repeats {
+    fn from(arguments: RepeatsArguments) -> Self {
+        Self {
+            warm_up: arguments.warm_up,
+            timed: arguments.repeats,
+        }
+    }
+}
+
+fn main() -> anyhow::Result<()> {
+    let memory_before = resident_memory();
+    let measurement = match Arguments::parse().work {
+        Work::TrainUnet(training) => training.unet(),
+        Work::TrainVqvae(training) => training.vqvae(),
+        Work::Sample(sampling) => sampling.run(),
+    }?;
+    let mut printed = serde_json::to_value(&measurement)?;
+    printed["memory_before"] = memory_before.into();
+    printed["version"] = env!("CARGO_PKG_VERSION").into();
+    printed["machine"] = serde_json::to_value(Machine::here())?;
+    println!("{printed}");
+    Ok(())
+}
+
+impl Training {
+    /// Steps of stage 2 on a U-Net, which may be that of another experiment.
+    fn unet(self) -> anyhow::Result<Measurement> {
+        let mut experiment = Experiment::load(&self.config, &self.set)?;
+        experiment.stage_2.training.precision = self.precision;
+        let device = Device::flex().autodiff();
+        let config = UNet2dConfig::from_json(&fs::read_to_string(self.model.join("config.json"))?)?;
+        let network = load_weights(config.init(&device, 0)?, &self.model.join(WEIGHTS))?;
+        let inputs = Inputs::read(&self.inputs)?;
+        let timesteps: Vec<f64> = inputs
+            .values("timesteps")?
+            .into_iter()
+            .map(f64::from)
+            .collect();
+        let count = timesteps.len();
+        let input = DiffusionInput {
+            z0: inputs.images("z0", &device)?,
+            noise: inputs.images("noise", &device)?,
+            timesteps,
+        };
+        let step = diffusion_steps(&experiment, network, vec![input])?;
+        Ok(measure(count, self.repeats.into(), step)?)
+    }
+
+    /// Steps of stage 1. The codebook learns by gradient, since diffusers knows no other way.
+    fn vqvae(self) -> anyhow::Result<Measurement> {
+        let mut experiment = Experiment::load(&self.config, &self.set)?;
+        let codebook = experiment.codebook.get_or_insert_default();
+        codebook.update = CodebookUpdate::Gradient;
+        let stage_1 = experiment.stage_1.as_mut();
+        stage_1
+            .context("the config has no [stage_1]")?
+            .training
+            .precision = self.precision;
+        let device = Device::flex().autodiff();
+        let config = VqVaeConfig::from_json(&fs::read_to_string(self.model.join("config.json"))?)?;
+        let network = load_weights(config.init(&device, 0)?, &self.model.join(WEIGHTS))?;
+        let images = Inputs::read(&self.inputs)?.images("images", &device)?;
+        let [count, ..] = images.dims();
+        let step = vqvae_steps(&experiment, network, vec![images])?;
+        Ok(measure(count, self.repeats.into(), step)?)
+    }
+}
+
+impl Sampling {
+    fn run(self) -> anyhow::Result<Measurement> {
+        let pipeline = Pipeline::load(&self.model, &Device::flex())?;
+        let options = SampleOptions {
+            steps: self.steps,
+            count: self.count,
+            batch: self.count,
+            precision: self.precision,
+            ..pipeline.default_options()
+        };
+        let mut noise = None;
+        let keeps_noise = self.save_noise.is_some();
+        let measurement = measure(self.count, self.repeats.into(), || {
+            let images = pipeline.sample(&options, |moment| {
+                if keeps_noise && noise.is_none() {
+                    noise = Some(moment.latents.clone());
+                }
+                Ok(())
+            })?;
+            Ok::<f64, Error>(mean_square(&images))
+        })?;
+        if let (Some(path), Some(noise)) = (&self.save_noise, noise) {
+            write_images("noise", noise, path)?;
+        }
+        Ok(measurement)
+    }
+}
+
+/// The tensors of a safetensors file.
+struct Inputs(HashMap<String, (Vec<usize>, Vec<f32>)>);
+
+impl Inputs {
+    fn read(path: &Path) -> anyhow::Result<Self> {
+        let bytes = fs::read(path).with_context(|| format!("cannot read {}", path.display()))?;
+        let mut tensors = HashMap::new();
+        for (name, tensor) in SafeTensors::deserialize(&bytes)?.tensors() {
+            anyhow::ensure!(tensor.dtype() == Dtype::F32, "{name} is not of type F32");
+            let numbers = tensor.data().as_chunks().0.iter();
+            let values = numbers.map(|&four| f32::from_le_bytes(four)).collect();
+            tensors.insert(name, (tensor.shape().to_vec(), values));
+        }
+        Ok(Self(tensors))
+    }
+
+    fn values(&self, name: &str) -> anyhow::Result<Vec<f32>> {
+        let (_, values) = self
+            .0
+            .get(name)
+            .with_context(|| format!("there is no `{name}`"))?;
+        Ok(values.clone())
+    }
+
+    /// `[batch, channels, height, width]`.
+    fn images(&self, name: &str, device: &Device) -> anyhow::Result<Tensor<4>> {
+        let (shape, values) = self
+            .0
+            .get(name)
+            .with_context(|| format!("there is no `{name}`"))?;
+        let shape: [usize; 4] = shape[..]
+            .try_into()
+            .with_context(|| format!("`{name}` has not four dimensions"))?;
+        Ok(Tensor::from_data(
+            TensorData::new(values.clone(), shape),
+            device,
+        ))
+    }
+}
+
+fn write_images(name: &str, images: Tensor<4>, path: &Path) -> anyhow::Result<()> {
+    let shape = images.dims().to_vec();
+    let bytes: Vec<u8> = images
+        .into_data()
+        .iter::<f32>()
+        .flat_map(f32::to_le_bytes)
+        .collect();
+    let tensors = [(name, TensorView::new(Dtype::F32, shape, &bytes)?)];
+    Ok(safetensors::serialize_to_file(tensors, None, path)?)
+}

@@ -1,0 +1,17 @@
+//! How fast this machine trains and samples, and in how much memory.
+//!
+//! What is measured is a [`Work`] of an experiment: with random weights and random data of its shapes, so it needs no
+//! data set and writes no file. The training steps are those of the real training ([`kiln_train::vqvae_steps`],
+//! [`kiln_train::diffusion_steps`]); sampling is [`Pipeline::sample`](kiln::Pipeline::sample).
+//!
+//! A process's peak memory never falls, so works that are to be compared are measured in a process each, as
+//! `kiln bench` does.
+
+mod machine;
+mod measurement;
+pub mod memory;
+pub mod work;
+
+pub use machine::Machine;
+pub use measurement::{Measurement, Repeats, measure};
+pub use work::{Size, Work};

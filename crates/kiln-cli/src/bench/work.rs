@@ -1,0 +1,217 @@
+//! What can be measured, and how each of it is done once.
+
+use std::ops::Range;
+
+use anyhow::Context;
+use burn::tensor::{Device, Tensor};
+use clap::ValueEnum;
+use kiln::{Pipeline, SampleOptions};
+use kiln_checkpoint::{FirstStage, LatentDiffusion, Metadata};
+use kiln_diffusion::noise::{self, ImageNoise};
+use kiln_kernels::{Precision, with_precision};
+use kiln_models::{SampleSize, UNet2dConfig};
+use kiln_train::pictures::Images;
+use kiln_train::{Devices, DiffusionInput, Experiment, diffusion_steps, vqvae_steps};
+use serde::{Deserialize, Serialize};
+
+use super::{Measurement, Repeats, measure};
+
+/// Images, noise and latents are drawn by different seeds, lest a network be asked to find its input.
+const NOISE: u64 = 1;
+
+/// Why the first stage of an experiment in pixel space is not measured.
+const NOTHING_TO_MEASURE: &str = "the experiment is one in pixel space, without a [vqvae] to train or to decode with: \
+    measure stage-2 and sampling";
+
+/// What can be measured of an experiment.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, ValueEnum)]
+#[serde(rename_all = "kebab-case")]
+pub enum Work {
+    /// A training step of the VQ-VAE
+    #[value(name = "stage-1")]
+    #[serde(rename = "stage-1")]
+    Stage1,
+    /// A training step of the U-Net
+    #[value(name = "stage-2")]
+    #[serde(rename = "stage-2")]
+    Stage2,
+    /// Drawing images: all denoising steps, then decoding
+    Sampling,
+    /// Decoding latents to images
+    Decoding,
+}
+
+/// How much of a work is done at a time.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Size {
+    /// Images of each device in a training step; none takes each stage's own `batch_size`.
+    pub batch_size: Option<usize>,
+    /// Denoising steps of sampling.
+    pub steps: usize,
+    /// Images that are drawn or decoded.
+    pub count: usize,
+    /// Which numbers convolutions multiply to draw and decode; training has each stage's own.
+    pub precision: Precision,
+}
+
+impl Work {
+    /// What there is to measure of an experiment, in the order of a model's life. In pixel space nothing is encoded or
+    /// decoded.
+    pub fn all(experiment: &Experiment) -> Vec<Work> {
+        match experiment.first_stage() {
+            Some(_) => vec![Work::Stage1, Work::Stage2, Work::Sampling, Work::Decoding],
+            None => vec![Work::Stage2, Work::Sampling],
+        }
+    }
+
+    /// Whether several devices can share this work.
+    pub fn is_training(self) -> bool {
+        matches!(self, Work::Stage1 | Work::Stage2)
+    }
+
+    /// Does this work of `experiment` with random weights and data: on all `devices` if it is training, else on the first.
+    ///
+    /// # Errors
+    /// The first stage of an experiment that has none; if a network cannot be built, if
+    /// sampling in so many steps is impossible, if training diverges (see [`kiln_train::TrainError::Diverged`]), and if
+    /// a device fails.
+    pub fn measure(
+        self,
+        experiment: &Experiment,
+        size: Size,
+        repeats: Repeats,
+        devices: &Devices,
+    ) -> anyhow::Result<Measurement> {
+        match self {
+            Work::Stage1 => stage_1(experiment, size, repeats, devices),
+            Work::Stage2 => stage_2(experiment, size, repeats, devices),
+            Work::Sampling => sampling(experiment, size, repeats, &devices.first()),
+            Work::Decoding => decoding(experiment, size, repeats, &devices.first()),
+        }
+    }
+}
+
+fn stage_1(
+    experiment: &Experiment,
+    size: Size,
+    repeats: Repeats,
+    devices: &Devices,
+) -> anyhow::Result<Measurement> {
+    let first_stage = experiment.first_stage().context(NOTHING_TO_MEASURE)?;
+    let batch = size
+        .batch_size
+        .unwrap_or(first_stage.stage_1.training.batch_size);
+    let (seed, side) = (experiment.seed, experiment.data.size);
+    let network = (first_stage.vqvae).init(&devices.first().autodiff(), seed)?;
+    let shape = [experiment.data.channels, side, side];
+    let images = shares(batch, devices)
+        .map(|(images, device)| normal(seed, images, shape, &device).clamp(-1.0, 1.0));
+    let mut step = vqvae_steps(experiment, network, images.collect())?;
+    measure(batch * devices.all().len(), repeats, || Ok(step()?))
+}
+
+fn stage_2(
+    experiment: &Experiment,
+    size: Size,
+    repeats: Repeats,
+    devices: &Devices,
+) -> anyhow::Result<Measurement> {
+    let batch = size
+        .batch_size
+        .unwrap_or(experiment.stage_2.training.batch_size);
+    let (seed, shape) = (experiment.seed, experiment.sample_shape());
+    let network = (experiment.unet).init(&devices.first().autodiff(), seed)?;
+    let timesteps = experiment.schedule.num_train_timesteps;
+    let inputs = shares(batch, devices).map(|(images, device)| DiffusionInput {
+        z0: normal(seed, images.clone(), shape, &device),
+        noise: normal(seed ^ NOISE, images.clone(), shape, &device),
+        timesteps: images
+            .map(|image| noise::timestep(seed, image, 0, timesteps))
+            .collect(),
+    });
+    let mut step = diffusion_steps(experiment, network, inputs.collect())?;
+    measure(batch * devices.all().len(), repeats, || Ok(step()?))
+}
+
+/// The numbers of the `batch` images that each device trains on.
+fn shares(batch: usize, devices: &Devices) -> impl Iterator<Item = (Range<u64>, Device)> {
+    let batch = batch as u64;
+    (0..).zip(devices.all()).map(move |(place, device)| {
+        let images = batch * place..batch * (place + 1);
+        (images, device.clone().autodiff())
+    })
+}
+
+fn sampling(
+    experiment: &Experiment,
+    size: Size,
+    repeats: Repeats,
+    device: &Device,
+) -> anyhow::Result<Measurement> {
+    let [_, height, width] = experiment.sample_shape();
+    let unet = UNet2dConfig {
+        sample_size: Some(SampleSize::Rectangle([height, width])),
+        ..experiment.unet.clone()
+    };
+    let vqvae = experiment.vqvae.as_ref();
+    let vqvae = vqvae.map(|config| config.init(device, experiment.seed));
+    let model = LatentDiffusion {
+        first_stage: vqvae.transpose()?.map(|vqvae| FirstStage {
+            network: vqvae,
+            metadata: Metadata::default(),
+        }),
+        unet: unet.init(device, experiment.seed)?,
+        guide: None,
+        scheduler: experiment.scheduler(),
+        metadata: Metadata::default(),
+    };
+    let pipeline = Pipeline::from_model("random weights".into(), model, device)?;
+    let defaults = pipeline.default_options();
+    let options = SampleOptions {
+        steps: size.steps,
+        count: size.count,
+        // All of one class, if there are any: by default there are as many of each.
+        classes: defaults.classes.iter().copied().take(1).collect(),
+        precision: size.precision,
+        ..defaults
+    };
+    measure(size.count, repeats, || {
+        let images = pipeline.sample(&options, |_| Ok(()))?;
+        Ok(mean_square(&images))
+    })
+}
+
+fn decoding(
+    experiment: &Experiment,
+    size: Size,
+    repeats: Repeats,
+    device: &Device,
+) -> anyhow::Result<Measurement> {
+    let first_stage = experiment.first_stage().context(NOTHING_TO_MEASURE)?;
+    let vqvae = first_stage.vqvae.init(device, experiment.seed)?;
+    let shape = experiment.sample_shape();
+    let latents = normal(experiment.seed, 0..size.count as u64, shape, device);
+    measure(size.count, repeats, || {
+        let images = with_precision(size.precision, || vqvae.decode(latents.clone()));
+        let images = Images::from_tensor(images)?;
+        Ok(mean_square(&images))
+    })
+}
+
+/// Standard normal numbers `[images, channels, height, width]`, the same for the same seed and images.
+fn normal(seed: u64, images: Range<u64>, shape: [usize; 3], device: &Device) -> Tensor<4> {
+    let noise = ImageNoise {
+        seed,
+        images: images.collect(),
+        shape,
+        device: device.clone(),
+    };
+    noise.draw(0)
+}
+
+/// A number that tells whether two programs drew the same images.
+pub fn mean_square(images: &Images) -> f64 {
+    let values = images.values();
+    let sum: f64 = values.iter().map(|&value| f64::from(value).powi(2)).sum();
+    sum / values.len().max(1) as f64
+}

@@ -1,0 +1,530 @@
+//! `kiln evaluate`: how good a model's images are, in numbers.
+
+use std::path::PathBuf;
+
+use anyhow::{bail, ensure};
+use burn::tensor::Device;
+use clap::Args;
+use kiln::{Autoencoder, Pipeline, SampleOptions};
+use kiln_data::{Datasets, ImageDataset};
+use kiln_diffusion::sampler::Sampler;
+use kiln_diffusion::{LevelOptions, Spacing};
+use kiln_eval::{
+    DigitClassifier, FeatureKind, FeatureLayer, Features, Figure, Inception, Judge, Reference,
+    mean_squared_error, nearest, ssim,
+};
+use kiln_train::pictures::Images;
+use kiln_train::{seen_in, seen_in_dataset};
+
+use super::data_arguments::{DATA, DataArguments, RealImages};
+use super::drawing::{
+    ComputingArguments, ConditionArguments, IMAGES, MODEL, ModelArguments, SAMPLING, calls_before,
+};
+use super::numbers::{number, whole};
+use super::sample::{SpacingName, StepCounts, parse_steps};
+use super::sampler_arguments::{by_name, warn_of_spacing};
+use crate::evaluation::{Report, Row, Sweep, blurred, evaluations, pixels_of};
+use crate::pretrained;
+use crate::terminal::{self, DataProgress};
+
+/// A group of the help.
+const MEASURES: &str = "Measures";
+/// Images whose nearest training image is looked for, of held-out ones.
+const HELD_OUT: usize = 1000;
+
+/// Measure how good a model's images are.
+///
+/// Draws images by every combination of --steps, --samplers, --eta, --spacing and compares each set with real images that the
+/// model was not trained on: by the features of a digit classifier, or of InceptionV3 (FID, KID). The first rows are landmarks:
+/// training images, and the same blurred. The table is printed, and written with results.csv, results.json and a plot.
+#[derive(Args)]
+#[command(after_help = "Examples:
+  kiln evaluate --steps 10/20/50 --samplers ddim,ddpm --count 1000
+  kiln evaluate --model runs/mnist/model --config configs/mnist.toml --steps 50 --eta 0,1 --count 10000
+  kiln evaluate --model runs/mnist-classes/model --config configs/mnist-classes.toml --class all --guidance 2
+  kiln evaluate --model runs/flowers/model --config configs/flowers.toml --features 2048 --feature-weights inception.pth
+  kiln evaluate --first-stage --model runs/mnist/model --config configs/mnist.toml")]
+pub struct Evaluate {
+    /// Print one JSON object on stdout instead of the table
+    #[arg(long)]
+    json: bool,
+
+    #[command(flatten)]
+    model: ModelArguments,
+
+    #[command(flatten)]
+    data: DataArguments,
+
+    /// Measure the VQ-VAE instead: held-out images beside what it gives back
+    #[arg(long, help_heading = MODEL, conflicts_with_all = ["steps", "samplers", "eta", "spacing", "class", "guide", "guidance", "guidance_interval", "nearest", "precision"])]
+    first_stage: bool,
+
+    /// Denoising steps: a number, or several separated by / or ,
+    #[arg(long, help_heading = SAMPLING, default_value = "50", value_name = "N[/N...]", value_parser = parse_steps)]
+    steps: StepCounts,
+
+    /// Samplers, separated by commas
+    #[arg(
+        long, help_heading = SAMPLING,
+        value_delimiter = ',',
+        default_value = "ddim",
+        value_name = "NAME[,NAME...]",
+        value_parser = by_name()
+    )]
+    samplers: Vec<Sampler>,
+
+    /// Randomness of ddim and dpm-solver, separated by commas: 0 is deterministic, 1 is as random as ddpm [default: 0]
+    #[arg(
+        long, help_heading = SAMPLING,
+        value_delimiter = ',',
+        value_name = "ETA[,ETA...]",
+        value_parser = number(0.0..=1.0, 0.5)
+    )]
+    eta: Vec<f64>,
+
+    /// Which of the training timesteps are visited, separated by commas [default: the model's own]
+    #[arg(
+        long, help_heading = SAMPLING,
+        value_enum,
+        value_delimiter = ',',
+        value_name = "SPACING[,SPACING...]"
+    )]
+    spacing: Vec<SpacingName>,
+
+    #[command(flatten)]
+    conditions: ConditionArguments,
+
+    /// Images drawn by each way to sample, and taken of each landmark
+    #[arg(long, help_heading = IMAGES, default_value_t = 1000, value_parser = parse_count)]
+    count: u32,
+
+    /// Held-out images to compare with [default: all]
+    #[arg(long, help_heading = DATA, value_name = "N", value_parser = parse_count)]
+    real: Option<u32>,
+
+    /// Which noise to start from, and which subsets are taken
+    #[arg(long, help_heading = IMAGES, default_value_t = 0, value_parser = whole::<u64>(0..=u64::MAX, 0))]
+    seed: u64,
+
+    /// Also say which share of the images is nearer to a training image than 99% of held-out images are
+    #[arg(long, help_heading = MEASURES)]
+    nearest: bool,
+
+    /// What to compare by: digits, the digit classifier's features, or InceptionV3's: 2048, its last ones, with which FID and
+    /// KID are published; 768 after Mixed_6e; 6c after Mixed_6c, Keras' mixed5 [default: digits for gray images of 28x28,
+    /// else 2048]
+    #[arg(long, help_heading = MEASURES)]
+    features: Option<FeatureKind>,
+
+    /// Weights of InceptionV3, pytorch-fid's or others under the same names [default: pytorch-fid's, downloaded]
+    #[arg(long, help_heading = MEASURES, value_name = "FILE")]
+    feature_weights: Option<PathBuf>,
+
+    /// Side that images are resized to for InceptionV3: 299 as in pytorch-fid, 75 as in the Keras examples [default: 299]
+    #[arg(long, help_heading = MEASURES, value_name = "PIXELS", value_parser = whole::<u32>(75..=1024, 299))]
+    feature_size: Option<u32>,
+
+    /// Weights of a digit classifier from `kiln train-classifier` [default: the one inside this program]
+    #[arg(long, help_heading = MEASURES, value_name = "FILE")]
+    classifier: Option<PathBuf>,
+
+    /// Folder for table, results and plot; results that are there already stay, and new ones get a number
+    #[arg(long, help_heading = MEASURES, default_value = "evaluation", value_name = "FOLDER")]
+    out: PathBuf,
+
+    #[command(flatten)]
+    computing: ComputingArguments,
+}
+
+impl Evaluate {
+    /// Measures, writes the results and prints the table.
+    pub fn run(self) -> anyhow::Result<()> {
+        let device = self.computing.device()?;
+        ensure!(
+            self.out.is_dir() || !self.out.exists(),
+            "{} is no folder for the results: name another with --out",
+            self.out.display()
+        );
+        let report = if self.first_stage {
+            self.measure_first_stage(&device)?
+        } else {
+            self.measure_samples(&device)?
+        };
+        let written = report.write(&self.out);
+        // The table is shown even where it cannot be kept.
+        let paths = written.iter().flatten();
+        let paths: Vec<String> = paths.map(|path| path.display().to_string()).collect();
+        terminal::print_outcome(&report.to_json(), self.json, |_| {
+            let table = report.to_markdown(terminal::width());
+            format!("{table}\n{}", paths.join("  "))
+        })?;
+        written.map(|_| ())
+    }
+
+    fn measure_samples(&self, device: &Device) -> anyhow::Result<Report> {
+        let pipeline = self.model.open(&self.conditions, &self.computing)?;
+        // What cannot work is refused before any image is looked at.
+        let settings = self.settings(&pipeline)?;
+        warn_of_spacing(&pipeline, &settings)?;
+        let shape = pipeline.image_shape();
+        let (channels, side) = (shape.channels, shape.height);
+        let datasets = self.datasets(channels, side)?;
+        let judge = self.judge([channels, side, shape.width], device)?;
+        for set in [&datasets.train, &datasets.validation] {
+            let (side, border) = (set.shape().height, set.border());
+            ensure!(
+                set.shape().channels == channels && side - 2 * border == shape.height,
+                "the images of {} are {side}x{side} with {} channel(s), and the model's are {}x{} with {channels}; take the config that the model was trained with",
+                set.name(),
+                set.shape().channels,
+                shape.height,
+                shape.width
+            );
+        }
+        let reference = self.reference(&judge, &datasets.validation, device)?;
+        let mut rows = self.landmarks(&judge, &reference, &datasets.train, device)?;
+
+        let training = match self.nearest {
+            true => Some(nearness(&datasets)?),
+            false => None,
+        };
+        let sweep = Sweep {
+            pipeline: &pipeline,
+            judge: &judge,
+            reference: &reference,
+            training: (training.as_ref())
+                .map(|(training, held_out)| (training, held_out.as_slice())),
+            device,
+        };
+        // What takes the time are the calls of the network: the bar counts them, for its time left to be right.
+        let calls: usize = settings
+            .iter()
+            .map(|options| options.images() * evaluations(options))
+            .sum();
+        let bar = terminal::progress_bar("sampling".into(), calls, "network calls");
+        for options in &settings {
+            let row = sweep.measure(options, |moment| {
+                bar.inc(calls_before(&moment, options));
+                Ok(())
+            })?;
+            rows.push(row);
+        }
+        bar.finish_and_clear();
+        Ok(self.report(
+            pipeline.name(),
+            &reference,
+            &datasets.validation,
+            &judge,
+            rows,
+        ))
+    }
+
+    fn measure_first_stage(&self, device: &Device) -> anyhow::Result<Report> {
+        let autoencoder = match &self.model.model {
+            Some(place) => Autoencoder::load(&self.model.hub.first_stage(place)?, device)?,
+            None => Autoencoder::from_source(&pretrained::default_model(), device)?,
+        };
+        let (channels, side) = (autoencoder.channels(), autoencoder.image_size());
+        let datasets = self.datasets(channels, side)?;
+        let held_out = &datasets.validation;
+        let shape = held_out.shape();
+        autoencoder.check_image(shape.channels, shape.height, shape.width)?;
+        let side = shape.height - 2 * held_out.border();
+        let judge = self.judge([channels, side, side], device)?;
+        let reference = self.reference(&judge, held_out, device)?;
+
+        let originals = Images::of_dataset(held_out, self.count as usize)?;
+        let count = originals.len();
+        let bar = terminal::progress_bar("reconstructing".into(), count, "images");
+        let given_back =
+            autoencoder.reconstruct(&originals, self.computing.batch as usize, |done| {
+                bar.set_position(done as u64)
+            })?;
+        bar.finish_and_clear();
+        let (codes_in_use, perplexity) = (given_back.codes_in_use(), given_back.perplexity());
+        let border = held_out.border();
+        let (originals, images) = (originals.cropped(border), given_back.images.cropped(border));
+
+        let (height, width) = (originals.height(), originals.width());
+        let pairs = || originals.iter().zip(images.iter());
+        let mean = |sum: f64| sum / count as f64;
+        let similarities: Result<Vec<f64>, _> =
+            pairs().map(|(x, y)| ssim(x, y, height, width)).collect();
+        let mut figures = vec![
+            Figure::new("PSNR", originals.psnr(&images)),
+            Figure::new("SSIM", mean(similarities?.iter().sum())),
+            Figure::new(
+                "MSE",
+                mean(pairs().map(|(x, y)| mean_squared_error(x, y)).sum()),
+            ),
+            Figure::new("codes in use", codes_in_use as f64),
+            Figure::new("perplexity", perplexity),
+        ];
+        let seen = seen_in(&judge, &images, device, |_| {})?;
+        // Image i of a batch stands beside its own reconstruction, which the estimate by batches takes for chance.
+        let distances = reference.compare(&seen, self.seed)?.into_iter();
+        figures.extend(distances.filter(|figure| !figure.name.ends_with("by batches")));
+        let row = Row {
+            name: "reconstructions".to_owned(),
+            sampling: None,
+            images: count,
+            seconds: None,
+            figures,
+        };
+        Ok(self.report(autoencoder.name(), &reference, held_out, &judge, vec![row]))
+    }
+
+    fn report(
+        &self,
+        model: &str,
+        reference: &Reference,
+        held_out: &ImageDataset,
+        judge: &Judge,
+        rows: Vec<Row>,
+    ) -> Report {
+        let count = reference.seen().features().count();
+        Report {
+            model: model.to_owned(),
+            against: format!("{count} held-out images of {}", held_out.name()),
+            judge: judge.description(),
+            seed: self.seed,
+            rows,
+        }
+    }
+
+    /// Every combination of steps, sampler, eta and spacing.
+    fn settings(&self, pipeline: &Pipeline) -> anyhow::Result<Vec<SampleOptions>> {
+        let defaults = pipeline.default_options();
+        let spacings: Vec<Spacing> = match self.spacing.as_slice() {
+            [] => vec![defaults.levels.spacing],
+            spacings => spacings.iter().map(|&spacing| spacing.into()).collect(),
+        };
+        let mut settings = Vec::new();
+        for spacing in spacings {
+            for sampler in self.samplers_with_eta(defaults.sampler)? {
+                sampler.validate()?;
+                for &steps in &self.steps.0 {
+                    let mut options = SampleOptions {
+                        steps,
+                        sampler,
+                        levels: LevelOptions {
+                            spacing,
+                            ..defaults.levels
+                        },
+                        seed: self.seed,
+                        ..defaults.clone()
+                    };
+                    self.computing.apply(&mut options);
+                    self.conditions.apply(pipeline, &mut options)?;
+                    options.count = (self.count as usize).div_ceil(options.classes.len().max(1));
+                    pipeline.trajectory(&options)?;
+                    settings.push(options);
+                }
+            }
+        }
+        Ok(settings)
+    }
+
+    /// Samplers that have an `eta` once with each of `--eta`, the others once. DDPM takes over the model's own variance.
+    fn samplers_with_eta(&self, of_model: Sampler) -> anyhow::Result<Vec<Sampler>> {
+        ensure!(
+            self.eta.is_empty() || self.samplers.iter().any(|sampler| sampler.eta().is_some()),
+            "--eta belongs to ddim and dpm-solver; leave it out, or add one of these to --samplers"
+        );
+        let etas = if self.eta.is_empty() {
+            &[0.0]
+        } else {
+            self.eta.as_slice()
+        };
+        let with_eta = self.samplers.iter().flat_map(|&sampler| {
+            if matches!(
+                [sampler, of_model],
+                [Sampler::Ddpm { .. }, Sampler::Ddpm { .. }]
+            ) {
+                return vec![of_model];
+            }
+            if sampler.eta().is_none() {
+                return vec![sampler];
+            }
+            let with = |&eta| {
+                let mut sampler = sampler;
+                if let Some(own) = sampler.eta_mut() {
+                    *own = eta;
+                }
+                sampler
+            };
+            etas.iter().map(with).collect()
+        });
+        Ok(with_eta.collect())
+    }
+
+    /// The images to compare with.
+    fn datasets(&self, channels: usize, side: usize) -> anyhow::Result<Datasets> {
+        let ModelArguments { model, hub } = &self.model;
+        let real = (self.data).open(model.as_deref(), hub, [channels, side])?;
+        self.check_enough(&real)?;
+        Ok(real.datasets)
+    }
+
+    /// Refuses data sets that are too small for a comparison, and says where fewer images serve than were asked for.
+    fn check_enough(&self, real: &RealImages) -> anyhow::Result<()> {
+        let Datasets { train, validation } = &real.datasets;
+        let (fewest, all) = (Reference::FEWEST, train.len() + validation.len());
+        for (split, role) in [(validation, "held out"), (train, "to train on")] {
+            ensure!(
+                split.len() >= fewest,
+                "only {} of the {all} images of {} are {role}, and comparing takes at least {fewest}: {}",
+                split.len(),
+                split.name(),
+                real.way_to_more(fewest)
+            );
+        }
+        if let Some(wanted) = self
+            .real
+            .filter(|&wanted| wanted as usize > validation.len())
+        {
+            terminal::note(&format!(
+                "comparing with the {} images that {} holds out, since there are no {wanted}",
+                validation.len(),
+                validation.name()
+            ));
+        }
+        Ok(())
+    }
+
+    fn judge(
+        &self,
+        [channels, height, width]: [usize; 3],
+        device: &Device,
+    ) -> anyhow::Result<Judge> {
+        let digits = [1, DigitClassifier::SIDE, DigitClassifier::SIDE];
+        let features = self
+            .features
+            .unwrap_or(match [channels, height, width] == digits {
+                true => FeatureKind::Digits,
+                false => FeatureKind::Inception(FeatureLayer::default()),
+            });
+        let of_others = match features {
+            FeatureKind::Digits => [
+                ("--feature-weights", self.feature_weights.is_some()),
+                ("--feature-size", self.feature_size.is_some()),
+            ],
+            FeatureKind::Inception(_) => [("--classifier", self.classifier.is_some()), ("", false)],
+        };
+        if let Some((flag, _)) = of_others.into_iter().find(|(_, is_given)| *is_given) {
+            let (used, others) = match features {
+                FeatureKind::Digits => ("digits", "2048"),
+                FeatureKind::Inception(_) => ("InceptionV3's", "digits"),
+            };
+            bail!(
+                "{flag} changes nothing where the features are {used}; leave it out, or add --features {others}"
+            );
+        }
+        let weights = match features {
+            FeatureKind::Digits => &self.classifier,
+            FeatureKind::Inception(_) => &self.feature_weights,
+        };
+        let judge = Judge::open(
+            features,
+            weights.as_deref(),
+            self.feature_size
+                .map_or(Inception::PYTORCH_FID_SIDE, |side| side as usize),
+            device,
+            &DataProgress::default(),
+        )?;
+        if matches!(&judge, Judge::Inception(inception) if !inception.is_published()) {
+            terminal::note(
+                "these are not pytorch-fid's weights at 299x299: the figures cannot stand beside published ones",
+            );
+        }
+        Ok(judge)
+    }
+
+    fn reference(
+        &self,
+        judge: &Judge,
+        held_out: &ImageDataset,
+        device: &Device,
+    ) -> anyhow::Result<Reference> {
+        let count = self.real.map_or(usize::MAX, |count| count as usize);
+        let count = count.min(held_out.len());
+        let seen = self.seen(judge, held_out, count, device)?;
+        Ok(Reference::new(seen, judge.names_of_distances())?)
+    }
+
+    /// Images of the training split beside the held-out ones, as they are and blurred.
+    fn landmarks(
+        &self,
+        judge: &Judge,
+        reference: &Reference,
+        training: &ImageDataset,
+        device: &Device,
+    ) -> anyhow::Result<Vec<Row>> {
+        let count = (self.count as usize).min(training.len());
+        let real = self.seen(judge, training, count, device)?;
+        let images = Images::of_dataset(training, count)?.cropped(training.border());
+        let blurred = blurred(&images);
+        let blurred = seen_in(judge, &blurred, device, |_| {})?;
+        let row = |name: &str, seen| -> anyhow::Result<Row> {
+            Ok(Row {
+                name: name.to_owned(),
+                sampling: None,
+                images: count,
+                seconds: None,
+                figures: reference.compare(seen, self.seed)?,
+            })
+        };
+        Ok(vec![
+            row("real: training split", &real)?,
+            row("the same, blurred 3x3", &blurred)?,
+        ])
+    }
+
+    /// What the judge sees in real images, from the cache if it is there.
+    fn seen(
+        &self,
+        judge: &Judge,
+        dataset: &ImageDataset,
+        count: usize,
+        device: &Device,
+    ) -> anyhow::Result<kiln_eval::Seen> {
+        let bar = terminal::progress_bar("features of real images".into(), count, "images");
+        let observe = |done| bar.set_position(done as u64);
+        let seen = seen_in_dataset(judge, dataset, count, device, observe)?;
+        bar.finish_and_clear();
+        Ok(seen)
+    }
+}
+
+/// A number of images that is enough for every figure.
+fn parse_count(text: &str) -> Result<u32, String> {
+    let fewest = Reference::FEWEST;
+    let count = text
+        .parse()
+        .ok()
+        .filter(|&count: &u32| count as usize >= fewest);
+    count.ok_or_else(|| {
+        format!(
+            "comparing sets of images takes at least {fewest} of them, such as {fewest} or 1000"
+        )
+    })
+}
+
+/// The pixels of the training images, and how far held-out images are from the nearest of them.
+fn nearness(datasets: &Datasets) -> anyhow::Result<(Features, Vec<f64>)> {
+    let pixels = |dataset: &ImageDataset, count| -> anyhow::Result<Features> {
+        Ok(pixels_of(
+            &Images::of_dataset(dataset, count)?.cropped(dataset.border()),
+        )?)
+    };
+    let training = pixels(&datasets.train, usize::MAX)?;
+    let held_out = pixels(&datasets.validation, HELD_OUT)?;
+    let distances = nearest(&held_out, &training)?;
+    Ok((
+        training,
+        distances
+            .into_iter()
+            .map(|(_, distance)| distance)
+            .collect(),
+    ))
+}

@@ -1,0 +1,212 @@
+//! Each disease planted in a healthy model, and the healthy model itself.
+
+use std::collections::BTreeMap;
+
+use burn::tensor::{Device, Tensor};
+use kiln_data::{DataConfig, DatasetKind, NoProgress};
+use kiln_diffusion::{ScheduleConfig, SchedulerConfig};
+use kiln_models::ema::EmaConfig;
+use kiln_train::pictures::Images;
+use kiln_train::{Experiment, StageRecord};
+
+use super::*;
+
+/// The built-in model on digits that it has not been trained on.
+fn healthy() -> Patient {
+    let config = DataConfig::new(DatasetKind::Mnist10k, 32, 1);
+    let digits = kiln_data::open(&config, &NoProgress).unwrap().validation;
+    let mut images = Images::empty(1, 32, 32);
+    for index in 0..128 {
+        images.extend(&digits.image(index, false).unwrap());
+    }
+    let patient = Patient::pretrained(&Device::flex());
+    patient.with_images(&images).unwrap()
+}
+
+/// A patient with nothing but the metrics of one stage: `(step, training loss, validation loss)`.
+fn trained(losses: &[(usize, f64, f64)], average: EmaConfig) -> Patient {
+    let text = include_str!("../../../../configs/mnist-quick.toml");
+    let experiment = Experiment::parse(text, "mnist-quick", &[]).unwrap();
+    let mut training = experiment.stage_2.training;
+    training.ema = Some(average);
+    let row = |&(step, train, valid): &(usize, f64, f64)| {
+        let values = [("loss/train", train), ("loss/valid", valid)];
+        let values = values.map(|(name, value)| (name.to_owned(), value));
+        (step, BTreeMap::from(values))
+    };
+    let mut patient = Patient::unknown("a run".to_owned(), &Device::flex());
+    patient.stages.push(StageRecord {
+        name: "stage 2",
+        training,
+        rows: losses.iter().map(row).collect(),
+    });
+    patient
+}
+
+/// The only finding of a check, which must be as bad as this.
+fn only(findings: Findings, severity: Severity) -> Finding {
+    let findings = findings.unwrap();
+    assert_eq!(findings.len(), 1, "{findings:?}");
+    assert_eq!(findings[0].severity, severity, "{findings:?}");
+    findings[0].clone()
+}
+
+#[test]
+fn the_built_in_model_is_healthy() {
+    let examinations = examine(&healthy());
+    for examined in &examinations {
+        assert!(examined.findings.is_empty(), "{examined:?}");
+    }
+    let skipped: Vec<_> = (examinations.iter())
+        .filter(|examined| examined.not_examined.is_some())
+        .map(|examined| examined.check)
+        .collect();
+    assert_eq!(skipped, ["files", "moving average", "validation gap"]);
+}
+
+#[test]
+fn what_cannot_be_examined_says_what_it_takes() {
+    for examined in examine(&Patient::unknown("nothing".to_owned(), &Device::flex())) {
+        assert!(examined.not_examined.is_some(), "{}", examined.check);
+    }
+}
+
+#[test]
+fn a_schedule_that_leaves_signal_is_found() {
+    let mut patient = healthy();
+    patient.scheduler = Some(SchedulerConfig {
+        schedule: ScheduleConfig {
+            num_train_timesteps: 200,
+            ..Default::default()
+        },
+        ..Default::default()
+    });
+    let found = only(terminal_snr::check(&patient), Severity::Warning);
+    assert!(found.what.contains("0.364"), "{found:?}");
+    assert!(found.remedy.contains("scale_betas"), "{found:?}");
+}
+
+#[test]
+fn latents_of_another_scale_are_found() {
+    for (factor, severity) in [
+        (1.5, Severity::Warning),
+        (0.7, Severity::Warning),
+        (3.0, Severity::Broken),
+        (0.0, Severity::Broken),
+        (f64::NAN, Severity::Broken),
+    ] {
+        let mut patient = healthy();
+        patient.latents = patient.latents.map(|latents| latents.mul_scalar(factor));
+        let found = only(latent_scale::check(&patient), severity);
+        assert!(found.what.contains("latents deviate by"), "{found:?}");
+    }
+}
+
+#[test]
+fn dead_codes_are_found_by_encoding() {
+    let mut patient = healthy();
+    let one = patient.latents.take().unwrap().narrow(0, 0, 1);
+    let one_vector = one.narrow(2, 0, 1).narrow(3, 0, 1);
+    patient.latents = Some(one_vector.repeat(&[100, 1, 8, 8]));
+    let found = only(codebook::check(&patient), Severity::Warning);
+    assert!(found.what.contains("only 0.2 %"), "{found:?}");
+}
+
+#[test]
+fn dead_codes_are_found_in_the_metrics() {
+    let mut patient = trained(&[(10, 1.0, 1.0)], EmaConfig::default());
+    let stage = &mut patient.stages[0];
+    stage.name = "stage 1";
+    let row = stage.rows.get_mut(&10).unwrap();
+    row.insert("codes in use/valid".to_owned(), 12.5);
+    let found = only(codebook::check(&patient), Severity::Warning);
+    assert!(found.what.contains("12.5 %"), "{found:?}");
+    let row = patient.stages[0].rows.get_mut(&10).unwrap();
+    row.insert("codes in use/valid".to_owned(), 80.0);
+    assert_eq!(codebook::check(&patient), Ok(Vec::new()));
+}
+
+#[test]
+fn a_young_moving_average_is_found() {
+    // As most papers have it: without warm-up.
+    let constant = EmaConfig {
+        decay: 0.999,
+        min_decay: 0.999,
+        ..EmaConfig::default()
+    };
+    let young = trained(&[(100, 1.0, 1.0)], constant.clone());
+    let found = only(moving_average::check(&young), Severity::Warning);
+    // 0.999^99 of it: the first of the hundred steps sets it.
+    assert!(found.what.contains("91 %"), "{found:?}");
+    let old = trained(&[(5000, 1.0, 1.0)], constant);
+    assert_eq!(moving_average::check(&old), Ok(Vec::new()));
+    let warming_up = trained(&[(100, 1.0, 1.0)], EmaConfig::default());
+    assert_eq!(moving_average::check(&warming_up), Ok(Vec::new()));
+}
+
+#[test]
+fn a_network_that_has_learned_nothing_is_found() {
+    let mut patient = healthy();
+    let model = patient.model.as_mut().unwrap();
+    model.unet = model.unet.config().init(&Device::flex(), 0).unwrap();
+    let found = only(loss_by_timestep::check(&patient), Severity::Broken);
+    assert!(found.what.contains("every timestep"), "{found:?}");
+}
+
+#[test]
+fn a_network_that_answers_with_nan_is_found() {
+    let mut patient = healthy();
+    patient.latents = patient.latents.map(|latents| latents.mul_scalar(f64::NAN));
+    only(loss_by_timestep::check(&patient), Severity::Broken);
+}
+
+#[test]
+fn validation_that_rises_is_found() {
+    let overfitted = [(10, 1.0, 1.1), (20, 0.5, 0.8), (30, 0.2, 1.0)];
+    let patient = trained(&overfitted, EmaConfig::default());
+    let found = only(validation_gap::check(&patient), Severity::Warning);
+    assert!(found.what.contains("step 20"), "{found:?}");
+    let far = trained(&[(10, 1.0, 3.0), (20, 0.4, 1.0)], EmaConfig::default());
+    let found = only(validation_gap::check(&far), Severity::Warning);
+    assert!(found.what.contains("2.5 times"), "{found:?}");
+    // Neither noise nor a training loss that rises as well is a gap.
+    for losses in [
+        [(10, 1.0, 1.1), (20, 0.5, 0.8), (30, 0.49, 0.82)],
+        [(10, 1.0, 1.1), (20, 0.5, 0.6), (30, 0.9, 1.0)],
+    ] {
+        let patient = trained(&losses, EmaConfig::default());
+        assert_eq!(validation_gap::check(&patient), Ok(Vec::new()));
+    }
+}
+
+#[test]
+fn a_pixel_space_model_has_no_latent_scale() {
+    let mut patient = healthy();
+    let model = patient.model.as_mut().unwrap();
+    model.first_stage = None;
+    assert!(latent_scale::check(&patient).is_err());
+    patient.latents = Some(Tensor::zeros([1, 3, 32, 32], &Device::flex()));
+    let reason = loss_by_timestep::check(&patient).unwrap_err();
+    assert!(reason.contains("3x32x32"), "{reason}");
+}
+
+#[test]
+fn what_is_not_there_is_not_called_well() {
+    let mut without_average = trained(&[(10, 1.0, 1.0)], EmaConfig::default());
+    without_average.stages[0].training.ema = None;
+    assert!(moving_average::check(&without_average).is_err());
+
+    let mut without_validation = trained(&[(10, 1.0, 1.0)], EmaConfig::default());
+    let row = without_validation.stages[0].rows.get_mut(&10).unwrap();
+    row.remove("loss/valid");
+    assert!(validation_gap::check(&without_validation).is_err());
+
+    let mut in_pixel_space = trained(&[(10, 1.0, 1.0)], EmaConfig::default());
+    in_pixel_space.run_is_in_pixel_space = true;
+    for reason in [
+        codebook::check(&in_pixel_space),
+        latent_scale::check(&in_pixel_space),
+    ] {
+        assert!(reason.unwrap_err().contains("pixel space"));
+    }
+}

@@ -1,0 +1,17 @@
+//! How good a model's images are: sets of drawn images beside real ones, and what they were drawn with.
+//!
+//! ```text
+//! landmarks.rs   real images made worse, and the pixels themselves
+//! sweep.rs       many ways to sample, each measured
+//! report.rs      the figures as a table, CSV, JSON and a plot
+//! table.rs       Markdown in columns
+//! ```
+
+mod landmarks;
+mod report;
+mod sweep;
+mod table;
+
+pub use landmarks::{blurred, pixels_of};
+pub use report::{Report, Row};
+pub use sweep::{Sweep, evaluations};
