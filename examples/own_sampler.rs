@@ -28,7 +28,7 @@ const GAMMA: f64 = 2.0;
 fn gradient_estimation(denoiser: &dyn Denoiser, noise: Tensor<4>, levels: &[Level]) -> Tensor<4> {
     let mut z = noise;
     let mut before: Option<Tensor<4>> = None;
-    for (level, next) in levels.iter().zip(levels.iter().skip(1)) {
+    for [level, next] in levels.array_windows() {
         let (a, b) = (level.rates.signal, level.rates.noise);
         let Denoised { noise, .. } = denoiser.denoise(z.clone(), *level);
         let ahead = match before.replace(noise.clone()) {

@@ -45,7 +45,7 @@
 //! let options = SampleOptions { steps: 50, count: 16, ..pipeline.default_options() };
 //! let images = pipeline.sample_with(&options, |denoiser, noise, levels| {
 //!     let mut z = noise;
-//!     for (level, next) in levels.iter().zip(&levels[1..]) {
+//!     for [level, next] in levels.array_windows() {
 //!         let Denoised { z0, noise } = denoiser.denoise(z, *level);
 //!         z = next.rates.add_noise(z0, noise);
 //!     }

@@ -7,7 +7,7 @@ use std::path::Path;
 
 use burn::tensor::{Device, Tensor};
 use kiln::pictures::Images;
-use kiln::{Error, Interpolation, Moment, Pipeline, SampleOptions};
+use kiln::{Denoised, Error, Interpolation, Moment, Pipeline, SampleOptions};
 use kiln_diffusion::{Guidance, sampler::InpaintOptions};
 
 fn digits() -> Pipeline {
@@ -51,6 +51,27 @@ fn interpolation_ends_are_the_samples_bit_for_bit() {
         }
         assert_ne!(between.select([1]), between.select([0]));
     }
+}
+
+#[test]
+fn a_sampler_of_ones_own_is_guided_as_the_model_is() {
+    let pipeline = digits();
+    let options = SampleOptions {
+        batch: 2,
+        ..options(&pipeline, 5, 3)
+    };
+    assert_ne!(options.guidance.scale(), 1.0);
+    let own = pipeline.sample_with(&options, |denoiser, noise, levels| {
+        levels.array_windows().fold(noise, |z, [level, next]| {
+            let Denoised { z0, noise } = denoiser.denoise(z, *level);
+            next.rates.add_noise(z0, noise)
+        })
+    });
+    let (own, ddim) = (own.unwrap(), draw(&pipeline, &options));
+    assert_eq!(own.len(), 3);
+    let pixels = own.values().iter().zip(ddim.values());
+    let apart = pixels.fold(0.0, |most: f32, (own, ddim)| most.max((own - ddim).abs()));
+    assert!(apart < 1e-4, "{apart}");
 }
 
 #[test]
