@@ -12,7 +12,9 @@ use rand_distr::StandardNormal;
 use sha2::{Digest, Sha256};
 
 use crate::keys::KeyPath;
-use crate::unet::FOURIER_SCALE;
+
+/// Standard deviation of the random frequencies of a timestep: diffusers' choice for `UNet2DModel`.
+pub(crate) const FOURIER_SCALE: f32 = 16.0;
 
 /// The module with its parameters to be drawn from `seed`. Nothing is drawn before it is needed: loading
 /// weights into the module costs no draws.

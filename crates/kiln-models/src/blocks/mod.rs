@@ -11,6 +11,7 @@ mod convolution;
 mod down;
 mod mid;
 mod norm;
+mod pixels;
 mod resample;
 mod residual;
 mod up;

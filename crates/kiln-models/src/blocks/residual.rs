@@ -5,7 +5,7 @@ use burn::tensor::Tensor;
 use burn::tensor::activation::silu;
 use kiln_kernels::Convolution;
 
-use super::resample::{average_2x2, repeat_2x2};
+use super::pixels::{average_2x2, repeat_2x2};
 use super::{
     BlockOptions, TimeScaleShift, conv1x1, conv3x3, convolution, group_norm, norm, norm_silu,
 };

@@ -8,7 +8,6 @@ pub use config::{
     ClassEmbeddingType, DownBlockType, MidBlockType, ResampleType, SampleSize, TimeEmbeddingType,
     UNet2dConfig, UpBlockType,
 };
-pub(crate) use time::FOURIER_SCALE;
 
 use burn::module::Module;
 use burn::nn::conv::Conv2d;

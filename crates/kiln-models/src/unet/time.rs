@@ -7,14 +7,14 @@ use burn::nn::{Embedding, EmbeddingConfig, Linear, LinearConfig};
 use burn::tensor::activation::silu;
 use burn::tensor::{Device, Tensor, TensorData};
 
+use crate::initialization::FOURIER_SCALE;
+
 use super::config::{TimeEmbeddingType, UNet2dConfig};
 
 /// Longest wavelength of the positional embedding, in units of 2 pi timesteps (Vaswani et al. 2017).
 const MAX_PERIOD: f32 = 10_000.0;
 /// Highest frequency of the noise power's embedding; the lowest is 1 (Keras' example of DDIM, clear-diffusion-keras).
 const MAX_FREQUENCY: f32 = 1000.0;
-/// Standard deviation of the random frequencies: diffusers' choice for `UNet2DModel`.
-pub(crate) const FOURIER_SCALE: f32 = 16.0;
 
 /// How a timestep becomes a vector.
 #[derive(Module, Debug)]
