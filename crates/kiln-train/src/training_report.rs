@@ -27,7 +27,7 @@ pub struct TrainingReport {
     pub interrupted: bool,
     /// Seconds that this run took, validation and pictures included.
     pub seconds: f64,
-    /// Seconds of a pass over the training images, at this run's speed; absent where no step was done.
+    /// Seconds of a pass over the training images, at this run's speed; absent where less than a pass was done.
     pub seconds_per_pass: Option<f64>,
     /// The trained network, a folder or the classifier's file, if training is finished.
     pub model: Option<PathBuf>,
@@ -53,7 +53,7 @@ impl TrainingReport {
             of_steps: training.steps,
             interrupted: !finished,
             seconds: outcome.seconds,
-            seconds_per_pass: (passes > 0.0).then_some(outcome.seconds / passes),
+            seconds_per_pass: (passes >= 1.0).then_some(outcome.seconds / passes),
             model: finished.then_some(model),
             best: None,
         }

@@ -221,6 +221,8 @@ fn sentences_show_what_would_do() {
             "data.size.x=1",
             "`size` is not a table, so it has no keys of its own",
         ),
+        ("shedule.kind=cosine", "did you mean `schedule`?"),
+        ("schedule.knd=linear", "did you mean `schedule.kind`?"),
         ("=1", "the key is empty"),
         ("seed", "write it as table.key=value"),
     ] {
@@ -236,6 +238,39 @@ fn a_sampler_may_be_named_alone() {
     assert_eq!(experiment.sampling.sampler.name(), "heun");
     let again = Experiment::parse(&experiment.to_toml().unwrap(), "again", &[]).unwrap();
     assert_eq!(again.sampling.sampler, experiment.sampling.sampler);
+}
+
+#[test]
+fn the_line_is_that_of_the_key_within_a_table_of_a_kind() {
+    let line = |text: &str, start: &str| {
+        1 + text
+            .lines()
+            .position(|line| line.starts_with(start))
+            .unwrap()
+    };
+    for (wrong, start) in [
+        ("kind = \"cosin\"", "kind"),
+        ("kind = \"cosine\"\ntau = 1.0", "tau"),
+        ("kind = \"sigmoid\"\ntau = \"much\"", "tau"),
+        ("kind = \"cosine\"\nknd = 1", "knd"),
+    ] {
+        let text = CONFIG.replace("kind = \"cosine\"", wrong);
+        let refused = Experiment::parse(&text, "my.toml", &[]).unwrap_err();
+        let expected = format!("my.toml, line {}: ", line(&text, start));
+        assert!(refused.to_string().starts_with(&expected), "{refused}");
+    }
+}
+
+#[test]
+fn what_is_missing_is_not_blamed_on_another_override() {
+    let overrides = ["data.path=x".to_owned()];
+    let refused = Experiment::parse(
+        "[data]\ndataset = \"folder\"\nsize = 8\nchannels = 1",
+        "my.toml",
+        &overrides,
+    );
+    let sentence = refused.unwrap_err().to_string();
+    assert!(sentence.starts_with("my.toml: the table ["), "{sentence}");
 }
 
 #[test]

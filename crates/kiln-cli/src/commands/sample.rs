@@ -57,7 +57,8 @@ pub struct Sample {
     #[command(flatten)]
     model: ModelArguments,
 
-    /// Number of images [default: the model's own, or else 64, or 8 of each of several classes]
+    /// Number of images, of each class where there are classes [default: the model's own, or else 64, or 8 of each of several
+    /// classes]
     #[arg(long, help_heading = IMAGES, value_parser = whole::<u32>(1..=MANY, 64))]
     count: Option<u32>,
 

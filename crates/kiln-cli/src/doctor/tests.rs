@@ -169,6 +169,12 @@ fn validation_that_rises_is_found() {
     let far = trained(&[(10, 1.0, 3.0), (20, 0.4, 1.0)], EmaConfig::default());
     let found = only(validation_gap::check(&far), Severity::Warning);
     assert!(found.what.contains("2.5 times"), "{found:?}");
+    let diverged = trained(
+        &[(10, 3.8, 2.2), (20, 20.0, 5.0), (30, 46.0, 8.7)],
+        EmaConfig::default(),
+    );
+    let found = only(validation_gap::check(&diverged), Severity::Warning);
+    assert!(found.remedy.contains("learning_rate"), "{found:?}");
     // Neither noise nor a training loss that rises as well is a gap.
     for losses in [
         [(10, 1.0, 1.1), (20, 0.5, 0.8), (30, 0.49, 0.82)],

@@ -36,6 +36,16 @@ fn of_stage(stage: &StageRecord) -> Option<Finding> {
     let (_, train, valid) = losses(stage).next_back()?;
     let (best_step, train_then, best) =
         losses(stage).min_by(|one, other| one.2.total_cmp(&other.2))?;
+    let first = losses(stage).next().map(|(_, train, _)| train);
+    if valid > RISEN * best && first.is_some_and(|first| train > RISEN * first) {
+        let what = format!(
+            "the losses of {} have risen: training ends at {train:.4}, and validation went from {best:.4} (step {best_step}) to \
+             {valid:.4}",
+            stage.name
+        );
+        let remedy = "train again with a lower learning_rate or more warmup_steps";
+        return Some(Finding::warning(what, remedy));
+    }
     if valid > RISEN * best && train < train_then {
         let what = format!(
             "the validation loss of {} has risen from {best:.4} (step {best_step}) to {valid:.4}, while the training \

@@ -303,7 +303,7 @@ fn find_first_stage(
     let first_stage = FirstStage::load(&ModelSource::Folder(folder.clone()), device)?;
     let hash = first_stage.hash();
     if let Some(before) = before {
-        before.require_vqvae(&hash, &folder)?;
+        before.require_vqvae(&hash, &folder, &run.stage_2().start())?;
     }
     let place = Some(folder.as_path())
         .filter(|&folder| folder != own)

@@ -88,32 +88,35 @@ pub(super) fn explain(
     let place = Place::of(error.path());
     let message = error.inner().message();
     let quoted = |start: &str| message.strip_prefix(start)?.split('`').next();
-    let sentence = if let Some(key) = quoted("unknown field `") {
+    if let Some(key) = quoted("unknown field `") {
         let known = &backquoted(message)[1..];
-        match (known, place.kind_in(table)) {
+        let is_own = place.0.last().is_some_and(|last| last == key);
+        let kind = place.kind_in(table).filter(|_| !is_own);
+        let sentence = match (known, kind) {
             ([kind, known @ ..], _) if message.contains("` of the kind `") => {
                 place.no_such_setting(kind, key, known)
             }
             (_, Some(kind)) => place.no_such_setting(kind, key, known),
             (_, None) => place.no_such_key(key, known, described),
-        }
+        };
+        (place.child(key), sentence)
     } else if let Some(value) = quoted("unknown variant `") {
         let known = &backquoted(message)[1..];
         let here = found(table, &place.0).and_then(Value::as_table);
         let kind = here.and_then(|here| here.get("kind"));
-        match kind.is_some_and(|kind| unexpected(kind) == Unexpected::Str(value).to_string()) {
-            true => place.child("kind").no_such_value(value, known),
-            false => place.no_such_value(value, known),
-        }
+        let is_kind =
+            kind.is_some_and(|kind| unexpected(kind) == Unexpected::Str(value).to_string());
+        let place = if is_kind { place.child("kind") } else { place };
+        let sentence = place.no_such_value(value, known);
+        (place, sentence)
     } else if let Some(key) = quoted("missing field `") {
-        place.missing(key, described)
+        let sentence = place.missing(key, described);
+        (place.child(key), sentence)
     } else {
-        place
-            .value_in(table)
-            .narrowed(message, table)
-            .wrong_value(message, table, described)
-    };
-    (place, sentence)
+        let place = place.value_in(table).narrowed(message, table);
+        let sentence = place.wrong_value(message, table, described);
+        (place, sentence)
+    }
 }
 
 /// The words between backquotes.
@@ -239,7 +242,7 @@ impl Place {
 
     fn no_such_setting(&self, kind: &str, key: &str, known: &[&str]) -> String {
         let table = self.name();
-        match suggestion(key, known.iter().copied()) {
+        match suggestion(key, known.iter().copied().chain(["kind"])) {
             Some(meant) => {
                 format!("there is no key `{table}.{key}`; did you mean `{table}.{meant}`?")
             }

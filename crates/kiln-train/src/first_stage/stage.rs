@@ -91,7 +91,14 @@ impl Stage for Stage1<'_> {
         steps_in(&model.ok()?.metadata.training)
     }
 
-    fn find(&self, start: &Start<'_>, _: &RunFolder) -> Result<Found<Self::Found>, TrainError> {
+    fn find(&self, start: &Start<'_>, run: &RunFolder) -> Result<Found<Self::Found>, TrainError> {
+        let stage_2 = run.stage_2();
+        if start.resume.is_some() && stage_2.start().is_dir() {
+            tracing::warn!(
+                "stage 2 of this run was trained with the VQ-VAE as it is now: to go on with it afterwards, give it --vqvae {}",
+                stage_2.start().display()
+            );
+        }
         let learning = start.options.devices.first().autodiff();
         let (networks, begun_with) = start
             .initial_weights(|folder| initial_weights::vqvae(folder, &self.config, &learning))?;

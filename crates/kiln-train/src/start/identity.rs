@@ -176,15 +176,24 @@ impl Identity {
     }
 
     /// Refuses latents of another VQ-VAE, which lies in `place`, than those that this run began with.
-    pub(crate) fn require_vqvae(&self, hash: &str, place: &Path) -> Result<(), TrainError> {
-        match &self.vqvae {
-            Some(before) if before.hash != hash => Err(TrainError::Run(format!(
-                "the VQ-VAE in {} is not the one that this run began with (its hash is {hash:.12}, and was {:.12}): name that one by --vqvae, or choose another --out",
-                place.display(),
-                before.hash
-            ))),
-            _ => Ok(()),
-        }
+    pub(crate) fn require_vqvae(
+        &self,
+        hash: &str,
+        place: &Path,
+        at_start: &Path,
+    ) -> Result<(), TrainError> {
+        let Some(before) = self.vqvae.as_ref().filter(|before| before.hash != hash) else {
+            return Ok(());
+        };
+        let that_one = match at_start.is_dir() {
+            true => format!("go on with that one by --vqvae {}", at_start.display()),
+            false => "name that one by --vqvae".to_owned(),
+        };
+        Err(TrainError::Run(format!(
+            "the VQ-VAE in {} is not the one that this run began with (its hash is {hash:.12}, and was {:.12}): {that_one}, or choose another --out",
+            place.display(),
+            before.hash
+        )))
     }
 }
 
