@@ -5,10 +5,9 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use flate2::read::MultiGzDecoder;
 use tempfile::TempDir;
 
-use crate::contents::read_at_most;
+use crate::contents::{Gzip, read_at_most};
 use crate::digest::sha256;
 use crate::error::DataError;
 use crate::progress::Progress;
@@ -266,7 +265,7 @@ impl RemoteFile {
         let digest = || -> io::Result<String> {
             let file = File::open(path)?;
             let content = match self.form {
-                Form::Gzip => read_at_most(MultiGzDecoder::new(file), MAX_CONTENT_BYTES)?,
+                Form::Gzip => read_at_most(Gzip::new(file), MAX_CONTENT_BYTES)?,
                 Form::Plain => read_at_most(file, MAX_BYTES)?,
             };
             Ok(sha256(&content))

@@ -6,10 +6,8 @@
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use flate2::read::MultiGzDecoder;
-
 use crate::config::{DataConfig, DatasetKind};
-use crate::contents::{Skipped, open_file, read_at_most, unpacked_limit};
+use crate::contents::{Gzip, Skipped, open_file, read_at_most, unpacked_limit};
 use crate::dataset::ImageShape;
 #[cfg(feature = "download")]
 use crate::download;
@@ -185,7 +183,7 @@ fn decompressed(bytes: &[u8]) -> Result<Vec<u8>, String> {
         return Ok(bytes.to_vec());
     }
     let most = MAX_IDX_BYTES.min(unpacked_limit(bytes.len() as u64));
-    read_at_most(MultiGzDecoder::new(bytes), most)
+    read_at_most(Gzip::new(bytes), most)
         .map_err(|error| format!("it cannot be decompressed ({error})"))
 }
 

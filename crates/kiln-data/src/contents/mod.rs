@@ -9,6 +9,7 @@
 //! ```
 
 mod disk;
+mod gzip;
 mod skipped;
 mod spool;
 mod tar;
@@ -25,6 +26,7 @@ use self::zip::Zipped;
 use crate::error::DataError;
 use crate::kind::{Kind, START};
 
+pub(crate) use self::gzip::Gzip;
 pub(crate) use self::skipped::{Skipped, Why};
 pub(crate) use self::spool::Spool;
 

@@ -9,9 +9,9 @@ use std::path::Path;
 use std::rc::Rc;
 use std::sync::Arc;
 
-use flate2::read::MultiGzDecoder;
 use tar::EntryType;
 
+use super::gzip::Gzip;
 use super::spool::{Place, Spool};
 use super::tree::{Link, Tree};
 use super::{Content, Listing, MAX_FILE_BYTES, Stretch, Why, too_many_links, unpacked_limit};
@@ -41,7 +41,7 @@ pub(super) fn list_gzipped(
     file: BufReader<File>,
     len: u64,
 ) -> Result<Listing, DataError> {
-    let mut unpacked = MultiGzDecoder::new(file);
+    let mut unpacked = Gzip::new(file);
     let mut start = Vec::new();
     let begun = unpacked.by_ref().take(START as u64).read_to_end(&mut start);
     begun.map_err(|error| damaged(path, &error))?;
@@ -57,6 +57,9 @@ pub(super) fn list_gzipped(
     let mut archive = tar::Archive::new(watched);
     let entries = archive.entries();
     reading.all(entries.map_err(|error| damaged(path, &error))?)?;
+    // A tar says itself where it ends, which is before the checksum.
+    let (_, unpacked) = archive.into_inner().reader.into_inner();
+    unpacked.finish().map_err(|error| damaged(path, &error))?;
     reading.finish()
 }
 
@@ -420,6 +423,23 @@ mod tests {
         file(&mut tar, b"a", b"one");
         let message = listed(&tar.into_inner().unwrap()).unwrap_err();
         assert!(message.contains("a name in it is too long"), "{message}");
+    }
+
+    #[test]
+    fn a_wrong_checksum_after_the_end_of_the_tar_is_damage() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("a.tgz");
+        let mut tar = Builder::new(Vec::new());
+        file(&mut tar, b"a", b"one");
+        let mut packed = gzip(&tar.into_inner().unwrap());
+        std::fs::write(&path, &packed).unwrap();
+        assert!(list(&path).is_ok());
+        // The last eight bytes are the checksum and the length.
+        let at = packed.len() - 8;
+        packed[at] ^= 1;
+        std::fs::write(&path, &packed).unwrap();
+        let message = list(&path).unwrap_err().to_string();
+        assert!(message.contains("checksum"), "{message}");
     }
 
     #[test]

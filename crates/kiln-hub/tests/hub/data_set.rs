@@ -101,6 +101,25 @@ fn of_one_split_a_share_is_held_out() {
 }
 
 #[test]
+fn no_byte_of_an_image_can_change() {
+    let scene = Scene::new();
+    let name = "data/test-00000-of-00001.parquet";
+    let mut files = tables();
+    // The first page that holds PNGs.
+    let png = |bytes: &[u8]| bytes.windows(4).position(|four| four == b"IDAT");
+    let table = files.get_mut(name).unwrap();
+    let at = png(table).unwrap() + 8;
+    table[at] ^= 1;
+    scene.hub.publish("datasets/ada/flipped", &files);
+    let sentence = scene.open("hf:ada/flipped").unwrap_err();
+    assert!(
+        sentence.contains("test-00000-of-00001.parquet"),
+        "{sentence}"
+    );
+    assert!(sentence.contains("checksum"), "{sentence}");
+}
+
+#[test]
 fn what_is_not_there_is_named() {
     let scene = Scene::new();
     scene.hub.publish(
