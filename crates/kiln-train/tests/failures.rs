@@ -22,10 +22,9 @@ fn a_diverged_training_says_at_which_step_and_keeps_the_last_good_checkpoint() {
     let manifest = place
         .path()
         .join("vqvae/checkpoints/step-0000004/checkpoint.json");
-    let text = std::fs::read_to_string(&manifest).unwrap();
-    let changed = text.replace("commitment = 0.25", "commitment = 1e39");
-    assert_ne!(changed, text);
-    std::fs::write(&manifest, changed).unwrap();
+    common::edit_manifest(&manifest, |text| {
+        text.replace("commitment = 0.25", "commitment = 1e39")
+    });
     let resumed = RunOptions {
         resume: true,
         ..options.clone()

@@ -140,9 +140,9 @@ fn a_checkpoint_of_another_version_is_refused_by_name() {
     let manifest = place
         .path()
         .join("vqvae/checkpoints/step-0000002/checkpoint.json");
-    let text = std::fs::read_to_string(&manifest).unwrap();
-    let other = text.replace(env!("CARGO_PKG_VERSION"), "9.8.7");
-    std::fs::write(&manifest, other).unwrap();
+    common::edit_manifest(&manifest, |text| {
+        text.replace(env!("CARGO_PKG_VERSION"), "9.8.7")
+    });
     let resumed = RunOptions {
         resume: true,
         ..options

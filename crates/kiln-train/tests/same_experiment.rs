@@ -98,11 +98,11 @@ fn manifest(run: &Path, step: usize) -> std::path::PathBuf {
 
 /// Takes away what kiln did not write at first.
 fn make_old(run: &Path, step: usize) {
-    let path = manifest(run, step);
-    let text = std::fs::read_to_string(&path).unwrap();
-    let mut json: serde_json::Value = serde_json::from_str(&text).unwrap();
-    json.as_object_mut().unwrap().remove("identity").unwrap();
-    std::fs::write(path, json.to_string()).unwrap();
+    common::edit_manifest(&manifest(run, step), |text| {
+        let mut json: serde_json::Value = serde_json::from_str(&text).unwrap();
+        json.as_object_mut().unwrap().remove("identity").unwrap();
+        json.to_string()
+    });
 }
 
 #[test]

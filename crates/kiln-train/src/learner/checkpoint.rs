@@ -5,7 +5,7 @@
 //!   model.bpk        the trained module: network, EMA, codebook averages
 //!   optimizer.bpk    AdamW's moments
 //!   scheduler.bpk    the learning rate's position
-//!   checkpoint.json  the cursor, what is learnt from what, what the best one has least of, and the sha256 of the other three
+//!   checkpoint.json  the cursor, what is learnt from what, what the best one has least of, and the sha256 of each file
 //! ```
 //!
 //! A checkpoint is written under a temporary name and renamed when it is whole, so a kill at any moment leaves
@@ -23,39 +23,17 @@ use burn::train::checkpoint::{
     Checkpoint, Checkpointer, CheckpointerError, CheckpointingAction, CheckpointingStrategy,
 };
 use burn::train::metric::store::{Aggregate, EventStoreClient, Split};
-use kiln_data::{read_regular, sha256, sha256_of_file};
-use serde::{Deserialize, Serialize};
+use kiln_data::sha256;
 
 use crate::error::TrainError;
+use crate::learner::manifest::{MANIFEST, Manifest};
 use crate::learner::session::Session;
 use crate::plots::Rows;
 use crate::run_folder::sync_folder;
 use crate::start::identity::Identity;
 
-const MANIFEST: &str = "checkpoint.json";
-/// Many times the size of any manifest, in bytes.
-const LARGEST_MANIFEST: u64 = 64 << 20;
 /// Where a checkpoint lies until it is whole.
 const WRITING: &str = ".writing";
-
-/// What `checkpoint.json` holds.
-#[derive(Debug, Clone, Serialize, Deserialize)]
-struct Manifest {
-    /// Steps done when it was taken.
-    step: usize,
-    /// What the best checkpoint has least of, mostly the validation loss; absent when it was not measured then.
-    criterion: Option<f64>,
-    /// The version of kiln that wrote it.
-    kiln: String,
-    /// What it belongs to; older versions did not say.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    identity: Option<Identity>,
-    /// Rows that could not be written to `metrics.csv`.
-    #[serde(default, skip_serializing_if = "Rows::is_empty")]
-    rows: Rows,
-    /// sha256 of each file, in hexadecimal.
-    files: BTreeMap<String, String>,
-}
 
 /// The checkpoints of one stage in one run folder.
 #[derive(Debug, Clone)]
@@ -124,6 +102,21 @@ impl CheckpointFolder {
         }
     }
 
+    /// Checks that no folder has the name of one of the files, which could then not be written.
+    ///
+    /// # Errors
+    /// Names the folder.
+    pub(crate) fn require_files(&self) -> Result<(), TrainError> {
+        let mut files = (self.steps().into_iter()).flat_map(|step| files_in(&self.path(step)));
+        match files.find(|file| file.is_dir()) {
+            None => Ok(()),
+            Some(folder) => Err(TrainError::Run(format!(
+                "{} is a folder where a file of a checkpoint belongs: move it away",
+                folder.display()
+            ))),
+        }
+    }
+
     /// Removes what a killed process has left of a checkpoint.
     pub(crate) fn clear_leftovers(&self) -> std::io::Result<()> {
         remove(&self.path.join(WRITING))
@@ -187,7 +180,7 @@ impl CheckpointFolder {
     }
 
     fn best_of(&self, steps: &[usize]) -> Option<usize> {
-        let criterion = |step| read_manifest(&self.path(step)).ok()?.criterion;
+        let criterion = |step| Manifest::read(&self.path(step)).ok()?.criterion;
         let mut measured: Vec<(f64, usize)> = (steps.iter())
             .filter_map(|&step| Some((criterion(step)?, step)))
             .collect();
@@ -251,9 +244,10 @@ impl CheckpointFolder {
 }
 
 /// The files that a checkpoint in `folder` has. The last one makes it whole.
-fn files_in(folder: &Path) -> impl Iterator<Item = PathBuf> {
+fn files_in(folder: &Path) -> impl Iterator<Item = PathBuf> + use<> {
     let names = PARTS.into_iter().chain([MANIFEST]);
-    names.map(|name| folder.join(name))
+    let folder = folder.to_owned();
+    names.map(move |name| folder.join(name))
 }
 
 /// Removes the checkpoint in `folder`, damaged or not. What somebody else put there stays, and the folder with it.
@@ -281,10 +275,7 @@ fn fill(
     for (name, bytes) in parts {
         write_synced(&folder.join(name), bytes)?;
     }
-    write_synced(
-        &folder.join(MANIFEST),
-        &serde_json::to_vec_pretty(manifest)?,
-    )?;
+    write_synced(&folder.join(MANIFEST), manifest.to_text()?.as_bytes())?;
     sync_folder(folder)
 }
 
@@ -294,21 +285,10 @@ fn write_synced(path: &Path, bytes: &[u8]) -> std::io::Result<()> {
     file.sync_all()
 }
 
-fn read_manifest(folder: &Path) -> Result<Manifest, String> {
-    let text = read_regular(&folder.join(MANIFEST), LARGEST_MANIFEST)
-        .map_err(|error| format!("{MANIFEST}: {error}"))?;
-    serde_json::from_slice(&text).map_err(|error| format!("{MANIFEST}: {error}"))
-}
-
+/// The manifest of the checkpoint in `folder`, whose files are as it says.
 fn verify(folder: &Path) -> Result<Manifest, String> {
-    let manifest = read_manifest(folder)?;
-    for (name, digest) in &manifest.files {
-        let found =
-            sha256_of_file(&folder.join(name)).map_err(|error| format!("{name}: {error}"))?;
-        if &found != digest {
-            return Err(format!("{name} is not what was written"));
-        }
-    }
+    let manifest = Manifest::read(folder)?;
+    manifest.verify(folder)?;
     Ok(manifest)
 }
 
@@ -527,8 +507,11 @@ mod tests {
         std::fs::write(folder.path(50).join("model.bpk"), "cut").unwrap();
         std::fs::remove_file(folder.path(40).join("optimizer.bpk")).unwrap();
         std::fs::write(folder.path(30).join(MANIFEST), "{").unwrap();
+        let changed = folder.path(20).join(MANIFEST);
+        let text = std::fs::read_to_string(&changed).unwrap();
+        std::fs::write(changed, text.replace("1.0", "1.5")).unwrap();
         std::fs::create_dir(folder.path.join(WRITING)).unwrap();
-        assert_eq!(folder.newest_good().unwrap().step, 20);
+        assert_eq!(folder.newest_good().unwrap().step, 10);
     }
 
     #[test]
@@ -575,6 +558,19 @@ mod tests {
         }
         assert_eq!(std::fs::read_to_string(notes).unwrap(), "years of work");
         assert!(!place.path().join(WRITING).exists());
+    }
+
+    #[test]
+    fn a_folder_in_the_place_of_a_file_is_named() {
+        let place = tempfile::tempdir().unwrap();
+        let folder = CheckpointFolder::new(place.path().to_owned());
+        write(&folder, 10, 1.0, 9);
+        folder.require_files().unwrap();
+        let file = folder.path(10).join("model.bpk");
+        std::fs::remove_file(&file).unwrap();
+        std::fs::create_dir(&file).unwrap();
+        let sentence = folder.require_files().unwrap_err().to_string();
+        assert!(sentence.contains("model.bpk is a folder"), "{sentence}");
     }
 
     #[test]

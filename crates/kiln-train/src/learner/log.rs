@@ -128,48 +128,59 @@ fn to_csv(rows: &Rows) -> String {
     text
 }
 
-/// The rows of a run; a file that is absent or not ours has none.
-pub(crate) fn read_rows(csv: &Path) -> Rows {
-    rows_in(csv).unwrap_or_default()
-}
-
 /// The rows in a file; an absent one has none.
-fn rows_in(csv: &Path) -> Result<Rows, TrainError> {
+///
+/// # Errors
+/// If it cannot be read, or is no table of numbers as this module writes it. Writing it again would lose what it holds.
+pub(crate) fn rows_in(csv: &Path) -> Result<Rows, TrainError> {
     let bytes = match read_regular(csv, LARGEST) {
         Err(error) if error.kind() == ErrorKind::NotFound => return Ok(Rows::new()),
         other => other.map_err(TrainError::file("read", csv))?,
     };
-    let text = String::from_utf8(bytes).map_err(|_| {
+    let text = String::from_utf8(bytes).map_err(|_| "it is not text in UTF-8".to_owned());
+    text.and_then(|text| parse_rows(&text)).map_err(|problem| {
         TrainError::Run(format!(
-            "{} is damaged, it is not text in UTF-8: remove it, and the curves begin with the next row",
+            "{} is damaged, {problem}: mend it, or move it away, and the curves begin with the next row",
             csv.display()
         ))
-    })?;
-    Ok(parse_rows(&text))
+    })
 }
 
-/// The rows in the text of a file.
-fn parse_rows(text: &str) -> Rows {
+/// The rows in the text of a file, or what is wrong with it.
+fn parse_rows(text: &str) -> Result<Rows, String> {
     let mut lines = text.lines();
-    let columns: Vec<&str> = lines
-        .next()
-        .unwrap_or_default()
-        .split(',')
-        .skip(1)
-        .collect();
-    lines
-        .filter_map(|line| {
-            let mut cells = line.split(',');
-            let step = cells.next()?.parse().ok()?;
-            let values = columns.iter().zip(cells);
-            Some((
-                step,
-                values
-                    .filter_map(|(name, cell)| Some((name.to_string(), cell.parse().ok()?)))
-                    .collect(),
-            ))
-        })
-        .collect()
+    let Some(columns) = lines.next() else {
+        return Ok(Rows::new());
+    };
+    let mut columns = columns.split(',');
+    if columns.next() != Some("step") {
+        return Err("its first line does not begin with `step,`".to_owned());
+    }
+    let columns: Vec<&str> = columns.collect();
+    let mut rows = Rows::new();
+    for (line, number) in lines.zip(2..).filter(|(line, _)| !line.trim().is_empty()) {
+        let wrong = |cell: &str| format!("line {number} has {cell:?} where a number belongs");
+        let mut cells = line.split(',').map(str::trim);
+        let step = cells.next().unwrap_or_default();
+        let step = step.parse().map_err(|_| wrong(step))?;
+        let cells: Vec<&str> = cells.collect();
+        if cells.len() > columns.len() {
+            return Err(format!("line {number} has more cells than the first line"));
+        }
+        let mut row = BTreeMap::new();
+        for (name, cell) in columns
+            .iter()
+            .zip(cells)
+            .filter(|(_, cell)| !cell.is_empty())
+        {
+            let value = cell.parse().map_err(|_| wrong(cell))?;
+            row.insert(name.to_string(), value);
+        }
+        if rows.insert(step, row).is_some() {
+            return Err(format!("line {number} has step {step} again"));
+        }
+    }
+    Ok(rows)
 }
 
 impl MetricLogger for RunLog {
@@ -239,5 +250,48 @@ impl MetricLogger for RunLog {
             }
         }
         self.session.set_unwritten(self.unwritten.clone());
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_written_is_read() {
+        let mut rows = Rows::new();
+        let row = |cells: &[(&str, f64)]| {
+            let cells = cells.iter().map(|&(name, value)| (name.to_owned(), value));
+            cells.collect::<BTreeMap<_, _>>()
+        };
+        rows.insert(
+            10,
+            row(&[("loss/train", 0.1), ("loss/valid", f64::INFINITY)]),
+        );
+        rows.insert(20, row(&[("loss/train", 1e-12)]));
+        rows.insert(30, row(&[("psnr/valid", 24.5)]));
+        let text = to_csv(&rows);
+        assert_eq!(parse_rows(&text).unwrap(), rows);
+        assert_eq!(parse_rows(&text.replace('\n', "\r\n")).unwrap(), rows);
+        assert_eq!(parse_rows("").unwrap(), Rows::new());
+    }
+
+    #[test]
+    fn nothing_of_a_file_is_passed_over() {
+        for (text, words) in [
+            ("step;loss/train\n10;0.5\n", "begin with `step,`"),
+            ("10,0.5\n", "begin with `step,`"),
+            ("step,loss/train\n10,0.5\nten,0.4\n", "line 3 has \"ten\""),
+            ("step,loss/train\n10,\"0,5\"\n", "line 2 has more cells"),
+            ("step,loss/train\n10,half\n", "line 2 has \"half\""),
+            ("step,loss/train\n10;0.5\n", "line 2 has \"10;0.5\""),
+            (
+                "step,loss/train\n10,0.5\n10,0.4\n",
+                "line 3 has step 10 again",
+            ),
+        ] {
+            let problem = parse_rows(text).unwrap_err();
+            assert!(problem.contains(words), "{text:?}: {problem}");
+        }
     }
 }

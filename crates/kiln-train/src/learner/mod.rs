@@ -6,7 +6,7 @@
 //! | `plan`, `loader` | an order of images that depends on seed and step alone | `DataLoader` |
 //! | `update`, `gradients` | global-norm clipping, EMA, a stop at gradients that are not finite | `TrainStep::optimize` |
 //! | `over_ranks` | gradients summed over processes | `TrainStep::optimize` |
-//! | `checkpoint` | whole, verified checkpoints that resume in mid-round | `Checkpointer`, `CheckpointingStrategy` |
+//! | `checkpoint`, `manifest` | whole, verified checkpoints that resume in mid-round | `Checkpointer`, `CheckpointingStrategy` |
 //! | `report`, `log` | metrics, `metrics.csv`, `curves.svg` and `.png` | `Metric`, `MetricLogger` |
 //! | `renderer`, `dashboard` | one line a round when piped, Burn's terminal else | `MetricsRenderer` |
 //! | `session` | Ctrl-C, failures and the cursor, across Burn's threads | `Interrupter`, `EarlyStoppingStrategy` |
@@ -21,6 +21,7 @@ pub(crate) mod launch;
 pub(crate) mod learning_rate;
 pub(crate) mod loader;
 pub(crate) mod log;
+mod manifest;
 pub(crate) mod over_ranks;
 pub(crate) mod plan;
 pub(crate) mod recipe;

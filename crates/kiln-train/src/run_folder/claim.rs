@@ -11,6 +11,7 @@ use kiln_data::read_text;
 
 use crate::error::TrainError;
 use crate::learner::checkpoint::CheckpointFolder;
+use crate::learner::log::rows_in;
 use crate::ranks::Ranks;
 use crate::run_folder::destination::check_outside_runs;
 use crate::run_folder::made_folder::MadeFolder;
@@ -44,8 +45,8 @@ impl Claim {
     /// Claims `run` for the training of `stage`, whose result goes to `model`. Of several ranks the first does it for all.
     ///
     /// # Errors
-    /// If another process trains there, something stands there that kiln did not write and would overwrite, or the folder is
-    /// a model or belongs to one or to another run.
+    /// If another process trains there, something stands there that kiln did not write and would overwrite, metrics.csv cannot
+    /// be read, or the folder is a model or belongs to one or to another run.
     pub(crate) fn stake(
         run: &RunFolder,
         stage: &StageFolder,
@@ -61,6 +62,9 @@ impl Claim {
         let made = MadeFolder::make(path).map_err(TrainError::file("make the folder", path))?;
         let lock = lock(path)?;
         refuse_foreign_files(run, stage)?;
+        // It is written again after every round.
+        rows_in(&stage.metrics())?;
+        CheckpointFolder::new(stage.checkpoints()).require_files()?;
         match stage.path() == path {
             true => refuse_foreign_weights(model)?,
             false => check_place(model)?,

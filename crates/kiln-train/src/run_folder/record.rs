@@ -13,7 +13,7 @@ use crate::learner::checkpoint::CheckpointFolder;
 use crate::denoising::latents::check_digest;
 use crate::error::TrainError;
 use crate::experiment::{Experiment, TrainingConfig};
-use crate::learner::log::read_rows;
+use crate::learner::log::rows_in;
 use crate::run_folder::{RunFolder, StageFolder};
 use crate::start::find_data;
 
@@ -49,7 +49,11 @@ impl RunRecord {
         let stage = |name, stage: StageFolder, training: &TrainingConfig| StageRecord {
             name,
             training: training.clone(),
-            rows: read_rows(&stage.metrics()),
+            // What was learnt can be said without its curves.
+            rows: rows_in(&stage.metrics()).unwrap_or_else(|error| {
+                tracing::warn!("{error}");
+                BTreeMap::new()
+            }),
         };
         let stage_1 = experiment.stage_1.iter();
         let stages = stage_1
@@ -233,7 +237,7 @@ mod tests {
         let stage = StageRecord {
             name: "stage 1",
             training: record(place.path()).experiment.stage_2.training,
-            rows: read_rows(&place.path().join("metrics.csv")),
+            rows: rows_in(&place.path().join("metrics.csv")).unwrap(),
         };
         assert_eq!(stage.steps_done(), 20);
         assert_eq!(stage.newest("loss/train"), Some(2.0));

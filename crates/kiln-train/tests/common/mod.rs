@@ -12,6 +12,17 @@ use kiln_checkpoint::{FirstStage, LatentDiffusion, ModelSource};
 use kiln_data::NoProgress;
 use kiln_train::{Experiment, RunOptions, StopSignal, TrainError, TrainingReport};
 
+/// Changes what a checkpoint says of itself, as an older kiln could have written it: without a digest.
+pub fn edit_manifest(path: &Path, edit: impl FnOnce(String) -> String) {
+    let text = std::fs::read_to_string(path).unwrap();
+    let mut json: serde_json::Value = serde_json::from_str(&text).unwrap();
+    json.as_object_mut().unwrap().remove("digest").unwrap();
+    let before = json.to_string();
+    let after = edit(before.clone());
+    assert_ne!(before, after);
+    std::fs::write(path, after).unwrap();
+}
+
 /// AdamW's epsilon is above the rounding errors of gradients that are zero on paper (the bias of an attention's keys),
 /// or it would blow them up to whole steps.
 ///

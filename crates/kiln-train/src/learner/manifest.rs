@@ -1,0 +1,114 @@
+//! `checkpoint.json`: what a checkpoint is of, and the digests of its files and of itself.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+
+use kiln_data::{read_regular, sha256, sha256_of_file};
+use serde::{Deserialize, Serialize};
+
+use crate::plots::Rows;
+use crate::start::identity::Identity;
+
+pub(super) const MANIFEST: &str = "checkpoint.json";
+/// Many times the size of any manifest, in bytes.
+const LARGEST: u64 = 64 << 20;
+
+/// What `checkpoint.json` holds.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub(super) struct Manifest {
+    /// Steps done when it was taken.
+    pub(super) step: usize,
+    /// What the best checkpoint has least of, mostly the validation loss; absent when it was not measured then.
+    pub(super) criterion: Option<f64>,
+    /// The version of kiln that wrote it.
+    pub(super) kiln: String,
+    /// What it belongs to; older versions did not say.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(super) identity: Option<Identity>,
+    /// Rows that could not be written to `metrics.csv`.
+    #[serde(default, skip_serializing_if = "Rows::is_empty")]
+    pub(super) rows: Rows,
+    /// sha256 of each file, in hexadecimal.
+    pub(super) files: BTreeMap<String, String>,
+}
+
+impl Manifest {
+    /// The text of the file. Its last line is the sha256 of the text without that line.
+    pub(super) fn to_text(&self) -> serde_json::Result<String> {
+        let text = serde_json::to_string_pretty(self)?;
+        let digest = sha256(text.as_bytes());
+        let fields = text.strip_suffix(END).unwrap_or(&text);
+        Ok(format!("{fields}{DIGEST}{digest}\"{END}"))
+    }
+
+    /// Reads the manifest of the checkpoint in `folder`. One that has no digest is believed: older versions wrote none.
+    pub(super) fn read(folder: &Path) -> Result<Self, String> {
+        let problem = |problem: &dyn std::fmt::Display| format!("{MANIFEST}: {problem}");
+        let bytes =
+            read_regular(&folder.join(MANIFEST), LARGEST).map_err(|error| problem(&error))?;
+        let text = std::str::from_utf8(&bytes).map_err(|error| problem(&error))?;
+        if let Some((fields, rest)) = text.rsplit_once(DIGEST) {
+            let digest = rest.strip_suffix(END).and_then(|it| it.strip_suffix('"'));
+            if digest != Some(&sha256(format!("{fields}{END}").as_bytes())) {
+                return Err(format!("{MANIFEST} is not what was written"));
+            }
+        }
+        serde_json::from_str(text).map_err(|error| problem(&error))
+    }
+
+    /// Checks the files in `folder`.
+    pub(super) fn verify(&self, folder: &Path) -> Result<(), String> {
+        for (name, digest) in &self.files {
+            let found =
+                sha256_of_file(&folder.join(name)).map_err(|error| format!("{name}: {error}"))?;
+            if &found != digest {
+                return Err(format!("{name} is not what was written"));
+            }
+        }
+        Ok(())
+    }
+}
+
+/// What stands before the digest, and what the text ends in.
+const DIGEST: &str = ",\n  \"digest\": \"";
+const END: &str = "\n}";
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn no_byte_can_change() {
+        let manifest = Manifest {
+            step: 1_234,
+            criterion: Some(0.1 + 0.2),
+            kiln: "test".to_owned(),
+            identity: None,
+            rows: Rows::from([(7, BTreeMap::from([("loss/train".to_owned(), 1e-7)]))]),
+            files: BTreeMap::from([("model.bpk".to_owned(), sha256(b"one"))]),
+        };
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join(MANIFEST);
+        let text = manifest.to_text().unwrap();
+        std::fs::write(&path, &text).unwrap();
+        let read = Manifest::read(folder.path()).unwrap();
+        assert_eq!(read.to_text().unwrap(), text);
+
+        for at in 0..text.len() {
+            let mut changed = text.clone().into_bytes();
+            changed[at] ^= 1;
+            std::fs::write(&path, &changed).unwrap();
+            if let Ok(read) = Manifest::read(folder.path()) {
+                assert_eq!(read.to_text().unwrap(), text, "byte {at}");
+            }
+        }
+    }
+
+    #[test]
+    fn an_older_one_has_no_digest() {
+        let folder = tempfile::tempdir().unwrap();
+        let text = r#"{"step":3,"criterion":null,"kiln":"0.1.0","files":{}}"#;
+        std::fs::write(folder.path().join(MANIFEST), text).unwrap();
+        assert_eq!(Manifest::read(folder.path()).unwrap().step, 3);
+    }
+}
