@@ -88,8 +88,15 @@ impl HiddenFolder {
 
 impl Drop for HiddenFolder {
     fn drop(&mut self) {
-        if !self.is_kept {
-            empty(self.folder.path());
+        if self.is_kept {
+            return;
+        }
+        empty(self.folder.path());
+        if self.new_folder().exists() || self.folder.path().join(REPLACED).exists() {
+            tracing::warn!(
+                "{} cannot be removed, with what is no longer needed in it: remove it yourself",
+                self.folder.path().display()
+            );
         }
     }
 }

@@ -58,7 +58,7 @@ struct Outcome {
 impl Convert {
     /// Reads the checkpoint, writes the folder and says what it holds.
     pub fn run(self) -> anyhow::Result<()> {
-        check_destination(&self.to, &[&self.checkpoint])?;
+        check_destination(&self.to, &self.checkpoint, &[])?;
         let options = ConvertOptions {
             head_channels: self.head_channels,
             image_size: self.image_size,

@@ -65,7 +65,7 @@ struct Outcome {
 impl ModelGuide {
     /// Loads both, writes the guided model and says where it is.
     pub fn run(self) -> anyhow::Result<()> {
-        check_destination(&self.to, &[&self.model, &self.by])?;
+        check_destination(&self.to, &self.model, &[&self.by])?;
         let device = Device::flex();
         let load = |place| -> anyhow::Result<LatentDiffusion> {
             Ok(load_model(&self.hub.model(place)?, &device)?)

@@ -87,7 +87,7 @@ impl Push {
             None => self.name.clone(),
         };
         if let Some(folder) = &self.dry_run {
-            check_destination(folder, &[&self.model])?;
+            check_destination(folder, &self.model, &[])?;
         }
         let temporary = tempfile::tempdir().context("cannot make a temporary folder")?;
         let model = self.model_in(temporary.path())?;

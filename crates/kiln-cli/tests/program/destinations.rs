@@ -73,6 +73,11 @@ fn a_part_of_a_model_or_of_a_run_is_no_destination() {
             "train-diffusion --config pixels.toml --out model",
             "part of the model",
         ),
+        ("model guide model --by worse --to worse", "worse is worse"),
+        (
+            "model guide worse --by worse --to ./worse",
+            "worse is worse",
+        ),
     ] {
         let sentence = workplace.fail(arguments);
         assert!(sentence.contains(words), "kiln {arguments}: {sentence}");

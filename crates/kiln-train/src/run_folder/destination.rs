@@ -9,24 +9,30 @@ use crate::error::TrainError;
 use crate::run_folder::RunFolder;
 use crate::run_folder::kind::FolderKind;
 
-/// Whether a command may write a model to `folder`, which it makes from `sources`: it is no part of a run or of another model,
-/// holds none of the sources, and [`check_place`] allows it. To be asked before the work begins. A source may be anything that
-/// names a model; only folders and files count.
+/// Whether a command may write a model to `folder`, which it makes from `source` with the help of `others`: it is no part of a
+/// run or of another model, holds none of them, and [`check_place`] allows it. A model may be made again in place, so `folder`
+/// may be `source`. To be asked before the work begins. A source may be anything that names a model; only folders and files
+/// count.
 ///
 /// # Errors
 /// [`TrainError::Run`] and [`TrainError::Model`] say what is in the way.
-pub fn check_destination(folder: &Path, sources: &[&Path]) -> Result<(), TrainError> {
+pub fn check_destination(folder: &Path, source: &Path, others: &[&Path]) -> Result<(), TrainError> {
     let place = settled(folder).map_err(TrainError::file("find", folder))?;
     refuse_runs(folder, place.ancestors())?;
-    let lies_in_it = |source: &&&Path| {
-        let source = fs::canonicalize(source);
-        source.is_ok_and(|source| source != place && source.starts_with(&place))
-    };
-    if let Some(source) = sources.iter().find(lies_in_it) {
+    let others = others.iter().map(|&other| (other, false));
+    for (path, may_be_it) in others.chain([(source, true)]) {
+        let Ok(found) = fs::canonicalize(path) else {
+            continue;
+        };
+        let verb = match found.strip_prefix(&place) {
+            Ok(rest) if rest != Path::new("") => "holds",
+            Ok(_) if !may_be_it => "is",
+            _ => continue,
+        };
         return Err(TrainError::Run(format!(
-            "{} holds {}, from which it would be made: choose another folder",
+            "{} {verb} {}, from which it would be made: choose another folder",
             folder.display(),
-            source.display()
+            path.display()
         )));
     }
     Ok(check_place(folder)?)
