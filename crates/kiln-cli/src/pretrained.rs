@@ -1,8 +1,10 @@
-//! The model that is compiled into the program.
+//! The model that is compiled into the program, where the program is built from the repository.
 
+use anyhow::bail;
 use kiln_checkpoint::ModelSource;
 
 /// The files of `pretrained/mnist`, by their names in the model's folder.
+#[cfg(with_digits)]
 macro_rules! files {
     ($($name:literal),* $(,)?) => {
         &[$((
@@ -12,6 +14,7 @@ macro_rules! files {
     };
 }
 
+#[cfg(with_digits)]
 const FILES: &[(&str, &[u8])] = files![
     "guide/config.json",
     "guide/diffusion_pytorch_model.safetensors",
@@ -24,7 +27,18 @@ const FILES: &[(&str, &[u8])] = files![
     "vqvae/diffusion_pytorch_model.safetensors",
 ];
 
+#[cfg(not(with_digits))]
+const FILES: &[(&str, &[u8])] = &[];
+
 /// The digits model, which needs no file and no download: what `configs/mnist.toml` trains, and its guide.
-pub fn default_model() -> ModelSource {
-    ModelSource::Embedded(FILES)
+///
+/// # Errors
+/// If the program was built from a package, which has no room for it.
+pub fn default_model() -> anyhow::Result<ModelSource> {
+    if FILES.is_empty() {
+        bail!(
+            "this kiln was built without a model: pass --model (`kiln pull` fetches one, `kiln train-latent-diffusion` makes one), or build kiln from its repository, which brings a model of digits"
+        );
+    }
+    Ok(ModelSource::Embedded(FILES))
 }

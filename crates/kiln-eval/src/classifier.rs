@@ -44,9 +44,8 @@ pub struct Classified {
 }
 
 impl DigitClassifier {
-    /// The weights that ship with kiln, a safetensors file: `pretrained/mnist-classifier`.
-    pub const BUILT_IN: &[u8] =
-        include_bytes!("../../../pretrained/mnist-classifier/model.safetensors");
+    /// The weights that ship with kiln, a safetensors file.
+    pub const BUILT_IN: &[u8] = include_bytes!("../pretrained/mnist-classifier.safetensors");
     /// Rows and columns of the images that it reads.
     pub const SIDE: usize = 28;
     /// Digits that it tells apart.

@@ -66,7 +66,7 @@ impl Examine {
         let device = Device::flex();
         let mut patient = match &self.path {
             Some(place) => Patient::open(&self.hub.run_or_model(place)?, &device)?,
-            None => Patient::pretrained(&device),
+            None => Patient::pretrained(&device)?,
         };
         if let Some(images) = self.images(&patient)? {
             patient = patient.with_images(&images)?;

@@ -184,7 +184,7 @@ impl ModelArguments {
         let device = computing.device()?;
         let pipeline = match &self.model {
             Some(place) => Pipeline::load(&self.hub.model(place)?, &device)?,
-            None => Pipeline::from_source(&pretrained::default_model(), &device)?,
+            None => Pipeline::from_source(&pretrained::default_model()?, &device)?,
         };
         Ok(match &conditions.guide {
             Some(worse) => pipeline.guided_by(&self.hub.model(worse)?)?,

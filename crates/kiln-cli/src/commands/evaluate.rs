@@ -222,7 +222,7 @@ impl Evaluate {
     fn measure_first_stage(&self, device: &Device) -> anyhow::Result<Report> {
         let autoencoder = match &self.model.model {
             Some(place) => Autoencoder::load(&self.model.hub.first_stage(place)?, device)?,
-            None => Autoencoder::from_source(&pretrained::default_model(), device)?,
+            None => Autoencoder::from_source(&pretrained::default_model()?, device)?,
         };
         let (channels, side) = (autoencoder.channels(), autoencoder.image_size());
         let datasets = self.datasets(channels, side)?;

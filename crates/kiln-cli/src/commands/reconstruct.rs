@@ -105,7 +105,7 @@ impl Reconstruct {
         let device = one_device(&self.devices, Precision::F32)?;
         let autoencoder = match &self.model {
             Some(place) => Autoencoder::load(&self.hub.first_stage(place)?, &device)?,
-            None => Autoencoder::from_source(&pretrained::default_model(), &device)?,
+            None => Autoencoder::from_source(&pretrained::default_model()?, &device)?,
         };
         let originals = self.originals(&autoencoder)?;
         let _made = make_folder(&self.out)?;

@@ -66,11 +66,14 @@ impl Patient {
     }
 
     /// The model that is compiled in.
-    pub fn pretrained(device: &Device) -> Self {
-        let source = pretrained::default_model();
+    ///
+    /// # Errors
+    /// If there is none.
+    pub fn pretrained(device: &Device) -> anyhow::Result<Self> {
+        let source = pretrained::default_model()?;
         let mut patient = Self::unknown(source.place(), device);
         patient.read_model(&source);
-        patient
+        Ok(patient)
     }
 
     /// A patient of whom nothing has been read yet.

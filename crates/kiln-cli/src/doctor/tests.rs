@@ -19,7 +19,7 @@ fn healthy() -> Patient {
     for index in 0..128 {
         images.extend(&digits.image(index, false).unwrap());
     }
-    let patient = Patient::pretrained(&Device::flex());
+    let patient = Patient::pretrained(&Device::flex()).unwrap();
     patient.with_images(&images).unwrap()
 }
 
