@@ -62,9 +62,12 @@ impl Claim {
         let made = MadeFolder::make(path).map_err(TrainError::file("make the folder", path))?;
         let lock = lock(path)?;
         refuse_foreign_files(run, stage)?;
-        // It is written again after every round.
-        rows_in(&stage.metrics())?;
-        CheckpointFolder::new(stage.checkpoints()).require_files()?;
+        let checkpoints = CheckpointFolder::new(stage.checkpoints());
+        checkpoints.require_files()?;
+        if !checkpoints.steps().is_empty() {
+            // It is written again after every round.
+            rows_in(&stage.metrics())?;
+        }
         match stage.path() == path {
             true => refuse_foreign_weights(model)?,
             false => check_place(model)?,
