@@ -156,11 +156,7 @@ where
     M: TrainStep<Output = Report> + LearnerModel,
     B: Fn(usize, usize) -> <M as TrainStep>::Input,
 {
-    let mut learner = Learner::new(
-        trainee,
-        optimizer(training, &session),
-        WarmupCosine::new(training),
-    );
+    let mut learner = Learner::new(trainee, optimizer(&session), WarmupCosine::new(training));
     let workers = (devices.len() > 1).then(|| MultiDevicesTrainStep::new(&devices));
     let mut step = 0;
     move || {

@@ -194,11 +194,7 @@ impl Training<'_> {
             // The Learner goes on with the epoch after this one: the round that the cursor is in.
             training = training.checkpoint(plan.round_of(first) - 1);
         }
-        let learner = Learner::new(
-            model,
-            optimizer(self.training, &session),
-            WarmupCosine::new(self.training),
-        );
+        let learner = Learner::new(model, optimizer(&session), WarmupCosine::new(self.training));
 
         let began = Instant::now();
         let result = catch_unwind(AssertUnwindSafe(|| training.launch(learner)));

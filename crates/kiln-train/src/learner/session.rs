@@ -3,10 +3,11 @@
 //! Burn's Learner calls the loader, the trained module, the metrics and the checkpointer on several threads and
 //! has no channel between them. A [`Session`] is that channel.
 
-use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use burn::train::Interrupter;
+use kiln_kernels::AdamW;
 
 use crate::error::TrainError;
 use crate::plots::Rows;
@@ -62,6 +63,14 @@ impl StopSignal {
     }
 }
 
+/// How one network's weights move in one step.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct OptimizerStep {
+    pub(crate) adamw: AdamW,
+    /// The factor that clips the network's gradients.
+    pub(crate) gradient_scale: f64,
+}
+
 /// Shared by the parts of one running training.
 #[derive(Clone)]
 pub(crate) struct Session(Arc<State>);
@@ -84,8 +93,8 @@ struct State {
     saved: AtomicUsize,
     /// Rows that `metrics.csv` does not have yet.
     unwritten: Mutex<Rows>,
-    /// The bits of the factor that clips the gradients of the current step.
-    gradient_scale: AtomicU64,
+    /// How the optimizer moves the network that it is called for now; none before the first step.
+    optimizer_step: Mutex<Option<OptimizerStep>>,
 }
 
 impl std::fmt::Debug for Session {
@@ -112,7 +121,7 @@ impl Session {
             failure: Mutex::new(None),
             saved: AtomicUsize::new(steps_done),
             unwritten: Mutex::new(Rows::new()),
-            gradient_scale: AtomicU64::new(1f64.to_bits()),
+            optimizer_step: Mutex::default(),
         }))
     }
 
@@ -208,15 +217,20 @@ impl Session {
         *unwritten.unwrap_or_else(PoisonError::into_inner) = rows;
     }
 
-    /// The factor that clips the gradients of the current step: set once their norm is known, read by the optimizer.
-    pub(crate) fn gradient_scale(&self) -> f64 {
-        f64::from_bits(self.0.gradient_scale.load(Ordering::Acquire))
+    /// How the optimizer moves the network that it is called for now.
+    ///
+    /// # Panics
+    /// Before [`Session::set_optimizer_step`].
+    pub(crate) fn optimizer_step(&self) -> OptimizerStep {
+        let step = self.0.optimizer_step.lock();
+        let step = *step.unwrap_or_else(PoisonError::into_inner);
+        step.expect("a network says how it moves before it does")
     }
 
-    pub(crate) fn set_gradient_scale(&self, scale: f64) {
-        self.0
-            .gradient_scale
-            .store(scale.to_bits(), Ordering::Release);
+    /// Set by each network before its weights move.
+    pub(crate) fn set_optimizer_step(&self, step: OptimizerStep) {
+        let current = self.0.optimizer_step.lock();
+        *current.unwrap_or_else(PoisonError::into_inner) = Some(step);
     }
 
     pub(crate) fn take_failure(&self) -> Option<TrainError> {
