@@ -26,5 +26,11 @@ const FILES: &[(&str, &[u8])] = files![
 
 /// The digits model, which needs no file and no download: what `configs/mnist.toml` trains, and its guide.
 pub fn default_model() -> ModelSource {
-    ModelSource::Embedded(FILES)
+    let files = FILES.iter();
+    ModelSource::Memory {
+        name: "the built-in model".to_owned(),
+        files: files
+            .map(|&(name, bytes)| (name.to_owned(), bytes.into()))
+            .collect(),
+    }
 }

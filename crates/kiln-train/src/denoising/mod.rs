@@ -18,7 +18,7 @@ use kiln_diffusion::{
 };
 use kiln_models::{Autoencoder, UNet2d};
 
-use crate::denoising::classes::{Classes, label_tensor};
+use crate::denoising::classes::{Labelling, label_tensor};
 use crate::denoising::evaluation::Evaluator;
 use crate::error::TrainError;
 use crate::experiment::{Experiment, SamplingConfig};
@@ -28,8 +28,8 @@ use crate::learner::recipe::{Losses, Recipe, Trainee};
 use crate::learner::report::{MetricKind, Reading, Report};
 use crate::learner::session::Session;
 use crate::learner::update::{Averaged, Update};
-use crate::pictures::{Images, columns_for, grid, save_png};
 use crate::run_folder::StageFolder;
+use kiln_pipeline::pictures::{Images, columns_for, grid, save_png};
 
 /// The components whose errors are logged beside the loss, in the loss's measure. Those that are not predicted follow from the
 /// one that is.
@@ -96,7 +96,7 @@ pub(crate) struct Pictured {
     /// Padding on each side, not to be shown.
     pub(crate) border: usize,
     /// What a conditional network can be asked for.
-    pub(crate) classes: Option<Classes>,
+    pub(crate) classes: Option<Labelling>,
     /// Looks at many drawn images now and then.
     pub(crate) evaluator: Option<Arc<Evaluator>>,
 }
@@ -191,7 +191,7 @@ impl DenoisingRecipe {
     fn draw(&self, network: &UNet2d, step: usize, device: &Device) -> Result<(), TrainError> {
         let count = self.sampling.count;
         let (count, columns) = match self.pictured.classes {
-            Some(Classes { count: rows, .. }) => {
+            Some(Labelling { count: rows, .. }) => {
                 let columns = (count / rows).max(1);
                 (rows * columns, columns)
             }

@@ -28,9 +28,9 @@ use serde::{Deserialize, Serialize};
 
 use crate::error::TrainError;
 use crate::learner::session::Session;
-use crate::plots::Rows;
 use crate::run_folder::sync_folder;
 use crate::start::identity::Identity;
+use kiln_pipeline::plots::Rows;
 
 const MANIFEST: &str = "checkpoint.json";
 /// Many times the size of any manifest, in bytes.

@@ -9,8 +9,8 @@ use std::sync::{Arc, Mutex, PoisonError};
 use burn::train::Interrupter;
 
 use crate::error::TrainError;
-use crate::plots::Rows;
 use crate::ranks::Ranks;
+use kiln_pipeline::plots::Rows;
 
 /// A request to stop, to be made from anywhere: a Ctrl-C handler, another thread.
 ///
