@@ -182,24 +182,29 @@ impl Stage for Stage2<'_> {
             Evaluator::new(config, held_out, count, seed, &device, progress).map(Arc::new)
         });
         let classes = Labelling::of(experiment, datasets)?;
-        let pictured = Pictured {
-            autoencoder: first_stage.as_ref().map(|stage| stage.network.clone()),
-            border: datasets.train.border(),
-            classes,
-            evaluator: evaluator.transpose()?,
-        };
         let title = match &first_stage {
             Some(_) => "stage 2: latent diffusion",
             None => "diffusion in pixel space",
         };
+        let of_images = first_stage.clone();
+        let facts = move |steps| {
+            let first_stage = of_images.as_ref();
+            unet_metadata(experiment, datasets, first_stage, scene.earlier, steps)
+        };
+        let pictured = Pictured {
+            first_stage: first_stage.clone().map(|stage| FirstStage {
+                // That of these images, which drawn ones are compared with: it may have learnt from others.
+                metadata: Metadata {
+                    border: datasets.train.border(),
+                    ..stage.metadata
+                },
+                ..stage
+            }),
+            metadata: facts(0),
+            evaluator: evaluator.transpose()?,
+        };
         let model = move |unet, steps| LatentDiffusion {
-            metadata: unet_metadata(
-                experiment,
-                datasets,
-                first_stage.as_ref(),
-                scene.earlier,
-                steps,
-            ),
+            metadata: facts(steps),
             first_stage: first_stage.clone(),
             unet,
             guide: None,
