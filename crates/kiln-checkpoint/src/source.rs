@@ -1,8 +1,9 @@
 //! Where the files of a model come from.
 
 use std::borrow::Cow;
+use std::collections::BTreeMap;
 use std::fs::File;
-use std::io::{self, Read, Seek};
+use std::io::{self, Cursor, Read, Seek};
 use std::path::{Path, PathBuf};
 
 use kiln_data::open_regular;
@@ -18,16 +19,26 @@ const MAX_CONFIG: u64 = 1 << 20;
 pub enum ModelSource {
     /// A folder on disk.
     Folder(PathBuf),
-    /// Files compiled into the program: names as in a folder (`unet/config.json`), and contents.
-    Embedded(&'static [(&'static str, &'static [u8])]),
+    /// Files in memory, compiled into the program or fetched by a page in a browser.
+    Memory {
+        /// What the model is called in messages.
+        name: String,
+        /// Contents, by names as in a folder (`unet/config.json`).
+        files: BTreeMap<String, Cow<'static, [u8]>>,
+    },
 }
+
+/// A file on disk or in memory.
+pub(crate) trait Readable: Read + Seek {}
+
+impl<R: Read + Seek> Readable for R {}
 
 impl ModelSource {
     /// The place, in words.
     pub fn place(&self) -> String {
         match self {
             Self::Folder(folder) => folder.display().to_string(),
-            Self::Embedded(_) => "the built-in model".to_owned(),
+            Self::Memory { name, .. } => name.clone(),
         }
     }
 
@@ -35,7 +46,7 @@ impl ModelSource {
     pub fn name(&self, file: &str) -> String {
         match self {
             Self::Folder(folder) => folder.join(file).display().to_string(),
-            Self::Embedded(_) => format!("{file} of the built-in model"),
+            Self::Memory { name, .. } => format!("{file} of {name}"),
         }
     }
 
@@ -56,61 +67,14 @@ impl ModelSource {
     pub(crate) fn has(&self, file: &str) -> bool {
         match self {
             Self::Folder(folder) => folder.join(file).is_file(),
-            Self::Embedded(files) => files.iter().any(|(name, _)| *name == file),
-        }
-    }
-
-    /// Where a file lies on disk, once it is known to have no more than `largest` bytes.
-    pub(crate) fn path(&self, file: &str, largest: u64) -> Result<PathBuf, CheckpointError> {
-        match self {
-            Self::Folder(folder) => {
-                self.open(folder, file, largest)?;
-                Ok(folder.join(file))
-            }
-            Self::Embedded(_) => Err(CheckpointError::MissingFile(self.name(file))),
+            Self::Memory { files, .. } => files.contains_key(file),
         }
     }
 
     /// A file's contents, which must have no more than `largest` bytes.
-    pub(crate) fn bytes(
-        &self,
-        file: &str,
-        largest: u64,
-    ) -> Result<Cow<'static, [u8]>, CheckpointError> {
-        self.read(file, largest)
-    }
-
-    /// Whether a file of weights is in safetensors; else it is a pickle.
-    pub(crate) fn is_safetensors(&self, file: &str, largest: u64) -> Result<bool, CheckpointError> {
+    pub(crate) fn bytes(&self, file: &str, largest: u64) -> Result<Cow<'_, [u8]>, CheckpointError> {
         match self {
-            Self::Folder(folder) => {
-                let mut opened = self.open(folder, file, largest)?;
-                let start = start(&mut opened).map_err(|problem| self.read_error(file, problem))?;
-                Ok(is_safetensors(&start, file))
-            }
-            Self::Embedded(_) => Ok(true),
-        }
-    }
-
-    /// The contents of a config file, as text.
-    ///
-    /// # Errors
-    /// If it is missing, cannot be read, is no text, or is far larger than a config is.
-    pub fn text(&self, file: &str) -> Result<String, CheckpointError> {
-        let bytes = self.read(file, MAX_CONFIG)?;
-        String::from_utf8(bytes.into_owned()).map_err(|problem| CheckpointError::Damaged {
-            file: self.name(file),
-            problem: problem.to_string(),
-        })
-    }
-
-    fn read(&self, file: &str, largest: u64) -> Result<Cow<'static, [u8]>, CheckpointError> {
-        match self {
-            Self::Embedded(files) => files
-                .iter()
-                .find(|(name, _)| *name == file)
-                .map(|(_, bytes)| Cow::Borrowed(*bytes))
-                .ok_or_else(|| CheckpointError::MissingFile(self.name(file))),
+            Self::Memory { .. } => Ok(Cow::Borrowed(self.in_memory(file, largest)?)),
             Self::Folder(folder) => {
                 let opened = self.open(folder, file, largest)?;
                 let mut contents = Vec::new();
@@ -120,6 +84,55 @@ impl ModelSource {
                 Ok(Cow::Owned(contents))
             }
         }
+    }
+
+    /// A file of no more than `largest` bytes, at its beginning.
+    pub(crate) fn opened(
+        &self,
+        file: &str,
+        largest: u64,
+    ) -> Result<Box<dyn Readable + '_>, CheckpointError> {
+        Ok(match self {
+            Self::Memory { .. } => Box::new(Cursor::new(self.in_memory(file, largest)?)),
+            Self::Folder(folder) => Box::new(self.open(folder, file, largest)?),
+        })
+    }
+
+    /// Whether a file of weights is in safetensors; else it is a pickle.
+    pub(crate) fn is_safetensors(&self, file: &str, largest: u64) -> Result<bool, CheckpointError> {
+        let mut opened = self.opened(file, largest)?;
+        let start = start(&mut opened).map_err(|problem| self.read_error(file, problem))?;
+        Ok(is_safetensors(&start, file))
+    }
+
+    /// The contents of a config file, as text.
+    ///
+    /// # Errors
+    /// If it is missing, cannot be read, is no text, or is far larger than a config is.
+    pub fn text(&self, file: &str) -> Result<String, CheckpointError> {
+        let bytes = self.bytes(file, MAX_CONFIG)?;
+        String::from_utf8(bytes.into_owned()).map_err(|problem| CheckpointError::Damaged {
+            file: self.name(file),
+            problem: problem.to_string(),
+        })
+    }
+
+    /// A file in memory, if it is what a model has.
+    fn in_memory(&self, file: &str, largest: u64) -> Result<&[u8], CheckpointError> {
+        let files = match self {
+            Self::Memory { files, .. } => Some(files),
+            Self::Folder(_) => None,
+        };
+        let name = self.name(file);
+        let Some(contents) = files.and_then(|files| files.get(file)) else {
+            return Err(CheckpointError::MissingFile(name));
+        };
+        let bytes = contents.len() as u64;
+        if bytes > largest {
+            return Err(CheckpointError::TooLarge { file: name, bytes });
+        }
+        refuse_foreign(contents.get(..START).unwrap_or(contents), &name)?;
+        Ok(contents)
     }
 
     /// Opens a file of `folder` that has no more than `largest` bytes and is what a model has.
@@ -162,7 +175,7 @@ pub(crate) fn open_file(path: &Path, largest: u64) -> Result<File, CheckpointErr
 }
 
 /// How a file begins. The next to read it begins there, too.
-pub(crate) fn start(file: &mut File) -> io::Result<Vec<u8>> {
+pub(crate) fn start(file: &mut impl Readable) -> io::Result<Vec<u8>> {
     let mut start = Vec::new();
     file.by_ref().take(START as u64).read_to_end(&mut start)?;
     file.rewind()?;

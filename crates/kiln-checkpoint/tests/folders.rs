@@ -420,30 +420,42 @@ fn the_hash_follows_what_decides_the_latents() {
 }
 
 #[test]
-fn files_compiled_into_the_program_load_like_a_folder() {
+fn files_in_memory_load_like_a_folder() {
     let (_around, source) = saved();
     let ModelSource::Folder(folder) = &source else {
         panic!("not a folder");
     };
-    let files: Vec<(&'static str, &'static [u8])> = FILES
-        .iter()
-        .map(|&file| {
-            let bytes = fs::read(folder.join(file)).expect(file);
-            (file, &*bytes.leak())
-        })
-        .collect();
-    let files = &*files.leak();
-    let loaded = load(&ModelSource::Embedded(files)).expect("loads");
+    let with = |change: &dyn Fn(&str, Vec<u8>) -> Option<Vec<u8>>| ModelSource::Memory {
+        name: "the fetched model".to_owned(),
+        files: (FILES.iter())
+            .filter_map(|&file| {
+                let bytes = change(file, fs::read(folder.join(file)).expect(file))?;
+                Some((file.to_owned(), bytes.into()))
+            })
+            .collect(),
+    };
+    let loaded = load(&with(&|_, bytes| Some(bytes))).expect("loads");
     assert_eq!(denoise(&loaded.unet, 4), denoise(&unet(4, 2), 4));
 
-    let message = load(&ModelSource::Embedded(&files[..5]))
-        .expect_err("incomplete")
-        .to_string();
-    assert!(
-        message.contains("vqvae/diffusion_pytorch_model.safetensors"),
-        "{message}"
-    );
-    assert!(load(&ModelSource::Embedded(&[])).is_err());
+    let weights = "vqvae/diffusion_pytorch_model.safetensors";
+    let refused = |change: &dyn Fn(Vec<u8>) -> Option<Vec<u8>>| {
+        let source = with(&|file, bytes| match file == weights {
+            true => change(bytes),
+            false => Some(bytes),
+        });
+        load(&source).expect_err("damaged").to_string()
+    };
+    let page = b"<!DOCTYPE html><html><body>not found</body></html>";
+    for message in [
+        refused(&|_| None),
+        refused(&|_| Some(Vec::new())),
+        refused(&|bytes| bytes.get(..bytes.len() / 2).map(<[u8]>::to_vec)),
+        refused(&|_| Some(page.to_vec())),
+    ] {
+        let named = format!("{weights} of the fetched model");
+        assert!(message.contains(&named), "{message}");
+    }
+    assert!(load(&with(&|_, _| None)).is_err());
 }
 
 #[test]

@@ -173,12 +173,12 @@ impl Sampling {
         let mut noise = None;
         let keeps_noise = self.save_noise.is_some();
         let measurement = measure(self.count, self.repeats.into(), || {
-            let images = pipeline.sample(&options, |moment| {
+            let images = pipeline.sample(options.observed(&mut |moment| {
                 if keeps_noise && noise.is_none() {
                     noise = Some(moment.latents.clone());
                 }
                 Ok(())
-            })?;
+            }))?;
             Ok::<f64, Error>(mean_square(&images))
         })?;
         if let (Some(path), Some(noise)) = (&self.save_noise, noise) {

@@ -3,7 +3,7 @@
 use std::env;
 use std::io::{self, IsTerminal};
 
-use kiln_train::pictures::{Images, grid};
+use kiln::pictures::{Images, grid};
 
 /// Images of a preview, and how many stand side by side.
 const SHOWN: usize = 8;

@@ -5,7 +5,6 @@ use std::sync::Arc;
 
 use kiln_data::{DataConfig, Datasets, Progress};
 
-use crate::devices::Devices;
 use crate::error::TrainError;
 use crate::experiment::TrainingConfig;
 use crate::learner::launch::Training;
@@ -21,6 +20,7 @@ use crate::start::Start;
 use crate::start::identity::{InitialWeights, VqVaeIdentity};
 use crate::start::initial_weights::EarlierSteps;
 use crate::training_report::TrainingReport;
+use kiln_pipeline::Devices;
 
 /// A stage of an experiment: what the script asks of it, in this order.
 pub(crate) trait Stage: Sized {

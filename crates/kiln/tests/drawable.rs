@@ -82,7 +82,7 @@ fn require_drawable(text: &str, overrides: &[String]) -> bool {
         count: 1,
         ..pipeline.default_options()
     };
-    let images = pipeline.sample(&options, |_| Ok(()));
+    let images = pipeline.sample(&options);
     let images = images.unwrap_or_else(|error| panic!("{overrides:?}: {error}"));
     let is_finite = images.values().iter().all(|value| value.is_finite());
     assert!(is_finite, "{overrides:?}");

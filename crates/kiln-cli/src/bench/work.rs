@@ -5,13 +5,13 @@ use std::ops::Range;
 use anyhow::Context;
 use burn::tensor::{Device, Tensor};
 use clap::ValueEnum;
-use kiln::{Pipeline, SampleOptions};
+use kiln::pictures::Images;
+use kiln::{Devices, Pipeline, SampleOptions};
 use kiln_checkpoint::{FirstStage, LatentDiffusion, Metadata};
 use kiln_diffusion::noise::{self, ImageNoise};
 use kiln_kernels::{Precision, with_precision};
 use kiln_models::{SampleSize, UNet2dConfig};
-use kiln_train::pictures::Images;
-use kiln_train::{Devices, DiffusionInput, Experiment, diffusion_steps, vqvae_steps};
+use kiln_train::{DiffusionInput, Experiment, diffusion_steps, vqvae_steps};
 use serde::{Deserialize, Serialize};
 
 use super::{Measurement, Repeats, measure};
@@ -142,12 +142,8 @@ fn shares(batch: usize, devices: &Devices) -> impl Iterator<Item = (Range<u64>, 
     })
 }
 
-fn sampling(
-    experiment: &Experiment,
-    size: Size,
-    repeats: Repeats,
-    device: &Device,
-) -> anyhow::Result<Measurement> {
+/// The experiment's model, with random weights.
+fn pipeline(experiment: &Experiment, device: &Device) -> anyhow::Result<Pipeline> {
     let [_, height, width] = experiment.sample_shape();
     let unet = UNet2dConfig {
         sample_size: Some(SampleSize::Rectangle([height, width])),
@@ -165,7 +161,20 @@ fn sampling(
         scheduler: experiment.scheduler(),
         metadata: Metadata::default(),
     };
-    let pipeline = Pipeline::from_model("random weights".into(), model, device)?;
+    Ok(Pipeline::from_model(
+        "random weights".into(),
+        model,
+        device,
+    )?)
+}
+
+fn sampling(
+    experiment: &Experiment,
+    size: Size,
+    repeats: Repeats,
+    device: &Device,
+) -> anyhow::Result<Measurement> {
+    let pipeline = pipeline(experiment, device)?;
     let defaults = pipeline.default_options();
     let options = SampleOptions {
         steps: size.steps,
@@ -176,7 +185,7 @@ fn sampling(
         ..defaults
     };
     measure(size.count, repeats, || {
-        let images = pipeline.sample(&options, |_| Ok(()))?;
+        let images = pipeline.sample(&options)?;
         Ok(mean_square(&images))
     })
 }
@@ -187,13 +196,12 @@ fn decoding(
     repeats: Repeats,
     device: &Device,
 ) -> anyhow::Result<Measurement> {
-    let first_stage = experiment.first_stage().context(NOTHING_TO_MEASURE)?;
-    let vqvae = first_stage.vqvae.init(device, experiment.seed)?;
+    experiment.first_stage().context(NOTHING_TO_MEASURE)?;
+    let pipeline = pipeline(experiment, device)?;
     let shape = experiment.sample_shape();
     let latents = normal(experiment.seed, 0..size.count as u64, shape, device);
     measure(size.count, repeats, || {
-        let images = with_precision(size.precision, || vqvae.decode(latents.clone()));
-        let images = Images::from_tensor(images)?;
+        let images = with_precision(size.precision, || pipeline.decode(latents.clone()))?;
         Ok(mean_square(&images))
     })
 }

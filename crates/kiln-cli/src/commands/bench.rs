@@ -8,8 +8,9 @@ use std::{
 
 use anyhow::{Context, bail, ensure};
 use clap::{Args, ValueEnum};
+use kiln::Devices;
 use kiln_kernels::Precision;
-use kiln_train::{Devices, Experiment, counted};
+use kiln_train::{Experiment, counted};
 use serde::Serialize;
 
 use super::numbers::{MANY, whole};

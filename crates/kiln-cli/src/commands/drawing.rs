@@ -5,11 +5,11 @@ use std::path::PathBuf;
 use anyhow::ensure;
 use burn::tensor::Device;
 use clap::Args;
-use kiln::{Moment, Pipeline, SampleOptions};
+use kiln::pictures::Images;
+use kiln::{Moment, Pipeline, SampleOptions, load_model};
 use kiln_data::{ImageFile, ImageShape};
 use kiln_diffusion::{Guidance, sampler::Sampler};
 use kiln_kernels::Precision;
-use kiln_train::pictures::Images;
 
 use super::numbers::{MANY, number, whole};
 use super::{hub_arguments::HubArguments, one_device};
@@ -183,11 +183,15 @@ impl ModelArguments {
     ) -> anyhow::Result<Pipeline> {
         let device = computing.device()?;
         let pipeline = match &self.model {
-            Some(place) => Pipeline::load(&self.hub.model(place)?, &device)?,
+            Some(place) => {
+                let folder = self.hub.model(place)?;
+                let name = folder.display().to_string();
+                Pipeline::from_model(name, load_model(&folder, &device)?, &device)?
+            }
             None => Pipeline::from_source(&pretrained::default_model()?, &device)?,
         };
         Ok(match &conditions.guide {
-            Some(worse) => pipeline.guided_by(&self.hub.model(worse)?)?,
+            Some(worse) => pipeline.guided_by(load_model(&self.hub.model(worse)?, &device)?)?,
             None => pipeline,
         })
     }

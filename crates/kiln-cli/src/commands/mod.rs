@@ -30,8 +30,8 @@ mod training;
 use anyhow::ensure;
 use burn::tensor::Device;
 use clap::Subcommand;
+use kiln::Devices;
 use kiln_kernels::Precision;
-use kiln_train::Devices;
 
 /// What kiln can do.
 #[derive(Subcommand)]

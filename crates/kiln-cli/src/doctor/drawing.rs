@@ -20,7 +20,7 @@ pub(super) fn check(patient: &Patient) -> Findings {
         classes: defaults.classes.iter().copied().take(1).collect(),
         ..defaults
     };
-    match pipeline.sample(&options, |_| Ok(())) {
+    match pipeline.sample(&options) {
         Ok(_) => Ok(Vec::new()),
         Err(Error::NetworkNotFinite { step, timestep }) => Ok(vec![lost(format!(
             "in step {step} of {} of a drawing, at timestep {timestep:.0}, the network answers with numbers that are not finite",

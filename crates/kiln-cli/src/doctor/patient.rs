@@ -5,10 +5,10 @@ use std::path::{Path, PathBuf};
 use anyhow::bail;
 use burn::tensor::{Device, Tensor};
 use kiln::Autoencoder;
+use kiln::pictures::Images;
 use kiln_checkpoint::{CheckpointError, FirstStage, LatentDiffusion, ModelSource};
 use kiln_diffusion::SchedulerConfig;
 use kiln_models::WeightsError;
-use kiln_train::pictures::Images;
 use kiln_train::{FolderKind, RunRecord, StageRecord, load_model};
 
 use super::Finding;

@@ -1,7 +1,7 @@
 //! Landmarks: real images made worse, and the pixels themselves.
 
+use kiln::pictures::Images;
 use kiln_eval::{EvalError, Features};
-use kiln_train::pictures::Images;
 
 /// Every pixel as the mean of the 3x3 around it, of those that are in the image: a landmark of how far a small flaw is from
 /// real.

@@ -3,7 +3,7 @@
 use std::time::Instant;
 
 use burn::tensor::Device;
-use kiln::{Error, Moment, Pipeline, SampleOptions};
+use kiln::{Observer, Pipeline, SampleOptions};
 use kiln_eval::{EvalError, Features, Figure, Judge, Reference, Seen, nearest};
 use kiln_train::seen_in;
 
@@ -24,17 +24,17 @@ pub struct Sweep<'a> {
 }
 
 impl Sweep<'_> {
-    /// Draws images as `options` say and measures them; `observe` is called after each step of each batch.
+    /// Draws images as `options` say and measures them; `observer` sees each step of each batch.
     ///
     /// # Errors
     /// Those of [`Pipeline::sample`], and [`EvalError`] for too few images or images that the judge cannot read.
     pub fn measure(
         &self,
         options: &SampleOptions,
-        observe: impl FnMut(Moment<'_>) -> Result<(), Error>,
+        observer: &mut Observer<'_>,
     ) -> anyhow::Result<Row> {
         let began = Instant::now();
-        let mut images = self.pipeline.sample(options, observe)?;
+        let mut images = self.pipeline.sample(options.observed(observer))?;
         let seconds = began.elapsed().as_secs_f64();
         let classes = &options.classes;
         if !classes.is_empty() {

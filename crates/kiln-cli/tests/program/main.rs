@@ -21,7 +21,7 @@ mod resume;
 mod sample;
 mod samplers;
 mod schedule;
-#[path = "../../../kiln/tests/tiny/mod.rs"]
+#[path = "../../../kiln-pipeline/tests/tiny/mod.rs"]
 mod tiny;
 mod training;
 

@@ -9,7 +9,6 @@ use kiln_models::WeightsType;
 use safetensors::SafeTensors;
 
 use super::{ClassifierRecipe, DigitSource, METRICS, trainee};
-use crate::devices::Devices;
 use crate::error::TrainError;
 use crate::experiment::{ClassifierExperiment, TrainingConfig};
 use crate::facts::{steps_in, training_facts};
@@ -19,6 +18,7 @@ use crate::run_folder::{RunFolder, StageFolder};
 use crate::script::{Found, Prepared, Scene, Stage};
 use crate::start::identity::OF_THE_CLASSIFIER;
 use crate::start::{BEFORE, Start};
+use kiln_pipeline::Devices;
 
 impl Stage for ClassifierExperiment {
     type Recipe = ClassifierRecipe;

@@ -10,7 +10,7 @@ use crate::error::TrainError;
 use crate::experiment::{Best, EvaluationConfig};
 use crate::learner::log::LOSS;
 use crate::learner::report::{MetricKind, Reading};
-use crate::pictures::Images;
+use kiln_pipeline::pictures::Images;
 
 /// Images that a judge looks at together.
 const BATCH: usize = 64;

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use burn::tensor::{Device, Tensor, TensorData};
 use kiln_diffusion::{NoiseLevels, Schedule, noise};
 
-use crate::denoising::classes::Classes;
+use crate::denoising::classes::Labelling;
 use crate::denoising::clean::CleanSets;
 use crate::denoising::{NoisyBatch, Validation};
 use crate::error::TrainError;
@@ -20,7 +20,7 @@ const VALIDATION_NOISE: u64 = 0x7661_6c69_6461_7465;
 /// Both splits as stage 2 sees them.
 pub(crate) struct NoisySource {
     clean: CleanSets,
-    classes: Option<Classes>,
+    classes: Option<Labelling>,
     plan: Arc<Plan>,
     schedule: Schedule,
     noise_levels: NoiseLevels,
@@ -34,7 +34,7 @@ impl NoisySource {
     pub(crate) fn new(
         experiment: &Experiment,
         clean: CleanSets,
-        classes: Option<Classes>,
+        classes: Option<Labelling>,
         plan: Arc<Plan>,
     ) -> Result<Self, TrainError> {
         let training = &experiment.stage_2.training;

@@ -8,13 +8,12 @@ use kiln_checkpoint::{FirstStage, LatentDiffusion, Metadata, ModelSource};
 use kiln_data::{DataConfig, Datasets};
 use kiln_models::{FeatureMaps, UNet2d, WeightsType};
 
-use super::classes::Classes;
+use super::classes::Labelling;
 use super::clean::CleanSets;
 use super::evaluation::{self, Evaluator};
 use super::latents::{Encoder, Latents};
 use super::noisy_source::NoisySource;
 use super::{DenoisingRecipe, Pictured, metrics, trainee};
-use crate::devices::Devices;
 use crate::error::TrainError;
 use crate::experiment::{Experiment, TrainingConfig};
 use crate::facts::{metadata, steps_in};
@@ -27,6 +26,7 @@ use crate::script::{Found, Prepared, Scene, Stage};
 use crate::start::identity::{OF_STAGE_2, VqVaeIdentity};
 use crate::start::initial_weights::{self, EarlierSteps};
 use crate::start::{Start, absolute};
+use kiln_pipeline::Devices;
 
 /// Training the U-Net of an experiment.
 pub(crate) struct Stage2<'a> {
@@ -140,7 +140,7 @@ impl Stage for Stage2<'_> {
     }
 
     fn check_data(&self, datasets: &Datasets) -> Result<(), TrainError> {
-        Classes::of(self.experiment, datasets)?;
+        Labelling::of(self.experiment, datasets)?;
         Ok(())
     }
 
@@ -181,25 +181,30 @@ impl Stage for Stage2<'_> {
             let (seed, progress) = (experiment.seed, scene.progress);
             Evaluator::new(config, held_out, count, seed, &device, progress).map(Arc::new)
         });
-        let classes = Classes::of(experiment, datasets)?;
-        let pictured = Pictured {
-            autoencoder: first_stage.as_ref().map(|stage| stage.network.clone()),
-            border: datasets.train.border(),
-            classes,
-            evaluator: evaluator.transpose()?,
-        };
+        let classes = Labelling::of(experiment, datasets)?;
         let title = match &first_stage {
             Some(_) => "stage 2: latent diffusion",
             None => "diffusion in pixel space",
         };
+        let of_images = first_stage.clone();
+        let facts = move |steps| {
+            let first_stage = of_images.as_ref();
+            unet_metadata(experiment, datasets, first_stage, scene.earlier, steps)
+        };
+        let pictured = Pictured {
+            first_stage: first_stage.clone().map(|stage| FirstStage {
+                // That of these images, which drawn ones are compared with: it may have learnt from others.
+                metadata: Metadata {
+                    border: datasets.train.border(),
+                    ..stage.metadata
+                },
+                ..stage
+            }),
+            metadata: facts(0),
+            evaluator: evaluator.transpose()?,
+        };
         let model = move |unet, steps| LatentDiffusion {
-            metadata: unet_metadata(
-                experiment,
-                datasets,
-                first_stage.as_ref(),
-                scene.earlier,
-                steps,
-            ),
+            metadata: facts(steps),
             first_stage: first_stage.clone(),
             unet,
             guide: None,

@@ -25,8 +25,8 @@ use crate::learner::recipe::{Losses, Recipe, Trainee};
 use crate::learner::report::{MetricKind, Reading, Report};
 use crate::learner::session::{Session, StopSignal};
 use crate::learner::update::{Averaged, Update};
-use crate::pictures::{Images, columns_for, grid, save_png};
 use crate::run_folder::StageFolder;
+use kiln_pipeline::pictures::{Images, columns_for, grid, save_png};
 
 /// Images in a picture of reconstructions.
 const PICTURED: usize = 32;

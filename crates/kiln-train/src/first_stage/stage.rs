@@ -8,7 +8,6 @@ use kiln_data::{DataConfig, Datasets};
 use kiln_models::{Autoencoder, FeatureMaps, WeightsType};
 
 use super::{FirstStageRecipe, ImageSource, METRICS, trainee, with_kmeans_codes};
-use crate::devices::Devices;
 use crate::error::TrainError;
 use crate::experiment::{Experiment, FirstStageConfig, TrainingConfig};
 use crate::facts::{metadata, steps_in};
@@ -19,6 +18,7 @@ use crate::run_folder::{RunFolder, StageFolder};
 use crate::script::{Found, Prepared, Scene, Stage};
 use crate::start::identity::OF_STAGE_1;
 use crate::start::{Start, initial_weights};
+use kiln_pipeline::Devices;
 
 /// Training the autoencoder of an experiment.
 pub(crate) struct Stage1<'a> {

@@ -13,7 +13,6 @@ use burn::train::{
 };
 
 use crate::counted;
-use crate::devices::Devices;
 use crate::error::TrainError;
 use crate::experiment::TrainingConfig;
 use crate::learner::checkpoint::{CheckpointFolder, CheckpointWriter, GoodCheckpoint, PARTS};
@@ -26,10 +25,11 @@ use crate::learner::renderer::LineRenderer;
 use crate::learner::report::{Gathered, MetricKind, Report};
 use crate::learner::session::{Session, StopSignal};
 use crate::learner::update::optimizer;
-use crate::plots::Rows;
 use crate::ranks::Ranks;
 use crate::run_folder::StageFolder;
 use crate::start::identity::Identity;
+use kiln_pipeline::Devices;
+use kiln_pipeline::plots::Rows;
 
 /// How several devices share the work.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]

@@ -12,8 +12,8 @@ use kiln_data::read_regular;
 
 use crate::error::TrainError;
 use crate::learner::session::Session;
-use crate::plots::{Rows, Units, plot_curves};
 use crate::run_folder::write_atomically;
+use kiln_pipeline::plots::{Rows, Units, plot_curves};
 
 /// Many times the size of any table of metrics, in bytes.
 const LARGEST: u64 = 256 << 20;
@@ -78,7 +78,7 @@ impl RunLog {
         write_atomically(&self.csv, to_csv(&self.rows).as_bytes())?;
         for path in [self.svg.clone(), self.svg.with_extension("png")] {
             // No reason to end a training: the rows are in the file.
-            if let Err(error) = plot_curves(&self.title, &self.rows, &self.units, &path) {
+            if let Err(error) = plot_curves(&self.title, LOSS, &self.rows, &self.units, &path) {
                 tracing::warn!("the curves are not drawn: {error}");
             }
         }

@@ -10,8 +10,8 @@ use burn::train::Interrupter;
 use kiln_kernels::AdamW;
 
 use crate::error::TrainError;
-use crate::plots::Rows;
 use crate::ranks::Ranks;
+use kiln_pipeline::plots::Rows;
 
 /// A request to stop, to be made from anywhere: a Ctrl-C handler, another thread.
 ///

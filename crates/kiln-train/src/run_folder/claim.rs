@@ -14,8 +14,8 @@ use crate::learner::checkpoint::CheckpointFolder;
 use crate::learner::log::rows_in;
 use crate::ranks::Ranks;
 use crate::run_folder::destination::check_outside_runs;
-use crate::run_folder::made_folder::MadeFolder;
 use crate::run_folder::{RunFolder, StageFolder, beginning_of, is_temporary, write_atomically};
+use kiln_pipeline::pictures::MadeFolder;
 
 /// The classifier's weights until they are whole.
 const UNFINISHED_WEIGHTS: &str = "model.safetensors.tmp";

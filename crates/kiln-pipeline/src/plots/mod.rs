@@ -9,7 +9,7 @@ mod quality;
 mod schedules;
 mod svg;
 
-pub(crate) use curves::{Rows, Units, plot_curves};
+pub use curves::{Rows, Units, plot_curves};
 pub use quality::{QualityCurve, quality_svg};
 pub use schedules::{PlottedSchedule, plot_schedules};
 
@@ -191,7 +191,7 @@ mod tests {
         };
         let landmark = ("real".to_owned(), 0.5);
         for svg in [
-            drawn(&|path| plot_curves("opacity", &rows, &Units::new(), path)),
+            drawn(&|path| plot_curves("opacity", "loss", &rows, &Units::new(), path)),
             drawn(&|path| plot_schedules(std::slice::from_ref(&schedule), path).map(drop)),
             quality_svg("FID", &[curve], &[landmark]).unwrap(),
         ] {

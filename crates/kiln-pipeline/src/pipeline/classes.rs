@@ -2,9 +2,8 @@
 
 use kiln_checkpoint::Metadata;
 use kiln_models::UNet2dConfig;
-use kiln_train::suggestion;
 
-use crate::Error;
+use crate::{Error, suggestion};
 
 /// Classes that are all named where an unknown one is asked for.
 const LISTED: usize = 12;

@@ -6,9 +6,9 @@ mod tiny;
 use std::path::Path;
 
 use burn::tensor::{Device, Tensor};
-use kiln::pictures::Images;
-use kiln::{Denoised, Error, Interpolation, Moment, Pipeline, SampleOptions};
-use kiln_diffusion::{Guidance, sampler::InpaintOptions};
+use kiln_diffusion::{Denoised, Denoiser, Guidance, sampler::InpaintOptions};
+use kiln_pipeline::pictures::Images;
+use kiln_pipeline::{Error, Interpolation, Moment, Pipeline, SampleOptions, Wanted};
 
 fn digits() -> Pipeline {
     let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/../../pretrained/mnist");
@@ -24,7 +24,11 @@ fn options(pipeline: &Pipeline, steps: usize, count: usize) -> SampleOptions {
 }
 
 fn draw(pipeline: &Pipeline, options: &SampleOptions) -> Images {
-    pipeline.sample(options, |_| Ok(())).unwrap()
+    pipeline.sample(options).unwrap()
+}
+
+fn psnr(one: &Images, other: &Images) -> f64 {
+    kiln_eval::mean_psnr(one.iter(), other.iter())
 }
 
 #[test]
@@ -42,7 +46,7 @@ fn interpolation_ends_are_the_samples_bit_for_bit() {
     for is_loop in [false, true] {
         let interpolation = Interpolation { frames: 4, is_loop };
         let between = pipeline
-            .interpolate(stops.clone(), interpolation, &of_seed(0), |_| Ok(()))
+            .interpolate(stops.clone(), interpolation, &of_seed(0))
             .unwrap();
         assert_eq!(between.len(), if is_loop { 9 } else { 7 });
         for (stop, &seed) in seeds.iter().enumerate() {
@@ -75,17 +79,78 @@ fn a_sampler_of_ones_own_is_guided_as_the_model_is() {
 }
 
 #[test]
+fn a_denoiser_walked_by_hand_draws_the_image_of_its_number() {
+    let pipeline = shapes();
+    let options = SampleOptions {
+        classes: vec![2],
+        guidance: Guidance::new(2.0, [0.0, 1.0]).unwrap(),
+        ..options(&pipeline, 4, 3)
+    };
+    let denoiser = pipeline.denoiser(&[Some(2)], &options).unwrap();
+    let mut z = pipeline.noise(options.seed, 1);
+    for [level, next] in pipeline.trajectory(&options).unwrap().array_windows() {
+        let Denoised { z0, noise } = denoiser.denoise(z, *level);
+        z = next.rates.add_noise(z0, noise);
+    }
+    let drawn = draw(&pipeline, &options).select([1]);
+    assert!(psnr(&pipeline.decode(z).unwrap(), &drawn) > 50.0);
+    let error = pipeline.denoiser(&[Some(3)], &options).err().unwrap();
+    assert!(matches!(error, Error::NoSuchClass { .. }), "{error}");
+}
+
+#[test]
+fn images_are_drawn_by_number_and_class_in_the_order_asked_for() {
+    let pipeline = shapes();
+    let options = SampleOptions {
+        batch: 2,
+        ..options(&pipeline, 3, 4)
+    };
+    let all = draw(&pipeline, &options);
+    let wanted = |image, class| Wanted { image, class };
+    let asked = [(3, Some(2)), (0, None), (1, Some(0)), (3, Some(2))];
+    let asked = asked.map(|(image, class)| wanted(image, class));
+    let drawn = pipeline.sample_wanted(&asked, &options).unwrap();
+    assert_eq!(drawn.len(), 4);
+    for (place, of_all) in [(0, 2 * 4 + 3), (2, 1), (3, 2 * 4 + 3)] {
+        let [one, other] = [drawn.select([place]), all.select([of_all])];
+        assert!(psnr(&one, &other) > 50.0, "image {place}");
+    }
+    assert!(pipeline.sample_wanted(&[], &options).unwrap().is_empty());
+    let refused = pipeline.sample_wanted(&[wanted(0, Some(3))], &options);
+    assert!(matches!(refused, Err(Error::NoSuchClass { .. })));
+}
+
+#[test]
+fn an_observer_sees_every_moment_and_can_end_the_drawing() {
+    let pipeline = shapes();
+    let options = SampleOptions {
+        classes: vec![0],
+        batch: 2,
+        ..options(&pipeline, 3, 3)
+    };
+    let mut seen = Vec::new();
+    let drawn = pipeline.sample(options.observed(&mut |moment| {
+        seen.push((moment.steps_done, moment.latents.dims()[0]));
+        Ok(())
+    }));
+    assert_eq!(drawn.unwrap(), draw(&pipeline, &options));
+    let batch = |images| (0..4).map(move |step| (step, images));
+    assert_eq!(seen, batch(2).chain(batch(1)).collect::<Vec<_>>());
+    let ended = pipeline.sample(options.observed(&mut |_| Err(Error::NoGuide)));
+    assert!(matches!(ended, Err(Error::NoGuide)));
+}
+
+#[test]
 fn more_steps_agree_more() {
     let pipeline = digits();
     let latents = |steps| {
         let mut last = None;
-        let keep = |moment: Moment<'_>| {
+        let mut keep = |moment: Moment<'_>| {
             last = Some(moment.latents.clone());
             Ok(())
         };
-        pipeline
-            .sample(&options(&pipeline, steps, 8), keep)
-            .unwrap();
+        let options = options(&pipeline, steps, 8);
+        pipeline.sample(options.observed(&mut keep)).unwrap();
         last.unwrap()
     };
     let [few, more, most] = [25, 50, 100].map(latents);
@@ -105,16 +170,14 @@ fn an_inverted_digit_is_drawn_again() {
         .decode(pipeline.encode(&originals).unwrap())
         .unwrap();
     let psnr_after = |refinements| {
-        let noises = pipeline
-            .invert(&originals, refinements, &options, |_| Ok(()))
-            .unwrap();
-        let again = pipeline.sample_from(noises, &options, |_| Ok(())).unwrap();
-        (originals.psnr(&again), best.psnr(&again))
+        let noises = pipeline.invert(&originals, refinements, &options).unwrap();
+        let again = pipeline.sample_from(noises, &options).unwrap();
+        (psnr(&originals, &again), psnr(&best, &again))
     };
     let (plain, refined) = (psnr_after(0), psnr_after(5));
     println!(
         "plain {plain:?} refined {refined:?}, best {}",
-        originals.psnr(&best)
+        psnr(&originals, &best)
     );
     assert!(
         refined.0 > 20.0 && refined.1 > 20.0,
@@ -132,15 +195,13 @@ fn an_image_is_inverted_in_any_batch() {
             batch,
             ..options(&pipeline, 5, 0)
         };
-        pipeline
-            .invert(&originals, 1, &options, |_| Ok(()))
-            .unwrap()
+        pipeline.invert(&originals, 1, &options).unwrap()
     };
     let difference = (invert(3) - invert(1)).abs().max().into_scalar::<f32>();
     assert!(difference < 1e-4, "{difference}");
     let none = originals.select([]);
     let nothing = pipeline
-        .invert(&none, 1, &options(&pipeline, 5, 0), |_| Ok(()))
+        .invert(&none, 1, &options(&pipeline, 5, 0))
         .unwrap();
     assert_eq!(nothing.dims(), [0, 4, 8, 8]);
 }
@@ -155,7 +216,7 @@ fn strength_goes_from_the_image_to_a_new_one() {
     };
     let at = |strength| {
         pipeline
-            .image_to_image(&original, strength, &options, |_| Ok(()))
+            .image_to_image(&original, strength, &options)
             .unwrap()
     };
     let kept = at(0.0);
@@ -166,10 +227,10 @@ fn strength_goes_from_the_image_to_a_new_one() {
     assert_eq!(at(1.0), draw(&pipeline, &options));
     // Less and less of the image is left.
     let repeated = original.select([0; 4]);
-    let left = [0.0, 0.3, 0.6, 1.0].map(|strength| repeated.psnr(&at(strength)));
+    let left = [0.0, 0.3, 0.6, 1.0].map(|strength| psnr(&repeated, &at(strength)));
     assert!(left.is_sorted_by(|little, much| little > much), "{left:?}");
     for strength in [-0.1, 1.1, f64::NAN] {
-        let drawn = pipeline.image_to_image(&original, strength, &options, |_| Ok(()));
+        let drawn = pipeline.image_to_image(&original, strength, &options);
         assert!(matches!(drawn, Err(Error::Diffusion(_))));
     }
 }
@@ -197,9 +258,7 @@ fn inpainting_leaves_what_is_known_bit_for_bit() {
             ..options(&pipeline, 20, 3)
         };
         let filled = pipeline
-            .inpaint(&original, &lower_half(), inpaint_options, &options, |_| {
-                Ok(())
-            })
+            .inpaint(&original, &lower_half(), inpaint_options, &options)
             .unwrap();
         let lower = 14 * 28;
         for image in filled.iter() {
@@ -213,15 +272,9 @@ fn inpainting_leaves_what_is_known_bit_for_bit() {
             ..options
         };
         let again = pipeline
-            .inpaint(
-                &original,
-                &lower_half(),
-                inpaint_options,
-                &alone,
-                |_| Ok(()),
-            )
+            .inpaint(&original, &lower_half(), inpaint_options, &alone)
             .unwrap();
-        assert!(filled.psnr(&again) > 50.0);
+        assert!(psnr(&filled, &again) > 50.0);
     }
 }
 
@@ -238,13 +291,7 @@ fn images_of_another_shape_are_refused() {
     small.extend(&[0.0; 14 * 28]);
     let original = draw(&pipeline, &options(&pipeline, 1, 1));
     let options = options(&pipeline, 1, 1);
-    let filled = pipeline.inpaint(
-        &original,
-        &small,
-        InpaintOptions::default(),
-        &options,
-        |_| Ok(()),
-    );
+    let filled = pipeline.inpaint(&original, &small, InpaintOptions::default(), &options);
     let message = filled.unwrap_err().to_string();
     assert!(
         message.contains("28x14") && message.contains("28x28"),
@@ -275,7 +322,7 @@ fn every_class_has_its_images_from_the_same_noises() {
         };
         let alone = draw(&pipeline, &alone);
         let row = all.select([2 * class, 2 * class + 1]);
-        assert!(alone.first(2).psnr(&row) > 50.0, "class {class}");
+        assert!(psnr(&alone.first(2), &row) > 50.0, "class {class}");
     }
     assert_ne!(
         all.select([0]),
@@ -304,8 +351,8 @@ fn guidance_changes_images_between_its_noise_rates_alone() {
         classes: Vec::new(),
         ..options(&pipeline, 8, 3)
     };
-    let unconditional = pipeline.sample(&null, |_| Ok(())).unwrap();
-    assert!(draw(0.0, [0.0, 1.0]).psnr(&unconditional) > 50.0);
+    let unconditional = pipeline.sample(&null).unwrap();
+    assert!(psnr(&draw(0.0, [0.0, 1.0]), &unconditional) > 50.0);
 }
 
 /// A model without classes and without a guide.
@@ -324,28 +371,22 @@ fn a_worse_version_of_the_model_guides_it_by_default() {
     };
     let plain = plain_shapes(folder.path());
     assert_eq!(plain.default_options().guidance, Guidance::default());
-    let worse = folder.path().join("worse");
-    tiny::worse().save(&worse, Default::default()).unwrap();
 
     let alone = draw(&plain, &at(1.0));
-    let guided = plain.guided_by(&worse).unwrap();
+    let guided = plain.guided_by(tiny::worse()).unwrap();
     assert_eq!(guided.default_options().guidance.scale(), 2.0);
     assert_eq!(draw(&guided, &at(1.0)), alone);
     assert_ne!(draw(&guided, &at(2.0)), alone);
     // At scale 0 it is the guide that draws.
-    let worse = Pipeline::load(&worse, &Device::flex()).unwrap();
+    let worse = Pipeline::from_model("worse".into(), tiny::worse(), &Device::flex()).unwrap();
     let of_guide = draw(&worse, &at(1.0));
-    assert!(draw(&guided, &at(0.0)).psnr(&of_guide) > 50.0);
+    assert!(psnr(&draw(&guided, &at(0.0)), &of_guide) > 50.0);
 }
 
 #[test]
 fn a_guide_knows_the_classes_of_its_model() {
     let folder = tempfile::tempdir().unwrap();
-    let worse = folder.path().join("worse");
-    tiny::conditional()
-        .save(&worse, Default::default())
-        .unwrap();
-    let guided = shapes().guided_by(&worse).unwrap();
+    let guided = shapes().guided_by(tiny::conditional()).unwrap();
     // By itself a model is guided nowhere, class by class.
     let of_each = SampleOptions {
         classes: vec![0, 2],
@@ -355,9 +396,10 @@ fn a_guide_knows_the_classes_of_its_model() {
         guidance: Guidance::default(),
         ..of_each.clone()
     };
-    assert!(draw(&guided, &of_each).psnr(&draw(&guided, &unguided)) > 50.0);
+    assert!(psnr(&draw(&guided, &of_each), &draw(&guided, &unguided)) > 50.0);
 
-    let error = plain_shapes(folder.path()).guided_by(&worse).err().unwrap();
+    let error = plain_shapes(folder.path());
+    let error = error.guided_by(tiny::conditional()).err().unwrap();
     assert!(error.to_string().contains("classes"), "{error}");
 }
 
@@ -370,7 +412,7 @@ fn what_a_model_cannot_draw_is_refused() {
             guidance: Guidance::new(scale, [0.0, 1.0]).unwrap(),
             ..options(pipeline, 1, 1)
         };
-        pipeline.sample(&options, |_| Ok(())).unwrap_err()
+        pipeline.sample(&options).unwrap_err()
     };
     let error = refused(&conditional, &[3], 1.0);
     assert!(matches!(error, Error::NoSuchClass { .. }), "{error}");

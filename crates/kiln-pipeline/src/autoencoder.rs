@@ -6,8 +6,8 @@ use burn::tensor::Device;
 use kiln_checkpoint::{FirstStage, ModelSource};
 use kiln_models::FeatureMaps;
 use kiln_models::bottleneck::vq::{codes_in_use, perplexity};
-use kiln_train::pictures::Images;
 
+use crate::pictures::Images;
 use crate::{Error, memory::require_memory};
 
 /// A trained first stage on a device: a VQ-VAE, or an autoencoder without a codebook.

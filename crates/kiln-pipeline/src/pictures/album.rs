@@ -8,8 +8,8 @@ use std::{
 
 use image::{ImageFormat, ImageResult};
 
+use super::made_folder::MadeFolder;
 use super::{Picture, PictureError, file, gif};
-use crate::run_folder::made_folder::MadeFolder;
 
 /// Files that belong together, still in memory.
 #[derive(Default)]

@@ -7,11 +7,10 @@ use kiln_diffusion::{
     slerp,
 };
 use kiln_kernels::with_precision;
-use kiln_train::pictures::Images;
 
-use super::finite::Watch;
-use super::{Moment, Pipeline, SampleOptions, watched};
+use super::{Observed, Pipeline, SampleOptions};
 use crate::Error;
+use crate::pictures::Images;
 
 /// A way through noises.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -63,18 +62,18 @@ impl Pipeline {
     }
 
     /// The noises `[count, channels, h, w]` from which DDIM without fresh noise (`eta` = 0) draws the given images again, as
-    /// near as it can: see [`invert`]. `observe` sees each batch after every step.
+    /// near as it can: see [`invert`]. An observer sees each batch after every step.
     ///
     /// # Errors
     /// Those of [`Self::encode`], [`Self::trajectory`] and [`Self::check_classes`], [`Error::NetworkNotFinite`] for a broken
-    /// model, whatever `observe` returns, and [`Error::Compute`] when the device fails.
-    pub fn invert(
+    /// model, what an observer returns, and [`Error::Compute`] when the device fails.
+    pub fn invert<'a>(
         &self,
         images: &Images,
         refinements: usize,
-        options: &SampleOptions,
-        mut observe: impl FnMut(Moment<'_>) -> Result<(), Error>,
+        options: impl Into<Observed<'a>>,
     ) -> Result<Tensor<4>, Error> {
+        let Observed { options, mut eyes } = options.into();
         self.check_classes(options)?;
         let batch = options.batch.max(1);
         self.check_batch(images.len().min(batch), options)?;
@@ -88,14 +87,10 @@ impl Pipeline {
         for images in images.batches(batch) {
             let z0 = with_precision(options.precision, || self.encode(&images))?;
             let classes = vec![options.classes.first().copied(); images.len()];
-            noises.push(watched(
-                Watch::default(),
-                &mut observe,
-                |watch, observe| {
-                    let denoiser = self.denoiser(&classes, &options, watch)?;
-                    Ok(invert(&denoiser, z0, &levels, refinements, observe))
-                },
-            )?);
+            noises.push(eyes.follow(|watch, observe| {
+                let denoiser = self.watched_denoiser(&classes, &options, watch)?;
+                Ok(invert(&denoiser, z0, &levels, refinements, observe))
+            })?);
         }
         if noises.is_empty() {
             let [channels, height, width] = self.latent_shape;
@@ -109,13 +104,13 @@ impl Pipeline {
     ///
     /// # Errors
     /// Those of [`Self::sample`].
-    pub fn interpolate(
+    pub fn interpolate<'a>(
         &self,
         stops: Tensor<4>,
         interpolation: Interpolation,
-        options: &SampleOptions,
-        observe: impl FnMut(Moment<'_>) -> Result<(), Error>,
+        options: impl Into<Observed<'a>>,
     ) -> Result<Images, Error> {
+        let Observed { options, mut eyes } = options.into();
         let [_, channels, height, width] = stops.dims();
         let len = channels * height * width;
         let stops: Vec<f32> = stops.try_into_data_as::<f32>()?.iter::<f32>().collect();
@@ -130,7 +125,8 @@ impl Pipeline {
             ..options.clone()
         };
         let noises = Tensor::from_data(TensorData::new(noises, shape), &self.device);
-        self.sample_from(noises, &options, observe)
+        let (options, eyes) = (&options, eyes.lent());
+        self.sample_from(noises, Observed { options, eyes })
     }
 }
 

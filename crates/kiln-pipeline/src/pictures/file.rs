@@ -9,7 +9,7 @@ use std::{
 use image::{ImageError, ImageResult};
 use thiserror::Error;
 
-use crate::run_folder::made_folder::MadeFolder;
+use super::made_folder::MadeFolder;
 
 /// Why a picture was not written.
 #[derive(Debug, Error)]

@@ -4,9 +4,9 @@ use burn::tensor::Tensor;
 use kiln_checkpoint::FirstStage;
 use kiln_data::ImageShape;
 use kiln_models::FeatureMaps;
-use kiln_train::pictures::Images;
 
 use super::{Pipeline, finite::require_finite};
+use crate::pictures::Images;
 use crate::{Error, memory::require_memory};
 
 impl Pipeline {

@@ -9,12 +9,11 @@ use plotters::prelude::*;
 use super::axis::{Axis, END, is_drawn};
 use super::legend::{Entry, Legend};
 use super::{COLORS, FONT, GRID, Plot, PlotError, save};
-use crate::learner::log::LOSS;
 
 /// Values of `METRIC/SPLIT` by step.
-pub(crate) type Rows = BTreeMap<usize, BTreeMap<String, f64>>;
+pub type Rows = BTreeMap<usize, BTreeMap<String, f64>>;
 /// Of the metrics that have one, by name.
-pub(crate) type Units = BTreeMap<String, String>;
+pub type Units = BTreeMap<String, String>;
 
 const PANEL: (u32, u32) = (640, 240);
 const TITLE: u32 = 40;
@@ -23,14 +22,15 @@ const LEFT: u32 = 72;
 /// A curve has at most so many points: more than its panel has pixels.
 const POINTS: usize = 1000;
 
-/// Draws a panel for each metric, the loss first, with training and validation in it.
+/// Draws a panel for each metric, that called `first` before the others, with training and validation in it.
 ///
 /// A value that is not finite leaves a gap in its curve; one that was not measured leaves none.
 ///
 /// # Errors
 /// [`PlotError`] when `path` ends in neither `.svg` nor `.png`, or cannot be written.
-pub(crate) fn plot_curves(
+pub fn plot_curves(
     title: &str,
+    first: &str,
     rows: &Rows,
     units: &Units,
     path: &Path,
@@ -54,7 +54,7 @@ pub(crate) fn plot_curves(
             curve.push((step as f64, value));
         }
     }
-    metrics.sort_by_key(|panel| (panel.name != LOSS, panel.name));
+    metrics.sort_by_key(|panel| (panel.name != first, panel.name));
     save(&Curves { title, metrics }, path)
 }
 
@@ -213,7 +213,7 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("curves.svg");
         let units = Units::from([("codes in use".to_owned(), "%".to_owned())]);
-        plot_curves("stage 1", rows, &units, &path).unwrap();
+        plot_curves("stage 1", "loss", rows, &units, &path).unwrap();
         std::fs::read_to_string(path).unwrap()
     }
 
@@ -272,6 +272,7 @@ mod tests {
             let path = folder.path().join(name);
             plot_curves(
                 "short",
+                "loss",
                 &rows(&[("loss/train", values)]),
                 &Units::new(),
                 &path,

@@ -2,10 +2,10 @@
 
 use burn::tensor::Tensor;
 use kiln_diffusion::{Denoiser, noise::ImageNoise};
-use kiln_train::pictures::Images;
 
-use super::{Pipeline, finite::Watch};
+use super::Pipeline;
 use crate::Error;
+use crate::pictures::Images;
 
 /// How much better the model must know the negative than the image, by the mean squared error of the noise that it finds.
 const CLEARLY: f64 = 2.0;
@@ -47,8 +47,7 @@ impl Pipeline {
         }
         .draw(0);
         let z0 = self.encode(image)?.expand(noise.dims());
-        let watch = Watch::default();
-        let denoiser = self.denoiser(&[class; NOISES as usize], &options, &watch)?;
+        let denoiser = self.denoiser(&[class; NOISES as usize], &options)?;
         let errors = levels[LEVELS].iter().map(|level| {
             let zt = level.rates.add_noise(z0.clone(), noise.clone());
             (denoiser.denoise(zt, *level).noise - noise.clone())

@@ -1,9 +1,12 @@
 //! A whole model: noise in, images out.
 //!
 //! ```text
-//! images.rs      images to latents and back
+//! drawing.rs     the one road: numbers and classes -> noise, labels -> denoiser -> sampler -> latents -> images
+//! sampling.rs    what goes down that road: from noise, from an image, by a sampler of one's own, into a hole
+//! denoiser.rs    the network as a denoiser, guided
+//! observed.rs    who sees the steps
 //! classes.rs     what a conditional model can be asked for
-//! sampling.rs    from noise, or from an image, down the trajectory
+//! images.rs      images to latents and back
 //! mask.rs        which part of an image is filled in
 //! negative.rs    whether an image has light and dark the wrong way round
 //! noises.rs      up the trajectory to an image's noise, and from noise to noise
@@ -11,29 +14,30 @@
 //! ```
 
 mod classes;
+mod denoiser;
+mod drawing;
 mod finite;
 mod images;
 mod mask;
 mod negative;
 mod noises;
+mod observed;
 mod sampling;
 
 use std::path::Path;
 
-use burn::tensor::{Device, Tensor};
+use burn::tensor::Device;
 use kiln_checkpoint::{Guide, LatentDiffusion, ModelSource};
-use kiln_diffusion::{
-    Clip, Guidance, LevelOptions, Schedule,
-    sampler::{Progress, Sampler},
-};
+use kiln_diffusion::sampler::Sampler;
+use kiln_diffusion::{Clip, Guidance, LevelOptions, Schedule};
 use kiln_kernels::Precision;
-use kiln_train::load_model;
 
 use crate::Error;
-use finite::Watch;
 
 pub use classes::Classes;
+pub use drawing::Wanted;
 pub use noises::Interpolation;
+pub use observed::{Moment, Observed, Observer};
 pub use sampling::Start;
 
 /// A trained diffusion model on a device, ready to sample.
@@ -77,58 +81,30 @@ impl SampleOptions {
     pub fn images(&self) -> usize {
         self.count.saturating_mul(self.classes.len().max(1))
     }
-}
 
-/// A moment of the denoising of one batch.
-#[derive(Clone, Copy, Debug)]
-pub struct Moment<'a> {
-    /// Steps done, from 0 (nothing but noise) to the number of steps.
-    pub steps_done: usize,
-    /// The latents `[batch, channels, h, w]` with the noise that they still have; [`Pipeline::decode`] shows them.
-    pub latents: &'a Tensor<4>,
-    /// What the network took for the clean latents at the beginning of the step that led here, of the same shape; none
-    /// before the first step.
-    pub clean: Option<&'a Tensor<4>>,
-}
-
-/// A walk whose every step `observe` sees, up to an error of its own, which is returned once the walk is over. `watch` is on
-/// the network that is asked on the way: what it finds comes first.
-fn watched<W>(
-    watch: Watch,
-    observe: &mut impl FnMut(Moment<'_>) -> Result<(), Error>,
-    walk: impl FnOnce(&Watch, &mut dyn FnMut(Progress<'_>)) -> Result<W, Error>,
-) -> Result<W, Error> {
-    let mut seen = Ok(());
-    let walked = walk(&watch, &mut |progress| {
-        watch.set_steps_done(progress.step);
-        if seen.is_ok() && !watch.has_failed() {
-            seen = observe(Moment {
-                steps_done: progress.step,
-                latents: progress.z,
-                clean: Some(progress.z0),
-            });
-        }
-    })?;
-    watch.finish()?;
-    seen.map(|()| walked)
+    /// The classes, or no class at all.
+    fn conditions(&self) -> impl Iterator<Item = Option<usize>> + use<> {
+        let classes = match self.classes.as_slice() {
+            [] => vec![None],
+            classes => classes.iter().copied().map(Some).collect(),
+        };
+        classes.into_iter()
+    }
 }
 
 impl Pipeline {
-    /// Loads a model in the diffusers layout from a folder, or a checkpoint of a run's diffusion training
-    /// (`RUN/diffusion/checkpoints/step-N`).
+    /// Loads a model in the diffusers layout from a folder.
     ///
     /// # Errors
-    /// [`Error::Training`] when the folder holds neither or a damaged one, [`Error::ClassEmbedding`] and
-    /// [`Error::NoSampleSize`] when it cannot be sampled from.
+    /// [`Error::Model`] when the folder holds none or a damaged one, and those of [`Self::from_model`].
     pub fn load(path: &Path, device: &Device) -> Result<Self, Error> {
-        let name = path.display().to_string();
-        Self::from_model(name, load_model(path, device)?, device)
+        Self::from_source(&ModelSource::Folder(path.to_owned()), device)
     }
 
-    /// Loads a model in the diffusers layout from a folder or from files in memory.
+    /// As [`Self::load`], from a folder or from files in memory.
     ///
     /// # Errors
-    /// [`Error::Model`] when the model is incomplete or damaged, and those of [`Self::from_model`].
+    /// Those of [`Self::load`].
     pub fn from_source(source: &ModelSource, device: &Device) -> Result<Self, Error> {
         let model = LatentDiffusion::load(source, device)?;
         Self::from_model(source.place(), model, device)
@@ -158,13 +134,12 @@ impl Pipeline {
         })
     }
 
-    /// This model guided by a worse version of it, in a folder: a smaller one, or one that was trained less (autoguidance,
+    /// This model guided by a worse version of it on the same device: a smaller one, or one that was trained less (autoguidance,
     /// see [`Guidance::guide_by`]). By default at [`Guide::USUAL_SCALE`].
     ///
     /// # Errors
-    /// [`Error::Training`] when the folder holds no model, [`Error::Model`] for one of other latents, classes, schedule or prediction.
-    pub fn guided_by(self, worse: &Path) -> Result<Self, Error> {
-        let worse = load_model(worse, &self.device)?;
+    /// [`Error::Model`] for one of other latents, classes, schedule or prediction.
+    pub fn guided_by(self, worse: LatentDiffusion) -> Result<Self, Error> {
         let guidance = Guidance::new(Guide::USUAL_SCALE, [0.0, 1.0])?;
         Ok(Self {
             model: self.model.guided_by(worse, guidance)?,
@@ -210,31 +185,5 @@ impl Pipeline {
             (None, 0 | 1) => 64,
             (None, _) => 8,
         }
-    }
-
-    /// Whether the model can draw the classes that `options` ask for, guided as they say.
-    ///
-    /// # Errors
-    /// [`Error::NoClasses`], [`Error::NoSuchClass`], [`Error::ClassNeeded`], [`Error::NoGuide`] or [`Error::NoNullClass`]
-    /// where it cannot.
-    pub fn check_classes(&self, options: &SampleOptions) -> Result<(), Error> {
-        let needs_null_class = options.guidance.scale() != 1.0 && self.model.guide.is_none();
-        let Some(classes) = &self.classes else {
-            return match options.classes.as_slice() {
-                [_, ..] => Err(Error::NoClasses),
-                [] if needs_null_class => Err(Error::NoGuide),
-                [] => Ok(()),
-            };
-        };
-        if needs_null_class && !classes.has_null_class() {
-            return Err(Error::NoNullClass);
-        }
-        if options.classes.is_empty() {
-            classes.label(None)?;
-        }
-        for &class in &options.classes {
-            classes.label(Some(class))?;
-        }
-        Ok(())
     }
 }

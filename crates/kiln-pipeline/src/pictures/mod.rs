@@ -8,14 +8,17 @@ mod file;
 mod gif;
 mod grid;
 mod images;
+#[cfg(not(target_arch = "wasm32"))]
 mod labels;
+mod made_folder;
 
 pub use album::{Album, Saved, make_new_folder};
+#[cfg(not(target_arch = "wasm32"))]
 pub(crate) use file::write as write_picture;
 pub use file::{PictureError, make_folder};
 pub use gif::{save_gif, save_looping_gif};
 pub use grid::{Picture, columns_for, enlarged, grid, paired_grid, picture, save_png};
 pub use images::Images;
+#[cfg(not(target_arch = "wasm32"))]
 pub use labels::{Labels, labelled};
-
-pub use crate::run_folder::made_folder::MadeFolder;
+pub use made_folder::MadeFolder;

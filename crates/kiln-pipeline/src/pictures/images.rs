@@ -5,7 +5,7 @@ use kiln_data::{DataError, ImageDataset};
 
 /// Images `[count, channels, height, width]` on the host, row-major, usually in [-1, 1].
 ///
-/// A 4-dimensional tensor without a device: what `kiln::Pipeline` returns and what pictures are made of.
+/// A 4-dimensional tensor without a device: what [`Pipeline`](crate::Pipeline) returns and what pictures are made of.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Images {
     channels: usize,
@@ -215,14 +215,6 @@ impl Images {
             width,
             values,
         }
-    }
-
-    /// The peak signal-to-noise ratio of what was made of these images, in dB, averaged over them: see
-    /// [`kiln_eval::psnr`].
-    pub fn psnr(&self, given_back: &Images) -> f64 {
-        let pairs = self.iter().zip(given_back.iter());
-        let ratios = pairs.map(|(original, image)| kiln_eval::psnr(original, image));
-        ratios.sum::<f64>() / self.len().max(1) as f64
     }
 
     /// The value at a place of one image as a byte: -1 is 0, 1 is 255; `None` outside.

@@ -13,9 +13,6 @@ pub enum Error {
     /// The model's folder is missing, incomplete or damaged.
     #[error(transparent)]
     Model(#[from] CheckpointError),
-    /// A training step went wrong.
-    #[error(transparent)]
-    Training(#[from] kiln_train::TrainError),
     /// Sampling was asked for in a way that the schedule does not allow.
     #[error(transparent)]
     Diffusion(#[from] DiffusionError),
@@ -136,7 +133,7 @@ pub enum Error {
     NotFinite(&'static str),
     /// A picture could not be written.
     #[error(transparent)]
-    Picture(#[from] kiln_train::pictures::PictureError),
+    Picture(#[from] crate::pictures::PictureError),
     /// The device failed while computing.
     #[error("the device failed: {0}")]
     Compute(#[from] TensorReadError),

@@ -1,9 +1,9 @@
 //! The mask of inpainting: which latents it means, and how the original is put back.
 
 use burn::tensor::{Bool, Device, Tensor, TensorData};
-use kiln_train::pictures::Images;
 
 use crate::Error;
+use crate::pictures::Images;
 
 /// The mask's middle gray, in [-1, 1]: a latent with a lighter pixel is filled in.
 const MIDDLE_GRAY: f32 = 0.0;
