@@ -51,7 +51,7 @@ const LATENTS: &str = r#"
 /// The model that a training of no steps at all would leave, saved and read again.
 fn model(experiment: &Experiment) -> Pipeline {
     let device = Device::flex();
-    let first_stage = experiment.first_stage().map(|config| FirstStage {
+    let first_stage = experiment.first_stage.as_ref().map(|config| FirstStage {
         network: config.vqvae.init(&device, 1).unwrap(),
         metadata: Metadata::default(),
     });
@@ -96,7 +96,7 @@ fn sizes_that_the_config_leaves_out_follow_from_the_data() {
         assert!(require_drawable(&text, &[]));
     }
     let experiment = Experiment::parse(&(PIXELS.to_owned() + LATENTS), "test", &[]).unwrap();
-    assert_eq!(experiment.vqvae.unwrap().sample_size, 8);
+    assert_eq!(experiment.first_stage.unwrap().vqvae.sample_size, 8);
     let size = experiment.unet.sample_size.unwrap();
     assert_eq!(size.height_and_width(), [4, 4]);
 }

@@ -58,7 +58,7 @@ impl Work {
     /// What there is to measure of an experiment, in the order of a model's life. In pixel space nothing is encoded or
     /// decoded.
     pub fn all(experiment: &Experiment) -> Vec<Work> {
-        match experiment.first_stage() {
+        match experiment.first_stage.as_ref() {
             Some(_) => vec![Work::Stage1, Work::Stage2, Work::Sampling, Work::Decoding],
             None => vec![Work::Stage2, Work::Sampling],
         }
@@ -97,7 +97,10 @@ fn stage_1(
     repeats: Repeats,
     devices: &Devices,
 ) -> anyhow::Result<Measurement> {
-    let first_stage = experiment.first_stage().context(NOTHING_TO_MEASURE)?;
+    let first_stage = experiment
+        .first_stage
+        .as_ref()
+        .context(NOTHING_TO_MEASURE)?;
     let batch = size
         .batch_size
         .unwrap_or(first_stage.stage_1.training.batch_size);
@@ -149,8 +152,8 @@ fn pipeline(experiment: &Experiment, device: &Device) -> anyhow::Result<Pipeline
         sample_size: Some(SampleSize::Rectangle([height, width])),
         ..experiment.unet.clone()
     };
-    let vqvae = experiment.vqvae.as_ref();
-    let vqvae = vqvae.map(|config| config.init(device, experiment.seed));
+    let first_stage = experiment.first_stage.as_ref();
+    let vqvae = first_stage.map(|stage| stage.vqvae.init(device, experiment.seed));
     let model = LatentDiffusion {
         first_stage: vqvae.transpose()?.map(|vqvae| FirstStage {
             network: vqvae,
@@ -196,7 +199,10 @@ fn decoding(
     repeats: Repeats,
     device: &Device,
 ) -> anyhow::Result<Measurement> {
-    experiment.first_stage().context(NOTHING_TO_MEASURE)?;
+    experiment
+        .first_stage
+        .as_ref()
+        .context(NOTHING_TO_MEASURE)?;
     let pipeline = pipeline(experiment, device)?;
     let shape = experiment.sample_shape();
     let latents = normal(experiment.seed, 0..size.count as u64, shape, device);

@@ -115,8 +115,8 @@ impl Bench {
             .map(|text| self.checked(text))
             .collect::<anyhow::Result<Vec<_>>>()?;
         if let Some(precision) = self.precision {
-            if let Some(stage_1) = &mut experiment.stage_1 {
-                stage_1.training.precision = precision;
+            if let Some(first_stage) = &mut experiment.first_stage {
+                first_stage.stage_1.training.precision = precision;
             }
             experiment.stage_2.training.precision = precision;
         }

@@ -47,7 +47,7 @@ impl<'a> Stage2<'a> {
     }
 
     fn in_pixel_space(&self) -> bool {
-        self.experiment.first_stage().is_none()
+        self.experiment.first_stage.is_none()
     }
 
     fn trained(&self) -> Result<Trained<'_>, TrainError> {
@@ -253,7 +253,8 @@ fn latent_space(
     let encoder = Encoder {
         first_stage: &first_stage,
         // As many fit into memory while they are trained on, so they do now.
-        together: (experiment.first_stage()).map_or(1, |stage| stage.stage_1.training.batch_size),
+        together: (experiment.first_stage.as_ref())
+            .map_or(1, |stage| stage.stage_1.training.batch_size),
         device,
         progress: scene.progress,
         stop: &scene.options.stop,

@@ -11,6 +11,7 @@ mod evaluation;
 mod interval;
 mod refusal;
 mod sampler;
+mod tables;
 mod validation;
 
 use std::path::{Path, PathBuf};
@@ -32,29 +33,24 @@ pub use classifier::{Augmentation, ClassifierExperiment};
 pub use evaluation::{Best, EvaluationConfig};
 pub use interval::Interval;
 use refusal::{Described, Place, explain};
+use tables::Tables;
 use validation::within;
 
 use crate::run_folder::RunFolder;
 
 /// A whole experiment, as its TOML file describes it.
 #[derive(Debug, Clone, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
+#[serde(try_from = "Tables", into = "Tables")]
 pub struct Experiment {
     /// Seeds the initial weights, the order of the data and all noise.
-    #[serde(default)]
     pub seed: u64,
     /// The keys, as `table.key=value`, that were set in place of its file's. A run folder's `config.toml` has them, so that a
     /// run that goes on need not be told again.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub overrides: Vec<String>,
     /// What to train on.
     pub data: DataConfig,
-    /// The first stage's network, in the keys of diffusers' `VQModel`. Absent in pixel space.
-    pub vqvae: Option<VqVaeConfig>,
-    /// How the codebook is trained; absent: with its defaults. Only where there is a first stage.
-    pub codebook: Option<CodebookConfig>,
-    /// How the first stage is trained. There if and only if `vqvae` is.
-    pub stage_1: Option<Stage1Config>,
+    /// The first stage; none in pixel space. In the file its parts are tables of their own.
+    pub first_stage: Option<FirstStageConfig>,
     /// The second stage's network, in the keys of diffusers' `UNet2DModel`.
     pub unet: UNet2dConfig,
     /// The diffusion schedule.
@@ -62,22 +58,21 @@ pub struct Experiment {
     /// How the second stage is trained.
     pub stage_2: Stage2Config,
     /// How pictures are drawn, while training and by the finished model.
-    #[serde(default)]
     pub sampling: SamplingConfig,
 }
 
-/// The first stage's tables of an experiment that has one.
+/// The first stage of an experiment: the tables `[vqvae]`, `[codebook]` and `[stage_1]`.
 #[derive(Debug, Clone)]
-pub struct FirstStageConfig<'a> {
-    /// The network.
-    pub vqvae: &'a VqVaeConfig,
+pub struct FirstStageConfig {
+    /// The network, in the keys of diffusers' `VQModel`.
+    pub vqvae: VqVaeConfig,
     /// How its codebook is trained.
     pub codebook: CodebookConfig,
     /// How it is trained.
-    pub stage_1: &'a Stage1Config,
+    pub stage_1: Stage1Config,
 }
 
-impl FirstStageConfig<'_> {
+impl FirstStageConfig {
     /// Refuses a codebook of more codes than `images` of this side have latent vectors: some could never be used.
     ///
     /// # Errors
@@ -327,19 +322,18 @@ impl Experiment {
 
     /// Like [`Experiment::load`], from text; `origin` names it in errors.
     pub fn parse(text: &str, origin: &str, overrides: &[String]) -> Result<Self, ConfigError> {
-        let mut experiment: Self = parse_table(text, origin, overrides, Described::Models)?;
+        let tables: Tables = parse_table(text, origin, overrides, Described::Models)?;
+        let mut experiment = Self::try_from(tables)?;
         experiment.validate()?;
         experiment.complete();
         remember(&mut experiment.overrides, overrides);
         Ok(experiment)
     }
 
-    /// Fills in what follows from other keys: the sizes that the networks' own configs tell those who use them, and the
-    /// codebook's defaults.
+    /// Fills in the sizes that the networks' own configs tell those who use them.
     fn complete(&mut self) {
-        if let Some(vqvae) = &mut self.vqvae {
-            vqvae.sample_size = self.data.size;
-            self.codebook.get_or_insert_default();
+        if let Some(first_stage) = &mut self.first_stage {
+            first_stage.vqvae.sample_size = self.data.size;
         }
         let [_, side, _] = self.sample_shape();
         self.unet
@@ -347,20 +341,11 @@ impl Experiment {
             .get_or_insert(SampleSize::Square(side));
     }
 
-    /// The first stage, unless the experiment is one in pixel space.
-    pub fn first_stage(&self) -> Option<FirstStageConfig<'_>> {
-        Some(FirstStageConfig {
-            vqvae: self.vqvae.as_ref()?,
-            codebook: self.codebook.clone().unwrap_or_default(),
-            stage_1: self.stage_1.as_ref()?,
-        })
-    }
-
     /// Shape of what stage 2 denoises, `[channels, height, width]`: a latent or, in pixel space, an image.
     pub fn sample_shape(&self) -> [usize; 3] {
         let size = self.data.size;
-        match &self.vqvae {
-            Some(vqvae) => {
+        match &self.first_stage {
+            Some(FirstStageConfig { vqvae, .. }) => {
                 let side = size / vqvae.downscale_factor();
                 [vqvae.latent_dim(), side, side]
             }

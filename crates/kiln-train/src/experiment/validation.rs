@@ -8,7 +8,7 @@ use crate::counted;
 impl Experiment {
     /// Checks that an autoencoder trained elsewhere gives the latents that this experiment's U-Net takes.
     pub fn check_first_stage(&self, autoencoder: &Autoencoder) -> Result<(), ConfigError> {
-        let Some(FirstStageConfig { vqvae: own, .. }) = self.first_stage() else {
+        let Some(FirstStageConfig { vqvae: own, .. }) = &self.first_stage else {
             return Ok(());
         };
         let facts = [
@@ -88,21 +88,11 @@ impl Experiment {
     }
 
     fn validate_first_stage(&self) -> Result<(), ConfigError> {
-        let tables = [
-            ("vqvae", self.vqvae.is_some()),
-            ("stage_1", self.stage_1.is_some()),
-            ("codebook", self.codebook.is_some()),
-        ];
-        let missing = tables[..2].iter().find(|(_, is_there)| !is_there);
-        let there = tables.iter().find(|(_, is_there)| *is_there);
-        if let (Some(&(missing, _)), Some(&(there, _))) = (missing, there) {
-            return Err(ConfigError::HalfAFirstStage { there, missing });
-        }
         let Some(FirstStageConfig {
             vqvae,
             codebook,
             stage_1,
-        }) = self.first_stage()
+        }) = &self.first_stage
         else {
             return Ok(());
         };
@@ -143,7 +133,7 @@ impl Experiment {
     /// Whether the U-Net fits what it denoises and the schedule's `timesteps`.
     fn validate_unet(&self, timesteps: usize) -> Result<(), ConfigError> {
         let [channels, side, _] = self.sample_shape();
-        let samples = match &self.vqvae {
+        let samples = match &self.first_stage {
             Some(_) => "the VQ-VAE's latents",
             None => "the images",
         };

@@ -89,7 +89,7 @@ pub(crate) struct ValidationImages {
 
 /// Stage 1 of `network` as `first_stage` says, on images with a `border`.
 pub(crate) fn trainee(
-    first_stage: &FirstStageConfig<'_>,
+    first_stage: &FirstStageConfig,
     mut network: Autoencoder,
     border: usize,
     plan: &Plan,
@@ -242,7 +242,7 @@ impl FirstStageRecipe {
 /// `network` with codes at the k-means centres of what its encoder makes of some of `images`.
 pub(crate) fn with_kmeans_codes(
     mut network: Autoencoder,
-    config: &FirstStageConfig<'_>,
+    config: &FirstStageConfig,
     seed: u64,
     images: &ImageDataset,
     device: &Device,

@@ -23,14 +23,17 @@ use kiln_pipeline::Devices;
 /// Training the autoencoder of an experiment.
 pub(crate) struct Stage1<'a> {
     experiment: &'a Experiment,
-    config: FirstStageConfig<'a>,
+    config: &'a FirstStageConfig,
 }
 
 impl<'a> Stage1<'a> {
     /// # Errors
     /// If the experiment has no first stage.
     pub(crate) fn of(experiment: &'a Experiment) -> Result<Self, TrainError> {
-        let config = experiment.first_stage().ok_or(TrainError::NoFirstStage)?;
+        let config = experiment
+            .first_stage
+            .as_ref()
+            .ok_or(TrainError::NoFirstStage)?;
         Ok(Self { experiment, config })
     }
 }
@@ -66,7 +69,7 @@ impl Stage for Stage1<'_> {
     }
 
     fn check_memory(&self, devices: &Devices) -> Result<(), TrainError> {
-        let vqvae = self.config.vqvae;
+        let vqvae = &self.config.vqvae;
         let trained = Trained {
             network: "vqvae",
             weights: vqvae.num_weights()?,

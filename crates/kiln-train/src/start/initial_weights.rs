@@ -31,14 +31,14 @@ const EARLIER_STEPS: &str = "earlier_steps";
 /// If there is none, or if it is not the network that the experiment describes.
 pub(crate) fn vqvae(
     folder: &Path,
-    experiment: &FirstStageConfig<'_>,
+    experiment: &FirstStageConfig,
     device: &Device,
 ) -> Result<(Autoencoder, EarlierSteps), TrainError> {
     let stage = FirstStage::load(&ModelSource::Folder(folder.to_owned()), device)?;
     let steps = EarlierSteps::of(&stage.metadata.training);
     match stage.network.config().vq() {
         Some(config) => {
-            require_same(folder, "vqvae", config, experiment.vqvae)?;
+            require_same(folder, "vqvae", config, &experiment.vqvae)?;
             Ok((stage.network, steps))
         }
         None => Err(TrainError::Run(format!(
