@@ -27,4 +27,5 @@ pub(crate) mod recipe;
 mod renderer;
 pub(crate) mod report;
 pub(crate) mod session;
+pub(crate) mod strategy;
 pub(crate) mod update;
