@@ -134,6 +134,9 @@ pub enum Error {
     /// A picture could not be written.
     #[error(transparent)]
     Picture(#[from] crate::pictures::PictureError),
+    /// An observer has ended the drawing.
+    #[error("the drawing was stopped before its end")]
+    Stopped,
     /// The device failed while computing.
     #[error("the device failed: {0}")]
     Compute(#[from] TensorReadError),

@@ -18,6 +18,8 @@
 mod autoencoder;
 pub mod devices;
 mod error;
+#[cfg(not(target_arch = "wasm32"))]
+mod font;
 mod memory;
 pub mod pictures;
 mod pipeline;

@@ -136,8 +136,17 @@ fn an_observer_sees_every_moment_and_can_end_the_drawing() {
     assert_eq!(drawn.unwrap(), draw(&pipeline, &options));
     let batch = |images| (0..4).map(move |step| (step, images));
     assert_eq!(seen, batch(2).chain(batch(1)).collect::<Vec<_>>());
-    let ended = pipeline.sample(options.observed(&mut |_| Err(Error::NoGuide)));
-    assert!(matches!(ended, Err(Error::NoGuide)));
+    for last in 0..=3 {
+        let mut seen = 0;
+        let ended = pipeline.sample(options.observed(&mut |moment| {
+            seen += 1;
+            match moment.steps_done == last {
+                true => Err(Error::Stopped),
+                false => Ok(()),
+            }
+        }));
+        assert!(matches!(ended, Err(Error::Stopped)) && seen == last + 1);
+    }
 }
 
 #[test]

@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use crate::experiment::ConfigError;
+use crate::experiment::config_error::ConfigError;
 
 /// A training that did not succeed.
 #[derive(Debug, thiserror::Error)]

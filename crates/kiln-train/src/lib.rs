@@ -47,9 +47,9 @@ pub use experiment::{
     overrides_of_run,
 };
 pub use learner::dashboard;
-pub use learner::launch::Strategy;
 pub use learner::learning_rate::WarmupCosine;
 pub use learner::session::StopSignal;
+pub use learner::strategy::Strategy;
 pub use options::RunOptions;
 pub use ranks::{Ranks, RanksError};
 pub use run_folder::destination::check_destination;

@@ -6,8 +6,8 @@ use kiln_data::{DataConfig, Datasets, Progress};
 use kiln_hub::{HubSettings, open_data_set};
 
 use crate::error::TrainError;
-use crate::learner::launch::Strategy;
 use crate::learner::session::StopSignal;
+use crate::learner::strategy::Strategy;
 use crate::ranks::Ranks;
 use kiln_pipeline::Devices;
 

@@ -17,8 +17,8 @@ use crate::options::RunOptions;
 use crate::run_folder::claim::Claim;
 use crate::run_folder::{RunFolder, StageFolder};
 use crate::start::Start;
+use crate::start::earlier_steps::EarlierSteps;
 use crate::start::identity::{InitialWeights, VqVaeIdentity};
-use crate::start::initial_weights::EarlierSteps;
 use crate::training_report::TrainingReport;
 use kiln_pipeline::Devices;
 

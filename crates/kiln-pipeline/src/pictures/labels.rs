@@ -4,7 +4,7 @@ use image::{DynamicImage, Rgb, RgbImage, imageops};
 use plotters::prelude::*;
 
 use super::{Picture, grid::GAP_BYTE};
-use crate::plots::{FONT, use_own_font};
+use crate::font::{FONT, use_own_font};
 
 /// Height of the letters in pixels, and of a line of them.
 const LETTERS: u32 = 12;

@@ -10,8 +10,8 @@ use crate::Error;
 /// Answers that are looked at together, at most: reading each of them would make a GPU wait.
 const TOGETHER: usize = 16;
 
-/// Looks at all that a network answers on one walk. Once an answer is not finite, the network is not asked again, and the
-/// rest of the walk is soon over.
+/// Looks at all that a network answers on one walk. Once an answer is not finite, or the walk is ended, the network is not
+/// asked again, and the rest of the walk is soon over.
 #[derive(Default)]
 pub(super) struct Watch {
     steps_done: Cell<usize>,
@@ -19,6 +19,7 @@ pub(super) struct Watch {
     seen: Cell<usize>,
     unseen: RefCell<Vec<Answer>>,
     failure: RefCell<Option<Error>>,
+    is_ended: Cell<bool>,
 }
 
 /// One answer, of which no more than its sum is kept: that is finite if all of it is.
@@ -34,6 +35,11 @@ impl Watch {
         self.steps_done.set(steps);
     }
 
+    /// Says that nothing is wanted of the rest of the walk.
+    pub(super) fn end(&self) {
+        self.is_ended.set(true);
+    }
+
     /// What `network` answers at `level`.
     pub(super) fn ask(
         &self,
@@ -41,7 +47,7 @@ impl Watch {
         level: Level,
         network: impl FnOnce(Tensor<4>) -> Tensor<4>,
     ) -> Tensor<4> {
-        if self.has_failed() {
+        if self.has_failed() || self.is_ended.get() {
             return zt;
         }
         let output = network(zt);
@@ -151,6 +157,27 @@ mod tests {
             }
             assert_eq!(walk(100, 1, value).0, 1);
         }
+    }
+
+    #[test]
+    fn a_network_is_not_asked_after_the_end() {
+        let (watch, asked) = (Watch::default(), Cell::new(0));
+        let level = Level {
+            timestep: 0.0,
+            rates: Rates::from_log_snr(0.0),
+        };
+        for step in 1..=10 {
+            let zt = Tensor::<4>::ones([1, 1, 1, 1], &Device::flex());
+            watch.ask(zt, level, |zt| {
+                asked.set(step);
+                zt
+            });
+            if step == 3 {
+                watch.end();
+            }
+        }
+        assert_eq!(asked.get(), 3);
+        assert!(watch.finish().is_ok());
     }
 
     #[test]

@@ -20,7 +20,7 @@ pub struct Moment<'a> {
     pub clean: Option<&'a Tensor<4>>,
 }
 
-/// Sees every moment of a drawing. An error of its own ends the drawing, which returns it.
+/// Sees every moment of a drawing. An error ends the drawing, which returns it: [`Error::Stopped`], where nothing went wrong.
 pub type Observer<'a> = dyn FnMut(Moment<'_>) -> Result<(), Error> + 'a;
 
 /// How to draw, and who sees it: `&options` alone, or [`SampleOptions::observed`].
@@ -78,8 +78,8 @@ impl Eyes<'_> {
         self.0.as_mut().map_or(Ok(()), |observer| observer(moment))
     }
 
-    /// A walk whose every step is seen, up to an error of the observer's, which is returned once the walk is over. `walk` gets a
-    /// watch for the network that it asks: what that finds comes first.
+    /// A walk whose every step is seen, up to an error of the observer's, which ends it. `walk` gets a watch for the network that
+    /// it asks: what that finds comes first.
     pub(super) fn follow<W>(
         &mut self,
         walk: impl FnOnce(&Watch, &mut dyn FnMut(Progress<'_>)) -> Result<W, Error>,
@@ -94,6 +94,9 @@ impl Eyes<'_> {
                     latents: progress.z,
                     clean: Some(progress.z0),
                 });
+                if seen.is_err() {
+                    watch.end();
+                }
             }
         })?;
         watch.finish()?;

@@ -8,7 +8,8 @@ use plotters::prelude::*;
 
 use super::axis::{Axis, END, is_drawn};
 use super::legend::{Entry, Legend};
-use super::{COLORS, FONT, GRID, Plot, PlotError, save};
+use super::{COLORS, GRID, Plot, PlotError, save};
+use crate::font::FONT;
 
 /// Values of `METRIC/SPLIT` by step.
 pub type Rows = BTreeMap<usize, BTreeMap<String, f64>>;

@@ -4,7 +4,7 @@ use plotters::coord::Shift;
 use plotters::element::DashedPathElement;
 use plotters::prelude::*;
 
-use super::FONT;
+use crate::font::FONT;
 
 /// A line as it is drawn in a plot, and what it is called.
 #[derive(Clone)]
@@ -108,7 +108,7 @@ fn shortened(name: &str, width: u32) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::plots::use_own_font;
+    use crate::font::use_own_font;
 
     fn legend(width: u32, names: &[&str]) -> Legend {
         use_own_font();

@@ -15,18 +15,14 @@ pub use schedules::{PlottedSchedule, plot_schedules};
 
 use std::io::{Cursor, Write};
 use std::path::{Path, PathBuf};
-use std::sync::Once;
 
 use image::{ImageFormat, RgbImage};
 use plotters::coord::Shift;
 use plotters::prelude::*;
-use plotters::style::{FontStyle, register_font};
 use thiserror::Error;
 
+use crate::font::use_own_font;
 use crate::pictures::{Album, PictureError, write_picture};
-
-/// The one font of all plots and labels.
-pub(crate) const FONT: &str = "sans-serif";
 
 /// Colours that can be told apart, in the order of what is drawn.
 const COLORS: [RGBColor; 8] = [
@@ -71,16 +67,6 @@ trait Plot {
         &self,
         area: &DrawingArea<B, Shift>,
     ) -> Result<(), DrawingAreaErrorKind<B::ErrorType>>;
-}
-
-/// Makes the compiled-in font known to plotters; without it nothing with text in it can be drawn.
-pub(crate) fn use_own_font() {
-    static REGISTERED: Once = Once::new();
-    REGISTERED.call_once(|| {
-        let font = include_bytes!("../../fonts/DejaVuSans-subset.ttf");
-        // That the font can be read is tested; were it not, drawing would say so.
-        let _ = register_font(FONT, FontStyle::Normal, font);
-    });
 }
 
 /// Draws `plot` and writes it to `path`, in place of an earlier one, in the format of its extension.
@@ -153,6 +139,7 @@ mod tests {
     use std::collections::BTreeMap;
 
     use super::*;
+    use crate::font::FONT;
 
     struct Word;
 

@@ -6,7 +6,8 @@ use plotters::coord::Shift;
 use plotters::prelude::*;
 
 use super::legend::{Entry, Legend};
-use super::{COLORS, FONT, GRID, Plot, PlotError, draw_error, to_svg, use_own_font};
+use super::{COLORS, GRID, Plot, PlotError, draw_error, to_svg};
+use crate::font::{FONT, use_own_font};
 
 /// How landmarks differ from each other: colour, dash and the space after it, in pixels.
 const DASHES: [(RGBColor, u32, u32); 3] = [

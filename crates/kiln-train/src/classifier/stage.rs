@@ -103,7 +103,7 @@ impl Stage for ClassifierExperiment {
         Ok(Prepared {
             title: "digit classifier",
             trainee: trainee(self, plan, scene.session.clone(), &device),
-            source: DigitSource::new(self, datasets.clone(), plan.clone()),
+            source: DigitSource::new(self, datasets.clone(), plan),
             metrics: METRICS.to_vec(),
             best_by: LOSS,
             save: Box::new(move |networks, steps| {

@@ -23,9 +23,10 @@ use crate::options::RunOptions;
 use crate::run_folder::drawable::load_model;
 use crate::run_folder::{RunFolder, StageFolder};
 use crate::script::{Found, Prepared, Scene, Stage};
+use crate::start::earlier_steps::EarlierSteps;
 use crate::start::identity::{OF_STAGE_2, VqVaeIdentity};
-use crate::start::initial_weights::{self, EarlierSteps};
-use crate::start::{Start, absolute};
+use crate::start::places::absolute;
+use crate::start::{Start, initial_weights};
 use kiln_pipeline::Devices;
 
 /// Training the U-Net of an experiment.

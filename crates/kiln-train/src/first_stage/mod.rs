@@ -17,6 +17,7 @@ use kiln_models::bottleneck::vq::{
 use crate::error::TrainError;
 use crate::experiment::{FirstStageConfig, Interval, TrainingConfig};
 use crate::first_stage::objective::{RECONSTRUCTION, Stage1Objective, Terms, psnr};
+use crate::learner::held_out::HeldOut;
 use crate::learner::images::tensor;
 use crate::learner::loader::{BatchSource, Batches, Shares};
 use crate::learner::log::LOSS;
@@ -290,7 +291,7 @@ pub(crate) struct ImageSource {
     datasets: Datasets,
     plan: Arc<Plan>,
     seed: u64,
-    validation_images: Vec<u32>,
+    held_out: HeldOut,
     pictures_every: Interval,
 }
 
@@ -302,12 +303,11 @@ impl ImageSource {
         datasets: Datasets,
         plan: Arc<Plan>,
     ) -> Self {
-        let validation_images = training.validated(datasets.validation.len());
         Self {
+            held_out: HeldOut::new(training, datasets.validation.len(), &plan),
             datasets,
             plan,
             seed,
-            validation_images,
             pictures_every: training.pictures_every,
         }
     }
@@ -343,13 +343,8 @@ impl BatchSource for ImageSource {
 
     fn validation(&self, step: usize, device: &Device) -> Batches<ValidationImages> {
         let (dataset, device) = (self.datasets.validation.clone(), device.clone());
-        let requests: Vec<Vec<(u32, bool)>> = self
-            .validation_images
-            .chunks(self.plan.batch_size())
-            .map(|images| images.iter().map(|&index| (index, false)).collect())
-            .collect();
         let wanted = self.plan.is_due(step, self.pictures_every);
-        let batches = prefetch(dataset.clone(), requests.into_iter());
+        let batches = prefetch(dataset.clone(), self.held_out.requests().into_iter());
         Box::new(batches.enumerate().map(move |(index, batch)| {
             let images = tensor(&batch.map_err(DatasetError::new)?, &dataset, &device);
             Ok(ValidationImages {
@@ -361,8 +356,6 @@ impl BatchSource for ImageSource {
     }
 
     fn validation_batches(&self) -> usize {
-        self.validation_images
-            .len()
-            .div_ceil(self.plan.batch_size())
+        self.held_out.batches()
     }
 }

@@ -15,7 +15,7 @@ use crate::error::TrainError;
 use crate::experiment::{Experiment, TrainingConfig};
 use crate::learner::log::rows_in;
 use crate::run_folder::{RunFolder, StageFolder};
-use crate::start::find_data;
+use crate::start::places::find_data;
 
 /// What a run has left in its folder so far.
 #[derive(Debug)]
