@@ -21,6 +21,7 @@ mod resume;
 mod sample;
 mod samplers;
 mod schedule;
+mod stops;
 #[path = "../../../kiln/tests/tiny/mod.rs"]
 mod tiny;
 mod training;

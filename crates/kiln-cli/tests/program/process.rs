@@ -34,14 +34,14 @@ fn begin(workplace: &Workplace, command: &mut Command) -> Child {
 }
 
 #[cfg(unix)]
-fn signal(child: &Child, name: &str) {
+pub fn signal(child: &Child, name: &str) {
     let id = child.id().to_string();
     let sent = Command::new("kill").args([name, &id]).status().unwrap();
     assert!(sent.success());
 }
 
 /// Waits for a process to end, for a minute.
-fn ended(mut child: Child) -> std::process::ExitStatus {
+pub fn ended(mut child: Child) -> std::process::ExitStatus {
     let patience = Instant::now() + Duration::from_secs(60);
     loop {
         if let Some(status) = child.try_wait().unwrap() {

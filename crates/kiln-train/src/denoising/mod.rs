@@ -203,6 +203,9 @@ impl DenoisingRecipe {
     }
 
     /// Draws as many images as the evaluator wants, of all classes in turn, and measures them.
+    ///
+    /// # Errors
+    /// [`TrainError::Stopped`] where somebody waits for the program to end, and what goes wrong.
     fn measure(&self, network: &UNet2d, device: &Device) -> Result<Figures, TrainError> {
         let Some(evaluator) = &self.pictured.evaluator else {
             return Ok(Vec::new());
@@ -217,11 +220,14 @@ impl DenoisingRecipe {
                 device,
             )?);
         }
-        Ok(evaluator.measure(&images)?)
+        evaluator.measure(&images, || self.session.check())
     }
 
     /// Draws the images with these numbers, as pictures show them. `label` gives the class of an image among so many
     /// classes, where the network has any.
+    ///
+    /// # Errors
+    /// [`TrainError::Stopped`] where somebody waits for the program to end, and what goes wrong.
     fn sample(
         &self,
         network: &UNet2d,
@@ -247,6 +253,9 @@ impl DenoisingRecipe {
         };
         let denoiser = NetworkDenoiser {
             network: |zt: Tensor<4>, level: Level| {
+                if self.session.wants_to_stop_now() {
+                    return zt; // the rest of the walk is soon over
+                }
                 let noise_power = level.rates.noise_power();
                 network.forward_at(zt, level.timestep, noise_power, labels.clone())
             },
@@ -266,6 +275,7 @@ impl DenoisingRecipe {
             &mut |step| noise.draw(step),
             &mut |_| {},
         )?;
+        self.session.check()?;
         let images = match autoencoder {
             Some(autoencoder) => autoencoder.decode(autoencoder.denormalised(samples)),
             None => samples,
@@ -309,7 +319,10 @@ impl Recipe for DenoisingRecipe {
             Validation::Evaluation { step } => (step, self.measure(network, &device)),
         };
         let figures = figures.unwrap_or_else(|error| {
-            self.session.fail(error);
+            // What was begun as somebody told the program to end is missing, which is no failure.
+            if !matches!(error, TrainError::Stopped) {
+                self.session.fail(error);
+            }
             Figures::new()
         });
         Report::of_drawn(step, figures, &device)
