@@ -164,6 +164,7 @@ impl Training<'_> {
             self.folder.metrics(),
             self.folder.curves(),
             self.name,
+            &self.metrics,
             session.clone(),
             (self.resume.as_ref()).map_or_else(Rows::new, |checkpoint| checkpoint.rows.clone()),
         )?;
