@@ -22,6 +22,7 @@ mod sample;
 mod samplers;
 mod schedule;
 mod stops;
+mod strange_models;
 #[path = "../../../kiln/tests/tiny/mod.rs"]
 mod tiny;
 mod training;
