@@ -14,7 +14,12 @@ use crate::learner::checkpoint::CheckpointFolder;
 use crate::ranks::Ranks;
 use crate::run_folder::destination::check_outside_runs;
 use crate::run_folder::made_folder::MadeFolder;
-use crate::run_folder::{RunFolder, StageFolder, beginning_of, is_temporary, write_atomically};
+use crate::run_folder::{
+    RunFolder, StageFolder, WRITTEN_BY, beginning_of, is_temporary, write_atomically,
+};
+
+/// How `metrics.csv` begins.
+const FIRST_COLUMNS: &str = "step,";
 
 /// The classifier's weights until they are whole.
 const UNFINISHED_WEIGHTS: &str = "model.safetensors.tmp";
@@ -163,14 +168,31 @@ fn refuse_foreign_files(run: &RunFolder, stage: &StageFolder) -> Result<(), Trai
     if fs::symlink_metadata(&config).is_ok() {
         return match run.is_ours() {
             true => Ok(()),
+            false if is_of_a_training(stage) => Err(TrainError::Run(format!(
+                "{} does not begin with `{WRITTEN_BY}`, by which kiln knows its own: put that line back to go on with the training, or choose another --out",
+                config.display()
+            ))),
             false => Err(in_the_way(&config)),
         };
     }
     let ours = [stage.metrics(), stage.curves(), stage.checkpoints()];
     match ours.iter().find(|path| is_something(path)) {
+        Some(_) if is_of_a_training(stage) => Err(TrainError::Run(format!(
+            "{} holds a training of kiln, but not the {} that says of what: put that back to go on with it, or choose another --out",
+            run.path().display(),
+            config.file_name().unwrap_or_default().display()
+        ))),
         Some(foreign) => Err(in_the_way(foreign)),
         None => Ok(()),
     }
+}
+
+/// Whether kiln wrote what lies in the folder of a stage, by its checkpoints and metrics.
+fn is_of_a_training(stage: &StageFolder) -> bool {
+    let has_checkpoint = !CheckpointFolder::new(stage.checkpoints())
+        .steps()
+        .is_empty();
+    has_checkpoint || beginning_of(&stage.metrics()).starts_with(FIRST_COLUMNS)
 }
 
 /// Whether there is something at a path, apart from an empty folder.
