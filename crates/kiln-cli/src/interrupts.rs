@@ -105,6 +105,7 @@ mod unix {
     fn leave_unless_begun(stop: &StopSignal, signal: i32) {
         thread::sleep(PATIENCE_BEFORE_FIRST_STEP);
         if !stop.has_begun() {
+            stop.leave_nothing();
             leave(signal);
         }
     }

@@ -119,6 +119,7 @@ pub(crate) fn train<S: Stage>(
     options.devices.check_precision(training.precision)?;
     stage.check_memory(&options.devices)?;
     let mut claim = Claim::stake(&run, &folder, &model, &options.ranks)?;
+    options.stop.on_leaving(claim.dropping());
     let start = stage.start(options, &run, &folder)?;
     let trained = |model: &Path| stage.steps_of(model);
     let report =

@@ -110,5 +110,6 @@ fn before_the_first_step_one_signal_is_enough() {
     for (child, name, code) in begun {
         // Within the patience of the Hub's client, or it would be an error of the Hub's.
         assert_eq!(ended(child).code(), Some(code), "{name}");
+        assert!(!workplace.path(&format!("run{name}")).exists(), "{name}");
     }
 }

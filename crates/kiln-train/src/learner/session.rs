@@ -25,6 +25,17 @@ struct Asked {
     at_once: AtomicBool,
     /// Whether the training has come to its steps, so that there is something to save.
     has_begun: AtomicBool,
+    leaving: Leaving,
+}
+
+/// What undoes the traces of a training that has not come to its steps.
+#[derive(Default)]
+struct Leaving(Mutex<Option<Box<dyn FnOnce() + Send>>>);
+
+impl std::fmt::Debug for Leaving {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        formatter.write_str("Leaving")
+    }
 }
 
 impl Default for StopSignal {
@@ -41,6 +52,7 @@ impl StopSignal {
             before_step: AtomicUsize::new(step),
             at_once: AtomicBool::new(false),
             has_begun: AtomicBool::new(false),
+            leaving: Leaving::default(),
         }))
     }
 
@@ -64,6 +76,20 @@ impl StopSignal {
     /// Whether the training has come to its steps: a stop then waits for a checkpoint, and before that for nothing.
     pub fn has_begun(&self) -> bool {
         self.0.has_begun.load(Ordering::Relaxed)
+    }
+
+    /// Leaves the run folder as it was before a training that has not begun, for a program that ends without waiting for it.
+    pub fn leave_nothing(&self) {
+        let leaving = self.0.leaving.0.lock();
+        let leaving = leaving.unwrap_or_else(PoisonError::into_inner).take();
+        if let Some(leave) = leaving.filter(|_| !self.has_begun()) {
+            leave();
+        }
+    }
+
+    pub(crate) fn on_leaving(&self, leave: impl FnOnce() + Send + 'static) {
+        let leaving = self.0.leaving.0.lock();
+        *leaving.unwrap_or_else(PoisonError::into_inner) = Some(Box::new(leave));
     }
 
     /// From here on there is something to save.

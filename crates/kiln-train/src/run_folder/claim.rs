@@ -4,6 +4,7 @@
 use std::collections::BTreeSet;
 use std::fs::{self, File, TryLockError};
 use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::SystemTime;
 
 use kiln_checkpoint::{check_outside_models, check_place};
@@ -26,7 +27,7 @@ const UNFINISHED_WEIGHTS: &str = "model.safetensors.tmp";
 
 /// The claim of a training to its run folder. Dropped, it gives the folder free. Unless the training was kept, or has left
 /// a checkpoint or a row of metrics, the folder is then what it was before.
-pub(crate) struct Claim(Option<Claimed>);
+pub(crate) struct Claim(Arc<Mutex<Option<Claimed>>>);
 
 struct Claimed {
     run: RunFolder,
@@ -58,7 +59,7 @@ impl Claim {
         ranks: &Ranks,
     ) -> Result<Self, TrainError> {
         if !ranks.is_first() {
-            return Ok(Self(None));
+            return Ok(Self(Arc::default()));
         }
         check_outside_models(model)?;
         check_outside_runs(run)?;
@@ -71,7 +72,7 @@ impl Claim {
             false => check_place(model)?,
         }
         clear_leftovers(run, stage)?;
-        Ok(Self(Some(Claimed {
+        let claimed = Claimed {
             run: run.clone(),
             stage: stage.clone(),
             config: read_text(&run.config()).ok(),
@@ -81,15 +82,32 @@ impl Claim {
             is_kept: false,
             _made: made,
             _lock: lock,
-        })))
+        };
+        Ok(Self(Arc::new(Mutex::new(Some(claimed)))))
     }
 
     /// The training has ended well: what it wrote stays.
     pub(crate) fn keep(&mut self) {
-        if let Some(claimed) = &mut self.0 {
+        if let Some(claimed) = &mut *lock_of(&self.0) {
             claimed.is_kept = true;
         }
     }
+
+    /// Drops the claim from another thread: for a program that ends without waiting for the training.
+    pub(crate) fn dropping(&self) -> impl FnOnce() + Send + use<> {
+        let claimed = self.0.clone();
+        move || drop(lock_of(&claimed).take())
+    }
+}
+
+impl Drop for Claim {
+    fn drop(&mut self) {
+        drop(lock_of(&self.0).take());
+    }
+}
+
+fn lock_of(claimed: &Mutex<Option<Claimed>>) -> MutexGuard<'_, Option<Claimed>> {
+    claimed.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// By what is seen that a stage has trained: the steps of its checkpoints, and when its metrics were written last.
@@ -106,13 +124,10 @@ impl Traces {
     }
 }
 
-impl Drop for Claim {
+impl Drop for Claimed {
     fn drop(&mut self) {
-        if let Some(claimed) = &self.0
-            && !claimed.is_kept
-            && claimed.traces == Traces::of(&claimed.stage)
-        {
-            claimed.undo();
+        if !self.is_kept && self.traces == Traces::of(&self.stage) {
+            self.undo();
         }
     }
 }
