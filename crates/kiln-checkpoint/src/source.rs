@@ -2,7 +2,7 @@
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;
-use std::fs::File;
+use std::fs::{self, File};
 use std::io::{self, Cursor, Read, Seek};
 use std::path::{Path, PathBuf};
 
@@ -10,9 +10,11 @@ use kiln_data::open_regular;
 
 use crate::CheckpointError;
 use crate::foreign::{START, is_safetensors, refuse_foreign};
+use crate::not_a_number::not_a_number;
 
 /// Largest config that is read, in bytes. Real ones have about a thousand.
 const MAX_CONFIG: u64 = 1 << 20;
+const BYTE_ORDER_MARK: char = '\u{feff}';
 
 /// Where a model's files are read from.
 #[derive(Clone, Debug)]
@@ -66,7 +68,8 @@ impl ModelSource {
     /// Whether a file is there.
     pub(crate) fn has(&self, file: &str) -> bool {
         match self {
-            Self::Folder(folder) => folder.join(file).is_file(),
+            // Whatever it is, so that what is wrong with it is said, and not that it is missing.
+            Self::Folder(folder) => fs::symlink_metadata(folder.join(file)).is_ok(),
             Self::Memory { files, .. } => files.contains_key(file),
         }
     }
@@ -105,16 +108,27 @@ impl ModelSource {
         Ok(is_safetensors(&start, file))
     }
 
-    /// The contents of a config file, as text.
+    /// The text of a config file, which is to be JSON.
     ///
     /// # Errors
-    /// If it is missing, cannot be read, is no text, or is far larger than a config is.
+    /// If it is missing, cannot be read, is no text, has Python's words for what is no number, or is far larger than a config
+    /// is.
     pub fn text(&self, file: &str) -> Result<String, CheckpointError> {
         let bytes = self.bytes(file, MAX_CONFIG)?;
-        String::from_utf8(bytes.into_owned()).map_err(|problem| CheckpointError::Damaged {
+        let text = String::from_utf8(bytes.into_owned());
+        let text = text.map_err(|problem| CheckpointError::Damaged {
             file: self.name(file),
             problem: problem.to_string(),
-        })
+        })?;
+        match not_a_number(&text) {
+            Some((key, word)) => Err(CheckpointError::NotANumber {
+                file: self.name(file),
+                key,
+                word,
+            }),
+            // Editors of Windows begin their files with it.
+            None => Ok(text.trim_start_matches(BYTE_ORDER_MARK).to_owned()),
+        }
     }
 
     /// A file in memory, if it is what a model has.
@@ -137,8 +151,14 @@ impl ModelSource {
 
     /// Opens a file of `folder` that has no more than `largest` bytes and is what a model has.
     fn open(&self, folder: &Path, file: &str, largest: u64) -> Result<File, CheckpointError> {
-        open_file(&folder.join(file), largest).map_err(|problem| match problem {
-            CheckpointError::Read { problem, .. } => self.read_error(file, problem),
+        let path = folder.join(file);
+        open_file(&path, largest).map_err(|problem| match problem {
+            CheckpointError::Read { problem, .. } => {
+                let is_missing = problem.kind() == io::ErrorKind::NotFound;
+                let leads_nowhere = is_missing && fs::symlink_metadata(&path).is_ok();
+                let nowhere = || io::Error::other("it is a link to a file that is not there");
+                self.read_error(file, if leads_nowhere { nowhere() } else { problem })
+            }
             problem => problem,
         })
     }

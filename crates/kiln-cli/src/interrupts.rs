@@ -3,8 +3,9 @@
 use kiln_train::{Ranks, StopSignal};
 
 /// The first Ctrl-C or SIGTERM asks the training to save and stop; the second one ends the program at once, whatever it is
-/// doing. SIGHUP, which a closed terminal sends and its shell once more, always saves. A signal that was ignored when the
-/// program was started, as by `nohup`, stays ignored.
+/// doing. SIGHUP, which a closed terminal sends and its shell once more, always saves. Before the first step, when there is
+/// nothing to save, the program ends within seconds. A signal that was ignored when the program was started, as by `nohup`,
+/// stays ignored.
 ///
 /// Ranks are also told when their job ends because one of them has died, so they promise nothing.
 #[cfg(unix)]
@@ -45,6 +46,8 @@ mod unix {
 
     /// What shells add to the number of the signal that ended a program.
     const ENDED_BY: i32 = 128;
+    /// How long what is under way before the first step, such as reading data, may take to end of itself.
+    const PATIENCE_BEFORE_FIRST_STEP: Duration = Duration::from_secs(3);
     /// How long a terminal may take to be put right.
     const PATIENCE_WITH_TERMINAL: Duration = Duration::from_millis(500);
 
@@ -67,6 +70,12 @@ mod unix {
             let mut is_asked = false;
             for signal in signals.forever() {
                 stop.request();
+                let has_begun = stop.has_begun();
+                if !has_begun {
+                    let stop = stop.clone();
+                    let wait = move || leave_unless_begun(&stop, signal);
+                    let _ = thread::Builder::new().spawn(wait);
+                }
                 if signal == SIGHUP {
                     continue;
                 }
@@ -76,7 +85,12 @@ mod unix {
                 is_asked = true;
                 if says_so {
                     // Not from here: a pipe that is not read would keep us from the next signal.
-                    let say = || terminal::note("saving a checkpoint; once more to stop at once");
+                    let say = move || {
+                        terminal::note(match has_begun {
+                            true => "saving a checkpoint; once more to stop at once",
+                            false => "stopping before the first step; once more to stop at once",
+                        });
+                    };
                     let _ = thread::Builder::new().spawn(say);
                 }
             }
@@ -84,6 +98,16 @@ mod unix {
         let thread = thread::Builder::new().name("signals".to_owned());
         thread.spawn(answer).context(problem)?;
         Ok(())
+    }
+
+    /// Ends the program if the training does not come to its steps soon: then it waits for data that does not come, for a
+    /// server, or for a long computation, and nothing would be lost.
+    fn leave_unless_begun(stop: &StopSignal, signal: i32) {
+        thread::sleep(PATIENCE_BEFORE_FIRST_STEP);
+        if !stop.has_begun() {
+            stop.leave_nothing();
+            leave(signal);
+        }
     }
 
     /// Ends the program without waiting for anything but the terminal, and for that not long.

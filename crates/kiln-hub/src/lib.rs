@@ -25,6 +25,7 @@
 //! what a server answers into the cache without a look at status, size or checksum; and it sends large files only by way of
 //! Xet, which mirrors do not have.
 
+mod answer;
 mod api;
 mod cache;
 mod card;

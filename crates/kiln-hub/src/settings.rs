@@ -5,7 +5,7 @@ use std::ffi::OsString;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use kiln_data::read_text;
+use kiln_data::{Pace, read_text};
 
 /// Which Hub to ask, as whom, and where its files are kept.
 #[derive(Clone, Debug)]
@@ -20,8 +20,10 @@ pub struct HubSettings {
     pub offline: bool,
     /// How long a server may say nothing before it counts as out of reach.
     pub patience: Duration,
-    /// How long the answer to a question may take to come whole, all its pages together.
+    /// How long the answer to a question may take to come whole, all its pages, redirects and pauses together.
     pub longest_answer: Duration,
+    /// The slowest that files and answers may come, and that uploads may be taken.
+    pub pace: Pace,
     /// How long a busy server (HTTP 429 or 5xx) is left alone before it is asked again, each time.
     pub pauses: Vec<Duration>,
 }
@@ -62,6 +64,7 @@ impl HubSettings {
             offline: is_on("HF_HUB_OFFLINE"),
             patience: Duration::from_secs(20),
             longest_answer: Duration::from_secs(120),
+            pace: Pace::MODEM,
             pauses: [1, 4, 10].map(Duration::from_secs).to_vec(),
         }
     }

@@ -260,7 +260,7 @@ impl Evaluate {
             Figure::new("codes in use", codes_in_use as f64),
             Figure::new("perplexity", perplexity),
         ];
-        let seen = seen_in(&judge, &images, device, |_| {})?;
+        let seen = seen_in(&judge, &images, device, |_| Ok(()))?;
         // Image i of a batch stands beside its own reconstruction, which the estimate by batches takes for chance.
         let distances = reference.compare(&seen, self.seed)?.into_iter();
         figures.extend(distances.filter(|figure| !figure.name.ends_with("by batches")));
@@ -464,7 +464,7 @@ impl Evaluate {
         let real = self.seen(judge, training, count, device)?;
         let images = Images::of_dataset(training, count)?.cropped(training.border());
         let blurred = blurred(&images);
-        let blurred = seen_in(judge, &blurred, device, |_| {})?;
+        let blurred = seen_in(judge, &blurred, device, |_| Ok(()))?;
         let row = |name: &str, seen| -> anyhow::Result<Row> {
             Ok(Row {
                 name: name.to_owned(),

@@ -1,6 +1,7 @@
 //! The subcommands, one file each: its arguments, what it does, what it prints.
 
 mod bench;
+mod class_list;
 mod convert;
 mod data_arguments;
 mod doctor;

@@ -42,7 +42,7 @@ impl Sweep<'_> {
             let in_turns = |place| place % classes.len() * options.count + place / classes.len();
             images = images.select((0..images.len()).map(in_turns));
         }
-        let seen = seen_in(self.judge, &images, self.device, |_| {})?;
+        let seen = seen_in(self.judge, &images, self.device, |_| Ok(()))?;
         let mut figures = self.reference.compare(&seen, options.seed)?;
         if let (Seen::Digits(readings), false) = (&seen, classes.is_empty()) {
             let asked_for = classes.iter().copied().cycle().take(images.len());

@@ -21,6 +21,8 @@ mod resume;
 mod sample;
 mod samplers;
 mod schedule;
+mod stops;
+mod strange_models;
 #[path = "../../../kiln-pipeline/tests/tiny/mod.rs"]
 mod tiny;
 mod training;

@@ -345,11 +345,12 @@ impl UNet2dConfig {
     }
 
     /// What the network is to be told of a level: its timestep or, of `noise_power` types, its noise power `b^2`.
+    ///
+    /// `fourier` takes the logarithm of timesteps and divides by them, so those below 1, where schedules begin, count as 1.
     pub fn condition(&self, timestep: f64, noise_power: f64) -> f64 {
         match self.time_embedding_type {
-            TimeEmbeddingType::Positional
-            | TimeEmbeddingType::Fourier
-            | TimeEmbeddingType::Learned => timestep,
+            TimeEmbeddingType::Positional | TimeEmbeddingType::Learned => timestep,
+            TimeEmbeddingType::Fourier => timestep.max(1.0),
             TimeEmbeddingType::NoisePower | TimeEmbeddingType::NoisePowerInput => noise_power,
         }
     }

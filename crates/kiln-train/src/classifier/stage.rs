@@ -33,6 +33,10 @@ impl Stage for ClassifierExperiment {
         &self.training
     }
 
+    fn table(&self) -> &'static str {
+        "training"
+    }
+
     fn data(&self) -> &DataConfig {
         &self.data
     }

@@ -15,8 +15,8 @@ use kiln_checkpoint::{FirstStage, LatentDiffusion, Metadata};
 use kiln_diffusion::{Distance, Loss, Prediction, Rates, Schedule, SchedulerConfig};
 use kiln_kernels::Precision;
 use kiln_models::UNet2d;
-use kiln_pipeline::pictures::{columns_for, grid, save_png};
-use kiln_pipeline::{Classes, Pipeline, SampleOptions, Wanted};
+use kiln_pipeline::pictures::{Images, columns_for, grid, save_png};
+use kiln_pipeline::{Classes, Moment, Pipeline, SampleOptions, Wanted};
 
 use crate::denoising::classes::label_tensor;
 use crate::denoising::evaluation::Evaluator;
@@ -220,12 +220,15 @@ impl DenoisingRecipe {
             batch: count,
             ..options
         };
-        let images = pipeline.sample_wanted(&wanted, &options)?;
+        let images = self.drawn(&pipeline, &wanted, &options)?;
         let path = self.folder.picture("samples", step);
         Ok(save_png(&grid(&images, columns), &path)?)
     }
 
     /// Draws as many images as the evaluator wants, of all classes in turn, and measures them.
+    ///
+    /// # Errors
+    /// [`TrainError::Stopped`] where somebody waits for the program to end, and what goes wrong.
     fn measure(&self, network: &UNet2d, device: &Device) -> Result<Figures, TrainError> {
         let Some(evaluator) = &self.pictured.evaluator else {
             return Ok(Vec::new());
@@ -233,8 +236,27 @@ impl DenoisingRecipe {
         let (pipeline, options) = self.pipeline(network, device)?;
         let classes = pipeline.classes().map(Classes::count);
         let wanted = wanted(evaluator.images, classes, |image, classes| image % classes);
-        let images = pipeline.sample_wanted(&wanted, &options)?;
-        Ok(evaluator.measure(&images)?)
+        let images = self.drawn(&pipeline, &wanted, &options)?;
+        evaluator.measure(&images, || self.session.check())
+    }
+
+    /// # Errors
+    /// [`TrainError::Stopped`] where somebody waits for the program to end, and what goes wrong.
+    fn drawn(
+        &self,
+        pipeline: &Pipeline,
+        wanted: &[Wanted],
+        options: &SampleOptions,
+    ) -> Result<Images, TrainError> {
+        let observer = &mut |_: Moment<'_>| match self.session.wants_to_stop_now() {
+            true => Err(kiln_pipeline::Error::Stopped),
+            false => Ok(()),
+        };
+        let images = pipeline.sample_wanted(wanted, options.observed(observer));
+        images.map_err(|error| match error {
+            kiln_pipeline::Error::Stopped => TrainError::Stopped,
+            error => error.into(),
+        })
     }
 }
 
@@ -301,7 +323,10 @@ impl Recipe for DenoisingRecipe {
             Validation::Evaluation { step } => (step, self.measure(network, &device)),
         };
         let figures = figures.unwrap_or_else(|error| {
-            self.session.fail(error);
+            // What was begun as somebody told the program to end is missing, which is no failure.
+            if !matches!(error, TrainError::Stopped) {
+                self.session.fail(error);
+            }
             Figures::new()
         });
         Report::of_drawn(step, figures, &device)

@@ -58,7 +58,7 @@ impl<'a> Stage2<'a> {
             network: "unet",
             weights: unet.num_weights()?,
             maps: FeatureMaps::of_unet(unet, [height, width]),
-            table: "stage_2.training",
+            table: self.table(),
             training: self.training(),
         })
     }
@@ -78,6 +78,10 @@ impl Stage for Stage2<'_> {
 
     fn training(&self) -> &TrainingConfig {
         &self.experiment.stage_2.training
+    }
+
+    fn table(&self) -> &'static str {
+        "stage_2.training"
     }
 
     fn data(&self) -> &DataConfig {

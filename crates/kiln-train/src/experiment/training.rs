@@ -24,7 +24,8 @@ pub struct TrainingConfig {
     pub steps: usize,
     /// Images per device in one forward and backward pass.
     pub batch_size: usize,
-    /// Passes whose gradients are summed up to one step.
+    /// Batches whose gradients are summed up to one step. Where there are several, a step sees each training image at most 100
+    /// times, which is checked once the data are known.
     #[serde(default = "one")]
     pub accumulate: usize,
     /// The learning rate after warm-up.

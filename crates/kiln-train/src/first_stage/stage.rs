@@ -52,6 +52,10 @@ impl Stage for Stage1<'_> {
         &self.config.stage_1.training
     }
 
+    fn table(&self) -> &'static str {
+        "stage_1.training"
+    }
+
     fn data(&self) -> &DataConfig {
         &self.experiment.data
     }
@@ -74,7 +78,7 @@ impl Stage for Stage1<'_> {
             network: "vqvae",
             weights: vqvae.num_weights()?,
             maps: FeatureMaps::of_vqvae(vqvae, [self.experiment.data.size; 2]),
-            table: "stage_1.training",
+            table: self.table(),
             training: self.training(),
         };
         Ok(trained.check_memory(devices)?)

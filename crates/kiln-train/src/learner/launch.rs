@@ -21,7 +21,7 @@ use crate::learner::loader::{BatchSource, TrainingLoader, ValidationLoader};
 use crate::learner::log::{RunLog, add_rows};
 use crate::learner::plan::Plan;
 use crate::learner::renderer::LineRenderer;
-use crate::learner::report::{Gathered, MetricKind, Report};
+use crate::learner::report::{Gathered, MetricKind, Of, Report};
 use crate::learner::session::Session;
 use crate::learner::strategy::Strategy;
 use crate::learner::update::optimizer;
@@ -100,6 +100,7 @@ impl Training<'_> {
             self.folder.metrics(),
             self.folder.curves(),
             self.name,
+            &self.metrics,
             session.clone(),
             (self.resume.as_ref()).map_or_else(Rows::new, |checkpoint| checkpoint.rows.clone()),
         )?;
@@ -119,8 +120,8 @@ impl Training<'_> {
                 .renderer(self.renderer());
         for &kind in &self.metrics {
             training = training
-                .metric_train_numeric(Gathered::new(kind, Some(session.clone())))
-                .metric_valid_numeric(Gathered::new(kind, None));
+                .metric_train_numeric(Gathered::new(kind, Of::Training, session.clone()))
+                .metric_valid_numeric(Gathered::new(kind, Of::Validation, session.clone()));
         }
         if self.training.accumulate > 1 {
             training = training.grads_accumulation(self.training.accumulate);
@@ -132,6 +133,8 @@ impl Training<'_> {
         }
         let learner = Learner::new(model, optimizer(&session), WarmupCosine::new(self.training));
 
+        session.check()?;
+        session.begin();
         let began = Instant::now();
         let result = catch_unwind(AssertUnwindSafe(|| training.launch(learner)));
         let seconds = began.elapsed().as_secs_f64();
