@@ -425,37 +425,31 @@ fn files_in_memory_load_like_a_folder() {
     let ModelSource::Folder(folder) = &source else {
         panic!("not a folder");
     };
-    let with = |change: &dyn Fn(&str, Vec<u8>) -> Option<Vec<u8>>| ModelSource::Memory {
+    let read = |&file: &&str| (file.to_owned(), fs::read(folder.join(file)).expect(file));
+    let files: BTreeMap<String, Vec<u8>> = FILES.iter().map(read).collect();
+    let fetched = |files: &BTreeMap<String, Vec<u8>>| ModelSource::Memory {
         name: "the fetched model".to_owned(),
-        files: (FILES.iter())
-            .filter_map(|&file| {
-                let bytes = change(file, fs::read(folder.join(file)).expect(file))?;
-                Some((file.to_owned(), bytes.into()))
-            })
+        files: (files.iter())
+            .map(|(file, bytes)| (file.clone(), bytes.clone().into()))
             .collect(),
     };
-    let loaded = load(&with(&|_, bytes| Some(bytes))).expect("loads");
+    let loaded = load(&fetched(&files)).expect("loads");
     assert_eq!(denoise(&loaded.unet, 4), denoise(&unet(4, 2), 4));
 
     let weights = "vqvae/diffusion_pytorch_model.safetensors";
-    let refused = |change: &dyn Fn(Vec<u8>) -> Option<Vec<u8>>| {
-        let source = with(&|file, bytes| match file == weights {
-            true => change(bytes),
-            false => Some(bytes),
-        });
-        load(&source).expect_err("damaged").to_string()
-    };
+    let half = files[weights].len() / 2;
     let page = b"<!DOCTYPE html><html><body>not found</body></html>";
-    for message in [
-        refused(&|_| None),
-        refused(&|_| Some(Vec::new())),
-        refused(&|bytes| bytes.get(..bytes.len() / 2).map(<[u8]>::to_vec)),
-        refused(&|_| Some(page.to_vec())),
-    ] {
+    for damage in [None, Some(&b""[..]), files[weights].get(..half), Some(page)] {
+        let mut files = files.clone();
+        match damage {
+            Some(bytes) => files.insert(weights.to_owned(), bytes.to_vec()),
+            None => files.remove(weights),
+        };
+        let message = load(&fetched(&files)).expect_err("damaged").to_string();
         let named = format!("{weights} of the fetched model");
         assert!(message.contains(&named), "{message}");
     }
-    assert!(load(&with(&|_, _| None)).is_err());
+    assert!(load(&fetched(&BTreeMap::new())).is_err());
 }
 
 #[test]

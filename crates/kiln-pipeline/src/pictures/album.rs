@@ -8,8 +8,10 @@ use std::{
 
 use image::{ImageFormat, ImageResult};
 
+use super::file::{self, PictureError};
+use super::gif;
+use super::grid::Picture;
 use super::made_folder::MadeFolder;
-use super::{Picture, PictureError, file, gif};
 
 /// Files that belong together, still in memory.
 #[derive(Default)]

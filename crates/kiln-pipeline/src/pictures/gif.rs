@@ -9,7 +9,8 @@ use image::{
     error::{EncodingError, ImageFormatHint, ParameterError, ParameterErrorKind},
 };
 
-use super::{Picture, PictureError, enlarged, file};
+use super::file::{self, PictureError};
+use super::grid::{Picture, enlarged};
 
 /// How long each frame is shown, in hundredths of a second.
 const FRAME_TIME: u16 = 10;

@@ -4,7 +4,8 @@ use std::path::Path;
 
 use image::{DynamicImage, GrayImage, ImageFormat, Luma, Rgb, RgbImage, imageops::FilterType};
 
-use super::{Images, PictureError, file};
+use super::file::{self, PictureError};
+use super::images::Images;
 
 /// Pixels between two images, and around them all.
 const GAP: usize = 2;

@@ -3,7 +3,7 @@
 use image::{DynamicImage, Rgb, RgbImage, imageops};
 use plotters::prelude::*;
 
-use super::{Picture, grid::GAP_BYTE};
+use super::grid::{GAP_BYTE, Picture};
 use crate::font::{FONT, use_own_font};
 
 /// Height of the letters in pixels, and of a line of them.

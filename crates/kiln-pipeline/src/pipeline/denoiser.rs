@@ -7,7 +7,8 @@ use kiln_kernels::with_precision;
 use kiln_models::UNet2d;
 
 use super::finite::Watch;
-use super::{Pipeline, SampleOptions};
+use super::model::Pipeline;
+use super::options::SampleOptions;
 use crate::Error;
 
 /// The labels of a batch, `[batch]`, and that of the null class, if there is one.

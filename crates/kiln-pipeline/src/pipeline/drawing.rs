@@ -14,8 +14,9 @@ use kiln_kernels::with_precision;
 use kiln_models::FeatureMaps;
 
 use super::finite::require_finite;
+use super::model::Pipeline;
 use super::observed::{Eyes, Moment};
-use super::{Pipeline, SampleOptions};
+use super::options::SampleOptions;
 use crate::pictures::Images;
 use crate::{Error, memory::require_memory};
 

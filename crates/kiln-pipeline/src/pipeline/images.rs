@@ -5,7 +5,8 @@ use kiln_checkpoint::FirstStage;
 use kiln_data::ImageShape;
 use kiln_models::FeatureMaps;
 
-use super::{Pipeline, finite::require_finite};
+use super::finite::require_finite;
+use super::model::Pipeline;
 use crate::pictures::Images;
 use crate::{Error, memory::require_memory};
 

@@ -3,7 +3,7 @@
 use burn::tensor::Tensor;
 use kiln_diffusion::{Denoiser, noise::ImageNoise};
 
-use super::Pipeline;
+use super::model::Pipeline;
 use crate::Error;
 use crate::pictures::Images;
 

@@ -8,7 +8,9 @@ use kiln_diffusion::{
 };
 use kiln_kernels::with_precision;
 
-use super::{Observed, Pipeline, SampleOptions};
+use super::model::Pipeline;
+use super::observed::Observed;
+use super::options::SampleOptions;
 use crate::Error;
 use crate::pictures::Images;
 

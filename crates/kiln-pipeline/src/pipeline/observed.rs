@@ -3,8 +3,8 @@
 use burn::tensor::Tensor;
 use kiln_diffusion::sampler::Progress;
 
-use super::SampleOptions;
 use super::finite::Watch;
+use super::options::SampleOptions;
 use crate::Error;
 
 /// A moment of the denoising of one batch.

@@ -6,9 +6,11 @@ use kiln_diffusion::sampler::{InpaintOptions, Known, Progress, inpaint};
 use kiln_diffusion::{Denoiser, Level, last_part, levels};
 use kiln_kernels::with_precision;
 
-use super::drawing::Order;
-use super::observed::Eyes;
-use super::{Observed, Pipeline, SampleOptions, Wanted, mask};
+use super::drawing::{Order, Wanted};
+use super::mask;
+use super::model::Pipeline;
+use super::observed::{Eyes, Observed};
+use super::options::SampleOptions;
 use crate::Error;
 use crate::pictures::Images;
 

@@ -8,7 +8,7 @@ use plotters::prelude::*;
 
 use super::axis::{Axis, END, is_drawn};
 use super::legend::{Entry, Legend};
-use super::{COLORS, GRID, Plot, PlotError, save};
+use super::plot::{COLORS, GRID, Plot, PlotError, save};
 use crate::font::FONT;
 
 /// Values of `METRIC/SPLIT` by step.

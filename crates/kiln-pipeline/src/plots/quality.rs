@@ -6,7 +6,7 @@ use plotters::coord::Shift;
 use plotters::prelude::*;
 
 use super::legend::{Entry, Legend};
-use super::{COLORS, GRID, Plot, PlotError, draw_error, to_svg};
+use super::plot::{COLORS, GRID, Plot, PlotError, draw_error, to_svg};
 use crate::font::{FONT, use_own_font};
 
 /// How landmarks differ from each other: colour, dash and the space after it, in pixels.

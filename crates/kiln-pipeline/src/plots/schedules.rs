@@ -7,7 +7,7 @@ use plotters::coord::Shift;
 use plotters::prelude::*;
 
 use super::legend::{Entry, Legend};
-use super::{COLORS, GRID, Plot, PlotError, save_new};
+use super::plot::{COLORS, GRID, Plot, PlotError, save_new};
 use crate::font::FONT;
 
 /// Points of a curve: more than it has pixels on most screens' half.
