@@ -48,7 +48,7 @@ pub fn vqvae_steps(
     let training = one_pass(&first_stage.stage_1.training);
     let session = Session::new(0, StopSignal::default());
     let trainee = first_stage::trainee(
-        &first_stage,
+        first_stage,
         network,
         0,
         &Plan::new(&training, total_images, images.len(), experiment.seed),

@@ -108,7 +108,7 @@ impl Stage for Stage1<'_> {
         }
         let learning = start.options.devices.first().autodiff();
         let (networks, begun_with) = start
-            .initial_weights(|folder| initial_weights::vqvae(folder, &self.config, &learning))?;
+            .initial_weights(|folder| initial_weights::vqvae(folder, self.config, &learning))?;
         Ok(Found {
             networks,
             vqvae: None,
