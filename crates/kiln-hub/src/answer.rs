@@ -2,11 +2,25 @@
 
 use std::fmt;
 
-use hf_hub::repository::RepoTreeEntry;
 use serde::Deserialize;
+use serde::de::IgnoredAny;
 use serde_json::Value;
 
 use crate::client::{Listed, stays_inside};
+
+/// An entry of the list of files.
+#[derive(Deserialize)]
+#[serde(tag = "type", rename_all = "lowercase")]
+enum Entry {
+    File {
+        oid: String,
+        size: u64,
+        path: String,
+        /// Where the Hub keeps large files.
+        lfs: Option<IgnoredAny>,
+    },
+    Directory {},
+}
 
 /// An answer lacks something, or has something else in its place.
 #[derive(Debug, PartialEq, Eq)]
@@ -69,14 +83,13 @@ pub(crate) fn listed_in(page: &Value) -> Result<Vec<(String, Listed)>, Wrong> {
     let entries = entries.ok_or_else(|| kind(page, "an array", None))?;
     let mut files = Vec::new();
     for (number, entry) in entries.iter().enumerate() {
-        let read = RepoTreeEntry::deserialize(entry);
+        let read = Entry::deserialize(entry);
         let read = read.map_err(|problem| wrong_entry(entry, &format!("[{number}]."), &problem))?;
-        if let RepoTreeEntry::File {
+        if let Entry::File {
             oid,
             size,
             path,
             lfs,
-            ..
         } = read
             && stays_inside(&path)
         {

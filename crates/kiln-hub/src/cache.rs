@@ -12,6 +12,7 @@ use std::fs::{self, File, OpenOptions};
 use std::io::{self, ErrorKind};
 use std::path::{Path, PathBuf};
 
+use hf_hub::Repo;
 use kiln_data::{Progress, ProgressUnit, Task, read_text};
 use tempfile::NamedTempFile;
 
@@ -39,7 +40,7 @@ pub(crate) struct Cache {
 impl Cache {
     /// The place of the repository in the cache at `root`.
     pub(crate) fn new(root: &Path, kind: Kind, name: &RepositoryName) -> Self {
-        let folder = format!("{}--{}--{}", kind.plural(), name.owner(), name.name());
+        let folder = Repo::new(name.id(), kind.in_cache()).folder_name();
         Self {
             locks: root.join(".locks").join(&folder),
             folder: root.join(folder),

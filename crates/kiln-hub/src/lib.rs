@@ -20,10 +20,10 @@
 //! checksum, and renamed when they are right. Uploads go through the Git LFS batch API, which the Hub and its mirrors have
 //! alike: see [`push`]. All three send the token to the Hub's own scheme, host and port, and nowhere else.
 //!
-//! The `hf-hub` crate says what the Hub's answers look like: they are read as its types. Its client is not used. That of
-//! `hf-hub` 1.0.0 sends the token wherever a list of files says that it goes on, and reads such lists without end; it writes
-//! what a server answers into the cache without a look at status, size or checksum; and it sends large files only by way of
-//! Xet, which mirrors do not have.
+//! The `hf-hub` crate names the folders of the cache. Its client is not used: the one of 1.0.0 sends the token to any server
+//! that a list of files names for its next page, and reads such lists without end; it writes answers into the cache without
+//! checking status, size or checksum; and it uploads large files only through Xet, which mirrors do not have. Version 0.5
+//! without its client builds in seconds; 1.0.0 takes five CPU minutes.
 
 mod answer;
 mod api;

@@ -3,6 +3,8 @@
 use std::fmt;
 use std::str::FromStr;
 
+use hf_hub::RepoType;
+
 use crate::TransportError;
 
 /// The branch that a repository begins with.
@@ -17,6 +19,14 @@ pub(crate) enum Kind {
 
 impl Kind {
     /// What the cache calls repositories of this kind.
+    pub(crate) fn in_cache(self) -> RepoType {
+        match self {
+            Self::Model => RepoType::Model,
+            Self::DataSet => RepoType::Dataset,
+        }
+    }
+
+    /// What stands before a repository's name in the addresses of the API.
     pub(crate) fn plural(self) -> &'static str {
         match self {
             Self::Model => "models",
