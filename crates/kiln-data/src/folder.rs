@@ -12,14 +12,14 @@ use crate::loading::{Found, Item, Picture};
 use crate::names;
 use crate::order::shuffled;
 
-/// Endings of images: such a file is one, or is damaged. Of all others the content decides.
+/// Extensions of images: such a file is an image or is damaged. For all others the content decides.
 const IMAGE_EXTENSIONS: [&str; 15] = [
     "png", "jpg", "jpeg", "jpe", "jfif", "webp", "bmp", "dib", "gif", "tif", "tiff", "pnm", "ppm",
     "pgm", "pbm",
 ];
-/// The folders that can hold the training set, as Python's `datasets` knows them.
+/// The names of folders with the training set, as in Python's `datasets`.
 pub const TRAIN: [&str; 2] = ["train", "training"];
-/// The folders that can hold the validation set, the first one there is.
+/// The names of folders with the validation set; the first that exists is used.
 pub const VALIDATION: [&str; 8] = [
     "validation",
     "valid",
@@ -36,11 +36,11 @@ pub const VALIDATION: [&str; 8] = [
 pub(crate) struct Layout {
     pub(crate) class_names: Vec<String>,
     pub(crate) train: Vec<Item>,
-    /// None where there are no folders for the splits: everything is in `train` then.
+    /// `None` if there are no folders for the splits: everything is in `train` then.
     pub(crate) validation: Option<Vec<Item>>,
 }
 
-/// Finds the images at `path`, holding out `validation_fraction` of them if they are not split already.
+/// Finds the images at `path`, and holds out `validation_fraction` of them if there are no splits.
 pub(crate) fn find(path: &Path, validation_fraction: f32) -> Result<Found, DataError> {
     let Listing {
         entries,
@@ -69,8 +69,8 @@ pub(crate) fn find(path: &Path, validation_fraction: f32) -> Result<Found, DataE
     })
 }
 
-/// Moves a share of the images, drawn at random but the same every time, into a validation set: at least one, and not
-/// all. The order stays.
+/// Moves a random share of the images, the same every time, into a validation set: at least one, and not all. The order
+/// stays.
 pub(crate) fn hold_out(images: Vec<Item>, share: f32) -> (Vec<Item>, Vec<Item>) {
     let wanted = held_out(images.len(), share);
     let held_out: BTreeSet<u32> = shuffled(images.len(), 0, 0)
@@ -89,7 +89,7 @@ pub(crate) fn hold_out(images: Vec<Item>, share: f32) -> (Vec<Item>, Vec<Item>) 
     (train, validation)
 }
 
-/// How many of `images` images are held out where it is a `share` of them.
+/// The number of held-out images, for a `share` of `images`.
 pub fn held_out(images: usize, share: f32) -> usize {
     let wanted = (images as f64 * f64::from(share)).round() as usize;
     wanted.max(1).min(images.saturating_sub(1))
@@ -97,8 +97,8 @@ pub fn held_out(images: usize, share: f32) -> usize {
 
 /// Sorts the images among the entries by split and class, and counts the others as skipped.
 ///
-/// Folders that hold everything (an archive often starts with one) are left out of account. The subfolders' names are the
-/// classes; an image outside of them has none.
+/// Folders that contain everything (an archive often starts with one) do not count. The subfolders' names are the
+/// classes; an image outside of them has no class.
 pub(crate) fn arrange(entries: Vec<Entry>, skipped: &mut Skipped) -> Layout {
     let mut entries = images(entries, skipped);
     let mut depth = common_folders(&entries);
@@ -150,7 +150,7 @@ pub(crate) fn arrange(entries: Vec<Entry>, skipped: &mut Skipped) -> Layout {
     }
 }
 
-/// The images among the entries: by ending, or else by content.
+/// The images among the entries: by extension, or else by content.
 fn images(entries: Vec<Entry>, skipped: &mut Skipped) -> Vec<Entry> {
     let reasons: Vec<Option<Why>> = entries.par_iter().map(why_no_image).collect();
     let mut images = Vec::with_capacity(entries.len());
@@ -190,7 +190,7 @@ fn folders(entry: &Entry) -> impl Iterator<Item = &str> {
     folder.split('/').filter(|part| !part.is_empty())
 }
 
-/// How many folders are shared by all entries.
+/// How many folders all entries share.
 fn common_folders(entries: &[Entry]) -> usize {
     let Some((first, others)) = entries.split_first() else {
         return 0;

@@ -1,4 +1,4 @@
-//! Paths in TOML: as text, or, where a path is not UTF-8, as the array of its bytes.
+//! Paths in TOML: as text or, if a path is not UTF-8, as the array of its bytes.
 
 use std::path::PathBuf;
 
