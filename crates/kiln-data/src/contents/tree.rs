@@ -34,7 +34,7 @@ pub(super) enum Link {
     Symbolic(String),
 }
 
-/// The target of a path: a folder's own path with its content, or a file.
+/// The target of a path: a folder, by its own path and with its content, or a file.
 enum Target<'a> {
     Folder(Vec<&'a str>, &'a BTreeMap<String, Node>),
     File(&'a Content),

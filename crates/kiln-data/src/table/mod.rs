@@ -140,7 +140,7 @@ fn border(config: &DataConfig) -> usize {
     }
 }
 
-/// Leaves out the rows without a class if they are the minority; otherwise the classes are not used.
+/// Leaves out the rows without a class if they are the minority; otherwise the classes are useless.
 fn leave_out_unlabelled(data_set: &str, train: &mut Vec<Item>, validation: &mut Vec<Item>) {
     let all = || train.iter().chain(&*validation);
     let (total, count) = (
@@ -334,7 +334,7 @@ impl Rows {
         self.class_names = self.texts.keys().cloned().collect();
     }
 
-    /// Whether the labels are labels only by name: with so many images, each class would have one.
+    /// Whether the labels are labels only by name: there are too many of them for so many images.
     fn labels_are_no_classes(&self, images: usize) -> bool {
         let too_many = IMAGES_OF_A_CLASS * self.texts.len() > images;
         if self.labels_are_guessed && !self.texts.is_empty() && too_many {
