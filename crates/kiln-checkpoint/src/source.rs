@@ -1,4 +1,4 @@
-//! Where the files of a model come from.
+//! The source of a model's files.
 
 use std::borrow::Cow;
 use std::fs::File;
@@ -13,7 +13,7 @@ use crate::foreign::{START, is_safetensors, refuse_foreign};
 /// Largest config that is read, in bytes. Real ones have about a thousand.
 const MAX_CONFIG: u64 = 1 << 20;
 
-/// Where a model's files are read from.
+/// The source of a model's files.
 #[derive(Clone, Debug)]
 pub enum ModelSource {
     /// A folder on disk.
@@ -23,7 +23,7 @@ pub enum ModelSource {
 }
 
 impl ModelSource {
-    /// The place, in words.
+    /// A description of the place.
     pub fn place(&self) -> String {
         match self {
             Self::Folder(folder) => folder.display().to_string(),
@@ -31,7 +31,7 @@ impl ModelSource {
         }
     }
 
-    /// A file's full name, in words.
+    /// A description of a file, with its full name.
     pub fn name(&self, file: &str) -> String {
         match self {
             Self::Folder(folder) => folder.join(file).display().to_string(),
@@ -39,7 +39,7 @@ impl ModelSource {
         }
     }
 
-    /// Refuses a folder that is not there.
+    /// Refuses a folder that does not exist.
     ///
     /// # Errors
     /// [`CheckpointError::NoFolder`].
@@ -52,7 +52,7 @@ impl ModelSource {
         }
     }
 
-    /// Whether a file is there.
+    /// Whether a file exists.
     pub(crate) fn has(&self, file: &str) -> bool {
         match self {
             Self::Folder(folder) => folder.join(file).is_file(),
@@ -60,7 +60,7 @@ impl ModelSource {
         }
     }
 
-    /// Where a file lies on disk, once it is known to have no more than `largest` bytes.
+    /// The path of a file on disk, after a check that it has at most `largest` bytes.
     pub(crate) fn path(&self, file: &str, largest: u64) -> Result<PathBuf, CheckpointError> {
         match self {
             Self::Folder(folder) => {
@@ -71,7 +71,7 @@ impl ModelSource {
         }
     }
 
-    /// A file's contents, which must have no more than `largest` bytes.
+    /// A file's contents, of at most `largest` bytes.
     pub(crate) fn bytes(
         &self,
         file: &str,
@@ -80,7 +80,7 @@ impl ModelSource {
         self.read(file, largest)
     }
 
-    /// Whether a file of weights is in safetensors; else it is a pickle.
+    /// Whether a file of weights is in safetensors; otherwise it is a pickle.
     pub(crate) fn is_safetensors(&self, file: &str, largest: u64) -> Result<bool, CheckpointError> {
         match self {
             Self::Folder(folder) => {
@@ -95,7 +95,7 @@ impl ModelSource {
     /// The contents of a config file, as text.
     ///
     /// # Errors
-    /// If it is missing, cannot be read, is no text, or is far larger than a config is.
+    /// If it is missing, cannot be read, is not text, or is far larger than a config.
     pub fn text(&self, file: &str) -> Result<String, CheckpointError> {
         let bytes = self.read(file, MAX_CONFIG)?;
         String::from_utf8(bytes.into_owned()).map_err(|problem| CheckpointError::Damaged {
@@ -114,7 +114,7 @@ impl ModelSource {
             Self::Folder(folder) => {
                 let opened = self.open(folder, file, largest)?;
                 let mut contents = Vec::new();
-                // It may grow meanwhile.
+                // It may grow in the meantime.
                 let read = opened.take(largest).read_to_end(&mut contents);
                 read.map_err(|problem| self.read_error(file, problem))?;
                 Ok(Cow::Owned(contents))
@@ -122,7 +122,7 @@ impl ModelSource {
         }
     }
 
-    /// Opens a file of `folder` that has no more than `largest` bytes and is what a model has.
+    /// Opens a file of `folder` that has at most `largest` bytes and a model's kind of content.
     fn open(&self, folder: &Path, file: &str, largest: u64) -> Result<File, CheckpointError> {
         open_file(&folder.join(file), largest).map_err(|problem| match problem {
             CheckpointError::Read { problem, .. } => self.read_error(file, problem),
@@ -141,8 +141,8 @@ impl ModelSource {
     }
 }
 
-/// Opens a file of at most `largest` bytes, at its beginning. Refuses what has no end, such as a device or a pipe, and what
-/// begins as none of a model's files does.
+/// Opens a file of at most `largest` bytes, at its beginning. Refuses devices and pipes, which have no end, and files
+/// whose beginning is not a model's.
 pub(crate) fn open_file(path: &Path, largest: u64) -> Result<File, CheckpointError> {
     let name = || path.display().to_string();
     let problem = |problem| CheckpointError::Read {
@@ -161,7 +161,7 @@ pub(crate) fn open_file(path: &Path, largest: u64) -> Result<File, CheckpointErr
     Ok(opened)
 }
 
-/// How a file begins. The next to read it begins there, too.
+/// The first bytes of a file, which stay unread.
 pub(crate) fn start(file: &mut File) -> io::Result<Vec<u8>> {
     let mut start = Vec::new();
     file.by_ref().take(START as u64).read_to_end(&mut start)?;

@@ -1,5 +1,5 @@
-//! The public models of this family: their configs are read, and small copies of them, stored in every way that public
-//! models are, draw the images that diffusers draws. `tests/fixtures/published/make.py` made them and says what is what.
+//! The public models of this family: kiln reads their configs, and small copies of them, stored in all the ways of
+//! public models, draw the same images as in diffusers. `tests/fixtures/published/make.py` made and describes them.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -39,7 +39,7 @@ fn expected(model: &str, name: &str) -> Tensor<4> {
     Tensor::from_data(data, &Device::flex())
 }
 
-/// What the model draws of the noise by DDIM, as diffusers did.
+/// The model's images from the noise by DDIM, as in diffusers.
 fn draw(model: &LatentDiffusion, noise: Tensor<4>) -> Tensor<4> {
     let SchedulerConfig {
         schedule,
@@ -88,14 +88,14 @@ fn assert_draws(model: &str, tolerance: f32) {
     assert!(difference <= tolerance, "{model} is {difference:e} off");
 }
 
-/// The published configs make networks of as many parameters as diffusers' have, and a scheduler.
+/// The published configs make networks with as many parameters as diffusers', and a scheduler.
 fn assert_configs(model: &str) {
     let parameters = fs::read_to_string(folder(model).join("parameters.json")).unwrap();
     let parameters: BTreeMap<String, usize> = serde_json::from_str(&parameters).unwrap();
     assert!(!parameters.is_empty());
     for (file, expected) in parameters {
         let text = fs::read_to_string(folder(model).join(&file)).unwrap();
-        // Networks that have never been used have no values yet: this costs no memory.
+        // Unused networks have no values yet, so this costs no memory.
         let device = Device::flex();
         let found = if text.contains("VQModel") {
             let config = VqVaeConfig::from_json(&text).unwrap();
@@ -134,7 +134,7 @@ fn church_with_a_pickle_of_pytorch_1_5() {
 fn latent_celebahq_with_old_pickles() {
     assert_configs("CompVis--ldm-celebahq-256");
     assert_draws("CompVis--ldm-celebahq-256", 3e-4);
-    // Its latents are decoded as they are: it is older than the key.
+    // Its latents are decoded unscaled: it is older than the key.
     let first_stage = load("CompVis--ldm-celebahq-256").first_stage.unwrap();
     assert_eq!(first_stage.network.config().scaling_factor(), 1.0);
 }

@@ -1,5 +1,5 @@
-//! Questions to the Hub's API: what comes back is bounded in size, in pages and in time, and the token goes to the Hub
-//! alone, wherever an answer points.
+//! Requests to the Hub's API: answers are bounded in size, in pages and in time, and the token is sent only to the Hub,
+//! wherever an answer points.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::Read;
@@ -17,33 +17,33 @@ use crate::TransportError;
 use crate::client::{Listed, Remote, encoded, is_busy, stays_inside};
 use crate::name::is_commit;
 
-/// Largest answer, all its pages together, in bytes: a repository of some hundred thousand files.
+/// Largest answer in bytes, over all its pages: enough for a repository of some hundred thousand files.
 const MOST_BYTES: u64 = 64 << 20;
-/// Most pages of an answer. The Hub puts a thousand files on each.
+/// The largest number of pages. The Hub puts a thousand files on each.
 const MOST_PAGES: usize = 1000;
 
-/// What is left of the bounds of an answer.
+/// The rest of the limits for an answer.
 struct Budget<'a> {
     bytes: u64,
     end: Instant,
     task: Task<'a>,
 }
 
-/// What a server answered.
+/// A server's answer.
 pub(crate) struct Answer {
     pub(crate) status: StatusCode,
     pub(crate) headers: HeaderMap,
     text: String,
 }
 
-/// What kiln reads of what the Hub says about a repository.
+/// The parts of the Hub's information about a repository that kiln reads.
 #[derive(Deserialize)]
 struct Information {
     sha: Option<String>,
 }
 
 impl Remote<'_> {
-    /// The commit that the name's revision is now.
+    /// The current commit of the name's revision.
     pub(crate) fn commit(&self, progress: &dyn Progress) -> Result<String, TransportError> {
         let revision = encoded_part(self.name.revision());
         let url = self.api_url(&format!("revision/{revision}"));
@@ -79,7 +79,7 @@ impl Remote<'_> {
         Ok(files)
     }
 
-    /// Sends `body` and reads the JSON that comes back; nothing at all counts as null.
+    /// Sends `body` and reads the JSON answer; an empty answer counts as null.
     pub(crate) fn post(
         &self,
         url: &str,
@@ -88,14 +88,14 @@ impl Remote<'_> {
     ) -> Result<Value, TransportError> {
         let answer = self.send(url, content, body)?;
         self.accepted(&answer)?;
-        // A verification may answer with nothing.
+        // A verification may have an empty answer.
         match answer.text.trim() {
             "" => Ok(Value::Null),
             _ => self.json(&answer),
         }
     }
 
-    /// Sends `body`, and returns the answer whatever it is.
+    /// Sends `body`, and returns the answer with any status.
     pub(crate) fn send(
         &self,
         url: &str,
@@ -112,7 +112,7 @@ impl Remote<'_> {
         Ok(answer)
     }
 
-    /// Asks, by POST where there is something to send, again after each pause while the server is busy.
+    /// Sends a request, as POST if there is a body, again after each pause while the server is busy.
     fn ask(
         &self,
         url: &str,
@@ -120,7 +120,7 @@ impl Remote<'_> {
         budget: &mut Budget<'_>,
     ) -> Result<Answer, TransportError> {
         let authorization = self.settings.authorization();
-        // The token is for the Hub, and not for where it keeps its files.
+        // The token is for the Hub, not for its file storage.
         let is_hub = Origin::of(url) == Origin::of(&self.settings.endpoint);
         let headers = sent.map(|(content, _)| {
             let content = content.to_owned();
@@ -157,7 +157,7 @@ impl Remote<'_> {
         }
     }
 
-    /// Reads an answer as far as the budget goes.
+    /// Reads an answer within the budget.
     fn text(&self, body: &mut dyn Read, budget: &mut Budget<'_>) -> Result<String, TransportError> {
         let mut text = Vec::new();
         let mut chunk = vec![0; 64 << 10];
@@ -178,7 +178,7 @@ impl Remote<'_> {
         Ok(String::from_utf8_lossy(&text).into_owned())
     }
 
-    /// Refuses an answer that is no success.
+    /// Refuses an answer with an error status.
     fn accepted(&self, answer: &Answer) -> Result<(), TransportError> {
         match answer.status.is_success() {
             true => Ok(()),
@@ -186,7 +186,7 @@ impl Remote<'_> {
         }
     }
 
-    /// What an answer that is no success means.
+    /// The error for an answer with an error status.
     pub(crate) fn refused(&self, answer: &Answer) -> TransportError {
         self.answer_error(answer.status, &answer.headers, &answer.text)
     }
@@ -204,14 +204,14 @@ impl Remote<'_> {
         }
     }
 
-    /// An address of the API, about this repository.
+    /// An address of the API for this repository.
     pub(crate) fn api_url(&self, path: &str) -> String {
         let (endpoint, kind) = (&self.settings.endpoint, self.kind.plural());
         format!("{endpoint}/api/{kind}/{}/{path}", self.id())
     }
 }
 
-/// A file of the list, by its path; none for a folder, and for a path that would leave the repository.
+/// A file of the list, by its path; `None` for a folder, and for a path that would leave the repository.
 fn listed(entry: RepoTreeEntry) -> Option<(String, Listed)> {
     let RepoTreeEntry::File {
         oid,

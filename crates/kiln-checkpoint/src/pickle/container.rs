@@ -1,4 +1,4 @@
-//! The containers of pickles: the zip archive that PyTorch writes since 1.6, and what it wrote before.
+//! The containers of pickles: the zip archive of PyTorch since 1.6, and the older format.
 
 use std::collections::BTreeMap;
 use std::fs::File;
@@ -16,14 +16,14 @@ use super::storage::{Storage, Tensor};
 use super::tensors::find_tensors;
 use super::values::Value;
 
-/// More bytes than any pickle has around its tensors, which lie outside of it.
+/// More bytes than any pickle has; its tensors are stored outside of it.
 const LARGEST_PICKLE: u64 = 64 << 20;
-/// A pickle may be larger than the file that it is compressed in up to here.
+/// Up to this size, a pickle may be larger than its compressed file.
 const SMALL_PICKLE: u64 = 1 << 20;
 
-/// What a file of PyTorch before 1.6 begins with: a pickle of this number, 10 bytes long.
+/// The beginning of a file of PyTorch before 1.6: a pickle of this number, 10 bytes long.
 const LEGACY_MAGIC: [u8; 10] = [0x6c, 0xfc, 0x9c, 0x46, 0xf9, 0x20, 0x6a, 0xa8, 0x50, 0x19];
-/// Such a file has three pickles before that of the weights: the number, a version and the machine.
+/// Such a file has three pickles before the one of the weights: the number, a version and the machine.
 const LEGACY_HEADERS: usize = 3;
 
 /// A file with a pickle.
@@ -43,7 +43,7 @@ pub(super) enum Container {
     Plain { file: File },
 }
 
-/// The tensors of a file by name, and the storages that they are views of.
+/// The tensors of a file by name, and the storages that they view.
 type Found = (BTreeMap<String, Tensor>, Vec<Storage>);
 
 impl Container {
@@ -79,7 +79,7 @@ impl Container {
         })
     }
 
-    /// Follows the file's pickle, and finds the tensors in what it builds.
+    /// Interprets the file's pickle, and finds the tensors in its result.
     pub(super) fn tensors(&mut self) -> Result<Found, Problem> {
         match self {
             Self::Zip {
@@ -98,7 +98,7 @@ impl Container {
                     let problem = "its pickle is larger than the file that it is compressed in";
                     return Err(Problem::damaged(problem));
                 }
-                // Other pickles of the archive are refused for their imports as well: Python may be sent there.
+                // The imports of the archive's other pickles are checked, too, because Python may load those.
                 for other in pickles_beside(archive, &name) {
                     let pickle = entry(archive, &other, 0..largest)?;
                     if let Err(code @ Problem::Code(_)) = Machine::new(&pickle).run() {
@@ -166,7 +166,7 @@ impl Container {
     }
 }
 
-/// Where each storage of a legacy file lies: one after the other in `order`, each after its count of numbers.
+/// The position of each storage of a legacy file: one after the other in `order`, each after its count of numbers.
 fn laid_out(
     order: Value,
     machine: &Machine<'_>,
@@ -191,7 +191,7 @@ fn laid_out(
     Ok(laid_out)
 }
 
-/// Whether what a legacy file says of the machine that wrote it is that its numbers are the other way round.
+/// Whether a legacy file's header says that its machine was big-endian.
 fn is_big_endian(header: Value, machine: &Machine<'_>) -> bool {
     let Value::Dictionary(place) = header else {
         return false;
@@ -210,7 +210,7 @@ fn missing() -> Problem {
     Problem::damaged("it lacks a tensor's storage")
 }
 
-/// The beginning of a file, which has its pickles. Storages may follow for as long as they like.
+/// The beginning of a file, which has its pickles. Storages of any length may follow.
 fn head(file: &mut File) -> Result<Vec<u8>, Problem> {
     file.rewind()?;
     Ok(read_at_most(file, LARGEST_PICKLE)?)
@@ -223,7 +223,7 @@ fn pickles_beside(archive: &ZipArchive<File>, name: &str) -> Vec<String> {
     others.map(|other| other.into_owned()).collect()
 }
 
-/// A short text of an archive, if it is there.
+/// A short text of an archive, if it exists.
 fn text(archive: &mut ZipArchive<File>, name: &str) -> Result<Option<Vec<u8>>, Problem> {
     match archive.index_for_name(name) {
         Some(_) => entry(archive, name, 0..64).map(Some),
@@ -231,7 +231,7 @@ fn text(archive: &mut ZipArchive<File>, name: &str) -> Result<Option<Vec<u8>>, P
     }
 }
 
-/// Some bytes of an entry of an archive, or fewer where it ends before.
+/// Some bytes of an archive's entry, or fewer if it ends earlier.
 fn entry(
     archive: &mut ZipArchive<File>,
     name: &str,
@@ -257,7 +257,7 @@ fn entry(
         entry.seek(SeekFrom::Start(window.start))?;
         return Ok(read_at_most(entry, window.end - window.start)?);
     }
-    // PyTorch leaves checksums out where it is told to.
+    // PyTorch can be told to leave out checksums.
     let options = ZipReadOptions::new().ignore_crc32(checksum == 0);
     let mut entry = archive
         .by_index_with_options(index, options)

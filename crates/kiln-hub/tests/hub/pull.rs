@@ -1,4 +1,4 @@
-//! What `pull` brings, what it refuses, and what is on disk after it.
+//! Tests what `pull` fetches and refuses, and what is on disk afterwards.
 
 use std::fs;
 use std::path::Path;
@@ -20,7 +20,7 @@ const NEEDED: [&str; 6] = [
     "vqvae/diffusion_pytorch_model.safetensors",
 ];
 
-/// A Hub with the model `a/b`, an empty cache, and how to ask.
+/// A Hub with the model `a/b`, an empty cache, and settings.
 struct Scene {
     hub: Hub,
     commit: String,
@@ -144,10 +144,10 @@ fn what_the_cache_has_is_not_fetched_again() {
     );
     assert_whole(&scene.pull("a/b").unwrap());
     assert_eq!(scene.transfers(), [""; 0]);
-    // A commit cannot change: nobody has to be asked.
+    // A commit cannot change, so no request is needed.
     assert_whole(&scene.pull(&format!("a/b@{}", scene.commit)).unwrap());
     assert_eq!(scene.hub.requests(), [""; 0]);
-    // Another commit with the same weights needs only what is new.
+    // Another commit with the same weights needs only the new files.
     let mut files = model_files();
     files.insert("unet/config.json".to_owned(), b"{\"unet\": 2}".to_vec());
     let second = scene.hub.publish("a/b", &files);
@@ -196,7 +196,7 @@ fn offline_the_cache_alone_is_asked() {
 fn when_the_hub_is_out_of_reach_the_cache_will_do() {
     let mut scene = Scene::new();
     scene.pull("a/b").unwrap();
-    // Nobody listens at port 1, and no server that asks for any free port is given it.
+    // Nothing listens on port 1, and the system never assigns it as a free port.
     scene.settings.endpoint = "http://127.0.0.1:1".to_owned();
     let pulled = scene.pull("a/b").unwrap();
     assert_whole(&pulled);
@@ -312,7 +312,7 @@ fn files_that_are_not_the_right_ones_are_refused() {
         scene.fails(words);
         assert_whole(&scene.pull("a/b").unwrap());
     }
-    // Small files as well.
+    // Small files, too.
     let scene = Scene::new();
     scene.hub.misbehave("GET /a/b/resolve", Fault::Corrupt, 1);
     scene.fails("model_index.json came with a wrong checksum");
