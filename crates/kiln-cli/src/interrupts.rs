@@ -1,12 +1,12 @@
-//! How a training hears that it is to stop: Ctrl-C, a polite kill, a terminal that is closed.
+//! The signals that stop a training: Ctrl-C, SIGTERM, a closed terminal.
 
 use kiln_train::{Ranks, StopSignal};
 
-/// The first Ctrl-C or SIGTERM asks the training to save and stop; the second one ends the program at once, whatever it is
-/// doing. SIGHUP, which a closed terminal sends and its shell once more, always saves. A signal that was ignored when the
-/// program was started, as by `nohup`, stays ignored.
+/// The first Ctrl-C or SIGTERM asks the training to save and stop; the second one ends the program at once. SIGHUP,
+/// which a closed terminal sends, and its shell again, always saves. A signal that was ignored at the program's start,
+/// for example by `nohup`, stays ignored.
 ///
-/// Ranks are also told when their job ends because one of them has died, so they promise nothing.
+/// Ranks also get these signals when their job ends because one of them died, so they print no promise to save.
 #[cfg(unix)]
 pub fn stop_on_interrupt(ranks: &Ranks) -> anyhow::Result<StopSignal> {
     let stop = StopSignal::default();
@@ -14,16 +14,16 @@ pub fn stop_on_interrupt(ranks: &Ranks) -> anyhow::Result<StopSignal> {
     Ok(stop)
 }
 
-/// Elsewhere nothing is saved: Ctrl-C ends the program.
+/// On other systems nothing is saved: Ctrl-C ends the program.
 #[cfg(not(unix))]
 pub fn stop_on_interrupt(_ranks: &Ranks) -> anyhow::Result<StopSignal> {
     Ok(StopSignal::default())
 }
 
-/// A file that grows beyond the limit of its size (`ulimit -f`) is an error of the writer's, and not the end of the program.
+/// Makes a file beyond the size limit (`ulimit -f`) an error of the write instead of the end of the program.
 pub fn turn_file_limits_into_errors() {
     #[cfg(unix)]
-    // Without it things are as they were.
+    // A failure changes nothing.
     let _ = signal_hook::flag::register(signal_hook::consts::SIGXFSZ, std::sync::Arc::default());
 }
 
@@ -43,9 +43,9 @@ mod unix {
 
     use crate::terminal;
 
-    /// What shells add to the number of the signal that ended a program.
+    /// The number that shells add to a signal that ended a program.
     const ENDED_BY: i32 = 128;
-    /// How long a terminal may take to be put right.
+    /// How long restoring the terminal may take.
     const PATIENCE_WITH_TERMINAL: Duration = Duration::from_millis(500);
 
     pub(super) fn listen(stop: StopSignal, says_so: bool) -> anyhow::Result<()> {
@@ -54,7 +54,7 @@ mod unix {
         let is_heard = |signal: &i32| ignored & (1 << (signal - 1)) == 0;
         let is_asked = Arc::new(AtomicBool::new(false));
         if !dashboard::has_terminal() {
-            // In the handler itself, so that it needs nothing of a program that is stuck. A dashboard is to be closed first.
+            // In the handler itself, so that it works in a program that hangs. A dashboard must be closed first.
             for signal in [SIGINT, SIGTERM].into_iter().filter(is_heard) {
                 flag::register_conditional_shutdown(signal, ENDED_BY + signal, is_asked.clone())
                     .and_then(|_| flag::register(signal, is_asked.clone()))
@@ -75,7 +75,7 @@ mod unix {
                 }
                 is_asked = true;
                 if says_so {
-                    // Not from here: a pipe that is not read would keep us from the next signal.
+                    // Do not write from here: a pipe that nothing reads would block the next signal.
                     let say = || terminal::note("saving a checkpoint; once more to stop at once");
                     let _ = thread::Builder::new().spawn(say);
                 }
@@ -86,7 +86,7 @@ mod unix {
         Ok(())
     }
 
-    /// Ends the program without waiting for anything but the terminal, and for that not long.
+    /// Ends the program; waits only for the terminal, and not for long.
     fn leave(signal: i32) -> ! {
         let (done, is_done) = mpsc::channel();
         let close = move || {
@@ -99,7 +99,7 @@ mod unix {
         low_level::exit(ENDED_BY + signal)
     }
 
-    /// The signals that this process ignores, one bit for each from SIGHUP = 1, as Linux tells in `status`; none elsewhere.
+    /// The signals that this process ignores, one bit for each from SIGHUP = 1, from Linux's `status`; 0 elsewhere.
     fn ignored_signals(status: &str) -> u64 {
         let mut lines = status.lines();
         let mask = lines.find_map(|line| line.strip_prefix("SigIgn:"));

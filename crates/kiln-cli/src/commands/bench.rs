@@ -81,7 +81,7 @@ pub struct Bench {
     only: Option<Work>,
 }
 
-/// What was measured, for `--json`.
+/// The measurements, for `--json`.
 #[derive(Serialize)]
 struct Outcome {
     version: &'static str,
@@ -100,14 +100,14 @@ struct Line {
     min: f64,
     max: f64,
     images_per_second: f64,
-    /// `images_per_second` in those of the same work on the devices that are named first.
+    /// `images_per_second`, divided by the value of the same work on the first devices.
     speed_up: f64,
     #[serde(flatten)]
     measurement: Measurement,
 }
 
 impl Bench {
-    /// Measures each work in a process of its own and prints the table.
+    /// Measures each work in a separate process and prints the table.
     pub fn run(self) -> anyhow::Result<()> {
         let mut experiment = Experiment::load(&self.config, &self.set)?;
         let devices = (self.devices.iter())
@@ -151,14 +151,15 @@ impl Bench {
         terminal::print_outcome(&outcome, self.json, |outcome| self.table(outcome))
     }
 
-    /// The devices of this name, which are able to compute in `--precision`.
+    /// The devices of this name, after a check that they can compute in `--precision`.
     fn checked(&self, text: &str) -> anyhow::Result<Devices> {
         let devices = Devices::parse(text)?;
         devices.check_precision(self.precision.unwrap_or_default())?;
         Ok(devices)
     }
 
-    /// What is measured where. Without `--work` that is all there is, but training alone on several devices.
+    /// The works to measure, each with its devices. Without `--work` these are all works, but only training on several
+    /// devices.
     fn tasks<'a>(
         &self,
         experiment: &Experiment,
@@ -193,7 +194,7 @@ impl Bench {
         }
     }
 
-    /// A work in the words of the table.
+    /// A work's name in the table.
     fn name(&self, work: Work) -> String {
         match work {
             Work::Stage1 => "stage 1, training step".into(),
@@ -240,7 +241,7 @@ impl Bench {
 }
 
 impl Line {
-    /// `first` is the speed on the devices that are named first, unless these are they.
+    /// `first` is the speed on the first devices, unless these are the first.
     fn of(work: Work, devices: &Devices, measurement: Measurement, first: Option<f64>) -> Self {
         let images_per_second = measurement.images_per_second();
         Self {
@@ -256,7 +257,7 @@ impl Line {
     }
 }
 
-/// Runs this program once more, with the same arguments, `--only` and these devices.
+/// Runs this program again, with the same arguments, `--only` and these devices.
 fn in_own_process(work: Work, devices: &Devices) -> anyhow::Result<Measurement> {
     let name = work.to_possible_value();
     let name = name.as_ref().map_or("", |value| value.get_name());
@@ -275,7 +276,7 @@ fn in_own_process(work: Work, devices: &Devices) -> anyhow::Result<Measurement> 
         .with_context(|| format!("the process that measured {name} gave no figures"))
 }
 
-/// Why a process failed: its own sentence, or without one, how it ended.
+/// Why a process failed: its own sentence, or otherwise its exit status.
 fn reason(status: ExitStatus, stderr: &str) -> String {
     let sentence = stderr
         .lines()

@@ -1,4 +1,4 @@
-//! `kiln convert`: a checkpoint of the original code to the diffusers layout.
+//! `kiln convert`: converts a checkpoint of the original code to the diffusers layout.
 
 use std::path::PathBuf;
 
@@ -47,7 +47,7 @@ pub struct Convert {
     json: bool,
 }
 
-/// What was written, for `--json`.
+/// The written model, for `--json`.
 #[derive(Serialize)]
 struct Outcome {
     folder: PathBuf,
@@ -56,7 +56,7 @@ struct Outcome {
 }
 
 impl Convert {
-    /// Reads the checkpoint, writes the folder and says what it holds.
+    /// Reads the checkpoint, writes the folder and prints its content.
     pub fn run(self) -> anyhow::Result<()> {
         check_destination(&self.to, &self.checkpoint, &[])?;
         let options = ConvertOptions {

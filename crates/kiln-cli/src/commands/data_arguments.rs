@@ -1,4 +1,4 @@
-//! The real images that a model is held against.
+//! The real images that a model is compared with.
 
 use std::path::{Path, PathBuf};
 
@@ -33,16 +33,16 @@ pub struct DataArguments {
 pub struct RealImages {
     pub datasets: Datasets,
     pub config: DataConfig,
-    /// The experiment that says which it is, if one does.
+    /// The experiment that names it, if there is one.
     pub experiment: Option<PathBuf>,
 }
 
 impl DataArguments {
-    /// Opens the data set for images of `channels` x `side` x `side`: the one that was named, or else that of the run which
-    /// `model` lies in, which is said in a line. Without a model it is the digits that are compiled in.
+    /// Opens the data set for images of `channels` x `side` x `side`: the data set that was named, or else the one of
+    /// `model`'s run, which it reports in a line. Without a model it is the compiled-in digits.
     ///
     /// # Errors
-    /// When there is none, or it cannot be opened.
+    /// If there is no data set, or it cannot be opened.
     pub fn open(
         &self,
         model: Option<&Path>,
@@ -92,7 +92,7 @@ impl DataArguments {
 }
 
 impl RealImages {
-    /// What to do for both of its parts to have `fewest` images at least.
+    /// Advice for both of its parts to have at least `fewest` images.
     pub fn way_to_more(&self, fewest: usize) -> String {
         let Datasets { train, validation } = &self.datasets;
         let all = train.len() + validation.len();
@@ -107,7 +107,7 @@ impl RealImages {
         let share = (1..100)
             .map(|percent| percent as f32 / 100.0)
             .find(is_enough);
-        // Of data that is parted already the share does not matter.
+        // If the data has its own splits, the share does not matter.
         let is_by_share = held_out(all, self.config.validation_fraction) == validation.len();
         match (&self.experiment, share) {
             (Some(experiment), Some(share)) if is_by_share => format!(
@@ -119,7 +119,7 @@ impl RealImages {
     }
 }
 
-/// The data set of the run that `model` lies in, and the run's experiment.
+/// The data set of `model`'s run, and the run's experiment.
 fn of_run(model: &Path) -> anyhow::Result<(DataConfig, PathBuf)> {
     let Some(run) = RunRecord::folder_around(model) else {
         bail!(

@@ -1,4 +1,4 @@
-//! What the commands that change images have in common: the model, and how it denoises.
+//! The common arguments of the commands that change images: the model, and how it denoises.
 
 use std::path::PathBuf;
 
@@ -104,25 +104,25 @@ impl DrawingArguments {
         self.model.open(&self.conditions, &self.computing)
     }
 
-    /// DDIM without fresh noise, of one image of each class that is asked for; if none is, of images in general.
+    /// DDIM without fresh noise, for one image of each requested class, or for images in general.
     pub fn options(&self, pipeline: &Pipeline) -> anyhow::Result<SampleOptions> {
         self.options_guided_by(pipeline, pipeline.default_options().guidance)
     }
 
-    /// As [`Self::options_of_one_class`], to find images' noises: without guidance where none is asked for, because few images
-    /// come back from a guided walk.
+    /// Like [`Self::options_of_one_class`], to find images' noises: without guidance unless it is asked for, because
+    /// few images come back from a guided walk.
     pub fn options_to_invert(&self, pipeline: &Pipeline) -> anyhow::Result<SampleOptions> {
         self.ensure_one_class()?;
         self.options_guided_by(pipeline, Guidance::default())
     }
 
-    /// As [`Self::options`], for a command that has no use for more than one class.
+    /// Like [`Self::options`], for a command that can use only one class.
     pub fn options_of_one_class(&self, pipeline: &Pipeline) -> anyhow::Result<SampleOptions> {
         self.ensure_one_class()?;
         self.options(pipeline)
     }
 
-    /// With `guidance` as far as nothing else is asked for.
+    /// With `guidance` unless the arguments ask for another.
     fn options_guided_by(
         &self,
         pipeline: &Pipeline,
@@ -153,7 +153,7 @@ impl DrawingArguments {
 }
 
 impl ConditionArguments {
-    /// Asks for these classes, if there are any, and guides as was said, or else as the options do.
+    /// Sets these classes in the options, if there are any, and the guidance, if it was given.
     pub fn apply(&self, pipeline: &Pipeline, options: &mut SampleOptions) -> anyhow::Result<()> {
         let scale = self.guidance.unwrap_or(options.guidance.scale());
         ensure!(
@@ -175,7 +175,7 @@ impl ConditionArguments {
 }
 
 impl ModelArguments {
-    /// Loads the model, or the one inside this program, and the guide that was named.
+    /// Loads the model, or the one inside this program, and the guide, if one was named.
     pub fn open(
         &self,
         conditions: &ConditionArguments,
@@ -194,12 +194,12 @@ impl ModelArguments {
 }
 
 impl ComputingArguments {
-    /// The device, which is able to compute in the precision that was said.
+    /// The device, after a check that it can compute in the given precision.
     pub fn device(&self) -> anyhow::Result<Device> {
         one_device(&self.devices, self.precision)
     }
 
-    /// Computes as was said.
+    /// Sets the batch size and the precision.
     pub fn apply(&self, options: &mut SampleOptions) {
         options.batch = self.batch as usize;
         options.precision = self.precision;
@@ -207,8 +207,8 @@ impl ComputingArguments {
 }
 
 impl ImageArguments {
-    /// Image files in the shape of the model's images, one after the other. Says so if they look like negatives of what the
-    /// model knows.
+    /// Image files in the shape of the model's images, one after the other. Warns if they look like negatives of the
+    /// model's images.
     pub fn read(&self, pipeline: &Pipeline, files: &[ImageFile]) -> anyhow::Result<Images> {
         let images = read_images(pipeline, files)?;
         let images = if self.negate {
@@ -229,7 +229,7 @@ impl ImageArguments {
     }
 }
 
-/// Calls of the network that led to a moment from the one before it.
+/// Network calls between the previous moment and this one.
 pub fn calls_before(moment: &Moment<'_>, options: &SampleOptions) -> u64 {
     let [batch, ..] = moment.latents.dims();
     let calls_a_step = evaluations(options) as f64 / options.steps as f64;
@@ -239,7 +239,7 @@ pub fn calls_before(moment: &Moment<'_>, options: &SampleOptions) -> u64 {
     }
 }
 
-/// What the classes are called that `options` ask for.
+/// The names of the classes in `options`.
 pub fn class_names(pipeline: &Pipeline, options: &SampleOptions) -> Vec<String> {
     let classes = pipeline.classes().into_iter();
     let names =

@@ -1,4 +1,4 @@
-//! `kiln evaluate`: how good a model's images are, in numbers.
+//! `kiln evaluate`: measures how good a model's images are.
 
 use std::path::PathBuf;
 
@@ -29,7 +29,7 @@ use crate::terminal::{self, DataProgress};
 
 /// A group of the help.
 const MEASURES: &str = "Measures";
-/// Images whose nearest training image is looked for, of held-out ones.
+/// The number of held-out images whose nearest training image is searched.
 const HELD_OUT: usize = 1000;
 
 /// Measure how good a model's images are.
@@ -151,7 +151,7 @@ impl Evaluate {
             self.measure_samples(&device)?
         };
         let written = report.write(&self.out);
-        // The table is shown even where it cannot be kept.
+        // The table is shown even if it cannot be stored.
         let paths = written.iter().flatten();
         let paths: Vec<String> = paths.map(|path| path.display().to_string()).collect();
         terminal::print_outcome(&report.to_json(), self.json, |_| {
@@ -163,7 +163,7 @@ impl Evaluate {
 
     fn measure_samples(&self, device: &Device) -> anyhow::Result<Report> {
         let pipeline = self.model.open(&self.conditions, &self.computing)?;
-        // What cannot work is refused before any image is looked at.
+        // Refuse impossible settings before any image is read.
         let settings = self.settings(&pipeline)?;
         warn_of_spacing(&pipeline, &settings)?;
         let shape = pipeline.image_shape();
@@ -196,7 +196,7 @@ impl Evaluate {
                 .map(|(training, held_out)| (training, held_out.as_slice())),
             device,
         };
-        // What takes the time are the calls of the network: the bar counts them, for its time left to be right.
+        // Network calls take most of the time: the bar counts them, so that its remaining time is right.
         let calls: usize = settings
             .iter()
             .map(|options| options.images() * evaluations(options))
@@ -261,7 +261,8 @@ impl Evaluate {
             Figure::new("perplexity", perplexity),
         ];
         let seen = seen_in(&judge, &images, device, |_| {})?;
-        // Image i of a batch stands beside its own reconstruction, which the estimate by batches takes for chance.
+        // Image i of a batch is compared with its own reconstruction, but the estimate by batches assumes independent
+        // images.
         let distances = reference.compare(&seen, self.seed)?.into_iter();
         figures.extend(distances.filter(|figure| !figure.name.ends_with("by batches")));
         let row = Row {
@@ -325,7 +326,7 @@ impl Evaluate {
         Ok(settings)
     }
 
-    /// Samplers that have an `eta` once with each of `--eta`, the others once. DDPM takes over the model's own variance.
+    /// Samplers with an `eta` once for each of `--eta`, the others once. DDPM uses the model's own variance.
     fn samplers_with_eta(&self, of_model: Sampler) -> anyhow::Result<Vec<Sampler>> {
         ensure!(
             self.eta.is_empty() || self.samplers.iter().any(|sampler| sampler.eta().is_some()),
@@ -366,7 +367,8 @@ impl Evaluate {
         Ok(real.datasets)
     }
 
-    /// Refuses data sets that are too small for a comparison, and says where fewer images serve than were asked for.
+    /// Refuses data sets that are too small for a comparison, and reports if there are fewer images than were asked
+    /// for.
     fn check_enough(&self, real: &RealImages) -> anyhow::Result<()> {
         let Datasets { train, validation } = &real.datasets;
         let (fewest, all) = (Reference::FEWEST, train.len() + validation.len());
@@ -452,7 +454,7 @@ impl Evaluate {
         Ok(Reference::new(seen, judge.names_of_distances())?)
     }
 
-    /// Images of the training split beside the held-out ones, as they are and blurred.
+    /// Images of the training split, unchanged and blurred, compared with the held-out ones.
     fn landmarks(
         &self,
         judge: &Judge,
@@ -480,7 +482,7 @@ impl Evaluate {
         ])
     }
 
-    /// What the judge sees in real images, from the cache if it is there.
+    /// The judge's output for real images, from the cache if possible.
     fn seen(
         &self,
         judge: &Judge,
@@ -510,7 +512,7 @@ fn parse_count(text: &str) -> Result<u32, String> {
     })
 }
 
-/// The pixels of the training images, and how far held-out images are from the nearest of them.
+/// The pixels of the training images, and the distances of held-out images to the nearest of them.
 fn nearness(datasets: &Datasets) -> anyhow::Result<(Features, Vec<f64>)> {
     let pixels = |dataset: &ImageDataset, count| -> anyhow::Result<Features> {
         Ok(pixels_of(

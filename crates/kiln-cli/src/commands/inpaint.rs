@@ -19,7 +19,7 @@ use super::film::{FilmArguments, FilmPaths};
 use super::numbers::{number, whole};
 use crate::terminal;
 
-/// What the pictures are called.
+/// The name of the pictures.
 const STEM: &str = "inpainting";
 
 /// Fill in part of an image.
@@ -82,7 +82,7 @@ pub struct Inpaint {
     json: bool,
 }
 
-/// What was drawn, for `--json`.
+/// The result, for `--json`.
 #[derive(Serialize)]
 struct Outcome {
     model: String,
@@ -97,7 +97,7 @@ struct Outcome {
 }
 
 impl Inpaint {
-    /// Fills in, and writes the images.
+    /// Fills in the hole, and writes the images.
     pub fn run(self) -> anyhow::Result<()> {
         let pipeline = self.drawing.pipeline()?;
         let options = SampleOptions {
@@ -172,7 +172,7 @@ impl Inpaint {
     }
 }
 
-/// The original, gray where it is to be filled in.
+/// The original, gray where it will be filled in.
 fn with_hole(original: &Images, mask: &Images) -> Images {
     let mut hollow = Images::empty(original.channels(), original.height(), original.width());
     let places = original.values().iter().zip(mask.values().iter().cycle());

@@ -1,4 +1,4 @@
-//! `kiln invert`: the noise that an image is drawn from.
+//! `kiln invert`: finds the noise that gives an image.
 
 use std::{
     collections::HashMap,
@@ -53,14 +53,14 @@ pub struct Invert {
     json: bool,
 }
 
-/// What was found, for `--json`.
+/// The result, for `--json`.
 #[derive(Serialize)]
 struct Outcome {
     model: String,
     steps: usize,
     refinements: usize,
     images: Vec<Inverted>,
-    /// Standard deviation of the noises; that of noise is 1.
+    /// Standard deviation of the noises; 1 for true noise.
     noise_deviation: f64,
     noise: PathBuf,
     picture: PathBuf,
@@ -71,16 +71,16 @@ struct Outcome {
 #[derive(Serialize)]
 struct Inverted {
     image: PathBuf,
-    /// Of the image that is drawn from the noise.
+    /// PSNR of the image that is drawn from the noise.
     psnr: f64,
-    /// Of the VQ-VAE's reconstruction, without any diffusion.
+    /// PSNR of the VQ-VAE's reconstruction, without diffusion.
     reconstruction_psnr: Option<f64>,
-    /// Of the image that is drawn, taking the VQ-VAE's reconstruction for the original.
+    /// PSNR of the drawn image, compared with the VQ-VAE's reconstruction.
     psnr_to_reconstruction: Option<f64>,
 }
 
 impl Invert {
-    /// Inverts, draws again, writes noise and picture, and says how near it came.
+    /// Inverts, draws again, writes noise and picture, and prints how close the result is.
     pub fn run(self) -> anyhow::Result<()> {
         let pipeline = self.drawing.pipeline()?;
         let options = self.drawing.options_to_invert(&pipeline)?;
@@ -165,7 +165,7 @@ fn noise_file(noises: &Tensor<4>, steps: usize) -> anyhow::Result<Vec<u8>> {
     let shape = noises.dims().to_vec();
     let data = noises.clone().into_data();
     let bytes: Vec<u8> = data.iter::<f32>().flat_map(f32::to_le_bytes).collect();
-    // In the header; a map of one, since the order of several would differ from run to run.
+    // Facts for the header. Only one, because the order of several would differ between runs.
     let facts = HashMap::from([("steps".to_owned(), steps.to_string())]);
     let noise = TensorView::new(Dtype::F32, shape, &bytes)?;
     Ok(safetensors::serialize([("noise", noise)], Some(facts))?)

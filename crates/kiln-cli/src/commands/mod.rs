@@ -1,4 +1,4 @@
-//! The subcommands, one file each: its arguments, what it does, what it prints.
+//! The subcommands, one file each, with its arguments, its work and its output.
 
 mod bench;
 mod convert;
@@ -65,7 +65,7 @@ pub enum ModelCommand {
 }
 
 impl Command {
-    /// Runs the command to its end; results are on stdout and in files.
+    /// Runs the command; results go to stdout and to files.
     pub fn run(self) -> anyhow::Result<()> {
         match self {
             Command::TrainVqvae(command) => command.run(),
@@ -90,7 +90,8 @@ impl Command {
     }
 }
 
-/// The device of a command that computes on one, which is able to compute in `precision`.
+/// The device of a command that computes on a single one, after a check that it can compute in
+/// `precision`.
 fn one_device(text: &str, precision: Precision) -> anyhow::Result<Device> {
     let devices = Devices::parse(text)?;
     devices.check_precision(precision)?;

@@ -1,4 +1,4 @@
-//! `kiln model guide`: a model and a worse version of it become one.
+//! `kiln model guide`: joins a model and a worse version of it.
 
 use std::path::PathBuf;
 
@@ -55,7 +55,7 @@ pub struct ModelGuide {
 /// The lowest and the highest noise rate.
 type Interval = [f64; 2];
 
-/// What was written, for `--json`.
+/// The written model, for `--json`.
 #[derive(Serialize)]
 struct Outcome {
     folder: PathBuf,
@@ -63,7 +63,7 @@ struct Outcome {
 }
 
 impl ModelGuide {
-    /// Loads both, writes the guided model and says where it is.
+    /// Loads both, writes the guided model and prints its place.
     pub fn run(self) -> anyhow::Result<()> {
         check_destination(&self.to, &self.model, &[&self.by])?;
         let device = Device::flex();

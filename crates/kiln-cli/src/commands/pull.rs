@@ -1,4 +1,4 @@
-//! `kiln pull`: a model from the Hugging Face Hub.
+//! `kiln pull`: fetches a model from the Hugging Face Hub.
 
 use std::path::PathBuf;
 
@@ -39,20 +39,20 @@ pub struct Pull {
     json: bool,
 }
 
-/// What is there now, for `--json`.
+/// The fetched model, for `--json`.
 #[derive(Serialize)]
 struct Outcome {
     repository: String,
     commit: String,
     folder: PathBuf,
     files: Vec<String>,
-    /// Those that no checksum is known of.
+    /// The files without a known checksum.
     unverified: Vec<String>,
     bytes: u64,
 }
 
 impl Pull {
-    /// Fetches what is missing, and says where the model is.
+    /// Fetches the missing files, and prints the model's place.
     pub fn run(self) -> anyhow::Result<()> {
         let wanted = if self.vqvae_only {
             Wanted::FirstStage

@@ -1,4 +1,4 @@
-//! `kiln train-classifier`: the judge of drawn digits.
+//! `kiln train-classifier`: trains the judge of drawn digits.
 
 use clap::Args;
 use kiln_train::{ClassifierExperiment, train_classifier};

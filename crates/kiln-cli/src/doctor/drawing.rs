@@ -1,10 +1,10 @@
-//! Whether all that the networks answer is a number, while an image is drawn.
+//! Whether all outputs of the networks are finite while an image is drawn.
 
 use kiln::{Error, Pipeline, SampleOptions};
 
 use super::{Finding, Findings, Patient};
 
-/// Enough to ask the network at noise of every strength.
+/// Enough to call the network at noise of every strength.
 const STEPS: usize = 10;
 
 pub(super) fn check(patient: &Patient) -> Findings {

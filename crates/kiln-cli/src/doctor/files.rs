@@ -1,4 +1,4 @@
-//! Whether the files are there that kiln wrote, and are what it wrote. Files that others have added do no harm.
+//! Whether all files that kiln wrote exist and are unchanged. Added files do no harm.
 
 use std::path::Path;
 
@@ -24,7 +24,7 @@ pub(super) fn check(patient: &Patient) -> Findings {
     Ok(missing.chain(changed).collect())
 }
 
-/// Without its page a model is as good as before.
+/// A model does not need its page.
 fn gone(file: &str) -> Finding {
     let what = format!("{file:?} is missing, which kiln wrote");
     let remedy = "restore it, or train or fetch the model again";

@@ -1,15 +1,15 @@
-//! Whether scaled latents deviate by one, as the noise does that is mixed with them.
+//! Whether scaled latents have a standard deviation of one, like the noise that is mixed with them.
 //!
-//! The signal-to-noise ratio that the U-Net meets is that of the schedule only if latents times `scaling_factor` have
-//! a standard deviation of one (Rombach et al. 2022, appendix G).
+//! The U-Net gets the schedule's signal-to-noise ratio only if latents times `scaling_factor` have a standard deviation
+//! of one (Rombach et al. 2022, appendix G).
 
 use burn::tensor::Tensor;
 
 use super::{Finding, Findings, Patient};
 
-/// Deviations beyond this factor from one change what the schedule means.
+/// Deviations beyond this factor from one change the schedule's meaning.
 const NOTICEABLE: f64 = 1.25;
-/// Beyond this one the U-Net was trained for other latents.
+/// Beyond this factor the U-Net was trained for other latents.
 const BROKEN: f64 = 2.0;
 
 pub(super) fn check(patient: &Patient) -> Findings {
