@@ -71,7 +71,7 @@ struct Reading<'a> {
     progress: Rc<Progress>,
     /// The archive itself, if its files can be read where they are.
     in_place: Option<Arc<Place>>,
-    /// The place for all other files.
+    /// The place for files that cannot be read in the archive itself.
     spool: Option<Spool>,
     tree: Tree,
 }
