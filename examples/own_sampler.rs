@@ -52,7 +52,7 @@ fn main() -> Result<(), Box<dyn Error>> {
         count: 12,
         ..pipeline.default_options()
     };
-    let mut images = pipeline.sample(&options, |_| Ok(()))?;
+    let mut images = pipeline.sample(&options)?;
     images.append(pipeline.sample_with(&options, gradient_estimation)?);
     save_png(&grid(&images, 12), &picture)?;
     println!("drew {}", picture.display());

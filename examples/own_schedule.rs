@@ -10,6 +10,7 @@ use std::path::Path;
 
 use burn::tensor::activation::tanh;
 use burn::tensor::{Device, Tensor};
+use kiln::plots::{PlottedSchedule, plot_schedules};
 use kiln_diffusion::noise::ImageNoise;
 use kiln_diffusion::sampler::Sampler;
 use kiln_diffusion::schedule::ListedBetas;
@@ -17,7 +18,6 @@ use kiln_diffusion::{
     Level, LevelOptions, NetworkDenoiser, Prediction, Schedule, ScheduleConfig, ScheduleKind,
     Spacing, levels,
 };
-use kiln_train::plots::{PlottedSchedule, plot_schedules};
 
 /// The signal rate at each of T timesteps: here a straight line from almost 1 to almost 0.
 ///

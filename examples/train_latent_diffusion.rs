@@ -77,7 +77,7 @@ fn main() -> anyhow::Result<()> {
         steps: 25,
         ..pipeline.default_options()
     };
-    let images = pipeline.sample(&options, |_| Ok(()))?;
+    let images = pipeline.sample(&options)?;
     let picture = out.join("samples.png");
     save_png(&grid(&images, columns_for(images.len())), &picture)?;
     println!("drew {}", picture.display());

@@ -55,6 +55,19 @@ pub enum CheckpointError {
         /// What is wrong.
         problem: String,
     },
+    /// A config has Python's word for infinity or "not a number".
+    #[error(
+        "{file} says that `{key}` is {word}, which Python writes for what is no number; give a finite number, or remove the key",
+        key = printable(key)
+    )]
+    NotANumber {
+        /// The file.
+        file: String,
+        /// The key.
+        key: String,
+        /// Python's word.
+        word: &'static str,
+    },
     /// There is a Git LFS pointer instead of a file.
     #[error(
         "{0} is a Git LFS pointer, which stands for the file but does not hold it; run `git lfs pull` in the model's folder, or fetch the model by `kiln pull`"

@@ -41,6 +41,7 @@ mod index;
 pub mod layout;
 mod metadata;
 mod model;
+mod not_a_number;
 mod pickle;
 mod printable;
 mod source;

@@ -1,33 +1,46 @@
 //! The source of a model's files.
 
 use std::borrow::Cow;
-use std::fs::File;
-use std::io::{self, Read, Seek};
+use std::collections::BTreeMap;
+use std::fs::{self, File};
+use std::io::{self, Cursor, Read, Seek};
 use std::path::{Path, PathBuf};
 
 use kiln_data::open_regular;
 
 use crate::CheckpointError;
 use crate::foreign::{START, is_safetensors, refuse_foreign};
+use crate::not_a_number::not_a_number;
 
 /// Largest config that is read, in bytes. Real ones have about a thousand.
 const MAX_CONFIG: u64 = 1 << 20;
+const BYTE_ORDER_MARK: char = '\u{feff}';
 
 /// The source of a model's files.
 #[derive(Clone, Debug)]
 pub enum ModelSource {
     /// A folder on disk.
     Folder(PathBuf),
-    /// Files compiled into the program: names as in a folder (`unet/config.json`), and contents.
-    Embedded(&'static [(&'static str, &'static [u8])]),
+    /// Files in memory, compiled into the program or fetched by a page in a browser.
+    Memory {
+        /// The model's name in messages.
+        name: String,
+        /// The contents by name. The names are as in a folder (`unet/config.json`).
+        files: BTreeMap<String, Cow<'static, [u8]>>,
+    },
 }
+
+/// A file on disk or in memory.
+pub(crate) trait Readable: Read + Seek {}
+
+impl<R: Read + Seek> Readable for R {}
 
 impl ModelSource {
     /// A description of the place.
     pub fn place(&self) -> String {
         match self {
             Self::Folder(folder) => folder.display().to_string(),
-            Self::Embedded(_) => "the built-in model".to_owned(),
+            Self::Memory { name, .. } => name.clone(),
         }
     }
 
@@ -35,7 +48,7 @@ impl ModelSource {
     pub fn name(&self, file: &str) -> String {
         match self {
             Self::Folder(folder) => folder.join(file).display().to_string(),
-            Self::Embedded(_) => format!("{file} of the built-in model"),
+            Self::Memory { name, .. } => format!("{file} of {name}"),
         }
     }
 
@@ -55,62 +68,16 @@ impl ModelSource {
     /// Whether a file exists.
     pub(crate) fn has(&self, file: &str) -> bool {
         match self {
-            Self::Folder(folder) => folder.join(file).is_file(),
-            Self::Embedded(files) => files.iter().any(|(name, _)| *name == file),
-        }
-    }
-
-    /// The path of a file on disk, after a check that it has at most `largest` bytes.
-    pub(crate) fn path(&self, file: &str, largest: u64) -> Result<PathBuf, CheckpointError> {
-        match self {
-            Self::Folder(folder) => {
-                self.open(folder, file, largest)?;
-                Ok(folder.join(file))
-            }
-            Self::Embedded(_) => Err(CheckpointError::MissingFile(self.name(file))),
+            // An entry of any kind, so that a message says what is wrong with it instead of calling it missing.
+            Self::Folder(folder) => fs::symlink_metadata(folder.join(file)).is_ok(),
+            Self::Memory { files, .. } => files.contains_key(file),
         }
     }
 
     /// A file's contents, of at most `largest` bytes.
-    pub(crate) fn bytes(
-        &self,
-        file: &str,
-        largest: u64,
-    ) -> Result<Cow<'static, [u8]>, CheckpointError> {
-        self.read(file, largest)
-    }
-
-    /// Whether a file of weights is in safetensors; otherwise it is a pickle.
-    pub(crate) fn is_safetensors(&self, file: &str, largest: u64) -> Result<bool, CheckpointError> {
+    pub(crate) fn bytes(&self, file: &str, largest: u64) -> Result<Cow<'_, [u8]>, CheckpointError> {
         match self {
-            Self::Folder(folder) => {
-                let mut opened = self.open(folder, file, largest)?;
-                let start = start(&mut opened).map_err(|problem| self.read_error(file, problem))?;
-                Ok(is_safetensors(&start, file))
-            }
-            Self::Embedded(_) => Ok(true),
-        }
-    }
-
-    /// The contents of a config file, as text.
-    ///
-    /// # Errors
-    /// If it is missing, cannot be read, is not text, or is far larger than a config.
-    pub fn text(&self, file: &str) -> Result<String, CheckpointError> {
-        let bytes = self.read(file, MAX_CONFIG)?;
-        String::from_utf8(bytes.into_owned()).map_err(|problem| CheckpointError::Damaged {
-            file: self.name(file),
-            problem: problem.to_string(),
-        })
-    }
-
-    fn read(&self, file: &str, largest: u64) -> Result<Cow<'static, [u8]>, CheckpointError> {
-        match self {
-            Self::Embedded(files) => files
-                .iter()
-                .find(|(name, _)| *name == file)
-                .map(|(_, bytes)| Cow::Borrowed(*bytes))
-                .ok_or_else(|| CheckpointError::MissingFile(self.name(file))),
+            Self::Memory { .. } => Ok(Cow::Borrowed(self.in_memory(file, largest)?)),
             Self::Folder(folder) => {
                 let opened = self.open(folder, file, largest)?;
                 let mut contents = Vec::new();
@@ -122,10 +89,76 @@ impl ModelSource {
         }
     }
 
+    /// Opens a file of at most `largest` bytes.
+    pub(crate) fn opened(
+        &self,
+        file: &str,
+        largest: u64,
+    ) -> Result<Box<dyn Readable + '_>, CheckpointError> {
+        Ok(match self {
+            Self::Memory { .. } => Box::new(Cursor::new(self.in_memory(file, largest)?)),
+            Self::Folder(folder) => Box::new(self.open(folder, file, largest)?),
+        })
+    }
+
+    /// Whether a file of weights is in safetensors; otherwise it is a pickle.
+    pub(crate) fn is_safetensors(&self, file: &str, largest: u64) -> Result<bool, CheckpointError> {
+        let mut opened = self.opened(file, largest)?;
+        let start = start(&mut opened).map_err(|problem| self.read_error(file, problem))?;
+        Ok(is_safetensors(&start, file))
+    }
+
+    /// The contents of a config file, as text.
+    ///
+    /// # Errors
+    /// If it is missing, cannot be read, is not text, has Python's words for infinity or "not a number", or is far larger
+    /// than a config.
+    pub fn text(&self, file: &str) -> Result<String, CheckpointError> {
+        let bytes = self.bytes(file, MAX_CONFIG)?;
+        let text = String::from_utf8(bytes.into_owned());
+        let text = text.map_err(|problem| CheckpointError::Damaged {
+            file: self.name(file),
+            problem: problem.to_string(),
+        })?;
+        match not_a_number(&text) {
+            Some((key, word)) => Err(CheckpointError::NotANumber {
+                file: self.name(file),
+                key,
+                word,
+            }),
+            // Editors of Windows begin their files with it.
+            None => Ok(text.trim_start_matches(BYTE_ORDER_MARK).to_owned()),
+        }
+    }
+
+    /// A file in memory that has a model's kind of content.
+    fn in_memory(&self, file: &str, largest: u64) -> Result<&[u8], CheckpointError> {
+        let files = match self {
+            Self::Memory { files, .. } => Some(files),
+            Self::Folder(_) => None,
+        };
+        let name = self.name(file);
+        let Some(contents) = files.and_then(|files| files.get(file)) else {
+            return Err(CheckpointError::MissingFile(name));
+        };
+        let bytes = contents.len() as u64;
+        if bytes > largest {
+            return Err(CheckpointError::TooLarge { file: name, bytes });
+        }
+        refuse_foreign(contents.get(..START).unwrap_or(contents), &name)?;
+        Ok(contents)
+    }
+
     /// Opens a file of `folder` that has at most `largest` bytes and a model's kind of content.
     fn open(&self, folder: &Path, file: &str, largest: u64) -> Result<File, CheckpointError> {
-        open_file(&folder.join(file), largest).map_err(|problem| match problem {
-            CheckpointError::Read { problem, .. } => self.read_error(file, problem),
+        let path = folder.join(file);
+        open_file(&path, largest).map_err(|problem| match problem {
+            CheckpointError::Read { problem, .. } => {
+                let is_missing = problem.kind() == io::ErrorKind::NotFound;
+                let leads_nowhere = is_missing && fs::symlink_metadata(&path).is_ok();
+                let nowhere = || io::Error::other("it is a link to a file that is not there");
+                self.read_error(file, if leads_nowhere { nowhere() } else { problem })
+            }
             problem => problem,
         })
     }
@@ -161,8 +194,8 @@ pub(crate) fn open_file(path: &Path, largest: u64) -> Result<File, CheckpointErr
     Ok(opened)
 }
 
-/// The first bytes of a file, which stay unread.
-pub(crate) fn start(file: &mut File) -> io::Result<Vec<u8>> {
+/// The first bytes of a file, which is then rewound.
+pub(crate) fn start(file: &mut impl Readable) -> io::Result<Vec<u8>> {
     let mut start = Vec::new();
     file.by_ref().take(START as u64).read_to_end(&mut start)?;
     file.rewind()?;

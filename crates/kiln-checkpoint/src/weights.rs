@@ -69,21 +69,21 @@ fn shards(source: &ModelSource, folder: &str, index: &str) -> Result<Vec<String>
 }
 
 /// The contents of a weights file.
-enum Stored {
+enum Stored<'a> {
     /// The file as it is.
-    Safetensors(Cow<'static, [u8]>),
+    Safetensors(Cow<'a, [u8]>),
     /// Tensors from a pickle, under their keys.
     Pickle(BTreeMap<String, PickledTensor>),
 }
 
-impl Stored {
+impl<'a> Stored<'a> {
     /// Reads a file of at most `largest` bytes.
-    fn read(source: &ModelSource, file: &str, largest: u64) -> Result<Self, CheckpointError> {
+    fn read(source: &'a ModelSource, file: &str, largest: u64) -> Result<Self, CheckpointError> {
         if source.is_safetensors(file, largest)? {
             return Ok(Self::Safetensors(source.bytes(file, largest)?));
         }
-        let path = source.path(file, largest)?;
-        let tensors = read_pickle(&path, &source.name(file), largest, |_| true)?;
+        let opened = source.opened(file, largest)?;
+        let tensors = read_pickle(opened, &source.name(file), largest, |_| true)?;
         Ok(Self::Pickle(tensors))
     }
 

@@ -420,30 +420,36 @@ fn the_hash_follows_what_decides_the_latents() {
 }
 
 #[test]
-fn files_compiled_into_the_program_load_like_a_folder() {
+fn files_in_memory_load_like_a_folder() {
     let (_around, source) = saved();
     let ModelSource::Folder(folder) = &source else {
         panic!("not a folder");
     };
-    let files: Vec<(&'static str, &'static [u8])> = FILES
-        .iter()
-        .map(|&file| {
-            let bytes = fs::read(folder.join(file)).expect(file);
-            (file, &*bytes.leak())
-        })
-        .collect();
-    let files = &*files.leak();
-    let loaded = load(&ModelSource::Embedded(files)).expect("loads");
+    let read = |&file: &&str| (file.to_owned(), fs::read(folder.join(file)).expect(file));
+    let files: BTreeMap<String, Vec<u8>> = FILES.iter().map(read).collect();
+    let fetched = |files: &BTreeMap<String, Vec<u8>>| ModelSource::Memory {
+        name: "the fetched model".to_owned(),
+        files: (files.iter())
+            .map(|(file, bytes)| (file.clone(), bytes.clone().into()))
+            .collect(),
+    };
+    let loaded = load(&fetched(&files)).expect("loads");
     assert_eq!(denoise(&loaded.unet, 4), denoise(&unet(4, 2), 4));
 
-    let message = load(&ModelSource::Embedded(&files[..5]))
-        .expect_err("incomplete")
-        .to_string();
-    assert!(
-        message.contains("vqvae/diffusion_pytorch_model.safetensors"),
-        "{message}"
-    );
-    assert!(load(&ModelSource::Embedded(&[])).is_err());
+    let weights = "vqvae/diffusion_pytorch_model.safetensors";
+    let half = files[weights].len() / 2;
+    let page = b"<!DOCTYPE html><html><body>not found</body></html>";
+    for damage in [None, Some(&b""[..]), files[weights].get(..half), Some(page)] {
+        let mut files = files.clone();
+        match damage {
+            Some(bytes) => files.insert(weights.to_owned(), bytes.to_vec()),
+            None => files.remove(weights),
+        };
+        let message = load(&fetched(&files)).expect_err("damaged").to_string();
+        let named = format!("{weights} of the fetched model");
+        assert!(message.contains(&named), "{message}");
+    }
+    assert!(load(&fetched(&BTreeMap::new())).is_err());
 }
 
 #[test]

@@ -23,9 +23,34 @@ fn folder(model: &str) -> PathBuf {
     Path::new(fixtures).join(model)
 }
 
-fn load(model: &str) -> LatentDiffusion {
-    let source = ModelSource::Folder(folder(model).join("small"));
-    LatentDiffusion::load(&source, &Device::flex()).unwrap_or_else(|error| panic!("{error}"))
+fn small(model: &str) -> ModelSource {
+    ModelSource::Folder(folder(model).join("small"))
+}
+
+/// The small copy's files in memory, as in a browser's page.
+fn fetched(model: &str) -> ModelSource {
+    let folder = folder(model).join("small");
+    let mut files = BTreeMap::new();
+    let mut left = vec![folder.clone()];
+    while let Some(path) = left.pop() {
+        if path.is_dir() {
+            left.extend(
+                fs::read_dir(path)
+                    .unwrap()
+                    .map(|entry| entry.unwrap().path()),
+            );
+            continue;
+        }
+        let parts = path.strip_prefix(&folder).unwrap().iter();
+        let parts: Vec<&str> = parts.map(|part| part.to_str().unwrap()).collect();
+        files.insert(parts.join("/"), fs::read(&path).unwrap().into());
+    }
+    let name = model.to_owned();
+    ModelSource::Memory { name, files }
+}
+
+fn load(source: &ModelSource) -> LatentDiffusion {
+    LatentDiffusion::load(source, &Device::flex()).unwrap_or_else(|error| panic!("{error}"))
 }
 
 /// A tensor of `expected.safetensors`.
@@ -77,15 +102,17 @@ fn draw(model: &LatentDiffusion, noise: Tensor<4>) -> Tensor<4> {
     }
 }
 
-/// Loads the small copy, draws, and compares with diffusers: within `tolerance` of pixels in about [-1, 1].
+/// Loads the small copy from its folder and from memory, draws, and compares with diffusers: within `tolerance` of
+/// pixels in about [-1, 1].
 fn assert_draws(model: &str, tolerance: f32) {
-    let loaded = load(model);
-    let images = draw(&loaded, expected(model, "noise"));
-    let expected = expected(model, "images");
-    assert_eq!(images.dims(), expected.dims());
-    let difference = (images - expected).abs().max().into_scalar::<f32>();
-    println!("{model}: {difference:.1e}");
-    assert!(difference <= tolerance, "{model} is {difference:e} off");
+    for source in [small(model), fetched(model)] {
+        let images = draw(&load(&source), expected(model, "noise"));
+        let expected = expected(model, "images");
+        assert_eq!(images.dims(), expected.dims());
+        let difference = (images - expected).abs().max().into_scalar::<f32>();
+        println!("{model}: {difference:.1e}");
+        assert!(difference <= tolerance, "{model} is {difference:e} off");
+    }
 }
 
 /// The published configs make networks with as many parameters as diffusers', and a scheduler.
@@ -135,7 +162,9 @@ fn latent_celebahq_with_old_pickles() {
     assert_configs("CompVis--ldm-celebahq-256");
     assert_draws("CompVis--ldm-celebahq-256", 3e-4);
     // Its latents are decoded unscaled: it is older than the key.
-    let first_stage = load("CompVis--ldm-celebahq-256").first_stage.unwrap();
+    let first_stage = load(&small("CompVis--ldm-celebahq-256"))
+        .first_stage
+        .unwrap();
     assert_eq!(first_stage.network.config().scaling_factor(), 1.0);
 }
 

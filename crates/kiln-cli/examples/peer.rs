@@ -143,13 +143,10 @@ impl Training {
     /// Steps of stage 1. The codebook learns by gradient, since diffusers knows no other way.
     fn vqvae(self) -> anyhow::Result<Measurement> {
         let mut experiment = Experiment::load(&self.config, &self.set)?;
-        let codebook = experiment.codebook.get_or_insert_default();
-        codebook.update = CodebookUpdate::Gradient;
-        let stage_1 = experiment.stage_1.as_mut();
-        stage_1
-            .context("the config has no [stage_1]")?
-            .training
-            .precision = self.precision;
+        let first_stage = experiment.first_stage.as_mut();
+        let first_stage = first_stage.context("the config has no first stage")?;
+        first_stage.codebook.update = CodebookUpdate::Gradient;
+        first_stage.stage_1.training.precision = self.precision;
         let device = Device::flex().autodiff();
         let config = VqVaeConfig::from_json(&fs::read_to_string(self.model.join("config.json"))?)?;
         let network = load_weights(config.init(&device, 0)?, &self.model.join(WEIGHTS))?;
@@ -173,12 +170,12 @@ impl Sampling {
         let mut noise = None;
         let keeps_noise = self.save_noise.is_some();
         let measurement = measure(self.count, self.repeats.into(), || {
-            let images = pipeline.sample(&options, |moment| {
+            let images = pipeline.sample(options.observed(&mut |moment| {
                 if keeps_noise && noise.is_none() {
                     noise = Some(moment.latents.clone());
                 }
                 Ok(())
-            })?;
+            }))?;
             Ok::<f64, Error>(mean_square(&images))
         })?;
         if let (Some(path), Some(noise)) = (&self.save_noise, noise) {

@@ -3,8 +3,9 @@
 use kiln_train::{Ranks, StopSignal};
 
 /// The first Ctrl-C or SIGTERM asks the training to save and stop; the second one ends the program at once. SIGHUP,
-/// which a closed terminal sends, and its shell again, always saves. A signal that was ignored at the program's start,
-/// for example by `nohup`, stays ignored.
+/// which a closed terminal sends, and its shell again, always saves. Before the first step there is nothing to save, and
+/// the program ends within seconds. A signal that was ignored at the program's start, for example by `nohup`, stays
+/// ignored.
 ///
 /// Ranks also get these signals when their job ends because one of them died, so they print no promise to save.
 #[cfg(unix)]
@@ -45,6 +46,8 @@ mod unix {
 
     /// The number that shells add to a signal that ended a program.
     const ENDED_BY: i32 = 128;
+    /// How long the work before the first step, such as reading data, may take to end by itself.
+    const PATIENCE_BEFORE_FIRST_STEP: Duration = Duration::from_secs(3);
     /// How long restoring the terminal may take.
     const PATIENCE_WITH_TERMINAL: Duration = Duration::from_millis(500);
 
@@ -67,6 +70,12 @@ mod unix {
             let mut is_asked = false;
             for signal in signals.forever() {
                 stop.request();
+                let has_begun = stop.has_begun();
+                if !has_begun {
+                    let stop = stop.clone();
+                    let wait = move || leave_unless_begun(&stop, signal);
+                    let _ = thread::Builder::new().spawn(wait);
+                }
                 if signal == SIGHUP {
                     continue;
                 }
@@ -76,7 +85,12 @@ mod unix {
                 is_asked = true;
                 if says_so {
                     // Do not write from here: a pipe that nothing reads would block the next signal.
-                    let say = || terminal::note("saving a checkpoint; once more to stop at once");
+                    let say = move || {
+                        terminal::note(match has_begun {
+                            true => "saving a checkpoint; once more to stop at once",
+                            false => "stopping before the first step; once more to stop at once",
+                        });
+                    };
                     let _ = thread::Builder::new().spawn(say);
                 }
             }
@@ -84,6 +98,16 @@ mod unix {
         let thread = thread::Builder::new().name("signals".to_owned());
         thread.spawn(answer).context(problem)?;
         Ok(())
+    }
+
+    /// Ends the program if the training does not reach its first step soon: then it waits for data, for a server, or for a
+    /// long computation, and nothing would be lost.
+    fn leave_unless_begun(stop: &StopSignal, signal: i32) {
+        thread::sleep(PATIENCE_BEFORE_FIRST_STEP);
+        if !stop.has_begun() {
+            stop.leave_nothing();
+            leave(signal);
+        }
     }
 
     /// Ends the program; waits only for the terminal, and not for long.

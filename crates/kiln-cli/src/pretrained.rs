@@ -40,5 +40,11 @@ pub fn default_model() -> anyhow::Result<ModelSource> {
             "this kiln was built without a model: pass --model (`kiln pull` fetches one, `kiln train-latent-diffusion` makes one), or build kiln from its repository, which brings a model of digits"
         );
     }
-    Ok(ModelSource::Embedded(FILES))
+    let files = FILES.iter();
+    Ok(ModelSource::Memory {
+        name: "the built-in model".to_owned(),
+        files: files
+            .map(|&(name, bytes)| (name.to_owned(), bytes.into()))
+            .collect(),
+    })
 }

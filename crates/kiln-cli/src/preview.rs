@@ -4,7 +4,7 @@
 use std::env;
 use std::io::{self, IsTerminal};
 
-use kiln_train::pictures::{Images, grid};
+use kiln::pictures::{Images, grid};
 
 /// Images of a preview, and how many are side by side.
 const SHOWN: usize = 8;

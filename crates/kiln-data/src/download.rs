@@ -10,6 +10,7 @@ use tempfile::TempDir;
 use crate::contents::{Gzip, read_at_most};
 use crate::digest::sha256;
 use crate::error::DataError;
+use crate::pace::Pace;
 use crate::progress::Progress;
 use crate::transfer::{Transfer, transfer_agent};
 
@@ -235,6 +236,7 @@ fn fetch(
             largest: MAX_BYTES,
             // Instead of waiting for a busy mirror, try the next one.
             pauses: &[],
+            pace: Pace::MODEM,
             begins_right: &|bytes| file.form != Form::Gzip || bytes.starts_with(GZIP),
             is_right: &|path| file.is_right(path),
             task: &format!("downloading {}", file.name),

@@ -102,12 +102,38 @@ pub fn held_out(images: usize, share: f32) -> usize {
 pub(crate) fn arrange(entries: Vec<Entry>, skipped: &mut Skipped) -> Layout {
     let mut entries = images(entries, skipped);
     let mut depth = common_folders(&entries);
-    let first_folder = |entry: &Entry| folders(entry).nth(depth).map(str::to_lowercase);
+    let outside = depth;
+    let first_folder = |entry: &Entry| folders(entry).nth(outside).map(str::to_lowercase);
     let top: BTreeSet<String> = entries.iter().filter_map(first_folder).collect();
     let has_training = TRAIN.into_iter().any(|name| top.contains(name));
     let split = VALIDATION
         .into_iter()
         .find(|name| has_training && top.contains(*name));
+    if split.is_none() {
+        let are_all_in = |entry: &Entry| first_folder(entry).is_some();
+        let (splits, others): (Vec<&String>, Vec<&String>) =
+            (top.iter()).partition(|name| is_split(name));
+        if others.is_empty() && !splits.is_empty() && entries.iter().all(are_all_in) {
+            // Either one split is written in two ways, or there is no training split. The names are not classes in
+            // either case.
+            if !has_training {
+                tracing::warn!(
+                    "there is no folder train: the images of {} are taken together, and a share of them is held out",
+                    in_words(&splits)
+                );
+            }
+            depth += 1;
+        } else if !splits.is_empty() {
+            tracing::warn!(
+                "the folders are taken for classes, {} too, because {}",
+                in_words(&splits),
+                match has_training {
+                    true => "no validation or test stands beside",
+                    false => "no train stands beside",
+                }
+            );
+        }
+    }
     let mut held_out = Vec::new();
     if let Some(validation) = split {
         let all = entries.len();
@@ -148,6 +174,17 @@ pub(crate) fn arrange(entries: Vec<Entry>, skipped: &mut Skipped) -> Layout {
         train,
         validation,
     }
+}
+
+/// Whether a folder's name, in small letters, is that of a split.
+fn is_split(name: &str) -> bool {
+    TRAIN.contains(&name) || VALIDATION.contains(&name)
+}
+
+/// `test/ and val/`
+fn in_words(folders: &[&String]) -> String {
+    let folders: Vec<String> = folders.iter().map(|name| format!("{name}/")).collect();
+    folders.join(" and ")
 }
 
 /// The images among the entries: by extension, or else by content.
@@ -338,6 +375,37 @@ mod tests {
         assert!(layout.validation.is_none());
         let layout = arranged(&["train/a.png", "tram/b.png"]);
         assert_eq!(layout.class_names, ["train", "tram"]);
+    }
+
+    #[test]
+    fn names_of_splits_never_become_classes_of_their_own() {
+        // A split that is written in two ways, or with other capitals.
+        let layout = arranged(&["TRAIN/cat/a.png", "train/dog/b.png", "Training/cat/c.png"]);
+        assert_eq!(layout.class_names, ["cat", "dog"]);
+        assert!(layout.validation.is_none());
+        let layout = arranged(&[
+            "TRAIN/cat/a.png",
+            "train/dog/b.png",
+            "VAL/cat/c.png",
+            "Val/dog/d.png",
+        ]);
+        assert_eq!(layout.class_names, ["cat", "dog"]);
+        assert_eq!(layout.train.len(), 2);
+        let held_out = [labelled("VAL/cat/c.png", 0), labelled("Val/dog/d.png", 1)];
+        assert_eq!(shown(&layout.validation.unwrap()), held_out);
+        // No training split.
+        for splits in [["Test", "VAL"], ["test", "TEST"], ["dev", "evaluation"]] {
+            let names = splits.map(|split| format!("data/{split}/cat/{split}.png"));
+            let layout = arranged(&names.each_ref().map(String::as_str));
+            assert_eq!(layout.class_names, ["cat"]);
+            assert!(layout.train.len() == 2 && layout.validation.is_none());
+        }
+        let layout = arranged(&["Test/a.png", "VAL/b.png"]);
+        assert!(layout.class_names.is_empty());
+        // Beside other folders or images, they count like these.
+        let layout = arranged(&["test/a.png", "control/b.png"]);
+        assert_eq!(layout.class_names, ["control", "test"]);
+        assert_eq!(arranged(&["test/a.png", "b.png"]).class_names, ["test"]);
     }
 
     #[test]

@@ -44,6 +44,8 @@ mod mat;
 mod mnist;
 mod names;
 mod order;
+#[cfg(feature = "download")]
+mod pace;
 mod path_text;
 mod prefetch;
 mod progress;
@@ -67,6 +69,8 @@ pub use folder::{TRAIN, VALIDATION, held_out};
 pub use image_file::ImageFile;
 pub use names::is_unprintable;
 pub use order::{flipped, shuffled};
+#[cfg(feature = "download")]
+pub use pace::{Pace, TooSlow, Watch};
 pub use prefetch::{ImageBatch, Prefetch, prefetch};
 pub use progress::{NoProgress, Progress, ProgressUnit, Task};
 pub use regular_file::{open_regular, read_regular};

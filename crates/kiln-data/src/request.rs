@@ -2,6 +2,8 @@
 //!
 //! The HTTP client can follow redirects itself, but then sends the token to every port of a host.
 
+use std::time::Duration;
+
 use ureq::http::{HeaderName, Response, StatusCode, Uri, header, uri::Scheme};
 use ureq::{Agent, Body};
 
@@ -46,6 +48,8 @@ pub struct Request<'a> {
     pub authorization: Option<&'a str>,
     /// Other headers.
     pub headers: &'a [(HeaderName, String)],
+    /// The longest time for each complete answer, including its body. `None` is no limit while bytes arrive.
+    pub longest: Option<Duration>,
 }
 
 impl Request<'_> {
@@ -99,6 +103,7 @@ impl Request<'_> {
                     request.header(name, value)
                 });
                 let request = request.config().max_redirects(0);
+                let request = request.timeout_global(self.longest);
                 request.max_redirects_will_error(false).build().call()
             }
             Some(body) => {
@@ -106,6 +111,7 @@ impl Request<'_> {
                     request.header(name, value)
                 });
                 let request = request.config().max_redirects(0);
+                let request = request.timeout_global(self.longest);
                 request.max_redirects_will_error(false).build().send(body)
             }
         };

@@ -6,11 +6,12 @@ use std::io::{self, Read, Write};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 use std::thread;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use ureq::config::{Config, RedirectAuthHeaders};
 use ureq::http::{StatusCode, header};
 
+use crate::pace::{Pace, TooSlow};
 use crate::progress::{Progress, ProgressUnit, Task};
 use crate::request::Request;
 
@@ -34,6 +35,14 @@ pub enum DownloadFailure {
     CutShort {
         /// How many bytes there are now.
         received: u64,
+    },
+    /// The server sent too few bytes in a period of time. The received part is kept, and the next run asks for the rest.
+    #[error("sends too slowly, {slow}, and stopped at {received} bytes")]
+    TooSlow {
+        /// How many bytes there are now.
+        received: u64,
+        /// How slow it was.
+        slow: TooSlow,
     },
     /// The server sent something else, such as the login page of a wireless network.
     #[error("sent something else than the file")]
@@ -79,6 +88,8 @@ pub struct Transfer<'a> {
     pub largest: u64,
     /// The pauses before each new attempt at a busy server (HTTP 429 or 5xx).
     pub pauses: &'a [Duration],
+    /// The slowest allowed speed of the server.
+    pub pace: Pace,
     /// Whether the file may begin with these bytes: rejects an HTML page early.
     pub begins_right: &'a dyn Fn(&[u8]) -> bool,
     /// Whether the complete file at this path is the right one.
@@ -147,6 +158,7 @@ impl Transfer<'_> {
                 url: self.url,
                 authorization: self.authorization,
                 headers: &range,
+                longest: None,
             };
             let response = request.get().map_err(DownloadFailure::Unreachable)?;
             let status = response.status();
@@ -208,7 +220,7 @@ impl Transfer<'_> {
         output.custom_flags(libc::O_NOFOLLOW);
         let mut output = output.open(self.partial)?;
         // A failed read counts as the end: the next attempt asks for the rest.
-        let mut drip = Drip::new();
+        let mut watch = self.pace.watch();
         while count > 0 {
             output.write_all(&chunk[..count])?;
             task.advance(count as u64);
@@ -216,8 +228,9 @@ impl Transfer<'_> {
             if received > self.largest {
                 return Ok(Ok(()));
             }
-            if drip.is_too_slow(count) {
-                break;
+            if let Err(slow) = watch.advance(count as u64) {
+                output.sync_all()?;
+                return Ok(Err(DownloadFailure::TooSlow { received, slow }));
             }
             count = body.read(&mut chunk).unwrap_or(0);
         }
@@ -238,53 +251,4 @@ fn has_other_names(file: &fs::Metadata) -> bool {
 #[cfg(not(unix))]
 fn has_other_names(_file: &fs::Metadata) -> bool {
     false
-}
-
-/// Detects a server that sends so slowly that the file would never be complete.
-struct Drip {
-    since: Instant,
-    received: usize,
-}
-
-impl Drip {
-    /// The least number of bytes per [`Self::WINDOW`]: a modem's speed.
-    const LEAST: usize = 60 << 10;
-    const WINDOW: Duration = Duration::from_secs(60);
-
-    fn new() -> Self {
-        Self {
-            since: Instant::now(),
-            received: 0,
-        }
-    }
-
-    fn is_too_slow(&mut self, received: usize) -> bool {
-        self.received += received;
-        self.looks_too_slow(self.since.elapsed())
-    }
-
-    fn looks_too_slow(&mut self, elapsed: Duration) -> bool {
-        if elapsed < Self::WINDOW {
-            return false;
-        }
-        let is_too_slow = self.received < Self::LEAST;
-        *self = Self::new();
-        is_too_slow
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_server_that_drips_is_given_up_after_a_minute() {
-        let after = |received, seconds| {
-            let mut drip = Drip::new();
-            drip.received = received;
-            drip.looks_too_slow(Duration::from_secs(seconds))
-        };
-        assert!(after(1200, 60));
-        assert!(!after(1200, 59) && !after(Drip::LEAST, 61));
-    }
 }

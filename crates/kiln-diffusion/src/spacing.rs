@@ -277,22 +277,47 @@ pub fn levels(
         .collect())
 }
 
-/// A sentence if too few of `levels` lie where an image is visible, otherwise `None`.
+/// A sentence if too few of the `levels` of `spacing` lie where an image is visible, otherwise `None`. It advises another
+/// spacing if one is better.
 ///
 /// `Karras` and `LogSnr` spread the steps evenly over the whole range of noise. If a schedule ends at a sigma of
 /// 20,000, as the cosine does, a third or more of the steps lie beyond 100.
-pub fn warning(levels: &[Level]) -> Option<String> {
+///
+/// # Errors
+/// Those of `levels`.
+pub fn warning<E>(
+    spacing: Spacing,
+    levels: impl Fn(Spacing) -> Result<Vec<Level>, E>,
+) -> Result<Option<String>, E> {
+    let own = levels(spacing)?;
+    let Some(unseen) = too_many_unseen(&own) else {
+        return Ok(None);
+    };
+    let sees_enough =
+        |&spacing: &Spacing| levels(spacing).is_ok_and(|levels| too_many_unseen(&levels).is_none());
+    // `Trailing` before the others: it begins at the noise where sampling begins.
+    let better = [Spacing::Trailing]
+        .into_iter()
+        .chain(Spacing::ALL)
+        .find(sees_enough);
+    let better = better.map_or_else(String::new, |spacing| {
+        format!(", or another spacing, such as {}", spacing.name())
+    });
+    Ok(Some(format!(
+        "{unseen} of the {} steps lie where the signal rate is below {UNSEEN_SIGNAL}, which leaves few to draw with: \
+         take more steps{better}.",
+        own.len() - 1
+    )))
+}
+
+/// How many of `levels` lie where no image is visible, if too few others are left.
+fn too_many_unseen(levels: &[Level]) -> Option<usize> {
     let visited = levels.split_last().map_or(levels, |(_, visited)| visited);
     let steps = visited.len();
     let unseen = (visited.iter())
         .filter(|level| level.rates.signal < UNSEEN_SIGNAL)
         .count();
-    (3 * unseen > steps && unseen > 1 && steps - unseen < ENOUGH_STEPS).then(|| {
-        format!(
-            "{unseen} of the {steps} steps lie where the signal rate is below {UNSEEN_SIGNAL}, which leaves few to draw with: \
-             take more steps, or another spacing, such as trailing."
-        )
-    })
+    (3 * unseen > steps && unseen > 1 && steps - unseen < ENOUGH_STEPS).then_some(unseen)
 }
 
 /// A signal rate at which an image cannot be told from noise: a sigma of 100.
@@ -441,6 +466,17 @@ mod tests {
         }
     }
 
+    fn warned(schedule: &Schedule, spacing: Spacing, steps: usize) -> Option<String> {
+        let of_spacing = |spacing| {
+            let options = LevelOptions {
+                spacing,
+                ..Default::default()
+            };
+            levels(schedule, steps, options)
+        };
+        warning(spacing, of_spacing).unwrap()
+    }
+
     #[test]
     fn steps_that_see_nothing_are_warned_of_where_the_others_are_few() {
         let cosine = Schedule::new(ScheduleConfig {
@@ -448,20 +484,52 @@ mod tests {
             ..Default::default()
         });
         let cosine = cosine.unwrap();
-        let warns = |schedule: &Schedule, spacing, steps| {
-            let options = LevelOptions {
-                spacing,
-                ..Default::default()
-            };
-            warning(&levels(schedule, steps, options).unwrap()).is_some()
-        };
+        let warns =
+            |schedule: &Schedule, spacing, steps| warned(schedule, spacing, steps).is_some();
         assert!(warns(&cosine, Spacing::Karras, 20) && warns(&cosine, Spacing::LogSnr, 10));
         assert!(!warns(&cosine, Spacing::Karras, 50) && !warns(&cosine, Spacing::LogSnr, 20));
         for steps in [1, 2, 5, 20, 200] {
             assert!(!warns(&cosine, Spacing::Trailing, steps));
             assert!(!warns(&ddpm(1000), Spacing::Karras, steps));
         }
-        assert_eq!(warning(&[]), None);
+        assert_eq!(too_many_unseen(&[]), None);
+    }
+
+    /// Most of such a schedule is pure noise. If no spacing helps, the message names none, and it never names the
+    /// requested one.
+    #[test]
+    fn no_spacing_is_advised_that_is_no_better() {
+        let (mut advised, mut trailing) = (0, 0);
+        for beta_end in [0.02, 0.05, 0.1] {
+            let config =
+                ScheduleConfig::of(crate::ScheduleKind::Linear(crate::schedule::BetaRange {
+                    beta_start: 1e-4,
+                    beta_end,
+                    scale_betas: false,
+                }));
+            let schedule = Schedule::new(config).unwrap();
+            for spacing in Spacing::ALL {
+                for steps in [5, 10, 20] {
+                    let Some(said) = warned(&schedule, spacing, steps) else {
+                        continue;
+                    };
+                    trailing += usize::from(spacing == Spacing::Trailing);
+                    let names = Spacing::ALL.map(|spacing| (spacing, spacing.name()));
+                    let named = names
+                        .iter()
+                        .find(|(_, name)| said.ends_with(&format!("such as {name}.")));
+                    match named {
+                        Some(&(better, _)) => {
+                            assert_ne!(better, spacing, "{said}");
+                            assert_eq!(warned(&schedule, better, steps), None);
+                            advised += 1;
+                        }
+                        None => assert!(said.ends_with("take more steps."), "{said}"),
+                    }
+                }
+            }
+        }
+        assert!(advised > 0 && trailing > 0, "{advised} {trailing}");
     }
 
     /// From diffusers' own test `test_steps_offset`.

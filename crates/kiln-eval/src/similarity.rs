@@ -23,6 +23,19 @@ pub fn psnr(original: &[f32], given_back: &[f32]) -> f64 {
     (-10.0 * mean_squared_error(original, given_back).log10()).min(BEST_PSNR)
 }
 
+/// The mean [`psnr`] of images compared with their `originals`.
+pub fn mean_psnr<'a>(
+    originals: impl Iterator<Item = &'a [f32]>,
+    given_back: impl Iterator<Item = &'a [f32]>,
+) -> f64 {
+    let (mut sum, mut count) = (0.0, 0);
+    for (original, image) in originals.zip(given_back) {
+        sum += psnr(original, image);
+        count += 1;
+    }
+    sum / f64::from(count.max(1))
+}
+
 /// The structural similarity of two images `[channels, height, width]` in [-1, 1], measured on [0, 1], from -1 to 1
 /// (Wang et al. 2004):
 ///

@@ -4,17 +4,15 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::Read;
 use std::thread;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
-use hf_hub::repository::RepoTreeEntry;
 use kiln_data::{Origin, Progress, ProgressUnit, Request, Task, resolved};
-use serde::Deserialize;
-use serde::de::DeserializeOwned;
 use serde_json::Value;
 use ureq::http::{HeaderMap, StatusCode, header};
 
 use crate::TransportError;
-use crate::client::{Listed, Remote, encoded, is_busy, stays_inside};
+use crate::answer::{self, Wrong};
+use crate::client::{Listed, Remote, encoded, is_busy};
 use crate::name::is_commit;
 
 /// Largest answer in bytes, over all its pages: enough for a repository of some hundred thousand files.
@@ -36,21 +34,18 @@ pub(crate) struct Answer {
     text: String,
 }
 
-/// The parts of the Hub's information about a repository that kiln reads.
-#[derive(Deserialize)]
-struct Information {
-    sha: Option<String>,
-}
-
 impl Remote<'_> {
     /// The current commit of the name's revision.
     pub(crate) fn commit(&self, progress: &dyn Progress) -> Result<String, TransportError> {
         let revision = encoded_part(self.name.revision());
         let url = self.api_url(&format!("revision/{revision}"));
         let answer = self.get(&url, &mut self.budget(progress))?;
-        let information: Information = self.json(&answer)?;
-        let commit = information.sha.filter(|commit| is_commit(commit));
-        commit.ok_or_else(|| self.not_a_hub("it names no commit"))
+        let information = self.json(&answer)?;
+        let commit = answer::text(&information, "sha").map_err(|wrong| self.wrong(&wrong))?;
+        match is_commit(commit) {
+            true => Ok(commit.to_owned()),
+            false => Err(self.not_a_hub("it names no commit: the `sha` in its answer is none")),
+        }
     }
 
     /// All files at `commit`.
@@ -68,8 +63,8 @@ impl Remote<'_> {
                 return Err(self.not_a_hub("its list of files has too many pages"));
             }
             let answer = self.get(&url, &mut budget)?;
-            let entries: Vec<RepoTreeEntry> = self.json(&answer)?;
-            files.extend(entries.into_iter().filter_map(listed));
+            let page_of_files = answer::listed_in(&self.json(&answer)?);
+            files.extend(page_of_files.map_err(|wrong| self.wrong(&wrong))?);
             page = next_page(&answer.headers).map(|next| resolved(&next, &url));
             pages.insert(url);
             if page.as_ref().is_some_and(|next| pages.contains(next)) {
@@ -93,6 +88,11 @@ impl Remote<'_> {
             "" => Ok(Value::Null),
             _ => self.json(&answer),
         }
+    }
+
+    /// The error for an answer that is JSON but not the requested kind.
+    pub(crate) fn wrong(&self, wrong: &Wrong) -> TransportError {
+        self.not_a_hub(&wrong.to_string())
     }
 
     /// Sends `body`, and returns the answer with any status.
@@ -129,19 +129,21 @@ impl Remote<'_> {
                 (header::ACCEPT, content),
             ]
         });
-        let request = Request {
+        let mut request = Request {
             agent: &self.agent,
             url,
             authorization: authorization.as_deref().filter(|_| is_hub),
             headers: &headers.unwrap_or_default(),
+            longest: None,
         };
         let mut pauses = self.settings.pauses.iter();
         loop {
+            request.longest = Some(self.time_left(budget)?);
             let response = match sent {
                 Some((_, body)) => request.post(body),
                 None => request.get(),
             };
-            let mut response = response.map_err(|problem| self.unreachable(problem))?;
+            let mut response = response.map_err(|problem| self.broken_off(problem, budget))?;
             let text = self.text(&mut response.body_mut().as_reader(), budget)?;
             let status = response.status();
             match pauses.next() {
@@ -161,15 +163,16 @@ impl Remote<'_> {
     fn text(&self, body: &mut dyn Read, budget: &mut Budget<'_>) -> Result<String, TransportError> {
         let mut text = Vec::new();
         let mut chunk = vec![0; 64 << 10];
+        let mut watch = self.settings.pace.watch();
         loop {
-            if Instant::now() > budget.end {
-                return Err(self.not_a_hub("its answer has no end"));
-            }
+            self.time_left(budget)?;
             let read = body.read(&mut chunk);
-            let count = read.map_err(|problem| self.unreachable(problem.to_string()))?;
+            let count = read.map_err(|problem| self.broken_off(problem.to_string(), budget))?;
             if count == 0 {
                 break;
             }
+            let paced = watch.advance(count as u64);
+            paced.map_err(|slow| self.unreachable(format!("it sends too slowly: {slow}")))?;
             let left = budget.bytes.checked_sub(count as u64);
             budget.bytes = left.ok_or_else(|| self.not_a_hub("its answer is too long"))?;
             budget.task.advance(count as u64);
@@ -191,7 +194,29 @@ impl Remote<'_> {
         self.answer_error(answer.status, &answer.headers, &answer.text)
     }
 
-    fn json<T: DeserializeOwned>(&self, answer: &Answer) -> Result<T, TransportError> {
+    /// The time that is left for an answer.
+    fn time_left(&self, budget: &Budget<'_>) -> Result<Duration, TransportError> {
+        let left = budget.end.saturating_duration_since(Instant::now());
+        match left.is_zero() {
+            true => Err(self.without_end()),
+            false => Ok(left),
+        }
+    }
+
+    /// The error if an answer stops early: its time was up, or the server cannot be reached.
+    fn broken_off(&self, problem: String, budget: &Budget<'_>) -> TransportError {
+        match Instant::now() < budget.end {
+            true => self.unreachable(problem),
+            false => self.without_end(),
+        }
+    }
+
+    fn without_end(&self) -> TransportError {
+        let seconds = self.settings.longest_answer.as_secs_f64();
+        self.not_a_hub(&format!("its answer has no end, not in {seconds:.0} s"))
+    }
+
+    fn json(&self, answer: &Answer) -> Result<Value, TransportError> {
         serde_json::from_str(&answer.text).map_err(|_| self.not_a_hub("its answer is not JSON"))
     }
 
@@ -209,26 +234,6 @@ impl Remote<'_> {
         let (endpoint, kind) = (&self.settings.endpoint, self.kind.plural());
         format!("{endpoint}/api/{kind}/{}/{path}", self.id())
     }
-}
-
-/// A file of the list, by its path; `None` for a folder, and for a path that would leave the repository.
-fn listed(entry: RepoTreeEntry) -> Option<(String, Listed)> {
-    let RepoTreeEntry::File {
-        oid,
-        size,
-        path,
-        lfs,
-        ..
-    } = entry
-    else {
-        return None;
-    };
-    let listed = Listed {
-        size,
-        is_large: lfs.is_some(),
-        object: oid,
-    };
-    stays_inside(&path).then_some((path, listed))
 }
 
 /// The address of the page after this one: `Link: <..>; rel="next"` (RFC 8288).

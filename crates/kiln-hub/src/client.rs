@@ -109,6 +109,7 @@ impl<'a> Remote<'a> {
                 size: Some(listed.size),
                 largest: listed.size,
                 pauses: &self.settings.pauses,
+                pace: self.settings.pace,
                 begins_right: &|bytes| {
                     came_pointer.set(listed.is_large && is_pointer(bytes));
                     !came_pointer.get() && !is_page(bytes)

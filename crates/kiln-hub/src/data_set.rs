@@ -132,7 +132,11 @@ impl Parts {
             of_split.map(|table| table.file.to_owned()).collect()
         };
         let first_of = |names: &[&str]| {
-            let mut splits = names.iter().map(|name| of_split(name));
+            let mut splits = names.iter().map(|name| {
+                let is_it = |table: &&Table<'_>| table.split.eq_ignore_ascii_case(name);
+                let files = tables.iter().filter(is_it);
+                files.map(|table| table.file.to_owned()).collect::<Vec<_>>()
+            });
             splits.find(|files| !files.is_empty()).unwrap_or_default()
         };
         if let Some(split) = split {
@@ -314,6 +318,9 @@ mod tests {
         let files = ["testing-0.parquet", "training-0.parquet"];
         let (train, validation) = parts(&files, None).unwrap();
         assert_eq!([validation, train].concat(), files);
+        let capitals = ["data/TEST-0.parquet", "data/Train-0.parquet"];
+        let (train, validation) = parts(&capitals, None).unwrap();
+        assert_eq!([validation, train].concat(), capitals);
     }
 
     #[test]

@@ -4,6 +4,7 @@ use std::io;
 use std::path::PathBuf;
 
 use kiln_checkpoint::CheckpointError;
+use kiln_data::TooSlow;
 
 /// Why a repository could not be pulled or pushed. Each message is one sentence that says what to do.
 #[derive(Debug, thiserror::Error)]
@@ -155,6 +156,22 @@ pub enum TransportError {
     CutShort {
         /// The file.
         file: String,
+        /// How many bytes there are.
+        received: u64,
+        /// How many there should be.
+        size: u64,
+    },
+    /// The server sends so slowly that the file would hardly ever be complete.
+    #[error(
+        "{endpoint} sends {file} too slowly, {slow}; {received} of {size} bytes are kept: run this again for the rest, or set another HF_ENDPOINT"
+    )]
+    TooSlow {
+        /// The file.
+        file: String,
+        /// The Hub's address.
+        endpoint: String,
+        /// How slowly.
+        slow: TooSlow,
         /// How many bytes there are.
         received: u64,
         /// How many there should be.

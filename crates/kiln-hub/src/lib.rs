@@ -25,6 +25,7 @@
 //! limit. It writes a server's answer into the cache without checking status, size or checksum. And it uploads large
 //! files only through Xet, which mirrors do not have.
 
+mod answer;
 mod api;
 mod cache;
 mod card;

@@ -66,7 +66,7 @@ pub fn publish(
             .into_iter()
             .flatten()
             .flatten();
-        let entries = entries.filter(|entry| entry.path().is_file());
+        let entries = entries.filter(|entry| !entry.path().is_dir());
         files.extend(
             entries.filter_map(|entry| Some(format!("{part}{}", entry.file_name().to_str()?))),
         );

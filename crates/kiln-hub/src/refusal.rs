@@ -28,6 +28,13 @@ impl Remote<'_> {
                 received,
                 size,
             },
+            DownloadFailure::TooSlow { received, slow } => TransportError::TooSlow {
+                file,
+                endpoint: self.settings.endpoint.clone(),
+                slow,
+                received,
+                size,
+            },
             DownloadFailure::WrongDigest => TransportError::WrongChecksum { file },
             DownloadFailure::WrongSize { announced } => TransportError::WrongSize {
                 file,

@@ -5,7 +5,7 @@ use std::ffi::OsString;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use kiln_data::read_text;
+use kiln_data::{Pace, read_text};
 
 /// The Hub's address, the user's token, and the folder of the cache.
 #[derive(Clone, Debug)]
@@ -20,8 +20,10 @@ pub struct HubSettings {
     pub offline: bool,
     /// How long a server may be silent before it counts as out of reach.
     pub patience: Duration,
-    /// How long an answer may take in total, over all its pages.
+    /// How long an answer may take in total, including its pages, redirects and pauses.
     pub longest_answer: Duration,
+    /// The slowest allowed speed of files and answers from the server, and of uploads to it.
+    pub pace: Pace,
     /// The pauses before each new attempt at a busy server (HTTP 429 or 5xx).
     pub pauses: Vec<Duration>,
 }
@@ -62,6 +64,7 @@ impl HubSettings {
             offline: is_on("HF_HUB_OFFLINE"),
             patience: Duration::from_secs(20),
             longest_answer: Duration::from_secs(120),
+            pace: Pace::MODEM,
             pauses: [1, 4, 10].map(Duration::from_secs).to_vec(),
         }
     }

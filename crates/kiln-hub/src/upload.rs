@@ -12,15 +12,14 @@ use std::thread;
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
-use hf_hub::repository::CommitInfo;
 use kiln_checkpoint::CheckpointError;
-use kiln_data::{Progress, ProgressUnit, Task, sha256_of_file};
-use serde::Deserialize;
+use kiln_data::{Pace, Progress, ProgressUnit, Task, Watch, sha256_of_file};
 use serde_json::{Map, Value, json};
 use ureq::http::{HeaderMap, Response, StatusCode, header};
 use ureq::{Body, SendBody};
 
 use crate::TransportError;
+use crate::answer;
 use crate::api::encoded_part;
 use crate::client::{Remote, is_busy};
 
@@ -92,9 +91,8 @@ impl Remote<'_> {
             LINES,
             &body,
         )?;
-        let made = CommitInfo::deserialize(answer).ok();
-        let commit = made.and_then(|made| made.commit_oid);
-        commit.ok_or_else(|| self.not_a_hub("it names no commit"))
+        let commit = answer::text(&answer, "commitOid").map_err(|wrong| self.wrong(&wrong))?;
+        Ok(commit.to_owned())
     }
 
     /// Asks which files the Hub stores in Git LFS.
@@ -111,8 +109,7 @@ impl Remote<'_> {
         let described = described.collect::<Result<Vec<_>, TransportError>>()?;
         let url = self.api_url(&format!("preupload/{}", encoded_part(branch)));
         let answer = self.post(&url, JSON, &json!({ "files": described }).to_string())?;
-        let modes = answer["files"].as_array();
-        let modes = modes.ok_or_else(|| self.not_a_hub("it does not say where files go"))?;
+        let modes = answer::array(&answer, "files").map_err(|wrong| self.wrong(&wrong))?;
         let large: Vec<String> = modes
             .iter()
             .filter(|mode| mode["uploadMode"] == "lfs")
@@ -153,8 +150,7 @@ impl Remote<'_> {
             self.id()
         );
         let answer = self.post(&url, LFS, &body.to_string())?;
-        let answers = answer["objects"].as_array();
-        let answers = answers.ok_or_else(|| self.not_a_hub("it does not say where to upload"))?;
+        let answers = answer::array(&answer, "objects").map_err(|wrong| self.wrong(&wrong))?;
         for object in answers {
             let Some(file) = object["oid"].as_str().and_then(|oid| by_content.get(oid)) else {
                 continue;
@@ -265,7 +261,9 @@ impl Remote<'_> {
                     request = request.header(name, value);
                 }
             }
-            let mut reader = piece.open(progress).map_err(read_error(&piece.file.path))?;
+            let mut reader = piece
+                .open(self.settings.pace, progress)
+                .map_err(read_error(&piece.file.path))?;
             let answer = request.send(SendBody::from_reader(&mut reader));
             let answer = answer.map_err(|error| self.unreachable(error.to_string()))?;
             match pauses.next() {
@@ -291,25 +289,35 @@ struct Piece<'a> {
 }
 
 impl Piece<'_> {
-    fn open<'a>(&self, progress: &'a dyn Progress) -> io::Result<Counted<'a>> {
+    fn open<'a>(&self, pace: Pace, progress: &'a dyn Progress) -> io::Result<Counted<'a>> {
         let mut file = File::open(&self.file.path)?;
         file.seek(SeekFrom::Start(self.start))?;
         Ok(Counted {
             reader: file.take(self.size),
+            watch: pace.watch(),
             progress,
         })
     }
 }
 
-/// Reports the bytes that are read.
+/// Reports the bytes that are read, and fails if the server takes them too slowly.
 struct Counted<'a> {
     reader: io::Take<File>,
+    watch: Watch,
     progress: &'a dyn Progress,
 }
 
 impl Read for Counted<'_> {
     fn read(&mut self, target: &mut [u8]) -> io::Result<usize> {
         let count = self.reader.read(target)?;
+        // At the end of the file the server has taken everything.
+        if count > 0
+            && let Err(slow) = self.watch.advance(count as u64)
+        {
+            return Err(io::Error::other(format!(
+                "it takes the file too slowly: {slow}"
+            )));
+        }
         self.progress.advance(count as u64);
         Ok(count)
     }

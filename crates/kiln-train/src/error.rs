@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use crate::experiment::ConfigError;
+use crate::experiment::config_error::ConfigError;
 
 /// A training that did not succeed.
 #[derive(Debug, thiserror::Error)]
@@ -31,12 +31,15 @@ pub enum TrainError {
     /// Drawn images could not be measured.
     #[error(transparent)]
     Evaluation(#[from] kiln_eval::EvalError),
+    /// Images could not be drawn.
+    #[error(transparent)]
+    Drawing(#[from] kiln_pipeline::Error),
     /// A picture could not be written.
     #[error(transparent)]
-    Picture(#[from] crate::pictures::PictureError),
+    Picture(#[from] kiln_pipeline::pictures::PictureError),
     /// The devices cannot do what was asked for.
     #[error(transparent)]
-    Devices(#[from] crate::devices::DeviceError),
+    Devices(#[from] kiln_pipeline::DeviceError),
     /// A device did not give its results.
     #[error("the device failed: {0}")]
     Device(#[from] burn::tensor::TensorReadError),

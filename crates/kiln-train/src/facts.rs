@@ -6,7 +6,7 @@ use kiln_checkpoint::Metadata;
 use kiln_data::Datasets;
 
 use crate::experiment::Experiment;
-use crate::start::initial_weights::EarlierSteps;
+use crate::start::earlier_steps::EarlierSteps;
 
 /// The steps that a model has learnt for, by the facts about its training.
 pub(crate) fn steps_in(facts: &BTreeMap<String, String>) -> Option<usize> {

@@ -23,7 +23,6 @@
 mod classifier;
 mod counted;
 mod denoising;
-pub mod devices;
 mod error;
 mod experiment;
 mod facts;
@@ -31,20 +30,16 @@ mod first_stage;
 mod learner;
 mod memory;
 mod options;
-pub mod pictures;
-pub mod plots;
 mod ranks;
 mod run_folder;
 mod script;
 mod stages;
 mod start;
 mod steps;
-mod suggestion;
 mod training_report;
 
 pub use counted::counted;
 pub use denoising::evaluation::{seen_in, seen_in_dataset};
-pub use devices::{DeviceError, Devices};
 pub use error::TrainError;
 pub use experiment::{
     Augmentation, Best, ClassifierExperiment, ConfigError, EvaluationConfig, Experiment,
@@ -52,9 +47,9 @@ pub use experiment::{
     overrides_of_run,
 };
 pub use learner::dashboard;
-pub use learner::launch::Strategy;
 pub use learner::learning_rate::WarmupCosine;
 pub use learner::session::StopSignal;
+pub use learner::strategy::Strategy;
 pub use options::RunOptions;
 pub use ranks::{Ranks, RanksError};
 pub use run_folder::destination::check_destination;
@@ -64,5 +59,4 @@ pub use run_folder::record::{RunRecord, StageRecord};
 pub use run_folder::write_atomically;
 pub use stages::{train_classifier, train_diffusion, train_latent_diffusion, train_vqvae};
 pub use steps::{DiffusionInput, diffusion_steps, vqvae_steps};
-pub use suggestion::suggestion;
 pub use training_report::TrainingReport;

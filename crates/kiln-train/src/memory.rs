@@ -3,8 +3,8 @@
 use burn::tensor::Device;
 use kiln_models::{FeatureMaps, too_little_memory};
 
-use crate::devices::Devices;
 use crate::experiment::{ConfigError, Experiment, TrainingConfig};
+use kiln_pipeline::Devices;
 
 /// Bytes of a number.
 const NUMBER: f64 = 4.0;
@@ -54,8 +54,8 @@ impl Trained<'_> {
             return Ok(());
         }
         let size = [experiment.data.size; 2];
-        let decoder = experiment.vqvae.as_ref();
-        let decoder = decoder.map(|vqvae| FeatureMaps::of_vqvae(vqvae, size).drawing);
+        let first_stage = experiment.first_stage.as_ref();
+        let decoder = first_stage.map(|stage| FeatureMaps::of_vqvae(&stage.vqvae, size).drawing);
         let maps = self.maps.drawing.max(decoder.unwrap_or_default());
         let count = experiment.sampling.count;
         let pictured = count as f64 * maps * NUMBER;

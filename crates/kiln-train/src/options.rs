@@ -5,11 +5,11 @@ use std::path::{Path, PathBuf};
 use kiln_data::{DataConfig, Datasets, Progress};
 use kiln_hub::{HubSettings, open_data_set};
 
-use crate::devices::Devices;
 use crate::error::TrainError;
-use crate::learner::launch::Strategy;
 use crate::learner::session::StopSignal;
+use crate::learner::strategy::Strategy;
 use crate::ranks::Ranks;
+use kiln_pipeline::Devices;
 
 /// Where a training takes place and how.
 #[derive(Debug, Clone)]

@@ -5,7 +5,6 @@ use std::sync::Arc;
 
 use kiln_data::{DataConfig, Datasets, Progress};
 
-use crate::devices::Devices;
 use crate::error::TrainError;
 use crate::experiment::TrainingConfig;
 use crate::learner::launch::Training;
@@ -18,9 +17,10 @@ use crate::options::RunOptions;
 use crate::run_folder::claim::Claim;
 use crate::run_folder::{RunFolder, StageFolder};
 use crate::start::Start;
+use crate::start::earlier_steps::EarlierSteps;
 use crate::start::identity::{InitialWeights, VqVaeIdentity};
-use crate::start::initial_weights::EarlierSteps;
 use crate::training_report::TrainingReport;
+use kiln_pipeline::Devices;
 
 /// A stage of an experiment: what the script asks of it, in this order.
 pub(crate) trait Stage: Sized {
@@ -35,6 +35,8 @@ pub(crate) trait Stage: Sized {
     /// Its name in a report.
     fn name(&self) -> &'static str;
     fn training(&self) -> &TrainingConfig;
+    /// The experiment's table of these settings.
+    fn table(&self) -> &'static str;
     fn data(&self) -> &DataConfig;
     fn seed(&self) -> u64;
     /// What it keeps.
@@ -117,6 +119,7 @@ pub(crate) fn train<S: Stage>(
     options.devices.check_precision(training.precision)?;
     stage.check_memory(&options.devices)?;
     let mut claim = Claim::stake(&run, &folder, &model, &options.ranks)?;
+    options.stop.on_leaving(claim.dropping());
     let start = stage.start(options, &run, &folder)?;
     let trained = |model: &Path| stage.steps_of(model);
     let report =
@@ -132,6 +135,7 @@ pub(crate) fn train<S: Stage>(
 
     let (images, devices) = (datasets.train.len(), options.devices.all().len());
     let plan = Plan::new(training, images, devices, stage.seed()).over(&options.ranks);
+    plan.check(stage.table())?;
     let plan = Arc::new(plan);
     let earlier = found.begun_with.as_ref();
     let earlier = earlier.map(|initial| initial.earlier_steps);

@@ -31,7 +31,7 @@ pub fn train_latent_diffusion(
     options: &RunOptions,
     progress: &dyn Progress,
 ) -> Result<TrainingReport, TrainError> {
-    if experiment.first_stage().is_none() {
+    if experiment.first_stage.is_none() {
         return Err(TrainError::NoFirstStage);
     }
     train(&Stage2::of(experiment), options, progress)
@@ -46,7 +46,7 @@ pub fn train_diffusion(
     options: &RunOptions,
     progress: &dyn Progress,
 ) -> Result<TrainingReport, TrainError> {
-    if experiment.first_stage().is_some() {
+    if experiment.first_stage.is_some() {
         return Err(TrainError::InLatentSpace);
     }
     train(&Stage2::of(experiment), options, progress)

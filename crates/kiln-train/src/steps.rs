@@ -39,13 +39,16 @@ pub fn vqvae_steps(
     network: Autoencoder,
     images: Vec<Tensor<4>>,
 ) -> Result<impl FnMut() -> Result<f64, TrainError> + use<>, TrainError> {
-    let first_stage = experiment.first_stage().ok_or(TrainError::NoFirstStage)?;
+    let first_stage = experiment
+        .first_stage
+        .as_ref()
+        .ok_or(TrainError::NoFirstStage)?;
     let counts: Vec<usize> = images.iter().map(|images| images.dims()[0]).collect();
     let total_images = counts.iter().sum();
     let training = one_pass(&first_stage.stage_1.training);
     let session = Session::new(0, StopSignal::default());
     let trainee = first_stage::trainee(
-        &first_stage,
+        first_stage,
         network,
         0,
         &Plan::new(&training, total_images, images.len(), experiment.seed),
@@ -156,11 +159,7 @@ where
     M: TrainStep<Output = Report> + LearnerModel,
     B: Fn(usize, usize) -> <M as TrainStep>::Input,
 {
-    let mut learner = Learner::new(
-        trainee,
-        optimizer(training, &session),
-        WarmupCosine::new(training),
-    );
+    let mut learner = Learner::new(trainee, optimizer(&session), WarmupCosine::new(training));
     let workers = (devices.len() > 1).then(|| MultiDevicesTrainStep::new(&devices));
     let mut step = 0;
     move || {
@@ -286,7 +285,7 @@ mod tests {
             .map(|stage| format!("{stage}.training.precision=\"{precision}\""));
         let experiment = Experiment::parse(EXPERIMENT, "test", &overrides).unwrap();
         let device = Device::flex().autodiff();
-        let vqvae = experiment.first_stage().unwrap().vqvae;
+        let vqvae = experiment.first_stage.as_ref().unwrap().vqvae.clone();
         let vqvae = vqvae.init(&device, 0).unwrap();
         let stage_1 = vqvae_steps(&experiment, vqvae, vec![images(0, [1, 8, 8], &device)]);
         let stage_1 = losses(stage_1.unwrap());
@@ -379,7 +378,7 @@ mod tests {
     fn numbers_that_are_not_finite_end_the_steps() {
         let experiment = Experiment::parse(EXPERIMENT, "test", &[]).unwrap();
         let device = Device::flex().autodiff();
-        let vqvae = experiment.first_stage().unwrap().vqvae;
+        let vqvae = experiment.first_stage.as_ref().unwrap().vqvae.clone();
         let vqvae = vqvae.init(&device, 0).unwrap();
         let images = Tensor::<4>::full([4, 1, 8, 8], f32::INFINITY, &device);
         let mut step = vqvae_steps(&experiment, vqvae, vec![images]).unwrap();

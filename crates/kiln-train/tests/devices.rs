@@ -7,7 +7,8 @@ use std::path::PathBuf;
 use common::{
     Train, assert_close, experiment, in_pixel_space, options, pixels, stage_1, stage_2, weights,
 };
-use kiln_train::{Devices, Experiment, RunOptions, StopSignal, Strategy};
+use kiln_pipeline::Devices;
+use kiln_train::{Experiment, RunOptions, StopSignal, Strategy};
 
 /// A way to cut the 8 images of a step: devices, how they share the work, batch size, micro-batches.
 type Cut = (&'static str, Strategy, usize, usize);

@@ -339,5 +339,5 @@ fn an_experiment_survives_its_own_toml() {
     let text = first.to_toml().unwrap();
     let second = Experiment::parse(&text, "again", &[]).unwrap();
     assert_eq!(second.to_toml().unwrap(), text);
-    assert_eq!(second.stage_1.unwrap().training.accumulate, 3);
+    assert_eq!(second.first_stage.unwrap().stage_1.training.accumulate, 3);
 }

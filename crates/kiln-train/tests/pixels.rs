@@ -127,3 +127,26 @@ fn images_without_labels_are_refused() {
         "{message}"
     );
 }
+
+/// Validation visits the first timestep, of whose logarithm an embedding may be.
+#[test]
+fn every_way_to_tell_the_time_is_validated() {
+    for kind in ["positional", "fourier", "learned", "noise_power"] {
+        let place = tempfile::tempdir().unwrap();
+        let experiment = pixels(&[
+            &format!("unet.time_embedding_type={kind}"),
+            "unet.num_train_timesteps=1000",
+            "stage_2.training.pictures_every=0",
+        ]);
+        in_pixel_space(&experiment, &options(place.path())).unwrap();
+        for metric in ["loss/valid", "noise mse/valid", "loss/train"] {
+            let values = column(place.path(), metric);
+            let steps: Vec<_> = values.keys().copied().collect();
+            assert_eq!(steps, [4, 8, 10], "{kind}: {metric}");
+            assert!(
+                values.values().all(|value| value.is_finite()),
+                "{kind}: {values:?}"
+            );
+        }
+    }
+}

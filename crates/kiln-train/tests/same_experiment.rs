@@ -305,7 +305,8 @@ fn stage_2_leaves_the_tables_of_stage_1_as_that_was_run() {
     stage_1(&experiment(&["stage_1.training.steps=4"]), &options).unwrap();
     stage_2(&experiment(&["stage_2.training.steps=2"]), &options).unwrap();
     let written = Experiment::load(&place.path().join("config.toml"), &[]).unwrap();
-    assert_eq!(written.stage_1.unwrap().training.steps, 4);
+    let first_stage = written.first_stage.unwrap();
+    assert_eq!(first_stage.stage_1.training.steps, 4);
     assert_eq!(written.stage_2.training.steps, 2);
     let set = ["stage_1.training.steps=4", "stage_2.training.steps=2"];
     assert_eq!(written.overrides, set);

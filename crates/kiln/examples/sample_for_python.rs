@@ -39,10 +39,10 @@ fn main() -> anyhow::Result<()> {
         ..defaults
     };
     let mut noise = None;
-    let images = pipeline.sample(&options, |moment| {
+    let images = pipeline.sample(options.observed(&mut |moment| {
         noise.get_or_insert_with(|| moment.latents.clone());
         Ok(())
-    })?;
+    }))?;
     let noise = noise.context("there was no first moment")?;
 
     let noise_shape = noise.dims().to_vec();

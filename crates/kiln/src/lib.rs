@@ -22,7 +22,7 @@
 //! train_latent_diffusion(&experiment, &run, &NoProgress)?;
 //!
 //! let pipeline = Pipeline::load(Path::new("runs/photos/model"), &Device::flex())?;
-//! let images = pipeline.sample(&pipeline.default_options(), |_| Ok(()))?;
+//! let images = pipeline.sample(&pipeline.default_options())?;
 //! save_png(&grid(&images, columns_for(images.len())), Path::new("photos.png"))?;
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
@@ -55,22 +55,15 @@
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 //!
-//! What stands behind this page is in the crates `kiln_diffusion` (schedules, losses, samplers), `kiln_models` (the
-//! networks), `kiln_data` and `kiln_train`.
+//! Of a training that is not finished, [`load_model`] reads a checkpoint, and [`Pipeline::from_model`] draws with it.
+//!
+//! What stands behind this page is in the crates `kiln_pipeline` (a trained model in use), `kiln_diffusion` (schedules, losses,
+//! samplers), `kiln_models` (the networks), `kiln_data` and `kiln_train`.
 
 #![recursion_limit = "256"]
 
-mod autoencoder;
-mod error;
-mod memory;
-mod pipeline;
-
-pub use autoencoder::{Autoencoder, Reconstruction};
-pub use error::Error;
-pub use pipeline::{Classes, Interpolation, Moment, Pipeline, SampleOptions, Start};
-
 pub use burn;
-pub use kiln_checkpoint::ModelSource;
+pub use kiln_checkpoint::{LatentDiffusion, ModelSource};
 pub use kiln_data::{Datasets, ImageDataset, ImageShape, NoProgress, Progress};
 pub use kiln_diffusion::sampler::{InpaintOptions, Sampler};
 pub use kiln_diffusion::{
@@ -78,8 +71,12 @@ pub use kiln_diffusion::{
     ScheduleKind, Spacing,
 };
 pub use kiln_kernels::Precision;
-pub use kiln_train::pictures;
+pub use kiln_pipeline::{
+    Autoencoder, Classes, DeviceError, Devices, Error, Interpolation, Moment, Observed, Observer,
+    Pipeline, Reconstruction, SampleOptions, Start, Wanted,
+};
+pub use kiln_pipeline::{pictures, plots};
 pub use kiln_train::{
-    Devices, Experiment, RunOptions, StopSignal, TrainError, TrainingReport, train_diffusion,
+    Experiment, RunOptions, StopSignal, TrainError, TrainingReport, load_model, train_diffusion,
     train_latent_diffusion, train_vqvae,
 };

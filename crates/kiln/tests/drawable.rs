@@ -51,7 +51,7 @@ const LATENTS: &str = r#"
 /// The model that a training of no steps at all would leave, saved and read again.
 fn model(experiment: &Experiment) -> Pipeline {
     let device = Device::flex();
-    let first_stage = experiment.first_stage().map(|config| FirstStage {
+    let first_stage = experiment.first_stage.as_ref().map(|config| FirstStage {
         network: config.vqvae.init(&device, 1).unwrap(),
         metadata: Metadata::default(),
     });
@@ -82,7 +82,7 @@ fn require_drawable(text: &str, overrides: &[String]) -> bool {
         count: 1,
         ..pipeline.default_options()
     };
-    let images = pipeline.sample(&options, |_| Ok(()));
+    let images = pipeline.sample(&options);
     let images = images.unwrap_or_else(|error| panic!("{overrides:?}: {error}"));
     let is_finite = images.values().iter().all(|value| value.is_finite());
     assert!(is_finite, "{overrides:?}");
@@ -96,7 +96,7 @@ fn sizes_that_the_config_leaves_out_follow_from_the_data() {
         assert!(require_drawable(&text, &[]));
     }
     let experiment = Experiment::parse(&(PIXELS.to_owned() + LATENTS), "test", &[]).unwrap();
-    assert_eq!(experiment.vqvae.unwrap().sample_size, 8);
+    assert_eq!(experiment.first_stage.unwrap().vqvae.sample_size, 8);
     let size = experiment.unet.sample_size.unwrap();
     assert_eq!(size.height_and_width(), [4, 4]);
 }

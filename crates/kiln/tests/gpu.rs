@@ -15,8 +15,8 @@ use std::{env, path::Path};
 use burn::tensor::{Device, Tensor};
 use common::{Train, experiment, in_pixel_space, options, pixels, stage_1, stage_2, weights};
 use kiln::pictures::Images;
-use kiln::{Pipeline, SampleOptions};
-use kiln_train::{DeviceError, Devices, Experiment, RunOptions};
+use kiln::{DeviceError, Devices, Pipeline, SampleOptions};
+use kiln_train::{Experiment, RunOptions};
 
 /// The largest difference of two latents, whose deviation is 1.
 ///

@@ -155,7 +155,7 @@ fn read(path: &Path, file: &str) -> Result<Tensors, CheckpointError> {
         // Views may share memory, but only up to a limit.
         let largest = length.saturating_mul(2);
         let wanted = |key: &str| !key.starts_with("optimizer_states.");
-        tensors = read_pickle(path, file, largest, wanted)?;
+        tensors = read_pickle(opened, file, largest, wanted)?;
     }
     // Lightning's checkpoints have the weights in one of several dictionaries.
     let within = |key: &str| key.strip_prefix("state_dict.").map(str::to_owned);

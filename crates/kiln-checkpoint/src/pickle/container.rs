@@ -1,10 +1,8 @@
 //! The containers of pickles: the zip archive of PyTorch since 1.6, and the older format.
 
 use std::collections::BTreeMap;
-use std::fs::File;
 use std::io::{self, Read, Seek, SeekFrom};
 use std::ops::Range;
-use std::path::Path;
 
 use zip::read::ZipReadOptions;
 use zip::result::ZipError;
@@ -15,6 +13,7 @@ use super::machine::Machine;
 use super::storage::{Storage, Tensor};
 use super::tensors::find_tensors;
 use super::values::Value;
+use crate::source::Readable;
 
 /// More bytes than any pickle has; its tensors are stored outside of it.
 const LARGEST_PICKLE: u64 = 64 << 20;
@@ -27,33 +26,32 @@ const LEGACY_MAGIC: [u8; 10] = [0x6c, 0xfc, 0x9c, 0x46, 0xf9, 0x20, 0x6a, 0xa8, 
 const LEGACY_HEADERS: usize = 3;
 
 /// A file with a pickle.
-pub(super) enum Container {
+pub(super) enum Container<F> {
     /// An archive, with its folder `archive/`.
     Zip {
-        archive: ZipArchive<File>,
+        archive: ZipArchive<F>,
         folder: String,
         length: u64,
     },
     /// Pickles, and the storages behind them.
     Legacy {
-        file: File,
+        file: F,
         storages: BTreeMap<String, Range<u64>>,
     },
     /// A pickle alone.
-    Plain { file: File },
+    Plain { file: F },
 }
 
 /// The tensors of a file by name, and the storages that they view.
 type Found = (BTreeMap<String, Tensor>, Vec<Storage>);
 
-impl Container {
-    pub(super) fn open(path: &Path) -> Result<Self, Problem> {
-        let mut file = File::open(path)?;
+impl<F: Readable> Container<F> {
+    pub(super) fn open(mut file: F) -> Result<Self, Problem> {
         let mut start = Vec::new();
         file.by_ref().take(64).read_to_end(&mut start)?;
         file.rewind()?;
         if start.starts_with(b"PK") {
-            let length = file.metadata()?.len();
+            let length = length(&mut file)?;
             let archive = ZipArchive::new(file).map_err(of_zip)?;
             let names = archive.file_names().filter_map(Result::ok);
             let folders = names.filter_map(|name| Some(name.strip_suffix("data.pkl")?.to_owned()));
@@ -124,7 +122,7 @@ impl Container {
                 let root = machine.run()?;
                 let tensors = find_tensors(root, &machine.values)?;
                 let order = machine.run()?;
-                let end = file.metadata()?.len();
+                let end = length(file)?;
                 *storages = laid_out(order, &machine, end)?;
                 Ok((tensors, machine.values.storages))
             }
@@ -210,21 +208,25 @@ fn missing() -> Problem {
     Problem::damaged("it lacks a tensor's storage")
 }
 
+fn length(file: &mut impl Readable) -> io::Result<u64> {
+    file.seek(SeekFrom::End(0))
+}
+
 /// The beginning of a file, which has its pickles. Storages of any length may follow.
-fn head(file: &mut File) -> Result<Vec<u8>, Problem> {
+fn head(file: &mut impl Readable) -> Result<Vec<u8>, Problem> {
     file.rewind()?;
     Ok(read_at_most(file, LARGEST_PICKLE)?)
 }
 
 /// Names of the pickles of an archive other than `name`.
-fn pickles_beside(archive: &ZipArchive<File>, name: &str) -> Vec<String> {
+fn pickles_beside(archive: &ZipArchive<impl Readable>, name: &str) -> Vec<String> {
     let names = archive.file_names().filter_map(Result::ok);
     let others = names.filter(|other| other.ends_with(".pkl") && *other != name);
     others.map(|other| other.into_owned()).collect()
 }
 
 /// A short text of an archive, if it exists.
-fn text(archive: &mut ZipArchive<File>, name: &str) -> Result<Option<Vec<u8>>, Problem> {
+fn text(archive: &mut ZipArchive<impl Readable>, name: &str) -> Result<Option<Vec<u8>>, Problem> {
     match archive.index_for_name(name) {
         Some(_) => entry(archive, name, 0..64).map(Some),
         None => Ok(None),
@@ -233,7 +235,7 @@ fn text(archive: &mut ZipArchive<File>, name: &str) -> Result<Option<Vec<u8>>, P
 
 /// Some bytes of an archive's entry, or fewer if it ends earlier.
 fn entry(
-    archive: &mut ZipArchive<File>,
+    archive: &mut ZipArchive<impl Readable>,
     name: &str,
     window: Range<u64>,
 ) -> Result<Vec<u8>, Problem> {

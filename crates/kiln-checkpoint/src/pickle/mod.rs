@@ -22,29 +22,29 @@ mod tensors;
 mod values;
 
 use std::collections::BTreeMap;
-use std::path::Path;
 
 use safetensors::Dtype;
 
 use crate::CheckpointError;
+use crate::source::Readable;
 use container::Container;
 
 /// A tensor of a pickle: type, shape and little-endian numbers.
 pub(crate) type PickledTensor = (Dtype, Vec<usize>, Vec<u8>);
 
-/// Takes the tensors of floats whose keys are `wanted` from a file of PyTorch; they may need at most `largest` bytes.
-/// The keys of nested dictionaries are joined by dots. Values under a key that is neither text nor a whole number, such
-/// as a class, are ignored.
+/// Takes the tensors of floats whose keys are `wanted` from a file of PyTorch, called `file` in messages; they may need at
+/// most `largest` bytes. The keys of nested dictionaries are joined by dots. Values under a key that is neither text nor a
+/// whole number, such as a class, are ignored.
 ///
 /// # Errors
 /// If the file names anything but data, is damaged, too large, or of a kind that is not supported.
 pub(crate) fn read_pickle(
-    path: &Path,
+    opened: impl Readable,
     file: &str,
     largest: u64,
     wanted: impl Fn(&str) -> bool,
 ) -> Result<BTreeMap<String, PickledTensor>, CheckpointError> {
-    read(path, largest, wanted).map_err(|problem| match problem {
+    read(opened, largest, wanted).map_err(|problem| match problem {
         Problem::Damaged(problem) => CheckpointError::Damaged {
             file: file.to_owned(),
             problem,
@@ -65,11 +65,11 @@ pub(crate) fn read_pickle(
 }
 
 fn read(
-    path: &Path,
+    opened: impl Readable,
     largest: u64,
     wanted: impl Fn(&str) -> bool,
 ) -> Result<BTreeMap<String, PickledTensor>, Problem> {
-    let mut container = Container::open(path)?;
+    let mut container = Container::open(opened)?;
     let (tensors, storages) = container.tensors()?;
     let mut total = 0u64;
     let mut read = BTreeMap::new();

@@ -5,13 +5,13 @@ use std::ops::Range;
 use anyhow::Context;
 use burn::tensor::{Device, Tensor};
 use clap::ValueEnum;
-use kiln::{Pipeline, SampleOptions};
+use kiln::pictures::Images;
+use kiln::{Devices, Pipeline, SampleOptions};
 use kiln_checkpoint::{FirstStage, LatentDiffusion, Metadata};
 use kiln_diffusion::noise::{self, ImageNoise};
 use kiln_kernels::{Precision, with_precision};
 use kiln_models::{SampleSize, UNet2dConfig};
-use kiln_train::pictures::Images;
-use kiln_train::{Devices, DiffusionInput, Experiment, diffusion_steps, vqvae_steps};
+use kiln_train::{DiffusionInput, Experiment, diffusion_steps, vqvae_steps};
 use serde::{Deserialize, Serialize};
 
 use super::{Measurement, Repeats, measure};
@@ -57,7 +57,7 @@ pub struct Size {
 impl Work {
     /// The works of an experiment, in the order of a model's life. In pixel space nothing is encoded or decoded.
     pub fn all(experiment: &Experiment) -> Vec<Work> {
-        match experiment.first_stage() {
+        match experiment.first_stage.as_ref() {
             Some(_) => vec![Work::Stage1, Work::Stage2, Work::Sampling, Work::Decoding],
             None => vec![Work::Stage2, Work::Sampling],
         }
@@ -96,7 +96,10 @@ fn stage_1(
     repeats: Repeats,
     devices: &Devices,
 ) -> anyhow::Result<Measurement> {
-    let first_stage = experiment.first_stage().context(NOTHING_TO_MEASURE)?;
+    let first_stage = experiment
+        .first_stage
+        .as_ref()
+        .context(NOTHING_TO_MEASURE)?;
     let batch = size
         .batch_size
         .unwrap_or(first_stage.stage_1.training.batch_size);
@@ -141,19 +144,15 @@ fn shares(batch: usize, devices: &Devices) -> impl Iterator<Item = (Range<u64>, 
     })
 }
 
-fn sampling(
-    experiment: &Experiment,
-    size: Size,
-    repeats: Repeats,
-    device: &Device,
-) -> anyhow::Result<Measurement> {
+/// The experiment's model, with random weights.
+fn pipeline(experiment: &Experiment, device: &Device) -> anyhow::Result<Pipeline> {
     let [_, height, width] = experiment.sample_shape();
     let unet = UNet2dConfig {
         sample_size: Some(SampleSize::Rectangle([height, width])),
         ..experiment.unet.clone()
     };
-    let vqvae = experiment.vqvae.as_ref();
-    let vqvae = vqvae.map(|config| config.init(device, experiment.seed));
+    let first_stage = experiment.first_stage.as_ref();
+    let vqvae = first_stage.map(|stage| stage.vqvae.init(device, experiment.seed));
     let model = LatentDiffusion {
         first_stage: vqvae.transpose()?.map(|vqvae| FirstStage {
             network: vqvae,
@@ -164,7 +163,20 @@ fn sampling(
         scheduler: experiment.scheduler(),
         metadata: Metadata::default(),
     };
-    let pipeline = Pipeline::from_model("random weights".into(), model, device)?;
+    Ok(Pipeline::from_model(
+        "random weights".into(),
+        model,
+        device,
+    )?)
+}
+
+fn sampling(
+    experiment: &Experiment,
+    size: Size,
+    repeats: Repeats,
+    device: &Device,
+) -> anyhow::Result<Measurement> {
+    let pipeline = pipeline(experiment, device)?;
     let defaults = pipeline.default_options();
     let options = SampleOptions {
         steps: size.steps,
@@ -175,7 +187,7 @@ fn sampling(
         ..defaults
     };
     measure(size.count, repeats, || {
-        let images = pipeline.sample(&options, |_| Ok(()))?;
+        let images = pipeline.sample(&options)?;
         Ok(mean_square(&images))
     })
 }
@@ -186,13 +198,15 @@ fn decoding(
     repeats: Repeats,
     device: &Device,
 ) -> anyhow::Result<Measurement> {
-    let first_stage = experiment.first_stage().context(NOTHING_TO_MEASURE)?;
-    let vqvae = first_stage.vqvae.init(device, experiment.seed)?;
+    experiment
+        .first_stage
+        .as_ref()
+        .context(NOTHING_TO_MEASURE)?;
+    let pipeline = pipeline(experiment, device)?;
     let shape = experiment.sample_shape();
     let latents = normal(experiment.seed, 0..size.count as u64, shape, device);
     measure(size.count, repeats, || {
-        let images = with_precision(size.precision, || vqvae.decode(latents.clone()));
-        let images = Images::from_tensor(images)?;
+        let images = with_precision(size.precision, || pipeline.decode(latents.clone()))?;
         Ok(mean_square(&images))
     })
 }

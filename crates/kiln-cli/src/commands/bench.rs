@@ -8,8 +8,9 @@ use std::{
 
 use anyhow::{Context, bail, ensure};
 use clap::{Args, ValueEnum};
+use kiln::Devices;
 use kiln_kernels::Precision;
-use kiln_train::{Devices, Experiment, counted};
+use kiln_train::{Experiment, counted};
 use serde::Serialize;
 
 use super::numbers::{MANY, whole};
@@ -114,8 +115,8 @@ impl Bench {
             .map(|text| self.checked(text))
             .collect::<anyhow::Result<Vec<_>>>()?;
         if let Some(precision) = self.precision {
-            if let Some(stage_1) = &mut experiment.stage_1 {
-                stage_1.training.precision = precision;
+            if let Some(first_stage) = &mut experiment.first_stage {
+                first_stage.stage_1.training.precision = precision;
             }
             experiment.stage_2.training.precision = precision;
         }

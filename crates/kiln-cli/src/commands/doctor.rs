@@ -5,8 +5,8 @@ use std::path::{Path, PathBuf};
 use anyhow::bail;
 use burn::tensor::Device;
 use clap::Args;
+use kiln::pictures::Images;
 use kiln_data::{DataConfig, DatasetKind, Datasets};
-use kiln_train::pictures::Images;
 use kiln_train::{Experiment, FolderKind, RunRecord};
 use serde::Serialize;
 

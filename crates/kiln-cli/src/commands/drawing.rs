@@ -5,12 +5,13 @@ use std::path::PathBuf;
 use anyhow::ensure;
 use burn::tensor::Device;
 use clap::Args;
-use kiln::{Moment, Pipeline, SampleOptions};
+use kiln::pictures::Images;
+use kiln::{Moment, Pipeline, SampleOptions, load_model};
 use kiln_data::{ImageFile, ImageShape};
 use kiln_diffusion::{Guidance, sampler::Sampler};
 use kiln_kernels::Precision;
-use kiln_train::pictures::Images;
 
+use super::class_list::classes_in;
 use super::numbers::{MANY, number, whole};
 use super::{hub_arguments::HubArguments, one_device};
 use crate::{evaluation::evaluations, pretrained, terminal};
@@ -79,8 +80,8 @@ pub struct ImageArguments {
 /// What the model is asked for, and what it is guided by.
 #[derive(Args)]
 pub struct ConditionArguments {
-    /// Of a model with classes: which, by number or name, several separated by commas, or all
-    #[arg(long, help_heading = GUIDANCE, value_name = "CLASS[,CLASS...]", value_delimiter = ',')]
+    /// Classes to draw, by number or name, separated by commas or each with its own --class, or all
+    #[arg(long, help_heading = GUIDANCE, value_name = "CLASS[,CLASS...]")]
     class: Vec<String>,
 
     /// A worse version of the model to guide it by (autoguidance): a smaller one, or one that was trained less [default: the
@@ -112,14 +113,12 @@ impl DrawingArguments {
     /// Like [`Self::options_of_one_class`], to find images' noises: without guidance unless it is asked for, because
     /// few images come back from a guided walk.
     pub fn options_to_invert(&self, pipeline: &Pipeline) -> anyhow::Result<SampleOptions> {
-        self.ensure_one_class()?;
-        self.options_guided_by(pipeline, Guidance::default())
+        one_class(self.options_guided_by(pipeline, Guidance::default())?)
     }
 
     /// Like [`Self::options`], for a command that can use only one class.
     pub fn options_of_one_class(&self, pipeline: &Pipeline) -> anyhow::Result<SampleOptions> {
-        self.ensure_one_class()?;
-        self.options(pipeline)
+        one_class(self.options(pipeline)?)
     }
 
     /// With `guidance` unless the arguments ask for another.
@@ -141,15 +140,16 @@ impl DrawingArguments {
         pipeline.trajectory(&options)?;
         Ok(options)
     }
+}
 
-    fn ensure_one_class(&self) -> anyhow::Result<()> {
-        ensure!(
-            self.conditions.class.len() <= 1,
-            "this command works with one class at a time; give --class one of `{}`",
-            self.conditions.class.join(",")
-        );
-        Ok(())
-    }
+/// `options`, if they have at most one class.
+fn one_class(options: SampleOptions) -> anyhow::Result<SampleOptions> {
+    ensure!(
+        options.classes.len() <= 1,
+        "this command works with one class at a time; give --class one of the {} that it lists",
+        options.classes.len()
+    );
+    Ok(options)
 }
 
 impl ConditionArguments {
@@ -164,11 +164,7 @@ impl ConditionArguments {
         options.guidance = Guidance::new(scale, interval)?;
         if !self.class.is_empty() {
             let classes = pipeline.classes().ok_or(kiln::Error::NoClasses)?;
-            let found = self.class.iter().map(|class| classes.find(class.trim()));
-            options.classes = match self.class.as_slice() {
-                [all] if all == "all" => (0..classes.count()).collect(),
-                _ => found.collect::<Result<_, _>>()?,
-            };
+            options.classes = classes_in(&self.class, classes)?;
         }
         Ok(pipeline.check_classes(options)?)
     }
@@ -183,11 +179,15 @@ impl ModelArguments {
     ) -> anyhow::Result<Pipeline> {
         let device = computing.device()?;
         let pipeline = match &self.model {
-            Some(place) => Pipeline::load(&self.hub.model(place)?, &device)?,
+            Some(place) => {
+                let folder = self.hub.model(place)?;
+                let name = folder.display().to_string();
+                Pipeline::from_model(name, load_model(&folder, &device)?, &device)?
+            }
             None => Pipeline::from_source(&pretrained::default_model()?, &device)?,
         };
         Ok(match &conditions.guide {
-            Some(worse) => pipeline.guided_by(&self.hub.model(worse)?)?,
+            Some(worse) => pipeline.guided_by(load_model(&self.hub.model(worse)?, &device)?)?,
             None => pipeline,
         })
     }

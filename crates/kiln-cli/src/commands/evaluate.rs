@@ -5,15 +5,15 @@ use std::path::PathBuf;
 use anyhow::{bail, ensure};
 use burn::tensor::Device;
 use clap::Args;
+use kiln::pictures::Images;
 use kiln::{Autoencoder, Pipeline, SampleOptions};
 use kiln_data::{Datasets, ImageDataset};
 use kiln_diffusion::sampler::Sampler;
 use kiln_diffusion::{LevelOptions, Spacing};
 use kiln_eval::{
     DigitClassifier, FeatureKind, FeatureLayer, Features, Figure, Inception, Judge, Reference,
-    mean_squared_error, nearest, ssim,
+    mean_psnr, mean_squared_error, nearest, ssim,
 };
-use kiln_train::pictures::Images;
 use kiln_train::{seen_in, seen_in_dataset};
 
 use super::data_arguments::{DATA, DataArguments, RealImages};
@@ -203,7 +203,7 @@ impl Evaluate {
             .sum();
         let bar = terminal::progress_bar("sampling".into(), calls, "network calls");
         for options in &settings {
-            let row = sweep.measure(options, |moment| {
+            let row = sweep.measure(options, &mut |moment| {
                 bar.inc(calls_before(&moment, options));
                 Ok(())
             })?;
@@ -251,7 +251,7 @@ impl Evaluate {
         let similarities: Result<Vec<f64>, _> =
             pairs().map(|(x, y)| ssim(x, y, height, width)).collect();
         let mut figures = vec![
-            Figure::new("PSNR", originals.psnr(&images)),
+            Figure::new("PSNR", mean_psnr(originals.iter(), images.iter())),
             Figure::new("SSIM", mean(similarities?.iter().sum())),
             Figure::new(
                 "MSE",
@@ -260,7 +260,7 @@ impl Evaluate {
             Figure::new("codes in use", codes_in_use as f64),
             Figure::new("perplexity", perplexity),
         ];
-        let seen = seen_in(&judge, &images, device, |_| {})?;
+        let seen = seen_in(&judge, &images, device, |_| Ok(()))?;
         // Image i of a batch is compared with its own reconstruction, but the estimate by batches assumes independent
         // images.
         let distances = reference.compare(&seen, self.seed)?.into_iter();
@@ -466,7 +466,7 @@ impl Evaluate {
         let real = self.seen(judge, training, count, device)?;
         let images = Images::of_dataset(training, count)?.cropped(training.border());
         let blurred = blurred(&images);
-        let blurred = seen_in(judge, &blurred, device, |_| {})?;
+        let blurred = seen_in(judge, &blurred, device, |_| Ok(()))?;
         let row = |name: &str, seen| -> anyhow::Result<Row> {
             Ok(Row {
                 name: name.to_owned(),

@@ -4,8 +4,8 @@ use std::path::PathBuf;
 
 use burn::tensor::Tensor;
 use clap::{ArgGroup, Args};
+use kiln::pictures::{Album, Images, Labels, Picture, Saved, grid, labelled, paired_grid};
 use kiln::{Error, Moment, Pipeline, SampleOptions};
-use kiln_train::pictures::{Album, Images, Labels, Picture, Saved, grid, labelled, paired_grid};
 use serde::Serialize;
 
 use super::drawing::{PICTURES, class_names};

@@ -4,7 +4,7 @@ use std::path::Path;
 
 use clap::Args;
 use kiln::Error;
-use kiln_train::pictures::{Images, MadeFolder, enlarged, make_new_folder, picture, save_png};
+use kiln::pictures::{Images, MadeFolder, enlarged, make_new_folder, picture, save_png};
 
 use super::drawing::PICTURES;
 use super::numbers::whole;

@@ -7,11 +7,11 @@ use std::{
 
 use anyhow::ensure;
 use clap::Args;
-use kiln::SampleOptions;
+use kiln::pictures::{Album, Images, columns_for, grid, make_folder, picture};
+use kiln::{Moment, SampleOptions};
 use kiln_data::{ImageFile, ImageShape};
 use kiln_diffusion::sampler::{InpaintOptions, visits};
 use kiln_train::counted;
-use kiln_train::pictures::{Album, Images, columns_for, grid, make_folder, picture};
 use serde::Serialize;
 
 use super::drawing::{DrawingArguments, IMAGES, ImageArguments, PICTURES, SAMPLING, fit};
@@ -135,10 +135,16 @@ impl Inpaint {
         let passes = options.images().div_ceil(options.batch) * moves;
         let bar = terminal::progress_bar("inpainting".into(), passes, "steps");
         let mut films = self.film.begin(moves);
-        let filled = pipeline.inpaint(&original, &mask, inpaint_options, &options, |moment| {
+        let observer = &mut |moment: Moment<'_>| {
             bar.inc(u64::from(moment.steps_done > 0));
             films.record(&pipeline, moment)
-        })?;
+        };
+        let filled = pipeline.inpaint(
+            &original,
+            &mask,
+            inpaint_options,
+            options.observed(observer),
+        )?;
         bar.finish_and_clear();
 
         let mut album = Album::default();

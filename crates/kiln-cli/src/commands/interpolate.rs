@@ -8,10 +8,11 @@ use std::{
 use anyhow::ensure;
 use burn::tensor::Tensor;
 use clap::Args;
-use kiln::{Interpolation, Pipeline, SampleOptions};
+use kiln::pictures::{Album, Images, Picture, grid, make_folder, picture};
+use kiln::{Interpolation, Moment, Pipeline, SampleOptions};
 use kiln_data::ImageFile;
+use kiln_eval::mean_psnr;
 use kiln_train::counted;
-use kiln_train::pictures::{Album, Images, Picture, grid, make_folder, picture};
 use serde::Serialize;
 
 use super::drawing::{DrawingArguments, IMAGES, ImageArguments, PICTURES};
@@ -159,13 +160,14 @@ fn invert(
     options: &SampleOptions,
 ) -> anyhow::Result<(Tensor<4>, f64)> {
     let bar = terminal::progress_bar("inverting".into(), options.steps, "steps");
-    let noises = pipeline.invert(originals, REFINEMENTS, options, |_| {
+    let observer = &mut |_: Moment<'_>| {
         bar.inc(1);
         Ok(())
-    })?;
+    };
+    let noises = pipeline.invert(originals, REFINEMENTS, options.observed(observer))?;
     bar.finish_and_clear();
-    let drawn = pipeline.sample_from(noises.clone(), options, |_| Ok(()))?;
-    Ok((noises, originals.psnr(&drawn)))
+    let drawn = pipeline.sample_from(noises.clone(), options)?;
+    Ok((noises, mean_psnr(originals.iter(), drawn.iter())))
 }
 
 fn draw(
@@ -175,10 +177,11 @@ fn draw(
     options: &SampleOptions,
 ) -> anyhow::Result<Images> {
     let bar = terminal::progress_bar("drawing".into(), options.steps, "steps");
-    let images = pipeline.interpolate(stops, interpolation, options, |moment| {
+    let observer = &mut |moment: Moment<'_>| {
         bar.set_position(moment.steps_done as u64);
         Ok(())
-    })?;
+    };
+    let images = pipeline.interpolate(stops, interpolation, options.observed(observer))?;
     bar.finish_and_clear();
     Ok(images)
 }

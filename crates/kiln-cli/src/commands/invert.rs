@@ -8,9 +8,11 @@ use std::{
 
 use burn::tensor::Tensor;
 use clap::Args;
+use kiln::Moment;
+use kiln::pictures::{Album, Images, grid, make_folder};
 use kiln_data::ImageFile;
+use kiln_eval::mean_psnr;
 use kiln_train::counted;
-use kiln_train::pictures::{Album, Images, grid, make_folder};
 use safetensors::{Dtype, tensor::TensorView};
 use serde::Serialize;
 
@@ -93,16 +95,18 @@ impl Invert {
         let passes = originals.len().div_ceil(options.batch) * options.steps;
         let bar = terminal::progress_bar("inverting".into(), passes, "steps");
         let refinements = self.refinements as usize;
-        let noises = pipeline.invert(&originals, refinements, &options, |_| {
+        let observer = &mut |_: Moment<'_>| {
             bar.inc(1);
             Ok(())
-        })?;
+        };
+        let noises = pipeline.invert(&originals, refinements, options.observed(observer))?;
         bar.finish_and_clear();
         let bar = terminal::progress_bar("drawing again".into(), passes, "steps");
-        let drawn = pipeline.sample_from(noises.clone(), &options, |moment| {
+        let observer = &mut |moment: Moment<'_>| {
             bar.inc(u64::from(moment.steps_done > 0));
             Ok(())
-        })?;
+        };
+        let drawn = pipeline.sample_from(noises.clone(), options.observed(observer))?;
         bar.finish_and_clear();
         let mut reconstructions = None;
         if pipeline.has_first_stage() {
@@ -127,7 +131,8 @@ impl Invert {
         let saved = album.save(&self.out)?;
 
         let measure = |image: usize, one: &Images, other: &Images| {
-            one.select([image]).psnr(&other.select([image]))
+            let [one, other] = [one, other].map(|images| images.select([image]));
+            mean_psnr(one.iter(), other.iter())
         };
         let inverted = |(image, path)| {
             let reconstructions = reconstructions.as_ref();

@@ -1,6 +1,7 @@
 //! The subcommands, one file each, with its arguments, its work and its output.
 
 mod bench;
+mod class_list;
 mod convert;
 mod data_arguments;
 mod doctor;
@@ -30,8 +31,8 @@ mod training;
 use anyhow::ensure;
 use burn::tensor::Device;
 use clap::Subcommand;
+use kiln::Devices;
 use kiln_kernels::Precision;
-use kiln_train::Devices;
 
 /// What kiln can do.
 #[derive(Subcommand)]

@@ -51,6 +51,9 @@ struct Description {
     diffusion: Option<DiffusionDescription>,
     #[serde(skip_serializing_if = "Option::is_none")]
     sample: Option<SampleDescription>,
+    /// The reason if `kiln sample` cannot draw with the model.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    cannot_sample: Option<String>,
 }
 
 /// The first stage.
@@ -148,9 +151,14 @@ impl Description {
                 guide: None,
                 diffusion: None,
                 sample: None,
+                cannot_sample: None,
             });
         }
         let loaded = load_model(path, &device)?;
+        // A model may have a description although it cannot draw.
+        let drawn = Pipeline::from_model(model.clone(), loaded.clone(), &device)
+            .map(|pipeline| SampleDescription::of(&pipeline.default_options()));
+        let cannot_sample = drawn.as_ref().err().map(ToString::to_string);
         Ok(Self {
             vqvae: loaded.first_stage.as_ref().map(describe_vqvae),
             unet: Some(describe_unet(&loaded.unet, &loaded.metadata)),
@@ -159,9 +167,8 @@ impl Description {
                 unet: describe_unet(&guide.unet, &guide.metadata),
             }),
             diffusion: Some(describe_diffusion(&loaded.scheduler)?),
-            // A model may have a description although it cannot draw.
-            sample: (Pipeline::from_model(model.clone(), loaded, &device).ok())
-                .map(|pipeline| SampleDescription::of(&pipeline.default_options())),
+            sample: drawn.ok(),
+            cannot_sample,
             model,
         })
     }
@@ -223,6 +230,9 @@ impl Description {
             table.row("spacing", diffusion.spacing);
             if let Some(sample) = &self.sample {
                 table.row("kiln sample", sample.in_words());
+            }
+            if let Some(reason) = &self.cannot_sample {
+                table.row("kiln sample", format!("cannot draw with it: {reason}"));
             }
             if let Some(clip) = diffusion.clip {
                 table.row("clip", clip.to_string());

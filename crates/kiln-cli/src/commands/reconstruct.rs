@@ -7,10 +7,11 @@ use std::{
 
 use clap::Args;
 use kiln::Autoencoder;
+use kiln::pictures::{Album, Images, make_folder, paired_grid};
 use kiln_data::{DatasetKind, Datasets};
+use kiln_eval::mean_psnr;
 use kiln_kernels::Precision;
 use kiln_train::counted;
-use kiln_train::pictures::{Album, Images, make_folder, paired_grid};
 use serde::Serialize;
 
 use super::{
@@ -128,7 +129,7 @@ impl Reconstruct {
             images: originals.images.cropped(originals.border),
             ..originals
         };
-        let psnr = originals.images.psnr(&images);
+        let psnr = mean_psnr(originals.images.iter(), images.iter());
 
         let name = "reconstructions.png";
         let columns = COLUMNS.min(images.len());

@@ -7,11 +7,11 @@ use std::{
 
 use anyhow::ensure;
 use clap::{Args, ValueEnum};
+use kiln::pictures::{Album, Images, Labels, columns_for, grid, labelled, make_folder};
 use kiln::{Moment, Pipeline, SampleOptions, Start};
 use kiln_data::ImageFile;
 use kiln_diffusion::{Clip, LevelOptions, Spacing, StepGrid, sampler::Sampler};
 use kiln_train::counted;
-use kiln_train::pictures::{Album, Images, Labels, columns_for, grid, labelled, make_folder};
 use serde::Serialize;
 
 use super::numbers::{MANY, number, whole};
@@ -306,7 +306,7 @@ impl Sample {
         let task = counted(options.steps, "step");
         let bar = terminal::progress_bar(task, calls, "network calls");
         let mut films = self.film.begin(steps);
-        let observe = |moment: Moment<'_>| {
+        let observer = &mut |moment: Moment<'_>| {
             bar.inc(calls_before(&moment, options));
             films.record(pipeline, moment)
         };
@@ -323,14 +323,14 @@ impl Sample {
             let names = class_names(pipeline, options);
             let mut files =
                 ImageFiles::begin(&self.out, &stem, self.files.scale, names, options.count)?;
-            pipeline.sample_each(start, options, observe, |images| {
+            pipeline.sample_each(start, options.observed(observer), |images| {
                 compared.append(images.first(COMPARED.saturating_sub(compared.len())));
                 files.write(&images)
             })?;
             drawn.folder = Some(files.folder().to_owned());
         } else {
             let mut images = Images::empty(0, 0, 0);
-            pipeline.sample_each(start, options, observe, |batch| {
+            pipeline.sample_each(start, options.observed(observer), |batch| {
                 images.append(batch);
                 Ok(())
             })?;

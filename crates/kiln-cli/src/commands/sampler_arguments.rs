@@ -116,7 +116,12 @@ impl SamplerArguments {
 pub fn warn_of_spacing(pipeline: &Pipeline, all_options: &[SampleOptions]) -> anyhow::Result<()> {
     let mut said = Vec::new();
     for options in all_options {
-        let warning = kiln_diffusion::warning(&pipeline.trajectory(options)?);
+        let trajectory = |spacing| {
+            let mut options = options.clone();
+            options.levels.spacing = spacing;
+            pipeline.trajectory(&options)
+        };
+        let warning = kiln_diffusion::warning(options.levels.spacing, trajectory)?;
         if let Some(warning) = warning
             && !said.contains(&warning)
         {

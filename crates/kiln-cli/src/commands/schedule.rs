@@ -4,11 +4,9 @@ use std::path::{Path, PathBuf};
 
 use anyhow::Context;
 use clap::{ArgGroup, Args};
+use kiln::plots::{PlottedSchedule, plot_schedules};
 use kiln_diffusion::{Level, LevelOptions, Schedule, SchedulerConfig, Spacing, levels};
-use kiln_train::{
-    Experiment,
-    plots::{PlottedSchedule, plot_schedules},
-};
+use kiln_train::Experiment;
 use serde::Serialize;
 
 use super::hub_arguments::HubArguments;

@@ -8,11 +8,11 @@ use std::{
 
 use anyhow::bail;
 use clap::{Args, ValueEnum};
+use kiln::Devices;
 use kiln_data::Progress;
 use kiln_kernels::Precision;
 use kiln_train::{
-    ConfigError, Devices, Experiment, Ranks, RunOptions, TrainError, TrainingReport,
-    overrides_of_run,
+    ConfigError, Experiment, Ranks, RunOptions, TrainError, TrainingReport, overrides_of_run,
 };
 
 use super::drawing::{COMPUTING, MODEL};

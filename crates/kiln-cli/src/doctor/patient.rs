@@ -5,10 +5,10 @@ use std::path::{Path, PathBuf};
 use anyhow::bail;
 use burn::tensor::{Device, Tensor};
 use kiln::Autoencoder;
+use kiln::pictures::Images;
 use kiln_checkpoint::{CheckpointError, FirstStage, LatentDiffusion, ModelSource};
 use kiln_diffusion::SchedulerConfig;
 use kiln_models::WeightsError;
-use kiln_train::pictures::Images;
 use kiln_train::{FolderKind, RunRecord, StageRecord, load_model};
 
 use super::Finding;
@@ -164,7 +164,7 @@ impl Patient {
     fn read_run(&mut self, path: &Path) -> anyhow::Result<()> {
         let run = RunRecord::open(path)?;
         self.scheduler = Some(run.experiment.scheduler());
-        self.run_is_in_pixel_space = run.experiment.first_stage().is_none();
+        self.run_is_in_pixel_space = run.experiment.first_stage.is_none();
         match (run.model(), run.vqvae()) {
             (Some(model), _) => self.read_model(&ModelSource::Folder(model)),
             (None, Some(vqvae)) => self.read_first_stage(&vqvae),

@@ -3,10 +3,10 @@
 use std::collections::BTreeMap;
 
 use burn::tensor::{Device, Tensor};
+use kiln::pictures::Images;
 use kiln_data::{DataConfig, DatasetKind, NoProgress};
 use kiln_diffusion::{ScheduleConfig, SchedulerConfig};
 use kiln_models::ema::EmaConfig;
-use kiln_train::pictures::Images;
 use kiln_train::{Experiment, StageRecord};
 
 use super::*;

@@ -1,7 +1,7 @@
 //! Landmarks: real images made worse, and the pixels themselves.
 
+use kiln::pictures::Images;
 use kiln_eval::{EvalError, Features};
-use kiln_train::pictures::Images;
 
 /// Replaces every pixel by the mean of the 3x3 pixels around it, within the image: a landmark for the distance of a
 /// small flaw.

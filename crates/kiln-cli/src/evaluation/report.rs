@@ -4,10 +4,10 @@ use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
 
 use kiln::SampleOptions;
+use kiln::pictures::Album;
+use kiln::plots::{QualityCurve, quality_svg};
 use kiln_diffusion::sampler::Sampler;
 use kiln_eval::Figure;
-use kiln_train::pictures::Album;
-use kiln_train::plots::{QualityCurve, quality_svg};
 use serde::Serialize;
 use serde_json::{Map, Value, json};
 

@@ -3,7 +3,7 @@
 use std::time::Instant;
 
 use burn::tensor::Device;
-use kiln::{Error, Moment, Pipeline, SampleOptions};
+use kiln::{Observer, Pipeline, SampleOptions};
 use kiln_eval::{EvalError, Features, Figure, Judge, Reference, Seen, nearest};
 use kiln_train::seen_in;
 
@@ -24,17 +24,17 @@ pub struct Sweep<'a> {
 }
 
 impl Sweep<'_> {
-    /// Draws images with `options` and measures them; `observe` is called after each step of each batch.
+    /// Draws images with `options` and measures them; `observer` sees each step of each batch.
     ///
     /// # Errors
     /// Those of [`Pipeline::sample`], and [`EvalError`] for too few images or images that the judge cannot read.
     pub fn measure(
         &self,
         options: &SampleOptions,
-        observe: impl FnMut(Moment<'_>) -> Result<(), Error>,
+        observer: &mut Observer<'_>,
     ) -> anyhow::Result<Row> {
         let began = Instant::now();
-        let mut images = self.pipeline.sample(options, observe)?;
+        let mut images = self.pipeline.sample(options.observed(observer))?;
         let seconds = began.elapsed().as_secs_f64();
         let classes = &options.classes;
         if !classes.is_empty() {
@@ -42,7 +42,7 @@ impl Sweep<'_> {
             let in_turns = |place| place % classes.len() * options.count + place / classes.len();
             images = images.select((0..images.len()).map(in_turns));
         }
-        let seen = seen_in(self.judge, &images, self.device, |_| {})?;
+        let seen = seen_in(self.judge, &images, self.device, |_| Ok(()))?;
         let mut figures = self.reference.compare(&seen, options.seed)?;
         if let (Seen::Digits(readings), false) = (&seen, classes.is_empty()) {
             let asked_for = classes.iter().copied().cycle().take(images.len());

@@ -96,7 +96,7 @@ fn impossible_classes_are_refused_in_a_sentence() {
         ("sample --model model --guide shapes", "classes"),
         ("sample --model model --guide nowhere", "nowhere"),
         (
-            "invert image.png --model shapes --class 0,1",
+            "invert image.png --model shapes --class 0,1 --steps 2",
             "one class at a time",
         ),
     ] {
@@ -111,4 +111,33 @@ fn impossible_classes_are_refused_in_a_sentence() {
         let said = workplace.refuse(&format!("sample --model shapes {arguments}"));
         assert!(said.contains(words), "{arguments}: {said}");
     }
+}
+
+#[test]
+fn names_with_commas_can_be_asked_for() {
+    let workplace = Workplace::new();
+    let mut model = tiny::conditional();
+    model.metadata.class_names = ["red", "red,round", "all"].map(str::to_owned).into();
+    let folder = workplace.path("fruit");
+    model.save(&folder, Default::default()).unwrap();
+    let drawn = |arguments: &str| {
+        let outcome = format!("sample --model fruit --steps 1 --count 1 --json {arguments}");
+        let classes = workplace.json(&outcome)["classes"].clone();
+        serde_json::from_value::<Vec<String>>(classes).unwrap()
+    };
+    assert_eq!(drawn("--class red,round"), ["red,round"]);
+    assert_eq!(drawn("--class red,red,round"), ["red", "red,round"]);
+    assert_eq!(drawn("--class red,round,red"), ["red,round", "red"]);
+    assert_eq!(drawn("--class red,2,1"), ["red", "all", "red,round"]);
+    assert_eq!(drawn("--class red --class red,round"), ["red", "red,round"]);
+    // A class of that name, of which the others are no part.
+    assert_eq!(drawn("--class all"), ["all"]);
+    let sentence = workplace.fail("sample --model fruit --class round");
+    assert!(sentence.contains("no class `round`"), "{sentence}");
+    let mut spaced = crate::program(
+        &workplace.path(""),
+        "sample --model fruit --steps 1 --json --count 1",
+    );
+    let output = spaced.args(["--class", "red, red,round"]).output().unwrap();
+    assert!(output.status.success(), "{output:?}");
 }

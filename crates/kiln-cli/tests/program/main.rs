@@ -21,7 +21,9 @@ mod resume;
 mod sample;
 mod samplers;
 mod schedule;
-#[path = "../../../kiln/tests/tiny/mod.rs"]
+mod stops;
+mod strange_models;
+#[path = "../../../kiln-pipeline/tests/tiny/mod.rs"]
 mod tiny;
 mod training;
 

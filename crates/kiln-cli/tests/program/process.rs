@@ -34,14 +34,14 @@ fn begin(workplace: &Workplace, command: &mut Command) -> Child {
 }
 
 #[cfg(unix)]
-fn signal(child: &Child, name: &str) {
+pub fn signal(child: &Child, name: &str) {
     let id = child.id().to_string();
     let sent = Command::new("kill").args([name, &id]).status().unwrap();
     assert!(sent.success());
 }
 
 /// Waits for a process to end, for a minute.
-fn ended(mut child: Child) -> std::process::ExitStatus {
+pub fn ended(mut child: Child) -> std::process::ExitStatus {
     let patience = Instant::now() + Duration::from_secs(60);
     loop {
         if let Some(status) = child.try_wait().unwrap() {
@@ -110,6 +110,33 @@ fn a_folder_with_files_of_the_same_names_is_no_run_folder() {
         );
         assert_eq!(fs::read_to_string(&path).unwrap(), contents);
     }
+}
+
+#[test]
+fn a_run_that_has_lost_its_config_is_not_called_foreign() {
+    let workplace = workplace();
+    train(&workplace, "train-vqvae --out run");
+    let config = fs::read(workplace.path("run/config.toml")).unwrap();
+    fs::remove_file(workplace.path("run/config.toml")).unwrap();
+    for resume in ["", "--resume"] {
+        let sentence = workplace.fail(&format!("{TRAIN} {resume}"));
+        assert!(
+            sentence.contains("run holds a training of kiln, but not the config.toml"),
+            "{sentence}"
+        );
+    }
+    // By its first line it is known.
+    let text = String::from_utf8(config.clone()).unwrap();
+    let (_, rest) = text.split_once('\n').unwrap();
+    fs::write(workplace.path("run/config.toml"), rest).unwrap();
+    let sentence = workplace.fail(&format!("{TRAIN} --resume"));
+    assert!(
+        sentence.contains("config.toml does not begin with `# Written by kiln`"),
+        "{sentence}"
+    );
+    fs::write(workplace.path("run/config.toml"), config).unwrap();
+    let more = "train-vqvae --out run --resume --set stage_1.training.steps=6";
+    train(&workplace, more);
 }
 
 #[test]

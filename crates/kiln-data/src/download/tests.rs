@@ -296,7 +296,7 @@ fn a_mirror_that_always_stops_is_given_up_and_what_came_is_kept() {
 #[test]
 fn a_file_without_end_is_stopped() {
     let mut endless = packed();
-    endless.resize(MAX_BYTES as usize + (1 << 20), 0);
+    endless.resize(MAX_BYTES as usize + (1 << 20), 7);
     let server = Server::start(vec![Behaviour::WithoutRanges(endless)]);
     let (result, folder) = fetched(&[&server]);
     assert!(result.unwrap_err().contains("wrong checksum"));

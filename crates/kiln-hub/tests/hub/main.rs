@@ -1,6 +1,7 @@
 //! Pulls from and pushes to a Hub on this machine that behaves like the real one, or misbehaves on purpose.
 
 mod data_set;
+mod dripping;
 mod pull;
 mod push;
 mod server;
@@ -9,6 +10,7 @@ mod strangers;
 use std::path::Path;
 use std::time::Duration;
 
+use kiln_data::Pace;
 use kiln_hub::HubSettings;
 use server::{Files, Hub};
 
@@ -21,6 +23,7 @@ fn settings(hub: &Hub, folder: &Path) -> HubSettings {
         offline: false,
         patience: Duration::from_secs(20),
         longest_answer: Duration::from_secs(60),
+        pace: Pace::MODEM,
         pauses: vec![Duration::from_millis(1); 2],
     }
 }

@@ -177,7 +177,7 @@ fn every_refusal_is_a_sentence_and_leaves_the_repository_as_it_was() {
         (
             "POST /a/b.git/info/lfs",
             Fault::Body(b"{}".to_vec()),
-            "does not say where to upload",
+            "its answer has no `objects`",
         ),
         (
             "PUT /lfs/",
@@ -207,7 +207,7 @@ fn every_refusal_is_a_sentence_and_leaves_the_repository_as_it_was() {
         (
             "POST /api/models/a/b/commit",
             Fault::Body(b"{}".to_vec()),
-            "it names no commit",
+            "its answer has no `commitOid`",
         ),
     ] {
         let scene = Scene::new();

@@ -45,7 +45,16 @@ pub enum Fault {
     Endless(&'static [u8]),
     /// A space every few milliseconds, until the client stops.
     Dripping,
+    /// A letter of the headers every few milliseconds, until the client gives up.
+    DrippingHeaders,
+    /// A redirect to this address, with a body that never ends.
+    DrippingRedirect(String),
+    /// The right headers, and a byte of the right body every few milliseconds.
+    DrippingBody,
 }
+
+/// The pause between the bytes of a server that drips.
+const DRIP: Duration = Duration::from_millis(5);
 
 /// The server. It ends with the program.
 pub struct Hub {
@@ -636,9 +645,23 @@ fn converse(mut stream: TcpStream, url: &str, state: &Mutex<State>) -> io::Resul
                 Some(Fault::Endless(body)) => stream.write_all(body)?,
                 _ => {
                     stream.write_all(b" ")?;
-                    thread::sleep(Duration::from_millis(5));
+                    thread::sleep(DRIP);
                 }
             }
+        }
+    }
+    let unfinished = match &fault {
+        Some(Fault::DrippingHeaders) => Some("HTTP/1.1 200 OK\r\nX-Long: ".to_owned()),
+        Some(Fault::DrippingRedirect(address)) => Some(format!(
+            "HTTP/1.1 302 Found\r\nConnection: close\r\nLocation: {address}\r\n\r\n"
+        )),
+        _ => None,
+    };
+    if let Some(unfinished) = unfinished {
+        stream.write_all(unfinished.as_bytes())?;
+        loop {
+            stream.write_all(b"x")?;
+            thread::sleep(DRIP);
         }
     }
     let mut head = format!(
@@ -654,6 +677,13 @@ fn converse(mut stream: TcpStream, url: &str, state: &Mutex<State>) -> io::Resul
         Some(Fault::CutAfter(count) | Fault::StallAfter(count)) => count.min(response.body.len()),
         _ => response.body.len(),
     };
+    if matches!(fault, Some(Fault::DrippingBody)) {
+        for byte in &response.body {
+            stream.write_all(&[*byte])?;
+            thread::sleep(DRIP);
+        }
+        return Ok(());
+    }
     if request.method != "HEAD" {
         stream.write_all(&response.body[..sent])?;
     }

@@ -344,11 +344,13 @@ impl UNet2dConfig {
     }
 
     /// The network's input for a level: its timestep or, for `noise_power` types, its noise power `b^2`.
+    ///
+    /// `fourier` takes the logarithm of timesteps and divides by them. Timesteps below 1, where schedules begin, therefore
+    /// count as 1.
     pub fn condition(&self, timestep: f64, noise_power: f64) -> f64 {
         match self.time_embedding_type {
-            TimeEmbeddingType::Positional
-            | TimeEmbeddingType::Fourier
-            | TimeEmbeddingType::Learned => timestep,
+            TimeEmbeddingType::Positional | TimeEmbeddingType::Learned => timestep,
+            TimeEmbeddingType::Fourier => timestep.max(1.0),
             TimeEmbeddingType::NoisePower | TimeEmbeddingType::NoisePowerInput => noise_power,
         }
     }

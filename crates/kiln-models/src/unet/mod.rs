@@ -312,6 +312,31 @@ mod tests {
     }
 
     #[test]
+    fn every_way_to_tell_the_time_has_an_answer_from_the_first_timestep_on() {
+        let device = Device::flex();
+        for kind in [
+            TimeEmbeddingType::Positional,
+            TimeEmbeddingType::Fourier,
+            TimeEmbeddingType::Learned,
+            TimeEmbeddingType::NoisePower,
+            TimeEmbeddingType::NoisePowerInput,
+        ] {
+            let config = UNet2dConfig {
+                time_embedding_type: kind,
+                num_train_timesteps: Some(1000),
+                ..config()
+            };
+            let network = config.init(&device, 0).unwrap();
+            for (timestep, power) in [(0.0, 0.0), (1e-9, 1e-9), (0.5, 0.1), (999.0, 1.0)] {
+                let samples = sample([1, 2, 8, 8], &device);
+                let answer = network.forward_at(samples, timestep, power, None);
+                let sum = answer.sum().into_scalar::<f32>();
+                assert!(sum.is_finite(), "{kind:?} at {timestep}: {sum}");
+            }
+        }
+    }
+
+    #[test]
     fn noise_power_at_the_input_leaves_classes_no_way_in() {
         let config = UNet2dConfig {
             time_embedding_type: TimeEmbeddingType::NoisePowerInput,

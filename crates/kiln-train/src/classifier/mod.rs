@@ -3,8 +3,6 @@
 mod distortion;
 mod stage;
 
-use std::sync::Arc;
-
 use burn::data::dataset::DatasetError;
 use burn::module::Module;
 use burn::tensor::activation::log_softmax;
@@ -14,6 +12,7 @@ use kiln_eval::DigitClassifier;
 
 use crate::classifier::distortion::distort;
 use crate::experiment::{Augmentation, ClassifierExperiment};
+use crate::learner::held_out::HeldOut;
 use crate::learner::images::tensor;
 use crate::learner::loader::{BatchSource, Batches, Shares};
 use crate::learner::log::LOSS;
@@ -111,24 +110,18 @@ fn loss(classifier: &DigitClassifier, batch: &LabelledImages) -> (Tensor<1>, Rep
 /// The digits of both splits, those to train on distorted.
 pub(crate) struct DigitSource {
     datasets: Datasets,
-    plan: Arc<Plan>,
     seed: u64,
     augmentation: Augmentation,
-    validation_images: Vec<u32>,
+    held_out: HeldOut,
 }
 
 impl DigitSource {
-    pub(crate) fn new(
-        experiment: &ClassifierExperiment,
-        datasets: Datasets,
-        plan: Arc<Plan>,
-    ) -> Self {
+    pub(crate) fn new(experiment: &ClassifierExperiment, datasets: Datasets, plan: &Plan) -> Self {
         Self {
-            validation_images: experiment.training.validated(datasets.validation.len()),
+            held_out: HeldOut::new(&experiment.training, datasets.validation.len(), plan),
             seed: experiment.seed,
             augmentation: experiment.augmentation,
             datasets,
-            plan,
         }
     }
 }
@@ -159,12 +152,7 @@ impl BatchSource for DigitSource {
 
     fn validation(&self, step: usize, device: &Device) -> Batches<LabelledImages> {
         let (dataset, device) = (self.datasets.validation.clone(), device.clone());
-        let requests: Vec<Vec<(u32, bool)>> = self
-            .validation_images
-            .chunks(self.plan.batch_size())
-            .map(|images| images.iter().map(|&index| (index, false)).collect())
-            .collect();
-        let batches = prefetch(dataset.clone(), requests.into_iter());
+        let batches = prefetch(dataset.clone(), self.held_out.requests().into_iter());
         Box::new(batches.map(move |batch| {
             let batch = batch.map_err(DatasetError::new)?;
             Ok(labelled(&batch, &dataset, step, &device))
@@ -172,9 +160,7 @@ impl BatchSource for DigitSource {
     }
 
     fn validation_batches(&self) -> usize {
-        self.validation_images
-            .len()
-            .div_ceil(self.plan.batch_size())
+        self.held_out.batches()
     }
 }
 

@@ -9,7 +9,6 @@ use kiln_models::WeightsType;
 use safetensors::SafeTensors;
 
 use super::{ClassifierRecipe, DigitSource, METRICS, trainee};
-use crate::devices::Devices;
 use crate::error::TrainError;
 use crate::experiment::{ClassifierExperiment, TrainingConfig};
 use crate::facts::{steps_in, training_facts};
@@ -19,6 +18,7 @@ use crate::run_folder::{RunFolder, StageFolder};
 use crate::script::{Found, Prepared, Scene, Stage};
 use crate::start::identity::OF_THE_CLASSIFIER;
 use crate::start::{BEFORE, Start};
+use kiln_pipeline::Devices;
 
 impl Stage for ClassifierExperiment {
     type Recipe = ClassifierRecipe;
@@ -31,6 +31,10 @@ impl Stage for ClassifierExperiment {
 
     fn training(&self) -> &TrainingConfig {
         &self.training
+    }
+
+    fn table(&self) -> &'static str {
+        "training"
     }
 
     fn data(&self) -> &DataConfig {
@@ -103,7 +107,7 @@ impl Stage for ClassifierExperiment {
         Ok(Prepared {
             title: "digit classifier",
             trainee: trainee(self, plan, scene.session.clone(), &device),
-            source: DigitSource::new(self, datasets.clone(), plan.clone()),
+            source: DigitSource::new(self, datasets.clone(), plan),
             metrics: METRICS.to_vec(),
             best_by: LOSS,
             save: Box::new(move |networks, steps| {

@@ -13,9 +13,9 @@ use crate::experiment::{ConfigError, Experiment};
 /// Keeps the draws that drop labels apart from those of timesteps.
 const DROPOUT: u64 = 0x6472_6f70_6f75_7421;
 
-/// The classes that a network is trained with.
+/// What a network is told of the images that it learns from.
 #[derive(Debug, Clone, Copy, PartialEq)]
-pub(crate) struct Classes {
+pub(crate) struct Labelling {
     /// How many the data set has. The null class, if there is one, comes after them.
     pub(crate) count: usize,
     /// Share of the images that are shown under the null class.
@@ -23,7 +23,7 @@ pub(crate) struct Classes {
     seed: u64,
 }
 
-impl Classes {
+impl Labelling {
     /// The classes of `datasets` for a network that wants them.
     ///
     /// # Errors
@@ -73,7 +73,7 @@ mod tests {
     use super::*;
 
     fn shown(dropout: f64, seed: u64) -> Vec<usize> {
-        let classes = Classes {
+        let classes = Labelling {
             count: 3,
             dropout,
             seed,

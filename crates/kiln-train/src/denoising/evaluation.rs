@@ -10,21 +10,21 @@ use crate::error::TrainError;
 use crate::experiment::{Best, EvaluationConfig};
 use crate::learner::log::LOSS;
 use crate::learner::report::{MetricKind, Reading};
-use crate::pictures::Images;
+use kiln_pipeline::pictures::Images;
 
 /// Images that a judge looks at together.
 const BATCH: usize = 64;
 
-/// What a judge sees in images; `observe` hears how many it has seen after each batch.
+/// What a judge sees in images; `observe` hears how many it has seen after each batch, and may end it.
 ///
 /// # Errors
-/// [`EvalError`] for images that it cannot read, or none at all.
+/// [`TrainError::Evaluation`] for images that it cannot read, or none at all; the error of `observe`.
 pub fn seen_in(
     judge: &Judge,
     images: &Images,
     device: &Device,
-    mut observe: impl FnMut(usize),
-) -> Result<Seen, EvalError> {
+    mut observe: impl FnMut(usize) -> Result<(), TrainError>,
+) -> Result<Seen, TrainError> {
     let mut all: Option<Seen> = None;
     let mut done = 0;
     for batch in images.batches(BATCH) {
@@ -37,13 +37,13 @@ pub fn seen_in(
             }
         });
         done += batch.len();
-        observe(done);
+        observe(done)?;
     }
-    all.ok_or(EvalError::TooFew {
+    Ok(all.ok_or(EvalError::TooFew {
         what: "a measurement",
         given: 0,
         needed: 1,
-    })
+    })?)
 }
 
 /// [`seen_in`] `count` images of a data set, spread evenly over it and without their border, or what an earlier evaluation
@@ -58,7 +58,7 @@ pub fn seen_in_dataset(
     dataset: &ImageDataset,
     count: usize,
     device: &Device,
-    observe: impl FnMut(usize),
+    mut observe: impl FnMut(usize),
 ) -> Result<Seen, TrainError> {
     let count = count.min(dataset.len());
     let name = format!("{:.16}-{count}-{}", dataset.fingerprint(), judge.identity());
@@ -74,7 +74,10 @@ pub fn seen_in_dataset(
         Err(error) => tracing::warn!("the real images are looked at again: {error}"),
     }
     let images = Images::of_dataset(dataset, count)?.cropped(dataset.border());
-    let seen = seen_in(judge, &images, device, observe)?;
+    let seen = seen_in(judge, &images, device, |done| {
+        observe(done);
+        Ok(())
+    })?;
     // A home that cannot be written to costs the time of the next evaluation, no more.
     if let Some(Err(error)) = file.map(|file| seen.save(&file)) {
         tracing::warn!("what was seen in the real images is not kept: {error}");
@@ -130,12 +133,16 @@ impl Evaluator {
         })
     }
 
-    /// The figures of [`metrics`], by name.
+    /// The figures of [`metrics`], by name. `check` is asked between batches whether to go on.
     ///
     /// # Errors
-    /// [`EvalError`] for images that are not finite, as those of a network that has diverged.
-    pub(crate) fn measure(&self, images: &Images) -> Result<Vec<(&'static str, f64)>, EvalError> {
-        let seen = seen_in(&self.judge, images, &self.device, |_| {})?;
+    /// [`TrainError::Evaluation`] for images that are not finite, as those of a network that has diverged; the error of `check`.
+    pub(crate) fn measure(
+        &self,
+        images: &Images,
+        check: impl Fn() -> Result<(), TrainError>,
+    ) -> Result<Vec<(&'static str, f64)>, TrainError> {
+        let seen = seen_in(&self.judge, images, &self.device, |_| check())?;
         let distances = self.reference.distances(&seen, self.seed)?;
         let mut figures: Vec<f64> = distances.map(|figure| figure.value).into();
         if let Seen::Digits(readings) = &seen {

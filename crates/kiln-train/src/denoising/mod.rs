@@ -7,28 +7,27 @@ pub(crate) mod latents;
 pub(crate) mod noisy_source;
 pub(crate) mod stage;
 
-use std::ops::Range;
 use std::sync::Arc;
 
 use burn::module::Module;
-use burn::tensor::{Device, Int, Tensor};
-use kiln_diffusion::noise::ImageNoise;
-use kiln_diffusion::{
-    Distance, Level, LevelOptions, Loss, NetworkDenoiser, Prediction, Rates, Schedule, levels,
-};
-use kiln_models::{Autoencoder, UNet2d};
+use burn::tensor::{Device, Tensor};
+use kiln_checkpoint::{FirstStage, LatentDiffusion, Metadata};
+use kiln_diffusion::{Distance, Loss, Prediction, Rates, Schedule, SchedulerConfig};
+use kiln_kernels::Precision;
+use kiln_models::UNet2d;
+use kiln_pipeline::pictures::{Images, columns_for, grid, save_png};
+use kiln_pipeline::{Classes, Moment, Pipeline, SampleOptions, Wanted};
 
-use crate::denoising::classes::{Classes, label_tensor};
+use crate::denoising::classes::label_tensor;
 use crate::denoising::evaluation::Evaluator;
 use crate::error::TrainError;
-use crate::experiment::{Experiment, SamplingConfig};
+use crate::experiment::Experiment;
 use crate::learner::log::LOSS;
 use crate::learner::plan::Plan;
 use crate::learner::recipe::{Losses, Recipe, Trainee};
 use crate::learner::report::{MetricKind, Reading, Report};
 use crate::learner::session::Session;
 use crate::learner::update::{Averaged, Update};
-use crate::pictures::{Images, columns_for, grid, save_png};
 use crate::run_folder::StageFolder;
 
 /// The components whose errors are logged beside the loss, in the loss's measure. Those that are not predicted follow from the
@@ -52,9 +51,6 @@ pub(crate) fn metrics(measure: Distance) -> Vec<MetricKind> {
         .collect()
 }
 
-/// Images of a measurement that are drawn at a time.
-const DRAWN_TOGETHER: usize = 64;
-
 /// What is trained in stage 2.
 #[derive(Module, Debug)]
 pub(crate) struct DenoisingNetworks {
@@ -66,10 +62,12 @@ pub(crate) struct DenoisingNetworks {
 pub(crate) struct DenoisingRecipe {
     schedule: Schedule,
     objective: Loss,
-    sampling: SamplingConfig,
+    /// How the model draws.
+    scheduler: SchedulerConfig,
+    /// Images in a picture.
+    count: usize,
     seed: u64,
-    /// Of what is denoised: `[channels, height, width]`.
-    sample_shape: [usize; 3],
+    precision: Precision,
     pictured: Pictured,
     folder: StageFolder,
     session: Session,
@@ -88,15 +86,13 @@ pub(crate) struct NoisyBatch {
     pub(crate) labels: Option<Vec<usize>>,
 }
 
-/// How samples become pictures, and who measures those.
+/// What a network in training needs to be a model that draws, and who measures its images.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Pictured {
     /// The first stage; none in pixel space.
-    pub(crate) autoencoder: Option<Autoencoder>,
-    /// Padding on each side, not to be shown.
-    pub(crate) border: usize,
-    /// What a conditional network can be asked for.
-    pub(crate) classes: Option<Classes>,
+    pub(crate) first_stage: Option<FirstStage>,
+    /// What the model's files will tell of the network.
+    pub(crate) metadata: Metadata,
     /// Looks at many drawn images now and then.
     pub(crate) evaluator: Option<Arc<Evaluator>>,
 }
@@ -136,9 +132,10 @@ pub(crate) fn trainee(
     let recipe = DenoisingRecipe {
         schedule: experiment.build_schedule()?,
         objective: experiment.stage_2.objective(),
-        sampling: experiment.sampling.clone(),
+        scheduler: experiment.scheduler(),
+        count: experiment.sampling.count,
         seed: experiment.seed,
-        sample_shape: experiment.sample_shape(),
+        precision: training.precision,
         pictured,
         folder,
         session: session.clone(),
@@ -187,91 +184,102 @@ impl DenoisingRecipe {
         (loss, report)
     }
 
+    /// The model that `network` makes, and how it draws.
+    fn pipeline(
+        &self,
+        network: &UNet2d,
+        device: &Device,
+    ) -> Result<(Pipeline, SampleOptions), TrainError> {
+        let model = LatentDiffusion {
+            first_stage: self.pictured.first_stage.clone(),
+            unet: network.clone(),
+            guide: None,
+            scheduler: self.scheduler.clone(),
+            metadata: self.pictured.metadata.clone(),
+        };
+        let pipeline = Pipeline::from_model("the model in training".to_owned(), model, device)?;
+        let options = SampleOptions {
+            seed: self.seed,
+            precision: self.precision,
+            ..pipeline.default_options()
+        };
+        Ok((pipeline, options))
+    }
+
     /// Draws a grid of samples; those of a conditional network have a row for each class.
     fn draw(&self, network: &UNet2d, step: usize, device: &Device) -> Result<(), TrainError> {
-        let count = self.sampling.count;
-        let (count, columns) = match self.pictured.classes {
-            Some(Classes { count: rows, .. }) => {
-                let columns = (count / rows).max(1);
-                (rows * columns, columns)
-            }
-            None => (count, columns_for(count)),
+        let (pipeline, options) = self.pipeline(network, device)?;
+        let classes = pipeline.classes().map(Classes::count);
+        let columns = match classes {
+            Some(rows) => (self.count / rows).max(1),
+            None => columns_for(self.count),
         };
-        let images = self.sample(network, 0..count, |image, _| image / columns, device)?;
+        let count = classes.map_or(self.count, |rows| rows * columns);
+        let wanted = wanted(count, classes, |image, _| image / columns);
+        let options = SampleOptions {
+            batch: count,
+            ..options
+        };
+        let images = self.drawn(&pipeline, &wanted, &options)?;
         let path = self.folder.picture("samples", step);
         Ok(save_png(&grid(&images, columns), &path)?)
     }
 
     /// Draws as many images as the evaluator wants, of all classes in turn, and measures them.
+    ///
+    /// # Errors
+    /// [`TrainError::Stopped`] where somebody waits for the program to end, and what goes wrong.
     fn measure(&self, network: &UNet2d, device: &Device) -> Result<Figures, TrainError> {
         let Some(evaluator) = &self.pictured.evaluator else {
             return Ok(Vec::new());
         };
-        let mut images = Images::empty(0, 0, 0);
-        for first in (0..evaluator.images).step_by(DRAWN_TOGETHER) {
-            let numbers = first..(first + DRAWN_TOGETHER).min(evaluator.images);
-            images.append(self.sample(
-                network,
-                numbers,
-                |image, classes| image % classes,
-                device,
-            )?);
-        }
-        Ok(evaluator.measure(&images)?)
+        let (pipeline, options) = self.pipeline(network, device)?;
+        let classes = pipeline.classes().map(Classes::count);
+        let wanted = wanted(evaluator.images, classes, |image, classes| image % classes);
+        let images = self.drawn(&pipeline, &wanted, &options)?;
+        evaluator.measure(&images, || self.session.check())
     }
 
-    /// Draws the images with these numbers, as pictures show them. `label` gives the class of an image among so many
-    /// classes, where the network has any.
-    fn sample(
+    /// # Errors
+    /// [`TrainError::Stopped`] where somebody waits for the program to end, and what goes wrong.
+    fn drawn(
         &self,
-        network: &UNet2d,
-        numbers: Range<usize>,
-        label: impl Fn(usize, usize) -> usize,
-        device: &Device,
+        pipeline: &Pipeline,
+        wanted: &[Wanted],
+        options: &SampleOptions,
     ) -> Result<Images, TrainError> {
-        let Pictured {
-            autoencoder,
-            border,
-            classes,
-            ..
-        } = &self.pictured;
-        let labels: Option<Tensor<1, Int>> = classes.map(|classes| {
-            let labels = numbers.clone().map(|image| label(image, classes.count));
-            label_tensor(&labels.collect::<Vec<usize>>(), device)
-        });
-        let noise = ImageNoise {
-            seed: self.seed,
-            images: numbers.map(|image| image as u64).collect(),
-            shape: self.sample_shape,
-            device: device.clone(),
+        let observer = &mut |_: Moment<'_>| match self.session.wants_to_stop_now() {
+            true => Err(kiln_pipeline::Error::Stopped),
+            false => Ok(()),
         };
-        let denoiser = NetworkDenoiser {
-            network: |zt: Tensor<4>, level: Level| {
-                let noise_power = level.rates.noise_power();
-                network.forward_at(zt, level.timestep, noise_power, labels.clone())
-            },
-            prediction: self.objective.prediction,
-            clip: self.sampling.clip,
-        };
-        let options = LevelOptions {
-            spacing: self.sampling.spacing,
-            ..Default::default()
-        };
-        let levels = levels(&self.schedule, self.sampling.steps, options)?;
-        let samples = self.sampling.sampler.sample(
-            &denoiser,
-            noise.draw(0),
-            &levels,
-            &self.schedule,
-            &mut |step| noise.draw(step),
-            &mut |_| {},
-        )?;
-        let images = match autoencoder {
-            Some(autoencoder) => autoencoder.decode(autoencoder.denormalised(samples)),
-            None => samples,
-        };
-        Ok(Images::from_tensor(images)?.cropped(*border))
+        let images = pipeline.sample_wanted(wanted, options.observed(observer));
+        images.map_err(|error| match error {
+            kiln_pipeline::Error::Stopped => TrainError::Stopped,
+            error => error.into(),
+        })
     }
+}
+
+/// Images by their numbers from 0. `class` says what one shows, where there are so many classes.
+fn wanted(
+    count: usize,
+    classes: Option<usize>,
+    class: impl Fn(usize, usize) -> usize,
+) -> Vec<Wanted> {
+    let of_image = |image| Wanted {
+        image: image as u64,
+        class: classes.map(|classes| class(image, classes)),
+    };
+    (0..count).map(of_image).collect()
+}
+
+/// Whether a network draws nothing that can be shown, as one may that has learnt little or goes astray: training goes on.
+fn is_no_picture(error: &TrainError) -> bool {
+    use kiln_pipeline::Error::{Memory, NetworkNotFinite, NotFinite};
+    matches!(
+        error,
+        TrainError::Drawing(NetworkNotFinite { .. } | NotFinite(_) | Memory { .. })
+    )
 }
 
 /// Figures of drawn images, by name.
@@ -303,15 +311,96 @@ impl Recipe for DenoisingRecipe {
         let (step, figures) = match item {
             Validation::Loss(batch) => return self.loss(network, &batch).1,
             Validation::Picture { step } => {
-                let drawn = self.draw(network, step, &device);
+                let drawn = match self.draw(network, step, &device) {
+                    Err(error) if is_no_picture(&error) => {
+                        tracing::warn!("there is no picture of step {step}: {error}");
+                        Ok(())
+                    }
+                    drawn => drawn,
+                };
                 (step, drawn.map(|()| Figures::new()))
             }
             Validation::Evaluation { step } => (step, self.measure(network, &device)),
         };
         let figures = figures.unwrap_or_else(|error| {
-            self.session.fail(error);
+            // What was begun as somebody told the program to end is missing, which is no failure.
+            if !matches!(error, TrainError::Stopped) {
+                self.session.fail(error);
+            }
             Figures::new()
         });
         Report::of_drawn(step, figures, &device)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use burn::module::{ModuleMapper, Param};
+    use burn::train::InferenceStep;
+
+    use super::*;
+    use crate::learner::session::StopSignal;
+    use crate::run_folder::RunFolder;
+
+    const EXPERIMENT: &str = r#"
+        [data]
+        dataset = "folder"
+        size = 8
+        channels = 1
+        [unet]
+        in_channels = 1
+        out_channels = 1
+        down_block_types = ["DownBlock2D"]
+        up_block_types = ["UpBlock2D"]
+        block_out_channels = [4]
+        layers_per_block = 1
+        norm_num_groups = 2
+        add_attention = false
+        [schedule]
+        [stage_2.training]
+        steps = 10
+        batch_size = 4
+        learning_rate = 1e-3
+        checkpoint_every = 10
+        [sampling]
+        steps = 2
+        count = 4
+    "#;
+
+    struct Spoilt;
+
+    impl ModuleMapper for Spoilt {
+        fn map_float<const D: usize>(&mut self, weights: Param<Tensor<D>>) -> Param<Tensor<D>> {
+            weights.map(|weights| weights * f32::NAN)
+        }
+    }
+
+    /// Whether there is a picture of `network` after a validation, and what went wrong.
+    fn pictured(network: UNet2d, experiment: &Experiment) -> (bool, Option<TrainError>) {
+        let place = tempfile::tempdir().unwrap();
+        let folder = RunFolder::new(place.path()).stage_2();
+        let session = Session::new(0, StopSignal::default());
+        let plan = Plan::new(&experiment.stage_2.training, 4, 1, 0);
+        let trainee = trainee(
+            experiment,
+            network,
+            Pictured::default(),
+            &plan,
+            folder.clone(),
+            session.clone(),
+        );
+        let _ = InferenceStep::step(&trainee.unwrap(), Validation::Picture { step: 1 });
+        let picture = folder.picture("samples", 1);
+        (picture.exists(), session.take_failure())
+    }
+
+    #[test]
+    fn a_network_that_draws_nothing_that_can_be_shown_goes_on_learning() {
+        let experiment = Experiment::parse(EXPERIMENT, "test", &[]).unwrap();
+        let network = experiment.unet.init(&Device::flex(), 0).unwrap();
+        let (exists, failure) = pictured(network.clone(), &experiment);
+        assert!(exists && failure.is_none(), "{failure:?}");
+        let (exists, failure) = pictured(network.map(&mut Spoilt), &experiment);
+        assert!(!exists && failure.is_none(), "{failure:?}");
     }
 }

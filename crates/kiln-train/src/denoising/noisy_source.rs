@@ -5,11 +5,12 @@ use std::sync::Arc;
 use burn::tensor::{Device, Tensor, TensorData};
 use kiln_diffusion::{NoiseLevels, Schedule, noise};
 
-use crate::denoising::classes::Classes;
+use crate::denoising::classes::Labelling;
 use crate::denoising::clean::CleanSets;
 use crate::denoising::{NoisyBatch, Validation};
 use crate::error::TrainError;
 use crate::experiment::{Experiment, Interval};
+use crate::learner::held_out::HeldOut;
 use crate::learner::loader::{BatchSource, Batches, Shares};
 use crate::learner::plan::Plan;
 
@@ -20,12 +21,12 @@ const VALIDATION_NOISE: u64 = 0x7661_6c69_6461_7465;
 /// Both splits as stage 2 sees them.
 pub(crate) struct NoisySource {
     clean: CleanSets,
-    classes: Option<Classes>,
+    classes: Option<Labelling>,
     plan: Arc<Plan>,
     schedule: Schedule,
     noise_levels: NoiseLevels,
     seed: u64,
-    validation_images: Vec<u32>,
+    held_out: HeldOut,
     pictures_every: Interval,
     evaluations_every: Interval,
 }
@@ -34,12 +35,12 @@ impl NoisySource {
     pub(crate) fn new(
         experiment: &Experiment,
         clean: CleanSets,
-        classes: Option<Classes>,
+        classes: Option<Labelling>,
         plan: Arc<Plan>,
     ) -> Result<Self, TrainError> {
         let training = &experiment.stage_2.training;
         Ok(Self {
-            validation_images: training.validated(clean.validation.len()),
+            held_out: HeldOut::new(training, clean.validation.len(), &plan),
             clean,
             classes,
             plan,
@@ -115,12 +116,8 @@ impl BatchSource for NoisySource {
     /// Always the same noise, timesteps spread evenly over the schedule whatever the training's noise levels, and the
     /// true labels, so that losses can be compared.
     fn validation(&self, step: usize, device: &Device) -> Batches<Validation> {
-        let size = self.plan.batch_size();
-        let requests: Vec<Vec<(u32, bool)>> = self
-            .validation_images
-            .chunks(size)
-            .map(|images| images.iter().map(|&index| (index, false)).collect())
-            .collect();
+        let size = self.held_out.batch_size;
+        let requests = self.held_out.requests();
         let clean = self
             .clean
             .validation
@@ -153,8 +150,6 @@ impl BatchSource for NoisySource {
     }
 
     fn validation_batches(&self) -> usize {
-        self.validation_images
-            .len()
-            .div_ceil(self.plan.batch_size())
+        self.held_out.batches()
     }
 }

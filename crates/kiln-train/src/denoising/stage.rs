@@ -8,13 +8,12 @@ use kiln_checkpoint::{FirstStage, LatentDiffusion, Metadata, ModelSource};
 use kiln_data::{DataConfig, Datasets};
 use kiln_models::{FeatureMaps, UNet2d, WeightsType};
 
-use super::classes::Classes;
+use super::classes::Labelling;
 use super::clean::CleanSets;
 use super::evaluation::{self, Evaluator};
 use super::latents::{Encoder, Latents};
 use super::noisy_source::NoisySource;
 use super::{DenoisingRecipe, Pictured, metrics, trainee};
-use crate::devices::Devices;
 use crate::error::TrainError;
 use crate::experiment::{Experiment, TrainingConfig};
 use crate::facts::{metadata, steps_in};
@@ -24,9 +23,11 @@ use crate::options::RunOptions;
 use crate::run_folder::drawable::load_model;
 use crate::run_folder::{RunFolder, StageFolder};
 use crate::script::{Found, Prepared, Scene, Stage};
+use crate::start::earlier_steps::EarlierSteps;
 use crate::start::identity::{OF_STAGE_2, VqVaeIdentity};
-use crate::start::initial_weights::{self, EarlierSteps};
-use crate::start::{Start, absolute};
+use crate::start::places::absolute;
+use crate::start::{Start, initial_weights};
+use kiln_pipeline::Devices;
 
 /// Training the U-Net of an experiment.
 pub(crate) struct Stage2<'a> {
@@ -47,7 +48,7 @@ impl<'a> Stage2<'a> {
     }
 
     fn in_pixel_space(&self) -> bool {
-        self.experiment.first_stage().is_none()
+        self.experiment.first_stage.is_none()
     }
 
     fn trained(&self) -> Result<Trained<'_>, TrainError> {
@@ -57,7 +58,7 @@ impl<'a> Stage2<'a> {
             network: "unet",
             weights: unet.num_weights()?,
             maps: FeatureMaps::of_unet(unet, [height, width]),
-            table: "stage_2.training",
+            table: self.table(),
             training: self.training(),
         })
     }
@@ -77,6 +78,10 @@ impl Stage for Stage2<'_> {
 
     fn training(&self) -> &TrainingConfig {
         &self.experiment.stage_2.training
+    }
+
+    fn table(&self) -> &'static str {
+        "stage_2.training"
     }
 
     fn data(&self) -> &DataConfig {
@@ -140,7 +145,7 @@ impl Stage for Stage2<'_> {
     }
 
     fn check_data(&self, datasets: &Datasets) -> Result<(), TrainError> {
-        Classes::of(self.experiment, datasets)?;
+        Labelling::of(self.experiment, datasets)?;
         Ok(())
     }
 
@@ -181,25 +186,30 @@ impl Stage for Stage2<'_> {
             let (seed, progress) = (experiment.seed, scene.progress);
             Evaluator::new(config, held_out, count, seed, &device, progress).map(Arc::new)
         });
-        let classes = Classes::of(experiment, datasets)?;
-        let pictured = Pictured {
-            autoencoder: first_stage.as_ref().map(|stage| stage.network.clone()),
-            border: datasets.train.border(),
-            classes,
-            evaluator: evaluator.transpose()?,
-        };
+        let classes = Labelling::of(experiment, datasets)?;
         let title = match &first_stage {
             Some(_) => "stage 2: latent diffusion",
             None => "diffusion in pixel space",
         };
+        let of_images = first_stage.clone();
+        let facts = move |steps| {
+            let first_stage = of_images.as_ref();
+            unet_metadata(experiment, datasets, first_stage, scene.earlier, steps)
+        };
+        let pictured = Pictured {
+            first_stage: first_stage.clone().map(|stage| FirstStage {
+                // That of these images, which drawn ones are compared with: it may have learnt from others.
+                metadata: Metadata {
+                    border: datasets.train.border(),
+                    ..stage.metadata
+                },
+                ..stage
+            }),
+            metadata: facts(0),
+            evaluator: evaluator.transpose()?,
+        };
         let model = move |unet, steps| LatentDiffusion {
-            metadata: unet_metadata(
-                experiment,
-                datasets,
-                first_stage.as_ref(),
-                scene.earlier,
-                steps,
-            ),
+            metadata: facts(steps),
             first_stage: first_stage.clone(),
             unet,
             guide: None,
@@ -248,7 +258,8 @@ fn latent_space(
     let encoder = Encoder {
         first_stage: &first_stage,
         // As many fit into memory while they are trained on, so they do now.
-        together: (experiment.first_stage()).map_or(1, |stage| stage.stage_1.training.batch_size),
+        together: (experiment.first_stage.as_ref())
+            .map_or(1, |stage| stage.stage_1.training.batch_size),
         device,
         progress: scene.progress,
         stop: &scene.options.stop,

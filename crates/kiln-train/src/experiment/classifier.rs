@@ -6,9 +6,10 @@ use kiln_data::DataConfig;
 use kiln_eval::DigitClassifier;
 use serde::{Deserialize, Serialize};
 
+use super::config_error::{ConfigError, require, within};
+use super::file::{parse_table, read, remember, written};
 use super::refusal::Described;
-use super::validation::{require, within};
-use super::{ConfigError, TrainingConfig, parse_table, read, remember, written};
+use super::training::TrainingConfig;
 
 /// How a [`DigitClassifier`] is trained, as its TOML file describes it.
 #[derive(Debug, Clone, Serialize, Deserialize)]

@@ -5,8 +5,9 @@ use std::path::PathBuf;
 use kiln_eval::{FeatureKind, Inception};
 use serde::{Deserialize, Serialize};
 
-use super::validation::require;
-use super::{ConfigError, Interval, TrainingConfig};
+use super::config_error::{ConfigError, require};
+use super::interval::Interval;
+use super::training::TrainingConfig;
 
 /// Distances between drawn and held-out images, logged while training.
 ///

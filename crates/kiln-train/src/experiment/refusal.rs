@@ -8,7 +8,7 @@ use serde_path_to_error::{Path, Segment};
 use toml::de::{DeTable, Error};
 use toml::{Table, Value};
 
-use crate::suggestion::suggestion;
+use kiln_pipeline::suggestion;
 
 /// Every key of an [`Experiment`](super::Experiment), with a value that it may have.
 static OF_MODELS: LazyLock<Table> = LazyLock::new(|| {

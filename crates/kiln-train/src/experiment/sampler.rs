@@ -7,7 +7,7 @@ use serde::de::value::MapAccessDeserializer;
 use serde::de::{Error, MapAccess, Visitor};
 use serde::{Deserialize, Deserializer};
 
-use crate::suggestion::suggestion;
+use kiln_pipeline::suggestion;
 
 /// Reads `"ddim"` as `{ kind = "ddim" }`.
 pub(super) fn by_name_or_table<'a, D: Deserializer<'a>>(

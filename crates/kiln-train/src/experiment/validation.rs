@@ -2,13 +2,14 @@
 
 use kiln_models::Autoencoder;
 
-use super::{ConfigError, Experiment, FirstStageConfig, Interval, TrainingConfig};
+use super::config_error::{ConfigError, require, within};
+use super::{Experiment, FirstStageConfig};
 use crate::counted;
 
 impl Experiment {
     /// Checks that an autoencoder trained elsewhere gives the latents that this experiment's U-Net takes.
     pub fn check_first_stage(&self, autoencoder: &Autoencoder) -> Result<(), ConfigError> {
-        let Some(FirstStageConfig { vqvae: own, .. }) = self.first_stage() else {
+        let Some(FirstStageConfig { vqvae: own, .. }) = &self.first_stage else {
             return Ok(());
         };
         let facts = [
@@ -88,21 +89,11 @@ impl Experiment {
     }
 
     fn validate_first_stage(&self) -> Result<(), ConfigError> {
-        let tables = [
-            ("vqvae", self.vqvae.is_some()),
-            ("stage_1", self.stage_1.is_some()),
-            ("codebook", self.codebook.is_some()),
-        ];
-        let missing = tables[..2].iter().find(|(_, is_there)| !is_there);
-        let there = tables.iter().find(|(_, is_there)| *is_there);
-        if let (Some(&(missing, _)), Some(&(there, _))) = (missing, there) {
-            return Err(ConfigError::HalfAFirstStage { there, missing });
-        }
         let Some(FirstStageConfig {
             vqvae,
             codebook,
             stage_1,
-        }) = self.first_stage()
+        }) = &self.first_stage
         else {
             return Ok(());
         };
@@ -143,7 +134,7 @@ impl Experiment {
     /// Whether the U-Net fits what it denoises and the schedule's `timesteps`.
     fn validate_unet(&self, timesteps: usize) -> Result<(), ConfigError> {
         let [channels, side, _] = self.sample_shape();
-        let samples = match &self.vqvae {
+        let samples = match &self.first_stage {
             Some(_) => "the VQ-VAE's latents",
             None => "the images",
         };
@@ -237,136 +228,4 @@ impl Experiment {
             None => Ok(()),
         }
     }
-}
-
-/// The most updates of the weights: more than any training takes.
-const MOST_STEPS: usize = 100_000_000;
-/// The most images of one device in a step.
-const MOST_STEP_IMAGES: usize = 1 << 20;
-/// The most of what else is counted: checkpoints, images, steps between pictures.
-const MOST: usize = 1 << 31;
-
-impl TrainingConfig {
-    /// `table` names these settings in errors.
-    pub(super) fn validate(&self, table: &str) -> Result<(), ConfigError> {
-        let counts = [
-            ("steps", self.steps, 1, MOST_STEPS),
-            ("batch_size", self.batch_size, 1, MOST_STEP_IMAGES),
-            ("accumulate", self.accumulate, 1, MOST_STEP_IMAGES),
-            ("keep_checkpoints", self.keep_checkpoints, 1, MOST),
-            ("warmup_steps", self.warmup_steps, 0, MOST),
-            ("validation_images", self.validation_images, 0, MOST),
-        ];
-        for (key, count, least, most) in counts {
-            let valid = || match count < least {
-                true => format!("it must be at least {least}"),
-                false => format!("it must be at most {most}"),
-            };
-            let holds = (least..=most).contains(&count);
-            require(holds, format!("{table}.{key}"), count, valid)?;
-        }
-        let images = self.batch_size * self.accumulate;
-        let key = format!("{table}.accumulate");
-        require(images <= MOST_STEP_IMAGES, key, self.accumulate, || {
-            format!(
-                "with batch_size = {} that makes {images} images a step on each device, and {MOST_STEP_IMAGES} are the most",
-                self.batch_size
-            )
-        })?;
-        let is_bounded = |interval: Interval| match interval {
-            Interval::Every(count) => count <= MOST,
-            Interval::Passes(passes) => passes <= MOST as f64,
-        };
-        let (checkpoints, pictures) = (self.checkpoint_every, self.pictures_every);
-        let key = format!("{table}.checkpoint_every");
-        let holds = checkpoints.is_positive() && is_bounded(checkpoints);
-        require(holds, key, checkpoints, || {
-            format!(
-                "it must be at least 1 step, or more than 0 passes, such as \"1 pass\", and at most {MOST}"
-            )
-        })?;
-        let key = format!("{table}.pictures_every");
-        let is_none = pictures == Interval::Every(0);
-        let holds = (is_none || pictures.is_positive()) && is_bounded(pictures);
-        require(holds, key, pictures, || {
-            format!(
-                "it must be a number of checkpoints, or of passes, such as \"1 pass\", at most {MOST}; 0 draws none"
-            )
-        })?;
-        let rate = self.learning_rate;
-        let numbers = [
-            (
-                "learning_rate",
-                rate,
-                rate > 0.0 && rate <= 1.0,
-                "it must lie above 0 and at most at 1, such as 1e-3",
-            ),
-            (
-                "final_learning_rate",
-                self.final_learning_rate,
-                (0.0..=rate).contains(&self.final_learning_rate),
-                "it must lie between 0 and learning_rate, such as 1e-5",
-            ),
-            (
-                "weight_decay",
-                self.weight_decay,
-                (0.0..1.0).contains(&self.weight_decay),
-                "it must lie from 0 to below 1, such as 0.01",
-            ),
-            (
-                "epsilon",
-                self.epsilon,
-                self.epsilon > 0.0,
-                "it must lie above 0, such as 1e-8",
-            ),
-            (
-                "clip_norm",
-                self.clip_norm,
-                self.clip_norm >= 0.0,
-                "it must be positive, such as 1.0, or 0 for no limit",
-            ),
-        ];
-        for (key, value, holds, valid) in numbers {
-            require(holds, format!("{table}.{key}"), value, || valid.into())?;
-        }
-        for beta in self.betas {
-            require(
-                (0.0..1.0).contains(&beta),
-                format!("{table}.betas"),
-                beta,
-                || "both must lie from 0 to below 1, as in [0.9, 0.999]".into(),
-            )?;
-        }
-        match &self.ema {
-            Some(ema) => within(&format!("{table}.ema"), ema.validate()),
-            None => Ok(()),
-        }
-    }
-}
-
-/// Says in which table an error lies.
-pub(super) fn within<T, E: std::fmt::Display>(
-    table: &str,
-    result: Result<T, E>,
-) -> Result<T, ConfigError> {
-    result.map_err(|error| ConfigError::Parse {
-        origin: format!("[{table}] of the config"),
-        message: error.to_string(),
-    })
-}
-
-pub(super) fn require(
-    holds: bool,
-    key: impl Into<String>,
-    value: impl ToString,
-    valid: impl FnOnce() -> String,
-) -> Result<(), ConfigError> {
-    if holds {
-        return Ok(());
-    }
-    Err(ConfigError::Value {
-        key: key.into(),
-        value: value.to_string(),
-        valid: valid(),
-    })
 }

@@ -17,6 +17,7 @@ use kiln_models::bottleneck::vq::{
 use crate::error::TrainError;
 use crate::experiment::{FirstStageConfig, Interval, TrainingConfig};
 use crate::first_stage::objective::{RECONSTRUCTION, Stage1Objective, Terms, psnr};
+use crate::learner::held_out::HeldOut;
 use crate::learner::images::tensor;
 use crate::learner::loader::{BatchSource, Batches, Shares};
 use crate::learner::log::LOSS;
@@ -25,8 +26,8 @@ use crate::learner::recipe::{Losses, Recipe, Trainee};
 use crate::learner::report::{MetricKind, Reading, Report};
 use crate::learner::session::{Session, StopSignal};
 use crate::learner::update::{Averaged, Update};
-use crate::pictures::{Images, columns_for, grid, save_png};
 use crate::run_folder::StageFolder;
+use kiln_pipeline::pictures::{Images, columns_for, grid, save_png};
 
 /// Images in a picture of reconstructions.
 const PICTURED: usize = 32;
@@ -89,7 +90,7 @@ pub(crate) struct ValidationImages {
 
 /// Stage 1 of `network` as `first_stage` says, on images with a `border`.
 pub(crate) fn trainee(
-    first_stage: &FirstStageConfig<'_>,
+    first_stage: &FirstStageConfig,
     mut network: Autoencoder,
     border: usize,
     plan: &Plan,
@@ -242,7 +243,7 @@ impl FirstStageRecipe {
 /// `network` with codes at the k-means centres of what its encoder makes of some of `images`.
 pub(crate) fn with_kmeans_codes(
     mut network: Autoencoder,
-    config: &FirstStageConfig<'_>,
+    config: &FirstStageConfig,
     seed: u64,
     images: &ImageDataset,
     device: &Device,
@@ -290,7 +291,7 @@ pub(crate) struct ImageSource {
     datasets: Datasets,
     plan: Arc<Plan>,
     seed: u64,
-    validation_images: Vec<u32>,
+    held_out: HeldOut,
     pictures_every: Interval,
 }
 
@@ -302,12 +303,11 @@ impl ImageSource {
         datasets: Datasets,
         plan: Arc<Plan>,
     ) -> Self {
-        let validation_images = training.validated(datasets.validation.len());
         Self {
+            held_out: HeldOut::new(training, datasets.validation.len(), &plan),
             datasets,
             plan,
             seed,
-            validation_images,
             pictures_every: training.pictures_every,
         }
     }
@@ -343,13 +343,8 @@ impl BatchSource for ImageSource {
 
     fn validation(&self, step: usize, device: &Device) -> Batches<ValidationImages> {
         let (dataset, device) = (self.datasets.validation.clone(), device.clone());
-        let requests: Vec<Vec<(u32, bool)>> = self
-            .validation_images
-            .chunks(self.plan.batch_size())
-            .map(|images| images.iter().map(|&index| (index, false)).collect())
-            .collect();
         let wanted = self.plan.is_due(step, self.pictures_every);
-        let batches = prefetch(dataset.clone(), requests.into_iter());
+        let batches = prefetch(dataset.clone(), self.held_out.requests().into_iter());
         Box::new(batches.enumerate().map(move |(index, batch)| {
             let images = tensor(&batch.map_err(DatasetError::new)?, &dataset, &device);
             Ok(ValidationImages {
@@ -361,8 +356,6 @@ impl BatchSource for ImageSource {
     }
 
     fn validation_batches(&self) -> usize {
-        self.validation_images
-            .len()
-            .div_ceil(self.plan.batch_size())
+        self.held_out.batches()
     }
 }

@@ -8,7 +8,6 @@ use kiln_data::{DataConfig, Datasets};
 use kiln_models::{Autoencoder, FeatureMaps, WeightsType};
 
 use super::{FirstStageRecipe, ImageSource, METRICS, trainee, with_kmeans_codes};
-use crate::devices::Devices;
 use crate::error::TrainError;
 use crate::experiment::{Experiment, FirstStageConfig, TrainingConfig};
 use crate::facts::{metadata, steps_in};
@@ -19,18 +18,22 @@ use crate::run_folder::{RunFolder, StageFolder};
 use crate::script::{Found, Prepared, Scene, Stage};
 use crate::start::identity::OF_STAGE_1;
 use crate::start::{Start, initial_weights};
+use kiln_pipeline::Devices;
 
 /// Training the autoencoder of an experiment.
 pub(crate) struct Stage1<'a> {
     experiment: &'a Experiment,
-    config: FirstStageConfig<'a>,
+    config: &'a FirstStageConfig,
 }
 
 impl<'a> Stage1<'a> {
     /// # Errors
     /// If the experiment has no first stage.
     pub(crate) fn of(experiment: &'a Experiment) -> Result<Self, TrainError> {
-        let config = experiment.first_stage().ok_or(TrainError::NoFirstStage)?;
+        let config = experiment
+            .first_stage
+            .as_ref()
+            .ok_or(TrainError::NoFirstStage)?;
         Ok(Self { experiment, config })
     }
 }
@@ -47,6 +50,10 @@ impl Stage for Stage1<'_> {
 
     fn training(&self) -> &TrainingConfig {
         &self.config.stage_1.training
+    }
+
+    fn table(&self) -> &'static str {
+        "stage_1.training"
     }
 
     fn data(&self) -> &DataConfig {
@@ -66,12 +73,12 @@ impl Stage for Stage1<'_> {
     }
 
     fn check_memory(&self, devices: &Devices) -> Result<(), TrainError> {
-        let vqvae = self.config.vqvae;
+        let vqvae = &self.config.vqvae;
         let trained = Trained {
             network: "vqvae",
             weights: vqvae.num_weights()?,
             maps: FeatureMaps::of_vqvae(vqvae, [self.experiment.data.size; 2]),
-            table: "stage_1.training",
+            table: self.table(),
             training: self.training(),
         };
         Ok(trained.check_memory(devices)?)
@@ -101,7 +108,7 @@ impl Stage for Stage1<'_> {
         }
         let learning = start.options.devices.first().autodiff();
         let (networks, begun_with) = start
-            .initial_weights(|folder| initial_weights::vqvae(folder, &self.config, &learning))?;
+            .initial_weights(|folder| initial_weights::vqvae(folder, self.config, &learning))?;
         Ok(Found {
             networks,
             vqvae: None,

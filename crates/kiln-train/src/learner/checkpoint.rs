@@ -28,9 +28,9 @@ use kiln_data::sha256;
 use crate::error::TrainError;
 use crate::learner::manifest::{MANIFEST, Manifest};
 use crate::learner::session::Session;
-use crate::plots::Rows;
 use crate::run_folder::sync_folder;
 use crate::start::identity::Identity;
+use kiln_pipeline::plots::Rows;
 
 /// Where a checkpoint lies until it is whole.
 const WRITING: &str = ".writing";

@@ -12,8 +12,6 @@ use burn::train::{
     MultiDeviceOptim, SupervisedTraining, TrainStep, TrainingError, TrainingStrategy,
 };
 
-use crate::counted;
-use crate::devices::Devices;
 use crate::error::TrainError;
 use crate::experiment::TrainingConfig;
 use crate::learner::checkpoint::{CheckpointFolder, CheckpointWriter, GoodCheckpoint, PARTS};
@@ -23,23 +21,14 @@ use crate::learner::loader::{BatchSource, TrainingLoader, ValidationLoader};
 use crate::learner::log::{RunLog, add_rows};
 use crate::learner::plan::Plan;
 use crate::learner::renderer::LineRenderer;
-use crate::learner::report::{Gathered, MetricKind, Report};
-use crate::learner::session::{Session, StopSignal};
+use crate::learner::report::{Gathered, MetricKind, Of, Report};
+use crate::learner::session::Session;
+use crate::learner::strategy::Strategy;
 use crate::learner::update::optimizer;
-use crate::plots::Rows;
-use crate::ranks::Ranks;
 use crate::run_folder::StageFolder;
 use crate::start::identity::Identity;
-
-/// How several devices share the work.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub enum Strategy {
-    /// The gradients are summed on all devices, each parameter's on one of them, and the first updates the weights.
-    #[default]
-    Main,
-    /// NCCL sums the gradients between CUDA devices.
-    Ddp,
-}
+use kiln_pipeline::Devices;
+use kiln_pipeline::plots::Rows;
 
 /// One stage, ready to be trained.
 pub(crate) struct Training<'a> {
@@ -67,59 +56,6 @@ pub(crate) struct Outcome<M> {
     pub(crate) steps: usize,
     /// Steps done in all.
     pub(crate) steps_done: usize,
-}
-
-/// The newest good checkpoint, if `resume` asks for it.
-///
-/// # Errors
-/// If there are checkpoints and `resume` does not: they are not to be overwritten by accident.
-pub(crate) fn find_checkpoint(
-    folder: &StageFolder,
-    resume: bool,
-) -> Result<Option<GoodCheckpoint>, TrainError> {
-    let checkpoints = CheckpointFolder::new(folder.checkpoints());
-    match (checkpoints.steps().last(), resume) {
-        (Some(step), false) => Err(TrainError::Run(format!(
-            "{} already holds a training of {}: add --resume to continue it, or choose another --out",
-            folder.checkpoints().display(),
-            counted(*step, "step")
-        ))),
-        (None, false) => Ok(None),
-        (None, true) => {
-            tracing::warn!(
-                "there is no checkpoint in {} to go on from: the training begins from its start",
-                folder.checkpoints().display()
-            );
-            Ok(None)
-        }
-        (Some(_), true) => {
-            let checkpoint = checkpoints.newest_good().ok_or_else(|| {
-                TrainError::Run(format!(
-                    "no checkpoint in {} is whole: remove the folder to begin anew",
-                    folder.checkpoints().display()
-                ))
-            })?;
-            if checkpoint.kiln != env!("CARGO_PKG_VERSION") {
-                return Err(TrainError::Run(format!(
-                    "the checkpoints in {} are of kiln {}, and this is kiln {}: resume with that version, or choose another --out",
-                    folder.checkpoints().display(),
-                    checkpoint.kiln,
-                    env!("CARGO_PKG_VERSION")
-                )));
-            }
-            Ok(Some(checkpoint))
-        }
-    }
-}
-
-/// The session of a stage that goes on after `resume`.
-pub(crate) fn session(
-    resume: Option<&GoodCheckpoint>,
-    stop: &StopSignal,
-    ranks: &Ranks,
-) -> Session {
-    let steps_done = resume.map_or(0, |checkpoint| checkpoint.step);
-    Session::of_ranks(ranks.clone(), steps_done, stop.clone())
 }
 
 impl Training<'_> {
@@ -164,6 +100,7 @@ impl Training<'_> {
             self.folder.metrics(),
             self.folder.curves(),
             self.name,
+            &self.metrics,
             session.clone(),
             (self.resume.as_ref()).map_or_else(Rows::new, |checkpoint| checkpoint.rows.clone()),
         )?;
@@ -183,8 +120,8 @@ impl Training<'_> {
                 .renderer(self.renderer());
         for &kind in &self.metrics {
             training = training
-                .metric_train_numeric(Gathered::new(kind, Some(session.clone())))
-                .metric_valid_numeric(Gathered::new(kind, None));
+                .metric_train_numeric(Gathered::new(kind, Of::Training, session.clone()))
+                .metric_valid_numeric(Gathered::new(kind, Of::Validation, session.clone()));
         }
         if self.training.accumulate > 1 {
             training = training.grads_accumulation(self.training.accumulate);
@@ -194,12 +131,10 @@ impl Training<'_> {
             // The Learner goes on with the epoch after this one: the round that the cursor is in.
             training = training.checkpoint(plan.round_of(first) - 1);
         }
-        let learner = Learner::new(
-            model,
-            optimizer(self.training, &session),
-            WarmupCosine::new(self.training),
-        );
+        let learner = Learner::new(model, optimizer(&session), WarmupCosine::new(self.training));
 
+        session.check()?;
+        session.begin();
         let began = Instant::now();
         let result = catch_unwind(AssertUnwindSafe(|| training.launch(learner)));
         let seconds = began.elapsed().as_secs_f64();

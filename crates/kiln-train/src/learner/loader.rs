@@ -136,11 +136,15 @@ impl<B> Iterator for RoundOfBatches<B> {
 
     fn next(&mut self) -> Option<Self::Item> {
         let step = self.steps.start + self.next / self.accumulate;
-        let begins_a_step = self.next.is_multiple_of(self.accumulate);
-        if begins_a_step && step < self.steps.end && self.session.ends_before(step, self.decides) {
+        let batch = self.steps.start * self.accumulate + self.next;
+        let ends = || match self.next.is_multiple_of(self.accumulate) {
+            true => self.session.ends_before(step, self.decides),
+            false => self.session.gives_up_before(batch, self.decides),
+        };
+        if step < self.steps.end && ends() {
             self.steps.end = step;
         }
-        if self.next == self.total() {
+        if self.next >= self.total() {
             if self.decides {
                 self.session.finish_steps_before(self.steps.end);
             }
@@ -180,6 +184,7 @@ impl<S: BatchSource> ValidationLoader<S> {
 
 impl<S: BatchSource> DataLoader<S::Validation> for ValidationLoader<S> {
     fn iter<'a>(&'a self) -> Box<dyn DataLoaderIterator<S::Validation> + 'a> {
+        self.session.set_validated(false);
         // Nothing where somebody waits for the program to end, or rank 0 does it.
         let is_left_out = self.session.stop_requested() || !self.session.ranks().is_first();
         let batches: Batches<S::Validation> = if is_left_out {
@@ -190,6 +195,8 @@ impl<S: BatchSource> DataLoader<S::Validation> for ValidationLoader<S> {
         };
         Box::new(ValidationBatches {
             batches,
+            session: self.session.clone(),
+            is_left_out,
             done: 0,
             total: self.source.validation_batches(),
         })
@@ -214,6 +221,8 @@ impl<S: BatchSource> DataLoader<S::Validation> for ValidationLoader<S> {
 
 struct ValidationBatches<B> {
     batches: Batches<B>,
+    session: Session,
+    is_left_out: bool,
     done: usize,
     total: usize,
 }
@@ -222,8 +231,16 @@ impl<B> Iterator for ValidationBatches<B> {
     type Item = Result<B, DatasetError>;
 
     fn next(&mut self) -> Option<Self::Item> {
+        // What was measured so far then counts for nothing.
+        if self.session.wants_to_stop_now() {
+            return None;
+        }
         let batch = self.batches.next();
         self.done += usize::from(batch.is_some());
+        // Pictures and measurements of drawn images come last.
+        if self.done >= self.total && !self.is_left_out {
+            self.session.set_validated(true);
+        }
         batch
     }
 }
@@ -288,5 +305,80 @@ mod tests {
         // The last round has five steps.
         assert_eq!(progress(20), [(8, 80), (80, 80)]);
         assert_eq!(progress(23), [(56, 80), (80, 80)]);
+    }
+
+    #[test]
+    fn a_step_under_way_is_given_up_by_all_devices_before_the_same_batch() {
+        let training: TrainingConfig = toml::from_str(
+            "steps = 25\nbatch_size = 1\naccumulate = 4\nlearning_rate = 0.1\ncheckpoint_every = 10",
+        )
+        .unwrap();
+        // 6 steps of 4 batches are done in the round, and 2 batches of another one.
+        let signal = StopSignal::default();
+        let session = Session::new(10, signal.clone());
+        let devices = 2;
+        let plan = Arc::new(Plan::new(&training, 50, devices, 0));
+        let loader = TrainingLoader::new(Arc::new(Nothing), plan, session.clone(), Device::flex());
+        let images = loader.num_items();
+        let loaders =
+            [0, images / devices].map(|start| loader.slice(start, start + images / devices));
+        let [mut first, mut second] = loaders.each_ref().map(|loader| loader.iter());
+        for _ in 0..6 * 4 + 2 {
+            assert!(first.next().is_some() && second.next().is_some());
+        }
+        assert!(first.next().is_some());
+        signal.request();
+        assert!(
+            second.next().is_some(),
+            "the first device has begun this batch"
+        );
+        assert!(first.next().is_none() && second.next().is_none());
+        assert_eq!(
+            session.steps_done(),
+            16,
+            "what is left of a step is done again"
+        );
+        assert!(session.stop_requested());
+
+        // A stop before a step of its own does not break into another one.
+        let session = Session::new(0, StopSignal::before_step(2));
+        let plan = Arc::new(Plan::new(&training, 50, 1, 0));
+        let loader = TrainingLoader::new(Arc::new(Nothing), plan, session.clone(), Device::flex());
+        assert_eq!(loader.iter().count(), 2 * 4);
+        assert_eq!(session.steps_done(), 2);
+    }
+
+    #[test]
+    fn a_validation_that_is_cut_short_counts_for_nothing() {
+        struct Five;
+        impl BatchSource for Five {
+            type Batch = ();
+            type Validation = usize;
+            fn flips(&self) -> bool {
+                false
+            }
+            fn batches(&self, _: impl Shares, _: &Device) -> Batches<()> {
+                Box::new(std::iter::empty())
+            }
+            fn validation(&self, _: usize, _: &Device) -> Batches<usize> {
+                // The last one is a picture.
+                Box::new((0..6).map(Ok))
+            }
+            fn validation_batches(&self) -> usize {
+                5
+            }
+        }
+        for (seen, is_whole) in [(0, false), (4, false), (5, true), (6, true)] {
+            let signal = StopSignal::default();
+            let session = Session::new(3, signal.clone());
+            let loader = ValidationLoader::new(Arc::new(Five), session.clone(), Device::flex());
+            let mut batches = loader.iter();
+            assert_eq!(batches.by_ref().take(seen).count(), seen);
+            signal.request();
+            assert!(batches.next().is_none());
+            assert_eq!(session.is_validated(), is_whole, "{seen}");
+            assert_eq!(loader.iter().count(), 0);
+            assert!(!session.is_validated());
+        }
     }
 }

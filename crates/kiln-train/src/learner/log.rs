@@ -10,10 +10,12 @@ use burn::train::metric::{MetricAttributes, MetricDefinition, MetricId, NumericE
 
 use kiln_data::read_regular;
 
+use crate::counted;
 use crate::error::TrainError;
+use crate::learner::report::{MetricKind, Reading};
 use crate::learner::session::Session;
-use crate::plots::{Rows, Units, plot_curves};
 use crate::run_folder::write_atomically;
+use kiln_pipeline::plots::{Rows, Units, plot_curves};
 
 /// Many times the size of any table of metrics, in bytes.
 const LARGEST: u64 = 256 << 20;
@@ -30,6 +32,8 @@ pub(crate) struct RunLog {
     csv: PathBuf,
     svg: PathBuf,
     title: String,
+    /// The metrics that every validation measures.
+    validated: Vec<&'static str>,
     session: Session,
     names: HashMap<MetricId, String>,
     /// Of the metrics that have one, by name.
@@ -51,6 +55,7 @@ impl RunLog {
         csv: PathBuf,
         svg: PathBuf,
         title: &str,
+        metrics: &[MetricKind],
         session: Session,
         unwritten: Rows,
     ) -> Result<Self, TrainError> {
@@ -60,10 +65,16 @@ impl RunLog {
         };
         add_absent(&mut rows, &unwritten);
         rows.retain(|&step, _| step <= session.steps_done());
+        let metrics = metrics.iter();
+        let of_drawn_images = |metric: &&MetricKind| metric.reading == Reading::Figure;
         Ok(Self {
             csv,
             svg,
             title: title.into(),
+            validated: metrics
+                .filter(|metric| !of_drawn_images(metric))
+                .map(|metric| metric.name)
+                .collect(),
             session,
             names: HashMap::new(),
             units: Units::new(),
@@ -74,11 +85,31 @@ impl RunLog {
         })
     }
 
+    /// What a whole validation did not find a number for, as a warning.
+    fn unmeasured(&self) -> Option<String> {
+        let lost = |name: &&&str| {
+            let value = self.round.get(&((**name).to_owned(), Split::Valid.into()));
+            let is_lost = |value: &f64| match **name {
+                LOSS => !value.is_finite(),
+                _ => value.is_nan(),
+            };
+            value.is_none_or(is_lost)
+        };
+        let lost: Vec<&str> = self.validated.iter().filter(lost).copied().collect();
+        (self.session.is_validated() && !lost.is_empty()).then(|| {
+            format!(
+                "the validation after {} gives no finite number for {}: metrics.csv and the curves go without, and if it stays so, the network or its average has diverged",
+                counted(self.session.steps_done(), "step"),
+                lost.join(", ")
+            )
+        })
+    }
+
     fn write(&self) -> Result<(), TrainError> {
         write_atomically(&self.csv, to_csv(&self.rows).as_bytes())?;
         for path in [self.svg.clone(), self.svg.with_extension("png")] {
             // No reason to end a training: the rows are in the file.
-            if let Err(error) = plot_curves(&self.title, &self.rows, &self.units, &path) {
+            if let Err(error) = plot_curves(&self.title, LOSS, &self.rows, &self.units, &path) {
                 tracing::warn!("the curves are not drawn: {error}");
             }
         }
@@ -236,6 +267,9 @@ impl MetricLogger for RunLog {
         if !self.session.ranks().is_first() {
             return;
         }
+        if let Some(warning) = self.unmeasured() {
+            tracing::warn!("{warning}");
+        }
         let step = self.session.steps_done();
         // Where a resumed run has nothing left to train, the row is there and gets what was measured again.
         let known = self.rows.entry(step).or_default();
@@ -256,6 +290,7 @@ impl MetricLogger for RunLog {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::learner::session::StopSignal;
 
     #[test]
     fn what_is_written_is_read() {
@@ -293,5 +328,41 @@ mod tests {
             let problem = parse_rows(text).unwrap_err();
             assert!(problem.contains(words), "{text:?}: {problem}");
         }
+    }
+
+    #[test]
+    fn a_validation_without_a_number_is_told_of() {
+        let place = tempfile::tempdir().unwrap();
+        let metrics = [
+            MetricKind::new(LOSS, Reading::Mean),
+            MetricKind::new("noise", Reading::Mean),
+            MetricKind::new("frechet", Reading::Figure),
+        ];
+        let session = Session::new(4, StopSignal::default());
+        let path = |name| place.path().join(name);
+        let (csv, svg) = (path("metrics.csv"), path("curves.svg"));
+        let mut log = RunLog::new(csv, svg, "", &metrics, session.clone(), Rows::new()).unwrap();
+        let mut warning = |loss, noise| {
+            for (name, value) in [(LOSS, loss), ("noise", noise), ("frechet", f64::NAN)] {
+                let place = (name.to_owned(), Split::Valid.into());
+                log.round.insert(place, value);
+            }
+            log.unmeasured()
+        };
+        assert_eq!(warning(f64::NAN, f64::NAN), None, "nothing was validated");
+        session.set_validated(true);
+        // Images are drawn and measured in some rounds only.
+        assert_eq!(warning(1.0, f64::INFINITY), None);
+        let lost = warning(1.0, f64::NAN).unwrap();
+        assert!(
+            lost.contains("after 4 steps") && lost.contains("for noise:"),
+            "{lost}"
+        );
+        assert!(
+            warning(f64::NAN, f64::NAN)
+                .unwrap()
+                .contains("for loss, noise:")
+        );
+        assert!(warning(f64::INFINITY, 1.0).unwrap().contains("for loss:"));
     }
 }

@@ -4,9 +4,9 @@ use std::collections::BTreeMap;
 use std::path::Path;
 
 use kiln_data::{read_regular, sha256, sha256_of_file};
+use kiln_pipeline::plots::Rows;
 use serde::{Deserialize, Serialize};
 
-use crate::plots::Rows;
 use crate::start::identity::Identity;
 
 pub(super) const MANIFEST: &str = "checkpoint.json";

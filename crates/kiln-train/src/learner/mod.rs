@@ -3,7 +3,7 @@
 //! | file | adds | by way of |
 //! | --- | --- | --- |
 //! | `recipe` | one trained module for all stages | `TrainStep`, `InferenceStep` |
-//! | `plan`, `loader` | an order of images that depends on seed and step alone | `DataLoader` |
+//! | `plan`, `loader`, `held_out` | an order of images that depends on seed and step alone | `DataLoader` |
 //! | `update`, `gradients` | global-norm clipping, EMA, a stop at gradients that are not finite | `TrainStep::optimize` |
 //! | `over_ranks` | gradients summed over processes | `TrainStep::optimize` |
 //! | `checkpoint`, `manifest` | whole, verified checkpoints that resume in mid-round | `Checkpointer`, `CheckpointingStrategy` |
@@ -16,6 +16,7 @@
 pub(crate) mod checkpoint;
 pub mod dashboard;
 pub(crate) mod gradients;
+pub(crate) mod held_out;
 pub(crate) mod images;
 pub(crate) mod launch;
 pub(crate) mod learning_rate;
@@ -28,4 +29,5 @@ pub(crate) mod recipe;
 mod renderer;
 pub(crate) mod report;
 pub(crate) mod session;
+pub(crate) mod strategy;
 pub(crate) mod update;

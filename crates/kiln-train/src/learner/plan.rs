@@ -3,8 +3,12 @@
 use std::ops::Range;
 use std::sync::Mutex;
 
-use crate::experiment::{Interval, TrainingConfig};
+use crate::counted;
+use crate::experiment::{ConfigError, Interval, TrainingConfig};
 use crate::ranks::Ranks;
+
+/// The most passes over the data that one update may be the mean of, where its gradients are summed up batch by batch.
+const MOST_PASSES_A_STEP: usize = 100;
 
 /// How a training cuts its data into steps, micro-batches and devices.
 ///
@@ -69,6 +73,29 @@ impl Plan {
     /// Images per step, over all devices and micro-batches.
     pub(crate) fn step_images(&self) -> usize {
         self.batch_size * self.devices * self.accumulate
+    }
+
+    /// Refuses to sum up more batches to a step than [`MOST_PASSES_A_STEP`] have. `table` names the settings in the error.
+    ///
+    /// # Errors
+    /// [`ConfigError::Value`] with the numbers, and with one that would do.
+    pub(crate) fn check(&self, table: &str) -> Result<(), ConfigError> {
+        let (images, items) = (self.step_images(), self.items.max(1));
+        let most = items.saturating_mul(MOST_PASSES_A_STEP);
+        if self.accumulate == 1 || images <= most {
+            return Ok(());
+        }
+        let fitting = (most / (self.batch_size * self.devices).max(1)).max(1);
+        Err(ConfigError::Value {
+            key: format!("{table}.accumulate"),
+            value: self.accumulate.to_string(),
+            valid: format!(
+                "with batch_size = {} on {} a step would see {images} images, {} times all {items} that there are to train on, and {MOST_PASSES_A_STEP} times are the most: give at most {fitting}",
+                self.batch_size,
+                counted(self.devices, "device"),
+                images / items,
+            ),
+        })
     }
 
     /// What to say where a step sees some images more than once.
@@ -255,6 +282,31 @@ mod tests {
             .collect();
         seen.sort_unstable();
         assert_eq!(seen, (0..50).collect::<Vec<_>>());
+    }
+
+    #[test]
+    fn a_step_is_at_most_a_hundred_passes_unless_it_is_one_batch() {
+        // 50 images.
+        for (batch_size, devices, accumulate) in
+            [(50, 1, 100), (25, 2, 100), (1, 1, 5000), (9999, 2, 1)]
+        {
+            assert!(plan(batch_size, devices, accumulate).check("t").is_ok());
+        }
+        for (cut, most) in [
+            ((50, 1, 101), 100),
+            ((25, 2, 101), 100),
+            ((4, 1, 100_000), 1250),
+            ((9999, 1, 2), 1),
+        ] {
+            let sentence = plan(cut.0, cut.1, cut.2)
+                .check("t")
+                .unwrap_err()
+                .to_string();
+            let (images, advice) = (cut.0 * cut.1 * cut.2, format!("give at most {most}"));
+            for part in ["`t.accumulate = ", "all 50", &images.to_string(), &advice] {
+                assert!(sentence.contains(part), "{part}: {sentence}");
+            }
+        }
     }
 
     #[test]

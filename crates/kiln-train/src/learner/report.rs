@@ -1,5 +1,6 @@
 //! What a step tells about itself, and the metrics that gather it over a round.
 
+use std::mem;
 use std::sync::Arc;
 
 use burn::tensor::{Device, ExecutionError, Tensor, TensorReadError};
@@ -163,20 +164,46 @@ impl MetricKind {
     }
 }
 
-/// What was told of the newest step. Devices report in the order in which they end, so its values are summed by size: the same
-/// bits in every run.
+/// What was told of one step, or of all steps before it. Devices report in the order in which they end, so a step's values are
+/// summed by size: the same bits in every run.
 #[derive(Clone, Default)]
-struct Newest {
+struct Told {
     step: usize,
+    /// Weighted by images.
     values: Vec<f64>,
+    images: f64,
+    code_counts: Vec<f32>,
 }
 
-impl Newest {
+impl Told {
     fn sum(&self) -> f64 {
         let mut values = self.values.clone();
         values.sort_by(f64::total_cmp);
         values.iter().sum()
     }
+
+    fn add_codes(&mut self, counts: &[f32]) {
+        let length = self.code_counts.len().max(counts.len());
+        self.code_counts.resize(length, 0.0);
+        for (sum, count) in self.code_counts.iter_mut().zip(counts) {
+            *sum += count;
+        }
+    }
+
+    /// The same, and `later`.
+    fn with(mut self, later: &Self) -> Self {
+        self.values = vec![self.sum() + later.sum()];
+        self.images += later.images;
+        self.add_codes(&later.code_counts);
+        self
+    }
+}
+
+/// Whose steps a [`Gathered`] hears of.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Of {
+    Training,
+    Validation,
 }
 
 /// A [`MetricKind`] at work on one split.
@@ -184,69 +211,76 @@ impl Newest {
 pub(crate) struct Gathered {
     kind: MetricKind,
     name: MetricName,
-    /// The training whose steps these are; a validation has none.
-    training: Option<Session>,
+    of: Of,
+    session: Session,
     last: Option<f64>,
-    /// Over all steps but the newest.
-    sum: f64,
-    newest: Newest,
-    images: f64,
-    code_counts: Vec<f32>,
+    /// Of all steps but the newest, which may be given up yet.
+    settled: Told,
+    newest: Told,
 }
 
 impl Gathered {
-    pub(crate) fn new(kind: MetricKind, training: Option<Session>) -> Self {
+    pub(crate) fn new(kind: MetricKind, of: Of, session: Session) -> Self {
         let name = Arc::new(kind.name.to_owned());
         Self {
             kind,
             name,
-            training,
+            of,
+            session,
             last: None,
-            sum: 0.0,
-            newest: Newest::default(),
-            images: 0.0,
-            code_counts: Vec::new(),
+            settled: Told::default(),
+            newest: Told::default(),
         }
     }
 
     /// The value over all that was gathered since the last `clear`.
     fn gathered(&self) -> Option<f64> {
-        match self.kind.reading {
-            Reading::Figure => self.last,
-            _ if self.images == 0.0 => None,
-            Reading::Mean => Some(self.whole_sum() / self.images),
-            Reading::Perplexity => Some(perplexity(&self.code_counts)),
-            Reading::CodesInUse => Some(
-                100.0 * codes_in_use(&self.code_counts) as f64
-                    / self.code_counts.len().max(1) as f64,
-            ),
+        if self.kind.reading == Reading::Figure {
+            return self.last;
         }
+        let all = self.settled.clone().with(&self.newest);
+        (all.images > 0.0).then(|| match self.kind.reading {
+            Reading::Perplexity => perplexity(&all.code_counts),
+            Reading::CodesInUse => {
+                100.0 * codes_in_use(&all.code_counts) as f64 / all.code_counts.len().max(1) as f64
+            }
+            Reading::Mean | Reading::Figure => all.sum() / all.images,
+        })
     }
 
-    fn whole_sum(&self) -> f64 {
-        self.sum + self.newest.sum()
+    /// Leaves out what did not come to its end: a step that was given up, which a resume does again, or a validation that was
+    /// cut short.
+    fn leave_out_what_is_unfinished(&mut self) {
+        let is_unfinished = match self.of {
+            Of::Training => self.newest.step >= self.session.steps_done(),
+            Of::Validation => !self.session.is_validated(),
+        };
+        if is_unfinished {
+            self.newest = Told::default();
+        }
     }
 
     /// From here on the values are over all ranks' steps.
     fn sum_over_ranks(&mut self) {
-        let Some(session) = &self.training else {
-            return;
-        };
-        // The others do not come here with a rank that has failed.
-        if session.ranks().is_alone() || session.learner().should_stop() {
+        let session = &self.session;
+        // Rank 0 alone validates; and the others do not come here with a rank that has failed.
+        let is_alone = self.of == Of::Validation || session.ranks().is_alone();
+        if is_alone || session.learner().should_stop() {
             return;
         }
-        let counts = self.code_counts.iter().map(|&count| f64::from(count));
-        let own = [self.whole_sum(), self.images]
-            .into_iter()
-            .chain(counts)
-            .collect();
+        let all = self.settled.clone().with(&self.newest);
+        let counts = all.code_counts.iter().map(|&count| f64::from(count));
+        let own = [all.sum(), all.images].into_iter().chain(counts).collect();
         match session.ranks().sum_metrics(own) {
             Ok(sums) => {
                 if let [sum, images, counts @ ..] = &sums[..] {
-                    (self.sum, self.images) = (*sum, *images);
-                    self.newest = Newest::default();
-                    self.code_counts = counts.iter().map(|&count| count as f32).collect();
+                    self.newest = Told::default();
+                    self.settled = Told {
+                        values: vec![*sum],
+                        images: *images,
+                        code_counts: counts.iter().map(|&count| count as f32).collect(),
+                        ..Told::default()
+                    };
                 }
             }
             Err(error) => session.fail(error.into()),
@@ -289,41 +323,33 @@ impl Metric for Gathered {
         let Some(numbers) = item else {
             return Ok(self.entry(None));
         };
-        self.images += numbers.images as f64;
+        if self.kind.reading == Reading::Figure {
+            self.last = numbers.value(self.kind.name).or(self.last);
+            return Ok(self.entry(self.last));
+        }
+        if numbers.images == 0 {
+            return Ok(self.entry(self.last)); // drawn images have no loss
+        }
+        if self.newest.step != numbers.step {
+            self.settled = mem::take(&mut self.settled).with(&self.newest);
+            self.newest = Told {
+                step: numbers.step,
+                ..Told::default()
+            };
+        }
+        self.newest.images += numbers.images as f64;
         match self.kind.reading {
-            Reading::Figure => {
-                self.last = numbers.value(self.kind.name).or(self.last);
-            }
-            // Drawn images have no loss.
-            _ if numbers.images == 0 => {}
-            Reading::Mean => {
+            Reading::Mean | Reading::Figure => {
                 let value = numbers.value(self.kind.name).unwrap_or(f64::NAN);
-                let weighed = value * numbers.images as f64;
-                if self.training.is_none() {
-                    self.sum += weighed; // one device validates
-                } else {
-                    if self.newest.step != numbers.step {
-                        self.sum = self.whole_sum();
-                        self.newest = Newest {
-                            step: numbers.step,
-                            values: Vec::new(),
-                        };
-                    }
-                    self.newest.values.push(weighed);
-                }
+                self.newest.values.push(value * numbers.images as f64);
                 self.last = Some(value);
-                if let Some(session) = &self.training
-                    && self.kind.name == LOSS
-                    && !value.is_finite()
-                {
-                    session.fail_diverged(self.kind.name, value, numbers.step);
+                let must_be_finite = self.of == Of::Training && self.kind.name == LOSS;
+                if must_be_finite && !value.is_finite() {
+                    (self.session).fail_diverged(self.kind.name, value, numbers.step);
                 }
             }
             Reading::Perplexity | Reading::CodesInUse => {
-                self.code_counts.resize(numbers.code_counts.len(), 0.0);
-                for (sum, count) in self.code_counts.iter_mut().zip(&numbers.code_counts) {
-                    *sum += count;
-                }
+                self.newest.add_codes(&numbers.code_counts);
                 self.last = self.gathered();
             }
         }
@@ -332,12 +358,13 @@ impl Metric for Gathered {
 
     /// Asked for once, at the end of a round.
     fn compute(&mut self) -> Result<SerializedEntry, TensorReadError> {
+        self.leave_out_what_is_unfinished();
         self.sum_over_ranks();
         Ok(self.entry(self.gathered()))
     }
 
     fn clear(&mut self) {
-        *self = Self::new(self.kind, self.training.clone());
+        *self = Self::new(self.kind, self.of, self.session.clone());
     }
 }
 
@@ -352,5 +379,90 @@ impl Numeric for Gathered {
 
     fn final_value(&self) -> NumericEntry {
         NumericEntry::Final(self.gathered().unwrap_or(f64::NAN))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use burn::data::dataloader::Progress;
+    use burn::tensor::Device;
+
+    use super::*;
+    use crate::learner::session::StopSignal;
+
+    fn metadata() -> MetricMetadata {
+        MetricMetadata {
+            progress: Progress::new(1, 1, None),
+            iteration: None,
+            lr: None,
+        }
+    }
+
+    /// A metric of a training that was told a loss of `loss` by 2 images of each `step`.
+    fn told(of: Of, session: &Session, losses: &[(usize, f64)]) -> Gathered {
+        let kind = MetricKind::new(LOSS, Reading::Mean);
+        let mut gathered = Gathered::new(kind, of, session.clone());
+        for &(step, loss) in losses {
+            let loss = Tensor::from_floats([loss as f32], &Device::flex());
+            let report = Report::new(step, 2, vec![(LOSS, loss)], None)
+                .sync()
+                .unwrap();
+            gathered.update(&report.adapt(), &metadata()).unwrap();
+        }
+        gathered
+    }
+
+    fn value(mut gathered: Gathered) -> Option<f64> {
+        gathered.compute().unwrap();
+        let NumericEntry::Final(value) = gathered.final_value() else {
+            panic!("a value of the whole round")
+        };
+        (!value.is_nan()).then_some(value)
+    }
+
+    #[test]
+    fn a_step_that_was_given_up_is_not_in_the_mean() {
+        let session = Session::new(10, StopSignal::default());
+        let losses = [(10, 1.0), (10, 2.0), (11, 3.0), (11, 4.0), (12, 100.0)];
+        let gathered = told(Of::Training, &session, &losses);
+        session.finish_steps_before(12);
+        assert_eq!(value(gathered.clone()), Some(2.5));
+        session.finish_steps_before(13);
+        assert_eq!(value(gathered), Some(22.0));
+        let only_begun = told(Of::Training, &session, &[(13, 1.0)]);
+        assert_eq!(value(only_begun), None);
+    }
+
+    #[test]
+    fn a_validation_that_was_cut_short_has_no_mean() {
+        let session = Session::new(10, StopSignal::default());
+        let gathered = told(Of::Validation, &session, &[(10, 1.0), (10, 2.0)]);
+        assert_eq!(value(gathered.clone()), None);
+        session.set_validated(true);
+        assert_eq!(value(gathered), Some(1.5));
+    }
+
+    #[test]
+    fn codes_are_counted_over_the_steps_that_ended() {
+        let session = Session::new(0, StopSignal::default());
+        let kind = MetricKind::new("codes in use", Reading::CodesInUse);
+        let mut gathered = Gathered::new(kind, Of::Training, session.clone());
+        for (step, counts) in [
+            [9.0, 0.0, 0.0, 0.0],
+            [0.0, 9.0, 0.0, 0.0],
+            [0.0, 0.0, 9.0, 0.0],
+        ]
+        .into_iter()
+        .enumerate()
+        {
+            let device = Device::flex();
+            let loss = Tensor::from_floats([0.0], &device);
+            let counts = Tensor::from_floats(counts, &device);
+            let report = Report::new(step, 2, vec![(LOSS, loss)], Some(counts));
+            let report = report.sync().unwrap();
+            gathered.update(&report.adapt(), &metadata()).unwrap();
+        }
+        session.finish_steps_before(2);
+        assert_eq!(value(gathered), Some(50.0));
     }
 }

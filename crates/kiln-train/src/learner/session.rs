@@ -3,18 +3,20 @@
 //! Burn's Learner calls the loader, the trained module, the metrics and the checkpointer on several threads and
 //! has no channel between them. A [`Session`] is that channel.
 
-use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use burn::train::Interrupter;
+use kiln_kernels::AdamW;
 
 use crate::error::TrainError;
-use crate::plots::Rows;
 use crate::ranks::Ranks;
+use kiln_pipeline::plots::Rows;
 
 /// A request to stop, to be made from anywhere: a Ctrl-C handler, another thread.
 ///
-/// The training finishes its step, saves a checkpoint and returns.
+/// The training saves a checkpoint and returns. A step of several micro-batches (`accumulate`) that is under way is left, and
+/// a resume does it again from its start; so are pictures and measurements, which are then missing.
 #[derive(Debug, Clone)]
 pub struct StopSignal(Arc<Asked>);
 
@@ -22,6 +24,19 @@ pub struct StopSignal(Arc<Asked>);
 struct Asked {
     before_step: AtomicUsize,
     at_once: AtomicBool,
+    /// Whether the training has come to its steps, so that there is something to save.
+    has_begun: AtomicBool,
+    leaving: Leaving,
+}
+
+/// What undoes the traces of a training that has not come to its steps.
+#[derive(Default)]
+struct Leaving(Mutex<Option<Box<dyn FnOnce() + Send>>>);
+
+impl std::fmt::Debug for Leaving {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        formatter.write_str("Leaving")
+    }
 }
 
 impl Default for StopSignal {
@@ -37,6 +52,8 @@ impl StopSignal {
         Self(Arc::new(Asked {
             before_step: AtomicUsize::new(step),
             at_once: AtomicBool::new(false),
+            has_begun: AtomicBool::new(false),
+            leaving: Leaving::default(),
         }))
     }
 
@@ -51,15 +68,51 @@ impl StopSignal {
     /// # Errors
     /// [`TrainError::Stopped`] once a stop was requested.
     pub(crate) fn check(&self) -> Result<(), TrainError> {
-        match self.0.at_once.load(Ordering::Relaxed) {
+        match self.is_at_once() {
             true => Err(TrainError::Stopped),
             false => Ok(()),
         }
     }
 
+    /// Whether the training has come to its steps: a stop then waits for a checkpoint, and before that for nothing.
+    pub fn has_begun(&self) -> bool {
+        self.0.has_begun.load(Ordering::Relaxed)
+    }
+
+    /// Leaves the run folder as it was before a training that has not begun, for a program that ends without waiting for it.
+    pub fn leave_nothing(&self) {
+        let leaving = self.0.leaving.0.lock();
+        let leaving = leaving.unwrap_or_else(PoisonError::into_inner).take();
+        if let Some(leave) = leaving.filter(|_| !self.has_begun()) {
+            leave();
+        }
+    }
+
+    pub(crate) fn on_leaving(&self, leave: impl FnOnce() + Send + 'static) {
+        let leaving = self.0.leaving.0.lock();
+        *leaving.unwrap_or_else(PoisonError::into_inner) = Some(Box::new(leave));
+    }
+
+    /// From here on there is something to save.
+    pub(crate) fn begin(&self) {
+        self.0.has_begun.store(true, Ordering::Relaxed);
+    }
+
+    fn is_at_once(&self) -> bool {
+        self.0.at_once.load(Ordering::Relaxed)
+    }
+
     fn stops(&self, step: usize) -> bool {
         step >= self.0.before_step.load(Ordering::Relaxed)
     }
+}
+
+/// How one network's weights move in one step.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct OptimizerStep {
+    pub(crate) adamw: AdamW,
+    /// The factor that clips the network's gradients.
+    pub(crate) gradient_scale: f64,
 }
 
 /// Shared by the parts of one running training.
@@ -74,6 +127,10 @@ struct State {
     steps_done: AtomicUsize,
     /// The step before which a requested stop takes effect; `usize::MAX` until there is one.
     stop_before: AtomicUsize,
+    /// The batch, counted from the first of the training, at which a step under way is given up; `usize::MAX`: none.
+    give_up_before: AtomicUsize,
+    /// Whether the newest validation went over all its images.
+    is_validated: AtomicBool,
     stop: StopSignal,
     /// Set by the terminal dashboard's quit key.
     dashboard: Interrupter,
@@ -84,8 +141,8 @@ struct State {
     saved: AtomicUsize,
     /// Rows that `metrics.csv` does not have yet.
     unwritten: Mutex<Rows>,
-    /// The bits of the factor that clips the gradients of the current step.
-    gradient_scale: AtomicU64,
+    /// How the optimizer moves the network that it is called for now; none before the first step.
+    optimizer_step: Mutex<Option<OptimizerStep>>,
 }
 
 impl std::fmt::Debug for Session {
@@ -106,13 +163,15 @@ impl Session {
             summed: AtomicUsize::new(steps_done),
             steps_done: AtomicUsize::new(steps_done),
             stop_before: AtomicUsize::new(usize::MAX),
+            give_up_before: AtomicUsize::new(usize::MAX),
+            is_validated: AtomicBool::new(false),
             stop,
             dashboard: Interrupter::new(),
             learner: Interrupter::new(),
             failure: Mutex::new(None),
             saved: AtomicUsize::new(steps_done),
             unwritten: Mutex::new(Rows::new()),
-            gradient_scale: AtomicU64::new(1f64.to_bits()),
+            optimizer_step: Mutex::default(),
         }))
     }
 
@@ -150,6 +209,46 @@ impl Session {
             self.0.stop_before.fetch_min(step, Ordering::AcqRel);
         }
         step >= self.0.stop_before.load(Ordering::Acquire)
+    }
+
+    /// Whether the step that batch `batch` belongs to, which has begun, is to be left before that batch. As in
+    /// [`Self::ends_before`] the first device's loader decides. Several ranks always finish a step, since they hear of each
+    /// other's wishes at its end.
+    pub(crate) fn gives_up_before(&self, batch: usize, decides: bool) -> bool {
+        if decides && self.ranks().is_alone() && self.wants_to_stop_now() {
+            self.0.give_up_before.fetch_min(batch, Ordering::AcqRel);
+        }
+        batch >= self.0.give_up_before.load(Ordering::Acquire)
+    }
+
+    /// Whether somebody waits for this process to end.
+    pub(crate) fn wants_to_stop_now(&self) -> bool {
+        self.0.stop.is_at_once() || self.0.dashboard.should_stop()
+    }
+
+    /// Ends long work between steps that nothing depends on.
+    ///
+    /// # Errors
+    /// [`TrainError::Stopped`] once somebody waits for this process to end.
+    pub(crate) fn check(&self) -> Result<(), TrainError> {
+        match self.wants_to_stop_now() {
+            true => Err(TrainError::Stopped),
+            false => Ok(()),
+        }
+    }
+
+    /// From here on there is something to save.
+    pub(crate) fn begin(&self) {
+        self.0.stop.begin();
+    }
+
+    /// Whether the newest validation went over all its images; one that was cut short has measured nothing.
+    pub(crate) fn is_validated(&self) -> bool {
+        self.0.is_validated.load(Ordering::Acquire)
+    }
+
+    pub(crate) fn set_validated(&self, is_whole: bool) {
+        self.0.is_validated.store(is_whole, Ordering::Release);
     }
 
     /// Whether a stop was asked for that the finished steps have reached.
@@ -208,15 +307,20 @@ impl Session {
         *unwritten.unwrap_or_else(PoisonError::into_inner) = rows;
     }
 
-    /// The factor that clips the gradients of the current step: set once their norm is known, read by the optimizer.
-    pub(crate) fn gradient_scale(&self) -> f64 {
-        f64::from_bits(self.0.gradient_scale.load(Ordering::Acquire))
+    /// How the optimizer moves the network that it is called for now.
+    ///
+    /// # Panics
+    /// Before [`Session::set_optimizer_step`].
+    pub(crate) fn optimizer_step(&self) -> OptimizerStep {
+        let step = self.0.optimizer_step.lock();
+        let step = *step.unwrap_or_else(PoisonError::into_inner);
+        step.expect("a network says how it moves before it does")
     }
 
-    pub(crate) fn set_gradient_scale(&self, scale: f64) {
-        self.0
-            .gradient_scale
-            .store(scale.to_bits(), Ordering::Release);
+    /// Set by each network before its weights move.
+    pub(crate) fn set_optimizer_step(&self, step: OptimizerStep) {
+        let current = self.0.optimizer_step.lock();
+        *current.unwrap_or_else(PoisonError::into_inner) = Some(step);
     }
 
     pub(crate) fn take_failure(&self) -> Option<TrainError> {

@@ -10,30 +10,19 @@ use kiln_models::ema::{self, EmaConfig, shadow_of};
 use crate::experiment::TrainingConfig;
 use crate::learner::gradients::gradient_norm;
 use crate::learner::over_ranks::compare_weights;
-use crate::learner::session::Session;
+use crate::learner::session::{OptimizerStep, Session};
 
-/// AdamW as the experiment asks for it, with the clipping of the [`Averaged`] network of the same session.
-pub(crate) fn optimizer(training: &TrainingConfig, session: &Session) -> ModuleOptimizer {
-    ModuleOptimizer::from(ClippedAdamW {
-        adamw: AdamW {
-            beta_1: training.betas[0] as f32,
-            beta_2: training.betas[1] as f32,
-            epsilon: training.epsilon as f32,
-            weight_decay: training.weight_decay as f32,
-        },
-        session: session.clone(),
-    })
+/// The optimizer of all [`Averaged`] networks of a session. It keeps the moments of all their weights.
+pub(crate) fn optimizer(session: &Session) -> ModuleOptimizer {
+    ModuleOptimizer::from(ClippedAdamW(session.clone()))
 }
 
-/// [`AdamW`] in the shape that Burn wants: called for one parameter at a time, with nothing but its gradient.
+/// [`AdamW`] in the shape that Burn wants: called for one parameter at a time, with only its gradient.
 ///
-/// By how much the gradients are scaled down depends on all of them and comes by way of the session. To scale them
-/// beforehand would be another pass over them.
+/// The settings are those of the network whose turn it is, and the scale that clips its gradients depends on all of them:
+/// both come from the session. Scaling the gradients beforehand would take another pass over them.
 #[derive(Clone)]
-struct ClippedAdamW {
-    adamw: AdamW,
-    session: Session,
-}
+struct ClippedAdamW(Session);
 
 impl Optimizer for ClippedAdamW {
     type State<const D: usize> = AdamWState<D>;
@@ -45,9 +34,11 @@ impl Optimizer for ClippedAdamW {
         gradient: Tensor<D>,
         state: Option<AdamWState<D>>,
     ) -> (Tensor<D>, Option<AdamWState<D>>) {
-        let scale = self.session.gradient_scale();
-        self.adamw
-            .step(learning_rate, scale, weight, gradient, state)
+        let OptimizerStep {
+            adamw,
+            gradient_scale,
+        } = self.0.optimizer_step();
+        adamw.step(learning_rate, gradient_scale, weight, gradient, state)
     }
 
     fn to_device<const D: usize>(state: AdamWState<D>, device: &Device) -> AdamWState<D> {
@@ -75,6 +66,7 @@ pub(crate) struct Averaged<N: Module> {
 /// What an update needs to know besides the gradients.
 #[derive(Debug, Clone)]
 struct UpdateRule {
+    adamw: AdamW,
     clip_norm: f64,
     ema: Option<EmaConfig>,
     /// The steps of the training, and those from one checkpoint to the next.
@@ -110,6 +102,12 @@ impl<N: Module> Averaged<N> {
             average: training.ema.is_some().then(|| shadow_of(&network)),
             network,
             rule: UpdateRule {
+                adamw: AdamW {
+                    beta_1: training.betas[0] as f32,
+                    beta_2: training.betas[1] as f32,
+                    epsilon: training.epsilon as f32,
+                    weight_decay: training.weight_decay as f32,
+                },
                 clip_norm: training.clip_norm,
                 ema: training.ema.clone(),
                 steps: training.steps,
@@ -151,8 +149,10 @@ impl<N: Module> Averaged<N> {
             return self;
         }
         let clips = rule.clip_norm > 0.0 && norm > rule.clip_norm;
-        rule.session
-            .set_gradient_scale(if clips { rule.clip_norm / norm } else { 1.0 });
+        rule.session.set_optimizer_step(OptimizerStep {
+            adamw: rule.adamw,
+            gradient_scale: if clips { rule.clip_norm / norm } else { 1.0 },
+        });
         self.network = optimizer.step(learning_rate, self.network, gradients);
         if let (Some(average), Some(ema)) = (self.average.take(), &rule.ema) {
             let decay = ema.decay_at(rule.steps_done as u64);
@@ -240,7 +240,7 @@ mod tests {
         let (training, session) = (training(norm / 2.0), Session::new(0, StopSignal::default()));
         let mut ours = Averaged::new(burns.clone(), &training, 5, session.clone());
         let mut average = shadow_of(&burns);
-        let mut optimizer = optimizer(&training, &session);
+        let mut optimizer = optimizer(&session);
         let mut optimizer_of_burn = AdamWConfig::new()
             .with_epsilon(1e-2)
             .with_weight_decay(0.1)
@@ -263,6 +263,43 @@ mod tests {
         }
     }
 
+    /// Two networks of one session, with settings of their own.
+    #[test]
+    fn each_network_has_its_own_settings() {
+        let [first, second] = [network(), network()];
+        let session = Session::new(0, StopSignal::default());
+        let decaying = TrainingConfig {
+            weight_decay: 0.5,
+            betas: [0.5, 0.9],
+            ..training(0.0)
+        };
+        let mut both = [(first, training(0.0)), (second, decaying)].map(|(network, training)| {
+            let optimizer_of_burn = AdamWConfig::new()
+                .with_epsilon(training.epsilon as f32)
+                .with_weight_decay(training.weight_decay as f32)
+                .with_beta_1(training.betas[0] as f32)
+                .with_beta_2(training.betas[1] as f32)
+                .init();
+            let ours = Averaged::new(network.clone(), &training, 5, session.clone());
+            (Some(ours), network, optimizer_of_burn)
+        });
+        let mut optimizer = optimizer(&session);
+        for _ in 0..3 {
+            for (ours, burns, optimizer_of_burn) in &mut both {
+                let network = ours.take().unwrap();
+                let gradients_of_ours = gradients(&network.network, 1.0);
+                let after = network.updated(Update {
+                    optimizer: &mut optimizer,
+                    learning_rate: 0.1.into(),
+                    gradients: gradients_of_ours,
+                });
+                *burns = optimizer_of_burn.step(0.1, burns.clone(), gradients(burns, 1.0));
+                assert_close(&after.network, burns);
+                *ours = Some(after);
+            }
+        }
+    }
+
     #[test]
     fn gradients_that_are_not_finite_change_nothing_and_are_reported() {
         let network = network();
@@ -270,7 +307,7 @@ mod tests {
         let bad = gradients(&network, f64::INFINITY);
         let session = Session::new(0, StopSignal::default());
         let learning = Averaged::new(network, &training(1.0), 5, session.clone());
-        let mut optimizer = optimizer(&training(1.0), &session);
+        let mut optimizer = optimizer(&session);
         let after = learning.updated(Update {
             optimizer: &mut optimizer,
             learning_rate: 1e-3.into(),

@@ -13,7 +13,7 @@ use mpi::datatype::Equivalence;
 use mpi::topology::SimpleCommunicator;
 use mpi::traits::{Communicator, CommunicatorCollectives};
 
-use super::RanksError;
+use super::error::RanksError;
 
 /// A job of several processes. Dropping it waits until all of them are done.
 pub(super) struct Job {

@@ -1,6 +1,6 @@
 //! What stands in for `mpi.rs` in a kiln without MPI: there are no jobs.
 
-use super::RanksError;
+use super::error::RanksError;
 
 /// Never there.
 pub(super) enum Job {}

@@ -4,6 +4,7 @@
 use std::collections::BTreeSet;
 use std::fs::{self, File, TryLockError};
 use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::SystemTime;
 
 use kiln_checkpoint::{check_outside_models, check_place};
@@ -14,15 +15,20 @@ use crate::learner::checkpoint::CheckpointFolder;
 use crate::learner::log::rows_in;
 use crate::ranks::Ranks;
 use crate::run_folder::destination::check_outside_runs;
-use crate::run_folder::made_folder::MadeFolder;
-use crate::run_folder::{RunFolder, StageFolder, beginning_of, is_temporary, write_atomically};
+use crate::run_folder::{
+    RunFolder, StageFolder, WRITTEN_BY, beginning_of, is_temporary, write_atomically,
+};
+use kiln_pipeline::pictures::MadeFolder;
+
+/// How `metrics.csv` begins.
+const FIRST_COLUMNS: &str = "step,";
 
 /// The classifier's weights until they are whole.
 const UNFINISHED_WEIGHTS: &str = "model.safetensors.tmp";
 
 /// The claim of a training to its run folder. Dropped, it gives the folder free. Unless the training was kept, or has left
 /// a checkpoint or a row of metrics, the folder is then what it was before.
-pub(crate) struct Claim(Option<Claimed>);
+pub(crate) struct Claim(Arc<Mutex<Option<Claimed>>>);
 
 struct Claimed {
     run: RunFolder,
@@ -54,7 +60,7 @@ impl Claim {
         ranks: &Ranks,
     ) -> Result<Self, TrainError> {
         if !ranks.is_first() {
-            return Ok(Self(None));
+            return Ok(Self(Arc::default()));
         }
         check_outside_models(model)?;
         check_outside_runs(run)?;
@@ -62,15 +68,18 @@ impl Claim {
         let made = MadeFolder::make(path).map_err(TrainError::file("make the folder", path))?;
         let lock = lock(path)?;
         refuse_foreign_files(run, stage)?;
-        // It is written again after every round.
-        rows_in(&stage.metrics())?;
-        CheckpointFolder::new(stage.checkpoints()).require_files()?;
+        let checkpoints = CheckpointFolder::new(stage.checkpoints());
+        checkpoints.require_files()?;
+        if !checkpoints.steps().is_empty() {
+            // It is written again after every round.
+            rows_in(&stage.metrics())?;
+        }
         match stage.path() == path {
             true => refuse_foreign_weights(model)?,
             false => check_place(model)?,
         }
         clear_leftovers(run, stage)?;
-        Ok(Self(Some(Claimed {
+        let claimed = Claimed {
             run: run.clone(),
             stage: stage.clone(),
             config: read_text(&run.config()).ok(),
@@ -80,15 +89,32 @@ impl Claim {
             is_kept: false,
             _made: made,
             _lock: lock,
-        })))
+        };
+        Ok(Self(Arc::new(Mutex::new(Some(claimed)))))
     }
 
     /// The training has ended well: what it wrote stays.
     pub(crate) fn keep(&mut self) {
-        if let Some(claimed) = &mut self.0 {
+        if let Some(claimed) = &mut *lock_of(&self.0) {
             claimed.is_kept = true;
         }
     }
+
+    /// Drops the claim from another thread: for a program that ends without waiting for the training.
+    pub(crate) fn dropping(&self) -> impl FnOnce() + Send + use<> {
+        let claimed = self.0.clone();
+        move || drop(lock_of(&claimed).take())
+    }
+}
+
+impl Drop for Claim {
+    fn drop(&mut self) {
+        drop(lock_of(&self.0).take());
+    }
+}
+
+fn lock_of(claimed: &Mutex<Option<Claimed>>) -> MutexGuard<'_, Option<Claimed>> {
+    claimed.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// By what is seen that a stage has trained: the steps of its checkpoints, and when its metrics were written last.
@@ -105,13 +131,10 @@ impl Traces {
     }
 }
 
-impl Drop for Claim {
+impl Drop for Claimed {
     fn drop(&mut self) {
-        if let Some(claimed) = &self.0
-            && !claimed.is_kept
-            && claimed.traces == Traces::of(&claimed.stage)
-        {
-            claimed.undo();
+        if !self.is_kept && self.traces == Traces::of(&self.stage) {
+            self.undo();
         }
     }
 }
@@ -167,14 +190,31 @@ fn refuse_foreign_files(run: &RunFolder, stage: &StageFolder) -> Result<(), Trai
     if fs::symlink_metadata(&config).is_ok() {
         return match run.is_ours() {
             true => Ok(()),
+            false if is_of_a_training(stage) => Err(TrainError::Run(format!(
+                "{} does not begin with `{WRITTEN_BY}`, by which kiln knows its own: put that line back to go on with the training, or choose another --out",
+                config.display()
+            ))),
             false => Err(in_the_way(&config)),
         };
     }
     let ours = [stage.metrics(), stage.curves(), stage.checkpoints()];
     match ours.iter().find(|path| is_something(path)) {
+        Some(_) if is_of_a_training(stage) => Err(TrainError::Run(format!(
+            "{} holds a training of kiln, but not the {} that says of what: put that back to go on with it, or choose another --out",
+            run.path().display(),
+            config.file_name().unwrap_or_default().display()
+        ))),
         Some(foreign) => Err(in_the_way(foreign)),
         None => Ok(()),
     }
+}
+
+/// Whether kiln wrote what lies in the folder of a stage, by its checkpoints and metrics.
+fn is_of_a_training(stage: &StageFolder) -> bool {
+    let has_checkpoint = !CheckpointFolder::new(stage.checkpoints())
+        .steps()
+        .is_empty();
+    has_checkpoint || beginning_of(&stage.metrics()).starts_with(FIRST_COLUMNS)
 }
 
 /// Whether there is something at a path, apart from an empty folder.

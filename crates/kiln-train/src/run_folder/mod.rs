@@ -17,7 +17,6 @@ pub(crate) mod claim;
 pub mod destination;
 pub mod drawable;
 pub mod kind;
-pub(crate) mod made_folder;
 pub mod record;
 
 use std::fs::File;

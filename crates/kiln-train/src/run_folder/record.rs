@@ -15,7 +15,7 @@ use crate::error::TrainError;
 use crate::experiment::{Experiment, TrainingConfig};
 use crate::learner::log::rows_in;
 use crate::run_folder::{RunFolder, StageFolder};
-use crate::start::find_data;
+use crate::start::places::find_data;
 
 /// What a run has left in its folder so far.
 #[derive(Debug)]
@@ -55,9 +55,9 @@ impl RunRecord {
                 BTreeMap::new()
             }),
         };
-        let stage_1 = experiment.stage_1.iter();
-        let stages = stage_1
-            .map(|config| stage("stage 1", folder.stage_1(), &config.training))
+        let first_stage = experiment.first_stage.iter();
+        let stages = first_stage
+            .map(|config| stage("stage 1", folder.stage_1(), &config.stage_1.training))
             .chain([stage(
                 "stage 2",
                 folder.stage_2(),

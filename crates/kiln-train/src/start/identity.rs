@@ -12,7 +12,7 @@ use toml::{Table, Value};
 use crate::counted;
 use crate::error::TrainError;
 use crate::learner::plan::Plan;
-use crate::start::initial_weights::EarlierSteps;
+use crate::start::earlier_steps::EarlierSteps;
 
 /// The tables of an experiment that are of stage 1 alone.
 pub(crate) const ONLY_OF_STAGE_1: &[&str] = &["vqvae", "codebook", "stage_1"];

@@ -1,18 +1,18 @@
 //! A training that begins with the weights of a trained model in place of random ones: fine-tuning on other images, or
 //! going on where another run ended. The optimizer, the schedule of the learning rate and the averages begin anew.
 
-use std::collections::BTreeMap;
 use std::path::Path;
 
 use burn::tensor::Device;
 use kiln_checkpoint::{FirstStage, ModelSource};
 use kiln_models::{Autoencoder, UNet2d};
-use serde::{Deserialize, Serialize};
+use serde::Serialize;
 use serde_json::Value;
 
 use crate::error::TrainError;
 use crate::experiment::{Experiment, FirstStageConfig};
 use crate::run_folder::drawable::load_model;
+use crate::start::earlier_steps::EarlierSteps;
 
 /// Keys of networks that change neither the weights nor what they mean.
 const FREE: [&str; 5] = [
@@ -22,23 +22,20 @@ const FREE: [&str; 5] = [
     "lookup_from_codebook",
     "force_upcast",
 ];
-/// The name under which a model tells how many steps its weights had learnt for before its own training.
-const EARLIER_STEPS: &str = "earlier_steps";
-
 /// The VQ-VAE of the model in `folder`, for stage 1 to begin with, and how many steps it has learnt for.
 ///
 /// # Errors
 /// If there is none, or if it is not the network that the experiment describes.
 pub(crate) fn vqvae(
     folder: &Path,
-    experiment: &FirstStageConfig<'_>,
+    experiment: &FirstStageConfig,
     device: &Device,
 ) -> Result<(Autoencoder, EarlierSteps), TrainError> {
     let stage = FirstStage::load(&ModelSource::Folder(folder.to_owned()), device)?;
     let steps = EarlierSteps::of(&stage.metadata.training);
     match stage.network.config().vq() {
         Some(config) => {
-            require_same(folder, "vqvae", config, experiment.vqvae)?;
+            require_same(folder, "vqvae", config, &experiment.vqvae)?;
             Ok((stage.network, steps))
         }
         None => Err(TrainError::Run(format!(
@@ -78,24 +75,6 @@ pub(crate) fn unet(
         }
     }
     Ok((model.unet, EarlierSteps::of(&model.metadata.training)))
-}
-
-/// How many steps weights have learnt for before a training began with them.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub(crate) struct EarlierSteps(u64);
-
-impl EarlierSteps {
-    /// Those of a model with these facts about its training, and those before it.
-    pub(crate) fn of(facts: &BTreeMap<String, String>) -> Self {
-        let number = |name| facts.get(name).and_then(|steps| steps.parse().ok());
-        let parts: [Option<u64>; 2] = [number("steps"), number(EARLIER_STEPS)];
-        Self(parts.into_iter().flatten().sum())
-    }
-
-    /// Notes them among the facts about a training.
-    pub(crate) fn note(self, facts: &mut BTreeMap<String, String>) {
-        facts.insert(EARLIER_STEPS.to_owned(), self.0.to_string());
-    }
 }
 
 /// Refuses weights of another network than the experiment's `table` describes.

@@ -1,7 +1,10 @@
 //! How a stage begins: from nothing, or where an earlier part of its run ended.
 
+pub(crate) mod earlier_steps;
 pub(crate) mod identity;
 pub(crate) mod initial_weights;
+pub(crate) mod places;
+mod resume;
 
 use std::path::{Path, PathBuf};
 
@@ -11,17 +14,18 @@ use crate::counted;
 use crate::error::TrainError;
 use crate::experiment::{ConfigError, Experiment, is_on_the_hub};
 use crate::learner::checkpoint::{CheckpointFolder, GoodCheckpoint};
-use crate::learner::launch::{find_checkpoint, session};
 use crate::learner::log::add_rows;
 use crate::learner::plan::Plan;
 use crate::learner::session::Session;
 use crate::options::RunOptions;
 use crate::run_folder::{RunFolder, StageFolder, WRITTEN_BY, write_atomically};
+use crate::start::earlier_steps::EarlierSteps;
 use crate::start::identity::{
     Identity, InitialWeights, OF_STAGE_2, ONLY_OF_STAGE_1, ONLY_OF_STAGE_2, VqVaeIdentity,
     require_same_keys, say_what_stays, with_tables_of,
 };
-use crate::start::initial_weights::EarlierSteps;
+use crate::start::places::{absolute, find_data};
+use crate::start::resume::{find_checkpoint, session};
 
 /// A stage before its first step.
 pub(crate) struct Start<'a> {
@@ -258,25 +262,4 @@ impl<'a> Start<'a> {
         let header = format!("{WRITTEN_BY} {version}: what this run was trained with.\n");
         write_atomically(&self.run.config(), (header + &self.config).as_bytes())
     }
-}
-
-/// Where the data of `config` lies. A path that means nothing here may have been written in another working folder, for which
-/// the run so far may know it.
-pub(crate) fn find_data(
-    config: &DataConfig,
-    known: impl FnOnce() -> Option<PathBuf>,
-) -> DataConfig {
-    let is_lost = |path: &PathBuf| path.is_relative() && !is_on_the_hub(path) && !path.exists();
-    let found = config.path.as_ref().filter(|path| is_lost(path));
-    let found = found.and_then(|_| known()).filter(|known| known.exists());
-    DataConfig {
-        path: found.or_else(|| config.path.clone()),
-        ..config.clone()
-    }
-}
-
-/// A path that means the same from any working folder, where JSON can hold it.
-pub(crate) fn absolute(path: &Path) -> Option<PathBuf> {
-    let path = std::path::absolute(path).ok()?;
-    path.to_str().is_some().then_some(path)
 }

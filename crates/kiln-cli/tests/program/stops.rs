@@ -1,0 +1,115 @@
+//! A training that is told to stop does so soon, whatever it is doing, and goes on as if it had never stopped.
+
+use std::fs;
+use std::net::TcpListener;
+use std::process::{Command, Stdio};
+
+use serde_json::Value;
+
+use crate::process::{ended, signal};
+use crate::training::{PIXELS, workplace};
+use crate::{Workplace, program, wait_until};
+
+/// A step of 2,000 batches, which is less than 100 times all images.
+const LONG_STEPS: &str = "train-diffusion --config pixels.toml --json --set stage_2.training.steps=2 \
+     --set stage_2.training.batch_size=1 --set stage_2.training.accumulate=2000 --set stage_2.training.pictures_every=0";
+
+fn with_pixels() -> Workplace {
+    let workplace = workplace();
+    fs::write(workplace.path("pixels.toml"), PIXELS).unwrap();
+    workplace
+}
+
+/// A training's report, and what is in the weights that it left.
+fn report(workplace: &Workplace, arguments: &str) -> Value {
+    let output = workplace.run(arguments);
+    let stderr = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "kiln {arguments}: {stderr}");
+    serde_json::from_slice(&output.stdout).unwrap()
+}
+
+#[test]
+fn a_step_of_too_many_passes_is_refused_with_the_numbers() {
+    let workplace = with_pixels();
+    for (arguments, table) in [
+        ("train-diffusion --config pixels.toml", "stage_2.training"),
+        ("train-vqvae --config experiment.toml", "stage_1.training"),
+    ] {
+        let arguments = format!("{arguments} --out run --set {table}.accumulate=100000");
+        let sentence = workplace.fail(&arguments);
+        for part in [
+            &format!("`{table}.accumulate = 100000`"),
+            "a step would see 400000 images",
+            "100 times are the most",
+            "give at most",
+        ] {
+            assert!(sentence.contains(part), "{part}: {sentence}");
+        }
+        assert!(!workplace.path("run").exists());
+    }
+}
+
+#[cfg(unix)]
+#[test]
+fn a_long_step_is_left_at_once_and_done_again() {
+    let workplace = with_pixels();
+    let whole = report(&workplace, &format!("{LONG_STEPS} --out whole"));
+    assert_eq!(
+        (&whole["steps"], &whole["interrupted"]),
+        (&2.into(), &false.into())
+    );
+
+    for (run, name) in [("term", "-TERM"), ("hup", "-HUP")] {
+        let mut command = program(&workplace.path(""), &format!("{LONG_STEPS} --out {run}"));
+        let said = workplace.path(&format!("{run}.said"));
+        let command = command
+            .stdout(Stdio::piped())
+            .stderr(fs::File::create(&said).unwrap());
+        let mut child = command.spawn().unwrap();
+        let begins =
+            || fs::read_to_string(&said).is_ok_and(|said| said.contains("2 steps of 2000"));
+        wait_until(&mut child, begins);
+        signal(&child, name);
+        let output = child.wait_with_output().unwrap();
+        assert!(output.status.success(), "{output:?}");
+        let stopped: Value = serde_json::from_slice(&output.stdout).unwrap();
+        assert_eq!(stopped["interrupted"], true, "{stopped}");
+        let resumed = report(
+            &workplace,
+            &format!("train-diffusion --out {run} --resume --json"),
+        );
+        assert_eq!(resumed["steps"], 2);
+        let weights = |run: &str| {
+            let file = format!("{run}/model/unet/diffusion_pytorch_model.safetensors");
+            fs::read(workplace.path(&file)).unwrap()
+        };
+        assert!(weights("whole") == weights(run), "{name}");
+    }
+}
+
+#[cfg(unix)]
+#[test]
+fn before_the_first_step_one_signal_is_enough() {
+    let workplace = workplace();
+    // A Hub that takes connections and never answers.
+    let silent = TcpListener::bind("127.0.0.1:0").unwrap();
+    let endpoint = format!("http://{}", silent.local_addr().unwrap());
+    let begun = [("-INT", 130), ("-TERM", 143), ("-HUP", 129)].map(|(name, code)| {
+        let run = format!("run{name}");
+        let arguments =
+            format!("train-vqvae --config experiment.toml --data hf:ada/digits --out {run}");
+        let mut command: Command = program(&workplace.path(""), &arguments);
+        command.env("HF_ENDPOINT", &endpoint).stderr(Stdio::null());
+        let mut child = command.spawn().unwrap();
+        wait_until(&mut child, || workplace.path(&run).exists());
+        (child, name, code)
+    });
+    for (child, name, _) in &begun {
+        signal(child, name);
+    }
+    for (child, name, code) in begun {
+        // Within the patience of the Hub's client, or it would be an error of the Hub's.
+        assert_eq!(ended(child).code(), Some(code), "{name}");
+        assert!(!workplace.path(&format!("run{name}")).exists(), "{name}");
+    }
+}

@@ -1,0 +1,153 @@
+//! Why a model cannot do what is asked of it.
+
+use burn::tensor::TensorReadError;
+use kiln_checkpoint::CheckpointError;
+use kiln_data::ImageShape;
+use kiln_diffusion::DiffusionError;
+use thiserror::Error;
+
+/// A model, a request or a device that does not work; each message is one sentence.
+#[derive(Debug, Error)]
+#[non_exhaustive]
+pub enum Error {
+    /// The model's folder is missing, incomplete or damaged.
+    #[error(transparent)]
+    Model(#[from] CheckpointError),
+    /// Sampling was asked for in a way that the schedule does not allow.
+    #[error(transparent)]
+    Diffusion(#[from] DiffusionError),
+    /// The U-Net takes its classes as something other than rows of a table.
+    #[error(
+        "the model's unet/config.json has a `class_embed_type`, and only a table of classes (`num_class_embeds` alone) can be sampled from; use another model"
+    )]
+    ClassEmbedding,
+    /// A class is asked of a model without classes.
+    #[error(
+        "the model was trained without class labels, so it cannot be asked for a class; leave the class out, or use a model with classes"
+    )]
+    NoClasses,
+    /// Guidance is asked of a model that has neither classes nor a guide.
+    #[error(
+        "there is nothing to guide the model by: it was trained without class labels and has no guide; leave the guidance out, or name a worse version of the model as its guide"
+    )]
+    NoGuide,
+    /// There is no such class.
+    #[error("the model has no class `{class}`; {advice}")]
+    NoSuchClass {
+        /// What was asked for.
+        class: String,
+        /// What can be asked for.
+        advice: String,
+    },
+    /// The model can draw nothing without a class.
+    #[error(
+        "the model was never trained without a class label, so it has to be told a class; name one"
+    )]
+    ClassNeeded,
+    /// The model has no null class.
+    #[error(
+        "guidance needs a model that was also trained without labels, and this one has no null class; leave the guidance out, or train with label dropout"
+    )]
+    NoNullClass,
+    /// An image of another shape than the model's.
+    #[error(
+        "the image is {} and the model's images are {}; fit it first",
+        words(given),
+        words(expected)
+    )]
+    ImageShape {
+        /// What was given.
+        given: ImageShape,
+        /// What the model takes.
+        expected: ImageShape,
+    },
+    /// A mask that is not of the image's size.
+    #[error(
+        "the mask has {width}x{height} pixels and the image {image_width}x{image_height}; give one gray mask of the same size"
+    )]
+    MaskShape {
+        /// The mask's pixels from left to right.
+        width: usize,
+        /// The mask's pixels from top to bottom.
+        height: usize,
+        /// The image's pixels from left to right.
+        image_width: usize,
+        /// The image's pixels from top to bottom.
+        image_height: usize,
+    },
+    /// The model does not say how large its latents are.
+    #[error(
+        "the model's unet/config.json has no `sample_size`, so the size of the images is unknown; add it, the side of the latents"
+    )]
+    NoSampleSize,
+    /// Images that do not fit into memory.
+    #[error(
+        "{} about {needed:.1} GB of memory, and {free:.1} GB are free: {}",
+        match images { 1 => "an image needs".to_owned(), images => format!("{images} images need") },
+        match images { 1 => "it takes a model of a smaller sample_size", _ => "draw fewer, or fewer at a time (--batch)" }
+    )]
+    Memory {
+        /// How many are to be drawn.
+        images: usize,
+        /// What they need, in units of 10^9 bytes.
+        needed: f64,
+        /// What there is.
+        free: f64,
+    },
+    /// Images with another number of channels.
+    #[error(
+        "the images have {channels} channel(s) but the model takes {expected}; use data.channels = {expected}"
+    )]
+    ImageChannels {
+        /// What the images have.
+        channels: usize,
+        /// What the model takes.
+        expected: usize,
+    },
+    /// Images that the model's levels cannot halve.
+    #[error(
+        "images of {height}x{width} do not fit the model: its sides must be multiples of {factor}"
+    )]
+    ImageSize {
+        /// Rows of pixels.
+        height: usize,
+        /// Columns of pixels.
+        width: usize,
+        /// What both must be divisible by.
+        factor: usize,
+    },
+    /// The U-Net's output is of no use.
+    #[error(
+        "the model is broken: in step {step}, at timestep {timestep:.0}, its network answers with numbers that are not finite (NaN or infinity); `kiln doctor` examines it, and training it again from a good checkpoint with a lower learning rate may mend it"
+    )]
+    NetworkNotFinite {
+        /// The step, from 1.
+        step: usize,
+        /// What the network was told of the noise.
+        timestep: f64,
+    },
+    /// Another part of the model gives what is no image.
+    #[error(
+        "the model is broken: {0} has numbers that are not finite (NaN or infinity); `kiln doctor` examines it"
+    )]
+    NotFinite(&'static str),
+    /// A picture could not be written.
+    #[error(transparent)]
+    Picture(#[from] crate::pictures::PictureError),
+    /// An observer has ended the drawing.
+    #[error("the drawing was stopped before its end")]
+    Stopped,
+    /// The device failed while computing.
+    #[error("the device failed: {0}")]
+    Compute(#[from] TensorReadError),
+}
+
+/// "28x28 with 1 channel(s)".
+fn words(shape: &ImageShape) -> String {
+    let ImageShape {
+        channels,
+        height,
+        width,
+    } = shape;
+    format!("{width}x{height} with {channels} channel(s)")
+}

@@ -1,0 +1,36 @@
+//! A trained model in use: images from noise, and what can be done to images. No training, no network, no terminal.
+//!
+//! A [`Pipeline`] is a whole model, which draws images and edits them; an [`Autoencoder`] is its first stage alone. Both are read
+//! from a folder or from bytes in memory ([`ModelSource`](kiln_checkpoint::ModelSource)), so all of this also runs in a browser.
+//!
+//! | module | holds |
+//! | --- | --- |
+//! | `pipeline/` | the one road from noise to images, and back |
+//! | `autoencoder` | images to latents to images |
+//! | [`devices`] | from a word such as `cuda:1` to a device that is there and works |
+//! | [`pictures`] | images on the host, and as PNG and GIF |
+//! | `plots` | curves as SVG and PNG |
+//!
+//! On wasm32 there is all of it but what has letters in it, `plots` and [`pictures`]' labels: a page draws those itself.
+
+#![recursion_limit = "256"]
+
+mod autoencoder;
+pub mod devices;
+mod error;
+#[cfg(not(target_arch = "wasm32"))]
+mod font;
+mod memory;
+pub mod pictures;
+mod pipeline;
+#[cfg(not(target_arch = "wasm32"))]
+pub mod plots;
+mod suggestion;
+
+pub use autoencoder::{Autoencoder, Reconstruction};
+pub use devices::{DeviceError, Devices};
+pub use error::Error;
+pub use pipeline::{
+    Classes, Interpolation, Moment, Observed, Observer, Pipeline, SampleOptions, Start, Wanted,
+};
+pub use suggestion::suggestion;

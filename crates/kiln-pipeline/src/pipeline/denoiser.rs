@@ -1,0 +1,131 @@
+//! The network as a denoiser: told its labels, and guided.
+
+use burn::tensor::{Int, Tensor, TensorData};
+use kiln_checkpoint::LatentDiffusion;
+use kiln_diffusion::{Denoiser, Guidance, Level, NetworkDenoiser};
+use kiln_kernels::with_precision;
+use kiln_models::UNet2d;
+
+use super::finite::Watch;
+use super::model::Pipeline;
+use super::options::SampleOptions;
+use crate::Error;
+
+/// The labels of a batch, `[batch]`, and that of the null class, if there is one.
+type Labels = (Tensor<1, Int>, Option<usize>);
+
+impl Pipeline {
+    /// The network as a denoiser of a batch with one image for each of `classes`, guided as the model is: by its guide, or by its
+    /// null class, as `options` say. They also say how clean latents are clipped, and the precision; nothing else counts.
+    ///
+    /// It answers at any level: for those of a drawing see [`Self::trajectory`], for its first noise [`Self::noise`].
+    ///
+    /// # Errors
+    /// Those of [`Self::check_classes`].
+    pub fn denoiser<'a>(
+        &'a self,
+        classes: &[Option<usize>],
+        options: &'a SampleOptions,
+    ) -> Result<impl Denoiser + use<'a>, Error> {
+        self.denoiser_with(classes, options, |_, zt, network| network(zt))
+    }
+
+    /// [`Self::denoiser`] with a `watch` on what the network answers.
+    pub(super) fn watched_denoiser<'a>(
+        &'a self,
+        classes: &[Option<usize>],
+        options: &'a SampleOptions,
+        watch: &'a Watch,
+    ) -> Result<impl Denoiser + use<'a>, Error> {
+        self.denoiser_with(classes, options, |level, zt, network| {
+            watch.ask(zt, level, network)
+        })
+    }
+
+    /// `ask` hands latents at a level to the guided network and returns what it answers.
+    fn denoiser_with<'a, A>(
+        &'a self,
+        classes: &[Option<usize>],
+        options: &'a SampleOptions,
+        ask: A,
+    ) -> Result<impl Denoiser + use<'a, A>, Error>
+    where
+        A: Fn(Level, Tensor<4>, &dyn Fn(Tensor<4>) -> Tensor<4>) -> Tensor<4> + 'a,
+    {
+        let output = move |unet: &UNet2d, zt: Tensor<4>, level: Level, labels| {
+            let noise_power = level.rates.noise_power();
+            with_precision(options.precision, || {
+                unet.forward_at(zt, level.timestep, noise_power, labels)
+            })
+        };
+        let LatentDiffusion { unet, guide, .. } = &self.model;
+        let conditions = self.labels(classes, options.guidance)?;
+        let guided = move |zt: Tensor<4>, level: Level| {
+            let labels = || conditions.as_ref().map(|(labels, _)| labels.clone());
+            let network = |zt| output(unet, zt, level, labels());
+            match (guide, &conditions) {
+                (Some(guide), _) => {
+                    let worse = |zt| output(&guide.unet, zt, level, labels());
+                    options.guidance.guide_by(zt, level, network, worse)
+                }
+                (None, Some((labels, Some(null_label)))) => {
+                    let network = |zt, labels| output(unet, zt, level, Some(labels));
+                    (options.guidance).guide(zt, level, labels, *null_label, network)
+                }
+                (None, _) => network(zt),
+            }
+        };
+        Ok(NetworkDenoiser {
+            network: move |zt: Tensor<4>, level: Level| ask(level, zt, &|zt| guided(zt, level)),
+            prediction: self.model.scheduler.prediction,
+            clip: options.clip,
+        })
+    }
+
+    /// Whether the model can draw the classes that `options` ask for, guided as they say.
+    ///
+    /// # Errors
+    /// [`Error::NoClasses`], [`Error::NoSuchClass`], [`Error::ClassNeeded`], [`Error::NoGuide`] or [`Error::NoNullClass`]
+    /// where it cannot.
+    pub fn check_classes(&self, options: &SampleOptions) -> Result<(), Error> {
+        let mut classes = options.conditions();
+        classes.try_for_each(|class| self.label(class, options.guidance).map(drop))
+    }
+
+    /// What the network is told of an image of this class, of none the null class; nothing if it knows no classes.
+    pub(super) fn label(
+        &self,
+        class: Option<usize>,
+        guidance: Guidance,
+    ) -> Result<Option<usize>, Error> {
+        let needs_null_class = guidance.scale() != 1.0 && self.model.guide.is_none();
+        match (&self.classes, class) {
+            (None, Some(_)) => Err(Error::NoClasses),
+            (None, None) if needs_null_class => Err(Error::NoGuide),
+            (None, None) => Ok(None),
+            (Some(known), _) if needs_null_class && !known.has_null_class() => {
+                Err(Error::NoNullClass)
+            }
+            (Some(known), class) => known.label(class).map(Some),
+        }
+    }
+
+    fn labels(
+        &self,
+        classes: &[Option<usize>],
+        guidance: Guidance,
+    ) -> Result<Option<Labels>, Error> {
+        let labels = classes.iter().map(|&class| self.label(class, guidance));
+        let labels: Option<Vec<usize>> = labels.collect::<Result<_, _>>()?;
+        let null_label = self.classes.as_ref().and_then(|known| known.null_label());
+        Ok(labels
+            .filter(|_| self.classes.is_some())
+            .map(|labels| (self.integers(labels), null_label)))
+    }
+
+    pub(super) fn integers(&self, values: Vec<usize>) -> Tensor<1, Int> {
+        let count = values.len();
+        let values: Vec<i64> = values.into_iter().map(|value| value as i64).collect();
+        Tensor::from_data(TensorData::new(values, [count]), &self.device)
+    }
+}

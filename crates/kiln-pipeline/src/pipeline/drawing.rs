@@ -1,0 +1,195 @@
+//! The one road from noise to images: whatever draws with a model goes down it, a training's pictures, too.
+//!
+//! ```text
+//! numbers, classes -> noise, labels -> denoiser, guided -> sampler, down its levels -> latents -> first stage -> images, cropped
+//! ```
+
+use burn::module::Module;
+use burn::tensor::Tensor;
+use kiln_checkpoint::LatentDiffusion;
+use kiln_diffusion::noise::ImageNoise;
+use kiln_diffusion::sampler::Progress;
+use kiln_diffusion::{Denoiser, DiffusionError, Level};
+use kiln_kernels::with_precision;
+use kiln_models::FeatureMaps;
+
+use super::finite::require_finite;
+use super::model::Pipeline;
+use super::observed::{Eyes, Moment};
+use super::options::SampleOptions;
+use crate::pictures::Images;
+use crate::{Error, memory::require_memory};
+
+/// Numbers that a U-Net takes for each of its weights when it draws: they are transformed for its convolutions, and kept so.
+const COPIES_OF_WEIGHTS: f64 = 3.0;
+
+/// One image that is asked for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Wanted {
+    /// Its number, which its noise depends on: see [`Pipeline::noise`].
+    pub image: u64,
+    /// What it is to show; none draws from the null class or, where the model knows no classes, from all.
+    pub class: Option<usize>,
+}
+
+impl SampleOptions {
+    /// Every image that is asked for: the numbers from 0 for each class.
+    pub fn wanted(&self) -> impl Iterator<Item = Wanted> + use<> {
+        let count = self.count as u64;
+        let images = move |class| (0..count).map(move |image| Wanted { image, class });
+        self.conditions().flat_map(images)
+    }
+}
+
+/// Images that a model is known to be able to draw.
+pub(super) struct Order<'a, W> {
+    options: &'a SampleOptions,
+    count: usize,
+    wanted: W,
+}
+
+impl Pipeline {
+    /// The images that `options` ask for.
+    ///
+    /// # Errors
+    /// Those of [`Self::check_classes`], and [`Error::Memory`] for too many images together.
+    pub(super) fn order<'a>(
+        &self,
+        options: &'a SampleOptions,
+    ) -> Result<Order<'a, impl Iterator<Item = Wanted> + use<>>, Error> {
+        self.check_classes(options)?;
+        self.order_of(options.images(), options.wanted(), options)
+    }
+
+    /// These images in place of those that `options` ask for.
+    ///
+    /// # Errors
+    /// Those of [`Self::order`].
+    pub(super) fn order_these<'a>(
+        &self,
+        wanted: &'a [Wanted],
+        options: &'a SampleOptions,
+    ) -> Result<Order<'a, impl Iterator<Item = Wanted> + use<'a>>, Error> {
+        for wanted in wanted {
+            self.label(wanted.class, options.guidance)?;
+        }
+        self.order_of(wanted.len(), wanted.iter().copied(), options)
+    }
+
+    fn order_of<'a, W>(
+        &self,
+        count: usize,
+        wanted: W,
+        options: &'a SampleOptions,
+    ) -> Result<Order<'a, W>, Error> {
+        self.check_batch(count.min(options.batch.max(1)), options)?;
+        Ok(Order {
+            options,
+            count,
+            wanted,
+        })
+    }
+
+    /// Draws the images of an `order`, a batch at a time: `begin` says what they begin as, `walk` denoises them, and `take` gets
+    /// them.
+    pub(super) fn draw(
+        &self,
+        order: Order<'_, impl Iterator<Item = Wanted>>,
+        begin: impl Fn(&ImageNoise) -> Tensor<4>,
+        walk: impl Fn(
+            &dyn Denoiser,
+            Tensor<4>,
+            &ImageNoise,
+            &mut dyn FnMut(Progress<'_>),
+        ) -> Result<Tensor<4>, DiffusionError>,
+        mut eyes: Eyes<'_>,
+        mut take: impl FnMut(Images) -> Result<(), Error>,
+    ) -> Result<(), Error> {
+        let options = order.options;
+        let mut left = order.wanted.peekable();
+        while left.peek().is_some() {
+            let batch: Vec<Wanted> = left.by_ref().take(options.batch.max(1)).collect();
+            let noise = ImageNoise {
+                seed: options.seed,
+                images: batch.iter().map(|wanted| wanted.image).collect(),
+                shape: self.latent_shape,
+                device: self.device.clone(),
+            };
+            let classes: Vec<_> = batch.iter().map(|wanted| wanted.class).collect();
+            let start = begin(&noise);
+            eyes.see(Moment {
+                steps_done: 0,
+                latents: &start,
+                clean: None,
+            })?;
+            let latents = eyes.follow(|watch, observe| {
+                let denoiser = self.watched_denoiser(&classes, options, watch)?;
+                Ok(walk(&denoiser, start, &noise, observe)?)
+            })?;
+            let latents = require_finite(latents, "what the sampler ends with")?;
+            take(with_precision(options.precision, || self.decode(latents))?)?;
+        }
+        Ok(())
+    }
+
+    /// [`Self::draw`] down `levels` by the sampler of the options.
+    pub(super) fn walk(
+        &self,
+        order: Order<'_, impl Iterator<Item = Wanted>>,
+        levels: &[Level],
+        begin: impl Fn(&ImageNoise) -> Tensor<4>,
+        eyes: Eyes<'_>,
+        take: impl FnMut(Images) -> Result<(), Error>,
+    ) -> Result<(), Error> {
+        let sampler = order.options.sampler;
+        let walk = |denoiser: &dyn Denoiser,
+                    start: Tensor<4>,
+                    noise: &ImageNoise,
+                    observe: &mut dyn FnMut(Progress<'_>)| {
+            let fresh_noise = &mut |step| noise.draw(step);
+            sampler.sample(
+                denoiser,
+                start,
+                levels,
+                &self.schedule,
+                fresh_noise,
+                observe,
+            )
+        };
+        self.draw(order, begin, walk, eyes, take)
+    }
+
+    /// All of an order's images together, which `draw` hands out; refused where so many do not fit into memory.
+    pub(super) fn gathered<W>(
+        &self,
+        order: Order<'_, W>,
+        draw: impl FnOnce(
+            Order<'_, W>,
+            &mut dyn FnMut(Images) -> Result<(), Error>,
+        ) -> Result<(), Error>,
+    ) -> Result<Images, Error> {
+        let shape = self.image_shape();
+        let numbers = shape.channels as f64 * shape.height as f64 * shape.width as f64;
+        require_memory(&self.device, order.count, order.count as f64 * numbers)?;
+        let mut all = Images::empty(0, 0, 0);
+        draw(order, &mut |images| {
+            all.append(images);
+            Ok(())
+        })?;
+        Ok(all)
+    }
+
+    /// Refuses to denoise so many images together where they do not fit into memory.
+    pub(super) fn check_batch(&self, images: usize, options: &SampleOptions) -> Result<(), Error> {
+        let LatentDiffusion { unet, guide, .. } = &self.model;
+        let [_, height, width] = self.latent_shape;
+        let maps = FeatureMaps::of_unet(unet.config(), [height, width]).drawing;
+        // Without a guide, the network sees each image with its class and without it.
+        let is_guided =
+            guide.is_none() && self.classes.is_some() && options.guidance.scale() != 1.0;
+        let maps = if is_guided { 2.0 * maps } else { maps };
+        let maps = maps.max(self.autoencoder_maps());
+        let weights = COPIES_OF_WEIGHTS * unet.num_params() as f64;
+        require_memory(&self.device, images, images as f64 * maps + weights)
+    }
+}

@@ -1,0 +1,119 @@
+//! The model itself: loaded, guided, with what it says of drawing.
+
+use std::path::Path;
+
+use burn::tensor::Device;
+use kiln_checkpoint::{Guide, LatentDiffusion, ModelSource};
+use kiln_diffusion::{Guidance, Schedule};
+use kiln_kernels::Precision;
+
+use super::classes::Classes;
+use super::options::SampleOptions;
+use crate::Error;
+
+/// A trained diffusion model on a device, ready to sample.
+pub struct Pipeline {
+    name: String,
+    pub(super) model: LatentDiffusion,
+    pub(super) schedule: Schedule,
+    pub(super) classes: Option<Classes>,
+    /// What is denoised: `[channels, height, width]`.
+    pub(super) latent_shape: [usize; 3],
+    pub(super) device: Device,
+}
+
+impl Pipeline {
+    /// Loads a model in the diffusers layout from a folder.
+    ///
+    /// # Errors
+    /// [`Error::Model`] when the folder holds none or a damaged one, and those of [`Self::from_model`].
+    pub fn load(path: &Path, device: &Device) -> Result<Self, Error> {
+        Self::from_source(&ModelSource::Folder(path.to_owned()), device)
+    }
+
+    /// As [`Self::load`], from a folder or from files in memory.
+    ///
+    /// # Errors
+    /// Those of [`Self::load`].
+    pub fn from_source(source: &ModelSource, device: &Device) -> Result<Self, Error> {
+        let model = LatentDiffusion::load(source, device)?;
+        Self::from_model(source.place(), model, device)
+    }
+
+    /// A pipeline of networks that are on `device` already; `name` says where they came from.
+    ///
+    /// # Errors
+    /// [`Error::ClassEmbedding`] and [`Error::NoSampleSize`] when the model cannot be sampled from.
+    pub fn from_model(
+        name: String,
+        model: LatentDiffusion,
+        device: &Device,
+    ) -> Result<Self, Error> {
+        let config = model.unet.config();
+        let [height, width] = config
+            .sample_size
+            .ok_or(Error::NoSampleSize)?
+            .height_and_width();
+        Ok(Self {
+            name,
+            schedule: Schedule::new(model.scheduler.schedule.clone())?,
+            classes: Classes::of(config, &model.metadata)?,
+            latent_shape: [config.in_channels, height, width],
+            device: device.clone(),
+            model,
+        })
+    }
+
+    /// This model guided by a worse version of it on the same device: a smaller one, or one that was trained less (autoguidance,
+    /// see [`Guidance::guide_by`]). By default at [`Guide::USUAL_SCALE`].
+    ///
+    /// # Errors
+    /// [`Error::Model`] for one of other latents, classes, schedule or prediction.
+    pub fn guided_by(self, worse: LatentDiffusion) -> Result<Self, Error> {
+        let guidance = Guidance::new(Guide::USUAL_SCALE, [0.0, 1.0])?;
+        Ok(Self {
+            model: self.model.guided_by(worse, guidance)?,
+            ..self
+        })
+    }
+
+    /// Where the model came from, in words.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// The classes that the model can be asked for; none if it was trained without labels.
+    pub fn classes(&self) -> Option<&Classes> {
+        self.classes.as_ref()
+    }
+
+    /// What the model says by its scheduler, its guide and its facts: where these know no numbers of steps and images, fifty
+    /// steps (fewer if the schedule has not as many) and [`Self::default_count`].
+    pub fn default_options(&self) -> SampleOptions {
+        let classes = self.classes.as_ref().map_or(0, Classes::count);
+        let steps = self.model.metadata.sampling_steps.unwrap_or(50);
+        SampleOptions {
+            steps: steps.clamp(1, self.schedule.num_train_timesteps()),
+            sampler: self.model.scheduler.sampler,
+            levels: self.model.scheduler.levels,
+            clip: self.model.scheduler.clip,
+            count: self.default_count(classes),
+            seed: 0,
+            classes: (0..classes).collect(),
+            guidance: (self.model.guide.as_ref())
+                .map_or_else(Guidance::default, |guide| guide.guidance),
+            batch: 64,
+            precision: Precision::F32,
+        }
+    }
+
+    /// How many images of each of so many `classes` fill a picture, as the model was trained to show them: 64 in all or, in
+    /// rows of several classes, 8 of each, if it does not say.
+    pub fn default_count(&self, classes: usize) -> usize {
+        match (self.model.metadata.sampling_count, classes) {
+            (Some(all), _) => (all / classes.max(1)).max(1),
+            (None, 0 | 1) => 64,
+            (None, _) => 8,
+        }
+    }
+}

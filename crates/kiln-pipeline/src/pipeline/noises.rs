@@ -1,0 +1,171 @@
+//! The noises that images are drawn from: of seeds, of given images, and of what lies between.
+
+use burn::tensor::{Tensor, TensorData};
+use kiln_diffusion::{
+    noise::ImageNoise,
+    sampler::{Sampler, invert},
+    slerp,
+};
+use kiln_kernels::with_precision;
+
+use super::model::Pipeline;
+use super::observed::Observed;
+use super::options::SampleOptions;
+use crate::Error;
+use crate::pictures::Images;
+
+/// A way through noises.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Interpolation {
+    /// Pictures from each noise to the next, both ends counted; at least 2.
+    pub frames: usize,
+    /// Whether the last noise leads back to the first.
+    pub is_loop: bool,
+}
+
+impl Interpolation {
+    /// The ways from one noise to the next.
+    pub fn legs(&self, stops: usize) -> usize {
+        if self.is_loop {
+            stops
+        } else {
+            stops.saturating_sub(1)
+        }
+    }
+
+    /// Noises along the way through `stops`, at even angles; the stops themselves are among them bit for bit, every
+    /// `frames` - 1 noises from the first on. A loop ends just before it would come to its first noise again.
+    fn noises(&self, stops: &[Vec<f32>]) -> Vec<f32> {
+        let intervals = self.frames.saturating_sub(1).max(1);
+        let nexts = stops.iter().cycle().skip(1);
+        let mut noises = Vec::new();
+        for (from, to) in stops.iter().zip(nexts).take(self.legs(stops.len())) {
+            for frame in 0..intervals {
+                noises.extend(slerp(from, to, frame as f64 / intervals as f64));
+            }
+        }
+        if let (false, Some(last)) = (self.is_loop, stops.last()) {
+            noises.extend(last);
+        }
+        noises
+    }
+}
+
+impl Pipeline {
+    /// The noise `[1, channels, h, w]` from which [`Self::sample`] draws image number `image` of a seed.
+    pub fn noise(&self, seed: u64, image: u64) -> Tensor<4> {
+        let noise = ImageNoise {
+            seed,
+            images: vec![image],
+            shape: self.latent_shape,
+            device: self.device.clone(),
+        };
+        noise.draw(0)
+    }
+
+    /// The noises `[count, channels, h, w]` from which DDIM without fresh noise (`eta` = 0) draws the given images again, as
+    /// near as it can: see [`invert`]. An observer sees each batch after every step.
+    ///
+    /// # Errors
+    /// Those of [`Self::encode`], [`Self::trajectory`] and [`Self::check_classes`], [`Error::NetworkNotFinite`] for a broken
+    /// model, what an observer returns, and [`Error::Compute`] when the device fails.
+    pub fn invert<'a>(
+        &self,
+        images: &Images,
+        refinements: usize,
+        options: impl Into<Observed<'a>>,
+    ) -> Result<Tensor<4>, Error> {
+        let Observed { options, mut eyes } = options.into();
+        self.check_classes(options)?;
+        let batch = options.batch.max(1);
+        self.check_batch(images.len().min(batch), options)?;
+        let levels = self.trajectory(options)?;
+        // What is clipped away cannot be found again.
+        let options = SampleOptions {
+            clip: None,
+            ..options.clone()
+        };
+        let mut noises = Vec::new();
+        for images in images.batches(batch) {
+            let z0 = with_precision(options.precision, || self.encode(&images))?;
+            let classes = vec![options.classes.first().copied(); images.len()];
+            noises.push(eyes.follow(|watch, observe| {
+                let denoiser = self.watched_denoiser(&classes, &options, watch)?;
+                Ok(invert(&denoiser, z0, &levels, refinements, observe))
+            })?);
+        }
+        if noises.is_empty() {
+            let [channels, height, width] = self.latent_shape;
+            return Ok(Tensor::zeros([0, channels, height, width], &self.device));
+        }
+        Ok(Tensor::cat(noises, 0))
+    }
+
+    /// Draws what lies between noises `[stops, channels, h, w]`: images of the way that [`Interpolation`] describes, with
+    /// DDIM and no fresh noise, whatever the sampler of `options`.
+    ///
+    /// # Errors
+    /// Those of [`Self::sample`].
+    pub fn interpolate<'a>(
+        &self,
+        stops: Tensor<4>,
+        interpolation: Interpolation,
+        options: impl Into<Observed<'a>>,
+    ) -> Result<Images, Error> {
+        let Observed { options, mut eyes } = options.into();
+        let [_, channels, height, width] = stops.dims();
+        let len = channels * height * width;
+        let stops: Vec<f32> = stops.try_into_data_as::<f32>()?.iter::<f32>().collect();
+        let stops: Vec<Vec<f32>> = stops
+            .chunks_exact(len.max(1))
+            .map(<[f32]>::to_vec)
+            .collect();
+        let noises = interpolation.noises(&stops);
+        let shape = [noises.len() / len.max(1), channels, height, width];
+        let options = SampleOptions {
+            sampler: Sampler::default(),
+            ..options.clone()
+        };
+        let noises = Tensor::from_data(TensorData::new(noises, shape), &self.device);
+        let (options, eyes) = (&options, eyes.lent());
+        self.sample_from(noises, Observed { options, eyes })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn stops() -> Vec<Vec<f32>> {
+        (0..3)
+            .map(|seed| kiln_diffusion::noise::normal(seed, 0, 0, 8))
+            .collect()
+    }
+
+    #[test]
+    fn the_stops_are_on_the_way_bit_for_bit() {
+        let interpolation = Interpolation {
+            frames: 5,
+            is_loop: false,
+        };
+        let noises = interpolation.noises(&stops());
+        let noises: Vec<&[f32]> = noises.chunks_exact(8).collect();
+        assert_eq!(noises.len(), 2 * 4 + 1);
+        for (stop, noise) in stops().iter().zip(noises.into_iter().step_by(4)) {
+            assert_eq!(noise, stop);
+        }
+    }
+
+    #[test]
+    fn a_loop_ends_before_it_begins_again() {
+        let interpolation = Interpolation {
+            frames: 5,
+            is_loop: true,
+        };
+        assert_eq!((interpolation.legs(3), interpolation.legs(0)), (3, 0));
+        let noises = interpolation.noises(&stops());
+        let noises: Vec<&[f32]> = noises.chunks_exact(8).collect();
+        assert_eq!(noises.len(), 3 * 4);
+        assert_eq!(noises[11], slerp(&stops()[2], &stops()[0], 0.75));
+    }
+}

@@ -1,0 +1,243 @@
+//! From noise, or from what is already there, down to images.
+
+use burn::tensor::Tensor;
+use kiln_diffusion::noise::ImageNoise;
+use kiln_diffusion::sampler::{InpaintOptions, Known, Progress, inpaint};
+use kiln_diffusion::{Denoiser, Level, last_part, levels};
+use kiln_kernels::with_precision;
+
+use super::drawing::{Order, Wanted};
+use super::mask;
+use super::model::Pipeline;
+use super::observed::{Eyes, Observed};
+use super::options::SampleOptions;
+use crate::Error;
+use crate::pictures::Images;
+
+/// What images begin as.
+#[derive(Clone, Copy, Debug)]
+pub enum Start<'a> {
+    /// Noise alone.
+    Noise,
+    /// Image to image (SDEdit, Meng et al. 2022): this one image with the noise of the level where the last `strength` of the
+    /// trajectory begins.
+    Image {
+        /// The image, of which the first is taken if there are several.
+        original: &'a Images,
+        /// A share from 0 to 1: with 0 nothing is changed but by the first stage, with 1 nothing is left of the image.
+        strength: f64,
+    },
+}
+
+impl Pipeline {
+    /// Draws images in about [-1, 1]: `options.count` of each class, one class after the other. Each of the `batch` images
+    /// at a time begins as noise; an observer sees them then and after every step.
+    ///
+    /// # Errors
+    /// [`Error::Diffusion`] for a number of steps or an `eta` that the schedule does not allow, those of
+    /// [`Self::check_classes`], [`Error::Memory`] for too many images, [`Error::NetworkNotFinite`] and [`Error::NotFinite`] for
+    /// a broken model, what an observer returns, and [`Error::Compute`] when the device fails.
+    pub fn sample<'a>(&self, options: impl Into<Observed<'a>>) -> Result<Images, Error> {
+        self.sample_all(Start::Noise, options.into())
+    }
+
+    /// As [`Self::sample`], but these images, in place of those that the options ask for.
+    ///
+    /// # Errors
+    /// Those of [`Self::sample`].
+    pub fn sample_wanted<'a>(
+        &self,
+        wanted: &[Wanted],
+        options: impl Into<Observed<'a>>,
+    ) -> Result<Images, Error> {
+        let Observed { options, eyes } = options.into();
+        let levels = self.trajectory(options)?;
+        let begin = |noise: &ImageNoise| noise.draw(0);
+        self.gathered(self.order_these(wanted, options)?, |order, take| {
+            self.walk(order, &levels, begin, eyes, take)
+        })
+    }
+
+    /// As [`Self::sample`], but each batch is handed to `take` as soon as it is finished: however many images are asked for,
+    /// no more than a batch of them is in memory.
+    ///
+    /// # Errors
+    /// Those of [`Self::sample`] and, from an image, of [`Self::image_to_image`]; what `take` returns.
+    pub fn sample_each<'a>(
+        &self,
+        start: Start<'_>,
+        options: impl Into<Observed<'a>>,
+        take: impl FnMut(Images) -> Result<(), Error>,
+    ) -> Result<(), Error> {
+        let Observed { options, eyes } = options.into();
+        let order = self.order(options)?;
+        self.walk_from(start, order, options, eyes, take)
+    }
+
+    fn sample_all(&self, start: Start<'_>, options: Observed<'_>) -> Result<Images, Error> {
+        let Observed { options, eyes } = options;
+        self.gathered(self.order(options)?, |order, take| {
+            self.walk_from(start, order, options, eyes, take)
+        })
+    }
+
+    fn walk_from(
+        &self,
+        start: Start<'_>,
+        order: Order<'_, impl Iterator<Item = Wanted>>,
+        options: &SampleOptions,
+        eyes: Eyes<'_>,
+        take: impl FnMut(Images) -> Result<(), Error>,
+    ) -> Result<(), Error> {
+        let (levels, z0) = match start {
+            Start::Noise => (self.trajectory(options)?, None),
+            Start::Image { original, strength } => {
+                let levels = self.last_part(options, strength)?;
+                let z0 = with_precision(options.precision, || self.encode(&original.first(1)))?;
+                // Sampling takes the first level for pure noise.
+                let is_whole = levels.len() > options.steps;
+                (levels, (!is_whole).then_some(z0))
+            }
+        };
+        let begin = |noise: &ImageNoise| {
+            let noise = noise.draw(0);
+            match (&z0, levels.first()) {
+                (Some(z0), Some(level)) => level
+                    .rates
+                    .add_noise(z0.clone().expand(noise.dims()), noise),
+                _ => noise,
+            }
+        };
+        self.walk(order, &levels, begin, eyes, take)
+    }
+
+    /// As [`Self::sample`], with a sampler of your own: from a batch of noises `[batch, channels, h, w]` it walks down the
+    /// levels of [`Self::trajectory`] to clean latents of the same shape. It may ask the denoiser, guided as the model is, as
+    /// often as it likes.
+    ///
+    /// # Errors
+    /// Those of [`Self::sample`]. [`Error::NetworkNotFinite`] knows the timestep, but not which step of yours it was.
+    pub fn sample_with(
+        &self,
+        options: &SampleOptions,
+        sampler: impl Fn(&dyn Denoiser, Tensor<4>, &[Level]) -> Tensor<4>,
+    ) -> Result<Images, Error> {
+        let levels = self.trajectory(options)?;
+        let walk =
+            |denoiser: &dyn Denoiser,
+             start: Tensor<4>,
+             _: &ImageNoise,
+             _: &mut dyn FnMut(Progress<'_>)| Ok(sampler(denoiser, start, &levels));
+        let begin = |noise: &ImageNoise| noise.draw(0);
+        self.gathered(self.order(options)?, |order, take| {
+            self.draw(order, begin, walk, Eyes::closed(), take)
+        })
+    }
+
+    /// As [`Self::sample`], from noises `[count, channels, h, w]` of the caller's: one image for each, of the first class.
+    ///
+    /// # Errors
+    /// Those of [`Self::sample`].
+    pub fn sample_from<'a>(
+        &self,
+        noises: Tensor<4>,
+        options: impl Into<Observed<'a>>,
+    ) -> Result<Images, Error> {
+        let Observed { options, eyes } = options.into();
+        let [count, ..] = noises.dims();
+        let class = options.classes.first().copied();
+        let wanted: Vec<Wanted> = (0..count as u64)
+            .map(|image| Wanted { image, class })
+            .collect();
+        let levels = self.trajectory(options)?;
+        let begin = |noise: &ImageNoise| {
+            let numbers = noise.images.iter().map(|&image| image as usize).collect();
+            noises.clone().select(0, self.integers(numbers))
+        };
+        self.gathered(self.order_these(&wanted, options)?, |order, take| {
+            self.walk(order, &levels, begin, eyes, take)
+        })
+    }
+
+    /// Image to image: as [`Self::sample`], but from [`Start::Image`].
+    ///
+    /// With `strength` 0 nothing is changed but by the VQ-VAE, with 1 the image begins as noise alone, as in
+    /// [`Self::sample`] with these options.
+    ///
+    /// # Errors
+    /// Those of [`Self::sample`], [`Self::encode`] and [`Self::last_part`].
+    pub fn image_to_image<'a>(
+        &self,
+        original: &Images,
+        strength: f64,
+        options: impl Into<Observed<'a>>,
+    ) -> Result<Images, Error> {
+        self.sample_all(Start::Image { original, strength }, options.into())
+    }
+
+    /// Fills in part of the one image `original`: see [`inpaint`]. `mask` has one channel and says where: 1 (white) is to
+    /// be filled in, -1 (black) stays as it is, grays mix both.
+    ///
+    /// The network works on latents, and a latent is filled in if any of its pixels is lighter than the middle gray.
+    /// Latents beside the hole are kept, though the encoder that made them has seen a little of what was in the hole.
+    /// At last the original is put back wherever the mask is black, bit for bit: where a black part meets a white one,
+    /// original pixels stand beside decoded ones, and a gray rim in the mask makes that seam soft.
+    ///
+    /// # Errors
+    /// Those of [`Self::sample`] and [`Self::encode`], and [`Error::MaskShape`] for a mask of another shape.
+    pub fn inpaint<'a>(
+        &self,
+        original: &Images,
+        mask: &Images,
+        inpaint_options: InpaintOptions,
+        options: impl Into<Observed<'a>>,
+    ) -> Result<Images, Error> {
+        let Observed { options, eyes } = options.into();
+        let original = original.first(1);
+        let levels = self.trajectory(options)?;
+        mask::check(mask, &original)?;
+        let [_, height, width] = self.latent_shape;
+        let padded = mask.clone().padded(self.border());
+        let known = Known {
+            z0: with_precision(options.precision, || self.encode(&original))?,
+            unknown: mask::unknown_latents(&padded, height, width, &self.device),
+        };
+        let walk = |denoiser: &dyn Denoiser,
+                    start: Tensor<4>,
+                    noise: &ImageNoise,
+                    observe: &mut dyn FnMut(Progress<'_>)| {
+            let fresh_noise = &mut |draw| noise.draw(draw);
+            inpaint(
+                denoiser,
+                start,
+                &levels,
+                &known,
+                inpaint_options,
+                fresh_noise,
+                observe,
+            )
+        };
+        let begin = |noise: &ImageNoise| noise.draw(0);
+        let drawn = self.gathered(self.order(options)?, |order, take| {
+            self.draw(order, begin, walk, eyes, take)
+        })?;
+        Ok(mask::paste(&original, mask, &drawn))
+    }
+
+    /// The levels that sampling with `options` walks down: whether they are possible is known before any work.
+    ///
+    /// # Errors
+    /// [`Error::Diffusion`] for a number of steps that the schedule does not allow.
+    pub fn trajectory(&self, options: &SampleOptions) -> Result<Vec<Level>, Error> {
+        Ok(levels(&self.schedule, options.steps, options.levels)?)
+    }
+
+    /// The last `strength` of [`Self::trajectory`], a share from 0 to 1 of its steps, rounded: what is left to walk from
+    /// an image that is already there.
+    ///
+    /// # Errors
+    /// Those of [`Self::trajectory`], and a strength outside [0, 1].
+    pub fn last_part(&self, options: &SampleOptions, strength: f64) -> Result<Vec<Level>, Error> {
+        Ok(last_part(&self.trajectory(options)?, strength)?.to_vec())
+    }
+}

@@ -1,0 +1,16 @@
+//! Plots, as SVG or PNG by the file's extension.
+//!
+//! Letters come from a font that is compiled in, so that a plot looks the same on a machine that has no fonts.
+
+mod axis;
+mod curves;
+mod legend;
+mod plot;
+mod quality;
+mod schedules;
+mod svg;
+
+pub use curves::{Rows, Units, plot_curves};
+pub use plot::PlotError;
+pub use quality::{QualityCurve, quality_svg};
+pub use schedules::{PlottedSchedule, plot_schedules};

@@ -1,0 +1,86 @@
+//! What is wrong with an experiment's description, each in one sentence.
+
+use std::path::PathBuf;
+
+/// Why an experiment's description was refused.
+#[derive(Debug, thiserror::Error)]
+pub enum ConfigError {
+    /// The file could not be read.
+    #[error("cannot read the config {path}: {source}")]
+    Read {
+        /// The config's path.
+        path: PathBuf,
+        /// What the system said.
+        source: std::io::Error,
+    },
+    /// The text is not TOML, or not this TOML.
+    #[error("{origin}: {message}")]
+    Parse {
+        /// The file, or the override, that is wrong.
+        origin: String,
+        /// What is wrong, with the key.
+        message: String,
+    },
+    /// A first stage of which a part is missing.
+    #[error(
+        "the config has [{there}] but no [{missing}]: a first stage needs [vqvae] and [stage_1], and a pixel-space experiment has none of [vqvae], [codebook] and [stage_1]"
+    )]
+    HalfAFirstStage {
+        /// A table that is there.
+        there: &'static str,
+        /// The one that it needs.
+        missing: &'static str,
+    },
+    /// A key asks for more memory than there is.
+    #[error(
+        "`{key} = {value}` in the config needs about {needed:.1} GB of memory, and {free:.1} GB are free: use a smaller one{}",
+        if key.ends_with("batch_size") { " (accumulate makes up for it)" } else { "" }
+    )]
+    Memory {
+        /// The key, with its table.
+        key: String,
+        /// The refused value.
+        value: String,
+        /// What it needs, in units of 10^9 bytes.
+        needed: f64,
+        /// What there is.
+        free: f64,
+    },
+    /// A key's value cannot work.
+    #[error("`{key} = {value}` in the config cannot work: {valid}")]
+    Value {
+        /// The key, with its table.
+        key: String,
+        /// The refused value.
+        value: String,
+        /// What would be valid.
+        valid: String,
+    },
+}
+
+/// Says in which table an error lies.
+pub(super) fn within<T, E: std::fmt::Display>(
+    table: &str,
+    result: Result<T, E>,
+) -> Result<T, ConfigError> {
+    result.map_err(|error| ConfigError::Parse {
+        origin: format!("[{table}] of the config"),
+        message: error.to_string(),
+    })
+}
+
+pub(super) fn require(
+    holds: bool,
+    key: impl Into<String>,
+    value: impl ToString,
+    valid: impl FnOnce() -> String,
+) -> Result<(), ConfigError> {
+    if holds {
+        return Ok(());
+    }
+    Err(ConfigError::Value {
+        key: key.into(),
+        value: value.to_string(),
+        valid: valid(),
+    })
+}

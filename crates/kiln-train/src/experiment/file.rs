@@ -1,0 +1,134 @@
+//! An experiment's TOML: read with what is set in place of its keys, and written again.
+
+use std::path::Path;
+
+use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
+
+use super::config_error::ConfigError;
+use super::refusal::{Described, Place, explain};
+use crate::run_folder::RunFolder;
+
+/// What was set in place of the keys of its file when the run in the folder `run` began, or last went on: as `--set` has
+/// it. None where there is no run.
+///
+/// # Errors
+/// [`ConfigError`] when the run's `config.toml` cannot be read.
+pub fn overrides_of_run(run: &Path) -> Result<Vec<String>, ConfigError> {
+    #[derive(Deserialize)]
+    struct Recorded {
+        #[serde(default)]
+        overrides: Vec<String>,
+    }
+    let config = RunFolder::new(run).config();
+    if !config.exists() {
+        return Ok(Vec::new());
+    }
+    let text = read(&config)?;
+    let recorded: Recorded = toml::from_str(&text)
+        .map_err(|error| no_toml(&error, &text, &config.display().to_string()))?;
+    Ok(recorded.overrides)
+}
+
+/// Adds `new` overrides to those that are `known`, of which each key's last one counts.
+pub(super) fn remember(known: &mut Vec<String>, new: &[String]) {
+    for new in new {
+        let key = |text: &str| text.split('=').next().map(|key| key.trim().to_owned());
+        known.retain(|known| key(known) != key(new));
+        known.push(new.clone());
+    }
+}
+
+/// The text of the file at `path`.
+pub(super) fn read(path: &Path) -> Result<String, ConfigError> {
+    kiln_data::read_text(path).map_err(|source| ConfigError::Read {
+        path: path.to_owned(),
+        source,
+    })
+}
+
+/// An experiment as TOML.
+pub(super) fn written(experiment: &impl Serialize) -> Result<String, ConfigError> {
+    toml::to_string_pretty(experiment).map_err(|error| ConfigError::Parse {
+        origin: "config.toml".into(),
+        message: error.to_string(),
+    })
+}
+
+/// The TOML in `text` with `overrides` applied; `origin` names it in errors.
+pub(super) fn parse_table<T: DeserializeOwned>(
+    text: &str,
+    origin: &str,
+    overrides: &[String],
+    described: Described,
+) -> Result<T, ConfigError> {
+    let mut table: toml::Table =
+        toml::from_str(text).map_err(|error| no_toml(&error, text, origin))?;
+    for text in overrides {
+        override_key(&mut table, text)?;
+    }
+    let value = toml::Value::Table(table.clone());
+    serde_path_to_error::deserialize(value).map_err(|error| {
+        let (place, message) = explain(&error, &table, described);
+        // The last word on a key is the command line's.
+        let set = overrides
+            .iter()
+            .rev()
+            .find(|text| place.is_along(&Place::of_override(text)));
+        let origin = match (set, place.line_in(text)) {
+            (Some(_), _) => "--set".to_owned(),
+            (None, Some(line)) => format!("{origin}, line {line}"),
+            (None, None) => origin.to_owned(),
+        };
+        ConfigError::Parse { origin, message }
+    })
+}
+
+/// Applies one `table.key=value` to the parsed file.
+fn override_key(table: &mut toml::Table, text: &str) -> Result<(), ConfigError> {
+    let refuse = |message: &str| ConfigError::Parse {
+        origin: format!("--set {text}"),
+        message: message.into(),
+    };
+    let (path, value) = text
+        .split_once('=')
+        .ok_or_else(|| refuse("write it as table.key=value"))?;
+    // A value that is no TOML is taken as a bare word: `--set stage_2.loss=mae`.
+    let value = toml::from_str::<toml::Table>(&format!("value = {value}"))
+        .ok()
+        .and_then(|mut parsed| parsed.remove("value"))
+        .unwrap_or_else(|| toml::Value::String(value.trim().to_owned()));
+    let mut keys: Vec<&str> = path.trim().split('.').collect();
+    let last = keys
+        .pop()
+        .filter(|key| !key.is_empty())
+        .ok_or_else(|| refuse("the key is empty"))?;
+    let mut table = table;
+    for key in keys {
+        table = table
+            .entry(key)
+            .or_insert_with(|| toml::Value::Table(toml::Table::new()))
+            .as_table_mut()
+            .ok_or_else(|| {
+                refuse(&format!(
+                    "`{key}` is not a table, so it has no keys of its own"
+                ))
+            })?;
+    }
+    table.insert(last.to_owned(), value);
+    Ok(())
+}
+
+/// Text that is not TOML. TOML's errors draw a picture over several lines; the line's number and a sentence are enough.
+fn no_toml(error: &toml::de::Error, text: &str, origin: &str) -> ConfigError {
+    let before = error.span().and_then(|span| text.get(..span.start));
+    let line = before.map(|before| format!(", line {}", before.matches('\n').count() + 1));
+    ConfigError::Parse {
+        origin: format!("{origin}{}", line.unwrap_or_default()),
+        message: error
+            .message()
+            .split_whitespace()
+            .collect::<Vec<_>>()
+            .join(" "),
+    }
+}
