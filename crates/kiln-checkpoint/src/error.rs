@@ -57,7 +57,7 @@ pub enum CheckpointError {
     },
     /// A config has Python's word for infinity or "not a number".
     #[error(
-        "{file} says that `{key}` is {word}, which Python writes for what is no number; give a finite number, or remove the key",
+        "{file} says that `{key}` is {word}, which JSON does not allow; give a finite number, or remove the key",
         key = printable(key)
     )]
     NotANumber {
@@ -70,12 +70,12 @@ pub enum CheckpointError {
     },
     /// There is a Git LFS pointer instead of a file.
     #[error(
-        "{0} is a Git LFS pointer, which stands for the file but does not hold it; run `git lfs pull` in the model's folder, or fetch the model by `kiln pull`"
+        "{0} is a Git LFS pointer instead of the file; run `git lfs pull` in the model's folder, or fetch the model with `kiln pull`"
     )]
     Pointer(String),
     /// There is an HTML page instead of a file.
     #[error(
-        "{0} is a page of HTML, as servers send it with a login or an error, and not the file that it is called; fetch the model again, as by `kiln pull`"
+        "{0} is an HTML page, such as a login or error page, instead of the file; fetch the model again, for example with `kiln pull`"
     )]
     Page(String),
     /// A file is valid, but of a kind that is not supported.
@@ -88,7 +88,7 @@ pub enum CheckpointError {
     },
     /// An index of weights points out of its folder.
     #[error(
-        "{file} points to {shard:?}, and weights must lie beside their index; do not use this model"
+        "{file} points to {shard:?}, but weights must be beside their index; do not use this model"
     )]
     ShardName {
         /// The index.
@@ -98,7 +98,7 @@ pub enum CheckpointError {
     },
     /// A pickle that would run code in Python.
     #[error(
-        "{file} would run `{name}` in Python, so it is not just weights and is not read; do not use this model, or get it as safetensors",
+        "{file} would run `{name}` in Python, so kiln does not read it; do not use this model, or get it as safetensors",
         name = printable(name)
     )]
     Code {
@@ -109,7 +109,7 @@ pub enum CheckpointError {
     },
     /// A checkpoint of the original code has a tensor that diffusers' networks do not have.
     #[error(
-        "the checkpoint's `{key}`, of shape {shape:?}, has no place in diffusers' UNet2DModel, VQModel or AutoencoderKL; \
+        "the checkpoint's `{key}`, of shape {shape:?}, does not exist in diffusers' UNet2DModel, VQModel or AutoencoderKL; \
          only CompVis' unconditional latent diffusion and its autoencoders can be converted",
         key = printable(key)
     )]
@@ -221,7 +221,7 @@ pub enum CheckpointError {
     },
     /// The U-Net's output does not have the shape of its input.
     #[error(
-        "the U-Net takes {takes} channels and gives {gives}, but must give as many as it takes; \
+        "the U-Net has {takes} input channels but {gives} output channels, and they must be equal; \
          models that also predict a variance are not supported"
     )]
     Prediction {

@@ -28,9 +28,9 @@ const OTHERS: [(usize, &[u8], &str); 9] = [
     (
         0,
         b"\x89HDF",
-        "is of HDF5, as Keras writes it, which is not read here",
+        "is an HDF5 file, Keras' format, which kiln does not read",
     ),
-    (0, b"GGUF", "is of GGUF, which is not read here"),
+    (0, b"GGUF", "is a GGUF file, which kiln does not read"),
 ];
 
 /// Refuses, with its kind, a file that begins like this, unless it can be a file of a model.

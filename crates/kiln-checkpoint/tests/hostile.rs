@@ -175,7 +175,7 @@ fn an_index_that_leads_elsewhere() {
         fs::remove_file(folder.path().join(WEIGHTS)).unwrap();
         let index = json!({"weight_map": {"conv_in.weight": shard}});
         fs::write(folder.path().join(INDEX), index.to_string()).unwrap();
-        assert_refused(folder.path(), &["weights must lie beside their index"]);
+        assert_refused(folder.path(), &["weights must be beside their index"]);
     }
 }
 

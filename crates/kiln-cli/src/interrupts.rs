@@ -87,8 +87,10 @@ mod unix {
                     // Do not write from here: a pipe that nothing reads would block the next signal.
                     let say = move || {
                         terminal::note(match has_begun {
-                            true => "saving a checkpoint; once more to stop at once",
-                            false => "stopping before the first step; once more to stop at once",
+                            true => "saving a checkpoint; press Ctrl-C again to stop at once",
+                            false => {
+                                "stopping before the first step; press Ctrl-C again to stop at once"
+                            }
                         });
                     };
                     let _ = thread::Builder::new().spawn(say);

@@ -31,7 +31,7 @@ struct Arguments {
     #[command(subcommand)]
     command: commands::Command,
 
-    /// Say more about what happens (twice: everything). RUST_LOG is also honoured.
+    /// Print more messages (twice: all). RUST_LOG works, too.
     #[arg(short, long, global = true, display_order = 1000, action = ArgAction::Count)]
     verbose: u8,
 }

@@ -37,7 +37,7 @@ const FILES: &[(&str, &[u8])] = &[];
 pub fn default_model() -> anyhow::Result<ModelSource> {
     if FILES.is_empty() {
         bail!(
-            "this kiln was built without a model: pass --model (`kiln pull` fetches one, `kiln train-latent-diffusion` makes one), or build kiln from its repository, which brings a model of digits"
+            "this kiln was built without a model: pass --model (`kiln pull` fetches one, `kiln train-latent-diffusion` makes one), or build kiln from its repository, which includes a digits model"
         );
     }
     let files = FILES.iter();

@@ -172,7 +172,7 @@ impl DataConfig {
             Some((key, value)) => Err(DataError::Config {
                 key,
                 value: format!("{value:?}"),
-                expected: "only tables have columns, so leave it out or take a data set in Parquet"
+                expected: "only tables have columns, so leave it out or use a data set in Parquet"
                     .to_owned(),
             }),
             None => Ok(()),

@@ -63,7 +63,7 @@ fn decode_in_turn(bytes: &[u8]) -> Result<(DynamicImage, Option<MutexGuard<'stat
     let pixels = u64::from(width) * u64::from(height);
     if pixels > MAX_PIXELS {
         return Err(format!(
-            "{width}x{height} pixels are more than the {} million of the largest images that are read",
+            "{width}x{height} pixels exceed the limit of {} million",
             MAX_PIXELS / 1_000_000
         ));
     }
@@ -369,7 +369,7 @@ mod tests {
             .unwrap();
         let message = decode(bytes.get_ref()).unwrap_err();
         assert!(
-            message.contains("10001x10000 pixels are more than the 100 million"),
+            message.contains("10001x10000 pixels exceed the limit of 100 million"),
             "{message}"
         );
     }

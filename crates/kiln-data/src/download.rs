@@ -170,7 +170,7 @@ fn download(
         None => "the system names no folder for caches".to_owned(),
     };
     tracing::warn!(
-        "{why_not_kept}, so what is downloaded is not kept: set XDG_CACHE_HOME to a folder that can be written to"
+        "{why_not_kept}, so downloads are not kept: set XDG_CACHE_HOME to a folder that can be written to"
     );
     let place = std::env::temp_dir();
     let temporary =
@@ -207,7 +207,7 @@ fn fetch_missing(
         let path = folder.join(file.name);
         if path.exists() {
             tracing::warn!(
-                "{} has another checksum than it should, so it is downloaded again",
+                "{} has a wrong checksum, so kiln downloads it again",
                 path.display()
             );
         }

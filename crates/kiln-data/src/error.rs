@@ -34,7 +34,7 @@ pub enum DataError {
     PathRefused(DatasetKind),
     /// The images should come from a program.
     #[error(
-        "the data set `own` is handed over by the program that made it, so it cannot be opened: set data.dataset = \"folder\" and pass --data to use files"
+        "a program passes the data set `own` to kiln, so kiln cannot open it: set data.dataset = \"folder\" and pass --data to use files"
     )]
     Own,
     /// There is nothing at the path.
@@ -102,7 +102,7 @@ pub enum DataError {
         first: Vec<String>,
     },
     /// An image that could be read when the data set was opened cannot be read any more.
-    #[error("could not read {name} any more ({reason}): leave the data in place while it is used")]
+    #[error("can no longer read {name} ({reason}): do not move the data while kiln uses it")]
     Image {
         /// The image.
         name: String,
@@ -126,7 +126,7 @@ pub enum DataError {
         len: usize,
     },
     /// The pixels or labels given do not fit the shape.
-    #[error("{given} {what} do not make {expected}: pass as many as the shape asks for")]
+    #[error("{given} {what} do not fit {expected}: pass the number that the shape needs")]
     Count {
         /// The kind of values: `pixels` or `labels`.
         what: &'static str,

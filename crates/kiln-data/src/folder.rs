@@ -326,7 +326,7 @@ mod tests {
         assert_eq!(found.train.len() + found.validation.len(), 8);
         assert_eq!(
             found.skipped.to_string(),
-            "skipped 3 entries: 1 archive within (k.zip), 1 HEIC image, which is not read (i.heic), 1 not an image (j.txt)"
+            "skipped 3 entries: 1 archive within (k.zip), 1 HEIC image, which kiln does not read (i.heic), 1 not an image (j.txt)"
         );
     }
 

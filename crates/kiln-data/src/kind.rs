@@ -120,11 +120,11 @@ impl Kind {
         Some(match self {
             Self::Empty => "is empty: fetch it again".to_owned(),
             Self::Pointer => {
-                "is a Git LFS pointer in place of the file: run `git lfs pull` in its repository"
+                "is a Git LFS pointer instead of the file: run `git lfs pull` in its repository"
                     .to_owned()
             }
             Self::Html => {
-                "is an HTML page in place of the file, such as a login or an error page: fetch it again"
+                "is an HTML page instead of the file, such as a login or an error page: fetch it again"
                     .to_owned()
             }
             Self::Packed(name) => {
@@ -134,7 +134,7 @@ impl Kind {
                 "is a single image: pass the folder that holds it".to_owned()
             }
             Self::EncryptedParquet => {
-                "is an encrypted Parquet table, which is not read here: write it without encryption"
+                "is an encrypted Parquet table, which kiln does not read: write it without encryption"
                     .to_owned()
             }
             Self::Zip | Self::Gzip | Self::Tar | Self::Parquet | Self::Other => return None,
@@ -148,7 +148,7 @@ impl Kind {
             Self::Pointer => POINTER.to_owned(),
             Self::Html => "it is an HTML page: fetch the image again".to_owned(),
             Self::OtherImage(name) => {
-                format!("it is a {name} image, which is not read here: convert it to PNG or JPEG")
+                format!("it is a {name} image, which kiln does not read: convert it to PNG or JPEG")
             }
             Self::Zip | Self::Gzip | Self::Tar | Self::Packed(_) => "it is an archive".to_owned(),
             Self::Image(_) | Self::Parquet | Self::EncryptedParquet | Self::Other => {

@@ -154,7 +154,7 @@ pub(crate) fn load(
             return Err(DataError::Unusable {
                 path: found.path,
                 problem: format!(
-                    "holds {failed} Git LFS pointers in place of images: run `git lfs pull` in its repository"
+                    "holds {failed} Git LFS pointers instead of images: run `git lfs pull` in its repository"
                 ),
             });
         }
@@ -191,7 +191,7 @@ fn drop_some_labels(found: &mut Found) -> Option<String> {
         "{count} of {total} images of {} {has} no class (the first is {first})",
         found.name
     );
-    tracing::warn!("{sentence}, so that classes are not used");
+    tracing::warn!("{sentence}, so the classes are not used");
     found.class_names.clear();
     for item in found.train.iter_mut().chain(&mut found.validation) {
         item.label = None;
@@ -313,7 +313,7 @@ mod tests {
         std::fs::remove_dir_all(folder.path().join("cat")).unwrap();
         let error = lazy.train.image(0, false).unwrap_err().to_string();
         assert!(
-            error.contains("cat/") && error.contains("leave the data in place"),
+            error.contains("cat/") && error.contains("do not move the data"),
             "{error}"
         );
     }

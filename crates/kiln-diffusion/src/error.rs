@@ -52,12 +52,12 @@ pub enum DiffusionError {
     },
     /// Listed betas are to be read between the timesteps.
     #[error(
-        "`continuous` goes with curves, and a `betas` schedule is a list: remove it, or choose another `kind`."
+        "`continuous` needs a curve, but a `betas` schedule is a list: remove it, or choose another `kind`."
     )]
     ContinuousBetas,
     /// The list of betas does not have one entry per timestep.
     #[error(
-        "`betas` has {length} entries: `num_train_timesteps` is {expected}, and there must be one a timestep."
+        "`betas` has {length} entries: `num_train_timesteps` is {expected}, and there must be one per timestep."
     )]
     BetasLength {
         /// How many were given.

@@ -304,8 +304,8 @@ pub fn warning<E>(
         format!(", or another spacing, such as {}", spacing.name())
     });
     Ok(Some(format!(
-        "{unseen} of the {} steps lie where the signal rate is below {UNSEEN_SIGNAL}, which leaves few to draw with: \
-         take more steps{better}.",
+        "{unseen} of the {} steps lie where the signal rate is below {UNSEEN_SIGNAL}, which leaves few useful ones: \
+         use more steps{better}.",
         own.len() - 1
     )))
 }
@@ -524,7 +524,7 @@ mod tests {
                             assert_eq!(warned(&schedule, better, steps), None);
                             advised += 1;
                         }
-                        None => assert!(said.ends_with("take more steps."), "{said}"),
+                        None => assert!(said.ends_with("use more steps."), "{said}"),
                     }
                 }
             }

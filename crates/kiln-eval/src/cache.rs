@@ -54,7 +54,7 @@ impl Seen {
             return Ok(None);
         };
         if *noted != digest(&tensors) {
-            return Err("its checksum is another than that of what was saved".to_owned());
+            return Err("its checksum differs from the saved one".to_owned());
         }
         let (values, length) = matrix(&file, FEATURES).ok_or("it holds no features")?;
         let features = Features::new(values, length).map_err(|error| error.to_string())?;

@@ -76,7 +76,7 @@ impl Card<'_> {
         if let Some(grid) = self.grid {
             let title = match self.has_unet() {
                 true => "Images drawn by this model",
-                false => "Images, and what this model makes of them",
+                false => "Images and their reconstructions",
             };
             add(&mut page, &format!("![{title}]({grid})\n"));
         }
@@ -172,7 +172,7 @@ impl Card<'_> {
             }
             None => add(
                 page,
-                "diffusers does not load it: its U-Net is told the noise power in place of the timestep.\n",
+                "diffusers does not load it: its U-Net takes the noise power instead of the timestep.\n",
             ),
         }
         let program = if self.has_unet() {
@@ -191,7 +191,7 @@ impl Card<'_> {
             add(
                 page,
                 &format!(
-                    "Images have {} pixels of padding on each side, which kiln cuts away and diffusers leaves.\n",
+                    "Images have {} pixels of padding on each side, which kiln crops and diffusers keeps.\n",
                     part.metadata.border
                 ),
             );

@@ -62,9 +62,7 @@ pub fn open_data_set(
     })?;
     let parts = parts(&mut pulled.files.iter())?;
     if let Some(split) = parts.only {
-        tracing::warn!(
-            "{name} has no split `train`: of `{split}`, its only one, a share is held out"
-        );
+        tracing::warn!("{name} has only the split `{split}`, so kiln holds out a share of it");
     }
     let here = |files: Vec<String>| files.iter().map(|file| pulled.folder.join(file)).collect();
     let tables = Tables {

@@ -51,12 +51,12 @@ pub enum TransportError {
     },
     /// The server does not know the token.
     #[error(
-        "{0} does not accept the token; make a new one at {0}/settings/tokens and set HF_TOKEN, or unset it for what is public"
+        "{0} does not accept the token; make a new one at {0}/settings/tokens and set HF_TOKEN, or unset it to use public repositories"
     )]
     BadToken(String),
     /// The server knows the user, and refuses access.
     #[error(
-        "{endpoint} refuses access to {repository}{reason}; ask for it at {endpoint}/{repository}, then set HF_TOKEN to a token that has it"
+        "{endpoint} refuses access to {repository}{reason}; request access at {endpoint}/{repository}, then set HF_TOKEN to a token with access"
     )]
     Forbidden {
         /// `ORG/REPO`.
@@ -88,7 +88,7 @@ pub enum TransportError {
     },
     /// The server sent something else instead of a file, such as an HTML page.
     #[error(
-        "{endpoint} sent something else in place of {file}, such as a login page; log in to the network or set another HF_ENDPOINT, then run this again"
+        "{endpoint} sent something else instead of {file}, such as a login page; log in to the network or set another HF_ENDPOINT, then run this again"
     )]
     NotTheFile {
         /// The file.
@@ -112,7 +112,7 @@ pub enum TransportError {
     },
     /// The server sent a Git LFS pointer instead of the file.
     #[error(
-        "{endpoint} sent the Git LFS pointer of {file} in place of the file, so it is no full mirror; set another HF_ENDPOINT"
+        "{endpoint} sent the Git LFS pointer of {file} instead of the file, so it is not a full mirror; set another HF_ENDPOINT"
     )]
     Pointer {
         /// The file.
@@ -127,7 +127,7 @@ pub enum TransportError {
     TooManyRequests(String),
     /// HTTP status 5xx.
     #[error(
-        "{endpoint} is out of order (HTTP status {status}); run this again later, what came is kept"
+        "{endpoint} has a problem (HTTP status {status}); run this again later; the received part is kept"
     )]
     OutOfOrder {
         /// The Hub's address.
@@ -137,7 +137,7 @@ pub enum TransportError {
     },
     /// Another HTTP error status.
     #[error(
-        "{endpoint} refused {what} (HTTP status {status}{reason}); check the repository's name and what the token may do"
+        "{endpoint} refused {what} (HTTP status {status}{reason}); check the repository's name and the token's permissions"
     )]
     Refused {
         /// The Hub's address.
@@ -151,7 +151,7 @@ pub enum TransportError {
     },
     /// The transfer stopped midway, and new attempts brought no further bytes.
     #[error(
-        "{file} stopped coming after {received} of {size} bytes, which are kept; run this again for the rest"
+        "the transfer of {file} stopped after {received} of {size} bytes, which are kept; run this again for the rest"
     )]
     CutShort {
         /// The file.
@@ -179,7 +179,7 @@ pub enum TransportError {
     },
     /// The file is complete but wrong.
     #[error(
-        "{file} came with a wrong checksum and was thrown away; run this again, and if it stays so set another HF_ENDPOINT"
+        "{file} has a wrong checksum and was deleted; run this again, and if the problem persists set another HF_ENDPOINT"
     )]
     WrongChecksum {
         /// The file.
@@ -208,7 +208,7 @@ pub enum TransportError {
     },
     /// Offline, and the cache does not have all files.
     #[error(
-        "the cache {cache} does not hold {missing} of {repository}; run `kiln pull {repository}` with a network, without --offline and HF_HUB_OFFLINE",
+        "the cache {cache} does not have {missing} of {repository}; run `kiln pull {repository}` while online, without --offline and HF_HUB_OFFLINE",
         cache = cache.display()
     )]
     NotCached {
@@ -221,7 +221,7 @@ pub enum TransportError {
     },
     /// Offline, and the cache does not have all files of a data set.
     #[error(
-        "the cache {cache} does not hold {missing} of {repository}; run this again with a network, without --offline and HF_HUB_OFFLINE",
+        "the cache {cache} does not have {missing} of {repository}; run this again while online, without --offline and HF_HUB_OFFLINE",
         cache = cache.display()
     )]
     DataSetNotCached {
@@ -274,7 +274,7 @@ pub enum TransportError {
     },
     /// Weights in a form that can hold programs.
     #[error(
-        "{0} is a pickle, which is not for sharing; save the model as safetensors (in Python by `save_pretrained`), then push that"
+        "{0} is a pickle, which kiln does not upload; save the model as safetensors (in Python by `save_pretrained`), then push that"
     )]
     Pickle(String),
     /// A push needs a network.
@@ -287,7 +287,7 @@ pub enum TransportError {
     TokenNeeded(String),
     /// The server knows the user, and refuses the push.
     #[error(
-        "{endpoint} does not let this token write to {repository}{reason}; set HF_TOKEN to a token with write access, or choose a name of your own"
+        "{endpoint} does not let this token write to {repository}{reason}; set HF_TOKEN to a token with write access, or push under your own name"
     )]
     MayNotWrite {
         /// `ORG/REPO`.

@@ -32,7 +32,7 @@ impl fmt::Display for UnknownSetting {
         let known = known.join(", ");
         write!(
             formatter,
-            "the environment says {variable}={value:?}, which must be one of: {known}; or leave it out"
+            "the environment variable {variable} is {value:?}: set it to one of {known}, or unset it"
         )
     }
 }

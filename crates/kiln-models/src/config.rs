@@ -164,7 +164,7 @@ pub(crate) fn require_scaling_factor(factor: f64) -> Result<(), ConfigError> {
         (factor as f32).is_normal(),
         ((1.0 / factor) as f32).is_normal(),
     );
-    let problem = "it must be a positive number, and neither vast nor tiny";
+    let problem = "it must be a positive number, not too large or too small for f32";
     require(
         factor > 0.0 && holds && inverse,
         "scaling_factor",
@@ -198,7 +198,7 @@ pub(crate) fn require_levels(
         ("down_block_types", down_blocks),
         ("up_block_types", up_blocks),
     ] {
-        let problem = format!("its length must be that of `block_out_channels`, which is {levels}");
+        let problem = format!("it must have as many entries as `block_out_channels`, {levels}");
         require(blocks == levels, key, blocks, &problem)?;
     }
     for &channels in block_out_channels {

@@ -83,11 +83,11 @@ pub enum WeightsError {
         source: std::io::Error,
     },
     /// The bytes are not a whole safetensors file.
-    #[error("the weights are not a sound safetensors file ({0}); fetch or write them again")]
+    #[error("the weights are not a valid safetensors file ({0}); fetch or write them again")]
     Damaged(#[from] safetensors::SafeTensorError),
     /// Keys that the model has and the file lacks, or the other way round.
     #[error(
-        "the weights are of another model or config: {}",
+        "the weights belong to another model or config: {}",
         describe_keys(missing, unused)
     )]
     Keys {

@@ -94,7 +94,7 @@ impl Drop for HiddenFolder {
         empty(self.folder.path());
         if self.new_folder().exists() || self.folder.path().join(REPLACED).exists() {
             tracing::warn!(
-                "{} cannot be removed, with what is no longer needed in it: remove it yourself",
+                "cannot remove {}, which is no longer needed: remove it yourself",
                 self.folder.path().display()
             );
         }
@@ -150,7 +150,7 @@ pub(super) fn clear_leftovers(parent: &Path) {
                     continue;
                 }
                 tracing::warn!(
-                    "{} was being replaced when kiln was killed; it is again what it was",
+                    "kiln was killed while it replaced {}; the old folder is restored",
                     place.display()
                 );
             }

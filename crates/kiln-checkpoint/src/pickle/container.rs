@@ -280,7 +280,7 @@ fn of_zip(problem: ZipError) -> Problem {
             "is compressed by method {method} of zip, and only deflate is read"
         )),
         ZipError::UnsupportedArchive(what) => Problem::Unsupported(format!(
-            "is an archive of a kind that is not read here ({what})"
+            "is an archive of a kind that kiln does not read ({what})"
         )),
         problem => Problem::Damaged(problem.to_string()),
     }

@@ -233,7 +233,7 @@ impl<'pickle> Machine<'pickle> {
                 self.push(storage)
             }
             b'P' => Err(Problem::Unsupported(
-                "was written by a PyTorch of before 2017".to_owned(),
+                "was written by PyTorch from before 2017".to_owned(),
             )),
             0x82..=0x84 => Err(Problem::Code("an extension of copyreg".to_owned())),
             0x97 | 0x98 => Err(Problem::Unsupported(

@@ -56,7 +56,7 @@ pub(super) fn tensor(
         None => storage.kind,
     };
     let kind = kind.ok_or_else(|| {
-        Problem::Unsupported("has a tensor of a type that is not read here".to_owned())
+        Problem::Unsupported("has a tensor of a type that kiln does not read".to_owned())
     })?;
     let shape = values.sizes(shape).ok_or_else(invalid)?;
     let strides = values.sizes(strides).ok_or_else(invalid)?;

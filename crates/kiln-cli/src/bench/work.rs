@@ -20,8 +20,8 @@ use super::{Measurement, Repeats, measure};
 const NOISE: u64 = 1;
 
 /// Why an experiment in pixel space has no first stage to measure.
-const NOTHING_TO_MEASURE: &str = "the experiment is one in pixel space, without a [vqvae] to train or to decode with: \
-    measure stage-2 and sampling";
+const NOTHING_TO_MEASURE: &str =
+    "the experiment is in pixel space and has no [vqvae]: measure stage-2 and sampling";
 
 /// What can be measured of an experiment.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, ValueEnum)]

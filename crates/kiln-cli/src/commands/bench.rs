@@ -77,7 +77,7 @@ pub struct Bench {
     #[arg(long)]
     json: bool,
 
-    /// Measure this one work in this process and print it as JSON: what the program asks of itself
+    /// Measure this one work in this process and print it as JSON; for internal use
     #[arg(long, hide = true)]
     only: Option<Work>,
 }
@@ -274,7 +274,7 @@ fn in_own_process(work: Work, devices: &Devices) -> anyhow::Result<Measurement> 
         bail!("cannot measure {name}: {}", reason(output.status, &stderr));
     }
     serde_json::from_slice(&output.stdout)
-        .with_context(|| format!("the process that measured {name} gave no figures"))
+        .with_context(|| format!("the process that measured {name} printed no figures"))
 }
 
 /// Why a process failed: its own sentence, or otherwise its exit status.
@@ -284,7 +284,7 @@ fn reason(status: ExitStatus, stderr: &str) -> String {
         .find_map(|line| line.strip_prefix("error: "))
         .map(str::to_owned);
     sentence.unwrap_or_else(|| {
-        format!("its process ended with {status}, perhaps for lack of memory; try a smaller --batch-size or --count")
+        format!("its process ended with {status}, perhaps because it ran out of memory; try a smaller --batch-size or --count")
     })
 }
 

@@ -20,7 +20,7 @@ pub struct DataArguments {
     #[arg(long, help_heading = DATA, value_name = "PATH|hf:ORG/DATASET")]
     data: Option<PathBuf>,
 
-    /// Take the data set of this experiment [default: of a run's model, what the run was trained on]
+    /// Use the data set of this experiment [default for a run's model: the run's own]
     #[arg(long, help_heading = DATA, value_name = "FILE")]
     config: Option<PathBuf>,
 
@@ -73,10 +73,10 @@ impl DataArguments {
             (None, Some(experiment)) => {
                 let experiment = experiment.display();
                 let datasets = datasets.with_context(|| {
-                    format!("the images that this run was trained on cannot be had (if they lie elsewhere now, add `--config {experiment} --data PATH`)")
+                    format!("cannot open the images that this run was trained on (if they have moved, add `--config {experiment} --data PATH`)")
                 })?;
                 terminal::note(&format!(
-                    "the images are those that {} holds out, as {experiment} says",
+                    "using the images that {} holds out, according to {experiment}",
                     datasets.validation.name()
                 ));
                 datasets
@@ -111,7 +111,7 @@ impl RealImages {
         let is_by_share = held_out(all, self.config.validation_fraction) == validation.len();
         match (&self.experiment, share) {
             (Some(experiment), Some(share)) if is_by_share => format!(
-                "`--config {} --set data.validation_fraction={share}` holds out enough; train with that, too, or the model has seen some of them",
+                "`--config {} --set data.validation_fraction={share}` holds out enough; use it in training, too, because otherwise the model has seen some of them",
                 experiment.display()
             ),
             _ => format!("put {parted}"),
@@ -123,7 +123,7 @@ impl RealImages {
 fn of_run(model: &Path) -> anyhow::Result<(DataConfig, PathBuf)> {
     let Some(run) = RunRecord::folder_around(model) else {
         bail!(
-            "{} lies in no run that says which images it was trained on: say which to take by `--config FILE` for an experiment's data set, or `--data FOLDER`",
+            "{} is not in a run folder, so its training images are unknown: name a data set with `--config FILE` (an experiment) or `--data FOLDER`",
             model.display()
         );
     };

@@ -17,12 +17,13 @@ use crate::terminal::{self, DataProgress};
 /// Images for the examination of a model.
 const IMAGES: usize = 256;
 
-/// Say what is wrong with a model or a run, and what to do about it.
+/// Find what is wrong with a model or a run, and what to do about it.
 ///
 /// Looks for damaged or infinite weights, a schedule that leaves signal at its end, latents of another scale than the
-/// noise, unused codes, a moving average that is too young, timesteps at which the network knows nothing, and
-/// validation that rises. A run folder brings the latents and metrics for all of that; a model alone needs images like
-/// those of its training (--config or --data) for some of it. Exits with 1 if something is broken, with 0 otherwise.
+/// noise, unused codes, a moving average that is too young, timesteps at which the network predicts nothing useful, and
+/// validation losses that rise. A run folder has the latents and metrics for all of this; a model alone needs images
+/// like those of its training (--config or --data) for some of it. Exits with 1 if something is broken, with 0
+/// otherwise.
 #[derive(Args)]
 #[command(after_help = "Examples:
   kiln doctor runs/mnist
@@ -165,7 +166,7 @@ impl Outcome {
             }
         }
         if self.healthy {
-            text += "nothing is wrong with what was examined\n";
+            text += "found nothing wrong\n";
         }
         text
     }

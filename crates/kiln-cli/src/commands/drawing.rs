@@ -89,8 +89,8 @@ pub struct ConditionArguments {
     #[arg(long, help_heading = GUIDANCE, value_name = "PATH|ORG/REPO[@REVISION]")]
     guide: Option<PathBuf>,
 
-    /// Exaggerate what the class changes (classifier-free guidance), or what the model does better than its guide: 1 is not
-    /// at all, 2 is usual [default: the guide's own, or 1 without a guide]
+    /// Exaggerate what the class changes (classifier-free guidance), or what the model does better than its guide: 1 is
+    /// no guidance, 2 is usual [default: the guide's own, or 1 without a guide]
     #[arg(long, help_heading = GUIDANCE, value_name = "SCALE", value_parser = number(0.0..=f64::INFINITY, 2.0))]
     guidance: Option<f64>,
 
@@ -158,7 +158,7 @@ impl ConditionArguments {
         let scale = self.guidance.unwrap_or(options.guidance.scale());
         ensure!(
             self.guidance_interval.is_none() || self.guidance.is_some() || scale != 1.0,
-            "without --guidance there is nothing that --guidance-interval could limit; give both"
+            "--guidance-interval needs --guidance; give both"
         );
         let interval = (self.guidance_interval).unwrap_or(options.guidance.interval());
         options.guidance = Guidance::new(scale, interval)?;
@@ -220,7 +220,7 @@ impl ImageArguments {
             if pipeline.is_negative(&images.select([image]))? {
                 let advice = if self.negate { "leave out" } else { "add" };
                 terminal::note(&format!(
-                    "{} looks like a negative to the model, dark where its images are light: {advice} --negate if that is not meant",
+                    "{} looks like a negative of the model's images: {advice} --negate if that is not intended",
                     file.path().display()
                 ));
             }
@@ -252,7 +252,7 @@ fn read_images(pipeline: &Pipeline, files: &[ImageFile]) -> anyhow::Result<Image
     let shape = pipeline.image_shape();
     ensure!(
         matches!(shape.channels, 1 | 3),
-        "the model's images have {} channels, and image files can only be gray or coloured; use another model",
+        "the model's images have {} channels, but image files are gray or RGB; use another model",
         shape.channels
     );
     fit(files, shape)

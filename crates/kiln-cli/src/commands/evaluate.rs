@@ -55,7 +55,7 @@ pub struct Evaluate {
     #[command(flatten)]
     data: DataArguments,
 
-    /// Measure the VQ-VAE instead: held-out images beside what it gives back
+    /// Measure the VQ-VAE instead: held-out images compared with their reconstructions
     #[arg(long, help_heading = MODEL, conflicts_with_all = ["steps", "samplers", "eta", "spacing", "class", "guide", "guidance", "guidance_interval", "nearest", "precision"])]
     first_stage: bool,
 
@@ -102,7 +102,7 @@ pub struct Evaluate {
     #[arg(long, help_heading = DATA, value_name = "N", value_parser = parse_count)]
     real: Option<u32>,
 
-    /// Which noise to start from, and which subsets are taken
+    /// Seed of the noise and of the subsets
     #[arg(long, help_heading = IMAGES, default_value_t = 0, value_parser = whole::<u64>(0..=u64::MAX, 0))]
     seed: u64,
 
@@ -142,7 +142,7 @@ impl Evaluate {
         let device = self.computing.device()?;
         ensure!(
             self.out.is_dir() || !self.out.exists(),
-            "{} is no folder for the results: name another with --out",
+            "{} is not a folder: name another one with --out",
             self.out.display()
         );
         let report = if self.first_stage {
@@ -174,7 +174,7 @@ impl Evaluate {
             let (side, border) = (set.shape().height, set.border());
             ensure!(
                 set.shape().channels == channels && side - 2 * border == shape.height,
-                "the images of {} are {side}x{side} with {} channel(s), and the model's are {}x{} with {channels}; take the config that the model was trained with",
+                "the images of {} are {side}x{side} with {} channel(s), and the model's are {}x{} with {channels}; use the config that the model was trained with",
                 set.name(),
                 set.shape().channels,
                 shape.height,
@@ -375,7 +375,7 @@ impl Evaluate {
         for (split, role) in [(validation, "held out"), (train, "to train on")] {
             ensure!(
                 split.len() >= fewest,
-                "only {} of the {all} images of {} are {role}, and comparing takes at least {fewest}: {}",
+                "only {} of the {all} images of {} are {role}, but a comparison needs at least {fewest}: {}",
                 split.len(),
                 split.name(),
                 real.way_to_more(fewest)
@@ -386,7 +386,7 @@ impl Evaluate {
             .filter(|&wanted| wanted as usize > validation.len())
         {
             terminal::note(&format!(
-                "comparing with the {} images that {} holds out, since there are no {wanted}",
+                "comparing with {} images, all that {} holds out, instead of {wanted}",
                 validation.len(),
                 validation.name()
             ));
@@ -419,7 +419,7 @@ impl Evaluate {
                 FeatureKind::Inception(_) => ("InceptionV3's", "digits"),
             };
             bail!(
-                "{flag} changes nothing where the features are {used}; leave it out, or add --features {others}"
+                "{flag} has no effect with the features {used}; leave it out, or add --features {others}"
             );
         }
         let weights = match features {
@@ -436,7 +436,7 @@ impl Evaluate {
         )?;
         if matches!(&judge, Judge::Inception(inception) if !inception.is_published()) {
             terminal::note(
-                "these are not pytorch-fid's weights at 299x299: the figures cannot stand beside published ones",
+                "these are not pytorch-fid's weights at 299x299: the figures are not comparable with published ones",
             );
         }
         Ok(judge)
@@ -506,9 +506,7 @@ fn parse_count(text: &str) -> Result<u32, String> {
         .ok()
         .filter(|&count: &u32| count as usize >= fewest);
     count.ok_or_else(|| {
-        format!(
-            "comparing sets of images takes at least {fewest} of them, such as {fewest} or 1000"
-        )
+        format!("a comparison needs at least {fewest} images, such as {fewest} or 1000")
     })
 }
 

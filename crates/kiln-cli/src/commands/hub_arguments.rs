@@ -56,7 +56,7 @@ impl HubArguments {
             Some(name) if !place.exists() => {
                 let pulled = self.pull(&name, wanted);
                 let pulled = pulled.with_context(|| {
-                    format!("there is no folder {name}, so it was looked for on the Hub")
+                    format!("there is no folder {name}, so kiln looked for it on the Hub")
                 })?;
                 Ok(pulled.folder)
             }
@@ -69,7 +69,7 @@ impl HubArguments {
     pub fn pull(&self, name: &RepositoryName, wanted: Wanted) -> anyhow::Result<Pulled> {
         let pulled = pull(name, wanted, &self.settings(), &DataProgress::default())?;
         if let Some(reason) = &pulled.unreachable {
-            terminal::note(&format!("using {name} as it is in the cache: {reason}"));
+            terminal::note(&format!("using the cached {name}: {reason}"));
         }
         Ok(pulled)
     }

@@ -92,7 +92,7 @@ impl Interpolate {
     pub fn run(self) -> anyhow::Result<()> {
         ensure!(
             self.seeds.len() + self.images.len() >= 2,
-            "there is no way through a single seed; give --seeds at least two, as in --seeds 0,1"
+            "interpolation needs at least two seeds, as in --seeds 0,1"
         );
         let pipeline = self.drawing.pipeline()?;
         let options = if self.images.is_empty() {
@@ -204,7 +204,7 @@ impl Outcome {
             self.gif.display(),
         );
         if let Some(psnr) = self.psnr {
-            lines += &format!("the given images come back with {psnr:.2} dB\n");
+            lines += &format!("PSNR of the given images: {psnr:.2} dB\n");
         }
         lines
     }

@@ -24,10 +24,10 @@ use crate::terminal;
 ///
 /// Runs DDIM backwards, from the image (through the VQ-VAE, if there is one) up to its noise, then draws the image from
 /// that noise again. Writes the noises as noise.safetensors (`noise`, of shape [images, channels, height, width]) and a
-/// picture with a row for each image: the original, its noise, what is drawn from it. Says how near that comes, as PSNR
-/// on pixels in [0, 1]; with a VQ-VAE also to the VQ-VAE's own reconstruction, which is the best that can be had.
+/// picture with a row for each image: the original, its noise, what is drawn from it. Says how near the drawn image is,
+/// as PSNR on pixels in [0, 1]; with a VQ-VAE also compared with its reconstruction, which is the best possible result.
 ///
-/// A model's own guide is left out where --guidance does not ask for it: few images come back from a guided walk.
+/// A model's own guide is not used unless --guidance asks for it: a guided walk restores few images.
 #[derive(Args)]
 #[command(after_help = "Example:
   kiln invert --model runs/flowers/model rose.jpg lily.jpg --steps 100 --out noises/")]
@@ -42,7 +42,7 @@ pub struct Invert {
     #[command(flatten)]
     drawing: DrawingArguments,
 
-    /// How often each step is corrected by where it leads: more is nearer and slower
+    /// Corrections per step: more are closer and slower
     #[arg(long, help_heading = SAMPLING, default_value_t = 5, value_name = "N", value_parser = whole::<u32>(0..=1000, 5))]
     refinements: u32,
 
@@ -186,7 +186,7 @@ impl Outcome {
                 inverted.psnr_to_reconstruction,
             ) {
                 lines += &format!(
-                    "; the VQ-VAE alone {best:.2} dB, of which diffusion keeps {to_best:.2} dB"
+                    "; {best:.2} dB for the VQ-VAE alone, {to_best:.2} dB compared with its reconstruction"
                 );
             }
             lines += "\n";

@@ -98,7 +98,7 @@ fn one_device(text: &str, precision: Precision) -> anyhow::Result<Device> {
     devices.check_precision(precision)?;
     ensure!(
         devices.all().len() == 1,
-        "only training uses several devices, and this uses all cores of a processor anyway; give --devices one, not `{text}`"
+        "only training uses several devices; give one device instead of `{text}` (`cpu` uses all cores)"
     );
     Ok(devices.first())
 }

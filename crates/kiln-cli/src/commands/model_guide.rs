@@ -17,9 +17,9 @@ use crate::terminal;
 
 /// Give a model a guide: a worse version of it, a smaller one or one that was trained less.
 ///
-/// Writes the model with the other's U-Net in its folder guide/. Images are then drawn with guidance (autoguidance, Karras et al.
-/// 2024) without being asked for; `--guidance 1` leaves it out. diffusers passes over the guide. `kiln evaluate --guide` tells
-/// which guide and which scale are good.
+/// Writes the model with the other's U-Net in its folder guide/. Images are then drawn with guidance (autoguidance,
+/// Karras et al. 2024) by default; `--guidance 1` turns it off. diffusers ignores the guide. `kiln evaluate --guide`
+/// measures guides and scales.
 #[derive(Args)]
 #[command(after_help = "Example:
   kiln model guide runs/mnist/model --by runs/mnist-800-steps/model --to guided")]

@@ -193,9 +193,9 @@ impl Description {
                 "scaling factor",
                 match (vqvae.scaling_factor, vqvae.latent_standard_deviation) {
                     (Some(factor), Some(deviation)) => {
-                        format!("{factor:.5} (latents deviate by {deviation:.4})")
+                        format!("{factor:.5} (the latents' standard deviation is {deviation:.4})")
                     }
-                    _ => "not measured: stage 2 does so when it begins".to_owned(),
+                    _ => "not measured yet: stage 2 measures it when it begins".to_owned(),
                 },
             );
             table.row("channels per level", list(&vqvae.block_out_channels));

@@ -29,7 +29,7 @@ const SHOWN: usize = 64;
 /// Images per row of the picture.
 const COLUMNS: usize = 8;
 
-/// Show how well a VQ-VAE, or another autoencoder, gives images back.
+/// Show how well a VQ-VAE, or another autoencoder, reconstructs images.
 ///
 /// Writes one picture with rows of originals over rows of their reconstructions, and measures PSNR (on pixels in
 /// [0, 1]) and the use of the codebook.

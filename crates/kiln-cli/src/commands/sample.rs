@@ -39,8 +39,8 @@ const LARGEST_GRID: usize = 4096;
 /// Image number i of a seed is the same whatever --count and --batch are. Pictures that are there already stay: new ones get
 /// a number, steps-0050-2.png.
 ///
-/// A model with classes gives each of them a row, in which the same noises are used. With --from the images begin as a
-/// given image with noise over it instead of as noise alone (image to image, SDEdit).
+/// A model with classes draws a row for each class, from the same noises. With --from, drawing begins with a given
+/// image plus noise instead of noise alone (image to image, SDEdit).
 #[derive(Args)]
 #[command(mut_arg("negate", |negate| negate.requires("from")))]
 #[command(after_help = "Examples:
@@ -62,7 +62,7 @@ pub struct Sample {
     #[arg(long, help_heading = IMAGES, value_parser = whole::<u32>(1..=MANY, 64))]
     count: Option<u32>,
 
-    /// Which noise to start from: the same seed gives the same images
+    /// Seed of the noise: the same seed gives the same images
     #[arg(long, help_heading = IMAGES, default_value_t = 0, value_parser = whole::<u64>(0..=u64::MAX, 0))]
     seed: u64,
 
@@ -126,7 +126,7 @@ pub enum SpacingName {
     Quadratic,
     /// Evenly in sigma^(1/7), by Karras et al.: much denser near the clean end
     Karras,
-    /// Evenly in the log-SNR: what dpm-solver and unipc like best
+    /// Evenly in the log-SNR: best for dpm-solver and unipc
     LogSnr,
 }
 
@@ -206,7 +206,7 @@ impl Sample {
         };
         ensure!(
             self.files.files || options.images() <= LARGEST_GRID,
-            "a grid holds at most {LARGEST_GRID} images, and these are {}; add --files to write them one by one",
+            "a grid has at most {LARGEST_GRID} images, but {} were requested; add --files to write them one by one",
             options.images()
         );
         for options in &all_options {

@@ -31,7 +31,7 @@ pub struct SamplerArguments {
     #[arg(long, value_name = "N", value_parser = whole::<usize>(1..=5, 2))]
     order: Option<usize>,
 
-    /// Where in a step second-order asks the network again, from 0.01 (its beginning) to 1 (its end) [default: 0.5]
+    /// Where in a step second-order calls the network again, from 0.01 (its beginning) to 1 (its end) [default: 0.5]
     #[arg(long, value_parser = number(0.01..=1.0, 0.5))]
     alpha: Option<f64>,
 
@@ -63,7 +63,7 @@ impl SamplerArguments {
             match &mut sampler {
                 Sampler::Ddim { eta: 0.0, .. } => {
                     bail!(
-                        "--variance changes nothing of `--sampler ddim` without --eta; give --eta, such as --eta 1, or leave it out"
+                        "--variance has no effect on `--sampler ddim` without --eta; give --eta, such as --eta 1, or leave it out"
                     )
                 }
                 Sampler::Ddim { variance, .. } | Sampler::Ddpm { variance } => *variance = value,

@@ -20,7 +20,7 @@ const STEPS: usize = 20;
 
 /// Show noise schedules: rates and log-SNR over the timestep, and the steps that a sampler visits.
 ///
-/// Several schedules are drawn over each other. A schedule that leaves signal at its last timestep is warned of.
+/// Several schedules are drawn over each other. Warns of a schedule that leaves signal at its last timestep.
 #[derive(Args)]
 #[command(group(ArgGroup::new("source").args(["config", "model"]).required(true).multiple(true)))]
 #[command(after_help = "Examples:

@@ -168,7 +168,7 @@ impl TrainingArguments {
             (Some(out), _) => out,
             (None, Some(config)) => default_run_folder(config),
             (None, None) => {
-                bail!("name the run to go on with by --out, or its experiment by --config")
+                bail!("name the run to resume with --out, or its experiment with --config")
             }
         };
         let experiment = match &self.config {
@@ -181,7 +181,7 @@ impl TrainingArguments {
                 let config = out.join("config.toml");
                 if !config.is_file() {
                     bail!(
-                        "{} holds no run to go on with: begin one by --config",
+                        "{} has no run to resume: start one with --config",
                         out.display()
                     );
                 }

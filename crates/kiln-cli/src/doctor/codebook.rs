@@ -27,7 +27,7 @@ pub(super) fn check(patient: &Patient) -> Findings {
     };
     let share = counted
         .or_else(|| reported(patient))
-        .ok_or("it takes stage 1's metrics, or images by --config or --data, to count codes")?;
+        .ok_or("counting codes needs stage 1's metrics, or images (--config or --data)")?;
     if share >= FEW {
         return Ok(Vec::new());
     }

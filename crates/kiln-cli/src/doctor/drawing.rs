@@ -9,7 +9,7 @@ const STEPS: usize = 10;
 
 pub(super) fn check(patient: &Patient) -> Findings {
     let Some(model) = &patient.model else {
-        return Err("it takes a whole model".to_owned());
+        return Err("it needs a whole model".to_owned());
     };
     let pipeline = Pipeline::from_model(patient.name.clone(), model.clone(), &patient.device);
     let pipeline = match pipeline {
@@ -27,7 +27,7 @@ pub(super) fn check(patient: &Patient) -> Findings {
     match pipeline.sample(&options) {
         Ok(_) => Ok(Vec::new()),
         Err(Error::NetworkNotFinite { step, timestep }) => Ok(vec![lost(format!(
-            "in step {step} of {} of a drawing, at timestep {timestep:.0}, the network answers with numbers that are not finite",
+            "in step {step} of {} of a drawing, at timestep {timestep:.0}, the network's output is not finite",
             options.steps
         ))]),
         Err(Error::NotFinite(what)) => Ok(vec![lost(format!(

@@ -8,7 +8,7 @@ use super::{Finding, Findings, Patient};
 
 pub(super) fn check(patient: &Patient) -> Findings {
     let Some(folder) = &patient.folder else {
-        return Err("it takes a model in a folder".to_owned());
+        return Err("it needs a model in a folder".to_owned());
     };
     let compared = differences(folder).map_err(|error| error.to_string())?;
     let Some(Differences { missing, changed }) = compared else {
@@ -18,7 +18,7 @@ pub(super) fn check(patient: &Patient) -> Findings {
     let changed = changed.iter().map(|file| {
         Finding::warning(
             format!("{file:?} was changed after kiln wrote it"),
-            "if nobody did so on purpose, restore it, or train or fetch the model again",
+            "if this was not on purpose, restore it, or train or fetch the model again",
         )
     });
     Ok(missing.chain(changed).collect())

@@ -30,12 +30,14 @@ pub(super) fn check(patient: &Patient) -> Findings {
     }
     if !off.is_finite() {
         return Ok(vec![Finding::broken(
-            format!("latents deviate by {deviation}, so there is nothing in them"),
+            format!(
+                "the latents have a standard deviation of {deviation}, so they contain nothing"
+            ),
             "train stage 1 again",
         )]);
     }
     let what = format!(
-        "latents deviate by {deviation:.4}, so times the scaling_factor {factor:.4} by {scaled:.3} in place of 1"
+        "the latents' standard deviation is {deviation:.4}; times the scaling_factor {factor:.4} it is {scaled:.3} instead of 1"
     );
     let remedy = format!(
         "set scaling_factor = {:.4} in vqvae/config.json if the U-Net was trained with that, else train stage 2 again",

@@ -52,17 +52,17 @@ fn judge(bands: &[Band]) -> Vec<Finding> {
     }
     if at_chance.len() == judged {
         return vec![Finding::broken(
-            "at every timestep the U-Net tells noise no better than a guess from the latents' mean and spread",
+            "at every timestep the U-Net predicts noise no better than the latents' mean and spread do",
             "train longer or with another learning_rate, and use the schedule, prediction and VQ-VAE of its training",
         )];
     }
     let places: Vec<String> = at_chance.iter().map(|band| band.in_words()).collect();
     vec![Finding::warning(
         format!(
-            "at timesteps {} the U-Net tells noise no better than a guess from the latents' mean and spread",
+            "at timesteps {} the U-Net predicts noise no better than the latents' mean and spread do",
             places.join(", ")
         ),
-        "train longer, and look whether schedule and prediction are those of its training",
+        "train longer, and check that schedule and prediction match its training",
     )]
 }
 

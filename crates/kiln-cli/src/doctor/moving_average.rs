@@ -7,7 +7,7 @@ use super::{Finding, Findings, Patient};
 
 pub(super) fn check(patient: &Patient) -> Findings {
     if patient.stages.is_empty() {
-        return Err("it takes a run folder to know how long a model was trained".to_owned());
+        return Err("it needs a run folder, which records the length of the training".to_owned());
     }
     if patient
         .stages
@@ -31,8 +31,8 @@ fn of_stage(stage: &StageRecord) -> Option<Finding> {
         return None;
     }
     let what = format!(
-        "the moving average of {} has seen {age} steps but reaches back over {window:.0} (decay {decay}), \
-         so {:.0} % of it are still the weights that it began with",
+        "the moving average of {} is {age} steps old but averages over {window:.0} (decay {decay}), \
+         so {:.0} % of it is still the initial weights",
         stage.name,
         100.0 * share_of_the_beginning(average, steps),
     );

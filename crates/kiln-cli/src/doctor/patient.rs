@@ -18,7 +18,7 @@ use crate::pretrained;
 const LATENTS: usize = 512;
 /// Why a check that needs latents cannot be made.
 pub(super) const NO_LATENTS: &str =
-    "it takes latents: those of a run folder, or images by --config or --data";
+    "it needs latents: a run folder, or images (--config or --data)";
 /// Images that are encoded together.
 const BATCH: usize = 64;
 

@@ -15,7 +15,7 @@ const REMEDY: &str = "train on more images (horizontal_flip doubles them), with 
 
 pub(super) fn check(patient: &Patient) -> Findings {
     if patient.stages.is_empty() {
-        return Err("it takes a run folder, whose metrics.csv has the losses".to_owned());
+        return Err("it needs a run folder, because metrics.csv has the losses".to_owned());
     }
     if patient
         .stages

@@ -150,7 +150,7 @@ pub(crate) fn open_file(path: &Path) -> Result<(File, u64), DataError> {
         let problem = if metadata.is_dir() {
             "is a folder: pass the file itself"
         } else {
-            "is a device or a pipe, which cannot be read as often as training does: copy it to a file"
+            "is a device or a pipe, which training cannot read repeatedly: copy it to a file"
         };
         return Err(DataError::Unusable {
             path: path.to_owned(),
@@ -206,7 +206,7 @@ fn list_archive(path: &Path) -> Result<Listing, DataError> {
 fn too_many_links(path: &Path) -> DataError {
     DataError::Unusable {
         path: path.to_owned(),
-        problem: "has links that make more than a million files of fewer: remove them".to_owned(),
+        problem: "has links that multiply its files to more than a million: remove them".to_owned(),
     }
 }
 

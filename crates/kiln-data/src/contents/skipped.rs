@@ -67,7 +67,7 @@ impl Why {
             ),
             Self::Pointer => of("Git LFS pointer", "Git LFS pointers"),
             Self::Format(name) => of(
-                &format!("{name} image, which is not read"),
+                &format!("{name} image, which kiln does not read"),
                 &format!("{name} images, which are not read"),
             ),
             Self::NoImage => of("not an image", "not images"),
@@ -119,7 +119,7 @@ mod tests {
         assert_eq!(
             passed.to_string(),
             "skipped 4 entries: 2 hidden (as .git), 1 link to nothing (README), \
-             1 HEIC image, which is not read (a.heic)"
+             1 HEIC image, which kiln does not read (a.heic)"
         );
     }
 }

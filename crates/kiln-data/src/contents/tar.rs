@@ -183,7 +183,7 @@ impl<'a> Reading<'a> {
     fn finish(self) -> Result<Listing, DataError> {
         if self.progress.at_end.get() {
             tracing::warn!(
-                "{} lacks the mark that ends a tar archive: it may be cut short",
+                "{} has no end-of-archive mark: it may be cut short",
                 self.path.display()
             );
         }

@@ -72,7 +72,7 @@ pub(super) fn list(path: &Path, file: BufReader<File>) -> Result<Listing, DataEr
     };
     let damaged = |error: ZipError| match error {
         ZipError::UnsupportedArchive(reason) => unusable(format!(
-            "is a zip of a kind that is not read here ({reason}): unpack it and pass the folder"
+            "is a zip of a kind that kiln does not read ({reason}): unpack it and pass the folder"
         )),
         error => DataError::Damaged {
             path: path.to_owned(),
@@ -82,7 +82,7 @@ pub(super) fn list(path: &Path, file: BufReader<File>) -> Result<Listing, DataEr
     let mut zip = zip::ZipArchive::new(file).map_err(damaged)?;
     if zip.has_duplicate_names() {
         tracing::warn!(
-            "{} holds several files of one name, of which the last counts",
+            "{} has several files with one name; the last one is used",
             path.display()
         );
     }

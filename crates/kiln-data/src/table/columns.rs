@@ -67,7 +67,7 @@ impl Columns {
         let (image, word) =
             find_image(&leaves, &is, config).map_err(|problem| match list_of_images(schema) {
                 Some(column) if leaves.iter().all(|leaf| !IMAGES.contains(&leaf.column)) => format!(
-                    "has lists of images in its column {}, and one image a row is read: take a data set with an image in each row",
+                    "has lists of images in its column {}, but kiln reads one image per row: use a data set with an image in each row",
                     shown(column)
                 ),
                 _ => problem,
@@ -140,7 +140,7 @@ fn find_image<'a>(
     };
     let word = (candidates.len() > 1).then(|| {
         format!(
-            "of its columns of images ({}) {} is taken; --set data.image_column=NAME takes another",
+            "it has several image columns ({}); using {} (--set data.image_column=NAME chooses another)",
             list(&candidates),
             shown(chosen.column)
         )
@@ -240,7 +240,7 @@ fn check_compression(reader: &SerializedFileReader<File>, leaf: &Leaf<'_>) -> Re
             .map(|chunk| chunk.compression());
         if let Some(Compression::LZO) = compression {
             return Err(
-                "is compressed by LZO, which is not read here: write it again with another compression, such as zstd"
+                "is compressed by LZO, which kiln does not read: write it again with another compression, such as zstd"
                     .to_owned(),
             );
         }

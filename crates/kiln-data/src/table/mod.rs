@@ -103,7 +103,7 @@ pub fn open_tables(
     rows.sort_texts(&mut train, &mut validation);
     if rows.labels_are_no_classes(train.len() + validation.len()) {
         tracing::warn!(
-            "the {} in the column of labels of {} make no classes, so they are not used",
+            "the {} in the label column of {} are not classes, so they are not used",
             if rows.texts.is_empty() {
                 "whole numbers"
             } else {
@@ -248,7 +248,7 @@ impl Rows {
         spool.finish().map_err(kept)?;
         if row > 0 && self.items.is_empty() {
             return Err(unusable(format!(
-                "holds no image in any of its {row} rows, at most the paths of files elsewhere: take a data set that \
+                "has no images in its {row} rows, at most paths of files elsewhere: use a data set that \
                  holds its images (`push_to_hub` of Python's `datasets` writes one)"
             )));
         }

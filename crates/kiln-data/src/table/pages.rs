@@ -59,7 +59,7 @@ pub(super) fn check(
             }
             let page = page.ok_or_else(|| DataError::Unusable {
                 path: path.to_owned(),
-                problem: "has a page without a header: its columns are encrypted, which is not read here, or it is damaged; \
+                problem: "has a page without a header: its columns are encrypted, which kiln does not read, or it is damaged; \
                           write it without encryption, or fetch it again"
                     .to_owned(),
             })?;

@@ -181,13 +181,13 @@ impl Sampler {
                 "Karras et al. 2022: DDIM's steps, with churn if noise is to be added"
             }
             Sampler::Heun { .. } => {
-                "Karras et al. 2022: second order, two network calls a step, with churn"
+                "Karras et al. 2022: second order, two network calls per step, with churn"
             }
             Sampler::SecondOrder { .. } => {
-                "second order, two network calls a step, the second at alpha of the step"
+                "second order, two network calls per step, the second at alpha of the step"
             }
             Sampler::AdamsBashforth { .. } => {
-                "combines the last `order` estimates of the noise, one network call a step"
+                "combines the last `order` estimates of the noise, one network call per step"
             }
             Sampler::Pndm => "Liu et al. 2022: Adams-Bashforth of order 4 after one step of Heun's",
             Sampler::DpmSolver { .. } => {

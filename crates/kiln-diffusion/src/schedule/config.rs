@@ -281,7 +281,7 @@ mod tests {
             ("kind = \"betas\"\nbetas = [0.1]", "one a timestep"),
             (
                 "kind = \"betas\"\ncontinuous = true\nbetas = [0.1]",
-                "`continuous` goes with curves",
+                "`continuous` needs a curve",
             ),
             (
                 "kind = \"betas\"\nnum_train_timesteps = 2\nbetas = [0.0, 0.1]",

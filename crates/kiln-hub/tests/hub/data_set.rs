@@ -95,7 +95,7 @@ fn of_one_split_a_share_is_held_out() {
     assert_eq!(scene.open("hf:ada/grays:test").unwrap().train.len(), 5);
     let sentence = scene.open("hf:ada/grays:train").unwrap_err();
     assert!(
-        sentence.contains("does not hold a split `train` of ada/grays"),
+        sentence.contains("does not have a split `train` of ada/grays"),
         "{sentence}"
     );
 }

@@ -173,7 +173,7 @@ fn offline_the_cache_alone_is_asked() {
     scene.settings.offline = true;
     let sentence = scene.pull("a/b").unwrap_err();
     assert!(
-        sentence.contains("does not hold anything of a/b") && sentence.contains("`kiln pull a/b`"),
+        sentence.contains("does not have anything of a/b") && sentence.contains("`kiln pull a/b`"),
         "{sentence}"
     );
     scene.settings.offline = false;
@@ -292,11 +292,8 @@ fn a_busy_server_is_asked_again() {
 fn files_that_are_not_the_right_ones_are_refused() {
     let cdn = "GET /cdn/";
     for (fault, words) in [
-        (Fault::Corrupt, "came with a wrong checksum"),
-        (
-            Fault::Page,
-            "sent something else in place of unet/diffusion",
-        ),
+        (Fault::Corrupt, "has a wrong checksum"),
+        (Fault::Page, "sent something else instead of unet/diffusion"),
         (
             Fault::Body(weights(9)[..5000].to_vec()),
             "with 5000 bytes, but lists it with 300000",
@@ -305,7 +302,7 @@ fn files_that_are_not_the_right_ones_are_refused() {
             Fault::Body(pointer(&weights(2))),
             "sent the Git LFS pointer of unet/diffusion",
         ),
-        (Fault::CutAfter(0), "stopped coming after 0 of 300000 bytes"),
+        (Fault::CutAfter(0), "stopped after 0 of 300000 bytes"),
     ] {
         let scene = Scene::new();
         scene.hub.misbehave(cdn, fault, 1);
@@ -315,10 +312,10 @@ fn files_that_are_not_the_right_ones_are_refused() {
     // Small files, too.
     let scene = Scene::new();
     scene.hub.misbehave("GET /a/b/resolve", Fault::Corrupt, 1);
-    scene.fails("model_index.json came with a wrong checksum");
+    scene.fails("model_index.json has a wrong checksum");
     let scene = Scene::new();
     scene.hub.misbehave("GET /a/b/resolve", Fault::Page, 1);
-    scene.fails("in place of model_index.json");
+    scene.fails("instead of model_index.json");
 }
 
 #[test]
@@ -339,7 +336,7 @@ fn every_refusal_is_a_sentence_that_says_what_to_do() {
         (
             api,
             Fault::Status(503, &[]),
-            "is out of order (HTTP status 503)",
+            "has a problem (HTTP status 503)",
         ),
         (api, Fault::Status(418, &[]), "HTTP status 418: as told"),
         (api, Fault::Page, "does not answer as a Hugging Face Hub"),
@@ -361,7 +358,7 @@ fn every_refusal_is_a_sentence_that_says_what_to_do() {
         (
             head,
             Fault::Status(500, &[]),
-            "is out of order (HTTP status 500)",
+            "has a problem (HTTP status 500)",
         ),
         (cdn, Fault::Status(403, &[]), "refuses access"),
         (cdn, Fault::Status(404, &[]), "does not have unet/diffusion"),
@@ -373,7 +370,7 @@ fn every_refusal_is_a_sentence_that_says_what_to_do() {
         (
             cdn,
             Fault::Status(502, &[]),
-            "is out of order (HTTP status 502)",
+            "has a problem (HTTP status 502)",
         ),
     ] {
         let scene = Scene::new();

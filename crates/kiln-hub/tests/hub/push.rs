@@ -182,7 +182,7 @@ fn every_refusal_is_a_sentence_and_leaves_the_repository_as_it_was() {
         (
             "PUT /lfs/",
             Fault::Status(500, &[]),
-            "is out of order (HTTP status 500)",
+            "has a problem (HTTP status 500)",
         ),
         (
             "PUT /lfs/",

@@ -249,7 +249,7 @@ impl UNet2dConfig {
             (factor as f32).is_normal(),
             "mid_block_scale_factor",
             factor,
-            "it divides, so it must be a number other than 0, neither vast nor tiny",
+            "it is a divisor, so it must not be 0, nor too large or too small for f32",
         )?;
         require(
             (0.0..1.0).contains(&self.dropout),
@@ -326,7 +326,7 @@ impl UNet2dConfig {
                 frequencies > 1,
                 "block_out_channels",
                 self.time_projection_channels(),
-                "the first level's width is that of the noise power's embedding, of at least two frequencies: it must be at least 4",
+                "the noise power's embedding has the first level's width and at least two frequencies: it must be at least 4",
             )?,
             TimeEmbeddingType::Fourier => {}
         }

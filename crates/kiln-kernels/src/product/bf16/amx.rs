@@ -5,7 +5,7 @@
 //! pairs of rows of 16, and adds the products to 16 by 16 sums in `f32`: 16,384 operations in 16 cycles.
 //!
 //! All unsafe code of the workspace is in this file. Rust has no stable intrinsics for these instructions yet.
-#![allow(unsafe_code, reason = "the matrix unit is reached by assembly only")]
+#![allow(unsafe_code, reason = "only assembly can use the matrix unit")]
 
 use std::arch::asm;
 use std::arch::x86_64::__cpuid_count;
