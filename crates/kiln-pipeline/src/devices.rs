@@ -276,7 +276,7 @@ impl Devices {
         }
         if precision == Precision::Bf16 && !has_matrix_unit() {
             tracing::warn!(
-                "f32 is taken in place of bf16: it is faster on this processor, which has no matrix unit for bf16 that kiln knows (Intel's AMX, on Linux)"
+                "using f32 instead of bf16: it is faster on this processor, which has no matrix unit for bf16 that kiln knows (Intel's AMX, on Linux)"
             );
         }
         Ok(())

@@ -28,7 +28,7 @@ pub enum Error {
     NoClasses,
     /// Guidance is asked of a model that has neither classes nor a guide.
     #[error(
-        "there is nothing to guide the model by: it was trained without class labels and has no guide; leave the guidance out, or name a worse version of the model as its guide"
+        "the model cannot be guided: it was trained without class labels and has no guide; leave the guidance out, or name a worse version of the model as its guide"
     )]
     NoGuide,
     /// There is no such class.
@@ -40,9 +40,7 @@ pub enum Error {
         advice: String,
     },
     /// The model can draw nothing without a class.
-    #[error(
-        "the model was never trained without a class label, so it has to be told a class; name one"
-    )]
+    #[error("the model was never trained without a class label, so it needs a class; name one")]
     ClassNeeded,
     /// The model has no null class.
     #[error(
@@ -84,7 +82,7 @@ pub enum Error {
     #[error(
         "{} about {needed:.1} GB of memory, and {free:.1} GB are free: {}",
         match images { 1 => "an image needs".to_owned(), images => format!("{images} images need") },
-        match images { 1 => "it takes a model of a smaller sample_size", _ => "draw fewer, or fewer at a time (--batch)" }
+        match images { 1 => "use a model of a smaller sample_size", _ => "draw fewer, or fewer at a time (--batch)" }
     )]
     Memory {
         /// How many are to be drawn.
@@ -118,7 +116,7 @@ pub enum Error {
     },
     /// The U-Net's output is of no use.
     #[error(
-        "the model is broken: in step {step}, at timestep {timestep:.0}, its network answers with numbers that are not finite (NaN or infinity); `kiln doctor` examines it, and training it again from a good checkpoint with a lower learning rate may mend it"
+        "the model is broken: in step {step}, at timestep {timestep:.0}, its network's output is not finite (NaN or infinity); `kiln doctor` examines it, and training it again from a good checkpoint with a lower learning rate may repair it"
     )]
     NetworkNotFinite {
         /// The step, from 1.

@@ -86,7 +86,7 @@ impl RunOptions {
         ] {
             if set.is_empty() || set.shape() != expected {
                 return Err(TrainError::Run(format!(
-                    "the {name} set handed over has {} images of {:?}: it must have at least one, and all must be {expected:?} as data.size and data.channels say",
+                    "the given {name} set has {} images of {:?}: it must have at least one, and all must be {expected:?} as data.size and data.channels say",
                     set.len(),
                     set.shape(),
                 )));

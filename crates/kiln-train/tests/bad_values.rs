@@ -203,13 +203,13 @@ fn sentences_show_what_would_do() {
         // Values.
         (
             "schedule.kind=linaer",
-            "`linaer` is no value of `schedule.kind`; did you mean `linear`? It can be linear, scaled-linear",
+            "`linaer` is not a value of `schedule.kind`; did you mean `linear`? It can be linear, scaled-linear",
         ),
         ("data.dataset=mnst", "did you mean `mnist`?"),
         ("stage_2.prediction=epsilom", "did you mean `epsilon`?"),
         (
             "stage_2.loss=quartic",
-            "`quartic` is no value of `stage_2.loss`, which can be mse, l1, mae",
+            "`quartic` is not a value of `stage_2.loss`, which can be mse, l1, mae",
         ),
         (
             "unet.down_block_types=[\"DownBlock2\",\"DownBlock2D\"]",

@@ -186,7 +186,7 @@ fn other_images_and_other_labels_are_refused() {
         (
             set(&more, Some(vec![0; 9])),
             validation(),
-            "9 training images, and there were 8",
+            "there were 8 training images and are now 9",
         ),
         (set(&images, Some(shifted)), validation(), "other labels"),
         (set(&images, None), validation(), "other labels"),

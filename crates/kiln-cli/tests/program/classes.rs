@@ -88,7 +88,7 @@ fn impossible_classes_are_refused_in_a_sentence() {
         ("sample --model shapes --class 3", "`3`"),
         ("sample --model shapes --class triangle", "`triangle`"),
         ("sample --model model --class 0", "without class labels"),
-        ("sample --model model --guidance 2", "nothing to guide"),
+        ("sample --model model --guidance 2", "cannot be guided"),
         (
             "sample --model shapes --guidance-interval 0.2-0.8",
             "--guidance",

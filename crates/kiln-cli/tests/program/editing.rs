@@ -185,7 +185,7 @@ fn what_cannot_be_done_is_said_in_a_sentence() {
             "inpaint image.png --mask image.png --class 1",
             "without class labels",
         ),
-        ("invert image.png --guidance 2", "nothing to guide"),
+        ("invert image.png --guidance 2", "cannot be guided"),
     ] {
         let arguments = match arguments.contains("--model") {
             true => arguments.to_owned(),

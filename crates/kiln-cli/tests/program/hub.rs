@@ -191,12 +191,12 @@ fn what_is_neither_here_nor_on_the_hub_is_one_sentence() {
         ),
         (
             "sample --model ada/nothing",
-            "there is no folder ada/nothing, so it was looked for on the Hub",
+            "there is no folder ada/nothing, so kiln looked for it on the Hub",
         ),
         ("model info ada/tiny@v9", "ada/tiny has no revision `v9`"),
         (
             "pull ada/tiny --offline",
-            "does not hold anything of ada/tiny",
+            "does not have anything of ada/tiny",
         ),
     ] {
         let sentence = scene.fail(arguments);
@@ -341,7 +341,7 @@ fn a_model_is_pushed_with_a_page_made_of_its_run() {
     assert_eq!(found["samples.png"], picture(3));
     let page = String::from_utf8(found["README.md"].clone()).unwrap();
     assert!(
-        page.contains("![Images, and what this model makes of them](samples.png)"),
+        page.contains("![Images and their reconstructions](samples.png)"),
         "{page}"
     );
     assert!(!page.contains("loss-of-stage-2"), "{page}");
@@ -361,7 +361,7 @@ fn the_page_of_a_vqvae_alone_shows_reconstructions_and_claims_no_scale() {
     workplace.succeed("push runs/experiment/vqvae/model ada/codes --dry-run dry");
     let page = fs::read_to_string(workplace.path("dry/README.md")).unwrap();
     assert!(page.contains("| scaling factor | not measured |"), "{page}");
-    assert!(page.contains("what this model makes of them"), "{page}");
+    assert!(page.contains("Images and their reconstructions"), "{page}");
     let newest = workplace.path("runs/experiment/vqvae/reconstructions/step-0000004.png");
     let shown = fs::read(workplace.path("dry/samples.png")).unwrap();
     assert!(fs::read(newest).unwrap() == shown);

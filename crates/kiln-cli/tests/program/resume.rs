@@ -140,7 +140,7 @@ fn a_vqvae_that_was_moved_is_asked_for() {
     let resume = "train-latent-diffusion --out run --resume --set stage_2.training.steps=5";
     let sentence = workplace.fail(resume);
     assert!(
-        sentence.contains("no longer in") && sentence.contains("by --vqvae where it is now"),
+        sentence.contains("no longer in") && sentence.contains("its new place with --vqvae"),
         "{sentence}"
     );
     let report = finish(&workplace, &format!("{resume} --vqvae moved"));
@@ -170,7 +170,7 @@ fn devices_and_micro_batches_take_each_others_place() {
     let said = String::from_utf8_lossy(&output.stderr);
     assert!(
         said.contains("a step sees 4 images, and saw 8 before")
-            && said.contains("a pass over the data is 6 steps, and was 3"),
+            && said.contains("a pass over the data was 3 steps and is now 6"),
         "{said}"
     );
 }

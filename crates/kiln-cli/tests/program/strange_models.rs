@@ -73,7 +73,7 @@ fn words_of_python_for_what_is_no_number_are_named_with_their_key() {
             fs::write(path, text).unwrap();
             for command in ["sample --steps 2 --model", "model info"] {
                 let sentence = workplace.fail(&format!("{command} model"));
-                let said = format!("{file} says that `{key}` is {word}, which Python writes");
+                let said = format!("{file} says that `{key}` is {word}, which JSON does not allow");
                 assert!(sentence.contains(&said), "{command}: {sentence}");
             }
         }

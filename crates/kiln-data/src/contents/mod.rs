@@ -1,10 +1,10 @@
-//! One way to list and read the files of a folder, a zip archive and a tar archive.
+//! One interface to list and read the files of a folder, a zip archive and a tar archive.
 //!
 //! ```text
 //! disk.rs         the files below a folder
 //! zip.rs, tar.rs  the files of an archive, without unpacking it
-//! tree.rs         what links within an archive lead to
-//! skipped.rs    what is not used, and why
+//! tree.rs         the targets of links within an archive
+//! skipped.rs    the entries that are not used, and why
 //! spool.rs        files out of a stream, in a temporary file
 //! ```
 
@@ -32,9 +32,9 @@ pub(crate) use self::spool::Spool;
 
 /// A larger file than this is not an image, and may be an attempt to fill the memory.
 pub(crate) const MAX_FILE_BYTES: u64 = 256 << 20;
-/// How much compression may make of little: images are compressed already, and even flat ones that are not shrink less.
+/// The largest accepted compression ratio: images are compressed already, and even flat uncompressed ones shrink less.
 const MAX_RATIO: u64 = 200;
-/// Of this many bytes, no ratio matters.
+/// Up to this many bytes, any ratio is accepted.
 const HARMLESS_BYTES: u64 = 64 << 20;
 
 /// The files of a folder or an archive.
@@ -42,7 +42,7 @@ const HARMLESS_BYTES: u64 = 64 << 20;
 pub(crate) struct Listing {
     /// Sorted by name.
     pub(crate) entries: Vec<Entry>,
-    /// What else there is.
+    /// Entries that are not used.
     pub(crate) skipped: Skipped,
 }
 
@@ -83,7 +83,7 @@ impl Content {
         match self {
             Self::File(path) => {
                 let file = File::open(path)?;
-                // A file with a hole is as long as it likes: it is not read to find out.
+                // A file with a hole may have any length: refuse it before reading.
                 refuse_larger(file.metadata()?.len(), MAX_FILE_BYTES)?;
                 read_at_most(file, MAX_FILE_BYTES)
             }
@@ -92,7 +92,7 @@ impl Content {
         }
     }
 
-    /// What the content is, by its beginning.
+    /// The kind of the content, from its first bytes.
     pub(crate) fn kind(&self) -> io::Result<Kind> {
         let start = match self {
             Self::File(path) => start_of(File::open(path)?)?,
@@ -111,7 +111,7 @@ impl Stretch {
     }
 }
 
-/// Reads to the end, and fails where there is more than `limit` bytes: what a header says is not believed.
+/// Reads to the end, and fails if there are more than `limit` bytes, whatever a header says.
 pub(crate) fn read_at_most(reader: impl Read, limit: u64) -> io::Result<Vec<u8>> {
     let mut bytes = Vec::new();
     reader
@@ -128,21 +128,21 @@ fn refuse_larger(len: u64, limit: u64) -> io::Result<()> {
     Ok(())
 }
 
-/// The most bytes that `packed` compressed ones are believed to be.
+/// The largest accepted size of `packed` compressed bytes.
 pub(crate) fn unpacked_limit(packed: u64) -> u64 {
     HARMLESS_BYTES.max(packed.saturating_mul(MAX_RATIO))
 }
 
-/// The first bytes, [`START`] of them if there are as many.
+/// The first [`START`] bytes, or all if there are fewer.
 pub(crate) fn start_of(reader: impl Read) -> io::Result<Vec<u8>> {
     let mut start = Vec::with_capacity(START);
     reader.take(START as u64).read_to_end(&mut start)?;
     Ok(start)
 }
 
-/// Opens a data file, and says how long it is.
+/// Opens a data file, and returns its length.
 ///
-/// A named pipe would make this wait, and a device has no end: they are refused, unread.
+/// A named pipe would make this wait, and a device has no end: both are refused without reading.
 pub(crate) fn open_file(path: &Path) -> Result<(File, u64), DataError> {
     let read_error = |error| DataError::reading(path, error);
     let metadata = fs::metadata(path).map_err(read_error)?;
@@ -150,7 +150,7 @@ pub(crate) fn open_file(path: &Path) -> Result<(File, u64), DataError> {
         let problem = if metadata.is_dir() {
             "is a folder: pass the file itself"
         } else {
-            "is a device or a pipe, which cannot be read as often as training does: copy it to a file"
+            "is a device or a pipe, which training cannot read repeatedly: copy it to a file"
         };
         return Err(DataError::Unusable {
             path: path.to_owned(),
@@ -173,7 +173,7 @@ pub(crate) fn list(path: &Path) -> Result<Listing, DataError> {
     Ok(listing)
 }
 
-/// `.DS_Store`, `._picture.jpg`, `__MACOSX`: what a system leaves behind, not data.
+/// `.DS_Store`, `._picture.jpg`, `__MACOSX`: files of a system, not data.
 fn is_hidden(part: &[u8]) -> bool {
     part.starts_with(b".") || part == b"__MACOSX"
 }
@@ -192,7 +192,7 @@ fn list_archive(path: &Path) -> Result<Listing, DataError> {
         Kind::Zip => zip::list(path, file),
         Kind::Gzip => tar::list_gzipped(path, file, len),
         Kind::Tar => tar::list(path, file, len),
-        // A program that unpacks itself may stand before a zip, and a tar without files is zeros.
+        // A zip may begin with a self-extracting program, and a tar without files is all zeros.
         Kind::Other if ends_in("zip") => zip::list(path, file),
         Kind::Other if ends_in("tar") => tar::list(path, file, len),
         kind => Err(DataError::foreign(
@@ -206,7 +206,7 @@ fn list_archive(path: &Path) -> Result<Listing, DataError> {
 fn too_many_links(path: &Path) -> DataError {
     DataError::Unusable {
         path: path.to_owned(),
-        problem: "has links that make more than a million files of fewer: remove them".to_owned(),
+        problem: "has links that multiply its files to more than a million: remove them".to_owned(),
     }
 }
 
@@ -255,7 +255,7 @@ mod tests {
         assert_eq!(list_bytes("a.zip", &files.zip()).unwrap(), expected);
         assert_eq!(list_bytes("a.tar", &files.tar()).unwrap(), expected);
         assert_eq!(list_bytes("a.tgz", &gzip(&files.tar())).unwrap(), expected);
-        // What it is, is told by the content.
+        // The content decides the kind.
         assert_eq!(
             list_bytes("no-extension", &gzip(&files.tar())).unwrap(),
             expected

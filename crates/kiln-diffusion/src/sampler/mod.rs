@@ -1,12 +1,11 @@
 //! Samplers: functions that walk a denoiser from noise to an image.
 //!
-//! Each is one function of (denoiser, noise, levels, options) that reads like its paper's
-//! algorithm; [`Sampler`] is the choice between them as a value. None knows what a network is, or
-//! how noise is drawn: fresh noise comes from a closure that is given the step, counted from 1
-//! (step 0 being the noise that the walk starts from), such as
+//! Each is one function of (denoiser, noise, levels, options) that reads like its paper's algorithm; [`Sampler`] is the
+//! choice between them as a value. They know nothing about networks or about how noise is drawn: fresh noise comes from
+//! a closure that gets the step, counted from 1 (step 0 is the noise that the walk starts from), such as
 //! [`ImageNoise::draw`](crate::noise::ImageNoise::draw).
 //!
-//! | sampler | order | network calls a step | random |
+//! | sampler | order | network calls per step | random |
 //! | --- | --- | --- | --- |
 //! | [`ddim`] | 1 | 1 | with `eta` > 0 |
 //! | [`ddpm`] | 1 | 1 | yes |
@@ -18,12 +17,11 @@
 //! | [`dpm_solver`] | 2 | 1 | with `eta` > 0 |
 //! | [`unipc`] | 3 | 1 | no |
 //!
-//! Several papers write their methods for images that only grow noisier, x = z0 + sigma noise. Those
-//! are ours divided by the signal rate: x = z / a, sigma = b / a. Along such a path the noise is the
-//! slope, dx / dsigma = noise, and the methods differ in the noise that they take for a whole step.
-//! Many schedules begin with (almost) no signal, where sigma is infinite or falls by three orders of
-//! magnitude in a step. The mean of the slopes over such a step says nothing: [`heun`], [`second_order`] and
-//! [`pndm`] then go by the angle between the levels instead.
+//! Several papers write their methods for images that only grow noisier, x = z0 + sigma noise. They are our images
+//! divided by the signal rate: x = z / a, sigma = b / a. Along such a path the noise is the slope, dx / dsigma = noise,
+//! and the methods differ in the noise that they use for a whole step. Many schedules begin with (almost) no signal,
+//! where sigma is infinite or falls by three orders of magnitude in a step. The mean of the slopes over such a step is
+//! useless: [`heun`], [`second_order`] and [`pndm`] then use the angle between the levels instead.
 
 mod adams_bashforth;
 mod churn;
@@ -82,7 +80,7 @@ pub struct Progress<'a> {
 pub enum Sampler {
     /// [`ddim`]
     Ddim {
-        /// Stochasticity, from 0 (none) to 1 (that of DDPM).
+        /// Stochasticity, from 0 (none) to 1 (DDPM's).
         #[serde(default)]
         eta: f64,
         /// How much noise a step with `eta` > 0 adds.
@@ -109,7 +107,7 @@ pub enum Sampler {
     },
     /// [`second_order`]
     SecondOrder {
-        /// Where in a step the network is asked again: 0.5 is the middle, 1 the end.
+        /// Where in a step the network is called again: 0.5 is the middle, 1 the end.
         alpha: f64,
     },
     /// [`adams_bashforth`]
@@ -172,7 +170,7 @@ impl Sampler {
         }
     }
 
-    /// Where it comes from and what it is good for, in one line without a full stop.
+    /// Its source and its use, in one line without a full stop.
     pub fn summary(self) -> &'static str {
         match self {
             Sampler::Ddim { .. } => {
@@ -183,13 +181,13 @@ impl Sampler {
                 "Karras et al. 2022: DDIM's steps, with churn if noise is to be added"
             }
             Sampler::Heun { .. } => {
-                "Karras et al. 2022: second order, two network calls a step, with churn"
+                "Karras et al. 2022: second order, two network calls per step, with churn"
             }
             Sampler::SecondOrder { .. } => {
-                "second order, two network calls a step, the second at alpha of the step"
+                "second order, two network calls per step, the second at alpha of the step"
             }
             Sampler::AdamsBashforth { .. } => {
-                "combines the last `order` estimates of the noise, one network call a step"
+                "combines the last `order` estimates of the noise, one network call per step"
             }
             Sampler::Pndm => "Liu et al. 2022: Adams-Bashforth of order 4 after one step of Heun's",
             Sampler::DpmSolver { .. } => {
@@ -199,7 +197,7 @@ impl Sampler {
         }
     }
 
-    /// How often a walk of so many steps asks the denoiser.
+    /// How often a walk of so many steps calls the denoiser.
     pub fn calls(self, steps: usize) -> usize {
         match self {
             // The last step, which ends at the clean image, has no second half.
@@ -234,7 +232,7 @@ impl Sampler {
         }
     }
 
-    /// Refuses settings out of their range before any work is done.
+    /// Refuses settings out of their range before any work starts.
     ///
     /// # Errors
     /// Those of [`Self::sample`].
@@ -247,7 +245,7 @@ impl Sampler {
             }
             Sampler::Euler { churn } | Sampler::Heun { churn } => churn.validate()?,
             Sampler::SecondOrder { alpha } => {
-                // A difference over less of a step is the network's rounding, magnified.
+                // A difference over a smaller part of a step would only magnify the network's rounding.
                 if !(0.01..=1.0).contains(&alpha) {
                     return Err(DiffusionError::Alpha(alpha));
                 }
@@ -337,14 +335,14 @@ impl FromStr for Sampler {
     }
 }
 
-/// The image at `level` and the noise that it leaves, which is the slope of x over sigma there:
+/// The image at `level`, and the remaining noise, which is the slope of x over sigma there:
 ///
 /// ```text
 /// dx / dsigma = (x - z0) / sigma = (z - a z0) / b
 /// ```
 ///
-/// That is the estimated noise itself unless the image was clipped; then the clipping turns the
-/// walk. `z` is `[batch, channels, height, width]`.
+/// This is the estimated noise itself unless the image was clipped; then the clipping changes the walk's direction. `z`
+/// is `[batch, channels, height, width]`.
 fn estimate(denoiser: &dyn Denoiser, z: &Tensor<4>, level: Level) -> Denoised {
     let (a, b) = (level.rates.signal, level.rates.noise);
     let z0 = denoiser.denoise(z.clone(), level).z0;
@@ -358,8 +356,8 @@ fn estimate(denoiser: &dyn Denoiser, z: &Tensor<4>, level: Level) -> Denoised {
 /// z' = (a' / a) z - (a'² - a²) / (a (a b' + a' b)) noise
 /// ```
 ///
-/// without the difference of two almost equal numbers that a' (sigma' - sigma) would be in a short
-/// step (the form of PNDM's eq. 11). `from` must have some signal.
+/// This avoids a' (sigma' - sigma), in a short step the difference of two almost equal numbers (the form of PNDM's eq.
+/// 11). `from` must have some signal.
 fn straight(z: Tensor<4>, noise: Tensor<4>, from: Rates, to: Rates) -> Tensor<4> {
     let (a, b) = (from.signal, from.noise);
     let (a_next, b_next) = (to.signal, to.noise);

@@ -6,7 +6,7 @@ use super::turn::{part_of_the_way, turn};
 use super::{Progress, Sampler, estimate};
 use crate::{Denoiser, DiffusionError, Level, Schedule};
 
-/// The generic second-order method: the family of Karras et al. 2022, algorithm 3, with the angle of the rates for its
+/// The generic second-order method: the family of Karras et al. 2022, algorithm 3, with the angle of the rates as its
 /// time, because sigma is infinite where there is no signal.
 ///
 /// From each of `levels` to the next, phi and phi' being the angles of their rates, a = cos phi and b = sin phi:
@@ -17,8 +17,8 @@ use crate::{Denoiser, DiffusionError, Level, Schedule};
 /// z' = DDIM's step + (1 - cos (phi' - phi)) w
 /// ```
 ///
-/// `alpha` = 1/2 is the midpoint method, 2/3 Ralston's, 1 Heun's. Steps to the clean image are DDIM's. `schedule` is the one
-/// that `levels` lie on; `noise` and the result are `[batch, channels, height, width]`.
+/// `alpha` = 1/2 is the midpoint method, 2/3 Ralston's, 1 Heun's. Steps to the clean image are DDIM's. `levels` lie on
+/// `schedule`; `noise` and the result are `[batch, channels, height, width]`.
 ///
 /// # Errors
 /// An `alpha` outside [0.01, 1].

@@ -6,7 +6,7 @@
 //! out[i]  = sum over j of p[j, i] v[j]
 //! ```
 //!
-//! and back, with `d` for the gradient of what follows it:
+//! and the backward pass, where `d` is the gradient of the quantity after it:
 //!
 //! ```text
 //! dp[j, i] = v[j].dout[i]
@@ -16,9 +16,10 @@
 //! dv[j] = sum over i of p[j, i] dout[i]
 //! ```
 //!
-//! A block of queries `i` at a time meets all keys `j`. The queries run along vectors: maxima and sums of a softmax
-//! are then sums of vectors, and keys and values are read where they are. The way back computes the probabilities
-//! anew, so that one number per query and head for the maximum, and one for the sum, are all that is kept.
+//! One block of queries `i` at a time is multiplied with all keys `j`. The queries run along vectors: maxima and sums
+//! of a softmax are then vector operations, and keys and values are read in place. The backward pass computes the
+//! probabilities again, so the forward pass keeps only one number per query and head for the maximum, and one for the
+//! sum.
 
 mod backward;
 mod extension;
@@ -33,10 +34,10 @@ use extension::AttentionOps;
 
 /// Self-attention of the tokens of each image: `softmax(Q K^T / sqrt(head_channels)) V`, head by head.
 ///
-/// `qkv` is `[batch, tokens, 3 * heads * head_channels]`: queries, keys and values side by side, each of them one head
+/// `qkv` is `[batch, tokens, 3 * heads * head_channels]`: queries, keys and values side by side, each with one head
 /// after the other. The result is `[batch, tokens, heads * head_channels]`.
 ///
-/// Beside the result, memory is needed for 64 queries by all tokens, twice that in training.
+/// Besides the result this needs memory for 64 queries by all tokens, and twice as much in training.
 ///
 /// # Panics
 ///
@@ -77,10 +78,10 @@ pub fn attention(qkv: Tensor<3>, heads: usize) -> Tensor<3> {
     .reshape([batch, tokens, heads * channels])
 }
 
-/// Queries that are worked on together: a multiple of the numbers in any vector.
+/// Queries that are computed together: a multiple of the numbers in any vector.
 const QUERIES: usize = 64;
 
-/// All sizes of an attention but the batch.
+/// All sizes of an attention except the batch.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Heads {
     tokens: usize,
@@ -100,12 +101,12 @@ impl Heads {
         3 * self.inner()
     }
 
-    /// What products of queries and keys are multiplied with.
+    /// The factor for products of queries and keys.
     fn scale(&self) -> f32 {
         1.0 / (self.channels as f32).sqrt()
     }
 
-    /// Where a head begins in a row: its queries, keys and values.
+    /// Where a head's queries, keys and values begin in a row.
     fn parts(&self, head: usize) -> [usize; 3] {
         [0, 1, 2].map(|part| part * self.inner() + head * self.channels)
     }
@@ -121,8 +122,8 @@ impl Heads {
     }
 }
 
-/// What a softmax is computed anew from: for each block of queries and then each head, of all queries the largest
-/// score, times `log2(e)`, and then of all queries the inverse of the sum.
+/// The numbers from which the backward pass recomputes a softmax. For each block of queries and then each head: first
+/// the largest score of every query, times `log2(e)`, then the inverse of every query's sum.
 ///
 /// `[batch, tokens * heads * 2]`.
 #[derive(Clone, Debug)]

@@ -1,8 +1,8 @@
-//! The blocks that the VQ-VAE and the U-Net are made of.
+//! The blocks of the VQ-VAE and the U-Net.
 //!
-//! Their fields are named as in diffusers, so that a parameter's path here is its key there. All
-//! group normalisations go through [`norm`], all 3x3 convolutions through [`convolution`] and all
-//! attention through [`attention`]: one place each to make faster.
+//! Their fields have diffusers' names, so that a parameter's path here is its key there. All group normalisations go
+//! through [`norm`], all 3x3 convolutions through [`convolution`] and all attention through [`attention`], so each can
+//! be made faster in one place.
 //!
 //! Feature maps are channels-last, `[batch, height, width, channels]`: the networks change the layout at their edges.
 
@@ -39,7 +39,7 @@ pub enum Activation {
     Silu,
 }
 
-/// How a residual block takes in the time embedding.
+/// How a residual block uses the time embedding.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum TimeScaleShift {
@@ -50,7 +50,7 @@ pub enum TimeScaleShift {
     ScaleShift,
 }
 
-/// What a block does to the resolution at its end.
+/// A block's change of the resolution at its end.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Resampling {
     /// Keeps it: the innermost or outermost level.
@@ -61,14 +61,14 @@ pub(crate) enum Resampling {
     Residual,
 }
 
-/// What all blocks of a network have in common.
+/// The options that all blocks of a network share.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct BlockOptions<'a> {
-    /// Where the parameters live.
+    /// The device of the parameters.
     pub device: &'a Device,
-    /// Width of the time embedding; none for the VQ-VAE, which knows no time.
+    /// Width of the time embedding; `None` for the VQ-VAE, which has no time.
     pub time_channels: Option<usize>,
-    /// How the time embedding is taken in.
+    /// How residual blocks use the time embedding.
     pub time_scale_shift: TimeScaleShift,
     /// Groups of the normalisations.
     pub groups: usize,
@@ -76,7 +76,7 @@ pub(crate) struct BlockOptions<'a> {
     pub epsilon: f64,
     /// Share of activations dropped while training.
     pub dropout: f64,
-    /// Channels of an attention head; none is one head of all channels.
+    /// Channels of an attention head; `None` is one head of all channels.
     pub head_channels: Option<usize>,
     /// Padding of the stride-2 convolutions, 0 or 1.
     pub downsample_padding: usize,

@@ -107,11 +107,13 @@ impl Pipeline {
         }
     }
 
-    /// How many images of each of so many `classes` fill a picture, as the model was trained to show them: 64 in all or, in
-    /// rows of several classes, 8 of each, if it does not say.
+    /// How many images of each of so many `classes` to draw: as many as a row of a picture of all classes has, as the model was
+    /// trained to show them; if it does not say, 64 in all or, in rows of several classes, 8 of each.
     pub fn default_count(&self, classes: usize) -> usize {
+        let known = self.classes.as_ref().map_or(0, Classes::count);
         match (self.model.metadata.sampling_count, classes) {
-            (Some(all), _) => (all / classes.max(1)).max(1),
+            (Some(all), 0) => all,
+            (Some(all), _) => (all / known.max(1)).max(1),
             (None, 0 | 1) => 64,
             (None, _) => 8,
         }

@@ -71,7 +71,7 @@ pub fn seen_in_dataset(
                 return Ok(seen);
             }
         }
-        Err(error) => tracing::warn!("the real images are looked at again: {error}"),
+        Err(error) => tracing::warn!("computing the features of the real images again: {error}"),
     }
     let images = Images::of_dataset(dataset, count)?.cropped(dataset.border());
     let seen = seen_in(judge, &images, device, |done| {
@@ -80,7 +80,7 @@ pub fn seen_in_dataset(
     })?;
     // A home that cannot be written to costs the time of the next evaluation, no more.
     if let Some(Err(error)) = file.map(|file| seen.save(&file)) {
-        tracing::warn!("what was seen in the real images is not kept: {error}");
+        tracing::warn!("the features of the real images are not stored: {error}");
     }
     Ok(seen)
 }
@@ -114,7 +114,7 @@ impl Evaluator {
         let held = held_out.len();
         if held < 2 {
             return Err(TrainError::Run(format!(
-                "[stage_2.evaluation] compares drawn images with held-out ones, of which {} has {held}, and it takes at least 2, better hundreds: hold out more (data.validation_fraction), or leave the table out",
+                "[stage_2.evaluation] compares drawn images with held-out ones, but {} has only {held}; it needs at least 2, better hundreds: hold out more (data.validation_fraction), or leave the table out",
                 held_out.name()
             )));
         }

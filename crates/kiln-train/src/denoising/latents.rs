@@ -76,13 +76,13 @@ impl Latents {
                 Ok(latents) if latents.are_of(datasets) => return Ok(latents),
                 Ok(_) => {
                     tracing::warn!(
-                        "encoding the latents again, because {} is damaged: it has not as many latents as there are images",
+                        "encoding the latents again, because {} is damaged: its number of latents differs from the number of images",
                         cache.display()
                     );
                 }
                 Err(CacheProblem::Foreign(what)) => {
                     return Err(TrainError::Run(format!(
-                        "the latents in {} were made from {what}; remove the file to encode them anew",
+                        "the latents in {} were made from {what}; remove the file to encode them again",
                         cache.display()
                     )));
                 }

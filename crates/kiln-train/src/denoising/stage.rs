@@ -301,7 +301,7 @@ fn find_first_stage(
         && !own.exists()
     {
         return Err(TrainError::Run(format!(
-            "the VQ-VAE that this run began with is no longer in {}: say by --vqvae where it is now",
+            "the VQ-VAE that this run began with is no longer in {}: give its new place with --vqvae",
             lost.display()
         )));
     }

@@ -127,7 +127,7 @@ mod tests {
             ("steps=3", "did you mean `training.steps`?"),
             (
                 "codebook.decay=0.9",
-                "`codebook` belongs to the experiment of a VQ-VAE",
+                "`codebook` belongs in an experiment of a VQ-VAE",
             ),
             ("augmentation=1", "[augmentation]"),
         ] {

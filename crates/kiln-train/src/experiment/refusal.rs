@@ -214,7 +214,7 @@ impl Place {
         let other = described.other();
         if found(other.example(), &place.0).is_some() {
             return format!(
-                "`{name}` belongs to the experiment of {}, and this is to be one of {}, which has {}",
+                "`{name}` belongs in an experiment of {}, but this is one of {}, which has {}",
                 other.in_words(),
                 described.in_words(),
                 known.join(", ")
@@ -292,9 +292,9 @@ impl Place {
         let list = known.join(", ");
         match suggestion(value, known.iter().copied()) {
             Some(meant) => format!(
-                "`{value}` is no value of `{name}`; did you mean `{meant}`? It can be {list}"
+                "`{value}` is not a value of `{name}`; did you mean `{meant}`? It can be {list}"
             ),
-            None => format!("`{value}` is no value of `{name}`, which can be {list}"),
+            None => format!("`{value}` is not a value of `{name}`, which can be {list}"),
         }
     }
 

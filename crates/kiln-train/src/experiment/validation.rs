@@ -60,7 +60,7 @@ impl Experiment {
         };
         let dropout = self.stage_2.label_dropout;
         let (wanted, reason) = if dropout > 0.0 {
-            let null = "and the null class that stage_2.label_dropout puts in their place";
+            let null = "and the null class, which replaces labels that stage_2.label_dropout drops";
             (classes + 1, format!("{} {null}", counted(classes, "class")))
         } else {
             (classes, counted(classes, "class"))
@@ -162,7 +162,7 @@ impl Experiment {
             levels,
             || {
                 format!(
-                    "its {levels} levels divide by {halvings}, which {samples} of {side}x{side} cannot be: use fewer levels or a larger size"
+                    "{samples} of {side}x{side} are not divisible by {halvings}, which its {levels} levels need: use fewer levels or a larger size"
                 )
             },
         )?;

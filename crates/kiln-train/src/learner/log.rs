@@ -171,7 +171,7 @@ pub(crate) fn rows_in(csv: &Path) -> Result<Rows, TrainError> {
     let text = String::from_utf8(bytes).map_err(|_| "it is not text in UTF-8".to_owned());
     text.and_then(|text| parse_rows(&text)).map_err(|problem| {
         TrainError::Run(format!(
-            "{} is damaged, {problem}: mend it, or move it away, and the curves begin with the next row",
+            "{} is damaged, {problem}: repair it, or move it away to begin the curves with the next row",
             csv.display()
         ))
     })
@@ -280,7 +280,9 @@ impl MetricLogger for RunLog {
         match self.write() {
             Ok(()) => self.unwritten.clear(),
             Err(error) => {
-                tracing::warn!("{error}; the checkpoint keeps the row, and it is tried again");
+                tracing::warn!(
+                    "{error}; the row is in the checkpoint, and kiln will try to write it again"
+                );
             }
         }
         self.session.set_unwritten(self.unwritten.clone());

@@ -35,7 +35,7 @@ pub enum RanksError {
     },
     /// The weights of a rank are not those of the others.
     #[error(
-        "rank {rank} has other weights than rank 0, though all moved theirs by the same gradients: run all ranks on machines of one kind, and go on from the last checkpoint with --resume"
+        "the weights of rank {rank} differ from rank 0's, although both used the same gradients: run all ranks on machines of one kind, and go on from the last checkpoint with --resume"
     )]
     Drift {
         /// The first such rank.

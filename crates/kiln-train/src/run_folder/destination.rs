@@ -30,7 +30,7 @@ pub fn check_destination(folder: &Path, source: &Path, others: &[&Path]) -> Resu
             _ => continue,
         };
         return Err(TrainError::Run(format!(
-            "{} {verb} {}, from which it would be made: choose another folder",
+            "{} {verb} {}, its own source: choose another folder",
             folder.display(),
             path.display()
         )));

@@ -63,7 +63,7 @@ fn model_of_checkpoint(folder: &Path, device: &Device) -> Result<LatentDiffusion
         .and_then(|bytes| ModuleRecord::from_bytes(bytes).map_err(|error| error.to_string()));
     let recorded = record.and_then(|record| {
         let loaded = recorded.try_load_record(record);
-        loaded.map_err(|error| format!("it is not of the U-Net in config.toml ({error})"))
+        loaded.map_err(|error| format!("it does not belong to the U-Net in config.toml ({error})"))
     });
     let RecordedUNet { network, average } = recorded.map_err(refused)?.unet;
     model.unet = average.unwrap_or(network);
@@ -88,7 +88,7 @@ fn run_of_checkpoint(folder: &Path) -> Result<RunFolder, TrainError> {
         return Err(cannot_draw(
             folder,
             format!(
-                "{} is not there, as in the runs of older versions of kiln; resume the run once, and it is",
+                "{} is not there, as in the runs of older versions of kiln; resume the run once to create it",
                 stage.start().display()
             ),
         ));

@@ -124,7 +124,7 @@ impl RunRecord {
         let bytes = read_regular(&path, most).map_err(TrainError::file("read", &path))?;
         let damaged = |problem: String| {
             TrainError::Run(format!(
-                "the latents in {} are damaged ({problem}): remove the file, and training stage 2 encodes them anew",
+                "the latents in {} are damaged ({problem}): remove the file, and training stage 2 encodes them again",
                 path.display()
             ))
         };

@@ -128,9 +128,9 @@ impl Identity {
         }
         if self.step_images != now.step_images {
             let sizes = format!(
-                "a step sees {}, and saw {} before",
-                counted(now.step_images, "image"),
-                self.step_images
+                "a step saw {} before and now sees {}",
+                counted(self.step_images, "image"),
+                now.step_images
             );
             let changed = differences(tables, &self.config, &now.config)?;
             let changed = changed.iter().find(|difference| difference.is_step_size());
@@ -146,9 +146,9 @@ impl Identity {
                     .max(1.0)
             };
             tracing::warn!(
-                "{sizes}, because the number of devices has changed: a pass over the data is {} steps, and was {}",
-                pass(now.step_images),
-                pass(self.step_images)
+                "{sizes}, because the number of devices has changed: a pass over the data was {} steps and is now {}",
+                pass(self.step_images),
+                pass(now.step_images)
             );
         }
         Ok(())
@@ -167,7 +167,7 @@ impl Identity {
         let mut names = before.iter().zip(after).enumerate();
         if let Some((class, (before, after))) = names.find(|(_, (before, after))| before != after) {
             return Some(format!(
-                "class {class} of the data is `{after}`, and was `{before}`"
+                "class {class} of the data was `{before}` and is now `{after}`"
             ));
         }
         self.train
@@ -190,7 +190,7 @@ impl Identity {
             false => "name that one by --vqvae".to_owned(),
         };
         Err(TrainError::Run(format!(
-            "the VQ-VAE in {} is not the one that this run began with (its hash is {hash:.12}, and was {:.12}): {that_one}, or choose another --out",
+            "the VQ-VAE in {} is not the one that this run began with (its hash was {:.12} and is now {hash:.12}): {that_one}, or choose another --out",
             place.display(),
             before.hash
         )))
@@ -218,7 +218,7 @@ impl SetIdentity {
         if self.images != now.images {
             let (before, now) = (self.images, now.images);
             return Some(format!(
-                "there are {now} {name} images, and there were {before}"
+                "there were {before} {name} images and are now {now}"
             ));
         }
         let is = if self.pixels != now.pixels {

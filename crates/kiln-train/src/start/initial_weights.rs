@@ -69,7 +69,7 @@ pub(crate) fn unet(
     ] {
         if differs {
             tracing::warn!(
-                "the U-Net in {} was trained with another {what}, and has to learn this one anew",
+                "the U-Net in {} was trained with another {what}, and must learn this one from the start",
                 folder.display()
             );
         }

@@ -158,7 +158,7 @@ impl<'a> Start<'a> {
                 _ => "training".to_owned(),
             };
             return Err(TrainError::Run(format!(
-                "`{table}.steps` is {steps}, but the run is after {} already: --set {table}.steps={done} makes a model of that, and more steps go on",
+                "`{table}.steps` is {steps}, but the run already has {}: --set {table}.steps={done} makes a model of these, and more steps continue it",
                 counted(done, "step")
             )));
         }
@@ -223,7 +223,7 @@ impl<'a> Start<'a> {
                 asked_for.filter(|&asked| known.is_none() || known != absolute(asked))
             {
                 tracing::warn!(
-                    "the weights in {} are left aside: this run began with others, and goes on with its own",
+                    "ignoring the weights in {}: this run continues with its own",
                     other.display()
                 );
             }

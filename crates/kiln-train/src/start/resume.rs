@@ -33,7 +33,7 @@ pub(crate) fn find_checkpoint(
         (Some(_), true) => {
             let checkpoint = checkpoints.newest_good().ok_or_else(|| {
                 TrainError::Run(format!(
-                    "no checkpoint in {} is whole: remove the folder to begin anew",
+                    "all checkpoints in {} are damaged: remove the folder to start again",
                     folder.checkpoints().display()
                 ))
             })?;

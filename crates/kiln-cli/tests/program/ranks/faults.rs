@@ -92,5 +92,5 @@ fn ranks_that_drift_apart_are_found_out() {
     let before = on_rank_1("cp -r photos elsewhere; cd elsewhere");
     let more = format!("{further} --resume");
     let said = fail(job_after(&workplace, 2, &before, &more));
-    assert!(said.contains("rank 1 has other weights"), "{said}");
+    assert!(said.contains("the weights of rank 1 differ"), "{said}");
 }

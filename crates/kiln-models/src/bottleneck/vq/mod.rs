@@ -1,26 +1,26 @@
 //! The codebook between encoder and decoder: look-up, straight-through gradients, and how it is trained.
 //!
-//! [`VectorQuantizer`] is diffusers' `VectorQuantizer` (van den Oord et al. 2017, "Neural Discrete
-//! Representation Learning"): every latent position is replaced by its nearest code. Nothing but its
-//! `embedding.weight` is stored in a model's file.
+//! [`VectorQuantizer`] is diffusers' `VectorQuantizer` (van den Oord et al. 2017, "Neural Discrete Representation
+//! Learning"): it replaces every latent position by its nearest code. A model's file stores only its
+//! `embedding.weight`.
 //!
 //! # How a codebook is trained
 //!
-//! Codes follow either the gradient of the codebook loss or an exponential moving average of the latents
-//! that chose them (appendix A.1 of the paper); [`CodebookConfig`] says which. Both need numbers about the
-//! *whole* batch of an optimizer step, which may be spread over several devices and micro-batches. So the
-//! work is cut in two: [`CodeStatistics`] are plain sums over one shard, and [`CodebookTraining`] turns
-//! their sum over all shards into the next codebook.
+//! Codes follow either the gradient of the codebook loss or an exponential moving average of the latents that chose
+//! them (appendix A.1 of the paper); [`CodebookConfig`] says which. Both need sums over the *whole* batch of an
+//! optimizer step, which may be spread over several devices and micro-batches. So the work has two parts:
+//! [`CodeStatistics`] are plain sums over one shard, and [`CodebookTraining`] turns their sum over all shards into the
+//! next codebook.
 //!
 //! 1. Before training: quantizer = [`CodebookConfig::prepare`] (gradient off for `ema`, normalisation on for
 //!    `l2_normalize`); with `kmeans_start`, encode a few batches and call [`VectorQuantizer::with_kmeans`];
 //!    then `state = CodebookTraining::new(&quantizer)`, kept in the trained module so that it is checkpointed.
-//! 2. On every shard: `quantizer.statistics(latents, codes, position)`, of which [`CodebookTraining::carry`]
-//!    makes a term of the loss that is zero and has them as its gradient. Burn then sums them over
-//!    micro-batches and devices, whatever the strategy.
+//! 2. On every shard: `quantizer.statistics(latents, codes, position)`, from which [`CodebookTraining::carry`] makes a
+//!    term of the loss that is zero and has them as its gradient. Burn then sums them over micro-batches and devices,
+//!    with any strategy.
 //! 3. At the optimizer step, *before* clipping: [`CodebookTraining::take`] removes the sum from the gradients;
 //!    after the optimizer has moved the weights: `(state, quantizer) = state.update(&config, quantizer, sum)`.
-//! 4. In the end: [`VectorQuantizer::into_plain`], whose codes diffusers reads as they are.
+//! 4. At the end: [`VectorQuantizer::into_plain`], whose codes diffusers reads directly.
 
 mod codebook;
 mod kmeans;
@@ -49,14 +49,14 @@ pub const COMMITMENT: &str = "commitment";
 pub struct VectorQuantizer {
     /// The codes, `[codes, dimension]`.
     pub embedding: Embedding,
-    /// Whether latents and codes are brought to length one before they meet (ViT-VQGAN, Yu et al. 2021).
+    /// Whether latents and codes are scaled to length one before they are compared (ViT-VQGAN, Yu et al. 2021).
     ///
-    /// For training only: a file does not say so. See [`VectorQuantizer::into_plain`].
+    /// For training only: a file does not store it. See [`VectorQuantizer::into_plain`].
     #[module(skip)]
     l2_normalize: bool,
 }
 
-/// What [`VectorQuantizer::quantize`] finds for latents `[batch, dimension, height, width]`.
+/// The result of [`VectorQuantizer::quantize`] for latents `[batch, dimension, height, width]`.
 #[derive(Clone, Debug)]
 pub struct Quantized {
     /// The nearest codes in place of the latents, `[batch, dimension, height, width]`. Gradients pass
@@ -73,15 +73,15 @@ pub struct Quantized {
 impl Quantized {
     /// `codebook + beta * commitment`, `[1]`: equation 3 of the paper, where `beta` is 0.25.
     ///
-    /// diffusers' default (`legacy=True`) puts `beta` on the *codebook* term instead, a bug that it keeps for
-    /// its old checkpoints. That concerns training only: the same weights give the same images.
+    /// diffusers' default (`legacy=True`) puts `beta` on the *codebook* term instead, a bug that it keeps for its old
+    /// checkpoints. This affects only training: the same weights give the same images.
     pub fn loss(&self, beta: f64) -> Tensor<1> {
         self.codebook_loss.clone() + self.commitment_loss.clone().mul_scalar(beta)
     }
 }
 
 impl VectorQuantizer {
-    /// Codes drawn uniformly from ±1/`codes`, as diffusers and the paper's authors start.
+    /// Codes drawn uniformly from ±1/`codes`, as in diffusers and the paper's own code.
     pub fn new(codes: usize, dimension: usize, device: &Device) -> Self {
         let bound = 1.0 / codes.max(1) as f64;
         let initializer = Initializer::Uniform {
@@ -103,15 +103,15 @@ impl VectorQuantizer {
         self
     }
 
-    /// Replaces the codes by `codes`, `[codes, dimension]`; their parameter keeps its identity and its
-    /// gradient setting, so an optimizer's state stays with it.
+    /// Replaces the codes by `codes`, `[codes, dimension]`; their parameter keeps its identity and its gradient
+    /// setting, so it keeps its optimizer state.
     pub fn with_codes(mut self, codes: Tensor<2>) -> Self {
         self.embedding.weight = replace_value(self.embedding.weight, codes);
         self
     }
 
-    /// Replaces the codes by the k-means centres of encoder outputs `[batch, dimension, height, width]`. `advance` hears of
-    /// work that is done, of `codes * (1 + iterations)` in all, and says whether to go on.
+    /// Replaces the codes by the k-means centres of encoder outputs `[batch, dimension, height, width]`. `advance` is
+    /// told the work that is done, of `codes * (1 + iterations)` in total, and returns whether to go on.
     pub fn with_kmeans(
         self,
         latents: Tensor<4>,
@@ -131,9 +131,9 @@ impl VectorQuantizer {
     /// The same quantizer without normalisation, for a model's file: its codes have length one if they were
     /// normalised in training.
     ///
-    /// Nothing is lost. For codes of length one `|z - e|^2 = |z|^2 + 1 - 2 z.e` is smallest where the cosine
-    /// of `z` and `e` is largest, whatever the length of `z`. So the Euclidean look-up of this quantizer, and
-    /// that of diffusers, finds the code that the normalised look-up found.
+    /// Nothing is lost. For codes of length one `|z - e|^2 = |z|^2 + 1 - 2 z.e` is smallest where the cosine of `z` and
+    /// `e` is largest, whatever the length of `z`. So the Euclidean look-up, here and in diffusers, finds the same code
+    /// as the normalised look-up.
     pub fn into_plain(self) -> Self {
         let codes = self.codes();
         self.with_codes(codes).with_l2_normalize(false)
@@ -183,15 +183,15 @@ impl VectorQuantizer {
         }
     }
 
-    /// How many positions chose each code, `[codes]`, given the codes `[batch, height, width]` found for them.
+    /// How many positions chose each code, `[codes]`, given their codes `[batch, height, width]`.
     pub fn counts(&self, codes: Tensor<3, Int>) -> Tensor<1> {
         let [code_count, _] = self.embedding.weight.dims();
         statistics::count(codes.flatten(0, 2), code_count)
     }
 
-    /// What one shard of a batch contributes to the training of the codebook: latents
-    /// `[batch, dimension, height, width]` as the encoder gave them, the codes `[batch, height, width]` found for
-    /// them, and which images of the whole batch these are.
+    /// One shard's contribution to the training of the codebook, from the encoder's latents
+    /// `[batch, dimension, height, width]`, their codes `[batch, height, width]`, and the position of these images in
+    /// the whole batch.
     pub fn statistics(
         &self,
         latents: Tensor<4>,
@@ -205,7 +205,7 @@ impl VectorQuantizer {
         CodeStatistics::of(vectors, codes, code_count, height * width, position)
     }
 
-    /// Rows as they are compared: of length one if the quantizer normalises.
+    /// Rows for comparison: of length one if the quantizer normalises.
     fn comparable(&self, rows: Tensor<2>) -> Tensor<2> {
         if self.l2_normalize {
             normalized(rows)
@@ -215,7 +215,7 @@ impl VectorQuantizer {
     }
 }
 
-/// Rows `[rows, dimension]` brought to length one. The small term keeps the gradient of a zero row finite.
+/// Rows `[rows, dimension]` scaled to length one. The small term keeps the gradient of a zero row finite.
 fn normalized(rows: Tensor<2>) -> Tensor<2> {
     let lengths = rows.clone().square().sum_dim(1).add_scalar(1e-12).sqrt();
     rows / lengths
