@@ -75,7 +75,7 @@ pub enum Error {
     },
     /// The model does not say how large its latents are.
     #[error(
-        "the model's unet/config.json has no `sample_size`, so the size of the images is unknown; add it, the side of the latents"
+        "the model's unet/config.json has no `sample_size`, so the size of the images is unknown; add it: the side of the latents or, without a first stage, of the images"
     )]
     NoSampleSize,
     /// Images that do not fit into memory.

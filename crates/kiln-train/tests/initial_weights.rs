@@ -94,6 +94,55 @@ fn pixel_space_begins_where_the_model_ended_and_resumes_as_ever() {
     assert!(weights(&whole.out) == weights(&pieces.out));
 }
 
+/// Writes other values of keys that change no weights into a network's config.
+fn edit(config: &Path, changes: &[(&str, serde_json::Value)]) {
+    let text = std::fs::read_to_string(config).unwrap();
+    let mut json: serde_json::Value = serde_json::from_str(&text).unwrap();
+    for (key, value) in changes {
+        json[key] = value.clone();
+    }
+    std::fs::write(config, json.to_string()).unwrap();
+}
+
+#[test]
+fn the_keys_that_change_no_weights_are_the_experiments() {
+    let place = tempfile::tempdir().unwrap();
+    let [before, after] = ["before", "after"].map(|name| place.path().join(name));
+    let model = trained(&before);
+    edit(
+        &model.join("unet/config.json"),
+        &[("sample_size", 64.into()), ("dropout", 0.5.into())],
+    );
+    edit(
+        &model.join("vqvae/config.json"),
+        &[("sample_size", 64.into())],
+    );
+    let still = experiment(&[STILL, STILL_VQVAE].concat());
+    stage_1(&still, &further(after.clone(), &model)).unwrap();
+    stage_2(&still, &further(after.clone(), &model)).unwrap();
+    assert_close(&weights(&before), &weights(&after), "begun");
+    // Without the key, too, in which a model cannot be drawn from.
+    let nowhere = place.path().join("nowhere");
+    edit(
+        &model.join("unet/config.json"),
+        &[("sample_size", serde_json::Value::Null)],
+    );
+    stage_2(&still, &further(nowhere.clone(), &model)).unwrap();
+
+    let device = burn::tensor::Device::flex();
+    for run in [after, nowhere] {
+        let folder = ModelSource::Folder(run.join("model"));
+        let model = LatentDiffusion::load(&folder, &device).unwrap();
+        let unet = model.unet.config();
+        let size = unet.sample_size.unwrap().height_and_width();
+        assert_eq!((size, unet.dropout), ([16, 16], 0.0));
+        if run.join("vqvae").exists() {
+            let first_stage = model.first_stage.unwrap();
+            assert_eq!(first_stage.network.config().sample_size(), 32);
+        }
+    }
+}
+
 #[test]
 fn weights_of_another_network_are_refused_with_the_key() {
     let place = tempfile::tempdir().unwrap();

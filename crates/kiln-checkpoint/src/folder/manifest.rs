@@ -1,8 +1,8 @@
 //! The hidden list of the files that kiln wrote into a folder, with digests: a folder with exactly these files may be
 //! replaced.
 //!
-//! It is in the format of `sha256sum`, so `sha256sum -c .kiln-files` checks a model, too. Models of kiln 0.1.0 have no
-//! list; their weights identify them.
+//! It is in the format of `sha256sum`, so `sha256sum -c .kiln-files` checks a model, too. A folder without a list is never
+//! replaced: it may have been copied without hidden files, and changed.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::{self, File};
@@ -10,31 +10,10 @@ use std::io::{self, Read, Write};
 use std::path::Path;
 
 use kiln_data::sha256_of_file;
-use serde_json::Value;
-
-use crate::layout::WEIGHTS;
-
 /// The list. `push` and diffusers ignore hidden files.
 pub(super) const LIST: &str = ".kiln-files";
 /// Largest list that is read, in bytes. Real ones have about a thousand.
 const LARGEST_LIST: u64 = 1 << 20;
-/// Largest header of weights that is read, in bytes.
-const LARGEST_HEADER: u64 = 16 << 20;
-
-/// All files that kiln 0.1.0 wrote into the folder of a model or a first stage.
-const EARLIER_FILES: [&str; 11] = [
-    "model_index.json",
-    "config.json",
-    WEIGHTS,
-    "scheduler/scheduler_config.json",
-    "unet/config.json",
-    "unet/diffusion_pytorch_model.safetensors",
-    "vqvae/config.json",
-    "vqvae/diffusion_pytorch_model.safetensors",
-    "guide/config.json",
-    "guide/diffusion_pytorch_model.safetensors",
-    "guide/guidance.json",
-];
 
 /// Writes the list of the files in `folder`.
 pub(super) fn write(folder: &Path) -> io::Result<()> {
@@ -55,7 +34,12 @@ pub(super) fn check(folder: &Path) -> Result<(), String> {
         return Ok(());
     }
     let Some(listed) = read(folder).map_err(unreadable)? else {
-        return check_earlier(folder, &found);
+        let something = [&found.files, &found.others, &found.folders];
+        let mut something = something.into_iter().flatten();
+        let something = something.next().map_or("", String::as_str);
+        return Err(format!(
+            "holds {something:?}, which kiln did not write: {LIST}, its list of files, is not there"
+        ));
     };
     found.is_within(listed.keys().map(String::as_str))?;
     for file in &found.files {
@@ -114,31 +98,6 @@ fn read(folder: &Path) -> io::Result<Option<BTreeMap<String, String>>> {
     let lines = list.lines().filter_map(|line| line.split_once("  "));
     let listed = lines.map(|(digest, file)| (file.to_owned(), digest.to_owned()));
     Ok(Some(listed.collect()))
-}
-
-/// A folder without a list is kiln's if it contains only files that kiln 0.1.0 wrote, and all weights name kiln.
-fn check_earlier(folder: &Path, found: &Found) -> Result<(), String> {
-    found.is_within(EARLIER_FILES.into_iter())?;
-    let weights = found.files.iter().filter(|file| file.ends_with(WEIGHTS));
-    let mut weights = weights.map(|file| names_kiln(&folder.join(file)).unwrap_or(false));
-    // `all` alone would accept a folder of configs.
-    match weights.next().is_some_and(|first| first) && weights.all(|it| it) {
-        true => Ok(()),
-        false => Err("holds a model that kiln did not write".to_owned()),
-    }
-}
-
-/// Whether the header of a safetensors file has kiln's keys.
-fn names_kiln(weights: &Path) -> io::Result<bool> {
-    let mut file = File::open(weights)?;
-    let mut length = [0; 8];
-    file.read_exact(&mut length)?;
-    let mut header = Vec::new();
-    let length = u64::from_le_bytes(length).min(LARGEST_HEADER);
-    file.take(length).read_to_end(&mut header)?;
-    let header: Value = serde_json::from_slice(&header).unwrap_or_default();
-    let facts = header["__metadata__"].as_object();
-    Ok(facts.is_some_and(|facts| facts.keys().any(|name| name.starts_with("kiln."))))
 }
 
 /// The content of a folder and its subfolders, without the list: names with `/` between folders.

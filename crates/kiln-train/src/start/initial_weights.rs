@@ -3,6 +3,7 @@
 
 use std::path::Path;
 
+use burn::module::Module;
 use burn::tensor::Device;
 use kiln_checkpoint::{FirstStage, ModelSource};
 use kiln_models::{Autoencoder, UNet2d};
@@ -14,7 +15,7 @@ use crate::experiment::{Experiment, FirstStageConfig};
 use crate::run_folder::drawable::load_model;
 use crate::start::earlier_steps::EarlierSteps;
 
-/// Keys of networks that change neither the weights nor what they mean.
+/// Keys of networks that change neither the weights nor what they mean: the experiment's values count.
 const FREE: [&str; 5] = [
     "sample_size",
     "dropout",
@@ -36,7 +37,8 @@ pub(crate) fn vqvae(
     match stage.network.config().vq() {
         Some(config) => {
             require_same(folder, "vqvae", config, &experiment.vqvae)?;
-            Ok((stage.network, steps))
+            let network = experiment.vqvae.init(device, 0)?;
+            Ok((with_weights_of(folder, network, stage.network)?, steps))
         }
         None => Err(TrainError::Run(format!(
             "the autoencoder in {} is no VQ-VAE, and stage 1 trains only those: give its folder to `kiln train-latent-diffusion --vqvae`",
@@ -74,7 +76,19 @@ pub(crate) fn unet(
             );
         }
     }
-    Ok((model.unet, EarlierSteps::of(&model.metadata.training)))
+    let network = with_weights_of(folder, experiment.unet.init(device, 0)?, model.unet)?;
+    Ok((network, EarlierSteps::of(&model.metadata.training)))
+}
+
+/// `network`, which is as the experiment describes it, with the weights of the model in `folder`.
+fn with_weights_of<N: Module>(folder: &Path, network: N, model: N) -> Result<N, TrainError> {
+    let loaded = network.try_load_record(model.into_record());
+    loaded.map_err(|problem| {
+        TrainError::Run(format!(
+            "the weights in {} do not fit the network of the experiment ({problem})",
+            folder.display()
+        ))
+    })
 }
 
 /// Refuses weights of another network than the experiment's `table` describes.
