@@ -1,4 +1,4 @@
-//! `kiln evaluate`, on the model that is compiled in.
+//! `kiln evaluate`, on the compiled-in model.
 
 use std::fs;
 
@@ -22,7 +22,7 @@ fn every_combination_is_measured_between_landmarks_and_written_down() {
     let calls: Vec<_> = (rows.iter())
         .filter_map(|row| row["sampling"]["evaluations"].as_u64())
         .collect();
-    // The model's guide is asked as often as the model.
+    // The model's guide is called as often as the model.
     assert_eq!(calls, [1, 2, 1, 2, 1, 3].map(|calls| 2 * calls));
     assert!(rows.iter().all(|row| row["count"] == 65));
 
@@ -43,7 +43,7 @@ fn every_combination_is_measured_between_landmarks_and_written_down() {
             "{name}"
         );
     }
-    // What was seen in real images is kept, and gives the same figures again.
+    // The features of real images are kept, and give the same figures again.
     let kept = fs::read_dir(workplace.path("cache/kiln/features")).unwrap();
     assert_eq!(kept.count(), 2);
     let again = workplace.json(line);
