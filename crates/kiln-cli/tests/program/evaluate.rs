@@ -122,7 +122,7 @@ fn a_damaged_cache_is_made_again_and_one_that_cannot_be_written_is_done_without(
         .unwrap();
     let warning = String::from_utf8_lossy(&output.stderr);
     assert!(
-        output.status.success() && warning.contains("is not kept"),
+        output.status.success() && warning.contains("are not stored"),
         "{warning}"
     );
     assert!(!warning.contains('\u{1b}'), "{warning}");
@@ -145,7 +145,7 @@ fn too_few_images_are_counted_with_what_to_do() {
     let pixels = "train-diffusion --config pixels.toml --set stage_2.evaluation.features=\"768\"";
     let sentence = workplace.fail(&format!("{pixels} --set data.validation_fraction=0.01"));
     assert!(
-        sentence.contains("has 1") && sentence.contains("at least 2"),
+        sentence.contains("has only 1") && sentence.contains("at least 2"),
         "{sentence}"
     );
 }

@@ -356,7 +356,7 @@ fn an_environment_that_is_not_understood_is_refused() {
         let sentence = String::from_utf8_lossy(&output.stderr);
         assert_eq!(output.status.code(), Some(1), "{sentence}");
         assert!(
-            sentence.contains(&format!("{name}=\"bogus\"")) && sentence.contains(valid),
+            sentence.contains(&format!("{name} is \"bogus\"")) && sentence.contains(valid),
             "{sentence}"
         );
     }

@@ -169,7 +169,7 @@ fn devices_and_micro_batches_take_each_others_place() {
     let output = workplace.run(&format!("train-diffusion --out half {more}"));
     let said = String::from_utf8_lossy(&output.stderr);
     assert!(
-        said.contains("a step sees 4 images, and saw 8 before")
+        said.contains("a step saw 8 images before and now sees 4")
             && said.contains("a pass over the data was 3 steps and is now 6"),
         "{said}"
     );
@@ -190,7 +190,7 @@ fn a_finished_run_and_one_that_is_not_there_say_so() {
     assert!(fs::read(workplace.path("run/config.toml")).unwrap() == before);
 
     let sentence = workplace.fail("train-diffusion --out nowhere --resume");
-    assert!(sentence.contains("no run to go on with"), "{sentence}");
+    assert!(sentence.contains("no run to resume"), "{sentence}");
     let sentence = workplace.fail("train-diffusion --resume");
     assert!(sentence.contains("--out"), "{sentence}");
     let output = workplace.run("train-diffusion --config experiment.toml --out new --resume");
