@@ -12,7 +12,7 @@ use crate::printable::printable;
 #[derive(Debug, thiserror::Error)]
 pub enum CheckpointError {
     /// There is nothing at the path.
-    #[error("there is no folder {folder}; give the path of a model, such as runs/mnist/model", folder = .0.display())]
+    #[error("there is no folder {folder}; give the folder of a model, or train the model first", folder = .0.display())]
     NoFolder(PathBuf),
     /// The folder contains something else.
     #[error(
@@ -26,6 +26,11 @@ pub enum CheckpointError {
         /// The file that all such folders have.
         file: &'static str,
     },
+    /// The model is in pixel space, but an autoencoder was requested.
+    #[error(
+        "{0} is a model in pixel space, which has no first stage; give a latent diffusion model, a VQ-VAE or another autoencoder"
+    )]
+    NoFirstStage(String),
     /// A part of the model is missing.
     #[error("the model lacks {0}; copy or train it again")]
     MissingFile(String),

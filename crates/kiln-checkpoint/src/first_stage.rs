@@ -11,7 +11,7 @@ use serde_json::json;
 use sha2::{Digest, Sha256};
 
 use crate::folder::NewFolder;
-use crate::layout::{CONFIG, WEIGHTS};
+use crate::layout::{CONFIG, INDEX, WEIGHTS};
 use crate::weights::load_weights;
 use crate::{CheckpointError, Metadata, ModelSource};
 
@@ -37,6 +37,9 @@ impl FirstStage {
             if source.has(&format!("{folder}{CONFIG}")) {
                 return Self::load_from(source, folder, device);
             }
+        }
+        if source.has(INDEX) {
+            return Err(CheckpointError::NoFirstStage(source.place()));
         }
         Err(CheckpointError::NotAModel {
             place: source.place(),

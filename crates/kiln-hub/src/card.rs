@@ -34,8 +34,8 @@ pub(crate) struct Card<'a> {
     pub(crate) repository: &'a str,
     /// One of the Hub's names for licenses, such as `apache-2.0`.
     pub(crate) license: &'a str,
-    /// diffusers' class that loads it, a pipeline or a single network; `None` if there is no such class.
-    pub(crate) class: Option<&'a str>,
+    /// diffusers' class that loads it and draws with it, a pipeline or a network alone; or the reason if there is none.
+    pub(crate) class: Result<&'a str, &'a str>,
     /// The parts, with the U-Net first.
     pub(crate) parts: &'a [Part],
     /// Name of the file with drawn images, or with reconstructions.
@@ -163,17 +163,14 @@ impl Card<'_> {
             None => (self.repository, String::new()),
         };
         match self.class {
-            Some(class) => {
+            Ok(class) => {
                 let load = format!("{class}.from_pretrained({}{revision})", quoted(repository));
                 add(
                     page,
                     &format!("{}\n", fence("python", &self.python(class, &load))),
                 );
             }
-            None => add(
-                page,
-                "diffusers does not load it: its U-Net takes the noise power instead of the timestep.\n",
-            ),
+            Err(reason) => add(page, &format!("{reason}\n")),
         }
         let program = if self.has_unet() {
             format!("kiln sample --model {} --steps 50", self.repository)
@@ -398,7 +395,7 @@ mod tests {
         Card {
             repository: "ada/digits@draft",
             license: "apache-2.0",
-            class: Some("DiffusionPipeline"),
+            class: Ok("DiffusionPipeline"),
             parts,
             grid: Some("samples.png"),
             curves: &[],
@@ -472,7 +469,7 @@ mod tests {
         assert!(!page.contains("trained with kiln"), "{page}");
         // diffusers has no such network.
         let of_kiln = Card {
-            class: None,
+            class: Err("diffusers does not load it."),
             ..card(&parts, None)
         };
         let page = of_kiln.to_markdown();

@@ -11,6 +11,7 @@ use kiln_checkpoint::{
     CheckpointError, FirstStage, Guide, LatentDiffusion, ModelSource, NewFolder, check_place,
 };
 use kiln_data::{ImageFile, open_regular};
+use kiln_diffusion::Prediction;
 use kiln_models::TimeEmbeddingType;
 use serde_json::Value;
 
@@ -150,24 +151,32 @@ fn copy(new: &NewFolder, from: &Path, name: &str) -> Result<(), CheckpointError>
     })
 }
 
-/// diffusers' class that loads the model, if there is one, and the model's parts. Reads everything, so that nothing
-/// damaged is published.
-fn describe(source: &ModelSource) -> Result<(Option<&'static str>, Vec<Part>), CheckpointError> {
+/// diffusers' class for the model, or the reason if there is none.
+type Class = Result<&'static str, &'static str>;
+
+/// diffusers' class that draws with the model, and the model's parts. Reads the whole model, so that nothing damaged is
+/// published.
+fn describe(source: &ModelSource) -> Result<(Class, Vec<Part>), CheckpointError> {
     let device = Device::flex();
     if source.is_network() {
         let first_stage = FirstStage::load(source, &device)?;
         return Ok((
-            Some(first_stage.network.config().class()),
+            Ok(first_stage.network.config().class()),
             vec![describe_first_stage(first_stage)],
         ));
     }
     let model = LatentDiffusion::load(source, &device)?;
+    let scheduler = &model.scheduler;
     let class = match model.unet.config().time_embedding_type {
         // kiln's own.
-        TimeEmbeddingType::NoisePower | TimeEmbeddingType::NoisePowerInput => None,
-        _ => Some("DiffusionPipeline"),
+        TimeEmbeddingType::NoisePower | TimeEmbeddingType::NoisePowerInput => Err(
+            "diffusers does not load it: its U-Net takes the noise power instead of the timestep.",
+        ),
+        _ if scheduler.prediction == Prediction::Flow => Err(
+            "diffusers does not draw with it: its schedulers have no prediction type `flow` for such a schedule.",
+        ),
+        _ => Ok("DiffusionPipeline"),
     };
-    let scheduler = &model.scheduler;
     // kiln's training records say more; for another trainer's model there is only its scheduler.
     let mut facts = Vec::new();
     let known = |name: &str| model.metadata.training.contains_key(name);

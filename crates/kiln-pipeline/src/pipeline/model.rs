@@ -107,11 +107,13 @@ impl Pipeline {
         }
     }
 
-    /// The number of images per class in a picture of this many `classes`, from the model's training. If the model does
-    /// not record it: 64 in all or, in rows of several classes, 8 of each.
+    /// The number of images to draw per class, for this many `classes`: the number in a row of the training's picture of all
+    /// classes. If the model does not record it: 64 in all or, in rows of several classes, 8 of each.
     pub fn default_count(&self, classes: usize) -> usize {
+        let known = self.classes.as_ref().map_or(0, Classes::count);
         match (self.model.metadata.sampling_count, classes) {
-            (Some(all), _) => (all / classes.max(1)).max(1),
+            (Some(all), 0) => all,
+            (Some(all), _) => (all / known.max(1)).max(1),
             (None, 0 | 1) => 64,
             (None, _) => 8,
         }

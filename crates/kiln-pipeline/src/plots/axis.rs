@@ -49,18 +49,23 @@ impl Axis {
         }
         let falls = drawn.clone().last() <= drawn.clone().next();
         if falls && low > 0.0 && DECADES.contains(&(high / low)) {
-            let margin = (high / low).powf(MARGIN);
-            return Self {
-                low: low / margin,
-                high: high * margin,
-                is_logarithmic: true,
-            };
+            return Self::logarithmic(low, high);
         }
         // A constant gets a little room, too.
         let margin = (MARGIN * (high - low))
             .max(1e-3 * high.abs().max(low.abs()))
             .max(1e-12);
         Self::between(low - margin, high + margin)
+    }
+
+    /// A logarithmic axis from `low` to `high`, both above zero, with a little room at both ends.
+    pub(super) fn logarithmic(low: f64, high: f64) -> Self {
+        let margin = (high / low).powf(MARGIN).max(1.1);
+        Self {
+            low: low / margin,
+            high: high * margin,
+            is_logarithmic: true,
+        }
     }
 
     /// The position of a number: 0 at the low end, [`END`] at the high end.
@@ -127,6 +132,21 @@ impl Axis {
         self.ticks().into_iter().map(label).collect()
     }
 
+    /// The positions of these numbers, rounded, and the numbers, if they have room beside the previous one.
+    pub(super) fn labels_at(&self, values: impl Iterator<Item = f64>) -> Vec<(i32, String)> {
+        let mut values: Vec<f64> = values.filter(|&value| is_drawn(value)).collect();
+        values.sort_by(f64::total_cmp);
+        let mut labels: Vec<(i32, String)> = Vec::new();
+        for value in values {
+            let place = self.place(value);
+            let is_free = |(before, _): &(i32, String)| place - before > END / 16;
+            if labels.last().is_none_or(is_free) {
+                labels.push((place, thousands(value.round())));
+            }
+        }
+        labels
+    }
+
     /// The same for whole numbers: ticks between two of them are left out.
     pub(super) fn whole_labels(&self) -> Vec<(i32, String)> {
         let whole = self.ticks().into_iter().filter(|tick| tick.fract() == 0.0);
@@ -134,6 +154,12 @@ impl Axis {
             .map(|tick| (self.place(tick), thousands(tick)))
             .collect()
     }
+}
+
+/// The text beside an axis at the position of one of its labels.
+pub(super) fn words_at(place: i32, labels: &[(i32, String)]) -> String {
+    let here = labels.iter().find(|label| label.0 == place);
+    here.map(|label| label.1.clone()).unwrap_or_default()
 }
 
 /// A number with the digits that matter at multiples of `step`.

@@ -6,7 +6,7 @@ use std::path::Path;
 use plotters::coord::Shift;
 use plotters::prelude::*;
 
-use super::axis::{Axis, END, is_drawn};
+use super::axis::{Axis, END, is_drawn, words_at};
 use super::legend::{Entry, Legend};
 use super::plot::{COLORS, GRID, Plot, PlotError, save};
 use crate::font::FONT;
@@ -165,12 +165,6 @@ fn color_of(split: &str) -> RGBColor {
         "train" => COLORS[0],
         _ => COLORS[1],
     }
-}
-
-/// The text beside an axis at the position of one of its labels.
-fn words_at(place: i32, labels: &[(i32, String)]) -> String {
-    let here = labels.iter().find(|label| label.0 == place);
-    here.map(|label| label.1.clone()).unwrap_or_default()
 }
 
 /// The stretches of a curve between values that cannot be drawn.

@@ -26,7 +26,7 @@ use kiln_diffusion::{
     ScheduleConfig, SchedulerConfig, Spacing,
 };
 use kiln_models::bottleneck::vq::CodebookConfig;
-use kiln_models::{SampleSize, UNet2dConfig, VqVaeConfig};
+use kiln_models::{SampleSize, TimeEmbeddingType, UNet2dConfig, VqVaeConfig};
 use serde::{Deserialize, Serialize};
 
 pub use classifier::{Augmentation, ClassifierExperiment};
@@ -203,6 +203,11 @@ impl Experiment {
     pub fn parse(text: &str, origin: &str, overrides: &[String]) -> Result<Self, ConfigError> {
         let tables: Tables = parse_table(text, origin, overrides, Described::Models)?;
         let mut experiment = Self::try_from(tables)?;
+        if experiment.unet.time_embedding_type == TimeEmbeddingType::Learned {
+            // It has a row for each.
+            let timesteps = experiment.schedule.num_train_timesteps;
+            experiment.unet.num_train_timesteps.get_or_insert(timesteps);
+        }
         experiment.validate()?;
         experiment.complete();
         remember(&mut experiment.overrides, overrides);
