@@ -26,7 +26,7 @@ pub enum CheckpointError {
         /// The file that all such folders have.
         file: &'static str,
     },
-    /// A model in pixel space, where an autoencoder is asked for.
+    /// The model is in pixel space, but an autoencoder was requested.
     #[error(
         "{0} is a model in pixel space, which has no first stage; give a latent diffusion model, a VQ-VAE or another autoencoder"
     )]

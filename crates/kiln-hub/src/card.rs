@@ -34,7 +34,7 @@ pub(crate) struct Card<'a> {
     pub(crate) repository: &'a str,
     /// One of the Hub's names for licenses, such as `apache-2.0`.
     pub(crate) license: &'a str,
-    /// diffusers' class that loads it and draws with it, a pipeline or a network alone; if there is none, why.
+    /// diffusers' class that loads it and draws with it, a pipeline or a network alone; or the reason if there is none.
     pub(crate) class: Result<&'a str, &'a str>,
     /// The parts, with the U-Net first.
     pub(crate) parts: &'a [Part],

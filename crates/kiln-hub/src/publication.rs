@@ -151,10 +151,11 @@ fn copy(new: &NewFolder, from: &Path, name: &str) -> Result<(), CheckpointError>
     })
 }
 
-/// diffusers' class for the model, or why there is none.
+/// diffusers' class for the model, or the reason if there is none.
 type Class = Result<&'static str, &'static str>;
 
-/// diffusers' class that draws with the model, and the model's parts. Reads all of it, so that nothing damaged is published.
+/// diffusers' class that draws with the model, and the model's parts. Reads the whole model, so that nothing damaged is
+/// published.
 fn describe(source: &ModelSource) -> Result<(Class, Vec<Part>), CheckpointError> {
     let device = Device::flex();
     if source.is_network() {

@@ -1,4 +1,4 @@
-//! Whatever is wrong with a key of a config, one sentence names the key and shows what would do.
+//! For any error in a config's key, one sentence names the key and shows a valid value.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -6,11 +6,11 @@ use kiln_diffusion::ScheduleKind;
 use kiln_train::{ClassifierExperiment, Experiment};
 use toml::{Table, Value};
 
-/// Every key, with a value that it may have.
+/// Every key, with a valid value.
 const EXAMPLE: &str = include_str!("../src/experiment/example.toml");
 const CONFIG: &str = include_str!("../../../configs/mnist-quick.toml");
 
-/// Tables of which each kind has other keys.
+/// Tables whose keys depend on their kind.
 const OF_KINDS: [&str; 4] = [
     "schedule",
     "stage_2.loss_weight",

@@ -130,7 +130,7 @@ fn names_with_commas_can_be_asked_for() {
     assert_eq!(drawn("--class red,round,red"), ["red,round", "red"]);
     assert_eq!(drawn("--class red,2,1"), ["red", "all", "red,round"]);
     assert_eq!(drawn("--class red --class red,round"), ["red", "red,round"]);
-    // A class of that name, of which the others are no part.
+    // A class with that name; the other classes are not included.
     assert_eq!(drawn("--class all"), ["all"]);
     let sentence = workplace.fail("sample --model fruit --class round");
     assert!(sentence.contains("no class `round`"), "{sentence}");

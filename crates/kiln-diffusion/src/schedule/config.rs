@@ -278,7 +278,7 @@ mod tests {
                 "num_train_timesteps = 20\nscale_betas = true",
                 "times 1000 / T",
             ),
-            ("kind = \"betas\"\nbetas = [0.1]", "one a timestep"),
+            ("kind = \"betas\"\nbetas = [0.1]", "one per timestep"),
             (
                 "kind = \"betas\"\ncontinuous = true\nbetas = [0.1]",
                 "`continuous` needs a curve",

@@ -330,7 +330,7 @@ fn every_refusal_is_a_sentence_that_says_what_to_do() {
         (
             api,
             Fault::Status(403, gated),
-            "refuses access to a/b (Access is restricted); ask for it",
+            "refuses access to a/b (Access is restricted); request access at",
         ),
         (api, Fault::Status(429, &[]), "asks for fewer requests"),
         (

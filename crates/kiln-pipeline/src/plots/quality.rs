@@ -1,4 +1,4 @@
-//! How good images are over the work that they took.
+//! The quality of images over the work for them.
 
 use std::path::Path;
 
@@ -10,7 +10,7 @@ use super::legend::{Entry, Legend};
 use super::plot::{COLORS, GRID, Plot, PlotError, draw_error, to_svg};
 use crate::font::{FONT, use_own_font};
 
-/// How landmarks differ from each other: colour, dash and the space after it, in pixels.
+/// The styles of landmarks: colour, dash and the space after it, in pixels.
 const DASHES: [(RGBColor, u32, u32); 3] = [
     (RGBColor(60, 60, 60), 10, 5),
     (RGBColor(150, 110, 60), 2, 4),
@@ -18,7 +18,7 @@ const DASHES: [(RGBColor, u32, u32); 3] = [
 ];
 
 const PANEL: (u32, u32) = (720, 480);
-/// Left of the legend, where the axis is, right of it and below it.
+/// The space to the left of the legend, which has the axis, to its right and below it.
 const LEFT: u32 = 76;
 const RIGHT: u32 = 12;
 const BELOW: u32 = 12;
@@ -26,14 +26,14 @@ const BELOW: u32 = 12;
 /// One way to sample, at several numbers of steps.
 #[derive(Debug, Clone, PartialEq)]
 pub struct QualityCurve {
-    /// What the legend calls it.
+    /// Its name in the legend.
     pub name: String,
-    /// Network calls an image, and the figure.
+    /// Network calls per image, and the figure.
     pub points: Vec<(f64, f64)>,
 }
 
-/// The SVG of a figure, called `figure`, over the number of network calls, on a logarithmic axis; `landmarks` are lines across,
-/// by name.
+/// The SVG of the figure named `figure` over the number of network calls, on a logarithmic axis. `landmarks` are
+/// horizontal lines, by name.
 ///
 /// # Errors
 /// [`PlotError::Draw`] for figures that cannot be drawn.
@@ -171,7 +171,7 @@ mod tests {
                 "{calls} has no label"
             );
         }
-        // Each landmark has a colour of its own, of which there are many dashes.
+        // Each landmark has its own colour, and many dashes of it.
         for (color, ..) in &DASHES[..2] {
             let RGBColor(red, green, blue) = color;
             let color = format!("#{red:02X}{green:02X}{blue:02X}");

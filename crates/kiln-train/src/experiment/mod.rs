@@ -1,10 +1,10 @@
-//! One TOML file per experiment: the data, both networks, both stages and how to sample.
+//! One TOML file per experiment: the data, both networks, both stages and the sampling.
 //!
-//! Without the tables of the first stage (`[vqvae]`, `[codebook]`, `[stage_1]`) it is a pixel-space experiment: the
-//! U-Net learns to denoise the images themselves.
+//! An experiment without the tables of the first stage (`[vqvae]`, `[codebook]`, `[stage_1]`) is in pixel space: the
+//! U-Net learns to denoise images.
 //!
-//! The file is strict: an unknown key, an impossible shape or a model that does not fit its data is refused
-//! before any work starts, with the key, the value and what would be valid.
+//! The file is strict: kiln refuses an unknown key, an impossible shape or a model that does not fit its data before
+//! any work starts. The error has the key, the value and what would be valid.
 
 mod classifier;
 pub(crate) mod config_error;
@@ -47,36 +47,37 @@ use tables::Tables;
 pub struct Experiment {
     /// Seeds the initial weights, the order of the data and all noise.
     pub seed: u64,
-    /// The keys, as `table.key=value`, that were set in place of its file's. A run folder's `config.toml` has them, so that a
-    /// run that goes on need not be told again.
+    /// The overrides of the file's keys, as `table.key=value`. A run folder's `config.toml` has them, so that a resumed
+    /// run need not be told again.
     pub overrides: Vec<String>,
-    /// What to train on.
+    /// The training data.
     pub data: DataConfig,
-    /// The first stage; none in pixel space. In the file its parts are tables of their own.
+    /// The first stage; `None` in pixel space. In the file its parts are separate tables.
     pub first_stage: Option<FirstStageConfig>,
-    /// The second stage's network, in the keys of diffusers' `UNet2DModel`.
+    /// The second stage's network, with the keys of diffusers' `UNet2DModel`.
     pub unet: UNet2dConfig,
     /// The diffusion schedule.
     pub schedule: ScheduleConfig,
-    /// How the second stage is trained.
+    /// The training of the second stage.
     pub stage_2: Stage2Config,
-    /// How pictures are drawn, while training and by the finished model.
+    /// The drawing of pictures, during training and by the finished model.
     pub sampling: SamplingConfig,
 }
 
 /// The first stage of an experiment: the tables `[vqvae]`, `[codebook]` and `[stage_1]`.
 #[derive(Debug, Clone)]
 pub struct FirstStageConfig {
-    /// The network, in the keys of diffusers' `VQModel`.
+    /// The network, with the keys of diffusers' `VQModel`.
     pub vqvae: VqVaeConfig,
-    /// How its codebook is trained.
+    /// The training of its codebook.
     pub codebook: CodebookConfig,
-    /// How it is trained.
+    /// The training of the network.
     pub stage_1: Stage1Config,
 }
 
 impl FirstStageConfig {
-    /// Refuses a codebook of more codes than `images` of this side have latent vectors: some could never be used.
+    /// Refuses a codebook with more codes than the `images` of this side have latent vectors: some codes could never be
+    /// used.
     ///
     /// # Errors
     /// [`ConfigError::Value`].
@@ -97,7 +98,7 @@ impl FirstStageConfig {
     }
 }
 
-/// Training the VQ-VAE: its objective and its steps.
+/// The training of the VQ-VAE: its objective and its steps.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Stage1Config {
@@ -111,38 +112,38 @@ pub struct Stage1Config {
     pub training: TrainingConfig,
 }
 
-/// Training the U-Net: its objective and its steps.
+/// The training of the U-Net: its objective and its steps.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Stage2Config {
-    /// What the network's output means.
+    /// The meaning of the network's output.
     #[serde(default = "default_prediction")]
     pub prediction: Prediction,
-    /// Distance between what the network's output stands for and the truth.
+    /// Distance between the prediction and the truth.
     #[serde(default)]
     pub loss: Distance,
-    /// The component whose distance is taken; absent: what is predicted.
+    /// The component whose distance counts. If absent: the predicted one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub loss_on: Option<Prediction>,
-    /// How much each noise level counts in the loss.
+    /// The weight of each noise level in the loss.
     #[serde(default)]
     pub loss_weight: LossWeight,
-    /// How noisy the images are that the network is trained on.
+    /// The distribution of the training images' noise.
     #[serde(default)]
     pub noise_levels: NoiseLevels,
-    /// Share of the images that are shown without their class, in [0, 1): what classifier-free guidance needs to have
-    /// been trained (Ho and Salimans 2022). Only for a U-Net with classes.
+    /// Share of the images that are shown without their class, in [0, 1). Classifier-free guidance needs it (Ho and
+    /// Salimans 2022). Only for a U-Net with classes.
     #[serde(default)]
     pub label_dropout: f64,
     /// The optimizer and its schedule.
     pub training: TrainingConfig,
-    /// Distances between drawn and real images, measured now and then. Absent: none.
+    /// Distances between drawn and real images, measured now and then. If absent: none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub evaluation: Option<EvaluationConfig>,
 }
 
 impl Stage2Config {
-    /// What the network minimises.
+    /// The loss that the network minimises.
     pub fn objective(&self) -> Loss {
         Loss {
             prediction: self.prediction,
@@ -153,21 +154,22 @@ impl Stage2Config {
     }
 }
 
-/// How pictures are drawn.
+/// The drawing of pictures.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct SamplingConfig {
-    /// Denoising steps of the pictures drawn while training.
+    /// Denoising steps of the pictures drawn during training.
     pub steps: usize,
-    /// Images in such a picture. With classes each has a row, of as many whole columns as this allows, at least one.
+    /// Images in such a picture. With classes each class has a row, and the number of columns is rounded down, but at
+    /// least one.
     pub count: usize,
-    /// How to walk from noise to image: a name, or a table with the sampler's settings.
+    /// The sampler: a name, or a table with the sampler's settings.
     #[serde(deserialize_with = "sampler::by_name_or_table")]
     pub sampler: Sampler,
-    /// Which of the schedule's timesteps are visited.
+    /// The choice of timesteps that the sampler visits.
     pub spacing: Spacing,
-    /// How predicted clean latents or, in pixel space, images are kept in their range: a number (1 for pixels), or
-    /// dynamic thresholding; absent: not at all.
+    /// The clipping of predicted clean latents or, in pixel space, images: a number (1 for pixels), or dynamic
+    /// thresholding. If absent: no clipping.
     pub clip: Option<Clip>,
 }
 
@@ -212,7 +214,7 @@ impl Experiment {
         Ok(experiment)
     }
 
-    /// Fills in the sizes that the networks' own configs tell those who use them.
+    /// Fills in the sizes in the networks' configs, which serve the readers of a finished model.
     fn complete(&mut self) {
         if let Some(first_stage) = &mut self.first_stage {
             first_stage.vqvae.sample_size = self.data.size;
@@ -223,7 +225,7 @@ impl Experiment {
             .get_or_insert(SampleSize::Square(side));
     }
 
-    /// Shape of what stage 2 denoises, `[channels, height, width]`: a latent or, in pixel space, an image.
+    /// The shape of a sample in stage 2, `[channels, height, width]`: a latent or, in pixel space, an image.
     pub fn sample_shape(&self) -> [usize; 3] {
         let size = self.data.size;
         match &self.first_stage {
@@ -242,7 +244,7 @@ impl Experiment {
         Ok(schedule)
     }
 
-    /// How the finished model is meant to be sampled: what its `scheduler/` will say.
+    /// The scheduler of the finished model, for its `scheduler/`.
     pub fn scheduler(&self) -> SchedulerConfig {
         SchedulerConfig {
             schedule: self.schedule.clone(),
@@ -256,8 +258,9 @@ impl Experiment {
         }
     }
 
-    /// This experiment as others can have it: without the places of files on this machine, and without the list of what was
-    /// set by hand, which is in its keys. To be told anew are where the data is, and whose feature weights measure.
+    /// This experiment for other users: without the paths of files on this machine, and without the list of overrides,
+    /// because its keys have their values. Another user must give the paths of the data and of the feature weights
+    /// again.
     pub fn without_places(mut self) -> Self {
         self.overrides.clear();
         self.data.path = self.data.path.filter(|path| is_on_the_hub(path));
@@ -273,7 +276,7 @@ impl Experiment {
     }
 }
 
-/// Whether a path of data means a data set on the Hub.
+/// Whether a data path names a data set on the Hub.
 pub(crate) fn is_on_the_hub(path: &Path) -> bool {
     path.to_string_lossy().starts_with("hf:")
 }

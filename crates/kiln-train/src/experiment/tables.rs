@@ -1,4 +1,4 @@
-//! An experiment as its file has it: one table beside the other, those of the first stage among them.
+//! The layout of an experiment's file: one table beside the other, including the ones of the first stage.
 
 use kiln_data::DataConfig;
 use kiln_diffusion::ScheduleConfig;
@@ -20,7 +20,7 @@ pub(super) struct Tables {
     overrides: Vec<String>,
     data: DataConfig,
     vqvae: Option<VqVaeConfig>,
-    /// Absent: with its defaults.
+    /// If absent: the defaults.
     codebook: Option<CodebookConfig>,
     stage_1: Option<Stage1Config>,
     unet: UNet2dConfig,

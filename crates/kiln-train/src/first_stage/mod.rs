@@ -31,7 +31,7 @@ use kiln_pipeline::pictures::{Images, columns_for, grid, save_png};
 
 /// Images in a picture of reconstructions.
 const PICTURED: usize = 32;
-/// Images whose encoder outputs k-means starts from.
+/// The number of images whose encoder outputs are the input of k-means.
 const KMEANS_IMAGES: usize = 256;
 const KMEANS_ITERATIONS: usize = 20;
 
@@ -44,7 +44,7 @@ const CODES_IN_USE: MetricKind = MetricKind::new("codes in use", Reading::CodesI
     .in_unit("%")
     .higher_is_better();
 
-/// What stage 1 logs.
+/// The metrics that stage 1 logs.
 pub(crate) const METRICS: [MetricKind; 7] = [
     MetricKind::new(LOSS, Reading::Mean),
     MetricKind::new(RECONSTRUCTION, Reading::Mean),
@@ -55,14 +55,14 @@ pub(crate) const METRICS: [MetricKind; 7] = [
     CODES_IN_USE,
 ];
 
-/// What is trained in stage 1.
+/// The trained networks of stage 1.
 #[derive(Module, Debug)]
 pub(crate) struct FirstStageNetworks {
     vqvae: Averaged<Autoencoder>,
     codebook: Option<CodebookTraining>,
 }
 
-/// What does not change while stage 1 trains.
+/// The constant parts of stage 1's training.
 #[derive(Debug)]
 pub(crate) struct FirstStageRecipe {
     objective: Stage1Objective,
@@ -88,7 +88,7 @@ pub(crate) struct ValidationImages {
     picture: bool,
 }
 
-/// Stage 1 of `network` as `first_stage` says, on images with a `border`.
+/// Stage 1 of `network`, as described by `first_stage`, on images with a `border`.
 pub(crate) fn trainee(
     first_stage: &FirstStageConfig,
     mut network: Autoencoder,
@@ -147,7 +147,7 @@ impl Recipe for FirstStageRecipe {
         if let (Some(quantizer), Some(codes), Some(codebook)) =
             (quantizer, passed.codes, &networks.codebook)
         {
-            // The statistics travel as gradients, so whatever sums those over devices sums these, too.
+            // The statistics travel as gradients, so the code that sums gradients over devices also sums them.
             let statistics = quantizer.statistics(encoded, codes, position);
             code_counts = Some(statistics.counts.clone());
             carried = Some(codebook.carry(statistics));
@@ -215,7 +215,7 @@ fn report(
 }
 
 impl FirstStageRecipe {
-    /// Rows of originals, each over the row of their reconstructions.
+    /// Draws rows of originals, each over the row of their reconstructions.
     fn draw(
         &self,
         step: usize,
@@ -240,7 +240,7 @@ impl FirstStageRecipe {
     }
 }
 
-/// `network` with codes at the k-means centres of what its encoder makes of some of `images`.
+/// `network` with codes at the k-means centres of its encoder's output for some of the `images`.
 pub(crate) fn with_kmeans_codes(
     mut network: Autoencoder,
     config: &FirstStageConfig,
@@ -254,7 +254,7 @@ pub(crate) fn with_kmeans_codes(
     let first: Vec<_> = (order.iter().take(KMEANS_IMAGES))
         .map(|&index| (index, false))
         .collect();
-    // As many as are trained on together, which fit into memory.
+    // The batch size of the training fits into memory.
     let batches: Vec<_> = (first.chunks(config.stage_1.training.batch_size.max(1)))
         .map(<[_]>::to_vec)
         .collect();
@@ -286,7 +286,7 @@ pub(crate) fn with_kmeans_codes(
     Ok(network)
 }
 
-/// The images of both splits as stage 1 sees them.
+/// The images of both splits as stage 1's input.
 pub(crate) struct ImageSource {
     datasets: Datasets,
     plan: Arc<Plan>,
@@ -296,7 +296,7 @@ pub(crate) struct ImageSource {
 }
 
 impl ImageSource {
-    /// The images of `datasets` for `training` under `seed`.
+    /// The images of `datasets` for `training` with `seed`.
     pub(crate) fn new(
         training: &TrainingConfig,
         seed: u64,
