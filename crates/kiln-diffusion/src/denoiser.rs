@@ -2,17 +2,7 @@
 
 use burn::tensor::Tensor;
 
-use crate::{Clip, Level, Prediction};
-
-/// A denoiser's answer, `zt = a z0 + b noise` taken apart. Both are `[batch, channels, height,
-/// width]`.
-#[derive(Debug, Clone)]
-pub struct Denoised {
-    /// The estimated clean image.
-    pub z0: Tensor<4>,
-    /// The estimated noise.
-    pub noise: Tensor<4>,
-}
+use crate::{Clip, Denoised, Level, Prediction};
 
 /// Answers (z0, noise) for noisy images at any level: all that a sampler knows of a network.
 ///

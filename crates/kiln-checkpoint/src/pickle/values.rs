@@ -1,7 +1,7 @@
 //! What the instructions of a pickle build.
 
-use super::Problem;
 use super::globals::Global;
+use super::problem::Problem;
 use super::storage::{Storage, Tensor};
 
 /// A value. What is larger lies in [`Values`], so that to repeat a value costs its few bytes and nothing else, as in Python.

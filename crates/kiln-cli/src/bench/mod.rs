@@ -8,10 +8,10 @@
 //! `kiln bench` does.
 
 mod machine;
-mod measurement;
+pub mod measurement;
 pub mod memory;
 pub mod work;
 
 pub use machine::Machine;
-pub use measurement::{Measurement, Repeats, measure};
+pub use measurement::{Measurement, Repeats};
 pub use work::{Size, Work};

@@ -14,7 +14,7 @@ use kiln_models::{SampleSize, UNet2dConfig};
 use kiln_train::{DiffusionInput, Experiment, diffusion_steps, vqvae_steps};
 use serde::{Deserialize, Serialize};
 
-use super::{Measurement, Repeats, measure};
+use super::measurement::{Measurement, Repeats, measure};
 
 /// Images, noise and latents are drawn by different seeds, lest a network be asked to find its input.
 const NOISE: u64 = 1;

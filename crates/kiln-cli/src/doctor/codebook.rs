@@ -4,7 +4,8 @@ use burn::tensor::Tensor;
 use kiln_models::Autoencoder;
 use kiln_models::bottleneck::vq::codes_in_use;
 
-use super::{Finding, Findings, Patient};
+use super::finding::{Finding, Findings};
+use super::patient::Patient;
 
 /// A smaller share of the codes in use is worth a word.
 const FEW: f64 = 0.5;

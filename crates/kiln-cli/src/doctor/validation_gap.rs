@@ -2,7 +2,8 @@
 
 use kiln_train::StageRecord;
 
-use super::{Finding, Findings, Patient};
+use super::finding::{Finding, Findings};
+use super::patient::Patient;
 
 /// A validation loss so much above its best one has risen; less is chance.
 const RISEN: f64 = 1.1;

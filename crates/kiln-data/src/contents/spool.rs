@@ -1,13 +1,11 @@
 //! Files out of a stream that cannot be read out of order, one after the other in a temporary file.
 
 use std::fs::File;
-use std::io::{self, BufWriter, Read, Write};
+use std::io::{self, BufWriter, Read, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use tempfile::{NamedTempFile, TempPath};
-
-use super::Stretch;
 
 /// A file that others are stretches of.
 #[derive(Debug)]
@@ -24,6 +22,22 @@ impl AsRef<Path> for Place {
             Self::Kept(path) => path,
             Self::Temporary(path) => path,
         }
+    }
+}
+
+/// A stretch of another file.
+#[derive(Clone, Debug)]
+pub(crate) struct Stretch {
+    pub(super) file: Arc<Place>,
+    pub(super) start: u64,
+    pub(crate) len: u64,
+}
+
+impl Stretch {
+    pub(super) fn open(&self) -> io::Result<impl Read> {
+        let mut file = File::open(&*self.file)?;
+        file.seek(SeekFrom::Start(self.start))?;
+        Ok(file.take(self.len))
     }
 }
 

@@ -3,7 +3,7 @@
 use burn::tensor::Tensor;
 use serde::{Deserialize, Serialize};
 
-use super::Progress;
+use super::progress::Progress;
 use crate::{Denoised, Denoiser, Level, Rates};
 
 /// How much noise a DDPM step adds: the two ends of what is possible (Ho et al. 2020, section 3.2).

@@ -2,7 +2,7 @@
 
 use burn::tensor::Tensor;
 
-use super::straight;
+use super::slope::straight;
 use crate::{Denoised, Prediction, Rates};
 
 /// Growth of the signal rate in one step up to which [`heuns_step`] is the one in sigma, as in k-diffusion and

@@ -1,9 +1,8 @@
 //! The options of an autoencoder, of whichever kind.
 
-use burn::tensor::Device;
-
+use super::kl_config::AutoencoderKlConfig;
 use super::shape::CoderShape;
-use super::{Autoencoder, AutoencoderKlConfig, VqVaeConfig};
+use super::vq_config::VqVaeConfig;
 use crate::{ConfigError, config};
 
 /// diffusers' `config.json` of an autoencoder: the kind is its `_class_name`.
@@ -33,17 +32,6 @@ impl AutoencoderConfig {
         match self {
             Self::Vq(config) => config.to_json(),
             Self::Kl(config) => config.to_json(),
-        }
-    }
-
-    /// A new autoencoder: see [`VqVaeConfig::init`] and [`AutoencoderKlConfig::init`].
-    ///
-    /// # Errors
-    /// Theirs.
-    pub fn init(&self, device: &Device, seed: u64) -> Result<Autoencoder, ConfigError> {
-        match self {
-            Self::Vq(config) => config.init(device, seed),
-            Self::Kl(config) => config.init(device, seed),
         }
     }
 

@@ -10,9 +10,12 @@ mod classifier;
 pub(crate) mod config_error;
 mod evaluation;
 mod file;
+mod first_stage;
 mod interval;
 mod refusal;
 mod sampler;
+mod sampling;
+mod second_stage;
 mod tables;
 mod training;
 mod validation;
@@ -20,20 +23,18 @@ mod validation;
 use std::path::Path;
 
 use kiln_data::DataConfig;
-use kiln_diffusion::sampler::Sampler;
-use kiln_diffusion::{
-    Clip, Distance, LevelOptions, Loss, LossWeight, NoiseLevels, Prediction, Schedule,
-    ScheduleConfig, SchedulerConfig, Spacing,
-};
-use kiln_models::bottleneck::vq::CodebookConfig;
-use kiln_models::{SampleSize, UNet2dConfig, VqVaeConfig};
+use kiln_diffusion::{LevelOptions, Schedule, ScheduleConfig, SchedulerConfig};
+use kiln_models::{SampleSize, UNet2dConfig};
 use serde::{Deserialize, Serialize};
 
 pub use classifier::{Augmentation, ClassifierExperiment};
 pub use config_error::ConfigError;
 pub use evaluation::{Best, EvaluationConfig};
 pub use file::overrides_of_run;
+pub use first_stage::{FirstStageConfig, Stage1Config};
 pub use interval::Interval;
+pub use sampling::SamplingConfig;
+pub use second_stage::Stage2Config;
 pub use training::TrainingConfig;
 
 use config_error::within;
@@ -62,132 +63,6 @@ pub struct Experiment {
     pub stage_2: Stage2Config,
     /// How pictures are drawn, while training and by the finished model.
     pub sampling: SamplingConfig,
-}
-
-/// The first stage of an experiment: the tables `[vqvae]`, `[codebook]` and `[stage_1]`.
-#[derive(Debug, Clone)]
-pub struct FirstStageConfig {
-    /// The network, in the keys of diffusers' `VQModel`.
-    pub vqvae: VqVaeConfig,
-    /// How its codebook is trained.
-    pub codebook: CodebookConfig,
-    /// How it is trained.
-    pub stage_1: Stage1Config,
-}
-
-impl FirstStageConfig {
-    /// Refuses a codebook of more codes than `images` of this side have latent vectors: some could never be used.
-    ///
-    /// # Errors
-    /// [`ConfigError::Value`].
-    pub(crate) fn check_codes(&self, images: usize, side: usize) -> Result<(), ConfigError> {
-        let codes = self.vqvae.num_vq_embeddings;
-        let of_an_image = (side / self.vqvae.downscale_factor()).pow(2);
-        let vectors = images.saturating_mul(of_an_image);
-        if codes <= vectors {
-            return Ok(());
-        }
-        Err(ConfigError::Value {
-            key: "vqvae.num_vq_embeddings".to_owned(),
-            value: codes.to_string(),
-            valid: format!(
-                "the {images} training images have {vectors} latent vectors, so use fewer codes than that"
-            ),
-        })
-    }
-}
-
-/// Training the VQ-VAE: its objective and its steps.
-#[derive(Debug, Clone, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct Stage1Config {
-    /// Distance between an image and its reconstruction.
-    #[serde(default)]
-    pub reconstruction: Distance,
-    /// Weight of the commitment term, beta in van den Oord et al. 2017, equation 3.
-    #[serde(default = "default_commitment")]
-    pub commitment: f64,
-    /// The optimizer and its schedule.
-    pub training: TrainingConfig,
-}
-
-/// Training the U-Net: its objective and its steps.
-#[derive(Debug, Clone, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct Stage2Config {
-    /// What the network's output means.
-    #[serde(default = "default_prediction")]
-    pub prediction: Prediction,
-    /// Distance between what the network's output stands for and the truth.
-    #[serde(default)]
-    pub loss: Distance,
-    /// The component whose distance is taken; absent: what is predicted.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub loss_on: Option<Prediction>,
-    /// How much each noise level counts in the loss.
-    #[serde(default)]
-    pub loss_weight: LossWeight,
-    /// How noisy the images are that the network is trained on.
-    #[serde(default)]
-    pub noise_levels: NoiseLevels,
-    /// Share of the images that are shown without their class, in [0, 1): what classifier-free guidance needs to have
-    /// been trained (Ho and Salimans 2022). Only for a U-Net with classes.
-    #[serde(default)]
-    pub label_dropout: f64,
-    /// The optimizer and its schedule.
-    pub training: TrainingConfig,
-    /// Distances between drawn and real images, measured now and then. Absent: none.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub evaluation: Option<EvaluationConfig>,
-}
-
-impl Stage2Config {
-    /// What the network minimises.
-    pub fn objective(&self) -> Loss {
-        Loss {
-            prediction: self.prediction,
-            on: self.loss_on.unwrap_or(self.prediction),
-            distance: self.loss,
-            weight: self.loss_weight,
-        }
-    }
-}
-
-/// How pictures are drawn.
-#[derive(Debug, Clone, Serialize, Deserialize)]
-#[serde(deny_unknown_fields, default)]
-pub struct SamplingConfig {
-    /// Denoising steps of the pictures drawn while training.
-    pub steps: usize,
-    /// Images in such a picture. With classes each has a row, of as many whole columns as this allows, at least one.
-    pub count: usize,
-    /// How to walk from noise to image: a name, or a table with the sampler's settings.
-    #[serde(deserialize_with = "sampler::by_name_or_table")]
-    pub sampler: Sampler,
-    /// Which of the schedule's timesteps are visited.
-    pub spacing: Spacing,
-    /// How predicted clean latents or, in pixel space, images are kept in their range: a number (1 for pixels), or
-    /// dynamic thresholding; absent: not at all.
-    pub clip: Option<Clip>,
-}
-
-impl Default for SamplingConfig {
-    fn default() -> Self {
-        Self {
-            steps: 50,
-            count: 64,
-            sampler: Sampler::default(),
-            spacing: Spacing::Trailing,
-            clip: None,
-        }
-    }
-}
-
-fn default_commitment() -> f64 {
-    0.25
-}
-fn default_prediction() -> Prediction {
-    Prediction::Noise
 }
 
 impl Experiment {
@@ -265,6 +140,58 @@ impl Experiment {
     /// The experiment as TOML, as `config.toml` of a run folder keeps it.
     pub fn to_toml(&self) -> Result<String, ConfigError> {
         written(self)
+    }
+}
+
+impl TryFrom<Tables> for Experiment {
+    type Error = ConfigError;
+
+    /// # Errors
+    /// [`ConfigError::HalfAFirstStage`].
+    fn try_from(tables: Tables) -> Result<Self, ConfigError> {
+        let half = |there, missing| Err(ConfigError::HalfAFirstStage { there, missing });
+        let first_stage = match (tables.vqvae, tables.codebook, tables.stage_1) {
+            (Some(vqvae), codebook, Some(stage_1)) => Some(FirstStageConfig {
+                vqvae,
+                codebook: codebook.unwrap_or_default(),
+                stage_1,
+            }),
+            (None, None, None) => None,
+            (Some(_), _, None) => return half("vqvae", "stage_1"),
+            (None, _, Some(_)) => return half("stage_1", "vqvae"),
+            (None, Some(_), None) => return half("codebook", "vqvae"),
+        };
+        Ok(Self {
+            seed: tables.seed,
+            overrides: tables.overrides,
+            data: tables.data,
+            first_stage,
+            unet: tables.unet,
+            schedule: tables.schedule,
+            stage_2: tables.stage_2,
+            sampling: tables.sampling,
+        })
+    }
+}
+
+impl From<Experiment> for Tables {
+    fn from(experiment: Experiment) -> Self {
+        let (vqvae, codebook, stage_1) = match experiment.first_stage {
+            Some(stage) => (Some(stage.vqvae), Some(stage.codebook), Some(stage.stage_1)),
+            None => (None, None, None),
+        };
+        Self {
+            seed: experiment.seed,
+            overrides: experiment.overrides,
+            data: experiment.data,
+            vqvae,
+            codebook,
+            stage_1,
+            unet: experiment.unet,
+            schedule: experiment.schedule,
+            stage_2: experiment.stage_2,
+            sampling: experiment.sampling,
+        }
     }
 }
 

@@ -20,10 +20,9 @@ use crate::first_stage::objective::{RECONSTRUCTION, Stage1Objective, Terms, psnr
 use crate::learner::held_out::HeldOut;
 use crate::learner::images::tensor;
 use crate::learner::loader::{BatchSource, Batches, Shares};
-use crate::learner::log::LOSS;
 use crate::learner::plan::Plan;
 use crate::learner::recipe::{Losses, Recipe, Trainee};
-use crate::learner::report::{MetricKind, Reading, Report};
+use crate::learner::report::{LOSS, MetricKind, Reading, Report};
 use crate::learner::session::{Session, StopSignal};
 use crate::learner::update::{Averaged, Update};
 use crate::run_folder::StageFolder;

@@ -11,7 +11,7 @@ use super::{FirstStageRecipe, ImageSource, METRICS, trainee, with_kmeans_codes};
 use crate::error::TrainError;
 use crate::experiment::{Experiment, FirstStageConfig, TrainingConfig};
 use crate::facts::{metadata, steps_in};
-use crate::learner::log::LOSS;
+use crate::learner::report::LOSS;
 use crate::memory::Trained;
 use crate::options::RunOptions;
 use crate::run_folder::{RunFolder, StageFolder};

@@ -5,7 +5,8 @@ use burn::optim::GradientsParams;
 use burn::tensor::Tensor;
 use serde::{Deserialize, Serialize};
 
-use super::{CodeStatistics, VectorQuantizer};
+use super::quantizer::VectorQuantizer;
+use super::statistics::CodeStatistics;
 use crate::ema::replace_value;
 
 /// Epsilon of the Laplace smoothing of usages: van den Oord et al. 2017 as released in Sonnet.
