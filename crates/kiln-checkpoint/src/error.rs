@@ -10,6 +10,7 @@ use crate::printable::printable;
 /// A folder that no model can be read from or written to. Each message is one sentence that names the
 /// file and says what to do.
 #[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
 pub enum CheckpointError {
     /// Nothing lies at the path.
     #[error("there is no folder {folder}; give the path of a model, such as runs/mnist/model", folder = .0.display())]

@@ -18,6 +18,7 @@ const BYTE_ORDER_MARK: char = '\u{feff}';
 
 /// Where a model's files are read from.
 #[derive(Clone, Debug)]
+#[non_exhaustive]
 pub enum ModelSource {
     /// A folder on disk.
     Folder(PathBuf),

@@ -6,6 +6,7 @@ use serde::{Deserialize, Serialize};
 
 /// The data sets that [`crate::open`] knows.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[non_exhaustive]
 pub enum DatasetKind {
     /// MNIST: 60,000 handwritten digits to train on, 10,000 for validation, 28x28 gray. Downloaded where no path is
     /// given.

@@ -9,6 +9,7 @@ use crate::{Denoised, DiffusionError, Rate, Rates, Schedule};
 /// well.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
+#[non_exhaustive]
 pub enum Prediction {
     /// The noise (DDPM's epsilon).
     #[default]

@@ -67,6 +67,7 @@ impl From<FeatureKind> for String {
 }
 
 /// Who looks at the images.
+#[non_exhaustive]
 pub enum Judge {
     /// The digit classifier, with the SHA-256 of its weights.
     Digits(Box<DigitClassifier>, String),
@@ -76,6 +77,7 @@ pub enum Judge {
 
 /// What a [`Judge`] saw in a set of images.
 #[derive(Clone, Debug)]
+#[non_exhaustive]
 pub enum Seen {
     /// Digits, and how sure the classifier is of them.
     Digits(DigitReadings),

@@ -24,6 +24,7 @@ use weights::Weights;
 
 /// Where in the network features are taken, as means over all positions.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum FeatureLayer {
     /// After `Mixed_6c`, Keras' `mixed5`: 768 numbers.
     Mixed6c,

@@ -4,6 +4,7 @@ use serde::{Deserialize, Serialize};
 
 /// One level of the encoder; every level but the last halves the image.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[non_exhaustive]
 pub enum EncoderBlockType {
     /// Residual blocks.
     DownEncoderBlock2D,
@@ -13,6 +14,7 @@ pub enum EncoderBlockType {
 
 /// One level of the decoder; every level but the last doubles the image.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[non_exhaustive]
 pub enum DecoderBlockType {
     /// Residual blocks.
     UpDecoderBlock2D,

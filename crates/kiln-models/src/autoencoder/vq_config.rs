@@ -12,6 +12,7 @@ use crate::config::{
 /// How the decoder normalises. diffusers also knows `spatial` (MoVQ), which is not supported.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
+#[non_exhaustive]
 pub enum NormType {
     /// Group normalisation.
     #[default]

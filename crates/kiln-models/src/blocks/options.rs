@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 /// published model of these classes uses and which are not supported.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
+#[non_exhaustive]
 pub enum Activation {
     /// x * sigmoid(x), also called swish.
     #[default]
@@ -17,6 +18,7 @@ pub enum Activation {
 /// How a residual block takes in the time embedding.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
+#[non_exhaustive]
 pub enum TimeScaleShift {
     /// It is added between the convolutions, as in DDPM (Ho et al. 2020).
     #[default]

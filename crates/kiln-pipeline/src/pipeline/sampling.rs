@@ -16,6 +16,7 @@ use crate::pictures::Images;
 
 /// What images begin as.
 #[derive(Clone, Copy, Debug)]
+#[non_exhaustive]
 pub enum Start<'a> {
     /// Noise alone.
     Noise,

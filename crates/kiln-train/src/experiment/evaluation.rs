@@ -38,6 +38,7 @@ pub struct EvaluationConfig {
 /// What the best checkpoint has least of.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
+#[non_exhaustive]
 pub enum Best {
     /// The validation loss.
     #[default]

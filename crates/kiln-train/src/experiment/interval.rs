@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 /// images.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 #[serde(try_from = "Written", into = "Written")]
+#[non_exhaustive]
 pub enum Interval {
     /// So many steps or checkpoints; see the key.
     Every(usize),
