@@ -289,6 +289,15 @@ mod tests {
     }
 
     #[test]
+    fn every_variant_is_among_all() {
+        let refused = serde_json::from_str::<Sampler>(r#"{"kind": "none"}"#).unwrap_err();
+        let refused = refused.to_string();
+        // "unknown variant `none`, expected one of `ddim`, `ddpm`, .. at line 1 column 15"
+        let known: Vec<&str> = refused.split('`').skip(3).step_by(2).collect();
+        assert_eq!(known, Sampler::ALL.map(Sampler::name), "{refused}");
+    }
+
+    #[test]
     fn settings_may_be_left_out_where_there_is_a_usual_one() {
         for sampler in [r#"{"kind": "euler"}"#, r#"{"kind": "ddim", "eta": 0.0}"#] {
             serde_json::from_str::<Sampler>(sampler).unwrap();

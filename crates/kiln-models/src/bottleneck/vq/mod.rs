@@ -30,6 +30,7 @@ mod statistics;
 pub use codebook::{CodebookConfig, CodebookConfigError, CodebookTraining, CodebookUpdate};
 pub use kmeans::kmeans;
 pub use quantizer::{CODEBOOK, COMMITMENT, Quantized, VectorQuantizer};
+pub(crate) use statistics::count;
 pub use statistics::{BatchPosition, CodeStatistics, codes_in_use, perplexity};
 
 #[cfg(test)]
