@@ -1,10 +1,10 @@
-//! A data set of your own, which no file holds: discs and rings, painted here and learned in pixel space.
+//! Your own data set without files: discs and rings that the program paints, learned in pixel space.
 //!
 //! ```text
 //! cargo run --release --example own_data_set -- runs/discs
 //! ```
 //!
-//! Images that are files need no program: `dataset = "folder"` and `--data PATH` train on a folder, a zip or a tar.
+//! Image files need no program: `dataset = "folder"` and `--data PATH` train on a folder, a zip or a tar.
 
 use std::path::PathBuf;
 
@@ -19,7 +19,7 @@ use kiln::{
 /// Pixels on a side.
 const SIDE: usize = 16;
 
-/// Without a [vqvae] the U-Net learns the images themselves.
+/// Without `[vqvae]` the U-Net learns the images themselves.
 const EXPERIMENT: &str = r#"
 [data]
 dataset = "own"                      # handed over by this program
@@ -47,11 +47,11 @@ checkpoint_every = 125
 
 /// One image as bytes, row by row, 0 black and 255 white: a disc or a ring of random size and place.
 fn paint(number: u64) -> Vec<u8> {
-    // Numbers by address: the same image for the same number, in whatever order.
+    // The same number gives the same image, in any order.
     let random = |what| uniform(1, number, what);
     let (x, y) = (5.0 + 6.0 * random(0), 5.0 + 6.0 * random(1));
     let radius = 2.0 + 2.5 * random(2);
-    // A hole of negative radius is none.
+    // A negative radius means no hole.
     let hole = if random(3) < 0.5 { radius - 1.5 } else { -1.0 };
     let pixel = |row: usize, column: usize| {
         let distance = (row as f64 - y).hypot(column as f64 - x);

@@ -1,4 +1,4 @@
-//! A sampler of your own, on the digits model of this repository:
+//! Your own sampler, on the digits model of this repository:
 //!
 //! ```text
 //! cargo run --release --example own_sampler -- own_sampler.png
@@ -20,11 +20,11 @@ const GAMMA: f64 = 2.0;
 /// Gradient estimation (Permenter and Yuan 2024, "Interpreting and Improving Diffusion Models from an Optimization
 /// Perspective"): DDIM that looks ahead.
 ///
-/// What the denoiser takes for noise turns a little on the way. So what it will be is guessed from what it was:
-/// `ahead = gamma noise + (1 - gamma) noise before`.
+/// The predicted noise changes a little from step to step. This sampler extrapolates the change: `ahead = gamma noise +
+/// (1 - gamma) noise before`.
 ///
-/// `levels` are the amounts of noise from the highest to none: a step goes from one to the next, and the denoiser takes
-/// any `z = a z0 + b noise` apart again. `noise` and the result are `[batch, channels, height, width]`.
+/// `levels` are the amounts of noise from the highest to zero. A step goes from one level to the next, and the denoiser
+/// splits any `z = a z0 + b noise` into z0 and noise. `noise` and the result are `[batch, channels, height, width]`.
 fn gradient_estimation(denoiser: &dyn Denoiser, noise: Tensor<4>, levels: &[Level]) -> Tensor<4> {
     let mut z = noise;
     let mut before: Option<Tensor<4>> = None;

@@ -1,4 +1,4 @@
-//! A noise schedule of your own: drawn beside DDPM's, and put to work without any network.
+//! Your own noise schedule, drawn beside DDPM's and used without any network.
 //!
 //! ```text
 //! cargo run --release --example own_schedule -- own_schedule.png
@@ -19,7 +19,7 @@ use kiln::diffusion::{
 };
 use kiln::plots::{PlottedSchedule, plot_schedules};
 
-/// What is left of the image at each of T timesteps: here a straight line from almost all to almost nothing.
+/// The signal rate at each of T timesteps: here a straight line from almost 1 to almost 0.
 ///
 /// Any curve that falls, and stays between 1 and 0, is a schedule.
 fn signal_rate(time: f64) -> f64 {
@@ -43,7 +43,7 @@ fn own_schedule(timesteps: usize) -> ScheduleConfig {
     }
 }
 
-/// Of images that are one pixel, black (-1) or white (1), the best guess is known: E[z0 | zt] = tanh(a zt / b²).
+/// For images of one pixel, black (-1) or white (1), the best prediction is known: E[z0 | zt] = tanh(a zt / b²).
 fn best_guess(zt: Tensor<4>, level: Level) -> Tensor<4> {
     tanh(zt * (level.rates.signal / level.rates.noise.powi(2)))
 }
@@ -59,7 +59,7 @@ fn main() -> anyhow::Result<()> {
         ("DDPM", ScheduleConfig::default()),
     ] {
         let schedule = Schedule::new(config)?;
-        // A schedule that would train well and sample badly says so.
+        // A schedule warns if it would train well but sample badly.
         if let Some(warning) = schedule.warning() {
             println!("{name}: {warning}");
         }
@@ -89,14 +89,14 @@ fn main() -> anyhow::Result<()> {
             fresh_noise,
             &mut |_| {},
         )?;
-        // The further from black and white, the more was lost by walking in ten steps.
+        // The distance from black and white is the error of sampling in only ten steps.
         let away = (images.abs() - 1.0).abs().mean().into_scalar::<f32>();
         println!("{name}: after 10 steps pixels are {away:.4} away from black or white");
 
         plotted.push(PlottedSchedule {
             name: name.to_owned(),
             schedule,
-            // Where the denoiser was asked: the last level is where the walk ends.
+            // The levels of the denoiser's calls: the sampler ends at the last level, without a call.
             visited: visited[..10].to_vec(),
         });
     }

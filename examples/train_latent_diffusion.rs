@@ -4,7 +4,7 @@
 //! cargo run --release --example train_latent_diffusion -- runs/tiny
 //! ```
 //!
-//! Half a minute of training teaches it strokes rather than digits; `configs/mnist-quick.toml` has what it takes.
+//! Half a minute of training teaches it strokes rather than digits; for digits use `configs/mnist-quick.toml`.
 
 use std::path::PathBuf;
 
@@ -62,7 +62,7 @@ fn main() -> anyhow::Result<()> {
     let out = std::env::args_os().nth(1).unwrap_or("runs/tiny".into());
     let out = PathBuf::from(out);
 
-    // A config that cannot work is refused here, before any work.
+    // This refuses a config that cannot work, before any work starts.
     let experiment = Experiment::parse(EXPERIMENT, "this example", &[])?;
     let options = RunOptions::new(&out);
     println!("{}", train_vqvae(&experiment, &options, &NoProgress)?);
@@ -71,7 +71,7 @@ fn main() -> anyhow::Result<()> {
         train_latent_diffusion(&experiment, &options, &NoProgress)?
     );
 
-    // The run folder now holds a model in the layout of diffusers: `kiln sample --model` and Python read it as well.
+    // The run folder now holds a model in the layout of diffusers: `kiln sample --model` and Python read it, too.
     let pipeline = Pipeline::load(&out.join("model"), &Device::flex())?;
     let options = SampleOptions {
         steps: 25,

@@ -1,4 +1,5 @@
-//! Feeds the model loader: the first byte says which file of a sound model is replaced, the rest is its contents.
+//! Feeds the model loader: the first byte chooses which file of a valid model is replaced, the rest is its new
+//! contents.
 #![no_main]
 
 use std::cell::LazyCell;
@@ -18,7 +19,7 @@ fuzz_target!(|data: &[u8]| {
     if let Some((&which, contents)) = data.split_first() {
         VICTIMS.with(|victims| {
             let victim = &victims[usize::from(which) % FILES.len()];
-            // Loading or refusing are both fine; panics, hangs and memory beyond bounds are not.
+            // It may load or refuse the model; it must not panic, hang or use memory beyond bounds.
             let _ = victim.load_with(contents);
         });
     }

@@ -6,11 +6,11 @@
 
 Both stages of configs/mnist-quick.toml learn for 200 steps, with kiln's operators and with Burn's (KILN_KERNELS=burn),
 from the same seeds. Stage 2 starts from the same VQ-VAE and the same latents in both, so that only the operators differ.
-Stage 1 also runs with kiln's operators and other vector instructions (KILN_INSTRUCTIONS=portable), which differ in
-nothing but the order of sums: what that changes is what rounding errors grow to, and no more can be asked of others.
+Stage 1 also runs with kiln's operators and other vector instructions (KILN_INSTRUCTIONS=portable), which differ only in
+the order of sums. That shows how far rounding errors grow: other operators cannot be expected to agree better.
 
-A run that FOLDER already has is not repeated. The picture goes to docs/images, and a table of how far the losses are
-apart, relatively, to stdout.
+A run that FOLDER already has is not repeated. The picture goes to docs/images, and a table of the relative differences
+between the losses to stdout.
 """
 
 import csv
@@ -37,7 +37,7 @@ class Stage(NamedTuple):
     table: str
     folder: str
     title: str
-    # Small, since Burn's operators are slow.
+    # Small, because Burn's operators are slow.
     batch_size: int
     seeds: list
     variants: list

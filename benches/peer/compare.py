@@ -6,9 +6,9 @@
     python benches/peer/compare.py --variant kiln,torch-default        some columns
     python benches/peer/compare.py --dry-run                           what would be prepared; needs no PyTorch
 
-Every turn is a process of its own, which warms up, does the work a few times and reports each time and its peak of
-memory. Turns go round: kiln, then PyTorch's variants, then kiln again, so that whatever else the machine does meets
-all of them. The tables go to stdout as Markdown, and with --json everything that was measured goes to a file.
+Every turn is a separate process, which warms up, does the work a few times and reports each time and its peak memory.
+The turns alternate: kiln, then PyTorch's variants, then kiln again, so that other load on the machine affects all of
+them. The tables go to stdout as Markdown, and with --json all measurements go to a file.
 """
 
 import argparse
@@ -28,8 +28,8 @@ KILN = "kiln"
 OURS = {KILN: "f32", "kiln-bf16": "bf16"}
 TRAINED = ["torch-default", "torch-channels-last", "torch-bf16"]
 SAMPLED = [*TRAINED, "torch-bf16-weights"]
-# How far the first loss of both sides, or the mean square of the drawn images, may be apart, relatively. Images have
-# fifty steps to drift, and a latent between two codes may fall to either.
+# The largest relative difference between both sides' first losses, and between the mean squares of their drawn images.
+# Images have fifty steps to drift, and a latent between two codes may fall to either.
 TOLERANCE = {"unet": 1e-4, "vqvae": 1e-4, "sample": 1e-3}
 
 
@@ -106,7 +106,7 @@ def check_same_work(work, turns):
 def compare(work, peer, arguments):
     """All rounds of one work: the turns of each variant."""
     if work.kind == "sample":
-        # An untimed turn of kiln, for the noise that PyTorch is to begin with.
+        # An untimed turn of kiln writes the noise that PyTorch begins with.
         command = kiln_command(peer, work, arguments.workspace, 0, 1)
         run([*command, "--save-noise", arguments.workspace / work.inputs], arguments.threads)
     turns = {variant: [] for variant in variants_of(work, arguments.variant)}
@@ -139,7 +139,7 @@ def machine():
 
 
 def save(outcome, path):
-    """Leaves what was measured so far in a file, if there is to be one."""
+    """Writes the measurements so far to a file, if one was asked for."""
     if path:
         temporary = path.with_name(path.name + ".partial")
         temporary.write_text(json.dumps(outcome, indent=1))

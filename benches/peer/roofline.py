@@ -25,7 +25,7 @@ SIDE = 1024
 def operations(work, workspace):
     """Of one training step, or of drawing all the images."""
     task = TASKS[work.kind](work, workspace, Variant("torch-default"))
-    # As two matrix products and a softmax, attention is counted on every kind of device.
+    # PyTorch counts attention on every kind of device if it is two matrix products and a softmax.
     with sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False) as counter:
         task()
     return counter.get_total_flops()

@@ -1,9 +1,9 @@
-"""PyTorch's turn: one work in one variant, in a process of its own. Prints one JSON object.
+"""PyTorch's turn: one work in one variant, in a separate process. Prints one JSON object.
 
     python turn.py WORK VARIANT WORKSPACE --threads 2 --warm-up 2 --repeats 5
 
-PyTorch is used as somebody who knows it well would: diffusers' own classes in eager mode, scaled-dot-product
-attention, AdamW fused, the average of the weights in one call for all of them, no gradients where none are needed.
+It uses PyTorch as an expert would: diffusers' own classes in eager mode, scaled-dot-product attention,
+AdamW fused, the average of all weights in one call, no gradients where none are needed.
 """
 
 import argparse
@@ -29,7 +29,7 @@ VARIANTS = {
 
 
 def status(key):
-    """Bytes, of this process: VmHWM is the most memory that it has had, VmRSS what it has now."""
+    """Bytes, of this process: VmHWM is its peak memory, VmRSS its memory now."""
     with contextlib.suppress(OSError):
         for line in Path("/proc/self/status").read_text().splitlines():
             if line.startswith(key + ":"):
@@ -109,7 +109,7 @@ def unet_training(work, workspace, variant):
 def vqvae_training(work, workspace, variant):
     table = experiment(work.config)
     network = variant.load(VQModel, workspace / work.model).train()
-    # The paper's weights of the codebook's two terms; diffusers' default has them the wrong way round.
+    # The paper's weights of the codebook's two terms; diffusers' default swaps them.
     network.quantize.legacy = False
     update = updating(network, table["stage_1"]["training"])
     images = variant.laid_out(load_file(workspace / work.inputs)["images"])

@@ -1,22 +1,22 @@
-"""How much of a step goes to the network when several processes train as one, and what follows for more of them.
+"""How much of a step goes to the network when several processes train as one, and a prediction for more of them.
 
     pip install -r benches/ranks/requirements.txt
     python benches/ranks/step_time.py measure --json steps.json
     python benches/ranks/step_time.py predict --model flowers:10.7e6:0.03 --network "10 Gbit/s:1.25e9:50e-6" --out efficiency.svg
 
 `measure` trains VQ-VAEs of several sizes with one process and with two, each pinned to a core and with the same batch, on
-an idle machine with Open MPI and a kiln that was built with `--features mpi`. It fits the model below to what it
-finds. `predict` draws the model's efficiency for 1 to 1,024 processes, for each model (its name, weights and seconds of
+an idle machine with Open MPI and a kiln that was built with `--features mpi`. It fits the model below to the
+times. `predict` draws the model's efficiency for 1 to 1,024 processes, for each model (its name, weights and seconds of
 a step on one device) on each network (its name, bytes a second, and seconds until a message begins to arrive).
 
-The model: ranks compute side by side, then sum their gradients, and nothing of that overlaps with the backward pass. With n
+The model: ranks compute side by side, then sum their gradients; the sum does not overlap with the backward pass. With n
 ranks and W weights of 4 bytes in messages of 4 MB,
 
     t(n) = compute + 2 (n - 1) / n * 4 W / bandwidth + messages * 2 log2(n) * latency
     efficiency(n) = compute / t(n)
 
-which is the all-reduce of Rabenseifner (Thakur, Rabenseifner and Gropp 2005, section 4.5): the halves of what is left to be
-summed are exchanged in log2(n) turns, and the sums spread in as many.
+This is Rabenseifner's all-reduce (Thakur, Rabenseifner and Gropp 2005, section 4.5): ranks exchange halves of the data that is
+left to be summed in log2(n) turns, and spread the sums in as many.
 """
 
 import argparse
@@ -38,7 +38,7 @@ SIZES = ["[16,32,64]", "[32,64,128]", "[64,128,256]"]
 
 
 def share(ranks):
-    """What a rank sends of every byte that is summed."""
+    """Bytes that a rank sends for every byte that is summed."""
     return 2 * (ranks - 1) / ranks
 
 
@@ -83,7 +83,7 @@ def measure(arguments):
     for channels in SIZES:
         times = {}
         for ranks in (1, 2):
-            # What a short training and a long one have in common is not the steps'.
+            # A short and a long training differ only in their steps, so the difference is the time of the steps.
             short, long = arguments.steps, 3 * arguments.steps
             differences = []
             for _ in range(arguments.rounds):

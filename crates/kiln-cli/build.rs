@@ -1,4 +1,4 @@
-//! Whether the model of digits is at hand, to be compiled in. It is larger than a package on crates.io may be, so only the
+//! Checks whether the model of digits exists, to compile it in. It is too large for a package on crates.io, so only the
 //! repository has it.
 
 use std::path::Path;

@@ -1,4 +1,4 @@
-//! What can be wrong with a model's folder.
+//! Errors about a model's folder.
 
 use std::path::PathBuf;
 
@@ -7,26 +7,31 @@ use kiln_models::{ConfigError, WeightsError};
 
 use crate::printable::printable;
 
-/// A folder that no model can be read from or written to. Each message is one sentence that names the
-/// file and says what to do.
+/// Why a model cannot be read from or written to a folder. Each message is one sentence that names the file and says
+/// what to do.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum CheckpointError {
-    /// Nothing lies at the path.
-    #[error("there is no folder {folder}; give the path of a model, such as runs/mnist/model", folder = .0.display())]
+    /// There is nothing at the path.
+    #[error("there is no folder {folder}; give the folder of a model, or train the model first", folder = .0.display())]
     NoFolder(PathBuf),
-    /// The folder holds something else.
+    /// The folder contains something else.
     #[error(
         "{place} is not a {expected}: it has no {file}; give the folder that kiln or diffusers wrote"
     )]
     NotAModel {
-        /// Where was looked.
+        /// The place.
         place: String,
-        /// What kind of folder was looked for.
+        /// The kind of folder that was expected.
         expected: &'static str,
         /// The file that all such folders have.
         file: &'static str,
     },
+    /// The model is in pixel space, but an autoencoder was requested.
+    #[error(
+        "{0} is a model in pixel space, which has no first stage; give a latent diffusion model, a VQ-VAE or another autoencoder"
+    )]
+    NoFirstStage(String),
     /// A part of the model is missing.
     #[error("the model lacks {0}; copy or train it again")]
     MissingFile(String),
@@ -48,7 +53,7 @@ pub enum CheckpointError {
         /// Its size.
         bytes: u64,
     },
-    /// A file is not what its name says.
+    /// A file's content does not match its name.
     #[error("{file} is damaged ({problem}); copy or train the model again", problem = printable(problem))]
     Damaged {
         /// The file.
@@ -56,9 +61,9 @@ pub enum CheckpointError {
         /// What is wrong.
         problem: String,
     },
-    /// A config has a word of Python's in place of a number.
+    /// A config has Python's word for infinity or "not a number".
     #[error(
-        "{file} says that `{key}` is {word}, which Python writes for what is no number; give a finite number, or remove the key",
+        "{file} says that `{key}` is {word}, which JSON does not allow; give a finite number, or remove the key",
         key = printable(key)
     )]
     NotANumber {
@@ -69,37 +74,37 @@ pub enum CheckpointError {
         /// Python's word.
         word: &'static str,
     },
-    /// A Git LFS pointer stands in place of a file.
+    /// There is a Git LFS pointer instead of a file.
     #[error(
-        "{0} is a Git LFS pointer, which stands for the file but does not hold it; run `git lfs pull` in the model's folder, or fetch the model by `kiln pull`"
+        "{0} is a Git LFS pointer instead of the file; run `git lfs pull` in the model's folder, or fetch the model with `kiln pull`"
     )]
     Pointer(String),
-    /// A page of HTML stands in place of a file.
+    /// There is an HTML page instead of a file.
     #[error(
-        "{0} is a page of HTML, as servers send it with a login or an error, and not the file that it is called; fetch the model again, as by `kiln pull`"
+        "{0} is an HTML page, such as a login or error page, instead of the file; fetch the model again, for example with `kiln pull`"
     )]
     Page(String),
-    /// A file is sound, but of a kind that is not read here.
+    /// A file is valid, but of a kind that is not supported.
     #[error("{file} {what}; if that cannot be changed, save the weights as safetensors", what = printable(what))]
     Unsupported {
         /// The file.
         file: String,
-        /// What it is, in words that follow its name.
+        /// What it is, as a phrase after its name.
         what: String,
     },
     /// An index of weights points out of its folder.
     #[error(
-        "{file} points to {shard:?}, and weights must lie beside their index; do not use this model"
+        "{file} points to {shard:?}, but weights must be beside their index; do not use this model"
     )]
     ShardName {
         /// The index.
         file: String,
-        /// What it names.
+        /// The name in the index.
         shard: String,
     },
     /// A pickle that would run code in Python.
     #[error(
-        "{file} would run `{name}` in Python, so it is not just weights and is not read; do not use this model, or get it as safetensors",
+        "{file} would run `{name}` in Python, so kiln does not read it; do not use this model, or get it as safetensors",
         name = printable(name)
     )]
     Code {
@@ -108,9 +113,9 @@ pub enum CheckpointError {
         /// What it imports.
         name: String,
     },
-    /// A checkpoint of the original code has a tensor that diffusers' networks have not.
+    /// A checkpoint of the original code has a tensor that diffusers' networks do not have.
     #[error(
-        "the checkpoint's `{key}`, of shape {shape:?}, has no place in diffusers' UNet2DModel, VQModel or AutoencoderKL; \
+        "the checkpoint's `{key}`, of shape {shape:?}, does not exist in diffusers' UNet2DModel, VQModel or AutoencoderKL; \
          only CompVis' unconditional latent diffusion and its autoencoders can be converted",
         key = printable(key)
     )]
@@ -120,12 +125,12 @@ pub enum CheckpointError {
         /// Its shape.
         shape: Vec<usize>,
     },
-    /// A checkpoint of some other code.
+    /// A checkpoint of other code.
     #[error(
         "{0} holds no network that can be converted; give a checkpoint of CompVis' latent diffusion or of one of its autoencoders"
     )]
     NotConvertible(String),
-    /// The model is of a kind that is not read here.
+    /// The kind of model is not supported.
     #[error(
         "{file} names the pipeline `{class}`, but only LDMPipeline, DDIMPipeline and DDPMPipeline are supported",
         class = printable(class)
@@ -136,16 +141,16 @@ pub enum CheckpointError {
         /// The pipeline's class.
         class: String,
     },
-    /// A part of the model is of a kind that is not read here.
+    /// The kind of a model's part is not supported.
     #[error("{file} says that `{part}` is {found}, but {expected} is needed")]
     UnknownPart {
         /// The file.
         file: String,
-        /// The part's name, which is that of its folder.
+        /// The part's name, which is also its folder's.
         part: &'static str,
         /// What the file says, as JSON.
         found: String,
-        /// The class (or classes) that would be read.
+        /// The supported class or classes.
         expected: &'static str,
     },
     /// A network's options are impossible.
@@ -186,7 +191,7 @@ pub enum CheckpointError {
         /// What it should be.
         expected: &'static str,
     },
-    /// A border leaves nothing of the images.
+    /// The border is as large as the images.
     #[error(
         "{file} says `kiln.border` = {border} in its header, which must be less than half of the {side} pixels of the images; save the model again"
     )]
@@ -198,7 +203,7 @@ pub enum CheckpointError {
         /// The shorter side of the images, in pixels.
         side: usize,
     },
-    /// The names of the classes are not as many as the classes.
+    /// The number of class names differs from the number of classes.
     #[error(
         "{file} says {named} names in `kiln.class_names` of its header, but the network has {rows} classes, the null class counted; save the model again"
     )]
@@ -210,7 +215,7 @@ pub enum CheckpointError {
         /// Rows of the network's table.
         rows: usize,
     },
-    /// The scheduler has timesteps that the U-Net's table has not.
+    /// The scheduler has timesteps that are missing in the U-Net's table.
     #[error(
         "the scheduler has {timesteps} timesteps, but the U-Net's table of `num_train_timesteps` only {rows} rows; use the scheduler that the U-Net was trained with"
     )]
@@ -220,9 +225,9 @@ pub enum CheckpointError {
         /// Timesteps of the scheduler.
         timesteps: usize,
     },
-    /// The U-Net's output is no prediction for its input.
+    /// The U-Net's output does not have the shape of its input.
     #[error(
-        "the U-Net takes {takes} channels and gives {gives}, but must give as many as it takes; \
+        "the U-Net has {takes} input channels but {gives} output channels, and they must be equal; \
          models that also predict a variance are not supported"
     )]
     Prediction {
@@ -253,15 +258,15 @@ pub enum CheckpointError {
         /// Hash of the VQ-VAE beside it.
         found: String,
     },
-    /// The guide is no worse version of the same model.
+    /// The guide is not a worse version of the same model.
     #[error(
         "the model and its guide differ in their {what}; a guide is a worse version of the same model: train it on the same latents with the same schedule"
     )]
     Guide {
-        /// What is not the same.
+        /// The difference.
         what: &'static str,
     },
-    /// A file or folder cannot be written. What stood there before is untouched.
+    /// A file or folder cannot be written. Its earlier content is untouched.
     #[error("cannot write {path}: {problem}", path = path.display())]
     Write {
         /// The file or folder.
@@ -269,20 +274,20 @@ pub enum CheckpointError {
         /// Why.
         problem: std::io::Error,
     },
-    /// A model is to be written into another one.
+    /// A model would be written into another one.
     #[error("{} is a part of the model {}: choose a folder outside of it", path.display(), model.display())]
     PartOfModel {
-        /// Where it was to be written.
+        /// The destination.
         path: PathBuf,
         /// The other model's folder.
         model: PathBuf,
     },
-    /// Something stands where a folder is to be written, and not just what kiln wrote there.
+    /// The destination of a folder contains something that kiln did not write.
     #[error("{folder} {reason}; choose another folder or move this one away", folder = folder.display())]
     NotReplaced {
         /// The folder to write.
         folder: PathBuf,
-        /// What is wrong with it: what follows on its name in a sentence.
+        /// The problem: the part of the sentence after its name.
         reason: String,
     },
 }

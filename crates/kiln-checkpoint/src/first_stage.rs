@@ -1,4 +1,4 @@
-//! An autoencoder in a folder of its own, and what tells one from another.
+//! An autoencoder in its own folder, and its hash.
 
 use std::path::Path;
 
@@ -10,12 +10,12 @@ use kiln_models::{Autoencoder, AutoencoderConfig, VqVaeConfig, WeightsType};
 use sha2::{Digest, Sha256};
 
 use crate::folder::NewFolder;
-use crate::layout::{CONFIG, WEIGHTS};
+use crate::layout::{CONFIG, INDEX, WEIGHTS};
 use crate::weights::load_weights;
 use crate::{CheckpointError, Metadata, ModelSource};
 
-/// A trained autoencoder: what stage 1 gives and stage 2 needs. Stage 1 trains VQ-VAEs; those of others may also be
-/// of diffusers' class `AutoencoderKL`.
+/// A trained autoencoder: the result of stage 1 and the input of stage 2. Stage 1 trains VQ-VAEs; autoencoders from
+/// elsewhere may also be of diffusers' class `AutoencoderKL`.
 #[derive(Clone, Debug)]
 pub struct FirstStage {
     /// The network.
@@ -28,7 +28,7 @@ impl FirstStage {
     /// Reads an autoencoder's folder (`config.json` and weights), or the autoencoder of a whole model.
     ///
     /// # Errors
-    /// Names the file that is missing, damaged or not supported, or says that there is no autoencoder at all.
+    /// Names the file that is missing, damaged or not supported, or reports that there is no autoencoder.
     pub fn load(source: &ModelSource, device: &Device) -> Result<Self, CheckpointError> {
         source.require_folder()?;
         // The folder itself, or its place in a model.
@@ -44,18 +44,18 @@ impl FirstStage {
         })
     }
 
-    /// Writes a folder that diffusers reads with `from_pretrained` of the network's class. A model that stands there is
-    /// replaced once the new one is whole, if kiln wrote it.
+    /// Writes a folder that diffusers reads with `from_pretrained` of the network's class. An existing model is
+    /// replaced when the new one is complete, if kiln wrote it.
     ///
     /// # Errors
-    /// If it cannot be written, or something else stands there: see [`check_place`](crate::check_place).
+    /// If it cannot be written, or something else is there: see [`check_place`](crate::check_place).
     pub fn save(&self, folder: &Path, weights_type: WeightsType) -> Result<(), CheckpointError> {
         let files = NewFolder::begin(folder)?;
         self.write_to(&files, "", weights_type)?;
         files.place()
     }
 
-    /// The scaling factor, unless it is the one that every VQ-VAE of kiln's has until stage 2 measures its latents.
+    /// The scaling factor, or `None` for the default of kiln's VQ-VAEs, which lasts until stage 2 measures the latents.
     pub fn measured_scaling_factor(&self) -> Option<f64> {
         let factor = self.network.config().scaling_factor();
         let is_ours = self.metadata.training.contains_key("steps");
@@ -63,7 +63,7 @@ impl FirstStage {
         (!(is_ours && is_default)).then_some(factor)
     }
 
-    /// What tells this autoencoder from any other: see [`vqvae_hash`].
+    /// The identity of this autoencoder: see [`vqvae_hash`].
     pub fn hash(&self) -> String {
         vqvae_hash(&self.network)
     }
@@ -99,7 +99,7 @@ impl FirstStage {
     }
 }
 
-/// SHA-256, in hexadecimal, over everything that decides an autoencoder's latents and images: its options and its
+/// SHA-256, in hexadecimal, over everything that determines an autoencoder's latents and images: its options and its
 /// weights. A cache of latents and a U-Net belong to the autoencoder of this hash.
 ///
 /// `scaling_factor` is left out: it is measured on the latents and does not change them.
@@ -107,7 +107,7 @@ pub fn vqvae_hash(network: &Autoencoder) -> String {
     hash_as_stored(network, WeightsType::F32)
 }
 
-/// The hash that an autoencoder has once it was saved as `weights_type` and loaded again.
+/// The hash that an autoencoder will have after it is saved as `weights_type` and loaded again.
 pub(crate) fn hash_as_stored(network: &Autoencoder, weights_type: WeightsType) -> String {
     let options = network.config().untold_by_weights();
     let mut hasher = WeightsHasher {

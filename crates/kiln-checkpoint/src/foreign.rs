@@ -1,14 +1,14 @@
-//! Files that are sound, but not what their names say: told apart by how they begin.
+//! Recognises, by their first bytes, valid files that are not what their names say.
 
 use crate::CheckpointError;
 
-/// Bytes from a file's beginning that are enough to know it.
+/// This many first bytes are enough to recognise a file.
 pub(crate) const START: usize = 512;
 
-/// How every Git LFS pointer begins.
+/// The beginning of every Git LFS pointer.
 const POINTER: &[u8] = b"version https://git-lfs.github.com/spec/";
 
-/// How other kinds of files begin, from which byte on, and what is said of them.
+/// Other kinds of files: the offset, the bytes there, and the description.
 const OTHERS: [(usize, &[u8], &str); 9] = [
     (0, b"\x1f\x8b", "is compressed by gzip: unpack it first"),
     (
@@ -28,12 +28,12 @@ const OTHERS: [(usize, &[u8], &str); 9] = [
     (
         0,
         b"\x89HDF",
-        "is of HDF5, as Keras writes it, which is not read here",
+        "is an HDF5 file, Keras' format, which kiln does not read",
     ),
-    (0, b"GGUF", "is of GGUF, which is not read here"),
+    (0, b"GGUF", "is a GGUF file, which kiln does not read"),
 ];
 
-/// Says what a file that begins like this is, unless it can be a file of a model.
+/// Refuses, with its kind, a file that begins like this, unless it can be a file of a model.
 pub(crate) fn refuse_foreign(start: &[u8], file: &str) -> Result<(), CheckpointError> {
     if is_pointer(start) {
         return Err(CheckpointError::Pointer(file.to_owned()));
@@ -55,20 +55,20 @@ pub(crate) fn refuse_foreign(start: &[u8], file: &str) -> Result<(), CheckpointE
     }
 }
 
-/// Whether a file that begins so is a Git LFS pointer.
+/// Whether a file with this beginning is a Git LFS pointer.
 pub fn is_pointer(start: &[u8]) -> bool {
     start.starts_with(POINTER)
 }
 
-/// Whether a file that begins so is a page of HTML.
+/// Whether a file with this beginning is an HTML page.
 pub fn is_page(start: &[u8]) -> bool {
     let start = start.trim_ascii_start();
     let start = start[..start.len().min(14)].to_ascii_lowercase();
     start.starts_with(b"<!doctype html") || start.starts_with(b"<html")
 }
 
-/// Whether a file of weights that begins so, called `file`, is in safetensors; else it is a pickle. Names are wrong at times,
-/// and count only where the bytes do not tell.
+/// Whether the weights `file` with this beginning are safetensors; otherwise they are a pickle. Names can be wrong, so
+/// they count only if the bytes are ambiguous.
 pub(crate) fn is_safetensors(start: &[u8], file: &str) -> bool {
     // The length of a header that fits into memory, and the header.
     let is_header = start.get(4..9) == Some(b"\0\0\0\0{");
@@ -88,8 +88,8 @@ mod tests {
                 &b"version https://git-lfs.github.com/spec/v1\noid"[..],
                 "git lfs pull",
             ),
-            (b"<!DOCTYPE html><p>", "page of HTML"),
-            (b"\n  <html lang=en>", "page of HTML"),
+            (b"<!DOCTYPE html><p>", "HTML page"),
+            (b"\n  <html lang=en>", "HTML page"),
             (b"\x1f\x8b\x08", "gzip"),
             (b"\x28\xb5\x2f\xfd\0", "zstd"),
             (b"\x89HDF\r\n", "HDF5"),

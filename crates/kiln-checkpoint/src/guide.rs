@@ -1,12 +1,12 @@
-//! A worse version of a model's U-Net, in the folder `guide/` of the model: what the model is guided by.
+//! A worse version of a model's U-Net, in the model's folder `guide/`: it guides the model.
 //!
 //! ```text
 //! guide/
 //!   config.json, diffusion_pytorch_model.safetensors   UNet2DModel
-//!   guidance.json                                      how much it guides, unless somebody says otherwise
+//!   guidance.json                                      how much it guides by default
 //! ```
 //!
-//! diffusers passes over the folder: its pipelines draw from the same model without guidance.
+//! diffusers ignores the folder: its pipelines draw from the same model without guidance.
 
 use burn::tensor::Device;
 use kiln_diffusion::Guidance;
@@ -17,20 +17,20 @@ use crate::layout::{CONFIG, GUIDANCE, GUIDE};
 use crate::unet::{load_unet, write_unet};
 use crate::{CheckpointError, Metadata, ModelSource};
 
-/// A worse version of a model's U-Net, a smaller one or one that was trained less, and how far the model's output is to be
-/// taken away from its (autoguidance, Karras et al. 2024): see [`Guidance::guide_by`].
+/// A worse version of a model's U-Net, a smaller one or one that was trained less, and how far to move the model's
+/// output away from the guide's (autoguidance, Karras et al. 2024): see [`Guidance::guide_by`].
 #[derive(Clone, Debug)]
 pub struct Guide {
     /// The worse network, for the same latents, the same prediction and the same classes.
     pub unet: UNet2d,
     /// How it was trained.
     pub metadata: Metadata,
-    /// How much it guides, unless the user says otherwise.
+    /// How much it guides by default.
     pub guidance: Guidance,
 }
 
 impl Guide {
-    /// The scale at which a guide guides where nobody has said another.
+    /// The default scale of a guide.
     pub const USUAL_SCALE: f64 = 2.0;
 
     /// Whether a model has a guide.
@@ -71,7 +71,7 @@ impl Guide {
         write_unet(files, GUIDE, &self.unet, weights_type, &metadata)
     }
 
-    /// Whether both networks denoise the same, and the guide knows the model's classes.
+    /// Checks that both networks denoise the same latents, and that the guide has the model's classes.
     pub(crate) fn check(&self, unet: &UNet2d) -> Result<(), CheckpointError> {
         let (guide, model) = (self.unet.config(), unet.config());
         let differs = |what| Err(CheckpointError::Guide { what });

@@ -5,10 +5,10 @@ use serde_json::{Map, Value, json};
 use crate::layout::INDEX;
 use crate::{CheckpointError, ModelSource};
 
-/// The release of diffusers whose layout this is.
+/// The release of diffusers whose layout we follow.
 const DIFFUSERS_VERSION: &str = "0.42.1";
 
-/// What a model is made of. All have a U-Net and a scheduler.
+/// The parts of a model. All models have a U-Net and a scheduler.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ModelIndex {
     /// The name and the class of the autoencoder, if there is one: diffusion in latent space.
@@ -23,7 +23,7 @@ impl ModelIndex {
         let pipeline = match self.scheduler.as_str() {
             _ if self.autoencoder.is_some() => "LDMPipeline",
             "DDPMScheduler" => "DDPMPipeline",
-            // In pixel space Python samples the others by DDIM: it has no pipeline that scales a sample for them.
+            // In pixel space Python uses DDIM for the others, because it has no pipeline that scales a sample for them.
             _ => "DDIMPipeline",
         };
         let mut index = json!({
@@ -83,7 +83,7 @@ impl ModelIndex {
             expected,
         };
         let autoencoder = if is_latent {
-            // LDMPipeline's own name for it, and everybody else's.
+            // LDMPipeline's name for it, and the name in all other pipelines.
             let part = if index.contains_key("vqvae") {
                 "vqvae"
             } else {

@@ -1,4 +1,4 @@
-//! What a folder in diffusers' layout holds, by the names of its files.
+//! The content of a folder in diffusers' layout, by the names of its files.
 
 use std::collections::BTreeSet;
 use std::path::{Component, Path};
@@ -8,11 +8,11 @@ use serde_json::{Map, Value};
 
 use crate::{CheckpointError, ModelSource};
 
-/// Which parts a model has: the file by which its folder is known.
+/// The list of a model's parts, which identifies its folder.
 pub const INDEX: &str = "model_index.json";
 /// A network's options, in its folder.
 pub const CONFIG: &str = "config.json";
-/// A network's weights as kiln writes them, in its folder.
+/// A network's weights from kiln, in its folder.
 pub const WEIGHTS: &str = "diffusion_pytorch_model.safetensors";
 /// A scheduler's options, in its folder.
 pub const SCHEDULER_CONFIG: &str = "scheduler_config.json";
@@ -21,13 +21,13 @@ pub const GUIDE: &str = "guide/";
 /// How much the guide guides, in its folder.
 pub const GUIDANCE: &str = "guidance.json";
 
-/// What the names of all weights begin with.
+/// The beginning of all weights' names.
 const STEM: &str = "diffusion_pytorch_model";
 /// Rounded weights, the better ones first.
 const VARIANTS: [&str; 2] = ["bf16", "fp16"];
 
 impl ModelSource {
-    /// Whether it is a whole model: its index is there or, if that was lost, one of its parts.
+    /// Whether it is a whole model: it has its index or, if that was lost, one of its parts.
     pub fn is_model(&self) -> bool {
         let files = [INDEX, "unet/config.json", "scheduler/scheduler_config.json"];
         files.iter().any(|file| self.has(file))
@@ -39,7 +39,7 @@ impl ModelSource {
     }
 }
 
-/// One way to store weights: a file's name, and what it holds.
+/// One way to store weights: a file's name and its kind.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Form {
     /// Its name, within the folder of the network.
@@ -48,12 +48,12 @@ pub struct Form {
     pub is_index: bool,
 }
 
-/// Every name that weights can have, in the order in which they are looked for: exact weights before rounded ones.
+/// Every possible name of weights, in the order of preference: exact weights before rounded ones.
 ///
 /// | name | what it is |
 /// | --- | --- |
-/// | `diffusion_pytorch_model.safetensors` | all weights, as kiln and today's diffusers write them |
-/// | `diffusion_pytorch_model.safetensors.index.json` | which of several files beside it has which tensor |
+/// | `diffusion_pytorch_model.safetensors` | all weights, as written by kiln and current diffusers |
+/// | `diffusion_pytorch_model.safetensors.index.json` | for each tensor, the file beside it that has it |
 /// | `diffusion_pytorch_model.bin`, and `.bin.index.json` | the same as pickles, before 2023 |
 /// | `diffusion_pytorch_model.fp16.safetensors`, `..index.fp16.json` | a *variant*: half as large, rounded |
 pub fn forms() -> Vec<Form> {
@@ -76,10 +76,12 @@ pub fn forms() -> Vec<Form> {
     forms
 }
 
-/// The files that an index with this text names, each once. They lie beside it: a name that leads elsewhere is refused.
+/// The files that an index with this text names, each once. They must be beside it: a name that leads elsewhere is
+/// refused.
 ///
 /// # Errors
-/// [`CheckpointError::Damaged`] if it is no such index, and [`CheckpointError::ShardName`] for such a name. Both call the index `file`.
+/// [`CheckpointError::Damaged`] if it is not such an index, and [`CheckpointError::ShardName`] for such a name. Both
+/// call the index `file`.
 pub fn shard_names(text: &str, file: String) -> Result<BTreeSet<String>, CheckpointError> {
     let damaged = |problem: String| CheckpointError::Damaged {
         file: file.clone(),

@@ -1,22 +1,21 @@
-//! Models in the layout of Hugging Face's diffusers: what is trained here loads in Python, and the other way round.
+//! Models in the layout of Hugging Face's diffusers: Python loads models trained here, and the other way round.
 //! CompVis' checkpoints become such models by [`convert()`].
 //!
 //! ```text
 //! model/
-//!   model_index.json                                            which parts there are
+//!   model_index.json                                            the parts of the model
 //!   vqvae/config.json, diffusion_pytorch_model.safetensors      VQModel; not in pixel-space models
 //!   unet/config.json, diffusion_pytorch_model.safetensors       UNet2DModel
 //!   scheduler/scheduler_config.json                             DDIMScheduler, DDPMScheduler, ...
 //!   guide/config.json, ..., guidance.json                       a worse UNet2DModel that guides the other; kiln's own
 //! ```
 //!
-//! Models of others may also have their weights in several files, in half precision or as pickles, whose code is
-//! never run; and those of diffusers' first months have U-Net and scheduler beside the index.
+//! Models from elsewhere may also have their weights in several files, in half precision or as pickles, whose code
+//! never runs. Models from diffusers' first months have U-Net and scheduler beside the index.
 //!
-//! [`LatentDiffusion`] is a whole model; [`FirstStage`] is a VQ-VAE alone, as stage 1 leaves it. Both are
-//! read from a [`ModelSource`], a folder or files compiled into the program, and written to a folder that
-//! appears only when it is whole. Facts that diffusers has no key for are [`Metadata`] in the headers
-//! of the weights.
+//! [`LatentDiffusion`] is a whole model; [`FirstStage`] is a VQ-VAE alone, the result of stage 1. Both are read from a
+//! [`ModelSource`], a folder or files compiled into the program, and written to a folder that appears only when it is
+//! complete. Facts without a key in diffusers are [`Metadata`] in the headers of the weights.
 //!
 //! ```no_run
 //! use burn::tensor::Device;

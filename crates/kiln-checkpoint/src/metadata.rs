@@ -1,4 +1,4 @@
-//! Facts about a network that diffusers has no key for, kept in the header of its safetensors file.
+//! Facts about a network without a key in diffusers, stored in the header of its safetensors file.
 
 use std::collections::{BTreeMap, HashMap};
 
@@ -6,33 +6,32 @@ use safetensors::SafeTensors;
 
 use crate::CheckpointError;
 
-// diffusers passes over names that it does not know.
+// diffusers ignores names that it does not know.
 const BORDER: &str = "kiln.border";
 const CLASS_NAMES: &str = "kiln.class_names";
 const VQVAE_HASH: &str = "kiln.vqvae_hash";
 const SAMPLING_STEPS: &str = "kiln.sampling_steps";
 const SAMPLING_COUNT: &str = "kiln.sampling_count";
 const TRAINING: &str = "kiln.training.";
-/// Images of a picture, at most.
+/// The largest number of images in a picture.
 const MAX_COUNT: usize = 4096;
 
-/// Facts about a network that its `config.json` has no key for.
+/// Facts about a network without a key in its `config.json`.
 ///
 /// They are strings in the header of its weights, so that `config.json` stays exactly diffusers' own.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Metadata {
-    /// Pixels on each side of an image that belong to its padding: samples are cropped by as many.
+    /// Pixels of padding on each side of an image, which are cropped from samples.
     pub border: usize,
     /// Names of the data set's classes in the order of their labels; empty if it has none.
     pub class_names: Vec<String>,
-    /// Of a U-Net: the [hash](crate::vqvae_hash) of the VQ-VAE whose latents it was trained on.
+    /// For a U-Net: the [hash](crate::vqvae_hash) of the VQ-VAE whose latents it was trained on.
     pub vqvae_hash: Option<String>,
-    /// Of a U-Net: the denoising steps that it is meant to be sampled with.
+    /// For a U-Net: the default number of denoising steps.
     pub sampling_steps: Option<usize>,
-    /// Of a U-Net: how many images a picture is meant to show.
+    /// For a U-Net: the default number of images in a picture.
     pub sampling_count: Option<usize>,
-    /// How the network was trained, to be shown: `dataset`, `seed`, `steps`, `version` and what else the
-    /// trainer finds worth keeping.
+    /// How the network was trained, for display: `dataset`, `seed`, `steps`, `version` and other facts of the trainer.
     pub training: BTreeMap<String, String>,
 }
 
@@ -92,7 +91,7 @@ impl Metadata {
         }
     }
 
-    /// Whether there is something left of images of `[height, width]` pixels inside of the border.
+    /// Checks that the border leaves something of images of `[height, width]` pixels.
     pub(crate) fn check_border(
         &self,
         image: [usize; 2],
@@ -109,7 +108,7 @@ impl Metadata {
         }
     }
 
-    /// Whether a network with a table of so many classes, the null class counted or not, knows those that are named.
+    /// Checks that the class names fit a network with a table of so many classes, with or without the null class.
     pub(crate) fn check_classes(&self, rows: usize, file: &str) -> Result<(), CheckpointError> {
         let named = self.class_names.len();
         match named == 0 || named == rows || named + 1 == rows {

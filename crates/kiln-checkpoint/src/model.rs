@@ -12,7 +12,7 @@ use crate::layout::{CONFIG, INDEX, SCHEDULER_CONFIG, WEIGHTS};
 use crate::unet::{load_unet, write_unet};
 use crate::{CheckpointError, FirstStage, Guide, Metadata, ModelIndex, ModelSource};
 
-/// What LDMPipeline calls its autoencoder.
+/// LDMPipeline's name for its autoencoder.
 const VQVAE: &str = "vqvae";
 const UNET: &str = "unet/";
 const SCHEDULER: &str = "scheduler/";
@@ -26,9 +26,9 @@ pub struct LatentDiffusion {
     pub first_stage: Option<FirstStage>,
     /// The denoising network.
     pub unet: UNet2d,
-    /// A worse version of it, by which it is guided.
+    /// A worse version of it, which guides it.
     pub guide: Option<Guide>,
-    /// The noise schedule, the prediction type, and how the model is meant to be sampled.
+    /// The noise schedule, the prediction type, and the default sampler.
     pub scheduler: SchedulerConfig,
     /// How the U-Net was trained, and facts about its data.
     pub metadata: Metadata,
@@ -38,8 +38,8 @@ impl LatentDiffusion {
     /// Reads a model: a folder that kiln or diffusers wrote, or files compiled into the program.
     ///
     /// # Errors
-    /// Names the file that is missing, damaged or not supported; says so if the U-Net does not fit the VQ-VAE
-    /// or was trained with another one.
+    /// Names the file that is missing, damaged or not supported. Refuses a U-Net that does not fit the VQ-VAE or was
+    /// trained with another one.
     pub fn load(source: &ModelSource, device: &Device) -> Result<Self, CheckpointError> {
         let index = ModelIndex::read(source)?;
         let scheduler = load_scheduler(source)?;
@@ -84,7 +84,8 @@ impl LatentDiffusion {
     /// This model with the U-Net of a worse version of it, `worse`, as its guide.
     ///
     /// # Errors
-    /// [`CheckpointError::Guide`] if both do not denoise the same latents by the same schedule and prediction, or know other classes.
+    /// [`CheckpointError::Guide`] if the two do not denoise the same latents with the same schedule and prediction, or
+    /// have different classes.
     pub fn guided_by(self, worse: Self, guidance: Guidance) -> Result<Self, CheckpointError> {
         let differs = |what| Err(CheckpointError::Guide { what });
         let hash = |model: &Self| model.first_stage.as_ref().map(FirstStage::hash);
@@ -101,7 +102,7 @@ impl LatentDiffusion {
             let first_stage = model.first_stage.as_ref();
             first_stage.map_or(1.0, |stage| stage.network.config().scaling_factor())
         };
-        // Each training measures it anew, on latents that are rounded in their own way.
+        // Each training measures the factor again, on latents that are rounded differently.
         if (scale(&self) / scale(&worse) - 1.0).abs() > SAME_SCALE {
             return differs("scaling factors");
         }
@@ -117,12 +118,12 @@ impl LatentDiffusion {
         })
     }
 
-    /// Writes a folder that diffusers reads with `DiffusionPipeline.from_pretrained`. A model that stands there
-    /// is replaced once the new one is whole, if kiln wrote it. The VQ-VAE's hash is recorded with the U-Net.
+    /// Writes a folder that diffusers reads with `DiffusionPipeline.from_pretrained`. An existing model is replaced
+    /// when the new one is complete, if kiln wrote it. The VQ-VAE's hash is recorded with the U-Net.
     ///
     /// # Errors
-    /// If the networks do not fit each other, if diffusers has no word for the scheduler, if the folder cannot be
-    /// written, or if something else stands there: see [`check_place`](crate::check_place).
+    /// If the networks do not fit each other, if diffusers has no name for the scheduler, if the folder cannot be
+    /// written, or if something else is there: see [`check_place`](crate::check_place).
     pub fn save(&self, folder: &Path, weights_type: WeightsType) -> Result<(), CheckpointError> {
         check_channels(self.first_stage.as_ref(), &self.unet)?;
         let mut metadata = self.metadata.clone();
@@ -169,8 +170,8 @@ fn load_scheduler(source: &ModelSource) -> Result<SchedulerConfig, CheckpointErr
     })
 }
 
-/// Where a part lies. The models of diffusers' first months, such as google/ddpm-cifar10-32, have U-Net and scheduler
-/// beside the index instead of in folders of their own.
+/// The folder of a part. Models from diffusers' first months, such as google/ddpm-cifar10-32, have U-Net and scheduler
+/// beside the index instead of in their own folders.
 fn folder_of(source: &ModelSource, part: &'static str) -> &'static str {
     let file = match part {
         SCHEDULER => SCHEDULER_CONFIG,
@@ -183,7 +184,7 @@ fn folder_of(source: &ModelSource, part: &'static str) -> &'static str {
     }
 }
 
-/// The U-Net's output must be of the shape of its input, which is that of the latents.
+/// The U-Net's output must have the shape of its input, which must be the latents' shape.
 fn check_channels(first_stage: Option<&FirstStage>, unet: &UNet2d) -> Result<(), CheckpointError> {
     let (takes, gives) = (unet.config().in_channels, unet.config().out_channels);
     if takes != gives {
@@ -195,7 +196,7 @@ fn check_channels(first_stage: Option<&FirstStage>, unet: &UNet2d) -> Result<(),
     }
 }
 
-/// What is left of an image inside of its border must be an image.
+/// The border must leave something of an image.
 fn check_size(
     source: &ModelSource,
     first_stage: Option<&FirstStage>,
@@ -210,7 +211,7 @@ fn check_size(
     let folder = folder_of(source, UNET);
     metadata.check_border(image, &source.name(&format!("{folder}{WEIGHTS}")))?;
     match first_stage {
-        // Its border is the one that counts, and the U-Net may be made for smaller images than it is.
+        // The autoencoder's border counts, and the U-Net may be made for smaller images than the autoencoder.
         Some(stage) => stage.metadata.check_border(image, &source.name(INDEX)),
         None => Ok(()),
     }

@@ -1,12 +1,12 @@
-//! Words that Python's `json` writes for numbers that JSON does not have.
+//! Python's `json` writes words for the numbers that JSON does not have.
 
-/// Not in JSON. The longer one first, which ends as the other does.
+/// These are not in JSON. The longer word comes first, because it ends with the other one.
 const WORDS: [&str; 3] = ["-Infinity", "Infinity", "NaN"];
-/// diffusers' solvers have this key, where it means that nothing is clipped.
+/// diffusers' solvers have this key, and the value means that nothing is clipped.
 const USUAL: (&str, &str) = ("lambda_min_clipped", "-Infinity");
 
-/// The first key in the text of a config that has such a word for its value, or in its value, and the word. That of
-/// `lambda_min_clipped` is none: it is what diffusers writes.
+/// The first key in the text of a config whose value is or contains such a word, and the word. The usual value of
+/// `lambda_min_clipped` does not count, because diffusers writes it.
 pub(crate) fn not_a_number(text: &str) -> Option<(String, &'static str)> {
     let (mut key, mut last) = ("", "");
     let mut rest = text;
@@ -31,7 +31,7 @@ pub(crate) fn not_a_number(text: &str) -> Option<(String, &'static str)> {
     }
 }
 
-/// Where the quotation mark is that ends a string.
+/// The index of the quotation mark that ends a string.
 fn end_of_string(string: &str) -> Option<usize> {
     let mut is_escaped = false;
     let ends = |&(_, character): &(usize, char)| {

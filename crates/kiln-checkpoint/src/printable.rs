@@ -1,9 +1,9 @@
-//! Text from elsewhere, on its way to a terminal.
+//! Makes text from elsewhere safe for a terminal.
 
 use kiln_data::is_unprintable;
 
-/// The text with its control characters as escapes: `\u{1b}`, `\n`. A terminal would obey them, or show letters in another
-/// order than they are in.
+/// The text with its control characters as escapes: `\u{1b}`, `\n`. A terminal would obey them, or show letters in
+/// another order.
 pub fn printable(text: &str) -> String {
     let mut printable = String::with_capacity(text.len());
     for letter in text.chars() {

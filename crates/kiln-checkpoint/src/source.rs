@@ -1,4 +1,4 @@
-//! Where the files of a model come from.
+//! The source of a model's files.
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;
@@ -16,7 +16,7 @@ use crate::not_a_number::not_a_number;
 const MAX_CONFIG: u64 = 1 << 20;
 const BYTE_ORDER_MARK: char = '\u{feff}';
 
-/// Where a model's files are read from.
+/// The source of a model's files.
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub enum ModelSource {
@@ -24,9 +24,9 @@ pub enum ModelSource {
     Folder(PathBuf),
     /// Files in memory, compiled into the program or fetched by a page in a browser.
     Memory {
-        /// What the model is called in messages.
+        /// The model's name in messages.
         name: String,
-        /// Contents, by names as in a folder (`unet/config.json`).
+        /// The contents by name. The names are as in a folder (`unet/config.json`).
         files: BTreeMap<String, Cow<'static, [u8]>>,
     },
 }
@@ -37,7 +37,7 @@ pub(crate) trait Readable: Read + Seek {}
 impl<R: Read + Seek> Readable for R {}
 
 impl ModelSource {
-    /// The place, in words.
+    /// A description of the place.
     pub fn place(&self) -> String {
         match self {
             Self::Folder(folder) => folder.display().to_string(),
@@ -45,7 +45,7 @@ impl ModelSource {
         }
     }
 
-    /// A file's full name, in words.
+    /// A description of a file, with its full name.
     pub fn name(&self, file: &str) -> String {
         match self {
             Self::Folder(folder) => folder.join(file).display().to_string(),
@@ -53,7 +53,7 @@ impl ModelSource {
         }
     }
 
-    /// Refuses a folder that is not there.
+    /// Refuses a folder that does not exist.
     ///
     /// # Errors
     /// [`CheckpointError::NoFolder`].
@@ -66,23 +66,23 @@ impl ModelSource {
         }
     }
 
-    /// Whether a file is there.
+    /// Whether a file exists.
     pub(crate) fn has(&self, file: &str) -> bool {
         match self {
-            // Whatever it is, so that what is wrong with it is said, and not that it is missing.
+            // An entry of any kind, so that a message says what is wrong with it instead of calling it missing.
             Self::Folder(folder) => fs::symlink_metadata(folder.join(file)).is_ok(),
             Self::Memory { files, .. } => files.contains_key(file),
         }
     }
 
-    /// A file's contents, which must have no more than `largest` bytes.
+    /// A file's contents, of at most `largest` bytes.
     pub(crate) fn bytes(&self, file: &str, largest: u64) -> Result<Cow<'_, [u8]>, CheckpointError> {
         match self {
             Self::Memory { .. } => Ok(Cow::Borrowed(self.in_memory(file, largest)?)),
             Self::Folder(folder) => {
                 let opened = self.open(folder, file, largest)?;
                 let mut contents = Vec::new();
-                // It may grow meanwhile.
+                // It may grow in the meantime.
                 let read = opened.take(largest).read_to_end(&mut contents);
                 read.map_err(|problem| self.read_error(file, problem))?;
                 Ok(Cow::Owned(contents))
@@ -90,7 +90,7 @@ impl ModelSource {
         }
     }
 
-    /// A file of no more than `largest` bytes, at its beginning.
+    /// Opens a file of at most `largest` bytes.
     pub(crate) fn opened(
         &self,
         file: &str,
@@ -102,18 +102,18 @@ impl ModelSource {
         })
     }
 
-    /// Whether a file of weights is in safetensors; else it is a pickle.
+    /// Whether a file of weights is in safetensors; otherwise it is a pickle.
     pub(crate) fn is_safetensors(&self, file: &str, largest: u64) -> Result<bool, CheckpointError> {
         let mut opened = self.opened(file, largest)?;
         let start = start(&mut opened).map_err(|problem| self.read_error(file, problem))?;
         Ok(is_safetensors(&start, file))
     }
 
-    /// The text of a config file, which is to be JSON.
+    /// The contents of a config file, as text.
     ///
     /// # Errors
-    /// If it is missing, cannot be read, is no text, has Python's words for what is no number, or is far larger than a config
-    /// is.
+    /// If it is missing, cannot be read, is not text, has Python's words for infinity or "not a number", or is far larger
+    /// than a config.
     pub fn text(&self, file: &str) -> Result<String, CheckpointError> {
         let bytes = self.bytes(file, MAX_CONFIG)?;
         let text = String::from_utf8(bytes.into_owned());
@@ -132,7 +132,7 @@ impl ModelSource {
         }
     }
 
-    /// A file in memory, if it is what a model has.
+    /// A file in memory that has a model's kind of content.
     fn in_memory(&self, file: &str, largest: u64) -> Result<&[u8], CheckpointError> {
         let files = match self {
             Self::Memory { files, .. } => Some(files),
@@ -150,7 +150,7 @@ impl ModelSource {
         Ok(contents)
     }
 
-    /// Opens a file of `folder` that has no more than `largest` bytes and is what a model has.
+    /// Opens a file of `folder` that has at most `largest` bytes and a model's kind of content.
     fn open(&self, folder: &Path, file: &str, largest: u64) -> Result<File, CheckpointError> {
         let path = folder.join(file);
         open_file(&path, largest).map_err(|problem| match problem {
@@ -175,8 +175,8 @@ impl ModelSource {
     }
 }
 
-/// Opens a file of at most `largest` bytes, at its beginning. Refuses what has no end, such as a device or a pipe, and what
-/// begins as none of a model's files does.
+/// Opens a file of at most `largest` bytes, at its beginning. Refuses devices and pipes, which have no end, and files
+/// whose beginning is not a model's.
 pub(crate) fn open_file(path: &Path, largest: u64) -> Result<File, CheckpointError> {
     let name = || path.display().to_string();
     let problem = |problem| CheckpointError::Read {
@@ -195,7 +195,7 @@ pub(crate) fn open_file(path: &Path, largest: u64) -> Result<File, CheckpointErr
     Ok(opened)
 }
 
-/// How a file begins. The next to read it begins there, too.
+/// The first bytes of a file, which is then rewound.
 pub(crate) fn start(file: &mut impl Readable) -> io::Result<Vec<u8>> {
     let mut start = Vec::new();
     file.by_ref().take(START as u64).read_to_end(&mut start)?;

@@ -1,4 +1,4 @@
-//! The weights of one network in its folder, however they are stored: see [`forms`].
+//! The weights of one network in its folder, in any form: see [`forms`].
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;
@@ -14,14 +14,13 @@ use crate::{CheckpointError, Metadata, ModelSource};
 
 /// The largest header of a safetensors file, and more than the largest pickle beside the tensors.
 pub(crate) const LARGEST_HEADER: u64 = 128 << 20;
-/// Bytes of the widest number that is read, an F64.
+/// Bytes of the widest supported number, an F64.
 const WIDEST_NUMBER: u64 = 8;
 
-/// Reads the weights in `folder`, which ends with a slash or is empty, into a network that was made for its
-/// config.
+/// Reads the weights in `folder`, which ends with a slash or is empty, into a network that was made from its config.
 ///
 /// # Errors
-/// Names the file that is missing, damaged, larger than the network's could be, or that would run code in Python.
+/// Names the file that is missing, damaged, too large for the network, or that would run code in Python.
 pub(crate) fn load_weights<M: Module>(
     source: &ModelSource,
     folder: &str,
@@ -73,7 +72,7 @@ fn shards(source: &ModelSource, folder: &str, index: &str) -> Result<Vec<String>
 enum Stored<'a> {
     /// The file as it is.
     Safetensors(Cow<'a, [u8]>),
-    /// Tensors that have been taken out of a pickle, under their keys.
+    /// Tensors from a pickle, under their keys.
     Pickle(BTreeMap<String, PickledTensor>),
 }
 

@@ -1,5 +1,5 @@
-//! Checkpoints with CompVis' names, which `tests/fixtures/convert/make.py` made, become models in the diffusers layout that
-//! compute what diffusers computes.
+//! Converts checkpoints with CompVis' names, made by `tests/fixtures/convert/make.py`, into models in the diffusers
+//! layout that compute the same as diffusers.
 
 use std::fs;
 use std::io::{Read, Write};
@@ -50,7 +50,7 @@ fn converted(file: &str, options: ConvertOptions) -> Result<Converted, Checkpoin
     convert(&fixture(file), options, &Device::flex())
 }
 
-/// What is written loads again.
+/// The written model loads again.
 fn written(converted: &Converted) -> (TempDir, ModelSource) {
     let around = TempDir::new().unwrap();
     let folder = around.path().join("model");
@@ -137,7 +137,7 @@ fn keys_that_are_no_names_are_passed_over() {
     };
     let (sample, timesteps) = (expected("sample"), expected("timesteps"));
     assert_near(model.unet.forward(sample, timesteps, None), "prediction");
-    // The one that users met, where it is at hand.
+    // The file that users met, if it exists here.
     let trouble = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../../shared/trouble");
     let met = trouble.join("ckpt/class_key.ckpt");
     match met.exists() {
@@ -158,7 +158,7 @@ fn checkpoints_are_known_by_their_contents() {
         .unwrap_err()
         .to_string();
     assert!(!refused.contains("damaged"), "{refused}");
-    // A hole in place of a header.
+    // A hole instead of a header.
     for name in ["hole.safetensors", "hole.ckpt"] {
         let path = around.path().join(name);
         fs::File::create(&path).unwrap().set_len(1 << 30).unwrap();

@@ -157,7 +157,7 @@ fn a_latent_model_survives_exactly() {
     assert_eq!(names(around.path()), ["model"]);
 }
 
-/// An autoencoder without a codebook in the VQ-VAE's place.
+/// An autoencoder without a codebook instead of the VQ-VAE.
 fn kl(seed: u64) -> Autoencoder {
     let json = r#"{"_class_name": "AutoencoderKL", "in_channels": 1, "out_channels": 1, "block_out_channels": [8, 8],
         "down_block_types": ["DownEncoderBlock2D", "DownEncoderBlock2D"],
@@ -193,7 +193,7 @@ fn an_autoencoder_without_a_codebook_is_a_first_stage_too() {
         assert_eq!(floats(network.normalised(latents)), normalised);
     };
     check(&ModelSource::Folder(folder.clone()));
-    // Where diffusers' other pipelines have it.
+    // The name in diffusers' other pipelines.
     fs::rename(folder.join("vqvae"), folder.join("vae")).expect("renamed");
     edit(&folder, "model_index.json", "\"vqvae\"", "\"vae\"");
     check(&ModelSource::Folder(folder.clone()));
@@ -214,7 +214,7 @@ fn half_precision_is_near_and_still_knows_its_vqvae() {
     for (half, exact) in denoise(&once.unet, 4).iter().zip(denoise(&unet(4, 2), 4)) {
         assert!((half - exact).abs() < 0.02, "{half} {exact}");
     }
-    // Rounded numbers stay as they are, so a second copy is the same model, in either type.
+    // Rounded numbers do not change again, so a second copy is the same model, in either type.
     for weights_type in [WeightsType::F16, WeightsType::F32] {
         once.save(&folder, weights_type).expect("saved");
         let again = load(&source).expect("loads");
@@ -366,14 +366,14 @@ fn a_guide_of_another_model_is_refused() {
         assert!(sentence.contains(word), "{sentence}");
     }
 
-    // Measured again, the factor is hardly ever the same to the last digit.
+    // A second measurement of the factor rarely gives the same last digits.
     let measured_again = of_latents(scaled_vqvae(1, 0.7001));
     assert!(
         (model().guided_by(measured_again, Guidance::default())).is_ok(),
         "a guide"
     );
 
-    // In a folder, too, whoever put it there.
+    // In a folder, too, however it got there.
     let around = TempDir::new().expect("a temporary folder");
     let folder = around.path().join("model");
     guided().save(&folder, WeightsType::F32).expect("saved");
@@ -409,7 +409,7 @@ fn the_hash_follows_what_decides_the_latents() {
     assert_eq!(hash.len(), 64);
     assert_eq!(hash, vqvae_hash(&vqvae(1)));
     assert_ne!(hash, vqvae_hash(&vqvae(2)));
-    // Measured on the latents; it does not change them.
+    // The factor is measured on the latents, and does not change them.
     assert_eq!(hash, vqvae_hash(&vqvae(1).with_scaling_factor(3.0)));
     let other_groups = VqVaeConfig {
         norm_num_groups: 2,
@@ -591,7 +591,7 @@ fn every_missing_file_is_named() {
             message.contains("lacks") || message.contains("not a diffusion model"),
             "{message}"
         );
-        // A folder in the place of the file is no better.
+        // A folder instead of the file is refused, too.
         fs::create_dir(folder.join(file)).expect("a folder");
         assert!(refusal(&folder).contains(file));
     }
@@ -648,7 +648,7 @@ fn no_changed_byte_of_a_header_makes_a_panic() {
             let mut changed = whole.clone();
             changed[position] ^= 0x15;
             fs::write(&path, changed).expect("written");
-            // A digit or a letter of a note may change without harm; but whatever comes is a value.
+            // A digit or a letter of a note may change without harm; every result is a value.
             if let Err(problem) = load(&source) {
                 assert!(!problem.to_string().is_empty());
             }
@@ -765,7 +765,7 @@ fn facts_that_contradict_the_networks_are_refused() {
         });
         assert_eq!(loaded.is_ok(), is_right, "{names}");
     }
-    // Of a latent model the autoencoder's border counts, on images that are larger than the latents.
+    // For a latent model the autoencoder's border counts, on images that are larger than the latents.
     let mut model = latent_model();
     model.first_stage.as_mut().unwrap().metadata.border = 1 << 20;
     let around = TempDir::new().unwrap();
@@ -795,7 +795,7 @@ fn whole_numbers_beside_weights_and_unknown_nulls_are_passed_over() {
     edit(&folder, "config.json", "{", "{\"a_later_option\": null,");
     add(Dtype::I64, &[2], &[1; 16]);
     load(&source).unwrap();
-    // But not floats, which would be weights of another network.
+    // But not floats, which would be another network's weights.
     fs::write(&weights, before).unwrap();
     add(Dtype::F32, &[2], &[0; 8]);
     assert!(

@@ -1,5 +1,5 @@
-//! Models that somebody made to do harm, or that a broken disk did: each is refused in a sentence, and nothing in it is
-//! run, followed or given memory to.
+//! Malicious models, and models from a broken disk: each is refused with a sentence, and nothing in it is run, followed
+//! or given memory.
 
 mod victim;
 
@@ -15,7 +15,7 @@ const WEIGHTS: &str = FILES[3];
 const PICKLE: &str = FILES[4];
 const INDEX: &str = FILES[5];
 
-/// What is said about a model that must not load: one sentence with all of these words.
+/// Asserts that a model does not load, and that the error is one sentence with all of these words.
 fn assert_refused(folder: &Path, words: &[&str]) {
     let sentence = match load(folder) {
         Ok(_) => panic!("{words:?}: it loads"),
@@ -26,7 +26,7 @@ fn assert_refused(folder: &Path, words: &[&str]) {
     }
 }
 
-/// A safetensors file with this header, which says it is `length` bytes long, and `data` zeros.
+/// A safetensors file with this header, the stated header length `length`, and `data` zeros.
 fn safetensors(header: &str, length: u64, data: usize) -> Vec<u8> {
     let mut bytes = length.to_le_bytes().to_vec();
     bytes.extend(header.as_bytes());
@@ -51,7 +51,7 @@ fn safetensors_with_lying_headers() {
         safetensors(&header, length, data)
     };
     let files = [
-        // Headers that are longer than the file, than memory, or no JSON.
+        // Headers that are longer than the file, longer than memory, or not JSON.
         safetensors("{}", 1 << 20, 0),
         safetensors("{}", u64::MAX, 0),
         safetensors("{]", 2, 0),
@@ -64,7 +64,7 @@ fn safetensors_with_lying_headers() {
         honest(tensor(json!([4]), [0, u64::MAX]), 16),
         honest(tensor(json!([u64::MAX, 2]), [0, 16]), 16),
         honest(tensor(json!([1u64 << 62, 4]), [0, 16]), 16),
-        // Numbers that are too few for the shape.
+        // Too few numbers for the shape.
         honest(tensor(json!([400]), [0, 16]), 16),
     ];
     for (index, bytes) in files.into_iter().enumerate() {
@@ -74,7 +74,7 @@ fn safetensors_with_lying_headers() {
     }
 }
 
-/// Changes the tensors of the sound model's weights.
+/// Changes the tensors of the valid model's weights.
 fn edit_weights(folder: &Path, edit: impl Fn(&str, &mut Vec<usize>, &mut Vec<u8>)) {
     let bytes = fs::read(folder.join(WEIGHTS)).unwrap();
     let file = safetensors::SafeTensors::deserialize(&bytes).unwrap();
@@ -123,7 +123,7 @@ fn weights_that_are_no_numbers_or_of_another_shape() {
 fn a_file_that_is_larger_than_the_network_could_need() {
     let folder = model();
     let file = fs::File::create(folder.path().join(WEIGHTS)).unwrap();
-    // A hole: it takes no room on the disk.
+    // A hole takes no room on the disk.
     file.set_len(1 << 40).unwrap();
     assert_refused(folder.path(), &["1099511627776 bytes"]);
 }
@@ -148,7 +148,7 @@ fn configs_of_absurd_sizes() {
         fs::write(&path, config.to_string()).unwrap();
         assert_refused(folder.path(), &["config"]);
     }
-    // Nor is a config read that is no config.
+    // A config that is not a config is not read, either.
     let folder = model();
     let file = fs::File::create(folder.path().join("unet/config.json")).unwrap();
     file.set_len(1 << 40).unwrap();
@@ -175,7 +175,7 @@ fn an_index_that_leads_elsewhere() {
         fs::remove_file(folder.path().join(WEIGHTS)).unwrap();
         let index = json!({"weight_map": {"conv_in.weight": shard}});
         fs::write(folder.path().join(INDEX), index.to_string()).unwrap();
-        assert_refused(folder.path(), &["weights must lie beside their index"]);
+        assert_refused(folder.path(), &["weights must be beside their index"]);
     }
 }
 
@@ -218,19 +218,19 @@ fn pickles_with_code_are_refused_and_not_run() {
     protocol_4.push(command.len() as u8);
     protocol_4.extend(command.as_bytes());
     protocol_4.extend(b"\x94\x85\x94R\x94.");
-    // What is run is thrown away, and an empty dictionary of weights is left.
+    // The result of the call is thrown away, and an empty dictionary of weights is left.
     let discarded = format!("cposix\nsystem\n(S'{command}'\ntR0}}.");
     for pickle in [protocol_0.as_bytes(), &protocol_4, discarded.as_bytes()] {
         let folder = with_pickle(pickle);
         assert_refused(folder.path(), &["would run `posix.system`"]);
-        // The same inside of the archive that PyTorch writes today.
+        // The same inside the archive that current PyTorch writes.
         let folder = with_pickle(&zipped(pickle));
         assert_refused(folder.path(), &["would run `posix.system`"]);
     }
     assert!(!proof.exists(), "code was run");
 }
 
-/// A pickle in an archive as PyTorch writes it, but compressed.
+/// A pickle in an archive like PyTorch's, but compressed.
 fn zipped(pickle: &[u8]) -> Vec<u8> {
     let mut archive = zip::ZipWriter::new(std::io::Cursor::new(Vec::new()));
     let options = zip::write::SimpleFileOptions::default();
@@ -255,7 +255,7 @@ fn pickles_that_reach_code_by_way_of_a_harmless_module() {
         pickle.extend(name.bytes());
         pickle.extend(b"\x93\x8c\x06system\x85R0}.");
         let folder = with_pickle(&pickle);
-        // What a terminal would obey is not said as it is.
+        // Control characters are escaped in the message.
         let expected = format!("would run `{module}.operator.attrgetter\\u{{1b}}[2J`");
         assert_refused(folder.path(), &[&expected]);
     }
@@ -271,19 +271,19 @@ fn pickles_that_would_fill_the_memory() {
     let long = text(100_000);
     let all = |parts: &[&[u8]]| parts.concat();
     let bombs = [
-        // A text that is kept, fetched, or both again and again.
+        // A text that is stored, fetched, or both again and again.
         all(&[&begin, &long, &b"\x94".repeat(100_000), b"."]),
         all(&[&begin, &long, b"\x94", &b"h\0".repeat(100_000), b"."]),
         all(&[&begin, b"]", &long, b"\x94", &b"h\0a".repeat(100_000), b"."]),
-        // Lists of lists of lists: 2^60 in the end, and one that holds itself.
+        // Lists of lists of lists: 2^60 in the end, and one that contains itself.
         all(&[&begin, b"]", &b"\x94]h\0ah\0a".repeat(60), b"."]),
         all(&[&begin, b"}\x94K\x01h\0s."]),
         all(&[&begin, b"}K\x01", &b"]\x94h\0\x86".repeat(60), b"s."]),
         all(&[&begin, b"N\x94", &b"0h\0h\0\x86q\0".repeat(60), b"."]),
-        // As deep as it gets.
+        // Very deep nesting.
         all(&[&begin, b")", &b"\x85".repeat(1_000_000), b"."]),
         all(&[&begin, b"}", &b"K\x01}".repeat(1_000_000), b"."]),
-        // Many of something small.
+        // Many small values.
         all(&[&begin, &b"]".repeat(6_000_000), b"."]),
         all(&[&begin, &b"}".repeat(6_000_000), b"."]),
         all(&[&begin, &b"ctorch\nSize\n".repeat(500_000), b"."]),
@@ -292,7 +292,7 @@ fn pickles_that_would_fill_the_memory() {
         let folder = with_pickle(bomb);
         let sentence = load(folder.path()).map(drop).unwrap_err();
         assert!(!sentence.is_empty(), "{number}");
-        // The archive is smaller by far, and may not hold what is not small.
+        // The archive is far smaller, and must not expand to something large.
         let folder = with_pickle(&zipped(bomb));
         let sentence = load(folder.path()).map(drop).unwrap_err();
         let is_large = bomb.len() > 1 << 20;
@@ -310,8 +310,8 @@ fn files_that_are_something_else_are_said_to_be_so() {
             &b"version https://git-lfs.github.com/spec/v1\noid sha256:abab\nsize 143200\n"[..],
             "git lfs pull",
         ),
-        (b"<!DOCTYPE html><html>404", "page of HTML"),
-        (b"\n<html><body>Log in", "page of HTML"),
+        (b"<!DOCTYPE html><html>404", "HTML page"),
+        (b"\n<html><body>Log in", "HTML page"),
         (b"\x1f\x8b\x08\0\0\0\0\0", "compressed by gzip"),
         (b"\x28\xb5\x2f\xfd\x04\x58\x21\0", "compressed by zstd"),
     ] {
@@ -325,7 +325,7 @@ fn files_that_are_something_else_are_said_to_be_so() {
             );
         }
     }
-    // Archives of weights in forms that are not read.
+    // Archives of weights in forms that are not supported.
     let mut archive = zipped(b"\x80\x02}.");
     // The method of compression, in both headers of the entry: 12 is bzip2.
     let central = archive
@@ -341,7 +341,7 @@ fn files_that_are_something_else_are_said_to_be_so() {
         sentence.contains("is compressed by") && !sentence.contains("damaged"),
         "{sentence}"
     );
-    // And the flag of a password.
+    // The flag for a password.
     let mut archive = zipped(b"\x80\x02}.");
     for place in [6, central + 8] {
         archive[place] |= 1;
@@ -362,7 +362,7 @@ fn files_without_an_end_are_not_read() {
         let _ = fs::remove_file(&path);
         std::os::unix::fs::symlink("/dev/zero", &path).unwrap();
         assert_refused(folder.path(), &[]);
-        // A hole: it takes no room on the disk.
+        // A hole takes no room on the disk.
         fs::remove_file(&path).unwrap();
         fs::File::create(&path).unwrap().set_len(1 << 40).unwrap();
         assert_refused(folder.path(), &[file, "1099511627776 bytes"]);
@@ -389,10 +389,10 @@ fn pickles_that_are_none() {
     }
 }
 
-/// How often each kind of file is changed, unless the variable `KILN_MUTATIONS` says more.
+/// How often each kind of file is changed, unless the variable `KILN_MUTATIONS` says otherwise.
 const MUTATIONS: usize = 60;
 
-/// Any byte of a sound file may be another: the model loads or is refused, and nothing panics.
+/// With any byte of a valid file changed, the model loads or is refused, and nothing panics.
 #[test]
 fn no_change_of_a_file_can_do_worse_than_be_refused() {
     let mutations = std::env::var("KILN_MUTATIONS").ok();
@@ -423,7 +423,7 @@ fn no_change_of_a_file_can_do_worse_than_be_refused() {
         };
         for _ in 0..mutations {
             let mut changed = contents.clone();
-            // Headers are at the beginning, a zip's directory is at the end; there the damage is done.
+            // Headers are at the beginning, a zip's directory is at the end: change bytes there.
             let near = changed.len().min(2_000);
             for _ in 0..=random(3) {
                 let place = match random(3) {
@@ -439,6 +439,6 @@ fn no_change_of_a_file_can_do_worse_than_be_refused() {
             loaded += usize::from(victim.load_with(&changed).is_ok());
         }
     }
-    // Some changes are harmless: of a weight, of a space.
+    // Some changes are harmless, for example in a weight or a space.
     assert!(loaded > 0);
 }

@@ -1,4 +1,4 @@
-//! Where models may be written: not in the place of anything that kiln did not write.
+//! Where models may be written: they must not replace anything that kiln did not write.
 
 mod victim;
 
@@ -13,7 +13,7 @@ use tempfile::TempDir;
 
 const LIST: &str = ".kiln-files";
 
-/// A folder with a model in `model`, as training leaves one.
+/// A folder with a model in `model`, like after a training.
 struct Scene {
     around: TempDir,
     model: LatentDiffusion,
@@ -41,7 +41,7 @@ impl Scene {
         saved.map_err(|error| error.to_string())
     }
 
-    /// Nothing may be written to `model`, which stays as it is, and the reason is told.
+    /// Asserts that writing to `model` fails with this reason and leaves it unchanged.
     fn refuses(&self, reason: &str) {
         let before = everything_in(self.around.path());
         for refused in [
@@ -58,7 +58,7 @@ impl Scene {
     }
 }
 
-/// All that lies in a folder, with what files and links hold.
+/// Everything in a folder, with the contents of files and the targets of links.
 fn everything_in(folder: &Path) -> BTreeMap<PathBuf, Vec<u8>> {
     let mut found = BTreeMap::new();
     for entry in fs::read_dir(folder).unwrap() {
@@ -89,7 +89,7 @@ fn a_part_of_a_model_is_no_place_for_another() {
         }
     }
     assert_eq!(everything_in(scene.around.path()), before);
-    // A config alone can be anybody's.
+    // A config alone may belong to anything.
     fs::create_dir(scene.path("project")).unwrap();
     fs::write(scene.path("project/config.json"), "{}").unwrap();
     scene.save("project/model").unwrap();
@@ -170,7 +170,7 @@ fn links_are_not_followed_out_of_the_folder() {
     std::os::unix::fs::symlink(scene.path("weights"), &weights).unwrap();
     scene.refuses("diffusion_pytorch_model.safetensors\", which kiln did not write");
 
-    // A link in the place of the whole folder leads to the model, which is replaced where it lies.
+    // A link instead of the whole folder leads to the model, which is replaced at its own place.
     let scene = Scene::new();
     std::os::unix::fs::symlink("model", scene.path("link")).unwrap();
     scene.save("link").unwrap();
@@ -193,7 +193,7 @@ fn models_of_others_and_other_things_stay() {
         fs::write(scene.path("model").join(name), contents).unwrap();
         scene.refuses("kiln did not write");
     }
-    // A model that diffusers wrote has the same files as one of ours.
+    // A model from diffusers has the same files as one of ours.
     let mut scene = Scene::new();
     scene.model.metadata.training.clear();
     scene.save("model").unwrap();

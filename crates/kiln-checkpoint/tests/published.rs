@@ -1,5 +1,5 @@
-//! The public models of this family: their configs are read, and small copies of them, stored in every way that public
-//! models are, draw the images that diffusers draws. `tests/fixtures/published/make.py` made them and says what is what.
+//! The public models of this family: kiln reads their configs, and small copies of them, stored in all the ways of
+//! public models, draw the same images as in diffusers. `tests/fixtures/published/make.py` made and describes them.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -27,7 +27,7 @@ fn small(model: &str) -> ModelSource {
     ModelSource::Folder(folder(model).join("small"))
 }
 
-/// The small copy's files in memory, as a page in a browser has them.
+/// The small copy's files in memory, as in a browser's page.
 fn fetched(model: &str) -> ModelSource {
     let folder = folder(model).join("small");
     let mut files = BTreeMap::new();
@@ -64,7 +64,7 @@ fn expected(model: &str, name: &str) -> Tensor<4> {
     Tensor::from_data(data, &Device::flex())
 }
 
-/// What the model draws of the noise by DDIM, as diffusers did.
+/// The model's images from the noise by DDIM, as in diffusers.
 fn draw(model: &LatentDiffusion, noise: Tensor<4>) -> Tensor<4> {
     let SchedulerConfig {
         schedule,
@@ -102,7 +102,8 @@ fn draw(model: &LatentDiffusion, noise: Tensor<4>) -> Tensor<4> {
     }
 }
 
-/// Loads the small copy from its folder and from memory, draws, and compares with diffusers: within `tolerance` of pixels in about [-1, 1].
+/// Loads the small copy from its folder and from memory, draws, and compares with diffusers: within `tolerance` of
+/// pixels in about [-1, 1].
 fn assert_draws(model: &str, tolerance: f32) {
     for source in [small(model), fetched(model)] {
         let images = draw(&load(&source), expected(model, "noise"));
@@ -114,14 +115,14 @@ fn assert_draws(model: &str, tolerance: f32) {
     }
 }
 
-/// The published configs make networks of as many parameters as diffusers' have, and a scheduler.
+/// The published configs make networks with as many parameters as diffusers', and a scheduler.
 fn assert_configs(model: &str) {
     let parameters = fs::read_to_string(folder(model).join("parameters.json")).unwrap();
     let parameters: BTreeMap<String, usize> = serde_json::from_str(&parameters).unwrap();
     assert!(!parameters.is_empty());
     for (file, expected) in parameters {
         let text = fs::read_to_string(folder(model).join(&file)).unwrap();
-        // Networks that have never been used have no values yet: this costs no memory.
+        // Unused networks have no values yet, so this costs no memory.
         let device = Device::flex();
         let found = if text.contains("VQModel") {
             let config = VqVaeConfig::from_json(&text).unwrap();
@@ -160,7 +161,7 @@ fn church_with_a_pickle_of_pytorch_1_5() {
 fn latent_celebahq_with_old_pickles() {
     assert_configs("CompVis--ldm-celebahq-256");
     assert_draws("CompVis--ldm-celebahq-256", 3e-4);
-    // Its latents are decoded as they are: it is older than the key.
+    // Its latents are decoded unscaled: it is older than the key.
     let first_stage = load(&small("CompVis--ldm-celebahq-256"))
         .first_stage
         .unwrap();

@@ -1,13 +1,13 @@
-//! How a training hears that it is to stop: Ctrl-C, a polite kill, a terminal that is closed.
+//! The signals that stop a training: Ctrl-C, SIGTERM, a closed terminal.
 
 use kiln_train::{Ranks, StopSignal};
 
-/// The first Ctrl-C or SIGTERM asks the training to save and stop; the second one ends the program at once, whatever it is
-/// doing. SIGHUP, which a closed terminal sends and its shell once more, always saves. Before the first step, when there is
-/// nothing to save, the program ends within seconds. A signal that was ignored when the program was started, as by `nohup`,
-/// stays ignored.
+/// The first Ctrl-C or SIGTERM asks the training to save and stop; the second one ends the program at once. SIGHUP,
+/// which a closed terminal sends, and its shell again, always saves. Before the first step there is nothing to save, and
+/// the program ends within seconds. A signal that was ignored at the program's start, for example by `nohup`, stays
+/// ignored.
 ///
-/// Ranks are also told when their job ends because one of them has died, so they promise nothing.
+/// Ranks also get these signals when their job ends because one of them died, so they print no promise to save.
 #[cfg(unix)]
 pub fn stop_on_interrupt(ranks: &Ranks) -> anyhow::Result<StopSignal> {
     let stop = StopSignal::default();
@@ -15,16 +15,16 @@ pub fn stop_on_interrupt(ranks: &Ranks) -> anyhow::Result<StopSignal> {
     Ok(stop)
 }
 
-/// Elsewhere nothing is saved: Ctrl-C ends the program.
+/// On other systems nothing is saved: Ctrl-C ends the program.
 #[cfg(not(unix))]
 pub fn stop_on_interrupt(_ranks: &Ranks) -> anyhow::Result<StopSignal> {
     Ok(StopSignal::default())
 }
 
-/// A file that grows beyond the limit of its size (`ulimit -f`) is an error of the writer's, and not the end of the program.
+/// Makes a file beyond the size limit (`ulimit -f`) an error of the write instead of the end of the program.
 pub fn turn_file_limits_into_errors() {
     #[cfg(unix)]
-    // Without it things are as they were.
+    // A failure changes nothing.
     let _ = signal_hook::flag::register(signal_hook::consts::SIGXFSZ, std::sync::Arc::default());
 }
 
@@ -44,11 +44,11 @@ mod unix {
 
     use crate::terminal;
 
-    /// What shells add to the number of the signal that ended a program.
+    /// The number that shells add to a signal that ended a program.
     const ENDED_BY: i32 = 128;
-    /// How long what is under way before the first step, such as reading data, may take to end of itself.
+    /// How long the work before the first step, such as reading data, may take to end by itself.
     const PATIENCE_BEFORE_FIRST_STEP: Duration = Duration::from_secs(3);
-    /// How long a terminal may take to be put right.
+    /// How long restoring the terminal may take.
     const PATIENCE_WITH_TERMINAL: Duration = Duration::from_millis(500);
 
     pub(super) fn listen(stop: StopSignal, says_so: bool) -> anyhow::Result<()> {
@@ -57,7 +57,7 @@ mod unix {
         let is_heard = |signal: &i32| ignored & (1 << (signal - 1)) == 0;
         let is_asked = Arc::new(AtomicBool::new(false));
         if !dashboard::has_terminal() {
-            // In the handler itself, so that it needs nothing of a program that is stuck. A dashboard is to be closed first.
+            // In the handler itself, so that it works in a program that hangs. A dashboard must be closed first.
             for signal in [SIGINT, SIGTERM].into_iter().filter(is_heard) {
                 flag::register_conditional_shutdown(signal, ENDED_BY + signal, is_asked.clone())
                     .and_then(|_| flag::register(signal, is_asked.clone()))
@@ -84,11 +84,13 @@ mod unix {
                 }
                 is_asked = true;
                 if says_so {
-                    // Not from here: a pipe that is not read would keep us from the next signal.
+                    // Do not write from here: a pipe that nothing reads would block the next signal.
                     let say = move || {
                         terminal::note(match has_begun {
-                            true => "saving a checkpoint; once more to stop at once",
-                            false => "stopping before the first step; once more to stop at once",
+                            true => "saving a checkpoint; press Ctrl-C again to stop at once",
+                            false => {
+                                "stopping before the first step; press Ctrl-C again to stop at once"
+                            }
                         });
                     };
                     let _ = thread::Builder::new().spawn(say);
@@ -100,8 +102,8 @@ mod unix {
         Ok(())
     }
 
-    /// Ends the program if the training does not come to its steps soon: then it waits for data that does not come, for a
-    /// server, or for a long computation, and nothing would be lost.
+    /// Ends the program if the training does not reach its first step soon: then it waits for data, for a server, or for a
+    /// long computation, and nothing would be lost.
     fn leave_unless_begun(stop: &StopSignal, signal: i32) {
         thread::sleep(PATIENCE_BEFORE_FIRST_STEP);
         if !stop.has_begun() {
@@ -110,7 +112,7 @@ mod unix {
         }
     }
 
-    /// Ends the program without waiting for anything but the terminal, and for that not long.
+    /// Ends the program; waits only for the terminal, and not for long.
     fn leave(signal: i32) -> ! {
         let (done, is_done) = mpsc::channel();
         let close = move || {
@@ -123,7 +125,7 @@ mod unix {
         low_level::exit(ENDED_BY + signal)
     }
 
-    /// The signals that this process ignores, one bit for each from SIGHUP = 1, as Linux tells in `status`; none elsewhere.
+    /// The signals that this process ignores, one bit for each from SIGHUP = 1, from Linux's `status`; 0 elsewhere.
     fn ignored_signals(status: &str) -> u64 {
         let mut lines = status.lines();
         let mask = lines.find_map(|line| line.strip_prefix("SigIgn:"));

@@ -31,7 +31,7 @@ struct Arguments {
     #[command(subcommand)]
     command: commands::Command,
 
-    /// Say more about what happens (twice: everything). RUST_LOG is also honoured.
+    /// Print more messages (twice: all). RUST_LOG works, too.
     #[arg(short, long, global = true, display_order = 1000, action = ArgAction::Count)]
     verbose: u8,
 }
@@ -47,14 +47,14 @@ fn main() -> ExitCode {
 
     let run = || prepare().and_then(|()| arguments.command.run());
     match panic::catch_unwind(AssertUnwindSafe(run)) {
-        // Its sentence has been said. Of a bug the shell hears, too.
+        // Its sentence was printed already. A bug also sets the exit status.
         Err(panic) if terminal::found_a_bug() => panic::resume_unwind(panic),
         Err(_) => ExitCode::FAILURE,
         Ok(outcome) => exit_code(outcome),
     }
 }
 
-/// What every command needs: an environment that it understands, and threads to compute on.
+/// Prepares what every command needs: checks the environment and starts the threads for computing.
 fn prepare() -> anyhow::Result<()> {
     kiln_kernels::check_environment()?;
     interrupts::turn_file_limits_into_errors();
@@ -66,7 +66,7 @@ fn prepare() -> anyhow::Result<()> {
 fn exit_code(outcome: anyhow::Result<()>) -> ExitCode {
     match outcome {
         Ok(()) => ExitCode::SUCCESS,
-        // The reader of our output has seen enough: `kiln model info x | head -1`, or a terminal that was closed.
+        // The reader of our output has gone: `kiln model info x | head -1`, or a closed terminal.
         Err(error) if terminal::has_no_reader(&error) => ExitCode::SUCCESS,
         Err(error) => {
             if !terminal::was_a_panic(&error) {
@@ -77,7 +77,7 @@ fn exit_code(outcome: anyhow::Result<()>) -> ExitCode {
     }
 }
 
-/// `--steps -5` is a number that `--steps` cannot have, and no unknown argument called `-5`.
+/// `--steps -5` is a number that `--steps` cannot have, and not an unknown argument `-5`.
 fn with_negative_numbers(command: Command) -> Command {
     let command = command.mut_args(|argument| {
         let takes_values = argument.get_action().takes_values();
@@ -90,7 +90,7 @@ fn with_negative_numbers(command: Command) -> Command {
 mod tests {
     use clap::CommandFactory;
 
-    /// What nobody means by a number gets a sentence with one that would do, whatever the flag.
+    /// For every flag, the error for an invalid number contains a valid one.
     #[test]
     fn every_number_on_the_command_line_is_refused_with_an_example() {
         let command = super::with_negative_numbers(super::Arguments::command());

@@ -1,4 +1,4 @@
-//! The model that is compiled into the program, where the program is built from the repository.
+//! The model that is compiled into the program, if the program is built from the repository.
 
 use anyhow::bail;
 use kiln_checkpoint::ModelSource;
@@ -30,14 +30,14 @@ const FILES: &[(&str, &[u8])] = files![
 #[cfg(not(with_digits))]
 const FILES: &[(&str, &[u8])] = &[];
 
-/// The digits model, which needs no file and no download: what `configs/mnist.toml` trains, and its guide.
+/// The digits model of `configs/mnist.toml` with its guide, which needs no file and no download.
 ///
 /// # Errors
-/// If the program was built from a package, which has no room for it.
+/// If the program was built from a package, which is too small for the model.
 pub fn default_model() -> anyhow::Result<ModelSource> {
     if FILES.is_empty() {
         bail!(
-            "this kiln was built without a model: pass --model (`kiln pull` fetches one, `kiln train-latent-diffusion` makes one), or build kiln from its repository, which brings a model of digits"
+            "this kiln was built without a model: pass --model (`kiln pull` fetches one, `kiln train-latent-diffusion` makes one), or build kiln from its repository, which includes a digits model"
         );
     }
     let files = FILES.iter();

@@ -1,25 +1,26 @@
-//! A picture in the terminal itself: by the graphics of kitty, iTerm2 or sixel where it knows them, else in half blocks.
+//! Shows a picture in the terminal itself: with the graphics of kitty, iTerm2 or sixel if it supports them, otherwise
+//! with half blocks.
 
 use std::env;
 use std::io::{self, IsTerminal};
 
 use kiln::pictures::{Images, grid};
 
-/// Images of a preview, and how many stand side by side.
+/// Images of a preview, and how many are side by side.
 const SHOWN: usize = 8;
 const COLUMNS: usize = 4;
-/// Letters that a preview is wide, where the terminal is wide enough.
+/// Width of a preview in characters, if the terminal is wide enough.
 const WIDTH: u16 = 64;
 
 /// Shows the first few of `images`, if standard output is a terminal.
 ///
-/// A terminal that cannot show them is no failure: the pictures are in their files.
+/// It is not an error if the terminal cannot show them: the pictures are in their files.
 pub fn show(images: &Images) {
     if !(io::stdout().is_terminal() && io::stdin().is_terminal()) {
         return;
     }
     let columns = match viuer::terminal_size() {
-        (0, _) => WIDTH, // a terminal that nobody has given a size
+        (0, _) => WIDTH, // a terminal without a size
         (columns, _) => columns.min(WIDTH),
     };
     let picture = grid(&images.first(SHOWN), COLUMNS);
@@ -33,11 +34,11 @@ pub fn show(images: &Images) {
     let _ = viuer::print(&picture, &config);
 }
 
-/// A variable of the environment.
+/// An environment variable.
 type Variable<'a> = &'a dyn Fn(&str) -> Option<String>;
 
-/// Whether the terminal is one of those with kitty's graphics. It is asked to make sure, and one that does not know the
-/// question would leave the program waiting for an answer.
+/// Whether the terminal is known to have kitty's graphics. The program then queries it; a terminal that does not know
+/// the query would never answer.
 fn speaks_kitty(variable: Variable<'_>) -> bool {
     let is = |name: &str, words: &[&str]| {
         variable(name).is_some_and(|value| words.iter().any(|word| value.contains(word)))

@@ -1,16 +1,16 @@
-//! Text that may have come from a file, made harmless for a terminal.
+//! Makes text that may come from a file harmless for a terminal.
 
 use std::borrow::Cow;
 
 use kiln_data::is_unprintable;
 
-/// The text with everything written out that a terminal would obey rather than show: a name in an archive or a model may hold
-/// an escape sequence that moves the cursor, changes the title or clears the screen. Line breaks and tabs stay.
+/// The text with control characters escaped: a name in an archive or a model may contain an escape sequence that moves
+/// the cursor, changes the title or clears the screen. Line breaks and tabs stay.
 pub fn printable(text: &str) -> Cow<'_, str> {
     written_out(text, |character| character.escape_unicode().to_string())
 }
 
-/// The same of JSON, which stays the same JSON: such characters can only stand within its strings.
+/// The same for JSON, whose meaning stays the same: such characters can only be within its strings.
 pub fn printable_json(text: &str) -> Cow<'_, str> {
     written_out(text, |character| {
         let mut units = [0; 2];

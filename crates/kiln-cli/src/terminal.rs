@@ -1,4 +1,4 @@
-//! What the program says and where: results on stdout; progress, warnings and errors on stderr.
+//! The program's output: results on stdout; progress, warnings and errors on stderr.
 
 use std::{
     env,
@@ -25,7 +25,7 @@ use crate::printable::{printable, printable_json};
 
 /// Prints a command's outcome: one JSON object on stdout with `--json`, otherwise the lines that `words` gives.
 ///
-/// Not by `println!`, which panics when the reader of a pipe has gone.
+/// Does not use `println!`, which panics if the reader of a pipe has gone.
 pub fn print_outcome<O: Serialize>(
     outcome: &O,
     as_json: bool,
@@ -41,11 +41,11 @@ pub fn print_outcome<O: Serialize>(
 
 /// Prints `error: SENTENCE` on stderr.
 pub fn print_error(sentence: &str) {
-    // With stderr closed there is nobody left to tell.
+    // If stderr is closed, there is no place to report this.
     let _ = writeln!(io::stderr(), "error: {}", printable(sentence));
 }
 
-/// Prints a line about what is going on, on stderr.
+/// Prints a status line on stderr.
 pub fn note(line: &str) {
     let _ = writeln!(io::stderr(), "{}", printable(line));
 }
@@ -66,7 +66,7 @@ pub fn one_sentence(error: &anyhow::Error) -> String {
     sentence
 }
 
-/// Prints what clap has to say in place of a command: help on stdout, or on stderr what is wrong with the arguments.
+/// Prints clap's output instead of a command's: help on stdout, or an error about the arguments on stderr.
 pub fn print_help(help_or_error: &clap::Error) -> ExitCode {
     match help_or_error.print() {
         Err(problem)
@@ -79,11 +79,11 @@ pub fn print_help(help_or_error: &clap::Error) -> ExitCode {
     }
 }
 
-/// What helps when a GPU's memory is full.
+/// Advice if a GPU's memory is full.
 const FEWER_IMAGES: &str = "work on fewer images at a time";
 
-/// A message without line breaks. Burn reports a device's failure with all that followed from it: of that, only the
-/// outermost and the deepest cause are left.
+/// A message without line breaks. Burn reports a device's failure with all its consequences: only the outermost and the
+/// deepest cause are kept.
 fn one_line(text: &str) -> String {
     let line = text.split_whitespace().collect::<Vec<_>>().join(" ");
     let cause = " Caused by: ";
@@ -100,10 +100,10 @@ fn one_line(text: &str) -> String {
     }
 }
 
-/// What is said of a result that stdout does not take.
+/// The message if stdout does not accept a result.
 const CANNOT_PRINT: &str = "cannot print the result";
 
-/// Whether an error is only that the reader of our stdout has gone: a pipe's, or the user at the terminal of a dashboard.
+/// Whether an error only means that the reader of our stdout has gone: a pipe's, or the user at a dashboard's terminal.
 pub fn has_no_reader(error: &anyhow::Error) -> bool {
     let is_closed = |cause: &(dyn Error + 'static)| {
         let io = cause.downcast_ref::<io::Error>();
@@ -113,25 +113,25 @@ pub fn has_no_reader(error: &anyhow::Error) -> bool {
     of_printing && (error.chain().any(is_closed) || dashboard::has_lost_its_terminal())
 }
 
-/// Libraries by which Burn speaks with GPUs. They panic when a driver fails or memory runs out.
+/// Libraries through which Burn uses GPUs. They panic if a driver fails or memory runs out.
 const GPU_LIBRARIES: [&str; 4] = ["burn-cubecl", "cubecl", "cudarc", "wgpu"];
 
-/// What is wrong when a thread cannot be started.
+/// The message if a thread cannot be started.
 pub const NO_MORE_THREADS: &str = "the system allows this program no more threads; raise its limits of processes and memory \
     (ulimit -u and -v), or set RAYON_NUM_THREADS=1 to use fewer";
 
-/// What the last panic said.
+/// The message of the last panic.
 static LAST_PANIC: Mutex<String> = Mutex::new(String::new());
-/// Whether some panic was neither a GPU's nor that of a limit of the system's.
+/// Whether there was a panic that a GPU or a limit of the system did not cause.
 static FOUND_A_BUG: AtomicBool = AtomicBool::new(false);
 
-/// From now on a panic prints one sentence: that a GPU failed, or else that this is a bug. With RUST_BACKTRACE set, the
-/// trace as well.
+/// From now on a panic prints one sentence: that a GPU failed, or else that this is a bug. With RUST_BACKTRACE set, it
+/// also prints the trace.
 pub fn turn_panics_into_sentences() {
     let default_hook = panic::take_hook();
     panic::set_hook(Box::new(move |information| {
         if dashboard::has_lost_its_terminal() && is_of_dashboard(&thread::current()) {
-            return; // the training goes on without it
+            return; // training continues without it
         }
         let message = one_line(information.payload_as_str().unwrap_or("no message"));
         let place = information.location().map(ToString::to_string);
@@ -157,7 +157,7 @@ fn is_of_dashboard(thread: &thread::Thread) -> bool {
     thread.name() == Some("train-renderer")
 }
 
-/// Whether an error only repeats what a panic on another thread has said.
+/// Whether an error only repeats the message of a panic on another thread.
 pub fn was_a_panic(error: &anyhow::Error) -> bool {
     let said = LAST_PANIC.lock().unwrap_or_else(PoisonError::into_inner);
     !said.is_empty() && one_sentence(error).contains(said.as_str())
@@ -168,7 +168,7 @@ pub fn was_a_panic(error: &anyhow::Error) -> bool {
 enum Cause {
     /// A GPU failed, or its driver.
     Gpu,
-    /// No thread could be started. The standard library and those above Burn panic then.
+    /// No thread could be started. The standard library and the libraries above Burn then panic.
     Threads,
     Bug,
 }
@@ -209,7 +209,7 @@ impl Cause {
 /// Sends log messages to stderr: warnings, with `-v` also information, with `-vv` everything of kiln's.
 pub fn log_to_stderr(verbosity: u8) {
     let default = match verbosity {
-        // What these two have to say is in their errors.
+        // The messages of these two are in their errors.
         0 => "warn,hf_hub=off,cubecl_runtime=off",
         1 => {
             "warn,hf_hub=off,cubecl_runtime=off,kiln=info,kiln_checkpoint=info,kiln_data=info,kiln_diffusion=info,kiln_hub=info,kiln_models=info,kiln_train=info"
@@ -219,11 +219,11 @@ pub fn log_to_stderr(verbosity: u8) {
         }
     };
     let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new(default));
-    // What files bring into a message is written out by the subscriber itself.
+    // The subscriber itself escapes text from files.
     tracing_subscriber::fmt()
         .with_env_filter(filter)
         .with_writer(io::stderr)
-        // It would say by `eprintln!` that stderr takes nothing, and panic over that.
+        // It would report a broken stderr with `eprintln!`, and panic because of that.
         .log_internal_errors(false)
         .with_ansi(has_colours())
         .with_target(false)
@@ -231,14 +231,14 @@ pub fn log_to_stderr(verbosity: u8) {
         .init();
 }
 
-/// Whether stderr shows colours, and the user wants any (<https://no-color.org>).
+/// Whether stderr shows colours, and the user wants them (<https://no-color.org>).
 fn has_colours() -> bool {
     let is_unwanted = env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty());
     io::stderr().is_terminal() && !is_unwanted
 }
 
-/// How many characters a line on stdout may have: as many as the terminal says or, where it does not, as COLUMNS or a usual
-/// number. There is no limit where it is no terminal.
+/// The largest number of characters in a line on stdout: the terminal's width or, if that is unknown, COLUMNS or a
+/// usual number. There is no limit if stdout is not a terminal.
 pub fn width() -> usize {
     if !io::stdout().is_terminal() {
         return usize::MAX;
@@ -255,7 +255,7 @@ pub fn width() -> usize {
 
 const USUAL_WIDTH: usize = 100;
 
-/// A bar with rate and time left on a terminal's stderr; nothing when stderr is not a terminal.
+/// A bar with rate and remaining time if stderr is a terminal; otherwise nothing.
 pub fn progress_bar(task: String, length: usize, unit: &str) -> ProgressBar {
     let template =
         format!("{{msg}} [{{bar:32}}] {{pos}}/{{len}} {unit}, {{per_sec}}, {{eta}} left");
@@ -270,18 +270,18 @@ fn styled_bar(length: Option<u64>, template: &str) -> ProgressBar {
     }
 }
 
-/// Shows what opening a data set does, downloads and decoding: by a bar on a terminal, else by a line a minute.
+/// Shows the progress of opening a data set, downloads and decoding: a bar on a terminal, otherwise a line per minute.
 #[derive(Default)]
 pub struct DataProgress(Mutex<Option<Shown>>);
 
-/// What is under way.
+/// The running task.
 struct Shown {
     task: String,
     bar: ProgressBar,
     said: Instant,
 }
 
-/// How long work goes on without a terminal before a line says how far it is.
+/// Without a terminal, the time between two lines of progress.
 const PATIENCE: Duration = Duration::from_secs(60);
 
 impl DataProgress {
@@ -323,7 +323,7 @@ impl kiln_data::Progress for DataProgress {
     }
 }
 
-/// `encoding the images: 34%`, where it is known how much there is.
+/// `encoding the images: 34%`, if the total is known.
 fn how_far(task: &str, done: u64, all: Option<u64>) -> String {
     match all {
         Some(all) if all > 0 => format!("{task}: {}%", 100 * done.min(all) / all),
@@ -419,7 +419,7 @@ mod tests {
 
     #[test]
     fn what_followed_from_a_failure_is_left_out() {
-        // As Burn words it when a GPU has no memory left.
+        // Burn's report if a GPU has no memory left.
         let report = "An error happened\nCaused by: Several failures\nCaused by: skipped `A`: it needed memory 7\n\
             Caused by: can't allocate buffer of size: 4294967296\nNo backtrace available\nAsked at: No backtrace available";
         let error = anyhow!("the device failed: {report}");
@@ -434,7 +434,7 @@ mod tests {
         let closed: io::Result<()> = Err(io::ErrorKind::BrokenPipe.into());
         assert!(has_no_reader(&closed.context(CANNOT_PRINT).unwrap_err()));
         assert!(!has_no_reader(&anyhow!("broken pipe")));
-        // A server or a file that breaks off is no reader of ours.
+        // A broken server or file is not a reader of our output.
         let of_others: io::Result<()> = Err(io::ErrorKind::BrokenPipe.into());
         let of_others = of_others.context("cannot upload").unwrap_err();
         assert!(!has_no_reader(&of_others));

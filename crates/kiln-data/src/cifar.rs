@@ -1,7 +1,7 @@
 //! CIFAR-10: A. Krizhevsky, "Learning multiple layers of features from tiny images", 2009.
 //!
 //! The official binary archive holds five training batches and a test batch: 10,000 records of one byte for the label
-//! and 3,072 for the pixels `[3, 32, 32]`. The same images also go round as a folder per class.
+//! and 3,072 for the pixels `[3, 32, 32]`. The same images also exist as a folder per class.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -42,8 +42,8 @@ const SHAPE: ImageShape = ImageShape {
 /// A label and an image.
 const RECORD: usize = 1 + 3 * 32 * 32;
 
-/// Finds CIFAR-10 in the official binary archive, in a folder that holds it or its content, or in a folder or archive
-/// with `train/` and `test/` and a folder per class.
+/// Finds CIFAR-10 in the official binary archive, in a folder with the archive or its content, or in a folder or
+/// archive with `train/` and `test/` and a folder per class.
 pub(crate) fn find(path: &Path) -> Result<Found, DataError> {
     let mut listing = list(path)?;
     let is_archive = |entry: &&Entry| entry.file_name() == ARCHIVE;

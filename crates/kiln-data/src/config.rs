@@ -8,7 +8,7 @@ use crate::dataset_kind::DatasetKind;
 use crate::error::DataError;
 use crate::image_shape::ImageShape;
 
-/// Which images to train on and in which form: the `[data]` table of an experiment.
+/// The images to train on, and their form: the `[data]` table of an experiment.
 ///
 /// In TOML, `dataset`, `size` and `channels` are required; a key that is not one of these fields is refused.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -16,25 +16,25 @@ use crate::image_shape::ImageShape;
 pub struct DataConfig {
     /// Which data set.
     pub dataset: DatasetKind,
-    /// The folder or file that holds it; `--data` overrides it. MNIST can do without.
+    /// The folder or file of the data set; `--data` overrides it. MNIST needs none.
     #[serde(
         default,
         skip_serializing_if = "Option::is_none",
         with = "crate::path_text"
     )]
     pub path: Option<PathBuf>,
-    /// Images are `size` x `size` pixels: cut to their centre square and resized. MNIST's 28x28 is padded with black
-    /// to 32, because that halves down to 8, 4, 2; see [`crate::ImageDataset::border`].
+    /// Images are cropped to their centre square and resized to `size` x `size` pixels. MNIST's 28x28 is padded with
+    /// black to 32, which can be halved to 8, 4, 2; see [`crate::ImageDataset::border`].
     pub size: usize,
     /// 1 for gray, 3 for RGB.
     pub channels: usize,
     /// Whether training mirrors half of the images, chosen again in each pass.
     #[serde(default)]
     pub horizontal_flip: bool,
-    /// The share of the images that is held out for validation, of a folder that has no such split of its own.
+    /// The share of the images that is held out for validation, for a folder without its own validation split.
     #[serde(default = "DataConfig::default_validation_fraction")]
     pub validation_fraction: f32,
-    /// The column of a table (of a data set on the Hub) that holds the images, where it has several.
+    /// The column of a table (of a data set on the Hub) that holds the images, if there are several.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub image_column: Option<String>,
     /// The column of a table that holds the classes, as whole numbers from 0.
@@ -123,7 +123,7 @@ impl DataConfig {
         )
     }
 
-    /// Refuses the keys that only tables have a use for.
+    /// Refuses the keys that only tables use.
     pub(crate) fn ensure_no_columns(&self) -> Result<(), DataError> {
         let columns = [
             ("image_column", &self.image_column),
@@ -136,14 +136,14 @@ impl DataConfig {
             Some((key, value)) => Err(DataError::Config {
                 key,
                 value: format!("{value:?}"),
-                expected: "only tables have columns, so leave it out or take a data set in Parquet"
+                expected: "only tables have columns, so leave it out or use a data set in Parquet"
                     .to_owned(),
             }),
             None => Ok(()),
         }
     }
 
-    /// The path, for the data sets that cannot do without.
+    /// The path, for the data sets that need one.
     pub(crate) fn required_path(&self) -> Result<&Path, DataError> {
         self.path
             .as_deref()

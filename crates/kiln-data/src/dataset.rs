@@ -1,4 +1,4 @@
-//! The one form in which everything else sees images.
+//! The form in which all other code gets images.
 
 use std::sync::Arc;
 
@@ -30,7 +30,7 @@ struct Inner {
     fingerprint: String,
 }
 
-/// What a set is, apart from its images.
+/// The properties of a set, without its images.
 #[derive(Clone, Debug)]
 pub(crate) struct Description {
     pub(crate) name: String,
@@ -45,11 +45,11 @@ pub(crate) struct Description {
 pub(crate) enum Storage {
     /// The images one after the other, each `[channels, height, width]` of 0..=255.
     Decoded(Vec<u8>),
-    /// Too many for the memory: each is decoded when it is asked for.
+    /// Too many for the memory: each is decoded on request.
     Encoded(Vec<Item>),
 }
 
-/// Collects the SHA-256 of a set's shape and pixels while they pass by.
+/// Computes the SHA-256 of a set's shape and pixels as they are loaded.
 pub(crate) struct Fingerprint(Sha256);
 
 impl Fingerprint {
@@ -150,17 +150,17 @@ impl ImageDataset {
         self.0.description.shape
     }
 
-    /// What the set is called, as in "mnist" or the folder's name.
+    /// The set's name, such as "mnist" or the folder's name.
     pub fn name(&self) -> &str {
         &self.0.description.name
     }
 
-    /// The names of the classes, in the order of the labels; empty where there are no labels.
+    /// The names of the classes, in the order of the labels; empty if there are no labels.
     pub fn class_names(&self) -> &[String] {
         &self.0.description.class_names
     }
 
-    /// The class of an image, counted from 0; none where the set has no labels or no such image.
+    /// The class of an image, counted from 0; `None` if the set has no labels or no such image.
     pub fn label(&self, index: usize) -> Option<usize> {
         self.0
             .labels
@@ -174,23 +174,25 @@ impl ImageDataset {
         self.0.labels.is_some()
     }
 
-    /// Why the set has no labels although some of its images have a class, as the beginning of a sentence that names the
-    /// first one without.
+    /// Why the set has no labels although some of its images have a class: the beginning of a sentence that names the
+    /// first image without one.
     pub fn unlabelled(&self) -> Option<&str> {
         self.0.description.unlabelled.as_deref()
     }
 
-    /// Whether training is to mirror half of the images, as the config asked.
+    /// Whether training mirrors half of the images, as set in the config.
     pub fn horizontal_flip(&self) -> bool {
         self.0.description.horizontal_flip
     }
 
-    /// The black pixels that were added on each side, to be cut from what a model draws: 2 for MNIST at 32x32, else 0.
+    /// The black pixels that were added on each side, and are cropped from a model's pictures: 2 for MNIST at 32x32,
+    /// otherwise 0.
     pub fn border(&self) -> usize {
         self.0.description.border
     }
 
-    /// The SHA-256 of the shape and all pixels, as 64 hexadecimal digits: it names what was computed from this set.
+    /// The SHA-256 of the shape and all pixels, as 64 hexadecimal digits: it identifies what was computed from this
+    /// set.
     pub fn fingerprint(&self) -> &str {
         &self.0.fingerprint
     }
@@ -203,14 +205,14 @@ impl ImageDataset {
     /// One image as `[channels, height, width]` in [-1, 1], mirrored left to right if `flipped`.
     ///
     /// # Errors
-    /// [`DataError::Index`] for an index past the end; [`DataError::Image`] when its file is gone or has changed.
+    /// [`DataError::Index`] for an index past the end; [`DataError::Image`] if its file is gone or has changed.
     pub fn image(&self, index: usize, flipped: bool) -> Result<Vec<f32>, DataError> {
         let mut pixels = vec![0.0; self.shape().elements()];
         self.read_into(index, flipped, &mut pixels)?;
         Ok(pixels)
     }
 
-    /// As [`ImageDataset::image`], into `target`, which has room for exactly one image.
+    /// Like [`ImageDataset::image`], into `target`, which has room for exactly one image.
     pub(crate) fn read_into(
         &self,
         index: usize,

@@ -8,8 +8,7 @@ use serde::{Deserialize, Serialize};
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[non_exhaustive]
 pub enum DatasetKind {
-    /// MNIST: 60,000 handwritten digits to train on, 10,000 for validation, 28x28 gray. Downloaded where no path is
-    /// given.
+    /// MNIST: 60,000 handwritten digits to train on, 10,000 for validation, 28x28 gray. Downloaded if no path is given.
     #[serde(rename = "mnist")]
     Mnist,
     /// The 10,000 MNIST test images, compiled in: every tenth is for validation, the others to train on.
@@ -24,7 +23,7 @@ pub enum DatasetKind {
     /// Any folder, zip or tar of image files.
     #[serde(rename = "folder")]
     Folder,
-    /// Made by a program and handed to the trainer: see [`crate::ImageDataset::from_pixels`].
+    /// Made by a program and passed to the trainer: see [`crate::ImageDataset::from_pixels`].
     #[serde(rename = "own")]
     Own,
 }

@@ -15,32 +15,33 @@ use crate::image_shape::ImageShape;
 use crate::kind::Kind;
 use crate::names;
 
-/// No image is wider or higher; a header that says so is a mistake or an attack.
+/// The largest width and height; a header with more is a mistake or an attack.
 const MAX_SIDE: u32 = 32_768;
 /// The most pixels of an image: cameras have fewer, and more are an attack on the memory.
 const MAX_PIXELS: u64 = 100_000_000;
-/// What decoding one image may allocate.
+/// The memory that decoding one image may allocate.
 const MAX_DECODED_BYTES: u64 = 512 << 20;
-/// What a PNG's decoder may allocate: a row at a time, and what is packed beside the image, such as a colour profile.
+/// The memory that a PNG decoder may allocate: a row at a time, and compressed data beside the image, such as a colour
+/// profile.
 const MAX_PNG_BYTES: u64 = 16 << 20;
 /// An image of more bytes than this is decoded alone: all cores at once would take much memory.
 const LARGE_BYTES: u64 = 64 << 20;
-/// Of this many pixels it does not matter how few bytes say them.
+/// Up to this many pixels, any compression ratio is accepted.
 const HARMLESS_PIXELS: u64 = 1 << 24;
 
-/// Decodes an image and brings it to `shape`: see [`decode`] and [`fit`].
+/// Decodes an image and converts it to `shape`: see [`decode`] and [`fit`].
 pub(crate) fn decode_to(bytes: &[u8], shape: ImageShape, border: usize) -> Result<Vec<u8>, String> {
     let (image, _alone) = decode_in_turn(bytes)?;
     fit(image, shape, border)
 }
 
-/// Decodes a PNG, JPEG, WebP, BMP, GIF (its first frame), TIFF (its first page) or PNM, told apart by content, and turns
-/// it as its EXIF says.
+/// Decodes a PNG, JPEG, WebP, BMP, GIF (its first frame), TIFF (its first page) or PNM, recognised by content, and
+/// turns it according to its EXIF data.
 pub(crate) fn decode(bytes: &[u8]) -> Result<DynamicImage, String> {
     decode_in_turn(bytes).map(|(image, _)| image)
 }
 
-/// As [`decode`], with what keeps other large images waiting, if this is one.
+/// Like [`decode`]; for a large image also returns the lock that keeps other large images waiting.
 fn decode_in_turn(bytes: &[u8]) -> Result<(DynamicImage, Option<MutexGuard<'static, ()>>), String> {
     static TURN: Mutex<()> = Mutex::new(());
     let format = match Kind::of(bytes) {
@@ -50,7 +51,7 @@ fn decode_in_turn(bytes: &[u8]) -> Result<(DynamicImage, Option<MutexGuard<'stat
     if is_cut_short_jpeg(bytes) {
         return Err("the JPEG ends too early".to_owned());
     }
-    // What a decoder says may quote the file.
+    // A decoder's message may quote the file.
     let message = |error: image::ImageError| names::printable(&error.to_string());
     let mut reader = ImageReader::with_format(Cursor::new(bytes), format);
     reader.limits(limits(format));
@@ -62,7 +63,7 @@ fn decode_in_turn(bytes: &[u8]) -> Result<(DynamicImage, Option<MutexGuard<'stat
     let pixels = u64::from(width) * u64::from(height);
     if pixels > MAX_PIXELS {
         return Err(format!(
-            "{width}x{height} pixels are more than the {} million of the largest images that are read",
+            "{width}x{height} pixels exceed the limit of {} million",
             MAX_PIXELS / 1_000_000
         ));
     }
@@ -80,7 +81,7 @@ fn decode_in_turn(bytes: &[u8]) -> Result<(DynamicImage, Option<MutexGuard<'stat
     Ok((image, alone))
 }
 
-/// What a decoder may take, but for the image itself in some formats.
+/// A decoder's memory limits; some formats do not count the image itself.
 fn limits(format: ImageFormat) -> Limits {
     let mut limits = Limits::default();
     limits.max_image_width = Some(MAX_SIDE);
@@ -92,11 +93,11 @@ fn limits(format: ImageFormat) -> Limits {
     limits
 }
 
-/// How many pixels a file can hold at the very most: the memory that a header asks for is taken only if the file is
-/// long enough to fill it.
+/// The largest number of pixels that a file can hold: the memory that a header asks for is allocated only if the file
+/// is long enough to fill it.
 fn most_pixels(format: ImageFormat, bytes: &[u8]) -> u64 {
     let per_byte = match format {
-        // Deflate makes at most 1,032 bytes of one. A PNG's header has the depth and the kind of its colours here.
+        // Deflate expands a byte to at most 1,032. Here a PNG's header has the depth and the kind of its colours.
         ImageFormat::Png => {
             let channels = match bytes.get(25) {
                 Some(2) => 3,
@@ -107,14 +108,14 @@ fn most_pixels(format: ImageFormat, bytes: &[u8]) -> u64 {
             let depth = bytes.get(24).map_or(1, |&depth| u64::from(depth.max(1)));
             8 * 1032 / (channels * depth)
         }
-        // A block of 64 pixels takes a bit or more, in the first scan of a progressive file.
+        // In the first scan of a progressive file, a block of 64 pixels takes at least one bit.
         ImageFormat::Jpeg => 512,
         // A code of 12 bits stands for at most 4,096 pixels.
         ImageFormat::Gif => 2731,
         // A run of 255 pixels takes two bytes; at a bit per pixel, eight take one.
         ImageFormat::Bmp => 128,
         ImageFormat::Pnm => 8,
-        // An arithmetic code, or a row that is like the one above.
+        // An arithmetic code, or a row that repeats the one above.
         _ => 8192,
     };
     (bytes.len() as u64)
@@ -122,7 +123,7 @@ fn most_pixels(format: ImageFormat, bytes: &[u8]) -> u64 {
         .max(HARMLESS_PIXELS)
 }
 
-/// Whether a JPEG stops before its end-of-image marker: the decoder would fill what is missing with gray.
+/// Whether a JPEG stops before its end-of-image marker: the decoder would fill the missing part with gray.
 fn is_cut_short_jpeg(bytes: &[u8]) -> bool {
     const START: u8 = 0xd8;
     const END: u8 = 0xd9;
@@ -151,11 +152,11 @@ fn is_cut_short_jpeg(bytes: &[u8]) -> bool {
     }
 }
 
-/// Brings an image to `shape`, as planes `[channels, height, width]` of 0..=255.
+/// Converts an image to `shape`, as planes `[channels, height, width]` of 0..=255.
 ///
-/// With a border, the image is put into the middle of black (MNIST's 28x28 into 32x32). Otherwise its centre square, or
-/// the largest centred part of the shape's proportions, is resized bicubically with antialiasing: Catmull-Rom, widened by
-/// the scale when shrinking, as Pillow's `BICUBIC`.
+/// With a border, the image is padded with black (MNIST's 28x28 to 32x32). Otherwise its centre square, or the largest
+/// centred part of the shape's proportions, is resized bicubically with antialiasing: Catmull-Rom, widened by the scale
+/// when shrinking, like Pillow's `BICUBIC`.
 pub(crate) fn fit(
     image: DynamicImage,
     shape: ImageShape,
@@ -227,7 +228,7 @@ fn resize<P: Pixel<Subpixel = u8>>(
     ImageBuffer::from_raw(width, height, target.into_vec()).ok_or("it cannot be resized".into())
 }
 
-/// RGB as 8 bits a channel; what is transparent shows white.
+/// RGB with 8 bits per channel; transparent pixels become white.
 fn to_rgb(image: DynamicImage) -> RgbImage {
     if !image.color().has_alpha() {
         return image.into_rgb8();
@@ -244,7 +245,7 @@ fn to_rgb(image: DynamicImage) -> RgbImage {
     opaque
 }
 
-/// Gray as 8 bits; of colours, their luma of ITU-R 601-2, as Pillow's `convert("L")`.
+/// Gray with 8 bits; colours become their luma of ITU-R 601-2, as in Pillow's `convert("L")`.
 fn to_gray(image: DynamicImage) -> GrayImage {
     if matches!(
         image,
@@ -317,7 +318,7 @@ mod tests {
         assert!(decode(&bytes).is_ok());
     }
 
-    /// A PNG of 8x8 pixels whose header says something else.
+    /// A PNG of 8x8 pixels whose header claims another size.
     fn png_that_claims(width: u32, height: u32) -> Vec<u8> {
         let mut png = examples::encode(ImageFormat::Png, 8, 8);
         png[16..20].copy_from_slice(&width.to_be_bytes());
@@ -334,10 +335,10 @@ mod tests {
     #[test]
     fn absurd_dimensions_are_refused_before_any_memory_is_taken() {
         assert!(decode(&png_that_claims(32_767, 32_767)).is_err());
-        // It would fit into what one image may take, but not into the file.
+        // This is within the limit for one image, but more than the file can hold.
         let message = decode(&png_that_claims(9_000, 9_000)).unwrap_err();
         assert!(message.contains("9000x9000 pixels do not fit"), "{message}");
-        // A JPEG has its size after the marker of its frame.
+        // A JPEG's size follows the marker of its frame.
         let mut jpeg = examples::encode(ImageFormat::Jpeg, 8, 8);
         let frame = jpeg
             .windows(2)
@@ -349,7 +350,7 @@ mod tests {
             message.contains("10000x10000 pixels do not fit"),
             "{message}"
         );
-        // So has a GIF, in its first bytes.
+        // A GIF has its size in its first bytes.
         let mut gif = examples::encode(ImageFormat::Gif, 8, 8);
         gif[6..10].copy_from_slice(&[0x10, 0x27, 0x10, 0x27]);
         let message = decode(&gif).unwrap_err();
@@ -361,14 +362,14 @@ mod tests {
 
     #[test]
     fn more_pixels_than_any_camera_has_are_refused() {
-        // Flat, so that the file could hold as many.
+        // Flat, so that a file of this length could hold as many.
         let mut bytes = Cursor::new(Vec::new());
         GrayImage::new(10_001, 10_000)
             .write_to(&mut bytes, ImageFormat::Png)
             .unwrap();
         let message = decode(bytes.get_ref()).unwrap_err();
         assert!(
-            message.contains("10001x10000 pixels are more than the 100 million"),
+            message.contains("10001x10000 pixels exceed the limit of 100 million"),
             "{message}"
         );
     }
@@ -396,7 +397,7 @@ mod tests {
         };
         let sound = with_profile(100_000);
         assert_eq!(profile(&sound), Some(100_000));
-        // The colours do not depend on it: the image is read without.
+        // The colours do not depend on the profile: the image is read without it.
         let bomb = with_profile(64 << 20);
         assert_eq!(profile(&bomb), None);
         assert_eq!(decode(&bomb), decode(&sound));
@@ -404,7 +405,7 @@ mod tests {
 
     #[test]
     fn flat_images_are_as_large_as_they_say() {
-        // Of one colour, in each format that compresses: far more pixels than bytes.
+        // One colour in each compressed format: far more pixels than bytes.
         for format in [ImageFormat::Png, ImageFormat::Jpeg, ImageFormat::Gif] {
             let image = RgbImage::from_pixel(6000, 4000, [7, 7, 7].into());
             let mut bytes = Cursor::new(Vec::new());
@@ -474,7 +475,7 @@ oid",
         );
     }
 
-    /// `tests/fixtures/decoding.py` has made the files and what Pillow reads in them.
+    /// `tests/fixtures/decoding.py` made the files and Pillow's results for them.
     #[test]
     fn pixels_are_those_of_pillow() {
         let fixture = include_bytes!("../tests/fixtures/decoding.safetensors");
@@ -489,7 +490,7 @@ oid",
         for name in names {
             let file = tensors.tensor(&format!("{name}.file")).unwrap();
             let image = decode(file.data()).unwrap_or_else(|error| panic!("{name}: {error}"));
-            // A JPEG leaves its decoder some freedom in rounding and in how chroma is enlarged.
+            // JPEG decoders may differ in rounding and in enlarging chroma.
             let is_jpeg = name.starts_with("jpeg");
             let (most, on_average) = if is_jpeg { (2, 0.5) } else { (1, 0.02) };
             for (kind, channels) in [("gray", 1), ("rgb", 3)] {

@@ -1,4 +1,4 @@
-//! Files from public places into the cache, resumable and verified: MNIST, and the weights of pytorch-fid.
+//! Downloads public files into the cache, resumable and verified: MNIST, and the weights of pytorch-fid.
 
 use std::fs::{self, File, OpenOptions};
 use std::io;
@@ -14,7 +14,7 @@ use crate::pace::Pace;
 use crate::progress::Progress;
 use crate::transfer::{Transfer, transfer_agent};
 
-/// Where MNIST can be downloaded, in the order in which the mirrors are asked.
+/// The mirrors of MNIST, in the order in which they are tried.
 const MIRRORS: [&str; 2] = [
     "https://ossci-datasets.s3.amazonaws.com/mnist/",
     "https://storage.googleapis.com/cvdf-datasets/mnist/",
@@ -28,12 +28,12 @@ struct RemoteFile {
     form: Form,
 }
 
-/// What a digest is of.
+/// The data that a digest covers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Form {
-    /// What is inside a gzip file: a mirror may have compressed it again.
+    /// The content of a gzip file: a mirror may have compressed it again.
     Gzip,
-    /// The file as it is.
+    /// The file itself.
     Plain,
 }
 
@@ -60,7 +60,7 @@ const MNIST: [RemoteFile; 4] = [
     },
 ];
 
-/// Google's InceptionV3 of December 2015, ported to PyTorch: what FID is published with.
+/// Google's InceptionV3 of December 2015, ported to PyTorch: the network of published FIDs.
 const PYTORCH_FID: RemoteFile = RemoteFile {
     name: PYTORCH_FID_FILE,
     content_sha256: PYTORCH_FID_SHA256,
@@ -74,16 +74,16 @@ pub const PYTORCH_FID_SHA256: &str =
 const PYTORCH_FID_RELEASE: &str =
     "https://github.com/mseitzer/pytorch-fid/releases/download/fid_weights/";
 
-/// The weights of pytorch-fid have 96 MB, MNIST's largest file 10 MB and 47 MB decompressed; what exceeds these is another
-/// file.
+/// The weights of pytorch-fid have 96 MB, MNIST's largest file 10 MB and 47 MB decompressed; a larger file is a
+/// different one.
 const MAX_BYTES: u64 = 128 << 20;
 const MAX_CONTENT_BYTES: u64 = 128 << 20;
-/// What every gzip file begins with.
+/// The first bytes of every gzip file.
 const GZIP: &[u8] = &[0x1f, 0x8b];
-/// How long a mirror may say nothing.
+/// How long a mirror may be silent.
 const PATIENCE: Duration = Duration::from_secs(20);
 
-/// The folder in the user's cache that kiln keeps its files in; none if the system names no cache.
+/// kiln's folder in the user's cache; `None` if the system names no cache.
 pub fn cache_folder() -> Option<PathBuf> {
     Some(dirs::cache_dir()?.join("kiln"))
 }
@@ -94,13 +94,13 @@ struct Collection<'a> {
     /// Their folder in the cache.
     folder: &'static str,
     files: &'a [RemoteFile],
-    /// Where they can be downloaded, in the order in which the mirrors are asked.
+    /// The mirrors, in the order in which they are tried.
     mirrors: &'a [&'a str],
-    /// What to do where they cannot be downloaded.
+    /// What to do if they cannot be downloaded.
     instead: &'static str,
 }
 
-/// A folder of downloaded files: in the user's cache or, where that cannot be written to, a temporary one that is removed
+/// A folder of downloaded files: in the user's cache or, if the cache is not writable, a temporary one that is removed
 /// with this value.
 #[derive(Debug)]
 pub struct Downloaded {
@@ -109,13 +109,13 @@ pub struct Downloaded {
 }
 
 impl Downloaded {
-    /// Where the files are.
+    /// The folder of the files.
     pub fn folder(&self) -> &Path {
         &self.folder
     }
 }
 
-/// The weights that FID is published with.
+/// The weights behind published FIDs.
 const PYTORCH_FID_WEIGHTS: Collection<'static> = Collection {
     folder: "pytorch-fid",
     files: &[PYTORCH_FID],
@@ -131,11 +131,11 @@ const MNIST_FILES: Collection<'static> = Collection {
     instead: "pass --data with a folder that holds MNIST's four files",
 };
 
-/// The weights of the network that pytorch-fid computes FID with, in the user's cache after the first time (96 MB): the
-/// file [`PYTORCH_FID_FILE`] in a folder.
+/// A folder with [`PYTORCH_FID_FILE`], the network weights of pytorch-fid (96 MB); in the user's cache after the first
+/// time.
 ///
 /// # Errors
-/// [`DataError::Download`] when it cannot be downloaded whole.
+/// [`DataError::Download`] if it cannot be downloaded completely.
 pub fn pytorch_fid_weights(progress: &dyn Progress) -> Result<Downloaded, DataError> {
     download(cache_folder(), &PYTORCH_FID_WEIGHTS, progress)
 }
@@ -145,7 +145,7 @@ pub(crate) fn mnist(progress: &dyn Progress) -> Result<Downloaded, DataError> {
     download(cache_folder(), &MNIST_FILES, progress)
 }
 
-/// The files of a collection, from `cache` where they are there and whole.
+/// The files of a collection, from `cache` if they are there and complete.
 fn download(
     cache: Option<PathBuf>,
     collection: &Collection<'_>,
@@ -170,7 +170,7 @@ fn download(
         None => "the system names no folder for caches".to_owned(),
     };
     tracing::warn!(
-        "{why_not_kept}, so what is downloaded is not kept: set XDG_CACHE_HOME to a folder that can be written to"
+        "{why_not_kept}, so downloads are not kept: set XDG_CACHE_HOME to a folder that can be written to"
     );
     let place = std::env::temp_dir();
     let temporary =
@@ -182,7 +182,7 @@ fn download(
     })
 }
 
-/// Downloads into `folder` what is not there, or is there and is not the real file.
+/// Downloads the missing and the wrong files into `folder`.
 fn fetch_missing(
     folder: &Path,
     collection: &Collection<'_>,
@@ -194,7 +194,7 @@ fn fetch_missing(
         return Ok(());
     }
     fs::create_dir_all(folder).map_err(|error| DataError::writing(folder, error))?;
-    // Two programs that start at once take turns. Where the file system has no locks, the digest still protects.
+    // Two programs that start at once take turns. If the file system has no locks, the digest still protects the files.
     let lock_path = folder.join("lock");
     let lock = OpenOptions::new()
         .create(true)
@@ -202,12 +202,12 @@ fn fetch_missing(
         .open(&lock_path);
     let lock = lock.map_err(|error| DataError::writing(&lock_path, error))?;
     let _ = lock.lock();
-    // Another program may have fetched them meanwhile.
+    // Another program may have fetched them in the meantime.
     for file in missing.filter(is_missing) {
         let path = folder.join(file.name);
         if path.exists() {
             tracing::warn!(
-                "{} has another checksum than it should, so it is downloaded again",
+                "{} has a wrong checksum, so kiln downloads it again",
                 path.display()
             );
         }
@@ -234,7 +234,7 @@ fn fetch(
             partial: &partial,
             size: None,
             largest: MAX_BYTES,
-            // Rather than to wait for a busy mirror, ask the next one.
+            // Instead of waiting for a busy mirror, try the next one.
             pauses: &[],
             pace: Pace::MODEM,
             begins_right: &|bytes| file.form != Form::Gzip || bytes.starts_with(GZIP),
@@ -262,7 +262,7 @@ fn fetch(
 }
 
 impl RemoteFile {
-    /// Whether the file at `path` has the digest of the real one.
+    /// Whether the file at `path` has the right digest.
     fn is_right(&self, path: &Path) -> bool {
         let digest = || -> io::Result<String> {
             let file = File::open(path)?;

@@ -1,4 +1,4 @@
-//! What can go wrong with data, each in one sentence that says what to do.
+//! Errors about data. Each message is one sentence that says what to do.
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -8,7 +8,7 @@ use crate::kind::Kind;
 #[cfg(feature = "download")]
 use crate::transfer::DownloadFailure;
 
-/// Why a data set could not be opened or an image not be read.
+/// Why a data set could not be opened or an image could not be read.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum DataError {
@@ -22,7 +22,7 @@ pub enum DataError {
         /// What would be valid.
         expected: String,
     },
-    /// This data set cannot do without a path.
+    /// This data set needs a path.
     #[error(
         "the data set `{0}` has to be on this machine: pass --data PATH or set data.path in the config"
     )]
@@ -32,9 +32,9 @@ pub enum DataError {
         "the data set `{0}` is compiled in and takes no path: leave out --data and data.path, or set data.dataset = \"mnist\""
     )]
     PathRefused(DatasetKind),
-    /// The images are to come from a program.
+    /// The images should come from a program.
     #[error(
-        "the data set `own` is handed over by the program that made it, so it cannot be opened: set data.dataset = \"folder\" and pass --data to use files"
+        "a program passes the data set `own` to kiln, so kiln cannot open it: set data.dataset = \"folder\" and pass --data to use files"
     )]
     Own,
     /// There is nothing at the path.
@@ -48,20 +48,20 @@ pub enum DataError {
         /// What the system says.
         reason: io::Error,
     },
-    /// The path holds something else.
+    /// There is something else at the path.
     #[error("{} is not {expected}: pass --data with a path that is", path.display())]
     Unexpected {
         /// The path.
         path: PathBuf,
-        /// What it should have been.
+        /// The expected kind.
         expected: String,
     },
-    /// The path holds something that is whole, but cannot be used.
+    /// The content of the path is complete, but cannot be used.
     #[error("{} {problem}", path.display())]
     Unusable {
         /// The path.
         path: PathBuf,
-        /// What is wrong with it and what to do, as it follows the path in a sentence.
+        /// The problem and what to do: the part of the sentence after the path.
         problem: String,
     },
     /// A file is cut short or corrupt.
@@ -72,7 +72,7 @@ pub enum DataError {
         /// What is wrong with it.
         reason: String,
     },
-    /// Fewer images than it takes to have one to train on and one for validation.
+    /// Too few images for one to train on and one for validation.
     #[error(
         "{} holds {} (PNG, JPEG, WebP, BMP, GIF, TIFF or PNM){skipped}, and training and validation need at least one each: pass --data with a path that holds more",
         path.display(),
@@ -83,7 +83,7 @@ pub enum DataError {
         path: PathBuf,
         /// How many were found.
         count: usize,
-        /// What was skipped, in parentheses after a space, or nothing.
+        /// The skipped entries, in parentheses after a space, or nothing.
         skipped: String,
     },
     /// More files than allowed could not be decoded.
@@ -98,18 +98,18 @@ pub enum DataError {
         total: usize,
         /// The share that is allowed.
         allowed: f32,
-        /// The first ten of them: the name, and what is wrong in parentheses.
+        /// The first ten of them: the name, and the reason in parentheses.
         first: Vec<String>,
     },
     /// An image that could be read when the data set was opened cannot be read any more.
-    #[error("could not read {name} any more ({reason}): leave the data in place while it is used")]
+    #[error("can no longer read {name} ({reason}): do not move the data while kiln uses it")]
     Image {
         /// The image.
         name: String,
         /// What is wrong with it.
         reason: String,
     },
-    /// A file that should be an image is none.
+    /// A file that should be an image is not one.
     #[error("{} cannot be read as an image ({reason}): give a PNG, JPEG, WebP, BMP, GIF, TIFF or PNM file", path.display())]
     ImageFile {
         /// The file.
@@ -126,13 +126,13 @@ pub enum DataError {
         len: usize,
     },
     /// The pixels or labels given do not fit the shape.
-    #[error("{given} {what} do not make {expected}: pass as many as the shape asks for")]
+    #[error("{given} {what} do not fit {expected}: pass the number that the shape needs")]
     Count {
-        /// What was given: `pixels` or `labels`.
+        /// The kind of values: `pixels` or `labels`.
         what: &'static str,
         /// How many of them.
         given: usize,
-        /// What they should have made.
+        /// What they should make.
         expected: String,
     },
     /// A file could not be written.
@@ -143,7 +143,7 @@ pub enum DataError {
         /// What the system says.
         reason: io::Error,
     },
-    /// No mirror gave the file.
+    /// No mirror delivered the file.
     #[cfg(feature = "download")]
     #[error(
         "could not download {file}: {}; try again later, or {instead}",
@@ -152,7 +152,7 @@ pub enum DataError {
     Download {
         /// The file.
         file: String,
-        /// What happened at each mirror.
+        /// The failure of each mirror.
         failures: Vec<(String, DownloadFailure)>,
         /// How to do without the download.
         instead: &'static str,
@@ -165,7 +165,7 @@ pub enum DataError {
 }
 
 impl DataError {
-    /// The error of reading `path`, which may be that it is not there.
+    /// The error of reading `path`, which may be missing.
     pub(crate) fn reading(path: &Path, reason: io::Error) -> Self {
         if reason.kind() == io::ErrorKind::NotFound {
             Self::Missing(path.to_owned())
@@ -177,7 +177,7 @@ impl DataError {
         }
     }
 
-    /// The error of finding something else than `expected` at `path`, which may have a sentence of its own.
+    /// The error for another kind than `expected` at `path`; some kinds have their own sentence.
     pub(crate) fn foreign(path: &Path, kind: Kind, expected: &str) -> Self {
         match kind.problem() {
             Some(problem) => Self::Unusable {
@@ -191,7 +191,7 @@ impl DataError {
         }
     }
 
-    /// Refuses what stands in place of a data file, so that it is not called damaged.
+    /// Refuses other kinds of content in a data file, which would otherwise be reported as damaged.
     pub(crate) fn refuse_foreign(path: &Path, content: &[u8]) -> Result<(), Self> {
         match Kind::of(content).problem() {
             Some(problem) => Err(Self::Unusable {

@@ -30,7 +30,7 @@ pub(crate) fn encode(format: ImageFormat, width: u32, height: u32) -> Vec<u8> {
     write(image, format)
 }
 
-/// A PNG of 10x9 pixels that are all of this gray.
+/// A PNG of 10x9 pixels of this gray.
 pub(crate) fn png(gray: u8) -> Vec<u8> {
     write(
         RgbImage::from_pixel(10, 9, [gray; 3].into()),

@@ -95,15 +95,15 @@ pub(crate) fn find(path: &Path) -> Result<Found, DataError> {
         border: 0,
         train,
         validation,
-        // All of its images are known by name, and one that is missing is an error.
+        // All of its images are known by name; a missing one is an error.
         skipped: Skipped::default(),
     })
 }
 
-/// 80% of an official split, rounded up, to train on; and the rest.
+/// 80% of an official split, rounded up, to train on, and the rest.
 ///
-/// They are drawn at random, the same every time: the official splits list one class after the other, so that their
-/// last fifth would be classes that training never saw.
+/// The choice is random, but the same every time: the official splits list one class after the other, so their last
+/// fifth would be classes that training never saw.
 fn divide(split: &[u32], which: usize) -> (Vec<u32>, Vec<u32>) {
     let order = shuffled(split.len(), 0, which);
     let mut numbers: Vec<u32> = order

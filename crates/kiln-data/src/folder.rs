@@ -13,14 +13,14 @@ use crate::loading::Found;
 use crate::names;
 use crate::order::shuffled;
 
-/// Endings of images: such a file is one, or is damaged. Of all others the content decides.
+/// Extensions of images: such a file is an image or is damaged. For all others the content decides.
 const IMAGE_EXTENSIONS: [&str; 15] = [
     "png", "jpg", "jpeg", "jpe", "jfif", "webp", "bmp", "dib", "gif", "tif", "tiff", "pnm", "ppm",
     "pgm", "pbm",
 ];
-/// The folders that can hold the training set, as Python's `datasets` knows them.
+/// The names of folders with the training set, as in Python's `datasets`.
 pub const TRAIN: [&str; 2] = ["train", "training"];
-/// The folders that can hold the validation set, the first one there is.
+/// The names of folders with the validation set; the first that exists is used.
 pub const VALIDATION: [&str; 8] = [
     "validation",
     "valid",
@@ -37,11 +37,11 @@ pub const VALIDATION: [&str; 8] = [
 pub(crate) struct Layout {
     pub(crate) class_names: Vec<String>,
     pub(crate) train: Vec<Item>,
-    /// None where there are no folders for the splits: everything is in `train` then.
+    /// `None` if there are no folders for the splits: everything is in `train` then.
     pub(crate) validation: Option<Vec<Item>>,
 }
 
-/// Finds the images at `path`, holding out `validation_fraction` of them if they are not split already.
+/// Finds the images at `path`, and holds out `validation_fraction` of them if there are no splits.
 pub(crate) fn find(path: &Path, validation_fraction: f32) -> Result<Found, DataError> {
     let Listing {
         entries,
@@ -70,8 +70,8 @@ pub(crate) fn find(path: &Path, validation_fraction: f32) -> Result<Found, DataE
     })
 }
 
-/// Moves a share of the images, drawn at random but the same every time, into a validation set: at least one, and not
-/// all. The order stays.
+/// Moves a random share of the images, the same every time, into a validation set: at least one, and not all. The order
+/// stays.
 pub(crate) fn hold_out(images: Vec<Item>, share: f32) -> (Vec<Item>, Vec<Item>) {
     let wanted = held_out(images.len(), share);
     let held_out: BTreeSet<u32> = shuffled(images.len(), 0, 0)
@@ -90,7 +90,7 @@ pub(crate) fn hold_out(images: Vec<Item>, share: f32) -> (Vec<Item>, Vec<Item>) 
     (train, validation)
 }
 
-/// How many of `images` images are held out where it is a `share` of them.
+/// The number of held-out images, for a `share` of `images`.
 pub fn held_out(images: usize, share: f32) -> usize {
     let wanted = (images as f64 * f64::from(share)).round() as usize;
     wanted.max(1).min(images.saturating_sub(1))
@@ -98,8 +98,8 @@ pub fn held_out(images: usize, share: f32) -> usize {
 
 /// Sorts the images among the entries by split and class, and counts the others as skipped.
 ///
-/// Folders that hold everything (an archive often starts with one) are left out of account. The subfolders' names are the
-/// classes; an image outside of them has none.
+/// Folders that contain everything (an archive often starts with one) do not count. The subfolders' names are the
+/// classes; an image outside of them has no class.
 pub(crate) fn arrange(entries: Vec<Entry>, skipped: &mut Skipped) -> Layout {
     let mut entries = images(entries, skipped);
     let mut depth = common_folders(&entries);
@@ -115,7 +115,8 @@ pub(crate) fn arrange(entries: Vec<Entry>, skipped: &mut Skipped) -> Layout {
         let (splits, others): (Vec<&String>, Vec<&String>) =
             (top.iter()).partition(|name| is_split(name));
         if others.is_empty() && !splits.is_empty() && entries.iter().all(are_all_in) {
-            // Two ways to write one split, or none to learn from: no classes in either case.
+            // Either one split is written in two ways, or there is no training split. The names are not classes in
+            // either case.
             if !has_training {
                 tracing::warn!(
                     "there is no folder train: the images of {} are taken together, and a share of them is held out",
@@ -187,7 +188,7 @@ fn in_words(folders: &[&String]) -> String {
     folders.join(" and ")
 }
 
-/// The images among the entries: by ending, or else by content.
+/// The images among the entries: by extension, or else by content.
 fn images(entries: Vec<Entry>, skipped: &mut Skipped) -> Vec<Entry> {
     let reasons: Vec<Option<Why>> = entries.par_iter().map(why_no_image).collect();
     let mut images = Vec::with_capacity(entries.len());
@@ -227,7 +228,7 @@ fn folders(entry: &Entry) -> impl Iterator<Item = &str> {
     folder.split('/').filter(|part| !part.is_empty())
 }
 
-/// How many folders are shared by all entries.
+/// How many folders all entries share.
 fn common_folders(entries: &[Entry]) -> usize {
     let Some((first, others)) = entries.split_first() else {
         return 0;
@@ -326,7 +327,7 @@ mod tests {
         assert_eq!(found.train.len() + found.validation.len(), 8);
         assert_eq!(
             found.skipped.to_string(),
-            "skipped 3 entries: 1 archive within (k.zip), 1 HEIC image, which is not read (i.heic), 1 not an image (j.txt)"
+            "skipped 3 entries: 1 archive within (k.zip), 1 HEIC image, which kiln does not read (i.heic), 1 not an image (j.txt)"
         );
     }
 
@@ -379,7 +380,7 @@ mod tests {
 
     #[test]
     fn names_of_splits_never_become_classes_of_their_own() {
-        // Written in two ways, or with other capitals.
+        // A split that is written in two ways, or with other capitals.
         let layout = arranged(&["TRAIN/cat/a.png", "train/dog/b.png", "Training/cat/c.png"]);
         assert_eq!(layout.class_names, ["cat", "dog"]);
         assert!(layout.validation.is_none());
@@ -393,7 +394,7 @@ mod tests {
         assert_eq!(layout.train.len(), 2);
         let held_out = [labelled("VAL/cat/c.png", 0), labelled("Val/dog/d.png", 1)];
         assert_eq!(shown(&layout.validation.unwrap()), held_out);
-        // None to learn from.
+        // No training split.
         for splits in [["Test", "VAL"], ["test", "TEST"], ["dev", "evaluation"]] {
             let names = splits.map(|split| format!("data/{split}/cat/{split}.png"));
             let layout = arranged(&names.each_ref().map(String::as_str));
@@ -402,7 +403,7 @@ mod tests {
         }
         let layout = arranged(&["Test/a.png", "VAL/b.png"]);
         assert!(layout.class_names.is_empty());
-        // Beside other folders, or images, they are what the others are.
+        // Beside other folders or images, they count like these.
         let layout = arranged(&["test/a.png", "control/b.png"]);
         assert_eq!(layout.class_names, ["control", "test"]);
         assert_eq!(arranged(&["test/a.png", "b.png"]).class_names, ["test"]);

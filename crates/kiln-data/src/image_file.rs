@@ -1,4 +1,4 @@
-//! A single image file, outside of any data set: what a user hands to a trained model.
+//! A single image file, outside of any data set: the user's input for a trained model.
 
 use std::io::{self, Read};
 use std::path::{Path, PathBuf};
@@ -12,7 +12,8 @@ use crate::image_shape::ImageShape;
 use crate::kind::{Kind, START};
 use crate::regular_file::open_regular;
 
-/// A decoded image file of any size: PNG, JPEG, WebP, BMP, GIF (its first frame), TIFF or PNM, turned as its EXIF says.
+/// A decoded image file of any size: PNG, JPEG, WebP, BMP, GIF (its first frame), TIFF or PNM, turned according to its
+/// EXIF data.
 #[derive(Clone, Debug)]
 pub struct ImageFile {
     path: PathBuf,
@@ -24,7 +25,7 @@ impl ImageFile {
     /// Reads and decodes the file at `path`.
     ///
     /// # Errors
-    /// [`DataError::ImageFile`] when it is not there, cannot be read or is no image.
+    /// [`DataError::ImageFile`] if it is missing, cannot be read or is not an image.
     pub fn open(path: &Path) -> Result<Self, DataError> {
         let problem = |reason| DataError::ImageFile {
             path: path.to_owned(),
@@ -43,7 +44,7 @@ impl ImageFile {
         &self.path
     }
 
-    /// How the names of such files end, such as `png`, whatever this one is called.
+    /// The usual extension of this format, such as `png`, whatever this file's name is.
     pub fn extension(&self) -> &'static str {
         self.format
             .extensions_str()
@@ -62,12 +63,12 @@ impl ImageFile {
         self.image.height() as usize
     }
 
-    /// The image in `shape`, `[channels, height, width]` in [-1, 1], as data sets have theirs: the largest centred part of
-    /// the shape's proportions, resized bicubically with antialiasing; colours become gray or gray becomes three equal
+    /// The image in `shape`, `[channels, height, width]` in [-1, 1], as in data sets: the largest centred part with the
+    /// shape's proportions, resized bicubically with antialiasing; colours become gray or gray becomes three equal
     /// channels.
     ///
     /// # Errors
-    /// [`DataError::ImageFile`] when there is no memory to resize it.
+    /// [`DataError::ImageFile`] if there is not enough memory to resize it.
     pub fn fit(&self, shape: ImageShape) -> Result<Vec<f32>, DataError> {
         let bytes = fit(self.image.clone(), shape, 0).map_err(|reason| DataError::ImageFile {
             path: self.path.clone(),
@@ -80,7 +81,7 @@ impl ImageFile {
     }
 }
 
-/// All of a file that begins as an image. Of any other, only the beginning is read.
+/// Reads a file completely if it begins like an image, otherwise only the beginning.
 fn read(path: &Path) -> io::Result<(Vec<u8>, ImageFormat)> {
     let mut file = open_regular(path)?;
     let mut bytes = Vec::new();

@@ -38,7 +38,7 @@ impl Item {
         }
     }
 
-    /// The image as `[channels, height, width]` of 0..=255, or what is wrong with it.
+    /// The image as `[channels, height, width]` of 0..=255, or the problem with it.
     pub(crate) fn load(&self, shape: ImageShape, border: usize) -> Result<Vec<u8>, String> {
         let image = match &self.picture {
             Picture::Encoded { content, .. } => {

@@ -1,8 +1,8 @@
-//! What bytes are, by how they begin: names and endings are not believed.
+//! The kind of a file from its first bytes, whatever its name.
 
 use image::ImageFormat;
 
-/// So many bytes are enough to tell.
+/// This many bytes are enough to decide.
 pub(crate) const START: usize = 512;
 
 /// Why an image that is a Git LFS pointer cannot be decoded.
@@ -12,7 +12,7 @@ pub(crate) const POINTER: &str = "it is a Git LFS pointer: run `git lfs pull` in
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Kind {
     Empty,
-    /// An image of a format that is decoded here.
+    /// An image of a format that kiln decodes.
     Image(ImageFormat),
     /// An image of another format.
     OtherImage(&'static str),
@@ -24,14 +24,14 @@ pub(crate) enum Kind {
     Parquet,
     /// A Parquet table that is encrypted as a whole.
     EncryptedParquet,
-    /// The text that Git LFS puts in place of a large file.
+    /// The text by which Git LFS replaces a large file.
     Pointer,
-    /// A page of the web, as a server sends it in place of a file.
+    /// A web page, which a server sent instead of a file.
     Html,
     Other,
 }
 
-/// How archives and compressed files begin that are not read here.
+/// The first bytes of archives and compressed files that kiln does not read.
 const PACKED: [(&[u8], &str); 9] = [
     (b"\xfd7zXZ\0", "xz"),
     (b"BZh", "bzip2"),
@@ -44,7 +44,7 @@ const PACKED: [(&[u8], &str); 9] = [
     (b"\x5d\0\0", "LZMA"),
 ];
 
-/// How images begin that are not read here, `from` bytes into the file.
+/// The bytes at `from` in images that kiln does not read.
 const OTHER_IMAGES: [(usize, &[u8], &str); 20] = [
     (4, b"ftypavif", "AVIF"),
     (4, b"ftypavis", "AVIF"),
@@ -69,7 +69,7 @@ const OTHER_IMAGES: [(usize, &[u8], &str); 20] = [
 ];
 
 impl Kind {
-    /// What a file is whose first bytes, [`START`] of them or all, are `start`.
+    /// The kind of a file with these first bytes: [`START`] of them, or all.
     pub(crate) fn of(start: &[u8]) -> Self {
         let begins = |magic: &[u8]| start.starts_with(magic);
         if start.is_empty() {
@@ -114,17 +114,17 @@ impl Kind {
         }
     }
 
-    /// What is to be said of a data file that is this in place of what was expected, after its path: nothing where it
-    /// tells no more than that it is something else.
+    /// The message about a data file of this unexpected kind, to follow its path; `None` if there is nothing more
+    /// specific to say.
     pub(crate) fn problem(self) -> Option<String> {
         Some(match self {
             Self::Empty => "is empty: fetch it again".to_owned(),
             Self::Pointer => {
-                "is a Git LFS pointer in place of the file: run `git lfs pull` in its repository"
+                "is a Git LFS pointer instead of the file: run `git lfs pull` in its repository"
                     .to_owned()
             }
             Self::Html => {
-                "is an HTML page in place of the file, such as a login or an error page: fetch it again"
+                "is an HTML page instead of the file, such as a login or an error page: fetch it again"
                     .to_owned()
             }
             Self::Packed(name) => {
@@ -134,7 +134,7 @@ impl Kind {
                 "is a single image: pass the folder that holds it".to_owned()
             }
             Self::EncryptedParquet => {
-                "is an encrypted Parquet table, which is not read here: write it without encryption"
+                "is an encrypted Parquet table, which kiln does not read: write it without encryption"
                     .to_owned()
             }
             Self::Zip | Self::Gzip | Self::Tar | Self::Parquet | Self::Other => return None,
@@ -148,7 +148,7 @@ impl Kind {
             Self::Pointer => POINTER.to_owned(),
             Self::Html => "it is an HTML page: fetch the image again".to_owned(),
             Self::OtherImage(name) => {
-                format!("it is a {name} image, which is not read here: convert it to PNG or JPEG")
+                format!("it is a {name} image, which kiln does not read: convert it to PNG or JPEG")
             }
             Self::Zip | Self::Gzip | Self::Tar | Self::Packed(_) => "it is an archive".to_owned(),
             Self::Image(_) | Self::Parquet | Self::EncryptedParquet | Self::Other => {
@@ -158,7 +158,7 @@ impl Kind {
     }
 }
 
-/// The format of an image that is decoded here.
+/// The format of an image that kiln decodes.
 fn image_format(start: &[u8]) -> Option<ImageFormat> {
     let format = image::guess_format(start).ok()?;
     let is_sure = match format {
@@ -167,7 +167,7 @@ fn image_format(start: &[u8]) -> Option<ImageFormat> {
         | ImageFormat::Gif
         | ImageFormat::WebP
         | ImageFormat::Tiff => true,
-        // Two letters begin many a text, too: what follows them has to fit.
+        // Many texts begin with these two letters, too: the next bytes must match.
         ImageFormat::Bmp => {
             let header = start.get(14..18).and_then(|size| size.try_into().ok());
             header.is_some_and(|size| {
@@ -188,7 +188,7 @@ fn image_format(start: &[u8]) -> Option<ImageFormat> {
     is_sure.then_some(format)
 }
 
-/// The text at the beginning of a file, lower case, without what may stand before the first element of a document.
+/// The text at the beginning of a file, lower case, without anything before the first element of a document.
 fn text_start(start: &[u8]) -> String {
     let start = start.strip_prefix(b"\xef\xbb\xbf").unwrap_or(start);
     String::from_utf8_lossy(start)

@@ -2,11 +2,11 @@
 //!
 //! [`open`] turns a [`DataConfig`] (the `[data]` table of an experiment's TOML file) into a training and a
 //! validation [`ImageDataset`]. Every image has the same shape, `[channels, height, width]`, and may have a label.
-//! [`shuffled`] and [`flipped`] say in which order a training run sees the images and which of them are mirrored, as
-//! functions of the seed and the epoch alone; [`prefetch`] prepares the batches ahead of the trainer.
-//! An [`ImageFile`] is a single image that belongs to no data set.
+//! [`shuffled`] and [`flipped`] decide the order in which a training run sees the images and which of them are
+//! mirrored, as functions of only the seed and the epoch; [`prefetch`] prepares the batches ahead of the trainer. An
+//! [`ImageFile`] is a single image that belongs to no data set.
 //!
-//! The 10,000 digits of `mnist-10k` are compiled in, so this runs with no data at hand:
+//! The 10,000 digits of `mnist-10k` are compiled in, so this needs no data:
 //!
 //! ```
 //! use kiln_data::{DataConfig, DatasetKind, NoProgress};
@@ -86,15 +86,15 @@ pub use text_file::read_text;
 #[cfg(feature = "download")]
 pub use transfer::{DownloadFailure, Transfer, transfer_agent};
 
-/// Opens the data set that `config` names, downloading MNIST first where no path is given and it is not cached yet. Without
-/// the feature `download` MNIST needs a path, too.
+/// Opens the data set that `config` names, and first downloads MNIST if no path is given and it is not cached yet.
+/// Without the feature `download` MNIST needs a path, too.
 ///
-/// Every image is decoded once here: files that cannot be decoded are left out with a warning, and a set that is
-/// small enough is kept in memory. `progress` hears about downloads and decoding.
+/// Every image is decoded once here: files that cannot be decoded are left out with a warning, and a set that is small
+/// enough is kept in memory. `progress` is told about downloads and decoding.
 ///
 /// # Errors
-/// When the config is not usable, when the path does not hold the data set, when more than
-/// [`DataConfig::max_undecodable`] of the files cannot be decoded, and when a download fails.
+/// If the config is not usable, the path does not contain the data set, more than [`DataConfig::max_undecodable`] of
+/// the files cannot be decoded, or a download fails.
 pub fn open(config: &DataConfig, progress: &dyn Progress) -> Result<Datasets, DataError> {
     config.validate()?;
     if config.dataset == DatasetKind::Folder

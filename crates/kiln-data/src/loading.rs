@@ -1,4 +1,4 @@
-//! From the files that a source found to a data set: every image is decoded once, and kept where there is room.
+//! From the files that a source found to a data set: every image is decoded once, and kept in memory if there is room.
 
 use std::path::PathBuf;
 
@@ -14,26 +14,26 @@ use crate::progress::{Progress, ProgressUnit, Task};
 
 /// Both sets together are kept in memory up to this many bytes of decoded pixels.
 pub(crate) const MEMORY_BUDGET: usize = 1 << 30;
-/// Images decoded between two looks at the results: enough for all cores, little memory.
+/// Images decoded between two checks of the results: enough for all cores, little memory.
 const CHUNK: usize = 512;
 /// How many undecodable files the error lists.
 const LISTED: usize = 10;
 
-/// What a source found, before any image is decoded.
+/// The findings of a source, before any image is decoded.
 #[derive(Debug)]
 pub(crate) struct Found {
     pub(crate) path: PathBuf,
     pub(crate) name: String,
     pub(crate) class_names: Vec<String>,
-    /// The images come at `size - 2 * border` and are padded.
+    /// Images are scaled to `size - 2 * border` and padded.
     pub(crate) border: usize,
     pub(crate) train: Vec<Item>,
     pub(crate) validation: Vec<Item>,
-    /// What else was there.
+    /// Entries that are not used.
     pub(crate) skipped: Skipped,
 }
 
-/// Decodes what was found into a training and a validation set; see [`crate::open`].
+/// Decodes the findings into a training and a validation set; see [`crate::open`].
 pub(crate) fn load(
     mut found: Found,
     config: &DataConfig,
@@ -80,7 +80,7 @@ pub(crate) fn load(
             return Err(DataError::Unusable {
                 path: found.path,
                 problem: format!(
-                    "holds {failed} Git LFS pointers in place of images: run `git lfs pull` in its repository"
+                    "holds {failed} Git LFS pointers instead of images: run `git lfs pull` in its repository"
                 ),
             });
         }
@@ -101,7 +101,7 @@ pub(crate) fn load(
     Ok(Datasets { train, validation })
 }
 
-/// If only some images have a class, none keeps it: says how many have none, and which is the first.
+/// If only some images have a class, drops all classes, and reports how many have none and which is the first.
 fn drop_some_labels(found: &mut Found) -> Option<String> {
     let all = || found.train.iter().chain(&found.validation);
     let total = all().count();
@@ -117,7 +117,7 @@ fn drop_some_labels(found: &mut Found) -> Option<String> {
         "{count} of {total} images of {} {has} no class (the first is {first})",
         found.name
     );
-    tracing::warn!("{sentence}, so that classes are not used");
+    tracing::warn!("{sentence}, so the classes are not used");
     found.class_names.clear();
     for item in found.train.iter_mut().chain(&mut found.validation) {
         item.label = None;
@@ -125,7 +125,7 @@ fn drop_some_labels(found: &mut Found) -> Option<String> {
     Some(sentence)
 }
 
-/// Decodes one set, leaving out what cannot be decoded: such files are added to `undecodable`, with the reason.
+/// Decodes one set. Files that cannot be decoded are left out and added to `undecodable`, with the reason.
 fn load_one(
     items: Vec<Item>,
     description: Description,
@@ -239,7 +239,7 @@ mod tests {
         std::fs::remove_dir_all(folder.path().join("cat")).unwrap();
         let error = lazy.train.image(0, false).unwrap_err().to_string();
         assert!(
-            error.contains("cat/") && error.contains("leave the data in place"),
+            error.contains("cat/") && error.contains("do not move the data"),
             "{error}"
         );
     }

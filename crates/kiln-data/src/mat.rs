@@ -1,4 +1,4 @@
-//! The vectors of whole numbers in a MATLAB 5 file, which is how Flowers 102 keeps its labels and splits.
+//! The vectors of whole numbers in a MATLAB 5 file, the format of Flowers 102's labels and splits.
 //!
 //! A file is a header of 128 bytes and then elements: a type, a length, that many bytes, padding to a multiple of 8.
 //! A compressed element holds another element; a matrix holds four: flags, dimensions, name and values
@@ -28,7 +28,7 @@ mod kind {
 /// One element: its type and its bytes without padding.
 type Element<'a> = (u32, &'a [u8]);
 
-/// The matrix called `name`, all of whose values have to be whole numbers from 0 to 2^32 - 1, column by column.
+/// The matrix called `name`, column by column; all its values must be whole numbers from 0 to 2^32 - 1.
 pub(crate) fn read_vector(file: &[u8], name: &str) -> Result<Vec<u32>, String> {
     if file.get(124..HEADER) != Some(&[0, 1, b'I', b'M']) {
         return Err("it is not a little-endian MATLAB 5 file".to_owned());
@@ -60,7 +60,7 @@ pub(crate) fn read_vector(file: &[u8], name: &str) -> Result<Vec<u32>, String> {
     Err(format!("it has no matrix called {name}"))
 }
 
-/// Takes one element off the front of `rest`, with its padding.
+/// Takes the first element, with its padding, from `rest`.
 fn next_element<'a>(rest: &mut &'a [u8]) -> Result<Element<'a>, String> {
     let element = || -> Option<(Element<'a>, &'a [u8])> {
         let (tag, after) = rest.split_first_chunk::<4>()?;

@@ -1,7 +1,7 @@
 //! MNIST: Y. LeCun, C. Cortes and C. J. C. Burges, "The MNIST database of handwritten digits", 1998.
 //!
 //! Its idx files are big-endian: a magic number (0, 0, 8 for unsigned bytes, the number of dimensions), each dimension
-//! as 32 bits, then the bytes. Fashion-MNIST and KMNIST come in the same files.
+//! as 32 bits, then the bytes. Fashion-MNIST and KMNIST use the same format.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -17,20 +17,20 @@ use crate::item::{Item, Picture};
 use crate::loading::Found;
 use crate::progress::Progress;
 
-/// The side that MNIST's 28x28 is padded to, and by how much on each side.
+/// The padded side of MNIST's 28x28, and the padding on each side.
 const PADDED_SIDE: usize = 32;
 const SIDE: usize = 28;
-/// No idx file that makes sense decompresses to more.
+/// The largest sensible size of a decompressed idx file.
 const MAX_IDX_BYTES: u64 = 1 << 30;
-/// Of the embedded 10,000 images, every tenth is for validation. Spread out, because the second half of them was
-/// written by other people than the first and is harder.
+/// Of the embedded 10,000 images, every tenth is for validation. They are spread out, because other people wrote the
+/// second half, which is harder.
 const EMBEDDED_VALIDATION_STRIDE: usize = 10;
 
-/// The 10,000 test images; `data/README.md` says where they come from and under which licence.
+/// The 10,000 test images; `data/README.md` states their source and licence.
 const EMBEDDED_IMAGES: &[u8] = include_bytes!("../data/t10k-images-idx3-ubyte.gz");
 const EMBEDDED_LABELS: &[u8] = include_bytes!("../data/t10k-labels-idx1-ubyte.gz");
 
-/// Finds MNIST at the config's path, or else in the cache, downloading what is missing there.
+/// Finds MNIST at the config's path, or else in the cache, and downloads missing files.
 pub(crate) fn find(config: &DataConfig, progress: &dyn Progress) -> Result<Found, DataError> {
     match &config.path {
         Some(path) => find_in(path, config.size),
@@ -101,7 +101,7 @@ pub(crate) fn find_embedded(config: &DataConfig) -> Result<Found, DataError> {
     ))
 }
 
-/// Pixels of padding on each side of a digit that is to be `size` x `size`.
+/// Pixels of padding on each side of a digit of `size` x `size`.
 pub(crate) fn border(size: usize) -> usize {
     if size == PADDED_SIDE {
         (PADDED_SIDE - SIDE) / 2
@@ -118,7 +118,7 @@ fn describe(
     train: Vec<Item>,
     validation: Vec<Item>,
 ) -> Found {
-    // Ten digits, or more classes where a relative of MNIST has them.
+    // Ten digits, or more classes in a relative of MNIST.
     let labels = train
         .iter()
         .chain(&validation)
@@ -145,7 +145,7 @@ fn read_split(folder: &Path, split: &str) -> Result<(Vec<Item>, Option<usize>), 
     })
 }
 
-/// Reads `SPLIT-CONTENT-idxN-ubyte`, which may end in `.gz`, have a dot before `idx`, or be where torchvision puts it.
+/// Reads `SPLIT-CONTENT-idxN-ubyte`, which may end in `.gz`, have a dot before `idx`, or be in torchvision's folder.
 fn read_file(
     folder: &Path,
     split: &str,
@@ -269,7 +269,7 @@ mod tests {
         bytes
     }
 
-    /// Two splits of 28x28 images that are each of one gray: the number of the image.
+    /// Two splits of 28x28 images of one gray each, the number of the image.
     fn small_mnist(train: u8, validation: u8) -> Files {
         let mut files = Files::default();
         for (split, count) in [("train", train), ("t10k", validation)] {
@@ -360,7 +360,7 @@ mod tests {
             renamed(|name| format!("MNIST/raw/{name}"), <[u8]>::to_vec),
             expected
         );
-        // A file is what its content is, whatever its name says.
+        // The content of a file counts, not its name.
         assert_eq!(
             renamed(|name| format!("{name}.gz"), <[u8]>::to_vec),
             expected

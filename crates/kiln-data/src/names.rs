@@ -1,25 +1,25 @@
-//! Names from file systems, archives and tables, as text that is safe to show and to keep.
+//! Names from file systems, archives and tables, as text that is safe to show and to store.
 //!
-//! A name is bytes, or text, that somebody else chose: it may not be UTF-8, and it may hold characters that steer a
-//! terminal or reverse the reading order. Here it becomes printable, one to one, so that two names never become one.
+//! A name is bytes or text from an untrusted source: it may not be UTF-8, and it may contain characters that control a
+//! terminal or reverse the reading order. Here it becomes printable, one to one, so that two names stay different.
 
 use std::fmt::Write;
 use std::path::Path;
 
-/// A name of bytes: what is not UTF-8 becomes `\xNN`, and the rest is as in [`printable`].
+/// A name of bytes: bytes that are not UTF-8 become `\xNN`, and the rest is as in [`printable`].
 pub(crate) fn from_bytes(name: &[u8]) -> String {
     let mut text = String::with_capacity(name.len());
     for chunk in name.utf8_chunks() {
         escape(chunk.valid(), &mut text);
         for byte in chunk.invalid() {
-            // Writing to a string does not fail.
+            // Writing to a string cannot fail.
             let _ = write!(text, "\\x{byte:02x}");
         }
     }
     text
 }
 
-/// Text without control characters: they become `\u{..}`, and a backslash is doubled so that nothing else looks so.
+/// Text without control characters: they become `\u{..}`, and a backslash is doubled, so that escapes are unambiguous.
 pub(crate) fn printable(name: &str) -> String {
     let mut text = String::with_capacity(name.len());
     escape(name, &mut text);
@@ -45,12 +45,12 @@ fn escape(name: &str, text: &mut String) {
     }
 }
 
-/// Whether a character is obeyed by a terminal, or changes how text reads, without being seen itself: two names that differ
+/// Whether a character controls a terminal or changes how text reads, but is itself invisible: names that differ only
 /// in it look alike, or one looks like another.
 ///
-/// These are controls, line and paragraph separators, marks of the reading order, and what Unicode calls default ignorable.
-/// Of the latter, what some languages and emoji cannot be written without is printable: zero-width joiner and non-joiner,
-/// variation selectors, and the fillers of old Korean syllables.
+/// These are controls, line and paragraph separators, marks of the reading order, and the characters that Unicode calls
+/// default ignorable. Some of the latter are printable, because languages and emoji need them: zero-width joiner and
+/// non-joiner, variation selectors, and the fillers of old Korean syllables.
 pub fn is_unprintable(character: char) -> bool {
     let is_ignorable = matches!(
         character,

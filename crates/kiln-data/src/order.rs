@@ -1,10 +1,10 @@
-//! The order in which training sees the images, as a function of (seed, epoch): a stopped run can be continued at
-//! any batch without having stored anything.
+//! The order in which training sees the images, as a function of (seed, epoch): a stopped run can continue at any batch
+//! without stored state.
 
 use rand_chacha::ChaCha8Rng;
 use rand_chacha::rand_core::{Rng, SeedableRng};
 
-/// Keeps the generators of different decisions apart under the same seed.
+/// Keeps the generators of different decisions with the same seed separate.
 #[derive(Clone, Copy)]
 enum Decision {
     Order = 1,
@@ -69,7 +69,7 @@ mod tests {
         assert_ne!(shuffled(100, 0, 1), shuffled(100, 1, 0));
     }
 
-    /// A changed order would make a resumed run differ from one that was never stopped.
+    /// If the order changed, a resumed run would differ from one that was never stopped.
     #[test]
     fn the_order_is_the_one_that_earlier_versions_used() {
         assert_eq!(shuffled(10, 0, 0), [2, 7, 3, 0, 5, 1, 4, 9, 8, 6]);

@@ -1,23 +1,24 @@
-//! The slowest that a server may send or take bytes: one that drips would else hold a program for ever.
+//! The slowest allowed speed of a server, in both directions. A server that drips could otherwise block a program
+//! forever.
 
 use std::fmt;
 use std::time::{Duration, Instant};
 
-/// So many bytes in so much time, at least.
+/// The least number of bytes in a period of time.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Pace {
-    /// The least that must come in a `window`, in bytes.
+    /// The least number of bytes per `window`.
     pub bytes: u64,
-    /// How long it has time for that.
+    /// The period of time.
     pub window: Duration,
 }
 
 /// A server was slower than the [`Pace`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct TooSlow {
-    /// What came, in bytes.
+    /// The bytes that were transferred.
     pub bytes: u64,
-    /// How long that took.
+    /// The time that they took.
     pub elapsed: Duration,
 }
 
@@ -29,7 +30,7 @@ pub struct Watch {
 }
 
 impl Pace {
-    /// That of a modem, a thousand bytes a second, over half a minute.
+    /// The pace of a modem, a thousand bytes per second, over half a minute.
     pub const MODEM: Self = Self {
         bytes: 30_000,
         window: Duration::from_secs(30),
@@ -46,10 +47,10 @@ impl Pace {
 }
 
 impl Watch {
-    /// So many bytes more have come.
+    /// Counts `bytes` more.
     ///
     /// # Errors
-    /// [`TooSlow`] at the end of a window in which fewer came than should.
+    /// [`TooSlow`] at the end of a window with too few bytes.
     pub fn advance(&mut self, bytes: u64) -> Result<(), TooSlow> {
         self.bytes += bytes;
         self.look(self.since.elapsed())

@@ -1,4 +1,4 @@
-//! Paths in TOML: as text, or, where a path is not UTF-8, as the array of its bytes.
+//! Paths in TOML: as text or, if a path is not UTF-8, as the array of its bytes.
 
 use std::path::PathBuf;
 
@@ -42,5 +42,5 @@ fn from_bytes(bytes: Vec<u8>) -> Result<PathBuf, &'static str> {
 fn from_bytes(bytes: Vec<u8>) -> Result<PathBuf, &'static str> {
     let text = String::from_utf8(bytes);
     text.map(PathBuf::from)
-        .map_err(|_| "paths of other bytes than UTF-8 are those of Unix: give it as text")
+        .map_err(|_| "only Unix has paths that are not UTF-8: give the path as text")
 }

@@ -8,17 +8,17 @@ use rayon::prelude::*;
 use crate::dataset::ImageDataset;
 use crate::error::DataError;
 
-/// How many batches wait to be consumed at most; one more is being prepared.
+/// The largest number of finished batches that wait; one more is being prepared.
 const BATCHES_AHEAD: usize = 4;
 
 /// Some images of a set.
 #[derive(Clone, Debug, PartialEq)]
 pub struct ImageBatch {
-    /// Which images of the set they are.
+    /// The indices of these images in the set.
     pub indices: Vec<u32>,
     /// The pixels as `[batch, channels, height, width]` in [-1, 1].
     pub pixels: Vec<f32>,
-    /// The class of each image, where the set has labels.
+    /// The class of each image, if the set has labels.
     pub labels: Option<Vec<usize>>,
 }
 
@@ -30,7 +30,7 @@ fn read_batch(dataset: &ImageDataset, request: &[(u32, bool)]) -> Result<ImageBa
         dataset.read_into(index as usize, flipped, target)
     };
     if dataset.is_decoded() {
-        // A copy is over sooner than another thread has woken up.
+        // A copy is faster than waking another thread.
         pixels
             .chunks_mut(elements)
             .zip(request)
@@ -67,7 +67,7 @@ pub fn prefetch(
     let worker = match worker {
         Ok(worker) => Some(worker),
         Err(error) => {
-            // There is room for it: nothing was sent yet.
+            // There is room: nothing was sent yet.
             let _ = failed.try_send(Err(DataError::PrefetchStopped(error.to_string())));
             None
         }
@@ -96,7 +96,7 @@ fn answer(
 /// The batches of [`prefetch`].
 #[derive(Debug)]
 pub struct Prefetch {
-    /// None once the consumer is done: the thread notices at its next batch.
+    /// `None` once the consumer is done: the thread notices at its next batch.
     receiver: Option<Receiver<Result<ImageBatch, DataError>>>,
     worker: Option<JoinHandle<()>>,
 }
@@ -210,7 +210,7 @@ mod tests {
         let mut batches = prefetch(dataset(1), requests);
         for taken in 1..=10 {
             batches.next().unwrap().unwrap();
-            // Taken, waiting, being sent, and the request after that.
+            // Taken, waiting, being sent, and the next request.
             assert!(asked.load(Ordering::SeqCst) <= taken + BATCHES_AHEAD + 2);
         }
         drop(batches);

@@ -1,4 +1,4 @@
-//! How a long operation reports how far it is; the program draws the bar.
+//! How a long operation reports its progress; the program draws the bar.
 
 /// What a [`Progress`] counts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -7,17 +7,18 @@ pub enum ProgressUnit {
     Bytes,
     /// Image files decoded.
     Images,
-    /// Some other work, of which only the share that is done means anything.
+    /// Other work, for which only the share that is done has a meaning.
     Work,
 }
 
-/// Hears how far a long operation is, such as a download or the decoding of a data set. One task runs at a time.
+/// Receives the progress of a long operation, such as a download or the decoding of a data set. One task runs at a
+/// time.
 pub trait Progress: Sync {
-    /// A task starts: what it is (as "downloading train-images-idx3-ubyte.gz") and how much there is to do, if known.
+    /// A task starts: its name (such as "downloading train-images-idx3-ubyte.gz") and its total, if known.
     fn begin(&self, task: &str, unit: ProgressUnit, total: Option<u64>);
-    /// So much more is done.
+    /// This much more is done.
     fn advance(&self, amount: u64);
-    /// The task is over, whether it went well or not.
+    /// The task is over, successfully or not.
     fn end(&self);
 }
 
@@ -31,7 +32,7 @@ impl Progress for NoProgress {
     fn end(&self) {}
 }
 
-/// A task under way: it ends when this is dropped, so that an early return ends it too.
+/// A running task: it ends when this is dropped, so that an early return ends it, too.
 pub struct Task<'a>(&'a dyn Progress);
 
 impl<'a> Task<'a> {
@@ -46,7 +47,7 @@ impl<'a> Task<'a> {
         Self(progress)
     }
 
-    /// So much more is done.
+    /// This much more is done.
     pub fn advance(&self, amount: u64) {
         self.0.advance(amount);
     }

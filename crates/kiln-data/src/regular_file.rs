@@ -1,13 +1,13 @@
-//! Files that are read as a whole: configs, images, weights, caches. Something else may lie in their place.
+//! Files that are read completely: configs, images, weights, caches. The path may be something else than a file.
 
 use std::fs::{self, File};
 use std::io::{self, ErrorKind, Read};
 use std::path::Path;
 
-/// Opens a regular file. Refuses what would wait for its writer or has no end, such as a pipe or a device.
+/// Opens a regular file. Refuses paths that would wait for a writer or have no end, such as a pipe or a device.
 ///
 /// # Errors
-/// Those of the system; and anything that is no regular file.
+/// Those of the system; and anything that is not a regular file.
 pub fn open_regular(path: &Path) -> io::Result<File> {
     let found = fs::metadata(path)?;
     if found.is_dir() {
@@ -19,7 +19,7 @@ pub fn open_regular(path: &Path) -> io::Result<File> {
     }
 }
 
-/// The bytes of a regular file that can hold `largest` bytes at most. A larger one is not read.
+/// The bytes of a regular file of at most `largest` bytes. A larger one is not read.
 ///
 /// # Errors
 /// Those of [`open_regular`], and [`ErrorKind::FileTooLarge`].
@@ -46,7 +46,7 @@ mod tests {
         let path = folder.path().join("file");
         fs::write(&path, "four").unwrap();
         assert_eq!(read_regular(&path, 4).unwrap(), b"four");
-        // A hole: it takes no room on the disk, and would take all of the memory.
+        // A hole takes no room on the disk, but would take all of the memory.
         File::create(&path).unwrap().set_len(1 << 40).unwrap();
         for (path, largest) in [(path.as_path(), 1 << 20), (folder.path(), u64::MAX)] {
             assert!(read_regular(path, largest).is_err());

@@ -1,16 +1,16 @@
-//! A request, and where a server may send it on to: a token stays with the server that it is for.
+//! A request and its redirects: a token is sent only to the server that it belongs to.
 //!
-//! The HTTP client can follow redirects itself, but takes the token along to every port of a host.
+//! The HTTP client can follow redirects itself, but then sends the token to every port of a host.
 
 use std::time::Duration;
 
 use ureq::http::{HeaderName, Response, StatusCode, Uri, header, uri::Scheme};
 use ureq::{Agent, Body};
 
-/// How often a request is sent on.
+/// The largest number of redirects.
 const MAX_REDIRECTS: usize = 10;
 
-/// Which server an address is of: the scheme, the host and the port. A token is for one of them.
+/// The server of an address: the scheme, the host and the port. A token belongs to one origin.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Origin {
     scheme: String,
@@ -19,9 +19,9 @@ pub struct Origin {
 }
 
 impl Origin {
-    /// The origin of an address; none if it is no address of HTTP.
+    /// The origin of an address; `None` if it is not an HTTP address.
     pub fn of(url: &str) -> Option<Self> {
-        // The HTTP client reads addresses by the same code, so that both see the same host.
+        // The HTTP client reads addresses with the same code, so both see the same host.
         let uri: Uri = url.parse().ok()?;
         let scheme = uri.scheme()?;
         let usual_port = match scheme {
@@ -40,7 +40,7 @@ impl Origin {
 
 /// A request.
 pub struct Request<'a> {
-    /// What connects.
+    /// The HTTP client.
     pub agent: &'a Agent,
     /// The address.
     pub url: &'a str,
@@ -48,20 +48,20 @@ pub struct Request<'a> {
     pub authorization: Option<&'a str>,
     /// Other headers.
     pub headers: &'a [(HeaderName, String)],
-    /// The longest that each answer may take to come whole, its body too; none: as long as something comes.
+    /// The longest time for each complete answer, including its body. `None` is no limit while bytes arrive.
     pub longest: Option<Duration>,
 }
 
 impl Request<'_> {
-    /// Asks by GET, wherever redirects lead.
+    /// Sends a GET request, and follows redirects to any server.
     ///
     /// # Errors
-    /// In words, if no server answers or the redirects do not end.
+    /// A message if no server answers or the redirects do not end.
     pub fn get(&self) -> Result<Response<Body>, String> {
         self.follow(None)
     }
 
-    /// Sends `body` by POST. Redirects are followed within the server, and only those that ask for the same again.
+    /// Sends `body` by POST. It follows redirects only within the server, and only those that repeat the same request.
     ///
     /// # Errors
     /// As [`Self::get`].
@@ -119,14 +119,14 @@ impl Request<'_> {
     }
 }
 
-/// Where a response to `url` sends on to.
+/// The target of a redirect in a response to `url`.
 fn location(response: &Response<Body>, url: &str) -> Option<String> {
     let sends_on = matches!(response.status().as_u16(), 301 | 302 | 303 | 307 | 308);
     let location = response.headers().get(header::LOCATION)?.to_str().ok()?;
     sends_on.then(|| resolved(location, url))
 }
 
-/// The address that `location` means in an answer from `url` (RFC 3986, section 5.2, without its dots).
+/// The address of `location` in an answer from `url` (RFC 3986, section 5.2, without dot segments).
 pub fn resolved(location: &str, url: &str) -> String {
     let location = location.split('#').next().unwrap_or_default();
     let scheme = url.split("://").next().unwrap_or_default();

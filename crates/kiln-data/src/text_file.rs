@@ -1,4 +1,4 @@
-//! Small text files: configs and results, which somebody wrote or a program.
+//! Small text files: configs and results, written by people or programs.
 
 use std::io::{self, ErrorKind, Read};
 use std::path::Path;
@@ -8,10 +8,10 @@ use crate::regular_file::open_regular;
 /// Many times the size of any config or table of results, in bytes.
 const LARGEST: u64 = 4 << 20;
 
-/// The text of a small file, such as an experiment's config. Of a larger one, no more than a few megabytes are read.
+/// The text of a small file, such as an experiment's config. Reads at most a few megabytes of a larger one.
 ///
 /// # Errors
-/// Those of [`open_regular`]; and a file that is larger, or no text in UTF-8.
+/// Those of [`open_regular`]; and a file that is larger, or not UTF-8 text.
 pub fn read_text(path: &Path) -> io::Result<String> {
     let mut bytes = Vec::new();
     open_regular(path)?
@@ -40,7 +40,7 @@ mod tests {
         assert_eq!(read_text(&path).unwrap(), "seed = 0\n");
         std::fs::write(&path, [0xff, 0xfe]).unwrap();
         assert!(read_text(&path).unwrap_err().to_string().contains("UTF-8"));
-        // A hole: it takes no room on the disk, and would take all of the memory.
+        // A hole takes no room on the disk, but would take all of the memory.
         File::create(&path).unwrap().set_len(1 << 40).unwrap();
         assert_eq!(
             read_text(&path).unwrap_err().kind(),

@@ -1,4 +1,4 @@
-//! One file from one address: continued where it stopped, and only accepted once it is known to be right.
+//! One file from one address: resumed where it stopped, and accepted only after verification.
 
 use std::fs::{self, OpenOptions};
 use std::io::{self, Read, Write};
@@ -15,12 +15,12 @@ use crate::pace::{Pace, TooSlow};
 use crate::progress::{Progress, ProgressUnit, Task};
 use crate::request::Request;
 
-/// How often a server that stops midway is asked for the rest, as long as each time brings something new.
+/// How often to ask a server for the rest after it stops midway, as long as each attempt brings new bytes.
 const MAX_ATTEMPTS: usize = 8;
-/// The longest that a busy server is waited for at its own wish.
+/// The longest wait that a busy server can ask for.
 const LONGEST_PAUSE: Duration = Duration::from_secs(60);
 
-/// What was wrong with one transfer.
+/// The failure of one transfer.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum DownloadFailure {
@@ -30,13 +30,13 @@ pub enum DownloadFailure {
     /// An HTTP status that is not a success.
     #[error("answered with HTTP status {0}")]
     Status(u16),
-    /// The transfer stopped midway. What came is kept, and the next run asks for the rest.
+    /// The transfer stopped midway. The received part is kept, and the next run asks for the rest.
     #[error("stopped sending after {received} bytes")]
     CutShort {
         /// How many bytes there are now.
         received: u64,
     },
-    /// It sent less than it should in a while. What came is kept, and the next run asks for the rest.
+    /// The server sent too few bytes in a period of time. The received part is kept, and the next run asks for the rest.
     #[error("sends too slowly, {slow}, and stopped at {received} bytes")]
     TooSlow {
         /// How many bytes there are now.
@@ -44,13 +44,13 @@ pub enum DownloadFailure {
         /// How slow it was.
         slow: TooSlow,
     },
-    /// Something else came, as the login page of a wireless network.
+    /// The server sent something else, such as the login page of a wireless network.
     #[error("sent something else than the file")]
     NotTheFile,
-    /// It announces another size than the file has.
+    /// The server announces another size than the file has.
     #[error("announced {announced} bytes, which is not the size of the file")]
     WrongSize {
-        /// How many bytes it would send.
+        /// The announced size in bytes.
         announced: u64,
     },
     /// The file is complete but not the right one.
@@ -58,8 +58,8 @@ pub enum DownloadFailure {
     WrongDigest,
 }
 
-/// What connects to servers: it gives up on one that says nothing for `patience`, and lets statuses that are no
-/// success be looked at. A token goes nowhere that a redirect leads to; see [`Request`].
+/// The HTTP client: it gives up on a server that is silent for `patience`, and returns statuses other than success as
+/// answers. Redirects never receive a token; see [`Request`].
 pub fn transfer_agent(patience: Duration) -> ureq::Agent {
     Config::builder()
         .timeout_connect(Some(patience))
@@ -72,40 +72,40 @@ pub fn transfer_agent(patience: Duration) -> ureq::Agent {
         .into()
 }
 
-/// One file from one address into `partial`, which is for the caller to rename once [`Transfer::run`] succeeds.
+/// One file from one address into `partial`, which the caller renames after [`Transfer::run`] succeeds.
 pub struct Transfer<'a> {
-    /// What connects: see [`transfer_agent`].
+    /// The HTTP client: see [`transfer_agent`].
     pub agent: &'a ureq::Agent,
     /// The address.
     pub url: &'a str,
-    /// Value of the `Authorization` header, if the server wants one; not for another that it redirects to.
+    /// Value of the `Authorization` header, if the server needs one; not sent to another server after a redirect.
     pub authorization: Option<&'a str>,
-    /// Where the bytes go. What an earlier transfer left there is continued.
+    /// The file for the bytes. A partial file from an earlier transfer is resumed.
     pub partial: &'a Path,
-    /// The file's size in bytes, where it is known beforehand.
+    /// The file's size in bytes, if it is known beforehand.
     pub size: Option<u64>,
-    /// More bytes than this are another file.
+    /// A larger file is a different one.
     pub largest: u64,
-    /// How long a busy server (HTTP 429 or 5xx) is left alone before it is asked again, each time.
+    /// The pauses before each new attempt at a busy server (HTTP 429 or 5xx).
     pub pauses: &'a [Duration],
-    /// The slowest that the server may send.
+    /// The slowest allowed speed of the server.
     pub pace: Pace,
-    /// Whether the file may begin with these bytes: sorts out a page of HTML early.
+    /// Whether the file may begin with these bytes: rejects an HTML page early.
     pub begins_right: &'a dyn Fn(&[u8]) -> bool,
     /// Whether the complete file at this path is the right one.
     pub is_right: &'a dyn Fn(&Path) -> bool,
-    /// What is reported: as "downloading train-images-idx3-ubyte.gz".
+    /// The task's name for `progress`, such as "downloading train-images-idx3-ubyte.gz".
     pub task: &'a str,
-    /// Who hears how far it is.
+    /// Receives the progress.
     pub progress: &'a dyn Progress,
 }
 
 impl Transfer<'_> {
-    /// Transfers until the file is complete and right, asking again where that can help.
+    /// Transfers until the file is complete and right, with new attempts where they can help.
     ///
     /// # Errors
-    /// The outer error is this machine's, of writing `partial`, and final. The inner one is the server's; another may
-    /// do better.
+    /// The outer error is about writing `partial` on this machine, and final. The inner one is about the server;
+    /// another server may succeed.
     pub fn run(&self) -> io::Result<Result<(), DownloadFailure>> {
         self.make_way()?;
         let mut failure = DownloadFailure::CutShort { received: 0 };
@@ -116,7 +116,7 @@ impl Transfer<'_> {
                 Ok(()) => {
                     fs::remove_file(self.partial)?;
                     failure = DownloadFailure::WrongDigest;
-                    // The part that was there already may be what is wrong: once more from the start.
+                    // The existing part may be wrong: try once more from the start.
                     if before == 0 {
                         break;
                     }
@@ -130,7 +130,8 @@ impl Transfer<'_> {
         Ok(Err(failure))
     }
 
-    /// Removes what stands in place of the file and is not it alone: by a link, the bytes would overwrite another file.
+    /// Removes anything at `partial` that is not a plain file with this name only: through a link, the bytes would
+    /// overwrite another file.
     fn make_way(&self) -> io::Result<()> {
         match fs::symlink_metadata(self.partial) {
             Ok(found) if !found.is_file() || has_other_names(&found) => {
@@ -144,7 +145,7 @@ impl Transfer<'_> {
         fs::symlink_metadata(self.partial).map_or(0, |metadata| metadata.len())
     }
 
-    /// Asks for what follows the first `before` bytes, again after each pause while the server is busy.
+    /// Asks for the bytes from `before` on, again after each pause while the server is busy.
     fn ask(&self, before: u64) -> Result<ureq::http::Response<ureq::Body>, DownloadFailure> {
         let mut pauses = self.pauses.iter();
         let range = match before {
@@ -177,7 +178,7 @@ impl Transfer<'_> {
         }
     }
 
-    /// Appends what follows the first `before` bytes, or writes everything where the server does not know ranges.
+    /// Appends the bytes from `before` on, or writes everything if the server does not support ranges.
     fn attempt(&self, before: u64) -> io::Result<Result<(), DownloadFailure>> {
         let response = match self.ask(before) {
             Ok(response) => response,
@@ -186,7 +187,7 @@ impl Transfer<'_> {
         let resumes = match response.status() {
             StatusCode::OK => false,
             StatusCode::PARTIAL_CONTENT if before > 0 => true,
-            // There is nothing after what we have: it is complete, or wrong, as the check will tell.
+            // There are no further bytes: the file is complete or wrong, which the check will show.
             StatusCode::RANGE_NOT_SATISFIABLE if before > 0 => return Ok(Ok(())),
             status => return Ok(Err(DownloadFailure::Status(status.as_u16()))),
         };
@@ -218,7 +219,7 @@ impl Transfer<'_> {
         #[cfg(unix)]
         output.custom_flags(libc::O_NOFOLLOW);
         let mut output = output.open(self.partial)?;
-        // A failing read counts as the end: what is missing then is asked for again.
+        // A failed read counts as the end: the next attempt asks for the rest.
         let mut watch = self.pace.watch();
         while count > 0 {
             output.write_all(&chunk[..count])?;
@@ -241,7 +242,7 @@ impl Transfer<'_> {
     }
 }
 
-/// Whether a file is known by other names, too.
+/// Whether a file has other names, too.
 #[cfg(unix)]
 fn has_other_names(file: &fs::Metadata) -> bool {
     std::os::unix::fs::MetadataExt::nlink(file) > 1

@@ -1,10 +1,10 @@
-//! The real data sets, where they are at hand: in `../shared/data` beside the workspace.
+//! The real data sets, if they exist in `../shared/data` beside the workspace.
 
 use std::path::{Path, PathBuf};
 
 use kiln_data::{DataConfig, DatasetKind, Datasets, ImageDataset, NoProgress};
 
-/// The path, or none with a note when it is not there.
+/// The path, or `None` with a note if it does not exist.
 fn at_hand(name: &str) -> Option<PathBuf> {
     let path = Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/../../../shared/data")).join(name);
     if !path.exists() {
@@ -121,7 +121,7 @@ fn cifar_is_whole() {
     assert_eq!(count_by_class(&datasets.train), [5_000; 10]);
     assert_eq!(count_by_class(&datasets.validation), [1_000; 10]);
     assert_eq!(datasets.train.class_names()[0], "airplane");
-    // The means 0.4914, 0.4822 and 0.4465 of the channels, in one.
+    // The mean of the channels' means 0.4914, 0.4822 and 0.4465.
     let (mean, _) = statistics(&datasets.train);
     assert!((mean - 0.4734).abs() < 2e-3, "{mean}");
 }

@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::DiffusionError;
 
-/// How estimated images are kept in the data's range. For pixels: latents have no range to keep.
+/// How to keep estimated images in the data's range. Only for pixels: latents have no range.
 ///
 /// In a config file a number, or a table: `clip = 1.0` or `clip = { quantile = 0.995, maximum = 1.5 }`.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
@@ -35,7 +35,7 @@ impl Clip {
         maximum: f64::MAX,
     };
 
-    /// Refuses what images cannot be clipped to.
+    /// Refuses a range or threshold that images cannot be clipped to.
     ///
     /// # Errors
     /// A range or a maximum that is not finite and positive (at least 1 for the maximum), and a

@@ -2,8 +2,7 @@
 
 use burn::tensor::Tensor;
 
-/// A denoiser's answer, `zt = a z0 + b noise` taken apart. Both are `[batch, channels, height,
-/// width]`.
+/// A denoiser's answer: the two parts of `zt = a z0 + b noise`. Both are `[batch, channels, height, width]`.
 #[derive(Debug, Clone)]
 pub struct Denoised {
     /// The estimated clean image.

@@ -1,14 +1,14 @@
-//! A denoiser: anything that can tell image from noise at a given level.
+//! A denoiser: anything that can separate image and noise at a given level.
 
 use burn::tensor::Tensor;
 
 use crate::{Clip, Denoised, Level, Prediction};
 
-/// Answers (z0, noise) for noisy images at any level: all that a sampler knows of a network.
+/// Answers (z0, noise) for noisy images at any level. A sampler knows nothing else of a network.
 ///
 /// A closure `|zt, level| Denoised { .. }` is a denoiser too.
 pub trait Denoiser {
-    /// Takes apart `zt` `[batch, channels, height, width]`, which is `level` noisy.
+    /// Splits `zt` `[batch, channels, height, width]`, whose noise level is `level`.
     fn denoise(&self, zt: Tensor<4>, level: Level) -> Denoised;
 }
 
@@ -18,7 +18,7 @@ impl<F: Fn(Tensor<4>, Level) -> Denoised> Denoiser for F {
     }
 }
 
-/// A network wrapped so that it is a [`Denoiser`], whatever it predicts.
+/// Makes a [`Denoiser`] of a network, whatever it predicts.
 ///
 /// ```
 /// use burn::tensor::Tensor;
@@ -38,7 +38,7 @@ pub struct NetworkDenoiser<N> {
     /// From noisy images `[batch, channels, height, width]` and their level to an output of the
     /// same shape.
     pub network: N,
-    /// What that output means.
+    /// The meaning of that output.
     pub prediction: Prediction,
     /// Keeps z0 in the data's range in pixel space; `None` for latents. The noise stays as predicted,
     /// as in diffusers.

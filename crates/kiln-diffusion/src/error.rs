@@ -24,7 +24,7 @@ pub enum DiffusionError {
         start: f64,
         /// The last beta, after scaling.
         end: f64,
-        /// Says that the betas were scaled, where they were.
+        /// A note that the betas were scaled, if they were.
         after_scaling: &'static str,
     },
     /// The two ends of a curve are out of range or in the wrong order.
@@ -53,12 +53,12 @@ pub enum DiffusionError {
     },
     /// Listed betas are to be read between the timesteps.
     #[error(
-        "`continuous` goes with curves, and a `betas` schedule is a list: remove it, or choose another `kind`."
+        "`continuous` needs a curve, but a `betas` schedule is a list: remove it, or choose another `kind`."
     )]
     ContinuousBetas,
-    /// The list of betas does not have one entry a timestep.
+    /// The list of betas does not have one entry per timestep.
     #[error(
-        "`betas` has {length} entries: `num_train_timesteps` is {expected}, and there must be one a timestep."
+        "`betas` has {length} entries: `num_train_timesteps` is {expected}, and there must be one per timestep."
     )]
     BetasLength {
         /// How many were given.
@@ -84,7 +84,7 @@ pub enum DiffusionError {
         /// `num_train_timesteps`.
         timesteps: usize,
     },
-    /// Noise is predicted although the last timestep holds nothing but noise.
+    /// The network predicts noise although the last timestep is pure noise.
     #[error(
         "a network that predicts noise cannot be used with a zero-terminal-SNR schedule, because at the last timestep the noise says nothing about the signal: use `prediction = \"velocity\"`, \"signal\" or \"flow\"."
     )]
@@ -150,10 +150,10 @@ pub enum DiffusionError {
         "`clip` is {0}: give a finite number above 0, or `dynamic` with a `quantile` from 0 to 1 and a `maximum` of at least 1."
     )]
     Clip(String),
-    /// Guidance of a strange strength.
+    /// A guidance scale that is negative or not finite.
     #[error("the guidance scale is {0}: give a number from 0 up, where 1 is no guidance.")]
     GuidanceScale(f64),
-    /// Guidance between strange noise rates.
+    /// A guidance interval that is not an ascending one within [0, 1].
     #[error(
         "the guidance interval runs from {from} to {to}: give two noise rates from 0 (clean) to 1 (noise), the smaller first."
     )]

@@ -1,12 +1,12 @@
-//! Guidance: what a condition changes, or what a better network changes, exaggerated.
+//! Guidance: exaggerates what a condition changes, or what a better network changes.
 
 use burn::tensor::{Int, Tensor};
 use serde::{Deserialize, Serialize};
 
 use crate::{DiffusionError, Level};
 
-/// How much the output of a network is taken away from that of a worse one, and at which levels. The worse one is the
-/// same network without its condition, a class label ([`Self::guide`]), or one that was trained less ([`Self::guide_by`]).
+/// How far guidance moves a network's output away from a worse network's output, and at which levels. The worse network
+/// is the same one without its class label ([`Self::guide`]), or one that was trained less ([`Self::guide_by`]).
 ///
 /// ```
 /// use kiln_diffusion::Guidance;
@@ -22,7 +22,7 @@ pub struct Guidance {
     interval: [f64; 2],
 }
 
-/// A [`Guidance`] in a file, before it is known to be one.
+/// A [`Guidance`] in a file, not yet validated.
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Fields {
@@ -39,7 +39,7 @@ impl TryFrom<Fields> for Guidance {
 }
 
 impl Default for Guidance {
-    /// The network as it is, at every level.
+    /// No guidance at any level.
     fn default() -> Self {
         Self {
             scale: 1.0,
@@ -69,7 +69,7 @@ impl Guidance {
         Ok(Self { scale, interval })
     }
 
-    /// s: 1 is no guidance at all.
+    /// s: 1 means no guidance.
     pub fn scale(&self) -> f64 {
         self.scale
     }
@@ -113,17 +113,17 @@ impl Guidance {
         self.mix(with, without)
     }
 
-    /// The output of `network` for `zt` `[batch, channels, height, width]`, guided by that of `worse`, a smaller version of it
-    /// or one that was trained less (autoguidance, Karras et al. 2024, "Guiding a diffusion model with a bad version of
-    /// itself"):
+    /// The output of `network` for `zt` `[batch, channels, height, width]`, guided by the output of `worse`, a smaller
+    /// network or one that was trained less (autoguidance, Karras et al. 2024, "Guiding a diffusion model with a bad
+    /// version of itself"):
     ///
     /// ```text
     /// output = worse + s (network - worse)
     /// ```
     ///
-    /// Where both are wrong, the worse one is more so and mostly in the same direction: going on from it past the better one
-    /// makes up for some of what that lacks. Unlike classifier-free guidance it needs no condition, and costs little variety.
-    /// Both have to predict the same; `worse` is not asked where guidance changes nothing.
+    /// If both are wrong, `worse` is usually further off in the same direction, so moving past the better output
+    /// corrects part of its error. Unlike classifier-free guidance this needs no condition, and costs little variety.
+    /// Both must predict the same quantity; `worse` is not called where guidance changes nothing.
     pub fn guide_by(
         &self,
         zt: Tensor<4>,
@@ -224,14 +224,14 @@ mod tests {
         }
     }
 
-    /// Of one-pixel images that deviate by `spread` around `centre`, the exact posterior mean at `zt`.
+    /// The exact posterior mean at `zt`, for one-pixel images that deviate by `spread` around `centre`.
     fn mean_around(centre: f64, spread: f64, zt: f64, level: Level) -> f64 {
         let (a, b) = (level.rates.signal, level.rates.noise);
         let gain = a * spread * spread / ((a * spread).powi(2) + b * b);
         centre + gain * (zt - a * centre)
     }
 
-    /// The same of images around -1 and 1, as many of either.
+    /// The same for images around -1 and 1, half of them each.
     fn mean_around_both(spread: f64, zt: f64, level: Level) -> f64 {
         let (a, b) = (level.rates.signal, level.rates.noise);
         let total = (a * spread).powi(2) + b * b;
@@ -245,7 +245,7 @@ mod tests {
         Tensor::from_data(TensorData::new(values, shape), &Device::flex())
     }
 
-    /// Two classes of one-pixel images around -1 and 1: the exact posterior means, and the one over both.
+    /// The exact posterior means of two classes of one-pixel images around -1 and 1, and of both classes together.
     fn posterior(zt: Tensor<4>, level: Level, labels: Tensor<1, Int>) -> Tensor<4> {
         let classes = labels.into_data().iter::<i64>().collect::<Vec<_>>();
         let means = (values(zt).into_iter().map(f64::from).zip(classes)).map(|(zt, class)| {
@@ -309,12 +309,12 @@ mod tests {
                 assert!((one - other).abs() < 1e-3, "{prediction:?}: {one} {other}");
             }
         }
-        // Less of the way guided is less far.
+        // Guidance on a part of the way leads less far.
         let partly = draw(Guidance::new(3.0, [0.0, 0.5]).unwrap(), Prediction::Noise);
         assert!(guided[0] < partly[0] && partly[0] < plain[0], "{partly:?}");
     }
 
-    /// The noise in `zt`, for a network that takes the images to deviate by `spread` around -1 and 1.
+    /// The noise in `zt`, as predicted by a network that has learnt images that deviate by `spread` around -1 and 1.
     fn learnt(spread: f64, zt: Tensor<4>, level: Level) -> Tensor<4> {
         let (a, b) = (level.rates.signal, level.rates.noise);
         let noises = (values(zt).into_iter().map(f64::from))

@@ -2,10 +2,10 @@
 
 use burn::tensor::{Device, Tensor, TensorData};
 
-/// A rate that scales images: one number for the whole batch, or one number an image.
+/// A rate that scales images: one number for the whole batch, or one per image.
 ///
-/// Sampling has every image at the same level and uses `f64`; training has each image at its own
-/// and uses a tensor `[batch, 1, 1, 1]`. The formulas are written once, for both.
+/// In sampling all images have the same level, an `f64`; in training each image has its own, in a tensor
+/// `[batch, 1, 1, 1]`. The formulas are written once, for both.
 pub trait Rate {
     /// `rate * images`, images being `[batch, channels, height, width]`.
     fn times(&self, images: Tensor<4>) -> Tensor<4>;
@@ -46,9 +46,9 @@ impl Rate for Tensor<4> {
 /// The signal rate a and the noise rate b of `zt = a z0 + b noise`, with a² + b² = 1.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Rates<R = f64> {
-    /// a: how much of the image is left, sqrt(alpha_bar), from 1 (clean) to 0.
+    /// a: the share of the image that is left, sqrt(alpha_bar), from 1 (clean) to 0.
     pub signal: R,
-    /// b: how much noise there is, sqrt(1 - alpha_bar), from 0 (clean) to 1.
+    /// b: the amount of noise, sqrt(1 - alpha_bar), from 0 (clean) to 1.
     pub noise: R,
 }
 
@@ -60,7 +60,7 @@ impl<R: Rate> Rates<R> {
     }
 }
 
-/// The share of the signal's power that curves towards pure noise keep, as in Chen 2023 ("On the Importance of Noise
+/// The signal power that a curve towards pure noise keeps at least, as in Chen 2023 ("On the Importance of Noise
 /// Scheduling for Diffusion Models", algorithm 1).
 const LEAST_SIGNAL_POWER: f64 = 1e-9;
 
@@ -118,7 +118,7 @@ impl Rates {
         }
     }
 
-    /// The rates with this a² on a curve that leads to pure noise: never quite there.
+    /// The rates with this a² on a curve towards pure noise, which it never quite reaches.
     pub(crate) fn towards_pure_noise(signal_power: f64) -> Self {
         let signal_power = signal_power.max(LEAST_SIGNAL_POWER);
         Self {
@@ -127,7 +127,7 @@ impl Rates {
         }
     }
 
-    /// The rates of a training batch, one pair an image: two tensors `[batch, 1, 1, 1]`.
+    /// The rates of a training batch, one pair per image: two tensors `[batch, 1, 1, 1]`.
     pub fn batch(rates: &[Rates], device: &Device) -> Rates<Tensor<4>> {
         let tensor = |rate: fn(&Rates) -> f64| {
             let values: Vec<f32> = rates.iter().map(|rates| rate(rates) as f32).collect();
@@ -140,8 +140,7 @@ impl Rates {
     }
 }
 
-/// One point of a sampling trajectory: what the network is told, and how much signal and noise
-/// there are.
+/// One point of a sampling trajectory: the timestep that the network is given, and the amounts of signal and noise.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Level {
     /// The number handed to the network, from 0 to T - 1; fractions are legal.

@@ -1,28 +1,26 @@
 //! Diffusion on tensors, without a network: schedules, predictions, losses, samplers.
 //!
-//! Diffusion mixes an image z0 with Gaussian noise and teaches a network to take the mixture apart
-//! again:
+//! Diffusion mixes an image z0 with Gaussian noise and teaches a network to separate the mixture again:
 //!
 //! ```text
 //! zt = a z0 + b noise,    a² + b² = 1
 //! ```
 //!
-//! where a is the *signal rate* and b the *noise rate*. Everything here is a piece of that:
+//! where a is the *signal rate* and b the *noise rate*. The parts of this crate:
 //!
-//! - [`Schedule`] is the curve from a timestep to (a, b): almost all image at 0, almost all noise
-//!   at T - 1. [`ScheduleConfig`] describes it in an experiment, [`ScheduleKind`] lists the curves
-//!   with their formulas, and [`Schedule::warning`] says when it would train well and sample badly.
+//! - [`Schedule`] is the curve from a timestep to (a, b): almost all image at 0, almost all noise at T - 1.
+//!   [`ScheduleConfig`] describes it in an experiment, [`ScheduleKind`] lists the curves with their formulas, and
+//!   [`Schedule::warning`] reports a schedule that would train well but sample badly.
 //! - [`Prediction`] is what the network answers: the noise, the image, the velocity v = a noise -
 //!   b z0, or the flow noise - z0. Any of them gives the others.
-//! - [`NoiseLevels`] is how noisy the images are that it learns from, and [`Loss`] what it
-//!   minimises: a [`Distance`] on any component, with a [`LossWeight`] for each noise level.
-//! - [`Denoiser`] hides that choice: asked with zt and a [`Level`], it answers (z0, noise).
-//!   [`NetworkDenoiser`] makes one of a network, [clipping](Clip) its images if asked to; a closure
-//!   is one too.
-//! - [`levels()`] lays a trajectory of S steps over the schedule, by one of the [`Spacing`]s.
-//! - [`sampler`] has the functions that walk a denoiser down such a trajectory, from
-//!   [DDPM](sampler::ddpm) and [DDIM](sampler::ddim()) to [DPM-Solver++](sampler::dpm_solver());
-//!   [inversion](sampler::invert) walks up again, and [inpainting](sampler::inpaint()) down with part of the image known.
+//! - [`NoiseLevels`] is the distribution of the noise levels that it trains on, and [`Loss`] is what it minimises: a
+//!   [`Distance`] on any component, with a [`LossWeight`] for each noise level.
+//! - [`Denoiser`] hides that choice: given zt and a [`Level`], it answers (z0, noise). [`NetworkDenoiser`] makes one
+//!   from a network, and can [clip](Clip) its images; a closure is one too.
+//! - [`levels()`] places a trajectory of S steps on the schedule, with one of the [`Spacing`]s.
+//! - [`sampler`] has the functions that lead a denoiser down such a trajectory, from [DDPM](sampler::ddpm) and
+//!   [DDIM](sampler::ddim()) to [DPM-Solver++](sampler::dpm_solver()); [inversion](sampler::invert) walks up again, and
+//!   [inpainting](sampler::inpaint()) down with part of the image known.
 //! - [`Guidance`] exaggerates what a network's condition changes; [`slerp()`] goes from one noise to another.
 //! - [`noise`] draws random numbers by address, so that image 7 of seed 42 is the same in any batch
 //!   and on any device.
@@ -30,8 +28,7 @@
 //!
 //! # Sampling
 //!
-//! For data that is one standard normal cloud, the best estimate of z0 is a zt. A network that
-//! knows this samples such data:
+//! For standard normal data the best estimate of z0 is a zt. A network that computes this samples such data:
 //!
 //! ```
 //! use burn::tensor::{Device, Tensor};
@@ -65,8 +62,7 @@
 //!
 //! # Training
 //!
-//! Each image of a batch has a timestep of its own, so the rates are tensors `[batch, 1, 1, 1]`;
-//! the formulas are the same:
+//! Each image of a batch has its own timestep, so the rates are tensors `[batch, 1, 1, 1]`; the formulas are the same:
 //!
 //! ```
 //! use burn::tensor::{Device, Tensor};

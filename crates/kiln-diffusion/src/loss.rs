@@ -5,11 +5,11 @@ use serde::{Deserialize, Serialize};
 
 use crate::{LossWeight, Prediction, Rates};
 
-/// The error of a component is logged as at most so many times that of the network's output: as the signal's is at a signal
-/// rate of 0.02, where the schedule of Keras' DDIM example ends.
+/// The largest factor between a component's logged error and the error of the network's output. For the signal this is
+/// reached at a signal rate of 0.02, the end of the schedule in Keras' DDIM example.
 const LARGEST_SCALE: f64 = 50.0;
 
-/// How far two tensors are apart.
+/// The distance between two tensors.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 #[non_exhaustive]
@@ -40,7 +40,7 @@ impl Distance {
         self.elements(a - b).mean()
     }
 
-    /// What each difference counts.
+    /// The contribution of each difference.
     fn elements<const D: usize>(self, difference: Tensor<D>) -> Tensor<D> {
         match self {
             Self::Mse => difference.square(),
@@ -57,9 +57,9 @@ impl Distance {
 
 /// The objective of a network: a [`Distance`] on any component, whatever the network predicts.
 ///
-/// The error of every component is a multiple of the output's error
-/// ([`Prediction::error_scale`]), so a loss on the noise of a network that predicts velocities takes
-/// no more than a factor an image, and never divides an image by a small rate.
+/// The error of every component is a multiple of the output's error ([`Prediction::error_scale`]), so a loss on the
+/// noise of a network that predicts velocities needs only one factor per image, and never divides an image by a small
+/// rate.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Loss {
     /// What the network's output means.
@@ -73,9 +73,8 @@ pub struct Loss {
 }
 
 impl Loss {
-    /// The loss `[1]` of the network's `output` for the images that are `rates` noisy, one pair an
-    /// image; `target` is [`Prediction::target`] of the truth. Both are `[batch, channels, height,
-    /// width]`.
+    /// The loss `[1]` of the network's `output` for images with the noise levels `rates`, one pair per image; `target`
+    /// is [`Prediction::target`] of the truth. Both are `[batch, channels, height, width]`.
     pub fn between(&self, output: Tensor<4>, target: Tensor<4>, rates: &[Rates]) -> Tensor<1> {
         let device = output.device();
         let mut error = output - target;
@@ -93,11 +92,12 @@ impl Loss {
         }
     }
 
-    /// The plain distance of each of `components` from the truth, `[1]` each, in the loss's own measure: what is logged
-    /// beside the loss. The arguments are those of [`Loss::between`].
+    /// The plain distance of each of `components` from the truth, `[1]` each, in the loss's own measure. Training logs
+    /// them beside the loss. The arguments are those of [`Loss::between`].
     ///
-    /// No error counts more than 50 times as much as that of the output. The clean image that follows from noise would drown
-    /// all others in a mean, since its error is divided by the signal rate, which ends near zero.
+    /// No error counts more than 50 times as much as the output's error. Otherwise the error of a clean image computed
+    /// from predicted noise would drown all others in a mean, because it is divided by the signal rate, which ends near
+    /// zero.
     pub fn errors<const N: usize>(
         &self,
         components: [Prediction; N],
@@ -117,7 +117,7 @@ impl Loss {
         })
     }
 
-    /// The error of `component` beside that of the output.
+    /// The error of `component`, relative to the output's error.
     fn scale(&self, component: Prediction, rates: Rates) -> f64 {
         component.error_scale(rates) / self.prediction.error_scale(rates)
     }
@@ -201,7 +201,7 @@ mod tests {
     proptest! {
         #![proptest_config(ProptestConfig::with_cases(12))]
 
-        /// The definition: turn the output into the component, and measure that.
+        /// By definition the loss converts the output into the component, and measures its distance.
         #[test]
         fn the_loss_is_the_distance_of_the_component(log_snr in -4.0..4.0f64) {
             let rates = [log_snr, 0.0, -log_snr].map(Rates::from_log_snr);
@@ -232,7 +232,7 @@ mod tests {
         }
     }
 
-    /// With a squared error, a published weight is one loss, on whatever component it is stated.
+    /// With a squared error, a published weight gives the same loss on every component.
     #[test]
     fn a_weighted_squared_error_is_the_same_on_every_component() {
         let rates = [3.0, -1.0, -6.0].map(Rates::from_log_snr);

@@ -4,16 +4,16 @@ use serde::{Deserialize, Serialize};
 
 use crate::{DiffusionError, Prediction, Rates};
 
-/// A component's error is felt at least this much, so that no weight is infinite where it is not
-/// felt at all: an error of the noise, where there is nothing but noise.
+/// The smallest scale of a component's error. It keeps the weight finite where that error has no
+/// effect: an error of the noise in pure noise.
 const LEAST_SCALE: f64 = 1e-6;
 
 /// The weight of an image in the loss, by its noise level.
 ///
-/// The papers define each for the squared error of one component, which the errors of the others
-/// are multiples of ([`Prediction::error_scale`]). Here a weight says what the squared error of the
-/// *velocity* counts, since that is finite everywhere, and is converted: with a squared error, a
-/// weight other than `None` gives the same loss on any component.
+/// The papers define each weight for the squared error of one component. The errors of the other
+/// components are multiples of it ([`Prediction::error_scale`]). Here a weight is computed for the
+/// squared error of the *velocity*, which is finite everywhere, and then converted. With a squared
+/// error, a weight other than `None` thus gives the same loss on any component.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case", deny_unknown_fields)]
 #[non_exhaustive]
@@ -41,10 +41,10 @@ pub enum LossWeight {
         k: f64,
     },
     /// The signal's error counts (sigma² + s²) / (sigma s)², sigma = b / a, s being the data's
-    /// standard deviation: then every level of an untrained EDM network has a loss of 1 (Karras et
-    /// al. 2022, table 1). With s = 1 that is the velocity's plain error.
+    /// standard deviation: an untrained EDM network then has a loss of 1 at every level (Karras et
+    /// al. 2022, table 1). With s = 1 this is the velocity's plain error.
     Edm {
-        /// The data's standard deviation: 0.5 for images in EDM, 1 for scaled latents.
+        /// The standard deviation of the data: 0.5 for images in EDM, 1 for scaled latents.
         #[serde(default = "half")]
         sigma_data: f64,
     },
@@ -63,7 +63,7 @@ fn half() -> f64 {
 }
 
 impl LossWeight {
-    /// Says what is wrong with these settings, if anything is.
+    /// Checks these settings.
     ///
     /// # Errors
     /// Numbers that would make weights negative or infinite.
@@ -93,7 +93,7 @@ impl LossWeight {
         }
     }
 
-    /// What the squared error of `component` counts at a noise level: finite, and positive
+    /// The weight of the squared error of `component` at a noise level: finite, and positive
     /// wherever there is any signal.
     pub fn of(self, component: Prediction, rates: Rates) -> f64 {
         let (signal_power, noise_power) = (rates.signal.powi(2), rates.noise.powi(2));

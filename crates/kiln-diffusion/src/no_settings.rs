@@ -2,8 +2,8 @@
 
 use serde::{Deserialize, Deserializer};
 
-/// Reads a variant that has no settings, and refuses those that it is given: serde skips what stands beside the tag of such
-/// a variant, even with `deny_unknown_fields`.
+/// Reads a variant without settings, and refuses any setting: serde ignores keys beside the tag of such a variant, even
+/// with `deny_unknown_fields`.
 ///
 /// # Errors
 /// If there is any key.

@@ -1,12 +1,11 @@
 //! Random numbers by address: the noise of image 7 at step 3 under seed 42 is always the same
 //! noise.
 //!
-//! A counter-based generator (ChaCha8) is keyed by what the numbers are for, so nothing depends on
-//! the order in which they are drawn: not on the batch size, not on the number of devices or
-//! threads, not on the other images. They are drawn on the host, so they do not depend on the
-//! device either.
+//! A counter-based generator (ChaCha8) is keyed by the purpose of the numbers, so they do not depend on the order of
+//! drawing: not on the batch size, the number of devices or threads, or the other images. They are drawn on the host,
+//! so they do not depend on the device either.
 //!
-//! The layout, which must never change, since seeds would mean other images then:
+//! This layout must never change, because every seed would then give other images:
 //!
 //! | part of ChaCha's input | holds |
 //! | --- | --- |
@@ -87,7 +86,7 @@ pub struct ImageNoise {
     pub images: Vec<u64>,
     /// An image's `[channels, height, width]`.
     pub shape: [usize; 3],
-    /// Where the tensors go.
+    /// The device of the tensors.
     pub device: Device,
 }
 
@@ -113,7 +112,7 @@ mod tests {
 
     use super::*;
 
-    /// If this fails, every seed means another image: find out why rather than change the numbers.
+    /// If this fails, every seed gives another image: find the cause, and do not change the numbers.
     #[test]
     fn the_numbers_never_change() {
         let drawn = (

@@ -1,4 +1,4 @@
-//! How noisy the images are that a network is trained on.
+//! The noise levels that a network is trained on.
 
 use serde::{Deserialize, Serialize};
 
@@ -51,7 +51,7 @@ fn one() -> f64 {
 }
 
 impl NoiseLevels {
-    /// Says what is wrong with these settings, if anything is.
+    /// Checks these settings.
     ///
     /// # Errors
     /// A mean or a standard deviation out of range.
@@ -84,8 +84,8 @@ impl NoiseLevels {
         Ok(())
     }
 
-    /// The timestep at which the image at (`seed`, `image_index`, `step`) is trained: from 0 to
-    /// T - 1, a whole number where `schedule` is discrete. See [`noise`] for the address.
+    /// The timestep at which the image at (`seed`, `image_index`, `step`) is trained: from 0 to T -
+    /// 1, a whole number if `schedule` is discrete. See [`noise`] for the address.
     pub fn timestep(&self, schedule: &Schedule, seed: u64, image_index: u64, step: u64) -> f64 {
         let timesteps = schedule.num_train_timesteps();
         let last = (timesteps - 1) as f64;
@@ -169,7 +169,7 @@ mod tests {
         standard_deviation: 0.8,
     };
 
-    /// If this fails, a resumed run goes on with other timesteps than it began with.
+    /// If this fails, a resumed run would use other timesteps than before.
     #[test]
     fn uniform_timesteps_of_a_discrete_schedule_are_those_of_the_address() {
         let schedule = Schedule::new(ScheduleConfig::default()).unwrap();

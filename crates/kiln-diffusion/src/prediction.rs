@@ -1,12 +1,11 @@
-//! What a network's output means, and how to turn it into an image and its noise.
+//! The meaning of a network's output, and its conversion into an image and its noise.
 
 use burn::tensor::Tensor;
 use serde::{Deserialize, Serialize};
 
 use crate::{Denoised, DiffusionError, Rate, Rates, Schedule};
 
-/// The quantity that a network predicts from `zt = a z0 + b noise`. diffusers' names are read as
-/// well.
+/// The quantity that a network predicts from `zt = a z0 + b noise`. diffusers' names are accepted, too.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 #[non_exhaustive]
@@ -61,8 +60,8 @@ impl Prediction {
         Ok(())
     }
 
-    /// What a perfect network would answer; given estimates instead of the truth, the output that
-    /// they amount to. All tensors are `[batch, channels, height, width]`.
+    /// The answer of a perfect network. Given estimates instead of the truth, the equivalent output. All tensors are
+    /// `[batch, channels, height, width]`.
     pub fn target<R: Rate>(self, z0: Tensor<4>, noise: Tensor<4>, rates: &Rates<R>) -> Tensor<4> {
         match self {
             Prediction::Noise => noise,
@@ -73,8 +72,8 @@ impl Prediction {
         }
     }
 
-    /// The image and the noise that the network's `output` at `zt` stands for: `a z0 + b noise` is
-    /// `zt` again. All tensors are `[batch, channels, height, width]`.
+    /// The image and the noise that follow from the network's `output` at `zt`: `a z0 + b noise` is `zt` again. All
+    /// tensors are `[batch, channels, height, width]`.
     pub fn denoised<R: Rate>(self, output: Tensor<4>, zt: Tensor<4>, rates: &Rates<R>) -> Denoised {
         let (a, b) = (&rates.signal, &rates.noise);
         match self {
@@ -104,7 +103,7 @@ impl Prediction {
         }
     }
 
-    /// How large an error of this quantity is beside the error of the velocity that goes with it.
+    /// The size of this quantity's error, relative to the error of the corresponding velocity.
     ///
     /// Estimates of z0 and noise add up to the same zt as the truth, so with an error k of the
     /// velocity, z0 is wrong by -b k and the noise by a k (see [`Prediction::denoised`]), and the
@@ -257,7 +256,7 @@ mod tests {
         }
     }
 
-    /// Rectified flow in its own words: from x on the straight path, x - s f is the image.
+    /// Rectified flow's own definition: from x on the straight path, x - s f is the image.
     #[test]
     fn flow_is_the_direction_of_the_straight_path() {
         for s in [0.1, 0.5, 0.9f64] {

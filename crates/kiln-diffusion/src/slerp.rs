@@ -1,15 +1,15 @@
-//! From one noise to another, by way of noises.
+//! From one noise to another, through noises.
 
-/// Spherical linear interpolation (Shoemake 1985), as Song et al. 2021 (appendix D.5) walk between initial noises:
+/// Spherical linear interpolation (Shoemake 1985), as in Song et al. 2021 (appendix D.5) between initial noises:
 ///
 /// ```text
 /// sin((1 - share) angle) / sin(angle) from + sin(share angle) / sin(angle) to
 /// ```
 ///
-/// where the angle is that between the two. On a straight line the points between two noises are shorter than noise is;
-/// on this arc they are as long, so a network takes them for noise. `share` is 0 at `from` and 1 at `to`, and there the
-/// result is `from` or `to` bit for bit. Vectors that point the same way, or in exactly opposite ways, have no arc between
-/// them and are joined by the straight line.
+/// where the angle is the one between the two vectors. On a straight line the points between two noises are shorter
+/// than noise; on this arc they are as long, so a network accepts them as noise. `share` is 0 at `from` and 1 at `to`,
+/// and there the result is `from` or `to` bit for bit. Vectors that point the same way, or in exactly opposite ways,
+/// have no arc between them and are joined by the straight line.
 pub fn slerp(from: &[f32], to: &[f32], share: f64) -> Vec<f32> {
     if share == 0.0 {
         return from.to_vec();

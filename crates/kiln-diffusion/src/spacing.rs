@@ -21,18 +21,17 @@ use crate::{DiffusionError, Level, Rates, Schedule};
 #[serde(rename_all = "kebab-case")]
 #[non_exhaustive]
 pub enum Spacing {
-    /// Every (T / S)-th timestep from 0 up, T / S rounded down: diffusers' default. Never visits
-    /// the last timesteps, so a single step would start from timestep 0: take `Trailing` for very
-    /// few steps.
+    /// Every (T / S)-th timestep from 0 up, T / S rounded down: diffusers' default. It never visits the last timesteps,
+    /// so a single step would start from timestep 0: use `Trailing` for very few steps.
     #[default]
     Leading,
     /// Evenly from 0 to T - 1, both included.
     Linspace,
     /// Every (T / S)-th timestep from T - 1 down. The choice for zero-terminal-SNR schedules.
     Trailing,
-    /// Squares of even numbers from 0 to sqrt(0.8 T), rounded down: denser where there is little
-    /// noise. The DDIM paper's choice for CIFAR-10. Where two would fall together, the later moves
-    /// up by one, so that no step is lost. Not in diffusers.
+    /// Squares of even numbers from 0 to sqrt(0.8 T), rounded down: denser where there is little noise. The DDIM
+    /// paper's choice for CIFAR-10. If two coincide, the later one moves up by one, so that no step is lost. Not in
+    /// diffusers.
     Quadratic,
     /// Evenly in sigma^(1/7), sigma = b / a, from T - 1 to 0 (Karras et al. 2022, eq. 5 with rho = 7):
     /// much denser where there is little noise. Timesteps have fractions.
@@ -57,7 +56,8 @@ pub enum FinalLevel {
     First,
 }
 
-/// How `Leading` and `Linspace` lie, on which diffusers' classes differ; the other spacings are the same in all.
+/// The grid of `Leading` and `Linspace`, in which diffusers' classes differ; the other spacings are the same in all
+/// classes.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 #[non_exhaustive]
@@ -67,23 +67,22 @@ pub enum StepGrid {
     Whole,
     /// `Linspace` is not rounded: Euler and Heun.
     Fractional,
-    /// Laid over one step more, of which the last, the cleanest, is left out: DPM-Solver++ and UniPC. And of a level
-    /// that `Karras` or `LogSnr` places between two timesteps, the network is told a whole one, as if it knew no others.
+    /// Computed for one more step, whose last and cleanest timestep is left out: DPM-Solver++ and UniPC. For a level
+    /// that `Karras` or `LogSnr` places between two timesteps, the network gets a whole timestep.
     OneMore,
 }
 
-/// How to lay a sampling trajectory over a schedule. The default is diffusers': leading, no offset,
-/// ending clean.
+/// How to place a sampling trajectory on a schedule. The default is diffusers': leading, no offset, ending clean.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct LevelOptions {
-    /// Which timesteps are visited.
+    /// The timesteps to visit.
     pub spacing: Spacing,
-    /// Added to every timestep of `Spacing::Leading`; the other spacings have no use for it.
+    /// Added to every timestep of `Spacing::Leading`; the other spacings ignore it.
     pub steps_offset: usize,
     /// Where the last step ends.
     pub final_level: FinalLevel,
-    /// How leading and linspaced timesteps lie.
+    /// The grid of leading and linspaced timesteps.
     pub grid: StepGrid,
 }
 
@@ -101,7 +100,7 @@ impl LevelOptions {
                 timesteps.reverse();
                 Ok(timesteps)
             }
-            // All timesteps leave no room for one more.
+            // If every timestep is visited, there is no room for one more.
             (StepGrid::OneMore, _) if is_gridded && (1..total).contains(&steps) => {
                 let mut timesteps =
                     (self.spacing).timesteps(schedule, steps + 1, self.steps_offset)?;
@@ -112,7 +111,7 @@ impl LevelOptions {
         }
     }
 
-    /// What the network is told of a level at `timestep`.
+    /// The timestep that the network gets for a level at `timestep`.
     fn told(self, timestep: f64) -> f64 {
         match (self.grid, self.spacing) {
             (StepGrid::OneMore, Spacing::Karras) => timestep.round_ties_even(),
@@ -122,8 +121,8 @@ impl LevelOptions {
     }
 }
 
-/// The largest sigma = b / a that `Karras` and `LogSnr` space out, diffusers' choice: a schedule that
-/// ends in pure noise has none.
+/// The largest sigma = b / a for `Karras` and `LogSnr`, diffusers' choice: a schedule that ends in pure noise has no
+/// largest sigma.
 const LARGEST_SIGMA: f64 = 4096.0;
 
 /// Karras et al. 2022, the exponent that makes the errors of all steps about equal.
@@ -154,10 +153,10 @@ impl Spacing {
 
     /// The timesteps of `steps` sampling steps, from the noisiest down.
     ///
-    /// They are diffusers' to the number, as its DDIM scheduler has them. (That then steps from t to
-    /// t - T / S rather than to the next of these timesteps, which differs for `Linspace`, and for
-    /// `Trailing` where S does not divide T. Here a step always ends where the next begins, as in
-    /// its DDPM scheduler. For its other classes see [`StepGrid`].)
+    /// They are exactly the timesteps of diffusers' DDIM scheduler. (That scheduler then steps from t to t - T / S and
+    /// not to the next of these timesteps, which differs for `Linspace`, and for `Trailing` if S does not divide T.
+    /// Here a step always ends where the next begins, as in diffusers' DDPM scheduler. For its other classes see
+    /// [`StepGrid`].)
     ///
     /// # Errors
     /// No steps, more steps than timesteps, or an offset that leads beyond the last timestep.
@@ -240,7 +239,7 @@ fn even_in_sigma(
     let largest = Some(sigma(last)).filter(|sigma| sigma.is_finite());
     let largest = largest.unwrap_or(LARGEST_SIGMA);
     let timestep = |(index, scaled)| match index {
-        // The ends are met exactly, and so is pure noise.
+        // The ends are exact, and so is pure noise.
         _ if index + 1 == steps => last,
         0 => 0.0,
         _ => schedule.timestep_at(-2.0 * sigma_at(scaled).ln()),
@@ -250,8 +249,8 @@ fn even_in_sigma(
         .collect()
 }
 
-/// The trajectory of `steps` sampling steps: `steps` + 1 levels from the noisiest to the final one.
-/// A denoiser is asked at all but the final one, whose timestep is never used.
+/// The trajectory of `steps` sampling steps: `steps` + 1 levels from the noisiest to the final one. A sampler calls the
+/// denoiser at all but the final level, whose timestep is never used.
 ///
 /// # Errors
 /// Those of [`LevelOptions::timesteps`].
@@ -281,14 +280,14 @@ pub fn levels(
         .collect())
 }
 
-/// A sentence about the `levels` of `spacing` where most lie where there is nothing to see, with a spacing that is better there,
-/// if one is; or nothing.
+/// A sentence if too few of the `levels` of `spacing` lie where an image is visible, otherwise `None`. It advises another
+/// spacing if one is better.
 ///
-/// Karras' spacing and that by log-SNR go evenly through all noise that a schedule has. Where it ends in a sigma of 20,000,
-/// as the cosine does, a third and more of their steps lie beyond 100.
+/// `Karras` and `LogSnr` spread the steps evenly over the whole range of noise. If a schedule ends at a sigma of
+/// 20,000, as the cosine does, a third or more of the steps lie beyond 100.
 ///
 /// # Errors
-/// That of `levels`.
+/// Those of `levels`.
 pub fn warning<E>(
     spacing: Spacing,
     levels: impl Fn(Spacing) -> Result<Vec<Level>, E>,
@@ -299,7 +298,7 @@ pub fn warning<E>(
     };
     let sees_enough =
         |&spacing: &Spacing| levels(spacing).is_ok_and(|levels| too_many_unseen(&levels).is_none());
-    // Trailing before the others: it begins with the noise that sampling begins with.
+    // `Trailing` before the others: it begins at the noise where sampling begins.
     let better = [Spacing::Trailing]
         .into_iter()
         .chain(Spacing::ALL)
@@ -308,13 +307,13 @@ pub fn warning<E>(
         format!(", or another spacing, such as {}", spacing.name())
     });
     Ok(Some(format!(
-        "{unseen} of the {} steps lie where the signal rate is below {UNSEEN_SIGNAL}, which leaves few to draw with: \
-         take more steps{better}.",
+        "{unseen} of the {} steps lie where the signal rate is below {UNSEEN_SIGNAL}, which leaves few useful ones: \
+         use more steps{better}.",
         own.len() - 1
     )))
 }
 
-/// How many of `levels` lie where there is nothing to see, if that leaves too few.
+/// How many of `levels` lie where no image is visible, if too few others are left.
 fn too_many_unseen(levels: &[Level]) -> Option<usize> {
     let visited = levels.split_last().map_or(levels, |(_, visited)| visited);
     let steps = visited.len();
@@ -327,15 +326,14 @@ fn too_many_unseen(levels: &[Level]) -> Option<usize> {
 /// A signal rate at which an image cannot be told from noise: a sigma of 100.
 const UNSEEN_SIGNAL: f64 = 0.01;
 
-/// With as many steps that see something, all samplers draw well.
+/// With this many steps below that noise, all samplers draw well.
 const ENOUGH_STEPS: usize = 10;
 
-/// The last part of a trajectory, for images that are not made from noise alone (SDEdit, Meng et al.
-/// 2022; "image to image").
+/// The last part of a trajectory, for images that do not start from pure noise (SDEdit, Meng et al. 2022; "image to
+/// image").
 ///
-/// `strength` is the part of the steps that are taken, to the nearest whole number: 1 is all of
-/// `levels`; 0 is the final level alone, where nothing is left to do. The walk begins with the image
-/// at the first of these levels:
+/// `strength` is the share of the steps to take, rounded to a whole number: 1 is all of `levels`; 0 is the final level
+/// alone, with nothing left to do. The walk begins with the image at the first of these levels:
 ///
 /// ```
 /// # use burn::tensor::{Device, Tensor};
@@ -500,7 +498,8 @@ mod tests {
         assert_eq!(too_many_unseen(&[]), None);
     }
 
-    /// A schedule most of which is nothing but noise: no spacing helps, and none is offered that is asked for already.
+    /// Most of such a schedule is pure noise. If no spacing helps, the message names none, and it never names the
+    /// requested one.
     #[test]
     fn no_spacing_is_advised_that_is_no_better() {
         let (mut advised, mut trailing) = (0, 0);
@@ -528,7 +527,7 @@ mod tests {
                             assert_eq!(warned(&schedule, better, steps), None);
                             advised += 1;
                         }
-                        None => assert!(said.ends_with("take more steps."), "{said}"),
+                        None => assert!(said.ends_with("use more steps."), "{said}"),
                     }
                 }
             }
@@ -536,7 +535,7 @@ mod tests {
         assert!(advised > 0 && trailing > 0, "{advised} {trailing}");
     }
 
-    /// diffusers' own test: `test_steps_offset`.
+    /// From diffusers' own test `test_steps_offset`.
     #[test]
     fn an_offset_moves_leading_steps() {
         assert_eq!(

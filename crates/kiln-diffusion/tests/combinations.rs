@@ -69,7 +69,7 @@ fn leans_on_the_image(sampler: Sampler) -> bool {
     )
 }
 
-/// Everything that a walk is made of, but for its sampler.
+/// The parts of a walk, except for its sampler.
 #[derive(Clone, Copy, Debug)]
 struct Walk<'a> {
     schedule: &'a Schedule,
@@ -81,7 +81,7 @@ struct Walk<'a> {
 }
 
 impl Walk<'_> {
-    /// Walks with every sampler, never to come upon a number beyond `limit`; returns how many samplers there are.
+    /// Walks with every sampler, and fails if a number exceeds `limit`; returns the number of samplers.
     ///
     /// The data are standard normal, for which the best estimate of z0 is a zt.
     fn stays_within(self, limit: impl Fn(Sampler) -> f32) -> usize {
@@ -101,7 +101,7 @@ impl Walk<'_> {
             let start = levels[0].rates.add_noise(images(1), images(0));
             let mut check = |progress: Progress<'_>| {
                 let largest = progress.z.clone().abs().max().into_scalar::<f32>();
-                // A number that is none fails this, too.
+                // NaN fails this, too.
                 assert!(largest <= limit(sampler), "{self:?} {sampler:?}: {largest}");
             };
             let mut fresh_noise = |step: usize| images(1 + step as u64);
@@ -120,8 +120,8 @@ impl Walk<'_> {
     }
 }
 
-/// The methods that lean on the estimated image keep images of about the data's size; those that extrapolate the noise
-/// need not, in a few steps that are far too large for them.
+/// Methods that use the estimated image keep images at about the data's size. Methods that extrapolate the noise may
+/// not, in a few steps that are far too large for them.
 #[test]
 fn all_combinations_stay_finite() {
     let mut walks = 0;

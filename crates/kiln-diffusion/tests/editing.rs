@@ -1,5 +1,4 @@
-//! What samplers do to given images, inversion and inpainting: with denoisers that are known exactly, and against
-//! diffusers.
+//! Samplers on given images, inversion and inpainting: with exact denoisers, and against diffusers.
 
 use burn::tensor::{Bool, Device, Tensor, TensorData};
 use kiln_diffusion::noise::{ImageNoise, normal};
@@ -53,7 +52,7 @@ fn images(count: usize) -> Tensor<4> {
     Tensor::from_data(values, &Device::flex())
 }
 
-/// There and back again: how far from the images, with so many steps and refinements.
+/// The error after inversion and sampling, with so many steps and refinements.
 fn round_trip(steps: usize, refinements: usize) -> f32 {
     let (images, levels) = (images(6), trajectory(steps));
     let noise = invert(&cloud, images.clone(), &levels, refinements, &mut |_| ());
@@ -62,7 +61,7 @@ fn round_trip(steps: usize, refinements: usize) -> f32 {
 
 #[test]
 fn an_inverted_image_is_drawn_again() {
-    // More steps are better, and each refinement is.
+    // More steps help, and so does each refinement.
     let plain = [10, 40, 160].map(|steps| round_trip(steps, 0));
     assert!(plain.is_sorted_by(|few, many| many < few), "{plain:?}");
     assert!(plain[2] < 0.1, "{plain:?}");
@@ -92,7 +91,7 @@ fn without_levels_nothing_happens() {
     assert_eq!(inverted.into_data(), images(2).into_data());
 }
 
-/// One of the two images that there are; the other is its negative.
+/// One of the two images; the other is its negative.
 const IMAGE: [f32; 4] = [0.5, -0.4, 0.9, -1.0];
 
 fn image(sign: f32) -> Tensor<4> {
@@ -115,7 +114,7 @@ fn twins(zt: Tensor<4>, level: Level) -> Denoised {
     Denoised { z0, noise }
 }
 
-/// One row is known to be that of the image or of its negative.
+/// One row is known, from the image or its negative.
 fn fill(sign: f32, known_row: usize, options: InpaintOptions) -> Tensor<4> {
     let unknown = (0..4).map(|pixel| pixel / 2 != known_row).collect();
     let unknown = TensorData::new::<bool, _>(unknown, [1, 1, 2, 2]);
@@ -162,7 +161,7 @@ fn what_is_known_stays_and_decides_the_rest() {
     }
 }
 
-/// The faint upper row says little, and the lower one may have been decided before it is heard.
+/// The faint upper row gives little information, and the sampler may decide on the lower row before it has an effect.
 #[test]
 fn going_back_makes_parts_agree() {
     let misfits = |resamplings| -> f32 {
@@ -234,7 +233,7 @@ fn an_impossible_eta_is_refused() {
     assert!(filled.unwrap_err().to_string().contains("eta"));
 }
 
-/// What diffusers' own schedulers do, from `tests/fixtures/editing` (made by `make.py` there).
+/// The results of diffusers' own schedulers, from `tests/fixtures/editing` (made by `make.py` there).
 struct Fixture(Vec<u8>);
 
 impl Fixture {
@@ -314,7 +313,7 @@ fn the_levels_are_visited_in_the_order_of_diffusers() {
             jump,
             ..Default::default()
         };
-        // diffusers names the timestep that a step down begins at, or that a step up ends below.
+        // diffusers lists the timestep where a step down begins, or below which a step up ends.
         let visited = visits(steps, options);
         let ours = visited.windows(2).map(|pair| {
             let begins = steps - 1 - pair[0].min(pair[1]);
@@ -347,7 +346,7 @@ fn inpainting_is_that_of_diffusers() {
     for eta in [0.0, 1.0] {
         let mut theirs = fixture.images(&format!("inpainted/{eta:.0}/z")).into_iter();
         let drawn = fixture.images(&format!("inpainted/{eta:.0}/noise"));
-        // One noise serves diffusers for both parts of the image; nothing is drawn here for a step to the clean image.
+        // diffusers uses one noise for both parts of the image; kiln draws no noise for a step to the clean image.
         let visited = visits(12, options(eta));
         let mut noises = Vec::new();
         for (pair, noise) in visited.windows(2).zip(drawn) {

@@ -1,5 +1,5 @@
-//! Samplers with the best denoiser that there can be: the exact posterior mean of a small data set.
-//! No network is involved, so what comes out must be that data set.
+//! Samplers with the best possible denoiser: the exact posterior mean of a small data set. There is
+//! no network, so the samples must be that data set.
 
 mod samplers;
 
@@ -19,7 +19,7 @@ const DATA: [[f64; 4]; 3] = [
     [0.0, -1.0, -0.5, 1.0],
 ];
 
-/// Whether the last step, too, is along a mean of several noises.
+/// Whether the last step, too, follows a mean of several noises.
 fn extrapolates_the_noise(sampler: Sampler) -> bool {
     matches!(sampler, Sampler::AdamsBashforth { .. } | Sampler::Pndm)
 }
@@ -46,7 +46,7 @@ fn distance(left: &[f64; 4], right: &[f64; 4]) -> f64 {
         .sqrt()
 }
 
-/// The data point next to an image, and how far away it is.
+/// The data point nearest to an image, and its distance.
 fn nearest(image: &[f64; 4]) -> (usize, f64) {
     let distances = DATA.iter().map(|point| distance(image, point)).enumerate();
     distances
@@ -252,7 +252,7 @@ fn every_step_is_reported() {
     }
 }
 
-/// What the network predicts makes no difference to what it knows.
+/// The network knows the same, whatever it predicts.
 #[test]
 fn every_combination_gives_data_whatever_is_predicted() {
     let noise = image_noise(0..8);
@@ -275,7 +275,7 @@ fn every_combination_gives_data_whatever_is_predicted() {
                 let levels = levels(&schedule, 50, options).unwrap();
                 for sampler in samplers() {
                     if extrapolates_the_noise(sampler) {
-                        // Not from steps as unequal as those by sigma.
+                        // Steps by sigma are too unequal for this.
                         continue;
                     }
                     for prediction in [Prediction::Noise, Prediction::Signal, Prediction::Velocity]

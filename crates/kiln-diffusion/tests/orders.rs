@@ -1,5 +1,5 @@
-//! How fast each sampler's error falls as its steps shrink, on data whose every diffusion is known in
-//! closed form: independent normal pixels. In f64, so that rounding hides nothing.
+//! How fast each sampler's error falls as its steps shrink, on independent normal pixels, whose diffusion is known in
+//! closed form. In f64, so that rounding hides nothing.
 
 use burn::tensor::{DType, Device, Tensor, TensorData};
 use kiln_diffusion::sampler::{Churn, Sampler, Variance};
@@ -49,7 +49,7 @@ fn deviation(rates: Rates, s: f64) -> f64 {
     (rates.signal.powi(2) * s * s + rates.noise.powi(2)).sqrt()
 }
 
-/// Where the differential equation of diffusion leads from `z` at `from`: pixels keep their place in the
+/// The exact solution of the diffusion's differential equation from `z` at `from`: pixels keep their place in the
 /// distribution.
 fn truth(z: Tensor<4>, from: Rates, to: Rates) -> Tensor<4> {
     let shrinks = per_pixel(|_, s| deviation(to, s) / deviation(from, s));
@@ -96,7 +96,7 @@ fn error(sampler: Sampler, levels: &[Level]) -> f64 {
     difference.map(f64::abs).fold(0.0, f64::max)
 }
 
-/// The powers of the step with which `error` falls, from one number of steps to twice as many.
+/// The powers of the step with which `error` falls, each from one number of steps to its double.
 fn orders(error: impl Fn(usize) -> f64) -> Vec<f64> {
     let errors = [20, 40, 80, 160].map(error);
     let falls = errors.windows(2);
@@ -122,7 +122,7 @@ fn errors_of_deterministic_samplers_fall_with_their_order() {
         (Sampler::Heun { churn: Churn::NONE }, 2.0),
         (Sampler::Pndm, 2.0),
         (Sampler::DpmSolver { eta: 0.0 }, 2.0),
-        // The corrector adds one to the predictor's two.
+        // The corrector adds one to the predictor's order of two.
         (Sampler::UniPc, 3.0),
     ] {
         let orders = orders(|steps| error(sampler, &even_levels(steps)));

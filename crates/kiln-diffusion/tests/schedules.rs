@@ -1,5 +1,5 @@
-//! Schedules against the definitions of the systems that they come from, written here once more, in
-//! f64 and in those systems' words.
+//! Schedules against the definitions in the systems that they come from, written again here, in f64 and with those
+//! systems' names.
 
 use std::f64::consts::PI;
 

@@ -1,5 +1,5 @@
-//! Whether samplers draw the right distribution, for data whose every diffusion is known in closed form: independent
-//! normal pixels. An error that is small beside the step is not enough where the first step is from 20,000 times as much
+//! Whether samplers draw the right distribution, for independent normal pixels, whose diffusion is known in closed
+//! form. An error that is small relative to the step is not enough if the first step starts from 20,000 times as much
 //! noise as signal.
 
 use burn::tensor::{DType, Device, Tensor, TensorData};
@@ -8,7 +8,7 @@ use kiln_diffusion::{
     Denoised, Level, LevelOptions, Rates, Schedule, ScheduleConfig, ScheduleKind, Spacing, levels,
 };
 
-/// The standard deviations of the pixels: those of fine detail up to those of an image's brightness.
+/// The standard deviations of the pixels, from fine detail up to an image's brightness.
 const DEVIATIONS: [f64; 4] = [0.3, 0.5, 1.0, 1.5];
 
 /// `[values / 4, 1, 2, 2]`, in f64.
@@ -30,8 +30,8 @@ fn exact(zt: Tensor<4>, level: Level) -> Denoised {
     Denoised { z0, noise }
 }
 
-/// The largest error of the deviations that are drawn, as a share of what they should be. The walk is linear in the noise
-/// that it begins with and in each that it draws on the way, so one image for each shows how much of it arrives.
+/// The largest relative error of the deviations of drawn pixels. The walk is linear in the initial noise and in each
+/// noise that it draws on the way, so one image for each shows how much of it arrives.
 fn error(sampler: Sampler, schedule: &Schedule, levels: &[Level]) -> f64 {
     let images = levels.len();
     let only = |image: usize| {
@@ -113,7 +113,7 @@ fn of_spacing(schedule: &Schedule, spacing: Spacing, steps: usize) -> Vec<Level>
     levels(schedule, steps, options).unwrap()
 }
 
-/// The samplers whose error falls faster than DDIM's, and DDIM in sigma, with their settings over their ranges.
+/// The samplers whose error falls faster than DDIM's, and DDIM in sigma, over the ranges of their settings.
 fn deterministic() -> Vec<Sampler> {
     let orders = (1..=5).map(|order| Sampler::AdamsBashforth { order });
     let alphas = [0.01, 0.25, 0.5, 0.75, 1.0].map(|alpha| Sampler::SecondOrder { alpha });
@@ -127,7 +127,7 @@ fn deterministic() -> Vec<Sampler> {
     orders.chain(alphas).chain(others).collect()
 }
 
-/// Those that draw noise on the way.
+/// The samplers that draw noise on the way.
 fn random() -> Vec<Sampler> {
     let variances = [Variance::Small, Variance::Large];
     let ddpm = variances.map(|variance| Sampler::Ddpm { variance });
@@ -150,7 +150,7 @@ fn random() -> Vec<Sampler> {
     .collect()
 }
 
-/// The errors of `samplers` are at most `factor` times that of DDIM on the same levels, or 1%.
+/// The errors of `samplers` are at most `factor` times DDIM's error on the same levels, or 1%.
 fn keep_up_with_ddim(samplers: &[Sampler], spacings: &[Spacing], steps: &[usize], factor: f64) {
     for (name, schedule) in &schedules() {
         for (&spacing, &steps) in spacings
@@ -161,7 +161,7 @@ fn keep_up_with_ddim(samplers: &[Sampler], spacings: &[Spacing], steps: &[usize]
             let ddim = error(Sampler::default(), schedule, &levels);
             for &sampler in samplers {
                 let error = error(sampler, schedule, &levels);
-                // An error that is no number fails this, too.
+                // NaN fails this, too.
                 assert!(
                     error <= factor * ddim.max(0.01),
                     "{name}, {spacing:?}, {steps} steps, {sampler:?}: {error:.3}, ddim {ddim:.3}"
@@ -171,7 +171,7 @@ fn keep_up_with_ddim(samplers: &[Sampler], spacings: &[Spacing], steps: &[usize]
     }
 }
 
-/// The models trained here are drawn from on such levels.
+/// kiln draws from its own models on such levels.
 #[test]
 fn no_deterministic_sampler_draws_worse_than_ddim() {
     let spacings = [Spacing::Trailing];
@@ -179,8 +179,8 @@ fn no_deterministic_sampler_draws_worse_than_ddim() {
     keep_up_with_ddim(&deterministic(), &spacings, &[5, 7], 1.4);
 }
 
-/// Steps that are even in sigma or its logarithm are few where the image comes about, and the last but one of leading
-/// steps lies far from the last.
+/// Steps that are even in sigma or its logarithm are sparse where the image forms, and of leading steps the last but
+/// one lies far from the last.
 #[test]
 fn nor_much_worse_on_other_levels() {
     let others = [
@@ -192,7 +192,7 @@ fn nor_much_worse_on_other_levels() {
     keep_up_with_ddim(&deterministic(), &others, &[20, 50, 200], 2.1);
 }
 
-/// Fresh noise needs more steps, the more of it the more, and never ruins an image.
+/// The more fresh noise, the more steps are needed; it never ruins an image.
 #[test]
 fn random_samplers_draw_about_the_right_spread() {
     keep_up_with_ddim(&random(), &[Spacing::Trailing], &[20, 50, 200], 4.0);

@@ -1,4 +1,4 @@
-//! What was seen in real images, kept in a file: they do not change from one evaluation to the next.
+//! Stores the features of real images in a file, because they do not change between evaluations.
 
 use std::collections::{BTreeMap, HashMap};
 use std::fs;
@@ -16,18 +16,18 @@ use crate::{DigitReadings, EvalError, Features, Seen};
 const FEATURES: &str = "features";
 /// Digits and their probabilities, `[count, 2]`.
 const READINGS: &str = "readings";
-/// How the names of files end that are being written.
+/// The extension of files that are being written.
 const TEMPORARY: &str = ".tmp";
-/// A file is written within a second. One that is being written for longer is a killed process's.
+/// A file is written within a second. One that is older belongs to a killed process.
 const LONGEST_WRITE: Duration = Duration::from_secs(3600);
-/// The key of the file's metadata under which the digest of its tensors stands.
+/// The key of the tensors' digest in the file's metadata.
 const DIGEST: &str = "sha256";
 
 impl Seen {
-    /// Reads what [`Self::save`] has written; none if there is no file, or one of a kiln that noted no checksum.
+    /// Reads a file from [`Self::save`]; `None` if there is no file, or one from an old kiln without a checksum.
     ///
     /// # Errors
-    /// [`EvalError::Cache`] for a file that does not hold what was saved, to the last bit; [`EvalError::File`] for one that
+    /// [`EvalError::Cache`] for a file that differs in any bit from what was saved; [`EvalError::File`] for one that
     /// cannot be read.
     pub fn load(path: &Path) -> Result<Option<Self>, EvalError> {
         match read_regular(path, crate::LARGEST) {
@@ -54,7 +54,7 @@ impl Seen {
             return Ok(None);
         };
         if *noted != digest(&tensors) {
-            return Err("its checksum is another than that of what was saved".to_owned());
+            return Err("its checksum differs from the saved one".to_owned());
         }
         let (values, length) = matrix(&file, FEATURES).ok_or("it holds no features")?;
         let features = Features::new(values, length).map_err(|error| error.to_string())?;
@@ -75,7 +75,7 @@ impl Seen {
         Ok(Some(Self::Digits(DigitReadings { features, digits })))
     }
 
-    /// Writes a safetensors file, under a temporary name until it is whole.
+    /// Writes a safetensors file, under a temporary name until it is complete.
     ///
     /// # Errors
     /// [`EvalError::File`] when it cannot be written.
@@ -124,7 +124,7 @@ impl Seen {
     }
 }
 
-/// Removes what killed processes have left. Best effort: it does no harm but takes room.
+/// Removes the files of killed processes. Best effort: they only take room.
 fn clear_leftovers(folder: &Path) {
     for entry in fs::read_dir(folder).into_iter().flatten().flatten() {
         let name = entry.file_name();
@@ -206,7 +206,7 @@ mod tests {
             for bit in 0..8 {
                 let mut flipped = whole.clone();
                 flipped[place] ^= 1 << bit;
-                // A space of the header may become another one: then nothing has changed.
+                // A space of the header may become other whitespace, which changes nothing.
                 let Ok(Some(Seen::Digits(loaded))) = Seen::from_bytes(&flipped) else {
                     continue;
                 };
@@ -217,7 +217,7 @@ mod tests {
                 assert_eq!(loaded.digits, readings.digits, "bit {bit} of byte {place}");
             }
         }
-        // A file without a digest, as kiln 0.1.0 wrote it, proves nothing and is no damage.
+        // A file without a digest, from kiln 0.1.0, cannot be checked, but is not damaged.
         let values = [0.5f32, 1.5].map(f32::to_le_bytes).concat();
         let tensor = TensorView::new(Dtype::F32, vec![1, 2], &values).unwrap();
         let unproven = safetensors::serialize([(FEATURES, tensor)], None).unwrap();

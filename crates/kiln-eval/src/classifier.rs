@@ -1,4 +1,4 @@
-//! A small convolutional network that reads digits: the judge of drawn ones.
+//! A small convolutional network that reads digits, to judge drawn ones.
 
 use burn::module::Module;
 use burn::nn::conv::{Conv2d, Conv2dConfig};
@@ -24,8 +24,8 @@ const EPSILON: f64 = 1e-5;
 /// logits   = linear(features)                        one for each digit
 /// ```
 ///
-/// With group normalisation instead of batch normalisation, so that an image's result does not depend on the others of
-/// its batch. `kiln train-classifier` trains it.
+/// It has group normalisation instead of batch normalisation, so that an image's result does not depend on the other
+/// images of its batch. `kiln train-classifier` trains it.
 #[derive(Module, Debug)]
 pub struct DigitClassifier {
     convolutions: Vec<Conv2d>,
@@ -34,10 +34,10 @@ pub struct DigitClassifier {
     classify: Linear,
 }
 
-/// What the classifier makes of a batch of images.
+/// The classifier's output for a batch of images.
 #[derive(Clone, Debug)]
 pub struct Classified {
-    /// The layer before the last, `[batch, 128]`: what distances between sets of digits are measured on.
+    /// The layer before the last, `[batch, 128]`: the features for distances between sets of digits.
     pub features: Tensor<2>,
     /// Unnormalised log-probabilities of the ten digits, `[batch, 10]`.
     pub logits: Tensor<2>,
@@ -48,7 +48,7 @@ impl DigitClassifier {
     pub const BUILT_IN: &[u8] = include_bytes!("../pretrained/mnist-classifier.safetensors");
     /// Rows and columns of the images that it reads.
     pub const SIDE: usize = 28;
-    /// Digits that it tells apart.
+    /// The number of digits.
     pub const CLASSES: usize = 10;
     /// Length of an image's features.
     pub const FEATURES: usize = 128;
@@ -164,7 +164,7 @@ mod tests {
         assert_eq!(together.features.dims(), [3, DigitClassifier::FEATURES]);
         assert_eq!(together.logits.dims(), [3, DigitClassifier::CLASSES]);
         let alone = classifier.forward(images.narrow(0, 1, 1));
-        // Burn's matrix products may add in another order for another number of rows.
+        // The order of sums in Burn's matrix products may depend on the number of rows.
         let difference = alone.logits - together.logits.narrow(0, 1, 1);
         assert!(difference.abs().max().into_scalar::<f32>() < 1e-5);
     }

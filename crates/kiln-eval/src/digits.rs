@@ -1,14 +1,14 @@
-//! How drawn digits do before the classifier.
+//! The classifier's judgement of drawn digits.
 
 use burn::tensor::Tensor;
 use burn::tensor::activation::softmax;
 
 use crate::{Classified, DigitClassifier, EvalError, Features};
 
-/// From this probability on, the classifier counts as sure of a digit.
+/// Above this probability the classifier counts as sure of a digit.
 pub const CONFIDENT: f32 = 0.9;
 
-/// What the classifier makes of a set of digits.
+/// The classifier's output for a set of digits.
 #[derive(Clone, Debug)]
 pub struct DigitReadings {
     /// The classifier's features, `[count, 128]`.
@@ -21,7 +21,7 @@ impl DigitReadings {
     /// Reads images `[count, 1, 28, 28]` in [-1, 1].
     ///
     /// # Errors
-    /// [`EvalError::Shape`] for images of another shape, [`EvalError::Compute`] when the device fails.
+    /// [`EvalError::Shape`] for images of another shape, [`EvalError::Compute`] if the device fails.
     pub fn of(classifier: &DigitClassifier, images: Tensor<4>) -> Result<Self, EvalError> {
         let [_, channels, height, width] = images.dims();
         let side = DigitClassifier::SIDE;
@@ -74,7 +74,7 @@ impl DigitReadings {
         counts
     }
 
-    /// Share of the images that are read as what they should be: `labels` has the digit of each image.
+    /// Share of the images that are read correctly: `labels` has the digit of each image.
     pub fn accuracy(&self, labels: &[usize]) -> f64 {
         let pairs: Vec<_> = self.digits.iter().zip(labels).collect();
         share(&pairs, |((digit, _), label)| digit == *label)

@@ -1,4 +1,4 @@
-//! Why something could not be measured: each one sentence.
+//! Why something could not be measured. Each message is one sentence.
 
 use std::path::PathBuf;
 
@@ -8,14 +8,14 @@ use burn::tensor::TensorReadError;
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum EvalError {
-    /// Too few images for what is to be estimated.
+    /// Too few images for the measure.
     #[error("{what} needs at least {needed} images and there are {given}; use more")]
     TooFew {
-        /// What was to be measured.
+        /// The measure.
         what: &'static str,
-        /// Images that there are.
+        /// The number of images.
         given: usize,
-        /// Images that it takes.
+        /// The number that it needs.
         needed: usize,
     },
     /// Features of two different networks or layers.
@@ -31,7 +31,7 @@ pub enum EvalError {
     /// Numbers that do not make whole rows, or are not finite.
     #[error("the features are damaged ({0}); compute them again")]
     Features(String),
-    /// A file of what was seen in images that is no longer what was written.
+    /// A file of stored features that has changed since it was written.
     #[error("{} is damaged ({reason}); remove it", path.display())]
     Cache {
         /// The file.
@@ -39,12 +39,12 @@ pub enum EvalError {
         /// What is wrong with it.
         reason: String,
     },
-    /// Images of shapes that the measure does not take.
+    /// Images of a shape that the measure does not accept.
     #[error(
         "{what} cannot read images of {channels} channel(s) with {height}x{width} pixels; it takes {expected}"
     )]
     Shape {
-        /// Who was to read them.
+        /// The network.
         what: &'static str,
         /// Their channels.
         channels: usize,
@@ -58,14 +58,14 @@ pub enum EvalError {
     /// A file that cannot be read or written.
     #[error("cannot {action} {}: {source}", path.display())]
     File {
-        /// What was tried.
+        /// The attempted action.
         action: &'static str,
-        /// On which file.
+        /// The file.
         path: PathBuf,
         /// What the system said.
         source: std::io::Error,
     },
-    /// A file that does not hold the feature network's weights.
+    /// A file without the feature network's weights.
     #[error(
         "{} does not hold the weights of InceptionV3 under pytorch-fid's names ({reason}); give pytorch-fid's .pth, or a safetensors file with the same keys",
         path.display()

@@ -1,4 +1,4 @@
-//! What a network sees in images: one row of numbers an image.
+//! A network's features of images: one row of numbers per image.
 
 use burn::tensor::{Device, Tensor, TensorData};
 
@@ -15,7 +15,7 @@ impl Features {
     /// Rows of `length` numbers, one after the other.
     ///
     /// # Errors
-    /// [`EvalError::Features`] when they are not whole rows, or a number is not finite.
+    /// [`EvalError::Features`] if they are not whole rows, or a number is not finite.
     pub fn new(values: Vec<f32>, length: usize) -> Result<Self, EvalError> {
         if length == 0 || !values.len().is_multiple_of(length) {
             let reason = format!("{} numbers do not make rows of {length}", values.len());
@@ -33,7 +33,7 @@ impl Features {
     /// The rows of a tensor `[count, length]`.
     ///
     /// # Errors
-    /// As [`Self::new`], and [`EvalError::Compute`] when the device fails.
+    /// Those of [`Self::new`], and [`EvalError::Compute`] if the device fails.
     pub fn from_tensor(rows: Tensor<2>) -> Result<Self, EvalError> {
         let [_, length] = rows.dims();
         Self::new(
@@ -65,7 +65,7 @@ impl Features {
     /// Adds the images of `other` at the end.
     ///
     /// # Errors
-    /// [`EvalError::Lengths`] when they are of another length.
+    /// [`EvalError::Lengths`] if they have another length.
     pub fn append(&mut self, other: Self) -> Result<(), EvalError> {
         self.check_length(&other)?;
         self.values.extend(other.values);
@@ -81,7 +81,7 @@ impl Features {
         }
     }
 
-    /// The images with these numbers; those that there are not are passed over.
+    /// The images with these numbers; numbers out of range are ignored.
     pub(crate) fn select(&self, images: &[u32]) -> Self {
         let row = |&image: &u32| self.rows().nth(image as usize);
         Self {

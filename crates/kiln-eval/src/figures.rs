@@ -1,4 +1,4 @@
-//! All figures of a set of drawn images, beside real ones.
+//! All figures for a set of drawn images, compared with real ones.
 
 use crate::{
     EvalError, Gaussian, KernelDistance, Manifolds, Seen, chi_squared, kernel_distance,
@@ -8,21 +8,21 @@ use crate::{
 /// Subsets of a kernel distance, and images in each.
 const SUBSETS: usize = 100;
 const SUBSET: usize = 1000;
-/// Images of a batch, of the kernel distance by batches.
+/// Images per batch in the kernel distance by batches.
 const BATCH: usize = 64;
 /// Reach of the balls of [`Manifolds`].
 const NEIGHBOURS: usize = 5;
-/// Images of either set that [`Manifolds`] looks at: it compares all with all.
+/// Images of either set in [`Manifolds`], which compares all with all.
 const MANIFOLD_IMAGES: usize = 10_000;
 
 /// One number about a set of images.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Figure {
-    /// What it is, as over a column of a table.
+    /// Its name, as the heading of a table's column.
     pub name: String,
     /// The number.
     pub value: f64,
-    /// Its standard error, where it is a mean of several.
+    /// Its standard error, if it is a mean of several numbers.
     pub error: Option<f64>,
 }
 
@@ -56,7 +56,7 @@ impl Reference {
     /// The fewest images of either set that [`Self::compare`] can compare.
     pub const FEWEST: usize = BATCH + 1;
 
-    /// `names` are those of the Frechet and the kernel distance: see [`crate::Judge::names_of_distances`].
+    /// `names` are the names of the Frechet and the kernel distance: see [`crate::Judge::names_of_distances`].
     ///
     /// # Errors
     /// [`EvalError::TooFew`] below two images.
@@ -68,7 +68,7 @@ impl Reference {
         })
     }
 
-    /// What was seen in them.
+    /// Their features.
     pub fn seen(&self) -> &Seen {
         &self.seen
     }
@@ -76,7 +76,7 @@ impl Reference {
     /// The Frechet distance, and the kernel distance over 100 subsets of (up to) 1,000 images drawn by `seed`.
     ///
     /// # Errors
-    /// [`EvalError::TooFew`] below two images, [`EvalError::Lengths`] for what another judge saw.
+    /// [`EvalError::TooFew`] below two images, [`EvalError::Lengths`] for features of another judge.
     pub fn distances(&self, drawn: &Seen, seed: u64) -> Result<[Figure; 2], EvalError> {
         let (real_features, features) = (self.seen.features(), drawn.features());
         let [frechet, kernel] = self.names;
@@ -88,11 +88,12 @@ impl Reference {
         ])
     }
 
-    /// [`Self::distances`], the kernel distance over batches of 64, precision, recall, density and coverage; of digits also
-    /// the share that the classifier is sure of, and the chi-squared distance of the classes from the real ones.
+    /// [`Self::distances`], the kernel distance over batches of 64, precision, recall, density and coverage. For digits
+    /// also the share of which the classifier is sure, and the chi-squared distance of their classes from the real
+    /// ones.
     ///
     /// # Errors
-    /// [`EvalError::TooFew`] below 65 images, [`EvalError::Lengths`] for what another judge saw.
+    /// [`EvalError::TooFew`] below 65 images, [`EvalError::Lengths`] for features of another judge.
     pub fn compare(&self, drawn: &Seen, seed: u64) -> Result<Vec<Figure>, EvalError> {
         let (real_features, features) = (self.seen.features(), drawn.features());
         for set in [real_features, features] {

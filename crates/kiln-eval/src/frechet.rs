@@ -1,4 +1,4 @@
-//! The Frechet distance between two sets of features: FID, when the features are Inception's.
+//! The Frechet distance between two sets of features: FID, if the features are Inception's.
 
 use nalgebra::{DMatrix, DVector};
 
@@ -35,15 +35,15 @@ impl Gaussian {
         })
     }
 
-    /// The squared Frechet (2-Wasserstein) distance between two normal distributions (Dowson and Landau 1982), by which
-    /// Heusel et al. 2017 compare sets of images:
+    /// The squared Frechet (2-Wasserstein) distance between two normal distributions (Dowson and Landau 1982), which
+    /// Heusel et al. 2017 use to compare sets of images:
     ///
     /// ```text
     /// |m1 - m2|² + trace(C1) + trace(C2) - 2 trace((C1 C2)^(1/2))
     /// ```
     ///
-    /// 0 for the same set twice. The square root's trace is the sum of the roots of the eigenvalues of `L^T C2 L`, which are
-    /// those of `C1 C2`, where `L L^T = C1`.
+    /// 0 for the same set twice. The square root's trace is the sum of the roots of the eigenvalues of `L^T C2 L`,
+    /// where `L L^T = C1`; `C1 C2` has the same eigenvalues.
     ///
     /// # Errors
     /// [`EvalError::Lengths`] for features of different lengths.
@@ -54,7 +54,7 @@ impl Gaussian {
         }
         let root = semidefinite_cholesky(self.covariance.clone());
         let product = root.tr_mul(&other.covariance) * root;
-        // Rounding leaves it a little off symmetry, and tiny eigenvalues a little below zero.
+        // Rounding makes it slightly asymmetric, and tiny eigenvalues slightly negative.
         let product = (&product + product.transpose()) * 0.5;
         let roots = product.symmetric_eigenvalues();
         let trace_of_root: f64 = roots.iter().map(|value| value.max(0.0).sqrt()).sum();
@@ -68,8 +68,9 @@ impl Gaussian {
 
 /// The lower triangular `L` of a positive semidefinite matrix with `L L^T` equal to it.
 ///
-/// The usual algorithm, column by column, but that a column whose pivot is nothing but rounding error becomes zero: in a
-/// semidefinite matrix the rest of it is zero then, too. With fewer images than features most columns are of that kind.
+/// The usual algorithm, column by column, except that a column becomes zero if its pivot is only rounding error: in a
+/// semidefinite matrix the rest of that column is then zero, too. With fewer images than features most columns are like
+/// this.
 fn semidefinite_cholesky(mut matrix: DMatrix<f64>) -> DMatrix<f64> {
     let size = matrix.nrows();
     let rounding = matrix.diagonal().max() * f64::EPSILON * size as f64;

@@ -1,4 +1,4 @@
-//! A network that looks at images, and what it saw.
+//! A network that judges images, and its output.
 
 use std::fmt;
 use std::path::Path;
@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::{DigitClassifier, DigitReadings, EvalError, FeatureLayer, Features, Inception};
 
-/// Whose features images are compared by.
+/// The network whose features are compared.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(try_from = "Spelling", into = "String")]
 pub enum FeatureKind {
@@ -41,7 +41,7 @@ impl FromStr for FeatureKind {
     }
 }
 
-/// How a file may spell a [`FeatureKind`]: `"2048"` or 2048.
+/// The spellings of a [`FeatureKind`] in a file: `"2048"` or 2048.
 #[derive(Deserialize)]
 #[serde(untagged)]
 enum Spelling {
@@ -66,7 +66,7 @@ impl From<FeatureKind> for String {
     }
 }
 
-/// Who looks at the images.
+/// A network that judges images.
 #[non_exhaustive]
 pub enum Judge {
     /// The digit classifier, with the SHA-256 of its weights.
@@ -75,11 +75,11 @@ pub enum Judge {
     Inception(Box<Inception>),
 }
 
-/// What a [`Judge`] saw in a set of images.
+/// A [`Judge`]'s output for a set of images.
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub enum Seen {
-    /// Digits, and how sure the classifier is of them.
+    /// Digits with the classifier's confidence.
     Digits(DigitReadings),
     /// Features alone.
     Features(Features),
@@ -92,14 +92,14 @@ impl fmt::Debug for Judge {
 }
 
 impl Judge {
-    /// The network that gives these features. Its weights come from the file `weights`; without one, the digit
-    /// classifier's are those inside this program, and InceptionV3's are pytorch-fid's, downloaded the first time.
+    /// The network for these features. Its weights come from the file `weights`. Without a file the digit classifier
+    /// uses the weights inside this program, and InceptionV3 pytorch-fid's, which are downloaded the first time.
     ///
-    /// InceptionV3 sees images resized to `side` x `side`: see [`Inception::load`].
+    /// For InceptionV3 images are resized to `side` x `side`: see [`Inception::load`].
     ///
     /// # Errors
-    /// [`EvalError::File`], [`EvalError::Classifier`] and [`EvalError::Weights`] for a file that cannot be read or holds
-    /// another network, [`EvalError::Data`] when the download fails.
+    /// [`EvalError::File`], [`EvalError::Classifier`] and [`EvalError::Weights`] for a file that cannot be read or has
+    /// another network, [`EvalError::Data`] if the download fails.
     pub fn open(
         features: FeatureKind,
         weights: Option<&Path>,
@@ -129,7 +129,7 @@ impl Judge {
         Ok(Self::Digits(Box::new(classifier), kiln_data::sha256(bytes)))
     }
 
-    /// What its figures depend on besides the images, as part of a file's name.
+    /// Identifies everything besides the images that its figures depend on, as part of a file's name.
     pub fn identity(&self) -> String {
         match self {
             Self::Digits(_, sha256) => format!("digits-{:.12}", sha256),
@@ -137,7 +137,7 @@ impl Judge {
         }
     }
 
-    /// Who it is, in a sentence for those who read its figures.
+    /// A description for readers of its figures.
     pub fn description(&self) -> String {
         match self {
             Self::Digits(_, sha256) => {
@@ -157,7 +157,7 @@ impl Judge {
         }
     }
 
-    /// What the distances are called: `FID` and `KID` are those on Inception's features.
+    /// The names of the distances: `FID` and `KID` for Inception's features.
     pub fn names_of_distances(&self) -> [&'static str; 2] {
         match self {
             Self::Digits(..) => ["Frechet", "kernel"],
@@ -165,10 +165,10 @@ impl Judge {
         }
     }
 
-    /// Looks at images `[batch, channels, height, width]` in [-1, 1]; what exceeds that is clipped, as in a picture.
+    /// Judges images `[batch, channels, height, width]` in [-1, 1], clipped to this range as in a picture.
     ///
     /// # Errors
-    /// [`EvalError::Shape`] for images that it cannot read, [`EvalError::Compute`] when the device fails.
+    /// [`EvalError::Shape`] for images that it cannot read, [`EvalError::Compute`] if the device fails.
     pub fn see(&self, images: Tensor<4>) -> Result<Seen, EvalError> {
         let images = images.clamp(-1.0, 1.0);
         Ok(match self {
@@ -179,7 +179,7 @@ impl Judge {
 }
 
 impl Seen {
-    /// One row an image.
+    /// One row per image.
     pub fn features(&self) -> &Features {
         match self {
             Self::Digits(readings) => &readings.features,
@@ -187,10 +187,10 @@ impl Seen {
         }
     }
 
-    /// Adds what was seen in further images.
+    /// Adds the output for further images.
     ///
     /// # Errors
-    /// [`EvalError::Lengths`] when another judge saw it.
+    /// [`EvalError::Lengths`] if it comes from another judge.
     pub fn append(&mut self, other: Self) -> Result<(), EvalError> {
         match (self, other) {
             (Self::Digits(readings), Self::Digits(other)) => readings.append(other),

@@ -1,29 +1,29 @@
-//! The kernel distance between two sets of features: KID, when the features are Inception's.
+//! The kernel distance between two sets of features: KID, if the features are Inception's.
 
 use burn::tensor::Tensor;
 
 use crate::{EvalError, Features};
 
-/// A mean over subsets, and how well it is known.
+/// A mean over subsets, and its uncertainty.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct KernelDistance {
     /// The mean of the subsets' distances.
     pub mean: f64,
-    /// The standard deviation between subsets, with which figures are usually published.
+    /// The standard deviation between subsets, which publications usually give.
     pub deviation: f64,
-    /// The standard error of the mean, `deviation / sqrt(subsets)`; none of a single subset. Subsets overlap, so it is
-    /// rather too small.
+    /// The standard error of the mean, `deviation / sqrt(subsets)`; `None` for a single subset. Subsets overlap, so it
+    /// is a little too small.
     pub standard_error: Option<f64>,
 }
 
-/// The unbiased squared maximum mean discrepancy between two sets (Gretton et al. 2012, equation 3) under the kernel
+/// The unbiased squared maximum mean discrepancy between two sets (Gretton et al. 2012, equation 3) with the kernel
 /// `k(x, y) = (x.y / length + 1)³` (Binkowski et al. 2018):
 ///
 /// ```text
 /// mean over i != j of k(x_i, x_j)  +  mean over i != j of k(y_i, y_j)  -  2 mean of k(x_i, y_j)
 /// ```
 ///
-/// Around 0 for two sets of the same distribution, below 0 as often as above.
+/// Around 0 for two sets from the same distribution, as often below as above.
 ///
 /// # Errors
 /// [`EvalError::TooFew`] below two images, [`EvalError::Lengths`] for features of different lengths.
@@ -36,9 +36,9 @@ pub fn squared_discrepancy(left: &Features, right: &Features) -> Result<f64, Eva
     Ok(mean_of_pairs(x.clone())? + mean_of_pairs(y.clone())? - 2.0 * mean_between(x, y)?)
 }
 
-/// KID: the mean of [`squared_discrepancy`] over `subsets` random subsets of `size` images of either set (or of all, where
-/// there are fewer), drawn by `seed`. 100 subsets of 1,000 images are usual. Sets of no more than `size` images are compared
-/// once, as a whole.
+/// KID: the mean of [`squared_discrepancy`] over `subsets` random subsets of `size` images of either set (or of all
+/// images, if there are fewer), drawn by `seed`. 100 subsets of 1,000 images are usual. Sets of at most `size` images
+/// are compared once, as a whole.
 ///
 /// # Errors
 /// Those of [`squared_discrepancy`].
@@ -50,7 +50,7 @@ pub fn kernel_distance(
     seed: u64,
 ) -> Result<KernelDistance, EvalError> {
     let size = size.min(left.count()).min(right.count());
-    // All images of both sets make the same distance in any order.
+    // All images of both sets give the same distance in any order.
     let takes_all = size == left.count() && size == right.count();
     let subsets = if takes_all { 1 } else { subsets };
     let subset = |set: &Features, draw| {
@@ -64,11 +64,11 @@ pub fn kernel_distance(
     ))
 }
 
-/// The kernel distance as the Keras examples of diffusion models log it: the mean of [`squared_discrepancy`] over
+/// The kernel distance as in the Keras examples of diffusion models: the mean of [`squared_discrepancy`] over
 /// consecutive batches of `batch` images of both sets. A last batch that is not full is left out.
 ///
 /// # Errors
-/// Those of [`squared_discrepancy`], and [`EvalError::TooFew`] when there is no full batch.
+/// Those of [`squared_discrepancy`], and [`EvalError::TooFew`] if there is no full batch.
 pub fn kernel_distance_by_batches(
     left: &Features,
     right: &Features,

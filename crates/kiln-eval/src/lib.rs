@@ -1,22 +1,22 @@
-//! How good pictures are: distances between sets of images, and a digit classifier.
+//! Measures the quality of pictures: distances between sets of images, and a digit classifier.
 //!
-//! A network turns images into [`Features`], one row of numbers an image: [`Inception`] for photographs, as everybody
-//! does, or [`DigitClassifier`] for digits, which Inception knows nothing about. Then two sets are compared:
+//! A network turns images into [`Features`], one row of numbers per image: [`Inception`] for photographs, as is usual,
+//! or [`DigitClassifier`] for digits, which Inception does not know. These measures compare two sets:
 //!
-//! | measure | what it says | from |
+//! | measure | meaning | from |
 //! | --- | --- | --- |
-//! | [`frechet_distance`] | how far apart two normal distributions fitted to the features are (FID) | Heusel et al. 2017 |
+//! | [`frechet_distance`] | the distance between two normal distributions fitted to the features (FID) | Heusel et al. 2017 |
 //! | [`kernel_distance`] | the same without that assumption, and without bias (KID) | Binkowski et al. 2018 |
-//! | [`Manifolds`] | fidelity apart from variety: precision, recall, density, coverage | Kynkäänniemi et al. 2019, Naeem et al. 2020 |
-//! | [`nearest`] | the nearest training image of each drawn one: was it learnt by heart? | |
-//! | [`DigitReadings`] | how sure the classifier is of drawn digits, and which ones there are | |
+//! | [`Manifolds`] | fidelity and variety separately: precision, recall, density, coverage | Kynkäänniemi et al. 2019, Naeem et al. 2020 |
+//! | [`nearest`] | the nearest training image of each drawn one: was it memorised? | |
+//! | [`DigitReadings`] | how sure the classifier is of drawn digits, and their classes | |
 //!
-//! A [`Judge`] is such a network; a [`Reference`] are real images that it has seen, to be compared with many sets of drawn ones
-//! by all of these measures.
+//! A [`Judge`] is such a network. A [`Reference`] is a set of real images that it has judged, for comparison with many
+//! sets of drawn ones by all of these measures.
 //!
-//! How well an autoencoder gives single images back is said by [`psnr`], [`ssim`] and [`mean_squared_error`].
+//! [`psnr`], [`ssim`] and [`mean_squared_error`] measure how well an autoencoder reconstructs single images.
 //!
-//! Every measure is checked against somebody else's implementation: `tests/fixtures/eval/make.py` lists them.
+//! Tests check every measure against another implementation: `tests/fixtures/eval/make.py` lists them.
 //!
 //! ```
 //! use kiln_eval::{Features, frechet_distance};
@@ -60,7 +60,7 @@ pub use kernel::{
 pub use neighbours::{Manifolds, nearest};
 pub use similarity::{mean_psnr, mean_squared_error, psnr, ssim};
 
-/// Many times the size of any judge's weights and of what it sees, in bytes.
+/// Many times the size of any judge's weights and features, in bytes.
 const LARGEST: u64 = 1 << 30;
 
 /// The bytes of a file.

@@ -1,30 +1,30 @@
-//! Measures by nearest neighbours: precision, recall, density, coverage, and whether images were learnt by heart.
+//! Measures by nearest neighbours: precision, recall, density, coverage, and whether images were memorised.
 
 use burn::tensor::{Tensor, s};
 
 use crate::{EvalError, Features};
 
-/// Rows whose distances to all others are computed together: what bounds the memory.
+/// Rows whose distances to all others are computed together, which limits the memory.
 const ROWS: usize = 1024;
 
-/// How drawn images lie among real ones, all from 0 (bad) up.
+/// The position of drawn images among real ones; all figures go from 0 (bad) up.
 ///
-/// A set's *ball* around one of its images reaches to the image's k-th nearest neighbour in the set.
+/// A set's *ball* around one of its images extends to the image's k-th nearest neighbour in the set.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Manifolds {
     /// Share of the drawn images that lie in a ball of a real one: fidelity (Kynkäänniemi et al. 2019).
     pub precision: f64,
     /// Share of the real images that lie in a ball of a drawn one: variety (Kynkäänniemi et al. 2019).
     pub recall: f64,
-    /// How many balls of real images a drawn one lies in, divided by k: 1 for drawn images like the real ones
-    /// (Naeem et al. 2020). A single stray real image does not change it much, as it does `precision`.
+    /// How many balls of real images a drawn one lies in, divided by k: 1 for drawn images like the real ones (Naeem et
+    /// al. 2020). Unlike `precision`, it changes little with a single stray real image.
     pub density: f64,
     /// Share of the real images with a drawn one in their ball (Naeem et al. 2020).
     pub coverage: f64,
 }
 
 impl Manifolds {
-    /// Compares drawn with real images by balls that reach to the `neighbours`-th nearest neighbour. 5 is usual.
+    /// Compares drawn with real images by balls up to the `neighbours`-th nearest neighbour. 5 is usual.
     ///
     /// # Errors
     /// [`EvalError::TooFew`] unless both sets have more images than `neighbours`, [`EvalError::Lengths`] for features of
@@ -71,7 +71,7 @@ impl Manifolds {
 /// For each image of `set` the nearest one of `others`: its number, and the Euclidean distance.
 ///
 /// # Errors
-/// [`EvalError::Lengths`] for features of different lengths, [`EvalError::TooFew`] when `others` is empty.
+/// [`EvalError::Lengths`] for features of different lengths, [`EvalError::TooFew`] if `others` is empty.
 pub fn nearest(set: &Features, others: &Features) -> Result<Vec<(usize, f64)>, EvalError> {
     set.check_length(others)?;
     others.at_least(1, "a nearest image")?;
@@ -88,7 +88,7 @@ pub fn nearest(set: &Features, others: &Features) -> Result<Vec<(usize, f64)>, E
 fn radii(set: &Features, neighbours: usize) -> Result<Vec<f32>, EvalError> {
     let mut radii = Vec::with_capacity(set.count());
     each_row(set, set, |image, distances| {
-        // An image is not its own neighbour, even if rounding puts another one as near.
+        // An image is not its own neighbour, even if rounding makes another one as near.
         let others = distances
             .iter()
             .enumerate()
@@ -104,13 +104,13 @@ fn radii(set: &Features, neighbours: usize) -> Result<Vec<f32>, EvalError> {
     Ok(radii)
 }
 
-/// Shows `observe` each image of `set` with its squared distances to all of `others`.
+/// Calls `observe` with each image of `set` and its squared distances to all of `others`.
 fn each_row(
     set: &Features,
     others: &Features,
     mut observe: impl FnMut(usize, &[f32]),
 ) -> Result<(), EvalError> {
-    // |x - y|² = |x|² + |y|² - 2 x.y loses digits where |x| is much larger than |x - y|: around a common centre it is not.
+    // |x - y|² = |x|² + |y|² - 2 x.y loses digits if |x| is much larger than |x - y|, so move both sets to a common centre.
     let (x, y) = (set.to_tensor(), others.to_tensor());
     let centre = y.clone().mean_dim(0);
     let (x, y) = (x - centre.clone(), y - centre);
@@ -161,7 +161,7 @@ mod tests {
         let drawn = line([4.5; 10]);
         let manifolds = Manifolds::compare(&real, &drawn, 2).unwrap();
         assert_eq!((manifolds.precision, manifolds.recall), (1.0, 0.0));
-        // Balls of radius 1 (2 at the ends) around 4 and 5 hold it.
+        // Balls of radius 1 (2 at the ends) around 4 and 5 contain it.
         assert_eq!((manifolds.density, manifolds.coverage), (1.0, 0.2));
     }
 

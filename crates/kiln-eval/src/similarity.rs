@@ -1,4 +1,4 @@
-//! How well an image is given back: MSE, PSNR and SSIM, each of one pair of images.
+//! The quality of a reconstructed image: MSE, PSNR and SSIM, each for one pair of images.
 
 use crate::EvalError;
 
@@ -8,10 +8,10 @@ const RADIUS: usize = 5;
 /// SSIM's constants for values in [0, 1], (0.01)² and (0.03)².
 const C1: f64 = 0.01 * 0.01;
 const C2: f64 = 0.03 * 0.03;
-/// The most that [`psnr`] gives: a perfect image would be infinitely good, and hide all others in a mean.
+/// The largest result of [`psnr`]: a perfect image would have an infinite one, and hide all others in a mean.
 const BEST_PSNR: f64 = 100.0;
 
-/// The mean squared difference of two images in [-1, 1], measured on [0, 1]. `given_back` is clipped as a picture would be.
+/// The mean squared difference of two images in [-1, 1], measured on [0, 1]. `given_back` is clipped, as in a picture.
 pub fn mean_squared_error(original: &[f32], given_back: &[f32]) -> f64 {
     let pairs = original.iter().zip(given_back);
     let squares = pairs.map(|(&x, &y)| (to_unit(x) - to_unit(y)).powi(2));
@@ -23,7 +23,7 @@ pub fn psnr(original: &[f32], given_back: &[f32]) -> f64 {
     (-10.0 * mean_squared_error(original, given_back).log10()).min(BEST_PSNR)
 }
 
-/// [`psnr`] averaged over `originals`, of what was made of each of them.
+/// The mean [`psnr`] of images compared with their `originals`.
 pub fn mean_psnr<'a>(
     originals: impl Iterator<Item = &'a [f32]>,
     given_back: impl Iterator<Item = &'a [f32]>,
@@ -47,7 +47,7 @@ pub fn mean_psnr<'a>(
 /// within the image, and over the channels.
 ///
 /// # Errors
-/// [`EvalError::Shape`] for images smaller than the window of 11x11, or of another size than `height` and `width` say.
+/// [`EvalError::Shape`] for images smaller than the window of 11x11, or of another size than `height` and `width`.
 pub fn ssim(
     original: &[f32],
     given_back: &[f32],
@@ -95,7 +95,7 @@ fn ssim_of_channel(x: &[f32], y: &[f32], width: usize) -> f64 {
     places.sum::<f64>() / count as f64
 }
 
-/// Means under the window, wherever it lies within the image.
+/// Means under the window, at every place within the image.
 fn gaussian(values: &[f64], width: usize) -> Vec<f64> {
     let distances = (0..=2 * RADIUS).map(|place| place as f64 - RADIUS as f64);
     let window: Vec<f64> = distances
@@ -142,7 +142,7 @@ mod tests {
         // 0.2 of [-1, 1] is 0.1 of [0, 1]: 20 dB.
         assert!((psnr(&[0.0; 4], &[0.2; 4]) - 20.0).abs() < 1e-5);
         assert_eq!(psnr(&[0.0; 4], &[0.0; 4]), BEST_PSNR);
-        // What lies outside is drawn as white.
+        // Larger values are drawn as white.
         assert_eq!(mean_squared_error(&[1.0], &[3.0]), 0.0);
     }
 

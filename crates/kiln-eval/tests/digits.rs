@@ -1,4 +1,4 @@
-//! The digit classifier that ships, on the images that it has not learnt from.
+//! The digit classifier that ships, on images that it was not trained on.
 
 use burn::tensor::{Device, Tensor, TensorData};
 use kiln_data::{DataConfig, DatasetKind, NoProgress};
@@ -6,7 +6,7 @@ use kiln_eval::{DigitClassifier, FeatureKind, Judge, Reference, Seen, chi_square
 
 const SIDE: usize = DigitClassifier::SIDE;
 
-/// The 10,000 test images of MNIST, read by the classifier that ships, and their labels.
+/// The 10,000 test images of MNIST, read by that classifier, and their labels.
 fn test_images() -> (Seen, Vec<usize>) {
     let config = DataConfig::new(DatasetKind::Mnist10k, SIDE, 1);
     let datasets = kiln_data::open(&config, &NoProgress).unwrap();
@@ -46,7 +46,7 @@ fn the_classifier_reads_what_it_has_not_learnt_and_halves_of_the_set_are_alike()
     labels.iter().for_each(|&label| counts[label] += 1);
     assert!(chi_squared(&readings.histogram(), &counts) < 1e-4);
 
-    // One half of the images beside the other, by all measures.
+    // One half of the images compared with the other, by all measures.
     let half = |odd: usize| {
         let rows = seen.features().rows().skip(odd).step_by(2);
         let values = rows.flatten().copied().collect();

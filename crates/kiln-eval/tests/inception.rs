@@ -1,4 +1,5 @@
-//! The feature network beside features that were computed elsewhere, from weights that are too large for the repository.
+//! The feature network against features computed by another program, with weights that are too large for the
+//! repository.
 
 use std::path::{Path, PathBuf};
 

@@ -1,4 +1,4 @@
-//! Every measure beside another implementation's figure for the same numbers: see tests/fixtures/eval/make.py.
+//! Every measure against another implementation's figure for the same numbers: see tests/fixtures/eval/make.py.
 
 use std::path::Path;
 

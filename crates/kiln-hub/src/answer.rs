@@ -1,4 +1,4 @@
-//! What kiln reads of the Hub's answers, and what is wrong with those that are JSON of another kind.
+//! Reads the Hub's answers, and says what is wrong with JSON of another kind.
 
 use std::fmt;
 
@@ -13,20 +13,20 @@ use crate::client::{Listed, stays_inside};
 pub(crate) enum Wrong {
     /// A key is missing.
     Missing(String),
-    /// Under a key, or as the whole answer, is another kind of value.
+    /// A key, or the whole answer, has another kind of value.
     Kind {
-        /// What it is.
+        /// The kind that was found.
         found: &'static str,
-        /// What it should be.
+        /// The expected kind.
         expected: &'static str,
-        /// The key; none: the whole answer.
+        /// The key; `None` is the whole answer.
         key: Option<String>,
     },
     /// Something else, in words.
     Other(String),
 }
 
-/// ".. has no `sha`", as goes after "does not answer as a Hub".
+/// "its answer has no `sha`": the message continues "does not answer as a Hub".
 impl fmt::Display for Wrong {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
@@ -91,7 +91,7 @@ pub(crate) fn listed_in(page: &Value) -> Result<Vec<(String, Listed)>, Wrong> {
     Ok(files)
 }
 
-/// Which key of an entry, at `place` in the list, is why it cannot be read; serde says none.
+/// Finds the key that makes an entry, at `place` in the list, unreadable. serde names no key.
 fn wrong_entry(entry: &Value, place: &str, problem: &serde_json::Error) -> Wrong {
     let check = |key, expected, is_right: fn(&Value) -> bool| {
         let value = member(entry, key, place)?;
@@ -112,7 +112,7 @@ fn wrong_entry(entry: &Value, place: &str, problem: &serde_json::Error) -> Wrong
     wrong.map_or_else(|wrong| wrong, other)
 }
 
-/// What stands under a key of an object that stands at `place`.
+/// The value under a key of the object at `place`.
 fn member<'a>(object: &'a Value, key: &str, place: &str) -> Result<&'a Value, Wrong> {
     let keys = object.as_object();
     let own = place.trim_end_matches('.');

@@ -1,5 +1,5 @@
-//! Questions to the Hub's API: what comes back is bounded in size, in pages and in time, and the token goes to the Hub
-//! alone, wherever an answer points.
+//! Requests to the Hub's API: answers are bounded in size, in pages and in time, and the token is sent only to the Hub,
+//! wherever an answer points.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::Read;
@@ -15,19 +15,19 @@ use crate::answer::{self, Wrong};
 use crate::client::{Listed, Remote, encoded, is_busy};
 use crate::name::is_commit;
 
-/// Largest answer, all its pages together, in bytes: a repository of some hundred thousand files.
+/// Largest answer in bytes, over all its pages: enough for a repository of some hundred thousand files.
 const MOST_BYTES: u64 = 64 << 20;
-/// Most pages of an answer. The Hub puts a thousand files on each.
+/// The largest number of pages. The Hub puts a thousand files on each.
 const MOST_PAGES: usize = 1000;
 
-/// What is left of the bounds of an answer.
+/// The rest of the limits for an answer.
 struct Budget<'a> {
     bytes: u64,
     end: Instant,
     task: Task<'a>,
 }
 
-/// What a server answered.
+/// A server's answer.
 pub(crate) struct Answer {
     pub(crate) status: StatusCode,
     pub(crate) headers: HeaderMap,
@@ -35,7 +35,7 @@ pub(crate) struct Answer {
 }
 
 impl Remote<'_> {
-    /// The commit that the name's revision is now.
+    /// The current commit of the name's revision.
     pub(crate) fn commit(&self, progress: &dyn Progress) -> Result<String, TransportError> {
         let revision = encoded_part(self.name.revision());
         let url = self.api_url(&format!("revision/{revision}"));
@@ -74,7 +74,7 @@ impl Remote<'_> {
         Ok(files)
     }
 
-    /// Sends `body` and reads the JSON that comes back; nothing at all counts as null.
+    /// Sends `body` and reads the JSON answer; an empty answer counts as null.
     pub(crate) fn post(
         &self,
         url: &str,
@@ -83,19 +83,19 @@ impl Remote<'_> {
     ) -> Result<Value, TransportError> {
         let answer = self.send(url, content, body)?;
         self.accepted(&answer)?;
-        // A verification may answer with nothing.
+        // A verification may have an empty answer.
         match answer.text.trim() {
             "" => Ok(Value::Null),
             _ => self.json(&answer),
         }
     }
 
-    /// The answer is JSON, and not that which was asked for.
+    /// The error for an answer that is JSON but not the requested kind.
     pub(crate) fn wrong(&self, wrong: &Wrong) -> TransportError {
         self.not_a_hub(&wrong.to_string())
     }
 
-    /// Sends `body`, and returns the answer whatever it is.
+    /// Sends `body`, and returns the answer with any status.
     pub(crate) fn send(
         &self,
         url: &str,
@@ -112,7 +112,7 @@ impl Remote<'_> {
         Ok(answer)
     }
 
-    /// Asks, by POST where there is something to send, again after each pause while the server is busy.
+    /// Sends a request, as POST if there is a body, again after each pause while the server is busy.
     fn ask(
         &self,
         url: &str,
@@ -120,7 +120,7 @@ impl Remote<'_> {
         budget: &mut Budget<'_>,
     ) -> Result<Answer, TransportError> {
         let authorization = self.settings.authorization();
-        // The token is for the Hub, and not for where it keeps its files.
+        // The token is for the Hub, not for its file storage.
         let is_hub = Origin::of(url) == Origin::of(&self.settings.endpoint);
         let headers = sent.map(|(content, _)| {
             let content = content.to_owned();
@@ -159,7 +159,7 @@ impl Remote<'_> {
         }
     }
 
-    /// Reads an answer as far as the budget goes.
+    /// Reads an answer within the budget.
     fn text(&self, body: &mut dyn Read, budget: &mut Budget<'_>) -> Result<String, TransportError> {
         let mut text = Vec::new();
         let mut chunk = vec![0; 64 << 10];
@@ -181,7 +181,7 @@ impl Remote<'_> {
         Ok(String::from_utf8_lossy(&text).into_owned())
     }
 
-    /// Refuses an answer that is no success.
+    /// Refuses an answer with an error status.
     fn accepted(&self, answer: &Answer) -> Result<(), TransportError> {
         match answer.status.is_success() {
             true => Ok(()),
@@ -189,12 +189,12 @@ impl Remote<'_> {
         }
     }
 
-    /// What an answer that is no success means.
+    /// The error for an answer with an error status.
     pub(crate) fn refused(&self, answer: &Answer) -> TransportError {
         self.answer_error(answer.status, &answer.headers, &answer.text)
     }
 
-    /// How long an answer may still take.
+    /// The time that is left for an answer.
     fn time_left(&self, budget: &Budget<'_>) -> Result<Duration, TransportError> {
         let left = budget.end.saturating_duration_since(Instant::now());
         match left.is_zero() {
@@ -203,7 +203,7 @@ impl Remote<'_> {
         }
     }
 
-    /// What it means that nothing more came of an answer: its time was up, or the server cannot be reached.
+    /// The error if an answer stops early: its time was up, or the server cannot be reached.
     fn broken_off(&self, problem: String, budget: &Budget<'_>) -> TransportError {
         match Instant::now() < budget.end {
             true => self.unreachable(problem),
@@ -229,7 +229,7 @@ impl Remote<'_> {
         }
     }
 
-    /// An address of the API, about this repository.
+    /// An address of the API for this repository.
     pub(crate) fn api_url(&self, path: &str) -> String {
         let (endpoint, kind) = (&self.settings.endpoint, self.kind.plural());
         format!("{endpoint}/api/{kind}/{}/{path}", self.id())

@@ -1,10 +1,10 @@
-//! One repository's files on this machine, laid out as Python's `huggingface_hub` does, so that both use one cache.
+//! One repository's files on this machine, in the layout of Python's `huggingface_hub`, so that both use one cache.
 //!
 //! ```text
 //! models--ORG--REPO/
-//!   refs/main                             the commit that a branch or tag meant when it was last asked for
+//!   refs/main                             the commit of a branch or tag at the last request
 //!   blobs/CHECKSUM                        contents, each once
-//!   snapshots/COMMIT/unet/config.json     links to the contents: what a commit looks like
+//!   snapshots/COMMIT/unet/config.json     links to the contents, in a commit's layout
 //! .locks/models--ORG--REPO/CHECKSUM.lock  held while a content is fetched
 //! ```
 
@@ -19,14 +19,14 @@ use crate::checksum::Checksum;
 use crate::name::{Kind, is_commit};
 use crate::{RepositoryName, TransportError};
 
-/// What is known of a file's content.
+/// Whether a file's content is right.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Soundness {
-    /// It has the checksum that it is kept under.
+    /// It has the checksum under which it is stored.
     Verified,
-    /// It is a copy that no checksum is known of, as Python leaves it where there are no links.
+    /// It is a copy without a known checksum, which Python makes on systems without links.
     Unknown,
-    /// It has another checksum than the one that it is kept under.
+    /// It has another checksum than the one under which it is stored.
     Damaged,
 }
 
@@ -46,7 +46,7 @@ impl Cache {
         }
     }
 
-    /// The commit that `revision` is, as far as is known here.
+    /// The commit of `revision`, as far as the cache knows it.
     pub(crate) fn commit(&self, revision: &str) -> Option<String> {
         if is_commit(revision) {
             return Some(revision.to_owned());
@@ -55,7 +55,7 @@ impl Cache {
         Some(commit.trim().to_owned()).filter(|commit| is_commit(commit))
     }
 
-    /// Remembers which commit a branch or tag is.
+    /// Stores the commit of a branch or tag.
     pub(crate) fn remember(&self, revision: &str, commit: &str) -> Result<(), TransportError> {
         if is_commit(revision) {
             return Ok(());
@@ -71,19 +71,19 @@ impl Cache {
         write().map_err(cache_error(&path))
     }
 
-    /// The folder that looks like the repository at `commit`.
+    /// The folder with the layout of the repository at `commit`.
     pub(crate) fn snapshot(&self, commit: &str) -> PathBuf {
         self.folder.join("snapshots").join(commit)
     }
 
-    /// The files of the snapshot of `commit` that are here, with `/` between folders.
+    /// The existing files of the snapshot of `commit`, with `/` between folders.
     pub(crate) fn files(&self, commit: &str) -> Vec<String> {
         let mut files = Vec::new();
         list(&self.snapshot(commit), "", &mut files);
         files
     }
 
-    /// Whether a file of the snapshot of `commit` is what it was when it came. Reads all of it.
+    /// Whether a file of the snapshot of `commit` is unchanged since its download. Reads the whole file.
     pub(crate) fn soundness(
         &self,
         commit: &str,
@@ -106,31 +106,31 @@ impl Cache {
         }
     }
 
-    /// Where a content is, or would be.
+    /// The path of a content, which may not exist.
     pub(crate) fn content(&self, checksum: &Checksum) -> PathBuf {
         self.folder.join("blobs").join(checksum.digits())
     }
 
-    /// Where a content grows while it is fetched.
+    /// The path of a content that is being fetched.
     pub(crate) fn partial(&self, checksum: &Checksum) -> PathBuf {
         let mut path = self.content(checksum);
         path.as_mut_os_string().push(".incomplete");
         path
     }
 
-    /// Waits until nobody else fetches this content, and keeps others out until the result is dropped. Python's locks
-    /// are the same.
+    /// Locks this content until the result is dropped, and waits for other processes that fetch it. Python's locks are
+    /// the same.
     pub(crate) fn lock(&self, checksum: &Checksum) -> Result<File, TransportError> {
         let path = self.locks.join(format!("{}.lock", checksum.digits()));
         let lock = || {
             fs::create_dir_all(&self.locks)?;
             fs::create_dir_all(self.folder.join("blobs"))?;
-            // What else stands in its place is not followed, and not waited for.
+            // Anything else than a file is not opened: a link could lead elsewhere, and a pipe would block.
             if fs::symlink_metadata(&path).is_ok_and(|found| !found.is_file()) {
                 fs::remove_file(&path)?;
             }
             let file = OpenOptions::new().create(true).append(true).open(&path)?;
-            // Where the file system has no locks, the checksum still protects.
+            // If the file system has no locks, the checksum still protects the content.
             let _ = file.lock();
             Ok(file)
         };
@@ -147,10 +147,10 @@ impl Cache {
         let path = self.snapshot(commit).join(file);
         let place = || {
             fs::create_dir_all(parent(&path))?;
-            // Under a name of its own first, so that the link is there as a whole or not at all.
+            // Under a temporary name first, so that the link appears atomically.
             let link = parent(&path).join(format!(".{}.link", checksum.digits()));
             remove(&link)?;
-            // From snapshots/COMMIT up to the repository's folder, and further from each folder below.
+            // From snapshots/COMMIT up to the repository's folder, plus one level for each folder below.
             let up = "../".repeat(2 + file.matches('/').count());
             link_to(
                 &format!("{up}blobs/{}", checksum.digits()),
@@ -167,7 +167,7 @@ impl Cache {
     }
 }
 
-/// Turns what the system says about `path` into an error.
+/// Turns a system error about `path` into ours.
 pub(crate) fn cache_error(path: &Path) -> impl FnOnce(io::Error) -> TransportError {
     move |problem| TransportError::Cache {
         path: path.to_owned(),
@@ -180,7 +180,7 @@ fn link_to(relative: &str, _content: &Path, link: &Path) -> io::Result<()> {
     std::os::unix::fs::symlink(relative, link)
 }
 
-// Symbolic links need privileges on Windows; Python copies there too.
+// Symbolic links need privileges on Windows; Python copies there, too.
 #[cfg(not(unix))]
 fn link_to(_relative: &str, content: &Path, link: &Path) -> io::Result<()> {
     fs::hard_link(content, link).or_else(|_| fs::copy(content, link).map(|_| ()))
@@ -197,7 +197,7 @@ fn parent(path: &Path) -> &Path {
     path.parent().unwrap_or(Path::new("."))
 }
 
-/// Adds the names of the files in `folder`, which itself is called `prefix`.
+/// Adds the names of the files in `folder`, whose own name is `prefix`.
 fn list(folder: &Path, prefix: &str, files: &mut Vec<String>) {
     let Ok(entries) = fs::read_dir(folder) else {
         return;
@@ -206,7 +206,7 @@ fn list(folder: &Path, prefix: &str, files: &mut Vec<String>) {
         let Ok(name) = entry.file_name().into_string() else {
             continue;
         };
-        // A link to a content that is gone is no file.
+        // A link to a missing content is not a file.
         let path = entry.path();
         if path.is_dir() {
             list(&path, &format!("{prefix}{name}/"), files);

@@ -1,6 +1,6 @@
-//! The page of a model on the Hub: `README.md`, with facts for machines in YAML at its head.
+//! The page of a model on the Hub: `README.md`, with machine-readable facts in YAML at the top.
 //!
-//! The facts are those of <https://huggingface.co/docs/hub/model-cards>.
+//! The facts follow <https://huggingface.co/docs/hub/model-cards>.
 
 use std::collections::BTreeSet;
 use std::fmt::Write;
@@ -11,32 +11,32 @@ use serde_json::{Map, Value};
 
 use crate::markdown::{cell, fence, inline};
 
-/// Data sets that the Hub has, under kiln's names for them.
+/// Data sets on the Hub, by kiln's names.
 const DATA_SETS: [(&str, &str); 4] = [
     ("mnist", "ylecun/mnist"),
     ("mnist-10k", "ylecun/mnist"),
     ("cifar-10", "uoft-cs/cifar10"),
     ("flowers-102", "huggan/flowers-102-categories"),
 ];
-/// A part of a model and how it was trained.
+/// A part of a model and its training.
 pub(crate) struct Part {
     /// "U-Net", "VQ-VAE", "VAE", "Guide".
     pub(crate) title: &'static str,
-    /// Facts about it beyond those of its training: names and values.
+    /// Facts about it besides its training: names and values.
     pub(crate) facts: Vec<(&'static str, String)>,
     /// How it was trained, and facts about its data.
     pub(crate) metadata: Metadata,
 }
 
-/// All that the page says.
+/// The content of the page.
 pub(crate) struct Card<'a> {
     /// `ORG/REPO`, or `ORG/REPO@BRANCH`.
     pub(crate) repository: &'a str,
     /// One of the Hub's names for licenses, such as `apache-2.0`.
     pub(crate) license: &'a str,
-    /// diffusers' class that loads it, a pipeline or a network alone; none if no class of diffusers does.
-    pub(crate) class: Option<&'a str>,
-    /// The U-Net first.
+    /// diffusers' class that loads it and draws with it, a pipeline or a network alone; or the reason if there is none.
+    pub(crate) class: Result<&'a str, &'a str>,
+    /// The parts, with the U-Net first.
     pub(crate) parts: &'a [Part],
     /// Name of the file with drawn images, or with reconstructions.
     pub(crate) grid: Option<&'a str>,
@@ -44,7 +44,7 @@ pub(crate) struct Card<'a> {
     pub(crate) curves: &'a [(&'static str, String)],
     /// The experiment that was run, in TOML.
     pub(crate) config: Option<&'a str>,
-    /// What `kiln evaluate` found: its results.json.
+    /// The results.json of `kiln evaluate`.
     pub(crate) evaluation: Option<&'a Value>,
 }
 
@@ -76,7 +76,7 @@ impl Card<'_> {
         if let Some(grid) = self.grid {
             let title = match self.has_unet() {
                 true => "Images drawn by this model",
-                false => "Images, and what this model makes of them",
+                false => "Images and their reconstructions",
             };
             add(&mut page, &format!("![{title}]({grid})\n"));
         }
@@ -117,7 +117,7 @@ impl Card<'_> {
         let mut lines = vec![
             "---".to_owned(),
             format!("license: {}", quoted(self.license)),
-            // The Hub shows its own lines for a library.
+            // The Hub shows its own code for a library.
             format!(
                 "library_name: {}",
                 self.class.map_or("kiln", |_| "diffusers")
@@ -163,17 +163,14 @@ impl Card<'_> {
             None => (self.repository, String::new()),
         };
         match self.class {
-            Some(class) => {
+            Ok(class) => {
                 let load = format!("{class}.from_pretrained({}{revision})", quoted(repository));
                 add(
                     page,
                     &format!("{}\n", fence("python", &self.python(class, &load))),
                 );
             }
-            None => add(
-                page,
-                "diffusers does not load it: its U-Net is told the noise power in place of the timestep.\n",
-            ),
+            Err(reason) => add(page, &format!("{reason}\n")),
         }
         let program = if self.has_unet() {
             format!("kiln sample --model {} --steps 50", self.repository)
@@ -191,7 +188,7 @@ impl Card<'_> {
             add(
                 page,
                 &format!(
-                    "Images have {} pixels of padding on each side, which kiln cuts away and diffusers leaves.\n",
+                    "Images have {} pixels of padding on each side, which kiln crops and diffusers keeps.\n",
                     part.metadata.border
                 ),
             );
@@ -219,7 +216,7 @@ impl Card<'_> {
         }
     }
 
-    /// What loads it in Python, and draws eight images.
+    /// Python code that loads the model and draws eight images.
     fn python(&self, class: &str, load: &str) -> String {
         if !self.has_unet() {
             return format!("from diffusers import {class}\n\nautoencoder = {load}");
@@ -229,7 +226,7 @@ impl Card<'_> {
                 "from diffusers import {class}\n\npipeline = {load}\nimages = pipeline(batch_size=8, num_inference_steps=50).images"
             );
         }
-        // diffusers' pipelines tell their U-Net no class.
+        // diffusers' pipelines pass no class to their U-Net.
         let decode = match self.has_first_stage() {
             true => {
                 "\nautoencoder = pipeline.vqvae\nimages = autoencoder.decode(sample / autoencoder.config.scaling_factor).sample"
@@ -274,7 +271,7 @@ with torch.no_grad():
         part.metadata.training.get("dataset").map(String::as_str)
     }
 
-    /// Whether kiln trained it: it notes its version then.
+    /// Whether kiln trained it: kiln then recorded its version.
     fn is_ours(&self) -> bool {
         let part = self.parts.first();
         part.is_some_and(|part| part.metadata.training.contains_key("version"))
@@ -303,15 +300,15 @@ fn add(page: &mut String, line: &str) {
     let _ = writeln!(page, "{line}");
 }
 
-/// A string that YAML and Python read alike: JSON's form of it, in one line.
+/// A string that YAML and Python read in the same way: its JSON form, in one line.
 fn quoted(text: &str) -> String {
     Value::from(text.replace(is_unprintable, " ")).to_string()
 }
 
-/// What was measured of one set of images, in an evaluation: a number under each name.
+/// The figures of one set of images in an evaluation: a number for each name.
 type Figures = Map<String, Value>;
 
-/// What a set of images is, how many there were, and what was measured of them.
+/// A set's description, its number of images, and its figures.
 type Row<'a> = (&'a str, u64, &'a Figures);
 
 /// The rows of an evaluation that have figures.
@@ -331,7 +328,7 @@ fn metrics<'a>(rows: &[Row<'a>]) -> BTreeSet<&'a str> {
     names.map(String::as_str).collect()
 }
 
-/// An evaluation as a table, under a line that says what it is of.
+/// An evaluation as a table, under a line that describes it.
 fn table(evaluation: &Value) -> String {
     let rows = rows(evaluation);
     let metrics = metrics(&rows);
@@ -398,7 +395,7 @@ mod tests {
         Card {
             repository: "ada/digits@draft",
             license: "apache-2.0",
-            class: Some("DiffusionPipeline"),
+            class: Ok("DiffusionPipeline"),
             parts,
             grid: Some("samples.png"),
             curves: &[],
@@ -472,7 +469,7 @@ mod tests {
         assert!(!page.contains("trained with kiln"), "{page}");
         // diffusers has no such network.
         let of_kiln = Card {
-            class: None,
+            class: Err("diffusers does not load it."),
             ..card(&parts, None)
         };
         let page = of_kiln.to_markdown();
@@ -511,7 +508,7 @@ mod tests {
                 .all(|line| !line.contains("img") || line.starts_with("- \"")),
             "{head}"
         );
-        // Outside of code there is nothing of it.
+        // Nothing of it appears outside of code.
         let mut is_code = false;
         for line in body.lines() {
             if line.starts_with("```") {

@@ -1,4 +1,4 @@
-//! What tells whether a file is the right one.
+//! Checks whether a file is the right one.
 
 use std::fs::File;
 use std::io::{self, Read};
@@ -8,17 +8,17 @@ use kiln_data::hexadecimal;
 use sha1::Sha1;
 use sha2::{Digest, Sha256};
 
-/// A file's checksum: the Hub names a file's content by it.
+/// A file's checksum, the Hub's name for the file's content.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Checksum {
-    /// SHA-256 of the content, in hexadecimal: of a file in Git LFS.
+    /// SHA-256 of the content, in hexadecimal, for files in Git LFS.
     Sha256(String),
     /// Git's name for the content, in hexadecimal: SHA-1 over `blob SIZE`, a zero byte and the content.
     GitBlob(String),
 }
 
 impl Checksum {
-    /// Reads a checksum, or the `ETag` of an HTTP answer, which is one in quotes.
+    /// Reads a checksum, or an HTTP answer's `ETag`, a checksum in quotes.
     pub(crate) fn parse(text: &str) -> Option<Self> {
         let text = text.trim();
         let text = text.strip_prefix("W/").unwrap_or(text).trim_matches('"');
@@ -44,7 +44,7 @@ impl Checksum {
         self.matches_with(path, &|_| ())
     }
 
-    /// The same for a large file: `read` hears of the bytes as they are read.
+    /// The same for a large file: `read` is told the bytes as they are read.
     pub(crate) fn matches_with(&self, path: &Path, read: &dyn Fn(u64)) -> io::Result<bool> {
         let mut file = File::open(path)?;
         let digits = match self {
@@ -62,7 +62,7 @@ impl Checksum {
     }
 }
 
-/// The digest of all that `reader` gives, in hexadecimal.
+/// The digest of everything from `reader`, in hexadecimal.
 fn digest<D: Digest>(
     reader: &mut impl Read,
     mut digest: D,
@@ -88,7 +88,7 @@ mod tests {
 
     use super::*;
 
-    // What `sha256sum` and `git hash-object` say about a file with these bytes.
+    // The output of `sha256sum` and `git hash-object` for a file with these bytes.
     const CONTENT: &str = "kiln\n";
     const SHA256: &str = "ecdcbd502c7c341b7d547760cc09270a43d82db3257b8b0f96e98083e4e5643d";
     const GIT_BLOB: &str = "8c4affaf78f224a09b03812946fb6bf33f62e8a6";

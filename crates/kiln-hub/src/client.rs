@@ -1,4 +1,4 @@
-//! One repository on the Hub, asked over the network.
+//! Access to one repository on the Hub over the network.
 
 use std::cell::Cell;
 use std::fs;
@@ -13,17 +13,17 @@ use crate::checksum::Checksum;
 use crate::name::Kind;
 use crate::{HubSettings, RepositoryName, TransportError};
 
-/// Redirects from one name of a repository to another one that are followed.
+/// The largest number of redirects from one name of a repository to another.
 const MAX_REDIRECTS: usize = 5;
 
-/// A file as the Hub lists it.
+/// A file in the Hub's list.
 #[derive(Clone, Debug)]
 pub(crate) struct Listed {
     /// Its size in bytes.
     pub(crate) size: u64,
     /// Whether Git LFS keeps it.
     pub(crate) is_large: bool,
-    /// Git's name for what it keeps: the content, or its Git LFS pointer.
+    /// Git's name for the stored object: the content, or its Git LFS pointer.
     pub(crate) object: String,
 }
 
@@ -32,12 +32,12 @@ pub(crate) struct Remote<'a> {
     pub(crate) kind: Kind,
     pub(crate) settings: &'a HubSettings,
     pub(crate) name: &'a RepositoryName,
-    /// What connects.
+    /// The HTTP client.
     pub(crate) agent: ureq::Agent,
 }
 
 impl<'a> Remote<'a> {
-    /// Prepares to ask for `name`; asks nothing yet.
+    /// Prepares requests for `name`; sends nothing yet.
     pub(crate) fn new(
         settings: &'a HubSettings,
         kind: Kind,
@@ -48,7 +48,7 @@ impl<'a> Remote<'a> {
             problem: problem.to_owned(),
         };
         if let Some((_, host)) = settings.endpoint.split_once('@') {
-            // What stands before it may be a password, which no message is to show.
+            // The part before it may be a password, which messages must not show.
             let problem = "its address holds a user name; leave it out, and set HF_TOKEN instead";
             return Err(not_a_hub(host, problem));
         }
@@ -63,7 +63,8 @@ impl<'a> Remote<'a> {
         })
     }
 
-    /// Brings `file` at `commit` into the cache, unless it is there, and says whether its content is known to be right.
+    /// Fetches `file` at `commit` into the cache, unless it is there, and returns whether its content is known to be
+    /// right.
     pub(crate) fn fetch(
         &self,
         cache: &Cache,
@@ -79,7 +80,7 @@ impl<'a> Remote<'a> {
         if has_size(here.clone()) {
             match cache.soundness(commit, file, progress)? {
                 Soundness::Verified => return Ok(Soundness::Verified),
-                // Python leaves copies where there are no links. The Hub says what they should be.
+                // Python makes copies on systems without links. The Hub gives their checksum.
                 Soundness::Unknown => is_copy = true,
                 Soundness::Damaged => {}
             }
@@ -94,7 +95,7 @@ impl<'a> Remote<'a> {
         }
         let content = cache.content(&checksum);
         let _lock = cache.lock(&checksum)?;
-        // Somebody else may have brought it, for this commit or another one.
+        // Another process may have fetched it, for this commit or another one.
         let is_here = has_size(content.clone()) && checksum.matches(&content).unwrap_or(false);
         if !is_here {
             let partial = cache.partial(&checksum);
@@ -147,8 +148,8 @@ impl<'a> Remote<'a> {
         format!("{endpoint}/{prefix}{}/resolve/{commit}/{file}", self.id())
     }
 
-    /// What the content of a file should be: as the server says before it sends it or a redirect to it, where
-    /// `X-Linked-Etag` is of the file itself and `ETag` may be of its pointer.
+    /// The checksum of a file's content, from the headers before the file or a redirect to it: `X-Linked-Etag` is for
+    /// the file itself, and `ETag` may be for its pointer.
     fn checksum(&self, url: &str, file: &str, listed: &Listed) -> Result<Checksum, TransportError> {
         let headers = self.head(url, file)?;
         let tag = ["x-linked-etag", header::ETAG.as_str()]
@@ -164,7 +165,7 @@ impl<'a> Remote<'a> {
     }
 
     /// The headers with which the server announces a file. Follows redirects within the server, which lead from a
-    /// repository's former name to its present one, and none to where the content lies.
+    /// repository's old name to its current one, but not redirects to the content.
     fn head(&self, url: &str, file: &str) -> Result<HeaderMap, TransportError> {
         let mut url = url.to_owned();
         let mut redirects = 0;
@@ -199,18 +200,18 @@ impl<'a> Remote<'a> {
     }
 }
 
-/// Whether to ask again later.
+/// Whether to try again later.
 pub(crate) fn is_busy(status: StatusCode) -> bool {
     status == StatusCode::TOO_MANY_REQUESTS || status.is_server_error()
 }
 
-/// Whether a listed path, which comes from the network, is below the folder that it will be written to.
+/// Whether a listed path, which comes from the network, stays inside the folder that it will be written to.
 pub(crate) fn stays_inside(path: &str) -> bool {
     let is_name = |part: &str| !matches!(part, "" | "." | "..") && !part.contains(['\\', ':']);
     path.split('/').all(is_name) && !path.contains(is_unprintable)
 }
 
-/// A path in an address: all but letters, digits, `-`, `_`, `.`, `~` and the slashes as `%20`.
+/// A path in an address: everything except letters, digits, `-`, `_`, `.`, `~` and slashes becomes like `%20`.
 pub(crate) fn encoded(path: &str) -> String {
     path.bytes()
         .map(|byte| match byte {

@@ -1,4 +1,4 @@
-//! Data sets on the Hub: which of their files hold what.
+//! Data sets on the Hub, and the purpose of their files.
 
 use std::collections::BTreeSet;
 
@@ -8,18 +8,19 @@ use crate::name::Kind;
 use crate::pull::fetch;
 use crate::{HubSettings, RepositoryName, TransportError};
 
-/// What a path begins with that names a data set on the Hub.
+/// The beginning of a path that names a data set on the Hub.
 const SCHEME: &str = "hf:";
 
-/// Opens the data set that `config` names: on this machine as [`kiln_data::open`] does, or on the Hub where its path is
+/// Opens the data set that `config` names: on this machine as [`kiln_data::open`] does, or on the Hub if its path is
 /// `hf:ORG/DATASET`, with `@REVISION` for a branch, tag or commit. `:CONFIGURATION` after it names one of several, and
-/// `:SPLIT` or `:CONFIGURATION/SPLIT` one split alone, of which a share is then held out.
+/// `:SPLIT` or `:CONFIGURATION/SPLIT` a single split, a share of which is then held out.
 ///
-/// Of the Hub's data sets those are read that are stored in Parquet, one configuration of them. The files go to the cache
-/// as those of models do: see [`pull`](crate::pull). A data set without a split to learn from gives its only one.
+/// It reads data sets that are stored in Parquet, one configuration at a time. The files go to the cache, like those of
+/// models: see [`pull`](crate::pull). A data set without a training split uses its only split.
 ///
 /// # Errors
-/// As [`pull`](crate::pull) and [`kiln_data::open`]; [`TransportError::SeveralParts`] where a part has to be named.
+/// Those of [`pull`](crate::pull) and [`kiln_data::open`]; [`TransportError::SeveralParts`] if the path must name a
+/// part.
 pub fn open_data_set(
     config: &DataConfig,
     settings: &HubSettings,
@@ -47,7 +48,7 @@ pub fn open_data_set(
         progress,
     );
     let pulled = pulled.map_err(|error| match error {
-        // What a model's error advises, `kiln pull`, takes models alone.
+        // The advice for a model, `kiln pull`, does not work for data sets.
         TransportError::NotCached {
             repository,
             missing,
@@ -61,9 +62,7 @@ pub fn open_data_set(
     })?;
     let parts = parts(&mut pulled.files.iter())?;
     if let Some(split) = parts.only {
-        tracing::warn!(
-            "{name} has no split `train`: of `{split}`, its only one, a share is held out"
-        );
+        tracing::warn!("{name} has only the split `{split}`, so kiln holds out a share of it");
     }
     let here = |files: Vec<String>| files.iter().map(|file| pulled.folder.join(file)).collect();
     let tables = Tables {
@@ -74,17 +73,17 @@ pub fn open_data_set(
     Ok(open_tables(&tables, config, progress)?)
 }
 
-/// A data set's files by what they are for.
+/// A data set's files by purpose.
 #[derive(Debug, PartialEq, Eq)]
 struct Parts {
     train: Vec<String>,
     validation: Vec<String>,
-    /// The split that is taken for want of one to learn from.
+    /// The split that replaces a missing training split.
     only: Option<String>,
 }
 
 impl Parts {
-    /// Sorts `files`, those of the `wanted` configuration or split if there is one, or says what is missing among them.
+    /// Sorts `files`, or only those of the `wanted` configuration or split, or reports what is missing.
     fn of(
         files: &mut dyn Iterator<Item = &String>,
         wanted: Option<&str>,
@@ -104,7 +103,7 @@ impl Parts {
         if tables.is_empty() {
             return Err(incomplete("images in Parquet files".to_owned()));
         }
-        // A name means a configuration if there is one of it, and a split otherwise.
+        // A name means a configuration if there is one of this name, and a split otherwise.
         let configurations: BTreeSet<&str> = tables.iter().map(|table| table.folder).collect();
         let split = match wanted {
             None => None,
@@ -177,11 +176,11 @@ impl Parts {
     }
 }
 
-/// What the text after a data set's name means.
+/// The meaning of the text after a data set's name.
 #[derive(Debug, PartialEq, Eq)]
 enum Wanted<'a> {
     Split(&'a str),
-    /// A configuration, as its folder, and perhaps a split of it.
+    /// A configuration, by its folder, and perhaps one of its splits.
     Part(&'a str, Option<&'a str>),
 }
 
@@ -215,8 +214,8 @@ struct Table<'a> {
 }
 
 impl<'a> Table<'a> {
-    /// `data/train-00000-of-00001.parquet` is of the split `train`, and so is `default/train/0000.parquet`, as the Hub
-    /// itself writes them.
+    /// `data/train-00000-of-00001.parquet` belongs to the split `train`, and so does `default/train/0000.parquet`, the
+    /// form that the Hub itself writes.
     fn of(file: &'a str) -> Option<Self> {
         let stem = file.strip_suffix(".parquet")?;
         let (folder, name) = stem.rsplit_once('/').unwrap_or(("", stem));
@@ -291,7 +290,7 @@ mod tests {
             let (train, validation) = parts(&files, Some(part)).unwrap();
             assert_eq!((train, validation.len()), (vec![files[3].to_owned()], 0));
         }
-        // A split that only one configuration has still leaves open which one is meant.
+        // A split in only one configuration still does not choose the configuration.
         let message = parts(&files, Some("test")).unwrap_err();
         assert!(message.contains("hf:ada/digits:a/test"), "{message}");
     }

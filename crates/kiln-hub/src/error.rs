@@ -1,4 +1,4 @@
-//! What can go wrong between this machine and the Hub.
+//! Errors between this machine and the Hub.
 
 use std::io;
 use std::path::PathBuf;
@@ -10,7 +10,7 @@ use kiln_data::TooSlow;
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum TransportError {
-    /// A name that no repository can have.
+    /// An invalid name of a repository.
     #[error(
         "`{0}` is not the name of a repository on the Hub; write ORG/REPO, or ORG/REPO@REVISION for a branch, tag or commit"
     )]
@@ -34,7 +34,7 @@ pub enum TransportError {
     MissingRevision {
         /// `ORG/REPO`.
         repository: String,
-        /// What was asked for.
+        /// The request.
         revision: String,
     },
     /// The repository lists a file that the server does not have.
@@ -51,19 +51,19 @@ pub enum TransportError {
     },
     /// The server does not know the token.
     #[error(
-        "{0} does not accept the token; make a new one at {0}/settings/tokens and set HF_TOKEN, or unset it for what is public"
+        "{0} does not accept the token; make a new one at {0}/settings/tokens and set HF_TOKEN, or unset it to use public repositories"
     )]
     BadToken(String),
-    /// The server knows who asks, and refuses.
+    /// The server knows the user, and refuses access.
     #[error(
-        "{endpoint} refuses access to {repository}{reason}; ask for it at {endpoint}/{repository}, then set HF_TOKEN to a token that has it"
+        "{endpoint} refuses access to {repository}{reason}; request access at {endpoint}/{repository}, then set HF_TOKEN to a token with access"
     )]
     Forbidden {
         /// `ORG/REPO`.
         repository: String,
         /// The Hub's address.
         endpoint: String,
-        /// What the server says, in parentheses, if anything.
+        /// The server's message in parentheses, or nothing.
         reason: String,
     },
     /// No connection, or no answer in time.
@@ -76,19 +76,19 @@ pub enum TransportError {
         /// What the system says.
         problem: String,
     },
-    /// What answers is no Hub.
+    /// The server is not a Hub.
     #[error(
         "{endpoint} does not answer as a Hugging Face Hub ({problem}); set HF_ENDPOINT to one that does, or log in to the network"
     )]
     NotAHub {
         /// The address.
         endpoint: String,
-        /// What is wrong with the answer.
+        /// The problem with the answer.
         problem: String,
     },
-    /// Something else came instead of a file, such as a page of HTML.
+    /// The server sent something else instead of a file, such as an HTML page.
     #[error(
-        "{endpoint} sent something else in place of {file}, such as a login page; log in to the network or set another HF_ENDPOINT, then run this again"
+        "{endpoint} sent something else instead of {file}, such as a login page; log in to the network or set another HF_ENDPOINT, then run this again"
     )]
     NotTheFile {
         /// The file.
@@ -96,7 +96,7 @@ pub enum TransportError {
         /// The Hub's address.
         endpoint: String,
     },
-    /// A file of another size than the list of files says was offered.
+    /// The server offers a file with another size than in the list of files.
     #[error(
         "{endpoint} offers {file} with {announced} bytes, but lists it with {size}; try again later, or set another HF_ENDPOINT"
     )]
@@ -110,9 +110,9 @@ pub enum TransportError {
         /// The size in its list of files.
         size: u64,
     },
-    /// A Git LFS pointer came instead of the file that it stands for.
+    /// The server sent a Git LFS pointer instead of the file.
     #[error(
-        "{endpoint} sent the Git LFS pointer of {file} in place of the file, so it is no full mirror; set another HF_ENDPOINT"
+        "{endpoint} sent the Git LFS pointer of {file} instead of the file, so it is not a full mirror; set another HF_ENDPOINT"
     )]
     Pointer {
         /// The file.
@@ -127,7 +127,7 @@ pub enum TransportError {
     TooManyRequests(String),
     /// HTTP status 5xx.
     #[error(
-        "{endpoint} is out of order (HTTP status {status}); run this again later, what came is kept"
+        "{endpoint} has a problem (HTTP status {status}); run this again later; the received part is kept"
     )]
     OutOfOrder {
         /// The Hub's address.
@@ -135,23 +135,23 @@ pub enum TransportError {
         /// The HTTP status.
         status: u16,
     },
-    /// Another HTTP status that is no success.
+    /// Another HTTP error status.
     #[error(
-        "{endpoint} refused {what} (HTTP status {status}{reason}); check the repository's name and what the token may do"
+        "{endpoint} refused {what} (HTTP status {status}{reason}); check the repository's name and the token's permissions"
     )]
     Refused {
         /// The Hub's address.
         endpoint: String,
-        /// What was asked for.
+        /// The request.
         what: String,
         /// The HTTP status.
         status: u16,
-        /// What the server says, after a colon, if anything.
+        /// The server's message after a colon, or nothing.
         reason: String,
     },
-    /// The transfer stopped midway, and asking again brought nothing new.
+    /// The transfer stopped midway, and new attempts brought no further bytes.
     #[error(
-        "{file} stopped coming after {received} of {size} bytes, which are kept; run this again for the rest"
+        "the transfer of {file} stopped after {received} of {size} bytes, which are kept; run this again for the rest"
     )]
     CutShort {
         /// The file.
@@ -177,15 +177,15 @@ pub enum TransportError {
         /// How many there should be.
         size: u64,
     },
-    /// The file came whole but wrong.
+    /// The file is complete but wrong.
     #[error(
-        "{file} came with a wrong checksum and was thrown away; run this again, and if it stays so set another HF_ENDPOINT"
+        "{file} has a wrong checksum and was deleted; run this again, and if the problem persists set another HF_ENDPOINT"
     )]
     WrongChecksum {
         /// The file.
         file: String,
     },
-    /// The server does not say what the file's content should be.
+    /// The server gives no checksum for the file.
     #[error(
         "{endpoint} names no checksum for {file}, so a download could not be verified; set another HF_ENDPOINT"
     )]
@@ -195,7 +195,7 @@ pub enum TransportError {
         /// The Hub's address.
         endpoint: String,
     },
-    /// Offline, and a file in the cache is no longer what came.
+    /// Offline, and a file in the cache has changed since its download.
     #[error(
         "{path} in the cache is damaged: its content does not have its checksum; run `kiln pull {repository}` with a network, which fetches it again",
         path = path.display()
@@ -206,9 +206,9 @@ pub enum TransportError {
         /// The file.
         path: PathBuf,
     },
-    /// Offline, and the cache does not hold all files.
+    /// Offline, and the cache does not have all files.
     #[error(
-        "the cache {cache} does not hold {missing} of {repository}; run `kiln pull {repository}` with a network, without --offline and HF_HUB_OFFLINE",
+        "the cache {cache} does not have {missing} of {repository}; run `kiln pull {repository}` while online, without --offline and HF_HUB_OFFLINE",
         cache = cache.display()
     )]
     NotCached {
@@ -219,9 +219,9 @@ pub enum TransportError {
         /// The cache's folder.
         cache: PathBuf,
     },
-    /// Offline, and the cache does not hold all files of a data set.
+    /// Offline, and the cache does not have all files of a data set.
     #[error(
-        "the cache {cache} does not hold {missing} of {repository}; run this again with a network, without --offline and HF_HUB_OFFLINE",
+        "the cache {cache} does not have {missing} of {repository}; run this again while online, without --offline and HF_HUB_OFFLINE",
         cache = cache.display()
     )]
     DataSetNotCached {
@@ -232,19 +232,19 @@ pub enum TransportError {
         /// The cache's folder.
         cache: PathBuf,
     },
-    /// A data set has several parts that could be meant.
+    /// Several parts of a data set match.
     #[error("{repository} has several {what}, {}; name one, as in --data {example}", found.join(", "))]
     SeveralParts {
         /// The repository, with its revision.
         repository: String,
-        /// Of what there are several.
+        /// The kind of part.
         what: &'static str,
         /// Their names.
         found: Vec<String>,
         /// A path that names the first.
         example: String,
     },
-    /// The repository holds something else.
+    /// The repository contains something else.
     #[error(
         "{repository} holds no model in the diffusers layout: it has neither model_index.json nor config.json; choose another repository"
     )]
@@ -260,7 +260,7 @@ pub enum TransportError {
         /// What it lacks.
         missing: String,
     },
-    /// A file of the repository makes no sense.
+    /// A file of the repository is invalid.
     #[error(
         "{file} of {repository} is damaged ({problem}); choose another revision or tell the repository's owner"
     )]
@@ -274,27 +274,27 @@ pub enum TransportError {
     },
     /// Weights in a form that can hold programs.
     #[error(
-        "{0} is a pickle, which is not for sharing; save the model as safetensors (in Python by `save_pretrained`), then push that"
+        "{0} is a pickle, which kiln does not upload; save the model as safetensors (in Python by `save_pretrained`), then push that"
     )]
     Pickle(String),
-    /// To push needs a network.
+    /// A push needs a network.
     #[error("nothing can be pushed offline; leave --offline out and unset HF_HUB_OFFLINE")]
     Offline,
-    /// To push needs to say who pushes.
+    /// A push needs a token.
     #[error(
         "to push needs a token; make one with write access at {0}/settings/tokens and set HF_TOKEN, or run `hf auth login`"
     )]
     TokenNeeded(String),
-    /// The server knows who pushes, and refuses.
+    /// The server knows the user, and refuses the push.
     #[error(
-        "{endpoint} does not let this token write to {repository}{reason}; set HF_TOKEN to a token with write access, or choose a name of your own"
+        "{endpoint} does not let this token write to {repository}{reason}; set HF_TOKEN to a token with write access, or push under your own name"
     )]
     MayNotWrite {
         /// `ORG/REPO`.
         repository: String,
         /// The Hub's address.
         endpoint: String,
-        /// What the server says, in parentheses, if anything.
+        /// The server's message in parentheses, or nothing.
         reason: String,
     },
     /// The cache cannot be read or written.
@@ -311,7 +311,7 @@ pub enum TransportError {
     /// The data set cannot be used.
     #[error(transparent)]
     Data(#[from] kiln_data::DataError),
-    /// The model is of a kind that is not read here, or does not fit together.
+    /// The model's kind is not supported, or its parts do not fit together.
     #[error(transparent)]
     Model(#[from] CheckpointError),
 }

@@ -1,5 +1,5 @@
-//! The Hugging Face Hub: [`pull`] brings a repository's files into the cache that Python uses too, [`push`] makes a
-//! repository out of a model that [`publish`] has put together. [`open_data_set`] opens the Hub's data sets.
+//! The Hugging Face Hub: [`pull`] fetches a repository's files into the cache that Python uses, too; [`push`] makes a
+//! repository from a model that [`publish`] has prepared. [`open_data_set`] opens the Hub's data sets.
 //!
 //! ```no_run
 //! use burn::tensor::Device;
@@ -15,15 +15,15 @@
 //!
 //! # How kiln speaks with it
 //!
-//! `api.rs` asks the Hub's API which commit a revision is, and which files it has, within bounds of size and time. Downloads
-//! go through [`kiln_data::Transfer`], which MNIST's take too: continued where they stopped, checked against size and
-//! checksum, and renamed when they are right. Uploads go through the Git LFS batch API, which the Hub and its mirrors have
-//! alike: see [`push`]. All three send the token to the Hub's own scheme, host and port, and nowhere else.
+//! `api.rs` asks the Hub's API for the commit of a revision and for its files, within bounds of size and time.
+//! Downloads use [`kiln_data::Transfer`], like MNIST's: resumed where they stopped, checked against size and checksum,
+//! and renamed when they are right. Uploads use the Git LFS batch API, which both the Hub and its mirrors have: see
+//! [`push`]. All three send the token only to the Hub's own scheme, host and port.
 //!
-//! The `hf-hub` crate says what the Hub's answers look like: they are read as its types. Its client is not used. That of
-//! `hf-hub` 1.0.0 sends the token wherever a list of files says that it goes on, and reads such lists without end; it writes
-//! what a server answers into the cache without a look at status, size or checksum; and it sends large files only by way of
-//! Xet, which mirrors do not have.
+//! The Hub's answers are read as the types of the `hf-hub` crate, but its client is not used. The client of `hf-hub`
+//! 1.0.0 sends the token to any address that a list of files gives for its next page, and reads such lists without
+//! limit. It writes a server's answer into the cache without checking status, size or checksum. And it uploads large
+//! files only through Xet, which mirrors do not have.
 
 mod answer;
 mod api;

@@ -1,5 +1,5 @@
-//! Text from elsewhere in a page of Markdown, where it can be nothing but text: no link, no image, no HTML, no end of what
-//! it stands in.
+//! Escapes text from elsewhere for a Markdown page, so that it stays plain text: no link, image or HTML, and it cannot
+//! end the construct around it.
 
 use kiln_data::is_unprintable;
 
@@ -12,13 +12,13 @@ pub(crate) fn inline(text: &str) -> String {
     }
 }
 
-/// Text that stays inside its cell of a table.
+/// Text that stays inside its table cell.
 pub(crate) fn cell(text: &str) -> String {
-    // Tables are taken apart before code is looked for, and give their bars back.
+    // Markdown splits tables before it looks for code, and unescapes the bars.
     inline(text).replace('|', "\\|")
 }
 
-/// A block of code in a language, between lines of backticks that it does not have itself.
+/// A block of code in a language, between lines of more backticks than it contains.
 pub(crate) fn fence(language: &str, code: &str) -> String {
     let fence = "`".repeat(longest_run(code).max(2) + 1);
     format!("{fence}{language}\n{}\n{fence}", code.trim_end())
@@ -29,7 +29,7 @@ fn one_line(text: &str) -> String {
     text.split_whitespace().collect::<Vec<_>>().join(" ")
 }
 
-/// Whether Markdown finds nothing in a text, nor an address that it would make a link of.
+/// Whether a text has no Markdown in it, and no address that Markdown would turn into a link.
 fn is_plain(text: &str) -> bool {
     let is_plain = |letter: char| letter.is_alphanumeric() || " -,./+%±".contains(letter);
     let lowercase = text.to_lowercase();
@@ -50,7 +50,7 @@ fn is_plain(text: &str) -> bool {
         && !begins_a_list
 }
 
-/// As code, which may have backticks itself.
+/// As code, which may contain backticks.
 fn code(text: &str) -> String {
     let ticks = "`".repeat(longest_run(text) + 1);
     let pad = if text.starts_with('`') || text.ends_with('`') {
@@ -61,7 +61,7 @@ fn code(text: &str) -> String {
     format!("{ticks}{pad}{text}{pad}{ticks}")
 }
 
-/// The most backticks in a row.
+/// The longest run of backticks.
 fn longest_run(text: &str) -> usize {
     let runs = text.split(|letter| letter != '`');
     runs.map(str::len).max().unwrap_or_default()

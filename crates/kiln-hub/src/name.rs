@@ -1,14 +1,14 @@
-//! `ORG/REPO@REVISION`, and what such a repository is for.
+//! `ORG/REPO@REVISION`, and the kind of such a repository.
 
 use std::fmt;
 use std::str::FromStr;
 
 use crate::TransportError;
 
-/// The branch that a repository begins with.
+/// The default branch of a repository.
 const MAIN: &str = "main";
 
-/// What a repository is for. The Hub has a place of its own for each.
+/// The kind of a repository. The Hub has a separate place for each.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Kind {
     Model,
@@ -16,7 +16,7 @@ pub(crate) enum Kind {
 }
 
 impl Kind {
-    /// What the cache calls repositories of this kind.
+    /// The cache's name for repositories of this kind.
     pub(crate) fn plural(self) -> &'static str {
         match self {
             Self::Model => "models",
@@ -24,7 +24,7 @@ impl Kind {
         }
     }
 
-    /// What stands before a repository's name in the addresses of its page and files.
+    /// The part before a repository's name in the addresses of its page and files.
     pub(crate) fn prefix(self) -> &'static str {
         match self {
             Self::Model => "",
@@ -33,7 +33,7 @@ impl Kind {
     }
 }
 
-/// A repository on the Hub, and which state of it.
+/// A repository on the Hub at a revision.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct RepositoryName {
     owner: String,
@@ -47,7 +47,7 @@ impl RepositoryName {
         &self.owner
     }
 
-    /// The repository's name at its owner.
+    /// The repository's name without its owner.
     pub fn name(&self) -> &str {
         &self.name
     }
@@ -65,7 +65,7 @@ impl RepositoryName {
     /// The same repository at another revision.
     ///
     /// # Errors
-    /// If `revision` is not one that a repository can have.
+    /// If `revision` is not a valid revision.
     pub fn at(&self, revision: &str) -> Result<Self, TransportError> {
         format!("{}@{revision}", self.id()).parse()
     }
@@ -101,8 +101,8 @@ impl FromStr for RepositoryName {
     }
 }
 
-/// The Hub's rule for names: letters, digits, `-`, `_` and `.`, of which the last three do not end it, and no two of
-/// `-` or `.` in a row, since `--` divides names in the cache.
+/// The Hub's rule for names: letters, digits, `-`, `_` and `.`. The last three cannot end a name, and two of `-` or `.`
+/// cannot follow each other, because `--` divides names in the cache.
 fn is_part(part: &str) -> bool {
     let word = |character: char| character.is_ascii_alphanumeric() || character == '_';
     (1..=96).contains(&part.len())
@@ -115,7 +115,7 @@ fn is_part(part: &str) -> bool {
             .all(|character| word(character) || "-.".contains(character))
 }
 
-/// Git's rule for the names of references, as far as it keeps them inside a folder.
+/// The part of Git's rule for names of references that keeps them inside a folder.
 fn is_revision(revision: &str) -> bool {
     let is_part = |part: &str| {
         !part.is_empty() && !part.starts_with('.') && !part.ends_with('.') && !part.contains("..")

@@ -1,4 +1,4 @@
-//! A folder that is ready to be pushed: a model, and the page that describes it.
+//! A folder that is ready to push: a model, and the page that describes it.
 
 use std::collections::BTreeSet;
 use std::fs::{self, File};
@@ -11,6 +11,7 @@ use kiln_checkpoint::{
     CheckpointError, FirstStage, Guide, LatentDiffusion, ModelSource, NewFolder, check_place,
 };
 use kiln_data::{ImageFile, open_regular};
+use kiln_diffusion::Prediction;
 use kiln_models::TimeEmbeddingType;
 use serde_json::Value;
 
@@ -24,14 +25,14 @@ const CARD: &str = "README.md";
 /// The experiment's file.
 const EXPERIMENT: &str = "config.toml";
 
-/// What goes to the Hub besides the model itself. All of it is optional.
+/// The files for the Hub besides the model itself. All are optional.
 #[derive(Clone, Debug, Default)]
 pub struct Publication {
-    /// A name of a license as the Hub knows it, such as `apache-2.0`; without it, `unknown`.
+    /// The Hub's name of a license, such as `apache-2.0`; without it, `unknown`.
     pub license: Option<String>,
-    /// A picture of drawn images; of an autoencoder alone, one of its reconstructions.
+    /// A picture of drawn images or, for an autoencoder alone, of its reconstructions.
     pub grid: Option<PathBuf>,
-    /// Pictures of the loss over the training, of the first stage and of the second.
+    /// Pictures of the loss over the training, for the first and the second stage.
     pub curves: Vec<(&'static str, PathBuf)>,
     /// The experiment that was run, as TOML.
     pub config: Option<String>,
@@ -39,13 +40,13 @@ pub struct Publication {
     pub evaluation: Option<PathBuf>,
 }
 
-/// Writes to `folder` exactly what [`push`](crate::push) uploads: the files of the model in `model` as they are, the model
-/// card in `README.md`, and the files that it shows. The model is read as a whole first. What kiln
-/// wrote there before is replaced.
+/// Writes to `folder` exactly the files that [`push`](crate::push) uploads: the unchanged files of the model in
+/// `model`, the model card in `README.md`, and the files that it shows. It first reads the whole model. It replaces a
+/// folder that kiln wrote there before.
 ///
 /// # Errors
-/// If the model is damaged, has parts that do not belong together, or weights that are no safetensors; if a file cannot
-/// be read or written, or something else stands there: see [`check_place`].
+/// If the model is damaged, has parts that do not belong together, or weights other than safetensors; if a file cannot
+/// be read or written, or something else is there: see [`check_place`].
 pub fn publish(
     model: &Path,
     name: &RepositoryName,
@@ -150,24 +151,33 @@ fn copy(new: &NewFolder, from: &Path, name: &str) -> Result<(), CheckpointError>
     })
 }
 
-/// diffusers' class that loads the model, if one does, and the model's parts. Reads all of it, so that nothing damaged is published.
-fn describe(source: &ModelSource) -> Result<(Option<&'static str>, Vec<Part>), CheckpointError> {
+/// diffusers' class for the model, or the reason if there is none.
+type Class = Result<&'static str, &'static str>;
+
+/// diffusers' class that draws with the model, and the model's parts. Reads the whole model, so that nothing damaged is
+/// published.
+fn describe(source: &ModelSource) -> Result<(Class, Vec<Part>), CheckpointError> {
     let device = Device::flex();
     if source.is_network() {
         let first_stage = FirstStage::load(source, &device)?;
         return Ok((
-            Some(first_stage.network.config().class()),
+            Ok(first_stage.network.config().class()),
             vec![describe_first_stage(first_stage)],
         ));
     }
     let model = LatentDiffusion::load(source, &device)?;
+    let scheduler = &model.scheduler;
     let class = match model.unet.config().time_embedding_type {
         // kiln's own.
-        TimeEmbeddingType::NoisePower | TimeEmbeddingType::NoisePowerInput => None,
-        _ => Some("DiffusionPipeline"),
+        TimeEmbeddingType::NoisePower | TimeEmbeddingType::NoisePowerInput => Err(
+            "diffusers does not load it: its U-Net takes the noise power instead of the timestep.",
+        ),
+        _ if scheduler.prediction == Prediction::Flow => Err(
+            "diffusers does not draw with it: its schedulers have no prediction type `flow` for such a schedule.",
+        ),
+        _ => Ok("DiffusionPipeline"),
     };
-    let scheduler = &model.scheduler;
-    // What training records says more; another trainer's model has only its scheduler to tell.
+    // kiln's training records say more; for another trainer's model there is only its scheduler.
     let mut facts = Vec::new();
     let known = |name: &str| model.metadata.training.contains_key(name);
     if !known("schedule") {

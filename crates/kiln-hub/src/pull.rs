@@ -14,35 +14,35 @@ use crate::name::{Kind, is_commit};
 use crate::selection::{Selection, Wanted};
 use crate::{HubSettings, RepositoryName, TransportError};
 
-/// Largest file that is read to learn which others are needed, in bytes.
+/// Largest file, in bytes, that is read to find out which others are needed.
 const MAX_INDEX: u64 = 16 << 20;
 
 /// A repository's files on this machine.
 #[derive(Clone, Debug)]
 pub struct Pulled {
-    /// The folder that holds them, in the diffusers layout. It is in the cache and not to be written to.
+    /// Their folder, in the diffusers layout. It is in the cache: do not write to it.
     pub folder: PathBuf,
-    /// The commit that they are of.
+    /// Their commit.
     pub commit: String,
     /// Their names, with `/` between folders.
     pub files: Vec<String>,
     /// Their size in bytes, all together.
     pub bytes: u64,
-    /// Those of them that are copies in the cache of which no checksum is known. All others have been checked against theirs.
+    /// The files that are copies in the cache without a known checksum. All others have been checked.
     pub unverified: Vec<String>,
-    /// Why the cache had to do without asking whether it is up to date, if so.
+    /// Why the cache could not be checked for updates, if it could not.
     pub unreachable: Option<String>,
 }
 
-/// Brings the files of `name` that are `wanted` into the cache, and says where they are.
+/// Fetches the files of `name` that are `wanted` into the cache, and returns their place.
 ///
-/// Files that the cache has, be it by this program or by Python, are not fetched again, unless their content is no longer
-/// what their checksum says. What is fetched is continued where an earlier attempt stopped, and appears under its name once
-/// its size and its checksum are right. A commit that is whole in the cache is not asked for, as it cannot change; and if the Hub is out of reach, the cache's last state
-/// of a branch will do.
+/// Files in the cache, from this program or from Python, are not fetched again, unless their content no longer matches
+/// their checksum. A transfer continues where an earlier attempt stopped, and the file appears under its name when its
+/// size and its checksum are right. A commit that is complete in the cache needs no request, because it cannot change;
+/// and if the Hub is out of reach, the cache's last state of a branch is used.
 ///
 /// # Errors
-/// Says what is missing, refused or broken, and what to do.
+/// The message says what is missing, refused or broken, and what to do.
 pub fn pull(
     name: &RepositoryName,
     wanted: Wanted,
@@ -51,7 +51,7 @@ pub fn pull(
 ) -> Result<Pulled, TransportError> {
     let select = |selection: Selection<'_>| selection.of(wanted);
     let check = |file: &str, folder: &Path| match file {
-        // A model of another kind is refused before its weights come.
+        // Refuse a model of another kind before its weights are fetched.
         INDEX if wanted == Wanted::Model => {
             ModelIndex::read(&ModelSource::Folder(folder.to_owned())).map(|_| ())
         }
@@ -60,9 +60,9 @@ pub fn pull(
     fetch(name, Kind::Model, &select, &check, settings, progress)
 }
 
-/// How the files that are wanted are chosen.
+/// Chooses the files that are wanted.
 pub(crate) type Select<'a> = &'a dyn Fn(Selection<'_>) -> Result<Vec<String>, TransportError>;
-/// What is found out about a file, in the folder where it now is, before any other comes.
+/// Checks a file, in the folder where it is now, before the others are fetched.
 pub(crate) type Check<'a> = &'a dyn Fn(&str, &Path) -> Result<(), CheckpointError>;
 
 /// [`pull`] for repositories of any kind.
@@ -129,7 +129,7 @@ impl Pull<'_> {
             fetch(file).map(|_| ())
         })?;
         let unverified = unverified(&files, fetch)?;
-        // Last, so that a branch never means a commit that is not whole.
+        // Last, so that a branch never points to an incomplete commit.
         self.cache.remember(self.name.revision(), &commit)?;
         Ok(self.pulled(commit, files, unverified))
     }
@@ -160,7 +160,7 @@ impl Pull<'_> {
         Ok(self.pulled(commit, files, unverified))
     }
 
-    /// The files that are wanted, out of `names`; `fetch` brings one that has to be read to know.
+    /// The files that are wanted, from `names`; `fetch` gets a file that must be read to decide.
     fn select(
         &self,
         commit: &str,
@@ -181,7 +181,7 @@ impl Pull<'_> {
         (self.select)(selection)
     }
 
-    /// Refuses to read a file that is no index.
+    /// Refuses to read a file that is too large for an index.
     fn check_size(
         &self,
         file: &str,
@@ -211,7 +211,7 @@ impl Pull<'_> {
     }
 }
 
-/// Those of `files` that `soundness` knows nothing of.
+/// The `files` whose content `soundness` does not know.
 fn unverified(
     files: &[String],
     soundness: impl Fn(&str) -> Result<Soundness, TransportError>,

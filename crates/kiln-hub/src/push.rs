@@ -26,15 +26,15 @@ pub struct Pushed {
     pub files: Vec<String>,
 }
 
-/// Uploads all files of `folder`, as [`publish`](crate::publish) writes it, to `name` in one commit on its revision,
-/// which is a branch. Makes the repository and the branch if they do not exist.
+/// Uploads all files of `folder`, in the form that [`publish`](crate::publish) writes, to `name` in one commit on its
+/// revision, which must be a branch. Makes the repository and the branch if they do not exist.
 ///
-/// Large files go through the Git LFS batch API, which servers other than the Hub have as well, and only where the server
-/// does not have them yet: to push again costs what has changed.
+/// Large files use the Git LFS batch API, which other servers have, too, and are sent only if the server does not have
+/// them yet: another push sends only the changes.
 ///
 /// # Errors
-/// Says what the server refused or what broke, and what to do. Nothing appears in the repository before the commit, which
-/// comes last.
+/// The message says what the server refused or what failed, and what to do. Nothing appears in the repository before
+/// the commit, which is the last step.
 pub fn push(
     folder: &Path,
     name: &RepositoryName,
@@ -100,7 +100,7 @@ impl Remote<'_> {
         }
     }
 
-    /// Asks for something to be made that may exist already.
+    /// Asks the server to make something that may already exist.
     fn make(&self, url: &str, wish: &Value) -> Result<(), TransportError> {
         let answer = self.send(url, JSON, &wish.to_string())?;
         match answer.status {
@@ -111,7 +111,7 @@ impl Remote<'_> {
     }
 }
 
-/// The names of the files that [`push`] would upload from `folder`, in order: all but hidden ones.
+/// The names of the files that [`push`] would upload from `folder`, in order: all except hidden ones.
 ///
 /// # Errors
 /// If a folder cannot be read.
@@ -125,7 +125,7 @@ pub fn files_in(folder: &Path) -> Result<Vec<String>, TransportError> {
     Ok(files)
 }
 
-/// Adds the files in `folder`, which itself is called `prefix`.
+/// Adds the files in `folder`, whose own name is `prefix`.
 fn collect(folder: &Path, prefix: &str, files: &mut Vec<String>) -> io::Result<()> {
     for entry in fs::read_dir(folder)? {
         let path = entry?.path();

@@ -1,4 +1,4 @@
-//! What it means when the Hub says no, and what the user can do about it.
+//! The meaning of the Hub's refusals, and the user's options.
 
 use kiln_checkpoint::printable;
 use kiln_data::DownloadFailure;
@@ -9,7 +9,7 @@ use crate::TransportError;
 use crate::client::Remote;
 
 impl Remote<'_> {
-    /// What a transfer's failure means.
+    /// The error for a failed transfer.
     pub(crate) fn transfer_error(
         &self,
         failure: DownloadFailure,
@@ -57,7 +57,7 @@ impl Remote<'_> {
         }
     }
 
-    /// What answers is not a Hub.
+    /// The server is not a Hub.
     pub(crate) fn not_a_hub(&self, problem: &str) -> TransportError {
         TransportError::NotAHub {
             endpoint: self.settings.endpoint.clone(),
@@ -65,7 +65,7 @@ impl Remote<'_> {
         }
     }
 
-    /// What an HTTP status means for `file`.
+    /// The error for an HTTP status about `file`.
     pub(crate) fn status_error(
         &self,
         status: StatusCode,
@@ -82,7 +82,7 @@ impl Remote<'_> {
         )
     }
 
-    /// What an answer with `text` means that is no success.
+    /// The error for an answer with an error status and `text`.
     pub(crate) fn answer_error(
         &self,
         status: StatusCode,
@@ -104,7 +104,7 @@ impl Remote<'_> {
         )
     }
 
-    /// What it means that the server answered with a status that is no success.
+    /// The error for a server's error status.
     fn refusal(
         &self,
         status: u16,
@@ -141,7 +141,7 @@ impl Remote<'_> {
                 endpoint,
                 reason: message.map_or_else(String::new, |message| format!(" ({message})")),
             },
-            // Without a token the Hub answers so for what is private, and for what does not exist.
+            // Without a token the Hub gives this answer for private and for missing repositories.
             (401, ..) if !has_token => missing(),
             (401 | 404, Some("RepoNotFound"), _) => missing(),
             (401, ..) => TransportError::BadToken(endpoint),
@@ -163,18 +163,18 @@ impl Remote<'_> {
     }
 }
 
-/// What a server refused.
+/// The subject of a refusal.
 #[derive(Clone, Copy)]
 enum Asked<'a> {
     /// This file.
     File(&'a str),
-    /// What the repository is.
+    /// Information about the repository.
     Repository,
-    /// The same, and something else than the Hub's JSON came with the refusal.
+    /// The same, but the refusal's body is not the Hub's JSON.
     Page,
 }
 
-/// What was asked about, by what came with the refusal.
+/// The subject, from the refusal's body.
 fn asked(body: &str) -> Asked<'static> {
     match serde_json::from_str::<Value>(body) {
         Ok(_) => Asked::Repository,

@@ -1,4 +1,4 @@
-//! Which of a repository's files a model needs.
+//! Selects the files of a repository that a model needs.
 
 use std::collections::BTreeSet;
 
@@ -9,19 +9,19 @@ use serde_json::{Map, Value};
 
 use crate::TransportError;
 
-/// The parts of a model that are used here; others, such as a safety checker, stay where they are.
+/// The parts of a model that kiln uses; others, such as a safety checker, are not fetched.
 const NETWORKS: [&str; 3] = ["unet", "vqvae", "vae"];
 
-/// What is needed of a repository.
+/// The part of a repository that is needed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Wanted {
     /// The model: all parts of a pipeline, or the only network.
     Model,
-    /// The VQ-VAE: that of a pipeline, or the only network.
+    /// The VQ-VAE of a pipeline, or the only network.
     FirstStage,
 }
 
-/// A repository, or what the cache holds of it: names of files, and the contents of small ones.
+/// A repository, or its part in the cache: names of files, and the contents of small ones.
 pub(crate) struct Selection<'a> {
     /// The repository, for errors.
     pub(crate) repository: &'a str,
@@ -32,11 +32,11 @@ pub(crate) struct Selection<'a> {
 }
 
 impl Selection<'_> {
-    /// The files that make `wanted`, the small ones first.
+    /// The files of `wanted`, the small ones first.
     pub(crate) fn of(mut self, wanted: Wanted) -> Result<Vec<String>, TransportError> {
         let mut selected = Vec::new();
         if !self.files.contains(INDEX) {
-            // A network in a repository of its own.
+            // A network in its own repository.
             if !self.files.contains(CONFIG) {
                 return Err(TransportError::NotAModel {
                     repository: self.repository.to_owned(),
@@ -64,7 +64,7 @@ impl Selection<'_> {
         for part in NETWORKS.iter().filter(|part| is_part(part)) {
             self.network(&self.folder(part), &mut selected)?;
         }
-        // kiln's own part, which no index names.
+        // kiln's own part, which is not in the index.
         if self.files.contains(&format!("{GUIDE}{CONFIG}")) {
             self.require(format!("{GUIDE}{GUIDANCE}"), &mut selected)?;
             self.network(GUIDE, &mut selected)?;
@@ -73,8 +73,8 @@ impl Selection<'_> {
         Ok(selected)
     }
 
-    /// The folder of a model's part, or the repository's own where the first pipelines, such as those of DDPM's
-    /// authors, put everything.
+    /// The folder of a model's part, or the repository's root, where the first pipelines, such as those of DDPM's
+    /// authors, have everything.
     fn folder(&self, part: &str) -> String {
         let folder = format!("{part}/");
         let has_folder = self.files.iter().any(|file| file.starts_with(&folder));
@@ -131,7 +131,7 @@ mod tests {
 
     const SAFETENSORS: &str = "diffusion_pytorch_model.safetensors";
 
-    /// What is selected out of `files`, where those that are read contain `text`.
+    /// The selection from `files`, where every file that is read contains `text`.
     fn select(wanted: Wanted, files: &[&str], text: &str) -> Result<Vec<String>, String> {
         let files = files.iter().map(|&file| file.to_owned()).collect();
         let selection = Selection {

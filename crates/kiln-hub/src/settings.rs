@@ -1,4 +1,4 @@
-//! Which Hub, as whom, and where its files are kept.
+//! Settings: the Hub, the user, and the cache.
 
 use std::env;
 use std::ffi::OsString;
@@ -7,36 +7,36 @@ use std::time::Duration;
 
 use kiln_data::{Pace, read_text};
 
-/// Which Hub to ask, as whom, and where its files are kept.
+/// The Hub's address, the user's token, and the folder of the cache.
 #[derive(Clone, Debug)]
 pub struct HubSettings {
     /// Address of the Hub, without a slash at the end.
     pub endpoint: String,
-    /// What identifies the user, for private repositories and for pushing.
+    /// Identifies the user, for private repositories and for pushing.
     pub token: Option<String>,
     /// The folder of the cache, in the layout of Python's `huggingface_hub`.
     pub cache: PathBuf,
-    /// Ask no server: what is not in the cache is an error.
+    /// Send no requests: a file that is missing in the cache is an error.
     pub offline: bool,
-    /// How long a server may say nothing before it counts as out of reach.
+    /// How long a server may be silent before it counts as out of reach.
     pub patience: Duration,
-    /// How long the answer to a question may take to come whole, all its pages, redirects and pauses together.
+    /// How long an answer may take in total, including its pages, redirects and pauses.
     pub longest_answer: Duration,
-    /// The slowest that files and answers may come, and that uploads may be taken.
+    /// The slowest allowed speed of files and answers from the server, and of uploads to it.
     pub pace: Pace,
-    /// How long a busy server (HTTP 429 or 5xx) is left alone before it is asked again, each time.
+    /// The pauses before each new attempt at a busy server (HTTP 429 or 5xx).
     pub pauses: Vec<Duration>,
 }
 
 impl HubSettings {
-    /// What the environment says, in the words of Python's `huggingface_hub`: `HF_ENDPOINT`; `HF_TOKEN`,
+    /// The settings from the environment variables of Python's `huggingface_hub`: `HF_ENDPOINT`; `HF_TOKEN`,
     /// `HF_TOKEN_PATH` or the file `token` in `HF_HOME`, where `hf auth login` puts it; `HF_HUB_CACHE` or `HF_HOME`;
     /// `HF_HUB_OFFLINE`; `HF_HUB_DISABLE_IMPLICIT_TOKEN`.
     pub fn from_environment() -> Self {
         Self::from_variables(&|name| env::var_os(name))
     }
 
-    /// The same with variables from elsewhere.
+    /// The same with given variables.
     fn from_variables(variable: &dyn Fn(&str) -> Option<OsString>) -> Self {
         let set = |name| variable(name).filter(|value| !value.is_empty());
         let text = |name| set(name).and_then(|value| value.into_string().ok());

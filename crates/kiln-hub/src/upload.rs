@@ -1,8 +1,8 @@
-//! Files to the Hub, by the Git LFS batch API and by a commit: what `git push` would do, without a clone.
+//! Uploads files to the Hub, with the Git LFS batch API and a commit, like `git push` but without a clone.
 //!
 //! - Git LFS batch API: <https://github.com/git-lfs/git-lfs/blob/main/docs/api/batch.md>, with the transfers `basic` (one
 //!   PUT) and the Hub's `multipart` (several PUTs of `chunk_size` bytes, and a POST at the end).
-//! - `preupload` and `commit` of the Hub's API, as Python's `huggingface_hub` uses them.
+//! - `preupload` and `commit` of the Hub's API, as in Python's `huggingface_hub`.
 
 use std::collections::BTreeMap;
 use std::fs::File;
@@ -23,7 +23,7 @@ use crate::answer;
 use crate::api::encoded_part;
 use crate::client::{Remote, is_busy};
 
-/// What the Hub looks at to decide where it keeps a file, in bytes.
+/// How many bytes the Hub examines to decide where to store a file.
 const SAMPLE: u64 = 512;
 pub(crate) const JSON: &str = "application/json";
 const LINES: &str = "application/x-ndjson";
@@ -33,14 +33,14 @@ const LFS: &str = "application/vnd.git-lfs+json";
 pub(crate) struct Upload {
     /// Its name in the repository.
     pub(crate) name: String,
-    /// Where it is on this machine.
+    /// Its path on this machine.
     pub(crate) path: PathBuf,
     size: u64,
     sha256: String,
 }
 
 impl Upload {
-    /// Measures the file at `path`.
+    /// Computes size and checksum of the file at `path`.
     pub(crate) fn new(path: PathBuf, name: String) -> Result<Self, TransportError> {
         let measure = || Ok((path.metadata()?.len(), sha256_of_file(&path)?));
         let (size, sha256) = measure().map_err(read_error(&path))?;
@@ -95,7 +95,7 @@ impl Remote<'_> {
         Ok(commit.to_owned())
     }
 
-    /// Asks which files the Hub wants in Git LFS.
+    /// Asks which files the Hub stores in Git LFS.
     fn large_files(
         &self,
         branch: &str,
@@ -115,11 +115,11 @@ impl Remote<'_> {
             .filter(|mode| mode["uploadMode"] == "lfs")
             .filter_map(|mode| Some(mode["path"].as_str()?.to_owned()))
             .collect();
-        // Git LFS has no empty files.
+        // Git LFS does not store empty files.
         Ok(move |file: &Upload| file.size > 0 && large.contains(&file.name))
     }
 
-    /// Brings contents into Git LFS, except for those that it has.
+    /// Uploads contents to Git LFS, except those that it already has.
     fn upload_large(
         &self,
         branch: &str,
@@ -164,7 +164,7 @@ impl Remote<'_> {
                     reason: format!(": {message}"),
                 });
             }
-            // Without actions the Hub has the content already.
+            // Without actions the Hub already has the content.
             if let Some(action) = object["actions"]["upload"].as_object() {
                 self.upload_one(file, action, progress)?;
                 if let Some(url) = object["actions"]["verify"]["href"].as_str() {
@@ -210,7 +210,7 @@ impl Remote<'_> {
             .enumerate()
         {
             let number = index + 1;
-            // The addresses of the parts are named by their numbers, some with leading zeros.
+            // The keys of the parts' addresses are their numbers, some with leading zeros.
             let url = headers.iter().find(|(name, _)| name.parse() == Ok(number));
             let url = url.and_then(|(_, url)| url.as_str()).ok_or_else(invalid)?;
             let piece = Piece {
@@ -229,7 +229,7 @@ impl Remote<'_> {
         self.post(url, LFS, &body.to_string()).map(|_| ())
     }
 
-    /// What it means that a content was not taken: a status that says nothing of the repository is about the content.
+    /// The error for a refused content: a status that is not about the repository is about the content.
     fn upload_error(&self, status: StatusCode, headers: &HeaderMap, file: &str) -> TransportError {
         match status.as_u16() {
             401 | 403 | 429 | 500.. => self.answer_error(status, headers, ""),
@@ -300,7 +300,7 @@ impl Piece<'_> {
     }
 }
 
-/// Reports what is read, and ends where the server takes it too slowly.
+/// Reports the bytes that are read, and fails if the server takes them too slowly.
 struct Counted<'a> {
     reader: io::Take<File>,
     watch: Watch,
@@ -310,7 +310,7 @@ struct Counted<'a> {
 impl Read for Counted<'_> {
     fn read(&mut self, target: &mut [u8]) -> io::Result<usize> {
         let count = self.reader.read(target)?;
-        // At the end the server has taken what came before.
+        // At the end of the file the server has taken everything.
         if count > 0
             && let Err(slow) = self.watch.advance(count as u64)
         {
@@ -323,7 +323,7 @@ impl Read for Counted<'_> {
     }
 }
 
-/// Turns what the system says about a file to upload into an error.
+/// Turns a system error about a file to upload into ours.
 fn read_error(path: &Path) -> impl FnOnce(io::Error) -> TransportError {
     move |problem| {
         TransportError::Model(CheckpointError::Read {

@@ -1,4 +1,4 @@
-//! The page that is published with a model: what it says can be done, and what it is made of.
+//! The page that is published with a model: its code works, and its content is right.
 
 #[path = "../../kiln-checkpoint/tests/victim/mod.rs"]
 mod victim;
@@ -13,7 +13,7 @@ use kiln_models::{TimeEmbeddingType, UNet2dConfig, WeightsType};
 
 use victim::model;
 
-/// The page of a sound model with another U-Net, published with `publication`.
+/// The page of a valid model with another U-Net, published with `publication`.
 fn page(config: impl Fn(&mut UNet2dConfig), publication: &Publication) -> Result<String, String> {
     let (device, folder) = (Device::flex(), model());
     let source = ModelSource::Folder(folder.path().to_owned());
@@ -81,7 +81,7 @@ fn figures_without_an_end_are_not_read() {
     }
 }
 
-/// The model to publish does not exist here: whether the place is good is known before it is looked for.
+/// The model does not exist here: the destination is checked before the model is read.
 #[test]
 fn nothing_is_published_in_the_place_of_what_kiln_did_not_write() {
     let around = tempfile::tempdir().unwrap();

@@ -1,8 +1,8 @@
-//! How long each operator takes beside Burn's own on the same backend: forward, and forward and backward.
+//! The time of each operator, compared with Burn's own on the same backend: forward, and forward and backward.
 //!
-//! `cargo bench -p kiln-kernels` runs all, `cargo bench -p kiln-kernels -- attention` those with the word in their
-//! name. Burn's side is what a network of its modules does: images are channels-first from the beginning, so that no
-//! change of layout is counted against it.
+//! `cargo bench -p kiln-kernels` runs all, `cargo bench -p kiln-kernels -- attention` the ones with this word in their
+//! name. Burn's side does the same as a network of Burn's modules: images are channels-first from the beginning, so its
+//! time includes no change of layout.
 
 use std::fmt::{self, Display};
 
@@ -15,7 +15,7 @@ use burn::tensor::{Device, Distribution, Tensor, activation};
 use divan::Bencher;
 use kiln_kernels::{AdamW, Convolution, GroupNorm, Padding, Sampling, attention, nearest_codes};
 
-/// As in training: from a thread of the pool that the operators share.
+/// Runs on a thread of the pool that the operators share, as training does.
 fn main() {
     kiln_kernels::on_the_pool(divan::main);
 }
@@ -101,7 +101,7 @@ const LARGE: Images = Images {
 };
 
 impl Images {
-    /// In the layout that the side computes in: Kiln's has the channels last.
+    /// In the side's own layout: Kiln's has the channels last.
     fn tensor<C>(self, turn: &Turn<C>) -> Tensor<4> {
         let Images {
             batch,
@@ -324,8 +324,8 @@ fn nearest(bencher: Bencher, side: Side) {
     });
 }
 
-/// A step of a million weights, whose gradients are halved as clipping does. The tensors are given away each time,
-/// as a training step does.
+/// A step of a million weights, with gradients halved as by clipping. The tensors are moved into each call, as in a
+/// training step.
 #[divan::bench(args = [Side::Kiln, Side::Burn], sample_count = 20, max_time = 0.5)]
 fn adamw(bencher: Bencher, side: Side) {
     let weights = || normal([1024, 1024], &Device::flex());

@@ -11,18 +11,18 @@ use crate::group_norm::GroupNorm;
 use crate::is_ours;
 use crate::precision;
 
-/// A two-dimensional convolution of channels-last images, with what stands around it in the networks.
+/// A two-dimensional convolution of channels-last images, with the operations around it in the networks.
 ///
 /// ```text
 /// out[b, y, x, o] = bias[o] + per_image[b, o] + shortcut[b, y, x, o]
 ///                 + sum over i, j, c of weight[o, c, i, j] * f(input)[b, stride y + i - top, stride x + j - left, c]
 /// ```
 ///
-/// with zeros outside the image. `f` is a group normalisation with or without SiLU, or nothing; under
+/// with zeros outside the image. `f` is a group normalisation with or without SiLU, or the identity; with
 /// [`Sampling::Doubled`] every pixel of `f(input)` is repeated 2x2 first.
 ///
-/// One operator, because apart from the sum nothing here is worth a pass over the data, and because a training step
-/// then keeps `input` alone: the backward pass computes `f(input)` again.
+/// It is one operator, because only the sum is worth a pass over the data, and because a training step then keeps only
+/// `input`: the backward pass computes `f(input)` again.
 #[derive(Clone, Debug)]
 pub struct Convolution {
     input: Tensor<4>,
@@ -182,7 +182,7 @@ impl Convolution {
     }
 }
 
-/// How an operator is told that there is no such tensor.
+/// Represents a missing tensor for an operator.
 fn or_nothing<const D: usize>(tensor: Option<Tensor<D>>, device: &Device) -> Tensor<D> {
     tensor.unwrap_or_else(|| Tensor::empty([0; D], device))
 }

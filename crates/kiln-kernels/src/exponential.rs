@@ -1,21 +1,21 @@
 //! Powers of two and the logistic sigmoid of whole vectors.
 //!
-//! The standard library's `exp` is a call per number. This is straight arithmetic, a dozen operations for as many
-//! numbers as a register holds.
+//! The standard library's `exp` is a call per number. This is plain arithmetic, a dozen operations for all numbers of a
+//! register.
 
 use pulp::Simd;
 
 /// `1.5 * 2^23`: adding it to a small number leaves the nearest integer in the low bits.
 const ROUNDING: f32 = 12_582_912.0;
 
-/// `2^x` for `x <= 0`, and not below `2^-126`, the smallest normal number.
+/// `2^x` for `x <= 0`, but at least `2^-126`, the smallest normal number.
 ///
 /// `2^x = 2^n 2^f` with `n` the integer nearest to `x`; `2^f` is the polynomial of degree 6 of the Cephes library's
 /// `exp2f`. The relative error is below 2e-7.
 #[inline(always)]
 pub(crate) fn exp2<S: Simd>(simd: S, x: S::f32s) -> S::f32s {
     let lowest = simd.splat_f32s(-126.0);
-    // A comparison with NaN is false, and NaN goes through.
+    // A comparison with NaN is false, so NaN stays NaN.
     let x = simd.select_f32s(simd.less_than_f32s(x, lowest), lowest, x);
     let rounding = simd.splat_f32s(ROUNDING);
     let shifted = simd.add_f32s(x, rounding);

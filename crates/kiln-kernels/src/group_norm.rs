@@ -7,7 +7,7 @@ use crate::extension::NormalisationOps;
 use crate::is_ours;
 use crate::normalisation::{Activation, Groups};
 
-/// Group normalisation (Wu and He 2018) of channels-last images, and SiLU after it if `silu` says so.
+/// Group normalisation (Wu and He 2018) of channels-last images, and SiLU after it if `silu` is set.
 ///
 /// ```text
 /// z   = gamma (x - mean) / sqrt(variance + epsilon) + beta
@@ -21,7 +21,7 @@ pub struct GroupNorm {
     pub gamma: Tensor<1>,
     /// `[channels]`
     pub beta: Tensor<1>,
-    /// Neighbouring channels form this many groups.
+    /// The number of groups of neighbouring channels.
     pub groups: usize,
     /// Added to the variance.
     pub epsilon: f64,

@@ -1,4 +1,4 @@
-//! Which vector instructions run: chosen once, when the program first needs them.
+//! The choice of vector instructions, made once, when the program first needs them.
 
 use std::env;
 use std::error::Error;
@@ -8,13 +8,13 @@ use std::sync::OnceLock;
 
 use pulp::{Arch, WithSimd};
 
-/// Set to one of [`LIMITS`] to use no better instructions than those, for tests and comparisons.
+/// Set to one of [`LIMITS`] to use at most these instructions, for tests and comparisons.
 const LIMIT: &str = "KILN_INSTRUCTIONS";
 const LIMITS: [&str; 4] = ["portable", "avx2", "avx512", "neon"];
 /// Set to `burn` to use Burn's own operators.
 const KERNELS: &str = "KILN_KERNELS";
 
-/// A variable of the environment that asks for what there is not.
+/// An environment variable with an unknown value.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct UnknownSetting {
     variable: &'static str,
@@ -32,18 +32,18 @@ impl fmt::Display for UnknownSetting {
         let known = known.join(", ");
         write!(
             formatter,
-            "the environment says {variable}={value:?}, which must be one of: {known}; or leave it out"
+            "the environment variable {variable} is {value:?}: set it to one of {known}, or unset it"
         )
     }
 }
 
 impl Error for UnknownSetting {}
 
-/// Refuses variables of the environment that this crate would not understand. To be asked when a program starts; the operators
-/// themselves take what they do not know as not set.
+/// Refuses environment variables that this crate does not understand. Call it when a program starts; the operators
+/// themselves treat unknown values as not set.
 ///
 /// # Errors
-/// Names the variable and what it may be.
+/// Names the variable and its valid values.
 pub fn check_environment() -> Result<(), UnknownSetting> {
     check(LIMIT, &LIMITS, env::var_os(LIMIT))?;
     check(KERNELS, &["burn"], env::var_os(KERNELS))
@@ -67,8 +67,8 @@ fn check(
     }
 }
 
-/// Runs `work` with the best vector instructions of this processor: AVX-512, AVX2 with FMA, NEON, or whatever
-/// the compiler makes of plain arithmetic.
+/// Runs `work` with the best vector instructions of this processor: AVX-512, AVX2 with FMA, NEON, or plain arithmetic
+/// as the compiler translates it.
 #[inline]
 pub(crate) fn vectorized<W: WithSimd>(work: W) -> W::Output {
     static CHOSEN: OnceLock<Arch> = OnceLock::new();
@@ -77,7 +77,7 @@ pub(crate) fn vectorized<W: WithSimd>(work: W) -> W::Output {
         .dispatch(work)
 }
 
-/// Whether this crate's operators are wanted: not if the environment says `KILN_KERNELS=burn`.
+/// Whether to use this crate's operators: not with `KILN_KERNELS=burn`.
 pub(crate) fn wanted() -> bool {
     static WANTED: OnceLock<bool> = OnceLock::new();
     *WANTED.get_or_init(|| env::var(KERNELS).as_deref() != Ok("burn"))
@@ -85,8 +85,7 @@ pub(crate) fn wanted() -> bool {
 
 /// The vector instructions that the operators use: `avx512`, `avx2`, `neon` or `portable`.
 ///
-/// It is the best set that this processor has. The environment variable `KILN_INSTRUCTIONS` limits it to the set
-/// that it names.
+/// It is the best set that this processor has, within the limit of the environment variable `KILN_INSTRUCTIONS`.
 pub fn instructions() -> &'static str {
     struct Name;
 

@@ -1,32 +1,32 @@
 //! Fused CPU operators, with gradients, for the networks of latent diffusion.
 //!
-//! Burn's Flex backend composes a group normalisation of nine passes over the data, most of them on one thread,
-//! copies every image between two layouts around each convolution, and scatters a convolution's input gradient.
-//! At the sizes of small latent diffusion models that is most of a training step. This crate has:
+//! Burn's Flex backend makes nine passes over the data for a group normalisation, most of them on one thread, copies
+//! every image between two layouts around each convolution, and scatters a convolution's input gradient. In small
+//! latent diffusion models this is most of a training step. This crate has:
 //!
 //! - [`Convolution`]: with the normalisation and SiLU before it, and the bias, time embedding and shortcut after it;
 //! - [`GroupNorm`]: alone or with SiLU;
 //! - [`attention`] of all pixels to all pixels;
 //! - [`nearest_codes`]: the look-up of a vector quantizer;
-//! - [`AdamW`], [`euclidean_norm`] and [`moving_average`]: an update of the weights in three passes;
+//! - [`AdamW`], [`euclidean_norm`] and [`moving_average`]: an update of the weights in three passes.
 //!
-//! images being channels-last images, `[batch, height, width, channels]`: channels lie side by side, so that they fill
-//! vectors whatever the size of the image, and pixels are rows of matrices without being copied.
+//! All images are channels-last, `[batch, height, width, channels]`: channels lie side by side, so they fill vectors
+//! for any size of the image, and pixels are rows of matrices without a copy.
 //!
 //! # Which operators run
 //!
-//! Each function decides by where its tensors are: `f32` on Flex (with or without autodiff) takes the operators of
-//! this crate; every other device and number format takes Burn's own. Models call one function and do not know.
-//! Within this crate vector instructions are chosen at run time: see [`instructions`]. To compare, set the
-//! environment variable `KILN_KERNELS=burn`: then Burn's own operators run everywhere.
+//! Each function decides by the device of its tensors: `f32` on Flex (with or without autodiff) uses the operators of
+//! this crate; every other device and number format uses Burn's own. Models call one function in either case. This
+//! crate chooses vector instructions at run time: see [`instructions`]. For comparison, the environment variable
+//! `KILN_KERNELS=burn` runs Burn's own operators everywhere.
 //!
-//! [`with_precision`] lets convolutions round the factors of their products to bf16 on processors with a matrix unit, which
-//! multiplies those several times faster.
+//! [`with_precision`] lets convolutions round the factors of their products to bf16 on processors with a matrix unit,
+//! which multiplies such numbers several times faster.
 //!
 //! # What is promised
 //!
-//! Results are the same bits from run to run, whatever the number of threads; and those of an image are the same
-//! bits whatever the size of the batch that it is in.
+//! Results are the same bits in every run, with any number of threads. An image's result is the same bits in a batch of
+//! any size.
 //!
 //! ```
 //! use burn::tensor::{Device, Distribution, Tensor};
@@ -80,15 +80,15 @@ use burn::tensor::{DType, Tensor};
 
 /// Runs `work` on a thread of the pool that all operators share.
 ///
-/// Every operator splits its work over the pool. From any other thread each of these splits wakes the pool and waits
-/// for it; from a thread of the pool, the caller works along at once. A training step has some thousand splits.
+/// Every operator splits its work over the pool. On any other thread each split wakes the pool and waits for it; on a
+/// thread of the pool the caller starts to work at once. A training step has some thousand splits.
 ///
-/// `work` must not wait for another thread: with one core the pool has no other thread to run what that waits for.
+/// `work` must not wait for another thread: with one core the pool has no other thread to run that work.
 pub fn on_the_pool<R: Send>(work: impl FnOnce() -> R + Send) -> R {
     rayon::scope(|_| work())
 }
 
-/// Whether this crate's operators can read the tensor, `f32` on Flex, and are wanted.
+/// Whether this crate's operators can read the tensor, `f32` on Flex, and are switched on.
 fn is_ours<const D: usize>(tensor: &Tensor<D>) -> bool {
     tensor.dtype() == DType::F32
         && matches!(

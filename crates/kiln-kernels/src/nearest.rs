@@ -11,14 +11,14 @@ use crate::instructions::vectorized;
 use crate::is_ours;
 use crate::product::{PanelsShape, pack_columns};
 
-/// Index of the nearest of `codes`, `[count, dimension]`, for each of `vectors`, `[rows, dimension]`: `[rows]`, each
-/// in `0..count`.
+/// The index of the nearest of `codes`, `[count, dimension]`, for each of `vectors`, `[rows, dimension]`: `[rows]`,
+/// each in `0..count`.
 ///
 /// ```text
 /// argmin over e of |z - e|^2 = argmin over e of |e|^2 - 2 z.e
 /// ```
 ///
-/// The first of equals is chosen. NaN is nearest to nothing: a vector with NaN has the code 0. There is no gradient.
+/// Among equals the first is chosen. NaN is never nearest: a vector with NaN gets the code 0. There is no gradient.
 ///
 /// # Panics
 ///
@@ -47,7 +47,7 @@ pub fn nearest_codes(vectors: Tensor<2>, codes: Tensor<2>) -> Tensor<1, Int> {
         .squeeze_dim(1)
 }
 
-/// Indices are counted in `f32`, which has all integers up to this one.
+/// Indices are counted in `f32`, which represents all integers up to this one.
 const MOST_CODES: usize = 1 << 24;
 
 /// On a backend's own tensors. `f32` and the shapes have been checked before.
@@ -94,7 +94,7 @@ struct Codes {
     shape: PanelsShape,
     /// `-2 e`.
     panels: Vec<f32>,
-    /// `|e|^2`, and infinity where a panel is filled up.
+    /// `|e|^2`, and infinity in the padding of a panel.
     squared_lengths: Vec<f32>,
 }
 
@@ -198,16 +198,16 @@ fn lane_numbers<S: Simd>() -> S::f32s {
     S::as_simd_f32s(&NUMBERS).0[0]
 }
 
-/// The nearest codes so far of `COUNT` vectors, among the codes that have been in the same lane.
+/// The nearest codes so far of `COUNT` vectors, among the codes in the same lane.
 struct Nearest<S: Simd, const COUNT: usize> {
     /// `|e|^2 - 2 z.e`.
     distances: [S::f32s; COUNT],
-    /// The registers that they were in, counted over all codes.
+    /// Their registers, counted over all codes.
     places: [S::f32s; COUNT],
 }
 
 impl<S: Simd, const COUNT: usize> Nearest<S, COUNT> {
-    /// Looks at the codes of a panel of `WIDTH` registers, the first of which is at `place`.
+    /// Compares with the codes of a panel of `WIDTH` registers, the first at `place`.
     #[inline(always)]
     fn meet<const WIDTH: usize>(
         &mut self,

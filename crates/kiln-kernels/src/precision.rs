@@ -1,4 +1,4 @@
-//! Which numbers are multiplied.
+//! The format of the numbers that are multiplied.
 
 use std::cell::Cell;
 use std::fmt;
@@ -26,7 +26,7 @@ pub enum Precision {
 }
 
 impl Precision {
-    /// Whether [`with_precision`] makes a difference on `device`, or none is needed.
+    /// Whether [`with_precision`] makes a difference on `device`, or is not needed.
     pub fn runs_on(self, device: &Device) -> bool {
         self == Self::F32
             || matches!(
@@ -61,17 +61,17 @@ thread_local! {
 }
 
 /// Runs `work`, in which convolutions multiply numbers of `precision`; and so do their gradients, whenever they are
-/// taken.
+/// computed.
 ///
-/// What other frameworks call autocast. It goes for this thread, and for `f32` tensors on Flex: elsewhere the format
-/// of the tensors decides. A processor without a [matrix unit](has_matrix_unit) multiplies `f32` numbers, which it is
-/// many times faster at.
+/// Other frameworks call this autocast. It applies to this thread, and to `f32` tensors on Flex: elsewhere the format
+/// of the tensors decides. A processor without a [matrix unit](has_matrix_unit) multiplies `f32` numbers instead, which
+/// is many times faster there.
 pub fn with_precision<R>(precision: Precision, work: impl FnOnce() -> R) -> R {
     let pays = precision == Precision::F32 || has_matrix_unit();
     with_exact_precision(if pays { precision } else { Precision::F32 }, work)
 }
 
-/// As [`with_precision`], on any processor: to see what rounding does to results.
+/// Like [`with_precision`], on any processor: to test the effect of rounding on results.
 pub fn with_exact_precision<R>(precision: Precision, work: impl FnOnce() -> R) -> R {
     struct Restore(Precision);
     impl Drop for Restore {
@@ -83,7 +83,7 @@ pub fn with_exact_precision<R>(precision: Precision, work: impl FnOnce() -> R) -
     work()
 }
 
-/// What the caller wants.
+/// The precision that the caller asked for.
 pub(crate) fn current() -> Precision {
     CURRENT.get()
 }

@@ -5,14 +5,14 @@ use rayon::prelude::*;
 
 use crate::instructions::vectorized;
 
-/// Positions that are summed before they join the total, so that long sums lose little.
+/// Positions that are summed before they are added to the total, so that long sums lose little precision.
 const POSITIONS_AT_ONCE: usize = 64;
 
 /// Vectors of channels that are summed side by side.
 const VECTORS: usize = 4;
 
-/// Adds to `sums`, `[channels]`, what a term makes of the number at each position of `image`,
-/// `[positions, channels]`, and of the channel's number in `parameter`, `[channels]`.
+/// Adds to `sums`, `[channels]`, a term of the number at each position of `image`, `[positions, channels]`, and of the
+/// channel's number in `parameter`, `[channels]`.
 #[inline(always)]
 pub(crate) fn add_channel_sums<S: Simd>(
     simd: S,
@@ -82,8 +82,8 @@ pub(crate) fn image_sums(images: &[f32], positions: usize, channels: usize) -> V
 
 /// The sum of `term(left, right)` over pairs of numbers.
 ///
-/// 64 partial sums run side by side: vectors for the compiler, and a smaller error than one sum would have.
-/// To be called from vectorized code.
+/// 64 partial sums run side by side: vectors for the compiler, and a smaller error than one sum would have. Call it
+/// from vectorized code.
 #[inline(always)]
 pub(crate) fn sum_of(left: &[f32], right: &[f32], term: impl Fn(f32, f32) -> f32) -> f32 {
     const LANES: usize = 64;

@@ -1,6 +1,6 @@
-//! Memory that is used again, so that the steady state asks the system for none.
+//! Memory that is reused, so that the steady state allocates nothing from the system.
 //!
-//! A training step needs the same arrays as the one before it. Fresh ones would cost a page fault for every 4 KiB, and
+//! A training step needs the same arrays as the previous one. Fresh arrays would cost a page fault for every 4 KiB, and
 //! a pass to fill them with zeros that are overwritten at once.
 
 use std::cell::RefCell;
@@ -15,7 +15,7 @@ thread_local! {
     static FREE: RefCell<Vec<Vec<f32>>> = const { RefCell::new(Vec::new()) };
 }
 
-/// Floats of unspecified content for the working memory of one thread; dropped, they are kept for the next one.
+/// Floats of unspecified content for the working memory of one thread; when dropped, they are kept for the next one.
 pub(crate) struct Scratch {
     memory: Vec<f32>,
     len: usize,
@@ -58,12 +58,12 @@ impl Drop for Scratch {
     }
 }
 
-/// Memory for other numbers than floats, which begins with a cache line.
+/// Memory for other numbers than floats, aligned to a cache line.
 pub(crate) mod aligned {
     /// Floats in a cache line.
     const LINE: usize = 16;
 
-    /// Floats to ask for, so that `len` are there from the first cache line on.
+    /// The number of floats to allocate, so that there are `len` from the first cache line on.
     pub(crate) fn len(len: usize) -> usize {
         len + LINE - 1
     }
@@ -99,12 +99,12 @@ pub(crate) mod aligned {
 #[derive(Default)]
 struct Shelf {
     free: Vec<Vec<f32>>,
-    /// Handed out and not given back. Some never are, and some that are given back were made by others: the count
-    /// keeps these from piling up.
+    /// Arrays lent and not yet returned. Some never return, and some returned arrays were made elsewhere: the count
+    /// limits how many of those are kept.
     lent: usize,
 }
 
-/// Shorter arrays are left to the allocator, which is good at them.
+/// The allocator handles shorter arrays well.
 const SHORTEST: usize = 1 << 12;
 
 static SHELVES: Mutex<BTreeMap<usize, Shelf>> = Mutex::new(BTreeMap::new());
@@ -130,7 +130,7 @@ pub(crate) fn zeros(len: usize) -> Vec<f32> {
     array
 }
 
-/// Gives an array back for [`array`] to find.
+/// Returns an array, for reuse by [`array`].
 pub(crate) fn recycle(array: Vec<f32>) {
     let mut shelves = SHELVES.lock().unwrap_or_else(PoisonError::into_inner);
     if let Some(shelf) = shelves.get_mut(&array.len())
@@ -141,7 +141,7 @@ pub(crate) fn recycle(array: Vec<f32>) {
     }
 }
 
-/// Gives back the array of a tensor that nobody else holds.
+/// Returns the array of a tensor, if nothing else holds it.
 pub(crate) fn recycle_tensor(tensor: FlexTensor) {
     let long = tensor.shape().num_elements() >= SHORTEST;
     if long

@@ -12,7 +12,7 @@ fn tensor<const D: usize>(shape: [usize; D], seed: u64, device: &Device) -> Tens
     common::tensor(shape, seed, device) * 2.0
 }
 
-/// `softmax(Q K^T / sqrt(head_channels)) V` as its definition has it.
+/// `softmax(Q K^T / sqrt(head_channels)) V` as defined.
 fn composition(qkv: Tensor<3>, heads: usize) -> Tensor<3> {
     let [batch, tokens, width] = qkv.dims();
     let channels = width / (3 * heads);

@@ -44,7 +44,7 @@ const THREE: Case = Case {
     with_shortcut: true,
 };
 
-/// All tensors of a case, those that it does not use among them.
+/// All tensors of a case, including those that it does not use.
 struct Tensors {
     input: Tensor<4>,
     weight: Tensor<4>,
@@ -158,13 +158,13 @@ impl Case {
         }
     }
 
-    /// Ours against Burn's: the output, and the gradient of everything that takes part.
+    /// Ours against Burn's: the output, and the gradient of every input.
     fn check(&self) {
         self.compare(self.tensors(), self.tensors(), Precision::F32);
     }
 
-    /// Ours with bf16 products against Burn's operators on numbers that are bf16 numbers already. Then all products
-    /// are exact in `f32`.
+    /// Ours with bf16 products against Burn's operators on numbers that are bf16 numbers already. All products are then
+    /// exact in `f32`.
     fn check_bf16(&self) {
         let rounded = || {
             let mut tensors = self.tensors();
@@ -265,7 +265,7 @@ fn cases() -> impl Strategy<Value = Case> {
             with_shortcut: with[4],
         })
         .prop_filter("an output", |case| case.size_out().is_some())
-        // Two numbers that are normalised are 1 and -1, whatever they were: their gradient is rounding noise.
+        // Two normalised numbers are always 1 and -1: their gradient is rounding noise.
         .prop_filter("something to normalise", |case| {
             let positions = case.size[0] * case.size[1];
             case.groups
@@ -298,7 +298,7 @@ proptest! {
         case.check();
     }
 
-    // Neither normalised nor doubled: there the factors are sums, and rounded after they were taken.
+    // Neither normalised nor doubled: in those cases the factors are sums, which are rounded afterwards.
     #[test]
     fn bf16_products_equal_burns_of_bf16_numbers(case in cases()) {
         prop_assume!(case.sampling != Sampling::Doubled);

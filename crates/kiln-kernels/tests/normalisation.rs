@@ -16,7 +16,7 @@ proptest! {
         batch in 1usize..4, groups in 1usize..5, per_group in 1usize..12, height in 1usize..9, width in 1usize..9,
         silu in any::<bool>(),
     ) {
-        // Two numbers that are normalised are 1 and -1, whatever they were: their gradient is rounding noise.
+        // Two normalised numbers are always 1 and -1: their gradient is rounding noise.
         prop_assume!(per_group * height * width > 3);
         let device = Device::flex().autodiff();
         let channels = groups * per_group;

@@ -16,14 +16,14 @@ const ADAMW: AdamW = AdamW {
     weight_decay: 0.02,
 };
 
-/// More than one thread's share, and no whole number of vectors.
+/// More than one thread's share, and not a whole number of vectors.
 const LARGE: usize = 3 * 16 * 1024 + 77;
 
 fn tensor<const D: usize>(shape: [usize; D], seed: u64) -> Tensor<D> {
     common::tensor(shape, seed, &Device::flex())
 }
 
-/// Where the tensor's numbers lie in memory.
+/// The address of the tensor's numbers.
 fn place<const D: usize>(tensor: &Tensor<D>) -> *const u8 {
     let tensor = tensor.clone().try_into_primitive::<Flex>();
     tensor.expect("the tensor is on Flex").bytes().as_ptr()

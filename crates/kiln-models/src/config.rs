@@ -1,4 +1,4 @@
-//! What the two configs share: reading and writing diffusers' `config.json`, and checks of sizes.
+//! The common part of the two configs: reading and writing diffusers' `config.json`, and checks of sizes.
 
 use burn::module::Module;
 use serde::Serialize;
@@ -8,26 +8,25 @@ use serde_json::{Map, Value};
 use crate::ConfigError;
 use crate::memory::too_little_memory;
 
-/// The diffusers version whose behaviour is followed; written into every `config.json`.
+/// The diffusers version whose behaviour we follow; written into every `config.json`.
 const DIFFUSERS_VERSION: &str = "0.42.1";
 
-/// More channels than any such network has; keeps a damaged config from asking for all memory.
+/// More channels than any such network has; stops a damaged config from asking for all memory.
 const MAX_CHANNELS: usize = 16_384;
 /// More halvings than any image survives.
 const MAX_LEVELS: usize = 12;
 /// More layers per level than any such network has.
 const MAX_LAYERS: usize = 64;
-/// More pixels along a side than any network here is given.
+/// More pixels along a side than any network here gets.
 const MAX_SIDE: usize = 1 << 16;
 /// More rows than any codebook or class table here has.
 const MAX_ROWS: usize = 1 << 22;
 
-/// More parameters than networks of these classes have, 16 GB of them: keeps a damaged config from asking
-/// for all memory.
+/// More parameters than networks of these classes have (16 GB): stops a damaged config from asking for all memory.
 const MAX_PARAMETERS: usize = 4_000_000_000;
 
-/// Reads a config of the diffusers class `class`. Keys that begin with `_` are diffusers' own
-/// bookkeeping (`_diffusers_version`, `_name_or_path`) and are passed over, as are unknown ones that are null.
+/// Reads a config of the diffusers class `class`. It ignores keys that begin with `_`, diffusers' own bookkeeping
+/// (`_diffusers_version`, `_name_or_path`), and unknown keys that are null.
 pub(crate) fn from_json<C>(text: &str, class: &'static str) -> Result<C, ConfigError>
 where
     C: DeserializeOwned + Serialize + Default,
@@ -42,7 +41,7 @@ where
             expected: class,
         });
     }
-    // Another release's option that is null asks for nothing.
+    // A null option of another release asks for nothing.
     let valid = to_map(&C::default());
     let keys: Map<String, Value> = keys
         .into_iter()
@@ -50,8 +49,7 @@ where
         .filter(|(key, value)| valid.contains_key(key) || !value.is_null())
         .collect();
 
-    // Every key has a default, so each can be read on its own: serde does not name the key that it
-    // stumbles over, and this does.
+    // Every key has a default, so each can be read on its own. This way the error names the key, which serde does not.
     for (key, value) in &keys {
         if !valid.contains_key(key) {
             return Err(ConfigError::UnknownKey {
@@ -69,7 +67,7 @@ where
         .map_err(|problem| ConfigError::NotAnObject(problem.to_string()))
 }
 
-/// Whether a config was written by a diffusers before release `[major, minor]`; one that does not say is today's.
+/// Whether diffusers before release `[major, minor]` wrote a config; a config without a version counts as current.
 pub(crate) fn was_written_before(text: &str, release: [u32; 2]) -> bool {
     let written = key(text, "_diffusers_version");
     let written = written
@@ -82,7 +80,7 @@ pub(crate) fn was_written_before(text: &str, release: [u32; 2]) -> bool {
     written.is_some_and(|written: [u32; 2]| written < release)
 }
 
-/// The class of models that a config belongs to, if it says so.
+/// The class of models that a config belongs to, if it names one.
 pub(crate) fn class_name(text: &str) -> Option<String> {
     let name = key(text, "_class_name")?;
     Some(name.as_str()?.to_owned())
@@ -128,7 +126,7 @@ pub(crate) fn invalid(key: &str, value: impl Serialize, problem: impl ToString) 
     }
 }
 
-/// `Ok` if `holds`, else the error that names `key`, its `value` and the `problem`.
+/// `Ok` if `holds`, otherwise the error that names `key`, its `value` and the `problem`.
 pub(crate) fn require(
     holds: bool,
     key: &str,
@@ -142,7 +140,7 @@ pub(crate) fn require(
     }
 }
 
-/// Refuses no channels and absurdly many.
+/// Refuses zero channels and absurdly many.
 pub(crate) fn require_channels(key: &str, channels: usize) -> Result<(), ConfigError> {
     let problem = format!("it must be from 1 to {MAX_CHANNELS}");
     require(
@@ -153,20 +151,20 @@ pub(crate) fn require_channels(key: &str, channels: usize) -> Result<(), ConfigE
     )
 }
 
-/// Refuses numbers of channels that no image has. Whether both are equal is for training and drawing to ask: diffusers' layout
-/// knows autoencoders where they differ.
+/// Refuses numbers of channels that no image has. Training and drawing check that both are equal: diffusers' layout
+/// allows autoencoders where they differ.
 pub(crate) fn require_image_channels(ins: usize, outs: usize) -> Result<(), ConfigError> {
     require_channels("in_channels", ins)?;
     require_channels("out_channels", outs)
 }
 
-/// Refuses a factor that f32 does not hold, by which latents would become infinite or nothing.
+/// Refuses a factor outside f32's range, which would make latents infinite or zero.
 pub(crate) fn require_scaling_factor(factor: f64) -> Result<(), ConfigError> {
     let (holds, inverse) = (
         (factor as f32).is_normal(),
         ((1.0 / factor) as f32).is_normal(),
     );
-    let problem = "it must be a positive number, and neither vast nor tiny";
+    let problem = "it must be a positive number, not too large or too small for f32";
     require(
         factor > 0.0 && holds && inverse,
         "scaling_factor",
@@ -175,7 +173,7 @@ pub(crate) fn require_scaling_factor(factor: f64) -> Result<(), ConfigError> {
     )
 }
 
-/// Refuses an empty table and an absurdly long one.
+/// Refuses an empty and an absurdly long table.
 pub(crate) fn require_rows(key: &str, rows: usize) -> Result<(), ConfigError> {
     let problem = format!("it must be from 1 to {MAX_ROWS}");
     require((1..=MAX_ROWS).contains(&rows), key, rows, &problem)
@@ -200,7 +198,7 @@ pub(crate) fn require_levels(
         ("down_block_types", down_blocks),
         ("up_block_types", up_blocks),
     ] {
-        let problem = format!("its length must be that of `block_out_channels`, which is {levels}");
+        let problem = format!("it must have as many entries as `block_out_channels`, {levels}");
         require(blocks == levels, key, blocks, &problem)?;
     }
     for &channels in block_out_channels {
@@ -220,7 +218,7 @@ pub(crate) fn require_levels(
     )
 }
 
-/// A side of the image must survive every halving, or skips and decoded images do not fit.
+/// A side of the image must be divisible by every halving; otherwise skips and decoded images do not fit.
 pub(crate) fn require_halving(key: &str, side: usize, levels: usize) -> Result<(), ConfigError> {
     let factor = 1usize << levels.saturating_sub(1);
     let problem = format!(
@@ -230,8 +228,8 @@ pub(crate) fn require_halving(key: &str, side: usize, levels: usize) -> Result<(
     require(halves, key, side, &problem)
 }
 
-/// Refuses a network that is too large for any machine, or for the memory of this one. A fresh one holds no values yet, so
-/// that this comes in time.
+/// Refuses a network that is too large for any machine, or for this machine's memory. A fresh network has no values
+/// yet, so this check comes before the allocation.
 pub(crate) fn require_size<M: Module>(network: &M) -> Result<(), ConfigError> {
     let parameters = network.num_params();
     if parameters > MAX_PARAMETERS {
@@ -253,8 +251,8 @@ pub(crate) fn require_size<M: Module>(network: &M) -> Result<(), ConfigError> {
 
 /// serde for an option whose null means something other than its default.
 ///
-/// JSON has null for it. TOML has not, and leaving the key out would mean the default, so there it
-/// is the word "none"; both are read everywhere.
+/// JSON has null. TOML does not, and a missing key would mean the default, so TOML uses the word "none". Both are read
+/// everywhere.
 pub(crate) mod or_none {
     use serde::de::{DeserializeOwned, Error};
     use serde::{Deserialize, Deserializer, Serialize, Serializer};
@@ -288,7 +286,7 @@ mod tests {
     use super::*;
     use crate::{AutoencoderKlConfig, MidBlockType, UNet2dConfig, VqVaeConfig};
 
-    /// What is said about a config that is refused.
+    /// The error message for a refused config.
     fn unet_refusal(json: &str) -> String {
         UNet2dConfig::from_json(json).unwrap_err().to_string()
     }
@@ -484,7 +482,7 @@ mod tests {
                 .to_string();
             assert!(refusal.contains(part), "{json}: {refusal}");
         }
-        // As stabilityai/sd-vae-ft-mse has it.
+        // From stabilityai/sd-vae-ft-mse.
         let json = r#"{"_class_name": "AutoencoderKL", "_diffusers_version": "0.4.2", "act_fn": "silu",
             "block_out_channels": [128, 256, 512, 512], "in_channels": 3, "latent_channels": 4, "layers_per_block": 2,
             "down_block_types": ["DownEncoderBlock2D", "DownEncoderBlock2D", "DownEncoderBlock2D", "DownEncoderBlock2D"],

@@ -1,9 +1,9 @@
 //! Exponential moving averages of a model's weights: the weights that sample best.
 //!
 //! The average of the weights over the last steps of training draws better pictures than the last weights
-//! (Ho et al. 2020 and every diffusion model since). [`shadow_of`] makes the copy that holds the average,
-//! [`update`] moves it after each optimizer step, and [`EmaConfig::decay_at`] says by how much: diffusers'
-//! `EMAModel`, number for number.
+//! (Ho et al. 2020 and every diffusion model since). [`shadow_of`] makes the copy that holds the average, [`update`]
+//! moves it after each optimizer step, and [`EmaConfig::decay_at`] gives the amount. The numbers are exactly the same
+//! as in diffusers' `EMAModel`.
 //!
 //! ```
 //! use burn::nn::LinearConfig;
@@ -27,8 +27,8 @@ use burn::tensor::Tensor;
 use kiln_kernels::moving_average;
 use serde::{Deserialize, Serialize};
 
-/// How fast the average follows the weights: the table `[ema]` of a training stage. Names, defaults
-/// and numbers are those of diffusers' `EMAModel`, except that its warm-up is on by default here.
+/// How fast the average follows the weights: the table `[ema]` of a training stage. Names, defaults and numbers are the
+/// same as in diffusers' `EMAModel`, except that the warm-up is on by default here.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct EmaConfig {
@@ -40,9 +40,9 @@ pub struct EmaConfig {
     pub update_after_step: u64,
     /// `1 - (1 + step / inv_gamma)^-power` if true (default), else `(1 + step) / (10 + step)`.
     pub use_ema_warmup: bool,
-    /// Steps that the warm-up is stretched by; more than 0; default 1.
+    /// Stretches the warm-up by this many steps; more than 0; default 1.
     pub inv_gamma: f64,
-    /// How fast the warm-up nears 1: 2/3 (default) for a million steps and more, 3/4 for fewer.
+    /// How fast the warm-up approaches 1: 2/3 (default) for a million steps and more, 3/4 for fewer.
     pub power: f64,
 }
 
@@ -58,7 +58,7 @@ pub enum EmaConfigError {
         /// What it was set to.
         value: f64,
     },
-    /// A number that has to be positive and is not.
+    /// A number that must be positive and is not.
     #[error("ema.{name} is {value}; it must be more than 0")]
     NotPositive {
         /// The key.
@@ -130,17 +130,17 @@ impl EmaConfig {
 
 /// A copy of a model to hold its average.
 ///
-/// Its parameters have identities of their own and take no gradient. So the shadow may sit beside the model in a
-/// trained module: it is checkpointed with it, and the optimizer leaves it alone.
+/// Its parameters have their own identities and no gradient. So the shadow may be beside the model in a trained module:
+/// it is checkpointed with it, and the optimizer does not move it.
 pub fn shadow_of<M: Module>(model: &M) -> M {
     model.clone().map(&mut Shadow)
 }
 
 /// `shadow = decay * shadow + (1 - decay) * model`, parameter by parameter.
 ///
-/// Parameters of `model` that take no gradient, such as a codebook that is an average already, are copied, as
-/// diffusers does. `shadow` must come from [`shadow_of`] the same model, since parameters are matched by their
-/// order. No gradient graph is kept.
+/// Parameters of `model` that take no gradient, such as a codebook that is an average already, are copied, as diffusers
+/// does. `shadow` must come from [`shadow_of`] the same model, because parameters are matched by their order. No
+/// gradient graph remains.
 pub fn update<M: Module>(shadow: M, model: &M, decay: f64) -> M {
     let mut collected = Collected::default();
     model.visit(&mut collected);
@@ -150,8 +150,8 @@ pub fn update<M: Module>(shadow: M, model: &M, decay: f64) -> M {
     })
 }
 
-/// The same parameter with another value: what autodiff, an optimizer or a multi-device strategy has noted
-/// about it stays.
+/// The same parameter with another value. It keeps what autodiff, an optimizer or a multi-device strategy has recorded
+/// about it.
 pub(crate) fn replace_value<const D: usize>(
     parameter: Param<Tensor<D>>,
     value: Tensor<D>,
@@ -159,7 +159,7 @@ pub(crate) fn replace_value<const D: usize>(
     change_value(parameter, |_| value.without_autodiff())
 }
 
-/// As [`replace_value`], with a value made of the old one. Both are without autodiff, and the old one is given away.
+/// Like [`replace_value`], with a value made from the old one. Both are without autodiff, and the old one is moved.
 fn change_value<const D: usize>(
     parameter: Param<Tensor<D>>,
     change: impl FnOnce(Tensor<D>) -> Tensor<D>,
@@ -205,7 +205,7 @@ struct Collected {
 struct Weight {
     /// A `Tensor<D>` of some `D`.
     value: Box<dyn Any>,
-    /// Whether it never takes a gradient. Off the autodiff side that cannot be told, and counts as no.
+    /// Whether it never takes a gradient. Without autodiff this is unknown, and counts as no.
     frozen: bool,
 }
 
@@ -368,7 +368,7 @@ mod tests {
         let gradients = shadow.forward(input.clone()).sum().backward();
         assert!(input.grad(&gradients).is_some());
         assert!(shadow.weight.grad(&gradients).is_none());
-        // `valid` and back does not wake it.
+        // `valid` and back does not enable its gradient.
         assert!(!plain.train().weight.is_require_grad());
     }
 

@@ -2,7 +2,8 @@
 
 use std::path::PathBuf;
 
-/// A `config.json` (or the same keys in an experiment's TOML) that no model can be made from.
+/// A `config.json` (or the same keys in an experiment's TOML) that does not describe a possible
+/// model.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum ConfigError {
@@ -39,7 +40,7 @@ pub enum ConfigError {
         /// What is wrong with it and what would be valid.
         problem: String,
     },
-    /// Every option is possible, but together they make a network that no machine here holds.
+    /// Each option is possible, but together they make a network that is too large for any machine.
     #[error(
         "the config makes a network of {parameters} parameters, more than {most}; make it narrower or shallower"
     )]
@@ -49,16 +50,16 @@ pub enum ConfigError {
         /// How many are allowed.
         most: usize,
     },
-    /// The network does not fit into what memory is free.
+    /// The network does not fit into the free memory.
     #[error(
         "the network's {parameters} parameters need {needed:.0} MB of memory, and {free:.0} MB are free: end other programs, raise the limit of memory, or take a smaller network"
     )]
     Memory {
         /// How many parameters it would have.
         parameters: usize,
-        /// What they need, in units of 10^6 bytes.
+        /// Their size, in units of 10^6 bytes.
         needed: f64,
-        /// What there is.
+        /// The free memory.
         free: f64,
     },
 }
@@ -75,7 +76,7 @@ pub enum WeightsError {
         /// Why.
         source: std::io::Error,
     },
-    /// The file cannot be written; what stood there before is untouched.
+    /// The file cannot be written; an existing file is untouched.
     #[error("cannot write the weights {path}: {source}", path = path.display())]
     Write {
         /// The file.
@@ -84,11 +85,11 @@ pub enum WeightsError {
         source: std::io::Error,
     },
     /// The bytes are not a whole safetensors file.
-    #[error("the weights are not a sound safetensors file ({0}); fetch or write them again")]
+    #[error("the weights are not a valid safetensors file ({0}); fetch or write them again")]
     Damaged(#[from] safetensors::SafeTensorError),
-    /// Keys that the model has and the file has not, or the other way round.
+    /// Keys that the model has and the file lacks, or the other way round.
     #[error(
-        "the weights are of another model or config: {}",
+        "the weights belong to another model or config: {}",
         describe_keys(missing, unused)
     )]
     Keys {
@@ -97,7 +98,7 @@ pub enum WeightsError {
         /// Tensors of the file that the model has no place for, sorted.
         unused: Vec<String>,
     },
-    /// A tensor has another shape than the parameter.
+    /// A tensor's shape differs from the parameter's.
     #[error(
         "the weights' `{key}` has shape {found:?}, but this model's config asks for {expected:?}"
     )]
@@ -109,7 +110,7 @@ pub enum WeightsError {
         /// The shape of the parameter, in PyTorch's layout.
         expected: Vec<usize>,
     },
-    /// A tensor is not of floats that are read here.
+    /// A tensor's type is not one of the floats that are read here.
     #[error("the weights' `{key}` is of type {found}, but only F32, F16, BF16 and F64 are read")]
     Type {
         /// The diffusers key.
@@ -127,13 +128,13 @@ pub enum WeightsError {
     },
 }
 
-/// How many keys an error names before it only counts them.
+/// Errors name at most this many keys, and count the others.
 const KEYS_NAMED: usize = 4;
 
 fn describe_keys(missing: &[String], unused: &[String]) -> String {
     let list = |what: &str, keys: &[String]| {
         let named = keys.iter().take(KEYS_NAMED);
-        // As escapes where a terminal would obey them.
+        // Escaped, because a terminal would obey control characters.
         let named = named.map(|key| format!("`{}`", key.escape_debug()));
         let mut text = format!("{what} {}", named.collect::<Vec<_>>().join(", "));
         if keys.len() > KEYS_NAMED {

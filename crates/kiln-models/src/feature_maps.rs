@@ -1,28 +1,29 @@
-//! How many numbers a network keeps for one image: what can be known before anything is allocated.
+//! How many numbers a network keeps for one image, estimated before anything is allocated.
 //!
-//! The layers are counted as the network runs through them. What a processor needs beyond the count was measured: the peak
-//! of whole trainings and drawings is between the estimate and two thirds of it (see the tests, and those of `kiln-train`).
+//! The layers are counted in the order in which the network runs them. The factors beyond the count were measured: the
+//! peak of whole trainings and drawings is between the estimate and two thirds of it (see the tests here and in
+//! `kiln-train`).
 
 use crate::autoencoder::{CoderShape, Decoder, Encoder};
 use crate::blocks::{DownBlockShape, MidBlockShape, Resampling, TimeScaleShift, UpBlockShape};
 use crate::{Autoencoder, UNet2dConfig, VqVaeConfig};
 
-/// Numbers for each that a backward pass keeps: those of small layers, and what lies between arrays.
+/// Numbers in memory for each number that a backward pass keeps: small layers and gaps between arrays add some.
 const PER_KEPT: f64 = 1.25;
-/// Copies of a sample on its way: in the batches that are read ahead, its noise, its target, and what becomes a picture.
+/// Copies of a sample elsewhere: in the batches that are read ahead, its noise, its target, and its picture.
 const COPIES_OF_SAMPLE: f64 = 40.0;
 
 /// How many numbers a network keeps for one image.
 #[derive(Debug, Clone, Copy)]
 pub struct FeatureMaps {
-    /// In a training step, until the backward pass has seen them.
+    /// In a training step, until the backward pass has used them.
     pub training: f64,
-    /// While it only draws.
+    /// In drawing.
     pub drawing: f64,
 }
 
 impl FeatureMaps {
-    /// Of a U-Net on samples of this height and width.
+    /// For a U-Net on samples of this height and width.
     pub fn of_unet(unet: &UNet2dConfig, size: [usize; 2]) -> Self {
         let mut count = Count::new(size, unet.attention_head_dim);
         let is_composed =
@@ -42,12 +43,12 @@ impl FeatureMaps {
         count.in_all(unet.in_channels)
     }
 
-    /// Of a VQ-VAE on images of this height and width.
+    /// For a VQ-VAE on images of this height and width.
     pub fn of_vqvae(vqvae: &VqVaeConfig, size: [usize; 2]) -> Self {
         Self::of_coder(&vqvae.coders(), size)
     }
 
-    /// Of an autoencoder of any kind on images of this height and width.
+    /// For an autoencoder of any kind on images of this height and width.
     pub fn of_autoencoder(autoencoder: &Autoencoder, size: [usize; 2]) -> Self {
         Self::of_coder(&autoencoder.config().coders(), size)
     }
@@ -67,18 +68,18 @@ impl FeatureMaps {
     }
 }
 
-/// What has been counted up to a layer.
+/// The counts up to a layer.
 struct Count {
-    /// Of a feature map at this place.
+    /// Pixels of a feature map at this layer.
     pixels: f64,
     of_sample: f64,
-    /// Channels of an attention head; none is one head of all channels.
+    /// Channels of an attention head; `None` is one head of all channels.
     head_channels: Option<usize>,
     /// Whether the second half of a residual block is made of single operations, which keep their inputs.
     is_composed: bool,
-    /// What the backward pass needs: the inputs of all convolutions and attentions.
+    /// Numbers that the backward pass needs: the inputs of all convolutions and attentions.
     kept: f64,
-    /// What waits for the way up.
+    /// The skips that wait for the way up.
     skips: f64,
     /// The most that one layer works on.
     largest: f64,
@@ -115,7 +116,7 @@ impl Count {
         }
     }
 
-    /// The input, queries, keys and values, and what is attended to.
+    /// The input, the queries, keys and values, and the result of the attention.
     fn attention(&mut self, channels: usize) {
         let head = self.head_channels.unwrap_or(channels).max(1);
         let inner = channels / head * head;
@@ -124,7 +125,7 @@ impl Count {
         self.keep(inner);
     }
 
-    /// The end of a level with this many channels; `factor` is that of the pixels.
+    /// The end of a level with this many channels; `factor` is the change of the number of pixels.
     fn resample(&mut self, resampling: Resampling, channels: usize, factor: f64) {
         match resampling {
             Resampling::None => return,
@@ -174,7 +175,7 @@ impl Count {
         self.resample(level.resampling, level.channels_out, 4.0);
     }
 
-    /// With gradients: those of the skips wait for the way back down, beside that of the layer at hand.
+    /// With gradients: the skips' gradients wait for the way back down, beside the current layer's.
     fn in_all(self, sample_channels: usize) -> FeatureMaps {
         let sample = COPIES_OF_SAMPLE * self.of_sample * sample_channels as f64;
         FeatureMaps {

@@ -1,8 +1,7 @@
 //! PyTorch's initial weights, drawn on the host from a seed.
 //!
-//! Burn draws them from a generator that is shared by all threads of the process, so that two runs with
-//! the same seed may differ. Here every parameter has a generator of its own, keyed by the seed and the
-//! parameter's name.
+//! Burn draws them from a generator that all threads of the process share, so two runs with the same seed may differ.
+//! Here every parameter has its own generator, keyed by the seed and the parameter's name.
 
 use burn::module::{Module, ModuleMapper, Param};
 use burn::tensor::{Device, Shape, Tensor, TensorData};
@@ -16,8 +15,8 @@ use crate::keys::KeyPath;
 /// Standard deviation of the random frequencies of a timestep: diffusers' choice for `UNet2DModel`.
 pub(crate) const FOURIER_SCALE: f32 = 16.0;
 
-/// The module with its parameters to be drawn from `seed`. Nothing is drawn before it is needed: loading
-/// weights into the module costs no draws.
+/// The module whose parameters will be drawn from `seed`, when they are first used: loading weights into the module
+/// draws nothing.
 pub fn seeded<M: Module>(module: M, seed: u64) -> M {
     module.map(&mut Seeding {
         seed,
@@ -38,7 +37,7 @@ enum Law {
 struct Seeding {
     seed: u64,
     path: KeyPath,
-    /// The bound of the weights seen last: a bias has that of the weights before it.
+    /// The bound of the last weights: a bias has the bound of the weights before it.
     bound: f32,
 }
 
@@ -47,7 +46,7 @@ impl Seeding {
     fn law(&mut self, shape: &Shape) -> Option<Law> {
         match self.path.owner() {
             "Conv2d" | "Linear" => {
-                // kaiming_uniform with a = sqrt(5), which comes to 1 / sqrt(fan_in).
+                // kaiming_uniform with a = sqrt(5), which equals 1 / sqrt(fan_in).
                 let fan_in = match **shape {
                     [inputs, _] => Some(inputs),
                     [_, inputs, height, width] => Some(inputs * height * width),
@@ -98,7 +97,7 @@ impl ModuleMapper for Seeding {
     }
 }
 
-/// `count` values that depend on nothing but the arguments.
+/// `count` values that depend only on the arguments.
 fn draw(law: Law, seed: u64, key: &str, count: usize) -> Vec<f32> {
     let digest = Sha256::new()
         .chain_update(seed.to_le_bytes())
@@ -143,7 +142,7 @@ mod tests {
 
     #[test]
     fn a_seed_decides_all_and_another_seed_changes_all() {
-        // The process-wide generator has no say.
+        // The process-wide generator must have no effect.
         Device::flex().seed(1);
         let first = values(&unet(0));
         Device::flex().seed(2);

@@ -1,9 +1,9 @@
-//! The names that diffusers has for the parameters of these modules.
+//! diffusers' names for the parameters of these modules.
 
-/// The path to the parameter that a module traversal is at.
+/// The path to the current parameter of a module traversal.
 #[derive(Debug, Default)]
 pub(crate) struct KeyPath {
-    /// Name of the field or index, and the kind of what holds it: `Struct:Linear`, `Enum:..`, `Vec`.
+    /// Name of the field or index, and the kind of its container: `Struct:Linear`, `Enum:..`, `Vec`.
     segments: Vec<(String, String)>,
 }
 
@@ -16,9 +16,9 @@ impl KeyPath {
         self.segments.pop();
     }
 
-    /// The diffusers key: fields are named as there, so only four things differ. A variant of an enum
-    /// is no level of its own there, a normalisation's `gamma` and `beta` are `weight` and `bias`, and the only bottleneck with
-    /// weights is called `quantize`.
+    /// The diffusers key. Fields have the same names, with four exceptions: an enum's variant is not a level there, a
+    /// normalisation's `gamma` and `beta` are `weight` and `bias`, and the only bottleneck with weights is called
+    /// `quantize`.
     pub(crate) fn key(&self) -> String {
         let names = self.segments.iter().filter_map(|(name, container)| {
             match (container.as_str(), name.as_str()) {
@@ -43,16 +43,14 @@ impl KeyPath {
             .unwrap_or_default()
     }
 
-    /// Whether the parameter is a matrix that PyTorch has the other way round: `[outputs, inputs]`
-    /// where Burn has `[inputs, outputs]`.
+    /// Whether PyTorch stores this matrix transposed: as `[outputs, inputs]`, where Burn has `[inputs, outputs]`.
     pub(crate) fn is_transposed(&self) -> bool {
         let name = self.segments.last().map(|(name, _)| name.as_str());
         self.owner() == "Linear" && name == Some("weight")
     }
 }
 
-/// The key that diffusers has today for one that it wrote before 2023, when attention was a class of
-/// its own there.
+/// The current diffusers key for one from before 2023, when attention was a separate class.
 pub(crate) fn current_key(key: &str) -> String {
     const RENAMED: [(&str, &str); 4] = [
         ("query", "to_q"),

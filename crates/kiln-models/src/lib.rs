@@ -1,10 +1,11 @@
-//! The networks of latent diffusion, key for key and number for number those of diffusers.
+//! The networks of latent diffusion, with the same keys and the same numbers as in diffusers.
 //!
-//! - [`Autoencoder`] compresses images into small latents and gives them back: encoder, [`bottleneck`], decoder. With a codebook
-//!   in the middle it is diffusers' `VQModel`, with a normal distribution diffusers' `AutoencoderKL`.
+//! - [`Autoencoder`] compresses images into small latents and decodes them again: encoder, [`bottleneck`], decoder.
+//!   With a codebook in the middle it is diffusers' `VQModel`, with a normal distribution diffusers' `AutoencoderKL`.
 //! - [`UNet2d`] is diffusers' `UNet2DModel`: it denoises, in latent space or in pixels.
-//! - [`VqVaeConfig`], [`AutoencoderKlConfig`] and [`UNet2dConfig`] are their `config.json`, and [`load_weights`] and [`save_weights`]
-//!   read and write their safetensors, so that a model trained here loads there and the other way round.
+//! - [`VqVaeConfig`], [`AutoencoderKlConfig`] and [`UNet2dConfig`] are their `config.json`, and [`load_weights`] and
+//!   [`save_weights`] read and write their safetensors, so that diffusers loads a model trained here, and the other way
+//!   round.
 //! - [`ema`] averages weights over the steps of training.
 //!
 //! ```

@@ -1,17 +1,17 @@
-//! How much memory there is.
+//! The amount of free memory.
 
 use std::fs;
 use std::path::Path;
 
-/// Bytes that this process can still get: what the system has free, swap included, but no more than what the limits of its
-/// control group and of its address space (`ulimit -v`) leave. None where the system does not tell (it is not Linux).
+/// Bytes that this process can still allocate: the system's free memory, swap included, within the limits of its
+/// control group and its address space (`ulimit -v`). `None` if the system does not tell (it is not Linux).
 pub fn free_memory() -> Option<u64> {
     let read = |path: &Path| fs::read_to_string(path).ok();
     let meminfo = read(Path::new("/proc/meminfo"))?;
     let of_system = in_line(&meminfo, "MemAvailable:")?
         .saturating_add(in_line(&meminfo, "SwapFree:").unwrap_or_default());
 
-    // A limit above a control group holds for it, too.
+    // The limit of a parent control group holds, too.
     let group = read(Path::new("/proc/self/cgroup")).unwrap_or_default();
     let group = group.lines().find_map(|line| line.strip_prefix("0::/"));
     let root = Path::new("/sys/fs/cgroup");
@@ -33,7 +33,7 @@ pub fn free_memory() -> Option<u64> {
     of_groups.chain(of_addresses).chain([of_system]).min()
 }
 
-/// The bytes that are free, where the system tells and they are fewer than `needed`.
+/// The free bytes, if the system tells and they are fewer than `needed`.
 pub fn too_little_memory(needed: f64) -> Option<f64> {
     let free = free_memory()? as f64;
     (needed > free).then_some(free)
@@ -46,7 +46,7 @@ fn in_line(text: &str, key: &str) -> Option<u64> {
     kibibytes.checked_mul(1024)
 }
 
-/// Bytes of a control group's memory that only keep files at hand, as its `memory.stat` tells.
+/// Bytes of a control group's memory that only cache files, from its `memory.stat`.
 fn cached(statistics: &str) -> u64 {
     let lines = statistics.lines().filter_map(|line| {
         let (name, bytes) = line.split_once(' ')?;
@@ -56,7 +56,7 @@ fn cached(statistics: &str) -> u64 {
     lines.sum()
 }
 
-/// The soft limit in the line `Max address space  SOFT  HARD  bytes`; none if it is unlimited.
+/// The soft limit in the line `Max address space  SOFT  HARD  bytes`; `None` if it is unlimited.
 fn address_limit(limits: &str) -> Option<u64> {
     let line = limits
         .lines()

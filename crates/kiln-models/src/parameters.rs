@@ -1,4 +1,4 @@
-//! The parameters of a module as a weights file has them.
+//! The parameters of a module as in a weights file.
 
 use std::collections::BTreeMap;
 
@@ -7,11 +7,11 @@ use burn::tensor::Tensor;
 
 use crate::keys::KeyPath;
 
-/// A parameter as a file has it.
+/// A parameter as in a file.
 pub(crate) struct Parameter {
     /// In PyTorch's layout.
     pub shape: Vec<usize>,
-    /// Whether Burn's layout is the other way round.
+    /// Whether Burn's layout is transposed.
     pub transposed: bool,
     /// In Burn's layout.
     pub values: Vec<f32>,
@@ -23,7 +23,7 @@ impl Parameter {
         Listing::of(module, true)
     }
 
-    /// As [`Self::all_of`] without the values, so that a fresh module need not draw them.
+    /// Like [`Self::all_of`] without the values, so that a fresh module need not draw them.
     pub(crate) fn shapes_of<M: Module>(module: &M) -> BTreeMap<String, Self> {
         Listing::of(module, false)
     }

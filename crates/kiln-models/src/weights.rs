@@ -1,4 +1,4 @@
-//! Weights in and out of safetensors files, under diffusers' keys.
+//! Reads and writes weights in safetensors files, under diffusers' keys.
 
 use std::collections::BTreeMap;
 use std::fs::{self, File};
@@ -19,7 +19,7 @@ use crate::parameters::Parameter;
 /// The type of the numbers in a weights file.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum WeightsType {
-    /// Exact: what is loaded again is what was saved.
+    /// Exact: loading gives what was saved.
     #[default]
     F32,
     /// Half the size, to three digits.
@@ -41,17 +41,17 @@ pub fn load_weights<M: Module>(module: M, path: &Path) -> Result<M, WeightsError
 /// Loads the bytes of a safetensors file, for instance one compiled into the program.
 ///
 /// # Errors
-/// If the bytes are damaged; if a parameter of the module is missing or a tensor is left over; if a shape
-/// differs; if a number is not finite. All of it is found before the module is touched.
+/// If the bytes are damaged; if a parameter of the module is missing or a tensor is left over; if a shape differs; if a
+/// number is not finite. These errors come before the module is touched.
 pub fn load_weights_from_bytes<M: Module>(module: M, bytes: &[u8]) -> Result<M, WeightsError> {
     load_weights_from_tensors(module, SafeTensors::deserialize(bytes)?.iter())
 }
 
-/// Loads tensors under diffusers' keys, today's or those from before 2023, wherever they were read from:
-/// one file, several, or one that is no safetensors file.
+/// Loads tensors under diffusers' keys, today's or those from before 2023, from any source: one file, several, or
+/// another format than safetensors.
 ///
 /// # Errors
-/// Those of [`load_weights_from_bytes`], but for the damaged bytes.
+/// Those of [`load_weights_from_bytes`], except for damaged bytes.
 pub fn load_weights_from_tensors<'data, M: Module>(
     module: M,
     given: impl IntoIterator<Item = (impl AsRef<str>, TensorView<'data>)>,
@@ -108,8 +108,8 @@ fn is_weight(dtype: Dtype) -> bool {
     !matches!(dtype, BOOL | I8 | I16 | I32 | I64 | U8 | U16 | U32 | U64)
 }
 
-/// Writes a module's parameters as a safetensors file that diffusers reads, with `metadata` in its header
-/// (`format` is added). The file appears only when it is whole.
+/// Writes a module's parameters as a safetensors file that diffusers reads, with `metadata` in its header (`format` is
+/// added). The file appears only when it is complete.
 ///
 /// # Errors
 /// If it cannot be written, and if a number is not finite in the file's type.
@@ -144,7 +144,7 @@ pub fn save_weights<M: Module>(
     })
 }
 
-/// Puts values, in Burn's layout, in place of a module's parameters of the same key.
+/// Replaces a module's parameters by the values of the same key, in Burn's layout.
 struct Filling {
     path: KeyPath,
     values: BTreeMap<String, Vec<f32>>,
@@ -272,7 +272,7 @@ fn write_file(
         }
     };
     write().inspect_err(|_| {
-        // What is left of a failed write helps nobody; that it failed is what the caller hears of.
+        // The rest of a failed write is useless; the caller gets the error of the write itself.
         let _ = fs::remove_file(&temporary);
     })
 }

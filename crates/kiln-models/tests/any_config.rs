@@ -1,4 +1,4 @@
-//! Whatever a config says: it is refused with a sentence, or the network that it makes can be used.
+//! Every config either is refused with a sentence or makes a usable network.
 
 use burn::tensor::{Device, Int, Tensor};
 use kiln_models::{AutoencoderConfig, UNet2dConfig};
@@ -6,7 +6,7 @@ use proptest::prelude::*;
 use proptest::sample::{select, subsequence};
 use serde_json::{Map, Value, json};
 
-/// Small numbers, and now and then one that nothing can be made of.
+/// Small numbers, and sometimes an impossible one.
 fn number() -> impl Strategy<Value = Value> {
     prop_oneof![
         8 => (1u64..9).prop_map(Value::from),
@@ -37,7 +37,7 @@ fn word(words: &'static [&'static str]) -> BoxedStrategy<Value> {
     select(words).prop_map(Value::from).boxed()
 }
 
-/// Levels of small widths: their blocks out of `down` and `up`.
+/// Levels of small widths, with blocks from `down` and `up`.
 fn levels(
     down: &'static [&'static str],
     up: &'static [&'static str],

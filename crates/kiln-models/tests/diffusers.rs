@@ -16,7 +16,7 @@ const OUTPUT_TOLERANCE: f32 = 1e-5;
 /// The same for gradients.
 const GRADIENT_TOLERANCE: f32 = 1e-4;
 
-/// One file: a model, what it was given and what diffusers made of it.
+/// One file: a model, its inputs, and diffusers' outputs.
 struct Fixture {
     config: String,
     /// A safetensors file of the weights alone.
@@ -65,7 +65,7 @@ impl Fixture {
         Tensor::from_data(TensorData::new(values.clone(), shape.clone()), device)
     }
 
-    /// What a U-Net makes of the sample, with the class labels or embeddings that the file has.
+    /// A U-Net's prediction for the sample, with the file's class labels or embeddings.
     fn predict(&self, model: &UNet2d, sample: Tensor<4>) -> Tensor<4> {
         let device = sample.device();
         let timesteps = self.tensor("input.timesteps", &device);
@@ -83,7 +83,7 @@ impl Fixture {
         }
     }
 
-    /// Asserts that `found` is what the file has under `key`, and says how near it is.
+    /// Asserts that `found` is close to the file's tensor `key`, and prints the difference.
     fn assert_near<const D: usize>(&self, key: &str, found: Tensor<D>, tolerance: f32) {
         assert_eq!(found.dims().to_vec(), self.tensors[key].0, "shape of {key}");
         let found: Vec<f32> = found.into_data().iter::<f32>().collect();
@@ -107,7 +107,7 @@ impl Fixture {
         let of_sample = sample.grad(&gradients).unwrap();
         self.assert_near("gradient.sample", of_sample, GRADIENT_TOLERANCE);
 
-        // The gradients take their parameters' places, so that a saved file has them under diffusers' keys.
+        // The gradients replace their parameters, so that a saved file has them under diffusers' keys.
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("gradients.safetensors");
         let model = model.map(&mut ToGradients(gradients));
@@ -156,7 +156,7 @@ fn assert_unet(name: &str) {
     let (_, _, prediction) = run(&config, &Device::flex());
     fixture.assert_near("output.prediction", prediction, OUTPUT_TOLERANCE);
 
-    // Where gradients are tracked dropout is at work; diffusers' gradients are without it.
+    // Dropout is active when gradients are tracked; diffusers' gradients are without it.
     config.dropout = 0.0;
     let device = Device::flex().autodiff();
     let (model, sample, prediction) = run(&config, &device);

@@ -1,4 +1,4 @@
-//! Weights files: what is saved comes back, and nothing in a file is taken on trust.
+//! Weights files: loading gives what was saved, and checks everything in a file.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -38,7 +38,7 @@ fn load(bytes: &[u8]) -> Result<Autoencoder, WeightsError> {
     load_weights_from_bytes(model(1), bytes)
 }
 
-/// A safetensors file by hand: a header, and zeros.
+/// A safetensors file made by hand: a header, and zeros.
 fn file(header: &str, length: u64, data: usize) -> Vec<u8> {
     let mut bytes = length.to_le_bytes().to_vec();
     bytes.extend(header.as_bytes());
@@ -46,7 +46,7 @@ fn file(header: &str, length: u64, data: usize) -> Vec<u8> {
     bytes
 }
 
-/// The file with every tensor as `edit` wants it: as it is, under another name, replaced or left out.
+/// The file with every tensor edited by `edit`: unchanged, renamed, replaced or left out.
 fn edited<'a>(
     bytes: &'a [u8],
     edit: impl Fn(&str, TensorView<'a>) -> Option<(String, TensorView<'a>)>,
@@ -296,7 +296,7 @@ fn loading_keeps_the_parameters_identities_and_gradients() {
     let loaded = load_weights_from_bytes(fresh, &bytes).unwrap();
     assert_eq!(burn::module::list_param_ids(&loaded), ids);
     assert!(codes(&loaded).is_require_grad());
-    // On a plain device it is remembered for when training begins.
+    // On a plain device the setting is kept until training begins.
     let trained = load(&bytes).unwrap().train();
     assert!(codes(&trained).is_require_grad());
 }

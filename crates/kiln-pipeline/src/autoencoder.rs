@@ -1,4 +1,4 @@
-//! The first stage by itself: images to latents and back.
+//! The first stage alone: images to latents and back.
 
 use std::path::Path;
 
@@ -32,7 +32,8 @@ impl Reconstruction {
         codes_in_use(&self.code_counts)
     }
 
-    /// exp of the entropy of the codes' use: the number of codes that would carry as much if used equally often.
+    /// The exponential of the entropy of the codes' use: the number of equally frequent codes with the same
+    /// information.
     pub fn perplexity(&self) -> f64 {
         perplexity(&self.code_counts)
     }
@@ -42,21 +43,21 @@ impl Autoencoder {
     /// Loads the autoencoder in a folder: its own, or the `vqvae/` of a whole model.
     ///
     /// # Errors
-    /// [`Error::Model`] when the folder holds no autoencoder or a damaged one.
+    /// [`Error::Model`] if the folder has no autoencoder or a damaged one.
     pub fn load(path: &Path, device: &Device) -> Result<Self, Error> {
         Self::from_source(&ModelSource::Folder(path.to_owned()), device)
     }
 
-    /// As [`Self::load`], from a folder or from files in memory.
+    /// Like [`Self::load`], from a folder or from files in memory.
     ///
     /// # Errors
-    /// Those of [`Self::load`].
+    /// The errors of [`Self::load`].
     pub fn from_source(source: &ModelSource, device: &Device) -> Result<Self, Error> {
         let model = FirstStage::load(source, device)?;
         Ok(Self::from_model(source.place(), model, device))
     }
 
-    /// An autoencoder that is on `device` already; `name` says where it came from.
+    /// An autoencoder that is already on `device`; `name` describes its origin.
     pub fn from_model(name: String, model: FirstStage, device: &Device) -> Self {
         Self {
             name,
@@ -65,12 +66,12 @@ impl Autoencoder {
         }
     }
 
-    /// Where the model came from, in words.
+    /// The model's origin, in words.
     pub fn name(&self) -> &str {
         &self.name
     }
 
-    /// The side of the images that the model was trained on, with their padding.
+    /// The side of the model's training images, with their padding.
     pub fn image_size(&self) -> usize {
         self.model.network.config().sample_size()
     }
@@ -83,7 +84,7 @@ impl Autoencoder {
     /// Whether images `[channels, height, width]` can go through the model.
     ///
     /// # Errors
-    /// [`Error::ImageChannels`] or [`Error::ImageSize`] with what the model takes.
+    /// [`Error::ImageChannels`] or [`Error::ImageSize`] with the model's requirements.
     pub fn check_image(&self, channels: usize, height: usize, width: usize) -> Result<(), Error> {
         let config = self.model.network.config();
         let (expected, factor) = (config.in_channels(), config.downscale_factor());
@@ -101,11 +102,11 @@ impl Autoencoder {
         Ok(())
     }
 
-    /// Sends images in [-1, 1] through the model, `batch` at a time, and tells `observe` how many are done.
+    /// Sends images in [-1, 1] through the model, `batch` at a time. `observe` gets the number of finished images.
     ///
     /// # Errors
-    /// Those of [`Self::check_image`], [`Error::Memory`] for a batch that is too large, [`Error::NotFinite`] for a broken
-    /// model, and [`Error::Compute`] when the device fails.
+    /// The errors of [`Self::check_image`], [`Error::Memory`] for a batch that is too large, [`Error::NotFinite`] for a
+    /// broken model, and [`Error::Compute`] if the device fails.
     pub fn reconstruct(
         &self,
         originals: &Images,

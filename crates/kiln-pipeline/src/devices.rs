@@ -1,7 +1,7 @@
-//! `--devices`: from a word on the command line to devices that are there and work.
+//! `--devices`: from a word on the command line to devices that exist and work.
 //!
-//! Burn panics when a backend meets a missing driver or a device that does not exist. Everything is therefore
-//! enumerated and tried here, once, before any work starts, and what goes wrong becomes a sentence.
+//! Burn panics if a driver is missing or a device does not exist. This module therefore lists the devices and tries
+//! each of them once before any work starts, and turns every failure into a sentence.
 
 use std::{
     fmt,
@@ -15,13 +15,13 @@ use thiserror::Error;
 
 use crate::suggestion::suggestion;
 
-/// The most CPU replicas that `cpu:N` makes: beyond this they only cost memory.
+/// The largest number of CPU replicas in `cpu:N`. More would only cost memory.
 const MOST_CPU_REPLICAS: usize = 64;
 
-/// The devices to work on, at least one, all of one kind, each of them tried.
+/// The devices to work on: at least one, all of one kind, and each was tried.
 ///
 /// Written as on the command line: `cpu`, `cpu:2` (two replicas that share the processor), `cuda:0,cuda:1`, `rocm`,
-/// `metal`, `wgpu`. What is possible depends on the features that kiln was built with; `cpu` always is.
+/// `metal`, `wgpu`. The choice depends on the features that kiln was built with; `cpu` is always possible.
 #[derive(Clone, Debug)]
 pub struct Devices {
     devices: Vec<Device>,
@@ -39,7 +39,7 @@ pub enum DeviceError {
         built_in()
     )]
     Unknown {
-        /// What was written.
+        /// The text on the command line.
         text: String,
     },
     /// A backend that this build lacks.
@@ -48,7 +48,7 @@ pub enum DeviceError {
         built_in()
     )]
     NotBuiltIn {
-        /// What was written.
+        /// The text on the command line.
         text: String,
         /// The backend, which is also the name of its Cargo feature.
         backend: Backend,
@@ -60,7 +60,7 @@ pub enum DeviceError {
     Precision {
         /// As on the command line.
         devices: String,
-        /// The precision that was asked for.
+        /// The requested precision.
         precision: Precision,
     },
     /// Too few or too many CPU replicas.
@@ -68,10 +68,10 @@ pub enum DeviceError {
         "`cpu:{replicas}` asks for {replicas} CPU replicas; between 1 and {MOST_CPU_REPLICAS} are possible"
     )]
     Replicas {
-        /// How many were asked for.
+        /// The requested number.
         replicas: usize,
     },
-    /// The backend is compiled in and finds nothing to run on.
+    /// The backend is compiled in but finds no device.
     #[error(
         "no {backend} device was found: check that its driver is installed, or use `--devices cpu`"
     )]
@@ -86,9 +86,9 @@ pub enum DeviceError {
     NoSuchIndex {
         /// The backend.
         backend: Backend,
-        /// The index that was asked for.
+        /// The requested index.
         index: usize,
-        /// How many there are.
+        /// The number of devices.
         found: usize,
     },
     /// The same device twice.
@@ -100,24 +100,24 @@ pub enum DeviceError {
     /// Devices of different kinds.
     #[error("--devices {text} mixes kinds of devices; name devices of one kind")]
     Mixed {
-        /// What was written.
+        /// The text on the command line.
         text: String,
     },
-    /// The device is there but does not compute.
+    /// The device exists but does not compute.
     #[error("the device `{text}` does not work: {reason}")]
     Broken {
         /// The device.
         text: String,
-        /// What Burn says.
+        /// Burn's message.
         reason: String,
     },
 }
 
-/// A kind of device. Which ones are compiled in is a matter of Cargo features.
+/// A kind of device. Cargo features determine which kinds are compiled in.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Backend {
-    /// The processor, through Burn's Flex. Always there.
+    /// The processor, through Burn's Flex. It always exists.
     Cpu,
     /// NVIDIA, through CUDA.
     Cuda,
@@ -158,7 +158,7 @@ impl Backend {
         }
     }
 
-    /// The devices of this kind on this machine; none where the driver is missing or the feature is off.
+    /// The devices of this kind on this machine; empty if the driver is missing or the feature is off.
     fn enumerate(self) -> Vec<Device> {
         match self {
             Backend::Cpu => vec![Device::flex()],
@@ -190,7 +190,7 @@ impl fmt::Display for Backend {
     }
 }
 
-/// What this build can run on, for error sentences: "cpu" or "cpu, cuda".
+/// The backends of this build, for error messages: "cpu" or "cpu, cuda".
 fn built_in() -> String {
     let names = Backend::ALL
         .into_iter()
@@ -199,11 +199,11 @@ fn built_in() -> String {
     names.collect::<Vec<_>>().join(", ")
 }
 
-/// "did you mean `cuda:1`? " for `cdua:1`; nothing where no device is like it.
+/// "did you mean `cuda:1`? " for `cdua:1`; empty if no device has a similar name.
 fn did_you_mean(text: &str) -> String {
     let (name, number) = text.split_at(text.find(':').unwrap_or(text.len()));
     match suggestion(name, Backend::ALL.map(Backend::name)) {
-        // The right name with something else behind it: what may stand there follows.
+        // The name is right, but its suffix is not; the sentence goes on with the valid forms.
         Some(meant) if meant != name => format!("did you mean `{meant}{number}`? "),
         _ => String::new(),
     }
@@ -221,8 +221,8 @@ impl Devices {
     /// Finds the devices named by `text` (see [`Devices`]) and computes something small on each.
     ///
     /// # Errors
-    /// [`DeviceError`] when the text names no device, a backend that is not compiled in, or a device that is not
-    /// there or does not work.
+    /// [`DeviceError`] if the text names no device, a backend that is not compiled in, or a device that does not exist
+    /// or does not work.
     pub fn parse(text: &str) -> Result<Self, DeviceError> {
         let mut devices = Vec::new();
         let mut named: Vec<(Backend, usize)> = Vec::new();
@@ -262,15 +262,15 @@ impl Devices {
         })
     }
 
-    /// The devices, in the order in which they were named.
+    /// The devices, in the order of their names on the command line.
     pub fn all(&self) -> &[Device] {
         &self.devices
     }
 
-    /// Whether the devices compute in `precision`. Warns where `f32` is taken in place of bf16 because it is faster.
+    /// Checks that the devices compute in `precision`. Warns if `f32` replaces bf16 because it is faster.
     ///
     /// # Errors
-    /// [`DeviceError::Precision`] when they do not.
+    /// [`DeviceError::Precision`] if they do not.
     pub fn check_precision(&self, precision: Precision) -> Result<(), DeviceError> {
         if !self.devices.iter().all(|device| precision.runs_on(device)) {
             let devices = self.to_string();
@@ -278,13 +278,13 @@ impl Devices {
         }
         if precision == Precision::Bf16 && !has_matrix_unit() {
             tracing::warn!(
-                "f32 is taken in place of bf16: it is faster on this processor, which has no matrix unit for bf16 that kiln knows (Intel's AMX, on Linux)"
+                "using f32 instead of bf16: it is faster on this processor, which has no matrix unit for bf16 that kiln knows (Intel's AMX, on Linux)"
             );
         }
         Ok(())
     }
 
-    /// The first device: the one for work that only one does.
+    /// The first device, for work on a single device.
     pub fn first(&self) -> Device {
         self.devices.first().cloned().unwrap_or_else(Device::flex)
     }
@@ -298,7 +298,7 @@ impl FromStr for Devices {
     }
 }
 
-/// As it was written on the command line.
+/// The text from the command line.
 impl fmt::Display for Devices {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         formatter.write_str(&self.name)
@@ -351,10 +351,10 @@ fn find(text: &str, backend: Backend, index: usize) -> Result<Device, DeviceErro
     }
 }
 
-/// Runs `work`; if it panics, returns the panic's message, and nothing is printed.
+/// Runs `work`. If it panics, returns the panic's message, and prints nothing.
 ///
-/// Drivers that are half there (no compiler library, no memory left) panic inside Burn: this is the one place where
-/// a panic is caught, and the panic hook is put back right after.
+/// Incomplete drivers (no compiler library, no memory left) panic inside Burn. This is the one place that catches a
+/// panic, and it restores the panic hook right after.
 fn without_panic<T>(work: impl FnOnce() -> T) -> Result<T, String> {
     let hook = panic::take_hook();
     panic::set_hook(Box::new(|_| {}));

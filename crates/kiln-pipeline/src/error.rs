@@ -1,4 +1,4 @@
-//! Why a model cannot do what is asked of it.
+//! The errors of using a model.
 
 use burn::tensor::TensorReadError;
 use kiln_checkpoint::CheckpointError;
@@ -6,62 +6,60 @@ use kiln_data::ImageShape;
 use kiln_diffusion::DiffusionError;
 use thiserror::Error;
 
-/// A model, a request or a device that does not work; each message is one sentence.
+/// A model, a request or a device does not work. Each message is one sentence.
 #[derive(Debug, Error)]
 #[non_exhaustive]
 pub enum Error {
     /// The model's folder is missing, incomplete or damaged.
     #[error(transparent)]
     Model(#[from] CheckpointError),
-    /// Sampling was asked for in a way that the schedule does not allow.
+    /// The schedule does not allow the requested sampling.
     #[error(transparent)]
     Diffusion(#[from] DiffusionError),
-    /// The U-Net takes its classes as something other than rows of a table.
+    /// The U-Net's classes are not rows of a table.
     #[error(
         "the model's unet/config.json has a `class_embed_type`, and only a table of classes (`num_class_embeds` alone) can be sampled from; use another model"
     )]
     ClassEmbedding,
-    /// A class is asked of a model without classes.
+    /// A class was requested from a model without classes.
     #[error(
         "the model was trained without class labels, so it cannot be asked for a class; leave the class out, or use a model with classes"
     )]
     NoClasses,
-    /// Guidance is asked of a model that has neither classes nor a guide.
+    /// Guidance was requested from a model that has neither classes nor a guide.
     #[error(
-        "there is nothing to guide the model by: it was trained without class labels and has no guide; leave the guidance out, or name a worse version of the model as its guide"
+        "the model cannot be guided: it was trained without class labels and has no guide; leave the guidance out, or name a worse version of the model as its guide"
     )]
     NoGuide,
     /// There is no such class.
     #[error("the model has no class `{class}`; {advice}")]
     NoSuchClass {
-        /// What was asked for.
+        /// The requested class.
         class: String,
-        /// What can be asked for.
+        /// The possible classes, as advice.
         advice: String,
     },
-    /// The model can draw nothing without a class.
-    #[error(
-        "the model was never trained without a class label, so it has to be told a class; name one"
-    )]
+    /// The model needs a class to draw.
+    #[error("the model was never trained without a class label, so it needs a class; name one")]
     ClassNeeded,
     /// The model has no null class.
     #[error(
         "guidance needs a model that was also trained without labels, and this one has no null class; leave the guidance out, or train with label dropout"
     )]
     NoNullClass,
-    /// An image of another shape than the model's.
+    /// The image's shape differs from the model's.
     #[error(
         "the image is {} and the model's images are {}; fit it first",
         words(given),
         words(expected)
     )]
     ImageShape {
-        /// What was given.
+        /// The shape of the image.
         given: ImageShape,
-        /// What the model takes.
+        /// The model's value.
         expected: ImageShape,
     },
-    /// A mask that is not of the image's size.
+    /// The mask's size differs from the image's.
     #[error(
         "the mask has {width}x{height} pixels and the image {image_width}x{image_height}; give one gray mask of the same size"
     )]
@@ -75,7 +73,7 @@ pub enum Error {
         /// The image's pixels from top to bottom.
         image_height: usize,
     },
-    /// The model does not say how large its latents are.
+    /// The model does not record the size of its latents.
     #[error(
         "the model's unet/config.json has no `sample_size`, so the size of the images is unknown; add it, the side of the latents"
     )]
@@ -84,14 +82,14 @@ pub enum Error {
     #[error(
         "{} about {needed:.1} GB of memory, and {free:.1} GB are free: {}",
         match images { 1 => "an image needs".to_owned(), images => format!("{images} images need") },
-        match images { 1 => "it takes a model of a smaller sample_size", _ => "draw fewer, or fewer at a time (--batch)" }
+        match images { 1 => "use a model of a smaller sample_size", _ => "draw fewer, or fewer at a time (--batch)" }
     )]
     Memory {
-        /// How many are to be drawn.
+        /// The requested number of images.
         images: usize,
-        /// What they need, in units of 10^9 bytes.
+        /// The required memory, in units of 10^9 bytes.
         needed: f64,
-        /// What there is.
+        /// The free memory, in the same unit.
         free: f64,
     },
     /// Images with another number of channels.
@@ -99,9 +97,9 @@ pub enum Error {
         "the images have {channels} channel(s) but the model takes {expected}; use data.channels = {expected}"
     )]
     ImageChannels {
-        /// What the images have.
+        /// The images' number.
         channels: usize,
-        /// What the model takes.
+        /// The model's value.
         expected: usize,
     },
     /// Images that the model's levels cannot halve.
@@ -113,20 +111,20 @@ pub enum Error {
         height: usize,
         /// Columns of pixels.
         width: usize,
-        /// What both must be divisible by.
+        /// The required divisor of both.
         factor: usize,
     },
-    /// The U-Net's output is of no use.
+    /// The U-Net's output is not finite.
     #[error(
-        "the model is broken: in step {step}, at timestep {timestep:.0}, its network answers with numbers that are not finite (NaN or infinity); `kiln doctor` examines it, and training it again from a good checkpoint with a lower learning rate may mend it"
+        "the model is broken: in step {step}, at timestep {timestep:.0}, its network's output is not finite (NaN or infinity); `kiln doctor` examines it, and training it again from a good checkpoint with a lower learning rate may repair it"
     )]
     NetworkNotFinite {
         /// The step, from 1.
         step: usize,
-        /// What the network was told of the noise.
+        /// The timestep in the network's input.
         timestep: f64,
     },
-    /// Another part of the model gives what is no image.
+    /// The output of another part of the model is not finite.
     #[error(
         "the model is broken: {0} has numbers that are not finite (NaN or infinity); `kiln doctor` examines it"
     )]
@@ -134,7 +132,7 @@ pub enum Error {
     /// A picture could not be written.
     #[error(transparent)]
     Picture(#[from] crate::pictures::PictureError),
-    /// An observer has ended the drawing.
+    /// An observer ended the drawing.
     #[error("the drawing was stopped before its end")]
     Stopped,
     /// The device failed while computing.

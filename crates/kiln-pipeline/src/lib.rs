@@ -1,17 +1,19 @@
-//! A trained model in use: images from noise, and what can be done to images. No training, no network, no terminal.
+//! A trained model in use: it draws images from noise, and edits images. No training, no network, no terminal.
 //!
-//! A [`Pipeline`] is a whole model, which draws images and edits them; an [`Autoencoder`] is its first stage alone. Both are read
-//! from a folder or from bytes in memory ([`ModelSource`](kiln_checkpoint::ModelSource)), so all of this also runs in a browser.
+//! A [`Pipeline`] is a whole model, which draws images and edits them. An [`Autoencoder`] is its first stage alone.
+//! Both are read from a folder or from bytes in memory ([`ModelSource`](kiln_checkpoint::ModelSource)), so all of this
+//! also runs in a browser.
 //!
-//! | module | holds |
+//! | module | contents |
 //! | --- | --- |
-//! | `pipeline/` | the one road from noise to images, and back |
+//! | `pipeline/` | the one path from noise to images, and back |
 //! | `autoencoder` | images to latents to images |
-//! | [`devices`] | from a word such as `cuda:1` to a device that is there and works |
+//! | [`devices`] | from a word such as `cuda:1` to a device that exists and works |
 //! | [`pictures`] | images on the host, and as PNG and GIF |
 //! | `plots` | curves as SVG and PNG |
 //!
-//! On wasm32 there is all of it but what has letters in it, `plots` and [`pictures`]' labels: a page draws those itself.
+//! wasm32 has all of it except for the parts with letters, `plots` and the labels of [`pictures`]: a page draws those
+//! itself.
 
 #![recursion_limit = "256"]
 

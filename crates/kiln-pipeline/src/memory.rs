@@ -1,12 +1,12 @@
-//! Whether images fit into memory: refused before anything is computed where they do not.
+//! Refuses images that do not fit into memory, before anything is computed.
 
 use burn::tensor::Device;
 use kiln_models::too_little_memory;
 
 use crate::Error;
 
-/// Refuses `images` images for which so many `numbers` have to be kept at a time, if they do not fit into what is free. Of
-/// other devices than processors nothing is known.
+/// Refuses `images` images that need this many `numbers` at a time, if these do not fit into the free memory. The
+/// memory of devices other than processors is unknown.
 ///
 /// # Errors
 /// [`Error::Memory`].

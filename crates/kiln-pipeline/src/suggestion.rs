@@ -1,9 +1,9 @@
-//! "Did you mean": the known word that an unknown one was probably meant to be.
+//! "Did you mean": the known word that an unknown one probably stands for.
 
-/// Words less alike than this are different words: `gpu` is not `cpu`, and `cdua` is `cuda`.
+/// Words that are less alike than this are different: `gpu` is not `cpu`, but `cdua` is `cuda`.
 const ALIKE: f64 = 0.67;
 
-/// The one of `known` that is most like `word`, and not `word` itself, if any is like it at all.
+/// The word of `known` that is most like `word` but not equal to it, if any is alike.
 pub fn suggestion<'a>(word: &str, known: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
     let known = known.into_iter().filter(|&known| known != word);
     let word = word.to_lowercase();

@@ -1,4 +1,4 @@
-//! What a `Pipeline` can do to images, with the digits model and, for classes, with a tiny one of random weights.
+//! The functions of `Pipeline` on images, with the digits model and, for classes, with a tiny one with random weights.
 
 #[allow(dead_code, reason = "the program's tests use the rest of it")]
 mod tiny;
@@ -275,7 +275,7 @@ fn inpainting_leaves_what_is_known_bit_for_bit() {
             assert_ne!(image[lower..], original.values()[lower..]);
         }
         assert_ne!(filled.select([0]), filled.select([1]));
-        // Each filling is the same by itself.
+        // Each filling is the same when drawn alone.
         let alone = SampleOptions {
             batch: 1,
             ..options
@@ -355,7 +355,7 @@ fn guidance_changes_images_between_its_noise_rates_alone() {
     assert_ne!(draw(3.0, [0.0, 1.0]), plain);
     // There is no level without any noise.
     assert_eq!(draw(3.0, [0.0, 1e-6]), plain);
-    // Guided by nothing, the class does not matter.
+    // With guidance 0 the class does not matter.
     let null = SampleOptions {
         classes: Vec::new(),
         ..options(&pipeline, 8, 3)
@@ -386,7 +386,7 @@ fn a_worse_version_of_the_model_guides_it_by_default() {
     assert_eq!(guided.default_options().guidance.scale(), 2.0);
     assert_eq!(draw(&guided, &at(1.0)), alone);
     assert_ne!(draw(&guided, &at(2.0)), alone);
-    // At scale 0 it is the guide that draws.
+    // At scale 0 the guide draws.
     let worse = Pipeline::from_model("worse".into(), tiny::worse(), &Device::flex()).unwrap();
     let of_guide = draw(&worse, &at(1.0));
     assert!(psnr(&draw(&guided, &at(0.0)), &of_guide) > 50.0);
@@ -396,7 +396,7 @@ fn a_worse_version_of_the_model_guides_it_by_default() {
 fn a_guide_knows_the_classes_of_its_model() {
     let folder = tempfile::tempdir().unwrap();
     let guided = shapes().guided_by(tiny::conditional()).unwrap();
-    // By itself a model is guided nowhere, class by class.
+    // The model draws without guidance, class by class.
     let of_each = SampleOptions {
         classes: vec![0, 2],
         ..options(&guided, 4, 2)

@@ -1,10 +1,10 @@
-//! Why a training could not begin, go on or be finished: each one sentence.
+//! The errors of a training: each is one sentence.
 
 use std::path::PathBuf;
 
 use crate::experiment::config_error::ConfigError;
 
-/// A training that did not succeed.
+/// Why a training failed.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum TrainError {
@@ -14,7 +14,7 @@ pub enum TrainError {
     /// The data could not be read.
     #[error(transparent)]
     Data(#[from] kiln_data::DataError),
-    /// The data could not be had from the Hub, or not be read.
+    /// The data could not be fetched from the Hub, or could not be read.
     #[error(transparent)]
     Hub(#[from] kiln_hub::TransportError),
     /// A model could not be read or written.
@@ -26,7 +26,7 @@ pub enum TrainError {
     /// Weights could not be read or written.
     #[error(transparent)]
     Weights(#[from] kiln_models::WeightsError),
-    /// Diffusion was asked for something impossible.
+    /// Diffusion cannot do what was requested.
     #[error(transparent)]
     Diffusion(#[from] kiln_diffusion::DiffusionError),
     /// Drawn images could not be measured.
@@ -38,18 +38,18 @@ pub enum TrainError {
     /// A picture could not be written.
     #[error(transparent)]
     Picture(#[from] kiln_pipeline::pictures::PictureError),
-    /// The devices cannot do what was asked for.
+    /// The devices cannot do what was requested.
     #[error(transparent)]
     Devices(#[from] kiln_pipeline::DeviceError),
-    /// A device did not give its results.
+    /// A device did not return its results.
     #[error("the device failed: {0}")]
     Device(#[from] burn::tensor::TensorReadError),
-    /// Stage 1 or latent diffusion of an experiment in pixel space.
+    /// Stage 1 or latent diffusion was requested, but the experiment is in pixel space.
     #[error(
         "the experiment has no first stage ([vqvae] and [stage_1]), so its U-Net learns in pixel space: run `kiln train-diffusion`"
     )]
     NoFirstStage,
-    /// Pixel-space diffusion of an experiment in latent space.
+    /// Pixel-space diffusion was requested, but the experiment is in latent space.
     #[error(
         "the experiment has a first stage ([vqvae]), so its U-Net learns in latent space: run `kiln train-vqvae`, then `kiln train-latent-diffusion`"
     )]
@@ -60,11 +60,11 @@ pub enum TrainError {
     /// A file of the run could not be written or read.
     #[error("cannot {action} {path}: {source}")]
     File {
-        /// What was tried.
+        /// The failed action.
         action: &'static str,
-        /// On which file.
+        /// The file.
         path: PathBuf,
-        /// What the system said.
+        /// The system's error.
         source: std::io::Error,
     },
     /// A number that must be finite is not.
@@ -76,7 +76,7 @@ pub enum TrainError {
         }
     )]
     Diverged {
-        /// Which number.
+        /// The name of the number.
         quantity: &'static str,
         /// Its value.
         value: f64,
@@ -85,10 +85,10 @@ pub enum TrainError {
         /// The newest good checkpoint.
         last_good: Option<usize>,
     },
-    /// A stop was asked for before the first step.
+    /// A stop was requested before the first step.
     #[error("stopped before the first step: there was nothing to save")]
     Stopped,
-    /// The run folder does not hold what the command expects.
+    /// The run folder does not have what the command expects.
     #[error("{0}")]
     Run(String),
     /// Burn's Learner stopped with an error.

@@ -1,4 +1,4 @@
-//! What a model's files tell of its training.
+//! Facts about a model's training, in its files.
 
 use std::collections::BTreeMap;
 
@@ -8,12 +8,12 @@ use kiln_data::Datasets;
 use crate::experiment::Experiment;
 use crate::start::earlier_steps::EarlierSteps;
 
-/// The steps that a model has learnt for, by the facts about its training.
+/// The number of steps in the facts about a model's training.
 pub(crate) fn steps_in(facts: &BTreeMap<String, String>) -> Option<usize> {
     facts.get("steps")?.parse().ok()
 }
 
-/// How a model was trained, for its weights file.
+/// Facts about a model's training, for its weights file.
 pub(crate) fn training_facts(
     seed: u64,
     datasets: &Datasets,
@@ -29,7 +29,7 @@ pub(crate) fn training_facts(
     facts.map(|(name, value)| (name.to_owned(), value)).into()
 }
 
-/// Facts about a network that has learnt from `datasets` for so many steps, and for `earlier` ones before.
+/// Facts about a network that was trained on `datasets` for this many steps, after `earlier` steps.
 pub(crate) fn metadata(
     experiment: &Experiment,
     datasets: &Datasets,

@@ -1,24 +1,24 @@
 //! Trains the two stages of latent diffusion on Burn's Learner, and diffusion in pixel space.
 //!
-//! Stage 1, [`train_vqvae`], teaches a VQ-VAE to compress images. Stage 2, [`train_latent_diffusion`], encodes the
-//! data set once and teaches a U-Net to denoise the latents. Without a first stage [`train_diffusion`] teaches it to
-//! denoise the images themselves. All are described by one [`Experiment`] and leave their results in one run folder
+//! Stage 1, [`train_vqvae`], teaches a VQ-VAE to compress images. Stage 2, [`train_latent_diffusion`], encodes the data
+//! set once and teaches a U-Net to denoise the latents. Without a first stage, [`train_diffusion`] teaches it to
+//! denoise the images themselves. One [`Experiment`] describes them all, and they write their results to one run folder
 //! (see [`RunOptions::out`]).
 //!
-//! | folder | holds |
+//! | folder | contents |
 //! | --- | --- |
-//! | `experiment/` | what is asked for: one TOML |
-//! | `start/` | how a training begins: anew, from a checkpoint of the same experiment, or with another model's weights |
+//! | `experiment/` | the description of an experiment: one TOML file |
+//! | `start/` | the start of a training: from nothing, from a checkpoint of the same experiment, or with another model's weights |
 //! | `first_stage/`, `denoising/`, `classifier/` | the stages: each a recipe and the source of its batches |
-//! | `learner/` | what runs any recipe on Burn's Learner |
-//! | `ranks/` | several processes that train as one |
-//! | `run_folder/` | where a run keeps what it makes, and that folder read back |
+//! | `learner/` | runs any recipe on Burn's Learner |
+//! | `ranks/` | several processes that train together |
+//! | `run_folder/` | the folder for a run's results, and reading it |
 //!
-//! Stages import the learner, and never each other.
+//! Stages import the learner, but never each other.
 //!
-//! For benchmarks, [`vqvae_steps`] and [`diffusion_steps`] take the same training steps one by one.
+//! For benchmarks, [`vqvae_steps`] and [`diffusion_steps`] run the same training steps one by one.
 //!
-//! What the Learner calls an epoch is a *round* here: the steps from one checkpoint to the next.
+//! A *round* here is the Learner's epoch: the steps from one checkpoint to the next.
 
 mod classifier;
 mod counted;

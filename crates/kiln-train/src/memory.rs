@@ -1,4 +1,4 @@
-//! Whether a training fits into memory: refused before anything is allocated where it cannot.
+//! Refuses a training that does not fit into memory, before anything is allocated.
 
 use burn::tensor::Device;
 use kiln_models::{FeatureMaps, too_little_memory};
@@ -8,13 +8,13 @@ use kiln_pipeline::Devices;
 
 /// Bytes of a number.
 const NUMBER: f64 = 4.0;
-/// Bytes that any training takes beside its network and its images.
+/// Bytes that any training needs besides its network and its images.
 const PROGRAM: f64 = 32e6;
-/// The most numbers that there are for each weight, when a checkpoint is written: the weight, its average, its gradient and
-/// the optimizer's two moments, and copies of them on their way into a file.
+/// The largest count of numbers per weight, which occurs when a checkpoint is written: the weight, its average, its
+/// gradient, the optimizer's two moments, and copies of them for the file.
 const COPIES_OF_WEIGHTS: f64 = 23.0;
 
-/// What is to be trained.
+/// A network to train.
 pub(crate) struct Trained<'a> {
     /// The table of the network in the config.
     pub(crate) network: &'static str,
@@ -26,10 +26,10 @@ pub(crate) struct Trained<'a> {
 }
 
 impl Trained<'_> {
-    /// Refuses a network or a batch that does not fit into what is free.
+    /// Refuses a network or a batch that does not fit into the free memory.
     ///
     /// # Errors
-    /// [`ConfigError::Memory`] with the key. Of other devices than processors nothing is known.
+    /// [`ConfigError::Memory`] with the key. The memory of devices other than processors is unknown.
     pub(crate) fn check_memory(&self, devices: &Devices) -> Result<(), ConfigError> {
         if !is_processor(devices) {
             return Ok(());
@@ -41,10 +41,10 @@ impl Trained<'_> {
         require(&key, batch, self.bytes(batch, devices))
     }
 
-    /// The same of the images that are drawn together for a picture.
+    /// The same for the images that are drawn together for a picture.
     ///
     /// # Errors
-    /// Those of [`Self::check_memory`].
+    /// The errors of [`Self::check_memory`].
     pub(crate) fn check_pictures(
         &self,
         experiment: &Experiment,
@@ -63,14 +63,14 @@ impl Trained<'_> {
         require("sampling.count", count, needed)
     }
 
-    /// What it takes with a batch of so many images on each device.
+    /// The bytes for a batch of this many images on each device.
     fn bytes(&self, batch: usize, devices: &Devices) -> f64 {
         bytes(self.weights, batch, self.maps, devices.all().len())
     }
 }
 
 fn bytes(weights: usize, batch: usize, maps: FeatureMaps, devices: usize) -> f64 {
-    // A further device has its own weights and gradients; not all of that comes on top.
+    // A further device has its own weights and gradients, but not all of this is additional memory.
     let copies = COPIES_OF_WEIGHTS + (devices - 1) as f64;
     let images = (batch * devices) as f64;
     PROGRAM + NUMBER * (copies * weights as f64 + images * maps.training)
@@ -100,7 +100,7 @@ mod tests {
 
     use super::*;
 
-    /// Whether what was measured is at most what is estimated, and not less than two thirds of it.
+    /// Whether the measured value is at most the estimate, and at least two thirds of it.
     fn is_right(name: &str, estimated: f64, measured: f64) {
         let ratio = estimated / measured;
         assert!((1.0..=1.5).contains(&ratio), "{name}: {ratio}");

@@ -1,4 +1,4 @@
-//! Where a training takes place and how.
+//! The place and the settings of a training.
 
 use std::path::{Path, PathBuf};
 
@@ -11,38 +11,38 @@ use crate::learner::strategy::Strategy;
 use crate::ranks::Ranks;
 use kiln_pipeline::Devices;
 
-/// Where a training takes place and how.
+/// The place and the settings of a training.
 #[derive(Debug, Clone)]
 pub struct RunOptions {
     /// The run folder. It gets `config.toml`, `vqvae/` and `diffusion/` (checkpoints, `metrics.csv`, `curves.svg`,
-    /// pictures), `latents/`, and in the end `model/` and, where images were measured, `best/` in the diffusers layout.
+    /// pictures), `latents/`, and in the end `model/` and, if images were measured, `best/` in the diffusers layout.
     pub out: PathBuf,
-    /// Go on from the newest good checkpoint, if there is one.
+    /// Continue from the newest good checkpoint, if there is one.
     pub resume: bool,
-    /// The images to train on in place of the data set that the experiment names; they must have the shape that its
-    /// `[data]` says.
+    /// The training images, instead of the data set that the experiment names. They must have the shape of its
+    /// `[data]`.
     pub data: Option<Datasets>,
-    /// Whether the experiment's `data.path` was named just now: a run that goes on then looks nowhere else.
+    /// Whether the experiment's `data.path` was named just now. A resumed run then looks nowhere else.
     pub data_is_named: bool,
-    /// Where a data set comes from that is on the Hub.
+    /// The source of a data set on the Hub.
     pub hub: HubSettings,
-    /// What computes.
+    /// The devices that compute.
     pub devices: Devices,
-    /// How several devices share the work.
+    /// The way in which several devices share the work.
     pub strategy: Strategy,
-    /// The processes that train together, each on its own `devices`, with one run folder that all of them see.
+    /// The processes that train together, each on its own `devices`, with one shared run folder.
     pub ranks: Ranks,
-    /// Latent diffusion: the VQ-VAE to use in place of the run folder's own.
+    /// Latent diffusion: the VQ-VAE to use instead of the run folder's own.
     pub vqvae: Option<PathBuf>,
-    /// A trained model, whose weights the network begins with in place of random ones. Its VQ-VAE serves latent
-    /// diffusion where there is no other.
+    /// A trained model whose weights the network begins with, instead of random ones. Latent diffusion uses its VQ-VAE
+    /// if there is no other.
     pub initial_weights: Option<PathBuf>,
-    /// Asks the training to save and stop.
+    /// Tells the training to save and stop.
     pub stop: StopSignal,
 }
 
 impl RunOptions {
-    /// A training from its beginning, on one CPU, in the run folder `out`.
+    /// A training from the start, on one CPU, in the run folder `out`.
     pub fn new(out: &Path) -> Self {
         Self {
             out: out.to_owned(),
@@ -86,7 +86,7 @@ impl RunOptions {
         ] {
             if set.is_empty() || set.shape() != expected {
                 return Err(TrainError::Run(format!(
-                    "the {name} set handed over has {} images of {:?}: it must have at least one, and all must be {expected:?} as data.size and data.channels say",
+                    "the given {name} set has {} images of {:?}: it must have at least one, and all must be {expected:?} as data.size and data.channels say",
                     set.len(),
                     set.shape(),
                 )));
@@ -132,7 +132,7 @@ mod tests {
             let sentence = found(train, validation).unwrap_err().to_string();
             assert!(sentence.contains(name), "{sentence}");
         }
-        // Nothing handed over, although the config says so.
+        // The program gives no data, although the config says so.
         let options = RunOptions::new(Path::new("nowhere"));
         let sentence = options.datasets(&experiment.data, &NoProgress).unwrap_err();
         assert!(sentence.to_string().contains("folder"), "{sentence}");

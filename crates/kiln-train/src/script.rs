@@ -1,4 +1,4 @@
-//! One script for every stage: from its folder to its trained model.
+//! One script for every stage, from its folder to its trained model.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -22,14 +22,14 @@ use crate::start::identity::{InitialWeights, VqVaeIdentity};
 use crate::training_report::TrainingReport;
 use kiln_pipeline::Devices;
 
-/// A stage of an experiment: what the script asks of it, in this order.
+/// A stage of an experiment. The script calls its functions in this order.
 pub(crate) trait Stage: Sized {
     type Recipe: Recipe;
     type Source: BatchSource<
             Batch = <Self::Recipe as Recipe>::Batch,
             Validation = <Self::Recipe as Recipe>::Validation,
         >;
-    /// Networks that it begins with.
+    /// The networks at its beginning.
     type Found;
 
     /// Its name in a report.
@@ -39,27 +39,27 @@ pub(crate) trait Stage: Sized {
     fn table(&self) -> &'static str;
     fn data(&self) -> &DataConfig;
     fn seed(&self) -> u64;
-    /// What it keeps.
+    /// Its folder.
     fn folder(&self, run: &RunFolder) -> StageFolder;
-    /// The place that the trained network goes to.
+    /// The destination of the trained network.
     fn model(&self, run: &RunFolder) -> PathBuf;
 
     /// Refuses what does not fit into memory.
     fn check_memory(&self, devices: &Devices) -> Result<(), TrainError>;
-    /// Looks what was done before.
+    /// Finds earlier parts of the training.
     fn start<'a>(
         &self,
         options: &'a RunOptions,
         run: &'a RunFolder,
         folder: &StageFolder,
     ) -> Result<Start<'a>, TrainError>;
-    /// The steps that the trained network in `model` has learnt for.
+    /// The number of training steps of the network in `model`.
     fn steps_of(&self, model: &Path) -> Option<usize>;
     /// Looks for networks that were trained before.
     fn find(&self, start: &Start<'_>, run: &RunFolder) -> Result<Found<Self::Found>, TrainError>;
     /// Refuses data that it cannot learn from.
     fn check_data(&self, datasets: &Datasets) -> Result<(), TrainError>;
-    /// Makes ready what the Learner trains.
+    /// Prepares the module and the data for the Learner.
     fn prepare<'a>(
         &'a self,
         found: Self::Found,
@@ -67,14 +67,14 @@ pub(crate) trait Stage: Sized {
     ) -> Result<Prepared<'a, Self::Recipe, Self::Source>, TrainError>;
 }
 
-/// Networks that a stage begins with, and how its checkpoints tell of them.
+/// The networks at the beginning of a stage, and their identity for its checkpoints.
 pub(crate) struct Found<N> {
     pub(crate) networks: N,
     pub(crate) vqvae: Option<VqVaeIdentity>,
     pub(crate) begun_with: Option<InitialWeights>,
 }
 
-/// Where a stage is trained, and on what.
+/// The place, devices and data of a stage's training.
 pub(crate) struct Scene<'a> {
     pub(crate) options: &'a RunOptions,
     pub(crate) run: &'a RunFolder,
@@ -82,32 +82,33 @@ pub(crate) struct Scene<'a> {
     pub(crate) datasets: Datasets,
     pub(crate) plan: Arc<Plan>,
     pub(crate) session: Session,
-    /// The steps that the initial weights had learnt for.
+    /// The number of training steps of the initial weights.
     pub(crate) earlier: Option<EarlierSteps>,
     pub(crate) progress: &'a dyn Progress,
 }
 
 /// A stage that is ready for the Learner.
 pub(crate) struct Prepared<'a, R: Recipe, S> {
-    /// Over the curves and the dashboard.
+    /// The title of the curves and the dashboard.
     pub(crate) title: &'static str,
     pub(crate) trainee: Trainee<R>,
     pub(crate) source: S,
     /// The first one is the loss.
     pub(crate) metrics: Vec<MetricKind>,
-    /// The metric that the best checkpoint has least of.
+    /// The metric that is smallest at the best checkpoint.
     pub(crate) best_by: &'static str,
     pub(crate) save: Save<'a, R>,
 }
 
-/// Writes what was trained for so many steps to its place; returns that of the best checkpoint's model, if there is one.
+/// Writes the networks, trained for this many steps, to their place. Returns the place of the best checkpoint's model,
+/// if there is one.
 pub(crate) type Save<'a, R> =
     Box<dyn FnOnce(<R as Recipe>::Networks, usize) -> Result<Option<PathBuf>, TrainError> + 'a>;
 
 /// Trains a stage.
 ///
 /// # Errors
-/// [`TrainError`] in one sentence. Checkpoints that were written stay.
+/// [`TrainError`] in one sentence. Written checkpoints stay.
 pub(crate) fn train<S: Stage>(
     stage: &S,
     options: &RunOptions,

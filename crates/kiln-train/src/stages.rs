@@ -1,4 +1,5 @@
-//! What `kiln train-vqvae`, `kiln train-latent-diffusion`, `kiln train-diffusion` and `kiln train-classifier` do.
+//! The functions of `kiln train-vqvae`, `kiln train-latent-diffusion`, `kiln train-diffusion` and `kiln
+//! train-classifier`.
 
 use kiln_data::Progress;
 
@@ -13,7 +14,7 @@ use crate::training_report::TrainingReport;
 /// Trains stage 1 and writes the VQ-VAE to `vqvae/model` in the run folder.
 ///
 /// # Errors
-/// [`TrainError`] in one sentence. Checkpoints that were written stay.
+/// [`TrainError`] in one sentence. Written checkpoints stay.
 pub fn train_vqvae(
     experiment: &Experiment,
     options: &RunOptions,
@@ -25,7 +26,7 @@ pub fn train_vqvae(
 /// Trains stage 2 on the latents of a trained VQ-VAE and writes the whole model to `model` in the run folder.
 ///
 /// # Errors
-/// [`TrainError`] in one sentence. Checkpoints that were written stay.
+/// [`TrainError`] in one sentence. Written checkpoints stay.
 pub fn train_latent_diffusion(
     experiment: &Experiment,
     options: &RunOptions,
@@ -40,7 +41,7 @@ pub fn train_latent_diffusion(
 /// Trains a U-Net on the images themselves and writes the model to `model` in the run folder.
 ///
 /// # Errors
-/// [`TrainError`] in one sentence. Checkpoints that were written stay.
+/// [`TrainError`] in one sentence. Written checkpoints stay.
 pub fn train_diffusion(
     experiment: &Experiment,
     options: &RunOptions,
@@ -55,7 +56,7 @@ pub fn train_diffusion(
 /// Trains the digit classifier and writes its weights to `model.safetensors` in the run folder, as 16-bit numbers.
 ///
 /// # Errors
-/// [`TrainError`] in one sentence. Checkpoints that were written stay.
+/// [`TrainError`] in one sentence. Written checkpoints stay.
 pub fn train_classifier(
     experiment: &ClassifierExperiment,
     options: &RunOptions,

@@ -1,8 +1,8 @@
-//! Training steps one by one, always on the same batches: what a benchmark times.
+//! Training steps one by one, always on the same batches, for benchmarks.
 //!
-//! Each step is that of the real training, by way of the same Learner: loss, gradients and their sum over the devices,
-//! clipping, AdamW, the average of the weights, the codebook. What surrounds steps in a training is left out: reading
-//! data, drawing noise, metrics, checkpoints.
+//! Each step is a step of the real training, with the same Learner: loss, gradients and their sum over the devices,
+//! clipping, AdamW, the average of the weights, the codebook. It leaves out the rest of a training: reading data,
+//! drawing noise, metrics, checkpoints.
 
 use std::path::Path;
 
@@ -28,12 +28,12 @@ use crate::run_folder::RunFolder;
 
 /// Trains `network` as stage 1 of `experiment` does; each call of the result is one step and returns its loss.
 ///
-/// `images` are `[batch, channels, height, width]` in [-1, 1]: as many on each device that is to train, all with autodiff,
-/// the network's own first. One pass over them is a step, whatever `accumulate` says, and the codebook does not begin at
-/// k-means centres.
+/// `images` are `[batch, channels, height, width]` in [-1, 1]: one tensor for each device, all of the same size and
+/// with autodiff, the network's own device first. One pass over them is a step, independent of `accumulate`, and the
+/// codebook does not begin at k-means centres.
 ///
 /// # Errors
-/// If the experiment has no stage 1; of a step: gradients that are not finite, and a device that fails.
+/// If the experiment has no stage 1. A step fails if gradients are not finite, or if a device fails.
 pub fn vqvae_steps(
     experiment: &Experiment,
     network: Autoencoder,
@@ -75,25 +75,25 @@ pub fn vqvae_steps(
     ))
 }
 
-/// What one device sees in a step of stage 2.
+/// One device's input in a step of stage 2.
 #[derive(Debug, Clone)]
 pub struct DiffusionInput {
     /// Scaled latents or images, `[batch, channels, height, width]`, on a device with autodiff.
     pub z0: Tensor<4>,
     /// Standard normal, of the same shape and on the same device.
     pub noise: Tensor<4>,
-    /// One number an image, from 0 up to the schedule's `num_train_timesteps`.
+    /// One number per image, from 0 up to the schedule's `num_train_timesteps`.
     pub timesteps: Vec<f64>,
 }
 
 /// Trains `network` as stage 2 of `experiment` does; each call of the result is one step and returns its loss.
 ///
-/// `inputs` has as many images for each device that is to train, the network's own first. The network need not be the
-/// experiment's own; a conditional one is told one class after the other. One pass over the images is a step, whatever
-/// `accumulate` says.
+/// `inputs` has the same number of images for each device, the network's own device first. The network need not be the
+/// experiment's own; a conditional network gets one class after the other. One pass over the images is a step,
+/// independent of `accumulate`.
 ///
 /// # Errors
-/// If the experiment's schedule cannot be built; of a step: gradients that are not finite, and a device that fails.
+/// If the experiment's schedule cannot be built. A step fails if gradients are not finite, or if a device fails.
 pub fn diffusion_steps(
     experiment: &Experiment,
     network: UNet2d,
@@ -143,9 +143,10 @@ fn one_pass(training: &TrainingConfig) -> TrainingConfig {
     }
 }
 
-/// What the Learner's loop over an epoch does with each batch, on one device or, by [`Strategy::Main`], on several.
+/// Does the same as the Learner's loop over an epoch with each batch, on one device or, with [`Strategy::Main`], on
+/// several.
 ///
-/// `batch` is what a device, counted from zero, sees in a step.
+/// `batch` gives the input of a device, counted from zero, in a step.
 ///
 /// [`Strategy::Main`]: crate::Strategy::Main
 fn steps<M, B>(
@@ -194,7 +195,7 @@ where
     }
 }
 
-/// What Burn's workers ask a batch of.
+/// The data loader for Burn's workers.
 struct OneBatch<B>(Option<B>);
 
 impl<B: 'static> OneBatch<B> {
@@ -279,7 +280,7 @@ mod tests {
         .draw(0)
     }
 
-    /// The losses of both stages, whose convolutions multiply numbers of this precision.
+    /// The losses of both stages, with convolutions in this precision.
     fn losses_in(precision: &str) -> [Vec<f64>; 2] {
         let overrides = ["stage_1", "stage_2"]
             .map(|stage| format!("{stage}.training.precision=\"{precision}\""));
@@ -332,7 +333,7 @@ mod tests {
         for (exact, rounded) in losses_in("f32").iter().zip(losses_in("bf16")) {
             let change = (rounded[0] / exact[0] - 1.0).abs();
             assert!(change < 1e-2, "{change}");
-            // Other processors take f32 in any case.
+            // Other processors use f32 in any case.
             assert_eq!(change > 0.0, kiln_kernels::has_matrix_unit());
             assert!(rounded[29] < 0.9 * rounded[0], "{rounded:?}");
         }

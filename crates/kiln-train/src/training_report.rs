@@ -1,4 +1,4 @@
-//! How a stage went.
+//! The result of a stage's training.
 
 use std::fmt;
 use std::path::{Path, PathBuf};
@@ -12,22 +12,22 @@ use crate::learner::launch::Outcome;
 use crate::learner::plan::Plan;
 use crate::start::Start;
 
-/// How a stage went.
+/// The result of a stage's training.
 #[derive(Debug, Clone, Serialize)]
 pub struct TrainingReport {
     /// `vqvae`, `latent-diffusion`, `diffusion` or `classifier`.
     pub stage: &'static str,
-    /// Steps done in all.
+    /// All steps done.
     pub steps: usize,
-    /// Those of them that were done now, not before a resume. None where the stage was finished before.
+    /// The steps that were done now, not before a resume. Zero if the stage was finished before.
     pub new_steps: usize,
-    /// Steps that the experiment asks for.
+    /// The experiment's number of steps.
     pub of_steps: usize,
     /// Whether a requested stop ended it early; a checkpoint was saved.
     pub interrupted: bool,
-    /// Seconds that this run took, validation and pictures included.
+    /// The seconds of this run, including validation and pictures.
     pub seconds: f64,
-    /// Seconds of a pass over the training images, at this run's speed; absent where less than a pass was done.
+    /// The seconds of a pass over the training images, at this run's speed; absent if less than a pass was done.
     pub seconds_per_pass: Option<f64>,
     /// The trained network, a folder or the classifier's file, if training is finished.
     pub model: Option<PathBuf>,
@@ -36,7 +36,7 @@ pub struct TrainingReport {
 }
 
 impl TrainingReport {
-    /// `model` is the place that the trained network goes to once it is finished.
+    /// `model` is the destination of the finished network.
     pub(crate) fn new<M>(
         stage: &'static str,
         outcome: &Outcome<M>,
@@ -59,10 +59,10 @@ impl TrainingReport {
         }
     }
 
-    /// Where there is nothing left to do: `model` holds what was trained, for as many steps as `trained` says.
+    /// The report if there is nothing left to do: `model` has the network, `trained` for that many steps.
     ///
     /// # Errors
-    /// Those of [`Start::is_finished`].
+    /// The errors of [`Start::is_finished`].
     pub(crate) fn if_finished_before(
         stage: &'static str,
         start: &Start,

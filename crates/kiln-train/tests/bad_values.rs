@@ -1,4 +1,4 @@
-//! Whatever is wrong with a key of a config, one sentence names the key and shows what would do.
+//! For any error in a config's key, one sentence names the key and shows a valid value.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -6,11 +6,11 @@ use kiln_diffusion::ScheduleKind;
 use kiln_train::{ClassifierExperiment, Experiment};
 use toml::{Table, Value};
 
-/// Every key, with a value that it may have.
+/// Every key, with a valid value.
 const EXAMPLE: &str = include_str!("../src/experiment/example.toml");
 const CONFIG: &str = include_str!("../../../configs/mnist-quick.toml");
 
-/// Tables of which each kind has other keys.
+/// Tables whose keys depend on their kind.
 const OF_KINDS: [&str; 4] = [
     "schedule",
     "stage_2.loss_weight",
@@ -203,13 +203,13 @@ fn sentences_show_what_would_do() {
         // Values.
         (
             "schedule.kind=linaer",
-            "`linaer` is no value of `schedule.kind`; did you mean `linear`? It can be linear, scaled-linear",
+            "`linaer` is not a value of `schedule.kind`; did you mean `linear`? It can be linear, scaled-linear",
         ),
         ("data.dataset=mnst", "did you mean `mnist`?"),
         ("stage_2.prediction=epsilom", "did you mean `epsilon`?"),
         (
             "stage_2.loss=quartic",
-            "`quartic` is no value of `stage_2.loss`, which can be mse, l1, mae",
+            "`quartic` is not a value of `stage_2.loss`, which can be mse, l1, mae",
         ),
         (
             "unet.down_block_types=[\"DownBlock2\",\"DownBlock2D\"]",

@@ -1,4 +1,4 @@
-//! N devices with batch B train like one device with batch N x B, and so do N micro-batches.
+//! N devices with batch B, or N micro-batches of B, train like one device with batch N x B.
 
 mod common;
 
@@ -10,7 +10,7 @@ use common::{
 use kiln_pipeline::Devices;
 use kiln_train::{Experiment, RunOptions, StopSignal, Strategy};
 
-/// A way to cut the 8 images of a step: devices, how they share the work, batch size, micro-batches.
+/// A way to split the 8 images of a step: devices, strategy, batch size, micro-batches.
 type Cut = (&'static str, Strategy, usize, usize);
 
 const WHOLE: Cut = ("cpu", Strategy::Main, 8, 1);
@@ -25,7 +25,7 @@ const CUTS: [Cut; 4] = [
 /// No stop before the last step.
 const END: usize = usize::MAX;
 
-/// One of the stages, to be trained for 20 steps.
+/// One of the stages, trained for 20 steps.
 struct Training {
     train: Train,
     experiment: fn(&[&str]) -> Experiment,
@@ -37,9 +37,9 @@ struct Training {
     vqvae: Option<PathBuf>,
 }
 
-/// What is left of it.
+/// The results of a training.
 struct Outcome {
-    /// The average of the weights, which is what is kept.
+    /// The average of the weights, which the model keeps.
     weights: Vec<f32>,
     /// The learning rate's scheduler after the last step.
     scheduler: Vec<u8>,
@@ -48,7 +48,7 @@ struct Outcome {
 }
 
 impl Training {
-    /// Trains until the step of each piece, with its cut, and resumes.
+    /// Trains until the step of each piece with its split, and resumes.
     fn in_pieces(&self, pieces: &[(usize, Cut)]) -> Outcome {
         let place = tempfile::tempdir().unwrap();
         for &(stop, (devices, strategy, batch_size, accumulate)) in pieces {
@@ -85,7 +85,7 @@ impl Training {
             outcome.assert_weights(&whole, cut);
             outcome.assert_metrics(&whole, cut);
         }
-        // A run of two devices goes on with one, and back.
+        // A run changes from two devices to one, and back.
         let pieces = [(7, HALVES), (14, WHOLE), (END, HALVES)];
         (self.in_pieces(&pieces)).assert_weights(&whole, pieces);
     }
@@ -160,7 +160,7 @@ fn pixel_space_with_labels_that_are_dropped() {
     training.check();
 }
 
-/// Whatever device ends first, gradients are summed in one order.
+/// Gradients are summed in one order, whichever device finishes first.
 #[test]
 fn every_run_has_the_same_bits_and_resumes_exactly() {
     let vqvae = Training {

@@ -13,7 +13,7 @@ fn checkpoint(run: &Path, step: usize) -> PathBuf {
     run.join(format!("diffusion/checkpoints/step-{step:07}"))
 }
 
-/// The model of a checkpoint, written where the finished one would be.
+/// The model of a checkpoint, written to the folder of the finished one.
 fn drawn_from(checkpoint: &Path, to: &Path) -> LatentDiffusion {
     let model = load_model(checkpoint, &Device::flex()).unwrap();
     model.save(&to.join("model"), Default::default()).unwrap();
@@ -54,7 +54,7 @@ fn a_stopped_run_can_be_drawn_from_and_says_from_where() {
     let (run, experiment) = (place.path(), experiment(&[]));
     let sentence = RunRecord::finished_model(run).unwrap_err().to_string();
     assert!(sentence.contains("neither"), "{sentence}");
-    // In the latents of another run's VQ-VAE, which is nowhere in this one.
+    // The latents come from another run's VQ-VAE, which is not in this run.
     let first = tempfile::tempdir().unwrap();
     stage_1(&experiment, &options(first.path())).unwrap();
     let with_vqvae = RunOptions {

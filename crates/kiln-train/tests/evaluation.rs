@@ -1,4 +1,4 @@
-//! Drawn images are measured while the U-Net learns.
+//! Drawn images are measured during the U-Net's training.
 
 mod common;
 
@@ -8,7 +8,7 @@ use std::path::Path;
 use common::{column, experiment, in_pixel_space, options, pixels, stage_1, stage_2};
 use kiln_train::Experiment;
 
-/// Steps whose checkpoints are there.
+/// The steps of the existing checkpoints.
 fn checkpoints(run: &Path) -> Vec<usize> {
     let entries = std::fs::read_dir(run.join("diffusion/checkpoints")).unwrap();
     let names = entries.map(|entry| entry.unwrap().file_name().into_string().unwrap());
@@ -19,7 +19,7 @@ fn checkpoints(run: &Path) -> Vec<usize> {
     steps
 }
 
-/// A learning rate that spoils the network again, so that the last checkpoint is not the best one.
+/// The learning rate spoils the network again, so that the last checkpoint is not the best one.
 fn measured(best_by: &str) -> Experiment {
     experiment(&[
         "stage_2.training.checkpoint_every=2",
@@ -67,7 +67,7 @@ fn distances_are_logged_and_choose_the_best_checkpoint() {
     assert!(confident.values().all(|share| (0.0..=1.0).contains(share)));
 
     assert_kept(run, &kernel);
-    // What was chosen is a model, too.
+    // The chosen checkpoint is a model, too.
     let best = kernel.iter().min_by(|a, b| a.1.total_cmp(b.1)).unwrap().0;
     let model = kiln_train::load_model(&run.join("best"), &burn::tensor::Device::flex()).unwrap();
     assert_eq!(model.metadata.training["steps"], best.to_string());

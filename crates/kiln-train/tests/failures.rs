@@ -1,4 +1,4 @@
-//! What goes wrong is one sentence, and what was saved stays.
+//! Every failure is one sentence, and saved files stay.
 
 mod common;
 
@@ -17,7 +17,7 @@ fn a_diverged_training_says_at_which_step_and_keeps_the_last_good_checkpoint() {
         },
     )
     .unwrap();
-    // Beyond what a 32-bit float holds; the checkpoint is made to believe that it was so before.
+    // The value is beyond the range of a 32-bit float. The checkpoint is edited to have had it before.
     let wild = experiment(&["stage_1.commitment=1e39"]);
     let manifest = place
         .path()

@@ -1,4 +1,4 @@
-//! A training that begins with the weights of a trained model goes on from there.
+//! A training with the weights of a trained model continues from them.
 
 mod common;
 
@@ -10,8 +10,8 @@ use common::{
 use kiln_checkpoint::{FirstStage, LatentDiffusion, ModelSource};
 use kiln_train::{Experiment, RunOptions};
 
-/// Overrides under which the U-Net's steps change nothing that anyone could see. Another seed: were the weights drawn anew,
-/// they would be others.
+/// With these overrides the U-Net's steps make no visible change. The seed differs, so that newly drawn weights would
+/// be others.
 const STILL: [&str; 4] = [
     "seed=4",
     "stage_2.training.steps=2",
@@ -19,7 +19,7 @@ const STILL: [&str; 4] = [
     "stage_2.training.final_learning_rate=0.0",
 ];
 
-/// The same of the VQ-VAE's.
+/// The same for the VQ-VAE.
 const STILL_VQVAE: [&str; 4] = [
     "stage_1.training.steps=2",
     "stage_1.training.learning_rate=1e-9",
@@ -86,7 +86,7 @@ fn pixel_space_begins_where_the_model_ended_and_resumes_as_ever() {
     in_pixel_space(&pixels(&STILL), &further(after.clone(), &model)).unwrap();
     assert_close(&weights(&before), &weights(&after), "begun");
 
-    // The checkpoint wins over the initial weights.
+    // The checkpoint has priority over the initial weights.
     let whole = further(place.path().join("whole"), &model);
     in_pixel_space(&pixels(&[]), &whole).unwrap();
     let pieces = further(place.path().join("pieces"), &model);

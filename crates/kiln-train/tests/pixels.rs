@@ -1,4 +1,4 @@
-//! Pixel space and classes: what is learned, and what the model knows of it.
+//! Pixel space and classes: what is learnt, and what the model records of it.
 
 mod common;
 
@@ -47,7 +47,7 @@ fn a_picture_has_a_row_for_each_class() {
     in_pixel_space(&pixels(&[]), &options(place.path())).unwrap();
     let picture = place.path().join("diffusion/samples/step-0000010.png");
     let picture = image::open(picture).unwrap().into_luma8();
-    // 24 images are two whole columns of ten digits, each 8x8 with gaps of 2.
+    // 24 images make two whole columns of ten digits, each 8x8 with gaps of 2.
     assert_eq!(picture.dimensions(), (2 * 10 + 2, 10 * 10 + 2));
 }
 
@@ -63,8 +63,7 @@ fn dark_and_bright(folder: &Path) {
     }
 }
 
-/// How far the model is from the truth where nearly nothing of the image is left, when it is told `labels`. The
-/// images are one white and one black.
+/// The model's error at nearly pure noise if it gets `labels`. The images are one white and one black.
 fn error(model: &LatentDiffusion, labels: [i64; 2]) -> f32 {
     let device = Device::flex();
     let schedule = Schedule::new(model.scheduler.schedule.clone()).unwrap();
@@ -103,7 +102,7 @@ fn what_a_network_is_told_decides_what_it_sees_in_noise() {
     assert_eq!(model.metadata.class_names, ["bright", "dark"]);
     let (right, wrong) = (error(&model, [0, 1]), error(&model, [1, 0]));
     let untold = error(&model, [2, 2]);
-    // A guess in the middle of black and white is wrong by 1, the other colour by 4.
+    // A guess between black and white has an error of 1, the other colour of 4.
     assert!(right < 0.2, "told the truth: {right}");
     assert!(wrong > 2.0, "told the other class: {wrong}");
     assert!(right < untold && untold < wrong, "told nothing: {untold}");
@@ -128,7 +127,7 @@ fn images_without_labels_are_refused() {
     );
 }
 
-/// Validation visits the first timestep, of whose logarithm an embedding may be.
+/// Validation visits the first timestep, and an embedding may use its logarithm.
 #[test]
 fn every_way_to_tell_the_time_is_validated() {
     for kind in ["positional", "fourier", "learned", "noise_power"] {

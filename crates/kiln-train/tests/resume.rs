@@ -1,4 +1,4 @@
-//! A run that was stopped and resumed ends with the weights of one that never stopped.
+//! A stopped and resumed run ends with the weights of a run that never stopped.
 
 mod common;
 
@@ -13,7 +13,7 @@ fn both_stages_resume_bit_for_bit_from_any_step() {
     stage_1(&experiment, &whole).unwrap();
     stage_2(&experiment, &whole).unwrap();
 
-    // In mid-round, at a round's end, and twice in one round.
+    // The stops are within a round, at a round's end, and twice in one round.
     let pieces = options(&place.path().join("pieces"));
     in_pieces(stage_1, &experiment, &pieces, &[3, 4, 9]);
     in_pieces(stage_2, &experiment, &pieces, &[1, 2, 8]);
@@ -22,7 +22,7 @@ fn both_stages_resume_bit_for_bit_from_any_step() {
         weights(&whole.out) == weights(&pieces.out),
         "the weights differ"
     );
-    // The picture of the last step was drawn by both, too.
+    // Both drew the picture of the last step, too.
     for picture in [
         "vqvae/reconstructions/step-0000010.png",
         "diffusion/samples/step-0000010.png",
@@ -45,7 +45,7 @@ fn pixel_space_with_classes_and_dropped_labels_resumes_bit_for_bit() {
         "the weights differ"
     );
 
-    // Which labels are dropped matters, or the test would say nothing of them.
+    // The choice of dropped labels matters; otherwise the test would not cover it.
     let others = options(&place.path().join("others"));
     let less = pixels(&["stage_2.label_dropout=0.2", "data.horizontal_flip=true"]);
     in_pixel_space(&less, &others).unwrap();

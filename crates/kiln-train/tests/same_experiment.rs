@@ -1,4 +1,4 @@
-//! A run goes on with the experiment and the data that it began with, and says what is not the same.
+//! A resumed run has the experiment and the data of its beginning, and names every difference.
 
 mod common;
 
@@ -63,7 +63,7 @@ fn a_changed_objective_is_refused_by_its_key() {
         std::fs::read(place.path().join("config.toml")).unwrap(),
         config
     );
-    // What decides how long it learns and what is kept, measured and drawn may change.
+    // Keys for the length of the training and for what is kept, measured and drawn may change.
     let free = pixels(&[
         "stage_2.training.steps=5",
         "stage_2.training.checkpoint_every=1 pass",
@@ -96,7 +96,7 @@ fn manifest(run: &Path, step: usize) -> std::path::PathBuf {
     ))
 }
 
-/// Takes away what kiln did not write at first.
+/// Removes the parts that older kilns did not write.
 fn make_old(run: &Path, step: usize) {
     common::edit_manifest(&manifest(run, step), |text| {
         let mut json: serde_json::Value = serde_json::from_str(&text).unwrap();
@@ -186,7 +186,7 @@ fn other_images_and_other_labels_are_refused() {
         (
             set(&more, Some(vec![0; 9])),
             validation(),
-            "9 training images, and there were 8",
+            "there were 8 training images and are now 9",
         ),
         (set(&images, Some(shifted)), validation(), "other labels"),
         (set(&images, None), validation(), "other labels"),
@@ -216,7 +216,7 @@ fn latents_of_another_vqvae_are_not_gone_on_with() {
     stage_1(&experiment(&[]), &first).unwrap();
     stage_1(&other, &second).unwrap();
 
-    // Of another run, named by --vqvae.
+    // The VQ-VAE of another run, named with --vqvae.
     stage_2(&experiment(&[]), &stopped(&first, 3)).unwrap();
     let named = RunOptions {
         vqvae: Some(second.out.join("vqvae/model")),
@@ -228,7 +228,7 @@ fn latents_of_another_vqvae_are_not_gone_on_with() {
         "{sentence}"
     );
 
-    // Begun with it, the run finds it again without being told.
+    // The run began with it, and finds it again by itself.
     let third = options(&place.path().join("third"));
     let begun = RunOptions {
         vqvae: named.vqvae.clone(),
@@ -275,12 +275,12 @@ fn a_finished_run_is_left_as_it_is() {
         );
     }
     assert!(read() == before);
-    // It says so, too, if something else is wanted of it.
+    // It also says so if the experiment differs.
     let other = pixels(&["stage_2.prediction=velocity"]);
     let sentence = refusal(in_pixel_space(&other, &resumed(&options)));
     assert!(sentence.contains("`stage_2.prediction`"), "{sentence}");
 
-    // Without its model, the checkpoint makes it again.
+    // If the model is missing, the checkpoint makes it again.
     let whole = weights(place.path());
     std::fs::remove_dir_all(place.path().join("model")).unwrap();
     let sentence = refusal(in_pixel_space(
@@ -322,7 +322,7 @@ fn the_model_says_how_many_steps_it_has_learnt_for() {
         ..options(&place.path().join("second"))
     };
     in_pixel_space(&pixels(&[]), &stopped(&second, 3)).unwrap();
-    // The model that the run began with is not needed any more.
+    // The initial model is no longer needed.
     let rest = RunOptions {
         initial_weights: None,
         ..resumed(&second)
@@ -360,7 +360,7 @@ fn a_damaged_cache_of_latents_is_encoded_again() {
     assert!(again != bytes, "it was not written again");
     assert!(weights(&whole.out).ends_with(&weights(&damaged.out)));
 
-    // A hole, and what has no end.
+    // A sparse file, and an endless one.
     std::fs::File::create(&cache)
         .unwrap()
         .set_len(1 << 40)
@@ -383,7 +383,7 @@ fn rows_that_cannot_be_written_are_kept_by_the_checkpoint() {
     let place = tempfile::tempdir().unwrap();
     let options = options(place.path());
     let metrics = place.path().join("diffusion/metrics.csv");
-    std::fs::create_dir_all(&metrics).unwrap(); // no file can be renamed to a folder
+    std::fs::create_dir_all(&metrics).unwrap(); // a file cannot be renamed to a folder
     in_pixel_space(&pixels(&[]), &options).unwrap();
     assert!(metrics.is_dir() && place.path().join("model").exists());
     let sentence = refusal(in_pixel_space(
@@ -396,7 +396,7 @@ fn rows_that_cannot_be_written_are_kept_by_the_checkpoint() {
         let rows = common::column(place.path(), "loss/train");
         rows.into_keys().collect::<Vec<_>>()
     };
-    // There is nothing left to do but to write them.
+    // Only the rows are left to write.
     in_pixel_space(&pixels(&[]), &resumed(&options)).unwrap();
     assert_eq!(steps(), [4, 8, 10]);
     in_pixel_space(&pixels(&["stage_2.training.steps=12"]), &resumed(&options)).unwrap();

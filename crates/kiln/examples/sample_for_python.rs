@@ -1,4 +1,4 @@
-//! Draws four images and keeps the noise that they began with, so that diffusers can be asked for the same ones:
+//! Draws four images and saves their noise, so that diffusers can draw the same ones:
 //!
 //! ```text
 //! cargo run --release --example sample_for_python -- runs/mnist/model sample.safetensors
@@ -26,7 +26,7 @@ fn main() -> anyhow::Result<()> {
 
     let pipeline = Pipeline::load(&model, &Device::flex())?;
     let defaults = pipeline.default_options();
-    // DDPM draws new noise after every step, which Python would have to be given.
+    // DDPM draws new noise after every step, and Python would need that, too.
     let is_random = matches!(defaults.sampler, Sampler::Ddpm { .. });
     let options = SampleOptions {
         steps: STEPS,

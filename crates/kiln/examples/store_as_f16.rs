@@ -1,4 +1,4 @@
-//! Copies a model with weights of half the size, as `pretrained/` holds them:
+//! Copies a model with weights of half the size, as in `pretrained/`:
 //!
 //! ```text
 //! cargo run --release --example store_as_f16 -- runs/mnist/model pretrained/mnist

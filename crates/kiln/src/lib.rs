@@ -1,13 +1,13 @@
 //! Two-stage latent diffusion: load, draw, edit and train.
 //!
-//! A [`Pipeline`] is a trained model, which draws images and edits them; an [`Autoencoder`] is its first stage alone, which
-//! compresses images and gives them back. An [`Experiment`] is a training: [`train_vqvae`] and then [`train_latent_diffusion`],
-//! or [`train_diffusion`] in pixel space. Tensors and devices are those of [`burn`].
+//! A [`Pipeline`] is a trained model, which draws images and edits them. An [`Autoencoder`] is its first stage alone,
+//! which compresses images and reconstructs them. An [`Experiment`] is a training: [`train_vqvae`] and then
+//! [`train_latent_diffusion`], or [`train_diffusion`] in pixel space. Tensors and devices come from [`burn`].
 //!
 //! # Train on your own images
 //!
-//! One TOML file describes all of a training. Take one from the repository's `configs/`, set `dataset = "folder"` and `path`,
-//! which can be a folder, a zip or a tar of images:
+//! One TOML file describes a whole training. Copy one from the repository's `configs/`, set `dataset = "folder"` and
+//! `path`, which can be a folder, a zip or a tar of images:
 //!
 //! ```no_run
 //! use std::path::Path;
@@ -27,12 +27,12 @@
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 //!
-//! Images that no file holds go into [`RunOptions::data`], as [`Datasets`] of [`ImageDataset::from_pixels`].
+//! Images that are not in files go into [`RunOptions::data`], as [`Datasets`] of [`ImageDataset::from_pixels`].
 //!
 //! # Draw with your own sampler
 //!
-//! A sampler asks the [`Denoiser`] what is image and what is noise, at each [`Level`] on the way to none. This one is DDIM
-//! (Song et al. 2021, eq. 12):
+//! A sampler calls the [`Denoiser`], which separates image and noise, at each [`Level`] on the way to no noise. This
+//! one is DDIM (Song et al. 2021, eq. 12):
 //!
 //! ```no_run
 //! use std::path::Path;
@@ -55,7 +55,7 @@
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 //!
-//! Of a training that is not finished, [`load_model`] reads a checkpoint, and [`Pipeline::from_model`] draws with it.
+//! For a training that is not finished, [`load_model`] reads a checkpoint, and [`Pipeline::from_model`] draws with it.
 //!
 //! What stands behind this page is in the crates `kiln_pipeline` (a trained model in use), `kiln_models` (the networks),
 //! `kiln_data`, `kiln_train`, and, as modules here, in [`diffusion`] (schedules, losses, samplers) and [`eval`] (measures).

@@ -1,4 +1,4 @@
-//! An experiment that the trainer accepts leaves a model that can be drawn from.
+//! Every experiment that the trainer accepts gives a model that can draw.
 
 use burn::tensor::Device;
 use kiln::Pipeline;
@@ -6,7 +6,7 @@ use kiln_checkpoint::{FirstStage, LatentDiffusion, Metadata};
 use kiln_models::WeightsType;
 use kiln_train::Experiment;
 
-/// Without every key that has a default.
+/// An experiment without the keys that have defaults.
 const PIXELS: &str = r#"
     [data]
     dataset = "folder"
@@ -48,7 +48,7 @@ const LATENTS: &str = r#"
     checkpoint_every = 2
 "#;
 
-/// The model that a training of no steps at all would leave, saved and read again.
+/// The model after a training of zero steps, saved and read again.
 fn model(experiment: &Experiment) -> Pipeline {
     let device = Device::flex();
     let first_stage = experiment.first_stage.as_ref().map(|config| FirstStage {
@@ -152,7 +152,7 @@ fn every_schedule_prediction_sampler_and_embedding_that_is_accepted_can_be_drawn
     for one in schedules.iter().chain(&others) {
         drawn += usize::from(require_drawable(PIXELS, std::slice::from_ref(one)));
     }
-    // What is new at the end of the schedules meets every sampler.
+    // Newer schedules, with every sampler.
     for schedule in ["schedule.kind=cosine", "schedule.kind=karras"] {
         for other in &others {
             let both = [schedule.to_owned(), other.clone()];

@@ -1,5 +1,5 @@
-//! What a GPU computes, beside what the processor computes: in a build for GPUs, on the device that KILN_TEST_DEVICE names
-//! or else on the backend's first.
+//! Compares a GPU's results with the processor's. In a build for GPUs, it uses the device in KILN_TEST_DEVICE or
+//! otherwise the backend's first.
 #![cfg(any(
     feature = "cuda",
     feature = "rocm",
@@ -18,17 +18,17 @@ use kiln::pictures::Images;
 use kiln::{DeviceError, Devices, Pipeline, SampleOptions};
 use kiln_train::{Experiment, RunOptions};
 
-/// The largest difference of two latents, whose deviation is 1.
+/// The largest difference of two latents, whose standard deviation is 1.
 ///
 /// NVIDIA's matrix units round the factors of f32 products to 11 bits (TF32), and Burn 0.22 leaves no choice: 1e-3 on
-/// an H100. Where numbers stay f32 it is 1e-5.
+/// an H100. If numbers stay f32 it is 1e-5.
 const LATENTS: f32 = 5e-3;
 
-/// The mean difference of two pixels: a few lie in a patch for which the first stage takes the code next to it.
+/// The mean difference of two pixels: a few are in a patch for which the first stage chooses a neighbouring code.
 const PIXELS: f32 = 1e-3;
 
-/// The root mean square difference of two weights. Three steps move each of them by some 1e-3, the wrong way where a
-/// gradient is wrong.
+/// The root mean square difference of two weights. Three steps move each of them by about 1e-3, in the wrong direction
+/// if a gradient is wrong.
 const WEIGHTS: f32 = 2e-4;
 
 fn name() -> String {
@@ -42,7 +42,7 @@ fn name() -> String {
     env::var("KILN_TEST_DEVICE").unwrap_or_else(|_| built_in.unwrap().1.to_owned())
 }
 
-/// The device, or nothing and a message where there is none.
+/// The device; or `None`, with a message, if there is none.
 fn gpu() -> Option<Devices> {
     match Devices::parse(&name()) {
         Ok(devices) => Some(devices),
@@ -71,7 +71,7 @@ fn differences(what: &str, of_gpu: &[f32], of_cpu: &[f32]) -> Differences {
     };
     let mean_of = |sum: f32| sum / of_gpu.len() as f32;
     let found = Differences {
-        // By `total_cmp` a NaN is the largest.
+        // For `total_cmp` a NaN is the largest.
         largest: all().max_by(f32::total_cmp).unwrap(),
         mean: mean_of(all().sum()),
         root_mean_square: mean_of(all().map(|difference| difference.powi(2)).sum()).sqrt(),
@@ -137,7 +137,7 @@ fn three_training_steps_of_each_kind_end_with_the_weights_of_the_processor() {
                 .map(|devices| three_steps(train, experiment(), devices, vqvae));
             differences(what, &of_gpu, &of_cpu).root_mean_square
         };
-    // Where codes begin, and which of them begin anew, would hang on the last bit.
+    // The initial codes, and the choice of codes to restart, would depend on the last bit.
     let of_stage_1 = || {
         experiment(&[
             "stage_1.training.steps=3",

@@ -71,7 +71,7 @@ pub(super) fn config(tensors: &Tensors, sample_size: usize, scaling_factor: f64)
     })
 }
 
-/// A tensor's name in diffusers, and what has to be done to it.
+/// A tensor's name in diffusers, and how to change the tensor.
 pub(super) fn rename(tensors: &Tensors) -> impl Fn(&str, &[usize]) -> Option<NewKeys> + use<> {
     let levels = tensors.count("decoder.up.");
     move |key, _| {
@@ -96,7 +96,7 @@ pub(super) fn rename(tensors: &Tensors) -> impl Fn(&str, &[usize]) -> Option<New
                 ["down", level, ref rest @ ..] => {
                     level_key(&format!("{coder}.down_blocks.{level}"), rest)
                 }
-                // Counted from the image inwards, though they lead outwards.
+                // Counted from the image inwards, although they lead outwards.
                 ["up", level, ref rest @ ..] => {
                     let level = levels.checked_sub(1 + level.parse::<usize>().ok()?)?;
                     level_key(&format!("{coder}.up_blocks.{level}"), rest)

@@ -1,14 +1,14 @@
-//! Checkpoints of the original code in the diffusers layout.
+//! Converts checkpoints of the original code into the diffusers layout.
 //!
-//! CompVis' latent diffusion and diffusers have the same networks under different names: an unconditional U-Net with its
-//! autoencoder (`model.ckpt` of LDM), or an autoencoder alone (VQ and KL, f4, f8 and others). Nothing is computed
-//! but that joint projections of attention are taken apart. lucidrains' `denoising-diffusion-pytorch` has another
-//! network, with 7x7 convolutions, RMS norms and linear attention: it is told apart and refused.
+//! CompVis' latent diffusion and diffusers have the same networks under different names: an unconditional U-Net with
+//! its autoencoder (`model.ckpt` of LDM), or an autoencoder alone (VQ and KL, f4, f8 and others). Conversion only
+//! renames tensors and splits joint projections of attention. lucidrains' `denoising-diffusion-pytorch` has a different
+//! network, with 7x7 convolutions, RMS norms and linear attention: it is recognised and refused.
 //!
 //! ```text
-//! tensors.rs       tensors while they change their names
+//! tensors.rs       tensors that are being renamed
 //! unet.rs          the names of the U-Net, and its config from its shapes
-//! autoencoder.rs   the same of the autoencoders
+//! autoencoder.rs   the same for the autoencoders
 //! ```
 
 mod autoencoder;
@@ -33,13 +33,13 @@ use crate::weights::LARGEST_HEADER;
 use crate::{CheckpointError, FirstStage, LatentDiffusion, Metadata};
 use tensors::Tensors;
 
-/// What a checkpoint does not say of its networks.
+/// Facts about the networks that a checkpoint does not contain.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ConvertOptions {
-    /// Channels of an attention head in the U-Net (`num_head_channels`): 32 in all of CompVis' unconditional models but
-    /// one.
+    /// Channels of an attention head in the U-Net (`num_head_channels`): 32 in all but one of CompVis' unconditional
+    /// models.
     pub head_channels: usize,
-    /// The side of the images that it was trained on, in pixels.
+    /// The side of the training images in pixels.
     pub image_size: usize,
 }
 
@@ -52,7 +52,7 @@ impl Default for ConvertOptions {
     }
 }
 
-/// What a checkpoint held.
+/// The content of a checkpoint.
 #[derive(Clone, Debug)]
 #[allow(
     clippy::large_enum_variant,
@@ -78,11 +78,12 @@ impl Converted {
     }
 }
 
-/// Reads a checkpoint of CompVis' latent diffusion: a `.ckpt` or `.pt` of PyTorch's, of which only the weights are
-/// taken and no code is run, or a safetensors file. Of a U-Net's weights and their moving average it takes the average.
+/// Reads a checkpoint of CompVis' latent diffusion: a `.ckpt` or `.pt` of PyTorch, from which it takes only the weights
+/// and runs no code, or a safetensors file. If there is a moving average of the U-Net's weights, it takes the average.
 ///
 /// # Errors
-/// Names the file that is damaged or would run code in Python, or the tensor that has no place in diffusers' networks.
+/// Names the file that is damaged or would run code in Python, or the tensor that does not exist in diffusers'
+/// networks.
 pub fn convert(
     path: &Path,
     options: ConvertOptions,
@@ -126,7 +127,7 @@ pub fn convert(
     }
 }
 
-/// All tensors of the file, without those of the optimizer.
+/// All tensors of the file, without the optimizer's.
 fn read(path: &Path, file: &str) -> Result<Tensors, CheckpointError> {
     let problem = |problem| CheckpointError::Read {
         file: file.to_owned(),
@@ -151,7 +152,7 @@ fn read(path: &Path, file: &str) -> Result<Tensors, CheckpointError> {
             tensors.insert(key.to_owned(), tensor);
         }
     } else {
-        // Views may share what they show, but not without end.
+        // Views may share memory, but only up to a limit.
         let largest = length.saturating_mul(2);
         let wanted = |key: &str| !key.starts_with("optimizer_states.");
         tensors = read_pickle(opened, file, largest, wanted)?;
@@ -167,8 +168,7 @@ fn read(path: &Path, file: &str) -> Result<Tensors, CheckpointError> {
     Ok(Tensors(tensors))
 }
 
-/// The bytes of a safetensors file, if its header says that it has so many: a file with a hole in place of a header is not
-/// read at all.
+/// The bytes of a safetensors file, if its header states this size: a file with a hole instead of a header is not read.
 fn whole_safetensors(mut file: File, length: u64, name: &str) -> Result<Vec<u8>, CheckpointError> {
     let damaged = || CheckpointError::Damaged {
         file: name.to_owned(),
@@ -194,12 +194,12 @@ fn whole_safetensors(mut file: File, length: u64, name: &str) -> Result<Vec<u8>,
     let header: safetensors::tensor::Metadata =
         serde_json::from_slice(header).map_err(|_| damaged())?;
     let rest = header.data_len() as u64;
-    // One byte more would show that the file is longer than its header says.
+    // One more byte shows whether the file is longer than its header says.
     read(&mut bytes, rest.min(length) + 1).map_err(problem)?;
     Ok(bytes)
 }
 
-/// A checkpoint's tensors, sorted by what they belong to.
+/// A checkpoint's tensors, sorted by network.
 struct Parts {
     unet: Option<Tensors>,
     autoencoder: Option<Tensors>,
@@ -224,10 +224,10 @@ impl Parts {
             if let Some(name) = key.strip_prefix(UNET) {
                 unet.0.insert(name.to_owned(), tensor);
             } else if let Some(name) = key.strip_prefix("model_ema.diffusion_model") {
-                // Its names have lost their dots.
+                // Its names have no dots.
                 average.insert(name.to_owned(), tensor);
             } else if let Some(name) = key.strip_prefix(AUTOENCODER) {
-                // The loss has networks of its own: a discriminator and LPIPS.
+                // The loss has its own networks: a discriminator and LPIPS.
                 if !name.starts_with("loss.") {
                     autoencoder.0.insert(name.to_owned(), tensor);
                 }
@@ -313,16 +313,16 @@ fn of_config(file: &str, problem: ConfigError) -> CheckpointError {
     }
 }
 
-/// The schedule as the original code keeps it: table by table.
+/// The schedule as in the original code: table by table.
 struct OriginalSchedule {
     betas: Option<Vec<f64>>,
-    /// `scale_factor`: what latents are multiplied by.
+    /// `scale_factor`: the factor of the latents.
     scaling_factor: f64,
 }
 
 impl OriginalSchedule {
-    /// The schedule of these betas: by its name if it has one, else beta by beta. Without any, that of CompVis' unconditional
-    /// models.
+    /// The schedule of these betas: by its name if it has one, otherwise beta by beta. Without betas, the schedule of
+    /// CompVis' unconditional models.
     fn config(&self) -> ScheduleConfig {
         type Kind = fn(BetaRange) -> ScheduleKind;
         let of_range = |kind: Kind, beta_start, beta_end, timesteps| ScheduleConfig {

@@ -1,4 +1,4 @@
-//! The tensors of a checkpoint while they change their names.
+//! The tensors of a checkpoint that are being renamed.
 
 use std::collections::BTreeMap;
 
@@ -13,12 +13,12 @@ use crate::pickle::PickledTensor;
 pub(super) struct Tensors(pub(super) BTreeMap<String, PickledTensor>);
 
 impl Tensors {
-    /// A tensor's shape, or an empty one if it is not there.
+    /// A tensor's shape, or an empty one if the tensor does not exist.
     pub(super) fn shape(&self, key: &str) -> &[usize] {
         self.0.get(key).map_or(&[], |(_, shape, _)| shape)
     }
 
-    /// The size of one dimension of a tensor, or nothing if it is not there.
+    /// The size of one dimension of a tensor, or `None` if it does not exist.
     pub(super) fn size(&self, key: &str, dimension: usize) -> Option<usize> {
         self.shape(key).get(dimension).copied()
     }
@@ -28,13 +28,13 @@ impl Tensors {
         self.0.contains_key(key)
     }
 
-    /// The greatest number after `prefix` in any key, plus one: how many things of a list there are.
+    /// The greatest number after `prefix` in any key, plus one: the length of a list.
     pub(super) fn count(&self, prefix: &str) -> usize {
         let numbers = self.0.keys().filter_map(|key| {
             let (number, _) = key.strip_prefix(prefix)?.split_once('.')?;
             number.parse::<usize>().ok()
         });
-        // No network has so many; a number like that is none.
+        // No network has so many; ignore such a number.
         numbers
             .filter(|&number| number < 10_000)
             .max()
@@ -61,8 +61,8 @@ impl Tensors {
         }
     }
 
-    /// As diffusers' keys, by `rename`, which answers the new keys of a tensor: one, or three of an attention's joint
-    /// projection; none if there is no place for it.
+    /// Renames to diffusers' keys by `rename`, which returns the new keys of a tensor: one, or three for an attention's
+    /// joint projection; `None` if the tensor has no counterpart.
     pub(super) fn renamed(
         self,
         rename: impl Fn(&str, &[usize]) -> Option<NewKeys>,
@@ -93,10 +93,10 @@ impl Tensors {
         Ok(Self(renamed))
     }
 
-    /// The tensors as a weights file has them.
+    /// The tensors as in a weights file.
     pub(super) fn views(&self) -> Vec<(&String, TensorView<'_>)> {
         let views = self.0.iter().filter_map(|(key, (dtype, shape, bytes))| {
-            // Shapes and bytes have come together and were cut together.
+            // Shapes and bytes were read together and split together.
             let view = TensorView::new(*dtype, shape.clone(), bytes).ok()?;
             Some((key, view))
         });
@@ -104,13 +104,13 @@ impl Tensors {
     }
 }
 
-/// What a tensor is called in diffusers.
+/// A tensor's name in diffusers.
 pub(super) enum NewKeys {
-    /// As it is, under another name.
+    /// Unchanged, under another name.
     One(String),
     /// A 1x1 convolution that is a linear layer there.
     Linear(String),
-    /// Query, key and value of an attention, which has them in one tensor, head by head.
+    /// Query, key and value of an attention that stores them in one tensor, head by head.
     Joint {
         /// Their names.
         keys: [String; 3],
@@ -119,8 +119,8 @@ pub(super) enum NewKeys {
     },
 }
 
-/// Query (0), key (1) or value (2) of a joint projection whose rows are, for each head, those of its query, of its key and of
-/// its value.
+/// Query (0), key (1) or value (2) of a joint projection. Its rows are, for each head, the rows of its query, its key
+/// and its value.
 fn third(shape: &[usize], bytes: &[u8], part: usize, heads: usize) -> (Vec<usize>, Vec<u8>) {
     let rows = shape.first().copied().unwrap_or_default() / 3;
     let per_head = rows / heads.max(1);

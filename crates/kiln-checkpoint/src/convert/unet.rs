@@ -1,13 +1,14 @@
 //! The U-Net of CompVis' latent diffusion (`openaimodel.UNetModel`, which is guided diffusion's) as a `UNet2DModel`.
 //!
-//! Its blocks are counted through: `input_blocks.0` is the first convolution, then come for each level its residual blocks
-//! and one that halves; `output_blocks` have one residual block more a level, of which the last also doubles.
+//! Its blocks are numbered consecutively: `input_blocks.0` is the first convolution, followed for each level by its
+//! residual blocks and a block that halves; `output_blocks` have one more residual block per level, and the last of
+//! these also doubles.
 
 use kiln_models::{DownBlockType, SampleSize, UNet2dConfig, UpBlockType};
 
 use super::tensors::{NewKeys, Tensors};
 
-/// What the keys and shapes of such a U-Net say of its config. They do not say how many channels an attention head has.
+/// The config of such a U-Net from its keys and shapes. They do not show how many channels an attention head has.
 pub(super) fn config(
     tensors: &Tensors,
     head_channels: usize,
@@ -50,14 +51,14 @@ pub(super) fn config(
     })
 }
 
-/// Residual blocks a level on the way down: those before the first that halves.
+/// Residual blocks per level on the way down: the ones before the first block that halves.
 fn layers_per_block(tensors: &Tensors) -> usize {
     let blocks = tensors.count("input_blocks.");
     let halves = |block: &usize| tensors.has(&format!("input_blocks.{block}.0.op.weight"));
     (1..blocks).find(halves).unwrap_or(blocks).saturating_sub(1)
 }
 
-/// A tensor's name in diffusers, and what has to be done to it.
+/// A tensor's name in diffusers, and how to change the tensor.
 pub(super) fn rename(
     tensors: &Tensors,
     head_channels: usize,

@@ -1,14 +1,14 @@
-//! How a new folder takes the place of an old one.
+//! Replaces an old folder by a new one.
 //!
 //! ```text
 //! .kiln-new-AbC123/     locked as long as the program that made it lives
 //!   for                 the name of the folder that is being written
-//!   new/                what will have that name
-//!   replaced/           what had it, where the file system cannot exchange two names at once
+//!   new/                the folder that will get that name
+//!   replaced/           the old folder, if the file system cannot exchange two names at once
 //! ```
 //!
-//! A program that is killed leaves its hidden folder, and its lock is free. The next one that writes beside it clears it
-//! away, and gives what was replaced its name back if nothing has that name.
+//! A killed program leaves its hidden folder, without a lock. The next program that writes beside it removes it, and
+//! gives the replaced folder its name back if the name is free.
 
 use std::fs::{self, File};
 use std::io::{self, Write};
@@ -20,21 +20,21 @@ const PREFIX: &str = ".kiln-new-";
 const FOR: &str = "for";
 const NEW: &str = "new";
 const REPLACED: &str = "replaced";
-/// How [`FOR`] begins, so that another program's folder is not taken for ours.
+/// The beginning of [`FOR`], so that another program's folder is not mistaken for ours.
 const SIGNATURE: &str = "kiln writes ";
-/// How often a hidden folder is made again because another program took it for a leftover before it was locked.
+/// How often to make the hidden folder again if another program mistakes it for a leftover before it is locked.
 const ATTEMPTS: usize = 8;
 
-/// The hidden folder in which a new one is written. Dropped, it disappears.
+/// The hidden folder in which a new one is written. It is removed when dropped.
 pub(super) struct HiddenFolder {
     folder: TempDir,
     is_kept: bool,
-    /// Holds the lock; none where the file system knows no locks.
+    /// Holds the lock; `None` if the file system has no locks.
     _lock: Option<File>,
 }
 
 impl HiddenFolder {
-    /// A hidden folder beside `place`, whose parent is there.
+    /// A hidden folder beside `place`, whose parent exists.
     pub(super) fn beside(place: &Path) -> io::Result<Self> {
         let (Some(parent), Some(name)) = (place.parent(), place.file_name()) else {
             return Err(io::ErrorKind::IsADirectory.into());
@@ -64,7 +64,7 @@ impl HiddenFolder {
         self.folder.path().join(NEW)
     }
 
-    /// Gives the new folder the name `place`. What had it goes away.
+    /// Gives the new folder the name `place`, and removes the folder that had it.
     pub(super) fn take_the_place_of(mut self, place: &Path) -> io::Result<()> {
         let new = self.new_folder();
         sync_folders(&new)?;
@@ -75,7 +75,7 @@ impl HiddenFolder {
             fs::rename(place, &replaced)?;
             if let Err(problem) = fs::rename(&new, place) {
                 if fs::rename(&replaced, place).is_err() {
-                    // The next program gives it its name back.
+                    // The next program restores its name.
                     self.folder.disable_cleanup(true);
                     self.is_kept = true;
                 }
@@ -94,21 +94,21 @@ impl Drop for HiddenFolder {
         empty(self.folder.path());
         if self.new_folder().exists() || self.folder.path().join(REPLACED).exists() {
             tracing::warn!(
-                "{} cannot be removed, with what is no longer needed in it: remove it yourself",
+                "cannot remove {}, which is no longer needed: remove it yourself",
                 self.folder.path().display()
             );
         }
     }
 }
 
-/// Removes all but the name, by which a hidden folder is known to be ours if we are killed now.
+/// Removes everything but the file with the name, which identifies a hidden folder as ours if we are killed now.
 fn empty(hidden: &Path) {
     for part in [NEW, REPLACED] {
         let _ = fs::remove_dir_all(hidden.join(part));
     }
 }
 
-/// Lets two folders exchange their names at one moment. False where the system or the file system cannot.
+/// Exchanges the names of two folders atomically. False if the system or the file system cannot.
 #[cfg(any(target_os = "linux", target_os = "android"))]
 fn exchange(one: &Path, other: &Path) -> io::Result<bool> {
     use rustix::fs::{CWD, RenameFlags, renameat_with};
@@ -126,9 +126,9 @@ fn exchange(_one: &Path, _other: &Path) -> io::Result<bool> {
     Ok(false)
 }
 
-/// Removes the hidden folders that killed programs have left in `parent`; a folder that had lost its name gets it back.
+/// Removes the hidden folders that killed programs left in `parent`; a folder that lost its name gets it back.
 ///
-/// Best effort: what cannot be removed does no harm.
+/// Best effort: a remaining folder does no harm.
 pub(super) fn clear_leftovers(parent: &Path) {
     for entry in fs::read_dir(parent).into_iter().flatten().flatten() {
         let is_ours = entry.file_name().to_string_lossy().starts_with(PREFIX);
@@ -150,7 +150,7 @@ pub(super) fn clear_leftovers(parent: &Path) {
                     continue;
                 }
                 tracing::warn!(
-                    "{} was being replaced when kiln was killed; it is again what it was",
+                    "kiln was killed while it replaced {}; the old folder is restored",
                     place.display()
                 );
             }
@@ -167,7 +167,7 @@ pub(super) fn clear_leftovers(parent: &Path) {
     }
 }
 
-/// The name of the folder that was being written in `hidden`, if that is one of ours.
+/// The name of the folder that was being written in `hidden`, if `hidden` is ours.
 fn name_in(hidden: &Path) -> Option<PathBuf> {
     let text = fs::read_to_string(hidden.join(FOR)).ok()?;
     let name = PathBuf::from(text.strip_prefix(SIGNATURE)?);
@@ -176,7 +176,7 @@ fn name_in(hidden: &Path) -> Option<PathBuf> {
     (is_name && components.next().is_none()).then_some(name)
 }
 
-/// Brings the names in a folder and its subfolders to disk. The files in them are there already.
+/// Syncs the names in a folder and its subfolders to disk. Their files are already on disk.
 fn sync_folders(folder: &Path) -> io::Result<()> {
     for entry in fs::read_dir(folder)? {
         let path = entry?.path();
@@ -187,7 +187,7 @@ fn sync_folders(folder: &Path) -> io::Result<()> {
     sync(folder)
 }
 
-/// Brings the names in a folder to disk, where the system has a way to.
+/// Syncs the names in a folder to disk, if the system can.
 fn sync(folder: &Path) -> io::Result<()> {
     if cfg!(unix) {
         File::open(folder)?.sync_all()?;
@@ -209,7 +209,7 @@ mod tests {
         names
     }
 
-    /// What a program leaves in `around` that is killed while it writes `model`.
+    /// The remains in `around` of a program that was killed while it wrote `model`.
     fn killed(around: &Path, parts: &[&str]) -> PathBuf {
         let hidden = around.join(".kiln-new-AbC123");
         fs::create_dir(&hidden).unwrap();

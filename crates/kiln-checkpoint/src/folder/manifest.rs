@@ -1,7 +1,8 @@
-//! The hidden list of what kiln wrote into a folder, with digests: a folder that holds just that may be replaced.
+//! The hidden list of the files that kiln wrote into a folder, with digests: a folder with exactly these files may be
+//! replaced.
 //!
-//! It is in the format of `sha256sum`, so `sha256sum -c .kiln-files` checks a model, too. Models of kiln 0.1.0 have no list
-//! and are known by their weights.
+//! It is in the format of `sha256sum`, so `sha256sum -c .kiln-files` checks a model, too. Models of kiln 0.1.0 have no
+//! list; their weights identify them.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::{self, File};
@@ -13,7 +14,7 @@ use serde_json::Value;
 
 use crate::layout::WEIGHTS;
 
-/// The list. Hidden files are passed over by `push` and by diffusers.
+/// The list. `push` and diffusers ignore hidden files.
 pub(super) const LIST: &str = ".kiln-files";
 /// Largest list that is read, in bytes. Real ones have about a thousand.
 const LARGEST_LIST: u64 = 1 << 20;
@@ -35,7 +36,7 @@ const EARLIER_FILES: [&str; 11] = [
     "guide/guidance.json",
 ];
 
-/// Lists what is in `folder`.
+/// Writes the list of the files in `folder`.
 pub(super) fn write(folder: &Path) -> io::Result<()> {
     let mut list = String::new();
     for file in Found::in_folder(folder)?.files {
@@ -46,7 +47,7 @@ pub(super) fn write(folder: &Path) -> io::Result<()> {
     file.sync_all()
 }
 
-/// Whether all that is in `folder` is as kiln wrote it. If not, what a sentence about the folder says of it.
+/// Checks that everything in `folder` is as kiln wrote it. The error is the part of a sentence after the folder's name.
 pub(super) fn check(folder: &Path) -> Result<(), String> {
     let unreadable = |problem: io::Error| format!("cannot be looked through ({problem})");
     let found = Found::in_folder(folder).map_err(unreadable)?;
@@ -68,16 +69,17 @@ pub(super) fn check(folder: &Path) -> Result<(), String> {
     Ok(())
 }
 
-/// How a folder differs from the list of what kiln wrote there. Files that others have added do not count.
+/// The differences between a folder and the list of the files that kiln wrote there. Added files do not count.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Differences {
     /// Names of files that are gone, with `/` between folders.
     pub missing: Vec<String>,
-    /// Names of files that are no longer what was written.
+    /// Names of files that have changed since they were written.
     pub changed: Vec<String>,
 }
 
-/// Compares a folder with the list of what kiln wrote there; none if it has no list, as models of others have none.
+/// Compares a folder with the list of the files that kiln wrote there; `None` if it has no list, like models from
+/// elsewhere.
 ///
 /// # Errors
 /// Those of the system.
@@ -114,19 +116,19 @@ fn read(folder: &Path) -> io::Result<Option<BTreeMap<String, String>>> {
     Ok(Some(listed.collect()))
 }
 
-/// Without a list a folder is kiln's if it holds nothing that kiln 0.1.0 did not write, and kiln is named in all weights.
+/// A folder without a list is kiln's if it contains only files that kiln 0.1.0 wrote, and all weights name kiln.
 fn check_earlier(folder: &Path, found: &Found) -> Result<(), String> {
     found.is_within(EARLIER_FILES.into_iter())?;
     let weights = found.files.iter().filter(|file| file.ends_with(WEIGHTS));
     let mut weights = weights.map(|file| names_kiln(&folder.join(file)).unwrap_or(false));
-    // `all` alone would be content with a folder of configs.
+    // `all` alone would accept a folder of configs.
     match weights.next().is_some_and(|first| first) && weights.all(|it| it) {
         true => Ok(()),
         false => Err("holds a model that kiln did not write".to_owned()),
     }
 }
 
-/// Whether the header of a safetensors file has facts of kiln's.
+/// Whether the header of a safetensors file has kiln's keys.
 fn names_kiln(weights: &Path) -> io::Result<bool> {
     let mut file = File::open(weights)?;
     let mut length = [0; 8];
@@ -139,12 +141,12 @@ fn names_kiln(weights: &Path) -> io::Result<bool> {
     Ok(facts.is_some_and(|facts| facts.keys().any(|name| name.starts_with("kiln."))))
 }
 
-/// What is in a folder and its subfolders, but for the list: names with `/` between folders.
+/// The content of a folder and its subfolders, without the list: names with `/` between folders.
 #[derive(Default)]
 struct Found {
     files: BTreeSet<String>,
     folders: BTreeSet<String>,
-    /// Links, devices, and names that are no text: never kiln's.
+    /// Links, devices, and names that are not text: never kiln's.
     others: BTreeSet<String>,
 }
 
@@ -155,7 +157,7 @@ impl Found {
         Ok(found)
     }
 
-    /// Adds what is in `folder`, which is itself called `prefix`.
+    /// Adds the content of `folder`, whose own name is `prefix`.
     fn add(&mut self, folder: &Path, prefix: &str) -> io::Result<()> {
         for entry in fs::read_dir(folder)? {
             let entry = entry?;
@@ -183,7 +185,7 @@ impl Found {
         self.files.is_empty() && self.folders.is_empty() && self.others.is_empty()
     }
 
-    /// Whether there is nothing but these files and the folders that they lie in.
+    /// Whether there are only these files and their folders.
     fn is_within<'a>(&self, files: impl Iterator<Item = &'a str> + Clone) -> Result<(), String> {
         let is_file = |name: &&String| files.clone().any(|file| file == *name);
         let is_folder = |name: &&String| {

@@ -1,8 +1,8 @@
-//! Writing a folder so that it is either there as a whole or not at all, and never in the place of what kiln did not write.
+//! Writes a folder so that it is either complete or absent, and replaces only folders that kiln wrote.
 //!
 //! ```text
-//! manifest.rs    the hidden list of what kiln wrote into a folder, by which it knows what it may replace
-//! exchange.rs    how a new folder takes the place of an old one, and what is left if the program is killed meanwhile
+//! manifest.rs    the hidden list of the files that kiln wrote into a folder and may replace
+//! exchange.rs    how a new folder replaces an old one, and what is left if the program is killed meanwhile
 //! ```
 
 mod exchange;
@@ -20,12 +20,12 @@ use crate::{CheckpointError, Metadata, ModelSource};
 use exchange::HiddenFolder;
 pub use manifest::{Differences, differences};
 
-/// Whether a model may be written to `folder`: it is no part of another one, and nothing stands there, or an empty folder, or
-/// one that holds just what kiln wrote. To be asked before the work that makes the model. Clears away what killed programs
-/// have left beside it.
+/// Checks that a model may be written to `folder`: it is not part of another model, and it does not exist, is empty, or
+/// contains only what kiln wrote. Call this before the work that makes the model. It also removes the remains of killed
+/// programs beside the folder.
 ///
 /// # Errors
-/// [`CheckpointError::PartOfModel`] and [`CheckpointError::NotReplaced`] say what is in the way.
+/// [`CheckpointError::PartOfModel`] and [`CheckpointError::NotReplaced`] name the obstacle.
 pub fn check_place(folder: &Path) -> Result<(), CheckpointError> {
     check_outside_models(folder)?;
     let place = settled(folder).map_err(|problem| write_error(folder, problem))?;
@@ -33,7 +33,7 @@ pub fn check_place(folder: &Path) -> Result<(), CheckpointError> {
     may_be_replaced(&place, folder)
 }
 
-/// Whether `path` lies outside of all models, whichever way it is spelled. It may be a model itself, and need not exist.
+/// Checks that `path`, however it is spelled, lies outside of all models. It may be a model itself, and need not exist.
 ///
 /// # Errors
 /// [`CheckpointError::PartOfModel`] names the model.
@@ -41,7 +41,7 @@ pub fn check_outside_models(path: &Path) -> Result<(), CheckpointError> {
     let place = settled(path).map_err(|problem| write_error(path, problem))?;
     let is_model = |folder: &&Path| {
         let folder = ModelSource::Folder(folder.to_path_buf());
-        // A config alone can be anybody's.
+        // A config alone may belong to anything.
         folder.has(INDEX) || folder.has(manifest::LIST) || folder.has(CONFIG) && folder.has(WEIGHTS)
     };
     match place.ancestors().skip(1).filter(is_model).last() {
@@ -53,13 +53,13 @@ pub fn check_outside_models(path: &Path) -> Result<(), CheckpointError> {
     }
 }
 
-/// A folder being written. It lies in a hidden folder beside its destination until [`NewFolder::place`]; dropped
-/// before that, it disappears and the destination stays as it was.
+/// A folder that is being written. It lies in a hidden folder beside its destination until [`NewFolder::place`]. If it
+/// is dropped before that, it is removed, and the destination is unchanged.
 pub struct NewFolder {
     hidden: HiddenFolder,
-    /// As the user wrote it.
+    /// The destination as the user wrote it.
     destination: PathBuf,
-    /// The same without links and detours.
+    /// The same path, resolved.
     place: PathBuf,
 }
 
@@ -67,7 +67,7 @@ impl NewFolder {
     /// Begins to write `destination`, if [`check_place`] allows it.
     ///
     /// # Errors
-    /// As [`check_place`], and if nothing can be written there.
+    /// Those of [`check_place`], and if the place is not writable.
     pub fn begin(destination: &Path) -> Result<Self, CheckpointError> {
         check_place(destination)?;
         let write = |problem| write_error(destination, problem);
@@ -80,10 +80,10 @@ impl NewFolder {
         })
     }
 
-    /// The path to write `file` to. Makes the folder that it lies in.
+    /// The path to write `file` to. Makes its folder.
     ///
     /// # Errors
-    /// If that folder cannot be made.
+    /// If the folder cannot be made.
     pub fn path(&self, file: &str) -> Result<PathBuf, CheckpointError> {
         let path = self.hidden.new_folder().join(file);
         if let Some(folder) = path.parent() {
@@ -126,14 +126,14 @@ impl NewFolder {
         })
     }
 
-    /// Moves the folder to its destination, in exchange for what kiln wrote there before.
+    /// Moves the folder to its destination, in exchange for kiln's earlier folder.
     ///
     /// # Errors
-    /// If something else has come there meanwhile, or the folder cannot be moved.
+    /// If something else has appeared there in the meantime, or the folder cannot be moved.
     pub fn place(self) -> Result<(), CheckpointError> {
         let write = |problem| write_error(&self.destination, problem);
         manifest::write(&self.hidden.new_folder()).map_err(write)?;
-        // Something may have come there while the model was made.
+        // Something may have appeared there while the model was made.
         may_be_replaced(&self.place, &self.destination)?;
         self.hidden.take_the_place_of(&self.place).map_err(write)
     }
@@ -143,20 +143,20 @@ impl NewFolder {
     }
 }
 
-/// Refuses a place at which something stands that is not wholly kiln's. `destination` is what the user calls it.
+/// Refuses an existing place that is not entirely kiln's. `destination` is the user's name for it.
 fn may_be_replaced(place: &Path, destination: &Path) -> Result<(), CheckpointError> {
     let refuse = |reason: String| CheckpointError::NotReplaced {
         folder: destination.to_owned(),
         reason,
     };
     match fs::symlink_metadata(place) {
-        // Nothing is there, or it is for the attempt to write to say what is wrong.
+        // Nothing is there, or the attempt to write will report the problem.
         Err(_) => return Ok(()),
         Ok(found) if !found.is_dir() => return Err(refuse("is no folder".to_owned())),
         Ok(_) => {}
     }
     manifest::check(place).map_err(refuse)?;
-    // A shell whose working folder is exchanged for another sees neither.
+    // A shell loses its working folder if that is exchanged for another.
     let is_inside = std::env::current_dir().is_ok_and(|current| current.starts_with(place));
     if is_inside {
         return Err(refuse("is the folder that you are in".to_owned()));
@@ -164,10 +164,10 @@ fn may_be_replaced(place: &Path, destination: &Path) -> Result<(), CheckpointErr
     Ok(())
 }
 
-/// The path without links and detours: `M/../M` is M, even while M has another name.
+/// The path with links and `..` resolved: `M/../M` is M, even while M temporarily has another name.
 ///
 /// # Errors
-/// If it is relative and the working folder is not to be found.
+/// If it is relative and the working folder cannot be found.
 pub fn settled(path: &Path) -> io::Result<PathBuf> {
     let mut settled = match path.is_absolute() {
         true => PathBuf::new(),
@@ -181,7 +181,7 @@ pub fn settled(path: &Path) -> io::Result<PathBuf> {
             }
             component => {
                 settled.push(component);
-                // What is not there yet has no links, either.
+                // A path that does not exist yet has no links, either.
                 if let Ok(real) = fs::canonicalize(&settled) {
                     settled = real;
                 }
@@ -191,7 +191,7 @@ pub fn settled(path: &Path) -> io::Result<PathBuf> {
     Ok(settled)
 }
 
-/// The folder that a settled path lies in.
+/// The parent of a settled path.
 fn parent(place: &Path) -> &Path {
     place.parent().unwrap_or(place)
 }

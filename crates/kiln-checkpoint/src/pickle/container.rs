@@ -1,4 +1,4 @@
-//! The containers of pickles: the zip archive that PyTorch writes since 1.6, and what it wrote before.
+//! The containers of pickles: the zip archive of PyTorch since 1.6, and the older format.
 
 use std::collections::BTreeMap;
 use std::io::{self, Read, Seek, SeekFrom};
@@ -15,14 +15,14 @@ use super::tensors::find_tensors;
 use super::values::Value;
 use crate::source::Readable;
 
-/// More bytes than any pickle has around its tensors, which lie outside of it.
+/// More bytes than any pickle has; its tensors are stored outside of it.
 const LARGEST_PICKLE: u64 = 64 << 20;
-/// A pickle may be larger than the file that it is compressed in up to here.
+/// Up to this size, a pickle may be larger than its compressed file.
 const SMALL_PICKLE: u64 = 1 << 20;
 
-/// What a file of PyTorch before 1.6 begins with: a pickle of this number, 10 bytes long.
+/// The beginning of a file of PyTorch before 1.6: a pickle of this number, 10 bytes long.
 const LEGACY_MAGIC: [u8; 10] = [0x6c, 0xfc, 0x9c, 0x46, 0xf9, 0x20, 0x6a, 0xa8, 0x50, 0x19];
-/// Such a file has three pickles before that of the weights: the number, a version and the machine.
+/// Such a file has three pickles before the one of the weights: the number, a version and the machine.
 const LEGACY_HEADERS: usize = 3;
 
 /// A file with a pickle.
@@ -42,7 +42,7 @@ pub(super) enum Container<F> {
     Plain { file: F },
 }
 
-/// The tensors of a file by name, and the storages that they are views of.
+/// The tensors of a file by name, and the storages that they view.
 type Found = (BTreeMap<String, Tensor>, Vec<Storage>);
 
 impl<F: Readable> Container<F> {
@@ -77,7 +77,7 @@ impl<F: Readable> Container<F> {
         })
     }
 
-    /// Follows the file's pickle, and finds the tensors in what it builds.
+    /// Interprets the file's pickle, and finds the tensors in its result.
     pub(super) fn tensors(&mut self) -> Result<Found, Problem> {
         match self {
             Self::Zip {
@@ -96,7 +96,7 @@ impl<F: Readable> Container<F> {
                     let problem = "its pickle is larger than the file that it is compressed in";
                     return Err(Problem::damaged(problem));
                 }
-                // Other pickles of the archive are refused for their imports as well: Python may be sent there.
+                // The imports of the archive's other pickles are checked, too, because Python may load those.
                 for other in pickles_beside(archive, &name) {
                     let pickle = entry(archive, &other, 0..largest)?;
                     if let Err(code @ Problem::Code(_)) = Machine::new(&pickle).run() {
@@ -164,7 +164,7 @@ impl<F: Readable> Container<F> {
     }
 }
 
-/// Where each storage of a legacy file lies: one after the other in `order`, each after its count of numbers.
+/// The position of each storage of a legacy file: one after the other in `order`, each after its count of numbers.
 fn laid_out(
     order: Value,
     machine: &Machine<'_>,
@@ -189,7 +189,7 @@ fn laid_out(
     Ok(laid_out)
 }
 
-/// Whether what a legacy file says of the machine that wrote it is that its numbers are the other way round.
+/// Whether a legacy file's header says that its machine was big-endian.
 fn is_big_endian(header: Value, machine: &Machine<'_>) -> bool {
     let Value::Dictionary(place) = header else {
         return false;
@@ -212,7 +212,7 @@ fn length(file: &mut impl Readable) -> io::Result<u64> {
     file.seek(SeekFrom::End(0))
 }
 
-/// The beginning of a file, which has its pickles. Storages may follow for as long as they like.
+/// The beginning of a file, which has its pickles. Storages of any length may follow.
 fn head(file: &mut impl Readable) -> Result<Vec<u8>, Problem> {
     file.rewind()?;
     Ok(read_at_most(file, LARGEST_PICKLE)?)
@@ -225,7 +225,7 @@ fn pickles_beside(archive: &ZipArchive<impl Readable>, name: &str) -> Vec<String
     others.map(|other| other.into_owned()).collect()
 }
 
-/// A short text of an archive, if it is there.
+/// A short text of an archive, if it exists.
 fn text(archive: &mut ZipArchive<impl Readable>, name: &str) -> Result<Option<Vec<u8>>, Problem> {
     match archive.index_for_name(name) {
         Some(_) => entry(archive, name, 0..64).map(Some),
@@ -233,7 +233,7 @@ fn text(archive: &mut ZipArchive<impl Readable>, name: &str) -> Result<Option<Ve
     }
 }
 
-/// Some bytes of an entry of an archive, or fewer where it ends before.
+/// Some bytes of an archive's entry, or fewer if it ends earlier.
 fn entry(
     archive: &mut ZipArchive<impl Readable>,
     name: &str,
@@ -259,7 +259,7 @@ fn entry(
         entry.seek(SeekFrom::Start(window.start))?;
         return Ok(read_at_most(entry, window.end - window.start)?);
     }
-    // PyTorch leaves checksums out where it is told to.
+    // PyTorch can be told to leave out checksums.
     let options = ZipReadOptions::new().ignore_crc32(checksum == 0);
     let mut entry = archive
         .by_index_with_options(index, options)
@@ -280,7 +280,7 @@ fn of_zip(problem: ZipError) -> Problem {
             "is compressed by method {method} of zip, and only deflate is read"
         )),
         ZipError::UnsupportedArchive(what) => Problem::Unsupported(format!(
-            "is an archive of a kind that is not read here ({what})"
+            "is an archive of a kind that kiln does not read ({what})"
         )),
         problem => Problem::Damaged(problem.to_string()),
     }

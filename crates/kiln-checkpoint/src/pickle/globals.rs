@@ -1,28 +1,28 @@
-//! What a pickle may import: a list of harmless names, and of what each means.
+//! The names that a pickle may import, all harmless, and their meanings.
 //!
-//! Everything else is refused, for one wrong name is enough: from the module `typing` alone, Python gets to
-//! `operator.attrgetter`, from there to `os.system`.
+//! Everything else is refused, because one wrong name is enough: from the module `typing` alone, Python can reach
+//! `operator.attrgetter`, and from there `os.system`.
 
 use super::storage::Kind;
 
-/// What an imported name means here.
+/// The meaning of an imported name.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Global {
     /// A class whose instances are dictionaries.
     Dictionary,
-    /// `_rebuild_tensor` and its later versions: the number of the argument that is the type, where there is one.
+    /// `_rebuild_tensor` and its later versions: the index of the argument with the type, if there is one.
     RebuildTensor { kind_at: Option<usize> },
-    /// `_rebuild_parameter`: its first argument.
+    /// `_rebuild_parameter`: returns its first argument.
     RebuildParameter,
-    /// `_rebuild_from_type_v2`: what its first argument makes of its third.
+    /// `_rebuild_from_type_v2`: applies its first argument to its third.
     RebuildFromType,
-    /// A type of numbers, or of storages of them; none for a storage of bytes.
+    /// A type of numbers, or of their storages; `None` for a storage of bytes.
     Numbers(Option<Kind>),
     /// Anything else that is only data.
     Data,
 }
 
-/// Types of storages, and of numbers, as PyTorch calls them.
+/// PyTorch's names for types of storages and of numbers.
 const KINDS: [(&str, &str, Kind); 12] = [
     ("DoubleStorage", "float64", Kind::F64),
     ("FloatStorage", "float32", Kind::F32),
@@ -38,7 +38,7 @@ const KINDS: [(&str, &str, Kind); 12] = [
     ("ComplexDoubleStorage", "complex128", Kind::Other(16)),
 ];
 
-/// Callbacks of PyTorch Lightning, which its checkpoints of before 2022 have as keys.
+/// Callbacks of PyTorch Lightning, which are keys in its checkpoints from before 2022.
 const CALLBACKS: [&str; 18] = [
     "BackboneFinetuning",
     "BatchSizeFinder",
@@ -60,7 +60,7 @@ const CALLBACKS: [&str; 18] = [
     "XLAStatsMonitor",
 ];
 
-/// What `name` of `module` means; nothing if it may be more than data.
+/// The meaning of `name` of `module`; `None` if it may be more than data.
 pub(super) fn global(module: &str, name: &str) -> Option<Global> {
     let kind = |text: &str| {
         let of_storage = |(storage, number, kind): &(&str, &str, Kind)| {
@@ -172,7 +172,7 @@ mod tests {
             ("lightningx", "run"),
             ("subprocess", "Popen"),
             ("torch.utils.data", "DataLoader"),
-            // Through what a harmless module has imported itself.
+            // Through names that a harmless module has imported.
             ("typing", "operator.attrgetter"),
             ("typing", "sys.modules"),
             ("typing", "sys"),

@@ -1,4 +1,4 @@
-//! The instructions of a pickle: those of Python's `pickletools`, up to protocol 5.
+//! The instructions of a pickle, as in Python's `pickletools`, up to protocol 5.
 
 use std::collections::HashMap;
 
@@ -10,7 +10,7 @@ use super::values::{Value, Values};
 const TRUNCATED: &str = "its pickle ends too early";
 const CONFUSED: &str = "its pickle takes what is not there";
 
-/// A machine that follows pickles, one after the other, as Python's unpickler would, but calls nothing.
+/// A machine that interprets pickles, one after the other, like Python's unpickler, but calls nothing.
 pub(super) struct Machine<'pickle> {
     rest: &'pickle [u8],
     length: usize,
@@ -32,15 +32,15 @@ impl<'pickle> Machine<'pickle> {
         }
     }
 
-    /// How many bytes the pickles up to here have.
+    /// The number of bytes of the pickles so far.
     pub(super) fn position(&self) -> usize {
         self.length - self.rest.len()
     }
 
-    /// Follows the next pickle, and returns what it builds.
+    /// Interprets the next pickle, and returns its result.
     ///
     /// # Errors
-    /// If it imports anything but data, is damaged, or builds more than any checkpoint.
+    /// If it imports anything but data, is damaged, or builds more values than any checkpoint.
     pub(super) fn run(&mut self) -> Result<Value, Problem> {
         self.stack.clear();
         self.marks.clear();
@@ -55,7 +55,7 @@ impl<'pickle> Machine<'pickle> {
 
     fn follow(&mut self, instruction: u8) -> Result<(), Problem> {
         match instruction {
-            // The protocol, and frames, which matter to those who read from a stream.
+            // The protocol, and frames, which matter only for reading from a stream.
             0x80 => drop(self.number(1)?),
             0x95 => drop(self.number(8)?),
 
@@ -233,7 +233,7 @@ impl<'pickle> Machine<'pickle> {
                 self.push(storage)
             }
             b'P' => Err(Problem::Unsupported(
-                "was written by a PyTorch of before 2017".to_owned(),
+                "was written by PyTorch from before 2017".to_owned(),
             )),
             0x82..=0x84 => Err(Problem::Code("an extension of copyreg".to_owned())),
             0x97 | 0x98 => Err(Problem::Unsupported(
@@ -251,7 +251,7 @@ impl<'pickle> Machine<'pickle> {
         }
     }
 
-    /// What a call makes. Calls that weights do not need make something unknown.
+    /// The result of a call. Calls that weights do not need give an unknown value.
     fn called(&mut self, called: Value, arguments: &[Value]) -> Result<Value, Problem> {
         let Value::Global(global) = called else {
             return Ok(Value::Other);
@@ -272,7 +272,7 @@ impl<'pickle> Machine<'pickle> {
             }
             Global::RebuildParameter => Ok(arguments.first().copied().unwrap_or(Value::Other)),
             Global::RebuildFromType => match *arguments {
-                // Not by itself, which would go on and on.
+                // Not recursively, which would not end.
                 [Value::Global(Global::RebuildFromType), ..] => Ok(Value::Other),
                 [rebuild, _, arguments, ..] => {
                     let arguments = self.arguments(arguments)?;
@@ -284,14 +284,14 @@ impl<'pickle> Machine<'pickle> {
         }
     }
 
-    /// The members of a tuple or a list, which are counted: a pickle may hand the same to many calls.
+    /// The members of a tuple or a list. They are counted, because a pickle may pass the same ones to many calls.
     fn arguments(&mut self, given: Value) -> Result<Vec<Value>, Problem> {
         let arguments = self.values.members(given).to_vec();
         self.values.count_all(arguments.len())?;
         Ok(arguments)
     }
 
-    /// Adds to the list on top of the stack. An object may take members, too; they are not needed.
+    /// Adds to the list on top of the stack. Objects may get members, too, which are not needed.
     fn append(&mut self, members: Vec<Value>) -> Result<(), Problem> {
         match self.top()? {
             Value::List(place) => {
@@ -402,7 +402,7 @@ impl<'pickle> Machine<'pickle> {
         Ok(digits.fold(0, |number, &digit| (number << 8) | u64::from(digit)))
     }
 
-    /// Bytes after their count, which has `width` bytes.
+    /// Bytes after their length, a number of `width` bytes.
     fn counted(&mut self, width: usize) -> Result<&'pickle [u8], Problem> {
         let count = self.number(width)?;
         self.take(usize::try_from(count).unwrap_or(usize::MAX))
@@ -438,7 +438,7 @@ fn in_digits(line: &[u8]) -> Value {
     }
 }
 
-/// A signed little-endian number, if 64 bits hold it.
+/// A signed little-endian number, if it fits into 64 bits.
 fn in_bytes(bytes: &[u8]) -> Value {
     let is_negative = bytes.last().is_some_and(|byte| byte & 0x80 != 0);
     let mut digits = [if is_negative { 0xff } else { 0 }; 8];
@@ -463,7 +463,7 @@ fn unquoted(line: &[u8]) -> &[u8] {
 mod tests {
     use super::*;
 
-    /// What stops a pickle.
+    /// The problem that stops a pickle.
     fn stopped(pickle: &[u8]) -> Problem {
         Machine::new(pickle).run().unwrap_err()
     }
@@ -484,7 +484,7 @@ mod tests {
         assert_eq!(code(direct), "os.system");
         let by_memo = b"\x80\x04\x8c\x02os\x94\x8c\x06system\x94h\x00h\x01\x93.";
         assert_eq!(code(by_memo), "os.system");
-        // What is taken is what lies on the stack, not what was pushed last.
+        // The value on the stack counts, not the one that was pushed last.
         let hidden =
             b"\x80\x04\x8c\x02os\x8c\x06system\x8c\x0bcollections\x8c\x0bOrderedDict00\x93.";
         assert_eq!(code(hidden), "os.system");
@@ -519,7 +519,7 @@ mod tests {
 
     #[test]
     fn whatever_is_repeated_is_not_copied() {
-        // A text of 100,000 bytes, kept and fetched 100,000 times.
+        // A text of 100,000 bytes, stored and fetched 100,000 times.
         let mut pickle = b"\x80\x04X\xa0\x86\x01\x00".to_vec();
         pickle.extend(vec![b'a'; 100_000]);
         pickle.push(0x94);
@@ -528,7 +528,7 @@ mod tests {
         let mut machine = Machine::new(&pickle);
         machine.run().unwrap();
         assert_eq!(machine.values.texts.len(), 1);
-        // What is built is counted, however it is built.
+        // Values are counted, however they are built.
         for instructions in [
             &b"]"[..],
             b"}",
@@ -543,7 +543,7 @@ mod tests {
         }
     }
 
-    /// Any instructions in any order: a value or a problem, and no panic.
+    /// Any instructions in any order give a value or a problem, and no panic.
     #[test]
     fn nothing_that_a_pickle_says_makes_a_panic() {
         let instructions: [&[u8]; 40] = [

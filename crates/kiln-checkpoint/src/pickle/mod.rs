@@ -1,18 +1,18 @@
-//! Files that PyTorch wrote, read without believing them.
+//! Reads files of PyTorch without trusting them.
 //!
-//! A pickle is a program. Python runs it, so the author of a `.bin` or `.ckpt` file can have any function called there.
-//! Nothing is called here: a machine of our own follows the program, knows a handful of PyTorch's functions by name, and
-//! refuses every file that names anything beside them and plain data, so that it does not go on to where it would be run.
-//! The machine copies nothing out of the pickle, so what it builds is bounded by the pickle's length.
+//! A pickle is a program. Python runs it, so the author of a `.bin` or `.ckpt` file can call any function there. kiln
+//! calls nothing: its own machine interprets the program, knows a handful of PyTorch's functions by name, and refuses
+//! every file that names anything besides them and plain data, so that the file does not reach a program that would run
+//! it. The machine copies nothing out of the pickle, so the size of its result is bounded by the pickle's length.
 //!
 //! ```text
-//! container.rs   where a file has its pickle, and the numbers beside it
-//! globals.rs     the names that a pickle may import, and what they mean
+//! container.rs   finds a file's pickle, and the numbers beside it
+//! globals.rs     the names that a pickle may import, and their meanings
 //! machine.rs     the instructions
-//! values.rs      what they build
-//! tensors.rs     what the values say of storages and tensors
+//! values.rs      their results
+//! tensors.rs     from these values to storages and tensors
 //! problem.rs     what is wrong with a file
-//! storage.rs     where in the file a tensor's numbers lie
+//! storage.rs     the position of a tensor's numbers in the file
 //! ```
 
 mod container;
@@ -35,12 +35,12 @@ use problem::Problem;
 /// A tensor of a pickle: type, shape and little-endian numbers.
 pub(crate) type PickledTensor = (Dtype, Vec<usize>, Vec<u8>);
 
-/// Takes the tensors of floats whose keys are `wanted` out of what PyTorch wrote, called `file` in messages; they must need no more than
-/// `largest` bytes. Keys are joined by dots where dictionaries hold dictionaries; what stands under a key that is neither
-/// text nor a whole number, such as a class, is passed over.
+/// Takes the tensors of floats whose keys are `wanted` from a file of PyTorch, called `file` in messages; they may need at
+/// most `largest` bytes. The keys of nested dictionaries are joined by dots. Values under a key that is neither text nor a
+/// whole number, such as a class, are ignored.
 ///
 /// # Errors
-/// If it names anything but data, is damaged, of a kind that is not supported, or larger.
+/// If the file names anything but data, is damaged, too large, or of a kind that is not supported.
 pub(crate) fn read_pickle(
     opened: impl Readable,
     file: &str,
@@ -77,7 +77,7 @@ fn read(
     let mut total = 0u64;
     let mut read = BTreeMap::new();
     for (key, tensor) in tensors.into_iter().filter(|(key, _)| wanted(key)) {
-        // Others are counters of training steps; no weight is one.
+        // Other types are counters of training steps, not weights.
         let Some(dtype) = tensor.kind.float() else {
             continue;
         };

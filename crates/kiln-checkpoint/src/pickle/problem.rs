@@ -3,18 +3,18 @@
 /// Why a file is not read.
 #[derive(Debug)]
 pub(super) enum Problem {
-    /// It is not what PyTorch writes.
+    /// It is not a file of PyTorch.
     Damaged(String),
-    /// PyTorch may have written it, but in a form that is not read here. In words that follow the file's name.
+    /// PyTorch may have written it, but in a form that is not supported. A phrase after the file's name.
     Unsupported(String),
     /// It imports this.
     Code(String),
-    /// It wants so many bytes.
+    /// It asks for so many bytes.
     TooLarge(u64),
 }
 
 impl Problem {
-    /// A damage, in words.
+    /// A damage, with a description.
     pub(super) fn damaged(problem: &str) -> Self {
         Self::Damaged(problem.to_owned())
     }

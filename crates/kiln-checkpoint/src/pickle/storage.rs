@@ -1,4 +1,4 @@
-//! Storages and tensors as a pickle describes them: where their numbers lie in the file.
+//! Storages and tensors as a pickle describes them, and the position of their numbers in the file.
 
 use std::ops::Range;
 
@@ -11,7 +11,7 @@ pub(super) enum Kind {
     F32,
     F16,
     BF16,
-    /// Not a float that is read here; its size in bytes.
+    /// Not a supported float; its size in bytes.
     Other(u8),
 }
 
@@ -25,7 +25,7 @@ impl Kind {
         }
     }
 
-    /// The type in a safetensors file, of a float.
+    /// The type in a safetensors file, if it is a float.
     pub(super) fn float(self) -> Option<Dtype> {
         match self {
             Self::F64 => Some(Dtype::F64),
@@ -37,15 +37,15 @@ impl Kind {
     }
 }
 
-/// Numbers in the file, as the pickle announces them.
+/// Numbers in the file, as declared in the pickle.
 #[derive(Clone, Debug)]
 pub(super) struct Storage {
     /// Its name in the container.
     pub(super) key: String,
-    /// None for plain bytes.
+    /// `None` for plain bytes.
     pub(super) kind: Option<Kind>,
     pub(super) numbers: u64,
-    /// Where a view of another storage begins, in numbers.
+    /// The beginning of a view of another storage, in numbers.
     pub(super) begin: u64,
 }
 
@@ -67,7 +67,7 @@ pub(super) struct Tensor {
     pub(super) begin: u64,
     pub(super) shape: Vec<usize>,
     pub(super) strides: Vec<usize>,
-    /// How many of the storage's numbers it reaches over.
+    /// How many of the storage's numbers it spans.
     pub(super) reach: u64,
 }
 
@@ -77,13 +77,13 @@ impl Tensor {
         self.shape.iter().map(|&size| size as u64).product::<u64>() * self.kind.size()
     }
 
-    /// The bytes of the storage that it reaches over.
+    /// The bytes of the storage that it spans.
     pub(super) fn window(&self) -> Range<u64> {
         let size = self.kind.size();
         self.begin * size..(self.begin + self.reach) * size
     }
 
-    /// Its numbers in order, out of those in its window.
+    /// Its numbers in order, taken from its window.
     pub(super) fn gather(&self, window: Vec<u8>) -> Vec<u8> {
         let mut dense = 1;
         let is_dense = self

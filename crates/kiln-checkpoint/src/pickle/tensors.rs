@@ -1,4 +1,4 @@
-//! What the values of a pickle say of storages and tensors.
+//! From the values of a pickle to storages and tensors.
 
 use std::collections::BTreeMap;
 
@@ -7,10 +7,10 @@ use super::problem::Problem;
 use super::storage::{Storage, Tensor};
 use super::values::{Value, Values};
 
-/// Values that are looked at for tensors, one that is held twice counted twice; and how deep.
+/// The largest number of values to search for tensors, where shared values count each time, and the largest depth.
 const MOST_LOOKS: usize = 1_000_000;
 const DEEPEST: usize = 64;
-/// Long keys count as looks, since each tensor has its own.
+/// Long keys count as searched values, because each tensor has its own.
 const KEY_BYTES_A_LOOK: usize = 16;
 
 /// The storage of a persistent id: `("storage", type, key, device, numbers)` and, in the files of before 2017, a view
@@ -37,8 +37,8 @@ pub(super) fn storage(id: &[Value], values: &Values<'_>) -> Option<Storage> {
     })
 }
 
-/// The tensor of the arguments of `_rebuild_tensor`: storage, begin, shape, strides. Its type may be given apart where the
-/// storage has none.
+/// The tensor of the arguments of `_rebuild_tensor`: storage, begin, shape, strides. Its type may be given separately
+/// if the storage has none.
 pub(super) fn tensor(
     arguments: &[Value],
     kind_at: Option<usize>,
@@ -56,7 +56,7 @@ pub(super) fn tensor(
         None => storage.kind,
     };
     let kind = kind.ok_or_else(|| {
-        Problem::Unsupported("has a tensor of a type that is not read here".to_owned())
+        Problem::Unsupported("has a tensor of a type that kiln does not read".to_owned())
     })?;
     let shape = values.sizes(shape).ok_or_else(invalid)?;
     let strides = values.sizes(strides).ok_or_else(invalid)?;
@@ -95,7 +95,7 @@ pub(super) fn tensor(
     })
 }
 
-/// All tensors that `root` holds, under their keys, joined by dots.
+/// All tensors in `root`, under their keys, joined by dots.
 pub(super) fn find_tensors(
     root: Value,
     values: &Values<'_>,
@@ -120,7 +120,7 @@ fn look(
     match value {
         Value::Dictionary(place) => {
             for &[key, value] in &values.dictionaries[place as usize] {
-                // What has a class or a tuple as its key is the trainer's.
+                // Entries with a class or a tuple as their key belong to the trainer.
                 let Some(key) = values.key(key) else {
                     continue;
                 };

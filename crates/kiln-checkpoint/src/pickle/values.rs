@@ -1,10 +1,10 @@
-//! What the instructions of a pickle build.
+//! The values that the instructions of a pickle build.
 
 use super::globals::Global;
 use super::problem::Problem;
 use super::storage::{Storage, Tensor};
 
-/// A value. What is larger lies in [`Values`], so that to repeat a value costs its few bytes and nothing else, as in Python.
+/// A value. Larger content is in [`Values`], so that a copy of a value costs only a few bytes, as in Python.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(super) enum Value {
     None,
@@ -18,19 +18,19 @@ pub(super) enum Value {
     Global(Global),
     Storage(Place),
     Tensor(Place),
-    /// Something that weights do not need: floats, bytes, objects.
+    /// A value that weights do not need: floats, bytes, objects.
     Other,
 }
 
-/// Where something lies among its kind.
+/// The index of a value among its kind.
 pub(super) type Place = u32;
 
-/// Everything that a pickle has built. Values may hold each other in circles, since nothing follows them but
-/// [`find_tensors`](super::tensors::find_tensors), which counts its steps.
+/// Everything that a pickle has built. Values may contain each other in circles, because only
+/// [`find_tensors`](super::tensors::find_tensors) follows them, and it counts its steps.
 #[derive(Debug, Default)]
 pub(super) struct Values<'pickle> {
     pub(super) texts: Vec<&'pickle [u8]>,
-    /// Where tuples begin and end in `members`.
+    /// The begin and end of each tuple in `members`.
     tuples: Vec<[u32; 2]>,
     members: Vec<Value>,
     pub(super) lists: Vec<Vec<Value>>,
@@ -40,11 +40,11 @@ pub(super) struct Values<'pickle> {
     spent: usize,
 }
 
-/// Most values that a pickle builds, ten times those of an honest checkpoint with averages and an optimizer's state.
+/// The largest number of values, ten times as many as in an honest checkpoint with averages and an optimizer's state.
 const MOST_VALUES: usize = 2_000_000;
 
 impl<'pickle> Values<'pickle> {
-    /// Counts a value that is kept, on the stack, in the memo or in another value.
+    /// Counts a value that is stored on the stack, in the memo or in another value.
     ///
     /// # Errors
     /// If there are more than any checkpoint has.
@@ -52,7 +52,7 @@ impl<'pickle> Values<'pickle> {
         self.count_all(1)
     }
 
-    /// Counts so many values, that are kept or looked at.
+    /// Counts so many values that are stored or searched.
     pub(super) fn count_all(&mut self, values: usize) -> Result<(), Problem> {
         self.spent = self.spent.saturating_add(values);
         match self.spent <= MOST_VALUES {
@@ -93,7 +93,7 @@ impl<'pickle> Values<'pickle> {
         Value::Tensor(last(&self.tensors))
     }
 
-    /// The members of a tuple or a list; none of anything else.
+    /// The members of a tuple or a list; empty for anything else.
     pub(super) fn members(&self, value: Value) -> &[Value] {
         match value {
             Value::Tuple(place) => {
@@ -107,7 +107,7 @@ impl<'pickle> Values<'pickle> {
         }
     }
 
-    /// The words of a text.
+    /// The bytes of a text.
     pub(super) fn words(&self, value: Value) -> Option<&'pickle [u8]> {
         match value {
             Value::Text(place) => self.texts.get(place as usize).copied(),
@@ -126,7 +126,7 @@ impl<'pickle> Values<'pickle> {
         }
     }
 
-    /// A whole number from 0.
+    /// A whole number of at least 0.
     pub(super) fn size(&self, value: Value) -> Option<usize> {
         match value {
             Value::Int(number) => usize::try_from(number).ok(),
@@ -134,7 +134,7 @@ impl<'pickle> Values<'pickle> {
         }
     }
 
-    /// The whole numbers from 0 that a short tuple or list holds.
+    /// The whole numbers of at least 0 in a short tuple or list.
     pub(super) fn sizes(&self, value: Value) -> Option<Vec<usize>> {
         let members = match value {
             Value::Tuple(_) | Value::List(_) => self.members(value),
@@ -150,7 +150,7 @@ const MOST_DIMENSIONS: usize = 8;
 /// Longer than the name of any parameter, in bytes.
 const LONGEST_KEY: usize = 1000;
 
-/// Where the newest of a kind lies. There are fewer than [`MOST_VALUES`] of each.
+/// The index of the newest value of a kind. There are fewer than [`MOST_VALUES`] of each.
 fn last<T>(all: &[T]) -> Place {
     all.len().saturating_sub(1) as Place
 }

@@ -1,4 +1,4 @@
-//! A model whose files are replaced by anything: what both the tests and the fuzzer in `fuzz/` feed.
+//! A model whose files can be replaced by anything, for the tests and the fuzzer in `fuzz/`.
 
 #![allow(dead_code)] // not everything is used by every test
 
@@ -11,7 +11,7 @@ use kiln_diffusion::SchedulerConfig;
 use kiln_models::{UNet2dConfig, WeightsType};
 use tempfile::TempDir;
 
-/// What can be replaced. Each is the only form of its part in a folder of its own.
+/// The files that can be replaced. Each is the only form of its part in a separate folder.
 pub const FILES: [&str; 6] = [
     "model_index.json",
     "scheduler/scheduler_config.json",
@@ -21,10 +21,10 @@ pub const FILES: [&str; 6] = [
     "unet/diffusion_pytorch_model.safetensors.index.json",
 ];
 
-/// The file of [`FILES`] that a sound model has its weights in.
+/// The file of [`FILES`] with a valid model's weights.
 const WEIGHTS: &str = FILES[3];
 
-/// A small sound model.
+/// A small valid model.
 pub fn model() -> TempDir {
     let folder = TempDir::new().unwrap();
     let json = r#"{"in_channels": 1, "out_channels": 1, "sample_size": 8, "block_out_channels": [4, 8],
@@ -42,13 +42,13 @@ pub fn model() -> TempDir {
     folder
 }
 
-/// Loads what lies in a folder.
+/// Loads the model in a folder.
 pub fn load(folder: &Path) -> Result<LatentDiffusion, String> {
     let source = ModelSource::Folder(folder.to_owned());
     LatentDiffusion::load(&source, &Device::flex()).map_err(|error| error.to_string())
 }
 
-/// A sound model in which one file is to be replaced, again and again.
+/// A valid model in which one file is replaced again and again.
 pub struct Victim {
     folder: TempDir,
     file: &'static str,

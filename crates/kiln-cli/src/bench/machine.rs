@@ -1,19 +1,19 @@
-//! What the figures were measured on.
+//! The machine on which the figures were measured.
 
 use std::{fmt, fs, thread};
 
 use serde::Serialize;
 
-/// What decides a program's speed on a processor.
+/// The properties that determine a program's speed on a processor.
 #[derive(Clone, Debug, Serialize)]
 pub struct Machine {
-    /// The processor's model, where the system tells it.
+    /// The processor's model, if the system tells it.
     pub processor: String,
     /// Logical processors that this program may use.
     pub cores: usize,
-    /// Threads that it computes with: as many, unless `RAYON_NUM_THREADS` says otherwise.
+    /// Threads for computing: the same number, unless `RAYON_NUM_THREADS` says otherwise.
     pub threads: usize,
-    /// Sets of vector instructions that the processor has, of those that kiln's kernels and `gemm` choose from.
+    /// The processor's vector instructions, among the sets that kiln's kernels and `gemm` can use.
     pub vector_instructions: Vec<&'static str>,
 }
 
@@ -33,7 +33,7 @@ impl Machine {
     }
 }
 
-/// As in "Intel(R) Xeon(R) Processor, 2 cores, 2 threads, with avx2 fma avx512f".
+/// For example "Intel(R) Xeon(R) Processor, 2 cores, 2 threads, with avx2 fma avx512f".
 impl fmt::Display for Machine {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         let instructions = match self.vector_instructions.as_slice() {
@@ -70,7 +70,7 @@ fn vector_instructions() -> Vec<&'static str> {
         .collect()
 }
 
-/// Every 64-bit ARM has NEON; on other architectures nothing is looked for.
+/// Every 64-bit ARM has NEON; on other architectures there is no check.
 #[cfg(not(target_arch = "x86_64"))]
 fn vector_instructions() -> Vec<&'static str> {
     if cfg!(target_arch = "aarch64") {

@@ -1,4 +1,4 @@
-//! Timing: a few repeats to warm up, then every repeat by itself.
+//! Timing: a few repeats to warm up, then each repeat is timed.
 
 use std::time::Instant;
 
@@ -6,29 +6,29 @@ use serde::{Deserialize, Serialize};
 
 use super::memory::peak_memory;
 
-/// How often something is done.
+/// The number of repeats.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Repeats {
-    /// Times that do not count: caches fill, memory is handed out, the processor speeds up.
+    /// Repeats that do not count: caches fill, memory is allocated, the processor speeds up.
     pub warm_up: usize,
-    /// Times that count, at least one.
+    /// Repeats that count, at least one.
     pub timed: usize,
 }
 
-/// What was measured of one work.
+/// The measurement of one work.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Measurement {
     /// Images in each repeat.
     pub images: usize,
-    /// What each timed repeat took, in milliseconds, in the order in which they happened.
+    /// The time of each timed repeat in milliseconds, in order.
     pub milliseconds: Vec<f64>,
-    /// What the very first repeat returned, if it is finite: two programs that do the same work can be told by it.
+    /// The result of the very first repeat, if it is finite: it shows whether two programs do the same work.
     pub first_result: Option<f64>,
-    /// The most memory that this process has had so far, in bytes; none where the system does not tell.
+    /// This process's peak memory so far, in bytes; `None` if the system does not tell.
     pub peak_memory: Option<u64>,
 }
 
-/// Does `task` as often as `repeats` says. Each call handles `images` images and must have finished its work when it
+/// Runs `task` as often as `repeats` says. Each call handles `images` images and must finish its work before it
 /// returns.
 ///
 /// # Errors
@@ -74,8 +74,7 @@ impl Measurement {
         self.milliseconds.iter().copied().fold(0.0, f64::max)
     }
 
-    /// The repeat in the middle, in milliseconds: half of them were faster. The mean of the two middle ones, if there
-    /// are two.
+    /// The median repeat, in milliseconds. For an even number, the mean of the two middle ones.
     pub fn median(&self) -> f64 {
         let mut sorted = self.milliseconds.clone();
         sorted.sort_by(f64::total_cmp);

@@ -1,13 +1,13 @@
-//! How much memory this process has, as Linux tells in `/proc/self/status`.
+//! The memory of this process, from Linux's `/proc/self/status`.
 
 use std::fs;
 
-/// The most memory that this process has had at any time, in bytes (`VmHWM`); none where the system does not tell.
+/// The peak memory of this process, in bytes (`VmHWM`); `None` if the system does not tell.
 pub fn peak_memory() -> Option<u64> {
     of_this_process("VmHWM")
 }
 
-/// The memory that this process has now, in bytes (`VmRSS`); none where the system does not tell.
+/// The current memory of this process, in bytes (`VmRSS`); `None` if the system does not tell.
 #[allow(dead_code, reason = "examples/peer.rs begins with it")]
 pub fn resident_memory() -> Option<u64> {
     of_this_process("VmRSS")

@@ -1,11 +1,10 @@
-//! How fast this machine trains and samples, and in how much memory.
+//! Measures how fast this machine trains and samples, and in how much memory.
 //!
-//! What is measured is a [`Work`] of an experiment: with random weights and random data of its shapes, so it needs no
-//! data set and writes no file. The training steps are those of the real training ([`kiln_train::vqvae_steps`],
+//! It measures a [`Work`] of an experiment, with random weights and random data of its shapes, so it needs no data set
+//! and writes no file. The training steps are the same as in real training ([`kiln_train::vqvae_steps`],
 //! [`kiln_train::diffusion_steps`]); sampling is [`Pipeline::sample`](kiln::Pipeline::sample).
 //!
-//! A process's peak memory never falls, so works that are to be compared are measured in a process each, as
-//! `kiln bench` does.
+//! A process's peak memory never falls, so measure each work in a separate process, like `kiln bench`.
 
 mod machine;
 pub mod measurement;

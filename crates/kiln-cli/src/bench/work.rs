@@ -1,4 +1,4 @@
-//! What can be measured, and how each of it is done once.
+//! The works that can be measured, and one repeat of each.
 
 use std::ops::Range;
 
@@ -16,12 +16,12 @@ use serde::{Deserialize, Serialize};
 
 use super::measurement::{Measurement, Repeats, measure};
 
-/// Images, noise and latents are drawn by different seeds, lest a network be asked to find its input.
+/// Images, noise and latents have different seeds, so that a network's target is not its input.
 const NOISE: u64 = 1;
 
-/// Why the first stage of an experiment in pixel space is not measured.
-const NOTHING_TO_MEASURE: &str = "the experiment is one in pixel space, without a [vqvae] to train or to decode with: \
-    measure stage-2 and sampling";
+/// Why an experiment in pixel space has no first stage to measure.
+const NOTHING_TO_MEASURE: &str =
+    "the experiment is in pixel space and has no [vqvae]: measure stage-2 and sampling";
 
 /// What can be measured of an experiment.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, ValueEnum)]
@@ -41,22 +41,21 @@ pub enum Work {
     Decoding,
 }
 
-/// How much of a work is done at a time.
+/// The size of one repeat of a work.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Size {
-    /// Images of each device in a training step; none takes each stage's own `batch_size`.
+    /// Images of each device in a training step; `None` uses each stage's own `batch_size`.
     pub batch_size: Option<usize>,
-    /// Denoising steps of sampling.
+    /// Denoising steps in sampling.
     pub steps: usize,
-    /// Images that are drawn or decoded.
+    /// Images to draw or decode.
     pub count: usize,
-    /// Which numbers convolutions multiply to draw and decode; training has each stage's own.
+    /// The precision of convolutions in drawing and decoding; training uses each stage's own.
     pub precision: Precision,
 }
 
 impl Work {
-    /// What there is to measure of an experiment, in the order of a model's life. In pixel space nothing is encoded or
-    /// decoded.
+    /// The works of an experiment, in the order of a model's life. In pixel space nothing is encoded or decoded.
     pub fn all(experiment: &Experiment) -> Vec<Work> {
         match experiment.first_stage.as_ref() {
             Some(_) => vec![Work::Stage1, Work::Stage2, Work::Sampling, Work::Decoding],
@@ -69,12 +68,12 @@ impl Work {
         matches!(self, Work::Stage1 | Work::Stage2)
     }
 
-    /// Does this work of `experiment` with random weights and data: on all `devices` if it is training, else on the first.
+    /// Runs this work of `experiment` with random weights and data: on all `devices` if it is training, otherwise on
+    /// the first.
     ///
     /// # Errors
-    /// The first stage of an experiment that has none; if a network cannot be built, if
-    /// sampling in so many steps is impossible, if training diverges (see [`kiln_train::TrainError::Diverged`]), and if
-    /// a device fails.
+    /// If the experiment has no first stage to measure, if a network cannot be built, if sampling in so many steps is
+    /// impossible, if training diverges (see [`kiln_train::TrainError::Diverged`]), and if a device fails.
     pub fn measure(
         self,
         experiment: &Experiment,
@@ -182,7 +181,7 @@ fn sampling(
     let options = SampleOptions {
         steps: size.steps,
         count: size.count,
-        // All of one class, if there are any: by default there are as many of each.
+        // All of one class, if there are classes: by default there are `count` images of each.
         classes: defaults.classes.iter().copied().take(1).collect(),
         precision: size.precision,
         ..defaults
@@ -223,7 +222,7 @@ fn normal(seed: u64, images: Range<u64>, shape: [usize; 3], device: &Device) -> 
     noise.draw(0)
 }
 
-/// A number that tells whether two programs drew the same images.
+/// A number that shows whether two programs drew the same images.
 pub fn mean_square(images: &Images) -> f64 {
     let values = images.values();
     let sum: f64 = values.iter().map(|&value| f64::from(value).powi(2)).sum();

@@ -77,12 +77,12 @@ pub struct Bench {
     #[arg(long)]
     json: bool,
 
-    /// Measure this one work in this process and print it as JSON: what the program asks of itself
+    /// Measure this one work in this process and print it as JSON; for internal use
     #[arg(long, hide = true)]
     only: Option<Work>,
 }
 
-/// What was measured, for `--json`.
+/// The measurements, for `--json`.
 #[derive(Serialize)]
 struct Outcome {
     version: &'static str,
@@ -101,14 +101,14 @@ struct Line {
     min: f64,
     max: f64,
     images_per_second: f64,
-    /// `images_per_second` in those of the same work on the devices that are named first.
+    /// `images_per_second`, divided by the value of the same work on the first devices.
     speed_up: f64,
     #[serde(flatten)]
     measurement: Measurement,
 }
 
 impl Bench {
-    /// Measures each work in a process of its own and prints the table.
+    /// Measures each work in a separate process and prints the table.
     pub fn run(self) -> anyhow::Result<()> {
         let mut experiment = Experiment::load(&self.config, &self.set)?;
         let devices = (self.devices.iter())
@@ -152,14 +152,15 @@ impl Bench {
         terminal::print_outcome(&outcome, self.json, |outcome| self.table(outcome))
     }
 
-    /// The devices of this name, which are able to compute in `--precision`.
+    /// The devices of this name, after a check that they can compute in `--precision`.
     fn checked(&self, text: &str) -> anyhow::Result<Devices> {
         let devices = Devices::parse(text)?;
         devices.check_precision(self.precision.unwrap_or_default())?;
         Ok(devices)
     }
 
-    /// What is measured where. Without `--work` that is all there is, but training alone on several devices.
+    /// The works to measure, each with its devices. Without `--work` these are all works, but only training on several
+    /// devices.
     fn tasks<'a>(
         &self,
         experiment: &Experiment,
@@ -194,7 +195,7 @@ impl Bench {
         }
     }
 
-    /// A work in the words of the table.
+    /// A work's name in the table.
     fn name(&self, work: Work) -> String {
         match work {
             Work::Stage1 => "stage 1, training step".into(),
@@ -241,7 +242,7 @@ impl Bench {
 }
 
 impl Line {
-    /// `first` is the speed on the devices that are named first, unless these are they.
+    /// `first` is the speed on the first devices, unless these are the first.
     fn of(work: Work, devices: &Devices, measurement: Measurement, first: Option<f64>) -> Self {
         let images_per_second = measurement.images_per_second();
         Self {
@@ -257,7 +258,7 @@ impl Line {
     }
 }
 
-/// Runs this program once more, with the same arguments, `--only` and these devices.
+/// Runs this program again, with the same arguments, `--only` and these devices.
 fn in_own_process(work: Work, devices: &Devices) -> anyhow::Result<Measurement> {
     let name = work.to_possible_value();
     let name = name.as_ref().map_or("", |value| value.get_name());
@@ -273,17 +274,17 @@ fn in_own_process(work: Work, devices: &Devices) -> anyhow::Result<Measurement> 
         bail!("cannot measure {name}: {}", reason(output.status, &stderr));
     }
     serde_json::from_slice(&output.stdout)
-        .with_context(|| format!("the process that measured {name} gave no figures"))
+        .with_context(|| format!("the process that measured {name} printed no figures"))
 }
 
-/// Why a process failed: its own sentence, or without one, how it ended.
+/// Why a process failed: its own sentence, or otherwise its exit status.
 fn reason(status: ExitStatus, stderr: &str) -> String {
     let sentence = stderr
         .lines()
         .find_map(|line| line.strip_prefix("error: "))
         .map(str::to_owned);
     sentence.unwrap_or_else(|| {
-        format!("its process ended with {status}, perhaps for lack of memory; try a smaller --batch-size or --count")
+        format!("its process ended with {status}, perhaps because it ran out of memory; try a smaller --batch-size or --count")
     })
 }
 

@@ -1,13 +1,13 @@
-//! Lists of classes: names that are separated by commas, and may hold commas themselves.
+//! Lists of classes: names separated by commas. A name may contain commas itself.
 
 use kiln::{Classes, Error};
 
-/// The classes that each of `texts` lists, by name or number, separated by commas; `all` is all of them.
+/// The classes in `texts`, each of which lists names or numbers separated by commas. `all` is all classes.
 ///
-/// A name may have commas in it: at each place the longest name counts.
+/// A name may contain commas: the longest matching name counts.
 ///
 /// # Errors
-/// [`Error::NoSuchClass`] for what is none.
+/// [`Error::NoSuchClass`] for a text that is not a class.
 pub fn classes_in(texts: &[String], classes: &Classes) -> Result<Vec<usize>, Error> {
     if let [all] = texts
         && all == "all"
@@ -16,7 +16,7 @@ pub fn classes_in(texts: &[String], classes: &Classes) -> Result<Vec<usize>, Err
         return Ok((0..classes.count()).collect());
     }
     let names = (0..classes.count()).map(|class| classes.name(class));
-    // A list of many parts is not searched for longer names than there are.
+    // Do not search a list of many parts for names longer than the longest class name.
     let commas = names.map(|name| name.matches(',').count()).max();
     let mut found = Vec::new();
     for text in texts {

@@ -1,4 +1,4 @@
-//! `kiln convert`: a checkpoint of the original code to the diffusers layout.
+//! `kiln convert`: converts a checkpoint of the original code to the diffusers layout.
 
 use std::path::PathBuf;
 
@@ -14,8 +14,9 @@ use crate::terminal;
 
 /// Convert a checkpoint of CompVis' latent diffusion to the diffusers layout.
 ///
-/// Takes a whole unconditional model or one of its autoencoders (VQ or KL). Of the file only the weights are read; code in
-/// it is never run. A tensor that has no place in diffusers' networks, as in lucidrains' denoising-diffusion-pytorch, is named.
+/// Converts a whole unconditional model or one of its autoencoders (VQ or KL). Reads only the weights of the file, and
+/// never runs its code. Names a tensor that diffusers' networks do not have, as in lucidrains'
+/// denoising-diffusion-pytorch.
 #[derive(Args)]
 #[command(after_help = "Examples:
   kiln convert celebahq/model.ckpt --to celebahq
@@ -30,15 +31,15 @@ pub struct Convert {
     #[arg(long, value_name = "FOLDER")]
     to: PathBuf,
 
-    /// Channels of an attention head (num_head_channels in the model's yaml), which the weights do not tell
+    /// Channels of an attention head (num_head_channels in the model's yaml), which the weights do not contain
     #[arg(long, default_value_t = ConvertOptions::default().head_channels, value_name = "N", value_parser = whole::<usize>(1..=MANY, 32))]
     head_channels: usize,
 
-    /// The side of the images that the model draws, in pixels, which the weights do not tell
+    /// The side of the images that the model draws, in pixels, which the weights do not contain
     #[arg(long, default_value_t = ConvertOptions::default().image_size, value_name = "PIXELS", value_parser = whole::<usize>(1..=MANY, 256))]
     image_size: usize,
 
-    /// Write numbers of half precision: half the size, to three digits
+    /// Write the weights in half precision: half the size, three digits
     #[arg(long)]
     half: bool,
 
@@ -47,7 +48,7 @@ pub struct Convert {
     json: bool,
 }
 
-/// What was written, for `--json`.
+/// The written model, for `--json`.
 #[derive(Serialize)]
 struct Outcome {
     folder: PathBuf,
@@ -56,7 +57,7 @@ struct Outcome {
 }
 
 impl Convert {
-    /// Reads the checkpoint, writes the folder and says what it holds.
+    /// Reads the checkpoint, writes the folder and prints its content.
     pub fn run(self) -> anyhow::Result<()> {
         check_destination(&self.to, &self.checkpoint, &[])?;
         let options = ConvertOptions {

@@ -1,4 +1,4 @@
-//! The real images that a model is held against.
+//! The real images that a model is compared with.
 
 use std::path::{Path, PathBuf};
 
@@ -20,7 +20,7 @@ pub struct DataArguments {
     #[arg(long, help_heading = DATA, value_name = "PATH|hf:ORG/DATASET")]
     data: Option<PathBuf>,
 
-    /// Take the data set of this experiment [default: of a run's model, what the run was trained on]
+    /// Use the data set of this experiment [default for a run's model: the run's own]
     #[arg(long, help_heading = DATA, value_name = "FILE")]
     config: Option<PathBuf>,
 
@@ -33,16 +33,16 @@ pub struct DataArguments {
 pub struct RealImages {
     pub datasets: Datasets,
     pub config: DataConfig,
-    /// The experiment that says which it is, if one does.
+    /// The experiment that names it, if there is one.
     pub experiment: Option<PathBuf>,
 }
 
 impl DataArguments {
-    /// Opens the data set for images of `channels` x `side` x `side`: the one that was named, or else that of the run which
-    /// `model` lies in, which is said in a line. Without a model it is the digits that are compiled in.
+    /// Opens the data set for images of `channels` x `side` x `side`: the data set that was named, or else the one of
+    /// `model`'s run, which it reports in a line. Without a model it is the compiled-in digits.
     ///
     /// # Errors
-    /// When there is none, or it cannot be opened.
+    /// If there is no data set, or it cannot be opened.
     pub fn open(
         &self,
         model: Option<&Path>,
@@ -73,10 +73,10 @@ impl DataArguments {
             (None, Some(experiment)) => {
                 let experiment = experiment.display();
                 let datasets = datasets.with_context(|| {
-                    format!("the images that this run was trained on cannot be had (if they lie elsewhere now, add `--config {experiment} --data PATH`)")
+                    format!("cannot open the images that this run was trained on (if they have moved, add `--config {experiment} --data PATH`)")
                 })?;
                 terminal::note(&format!(
-                    "the images are those that {} holds out, as {experiment} says",
+                    "using the images that {} holds out, according to {experiment}",
                     datasets.validation.name()
                 ));
                 datasets
@@ -92,7 +92,7 @@ impl DataArguments {
 }
 
 impl RealImages {
-    /// What to do for both of its parts to have `fewest` images at least.
+    /// Advice for both of its parts to have at least `fewest` images.
     pub fn way_to_more(&self, fewest: usize) -> String {
         let Datasets { train, validation } = &self.datasets;
         let all = train.len() + validation.len();
@@ -107,11 +107,11 @@ impl RealImages {
         let share = (1..100)
             .map(|percent| percent as f32 / 100.0)
             .find(is_enough);
-        // Of data that is parted already the share does not matter.
+        // If the data has its own splits, the share does not matter.
         let is_by_share = held_out(all, self.config.validation_fraction) == validation.len();
         match (&self.experiment, share) {
             (Some(experiment), Some(share)) if is_by_share => format!(
-                "`--config {} --set data.validation_fraction={share}` holds out enough; train with that, too, or the model has seen some of them",
+                "`--config {} --set data.validation_fraction={share}` holds out enough; use it in training, too, because otherwise the model has seen some of them",
                 experiment.display()
             ),
             _ => format!("put {parted}"),
@@ -119,11 +119,11 @@ impl RealImages {
     }
 }
 
-/// The data set of the run that `model` lies in, and the run's experiment.
+/// The data set of `model`'s run, and the run's experiment.
 fn of_run(model: &Path) -> anyhow::Result<(DataConfig, PathBuf)> {
     let Some(run) = RunRecord::folder_around(model) else {
         bail!(
-            "{} lies in no run that says which images it was trained on: say which to take by `--config FILE` for an experiment's data set, or `--data FOLDER`",
+            "{} is not in a run folder, so its training images are unknown: name a data set with `--config FILE` (an experiment) or `--data FOLDER`",
             model.display()
         );
     };

@@ -1,4 +1,4 @@
-//! `kiln doctor`: what is wrong with a model or a run, and what to do about it.
+//! `kiln doctor`: reports what is wrong with a model or a run, and what to do about it.
 
 use std::path::{Path, PathBuf};
 
@@ -14,15 +14,16 @@ use super::{hub_arguments::HubArguments, training::overrides};
 use crate::doctor::{Examination, Patient, Severity, examine};
 use crate::terminal::{self, DataProgress};
 
-/// Images that a model is examined with.
+/// Images for the examination of a model.
 const IMAGES: usize = 256;
 
-/// Say what is wrong with a model or a run, and what to do about it.
+/// Find what is wrong with a model or a run, and what to do about it.
 ///
 /// Looks for damaged or infinite weights, a schedule that leaves signal at its end, latents of another scale than the
-/// noise, unused codes, a moving average that is too young, timesteps at which the network knows nothing, and
-/// validation that rises. A run folder brings the latents and metrics for all of that; a model alone needs images like
-/// those of its training (--config or --data) for some of it. Exits with 1 if something is broken, with 0 otherwise.
+/// noise, unused codes, a moving average that is too young, timesteps at which the network predicts nothing useful, and
+/// validation losses that rise. A run folder has the latents and metrics for all of this; a model alone needs images
+/// like those of its training (--config or --data) for some of it. Exits with 1 if something is broken, with 0
+/// otherwise.
 #[derive(Args)]
 #[command(after_help = "Examples:
   kiln doctor runs/mnist
@@ -49,11 +50,11 @@ pub struct Examine {
     json: bool,
 }
 
-/// What was found, for `--json`.
+/// The findings, for `--json`.
 #[derive(Serialize)]
 struct Outcome {
     patient: String,
-    /// Whether nothing was found.
+    /// Whether there are no findings.
     healthy: bool,
     /// Whether something is broken, which is also the exit code.
     broken: bool,
@@ -61,7 +62,7 @@ struct Outcome {
 }
 
 impl Examine {
-    /// Examines the patient and prints what was found; fails if something is broken.
+    /// Examines the patient and prints the findings; fails if something is broken.
     pub fn run(self) -> anyhow::Result<()> {
         let device = Device::flex();
         let mut patient = match &self.path {
@@ -79,8 +80,8 @@ impl Examine {
         Ok(())
     }
 
-    /// The data set to take images from: the one that the arguments name, that of the built-in model, or that of a run
-    /// whose latents are not cached.
+    /// The data set to take images from: the one that the arguments name, the built-in model's, or that of a run whose
+    /// latents are not cached.
     fn data_set(&self, patient: &Patient) -> anyhow::Result<Option<DataConfig>> {
         let is_run = |path: &Path| FolderKind::of(path) == Some(FolderKind::Run);
         let in_shape = |dataset| {
@@ -104,7 +105,7 @@ impl Examine {
         })
     }
 
-    /// The first images of the data set, if there is one: validation images, and of a folder the others as well.
+    /// The first images of the data set, if there is one: validation images, and for a folder the others, too.
     fn images(&self, patient: &Patient) -> anyhow::Result<Option<Images>> {
         let Some(config) = self.data_set(patient)? else {
             return Ok(None);
@@ -118,7 +119,7 @@ impl Examine {
             Err(error) if self.config.is_some() || self.data.is_some() => {
                 return Err(error.into());
             }
-            // Nobody asked for this data set, and most can be examined without it.
+            // The user did not ask for this data set, and most checks work without it.
             Err(error) => {
                 terminal::note(&format!("examining without images, because {error}"));
                 return Ok(None);
@@ -165,7 +166,7 @@ impl Outcome {
             }
         }
         if self.healthy {
-            text += "nothing is wrong with what was examined\n";
+            text += "found nothing wrong\n";
         }
         text
     }

@@ -1,4 +1,4 @@
-//! What the commands that change images have in common: the model, and how it denoises.
+//! The common arguments of the commands that change images: the model, and how it denoises.
 
 use std::path::PathBuf;
 
@@ -80,7 +80,7 @@ pub struct ImageArguments {
 /// What the model is asked for, and what it is guided by.
 #[derive(Args)]
 pub struct ConditionArguments {
-    /// Of a model with classes: which, by number or name, several separated by commas or each with its own --class, or all
+    /// Classes to draw, by number or name, separated by commas or each with its own --class, or all
     #[arg(long, help_heading = GUIDANCE, value_name = "CLASS[,CLASS...]")]
     class: Vec<String>,
 
@@ -89,8 +89,8 @@ pub struct ConditionArguments {
     #[arg(long, help_heading = GUIDANCE, value_name = "PATH|ORG/REPO[@REVISION]")]
     guide: Option<PathBuf>,
 
-    /// Exaggerate what the class changes (classifier-free guidance), or what the model does better than its guide: 1 is not
-    /// at all, 2 is usual [default: the guide's own, or 1 without a guide]
+    /// Exaggerate what the class changes (classifier-free guidance), or what the model does better than its guide: 1 is
+    /// no guidance, 2 is usual [default: the guide's own, or 1 without a guide]
     #[arg(long, help_heading = GUIDANCE, value_name = "SCALE", value_parser = number(0.0..=f64::INFINITY, 2.0))]
     guidance: Option<f64>,
 
@@ -105,23 +105,23 @@ impl DrawingArguments {
         self.model.open(&self.conditions, &self.computing)
     }
 
-    /// DDIM without fresh noise, of one image of each class that is asked for; if none is, of images in general.
+    /// DDIM without fresh noise, for one image of each requested class, or for images in general.
     pub fn options(&self, pipeline: &Pipeline) -> anyhow::Result<SampleOptions> {
         self.options_guided_by(pipeline, pipeline.default_options().guidance)
     }
 
-    /// As [`Self::options_of_one_class`], to find images' noises: without guidance where none is asked for, because few images
-    /// come back from a guided walk.
+    /// Like [`Self::options_of_one_class`], to find images' noises: without guidance unless it is asked for, because
+    /// few images come back from a guided walk.
     pub fn options_to_invert(&self, pipeline: &Pipeline) -> anyhow::Result<SampleOptions> {
         one_class(self.options_guided_by(pipeline, Guidance::default())?)
     }
 
-    /// As [`Self::options`], for a command that has no use for more than one class.
+    /// Like [`Self::options`], for a command that can use only one class.
     pub fn options_of_one_class(&self, pipeline: &Pipeline) -> anyhow::Result<SampleOptions> {
         one_class(self.options(pipeline)?)
     }
 
-    /// With `guidance` as far as nothing else is asked for.
+    /// With `guidance` unless the arguments ask for another.
     fn options_guided_by(
         &self,
         pipeline: &Pipeline,
@@ -142,7 +142,7 @@ impl DrawingArguments {
     }
 }
 
-/// `options`, if they ask for one class at most.
+/// `options`, if they have at most one class.
 fn one_class(options: SampleOptions) -> anyhow::Result<SampleOptions> {
     ensure!(
         options.classes.len() <= 1,
@@ -153,12 +153,12 @@ fn one_class(options: SampleOptions) -> anyhow::Result<SampleOptions> {
 }
 
 impl ConditionArguments {
-    /// Asks for these classes, if there are any, and guides as was said, or else as the options do.
+    /// Sets these classes in the options, if there are any, and the guidance, if it was given.
     pub fn apply(&self, pipeline: &Pipeline, options: &mut SampleOptions) -> anyhow::Result<()> {
         let scale = self.guidance.unwrap_or(options.guidance.scale());
         ensure!(
             self.guidance_interval.is_none() || self.guidance.is_some() || scale != 1.0,
-            "without --guidance there is nothing that --guidance-interval could limit; give both"
+            "--guidance-interval needs --guidance; give both"
         );
         let interval = (self.guidance_interval).unwrap_or(options.guidance.interval());
         options.guidance = Guidance::new(scale, interval)?;
@@ -171,7 +171,7 @@ impl ConditionArguments {
 }
 
 impl ModelArguments {
-    /// Loads the model, or the one inside this program, and the guide that was named.
+    /// Loads the model, or the one inside this program, and the guide, if one was named.
     pub fn open(
         &self,
         conditions: &ConditionArguments,
@@ -194,12 +194,12 @@ impl ModelArguments {
 }
 
 impl ComputingArguments {
-    /// The device, which is able to compute in the precision that was said.
+    /// The device, after a check that it can compute in the given precision.
     pub fn device(&self) -> anyhow::Result<Device> {
         one_device(&self.devices, self.precision)
     }
 
-    /// Computes as was said.
+    /// Sets the batch size and the precision.
     pub fn apply(&self, options: &mut SampleOptions) {
         options.batch = self.batch as usize;
         options.precision = self.precision;
@@ -207,8 +207,8 @@ impl ComputingArguments {
 }
 
 impl ImageArguments {
-    /// Image files in the shape of the model's images, one after the other. Says so if they look like negatives of what the
-    /// model knows.
+    /// Image files in the shape of the model's images, one after the other. Warns if they look like negatives of the
+    /// model's images.
     pub fn read(&self, pipeline: &Pipeline, files: &[ImageFile]) -> anyhow::Result<Images> {
         let images = read_images(pipeline, files)?;
         let images = if self.negate {
@@ -220,7 +220,7 @@ impl ImageArguments {
             if pipeline.is_negative(&images.select([image]))? {
                 let advice = if self.negate { "leave out" } else { "add" };
                 terminal::note(&format!(
-                    "{} looks like a negative to the model, dark where its images are light: {advice} --negate if that is not meant",
+                    "{} looks like a negative of the model's images: {advice} --negate if that is not intended",
                     file.path().display()
                 ));
             }
@@ -229,7 +229,7 @@ impl ImageArguments {
     }
 }
 
-/// Calls of the network that led to a moment from the one before it.
+/// Network calls between the previous moment and this one.
 pub fn calls_before(moment: &Moment<'_>, options: &SampleOptions) -> u64 {
     let [batch, ..] = moment.latents.dims();
     let calls_a_step = evaluations(options) as f64 / options.steps as f64;
@@ -239,7 +239,7 @@ pub fn calls_before(moment: &Moment<'_>, options: &SampleOptions) -> u64 {
     }
 }
 
-/// What the classes are called that `options` ask for.
+/// The names of the classes in `options`.
 pub fn class_names(pipeline: &Pipeline, options: &SampleOptions) -> Vec<String> {
     let classes = pipeline.classes().into_iter();
     let names =
@@ -252,7 +252,7 @@ fn read_images(pipeline: &Pipeline, files: &[ImageFile]) -> anyhow::Result<Image
     let shape = pipeline.image_shape();
     ensure!(
         matches!(shape.channels, 1 | 3),
-        "the model's images have {} channels, and image files can only be gray or coloured; use another model",
+        "the model's images have {} channels, but image files are gray or RGB; use another model",
         shape.channels
     );
     fit(files, shape)

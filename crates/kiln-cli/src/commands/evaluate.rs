@@ -1,4 +1,4 @@
-//! `kiln evaluate`: how good a model's images are, in numbers.
+//! `kiln evaluate`: measures how good a model's images are.
 
 use std::path::PathBuf;
 
@@ -29,7 +29,7 @@ use crate::terminal::{self, DataProgress};
 
 /// A group of the help.
 const MEASURES: &str = "Measures";
-/// Images whose nearest training image is looked for, of held-out ones.
+/// The number of held-out images whose nearest training image is searched.
 const HELD_OUT: usize = 1000;
 
 /// Measure how good a model's images are.
@@ -55,7 +55,7 @@ pub struct Evaluate {
     #[command(flatten)]
     data: DataArguments,
 
-    /// Measure the VQ-VAE instead: held-out images beside what it gives back
+    /// Measure the VQ-VAE instead: held-out images compared with their reconstructions
     #[arg(long, help_heading = MODEL, conflicts_with_all = ["steps", "samplers", "eta", "spacing", "class", "guide", "guidance", "guidance_interval", "nearest", "precision"])]
     first_stage: bool,
 
@@ -102,7 +102,7 @@ pub struct Evaluate {
     #[arg(long, help_heading = DATA, value_name = "N", value_parser = parse_count)]
     real: Option<u32>,
 
-    /// Which noise to start from, and which subsets are taken
+    /// Seed of the noise and of the subsets
     #[arg(long, help_heading = IMAGES, default_value_t = 0, value_parser = whole::<u64>(0..=u64::MAX, 0))]
     seed: u64,
 
@@ -142,7 +142,7 @@ impl Evaluate {
         let device = self.computing.device()?;
         ensure!(
             self.out.is_dir() || !self.out.exists(),
-            "{} is no folder for the results: name another with --out",
+            "{} is not a folder: name another one with --out",
             self.out.display()
         );
         let report = if self.first_stage {
@@ -151,7 +151,7 @@ impl Evaluate {
             self.measure_samples(&device)?
         };
         let written = report.write(&self.out);
-        // The table is shown even where it cannot be kept.
+        // The table is shown even if it cannot be stored.
         let paths = written.iter().flatten();
         let paths: Vec<String> = paths.map(|path| path.display().to_string()).collect();
         terminal::print_outcome(&report.to_json(), self.json, |_| {
@@ -163,7 +163,7 @@ impl Evaluate {
 
     fn measure_samples(&self, device: &Device) -> anyhow::Result<Report> {
         let pipeline = self.model.open(&self.conditions, &self.computing)?;
-        // What cannot work is refused before any image is looked at.
+        // Refuse impossible settings before any image is read.
         let settings = self.settings(&pipeline)?;
         warn_of_spacing(&pipeline, &settings)?;
         let shape = pipeline.image_shape();
@@ -174,7 +174,7 @@ impl Evaluate {
             let (side, border) = (set.shape().height, set.border());
             ensure!(
                 set.shape().channels == channels && side - 2 * border == shape.height,
-                "the images of {} are {side}x{side} with {} channel(s), and the model's are {}x{} with {channels}; take the config that the model was trained with",
+                "the images of {} are {side}x{side} with {} channel(s), and the model's are {}x{} with {channels}; use the config that the model was trained with",
                 set.name(),
                 set.shape().channels,
                 shape.height,
@@ -196,7 +196,7 @@ impl Evaluate {
                 .map(|(training, held_out)| (training, held_out.as_slice())),
             device,
         };
-        // What takes the time are the calls of the network: the bar counts them, for its time left to be right.
+        // Network calls take most of the time: the bar counts them, so that its remaining time is right.
         let calls: usize = settings
             .iter()
             .map(|options| options.images() * evaluations(options))
@@ -261,7 +261,8 @@ impl Evaluate {
             Figure::new("perplexity", perplexity),
         ];
         let seen = seen_in(&judge, &images, device, |_| Ok(()))?;
-        // Image i of a batch stands beside its own reconstruction, which the estimate by batches takes for chance.
+        // Image i of a batch is compared with its own reconstruction, but the estimate by batches assumes independent
+        // images.
         let distances = reference.compare(&seen, self.seed)?.into_iter();
         figures.extend(distances.filter(|figure| !figure.name.ends_with("by batches")));
         let row = Row {
@@ -325,7 +326,7 @@ impl Evaluate {
         Ok(settings)
     }
 
-    /// Samplers that have an `eta` once with each of `--eta`, the others once. DDPM takes over the model's own variance.
+    /// Samplers with an `eta` once for each of `--eta`, the others once. DDPM uses the model's own variance.
     fn samplers_with_eta(&self, of_model: Sampler) -> anyhow::Result<Vec<Sampler>> {
         ensure!(
             self.eta.is_empty() || self.samplers.iter().any(|sampler| sampler.eta().is_some()),
@@ -366,14 +367,15 @@ impl Evaluate {
         Ok(real.datasets)
     }
 
-    /// Refuses data sets that are too small for a comparison, and says where fewer images serve than were asked for.
+    /// Refuses data sets that are too small for a comparison, and reports if there are fewer images than were asked
+    /// for.
     fn check_enough(&self, real: &RealImages) -> anyhow::Result<()> {
         let Datasets { train, validation } = &real.datasets;
         let (fewest, all) = (Reference::FEWEST, train.len() + validation.len());
         for (split, role) in [(validation, "held out"), (train, "to train on")] {
             ensure!(
                 split.len() >= fewest,
-                "only {} of the {all} images of {} are {role}, and comparing takes at least {fewest}: {}",
+                "only {} of the {all} images of {} are {role}, but a comparison needs at least {fewest}: {}",
                 split.len(),
                 split.name(),
                 real.way_to_more(fewest)
@@ -384,7 +386,7 @@ impl Evaluate {
             .filter(|&wanted| wanted as usize > validation.len())
         {
             terminal::note(&format!(
-                "comparing with the {} images that {} holds out, since there are no {wanted}",
+                "comparing with {} images, all that {} holds out, instead of {wanted}",
                 validation.len(),
                 validation.name()
             ));
@@ -417,7 +419,7 @@ impl Evaluate {
                 FeatureKind::Inception(_) => ("InceptionV3's", "digits"),
             };
             bail!(
-                "{flag} changes nothing where the features are {used}; leave it out, or add --features {others}"
+                "{flag} has no effect with the features {used}; leave it out, or add --features {others}"
             );
         }
         let weights = match features {
@@ -434,7 +436,7 @@ impl Evaluate {
         )?;
         if matches!(&judge, Judge::Inception(inception) if !inception.is_published()) {
             terminal::note(
-                "these are not pytorch-fid's weights at 299x299: the figures cannot stand beside published ones",
+                "these are not pytorch-fid's weights at 299x299: the figures are not comparable with published ones",
             );
         }
         Ok(judge)
@@ -452,7 +454,7 @@ impl Evaluate {
         Ok(Reference::new(seen, judge.names_of_distances())?)
     }
 
-    /// Images of the training split beside the held-out ones, as they are and blurred.
+    /// Images of the training split, unchanged and blurred, compared with the held-out ones.
     fn landmarks(
         &self,
         judge: &Judge,
@@ -480,7 +482,7 @@ impl Evaluate {
         ])
     }
 
-    /// What the judge sees in real images, from the cache if it is there.
+    /// The judge's output for real images, from the cache if possible.
     fn seen(
         &self,
         judge: &Judge,
@@ -504,13 +506,11 @@ fn parse_count(text: &str) -> Result<u32, String> {
         .ok()
         .filter(|&count: &u32| count as usize >= fewest);
     count.ok_or_else(|| {
-        format!(
-            "comparing sets of images takes at least {fewest} of them, such as {fewest} or 1000"
-        )
+        format!("a comparison needs at least {fewest} images, such as {fewest} or 1000")
     })
 }
 
-/// The pixels of the training images, and how far held-out images are from the nearest of them.
+/// The pixels of the training images, and the distances of held-out images to the nearest of them.
 fn nearness(datasets: &Datasets) -> anyhow::Result<(Features, Vec<f64>)> {
     let pixels = |dataset: &ImageDataset, count| -> anyhow::Result<Features> {
         Ok(pixels_of(

@@ -11,7 +11,7 @@ use serde::Serialize;
 use super::drawing::{PICTURES, class_names};
 use super::numbers::whole;
 
-/// Images of a strip, each in its row, where there are no classes.
+/// Images of a strip, each in its row, if there are no classes.
 const ROWS: usize = 8;
 
 /// Which pictures of the denoising itself are wanted.
@@ -35,13 +35,13 @@ pub struct FilmArguments {
     predicted: bool,
 }
 
-/// The pictures of one denoising that are wanted, while they are being collected.
+/// The requested pictures of one denoising, while they are being collected.
 pub struct Films {
     gif: Option<Film>,
     strip: Option<Film>,
 }
 
-/// Where they were written.
+/// The paths of the written pictures.
 #[derive(Default, Serialize)]
 pub struct FilmPaths {
     pub gif: Option<PathBuf>,
@@ -60,7 +60,7 @@ impl FilmArguments {
 }
 
 impl Films {
-    /// Keeps what is needed of a batch's moment.
+    /// Stores the needed images of a batch's moment.
     pub fn record(&mut self, pipeline: &Pipeline, moment: Moment<'_>) -> Result<(), Error> {
         for film in [&mut self.gif, &mut self.strip].into_iter().flatten() {
             film.record(moment, |latents| pipeline.decode(latents.clone()))?;
@@ -68,8 +68,8 @@ impl Films {
         Ok(())
     }
 
-    /// Adds `STEM.gif`, in as many `columns` as the grid beside it, and `STEM-strip.png`, under a `title`. The images are
-    /// those that `options` ask for.
+    /// Adds `STEM.gif`, in as many `columns` as the grid beside it, and `STEM-strip.png`, under a `title`. `options`
+    /// describe the images.
     pub fn add_to(
         &self,
         album: &mut Album,
@@ -94,7 +94,7 @@ impl Films {
         Ok(())
     }
 
-    /// Where they lie, now that the album is saved.
+    /// Their paths, after the album is saved.
     pub fn paths(&self, saved: &Saved, stem: &str) -> FilmPaths {
         FilmPaths {
             gif: self.gif.as_ref().map(|_| saved.path(&gif_name(stem))),
@@ -128,7 +128,7 @@ struct Film {
     moments: Vec<usize>,
     steps: usize,
     frames: Vec<Images>,
-    /// What the network makes of each frame, if that is wanted.
+    /// The network's prediction for each frame, if that was asked for.
     predicted: Option<Vec<Images>>,
 }
 
@@ -150,12 +150,12 @@ impl Film {
         }
     }
 
-    /// The frame that is taken after so many steps.
+    /// The frame after so many steps.
     fn frame_after(&self, steps: usize) -> Option<usize> {
         self.moments.iter().position(|&moment| moment == steps)
     }
 
-    /// Keeps a batch's images if this is the moment of a frame, and what the network made of them a step later.
+    /// Stores a batch's images if this is the moment of a frame, and the network's prediction for them a step later.
     fn record(
         &mut self,
         moment: Moment<'_>,
@@ -167,7 +167,7 @@ impl Film {
         }
         let before = steps_done.checked_sub(1);
         let before = before.and_then(|before| self.frame_after(before));
-        // The finished image is what the last step has predicted.
+        // The finished image is the prediction of the last step.
         let last = (steps_done == self.steps).then(|| self.moments.len().saturating_sub(1));
         if let Some(predicted) = &mut self.predicted {
             for frame in [before, last].into_iter().flatten() {
@@ -189,8 +189,8 @@ impl Film {
         }
     }
 
-    /// A row of frames for each of the images with these numbers, and below it one of what was predicted; `names` are those of
-    /// their classes.
+    /// A row of frames for each of the images with these numbers, and below it a row of predictions; `names` are their
+    /// classes' names.
     fn strip(&self, numbers: &[usize], names: &[String], title: &str) -> Picture {
         let all = self.frames.first().map_or(0, Images::len);
         let numbers: Vec<usize> = (numbers.iter().copied())
@@ -267,7 +267,7 @@ mod tests {
         let film = film(true);
         let noisy = [[-10, -9, -8], [-5, -4, -3], [0, 1, 2]];
         assert_eq!(values(&film.frames), noisy);
-        // The first frame with the estimate of the first step, the last one with that of the last step.
+        // The first frame has the prediction of the first step, the last one that of the last step.
         let clean = [[-1, 0, 1], [4, 5, 6], [4, 5, 6]];
         assert_eq!(values(film.predicted.as_deref().unwrap()), clean);
     }

@@ -1,4 +1,4 @@
-//! Models and data sets that are on the Hugging Face Hub instead of in a folder.
+//! Models and data sets on the Hugging Face Hub.
 
 use std::path::{Path, PathBuf};
 
@@ -18,15 +18,15 @@ pub struct HubArguments {
 }
 
 impl HubArguments {
-    /// Which Hub, as whom, and where its files are kept: as the environment says.
+    /// The settings of the Hub, from the environment.
     pub fn settings(&self) -> HubSettings {
         let mut settings = HubSettings::from_environment();
         settings.offline |= self.offline;
         settings
     }
 
-    /// The folder of the model at `place`: a path, or `ORG/REPO[@REVISION]` where no such path exists. Of a run it is that of
-    /// its finished model.
+    /// The folder of the model at `place`: a path, or `ORG/REPO[@REVISION]` if no such path exists. For a run it is the
+    /// folder of its finished model.
     pub fn model(&self, place: &Path) -> anyhow::Result<PathBuf> {
         if FolderKind::of(place) == Some(FolderKind::Run) {
             return Ok(RunRecord::finished_model(place)?);
@@ -34,7 +34,7 @@ impl HubArguments {
         self.folder(place, Wanted::Model)
     }
 
-    /// The same for a VQ-VAE, of which no more comes from the Hub.
+    /// The same for a VQ-VAE: only the VQ-VAE is fetched from the Hub.
     pub fn first_stage(&self, place: &Path) -> anyhow::Result<PathBuf> {
         if FolderKind::of(place) == Some(FolderKind::Run) {
             return Ok(RunRecord::finished_first_stage(place)?);
@@ -45,7 +45,7 @@ impl HubArguments {
         self.folder(place, Wanted::FirstStage)
     }
 
-    /// As [`Self::model`], for a command that knows what to do with a run.
+    /// Like [`Self::model`], for a command that accepts a run.
     pub fn run_or_model(&self, place: &Path) -> anyhow::Result<PathBuf> {
         self.folder(place, Wanted::Model)
     }
@@ -56,20 +56,20 @@ impl HubArguments {
             Some(name) if !place.exists() => {
                 let pulled = self.pull(&name, wanted);
                 let pulled = pulled.with_context(|| {
-                    format!("there is no folder {name}, so it was looked for on the Hub")
+                    format!("there is no folder {name}, so kiln looked for it on the Hub")
                 })?;
                 Ok(pulled.folder)
             }
-            // If nothing is there, whoever reads it says so.
+            // If nothing is there, reading it will report that.
             _ => Ok(place.to_owned()),
         }
     }
 
-    /// Brings a repository into the cache, with a bar for each file.
+    /// Fetches a repository into the cache, with a bar for each file.
     pub fn pull(&self, name: &RepositoryName, wanted: Wanted) -> anyhow::Result<Pulled> {
         let pulled = pull(name, wanted, &self.settings(), &DataProgress::default())?;
         if let Some(reason) = &pulled.unreachable {
-            terminal::note(&format!("using {name} as it is in the cache: {reason}"));
+            terminal::note(&format!("using the cached {name}: {reason}"));
         }
         Ok(pulled)
     }

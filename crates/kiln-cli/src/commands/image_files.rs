@@ -1,4 +1,4 @@
-//! `--files`: every image as a file of its own, for programs that take folders of images.
+//! `--files`: every image as a separate file, for programs that take folders of images.
 
 use std::path::Path;
 
@@ -25,7 +25,7 @@ pub struct FileArguments {
 pub struct ImageFiles {
     folder: MadeFolder,
     scale: u32,
-    /// Of each class; empty where there are no classes.
+    /// The names of the classes; empty if there are no classes.
     names: Vec<String>,
     /// Images of each class.
     count: usize,
@@ -33,10 +33,10 @@ pub struct ImageFiles {
 }
 
 impl ImageFiles {
-    /// Makes a new folder `name` in `out`, for `count` images of each of the classes that are called `names`.
+    /// Makes a new folder `name` in `out`, for `count` images of each of the classes `names`.
     ///
     /// # Errors
-    /// When the folder cannot be made.
+    /// If the folder cannot be made.
     pub fn begin(
         out: &Path,
         name: &str,
@@ -53,10 +53,10 @@ impl ImageFiles {
         })
     }
 
-    /// Writes the images that come next.
+    /// Writes the next images.
     ///
     /// # Errors
-    /// When one of them cannot be written.
+    /// If one of them cannot be written.
     pub fn write(&mut self, images: &Images) -> Result<(), Error> {
         for image in 0..images.len() {
             let class = self.names.get(self.written / self.count.max(1));
@@ -71,13 +71,13 @@ impl ImageFiles {
         Ok(())
     }
 
-    /// Where they are.
+    /// The folder of the images.
     pub fn folder(&self) -> &Path {
         self.folder.path()
     }
 }
 
-/// A name that every file system and shell takes.
+/// A name that every file system and shell accepts.
 fn plain(name: &str) -> String {
     let letters = name.chars().take(40);
     letters

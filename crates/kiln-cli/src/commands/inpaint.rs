@@ -19,16 +19,16 @@ use super::film::{FilmArguments, FilmPaths};
 use super::numbers::{number, whole};
 use crate::terminal;
 
-/// What the pictures are called.
+/// The name of the pictures.
 const STEM: &str = "inpainting";
 
 /// Fill in part of an image.
 ///
-/// White pixels of the mask are drawn anew, black ones stay exactly as they are, grays mix both. While the model
-/// denoises, the known part is put back after every step, as noisy as the rest (the replacement method);
-/// --resamplings goes back and forth on the way, which fits the parts together better (RePaint). Latents of a VQ-VAE are
-/// filled in where any of their pixels is lighter than the middle gray. The seam is as sharp as the mask's edge: give the
-/// mask a gray rim to soften it.
+/// White pixels of the mask are redrawn, black ones stay exactly as they are, grays mix both. While the model denoises,
+/// the known part is restored after every step, with as much noise as the rest (the replacement method); --resamplings
+/// goes back and forth on the way, which fits the parts together better (RePaint). Latents of a VQ-VAE are filled in
+/// where any of their pixels is lighter than the middle gray. The seam is as sharp as the mask's edge: give the mask a
+/// gray rim to soften it.
 ///
 /// Writes each filled image as a file of its own, and a picture of the original, the hole and all of them; with --gif and
 /// --strip also how they came about, as the model sees it: before the known pixels of the original are put back.
@@ -54,7 +54,7 @@ pub struct Inpaint {
     #[arg(long, help_heading = SAMPLING, default_value_t = 1.0, value_parser = number(0.0..=1.0, 0.5))]
     eta: f64,
 
-    /// How many times each stretch of the way is gone again
+    /// How many times to repeat each stretch of the way
     #[arg(long, help_heading = SAMPLING, default_value_t = 0, value_name = "N", value_parser = whole::<u32>(0..=1000, 1))]
     resamplings: u32,
 
@@ -66,7 +66,7 @@ pub struct Inpaint {
     #[arg(long, help_heading = IMAGES, default_value_t = 1, value_parser = whole::<u32>(1..=4096, 1))]
     count: u32,
 
-    /// Which noise to start from: the same seed gives the same fillings
+    /// Seed of the noise: the same seed gives the same fillings
     #[arg(long, help_heading = IMAGES, default_value_t = 0, value_parser = whole::<u64>(0..=u64::MAX, 0))]
     seed: u64,
 
@@ -82,7 +82,7 @@ pub struct Inpaint {
     json: bool,
 }
 
-/// What was drawn, for `--json`.
+/// The result, for `--json`.
 #[derive(Serialize)]
 struct Outcome {
     model: String,
@@ -97,7 +97,7 @@ struct Outcome {
 }
 
 impl Inpaint {
-    /// Fills in, and writes the images.
+    /// Fills in the hole, and writes the images.
     pub fn run(self) -> anyhow::Result<()> {
         let pipeline = self.drawing.pipeline()?;
         let options = SampleOptions {
@@ -178,7 +178,7 @@ impl Inpaint {
     }
 }
 
-/// The original, gray where it is to be filled in.
+/// The original, gray where it will be filled in.
 fn with_hole(original: &Images, mask: &Images) -> Images {
     let mut hollow = Images::empty(original.channels(), original.height(), original.width());
     let places = original.values().iter().zip(mask.values().iter().cycle());

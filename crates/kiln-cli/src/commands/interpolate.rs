@@ -1,4 +1,4 @@
-//! `kiln interpolate`: from one noise to the next, and all the images on the way.
+//! `kiln interpolate`: draws the images from one noise to the next.
 
 use std::{
     path::PathBuf,
@@ -72,14 +72,14 @@ pub struct Interpolate {
     json: bool,
 }
 
-/// What was drawn, for `--json`.
+/// The result, for `--json`.
 #[derive(Serialize)]
 struct Outcome {
     model: String,
     steps: usize,
     seeds: Vec<u64>,
     images: Vec<PathBuf>,
-    /// How near the model comes to the given images, in decibels.
+    /// The PSNR between the given images and the model's, in decibels.
     psnr: Option<f64>,
     count: usize,
     picture: PathBuf,
@@ -88,11 +88,11 @@ struct Outcome {
 }
 
 impl Interpolate {
-    /// Finds the noises, draws what lies between, and writes the pictures.
+    /// Finds the noises, draws the images between them, and writes the pictures.
     pub fn run(self) -> anyhow::Result<()> {
         ensure!(
             self.seeds.len() + self.images.len() >= 2,
-            "there is no way through a single seed; give --seeds at least two, as in --seeds 0,1"
+            "interpolation needs at least two seeds, as in --seeds 0,1"
         );
         let pipeline = self.drawing.pipeline()?;
         let options = if self.images.is_empty() {
@@ -142,7 +142,7 @@ impl Interpolate {
         terminal::print_outcome(&outcome, self.json, Outcome::in_words)
     }
 
-    /// The images of `--images`, as the model takes them.
+    /// The images of `--images`, in the model's shape.
     fn originals(&self, pipeline: &Pipeline) -> anyhow::Result<Option<Images>> {
         if self.images.is_empty() {
             return Ok(None);
@@ -153,7 +153,7 @@ impl Interpolate {
     }
 }
 
-/// The noises of images, and the PSNR of what the model draws from them.
+/// The noises of images, and the PSNR of the images that the model draws from them.
 fn invert(
     pipeline: &Pipeline,
     originals: &Images,
@@ -204,7 +204,7 @@ impl Outcome {
             self.gif.display(),
         );
         if let Some(psnr) = self.psnr {
-            lines += &format!("the given images come back with {psnr:.2} dB\n");
+            lines += &format!("PSNR of the given images: {psnr:.2} dB\n");
         }
         lines
     }

@@ -1,4 +1,4 @@
-//! `kiln invert`: the noise that an image is drawn from.
+//! `kiln invert`: finds the noise that gives an image.
 
 use std::{
     collections::HashMap,
@@ -24,10 +24,10 @@ use crate::terminal;
 ///
 /// Runs DDIM backwards, from the image (through the VQ-VAE, if there is one) up to its noise, then draws the image from
 /// that noise again. Writes the noises as noise.safetensors (`noise`, of shape [images, channels, height, width]) and a
-/// picture with a row for each image: the original, its noise, what is drawn from it. Says how near that comes, as PSNR
-/// on pixels in [0, 1]; with a VQ-VAE also to the VQ-VAE's own reconstruction, which is the best that can be had.
+/// picture with a row for each image: the original, its noise, what is drawn from it. Says how near the drawn image is,
+/// as PSNR on pixels in [0, 1]; with a VQ-VAE also compared with its reconstruction, which is the best possible result.
 ///
-/// A model's own guide is left out where --guidance does not ask for it: few images come back from a guided walk.
+/// A model's own guide is not used unless --guidance asks for it: a guided walk restores few images.
 #[derive(Args)]
 #[command(after_help = "Example:
   kiln invert --model runs/flowers/model rose.jpg lily.jpg --steps 100 --out noises/")]
@@ -42,7 +42,7 @@ pub struct Invert {
     #[command(flatten)]
     drawing: DrawingArguments,
 
-    /// How often each step is corrected by where it leads: more is nearer and slower
+    /// Corrections per step: more are closer and slower
     #[arg(long, help_heading = SAMPLING, default_value_t = 5, value_name = "N", value_parser = whole::<u32>(0..=1000, 5))]
     refinements: u32,
 
@@ -55,14 +55,14 @@ pub struct Invert {
     json: bool,
 }
 
-/// What was found, for `--json`.
+/// The result, for `--json`.
 #[derive(Serialize)]
 struct Outcome {
     model: String,
     steps: usize,
     refinements: usize,
     images: Vec<Inverted>,
-    /// Standard deviation of the noises; that of noise is 1.
+    /// Standard deviation of the noises; 1 for true noise.
     noise_deviation: f64,
     noise: PathBuf,
     picture: PathBuf,
@@ -73,16 +73,16 @@ struct Outcome {
 #[derive(Serialize)]
 struct Inverted {
     image: PathBuf,
-    /// Of the image that is drawn from the noise.
+    /// PSNR of the image that is drawn from the noise.
     psnr: f64,
-    /// Of the VQ-VAE's reconstruction, without any diffusion.
+    /// PSNR of the VQ-VAE's reconstruction, without diffusion.
     reconstruction_psnr: Option<f64>,
-    /// Of the image that is drawn, taking the VQ-VAE's reconstruction for the original.
+    /// PSNR of the drawn image, compared with the VQ-VAE's reconstruction.
     psnr_to_reconstruction: Option<f64>,
 }
 
 impl Invert {
-    /// Inverts, draws again, writes noise and picture, and says how near it came.
+    /// Inverts, draws again, writes noise and picture, and prints how close the result is.
     pub fn run(self) -> anyhow::Result<()> {
         let pipeline = self.drawing.pipeline()?;
         let options = self.drawing.options_to_invert(&pipeline)?;
@@ -170,7 +170,7 @@ fn noise_file(noises: &Tensor<4>, steps: usize) -> anyhow::Result<Vec<u8>> {
     let shape = noises.dims().to_vec();
     let data = noises.clone().into_data();
     let bytes: Vec<u8> = data.iter::<f32>().flat_map(f32::to_le_bytes).collect();
-    // In the header; a map of one, since the order of several would differ from run to run.
+    // Facts for the header. Only one, because the order of several would differ between runs.
     let facts = HashMap::from([("steps".to_owned(), steps.to_string())]);
     let noise = TensorView::new(Dtype::F32, shape, &bytes)?;
     Ok(safetensors::serialize([("noise", noise)], Some(facts))?)
@@ -186,7 +186,7 @@ impl Outcome {
                 inverted.psnr_to_reconstruction,
             ) {
                 lines += &format!(
-                    "; the VQ-VAE alone {best:.2} dB, of which diffusion keeps {to_best:.2} dB"
+                    "; {best:.2} dB for the VQ-VAE alone, {to_best:.2} dB compared with its reconstruction"
                 );
             }
             lines += "\n";

@@ -1,4 +1,4 @@
-//! The subcommands, one file each: its arguments, what it does, what it prints.
+//! The subcommands, one file each, with its arguments, its work and its output.
 
 mod bench;
 mod class_list;
@@ -66,7 +66,7 @@ pub enum ModelCommand {
 }
 
 impl Command {
-    /// Runs the command to its end; results are on stdout and in files.
+    /// Runs the command; results go to stdout and to files.
     pub fn run(self) -> anyhow::Result<()> {
         match self {
             Command::TrainVqvae(command) => command.run(),
@@ -91,13 +91,14 @@ impl Command {
     }
 }
 
-/// The device of a command that computes on one, which is able to compute in `precision`.
+/// The device of a command that computes on a single one, after a check that it can compute in
+/// `precision`.
 fn one_device(text: &str, precision: Precision) -> anyhow::Result<Device> {
     let devices = Devices::parse(text)?;
     devices.check_precision(precision)?;
     ensure!(
         devices.all().len() == 1,
-        "only training uses several devices, and this uses all cores of a processor anyway; give --devices one, not `{text}`"
+        "only training uses several devices; give one device instead of `{text}` (`cpu` uses all cores)"
     );
     Ok(devices.first())
 }

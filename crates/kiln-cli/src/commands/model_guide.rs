@@ -1,4 +1,4 @@
-//! `kiln model guide`: a model and a worse version of it become one.
+//! `kiln model guide`: joins a model and a worse version of it.
 
 use std::path::PathBuf;
 
@@ -17,9 +17,9 @@ use crate::terminal;
 
 /// Give a model a guide: a worse version of it, a smaller one or one that was trained less.
 ///
-/// Writes the model with the other's U-Net in its folder guide/. Images are then drawn with guidance (autoguidance, Karras et al.
-/// 2024) without being asked for; `--guidance 1` leaves it out. diffusers passes over the guide. `kiln evaluate --guide` tells
-/// which guide and which scale are good.
+/// Writes the model with the other's U-Net in its folder guide/. Images are then drawn with guidance (autoguidance,
+/// Karras et al. 2024) by default; `--guidance 1` turns it off. diffusers ignores the guide. `kiln evaluate --guide`
+/// measures guides and scales.
 #[derive(Args)]
 #[command(after_help = "Example:
   kiln model guide runs/mnist/model --by runs/mnist-800-steps/model --to guided")]
@@ -55,7 +55,7 @@ pub struct ModelGuide {
 /// The lowest and the highest noise rate.
 type Interval = [f64; 2];
 
-/// What was written, for `--json`.
+/// The written model, for `--json`.
 #[derive(Serialize)]
 struct Outcome {
     folder: PathBuf,
@@ -63,7 +63,7 @@ struct Outcome {
 }
 
 impl ModelGuide {
-    /// Loads both, writes the guided model and says where it is.
+    /// Loads both, writes the guided model and prints its place.
     pub fn run(self) -> anyhow::Result<()> {
         check_destination(&self.to, &self.model, &[&self.by])?;
         let device = Device::flex();

@@ -1,4 +1,4 @@
-//! `kiln model info`: what a model is.
+//! `kiln model info`: describes a model.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -37,7 +37,7 @@ pub struct ModelInfo {
     json: bool,
 }
 
-/// What a model is, for `--json`.
+/// A model's description, for `--json`.
 #[derive(Serialize)]
 struct Description {
     model: String,
@@ -51,7 +51,7 @@ struct Description {
     diffusion: Option<DiffusionDescription>,
     #[serde(skip_serializing_if = "Option::is_none")]
     sample: Option<SampleDescription>,
-    /// Why `kiln sample` cannot draw with the model, if it cannot.
+    /// The reason if `kiln sample` cannot draw with the model.
     #[serde(skip_serializing_if = "Option::is_none")]
     cannot_sample: Option<String>,
 }
@@ -69,7 +69,7 @@ struct VqVaeDescription {
     latent_shape: [usize; 3],
     /// Vectors in the codebook, if there is one.
     codes: Option<usize>,
-    /// Null where it has not been measured: stage 2 does that when it begins.
+    /// Null if it has not been measured: stage 2 measures it when it begins.
     scaling_factor: Option<f64>,
     /// 1 / `scaling_factor`.
     latent_standard_deviation: Option<f64>,
@@ -82,12 +82,12 @@ struct VqVaeDescription {
 struct UNetDescription {
     class: &'static str,
     parameters: usize,
-    /// `[channels, height, width]`, where the config says it.
+    /// `[channels, height, width]`, if the config has it.
     sample_shape: Option<[usize; 3]>,
     block_out_channels: Vec<usize>,
     down_block_types: Vec<String>,
     classes: Option<usize>,
-    /// Denoising steps and images of a picture, where the model says what is meant.
+    /// The default denoising steps and images of a picture, if the model has them.
     sampling_steps: Option<usize>,
     sampling_count: Option<usize>,
     training: BTreeMap<String, String>,
@@ -108,7 +108,8 @@ struct DiffusionDescription {
     schedule: &'static str,
     num_train_timesteps: usize,
     zero_terminal_snr: bool,
-    /// What is left of the image at the last timestep: near zero, or sampling starts from another distribution.
+    /// The share of the image that is left at the last timestep. It should be near zero; otherwise sampling starts from
+    /// another distribution.
     terminal_signal_rate: f64,
     warning: Option<String>,
     sampler: Sampler,
@@ -116,20 +117,20 @@ struct DiffusionDescription {
     clip: Option<Clip>,
 }
 
-/// What `kiln sample` does with the model where nothing else is asked of it.
+/// The defaults of `kiln sample` with the model.
 #[derive(Serialize)]
 struct SampleDescription {
     sampler: Sampler,
     steps: usize,
     spacing: &'static str,
     guidance: Guidance,
-    /// Images of each class, where there are classes.
+    /// Images, or images of each class if there are classes.
     count: usize,
     classes: usize,
 }
 
 impl ModelInfo {
-    /// Loads the model and prints what it is.
+    /// Loads the model and prints its description.
     pub fn run(self) -> anyhow::Result<()> {
         let description = Description::of(&self.hub.model(&self.path)?)?;
         terminal::print_outcome(&description, self.json, Description::in_words)
@@ -154,7 +155,7 @@ impl Description {
             });
         }
         let loaded = load_model(path, &device)?;
-        // What can be described may still have nothing to draw.
+        // A model may have a description although it cannot draw.
         let drawn = Pipeline::from_model(model.clone(), loaded.clone(), &device)
             .map(|pipeline| SampleDescription::of(&pipeline.default_options()));
         let cannot_sample = drawn.as_ref().err().map(ToString::to_string);
@@ -192,9 +193,9 @@ impl Description {
                 "scaling factor",
                 match (vqvae.scaling_factor, vqvae.latent_standard_deviation) {
                     (Some(factor), Some(deviation)) => {
-                        format!("{factor:.5} (latents deviate by {deviation:.4})")
+                        format!("{factor:.5} (the latents' standard deviation is {deviation:.4})")
                     }
-                    _ => "not measured: stage 2 does so when it begins".to_owned(),
+                    _ => "not measured yet: stage 2 measures it when it begins".to_owned(),
                 },
             );
             table.row("channels per level", list(&vqvae.block_out_channels));
@@ -351,13 +352,13 @@ impl Table {
     }
 
     fn row(&mut self, name: &str, value: impl AsRef<str>) {
-        // Metadata of a model can hold anything, and a row is one line.
+        // A model's metadata can contain anything, but a row is one line.
         let value = value.as_ref().replace(['\n', '\t'], " ");
         self.lines
             .push(Line::Row(name.replace(['\n', '\t'], " "), value));
     }
 
-    /// All values below each other.
+    /// All values aligned in one column.
     fn in_columns(&self) -> String {
         let names = self.lines.iter().filter_map(|line| match line {
             Line::Row(name, _) => Some(name.chars().count()),

@@ -1,9 +1,9 @@
-//! Numbers on the command line: what is none, or is out of its range, is told the range and a number that would do.
+//! Numbers on the command line: the error for anything invalid or out of range states the range and a valid number.
 
 use std::fmt::Display;
 use std::ops::RangeInclusive;
 
-/// The end of a range that only the memory at hand limits.
+/// The end of a range that only memory limits.
 pub const MANY: u64 = u32::MAX as u64;
 
 /// Reads whole numbers in `range`, such as `example`.
@@ -18,7 +18,8 @@ pub fn whole<T: TryFrom<u64>>(
     }
 }
 
-/// Reads numbers in `range`, such as `example`. One that ends at infinity has no end, and infinity is not in it.
+/// Reads numbers in `range`, such as `example`. A range up to infinity has no upper limit, but does not contain
+/// infinity.
 pub fn number(
     range: RangeInclusive<f64>,
     example: f64,
@@ -45,7 +46,7 @@ fn sentence<T: Display>(kind: &str, range: &RangeInclusive<T>, example: T) -> St
 mod tests {
     use super::*;
 
-    /// What nobody means by a number, or no machine can count to.
+    /// Texts that are not a valid number for any option.
     const WRONG: [&str; 8] = ["", " ", "abc", "nan", "inf", "-inf", "1,5", "0x10"];
 
     #[test]

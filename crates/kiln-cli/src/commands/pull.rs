@@ -1,4 +1,4 @@
-//! `kiln pull`: a model from the Hugging Face Hub.
+//! `kiln pull`: fetches a model from the Hugging Face Hub.
 
 use std::path::PathBuf;
 
@@ -12,10 +12,11 @@ use kiln_train::counted;
 
 /// Fetch a model from the Hugging Face Hub into the cache that Python uses too.
 ///
-/// Only the files that the model needs come, safetensors rather than pickles. Each is verified against its checksum, and
-/// a transfer that broke off goes on where it stopped. Where a command takes a model, ORG/REPO does the same.
+/// Fetches only the files that the model needs, safetensors instead of pickles if possible. Each is verified against
+/// its checksum, and an interrupted transfer continues where it stopped. Every command that takes a model also takes
+/// ORG/REPO, and fetches it the same way.
 ///
-/// The environment counts as in Python: HF_TOKEN (or `hf auth login`) for private models, HF_ENDPOINT for a mirror,
+/// Reads Python's environment variables: HF_TOKEN (or `hf auth login`) for private models, HF_ENDPOINT for a mirror,
 /// HF_HOME or HF_HUB_CACHE for the place of the cache, HF_HUB_OFFLINE.
 #[derive(Args)]
 #[command(after_help = "Examples:
@@ -27,7 +28,7 @@ pub struct Pull {
     #[arg(value_name = "ORG/REPO[@REVISION]")]
     name: RepositoryName,
 
-    /// Fetch no more than the VQ-VAE
+    /// Fetch only the VQ-VAE
     #[arg(long)]
     vqvae_only: bool,
 
@@ -39,20 +40,20 @@ pub struct Pull {
     json: bool,
 }
 
-/// What is there now, for `--json`.
+/// The fetched model, for `--json`.
 #[derive(Serialize)]
 struct Outcome {
     repository: String,
     commit: String,
     folder: PathBuf,
     files: Vec<String>,
-    /// Those that no checksum is known of.
+    /// The files without a known checksum.
     unverified: Vec<String>,
     bytes: u64,
 }
 
 impl Pull {
-    /// Fetches what is missing, and says where the model is.
+    /// Fetches the missing files, and prints the model's place.
     pub fn run(self) -> anyhow::Result<()> {
         let wanted = if self.vqvae_only {
             Wanted::FirstStage

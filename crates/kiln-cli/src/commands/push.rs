@@ -1,4 +1,4 @@
-//! `kiln push`: a model to the Hugging Face Hub.
+//! `kiln push`: uploads a model to the Hugging Face Hub.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -67,14 +67,14 @@ pub struct Push {
     json: bool,
 }
 
-/// What was pushed, for `--json`.
+/// The pushed files, for `--json`.
 #[derive(Serialize)]
 struct Outcome {
     repository: String,
-    /// Null when nothing was pushed.
+    /// Null if nothing was pushed.
     url: Option<String>,
     commit: Option<String>,
-    /// What would be pushed, where that was written instead.
+    /// The folder of a dry run.
     folder: Option<PathBuf>,
     files: Vec<String>,
 }
@@ -121,7 +121,7 @@ impl Push {
         terminal::print_outcome(&outcome, self.json, Outcome::in_words)
     }
 
-    /// The folder of the model: of a run that of its finished model, of a checkpoint one that is written to `temporary`.
+    /// The folder of the model: for a run, of its finished model; for a checkpoint, one that is written to `temporary`.
     fn model_in(&self, temporary: &Path) -> anyhow::Result<PathBuf> {
         match FolderKind::of(&self.model) {
             Some(FolderKind::Run) => Ok(RunRecord::finished_model(&self.model)?),
@@ -134,7 +134,7 @@ impl Push {
         }
     }
 
-    /// What there is to show: what the arguments name, and what the run folder around the model has.
+    /// The contents of the page: from the arguments, and from the run folder around the model.
     fn publication(&self) -> anyhow::Result<Publication> {
         let run = RunRecord::folder_around(&self.model);
         let run = run.as_deref();
@@ -151,7 +151,7 @@ impl Push {
         };
         let newest_grid = || newest_picture(&run?.join(pictures));
         let curves = curves.into_iter();
-        // A model that was shared before has its own.
+        // A model that was shared before has its own config.
         let config = file_in(&self.model, "config.toml").or_else(|| of_run("config.toml"));
         Ok(Publication {
             license: self.license.clone(),
@@ -165,7 +165,7 @@ impl Push {
     }
 }
 
-/// The experiment in a file, without the places of files on this machine.
+/// The experiment in a file, without paths on this machine.
 fn public_experiment(path: &Path) -> anyhow::Result<String> {
     let problem = || format!("cannot read {}", path.display());
     let text = kiln_data::read_text(path).with_context(problem)?;
@@ -179,7 +179,7 @@ fn public_experiment(path: &Path) -> anyhow::Result<String> {
     Ok(comments + &public)
 }
 
-/// The last of the pictures that were drawn while training; their names are in the order of time.
+/// The last picture that was drawn during training; their names sort by time.
 fn newest_picture(folder: &Path) -> Option<PathBuf> {
     let pictures = fs::read_dir(folder).ok()?.flatten();
     let pictures = pictures.map(|entry| entry.path());

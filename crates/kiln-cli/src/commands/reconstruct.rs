@@ -1,4 +1,4 @@
-//! `kiln reconstruct`: images through a VQ-VAE and back.
+//! `kiln reconstruct`: encodes and decodes images with a VQ-VAE.
 
 use std::{
     path::PathBuf,
@@ -24,12 +24,12 @@ use super::{
 use crate::pretrained;
 use crate::terminal;
 
-/// The most images in the picture; the others are only measured.
+/// The largest number of images in the picture; the others are only measured.
 const SHOWN: usize = 64;
 /// Images per row of the picture.
 const COLUMNS: usize = 8;
 
-/// Show how well a VQ-VAE, or another autoencoder, gives images back.
+/// Show how well a VQ-VAE, or another autoencoder, reconstructs images.
 ///
 /// Writes one picture with rows of originals over rows of their reconstructions, and measures PSNR (on pixels in
 /// [0, 1]) and the use of the codebook.
@@ -70,7 +70,7 @@ pub struct Reconstruct {
     devices: String,
 }
 
-/// What was measured, for `--json`.
+/// The measurements, for `--json`.
 #[derive(Serialize)]
 struct Outcome {
     model: String,
@@ -84,7 +84,7 @@ struct Outcome {
     seconds: f64,
 }
 
-/// How the codebook was used, where there is one.
+/// The use of the codebook, if there is one.
 #[derive(Serialize)]
 struct CodebookUse {
     perplexity: f64,
@@ -96,12 +96,12 @@ struct CodebookUse {
 struct Originals {
     name: String,
     images: Images,
-    /// Pixels on each side that are padding, not to be shown or measured.
+    /// Pixels of padding on each side, which are not shown or measured.
     border: usize,
 }
 
 impl Reconstruct {
-    /// Reconstructs, writes the picture and says how good it is.
+    /// Reconstructs, writes the picture and prints the measurements.
     pub fn run(self) -> anyhow::Result<()> {
         let device = one_device(&self.devices, Precision::F32)?;
         let autoencoder = match &self.model {
@@ -149,7 +149,7 @@ impl Reconstruct {
         terminal::print_outcome(&outcome, self.json, Outcome::in_words)
     }
 
-    /// Opens the data and takes its first images: of an experiment the validation images, of a folder all.
+    /// Opens the data and takes its first images: for an experiment the validation images, for a folder all.
     fn originals(&self, autoencoder: &Autoencoder) -> anyhow::Result<Originals> {
         let shape = [autoencoder.channels(), autoencoder.image_size()];
         let RealImages {

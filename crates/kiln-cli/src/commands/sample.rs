@@ -26,11 +26,11 @@ use super::{
 };
 use crate::{evaluation::evaluations, preview, terminal};
 
-/// Images per row of the comparison picture, where there are no classes: the first ones of every grid.
+/// Images per row of the comparison picture if there are no classes: the first ones of every grid.
 const COMPARED: usize = 8;
 /// The comparison picture.
 const COMPARISON: &str = "comparison.png";
-/// The most images in one grid.
+/// The largest number of images in one grid.
 const LARGEST_GRID: usize = 4096;
 
 /// Draw images with a trained model.
@@ -39,8 +39,8 @@ const LARGEST_GRID: usize = 4096;
 /// Image number i of a seed is the same whatever --count and --batch are. Pictures that are there already stay: new ones get
 /// a number, steps-0050-2.png.
 ///
-/// A model with classes gives each of them a row, in which the same noises are used. With --from the images begin as a
-/// given image with noise over it instead of as noise alone (image to image, SDEdit).
+/// A model with classes draws a row for each class, from the same noises. With --from, drawing begins with a given
+/// image plus noise instead of noise alone (image to image, SDEdit).
 #[derive(Args)]
 #[command(mut_arg("negate", |negate| negate.requires("from")))]
 #[command(after_help = "Examples:
@@ -62,7 +62,7 @@ pub struct Sample {
     #[arg(long, help_heading = IMAGES, value_parser = whole::<u32>(1..=MANY, 64))]
     count: Option<u32>,
 
-    /// Which noise to start from: the same seed gives the same images
+    /// Seed of the noise: the same seed gives the same images
     #[arg(long, help_heading = IMAGES, default_value_t = 0, value_parser = whole::<u64>(0..=u64::MAX, 0))]
     seed: u64,
 
@@ -126,7 +126,7 @@ pub enum SpacingName {
     Quadratic,
     /// Evenly in sigma^(1/7), by Karras et al.: much denser near the clean end
     Karras,
-    /// Evenly in the log-SNR: what dpm-solver and unipc like best
+    /// Evenly in the log-SNR: best for dpm-solver and unipc
     LogSnr,
 }
 
@@ -143,7 +143,7 @@ impl From<SpacingName> for Spacing {
     }
 }
 
-/// What was drawn, for `--json`.
+/// The result, for `--json`.
 #[derive(Serialize)]
 struct Outcome {
     model: String,
@@ -153,20 +153,20 @@ struct Outcome {
     /// Names of the classes; each has `count` images.
     classes: Vec<String>,
     count: usize,
-    /// The image that all began with, and how much was done again.
+    /// The image that all began with, and the strength.
     from: Option<PathBuf>,
     strength: Option<f64>,
     grids: Vec<Drawn>,
     comparison: Option<PathBuf>,
 }
 
-/// What was drawn in one number of steps.
+/// The result for one number of steps.
 #[derive(Serialize)]
 struct Drawn {
     steps: usize,
-    /// The grid, or with `--files` none.
+    /// The grid; null with `--files`.
     picture: Option<PathBuf>,
-    /// With `--files`, where the images are.
+    /// The folder of the images with `--files`.
     folder: Option<PathBuf>,
     #[serde(flatten)]
     film: FilmPaths,
@@ -174,7 +174,7 @@ struct Drawn {
 }
 
 impl Sample {
-    /// Draws, writes the pictures and says where they are.
+    /// Draws, writes the pictures and prints their paths.
     pub fn run(self) -> anyhow::Result<()> {
         let pipeline = self.model.open(&self.conditions, &self.computing)?;
         let original = match &self.from {
@@ -206,7 +206,7 @@ impl Sample {
         };
         ensure!(
             self.files.files || options.images() <= LARGEST_GRID,
-            "a grid holds at most {LARGEST_GRID} images, and these are {}; add --files to write them one by one",
+            "a grid has at most {LARGEST_GRID} images, but {} were requested; add --files to write them one by one",
             options.images()
         );
         for options in &all_options {
@@ -243,7 +243,7 @@ impl Sample {
         terminal::print_outcome(&outcome, self.json, Outcome::in_words)
     }
 
-    /// How much of the trajectory is walked.
+    /// The share of the trajectory to walk.
     fn strength(&self) -> f64 {
         if self.from.is_some() {
             self.strength
@@ -261,7 +261,7 @@ impl Sample {
             sampler,
             levels: LevelOptions {
                 spacing,
-                // It goes with the model's own sampler.
+                // The grid belongs to the model's own sampler.
                 grid: if self.sampler.is_of_model() {
                     defaults.levels.grid
                 } else {
@@ -282,8 +282,8 @@ impl Sample {
         Ok(options)
     }
 
-    /// Draws the images for one number of steps and writes them one by one, or else their grid and, if asked for, its GIF and
-    /// its strip. Returns those to compare, too: the first ones, or the first of each class.
+    /// Draws the images for one number of steps and writes them one by one, or as a grid and, if asked for, a GIF and a
+    /// strip. Also returns the images for the comparison: the first ones, or the first of each class.
     fn draw(
         &self,
         pipeline: &Pipeline,
@@ -301,7 +301,7 @@ impl Sample {
             None => Start::Noise,
         };
         let rows = options.classes.len().max(1);
-        // Of these steps, which are fewer where an image is begun with.
+        // The calls in these steps, which are fewer if drawing begins with an image.
         let calls = options.images() * evaluations(options) * steps / options.steps;
         let task = counted(options.steps, "step");
         let bar = terminal::progress_bar(task, calls, "network calls");
@@ -358,7 +358,7 @@ impl Sample {
     }
 }
 
-/// A sampler's name, and how random it is.
+/// A sampler's name and its randomness.
 fn words_of(sampler: Sampler) -> String {
     match sampler.eta().filter(|&eta| eta > 0.0) {
         Some(eta) => format!("{}, eta {eta}", sampler.name()),

@@ -31,7 +31,7 @@ pub struct SamplerArguments {
     #[arg(long, value_name = "N", value_parser = whole::<usize>(1..=5, 2))]
     order: Option<usize>,
 
-    /// Where in a step second-order asks the network again, from 0.01 (its beginning) to 1 (its end) [default: 0.5]
+    /// Where in a step second-order calls the network again, from 0.01 (its beginning) to 1 (its end) [default: 0.5]
     #[arg(long, value_parser = number(0.01..=1.0, 0.5))]
     alpha: Option<f64>,
 
@@ -41,7 +41,7 @@ pub struct SamplerArguments {
 }
 
 impl SamplerArguments {
-    /// The sampler that was asked for, or else the model's own, `of_model`. DDPM takes over that one's variance.
+    /// The requested sampler, or else the model's own, `of_model`. DDPM uses the variance of `of_model`.
     ///
     /// # Errors
     /// A setting that the sampler does not have, or one out of its range.
@@ -63,7 +63,7 @@ impl SamplerArguments {
             match &mut sampler {
                 Sampler::Ddim { eta: 0.0, .. } => {
                     bail!(
-                        "--variance changes nothing of `--sampler ddim` without --eta; give --eta, such as --eta 1, or leave it out"
+                        "--variance has no effect on `--sampler ddim` without --eta; give --eta, such as --eta 1, or leave it out"
                     )
                 }
                 Sampler::Ddim { variance, .. } | Sampler::Ddpm { variance } => *variance = value,
@@ -103,13 +103,13 @@ impl SamplerArguments {
         Ok(sampler)
     }
 
-    /// Whether the model's own sampler is wanted.
+    /// Whether the model's own sampler is used.
     pub fn is_of_model(&self) -> bool {
         self.sampler.is_none()
     }
 }
 
-/// Says on stderr if the steps of any of `all_options` lie where they are of little use.
+/// Warns on stderr if the steps of any of `all_options` lie where they are of little use.
 ///
 /// # Errors
 /// Those of [`Pipeline::trajectory`].
@@ -126,7 +126,7 @@ pub fn warn_of_spacing(pipeline: &Pipeline, all_options: &[SampleOptions]) -> an
             && !said.contains(&warning)
         {
             let spacing = options.levels.spacing.name();
-            // Nothing is lost where stderr is full or closed.
+            // Nothing is lost if stderr is full or closed.
             let _ = writeln!(io::stderr(), "warning: --spacing {spacing}: {warning}");
             said.push(warning);
         }

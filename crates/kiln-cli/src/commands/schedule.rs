@@ -1,4 +1,4 @@
-//! `kiln schedule`: how signal turns into noise, and where a sampler looks on the way.
+//! `kiln schedule`: shows how signal turns into noise, and which levels a sampler visits.
 
 use std::path::{Path, PathBuf};
 
@@ -15,12 +15,12 @@ use super::sample::SpacingName;
 use crate::terminal;
 use kiln_train::counted;
 
-/// What is visited without `--steps`, where there are as many timesteps.
+/// The default of `--steps`, if there are as many timesteps.
 const STEPS: usize = 20;
 
 /// Show noise schedules: rates and log-SNR over the timestep, and the steps that a sampler visits.
 ///
-/// Several schedules are drawn over each other. A schedule that leaves signal at its last timestep is warned of.
+/// Several schedules are drawn over each other. Warns of a schedule that leaves signal at its last timestep.
 #[derive(Args)]
 #[command(group(ArgGroup::new("source").args(["config", "model"]).required(true).multiple(true)))]
 #[command(after_help = "Examples:
@@ -60,7 +60,7 @@ pub struct ShowSchedule {
     json: bool,
 }
 
-/// What is shown, for `--json`.
+/// The result, for `--json`.
 #[derive(Serialize)]
 struct Outcome {
     schedules: Vec<Shown>,
@@ -75,27 +75,28 @@ struct Shown {
     num_train_timesteps: usize,
     /// At timestep 0.
     first_log_snr: f64,
-    /// At the last timestep; null where no signal is left.
+    /// At the last timestep; null if no signal is left.
     last_log_snr: f64,
-    /// What is left of the image at the last timestep: near zero, or sampling starts from another distribution.
+    /// The share of the image that is left at the last timestep. It should be near zero; otherwise sampling starts from
+    /// another distribution.
     terminal_signal_rate: f64,
     warning: Option<String>,
     spacing: Spacing,
     visited: Vec<Visited>,
 }
 
-/// A level at which a sampler asks its denoiser.
+/// A level at which a sampler calls its denoiser.
 #[derive(Serialize)]
 struct Visited {
     timestep: f64,
     signal_rate: f64,
     noise_rate: f64,
-    /// Null where there is no signal.
+    /// Null if there is no signal.
     log_snr: f64,
 }
 
 impl ShowSchedule {
-    /// Reads the schedules, draws them if asked to, and prints what they are.
+    /// Reads the schedules, draws them if asked to, and prints them.
     pub fn run(self) -> anyhow::Result<()> {
         let mut schedules = Vec::new();
         for path in &self.config {
@@ -117,7 +118,7 @@ impl ShowSchedule {
         terminal::print_outcome(&outcome, self.json, Outcome::in_words)
     }
 
-    /// A schedule in numbers and as it is plotted.
+    /// A schedule in numbers and for the plot.
     fn show(
         &self,
         name: &str,
@@ -131,7 +132,7 @@ impl ShowSchedule {
         };
         let steps = self.steps.unwrap_or(STEPS.min(timesteps));
         let mut visited = levels(&schedule, steps, options).with_context(|| name.to_owned())?;
-        // The last level is where the walk ends: no denoiser is asked there.
+        // The walk ends at the last level, without a call of the denoiser.
         visited.pop();
         let shown = Shown {
             name: name.to_owned(),
@@ -213,10 +214,10 @@ impl Outcome {
     }
 }
 
-/// What a model's `scheduler/` says; its weights are not read.
+/// The config in a model's `scheduler/`; its weights are not read.
 fn scheduler_of(model: &Path) -> anyhow::Result<SchedulerConfig> {
     let path = model.join("scheduler").join("scheduler_config.json");
-    // Where the models of diffusers' first months have it.
+    // The place in models from diffusers' first months.
     let beside_index = model.join("scheduler_config.json");
     let path = if !path.exists() && beside_index.exists() {
         beside_index

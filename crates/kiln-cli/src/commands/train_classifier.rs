@@ -1,4 +1,4 @@
-//! `kiln train-classifier`: the judge of drawn digits.
+//! `kiln train-classifier`: trains the judge of drawn digits.
 
 use clap::Args;
 use kiln_train::{ClassifierExperiment, train_classifier};
@@ -8,7 +8,7 @@ use super::training::{TrainedModels, TrainingArguments};
 /// Train the classifier that measures drawn digits.
 ///
 /// The run folder gets checkpoints, metrics.csv and curves.svg, and at the end model.safetensors, which `kiln evaluate
-/// --classifier` takes in place of the one inside this program. Ctrl-C saves a checkpoint and stops; --resume goes on.
+/// --classifier` uses instead of the one inside this program. Ctrl-C saves a checkpoint and stops; --resume goes on.
 #[derive(Args)]
 #[command(after_help = "Examples:
   kiln train-classifier --config configs/mnist-classifier.toml

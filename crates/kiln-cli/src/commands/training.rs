@@ -1,4 +1,4 @@
-//! What the training commands have in common.
+//! The common part of the training commands.
 
 use std::{
     path::{Path, PathBuf},
@@ -24,7 +24,7 @@ use crate::terminal::{self, DataProgress};
 const EXPERIMENT: &str = "Experiment";
 const RUN: &str = "Run";
 
-/// How long a rank that has failed lets rank 0 speak first: `mpirun` takes two seconds to kill what is left of a job.
+/// How long a failed rank waits for rank 0 to report first: `mpirun` takes two seconds to kill the rest of a job.
 const PATIENCE_WITH_RANK_0: Duration = Duration::from_secs(3);
 
 /// Where the experiment comes from, where its results go, and what computes.
@@ -86,7 +86,7 @@ pub struct TrainedModels {
 #[derive(Clone, Copy, Debug, ValueEnum)]
 enum Strategy {
     /// All devices sum the gradients, the first updates the weights
-    // What kiln 0.1.0 called so was the same.
+    // The name in kiln 0.1.0, with the same meaning.
     #[value(alias = "sharded")]
     Main,
     /// NCCL between CUDA devices
@@ -102,9 +102,9 @@ impl From<Strategy> for kiln_train::Strategy {
     }
 }
 
-/// One of the trainings of kiln-train, which experiments of type `E` describe.
+/// A training of kiln-train for experiments of type `E`.
 type Train<E> = fn(&E, &RunOptions, &dyn Progress) -> Result<TrainingReport, TrainError>;
-/// How such an experiment is read, with some of its keys overridden.
+/// Reads such an experiment, with some of its keys overridden.
 type Load<E> = fn(&Path, &[String]) -> Result<E, ConfigError>;
 
 impl TrainingArguments {
@@ -119,7 +119,7 @@ impl TrainingArguments {
         self.train(&table, models, Experiment::load, train)
     }
 
-    /// Reads an experiment by `load`, trains by `train` and says how it went.
+    /// Reads an experiment with `load`, trains with `train` and prints the outcome.
     ///
     /// `table` is the experiment's table of training settings.
     pub fn train<E>(
@@ -138,7 +138,7 @@ impl TrainingArguments {
             Err(error) if ranks.is_alone() => Err(error),
             Err(error) => {
                 if !ranks.is_first() {
-                    // What goes wrong for all is said once: by rank 0, which ends this one meanwhile.
+                    // Report an error of all ranks only once: rank 0 reports it, and ends this rank in the meantime.
                     thread::sleep(PATIENCE_WITH_RANK_0);
                 }
                 terminal::print_error(&terminal::one_sentence(&error));
@@ -147,7 +147,7 @@ impl TrainingArguments {
         }
     }
 
-    /// The part that this process has in the training by `ranks`.
+    /// This process's part of the training by `ranks`.
     fn train_on<E>(
         self,
         ranks: &Ranks,
@@ -168,12 +168,12 @@ impl TrainingArguments {
             (Some(out), _) => out,
             (None, Some(config)) => default_run_folder(config),
             (None, None) => {
-                bail!("name the run to go on with by --out, or its experiment by --config")
+                bail!("name the run to resume with --out, or its experiment with --config")
             }
         };
         let experiment = match &self.config {
             Some(config) if self.resume => {
-                // What was set for the run so far stays set.
+                // The run's earlier settings stay.
                 load(config, &[overrides_of_run(&out)?, overrides].concat())?
             }
             Some(config) => load(config, &overrides)?,
@@ -181,7 +181,7 @@ impl TrainingArguments {
                 let config = out.join("config.toml");
                 if !config.is_file() {
                     bail!(
-                        "{} holds no run to go on with: begin one by --config",
+                        "{} has no run to resume: start one with --config",
                         out.display()
                     );
                 }

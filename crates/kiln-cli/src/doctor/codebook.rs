@@ -1,4 +1,4 @@
-//! How many codes of the codebook are in use: the others are parameters that carry nothing.
+//! How many codes of the codebook are in use: the others are useless parameters.
 
 use burn::tensor::Tensor;
 use kiln_models::Autoencoder;
@@ -7,9 +7,9 @@ use kiln_models::bottleneck::vq::codes_in_use;
 use super::finding::{Finding, Findings};
 use super::patient::Patient;
 
-/// A smaller share of the codes in use is worth a word.
+/// A smaller share of codes in use gets a warning.
 const FEW: f64 = 0.5;
-/// Latent vectors per code that it takes to tell that a code is never used.
+/// Latent vectors per code that are needed to decide that a code is never used.
 const VECTORS_PER_CODE: usize = 10;
 
 pub(super) fn check(patient: &Patient) -> Findings {
@@ -28,7 +28,7 @@ pub(super) fn check(patient: &Patient) -> Findings {
     };
     let share = counted
         .or_else(|| reported(patient))
-        .ok_or("it takes stage 1's metrics, or images by --config or --data, to count codes")?;
+        .ok_or("counting codes needs stage 1's metrics, or images (--config or --data)")?;
     if share >= FEW {
         return Ok(Vec::new());
     }
@@ -38,7 +38,7 @@ pub(super) fn check(patient: &Patient) -> Findings {
     )])
 }
 
-/// The share of the codes that latents go through; none if there are too few latents to tell.
+/// The share of the codes that the latents use; `None` if there are too few latents to decide.
 fn count(autoencoder: &Autoencoder, latents: &Tensor<4>) -> Result<Option<f64>, String> {
     let bottleneck = &autoencoder.bottleneck;
     let Some(codes) = bottleneck.codes() else {
@@ -62,7 +62,7 @@ fn count(autoencoder: &Autoencoder, latents: &Tensor<4>) -> Result<Option<f64>, 
     Ok(Some(codes_in_use(&counts) as f64 / codes as f64))
 }
 
-/// The share of the codes that stage 1 reported last.
+/// The last share of codes in use that stage 1 logged.
 fn reported(patient: &Patient) -> Option<f64> {
     let stage = patient
         .stages

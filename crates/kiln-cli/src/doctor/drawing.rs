@@ -1,21 +1,21 @@
-//! Whether all that the networks answer is a number, while an image is drawn.
+//! Whether all outputs of the networks are finite while an image is drawn.
 
 use kiln::{Error, Pipeline, SampleOptions};
 
 use super::finding::{Finding, Findings};
 use super::patient::Patient;
 
-/// Enough to ask the network at noise of every strength.
+/// Enough to call the network at noise of every strength.
 const STEPS: usize = 10;
 
 pub(super) fn check(patient: &Patient) -> Findings {
     let Some(model) = &patient.model else {
-        return Err("it takes a whole model".to_owned());
+        return Err("it needs a whole model".to_owned());
     };
     let pipeline = Pipeline::from_model(patient.name.clone(), model.clone(), &patient.device);
     let pipeline = match pipeline {
         Ok(pipeline) => pipeline,
-        // What `kiln sample` says, too.
+        // `kiln sample` says the same.
         Err(error) => return Ok(vec![undrawable(&error)]),
     };
     let defaults = pipeline.default_options();
@@ -28,19 +28,19 @@ pub(super) fn check(patient: &Patient) -> Findings {
     match pipeline.sample(&options) {
         Ok(_) => Ok(Vec::new()),
         Err(Error::NetworkNotFinite { step, timestep }) => Ok(vec![lost(format!(
-            "in step {step} of {} of a drawing, at timestep {timestep:.0}, the network answers with numbers that are not finite",
+            "in step {step} of {} of a drawing, at timestep {timestep:.0}, the network's output is not finite",
             options.steps
         ))]),
         Err(Error::NotFinite(what)) => Ok(vec![lost(format!(
             "{what} has numbers that are not finite, when an image is drawn"
         ))]),
-        // That is this machine's.
+        // This is a problem of the machine, not of the model.
         Err(error @ (Error::Memory { .. } | Error::Compute(_))) => Err(error.to_string()),
         Err(error) => Ok(vec![undrawable(&error)]),
     }
 }
 
-/// The networks may be sound, and still nothing can be drawn with them.
+/// The networks may be sound although they cannot draw.
 fn undrawable(error: &Error) -> Finding {
     let error = error.to_string();
     let (what, remedy) = error

@@ -1,4 +1,4 @@
-//! Whether the files are there that kiln wrote, and are what it wrote. Files that others have added do no harm.
+//! Whether all files that kiln wrote exist and are unchanged. Added files do no harm.
 
 use std::path::Path;
 
@@ -9,7 +9,7 @@ use super::patient::Patient;
 
 pub(super) fn check(patient: &Patient) -> Findings {
     let Some(folder) = &patient.folder else {
-        return Err("it takes a model in a folder".to_owned());
+        return Err("it needs a model in a folder".to_owned());
     };
     let compared = differences(folder).map_err(|error| error.to_string())?;
     let Some(Differences { missing, changed }) = compared else {
@@ -19,13 +19,13 @@ pub(super) fn check(patient: &Patient) -> Findings {
     let changed = changed.iter().map(|file| {
         Finding::warning(
             format!("{file:?} was changed after kiln wrote it"),
-            "if nobody did so on purpose, restore it, or train or fetch the model again",
+            "if this was not on purpose, restore it, or train or fetch the model again",
         )
     });
     Ok(missing.chain(changed).collect())
 }
 
-/// Without its page a model is as good as before.
+/// A model does not need its page.
 fn gone(file: &str) -> Finding {
     let what = format!("{file:?} is missing, which kiln wrote");
     let remedy = "restore it, or train or fetch the model again";

@@ -8,11 +8,11 @@ use serde::Serialize;
 pub enum Severity {
     /// The model works, but worse than it could.
     Warning,
-    /// The model is of no use as it is.
+    /// The model is useless in this state.
     Broken,
 }
 
-/// Something that is wrong.
+/// A problem.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Finding {
     /// How bad it is.
@@ -23,7 +23,7 @@ pub struct Finding {
     pub remedy: String,
 }
 
-/// What a check finds, or why it cannot be made.
+/// A check's findings, or why it cannot be made.
 pub(super) type Findings = Result<Vec<Finding>, String>;
 
 impl Finding {

@@ -1,16 +1,16 @@
-//! Whether scaled latents deviate by one, as the noise does that is mixed with them.
+//! Whether scaled latents have a standard deviation of one, like the noise that is mixed with them.
 //!
-//! The signal-to-noise ratio that the U-Net meets is that of the schedule only if latents times `scaling_factor` have
-//! a standard deviation of one (Rombach et al. 2022, appendix G).
+//! The U-Net gets the schedule's signal-to-noise ratio only if latents times `scaling_factor` have a standard deviation
+//! of one (Rombach et al. 2022, appendix G).
 
 use burn::tensor::Tensor;
 
 use super::finding::{Finding, Findings};
 use super::patient::Patient;
 
-/// Deviations beyond this factor from one change what the schedule means.
+/// Deviations beyond this factor from one change the schedule's meaning.
 const NOTICEABLE: f64 = 1.25;
-/// Beyond this one the U-Net was trained for other latents.
+/// Beyond this factor the U-Net was trained for other latents.
 const BROKEN: f64 = 2.0;
 
 pub(super) fn check(patient: &Patient) -> Findings {
@@ -31,12 +31,14 @@ pub(super) fn check(patient: &Patient) -> Findings {
     }
     if !off.is_finite() {
         return Ok(vec![Finding::broken(
-            format!("latents deviate by {deviation}, so there is nothing in them"),
+            format!(
+                "the latents have a standard deviation of {deviation}, so they contain nothing"
+            ),
             "train stage 1 again",
         )]);
     }
     let what = format!(
-        "latents deviate by {deviation:.4}, so times the scaling_factor {factor:.4} by {scaled:.3} in place of 1"
+        "the latents' standard deviation is {deviation:.4}; times the scaling_factor {factor:.4} it is {scaled:.3} instead of 1"
     );
     let remedy = format!(
         "set scaling_factor = {:.4} in vqvae/config.json if the U-Net was trained with that, else train stage 2 again",

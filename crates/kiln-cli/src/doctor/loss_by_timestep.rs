@@ -1,13 +1,14 @@
-//! Whether the U-Net knows more than the mean and the spread of what it denoises, timestep by timestep.
+//! Whether the U-Net has learnt more than the mean and the spread of its data, timestep by timestep.
 //!
-//! Somebody who knows only the data's mean m and variance s² guesses best, of all guesses linear in zt = a z0 + b noise,
+//! With only the data's mean m and variance s², the best prediction that is linear in zt = a z0 + b noise is
 //!
 //! ```text
 //! noise = b (zt - a m) / (a² s² + b²)    with the mean squared error    a² s² / (a² s² + b²)
 //! ```
 //!
-//! which is never worse than guessing no noise (1) or the mean image (a² s² / b²). That is the chance level. Whatever the
-//! network predicts, its noise follows, and the quotient of the errors is the same for noise, signal and velocity.
+//! It is never worse than the prediction of no noise (1) or of the mean image (a² s² / b²). This is the chance level.
+//! The noise follows from any prediction of the network, and the ratio of the errors is the same for noise, signal and
+//! velocity.
 
 use burn::tensor::{Int, Tensor};
 use kiln_checkpoint::LatentDiffusion;
@@ -21,12 +22,12 @@ use super::patient::Patient;
 const BANDS: usize = 10;
 /// Noisy latents per band.
 const PER_BAND: usize = 48;
-/// The share of the chance level from which on a network knows nothing.
+/// From this share of the chance level on, a network has learnt nothing.
 const CHANCE: f64 = 0.95;
-/// A smaller error of the noise says nothing: where there is hardly any signal, good networks are no better.
+/// A smaller error of the noise is not judged: with hardly any signal, good networks are no better than chance.
 const NEGLIGIBLE: f64 = 0.05;
 
-/// How well the noise of some timesteps is told.
+/// How well the noise of some timesteps is predicted.
 #[derive(Debug)]
 struct Band {
     first_timestep: usize,
@@ -52,22 +53,22 @@ fn judge(bands: &[Band]) -> Vec<Finding> {
     }
     if at_chance.len() == judged {
         return vec![Finding::broken(
-            "at every timestep the U-Net tells noise no better than a guess from the latents' mean and spread",
+            "at every timestep the U-Net predicts noise no better than the latents' mean and spread do",
             "train longer or with another learning_rate, and use the schedule, prediction and VQ-VAE of its training",
         )];
     }
     let places: Vec<String> = at_chance.iter().map(|band| band.in_words()).collect();
     vec![Finding::warning(
         format!(
-            "at timesteps {} the U-Net tells noise no better than a guess from the latents' mean and spread",
+            "at timesteps {} the U-Net predicts noise no better than the latents' mean and spread do",
             places.join(", ")
         ),
-        "train longer, and look whether schedule and prediction are those of its training",
+        "train longer, and check that schedule and prediction match its training",
     )]
 }
 
 impl Band {
-    // Not a number is not below anything: it is at chance.
+    // NaN is not below anything, so it counts as chance.
 
     fn is_at_chance(&self) -> bool {
         !(self.share_of_chance < CHANCE || self.is_negligible())
@@ -131,13 +132,13 @@ fn measure(model: &LatentDiffusion, z0: Tensor<4>) -> Result<Vec<Band>, String> 
         .collect()
 }
 
-/// a² s² / (a² s² + b²), where the data deviate by s.
+/// a² s² / (a² s² + b²), where s is the data's standard deviation.
 fn chance(rates: Rates, deviation: f64) -> f64 {
     let signal = (rates.signal * deviation).powi(2);
     signal / (signal + rates.noise.powi(2))
 }
 
-/// The mean squared error of the noise that the network finds in each image, which is mixed with noise of `seed`.
+/// The mean squared error of the network's noise for each image, mixed with noise of `seed`.
 fn noise_errors(
     model: &LatentDiffusion,
     schedule: &Schedule,
@@ -160,7 +161,7 @@ fn noise_errors(
     let rates = Rates::batch(&levels, &device);
     let zt = rates.add_noise(z0, noise.clone());
     let config = model.unet.config();
-    // The last label is the null class, where there is one: what is known without the class.
+    // The last label is the null class, if there is one, which measures the network without a class.
     let labels = (config.num_class_embeds)
         .map(|classes| Tensor::<1, Int>::full([images], classes as i64 - 1, &device));
     let places = timesteps

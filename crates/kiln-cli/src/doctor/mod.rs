@@ -1,19 +1,19 @@
-//! What is wrong with a model or a run, and what to do about it.
+//! Finds what is wrong with a model or a run, and what to do about it.
 //!
-//! A [`Patient`] is a model with what is known of its training: the metrics and latents of its run, or images to encode.
-//! [`examine`] goes through the checks below, each of which finds something, finds nothing, or says what it would need.
+//! A [`Patient`] is a model with information about its training: the metrics and latents of its run, or images to
+//! encode. [`examine`] runs the checks below. Each finds something, finds nothing, or says what it needs.
 //!
 //! | check | looks at |
 //! | --- | --- |
 //! | `weights` | whether the model can be read, and every weight is a number |
-//! | `files` | whether the files are there that kiln wrote, and are what it wrote |
-//! | `drawing` | whether all that the networks answer is a number, while an image is drawn |
+//! | `files` | whether all files that kiln wrote exist and are unchanged |
+//! | `drawing` | whether all outputs of the networks are finite while an image is drawn |
 //! | `terminal SNR` | whether the schedule ends in pure noise, which sampling starts from |
-//! | `latent scale` | whether scaled latents deviate by one, as the noise does |
+//! | `latent scale` | whether scaled latents have a standard deviation of one, like the noise |
 //! | `codebook` | how many codes are in use |
-//! | `moving average` | whether the averaged weights have forgotten where they began |
-//! | `loss by timestep` | whether the U-Net knows more than the latents' mean and spread |
-//! | `validation gap` | whether validation falls together with training |
+//! | `moving average` | whether the averaged weights have forgotten the initial ones |
+//! | `loss by timestep` | whether the U-Net has learnt more than the latents' mean and spread |
+//! | `validation gap` | whether the validation loss falls together with the training loss |
 
 mod codebook;
 mod drawing;
@@ -39,7 +39,7 @@ use finding::Findings;
 pub struct Examination {
     /// The check's name.
     pub check: &'static str,
-    /// What was found; empty where nothing is wrong.
+    /// The findings; empty if nothing is wrong.
     pub findings: Vec<Finding>,
     /// Why the check could not be made, if it could not.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -60,7 +60,7 @@ const CHECKS: [(&str, Check); 9] = [
     ("validation gap", validation_gap::check),
 ];
 
-/// Makes every check.
+/// Runs every check.
 pub fn examine(patient: &Patient) -> Vec<Examination> {
     let examined = CHECKS.iter().map(|&(check, examine)| {
         let (findings, not_examined) = match examine(patient) {

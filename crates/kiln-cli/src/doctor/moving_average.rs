@@ -1,4 +1,4 @@
-//! Whether the averaged weights, which are the ones that a model keeps, have forgotten where they began.
+//! Whether the averaged weights, which a model keeps, have forgotten the initial ones.
 
 use kiln_models::ema::EmaConfig;
 use kiln_train::StageRecord;
@@ -8,7 +8,7 @@ use super::patient::Patient;
 
 pub(super) fn check(patient: &Patient) -> Findings {
     if patient.stages.is_empty() {
-        return Err("it takes a run folder to know how long a model was trained".to_owned());
+        return Err("it needs a run folder, which records the length of the training".to_owned());
     }
     if patient
         .stages
@@ -20,8 +20,8 @@ pub(super) fn check(patient: &Patient) -> Findings {
     Ok(patient.stages.iter().filter_map(of_stage).collect())
 }
 
-/// An average with decay d reaches back over about 1 / (1 - d) steps. One that is younger than that is still made of
-/// the weights that it began with.
+/// An average with decay d covers about the last 1 / (1 - d) steps. A younger average still consists largely of the
+/// weights that it began with.
 fn of_stage(stage: &StageRecord) -> Option<Finding> {
     let average = stage.training.ema.as_ref()?;
     let steps = stage.steps_done() as u64;
@@ -32,8 +32,8 @@ fn of_stage(stage: &StageRecord) -> Option<Finding> {
         return None;
     }
     let what = format!(
-        "the moving average of {} has seen {age} steps but reaches back over {window:.0} (decay {decay}), \
-         so {:.0} % of it are still the weights that it began with",
+        "the moving average of {} is {age} steps old but averages over {window:.0} (decay {decay}), \
+         so {:.0} % of it is still the initial weights",
         stage.name,
         100.0 * share_of_the_beginning(average, steps),
     );
@@ -44,7 +44,7 @@ fn of_stage(stage: &StageRecord) -> Option<Finding> {
     Some(Finding::warning(what, remedy))
 }
 
-/// How much of the average is the weights that it was first set to: the product of all decays since.
+/// The share of the first weights in the average: the product of all decays since then.
 fn share_of_the_beginning(average: &EmaConfig, steps: u64) -> f64 {
     let decays = (1..=steps).map(|step| average.decay_at(step));
     decays.skip_while(|&decay| decay == 0.0).product()

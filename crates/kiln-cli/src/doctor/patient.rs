@@ -1,4 +1,4 @@
-//! What is examined: a model, with what is known of its training.
+//! The subject of an examination: a model, with information about its training.
 
 use std::path::{Path, PathBuf};
 
@@ -14,32 +14,32 @@ use kiln_train::{FolderKind, RunRecord, StageRecord, load_model};
 use super::finding::Finding;
 use crate::pretrained;
 
-/// How many images' latents are looked at.
+/// The number of images whose latents are examined.
 const LATENTS: usize = 512;
-/// Why a check that looks at latents cannot be made.
+/// Why a check that needs latents cannot be made.
 pub(super) const NO_LATENTS: &str =
-    "it takes latents: those of a run folder, or images by --config or --data";
+    "it needs latents: a run folder, or images (--config or --data)";
 /// Images that are encoded together.
 const BATCH: usize = 64;
 
-/// A model or a run, with all that could be read of it.
+/// A model or a run, with everything that could be read from it.
 pub struct Patient {
     pub(super) name: String,
     pub(super) device: Device,
-    /// The whole model; with a pixel-space model, without a first stage.
+    /// The whole model, without a first stage in pixel space.
     pub(super) model: Option<LatentDiffusion>,
-    /// The VQ-VAE where there is no whole model.
+    /// The VQ-VAE if there is no whole model.
     pub(super) first_stage: Option<FirstStage>,
     pub(super) scheduler: Option<SchedulerConfig>,
     /// Whether it is a run whose experiment has no first stage.
     pub(super) run_is_in_pixel_space: bool,
     /// The stages of the run.
     pub(super) stages: Vec<StageRecord>,
-    /// What the U-Net learns to denoise, `[batch, channels, height, width]`, not scaled.
+    /// The U-Net's data, `[batch, channels, height, width]`, not scaled.
     pub(super) latents: Option<Tensor<4>>,
     /// The folder of the model or of the VQ-VAE, if it is in one.
     pub(super) folder: Option<PathBuf>,
-    /// Why parts are missing that are there on disk.
+    /// Why some parts on disk could not be read.
     pub(super) damage: Vec<Finding>,
 }
 
@@ -49,7 +49,7 @@ impl Patient {
     /// Parts that are damaged are findings, not errors.
     ///
     /// # Errors
-    /// When `path` is none of these, and when the run's config or the checkpoint cannot be read.
+    /// If `path` is something else, and if the run's config or the checkpoint cannot be read.
     pub fn open(path: &Path, device: &Device) -> anyhow::Result<Self> {
         let mut patient = Self::unknown(path.display().to_string(), device);
         match FolderKind::of(path) {
@@ -68,7 +68,7 @@ impl Patient {
     /// The model that is compiled in.
     ///
     /// # Errors
-    /// If there is none.
+    /// If the program has no model inside.
     pub fn pretrained(device: &Device) -> anyhow::Result<Self> {
         let source = pretrained::default_model()?;
         let mut patient = Self::unknown(source.place(), device);
@@ -76,7 +76,7 @@ impl Patient {
         Ok(patient)
     }
 
-    /// A patient of whom nothing has been read yet.
+    /// A patient without any data yet.
     pub(super) fn unknown(name: String, device: &Device) -> Self {
         Self {
             name,
@@ -92,7 +92,7 @@ impl Patient {
         }
     }
 
-    /// Where the model or run came from, in words.
+    /// A description of the model's or run's source.
     pub fn name(&self) -> &str {
         &self.name
     }
@@ -102,7 +102,7 @@ impl Patient {
         self.latents.is_some()
     }
 
-    /// The side of the images that the model was trained on, with their padding, and their channels.
+    /// The side of the training images, with their padding, and their channels.
     pub fn image_shape(&self) -> Option<(usize, usize)> {
         if let Some(first_stage) = self.first_stage() {
             let network = &first_stage.network;
@@ -116,10 +116,10 @@ impl Patient {
         Some((height, config.in_channels))
     }
 
-    /// Encodes images like those that the model was trained on, in place of its run's latents.
+    /// Encodes images like the training images, instead of using its run's latents.
     ///
     /// # Errors
-    /// Those of [`Autoencoder::check_image`] for images that the VQ-VAE cannot take.
+    /// Those of [`Autoencoder::check_image`] for images that the VQ-VAE does not accept.
     pub fn with_images(mut self, images: &Images) -> anyhow::Result<Self> {
         if images.is_empty() {
             return Ok(self);
@@ -140,7 +140,7 @@ impl Patient {
         Ok(self)
     }
 
-    /// Whether it is known to do without a first stage.
+    /// Whether it is known to have no first stage.
     pub(super) fn is_in_pixel_space(&self) -> bool {
         let model = self.model.as_ref();
         model.is_some_and(|model| model.first_stage.is_none()) || self.run_is_in_pixel_space
@@ -154,7 +154,7 @@ impl Patient {
         of_model.or(self.first_stage.as_ref())
     }
 
-    /// What latents are multiplied by before the U-Net sees them: 1 in pixel space.
+    /// The factor of the latents before the U-Net: 1 in pixel space.
     pub(super) fn scaling_factor(&self) -> f64 {
         self.first_stage().map_or(1.0, |first_stage| {
             first_stage.network.config().scaling_factor()

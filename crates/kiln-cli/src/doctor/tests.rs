@@ -1,4 +1,4 @@
-//! Each disease planted in a healthy model, and the healthy model itself.
+//! A healthy model, and each disease planted in it.
 
 use std::collections::BTreeMap;
 
@@ -23,7 +23,7 @@ fn healthy() -> Patient {
     patient.with_images(&images).unwrap()
 }
 
-/// A patient with nothing but the metrics of one stage: `(step, training loss, validation loss)`.
+/// A patient with only the metrics of one stage: `(step, training loss, validation loss)`.
 fn trained(losses: &[(usize, f64, f64)], average: EmaConfig) -> Patient {
     let text = include_str!("../../../../configs/mnist-quick.toml");
     let experiment = Experiment::parse(text, "mnist-quick", &[]).unwrap();
@@ -43,7 +43,7 @@ fn trained(losses: &[(usize, f64, f64)], average: EmaConfig) -> Patient {
     patient
 }
 
-/// The only finding of a check, which must be as bad as this.
+/// The only finding of a check, which must have this severity.
 fn only(findings: Findings, severity: Severity) -> Finding {
     let findings = findings.unwrap();
     assert_eq!(findings.len(), 1, "{findings:?}");
@@ -98,7 +98,7 @@ fn latents_of_another_scale_are_found() {
         let mut patient = healthy();
         patient.latents = patient.latents.map(|latents| latents.mul_scalar(factor));
         let found = only(latent_scale::check(&patient), severity);
-        assert!(found.what.contains("latents deviate by"), "{found:?}");
+        assert!(found.what.contains("standard deviation"), "{found:?}");
     }
 }
 
@@ -128,7 +128,7 @@ fn dead_codes_are_found_in_the_metrics() {
 
 #[test]
 fn a_young_moving_average_is_found() {
-    // As most papers have it: without warm-up.
+    // Without warm-up, as in most papers.
     let constant = EmaConfig {
         decay: 0.999,
         min_decay: 0.999,
@@ -175,7 +175,7 @@ fn validation_that_rises_is_found() {
     );
     let found = only(validation_gap::check(&diverged), Severity::Warning);
     assert!(found.remedy.contains("learning_rate"), "{found:?}");
-    // Neither noise nor a training loss that rises as well is a gap.
+    // Noise is not a gap, and neither is a training loss that rises, too.
     for losses in [
         [(10, 1.0, 1.1), (20, 0.5, 0.8), (30, 0.49, 0.82)],
         [(10, 1.0, 1.1), (20, 0.5, 0.6), (30, 0.9, 1.0)],

@@ -1,13 +1,14 @@
-//! Whether validation falls together with training, or the network learns its images by heart.
+//! Whether the validation loss falls together with the training loss, or the network memorises its
+//! images.
 
 use kiln_train::StageRecord;
 
 use super::finding::{Finding, Findings};
 use super::patient::Patient;
 
-/// A validation loss so much above its best one has risen; less is chance.
+/// A validation loss that exceeds its best by this factor has risen; less is chance.
 const RISEN: f64 = 1.1;
-/// A validation loss so many times the training loss is a gap.
+/// A validation loss of this many times the training loss is a gap.
 const GAP: f64 = 2.0;
 
 const REMEDY: &str = "train on more images (horizontal_flip doubles them), with a smaller network or more weight_decay, \
@@ -15,7 +16,7 @@ const REMEDY: &str = "train on more images (horizontal_flip doubles them), with 
 
 pub(super) fn check(patient: &Patient) -> Findings {
     if patient.stages.is_empty() {
-        return Err("it takes a run folder, whose metrics.csv has the losses".to_owned());
+        return Err("it needs a run folder, because metrics.csv has the losses".to_owned());
     }
     if patient
         .stages

@@ -3,8 +3,8 @@
 use kiln::pictures::Images;
 use kiln_eval::{EvalError, Features};
 
-/// Every pixel as the mean of the 3x3 around it, of those that are in the image: a landmark of how far a small flaw is from
-/// real.
+/// Replaces every pixel by the mean of the 3x3 pixels around it, within the image: a landmark for the distance of a
+/// small flaw.
 pub fn blurred(images: &Images) -> Images {
     let (height, width) = (images.height(), images.width());
     let mut blurred = Images::empty(images.channels(), height, width);

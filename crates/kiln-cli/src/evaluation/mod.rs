@@ -1,4 +1,4 @@
-//! How good a model's images are: sets of drawn images beside real ones, and what they were drawn with.
+//! Measures how good a model's images are: compares sets of drawn images, each with its settings, with real ones.
 //!
 //! ```text
 //! landmarks.rs   real images made worse, and the pixels themselves

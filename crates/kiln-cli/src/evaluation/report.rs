@@ -13,14 +13,14 @@ use serde_json::{Map, Value, json};
 
 use super::table::Table;
 
-/// An evaluation: what was measured, against what, and all figures.
+/// An evaluation: the model, the images it is compared with, and all figures.
 #[derive(Clone, Debug)]
 pub struct Report {
-    /// Where the model came from.
+    /// The source of the model.
     pub model: String,
     /// The real images.
     pub against: String,
-    /// Who measured.
+    /// The judge.
     pub judge: String,
     /// The seed of all noise.
     pub seed: u64,
@@ -31,15 +31,15 @@ pub struct Report {
 /// One set of images.
 #[derive(Clone, Debug)]
 pub struct Row {
-    /// What the images are.
+    /// A description of the images.
     pub name: String,
-    /// How they were sampled; none for landmarks.
+    /// How they were sampled; `None` for landmarks.
     pub sampling: Option<Sampling>,
     /// How many there are.
     pub images: usize,
-    /// Seconds that drawing them took.
+    /// The seconds for drawing them.
     pub seconds: Option<f64>,
-    /// What was measured.
+    /// The figures.
     pub figures: Vec<Figure>,
 }
 
@@ -48,20 +48,20 @@ pub struct Row {
 pub struct Sampling {
     /// The sampler with its settings.
     pub sampler: Sampler,
-    /// Which timesteps are visited.
+    /// The spacing of the timesteps.
     pub spacing: kiln_diffusion::Spacing,
     /// Denoising steps.
     pub steps: usize,
-    /// Scale of the guidance; 1 is none.
+    /// Scale of the guidance; 1 is no guidance.
     pub guidance: f64,
     /// The lowest and the highest noise rate at which there is guidance.
     pub guidance_interval: [f64; 2],
-    /// Calls of the network an image.
+    /// Network calls per image.
     pub evaluations: usize,
 }
 
 impl Row {
-    /// A row for images sampled as `options` say, without figures so far.
+    /// A row for images sampled with `options`, without figures yet.
     pub(super) fn of(options: &SampleOptions) -> Self {
         let sampling = Sampling {
             sampler: options.sampler,
@@ -82,12 +82,12 @@ impl Row {
 }
 
 impl Sampling {
-    /// All settings but the steps, in words: what a curve of the plot stands for.
+    /// All settings except the steps, as the name of a curve in the plot.
     fn way(&self) -> String {
         self.settings().join(", ")
     }
 
-    /// All settings, in words, but those that are `said` elsewhere.
+    /// All settings as text, except those that are `said` elsewhere.
     fn name(&self, said: &[String]) -> String {
         let mut words = self.settings();
         words.retain(|setting| !said.contains(setting));
@@ -95,7 +95,7 @@ impl Sampling {
         words.join(", ")
     }
 
-    /// The sampler first, then those that several samplers have.
+    /// The sampler first, then the settings that several samplers have.
     fn settings(&self) -> Vec<String> {
         let mut words = self.sampler.name().to_owned();
         if let Some(eta) = self.sampler.eta().filter(|&eta| eta != 0.0) {
@@ -115,7 +115,7 @@ impl Sampling {
 }
 
 impl Report {
-    /// The names of all figures, in the order in which they first come.
+    /// The names of all figures, in order of appearance.
     fn columns(&self) -> Vec<&str> {
         let mut columns: Vec<&str> = Vec::new();
         for figure in self.rows.iter().flat_map(|row| &row.figures) {
@@ -139,8 +139,8 @@ impl Report {
         common
     }
 
-    /// A Markdown table, whose columns line up, under a line that says what it is of, with the settings that all rows share. Where it would be wider than `width`
-    /// characters, it is several tables below each other.
+    /// A Markdown table with aligned columns, under a line that describes it and lists the settings that all rows
+    /// share. If it would be wider than `width` characters, it becomes several tables below each other.
     pub fn to_markdown(&self, width: usize) -> String {
         let Self {
             model,
@@ -178,7 +178,7 @@ impl Report {
         )
     }
 
-    /// One line a row, with a column for each figure and one for its error where it has one.
+    /// One line per row, with a column for each figure and one for its error, if it has one.
     pub fn to_csv(&self) -> String {
         let columns = self.columns();
         let mut text =
@@ -253,9 +253,9 @@ impl Report {
         })
     }
 
-    /// Writes `table.md`, `results.csv`, `results.json` and, where images were sampled, `quality.svg` to a folder: the first
-    /// figure over the number of network calls, a curve for each way to sample. Returns their paths. Files that are there
-    /// stay: see [`Album::save`].
+    /// Writes `table.md`, `results.csv`, `results.json` and, if images were sampled, `quality.svg` to a folder: the
+    /// first figure over the number of network calls, a curve for each way to sample. Returns their paths. Existing
+    /// files stay: see [`Album::save`].
     ///
     /// # Errors
     /// A file that cannot be written, a plot that cannot be drawn.
@@ -321,7 +321,7 @@ fn in_words(figure: &Figure) -> String {
     }
 }
 
-/// How often sampling asks the network about an image: what its time is proportional to. Guidance asks twice each time.
+/// The network calls per image, to which the time of sampling is proportional. Guidance doubles them.
 pub fn evaluations(options: &SampleOptions) -> usize {
     let calls = options.sampler.calls(options.steps);
     let is_guided = options.guidance.scale() != 1.0;

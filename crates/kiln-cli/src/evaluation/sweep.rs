@@ -1,4 +1,4 @@
-//! Many ways to sample one model, each measured.
+//! Measures many ways to sample one model.
 
 use std::time::Instant;
 
@@ -10,22 +10,22 @@ use kiln_train::seen_in;
 use super::landmarks::pixels_of;
 use super::report::Row;
 
-/// A model, and whom its images are shown to.
+/// A model, and the judge of its images.
 pub struct Sweep<'a> {
     /// The model.
     pub pipeline: &'a Pipeline,
-    /// Who looks at its images.
+    /// The judge of its images.
     pub judge: &'a Judge,
     /// The real images to compare with.
     pub reference: &'a Reference,
-    /// Training images' pixels, and how far held-out images are from them, to find images that were learnt by heart.
+    /// Training images' pixels, and the distances of held-out images to them, to find memorised images.
     pub training: Option<(&'a Features, &'a [f64])>,
-    /// Where the judge is.
+    /// The judge's device.
     pub device: &'a Device,
 }
 
 impl Sweep<'_> {
-    /// Draws images as `options` say and measures them; `observer` sees each step of each batch.
+    /// Draws images with `options` and measures them; `observer` sees each step of each batch.
     ///
     /// # Errors
     /// Those of [`Pipeline::sample`], and [`EvalError`] for too few images or images that the judge cannot read.
@@ -39,7 +39,7 @@ impl Sweep<'_> {
         let seconds = began.elapsed().as_secs_f64();
         let classes = &options.classes;
         if !classes.is_empty() {
-            // In turns, lest a batch or the first so many images be of one class.
+            // The classes take turns, so that a batch, or the first images, are not all of one class.
             let in_turns = |place| place % classes.len() * options.count + place / classes.len();
             images = images.select((0..images.len()).map(in_turns));
         }
@@ -63,8 +63,8 @@ impl Sweep<'_> {
     }
 }
 
-/// The share of `drawn` images that are nearer to a training image than 99% of held-out images are, by the Euclidean distance of
-/// pixels: 0.01 for images like those held out, more for images that were learnt by heart.
+/// The share of `drawn` images that are nearer to a training image than 99% of held-out images are, by the Euclidean
+/// distance of pixels: 0.01 for images like the held-out ones, more for memorised images.
 ///
 /// `held_out` are the distances of held-out images to their nearest training image.
 ///

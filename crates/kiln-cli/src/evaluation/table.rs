@@ -1,8 +1,8 @@
-//! A Markdown table that can also be read as it is, on a terminal.
+//! A Markdown table that is also readable as plain text on a terminal.
 
 /// Rows of cells, all as long as the header.
 pub(super) struct Table {
-    /// The header first. Its first column names the rows.
+    /// The header comes first. The first column names the rows.
     rows: Vec<Vec<String>>,
 }
 
@@ -17,8 +17,8 @@ impl Table {
         self.rows.push(row);
     }
 
-    /// Markdown in columns: names to the left, numbers to the right. Where lines would be longer than `width` characters, the
-    /// columns stand in several tables, each of which begins with the first column.
+    /// Markdown in columns: names to the left, numbers to the right. If lines would be longer than `width` characters,
+    /// the columns are split into several tables, each beginning with the first column.
     pub(super) fn to_markdown(&self, width: usize) -> String {
         let columns = self.rows[0].len();
         let mut tables = Vec::new();
@@ -29,7 +29,7 @@ impl Table {
                 used += self.width_of(column);
                 used < width
             });
-            // One column at least: it may have to be broken by the terminal.
+            // At least one column, even if the terminal has to wrap it.
             let end = (first + fitting.count().max(1)).min(columns);
             tables.push(self.part(first..end));
             first = end;

@@ -88,7 +88,7 @@ fn impossible_classes_are_refused_in_a_sentence() {
         ("sample --model shapes --class 3", "`3`"),
         ("sample --model shapes --class triangle", "`triangle`"),
         ("sample --model model --class 0", "without class labels"),
-        ("sample --model model --guidance 2", "nothing to guide"),
+        ("sample --model model --guidance 2", "cannot be guided"),
         (
             "sample --model shapes --guidance-interval 0.2-0.8",
             "--guidance",
@@ -130,7 +130,7 @@ fn names_with_commas_can_be_asked_for() {
     assert_eq!(drawn("--class red,round,red"), ["red,round", "red"]);
     assert_eq!(drawn("--class red,2,1"), ["red", "all", "red,round"]);
     assert_eq!(drawn("--class red --class red,round"), ["red", "red,round"]);
-    // A class of that name, of which the others are no part.
+    // A class with that name; the other classes are not included.
     assert_eq!(drawn("--class all"), ["all"]);
     let sentence = workplace.fail("sample --model fruit --class round");
     assert!(sentence.contains("no class `round`"), "{sentence}");

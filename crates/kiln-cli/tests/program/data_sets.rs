@@ -1,4 +1,4 @@
-//! Data sets as users have them, through the program.
+//! Users' data sets, through the program.
 
 use std::fs;
 

@@ -1,10 +1,10 @@
-//! No command writes into a model or a run that is there already.
+//! No command writes into an existing model or run.
 
 use std::{collections::BTreeMap, fs, path::Path};
 
 use crate::{Workplace, tiny, training};
 
-/// All files below a folder, hidden ones too.
+/// All files below a folder, including hidden ones.
 fn contents(folder: &Path) -> BTreeMap<String, Vec<u8>> {
     let mut contents = BTreeMap::new();
     for entry in fs::read_dir(folder).unwrap() {
@@ -52,7 +52,7 @@ fn a_part_of_a_model_or_of_a_run_is_no_destination() {
             format!("convert {checkpoint} --to {place}"),
             format!("train-diffusion --config pixels.toml --out {place}"),
         ] {
-            // A run folder itself is told to go on with --resume.
+            // For the run folder itself, the message advises --resume.
             let is_run = place == "run" && arguments.starts_with("train");
             let words = if is_run { "--resume" } else { "outside of it" };
             let sentence = workplace.fail(&arguments);
@@ -84,7 +84,7 @@ fn a_part_of_a_model_or_of_a_run_is_no_destination() {
     }
     assert!(contents(&workplace.path("")) == before);
 
-    // A model that was shared may be shared again in place, and a model may get its guide in place.
+    // A shared model may be shared again in place, and a model may get its guide in place.
     workplace.succeed("push model ada/digits --dry-run shared");
     workplace.succeed("push shared ada/digits --dry-run shared");
     workplace.succeed("model guide model --by worse --to model");

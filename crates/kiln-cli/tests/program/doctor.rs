@@ -8,7 +8,7 @@ use crate::{Workplace, tiny, training};
 
 const WEIGHTS: &str = "model/unet/diffusion_pytorch_model.safetensors";
 
-/// What `kiln doctor` prints, its exit code, and what it says on stderr.
+/// The stdout of `kiln doctor`, its exit code, and its stderr.
 fn examine(workplace: &Workplace, arguments: &str) -> (Value, Option<i32>, String) {
     let output = workplace.run(&format!("doctor {arguments} --json"));
     let stderr = String::from_utf8(output.stderr).unwrap();
@@ -33,7 +33,7 @@ fn severities<'a>(outcome: &'a Value, check: &str) -> Vec<&'a str> {
 fn the_built_in_model_gets_a_clean_bill() {
     let workplace = Workplace::new();
     let said = workplace.succeed("doctor");
-    assert!(said.contains("nothing is wrong"), "{said}");
+    assert!(said.contains("found nothing wrong"), "{said}");
     assert!(
         !said.contains("WARNING") && !said.contains("BROKEN"),
         "{said}"
@@ -85,7 +85,7 @@ fn a_model_that_was_shared_is_a_model_and_its_damage_is_found() {
     .unwrap();
     let (outcome, code, _) = examine(&workplace, "shared");
     assert_eq!(code, Some(0));
-    // What somebody added does no harm.
+    // Additional files do no harm.
     assert_eq!(severities(&outcome, "files"), [""; 0]);
     assert_eq!(severities(&outcome, "terminal SNR"), ["warning"]);
 
@@ -94,7 +94,7 @@ fn a_model_that_was_shared_is_a_model_and_its_damage_is_found() {
     assert_eq!(code, Some(0));
     assert_eq!(severities(&outcome, "files"), ["warning"]);
 
-    // Each in turn, and then all of them.
+    // First each of them, and then all together.
     let scheduler = "shared/scheduler/scheduler_config.json";
     let weights = "shared/unet/diffusion_pytorch_model.safetensors";
     for (file, check) in [(weights, "weights"), (scheduler, "weights")] {
@@ -139,7 +139,7 @@ fn a_run_is_examined_with_its_own_latents_and_metrics() {
     assert_eq!(severities(&outcome, "terminal SNR"), [""; 0]);
     assert_eq!(code, Some(1));
 
-    // The model alone needs images for as much.
+    // The model alone needs images for the same checks.
     let (outcome, ..) = examine(&workplace, "runs/experiment/model --data photos");
     assert_eq!(severities(&outcome, "loss by timestep"), ["broken"]);
 
@@ -161,7 +161,7 @@ fn a_model_with_classes_is_asked_without_one() {
         .save(&workplace.path("shapes"), Default::default())
         .unwrap();
     let (outcome, ..) = examine(&workplace, "shapes --data photos");
-    // Random weights know nothing.
+    // Random weights predict nothing.
     assert_eq!(severities(&outcome, "loss by timestep"), ["broken"]);
     assert_eq!(severities(&outcome, "weights"), [""; 0]);
 }

@@ -1,4 +1,4 @@
-//! What drawing never does: show what is no image, take a run for no model, lose a picture.
+//! Drawing never shows an output that is not an image, never rejects a run as a model, and never loses a picture.
 
 use std::fs;
 use std::path::Path;
@@ -8,7 +8,7 @@ use burn::tensor::Tensor;
 
 use crate::{Workplace, gray, tiny};
 
-/// Makes every weight so large that what a network answers is infinite.
+/// Makes every weight so large that a network's output is infinite.
 struct Exploding;
 
 impl ModuleMapper for Exploding {
@@ -107,7 +107,7 @@ fn files_are_as_many_as_are_asked_for() {
         }
     }
     assert_eq!(fs::read_dir(workplace.path(folder)).unwrap().count(), 15);
-    // Those of another drawing go elsewhere.
+    // The pictures of another drawing get other names.
     let again = workplace.json(asked);
     assert_eq!(again["grids"][0]["folder"], "samples/steps-0002-2");
 }
@@ -186,7 +186,7 @@ fn a_black_pen_on_white_paper_is_noticed() {
     assert!(note.contains("leave out --negate"), "{note}");
 }
 
-/// README's lines, but in two steps each.
+/// The README's lines, but with two steps each.
 #[test]
 fn the_readmes_examples_of_changing_images_run_as_written() {
     let workplace = Workplace::new();

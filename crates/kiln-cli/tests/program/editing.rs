@@ -1,5 +1,5 @@
-//! What is done to images: `kiln sample --from`, `interpolate`, `invert` and `inpaint`, most of it with the digits model
-//! that is inside the program.
+//! Changes of images: `kiln sample --from`, `interpolate`, `invert` and `inpaint`, mostly with the compiled-in digits
+//! model.
 
 use std::fs;
 
@@ -7,7 +7,7 @@ use image::{GrayImage, Luma, RgbImage};
 
 use crate::{Workplace, gray};
 
-/// A place in a grid of 28x28 digits.
+/// The digit at a position in a grid of 28x28 digits.
 fn digit(grid: &GrayImage, row: u32, column: u32) -> GrayImage {
     image::imageops::crop_imm(grid, column * 30 + 2, row * 30 + 2, 28, 28).to_image()
 }
@@ -123,7 +123,7 @@ fn strength_says_how_much_is_drawn_anew() {
         (&"digit.png".into(), &0.5.into())
     );
     let strip = gray(&workplace.path("samples/steps-0008-strip.png"));
-    // Words above it.
+    // There are words above it.
     let strip = lower_right(&strip, 3, 2);
     assert_eq!(
         digit(&strip, 1, 2),
@@ -151,7 +151,7 @@ fn inpainting_keeps_what_is_black_in_the_mask() {
         let upper = 14 * 28;
         assert_eq!(filled.as_raw()[..upper], original.as_raw()[..upper]);
         assert_ne!(filled.as_raw()[upper..], original.as_raw()[upper..]);
-        // The strip ends with what the model drew, of which the mask takes the lower half.
+        // The strip ends with the model's drawing, and the mask uses its lower half.
         let drawn = digit(&strip, row, 3);
         assert_eq!(filled.as_raw()[upper..], drawn.as_raw()[upper..]);
     }
@@ -185,7 +185,7 @@ fn what_cannot_be_done_is_said_in_a_sentence() {
             "inpaint image.png --mask image.png --class 1",
             "without class labels",
         ),
-        ("invert image.png --guidance 2", "nothing to guide"),
+        ("invert image.png --guidance 2", "cannot be guided"),
     ] {
         let arguments = match arguments.contains("--model") {
             true => arguments.to_owned(),
@@ -204,7 +204,7 @@ fn what_cannot_be_done_is_said_in_a_sentence() {
             "from 0 to 1, such as 0.6",
         ),
         ("inpaint image.png --mask image.png --eta 2", "from 0 to 1"),
-        // What would change nothing.
+        // Flags without effect.
         ("sample --negate", "--from"),
         ("sample --strength 0.5", "--from"),
         ("interpolate --seeds 0,1 --negate", "--seeds"),

@@ -1,4 +1,4 @@
-//! `kiln evaluate`, on the model that is compiled in.
+//! `kiln evaluate`, on the compiled-in model.
 
 use std::fs;
 
@@ -22,7 +22,7 @@ fn every_combination_is_measured_between_landmarks_and_written_down() {
     let calls: Vec<_> = (rows.iter())
         .filter_map(|row| row["sampling"]["evaluations"].as_u64())
         .collect();
-    // The model's guide is asked as often as the model.
+    // The model's guide is called as often as the model.
     assert_eq!(calls, [1, 2, 1, 2, 1, 3].map(|calls| 2 * calls));
     assert!(rows.iter().all(|row| row["count"] == 65));
 
@@ -43,7 +43,7 @@ fn every_combination_is_measured_between_landmarks_and_written_down() {
             "{name}"
         );
     }
-    // What was seen in real images is kept, and gives the same figures again.
+    // The features of real images are kept, and give the same figures again.
     let kept = fs::read_dir(workplace.path("cache/kiln/features")).unwrap();
     assert_eq!(kept.count(), 2);
     let again = workplace.json(line);
@@ -122,7 +122,7 @@ fn a_damaged_cache_is_made_again_and_one_that_cannot_be_written_is_done_without(
         .unwrap();
     let warning = String::from_utf8_lossy(&output.stderr);
     assert!(
-        output.status.success() && warning.contains("is not kept"),
+        output.status.success() && warning.contains("are not stored"),
         "{warning}"
     );
     assert!(!warning.contains('\u{1b}'), "{warning}");
@@ -145,7 +145,7 @@ fn too_few_images_are_counted_with_what_to_do() {
     let pixels = "train-diffusion --config pixels.toml --set stage_2.evaluation.features=\"768\"";
     let sentence = workplace.fail(&format!("{pixels} --set data.validation_fraction=0.01"));
     assert!(
-        sentence.contains("has 1") && sentence.contains("at least 2"),
+        sentence.contains("has only 1") && sentence.contains("at least 2"),
         "{sentence}"
     );
 }

@@ -1,4 +1,4 @@
-//! What goes wrong is one sentence and a non-zero exit, and loses nothing.
+//! Every failure gives one sentence and a non-zero exit, and loses nothing.
 
 use std::fs;
 
@@ -105,7 +105,7 @@ fn pipes_and_devices_are_not_waited_for() {
         .arg(workplace.path("pipe"))
         .status();
     assert!(made.unwrap().success());
-    // A hole: it takes no room on the disk, and would take all of the memory.
+    // A sparse file: it takes no space on the disk, but would need all of the memory.
     let digits = concat!(
         env!("CARGO_MANIFEST_DIR"),
         "/../../configs/mnist-quick.toml"
@@ -175,7 +175,7 @@ fn a_full_disk_is_a_sentence_and_leaves_the_old_picture() {
     workplace.succeed("sample --model model --steps 1 --count 1");
     let picture = workplace.path("samples/steps-0001.png");
     let before = fs::read(&picture).unwrap();
-    // A folder in the place of the temporary file stands in for a disk that takes nothing more.
+    // A folder with the temporary file's name simulates a full disk.
     fs::create_dir(workplace.path("samples/steps-0001-2.png.partial")).unwrap();
     assert!(
         workplace

@@ -29,7 +29,7 @@ fn a_model_with_its_guide_draws_as_the_two_of_them_do() {
     assert_eq!(info["guide"]["guidance"]["interval"][0], 0.1);
     let said = workplace.succeed("model info guided");
     assert!(said.contains("1.5 at noise rates 0.1 to 1"), "{said}");
-    // A guide goes where its model goes.
+    // A guide is pushed with its model.
     workplace.succeed("push guided somebody/guided --dry-run card");
     let card = std::fs::read_to_string(workplace.path("card/README.md")).unwrap();
     assert!(

@@ -1,4 +1,4 @@
-//! Models from the Hub and to it, by the program, with a Hub on this machine.
+//! The program fetches and pushes models with a Hub on this machine.
 
 #[path = "../../../kiln-hub/tests/hub/server.rs"]
 mod server;
@@ -21,7 +21,7 @@ use server::{Fault, Files, Hub};
 
 const WEIGHTS: &str = "unet/diffusion_pytorch_model.safetensors";
 
-/// A Hub that has the tiny model as `ada/tiny`, and a user whom it knows.
+/// A Hub that has the tiny model as `ada/tiny`, and a user with access.
 struct Scene {
     hub: Hub,
     workplace: Workplace,
@@ -191,12 +191,12 @@ fn what_is_neither_here_nor_on_the_hub_is_one_sentence() {
         ),
         (
             "sample --model ada/nothing",
-            "there is no folder ada/nothing, so it was looked for on the Hub",
+            "there is no folder ada/nothing, so kiln looked for it on the Hub",
         ),
         ("model info ada/tiny@v9", "ada/tiny has no revision `v9`"),
         (
             "pull ada/tiny --offline",
-            "does not hold anything of ada/tiny",
+            "does not have anything of ada/tiny",
         ),
     ] {
         let sentence = scene.fail(arguments);
@@ -268,7 +268,7 @@ fn a_model_is_pushed_with_a_page_made_of_its_run() {
         fs::create_dir_all(run.join(folder)).unwrap();
     }
     fs::rename(scene.workplace.path("model"), run.join("model")).unwrap();
-    // As a training with --data writes it.
+    // As written by a training with --data.
     let place = scene.workplace.path("photos").display().to_string();
     let config = PIXELS.replace("\"photos\"", &format!("{place:?}"));
     let header = "# Written by kiln 0.1.0.\n";
@@ -341,11 +341,11 @@ fn a_model_is_pushed_with_a_page_made_of_its_run() {
     assert_eq!(found["samples.png"], picture(3));
     let page = String::from_utf8(found["README.md"].clone()).unwrap();
     assert!(
-        page.contains("![Images, and what this model makes of them](samples.png)"),
+        page.contains("![Images and their reconstructions](samples.png)"),
         "{page}"
     );
     assert!(!page.contains("loss-of-stage-2"), "{page}");
-    // Over an older dry run, but over nothing else.
+    // A dry run may replace an older dry run, but nothing else.
     scene.succeed("push run/model ada/shared --dry-run dry");
     assert!(
         scene
@@ -361,7 +361,7 @@ fn the_page_of_a_vqvae_alone_shows_reconstructions_and_claims_no_scale() {
     workplace.succeed("push runs/experiment/vqvae/model ada/codes --dry-run dry");
     let page = fs::read_to_string(workplace.path("dry/README.md")).unwrap();
     assert!(page.contains("| scaling factor | not measured |"), "{page}");
-    assert!(page.contains("what this model makes of them"), "{page}");
+    assert!(page.contains("Images and their reconstructions"), "{page}");
     let newest = workplace.path("runs/experiment/vqvae/reconstructions/step-0000004.png");
     let shown = fs::read(workplace.path("dry/samples.png")).unwrap();
     assert!(fs::read(newest).unwrap() == shown);
@@ -381,7 +381,7 @@ fn what_is_shown_on_a_page_is_an_image() {
         );
         assert!(!scene.workplace.path("dry").exists());
     }
-    // What it is counts, and not how it is called.
+    // The content counts, and not the name.
     scene.succeed("sample --model model --steps 1 --count 1");
     fs::rename(
         scene.workplace.path("samples/steps-0001.png"),
@@ -436,7 +436,7 @@ fn pushing_without_a_token_or_a_name_says_how_to_get_one() {
 fn a_full_disk_while_pulling_is_a_sentence() {
     let scene = Scene::new();
     fs::create_dir(scene.workplace.path("huggingface")).unwrap();
-    // A disk of two pages, in a name space of its own.
+    // A disk of two pages, in its own name space.
     let script = "mount -t tmpfs -o size=8k none huggingface || exit 77; exec \"$0\" \"$@\"";
     let mut command = Command::new("unshare");
     command.args(["--mount", "--map-root-user", "sh", "-c", script]);

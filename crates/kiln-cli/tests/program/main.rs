@@ -79,7 +79,7 @@ impl Workplace {
         serde_json::from_str(&self.succeed(arguments)).expect("JSON")
     }
 
-    /// Runs `kiln sample ARGUMENTS` and returns its grid, which has a number where there was another one before.
+    /// Runs `kiln sample ARGUMENTS` and returns its grid, whose name has a number if there was an earlier one.
     pub fn draw(&self, arguments: &str) -> image::GrayImage {
         let outcome = self.json(&format!("sample {arguments} --json"));
         gray(&self.path(outcome["grids"][0]["picture"].as_str().expect("a picture")))
@@ -106,7 +106,7 @@ impl Workplace {
         sentence.trim_end().to_owned()
     }
 
-    /// Runs `kiln`, whose arguments must be refused, and returns what it says.
+    /// Runs `kiln`, which must refuse its arguments, and returns its message.
     pub fn refuse(&self, arguments: &str) -> String {
         let output = self.run(arguments);
         let stderr = String::from_utf8(output.stderr).expect("text");
@@ -122,7 +122,7 @@ pub fn program(folder: &Path, arguments: &str) -> Command {
         .current_dir(folder)
         .args(arguments.split_whitespace());
     command.env_remove("RUST_LOG").env_remove("RUST_BACKTRACE");
-    // No Hub but the one that a test starts: nobody listens at port 1.
+    // There is no Hub unless a test starts one: no server listens at port 1.
     command.env("HF_ENDPOINT", "http://127.0.0.1:1");
     command.env("HF_HOME", folder.join("huggingface"));
     for name in ["HF_TOKEN", "HF_HUB_CACHE", "HF_HUB_OFFLINE"] {
@@ -132,7 +132,7 @@ pub fn program(folder: &Path, arguments: &str) -> Command {
     command
 }
 
-/// Waits until `is_far_enough`, which a running program must become within a minute.
+/// Waits until `is_far_enough` is true for a running program; fails after a minute.
 pub fn wait_until(child: &mut Child, is_far_enough: impl Fn() -> bool) {
     let patience = Instant::now() + Duration::from_secs(60);
     while !is_far_enough() {

@@ -1,4 +1,4 @@
-//! Models of others: public ones as they lie on the Hub, and checkpoints of the original code.
+//! Models of others: public ones in the form of the Hub, and checkpoints of the original code.
 
 use image::{Rgb, RgbImage};
 

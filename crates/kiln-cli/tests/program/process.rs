@@ -1,4 +1,4 @@
-//! What a process does to files that are not its own, to other processes, and when it is told to stop.
+//! How a process treats files that are not its own, other processes, and requests to stop.
 
 use std::fs::{self, File};
 use std::net::TcpListener;
@@ -24,7 +24,7 @@ fn names(folder: &Path) -> Vec<String> {
     names
 }
 
-/// Begins a training that takes for ever, with its output to nowhere.
+/// Begins an endless training, without output.
 fn begin(workplace: &Workplace, command: &mut Command) -> Child {
     let child = command.stdout(Stdio::null()).stderr(Stdio::null());
     let mut child = child.spawn().unwrap();
@@ -40,7 +40,7 @@ pub fn signal(child: &Child, name: &str) {
     assert!(sent.success());
 }
 
-/// Waits for a process to end, for a minute.
+/// Waits up to a minute until a process ends.
 pub fn ended(mut child: Child) -> std::process::ExitStatus {
     let patience = Instant::now() + Duration::from_secs(60);
     loop {
@@ -55,7 +55,7 @@ pub fn ended(mut child: Child) -> std::process::ExitStatus {
     }
 }
 
-/// The newest checkpoint is of the last row in the metrics.
+/// The newest checkpoint belongs to the last row in the metrics.
 fn assert_last_round_is_saved(workplace: &Workplace) {
     let steps = |name: &String| name.strip_prefix("step-")?.parse::<usize>().ok();
     let saved = names(&workplace.path("run/vqvae/checkpoints"));
@@ -71,7 +71,7 @@ fn foreign_folders_are_refused_before_any_work() {
     fs::create_dir_all(workplace.path("project/src")).unwrap();
     fs::write(workplace.path("project/config.json"), "{}").unwrap();
     fs::write(workplace.path("project/src/main.rs"), "fn main() {}").unwrap();
-    // What is to be read does not exist: the place to write is looked at first.
+    // The input does not exist: the destination is checked first.
     for command in [
         "convert nowhere.ckpt --to project",
         "push nowhere a/b --dry-run project",
@@ -125,7 +125,7 @@ fn a_run_that_has_lost_its_config_is_not_called_foreign() {
             "{sentence}"
         );
     }
-    // By its first line it is known.
+    // The first line identifies it.
     let text = String::from_utf8(config.clone()).unwrap();
     let (_, rest) = text.split_once('\n').unwrap();
     fs::write(workplace.path("run/config.toml"), rest).unwrap();
@@ -158,7 +158,7 @@ fn a_refused_start_leaves_everything_as_it_was() {
             assert!(!workplace.path(left).exists(), "{arguments} left {left}");
         }
     }
-    // Not even in the folder of a run of before.
+    // Not even in the folder of an earlier run.
     train(&workplace, "train-vqvae --out run");
     let before = fs::read(workplace.path("run/config.toml")).unwrap();
     for arguments in [
@@ -277,7 +277,7 @@ fn a_second_interrupt_ends_at_once_whatever_the_process_does() {
         wait_until(&mut child, || run.exists());
         signal(&child, name);
         thread::sleep(Duration::from_millis(50));
-        // A signal that comes before the first was handled is the same to the kernel.
+        // The kernel merges a signal with an earlier one that has not been handled.
         let patience = Instant::now() + Duration::from_secs(60);
         while child.try_wait().unwrap().is_none() && Instant::now() < patience {
             signal(&child, name);
@@ -287,7 +287,7 @@ fn a_second_interrupt_ends_at_once_whatever_the_process_does() {
     }
 }
 
-/// As a terminal does whose window is closed: the dashboard dies with it, and the training is saved.
+/// Like a terminal whose window is closed: the dashboard dies with it, and the training is saved.
 #[cfg(target_os = "linux")]
 #[test]
 fn a_training_outlives_the_terminal_of_its_dashboard() {
@@ -306,7 +306,7 @@ fn a_training_outlives_the_terminal_of_its_dashboard() {
     thread::sleep(Duration::from_millis(300));
     terminal.kill().unwrap();
     terminal.wait().unwrap();
-    // The training has lost its parent now; it frees the folder once it has saved.
+    // The training has lost its parent now; it releases the folder after it has saved.
     let rest =
         "train-vqvae --config experiment.toml --out run --resume --set stage_1.training.steps=1";
     let patience = Instant::now() + Duration::from_secs(60);
@@ -326,7 +326,7 @@ fn output_that_goes_nowhere_is_no_crash() {
         let mut command = program(&workplace.path(""), arguments);
         command.stdout(stdout).stderr(stderr).output().unwrap()
     };
-    // A result that cannot be printed is an error; a warning is not worth one.
+    // A result that cannot be printed is an error; a warning that cannot be printed is not.
     for arguments in ["model info model", "--help", "sample --help", "--version"] {
         let output = run(arguments, full(), Stdio::piped());
         let sentence = String::from_utf8_lossy(&output.stderr);
@@ -356,7 +356,7 @@ fn an_environment_that_is_not_understood_is_refused() {
         let sentence = String::from_utf8_lossy(&output.stderr);
         assert_eq!(output.status.code(), Some(1), "{sentence}");
         assert!(
-            sentence.contains(&format!("{name}=\"bogus\"")) && sentence.contains(valid),
+            sentence.contains(&format!("{name} is \"bogus\"")) && sentence.contains(valid),
             "{sentence}"
         );
     }
@@ -402,7 +402,7 @@ fn numbers_that_no_machine_has_memory_for_are_refused_by_their_key() {
         "{pixels} --set sampling.count=4096 --set stage_2.training.batch_size=1"
     ));
     assert!(sentence.contains("sampling.count"), "{sentence}");
-    // A round may be as long as it likes: its batches are made one after the other.
+    // A round may have any length: its batches are made one after the other.
     let mut command = program(
         &workplace.path(""),
         &format!(

@@ -6,7 +6,7 @@ use image::{GrayImage, Luma};
 
 use crate::{Workplace, gray, program, tiny, training};
 
-/// Five pictures of different sizes, with a gradient each.
+/// Five pictures of different sizes, each with a gradient.
 fn photos(workplace: &Workplace) {
     fs::create_dir(workplace.path("photos")).unwrap();
     for number in 0..5u32 {
@@ -78,7 +78,7 @@ fn a_model_of_a_run_is_shown_what_the_run_holds_out() {
         (".", "run/vqvae/model"),
         (".", "run/diffusion/checkpoints/step-0000004"),
         ("run/model", "."),
-        // From there the path of the config means nothing.
+        // The path in the config does not exist from there.
         ("elsewhere", "../run/model"),
     ] {
         let (said, outcome) = measured(folder, model);

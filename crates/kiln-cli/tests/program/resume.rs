@@ -1,4 +1,4 @@
-//! `--resume`: what it need not be told again, and what it says.
+//! `--resume`: the settings that need not be repeated, and its messages.
 
 use std::fs;
 
@@ -9,7 +9,7 @@ use crate::{
     training::{self, PIXELS},
 };
 
-/// A workplace with a run in pixel space in `run/`, stopped by its end after 4 steps of a velocity network.
+/// A workplace with a run in pixel space in `run/`, which ended after 4 steps of a velocity network.
 fn begun() -> Workplace {
     let workplace = training::workplace();
     fs::write(workplace.path("experiment.toml"), PIXELS).unwrap();
@@ -44,7 +44,7 @@ fn what_was_set_need_not_be_set_again() {
         assert!(config.contains(&format!("steps = {steps}")), "{config}");
     }
 
-    // The images are found from another folder, too.
+    // The images are also found from another folder.
     fs::create_dir(workplace.path("elsewhere")).unwrap();
     let arguments = "train-diffusion --out ../run --resume --set stage_2.training.steps=11";
     let output = crate::program(&workplace.path("elsewhere"), arguments)
@@ -111,7 +111,7 @@ fn what_is_set_of_a_stage_that_has_been_trained_is_left_aside_with_a_word() {
         ("train-latent-diffusion", "stage_1.training.steps=9"),
         ("train-vqvae", "stage_2.training.steps=9"),
         ("train-vqvae", "unet.layers_per_block=2"),
-        // Nothing is left to do with so few.
+        // With so few steps nothing is left to do.
         ("train-latent-diffusion", "stage_2.training.steps=1"),
     ] {
         let output = workplace.run(&format!("{stage} --out run --resume --set {set}"));
@@ -124,7 +124,7 @@ fn what_is_set_of_a_stage_that_has_been_trained_is_left_aside_with_a_word() {
         assert!(said.contains(&format!(", not {value}")), "{set}: {said}");
         assert_eq!(config(), before, "{set}");
     }
-    // What is not said again is no change.
+    // Settings that are not repeated are not changes.
     for stage in ["train-vqvae", "train-latent-diffusion"] {
         let output = workplace.run(&format!("{stage} --out run --resume"));
         assert_eq!(String::from_utf8_lossy(&output.stderr), "", "{stage}");
@@ -140,7 +140,7 @@ fn a_vqvae_that_was_moved_is_asked_for() {
     let resume = "train-latent-diffusion --out run --resume --set stage_2.training.steps=5";
     let sentence = workplace.fail(resume);
     assert!(
-        sentence.contains("no longer in") && sentence.contains("by --vqvae where it is now"),
+        sentence.contains("no longer in") && sentence.contains("its new place with --vqvae"),
         "{sentence}"
     );
     let report = finish(&workplace, &format!("{resume} --vqvae moved"));
@@ -169,8 +169,8 @@ fn devices_and_micro_batches_take_each_others_place() {
     let output = workplace.run(&format!("train-diffusion --out half {more}"));
     let said = String::from_utf8_lossy(&output.stderr);
     assert!(
-        said.contains("a step sees 4 images, and saw 8 before")
-            && said.contains("a pass over the data is 6 steps, and was 3"),
+        said.contains("a step saw 8 images before and now sees 4")
+            && said.contains("a pass over the data was 3 steps and is now 6"),
         "{said}"
     );
 }
@@ -190,7 +190,7 @@ fn a_finished_run_and_one_that_is_not_there_say_so() {
     assert!(fs::read(workplace.path("run/config.toml")).unwrap() == before);
 
     let sentence = workplace.fail("train-diffusion --out nowhere --resume");
-    assert!(sentence.contains("no run to go on with"), "{sentence}");
+    assert!(sentence.contains("no run to resume"), "{sentence}");
     let sentence = workplace.fail("train-diffusion --resume");
     assert!(sentence.contains("--out"), "{sentence}");
     let output = workplace.run("train-diffusion --config experiment.toml --out new --resume");
@@ -206,7 +206,7 @@ fn a_classifier_goes_on_as_if_it_had_never_stopped() {
     fs::write(workplace.path("classifier.toml"), config).unwrap();
     let train = "train-classifier --config classifier.toml --out";
     finish(&workplace, &format!("{train} whole"));
-    // As a kill after the second checkpoint leaves it.
+    // The state after a kill at the second checkpoint.
     finish(&workplace, &format!("{train} run"));
     fs::remove_dir_all(workplace.path("run/checkpoints/step-0000006")).unwrap();
     fs::remove_file(workplace.path("run/model.safetensors")).unwrap();

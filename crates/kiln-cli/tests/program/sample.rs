@@ -10,14 +10,14 @@ use image::{AnimationDecoder, GrayImage, codecs::gif::GifDecoder};
 
 use crate::{Workplace, gray, program};
 
-/// A grid's place of an image of 6x6 pixels with gaps of 2.
+/// The cell of a grid with images of 6x6 pixels and gaps of 2.
 fn cell(grid: &GrayImage, row: u32, column: u32) -> Vec<u8> {
     image::imageops::crop_imm(grid, column * 8 + 2, row * 8 + 2, 6, 6)
         .to_image()
         .into_raw()
 }
 
-/// Images computed in batches of another size may differ by rounding, which is one step of a byte at most.
+/// Images from batches of another size may differ by rounding, at most by 1 in a byte.
 fn assert_same_picture(one: &[u8], other: &[u8]) {
     assert_eq!(one.len(), other.len());
     let largest = one
@@ -112,7 +112,7 @@ fn samplers_and_spacings_give_different_images() {
         assert!(!pictures.contains(&picture), "{options}");
         pictures.push(picture);
     }
-    // Where bf16 would be slower f32 is taken, and that is said.
+    // f32 replaces bf16 if that would be slower, and a message says so.
     let plain = draw("");
     let output =
         workplace.run("sample --model model --steps 4 --count 16 --precision bf16 --out rounded");
@@ -120,7 +120,8 @@ fn samplers_and_spacings_give_different_images() {
     let rounded = gray(&workplace.path("rounded/steps-0004.png")).into_raw();
     let pays = kiln_kernels::has_matrix_unit();
     assert_eq!((rounded != plain, output.stderr.is_empty()), (pays, pays));
-    // What they compute is tested where they are. Here two good ones may well agree: latents fall to the nearest code.
+    // Other tests check the samplers' results. Two good ones may give the same image here, because latents snap to the
+    // nearest code.
     for options in [
         "--sampler heun",
         "--sampler second-order",
@@ -175,7 +176,7 @@ fn the_gif_ends_with_the_grid() {
             .into_luma8()
             .into_raw()
     };
-    // So small a picture is enlarged, pixel by pixel.
+    // Such a small picture is enlarged, pixel by pixel.
     let grid = gray(&workplace.path("samples/steps-0006.png"));
     let (width, height) = (grid.width() * 15, grid.height() * 15);
     let nearest = image::imageops::FilterType::Nearest;
@@ -202,7 +203,7 @@ fn a_reader_that_has_gone_is_no_error() {
     assert_eq!(String::from_utf8_lossy(&output.stderr), "");
 }
 
-/// `script` gives a program a terminal of its own.
+/// `script` gives a program its own terminal.
 #[cfg(target_os = "linux")]
 #[test]
 fn a_terminal_shows_a_preview() {

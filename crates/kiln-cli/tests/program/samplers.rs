@@ -1,10 +1,10 @@
-//! Every sampler at its default settings, on the model that is compiled in: what it draws are digits.
+//! Every sampler with its default settings draws digits, on the compiled-in model.
 
 use serde_json::Value;
 
 use crate::Workplace;
 
-/// The figure of the row of this sampler, or of the landmark if it is none.
+/// The figure in the row of this sampler or landmark.
 fn figure(row: &Value, name: &str) -> f64 {
     row["figures"][name]["value"].as_f64().unwrap()
 }

@@ -29,7 +29,7 @@ fn schedules_of_configs_and_models_are_compared() {
         assert_eq!(schedule["visited"].as_array().unwrap().len(), 10);
         assert_eq!(schedule["warning"].is_string(), timesteps < 1000);
     }
-    // sqrt of the product of 1 - beta, as PyTorch computes it in f64.
+    // The square root of the product of 1 - beta, computed by PyTorch in f64.
     let terminal = shown["schedules"][0]["terminal_signal_rate"].as_f64();
     assert!((terminal.unwrap() - 0.364).abs() < 1e-3, "{terminal:?}");
     let picture = image::open(workplace.path("s.png")).unwrap();

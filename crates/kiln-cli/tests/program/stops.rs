@@ -1,4 +1,4 @@
-//! A training that is told to stop does so soon, whatever it is doing, and goes on as if it had never stopped.
+//! A training stops soon after a request, at any time, and a resume continues as if it had never stopped.
 
 use std::fs;
 use std::net::TcpListener;
@@ -10,7 +10,7 @@ use crate::process::{ended, signal};
 use crate::training::{PIXELS, workplace};
 use crate::{Workplace, program, wait_until};
 
-/// A step of 2,000 batches, which is less than 100 times all images.
+/// A step of 2,000 batches, which is less than 100 passes.
 const LONG_STEPS: &str = "train-diffusion --config pixels.toml --json --set stage_2.training.steps=2 \
      --set stage_2.training.batch_size=1 --set stage_2.training.accumulate=2000 --set stage_2.training.pictures_every=0";
 
@@ -20,7 +20,7 @@ fn with_pixels() -> Workplace {
     workplace
 }
 
-/// A training's report, and what is in the weights that it left.
+/// A training's report, and the contents of its weights.
 fn report(workplace: &Workplace, arguments: &str) -> Value {
     let output = workplace.run(arguments);
     let stderr = String::from_utf8_lossy(&output.stderr);
@@ -108,7 +108,7 @@ fn before_the_first_step_one_signal_is_enough() {
         signal(child, name);
     }
     for (child, name, code) in begun {
-        // Within the patience of the Hub's client, or it would be an error of the Hub's.
+        // The stop comes within the patience of the Hub's client; otherwise it would be an error of the Hub.
         assert_eq!(ended(child).code(), Some(code), "{name}");
         assert!(!workplace.path(&format!("run{name}")).exists(), "{name}");
     }

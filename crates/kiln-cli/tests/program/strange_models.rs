@@ -1,4 +1,4 @@
-//! Models that another program or a hand wrote: what is wrong with them is said alike by all commands.
+//! Models that another program or a person wrote: all commands report their faults in the same words.
 
 use std::fs;
 use std::process::Command;
@@ -9,7 +9,7 @@ const SCHEDULER: &str = "model/scheduler/scheduler_config.json";
 const UNET: &str = "model/unet/config.json";
 const WEIGHTS: &str = "model/unet/diffusion_pytorch_model.safetensors";
 
-/// Puts `new` in the place of `old` in a file, which has it once.
+/// Replaces `old` by `new` in a file, which must have it once.
 fn edit(workplace: &Workplace, file: &str, old: &str, new: &str) {
     let path = workplace.path(file);
     let text = fs::read_to_string(&path).unwrap();
@@ -68,12 +68,12 @@ fn words_of_python_for_what_is_no_number_are_named_with_their_key() {
             let workplace = Workplace::new();
             let path = workplace.path(file);
             let text = fs::read_to_string(&path).unwrap();
-            // In front, so that it is the first of two.
+            // At the front, so that it is the first of two.
             let text = text.replacen('{', &format!("{{\"{key}\": {word},"), 1);
             fs::write(path, text).unwrap();
             for command in ["sample --steps 2 --model", "model info"] {
                 let sentence = workplace.fail(&format!("{command} model"));
-                let said = format!("{file} says that `{key}` is {word}, which Python writes");
+                let said = format!("{file} says that `{key}` is {word}, which JSON does not allow");
                 assert!(sentence.contains(&said), "{command}: {sentence}");
             }
         }

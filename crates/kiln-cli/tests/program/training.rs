@@ -10,7 +10,7 @@ use serde_json::Value;
 
 use crate::{Workplace, gray, program, wait_until};
 
-/// Both stages on 8x8 images, as small as they can be.
+/// Both stages on 8x8 images, as small as possible.
 pub const EXPERIMENT: &str = r#"
 [data]
 dataset = "folder"
@@ -105,7 +105,7 @@ pub fn workplace() -> Workplace {
     workplace
 }
 
-/// Runs a training to its end and returns its JSON. Progress goes to stderr, so that stdout is the JSON alone.
+/// Runs a training to its end and returns its JSON. Progress goes to stderr, so stdout is only the JSON.
 pub fn train(workplace: &Workplace, arguments: &str) -> Value {
     let output = workplace.run(&format!("{arguments} --config experiment.toml --json"));
     let progress = String::from_utf8_lossy(&output.stderr);
@@ -116,7 +116,7 @@ pub fn train(workplace: &Workplace, arguments: &str) -> Value {
         .unwrap_or_else(|error| panic!("kiln {arguments}: {error} in {stdout}"))
 }
 
-/// Begins a stage 1 that would take for ever, and waits until it has written some checkpoints.
+/// Begins an endless stage 1, and waits until it has written some checkpoints.
 fn begin_long_training(workplace: &Workplace) -> Child {
     let arguments = "train-vqvae --config experiment.toml --json --out run --set stage_1.training.steps=1000000";
     let mut command = program(&workplace.path(""), arguments);
@@ -137,7 +137,7 @@ fn metrics(workplace: &Workplace) -> Vec<u64> {
         .collect()
 }
 
-/// Goes on with a training that was stopped, for a few steps more, and checks that no round is lost or there twice.
+/// Resumes a stopped training for a few more steps, and checks that no round is lost or repeated.
 fn resume(workplace: &Workplace) {
     let goal = metrics(workplace).last().copied().unwrap() + 6;
     let report = train(
@@ -198,7 +198,7 @@ fn both_stages_lead_to_a_model_that_samples() {
     );
     assert!(workplace.path("second/model/unet/config.json").is_file());
 
-    // And another can go on where this one ended.
+    // Another run can continue from the end of this one.
     train(
         &workplace,
         "train-latent-diffusion --initial-weights runs/experiment/model --out third",
@@ -220,7 +220,7 @@ fn pixel_space_training_leads_to_a_model_that_samples() {
         (&report["stage"], &report["model"]),
         (&"diffusion".into(), &"runs/experiment/model".into())
     );
-    // The run stands for its model, and the config says how that is drawn.
+    // The run's path names its model, and the config determines how it is drawn.
     let by_default = workplace.json("sample --model runs/experiment --out by-default --json");
     assert_eq!(by_default["model"], "runs/experiment/model");
     let sampling = toml::from_str::<toml::Table>(PIXELS).unwrap()["sampling"].clone();

@@ -15,7 +15,7 @@ use crate::kind::Kind;
 pub(crate) struct Listing {
     /// Sorted by name.
     pub(crate) entries: Vec<Entry>,
-    /// What else there is.
+    /// Entries that are not used.
     pub(crate) skipped: Skipped,
 }
 
@@ -48,7 +48,7 @@ impl Content {
         match self {
             Self::File(path) => {
                 let file = File::open(path)?;
-                // A file with a hole is as long as it likes: it is not read to find out.
+                // A file with a hole may have any length: refuse it before reading.
                 refuse_larger(file.metadata()?.len(), MAX_FILE_BYTES)?;
                 read_at_most(file, MAX_FILE_BYTES)
             }
@@ -57,7 +57,7 @@ impl Content {
         }
     }
 
-    /// What the content is, by its beginning.
+    /// The kind of the content, from its first bytes.
     pub(crate) fn kind(&self) -> io::Result<Kind> {
         let start = match self {
             Self::File(path) => start_of(File::open(path)?)?,

@@ -9,9 +9,10 @@ use super::skipped::{Why, is_hidden};
 use crate::error::DataError;
 use crate::names;
 
-/// Lists the files below `folder`, through links, without what is hidden, broken or out of reach.
+/// Lists the files below `folder`, through links, without hidden, broken or unreadable ones.
 ///
-/// Every folder is read once: a link to one that is read anyway is skipped, so that links to links do not multiply.
+/// Every folder is read once: a link to a folder that is read anyway is skipped, so that links to links do not
+/// multiply.
 pub(super) fn list(folder: &Path) -> Result<Listing, DataError> {
     let reading = |error| DataError::reading(folder, error);
     let mut walk = Walk {
@@ -31,7 +32,7 @@ pub(super) fn list(folder: &Path) -> Result<Listing, DataError> {
 
 struct Walk<'a> {
     folder: &'a Path,
-    /// The folders that are read, by their real paths.
+    /// The folders read so far, by their real paths.
     read: BTreeSet<PathBuf>,
     /// Links to folders, still to be followed.
     links: BTreeSet<PathBuf>,
@@ -78,7 +79,7 @@ impl Walk<'_> {
         }
     }
 
-    /// The same of the folder that a link leads to, if it is not read yet.
+    /// The same for the folder that a link leads to, if it is not read yet.
     fn through(&mut self, link: &Path) {
         let real = link.canonicalize().ok();
         let place = link.parent().and_then(|parent| parent.canonicalize().ok());
@@ -177,7 +178,7 @@ mod tests {
             skipped.contains("23 links to folders that are read already (as "),
             "{skipped}"
         );
-        // Of all folders from above, none is read twice.
+        // Of the folders above, each is read once.
         assert_eq!(shown(folder.path()).0.len(), 24);
     }
 
@@ -194,7 +195,7 @@ mod tests {
             skipped.starts_with("skipped 2 entries: 2 hidden (as "),
             "{skipped}"
         );
-        // What was named is not hidden.
+        // A folder that the user names is not hidden.
         assert_eq!(shown(&hidden).0, ["deep/4"]);
     }
 
@@ -216,7 +217,7 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         for name in [&b"\xca\xd0"[..], b"\xca\xd1"] {
             let class = folder.path().join(OsStr::from_bytes(name));
-            // Some file systems have no such names.
+            // Some file systems do not allow such names.
             if fs::create_dir(&class).is_err() {
                 return;
             }

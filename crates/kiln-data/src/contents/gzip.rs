@@ -1,4 +1,4 @@
-//! What a gzip file holds, checked to its end.
+//! The content of a gzip file, checked to its end.
 
 use std::io::{self, BufRead, BufReader, Read};
 
@@ -6,8 +6,8 @@ use flate2::bufread::GzDecoder;
 
 /// Unpacks every member of a gzip file, one after the other.
 ///
-/// A member ends in a checksum, which is compared once the member has been read to its end: a reader that stops
-/// earlier calls [`Gzip::finish`]. Zeros may follow a member, as they do on tapes; other bytes are an error.
+/// A member ends with a checksum, which is compared when the member has been read to its end: a reader that stops
+/// earlier calls [`Gzip::finish`]. Zeros may follow a member, as on tapes; other bytes are an error.
 pub(crate) struct Gzip<R> {
     /// `None` after the end.
     member: Option<GzDecoder<BufReader<R>>>,
@@ -20,7 +20,7 @@ impl<R: Read> Gzip<R> {
         }
     }
 
-    /// Reads what is left, so that every checksum has been compared.
+    /// Reads the rest, so that every checksum is compared.
     pub(crate) fn finish(mut self) -> io::Result<()> {
         io::copy(&mut self, &mut io::sink()).map(drop)
     }
@@ -43,12 +43,12 @@ impl<R: Read> Read for Gzip<R> {
     }
 }
 
-/// Whether no other member follows, zeros left out.
+/// Whether only zeros follow, and no other member.
 fn is_at_end(rest: &mut impl BufRead) -> io::Result<bool> {
     loop {
         match rest.fill_buf()? {
             [] => return Ok(true),
-            // Every member begins so.
+            // The first bytes of every member.
             [0x1f, ..] => return Ok(false),
             [0, ..] => rest.consume(1),
             _ => return Err(io::Error::other("other bytes follow its end")),
@@ -64,7 +64,7 @@ mod tests {
     fn unpacked(packed: &[u8]) -> Result<Vec<u8>, String> {
         let mut bytes = Vec::new();
         let read = Gzip::new(packed).read_to_end(&mut bytes);
-        // Reading may stop early: the rest is checked all the same.
+        // If reading stops early, the rest is still checked.
         let mut stopped = Gzip::new(packed);
         let first = stopped.read(&mut [0]);
         let finished = first.and_then(|_| stopped.finish());
@@ -96,7 +96,7 @@ mod tests {
             let mut changed = packed.clone();
             changed[at] ^= 0x10;
             let read = unpacked(&changed);
-            // The header has bytes that say when and where, which may be anything.
+            // The header's time and system may have any value.
             let is_harmless = at < 10 && read.as_ref() == Ok(&content);
             assert!(
                 read.is_err() || is_harmless,

@@ -1,12 +1,12 @@
-//! One way to list and read the files of a folder, a zip archive and a tar archive.
+//! One interface to list and read the files of a folder, a zip archive and a tar archive.
 //!
 //! ```text
 //! content.rs      what is found: files, and where the bytes of each are
 //! disk.rs         the files below a folder
 //! zip.rs, tar.rs  the files of an archive, without unpacking it
 //! zipped.rs       one file of a zip
-//! tree.rs         what links within an archive lead to
-//! skipped.rs    what is not used, and why
+//! tree.rs         the targets of links within an archive
+//! skipped.rs    the entries that are not used, and why
 //! limits.rs       how much is read at most
 //! spool.rs        files out of a stream, in a temporary file
 //! ```
@@ -35,9 +35,9 @@ pub(crate) use self::limits::{MAX_FILE_BYTES, read_at_most, start_of, unpacked_l
 pub(crate) use self::skipped::{Skipped, Why};
 pub(crate) use self::spool::{Spool, Stretch};
 
-/// Opens a data file, and says how long it is.
+/// Opens a data file, and returns its length.
 ///
-/// A named pipe would make this wait, and a device has no end: they are refused, unread.
+/// A named pipe would make this wait, and a device has no end: both are refused without reading.
 pub(crate) fn open_file(path: &Path) -> Result<(File, u64), DataError> {
     let read_error = |error| DataError::reading(path, error);
     let metadata = fs::metadata(path).map_err(read_error)?;
@@ -45,7 +45,7 @@ pub(crate) fn open_file(path: &Path) -> Result<(File, u64), DataError> {
         let problem = if metadata.is_dir() {
             "is a folder: pass the file itself"
         } else {
-            "is a device or a pipe, which cannot be read as often as training does: copy it to a file"
+            "is a device or a pipe, which training cannot read repeatedly: copy it to a file"
         };
         return Err(DataError::Unusable {
             path: path.to_owned(),
@@ -82,7 +82,7 @@ fn list_archive(path: &Path) -> Result<Listing, DataError> {
         Kind::Zip => zip::list(path, file),
         Kind::Gzip => tar::list_gzipped(path, file, len),
         Kind::Tar => tar::list(path, file, len),
-        // A program that unpacks itself may stand before a zip, and a tar without files is zeros.
+        // A zip may begin with a self-extracting program, and a tar without files is all zeros.
         Kind::Other if ends_in("zip") => zip::list(path, file),
         Kind::Other if ends_in("tar") => tar::list(path, file, len),
         kind => Err(DataError::foreign(
@@ -138,7 +138,7 @@ mod tests {
         assert_eq!(list_bytes("a.zip", &files.zip()).unwrap(), expected);
         assert_eq!(list_bytes("a.tar", &files.tar()).unwrap(), expected);
         assert_eq!(list_bytes("a.tgz", &gzip(&files.tar())).unwrap(), expected);
-        // What it is, is told by the content.
+        // The content decides the kind.
         assert_eq!(
             list_bytes("no-extension", &gzip(&files.tar())).unwrap(),
             expected

@@ -1,4 +1,4 @@
-//! What was found and is not used, and why: nothing goes missing without a word.
+//! Entries that were found but not used, with the reasons, so that every omission is reported.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -6,43 +6,43 @@ use std::fmt;
 /// Why a file, a folder or a link is not used.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Why {
-    /// Of a system or a program: `.git`, `.DS_Store`, `__MACOSX`.
+    /// A file of a system or a program: `.git`, `.DS_Store`, `__MACOSX`.
     Hidden,
     /// A link to nothing.
     Dangling,
-    /// A link to a folder that it is in.
+    /// A link to a folder that contains it.
     Circle,
     /// A link to a folder that is read under another name.
     Repeated,
-    /// The system does not let it be read.
+    /// The system does not allow reading it.
     Unreadable,
     /// A path or a link that leaves the archive.
     Outside,
-    /// More folders in each other than make sense.
+    /// Folders nested too deeply.
     Deep,
     /// A device, a named pipe or a socket.
     Special,
-    /// A file with holes, in a form that is not read.
+    /// A file with holes, in a form that is not supported.
     Sparse,
-    /// Another file of the archive has its name, and comes later.
+    /// A later file of the archive has the same name.
     Replaced,
     /// An archive within the data set.
     Archive,
-    /// A Parquet file, which is opened alone.
+    /// A Parquet file, which must be opened on its own.
     Table,
     Pointer,
-    /// An image of a format that is not read.
+    /// An image of a format that is not supported.
     Format(&'static str),
     NoImage,
 }
 
-/// `.DS_Store`, `._picture.jpg`, `__MACOSX`: what a system leaves behind, not data.
+/// `.DS_Store`, `._picture.jpg`, `__MACOSX`: files of a system, not data.
 pub(super) fn is_hidden(part: &[u8]) -> bool {
     part.starts_with(b".") || part == b"__MACOSX"
 }
 
 impl Why {
-    /// What `count` of them are.
+    /// The words for `count` such entries.
     fn words(self, count: usize) -> String {
         let of = |one: &str, several: &str| {
             let words = if count == 1 { one } else { several };
@@ -72,7 +72,7 @@ impl Why {
             ),
             Self::Pointer => of("Git LFS pointer", "Git LFS pointers"),
             Self::Format(name) => of(
-                &format!("{name} image, which is not read"),
+                &format!("{name} image, which kiln does not read"),
                 &format!("{name} images, which are not read"),
             ),
             Self::NoImage => of("not an image", "not images"),
@@ -124,7 +124,7 @@ mod tests {
         assert_eq!(
             passed.to_string(),
             "skipped 4 entries: 2 hidden (as .git), 1 link to nothing (README), \
-             1 HEIC image, which is not read (a.heic)"
+             1 HEIC image, which kiln does not read (a.heic)"
         );
     }
 }

@@ -1,4 +1,5 @@
-//! Files out of a stream that cannot be read out of order, one after the other in a temporary file.
+//! Files from a stream that can only be read in order, stored one after the other in a temporary
+//! file.
 
 use std::fs::File;
 use std::io::{self, BufWriter, Read, Seek, SeekFrom, Write};
@@ -7,12 +8,12 @@ use std::sync::Arc;
 
 use tempfile::{NamedTempFile, TempPath};
 
-/// A file that others are stretches of.
+/// A file that contains others.
 #[derive(Debug)]
 pub(crate) enum Place {
-    /// The user's.
+    /// A file of the user.
     Kept(PathBuf),
-    /// Ours: it goes away with the last stretch of it.
+    /// A temporary file of ours: it is removed with the last stretch of it.
     Temporary(TempPath),
 }
 
@@ -63,7 +64,7 @@ impl Spool {
         self.len
     }
 
-    /// Adds bytes; they can be read there after [`Self::finish`].
+    /// Adds bytes; they can be read after [`Self::finish`].
     pub(crate) fn add(&mut self, bytes: &[u8]) -> io::Result<Stretch> {
         let start = self.len;
         self.file.write_all(bytes)?;
@@ -75,7 +76,7 @@ impl Spool {
         })
     }
 
-    /// Adds what `reader` gives until its end, a piece at a time. The inner error is the reader's.
+    /// Adds everything from `reader`, a piece at a time. The inner error is the reader's.
     pub(crate) fn take(&mut self, mut reader: impl Read) -> io::Result<io::Result<Stretch>> {
         let mut all = self.add(&[])?;
         let mut piece = [0; 16 << 10];
@@ -89,7 +90,7 @@ impl Spool {
         }
     }
 
-    /// Writes what is not written yet.
+    /// Writes the rest.
     pub(crate) fn finish(mut self) -> io::Result<()> {
         self.file.flush()
     }

@@ -21,9 +21,9 @@ use crate::error::DataError;
 use crate::kind::{Kind, START};
 use crate::names;
 
-/// What an archive may say of one file before its content: names, and what programs add to them.
+/// The largest header of one file: names, and extensions by programs.
 const MAX_HEADER_BYTES: u64 = 1 << 20;
-/// Of which an archive consists.
+/// The size of an archive's blocks.
 const BLOCK: u64 = 512;
 
 /// Lists a plain tar of `len` bytes.
@@ -59,7 +59,7 @@ pub(super) fn list_gzipped(
     let mut archive = tar::Archive::new(watched);
     let entries = archive.entries();
     reading.all(entries.map_err(|error| damaged(path, &error))?)?;
-    // A tar says itself where it ends, which is before the checksum.
+    // A tar marks its own end, which comes before the checksum.
     let (_, unpacked) = archive.into_inner().reader.into_inner();
     unpacked.finish().map_err(|error| damaged(path, &error))?;
     reading.finish()
@@ -73,7 +73,7 @@ struct Reading<'a> {
     progress: Rc<Progress>,
     /// The archive itself, if its files can be read where they are.
     in_place: Option<Arc<Place>>,
-    /// Where the others go.
+    /// The place for files that cannot be read in the archive itself.
     spool: Option<Spool>,
     tree: Tree,
 }
@@ -97,7 +97,7 @@ impl<'a> Reading<'a> {
             self.progress.left.set(u64::MAX);
             self.add(&mut entry)?;
             if self.in_place.is_none() {
-                // What was not wanted is read now, so that only headers are left.
+                // Skips unused content, so that only headers are left.
                 io::copy(&mut entry, &mut io::sink()).map_err(|error| damaged(path, &error))?;
             }
             self.progress.left.set(MAX_HEADER_BYTES);
@@ -112,7 +112,7 @@ impl<'a> Reading<'a> {
         let target = target.map(|target| names::from_bytes(&target));
         match (entry.header().entry_type(), target) {
             (EntryType::Directory | EntryType::XGlobalHeader, _) => {}
-            // In old archives a folder is a file whose name ends so.
+            // In old archives a folder is a file whose name ends with a slash.
             (EntryType::Regular, _) if path.ends_with(b"/") => {}
             (EntryType::Symlink, Some(target)) => {
                 self.tree.add_link(&name, Link::Symbolic(target));
@@ -150,7 +150,7 @@ impl<'a> Reading<'a> {
         let has_holes = entry.header().entry_type() == EntryType::GNUSparse;
         if let Some(archive) = self.in_place.as_ref().filter(|_| !has_holes) {
             let start = entry.raw_file_position();
-            // Every file is filled up to a whole block.
+            // Every file is padded to a whole block.
             let end = start.checked_add(size.next_multiple_of(BLOCK));
             if end.is_none_or(|end| end > self.len) {
                 return Err(cut_short());
@@ -185,7 +185,7 @@ impl<'a> Reading<'a> {
     fn finish(self) -> Result<Listing, DataError> {
         if self.progress.at_end.get() {
             tracing::warn!(
-                "{} lacks the mark that ends a tar archive: it may be cut short",
+                "{} has no end-of-archive mark: it may be cut short",
                 self.path.display()
             );
         }
@@ -197,7 +197,7 @@ impl<'a> Reading<'a> {
     }
 }
 
-/// Whether a file is one of those that POSIX's headers describe as sparse: its content begins with a map of its holes.
+/// Whether POSIX headers describe a file as sparse: its content then begins with a map of its holes.
 fn has_map_of_holes<R: Read>(entry: &mut tar::Entry<'_, R>) -> bool {
     let Ok(Some(extensions)) = entry.pax_extensions() else {
         return false;
@@ -207,16 +207,16 @@ fn has_map_of_holes<R: Read>(entry: &mut tar::Entry<'_, R>) -> bool {
         .any(|extension| extension.key_bytes().starts_with(b"GNU.sparse."))
 }
 
-/// How far reading is, for the reader and for who drives it.
+/// The state of reading, shared by the reader and the code that drives it.
 #[derive(Default)]
 struct Progress {
     /// The bytes that may still be read.
     left: Cell<u64>,
-    /// Whether there was nothing more to read.
+    /// Whether the reader is at the end.
     at_end: Cell<bool>,
 }
 
-/// A reader that is told how much may be read.
+/// A reader with a limit.
 struct Watched<R> {
     reader: R,
     progress: Rc<Progress>,
@@ -295,7 +295,7 @@ mod tests {
         add(tar, EntryType::Regular, name, b"", content);
     }
 
-    /// Names, contents and what was skipped: of the archive as it is, and gzipped.
+    /// Names, contents and skipped entries of the archive, plain and gzipped.
     fn listed(tar: &[u8]) -> Result<(Vec<(String, String)>, String), String> {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("a.tar");
@@ -331,7 +331,7 @@ mod tests {
         add(&mut tar, EntryType::Link, b"dog/2", b"cat/1", b"");
         add(&mut tar, EntryType::Symlink, b"dog/3", b"../cat/1", b"");
         add(&mut tar, EntryType::Symlink, b"kitten", b"cat", b"");
-        // POSIX lets a hard link carry the content.
+        // POSIX allows a hard link to have content.
         add(&mut tar, EntryType::Link, b"dog/4", b"cat/1", b"four");
         let (files, _) = listed(&tar.into_inner().unwrap()).unwrap();
         let expected = ["cat/1", "dog/1", "dog/2", "dog/3", "dog/4", "kitten/1"];
@@ -396,7 +396,7 @@ mod tests {
 
     #[test]
     fn sparse_files_are_filled_with_zeros() {
-        // Of 1,024 bytes, only the second half is there.
+        // Only the second half of the 1,024 bytes is stored.
         let mut tar = Builder::new(Vec::new());
         let mut header = header(EntryType::GNUSparse, 512);
         let fields = header.as_gnu_mut().unwrap();
@@ -412,7 +412,7 @@ mod tests {
 
     #[test]
     fn a_name_without_end_is_damage() {
-        // Gzipped, such an archive takes next to nothing.
+        // Gzipped, such an archive is tiny.
         let mut tar = Builder::new(Vec::new());
         let name = vec![b'a'; 4 << 20];
         add(

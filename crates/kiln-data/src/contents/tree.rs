@@ -1,6 +1,6 @@
-//! The files of an archive as the folders that they would be unpacked to, so that links within it can be followed.
+//! The files of an archive as a tree of folders, so that links within it can be followed.
 //!
-//! Nothing is unpacked: a path that would leave the archive is skipped because nobody can know what it means.
+//! Nothing is unpacked: a path that would leave the archive is skipped, because its target is unknown.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -9,11 +9,11 @@ use super::content::{Content, Entry, Listing};
 use super::skipped::{Skipped, Why, is_hidden};
 use crate::error::DataError;
 
-/// More links in a row than this go in a circle. Linux has the same bound.
+/// More links in a row than this count as a circle. Linux has the same limit.
 const MAX_LINKS: usize = 40;
-/// Folders in each other; deeper ones are a mistake or an attack.
+/// Nesting of folders; deeper ones are a mistake or an attack.
 const MAX_DEPTH: usize = 100;
-/// Links to folders can make many files of few: no honest archive makes more than this of them.
+/// Links to folders can turn few files into many: no honest archive makes more than this.
 const MAX_LINKED: usize = 1_000_000;
 
 /// A folder of an archive, by names.
@@ -31,13 +31,13 @@ enum Node {
 
 /// A link within an archive.
 pub(super) enum Link {
-    /// Another name of a file, whose path begins where the archive does.
+    /// Another name of a file; its path begins at the archive's root.
     Hard(String),
-    /// A path that begins where the link is.
+    /// A path that begins at the link.
     Symbolic(String),
 }
 
-/// Why a path leads nowhere, or where it leads: a folder's own path with what is in it, or a file.
+/// The target of a path: a folder, by its own path and with its content, or a file.
 enum Target<'a> {
     Folder(Vec<&'a str>, &'a BTreeMap<String, Node>),
     File(&'a Content),
@@ -75,7 +75,7 @@ impl Tree {
                 .entry(part.to_owned())
                 .or_insert_with(|| Node::Folder(BTreeMap::new()));
             if !matches!(inner, Node::Folder(_)) {
-                // What was a file or a link is a folder after all.
+                // A former file or link is a folder now.
                 self.skipped.add(Why::Replaced, name);
                 *inner = Node::Folder(BTreeMap::new());
             }
@@ -89,7 +89,7 @@ impl Tree {
         }
     }
 
-    /// All files, also those that links lead to; `None` if links make too many of them.
+    /// All files, including the targets of links; `None` if links make too many of them.
     pub(super) fn into_listing(mut self) -> Option<Listing> {
         let mut listing = Listing {
             entries: Vec::new(),
@@ -179,7 +179,7 @@ impl Tree {
             Link::Symbolic(target) if target.starts_with('/') => return Err(Why::Outside),
             Link::Symbolic(target) => (from.to_vec(), target),
         };
-        // One part at a time, since each may be a link itself.
+        // One part at a time, because each may be a link itself.
         let mut found = Target::Folder(path.clone(), self.folder(&path).ok_or(Why::Dangling)?);
         for part in target
             .split('/')
@@ -220,19 +220,19 @@ impl Tree {
     }
 }
 
-/// A folder on the way through the tree.
+/// A folder during a walk through the tree.
 struct At<'a> {
-    /// Its name as its files show it, through links.
+    /// Its name in the names of its files, through links.
     name: String,
     /// Its own path.
     path: Vec<&'a str>,
-    /// The paths of the folders that it is in, as they were reached.
+    /// The paths of the folders above, as the walk reached them.
     above: Vec<Vec<&'a str>>,
-    /// Whether a link led to it, or to a folder above.
+    /// Whether the walk reached it, or a folder above, through a link.
     linked: bool,
 }
 
-/// Goes along `name` from `parts`, and says whether that stays inside.
+/// Follows `name` from `parts`, and returns whether that stays inside the archive.
 fn follow<'a>(parts: &mut Vec<&'a str>, name: &'a str) -> bool {
     for part in name.split('/') {
         match part {
@@ -249,7 +249,7 @@ fn follow<'a>(parts: &mut Vec<&'a str>, name: &'a str) -> bool {
 pub(super) fn too_many_links(path: &Path) -> DataError {
     DataError::Unusable {
         path: path.to_owned(),
-        problem: "has links that make more than a million files of fewer: remove them".to_owned(),
+        problem: "has links that multiply its files to more than a million: remove them".to_owned(),
     }
 }
 
@@ -267,7 +267,7 @@ mod tests {
         tree.add_link(name, Link::Symbolic(target.to_owned()));
     }
 
-    /// Each file's name with its content, which is the name that it was added under; and what was skipped.
+    /// Each file's name with its content, which is its original name, and the skipped entries.
     fn shown(tree: Tree) -> (Vec<(String, String)>, String) {
         let listing = tree.into_listing().unwrap();
         let shown = |entry: Entry| {
@@ -353,7 +353,7 @@ mod tests {
     fn links_cannot_make_files_without_end() {
         let mut tree = Tree::default();
         file(&mut tree, "0/x");
-        // Each folder has the one before it twice.
+        // Each folder contains the previous one twice.
         for level in 1..40 {
             for name in ["a", "b"] {
                 let target = format!("../{}", level - 1);

@@ -18,13 +18,13 @@ use crate::names;
 
 /// The mark of an entry whose name is UTF-8.
 const UTF8: u16 = 1 << 11;
-/// The bits of a Unix mode that say what kind of file it is, and those of a regular one.
+/// The bits of a Unix mode for the kind of file, and their value for a regular file.
 const KIND: u32 = 0o170_000;
 const REGULAR: u32 = 0o100_000;
-/// No path that a link holds is longer.
+/// The longest path in a link.
 const MAX_LINK_BYTES: u64 = 4096;
 
-/// The upper half of code page 437, in which the names of a zip are that are not marked as UTF-8.
+/// The upper half of code page 437, the encoding of names that are not marked as UTF-8.
 const CP437: &str = "ÇüéâäàåçêëèïîìÄÅÉæÆôöòûùÿÖÜ¢£¥₧ƒáíóúñÑªº¿⌐¬½¼¡«»░▒▓│┤╡╢╖╕╣║╗╝╜╛┐\
                      └┴┬├─┼╞╟╚╔╩╦╠═╬╧╨╤╥╙╘╒╓╫╪┘┌█▄▌▐▀αßΓπΣσµτΦΘΩδ∞φε∩≡±≥≤⌠⌡÷≈°∙·√ⁿ²■\u{a0}";
 
@@ -35,7 +35,7 @@ pub(super) fn list(path: &Path, file: BufReader<File>) -> Result<Listing, DataEr
     };
     let damaged = |error: ZipError| match error {
         ZipError::UnsupportedArchive(reason) => unusable(format!(
-            "is a zip of a kind that is not read here ({reason}): unpack it and pass the folder"
+            "is a zip of a kind that kiln does not read ({reason}): unpack it and pass the folder"
         )),
         error => DataError::Damaged {
             path: path.to_owned(),
@@ -45,7 +45,7 @@ pub(super) fn list(path: &Path, file: BufReader<File>) -> Result<Listing, DataEr
     let mut zip = zip::ZipArchive::new(file).map_err(damaged)?;
     if zip.has_duplicate_names() {
         tracing::warn!(
-            "{} holds several files of one name, of which the last counts",
+            "{} has several files with one name; the last one is used",
             path.display()
         );
     }
@@ -135,9 +135,9 @@ struct Found {
 
 /// A name as text, printable and with `/` between its parts.
 ///
-/// As the format and Python's `zipfile` have it, names are in code page 437 unless they are marked as UTF-8. That is
-/// seldom what they were meant to be, but keeps them apart. macOS writes UTF-8 without the mark: an archive all of whose
-/// names are UTF-8 has them so.
+/// As in the format and in Python's `zipfile`, names are in code page 437 unless they are marked as UTF-8. That is
+/// rarely the intended encoding, but keeps names distinct. macOS writes UTF-8 without the mark: if all names of an
+/// archive are valid UTF-8, they are read as UTF-8.
 fn text(name: &[u8], is_utf8: bool) -> String {
     if is_utf8 {
         names::from_bytes(&name.iter().map(slash).collect::<Vec<_>>())
@@ -155,12 +155,12 @@ fn text(name: &[u8], is_utf8: bool) -> String {
     }
 }
 
-/// Some programs of Windows write `\` between the parts of a path.
+/// Some Windows programs write `\` between the parts of a path.
 fn slash(byte: &u8) -> u8 {
     if *byte == b'\\' { b'/' } else { *byte }
 }
 
-/// The number by which the format knows a method.
+/// The format's number for a method.
 #[expect(deprecated, reason = "there is no other way to the number")]
 fn method_number(method: CompressionMethod) -> u16 {
     method.to_u16()
@@ -175,7 +175,7 @@ mod tests {
     use super::*;
     use crate::contents::list;
 
-    /// A zip of stored files, each of which holds its own name.
+    /// A zip of stored files; each contains its own name.
     fn archive(names: &[&str]) -> Vec<u8> {
         let mut writer = ::zip::ZipWriter::new(Cursor::new(Vec::new()));
         let stored = SimpleFileOptions::default().compression_method(CompressionMethod::Stored);
@@ -186,13 +186,13 @@ mod tests {
         writer.finish().unwrap().into_inner()
     }
 
-    /// Puts bytes into names in place of others, as programs write them that know no UTF-8.
+    /// Replaces bytes in names, as programs without UTF-8 write them.
     fn renamed(mut zip: Vec<u8>, renames: &[(&[u8], &[u8])]) -> Vec<u8> {
         for (from, to) in renames {
             assert_eq!(from.len(), to.len());
             let places: Vec<usize> = (0..zip.len() - from.len())
                 .filter(|&place| {
-                    // A name stands after a header; contents stay.
+                    // A name follows a header; contents stay.
                     zip[place..].starts_with(from)
                         && zip[place.saturating_sub(46)..place]
                             .windows(2)
@@ -240,7 +240,7 @@ mod tests {
             ],
         );
         let (names, _) = listed(&zip).unwrap();
-        // "猫" in GBK happens to be "è" in UTF-8; the others tell that nothing here is UTF-8.
+        // "猫" in GBK happens to be "è" in UTF-8; the others show that this archive is not UTF-8.
         assert_eq!(names, ["¬«Γ/1", "»±ß/1", "├¿/1"]);
     }
 

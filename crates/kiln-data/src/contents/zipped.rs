@@ -22,7 +22,7 @@ pub(crate) struct Zipped {
 }
 
 impl Zipped {
-    /// All of the file, whose length and checksum have to be right.
+    /// The whole file; its length and checksum must be right.
     pub(super) fn read(&self) -> io::Result<Vec<u8>> {
         let limit = self.len.min(MAX_FILE_BYTES);
         let limit = limit.min(unpacked_limit(self.compressed_len));

@@ -1,4 +1,4 @@
-//! Downloads from a real HTTP server on this machine that misbehaves as it is told.
+//! Downloads from a real HTTP server on this machine that misbehaves on purpose.
 
 use std::io::{BufRead, BufReader, Write};
 use std::net::{TcpListener, TcpStream};
@@ -10,26 +10,26 @@ use crate::examples::gzip;
 use crate::progress::NoProgress;
 
 const NAME: &str = "numbers.gz";
-/// How often a server that stops midway is asked for the rest.
+/// How often kiln asks a server for the rest after it stops midway.
 const ATTEMPTS: usize = 8;
 
-/// What the server does with a request.
+/// The server's answer to a request.
 #[derive(Clone)]
 enum Behaviour {
-    /// Sends all, or the rest from where the request says.
+    /// Sends everything, or the range that the request asks for.
     Whole(Vec<u8>),
-    /// Sends all, whatever the request says.
+    /// Sends everything, whatever the request asks for.
     WithoutRanges(Vec<u8>),
-    /// As `Whole`, but closes the connection after so many bytes.
+    /// Like `Whole`, but closes the connection after so many bytes.
     CutAfter(Vec<u8>, usize),
     /// This status and a short page.
     Status(&'static str),
 }
 
-/// An HTTP server on the loopback interface; request N gets behaviour N, the last one from there on.
+/// An HTTP server on the loopback interface; request N gets behaviour N, later ones the last behaviour.
 struct Server {
     url: String,
-    /// Where each request wanted to start.
+    /// The start of the range in each request.
     starts: Arc<Mutex<Vec<usize>>>,
 }
 
@@ -43,7 +43,7 @@ impl Server {
             for stream in listener.incoming() {
                 let number = seen.lock().unwrap().len();
                 let behaviour = &behaviours[number.min(behaviours.len() - 1)];
-                // The client may hang up first, as it does after a page that is not the file.
+                // The client may hang up first, for example after a page that is not the file.
                 let _ = answer(stream.unwrap(), behaviour, &seen);
             }
         });
@@ -98,7 +98,7 @@ fn ok(start: usize) -> &'static str {
     }
 }
 
-/// 300,000 bytes that do not compress, gzipped: several chunks.
+/// 300,000 incompressible bytes, gzipped: several chunks.
 fn packed() -> Vec<u8> {
     gzip(&content())
 }
@@ -137,7 +137,7 @@ fn collection<'a>(file: &'a RemoteFile, mirrors: &'a [&'a str]) -> Collection<'a
     }
 }
 
-/// Runs the servers' behaviours against an empty folder, and returns what happened and what is in the folder after.
+/// Runs the servers' behaviours against an empty folder, and returns the result and the folder.
 fn fetched(servers: &[&Server]) -> (Result<(), String>, tempfile::TempDir) {
     let folder = tempfile::tempdir().unwrap();
     let result = fetch_from(folder.path(), servers).map_err(|error| error.to_string());
@@ -257,7 +257,7 @@ fn a_transfer_is_continued_at_the_second_mirror() {
 fn when_nothing_helps_the_error_says_what_each_mirror_did() {
     let mut corrupt = packed();
     corrupt[1000] ^= 1;
-    // Nobody listens at port 1, and no server that asks for any free port is given it.
+    // Nothing listens on port 1, and the system never assigns it as a free port.
     let unreachable = Server {
         url: "http://127.0.0.1:1/".to_owned(),
         starts: Arc::default(),
@@ -337,7 +337,7 @@ fn without_a_cache_that_can_be_written_to_a_temporary_folder_serves() {
     let (file, mirrors) = (numbers(), [server.url.as_str()]);
     let collection = collection(&file, &mirrors);
     let home = tempfile::tempdir().unwrap();
-    // Tests may run as root, who can write everywhere: but no folder can be made inside a file.
+    // Tests may run as root, who can write everywhere; but even root cannot make a folder inside a file.
     let blocked = home.path().join("file");
     fs::write(&blocked, "").unwrap();
     for cache in [Some(blocked), None] {
@@ -356,7 +356,7 @@ fn without_a_cache_that_can_be_written_to_a_temporary_folder_serves() {
 
 #[test]
 fn advice_is_about_what_could_not_be_downloaded() {
-    // Nobody listens at port 1.
+    // Nothing listens on port 1.
     let mirrors = ["http://127.0.0.1:1/"];
     for (collection, words, foreign) in [
         (

@@ -1,4 +1,4 @@
-//! Which columns of a table hold its images and its classes.
+//! Finds the columns of a table with its images and its classes.
 
 use std::fs::File;
 
@@ -10,23 +10,23 @@ use serde_json::Value;
 use crate::config::DataConfig;
 use crate::names;
 
-/// What a column of images is called, where several could be it.
+/// Names of the image column, if several columns are possible.
 const IMAGES: [&str; 4] = ["image", "img", "images", "picture"];
-/// Names of columns with classes, where the table does not say which one it is.
+/// Names of the class column, if the table does not declare it.
 const LABELS: [&str; 3] = ["label", "labels", "fine_label"];
 /// Names of columns with classes as text.
 const TEXT_LABELS: [&str; 5] = ["label", "labels", "fine_label", "class", "category"];
 
-/// Which leaves of a table matter.
+/// The leaves of a table that matter.
 pub(super) struct Columns {
     pub(super) image: usize,
     pub(super) label: Option<usize>,
-    /// Whether only the column's name says that it holds classes.
+    /// Whether only the column's name suggests that it holds classes.
     pub(super) label_is_guessed: bool,
     pub(super) class_names: Vec<String>,
     /// The columns of text, by leaf and name.
     pub(super) texts: Vec<(usize, String)>,
-    /// What is to be said about the choice.
+    /// A message about the choice, if any.
     pub(super) word: Option<String>,
 }
 
@@ -39,7 +39,7 @@ struct Leaf<'a> {
 }
 
 impl Columns {
-    /// Finds the columns, or says what is wrong as it follows the table's path in a sentence.
+    /// Finds the columns, or returns the problem, to follow the table's path in a sentence.
     pub(super) fn find(
         reader: &SerializedFileReader<File>,
         config: &DataConfig,
@@ -67,7 +67,7 @@ impl Columns {
         let (image, word) =
             find_image(&leaves, &is, config).map_err(|problem| match list_of_images(schema) {
                 Some(column) if leaves.iter().all(|leaf| !IMAGES.contains(&leaf.column)) => format!(
-                    "has lists of images in its column {}, and one image a row is read: take a data set with an image in each row",
+                    "has lists of images in its column {}, but kiln reads one image per row: use a data set with an image in each row",
                     shown(column)
                 ),
                 _ => problem,
@@ -94,7 +94,7 @@ impl Columns {
     }
 }
 
-/// The column of images, and what is to be said if there are several.
+/// The column of images, and a message if there are several.
 fn find_image<'a>(
     leaves: &'a [Leaf<'a>],
     is: &dyn Fn(&&Leaf<'_>, &str) -> bool,
@@ -102,7 +102,7 @@ fn find_image<'a>(
 ) -> Result<(&'a Leaf<'a>, Option<String>), String> {
     let of_bytes = |leaf: &&Leaf<'_>| leaf.descriptor.physical_type() == Type::BYTE_ARRAY;
     let is_named = |leaf: &&Leaf<'_>| IMAGES.contains(&leaf.column) && !is_text(leaf.descriptor);
-    // What is said to be an image, what has the form of one, and what is called one, in this order.
+    // First columns declared as images, then columns with the form of one, then columns with the name of one.
     let all: Vec<&Leaf<'_>> = leaves.iter().filter(of_bytes).collect();
     let found = |is_right: &dyn Fn(&&Leaf<'_>) -> bool| -> Vec<&Leaf<'_>> {
         all.iter().copied().filter(|leaf| is_right(leaf)).collect()
@@ -140,7 +140,7 @@ fn find_image<'a>(
     };
     let word = (candidates.len() > 1).then(|| {
         format!(
-            "of its columns of images ({}) {} is taken; --set data.image_column=NAME takes another",
+            "it has several image columns ({}); using {} (--set data.image_column=NAME chooses another)",
             list(&candidates),
             shown(chosen.column)
         )
@@ -170,7 +170,7 @@ fn no_images(leaves: &[Leaf<'_>]) -> String {
     }
 }
 
-/// The first column whose rows are lists of images, or of what could be some.
+/// The first column whose rows are lists of images, or of possible images.
 fn list_of_images(schema: &SchemaDescriptor) -> Option<&str> {
     let columns = schema.columns().iter();
     let mut lists = columns.filter(|leaf| {
@@ -179,7 +179,7 @@ fn list_of_images(schema: &SchemaDescriptor) -> Option<&str> {
     lists.find_map(|leaf| leaf.path().parts().first().map(String::as_str))
 }
 
-/// The column of classes, and whether it is only its name that says so.
+/// The column of classes, and whether only its name suggests it.
 fn find_label<'a>(
     leaves: &'a [Leaf<'a>],
     features: &Value,
@@ -212,7 +212,7 @@ fn find_label<'a>(
     if let Some(leaf) = declared {
         return Ok((Some(leaf), false));
     }
-    // Where somebody said what the columns are, a whole number that is no class is no label.
+    // If the columns are declared, a whole number that is not declared as a class is not a label.
     let guessed = all.iter().find(is_named).filter(|_| features.is_null());
     let is_named = |leaf: &&&Leaf<'_>| TEXT_LABELS.contains(&leaf.column);
     let guessed = guessed.or_else(|| texts.iter().find(is_named));
@@ -231,7 +231,7 @@ fn is_text(leaf: &ColumnDescriptor) -> bool {
         || matches!(leaf.logical_type_ref(), Some(LogicalType::String))
 }
 
-/// Refuses a column whose compression nobody here undoes.
+/// Refuses a column whose compression kiln cannot read.
 fn check_compression(reader: &SerializedFileReader<File>, leaf: &Leaf<'_>) -> Result<(), String> {
     for group in reader.metadata().row_groups() {
         let compression = group
@@ -240,7 +240,7 @@ fn check_compression(reader: &SerializedFileReader<File>, leaf: &Leaf<'_>) -> Re
             .map(|chunk| chunk.compression());
         if let Some(Compression::LZO) = compression {
             return Err(
-                "is compressed by LZO, which is not read here: write it again with another compression, such as zstd"
+                "is compressed by LZO, which kiln does not read: write it again with another compression, such as zstd"
                     .to_owned(),
             );
         }
@@ -252,7 +252,7 @@ fn shown(name: &str) -> String {
     format!("`{}`", names::printable(name))
 }
 
-/// What Python's `datasets` says of the columns: `{"label": {"_type": "ClassLabel", "names": [..]}, ..}`.
+/// The description of the columns by Python's `datasets`: `{"label": {"_type": "ClassLabel", "names": [..]}, ..}`.
 fn features(metadata: Option<&Vec<parquet::file::metadata::KeyValue>>) -> Value {
     let entry = metadata.and_then(|all| all.iter().find(|entry| entry.key == "huggingface"));
     let text = entry

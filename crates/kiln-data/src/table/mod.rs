@@ -1,7 +1,8 @@
-//! Images in Parquet files, as the Hugging Face Hub keeps data sets: a row per image, and a column with its class.
+//! Images in Parquet files, the format of data sets on the Hugging Face Hub: a row per image, and a column with its
+//! class.
 //!
-//! A table is read once, a row group at a time. Its images, still encoded, go to a file of their own that lasts as long
-//! as the data set, since rows of a table cannot be read out of order.
+//! A table is read once, a row group at a time. Its images, still encoded, go to a separate file that lasts as long as
+//! the data set, because the rows of a table cannot be read out of order.
 
 mod columns;
 mod pages;
@@ -31,19 +32,19 @@ use crate::mnist;
 use crate::names;
 use crate::progress::Progress;
 
-/// Images that are read together: some megabytes of photographs.
+/// Images per read: some megabytes of photographs.
 const ROWS: usize = 64;
-/// Rows that are looked at to see whether a column of texts could be one of classes.
+/// Rows to check whether a column of texts could hold classes.
 const SEEN: usize = 4096;
-/// Texts are classes where there are at least so many images for each.
+/// Texts are classes if there are at least this many images for each.
 const IMAGES_OF_A_CLASS: usize = 2;
 /// More classes than this are a mistake.
 const MAX_CLASSES: i64 = 1 << 16;
 
-/// The Parquet files of a data set, by what they are for.
+/// The Parquet files of a data set, by purpose.
 #[derive(Clone, Debug, Default)]
 pub struct Tables {
-    /// The data set's name, for messages and the model's facts.
+    /// The data set's name, for messages and the model's metadata.
     pub name: String,
     /// Files with images to learn from.
     pub train: Vec<PathBuf>,
@@ -52,7 +53,7 @@ pub struct Tables {
 }
 
 impl Tables {
-    /// A data set that is one file, or several of which this is one.
+    /// A data set of one file, or of several including this one.
     pub(crate) fn of_file(path: &Path) -> Self {
         Self {
             name: names::of_path(Path::new(path.file_stem().unwrap_or_default())),
@@ -68,15 +69,16 @@ pub(crate) fn is_table(path: &Path) -> bool {
     start.is_some_and(|start| start.is_ok_and(|start| Kind::of(&start) == Kind::Parquet))
 }
 
-/// Opens a data set that is in Parquet files, in the form that `config` asks for; its `dataset` and `path` do not count.
+/// Opens a data set in Parquet files, in the form that `config` asks for; its `dataset` and `path` are ignored.
 ///
-/// The image column is [`DataConfig::image_column`], or the one that holds encoded images (a group with a field `bytes`, or
-/// the bytes themselves): of several, the one called `image`, or else the first, which is said. Labels come from
-/// [`DataConfig::label_column`], or the column that is declared as one of classes, their names from what Python's `datasets`
-/// wrote beside the table; of a column of text, `label`, `class` or `category`, the texts are the names. Rows without an image are left out, and counted, and so are rows without a class if most have one.
+/// The image column is [`DataConfig::image_column`], or the one with encoded images (a group with a field `bytes`, or
+/// the bytes themselves). Among several it is the one called `image`, or else the first, with a message. Labels come
+/// from [`DataConfig::label_column`], or the column that is declared as classes, with the names that Python's
+/// `datasets` wrote beside the table. In a text column `label`, `class` or `category` the texts are the names. Rows
+/// without an image are left out and counted, and so are rows without a class if most have one.
 ///
 /// # Errors
-/// When a file is missing, cannot be read, is no Parquet file or holds no images, and as [`crate::open`].
+/// If a file is missing, cannot be read, is not a Parquet file or has no images, and the errors of [`crate::open`].
 pub fn open_tables(
     tables: &Tables,
     config: &DataConfig,
@@ -103,7 +105,7 @@ pub fn open_tables(
     rows.sort_texts(&mut train, &mut validation);
     if rows.labels_are_no_classes(train.len() + validation.len()) {
         tracing::warn!(
-            "the {} in the column of labels of {} make no classes, so they are not used",
+            "the {} in the label column of {} are not classes, so they are not used",
             if rows.texts.is_empty() {
                 "whole numbers"
             } else {
@@ -132,7 +134,7 @@ pub fn open_tables(
     loading::load(found, config, loading::MEMORY_BUDGET, progress)
 }
 
-/// MNIST's digits are padded here as they are elsewhere; others come as they are.
+/// MNIST's digits are padded as elsewhere; other images are not.
 fn border(config: &DataConfig) -> usize {
     match config.dataset {
         DatasetKind::Mnist | DatasetKind::Mnist10k => mnist::border(config.size),
@@ -140,7 +142,7 @@ fn border(config: &DataConfig) -> usize {
     }
 }
 
-/// Leaves out the rows without a class if they are fewer than those with one; of more, no class is of use.
+/// Leaves out the rows without a class if they are the minority; otherwise the classes are useless.
 fn leave_out_unlabelled(data_set: &str, train: &mut Vec<Item>, validation: &mut Vec<Item>) {
     let all = || train.iter().chain(&*validation);
     let (total, count) = (
@@ -160,7 +162,7 @@ fn leave_out_unlabelled(data_set: &str, train: &mut Vec<Item>, validation: &mut 
     }
 }
 
-/// Names for all labels: where the table gives too few, the rest are numbers.
+/// Names for all labels: if the table has too few, the rest are numbers.
 fn complete(mut names: Vec<String>, train: &[Item], validation: &[Item]) -> Vec<String> {
     let labels = train.iter().chain(validation).filter_map(|item| item.label);
     let count = labels.max().map_or(0, |last| last as usize + 1);
@@ -168,25 +170,25 @@ fn complete(mut names: Vec<String>, train: &[Item], validation: &[Item]) -> Vec<
     names
 }
 
-/// What has been read of a data set's tables.
+/// The rows read so far from a data set's tables.
 #[derive(Default)]
 struct Rows {
     items: Vec<Item>,
     class_names: Vec<String>,
-    /// All rows, those without an image among them.
+    /// All rows, including those without an image.
     count: usize,
     /// How many rows have no image, and which is the first.
     without_image: Option<(usize, String)>,
-    /// Whether nothing but its name says that the column of labels holds classes.
+    /// Whether only its name suggests that the label column holds classes.
     labels_are_guessed: bool,
     largest_label: i64,
-    /// Classes that are texts, numbered as they come.
+    /// Classes that are texts, numbered in order of appearance.
     texts: BTreeMap<String, i64>,
     columns_are_said: bool,
 }
 
 impl Rows {
-    /// Adds a table's images, and takes over the names of its classes.
+    /// Adds a table's images, and uses the names of its classes.
     fn read(&mut self, path: &Path, config: &DataConfig) -> Result<(), DataError> {
         let unusable = |problem: String| DataError::Unusable {
             path: path.to_owned(),
@@ -248,7 +250,7 @@ impl Rows {
         spool.finish().map_err(kept)?;
         if row > 0 && self.items.is_empty() {
             return Err(unusable(format!(
-                "holds no image in any of its {row} rows, at most the paths of files elsewhere: take a data set that \
+                "has no images in its {row} rows, at most paths of files elsewhere: use a data set that \
                  holds its images (`push_to_hub` of Python's `datasets` writes one)"
             )));
         }
@@ -289,7 +291,7 @@ impl Rows {
         }
     }
 
-    /// Names a column of texts that could be classes, of those with these numbers.
+    /// Suggests a column of texts that could be classes, among the columns with these numbers.
     fn say_what_could_be_classes(
         &self,
         table: &str,
@@ -314,7 +316,7 @@ impl Rows {
         }
     }
 
-    /// Gives classes that are texts the numbers of their sorted names.
+    /// Renumbers text classes by their sorted names.
     fn sort_texts(&mut self, train: &mut [Item], validation: &mut [Item]) {
         if self.texts.is_empty() {
             return;
@@ -334,7 +336,7 @@ impl Rows {
         self.class_names = self.texts.keys().cloned().collect();
     }
 
-    /// Whether the labels are only called so: of so many images, no class would have more than one.
+    /// Whether the labels are labels only by name: there are too many of them for so many images.
     fn labels_are_no_classes(&self, images: usize) -> bool {
         let too_many = IMAGES_OF_A_CLASS * self.texts.len() > images;
         if self.labels_are_guessed && !self.texts.is_empty() && too_many {
@@ -345,7 +347,7 @@ impl Rows {
     }
 }
 
-/// Refuses a file that is something else than a table, with a word on what it is.
+/// Refuses a file that is not a table, and names its kind.
 fn refuse_other_files(path: &Path, file: &File) -> Result<(), DataError> {
     let start = start_of(file).map_err(|error| DataError::reading(path, error))?;
     match Kind::of(&start) {
@@ -354,13 +356,13 @@ fn refuse_other_files(path: &Path, file: &File) -> Result<(), DataError> {
     }
 }
 
-/// Why images could not be taken out of a table.
+/// Why images could not be read from a table.
 enum Problem {
     Table(ParquetError),
     Keeping(io::Error),
 }
 
-/// Puts the images of a row group into the spool, and says where each is; none for a row without one.
+/// Puts the images of a row group into the spool, and returns the place of each; `None` for a row without one.
 fn read_images(
     column: ColumnReader,
     rows: usize,
@@ -387,7 +389,7 @@ fn read_images(
     Ok(stretches)
 }
 
-/// The labels of a row group of `rows` rows; none for a row without one. New ones among `texts` are numbered.
+/// The labels of a row group of `rows` rows; `None` for a row without one. New `texts` are numbered.
 fn read_labels(
     column: ColumnReader,
     rows: usize,
@@ -422,7 +424,7 @@ fn read_labels(
     }
 }
 
-/// The next values of a column, at most `rows`: none where a row has none.
+/// The next values of a column, at most `rows`: `None` for a row without one.
 fn next<T: DataType>(
     column: &mut ColumnReaderImpl<T>,
     rows: usize,
@@ -433,8 +435,8 @@ fn next<T: DataType>(
         // A required column has no levels: every row has a value.
         return Ok(values.into_iter().map(Some).collect());
     }
-    // Rows that have a value are those at the deepest level. Where there are values, it is the greatest; where there are
-    // none, it makes no difference.
+    // Rows with a value are at the deepest level. If there are values, it is the greatest level; otherwise it makes no
+    // difference.
     let deepest = levels.iter().copied().max();
     let mut values = values.into_iter();
     let value = |level| {

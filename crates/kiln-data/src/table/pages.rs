@@ -1,7 +1,7 @@
-//! What the pages of a table claim to be, checked before any of them is unpacked.
+//! Checks the claimed sizes of a table's pages before any page is unpacked.
 //!
-//! A column's values are in pages, each behind a header that says how long it is, packed and unpacked, in Thrift's
-//! compact protocol. The reader believes it, and takes the memory.
+//! A column's values are in pages, each after a header with its packed and unpacked length, in Thrift's compact
+//! protocol. The reader trusts the header and allocates the memory.
 
 use std::fs::File;
 use std::io::{Read, Seek, SeekFrom};
@@ -12,11 +12,12 @@ use parquet::file::reader::{FileReader, SerializedFileReader};
 use crate::contents::unpacked_limit;
 use crate::error::DataError;
 
-/// How much is read for a header: what nearly all take, and what one may take that holds the least and the greatest value.
+/// How much to read for a header: enough for nearly all, and the limit for a header with the least and the greatest
+/// value.
 const HEADER_BYTES: [u64; 2] = [4 << 10, 16 << 20];
-/// Structures in each other that a header may have.
+/// The deepest nesting of structures in a header.
 const MAX_DEPTH: usize = 8;
-/// Field numbers of a page's header: its sizes.
+/// Field numbers of the sizes in a page's header.
 const UNPACKED: i64 = 2;
 const PACKED: i64 = 3;
 
@@ -58,7 +59,7 @@ pub(super) fn check(
             }
             let page = page.ok_or_else(|| DataError::Unusable {
                 path: path.to_owned(),
-                problem: "has a page without a header: its columns are encrypted, which is not read here, or it is damaged; \
+                problem: "has a page without a header: its columns are encrypted, which kiln does not read, or it is damaged; \
                           write it without encryption, or fetch it again"
                     .to_owned(),
             })?;
@@ -99,11 +100,11 @@ impl Page {
     }
 }
 
-/// Thrift's compact protocol, as far as it takes to skip what is not looked for.
+/// The part of Thrift's compact protocol that is needed to skip other fields.
 struct Thrift<'a>(&'a [u8]);
 
 impl Thrift<'_> {
-    /// Skips a structure, and gives its whole numbers to `number` with the numbers of their fields.
+    /// Skips a structure, and passes its whole numbers to `number` with their field numbers.
     fn structure(&mut self, depth: usize, number: &mut dyn FnMut(i64, i64)) -> Option<()> {
         if depth > MAX_DEPTH {
             return None;
@@ -120,7 +121,7 @@ impl Thrift<'_> {
                 step => field + i64::from(step),
             };
             match kind {
-                // True and false are in the type itself.
+                // The type itself says true or false.
                 1 | 2 => {}
                 4..=6 => {
                     let value = self.integer()?;
@@ -131,7 +132,7 @@ impl Thrift<'_> {
         }
     }
 
-    /// Skips a value of a type that stands outside of a field.
+    /// Skips a value outside of a field.
     fn value(&mut self, kind: u8, depth: usize) -> Option<()> {
         match kind {
             1..=3 => self.skip(1),

@@ -1,5 +1,5 @@
-//! Tables in several files, which carry their number and how many there are: `train-00000-of-00002.parquet`, or with the
-//! start of a digest after it, `train-00000-of-00002-0123456789abcdef.parquet`.
+//! Tables in several files, whose names contain their number and the number of files: `train-00000-of-00002.parquet`,
+//! or followed by the start of a digest, `train-00000-of-00002-0123456789abcdef.parquet`.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
@@ -8,15 +8,15 @@ use std::path::{Path, PathBuf};
 use crate::error::DataError;
 use crate::names;
 
-/// How many missing files are listed.
+/// How many missing files an error lists.
 const LISTED: usize = 5;
 
-/// What the name of one of several files says.
+/// The parts of such a name.
 struct Shard<'a> {
-    /// What comes before the number, and the folder.
+    /// The folder, and the part before the number.
     series: (&'a Path, &'a str),
     number: usize,
-    /// In figures, as it is written.
+    /// The digits as written.
     of: &'a str,
     has_digest: bool,
 }
@@ -43,7 +43,7 @@ impl<'a> Shard<'a> {
     }
 }
 
-/// The files beside `path` that belong to the same table, itself among them, in order.
+/// The files beside `path` that belong to the same table, including itself, in order.
 pub(super) fn of_the_same_table(path: &Path) -> Vec<PathBuf> {
     let alone = || vec![path.to_owned()];
     let Some(shard) = Shard::of(path) else {
@@ -156,7 +156,7 @@ mod tests {
                 ],
                 "test-00004-of-00009.parquet and 3 more",
             ),
-            // A number too large is none of those that are wanted.
+            // A number that is too large does not count.
             (&["train-2-of-2.parquet"], "2 are missing"),
         ] {
             let refusal = refusal(files).unwrap();

@@ -1,4 +1,4 @@
-//! Tables as Python's `datasets` writes them, and others.
+//! Tables from Python's `datasets`, and others.
 
 use std::sync::Arc;
 
@@ -22,7 +22,7 @@ const FEATURES: &str = r#"{"info": {"features": {
     "kind": {"_type": "ClassLabel", "names": ["dark", "light"]}
 }}}"#;
 
-/// A table of gray images of these levels with labels, in row groups of two; level 0 is a row without an image.
+/// A table of gray images of these levels with labels, in row groups of two; level 0 means a row without an image.
 fn write(path: &Path, rows: &[(u8, i64)], features: Option<&str>) {
     write_as(SCHEMA, path, rows, features);
 }
@@ -152,7 +152,7 @@ fn a_few_rows_without_a_class_are_left_out() {
         &[(10, 0), (20, -1), (30, 1), (40, 1), (50, 0)],
         Some(FEATURES),
     );
-    // As the test set of a competition.
+    // Like the test set of a competition.
     write(&path("test.parquet"), &[(70, -1), (80, -1)], Some(FEATURES));
     let datasets = open(&[path("train.parquet")], &[path("test.parquet")]).unwrap();
     assert_eq!(datasets.train.class_names(), ["dark", "light"]);
@@ -167,7 +167,7 @@ fn whole_numbers_that_are_no_classes_are_no_labels() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("ids.parquet");
     let rows: Vec<(u8, i64)> = (1..=20).map(|id| (id, 7_000_000 + i64::from(id))).collect();
-    // Said to be a number, or not said to be anything but called `label`.
+    // Declared as a number, or not declared but called `label`.
     let value = FEATURES.replace(
         r#"{"_type": "ClassLabel", "names": ["dark", "light"]}"#,
         r#"{"_type": "Value"}"#,
@@ -186,7 +186,7 @@ fn whole_numbers_that_are_no_classes_are_no_labels() {
             .train
             .has_labels()
     );
-    // Said to be classes, they are a mistake.
+    // If they are declared as classes, they are a mistake.
     write(&path, &rows, Some(FEATURES));
     let message = open(&[path], &[]).unwrap_err().to_string();
     assert!(
@@ -254,10 +254,7 @@ fn rows_that_hold_no_image_at_all_are_said() {
     let path = folder.path().join("paths.parquet");
     write(&path, &[(0, 0), (0, 1), (0, 1)], Some(FEATURES));
     let message = open(&[path], &[]).unwrap_err().to_string();
-    assert!(
-        message.contains("holds no image in any of its 3 rows"),
-        "{message}"
-    );
+    assert!(message.contains("has no images in its 3 rows"), "{message}");
     assert!(!message.contains("damaged"), "{message}");
 }
 
@@ -271,7 +268,7 @@ fn a_page_that_claims_too_much_is_not_unpacked() {
     let chunk = reader.metadata().row_group(0).column(1).clone();
     let first = chunk.dictionary_page_offset();
     let place = first.unwrap_or(chunk.data_page_offset()) as usize;
-    // A header begins with its type and, as a number of some bytes, the size of what is in the page unpacked.
+    // A header begins with its type and, as a number of some bytes, the unpacked size of its page.
     assert_eq!((bytes[place], bytes[place + 2]), (0x15, 0x15));
     let size = place + 3;
     let len = 1 + bytes[size..].iter().position(|&byte| byte < 0x80).unwrap();
@@ -309,7 +306,7 @@ fn without_a_validation_table_some_rows_are_held_out() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("all.parquet");
     let rows: Vec<(u8, i64)> = (1..=20).map(|level| (level * 10, 3)).collect();
-    // Without a word about the columns, the group with bytes is the image; `kind` means nothing then.
+    // Without declared columns, the group with bytes is the image; `kind` has no meaning then.
     write(&path, &rows, None);
     let datasets = open(&[path], &[]).unwrap();
     assert_eq!((datasets.train.len(), datasets.validation.len()), (18, 2));
@@ -404,7 +401,7 @@ fn texts_in_a_column_of_labels_are_classes() {
             );
         }
     }
-    // Other texts are none, unless asked for, and neither are labels that are all different.
+    // Other texts are not classes unless asked for, and neither are labels that are all different.
     write_texts(&path, "species", &texts);
     assert!(
         !open(std::slice::from_ref(&path), &[])
@@ -469,7 +466,7 @@ fn a_table_with_a_file_missing_is_refused() {
     };
     let error = count().unwrap_err().to_string();
     assert!(error.contains("1 is missing (t-1-of-2.parquet)"), "{error}");
-    // With the second beside it, both are read.
+    // With the second file beside it, both are read.
     write_texts(&second, "label", &["b", "a"]);
     assert_eq!(count().unwrap(), 6);
 }

@@ -1,4 +1,4 @@
-//! The classes of diffusers' schedulers: which sampler each stands for, and the keys that are its own.
+//! The classes of diffusers' schedulers: the sampler that each stands for, and the keys that belong to it.
 
 use serde_json::{Value, json};
 
@@ -6,22 +6,22 @@ use super::fields::{Fields, refuse};
 use crate::sampler::{Churn, Sampler, Variance};
 use crate::{Clip, DiffusionError, FinalLevel, LevelOptions, Spacing, StepGrid};
 
-/// A class of diffusers' schedulers, and what it has keys for.
+/// A class of diffusers' schedulers, and its keys.
 #[derive(Debug)]
 pub(super) struct SchedulerClass {
     name: &'static str,
     /// The keys that it has besides [`KEYS_OF_ALL`].
     keys: &'static [&'static [&'static str]],
-    /// `timestep_spacing` where the file has none.
+    /// `timestep_spacing` if the file has none.
     spacing: &'static str,
-    /// `clip_sample` where the file has none.
+    /// `clip_sample` if the file has none.
     clips: bool,
-    /// How its leading and linspaced timesteps lie.
+    /// The grid of its leading and linspaced timesteps.
     pub(super) grid: StepGrid,
     ends: Ends,
 }
 
-/// How a class says where the walk ends.
+/// How a class chooses where the walk ends.
 #[derive(Debug, Clone, Copy)]
 enum Ends {
     /// It always ends clean.
@@ -108,7 +108,7 @@ const UNIPC: SchedulerClass = SchedulerClass {
             "shift_terminal",
         ],
     ],
-    // Its last step has a lower order, which is the same only where it leads to the clean image.
+    // Its last step has a lower order, which changes nothing only if that step leads to the clean image.
     ends: Ends::Clean,
     ..DPM_SOLVER
 };
@@ -143,8 +143,8 @@ const FLOW: &[&str] = &[
     "time_shift_type",
 ];
 
-/// Further keys that diffusers' other classes for such schedules have, and `tensor_format`, which in its first months
-/// said what Python computes with.
+/// Further keys of diffusers' other classes for such schedules, and `tensor_format`, which in diffusers' first months
+/// named Python's tensor library.
 const KEYS_OF_OTHERS: &[&str] = &[
     "correct_sampling",
     "corrector_order",
@@ -182,8 +182,8 @@ impl SchedulerClass {
         KEYS_OF_ALL.contains(&key) || self.keys.iter().any(|keys| keys.contains(&key))
     }
 
-    /// The class that a file names, DDIM if it names none. Takes the keys out that only other classes have: Python's
-    /// `from_config` leaves them in the file of the class that a config was made for, where they mean nothing.
+    /// The class that a file names, or DDIM if it names no class. Removes the keys that only other classes have:
+    /// Python's `from_config` leaves them in the file, where they mean nothing.
     pub(super) fn take(fields: &mut Fields) -> Result<Self, DiffusionError> {
         let name: String = fields.take("_class_name", DDIM.name.to_owned())?;
         match Self::ALL.into_iter().find(|class| class.name == name) {
@@ -202,8 +202,7 @@ impl SchedulerClass {
         }
     }
 
-    /// Takes the sampler that this class stands for, and refuses the variants of it that are not
-    /// available here.
+    /// Takes the sampler that this class stands for, and refuses its variants that are not available here.
     pub(super) fn take_sampler(&self, fields: &mut Fields) -> Result<Sampler, DiffusionError> {
         let sampler = match self.name {
             "DDPMScheduler" => {
@@ -227,24 +226,24 @@ impl SchedulerClass {
                 fields.require("sigma_max", Value::Null)?;
                 Sampler::Euler { churn: Churn::NONE }
             }
-            // Its noise is that of DDIM with eta = 1.
+            // Its noise is the same as DDIM's with eta = 1.
             "EulerAncestralDiscreteScheduler" => Sampler::Ddim {
                 eta: 1.0,
                 variance: Variance::Small,
             },
             "HeunDiscreteScheduler" => {
-                // Of all classes, this one has Stable Diffusion's betas by default.
+                // Only this class has Stable Diffusion's betas by default.
                 fields.default("beta_start", json!(0.00085));
                 fields.default("beta_end", json!(0.012));
                 Sampler::Heun { churn: Churn::NONE }
             }
             "DPMSolverMultistepScheduler" => {
                 fields.require("solver_order", json!(2))?;
-                // diffusers takes the types of UniPC and DEIS for its own default, and the algorithm of DEIS.
+                // diffusers replaces the types of UniPC and DEIS, and the algorithm of DEIS, by this class's defaults.
                 fields.replace("solver_type", &["bh1", "bh2", "logrho"], "midpoint");
                 fields.require("solver_type", json!("midpoint"))?;
                 fields.replace("algorithm_type", &["deis"], "dpmsolver++");
-                // DDPM's other variances mean nothing to it.
+                // DDPM's other variances have no meaning here.
                 let variance: String = fields.take("variance_type", String::new())?;
                 if variance.starts_with("learned") {
                     let advice = "a network that predicts variances, too, is not available";
@@ -268,7 +267,7 @@ impl SchedulerClass {
             }
             "UniPCMultistepScheduler" => {
                 fields.require("solver_order", json!(2))?;
-                // As above, those of DPM-Solver++ and DEIS.
+                // As above, for the types of DPM-Solver++ and DEIS.
                 fields.replace("solver_type", &["midpoint", "heun", "logrho"], "bh2");
                 fields.require("solver_type", json!("bh2"))?;
                 fields.require("predict_x0", json!(true))?;
@@ -285,7 +284,7 @@ impl SchedulerClass {
         fields.require("use_beta_sigmas", json!(false))?;
         fields.require("use_flow_sigmas", json!(false))?;
         fields.require("use_dynamic_shifting", json!(false))?;
-        // These say how to do what is not done.
+        // These are options of a feature that is off.
         fields.pass_over(|key| matches!(key, "flow_shift" | "time_shift_type"));
         Ok(sampler)
     }
@@ -318,7 +317,7 @@ impl SchedulerClass {
                 return refuse("timestep_spacing", spacing, advice);
             }
         };
-        // These go before the timesteps' own spacing.
+        // These take precedence over the spacing of the timesteps.
         let of_timesteps = spacing;
         for (key, of_sigmas) in [
             ("use_karras_sigmas", Spacing::Karras),
@@ -326,7 +325,7 @@ impl SchedulerClass {
             ("use_lu_lambdas", Spacing::LogSnr),
         ] {
             if fields.take(key, false)? {
-                // Euler's and Heun's classes space out what lies between the timesteps' ends.
+                // Euler's and Heun's classes apply these spacings between the ends of the timesteps.
                 if self.grid == StepGrid::Fractional && of_timesteps != Spacing::Linspace {
                     let advice = "with `timestep_spacing` other than linspace, set it to false";
                     return refuse(key, true, advice);
@@ -357,8 +356,8 @@ impl SchedulerClass {
         })
     }
 
-    /// The class that stands for `sampler`. Python passes `eta` and churn when it samples; the file has
-    /// no place for them.
+    /// The class that stands for `sampler`. The file has no keys for `eta` and churn, which Python passes when it
+    /// samples.
     pub(super) fn of(sampler: Sampler) -> Result<Self, DiffusionError> {
         let missing = match sampler {
             Sampler::Ddim {
@@ -381,8 +380,7 @@ impl SchedulerClass {
     }
 }
 
-/// Writes the keys about the sampler, the levels and the clipping into `fields`, which has those about
-/// the schedule.
+/// Adds the keys about the sampler, the levels and the clipping to `fields`, which has the keys about the schedule.
 pub(super) fn write_class(
     fields: &mut Value,
     sampler: Sampler,
@@ -426,7 +424,7 @@ pub(super) fn write_class(
                 "spacing by sigma with DDIM, DDPM and PNDM (but with `euler`, `heun`, `dpm-solver` and `unipc`)",
             );
         }
-        // From the first timestep to the last, as ours.
+        // From the first timestep to the last, like our spacings.
         Spacing::Karras | Spacing::LogSnr => "linspace",
     };
     fields["timestep_spacing"] = spacing.into();
@@ -480,7 +478,7 @@ pub(super) fn write_class(
 
 fn read_variance(name: &str) -> Result<Variance, DiffusionError> {
     match name {
-        // `fixed_small_log` is the same variance by way of its logarithm.
+        // `fixed_small_log` is the same variance, computed from its logarithm.
         "fixed_small" | "fixed_small_log" => Ok(Variance::Small),
         "fixed_large" => Ok(Variance::Large),
         _ => refuse("variance_type", name, "use fixed_small or fixed_large"),

@@ -10,10 +10,10 @@ use crate::{
     Clip, DiffusionError, LevelOptions, Prediction, Schedule, ScheduleConfig, ScheduleKind,
 };
 
-/// The release of diffusers whose numbers and keys these are.
+/// The release of diffusers whose numbers and keys we follow.
 const DIFFUSERS_VERSION: &str = "0.42.1";
 
-/// How a model was trained to denoise and is meant to be sampled: what diffusers keeps in
+/// How a model was trained to denoise and how to sample from it: the contents of diffusers'
 /// `scheduler/scheduler_config.json`.
 ///
 /// | class | sampler |
@@ -34,10 +34,10 @@ pub struct SchedulerConfig {
     pub prediction: Prediction,
     /// Keeps the estimated z0 in the data's range.
     pub clip: Option<Clip>,
-    /// Which timesteps are visited and where the walk ends.
+    /// The timesteps that the walk visits, and where it ends.
     pub levels: LevelOptions,
-    /// The class of the scheduler. The file has no place for DDIM's `eta` and for churn, which Python
-    /// passes when it samples: they read as 0. Nor has it one for the [`StepGrid`](crate::StepGrid), which goes with the class.
+    /// The class of the scheduler. The file has no keys for DDIM's `eta` and for churn, which Python passes when it
+    /// samples: they read as 0. It has no key for the [`StepGrid`](crate::StepGrid) either, which depends on the class.
     pub sampler: Sampler,
 }
 
@@ -45,8 +45,8 @@ impl SchedulerConfig {
     /// Reads the JSON text of one of these classes; absent keys have diffusers' defaults.
     ///
     /// # Errors
-    /// Text that is not such a file, an option that is not available here (named, with its value),
-    /// and whatever [`ScheduleConfig::validate`] and [`Prediction::validate`] refuse.
+    /// Text that is not such a file, an option that is not available here (with its name and value), and whatever
+    /// [`ScheduleConfig::validate`] and [`Prediction::validate`] refuse.
     pub fn from_json(text: &str) -> Result<Self, DiffusionError> {
         let mut fields = Fields::parse(text)?;
         let class = SchedulerClass::take(&mut fields)?;
@@ -64,7 +64,7 @@ impl SchedulerConfig {
         Ok(config)
     }
 
-    /// The class of diffusers' that [`Self::to_json`] writes.
+    /// The diffusers class that [`Self::to_json`] writes.
     ///
     /// # Errors
     /// A sampler that diffusers has no class for.
@@ -74,15 +74,14 @@ impl SchedulerConfig {
 
     /// The JSON text that Python loads with `from_pretrained` of the class for the sampler.
     ///
-    /// A schedule that diffusers has no name for is written as the `trained_betas` that lead through
-    /// its whole timesteps. That says all of a discrete schedule; a continuous one reads back as
-    /// discrete, which is the same wherever a sampler that walks whole timesteps looks.
-    /// [`Prediction::Flow`] is written under our name: diffusers loads such a file, and refuses to
-    /// sample with it.
+    /// A schedule that diffusers has no name for is written as `trained_betas`, the betas between its whole timesteps.
+    /// These describe a discrete schedule completely. A continuous one reads back as discrete, which is the same for a
+    /// sampler that visits only whole timesteps. [`Prediction::Flow`] is written under our name: diffusers loads such a
+    /// file, but refuses to sample with it.
     ///
     /// # Errors
-    /// Settings that diffusers has no word for, such as [`Spacing::Quadratic`](crate::Spacing), or
-    /// Adams-Bashforth methods.
+    /// Settings that diffusers has no name for, such as [`Spacing::Quadratic`](crate::Spacing), or Adams-Bashforth
+    /// methods.
     pub fn to_json(&self) -> Result<String, DiffusionError> {
         let schedule = &self.schedule;
         let (beta_schedule, range) = match &schedule.kind {
@@ -122,7 +121,7 @@ impl SchedulerConfig {
     }
 }
 
-/// Takes the keys about the schedule out.
+/// Takes the keys about the schedule.
 fn take_schedule(fields: &mut Fields) -> Result<ScheduleConfig, DiffusionError> {
     let betas: Option<Vec<f64>> = fields.take("trained_betas", None)?;
     let name: String = fields.take("beta_schedule", "linear".to_owned())?;
@@ -132,7 +131,7 @@ fn take_schedule(fields: &mut Fields) -> Result<ScheduleConfig, DiffusionError> 
         scale_betas: false,
     };
     let kind = match (betas, name.as_str()) {
-        // As in diffusers, a list of betas goes before the name.
+        // As in diffusers, a list of betas takes precedence over the name.
         (Some(betas), _) => ScheduleKind::Betas(ListedBetas { betas }),
         (None, "linear") => ScheduleKind::Linear(range),
         (None, "scaled_linear") => ScheduleKind::ScaledLinear(range),
@@ -154,7 +153,7 @@ fn take_schedule(fields: &mut Fields) -> Result<ScheduleConfig, DiffusionError> 
     })
 }
 
-/// Takes the key about the prediction out.
+/// Takes the key about the prediction.
 fn take_prediction(fields: &mut Fields) -> Result<Prediction, DiffusionError> {
     let name: String = fields.take("prediction_type", "epsilon".to_owned())?;
     match name.as_str() {
@@ -170,8 +169,8 @@ fn take_prediction(fields: &mut Fields) -> Result<Prediction, DiffusionError> {
     }
 }
 
-/// The betas from each whole timestep to the next, before a rescaling to zero terminal SNR, which the
-/// file has a key for.
+/// The betas from each whole timestep to the next, before the rescaling to zero terminal SNR, which has its own key in
+/// the file.
 fn listed_betas(schedule: &ScheduleConfig) -> Result<Vec<f64>, DiffusionError> {
     let schedule = ScheduleConfig {
         zero_terminal_snr: false,
@@ -201,7 +200,7 @@ mod tests {
         );
     }
 
-    /// Every combination of settings: what can be written reads back, and the others are refused.
+    /// Every combination of settings is either written and read back, or refused.
     #[test]
     fn everything_that_can_be_written_reads_back() {
         let dynamic = Clip::Dynamic {
@@ -247,7 +246,7 @@ mod tests {
         assert_eq!((written, refused), (208, 728));
     }
 
-    /// That of the sampler's class.
+    /// The grid of the sampler's class.
     fn grid(sampler: Sampler) -> StepGrid {
         SchedulerClass::of(sampler).map_or(StepGrid::default(), |class| class.grid)
     }
@@ -302,7 +301,7 @@ mod tests {
         }
     }
 
-    /// What Stable Diffusion's repository has, and what Python writes for DPM-Solver++.
+    /// The file in Stable Diffusion's repository, and the one that Python writes for DPM-Solver++.
     #[test]
     fn files_of_other_classes_are_read() {
         let stable_diffusion = r#"{"_class_name": "PNDMScheduler", "_diffusers_version": "0.6.0", "beta_end": 0.012,

@@ -1,27 +1,26 @@
-//! The keys of a file, taken out one by one.
+//! The keys of a file, taken one by one.
 
 use serde::de::DeserializeOwned;
 use serde_json::{Map, Value};
 
 use crate::DiffusionError;
 
-/// The file's keys, taken out one by one so that whatever is left over can be refused by name.
+/// The file's keys. Readers take them one by one, so that the rest can be refused by name.
 pub(super) struct Fields(Map<String, Value>);
 
 impl Fields {
     /// The keys of a file's JSON text.
     ///
     /// # Errors
-    /// Text that is no JSON object.
+    /// Text that is not a JSON object.
     pub(super) fn parse(text: &str) -> Result<Self, DiffusionError> {
-        // Python writes the infinity of `lambda_min_clipped`, which means that nothing is clipped, in a way that JSON does not
-        // have.
+        // `lambda_min_clipped` is -Infinity if nothing is clipped. Python writes it as is, which is not valid JSON.
         serde_json::from_str(&text.replace("-Infinity", "null"))
             .map(Self)
             .map_err(|error| DiffusionError::SchedulerJson(error.to_string()))
     }
 
-    /// Takes `key` out; absent or null is `default`.
+    /// Takes `key`; absent or null is `default`.
     pub(super) fn take<T: DeserializeOwned>(
         &mut self,
         key: &str,
@@ -36,7 +35,7 @@ impl Fields {
         }
     }
 
-    /// Takes `key` out and refuses any value but diffusers' default.
+    /// Takes `key` and refuses any value but diffusers' default.
     pub(super) fn require(&mut self, key: &str, default: Value) -> Result<(), DiffusionError> {
         let value = self.take(key, default.clone())?;
         if value == default {
@@ -51,12 +50,12 @@ impl Fields {
         self.0.get(key) == Some(&value)
     }
 
-    /// Puts in a default that differs from the other classes'.
+    /// Sets a default that differs from the other classes' default.
     pub(super) fn default(&mut self, key: &str, value: Value) {
         self.0.entry(key).or_insert(value);
     }
 
-    /// Reads `from`, other classes' words in `key`, as `to`.
+    /// Reads other classes' values of `key`, `from`, as `to`.
     pub(super) fn replace(&mut self, key: &str, from: &[&str], to: &str) {
         if let Some(value) = self.0.get_mut(key)
             && value.as_str().is_some_and(|word| from.contains(&word))
@@ -65,13 +64,13 @@ impl Fields {
         }
     }
 
-    /// Takes keys out whose values make no difference.
+    /// Removes keys whose values make no difference.
     pub(super) fn pass_over(&mut self, makes_no_difference: impl Fn(&str) -> bool) {
         self.0.retain(|key, _| !makes_no_difference(key));
     }
 
-    /// Refuses what nobody took. Keys with an underscore are diffusers' notes to itself, and null
-    /// asks for nothing.
+    /// Refuses the keys that are left. Keys with an underscore are diffusers' internal notes, and null asks for
+    /// nothing.
     pub(super) fn finish(self) -> Result<(), DiffusionError> {
         match self
             .0

@@ -8,17 +8,15 @@ use crate::{Denoised, Denoiser, DiffusionError, Level};
 
 /// Adams-Bashforth methods on the noise, of order 1 (DDIM with `eta` = 0) to 5.
 ///
-/// From each of `levels` to the next, with the noises that the last `order` steps estimated,
-/// extrapolated through the step by a polynomial:
+/// From each of `levels` to the next, a polynomial extrapolates the noises that the last `order` steps estimated:
 ///
 /// ```text
 /// x' = x + (sigma' - sigma) (3 noise - noise_before) / 2        (order 2)
 /// ```
 ///
-/// The first steps, which have less to remember, are of lower order, and the weights are those of
-/// equal steps of sigma = b / a. So from `order` 2 on the error falls with the second power of the
-/// step; higher orders make it smaller where sigma is nearly even, and large steps unstable. `noise`
-/// and the result are `[batch, channels, height, width]`.
+/// The first steps have fewer earlier noises, so their order is lower. The weights assume equal steps of sigma = b / a.
+/// So from `order` 2 on the error falls with the second power of the step; higher orders make it smaller where sigma is
+/// nearly even, but make large steps unstable. `noise` and the result are `[batch, channels, height, width]`.
 ///
 /// # Errors
 /// An `order` other than 1 to 5.
@@ -54,8 +52,7 @@ pub fn adams_bashforth(
     Ok(z)
 }
 
-/// The mean over the coming step of the polynomial through `noise` and the up to four `earlier`
-/// ones, of which the newest is the first.
+/// The mean over the coming step of the polynomial through `noise` and the up to four `earlier` ones, newest first.
 pub(super) fn mean_over_step(noise: &Tensor<4>, earlier: &[Tensor<4>]) -> Tensor<4> {
     let (denominator, newest, weights): (f64, f64, &[f64]) = match earlier.len() {
         0 => (1.0, 1.0, &[]),
@@ -86,8 +83,8 @@ mod tests {
 
     use super::*;
 
-    /// The mean over [0, 1] of t^k is 1 / (k + 1), and `order` estimates at 0, -1, -2 .. know the
-    /// powers below `order` exactly.
+    /// The mean over [0, 1] of t^k is 1 / (k + 1), and `order` estimates at 0, -1, -2 .. determine the powers below
+    /// `order` exactly.
     #[test]
     fn polynomials_are_extrapolated_exactly() {
         for order in 1..=5 {

@@ -27,7 +27,7 @@ use crate::{Denoiser, DiffusionError, Level, Schedule};
 pub enum Sampler {
     /// [`ddim`]
     Ddim {
-        /// Stochasticity, from 0 (none) to 1 (that of DDPM).
+        /// Stochasticity, from 0 (none) to 1 (DDPM's).
         #[serde(default)]
         eta: f64,
         /// How much noise a step with `eta` > 0 adds.
@@ -54,7 +54,7 @@ pub enum Sampler {
     },
     /// [`second_order`]
     SecondOrder {
-        /// Where in a step the network is asked again: 0.5 is the middle, 1 the end.
+        /// Where in a step the network is called again: 0.5 is the middle, 1 the end.
         alpha: f64,
     },
     /// [`adams_bashforth`]
@@ -117,7 +117,7 @@ impl Sampler {
         }
     }
 
-    /// Where it comes from and what it is good for, in one line without a full stop.
+    /// Its source and its use, in one line without a full stop.
     pub fn summary(self) -> &'static str {
         match self {
             Sampler::Ddim { .. } => {
@@ -128,13 +128,13 @@ impl Sampler {
                 "Karras et al. 2022: DDIM's steps, with churn if noise is to be added"
             }
             Sampler::Heun { .. } => {
-                "Karras et al. 2022: second order, two network calls a step, with churn"
+                "Karras et al. 2022: second order, two network calls per step, with churn"
             }
             Sampler::SecondOrder { .. } => {
-                "second order, two network calls a step, the second at alpha of the step"
+                "second order, two network calls per step, the second at alpha of the step"
             }
             Sampler::AdamsBashforth { .. } => {
-                "combines the last `order` estimates of the noise, one network call a step"
+                "combines the last `order` estimates of the noise, one network call per step"
             }
             Sampler::Pndm => "Liu et al. 2022: Adams-Bashforth of order 4 after one step of Heun's",
             Sampler::DpmSolver { .. } => {
@@ -144,7 +144,7 @@ impl Sampler {
         }
     }
 
-    /// How often a walk of so many steps asks the denoiser.
+    /// How often a walk of so many steps calls the denoiser.
     pub fn calls(self, steps: usize) -> usize {
         match self {
             // The last step, which ends at the clean image, has no second half.
@@ -179,7 +179,7 @@ impl Sampler {
         }
     }
 
-    /// Refuses settings out of their range before any work is done.
+    /// Refuses settings out of their range before any work starts.
     ///
     /// # Errors
     /// Those of [`Self::sample`].

@@ -1,4 +1,4 @@
-//! Churn: noise that is added before a step, so that the step may remove it again.
+//! Churn: noise that is added before a step, and that the step removes again.
 
 use burn::tensor::Tensor;
 use serde::{Deserialize, Serialize};
@@ -8,7 +8,7 @@ use crate::{DiffusionError, Level, Schedule};
 /// How much noise [`euler`](super::euler()) and [`heun`](super::heun()) add on the way (Karras et
 /// al. 2022, algorithm 2, lines 4 to 6).
 ///
-/// Errors of earlier steps drown in it; too much of it takes detail away.
+/// It hides the errors of earlier steps; too much of it removes detail.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Churn {
@@ -47,7 +47,7 @@ impl Churn {
         Ok(())
     }
 
-    /// What one of `steps` steps begins with instead of `z` at `level`: more noise, and its level, or both as they are.
+    /// The noisier image and its level at which one of `steps` steps begins, or `z` and `level` unchanged.
     pub(super) fn begin(
         self,
         z: Tensor<4>,
@@ -62,9 +62,8 @@ impl Churn {
         }
     }
 
-    /// The level sigma^ = (1 + gamma) sigma that one of `steps` steps begins at instead of `level`,
-    /// or nothing where no noise is to be added. It never lies beyond the schedule's last timestep,
-    /// because the network has not seen more noise.
+    /// The level sigma^ = (1 + gamma) sigma at which one of `steps` steps begins instead of `level`, or `None` if no
+    /// noise is added. It never lies beyond the schedule's last timestep, because the network has not seen more noise.
     fn noisier(self, level: Level, steps: usize, schedule: &Schedule) -> Option<Level> {
         let sigma = level.rates.noise / level.rates.signal;
         let gamma = (self.amount / steps as f64).min(2f64.sqrt() - 1.0);
@@ -77,9 +76,8 @@ impl Churn {
         (noisier.rates.signal < level.rates.signal).then_some(noisier)
     }
 
-    /// Adds as much of `fresh_noise` to `z` as leads from `level` to `noisier`:
-    /// x^ = x + sqrt(sigma^² - sigma²) S_noise fresh_noise, which is the forward process from the
-    /// one to the other, z^ = (a^ / a) z + sqrt(1 - (a^ / a)²) S_noise fresh_noise.
+    /// Adds `fresh_noise` to `z`, from `level` to `noisier`: x^ = x + sqrt(sigma^² - sigma²) S_noise fresh_noise, which
+    /// is the forward process between the two levels, z^ = (a^ / a) z + sqrt(1 - (a^ / a)²) S_noise fresh_noise.
     fn add_noise(
         self,
         z: Tensor<4>,

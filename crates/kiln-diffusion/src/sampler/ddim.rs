@@ -1,4 +1,4 @@
-//! DDIM: the sampler whose randomness can be turned down to nothing.
+//! DDIM: a sampler with adjustable randomness, down to none.
 
 use burn::tensor::Tensor;
 
@@ -16,10 +16,10 @@ use crate::{Denoised, Denoiser, DiffusionError, Level};
 /// z' = a' z0 + sqrt(b'² - s²) noise + s fresh_noise
 /// ```
 ///
-/// With `eta` = 0 it is deterministic and never asks for fresh noise; with `eta` = 1 it is as random as
-/// DDPM with the small variance. With [`Variance::Large`] the fresh noise is larger, s b / b', so
-/// that `eta` = 1 is DDPM with the large variance; the last step to the clean image adds none.
-/// `noise` and the result are `[batch, channels, height, width]`.
+/// With `eta` = 0 it is deterministic and never draws fresh noise; with `eta` = 1 it is as random as DDPM with the
+/// small variance. With [`Variance::Large`] the fresh noise is larger, s b / b', so that `eta` = 1 is DDPM with the
+/// large variance; the last step to the clean image adds none. `noise` and the result are
+/// `[batch, channels, height, width]`.
 ///
 /// # Errors
 /// An `eta` outside [0, 1].
@@ -40,8 +40,8 @@ pub fn ddim(
         let (a_next, b_next) = (next.rates.signal, next.rates.noise);
         let Denoised { z0, noise } = denoiser.denoise(z, *level);
 
-        // The difference is negative by rounding, or when the walk goes from image to noise:
-        // nothing is added then.
+        // The difference is negative because of rounding, or if the walk goes from image to noise: then nothing is
+        // added.
         let large = eta * (1.0 - (a / a_next).powi(2)).max(0.0).sqrt();
         let s = large * b_next / b;
         let direction = (b_next * b_next - s * s).max(0.0).sqrt();

@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 use super::progress::Progress;
 use crate::{Denoised, Denoiser, Level, Rates};
 
-/// How much noise a DDPM step adds: the two ends of what is possible (Ho et al. 2020, section 3.2).
+/// How much noise a DDPM step adds: the two extremes (Ho et al. 2020, section 3.2).
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 #[non_exhaustive]
@@ -78,8 +78,8 @@ mod tests {
     use super::*;
     use crate::{Schedule, ScheduleConfig};
 
-    /// diffusers' own tests: `test_variance` of its DDPM and DDIM schedulers, betas 1e-4..0.02 over
-    /// 1000 timesteps.
+    /// From diffusers' own tests: `test_variance` of its DDPM and DDIM schedulers, betas 1e-4..0.02
+    /// over 1000 timesteps.
     #[test]
     fn the_variances_are_those_of_diffusers() {
         let schedule = Schedule::new(ScheduleConfig::default()).unwrap();

@@ -7,20 +7,18 @@ use super::progress::Progress;
 use crate::{Denoiser, DiffusionError, Level};
 
 /// DPM-Solver++(2M) (Lu et al. 2022, "DPM-Solver++: Fast Solver for Guided Sampling of Diffusion
-/// Probabilistic Models", algorithm 2), and with `eta` = 1 its stochastic form, SDE-DPM-Solver++(2M)
-/// (eq. 18 of its appendix). Between them it is as in k-diffusion's `sample_dpmpp_2m_sde`.
+/// Probabilistic Models", algorithm 2), and with `eta` = 1 its stochastic form, SDE-DPM-Solver++(2M) (eq. 18 of its
+/// appendix). Values between them work as in k-diffusion's `sample_dpmpp_2m_sde`.
 ///
-/// From each of `levels` to the next, h being the growth of ln(a / b) in this step, h_before in the
-/// one before:
+/// From each of `levels` to the next, with h the growth of ln(a / b) in this step and h_before in the previous one:
 ///
 /// ```text
 /// D  = z0 + (h / h_before) (z0 - z0_before) / 2
 /// z' = (b' / b) e^(-eta h) z + a' (1 - e^(-(1 + eta) h)) D + b' sqrt(1 - e^(-2 eta h)) fresh_noise
 /// ```
 ///
-/// D = z0 in the first step, which has nothing to remember, and in one that ends at the clean image,
-/// where h is infinite. With `eta` = 0 it never asks for fresh noise. `noise` and the result are
-/// `[batch, channels, height, width]`.
+/// D = z0 in the first step, which has no previous one, and in a step that ends at the clean image, where h is
+/// infinite. With `eta` = 0 it never draws fresh noise. `noise` and the result are `[batch, channels, height, width]`.
 ///
 /// # Errors
 /// An `eta` outside [0, 1].
@@ -48,7 +46,7 @@ pub fn dpm_solver(
             }
             _ => z0.clone(),
         };
-        // e^(-h), which is 0 from pure noise and to the clean image.
+        // e^(-h), which is 0 in steps from pure noise and to the clean image.
         let decay = a * b_next / (a_next * b);
         z = z * (b_next / b * decay.powf(eta))
             + extrapolated * (a_next * (1.0 - decay.powf(1.0 + eta)));

@@ -16,8 +16,8 @@ use crate::{Denoised, Denoiser, DiffusionError, Level, Schedule};
 /// x' = x^ + (sigma' - sigma^) (x^ - z0) / sigma^,    which is  z' = a' z0 + b' (z^ - a^ z0) / b^
 /// ```
 ///
-/// Without churn this is DDIM with `eta` = 0. `schedule` is the one that `levels` lie on; `noise` and
-/// the result are `[batch, channels, height, width]`.
+/// Without churn this is DDIM with `eta` = 0. `levels` lie on `schedule`; `noise` and the result are
+/// `[batch, channels, height, width]`.
 ///
 /// # Errors
 /// A setting of `churn` out of its range.

@@ -21,11 +21,10 @@ use crate::{Denoiser, DiffusionError, Level, Schedule};
 /// x' = x^ + (sigma' - sigma^) (d + d') / 2
 /// ```
 ///
-/// Steps to the clean image, where d' is 0 / 0, end at the third line. Where the signal more than
-/// trebles in a step, as it does from (almost) pure noise, the last line is wrong by more than it
-/// mends; there the step is the second-order one by the angle between the levels, which agrees with it
-/// where steps are small. `schedule` is the one that `levels` lie on; `noise` and the result are
-/// `[batch, channels, height, width]`.
+/// Steps to the clean image, where d' is 0 / 0, end at the third line. If the signal rate more than triples in a step,
+/// as it does from (almost) pure noise, the last line adds more error than it removes. Such a step is the second-order
+/// step by the angle between the levels, which agrees with Heun's for small steps. `levels` lie on `schedule`; `noise`
+/// and the result are `[batch, channels, height, width]`.
 ///
 /// # Errors
 /// A setting of `churn` out of its range.

@@ -1,4 +1,4 @@
-//! Inpainting: a sampler that is told part of the image.
+//! Inpainting: a sampler that is given part of the image.
 
 use burn::tensor::{Bool, Tensor};
 
@@ -12,23 +12,23 @@ use crate::{Denoiser, DiffusionError, Level};
 pub struct Known {
     /// The original z0, `[1, channels, height, width]` or one for each image of the batch.
     pub z0: Tensor<4>,
-    /// `[1, 1, height, width]` or larger: true where there is something to fill in, false where the original is to stay.
+    /// `[1, 1, height, width]` or larger: true where inpainting fills in, false where it keeps the original.
     pub unknown: Tensor<4, Bool>,
 }
 
 /// How [`inpaint`] makes known and unknown parts agree.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct InpaintOptions {
-    /// DDIM's stochasticity, from 0 to 1. RePaint steps as DDPM does, which is 1.
+    /// DDIM's stochasticity, from 0 to 1. RePaint uses DDPM's steps, which is 1.
     pub eta: f64,
-    /// How many times each stretch of the way is gone again; 0 is the plain replacement method.
+    /// How many times each stretch of the way is repeated; 0 is the plain replacement method.
     pub resamplings: usize,
     /// The steps in such a stretch, at least 1.
     pub jump: usize,
 }
 
 impl Default for InpaintOptions {
-    /// The plain replacement method; stretches of 10 steps if there are any.
+    /// The plain replacement method. With resamplings, stretches are 10 steps long.
     fn default() -> Self {
         Self {
             eta: 1.0,
@@ -41,23 +41,23 @@ impl Default for InpaintOptions {
 /// RePaint (Lugmayr et al. 2022, algorithm 1), and with no resamplings the replacement method (Song et al. 2021,
 /// "Score-based generative modeling", appendix I.2).
 ///
-/// After each step from a level with rates a, b to the next, with a', b', the known part is put into its place, as noisy as
-/// the rest:
+/// After each step from a level with rates a, b to the next, with a', b', the known part replaces its place, with as
+/// much noise as the rest:
 ///
 /// ```text
 /// z' = DDIM step of z              where unknown
 /// z' = a' z0 + b' fresh_noise      elsewhere
 /// ```
 ///
-/// The step was taken without knowing what would be put there, so parts may not fit together. Going back up some levels by
-/// the forward process, and down again, lets the network bring them together:
+/// The step did not know what would be put there, so the parts may not fit together. Resampling goes back up some
+/// levels with the forward process, and down again, so that the network can make them fit:
 ///
 /// ```text
 /// z = (a / a') z' + sqrt(b² - b'² (a / a')²) fresh_noise
 /// ```
 ///
-/// `noise` and the result are `[batch, channels, height, width]`; where `unknown` is false and the last level is clean, the
-/// result is the known z0. `fresh_noise` is given a number from 1 that it has not been given before.
+/// `noise` and the result are `[batch, channels, height, width]`; where `unknown` is false and the last level is clean,
+/// the result is the known z0. Each call of `fresh_noise` gets a new number, from 1.
 ///
 /// # Errors
 /// An `eta` outside [0, 1].
@@ -116,10 +116,10 @@ pub fn inpaint(
     Ok(z)
 }
 
-/// The levels that are visited one after the other, from 0, the noisiest, to `steps`, the last: diffusers' `RePaintScheduler`.
+/// The levels in the order of the visits, from 0, the noisiest, to `steps`, the last: diffusers' `RePaintScheduler`.
 ///
-/// Seen from the last level, every `jump`-th is one from which the walk goes back up `jump` levels, as often as there are
-/// `resamplings`, where there is room for that.
+/// At every `jump`-th level, counted from the last, the walk goes back up `jump` levels `resamplings` times, if there
+/// is room for that.
 pub fn visits(steps: usize, options: InpaintOptions) -> Vec<usize> {
     let jump = options.jump.max(1);
     let turns_back = |level: usize| level > jump && (steps - level).is_multiple_of(jump);
@@ -169,7 +169,7 @@ mod tests {
         assert_eq!(visits(4, options(2, 1)), [0, 1, 2, 3, 4, 3, 2, 3, 4]);
         let twice = [0, 1, 2, 1, 2, 1, 2, 3, 2, 3, 2, 3];
         assert_eq!(visits(3, options(1, 2)), twice);
-        // A jump that is as long as the way cannot be made.
+        // A jump as long as the whole way is not possible.
         assert_eq!(visits(3, options(3, 5)), [0, 1, 2, 3]);
     }
 

@@ -1,4 +1,4 @@
-//! DDIM run backwards: from an image to the noise that it is drawn from.
+//! DDIM run backwards: from an image to the noise that gives it.
 
 use burn::tensor::Tensor;
 
@@ -15,15 +15,15 @@ use crate::{Denoiser, Level};
 /// z = (a / a') z' + (b - b' a / a') noise(z)
 /// ```
 ///
-/// The noise is that at the unknown z. The plain algorithm takes it at z' instead, which is right for steps that are
-/// small. Each of the `refinements` takes it at the last result: a fixed-point iteration (Pan et al. 2023), which shrinks
-/// the error to about 1 - (a b') / (a' b) of it a time and costs one more evaluation of the denoiser a step.
+/// This needs the noise at the unknown z. The plain algorithm takes it at z' instead, which is right for small steps.
+/// Each of the `refinements` takes it at the last result: a fixed-point iteration (Pan et al. 2023), which each time
+/// multiplies the error by about 1 - (a b') / (a' b) and costs one more call of the denoiser per step.
 ///
 /// `levels` begin with the noisiest, as for the samplers; `images` `[batch, channels, height, width]` are at the last
-/// one and the result at the first. Where the last level is clean, its step has no exact inverse: the step's z0 does
-/// not depend on all of z. What then comes back is an image's denoised version.
+/// one and the result at the first. If the last level is clean, its step has no exact inverse, because the step's z0
+/// does not depend on all of z. The result then gives a denoised version of the image.
 ///
-/// A denoiser that clips z0 throws away what would be needed to go back: clip when sampling only.
+/// A denoiser that clips z0 discards information that inversion needs: clip only when sampling.
 pub fn invert(
     denoiser: &dyn Denoiser,
     images: Tensor<4>,

@@ -1,12 +1,11 @@
 //! Samplers: functions that walk a denoiser from noise to an image.
 //!
-//! Each is one function of (denoiser, noise, levels, options) that reads like its paper's
-//! algorithm; [`Sampler`] is the choice between them as a value. None knows what a network is, or
-//! how noise is drawn: fresh noise comes from a closure that is given the step, counted from 1
-//! (step 0 being the noise that the walk starts from), such as
+//! Each is one function of (denoiser, noise, levels, options) that reads like its paper's algorithm; [`Sampler`] is the
+//! choice between them as a value. They know nothing about networks or about how noise is drawn: fresh noise comes from
+//! a closure that gets the step, counted from 1 (step 0 is the noise that the walk starts from), such as
 //! [`ImageNoise::draw`](crate::noise::ImageNoise::draw).
 //!
-//! | sampler | order | network calls a step | random |
+//! | sampler | order | network calls per step | random |
 //! | --- | --- | --- | --- |
 //! | [`ddim`] | 1 | 1 | with `eta` > 0 |
 //! | [`ddpm`] | 1 | 1 | yes |
@@ -18,12 +17,11 @@
 //! | [`dpm_solver`] | 2 | 1 | with `eta` > 0 |
 //! | [`unipc`] | 3 | 1 | no |
 //!
-//! Several papers write their methods for images that only grow noisier, x = z0 + sigma noise. Those
-//! are ours divided by the signal rate: x = z / a, sigma = b / a. Along such a path the noise is the
-//! slope, dx / dsigma = noise, and the methods differ in the noise that they take for a whole step.
-//! Many schedules begin with (almost) no signal, where sigma is infinite or falls by three orders of
-//! magnitude in a step. The mean of the slopes over such a step says nothing: [`heun`], [`second_order`] and
-//! [`pndm`] then go by the angle between the levels instead.
+//! Several papers write their methods for images that only grow noisier, x = z0 + sigma noise. They are our images
+//! divided by the signal rate: x = z / a, sigma = b / a. Along such a path the noise is the slope, dx / dsigma = noise,
+//! and the methods differ in the noise that they use for a whole step. Many schedules begin with (almost) no signal,
+//! where sigma is infinite or falls by three orders of magnitude in a step. The mean of the slopes over such a step is
+//! useless: [`heun`], [`second_order`] and [`pndm`] then use the angle between the levels instead.
 
 mod adams_bashforth;
 mod choice;

@@ -12,10 +12,10 @@ use crate::{Denoiser, Level};
 /// Methods for Diffusion Models on Manifolds"), as latent diffusion and Stable Diffusion use it
 /// (diffusers' `PNDMScheduler` with `skip_prk_steps`).
 ///
-/// The first step is [Heun's](super::heun()); then Adams-Bashforth of order 2, 3 and from there on 4 (eq. 12). A walk
-/// of S steps asks the denoiser S + 1 times. Noises are combined, as in the paper, whatever the network
-/// predicts; diffusers combines its outputs, which is another method where they are velocities.
-/// `noise` and the result are `[batch, channels, height, width]`.
+/// The first step is [Heun's](super::heun()); then come Adams-Bashforth steps of order 2, 3 and from then on 4 (eq.
+/// 12). A walk of S steps calls the denoiser S + 1 times. As in the paper, it combines noises, whatever the network
+/// predicts; diffusers combines the network's outputs, which is a different method if they are velocities. `noise` and
+/// the result are `[batch, channels, height, width]`.
 pub fn pndm(
     denoiser: &dyn Denoiser,
     noise: Tensor<4>,

@@ -7,7 +7,7 @@ use super::slope::estimate;
 use super::turn::{part_of_the_way, turn};
 use crate::{Denoiser, DiffusionError, Level, Schedule};
 
-/// The generic second-order method: the family of Karras et al. 2022, algorithm 3, with the angle of the rates for its
+/// The generic second-order method: the family of Karras et al. 2022, algorithm 3, with the angle of the rates as its
 /// time, because sigma is infinite where there is no signal.
 ///
 /// From each of `levels` to the next, phi and phi' being the angles of their rates, a = cos phi and b = sin phi:
@@ -18,8 +18,8 @@ use crate::{Denoiser, DiffusionError, Level, Schedule};
 /// z' = DDIM's step + (1 - cos (phi' - phi)) w
 /// ```
 ///
-/// `alpha` = 1/2 is the midpoint method, 2/3 Ralston's, 1 Heun's. Steps to the clean image are DDIM's. `schedule` is the one
-/// that `levels` lie on; `noise` and the result are `[batch, channels, height, width]`.
+/// `alpha` = 1/2 is the midpoint method, 2/3 Ralston's, 1 Heun's. Steps to the clean image are DDIM's. `levels` lie on
+/// `schedule`; `noise` and the result are `[batch, channels, height, width]`.
 ///
 /// # Errors
 /// An `alpha` outside [0.01, 1].
@@ -62,7 +62,7 @@ pub fn second_order(
 /// # Errors
 /// An `alpha` outside [0.01, 1].
 pub(super) fn check(alpha: f64) -> Result<(), DiffusionError> {
-    // A difference over less of a step is the network's rounding, magnified.
+    // A difference over a smaller part of a step would only magnify the network's rounding.
     if !(0.01..=1.0).contains(&alpha) {
         return Err(DiffusionError::Alpha(alpha));
     }

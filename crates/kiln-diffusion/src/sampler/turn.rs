@@ -5,12 +5,12 @@ use burn::tensor::Tensor;
 use super::slope::straight;
 use crate::{Denoised, Prediction, Rates};
 
-/// Growth of the signal rate in one step up to which [`heuns_step`] is the one in sigma, as in k-diffusion and
+/// Up to this growth of the signal rate in one step, [`heuns_step`] is the step in sigma, as in k-diffusion and
 /// diffusers.
 ///
-/// Where noise dominates, the noise changes with 1 / sigma². The mean of a step's two ends then makes up for
-/// sigma / sigma' = a' / a times what DDIM's step misses: at 2 the result is as far off as DDIM's on the other
-/// side, and at the 1,500 of a cosine schedule's first of 20 steps nothing is left of the image.
+/// Where noise dominates, the noise changes with 1 / sigma². The mean of a step's two ends then corrects DDIM's error
+/// sigma / sigma' = a' / a times over: at 2 the result is as far off as DDIM's on the other side, and at 1,500, in a
+/// cosine schedule's first of 20 steps, nothing is left of the image.
 const LARGEST_GROWTH: f64 = 3.0;
 
 /// The angle phi of rates on the circle a² + b² = 1: a = cos phi, b = sin phi.
@@ -24,20 +24,20 @@ pub(super) fn part_of_the_way(from: Rates, to: Rates, part: f64) -> Rates {
     Rates { signal, noise }
 }
 
-/// A second-order step from what was estimated at its beginning, `here`, and at the end of a step of DDIM that goes part
-/// of the way, `there`, at the rates `between`. `z_next` is where DDIM's whole step leads.
+/// A second-order step from two estimates: `here`, at its beginning, and `there`, at the end of a DDIM step part of the
+/// way, at the rates `between`. `z_next` is the result of DDIM's whole step.
 ///
-/// By the angle of the rates, dz / dphi is the velocity v = a noise - b z0 (Salimans and Ho 2022, appendix D), and
-/// dv / dphi = w - z, where w is how fast image and noise themselves change: a dnoise / dphi - b dz0 / dphi. DDIM takes it
-/// for 0. Here it is the same all the way, so with d and D, the angles to `between` and to the end,
+/// By the angle of the rates, dz / dphi is the velocity v = a noise - b z0 (Salimans and Ho 2022, appendix D), and dv /
+/// dphi = w - z, where w is how fast image and noise themselves change: a dnoise / dphi - b dz0 / dphi. DDIM assumes
+/// that w is 0. Here w is constant over the step, so with d and D, the angles to `between` and to the end,
 ///
 /// ```text
 /// w  = (v_there - v_here) / sin d,    both at the rates `between`
 /// z' = DDIM's step + (1 - cos D) w
 /// ```
 ///
-/// which needs no division by a rate: there may be no signal at the beginning. All tensors are `[batch, channels, height,
-/// width]`.
+/// This divides by no rate, so there may be no signal at the beginning. All tensors are
+/// `[batch, channels, height, width]`.
 pub(super) fn turn(
     z_next: Tensor<4>,
     here: &Denoised,
@@ -57,10 +57,10 @@ pub(super) fn turn(
     z_next + (velocity(there) - velocity(here)) * (versine / part.sin())
 }
 
-/// Heun's step from `z` at the rates `from`, where `here` was estimated, to `to`, where DDIM's step leads to `z_next` and
-/// `there` was estimated.
+/// Heun's step from `z` at the rates `from`, with the estimate `here`, to `to`, where DDIM's step gives `z_next` and
+/// the estimate there is `there`.
 ///
-/// It goes along the mean of both noises, a straight line in x and sigma, unless sigma falls too fast for that.
+/// It follows the mean of both noises, a straight line in x and sigma, unless sigma falls too fast for that.
 pub(super) fn heuns_step(
     z: Tensor<4>,
     z_next: Tensor<4>,
@@ -94,7 +94,7 @@ mod tests {
         let pixel = |value: f64| Tensor::<4>::full([1, 1, 1, 1], value, &Device::flex());
         let w = 0.7;
         let state = |phi: f64| {
-            // Where z and v are after the angle phi - 1.2, taken apart into image and noise.
+            // z and v after the angle phi - 1.2, split into image and noise.
             let (sin, cos) = (phi - 1.2).sin_cos();
             let z = cos + 0.5 * sin + (1.0 - cos) * w;
             let v = 0.5 * cos - sin + sin * w;
@@ -134,7 +134,7 @@ mod tests {
         let here = estimated(0.2, 0.9);
         let z = from.add_noise(here.z0.clone(), here.noise.clone());
         let z_next = to.add_noise(here.z0.clone(), here.noise.clone());
-        // Taken apart otherwise, and z_next again.
+        // Another split that gives the same z_next.
         let there = estimated(0.2 + 0.01 * to.noise, 0.9 - 0.01 * to.signal);
         let turned = turn(z_next.clone(), &here, &there, [from, to, to]);
         let straight = heuns_step(z, z_next.clone(), &here, there, [from, to]);

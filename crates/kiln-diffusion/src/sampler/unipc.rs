@@ -16,10 +16,9 @@ use crate::{Denoiser, Level, Rates};
 /// z' = (b' / b) z + (a' - a b' / b) (z0 + change / 2)
 /// ```
 ///
-/// Once the estimate z0' at z' is there, the corrector takes the step again, with
-/// z0 + r change + s (z0' - z0) in the bracket; z0' is not estimated anew, so a step costs one network
-/// call. Without a step before, and in one that ends at the clean image, there is no `change`.
-/// `noise` and the result are `[batch, channels, height, width]`.
+/// Once it has the estimate z0' at z', the corrector repeats the step, with z0 + r change + s (z0' - z0) in the
+/// bracket. It does not estimate z0' again, so a step costs one network call. The first step, and a step that ends at
+/// the clean image, have no `change`. `noise` and the result are `[batch, channels, height, width]`.
 pub fn unipc(
     denoiser: &dyn Denoiser,
     noise: Tensor<4>,
@@ -60,7 +59,7 @@ pub fn unipc(
     z
 }
 
-/// A step that the predictor takes, and the corrector may take again.
+/// A step of the predictor, which the corrector may repeat.
 struct Step {
     /// Where it begins and ends.
     rates: (Rates, Rates),
@@ -68,9 +67,9 @@ struct Step {
     h: f64,
     /// The images that it begins with.
     z: Tensor<4>,
-    /// What they are estimated to be.
+    /// The estimate of the clean images.
     z0: Tensor<4>,
-    /// h_before / h, and how z0 will change in the step if it goes on changing as in the one before.
+    /// h_before / h, and the change of z0 in the step if it goes on as in the previous one.
     change: Option<(f64, Tensor<4>)>,
 }
 
@@ -83,7 +82,7 @@ impl Step {
         self.towards(bracket)
     }
 
-    /// The step taken again, now that the images where it led are estimated to be `z0_next`.
+    /// The repeated step, given the estimate `z0_next` at its end.
     ///
     /// The bracket is the mean over the step, weighted by e^lambda as the step itself is, of the
     /// parabola through the three estimates.

@@ -1,8 +1,8 @@
 //! Betas along a curve between two given ones, the share of the variance that each timestep replaces by noise:
 //! `alpha_bar = (1 - beta_0) (1 - beta_1) ..`.
 //!
-//! Read continuously, betas are a rate, and -ln alpha_bar is their integral (Song et al. 2021, eq. 11 and 33). They run from
-//! one end of their range to the other over t from 0 to 1, which is T timesteps long.
+//! Read continuously, betas are a rate, and -ln alpha_bar is their integral (Song et al. 2021, eq. 11 and 33). They run
+//! from one end of their range to the other while t goes from 0 to 1, which takes T timesteps.
 
 use serde::{Deserialize, Serialize};
 
@@ -14,7 +14,7 @@ use crate::{DiffusionError, Rates};
 /// The number of timesteps for which the usual ranges were chosen.
 const REFERENCE_TIMESTEPS: f64 = 1000.0;
 
-/// Which part of a sigmoid `sigmoid-betas` follow: from minus this to this.
+/// `sigmoid-betas` follow a sigmoid from minus this to this.
 const SIGMOID_REACH: f64 = 6.0;
 
 /// The first and the last beta.
@@ -30,7 +30,7 @@ pub struct BetaRange {
 }
 
 impl BetaRange {
-    /// That of DDPM and of diffusers.
+    /// The range of DDPM and diffusers.
     pub const DEFAULT: Self = Self {
         beta_start: 1e-4,
         beta_end: 0.02,
@@ -71,7 +71,7 @@ impl BetaRange {
         linspace(start, end, timesteps).collect()
     }
 
-    /// Of [`Self::linear`], read continuously.
+    /// The continuous curve of [`Self::linear`].
     pub(super) fn linear_curve(&self, time: Time) -> Rates {
         let (start, end) = self.scaled(time.timesteps);
         let t = time.since_clean();
@@ -85,7 +85,7 @@ impl BetaRange {
         roots.map(|root| root * root).collect()
     }
 
-    /// Of [`Self::scaled_linear`], read continuously: the square of r + t (s - r), r and s being the roots.
+    /// The continuous curve of [`Self::scaled_linear`]: the square of r + t (s - r), r and s being the roots.
     pub(super) fn scaled_linear_curve(&self, time: Time) -> Rates {
         let (start, end) = self.scaled(time.timesteps);
         let t = time.since_clean();
@@ -102,7 +102,7 @@ impl BetaRange {
             .collect()
     }
 
-    /// Of [`Self::along_sigmoid`], read continuously: the integral of a sigmoid is ln(1 + e^x).
+    /// The continuous curve of [`Self::along_sigmoid`]: the integral of a sigmoid is ln(1 + e^x).
     pub(super) fn along_sigmoid_curve(&self, time: Time) -> Rates {
         let (start, end) = self.scaled(time.timesteps);
         let t = time.since_clean();
@@ -118,7 +118,7 @@ impl Default for BetaRange {
     }
 }
 
-/// The rates where the betas, a rate over t, have this integral.
+/// The rates at which the betas, a rate over t, have this integral.
 fn after(integral: f64, time: Time) -> Rates {
     Rates::from_log_signal_power(-(integral * time.timesteps as f64))
 }
@@ -147,7 +147,7 @@ mod tests {
         assert!((total - 1000.0 * (1e-4 + 0.02) / 2.0).abs() < 1e-9);
     }
 
-    /// The integral is what sums over ever finer betas tend to.
+    /// Sums over ever finer betas converge to the integral.
     #[test]
     fn the_integral_is_the_limit_of_the_sums() {
         type Betas = fn(&BetaRange, usize) -> Vec<f64>;

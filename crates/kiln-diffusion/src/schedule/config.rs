@@ -11,18 +11,16 @@ use crate::{DiffusionError, Rates};
 /// More timesteps than any published model has; a larger number is a typing error.
 const MAXIMUM_TIMESTEPS: usize = 1_000_000;
 
-/// The `[schedule]` table of an experiment: how much noise there is at which timestep.
+/// The `[schedule]` table of an experiment: the amount of noise at each timestep.
 ///
-/// The defaults are those of DDPM and of diffusers: linear betas from 1e-4 to 0.02 over 1000
-/// timesteps. Each kind has settings of its own, which stand beside these in the table; a setting of another kind is
-/// refused.
+/// The defaults are DDPM's and diffusers': linear betas from 1e-4 to 0.02 over 1000 timesteps. Each kind has its own
+/// settings beside these in the table; a setting of another kind is refused.
 ///
 /// # Discrete and continuous
-/// A schedule is a curve over the timesteps 0 to T - 1, which can be read at any fraction. By
-/// default it is *discrete*: computed at the T whole timesteps, which are also those that a network
-/// is trained on, and interpolated between them. With `continuous` the curve itself is evaluated
-/// everywhere, and a network is trained on all of it. Betas then become the rate of the diffusion
-/// whose discretisation they are (Song et al. 2021, eq. 11): alpha_bar = exp(-∫ beta).
+/// A schedule is a curve over the timesteps 0 to T - 1, which can be read at any fraction. By default it is *discrete*:
+/// computed at the T whole timesteps, on which the network is also trained, and interpolated between them. With
+/// `continuous` the curve itself is evaluated everywhere, and a network is trained on all of it. Betas then become the
+/// rate of the diffusion whose discretisation they are (Song et al. 2021, eq. 11): alpha_bar = exp(-∫ beta).
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct ScheduleConfig {
     /// The shape of the curve.
@@ -30,11 +28,11 @@ pub struct ScheduleConfig {
     pub kind: ScheduleKind,
     /// T: the number of timesteps, numbered 0 (least noise) to T - 1 (most).
     pub num_train_timesteps: usize,
-    /// Whether the curve itself is read between the timesteps, and trained on there. Goes with every kind but listed betas.
+    /// Whether the curve itself is read, and trained on, between the timesteps. Works with every kind but listed betas.
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     pub continuous: bool,
-    /// Moves and stretches the signal rates so that the last timestep is pure noise (Lin et al.
-    /// 2023, algorithm 1). Goes with every kind, and needs a velocity, signal or flow prediction.
+    /// Moves and stretches the signal rates so that the last timestep is pure noise (Lin et al. 2023, algorithm 1).
+    /// Works with every kind, and needs a velocity, signal or flow prediction.
     pub zero_terminal_snr: bool,
 }
 
@@ -55,10 +53,10 @@ impl ScheduleConfig {
         }
     }
 
-    /// Says what is wrong with these settings, if anything is.
+    /// Checks these settings.
     ///
     /// # Errors
-    /// Every setting out of range, and listed betas that are to be read continuously.
+    /// A setting out of range, and listed betas with `continuous`.
     pub fn validate(&self) -> Result<(), DiffusionError> {
         // The rescaling to zero terminal SNR needs two different points.
         let minimum = if self.zero_terminal_snr { 2 } else { 1 };
@@ -84,7 +82,7 @@ impl ScheduleConfig {
     }
 }
 
-/// The settings that go with every kind.
+/// The settings of every kind.
 #[derive(Deserialize)]
 #[serde(default)]
 struct OfEveryKind {
@@ -114,7 +112,8 @@ impl Default for OfEveryKind {
 }
 
 impl<'de> Deserialize<'de> for ScheduleConfig {
-    /// By hand, because serde reads no enum that may leave out its tag, nor says, of an unknown key, which keys there are in all.
+    /// By hand, because serde cannot read an enum whose tag is optional, and cannot list all valid keys when it refuses
+    /// an unknown one.
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         let refused = |error: toml::de::Error| D::Error::custom(error.message());
         let mut table = Table::deserialize(deserializer)?;
@@ -128,7 +127,7 @@ impl<'de> Deserialize<'de> for ScheduleConfig {
         } = OfEveryKind::deserialize(of_every_kind).map_err(refused)?;
         let default = ScheduleKind::default();
         (table.entry("kind")).or_insert_with(|| default.name().into());
-        // kiln 0.1.0 wrote this one into the config of every run.
+        // kiln 0.1.0 wrote this key into the config of every run.
         if table.get("scale_betas").and_then(|value| value.as_bool()) == Some(false) {
             table.remove("scale_betas");
         }
@@ -279,10 +278,10 @@ mod tests {
                 "num_train_timesteps = 20\nscale_betas = true",
                 "times 1000 / T",
             ),
-            ("kind = \"betas\"\nbetas = [0.1]", "one a timestep"),
+            ("kind = \"betas\"\nbetas = [0.1]", "one per timestep"),
             (
                 "kind = \"betas\"\ncontinuous = true\nbetas = [0.1]",
-                "`continuous` goes with curves",
+                "`continuous` needs a curve",
             ),
             (
                 "kind = \"betas\"\nnum_train_timesteps = 2\nbetas = [0.0, 0.1]",

@@ -15,11 +15,10 @@ use crate::{DiffusionError, Rates};
 
 /// The shape of a schedule's curve, with the settings of that shape.
 ///
-/// Three families. In the first the *betas* grow, the share of the variance that each timestep
-/// replaces by noise. In the second a curve is drawn between a start and an end that are given (the
-/// seven of clear-diffusion-keras and that of the Keras DDIM example); t runs from 0 at timestep 0
-/// to 1 at T - 1, p is the noise power b², and p0, p1 are its ends. The third lists noise levels
-/// sigma = b / a.
+/// There are three families. In the first the *betas* grow, the share of the variance that each timestep replaces by
+/// noise. In the second a curve runs between a given start and end (the seven curves of clear-diffusion-keras and the
+/// one of the Keras DDIM example); t runs from 0 at timestep 0 to 1 at T - 1, p is the noise power b², and p0, p1 are
+/// its ends. The third lists noise levels sigma = b / a.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "kind", rename_all = "kebab-case", deny_unknown_fields)]
 #[non_exhaustive]
@@ -68,13 +67,12 @@ pub enum ScheduleKind {
     /// 2022), which ends in pure noise.
     #[serde(deserialize_with = "no_settings")]
     Flow,
-    /// Betas listed one by one in `betas`: for models from elsewhere whose schedule is none of the
-    /// others.
+    /// Betas listed one by one in `betas`: for models from elsewhere with another schedule.
     Betas(ListedBetas),
 }
 
 impl Default for ScheduleKind {
-    /// That of DDPM.
+    /// DDPM's schedule.
     fn default() -> Self {
         Self::Linear(BetaRange::DEFAULT)
     }
@@ -149,9 +147,8 @@ impl ScheduleKind {
 
     /// The rates on the curve itself.
     ///
-    /// A curve between two given ends has them at the timesteps 0 and T - 1. A curve that leaves
-    /// from a clean image is one timestep away from it at timestep 0, as the discrete schedules
-    /// are.
+    /// A curve between two given ends reaches them at the timesteps 0 and T - 1. A curve that starts from a clean image
+    /// is one timestep away from it at timestep 0, as in the discrete schedules.
     pub(super) fn rates(&self, time: Time) -> Rates {
         match self {
             Self::Linear(range) => range.linear_curve(time),
@@ -174,8 +171,7 @@ impl ScheduleKind {
         }
     }
 
-    /// The T betas, before any rescaling to zero terminal SNR, of a kind that is defined by them when it is not read
-    /// continuously.
+    /// The T betas, before any rescaling to zero terminal SNR, if betas define this kind when it is not continuous.
     pub(super) fn betas(&self, timesteps: usize) -> Option<Vec<f64>> {
         match self {
             Self::Linear(range) => Some(range.linear(timesteps)),
@@ -198,7 +194,7 @@ impl ScheduleKind {
         }
     }
 
-    /// The range of the betas, of a kind that has one.
+    /// The range of the betas, if this kind has one.
     pub(crate) fn beta_range(&self) -> Option<&BetaRange> {
         match self {
             Self::Linear(range) | Self::ScaledLinear(range) | Self::SigmoidBetas(range) => {

@@ -1,4 +1,4 @@
-//! Betas one by one: for models from elsewhere whose schedule is none of the others.
+//! Betas one by one: for models from elsewhere with another schedule.
 
 use serde::{Deserialize, Serialize};
 
@@ -14,7 +14,7 @@ pub struct ListedBetas {
 }
 
 impl ListedBetas {
-    /// None, to be filled in.
+    /// Empty, to be filled in.
     pub(super) const DEFAULT: Self = Self { betas: Vec::new() };
 
     pub(super) fn validate(&self, timesteps: usize) -> Result<(), DiffusionError> {

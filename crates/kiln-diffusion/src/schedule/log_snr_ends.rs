@@ -24,7 +24,7 @@ pub struct LogSnrEnds {
 }
 
 impl LogSnrEnds {
-    /// Those of clear-diffusion-keras.
+    /// The ends of clear-diffusion-keras.
     pub const DEFAULT: Self = Self {
         start_log_snr: 3.0,
         end_log_snr: -10.0,

@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! config.rs             the settings of every schedule
-//! kind.rs               which curves there are; the other files hold a family of them each, with its settings
+//! kind.rs               all curves; each of the other files has one family of them, with its settings
 //! ```
 
 mod beta_range;
@@ -36,18 +36,17 @@ pub use signal_rate_ends::SignalRateEnds;
 /// at 0.068.
 const NOTICEABLE_SIGNAL: f64 = 0.05;
 
-/// The smallest signal rate that f32 images can still be divided by.
+/// The smallest signal rate by which f32 images can still be divided.
 const SMALLEST_SIGNAL: f64 = 1e-30;
 
-/// Halvings after which an interval of timesteps is as short as an f64 can tell.
+/// After this many halvings an interval of timesteps is as short as an f64 can represent.
 const HALVINGS: usize = 70;
 
-/// How much signal and noise there are at each timestep: `zt = signal_rate(t) z0 + noise_rate(t)
-/// noise`.
+/// The amounts of signal and noise at each timestep: `zt = signal_rate(t) z0 + noise_rate(t) noise`.
 ///
-/// Timesteps go from 0 to T - 1 and are read at any fraction. A discrete schedule is kept in f64 at
-/// the whole timesteps and interpolated between them; a continuous one is evaluated where it is
-/// read. Either is cheap to clone.
+/// Timesteps go from 0 to T - 1 and may be fractions. A discrete schedule is stored in f64 at the whole timesteps and
+/// interpolated between them; a continuous one is evaluated at each timestep that is asked for. Both are cheap to
+/// clone.
 ///
 /// ```
 /// use kiln_diffusion::{Schedule, ScheduleConfig};
@@ -76,8 +75,7 @@ impl Schedule {
     /// Computes the curve that `config` describes.
     ///
     /// # Errors
-    /// Whatever [`ScheduleConfig::validate`] refuses, and a signal that vanishes before the last
-    /// timestep.
+    /// The errors of [`ScheduleConfig::validate`], and a signal that vanishes before the last timestep.
     pub fn new(config: ScheduleConfig) -> Result<Self, DiffusionError> {
         config.validate()?;
         let reading = if config.continuous {
@@ -95,7 +93,7 @@ impl Schedule {
         Ok(schedule)
     }
 
-    /// Pure noise belongs at the last timestep only.
+    /// Only the last timestep may be pure noise.
     fn refuse_vanishing_signal(&self) -> Result<(), DiffusionError> {
         let timesteps = self.num_train_timesteps();
         let vanishes = |&timestep: &usize| {
@@ -122,7 +120,7 @@ impl Schedule {
         self.config.num_train_timesteps
     }
 
-    /// Whether the curve itself is read between the whole timesteps, and trained on there.
+    /// Whether the curve itself is read, and trained on, between the whole timesteps.
     pub fn is_continuous(&self) -> bool {
         self.config.continuous
     }
@@ -204,8 +202,7 @@ impl Schedule {
             .collect()
     }
 
-    /// The share of the image that is left at the last timestep, where sampling assumes that there
-    /// is nothing but noise.
+    /// The share of the image that is left at the last timestep, where sampling assumes pure noise.
     pub fn terminal_signal_rate(&self) -> f64 {
         self.signal_rate(self.last_timestep())
     }
@@ -215,7 +212,7 @@ impl Schedule {
         self.terminal_signal_rate() == 0.0
     }
 
-    /// A sentence about a schedule that would train well and sample badly, or nothing.
+    /// A sentence if the schedule would train well but sample badly, otherwise `None`.
     ///
     /// Sampling starts from pure noise. If the last timestep still holds part of the image, the
     /// network has never seen pure noise, and samples come out blurred or with the wrong brightness
@@ -277,9 +274,8 @@ fn interpolated(table: &[Rates], timestep: f64) -> Rates {
     }
 }
 
-/// Lin et al. 2023, "Common Diffusion Noise Schedules and Sample Steps are Flawed", algorithm 1:
-/// shifts the signal rates so that the last is 0, then stretches them so that the first is what it
-/// was.
+/// Lin et al. 2023, "Common Diffusion Noise Schedules and Sample Steps are Flawed", algorithm 1: shifts the signal
+/// rates so that the last is 0, then stretches them so that the first is unchanged.
 #[derive(Debug, Clone, Copy)]
 struct ZeroTerminalSnr {
     first: f64,
@@ -348,7 +344,7 @@ mod tests {
         fn log_snr_falls_with_the_timestep(schedule in any_schedule(), t in 0.0..1.0f64, u in 0.0..1.0f64) {
             let last = (schedule.num_train_timesteps() - 1) as f64;
             let (early, late) = (t.min(u) * last, t.max(u) * last);
-            // Curves towards pure noise are level in the last fraction of a timestep.
+            // Curves towards pure noise are flat in the last fraction of a timestep.
             prop_assume!(late - early > 0.1);
             prop_assert!(schedule.log_snr(early) > schedule.log_snr(late));
         }
@@ -377,7 +373,7 @@ mod tests {
                 Schedule::new(config).unwrap().signal_rate(t as f64)
             };
             let (discrete, continuous) = (read(false), read(true));
-            // Finite betas are a coarser diffusion than their rate.
+            // Finite betas describe a coarser diffusion than their rate does.
             let tolerance = if kind.betas(1).is_some() { 5e-3 } else { 1e-15 };
             prop_assert!((discrete - continuous).abs() <= tolerance, "{discrete} {continuous}");
         }
@@ -399,7 +395,7 @@ mod tests {
         assert!(timestep > 998.9 && timestep < 999.0, "{timestep}");
     }
 
-    /// Whatever the kind, the betas between its timesteps make the same schedule.
+    /// For every kind, the betas between its timesteps make the same schedule.
     #[test]
     fn a_schedule_is_its_betas() {
         for kind in ScheduleKind::ALL {

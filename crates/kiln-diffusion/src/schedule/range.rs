@@ -2,7 +2,7 @@
 
 use crate::DiffusionError;
 
-/// Refuses two ends for which `holds` is false; `valid` says what would be right.
+/// Refuses two ends for which `holds` is false; `valid` says what would be valid.
 pub(super) fn require_ends(
     [start_key, end_key]: [&'static str; 2],
     [start, end]: [f64; 2],
@@ -21,7 +21,7 @@ pub(super) fn require_ends(
     })
 }
 
-/// Refuses a temperature or an exponent with which curves are no longer told apart.
+/// Refuses a temperature or an exponent so extreme that curves no longer differ.
 pub(super) fn require_number(key: &'static str, value: f64) -> Result<(), DiffusionError> {
     if (0.01..=100.0).contains(&value) {
         return Ok(());

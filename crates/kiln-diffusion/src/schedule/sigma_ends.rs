@@ -19,7 +19,7 @@ pub struct Karras {
 }
 
 impl Karras {
-    /// Those of EDM.
+    /// EDM's values.
     pub const DEFAULT: Self = Self {
         sigma_min: 0.002,
         sigma_max: 80.0,
@@ -60,7 +60,7 @@ pub struct Exponential {
 }
 
 impl Exponential {
-    /// Those of EDM.
+    /// EDM's values.
     pub const DEFAULT: Self = Self {
         sigma_min: Karras::DEFAULT.sigma_min,
         sigma_max: Karras::DEFAULT.sigma_max,
@@ -98,7 +98,7 @@ fn require_sigmas(least: f64, most: f64) -> Result<(), DiffusionError> {
     )
 }
 
-/// Where b / a is `sigma`.
+/// The rates with b / a = `sigma`.
 fn at_sigma(sigma: f64) -> Rates {
     Rates::from_log_snr(-2.0 * sigma.ln())
 }

@@ -20,7 +20,7 @@ pub struct Sigmoid {
 }
 
 impl Sigmoid {
-    /// Those of Jabri et al. 2022.
+    /// The values of Jabri et al. 2022.
     pub const DEFAULT: Self = Self {
         sigmoid_start: -3.0,
         sigmoid_end: 3.0,

@@ -17,7 +17,7 @@ pub struct SignalRateEnds {
 }
 
 impl SignalRateEnds {
-    /// Those of the Keras DDIM example.
+    /// The values of the Keras DDIM example.
     pub const DEFAULT: Self = Self {
         start_signal_rate: 0.95,
         end_signal_rate: 0.02,

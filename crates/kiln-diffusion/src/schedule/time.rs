@@ -1,4 +1,4 @@
-//! How far along a schedule is.
+//! The position on a schedule.
 
 /// A timestep among T of them.
 #[derive(Debug, Clone, Copy)]
@@ -15,7 +15,7 @@ impl Time {
         self.timestep / (self.timesteps as f64 - 1.0).max(1.0)
     }
 
-    /// From 1 / T at timestep 0 to 1 at T - 1: for a curve that leaves from a clean image.
+    /// From 1 / T at timestep 0 to 1 at T - 1: for a curve that starts from a clean image.
     pub(crate) fn since_clean(self) -> f64 {
         (self.timestep + 1.0) / self.timesteps as f64
     }

@@ -1,4 +1,4 @@
-//! The files of `B.from_config(A.config)`, in which A's keys still stand, for every A and B: what B makes of them, from
+//! The files of `B.from_config(A.config)`, which still contain A's keys, for every A and B, and how B reads them, from
 //! `tests/fixtures/diffusion/from_config.json` (made by `from_config.py` there).
 
 use kiln_diffusion::sampler::{Churn, Sampler, Variance};
@@ -26,7 +26,7 @@ fn keys(pair: &Pair) -> Value {
     serde_json::from_str(&pair.config.replace("-Infinity", "null")).unwrap()
 }
 
-/// What B draws with.
+/// The sampler of B.
 fn expected_sampler(keys: &Value) -> Sampler {
     match keys["_class_name"].as_str().unwrap() {
         "DDIMScheduler" => Sampler::default(),
@@ -51,7 +51,7 @@ fn expected_sampler(keys: &Value) -> Sampler {
     }
 }
 
-/// What B clips to: only some classes do, whatever a file says.
+/// The clipping of B: only some classes clip, whatever a file says.
 fn expected_clip(keys: &Value) -> Option<Clip> {
     let class = keys["_class_name"].as_str().unwrap();
     let clips = ["DDIM", "DDPM", "Heun"];
@@ -69,7 +69,7 @@ fn expected_clip(keys: &Value) -> Option<Clip> {
     }
 }
 
-/// Of 191 pairs, all but those whose B does what is not available here, which its own keys say.
+/// Reads all of the 191 pairs except those whose B, by its own keys, does something that is not available here.
 #[test]
 fn what_the_class_means_is_read_whatever_other_classes_left() {
     let (mut read, mut refused) = (0, Vec::new());

@@ -2,8 +2,8 @@
 //! (made by `make.py` there).
 //!
 //! diffusers computes schedules in f32, where a product of 1000 factors loses digits and 1 -
-//! alpha_bar cancels; ours are f64. The tolerances are what that leaves, and each test says what
-//! they are relative to.
+//! alpha_bar cancels; ours are f64. The tolerances allow for that; each test says what they are
+//! relative to.
 
 mod from_config;
 mod solvers;
@@ -239,7 +239,7 @@ fn every_step_matches() {
     let (mut worst_z, mut worst_z0) = (0.0f64, 0.0f64);
     for walk in walks() {
         for (index, &(from, to)) in walk.steps.iter().enumerate() {
-            // A further level makes it a step in the middle, where DDPM adds noise.
+            // One more level makes this a step in the middle, where DDPM adds noise.
             let clean = Level {
                 timestep: 0.0,
                 rates: Rates {
@@ -338,8 +338,8 @@ fn every_walk_matches() {
     eprintln!("worst walk: {worst:.1e}, of 100 steps: {worst_of_100:.1e}");
 }
 
-/// The sums in diffusers' own tests of its DDIM scheduler (`test_full_loop_*`), to the digits that
-/// are written there.
+/// The sums in diffusers' own tests of its DDIM scheduler (`test_full_loop_*`), to the digits given
+/// there.
 #[test]
 fn the_full_loops_of_diffusers_tests_match() {
     let sum_of_absolute_values = |schedule: ScheduleConfig, prediction, final_level| {

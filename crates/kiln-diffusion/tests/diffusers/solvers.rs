@@ -1,7 +1,7 @@
 //! Whole walks of diffusers' solvers: DPM-Solver++, UniPC, PNDM, Euler, Heun and EDM's churn.
 //!
-//! The walks go down the recorded levels, because diffusers reads sigma from its f32 table, and some of
-//! its classes ask the network at a rounded timestep; our own levels are compared by themselves.
+//! The walks go down the recorded levels, because diffusers reads sigma from its f32 table, and some of its classes ask
+//! the network at a rounded timestep; a separate test compares our own levels.
 
 use burn::tensor::Tensor;
 use kiln_diffusion::sampler::Sampler;
@@ -47,9 +47,9 @@ fn largest_error(
     worst
 }
 
-/// Within 1e-5 of the largest value after every step; 1e-4 where the walk begins at a sigma above 1000:
-/// at 4096, as which diffusers reads a schedule that ends in pure noise, and at the 20,000 of the cosine
-/// schedule. The image is divided by 1 / sigma there, in f32.
+/// Within 1e-5 of the largest value after every step; 1e-4 if the walk begins at a sigma above 1000: at 4096, where
+/// diffusers starts for a schedule that ends in pure noise, and at 20,000, where the cosine schedule starts. There the
+/// image is divided by 1 / sigma, in f32.
 #[test]
 fn every_solver_walks_as_diffusers_does() {
     let fixture = Fixture::read("solvers.safetensors");
@@ -88,7 +88,7 @@ fn every_solver_walks_as_diffusers_does() {
     eprintln!("worst walk: {worst:.1e}");
 }
 
-/// All classes visit our timesteps; a rounding may make one of those by sigma another whole one. The
+/// All classes visit our timesteps; rounding may move a timestep that was chosen by sigma to another whole one. The
 /// sigmas of the first timesteps have lost digits in f32 (1 - alpha_bar): 1e-3 relative.
 #[test]
 fn our_levels_are_those_of_diffusers() {

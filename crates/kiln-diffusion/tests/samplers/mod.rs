@@ -2,7 +2,7 @@
 
 use kiln_diffusion::sampler::{Churn, Sampler, Variance};
 
-/// Every sampler, and the settings that make another method of it.
+/// Every sampler, and the settings that make it a different method.
 pub fn samplers() -> Vec<Sampler> {
     let churn = Churn {
         amount: 2.0,

@@ -1,4 +1,4 @@
-//! What the network is made of.
+//! The layers of the network.
 
 use burn::nn::PaddingConfig2d;
 use burn::nn::pool::{AvgPool2dConfig, MaxPool2dConfig};
@@ -6,18 +6,18 @@ use burn::tensor::activation::relu;
 use burn::tensor::{Device, Tensor, TensorData};
 use kiln_kernels::{Convolution, Padding, Sampling};
 
-/// How far a kernel reaches over the image's edge, and at which places it is applied.
+/// How far a kernel extends over the image's edge, and where it is applied.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(super) enum Reach {
-    /// At every place, with as many zeros around the image as keep its size.
+    /// At every place, with zeros around the image that keep its size.
     Same,
-    /// Wherever it lies within the image.
+    /// At every place within the image.
     Valid,
-    /// At every second of those.
+    /// At every second of these places.
     Halving,
 }
 
-/// A kernel with its normalisation folded in: what a layer is made from.
+/// A kernel with its normalisation folded in, from which a layer is made.
 pub(super) struct Folded {
     /// `[channels_out, channels_in, kernel_height, kernel_width]`
     pub(super) shape: [usize; 4],
@@ -66,7 +66,7 @@ impl Layer {
 /// A pool of 3x3.
 #[derive(Clone, Copy)]
 pub(super) enum Pool {
-    /// Means at every place, of what lies within the image.
+    /// Means at every place, over the pixels within the image.
     Average,
     /// Maxima at every place.
     Maximum,
@@ -75,7 +75,7 @@ pub(super) enum Pool {
 }
 
 impl Pool {
-    /// Of `[batch, height, width, channels]`, in Burn's layout on the way.
+    /// Takes and returns `[batch, height, width, channels]`, and uses Burn's layout in between.
     pub(super) fn forward(self, maps: Tensor<4>) -> Tensor<4> {
         let maps = maps.permute([0, 3, 1, 2]);
         let border = PaddingConfig2d::Explicit(1, 1, 1, 1);

@@ -1,10 +1,10 @@
-//! InceptionV3 (Szegedy et al. 2016) as a feature network, layer for layer that of pytorch-fid.
+//! InceptionV3 (Szegedy et al. 2016) as a feature network, with the same layers as in pytorch-fid.
 //!
 //! ```text
-//! network.rs     which layers there are, and how they follow each other
+//! network.rs     the layers and their order
 //! layer.rs       a convolution with its batch normalisation folded in, and the pools
-//! weights.rs     the weights' file, and what it says about the pixels
-//! resize.rs      images to the size that the network reads
+//! weights.rs     the weights' file, and the range of pixels that follows from it
+//! resize.rs      resizes images to the network's size
 //! ```
 
 mod layer;
@@ -22,7 +22,7 @@ use crate::{EvalError, Features};
 use network::{Step, run};
 use weights::Weights;
 
-/// Where in the network features are taken, as means over all positions.
+/// The layer of the network whose means over all positions are the features.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum FeatureLayer {
@@ -30,7 +30,7 @@ pub enum FeatureLayer {
     Mixed6c,
     /// After `Mixed_6e`: pytorch-fid's 768.
     Mixed6e,
-    /// After `Mixed_7c`, the last one: pytorch-fid's 2048, what FID and KID are published with.
+    /// After `Mixed_7c`, the last one: pytorch-fid's 2048, the layer of published FIDs and KIDs.
     #[default]
     Mixed7c,
 }
@@ -76,9 +76,9 @@ impl FromStr for FeatureLayer {
 pub struct Inception {
     steps: Vec<Step>,
     layer: FeatureLayer,
-    /// Side of the squares that images are resized to; none leaves them as they are.
+    /// Images are resized to squares of this side; `None` leaves them as they are.
     side: Option<usize>,
-    /// What a pixel in [0, 1] is multiplied by, and what is then added.
+    /// The factor for a pixel in [0, 1], and the number that is then added.
     pixels: (f32, f32),
     sha256: String,
     device: Device,
@@ -92,12 +92,12 @@ impl Inception {
 
     /// Reads the network's weights: pytorch-fid's `.pth`, or a safetensors file with the same keys (f32 or f16).
     ///
-    /// Images are resized to `side` x `side`; without it they stay as they are. Whether pixels go in as [-1, 1], as in
-    /// pytorch-fid, or as [0, 1] is read off the weights: the statistics of the first normalisation tell the mean colour
-    /// of the images that they were trained on.
+    /// Images are resized to `side` x `side`; without it they stay as they are. The weights determine whether pixels
+    /// are in [-1, 1], as in pytorch-fid, or in [0, 1]: the statistics of the first normalisation show the mean colour
+    /// of the training images.
     ///
     /// # Errors
-    /// [`EvalError::File`] when it cannot be read, [`EvalError::Weights`] when it does not hold these weights.
+    /// [`EvalError::File`] if it cannot be read, [`EvalError::Weights`] if it does not contain these weights.
     pub fn load(
         path: &Path,
         layer: FeatureLayer,
@@ -125,12 +125,12 @@ impl Inception {
         self.sha256 == kiln_data::PYTORCH_FID_SHA256
     }
 
-    /// Whether distances can stand beside published ones: with pytorch-fid's weights and size.
+    /// Whether distances are comparable with published ones: with pytorch-fid's weights and size.
     pub fn is_published(&self) -> bool {
         self.is_pytorch_fids() && self.side == Some(Self::PYTORCH_FID_SIDE)
     }
 
-    /// Where features are taken.
+    /// The layer of the features.
     pub fn layer(&self) -> FeatureLayer {
         self.layer
     }
@@ -140,7 +140,7 @@ impl Inception {
         &self.sha256
     }
 
-    /// What features depend on besides the images: the weights, the layer, the size.
+    /// Identifies everything besides the images that features depend on: the weights, the layer, the size.
     pub fn identity(&self) -> String {
         let side = self
             .side
@@ -155,8 +155,7 @@ impl Inception {
     /// The features of images `[batch, channels, height, width]` in [-1, 1], gray or RGB.
     ///
     /// # Errors
-    /// [`EvalError::Shape`] for images with other channels, or too small to pass; [`EvalError::Compute`] when the device
-    /// fails.
+    /// [`EvalError::Shape`] for images with other channels, or too small; [`EvalError::Compute`] if the device fails.
     pub fn features(&self, images: Tensor<4>) -> Result<Features, EvalError> {
         let [batch, channels, height, width] = images.dims();
         let smallest = self.side.unwrap_or(height.min(width));
@@ -177,7 +176,7 @@ impl Inception {
         let resized = resize::channels_last(&values, [channels, height, width], [rows, columns]);
         let data = TensorData::new(resized, [batch, rows, columns, 3]);
         let (scale, shift) = self.pixels;
-        // From [-1, 1], as images are here, to [0, 1], and on to what the network was trained on.
+        // From our [-1, 1] to [0, 1], and on to the network's range.
         let images = Tensor::from_data(data, &self.device) * (scale / 2.0) + (scale / 2.0 + shift);
         let maps = run(&self.steps, images);
         let means: Tensor<3> = maps.mean_dim(1).squeeze_dim(1);

@@ -1,4 +1,4 @@
-//! Which layers InceptionV3 has, under torchvision's names, and how they follow each other.
+//! The layers of InceptionV3, with torchvision's names, and their order.
 //!
 //! It is pytorch-fid's variant: average pools leave the padding out, and the last block's pool takes maxima.
 
@@ -10,7 +10,7 @@ use crate::EvalError;
 use Part::{Convolution, Halves, Pooled};
 use Reach::{Halving, Same, Valid};
 
-/// One thing that happens to a feature map.
+/// One operation on a feature map.
 #[derive(Clone, Copy)]
 enum Part {
     /// A convolution, normalisation and ReLU, by its name within the block.
@@ -21,10 +21,10 @@ enum Part {
     Halves(&'static str, &'static str),
 }
 
-/// What a block does: parts one after the other in each branch, and all branches side by side.
+/// The operations of a block: parts one after the other in each branch, and all branches side by side.
 type Branches = &'static [&'static [Part]];
 
-/// The layers before the first block, and then the blocks.
+/// The layers before the first block, then the blocks.
 const NETWORK: &[(&str, Branches)] = &[
     ("", &[STEM]),
     ("Mixed_5b", A),
@@ -132,7 +132,7 @@ pub(super) enum Step {
     Branches(Vec<Vec<Step>>),
 }
 
-/// The network up to and with the block `last`.
+/// The network up to and including the block `last`.
 pub(super) fn build(
     weights: &Weights,
     last: &str,

@@ -1,10 +1,10 @@
-//! Images to the size that the network reads.
+//! Resizes images to the network's size.
 
 /// Resizes images `[batch, channels, height, width]`, gray or RGB, to channels-last RGB, `[batch, rows, columns, 3]`.
 ///
-/// Bilinearly, with pixels taken for squares and no antialiasing: PyTorch's `interpolate(mode="bilinear",
-/// align_corners=False)`, as in pytorch-fid. (Resizing as in the original TensorFlow code differs, as clean-fid's authors
-/// found: Parmar et al. 2022.)
+/// Bilinearly, with pixels as squares and without antialiasing: PyTorch's `interpolate(mode="bilinear",
+/// align_corners=False)`, as in pytorch-fid. (Resizing as in the original TensorFlow code differs, as clean-fid's
+/// authors found: Parmar et al. 2022.)
 pub(super) fn channels_last(
     images: &[f32],
     [channels, height, width]: [usize; 3],
@@ -18,7 +18,7 @@ pub(super) fn channels_last(
         for row in &rows {
             for column in &columns {
                 for channel in 0..3 {
-                    // A gray image has one channel for all three.
+                    // A gray image uses its one channel for all three.
                     let plane = &image[channel % channels * height * width..];
                     let at = |row: usize, column: usize| plane[row * width + column];
                     let line = |row| column.mix(at(row, column.first), at(row, column.second));
@@ -44,7 +44,7 @@ impl Place {
     }
 }
 
-/// Where each of `new` pixels lies among `old` ones. `old` is not 0.
+/// The position of each of `new` pixels among `old` ones. `old` is not 0.
 fn places(old: usize, new: usize) -> Vec<Place> {
     let step = old as f32 / new as f32;
     let place = |pixel: usize| {

@@ -85,9 +85,10 @@ impl Weights {
 
     /// Whether the network was trained on pixels in [0, 1], rather than in [-1, 1].
     ///
-    /// The first layer has no bias, so on images of one colour m its outputs have the means `sum over c of m_c K_oc`, where
-    /// K_oc is the sum of output o's kernel over channel c; and over all training images, m being their mean colour, it is
-    /// the same. The m that fits the means in the first normalisation best is about 0.5 on [0, 1], and about 0 on [-1, 1].
+    /// The first layer has no bias, so on images of one colour m its outputs have the means `sum over c of m_c K_oc`,
+    /// where K_oc is the sum of output o's kernel over channel c. The same holds for all training images with their
+    /// mean colour m. The m that best fits the means in the first normalisation is about 0.5 on [0, 1], and about 0 on
+    /// [-1, 1].
     pub(super) fn reads_zero_to_one(&self) -> Result<bool, EvalError> {
         let (shape, weight) = self.tensor(&format!("{FIRST_LAYER}.conv.weight"))?;
         let &[_, 3, height, width] = shape.as_slice() else {

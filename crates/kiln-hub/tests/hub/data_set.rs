@@ -1,4 +1,4 @@
-//! Data sets on the Hub, stored as Python's `datasets` stores them: see `tests/fixtures/tables`.
+//! Data sets on the Hub, in the form of Python's `datasets`: see `tests/fixtures/tables`.
 
 use std::fs;
 use std::path::Path;
@@ -9,7 +9,7 @@ use kiln_hub::{HubSettings, open_data_set};
 use crate::server::{Files, Hub};
 use crate::settings;
 
-/// A Hub with the data set `ada/grays`, and how to ask.
+/// A Hub with the data set `ada/grays`, and settings for it.
 struct Scene {
     hub: Hub,
     settings: HubSettings,
@@ -57,7 +57,7 @@ fn rows(set: &kiln_data::ImageDataset) -> Vec<(u8, Option<usize>)> {
     rows.map(|index| (gray(index), set.label(index))).collect()
 }
 
-/// What `make.py` wrote.
+/// The rows that `make.py` wrote.
 fn expected(first: u8, count: u8) -> Vec<(u8, Option<usize>)> {
     let rows = 0..count;
     rows.map(|row| (first + row, Some(usize::from(row % 3 == 0))))
@@ -72,7 +72,7 @@ fn images_labels_and_names_are_those_that_python_wrote() {
     assert_eq!(rows(&datasets.validation), expected(200, 6));
     assert_eq!(datasets.train.class_names(), ["even", "odd"]);
     assert_eq!(datasets.train.name(), "ada/grays");
-    // Only the tables were fetched, and they are not fetched again.
+    // Only the tables were fetched, and only once.
     let count = |part: &str| {
         scene
             .hub
@@ -95,7 +95,7 @@ fn of_one_split_a_share_is_held_out() {
     assert_eq!(scene.open("hf:ada/grays:test").unwrap().train.len(), 5);
     let sentence = scene.open("hf:ada/grays:train").unwrap_err();
     assert!(
-        sentence.contains("does not hold a split `train` of ada/grays"),
+        sentence.contains("does not have a split `train` of ada/grays"),
         "{sentence}"
     );
 }
@@ -105,7 +105,7 @@ fn no_byte_of_an_image_can_change() {
     let scene = Scene::new();
     let name = "data/test-00000-of-00001.parquet";
     let mut files = tables();
-    // The first page that holds PNGs.
+    // The first page with PNGs.
     let png = |bytes: &[u8]| bytes.windows(4).position(|four| four == b"IDAT");
     let table = files.get_mut(name).unwrap();
     let at = png(table).unwrap() + 8;

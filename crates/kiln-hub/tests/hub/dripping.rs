@@ -1,4 +1,4 @@
-//! Servers that send a little now and then, for ever: every part of a conversation has an end.
+//! Servers that send a little now and then, forever: every part of a conversation has a limit.
 //!
 //! The bounds are short here. A slow machine sends less in the same time, so no test depends on how fast it is.
 
@@ -13,13 +13,13 @@ use crate::{model_files, settings, weights};
 
 const UNET: &str = "unet/diffusion_pytorch_model.safetensors";
 
-/// No server sends a byte every few milliseconds and as much as that.
+/// A server that sends one byte every few milliseconds never reaches this pace.
 const SHORT: Pace = Pace {
     bytes: 10_000,
     window: Duration::from_secs(1),
 };
 
-/// What comes of pulling `a/b` from a Hub that is `told` to misbehave, asked with `settings` as they are `changed`.
+/// The result of pulling `a/b` from a Hub that is `told` to misbehave, with `changed` settings.
 fn pulled(
     told: impl FnOnce(&Hub),
     changed: impl FnOnce(&mut HubSettings),
@@ -53,7 +53,7 @@ fn dripping_answers_are_cut_off_by_their_pace() {
 
 #[test]
 fn dripping_headers_are_cut_off() {
-    // Of an answer by the time for all of it; of a file by the patience with a server that says nothing.
+    // The limit of an answer is its total time; the limit of a file is the patience with a silent server.
     let answer = pulled(
         |hub| hub.misbehave("GET /api/models/a/b/revision", Fault::DrippingHeaders, 9),
         |settings| settings.longest_answer = Duration::from_millis(300),

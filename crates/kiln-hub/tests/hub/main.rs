@@ -1,4 +1,4 @@
-//! Pulling from and pushing to a Hub on this machine that behaves as the real one does, or as it is told.
+//! Pulls from and pushes to a Hub on this machine that behaves like the real one, or misbehaves on purpose.
 
 mod data_set;
 mod dripping;
@@ -14,7 +14,7 @@ use kiln_data::Pace;
 use kiln_hub::HubSettings;
 use server::{Files, Hub};
 
-/// What `hub` is asked with, and a cache in `folder`. Busy servers are asked again almost at once.
+/// Settings for `hub`, with a cache in `folder`. Busy servers are tried again almost at once.
 fn settings(hub: &Hub, folder: &Path) -> HubSettings {
     HubSettings {
         endpoint: hub.url.clone(),

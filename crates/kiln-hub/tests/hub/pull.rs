@@ -1,4 +1,4 @@
-//! What `pull` brings, what it refuses, and what is on disk after it.
+//! Tests what `pull` fetches and refuses, and what is on disk afterwards.
 
 use std::fs;
 use std::path::Path;
@@ -20,7 +20,7 @@ const NEEDED: [&str; 6] = [
     "vqvae/diffusion_pytorch_model.safetensors",
 ];
 
-/// A Hub with the model `a/b`, an empty cache, and how to ask.
+/// A Hub with the model `a/b`, an empty cache, and settings.
 struct Scene {
     hub: Hub,
     commit: String,
@@ -144,10 +144,10 @@ fn what_the_cache_has_is_not_fetched_again() {
     );
     assert_whole(&scene.pull("a/b").unwrap());
     assert_eq!(scene.transfers(), [""; 0]);
-    // A commit cannot change: nobody has to be asked.
+    // A commit cannot change, so no request is needed.
     assert_whole(&scene.pull(&format!("a/b@{}", scene.commit)).unwrap());
     assert_eq!(scene.hub.requests(), [""; 0]);
-    // Another commit with the same weights needs only what is new.
+    // Another commit with the same weights needs only the new files.
     let mut files = model_files();
     files.insert("unet/config.json".to_owned(), b"{\"unet\": 2}".to_vec());
     let second = scene.hub.publish("a/b", &files);
@@ -173,7 +173,7 @@ fn offline_the_cache_alone_is_asked() {
     scene.settings.offline = true;
     let sentence = scene.pull("a/b").unwrap_err();
     assert!(
-        sentence.contains("does not hold anything of a/b") && sentence.contains("`kiln pull a/b`"),
+        sentence.contains("does not have anything of a/b") && sentence.contains("`kiln pull a/b`"),
         "{sentence}"
     );
     scene.settings.offline = false;
@@ -196,7 +196,7 @@ fn offline_the_cache_alone_is_asked() {
 fn when_the_hub_is_out_of_reach_the_cache_will_do() {
     let mut scene = Scene::new();
     scene.pull("a/b").unwrap();
-    // Nobody listens at port 1, and no server that asks for any free port is given it.
+    // Nothing listens on port 1, and the system never assigns it as a free port.
     scene.settings.endpoint = "http://127.0.0.1:1".to_owned();
     let pulled = scene.pull("a/b").unwrap();
     assert_whole(&pulled);
@@ -292,11 +292,8 @@ fn a_busy_server_is_asked_again() {
 fn files_that_are_not_the_right_ones_are_refused() {
     let cdn = "GET /cdn/";
     for (fault, words) in [
-        (Fault::Corrupt, "came with a wrong checksum"),
-        (
-            Fault::Page,
-            "sent something else in place of unet/diffusion",
-        ),
+        (Fault::Corrupt, "has a wrong checksum"),
+        (Fault::Page, "sent something else instead of unet/diffusion"),
         (
             Fault::Body(weights(9)[..5000].to_vec()),
             "with 5000 bytes, but lists it with 300000",
@@ -305,20 +302,20 @@ fn files_that_are_not_the_right_ones_are_refused() {
             Fault::Body(pointer(&weights(2))),
             "sent the Git LFS pointer of unet/diffusion",
         ),
-        (Fault::CutAfter(0), "stopped coming after 0 of 300000 bytes"),
+        (Fault::CutAfter(0), "stopped after 0 of 300000 bytes"),
     ] {
         let scene = Scene::new();
         scene.hub.misbehave(cdn, fault, 1);
         scene.fails(words);
         assert_whole(&scene.pull("a/b").unwrap());
     }
-    // Small files as well.
+    // Small files, too.
     let scene = Scene::new();
     scene.hub.misbehave("GET /a/b/resolve", Fault::Corrupt, 1);
-    scene.fails("model_index.json came with a wrong checksum");
+    scene.fails("model_index.json has a wrong checksum");
     let scene = Scene::new();
     scene.hub.misbehave("GET /a/b/resolve", Fault::Page, 1);
-    scene.fails("in place of model_index.json");
+    scene.fails("instead of model_index.json");
 }
 
 #[test]
@@ -333,13 +330,13 @@ fn every_refusal_is_a_sentence_that_says_what_to_do() {
         (
             api,
             Fault::Status(403, gated),
-            "refuses access to a/b (Access is restricted); ask for it",
+            "refuses access to a/b (Access is restricted); request access at",
         ),
         (api, Fault::Status(429, &[]), "asks for fewer requests"),
         (
             api,
             Fault::Status(503, &[]),
-            "is out of order (HTTP status 503)",
+            "has a problem (HTTP status 503)",
         ),
         (api, Fault::Status(418, &[]), "HTTP status 418: as told"),
         (api, Fault::Page, "does not answer as a Hugging Face Hub"),
@@ -361,7 +358,7 @@ fn every_refusal_is_a_sentence_that_says_what_to_do() {
         (
             head,
             Fault::Status(500, &[]),
-            "is out of order (HTTP status 500)",
+            "has a problem (HTTP status 500)",
         ),
         (cdn, Fault::Status(403, &[]), "refuses access"),
         (cdn, Fault::Status(404, &[]), "does not have unet/diffusion"),
@@ -373,7 +370,7 @@ fn every_refusal_is_a_sentence_that_says_what_to_do() {
         (
             cdn,
             Fault::Status(502, &[]),
-            "is out of order (HTTP status 502)",
+            "has a problem (HTTP status 502)",
         ),
     ] {
         let scene = Scene::new();

@@ -1,4 +1,4 @@
-//! What `push` leaves on the Hub, and what it says when the Hub does not take it.
+//! Tests the result of `push` on the Hub, and its messages if the Hub refuses.
 
 use std::fs;
 
@@ -10,7 +10,7 @@ use crate::{model_files, settings};
 
 const UNET: &str = "unet/diffusion_pytorch_model.safetensors";
 
-/// An empty Hub, a folder to push, and how to ask.
+/// An empty Hub, a folder to push, and settings.
 struct Scene {
     hub: Hub,
     folder: tempfile::TempDir,
@@ -44,7 +44,7 @@ impl Scene {
             .map_err(|error| error.to_string())
     }
 
-    /// What the Hub has now, without what it puts there itself.
+    /// The Hub's files now, without the files that it adds itself.
     fn files(&self, revision: &str) -> Files {
         let mut files = self.hub.files("a/b", revision).unwrap();
         files.remove(".gitattributes");
@@ -182,7 +182,7 @@ fn every_refusal_is_a_sentence_and_leaves_the_repository_as_it_was() {
         (
             "PUT /lfs/",
             Fault::Status(500, &[]),
-            "is out of order (HTTP status 500)",
+            "has a problem (HTTP status 500)",
         ),
         (
             "PUT /lfs/",

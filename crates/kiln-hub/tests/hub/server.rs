@@ -1,5 +1,5 @@
-//! A Hugging Face Hub on the loopback interface, with the routes and headers of the real one, that misbehaves as it is
-//! told.
+//! A Hugging Face Hub on the loopback interface, with the routes and headers of the real one, that misbehaves on
+//! purpose.
 //!
 //! Files named `.safetensors` or `.bin` are in Git LFS: announced with `X-Linked-Etag` and a redirect to a "CDN". All
 //! others are sent by the Hub itself, with Git's name for them as `ETag`.
@@ -16,22 +16,22 @@ use serde_json::{Value, json};
 use sha1::Sha1;
 use sha2::{Digest, Sha256};
 
-/// What a repository holds: names and contents.
+/// The files of a repository: names and contents.
 pub type Files = BTreeMap<String, Vec<u8>>;
 
-/// What the server does instead of what it should.
+/// A fault of the server.
 #[derive(Clone, Debug)]
 #[allow(dead_code)] // Each of the programs that use this server misses some.
 pub enum Fault {
     /// This status, these headers and a JSON body.
     Status(u16, &'static [(&'static str, &'static str)]),
-    /// A page of HTML.
+    /// An HTML page.
     Page,
     /// This body.
     Body(Vec<u8>),
-    /// As many bytes of the body, and the connection ends.
+    /// This many bytes of the body, then the connection ends.
     CutAfter(usize),
-    /// As many bytes of the body, and then nothing, on a connection that stays open.
+    /// This many bytes of the body, then nothing, on a connection that stays open.
     StallAfter(usize),
     /// The body with a byte changed.
     Corrupt,
@@ -39,21 +39,21 @@ pub enum Fault {
     Redirect(u16, String),
     /// The right answer, and a link to this address as the next page.
     NextPage(String),
-    /// The right answer, and a link to a next page that was never asked for before, every time.
+    /// The right answer, and each time a link to a new next page.
     AnotherPage,
-    /// This body over and over, until the client has enough.
+    /// This body over and over, until the client stops.
     Endless(&'static [u8]),
-    /// A space every few milliseconds, until the client has enough.
+    /// A space every few milliseconds, until the client stops.
     Dripping,
-    /// A letter of the headers every few milliseconds, until the client has enough.
+    /// A letter of the headers every few milliseconds, until the client gives up.
     DrippingHeaders,
-    /// A redirect to this address, whose body has no end.
+    /// A redirect to this address, with a body that never ends.
     DrippingRedirect(String),
     /// The right headers, and a byte of the right body every few milliseconds.
     DrippingBody,
 }
 
-/// How long a server that drips waits from one byte to the next.
+/// The pause between the bytes of a server that drips.
 const DRIP: Duration = Duration::from_millis(5);
 
 /// The server. It ends with the program.
@@ -66,13 +66,13 @@ pub struct Hub {
 #[derive(Default)]
 struct State {
     repositories: BTreeMap<String, Repository>,
-    /// What was uploaded to Git LFS, by SHA-256.
+    /// The contents in Git LFS, by SHA-256.
     large: Files,
-    /// What was uploaded in parts so far, by SHA-256.
+    /// The parts uploaded so far, by SHA-256.
     parts: BTreeMap<String, BTreeMap<usize, Vec<u8>>>,
     /// Bytes of a part of an upload, if uploads are divided.
     part_size: Option<usize>,
-    /// Whom the server knows.
+    /// The token that the server knows.
     token: Option<String>,
     faults: Vec<(&'static str, Fault, usize)>,
     requests: Vec<String>,
@@ -111,7 +111,7 @@ impl Hub {
         thread::spawn(move || {
             for stream in listener.incoming() {
                 let (state, url) = (shared.clone(), own_url.clone());
-                // The client may hang up first, as it does after a page that is not the file.
+                // The client may hang up first, for example after a page that is not the file.
                 thread::spawn(move || converse(stream?, &url, &state));
             }
         });
@@ -127,7 +127,7 @@ impl Hub {
         self.state().commit(id, "main", files.clone())
     }
 
-    /// Hides a repository from all but those with the token.
+    /// Hides a repository from everyone without the token.
     pub fn hide(&self, id: &str, token: &str) {
         let mut state = self.state();
         state.token = Some(token.to_owned());
@@ -139,7 +139,7 @@ impl Hub {
         self.state().token = Some(token.to_owned());
     }
 
-    /// Wants uploads in parts of so many bytes from now on, as the Hub does of very large files.
+    /// Asks for uploads in parts of so many bytes from now on, like the Hub for very large files.
     pub fn divide_uploads(&self, part_size: usize) {
         self.state().part_size = Some(part_size);
     }
@@ -244,7 +244,7 @@ impl State {
                     _ => Response::refusal(404, None, "no such object"),
                 }
             }
-            // All below are for those whom the server knows.
+            // All routes below need the token.
             ("POST", _) if token.is_none() => {
                 Response::refusal(401, None, "Invalid username or password.")
             }
@@ -322,7 +322,7 @@ impl State {
             .cloned()
     }
 
-    /// What the CDN sends.
+    /// The CDN's answer.
     fn content(&self, oid: &str) -> Response {
         let all = self
             .repositories
@@ -363,7 +363,7 @@ impl State {
         Response::json(&json!({}))
     }
 
-    /// Plain Git LFS: each object that is not there yet gets an address to be put to.
+    /// Plain Git LFS: each missing object gets an upload address.
     fn batch(&self, url: &str, body: &[u8]) -> Response {
         let wish: Value = serde_json::from_slice(body).unwrap();
         let objects: Vec<Value> = wish["objects"].as_array().unwrap().iter().map(|object| {
@@ -559,7 +559,7 @@ impl Response {
         response
     }
 
-    /// The Hub tells nobody whether a repository that he may not see exists.
+    /// The Hub does not reveal whether a hidden repository exists.
     fn missing_repository(token: Option<&str>) -> Self {
         match token {
             Some(_) => Self::refusal(404, Some("RepoNotFound"), "Repository not found"),
@@ -688,7 +688,7 @@ fn converse(mut stream: TcpStream, url: &str, state: &Mutex<State>) -> io::Resul
         stream.write_all(&response.body[..sent])?;
     }
     if matches!(fault, Some(Fault::StallAfter(_))) {
-        // Open for as long as the program runs.
+        // The connection stays open as long as the program runs.
         mem::forget(stream);
     }
     Ok(())
@@ -731,7 +731,7 @@ fn is_large(path: &str) -> bool {
         .any(|ending| path.ends_with(ending))
 }
 
-/// What Git keeps of a file that is in Git LFS.
+/// The Git object of a file in Git LFS.
 pub fn pointer(bytes: &[u8]) -> Vec<u8> {
     format!(
         "version https://git-lfs.github.com/spec/v1\noid sha256:{}\nsize {}\n",

@@ -1,5 +1,5 @@
-//! Answers of a Hub, or of somebody in its place, that are made to do harm: tokens do not leave, nothing goes on without an
-//! end, and what stands in the cache is not believed.
+//! Malicious answers of a Hub, or of another server in its place: tokens do not leak, nothing runs without end, and the
+//! content of the cache is not trusted.
 
 use std::fs;
 use std::path::PathBuf;
@@ -15,8 +15,8 @@ use crate::{model_files, settings, weights};
 
 const UNET: &str = "unet/diffusion_pytorch_model.safetensors";
 
-/// A Hub with the model `a/b` and a user whom it knows, another server on the same host, which has the model, too, and an
-/// empty cache.
+/// A Hub with the model `a/b` and a known user, another server on the same host that has the model, too, and an empty
+/// cache.
 struct Scene {
     hub: Hub,
     stranger: Hub,
@@ -47,7 +47,7 @@ impl Scene {
         pull(&name, Wanted::Model, &self.settings, &NoProgress).map_err(|error| error.to_string())
     }
 
-    /// Pulls the model, which comes whole. The stranger was asked, but not shown the token.
+    /// Asserts that the model is pulled completely, and that the stranger got requests but no token.
     fn comes_without_telling_the_stranger(&self) {
         let pulled = self.pull().unwrap();
         assert!(fs::read(pulled.folder.join(UNET)).unwrap() == weights(2));
@@ -74,7 +74,7 @@ fn a_list_that_goes_on_elsewhere_does_not_take_the_token_along() {
     scene.hub.publish("a/b", &model_files());
     let pinned = format!("a/b@{of_hub}").parse().unwrap();
     let listed = pull(&pinned, Wanted::Model, &scene.settings, &NoProgress);
-    // The stranger's list was believed to be the rest of it, but the Hub has no such files.
+    // The stranger's list was accepted as the rest, but the Hub has no such files.
     let sentence = listed.unwrap_err().to_string();
     assert!(sentence.contains("does not have"), "{sentence}");
     assert_eq!(scene.stranger.requests().len(), 1);
@@ -141,7 +141,7 @@ fn what_is_pushed_goes_to_the_hub_alone() {
     }
 }
 
-/// Notes what it hears.
+/// Records the progress.
 #[derive(Default)]
 struct Heard {
     tasks: Mutex<Vec<String>>,
@@ -179,7 +179,7 @@ fn answers_without_an_end_are_cut_off() {
             scene.settings.longest_answer = Duration::from_millis(200);
         }
         if let Fault::Endless(body) = fault {
-            // Few bytes at a time would take long.
+            // A few bytes at a time would take too long.
             let body: &'static [u8] = Box::leak(body.repeat(100_000).into_boxed_slice());
             scene.hub.misbehave(part, Fault::Endless(body), 9);
         } else {
@@ -190,7 +190,7 @@ fn answers_without_an_end_are_cut_off() {
         let refused = pull(&name, Wanted::Model, &scene.settings, &heard);
         let sentence = refused.unwrap_err().to_string();
         assert!(sentence.contains(words), "{words:?} in {sentence}");
-        // Who waited knew for what.
+        // The progress was visible while waiting.
         assert!(is_short || heard.bytes.into_inner() > 0);
         let tasks = heard.tasks.into_inner().unwrap();
         assert!(
@@ -198,7 +198,7 @@ fn answers_without_an_end_are_cut_off() {
             "{tasks:?}"
         );
     }
-    // Pages that lead to each other.
+    // Pages that link to each other.
     let scene = Scene::new();
     let commit = scene.hub.publish("a/b", &model_files());
     let tree = format!(
@@ -230,7 +230,7 @@ fn a_list_of_several_pages_is_read_to_its_end() {
     );
     let page: &'static str = Box::leak(format!("/tree/{part}").into_boxed_str());
     scene.hub.misbehave(page, Fault::NextPage(next), 1);
-    // The list of the second page names the last file, which the commit of the first has not.
+    // The second page's list names the last file, which the first page's commit does not have.
     let sentence = scene.pull().unwrap_err();
     assert!(
         sentence.contains(&format!("does not have {last}")),
@@ -278,7 +278,7 @@ fn a_changed_bit_in_the_cache_is_found() {
             && sentence.contains("kiln pull a/b"),
         "{sentence}"
     );
-    // The Hub has it still.
+    // The Hub still has it.
     scene.settings.offline = false;
     scene.hub.requests();
     let pulled = scene.pull().unwrap();
@@ -292,7 +292,7 @@ fn a_changed_bit_in_the_cache_is_found() {
         1
     );
     assert_eq!(pulled.unverified, [""; 0]);
-    // A commit that cannot change is no exception.
+    // A fixed commit is no exception.
     change(&scene);
     let name = format!("a/b@{}", pulled.commit).parse().unwrap();
     let pulled = pull(&name, Wanted::Model, &scene.settings, &NoProgress).unwrap();

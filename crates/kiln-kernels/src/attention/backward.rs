@@ -1,4 +1,4 @@
-//! From the gradient of what was attended to back to that of queries, keys and values.
+//! From the gradient of the result back to the gradients of queries, keys and values.
 
 use pulp::{Simd, WithSimd};
 use rayon::prelude::*;
@@ -12,7 +12,7 @@ use crate::product::{
 };
 use crate::scratch::Scratch;
 
-/// The gradient of `qkv`, of its shape, given that of the result.
+/// The gradient of `qkv`, in its shape, from the gradient of the result.
 pub(super) fn gradient(
     heads: &Heads,
     qkv: &[f32],
@@ -28,7 +28,7 @@ pub(super) fn gradient(
         .zip(softmax.0.par_chunks_exact(heads.softmax_len()))
         .zip(output_gradient.par_chunks_exact(heads.tokens * heads.inner()));
     images.for_each(|(((gradient, image), softmax), output_gradient)| {
-        // Rows of queries fill up their last vectors, at most 63 numbers.
+        // Rows of queries are padded to whole vectors, by at most 63 numbers.
         let channels = heads.channels.next_multiple_of(64);
         let needed = QUERIES * (2 * heads.tokens + 3 * channels + 2);
         let mut memory = Scratch::new(needed);
@@ -99,8 +99,8 @@ struct HeadBackward<'a> {
 }
 
 impl HeadBackward<'_> {
-    /// Writes the gradient of the block's queries; adds to that of all keys and values, or writes it if the block is
-    /// the first.
+    /// Writes the gradient of the block's queries, and adds to the gradients of all keys and values, or writes them if
+    /// the block is the first.
     #[inline(always)]
     fn run<S: Simd>(self, simd: S, gradient: &mut [f32], mut memory: &mut [f32]) {
         let Self {

@@ -1,4 +1,4 @@
-//! How attention hangs into Burn.
+//! The connection of attention to Burn.
 
 use burn::backend::autodiff::checkpoint::base::Checkpointer;
 use burn::backend::autodiff::checkpoint::strategy::CheckpointStrategy;

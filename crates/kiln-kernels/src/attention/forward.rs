@@ -1,4 +1,4 @@
-//! From queries, keys and values to what they attend to.
+//! From queries, keys and values to the result.
 
 use pulp::{Simd, WithSimd};
 use rayon::prelude::*;
@@ -103,11 +103,11 @@ pub(super) struct Block<'a> {
     heads: &'a Heads,
     first: usize,
     queries: usize,
-    /// Numbers in a row of the matrix: the queries, filled up to whole vectors.
+    /// Numbers in a row of the matrix: the queries, padded to whole vectors.
     pub(super) width: usize,
     /// Where the rows of the matrix begin.
     pub(super) starts: Vec<usize>,
-    /// Of the queries of one head, or of their gradients, as columns.
+    /// The shape of one head's queries, or of their gradients, as columns.
     pub(super) columns: PanelsShape,
 }
 
@@ -142,8 +142,8 @@ impl<'a> Block<'a> {
     }
 
     /// `out[j, i] = factor a[j].b[i]` for all tokens `j` and the queries `i` of one head. `a` is part of an image of
-    /// queries, keys and values from the given number on; `b` has rows of the given length, as many as there are
-    /// tokens, and is the part of them from the given number on.
+    /// queries, keys and values, from the given number on; `b` has one row of the given length per token, and is read
+    /// from the given number on.
     #[inline(always)]
     pub(super) fn products<S: Simd>(
         &self,
@@ -177,7 +177,7 @@ impl<'a> Block<'a> {
     }
 }
 
-/// Rows that are added up side by side, which hides how long one addition takes.
+/// Rows that are added side by side, which hides the latency of an addition.
 const SIDE_BY_SIDE: usize = 4;
 
 /// Replaces scores by `2^(score - maximum of its column)`; the maxima, and the inverses of the sums.

@@ -1,9 +1,9 @@
 //! The sizes of an attention, and what is kept of it for the way back.
 
-/// Queries that are worked on together: a multiple of the numbers in any vector.
+/// Queries that are computed together: a multiple of the numbers in any vector.
 pub(super) const QUERIES: usize = 64;
 
-/// All sizes of an attention but the batch.
+/// All sizes of an attention except the batch.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Heads {
     pub(super) tokens: usize,
@@ -23,12 +23,12 @@ impl Heads {
         3 * self.inner()
     }
 
-    /// What products of queries and keys are multiplied with.
+    /// The factor for products of queries and keys.
     pub(super) fn scale(&self) -> f32 {
         1.0 / (self.channels as f32).sqrt()
     }
 
-    /// Where a head begins in a row: its queries, keys and values.
+    /// Where a head's queries, keys and values begin in a row.
     pub(super) fn parts(&self, head: usize) -> [usize; 3] {
         [0, 1, 2].map(|part| part * self.inner() + head * self.channels)
     }
@@ -44,8 +44,8 @@ impl Heads {
     }
 }
 
-/// What a softmax is computed anew from: for each block of queries and then each head, of all queries the largest
-/// score, times `log2(e)`, and then of all queries the inverse of the sum.
+/// The numbers from which the backward pass recomputes a softmax. For each block of queries and then each head: first
+/// the largest score of every query, times `log2(e)`, then the inverse of every query's sum.
 ///
 /// `[batch, tokens * heads * 2]`.
 #[derive(Clone, Debug)]

@@ -6,7 +6,7 @@
 //! out[i]  = sum over j of p[j, i] v[j]
 //! ```
 //!
-//! and back, with `d` for the gradient of what follows it:
+//! and the backward pass, where `d` is the gradient of the quantity after it:
 //!
 //! ```text
 //! dp[j, i] = v[j].dout[i]
@@ -16,9 +16,10 @@
 //! dv[j] = sum over i of p[j, i] dout[i]
 //! ```
 //!
-//! A block of queries `i` at a time meets all keys `j`. The queries run along vectors: maxima and sums of a softmax
-//! are then sums of vectors, and keys and values are read where they are. The way back computes the probabilities
-//! anew, so that one number per query and head for the maximum, and one for the sum, are all that is kept.
+//! One block of queries `i` at a time is multiplied with all keys `j`. The queries run along vectors: maxima and sums
+//! of a softmax are then vector operations, and keys and values are read in place. The backward pass computes the
+//! probabilities again, so the forward pass keeps only one number per query and head for the maximum, and one for the
+//! sum.
 
 mod backward;
 mod extension;
@@ -35,10 +36,10 @@ use heads::Heads;
 
 /// Self-attention of the tokens of each image: `softmax(Q K^T / sqrt(head_channels)) V`, head by head.
 ///
-/// `qkv` is `[batch, tokens, 3 * heads * head_channels]`: queries, keys and values side by side, each of them one head
+/// `qkv` is `[batch, tokens, 3 * heads * head_channels]`: queries, keys and values side by side, each with one head
 /// after the other. The result is `[batch, tokens, heads * head_channels]`.
 ///
-/// Beside the result, memory is needed for 64 queries by all tokens, twice that in training.
+/// Besides the result this needs memory for 64 queries by all tokens, and twice as much in training.
 ///
 /// # Panics
 ///

@@ -1,9 +1,9 @@
-//! One dimension of a convolution: which inputs each output reads, and by which weights.
+//! One dimension of a convolution: the inputs that each output reads, and their weights.
 //!
-//! All convolutions of the networks, and their input gradients, are the same picture along each dimension. Outputs
-//! come in cells of one or two, one cell for each point of a grid. The first outputs of all cells form a phase, the
-//! second ones another. Output `p` of cell `g` reads neighbouring inputs, from `step * g + origin` of its phase on,
-//! and weighs each by the sum of a range of the kernel.
+//! All convolutions of the networks, and their input gradients, have the same structure along each dimension. Outputs
+//! form cells of one or two, one cell for each point of a grid. The first outputs of all cells form one phase, the
+//! second outputs another. Output `p` of cell `g` reads neighbouring inputs, from `step * g + origin` of its phase on,
+//! and multiplies each by the sum of a range of the kernel.
 //!
 //! ```text
 //!                              step  phases: (origin, weights of the inputs that are read)
@@ -14,8 +14,8 @@
 //!   its input gradient          2    (-1, [w2, w1 + w2, w0 + w1, w0])
 //! ```
 //!
-//! Doubling by repetition lets a kernel of three see only two different inputs, which is why it takes 4 products an
-//! output in two dimensions and not 9.
+//! After doubling by repetition a kernel of three reads only two different inputs, so in two dimensions an output takes
+//! 4 products instead of 9.
 
 use std::ops::Range;
 
@@ -33,7 +33,7 @@ pub(crate) struct Axis {
 pub(crate) struct Phase {
     /// First input that the first cell reads; negative in the padding.
     pub(crate) origin: isize,
-    /// For each input that is read, the range of the kernel whose sum weighs it.
+    /// For each input that is read, the range of the kernel whose sum is its weight.
     pub(crate) taps: Vec<Range<usize>>,
     /// Cells that have this output.
     pub(crate) count: usize,
@@ -56,8 +56,8 @@ impl Axis {
         }
     }
 
-    /// The input gradient of [`Self::convolution`] at `inputs` inputs: input `y` meets weight `i` at output
-    /// `(y + before - i) / stride`, where that is whole.
+    /// The input gradient of [`Self::convolution`] at `inputs` inputs: input `y` and weight `i` contribute to output
+    /// `(y + before - i) / stride`, if that is whole.
     pub(crate) fn convolution_back(
         kernel: usize,
         stride: usize,
@@ -131,7 +131,7 @@ impl Axis {
             .unwrap_or(0..0)
     }
 
-    /// Whether it is a kernel of three whose outputs are neighbours, as its inputs are.
+    /// Whether it is a kernel of three whose outputs, like its inputs, are neighbours.
     pub(crate) fn is_plain_three(&self) -> bool {
         self.step == 1
             && matches!(&self.phases[..], [phase] if phase.taps.len() == 3

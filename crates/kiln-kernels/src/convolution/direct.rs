@@ -1,7 +1,7 @@
 //! A stencil as products of gathered pixels and weights, one product for each phase.
 //!
-//! Pixels of a row lie side by side in a window, channels innermost. So what an output reads is one stretch of memory
-//! for each row of the kernel, and nothing is copied to bring it together.
+//! Pixels of a row lie side by side in a window, channels innermost. So an output reads one stretch of memory for each
+//! row of the kernel, and nothing is copied to join them.
 
 use std::ops::Range;
 
@@ -31,7 +31,7 @@ fn pairs(stencil: &Stencil) -> impl Iterator<Item = PhasePair> {
 }
 
 impl Stencil {
-    /// What the weights of the phase are sums of.
+    /// The parts of the kernel whose sums are the weights of the phase.
     fn taps(&self, pair: PhasePair) -> [&[Range<usize>]; 2] {
         [
             &self.rows.phases[pair.row].taps,
@@ -46,8 +46,8 @@ impl Stencil {
         (starts.collect(), columns.len() * self.channels_read)
     }
 
-    /// Where every output of the phase in a block reads in its window, and where it is written, from the first
-    /// number of the block's first image on.
+    /// For every output of the phase in a block, where it reads in its window and where it is written, counted from the
+    /// first number of the block's first image.
     fn places(&self, pair: PhasePair, block: &Block, window: &Window) -> (Vec<usize>, Vec<usize>) {
         let (rows, columns) = (
             &self.rows.phases[pair.row],
@@ -123,7 +123,7 @@ impl DirectWeights {
     }
 }
 
-/// The outputs of a block: written to `out`, or added to what is there.
+/// The outputs of a block: written to `out`, or added to its content.
 #[inline(always)]
 pub(super) fn convolve<S: Simd>(
     simd: S,
@@ -144,7 +144,7 @@ pub(super) fn convolve<S: Simd>(
         let (runs, len) = stencil.runs(pair, window);
         let (sources, destinations) = stencil.places(pair, block, window);
         if runs.len() * len == 0 {
-            // Outputs between those of a stride, which read nothing.
+            // Outputs between the ones of a stride, which read nothing.
             if !accumulate {
                 for destination in destinations {
                     out[destination - out_start..][..stencil.channels_written].fill(0.0);
@@ -220,7 +220,7 @@ impl<'a> DirectGradient<'a> {
         }
     }
 
-    /// What can be computed side by side.
+    /// The parts that can be computed side by side.
     pub(super) fn parts(&mut self) -> Vec<GradientPart<'_>> {
         let (read, written) = (self.stencil.channels_read, self.stencil.channels_written);
         let rows_of_part = rows_of_part(self.stencil.precision);
@@ -283,14 +283,14 @@ fn transpose(matrix: &mut [f32], columns: usize) {
 pub(super) struct BlockPart<'a> {
     inputs: &'a [f32],
     row_len: usize,
-    /// For each phase where the outputs read, and where their gradients are.
+    /// For each phase, where the outputs read, and where their gradients are.
     places: Vec<(Vec<usize>, Vec<usize>)>,
-    /// The gradients of each phase, if products are those of bf16 numbers.
+    /// The gradients of each phase, if products are of bf16 numbers.
     rounded: Vec<Bf16Rows>,
 }
 
 impl<'a> BlockPart<'a> {
-    /// `gradient` is that of all outputs.
+    /// `gradient` belongs to all outputs.
     #[inline(always)]
     pub(super) fn new<S: Simd>(
         simd: S,
@@ -335,7 +335,7 @@ impl<'a> BlockPart<'a> {
 }
 
 impl GradientPart<'_> {
-    /// Adds what a block says: `gradient` is that of all outputs.
+    /// Adds a block's contribution: `gradient` belongs to all outputs.
     #[inline(always)]
     pub(super) fn add<S: Simd>(
         &mut self,

@@ -42,7 +42,7 @@ pub enum Sampling {
     Doubled,
 }
 
-/// All sizes of a convolution, and which numbers it multiplies.
+/// All sizes of a convolution, and the format of the numbers that it multiplies.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Geometry {
     pub(crate) channels_in: usize,
@@ -57,7 +57,7 @@ pub(crate) struct Geometry {
     pub(crate) precision: Precision,
 }
 
-/// A convolution, or its input gradient, as a map from what it reads to what it writes.
+/// A convolution, or its input gradient, as a map from its inputs to its outputs.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Stencil {
     pub(crate) rows: Axis,
@@ -69,14 +69,14 @@ pub(crate) struct Stencil {
     pub(crate) channels_read: usize,
     pub(crate) channels_written: usize,
     pub(crate) kernel: [usize; 2],
-    /// Whether it is the gradient, which meets a kernel's channels the other way round.
+    /// Whether it is the gradient, for which a kernel's channels swap roles.
     pub(crate) back: bool,
     pub(crate) precision: Precision,
 }
 
 impl Geometry {
-    /// For input `[batch, height, width, channels_in]` and weight
-    /// `[channels_out, channels_in, kernel height, kernel width]`; `None` if they do not fit or nothing would be left.
+    /// For input `[batch, height, width, channels_in]` and weight `[channels_out, channels_in, kernel height, kernel
+    /// width]`; `None` if they do not fit or the output would be empty.
     pub(crate) fn new(
         input: [usize; 4],
         weight: [usize; 4],
@@ -144,7 +144,7 @@ impl Geometry {
         }
     }
 
-    /// From the gradient of the output to that of the input.
+    /// From the gradient of the output to the gradient of the input.
     pub(crate) fn back(&self) -> Stencil {
         let [rows, columns] = match self.sampling {
             Sampling::Strided { stride, padding } => {

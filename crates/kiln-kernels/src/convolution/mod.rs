@@ -1,13 +1,13 @@
 //! Two-dimensional convolution of channels-last images, `[batch, height, width, channels]`.
 //!
 //! ```text
-//! geometry   the sizes that a caller asks for, and the two stencils that follow: forward and back to the input
-//! axis       one dimension of a stencil: which inputs an output reads
+//! geometry   the sizes that a caller asks for, and their two stencils: forward, and back to the input
+//! axis       one dimension of a stencil: the inputs that an output reads
 //! window     the padded inputs of a block of outputs, normalised on the way if the caller wants it
 //! weights    the kernel in the order in which products read it
 //! direct     products of gathered pixels and weights
 //! winograd   the same for 3x3 kernels with 2.25 times fewer multiplications
-//! stencil    a stencil carried out, block by block, and its gradient of the weights
+//! stencil    computes a stencil, block by block, and the gradient of its weights
 //! ```
 
 mod axis;

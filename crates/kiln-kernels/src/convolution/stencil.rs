@@ -1,4 +1,4 @@
-//! A stencil carried out: block by block, on all cores.
+//! Computes a stencil, block by block, on all cores.
 
 use pulp::{Simd, WithSimd};
 use rayon::prelude::*;
@@ -11,7 +11,7 @@ use super::winograd::{self, Tile, WinogradWeights};
 use crate::instructions::vectorized;
 use crate::scratch::{self, Scratch};
 
-/// What outputs begin with, before the products are added.
+/// The initial values of outputs, before the products are added.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Start<'a> {
     /// `[channels]`
@@ -28,10 +28,10 @@ const POSITIONS_AT_ONCE: usize = 256;
 /// Floats that the transformed tiles of a block may take: half of a second-level cache of a megabyte.
 const WINOGRAD_FLOATS: usize = 128 * 1024;
 
-/// Cells that the gradient of the weights takes at once from all cores' work.
+/// Cells that the gradient of the weights processes at once, over all cores.
 const GRADIENT_POSITIONS: usize = 2048;
 
-/// The weights of a stencil as it reads them.
+/// The weights of a stencil in the order in which it reads them.
 #[derive(Debug)]
 pub(crate) struct Weights(Order);
 
@@ -62,8 +62,8 @@ impl WithSimd for Prepare<'_> {
     }
 }
 
-/// The blocks of a stencil for `images` images: small enough for the caches, and at least `tasks` if that can be.
-/// `tile` is that of Winograd's algorithm, if it is used.
+/// The blocks of a stencil for `images` images: small enough for the caches, and at least `tasks` of them if possible.
+/// `tile` is Winograd's tile, if that algorithm is used.
 fn blocks(stencil: &Stencil, tile: Option<Tile>, images: usize, tasks: usize) -> Vec<Block> {
     let [rows, columns] = stencil.grid();
     let (positions, rows_step) = match tile {
@@ -83,7 +83,7 @@ fn blocks(stencil: &Stencil, tile: Option<Tile>, images: usize, tasks: usize) ->
     )
 }
 
-/// What a stencil writes for `images` images: `[images, height, width, channels]`.
+/// The outputs of a stencil for `images` images: `[images, height, width, channels]`.
 pub(crate) fn apply(
     stencil: &Stencil,
     weights: &Weights,
@@ -152,7 +152,7 @@ impl Drop for Weights {
 }
 
 impl Start<'_> {
-    /// Writes what a block's outputs begin with; whether there was anything to write.
+    /// Writes the initial values of a block's outputs; returns whether there were any.
     fn fill(&self, stencil: &Stencil, block: &Block, out: &mut [f32]) -> bool {
         let channels = stencil.channels_written;
         let rows = block.rows_written(stencil);
@@ -242,18 +242,17 @@ impl WithSimd for Convolve<'_> {
     }
 }
 
-/// The gradient of the weights, `[channels_out, channels_in, taps]`, of a forward stencil: `source` is what it read,
-/// `gradient` that of what it wrote.
+/// The gradient of the weights, `[channels_out, channels_in, taps]`, of a forward stencil: `source` is its input,
+/// `gradient` the gradient of its output.
 ///
-/// Cores share the weights, not the images: no sums have to be joined, and they are the same however many cores
-/// there are.
+/// Cores share the weights, not the images: no sums have to be joined, and they are the same for any number of cores.
 pub(crate) fn weight_gradient(
     stencil: &Stencil,
     source: Source,
     gradient: &[f32],
     images: usize,
 ) -> Vec<f32> {
-    // The order of the sums follows the blocks, so these may not depend on the number of cores.
+    // The order of the sums follows the blocks, so the blocks must not depend on the number of cores.
     let tile = winograd::fits(stencil).then_some(Tile::Two);
     let blocks = blocks(stencil, tile, images, 1);
     let [rows, columns] = stencil.grid();

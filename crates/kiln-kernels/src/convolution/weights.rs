@@ -7,7 +7,7 @@ use rayon::prelude::*;
 use super::geometry::Stencil;
 use crate::scratch;
 
-/// Neighbouring output channels that are copied together: a cache line of them.
+/// Neighbouring output channels that are copied together: one cache line.
 const LINE: usize = 16;
 
 /// The kernel of a stencil tap by tap, `[taps, channels read, channels written]`, from `weight`,
@@ -108,7 +108,7 @@ fn tasks(
     tasks
 }
 
-/// Calls `visit(index of the tap in the phase, index of the tap in the kernel)` for every pair whose weights add up.
+/// Calls `visit(index of the tap in the phase, index of the tap in the kernel)` for every pair whose weights are added.
 pub(super) fn each_tap(
     stencil: &Stencil,
     rows: &[Range<usize>],
@@ -144,7 +144,7 @@ pub(super) fn of_phase(
     weights
 }
 
-/// Adds the gradient of [`of_phase`]'s weights to that of [`by_taps`]'s.
+/// Adds the gradient of [`of_phase`]'s weights to the gradient of [`by_taps`]'s.
 pub(super) fn add_phase_gradient(
     stencil: &Stencil,
     rows: &[Range<usize>],

@@ -14,7 +14,7 @@ use crate::scratch::Scratch;
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Source<'a> {
     pub(crate) values: &'a [f32],
-    /// What the numbers go through on the way, one map an image.
+    /// A map to apply to the numbers, one per image.
     pub(crate) maps: Option<&'a [ChannelMap]>,
 }
 
@@ -26,7 +26,7 @@ pub(crate) struct Block {
     pub(crate) cells: Range<usize>,
 }
 
-/// What a block reads: the same rectangle of each of its images, with zeros for what lies outside.
+/// The inputs of a block: the same rectangle of each of its images, with zeros outside the images.
 #[derive(Clone, Debug)]
 pub(crate) struct Window {
     images: Range<usize>,
@@ -37,12 +37,12 @@ pub(crate) struct Window {
     precision: Precision,
 }
 
-/// A block with what it reads.
+/// A block with its inputs.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Reading<'a> {
     pub(crate) block: &'a Block,
     pub(crate) window: &'a Window,
-    /// The numbers of the window; bf16 numbers lie two in the place of one.
+    /// The numbers of the window; two bf16 numbers take the place of one.
     pub(crate) inputs: &'a [f32],
 }
 
@@ -75,7 +75,7 @@ impl Block {
         (0..images).flat_map(bands).collect()
     }
 
-    /// Where the block's first output is, among those of all images.
+    /// The position of the block's first output among the outputs of all images.
     pub(crate) fn output_start(&self, stencil: &Stencil) -> usize {
         let row_len = stencil.size_written[1] * stencil.channels_written;
         self.images.start * stencil.written_len() + self.rows_written(stencil).start * row_len
@@ -116,7 +116,7 @@ impl Window {
         self.images.len() * self.image_len()
     }
 
-    /// Floats that its numbers take.
+    /// Floats of memory for its numbers.
     pub(crate) fn memory_len(&self) -> usize {
         match self.precision {
             Precision::F32 => self.len(),
@@ -124,14 +124,14 @@ impl Window {
         }
     }
 
-    /// Where the pixel of an image of the block lies; row and column are those of the whole image.
+    /// The position of a pixel of an image of the block; row and column count in the whole image.
     pub(crate) fn start(&self, image: usize, row: isize, column: isize) -> usize {
         (image - self.images.start) * self.image_len()
             + (row - self.rows.start) as usize * self.row_len()
             + (column - self.columns.start) as usize * self.channels
     }
 
-    /// The part of the images that is the window already, if there is one.
+    /// The part of the images that already equals the window, if there is one.
     pub(crate) fn borrow<'a>(&self, source: &Source<'a>) -> Option<&'a [f32]> {
         let [height, width] = self.size;
         let whole_rows = self.columns == (0..width as isize);
@@ -205,9 +205,9 @@ impl Window {
     }
 }
 
-/// What a window may consist of. A trait and not a closure: vector instructions need calls that are inlined.
+/// The number types of a window. This is a trait and not a closure, because vector instructions need inlined calls.
 trait WindowNumber: Copy + Default {
-    /// Writes what the map, if there is one, makes of pixels.
+    /// Writes pixels after applying the map, if there is one.
     fn convert<S: Simd>(
         simd: S,
         map: Option<&ChannelMap>,

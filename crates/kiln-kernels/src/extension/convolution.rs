@@ -1,4 +1,4 @@
-//! Convolution, with what stands around it, as an operator of Burn.
+//! Convolution, with the operations around it, as an operator of Burn.
 
 use burn::backend::autodiff::checkpoint::base::Checkpointer;
 use burn::backend::autodiff::checkpoint::strategy::CheckpointStrategy;
@@ -16,18 +16,18 @@ use crate::normalisation::{self, ChannelMap, Groups, Statistics};
 use crate::reduction::{image_sums, sum_of_rows};
 use crate::scratch::recycle_tensor;
 
-/// All that is no tensor.
+/// All arguments that are not tensors.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Options {
     pub(crate) geometry: Geometry,
-    /// Of the normalisation, if there is one.
+    /// The groups of the normalisation, if there is one.
     pub(crate) groups: Option<Groups>,
 }
 
 /// On a backend's own tensors. `f32` and the shapes have been checked before.
 #[backend_extension(Flex, Autodiff)]
 pub(crate) trait ConvolutionOps: Backend {
-    /// See [`crate::Convolution`]. A part that is not there is a tensor of no numbers.
+    /// See [`crate::Convolution`]. A missing part is an empty tensor.
     #[allow(
         clippy::too_many_arguments,
         reason = "a backend takes tensors one by one"
@@ -63,7 +63,7 @@ impl ConvolutionOps for Flex {
     }
 }
 
-/// What the output's products and their gradients are made of.
+/// The inputs of the output's products and of their gradients.
 #[derive(Clone, Debug)]
 struct Inputs {
     input: FlexTensor,

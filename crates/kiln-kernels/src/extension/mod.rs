@@ -1,4 +1,4 @@
-//! How the operators hang into Burn: backend extensions for Flex, and their gradients for Flex with autodiff.
+//! The connection of the operators to Burn: backend extensions for Flex, and their gradients for Flex with autodiff.
 
 mod convolution;
 mod normalisation;
@@ -11,7 +11,7 @@ use burn::backend::TensorMetadata;
 use burn::backend::flex::{FlexTensor, Layout};
 use burn::tensor::{Bytes, DType, Shape};
 
-/// A tensor whose numbers are in the order of the dimensions. No copy where they are stored so.
+/// A tensor whose numbers are in the order of the dimensions. Does not copy if they are already stored in this order.
 pub(crate) fn values(tensor: &FlexTensor) -> FlexTensor {
     tensor.to_contiguous()
 }

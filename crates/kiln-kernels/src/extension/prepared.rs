@@ -1,4 +1,4 @@
-//! Weights that were brought into order once for all steps of a sampler.
+//! Weights that are reordered once for all steps of a sampler.
 
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -9,7 +9,7 @@ use crate::convolution::{Geometry, Weights};
 
 /// Weights of a model that is not being trained.
 struct Kept {
-    /// Held, so that nothing else can come to lie at its address.
+    /// Kept alive, so that no other tensor can get its address.
     weight: FlexTensor,
     geometry: Geometry,
     weights: Arc<Weights>,
@@ -17,13 +17,13 @@ struct Kept {
 
 static KEPT: Mutex<Vec<Kept>> = Mutex::new(Vec::new());
 
-/// The weights of a forward convolution, those of an earlier call if they are known.
+/// The weights of a forward convolution, from an earlier call if possible.
 ///
-/// A model's weights are kept for as long as the model lives; those of models that are gone, or have other weights
-/// by now, are given up when new ones come.
+/// A model's weights are kept as long as the model lives. Weights of models that are gone, or have changed, are dropped
+/// when new ones are added.
 pub(crate) fn prepared(weight: &FlexTensor, geometry: &Geometry) -> Arc<Weights> {
     let prepare = || Arc::new(Weights::new(&geometry.forward(), numbers(&values(weight))));
-    // The caller's tensor, and the clone that is looked at here.
+    // The caller's tensor, and the clone made here.
     let belongs_to_a_model = Arc::strong_count(&weight.data_arc()) > 2;
     if !belongs_to_a_model || !weight.is_contiguous() {
         return prepare();
@@ -37,7 +37,7 @@ pub(crate) fn prepared(weight: &FlexTensor, geometry: &Geometry) -> Arc<Weights>
     if let Some(weights) = known(&KEPT.lock().unwrap_or_else(PoisonError::into_inner)) {
         return weights;
     }
-    // Not while the list is locked: the threads that share this work may meanwhile come here with other work.
+    // Do not hold the lock: the threads that share this work may call this function for other work in the meantime.
     let weights = prepare();
     let mut kept = KEPT.lock().unwrap_or_else(PoisonError::into_inner);
     if let Some(weights) = known(&kept) {

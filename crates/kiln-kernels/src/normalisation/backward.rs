@@ -14,8 +14,8 @@ pub(crate) struct Gradients {
     pub(crate) beta: Vec<f32>,
 }
 
-/// Turns `gradient`, that of the output `[batch, positions, channels]`, into that of the input, and gives those of
-/// scale and shift.
+/// Turns `gradient` from the output's gradient `[batch, positions, channels]` into the input's, and returns the
+/// gradients of scale and shift.
 ///
 /// With `dz` the gradient at `z` and sums over a group of `N` numbers:
 ///
@@ -90,11 +90,11 @@ impl WithSimd for Image<'_> {
     }
 }
 
-/// Positions that are summed before they join the total, so that long sums lose little.
+/// Positions that are summed before they are added to the total, so that long sums lose little precision.
 const POSITIONS_AT_ONCE: usize = 32;
 
 impl Image<'_> {
-    /// `dz` in place of the gradient, and from it the gradients of scale and shift.
+    /// Replaces the gradient by `dz`, and computes the gradients of scale and shift from it.
     #[inline(always)]
     fn back_to_affine<S: Simd, const SILU: bool>(&mut self, simd: S) {
         let channels = self.groups.channels;
@@ -190,7 +190,7 @@ fn silu_slope<S: Simd>(simd: S, z: S::f32s) -> S::f32s {
     simd.mul_f32s(s, inner)
 }
 
-/// A vector, of which a shorter slice fills the first numbers.
+/// A vector whose first numbers come from a slice that may be shorter.
 #[inline(always)]
 fn load<S: Simd>(simd: S, values: &[f32]) -> S::f32s {
     match S::as_simd_f32s(values).0.first() {

@@ -19,7 +19,7 @@ pub(crate) struct ChannelMap {
 }
 
 impl ChannelMap {
-    /// `statistics` are those of the image's groups, `gamma` and `beta` the parameters of all channels.
+    /// `statistics` belong to the image's groups; `gamma` and `beta` are the parameters of all channels.
     pub(crate) fn new(
         groups: &Groups,
         statistics: &[Statistics],
@@ -98,7 +98,7 @@ fn activated<S: Simd, const SILU: bool>(
     }
 }
 
-/// The output, `[batch, positions, channels]` as `input`, and the statistics, `[batch, groups]`.
+/// The output, `[batch, positions, channels]` like `input`, and the statistics, `[batch, groups]`.
 pub(crate) fn normalise(
     groups: &Groups,
     input: &[f32],

@@ -6,8 +6,8 @@
 //! out  = z   or   z sigmoid(z)                      (SiLU: Elfwing et al. 2017)
 //! ```
 //!
-//! The statistics take a pass of their own. What follows is a function of one number and its channel, so that a
-//! convolution applies it while it reads its input ([`ChannelMap`]).
+//! The statistics take a separate pass. The rest is a function of one number and its channel, so a convolution applies
+//! it while it reads its input ([`ChannelMap`]).
 
 mod backward;
 mod forward;
@@ -17,7 +17,7 @@ pub(crate) use backward::gradients;
 pub(crate) use forward::{ChannelMap, normalise};
 pub(crate) use statistics::{Statistics, statistics};
 
-/// What follows the normalisation.
+/// The activation after the normalisation.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Activation {
     Identity,

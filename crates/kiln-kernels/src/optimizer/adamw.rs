@@ -1,4 +1,4 @@
-//! A step of AdamW over plain arrays. The formula stands at [`super::AdamW`].
+//! A step of AdamW over plain arrays. The formula is at [`super::AdamW`].
 
 use pulp::{Simd, WithSimd};
 use rayon::prelude::*;
@@ -6,7 +6,7 @@ use rayon::prelude::*;
 use super::{AdamW, CHUNK};
 use crate::instructions::vectorized;
 
-/// What is the same for all weights in a step.
+/// The numbers of a step that are the same for all weights.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Step {
     beta_1: f32,
@@ -17,7 +17,7 @@ pub(crate) struct Step {
     correction_2: f32,
     epsilon: f32,
     learning_rate: f32,
-    /// What weight decay leaves of a weight: `1 - learning_rate weight_decay`.
+    /// The share of a weight that weight decay leaves: `1 - learning_rate weight_decay`.
     kept: f32,
     /// The gradient's factor.
     scale: f32,
@@ -56,7 +56,7 @@ impl Step {
                 moment_2,
             });
         };
-        // One chunk is not worth waking another thread.
+        // A single chunk is not worth waking another thread.
         if weight.len() <= CHUNK {
             return chunk((((weight, gradient), moment_1), moment_2));
         }

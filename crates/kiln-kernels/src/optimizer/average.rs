@@ -15,7 +15,7 @@ pub(crate) fn follow(average: &mut [f32], weight: &[f32], rate: f32) {
             rate,
         });
     };
-    // One chunk is not worth waking another thread.
+    // A single chunk is not worth waking another thread.
     if average.len() <= CHUNK {
         return chunk((average, weight));
     }

@@ -1,9 +1,9 @@
 //! One update of the weights: the norm of the gradients, AdamW, and the moving average.
 //!
-//! All three are bound by memory, so what counts is how often a number is read and written. Burn's operators for one
-//! step of AdamW and its average make about twenty passes over the weights, on one thread, each into fresh memory.
-//! Here AdamW is one pass that writes the moments where they were and the new weights over their gradient, which
-//! nobody needs any more; the average is another. Both give the same bits as Burn's operators do.
+//! All three are bound by memory, so the number of reads and writes counts. Burn's operators for one step of AdamW and
+//! its average make about twenty passes over the weights, on one thread, each into fresh memory. Here AdamW is one pass
+//! that writes the moments in place and the new weights over their gradient, which is no longer needed; the average is
+//! another pass. Both give the same bits as Burn's operators.
 
 mod adamw;
 mod average;
@@ -20,7 +20,7 @@ use crate::is_ours;
 /// Numbers that one thread works on at a time: four arrays of this length fit into a core's cache.
 const CHUNK: usize = 16 * 1024;
 
-/// AdamW: "Decoupled weight decay regularization" (Loshchilov and Hutter 2019), as Burn has it.
+/// AdamW: "Decoupled weight decay regularization" (Loshchilov and Hutter 2019), as in Burn.
 ///
 /// ```text
 /// m = beta_1 m + (1 - beta_1) g              m^ = m / (1 - beta_1^time)
@@ -37,21 +37,21 @@ pub struct AdamW {
     pub beta_2: f32,
     /// Keeps the denominator from zero; more than 0.
     pub epsilon: f32,
-    /// Share of a weight that is taken off in each step, times the learning rate.
+    /// Share of a weight that is subtracted in each step, times the learning rate.
     pub weight_decay: f32,
 }
 
 impl AdamW {
-    /// Moves `weight` one step along `scale * gradient`; without a `state` it is the first step. The weight and the
-    /// state after it, which is always there.
+    /// Moves `weight` one step along `scale * gradient`; without a `state` it is the first step. Returns the new weight
+    /// and the new state, which is always `Some`.
     ///
-    /// `weight`, `gradient` and the moments have the same shape and lie on the same device, without autodiff. Give
-    /// the gradient and the state away, so that their memory can become the result's. The state is that of Burn's
-    /// own AdamW, and either goes on where the other has stopped.
+    /// `weight`, `gradient` and the moments have the same shape and lie on the same device, without autodiff. Pass the
+    /// only handles of the gradient and the state, so that the result can reuse their memory. The state has the form of
+    /// Burn's own AdamW, so either can continue the other's training.
     ///
     /// # Panics
     ///
-    /// As Burn's AdamW does, if the shapes differ.
+    /// Like Burn's AdamW, if the shapes differ.
     pub fn step<const D: usize>(
         &self,
         learning_rate: f64,
@@ -119,12 +119,12 @@ impl AdamW {
 /// average - (1 - decay) (average - weight)
 /// ```
 ///
-/// so that what does not change keeps its exact value. Both have the same shape and lie on the same device. Give
-/// `average` away, so that its memory can become the result's.
+/// In this form an unchanged number keeps its exact value. Both have the same shape and lie on the same device. Pass
+/// the only handle of `average`, so that the result can reuse its memory.
 ///
 /// # Panics
 ///
-/// As Burn's operators do, if the shapes differ.
+/// Like Burn's operators, if the shapes differ.
 pub fn moving_average<const D: usize>(
     average: Tensor<D>,
     weight: Tensor<D>,
@@ -144,7 +144,7 @@ pub fn moving_average<const D: usize>(
 
 /// The Euclidean norm of all numbers of all `tensors` together; 0 without any.
 ///
-/// Not finite if a number is not, or if the square of one is too large for `f32`.
+/// Not finite if a number is not finite, or if its square is too large for `f32`.
 pub fn euclidean_norm(tensors: &[Tensor<1>]) -> f64 {
     if tensors.is_empty() {
         return 0.0;
@@ -171,7 +171,7 @@ fn values_of(tensor: &Tensor<1>) -> Option<FlexTensor> {
     Some(in_order(tensor.try_into_primitive::<Flex>().ok()?))
 }
 
-/// Values in the order of the dimensions. A tensor that nobody shares and that is in order already keeps its memory.
+/// Values in the order of the dimensions. An unshared tensor that is already in order keeps its memory.
 fn in_order(tensor: FlexTensor) -> FlexTensor {
     tensor.to_contiguous()
 }
@@ -205,7 +205,7 @@ impl OptimizerOps for Flex {
         step: adamw::Step,
     ) -> (FlexTensor, FlexTensor, FlexTensor) {
         let weight = in_order(weight);
-        // The Learner still holds the old weight, and nobody the gradient: the new weight takes its memory.
+        // The Learner still holds the old weight, but nothing else holds the gradient: the new weight takes its memory.
         let mut new_weight = in_order(gradient);
         let (mut moment_1, mut moment_2) = (in_order(moment_1), in_order(moment_2));
         step.take(

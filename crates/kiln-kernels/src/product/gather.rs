@@ -14,11 +14,11 @@ pub(crate) struct Gather<'a, T = f32> {
     pub(crate) len: usize,
 }
 
-/// Rows of a panel that stay in the nearest cache while all rows of `a` pass by.
+/// Rows of a panel that stay in the nearest cache while all rows of `a` are processed.
 const DEPTH_AT_ONCE: usize = 128;
 
 /// The product of `rows` gathered rows, of which row `r` starts at `source(r)`, and `b`: row `r` is written to
-/// `out[destination(r)..]`, or added to what is there.
+/// `out[destination(r)..]`, or added to its content.
 #[inline(always)]
 #[allow(
     clippy::too_many_arguments,

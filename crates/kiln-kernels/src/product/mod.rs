@@ -1,4 +1,4 @@
-//! Matrix products in registers: the two shapes that convolutions and attention are made of.
+//! Matrix products in registers, in the two shapes that convolutions and attention need.
 //!
 //! ```text
 //! gather:  out[r, n] (+)= sum over k of  a[r, k] b[k, n]        rows of `a` gathered from an image
@@ -6,11 +6,11 @@
 //! ```
 //!
 //! In both, `n` (channels) runs along vectors, and a tile of `out` stays in registers while the sum runs: 6 rows of 4
-//! vectors with AVX-512, which loads 10 numbers or vectors for 24 multiplications. No copy of `a` is made: a row is a
-//! list of stretches of memory, which for a 3x3 convolution of channels-last images are three pixels each.
+//! vectors with AVX-512, which loads 10 numbers or vectors for 24 multiplications. `a` is not copied: a row is a list
+//! of stretches of memory. For a 3x3 convolution of channels-last images each stretch is three pixels.
 //!
-//! Every sum runs over `k` (or `r`) in an order that does not depend on the tile: an element of `out` is the same bits wherever it
-//! falls in the work, and whatever number of threads share it.
+//! Every sum runs over `k` (or `r`) in an order that does not depend on the tile: an element of `out` has the same bits
+//! in any place of the work, and with any number of threads.
 
 mod bf16;
 mod gather;
@@ -27,10 +27,10 @@ pub(crate) use panels::{Panels, PanelsShape};
 
 use pulp::Simd;
 
-/// Vectors side by side in a tile, at most.
+/// The largest number of vectors side by side in a tile.
 pub(crate) const fn widest_tile<S: Simd>() -> usize {
     if S::IS_SCALAR {
-        // Plain arithmetic on eight neighbours: compilers make vectors of it.
+        // Compilers turn plain arithmetic on eight neighbours into vectors.
         8
     } else if S::REGISTER_COUNT >= 32 {
         4
@@ -39,7 +39,8 @@ pub(crate) const fn widest_tile<S: Simd>() -> usize {
     }
 }
 
-/// Rows of a tile that is `vectors` wide, at most: the tile, a row of `b` and one number fit the registers.
+/// The largest number of rows in a tile that is `vectors` wide: the tile, a row of `b` and one number fit into the
+/// registers.
 const fn tallest_tile<S: Simd>(vectors: usize) -> usize {
     if S::IS_SCALAR {
         4
@@ -52,7 +53,7 @@ const fn tallest_tile<S: Simd>(vectors: usize) -> usize {
     }
 }
 
-/// The tallest of the compiled tiles for the rows that are left.
+/// The tallest compiled tile for the remaining rows.
 const fn tile_height<S: Simd>(vectors: usize, rows_left: usize) -> usize {
     let tallest = tallest_tile::<S>(vectors);
     let limit = if rows_left < tallest {

@@ -1,4 +1,4 @@
-//! `out[k, n] += sum over r of a[r, k] b[r, n]`: what a batch says about weights.
+//! `out[k, n] += sum over r of a[r, k] b[r, n]`: a batch's contribution to the gradient of weights.
 
 use pulp::{Simd, WithSimd};
 
@@ -13,7 +13,7 @@ pub(crate) struct Outer<'a> {
     pub(crate) b_starts: &'a [usize],
 }
 
-/// Rows whose part of `b` stays in the nearest cache while all of `out` passes by.
+/// Rows whose part of `b` stays in the nearest cache while all of `out` is processed.
 const ROWS_AT_ONCE: usize = 128;
 
 /// Adds the products to `out`, whose rows have `columns` numbers; as many rows as it has.

@@ -1,10 +1,10 @@
-//! Matrices put in the order of tiles by vector instructions, as rows or as columns, where it happens often.
+//! Puts matrices in the order of tiles with vector instructions, as rows or as columns, where this happens often.
 
 use pulp::Simd;
 
 use super::PanelsShape;
 
-/// The most numbers that a vector holds.
+/// The largest number of values in a vector.
 const MOST_LANES: usize = 16;
 
 /// Fills `panels`, a matrix whose row `k` is `row(k)`.

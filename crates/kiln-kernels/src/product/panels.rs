@@ -8,8 +8,8 @@ use super::widest_tile;
 
 /// How a matrix of `depth` rows and `columns` columns is cut into panels of neighbouring columns.
 ///
-/// A panel holds its part of each row, one row after the other, filled up with zeros to whole vectors. All panels
-/// but the last are as wide as the widest tile.
+/// A panel contains its part of each row, one row after the other, padded with zeros to whole vectors. All panels but
+/// the last are as wide as the widest tile.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct PanelsShape {
     pub(crate) depth: usize,
@@ -21,11 +21,11 @@ pub(crate) struct PanelsShape {
 /// One panel.
 #[derive(Clone, Debug)]
 pub(crate) struct Panel {
-    /// Those of the matrix.
+    /// Its columns in the matrix.
     pub(crate) columns: Range<usize>,
     /// 1, 2, 4 or 8.
     pub(crate) vectors: usize,
-    /// Where its numbers are.
+    /// The range of its numbers.
     pub(crate) range: Range<usize>,
 }
 

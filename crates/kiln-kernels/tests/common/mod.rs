@@ -1,4 +1,4 @@
-//! Numbers to test with, and what "equal" means.
+//! Numbers for tests, and the meaning of "equal".
 #![allow(dead_code, reason = "no test program uses all of it")]
 
 use burn::tensor::{Device, Tensor, TensorData};
@@ -24,8 +24,8 @@ pub fn numbers<const D: usize>(tensor: &Tensor<D>) -> Vec<f32> {
     tensor.to_data().try_to_vec().expect("tensors are f32 here")
 }
 
-/// Equal within 1e-5 of the largest number, or of the `spread` of the sums that the numbers are: what sums in another
-/// order may differ by, also where the only sum happens to cancel.
+/// Equal within 1e-5 of the largest number, or of the `spread` of the sums: sums in another order may differ by that
+/// much, even if a sum happens to cancel.
 pub fn assert_close<const D: usize>(ours: &Tensor<D>, burns: &Tensor<D>, spread: f32, what: &str) {
     assert_eq!(ours.dims(), burns.dims(), "{what}");
     let (ours, burns) = (numbers(ours), numbers(burns));
@@ -40,7 +40,7 @@ pub fn assert_close<const D: usize>(ours: &Tensor<D>, burns: &Tensor<D>, spread:
     }
 }
 
-/// How far a sum of `terms` products of two random numbers between -1 and 1 is from zero, as a rule.
+/// The typical distance from zero of a sum of `terms` products of two random numbers between -1 and 1.
 pub fn spread(terms: usize) -> f32 {
     (terms as f32).sqrt() / 3.0
 }

@@ -1,4 +1,4 @@
-//! The options of an autoencoder, of whichever kind.
+//! The options of an autoencoder of either kind.
 
 use serde_json::{Value, json};
 
@@ -11,14 +11,14 @@ use crate::{ConfigError, config};
 #[derive(Clone, Debug, PartialEq)]
 #[non_exhaustive]
 pub enum AutoencoderConfig {
-    /// `VQModel`, with a codebook, as kiln trains it.
+    /// `VQModel`, with a codebook; kiln trains this kind.
     Vq(VqVaeConfig),
-    /// `AutoencoderKL`, with a normal distribution, as Stable Diffusion's.
+    /// `AutoencoderKL`, with a normal distribution, as in Stable Diffusion.
     Kl(AutoencoderKlConfig),
 }
 
 impl AutoencoderConfig {
-    /// Reads and validates a diffusers `config.json`: that of a `VQModel` if it names no class.
+    /// Reads and validates a diffusers `config.json`. A file without a class is a `VQModel`'s.
     ///
     /// # Errors
     /// Names the key that is unknown, of the wrong type, not supported or impossible.
@@ -113,7 +113,7 @@ impl AutoencoderConfig {
         }
     }
 
-    /// What latents are multiplied by to have a standard deviation of one.
+    /// The factor that gives latents a standard deviation of one.
     pub fn scaling_factor(&self) -> f64 {
         match self {
             Self::Vq(config) => config.scaling_factor,
@@ -128,7 +128,7 @@ impl AutoencoderConfig {
         }
     }
 
-    /// What is taken off the latents before: 0 but in a few models.
+    /// Subtracted from the latents before they are scaled: 0 except in a few models.
     pub fn shift_factor(&self) -> f64 {
         match self {
             Self::Vq(_) => 0.0,
@@ -141,7 +141,7 @@ impl AutoencoderConfig {
         self.coders().in_channels
     }
 
-    /// Channels of the latents that diffusion works in.
+    /// Channels of the latents.
     pub fn latent_dim(&self) -> usize {
         match self {
             Self::Vq(config) => config.latent_dim(),
@@ -154,7 +154,7 @@ impl AutoencoderConfig {
         self.coders().block_out_channels
     }
 
-    /// How many times smaller than the image the latents are along each side: every level but the last halves.
+    /// The ratio of an image's side to its latents' side: every level but the last halves.
     pub fn downscale_factor(&self) -> usize {
         1 << self.block_out_channels().len().saturating_sub(1)
     }

@@ -10,7 +10,7 @@ use crate::blocks::{
     group_norm, norm_silu,
 };
 
-/// Images to what becomes latents: diffusers' `Encoder`.
+/// Images to the bottleneck's input: diffusers' `Encoder`.
 #[derive(Module, Debug)]
 pub(crate) struct Encoder {
     conv_in: Conv2d,

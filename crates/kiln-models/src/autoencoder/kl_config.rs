@@ -10,8 +10,8 @@ use crate::config::{
     require_scaling_factor,
 };
 
-/// The options of a variational autoencoder (Kingma and Welling 2014; Rombach et al. 2022, section 3.1): names and defaults
-/// are those of diffusers' `AutoencoderKL`.
+/// The options of a variational autoencoder (Kingma and Welling 2014; Rombach et al. 2022, section 3.1): with the names
+/// and defaults of diffusers' `AutoencoderKL`.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct AutoencoderKlConfig {
@@ -25,7 +25,7 @@ pub struct AutoencoderKlConfig {
     pub up_block_types: Vec<DecoderBlockType>,
     /// The width of each level, from the image inwards.
     pub block_out_channels: Vec<usize>,
-    /// Residual blocks a level in the encoder; the decoder has one more.
+    /// Residual blocks per level in the encoder; the decoder has one more.
     pub layers_per_block: usize,
     /// The activation of the residual blocks.
     pub act_fn: Activation,
@@ -38,13 +38,13 @@ pub struct AutoencoderKlConfig {
     /// 1 / the standard deviation of the latents over the training set. Encoding and decoding do *not* apply it: see
     /// [`Autoencoder::normalised`](crate::Autoencoder::normalised).
     pub scaling_factor: f64,
-    /// The mean of the latents over the training set, taken off before they are scaled; 0 if not given.
+    /// The mean of the latents over the training set, subtracted before they are scaled; 0 if absent.
     pub shift_factor: Option<f64>,
     /// A mean for every channel, which no model of this family has: it must be null.
     pub latents_mean: Option<Value>,
     /// A standard deviation for every channel, which no model of this family has: it must be null.
     pub latents_std: Option<Value>,
-    /// A flag for half-precision pipelines in Python, kept for them: everything is f32 here.
+    /// A flag for half-precision pipelines in Python, stored but not used: everything is f32 here.
     pub force_upcast: bool,
     /// Whether means and variances go through a 1x1 convolution.
     pub use_quant_conv: bool,
@@ -117,7 +117,7 @@ impl AutoencoderKlConfig {
     /// Checks that the options fit each other, before anything is allocated.
     ///
     /// # Errors
-    /// Names the first option that does not, with what would be valid.
+    /// Names the first option that does not fit, and what would be valid.
     pub fn validate(&self) -> Result<(), ConfigError> {
         require_image_channels(self.in_channels, self.out_channels)?;
         require_channels("latent_channels", self.latent_channels)?;

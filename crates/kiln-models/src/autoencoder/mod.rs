@@ -3,10 +3,10 @@
 //! ```text
 //! model.rs               all of it
 //! config.rs              the options of either kind
-//! vq_config.rs           those of diffusers' VQModel
-//! kl_config.rs           those of diffusers' AutoencoderKL
+//! vq_config.rs           the options of diffusers' VQModel
+//! kl_config.rs           the options of diffusers' AutoencoderKL
 //! block_types.rs         the levels of the networks
-//! encoder.rs decoder.rs  the two networks, made from what shape.rs takes out of the options
+//! encoder.rs decoder.rs  the two networks, made from the part of the options in shape.rs
 //! ```
 
 mod block_types;

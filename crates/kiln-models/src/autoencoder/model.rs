@@ -17,16 +17,16 @@ use crate::bottleneck::{Bottleneck, Passed};
 use crate::config::require_size;
 use crate::initialization::seeded;
 
-/// An autoencoder in whose latents a U-Net can work: diffusers' `VQModel` or `AutoencoderKL`.
+/// An autoencoder for a U-Net: diffusers' `VQModel` or `AutoencoderKL`.
 ///
-/// Encoder and decoder are those of VQGAN and latent diffusion (Esser et al. 2021, Rombach et al. 2022); what latents are is
-/// the [bottleneck](Bottleneck)'s to say. Latents are what [`encode`](Self::encode) gives and [`decode`](Self::decode) takes.
-/// The U-Net sees them [normalised](Self::normalised), to a standard deviation of about one.
+/// Encoder and decoder are the ones of VQGAN and latent diffusion (Esser et al. 2021, Rombach et al. 2022). The
+/// [bottleneck](Bottleneck) defines the latents, which [`encode`](Self::encode) returns and [`decode`](Self::decode)
+/// takes. The U-Net sees them [normalised](Self::normalised), to a standard deviation of about one.
 #[derive(Module, Debug)]
 pub struct Autoencoder {
     encoder: Encoder,
     quant_conv: Option<Conv2d>,
-    /// Public, because training replaces a codebook: by moving averages, k-means and restarts.
+    /// Public, because training replaces a codebook with moving averages, k-means and restarts.
     pub bottleneck: Bottleneck,
     post_quant_conv: Option<Conv2d>,
     decoder: Decoder,
@@ -44,7 +44,7 @@ impl VqVaeConfig {
         Ok(seeded(self.without_values(device)?, seed))
     }
 
-    /// How many weights the network has. Nothing is allocated for them.
+    /// The number of the network's weights. This allocates nothing for them.
     ///
     /// # Errors
     /// Those of [`Self::init`].
@@ -52,7 +52,7 @@ impl VqVaeConfig {
         Ok(self.without_values(&Device::flex())?.num_params())
     }
 
-    /// A network whose weights have shapes, but no values until they are asked for.
+    /// A network whose weights have shapes, but no values until something reads them.
     fn without_values(&self, device: &Device) -> Result<Autoencoder, ConfigError> {
         self.validate()?;
         let latent_dim = self.latent_dim();
@@ -124,39 +124,40 @@ impl Autoencoder {
         self
     }
 
-    /// Images `[batch, in_channels, height, width]` in [-1, 1] to latents `[batch, latent_dim, h, w]`, where h = height /
-    /// [`downscale_factor`](AutoencoderConfig::downscale_factor). The codes of a codebook are not yet taken.
+    /// Images `[batch, in_channels, height, width]` in [-1, 1] to latents `[batch, latent_dim, h, w]`, where h = height
+    /// / [`downscale_factor`](AutoencoderConfig::downscale_factor). With a codebook they are not yet replaced by codes.
     pub fn encode(&self, images: Tensor<4>) -> Tensor<4> {
         self.bottleneck.latents(self.encoded(images))
     }
 
-    /// Images `[batch, in_channels, height, width]` in [-1, 1] to what the bottleneck takes: `[batch, encoded_channels, h, w]`.
+    /// Images `[batch, in_channels, height, width]` in [-1, 1] to the bottleneck's input:
+    /// `[batch, encoded_channels, h, w]`.
     pub fn encoded(&self, images: Tensor<4>) -> Tensor<4> {
         let hidden = self.encoder.forward(images.permute([0, 2, 3, 1]));
         pointwise(&self.quant_conv, hidden).permute([0, 3, 1, 2])
     }
 
-    /// Latents `[batch, latent_dim, h, w]` to images `[batch, out_channels, height, width]` in about [-1, 1], by way of their
-    /// nearest codes if there is a codebook. Nothing is clipped.
+    /// Latents `[batch, latent_dim, h, w]` to images `[batch, out_channels, height, width]` in about [-1, 1], not
+    /// clipped. With a codebook the latents are first replaced by their nearest codes.
     pub fn decode(&self, latents: Tensor<4>) -> Tensor<4> {
         self.decode_passed(self.bottleneck.decodable(latents))
     }
 
-    /// What the bottleneck has [passed](Bottleneck::pass), `[batch, latent_dim, h, w]`, to images `[batch, out_channels, height,
-    /// width]`.
+    /// The latents that the bottleneck has [passed](Bottleneck::pass), `[batch, latent_dim, h, w]`, to images
+    /// `[batch, out_channels, height, width]`.
     pub fn decode_passed(&self, latents: Tensor<4>) -> Tensor<4> {
         let hidden = pointwise(&self.post_quant_conv, latents.permute([0, 2, 3, 1]));
         self.decoder.forward(hidden).permute([0, 3, 1, 2])
     }
 
-    /// Images `[batch, in_channels, height, width]` to their reconstructions `[batch, out_channels, height, width]`, and what
-    /// the bottleneck passed: what training needs. For `noise` see [`Bottleneck::pass`].
+    /// Images `[batch, in_channels, height, width]` to their reconstructions `[batch, out_channels, height, width]` and
+    /// the bottleneck's result, which training needs. For `noise` see [`Bottleneck::pass`].
     pub fn forward(&self, images: Tensor<4>, noise: Option<Tensor<4>>) -> (Tensor<4>, Passed) {
         let passed = self.bottleneck.pass(self.encoded(images), noise);
         (self.decode_passed(passed.latents.clone()), passed)
     }
 
-    /// What the U-Net works on: (latents - `shift_factor`) * `scaling_factor`.
+    /// The U-Net's z0: (latents - `shift_factor`) * `scaling_factor`.
     pub fn normalised(&self, latents: Tensor<4>) -> Tensor<4> {
         (latents - self.config.shift_factor()) * self.config.scaling_factor()
     }

@@ -1,4 +1,4 @@
-//! What encoder and decoder are made from.
+//! The options from which encoder and decoder are made.
 
 use burn::tensor::Device;
 
@@ -8,7 +8,7 @@ use crate::blocks::{BlockOptions, MidBlockShape, TimeScaleShift};
 /// Added to the variance in every group normalisation of diffusers' autoencoders.
 const EPSILON: f64 = 1e-6;
 
-/// The part of a config that says so, which all kinds have in common.
+/// The part of a config that all kinds have in common.
 pub(crate) struct CoderShape<'a> {
     /// Channels of the images.
     pub(crate) in_channels: usize,
@@ -20,7 +20,7 @@ pub(crate) struct CoderShape<'a> {
     pub(crate) up_block_types: &'a [DecoderBlockType],
     /// The width of each level, from the image inwards.
     pub(crate) block_out_channels: &'a [usize],
-    /// Residual blocks a level in the encoder; the decoder has one more.
+    /// Residual blocks per level in the encoder; the decoder has one more.
     pub(crate) layers_per_block: usize,
     /// Groups of every group normalisation.
     pub(crate) norm_num_groups: usize,

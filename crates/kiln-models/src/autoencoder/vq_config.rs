@@ -19,7 +19,7 @@ pub enum NormType {
     Group,
 }
 
-/// The options of a VQ-VAE (van den Oord et al. 2017): names and defaults are those of diffusers' `VQModel`.
+/// The options of a VQ-VAE (van den Oord et al. 2017): with the names and defaults of diffusers' `VQModel`.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct VqVaeConfig {
@@ -33,11 +33,11 @@ pub struct VqVaeConfig {
     pub up_block_types: Vec<DecoderBlockType>,
     /// The width of each level, from the image inwards.
     pub block_out_channels: Vec<usize>,
-    /// Residual blocks a level in the encoder; the decoder has one more.
+    /// Residual blocks per level in the encoder; the decoder has one more.
     pub layers_per_block: usize,
     /// The activation of the residual blocks.
     pub act_fn: Activation,
-    /// Channels of what the encoder puts out, before the 1x1 convolution to `vq_embed_dim`.
+    /// Channels of the encoder's output, before the 1x1 convolution to `vq_embed_dim`.
     pub latent_channels: usize,
     /// The side of the images that the model was made for. Other sizes work too.
     pub sample_size: usize,
@@ -45,19 +45,19 @@ pub struct VqVaeConfig {
     pub num_vq_embeddings: usize,
     /// Groups of every group normalisation.
     pub norm_num_groups: usize,
-    /// The dimension of the codebook's vectors; `latent_channels` if not given.
+    /// The dimension of the codebook's vectors; `latent_channels` if absent.
     pub vq_embed_dim: Option<usize>,
-    /// 1 / the standard deviation of the latents over the training set. Encoding and decoding do
-    /// *not* apply it: who trains or samples diffusion in latent space multiplies by it.
+    /// 1 / the standard deviation of the latents over the training set. Encoding and decoding do *not* apply it:
+    /// training and sampling in latent space do.
     pub scaling_factor: f64,
     /// How the decoder normalises.
     pub norm_type: NormType,
     /// Whether the blocks in the middle of encoder and decoder have self-attention.
     pub mid_block_add_attention: bool,
-    /// A flag of diffusers' own `decode`, kept for it: it may be handed codes instead of latents.
-    /// Here that is [`VectorQuantizer::look_up`](crate::bottleneck::vq::VectorQuantizer::look_up) whatever the flag says.
+    /// A flag of diffusers' own `decode`, which may take codes instead of latents; stored but not used. Here
+    /// [`VectorQuantizer::look_up`](crate::bottleneck::vq::VectorQuantizer::look_up) does this.
     pub lookup_from_codebook: bool,
-    /// A flag for half-precision pipelines in Python, kept for them: everything is f32 here.
+    /// A flag for half-precision pipelines in Python, stored but not used: everything is f32 here.
     pub force_upcast: bool,
 }
 
@@ -91,8 +91,8 @@ impl VqVaeConfig {
 
     /// Reads and [validates](Self::validate) a diffusers `config.json`.
     ///
-    /// A file of diffusers before 0.12 has no `scaling_factor` and means 1: pipelines of that time decoded latents as
-    /// they are (CompVis/ldm-celebahq-256 is such a model).
+    /// A file of diffusers before 0.12 has no `scaling_factor` and means 1: at that time pipelines decoded latents
+    /// unscaled (CompVis/ldm-celebahq-256 is such a model).
     ///
     /// # Errors
     /// Names the key that is unknown, of the wrong type, not supported or impossible.
@@ -113,7 +113,7 @@ impl VqVaeConfig {
     /// Checks that the options fit each other, before anything is allocated.
     ///
     /// # Errors
-    /// Names the first option that does not, with what would be valid.
+    /// Names the first option that does not fit, and what would be valid.
     pub fn validate(&self) -> Result<(), ConfigError> {
         require_image_channels(self.in_channels, self.out_channels)?;
         require_channels("latent_channels", self.latent_channels)?;
@@ -154,8 +154,7 @@ impl VqVaeConfig {
         }
     }
 
-    /// How many times smaller than the image the latents are along each side: every level but the
-    /// last halves.
+    /// The ratio of an image's side to its latents' side: every level but the last halves.
     pub fn downscale_factor(&self) -> usize {
         1 << self.block_out_channels.len().saturating_sub(1)
     }

@@ -1,4 +1,4 @@
-//! The convolutions that both networks are made of.
+//! The convolutions of both networks.
 
 use burn::nn::PaddingConfig2d;
 use burn::nn::conv::{Conv2d, Conv2dConfig};
@@ -30,9 +30,9 @@ pub(crate) fn conv1x1(channels_in: usize, channels_out: usize, device: &Device) 
 }
 
 /// `[batch, height, width, channels_in]` to `[batch, height / stride, width / stride, channels_out]`, to be completed
-/// by what stands around it.
+/// by the operations around it.
 ///
-/// For the convolutions that are made here.
+/// Only for convolutions that this file makes.
 pub(crate) fn convolution(layer: &Conv2d, x: Tensor<4>) -> Convolution {
     let padding = match layer.padding {
         PaddingConfig2d::Explicit(top, left, bottom, right) => Padding {

@@ -21,9 +21,9 @@ pub(crate) struct DownBlockShape {
 #[derive(Module, Debug)]
 pub(crate) struct DownBlock {
     resnets: Vec<ResidualBlock>,
-    /// As many as `resnets`, or none.
+    /// As many as `resnets`, or empty.
     attentions: Vec<Attention>,
-    /// One, or none in the innermost level.
+    /// One, or empty in the innermost level.
     downsamplers: Vec<Downsampler>,
 }
 
@@ -54,7 +54,7 @@ impl DownBlock {
     /// `[batch, height, width, channels_in]` to `[batch, height / 2, width / 2, channels_out]`, or of
     /// the same size in the innermost level.
     ///
-    /// `keep` is shown the output of every layer and of the halving: a U-Net's skips.
+    /// `keep` gets the output of every layer and of the halving: a U-Net's skips.
     pub(crate) fn forward(
         &self,
         x: Tensor<4>,

@@ -17,7 +17,7 @@ pub(crate) struct MidBlockShape {
 /// diffusers' `UNetMidBlock2D`: residual block, attention (if it has it), residual block.
 #[derive(Module, Debug)]
 pub(crate) struct MidBlock {
-    /// One, or none.
+    /// One, or empty.
     attentions: Vec<Attention>,
     /// Two.
     resnets: Vec<ResidualBlock>,

@@ -1,8 +1,8 @@
-//! The blocks that the VQ-VAE and the U-Net are made of.
+//! The blocks of the VQ-VAE and the U-Net.
 //!
-//! Their fields are named as in diffusers, so that a parameter's path here is its key there. All
-//! group normalisations go through [`norm`], all 3x3 convolutions through [`convolution`] and all
-//! attention through [`attention`]: one place each to make faster.
+//! Their fields have diffusers' names, so that a parameter's path here is its key there. All group normalisations go
+//! through [`norm`], all 3x3 convolutions through [`convolution`] and all attention through [`attention`], so each can
+//! be made faster in one place.
 //!
 //! Feature maps are channels-last, `[batch, height, width, channels]`: the networks change the layout at their edges.
 

@@ -17,7 +17,7 @@ pub(crate) fn group_norm(
 
 /// `norm(x)` of `[batch, height, width, channels]`.
 pub(crate) fn norm(norm: &GroupNorm) -> kiln_kernels::GroupNorm {
-    // Those that are made here have a scale and a shift.
+    // The normalisations made here have a scale and a shift.
     let values = |parameter: &Option<burn::module::Param<Tensor<1>>>| {
         parameter.as_ref().map(|parameter| parameter.val())
     };

@@ -15,7 +15,7 @@ pub enum Activation {
     Silu,
 }
 
-/// How a residual block takes in the time embedding.
+/// How a residual block uses the time embedding.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 #[non_exhaustive]
@@ -27,7 +27,7 @@ pub enum TimeScaleShift {
     ScaleShift,
 }
 
-/// What a block does to the resolution at its end.
+/// A block's change of the resolution at its end.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Resampling {
     /// Keeps it: the innermost or outermost level.
@@ -38,14 +38,14 @@ pub(crate) enum Resampling {
     Residual,
 }
 
-/// What all blocks of a network have in common.
+/// The options that all blocks of a network share.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct BlockOptions<'a> {
-    /// Where the parameters live.
+    /// The device of the parameters.
     pub device: &'a Device,
-    /// Width of the time embedding; none for the VQ-VAE, which knows no time.
+    /// Width of the time embedding; `None` for the VQ-VAE, which has no time.
     pub time_channels: Option<usize>,
-    /// How the time embedding is taken in.
+    /// How residual blocks use the time embedding.
     pub time_scale_shift: TimeScaleShift,
     /// Groups of the normalisations.
     pub groups: usize,
@@ -53,7 +53,7 @@ pub(crate) struct BlockOptions<'a> {
     pub epsilon: f64,
     /// Share of activations dropped while training.
     pub dropout: f64,
-    /// Channels of an attention head; none is one head of all channels.
+    /// Channels of an attention head; `None` is one head of all channels.
     pub head_channels: Option<usize>,
     /// Padding of the stride-2 convolutions, 0 or 1.
     pub downsample_padding: usize,

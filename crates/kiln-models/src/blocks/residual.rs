@@ -103,7 +103,7 @@ impl ResidualBlock {
         divided(out.forward(), self.output_scale_factor)
     }
 
-    /// What the shortcut takes, and `conv1(silu(norm1(x)))` with `time`, `[batch, channels_out]`, added.
+    /// The shortcut's input, and `conv1(silu(norm1(x)))` with `time`, `[batch, channels_out]`, added.
     fn first(&self, x: Tensor<4>, time: Option<Tensor<2>>) -> (Tensor<4>, Tensor<4>) {
         let resized: fn(Tensor<4>) -> Tensor<4> = match self.resolution {
             Resolution::Kept => {

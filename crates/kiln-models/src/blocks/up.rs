@@ -8,7 +8,7 @@ use super::residual::ResidualBlock;
 
 /// The sizes of an [`UpBlock`].
 pub(crate) struct UpBlockShape {
-    /// What each residual block takes in, skips included; as many as there are layers.
+    /// The input channels of each residual block, skips included; one per layer.
     pub channels_in: Vec<usize>,
     pub channels_out: usize,
     pub attention: bool,
@@ -21,9 +21,9 @@ pub(crate) struct UpBlockShape {
 #[derive(Module, Debug)]
 pub(crate) struct UpBlock {
     resnets: Vec<ResidualBlock>,
-    /// As many as `resnets`, or none.
+    /// As many as `resnets`, or empty.
     attentions: Vec<Attention>,
-    /// One, or none in the outermost level.
+    /// One, or empty in the outermost level.
     upsamplers: Vec<Upsampler>,
 }
 

@@ -7,10 +7,11 @@ use burn::tensor::Tensor;
 /// The name of the term of [`Posterior::divergence`].
 pub const KL: &str = "kl";
 
-/// Log-variances lie between these.
+/// The limits of log-variances.
 const LOG_VARIANCES: [f64; 2] = [-30.0, 20.0];
 
-/// Reads the encoder's output `[batch, 2 * latent_dim, height, width]` as means, and logarithms of variances after them.
+/// Reads the encoder's output `[batch, 2 * latent_dim, height, width]` as means, followed by the logarithms of
+/// variances.
 #[derive(Module, Debug)]
 pub struct Posterior {
     #[module(skip)]
@@ -18,7 +19,7 @@ pub struct Posterior {
 }
 
 impl Posterior {
-    /// Of latents with so many channels.
+    /// The posterior of latents with so many channels.
     pub fn new(latent_dim: usize) -> Self {
         Self { latent_dim }
     }

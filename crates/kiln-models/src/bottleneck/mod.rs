@@ -1,11 +1,11 @@
-//! What stands between encoder and decoder, and decides what latents are.
+//! The layer between encoder and decoder, which defines the latents.
 //!
-//! | bottleneck | latents that diffusion works in | what the decoder is given |
+//! | bottleneck | the latents | the decoder's input |
 //! | --- | --- | --- |
-//! | [`vq`] | what the encoder gives | the nearest codes |
+//! | [`vq`] | the encoder's output | the nearest codes |
 //! | [`kl`] | the mean of a normal distribution | the latents themselves; in training, a sample |
 //!
-//! Another bottleneck is another file here and another variant of [`Bottleneck`].
+//! For another bottleneck, add a file here and a variant of [`Bottleneck`].
 
 pub mod kl;
 pub mod vq;
@@ -26,12 +26,12 @@ pub enum Bottleneck {
     Kl(Posterior),
 }
 
-/// What a bottleneck makes of what the encoder gives it.
+/// The result of a bottleneck for the encoder's output.
 #[derive(Clone, Debug)]
 pub struct Passed {
     /// For the decoder: `[batch, latent_dim, height, width]`, with gradients for the encoder.
     pub latents: Tensor<4>,
-    /// Which code was taken at each position, `[batch, height, width]`, where there are codes.
+    /// The code at each position, `[batch, height, width]`, if there are codes.
     pub codes: Option<Tensor<3, Int>>,
     /// The terms that a bottleneck adds to the loss, unweighted, `[1]` each: [`vq::CODEBOOK`] and [`vq::COMMITMENT`], or
     /// [`kl::KL`].
@@ -39,7 +39,7 @@ pub struct Passed {
 }
 
 impl Passed {
-    /// The term of this name, `[1]`; none if the bottleneck has no such term.
+    /// The term of this name, `[1]`; `None` if the bottleneck has no such term.
     pub fn term(&self, name: &str) -> Option<Tensor<1>> {
         let mut terms = self.terms.iter();
         let (_, term) = terms.find(|(own, _)| *own == name)?;
@@ -48,8 +48,8 @@ impl Passed {
 }
 
 impl Bottleneck {
-    /// The latents that diffusion works in, `[batch, latent_dim, height, width]`, from what the encoder gives, `[batch,
-    /// encoded_channels, height, width]`.
+    /// The latents `[batch, latent_dim, height, width]`, from the encoder's output
+    /// `[batch, encoded_channels, height, width]`.
     pub fn latents(&self, encoded: Tensor<4>) -> Tensor<4> {
         match self {
             Self::Vq(_) => encoded,
@@ -57,7 +57,7 @@ impl Bottleneck {
         }
     }
 
-    /// What the decoder is given for latents `[batch, latent_dim, height, width]`: the same shape.
+    /// The decoder's input for latents `[batch, latent_dim, height, width]`, in the same shape.
     pub fn decodable(&self, latents: Tensor<4>) -> Tensor<4> {
         match self {
             Self::Vq(quantizer) => quantizer.quantize(latents).quantized,
@@ -65,8 +65,8 @@ impl Bottleneck {
         }
     }
 
-    /// The way from encoder to decoder with all that training needs. `noise` is standard normal, of the latents' shape, for a
-    /// bottleneck that samples; without it the mean is taken.
+    /// The path from encoder to decoder with everything that training needs. `noise` is standard normal, in the
+    /// latents' shape, for a bottleneck that samples; without it the bottleneck returns the mean.
     pub fn pass(&self, encoded: Tensor<4>, noise: Option<Tensor<4>>) -> Passed {
         match self {
             Self::Vq(quantizer) => {
@@ -120,7 +120,7 @@ impl Bottleneck {
         Some(vq::count(codes.flatten(0, 2), self.codes()?))
     }
 
-    /// The codebook, if it is one.
+    /// The codebook, if there is one.
     pub fn quantizer(&self) -> Option<&VectorQuantizer> {
         match self {
             Self::Vq(quantizer) => Some(quantizer),
@@ -128,7 +128,7 @@ impl Bottleneck {
         }
     }
 
-    /// The bottleneck with `change` made to its codebook; without one, as it is.
+    /// The bottleneck with its codebook changed by `change`; without a codebook, unchanged.
     pub fn with_quantizer(self, change: impl FnOnce(VectorQuantizer) -> VectorQuantizer) -> Self {
         match self {
             Self::Vq(quantizer) => Self::Vq(change(quantizer)),

@@ -50,11 +50,11 @@ pub enum TimeEmbeddingType {
     Fourier,
     /// A learned table with a row for every whole timestep.
     Learned,
-    /// Sines and cosines of the noise power `b^2` in place of the timestep, as in clear-diffusion-keras: the network
-    /// knows no time, only how noisy its sample is. Not in diffusers, which does not load such a network.
+    /// Sines and cosines of the noise power `b^2` instead of the timestep, as in clear-diffusion-keras: the network is
+    /// told only the amount of noise. Not in diffusers, which does not load such a network.
     NoisePower,
-    /// As `noise_power`, but the vector is joined to every pixel of the sample instead of being added in every residual
-    /// block, as in Keras' example of DDIM. Not in diffusers either.
+    /// Like `noise_power`, but the vector is joined to every pixel of the sample instead of being added in every
+    /// residual block, as in Keras' example of DDIM. Not in diffusers either.
     NoisePowerInput,
 }
 
@@ -63,10 +63,9 @@ pub enum TimeEmbeddingType {
 #[serde(rename_all = "snake_case")]
 #[non_exhaustive]
 pub enum ClassEmbeddingType {
-    /// The label is embedded as a timestep is.
+    /// The label is embedded like a timestep.
     Timestep,
-    /// The caller brings the vector: see
-    /// [`UNet2d::forward_embedded`](crate::UNet2d::forward_embedded).
+    /// The caller supplies the vector: see [`UNet2d::forward_embedded`](crate::UNet2d::forward_embedded).
     Identity,
 }
 
@@ -91,11 +90,11 @@ pub enum SampleSize {
     Rectangle([usize; 2]),
 }
 
-/// The options of a [`UNet2d`](crate::UNet2d): names and defaults are those of diffusers' `UNet2DModel`.
+/// The options of a [`UNet2d`](crate::UNet2d): with the names and defaults of diffusers' `UNet2DModel`.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct UNet2dConfig {
-    /// The size of the samples that the model was made for; what samplers draw.
+    /// The size of the samples that the model was made for, and that samplers draw.
     pub sample_size: Option<SampleSize>,
     /// Channels of the samples.
     pub in_channels: usize,
@@ -105,7 +104,7 @@ pub struct UNet2dConfig {
     pub center_input_sample: bool,
     /// How a timestep becomes a vector.
     pub time_embedding_type: TimeEmbeddingType,
-    /// Width of the time embedding; four times the first level's width if not given.
+    /// Width of the time embedding; four times the first level's width if absent.
     pub time_embedding_dim: Option<usize>,
     /// Positional: subtracted from the number of frequencies in their exponent. DDPM has 1.
     pub freq_shift: usize,
@@ -120,12 +119,12 @@ pub struct UNet2dConfig {
     pub up_block_types: Vec<UpBlockType>,
     /// The width of each level, from the sample inwards.
     pub block_out_channels: Vec<usize>,
-    /// Residual blocks a level on the way down; the way up has one more.
+    /// Residual blocks per level on the way down; the way up has one more.
     pub layers_per_block: usize,
-    /// What the outputs of the middle's blocks are divided by.
+    /// The divisor of the outputs of the middle's blocks.
     pub mid_block_scale_factor: f64,
-    /// Padding of the stride-2 convolutions: 1 on all sides, or 0 for one row and column on the
-    /// far sides only, as DDPM's own code has it.
+    /// Padding of the stride-2 convolutions: 1 on all sides, or 0 for one row and column on the far sides only, as in
+    /// DDPM's own code.
     pub downsample_padding: usize,
     /// How attention levels halve.
     pub downsample_type: ResampleType,
@@ -141,18 +140,18 @@ pub struct UNet2dConfig {
     pub attention_head_dim: Option<usize>,
     /// Groups of every group normalisation.
     pub norm_num_groups: usize,
-    /// Groups of the normalisation in the middle's attention. If not given it has
-    /// `norm_num_groups`, and none at all under `scale_shift`.
+    /// Groups of the normalisation in the middle's attention. If absent, the attention has `norm_num_groups`, or no
+    /// normalisation with `scale_shift`.
     pub attn_norm_num_groups: Option<usize>,
     /// Added to the variance in every group normalisation.
     pub norm_eps: f64,
-    /// How residual blocks take in the time embedding.
+    /// How residual blocks use the time embedding.
     pub resnet_time_scale_shift: TimeScaleShift,
     /// Whether the middle has self-attention.
     pub add_attention: bool,
     /// How class labels are embedded if not by a table.
     pub class_embed_type: Option<ClassEmbeddingType>,
-    /// The number of classes: without a `class_embed_type`, a learned table of as many rows.
+    /// The number of classes: without a `class_embed_type`, the rows of a learned table.
     pub num_class_embeds: Option<usize>,
     /// Rows of the `learned` time embedding.
     pub num_train_timesteps: Option<usize>,
@@ -222,7 +221,7 @@ impl UNet2dConfig {
     /// Checks that the options fit each other, before anything is allocated.
     ///
     /// # Errors
-    /// Names the first option that does not, with what would be valid.
+    /// Names the first option that does not fit, and what would be valid.
     pub fn validate(&self) -> Result<(), ConfigError> {
         require_channels("in_channels", self.in_channels)?;
         require_channels("out_channels", self.out_channels)?;
@@ -256,7 +255,7 @@ impl UNet2dConfig {
             (factor as f32).is_normal(),
             "mid_block_scale_factor",
             factor,
-            "it divides, so it must be a number other than 0, neither vast nor tiny",
+            "it is a divisor, so it must not be 0, nor too large or too small for f32",
         )?;
         require(
             (0.0..1.0).contains(&self.dropout),
@@ -333,7 +332,7 @@ impl UNet2dConfig {
                 frequencies > 1,
                 "block_out_channels",
                 self.time_projection_channels(),
-                "the first level's width is that of the noise power's embedding, of at least two frequencies: it must be at least 4",
+                "the noise power's embedding has the first level's width and at least two frequencies: it must be at least 4",
             )?,
             TimeEmbeddingType::Fourier => {}
         }
@@ -350,9 +349,10 @@ impl UNet2dConfig {
         }
     }
 
-    /// What the network is to be told of a level: its timestep or, of `noise_power` types, its noise power `b^2`.
+    /// The network's input for a level: its timestep or, for `noise_power` types, its noise power `b^2`.
     ///
-    /// `fourier` takes the logarithm of timesteps and divides by them, so those below 1, where schedules begin, count as 1.
+    /// `fourier` takes the logarithm of timesteps and divides by them. Timesteps below 1, where schedules begin, therefore
+    /// count as 1.
     pub fn condition(&self, timestep: f64, noise_power: f64) -> f64 {
         match self.time_embedding_type {
             TimeEmbeddingType::Positional | TimeEmbeddingType::Learned => timestep,
@@ -361,14 +361,14 @@ impl UNet2dConfig {
         }
     }
 
-    /// Width of the time embedding that the residual blocks take in, if they do.
+    /// Width of the time embedding in the residual blocks, if they use it.
     pub(crate) fn time_channels(&self) -> Option<usize> {
         let first = self.block_out_channels.first().copied().unwrap_or_default();
         (self.time_embedding_type != TimeEmbeddingType::NoisePowerInput)
             .then(|| self.time_embedding_dim.unwrap_or(4 * first))
     }
 
-    /// Channels that the first convolution takes in: the sample's and, with `noise_power_input`, the embedding's.
+    /// Input channels of the first convolution: the sample's and, with `noise_power_input`, the embedding's.
     pub(crate) fn channels_in(&self) -> usize {
         match self.time_embedding_type {
             TimeEmbeddingType::NoisePowerInput => {
@@ -378,7 +378,7 @@ impl UNet2dConfig {
         }
     }
 
-    /// Width of what the linear layers of the time embedding take in.
+    /// Input width of the time embedding's linear layers.
     pub(crate) fn time_projection_channels(&self) -> usize {
         let first = self.block_out_channels.first().copied().unwrap_or_default();
         match self.time_embedding_type {

@@ -1,4 +1,4 @@
-//! The widths of the U-Net's levels, and what joins them.
+//! The widths of the U-Net's levels, and the connections between them.
 
 use burn::tensor::Device;
 
@@ -69,8 +69,8 @@ impl UNet2dConfig {
 
     /// The levels on the way up, from the middle outwards.
     ///
-    /// Every layer takes in what comes from below and the skip of its counterpart: the
-    /// last `layers_per_block` + 1 of those that the way down has kept.
+    /// Every layer takes the output from below and the skip of its counterpart. A level uses the
+    /// last `layers_per_block` + 1 skips that the way down kept.
     pub(crate) fn up_shapes(&self) -> Vec<UpBlockShape> {
         let widths: Vec<usize> = self.block_out_channels.iter().rev().copied().collect();
         let levels = self.up_block_types.iter().zip(&widths).enumerate();
@@ -100,7 +100,7 @@ impl UNet2dConfig {
             .collect()
     }
 
-    /// Every level but the last resamples; only levels with attention do it by `kind`.
+    /// Every level but the last resamples; only levels with attention use `kind`.
     fn resampling(&self, level: usize, attention: bool, kind: ResampleType) -> Resampling {
         if level + 1 == self.block_out_channels.len() {
             Resampling::None

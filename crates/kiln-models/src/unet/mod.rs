@@ -21,11 +21,11 @@ use crate::config::require_size;
 use crate::initialization::seeded;
 use time::{TimeProjection, TimestepEmbedding};
 
-/// A U-Net that says, from a noisy sample and its timestep, what the noise, the signal or the velocity
-/// is: diffusers' `UNet2DModel`, which generalises the network of DDPM (Ho et al. 2020).
+/// A U-Net that predicts the noise, the signal or the velocity from a noisy sample and its timestep: diffusers'
+/// `UNet2DModel`, which generalises the network of DDPM (Ho et al. 2020).
 ///
-/// Levels of residual blocks (with self-attention where the config has it) halve the sample on the way
-/// down and double it on the way up, where every layer is joined with its counterpart on the way down.
+/// Levels of residual blocks (with self-attention if the config says so) halve the sample on the way down and double it
+/// on the way up, where every layer is joined with its counterpart on the way down.
 #[derive(Module, Debug)]
 pub struct UNet2d {
     conv_in: Conv2d,
@@ -62,7 +62,7 @@ impl UNet2dConfig {
         Ok(seeded(self.without_values(device)?, seed))
     }
 
-    /// How many weights the network has. Nothing is allocated for them.
+    /// The number of the network's weights. This allocates nothing for them.
     ///
     /// # Errors
     /// Those of [`Self::init`].
@@ -70,7 +70,7 @@ impl UNet2dConfig {
         Ok(self.without_values(&Device::flex())?.num_params())
     }
 
-    /// A network whose weights have shapes, but no values until they are asked for.
+    /// A network whose weights have shapes, but no values until something reads them.
     fn without_values(&self, device: &Device) -> Result<UNet2d, ConfigError> {
         self.validate()?;
         let projected = self.time_projection_channels();
@@ -112,13 +112,11 @@ impl UNet2d {
     }
 
     /// The network's prediction `[batch, out_channels, height, width]` for noisy samples
-    /// `[batch, in_channels, height, width]` at `timesteps` `[batch]`, which may be fractional (the
-    /// `learned` embedding cuts the fraction off and needs them in `0..num_train_timesteps`; `fourier`
-    /// needs them positive). Under the `noise_power` types they are noise powers in [0, 1] instead: see
-    /// [`UNet2dConfig::condition`].
+    /// `[batch, in_channels, height, width]` at `timesteps` `[batch]`, which may be fractional (the `learned` embedding
+    /// drops the fraction and needs them in `0..num_train_timesteps`; `fourier` needs them positive). For the
+    /// `noise_power` types they are noise powers in [0, 1] instead: see [`UNet2dConfig::condition`].
     ///
-    /// `class_labels` `[batch]` in `0..num_class_embeds` belong to networks with classes, and only to
-    /// those.
+    /// `class_labels` `[batch]` in `0..num_class_embeds` are for networks with classes only.
     ///
     /// # Panics
     /// If labels are given to a network without classes or the other way round, if height or width do not
@@ -143,7 +141,7 @@ impl UNet2d {
         self.forward_embedded(sample, timesteps, class_embedding)
     }
 
-    /// As [`Self::forward`], for a batch that is all at one level: of this timestep and noise power `b^2`.
+    /// Like [`Self::forward`], for a batch at one level, with this timestep and noise power `b^2`.
     pub fn forward_at(
         &self,
         sample: Tensor<4>,
@@ -156,7 +154,7 @@ impl UNet2d {
         self.forward_at_each(sample, levels, class_labels)
     }
 
-    /// As [`Self::forward_at`], with a timestep and a noise power for each image of the batch.
+    /// Like [`Self::forward_at`], with a timestep and a noise power for each image of the batch.
     pub fn forward_at_each(
         &self,
         sample: Tensor<4>,
@@ -172,8 +170,8 @@ impl UNet2d {
         self.forward(sample, conditions, class_labels)
     }
 
-    /// As [`Self::forward`], with the class embeddings `[batch, time_embedding_dim]` themselves; the
-    /// only way to condition under `class_embed_type = "identity"`.
+    /// Like [`Self::forward`], with the class embeddings `[batch, time_embedding_dim]` themselves; the only way to
+    /// condition under `class_embed_type = "identity"`.
     pub fn forward_embedded(
         &self,
         sample: Tensor<4>,

@@ -1,4 +1,4 @@
-//! From timesteps to the vectors that the residual blocks take in.
+//! From timesteps to the vectors for the residual blocks.
 
 use std::f32::consts::PI;
 
@@ -89,8 +89,8 @@ impl TimeProjection {
 impl PositionalProjection {
     /// `[sin(t f_i), cos(t f_i)]` with `f_i = 10000^(-i / (n - freq_shift))`, i in 0..n, n = channels / 2.
     ///
-    /// In f32 and in this order of operations, as PyTorch does: at t = 1000 one rounding more or less is
-    /// seen in the fifth digit of a sine.
+    /// In f32 and in PyTorch's order of operations: at t = 1000 one rounding more or less changes the fifth digit of a
+    /// sine.
     fn forward(&self, timesteps: Tensor<1>) -> Tensor<2> {
         let count = self.channels / 2;
         let divisor = count as f32 - self.freq_shift as f32;
@@ -122,13 +122,13 @@ impl FourierProjection {
     /// `[sin(2 pi w ln t), cos(2 pi w ln t)]`.
     fn forward(&self, timesteps: Tensor<1>) -> Tensor<2> {
         let levels = timesteps.log().unsqueeze_dim::<2>(1);
-        // The factors one after the other, as PyTorch multiplies: the angles are large.
+        // Multiplies the factors in PyTorch's order, because the angles are large.
         let angles = levels * self.weight.val().unsqueeze_dim::<2>(0) * 2.0 * PI;
         Tensor::cat(vec![angles.clone().sin(), angles.cos()], 1)
     }
 }
 
-/// Of `x` `[batch]` times each of the `frequencies`: twice `[batch, frequencies]`.
+/// The sines and the cosines of `x` `[batch]` times each of the `frequencies`, each `[batch, frequencies]`.
 fn sines_and_cosines(x: Tensor<1>, frequencies: Vec<f32>) -> [Tensor<2>; 2] {
     let shape = [1, frequencies.len()];
     let frequencies = Tensor::from_data(TensorData::new(frequencies, shape), &x.device());
@@ -136,7 +136,7 @@ fn sines_and_cosines(x: Tensor<1>, frequencies: Vec<f32>) -> [Tensor<2>; 2] {
     [angles.clone().sin(), angles.cos()]
 }
 
-/// Both halves, and a zero where the number of channels is odd.
+/// Both halves, and a zero if the number of channels is odd.
 fn joined(first: Tensor<2>, second: Tensor<2>, channels: usize) -> Tensor<2> {
     let [batch, count] = first.dims();
     let padding = Tensor::zeros([batch, channels - 2 * count], &first.device());

@@ -1,4 +1,4 @@
-//! Pictures of one drawing, written side by side without harm to what is there.
+//! Writes the pictures of one drawing side by side, without harm to existing files.
 
 use std::{
     fs,
@@ -19,7 +19,7 @@ pub struct Album {
     files: Vec<(String, Vec<u8>)>,
 }
 
-/// Where the files of an [`Album`] lie.
+/// The place of an [`Album`]'s files.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Saved {
     folder: PathBuf,
@@ -49,7 +49,7 @@ impl Album {
         self.add(name, gif::gif_bytes(frames, is_loop))
     }
 
-    /// Adds a file that is no picture.
+    /// Adds a file that is not a picture.
     pub fn add_file(&mut self, name: &str, bytes: Vec<u8>) {
         self.files.push((name.to_owned(), bytes));
     }
@@ -63,13 +63,13 @@ impl Album {
         Ok(())
     }
 
-    /// Writes all files to `folder`, which is made if it is not there.
+    /// Writes all files to `folder`, and makes the folder if necessary.
     ///
-    /// What is there stays: if another file has one of the names, all names get the same number, `grid-2.png`. A file that
-    /// is there already, byte for byte, is not written again, so the same drawing keeps its names.
+    /// Existing files stay: if another file has one of the names, all names get the same number, `grid-2.png`. A file
+    /// that already exists byte for byte is not written again, so the same drawing keeps its names.
     ///
     /// # Errors
-    /// [`PictureError`] when the folder cannot be made or written to, or the disk is full.
+    /// [`PictureError`] if the folder cannot be made or written to, or if the disk is full.
     pub fn save(&self, folder: &Path) -> Result<Saved, PictureError> {
         let _made = file::make_folder(folder)?;
         let mut saved = Saved {
@@ -93,17 +93,17 @@ impl Album {
 }
 
 impl Saved {
-    /// Where the file that was added as `name` lies.
+    /// The path of the file that was added as `name`.
     pub fn path(&self, name: &str) -> PathBuf {
         self.folder.join(numbered(name, self.number))
     }
 }
 
-/// A new folder `name` in `folder`: where something has that name, `name-2`, and so on. It goes away with what is returned, if it
-/// is still empty then.
+/// A new folder `name` in `folder`, or `name-2` and so on if the name exists. Dropping the result removes the folder if
+/// it is still empty.
 ///
 /// # Errors
-/// [`PictureError::Folder`] when the place is not writable.
+/// [`PictureError::Folder`] if the place is not writable.
 pub fn make_new_folder(folder: &Path, name: &str) -> Result<MadeFolder, PictureError> {
     let _made = file::make_folder(folder)?;
     let mut number = 1;
@@ -122,7 +122,7 @@ pub fn make_new_folder(folder: &Path, name: &str) -> Result<MadeFolder, PictureE
     }
 }
 
-/// Whether nothing is at `path`, or these very `bytes`.
+/// Whether `path` does not exist, or has exactly these `bytes`.
 fn has_room(path: &Path, bytes: &[u8]) -> bool {
     let Ok(there) = fs::symlink_metadata(path) else {
         return true;
@@ -132,7 +132,7 @@ fn has_room(path: &Path, bytes: &[u8]) -> bool {
         && fs::read(path).is_ok_and(|content| content == bytes)
 }
 
-/// The name of the `number`-th file that is to be called `name`.
+/// The name of the `number`-th file with the requested name `name`.
 fn numbered(name: &str, number: usize) -> String {
     if number == 1 {
         return name.to_owned();
@@ -175,7 +175,7 @@ mod tests {
         let first = album(1, false).save(&folder).unwrap();
         assert_eq!(first.path("grid.png"), folder.join("grid.png"));
         let before = fs::read(folder.join("grid.png")).unwrap();
-        // The same picture, with a film of it this time.
+        // The same picture, this time with a film.
         assert_eq!(album(1, true).save(&folder).unwrap(), first);
         let second = album(2, true).save(&folder).unwrap();
         assert_eq!(second.path("grid.png"), folder.join("grid-2.png"));

@@ -1,4 +1,4 @@
-//! Writing a picture file so that it is either whole or not there.
+//! Writes a picture file so that it is either complete or absent.
 
 use std::{
     fs::{self, File},
@@ -20,7 +20,7 @@ pub enum PictureError {
     Folder {
         /// The folder.
         folder: PathBuf,
-        /// What the system says.
+        /// The system's error.
         source: io::Error,
     },
     /// The file cannot be written: no permission, a full disk, or a picture larger than the format allows.
@@ -28,16 +28,16 @@ pub enum PictureError {
     Write {
         /// The file.
         path: PathBuf,
-        /// What the system or the encoder says.
+        /// The error of the system or the encoder.
         source: ImageError,
     },
 }
 
-/// Makes a folder for pictures, and the folders that it lies in. Those that were not there go away again with what is
-/// returned, if they are still empty then.
+/// Makes a folder for pictures, and its parent folders. Dropping the result removes the new ones if they are still
+/// empty.
 ///
 /// # Errors
-/// [`PictureError::Folder`] when something else stands there or the place is not writable.
+/// [`PictureError::Folder`] if something else is there or the place is not writable.
 pub fn make_folder(folder: &Path) -> Result<MadeFolder, PictureError> {
     MadeFolder::make(folder).map_err(|source| PictureError::Folder {
         folder: folder.to_path_buf(),
@@ -45,7 +45,7 @@ pub fn make_folder(folder: &Path) -> Result<MadeFolder, PictureError> {
     })
 }
 
-/// Fills a new file at `path` by `encode`: makes its folder, writes to a temporary name beside it, renames.
+/// Fills a new file at `path` with `encode`: makes its folder, writes to a temporary name beside it, and renames it.
 pub(crate) fn write(
     path: &Path,
     encode: impl FnOnce(&mut BufWriter<File>) -> ImageResult<()>,
@@ -58,7 +58,7 @@ pub(crate) fn write(
     fill(&temporary, encode)
         .and_then(|()| Ok(fs::rename(&temporary, path)?))
         .map_err(|source| {
-            // Best effort: the error that matters is the one that is returned.
+            // Best effort: the returned error is the one that matters.
             let _ = fs::remove_file(&temporary);
             PictureError::Write {
                 path: path.to_path_buf(),
@@ -73,7 +73,7 @@ fn fill(
 ) -> ImageResult<()> {
     let mut writer = BufWriter::new(File::create(path)?);
     encode(&mut writer)?;
-    // Buffered bytes may meet a full disk only here, where the error would be lost on drop.
+    // Flush here, because a full disk may show only now, and a drop would lose the error.
     Ok(writer.flush()?)
 }
 

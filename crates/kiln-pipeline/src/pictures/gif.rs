@@ -12,33 +12,33 @@ use image::{
 use super::file::{self, PictureError};
 use super::grid::{Picture, enlarged};
 
-/// How long each frame is shown, in hundredths of a second.
+/// The time of each frame, in hundredths of a second.
 const FRAME_TIME: u16 = 10;
-/// How long the last frame is shown: the finished picture deserves a look.
+/// The time of the last frame, longer because it is the finished picture.
 const LAST_FRAME_TIME: u16 = 200;
-/// The longer side of an animation has at least so many pixels: smaller ones are enlarged.
+/// The least number of pixels of an animation's longer side. Smaller animations are enlarged.
 const SMALLEST: u32 = 256;
-/// About how many pixels the palette of colours is chosen from.
+/// The approximate number of pixels from which the palette is chosen.
 const PALETTE_PIXELS: usize = 1 << 19;
 /// 1 (best palette) to 30 (fastest); 10 is usual.
 const PALETTE_SPEED: i32 = 10;
 
-/// Writes pictures of one size as an animation that repeats for ever and rests on its last frame. Small ones are
+/// Writes pictures of one size as an animation that repeats forever and rests on its last frame. Small ones are
 /// enlarged by a whole number.
 ///
-/// All frames share one palette, that of the whole file: the 256 grays, where there is no colour. Palettes of single frames
-/// are what readers disagree about.
+/// All frames share the file's one palette, which is the 256 grays if there is no colour. Readers disagree about
+/// palettes of single frames.
 ///
 /// # Errors
-/// [`PictureError`] when the file cannot be written, or a side is longer than GIF's 65,535 pixels.
+/// [`PictureError`] if the file cannot be written, or if a side is longer than GIF's 65,535 pixels.
 pub fn save_gif(frames: &[Picture], path: &Path) -> Result<(), PictureError> {
     save(frames, false, path)
 }
 
-/// As [`save_gif`], without the rest: for pictures whose last one leads to the first.
+/// Like [`save_gif`], but without the rest on the last frame: for pictures whose last one leads to the first.
 ///
 /// # Errors
-/// Those of [`save_gif`].
+/// The errors of [`save_gif`].
 pub fn save_looping_gif(frames: &[Picture], path: &Path) -> Result<(), PictureError> {
     save(frames, true, path)
 }
@@ -49,7 +49,7 @@ fn save(frames: &[Picture], is_loop: bool, path: &Path) -> Result<(), PictureErr
     })
 }
 
-/// The file that [`save_gif`] writes or, for frames that lead to the first again, [`save_looping_gif`].
+/// The file of [`save_gif`] or, for frames that lead to the first again, of [`save_looping_gif`].
 pub(super) fn gif_bytes(frames: &[Picture], is_loop: bool) -> ImageResult<Vec<u8>> {
     let frames: Vec<Picture> = frames
         .iter()
@@ -77,7 +77,7 @@ pub(super) fn gif_bytes(frames: &[Picture], is_loop: bool) -> ImageResult<Vec<u8
     encoder.into_inner().map_err(encoding)
 }
 
-/// How often a small picture is enlarged.
+/// The factor by which a small picture is enlarged.
 fn factor(picture: &Picture) -> u32 {
     let longer = picture.width().max(picture.height()).max(1);
     SMALLEST.div_ceil(longer)
@@ -104,7 +104,7 @@ fn encoding(error: gif::EncodingError) -> ImageError {
 enum Colours {
     /// Every gray; its index is the gray itself.
     Grays,
-    /// 256 colours that stand for all there are.
+    /// 256 colours that represent all colours of the frames.
     Chosen(NeuQuant),
 }
 
@@ -116,7 +116,7 @@ impl Colours {
         {
             return Self::Grays;
         }
-        // The last frame is the one that is looked at: it counts as much as all others.
+        // The last frame is seen longest, so it counts as much as all others.
         let (others, last) = frames.split_at(frames.len().saturating_sub(1));
         let samples = [sampled(others), sampled(last)].concat();
         Self::Chosen(NeuQuant::new(PALETTE_SPEED, 256, &samples))
@@ -143,7 +143,7 @@ impl Colours {
     }
 }
 
-/// Red, green, blue and opacity of pixels all over these frames, about [`PALETTE_PIXELS`] at most.
+/// Red, green, blue and opacity of at most about [`PALETTE_PIXELS`] pixels, spread over these frames.
 fn sampled(frames: &[Picture]) -> Vec<u8> {
     let pixels: usize = (frames.iter())
         .map(|frame| frame.width() as usize * frame.height() as usize)
@@ -170,7 +170,7 @@ mod tests {
         decoder.into_frames().collect_frames().unwrap()
     }
 
-    /// What a GIF's header says: how many colours all frames share.
+    /// The number of shared colours in a GIF's header.
     fn shared_colours(bytes: &[u8]) -> usize {
         let flags = bytes[10];
         assert!(flags & 0x80 != 0, "there is a palette of the whole file");

@@ -15,14 +15,14 @@ pub(super) const GAP_BYTE: u8 = 96;
 /// A finished picture: 8-bit gray or RGB.
 pub type Picture = DynamicImage;
 
-/// The number of columns that makes a grid of `count` images about square, at least 1.
+/// The number of columns, at least 1, for an approximately square grid of `count` images.
 pub fn columns_for(count: usize) -> usize {
     (1..=count)
         .find(|columns| columns * columns >= count)
         .unwrap_or(1)
 }
 
-/// Lays images out row by row, `columns` in each row, with gaps between; unused places stay in the gap's gray.
+/// Lays images out row by row, `columns` in each row, with gaps between them. Unused places keep the gap's gray.
 ///
 /// A grid is `columns * (width + 2) + 2` pixels wide and `rows * (height + 2) + 2` high.
 pub fn grid(images: &Images, columns: usize) -> Picture {
@@ -33,7 +33,7 @@ pub fn grid(images: &Images, columns: usize) -> Picture {
     })
 }
 
-/// One of the images as it is, pixel for pixel; an index that is too large gives the gap's gray.
+/// One of the images, pixel for pixel. An index that is too large gives the gap's gray.
 pub fn picture(images: &Images, index: usize) -> Picture {
     let byte = |x: u32, y: u32, channel: usize| {
         let byte = images.byte(index, channel, y as usize, x as usize);
@@ -61,7 +61,7 @@ pub fn paired_grid(upper: &Images, lower: &Images, columns: usize) -> Picture {
     })
 }
 
-/// A grid of images like those in `shape`; `place` says which image is in a row and column.
+/// A grid of images with the shape of `shape`; `place` gives the image in a row and column.
 fn lay_out<'a>(
     shape: &Images,
     rows: usize,
@@ -70,7 +70,7 @@ fn lay_out<'a>(
 ) -> Picture {
     let (cell_height, cell_width) = (shape.height() + GAP, shape.width() + GAP);
     let byte = |x: u32, y: u32, channel: usize| -> u8 {
-        // A cell is its image and the gap to the left of it and above it.
+        // A cell is an image with the gap to its left and above it.
         let (x, y) = (x as usize, y as usize);
         let (row, column) = (y / cell_height, x / cell_width);
         let inside = (y % cell_height)
@@ -88,7 +88,7 @@ fn lay_out<'a>(
     paint(shape.channels(), width, rows * cell_height + GAP, byte)
 }
 
-/// A picture whose pixels `byte` says, for a column, a row and a channel.
+/// A picture from `byte`, which gives the value for a column, a row and a channel.
 fn paint(
     channels: usize,
     width: usize,
@@ -105,10 +105,10 @@ fn paint(
     }
 }
 
-/// Writes a picture as PNG, under a temporary name until it is whole.
+/// Writes a picture as PNG, under a temporary name until it is complete.
 ///
 /// # Errors
-/// [`PictureError`] when the folder cannot be made or written to, or the disk is full.
+/// [`PictureError`] if the folder cannot be made or written to, or if the disk is full.
 pub fn save_png(picture: &Picture, path: &Path) -> Result<(), PictureError> {
     file::write(path, |writer| picture.write_to(writer, ImageFormat::Png))
 }

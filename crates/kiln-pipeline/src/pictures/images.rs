@@ -5,7 +5,7 @@ use kiln_data::{DataError, ImageDataset};
 
 /// Images `[count, channels, height, width]` on the host, row-major, usually in [-1, 1].
 ///
-/// A 4-dimensional tensor without a device: what [`Pipeline`](crate::Pipeline) returns and what pictures are made of.
+/// A 4-dimensional tensor without a device. [`Pipeline`](crate::Pipeline) returns it, and pictures are made from it.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Images {
     channels: usize,
@@ -28,7 +28,7 @@ impl Images {
     /// The images of a tensor `[batch, channels, height, width]`.
     ///
     /// # Errors
-    /// When the device fails to compute them.
+    /// If the device fails to compute them.
     pub fn from_tensor(images: Tensor<4>) -> Result<Self, TensorReadError> {
         let [_, channels, height, width] = images.dims();
         let mut on_host = Self::empty(channels, height, width);
@@ -36,10 +36,11 @@ impl Images {
         Ok(on_host)
     }
 
-    /// `count` images of a set, or all of them: spread evenly over it, since many data sets are sorted by class.
+    /// `count` images of a set, or all of them. They are spread evenly over it, because many data sets are sorted by
+    /// class.
     ///
     /// # Errors
-    /// When an image's file is gone.
+    /// If an image's file is gone.
     pub fn of_dataset(dataset: &ImageDataset, count: usize) -> Result<Self, DataError> {
         let shape = dataset.shape();
         let mut images = Self::empty(shape.channels, shape.height, shape.width);
@@ -56,7 +57,7 @@ impl Images {
         Tensor::from_data(TensorData::new(self.values.clone(), shape), device)
     }
 
-    /// Appends images; the first ones decide the shape.
+    /// Appends images. The first ones determine the shape.
     pub fn append(&mut self, images: Images) {
         if self.is_empty() {
             *self = images;
@@ -65,8 +66,8 @@ impl Images {
         }
     }
 
-    /// Appends images of the same shape; `values` is `[count, channels, height, width]`, row-major.
-    /// What is left over after the last whole image is dropped.
+    /// Appends images of the same shape; `values` is `[count, channels, height, width]`, row-major. An incomplete image
+    /// at the end is dropped.
     pub fn extend(&mut self, values: &[f32]) {
         let whole = values.len() - values.len() % self.image_len().max(1);
         self.values.extend_from_slice(&values[..whole]);
@@ -75,14 +76,14 @@ impl Images {
     /// Appends the images of a tensor `[batch, channels, height, width]`.
     ///
     /// # Errors
-    /// When the device fails to compute them.
+    /// If the device fails to compute them.
     pub fn extend_from_tensor(&mut self, images: Tensor<4>) -> Result<(), TensorReadError> {
         let data = images.try_into_data_as::<f32>()?;
         self.extend(&data.iter::<f32>().collect::<Vec<_>>());
         Ok(())
     }
 
-    /// How many images there are.
+    /// The number of images.
     pub fn len(&self) -> usize {
         self.values.len() / self.image_len().max(1)
     }
@@ -107,7 +108,7 @@ impl Images {
         self.width
     }
 
-    /// Whether every value is a number, and none is infinite.
+    /// Whether no value is NaN or infinite.
     pub fn are_finite(&self) -> bool {
         self.values.iter().all(|value| value.is_finite())
     }
@@ -120,7 +121,7 @@ impl Images {
         self
     }
 
-    /// Numbers in one image.
+    /// The count of numbers in one image.
     pub fn image_len(&self) -> usize {
         self.channels * self.height * self.width
     }
@@ -158,7 +159,7 @@ impl Images {
         }
     }
 
-    /// The images with these numbers, in this order; numbers without an image are passed over.
+    /// The images with these numbers, in this order. Numbers without an image are skipped.
     pub fn select(&self, numbers: impl IntoIterator<Item = usize>) -> Images {
         let mut selected = Images::empty(self.channels, self.height, self.width);
         for image in numbers
@@ -170,8 +171,8 @@ impl Images {
         selected
     }
 
-    /// Without `border` pixels on each of the four sides: MNIST's 32x32 back to 28x28 with a border of 2.
-    /// A border that would leave nothing is ignored.
+    /// Removes `border` pixels on each of the four sides: a border of 2 turns MNIST's 32x32 back into 28x28. A border
+    /// that would leave nothing is ignored.
     pub fn cropped(self, border: usize) -> Images {
         if border == 0 || 2 * border >= self.height.min(self.width) {
             return self;
@@ -196,7 +197,7 @@ impl Images {
         }
     }
 
-    /// With `border` black pixels more on each of the four sides: what [`cropped`](Self::cropped) takes away.
+    /// Adds `border` black pixels on each of the four sides: the inverse of [`cropped`](Self::cropped).
     pub fn padded(self, border: usize) -> Images {
         if border == 0 {
             return self;
@@ -217,7 +218,7 @@ impl Images {
         }
     }
 
-    /// The value at a place of one image as a byte: -1 is 0, 1 is 255; `None` outside.
+    /// The value at a position of one image as a byte: -1 is 0, 1 is 255; `None` outside.
     pub(super) fn byte(
         &self,
         image: usize,

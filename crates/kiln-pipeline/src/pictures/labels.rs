@@ -1,4 +1,4 @@
-//! Words beside a grid: what its rows and columns are.
+//! Words beside a grid, which name its rows and columns.
 
 use image::{DynamicImage, Rgb, RgbImage, imageops};
 use plotters::prelude::*;
@@ -6,29 +6,29 @@ use plotters::prelude::*;
 use super::grid::{GAP_BYTE, Picture};
 use crate::font::{FONT, use_own_font};
 
-/// Height of the letters in pixels, and of a line of them.
+/// The height of the letters and of a line, in pixels.
 const LETTERS: u32 = 12;
 const LINE: u32 = 16;
-/// Pixels of a line above its letters, of which the tallest reach into two.
+/// Pixels of a line above its letters. The tallest letters reach into two of them.
 const ABOVE: u32 = 4;
-/// Pixels between words and what they stand beside.
+/// Pixels between words and the grid.
 const MARGIN: u32 = 4;
-/// Letters of a name at most; longer ones are cut.
+/// The largest number of letters in a name. Longer names are cut.
 const LONGEST: usize = 24;
 const INK: RGBColor = RGBColor(240, 240, 240);
 
-/// What stands beside a grid.
+/// The words beside a grid.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Labels {
-    /// Above all; a line that may be empty.
+    /// The line above everything; it may be empty.
     pub title: String,
-    /// To the left of each row, from top to bottom.
+    /// The names to the left of each row, from top to bottom.
     pub rows: Vec<String>,
-    /// Above each column, from left to right. Those that would run into the one before are left out.
+    /// The names above each column, from left to right. A name that would run into the previous one is left out.
     pub columns: Vec<String>,
 }
 
-/// A [`grid`](super::grid()) with words around it. The grid itself stands in the lower right corner, pixel for pixel.
+/// A [`grid`](super::grid()) with words around it. The grid is in the lower right corner, pixel for pixel.
 pub fn labelled(grid: &Picture, labels: &Labels) -> Picture {
     use_own_font();
     let rows: Vec<String> = labels.rows.iter().map(|name| short(name)).collect();
@@ -43,7 +43,7 @@ pub fn labelled(grid: &Picture, labels: &Labels) -> Picture {
         0
     };
     let (width, height) = ((left + grid.width()).max(title_end), top + grid.height());
-    // A title that is longer than the grid is wide leaves room at the left.
+    // A title longer than the grid's width leaves room at the left.
     let left = width - grid.width();
 
     let mut canvas = RgbImage::from_pixel(width, height, Rgb([GAP_BYTE; 3]));
@@ -81,8 +81,7 @@ pub fn labelled(grid: &Picture, labels: &Labels) -> Picture {
     }
 }
 
-/// Draws words whose upper left corners are given. Should a letter be impossible to draw, the picture is worth having
-/// without it.
+/// Draws words at the given upper left corners. A picture is useful even if a letter cannot be drawn.
 fn write(canvas: &mut RgbImage, words: &[(String, u32, u32)]) {
     let size = canvas.dimensions();
     let area = BitMapBackend::with_buffer(canvas, size).into_drawing_area();

@@ -1,24 +1,24 @@
-//! Folders for what is still to come, which go away again if nothing comes.
+//! Folders for future files, which are removed again if no file is written.
 
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 
-/// A folder that is to be written to. Dropped, it goes away if it is still empty and was made for this, and so do those that
-/// were made for it to lie in.
+/// A folder for files. Dropping this removes the folder if it was made for this and is still empty, and the parent
+/// folders that were made for it, too.
 #[derive(Debug)]
 #[must_use = "dropped, it removes the folder"]
 pub struct MadeFolder {
     path: PathBuf,
-    /// What was made, outermost first.
+    /// The new folders, outermost first.
     made: Vec<PathBuf>,
 }
 
 impl MadeFolder {
-    /// Makes the folder `path`, and those that it lies in, as far as they are not there.
+    /// Makes the folder `path` and its parents, if they do not exist.
     ///
     /// # Errors
-    /// When something else stands there, or the place is not writable.
+    /// If something else is there, or the place is not writable.
     pub fn make(path: &Path) -> io::Result<Self> {
         let folder = Self {
             path: path.to_owned(),
@@ -28,10 +28,10 @@ impl MadeFolder {
         Ok(folder)
     }
 
-    /// Makes the folder `path`, in one that is there.
+    /// Makes the folder `path` in an existing folder.
     ///
     /// # Errors
-    /// When something stands there already, or the place is not writable.
+    /// If something is already there, or the place is not writable.
     pub fn make_new(path: PathBuf) -> io::Result<Self> {
         fs::create_dir(&path)?;
         Ok(Self {
@@ -40,7 +40,7 @@ impl MadeFolder {
         })
     }
 
-    /// Where it is.
+    /// Its path.
     pub fn path(&self) -> &Path {
         &self.path
     }
@@ -49,7 +49,7 @@ impl MadeFolder {
 impl Drop for MadeFolder {
     fn drop(&mut self) {
         for folder in self.made.iter().rev() {
-            // Fails for those that are not empty, which stay.
+            // This fails for folders that are not empty, so they stay.
             let _ = fs::remove_dir(folder);
         }
     }

@@ -1,7 +1,7 @@
-//! Pictures of many images: grids and comparisons as PNG, with words beside them, the denoising as an animated GIF.
+//! Pictures of many images: grids and comparisons as PNG, with words beside them, and the denoising as an animated GIF.
 //!
-//! Everything here starts from [`Images`]: pixels in [-1, 1] on the host. Values outside that range are clamped, as
-//! a decoder may overshoot a little. One channel gives gray pictures, three give RGB.
+//! Everything here starts from [`Images`]: pixels in [-1, 1] on the host. Values outside this range are clamped,
+//! because a decoder may overshoot a little. One channel gives gray pictures, three give RGB.
 
 mod album;
 mod file;

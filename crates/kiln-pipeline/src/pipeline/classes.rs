@@ -5,10 +5,10 @@ use kiln_models::UNet2dConfig;
 
 use crate::{Error, suggestion};
 
-/// Classes that are all named where an unknown one is asked for.
+/// Up to this number, an error about an unknown class lists all classes.
 const LISTED: usize = 12;
 
-/// What a conditional model can be asked to draw.
+/// The classes of a conditional model.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Classes {
     count: usize,
@@ -17,11 +17,11 @@ pub struct Classes {
 }
 
 impl Classes {
-    /// The classes of a U-Net; none if it is unconditional.
+    /// The classes of a U-Net; `None` if it is unconditional.
     ///
     /// Its table has a row for each class, and one more if it was also trained without labels: the null class, which
-    /// guidance needs. Which of both it is follows from the number of class names beside the weights; a model without
-    /// names is taken to have no null class.
+    /// guidance needs. The number of class names beside the weights tells whether there is one. A model without names
+    /// counts as one without a null class.
     pub(super) fn of(config: &UNet2dConfig, metadata: &Metadata) -> Result<Option<Self>, Error> {
         let rows = match (config.class_embed_type, config.num_class_embeds) {
             (Some(_), _) => return Err(Error::ClassEmbedding),
@@ -46,7 +46,7 @@ impl Classes {
         }))
     }
 
-    /// How many there are, the null class not counted.
+    /// The number of classes, without the null class.
     pub fn count(&self) -> usize {
         self.count
     }
@@ -56,16 +56,16 @@ impl Classes {
         self.null_label.is_some()
     }
 
-    /// What a class is called: its name if it is known, or else its number.
+    /// The name of a class if it is known, otherwise its number.
     pub fn name(&self, class: usize) -> String {
         let name = self.names.get(class);
         name.cloned().unwrap_or_else(|| class.to_string())
     }
 
-    /// The class that a user means by its name, or by its number from 0.
+    /// The class with this name, or with this number from 0.
     ///
     /// # Errors
-    /// [`Error::NoSuchClass`] when it is neither.
+    /// [`Error::NoSuchClass`] if it is neither.
     pub fn find(&self, text: &str) -> Result<usize, Error> {
         let named = self.names.iter().position(|name| name == text);
         let numbered = || text.parse().ok().filter(|&class| class < self.count);
@@ -75,7 +75,7 @@ impl Classes {
         })
     }
 
-    /// What to ask for instead of the unknown class `text`: the one that was probably meant, and all of them if they are few.
+    /// Advice about the unknown class `text`: the class that was probably meant, and all classes if they are few.
     fn advice(&self, text: &str) -> String {
         let last = self.count.saturating_sub(1);
         let are_numbers = (0..self.count).all(|class| self.name(class) == class.to_string());
@@ -94,7 +94,7 @@ impl Classes {
         }
     }
 
-    /// What the network is told of an image of a class; of none, the null class.
+    /// The network's label for a class, or for the null class if `class` is `None`.
     pub(super) fn label(&self, class: Option<usize>) -> Result<usize, Error> {
         match class {
             Some(class) if class < self.count => Ok(class),

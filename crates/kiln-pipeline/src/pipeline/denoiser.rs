@@ -1,4 +1,4 @@
-//! The network as a denoiser: told its labels, and guided.
+//! The network as a denoiser, with labels and guidance.
 
 use burn::tensor::{Int, Tensor, TensorData};
 use kiln_checkpoint::LatentDiffusion;
@@ -11,17 +11,19 @@ use super::model::Pipeline;
 use super::options::SampleOptions;
 use crate::Error;
 
-/// The labels of a batch, `[batch]`, and that of the null class, if there is one.
+/// The labels of a batch, `[batch]`, and the label of the null class, if there is one.
 type Labels = (Tensor<1, Int>, Option<usize>);
 
 impl Pipeline {
-    /// The network as a denoiser of a batch with one image for each of `classes`, guided as the model is: by its guide, or by its
-    /// null class, as `options` say. They also say how clean latents are clipped, and the precision; nothing else counts.
+    /// The network as a denoiser of a batch with one image for each of `classes`, guided by the model's guide or its
+    /// null class, as `options` say. `options` also determine the clipping of clean latents and the precision; their
+    /// other fields do not matter.
     ///
-    /// It answers at any level: for those of a drawing see [`Self::trajectory`], for its first noise [`Self::noise`].
+    /// It works at any level. See [`Self::trajectory`] for the levels of a drawing, and [`Self::noise`] for its first
+    /// noise.
     ///
     /// # Errors
-    /// Those of [`Self::check_classes`].
+    /// The errors of [`Self::check_classes`].
     pub fn denoiser<'a>(
         &'a self,
         classes: &[Option<usize>],
@@ -30,7 +32,7 @@ impl Pipeline {
         self.denoiser_with(classes, options, |_, zt, network| network(zt))
     }
 
-    /// [`Self::denoiser`] with a `watch` on what the network answers.
+    /// [`Self::denoiser`] with a `watch` on the network's output.
     pub(super) fn watched_denoiser<'a>(
         &'a self,
         classes: &[Option<usize>],
@@ -42,7 +44,7 @@ impl Pipeline {
         })
     }
 
-    /// `ask` hands latents at a level to the guided network and returns what it answers.
+    /// `ask` passes latents at a level to the guided network and returns its output.
     fn denoiser_with<'a, A>(
         &'a self,
         classes: &[Option<usize>],
@@ -82,17 +84,18 @@ impl Pipeline {
         })
     }
 
-    /// Whether the model can draw the classes that `options` ask for, guided as they say.
+    /// Checks that the model can draw the classes in `options`, with their guidance.
     ///
     /// # Errors
-    /// [`Error::NoClasses`], [`Error::NoSuchClass`], [`Error::ClassNeeded`], [`Error::NoGuide`] or [`Error::NoNullClass`]
-    /// where it cannot.
+    /// [`Error::NoClasses`], [`Error::NoSuchClass`], [`Error::ClassNeeded`], [`Error::NoGuide`] or
+    /// [`Error::NoNullClass`] if it cannot.
     pub fn check_classes(&self, options: &SampleOptions) -> Result<(), Error> {
         let mut classes = options.conditions();
         classes.try_for_each(|class| self.label(class, options.guidance).map(drop))
     }
 
-    /// What the network is told of an image of this class, of none the null class; nothing if it knows no classes.
+    /// The network's label for this class, or for the null class if there is none; `None` for a network without
+    /// classes.
     pub(super) fn label(
         &self,
         class: Option<usize>,

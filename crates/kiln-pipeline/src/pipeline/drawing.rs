@@ -1,4 +1,4 @@
-//! The one road from noise to images: whatever draws with a model goes down it, a training's pictures, too.
+//! The one path from noise to images. All code that draws with a model uses it, including a training's pictures.
 //!
 //! ```text
 //! numbers, classes -> noise, labels -> denoiser, guided -> sampler, down its levels -> latents -> first stage -> images, cropped
@@ -20,20 +20,21 @@ use super::options::SampleOptions;
 use crate::pictures::Images;
 use crate::{Error, memory::require_memory};
 
-/// Numbers that a U-Net takes for each of its weights when it draws: they are transformed for its convolutions, and kept so.
+/// The count of numbers per weight when a U-Net draws: weights are transformed for the convolutions, and kept in that
+/// form.
 const COPIES_OF_WEIGHTS: f64 = 3.0;
 
-/// One image that is asked for.
+/// One requested image.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Wanted {
-    /// Its number, which its noise depends on: see [`Pipeline::noise`].
+    /// Its number, which determines its noise: see [`Pipeline::noise`].
     pub image: u64,
-    /// What it is to show; none draws from the null class or, where the model knows no classes, from all.
+    /// Its class. `None` draws from the null class or, for a model without classes, from everything.
     pub class: Option<usize>,
 }
 
 impl SampleOptions {
-    /// Every image that is asked for: the numbers from 0 for each class.
+    /// All requested images: the numbers from 0 for each class.
     pub fn wanted(&self) -> impl Iterator<Item = Wanted> + use<> {
         let count = self.count as u64;
         let images = move |class| (0..count).map(move |image| Wanted { image, class });
@@ -41,7 +42,7 @@ impl SampleOptions {
     }
 }
 
-/// Images that a model is known to be able to draw.
+/// Images that the model can draw, after a check.
 pub(super) struct Order<'a, W> {
     options: &'a SampleOptions,
     count: usize,
@@ -49,10 +50,10 @@ pub(super) struct Order<'a, W> {
 }
 
 impl Pipeline {
-    /// The images that `options` ask for.
+    /// The images that `options` request.
     ///
     /// # Errors
-    /// Those of [`Self::check_classes`], and [`Error::Memory`] for too many images together.
+    /// The errors of [`Self::check_classes`], and [`Error::Memory`] for too many images together.
     pub(super) fn order<'a>(
         &self,
         options: &'a SampleOptions,
@@ -61,10 +62,10 @@ impl Pipeline {
         self.order_of(options.images(), options.wanted(), options)
     }
 
-    /// These images in place of those that `options` ask for.
+    /// These images instead of the ones that `options` request.
     ///
     /// # Errors
-    /// Those of [`Self::order`].
+    /// The errors of [`Self::order`].
     pub(super) fn order_these<'a>(
         &self,
         wanted: &'a [Wanted],
@@ -90,8 +91,8 @@ impl Pipeline {
         })
     }
 
-    /// Draws the images of an `order`, a batch at a time: `begin` says what they begin as, `walk` denoises them, and `take` gets
-    /// them.
+    /// Draws the images of an `order`, a batch at a time: `begin` makes their first latents, `walk` denoises them, and
+    /// `take` gets them.
     pub(super) fn draw(
         &self,
         order: Order<'_, impl Iterator<Item = Wanted>>,
@@ -132,7 +133,7 @@ impl Pipeline {
         Ok(())
     }
 
-    /// [`Self::draw`] down `levels` by the sampler of the options.
+    /// [`Self::draw`] along `levels` with the sampler of the options.
     pub(super) fn walk(
         &self,
         order: Order<'_, impl Iterator<Item = Wanted>>,
@@ -159,7 +160,7 @@ impl Pipeline {
         self.draw(order, begin, walk, eyes, take)
     }
 
-    /// All of an order's images together, which `draw` hands out; refused where so many do not fit into memory.
+    /// All images of an order together, from `draw`. Refused if they do not fit into memory.
     pub(super) fn gathered<W>(
         &self,
         order: Order<'_, W>,
@@ -179,12 +180,12 @@ impl Pipeline {
         Ok(all)
     }
 
-    /// Refuses to denoise so many images together where they do not fit into memory.
+    /// Refuses to denoise this many images together if they do not fit into memory.
     pub(super) fn check_batch(&self, images: usize, options: &SampleOptions) -> Result<(), Error> {
         let LatentDiffusion { unet, guide, .. } = &self.model;
         let [_, height, width] = self.latent_shape;
         let maps = FeatureMaps::of_unet(unet.config(), [height, width]).drawing;
-        // Without a guide, the network sees each image with its class and without it.
+        // Without a guide, the network gets each image with its class and without it.
         let is_guided =
             guide.is_none() && self.classes.is_some() && options.guidance.scale() != 1.0;
         let maps = if is_guided { 2.0 * maps } else { maps };

@@ -1,4 +1,4 @@
-//! Whether what the networks answer is a number at all.
+//! Checks that the networks' output is finite.
 
 use std::cell::{Cell, RefCell};
 
@@ -7,22 +7,22 @@ use kiln_diffusion::Level;
 
 use crate::Error;
 
-/// Answers that are looked at together, at most: reading each of them would make a GPU wait.
+/// The largest number of outputs that are checked together. Reading each of them would make a GPU wait.
 const TOGETHER: usize = 16;
 
-/// Looks at all that a network answers on one walk. Once an answer is not finite, or the walk is ended, the network is not
-/// asked again, and the rest of the walk is soon over.
+/// Checks all outputs of a network on one walk. After an output that is not finite, or after the end of the walk, the
+/// network is not called again, so the rest of the walk is fast.
 #[derive(Default)]
 pub(super) struct Watch {
     steps_done: Cell<usize>,
-    /// Answers that have been looked at.
+    /// The number of checked outputs.
     seen: Cell<usize>,
     unseen: RefCell<Vec<Answer>>,
     failure: RefCell<Option<Error>>,
     is_ended: Cell<bool>,
 }
 
-/// One answer, of which no more than its sum is kept: that is finite if all of it is.
+/// One output. Only its sum is kept, which is finite if the whole output is.
 struct Answer {
     step: usize,
     timestep: f64,
@@ -30,17 +30,17 @@ struct Answer {
 }
 
 impl Watch {
-    /// Notes that the walk has come so far.
+    /// Records the progress of the walk.
     pub(super) fn set_steps_done(&self, steps: usize) {
         self.steps_done.set(steps);
     }
 
-    /// Says that nothing is wanted of the rest of the walk.
+    /// Ends the walk: its rest is not needed.
     pub(super) fn end(&self) {
         self.is_ended.set(true);
     }
 
-    /// What `network` answers at `level`.
+    /// The output of `network` at `level`.
     pub(super) fn ask(
         &self,
         zt: Tensor<4>,
@@ -60,22 +60,23 @@ impl Watch {
             });
             unseen.len()
         };
-        // At once in the beginning, where a broken model shows itself, and less often later.
+        // Checks at once in the beginning, where a broken model shows, and less often later.
         if waiting > self.seen.get().min(TOGETHER - 1) {
             self.look();
         }
         output
     }
 
-    /// Whether an answer was not finite.
+    /// Whether an output was not finite.
     pub(super) fn has_failed(&self) -> bool {
         self.failure.borrow().is_some()
     }
 
-    /// At the end of the walk.
+    /// Call this at the end of the walk.
     ///
     /// # Errors
-    /// [`Error::NetworkNotFinite`] with the first step whose answer was not finite, [`Error::Compute`] when the device fails.
+    /// [`Error::NetworkNotFinite`] with the first step whose output was not finite, [`Error::Compute`] if the device
+    /// fails.
     pub(super) fn finish(self) -> Result<(), Error> {
         self.look();
         self.failure.into_inner().map_or(Ok(()), Err)
@@ -100,10 +101,10 @@ impl Watch {
     }
 }
 
-/// A tensor, once it is known to be finite; `what` it is.
+/// Returns the tensor after a check that it is finite; `what` names it in the error.
 ///
 /// # Errors
-/// [`Error::NotFinite`] if it is not, [`Error::Compute`] when the device fails.
+/// [`Error::NotFinite`] if it is not finite, [`Error::Compute`] if the device fails.
 pub(super) fn require_finite(tensor: Tensor<4>, what: &'static str) -> Result<Tensor<4>, Error> {
     let sum = numbers(tensor.clone().sum())?;
     if sum.iter().all(|sum| sum.is_finite()) {
@@ -124,7 +125,7 @@ mod tests {
 
     use super::*;
 
-    /// Asks a network that answers with `value` from step `from` on, and counts how often it was asked.
+    /// Calls a network whose output is `value` from step `from` on, and counts the calls.
     fn walk(steps: usize, from: usize, value: f32) -> (usize, Result<(), Error>) {
         let (watch, asked) = (Watch::default(), Cell::new(0));
         for step in 1..=steps {

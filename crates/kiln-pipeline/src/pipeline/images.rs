@@ -1,4 +1,4 @@
-//! Between images and what is denoised: latents, or the images themselves.
+//! Converts between images and the space of denoising: latents, or the images themselves.
 
 use burn::tensor::Tensor;
 use kiln_checkpoint::FirstStage;
@@ -29,7 +29,7 @@ impl Pipeline {
         }
     }
 
-    /// Images of [`Self::image_shape`] in [-1, 1] to the latents `[count, channels, h, w]` that are denoised.
+    /// Images of [`Self::image_shape`] in [-1, 1] to latents `[count, channels, h, w]` for denoising.
     ///
     /// # Errors
     /// [`Error::ImageShape`] for images of another shape, [`Error::Memory`] for too many, [`Error::NotFinite`] for a broken
@@ -56,10 +56,11 @@ impl Pipeline {
         }
     }
 
-    /// Latents `[batch, channels, h, w]` at any moment of the denoising to images; padding is cropped.
+    /// Latents `[batch, channels, h, w]` at any moment of the denoising to images. Padding is cropped.
     ///
     /// # Errors
-    /// [`Error::Memory`] for too many, [`Error::NotFinite`] for a broken decoder, and [`Error::Compute`] when the device fails.
+    /// [`Error::Memory`] for too many, [`Error::NotFinite`] for a broken decoder, and [`Error::Compute`] if the device
+    /// fails.
     pub fn decode(&self, latents: Tensor<4>) -> Result<Images, Error> {
         let [count, ..] = latents.dims();
         self.check_autoencoder_memory(count)?;
@@ -82,7 +83,7 @@ impl Pipeline {
         self.model.first_stage.is_some()
     }
 
-    /// What the autoencoder keeps at a time for each image, in numbers; nothing where there is none.
+    /// The count of numbers that the autoencoder keeps at a time for each image; zero if there is no autoencoder.
     pub(super) fn autoencoder_maps(&self) -> f64 {
         let [_, height, width] = self.latent_shape;
         (self.model.first_stage.as_ref()).map_or(0.0, |FirstStage { network, .. }| {
@@ -99,7 +100,7 @@ impl Pipeline {
         )
     }
 
-    /// Pixels of padding on each side of what the networks see.
+    /// Pixels of padding on each side of the networks' images.
     pub(super) fn border(&self) -> usize {
         match &self.model.first_stage {
             Some(FirstStage { metadata, .. }) => metadata.border,

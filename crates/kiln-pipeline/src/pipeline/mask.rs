@@ -1,4 +1,4 @@
-//! The mask of inpainting: which latents it means, and how the original is put back.
+//! The mask of inpainting: the choice of latents, and the restoration of the original.
 
 use burn::tensor::{Bool, Device, Tensor, TensorData};
 
@@ -8,7 +8,7 @@ use crate::pictures::Images;
 /// The mask's middle gray, in [-1, 1]: a latent with a lighter pixel is filled in.
 const MIDDLE_GRAY: f32 = 0.0;
 
-/// Whether `mask` is one gray image of the size of `original`.
+/// Checks that `mask` is one gray image of the size of `original`.
 pub(super) fn check(mask: &Images, original: &Images) -> Result<(), Error> {
     let shape = |images: &Images| [images.len(), images.height(), images.width()];
     if shape(mask) == shape(original) && mask.channels() == 1 {
@@ -22,8 +22,8 @@ pub(super) fn check(mask: &Images, original: &Images) -> Result<(), Error> {
     })
 }
 
-/// Which of `height` x `width` latents are to be filled in, `[1, 1, height, width]`: those with a pixel of the mask that is
-/// lighter than the middle gray. `mask` includes the padding of the images that the latents stand for.
+/// The latents to fill in, `[1, 1, height, width]`: the ones with a pixel of the mask that is lighter than the middle
+/// gray. `mask` includes the padding of the latents' images.
 pub(super) fn unknown_latents(
     mask: &Images,
     height: usize,
@@ -42,7 +42,8 @@ pub(super) fn unknown_latents(
     Tensor::from_data(TensorData::new(unknown, [1, 1, height, width]), device)
 }
 
-/// Each of the `drawn` images where the mask is white, the original where it is black, and a mixture where it is gray.
+/// Combines images: each of the `drawn` ones where the mask is white, the original where it is black, and a mixture
+/// where it is gray.
 pub(super) fn paste(original: &Images, mask: &Images, drawn: &Images) -> Images {
     let mut pasted = Images::empty(drawn.channels(), drawn.height(), drawn.width());
     for image in drawn.iter() {

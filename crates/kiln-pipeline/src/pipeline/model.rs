@@ -1,4 +1,4 @@
-//! The model itself: loaded, guided, with what it says of drawing.
+//! The model itself: loading, guidance, and its defaults for drawing.
 
 use std::path::Path;
 
@@ -17,7 +17,7 @@ pub struct Pipeline {
     pub(super) model: LatentDiffusion,
     pub(super) schedule: Schedule,
     pub(super) classes: Option<Classes>,
-    /// What is denoised: `[channels, height, width]`.
+    /// The shape of the latents: `[channels, height, width]`.
     pub(super) latent_shape: [usize; 3],
     pub(super) device: Device,
 }
@@ -26,24 +26,24 @@ impl Pipeline {
     /// Loads a model in the diffusers layout from a folder.
     ///
     /// # Errors
-    /// [`Error::Model`] when the folder holds none or a damaged one, and those of [`Self::from_model`].
+    /// [`Error::Model`] if the folder has no model or a damaged one, and the errors of [`Self::from_model`].
     pub fn load(path: &Path, device: &Device) -> Result<Self, Error> {
         Self::from_source(&ModelSource::Folder(path.to_owned()), device)
     }
 
-    /// As [`Self::load`], from a folder or from files in memory.
+    /// Like [`Self::load`], from a folder or from files in memory.
     ///
     /// # Errors
-    /// Those of [`Self::load`].
+    /// The errors of [`Self::load`].
     pub fn from_source(source: &ModelSource, device: &Device) -> Result<Self, Error> {
         let model = LatentDiffusion::load(source, device)?;
         Self::from_model(source.place(), model, device)
     }
 
-    /// A pipeline of networks that are on `device` already; `name` says where they came from.
+    /// A pipeline of networks that are already on `device`; `name` describes their origin.
     ///
     /// # Errors
-    /// [`Error::ClassEmbedding`] and [`Error::NoSampleSize`] when the model cannot be sampled from.
+    /// [`Error::ClassEmbedding`] and [`Error::NoSampleSize`] if the model cannot draw.
     pub fn from_model(
         name: String,
         model: LatentDiffusion,
@@ -64,11 +64,11 @@ impl Pipeline {
         })
     }
 
-    /// This model guided by a worse version of it on the same device: a smaller one, or one that was trained less (autoguidance,
-    /// see [`Guidance::guide_by`]). By default at [`Guide::USUAL_SCALE`].
+    /// This model, guided by a worse version of it on the same device: a smaller one, or one that was trained less
+    /// (autoguidance, see [`Guidance::guide_by`]). The default scale is [`Guide::USUAL_SCALE`].
     ///
     /// # Errors
-    /// [`Error::Model`] for one of other latents, classes, schedule or prediction.
+    /// [`Error::Model`] for a guide with other latents, classes, schedule or prediction.
     pub fn guided_by(self, worse: LatentDiffusion) -> Result<Self, Error> {
         let guidance = Guidance::new(Guide::USUAL_SCALE, [0.0, 1.0])?;
         Ok(Self {
@@ -77,18 +77,18 @@ impl Pipeline {
         })
     }
 
-    /// Where the model came from, in words.
+    /// The model's origin, in words.
     pub fn name(&self) -> &str {
         &self.name
     }
 
-    /// The classes that the model can be asked for; none if it was trained without labels.
+    /// The model's classes; `None` if it was trained without labels.
     pub fn classes(&self) -> Option<&Classes> {
         self.classes.as_ref()
     }
 
-    /// What the model says by its scheduler, its guide and its facts: where these know no numbers of steps and images, fifty
-    /// steps (fewer if the schedule has not as many) and [`Self::default_count`].
+    /// The defaults from the model's scheduler, guide and facts. If these have no numbers of steps and images: fifty
+    /// steps (fewer if the schedule has fewer) and [`Self::default_count`].
     pub fn default_options(&self) -> SampleOptions {
         let classes = self.classes.as_ref().map_or(0, Classes::count);
         let steps = self.model.metadata.sampling_steps.unwrap_or(50);
@@ -107,11 +107,13 @@ impl Pipeline {
         }
     }
 
-    /// How many images of each of so many `classes` fill a picture, as the model was trained to show them: 64 in all or, in
-    /// rows of several classes, 8 of each, if it does not say.
+    /// The number of images to draw per class, for this many `classes`: the number in a row of the training's picture of all
+    /// classes. If the model does not record it: 64 in all or, in rows of several classes, 8 of each.
     pub fn default_count(&self, classes: usize) -> usize {
+        let known = self.classes.as_ref().map_or(0, Classes::count);
         match (self.model.metadata.sampling_count, classes) {
-            (Some(all), _) => (all / classes.max(1)).max(1),
+            (Some(all), 0) => all,
+            (Some(all), _) => (all / known.max(1)).max(1),
             (None, 0 | 1) => 64,
             (None, _) => 8,
         }

@@ -1,4 +1,5 @@
-//! Whether an image is a negative of what the model knows: a black pen on white paper, for a model of white digits on black.
+//! Detects an image that is a negative of the model's images, such as a black pen on white paper for a model of white
+//! digits on black.
 
 use burn::tensor::Tensor;
 use kiln_diffusion::{Denoiser, noise::ImageNoise};
@@ -7,20 +8,20 @@ use super::model::Pipeline;
 use crate::Error;
 use crate::pictures::Images;
 
-/// How much better the model must know the negative than the image, by the mean squared error of the noise that it finds.
+/// The least ratio between the model's mean squared errors of the noise: in the image, and in its negative.
 const CLEARLY: f64 = 2.0;
-/// Noises that an image is mixed with.
+/// The number of noises that are added to an image.
 const NOISES: u64 = 8;
-/// Steps of the trajectory that the levels are taken from: neither nearly clean nor nearly noise.
+/// The number of steps of the trajectory that gives the levels, which are neither nearly clean nor nearly noise.
 const STEPS: usize = 10;
 const LEVELS: std::ops::Range<usize> = 4..9;
 
 impl Pipeline {
-    /// Whether the model knows the negative of the one gray image `image` far better than the image itself: noise over it is
-    /// found with less error. Never of images with colours.
+    /// Whether the model predicts noise far better in the negative of the one gray image `image` than in the image
+    /// itself. Always false for images with colours.
     ///
     /// # Errors
-    /// Those of [`Self::encode`], and [`Error::Compute`] when the device fails.
+    /// The errors of [`Self::encode`], and [`Error::Compute`] if the device fails.
     pub fn is_negative(&self, image: &Images) -> Result<bool, Error> {
         if self.image_shape().channels != 1 {
             return Ok(false);
@@ -30,7 +31,7 @@ impl Pipeline {
         Ok(as_it_is > CLEARLY * negative)
     }
 
-    /// The mean squared error of the noise that the network finds in an image with noise over it.
+    /// The mean squared error of the noise that the network predicts in a noisy image.
     fn error_of_noise(&self, image: &Images) -> Result<f64, Error> {
         let mut options = self.default_options();
         options.steps = STEPS;

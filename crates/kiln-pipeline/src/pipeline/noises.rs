@@ -1,4 +1,4 @@
-//! The noises that images are drawn from: of seeds, of given images, and of what lies between.
+//! The noises that images are drawn from: from seeds, from given images, and between noises.
 
 use burn::tensor::{Tensor, TensorData};
 use kiln_diffusion::{
@@ -14,17 +14,17 @@ use super::options::SampleOptions;
 use crate::Error;
 use crate::pictures::Images;
 
-/// A way through noises.
+/// A path through noises.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Interpolation {
-    /// Pictures from each noise to the next, both ends counted; at least 2.
+    /// Pictures from each noise to the next, including both ends; at least 2.
     pub frames: usize,
     /// Whether the last noise leads back to the first.
     pub is_loop: bool,
 }
 
 impl Interpolation {
-    /// The ways from one noise to the next.
+    /// The number of parts from one noise to the next.
     pub fn legs(&self, stops: usize) -> usize {
         if self.is_loop {
             stops
@@ -33,8 +33,8 @@ impl Interpolation {
         }
     }
 
-    /// Noises along the way through `stops`, at even angles; the stops themselves are among them bit for bit, every
-    /// `frames` - 1 noises from the first on. A loop ends just before it would come to its first noise again.
+    /// Noises along the path through `stops`, at even angles. The stops themselves are among them bit for bit, every
+    /// `frames` - 1 noises from the first on. A loop ends just before it would reach its first noise again.
     fn noises(&self, stops: &[Vec<f32>]) -> Vec<f32> {
         let intervals = self.frames.saturating_sub(1).max(1);
         let nexts = stops.iter().cycle().skip(1);
@@ -63,12 +63,12 @@ impl Pipeline {
         noise.draw(0)
     }
 
-    /// The noises `[count, channels, h, w]` from which DDIM without fresh noise (`eta` = 0) draws the given images again, as
-    /// near as it can: see [`invert`]. An observer sees each batch after every step.
+    /// The noises `[count, channels, h, w]` from which DDIM without fresh noise (`eta` = 0) draws the given images
+    /// again, approximately: see [`invert`]. An observer sees each batch after every step.
     ///
     /// # Errors
-    /// Those of [`Self::encode`], [`Self::trajectory`] and [`Self::check_classes`], [`Error::NetworkNotFinite`] for a broken
-    /// model, what an observer returns, and [`Error::Compute`] when the device fails.
+    /// The errors of [`Self::encode`], [`Self::trajectory`] and [`Self::check_classes`], [`Error::NetworkNotFinite`]
+    /// for a broken model, the observer's error, and [`Error::Compute`] if the device fails.
     pub fn invert<'a>(
         &self,
         images: &Images,
@@ -80,7 +80,7 @@ impl Pipeline {
         let batch = options.batch.max(1);
         self.check_batch(images.len().min(batch), options)?;
         let levels = self.trajectory(options)?;
-        // What is clipped away cannot be found again.
+        // Clipped values cannot be restored.
         let options = SampleOptions {
             clip: None,
             ..options.clone()
@@ -101,11 +101,11 @@ impl Pipeline {
         Ok(Tensor::cat(noises, 0))
     }
 
-    /// Draws what lies between noises `[stops, channels, h, w]`: images of the way that [`Interpolation`] describes, with
-    /// DDIM and no fresh noise, whatever the sampler of `options`.
+    /// Draws images along the path of [`Interpolation`] between noises `[stops, channels, h, w]`, with DDIM and no
+    /// fresh noise, independent of the sampler in `options`.
     ///
     /// # Errors
-    /// Those of [`Self::sample`].
+    /// The errors of [`Self::sample`].
     pub fn interpolate<'a>(
         &self,
         stops: Tensor<4>,

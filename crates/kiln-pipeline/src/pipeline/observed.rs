@@ -1,4 +1,4 @@
-//! Who sees the steps of a drawing, if anybody does.
+//! The optional observer of a drawing's steps.
 
 use burn::tensor::Tensor;
 use kiln_diffusion::sampler::Progress;
@@ -10,20 +10,21 @@ use crate::Error;
 /// A moment of the denoising of one batch.
 #[derive(Clone, Copy, Debug)]
 pub struct Moment<'a> {
-    /// Steps done, from 0 (nothing but noise) to the number of steps.
+    /// Steps done, from 0 (pure noise) to the number of steps.
     pub steps_done: usize,
     /// The latents `[batch, channels, h, w]` with the noise that they still have; [`Pipeline::decode`](super::Pipeline::decode)
     /// shows them.
     pub latents: &'a Tensor<4>,
-    /// What the network took for the clean latents at the beginning of the step that led here, of the same shape; none
-    /// before the first step.
+    /// The clean latents that the network predicted at the beginning of the last step, of the same shape; `None` before
+    /// the first step.
     pub clean: Option<&'a Tensor<4>>,
 }
 
-/// Sees every moment of a drawing. An error ends the drawing, which returns it: [`Error::Stopped`], where nothing went wrong.
+/// Sees every moment of a drawing. An error ends the drawing, which returns it. Use [`Error::Stopped`] if nothing went
+/// wrong.
 pub type Observer<'a> = dyn FnMut(Moment<'_>) -> Result<(), Error> + 'a;
 
-/// How to draw, and who sees it: `&options` alone, or [`SampleOptions::observed`].
+/// Options with an optional observer: `&options` alone, or [`SampleOptions::observed`].
 pub struct Observed<'a> {
     pub(super) options: &'a SampleOptions,
     pub(super) eyes: Eyes<'a>,
@@ -69,7 +70,7 @@ impl Eyes<'_> {
         Self(None)
     }
 
-    /// The same observer, for a while.
+    /// The same observer, borrowed.
     pub(super) fn lent(&mut self) -> Eyes<'_> {
         Eyes(self.0.as_mut().map(|observer| &mut **observer as _))
     }
@@ -78,8 +79,8 @@ impl Eyes<'_> {
         self.0.as_mut().map_or(Ok(()), |observer| observer(moment))
     }
 
-    /// A walk whose every step is seen, up to an error of the observer's, which ends it. `walk` gets a watch for the network that
-    /// it asks: what that finds comes first.
+    /// Runs a walk whose steps are all observed. An error of the observer ends it. `walk` gets a watch for its network,
+    /// and the watch's error has priority.
     pub(super) fn follow<W>(
         &mut self,
         walk: impl FnOnce(&Watch, &mut dyn FnMut(Progress<'_>)) -> Result<W, Error>,

@@ -1,41 +1,41 @@
-//! How to draw.
+//! The options of drawing.
 
 use kiln_diffusion::sampler::Sampler;
 use kiln_diffusion::{Clip, Guidance, LevelOptions};
 use kiln_kernels::Precision;
 
-/// How to sample.
+/// The options of sampling.
 #[derive(Clone, Debug, PartialEq)]
 pub struct SampleOptions {
     /// Denoising steps, from 1 to the schedule's number of timesteps.
     pub steps: usize,
-    /// How to walk from noise to image.
+    /// The sampler.
     pub sampler: Sampler,
-    /// Which timesteps are visited, and where the walk ends.
+    /// The choice of timesteps, and the end of the walk.
     pub levels: LevelOptions,
-    /// How predicted clean latents are kept in their range.
+    /// The clipping of predicted clean latents.
     pub clip: Option<Clip>,
-    /// Number of images, of each class if there are classes.
+    /// The number of images, per class if there are classes.
     pub count: usize,
-    /// Which noise to start from: image i of a seed is always the same for the same class.
+    /// The seed of the noise: image i of a seed is always the same for the same class.
     pub seed: u64,
-    /// The classes to draw, for a conditional model. None at all draws from the null class, of images in general.
+    /// The classes to draw, for a conditional model. An empty list draws from the null class, images in general.
     pub classes: Vec<usize>,
-    /// How far to go beyond what the model's guide says, or, of a model without one, what the null class does.
+    /// The extrapolation beyond the model's guide or, without a guide, beyond the null class.
     pub guidance: Guidance,
-    /// Images that are denoised together: memory and speed, not the images, depend on it.
+    /// The number of images that are denoised together. It affects memory and speed, but not the images.
     pub batch: usize,
-    /// Which numbers the convolutions multiply; `bf16` is for the CPU.
+    /// The type of numbers that the convolutions multiply; `bf16` is for the CPU.
     pub precision: Precision,
 }
 
 impl SampleOptions {
-    /// Images in all: `count` of each class, or `count` where there are no classes.
+    /// The number of all images: `count` of each class, or `count` if there are no classes.
     pub fn images(&self) -> usize {
         self.count.saturating_mul(self.classes.len().max(1))
     }
 
-    /// The classes, or no class at all.
+    /// The classes, or a single `None` if there are none.
     pub(super) fn conditions(&self) -> impl Iterator<Item = Option<usize>> + use<> {
         let classes = match self.classes.as_slice() {
             [] => vec![None],

@@ -1,4 +1,4 @@
-//! From noise, or from what is already there, down to images.
+//! From noise, or from a given image, to images.
 
 use burn::tensor::Tensor;
 use kiln_diffusion::noise::ImageNoise;
@@ -14,38 +14,38 @@ use super::options::SampleOptions;
 use crate::Error;
 use crate::pictures::Images;
 
-/// What images begin as.
+/// The beginning of images.
 #[derive(Clone, Copy, Debug)]
 #[non_exhaustive]
 pub enum Start<'a> {
-    /// Noise alone.
+    /// Pure noise.
     Noise,
-    /// Image to image (SDEdit, Meng et al. 2022): this one image with the noise of the level where the last `strength` of the
-    /// trajectory begins.
+    /// Image to image (SDEdit, Meng et al. 2022): this one image plus the noise of the level where the last `strength`
+    /// of the trajectory begins.
     Image {
-        /// The image, of which the first is taken if there are several.
+        /// The image; the first one if there are several.
         original: &'a Images,
-        /// A share from 0 to 1: with 0 nothing is changed but by the first stage, with 1 nothing is left of the image.
+        /// A share from 0 to 1: with 0 only the first stage changes the image, with 1 nothing is left of it.
         strength: f64,
     },
 }
 
 impl Pipeline {
-    /// Draws images in about [-1, 1]: `options.count` of each class, one class after the other. Each of the `batch` images
-    /// at a time begins as noise; an observer sees them then and after every step.
+    /// Draws images in about [-1, 1]: `options.count` of each class, one class after the other. `batch` images at a
+    /// time begin as noise. An observer sees them then and after every step.
     ///
     /// # Errors
-    /// [`Error::Diffusion`] for a number of steps or an `eta` that the schedule does not allow, those of
-    /// [`Self::check_classes`], [`Error::Memory`] for too many images, [`Error::NetworkNotFinite`] and [`Error::NotFinite`] for
-    /// a broken model, what an observer returns, and [`Error::Compute`] when the device fails.
+    /// [`Error::Diffusion`] for a number of steps or an `eta` that the schedule does not allow, the errors of
+    /// [`Self::check_classes`], [`Error::Memory`] for too many images, [`Error::NetworkNotFinite`] and
+    /// [`Error::NotFinite`] for a broken model, the observer's error, and [`Error::Compute`] if the device fails.
     pub fn sample<'a>(&self, options: impl Into<Observed<'a>>) -> Result<Images, Error> {
         self.sample_all(Start::Noise, options.into())
     }
 
-    /// As [`Self::sample`], but these images, in place of those that the options ask for.
+    /// Like [`Self::sample`], but draws these images instead of the ones that the options request.
     ///
     /// # Errors
-    /// Those of [`Self::sample`].
+    /// The errors of [`Self::sample`].
     pub fn sample_wanted<'a>(
         &self,
         wanted: &[Wanted],
@@ -59,11 +59,11 @@ impl Pipeline {
         })
     }
 
-    /// As [`Self::sample`], but each batch is handed to `take` as soon as it is finished: however many images are asked for,
-    /// no more than a batch of them is in memory.
+    /// Like [`Self::sample`], but passes each batch to `take` as soon as it is finished. Only one batch is in memory,
+    /// for any number of images.
     ///
     /// # Errors
-    /// Those of [`Self::sample`] and, from an image, of [`Self::image_to_image`]; what `take` returns.
+    /// The errors of [`Self::sample`] and, from an image, of [`Self::image_to_image`]; the error of `take`.
     pub fn sample_each<'a>(
         &self,
         start: Start<'_>,
@@ -95,7 +95,7 @@ impl Pipeline {
             Start::Image { original, strength } => {
                 let levels = self.last_part(options, strength)?;
                 let z0 = with_precision(options.precision, || self.encode(&original.first(1)))?;
-                // Sampling takes the first level for pure noise.
+                // Sampling assumes that the first level is pure noise.
                 let is_whole = levels.len() > options.steps;
                 (levels, (!is_whole).then_some(z0))
             }
@@ -112,12 +112,12 @@ impl Pipeline {
         self.walk(order, &levels, begin, eyes, take)
     }
 
-    /// As [`Self::sample`], with a sampler of your own: from a batch of noises `[batch, channels, h, w]` it walks down the
-    /// levels of [`Self::trajectory`] to clean latents of the same shape. It may ask the denoiser, guided as the model is, as
-    /// often as it likes.
+    /// Like [`Self::sample`], with your own sampler. It walks from a batch of noises `[batch, channels, h, w]` down the
+    /// levels of [`Self::trajectory`] to clean latents of the same shape. It may call the denoiser, which has the
+    /// model's guidance, any number of times.
     ///
     /// # Errors
-    /// Those of [`Self::sample`]. [`Error::NetworkNotFinite`] knows the timestep, but not which step of yours it was.
+    /// The errors of [`Self::sample`]. [`Error::NetworkNotFinite`] has the timestep, but not the number of your step.
     pub fn sample_with(
         &self,
         options: &SampleOptions,
@@ -135,10 +135,11 @@ impl Pipeline {
         })
     }
 
-    /// As [`Self::sample`], from noises `[count, channels, h, w]` of the caller's: one image for each, of the first class.
+    /// Like [`Self::sample`], but from the given noises `[count, channels, h, w]`: one image for each, of the first
+    /// class.
     ///
     /// # Errors
-    /// Those of [`Self::sample`].
+    /// The errors of [`Self::sample`].
     pub fn sample_from<'a>(
         &self,
         noises: Tensor<4>,
@@ -160,13 +161,13 @@ impl Pipeline {
         })
     }
 
-    /// Image to image: as [`Self::sample`], but from [`Start::Image`].
+    /// Image to image: like [`Self::sample`], but from [`Start::Image`].
     ///
-    /// With `strength` 0 nothing is changed but by the VQ-VAE, with 1 the image begins as noise alone, as in
+    /// With `strength` 0 only the VQ-VAE changes the image, with 1 the image begins as pure noise, as in
     /// [`Self::sample`] with these options.
     ///
     /// # Errors
-    /// Those of [`Self::sample`], [`Self::encode`] and [`Self::last_part`].
+    /// The errors of [`Self::sample`], [`Self::encode`] and [`Self::last_part`].
     pub fn image_to_image<'a>(
         &self,
         original: &Images,
@@ -176,16 +177,16 @@ impl Pipeline {
         self.sample_all(Start::Image { original, strength }, options.into())
     }
 
-    /// Fills in part of the one image `original`: see [`inpaint`]. `mask` has one channel and says where: 1 (white) is to
-    /// be filled in, -1 (black) stays as it is, grays mix both.
+    /// Fills in part of the one image `original`: see [`inpaint`]. `mask` has one channel and says where: 1 (white) is
+    /// filled in, -1 (black) stays unchanged, grays mix both.
     ///
     /// The network works on latents, and a latent is filled in if any of its pixels is lighter than the middle gray.
-    /// Latents beside the hole are kept, though the encoder that made them has seen a little of what was in the hole.
-    /// At last the original is put back wherever the mask is black, bit for bit: where a black part meets a white one,
-    /// original pixels stand beside decoded ones, and a gray rim in the mask makes that seam soft.
+    /// Latents beside the hole are kept, although their encoder has seen a little of the hole's content. At the end the
+    /// original is restored wherever the mask is black, bit for bit. Original pixels are therefore beside decoded ones
+    /// where a black part of the mask meets a white one; a gray rim in the mask softens that seam.
     ///
     /// # Errors
-    /// Those of [`Self::sample`] and [`Self::encode`], and [`Error::MaskShape`] for a mask of another shape.
+    /// The errors of [`Self::sample`] and [`Self::encode`], and [`Error::MaskShape`] for a mask of another shape.
     pub fn inpaint<'a>(
         &self,
         original: &Images,
@@ -225,7 +226,7 @@ impl Pipeline {
         Ok(mask::paste(&original, mask, &drawn))
     }
 
-    /// The levels that sampling with `options` walks down: whether they are possible is known before any work.
+    /// The levels of sampling with `options`. This checks the options before any work.
     ///
     /// # Errors
     /// [`Error::Diffusion`] for a number of steps that the schedule does not allow.
@@ -233,11 +234,11 @@ impl Pipeline {
         Ok(levels(&self.schedule, options.steps, options.levels)?)
     }
 
-    /// The last `strength` of [`Self::trajectory`], a share from 0 to 1 of its steps, rounded: what is left to walk from
-    /// an image that is already there.
+    /// The last `strength` of [`Self::trajectory`], a share from 0 to 1 of its steps, rounded: the rest of the walk
+    /// from a given image.
     ///
     /// # Errors
-    /// Those of [`Self::trajectory`], and a strength outside [0, 1].
+    /// The errors of [`Self::trajectory`], and an error for a strength outside [0, 1].
     pub fn last_part(&self, options: &SampleOptions, strength: f64) -> Result<Vec<Level>, Error> {
         Ok(last_part(&self.trajectory(options)?, strength)?.to_vec())
     }

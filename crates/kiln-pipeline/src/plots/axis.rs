@@ -1,7 +1,7 @@
-//! Where numbers go along an axis, and which of them are written beside it.
+//! The positions of numbers along an axis, and the choice of its labels.
 //!
-//! Places run from 0 to [`END`], so that the plotting library meets no number of a training's: it looks for ticks between any
-//! two numbers by a loop that a very large or small one keeps from ending.
+//! Positions run from 0 to [`END`], so that the plotting library gets no numbers of a training. Its loop that looks for
+//! ticks between two numbers never ends for very large or small ones.
 
 /// A range of numbers along an axis.
 #[derive(Debug, Clone, PartialEq)]
@@ -11,15 +11,16 @@ pub(super) struct Axis {
     is_logarithmic: bool,
 }
 
-/// The place of the high end.
+/// The position of the high end.
 pub(super) const END: i32 = 1_000_000;
-/// Ticks at most, or one more.
+/// The largest number of ticks, plus at most one.
 const TICKS: f64 = 5.0;
-/// The share of the range that is left free at both ends.
+/// The share of the range that stays free at both ends.
 const MARGIN: f64 = 0.05;
 /// Numbers beyond this are not drawn: their differences would be infinite.
 const LARGEST: f64 = 1e300;
-/// Falling by this factor is better seen on a logarithmic axis; below the second one there would be no room for ticks.
+/// A fall by a factor in this range is easier to see on a logarithmic axis. Beyond the range there would be no room for
+/// ticks.
 const DECADES: std::ops::RangeInclusive<f64> = 10.0..=1e12;
 
 /// Whether a number can be drawn at all.
@@ -28,7 +29,7 @@ pub(super) fn is_drawn(value: f64) -> bool {
 }
 
 impl Axis {
-    /// An axis from `low` to `high` with nothing beyond.
+    /// An axis from exactly `low` to `high`.
     pub(super) fn between(low: f64, high: f64) -> Self {
         Self {
             low,
@@ -37,8 +38,8 @@ impl Axis {
         }
     }
 
-    /// An axis with room for all `values` that can be drawn: logarithmic where they are positive and fall by decades from the
-    /// first to the last one.
+    /// An axis with room for all `values` that can be drawn. It is logarithmic if they are positive and fall by decades
+    /// from the first to the last one.
     pub(super) fn of(values: impl Iterator<Item = f64> + Clone) -> Self {
         let drawn = values.filter(|&value| is_drawn(value));
         let low = drawn.clone().fold(f64::INFINITY, f64::min);
@@ -48,12 +49,7 @@ impl Axis {
         }
         let falls = drawn.clone().last() <= drawn.clone().next();
         if falls && low > 0.0 && DECADES.contains(&(high / low)) {
-            let margin = (high / low).powf(MARGIN);
-            return Self {
-                low: low / margin,
-                high: high * margin,
-                is_logarithmic: true,
-            };
+            return Self::logarithmic(low, high);
         }
         // A constant gets a little room, too.
         let margin = (MARGIN * (high - low))
@@ -62,7 +58,17 @@ impl Axis {
         Self::between(low - margin, high + margin)
     }
 
-    /// Where a number lies: 0 at the low end, [`END`] at the high one.
+    /// A logarithmic axis from `low` to `high`, both above zero, with a little room at both ends.
+    pub(super) fn logarithmic(low: f64, high: f64) -> Self {
+        let margin = (high / low).powf(MARGIN).max(1.1);
+        Self {
+            low: low / margin,
+            high: high * margin,
+            is_logarithmic: true,
+        }
+    }
+
+    /// The position of a number: 0 at the low end, [`END`] at the high end.
     pub(super) fn place(&self, value: f64) -> i32 {
         let share = if self.is_logarithmic {
             (value / self.low).ln() / (self.high / self.low).ln()
@@ -104,7 +110,7 @@ impl Axis {
             .collect()
     }
 
-    /// 1, 2 or 5 times a power of ten, of which at most [`TICKS`] fit into the range.
+    /// The step between ticks: 1, 2 or 5 times a power of ten, so that at most [`TICKS`] steps fit into the range.
     fn step(&self) -> f64 {
         let least = (self.high - self.low) / TICKS;
         let power = 10f64.powf(least.log10().floor());
@@ -115,18 +121,33 @@ impl Axis {
         enough.unwrap_or(10.0) * power
     }
 
-    /// The places of the ticks, and the numbers there in words.
+    /// The positions of the ticks, and their numbers as text.
     pub(super) fn labels(&self) -> Vec<(i32, String)> {
         let step = self.step();
         let label = |tick: f64| {
-            // As many digits as tell two ticks apart.
+            // Enough digits to distinguish two ticks.
             let step = if self.is_logarithmic { tick } else { step };
             (self.place(tick), in_words(tick, step))
         };
         self.ticks().into_iter().map(label).collect()
     }
 
-    /// The same of whole numbers: a tick between two of them is left out.
+    /// The positions of these numbers, rounded, and the numbers, if they have room beside the previous one.
+    pub(super) fn labels_at(&self, values: impl Iterator<Item = f64>) -> Vec<(i32, String)> {
+        let mut values: Vec<f64> = values.filter(|&value| is_drawn(value)).collect();
+        values.sort_by(f64::total_cmp);
+        let mut labels: Vec<(i32, String)> = Vec::new();
+        for value in values {
+            let place = self.place(value);
+            let is_free = |(before, _): &(i32, String)| place - before > END / 16;
+            if labels.last().is_none_or(is_free) {
+                labels.push((place, thousands(value.round())));
+            }
+        }
+        labels
+    }
+
+    /// The same for whole numbers: ticks between two of them are left out.
     pub(super) fn whole_labels(&self) -> Vec<(i32, String)> {
         let whole = self.ticks().into_iter().filter(|tick| tick.fract() == 0.0);
         whole
@@ -135,7 +156,13 @@ impl Axis {
     }
 }
 
-/// A number with the digits that are left of it at multiples of `step`.
+/// The text beside an axis at the position of one of its labels.
+pub(super) fn words_at(place: i32, labels: &[(i32, String)]) -> String {
+    let here = labels.iter().find(|label| label.0 == place);
+    here.map(|label| label.1.clone()).unwrap_or_default()
+}
+
+/// A number with the digits that matter at multiples of `step`.
 fn in_words(value: f64, step: f64) -> String {
     let digit = step.abs().log10().floor();
     if value.abs() < 1e-6 * step.abs() {
@@ -174,7 +201,7 @@ mod tests {
         for (values, is_logarithmic) in [
             (&[1.0, 0.3, 0.05][..], true),
             (&[1.0, 0.3, 0.2], false),
-            // Rises, as the perplexity does.
+            // Rises, like the perplexity.
             (&[1.0, 60.0, 120.0], false),
             (&[1.0, 0.0], false),
             (&[1.0, -0.01], false),

@@ -1,4 +1,4 @@
-//! How a training went: every metric over the steps.
+//! The curves of a training: every metric over the steps.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
@@ -6,29 +6,29 @@ use std::path::Path;
 use plotters::coord::Shift;
 use plotters::prelude::*;
 
-use super::axis::{Axis, END, is_drawn};
+use super::axis::{Axis, END, is_drawn, words_at};
 use super::legend::{Entry, Legend};
 use super::plot::{COLORS, GRID, Plot, PlotError, save};
 use crate::font::FONT;
 
 /// Values of `METRIC/SPLIT` by step.
 pub type Rows = BTreeMap<usize, BTreeMap<String, f64>>;
-/// Of the metrics that have one, by name.
+/// The units of metrics, by name, if they have one.
 pub type Units = BTreeMap<String, String>;
 
 const PANEL: (u32, u32) = (640, 240);
 const TITLE: u32 = 40;
-/// Left of a panel's axis.
+/// The space to the left of a panel's axis.
 const LEFT: u32 = 72;
-/// A curve has at most so many points: more than its panel has pixels.
+/// The largest number of points of a curve: more than its panel has pixels.
 const POINTS: usize = 1000;
 
-/// Draws a panel for each metric, that called `first` before the others, with training and validation in it.
+/// Draws a panel for each metric with training and validation. The metric `first` comes before the others.
 ///
 /// A value that is not finite leaves a gap in its curve; one that was not measured leaves none.
 ///
 /// # Errors
-/// [`PlotError`] when `path` ends in neither `.svg` nor `.png`, or cannot be written.
+/// [`PlotError`] if `path` ends in neither `.svg` nor `.png`, or cannot be written.
 pub fn plot_curves(
     title: &str,
     first: &str,
@@ -96,7 +96,7 @@ impl Plot for Curves<'_> {
 }
 
 impl Curves<'_> {
-    /// One for all panels.
+    /// The one legend for all panels.
     fn legend(&self) -> Legend {
         let splits = self.metrics.iter().flat_map(|panel| panel.curves.keys());
         let splits: BTreeSet<&str> = splits.copied().collect();
@@ -149,7 +149,7 @@ impl Panel<'_> {
             for stretch in stretches(points) {
                 let place = |&(step, value): &(f64, f64)| (steps.place(step), values.place(value));
                 let line: Vec<_> = thinned(stretch).iter().map(place).collect();
-                // A line of one point is not seen.
+                // A line of one point would be invisible.
                 let alone = (line.len() == 1).then(|| Circle::new(line[0], 2, color.filled()));
                 chart.draw_series(alone)?;
                 chart.draw_series(LineSeries::new(line, style))?;
@@ -167,19 +167,13 @@ fn color_of(split: &str) -> RGBColor {
     }
 }
 
-/// What stands beside an axis at one of its labels' places.
-fn words_at(place: i32, labels: &[(i32, String)]) -> String {
-    let here = labels.iter().find(|label| label.0 == place);
-    here.map(|label| label.1.clone()).unwrap_or_default()
-}
-
 /// The stretches of a curve between values that cannot be drawn.
 fn stretches(points: &[(f64, f64)]) -> impl Iterator<Item = &[(f64, f64)]> {
     let stretches = points.split(|point| !is_drawn(point.1));
     stretches.filter(|stretch| !stretch.is_empty())
 }
 
-/// No more points than can be seen: of each group the lowest and the highest, so that no spike is lost.
+/// Reduces the points to a visible number: the lowest and the highest of each group, so that no spike is lost.
 fn thinned(points: &[(f64, f64)]) -> Vec<(f64, f64)> {
     if points.len() <= POINTS {
         return points.to_vec();
@@ -241,7 +235,7 @@ mod tests {
     #[test]
     fn what_is_not_finite_leaves_a_gap_and_what_was_not_measured_none() {
         let lines = |rows: &Rows| {
-            let color = "#1F77B4"; // of training
+            let color = "#1F77B4"; // the colour of training
             let svg = svg(rows);
             let lines = svg.lines().filter(|line| line.contains(color));
             let of_curve = lines.filter(|line| line.contains("<polyline"));

@@ -1,4 +1,4 @@
-//! The names of a plot's lines, in rows beside the plot, so that none of them lies over a line.
+//! The names of a plot's lines, in rows beside the plot, so that they do not cover a line.
 
 use plotters::coord::Shift;
 use plotters::element::DashedPathElement;
@@ -6,16 +6,16 @@ use plotters::prelude::*;
 
 use crate::font::FONT;
 
-/// A line as it is drawn in a plot, and what it is called.
+/// A line's appearance in a plot, and its name.
 #[derive(Clone)]
 pub(super) struct Entry {
     pub name: String,
     pub color: RGBColor,
-    /// Pixels of each dash and of the space after it; none for a line without gaps.
+    /// Pixels of each dash and of the space after it; `None` for a line without gaps.
     pub dashes: Option<(u32, u32)>,
 }
 
-/// Entries in rows, as many in each as there is room for.
+/// Entries in rows, each as full as possible.
 pub(super) struct Legend {
     /// Each entry with its left end, row by row.
     rows: Vec<Vec<(Entry, u32)>>,
@@ -23,13 +23,13 @@ pub(super) struct Legend {
 
 const SIZE: u32 = 14;
 const ROW: u32 = 22;
-/// Of the piece of line before a name, of the space between both, and of that after the name.
+/// The width of the piece of line before a name, of the space between both, and of the space after the name.
 const LINE: u32 = 24;
 const GAP: u32 = 6;
 const SPACE: u32 = 24;
 
 impl Legend {
-    /// A legend of so many pixels across. A name that is too long for a row loses its middle.
+    /// A legend of this width in pixels. A name that is too long for a row loses its middle.
     pub(super) fn new(width: u32, entries: impl IntoIterator<Item = Entry>) -> Self {
         let mut rows: Vec<Vec<(Entry, u32)>> = Vec::new();
         let mut left = 0;
@@ -85,11 +85,11 @@ impl Legend {
 /// Pixels from the beginning of a name to its end.
 fn width_of(name: &str) -> u32 {
     let size = (FONT, SIZE).into_font().box_size(name);
-    // Without the font nothing is drawn, and whoever draws says so.
+    // Without the font nothing is drawn, and drawing reports it.
     size.map_or(0, |(width, _)| width)
 }
 
-/// The name with as much of its beginning and its end as `width` pixels hold.
+/// The name with as much of its beginning and its end as fits into `width` pixels.
 fn shortened(name: &str, width: u32) -> String {
     let letters: Vec<char> = name.chars().collect();
     let with = |kept: usize| {

@@ -1,6 +1,6 @@
 //! Plots, as SVG or PNG by the file's extension.
 //!
-//! Letters come from a font that is compiled in, so that a plot looks the same on a machine that has no fonts.
+//! Letters come from a compiled-in font, so that a plot looks the same on a machine without fonts.
 
 mod axis;
 mod curves;

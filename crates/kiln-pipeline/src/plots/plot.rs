@@ -1,4 +1,4 @@
-//! What all plots have in common: their formats, their files, their colours.
+//! The common parts of all plots: formats, files, colours.
 
 use std::io::{Cursor, Write};
 use std::path::{Path, PathBuf};
@@ -12,7 +12,7 @@ use super::svg;
 use crate::font::use_own_font;
 use crate::pictures::{Album, PictureError, write_picture};
 
-/// Colours that can be told apart, in the order of what is drawn.
+/// Distinguishable colours, in the order of the drawn lines.
 pub(super) const COLORS: [RGBColor; 8] = [
     RGBColor(31, 119, 180),
     RGBColor(214, 39, 40),
@@ -31,7 +31,7 @@ pub(super) const GRID: RGBColor = RGBColor(208, 208, 208);
 #[derive(Debug, Error)]
 #[non_exhaustive]
 pub enum PlotError {
-    /// The extension is of no format that is written here.
+    /// The extension names no supported format.
     #[error("cannot plot to {}: name a file that ends in .svg or .png", .0.display())]
     Extension(PathBuf),
     /// Something in the plot cannot be drawn.
@@ -39,7 +39,7 @@ pub enum PlotError {
     Draw {
         /// The file.
         path: PathBuf,
-        /// What plotters says.
+        /// The message of plotters.
         problem: String,
     },
     /// The file cannot be written.
@@ -47,7 +47,7 @@ pub enum PlotError {
     Write(#[from] PictureError),
 }
 
-/// What can be drawn in any format.
+/// A plot that can be drawn in any format.
 pub(super) trait Plot {
     /// Width and height in pixels.
     fn size(&self) -> (u32, u32);
@@ -58,14 +58,14 @@ pub(super) trait Plot {
     ) -> Result<(), DrawingAreaErrorKind<B::ErrorType>>;
 }
 
-/// Draws `plot` and writes it to `path`, in place of an earlier one, in the format of its extension.
+/// Draws `plot` and writes it to `path` in the format of its extension. An earlier plot there is replaced.
 pub(super) fn save(plot: &impl Plot, path: &Path) -> Result<(), PlotError> {
     let bytes = drawn(plot, path)?;
     Ok(write_picture(path, |file| Ok(file.write_all(&bytes)?))?)
 }
 
-/// Draws `plot` and writes it to `path`, in the format of its extension, beside what is there: see [`Album::save`]. Returns where
-/// it is.
+/// Draws `plot` and writes it to `path` in the format of its extension, beside existing files: see [`Album::save`].
+/// Returns its path.
 pub(super) fn save_new(plot: &impl Plot, path: &Path) -> Result<PathBuf, PlotError> {
     let bytes = drawn(plot, path)?;
     let name = path.file_name().unwrap_or_default().to_string_lossy();
@@ -75,7 +75,7 @@ pub(super) fn save_new(plot: &impl Plot, path: &Path) -> Result<PathBuf, PlotErr
     Ok(saved.path(&name))
 }
 
-/// The bytes of `plot` as a file in the format that the extension of `path` names.
+/// The bytes of `plot` as a file in the format of the extension of `path`.
 fn drawn(plot: &impl Plot, path: &Path) -> Result<Vec<u8>, PlotError> {
     use_own_font();
     let failed = |problem| draw_error(path, problem);

@@ -1,15 +1,16 @@
-//! How good images are over the work that they took.
+//! The quality of images over the work for them.
 
 use std::path::Path;
 
 use plotters::coord::Shift;
 use plotters::prelude::*;
 
+use super::axis::{Axis, END, words_at};
 use super::legend::{Entry, Legend};
 use super::plot::{COLORS, GRID, Plot, PlotError, draw_error, to_svg};
 use crate::font::{FONT, use_own_font};
 
-/// How landmarks differ from each other: colour, dash and the space after it, in pixels.
+/// The styles of landmarks: colour, dash and the space after it, in pixels.
 const DASHES: [(RGBColor, u32, u32); 3] = [
     (RGBColor(60, 60, 60), 10, 5),
     (RGBColor(150, 110, 60), 2, 4),
@@ -17,7 +18,7 @@ const DASHES: [(RGBColor, u32, u32); 3] = [
 ];
 
 const PANEL: (u32, u32) = (720, 480);
-/// Left of the legend, where the axis is, right of it and below it.
+/// The space to the left of the legend, which has the axis, to its right and below it.
 const LEFT: u32 = 76;
 const RIGHT: u32 = 12;
 const BELOW: u32 = 12;
@@ -25,14 +26,14 @@ const BELOW: u32 = 12;
 /// One way to sample, at several numbers of steps.
 #[derive(Debug, Clone, PartialEq)]
 pub struct QualityCurve {
-    /// What the legend calls it.
+    /// Its name in the legend.
     pub name: String,
-    /// Network calls an image, and the figure.
+    /// Network calls per image, and the figure.
     pub points: Vec<(f64, f64)>,
 }
 
-/// The SVG of a figure, called `figure`, over the number of network calls, on a logarithmic axis; `landmarks` are lines across,
-/// by name.
+/// The SVG of the figure named `figure` over the number of network calls, on a logarithmic axis. `landmarks` are
+/// horizontal lines, by name.
 ///
 /// # Errors
 /// [`PlotError::Draw`] for figures that cannot be drawn.
@@ -67,7 +68,9 @@ impl Plot for Quality<'_> {
     ) -> Result<(), DrawingAreaErrorKind<B::ErrorType>> {
         area.fill(&WHITE)?;
         let points = || self.curves.iter().flat_map(|curve| &curve.points);
-        let (left, right) = range(points().map(|point| point.0));
+        let (fewest, most) = range(points().map(|point| point.0));
+        let calls = Axis::logarithmic(fewest.max(1.0), most.max(1.0));
+        let labels = calls.labels_at(points().map(|point| point.0));
         let landmarks = self.landmarks.iter().map(|landmark| landmark.1);
         let (low, high) = range(points().map(|point| point.1).chain(landmarks));
         let margin = 0.05 * (high - low) + 1e-9;
@@ -78,7 +81,7 @@ impl Plot for Quality<'_> {
             .x_label_area_size(40)
             .y_label_area_size(64)
             .build_cartesian_2d(
-                (left.max(1.0) * 0.9..right.max(1.0) * 1.1).log_scale(),
+                (0..END).with_key_points(labels.iter().map(|label| label.0).collect()),
                 low - margin..high + margin,
             )?;
         chart
@@ -86,18 +89,18 @@ impl Plot for Quality<'_> {
             .light_line_style(TRANSPARENT)
             .bold_line_style(GRID)
             .x_desc("network calls an image")
-            .x_label_formatter(&|calls| format!("{calls:.0}"))
+            .x_label_formatter(&|&place| words_at(place, &labels))
             .y_desc(self.figure)
             .label_style((FONT, 14))
             .draw()?;
-        let (left, right) = (left.max(1.0) * 0.9, right.max(1.0) * 1.1);
         for ((_, value), (color, dash, space)) in self.landmarks.iter().zip(dashes()) {
-            let ends = [(left, *value), (right, *value)].into_iter();
+            let ends = [(0, *value), (END, *value)].into_iter();
             let style = color.stroke_width(2);
             chart.draw_series(DashedLineSeries::new(ends, dash, space, style))?;
         }
         for (curve, color) in self.curves.iter().zip(colors()) {
-            let points = curve.points.iter().copied();
+            let points = curve.points.iter();
+            let points = points.map(|&(of_image, figure)| (calls.place(of_image), figure));
             chart.draw_series(LineSeries::new(points.clone(), color.stroke_width(2)))?;
             chart.draw_series(points.map(|point| Circle::new(point, 3, color.filled())))?;
         }
@@ -162,7 +165,13 @@ mod tests {
         for word in ["ddim", "real", "blurred", "FID", "network calls"] {
             assert!(svg.contains(word), "{word} is missing");
         }
-        // Each landmark has a colour of its own, of which there are many dashes.
+        for calls in [5, 10, 50] {
+            assert!(
+                svg.contains(&format!("\n{calls}\n")),
+                "{calls} has no label"
+            );
+        }
+        // Each landmark has its own colour, and many dashes of it.
         for (color, ..) in &DASHES[..2] {
             let RGBColor(red, green, blue) = color;
             let color = format!("#{red:02X}{green:02X}{blue:02X}");
@@ -177,6 +186,6 @@ mod tests {
             points: vec![(10.0, 3.0)],
         }];
         let svg = quality_svg("FID", &curves, &[]).unwrap();
-        assert!(svg.contains("ddim"));
+        assert!(svg.contains("ddim") && svg.contains("\n10\n"), "{svg}");
     }
 }

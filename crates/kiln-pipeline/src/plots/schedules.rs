@@ -1,4 +1,4 @@
-//! Schedules side by side: how signal turns into noise, and where a sampler looks on the way.
+//! Schedules side by side: how signal turns into noise, and which levels a sampler visits.
 
 use std::path::{Path, PathBuf};
 
@@ -10,21 +10,21 @@ use super::legend::{Entry, Legend};
 use super::plot::{COLORS, GRID, Plot, PlotError, save_new};
 use crate::font::FONT;
 
-/// Points of a curve: more than it has pixels on most screens' half.
+/// The number of points of a curve: more than its pixels on half of most screens.
 const POINTS: usize = 400;
 const PANEL: (u32, u32) = (640, 456);
-/// Left of the legend, where the axis of the first panel is, and below it.
+/// The space to the left of the legend, which has the axis of the first panel, and below it.
 const LEFT: u32 = 60;
 const BELOW: u32 = 12;
 
 /// A schedule in a plot.
 #[derive(Debug, Clone)]
 pub struct PlottedSchedule {
-    /// What the legend calls it.
+    /// Its name in the legend.
     pub name: String,
     /// The curve.
     pub schedule: Schedule,
-    /// The levels at which a sampler asks its denoiser: they are marked.
+    /// The levels at which a sampler calls its denoiser, marked in the plot.
     pub visited: Vec<Level>,
 }
 
@@ -32,17 +32,17 @@ pub struct PlottedSchedule {
 ///
 /// Schedules may differ in their number of timesteps, so the axis is the timestep's share of the last one.
 ///
-/// Another file that is at `path` stays, and the plot's name gets a number: returns where it is.
+/// Another file at `path` stays, and the plot's name gets a number. Returns its path.
 ///
 /// # Errors
-/// [`PlotError`] when `path` ends in neither `.svg` nor `.png`, or cannot be written.
+/// [`PlotError`] if `path` ends in neither `.svg` nor `.png`, or cannot be written.
 pub fn plot_schedules(schedules: &[PlottedSchedule], path: &Path) -> Result<PathBuf, PlotError> {
     save_new(&Schedules(schedules), path)
 }
 
 struct Schedules<'a>(&'a [PlottedSchedule]);
 
-/// What a panel shows of the rates at a timestep.
+/// The quantity of a panel, computed from the rates at a timestep.
 type Quantity = fn(Rates) -> f64;
 
 impl Plot for Schedules<'_> {
@@ -118,7 +118,7 @@ impl Schedules<'_> {
         Ok(())
     }
 
-    /// From the lowest to the highest log-SNR that is finite, with a margin.
+    /// The range from the lowest to the highest finite log-SNR, with a margin.
     fn log_snr_range(&self) -> std::ops::Range<f64> {
         let values = || {
             let curves = self.0.iter();
@@ -193,7 +193,7 @@ mod tests {
         for word in ["first", "second", "signal rate", "log-SNR", "timestep"] {
             assert!(svg.contains(word), "{word} is missing");
         }
-        // On the signal rate, the noise rate and the log-SNR.
+        // The marks are on the signal rate, the noise rate and the log-SNR.
         assert_eq!(svg.matches("<circle").count(), 3 * (7 + 5));
     }
 

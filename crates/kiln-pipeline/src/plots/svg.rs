@@ -1,12 +1,13 @@
-//! SVG that every program draws alike.
+//! SVG that looks the same in every program.
 //!
-//! ImageMagick's own renderer takes `opacity` for the opacity of the fill, even beside `fill="none"`, and paints what is below
-//! a curve black; it adds each text's `dy` to those before; and it draws letters with the line of what came before them. So
-//! colours are opaque, `y` is where a text's baseline is, and a text says that its letters have no line.
+//! ImageMagick's own renderer has three faults. It takes `opacity` as the opacity of the fill, even beside
+//! `fill="none"`, and paints the area below a curve black. It adds each text's `dy` to the earlier ones. It draws
+//! letters with the stroke of the previous element. So colours are opaque, `y` is the position of a text's baseline,
+//! and a text says that its letters have no stroke.
 
 use std::fmt::Write as _;
 
-/// What plotters has written, without these two attributes and with that third.
+/// The output of plotters, without the first two attributes and with the third.
 pub(super) fn plain(svg: &str) -> String {
     let mut plain = String::with_capacity(svg.len());
     for line in svg.lines() {
@@ -15,7 +16,7 @@ pub(super) fn plain(svg: &str) -> String {
             Some(text) => text,
             None => line.to_owned(),
         };
-        // A name may hold the same words, with its quotation marks escaped.
+        // A name may contain the same words, with its quotation marks escaped.
         plain += &match is_tag {
             true => line.replace(" opacity=\"1\"", ""),
             false => line,
@@ -25,7 +26,7 @@ pub(super) fn plain(svg: &str) -> String {
     plain
 }
 
-/// A text's tag whose `y` has taken up the `dy` after it.
+/// A text's tag with `dy` added to its `y`.
 fn with_baseline(attributes: &str) -> Option<String> {
     let (before, after) = attributes.split_once(" y=\"")?;
     let (y, after) = after.split_once("\" dy=\"")?;

@@ -1,4 +1,4 @@
-//! A model that is as small as a model can be: 6x6 gray images (8x8 with their padding), 4x4 latents.
+//! The smallest possible model: 6x6 gray images (8x8 with their padding), 4x4 latents.
 
 use std::collections::BTreeMap;
 
@@ -10,7 +10,7 @@ use kiln_models::{
     VqVaeConfig,
 };
 
-/// Sampling goes up to so many steps.
+/// The largest number of sampling steps.
 pub const TIMESTEPS: usize = 20;
 /// Vectors in the codebook.
 pub const CODES: usize = 16;
@@ -23,7 +23,7 @@ pub fn model() -> LatentDiffusion {
     with_classes(&[])
 }
 
-/// The same with classes, and a null class after them.
+/// The same model with classes, and a null class after them.
 pub fn conditional() -> LatentDiffusion {
     with_classes(&CLASSES)
 }

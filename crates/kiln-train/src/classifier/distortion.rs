@@ -1,16 +1,16 @@
-//! Small random shifts, rotations and changes of size, so that a classifier does not learn its images by heart.
+//! Small random shifts, rotations and changes of size, so that a classifier does not memorise its images.
 
 use kiln_diffusion::noise;
 
 use crate::experiment::Augmentation;
 
-/// Black, which is what surrounds a digit.
+/// Black, the surroundings of a digit.
 const BLACK: f32 = -1.0;
 
 /// Distorts one image, `side` x `side` pixels in [-1, 1], in place: turned by a random angle, stretched along each axis,
 /// shifted, and read between pixels bilinearly.
 ///
-/// The random numbers are those of this seed, slot of the batch and step, so a resumed run sees the same distortions.
+/// Seed, slot of the batch and step determine the random numbers, so a resumed run sees the same distortions.
 pub(crate) fn distort(
     image: &mut [f32],
     side: usize,
@@ -46,7 +46,7 @@ pub(crate) fn distort(
     }
 }
 
-/// The image at a place between its pixels; black outside.
+/// The image's value at a position between its pixels; black outside.
 fn between_pixels(image: &[f32], side: usize, x: f64, y: f64) -> f32 {
     let (left, top) = (x.floor(), y.floor());
     let (right_share, lower_share) = ((x - left) as f32, (y - top) as f32);

@@ -1,4 +1,4 @@
-//! Training the digit classifier.
+//! The training of the digit classifier.
 
 mod distortion;
 mod stage;
@@ -25,10 +25,10 @@ const ACCURACY: MetricKind = MetricKind::new("accuracy", Reading::Mean)
     .in_unit("%")
     .higher_is_better();
 
-/// What is logged.
+/// The logged metrics.
 pub(crate) const METRICS: [MetricKind; 2] = [MetricKind::new(LOSS, Reading::Mean), ACCURACY];
 
-/// What is trained.
+/// The trained networks.
 #[derive(Module, Debug)]
 pub(crate) struct ClassifierNetworks {
     classifier: Averaged<DigitClassifier>,
@@ -38,7 +38,7 @@ pub(crate) struct ClassifierNetworks {
 #[derive(Debug)]
 pub(crate) struct ClassifierRecipe;
 
-/// Digits and what they show.
+/// Digits and their labels.
 pub(crate) struct LabelledImages {
     /// `[batch, 1, 28, 28]` in [-1, 1].
     images: Tensor<4>,
@@ -93,8 +93,8 @@ impl Recipe for ClassifierRecipe {
     }
 }
 
-/// The mean of `-ln softmax(logits)[label]`, `[1]`, and what is told of it: also the share of images in percent whose largest
-/// logit is the label's.
+/// The mean of `-ln softmax(logits)[label]`, `[1]`, and its report, which also has the percentage of images whose
+/// largest logit is the label's.
 fn loss(classifier: &DigitClassifier, batch: &LabelledImages) -> (Tensor<1>, Report) {
     let logits = classifier.forward(batch.images.clone()).logits;
     let right = logits.clone().argmax(1).equal(batch.labels.clone());
@@ -106,7 +106,7 @@ fn loss(classifier: &DigitClassifier, batch: &LabelledImages) -> (Tensor<1>, Rep
     (loss, Report::new(batch.step, images, scalars, None))
 }
 
-/// The digits of both splits, those to train on distorted.
+/// The digits of both splits. The training digits are distorted.
 pub(crate) struct DigitSource {
     datasets: Datasets,
     seed: u64,
@@ -130,7 +130,7 @@ impl BatchSource for DigitSource {
     type Validation = LabelledImages;
 
     fn flips(&self) -> bool {
-        false // a mirrored digit is none
+        false // a mirrored digit is not a digit
     }
 
     fn batches(&self, shares: impl Shares, device: &Device) -> Batches<LabelledImages> {
@@ -169,7 +169,7 @@ fn labelled(
     step: usize,
     device: &Device,
 ) -> LabelledImages {
-    // That there are labels, of ten classes, was checked before the training began.
+    // The labels, of ten classes, were checked before the training began.
     let labels = batch.labels.iter().flatten();
     let labels: Vec<i64> = labels.map(|&label| label as i64).collect();
     let shape = [labels.len(), 1];

@@ -1,4 +1,4 @@
-//! Training the digit classifier from beginning to end.
+//! The training of the digit classifier from beginning to end.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -53,7 +53,7 @@ impl Stage for ClassifierExperiment {
         run.classifier_weights()
     }
 
-    /// It is small.
+    /// The classifier is small.
     fn check_memory(&self, _: &Devices) -> Result<(), TrainError> {
         Ok(())
     }
@@ -123,7 +123,7 @@ impl Stage for ClassifierExperiment {
 /// Many times the size of a classifier's weights, in bytes.
 const LARGEST_CLASSIFIER: u64 = 64 << 20;
 
-/// The facts in the header of the classifier's weights, where there are any.
+/// The facts in the header of the classifier's weights, if it has any.
 fn facts_in(weights: &Path) -> Option<BTreeMap<String, String>> {
     let bytes = read_regular(weights, LARGEST_CLASSIFIER).ok()?;
     let (_, header) = SafeTensors::read_metadata(&bytes).ok()?;

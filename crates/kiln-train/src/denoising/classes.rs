@@ -1,8 +1,8 @@
-//! The classes of a conditional model: what the network is told that an image shows.
+//! The classes of a conditional model: the network's input for the content of an image.
 //!
-//! With `label_dropout` the network is now and then told nothing, which is a class of its own: the *null class*, the
-//! last row of its table. So it learns to do with and without, and sampling can go from the one towards the other:
-//! classifier-free guidance (Ho and Salimans 2022, algorithm 1).
+//! With `label_dropout` some images are shown without their class, which is a class of its own: the *null class*, the
+//! last row of the network's table. The network then works with and without classes, and sampling can extrapolate from
+//! one to the other: classifier-free guidance (Ho and Salimans 2022, algorithm 1).
 
 use burn::tensor::{Device, Int, Tensor, TensorData};
 use kiln_data::{Datasets, ImageDataset};
@@ -10,13 +10,13 @@ use kiln_diffusion::noise;
 
 use crate::experiment::{ConfigError, Experiment};
 
-/// Keeps the draws that drop labels apart from those of timesteps.
+/// Separates the random numbers that drop labels from the ones for timesteps.
 const DROPOUT: u64 = 0x6472_6f70_6f75_7421;
 
-/// What a network is told of the images that it learns from.
+/// The classes that a network gets with its training images.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(crate) struct Labelling {
-    /// How many the data set has. The null class, if there is one, comes after them.
+    /// The number of classes in the data set. The null class, if there is one, comes after them.
     pub(crate) count: usize,
     /// Share of the images that are shown under the null class.
     dropout: f64,
@@ -24,10 +24,10 @@ pub(crate) struct Labelling {
 }
 
 impl Labelling {
-    /// The classes of `datasets` for a network that wants them.
+    /// The classes of `datasets`, for a network with classes.
     ///
     /// # Errors
-    /// If the data set has no labels, or the network's table not as many rows as it needs.
+    /// If the data set has no labels, or the network's table does not have the right number of rows.
     pub(crate) fn of(
         experiment: &Experiment,
         datasets: &Datasets,
@@ -45,7 +45,7 @@ impl Labelling {
         }))
     }
 
-    /// What the network is told of an image of class `label` in slot `slot` of training step `step`.
+    /// The class that the network gets for an image of class `label` in slot `slot` of training step `step`.
     pub(crate) fn shown(&self, label: usize, slot: usize, step: usize) -> usize {
         if noise::uniform(self.seed, slot as u64, step as u64) < self.dropout {
             self.count
@@ -56,12 +56,12 @@ impl Labelling {
 
     /// The true class of image `index` of `dataset`.
     pub(crate) fn label(&self, dataset: &ImageDataset, index: u32) -> usize {
-        // All images have labels, or `of` would have refused the data set.
+        // All images have labels; otherwise `of` would have refused the data set.
         dataset.label(index as usize).unwrap_or(self.count)
     }
 }
 
-/// Labels as a network takes them: `[batch]`.
+/// Labels as a network's input: `[batch]`.
 pub(crate) fn label_tensor(labels: &[usize], device: &Device) -> Tensor<1, Int> {
     let labels: Vec<i64> = labels.iter().map(|&label| label as i64).collect();
     let count = labels.len();

@@ -1,4 +1,4 @@
-//! What stage 2 learns to bring back: clean images, as they are or as latents.
+//! The target of stage 2: clean images, or their latents.
 
 use std::sync::Arc;
 
@@ -11,12 +11,12 @@ use crate::denoising::latents::{LatentSet, Latents};
 use crate::learner::images::tensor;
 use crate::learner::loader::Batches;
 
-/// One split of the data in the space that stage 2 works in.
+/// One split of the data, in the space of stage 2.
 #[derive(Debug, Clone)]
 pub(crate) struct CleanSet {
-    /// The images, which also have the labels.
+    /// The images, with their labels.
     pub(crate) images: ImageDataset,
-    /// Their latents; none in pixel space.
+    /// Their latents; `None` in pixel space.
     latents: Option<Arc<LatentSet>>,
 }
 
@@ -40,7 +40,7 @@ impl CleanSets {
         }
     }
 
-    /// Latent space: the `latents` of all images as the U-Net is to see them, by the two factors of `autoencoder`.
+    /// Latent space: the `latents` of all images as the U-Net's input, scaled with the two factors of `autoencoder`.
     pub(crate) fn latents(
         datasets: &Datasets,
         latents: Latents,
@@ -60,7 +60,7 @@ impl CleanSets {
 }
 
 impl CleanSet {
-    /// How many images there are.
+    /// The number of images.
     pub(crate) fn len(&self) -> usize {
         self.images.len()
     }

@@ -1,4 +1,5 @@
-//! How far drawn images are from real ones: measured now and then while the U-Net learns, and by `kiln evaluate`.
+//! Distances between drawn and real images. The U-Net's training measures them now and then, and `kiln evaluate` does,
+//! too.
 
 use std::path::Path;
 
@@ -11,13 +12,14 @@ use crate::experiment::{Best, EvaluationConfig};
 use crate::learner::report::{LOSS, MetricKind, Reading};
 use kiln_pipeline::pictures::Images;
 
-/// Images that a judge looks at together.
+/// Images per batch of a judge.
 const BATCH: usize = 64;
 
-/// What a judge sees in images; `observe` hears how many it has seen after each batch, and may end it.
+/// The judge's features of images. After each batch `observe` gets the number of finished images, and may stop the
+/// work.
 ///
 /// # Errors
-/// [`TrainError::Evaluation`] for images that it cannot read, or none at all; the error of `observe`.
+/// [`TrainError::Evaluation`] for images that the judge cannot read, or if there are none; the error of `observe`.
 pub fn seen_in(
     judge: &Judge,
     images: &Images,
@@ -45,13 +47,13 @@ pub fn seen_in(
     })?)
 }
 
-/// [`seen_in`] `count` images of a data set, spread evenly over it and without their border, or what an earlier evaluation
-/// has kept of that in the user's cache.
+/// [`seen_in`] `count` images of a data set, spread evenly over it and without their border. The user's cache keeps the
+/// result, and later evaluations read it there.
 ///
 /// The file is named by the pixels, the number of images and the judge's weights.
 ///
 /// # Errors
-/// [`TrainError::Data`] when an image's file is gone, [`TrainError::Evaluation`] for images that the judge cannot read.
+/// [`TrainError::Data`] if an image's file is gone, [`TrainError::Evaluation`] for images that the judge cannot read.
 pub fn seen_in_dataset(
     judge: &Judge,
     dataset: &ImageDataset,
@@ -70,16 +72,16 @@ pub fn seen_in_dataset(
                 return Ok(seen);
             }
         }
-        Err(error) => tracing::warn!("the real images are looked at again: {error}"),
+        Err(error) => tracing::warn!("computing the features of the real images again: {error}"),
     }
     let images = Images::of_dataset(dataset, count)?.cropped(dataset.border());
     let seen = seen_in(judge, &images, device, |done| {
         observe(done);
         Ok(())
     })?;
-    // A home that cannot be written to costs the time of the next evaluation, no more.
+    // If the home cannot be written to, the next evaluation only takes longer.
     if let Some(Err(error)) = file.map(|file| seen.save(&file)) {
-        tracing::warn!("what was seen in the real images is not kept: {error}");
+        tracing::warn!("the features of the real images are not stored: {error}");
     }
     Ok(seen)
 }
@@ -98,10 +100,10 @@ pub(crate) struct Evaluator {
 }
 
 impl Evaluator {
-    /// Looks at `count` of the `held_out` images on `device`.
+    /// Reads the features of `count` of the `held_out` images on `device`.
     ///
     /// # Errors
-    /// Those of [`Judge::open`] and [`seen_in_dataset`].
+    /// The errors of [`Judge::open`] and [`seen_in_dataset`].
     pub(crate) fn new(
         config: &EvaluationConfig,
         held_out: &ImageDataset,
@@ -113,7 +115,7 @@ impl Evaluator {
         let held = held_out.len();
         if held < 2 {
             return Err(TrainError::Run(format!(
-                "[stage_2.evaluation] compares drawn images with held-out ones, of which {} has {held}, and it takes at least 2, better hundreds: hold out more (data.validation_fraction), or leave the table out",
+                "[stage_2.evaluation] compares drawn images with held-out ones, but {} has only {held}; it needs at least 2, better hundreds: hold out more (data.validation_fraction), or leave the table out",
                 held_out.name()
             )));
         }
@@ -132,10 +134,10 @@ impl Evaluator {
         })
     }
 
-    /// The figures of [`metrics`], by name. `check` is asked between batches whether to go on.
+    /// The figures of [`metrics`], by name. `check` decides between batches whether to go on.
     ///
     /// # Errors
-    /// [`TrainError::Evaluation`] for images that are not finite, as those of a network that has diverged; the error of `check`.
+    /// [`TrainError::Evaluation`] for images that are not finite, for example after a divergence; the error of `check`.
     pub(crate) fn measure(
         &self,
         images: &Images,
@@ -158,7 +160,7 @@ const CONFIDENT: MetricKind = MetricKind::new("confident", Reading::Figure).high
 const FID: MetricKind = MetricKind::new("fid", Reading::Figure);
 const KID: MetricKind = MetricKind::new("kid", Reading::Figure);
 
-/// What is logged of drawn images, in the order in which a judge tells it; nothing where none are measured.
+/// The logged metrics of drawn images, in the judge's order; empty if no images are measured.
 pub(crate) fn metrics(config: Option<&EvaluationConfig>) -> &'static [MetricKind] {
     match config.map(|config| config.features) {
         None => &[],
@@ -167,7 +169,7 @@ pub(crate) fn metrics(config: Option<&EvaluationConfig>) -> &'static [MetricKind
     }
 }
 
-/// The metric that the best checkpoint has least of.
+/// The metric that is smallest at the best checkpoint.
 pub(crate) fn best_by(config: Option<&EvaluationConfig>) -> &'static str {
     let Some(config) = config else {
         return LOSS;

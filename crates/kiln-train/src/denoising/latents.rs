@@ -6,7 +6,7 @@
 //!   validation  [images, 1, channels, height, width]
 //! ```
 //!
-//! Its header says what the latents were made from, and has a digest by which damage is noticed.
+//! The header of the file records the source of the latents, and has a digest that reveals damage.
 
 use std::collections::HashMap;
 use std::path::Path;
@@ -27,11 +27,11 @@ use crate::learner::session::StopSignal;
 /// The most images that are encoded at once.
 const BATCH: usize = 64;
 
-/// Under this name the header has the sha256 of all latents, in hexadecimal.
+/// The header's key for the sha256 of all latents, in hexadecimal.
 const DIGEST: &str = "sha256";
 const SETS: [&str; 2] = ["train", "validation"];
 
-/// Many times the size of what stands before the numbers in a file of latents, in bytes.
+/// Many times the size of the header of a latents file, in bytes.
 const LARGEST_HEADER: u64 = 1 << 20;
 
 /// The latents of a data set, in memory.
@@ -41,7 +41,7 @@ pub(crate) struct Latents {
     pub(crate) validation: LatentSet,
 }
 
-/// What encodes a data set.
+/// The encoder of a data set.
 pub(crate) struct Encoder<'a> {
     pub(crate) first_stage: &'a FirstStage,
     /// The most images that fit into memory at once.
@@ -51,7 +51,7 @@ pub(crate) struct Encoder<'a> {
     pub(crate) stop: &'a StopSignal,
 }
 
-/// The latents of one split, as the encoder gave them until they are [`scaled`](LatentSet::scaled).
+/// The latents of one split: the encoder's output until they are [`scaled`](LatentSet::scaled).
 #[derive(Debug, PartialEq)]
 pub(crate) struct LatentSet {
     /// `[images, variants, channels, height, width]`; variant 1 is the mirrored image.
@@ -60,7 +60,7 @@ pub(crate) struct LatentSet {
 }
 
 impl Latents {
-    /// The latents of `datasets` by `encoder`: from `cache` if it holds just these, else encoded now and kept
+    /// The latents of `datasets` by `encoder`: read from `cache` if it has exactly these, otherwise encoded and written
     /// there.
     ///
     /// # Errors
@@ -76,13 +76,13 @@ impl Latents {
                 Ok(latents) if latents.are_of(datasets) => return Ok(latents),
                 Ok(_) => {
                     tracing::warn!(
-                        "encoding the latents again, because {} is damaged: it has not as many latents as there are images",
+                        "encoding the latents again, because {} is damaged: its number of latents differs from the number of images",
                         cache.display()
                     );
                 }
                 Err(CacheProblem::Foreign(what)) => {
                     return Err(TrainError::Run(format!(
-                        "the latents in {} were made from {what}; remove the file to encode them anew",
+                        "the latents in {} were made from {what}; remove the file to encode them again",
                         cache.display()
                     )));
                 }
@@ -185,14 +185,14 @@ impl Latents {
 }
 
 enum CacheProblem {
-    /// Made from something else, which is named.
+    /// The cache was made from something else, which is named.
     Foreign(&'static str),
     Damaged(String),
-    /// It has no digest, so it may be whole or not.
+    /// The cache has no digest, so it may be damaged.
     Unchecked,
 }
 
-/// What a cache must have been made from.
+/// The required source of a cache.
 fn identity(datasets: &Datasets, first_stage: &FirstStage) -> HashMap<String, String> {
     let flips = if datasets.train.horizontal_flip() {
         " with flips"
@@ -212,10 +212,10 @@ fn identity(datasets: &Datasets, first_stage: &FirstStage) -> HashMap<String, St
     ])
 }
 
-/// Whether the latents in a cache are those that were written, as far as its header has their digest.
+/// Checks the latents in a cache against the digest in its header, if it has one.
 ///
 /// # Errors
-/// What is wrong with it.
+/// A sentence that says what is wrong with the cache.
 pub(crate) fn check_digest(file: &SafeTensors<'_>, bytes: &[u8]) -> Result<(), String> {
     let words = |error: safetensors::SafeTensorError| error.to_string();
     let (_, header) = SafeTensors::read_metadata(bytes).map_err(words)?;
@@ -254,7 +254,7 @@ fn bytes_of(values: &[f32]) -> Vec<u8> {
         .collect()
 }
 
-/// The largest file that the latents of `datasets` can make, in bytes.
+/// The largest possible file for the latents of `datasets`, in bytes.
 fn most_bytes(datasets: &Datasets, first_stage: &FirstStage) -> u64 {
     let network = &first_stage.network;
     let shape = datasets.train.shape();
@@ -323,7 +323,7 @@ impl LatentSet {
         variance.sqrt()
     }
 
-    /// All latents, less `shift`, multiplied by `factor`.
+    /// All latents, minus `shift`, multiplied by `factor`.
     pub(crate) fn scaled(mut self, shift: f64, factor: f64) -> Self {
         for value in &mut self.values {
             *value = (*value - shift as f32) * factor as f32;

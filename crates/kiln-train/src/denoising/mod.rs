@@ -1,4 +1,4 @@
-//! Stage 2: the U-Net learns to denoise latents or, without a first stage, the images themselves.
+//! Stage 2: the U-Net learns to denoise latents or, without a first stage, images.
 
 pub(crate) mod classes;
 pub(crate) mod clean;
@@ -29,11 +29,11 @@ use crate::learner::session::Session;
 use crate::learner::update::{Averaged, Update};
 use crate::run_folder::StageFolder;
 
-/// The components whose errors are logged beside the loss, in the loss's measure. Those that are not predicted follow from the
-/// one that is.
+/// The components whose errors are logged beside the loss, in the loss's measure. The other components follow from the
+/// predicted one.
 const COMPONENTS: [Prediction; 3] = [Prediction::Noise, Prediction::Signal, Prediction::Velocity];
 
-/// What stage 2 logs with this measure.
+/// The metrics that stage 2 logs with this measure.
 pub(crate) fn metrics(measure: Distance) -> Vec<MetricKind> {
     let names = [LOSS].into_iter().chain(measure.names_of_errors());
     names
@@ -41,18 +41,18 @@ pub(crate) fn metrics(measure: Distance) -> Vec<MetricKind> {
         .collect()
 }
 
-/// What is trained in stage 2.
+/// The trained networks of stage 2.
 #[derive(Module, Debug)]
 pub(crate) struct DenoisingNetworks {
     unet: Averaged<UNet2d>,
 }
 
-/// What does not change while stage 2 trains.
+/// The constant parts of stage 2's training.
 #[derive(Debug)]
 pub(crate) struct DenoisingRecipe {
     schedule: Schedule,
     objective: Loss,
-    /// How the model draws.
+    /// The scheduler for drawing.
     scheduler: SchedulerConfig,
     /// Images in a picture.
     count: usize,
@@ -63,27 +63,27 @@ pub(crate) struct DenoisingRecipe {
     session: Session,
 }
 
-/// Clean latents or images, the noise to hide them in, and how deep.
+/// Clean latents or images, their noise, and their timesteps.
 pub(crate) struct NoisyBatch {
     pub(crate) step: usize,
     /// `[batch, channels, height, width]`: latents scaled to a standard deviation of one, or images in [-1, 1].
     pub(crate) z0: Tensor<4>,
     /// Standard normal, of the same shape.
     pub(crate) noise: Tensor<4>,
-    /// One an image.
+    /// One per image.
     pub(crate) timesteps: Vec<f64>,
-    /// One an image, for a conditional network: what it is told of it.
+    /// One class per image, for a conditional network.
     pub(crate) labels: Option<Vec<usize>>,
 }
 
-/// What a network in training needs to be a model that draws, and who measures its images.
+/// The parts that make a network in training a model that draws, and the evaluator of its images.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Pictured {
-    /// The first stage; none in pixel space.
+    /// The first stage; `None` in pixel space.
     pub(crate) first_stage: Option<FirstStage>,
-    /// What the model's files will tell of the network.
+    /// The network's metadata in the model's files.
     pub(crate) metadata: Metadata,
-    /// Looks at many drawn images now and then.
+    /// Measures many drawn images now and then.
     pub(crate) evaluator: Option<Arc<Evaluator>>,
 }
 
@@ -103,7 +103,7 @@ pub(crate) enum Validation {
     },
 }
 
-/// Stage 2 of `network` as `experiment` says.
+/// Stage 2 of `network`, as described by `experiment`.
 ///
 /// # Errors
 /// If the experiment's schedule cannot be built.
@@ -141,7 +141,7 @@ impl DenoisingNetworks {
 }
 
 impl DenoisingRecipe {
-    /// The loss of `network` on a batch, with its gradient, and what is told of it.
+    /// The loss of `network` on a batch, with its gradient, and its report.
     fn loss(&self, network: &UNet2d, batch: &NoisyBatch) -> (Tensor<1>, Report) {
         let NoisyBatch {
             z0,
@@ -174,7 +174,7 @@ impl DenoisingRecipe {
         (loss, report)
     }
 
-    /// The model that `network` makes, and how it draws.
+    /// The model with `network`, and its options for drawing.
     fn pipeline(
         &self,
         network: &UNet2d,
@@ -196,7 +196,7 @@ impl DenoisingRecipe {
         Ok((pipeline, options))
     }
 
-    /// Draws a grid of samples; those of a conditional network have a row for each class.
+    /// Draws a grid of samples. A conditional network gets a row for each class.
     fn draw(&self, network: &UNet2d, step: usize, device: &Device) -> Result<(), TrainError> {
         let (pipeline, options) = self.pipeline(network, device)?;
         let classes = pipeline.classes().map(Classes::count);
@@ -215,10 +215,10 @@ impl DenoisingRecipe {
         Ok(save_png(&grid(&images, columns), &path)?)
     }
 
-    /// Draws as many images as the evaluator wants, of all classes in turn, and measures them.
+    /// Draws the evaluator's number of images, of all classes in turn, and measures them.
     ///
     /// # Errors
-    /// [`TrainError::Stopped`] where somebody waits for the program to end, and what goes wrong.
+    /// [`TrainError::Stopped`] if somebody waits for the program to end, and the errors of drawing.
     fn measure(&self, network: &UNet2d, device: &Device) -> Result<Figures, TrainError> {
         let Some(evaluator) = &self.pictured.evaluator else {
             return Ok(Vec::new());
@@ -231,7 +231,7 @@ impl DenoisingRecipe {
     }
 
     /// # Errors
-    /// [`TrainError::Stopped`] where somebody waits for the program to end, and what goes wrong.
+    /// [`TrainError::Stopped`] if somebody waits for the program to end, and the errors of drawing.
     fn drawn(
         &self,
         pipeline: &Pipeline,
@@ -250,7 +250,7 @@ impl DenoisingRecipe {
     }
 }
 
-/// Images by their numbers from 0. `class` says what one shows, where there are so many classes.
+/// Images by their numbers from 0. `class` gives an image's class from the number of classes.
 fn wanted(
     count: usize,
     classes: Option<usize>,
@@ -263,7 +263,8 @@ fn wanted(
     (0..count).map(of_image).collect()
 }
 
-/// Whether a network draws nothing that can be shown, as one may that has learnt little or goes astray: training goes on.
+/// Whether the network drew nothing that can be shown. Training goes on, because this happens to a network that has
+/// learnt little or diverges.
 fn is_no_picture(error: &TrainError) -> bool {
     use kiln_pipeline::Error::{Memory, NetworkNotFinite, NotFinite};
     matches!(
@@ -313,7 +314,7 @@ impl Recipe for DenoisingRecipe {
             Validation::Evaluation { step } => (step, self.measure(network, &device)),
         };
         let figures = figures.unwrap_or_else(|error| {
-            // What was begun as somebody told the program to end is missing, which is no failure.
+            // A stop request interrupted it, which is not a failure.
             if !matches!(error, TrainError::Stopped) {
                 self.session.fail(error);
             }
@@ -365,7 +366,7 @@ mod tests {
         }
     }
 
-    /// Whether there is a picture of `network` after a validation, and what went wrong.
+    /// Whether a validation leaves a picture of `network`, and the error if there is one.
     fn pictured(network: UNet2d, experiment: &Experiment) -> (bool, Option<TrainError>) {
         let place = tempfile::tempdir().unwrap();
         let folder = RunFolder::new(place.path()).stage_2();

@@ -1,4 +1,4 @@
-//! Clean images and noise to hide them in: the batches that stage 2 trains and is validated on.
+//! Clean images plus noise: the batches for stage 2's training and validation.
 
 use std::sync::Arc;
 
@@ -14,11 +14,11 @@ use crate::learner::held_out::HeldOut;
 use crate::learner::loader::{BatchSource, Batches, Shares};
 use crate::learner::plan::Plan;
 
-/// Sampling draws noise by (seed, image, step), too: training and validation keep away from it by other seeds.
+/// Sampling also draws noise by (seed, image, step); training and validation use other seeds.
 const TRAINING_NOISE: u64 = 0x7472_6169_6e69_6e67;
 const VALIDATION_NOISE: u64 = 0x7661_6c69_6461_7465;
 
-/// Both splits as stage 2 sees them.
+/// Both splits as stage 2's input.
 pub(crate) struct NoisySource {
     clean: CleanSets,
     classes: Option<Labelling>,
@@ -54,7 +54,7 @@ impl NoisySource {
     }
 }
 
-/// Adds noise: `drawn` gives, for each slot of the batch, that many standard normal numbers and a timestep.
+/// Adds noise: for each slot of the batch `drawn` gives that many standard normal numbers and a timestep.
 fn noisy(
     z0: Tensor<4>,
     labels: Option<Vec<usize>>,
@@ -113,8 +113,8 @@ impl BatchSource for NoisySource {
         }))
     }
 
-    /// Always the same noise, timesteps spread evenly over the schedule whatever the training's noise levels, and the
-    /// true labels, so that losses can be compared.
+    /// Uses always the same noise, timesteps spread evenly over the schedule (independent of the training's noise
+    /// levels), and the true labels, so that losses can be compared.
     fn validation(&self, step: usize, device: &Device) -> Batches<Validation> {
         let size = self.held_out.batch_size;
         let requests = self.held_out.requests();
@@ -133,7 +133,7 @@ impl BatchSource for NoisySource {
             });
             let drawn = |slot: usize, length: usize| {
                 let place = number * size + slot;
-                // The golden ratio's multiples fill [0, 1) evenly, whatever their number.
+                // Any number of multiples of the golden ratio fills [0, 1) evenly.
                 let even = (place as f64 * 0.618_033_988_749_894_9).fract();
                 (
                     noise::normal(seed, place as u64, 0, length),

@@ -29,14 +29,14 @@ use crate::start::places::absolute;
 use crate::start::{Start, initial_weights};
 use kiln_pipeline::Devices;
 
-/// Training the U-Net of an experiment.
+/// The training of an experiment's U-Net.
 pub(crate) struct Stage2<'a> {
     experiment: &'a Experiment,
 }
 
-/// What stage 2 begins with.
+/// The networks at the beginning of stage 2.
 pub(crate) struct Networks {
-    /// None in pixel space.
+    /// `None` in pixel space.
     first_stage: Option<FirstStage>,
     /// Initial weights, if not random ones.
     unet: Option<UNet2d>,
@@ -198,7 +198,8 @@ impl Stage for Stage2<'_> {
         };
         let pictured = Pictured {
             first_stage: first_stage.clone().map(|stage| FirstStage {
-                // That of these images, which drawn ones are compared with: it may have learnt from others.
+                // The border of these images, because drawn images are compared with them. The first stage may have
+                // learnt from others.
                 metadata: Metadata {
                     border: datasets.train.border(),
                     ..stage.metadata
@@ -245,8 +246,8 @@ impl Stage for Stage2<'_> {
     }
 }
 
-/// The latents of the images, scaled to a standard deviation of one over the training set, and the first stage that
-/// knows by how much.
+/// The latents of the images, scaled to a standard deviation of one over the training set, and the first stage with
+/// that scale.
 fn latent_space(
     experiment: &Experiment,
     mut first_stage: FirstStage,
@@ -257,7 +258,7 @@ fn latent_space(
     let cache = scene.run.latents(&first_stage.hash());
     let encoder = Encoder {
         first_stage: &first_stage,
-        // As many fit into memory while they are trained on, so they do now.
+        // The training has this many images in memory at once, so they fit here, too.
         together: (experiment.first_stage.as_ref())
             .map_or(1, |stage| stage.stage_1.training.batch_size),
         device,
@@ -277,11 +278,11 @@ fn latent_space(
     Ok((clean, first_stage))
 }
 
-/// The VQ-VAE for stage 2: the one named, or that of the run so far, or the run folder's own, or that of the model whose
-/// weights stage 2 begins with.
+/// The VQ-VAE for stage 2: the named one, or the one of the run so far, or the run folder's own, or the one of the
+/// model with the initial weights.
 ///
 /// # Errors
-/// If there is none, or another one than that of the run so far.
+/// If there is none, or if it differs from the one of the run so far.
 fn find_first_stage(
     run: &RunFolder,
     start: &Start<'_>,
@@ -301,7 +302,7 @@ fn find_first_stage(
         && !own.exists()
     {
         return Err(TrainError::Run(format!(
-            "the VQ-VAE that this run began with is no longer in {}: say by --vqvae where it is now",
+            "the VQ-VAE that this run began with is no longer in {}: give its new place with --vqvae",
             lost.display()
         )));
     }
@@ -322,7 +323,7 @@ fn find_first_stage(
     Ok((first_stage, VqVaeIdentity { hash, place }))
 }
 
-/// Facts about a U-Net after `steps` steps, learnt as `experiment` says from `datasets`, in the latents of `first_stage`.
+/// Facts about a U-Net after `steps` steps of `experiment` on `datasets`, in the latents of `first_stage`.
 fn unet_metadata(
     experiment: &Experiment,
     datasets: &Datasets,

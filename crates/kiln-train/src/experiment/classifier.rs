@@ -11,7 +11,7 @@ use super::file::{parse_table, read, remember, written};
 use super::refusal::Described;
 use super::training::TrainingConfig;
 
-/// How a [`DigitClassifier`] is trained, as its TOML file describes it.
+/// The training of a [`DigitClassifier`], as its TOML file describes it.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct ClassifierExperiment {
@@ -21,24 +21,25 @@ pub struct ClassifierExperiment {
     /// As [`super::Experiment::overrides`].
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub overrides: Vec<String>,
-    /// What to train on: gray images of 28x28, with labels.
+    /// The training data: gray images of 28x28, with labels.
     pub data: DataConfig,
-    /// How training images are distorted.
+    /// The distortion of training images.
     #[serde(default)]
     pub augmentation: Augmentation,
     /// The optimizer and its schedule.
     pub training: TrainingConfig,
 }
 
-/// How training images are distorted, each anew whenever it is shown: the standard deviations of normal distributions.
+/// The random distortion of training images, each time that one is shown: the standard deviations of normal
+/// distributions.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Augmentation {
-    /// Of the shift along each axis, in pixels.
+    /// The shift along each axis, in pixels.
     pub shift: f64,
-    /// Of the rotation, in degrees.
+    /// The rotation, in degrees.
     pub rotation: f64,
-    /// Of the change of size along each axis, as a share of the size.
+    /// The change of size along each axis, as a share of the size.
     pub scale: f64,
 }
 
@@ -54,7 +55,7 @@ impl ClassifierExperiment {
     /// Like [`Self::load`], from text; `origin` names it in errors.
     ///
     /// # Errors
-    /// Those of [`Self::load`].
+    /// The errors of [`Self::load`].
     pub fn parse(text: &str, origin: &str, overrides: &[String]) -> Result<Self, ConfigError> {
         let mut experiment: Self = parse_table(text, origin, overrides, Described::Classifier)?;
         remember(&mut experiment.overrides, overrides);
@@ -62,10 +63,10 @@ impl ClassifierExperiment {
         Ok(experiment)
     }
 
-    /// The experiment as TOML, as `config.toml` of a run folder keeps it.
+    /// The experiment as TOML, as in `config.toml` of a run folder.
     ///
     /// # Errors
-    /// [`ConfigError::Parse`] for a number that TOML cannot hold.
+    /// [`ConfigError::Parse`] for a number that TOML cannot represent.
     pub fn to_toml(&self) -> Result<String, ConfigError> {
         written(self)
     }
@@ -127,7 +128,7 @@ mod tests {
             ("steps=3", "did you mean `training.steps`?"),
             (
                 "codebook.decay=0.9",
-                "`codebook` belongs to the experiment of a VQ-VAE",
+                "`codebook` belongs in an experiment of a VQ-VAE",
             ),
             ("augmentation=1", "[augmentation]"),
         ] {

@@ -1,4 +1,4 @@
-//! What is wrong with an experiment's description, each in one sentence.
+//! The errors of an experiment's description: each is one sentence.
 
 use std::path::PathBuf;
 
@@ -11,7 +11,7 @@ pub enum ConfigError {
     Read {
         /// The config's path.
         path: PathBuf,
-        /// What the system said.
+        /// The system's error.
         source: std::io::Error,
     },
     /// The text is not TOML, or not this TOML.
@@ -22,17 +22,17 @@ pub enum ConfigError {
         /// What is wrong, with the key.
         message: String,
     },
-    /// A first stage of which a part is missing.
+    /// A part of the first stage is missing.
     #[error(
         "the config has [{there}] but no [{missing}]: a first stage needs [vqvae] and [stage_1], and a pixel-space experiment has none of [vqvae], [codebook] and [stage_1]"
     )]
     HalfAFirstStage {
-        /// A table that is there.
+        /// A table in the file.
         there: &'static str,
-        /// The one that it needs.
+        /// The missing table.
         missing: &'static str,
     },
-    /// A key asks for more memory than there is.
+    /// A key needs more memory than is free.
     #[error(
         "`{key} = {value}` in the config needs about {needed:.1} GB of memory, and {free:.1} GB are free: use a smaller one{}",
         if key.ends_with("batch_size") { " (accumulate makes up for it)" } else { "" }
@@ -42,9 +42,9 @@ pub enum ConfigError {
         key: String,
         /// The refused value.
         value: String,
-        /// What it needs, in units of 10^9 bytes.
+        /// The required memory, in units of 10^9 bytes.
         needed: f64,
-        /// What there is.
+        /// The free memory, in the same unit.
         free: f64,
     },
     /// A key's value cannot work.
@@ -59,7 +59,7 @@ pub enum ConfigError {
     },
 }
 
-/// Says in which table an error lies.
+/// Adds the name of the table to an error.
 pub(super) fn within<T, E: std::fmt::Display>(
     table: &str,
     result: Result<T, E>,

@@ -1,4 +1,4 @@
-//! `[stage_2.evaluation]`: measuring drawn images while training.
+//! `[stage_2.evaluation]`: measurements of drawn images during training.
 
 use std::path::PathBuf;
 
@@ -9,33 +9,33 @@ use super::config_error::{ConfigError, require};
 use super::interval::Interval;
 use super::training::TrainingConfig;
 
-/// Distances between drawn and held-out images, logged while training.
+/// Distances between drawn and held-out images, logged during training.
 ///
-/// As many held-out images are looked at as validation takes (`validation_images`).
+/// The number of held-out images is the one of the validation (`validation_images`).
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct EvaluationConfig {
-    /// Whose features are compared: `digits` logs `frechet`, `kernel` and `confident`, InceptionV3's `2048`, `768` and
-    /// `6c` log `fid` and `kid`.
+    /// The features to compare: `digits` logs `frechet`, `kernel` and `confident`, InceptionV3's `2048`, `768` and `6c`
+    /// log `fid` and `kid`.
     pub features: FeatureKind,
-    /// Checkpoints from one measurement to the next, or passes, to the nearest checkpoint.
+    /// The number of checkpoints from one measurement to the next, or passes, rounded to the nearest checkpoint.
     #[serde(default = "default_every")]
     pub every: Interval,
-    /// Images drawn for one measurement, as `[sampling]` says.
+    /// The number of images for one measurement, drawn as `[sampling]` says.
     #[serde(default = "default_images")]
     pub images: usize,
-    /// The feature network's weights; absent: the built-in classifier's, or pytorch-fid's, which are downloaded.
+    /// The feature network's weights. If absent: the built-in classifier's, or pytorch-fid's, which are downloaded.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub feature_weights: Option<PathBuf>,
     /// Side that images are resized to for InceptionV3: 299 as in pytorch-fid, 75 as in the Keras examples.
     #[serde(default = "default_feature_size")]
     pub feature_size: usize,
-    /// By which figure the best checkpoint is chosen, which stays on disk beside the newest.
+    /// The figure that chooses the best checkpoint. That one stays on disk beside the newest.
     #[serde(default)]
     pub best_by: Best,
 }
 
-/// What the best checkpoint has least of.
+/// The figure that is smallest at the best checkpoint.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 #[non_exhaustive]

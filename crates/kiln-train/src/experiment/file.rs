@@ -1,4 +1,4 @@
-//! An experiment's TOML: read with what is set in place of its keys, and written again.
+//! Reads an experiment's TOML with its overrides, and writes it again.
 
 use std::path::Path;
 
@@ -9,11 +9,11 @@ use super::config_error::ConfigError;
 use super::refusal::{Described, Place, explain};
 use crate::run_folder::RunFolder;
 
-/// What was set in place of the keys of its file when the run in the folder `run` began, or last went on: as `--set` has
-/// it. None where there is no run.
+/// The overrides, as for `--set`, of the run in the folder `run` when it began or was last resumed. Empty if there is
+/// no run.
 ///
 /// # Errors
-/// [`ConfigError`] when the run's `config.toml` cannot be read.
+/// [`ConfigError`] if the run's `config.toml` cannot be read.
 pub fn overrides_of_run(run: &Path) -> Result<Vec<String>, ConfigError> {
     #[derive(Deserialize)]
     struct Recorded {
@@ -30,7 +30,7 @@ pub fn overrides_of_run(run: &Path) -> Result<Vec<String>, ConfigError> {
     Ok(recorded.overrides)
 }
 
-/// Adds `new` overrides to those that are `known`, of which each key's last one counts.
+/// Adds `new` overrides to the `known` ones. The last override of a key counts.
 pub(super) fn remember(known: &mut Vec<String>, new: &[String]) {
     for new in new {
         let key = |text: &str| text.split('=').next().map(|key| key.trim().to_owned());
@@ -70,7 +70,7 @@ pub(super) fn parse_table<T: DeserializeOwned>(
     let value = toml::Value::Table(table.clone());
     serde_path_to_error::deserialize(value).map_err(|error| {
         let (place, message) = explain(&error, &table, described);
-        // The last word on a key is the command line's.
+        // The command line has priority.
         let set = overrides
             .iter()
             .rev()
@@ -93,7 +93,7 @@ fn override_key(table: &mut toml::Table, text: &str) -> Result<(), ConfigError> 
     let (path, value) = text
         .split_once('=')
         .ok_or_else(|| refuse("write it as table.key=value"))?;
-    // A value that is no TOML is taken as a bare word: `--set stage_2.loss=mae`.
+    // A value that is not TOML is a bare word: `--set stage_2.loss=mae`.
     let value = toml::from_str::<toml::Table>(&format!("value = {value}"))
         .ok()
         .and_then(|mut parsed| parsed.remove("value"))
@@ -119,7 +119,8 @@ fn override_key(table: &mut toml::Table, text: &str) -> Result<(), ConfigError> 
     Ok(())
 }
 
-/// Text that is not TOML. TOML's errors draw a picture over several lines; the line's number and a sentence are enough.
+/// The error for text that is not TOML. TOML's own errors draw a picture over several lines; the line's number and a
+/// sentence are enough.
 fn no_toml(error: &toml::de::Error, text: &str, origin: &str) -> ConfigError {
     let before = error.span().and_then(|span| text.get(..span.start));
     let line = before.map(|before| format!(", line {}", before.matches('\n').count() + 1));

@@ -11,16 +11,17 @@ use super::training::TrainingConfig;
 /// The first stage of an experiment: the tables `[vqvae]`, `[codebook]` and `[stage_1]`.
 #[derive(Debug, Clone)]
 pub struct FirstStageConfig {
-    /// The network, in the keys of diffusers' `VQModel`.
+    /// The network, with the keys of diffusers' `VQModel`.
     pub vqvae: VqVaeConfig,
-    /// How its codebook is trained.
+    /// The training of its codebook.
     pub codebook: CodebookConfig,
-    /// How it is trained.
+    /// The training of the network.
     pub stage_1: Stage1Config,
 }
 
 impl FirstStageConfig {
-    /// Refuses a codebook of more codes than `images` of this side have latent vectors: some could never be used.
+    /// Refuses a codebook with more codes than the `images` of this side have latent vectors: some codes could never be
+    /// used.
     ///
     /// # Errors
     /// [`ConfigError::Value`].
@@ -41,7 +42,7 @@ impl FirstStageConfig {
     }
 }
 
-/// Training the VQ-VAE: its objective and its steps.
+/// The training of the VQ-VAE: its objective and its steps.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Stage1Config {

@@ -1,18 +1,18 @@
-//! How often a training does something: counted, or in passes over the data.
+//! The period of something in a training: a count, or passes over the data.
 
 use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
-/// From one time to the next: `500`, in the steps or checkpoints that the key counts in, or `"2 passes"` over the training
-/// images.
+/// The distance from one time to the next: `500` steps or checkpoints, depending on the key, or `"2 passes"` over the
+/// training images.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 #[serde(try_from = "Written", into = "Written")]
 #[non_exhaustive]
 pub enum Interval {
-    /// So many steps or checkpoints; see the key.
+    /// A number of steps or checkpoints, depending on the key.
     Every(usize),
-    /// So many times once over the training images.
+    /// A number of passes over the training images.
     Passes(f64),
 }
 
@@ -65,7 +65,8 @@ impl fmt::Display for Interval {
 }
 
 impl Interval {
-    /// In a unit of which a pass has `per_pass`, to the nearest whole number but at least 1; zero where it never comes.
+    /// The period in a unit with `per_pass` units per pass, rounded to the nearest whole number but at least 1; zero
+    /// means never.
     pub(crate) fn count(self, per_pass: f64) -> usize {
         match self {
             Self::Every(count) => count,
@@ -73,7 +74,7 @@ impl Interval {
         }
     }
 
-    /// Whether it comes at all, after a finite time.
+    /// Whether the period is positive and finite.
     pub(crate) fn is_positive(self) -> bool {
         match self {
             Self::Every(count) => count > 0,

@@ -1,10 +1,10 @@
-//! One TOML file per experiment: the data, both networks, both stages and how to sample.
+//! One TOML file per experiment: the data, both networks, both stages and the sampling.
 //!
-//! Without the tables of the first stage (`[vqvae]`, `[codebook]`, `[stage_1]`) it is a pixel-space experiment: the
-//! U-Net learns to denoise the images themselves.
+//! An experiment without the tables of the first stage (`[vqvae]`, `[codebook]`, `[stage_1]`) is in pixel space: the
+//! U-Net learns to denoise images.
 //!
-//! The file is strict: an unknown key, an impossible shape or a model that does not fit its data is refused
-//! before any work starts, with the key, the value and what would be valid.
+//! The file is strict: kiln refuses an unknown key, an impossible shape or a model that does not fit its data before
+//! any work starts. The error has the key, the value and what would be valid.
 
 mod classifier;
 pub(crate) mod config_error;
@@ -48,20 +48,20 @@ use tables::Tables;
 pub struct Experiment {
     /// Seeds the initial weights, the order of the data and all noise.
     pub seed: u64,
-    /// The keys, as `table.key=value`, that were set in place of its file's. A run folder's `config.toml` has them, so that a
-    /// run that goes on need not be told again.
+    /// The overrides of the file's keys, as `table.key=value`. A run folder's `config.toml` has them, so that a resumed
+    /// run need not be told again.
     pub overrides: Vec<String>,
-    /// What to train on.
+    /// The training data.
     pub data: DataConfig,
-    /// The first stage; none in pixel space. In the file its parts are tables of their own.
+    /// The first stage; `None` in pixel space. In the file its parts are separate tables.
     pub first_stage: Option<FirstStageConfig>,
-    /// The second stage's network, in the keys of diffusers' `UNet2DModel`.
+    /// The second stage's network, with the keys of diffusers' `UNet2DModel`.
     pub unet: UNet2dConfig,
     /// The diffusion schedule.
     pub schedule: ScheduleConfig,
-    /// How the second stage is trained.
+    /// The training of the second stage.
     pub stage_2: Stage2Config,
-    /// How pictures are drawn, while training and by the finished model.
+    /// The drawing of pictures, during training and by the finished model.
     pub sampling: SamplingConfig,
 }
 
@@ -82,7 +82,7 @@ impl Experiment {
         Ok(experiment)
     }
 
-    /// Fills in the sizes that the networks' own configs tell those who use them.
+    /// Fills in the sizes in the networks' configs, which serve the readers of a finished model.
     fn complete(&mut self) {
         if let Some(first_stage) = &mut self.first_stage {
             first_stage.vqvae.sample_size = self.data.size;
@@ -93,7 +93,7 @@ impl Experiment {
             .get_or_insert(SampleSize::Square(side));
     }
 
-    /// Shape of what stage 2 denoises, `[channels, height, width]`: a latent or, in pixel space, an image.
+    /// The shape of a sample in stage 2, `[channels, height, width]`: a latent or, in pixel space, an image.
     pub fn sample_shape(&self) -> [usize; 3] {
         let size = self.data.size;
         match &self.first_stage {
@@ -112,7 +112,7 @@ impl Experiment {
         Ok(schedule)
     }
 
-    /// How the finished model is meant to be sampled: what its `scheduler/` will say.
+    /// The scheduler of the finished model, for its `scheduler/`.
     pub fn scheduler(&self) -> SchedulerConfig {
         SchedulerConfig {
             schedule: self.schedule.clone(),
@@ -126,8 +126,9 @@ impl Experiment {
         }
     }
 
-    /// This experiment as others can have it: without the places of files on this machine, and without the list of what was
-    /// set by hand, which is in its keys. To be told anew are where the data is, and whose feature weights measure.
+    /// This experiment for other users: without the paths of files on this machine, and without the list of overrides,
+    /// because its keys have their values. Another user must give the paths of the data and of the feature weights
+    /// again.
     pub fn without_places(mut self) -> Self {
         self.overrides.clear();
         self.data.path = self.data.path.filter(|path| is_on_the_hub(path));
@@ -195,7 +196,7 @@ impl From<Experiment> for Tables {
     }
 }
 
-/// Whether a path of data means a data set on the Hub.
+/// Whether a data path names a data set on the Hub.
 pub(crate) fn is_on_the_hub(path: &Path) -> bool {
     path.to_string_lossy().starts_with("hf:")
 }

@@ -1,4 +1,4 @@
-//! Why a config was refused, from what serde says about it: a sentence with the key, its value, and one that would do.
+//! Turns serde's errors about a config into a sentence with the key, its value, and a valid one.
 
 use std::sync::LazyLock;
 
@@ -10,9 +10,9 @@ use toml::{Table, Value};
 
 use kiln_pipeline::suggestion;
 
-/// Every key of an [`Experiment`](super::Experiment), with a value that it may have.
+/// Every key of an [`Experiment`](super::Experiment), with a valid value.
 static OF_MODELS: LazyLock<Table> = LazyLock::new(|| {
-    // That it is TOML is tested; without examples sentences are shorter.
+    // A test checks that this is TOML. Without the examples, sentences are only shorter.
     let mut example: Table = toml::from_str(include_str!("example.toml")).unwrap_or_default();
     if let Some(Value::Table(schedule)) = example.get_mut("schedule") {
         for kind in ScheduleKind::ALL {
@@ -25,7 +25,7 @@ static OF_MODELS: LazyLock<Table> = LazyLock::new(|| {
     example
 });
 
-/// The same of a [`ClassifierExperiment`](super::ClassifierExperiment).
+/// The same for a [`ClassifierExperiment`](super::ClassifierExperiment).
 static OF_THE_CLASSIFIER: LazyLock<Table> = LazyLock::new(|| {
     let own = "augmentation = { shift = 0.7, rotation = 5.0, scale = 0.05 }";
     let mut example: Table = toml::from_str(own).unwrap_or_default();
@@ -39,7 +39,7 @@ static OF_THE_CLASSIFIER: LazyLock<Table> = LazyLock::new(|| {
     example
 });
 
-/// What a config describes.
+/// The kind of experiment that a config describes.
 #[derive(Debug, Clone, Copy)]
 pub(super) enum Described {
     /// An [`Experiment`](super::Experiment).
@@ -49,7 +49,7 @@ pub(super) enum Described {
 }
 
 impl Described {
-    /// All keys that it has.
+    /// All its keys.
     fn example(self) -> &'static Table {
         match self {
             Self::Models => &OF_MODELS,
@@ -72,14 +72,14 @@ impl Described {
     }
 }
 
-/// Longer values are cut in a sentence.
+/// A sentence cuts longer values.
 const SHOWN: usize = 60;
 
-/// A place in a config: the keys that lead to it.
+/// A place in a config: the path of keys to it.
 #[derive(Debug, Clone, PartialEq)]
 pub(super) struct Place(Vec<String>);
 
-/// What is wrong with the `table` that a config was read as, and where.
+/// The error in the `table` of a config, and its place.
 pub(super) fn explain(
     error: &serde_path_to_error::Error<Error>,
     table: &Table,
@@ -135,18 +135,18 @@ impl Place {
         Self(keys.collect())
     }
 
-    /// The place that `table.key=value` of the command line names.
+    /// The place of `table.key=value` from the command line.
     pub(super) fn of_override(text: &str) -> Self {
         let (path, _) = text.split_once('=').unwrap_or((text, ""));
         Self(path.trim().split('.').map(str::to_owned).collect())
     }
 
-    /// Whether this is `other`, or above or below it.
+    /// Whether this place equals `other`, or is above or below it.
     pub(super) fn is_along(&self, other: &Self) -> bool {
         self.0.iter().zip(&other.0).all(|(one, other)| one == other)
     }
 
-    /// The line, from one, of the key in the text of a config, or of the innermost table above it that is there.
+    /// The line, counted from one, of the key in the text of a config, or of the innermost existing table above it.
     pub(super) fn line_in(&self, text: &str) -> Option<usize> {
         let parsed = DeTable::parse(text).ok()?;
         let mut table = parsed.get_ref();
@@ -165,8 +165,8 @@ impl Place {
         Some(before.matches('\n').count() + 1)
     }
 
-    /// This place, or the one above it at which `table` has a value in place of a table: `noise_levels`, which is a name where
-    /// it should be a table, has no variant below it.
+    /// This place, or the place above it where `table` has a value instead of a table. For example, `noise_levels` may
+    /// be a name where it should be a table, and then there is no variant below it.
     fn value_in(&self, table: &Table) -> Self {
         let mut inner = Some(table);
         let keys = self.0.iter().take_while(|key| {
@@ -202,7 +202,7 @@ impl Place {
             let table = if table.is_empty() { table } else { table + "." };
             return format!("there is no key `{name}`; did you mean `{table}{meant}`?");
         }
-        // The right key of the wrong table.
+        // The key exists in another table.
         let elsewhere = keys_named(key, described);
         if !elsewhere.is_empty() {
             return format!(
@@ -210,11 +210,11 @@ impl Place {
                 either(&elsewhere)
             );
         }
-        // The right key of another kind of experiment.
+        // The key exists in another kind of experiment.
         let other = described.other();
         if found(other.example(), &place.0).is_some() {
             return format!(
-                "`{name}` belongs to the experiment of {}, and this is to be one of {}, which has {}",
+                "`{name}` belongs in an experiment of {}, but this is one of {}, which has {}",
                 other.in_words(),
                 described.in_words(),
                 known.join(", ")
@@ -234,7 +234,7 @@ impl Place {
         }
     }
 
-    /// The `kind` of the table at this place, which decides what other keys it has.
+    /// The `kind` of the table at this place, which determines its other keys.
     fn kind_in<'a>(&self, table: &'a Table) -> Option<&'a str> {
         let here = found(table, &self.0)?.as_table()?;
         here.get("kind")?.as_str()
@@ -258,8 +258,8 @@ impl Place {
         }
     }
 
-    /// The place below this one, in a table that serde had to read twice and forgot where it was, whose value is the one that
-    /// `message` quotes.
+    /// The place below this one whose value `message` quotes. serde loses the place in a table that it has to read
+    /// twice.
     fn narrowed(self, message: &str, table: &Table) -> Self {
         fn collect(place: &Place, table: &Table, quoted: &str, places: &mut Vec<Place>) {
             for (key, value) in table {
@@ -292,9 +292,9 @@ impl Place {
         let list = known.join(", ");
         match suggestion(value, known.iter().copied()) {
             Some(meant) => format!(
-                "`{value}` is no value of `{name}`; did you mean `{meant}`? It can be {list}"
+                "`{value}` is not a value of `{name}`; did you mean `{meant}`? It can be {list}"
             ),
-            None => format!("`{value}` is no value of `{name}`, which can be {list}"),
+            None => format!("`{value}` is not a value of `{name}`, which can be {list}"),
         }
     }
 
@@ -340,13 +340,13 @@ impl Place {
         format!("`{name} = {}` cannot work: {advice}", shown(found))
     }
 
-    /// A value that may stand here.
+    /// A valid value for this place.
     fn example(&self, described: Described) -> Option<&'static Value> {
         found(described.example(), &self.0)
     }
 }
 
-/// How serde calls a value that it did not expect.
+/// serde's words for an unexpected value.
 fn unexpected(value: &Value) -> String {
     let date = value.as_datetime().map(ToString::to_string);
     let unexpected = match value {
@@ -361,7 +361,7 @@ fn unexpected(value: &Value) -> String {
     unexpected.to_string()
 }
 
-/// The value at a place, or the innermost one above it that is no table.
+/// The value at a place, or the innermost one above it that is not a table.
 fn found<'a>(table: &'a Table, keys: &[String]) -> Option<&'a Value> {
     let (first, rest) = keys.split_first()?;
     match table.get(first)? {
@@ -407,12 +407,12 @@ fn shown(value: &Value) -> String {
     }
 }
 
-/// Whether a table was expected that is no variant of anything, of which there are many.
+/// Whether a plain table was expected, as opposed to a variant. There are many such tables.
 fn is_of_struct(message: &str) -> bool {
     message.contains("expected struct ") && !message.contains("struct variant")
 }
 
-/// What serde's visitors expect, for people.
+/// The expectations of serde's visitors, in plain words.
 fn expected_in_words(expected: &str) -> Option<String> {
     Some(match expected {
         "usize" | "u64" | "u32" | "u16" | "u8" => "it must be a whole number, 0 or more".to_owned(),

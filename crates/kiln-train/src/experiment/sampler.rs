@@ -1,4 +1,4 @@
-//! `sampling.sampler`: a table with a sampler's settings or, where the usual ones will do, its name alone.
+//! `sampling.sampler`: a table with a sampler's settings, or its name alone for the defaults.
 
 use std::fmt;
 

@@ -6,21 +6,22 @@ use serde::{Deserialize, Serialize};
 
 use super::sampler;
 
-/// How pictures are drawn.
+/// The drawing of pictures.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct SamplingConfig {
-    /// Denoising steps of the pictures drawn while training.
+    /// Denoising steps of the pictures drawn during training.
     pub steps: usize,
-    /// Images in such a picture. With classes each has a row, of as many whole columns as this allows, at least one.
+    /// Images in such a picture. With classes each class has a row, and the number of columns is rounded down, but at
+    /// least one.
     pub count: usize,
-    /// How to walk from noise to image: a name, or a table with the sampler's settings.
+    /// The sampler: a name, or a table with the sampler's settings.
     #[serde(deserialize_with = "sampler::by_name_or_table")]
     pub sampler: Sampler,
-    /// Which of the schedule's timesteps are visited.
+    /// The choice of timesteps that the sampler visits.
     pub spacing: Spacing,
-    /// How predicted clean latents or, in pixel space, images are kept in their range: a number (1 for pixels), or
-    /// dynamic thresholding; absent: not at all.
+    /// The clipping of predicted clean latents or, in pixel space, images: a number (1 for pixels), or dynamic
+    /// thresholding. If absent: no clipping.
     pub clip: Option<Clip>,
 }
 

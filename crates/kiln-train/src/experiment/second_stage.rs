@@ -6,38 +6,38 @@ use serde::{Deserialize, Serialize};
 use super::evaluation::EvaluationConfig;
 use super::training::TrainingConfig;
 
-/// Training the U-Net: its objective and its steps.
+/// The training of the U-Net: its objective and its steps.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Stage2Config {
-    /// What the network's output means.
+    /// The meaning of the network's output.
     #[serde(default = "default_prediction")]
     pub prediction: Prediction,
-    /// Distance between what the network's output stands for and the truth.
+    /// Distance between the prediction and the truth.
     #[serde(default)]
     pub loss: Distance,
-    /// The component whose distance is taken; absent: what is predicted.
+    /// The component whose distance counts. If absent: the predicted one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub loss_on: Option<Prediction>,
-    /// How much each noise level counts in the loss.
+    /// The weight of each noise level in the loss.
     #[serde(default)]
     pub loss_weight: LossWeight,
-    /// How noisy the images are that the network is trained on.
+    /// The distribution of the training images' noise.
     #[serde(default)]
     pub noise_levels: NoiseLevels,
-    /// Share of the images that are shown without their class, in [0, 1): what classifier-free guidance needs to have
-    /// been trained (Ho and Salimans 2022). Only for a U-Net with classes.
+    /// Share of the images that are shown without their class, in [0, 1). Classifier-free guidance needs it (Ho and
+    /// Salimans 2022). Only for a U-Net with classes.
     #[serde(default)]
     pub label_dropout: f64,
     /// The optimizer and its schedule.
     pub training: TrainingConfig,
-    /// Distances between drawn and real images, measured now and then. Absent: none.
+    /// Distances between drawn and real images, measured now and then. If absent: none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub evaluation: Option<EvaluationConfig>,
 }
 
 impl Stage2Config {
-    /// What the network minimises.
+    /// The loss that the network minimises.
     pub fn objective(&self) -> Loss {
         Loss {
             prediction: self.prediction,

@@ -1,4 +1,4 @@
-//! An experiment as its file has it: one table beside the other, those of the first stage among them.
+//! The layout of an experiment's file: one table beside the other, including the ones of the first stage.
 
 use kiln_data::DataConfig;
 use kiln_diffusion::ScheduleConfig;
@@ -20,7 +20,7 @@ pub(super) struct Tables {
     pub(super) overrides: Vec<String>,
     pub(super) data: DataConfig,
     pub(super) vqvae: Option<VqVaeConfig>,
-    /// Absent: with its defaults.
+    /// If absent: the defaults.
     pub(super) codebook: Option<CodebookConfig>,
     pub(super) stage_1: Option<Stage1Config>,
     pub(super) unet: UNet2dConfig,

@@ -1,4 +1,4 @@
-//! What every stage says of its training: the optimizer, its steps, and what is kept along the way.
+//! The settings of every stage's training: the optimizer, its steps, and what is kept along the way.
 
 use kiln_kernels::Precision;
 use kiln_models::ema::EmaConfig;
@@ -7,11 +7,11 @@ use serde::{Deserialize, Serialize};
 use super::config_error::{ConfigError, require, within};
 use super::interval::Interval;
 
-/// The most updates of the weights: more than any training takes.
+/// The largest number of weight updates: more than any training needs.
 const MOST_STEPS: usize = 100_000_000;
-/// The most images of one device in a step.
+/// The largest number of images per device in a step.
 const MOST_STEP_IMAGES: usize = 1 << 20;
-/// The most of what else is counted: checkpoints, images, steps between pictures.
+/// The largest value of the other counts: checkpoints, images, steps between pictures.
 const MOST: usize = 1 << 31;
 
 /// The optimizer (AdamW), its learning rate over time, and what is kept along the way.
@@ -24,13 +24,13 @@ pub struct TrainingConfig {
     pub steps: usize,
     /// Images per device in one forward and backward pass.
     pub batch_size: usize,
-    /// Batches whose gradients are summed up to one step. Where there are several, a step sees each training image at most 100
-    /// times, which is checked once the data are known.
+    /// Batches whose gradients are summed for one step. If there are several, a step may see each training image at
+    /// most 100 times; this is checked when the data is known.
     #[serde(default = "one")]
     pub accumulate: usize,
     /// The learning rate after warm-up.
     pub learning_rate: f64,
-    /// Where the cosine ends; equal to `learning_rate` for a constant rate.
+    /// The end of the cosine; equal to `learning_rate` for a constant rate.
     #[serde(default)]
     pub final_learning_rate: f64,
     /// Steps over which the rate rises linearly from zero.
@@ -45,24 +45,25 @@ pub struct TrainingConfig {
     /// AdamW's epsilon.
     #[serde(default = "default_epsilon")]
     pub epsilon: f64,
-    /// Largest Euclidean norm of all gradients together; larger ones are scaled down. Zero: no limit.
+    /// Largest Euclidean norm of all gradients together; larger gradients are scaled down. Zero means no limit.
     #[serde(default = "default_clip_norm")]
     pub clip_norm: f64,
-    /// Which numbers the convolutions multiply: `f32` or `bf16`. Weights, sums and losses are `f32` in either case.
+    /// The type of numbers that the convolutions multiply: `f32` or `bf16`. Weights, sums and losses are `f32` in
+    /// either case.
     #[serde(default)]
     pub precision: Precision,
-    /// Average of the weights, used for validation, pictures and the finished model. Absent: none.
+    /// Average of the weights, used for validation, pictures and the finished model. If absent: none.
     #[serde(default)]
     pub ema: Option<EmaConfig>,
     /// Steps from one checkpoint, validation and row of `metrics.csv` to the next, or passes: `"1 pass"`.
     pub checkpoint_every: Interval,
-    /// How many of the newest checkpoints stay on disk, beside the best one.
+    /// The number of newest checkpoints that stay on disk, beside the best one.
     #[serde(default = "default_keep")]
     pub keep_checkpoints: usize,
-    /// Checkpoints from one picture to the next, or passes, to the nearest checkpoint. Zero: none.
+    /// Checkpoints from one picture to the next, or passes, rounded to the nearest checkpoint. Zero means no pictures.
     #[serde(default = "every_one")]
     pub pictures_every: Interval,
-    /// Images that validation looks at, spread evenly over the validation split. Zero: all.
+    /// The number of images in a validation, spread evenly over the validation split. Zero means all.
     #[serde(default)]
     pub validation_images: usize,
 }
@@ -87,7 +88,8 @@ fn default_clip_norm() -> f64 {
 }
 
 impl TrainingConfig {
-    /// Which of `available` validation images are looked at. Not the first ones: many data sets are sorted by class.
+    /// The chosen ones of the `available` validation images. They are not the first ones, because many data sets are
+    /// sorted by class.
     pub(crate) fn validated(&self, available: usize) -> Vec<u32> {
         let count = match self.validation_images {
             0 => available,

@@ -1,4 +1,4 @@
-//! What is refused before any work starts: values that cannot work, and parts that do not fit each other.
+//! Refuses values that cannot work, and parts that do not fit each other, before any work starts.
 
 use kiln_models::Autoencoder;
 
@@ -7,7 +7,7 @@ use super::{Experiment, FirstStageConfig, Stage1Config};
 use crate::counted;
 
 impl Experiment {
-    /// Checks that an autoencoder trained elsewhere gives the latents that this experiment's U-Net takes.
+    /// Checks that the latents of an autoencoder trained elsewhere fit this experiment's U-Net.
     pub fn check_first_stage(&self, autoencoder: &Autoencoder) -> Result<(), ConfigError> {
         let Some(FirstStageConfig { vqvae: own, .. }) = &self.first_stage else {
             return Ok(());
@@ -39,7 +39,7 @@ impl Experiment {
         Ok(())
     }
 
-    /// Checks that the network has a row for each of the data set's `classes`, and one more for the null class where
+    /// Checks that the network has a row for each of the data set's `classes`, and one more for the null class if
     /// labels are dropped. `data` is the data set's name; without labels it has no classes.
     pub(crate) fn check_classes(
         &self,
@@ -60,7 +60,7 @@ impl Experiment {
         };
         let dropout = self.stage_2.label_dropout;
         let (wanted, reason) = if dropout > 0.0 {
-            let null = "and the null class that stage_2.label_dropout puts in their place";
+            let null = "and the null class, which replaces labels that stage_2.label_dropout drops";
             (classes + 1, format!("{} {null}", counted(classes, "class")))
         } else {
             (classes, counted(classes, "class"))
@@ -77,7 +77,7 @@ impl Experiment {
         let schedule = self.build_schedule()?;
         within("stage_2.loss_weight", self.stage_2.loss_weight.validate())?;
         within("stage_2.noise_levels", self.stage_2.noise_levels.validate())?;
-        // The finished model must be one that can be saved.
+        // It must be possible to save the finished model.
         within("sampling", self.scheduler().to_json())?;
         self.stage_2.training.validate("stage_2.training")?;
         if let Some(evaluation) = &self.stage_2.evaluation {
@@ -133,7 +133,7 @@ impl Experiment {
         })
     }
 
-    /// Whether the U-Net fits what it denoises and the schedule's `timesteps`.
+    /// Checks that the U-Net fits its samples and the schedule's `timesteps`.
     fn validate_unet(&self, timesteps: usize) -> Result<(), ConfigError> {
         let [channels, side, _] = self.sample_shape();
         let samples = match &self.first_stage {
@@ -164,7 +164,7 @@ impl Experiment {
             levels,
             || {
                 format!(
-                    "its {levels} levels divide by {halvings}, which {samples} of {side}x{side} cannot be: use fewer levels or a larger size"
+                    "{samples} of {side}x{side} are not divisible by {halvings}, which its {levels} levels need: use fewer levels or a larger size"
                 )
             },
         )?;
@@ -183,7 +183,7 @@ impl Experiment {
         Ok(())
     }
 
-    /// What can be known about classes without the data: see [`Self::check_classes`].
+    /// Checks the classes as far as possible without the data: see [`Self::check_classes`].
     fn validate_labels(&self) -> Result<(), ConfigError> {
         if let Some(kind) = self.unet.class_embed_type {
             require(false, "unet.class_embed_type", format!("{kind:?}"), || {

@@ -31,7 +31,7 @@ use kiln_pipeline::pictures::{Images, columns_for, grid, save_png};
 
 /// Images in a picture of reconstructions.
 const PICTURED: usize = 32;
-/// Images whose encoder outputs k-means starts from.
+/// The number of images whose encoder outputs are the input of k-means.
 const KMEANS_IMAGES: usize = 256;
 const KMEANS_ITERATIONS: usize = 20;
 
@@ -58,14 +58,14 @@ pub(crate) fn metrics(bottleneck: &Bottleneck) -> Vec<MetricKind> {
     metrics
 }
 
-/// What is trained in stage 1.
+/// The trained networks of stage 1.
 #[derive(Module, Debug)]
 pub(crate) struct FirstStageNetworks {
     vqvae: Averaged<Autoencoder>,
     codebook: Option<CodebookTraining>,
 }
 
-/// What does not change while stage 1 trains.
+/// The constant parts of stage 1's training.
 #[derive(Debug)]
 pub(crate) struct FirstStageRecipe {
     objective: Stage1Objective,
@@ -91,7 +91,7 @@ pub(crate) struct ValidationImages {
     picture: bool,
 }
 
-/// Stage 1 of `network` as `first_stage` says, on images with a `border`.
+/// Stage 1 of `network`, as described by `first_stage`, on images with a `border`.
 pub(crate) fn trainee(
     first_stage: &FirstStageConfig,
     mut network: Autoencoder,
@@ -151,7 +151,7 @@ impl Recipe for FirstStageRecipe {
         if let (Some(quantizer), Some(codes), Some(codebook)) =
             (quantizer, passed.codes, &networks.codebook)
         {
-            // The statistics travel as gradients, so whatever sums those over devices sums these, too.
+            // The statistics travel as gradients, so the code that sums gradients over devices also sums them.
             let statistics = quantizer.statistics(encoded, codes, position);
             carried = Some(codebook.carry(statistics));
         }
@@ -217,7 +217,7 @@ fn report(
 }
 
 impl FirstStageRecipe {
-    /// Rows of originals, each over the row of their reconstructions.
+    /// Draws rows of originals, each over the row of their reconstructions.
     fn draw(
         &self,
         step: usize,
@@ -242,7 +242,7 @@ impl FirstStageRecipe {
     }
 }
 
-/// `network` with codes at the k-means centres of what its encoder makes of some of `images`.
+/// `network` with codes at the k-means centres of its encoder's output for some of the `images`.
 pub(crate) fn with_kmeans_codes(
     mut network: Autoencoder,
     config: &FirstStageConfig,
@@ -256,7 +256,7 @@ pub(crate) fn with_kmeans_codes(
     let first: Vec<_> = (order.iter().take(KMEANS_IMAGES))
         .map(|&index| (index, false))
         .collect();
-    // As many as are trained on together, which fit into memory.
+    // The batch size of the training fits into memory.
     let batches: Vec<_> = (first.chunks(config.stage_1.training.batch_size.max(1)))
         .map(<[_]>::to_vec)
         .collect();
@@ -288,7 +288,7 @@ pub(crate) fn with_kmeans_codes(
     Ok(network)
 }
 
-/// The images of both splits as stage 1 sees them.
+/// The images of both splits as stage 1's input.
 pub(crate) struct ImageSource {
     datasets: Datasets,
     plan: Arc<Plan>,
@@ -298,7 +298,7 @@ pub(crate) struct ImageSource {
 }
 
 impl ImageSource {
-    /// The images of `datasets` for `training` under `seed`.
+    /// The images of `datasets` for `training` with `seed`.
     pub(crate) fn new(
         training: &TrainingConfig,
         seed: u64,

@@ -1,4 +1,4 @@
-//! What stage 1 minimises, and how its reconstructions are measured.
+//! The objective of stage 1, and the measure of its reconstructions.
 
 use burn::tensor::Tensor;
 use kiln_diffusion::Distance;
@@ -11,7 +11,7 @@ use crate::experiment::Stage1Config;
 #[derive(Debug, Clone)]
 pub(crate) struct Stage1Objective {
     reconstruction: Distance,
-    /// What the bottleneck's terms count, by name.
+    /// The weights of the bottleneck's terms, by name.
     of_bottleneck: Vec<(&'static str, f64)>,
 }
 
@@ -26,7 +26,7 @@ pub(crate) struct Terms {
 
 impl Stage1Objective {
     pub(crate) fn new(stage: &Stage1Config, update: CodebookUpdate) -> Self {
-        // Where a moving average moves the codes, the codebook's term is only told.
+        // If a moving average moves the codes, the codebook's term is only reported.
         let by_gradient = if update.is_by_gradient() { 1.0 } else { 0.0 };
         let &Stage1Config {
             reconstruction,
@@ -46,8 +46,8 @@ impl Stage1Objective {
         names
     }
 
-    /// With a codebook `L = distance(x, x') + |sg[z] - e|^2 + beta |z - sg[e]|^2` (van den Oord et al. 2017, equation 3), without
-    /// the second term where a moving average moves the codes.
+    /// With a codebook `L = distance(x, x') + |sg[z] - e|^2 + beta |z - sg[e]|^2` (van den Oord et al. 2017, equation
+    /// 3), without the second term if a moving average moves the codes.
     pub(crate) fn terms(
         &self,
         images: Tensor<4>,
@@ -69,13 +69,13 @@ impl Stage1Objective {
     }
 }
 
-/// The mean of [`kiln_eval::psnr`] over images `[batch, channels, height, width]` in [-1, 1], computed where they are:
+/// The mean of [`kiln_eval::psnr`] over images `[batch, channels, height, width]` in [-1, 1], computed on their device:
 /// `[1]`.
 pub(crate) fn psnr(images: Tensor<4>, reconstructions: Tensor<4>) -> Tensor<1> {
     let [batch, ..] = images.dims();
     let difference = (images - reconstructions.clamp(-1.0, 1.0)).mul_scalar(0.5);
     let errors = difference.square().reshape([batch as i32, -1]).mean_dim(1);
-    // A perfect image would be infinitely good, and one of them would hide the others: 100 dB at most.
+    // A perfect image would be infinite, and one of them would hide the others, so the limit is 100 dB.
     errors
         .clamp_min(1e-10)
         .log()

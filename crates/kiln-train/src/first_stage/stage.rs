@@ -20,7 +20,7 @@ use crate::start::identity::OF_STAGE_1;
 use crate::start::{Start, initial_weights};
 use kiln_pipeline::Devices;
 
-/// Training the autoencoder of an experiment.
+/// The training of an experiment's autoencoder.
 pub(crate) struct Stage1<'a> {
     experiment: &'a Experiment,
     config: &'a FirstStageConfig,

@@ -1,4 +1,4 @@
-//! Checkpoints: everything that a stage needs to go on as if it had never stopped.
+//! Checkpoints: everything that a stage needs to continue as if it had never stopped.
 //!
 //! ```text
 //! checkpoints/step-0001500/
@@ -8,8 +8,8 @@
 //!   checkpoint.json  the cursor, what is learnt from what, what the best one has least of, and the sha256 of each file
 //! ```
 //!
-//! A checkpoint is written under a temporary name and renamed when it is whole, so a kill at any moment leaves
-//! either all of it or none. Damage that comes later is found by the digests.
+//! A checkpoint is written under a temporary name and renamed when it is complete, so a kill at any moment leaves
+//! either all of it or nothing. The digests reveal later damage.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::ErrorKind;
@@ -32,31 +32,31 @@ use crate::run_folder::sync_folder;
 use crate::start::identity::Identity;
 use kiln_pipeline::plots::Rows;
 
-/// Where a checkpoint lies until it is whole.
+/// The name of a checkpoint until it is complete.
 const WRITING: &str = ".writing";
 
 /// The checkpoints of one stage in one run folder.
 #[derive(Debug, Clone)]
 pub(crate) struct CheckpointFolder {
     path: PathBuf,
-    /// Steps of checkpoints that this process wrote or has found whole.
+    /// Steps of checkpoints that this process wrote or verified.
     whole: Arc<Mutex<BTreeSet<usize>>>,
 }
 
-/// A checkpoint on disk whose files are whole.
+/// A checkpoint on disk with undamaged files.
 #[derive(Debug, Clone)]
 pub(crate) struct GoodCheckpoint {
     pub(crate) step: usize,
     /// The version of kiln that wrote it.
     pub(crate) kiln: String,
     pub(crate) identity: Option<Identity>,
-    /// Rows that `metrics.csv` may lack.
+    /// Rows that may be missing in `metrics.csv`.
     pub(crate) rows: Rows,
     folder: PathBuf,
 }
 
 impl GoodCheckpoint {
-    /// The checkpoint in `folder`, or what is wrong with it.
+    /// The checkpoint in `folder`, or a sentence that says what is wrong with it.
     pub(crate) fn open(folder: &Path) -> Result<Self, String> {
         let manifest = verify(folder)?;
         Ok(Self {
@@ -77,10 +77,10 @@ impl GoodCheckpoint {
             .map_err(|error| format!("{module}: {error}"))
     }
 
-    /// Checks that it holds just the weights of `model`. Burn panics where it does not.
+    /// Checks that the checkpoint has exactly the weights of `model`. Otherwise Burn would panic.
     ///
     /// # Errors
-    /// If it belongs to another network.
+    /// If the checkpoint belongs to another network.
     pub(crate) fn require_weights_of<M: Module>(&self, model: &M) -> Result<(), TrainError> {
         let unreadable = |reason| TrainError::Run(format!("{}: {reason}", self.folder.display()));
         let record = ModuleRecord::from_bytes(self.module().map_err(unreadable)?);
@@ -102,7 +102,7 @@ impl CheckpointFolder {
         }
     }
 
-    /// Checks that no folder has the name of one of the files, which could then not be written.
+    /// Checks that no folder has the name of one of the files, because the file could then not be written.
     ///
     /// # Errors
     /// Names the folder.
@@ -117,12 +117,13 @@ impl CheckpointFolder {
         }
     }
 
-    /// Removes what a killed process has left of a checkpoint.
+    /// Removes the parts of a checkpoint that a killed process left.
     pub(crate) fn clear_leftovers(&self) -> std::io::Result<()> {
         remove(&self.path.join(WRITING))
     }
 
-    /// Steps of all checkpoints that are there, damaged or not, oldest first. A folder that holds none of their files is none.
+    /// Steps of all existing checkpoints, damaged or not, oldest first. A folder without any of their files is not a
+    /// checkpoint.
     pub(crate) fn steps(&self) -> Vec<usize> {
         let entries = std::fs::read_dir(&self.path)
             .into_iter()
@@ -143,7 +144,7 @@ impl CheckpointFolder {
         steps
     }
 
-    /// The newest checkpoint that is whole; damaged ones are passed over with a warning.
+    /// The newest undamaged checkpoint. Damaged ones are skipped with a warning.
     pub(crate) fn newest_good(&self) -> Option<GoodCheckpoint> {
         self.steps().into_iter().rev().find_map(|step| {
             let folder = self.path(step);
@@ -160,12 +161,12 @@ impl CheckpointFolder {
         })
     }
 
-    /// Where the checkpoint of a step lies.
+    /// The folder of a step's checkpoint.
     pub(crate) fn path(&self, step: usize) -> PathBuf {
         self.path.join(format!("step-{step:07}"))
     }
 
-    /// Whether the checkpoint of this step has no damage. Files are read once.
+    /// Whether the checkpoint of this step is undamaged. Files are read once.
     fn is_whole(&self, step: usize) -> bool {
         let mut whole = self.whole.lock().unwrap_or_else(PoisonError::into_inner);
         if !whole.contains(&step) && verify(&self.path(step)).is_ok() {
@@ -174,7 +175,7 @@ impl CheckpointFolder {
         whole.contains(&step)
     }
 
-    /// The step of the whole checkpoint that has least of what the best one is chosen by.
+    /// The step of the undamaged checkpoint with the smallest criterion.
     pub(crate) fn best(&self) -> Option<usize> {
         self.best_of(&self.steps())
     }
@@ -204,9 +205,9 @@ impl CheckpointFolder {
         let temporary = self.path.join(WRITING);
         std::fs::create_dir_all(&temporary)?;
         let written = fill(&temporary, &manifest, parts).and_then(|()| {
-            remove(&folder)?; // damaged, or it would have been kept
+            remove(&folder)?; // damaged, because a good one would have been kept
             if folder.exists() {
-                // With files of somebody else's.
+                // The folder has files that kiln did not write.
                 for (from, to) in files_in(&temporary).zip(files_in(&folder)) {
                     std::fs::rename(from, to)?;
                 }
@@ -218,7 +219,7 @@ impl CheckpointFolder {
             sync_folder(&self.path)
         });
         if written.is_err() {
-            // Best effort: the error that matters is the one that is returned.
+            // Best effort: the returned error is the one that matters.
             let _ = remove(&temporary);
         }
         written?;
@@ -228,8 +229,8 @@ impl CheckpointFolder {
         self.prune(keep, manifest.step)
     }
 
-    /// Of the checkpoints up to step `last`, the one just written, those that are whole count. Later ones are damaged, or
-    /// the training would have gone on from them: they wait until it comes there again.
+    /// Counts the undamaged checkpoints up to step `last`, the one just written. Later ones are damaged, because the
+    /// training would otherwise have continued from them. They stay until the training reaches their steps again.
     fn prune(&self, keep: usize, last: usize) -> std::io::Result<()> {
         let mut steps = self.steps();
         steps.retain(|&step| step <= last);
@@ -243,14 +244,14 @@ impl CheckpointFolder {
     }
 }
 
-/// The files that a checkpoint in `folder` has. The last one makes it whole.
+/// The files of a checkpoint in `folder`. The last one completes it.
 fn files_in(folder: &Path) -> impl Iterator<Item = PathBuf> + use<> {
     let names = PARTS.into_iter().chain([MANIFEST]);
     let folder = folder.to_owned();
     names.map(move |name| folder.join(name))
 }
 
-/// Removes the checkpoint in `folder`, damaged or not. What somebody else put there stays, and the folder with it.
+/// Removes the checkpoint in `folder`, damaged or not. Other files there stay, and the folder with them.
 fn remove(folder: &Path) -> std::io::Result<()> {
     let unless = |kinds: &[ErrorKind], outcome: std::io::Result<()>| match outcome {
         Err(error) if !kinds.contains(&error.kind()) => Err(error),
@@ -285,19 +286,19 @@ fn write_synced(path: &Path, bytes: &[u8]) -> std::io::Result<()> {
     file.sync_all()
 }
 
-/// The manifest of the checkpoint in `folder`, whose files are as it says.
+/// The manifest of the checkpoint in `folder`, after a check of its files.
 fn verify(folder: &Path) -> Result<Manifest, String> {
     let manifest = Manifest::read(folder)?;
     manifest.verify(folder)?;
     Ok(manifest)
 }
 
-/// Whether `folder` is a checkpoint of a training, whole or damaged.
+/// Whether `folder` is a checkpoint of a training, damaged or not.
 pub(crate) fn is_checkpoint(folder: &Path) -> bool {
     folder.join(MANIFEST).is_file()
 }
 
-/// Collects the three records that the Learner hands out on three threads, and writes them together.
+/// Collects the three records that the Learner passes on three threads, and writes them together.
 #[derive(Clone)]
 pub(crate) struct CheckpointWriter(Arc<Writer>);
 
@@ -306,10 +307,10 @@ struct Writer {
     resume: Option<GoodCheckpoint>,
     keep: usize,
     session: Session,
-    /// The metric of the validation split that the best checkpoint has least of.
+    /// The validation metric that is smallest at the best checkpoint.
     best_by: &'static str,
     identity: Identity,
-    /// By the Learner's epoch: what is known of checkpoints that are not whole yet.
+    /// The parts of incomplete checkpoints, by the Learner's epoch.
     pending: Mutex<BTreeMap<usize, Pending>>,
 }
 
@@ -397,7 +398,7 @@ impl CheckpointWriter {
     }
 }
 
-/// The files of a checkpoint, in the order in which the Learner takes their checkpointers.
+/// The files of a checkpoint, in the order of the Learner's checkpointers.
 pub(crate) const PARTS: [&str; 3] = ["model.bpk", "optimizer.bpk", "scheduler.bpk"];
 
 /// Saves and restores one of the three records.
@@ -415,7 +416,7 @@ impl<R: Checkpoint> Checkpointer<R> for CheckpointPart {
         Ok(())
     }
 
-    /// Never asked for: [`CheckpointFolder::write`] removes what is old.
+    /// Never called: [`CheckpointFolder::write`] removes old checkpoints.
     fn delete(&self, _epoch: usize) -> Result<(), CheckpointerError> {
         Ok(())
     }
@@ -430,7 +431,7 @@ impl<R: Checkpoint> Checkpointer<R> for CheckpointPart {
     }
 }
 
-/// Saves after every round, and notes the step and the validation loss that belong to it.
+/// Saves after every round, and records its step and validation loss.
 impl CheckpointingStrategy for CheckpointWriter {
     fn checkpointing(
         &mut self,
@@ -547,7 +548,7 @@ mod tests {
         assert_eq!(folder.steps(), [20]);
         let left: Vec<_> = std::fs::read_dir(folder.path(10)).unwrap().collect();
         assert_eq!(left.len(), 1);
-        // A training that comes there again writes beside it, and a damaged checkpoint is replaced.
+        // A training that reaches the step again writes beside the other file, and replaces a damaged checkpoint.
         for damage in [None, Some("checkpoint.json")] {
             if let Some(file) = damage {
                 std::fs::write(folder.path(10).join(file), "cut").unwrap();

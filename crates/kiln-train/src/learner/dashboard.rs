@@ -1,4 +1,4 @@
-//! Burn's terminal dashboard, with a Ctrl-C that arrives, and a training that survives its terminal.
+//! Burn's terminal dashboard, with a working Ctrl-C. The training survives the terminal.
 
 use std::io::{self, IsTerminal};
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -11,17 +11,17 @@ use crate::learner::session::Session;
 /// Whether there was a dashboard in this process.
 static WAS_SHOWN: AtomicBool = AtomicBool::new(false);
 
-/// Whether somebody sits at a terminal. Open MPI gives processes a terminal that has no user.
+/// Whether a user sits at a terminal. Open MPI gives processes a terminal without a user.
 pub fn has_terminal() -> bool {
     io::stdin().is_terminal() && io::stdout().is_terminal()
 }
 
-/// Whether the terminal of the dashboard has been closed. Burn's thread that draws it then panics, which is no bug.
+/// Whether the terminal of the dashboard has been closed. Burn's drawing thread then panics, which is not a bug.
 pub fn has_lost_its_terminal() -> bool {
     WAS_SHOWN.load(Ordering::Relaxed) && !has_terminal()
 }
 
-/// Leaves the dashboard, if there is one, from a program that ends at once.
+/// Closes the dashboard, if there is one, for a program that ends at once.
 pub fn leave_terminal() {
     #[cfg(unix)]
     if WAS_SHOWN.load(Ordering::Relaxed) {
@@ -38,8 +38,8 @@ pub fn leave_terminal() {
     }
 }
 
-/// The dashboard. Its quit key stops as a Ctrl-C does: after the step, with a checkpoint. It estimates the time that is left
-/// from the rounds after the `rounds_before` that an earlier part of the run did.
+/// The dashboard. Its quit key stops like Ctrl-C: after the step, with a checkpoint. It estimates the remaining time
+/// from the rounds after the `rounds_before` of an earlier part of the run.
 pub(crate) fn dashboard(session: &Session, rounds_before: usize) -> Box<dyn MetricsRenderer> {
     WAS_SHOWN.store(true, Ordering::Relaxed);
     let renderer = TuiMetricsRendererWrapper::new(session.dashboard(), Some(rounds_before));
@@ -48,16 +48,16 @@ pub(crate) fn dashboard(session: &Session, rounds_before: usize) -> Box<dyn Metr
     Box::new(renderer)
 }
 
-/// Closes what draws the training.
+/// Closes the renderer of the training.
 pub(crate) fn close(renderer: Box<dyn MetricsRenderer>) {
     if has_lost_its_terminal() {
-        // Burn's thread may be reading for ever from a terminal that is not there, and dropping would wait for it.
+        // Burn's thread may read forever from a terminal that is gone, and dropping would wait for it.
         std::mem::forget(renderer);
     }
 }
 
-/// The dashboard puts the terminal into raw mode, on a thread of its own. Ctrl-C is then a key like others, and one
-/// that Burn ignores; this makes it a signal again.
+/// The dashboard puts the terminal into raw mode, on its own thread. Ctrl-C is then an ordinary key, and Burn ignores
+/// it. This function makes it a signal again.
 #[cfg(unix)]
 fn let_interrupts_through() {
     use std::time::Duration;
@@ -69,7 +69,7 @@ fn let_interrupts_through() {
         if crossterm::terminal::is_raw_mode_enabled().unwrap_or(false) {
             if let Ok(mut modes) = tcgetattr(&terminal) {
                 modes.local_modes |= LocalModes::ISIG;
-                // Where this fails, the quit key is left.
+                // If this fails, the quit key still works.
                 let _ = tcsetattr(&terminal, OptionalActions::Now, &modes);
             }
             return;
@@ -78,8 +78,9 @@ fn let_interrupts_through() {
     }
 }
 
-/// While it lives, writing to standard error does not fail, even if that is a terminal that has been closed: it goes by way of
-/// a pipe. The libraries below Burn's dashboard panic where they cannot say what is wrong with it, in the midst of a panic.
+/// While it lives, writing to standard error does not fail, even if that is a closed terminal, because the text passes
+/// through a pipe. The libraries below Burn's dashboard would otherwise panic during a panic, when they cannot print
+/// their error.
 pub(crate) struct LastingStderr {
     #[cfg(unix)]
     pipe: Option<Pipe>,
@@ -92,7 +93,7 @@ struct Pipe {
 }
 
 impl LastingStderr {
-    /// Nothing is changed without a terminal, or where there is no pipe to be had.
+    /// Changes nothing without a terminal, or if no pipe can be made.
     pub(crate) fn new() -> Self {
         Self {
             #[cfg(unix)]
@@ -128,7 +129,7 @@ impl Pipe {
 impl Drop for LastingStderr {
     fn drop(&mut self) {
         if let Some(Pipe { real, pump }) = self.pipe.take()
-            // That closes the pipe, so the pump ends.
+            // This closes the pipe, so the pump ends.
             && rustix::stdio::dup2_stderr(&real).is_ok()
         {
             let _ = pump.join();

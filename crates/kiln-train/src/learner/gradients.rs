@@ -5,17 +5,18 @@ use burn::optim::{GradientsParams, MultiGradientsParams};
 use burn::tensor::{Device, Tensor};
 use kiln_kernels::euclidean_norm;
 
-/// The gradients of all devices on the first one, summed in the order of the devices: the same bits in every run.
+/// The gradients of all devices on the first one, summed in the order of the devices, so that every run gives the same
+/// bits.
 ///
-/// Each parameter's are summed on a device of its own. Clipping needs the norm of the sums before any weight moves, so all of
-/// them come to the first then.
+/// The devices share the parameters: each parameter's gradients are summed on one device. Clipping needs the norm of
+/// the sums before any weight moves, so all sums then move to the first device.
 pub(crate) fn summed<M: Module>(
     module: &M,
     mut gradients: MultiGradientsParams,
 ) -> GradientsParams {
     struct Sum<'a> {
         parts: &'a mut [(GradientsParams, Device)],
-        /// Parameters seen before.
+        /// The number of visited parameters.
         place: usize,
         sum: GradientsParams,
     }
@@ -28,7 +29,7 @@ pub(crate) fn summed<M: Module>(
                 return;
             };
             self.place += 1;
-            // Not by Burn's `remove`, which begins with a device that depends on the parameter's random name.
+            // Burn's `remove` would begin with a device that depends on the parameter's random name.
             let gradients = self.parts.iter_mut();
             let gradients = gradients.filter_map(|(part, _)| part.remove::<D>(param.id));
             let sum = gradients
@@ -48,12 +49,12 @@ pub(crate) fn summed<M: Module>(
     sum.sum
 }
 
-/// Euclidean norm over all gradients of `module` together.
+/// The Euclidean norm of all gradients of `module` together.
 pub(crate) fn gradient_norm<M: Module>(module: &M, gradients: &GradientsParams) -> f64 {
     euclidean_norm(&flat(module, gradients))
 }
 
-/// All gradients of `module`, in the order in which it visits its parameters.
+/// All gradients of `module`, in the order of its parameters.
 pub(crate) fn flat<M: Module>(module: &M, gradients: &GradientsParams) -> Vec<Tensor<1>> {
     struct All<'a> {
         gradients: &'a GradientsParams,

@@ -1,9 +1,9 @@
-//! The held-out images that a stage is validated on, always the same ones in the same batches.
+//! The held-out images for a stage's validation, always the same ones in the same batches.
 
 use crate::experiment::TrainingConfig;
 use crate::learner::plan::Plan;
 
-/// Held-out images by their places in the split, and how many are looked at together.
+/// Held-out images by their indices in the split, and their batch size.
 #[derive(Debug, Clone)]
 pub(crate) struct HeldOut {
     images: Vec<u32>,
@@ -11,7 +11,7 @@ pub(crate) struct HeldOut {
 }
 
 impl HeldOut {
-    /// Those of the `available` images that `training` asks for, in batches as large as the plan's.
+    /// The images that `training` chooses from the `available` ones, in batches as large as the plan's.
     pub(crate) fn new(training: &TrainingConfig, available: usize, plan: &Plan) -> Self {
         Self {
             images: training.validated(available),
@@ -19,7 +19,7 @@ impl HeldOut {
         }
     }
 
-    /// How many batches they are.
+    /// The number of batches.
     pub(crate) fn batches(&self) -> usize {
         self.images.len().div_ceil(self.batch_size)
     }

@@ -1,4 +1,4 @@
-//! Runs one stage on Burn's Learner, with everything that this crate adds to it.
+//! Runs one stage on Burn's Learner, with all additions of this crate.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
@@ -37,24 +37,24 @@ pub(crate) struct Training<'a> {
     pub(crate) training: &'a TrainingConfig,
     /// The first one is the loss.
     pub(crate) metrics: Vec<MetricKind>,
-    /// The metric that the best checkpoint has least of.
+    /// The metric that is smallest at the best checkpoint.
     pub(crate) best_by: &'static str,
     pub(crate) devices: &'a Devices,
     pub(crate) strategy: Strategy,
     pub(crate) plan: Arc<Plan>,
     pub(crate) session: Session,
     pub(crate) resume: Option<GoodCheckpoint>,
-    /// What its checkpoints belong to.
+    /// The identity of its checkpoints.
     pub(crate) identity: Identity,
 }
 
-/// How a training went.
+/// The result of a training.
 pub(crate) struct Outcome<M> {
     pub(crate) model: M,
     pub(crate) seconds: f64,
     /// Steps done in this run, not counting those before a resume.
     pub(crate) steps: usize,
-    /// Steps done in all.
+    /// All steps done.
     pub(crate) steps_done: usize,
 }
 
@@ -62,7 +62,7 @@ impl Training<'_> {
     /// Trains `model` on the batches of `source` until the last step, a requested stop or a failure.
     ///
     /// # Errors
-    /// Whatever ended the training before its last step, apart from a requested stop.
+    /// The cause if the training ended before its last step, except for a requested stop.
     pub(crate) fn train<M, S>(self, model: M, source: S) -> Result<Outcome<M>, TrainError>
     where
         S: BatchSource,
@@ -128,7 +128,7 @@ impl Training<'_> {
         }
         if let Some(checkpoint) = &self.resume {
             checkpoint.require_weights_of(&model)?;
-            // The Learner goes on with the epoch after this one: the round that the cursor is in.
+            // The Learner continues with the epoch after this one: the round of the cursor.
             training = training.checkpoint(plan.round_of(first) - 1);
         }
         let learner = Learner::new(model, optimizer(&session), WarmupCosine::new(self.training));
@@ -185,8 +185,8 @@ impl Training<'_> {
             (Strategy::Main, [device]) => {
                 Ok(ExecutionStrategy::single(device.clone()))
             }
-            // Of Burn's two ways this is the one that says which device a gradient is from. The other sums them in the order in
-            // which devices end, so that no two runs would have the same bits. How they are summed then, `update` says.
+            // This one of Burn's two ways tells the device of each gradient. The other one sums them in the order in
+            // which devices finish, so every run would have other bits. `update` sums them.
             (Strategy::Main, _) => Ok(ExecutionStrategy::multi(
                 devices,
                 MultiDeviceOptim::OptimSharded,
@@ -237,7 +237,7 @@ fn ddp_needs_cuda(devices: &Devices) -> TrainError {
     ))
 }
 
-/// Ends the training after the checkpoint that follows a requested stop.
+/// Ends the training after a requested stop and its checkpoint.
 #[derive(Clone)]
 struct StopOnRequest(Session);
 

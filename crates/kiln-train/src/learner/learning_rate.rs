@@ -7,7 +7,7 @@ use crate::experiment::TrainingConfig;
 /// At step s of S, with W steps of warm-up (Loshchilov & Hutter 2017, equation 5, without restarts):
 ///
 /// - s < W: `peak (s + 1) / W`
-/// - else: `last + (peak - last) (1 + cos(pi (s - W) / (S - W))) / 2`
+/// - otherwise: `last + (peak - last) (1 + cos(pi (s - W) / (S - W))) / 2`
 #[derive(Debug, Clone)]
 pub struct WarmupCosine {
     peak: f64,

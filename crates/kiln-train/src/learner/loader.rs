@@ -1,7 +1,7 @@
-//! Feeds Burn's Learner: one round of steps at a time, cut over devices, in an order that a resumed run repeats.
+//! Feeds Burn's Learner: one round of steps at a time, split over devices, in an order that a resumed run repeats.
 //!
-//! What the Learner calls an epoch is a *round* here: the steps from one checkpoint to the next. A round starts
-//! at the session's cursor, so a run that was stopped in mid-round goes on exactly there.
+//! A *round* here is the Learner's epoch: the steps from one checkpoint to the next. A round starts at the session's
+//! cursor, so a run that was stopped within a round continues exactly there.
 
 use std::ops::Range;
 use std::sync::Arc;
@@ -16,16 +16,16 @@ use crate::learner::session::Session;
 /// A stream of batches, in order.
 pub(crate) type Batches<B> = Box<dyn Iterator<Item = Result<B, DatasetError>> + Send>;
 
-/// Shares of steps, in order, each made when it is asked for.
+/// Shares of steps, in order, each made on demand.
 pub(crate) trait Shares: Iterator<Item = Share> + Clone + Send + 'static {}
 
 impl<I: Iterator<Item = Share> + Clone + Send + 'static> Shares for I {}
 
 /// Turns shares of steps into the tensors that a stage trains on.
 pub(crate) trait BatchSource: Send + Sync + 'static {
-    /// What the trained module's step takes.
+    /// The input of the trained module's training step.
     type Batch: Send + 'static;
-    /// What its validation step takes.
+    /// The input of its validation step.
     type Validation: Send + 'static;
 
     /// Whether images are shown mirrored at random.
@@ -102,7 +102,7 @@ impl<S: BatchSource> DataLoader<S::Batch> for TrainingLoader<S> {
         self.with(self.place, device.clone())
     }
 
-    /// Burn cuts a loader into equal ranges of items, one for each device.
+    /// Burn splits a loader into equal ranges of items, one for each device.
     fn slice(&self, start: usize, _end: usize) -> Arc<dyn DataLoader<S::Batch>> {
         let per_device = (self.plan.own_round_images() / self.plan.own_devices().len()).max(1);
         self.with(start / per_device, self.device.clone())
@@ -114,9 +114,9 @@ struct RoundOfBatches<B> {
     /// Batches of a step.
     accumulate: usize,
     steps: Range<usize>,
-    /// Batches of the round that an earlier part of the run has seen.
+    /// Batches of the round that an earlier part of the run used.
     before: usize,
-    /// Batches of a round, and of this one, which is shorter if it is the last.
+    /// The number of batches of a full round, and of this one. The last round may be shorter.
     of_full_round: usize,
     of_this_round: usize,
     next: usize,
@@ -157,7 +157,7 @@ impl<B> Iterator for RoundOfBatches<B> {
 }
 
 impl<B> DataLoaderIterator<B> for RoundOfBatches<B> {
-    /// Burn's dashboard takes all rounds for as long as the first, so a shorter one goes by in longer strides.
+    /// Burn's dashboard assumes that all rounds are as long as the first, so a shorter round advances in larger steps.
     fn progress(&self) -> Progress {
         let total = self.of_full_round * self.batch_size;
         let done = (self.before + self.next) * total / self.of_this_round.max(1);
@@ -185,7 +185,7 @@ impl<S: BatchSource> ValidationLoader<S> {
 impl<S: BatchSource> DataLoader<S::Validation> for ValidationLoader<S> {
     fn iter<'a>(&'a self) -> Box<dyn DataLoaderIterator<S::Validation> + 'a> {
         self.session.set_validated(false);
-        // Nothing where somebody waits for the program to end, or rank 0 does it.
+        // Skips the validation if somebody waits for the program to end, or if rank 0 does it.
         let is_left_out = self.session.stop_requested() || !self.session.ranks().is_first();
         let batches: Batches<S::Validation> = if is_left_out {
             Box::new(std::iter::empty())
@@ -231,7 +231,7 @@ impl<B> Iterator for ValidationBatches<B> {
     type Item = Result<B, DatasetError>;
 
     fn next(&mut self) -> Option<Self::Item> {
-        // What was measured so far then counts for nothing.
+        // The measurements so far are then discarded.
         if self.session.wants_to_stop_now() {
             return None;
         }
@@ -340,7 +340,7 @@ mod tests {
         );
         assert!(session.stop_requested());
 
-        // A stop before a step of its own does not break into another one.
+        // A stop before a particular step does not interrupt another one.
         let session = Session::new(0, StopSignal::before_step(2));
         let plan = Arc::new(Plan::new(&training, 50, 1, 0));
         let loader = TrainingLoader::new(Arc::new(Nothing), plan, session.clone(), Device::flex());

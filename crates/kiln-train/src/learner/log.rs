@@ -1,4 +1,4 @@
-//! `metrics.csv`, and `curves.svg` and `.png`: one row after every round, and the picture of all rows.
+//! `metrics.csv`, and `curves.svg` and `.png`: one row per round, and the picture of all rows.
 
 use std::collections::{BTreeMap, HashMap};
 use std::io::ErrorKind;
@@ -20,11 +20,11 @@ use kiln_pipeline::plots::{Rows, Units, plot_curves};
 /// Many times the size of any table of metrics, in bytes.
 const LARGEST: u64 = 256 << 20;
 
-/// Gathers the rounds' results and writes them down.
+/// Gathers the rounds' results and writes them.
 ///
-/// The file has one row a round and one column a metric and split, `loss/train`, `loss/valid`; a number that was not
-/// measured stays empty. A resumed run drops the rows after its checkpoint, which it is about to write again. Rows that
-/// cannot be written are kept: the next checkpoint has them, and the next round tries again.
+/// The file has one row per round and one column per metric and split, such as `loss/train` and `loss/valid`. A number
+/// that was not measured stays empty. A resumed run drops the rows after its checkpoint, because it will write them
+/// again. Rows that cannot be written are kept: the next checkpoint has them, and the next round tries again.
 pub(crate) struct RunLog {
     csv: PathBuf,
     svg: PathBuf,
@@ -33,21 +33,21 @@ pub(crate) struct RunLog {
     validated: Vec<&'static str>,
     session: Session,
     names: HashMap<MetricId, String>,
-    /// Of the metrics that have one, by name.
+    /// The units by metric name, if there are any.
     units: Units,
-    /// The round, and its values so far by metric and split.
+    /// The round, and its values so far, by metric and split.
     epoch: usize,
     round: BTreeMap<(String, &'static str), f64>,
     rows: Rows,
-    /// Those that the file does not have yet.
+    /// Rows that the file does not have yet.
     unwritten: Rows,
 }
 
 impl RunLog {
-    /// `unwritten` are rows that the file should have got before the checkpoint that this goes on from.
+    /// `unwritten` are the rows up to the resumed checkpoint that could not be written to the file.
     ///
     /// # Errors
-    /// If an earlier part of the run left a file that is no text.
+    /// If an earlier part of the run left a file that is not text.
     pub(crate) fn new(
         csv: PathBuf,
         svg: PathBuf,
@@ -82,7 +82,7 @@ impl RunLog {
         })
     }
 
-    /// What a whole validation did not find a number for, as a warning.
+    /// A warning with the metrics that a complete validation could not measure.
     fn unmeasured(&self) -> Option<String> {
         let lost = |name: &&&str| {
             let value = self.round.get(&((**name).to_owned(), Split::Valid.into()));
@@ -105,7 +105,7 @@ impl RunLog {
     fn write(&self) -> Result<(), TrainError> {
         write_atomically(&self.csv, to_csv(&self.rows).as_bytes())?;
         for path in [self.svg.clone(), self.svg.with_extension("png")] {
-            // No reason to end a training: the rows are in the file.
+            // This does not end a training: the rows are in the file.
             if let Err(error) = plot_curves(&self.title, LOSS, &self.rows, &self.units, &path) {
                 tracing::warn!("the curves are not drawn: {error}");
             }
@@ -114,10 +114,10 @@ impl RunLog {
     }
 }
 
-/// Adds to the file `csv` the `rows` that it lacks.
+/// Adds the missing ones of `rows` to the file `csv`.
 ///
 /// # Errors
-/// If it cannot be read or written.
+/// If the file cannot be read or written.
 pub(crate) fn add_rows(csv: &Path, rows: &Rows) -> Result<(), TrainError> {
     let mut all = rows_in(csv)?;
     add_absent(&mut all, rows);
@@ -156,10 +156,11 @@ fn to_csv(rows: &Rows) -> String {
     text
 }
 
-/// The rows in a file; an absent one has none.
+/// The rows in a file; a missing file has none.
 ///
 /// # Errors
-/// If it cannot be read, or is no table of numbers as this module writes it. Writing it again would lose what it holds.
+/// If the file cannot be read, or is not a table of numbers in this module's format. Writing it again would lose its
+/// content.
 pub(crate) fn rows_in(csv: &Path) -> Result<Rows, TrainError> {
     let bytes = match read_regular(csv, LARGEST) {
         Err(error) if error.kind() == ErrorKind::NotFound => return Ok(Rows::new()),
@@ -168,13 +169,13 @@ pub(crate) fn rows_in(csv: &Path) -> Result<Rows, TrainError> {
     let text = String::from_utf8(bytes).map_err(|_| "it is not text in UTF-8".to_owned());
     text.and_then(|text| parse_rows(&text)).map_err(|problem| {
         TrainError::Run(format!(
-            "{} is damaged, {problem}: mend it, or move it away, and the curves begin with the next row",
+            "{} is damaged, {problem}: repair it, or move it away to begin the curves with the next row",
             csv.display()
         ))
     })
 }
 
-/// The rows in the text of a file, or what is wrong with it.
+/// The rows in the text of a file, or a sentence that says what is wrong with it.
 fn parse_rows(text: &str) -> Result<Rows, String> {
     let mut lines = text.lines();
     let Some(columns) = lines.next() else {
@@ -253,7 +254,7 @@ impl MetricLogger for RunLog {
         if summary.split != Split::Valid {
             return;
         }
-        // What is not a number was not measured; an infinite value was, and leaves a gap in its curve.
+        // NaN means that the value was not measured. An infinite value was measured, and leaves a gap in its curve.
         let row = self.round.iter().filter(|(_, value)| !value.is_nan());
         let row: BTreeMap<String, f64> = row
             .map(|((name, split), &value)| (format!("{name}/{split}"), value))
@@ -268,16 +269,18 @@ impl MetricLogger for RunLog {
             tracing::warn!("{warning}");
         }
         let step = self.session.steps_done();
-        // Where a resumed run has nothing left to train, the row is there and gets what was measured again.
+        // If a resumed run has nothing left to train, the row exists and gets the new measurements.
         let known = self.rows.entry(step).or_default();
         known.extend(row);
         let mut unwritten = known.clone();
-        unwritten.retain(|_, value| value.is_finite()); // JSON has no other numbers
+        unwritten.retain(|_, value| value.is_finite()); // JSON has only finite numbers
         self.unwritten.insert(step, unwritten);
         match self.write() {
             Ok(()) => self.unwritten.clear(),
             Err(error) => {
-                tracing::warn!("{error}; the checkpoint keeps the row, and it is tried again");
+                tracing::warn!(
+                    "{error}; the row is in the checkpoint, and kiln will try to write it again"
+                );
             }
         }
         self.session.set_unwritten(self.unwritten.clone());

@@ -1,4 +1,4 @@
-//! `checkpoint.json`: what a checkpoint is of, and the digests of its files and of itself.
+//! `checkpoint.json`: the origin of a checkpoint, and the digests of its files and of itself.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -13,16 +13,17 @@ pub(super) const MANIFEST: &str = "checkpoint.json";
 /// Many times the size of any manifest, in bytes.
 const LARGEST: u64 = 64 << 20;
 
-/// What `checkpoint.json` holds.
+/// The contents of `checkpoint.json`.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub(super) struct Manifest {
-    /// Steps done when it was taken.
+    /// Steps done when it was written.
     pub(super) step: usize,
-    /// What the best checkpoint has least of, mostly the validation loss; absent when it was not measured then.
+    /// The criterion that is smallest at the best checkpoint, usually the validation loss; absent if it was not
+    /// measured.
     pub(super) criterion: Option<f64>,
     /// The version of kiln that wrote it.
     pub(super) kiln: String,
-    /// What it belongs to; older versions did not say.
+    /// The training that it belongs to; older versions did not record it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(super) identity: Option<Identity>,
     /// Rows that could not be written to `metrics.csv`.
@@ -41,7 +42,8 @@ impl Manifest {
         Ok(format!("{fields}{DIGEST}{digest}\"{END}"))
     }
 
-    /// Reads the manifest of the checkpoint in `folder`. One that has no digest is believed: older versions wrote none.
+    /// Reads the manifest of the checkpoint in `folder`. A manifest without a digest is accepted, because older
+    /// versions wrote none.
     pub(super) fn read(folder: &Path) -> Result<Self, String> {
         let problem = |problem: &dyn std::fmt::Display| format!("{MANIFEST}: {problem}");
         let bytes =
@@ -69,7 +71,7 @@ impl Manifest {
     }
 }
 
-/// What stands before the digest, and what the text ends in.
+/// The text before the digest, and the end of the file.
 const DIGEST: &str = ",\n  \"digest\": \"";
 const END: &str = "\n}";
 

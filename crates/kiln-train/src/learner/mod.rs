@@ -1,17 +1,17 @@
-//! What runs any recipe on Burn's Learner, and what it adds to it, each through an extension point that Burn offers:
+//! Runs any recipe on Burn's Learner, and adds the following to it, each through an extension point of Burn:
 //!
-//! | file | adds | by way of |
+//! | file | adds | with |
 //! | --- | --- | --- |
 //! | `recipe` | one trained module for all stages | `TrainStep`, `InferenceStep` |
 //! | `plan`, `loader`, `held_out` | an order of images that depends on seed and step alone | `DataLoader` |
 //! | `update`, `gradients` | global-norm clipping, EMA, a stop at gradients that are not finite | `TrainStep::optimize` |
 //! | `over_ranks` | gradients summed over processes | `TrainStep::optimize` |
-//! | `checkpoint`, `manifest` | whole, verified checkpoints that resume in mid-round | `Checkpointer`, `CheckpointingStrategy` |
+//! | `checkpoint`, `manifest` | whole, verified checkpoints that resume within a round | `Checkpointer`, `CheckpointingStrategy` |
 //! | `report`, `log` | metrics, `metrics.csv`, `curves.svg` and `.png` | `Metric`, `MetricLogger` |
-//! | `renderer`, `dashboard` | one line a round when piped, Burn's terminal else | `MetricsRenderer` |
+//! | `renderer`, `dashboard` | one line per round when piped, otherwise Burn's dashboard | `MetricsRenderer` |
 //! | `session` | Ctrl-C, failures and the cursor, across Burn's threads | `Interrupter`, `EarlyStoppingStrategy` |
 //!
-//! What the Learner calls an epoch is a *round* here: the steps from one checkpoint to the next.
+//! A *round* here is the Learner's epoch: the steps from one checkpoint to the next.
 
 pub(crate) mod checkpoint;
 pub mod dashboard;

@@ -1,4 +1,5 @@
-//! What ranks do together in a step: sum their gradients, and now and then see that their weights are the same.
+//! The common work of ranks in a step: they sum their gradients, and now and then check that their weights are the
+//! same.
 
 use std::iter;
 use std::vec;
@@ -12,10 +13,11 @@ use crate::learner::gradients::flat;
 use crate::learner::session::Session;
 use crate::ranks::{Ranks, RanksError};
 
-/// Numbers in one message, at least: 4 MB. The first messages are on the network while the next are copied from the device.
+/// The least count of numbers in one message: 4 MB. The network sends the first messages while the next ones are copied
+/// from the device.
 const MESSAGE: usize = 1 << 20;
 
-/// The gradients of `module` summed over all ranks, which hear of each other's wish to stop on this occasion.
+/// The gradients of `module` summed over all ranks. The same sums tell them whether a rank wants to stop.
 ///
 /// Losses are scaled by 1 / (devices of all ranks x micro-batches), so the sum is a mean. A failure ends the training.
 pub(crate) fn over_ranks<M: Module>(
@@ -71,7 +73,7 @@ fn summed<M: Module>(
     Ok((replaced.gradients, wishes))
 }
 
-/// Puts sums in the place of the gradients, in the order of [`flat`]. No gradient is split between messages.
+/// Replaces the gradients by their sums, in the order of [`flat`]. No gradient is split between messages.
 struct Replaced {
     gradients: GradientsParams,
     messages: vec::IntoIter<Vec<f32>>,
@@ -93,7 +95,7 @@ impl ModuleVisitor for Replaced {
     }
 }
 
-/// Ends the training if `module` has not the same weights on all ranks.
+/// Ends the training if the weights of `module` differ between ranks.
 pub(crate) fn compare_weights<M: Module>(module: &M, session: &Session) {
     let mut weights = Weights(Sha256::new());
     module.visit(&mut weights);

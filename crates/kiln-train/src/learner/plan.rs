@@ -1,4 +1,4 @@
-//! Which images each device sees in each step: a function of the seed and the step alone.
+//! The images that each device sees in each step. Only the seed and the step determine them.
 
 use std::ops::Range;
 use std::sync::Mutex;
@@ -7,27 +7,27 @@ use crate::counted;
 use crate::experiment::{ConfigError, Interval, TrainingConfig};
 use crate::ranks::Ranks;
 
-/// The most passes over the data that one update may be the mean of, where its gradients are summed up batch by batch.
+/// The most passes over the data in one update whose gradients are summed batch by batch.
 const MOST_PASSES_A_STEP: usize = 100;
 
-/// How a training cuts its data into steps, micro-batches and devices.
+/// The division of a training's data into steps, micro-batches and devices.
 ///
-/// Step s sees the `step_images` images at positions `s * step_images ..` of an endless sequence of shuffled
-/// passes over the data. Within a step, micro-batch m of device d holds the slots from
-/// `(m * devices + d) * batch_size`, so N devices with batch B see exactly what one device with batch N x B sees.
+/// Step s sees the `step_images` images at positions `s * step_images ..` of an endless sequence of shuffled passes
+/// over the data. Within a step, micro-batch m of device d has the slots from `(m * devices + d) * batch_size`, so N
+/// devices with batch B see exactly what one device with batch N x B sees.
 #[derive(Debug)]
 pub(crate) struct Plan {
     items: usize,
     batch_size: usize,
-    /// Of all ranks together.
+    /// The devices of all ranks together.
     devices: usize,
-    /// Those of this rank.
+    /// The devices of this rank.
     own_devices: Range<usize>,
     accumulate: usize,
     steps: usize,
     checkpoint_every: Interval,
     seed: u64,
-    /// The order of the pass that was asked for last.
+    /// The order of the most recently requested pass.
     order: Mutex<Option<(usize, Vec<u32>)>>,
 }
 
@@ -36,16 +36,16 @@ pub(crate) struct Plan {
 pub(crate) struct Share {
     /// The step, from zero.
     pub(crate) step: usize,
-    /// The first slot of the step's images that is in this part.
+    /// The first of the step's slots in this part.
     pub(crate) first_slot: usize,
     /// Images in the whole step.
     pub(crate) step_images: usize,
-    /// Index of each image in the data, and whether it is mirrored.
+    /// The index of each image in the data, and whether it is mirrored.
     pub(crate) images: Vec<(u32, bool)>,
 }
 
 impl Plan {
-    /// `items` images; `flips` says whether half of them are shown mirrored.
+    /// A plan for `items` images; `flips` says whether half of them are shown mirrored.
     pub(crate) fn new(training: &TrainingConfig, items: usize, devices: usize, seed: u64) -> Self {
         Self {
             items,
@@ -60,7 +60,7 @@ impl Plan {
         }
     }
 
-    /// The same for all ranks of a job, each of which has as many devices.
+    /// The same plan for all ranks of a job, each with the same number of devices.
     pub(crate) fn over(self, ranks: &Ranks) -> Self {
         let own = self.devices;
         Self {
@@ -75,10 +75,10 @@ impl Plan {
         self.batch_size * self.devices * self.accumulate
     }
 
-    /// Refuses to sum up more batches to a step than [`MOST_PASSES_A_STEP`] have. `table` names the settings in the error.
+    /// Refuses a step whose batches exceed [`MOST_PASSES_A_STEP`]. `table` names the settings in the error.
     ///
     /// # Errors
-    /// [`ConfigError::Value`] with the numbers, and with one that would do.
+    /// [`ConfigError::Value`] with the numbers, and with a valid one.
     pub(crate) fn check(&self, table: &str) -> Result<(), ConfigError> {
         let (images, items) = (self.step_images(), self.items.max(1));
         let most = items.saturating_mul(MOST_PASSES_A_STEP);
@@ -98,7 +98,7 @@ impl Plan {
         })
     }
 
-    /// What to say where a step sees some images more than once.
+    /// A warning if a step sees some images more than once.
     pub(crate) fn warning(&self) -> Option<String> {
         let (images, items) = (self.step_images(), self.items);
         (images > items).then(|| {
@@ -109,7 +109,7 @@ impl Plan {
         })
     }
 
-    /// Passes over the data that `steps` steps make.
+    /// The number of passes over the data in `steps` steps.
     pub(crate) fn passes(&self, steps: usize) -> f64 {
         (steps * self.step_images()) as f64 / self.items.max(1) as f64
     }
@@ -134,15 +134,15 @@ impl Plan {
         step / self.round() + 1
     }
 
-    /// Whether the round that ended after `steps_done` steps is one to draw in: one comes `every` so often, and the last is
-    /// one; zero: none is.
+    /// Whether to draw after the round that ended after `steps_done` steps: after each period `every`, and after the
+    /// last round. Zero means never.
     pub(crate) fn is_due(&self, steps_done: usize, every: Interval) -> bool {
         let round = self.round();
         let every = every.count(self.steps_of_a_pass() / round as f64);
         every > 0 && (steps_done >= self.steps || steps_done.div_ceil(round).is_multiple_of(every))
     }
 
-    /// 1 / (devices x micro-batches). Burn sums the gradients of both; scaled losses make the sum their mean.
+    /// 1 / (devices x micro-batches). Burn sums the gradients of both; scaled losses turn the sum into the mean.
     pub(crate) fn loss_scale(&self) -> f64 {
         1.0 / (self.devices * self.accumulate) as f64
     }
@@ -152,25 +152,25 @@ impl Plan {
         first..(self.round_of(first) * self.round()).min(self.steps)
     }
 
-    /// The step that is under way once this rank has done `images` of [`Self::own_round_images`] in the round of step `step`. The
-    /// last round may be shorter, and has as many all the same.
+    /// The current step after this rank has done `images` of [`Self::own_round_images`] in the round of step `step`.
+    /// The last round may be shorter, but counts the same number of images.
     pub(crate) fn step_after(&self, step: usize, images: usize) -> usize {
         let first = step - step % self.round();
         let steps = self.rest_of_round(first).len();
         first + images * steps / self.own_round_images().max(1)
     }
 
-    /// Batches that a device has seen in the round of step `step` before it.
+    /// Batches that a device saw in the round of step `step` before that step.
     pub(crate) fn batches_before(&self, step: usize) -> usize {
         step % self.round() * self.accumulate
     }
 
-    /// Those of this rank.
+    /// The devices of this rank.
     pub(crate) fn own_devices(&self) -> Range<usize> {
         self.own_devices.clone()
     }
 
-    /// Images in a full round of steps that this rank sees.
+    /// The number of images that this rank sees in a full round.
     pub(crate) fn own_round_images(&self) -> usize {
         self.round() * self.batch_size * self.own_devices.len() * self.accumulate
     }

@@ -1,4 +1,4 @@
-//! What makes a stage, and the one module that Burn's Learner trains for all of them.
+//! The definition of a stage, and the one module that Burn's Learner trains for all stages.
 
 use std::fmt::{self, Debug, Display};
 use std::sync::Arc;
@@ -18,12 +18,12 @@ use crate::learner::report::Report;
 use crate::learner::session::Session;
 use crate::learner::update::Update;
 
-/// What makes a stage: its networks, its losses, and what follows an update. Its batches come from a
+/// The definition of a stage: its networks, its losses, and what follows an update. Its batches come from a
 /// [`BatchSource`](crate::learner::loader::BatchSource).
 pub(crate) trait Recipe: Debug + Send + Sync + 'static {
-    /// All that is trained, with what goes along from step to step, such as averages: a checkpoint holds just this.
+    /// The trained networks, with their state between steps, such as averages. A checkpoint stores exactly this.
     type Networks: Module + Display + Sync + 'static;
-    /// What one device sees in one micro-batch.
+    /// One device's input in one micro-batch.
     type Batch: Send + 'static;
     /// One item of a validation.
     type Validation: Send + 'static;
@@ -34,15 +34,16 @@ pub(crate) trait Recipe: Debug + Send + Sync + 'static {
     /// The networks after an update by the gradients of the whole step.
     fn updated(&self, networks: Self::Networks, update: Update<'_>) -> Self::Networks;
 
-    /// What a validation finds. It says whatever goes wrong to the session.
+    /// The results of a validation. It reports errors to the session.
     fn validate(&self, networks: &Self::Networks, item: Self::Validation) -> Report;
 }
 
-/// What a training step minimises, and what it tells.
+/// The loss of a training step, and its report.
 pub(crate) struct Losses {
     /// `[1]`: the mean over the batch's images.
     pub(crate) total: Tensor<1>,
-    /// `[1]`: zero, with gradients that carry sums over the batch to the update. They are not averaged over devices.
+    /// `[1]`: zero, with gradients that carry sums over the batch to the update. These sums are not averaged over
+    /// devices.
     pub(crate) carried: Option<Tensor<1>>,
     /// Without gradients.
     pub(crate) report: Report,
@@ -50,12 +51,12 @@ pub(crate) struct Losses {
 
 /// The networks of a stage in training.
 ///
-/// As a module it is its networks, so that a checkpoint has their names.
+/// As a module it consists of its networks, so that a checkpoint has their names.
 #[derive(Debug)]
 pub(crate) struct Trainee<R: Recipe> {
     networks: R::Networks,
     recipe: Arc<R>,
-    /// 1 / (devices x micro-batches): Burn sums gradients, and their mean is wanted.
+    /// 1 / (devices x micro-batches): Burn sums gradients, but we need their mean.
     loss_scale: f64,
     precision: Precision,
     session: Session,
@@ -78,7 +79,7 @@ impl<R: Recipe> Trainee<R> {
         }
     }
 
-    /// What was trained.
+    /// The trained networks.
     pub(crate) fn into_networks(self) -> R::Networks {
         self.networks
     }

@@ -1,5 +1,5 @@
-//! Plain lines for pipes and log files: one a round, and one a minute in between. On a terminal Burn's dashboard takes their
-//! place.
+//! Plain lines for pipes and log files: one per round, and one per minute in between. A terminal shows Burn's dashboard
+//! instead.
 
 use std::collections::HashMap;
 use std::io::Write;
@@ -17,7 +17,7 @@ use crate::counted;
 use crate::learner::plan::Plan;
 use crate::learner::session::Session;
 
-/// How long a round goes on before a line says how far it is.
+/// The time before a line reports the progress within a round.
 const PATIENCE: Duration = Duration::from_secs(60);
 
 /// Prints `step 1500/20000  pass 1.60  train/validation: loss 0.1234/0.1250 ...  812 images/s  25 min left` after a round.
@@ -25,14 +25,14 @@ pub(crate) struct LineRenderer {
     plan: Arc<Plan>,
     session: Session,
     steps: usize,
-    /// In the order in which they are shown.
+    /// In the order of display.
     metrics: Vec<MetricDefinition>,
     train: HashMap<MetricId, f64>,
     valid: HashMap<MetricId, f64>,
     round_began: Instant,
     began_at_step: usize,
     images_per_second: f64,
-    /// When the training began, and at which step.
+    /// The time and the step at which the training began.
     began: (Instant, usize),
     said: Instant,
     trains: bool,
@@ -56,7 +56,7 @@ impl LineRenderer {
         }
     }
 
-    /// Standard output is for results; and a reader that has gone must not end the training. Rank 0 speaks for all.
+    /// Standard output is for results, and a closed reader must not end the training. Only rank 0 prints.
     fn say(&mut self, line: &str) {
         self.said = Instant::now();
         if self.session.ranks().is_first() {
@@ -111,7 +111,7 @@ impl LineRenderer {
         format!("step {step}/{steps}  pass {pass:.2}  {percent}%") + &self.left(step)
     }
 
-    /// The time that is left after `step` steps at the speed so far, validation and pictures included.
+    /// The remaining time after `step` steps, at the speed so far, including validation and pictures.
     fn left(&self, step: usize) -> String {
         let (began, first) = self.began;
         let left = time_left(
@@ -123,7 +123,7 @@ impl LineRenderer {
     }
 }
 
-/// How long `left` steps take if `done` steps took `elapsed`, in words; nothing where that is not known or over.
+/// The time of `left` steps in words, if `done` steps took `elapsed`; `None` if it is unknown or nothing is left.
 fn time_left(elapsed: Duration, done: usize, left: usize) -> Option<String> {
     if done == 0 || left == 0 {
         return None;
@@ -179,7 +179,7 @@ impl TrainingProgressLogger for LineRenderer {
         }
     }
 
-    /// `images` of the round were seen by this process.
+    /// This process has seen `images` of the round.
     fn update_split(&mut self, images: usize) {
         if self.trains && self.said.elapsed() >= PATIENCE {
             let step = self.plan.step_after(self.session.steps_done(), images);
@@ -213,7 +213,7 @@ impl MetricsRenderer for LineRenderer {
     }
 }
 
-// Burn asks every renderer to know about evaluation, which training never does.
+// Burn requires this of every renderer; training never evaluates in Burn's sense.
 
 impl MetricsRendererEvaluation for LineRenderer {
     fn update_test(&mut self, _name: EvaluationName, _state: MetricState) {}

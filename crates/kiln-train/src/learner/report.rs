@@ -1,4 +1,4 @@
-//! What a step tells about itself, and the metrics that gather it over a round.
+//! The report of a step, and the metrics that gather reports over a round.
 
 use std::mem;
 use std::sync::Arc;
@@ -18,20 +18,20 @@ pub(crate) const LOSS: &str = "loss";
 
 /// The numbers of one training or validation step.
 ///
-/// They are made as tensors, so that a GPU need not be waited for, and read on the metrics' thread.
+/// They are tensors, so that a step need not wait for the GPU. The metrics' thread reads them.
 #[derive(Debug, Clone)]
 pub(crate) struct Report {
     /// The step, from zero.
     pub(crate) step: usize,
-    /// Images that the means go over.
+    /// The number of images in the means.
     pub(crate) images: usize,
     /// The names of the scalars. The first one is the loss.
     names: Vec<&'static str>,
     /// `[scalars]`
     pub(crate) scalars: Tensor<1>,
-    /// How often each code was chosen, `[codes]`, where there is a codebook.
+    /// How often each code was chosen, `[codes]`, if there is a codebook.
     pub(crate) code_counts: Option<Tensor<1>>,
-    /// What was measured in drawn images, by name.
+    /// Measurements of drawn images, by name.
     figures: Vec<(&'static str, f64)>,
     read: Option<Arc<Numbers>>,
 }
@@ -116,16 +116,16 @@ impl Adaptor<Option<Arc<Numbers>>> for Report {
     }
 }
 
-/// How a metric reads a report.
+/// The way in which a metric reads a report.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Reading {
-    /// The mean of the scalar of the metric's name, weighted by images.
+    /// The mean of the scalar with the metric's name, weighted by images.
     Mean,
-    /// exp of the entropy of the codes' use.
+    /// The exponential of the entropy of the codes' use.
     Perplexity,
-    /// Share of the codes that were chosen at all, in percent.
+    /// The percentage of codes that were chosen at all.
     CodesInUse,
-    /// The figure of the metric's name, where images were drawn and measured.
+    /// The figure with the metric's name, if images were drawn and measured.
     Figure,
 }
 
@@ -139,7 +139,7 @@ pub(crate) struct MetricKind {
 }
 
 impl MetricKind {
-    /// The less the better, without a unit.
+    /// A metric without a unit. Lower is better.
     pub(crate) const fn new(name: &'static str, reading: Reading) -> Self {
         Self {
             name,
@@ -149,7 +149,7 @@ impl MetricKind {
         }
     }
 
-    /// The same in a unit.
+    /// The same metric with a unit.
     pub(crate) const fn in_unit(self, unit: &'static str) -> Self {
         Self {
             unit: Some(unit),
@@ -157,7 +157,7 @@ impl MetricKind {
         }
     }
 
-    /// The same, and the more the better.
+    /// The same metric, but higher is better.
     pub(crate) const fn higher_is_better(self) -> Self {
         Self {
             higher_is_better: true,
@@ -166,8 +166,8 @@ impl MetricKind {
     }
 }
 
-/// What was told of one step, or of all steps before it. Devices report in the order in which they end, so a step's values are
-/// summed by size: the same bits in every run.
+/// The reports of one step, or of all steps before it. Devices report in the order in which they finish, so a step's
+/// values are summed in order of size. This gives the same bits in every run.
 #[derive(Clone, Default)]
 struct Told {
     step: usize,
@@ -192,7 +192,7 @@ impl Told {
         }
     }
 
-    /// The same, and `later`.
+    /// This and `later` together.
     fn with(mut self, later: &Self) -> Self {
         self.values = vec![self.sum() + later.sum()];
         self.images += later.images;
@@ -201,14 +201,14 @@ impl Told {
     }
 }
 
-/// Whose steps a [`Gathered`] hears of.
+/// The kind of steps that a [`Gathered`] gets.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Of {
     Training,
     Validation,
 }
 
-/// A [`MetricKind`] at work on one split.
+/// A [`MetricKind`] on one split.
 #[derive(Clone)]
 pub(crate) struct Gathered {
     kind: MetricKind,
@@ -216,7 +216,7 @@ pub(crate) struct Gathered {
     of: Of,
     session: Session,
     last: Option<f64>,
-    /// Of all steps but the newest, which may be given up yet.
+    /// All steps but the newest, which may still be given up.
     settled: Told,
     newest: Told,
 }
@@ -235,7 +235,7 @@ impl Gathered {
         }
     }
 
-    /// The value over all that was gathered since the last `clear`.
+    /// The value over everything since the last `clear`.
     fn gathered(&self) -> Option<f64> {
         if self.kind.reading == Reading::Figure {
             return self.last;
@@ -250,8 +250,7 @@ impl Gathered {
         })
     }
 
-    /// Leaves out what did not come to its end: a step that was given up, which a resume does again, or a validation that was
-    /// cut short.
+    /// Drops unfinished work: a step that was given up, which a resume repeats, or a validation that was cut short.
     fn leave_out_what_is_unfinished(&mut self) {
         let is_unfinished = match self.of {
             Of::Training => self.newest.step >= self.session.steps_done(),
@@ -262,10 +261,10 @@ impl Gathered {
         }
     }
 
-    /// From here on the values are over all ranks' steps.
+    /// Sums the values over all ranks' steps.
     fn sum_over_ranks(&mut self) {
         let session = &self.session;
-        // Rank 0 alone validates; and the others do not come here with a rank that has failed.
+        // Only rank 0 validates. If a rank has failed, the others do not reach this point.
         let is_alone = self.of == Of::Validation || session.ranks().is_alone();
         if is_alone || session.learner().should_stop() {
             return;
@@ -358,7 +357,7 @@ impl Metric for Gathered {
         Ok(self.entry(self.last))
     }
 
-    /// Asked for once, at the end of a round.
+    /// Called once, at the end of a round.
     fn compute(&mut self) -> Result<SerializedEntry, TensorReadError> {
         self.leave_out_what_is_unfinished();
         self.sum_over_ranks();
@@ -400,7 +399,7 @@ mod tests {
         }
     }
 
-    /// A metric of a training that was told a loss of `loss` by 2 images of each `step`.
+    /// A metric of a training in which 2 images of each `step` reported `loss`.
     fn told(of: Of, session: &Session, losses: &[(usize, f64)]) -> Gathered {
         let kind = MetricKind::new(LOSS, Reading::Mean);
         let mut gathered = Gathered::new(kind, of, session.clone());

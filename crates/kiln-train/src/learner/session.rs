@@ -1,7 +1,7 @@
-//! What the parts of one running training tell each other: how far it is, whether to stop, what went wrong.
+//! The shared state of one running training: its progress, whether to stop, and what went wrong.
 //!
-//! Burn's Learner calls the loader, the trained module, the metrics and the checkpointer on several threads and
-//! has no channel between them. A [`Session`] is that channel.
+//! Burn's Learner calls the loader, the trained module, the metrics and the checkpointer on several threads and has no
+//! channel between them. A [`Session`] is that channel.
 
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -13,10 +13,10 @@ use crate::error::TrainError;
 use crate::ranks::Ranks;
 use kiln_pipeline::plots::Rows;
 
-/// A request to stop, to be made from anywhere: a Ctrl-C handler, another thread.
+/// A request to stop. Any code can make it, such as a Ctrl-C handler or another thread.
 ///
-/// The training saves a checkpoint and returns. A step of several micro-batches (`accumulate`) that is under way is left, and
-/// a resume does it again from its start; so are pictures and measurements, which are then missing.
+/// The training saves a checkpoint and returns. A stop interrupts a step of several micro-batches (`accumulate`), and a
+/// resume repeats it from its start. It also interrupts pictures and measurements, which are then missing.
 #[derive(Debug, Clone)]
 pub struct StopSignal(Arc<Asked>);
 
@@ -24,12 +24,12 @@ pub struct StopSignal(Arc<Asked>);
 struct Asked {
     before_step: AtomicUsize,
     at_once: AtomicBool,
-    /// Whether the training has come to its steps, so that there is something to save.
+    /// Whether the training has reached its first step, so that there is something to save.
     has_begun: AtomicBool,
     leaving: Leaving,
 }
 
-/// What undoes the traces of a training that has not come to its steps.
+/// Removes the traces of a training that has not reached its first step.
 #[derive(Default)]
 struct Leaving(Mutex<Option<Box<dyn FnOnce() + Send>>>);
 
@@ -57,13 +57,13 @@ impl StopSignal {
         }))
     }
 
-    /// Asks for a stop as soon as possible.
+    /// Requests a stop as soon as possible.
     pub fn request(&self) {
         self.0.before_step.store(0, Ordering::Relaxed);
         self.0.at_once.store(true, Ordering::Relaxed);
     }
 
-    /// Ends long work before the first step, of which there is nothing to save.
+    /// Ends long work before the first step, when there is nothing to save.
     ///
     /// # Errors
     /// [`TrainError::Stopped`] once a stop was requested.
@@ -74,12 +74,14 @@ impl StopSignal {
         }
     }
 
-    /// Whether the training has come to its steps: a stop then waits for a checkpoint, and before that for nothing.
+    /// Whether the training has reached its first step. From then on a stop waits for a checkpoint; before, it waits
+    /// for nothing.
     pub fn has_begun(&self) -> bool {
         self.0.has_begun.load(Ordering::Relaxed)
     }
 
-    /// Leaves the run folder as it was before a training that has not begun, for a program that ends without waiting for it.
+    /// Restores the run folder as it was before a training that has not begun. For a program that ends without waiting
+    /// for the training.
     pub fn leave_nothing(&self) {
         let leaving = self.0.leaving.0.lock();
         let leaving = leaving.unwrap_or_else(PoisonError::into_inner).take();
@@ -107,7 +109,7 @@ impl StopSignal {
     }
 }
 
-/// How one network's weights move in one step.
+/// The update of one network's weights in one step.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct OptimizerStep {
     pub(crate) adamw: AdamW,
@@ -121,15 +123,16 @@ pub(crate) struct Session(Arc<State>);
 
 struct State {
     ranks: Ranks,
-    /// Steps whose gradients were summed over the ranks.
+    /// The number of steps whose gradients were summed over the ranks.
     summed: AtomicUsize,
-    /// Steps whose update is done: the cursor of a checkpoint.
+    /// The number of finished updates: the cursor of a checkpoint.
     steps_done: AtomicUsize,
     /// The step before which a requested stop takes effect; `usize::MAX` until there is one.
     stop_before: AtomicUsize,
-    /// The batch, counted from the first of the training, at which a step under way is given up; `usize::MAX`: none.
+    /// The batch, counted from the training's first, at which the current step is given up; `usize::MAX` if there is
+    /// none.
     give_up_before: AtomicUsize,
-    /// Whether the newest validation went over all its images.
+    /// Whether the newest validation used all its images.
     is_validated: AtomicBool,
     stop: StopSignal,
     /// Set by the terminal dashboard's quit key.
@@ -139,9 +142,9 @@ struct State {
     failure: Mutex<Option<TrainError>>,
     /// The step of the newest checkpoint on disk; zero before the first.
     saved: AtomicUsize,
-    /// Rows that `metrics.csv` does not have yet.
+    /// Rows that are not yet in `metrics.csv`.
     unwritten: Mutex<Rows>,
-    /// How the optimizer moves the network that it is called for now; none before the first step.
+    /// The optimizer's update of the current network; `None` before the first step.
     optimizer_step: Mutex<Option<OptimizerStep>>,
 }
 
@@ -156,7 +159,7 @@ impl Session {
         Self::of_ranks(Ranks::alone(), steps_done, stop)
     }
 
-    /// This process' part of a training by `ranks`.
+    /// This process's part of a training by `ranks`.
     pub(crate) fn of_ranks(ranks: Ranks, steps_done: usize, stop: StopSignal) -> Self {
         Self(Arc::new(State {
             ranks,
@@ -175,12 +178,12 @@ impl Session {
         }))
     }
 
-    /// Steps whose update of the weights is done.
+    /// The number of finished updates.
     pub(crate) fn steps_done(&self) -> usize {
         self.0.steps_done.load(Ordering::Acquire)
     }
 
-    /// Called by the loader when all steps before `step` are done.
+    /// The loader calls this when all steps before `step` are done.
     pub(crate) fn finish_steps_before(&self, step: usize) {
         self.0.steps_done.store(step, Ordering::Release);
     }
@@ -196,7 +199,7 @@ impl Session {
         self.stops(summed)
     }
 
-    /// Some rank wants to, and all heard of it in the same step.
+    /// Some rank wants to stop, and all ranks learnt it in the same step.
     pub(crate) fn stop_after_this_step(&self) {
         let summed = self.0.summed.load(Ordering::Acquire);
         self.0.stop_before.fetch_min(summed, Ordering::AcqRel);
@@ -211,9 +214,8 @@ impl Session {
         step >= self.0.stop_before.load(Ordering::Acquire)
     }
 
-    /// Whether the step that batch `batch` belongs to, which has begun, is to be left before that batch. As in
-    /// [`Self::ends_before`] the first device's loader decides. Several ranks always finish a step, since they hear of each
-    /// other's wishes at its end.
+    /// Whether to give up the current step before its batch `batch`. As in [`Self::ends_before`], the first device's
+    /// loader decides. Several ranks always finish a step, because they learn of each other's wishes at its end.
     pub(crate) fn gives_up_before(&self, batch: usize, decides: bool) -> bool {
         if decides && self.ranks().is_alone() && self.wants_to_stop_now() {
             self.0.give_up_before.fetch_min(batch, Ordering::AcqRel);
@@ -226,7 +228,7 @@ impl Session {
         self.0.stop.is_at_once() || self.0.dashboard.should_stop()
     }
 
-    /// Ends long work between steps that nothing depends on.
+    /// Ends optional long work between steps.
     ///
     /// # Errors
     /// [`TrainError::Stopped`] once somebody waits for this process to end.
@@ -242,7 +244,7 @@ impl Session {
         self.0.stop.begin();
     }
 
-    /// Whether the newest validation went over all its images; one that was cut short has measured nothing.
+    /// Whether the newest validation used all its images. A validation that was cut short has measured nothing.
     pub(crate) fn is_validated(&self) -> bool {
         self.0.is_validated.load(Ordering::Acquire)
     }
@@ -251,7 +253,7 @@ impl Session {
         self.0.is_validated.store(is_whole, Ordering::Release);
     }
 
-    /// Whether a stop was asked for that the finished steps have reached.
+    /// Whether the finished steps have reached a requested stop.
     pub(crate) fn stop_requested(&self) -> bool {
         let done = self.steps_done();
         if self.ranks().is_alone() {
@@ -265,7 +267,7 @@ impl Session {
         self.0.stop.stops(step) || self.0.dashboard.should_stop()
     }
 
-    /// Ends the training without a further checkpoint. The first failure is the one that is reported.
+    /// Ends the training without a further checkpoint. Only the first failure is reported.
     pub(crate) fn fail(&self, error: TrainError) {
         self.0.learner.stop(Some(&error.to_string()));
         self.0
@@ -296,7 +298,7 @@ impl Session {
         self.0.saved.store(step, Ordering::Release);
     }
 
-    /// Rows that could not be written to `metrics.csv`, for a checkpoint to keep.
+    /// Rows that could not be written to `metrics.csv`, for a checkpoint.
     pub(crate) fn unwritten(&self) -> Rows {
         let rows = self.0.unwritten.lock();
         rows.unwrap_or_else(PoisonError::into_inner).clone()
@@ -307,7 +309,7 @@ impl Session {
         *unwritten.unwrap_or_else(PoisonError::into_inner) = rows;
     }
 
-    /// How the optimizer moves the network that it is called for now.
+    /// The optimizer's update of the current network.
     ///
     /// # Panics
     /// Before [`Session::set_optimizer_step`].
@@ -317,7 +319,7 @@ impl Session {
         step.expect("a network says how it moves before it does")
     }
 
-    /// Set by each network before its weights move.
+    /// Each network sets it before its weights move.
     pub(crate) fn set_optimizer_step(&self, step: OptimizerStep) {
         let current = self.0.optimizer_step.lock();
         *current.unwrap_or_else(PoisonError::into_inner) = Some(step);
@@ -331,7 +333,7 @@ impl Session {
             .take()
     }
 
-    /// The handle that the terminal dashboard stops with.
+    /// The handle with which the terminal dashboard stops the training.
     pub(crate) fn dashboard(&self) -> Interrupter {
         self.0.dashboard.clone()
     }

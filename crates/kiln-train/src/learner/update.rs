@@ -17,10 +17,10 @@ pub(crate) fn optimizer(session: &Session) -> ModuleOptimizer {
     ModuleOptimizer::from(ClippedAdamW(session.clone()))
 }
 
-/// [`AdamW`] in the shape that Burn wants: called for one parameter at a time, with only its gradient.
+/// [`AdamW`] in the form that Burn needs: it is called for one parameter at a time, with only its gradient.
 ///
-/// The settings are those of the network whose turn it is, and the scale that clips its gradients depends on all of them:
-/// both come from the session. Scaling the gradients beforehand would take another pass over them.
+/// The settings belong to the current network, and the clipping scale depends on all its gradients. Both come from the
+/// session. Scaling the gradients beforehand would need another pass over them.
 #[derive(Clone)]
 struct ClippedAdamW(Session);
 
@@ -54,7 +54,7 @@ pub(crate) struct Update<'a> {
     pub(crate) gradients: GradientsParams,
 }
 
-/// A network in training, beside the average of its weights where the experiment has one.
+/// A network in training, and the average of its weights if the experiment has one.
 #[derive(Module, Debug)]
 pub(crate) struct Averaged<N: Module> {
     pub(crate) network: N,
@@ -63,13 +63,13 @@ pub(crate) struct Averaged<N: Module> {
     rule: UpdateRule,
 }
 
-/// What an update needs to know besides the gradients.
+/// The other inputs of an update, besides the gradients.
 #[derive(Debug, Clone)]
 struct UpdateRule {
     adamw: AdamW,
     clip_norm: f64,
     ema: Option<EmaConfig>,
-    /// The steps of the training, and those from one checkpoint to the next.
+    /// The steps of the training, and the steps from one checkpoint to the next.
     steps: usize,
     round: usize,
     /// Steps done before this process began.
@@ -80,7 +80,7 @@ struct UpdateRule {
 }
 
 impl UpdateRule {
-    /// Whether ranks show each other their weights now: after the first step, and before each checkpoint.
+    /// Whether ranks compare their weights now: after the first step, and before each checkpoint.
     fn compares_ranks(&self) -> bool {
         let done = self.steps_done;
         let is_first = done == self.steps_before + 1;
@@ -119,7 +119,7 @@ impl<N: Module> Averaged<N> {
         }
     }
 
-    /// What is validated, drawn and kept: the average, or without one the network itself.
+    /// The network for validation, pictures and the model: the average, or without one the network itself.
     pub(crate) fn best(&self) -> &N {
         self.average.as_ref().unwrap_or(&self.network)
     }
@@ -129,9 +129,9 @@ impl<N: Module> Averaged<N> {
         self.average.unwrap_or(self.network)
     }
 
-    /// Moves the network along the gradients, and its average after it. The optimizer is that of the same session.
+    /// Updates the network with the gradients, and then its average. The optimizer must belong to the same session.
     ///
-    /// Gradients that are not finite change nothing and end the training.
+    /// Gradients that are not finite change nothing, and end the training.
     pub(crate) fn updated(
         mut self,
         Update {
@@ -159,7 +159,7 @@ impl<N: Module> Averaged<N> {
             self.average = Some(ema::update(average, &self.network, decay));
         }
         if self.rule.compares_ranks() {
-            // Their average follows from them.
+            // The average follows from the weights.
             compare_weights(&self.network, &self.rule.session);
         }
         self
@@ -232,7 +232,7 @@ mod tests {
         assert!((gradient_norm(&network, &gradients) - squares.sqrt()).abs() < 1e-6);
     }
 
-    /// What Burn's own AdamW makes of gradients that were scaled down beforehand is what clipping has to give.
+    /// Clipping must equal Burn's own AdamW on gradients that were scaled down beforehand.
     #[test]
     fn clipped_steps_are_burns_along_shorter_gradients() {
         let mut burns = network();
@@ -263,7 +263,7 @@ mod tests {
         }
     }
 
-    /// Two networks of one session, with settings of their own.
+    /// Two networks of one session, with different settings.
     #[test]
     fn each_network_has_its_own_settings() {
         let [first, second] = [network(), network()];

@@ -1,13 +1,13 @@
 //! Several processes that train as one, each a *rank* of a job that `mpirun` (or SLURM's `srun`) starts.
 //!
 //! Every rank computes its share of each step's images, on one device or several, and moves its own copy of the weights
-//! by the same gradients. Rank 0 alone validates, talks and writes: checkpoints, metrics, pictures and the model.
+//! by the same gradients. Only rank 0 validates, prints and writes: checkpoints, metrics, pictures and the model.
 //!
-//! All that goes between ranks are sums over all of them:
+//! Ranks exchange only sums over all of them:
 //!
 //! ```text
-//! at the start   digests of what they are about to do, which must be the same   stages.rs
-//! in every step  the gradients; and with them who wants to stop                 learner/over_ranks.rs
+//! at the start   digests of what they are about to do, which must be equal      start/mod.rs
+//! in every step  the gradients, and whether a rank wants to stop                learner/over_ranks.rs
 //! in a round     a digest of the weights: ranks that drift apart are an error   learner/over_ranks.rs
 //!                metrics                                                        learner/report.rs
 //! ```
@@ -32,7 +32,7 @@ use mpi::Job;
 /// Environment variables with the number of processes that a launcher started: Open MPI's, MPICH's, SLURM's.
 const SIZES: [&str; 3] = ["OMPI_COMM_WORLD_SIZE", "PMI_SIZE", "SLURM_STEP_NUM_TASKS"];
 
-/// The job that this process trains in, and its place there.
+/// The job of this process, and its place there.
 #[derive(Clone, Default)]
 pub struct Ranks(Option<Arc<Job>>);
 
@@ -45,7 +45,7 @@ impl Ranks {
     /// The job that this process was started in, if a launcher of MPI programs started it together with others.
     ///
     /// # Errors
-    /// If it did and this kiln was built without MPI, or MPI does not find the others.
+    /// If a launcher did so but this kiln was built without MPI, or if MPI does not find the other processes.
     pub fn of_this_process() -> Result<Self, RanksError> {
         let started = SIZES
             .into_iter()
@@ -61,17 +61,17 @@ impl Ranks {
         }
     }
 
-    /// How many processes train together; 1 if this one is alone.
+    /// The number of processes that train together; 1 if this one is alone.
     pub fn size(&self) -> usize {
         self.0.as_deref().map_or(1, Job::size)
     }
 
-    /// This process among them, from 0.
+    /// The number of this process, from 0.
     pub fn rank(&self) -> usize {
         self.0.as_deref().map_or(0, Job::rank)
     }
 
-    /// Whether this is the process that writes files and talks.
+    /// Whether this is the process that writes files and prints.
     pub fn is_first(&self) -> bool {
         self.rank() == 0
     }
@@ -81,7 +81,7 @@ impl Ranks {
         self.0.is_none()
     }
 
-    /// Ends all processes of the job, this one too. For a rank that has failed: the others would wait for it.
+    /// Ends all processes of the job, including this one. For a rank that has failed: the others would wait for it.
     pub fn abort(&self, code: i32) -> ! {
         if let Some(job) = &self.0 {
             job.abort(code);
@@ -89,9 +89,9 @@ impl Ranks {
         std::process::exit(code)
     }
 
-    /// The sums over all ranks of each number of each of `parts`, which all ranks must give in the same lengths.
+    /// The sum over all ranks of each number in `parts`. All ranks must give the same lengths.
     ///
-    /// The first parts are under way while the next are still being made.
+    /// MPI sends the first parts while the next ones are still being made.
     pub(crate) fn sum(
         &self,
         parts: impl Iterator<Item = Vec<f32>>,
@@ -102,7 +102,7 @@ impl Ranks {
         }
     }
 
-    /// As [`Self::sum`], for the thread that gathers metrics: the two do not wait for each other.
+    /// Like [`Self::sum`], for the thread that gathers metrics. The two do not wait for each other.
     pub(crate) fn sum_metrics(&self, numbers: Vec<f64>) -> Result<Vec<f64>, RanksError> {
         match &self.0 {
             Some(job) => job.sum_metrics(numbers),
@@ -110,14 +110,14 @@ impl Ranks {
         }
     }
 
-    /// Does `work` on rank 0 first, then on the others: what it leaves on disk is there for them.
+    /// Does `work` on rank 0 first and then on the others, so that they find its results on disk.
     ///
-    /// If it fails on rank 0, the others wait until that one calls [`Self::abort`].
+    /// If it fails on rank 0, the others wait until rank 0 calls [`Self::abort`].
     pub(crate) fn first_then_others<W, E: From<RanksError>>(
         &self,
         work: impl FnOnce() -> Result<W, E>,
     ) -> Result<W, E> {
-        // Whoever gives a number to a sum waits for all others.
+        // A rank that takes part in a sum waits for all others.
         let meet = || self.sum(iter::once(vec![0.0]));
         if self.is_first() {
             let done = work()?;
@@ -128,7 +128,7 @@ impl Ranks {
         work()
     }
 
-    /// Refuses to go on unless all ranks, which must ask together, have the same `own`.
+    /// Fails unless all ranks have the same `own`. All ranks must call it together.
     pub(crate) fn require_same(
         &self,
         what: &'static str,
@@ -140,9 +140,9 @@ impl Ranks {
         }
     }
 
-    /// The first rank, if any, whose digest is not that of rank 0.
+    /// The first rank, if any, whose digest differs from rank 0's.
     pub(crate) fn first_to_differ(&self, digest: &[u8]) -> Result<Option<usize>, RanksError> {
-        // A table of all digests, in which each rank fills in its own.
+        // A table of all digests. Each rank fills in its own.
         let mut table = vec![0.0; digest.len() * self.size()];
         let own = table.iter_mut().skip(digest.len() * self.rank());
         own.zip(digest)

@@ -1,8 +1,8 @@
 //! A job through MPI.
 //!
-//! Two threads ask for sums, the one that trains and the one that gathers metrics, in an order that differs between ranks.
-//! MPI matches calls by their order on a communicator, so each of the two has a [`Line`] of its own: a communicator, and a
-//! thread that serves it, for communicators cannot be sent between threads.
+//! Two threads need sums, the one that trains and the one that gathers metrics, in an order that differs between ranks.
+//! MPI matches calls by their order on a communicator, so each of the two has its own [`Line`]: a communicator, and a
+//! thread that serves it, because communicators cannot be sent between threads.
 
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::thread::{self, JoinHandle};
@@ -19,22 +19,22 @@ use super::error::RanksError;
 pub(super) struct Job {
     rank: usize,
     size: usize,
-    // Dropped in this order: MPI itself ends with the training's line.
+    // The fields are dropped in this order: MPI itself ends with the training's line.
     metrics: Line<f64>,
     training: Line<f32>,
 }
 
-/// Numbers to be summed, and where their sums go.
+/// Numbers to sum, and the receiver of their sums.
 type Request<T> = (Vec<T>, Sender<Vec<T>>);
 
-/// A thread that sums over all ranks what it is sent, in the order in which it is sent.
+/// A thread that sums its requests over all ranks, in their order.
 struct Line<T> {
     requests: Option<Sender<Request<T>>>,
     thread: Option<JoinHandle<()>>,
 }
 
 impl Job {
-    /// Joins the job of `_started` processes, as the launcher says.
+    /// Joins the job of `_started` processes, the launcher's number.
     pub(super) fn join(_started: usize) -> Result<Self, RanksError> {
         let (answer, joined) = channel();
         let training = Line::open(move |requests| {
@@ -89,7 +89,7 @@ impl Job {
 
 impl Drop for Job {
     fn drop(&mut self) {
-        // The others would wait for ever for a rank that has a bug.
+        // The others would wait forever for a rank with a bug.
         if thread::panicking() {
             self.abort(1);
         }
@@ -106,11 +106,11 @@ impl<T: Equivalence + Clone + Default + Send + 'static> Line<T> {
         }
     }
 
-    /// The sums of `numbers` will come from what is returned.
+    /// The returned receiver will yield the sums of `numbers`.
     fn send(&self, numbers: Vec<T>) -> Receiver<Vec<T>> {
         let (answer, sums) = channel();
         if let Some(requests) = &self.requests {
-            // If nobody serves any more, no sums will come.
+            // If the thread has ended, no sums will come.
             let _ = requests.send((numbers, answer));
         }
         sums
@@ -137,7 +137,7 @@ fn serve<T: Equivalence + Clone + Default>(
     for (numbers, answer) in requests {
         let mut sums = vec![T::default(); numbers.len()];
         communicator.all_reduce_into(&numbers[..], &mut sums[..], SystemOperation::sum());
-        // Whoever asked may have given up.
+        // The requesting thread may have given up.
         let _ = answer.send(sums);
     }
 }

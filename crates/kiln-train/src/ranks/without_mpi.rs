@@ -1,8 +1,8 @@
-//! What stands in for `mpi.rs` in a kiln without MPI: there are no jobs.
+//! Replaces `mpi.rs` in a kiln without MPI: there are no jobs.
 
 use super::error::RanksError;
 
-/// Never there.
+/// Never exists.
 pub(super) enum Job {}
 
 impl Job {

@@ -1,5 +1,5 @@
-//! A run folder belongs to one process at a time, holds nothing that a training would overwrite, and is left as it was by a
-//! training that does not begin.
+//! A run folder belongs to one process at a time. A training overwrites nothing in it that kiln did not write, and
+//! restores it if the training does not begin.
 
 use std::collections::BTreeSet;
 use std::fs::{self, File, TryLockError};
@@ -20,39 +20,40 @@ use crate::run_folder::{
 };
 use kiln_pipeline::pictures::MadeFolder;
 
-/// How `metrics.csv` begins.
+/// The beginning of `metrics.csv`.
 const FIRST_COLUMNS: &str = "step,";
 
-/// The classifier's weights until they are whole.
+/// The name of the classifier's weights until they are complete.
 const UNFINISHED_WEIGHTS: &str = "model.safetensors.tmp";
 
-/// The claim of a training to its run folder. Dropped, it gives the folder free. Unless the training was kept, or has left
-/// a checkpoint or a row of metrics, the folder is then what it was before.
+/// The claim of a training to its run folder. Dropping it releases the folder. The folder is then restored, unless the
+/// training was kept or has left a checkpoint or a row of metrics.
 pub(crate) struct Claim(Arc<Mutex<Option<Claimed>>>);
 
 struct Claimed {
     run: RunFolder,
     stage: StageFolder,
-    /// `config.toml` as kiln wrote it before, if it did.
+    /// The earlier `config.toml`, if kiln wrote one.
     config: Option<String>,
-    /// Whether there was a model as the training began with it.
+    /// Whether there was already a folder `start`, the model at the beginning of a training.
     had_start: bool,
-    /// The latents that were there.
+    /// The latents files that existed.
     latents: BTreeSet<PathBuf>,
-    /// What the stage had left.
+    /// The traces of earlier trainings of the stage.
     traces: Traces,
     is_kept: bool,
     _made: MadeFolder,
-    /// Locks the folder; none where the file system has no locks.
+    /// The lock of the folder; `None` if the file system has no locks.
     _lock: Option<File>,
 }
 
 impl Claim {
-    /// Claims `run` for the training of `stage`, whose result goes to `model`. Of several ranks the first does it for all.
+    /// Claims `run` for the training of `stage`, whose result goes to `model`. With several ranks, the first one claims
+    /// it for all.
     ///
     /// # Errors
-    /// If another process trains there, something stands there that kiln did not write and would overwrite, metrics.csv cannot
-    /// be read, or the folder is a model or belongs to one or to another run.
+    /// If another process trains there, if the training would overwrite something that kiln did not write, if
+    /// metrics.csv cannot be read, or if the folder is a model or belongs to one or to another run.
     pub(crate) fn stake(
         run: &RunFolder,
         stage: &StageFolder,
@@ -71,7 +72,7 @@ impl Claim {
         let checkpoints = CheckpointFolder::new(stage.checkpoints());
         checkpoints.require_files()?;
         if !checkpoints.steps().is_empty() {
-            // It is written again after every round.
+            // The file is written again after every round.
             rows_in(&stage.metrics())?;
         }
         match stage.path() == path {
@@ -93,7 +94,7 @@ impl Claim {
         Ok(Self(Arc::new(Mutex::new(Some(claimed)))))
     }
 
-    /// The training has ended well: what it wrote stays.
+    /// The training has ended well: its files stay.
     pub(crate) fn keep(&mut self) {
         if let Some(claimed) = &mut *lock_of(&self.0) {
             claimed.is_kept = true;
@@ -117,7 +118,7 @@ fn lock_of(claimed: &Mutex<Option<Claimed>>) -> MutexGuard<'_, Option<Claimed>> 
     claimed.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// By what is seen that a stage has trained: the steps of its checkpoints, and when its metrics were written last.
+/// The traces of a stage's training: the steps of its checkpoints, and the time when its metrics were last written.
 #[derive(PartialEq)]
 struct Traces(Vec<usize>, Option<SystemTime>);
 
@@ -140,7 +141,7 @@ impl Drop for Claimed {
 }
 
 impl Claimed {
-    /// Best effort: what ended the training is what the user hears of.
+    /// Best effort: the user sees the error that ended the training.
     fn undo(&self) {
         match &self.config {
             Some(before) if read_text(&self.run.config()).ok().as_ref() != Some(before) => {
@@ -152,14 +153,14 @@ impl Claimed {
             }
         }
         let start = self.stage.start();
-        // Only as this training wrote it.
+        // Only if this training wrote it.
         if !self.had_start && check_place(&start).is_ok() {
             let _ = fs::remove_dir_all(start);
         }
         for new in latents_in(&self.run).difference(&self.latents) {
             let _ = fs::remove_file(new);
         }
-        // Each only if it is empty; if it was there before, it was not empty, or does not matter.
+        // Removes each folder only if it is empty. If it existed before, it either was not empty or does not matter.
         for folder in [self.stage.checkpoints(), self.run.all_latents()] {
             let _ = fs::remove_dir(folder);
         }
@@ -184,7 +185,7 @@ fn lock(folder: &Path) -> Result<Option<File>, TrainError> {
     }
 }
 
-/// Refuses a folder that is no run folder yet and holds files with the names of ours.
+/// Refuses a folder that is not a run folder yet but has files with the names of ours.
 fn refuse_foreign_files(run: &RunFolder, stage: &StageFolder) -> Result<(), TrainError> {
     let config = run.config();
     if fs::symlink_metadata(&config).is_ok() {
@@ -209,7 +210,7 @@ fn refuse_foreign_files(run: &RunFolder, stage: &StageFolder) -> Result<(), Trai
     }
 }
 
-/// Whether kiln wrote what lies in the folder of a stage, by its checkpoints and metrics.
+/// Whether kiln wrote the contents of a stage's folder, to judge by its checkpoints and metrics.
 fn is_of_a_training(stage: &StageFolder) -> bool {
     let has_checkpoint = !CheckpointFolder::new(stage.checkpoints())
         .steps()
@@ -223,9 +224,9 @@ fn is_something(path: &Path) -> bool {
     fs::symlink_metadata(path).is_ok() && !is_empty
 }
 
-/// Refuses to put the classifier's weights in the place of a file that is not ours.
+/// Refuses to replace a file that is not ours by the classifier's weights.
 fn refuse_foreign_weights(path: &Path) -> Result<(), TrainError> {
-    // Its header begins with what the training noted of itself.
+    // The header of our file begins with the facts about its training.
     let start = beginning_of(path);
     let is_ours = ["dataset", "seed", "steps", "version"]
         .iter()
@@ -248,7 +249,7 @@ fn latents_in(run: &RunFolder) -> BTreeSet<PathBuf> {
     entries.flatten().map(|entry| entry.path()).collect()
 }
 
-/// Removes what killed processes have left: only this one writes here now.
+/// Removes leftovers of killed processes: only this process writes here now.
 fn clear_leftovers(run: &RunFolder, stage: &StageFolder) -> Result<(), TrainError> {
     let checkpoints = stage.checkpoints();
     CheckpointFolder::new(checkpoints.clone())

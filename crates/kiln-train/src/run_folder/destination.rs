@@ -1,4 +1,4 @@
-//! Where something may be written: never into a run that is there already.
+//! Checks the destination of a command: never inside an existing run.
 
 use std::fs;
 use std::path::Path;
@@ -9,13 +9,13 @@ use crate::error::TrainError;
 use crate::run_folder::RunFolder;
 use crate::run_folder::kind::FolderKind;
 
-/// Whether a command may write a model to `folder`, which it makes from `source` with the help of `others`: it is no part of a
-/// run or of another model, holds none of them, and [`check_place`] allows it. A model may be made again in place, so `folder`
-/// may be `source`. To be asked before the work begins. A source may be anything that names a model; only folders and files
-/// count.
+/// Checks that a command may write a model to `folder`, made from `source` with the help of `others`. The folder must
+/// not be part of a run or of another model, must not contain one, and [`check_place`] must allow it. A model may be
+/// replaced in place, so `folder` may be `source`. Call this before the work begins. A source may be any name of a
+/// model; only folders and files count.
 ///
 /// # Errors
-/// [`TrainError::Run`] and [`TrainError::Model`] say what is in the way.
+/// [`TrainError::Run`] and [`TrainError::Model`] name the obstacle.
 pub fn check_destination(folder: &Path, source: &Path, others: &[&Path]) -> Result<(), TrainError> {
     let place = settled(folder).map_err(TrainError::file("find", folder))?;
     refuse_runs(folder, place.ancestors())?;
@@ -30,7 +30,7 @@ pub fn check_destination(folder: &Path, source: &Path, others: &[&Path]) -> Resu
             _ => continue,
         };
         return Err(TrainError::Run(format!(
-            "{} {verb} {}, from which it would be made: choose another folder",
+            "{} {verb} {}, its own source: choose another folder",
             folder.display(),
             path.display()
         )));
@@ -38,7 +38,7 @@ pub fn check_destination(folder: &Path, source: &Path, others: &[&Path]) -> Resu
     Ok(check_place(folder)?)
 }
 
-/// Refuses a run folder that would be a part of another run.
+/// Refuses a run folder inside another run.
 pub(crate) fn check_outside_runs(run: &RunFolder) -> Result<(), TrainError> {
     let place = settled(run.path()).map_err(TrainError::file("find", run.path()))?;
     refuse_runs(run.path(), place.ancestors().skip(1))

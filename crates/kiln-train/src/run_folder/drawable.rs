@@ -1,7 +1,8 @@
-//! What can be drawn from before a training is finished, or in place of its last step: its checkpoints.
+//! Checkpoints as models: for drawing before a training is finished, or from a step before the last.
 //!
-//! A checkpoint holds what training goes on with, of which drawing needs the U-Net alone. All else that a model is made of
-//! does not change while it learns, and is kept once: `diffusion/start` is the model as training began with it.
+//! A checkpoint has everything that training needs to continue; drawing needs only its U-Net. The other parts of a
+//! model do not change during training, and are stored once: `diffusion/start` is the model at the beginning of
+//! training.
 
 use std::path::{Path, PathBuf};
 
@@ -18,25 +19,25 @@ use crate::run_folder::RunFolder;
 use crate::run_folder::kind::FolderKind;
 use crate::run_folder::record::RunRecord;
 
-/// The part of the trained module that is drawn from, under the names that its record has: see `DenoisingNetworks`.
+/// The part of the trained module that drawing needs, under the names in its record: see `DenoisingNetworks`.
 #[derive(Module, Debug)]
 struct Recorded {
     unet: RecordedUNet,
 }
 
-/// The network and, where the training has one, its average: see `Averaged`.
+/// The network and, if the training has one, its average: see `Averaged`.
 #[derive(Module, Debug)]
 struct RecordedUNet {
     network: UNet2d,
     average: Option<UNet2d>,
 }
 
-/// Reads a model in the diffusers layout from a folder, or that of a checkpoint in `RUN/diffusion/checkpoints`: with the
-/// averaged weights, where the training has them.
+/// Reads a model in the diffusers layout from a folder, or from a checkpoint in `RUN/diffusion/checkpoints`, with the
+/// averaged weights if the training has them.
 ///
 /// # Errors
-/// [`TrainError::Model`] when the folder holds no model or a damaged one, [`TrainError::Run`] for a checkpoint that is
-/// damaged or of another training than that of a U-Net.
+/// [`TrainError::Model`] if the folder has no model or a damaged one, [`TrainError::Run`] for a checkpoint that is
+/// damaged or does not have a U-Net.
 pub fn load_model(folder: &Path, device: &Device) -> Result<LatentDiffusion, TrainError> {
     if FolderKind::of(folder) == Some(FolderKind::Checkpoint) {
         model_of_checkpoint(folder, device)
@@ -63,7 +64,7 @@ fn model_of_checkpoint(folder: &Path, device: &Device) -> Result<LatentDiffusion
         .and_then(|bytes| ModuleRecord::from_bytes(bytes).map_err(|error| error.to_string()));
     let recorded = record.and_then(|record| {
         let loaded = recorded.try_load_record(record);
-        loaded.map_err(|error| format!("it is not of the U-Net in config.toml ({error})"))
+        loaded.map_err(|error| format!("it does not belong to the U-Net in config.toml ({error})"))
     });
     let RecordedUNet { network, average } = recorded.map_err(refused)?.unet;
     model.unet = average.unwrap_or(network);
@@ -72,7 +73,7 @@ fn model_of_checkpoint(folder: &Path, device: &Device) -> Result<LatentDiffusion
     Ok(model)
 }
 
-/// The run of the checkpoint in `folder`, which is one of a U-Net and has beside it what else makes a model.
+/// The run of the checkpoint in `folder`. The checkpoint must have a U-Net, and the run the other parts of the model.
 fn run_of_checkpoint(folder: &Path) -> Result<RunFolder, TrainError> {
     let place = (folder.canonicalize()).map_err(TrainError::file("open", folder))?;
     // RUN/diffusion/checkpoints/step-N
@@ -88,7 +89,7 @@ fn run_of_checkpoint(folder: &Path) -> Result<RunFolder, TrainError> {
         return Err(cannot_draw(
             folder,
             format!(
-                "{} is not there, as in the runs of older versions of kiln; resume the run once, and it is",
+                "{} is not there, as in the runs of older versions of kiln; resume the run once to create it",
                 stage.start().display()
             ),
         ));
@@ -107,7 +108,7 @@ impl RunRecord {
     /// The folder of the finished model of the run at `path`.
     ///
     /// # Errors
-    /// [`TrainError::Run`] when there is none yet: says which checkpoint can be drawn from.
+    /// [`TrainError::Run`] if there is none yet; it names the checkpoint that can be drawn from.
     pub fn finished_model(path: &Path) -> Result<PathBuf, TrainError> {
         let run = RunFolder::new(path);
         if run.model().is_dir() {
@@ -137,7 +138,7 @@ impl RunRecord {
         }))
     }
 
-    /// The folder of the model as stage 2 began with it, whose VQ-VAE is that of the U-Net's `checkpoint`.
+    /// The folder of the model at the beginning of stage 2. Its VQ-VAE belongs to the U-Net's `checkpoint`.
     ///
     /// # Errors
     /// [`TrainError::Run`] for a checkpoint of anything else.
@@ -145,10 +146,10 @@ impl RunRecord {
         Ok(run_of_checkpoint(checkpoint)?.stage_2().start())
     }
 
-    /// The folder of the finished model of the run at `path`, or else that of its VQ-VAE.
+    /// The folder of the finished model of the run at `path`, or otherwise of its VQ-VAE.
     ///
     /// # Errors
-    /// [`TrainError::Run`] when there is neither.
+    /// [`TrainError::Run`] if there is neither.
     pub fn finished_first_stage(path: &Path) -> Result<PathBuf, TrainError> {
         let run = RunFolder::new(path);
         let finished = [run.model(), run.stage_1().model()];

@@ -1,4 +1,4 @@
-//! What a folder is that a command is pointed at.
+//! The kind of a folder that a command gets.
 
 use std::path::Path;
 
@@ -7,21 +7,21 @@ use kiln_checkpoint::ModelSource;
 use crate::learner::checkpoint::is_checkpoint;
 use crate::run_folder::RunFolder;
 
-/// What a folder is: the one place that decides it, by the names of its files.
+/// The kind of a folder. This is the one place that decides it, by the names of the files.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum FolderKind {
-    /// A whole model. One that was shared has the `config.toml` of its run as well.
+    /// A whole model. A shared model also has the `config.toml` of its run.
     Model,
     /// A network alone, such as the VQ-VAE of stage 1.
     Network,
-    /// A checkpoint of a training, whole or damaged.
+    /// A checkpoint of a training, damaged or not.
     Checkpoint,
     /// A run.
     Run,
 }
 
 impl FolderKind {
-    /// What `folder` is; none if it is none of these.
+    /// The kind of `folder`; `None` if it is something else.
     pub fn of(folder: &Path) -> Option<Self> {
         let source = ModelSource::Folder(folder.to_owned());
         if source.is_model() {
@@ -62,7 +62,7 @@ mod tests {
                 &["config.toml", "diffusion_pytorch_model.safetensors"],
                 Some(FolderKind::Network),
             ),
-            // As google/ddpm-cifar10-32 is.
+            // Like google/ddpm-cifar10-32.
             (
                 &["config.json", "model_index.json"],
                 Some(FolderKind::Model),

@@ -1,4 +1,4 @@
-//! Where a run keeps what it makes.
+//! The folder for a run's results.
 //!
 //! ```text
 //! runs/mnist/
@@ -7,11 +7,11 @@
 //!   latents/HASH.safetensors
 //!   diffusion/              stage 2: checkpoints/ metrics.csv curves.svg samples/, and in start/ the model before its first step
 //!   model/                  the finished model, diffusers layout
-//!   best/                   the model that `[stage_2.evaluation]` chose by its `best_by`, where there is one
+//!   best/                   the model that `[stage_2.evaluation]` chose by its `best_by`, if there is one
 //! ```
 //!
-//! A run in pixel space has neither `vqvae/` nor `latents/`. One of the digit classifier has its checkpoints/ metrics.csv
-//! curves.svg and model.safetensors at the top.
+//! A run in pixel space has neither `vqvae/` nor `latents/`. A run of the digit classifier has its checkpoints/
+//! metrics.csv curves.svg and model.safetensors at the top.
 
 pub(crate) mod claim;
 pub mod destination;
@@ -27,14 +27,14 @@ use kiln_data::open_regular;
 
 use crate::error::TrainError;
 
-/// How `config.toml` of a run folder begins, whichever version wrote it.
+/// The beginning of a run folder's `config.toml`, from any version.
 pub(crate) const WRITTEN_BY: &str = "# Written by kiln";
 
 /// A run folder, which need not exist yet.
 #[derive(Debug, Clone)]
 pub(crate) struct RunFolder(PathBuf);
 
-/// What one stage keeps.
+/// The folder of one stage.
 #[derive(Debug, Clone)]
 pub(crate) struct StageFolder(PathBuf);
 
@@ -51,7 +51,7 @@ impl RunFolder {
         self.0.join("config.toml")
     }
 
-    /// Whether its `config.toml` is one that a training wrote.
+    /// Whether a training wrote its `config.toml`.
     pub(crate) fn is_ours(&self) -> bool {
         beginning_of(&self.config()).starts_with(WRITTEN_BY)
     }
@@ -64,7 +64,7 @@ impl RunFolder {
         StageFolder(self.0.join("diffusion"))
     }
 
-    /// What training the digit classifier keeps: checkpoints/ metrics.csv curves.svg.
+    /// The files of the digit classifier's training: checkpoints/ metrics.csv curves.svg.
     pub(crate) fn classifier(&self) -> StageFolder {
         StageFolder(self.0.clone())
     }
@@ -109,35 +109,36 @@ impl StageFolder {
         self.0.join("curves.svg")
     }
 
-    /// The trained network, which stage 2 begins with.
+    /// The trained network, for the beginning of stage 2.
     pub(crate) fn model(&self) -> PathBuf {
         self.0.join("model")
     }
 
-    /// The model as stage 2 began with it: what its checkpoints need to be drawn from.
+    /// The model at the beginning of stage 2. Drawing from its checkpoints needs it.
     pub(crate) fn start(&self) -> PathBuf {
         self.0.join("start")
     }
 
-    /// The picture that belongs to step `step`.
+    /// The picture of step `step`.
     pub(crate) fn picture(&self, kind: &str, step: usize) -> PathBuf {
         self.0.join(kind).join(format!("step-{step:07}.png"))
     }
 }
 
-/// How the temporary names of [`write_atomically`] begin and end, so that what a kill leaves is known to be ours.
+/// The beginning and the end of the temporary names of [`write_atomically`]. They identify files that a killed kiln
+/// left.
 const TEMPORARY: [&str; 2] = [".kiln-", ".partial"];
 
-/// Whether [`write_atomically`] gives such a name to a file that is not whole yet.
+/// Whether [`write_atomically`] gives this name to an incomplete file.
 pub(crate) fn is_temporary(name: &str) -> bool {
     let [start, end] = TEMPORARY;
     name.starts_with(start) && name.ends_with(end)
 }
 
-/// Writes a whole file under a temporary name and renames it, so that nobody ever sees half of it.
+/// Writes a whole file under a temporary name and renames it, so that an incomplete file is never visible.
 ///
 /// # Errors
-/// [`TrainError::File`] when it cannot be written.
+/// [`TrainError::File`] if it cannot be written.
 pub fn write_atomically(path: &Path, bytes: &[u8]) -> Result<(), TrainError> {
     let folder = match path.parent() {
         Some(folder) if !folder.as_os_str().is_empty() => folder,
@@ -148,7 +149,7 @@ pub fn write_atomically(path: &Path, bytes: &[u8]) -> Result<(), TrainError> {
         let [start, end] = TEMPORARY;
         let mut names = tempfile::Builder::new();
         names.prefix(start).suffix(end);
-        // By `make_in`, since `new_in` keeps its files from other users.
+        // This uses `make_in`, because `new_in` denies other users access to its files.
         let mut file = names.make_in(folder, |path| File::create_new(path))?;
         file.write_all(bytes)?;
         file.as_file().sync_all()?;
@@ -158,7 +159,7 @@ pub fn write_atomically(path: &Path, bytes: &[u8]) -> Result<(), TrainError> {
     write().map_err(TrainError::file("write", path))
 }
 
-/// The first few hundred letters of a file; nothing where it cannot be read.
+/// The first few hundred letters of a file; empty if it cannot be read.
 pub(crate) fn beginning_of(path: &Path) -> String {
     let mut start = Vec::new();
     if let Ok(file) = open_regular(path) {
@@ -167,7 +168,7 @@ pub(crate) fn beginning_of(path: &Path) -> String {
     String::from_utf8_lossy(&start).into_owned()
 }
 
-/// Brings the names in a folder to disk, where the system has a way to.
+/// Writes the names in a folder to disk, if the system can do that.
 pub(crate) fn sync_folder(folder: &Path) -> std::io::Result<()> {
     if cfg!(unix) {
         File::open(folder)?.sync_all()?;

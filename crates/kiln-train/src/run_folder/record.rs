@@ -1,4 +1,4 @@
-//! A run folder read back, by whoever wants to know how a training went.
+//! Reads a run folder, to find how a training went.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -17,22 +17,22 @@ use crate::learner::log::rows_in;
 use crate::run_folder::{RunFolder, StageFolder};
 use crate::start::places::find_data;
 
-/// What a run has left in its folder so far.
+/// The contents of a run's folder so far.
 #[derive(Debug)]
 pub struct RunRecord {
     folder: RunFolder,
-    /// What was run.
+    /// The experiment.
     pub experiment: Experiment,
-    /// The stages that have been trained at all, in order.
+    /// The stages with at least some training, in order.
     pub stages: Vec<StageRecord>,
 }
 
-/// How the training of one stage went.
+/// The record of one stage's training.
 #[derive(Debug, Clone)]
 pub struct StageRecord {
-    /// `stage 1` or `stage 2`; the latter in pixel space, too.
+    /// `stage 1` or `stage 2`; pixel space is also `stage 2`.
     pub name: &'static str,
-    /// How it was trained.
+    /// The training's settings.
     pub training: TrainingConfig,
     /// The rows of `metrics.csv` by step: values by column, such as `loss/train` and `loss/valid`.
     pub rows: BTreeMap<usize, BTreeMap<String, f64>>,
@@ -42,14 +42,14 @@ impl RunRecord {
     /// Reads the experiment and the metrics of the run at `path`.
     ///
     /// # Errors
-    /// [`TrainError::Config`] when there is no `config.toml`, or one that is not ours.
+    /// [`TrainError::Config`] if there is no `config.toml`, or if it is not ours.
     pub fn open(path: &Path) -> Result<Self, TrainError> {
         let folder = RunFolder::new(path);
         let experiment = Experiment::load(&folder.config(), &[])?;
         let stage = |name, stage: StageFolder, training: &TrainingConfig| StageRecord {
             name,
             training: training.clone(),
-            // What was learnt can be said without its curves.
+            // The record is useful without the curves, too.
             rows: rows_in(&stage.metrics()).unwrap_or_else(|error| {
                 tracing::warn!("{error}");
                 BTreeMap::new()
@@ -72,7 +72,8 @@ impl RunRecord {
         })
     }
 
-    /// The run folder that a model lies in: `runs/mnist` of `runs/mnist/model`, of a checkpoint deep in it, and of itself.
+    /// The run folder that contains a model: `runs/mnist` for `runs/mnist/model`, for a checkpoint inside it, and for
+    /// itself.
     pub fn folder_around(model: &Path) -> Option<PathBuf> {
         let places = [Some(model.to_owned()), model.canonicalize().ok()];
         places.into_iter().flatten().find_map(|place| {
@@ -82,7 +83,7 @@ impl RunRecord {
         })
     }
 
-    /// The data set that was trained on, where it lies as seen from here.
+    /// The training data set, with its path as seen from here.
     pub fn data(&self) -> DataConfig {
         find_data(&self.experiment.data, || {
             let stages = [self.folder.stage_2(), self.folder.stage_1()];
@@ -106,10 +107,10 @@ impl RunRecord {
     }
 
     /// The first `count` cached validation latents `[batch, channels, height, width]`, not scaled, of the VQ-VAE with
-    /// this [hash](kiln_checkpoint::vqvae_hash); none if that VQ-VAE's latents are not cached.
+    /// this [hash](kiln_checkpoint::vqvae_hash); `None` if that VQ-VAE's latents are not cached.
     ///
     /// # Errors
-    /// [`TrainError::File`] when the cache cannot be read, [`TrainError::Run`] when it is damaged.
+    /// [`TrainError::File`] if the cache cannot be read, [`TrainError::Run`] if it is damaged.
     pub fn validation_latents(
         &self,
         vqvae_hash: &str,
@@ -124,7 +125,7 @@ impl RunRecord {
         let bytes = read_regular(&path, most).map_err(TrainError::file("read", &path))?;
         let damaged = |problem: String| {
             TrainError::Run(format!(
-                "the latents in {} are damaged ({problem}): remove the file, and training stage 2 encodes them anew",
+                "the latents in {} are damaged ({problem}): remove the file, and training stage 2 encodes them again",
                 path.display()
             ))
         };
@@ -135,7 +136,7 @@ impl RunRecord {
             return Err(damaged("`validation` has the wrong shape".to_owned()));
         };
         let count = count.min(images);
-        // Only the images as they are: the first of each one's variants.
+        // Only the unmirrored images: the first variant of each.
         let image = channels * height * width;
         let values: Vec<f32> = validation
             .data()

@@ -1,5 +1,4 @@
-//! What a stage learns and from what, which its checkpoints keep: a run that goes on must be the same experiment on the same
-//! data.
+//! The identity of a training, which its checkpoints store: a resumed run must be the same experiment on the same data.
 
 use std::fmt;
 use std::path::{Path, PathBuf};
@@ -14,22 +13,22 @@ use crate::error::TrainError;
 use crate::learner::plan::Plan;
 use crate::start::earlier_steps::EarlierSteps;
 
-/// The tables of an experiment that are of stage 1 alone.
+/// The tables of an experiment that belong only to stage 1.
 pub(crate) const ONLY_OF_STAGE_1: &[&str] = &["vqvae", "codebook", "stage_1"];
-/// Those that are of stage 2 alone.
+/// The tables that belong only to stage 2.
 pub(crate) const ONLY_OF_STAGE_2: &[&str] = &["unet", "schedule", "stage_2", "sampling"];
 
-/// The tables of an experiment that decide what stage 1 learns.
+/// The tables of an experiment that determine what stage 1 learns.
 pub(crate) const OF_STAGE_1: &[&str] = &["seed", "data", "vqvae", "codebook", "stage_1"];
-/// Those of stage 2. Its VQ-VAE is told by its hash.
+/// The tables of stage 2. Its VQ-VAE is identified by its hash.
 pub(crate) const OF_STAGE_2: &[&str] = &["seed", "data", "unet", "schedule", "stage_2"];
-/// Those of the digit classifier.
+/// The tables of the digit classifier.
 pub(crate) const OF_THE_CLASSIFIER: &[&str] = &["seed", "data", "augmentation", "training"];
 
-/// Keys that may change whenever a run goes on: they decide where the data is, how long a stage learns, and what is kept,
-/// measured and drawn. Which data it is, its fingerprint tells. All other keys decide what is learnt.
+/// Keys that may change when a run is resumed. They determine the place of the data, the length of a training, and what
+/// is kept, measured and drawn. A fingerprint identifies the data itself. All other keys determine what is learnt.
 ///
-/// `training` is that of any stage. docs/diffusion.md lists them.
+/// `training` stands for the table of any stage. docs/diffusion.md lists the keys.
 const FREE: [&str; 11] = [
     "overrides",
     "data.dataset",
@@ -44,36 +43,36 @@ const FREE: [&str; 11] = [
     "sampling",
 ];
 
-/// Keys that may change together with the number of devices, as long as a step sees as many images.
+/// Keys that may change together with the number of devices, as long as a step sees the same number of images.
 const STEP_SIZE: [&str; 2] = ["training.batch_size", "training.accumulate"];
 
-/// All that a training must share with its beginning.
+/// Everything that a resumed training must have in common with its beginning.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub(crate) struct Identity {
     /// The experiment, as TOML.
     pub(crate) config: String,
     /// Images of a step, over all devices and micro-batches.
     step_images: usize,
-    /// Where the data lies, unless it is on the Hub or was handed over.
+    /// The path of the data, unless it is on the Hub or was passed by a program.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) data: Option<PathBuf>,
     train: SetIdentity,
     validation: SetIdentity,
     class_names: Vec<String>,
-    /// Latent diffusion: whose latents are learnt.
+    /// Latent diffusion: the VQ-VAE of the latents.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) vqvae: Option<VqVaeIdentity>,
-    /// The model whose weights it began with in place of random ones.
+    /// The model whose weights it began with instead of random ones.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) initial: Option<InitialWeights>,
 }
 
-/// What tells a set of images from any other, wherever it lies.
+/// The identity of a set of images, independent of its path.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 struct SetIdentity {
     images: usize,
     pixels: String,
-    /// Digest of the labels, where there are any.
+    /// The digest of the labels, if there are any.
     labels: Option<String>,
 }
 
@@ -81,7 +80,7 @@ struct SetIdentity {
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub(crate) struct VqVaeIdentity {
     pub(crate) hash: String,
-    /// Where it lies, unless it is the run folder's own.
+    /// Its path, unless it is the run folder's own.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) place: Option<PathBuf>,
 }
@@ -94,7 +93,7 @@ pub(crate) struct InitialWeights {
 }
 
 impl Identity {
-    /// That of a training by `plan` on `datasets`, which the TOML `config` describes.
+    /// The identity of a training by `plan` on `datasets`, described by the TOML `config`.
     pub(crate) fn new(
         config: &str,
         plan: &Plan,
@@ -115,11 +114,12 @@ impl Identity {
         }
     }
 
-    /// Refuses to go on with other data than this, or with steps of another size. `tables` are those of the stage, whose
-    /// other keys [`require_same_keys`] compares before any data is read.
+    /// Refuses other data than this, or steps of another size. `tables` are the stage's tables; [`require_same_keys`]
+    /// compares their other keys before any data is read.
     ///
     /// # Errors
-    /// Says what differs, how, and what to do. Another size is a warning where only the number of devices has changed.
+    /// Says what differs, how, and what to do. Another size is only a warning if just the number of devices has
+    /// changed.
     pub(crate) fn require_same(&self, now: &Self, tables: &[&str]) -> Result<(), TrainError> {
         if let Some(difference) = self.other_data(now) {
             return Err(TrainError::Run(format!(
@@ -128,9 +128,9 @@ impl Identity {
         }
         if self.step_images != now.step_images {
             let sizes = format!(
-                "a step sees {}, and saw {} before",
-                counted(now.step_images, "image"),
-                self.step_images
+                "a step saw {} before and now sees {}",
+                counted(self.step_images, "image"),
+                now.step_images
             );
             let changed = differences(tables, &self.config, &now.config)?;
             let changed = changed.iter().find(|difference| difference.is_step_size());
@@ -146,15 +146,15 @@ impl Identity {
                     .max(1.0)
             };
             tracing::warn!(
-                "{sizes}, because the number of devices has changed: a pass over the data is {} steps, and was {}",
-                pass(now.step_images),
-                pass(self.step_images)
+                "{sizes}, because the number of devices has changed: a pass over the data was {} steps and is now {}",
+                pass(self.step_images),
+                pass(now.step_images)
             );
         }
         Ok(())
     }
 
-    /// What is not the same about the data: a sentence that ends with what it was.
+    /// A sentence about the difference in the data.
     fn other_data(&self, now: &Self) -> Option<String> {
         let (before, after) = (&self.class_names, &now.class_names);
         if before.len() != after.len() {
@@ -167,7 +167,7 @@ impl Identity {
         let mut names = before.iter().zip(after).enumerate();
         if let Some((class, (before, after))) = names.find(|(_, (before, after))| before != after) {
             return Some(format!(
-                "class {class} of the data is `{after}`, and was `{before}`"
+                "class {class} of the data was `{before}` and is now `{after}`"
             ));
         }
         self.train
@@ -175,7 +175,7 @@ impl Identity {
             .or_else(|| self.validation.other_than(&now.validation, "validation"))
     }
 
-    /// Refuses latents of another VQ-VAE, which lies in `place`, than those that this run began with.
+    /// Refuses the latents of the VQ-VAE in `place` if this run began with another one.
     pub(crate) fn require_vqvae(
         &self,
         hash: &str,
@@ -190,7 +190,7 @@ impl Identity {
             false => "name that one by --vqvae".to_owned(),
         };
         Err(TrainError::Run(format!(
-            "the VQ-VAE in {} is not the one that this run began with (its hash is {hash:.12}, and was {:.12}): {that_one}, or choose another --out",
+            "the VQ-VAE in {} is not the one that this run began with (its hash was {:.12} and is now {hash:.12}): {that_one}, or choose another --out",
             place.display(),
             before.hash
         )))
@@ -218,7 +218,7 @@ impl SetIdentity {
         if self.images != now.images {
             let (before, now) = (self.images, now.images);
             return Some(format!(
-                "there are {now} {name} images, and there were {before}"
+                "there were {before} {name} images and are now {now}"
             ));
         }
         let is = if self.pixels != now.pixels {
@@ -235,8 +235,8 @@ impl SetIdentity {
     }
 }
 
-/// Refuses to go on with the experiment `now` where keys of `tables` that decide what is learnt are not those of `before`,
-/// both as TOML.
+/// Refuses the experiment `now` if it differs from `before` in a key of `tables` that determines what is learnt. Both
+/// are TOML.
 ///
 /// # Errors
 /// Names the keys, both values, and what to do.
@@ -261,7 +261,7 @@ pub(crate) fn require_same_keys(
     )))
 }
 
-/// A key whose value is not what it was.
+/// A key with a changed value.
 #[derive(Debug, PartialEq)]
 struct Difference {
     key: String,
@@ -298,14 +298,14 @@ impl Difference {
     }
 }
 
-/// Whether `key` is `known`, or that of some stage, or a part of it.
+/// Whether `key` is `known`, in the table of any stage, or a part of it.
 fn names(known: &str, key: &str) -> bool {
     let parts = |key: &str| key.split('.').map(str::to_owned).collect::<Vec<_>>();
     let (known, key) = (parts(known), parts(key));
     key.starts_with(&known) || key.get(1..).is_some_and(|rest| rest.starts_with(&known))
 }
 
-/// The keys of `tables` that are not free and have other values in `now` than in `before`, both experiments as TOML.
+/// The keys of `tables` that are not free and differ between `before` and `now`. Both experiments are TOML.
 fn differences(tables: &[&str], before: &str, now: &str) -> Result<Vec<Difference>, TrainError> {
     let (mut before, mut now) = (read(before)?, read(now)?);
     let mut found = Vec::new();
@@ -317,10 +317,10 @@ fn differences(tables: &[&str], before: &str, now: &str) -> Result<Vec<Differenc
     Ok(found)
 }
 
-/// The experiment `now` with the `tables` of `before`, and what was set of them, in place of its own: all as TOML.
+/// The experiment `now`, but with the `tables` of `before` and their overrides. All are TOML.
 ///
 /// # Errors
-/// If one of them is no TOML.
+/// If one of them is not TOML.
 pub(crate) fn with_tables_of(
     before: &str,
     now: &str,
@@ -339,10 +339,11 @@ pub(crate) fn with_tables_of(
     Ok(now.to_string())
 }
 
-/// Says which keys of `now` were set and yet `stay` as they are, both experiments as TOML, and `why`.
+/// Prints which overrides of `now` are ignored because the experiment stays as in `stay`, and `why`. Both experiments
+/// are TOML.
 ///
 /// # Errors
-/// If one of them is no TOML.
+/// If one of them is not TOML.
 pub(crate) fn say_what_stays(why: &str, stay: &str, now: &str) -> Result<(), TrainError> {
     let (mut stay, now) = (read(stay)?, read(now)?);
     let set = overrides_in(&now);
@@ -373,7 +374,7 @@ fn read(text: &str) -> Result<Table, TrainError> {
         .map_err(|error| TrainError::Run(format!("the run's experiment is damaged: {error}")))
 }
 
-/// What was set in place of the keys of an experiment's file, as `table.key=value`.
+/// The overrides of an experiment's keys, as `table.key=value`.
 fn overrides_in(experiment: &Table) -> Vec<String> {
     let overrides = experiment.get("overrides").and_then(Value::as_array);
     let texts = overrides.into_iter().flatten().filter_map(Value::as_str);
@@ -385,7 +386,7 @@ fn is_of(text: &str, tables: &[&str]) -> bool {
     tables.iter().any(|table| is_along(text, table))
 }
 
-/// Whether `table.key=value` sets `key`, or one that is above or below it.
+/// Whether `table.key=value` sets `key`, or a key above or below it.
 fn is_along(text: &str, key: &str) -> bool {
     let set = text.split('=').next().unwrap_or_default().trim();
     set.split('.')
@@ -461,7 +462,7 @@ mod tests {
         experiment.unwrap().to_toml().unwrap()
     }
 
-    /// The dotted keys of all values, those of tables within tables too.
+    /// The dotted keys of all values, including the ones in nested tables.
     fn keys(table: &Table, prefix: &str, found: &mut Vec<String>) {
         for (key, value) in table {
             let key = format!("{prefix}{key}");

@@ -1,5 +1,5 @@
-//! A training that begins with the weights of a trained model in place of random ones: fine-tuning on other images, or
-//! going on where another run ended. The optimizer, the schedule of the learning rate and the averages begin anew.
+//! Training that begins with the weights of a trained model instead of random ones, to fine-tune it on other images or
+//! to train it further. The optimizer, the learning rate's schedule and the averages begin from the start.
 
 use std::path::Path;
 
@@ -14,7 +14,7 @@ use crate::experiment::{Experiment, FirstStageConfig};
 use crate::run_folder::drawable::load_model;
 use crate::start::earlier_steps::EarlierSteps;
 
-/// Keys of networks that change neither the weights nor what they mean.
+/// Keys of networks that change neither the weights nor their meaning.
 const FREE: [&str; 5] = [
     "sample_size",
     "dropout",
@@ -22,10 +22,10 @@ const FREE: [&str; 5] = [
     "lookup_from_codebook",
     "force_upcast",
 ];
-/// The VQ-VAE of the model in `folder`, for stage 1 to begin with, and how many steps it has learnt for.
+/// The VQ-VAE of the model in `folder`, as initial weights of stage 1, and the number of its training steps.
 ///
 /// # Errors
-/// If there is none, or if it is not the network that the experiment describes.
+/// If there is none, or if it differs from the network of the experiment.
 pub(crate) fn vqvae(
     folder: &Path,
     experiment: &FirstStageConfig,
@@ -45,13 +45,13 @@ pub(crate) fn vqvae(
     }
 }
 
-/// The U-Net of the model in `folder`, for a training on the latents of `first_stage` (or on images) to begin with, and how
-/// many steps it has learnt for.
+/// The U-Net of the model in `folder`, as initial weights of a training on the latents of `first_stage` (or on images),
+/// and the number of its training steps.
 ///
-/// What it has to learn anew, because the training differs there from its own, is a warning.
+/// Warns of differences to its own training that it must learn from the start.
 ///
 /// # Errors
-/// If there is no model, or if its U-Net is not the network that the experiment describes.
+/// If there is no model, or if its U-Net differs from the network of the experiment.
 pub(crate) fn unet(
     folder: &Path,
     experiment: &Experiment,
@@ -69,7 +69,7 @@ pub(crate) fn unet(
     ] {
         if differs {
             tracing::warn!(
-                "the U-Net in {} was trained with another {what}, and has to learn this one anew",
+                "the U-Net in {} was trained with another {what}, and must learn this one from the start",
                 folder.display()
             );
         }
@@ -77,7 +77,7 @@ pub(crate) fn unet(
     Ok((model.unet, EarlierSteps::of(&model.metadata.training)))
 }
 
-/// Refuses weights of another network than the experiment's `table` describes.
+/// Refuses weights of a network that differs from the experiment's `table`.
 fn require_same(
     folder: &Path,
     table: &str,

@@ -1,4 +1,4 @@
-//! How a stage begins: from nothing, or where an earlier part of its run ended.
+//! The start of a stage: from nothing, or from the end of an earlier part of its run.
 
 pub(crate) mod earlier_steps;
 pub(crate) mod identity;
@@ -33,7 +33,7 @@ pub(crate) struct Start<'a> {
     run: &'a RunFolder,
     /// The stage's table of metrics.
     metrics: PathBuf,
-    /// The experiment's tables that decide what the stage learns.
+    /// The experiment's tables that determine what the stage learns.
     tables: &'static [&'static str],
     /// The experiment, as TOML.
     pub(crate) config: String,
@@ -41,11 +41,11 @@ pub(crate) struct Start<'a> {
     pub(crate) session: Session,
 }
 
-/// What the run so far is called where its experiment is wrong.
+/// The name of the run so far in errors about its experiment.
 pub(crate) const BEFORE: &str = "the experiment of the run so far";
 
 impl<'a> Start<'a> {
-    /// The beginning of a stage of `experiment` in `folder`, of which `tables` decide what it learns.
+    /// The start of a stage of `experiment` in `folder`. `tables` determine what it learns.
     pub(crate) fn of_experiment(
         experiment: &Experiment,
         options: &'a RunOptions,
@@ -55,7 +55,7 @@ impl<'a> Start<'a> {
     ) -> Result<Self, TrainError> {
         let reread = |text: &str| Experiment::parse(text, BEFORE, &[])?.to_toml();
         let mut config = experiment.to_toml()?;
-        // The other stage was not run as this one is told that it would be, but as the run's file says.
+        // The run's file, not the present experiment, describes the training of the other stage.
         let has_begun_stage_2 = || {
             let checkpoints = CheckpointFolder::new(run.stage_2().checkpoints());
             !checkpoints.steps().is_empty()
@@ -80,9 +80,9 @@ impl<'a> Start<'a> {
         Self::new(options, run, folder, tables, config, reread)
     }
 
-    /// Looks what was done before in `folder`. All ranks must be about to do the same.
+    /// Finds earlier parts of the training in `folder`. All ranks must do the same.
     ///
-    /// `reread` reads an experiment and writes it again, as `config` is written.
+    /// `reread` reads an experiment and writes it again, in the form of `config`.
     ///
     /// # Errors
     /// If the run was another experiment, or there is one and `--resume` was not given.
@@ -104,7 +104,7 @@ impl<'a> Start<'a> {
         if let Some(checkpoint) = &resume {
             let before = match &checkpoint.identity {
                 Some(identity) => identity.config.clone(),
-                // Of an older kiln, which compared experiments by the run's file.
+                // The checkpoint is from an older kiln, which compared experiments by the run's file.
                 None => {
                     let path = run.config();
                     kiln_data::read_text(&path).map_err(TrainError::file("read", path))?
@@ -123,15 +123,15 @@ impl<'a> Start<'a> {
         })
     }
 
-    /// What the run began with, as far as the checkpoint knows.
+    /// The identity at the beginning of the run, if the checkpoint has it.
     pub(crate) fn before(&self) -> Option<&Identity> {
         self.resume.as_ref()?.identity.as_ref()
     }
 
-    /// Whether all of `steps` are done and `trained` says that the model has learnt for as many as the checkpoint.
+    /// Whether all `steps` are done, and the model was `trained` for as many steps as the checkpoint.
     ///
     /// # Errors
-    /// If more steps are done than asked for, and there is no such model.
+    /// If more steps are done than requested, and there is no such model.
     pub(crate) fn is_finished(
         &self,
         steps: usize,
@@ -158,14 +158,14 @@ impl<'a> Start<'a> {
                 _ => "training".to_owned(),
             };
             return Err(TrainError::Run(format!(
-                "`{table}.steps` is {steps}, but the run is after {} already: --set {table}.steps={done} makes a model of that, and more steps go on",
+                "`{table}.steps` is {steps}, but the run already has {}: --set {table}.steps={done} makes a model of these, and more steps continue it",
                 counted(done, "step")
             )));
         }
         Ok(is_finished)
     }
 
-    /// Where the data of `config` lies: see [`find_data`].
+    /// The place of the data of `config`: see [`find_data`].
     pub(crate) fn find_data(&self, config: &DataConfig) -> DataConfig {
         if self.options.data_is_named {
             return config.clone();
@@ -184,7 +184,7 @@ impl<'a> Start<'a> {
         found
     }
 
-    /// What the run so far and to come must have in common.
+    /// The identity that the earlier and the later parts of the run must share.
     pub(crate) fn identity(
         &self,
         data: &DataConfig,
@@ -204,11 +204,11 @@ impl<'a> Start<'a> {
         )
     }
 
-    /// The network of the model that the run begins with, if there is one, read by `load`, and what is noted of it. A run that
-    /// goes on has its own weights and needs only the note.
+    /// The network of the initial model, if there is one, read by `load`, and its record. A resumed run has its own
+    /// weights and needs only the record.
     ///
     /// # Errors
-    /// Those of `load`.
+    /// The errors of `load`.
     pub(crate) fn initial_weights<N>(
         &self,
         load: impl FnOnce(&Path) -> Result<(N, EarlierSteps), TrainError>,
@@ -223,7 +223,7 @@ impl<'a> Start<'a> {
                 asked_for.filter(|&asked| known.is_none() || known != absolute(asked))
             {
                 tracing::warn!(
-                    "the weights in {} are left aside: this run began with others, and goes on with its own",
+                    "ignoring the weights in {}: this run continues with its own",
                     other.display()
                 );
             }
@@ -243,7 +243,7 @@ impl<'a> Start<'a> {
         ))
     }
 
-    /// Notes in `config.toml` what is run, once nothing speaks against going on as `identity`.
+    /// Writes the experiment to `config.toml`, after a check that the run may continue as `identity`.
     ///
     /// # Errors
     /// If the run began with something else.

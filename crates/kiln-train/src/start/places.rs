@@ -1,4 +1,4 @@
-//! Paths that mean the same wherever a run goes on from.
+//! Paths that stay valid in any working folder.
 
 use std::path::{Path, PathBuf};
 
@@ -6,8 +6,8 @@ use kiln_data::DataConfig;
 
 use crate::experiment::is_on_the_hub;
 
-/// Where the data of `config` lies. A path that means nothing here may have been written in another working folder, for which
-/// the run so far may know it.
+/// The place of the data of `config`. A path that does not exist here may be relative to another working folder; the
+/// run so far may know the absolute path.
 pub(crate) fn find_data(
     config: &DataConfig,
     known: impl FnOnce() -> Option<PathBuf>,
@@ -21,7 +21,7 @@ pub(crate) fn find_data(
     }
 }
 
-/// A path that means the same from any working folder, where JSON can hold it.
+/// The absolute path, if JSON can represent it.
 pub(crate) fn absolute(path: &Path) -> Option<PathBuf> {
     let path = std::path::absolute(path).ok()?;
     path.to_str().is_some().then_some(path)

@@ -1,4 +1,4 @@
-//! Where a stage goes on: its newest good checkpoint, and the session that follows.
+//! Resumes a stage: its newest good checkpoint, and the session after it.
 
 use crate::counted;
 use crate::error::TrainError;
@@ -10,7 +10,7 @@ use crate::run_folder::StageFolder;
 /// The newest good checkpoint, if `resume` asks for it.
 ///
 /// # Errors
-/// If there are checkpoints and `resume` does not: they are not to be overwritten by accident.
+/// If there are checkpoints but `resume` is false: they must not be overwritten by accident.
 pub(crate) fn find_checkpoint(
     folder: &StageFolder,
     resume: bool,
@@ -33,7 +33,7 @@ pub(crate) fn find_checkpoint(
         (Some(_), true) => {
             let checkpoint = checkpoints.newest_good().ok_or_else(|| {
                 TrainError::Run(format!(
-                    "no checkpoint in {} is whole: remove the folder to begin anew",
+                    "all checkpoints in {} are damaged: remove the folder to start again",
                     folder.checkpoints().display()
                 ))
             })?;
@@ -50,7 +50,7 @@ pub(crate) fn find_checkpoint(
     }
 }
 
-/// The session of a stage that goes on after `resume`.
+/// The session of a stage that continues after `resume`.
 pub(crate) fn session(
     resume: Option<&GoodCheckpoint>,
     stop: &StopSignal,

@@ -1,4 +1,4 @@
-//! Tiny experiments on the compiled-in digits, and a way to look at what they leave.
+//! Tiny experiments on the compiled-in digits, and access to their results.
 
 #![allow(dead_code)] // not everything is used by every test
 
@@ -12,7 +12,7 @@ use kiln_checkpoint::{FirstStage, LatentDiffusion, ModelSource};
 use kiln_data::NoProgress;
 use kiln_train::{Experiment, RunOptions, StopSignal, TrainError, TrainingReport};
 
-/// Changes what a checkpoint says of itself, as an older kiln could have written it: without a digest.
+/// Changes the manifest of a checkpoint, as an older kiln could have written it: without a digest.
 pub fn edit_manifest(path: &Path, edit: impl FnOnce(String) -> String) {
     let text = std::fs::read_to_string(path).unwrap();
     let mut json: serde_json::Value = serde_json::from_str(&text).unwrap();
@@ -23,8 +23,8 @@ pub fn edit_manifest(path: &Path, edit: impl FnOnce(String) -> String) {
     std::fs::write(path, after).unwrap();
 }
 
-/// AdamW's epsilon is above the rounding errors of gradients that are zero on paper (the bias of an attention's keys),
-/// or it would blow them up to whole steps.
+/// AdamW's epsilon is above the rounding errors of gradients that are zero on paper (the bias of an attention's keys).
+/// Otherwise AdamW would turn these errors into whole steps.
 ///
 /// Both stages with networks of a few thousand weights: 16x16 latents of the 32x32 digits.
 pub const TINY: &str = r#"
@@ -82,7 +82,7 @@ steps = 2
 count = 4
 "#;
 
-/// Pixel space: a conditional network for the digits at 8x8, which are told to it nine times of ten.
+/// Pixel space: a conditional network for the digits at 8x8, with a label for nine of ten.
 pub const PIXELS: &str = r#"
 seed = 3
 [data]
@@ -173,7 +173,7 @@ pub fn in_pieces(train: Train, experiment: &Experiment, options: &RunOptions, st
     }
 }
 
-/// All weights of the finished networks in a run folder: the VQ-VAE's and the U-Net's, as far as they are there.
+/// All weights of the finished networks in a run folder: the VQ-VAE's and the U-Net's, if they exist.
 pub fn weights(out: &Path) -> Vec<f32> {
     let device = Device::flex();
     let folder = |name: &str| ModelSource::Folder(out.join(name));
@@ -193,7 +193,7 @@ pub fn weights(out: &Path) -> Vec<f32> {
     all.0
 }
 
-/// Requires of two trainings that their weights are the same but for rounding: within 1e-5.
+/// Asserts that the weights of two trainings are the same up to rounding: within 1e-5.
 pub fn assert_close(one: &[f32], other: &[f32], what: impl Debug) {
     assert_eq!(one.len(), other.len(), "{what:?}");
     let pairs = one.iter().zip(other);
@@ -201,7 +201,7 @@ pub fn assert_close(one: &[f32], other: &[f32], what: impl Debug) {
     assert!(largest < 1e-5, "{what:?}: weights differ by {largest}");
 }
 
-/// A column of stage 2's `metrics.csv`, by step: where the cell is not empty.
+/// A column of stage 2's `metrics.csv` by step, without empty cells.
 pub fn column(run: &Path, name: &str) -> BTreeMap<usize, f64> {
     let csv = std::fs::read_to_string(run.join("diffusion/metrics.csv")).unwrap();
     let mut rows = csv.lines().map(|line| line.split(','));

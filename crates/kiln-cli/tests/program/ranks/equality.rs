@@ -1,4 +1,4 @@
-//! Several ranks learn what one process learns.
+//! Several ranks learn the same as one process.
 
 use std::{fs, process::Command};
 
@@ -9,8 +9,8 @@ use super::{
     succeed, twenty_steps, weights,
 };
 
-/// Trains in the run `one` with one process and in the run `many` with two, which `launch` starts, and compares what is
-/// left of both. `files` are the model's and the folder of the stage.
+/// Trains in the run `one` with one process and in the run `many` with two, which `launch` starts, and compares the
+/// results of both. `files` are the model's and the folder of the stage.
 fn compare(
     workplace: &Workplace,
     launch: impl Fn(&Workplace, usize, &str) -> Command,
@@ -27,7 +27,7 @@ fn compare(
         2,
         &format!("{command} --out many {many}"),
     ));
-    // Rank 0 alone speaks.
+    // Only rank 0 prints.
     let report: Value = serde_json::from_slice(&output.stdout).unwrap();
     assert_eq!(report["interrupted"], false);
     let progress = String::from_utf8_lossy(&output.stderr);
@@ -40,7 +40,7 @@ fn compare(
         &weights(&of("many", model)),
         &command,
     );
-    // The learning rate is a function of its scheduler's position.
+    // The scheduler's position determines the learning rate.
     let scheduler = format!("{stage}/checkpoints/step-0000020/scheduler.bpk");
     let position = |run| fs::read(of(run, &scheduler)).unwrap();
     assert_eq!(position("one"), position("many"), "{command}");
@@ -54,7 +54,8 @@ fn compare(
     }
 }
 
-/// Settings of one process, and of each of two, for steps of 10 images. There are 24: steps go over the ends of passes.
+/// Settings of one process, and of each of two, for steps of 10 images. There are 24, so some steps cross the end of a
+/// pass.
 const STEPS_OF_TEN: [&str; 2] = [
     "--set stage_1.training.batch_size=10 --set stage_2.training.batch_size=10",
     "--set stage_1.training.batch_size=5 --set stage_2.training.batch_size=5",

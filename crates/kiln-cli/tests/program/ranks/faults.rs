@@ -1,10 +1,10 @@
-//! What goes wrong on one rank ends the job, with one sentence.
+//! A failure on one rank ends the job, with one sentence.
 
 use std::{fs, process::Command};
 
 use super::{job, job_after, workplace};
 
-/// The one sentence that kiln has to say when the job must fail.
+/// The one sentence of kiln if the job must fail.
 fn fail(mut command: Command) -> String {
     let output = command.output().expect("mpirun");
     let stderr = String::from_utf8_lossy(&output.stderr);
@@ -17,7 +17,7 @@ fn fail(mut command: Command) -> String {
     sentences[0].to_owned()
 }
 
-/// Shell commands for rank 1 alone, which go before `kiln`.
+/// Shell commands before `kiln`, only for rank 1.
 fn on_rank_1(commands: &str) -> String {
     format!("if [ $OMPI_COMM_WORLD_RANK = 1 ]; then {commands}; fi")
 }
@@ -57,11 +57,11 @@ fn a_rank_that_cannot_read_its_data_ends_the_job() {
 #[test]
 fn a_full_disk_on_rank_0_ends_the_job() {
     let workplace = workplace();
-    // No file there may grow beyond a few kilobytes, as if the disk were full.
+    // No file of rank 0 may grow beyond a few kilobytes, as on a full disk.
     let before = "if [ $OMPI_COMM_WORLD_RANK = 0 ]; then trap '' XFSZ; ulimit -f 8; fi";
     let arguments = "train-vqvae --config experiment.toml --out run";
     let mut job = job_after(&workplace, 2, before, arguments);
-    // MPI's shared memory is files, too.
+    // MPI's shared memory consists of files, too.
     job.env("OMPI_MCA_btl", "self,tcp");
     let said = fail(job);
     assert!(said.contains("cannot write"), "{said}");
@@ -81,7 +81,7 @@ fn ranks_that_drift_apart_are_found_out() {
     let elsewhere = workplace.path("elsewhere");
     let config = workplace.path("experiment.toml");
     let train = format!("train-vqvae --config {} --out run", config.display());
-    // Rank 1 goes on from weights of its own: those of a training that meant to go further, whose learning rate fell more slowly.
+    // Rank 1 continues from other weights: the ones of a longer training, whose learning rate fell more slowly.
     let further = format!("{train} --set stage_1.training.steps=8");
     assert!(workplace.run(&further).status.success());
     fs::remove_dir_all(workplace.path("run/vqvae/checkpoints/step-0000008")).unwrap();
@@ -92,5 +92,5 @@ fn ranks_that_drift_apart_are_found_out() {
     let before = on_rank_1("cp -r photos elsewhere; cd elsewhere");
     let more = format!("{further} --resume");
     let said = fail(job_after(&workplace, 2, &before, &more));
-    assert!(said.contains("rank 1 has other weights"), "{said}");
+    assert!(said.contains("the weights of rank 1 differ"), "{said}");
 }

@@ -15,7 +15,7 @@ use super::{
 };
 use crate::wait_until;
 
-/// A training of two ranks of which some rounds are done.
+/// A training of two ranks after some rounds.
 fn begin(workplace: &Workplace, arguments: &str) -> Child {
     let file = workplace.path("run/vqvae/metrics.csv");
     let rows = metrics(&file).len();
@@ -38,7 +38,7 @@ fn send(workplace: &Workplace, signal: &str, rank: usize) {
 #[test]
 fn a_job_that_loses_a_rank_again_and_again_ends_with_the_weights_of_one_that_never_did() {
     let workplace = workplace();
-    // A learning rate that stays the same, whatever the number of steps.
+    // A learning rate that does not depend on the number of steps.
     let command = |out: &str, steps: usize| {
         format!(
             "train-vqvae --config experiment.toml --out {out} --resume --set stage_1.training.final_learning_rate=1e-3 --set stage_1.training.steps={steps}"
@@ -46,7 +46,7 @@ fn a_job_that_loses_a_rank_again_and_again_ends_with_the_weights_of_one_that_nev
     };
     for attempt in 0..10 {
         let mut child = begin(&workplace, &command("run", 1_000_000));
-        // In the middle of anything.
+        // Kill at any moment.
         thread::sleep(Duration::from_millis(attempt * 7 % 20));
         send(&workplace, "-KILL", attempt as usize % 2);
         let killed = Instant::now();
@@ -87,7 +87,7 @@ fn a_stop_that_one_rank_hears_of_is_one_of_all() {
     assert!(output.status.success());
     let report: Value = serde_json::from_slice(&output.stdout).unwrap();
     assert_eq!(report["interrupted"], true);
-    // The last step is saved, in the middle of a round or not.
+    // The last step is saved, even within a round.
     let step = report["steps"].as_u64().unwrap();
     let checkpoint = format!("run/vqvae/checkpoints/step-{step:07}");
     assert!(workplace.path(&checkpoint).exists());

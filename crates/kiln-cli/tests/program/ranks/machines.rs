@@ -4,13 +4,13 @@ use std::{fs, process::Command};
 
 use super::{Workplace, job};
 
-/// Two machines, as far as names and networks go: namespaces with a cable between them.
+/// Two simulated machines: separate namespaces for names and networks, with a cable between them.
 pub struct TwoMachines {
     names: [String; 2],
 }
 
 impl TwoMachines {
-    /// None where the rights or the tools for it are missing.
+    /// `None` if the rights or the tools for it are missing.
     pub fn new(workplace: &Workplace) -> Option<Self> {
         let names = ["a", "b"].map(|name| format!("kiln-{}-{name}", std::process::id()));
         let [a, b] = &names;
@@ -61,7 +61,7 @@ impl Drop for TwoMachines {
     fn drop(&mut self) {
         for name in &self.names {
             let delete = Command::new("ip").args(["netns", "del", name]).output();
-            drop(delete); // what was never made cannot be deleted
+            drop(delete); // it fails if the namespace was never made
         }
     }
 }

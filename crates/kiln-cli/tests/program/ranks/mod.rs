@@ -16,8 +16,8 @@ use crate::{
     training::{EXPERIMENT, PIXELS, workplace},
 };
 
-/// 20 steps of all stages, with the weights averaged. AdamW's epsilon is above the rounding errors of gradients that are
-/// zero on paper, or it would blow them up to whole steps.
+/// 20 steps of all stages, with averaged weights. AdamW's epsilon is above the rounding errors of gradients that are
+/// zero on paper. Otherwise AdamW would turn these errors into whole steps.
 const TWENTY_STEPS: &str = "
 epsilon = 1e-5
 steps = 20
@@ -45,7 +45,7 @@ fn twenty_steps(text: &str) -> Workplace {
 
 /// A job of `ranks` processes on this machine that each run `kiln`, after the shell commands `before`.
 ///
-/// Rank N leaves the number of its process in the file `rank-N`.
+/// Rank N writes its process id to the file `rank-N`.
 fn job_after(workplace: &Workplace, ranks: usize, before: &str, arguments: &str) -> Command {
     let script = format!("echo $$ > rank-$OMPI_COMM_WORLD_RANK\n{before}\nexec \"$0\" {arguments}");
     let mut command = Command::new("mpirun");

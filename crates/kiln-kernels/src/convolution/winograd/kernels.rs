@@ -55,10 +55,10 @@ impl WinogradWeights {
     }
 }
 
-/// Parts in which weights are shared by the cores.
+/// Parts into which the weights are split for the cores.
 const TASKS: usize = 16;
 
-/// `G g G^T` for some of the channels that are read.
+/// `G g G^T` for some of the input channels.
 struct TransformKernel<'a> {
     stencil: &'a Stencil,
     weight: &'a [f32],
@@ -110,7 +110,7 @@ impl TransformKernel<'_> {
         }
     }
 
-    /// The kernels from a channel that is read to a vector of channels that are written, tap by tap.
+    /// The kernels from an input channel to a vector of output channels, tap by tap.
     #[inline(always)]
     fn kernels<S: Simd>(&self, read: usize, written: usize) -> [[S::f32s; 3]; 3] {
         let (rows, columns) = (
@@ -138,7 +138,7 @@ impl TransformKernel<'_> {
     }
 }
 
-/// `G^T u G`: the gradient of the kernel, `[channels_out, channels_in, 3, 3]`, from that of its transform,
+/// `G^T u G`: the gradient of the kernel, `[channels_out, channels_in, 3, 3]`, from the gradient of its transform,
 /// `[points, channels_in, channels_out]`.
 pub(in super::super) fn kernel_gradient(stencil: &Stencil, transformed: &[f32]) -> Vec<f32> {
     let per_output = 9 * stencil.channels_read;

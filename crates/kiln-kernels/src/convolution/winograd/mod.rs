@@ -1,7 +1,7 @@
 //! 3x3 convolutions by Winograd's algorithm (Lavin and Gray 2016).
 //!
-//! A tile of `M` by `M` outputs comes from `M + 2` by `M + 2` inputs. With `.` for multiplication number by number, `d`
-//! the inputs, `g` the kernel, and the matrices of [`transforms`]:
+//! A tile of `M` by `M` outputs is computed from `M + 2` by `M + 2` inputs. With `.` for elementwise multiplication,
+//! `d` the inputs, `g` the kernel, and the matrices of [`transforms`]:
 //!
 //! ```text
 //! out = A^T ((G g G^T) . (B^T d B)) A
@@ -10,7 +10,7 @@
 //! F(2x2, 3x3)   16 multiplications instead of  36, for other even sizes, and for the gradient of the weights
 //! ```
 //!
-//! Summed over input channels each of the points is a matrix product over all tiles. The gradient of the weights is
+//! Summed over input channels, each point is a matrix product over all tiles. The gradient of the weights is
 //! `G^T (V^T (A dout A^T)) G`, with `V = B^T d B` and again a product for each point.
 
 mod kernels;
@@ -29,13 +29,13 @@ use transforms::{Four, Transform, Two};
 /// Numbers of a transformed tile of the gradient of the weights.
 pub(super) const GRADIENT_POINTS: usize = 16;
 
-/// Channels have to fill vectors.
+/// Channels must fill whole vectors.
 const CHANNELS_STEP: usize = 16;
 
-/// The most numbers that a vector holds.
+/// The largest number of values in a vector.
 const MOST_LANES: usize = 16;
 
-/// Whether the algorithm fits the stencil. With bf16 numbers multiplications are cheap, and transforms are not.
+/// Whether the algorithm fits the stencil. With bf16 numbers multiplications are cheap, but transforms are not.
 pub(super) fn fits(stencil: &Stencil) -> bool {
     stencil.precision == Precision::F32
         && stencil.rows.is_plain_three()
@@ -55,7 +55,8 @@ pub(super) enum Tile {
 }
 
 impl Tile {
-    /// The larger one if the outputs divide into them. That may not depend on the batch: an image is the same in each.
+    /// The larger tile if the outputs divide into such tiles. The choice must not depend on the batch, so that an image
+    /// has the same result in any batch.
     pub(super) fn of(stencil: &Stencil) -> Self {
         if stencil.size_written.iter().all(|size| size % 4 == 0) {
             Self::Four
@@ -84,7 +85,7 @@ impl Tile {
     }
 }
 
-/// Where the tiles of a block begin in its window: one number a tile.
+/// Where the tiles of a block begin in its window: one number per tile.
 fn tile_starts(
     stencil: &Stencil,
     Reading { block, window, .. }: Reading,
@@ -221,7 +222,7 @@ pub(super) fn transform_gradients<S: Simd>(
     }
 }
 
-/// `A^T m A` for all tiles of a block: written to `out`, or added to what is there.
+/// `A^T m A` for all tiles of a block: written to `out`, or added to its content.
 #[inline(always)]
 fn transform_products<S: Simd, F: Transform<M, N>, const M: usize, const N: usize>(
     simd: S,
@@ -270,7 +271,7 @@ pub(super) fn scratch_len(stencil: &Stencil, block: &Block) -> usize {
     tile.points() * tile.count(stencil, block) * channels
 }
 
-/// The outputs of a block: written to `out`, or added to what is there.
+/// The outputs of a block: written to `out`, or added to its content.
 #[inline(always)]
 pub(super) fn convolve<S: Simd>(
     simd: S,

@@ -20,7 +20,7 @@ pub(super) trait Transform<const M: usize, const N: usize> {
     fn products<S: Simd>(simd: S, m: [S::f32s; N]) -> [S::f32s; M];
 }
 
-/// F(2, 3). Its entries are 0, 1 and 1/2: results are as exact as those of direct sums.
+/// F(2, 3). Its entries are 0, 1 and 1/2, so results are as exact as with direct sums.
 ///
 /// ```text
 /// B^T = 1  0 -1  0     G = 1    0    0        A^T = 1 1  1  0
@@ -88,10 +88,10 @@ impl Two {
     }
 }
 
-/// F(4, 3). In two dimensions it needs a quarter of the multiplications. Its polynomials meet at 0, `a = 1/sqrt(2)`, `-a`,
-/// `b = sqrt(2)`, `-b` and infinity: reciprocal pairs keep the matrices' entries near one. Rounding errors are half of those
-/// from the customary 0, 1, -1, 2, -2 on average, and a fifth at worst (on choosing points: Barabasz et al. 2020, "Error
-/// analysis and improving the accuracy of Winograd convolution").
+/// F(4, 3). In two dimensions it needs a quarter of the multiplications. Its polynomials meet at 0, `a = 1/sqrt(2)`,
+/// `-a`, `b = sqrt(2)`, `-b` and infinity: reciprocal pairs keep the matrices' entries near one. Compared with the
+/// usual 0, 1, -1, 2, -2, rounding errors are half as large on average, and a fifth at worst (on choosing points:
+/// Barabasz et al. 2020, "Error analysis and improving the accuracy of Winograd convolution").
 ///
 /// ```text
 /// B^T = 1  0 -5/2  0   1 0     G =   1      0    0        A^T = 1  1   1    1    1   0

@@ -5,7 +5,7 @@
 //! pairs of rows of 16, and adds the products to 16 by 16 sums in `f32`: 16,384 operations in 16 cycles.
 //!
 //! All unsafe code of the workspace is in this file. Rust has no stable intrinsics for these instructions yet.
-#![allow(unsafe_code, reason = "the matrix unit is reached by assembly only")]
+#![allow(unsafe_code, reason = "only assembly can use the matrix unit")]
 
 use std::arch::asm;
 use std::arch::x86_64::__cpuid_count;
@@ -14,12 +14,12 @@ use std::sync::OnceLock;
 use super::{Left, RIGHT_STEP, SUMS, TILE};
 use crate::instructions::instructions;
 
-/// Whether this process may use the unit: Linux wants to be asked first, since threads that use it need 8 KiB more for
-/// their registers.
+/// Whether this process may use the unit. A process must ask Linux for permission first, because threads that use it
+/// need 8 KiB more for their registers.
 pub(super) fn is_there() -> bool {
     static THERE: OnceLock<bool> = OnceLock::new();
     *THERE.get_or_init(|| {
-        // Whoever limits the vector instructions does not want these, either.
+        // A limit on the vector instructions excludes these, too.
         instructions() == "avx512" && has_bf16_tiles() && is_permitted()
     })
 }
@@ -76,7 +76,7 @@ static EIGHT_FULL_REGISTERS: Configuration = {
 ///
 /// # Panics
 ///
-/// If there is no such unit, or `left` has not 32 rows of as many numbers as `right` has rows.
+/// If there is no such unit, or if `left` does not have 32 rows of as many numbers as `right` has rows.
 pub(super) fn multiply_add(left: Left, right: &[u32], sums: &mut [f32; SUMS]) {
     let Left { values, stride } = left;
     let steps = right.len() / RIGHT_STEP;

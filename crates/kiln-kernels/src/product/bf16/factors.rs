@@ -6,19 +6,19 @@ use super::{Left, RIGHT_STEP, TILE};
 use crate::product::{PanelsShape, pack_columns};
 use crate::scratch::{self, Scratch, aligned};
 
-/// What has a nearest bf16 number.
+/// A number with a nearest bf16 number.
 pub(crate) trait Bf16: Copy + Default {
-    /// It, in the lower 16 bits.
+    /// The nearest bf16 number, in the lower 16 bits.
     fn bits(self) -> u32;
 }
 
 impl Bf16 for f32 {
-    /// Halves go to even numbers.
+    /// Ties round to even.
     #[inline(always)]
     fn bits(self) -> u32 {
         let bits = self.to_bits();
         let nearest = bits.wrapping_add(0x7FFF + ((bits >> 16) & 1));
-        // Rounding up could carry what is not a number over into one.
+        // Rounding up could carry a NaN over into a number.
         let quiet_nan = bits | 0x0040_0000;
         (if self.is_nan() { quiet_nan } else { nearest }) >> 16
     }
@@ -114,7 +114,7 @@ impl Bf16Panels {
     }
 }
 
-/// Pairs of numbers, and zeros where there are none.
+/// Pairs of numbers, padded with zeros.
 #[inline(always)]
 fn interleave<T: Bf16>(even: &[T], odd: &[T], pairs: &mut [u32]) {
     let (used, filling) = pairs.split_at_mut(even.len());

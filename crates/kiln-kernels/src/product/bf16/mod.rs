@@ -7,8 +7,8 @@
 //!         numbers in 32 bits                                                                  -> Bf16Panels
 //! ```
 //!
-//! Both are filled up with zeros to whole tiles. That is how a processor's matrix unit wants them, see [`amx`]; where
-//! there is none, plain arithmetic gives the same products more slowly.
+//! Both are padded with zeros to whole tiles. A processor's matrix unit needs this form, see [`amx`]; without one,
+//! plain arithmetic gives the same products more slowly.
 
 #[cfg(all(target_arch = "x86_64", target_os = "linux"))]
 mod amx;
@@ -31,11 +31,11 @@ const SUMS: usize = TILE * TILE;
 /// Numbers of 32 bits in a step of the right factor.
 const RIGHT_STEP: usize = TILE * TILE / 2;
 
-/// Steps whose left factor, and whose right one, stay in the nearest cache.
+/// Steps whose left and right factors stay in the nearest cache.
 const STEPS_AT_ONCE: usize = 9;
 
-/// Whether this processor has a matrix unit for [`Precision::Bf16`](crate::Precision), and may use it: Intel's AMX,
-/// on Linux. Elsewhere the same products are computed in plain arithmetic, far more slowly than those of `f32` numbers.
+/// Whether this processor has a matrix unit for [`Precision::Bf16`](crate::Precision), and may use it: Intel's AMX, on
+/// Linux. Elsewhere plain arithmetic computes the same products, far more slowly than products of `f32` numbers.
 pub fn has_matrix_unit() -> bool {
     #[cfg(all(target_arch = "x86_64", target_os = "linux"))]
     return amx::is_there();
@@ -112,7 +112,8 @@ pub(crate) fn multiply_gathered_bf16(
     }
 }
 
-/// `out[n, k] += sum over r of left[n, r] right[r, k]`: what a batch says about weights, output channel by output channel.
+/// `out[n, k] += sum over r of left[n, r] right[r, k]`: a batch's contribution to the gradient of weights, output
+/// channel by output channel.
 #[inline(always)]
 pub(crate) fn add_products_bf16(left: &Bf16Rows, right: &Bf16Panels, out: &mut [f32]) {
     let columns = right.columns();

@@ -12,13 +12,13 @@ use crate::ema::replace_value;
 /// Epsilon of the Laplace smoothing of usages: van den Oord et al. 2017 as released in Sonnet.
 const SMOOTHING: f64 = 1e-5;
 
-/// What moves the codes.
+/// How the codes move.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 #[non_exhaustive]
 pub enum CodebookUpdate {
-    /// The moving average of the latents that chose them (appendix A.1 of the paper). The codebook loss is
-    /// then only reported.
+    /// The moving average of the latents that chose them (appendix A.1 of the paper). The codebook loss is then only
+    /// logged.
     #[default]
     Ema,
     /// The optimizer, through the codebook loss.
@@ -39,7 +39,7 @@ impl CodebookUpdate {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct CodebookConfig {
-    /// What moves the codes: `"ema"` (default) or `"gradient"`.
+    /// How the codes move: `"ema"` (default) or `"gradient"`.
     pub update: CodebookUpdate,
     /// Share of the old value that the moving averages of usage (and for `"ema"` of the codes) keep at each
     /// step, in [0, 1); default 0.99.
@@ -91,8 +91,8 @@ impl CodebookConfig {
         Ok(())
     }
 
-    /// The quantizer as it is trained under these settings: with normalisation or without, and out of the
-    /// optimizer's reach if a moving average moves its codes.
+    /// The quantizer for training with these settings: with or without normalisation, and frozen for the optimizer if a
+    /// moving average moves its codes.
     pub fn prepare(&self, quantizer: VectorQuantizer) -> VectorQuantizer {
         let by_gradient = self.update.is_by_gradient();
         quantizer
@@ -101,17 +101,17 @@ impl CodebookConfig {
     }
 }
 
-/// Moving averages over the codes: what has to be kept from one optimizer step to the next.
+/// Moving averages over the codes: the state that is kept from one optimizer step to the next.
 ///
-/// A Burn module, so that a checkpoint of the model it sits in holds it. No optimizer ever moves it:
-/// the one parameter with a gradient loses it in [`CodebookTraining::take`].
+/// It is a Burn module, so that a checkpoint of the model that contains it stores it. No optimizer moves it:
+/// [`CodebookTraining::take`] removes the gradient of its only parameter that has one.
 #[derive(Module, Debug)]
 pub struct CodebookTraining {
-    /// Moving average of how many positions choose each code in a step, `[codes]`: N in appendix A.1.
+    /// Moving average of the number of positions that choose each code in a step, `[codes]`: N in appendix A.1.
     usage: Param<Tensor<1>>,
     /// Moving average of the sum of these latents, `[codes, dimension]`: m in appendix A.1.
     sums: Param<Tensor<2>>,
-    /// Zeros, whose gradient is made to be the statistics, `[codes, 1 + 2 * dimension]`.
+    /// Zeros, whose gradient carries the statistics, `[codes, 1 + 2 * dimension]`.
     carrier: Param<Tensor<2>>,
 }
 
@@ -122,7 +122,7 @@ impl CodebookTraining {
         let codes = quantizer.codes();
         let [code_count, dimension] = codes.dims();
         let device = weight.device();
-        // Parameters live on the autodiff side if the codes do.
+        // Parameters are on the autodiff side if the codes are.
         let sums = if weight.is_autodiff() {
             codes.autodiff()
         } else {
@@ -140,20 +140,20 @@ impl CodebookTraining {
         self.usage.val().without_autodiff()
     }
 
-    /// A term for the loss, `[1]`, that is zero and whose gradient is the statistics: so they are summed over
-    /// micro-batches and devices by whatever sums gradients. To be added after the loss was scaled.
+    /// A term for the loss, `[1]`, that is zero and whose gradient is the statistics. So the code that sums gradients
+    /// over micro-batches and devices also sums the statistics. Add it after the loss was scaled.
     pub fn carry(&self, statistics: CodeStatistics) -> Tensor<1> {
         (self.carrier.val() * statistics.packed()).sum()
     }
 
-    /// The same for gradients that are there already. Not for Burn's `ddp`, which reduces within `backward`.
+    /// The same for existing gradients. Not for Burn's `ddp`, which reduces within `backward`.
     pub fn register(&self, statistics: CodeStatistics, gradients: &mut GradientsParams) {
         gradients.register(self.carrier.id, statistics.packed());
     }
 
-    /// Takes the summed statistics back out of the gradients. Must come before clipping and the optimizer.
+    /// Removes the summed statistics from the gradients. Call it before clipping and the optimizer.
     ///
-    /// `None` if no shard contributed any.
+    /// `None` if no shard contributed statistics.
     pub fn take(&self, gradients: &mut GradientsParams) -> Option<CodeStatistics> {
         let packed = gradients.remove::<2>(self.carrier.id)?;
         Some(CodeStatistics::unpacked(packed.without_autodiff()))
@@ -197,7 +197,7 @@ impl CodebookTraining {
                 .clone()
                 .unsqueeze_dim::<2>(1)
                 .expand([code_count, dimension]);
-            // An unused code's usage falls by e in 1 / (1 - decay) steps: it gets as long to be found.
+            // An unused code's usage falls by e in 1 / (1 - decay) steps: a fresh code gets that long to be used.
             let fresh = threshold.mul_scalar(std::f64::consts::E);
             let fresh_sums = candidates.clone() * fresh.clone().unsqueeze_dim(1);
             usage = usage.mask_where(dead, fresh.expand([code_count]));
@@ -281,7 +281,7 @@ mod tests {
             let statistics = statistics(&quantizer, &latents, step);
             (state, quantizer) = state.update(&config, quantizer, statistics);
 
-            // The same on the host, from the definitions.
+            // The same, computed on the host from the definitions.
             let rows: Vec<f64> = floats(latents.permute([0, 2, 3, 1]))
                 .into_iter()
                 .map(f64::from)
@@ -366,7 +366,7 @@ mod tests {
         let state = CodebookTraining::new(&quantizer);
         let (state, quantizer) = state.update(&config, quantizer, statistics);
         assert_eq!(floats(quantizer.codes()), before);
-        // Without memory the usage is that of the batch, all of it at one code.
+        // With a decay of 0 the usage is the batch's, all of it at one code.
         assert_eq!(
             floats(state.usage())
                 .iter()
@@ -393,7 +393,7 @@ mod tests {
         }
     }
 
-    /// A trained module as the trainer has it: the state rides with the quantizer.
+    /// A trained module as the trainer has it: the state beside the quantizer.
     #[derive(Module, Debug)]
     struct Trained {
         quantizer: VectorQuantizer,

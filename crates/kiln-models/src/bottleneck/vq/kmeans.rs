@@ -1,11 +1,10 @@
-//! k-means on the host: where a codebook starts.
+//! k-means on the host: the start of a codebook.
 
 use rayon::prelude::*;
 
 use super::statistics::mix;
 
-/// Vectors that one task works through. Fixed, so that the order of the sums, and with it the result, does
-/// not depend on the number of threads.
+/// Vectors per task. Fixed, so that the order of the sums, and so the result, does not depend on the number of threads.
 const CHUNK: usize = 1024;
 
 /// The centres, `codes * dimension` numbers, of vectors given as `N * dimension` numbers: k-means++ (Arthur
@@ -15,8 +14,8 @@ const CHUNK: usize = 1024;
 /// moves to the vector that is farthest from its own centre. With fewer distinct vectors than codes some
 /// centres coincide; without any vector all are zero.
 ///
-/// `advance` hears of work that is done, of `codes * (1 + iterations)` in all. If it answers false, the work ends there, with
-/// centres that mean nothing.
+/// `advance` is told the work that is done, of `codes * (1 + iterations)` in total. If it returns false, the work
+/// stops, and the centres are meaningless.
 pub fn kmeans(
     vectors: &[f32],
     dimension: usize,
@@ -53,8 +52,8 @@ pub fn kmeans(
     centres
 }
 
-/// k-means++: each next centre is a vector drawn with probability proportional to its squared distance to
-/// the centres chosen so far. None once `advance` answers false.
+/// k-means++: each next centre is a vector drawn with probability proportional to its squared distance to the centres
+/// chosen so far. `None` once `advance` returns false.
 fn seeded(
     vectors: &[f32],
     dimension: usize,

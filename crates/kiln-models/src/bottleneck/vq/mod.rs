@@ -1,26 +1,26 @@
 //! The codebook between encoder and decoder: look-up, straight-through gradients, and how it is trained.
 //!
-//! [`VectorQuantizer`] is diffusers' `VectorQuantizer` (van den Oord et al. 2017, "Neural Discrete
-//! Representation Learning"): every latent position is replaced by its nearest code. Nothing but its
-//! `embedding.weight` is stored in a model's file.
+//! [`VectorQuantizer`] is diffusers' `VectorQuantizer` (van den Oord et al. 2017, "Neural Discrete Representation
+//! Learning"): it replaces every latent position by its nearest code. A model's file stores only its
+//! `embedding.weight`.
 //!
 //! # How a codebook is trained
 //!
-//! Codes follow either the gradient of the codebook loss or an exponential moving average of the latents
-//! that chose them (appendix A.1 of the paper); [`CodebookConfig`] says which. Both need numbers about the
-//! *whole* batch of an optimizer step, which may be spread over several devices and micro-batches. So the
-//! work is cut in two: [`CodeStatistics`] are plain sums over one shard, and [`CodebookTraining`] turns
-//! their sum over all shards into the next codebook.
+//! Codes follow either the gradient of the codebook loss or an exponential moving average of the latents that chose
+//! them (appendix A.1 of the paper); [`CodebookConfig`] says which. Both need sums over the *whole* batch of an
+//! optimizer step, which may be spread over several devices and micro-batches. So the work has two parts:
+//! [`CodeStatistics`] are plain sums over one shard, and [`CodebookTraining`] turns their sum over all shards into the
+//! next codebook.
 //!
 //! 1. Before training: quantizer = [`CodebookConfig::prepare`] (gradient off for `ema`, normalisation on for
 //!    `l2_normalize`); with `kmeans_start`, encode a few batches and call [`VectorQuantizer::with_kmeans`];
 //!    then `state = CodebookTraining::new(&quantizer)`, kept in the trained module so that it is checkpointed.
-//! 2. On every shard: `quantizer.statistics(latents, codes, position)`, of which [`CodebookTraining::carry`]
-//!    makes a term of the loss that is zero and has them as its gradient. Burn then sums them over
-//!    micro-batches and devices, whatever the strategy.
+//! 2. On every shard: `quantizer.statistics(latents, codes, position)`, from which [`CodebookTraining::carry`] makes a
+//!    term of the loss that is zero and has them as its gradient. Burn then sums them over micro-batches and devices,
+//!    with any strategy.
 //! 3. At the optimizer step, *before* clipping: [`CodebookTraining::take`] removes the sum from the gradients;
 //!    after the optimizer has moved the weights: `(state, quantizer) = state.update(&config, quantizer, sum)`.
-//! 4. In the end: [`VectorQuantizer::into_plain`], whose codes diffusers reads as they are.
+//! 4. At the end: [`VectorQuantizer::into_plain`], whose codes diffusers reads directly.
 
 mod codebook;
 mod kmeans;

@@ -21,14 +21,14 @@ pub const COMMITMENT: &str = "commitment";
 pub struct VectorQuantizer {
     /// The codes, `[codes, dimension]`.
     pub embedding: Embedding,
-    /// Whether latents and codes are brought to length one before they meet (ViT-VQGAN, Yu et al. 2021).
+    /// Whether latents and codes are scaled to length one before they are compared (ViT-VQGAN, Yu et al. 2021).
     ///
-    /// For training only: a file does not say so. See [`VectorQuantizer::into_plain`].
+    /// For training only: a file does not store it. See [`VectorQuantizer::into_plain`].
     #[module(skip)]
     l2_normalize: bool,
 }
 
-/// What [`VectorQuantizer::quantize`] finds for latents `[batch, dimension, height, width]`.
+/// The result of [`VectorQuantizer::quantize`] for latents `[batch, dimension, height, width]`.
 #[derive(Clone, Debug)]
 pub struct Quantized {
     /// The nearest codes in place of the latents, `[batch, dimension, height, width]`. Gradients pass
@@ -45,15 +45,15 @@ pub struct Quantized {
 impl Quantized {
     /// `codebook + beta * commitment`, `[1]`: equation 3 of the paper, where `beta` is 0.25.
     ///
-    /// diffusers' default (`legacy=True`) puts `beta` on the *codebook* term instead, a bug that it keeps for
-    /// its old checkpoints. That concerns training only: the same weights give the same images.
+    /// diffusers' default (`legacy=True`) puts `beta` on the *codebook* term instead, a bug that it keeps for its old
+    /// checkpoints. This affects only training: the same weights give the same images.
     pub fn loss(&self, beta: f64) -> Tensor<1> {
         self.codebook_loss.clone() + self.commitment_loss.clone().mul_scalar(beta)
     }
 }
 
 impl VectorQuantizer {
-    /// Codes drawn uniformly from ±1/`codes`, as diffusers and the paper's authors start.
+    /// Codes drawn uniformly from ±1/`codes`, as in diffusers and the paper's own code.
     pub fn new(codes: usize, dimension: usize, device: &Device) -> Self {
         let bound = 1.0 / codes.max(1) as f64;
         let initializer = Initializer::Uniform {
@@ -75,15 +75,15 @@ impl VectorQuantizer {
         self
     }
 
-    /// Replaces the codes by `codes`, `[codes, dimension]`; their parameter keeps its identity and its
-    /// gradient setting, so an optimizer's state stays with it.
+    /// Replaces the codes by `codes`, `[codes, dimension]`; their parameter keeps its identity and its gradient
+    /// setting, so it keeps its optimizer state.
     pub fn with_codes(mut self, codes: Tensor<2>) -> Self {
         self.embedding.weight = replace_value(self.embedding.weight, codes);
         self
     }
 
-    /// Replaces the codes by the k-means centres of encoder outputs `[batch, dimension, height, width]`. `advance` hears of
-    /// work that is done, of `codes * (1 + iterations)` in all, and says whether to go on.
+    /// Replaces the codes by the k-means centres of encoder outputs `[batch, dimension, height, width]`. `advance` is
+    /// told the work that is done, of `codes * (1 + iterations)` in total, and returns whether to go on.
     pub fn with_kmeans(
         self,
         latents: Tensor<4>,
@@ -103,9 +103,9 @@ impl VectorQuantizer {
     /// The same quantizer without normalisation, for a model's file: its codes have length one if they were
     /// normalised in training.
     ///
-    /// Nothing is lost. For codes of length one `|z - e|^2 = |z|^2 + 1 - 2 z.e` is smallest where the cosine
-    /// of `z` and `e` is largest, whatever the length of `z`. So the Euclidean look-up of this quantizer, and
-    /// that of diffusers, finds the code that the normalised look-up found.
+    /// Nothing is lost. For codes of length one `|z - e|^2 = |z|^2 + 1 - 2 z.e` is smallest where the cosine of `z` and
+    /// `e` is largest, whatever the length of `z`. So the Euclidean look-up, here and in diffusers, finds the same code
+    /// as the normalised look-up.
     pub fn into_plain(self) -> Self {
         let codes = self.codes();
         self.with_codes(codes).with_l2_normalize(false)
@@ -155,15 +155,15 @@ impl VectorQuantizer {
         }
     }
 
-    /// How many positions chose each code, `[codes]`, given the codes `[batch, height, width]` found for them.
+    /// How many positions chose each code, `[codes]`, given their codes `[batch, height, width]`.
     pub fn counts(&self, codes: Tensor<3, Int>) -> Tensor<1> {
         let [code_count, _] = self.embedding.weight.dims();
         statistics::count(codes.flatten(0, 2), code_count)
     }
 
-    /// What one shard of a batch contributes to the training of the codebook: latents
-    /// `[batch, dimension, height, width]` as the encoder gave them, the codes `[batch, height, width]` found for
-    /// them, and which images of the whole batch these are.
+    /// One shard's contribution to the training of the codebook, from the encoder's latents
+    /// `[batch, dimension, height, width]`, their codes `[batch, height, width]`, and the position of these images in
+    /// the whole batch.
     pub fn statistics(
         &self,
         latents: Tensor<4>,
@@ -177,7 +177,7 @@ impl VectorQuantizer {
         CodeStatistics::of(vectors, codes, code_count, height * width, position)
     }
 
-    /// Rows as they are compared: of length one if the quantizer normalises.
+    /// Rows for comparison: of length one if the quantizer normalises.
     pub(super) fn comparable(&self, rows: Tensor<2>) -> Tensor<2> {
         if self.l2_normalize {
             normalized(rows)
@@ -187,7 +187,7 @@ impl VectorQuantizer {
     }
 }
 
-/// Rows `[rows, dimension]` brought to length one. The small term keeps the gradient of a zero row finite.
+/// Rows `[rows, dimension]` scaled to length one. The small term keeps the gradient of a zero row finite.
 fn normalized(rows: Tensor<2>) -> Tensor<2> {
     let lengths = rows.clone().square().sum_dim(1).add_scalar(1e-12).sqrt();
     rows / lengths

@@ -1,11 +1,11 @@
-//! What a batch says about the use of the codes, in a form that can be summed over shards.
+//! A batch's use of the codes, in a form that can be summed over shards.
 
 use burn::tensor::{Bool, IndexingUpdateOp, Int, Tensor, TensorData};
 
-/// Which images of an optimizer step's whole batch a shard holds.
+/// A shard's position in the whole batch of an optimizer step.
 ///
-/// A shard is what one device sees in one micro-batch. The shards of a step follow one another without
-/// gaps: `first_image` of the next is `first_image + len` of the one before.
+/// A shard is the images that one device gets in one micro-batch. The shards of a step follow one another without gaps:
+/// `first_image` of the next is `first_image + len` of the one before.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct BatchPosition {
     /// Seed of the run.
@@ -18,15 +18,15 @@ pub struct BatchPosition {
     pub total_images: usize,
 }
 
-/// Sums over one shard of a batch; the sum over all shards is that of the whole batch.
+/// Sums over one shard of a batch; added over all shards they are the sums of the whole batch.
 #[derive(Clone, Debug)]
 pub struct CodeStatistics {
     /// How many positions chose each code, `[codes]`.
     pub counts: Tensor<1>,
     /// Sum of the latents that chose each code, `[codes, dimension]`.
     pub sums: Tensor<2>,
-    /// For each code a latent that could replace it, `[codes, dimension]`. Which position of the whole batch
-    /// that is depends only on the seed, the step and the code; shards that do not hold it contribute zero.
+    /// For each code a latent that could replace it, `[codes, dimension]`. Its position in the whole batch depends only
+    /// on the seed, the step and the code; shards that do not hold it contribute zero.
     pub candidates: Tensor<2>,
 }
 
@@ -106,7 +106,7 @@ impl std::ops::Add for CodeStatistics {
     }
 }
 
-/// A random number that is a function of three: SplitMix64 (Steele et al. 2014) over each in turn.
+/// A random number as a function of three numbers: SplitMix64 (Steele et al. 2014) over each in turn.
 pub(super) fn mix(seed: u64, step: u64, index: u64) -> u64 {
     [seed, step, index].into_iter().fold(0, |state: u64, part| {
         let mut z = (state ^ part).wrapping_add(0x9e37_79b9_7f4a_7c15);
@@ -123,8 +123,8 @@ pub(crate) fn count(codes: Tensor<1, Int>, code_count: usize) -> Tensor<1> {
     Tensor::<1>::zeros([code_count], &device).select_assign(0, codes, ones, IndexingUpdateOp::Add)
 }
 
-/// `exp(entropy)` of how often each code was used: how many codes an evenly used codebook of the same
-/// entropy would have. Between 1 and the number of codes; 0 if nothing was counted.
+/// `exp(entropy)` of the codes' use: the number of codes in an evenly used codebook of the same entropy. Between 1 and
+/// the number of codes; 0 if nothing was counted.
 pub fn perplexity(counts: &[f32]) -> f64 {
     let total: f64 = counts.iter().map(|&count| f64::from(count)).sum();
     if total <= 0.0 {

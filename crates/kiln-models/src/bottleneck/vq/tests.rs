@@ -138,7 +138,8 @@ fn the_only_parameter_is_the_codes() {
 fn normalised_codes_are_found_by_diffusers_euclidean_look_up() {
     let device = Device::flex();
     let quantizer = quantizer_from_fixture(&device).with_l2_normalize(true);
-    // Of all lengths: a look-up by distance among codes of length one must not care.
+    // Latents of all lengths: their length must not affect a look-up by distance among codes of
+    // length one.
     let latents = fixture::<4>("latents", &device).mul_scalar(7.0);
     let normalised = quantizer.quantize(latents.clone());
     let plain = quantizer.into_plain();
@@ -199,7 +200,7 @@ fn statistics_of_shards_add_up_to_those_of_the_batch() {
     for l2_normalize in [false, true] {
         let quantizer = quantizer_from_fixture(&device).with_l2_normalize(l2_normalize);
         let latents = fixture::<4>("latents", &device);
-        // Eight images out of two, each pair half as far out as the one before.
+        // Eight images made from two, each pair half as far out as the previous one.
         let latents = Tensor::cat(
             (0..4)
                 .map(|power| latents.clone() * 0.5_f64.powi(power))
