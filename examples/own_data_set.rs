@@ -9,12 +9,12 @@
 use std::path::PathBuf;
 
 use kiln::burn::tensor::Device;
+use kiln::diffusion::noise::uniform;
 use kiln::pictures::{columns_for, grid, save_png};
 use kiln::{
     Datasets, Experiment, ImageDataset, ImageShape, NoProgress, Pipeline, RunOptions,
     SampleOptions, train_diffusion,
 };
-use kiln_diffusion::noise::uniform;
 
 /// Pixels on a side.
 const SIDE: usize = 16;

@@ -8,16 +8,16 @@
 
 use std::path::Path;
 
-use burn::tensor::activation::tanh;
-use burn::tensor::{Device, Tensor};
-use kiln::plots::{PlottedSchedule, plot_schedules};
-use kiln_diffusion::noise::ImageNoise;
-use kiln_diffusion::sampler::Sampler;
-use kiln_diffusion::schedule::ListedBetas;
-use kiln_diffusion::{
+use kiln::burn::tensor::activation::tanh;
+use kiln::burn::tensor::{Device, Tensor};
+use kiln::diffusion::noise::ImageNoise;
+use kiln::diffusion::sampler::Sampler;
+use kiln::diffusion::schedule::ListedBetas;
+use kiln::diffusion::{
     Level, LevelOptions, NetworkDenoiser, Prediction, Schedule, ScheduleConfig, ScheduleKind,
     Spacing, levels,
 };
+use kiln::plots::{PlottedSchedule, plot_schedules};
 
 /// The signal rate at each of T timesteps: here a straight line from almost 1 to almost 0.
 ///

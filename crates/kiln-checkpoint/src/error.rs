@@ -10,6 +10,7 @@ use crate::printable::printable;
 /// Why a model cannot be read from or written to a folder. Each message is one sentence that names the file and says
 /// what to do.
 #[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
 pub enum CheckpointError {
     /// There is nothing at the path.
     #[error("there is no folder {folder}; give the folder of a model, or train the model first", folder = .0.display())]

@@ -6,8 +6,7 @@ use burn::module::{Module, ModuleVisitor, Param};
 use burn::tensor::{Device, Tensor};
 use half::f16;
 use kiln_data::hexadecimal;
-use kiln_models::{Autoencoder, AutoencoderConfig, AutoencoderKlConfig, VqVaeConfig, WeightsType};
-use serde_json::json;
+use kiln_models::{Autoencoder, AutoencoderConfig, VqVaeConfig, WeightsType};
 use sha2::{Digest, Sha256};
 
 use crate::folder::NewFolder;
@@ -37,9 +36,6 @@ impl FirstStage {
             if source.has(&format!("{folder}{CONFIG}")) {
                 return Self::load_from(source, folder, device);
             }
-        }
-        if source.has(INDEX) {
-            return Err(CheckpointError::NoFirstStage(source.place()));
         }
         Err(CheckpointError::NotAModel {
             place: source.place(),
@@ -113,23 +109,7 @@ pub fn vqvae_hash(network: &Autoencoder) -> String {
 
 /// The hash that an autoencoder will have after it is saved as `weights_type` and loaded again.
 pub(crate) fn hash_as_stored(network: &Autoencoder, weights_type: WeightsType) -> String {
-    // The options that do not follow from the weights and their shapes.
-    let options = match network.config() {
-        AutoencoderConfig::Vq(config) => json!([
-            config.down_block_types,
-            config.up_block_types,
-            config.act_fn,
-            config.norm_num_groups,
-            config.norm_type,
-        ]),
-        AutoencoderConfig::Kl(config) => json!([
-            AutoencoderKlConfig::CLASS,
-            config.down_block_types,
-            config.up_block_types,
-            config.act_fn,
-            config.norm_num_groups,
-        ]),
-    };
+    let options = network.config().untold_by_weights();
     let mut hasher = WeightsHasher {
         digest: Sha256::new_with_prefix(options.to_string()),
         weights_type,

@@ -18,6 +18,7 @@ const BYTE_ORDER_MARK: char = '\u{feff}';
 
 /// The source of a model's files.
 #[derive(Clone, Debug)]
+#[non_exhaustive]
 pub enum ModelSource {
     /// A folder on disk.
     Folder(PathBuf),

@@ -18,9 +18,10 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use anyhow::Context;
+use bench::measurement::measure;
 use bench::memory::resident_memory;
 use bench::work::mean_square;
-use bench::{Machine, Measurement, Repeats, measure};
+use bench::{Machine, Measurement, Repeats};
 use burn::tensor::{Device, Tensor, TensorData};
 use clap::{Args, Parser, Subcommand};
 use kiln::{Error, Pipeline, SampleOptions};

@@ -126,6 +126,18 @@ mod tests {
     }
 
     #[test]
+    fn every_command_is_in_the_readme() {
+        let readme = concat!(env!("CARGO_MANIFEST_DIR"), "/../../README.md");
+        let Ok(readme) = std::fs::read_to_string(readme) else {
+            return println!("skipped: a package has no README.md of the repository");
+        };
+        for subcommand in super::Arguments::command().get_subcommands() {
+            let command = format!("kiln {}", subcommand.get_name());
+            assert!(readme.contains(&command), "`{command}` is not in README.md");
+        }
+    }
+
+    #[test]
     fn the_command_line_is_consistent_and_every_command_has_an_example() {
         let mut command = super::Arguments::command();
         command.build();

@@ -7,10 +7,11 @@ use std::path::Path;
 use std::sync::Arc;
 
 use crate::contents::{Content, Entry, Listing, Skipped, list};
-use crate::dataset::ImageShape;
 use crate::error::DataError;
 use crate::folder::{Layout, arrange};
-use crate::loading::{Found, Item, Picture};
+use crate::image_shape::ImageShape;
+use crate::item::{Item, Picture};
+use crate::loading::Found;
 
 const ARCHIVE: &str = "cifar-10-binary.tar.gz";
 const TRAIN_BATCHES: [&str; 5] = [

@@ -6,7 +6,8 @@ use sha2::{Digest, Sha256};
 
 use crate::digest::hexadecimal;
 use crate::error::DataError;
-use crate::loading::Item;
+use crate::image_shape::ImageShape;
+use crate::item::Item;
 
 /// A training set and a validation set of the same shape and classes.
 #[derive(Clone, Debug)]
@@ -15,24 +16,6 @@ pub struct Datasets {
     pub train: ImageDataset,
     /// The images to measure on.
     pub validation: ImageDataset,
-}
-
-/// The shape `[channels, height, width]` of every image of a set.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct ImageShape {
-    /// 1 for gray, 3 for RGB.
-    pub channels: usize,
-    /// Rows of pixels.
-    pub height: usize,
-    /// Columns of pixels.
-    pub width: usize,
-}
-
-impl ImageShape {
-    /// The numbers that one image takes: `channels * height * width`.
-    pub fn elements(&self) -> usize {
-        self.channels * self.height * self.width
-    }
 }
 
 /// Images of one shape, each with or without a label. Cloning it copies a pointer.

@@ -11,7 +11,7 @@ use image::{
     RgbImage, imageops,
 };
 
-use crate::dataset::ImageShape;
+use crate::image_shape::ImageShape;
 use crate::kind::Kind;
 use crate::names;
 

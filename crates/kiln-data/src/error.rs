@@ -3,7 +3,7 @@
 use std::io;
 use std::path::{Path, PathBuf};
 
-use crate::config::DatasetKind;
+use crate::dataset_kind::DatasetKind;
 use crate::kind::Kind;
 #[cfg(feature = "download")]
 use crate::transfer::DownloadFailure;

@@ -9,7 +9,8 @@ use std::path::Path;
 
 use crate::contents::{Content, Entry, Skipped, list};
 use crate::error::DataError;
-use crate::loading::{Found, Item, Picture};
+use crate::item::{Item, Picture};
+use crate::loading::Found;
 use crate::mat;
 use crate::order::shuffled;
 

@@ -7,8 +7,9 @@ use rayon::prelude::*;
 
 use crate::contents::{Entry, Listing, Skipped, Why, list};
 use crate::error::DataError;
+use crate::item::{Item, Picture};
 use crate::kind::Kind;
-use crate::loading::{Found, Item, Picture};
+use crate::loading::Found;
 use crate::names;
 use crate::order::shuffled;
 

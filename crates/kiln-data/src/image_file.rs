@@ -6,9 +6,9 @@ use std::path::{Path, PathBuf};
 use image::{DynamicImage, ImageFormat};
 
 use crate::contents::{MAX_FILE_BYTES, read_at_most};
-use crate::dataset::ImageShape;
 use crate::decode::{decode, fit};
 use crate::error::DataError;
+use crate::image_shape::ImageShape;
 use crate::kind::{Kind, START};
 use crate::regular_file::open_regular;
 

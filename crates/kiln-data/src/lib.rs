@@ -28,6 +28,7 @@ mod cifar;
 mod config;
 mod contents;
 mod dataset;
+mod dataset_kind;
 mod decode;
 mod digest;
 #[cfg(feature = "download")]
@@ -38,6 +39,8 @@ mod examples;
 mod flowers;
 mod folder;
 mod image_file;
+mod image_shape;
+mod item;
 mod kind;
 mod loading;
 mod mat;
@@ -57,8 +60,9 @@ mod text_file;
 #[cfg(feature = "download")]
 mod transfer;
 
-pub use config::{DataConfig, DatasetKind};
-pub use dataset::{Datasets, ImageDataset, ImageShape};
+pub use config::DataConfig;
+pub use dataset::{Datasets, ImageDataset};
+pub use dataset_kind::DatasetKind;
 pub use digest::{hexadecimal, sha256, sha256_of_file};
 #[cfg(feature = "download")]
 pub use download::{
@@ -67,6 +71,7 @@ pub use download::{
 pub use error::DataError;
 pub use folder::{TRAIN, VALIDATION, held_out};
 pub use image_file::ImageFile;
+pub use image_shape::ImageShape;
 pub use names::is_unprintable;
 pub use order::{flipped, shuffled};
 #[cfg(feature = "download")]

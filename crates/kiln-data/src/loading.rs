@@ -1,16 +1,14 @@
 //! From the files that a source found to a data set: every image is decoded once, and kept in memory if there is room.
 
 use std::path::PathBuf;
-use std::sync::Arc;
 
-use image::{DynamicImage, GrayImage, RgbImage};
 use rayon::prelude::*;
 
 use crate::config::DataConfig;
-use crate::contents::{Content, Skipped};
-use crate::dataset::{Datasets, Description, Fingerprint, ImageDataset, ImageShape, Storage};
-use crate::decode;
+use crate::contents::Skipped;
+use crate::dataset::{Datasets, Description, Fingerprint, ImageDataset, Storage};
 use crate::error::DataError;
+use crate::item::Item;
 use crate::kind::POINTER;
 use crate::progress::{Progress, ProgressUnit, Task};
 
@@ -33,78 +31,6 @@ pub(crate) struct Found {
     pub(crate) validation: Vec<Item>,
     /// Entries that are not used.
     pub(crate) skipped: Skipped,
-}
-
-/// One image that a source found.
-#[derive(Debug, Clone)]
-pub(crate) struct Item {
-    pub(crate) label: Option<u32>,
-    pub(crate) picture: Picture,
-}
-
-/// Where an image comes from.
-#[derive(Debug, Clone)]
-pub(crate) enum Picture {
-    /// An image file.
-    Encoded { name: String, content: Content },
-    /// Pixels `[channels, height, width]` of 0..=255, `start` bytes into a file that is in memory.
-    Pixels {
-        bytes: Arc<[u8]>,
-        start: usize,
-        shape: ImageShape,
-    },
-}
-
-impl Item {
-    pub(crate) fn name(&self) -> String {
-        match &self.picture {
-            Picture::Encoded { name, .. } => name.clone(),
-            Picture::Pixels { start, shape, .. } => {
-                format!("image {}", start / shape.elements().max(1))
-            }
-        }
-    }
-
-    /// The image as `[channels, height, width]` of 0..=255, or the problem with it.
-    pub(crate) fn load(&self, shape: ImageShape, border: usize) -> Result<Vec<u8>, String> {
-        let image = match &self.picture {
-            Picture::Encoded { content, .. } => {
-                let bytes = content.read().map_err(|error| error.to_string())?;
-                return decode::decode_to(&bytes, shape, border);
-            }
-            Picture::Pixels {
-                bytes,
-                start,
-                shape,
-            } => {
-                let planes = bytes.get(*start..start.saturating_add(shape.elements()));
-                planes
-                    .and_then(|planes| from_planes(planes, *shape))
-                    .ok_or("it is cut short")?
-            }
-        };
-        decode::fit(image, shape, border)
-    }
-}
-
-/// `[channels, height, width]` to an image.
-fn from_planes(planes: &[u8], shape: ImageShape) -> Option<DynamicImage> {
-    let (width, height) = (
-        u32::try_from(shape.width).ok()?,
-        u32::try_from(shape.height).ok()?,
-    );
-    if shape.channels == 1 {
-        return GrayImage::from_raw(width, height, planes.to_vec()).map(DynamicImage::from);
-    }
-    let (red, rest) = planes.split_at_checked(shape.height * shape.width)?;
-    let (green, blue) = rest.split_at_checked(shape.height * shape.width)?;
-    let pixels = red
-        .iter()
-        .zip(green)
-        .zip(blue)
-        .flat_map(|((&r, &g), &b)| [r, g, b])
-        .collect();
-    RgbImage::from_raw(width, height, pixels).map(DynamicImage::from)
 }
 
 /// Decodes the findings into a training and a validation set; see [`crate::open`].
@@ -252,7 +178,7 @@ mod tests {
     use std::sync::Mutex;
 
     use super::*;
-    use crate::config::DatasetKind;
+    use crate::dataset_kind::DatasetKind;
     use crate::examples::{self, Files};
     use crate::progress::NoProgress;
     use crate::{DataConfig, folder};

@@ -6,13 +6,15 @@
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use crate::config::{DataConfig, DatasetKind};
+use crate::config::DataConfig;
 use crate::contents::{Gzip, Skipped, open_file, read_at_most, unpacked_limit};
-use crate::dataset::ImageShape;
+use crate::dataset_kind::DatasetKind;
 #[cfg(feature = "download")]
 use crate::download;
 use crate::error::DataError;
-use crate::loading::{Found, Item, Picture};
+use crate::image_shape::ImageShape;
+use crate::item::{Item, Picture};
+use crate::loading::Found;
 use crate::progress::Progress;
 
 /// The padded side of MNIST's 28x28, and the padding on each side.

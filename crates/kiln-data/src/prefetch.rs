@@ -129,8 +129,9 @@ mod tests {
     use std::sync::atomic::{AtomicUsize, Ordering};
 
     use super::*;
-    use crate::config::{DataConfig, DatasetKind};
-    use crate::dataset::ImageShape;
+    use crate::config::DataConfig;
+    use crate::dataset_kind::DatasetKind;
+    use crate::image_shape::ImageShape;
     use crate::progress::NoProgress;
     use crate::{examples, folder, loading};
     use proptest::prelude::*;

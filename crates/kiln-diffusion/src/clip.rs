@@ -13,6 +13,7 @@ use crate::DiffusionError;
 /// In a config file a number, or a table: `clip = 1.0` or `clip = { quantile = 0.995, maximum = 1.5 }`.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 #[serde(untagged)]
+#[non_exhaustive]
 pub enum Clip {
     /// To [-range, range]; 1 for pixels.
     Range(f64),

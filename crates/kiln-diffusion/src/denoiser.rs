@@ -2,16 +2,7 @@
 
 use burn::tensor::Tensor;
 
-use crate::{Clip, Level, Prediction};
-
-/// A denoiser's answer: the two parts of `zt = a z0 + b noise`. Both are `[batch, channels, height, width]`.
-#[derive(Debug, Clone)]
-pub struct Denoised {
-    /// The estimated clean image.
-    pub z0: Tensor<4>,
-    /// The estimated noise.
-    pub noise: Tensor<4>,
-}
+use crate::{Clip, Denoised, Level, Prediction};
 
 /// Answers (z0, noise) for noisy images at any level. A sampler knows nothing else of a network.
 ///

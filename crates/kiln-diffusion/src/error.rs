@@ -3,6 +3,7 @@
 /// A setting that diffusion cannot work with. Each message is one sentence that names the setting,
 /// its value and what would be valid.
 #[derive(Debug, Clone, PartialEq, thiserror::Error)]
+#[non_exhaustive]
 pub enum DiffusionError {
     /// The number of timesteps is outside the sensible range.
     #[error("`num_train_timesteps` is {value}: give a number from {minimum} to {maximum}.")]

@@ -94,6 +94,7 @@
 //! ```
 
 mod clip;
+mod denoised;
 mod denoiser;
 mod diffusers;
 mod error;
@@ -112,7 +113,8 @@ mod slerp;
 mod spacing;
 
 pub use clip::Clip;
-pub use denoiser::{Denoised, Denoiser, NetworkDenoiser};
+pub use denoised::Denoised;
+pub use denoiser::{Denoiser, NetworkDenoiser};
 pub use diffusers::SchedulerConfig;
 pub use error::DiffusionError;
 pub use guidance::Guidance;

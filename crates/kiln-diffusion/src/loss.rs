@@ -12,6 +12,7 @@ const LARGEST_SCALE: f64 = 50.0;
 /// The distance between two tensors.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
+#[non_exhaustive]
 pub enum Distance {
     /// Mean of the squared differences.
     #[default]
@@ -25,6 +26,15 @@ pub enum Distance {
 }
 
 impl Distance {
+    /// The names of the errors of noise, signal and velocity by this distance.
+    pub fn names_of_errors(self) -> [&'static str; 3] {
+        match self {
+            Distance::Mse => ["noise mse", "signal mse", "velocity mse"],
+            Distance::Mae => ["noise mae", "signal mae", "velocity mae"],
+            Distance::Huber => ["noise huber", "signal huber", "velocity huber"],
+        }
+    }
+
     /// The distance of two tensors of the same shape, averaged over everything: `[1]`.
     pub fn between<const D: usize>(self, a: Tensor<D>, b: Tensor<D>) -> Tensor<1> {
         self.elements(a - b).mean()

@@ -16,6 +16,7 @@ const LEAST_SCALE: f64 = 1e-6;
 /// error, a weight other than `None` thus gives the same loss on any component.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case", deny_unknown_fields)]
+#[non_exhaustive]
 pub enum LossWeight {
     /// All images count alike.
     #[default]

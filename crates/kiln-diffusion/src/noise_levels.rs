@@ -10,6 +10,7 @@ use crate::{DiffusionError, Schedule, noise};
 /// reach becomes its nearest end. A discrete schedule is trained on its whole timesteps only.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case", deny_unknown_fields)]
+#[non_exhaustive]
 pub enum NoiseLevels {
     /// Every timestep as often as any other (DDPM, Ho et al. 2020, algorithm 1).
     #[default]

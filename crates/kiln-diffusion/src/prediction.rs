@@ -8,6 +8,7 @@ use crate::{Denoised, DiffusionError, Rate, Rates, Schedule};
 /// The quantity that a network predicts from `zt = a z0 + b noise`. diffusers' names are accepted, too.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
+#[non_exhaustive]
 pub enum Prediction {
     /// The noise (DDPM's epsilon).
     #[default]

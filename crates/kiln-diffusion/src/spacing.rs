@@ -19,6 +19,7 @@ use crate::{DiffusionError, Level, Rates, Schedule};
 /// | log-snr | 999, 721.6, 302.3, 30.1, 0 |
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
+#[non_exhaustive]
 pub enum Spacing {
     /// Every (T / S)-th timestep from 0 up, T / S rounded down: diffusers' default. It never visits the last timesteps,
     /// so a single step would start from timestep 0: use `Trailing` for very few steps.
@@ -45,6 +46,7 @@ pub enum Spacing {
 /// Where the walk ends.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
+#[non_exhaustive]
 pub enum FinalLevel {
     /// At the clean image: a = 1, b = 0 (diffusers' `set_alpha_to_one: true`).
     #[default]
@@ -58,6 +60,7 @@ pub enum FinalLevel {
 /// classes.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
+#[non_exhaustive]
 pub enum StepGrid {
     /// Rounded to whole timesteps: DDIM, DDPM and PNDM.
     #[default]

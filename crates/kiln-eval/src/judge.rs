@@ -67,6 +67,7 @@ impl From<FeatureKind> for String {
 }
 
 /// A network that judges images.
+#[non_exhaustive]
 pub enum Judge {
     /// The digit classifier, with the SHA-256 of its weights.
     Digits(Box<DigitClassifier>, String),
@@ -76,6 +77,7 @@ pub enum Judge {
 
 /// A [`Judge`]'s output for a set of images.
 #[derive(Clone, Debug)]
+#[non_exhaustive]
 pub enum Seen {
     /// Digits with the classifier's confidence.
     Digits(DigitReadings),

@@ -16,6 +16,7 @@ use crate::has_matrix_unit;
 /// products: only their factors are rounded.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
+#[non_exhaustive]
 pub enum Precision {
     /// 24 significant bits.
     #[default]

@@ -48,6 +48,7 @@ pub struct EmaConfig {
 
 /// A setting of an `[ema]` table that cannot work.
 #[derive(Clone, Debug, PartialEq, thiserror::Error)]
+#[non_exhaustive]
 pub enum EmaConfigError {
     /// A share outside [0, 1].
     #[error("ema.{name} is {value}; it must be between 0 and 1")]

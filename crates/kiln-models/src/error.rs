@@ -5,6 +5,7 @@ use std::path::PathBuf;
 /// A `config.json` (or the same keys in an experiment's TOML) that does not describe a possible
 /// model.
 #[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
 pub enum ConfigError {
     /// The text is not a JSON object.
     #[error("the model config is not a JSON object ({0}); give it a diffusers config.json")]
@@ -65,6 +66,7 @@ pub enum ConfigError {
 
 /// A weights file that does not fit its model, or cannot be read or written.
 #[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
 pub enum WeightsError {
     /// The file cannot be read.
     #[error("cannot read the weights {path}: {source}", path = path.display())]

@@ -120,7 +120,7 @@ impl Autoencoder {
         let together = batch.min(originals.len());
         let maps = FeatureMaps::of_autoencoder(network, [height, width]).drawing;
         require_memory(&self.device, together, together as f64 * maps)?;
-        let codes = network.config().vq().map(|config| config.num_vq_embeddings);
+        let codes = network.bottleneck.codes();
         let mut images = Images::empty(channels, height, width);
         let mut code_counts = vec![0.0; codes.unwrap_or(0)];
         for pixels in originals.batches(batch) {

@@ -30,6 +30,7 @@ pub struct Devices {
 
 /// Why devices cannot be used.
 #[derive(Clone, Debug, Error, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum DeviceError {
     /// Not a device at all.
     #[error(
@@ -114,6 +115,7 @@ pub enum DeviceError {
 
 /// A kind of device. Cargo features determine which kinds are compiled in.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum Backend {
     /// The processor, through Burn's Flex. It always exists.
     Cpu,

@@ -35,4 +35,5 @@ pub use error::Error;
 pub use pipeline::{
     Classes, Interpolation, Moment, Observed, Observer, Pipeline, SampleOptions, Start, Wanted,
 };
+#[doc(hidden)]
 pub use suggestion::suggestion;

@@ -6,6 +6,7 @@ use crate::experiment::config_error::ConfigError;
 
 /// Why a training failed.
 #[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
 pub enum TrainError {
     /// The experiment's description cannot work.
     #[error(transparent)]

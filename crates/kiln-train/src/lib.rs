@@ -38,6 +38,7 @@ mod start;
 mod steps;
 mod training_report;
 
+#[doc(hidden)]
 pub use counted::counted;
 pub use denoising::evaluation::{seen_in, seen_in_dataset};
 pub use error::TrainError;
@@ -46,16 +47,19 @@ pub use experiment::{
     FirstStageConfig, Interval, SamplingConfig, Stage1Config, Stage2Config, TrainingConfig,
     overrides_of_run,
 };
+#[doc(hidden)]
 pub use learner::dashboard;
 pub use learner::learning_rate::WarmupCosine;
 pub use learner::session::StopSignal;
 pub use learner::strategy::Strategy;
 pub use options::RunOptions;
 pub use ranks::{Ranks, RanksError};
+#[doc(hidden)]
 pub use run_folder::destination::check_destination;
 pub use run_folder::drawable::load_model;
 pub use run_folder::kind::FolderKind;
 pub use run_folder::record::{RunRecord, StageRecord};
+#[doc(hidden)]
 pub use run_folder::write_atomically;
 pub use stages::{train_classifier, train_diffusion, train_latent_diffusion, train_vqvae};
 pub use steps::{DiffusionInput, diffusion_steps, vqvae_steps};

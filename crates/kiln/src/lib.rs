@@ -57,19 +57,21 @@
 //!
 //! For a training that is not finished, [`load_model`] reads a checkpoint, and [`Pipeline::from_model`] draws with it.
 //!
-//! The code behind this page is in the crates `kiln_pipeline` (a trained model in use), `kiln_diffusion` (schedules,
-//! losses, samplers), `kiln_models` (the networks), `kiln_data` and `kiln_train`.
+//! What stands behind this page is in the crates `kiln_pipeline` (a trained model in use), `kiln_models` (the networks),
+//! `kiln_data`, `kiln_train`, and, as modules here, in [`diffusion`] (schedules, losses, samplers) and [`eval`] (measures).
 
 #![recursion_limit = "256"]
 
 pub use burn;
 pub use kiln_checkpoint::{LatentDiffusion, ModelSource};
 pub use kiln_data::{Datasets, ImageDataset, ImageShape, NoProgress, Progress};
+pub use kiln_diffusion as diffusion;
 pub use kiln_diffusion::sampler::{InpaintOptions, Sampler};
 pub use kiln_diffusion::{
     Clip, Denoised, Denoiser, Guidance, Level, LevelOptions, Rates, Schedule, ScheduleConfig,
     ScheduleKind, Spacing,
 };
+pub use kiln_eval as eval;
 pub use kiln_kernels::Precision;
 pub use kiln_pipeline::{
     Autoencoder, Classes, DeviceError, Devices, Error, Interpolation, Moment, Observed, Observer,

@@ -8,8 +8,8 @@ use zip::read::ZipReadOptions;
 use zip::result::ZipError;
 use zip::{CompressionMethod, ZipArchive};
 
-use super::Problem;
 use super::machine::Machine;
+use super::problem::Problem;
 use super::storage::{Storage, Tensor};
 use super::tensors::find_tensors;
 use super::values::Value;

@@ -2,8 +2,8 @@
 
 use std::collections::HashMap;
 
-use super::Problem;
 use super::globals::{Global, global};
+use super::problem::Problem;
 use super::tensors::{storage, tensor};
 use super::values::{Value, Values};
 

@@ -11,12 +11,14 @@
 //! machine.rs     the instructions
 //! values.rs      their results
 //! tensors.rs     from these values to storages and tensors
+//! problem.rs     what is wrong with a file
 //! storage.rs     the position of a tensor's numbers in the file
 //! ```
 
 mod container;
 mod globals;
 mod machine;
+mod problem;
 mod storage;
 mod tensors;
 mod values;
@@ -28,6 +30,7 @@ use safetensors::Dtype;
 use crate::CheckpointError;
 use crate::source::Readable;
 use container::Container;
+use problem::Problem;
 
 /// A tensor of a pickle: type, shape and little-endian numbers.
 pub(crate) type PickledTensor = (Dtype, Vec<usize>, Vec<u8>);
@@ -90,30 +93,4 @@ fn read(
         read.insert(key, (dtype, tensor.shape, numbers));
     }
     Ok(read)
-}
-
-/// Why a file is not read.
-#[derive(Debug)]
-enum Problem {
-    /// It is not a file of PyTorch.
-    Damaged(String),
-    /// PyTorch may have written it, but in a form that is not supported. A phrase after the file's name.
-    Unsupported(String),
-    /// It imports this.
-    Code(String),
-    /// It asks for so many bytes.
-    TooLarge(u64),
-}
-
-impl Problem {
-    /// A damage, with a description.
-    fn damaged(problem: &str) -> Self {
-        Self::Damaged(problem.to_owned())
-    }
-}
-
-impl From<std::io::Error> for Problem {
-    fn from(problem: std::io::Error) -> Self {
-        Self::Damaged(problem.to_string())
-    }
 }

@@ -2,8 +2,8 @@
 
 use std::collections::BTreeMap;
 
-use super::Problem;
 use super::globals::Global;
+use super::problem::Problem;
 use super::storage::{Storage, Tensor};
 use super::values::{Value, Values};
 

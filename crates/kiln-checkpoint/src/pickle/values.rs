@@ -1,7 +1,7 @@
 //! The values that the instructions of a pickle build.
 
-use super::Problem;
 use super::globals::Global;
+use super::problem::Problem;
 use super::storage::{Storage, Tensor};
 
 /// A value. Larger content is in [`Values`], so that a copy of a value costs only a few bytes, as in Python.

@@ -7,10 +7,10 @@
 //! A process's peak memory never falls, so measure each work in a separate process, like `kiln bench`.
 
 mod machine;
-mod measurement;
+pub mod measurement;
 pub mod memory;
 pub mod work;
 
 pub use machine::Machine;
-pub use measurement::{Measurement, Repeats, measure};
+pub use measurement::{Measurement, Repeats};
 pub use work::{Size, Work};

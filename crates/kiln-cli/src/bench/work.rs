@@ -14,7 +14,7 @@ use kiln_models::{SampleSize, UNet2dConfig};
 use kiln_train::{DiffusionInput, Experiment, diffusion_steps, vqvae_steps};
 use serde::{Deserialize, Serialize};
 
-use super::{Measurement, Repeats, measure};
+use super::measurement::{Measurement, Repeats, measure};
 
 /// Images, noise and latents have different seeds, so that a network's target is not its input.
 const NOISE: u64 = 1;

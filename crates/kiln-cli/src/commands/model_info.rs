@@ -290,7 +290,7 @@ fn describe_vqvae(first_stage: &FirstStage) -> VqVaeDescription {
         image_shape: [config.in_channels(), image, image],
         border: first_stage.metadata.border,
         latent_shape: [config.latent_dim(), latent, latent],
-        codes: config.vq().map(|config| config.num_vq_embeddings),
+        codes: first_stage.network.bottleneck.codes(),
         scaling_factor: factor,
         latent_standard_deviation: factor.map(|factor| 1.0 / factor),
         block_out_channels: config.block_out_channels().to_vec(),

@@ -157,7 +157,7 @@ fn variances() -> impl TypedValueParser<Value = Variance> {
 
 #[cfg(test)]
 mod tests {
-    use clap::Parser;
+    use clap::{Arg, CommandFactory, Parser};
 
     use super::*;
 
@@ -175,6 +175,16 @@ mod tests {
 
     #[test]
     fn every_sampler_has_its_name() {
+        // A setting without a flag could be had from a config alone.
+        let command = Line::command();
+        let flags: Vec<_> = command.get_arguments().filter_map(Arg::get_long).collect();
+        for sampler in Sampler::ALL {
+            let settings = serde_json::to_value(sampler).unwrap();
+            for setting in settings.as_object().unwrap().keys() {
+                let is_known = setting == "kind" || flags.contains(&setting.as_str());
+                assert!(is_known, "{} has no flag for {setting}", sampler.name());
+            }
+        }
         for expected in Sampler::ALL {
             let words = format!("--sampler {}", expected.name());
             assert_eq!(sampler(&words, Sampler::default()), Ok(expected));

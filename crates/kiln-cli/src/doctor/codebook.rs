@@ -4,7 +4,8 @@ use burn::tensor::Tensor;
 use kiln_models::Autoencoder;
 use kiln_models::bottleneck::vq::codes_in_use;
 
-use super::{Finding, Findings, Patient};
+use super::finding::{Finding, Findings};
+use super::patient::Patient;
 
 /// A smaller share of codes in use gets a warning.
 const FEW: f64 = 0.5;
@@ -18,7 +19,7 @@ pub(super) fn check(patient: &Patient) -> Findings {
     let autoencoder = patient
         .first_stage()
         .map(|first_stage| &first_stage.network);
-    if autoencoder.is_some_and(|network| network.bottleneck.quantizer().is_none()) {
+    if autoencoder.is_some_and(|network| network.bottleneck.codes().is_none()) {
         return Err("the model's autoencoder has no codebook".to_owned());
     }
     let counted = match (autoencoder, &patient.latents) {
@@ -39,15 +40,18 @@ pub(super) fn check(patient: &Patient) -> Findings {
 
 /// The share of the codes that the latents use; `None` if there are too few latents to decide.
 fn count(autoencoder: &Autoencoder, latents: &Tensor<4>) -> Result<Option<f64>, String> {
-    let Some(quantizer) = autoencoder.bottleneck.quantizer() else {
+    let bottleneck = &autoencoder.bottleneck;
+    let Some(codes) = bottleneck.codes() else {
         return Ok(None);
     };
-    let [codes, dimension] = quantizer.embedding.weight.dims();
+    let dimension = autoencoder.config().latent_dim();
     let [images, dimensions, height, width] = latents.dims();
     if dimensions != dimension || images * height * width < VECTORS_PER_CODE * codes {
         return Ok(None);
     }
-    let chosen = quantizer.nearest(latents.clone());
+    let Some(chosen) = bottleneck.chosen(latents.clone()) else {
+        return Ok(None);
+    };
     let chosen = (chosen.try_into_data_as::<i64>()).map_err(|error| error.to_string())?;
     let mut counts = vec![0.0; codes];
     for code in chosen.iter::<i64>() {

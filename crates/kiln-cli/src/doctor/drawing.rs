@@ -2,7 +2,8 @@
 
 use kiln::{Error, Pipeline, SampleOptions};
 
-use super::{Finding, Findings, Patient};
+use super::finding::{Finding, Findings};
+use super::patient::Patient;
 
 /// Enough to call the network at noise of every strength.
 const STEPS: usize = 10;

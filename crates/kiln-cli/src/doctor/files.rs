@@ -4,7 +4,8 @@ use std::path::Path;
 
 use kiln_checkpoint::{Differences, differences};
 
-use super::{Finding, Findings, Patient};
+use super::finding::{Finding, Findings};
+use super::patient::Patient;
 
 pub(super) fn check(patient: &Patient) -> Findings {
     let Some(folder) = &patient.folder else {

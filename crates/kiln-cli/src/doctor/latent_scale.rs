@@ -5,7 +5,8 @@
 
 use burn::tensor::Tensor;
 
-use super::{Finding, Findings, Patient};
+use super::finding::{Finding, Findings};
+use super::patient::Patient;
 
 /// Deviations beyond this factor from one change the schedule's meaning.
 const NOTICEABLE: f64 = 1.25;

@@ -14,9 +14,10 @@ use burn::tensor::{Int, Tensor};
 use kiln_checkpoint::LatentDiffusion;
 use kiln_diffusion::{Rates, Schedule, noise::ImageNoise};
 
+use super::finding::{Finding, Findings};
 use super::latent_scale::mean_and_deviation;
 use super::patient::NO_LATENTS;
-use super::{Finding, Findings, Patient};
+use super::patient::Patient;
 
 const BANDS: usize = 10;
 /// Noisy latents per band.

@@ -18,6 +18,7 @@
 mod codebook;
 mod drawing;
 mod files;
+mod finding;
 mod latent_scale;
 mod loss_by_timestep;
 mod moving_average;
@@ -26,30 +27,12 @@ mod terminal_snr;
 mod validation_gap;
 mod weights;
 
+pub use finding::{Finding, Severity};
 pub use patient::Patient;
 
 use serde::Serialize;
 
-/// How bad a finding is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Severity {
-    /// The model works, but worse than it could.
-    Warning,
-    /// The model is useless in this state.
-    Broken,
-}
-
-/// A problem.
-#[derive(Clone, Debug, PartialEq, Serialize)]
-pub struct Finding {
-    /// How bad it is.
-    pub severity: Severity,
-    /// What is wrong, in a sentence.
-    pub what: String,
-    /// What to do about it, in a sentence.
-    pub remedy: String,
-}
+use finding::Findings;
 
 /// One check's outcome.
 #[derive(Clone, Debug, Serialize)]
@@ -62,9 +45,6 @@ pub struct Examination {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub not_examined: Option<String>,
 }
-
-/// A check's findings, or why it cannot be made.
-type Findings = Result<Vec<Finding>, String>;
 
 type Check = fn(&Patient) -> Findings;
 
@@ -94,23 +74,6 @@ pub fn examine(patient: &Patient) -> Vec<Examination> {
         }
     });
     examined.collect()
-}
-
-impl Finding {
-    fn warning(what: impl Into<String>, remedy: impl Into<String>) -> Self {
-        Self {
-            severity: Severity::Warning,
-            what: what.into(),
-            remedy: remedy.into(),
-        }
-    }
-
-    fn broken(what: impl Into<String>, remedy: impl Into<String>) -> Self {
-        Self {
-            severity: Severity::Broken,
-            ..Self::warning(what, remedy)
-        }
-    }
 }
 
 #[cfg(test)]

@@ -3,7 +3,8 @@
 use kiln_models::ema::EmaConfig;
 use kiln_train::StageRecord;
 
-use super::{Finding, Findings, Patient};
+use super::finding::{Finding, Findings};
+use super::patient::Patient;
 
 pub(super) fn check(patient: &Patient) -> Findings {
     if patient.stages.is_empty() {

@@ -11,7 +11,7 @@ use kiln_diffusion::SchedulerConfig;
 use kiln_models::WeightsError;
 use kiln_train::{FolderKind, RunRecord, StageRecord, load_model};
 
-use super::Finding;
+use super::finding::Finding;
 use crate::pretrained;
 
 /// The number of images whose latents are examined.

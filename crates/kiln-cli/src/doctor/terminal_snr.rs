@@ -2,7 +2,8 @@
 
 use kiln_diffusion::Schedule;
 
-use super::{Finding, Findings, Patient};
+use super::finding::{Finding, Findings};
+use super::patient::Patient;
 
 pub(super) fn check(patient: &Patient) -> Findings {
     let scheduler = (patient.scheduler.as_ref()).ok_or("there is no schedule without a U-Net")?;

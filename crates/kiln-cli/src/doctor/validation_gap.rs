@@ -3,7 +3,8 @@
 
 use kiln_train::StageRecord;
 
-use super::{Finding, Findings, Patient};
+use super::finding::{Finding, Findings};
+use super::patient::Patient;
 
 /// A validation loss that exceeds its best by this factor has risen; less is chance.
 const RISEN: f64 = 1.1;

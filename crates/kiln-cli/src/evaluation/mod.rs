@@ -13,5 +13,5 @@ mod sweep;
 mod table;
 
 pub use landmarks::{blurred, pixels_of};
-pub use report::{Report, Row};
-pub use sweep::{Sweep, evaluations};
+pub use report::{Report, Row, evaluations};
+pub use sweep::Sweep;

@@ -11,7 +11,6 @@ use kiln_eval::Figure;
 use serde::Serialize;
 use serde_json::{Map, Value, json};
 
-use super::evaluations;
 use super::table::Table;
 
 /// An evaluation: the model, the images it is compared with, and all figures.
@@ -320,6 +319,13 @@ fn in_words(figure: &Figure) -> String {
         Some(error) => format!("{} ± {}", digits(figure.value), digits(error)),
         None => digits(figure.value),
     }
+}
+
+/// The network calls per image, to which the time of sampling is proportional. Guidance doubles them.
+pub fn evaluations(options: &SampleOptions) -> usize {
+    let calls = options.sampler.calls(options.steps);
+    let is_guided = options.guidance.scale() != 1.0;
+    if is_guided { 2 * calls } else { calls }
 }
 
 #[cfg(test)]

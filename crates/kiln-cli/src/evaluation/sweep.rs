@@ -7,7 +7,8 @@ use kiln::{Observer, Pipeline, SampleOptions};
 use kiln_eval::{EvalError, Features, Figure, Judge, Reference, Seen, nearest};
 use kiln_train::seen_in;
 
-use super::{Row, pixels_of};
+use super::landmarks::pixels_of;
+use super::report::Row;
 
 /// A model, and the judge of its images.
 pub struct Sweep<'a> {
@@ -82,13 +83,6 @@ pub fn memorised(
         .iter()
         .filter(|(_, distance)| *distance < nearly_nearest);
     Ok(near.count() as f64 / distances.len().max(1) as f64)
-}
-
-/// The network calls per image, to which the time of sampling is proportional. Guidance doubles them.
-pub fn evaluations(options: &SampleOptions) -> usize {
-    let calls = options.sampler.calls(options.steps);
-    let is_guided = options.guidance.scale() != 1.0;
-    if is_guided { 2 * calls } else { calls }
 }
 
 #[cfg(test)]

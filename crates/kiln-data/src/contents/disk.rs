@@ -4,7 +4,8 @@ use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use super::{Content, Entry, Listing, Why, is_hidden};
+use super::content::{Content, Entry, Listing};
+use super::skipped::{Why, is_hidden};
 use crate::error::DataError;
 use crate::names;
 

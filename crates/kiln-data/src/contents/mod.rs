@@ -1,144 +1,39 @@
 //! One interface to list and read the files of a folder, a zip archive and a tar archive.
 //!
 //! ```text
+//! content.rs      what is found: files, and where the bytes of each are
 //! disk.rs         the files below a folder
 //! zip.rs, tar.rs  the files of an archive, without unpacking it
+//! zipped.rs       one file of a zip
 //! tree.rs         the targets of links within an archive
 //! skipped.rs    the entries that are not used, and why
+//! limits.rs       how much is read at most
 //! spool.rs        files out of a stream, in a temporary file
 //! ```
 
+mod content;
 mod disk;
 mod gzip;
+mod limits;
 mod skipped;
 mod spool;
 mod tar;
 mod tree;
 mod zip;
+mod zipped;
 
 use std::fs::{self, File};
-use std::io::{self, BufReader, Read, Seek, SeekFrom};
-use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::io::{BufReader, Read, Seek, SeekFrom};
+use std::path::Path;
 
-use self::spool::Place;
-use self::zip::Zipped;
 use crate::error::DataError;
-use crate::kind::{Kind, START};
+use crate::kind::Kind;
 
+pub(crate) use self::content::{Content, Entry, Listing};
 pub(crate) use self::gzip::Gzip;
+pub(crate) use self::limits::{MAX_FILE_BYTES, read_at_most, start_of, unpacked_limit};
 pub(crate) use self::skipped::{Skipped, Why};
-pub(crate) use self::spool::Spool;
-
-/// A larger file than this is not an image, and may be an attempt to fill the memory.
-pub(crate) const MAX_FILE_BYTES: u64 = 256 << 20;
-/// The largest accepted compression ratio: images are compressed already, and even flat uncompressed ones shrink less.
-const MAX_RATIO: u64 = 200;
-/// Up to this many bytes, any ratio is accepted.
-const HARMLESS_BYTES: u64 = 64 << 20;
-
-/// The files of a folder or an archive.
-#[derive(Debug, Default)]
-pub(crate) struct Listing {
-    /// Sorted by name.
-    pub(crate) entries: Vec<Entry>,
-    /// Entries that are not used.
-    pub(crate) skipped: Skipped,
-}
-
-/// One file of a folder or an archive.
-#[derive(Clone, Debug)]
-pub(crate) struct Entry {
-    /// Its path below the folder or in the archive, with `/` between the parts, printable.
-    pub(crate) name: String,
-    pub(crate) content: Content,
-}
-
-impl Entry {
-    /// The last part of the path.
-    pub(crate) fn file_name(&self) -> &str {
-        self.name.rsplit('/').next().unwrap_or(&self.name)
-    }
-}
-
-/// Where the bytes of a file are.
-#[derive(Clone, Debug)]
-pub(crate) enum Content {
-    File(PathBuf),
-    Zipped(Zipped),
-    Stretch(Stretch),
-}
-
-/// A stretch of another file.
-#[derive(Clone, Debug)]
-pub(crate) struct Stretch {
-    file: Arc<Place>,
-    start: u64,
-    pub(crate) len: u64,
-}
-
-impl Content {
-    /// All the bytes, at most 256 MiB of them.
-    pub(crate) fn read(&self) -> io::Result<Vec<u8>> {
-        match self {
-            Self::File(path) => {
-                let file = File::open(path)?;
-                // A file with a hole may have any length: refuse it before reading.
-                refuse_larger(file.metadata()?.len(), MAX_FILE_BYTES)?;
-                read_at_most(file, MAX_FILE_BYTES)
-            }
-            Self::Zipped(zipped) => zipped.read(),
-            Self::Stretch(stretch) => read_at_most(stretch.open()?, MAX_FILE_BYTES),
-        }
-    }
-
-    /// The kind of the content, from its first bytes.
-    pub(crate) fn kind(&self) -> io::Result<Kind> {
-        let start = match self {
-            Self::File(path) => start_of(File::open(path)?)?,
-            Self::Zipped(zipped) => start_of(zipped.open()?)?,
-            Self::Stretch(stretch) => start_of(stretch.open()?)?,
-        };
-        Ok(Kind::of(&start))
-    }
-}
-
-impl Stretch {
-    fn open(&self) -> io::Result<impl Read> {
-        let mut file = File::open(&*self.file)?;
-        file.seek(SeekFrom::Start(self.start))?;
-        Ok(file.take(self.len))
-    }
-}
-
-/// Reads to the end, and fails if there are more than `limit` bytes, whatever a header says.
-pub(crate) fn read_at_most(reader: impl Read, limit: u64) -> io::Result<Vec<u8>> {
-    let mut bytes = Vec::new();
-    reader
-        .take(limit.saturating_add(1))
-        .read_to_end(&mut bytes)?;
-    refuse_larger(bytes.len() as u64, limit)?;
-    Ok(bytes)
-}
-
-fn refuse_larger(len: u64, limit: u64) -> io::Result<()> {
-    if len > limit {
-        return Err(io::Error::other(format!("it is larger than {limit} bytes")));
-    }
-    Ok(())
-}
-
-/// The largest accepted size of `packed` compressed bytes.
-pub(crate) fn unpacked_limit(packed: u64) -> u64 {
-    HARMLESS_BYTES.max(packed.saturating_mul(MAX_RATIO))
-}
-
-/// The first [`START`] bytes, or all if there are fewer.
-pub(crate) fn start_of(reader: impl Read) -> io::Result<Vec<u8>> {
-    let mut start = Vec::with_capacity(START);
-    reader.take(START as u64).read_to_end(&mut start)?;
-    Ok(start)
-}
+pub(crate) use self::spool::{Spool, Stretch};
 
 /// Opens a data file, and returns its length.
 ///
@@ -173,11 +68,6 @@ pub(crate) fn list(path: &Path) -> Result<Listing, DataError> {
     Ok(listing)
 }
 
-/// `.DS_Store`, `._picture.jpg`, `__MACOSX`: files of a system, not data.
-fn is_hidden(part: &[u8]) -> bool {
-    part.starts_with(b".") || part == b"__MACOSX"
-}
-
 fn list_archive(path: &Path) -> Result<Listing, DataError> {
     let (file, len) = open_file(path)?;
     let mut file = BufReader::new(file);
@@ -200,13 +90,6 @@ fn list_archive(path: &Path) -> Result<Listing, DataError> {
             kind,
             "a folder, a zip or a tar archive",
         )),
-    }
-}
-
-fn too_many_links(path: &Path) -> DataError {
-    DataError::Unusable {
-        path: path.to_owned(),
-        problem: "has links that multiply its files to more than a million: remove them".to_owned(),
     }
 }
 

@@ -36,6 +36,11 @@ pub(crate) enum Why {
     NoImage,
 }
 
+/// `.DS_Store`, `._picture.jpg`, `__MACOSX`: files of a system, not data.
+pub(super) fn is_hidden(part: &[u8]) -> bool {
+    part.starts_with(b".") || part == b"__MACOSX"
+}
+
 impl Why {
     /// The words for `count` such entries.
     fn words(self, count: usize) -> String {

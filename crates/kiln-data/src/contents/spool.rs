@@ -2,13 +2,11 @@
 //! file.
 
 use std::fs::File;
-use std::io::{self, BufWriter, Read, Write};
+use std::io::{self, BufWriter, Read, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use tempfile::{NamedTempFile, TempPath};
-
-use super::Stretch;
 
 /// A file that contains others.
 #[derive(Debug)]
@@ -25,6 +23,22 @@ impl AsRef<Path> for Place {
             Self::Kept(path) => path,
             Self::Temporary(path) => path,
         }
+    }
+}
+
+/// A stretch of another file.
+#[derive(Clone, Debug)]
+pub(crate) struct Stretch {
+    pub(super) file: Arc<Place>,
+    pub(super) start: u64,
+    pub(crate) len: u64,
+}
+
+impl Stretch {
+    pub(super) fn open(&self) -> io::Result<impl Read> {
+        let mut file = File::open(&*self.file)?;
+        file.seek(SeekFrom::Start(self.start))?;
+        Ok(file.take(self.len))
     }
 }
 

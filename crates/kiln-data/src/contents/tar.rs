@@ -11,10 +11,12 @@ use std::sync::Arc;
 
 use tar::EntryType;
 
+use super::content::{Content, Listing};
 use super::gzip::Gzip;
-use super::spool::{Place, Spool};
-use super::tree::{Link, Tree};
-use super::{Content, Listing, MAX_FILE_BYTES, Stretch, Why, too_many_links, unpacked_limit};
+use super::limits::{MAX_FILE_BYTES, unpacked_limit};
+use super::skipped::Why;
+use super::spool::{Place, Spool, Stretch};
+use super::tree::{Link, Tree, too_many_links};
 use crate::error::DataError;
 use crate::kind::{Kind, START};
 use crate::names;

@@ -3,8 +3,11 @@
 //! Nothing is unpacked: a path that would leave the archive is skipped, because its target is unknown.
 
 use std::collections::BTreeMap;
+use std::path::Path;
 
-use super::{Content, Entry, Listing, Skipped, Why, is_hidden};
+use super::content::{Content, Entry, Listing};
+use super::skipped::{Skipped, Why, is_hidden};
+use crate::error::DataError;
 
 /// More links in a row than this count as a circle. Linux has the same limit.
 const MAX_LINKS: usize = 40;
@@ -240,6 +243,14 @@ fn follow<'a>(parts: &mut Vec<&'a str>, name: &'a str) -> bool {
         }
     }
     true
+}
+
+/// Why [`Tree::into_listing`] gives none, for the archive at `path`.
+pub(super) fn too_many_links(path: &Path) -> DataError {
+    DataError::Unusable {
+        path: path.to_owned(),
+        problem: "has links that multiply its files to more than a million: remove them".to_owned(),
+    }
 }
 
 #[cfg(test)]

@@ -1,16 +1,18 @@
 //! The files of a zip archive.
 
 use std::fs::File;
-use std::io::{self, BufReader, Read, Seek, SeekFrom};
+use std::io::BufReader;
 use std::path::Path;
 use std::sync::Arc;
 
-use flate2::read::DeflateDecoder;
 use zip::result::ZipError;
 use zip::{CompressionMethod, ExtraField};
 
-use super::tree::{Link, Tree};
-use super::{Content, Listing, MAX_FILE_BYTES, Why, read_at_most, too_many_links, unpacked_limit};
+use super::content::{Content, Listing};
+use super::limits::read_at_most;
+use super::skipped::Why;
+use super::tree::{Link, Tree, too_many_links};
+use super::zipped::Zipped;
 use crate::error::DataError;
 use crate::names;
 
@@ -25,45 +27,6 @@ const MAX_LINK_BYTES: u64 = 4096;
 /// The upper half of code page 437, the encoding of names that are not marked as UTF-8.
 const CP437: &str = "ÇüéâäàåçêëèïîìÄÅÉæÆôöòûùÿÖÜ¢£¥₧ƒáíóúñÑªº¿⌐¬½¼¡«»░▒▓│┤╡╢╖╕╣║╗╝╜╛┐\
                      └┴┬├─┼╞╟╚╔╩╦╠═╬╧╨╤╥╙╘╒╓╫╪┘┌█▄▌▐▀αßΓπΣσµτΦΘΩδ∞φε∩≡±≥≤⌠⌡÷≈°∙·√ⁿ²■\u{a0}";
-
-/// A stretch of a zip archive. Reading it opens the archive again, so that all cores can read at once.
-#[derive(Clone, Debug)]
-pub(crate) struct Zipped {
-    archive: Arc<Path>,
-    start: u64,
-    compressed_len: u64,
-    len: u64,
-    crc32: u32,
-    method: CompressionMethod,
-}
-
-impl Zipped {
-    /// The whole file; its length and checksum must be right.
-    pub(super) fn read(&self) -> io::Result<Vec<u8>> {
-        let limit = self.len.min(MAX_FILE_BYTES);
-        let limit = limit.min(unpacked_limit(self.compressed_len));
-        let bytes = read_at_most(self.open()?, limit)?;
-        let mut checksum = flate2::Crc::new();
-        checksum.update(&bytes);
-        if bytes.len() as u64 != self.len || checksum.sum() != self.crc32 {
-            return Err(io::Error::other(
-                "its checksum in the archive does not match",
-            ));
-        }
-        Ok(bytes)
-    }
-
-    /// The file, as a stream.
-    pub(super) fn open(&self) -> io::Result<Box<dyn Read>> {
-        let mut archive = File::open(&self.archive)?;
-        archive.seek(SeekFrom::Start(self.start))?;
-        let compressed = BufReader::new(archive.take(self.compressed_len));
-        Ok(match self.method {
-            CompressionMethod::Deflated => Box::new(DeflateDecoder::new(compressed)),
-            _ => Box::new(compressed),
-        })
-    }
-}
 
 pub(super) fn list(path: &Path, file: BufReader<File>) -> Result<Listing, DataError> {
     let unusable = |problem: String| DataError::Unusable {

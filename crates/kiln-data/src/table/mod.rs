@@ -19,13 +19,15 @@ use parquet::errors::ParquetError;
 use parquet::file::reader::{FileReader, SerializedFileReader};
 
 use self::columns::Columns;
-use crate::config::{DataConfig, DatasetKind};
+use crate::config::DataConfig;
 use crate::contents::{Content, Skipped, Spool, Stretch, open_file, start_of};
 use crate::dataset::Datasets;
+use crate::dataset_kind::DatasetKind;
 use crate::error::DataError;
 use crate::folder::hold_out;
+use crate::item::{Item, Picture};
 use crate::kind::Kind;
-use crate::loading::{self, Found, Item, Picture};
+use crate::loading::{self, Found};
 use crate::mnist;
 use crate::names;
 use crate::progress::Progress;

@@ -407,7 +407,11 @@ pub(super) fn write_class(
             fields["solver_order"] = 2.into();
             fields["solver_type"] = "bh2".into();
         }
-        _ => (),
+        Sampler::Ddim { .. }
+        | Sampler::Euler { .. }
+        | Sampler::Heun { .. }
+        | Sampler::SecondOrder { .. }
+        | Sampler::AdamsBashforth { .. } => (),
     }
 
     let spacing = match levels.spacing {

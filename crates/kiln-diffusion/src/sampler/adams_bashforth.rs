@@ -2,7 +2,8 @@
 
 use burn::tensor::Tensor;
 
-use super::{Progress, Sampler, estimate, straight};
+use super::progress::Progress;
+use super::slope::{estimate, straight};
 use crate::{Denoised, Denoiser, DiffusionError, Level};
 
 /// Adams-Bashforth methods on the noise, of order 1 (DDIM with `eta` = 0) to 5.
@@ -26,7 +27,7 @@ pub fn adams_bashforth(
     order: usize,
     observe: &mut dyn FnMut(Progress<'_>),
 ) -> Result<Tensor<4>, DiffusionError> {
-    Sampler::AdamsBashforth { order }.validate()?;
+    check(order)?;
     let steps = levels.len().saturating_sub(1);
     let mut z = noise;
     // Newest first.
@@ -65,6 +66,15 @@ pub(super) fn mean_over_step(noise: &Tensor<4>, earlier: &[Tensor<4>]) -> Tensor
             sum + noise.clone() * *weight
         });
     weighted / denominator
+}
+
+/// # Errors
+/// An `order` that is not 1 to 5.
+pub(super) fn check(order: usize) -> Result<(), DiffusionError> {
+    if !(1..=5).contains(&order) {
+        return Err(DiffusionError::Order(order));
+    }
+    Ok(())
 }
 
 #[cfg(test)]

@@ -2,7 +2,9 @@
 
 use burn::tensor::Tensor;
 
-use super::{Progress, Sampler, Variance};
+use super::ddpm::Variance;
+use super::eta;
+use super::progress::Progress;
 use crate::{Denoised, Denoiser, DiffusionError, Level};
 
 /// Denoising diffusion implicit models (Song, Meng and Ermon 2020, eq. 12 and 16).
@@ -30,7 +32,7 @@ pub fn ddim(
     fresh_noise: &mut dyn FnMut(usize) -> Tensor<4>,
     observe: &mut dyn FnMut(Progress<'_>),
 ) -> Result<Tensor<4>, DiffusionError> {
-    Sampler::Ddim { eta, variance }.validate()?;
+    eta::check(eta)?;
     let steps = levels.len().saturating_sub(1);
     let mut z = noise;
     for (step, [level, next]) in (1..).zip(levels.array_windows()) {

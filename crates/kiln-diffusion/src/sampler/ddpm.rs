@@ -3,12 +3,13 @@
 use burn::tensor::Tensor;
 use serde::{Deserialize, Serialize};
 
-use super::Progress;
+use super::progress::Progress;
 use crate::{Denoised, Denoiser, Level, Rates};
 
 /// How much noise a DDPM step adds: the two extremes (Ho et al. 2020, section 3.2).
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
+#[non_exhaustive]
 pub enum Variance {
     /// The variance of the posterior given z0, beta b'² / b² (diffusers' `fixed_small`): right if
     /// the data were one point.

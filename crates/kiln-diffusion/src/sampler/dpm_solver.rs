@@ -2,7 +2,8 @@
 
 use burn::tensor::Tensor;
 
-use super::{Progress, Sampler};
+use super::eta;
+use super::progress::Progress;
 use crate::{Denoiser, DiffusionError, Level};
 
 /// DPM-Solver++(2M) (Lu et al. 2022, "DPM-Solver++: Fast Solver for Guided Sampling of Diffusion
@@ -29,7 +30,7 @@ pub fn dpm_solver(
     fresh_noise: &mut dyn FnMut(usize) -> Tensor<4>,
     observe: &mut dyn FnMut(Progress<'_>),
 ) -> Result<Tensor<4>, DiffusionError> {
-    Sampler::DpmSolver { eta }.validate()?;
+    eta::check(eta)?;
     let steps = levels.len().saturating_sub(1);
     let mut z = noise;
     let mut before: Option<(Tensor<4>, f64)> = None;

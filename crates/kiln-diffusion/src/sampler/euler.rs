@@ -2,7 +2,9 @@
 
 use burn::tensor::Tensor;
 
-use super::{Churn, Progress, estimate};
+use super::churn::Churn;
+use super::progress::Progress;
+use super::slope::estimate;
 use crate::{Denoised, Denoiser, DiffusionError, Level, Schedule};
 
 /// Euler's method with churn (Karras et al. 2022, algorithm 2 without lines 6 to 8).

@@ -2,8 +2,10 @@
 
 use burn::tensor::Tensor;
 
+use super::churn::Churn;
+use super::progress::Progress;
+use super::slope::estimate;
 use super::turn::heuns_step;
-use super::{Churn, Progress, estimate};
 use crate::{Denoiser, DiffusionError, Level, Schedule};
 
 /// Heun's method with churn (Karras et al. 2022, "Elucidating the Design Space of Diffusion-Based

@@ -2,7 +2,9 @@
 
 use burn::tensor::{Bool, Tensor};
 
-use super::{Progress, Variance, ddim};
+use super::ddim::ddim;
+use super::ddpm::Variance;
+use super::progress::Progress;
 use crate::{Denoiser, DiffusionError, Level};
 
 /// The part of an image that inpainting keeps.

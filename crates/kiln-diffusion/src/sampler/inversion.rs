@@ -2,7 +2,7 @@
 
 use burn::tensor::Tensor;
 
-use super::Progress;
+use super::progress::Progress;
 use crate::{Denoiser, Level};
 
 /// Encodes `images` into the noise from which [`ddim`](super::ddim()) with `eta` = 0 draws them, on the same `levels`

@@ -3,8 +3,9 @@
 use burn::tensor::Tensor;
 
 use super::adams_bashforth::mean_over_step;
+use super::progress::Progress;
+use super::slope::{estimate, straight};
 use super::turn::heuns_step;
-use super::{Progress, estimate, straight};
 use crate::{Denoiser, Level};
 
 /// Pseudo linear multistep (PLMS), the multistep half of PNDM (Liu et al. 2022, "Pseudo Numerical

@@ -2,8 +2,9 @@
 
 use burn::tensor::Tensor;
 
+use super::progress::Progress;
+use super::slope::estimate;
 use super::turn::{part_of_the_way, turn};
-use super::{Progress, Sampler, estimate};
 use crate::{Denoiser, DiffusionError, Level, Schedule};
 
 /// The generic second-order method: the family of Karras et al. 2022, algorithm 3, with the angle of the rates as its
@@ -30,7 +31,7 @@ pub fn second_order(
     alpha: f64,
     observe: &mut dyn FnMut(Progress<'_>),
 ) -> Result<Tensor<4>, DiffusionError> {
-    Sampler::SecondOrder { alpha }.validate()?;
+    check(alpha)?;
     let steps = levels.len().saturating_sub(1);
     let mut z = noise;
     for (step, [level, next]) in (1..).zip(levels.array_windows()) {
@@ -56,4 +57,14 @@ pub fn second_order(
         });
     }
     Ok(z)
+}
+
+/// # Errors
+/// An `alpha` outside [0.01, 1].
+pub(super) fn check(alpha: f64) -> Result<(), DiffusionError> {
+    // A difference over a smaller part of a step would only magnify the network's rounding.
+    if !(0.01..=1.0).contains(&alpha) {
+        return Err(DiffusionError::Alpha(alpha));
+    }
+    Ok(())
 }

@@ -2,7 +2,7 @@
 
 use burn::tensor::Tensor;
 
-use super::straight;
+use super::slope::straight;
 use crate::{Denoised, Prediction, Rates};
 
 /// Up to this growth of the signal rate in one step, [`heuns_step`] is the step in sigma, as in k-diffusion and

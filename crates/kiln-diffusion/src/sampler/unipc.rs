@@ -2,7 +2,7 @@
 
 use burn::tensor::Tensor;
 
-use super::Progress;
+use super::progress::Progress;
 use crate::{Denoiser, Level, Rates};
 
 /// UniPC of order 2 (Zhao et al. 2023, "UniPC: A Unified Predictor-Corrector Framework for Fast

@@ -200,7 +200,20 @@ impl ScheduleKind {
             Self::Linear(range) | Self::ScaledLinear(range) | Self::SigmoidBetas(range) => {
                 Some(range)
             }
-            _ => None,
+            Self::Cosine
+            | Self::Sigmoid(_)
+            | Self::NoisePowerLinear(_)
+            | Self::NoisePowerCosine(_)
+            | Self::LogSnrLinear(_)
+            | Self::LogNoiseLinear(_)
+            | Self::LogSignalLinear(_)
+            | Self::NoiseStepLinear(_)
+            | Self::SignalStepLinear(_)
+            | Self::AngleLinear(_)
+            | Self::Karras(_)
+            | Self::Exponential(_)
+            | Self::Flow
+            | Self::Betas(_) => None,
         }
     }
 }
@@ -208,6 +221,16 @@ impl ScheduleKind {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn every_variant_is_among_all() {
+        let refused = serde_json::from_str::<ScheduleKind>(r#"{"kind": "none"}"#).unwrap_err();
+        let refused = refused.to_string();
+        // "unknown variant `none`, expected one of `linear`, .. at line 1 column 15"
+        let known: Vec<&str> = refused.split('`').skip(3).step_by(2).collect();
+        let all = ScheduleKind::ALL;
+        assert_eq!(known, all.each_ref().map(ScheduleKind::name), "{refused}");
+    }
 
     #[test]
     fn the_names_are_those_that_are_read_and_written() {

@@ -24,6 +24,7 @@ use weights::Weights;
 
 /// The layer of the network whose means over all positions are the features.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum FeatureLayer {
     /// After `Mixed_6c`, Keras' `mixed5`: 768 numbers.
     Mixed6c,

@@ -9,7 +9,8 @@ use burn::backend::tensor::FloatTensor;
 use burn::backend::{Autodiff, Backend, Flex, TensorMetadata, backend_extension};
 use burn::tensor::Shape;
 
-use super::{Heads, Softmax, backward, forward};
+use super::heads::{Heads, Softmax};
+use super::{backward, forward};
 use crate::extension::{numbers, tensor, values};
 
 /// Attention on a backend's own tensors. `f32` and the shape have been checked before.

@@ -3,7 +3,7 @@
 use pulp::{Simd, WithSimd};
 use rayon::prelude::*;
 
-use super::{Heads, QUERIES, Softmax, take};
+use super::heads::{Heads, QUERIES, Softmax, take};
 use crate::exponential::exp2;
 use crate::instructions::vectorized;
 use crate::product::{

@@ -24,6 +24,7 @@
 mod backward;
 mod extension;
 mod forward;
+mod heads;
 
 use burn::backend::Dispatch;
 use burn::tensor::ops::AttentionModuleOptions;
@@ -31,6 +32,7 @@ use burn::tensor::{Tensor, module};
 
 use crate::is_ours;
 use extension::AttentionOps;
+use heads::Heads;
 
 /// Self-attention of the tokens of each image: `softmax(Q K^T / sqrt(head_channels)) V`, head by head.
 ///
@@ -76,62 +78,4 @@ pub fn attention(qkv: Tensor<3>, heads: usize) -> Tensor<3> {
     )
     .swap_dims(1, 2)
     .reshape([batch, tokens, heads * channels])
-}
-
-/// Queries that are computed together: a multiple of the numbers in any vector.
-const QUERIES: usize = 64;
-
-/// All sizes of an attention except the batch.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Heads {
-    tokens: usize,
-    heads: usize,
-    /// Of one head.
-    channels: usize,
-}
-
-impl Heads {
-    /// Numbers of all heads in a row of the result.
-    fn inner(&self) -> usize {
-        self.heads * self.channels
-    }
-
-    /// Numbers in a row of queries, keys and values.
-    fn row(&self) -> usize {
-        3 * self.inner()
-    }
-
-    /// The factor for products of queries and keys.
-    fn scale(&self) -> f32 {
-        1.0 / (self.channels as f32).sqrt()
-    }
-
-    /// Where a head's queries, keys and values begin in a row.
-    fn parts(&self, head: usize) -> [usize; 3] {
-        [0, 1, 2].map(|part| part * self.inner() + head * self.channels)
-    }
-
-    /// The index of the first number of each token.
-    fn row_starts(&self) -> Vec<usize> {
-        (0..self.tokens).map(|token| token * self.row()).collect()
-    }
-
-    /// Numbers of an image's [`Softmax`].
-    fn softmax_len(&self) -> usize {
-        2 * self.heads * self.tokens
-    }
-}
-
-/// The numbers from which the backward pass recomputes a softmax. For each block of queries and then each head: first
-/// the largest score of every query, times `log2(e)`, then the inverse of every query's sum.
-///
-/// `[batch, tokens * heads * 2]`.
-#[derive(Clone, Debug)]
-pub(crate) struct Softmax(Vec<f32>);
-
-/// Cuts the first `len` numbers off `memory`.
-fn take<'a>(memory: &mut &'a mut [f32], len: usize) -> &'a mut [f32] {
-    let (taken, rest) = std::mem::take(memory).split_at_mut(len);
-    *memory = rest;
-    taken
 }

@@ -1,13 +1,15 @@
 //! The options of an autoencoder of either kind.
 
-use burn::tensor::Device;
+use serde_json::{Value, json};
 
+use super::kl_config::AutoencoderKlConfig;
 use super::shape::CoderShape;
-use super::{Autoencoder, AutoencoderKlConfig, VqVaeConfig};
+use super::vq_config::VqVaeConfig;
 use crate::{ConfigError, config};
 
 /// diffusers' `config.json` of an autoencoder: the kind is its `_class_name`.
 #[derive(Clone, Debug, PartialEq)]
+#[non_exhaustive]
 pub enum AutoencoderConfig {
     /// `VQModel`, with a codebook; kiln trains this kind.
     Vq(VqVaeConfig),
@@ -36,22 +38,70 @@ impl AutoencoderConfig {
         }
     }
 
-    /// A new autoencoder: see [`VqVaeConfig::init`] and [`AutoencoderKlConfig::init`].
-    ///
-    /// # Errors
-    /// Theirs.
-    pub fn init(&self, device: &Device, seed: u64) -> Result<Autoencoder, ConfigError> {
-        match self {
-            Self::Vq(config) => config.init(device, seed),
-            Self::Kl(config) => config.init(device, seed),
-        }
-    }
-
     /// The name of this model in diffusers.
     pub fn class(&self) -> &'static str {
         match self {
             Self::Vq(_) => VqVaeConfig::CLASS,
             Self::Kl(_) => AutoencoderKlConfig::CLASS,
+        }
+    }
+
+    /// What decides latents and images, and which the weights and their shapes do not tell.
+    pub fn untold_by_weights(&self) -> Value {
+        match self {
+            Self::Vq(VqVaeConfig {
+                down_block_types,
+                up_block_types,
+                act_fn,
+                norm_num_groups,
+                norm_type,
+                // These the weights tell,
+                in_channels: _,
+                out_channels: _,
+                block_out_channels: _,
+                layers_per_block: _,
+                latent_channels: _,
+                num_vq_embeddings: _,
+                vq_embed_dim: _,
+                mid_block_add_attention: _,
+                // and these change nothing of what the networks compute.
+                sample_size: _,
+                scaling_factor: _,
+                lookup_from_codebook: _,
+                force_upcast: _,
+            }) => json!([
+                down_block_types,
+                up_block_types,
+                act_fn,
+                norm_num_groups,
+                norm_type,
+            ]),
+            Self::Kl(AutoencoderKlConfig {
+                down_block_types,
+                up_block_types,
+                act_fn,
+                norm_num_groups,
+                in_channels: _,
+                out_channels: _,
+                block_out_channels: _,
+                layers_per_block: _,
+                latent_channels: _,
+                use_quant_conv: _,
+                use_post_quant_conv: _,
+                mid_block_add_attention: _,
+                sample_size: _,
+                scaling_factor: _,
+                shift_factor: _,
+                latents_mean: _,
+                latents_std: _,
+                force_upcast: _,
+            }) => json!([
+                AutoencoderKlConfig::CLASS,
+                down_block_types,
+                up_block_types,
+                act_fn,
+                norm_num_groups,
+            ]),
         }
     }
 

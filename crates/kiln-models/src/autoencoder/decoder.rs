@@ -3,7 +3,7 @@ use burn::nn::GroupNorm;
 use burn::nn::conv::Conv2d;
 use burn::tensor::Tensor;
 
-use super::DecoderBlockType;
+use super::block_types::DecoderBlockType;
 use super::shape::CoderShape;
 use crate::blocks::{
     BlockOptions, MidBlock, Resampling, UpBlock, UpBlockShape, conv3x3, convolution, group_norm,

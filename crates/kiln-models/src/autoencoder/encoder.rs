@@ -3,7 +3,7 @@ use burn::nn::GroupNorm;
 use burn::nn::conv::Conv2d;
 use burn::tensor::Tensor;
 
-use super::EncoderBlockType;
+use super::block_types::EncoderBlockType;
 use super::shape::CoderShape;
 use crate::blocks::{
     BlockOptions, DownBlock, DownBlockShape, MidBlock, Resampling, conv3x3, convolution,

@@ -1,8 +1,8 @@
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
+use super::block_types::{DecoderBlockType, EncoderBlockType};
 use super::shape::CoderShape;
-use super::{DecoderBlockType, EncoderBlockType};
 use crate::ConfigError;
 use crate::blocks::Activation;
 use crate::config::{

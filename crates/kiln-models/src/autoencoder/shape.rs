@@ -2,7 +2,7 @@
 
 use burn::tensor::Device;
 
-use super::{DecoderBlockType, EncoderBlockType};
+use super::block_types::{DecoderBlockType, EncoderBlockType};
 use crate::blocks::{BlockOptions, MidBlockShape, TimeScaleShift};
 
 /// Added to the variance in every group normalisation of diffusers' autoencoders.

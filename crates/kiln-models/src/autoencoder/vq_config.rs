@@ -1,5 +1,6 @@
 use serde::{Deserialize, Serialize};
 
+use super::block_types::{DecoderBlockType, EncoderBlockType};
 use super::shape::CoderShape;
 use crate::ConfigError;
 use crate::blocks::Activation;
@@ -8,27 +9,10 @@ use crate::config::{
     require_scaling_factor,
 };
 
-/// One level of the encoder; every level but the last halves the image.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub enum EncoderBlockType {
-    /// Residual blocks.
-    DownEncoderBlock2D,
-    /// Residual blocks, each followed by self-attention.
-    AttnDownEncoderBlock2D,
-}
-
-/// One level of the decoder; every level but the last doubles the image.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub enum DecoderBlockType {
-    /// Residual blocks.
-    UpDecoderBlock2D,
-    /// Residual blocks, each followed by self-attention.
-    AttnUpDecoderBlock2D,
-}
-
 /// How the decoder normalises. diffusers also knows `spatial` (MoVQ), which is not supported.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
+#[non_exhaustive]
 pub enum NormType {
     /// Group normalisation.
     #[default]

@@ -3,8 +3,9 @@ use burn::nn::{GroupNorm, Linear, LinearConfig};
 use burn::tensor::Tensor;
 use kiln_kernels::{Convolution, Padding, Sampling, attention};
 
+use super::norm::{group_norm, norm};
+use super::options::BlockOptions;
 use super::residual::divided;
-use super::{BlockOptions, group_norm, norm};
 
 /// Self-attention over all positions of an image, beside a shortcut: diffusers' `Attention` as its
 /// convolutional networks use it (Vaswani et al. 2017; in images Wang et al. 2018).

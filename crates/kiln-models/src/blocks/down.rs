@@ -1,7 +1,10 @@
 use burn::module::Module;
 use burn::tensor::Tensor;
 
-use super::{Attention, BlockOptions, Downsampler, Resampling, ResidualBlock};
+use super::attention::Attention;
+use super::options::{BlockOptions, Resampling};
+use super::resample::Downsampler;
+use super::residual::ResidualBlock;
 
 /// The sizes of a [`DownBlock`].
 pub(crate) struct DownBlockShape {

@@ -1,7 +1,9 @@
 use burn::module::Module;
 use burn::tensor::Tensor;
 
-use super::{Attention, BlockOptions, ResidualBlock};
+use super::attention::Attention;
+use super::options::BlockOptions;
+use super::residual::ResidualBlock;
 
 /// The sizes of a [`MidBlock`].
 pub(crate) struct MidBlockShape {

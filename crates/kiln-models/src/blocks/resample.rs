@@ -4,9 +4,9 @@ use burn::module::Module;
 use burn::nn::conv::Conv2d;
 use burn::tensor::Tensor;
 
-use super::convolution::conv3x3_halving;
-use super::residual::Resolution;
-use super::{BlockOptions, Resampling, ResidualBlock, conv3x3, convolution, doubling_convolution};
+use super::convolution::{conv3x3, conv3x3_halving, convolution, doubling_convolution};
+use super::options::{BlockOptions, Resampling};
+use super::residual::{ResidualBlock, Resolution};
 
 /// A 3x3 convolution of stride 2.
 #[derive(Module, Debug)]

@@ -5,10 +5,10 @@ use burn::tensor::Tensor;
 use burn::tensor::activation::silu;
 use kiln_kernels::Convolution;
 
+use super::convolution::{conv1x1, conv3x3, convolution};
+use super::norm::{group_norm, norm, norm_silu};
+use super::options::{BlockOptions, TimeScaleShift};
 use super::pixels::{average_2x2, repeat_2x2};
-use super::{
-    BlockOptions, TimeScaleShift, conv1x1, conv3x3, convolution, group_norm, norm, norm_silu,
-};
 
 /// A residual block that may change the resolution between its first normalisation and convolution.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -1,7 +1,10 @@
 use burn::module::Module;
 use burn::tensor::Tensor;
 
-use super::{Attention, BlockOptions, Resampling, ResidualBlock, Upsampler};
+use super::attention::Attention;
+use super::options::{BlockOptions, Resampling};
+use super::resample::Upsampler;
+use super::residual::ResidualBlock;
 
 /// The sizes of an [`UpBlock`].
 pub(crate) struct UpBlockShape {

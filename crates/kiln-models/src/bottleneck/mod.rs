@@ -91,6 +91,35 @@ impl Bottleneck {
         }
     }
 
+    /// The names of the terms that [`Self::pass`] gives, in its order.
+    pub fn term_names(&self) -> &'static [&'static str] {
+        match self {
+            Self::Vq(_) => &[vq::CODEBOOK, vq::COMMITMENT],
+            Self::Kl(_) => &[kl::KL],
+        }
+    }
+
+    /// How many codes there are to choose from, where there are codes.
+    pub fn codes(&self) -> Option<usize> {
+        match self {
+            Self::Vq(quantizer) => Some(quantizer.embedding.weight.dims()[0]),
+            Self::Kl(_) => None,
+        }
+    }
+
+    /// The codes that latents `[batch, latent_dim, height, width]` go through: `[batch, height, width]`, where there are codes.
+    pub fn chosen(&self, latents: Tensor<4>) -> Option<Tensor<3, Int>> {
+        match self {
+            Self::Vq(quantizer) => Some(quantizer.nearest(latents)),
+            Self::Kl(_) => None,
+        }
+    }
+
+    /// How many positions chose each code, `[codes]`, of codes `[batch, height, width]`.
+    pub fn counts(&self, codes: Tensor<3, Int>) -> Option<Tensor<1>> {
+        Some(vq::count(codes.flatten(0, 2), self.codes()?))
+    }
+
     /// The codebook, if there is one.
     pub fn quantizer(&self) -> Option<&VectorQuantizer> {
         match self {
@@ -103,7 +132,37 @@ impl Bottleneck {
     pub fn with_quantizer(self, change: impl FnOnce(VectorQuantizer) -> VectorQuantizer) -> Self {
         match self {
             Self::Vq(quantizer) => Self::Vq(change(quantizer)),
-            other => other,
+            Self::Kl(posterior) => Self::Kl(posterior),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use burn::tensor::{Device, Distribution};
+
+    use super::*;
+
+    #[test]
+    fn a_bottleneck_passes_what_it_says() {
+        let device = Device::flex();
+        for (bottleneck, channels) in [
+            (Bottleneck::Vq(VectorQuantizer::new(5, 2, &device)), 2),
+            (Bottleneck::Kl(Posterior::new(2)), 4),
+        ] {
+            let encoded = Tensor::<4>::random([3, channels, 4, 4], Distribution::Default, &device);
+            let passed = bottleneck.pass(encoded.clone(), None);
+            let names: Vec<_> = passed.terms.iter().map(|(name, _)| *name).collect();
+            assert_eq!(names, bottleneck.term_names());
+            let chosen = bottleneck.chosen(bottleneck.latents(encoded));
+            assert_eq!(passed.codes.is_some(), bottleneck.codes().is_some());
+            assert_eq!(chosen.is_some(), bottleneck.codes().is_some());
+            if let (Some(passed), Some(chosen)) = (passed.codes, chosen) {
+                assert_eq!(passed.clone().into_data(), chosen.into_data());
+                let counts = bottleneck.counts(passed).unwrap();
+                assert_eq!(counts.dims(), [bottleneck.codes().unwrap()]);
+                assert_eq!(counts.sum().into_scalar::<f32>(), 48.0);
+            }
         }
     }
 }

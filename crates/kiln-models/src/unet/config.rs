@@ -8,6 +8,7 @@ use crate::config::{
 
 /// One level on the way down; every level but the last halves the sample.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[non_exhaustive]
 pub enum DownBlockType {
     /// Residual blocks.
     #[serde(alias = "UNetResDownBlock2D")]
@@ -19,6 +20,7 @@ pub enum DownBlockType {
 
 /// One level on the way up; every level but the last doubles the sample.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[non_exhaustive]
 pub enum UpBlockType {
     /// Residual blocks.
     #[serde(alias = "UNetResUpBlock2D")]
@@ -30,6 +32,7 @@ pub enum UpBlockType {
 
 /// The block between the way down and the way up.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[non_exhaustive]
 pub enum MidBlockType {
     /// Residual block, self-attention (if `add_attention`), residual block.
     UNetMidBlock2D,
@@ -38,6 +41,7 @@ pub enum MidBlockType {
 /// How a timestep becomes a vector, before the two linear layers that all kinds share.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
+#[non_exhaustive]
 pub enum TimeEmbeddingType {
     /// Sines and cosines of fixed frequencies, as in DDPM (Ho et al. 2020).
     Positional,
@@ -57,6 +61,7 @@ pub enum TimeEmbeddingType {
 /// How a class label becomes a vector that is added to the time embedding, if not by a table.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
+#[non_exhaustive]
 pub enum ClassEmbeddingType {
     /// The label is embedded like a timestep.
     Timestep,
@@ -67,6 +72,7 @@ pub enum ClassEmbeddingType {
 /// How an attention level changes its resolution. Levels without attention always use `conv`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
+#[non_exhaustive]
 pub enum ResampleType {
     /// A 3x3 convolution, of stride 2 on the way down, after a doubling on the way up.
     Conv,

@@ -13,6 +13,7 @@ use super::made_folder::MadeFolder;
 
 /// Why a picture was not written.
 #[derive(Debug, Error)]
+#[non_exhaustive]
 pub enum PictureError {
     /// The folder for the picture cannot be made.
     #[error("cannot make the folder {}: {source}", folder.display())]

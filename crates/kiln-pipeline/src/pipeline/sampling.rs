@@ -16,6 +16,7 @@ use crate::pictures::Images;
 
 /// The beginning of images.
 #[derive(Clone, Copy, Debug)]
+#[non_exhaustive]
 pub enum Start<'a> {
     /// Pure noise.
     Noise,

@@ -29,6 +29,7 @@ pub(super) const GRID: RGBColor = RGBColor(208, 208, 208);
 
 /// Why a plot was not drawn.
 #[derive(Debug, Error)]
+#[non_exhaustive]
 pub enum PlotError {
     /// The extension names no supported format.
     #[error("cannot plot to {}: name a file that ends in .svg or .png", .0.display())]

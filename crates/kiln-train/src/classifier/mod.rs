@@ -15,10 +15,9 @@ use crate::experiment::{Augmentation, ClassifierExperiment};
 use crate::learner::held_out::HeldOut;
 use crate::learner::images::tensor;
 use crate::learner::loader::{BatchSource, Batches, Shares};
-use crate::learner::log::LOSS;
 use crate::learner::plan::Plan;
 use crate::learner::recipe::{Losses, Recipe, Trainee};
-use crate::learner::report::{MetricKind, Reading, Report};
+use crate::learner::report::{LOSS, MetricKind, Reading, Report};
 use crate::learner::session::Session;
 use crate::learner::update::{Averaged, Update};
 

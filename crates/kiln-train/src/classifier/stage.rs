@@ -12,7 +12,7 @@ use super::{ClassifierRecipe, DigitSource, METRICS, trainee};
 use crate::error::TrainError;
 use crate::experiment::{ClassifierExperiment, TrainingConfig};
 use crate::facts::{steps_in, training_facts};
-use crate::learner::log::LOSS;
+use crate::learner::report::LOSS;
 use crate::options::RunOptions;
 use crate::run_folder::{RunFolder, StageFolder};
 use crate::script::{Found, Prepared, Scene, Stage};

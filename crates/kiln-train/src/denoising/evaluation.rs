@@ -9,8 +9,7 @@ use kiln_eval::{EvalError, FeatureKind, Judge, Reference, Seen};
 
 use crate::error::TrainError;
 use crate::experiment::{Best, EvaluationConfig};
-use crate::learner::log::LOSS;
-use crate::learner::report::{MetricKind, Reading};
+use crate::learner::report::{LOSS, MetricKind, Reading};
 use kiln_pipeline::pictures::Images;
 
 /// Images per batch of a judge.

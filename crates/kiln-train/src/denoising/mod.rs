@@ -22,10 +22,9 @@ use crate::denoising::classes::label_tensor;
 use crate::denoising::evaluation::Evaluator;
 use crate::error::TrainError;
 use crate::experiment::Experiment;
-use crate::learner::log::LOSS;
 use crate::learner::plan::Plan;
 use crate::learner::recipe::{Losses, Recipe, Trainee};
-use crate::learner::report::{MetricKind, Reading, Report};
+use crate::learner::report::{LOSS, MetricKind, Reading, Report};
 use crate::learner::session::Session;
 use crate::learner::update::{Averaged, Update};
 use crate::run_folder::StageFolder;
@@ -34,18 +33,9 @@ use crate::run_folder::StageFolder;
 /// predicted one.
 const COMPONENTS: [Prediction; 3] = [Prediction::Noise, Prediction::Signal, Prediction::Velocity];
 
-/// The names of the errors of [`COMPONENTS`].
-fn names_of_errors(measure: Distance) -> [&'static str; 3] {
-    match measure {
-        Distance::Mse => ["noise mse", "signal mse", "velocity mse"],
-        Distance::Mae => ["noise mae", "signal mae", "velocity mae"],
-        Distance::Huber => ["noise huber", "signal huber", "velocity huber"],
-    }
-}
-
 /// The metrics that stage 2 logs with this measure.
 pub(crate) fn metrics(measure: Distance) -> Vec<MetricKind> {
-    let names = [LOSS].into_iter().chain(names_of_errors(measure));
+    let names = [LOSS].into_iter().chain(measure.names_of_errors());
     names
         .map(|name| MetricKind::new(name, Reading::Mean))
         .collect()
@@ -176,7 +166,7 @@ impl DenoisingRecipe {
         let loss = (self.objective).between(output.clone(), target.clone(), &levels);
         let (output, target) = (output.without_autodiff(), target.without_autodiff());
         let errors = (self.objective).errors(COMPONENTS, output, target, &levels);
-        let errors = names_of_errors(self.objective.distance)
+        let errors = (self.objective.distance.names_of_errors())
             .into_iter()
             .zip(errors);
         let scalars = [(LOSS, loss.clone())].into_iter().chain(errors).collect();

@@ -4,6 +4,7 @@ use std::path::PathBuf;
 
 /// Why an experiment's description was refused.
 #[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
 pub enum ConfigError {
     /// The file could not be read.
     #[error("cannot read the config {path}: {source}")]

@@ -38,6 +38,7 @@ pub struct EvaluationConfig {
 /// The figure that is smallest at the best checkpoint.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
+#[non_exhaustive]
 pub enum Best {
     /// The validation loss.
     #[default]

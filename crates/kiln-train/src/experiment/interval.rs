@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 /// training images.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 #[serde(try_from = "Written", into = "Written")]
+#[non_exhaustive]
 pub enum Interval {
     /// A number of steps or checkpoints, depending on the key.
     Every(usize),

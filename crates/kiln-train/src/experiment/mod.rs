@@ -10,9 +10,12 @@ mod classifier;
 pub(crate) mod config_error;
 mod evaluation;
 mod file;
+mod first_stage;
 mod interval;
 mod refusal;
 mod sampler;
+mod sampling;
+mod second_stage;
 mod tables;
 mod training;
 mod validation;
@@ -20,20 +23,18 @@ mod validation;
 use std::path::Path;
 
 use kiln_data::DataConfig;
-use kiln_diffusion::sampler::Sampler;
-use kiln_diffusion::{
-    Clip, Distance, LevelOptions, Loss, LossWeight, NoiseLevels, Prediction, Schedule,
-    ScheduleConfig, SchedulerConfig, Spacing,
-};
-use kiln_models::bottleneck::vq::CodebookConfig;
-use kiln_models::{SampleSize, TimeEmbeddingType, UNet2dConfig, VqVaeConfig};
+use kiln_diffusion::{LevelOptions, Schedule, ScheduleConfig, SchedulerConfig};
+use kiln_models::{SampleSize, UNet2dConfig};
 use serde::{Deserialize, Serialize};
 
 pub use classifier::{Augmentation, ClassifierExperiment};
 pub use config_error::ConfigError;
 pub use evaluation::{Best, EvaluationConfig};
 pub use file::overrides_of_run;
+pub use first_stage::{FirstStageConfig, Stage1Config};
 pub use interval::Interval;
+pub use sampling::SamplingConfig;
+pub use second_stage::Stage2Config;
 pub use training::TrainingConfig;
 
 use config_error::within;
@@ -64,134 +65,6 @@ pub struct Experiment {
     pub sampling: SamplingConfig,
 }
 
-/// The first stage of an experiment: the tables `[vqvae]`, `[codebook]` and `[stage_1]`.
-#[derive(Debug, Clone)]
-pub struct FirstStageConfig {
-    /// The network, with the keys of diffusers' `VQModel`.
-    pub vqvae: VqVaeConfig,
-    /// The training of its codebook.
-    pub codebook: CodebookConfig,
-    /// The training of the network.
-    pub stage_1: Stage1Config,
-}
-
-impl FirstStageConfig {
-    /// Refuses a codebook with more codes than the `images` of this side have latent vectors: some codes could never be
-    /// used.
-    ///
-    /// # Errors
-    /// [`ConfigError::Value`].
-    pub(crate) fn check_codes(&self, images: usize, side: usize) -> Result<(), ConfigError> {
-        let codes = self.vqvae.num_vq_embeddings;
-        let of_an_image = (side / self.vqvae.downscale_factor()).pow(2);
-        let vectors = images.saturating_mul(of_an_image);
-        if codes <= vectors {
-            return Ok(());
-        }
-        Err(ConfigError::Value {
-            key: "vqvae.num_vq_embeddings".to_owned(),
-            value: codes.to_string(),
-            valid: format!(
-                "the {images} training images have {vectors} latent vectors, so use fewer codes than that"
-            ),
-        })
-    }
-}
-
-/// The training of the VQ-VAE: its objective and its steps.
-#[derive(Debug, Clone, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct Stage1Config {
-    /// Distance between an image and its reconstruction.
-    #[serde(default)]
-    pub reconstruction: Distance,
-    /// Weight of the commitment term, beta in van den Oord et al. 2017, equation 3.
-    #[serde(default = "default_commitment")]
-    pub commitment: f64,
-    /// The optimizer and its schedule.
-    pub training: TrainingConfig,
-}
-
-/// The training of the U-Net: its objective and its steps.
-#[derive(Debug, Clone, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct Stage2Config {
-    /// The meaning of the network's output.
-    #[serde(default = "default_prediction")]
-    pub prediction: Prediction,
-    /// Distance between the prediction and the truth.
-    #[serde(default)]
-    pub loss: Distance,
-    /// The component whose distance counts. If absent: the predicted one.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub loss_on: Option<Prediction>,
-    /// The weight of each noise level in the loss.
-    #[serde(default)]
-    pub loss_weight: LossWeight,
-    /// The distribution of the training images' noise.
-    #[serde(default)]
-    pub noise_levels: NoiseLevels,
-    /// Share of the images that are shown without their class, in [0, 1). Classifier-free guidance needs it (Ho and
-    /// Salimans 2022). Only for a U-Net with classes.
-    #[serde(default)]
-    pub label_dropout: f64,
-    /// The optimizer and its schedule.
-    pub training: TrainingConfig,
-    /// Distances between drawn and real images, measured now and then. If absent: none.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub evaluation: Option<EvaluationConfig>,
-}
-
-impl Stage2Config {
-    /// The loss that the network minimises.
-    pub fn objective(&self) -> Loss {
-        Loss {
-            prediction: self.prediction,
-            on: self.loss_on.unwrap_or(self.prediction),
-            distance: self.loss,
-            weight: self.loss_weight,
-        }
-    }
-}
-
-/// The drawing of pictures.
-#[derive(Debug, Clone, Serialize, Deserialize)]
-#[serde(deny_unknown_fields, default)]
-pub struct SamplingConfig {
-    /// Denoising steps of the pictures drawn during training.
-    pub steps: usize,
-    /// Images in such a picture. With classes each class has a row, and the number of columns is rounded down, but at
-    /// least one.
-    pub count: usize,
-    /// The sampler: a name, or a table with the sampler's settings.
-    #[serde(deserialize_with = "sampler::by_name_or_table")]
-    pub sampler: Sampler,
-    /// The choice of timesteps that the sampler visits.
-    pub spacing: Spacing,
-    /// The clipping of predicted clean latents or, in pixel space, images: a number (1 for pixels), or dynamic
-    /// thresholding. If absent: no clipping.
-    pub clip: Option<Clip>,
-}
-
-impl Default for SamplingConfig {
-    fn default() -> Self {
-        Self {
-            steps: 50,
-            count: 64,
-            sampler: Sampler::default(),
-            spacing: Spacing::Trailing,
-            clip: None,
-        }
-    }
-}
-
-fn default_commitment() -> f64 {
-    0.25
-}
-fn default_prediction() -> Prediction {
-    Prediction::Noise
-}
-
 impl Experiment {
     /// Reads the TOML file at `path`, applies `overrides` (each `table.key=value`, the value in TOML's notation
     /// or a bare word) and checks that the parts fit each other.
@@ -203,11 +76,6 @@ impl Experiment {
     pub fn parse(text: &str, origin: &str, overrides: &[String]) -> Result<Self, ConfigError> {
         let tables: Tables = parse_table(text, origin, overrides, Described::Models)?;
         let mut experiment = Self::try_from(tables)?;
-        if experiment.unet.time_embedding_type == TimeEmbeddingType::Learned {
-            // It has a row for each.
-            let timesteps = experiment.schedule.num_train_timesteps;
-            experiment.unet.num_train_timesteps.get_or_insert(timesteps);
-        }
         experiment.validate()?;
         experiment.complete();
         remember(&mut experiment.overrides, overrides);
@@ -273,6 +141,58 @@ impl Experiment {
     /// The experiment as TOML, as `config.toml` of a run folder keeps it.
     pub fn to_toml(&self) -> Result<String, ConfigError> {
         written(self)
+    }
+}
+
+impl TryFrom<Tables> for Experiment {
+    type Error = ConfigError;
+
+    /// # Errors
+    /// [`ConfigError::HalfAFirstStage`].
+    fn try_from(tables: Tables) -> Result<Self, ConfigError> {
+        let half = |there, missing| Err(ConfigError::HalfAFirstStage { there, missing });
+        let first_stage = match (tables.vqvae, tables.codebook, tables.stage_1) {
+            (Some(vqvae), codebook, Some(stage_1)) => Some(FirstStageConfig {
+                vqvae,
+                codebook: codebook.unwrap_or_default(),
+                stage_1,
+            }),
+            (None, None, None) => None,
+            (Some(_), _, None) => return half("vqvae", "stage_1"),
+            (None, _, Some(_)) => return half("stage_1", "vqvae"),
+            (None, Some(_), None) => return half("codebook", "vqvae"),
+        };
+        Ok(Self {
+            seed: tables.seed,
+            overrides: tables.overrides,
+            data: tables.data,
+            first_stage,
+            unet: tables.unet,
+            schedule: tables.schedule,
+            stage_2: tables.stage_2,
+            sampling: tables.sampling,
+        })
+    }
+}
+
+impl From<Experiment> for Tables {
+    fn from(experiment: Experiment) -> Self {
+        let (vqvae, codebook, stage_1) = match experiment.first_stage {
+            Some(stage) => (Some(stage.vqvae), Some(stage.codebook), Some(stage.stage_1)),
+            None => (None, None, None),
+        };
+        Self {
+            seed: experiment.seed,
+            overrides: experiment.overrides,
+            data: experiment.data,
+            vqvae,
+            codebook,
+            stage_1,
+            unet: experiment.unet,
+            schedule: experiment.schedule,
+            stage_2: experiment.stage_2,
+            sampling: experiment.sampling,
+        }
     }
 }
 

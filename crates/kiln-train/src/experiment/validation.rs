@@ -3,7 +3,7 @@
 use kiln_models::Autoencoder;
 
 use super::config_error::{ConfigError, require, within};
-use super::{Experiment, FirstStageConfig};
+use super::{Experiment, FirstStageConfig, Stage1Config};
 use crate::counted;
 
 impl Experiment {
@@ -97,9 +97,14 @@ impl Experiment {
         else {
             return Ok(());
         };
+        let Stage1Config {
+            reconstruction: _,
+            commitment,
+            training,
+        } = stage_1;
         within("vqvae", vqvae.validate())?;
         within("codebook", codebook.validate())?;
-        stage_1.training.validate("stage_1.training")?;
+        training.validate("stage_1.training")?;
         let channels = self.data.channels;
         for (key, value) in [
             ("vqvae.in_channels", vqvae.in_channels),
@@ -123,12 +128,9 @@ impl Experiment {
                 )
             },
         )?;
-        require(
-            stage_1.commitment >= 0.0,
-            "stage_1.commitment",
-            stage_1.commitment,
-            || "a weight cannot be negative; 0.25 is usual".into(),
-        )
+        require(*commitment >= 0.0, "stage_1.commitment", commitment, || {
+            "a weight cannot be negative; 0.25 is usual".into()
+        })
     }
 
     /// Checks that the U-Net fits its samples and the schedule's `timesteps`.

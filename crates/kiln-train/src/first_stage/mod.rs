@@ -10,20 +10,20 @@ use burn::module::Module;
 use burn::tensor::{Device, Tensor};
 use kiln_data::{Datasets, ImageDataset, Progress, ProgressUnit, Task, prefetch};
 use kiln_models::Autoencoder;
+use kiln_models::bottleneck::Bottleneck;
 use kiln_models::bottleneck::vq::{
-    BatchPosition, CODEBOOK, COMMITMENT, CodebookConfig, CodebookTraining, VectorQuantizer,
+    BatchPosition, CodebookConfig, CodebookTraining, VectorQuantizer,
 };
 
 use crate::error::TrainError;
 use crate::experiment::{FirstStageConfig, Interval, TrainingConfig};
-use crate::first_stage::objective::{RECONSTRUCTION, Stage1Objective, Terms, psnr};
+use crate::first_stage::objective::{Stage1Objective, Terms, psnr};
 use crate::learner::held_out::HeldOut;
 use crate::learner::images::tensor;
 use crate::learner::loader::{BatchSource, Batches, Shares};
-use crate::learner::log::LOSS;
 use crate::learner::plan::Plan;
 use crate::learner::recipe::{Losses, Recipe, Trainee};
-use crate::learner::report::{MetricKind, Reading, Report};
+use crate::learner::report::{LOSS, MetricKind, Reading, Report};
 use crate::learner::session::{Session, StopSignal};
 use crate::learner::update::{Averaged, Update};
 use crate::run_folder::StageFolder;
@@ -44,16 +44,19 @@ const CODES_IN_USE: MetricKind = MetricKind::new("codes in use", Reading::CodesI
     .in_unit("%")
     .higher_is_better();
 
-/// The metrics that stage 1 logs.
-pub(crate) const METRICS: [MetricKind; 7] = [
-    MetricKind::new(LOSS, Reading::Mean),
-    MetricKind::new(RECONSTRUCTION, Reading::Mean),
-    MetricKind::new(CODEBOOK, Reading::Mean),
-    MetricKind::new(COMMITMENT, Reading::Mean),
-    PSNR,
-    PERPLEXITY,
-    CODES_IN_USE,
-];
+/// What stage 1 logs of an autoencoder with this bottleneck.
+pub(crate) fn metrics(bottleneck: &Bottleneck) -> Vec<MetricKind> {
+    let terms = Stage1Objective::term_names(bottleneck);
+    let means = [LOSS].into_iter().chain(terms);
+    let mut metrics: Vec<_> = means
+        .map(|name| MetricKind::new(name, Reading::Mean))
+        .collect();
+    metrics.push(PSNR);
+    if bottleneck.codes().is_some() {
+        metrics.extend([PERPLEXITY, CODES_IN_USE]);
+    }
+    metrics
+}
 
 /// The trained networks of stage 1.
 #[derive(Module, Debug)]
@@ -142,14 +145,14 @@ impl Recipe for FirstStageRecipe {
         let reconstructions = network.decode_passed(passed.latents.clone());
         let terms = (self.objective).terms(images.clone(), reconstructions.clone(), &passed);
 
-        let (mut carried, mut code_counts) = (None, None);
+        let code_counts = (passed.codes.clone()).and_then(|codes| network.bottleneck.counts(codes));
+        let mut carried = None;
         let quantizer = network.bottleneck.quantizer();
         if let (Some(quantizer), Some(codes), Some(codebook)) =
             (quantizer, passed.codes, &networks.codebook)
         {
             // The statistics travel as gradients, so the code that sums gradients over devices also sums them.
             let statistics = quantizer.statistics(encoded, codes, position);
-            code_counts = Some(statistics.counts.clone());
             carried = Some(codebook.carry(statistics));
         }
         Losses {
@@ -191,8 +194,7 @@ impl Recipe for FirstStageRecipe {
         if picture && let Err(error) = self.draw(step, images.clone(), reconstructions.clone()) {
             self.session.fail(error);
         }
-        let quantizer = network.bottleneck.quantizer().zip(passed.codes);
-        let counts = quantizer.map(|(quantizer, codes)| quantizer.counts(codes));
+        let counts = (passed.codes).and_then(|codes| network.bottleneck.counts(codes));
         report(step, images, reconstructions, terms, counts)
     }
 }

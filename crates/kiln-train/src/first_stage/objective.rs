@@ -2,8 +2,8 @@
 
 use burn::tensor::Tensor;
 use kiln_diffusion::Distance;
-use kiln_models::bottleneck::Passed;
 use kiln_models::bottleneck::vq::{CODEBOOK, COMMITMENT, CodebookUpdate};
+use kiln_models::bottleneck::{Bottleneck, Passed};
 
 use crate::experiment::Stage1Config;
 
@@ -27,14 +27,23 @@ pub(crate) struct Terms {
 impl Stage1Objective {
     pub(crate) fn new(stage: &Stage1Config, update: CodebookUpdate) -> Self {
         // If a moving average moves the codes, the codebook's term is only reported.
-        let by_gradient = match update {
-            CodebookUpdate::Gradient => 1.0,
-            CodebookUpdate::Ema => 0.0,
-        };
+        let by_gradient = if update.is_by_gradient() { 1.0 } else { 0.0 };
+        let &Stage1Config {
+            reconstruction,
+            commitment,
+            training: _,
+        } = stage;
         Self {
-            reconstruction: stage.reconstruction,
-            of_bottleneck: vec![(COMMITMENT, stage.commitment), (CODEBOOK, by_gradient)],
+            reconstruction,
+            of_bottleneck: vec![(COMMITMENT, commitment), (CODEBOOK, by_gradient)],
         }
+    }
+
+    /// The names of [`Self::terms`], in their order.
+    pub(crate) fn term_names(bottleneck: &Bottleneck) -> Vec<&'static str> {
+        let mut names = vec![RECONSTRUCTION];
+        names.extend(bottleneck.term_names());
+        names
     }
 
     /// With a codebook `L = distance(x, x') + |sg[z] - e|^2 + beta |z - sg[e]|^2` (van den Oord et al. 2017, equation
@@ -79,7 +88,23 @@ mod tests {
     use burn::tensor::Device;
 
     use super::*;
+    use kiln_models::bottleneck::vq::VectorQuantizer;
     use kiln_pipeline::pictures::Images;
+
+    #[test]
+    fn every_term_is_named() {
+        let device = Device::flex();
+        let bottleneck = Bottleneck::Vq(VectorQuantizer::new(3, 2, &device));
+        let passed = bottleneck.pass(Tensor::zeros([1, 2, 2, 2], &device), None);
+        let objective = Stage1Objective {
+            reconstruction: Distance::default(),
+            of_bottleneck: Vec::new(),
+        };
+        let images = Tensor::<4>::zeros([1, 1, 4, 4], &device);
+        let Terms { terms, .. } = objective.terms(images.clone(), images, &passed);
+        let names: Vec<_> = terms.into_iter().map(|(name, _)| name).collect();
+        assert_eq!(names, Stage1Objective::term_names(&bottleneck));
+    }
 
     #[test]
     fn psnr_is_that_of_the_images_one_by_one() {

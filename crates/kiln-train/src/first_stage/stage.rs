@@ -7,11 +7,11 @@ use kiln_checkpoint::{FirstStage, ModelSource};
 use kiln_data::{DataConfig, Datasets};
 use kiln_models::{Autoencoder, FeatureMaps, WeightsType};
 
-use super::{FirstStageRecipe, ImageSource, METRICS, trainee, with_kmeans_codes};
+use super::{FirstStageRecipe, ImageSource, metrics, trainee, with_kmeans_codes};
 use crate::error::TrainError;
 use crate::experiment::{Experiment, FirstStageConfig, TrainingConfig};
 use crate::facts::{metadata, steps_in};
-use crate::learner::log::LOSS;
+use crate::learner::report::LOSS;
 use crate::memory::Trained;
 use crate::options::RunOptions;
 use crate::run_folder::{RunFolder, StageFolder};
@@ -149,6 +149,7 @@ impl Stage for Stage1<'_> {
                 }
             }
         };
+        let metrics = metrics(&network.bottleneck);
         let border = datasets.train.border();
         let (folder, session) = (folder.clone(), session.clone());
         let place = folder.model();
@@ -156,7 +157,7 @@ impl Stage for Stage1<'_> {
             title: "stage 1: VQ-VAE",
             trainee: trainee(config, network, border, plan, folder, session),
             source: ImageSource::new(self.training(), seed, datasets.clone(), plan.clone()),
-            metrics: METRICS.to_vec(),
+            metrics,
             best_by: LOSS,
             save: Box::new(move |networks, steps| {
                 let first_stage = FirstStage {

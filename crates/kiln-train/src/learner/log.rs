@@ -12,16 +12,13 @@ use kiln_data::read_regular;
 
 use crate::counted;
 use crate::error::TrainError;
-use crate::learner::report::{MetricKind, Reading};
+use crate::learner::report::{LOSS, MetricKind, Reading};
 use crate::learner::session::Session;
 use crate::run_folder::write_atomically;
 use kiln_pipeline::plots::{Rows, Units, plot_curves};
 
 /// Many times the size of any table of metrics, in bytes.
 const LARGEST: u64 = 256 << 20;
-
-/// The name of the metric that training minimises, in both stages.
-pub(crate) const LOSS: &str = "loss";
 
 /// Gathers the rounds' results and writes them.
 ///

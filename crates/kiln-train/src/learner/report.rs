@@ -11,8 +11,10 @@ use burn::train::metric::{
 };
 use kiln_models::bottleneck::vq::{codes_in_use, perplexity};
 
-use crate::learner::log::LOSS;
 use crate::learner::session::Session;
+
+/// The name of the metric that training minimises, in both stages.
+pub(crate) const LOSS: &str = "loss";
 
 /// The numbers of one training or validation step.
 ///

@@ -2,6 +2,7 @@
 
 /// Why processes cannot train together.
 #[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
 pub enum RanksError {
     /// A launcher started several processes, but this kiln was built without MPI.
     #[error(

@@ -5,7 +5,8 @@ use burn::optim::GradientsParams;
 use burn::tensor::Tensor;
 use serde::{Deserialize, Serialize};
 
-use super::{CodeStatistics, VectorQuantizer};
+use super::quantizer::VectorQuantizer;
+use super::statistics::CodeStatistics;
 use crate::ema::replace_value;
 
 /// Epsilon of the Laplace smoothing of usages: van den Oord et al. 2017 as released in Sonnet.
@@ -14,6 +15,7 @@ const SMOOTHING: f64 = 1e-5;
 /// How the codes move.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
+#[non_exhaustive]
 pub enum CodebookUpdate {
     /// The moving average of the latents that chose them (appendix A.1 of the paper). The codebook loss is then only
     /// logged.
@@ -21,6 +23,16 @@ pub enum CodebookUpdate {
     Ema,
     /// The optimizer, through the codebook loss.
     Gradient,
+}
+
+impl CodebookUpdate {
+    /// Whether the codebook loss moves the codes.
+    pub fn is_by_gradient(self) -> bool {
+        match self {
+            Self::Ema => false,
+            Self::Gradient => true,
+        }
+    }
 }
 
 /// How the codebook is trained: the table `[codebook]` of an experiment.
@@ -43,6 +55,7 @@ pub struct CodebookConfig {
 
 /// A setting of `[codebook]` that cannot work.
 #[derive(Clone, Debug, PartialEq, thiserror::Error)]
+#[non_exhaustive]
 pub enum CodebookConfigError {
     /// `decay` is not a share.
     #[error("codebook.decay is {0}; it must be at least 0 and less than 1, for instance 0.99")]
@@ -81,7 +94,7 @@ impl CodebookConfig {
     /// The quantizer for training with these settings: with or without normalisation, and frozen for the optimizer if a
     /// moving average moves its codes.
     pub fn prepare(&self, quantizer: VectorQuantizer) -> VectorQuantizer {
-        let by_gradient = self.update == CodebookUpdate::Gradient;
+        let by_gradient = self.update.is_by_gradient();
         quantizer
             .with_l2_normalize(self.l2_normalize)
             .set_require_grad(by_gradient)

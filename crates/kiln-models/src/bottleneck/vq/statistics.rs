@@ -117,7 +117,7 @@ pub(super) fn mix(seed: u64, step: u64, index: u64) -> u64 {
 }
 
 /// How many of `codes` `[positions]` are each of the `code_count` codes: `[code_count]`.
-pub(super) fn count(codes: Tensor<1, Int>, code_count: usize) -> Tensor<1> {
+pub(crate) fn count(codes: Tensor<1, Int>, code_count: usize) -> Tensor<1> {
     let device = codes.device();
     let ones = Tensor::<1>::ones(codes.dims(), &device);
     Tensor::<1>::zeros([code_count], &device).select_assign(0, codes, ones, IndexingUpdateOp::Add)

@@ -2,6 +2,7 @@ use burn::module::Module;
 use burn::tensor::{Device, Int, Tensor, TensorData, Tolerance};
 use safetensors::SafeTensors;
 
+use super::quantizer::flatten;
 use super::*;
 
 /// Made by `tests/fixtures/quantizer/make.py` with diffusers.

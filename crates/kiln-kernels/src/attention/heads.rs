@@ -1,0 +1,59 @@
+//! The sizes of an attention, and what is kept of it for the way back.
+
+/// Queries that are computed together: a multiple of the numbers in any vector.
+pub(super) const QUERIES: usize = 64;
+
+/// All sizes of an attention except the batch.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Heads {
+    pub(super) tokens: usize,
+    pub(super) heads: usize,
+    /// Of one head.
+    pub(super) channels: usize,
+}
+
+impl Heads {
+    /// Numbers of all heads in a row of the result.
+    pub(super) fn inner(&self) -> usize {
+        self.heads * self.channels
+    }
+
+    /// Numbers in a row of queries, keys and values.
+    pub(super) fn row(&self) -> usize {
+        3 * self.inner()
+    }
+
+    /// The factor for products of queries and keys.
+    pub(super) fn scale(&self) -> f32 {
+        1.0 / (self.channels as f32).sqrt()
+    }
+
+    /// Where a head's queries, keys and values begin in a row.
+    pub(super) fn parts(&self, head: usize) -> [usize; 3] {
+        [0, 1, 2].map(|part| part * self.inner() + head * self.channels)
+    }
+
+    /// The index of the first number of each token.
+    pub(super) fn row_starts(&self) -> Vec<usize> {
+        (0..self.tokens).map(|token| token * self.row()).collect()
+    }
+
+    /// Numbers of an image's [`Softmax`].
+    pub(super) fn softmax_len(&self) -> usize {
+        2 * self.heads * self.tokens
+    }
+}
+
+/// The numbers from which the backward pass recomputes a softmax. For each block of queries and then each head: first
+/// the largest score of every query, times `log2(e)`, then the inverse of every query's sum.
+///
+/// `[batch, tokens * heads * 2]`.
+#[derive(Clone, Debug)]
+pub(crate) struct Softmax(pub(super) Vec<f32>);
+
+/// Cuts the first `len` numbers off `memory`.
+pub(super) fn take<'a>(memory: &mut &'a mut [f32], len: usize) -> &'a mut [f32] {
+    let (taken, rest) = std::mem::take(memory).split_at_mut(len);
+    *memory = rest;
+    taken
+}

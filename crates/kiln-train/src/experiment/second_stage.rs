@@ -1,0 +1,53 @@
+//! The second stage of an experiment: how the U-Net is trained.
+
+use kiln_diffusion::{Distance, Loss, LossWeight, NoiseLevels, Prediction};
+use serde::{Deserialize, Serialize};
+
+use super::evaluation::EvaluationConfig;
+use super::training::TrainingConfig;
+
+/// The training of the U-Net: its objective and its steps.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Stage2Config {
+    /// The meaning of the network's output.
+    #[serde(default = "default_prediction")]
+    pub prediction: Prediction,
+    /// Distance between the prediction and the truth.
+    #[serde(default)]
+    pub loss: Distance,
+    /// The component whose distance counts. If absent: the predicted one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub loss_on: Option<Prediction>,
+    /// The weight of each noise level in the loss.
+    #[serde(default)]
+    pub loss_weight: LossWeight,
+    /// The distribution of the training images' noise.
+    #[serde(default)]
+    pub noise_levels: NoiseLevels,
+    /// Share of the images that are shown without their class, in [0, 1). Classifier-free guidance needs it (Ho and
+    /// Salimans 2022). Only for a U-Net with classes.
+    #[serde(default)]
+    pub label_dropout: f64,
+    /// The optimizer and its schedule.
+    pub training: TrainingConfig,
+    /// Distances between drawn and real images, measured now and then. If absent: none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub evaluation: Option<EvaluationConfig>,
+}
+
+impl Stage2Config {
+    /// The loss that the network minimises.
+    pub fn objective(&self) -> Loss {
+        Loss {
+            prediction: self.prediction,
+            on: self.loss_on.unwrap_or(self.prediction),
+            distance: self.loss,
+            weight: self.loss_weight,
+        }
+    }
+}
+
+fn default_prediction() -> Prediction {
+    Prediction::Noise
+}
