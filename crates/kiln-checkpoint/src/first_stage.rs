@@ -37,6 +37,9 @@ impl FirstStage {
                 return Self::load_from(source, folder, device);
             }
         }
+        if source.has(INDEX) {
+            return Err(CheckpointError::NoFirstStage(source.place()));
+        }
         Err(CheckpointError::NotAModel {
             place: source.place(),
             expected: "VQ-VAE or other autoencoder",

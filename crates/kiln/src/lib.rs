@@ -57,8 +57,9 @@
 //!
 //! For a training that is not finished, [`load_model`] reads a checkpoint, and [`Pipeline::from_model`] draws with it.
 //!
-//! What stands behind this page is in the crates `kiln_pipeline` (a trained model in use), `kiln_models` (the networks),
-//! `kiln_data`, `kiln_train`, and, as modules here, in [`diffusion`] (schedules, losses, samplers) and [`eval`] (measures).
+//! The code behind this page is in the crates `kiln_pipeline` (a trained model in use), `kiln_models` (the networks),
+//! `kiln_data` and `kiln_train`, and in two that are modules here: [`diffusion`] (schedules, losses, samplers) and [`eval`]
+//! (measures).
 
 #![recursion_limit = "256"]
 

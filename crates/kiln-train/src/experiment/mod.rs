@@ -24,7 +24,7 @@ use std::path::Path;
 
 use kiln_data::DataConfig;
 use kiln_diffusion::{LevelOptions, Schedule, ScheduleConfig, SchedulerConfig};
-use kiln_models::{SampleSize, UNet2dConfig};
+use kiln_models::{SampleSize, TimeEmbeddingType, UNet2dConfig};
 use serde::{Deserialize, Serialize};
 
 pub use classifier::{Augmentation, ClassifierExperiment};
@@ -76,6 +76,11 @@ impl Experiment {
     pub fn parse(text: &str, origin: &str, overrides: &[String]) -> Result<Self, ConfigError> {
         let tables: Tables = parse_table(text, origin, overrides, Described::Models)?;
         let mut experiment = Self::try_from(tables)?;
+        if experiment.unet.time_embedding_type == TimeEmbeddingType::Learned {
+            // It has a row for each.
+            let timesteps = experiment.schedule.num_train_timesteps;
+            experiment.unet.num_train_timesteps.get_or_insert(timesteps);
+        }
         experiment.validate()?;
         experiment.complete();
         remember(&mut experiment.overrides, overrides);
