@@ -8,6 +8,7 @@ use std::path::PathBuf;
 
 use burn::tensor::Device;
 use kiln_checkpoint::{LatentDiffusion, ModelSource};
+use kiln_diffusion::Prediction;
 use kiln_hub::{Publication, publish};
 use kiln_models::{TimeEmbeddingType, UNet2dConfig, WeightsType};
 
@@ -15,12 +16,23 @@ use victim::model;
 
 /// The page of a valid model with another U-Net, published with `publication`.
 fn page(config: impl Fn(&mut UNet2dConfig), publication: &Publication) -> Result<String, String> {
-    let (device, folder) = (Device::flex(), model());
+    let change = |model: &mut LatentDiffusion| {
+        let mut changed = model.unet.config().clone();
+        config(&mut changed);
+        model.unet = changed.init(&Device::flex(), 0).unwrap();
+    };
+    page_of(change, publication)
+}
+
+/// The page of a valid model with a `change`, published with `publication`.
+fn page_of(
+    change: impl Fn(&mut LatentDiffusion),
+    publication: &Publication,
+) -> Result<String, String> {
+    let folder = model();
     let source = ModelSource::Folder(folder.path().to_owned());
-    let mut model = LatentDiffusion::load(&source, &device).unwrap();
-    let mut changed = model.unet.config().clone();
-    config(&mut changed);
-    model.unet = changed.init(&device, 0).unwrap();
+    let mut model = LatentDiffusion::load(&source, &Device::flex()).unwrap();
+    change(&mut model);
     let around = tempfile::tempdir().unwrap();
     let (saved, published) = (around.path().join("model"), around.path().join("published"));
     model.save(&saved, WeightsType::F32).unwrap();
@@ -64,6 +76,10 @@ fn python_is_shown_for_what_diffusers_loads_alone() {
         assert!(ours.contains("diffusers does not load it"), "{ours}");
         assert!(ours.contains("kiln sample --model ada/tiny"), "{ours}");
     }
+    let flow = |model: &mut LatentDiffusion| model.scheduler.prediction = Prediction::Flow;
+    let flow = page_of(flow, &Publication::default()).unwrap();
+    assert!(flow.contains("no prediction type `flow`"), "{flow}");
+    assert!(!flow.contains("from_pretrained"), "{flow}");
 }
 
 #[test]

@@ -6,6 +6,7 @@ mod tiny;
 use std::path::Path;
 
 use burn::tensor::{Device, Tensor};
+use kiln_checkpoint::LatentDiffusion;
 use kiln_diffusion::{Denoised, Denoiser, Guidance, sampler::InpaintOptions};
 use kiln_pipeline::pictures::Images;
 use kiln_pipeline::{Error, Interpolation, Moment, Pipeline, SampleOptions, Wanted};
@@ -313,6 +314,27 @@ fn shapes() -> Pipeline {
     let path = folder.path().join("model");
     tiny::conditional().save(&path, Default::default()).unwrap();
     Pipeline::load(&path, &Device::flex()).unwrap()
+}
+
+#[test]
+fn a_class_has_as_many_images_whichever_others_are_asked_for() {
+    let with_count = |mut model: LatentDiffusion, count| {
+        model.metadata.sampling_count = count;
+        Pipeline::from_model("tiny".to_owned(), model, &Device::flex()).unwrap()
+    };
+    // As the model was trained to show them: a picture of 24 images has rows of 8 for its three classes.
+    let known = with_count(tiny::conditional(), Some(24));
+    assert_eq!(
+        [1, 2, 3].map(|classes| known.default_count(classes)),
+        [8; 3]
+    );
+    assert_eq!(known.default_options().count, 8);
+    let unknown = with_count(tiny::conditional(), None);
+    assert_eq!(
+        [1, 3].map(|classes| unknown.default_count(classes)),
+        [64, 8]
+    );
+    assert_eq!(with_count(tiny::model(), Some(24)).default_count(0), 24);
 }
 
 #[test]

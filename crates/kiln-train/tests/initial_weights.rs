@@ -147,7 +147,10 @@ fn the_keys_that_change_no_weights_are_the_experiments() {
 fn weights_of_another_network_are_refused_with_the_key() {
     let place = tempfile::tempdir().unwrap();
     let model = trained(&place.path().join("before"));
-    let cases: [(Train, Experiment, &Path, &str); 4] = [
+    let of_pixels = place.path().join("pixels");
+    in_pixel_space(&pixels(&[]), &options(&of_pixels)).unwrap();
+    let of_pixels = of_pixels.join("model");
+    let cases: [(Train, Experiment, &Path, &str); 5] = [
         (
             stage_1,
             experiment(&["vqvae.num_vq_embeddings=8"]),
@@ -162,6 +165,7 @@ fn weights_of_another_network_are_refused_with_the_key() {
         ),
         (in_pixel_space, pixels(&[]), &model, "unet."),
         (stage_1, experiment(&[]), place.path(), "is not a VQ-VAE"),
+        (stage_1, experiment(&[]), &of_pixels, "in pixel space"),
     ];
     for (number, (train, experiment, model, words)) in cases.into_iter().enumerate() {
         let out = place.path().join(number.to_string());

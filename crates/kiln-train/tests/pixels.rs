@@ -134,7 +134,6 @@ fn every_way_to_tell_the_time_is_validated() {
         let place = tempfile::tempdir().unwrap();
         let experiment = pixels(&[
             &format!("unet.time_embedding_type={kind}"),
-            "unet.num_train_timesteps=1000",
             "stage_2.training.pictures_every=0",
         ]);
         in_pixel_space(&experiment, &options(place.path())).unwrap();
