@@ -310,8 +310,8 @@ fn files_that_are_something_else_are_said_to_be_so() {
             &b"version https://git-lfs.github.com/spec/v1\noid sha256:abab\nsize 143200\n"[..],
             "git lfs pull",
         ),
-        (b"<!DOCTYPE html><html>404", "page of HTML"),
-        (b"\n<html><body>Log in", "page of HTML"),
+        (b"<!DOCTYPE html><html>404", "HTML page"),
+        (b"\n<html><body>Log in", "HTML page"),
         (b"\x1f\x8b\x08\0\0\0\0\0", "compressed by gzip"),
         (b"\x28\xb5\x2f\xfd\x04\x58\x21\0", "compressed by zstd"),
     ] {

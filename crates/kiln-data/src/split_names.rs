@@ -38,26 +38,24 @@ pub(crate) fn mistaken<'a>(
     }
     let mut warnings = Vec::new();
     if !classes.is_empty() {
-        let (look, classes_are) = match classes.len() {
-            1 => ("looks like a split", "is taken for a class"),
-            _ => ("look like splits", "are taken for classes"),
+        let (look, they_are) = match classes.len() {
+            1 => ("looks like a split but is taken for a class", "it is one"),
+            _ => ("look like splits but are taken for classes", "they are"),
         };
         warnings.push(format!(
-            "{} {look} but {classes_are}, because only train/ beside validation/, val/ or test/ are splits: unless {} meant \
-             as classes, rename the folders so",
-            list(classes),
-            if classes.len() == 1 { "it is" } else { "they are" }
+            "{} {look}, because only train/ beside validation/, val/ or test/ are splits: unless {they_are}, rename the \
+             folders so",
+            list(classes)
         ));
     }
     if !within.is_empty() {
+        let look = match within.len() {
+            1 => "looks like a split but is inside another folder, whose images",
+            _ => "look like splits but are inside other folders, whose images",
+        };
         warnings.push(format!(
-            "{} {} but within another, so the images in it are taken together: if splits are meant, pass the folder that \
-             holds train/ and validation/, val/ or test/ itself",
-            list(within),
-            match within.len() {
-                1 => "looks like a split",
-                _ => "look like splits",
-            }
+            "{} {look} are taken together: to use splits, pass the folder that holds train/ and validation/, val/ or test/",
+            list(within)
         ));
     }
     warnings
@@ -157,7 +155,9 @@ mod tests {
             0,
         );
         assert!(
-            said.starts_with("images/train/ and images/val/ look like splits but within another"),
+            said.starts_with(
+                "images/train/ and images/val/ look like splits but are inside other folders"
+            ),
             "{said}"
         );
         // What are splits, and what lies deeper, is not said.

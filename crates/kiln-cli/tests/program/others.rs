@@ -108,9 +108,9 @@ fn what_cannot_be_converted_is_said_in_a_sentence() {
 fn an_image_that_is_not_there_is_said_to_be_missing() {
     let workplace = Workplace::new();
     for arguments in [
-        "sample --model model --from none.png",
-        "inpaint none.png --mask none.png --model model",
-        "invert none.png --model model",
+        "sample --model model --steps 2 --from none.png",
+        "inpaint none.png --mask none.png --model model --steps 2",
+        "invert none.png --model model --steps 2",
     ] {
         let sentence = workplace.fail(arguments);
         assert!(sentence.contains("there is no file none.png"), "{sentence}");
