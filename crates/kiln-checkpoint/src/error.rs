@@ -125,6 +125,19 @@ pub enum CheckpointError {
         /// Its shape.
         shape: Vec<usize>,
     },
+    /// A file that is no checkpoint at all.
+    #[error(
+        "{0} is not a checkpoint: it is neither a safetensors file nor one of PyTorch; give a checkpoint of CompVis' latent diffusion or of one of its autoencoders"
+    )]
+    NotACheckpoint(String),
+    /// A model that needs no conversion.
+    #[error(
+        "{0} is in the diffusers layout already, so it needs no conversion; use it with --model {0}, or with --vqvae {0} if it is a first stage"
+    )]
+    Converted(String),
+    /// A folder where the file of a checkpoint is asked for.
+    #[error("{0} is a folder; give the file of the checkpoint")]
+    Folder(String),
     /// A checkpoint of other code.
     #[error(
         "{0} holds no network that can be converted; give a checkpoint of CompVis' latent diffusion or of one of its autoencoders"

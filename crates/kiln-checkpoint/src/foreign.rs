@@ -70,10 +70,22 @@ pub fn is_page(start: &[u8]) -> bool {
 /// Whether the weights `file` with this beginning are safetensors; otherwise they are a pickle. Names can be wrong, so
 /// they count only if the bytes are ambiguous.
 pub(crate) fn is_safetensors(start: &[u8], file: &str) -> bool {
-    // The length of a header that fits into memory, and the header.
-    let is_header = start.get(4..9) == Some(b"\0\0\0\0{");
-    let is_pickle = start.starts_with(b"PK\x03\x04") || start.starts_with(b"\x80");
-    is_header || (file.ends_with(".safetensors") && !is_pickle)
+    has_header(start) || (file.ends_with(".safetensors") && !is_pickle(start))
+}
+
+/// Whether a file with this beginning can be one of weights. A pickle of before 2003 may begin like anything else.
+pub(crate) fn is_weights(start: &[u8]) -> bool {
+    has_header(start) || is_pickle(start)
+}
+
+/// The length of a safetensors header that fits into memory, and the header.
+fn has_header(start: &[u8]) -> bool {
+    start.get(4..9) == Some(b"\0\0\0\0{")
+}
+
+/// An archive of PyTorch, or the version of a pickle.
+fn is_pickle(start: &[u8]) -> bool {
+    start.starts_with(b"PK\x03\x04") || start.starts_with(b"\x80")
 }
 
 #[cfg(test)]

@@ -191,11 +191,37 @@ fn files_that_are_no_checkpoints_are_refused() {
         let refused = convert(&path, OPTIONS, &Device::flex()).unwrap_err();
         refused.to_string()
     };
-    assert!(refusal("a.ckpt", b"no pickle").contains("damaged"));
+    for (name, contents) in [
+        ("a.ckpt", &b"no pickle"[..]),
+        ("a.md", b"changes of 1.2\n\n- none\n"),
+        ("a.json", b"{\"a\": 1}"),
+        ("a.pt", b""),
+        ("a.safetensors", b""),
+        ("b.safetensors", b"random bytes"),
+    ] {
+        let sentence = refusal(name, contents);
+        assert!(sentence.contains("is not a checkpoint"), "{sentence}");
+    }
+    // What begins as a checkpoint is one that is damaged.
+    for (name, contents) in [
+        ("a.ckpt", &b"\x80\x02}q"[..]),
+        ("a.safetensors", b"\x80\x01\0\0\0\0\0\0{\"a\""),
+    ] {
+        let sentence = refusal(name, contents);
+        assert!(sentence.contains("is damaged"), "{sentence}");
+    }
     assert!(refusal("b.ckpt", b"\x80\x02}.").contains("no network"));
-    assert!(refusal("c.safetensors", b"").contains("damaged"));
     let code = refusal("d.ckpt", b"cposix\nsystem\n(S'true'\ntR.");
     assert!(code.contains("would run `posix.system`"), "{code}");
     let gone = convert(&around.path().join("gone.ckpt"), OPTIONS, &Device::flex());
     assert!(gone.is_err());
+    let of_folder = |folder: &Path| convert(folder, OPTIONS, &Device::flex()).unwrap_err();
+    let sentence = of_folder(around.path()).to_string();
+    assert!(
+        sentence.ends_with("is a folder; give the file of the checkpoint"),
+        "{sentence}"
+    );
+    let (model, _) = written(&converted("autoencoder-kl.ckpt", OPTIONS).unwrap());
+    let sentence = of_folder(&model.path().join("model")).to_string();
+    assert!(sentence.contains("needs no conversion"), "{sentence}");
 }

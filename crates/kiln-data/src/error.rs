@@ -40,6 +40,9 @@ pub enum DataError {
     /// There is nothing at the path.
     #[error("there is nothing at {}: pass --data with the path of an existing file or folder", .0.display())]
     Missing(PathBuf),
+    /// There is no file of this name.
+    #[error("there is no file {}: give the path of an image that exists", .0.display())]
+    NoFile(PathBuf),
     /// A file or folder could not be read.
     #[error("could not read {}: {reason}; check its permissions and the disk", path.display())]
     Read {

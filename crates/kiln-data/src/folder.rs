@@ -12,6 +12,7 @@ use crate::kind::Kind;
 use crate::loading::Found;
 use crate::names;
 use crate::order::shuffled;
+use crate::split_names;
 
 /// Extensions of images: such a file is an image or is damaged. For all others the content decides.
 const IMAGE_EXTENSIONS: [&str; 15] = [
@@ -112,27 +113,17 @@ pub(crate) fn arrange(entries: Vec<Entry>, skipped: &mut Skipped) -> Layout {
         .find(|name| has_training && top.contains(*name));
     if split.is_none() {
         let are_all_in = |entry: &Entry| first_folder(entry).is_some();
-        let (splits, others): (Vec<&String>, Vec<&String>) =
-            (top.iter()).partition(|name| is_split(name));
-        if others.is_empty() && !splits.is_empty() && entries.iter().all(are_all_in) {
+        let are_splits = top.iter().all(|name| is_split(name));
+        if are_splits && !top.is_empty() && entries.iter().all(are_all_in) {
             // Either one split is written in two ways, or there is no training split. The names are not classes in
             // either case.
             if !has_training {
                 tracing::warn!(
                     "there is no folder train: the images of {} are taken together, and a share of them is held out",
-                    in_words(&splits)
+                    in_words(&top)
                 );
             }
             depth += 1;
-        } else if !splits.is_empty() {
-            tracing::warn!(
-                "the folders are taken for classes, {} too, because {}",
-                in_words(&splits),
-                match has_training {
-                    true => "no validation or test stands beside",
-                    false => "no train stands beside",
-                }
-            );
         }
     }
     let mut held_out = Vec::new();
@@ -154,6 +145,9 @@ pub(crate) fn arrange(entries: Vec<Entry>, skipped: &mut Skipped) -> Layout {
         depth += 1;
     }
 
+    for warning in split_names::mistaken(entries.iter().chain(&held_out), outside, depth) {
+        tracing::warn!("{warning}");
+    }
     let class = |entry: &Entry| folders(entry).nth(depth).map(str::to_owned);
     let every_class: BTreeSet<String> = entries.iter().chain(&held_out).filter_map(class).collect();
     let class_names: Vec<String> = every_class.into_iter().collect();
@@ -183,7 +177,7 @@ fn is_split(name: &str) -> bool {
 }
 
 /// `test/ and val/`
-fn in_words(folders: &[&String]) -> String {
+fn in_words(folders: &BTreeSet<String>) -> String {
     let folders: Vec<String> = folders.iter().map(|name| format!("{name}/")).collect();
     folders.join(" and ")
 }
@@ -223,7 +217,7 @@ fn why_no_image(entry: &Entry) -> Option<Why> {
 }
 
 /// The folders above a file, from the outermost.
-fn folders(entry: &Entry) -> impl Iterator<Item = &str> {
+pub(crate) fn folders(entry: &Entry) -> impl Iterator<Item = &str> {
     let folder = entry.name.rsplit_once('/').map_or("", |(folder, _)| folder);
     folder.split('/').filter(|part| !part.is_empty())
 }

@@ -1,6 +1,6 @@
 //! A single image file, outside of any data set: the user's input for a trained model.
 
-use std::io::{self, Read};
+use std::io::{self, ErrorKind, Read};
 use std::path::{Path, PathBuf};
 
 use image::{DynamicImage, ImageFormat};
@@ -25,13 +25,18 @@ impl ImageFile {
     /// Reads and decodes the file at `path`.
     ///
     /// # Errors
-    /// [`DataError::ImageFile`] if it is missing, cannot be read or is not an image.
+    /// [`DataError::NoFile`] if it is missing, [`DataError::Read`] if the system does not let it be read, and
+    /// [`DataError::ImageFile`] if it is not an image.
     pub fn open(path: &Path) -> Result<Self, DataError> {
         let problem = |reason| DataError::ImageFile {
             path: path.to_owned(),
             reason,
         };
-        let (bytes, format) = read(path).map_err(|error| problem(error.to_string()))?;
+        let (bytes, format) = read(path).map_err(|error| match error.kind() {
+            ErrorKind::NotFound | ErrorKind::NotADirectory => DataError::NoFile(path.to_owned()),
+            ErrorKind::Other => problem(error.to_string()),
+            _ => DataError::reading(path, error),
+        })?;
         Ok(Self {
             path: path.to_owned(),
             format,
@@ -131,10 +136,14 @@ mod tests {
         for path in [
             text,
             folder.path().join("nowhere.png"),
+            folder.path().join("notes.png/within.png"),
             folder.path().to_owned(),
         ] {
             let message = ImageFile::open(&path).unwrap_err().to_string();
             assert!(message.contains(&path.display().to_string()), "{message}");
+            let is_there = path.exists();
+            assert_eq!(message.contains("give a PNG"), is_there, "{message}");
+            assert_eq!(message.contains("there is no file"), !is_there, "{message}");
         }
     }
 }

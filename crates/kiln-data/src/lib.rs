@@ -55,6 +55,7 @@ mod progress;
 mod regular_file;
 #[cfg(feature = "download")]
 mod request;
+mod split_names;
 mod table;
 mod text_file;
 #[cfg(feature = "download")]

@@ -26,11 +26,11 @@ use kiln_diffusion::{ScheduleConfig, ScheduleKind, SchedulerConfig};
 use kiln_models::{AutoencoderConfig, ConfigError, UNet2d, WeightsError, WeightsType};
 use safetensors::SafeTensors;
 
-use crate::foreign::is_safetensors;
+use crate::foreign::{is_safetensors, is_weights};
 use crate::pickle::read_pickle;
 use crate::source::{open_file, start};
 use crate::weights::LARGEST_HEADER;
-use crate::{CheckpointError, FirstStage, LatentDiffusion, Metadata};
+use crate::{CheckpointError, FirstStage, LatentDiffusion, Metadata, ModelSource};
 use tensors::Tensors;
 
 /// Facts about the networks that a checkpoint does not contain.
@@ -82,14 +82,21 @@ impl Converted {
 /// and runs no code, or a safetensors file. If there is a moving average of the U-Net's weights, it takes the average.
 ///
 /// # Errors
-/// Names the file that is damaged or would run code in Python, or the tensor that does not exist in diffusers'
-/// networks.
+/// Names the file that is damaged or would run code in Python, the tensor that does not exist in diffusers' networks, or
+/// what is there instead of a checkpoint.
 pub fn convert(
     path: &Path,
     options: ConvertOptions,
     device: &Device,
 ) -> Result<Converted, CheckpointError> {
     let file = path.display().to_string();
+    if path.is_dir() {
+        let folder = ModelSource::Folder(path.to_owned());
+        return Err(match folder.is_model() || folder.is_network() {
+            true => CheckpointError::Converted(file),
+            false => CheckpointError::Folder(file),
+        });
+    }
     let all = read(path, &file)?;
     if let Some(key) = all.0.keys().find(|key| key.ends_with("init_conv.weight")) {
         // lucidrains' first layer.
@@ -136,9 +143,20 @@ fn read(path: &Path, file: &str) -> Result<Tensors, CheckpointError> {
     let mut opened = open_file(path, u64::MAX)?;
     let length = opened.metadata().map_err(problem)?.len();
     let start = start(&mut opened).map_err(problem)?;
+    let is_weights = is_weights(&start);
+    let no_checkpoint = |problem| match problem {
+        CheckpointError::Damaged { .. } if !is_weights => {
+            CheckpointError::NotACheckpoint(file.to_owned())
+        }
+        // A text that begins with `c` reads like a pickle that imports its first lines.
+        CheckpointError::Code { name, .. } if !is_weights && !is_python_name(&name) => {
+            CheckpointError::NotACheckpoint(file.to_owned())
+        }
+        problem => problem,
+    };
     let mut tensors = BTreeMap::new();
     if is_safetensors(&start, file) {
-        let bytes = whole_safetensors(opened, length, file)?;
+        let bytes = whole_safetensors(opened, length, file).map_err(no_checkpoint)?;
         let damaged = |problem: safetensors::SafeTensorError| CheckpointError::Damaged {
             file: file.to_owned(),
             problem: problem.to_string(),
@@ -155,7 +173,7 @@ fn read(path: &Path, file: &str) -> Result<Tensors, CheckpointError> {
         // Views may share memory, but only up to a limit.
         let largest = length.saturating_mul(2);
         let wanted = |key: &str| !key.starts_with("optimizer_states.");
-        tensors = read_pickle(opened, file, largest, wanted)?;
+        tensors = read_pickle(opened, file, largest, wanted).map_err(no_checkpoint)?;
     }
     // Lightning's checkpoints have the weights in one of several dictionaries.
     let within = |key: &str| key.strip_prefix("state_dict.").map(str::to_owned);
@@ -166,6 +184,12 @@ fn read(path: &Path, file: &str) -> Result<Tensors, CheckpointError> {
             .collect();
     }
     Ok(Tensors(tensors))
+}
+
+/// Whether Python could import this.
+fn is_python_name(name: &str) -> bool {
+    name.chars()
+        .all(|letter| letter.is_alphanumeric() || matches!(letter, '_' | '.'))
 }
 
 /// The bytes of a safetensors file, if its header states this size: a file with a hole instead of a header is not read.

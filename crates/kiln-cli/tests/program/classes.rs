@@ -87,6 +87,10 @@ fn impossible_classes_are_refused_in_a_sentence() {
     for (arguments, words) in [
         ("sample --model shapes --class 3", "`3`"),
         ("sample --model shapes --class triangle", "`triangle`"),
+        ("sample --model shapes --class 01", "no class `01`"),
+        ("sample --model shapes --class +1", "no class `+1`"),
+        ("sample --model shapes --class 1 --class all", "goes alone"),
+        ("sample --model shapes --class all,star", "goes alone"),
         ("sample --model model --class 0", "without class labels"),
         ("sample --model model --guidance 2", "cannot be guided"),
         (
@@ -134,6 +138,19 @@ fn names_with_commas_can_be_asked_for() {
     assert_eq!(drawn("--class all"), ["all"]);
     let sentence = workplace.fail("sample --model fruit --class round");
     assert!(sentence.contains("no class `round`"), "{sentence}");
+    let said = |list: &str| {
+        let arguments = format!("sample --model fruit --steps 1 --count 1 --class {list}");
+        let output = workplace.run(&arguments);
+        assert!(output.status.success(), "{output:?}");
+        String::from_utf8(output.stderr).unwrap()
+    };
+    assert!(!said("red,round").contains("several meanings"));
+    let ambiguous = said("0,red,round,red");
+    assert!(!ambiguous.contains("several meanings"), "{ambiguous}");
+    model.metadata.class_names = ["red", "round", "red,round"].map(str::to_owned).into();
+    model.save(&folder, Default::default()).unwrap();
+    let ambiguous = said("red,round");
+    assert!(ambiguous.contains("taken as `red,round`"), "{ambiguous}");
     let mut spaced = crate::program(
         &workplace.path(""),
         "sample --model fruit --steps 1 --json --count 1",

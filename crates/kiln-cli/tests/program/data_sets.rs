@@ -21,6 +21,42 @@ fn what_is_skipped_is_said_in_one_line() {
 }
 
 #[test]
+fn what_is_not_as_its_owner_thinks_is_said() {
+    let workplace = workplace();
+    fs::write(workplace.path("experiment.toml"), PIXELS).unwrap();
+    let photos = |folder: &str| {
+        let folder = workplace.path(folder);
+        fs::create_dir_all(&folder).unwrap();
+        for photo in fs::read_dir(workplace.path("photos")).unwrap() {
+            let photo = photo.unwrap();
+            fs::copy(photo.path(), folder.join(photo.file_name())).unwrap();
+        }
+    };
+    for (set, folders, words) in [
+        (
+            "sets",
+            ["train_set", "test_set"],
+            "test_set/ and train_set/ look like splits",
+        ),
+        ("held", ["train", "holdout"], "train/ looks like a split"),
+        (
+            "masks",
+            ["images/train", "labels"],
+            "images/train/ looks like a split",
+        ),
+    ] {
+        for folder in folders {
+            photos(&format!("{set}/{folder}"));
+        }
+        let run = format!("train-diffusion --config experiment.toml --data {set} --out {set}-run");
+        let output = workplace.run(&run);
+        let stderr = String::from_utf8_lossy(&output.stderr);
+        assert!(output.status.success(), "{stderr}");
+        assert!(stderr.contains(words), "{set}: {stderr}");
+    }
+}
+
+#[test]
 fn what_is_no_data_set_is_one_sentence() {
     let workplace = workplace();
     fs::write(workplace.path("experiment.toml"), PIXELS).unwrap();

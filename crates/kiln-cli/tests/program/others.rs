@@ -80,4 +80,39 @@ fn what_cannot_be_converted_is_said_in_a_sentence() {
     assert!(!workplace.path("other").exists());
     let sentence = workplace.fail("convert nothing.ckpt --to other");
     assert!(sentence.contains("nothing.ckpt"), "{sentence}");
+    for (name, content) in [
+        ("notes.ckpt", "# Notes\n".as_bytes()),
+        ("changes.md", b"changes of 1.2\n\n- none\n"),
+        ("empty.ckpt", b""),
+        ("empty.safetensors", b""),
+        ("random.pt", b"\x93\x11\xee\x05 nothing"),
+    ] {
+        std::fs::write(workplace.path(name), content).unwrap();
+        let sentence = workplace.fail(&format!("convert {name} --to other"));
+        assert!(
+            sentence.contains(&format!("{name} is not a checkpoint")),
+            "{sentence}"
+        );
+    }
+    for (folder, words) in [
+        ("model", "--model model"),
+        ("model/vqvae", "--vqvae model/vqvae"),
+        (".", "is a folder; give the file"),
+    ] {
+        let sentence = workplace.fail(&format!("convert {folder} --to ../other"));
+        assert!(sentence.contains(words), "{sentence}");
+    }
+}
+
+#[test]
+fn an_image_that_is_not_there_is_said_to_be_missing() {
+    let workplace = Workplace::new();
+    for arguments in [
+        "sample --model model --steps 2 --from none.png",
+        "inpaint none.png --mask none.png --model model --steps 2",
+        "invert none.png --model model --steps 2",
+    ] {
+        let sentence = workplace.fail(arguments);
+        assert!(sentence.contains("there is no file none.png"), "{sentence}");
+    }
 }

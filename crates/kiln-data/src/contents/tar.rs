@@ -25,6 +25,8 @@ use crate::names;
 const MAX_HEADER_BYTES: u64 = 1 << 20;
 /// The size of an archive's blocks.
 const BLOCK: u64 = 512;
+/// More zeros than any program puts behind the end of an archive to fill its last record.
+const MAX_PADDING: u64 = 64 << 20;
 
 /// Lists a plain tar of `len` bytes.
 pub(super) fn list(path: &Path, file: BufReader<File>, len: u64) -> Result<Listing, DataError> {
@@ -34,7 +36,7 @@ pub(super) fn list(path: &Path, file: BufReader<File>, len: u64) -> Result<Listi
     let mut archive = tar::Archive::new(watched);
     let entries = archive.entries_with_seek();
     reading.all(entries.map_err(|error| damaged(path, &error))?)?;
-    reading.finish()
+    reading.finish(archive.into_inner().reader)
 }
 
 /// Lists a gzipped tar of `len` bytes.
@@ -59,10 +61,12 @@ pub(super) fn list_gzipped(
     let mut archive = tar::Archive::new(watched);
     let entries = archive.entries();
     reading.all(entries.map_err(|error| damaged(path, &error))?)?;
+    let mut rest = archive.into_inner().reader;
+    let listing = reading.finish(&mut rest)?;
     // A tar marks its own end, which comes before the checksum.
-    let (_, unpacked) = archive.into_inner().reader.into_inner();
+    let (_, unpacked) = rest.into_inner();
     unpacked.finish().map_err(|error| damaged(path, &error))?;
-    reading.finish()
+    Ok(listing)
 }
 
 /// An archive that is being listed.
@@ -182,10 +186,17 @@ impl<'a> Reading<'a> {
         Ok(Some(stretch))
     }
 
-    fn finish(self) -> Result<Listing, DataError> {
+    /// Completes the listing; `rest` follows the end of the archive.
+    fn finish(self, rest: impl Read) -> Result<Listing, DataError> {
         if self.progress.at_end.get() {
             tracing::warn!(
                 "{} has no end-of-archive mark: it may be cut short",
+                self.path.display()
+            );
+        } else if !is_padding(rest).map_err(|error| damaged(self.path, &error))? {
+            tracing::warn!(
+                "{} goes on after its end-of-archive mark, and what follows is not read: if archives were joined there, \
+                 unpack it with `tar --ignore-zeros` and pass the folder",
                 self.path.display()
             );
         }
@@ -194,6 +205,21 @@ impl<'a> Reading<'a> {
         }
         let path = self.path;
         self.tree.into_listing().ok_or_else(|| too_many_links(path))
+    }
+}
+
+/// Whether only a few zeros are left, as programs write them to fill an archive's last record.
+fn is_padding(rest: impl Read) -> io::Result<bool> {
+    let mut rest = rest.take(MAX_PADDING);
+    let mut piece = [0; 16 << 10];
+    loop {
+        match rest.read(&mut piece) {
+            Ok(0) => return Ok(rest.limit() > 0),
+            Ok(count) if piece[..count].iter().any(|&byte| byte != 0) => return Ok(false),
+            Ok(_) => {}
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) => return Err(error),
+        }
     }
 }
 
@@ -442,6 +468,26 @@ mod tests {
         std::fs::write(&path, &packed).unwrap();
         let message = list(&path).unwrap_err().to_string();
         assert!(message.contains("checksum"), "{message}");
+    }
+
+    #[test]
+    fn only_zeros_are_the_padding_of_an_archive() {
+        let mut one = Builder::new(Vec::new());
+        file(&mut one, b"a", b"one");
+        let one = one.into_inner().unwrap();
+        let mark = one.len() - 2 * BLOCK as usize;
+        // The position of the reader behind the first block of the mark.
+        let rest = |bytes: &[u8]| is_padding(&bytes[mark + BLOCK as usize..]).unwrap();
+        assert!(rest(&one));
+        assert!(rest(&[&one[..], &[0; 20_000]].concat()));
+        assert!(!rest(&[&one[..], &one[..]].concat()));
+        assert!(!rest(&[&one[..], &[0; 20_000], b"x"].concat()));
+        assert!(!is_padding(io::repeat(0)).unwrap());
+        // What follows is no part of the archive, whether it is one or not.
+        for more in [&one[..], b"garbage"] {
+            let (files, _) = listed(&[&one[..], more].concat()).unwrap();
+            assert_eq!(names(&files), ["a"]);
+        }
     }
 
     #[test]

@@ -49,6 +49,13 @@ pub(super) fn list(path: &Path, file: BufReader<File>) -> Result<Listing, DataEr
             path.display()
         );
     }
+    if zip.offset() > 0 {
+        tracing::warn!(
+            "{} has {} bytes before its files, which are not read: if archives were joined, unpack each and pass the folder",
+            path.display(),
+            zip.offset()
+        );
+    }
     let archive: Arc<Path> = path.into();
     let mut found = Vec::with_capacity(zip.len());
     let mut all_utf8 = true;
@@ -91,14 +98,28 @@ pub(super) fn list(path: &Path, file: BufReader<File>) -> Result<Listing, DataEr
         let kind = file.unix_mode().map_or(0, |mode| mode & KIND);
         found.push(Found {
             name: file.name_raw().to_vec(),
+            header: file.header_start(),
             is_marked,
             is_link: file.is_symlink(),
             is_special: !matches!(kind, 0 | REGULAR),
             zipped,
         });
     }
+    let mut zip = zip.into_inner();
     let mut tree = Tree::default();
     for file in found {
+        let own_name = name_in_header(&mut zip, file.header);
+        let own_name = own_name.map_err(|error| damaged(error.into()))?;
+        if own_name != file.name {
+            return Err(DataError::Damaged {
+                path: path.to_owned(),
+                reason: format!(
+                    "its list of files has the name {} for a file that is stored as {}",
+                    names::from_bytes(&file.name),
+                    names::from_bytes(&own_name)
+                ),
+            });
+        }
         let name = text(&file.name, file.is_marked || all_utf8);
         if file.is_link {
             let target = read_at_most(
@@ -126,11 +147,23 @@ pub(super) fn list(path: &Path, file: BufReader<File>) -> Result<Listing, DataEr
 /// A file of the archive whose name is still bytes.
 struct Found {
     name: Vec<u8>,
+    /// The position of the header before its content, which repeats the name.
+    header: u64,
     /// Whether the archive says that the name is UTF-8.
     is_marked: bool,
     is_link: bool,
     is_special: bool,
     zipped: Zipped,
+}
+
+/// The name in the header at this position: two bytes with its length are at 26, two more follow, and then the name.
+fn name_in_header(zip: &mut (impl Read + Seek), position: u64) -> io::Result<Vec<u8>> {
+    zip.seek(SeekFrom::Start(position))?;
+    let mut fixed = [0; 30];
+    zip.read_exact(&mut fixed)?;
+    let mut name = vec![0; usize::from(u16::from_le_bytes([fixed[26], fixed[27]]))];
+    zip.read_exact(&mut name)?;
+    Ok(name)
 }
 
 /// A name as text, printable and with `/` between its parts.
@@ -264,6 +297,33 @@ mod tests {
         );
         let zip = renamed(archive(&["AAAA/1", "b/2"]), &[(b"AAAA", b"\x1b[2J")]);
         assert_eq!(listed(&zip).unwrap().0, ["\\u{1b}[2J/1", "b/2"]);
+    }
+
+    #[test]
+    fn a_list_that_names_files_otherwise_than_they_are_stored_is_damage() {
+        let zip = archive(&["cat/1", "dog/2"]);
+        let list = zip.windows(4).position(|four| four == b"PK\x01\x02");
+        let (files, list) = zip.split_at(list.unwrap());
+        for (from, to) in [
+            (b"cat/1", b"dog/1"),
+            (b"dog/2", b"dog/3"),
+            (b"cat/1", b"cbt/1"),
+        ] {
+            let at = list.windows(5).position(|name| name == from).unwrap();
+            let mut other = list.to_vec();
+            other[at..at + 5].copy_from_slice(to);
+            let message = listed(&[files, &other].concat()).unwrap_err();
+            let [from, to] = [from, to].map(|name| String::from_utf8_lossy(name));
+            assert!(
+                message.contains(&format!(
+                    "the name {to} for a file that is stored as {from}"
+                )),
+                "{message}"
+            );
+        }
+        // A program before the archive moves all positions.
+        let (names, _) = listed(&[b"#!/bin/sh\n", &zip[..]].concat()).unwrap();
+        assert_eq!(names, ["cat/1", "dog/2"]);
     }
 
     #[test]

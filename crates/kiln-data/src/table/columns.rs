@@ -5,8 +5,8 @@ use std::fs::File;
 use parquet::basic::{Compression, ConvertedType, LogicalType, Type};
 use parquet::file::reader::{FileReader, SerializedFileReader};
 use parquet::schema::types::{ColumnDescriptor, SchemaDescriptor};
-use serde_json::Value;
 
+use super::declared::Declared;
 use crate::config::DataConfig;
 use crate::names;
 
@@ -28,6 +28,8 @@ pub(super) struct Columns {
     pub(super) texts: Vec<(usize, String)>,
     /// A message about the choice, if any.
     pub(super) word: Option<String>,
+    /// What is wrong with the description of the columns and what is used instead, if anything is.
+    pub(super) complaint: Option<String>,
 }
 
 /// A leaf of the table that is a column, or the bytes of one.
@@ -45,8 +47,10 @@ impl Columns {
         config: &DataConfig,
     ) -> Result<Self, String> {
         let metadata = reader.metadata().file_metadata();
-        let features = features(metadata.key_value_metadata());
         let schema = metadata.schema_descr();
+        let fields = schema.root_schema().get_fields().iter();
+        let fields: Vec<&str> = fields.map(|field| field.name()).collect();
+        let mut declared = Declared::read(metadata.key_value_metadata(), &fields);
         let leaves = schema.columns().iter().enumerate();
         let leaves = leaves.filter_map(|(index, leaf)| {
             let (column, is_group) = match leaf.path().parts() {
@@ -62,22 +66,19 @@ impl Columns {
             })
         });
         let leaves: Vec<Leaf<'_>> = leaves.collect();
-        let is = |leaf: &&Leaf<'_>, kind: &str| features[leaf.column]["_type"] == kind;
-
         let (image, word) =
-            find_image(&leaves, &is, config).map_err(|problem| match list_of_images(schema) {
+            find_image(&leaves, &declared, config).map_err(|problem| match list_of_images(schema) {
                 Some(column) if leaves.iter().all(|leaf| !IMAGES.contains(&leaf.column)) => format!(
                     "has lists of images in its column {}, but kiln reads one image per row: use a data set with an image in each row",
                     shown(column)
                 ),
                 _ => problem,
             })?;
-        let (label, label_is_guessed) = find_label(&leaves, &features, &is, config)?;
+        let (label, label_is_guessed) = find_label(&leaves, &declared, config)?;
         for leaf in [Some(image), label].into_iter().flatten() {
             check_compression(reader, leaf)?;
         }
-        let names = label.and_then(|leaf| features[leaf.column]["names"].as_array());
-        let names = names.into_iter().flatten();
+        let class_names = label.map_or_else(Vec::new, |leaf| declared.class_names(leaf.column));
         let texts = leaves.iter().filter(is_text_column);
         Ok(Self {
             texts: texts
@@ -86,9 +87,8 @@ impl Columns {
             image: image.index,
             label: label.map(|leaf| leaf.index),
             label_is_guessed,
-            class_names: names
-                .map(|name| names::printable(name.as_str().unwrap_or_default()))
-                .collect(),
+            complaint: complaint(&declared, image, label, &class_names),
+            class_names,
             word,
         })
     }
@@ -97,7 +97,7 @@ impl Columns {
 /// The column of images, and a message if there are several.
 fn find_image<'a>(
     leaves: &'a [Leaf<'a>],
-    is: &dyn Fn(&&Leaf<'_>, &str) -> bool,
+    declared: &Declared,
     config: &DataConfig,
 ) -> Result<(&'a Leaf<'a>, Option<String>), String> {
     let of_bytes = |leaf: &&Leaf<'_>| leaf.descriptor.physical_type() == Type::BYTE_ARRAY;
@@ -107,7 +107,8 @@ fn find_image<'a>(
     let found = |is_right: &dyn Fn(&&Leaf<'_>) -> bool| -> Vec<&Leaf<'_>> {
         all.iter().copied().filter(|leaf| is_right(leaf)).collect()
     };
-    let mut candidates = found(&|leaf| is(leaf, "Image") && !is_text(leaf.descriptor));
+    let mut candidates =
+        found(&|leaf| declared.is(leaf.column, "Image") && !is_text(leaf.descriptor));
     if candidates.is_empty() {
         candidates = found(&|leaf| leaf.is_group && !is_text(leaf.descriptor));
     }
@@ -182,8 +183,7 @@ fn list_of_images(schema: &SchemaDescriptor) -> Option<&str> {
 /// The column of classes, and whether only its name suggests it.
 fn find_label<'a>(
     leaves: &'a [Leaf<'a>],
-    features: &Value,
-    is: &dyn Fn(&&Leaf<'_>, &str) -> bool,
+    declared: &Declared,
     config: &DataConfig,
 ) -> Result<(Option<&'a Leaf<'a>>, bool), String> {
     let of_numbers = |leaf: &&Leaf<'_>| {
@@ -203,17 +203,18 @@ fn find_label<'a>(
             )),
         };
     }
-    let declared = |leaf: &&&Leaf<'_>| is(leaf, "ClassLabel");
+    let is_class = |leaf: &&&Leaf<'_>| declared.is(leaf.column, "ClassLabel");
     let is_named = |leaf: &&&Leaf<'_>| LABELS.contains(&leaf.column);
-    let declared = all
+    let class = all
         .iter()
-        .find(|leaf| declared(leaf) && is_named(leaf))
-        .or_else(|| all.iter().find(declared));
-    if let Some(leaf) = declared {
+        .find(|leaf| is_class(leaf) && is_named(leaf))
+        .or_else(|| all.iter().find(is_class));
+    if let Some(leaf) = class {
         return Ok((Some(leaf), false));
     }
-    // If the columns are declared, a whole number that is not declared as a class is not a label.
-    let guessed = all.iter().find(is_named).filter(|_| features.is_null());
+    // A whole number that is declared as something else than a class is not a label.
+    let is_declared = |leaf: &&&Leaf<'_>| declared.kind(leaf.column).is_some();
+    let guessed = all.iter().find(|leaf| is_named(leaf) && !is_declared(leaf));
     let is_named = |leaf: &&&Leaf<'_>| TEXT_LABELS.contains(&leaf.column);
     let guessed = guessed.or_else(|| texts.iter().find(is_named));
     Ok((guessed.copied(), guessed.is_some()))
@@ -248,16 +249,34 @@ fn check_compression(reader: &SerializedFileReader<File>, leaf: &Leaf<'_>) -> Re
     Ok(())
 }
 
-fn shown(name: &str) -> String {
-    format!("`{}`", names::printable(name))
+/// What is wrong with the description of the columns, and what is used nevertheless.
+fn complaint(
+    declared: &Declared,
+    image: &Leaf<'_>,
+    label: Option<&Leaf<'_>>,
+    class_names: &[String],
+) -> Option<String> {
+    if declared.problems.is_empty() {
+        return None;
+    }
+    let classes = match label {
+        None => "no classes (--set data.label_column=NAME names their column)".to_owned(),
+        Some(leaf) => {
+            let names = match class_names.is_empty() && !is_text_column(&leaf) {
+                true => ", which have numbers and no names",
+                false => "",
+            };
+            format!("the classes of {}{names}", shown(leaf.column))
+        }
+    };
+    Some(format!(
+        "its metadata under `huggingface` {}; using the images of {} and {classes}",
+        declared.problems.join(", "),
+        shown(image.column)
+    ))
 }
 
-/// The description of the columns by Python's `datasets`: `{"label": {"_type": "ClassLabel", "names": [..]}, ..}`.
-fn features(metadata: Option<&Vec<parquet::file::metadata::KeyValue>>) -> Value {
-    let entry = metadata.and_then(|all| all.iter().find(|entry| entry.key == "huggingface"));
-    let text = entry
-        .and_then(|entry| entry.value.as_deref())
-        .unwrap_or_default();
-    let value: Value = serde_json::from_str(text).unwrap_or_default();
-    value["info"]["features"].clone()
+/// A column's name in messages.
+pub(super) fn shown(name: &str) -> String {
+    format!("`{}`", names::printable(name))
 }

@@ -5,10 +5,11 @@
 //! the data set, because the rows of a table cannot be read out of order.
 
 mod columns;
+mod declared;
 mod pages;
 mod shards;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs::File;
 use std::io;
 use std::path::{Path, PathBuf};
@@ -126,7 +127,7 @@ pub fn open_tables(
         path: tables.train.first().cloned().unwrap_or_default(),
         name: tables.name.clone(),
         border: border(config),
-        class_names: complete(rows.class_names, &train, &validation),
+        class_names: complete(&tables.name, rows.class_names, &train, &validation),
         train,
         validation,
         skipped: Skipped::default(),
@@ -163,9 +164,20 @@ fn leave_out_unlabelled(data_set: &str, train: &mut Vec<Item>, validation: &mut 
 }
 
 /// Names for all labels: if the table has too few, the rest are numbers.
-fn complete(mut names: Vec<String>, train: &[Item], validation: &[Item]) -> Vec<String> {
+fn complete(
+    data_set: &str,
+    mut names: Vec<String>,
+    train: &[Item],
+    validation: &[Item],
+) -> Vec<String> {
     let labels = train.iter().chain(validation).filter_map(|item| item.label);
     let count = labels.max().map_or(0, |last| last as usize + 1);
+    if (1..count).contains(&names.len()) {
+        tracing::warn!(
+            "{data_set} names {} of its {count} classes; the others are called by their numbers",
+            names.len()
+        );
+    }
     names.extend((names.len()..count).map(|label| label.to_string()));
     names
 }
@@ -185,6 +197,8 @@ struct Rows {
     /// Classes that are texts, numbered in order of appearance.
     texts: BTreeMap<String, i64>,
     columns_are_said: bool,
+    /// The complaints about descriptions of columns so far: all files of a table may have the same.
+    complaints: BTreeSet<String>,
 }
 
 impl Rows {
@@ -207,8 +221,15 @@ impl Rows {
             tracing::warn!("{file_name}: {word}");
             self.columns_are_said = true;
         }
+        if let Some(complaint) = columns.complaint {
+            self.say_once(&file_name, complaint);
+        }
         if self.class_names.is_empty() {
-            self.class_names.clone_from(&columns.class_names);
+            self.class_names = columns.class_names;
+        } else if !columns.class_names.is_empty() && columns.class_names != self.class_names {
+            let complaint =
+                "it names the classes otherwise than the files before it, whose names are used";
+            self.say_once(&file_name, complaint.to_owned());
         }
         self.labels_are_guessed |= columns.label_is_guessed;
         if reader.metadata().file_metadata().num_rows() == 0 {
@@ -279,6 +300,14 @@ impl Rows {
                 content: Content::Stretch(image),
             },
         });
+    }
+
+    /// Warns of what is wrong with a file, unless it was wrong with another one.
+    fn say_once(&mut self, file: &str, complaint: String) {
+        if !self.complaints.contains(&complaint) {
+            tracing::warn!("{file}: {complaint}");
+            self.complaints.insert(complaint);
+        }
     }
 
     /// Warns of rows without an image.

@@ -62,13 +62,17 @@ impl Classes {
         name.cloned().unwrap_or_else(|| class.to_string())
     }
 
-    /// The class with this name, or with this number from 0.
+    /// The class with this name, or with this number from 0, written without a sign or leading zeros: `01` is not a class's
+    /// number.
     ///
     /// # Errors
     /// [`Error::NoSuchClass`] if it is neither.
     pub fn find(&self, text: &str) -> Result<usize, Error> {
         let named = self.names.iter().position(|name| name == text);
-        let numbered = || text.parse().ok().filter(|&class| class < self.count);
+        let numbered = || {
+            let class: usize = text.parse().ok()?;
+            (class < self.count && class.to_string() == text).then_some(class)
+        };
         named.or_else(numbered).ok_or_else(|| Error::NoSuchClass {
             class: text.to_owned(),
             advice: self.advice(text),
@@ -153,10 +157,14 @@ mod tests {
             (classes.name(0), classes.name(9)),
             ("cat".into(), "9".into())
         );
-        for refused in ["2", "dog", "", "-1"] {
+        for refused in [
+            "2", "dog", "", "-1", "-0", "+0", "00", "01", "+1", "0.0", " 0", "٠",
+        ] {
             assert!(classes.find(refused).is_err(), "{refused}");
         }
         assert!(classes.label(Some(2)).is_err());
+        // As a name it counts.
+        assert_eq!(self::classes(3, &["02", "01"]).find("01").unwrap(), 1);
     }
 
     #[test]
