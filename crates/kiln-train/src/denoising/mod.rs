@@ -323,7 +323,7 @@ impl Recipe for DenoisingRecipe {
             Validation::Evaluation { step } => (step, self.measure(network, &device)),
         };
         let figures = figures.unwrap_or_else(|error| {
-            // What was begun as somebody told the program to end is missing, which is no failure.
+            // What was begun as somebody told the program to end is done after a resume, which is no failure.
             if !matches!(error, TrainError::Stopped) {
                 self.session.fail(error);
             }

@@ -127,10 +127,13 @@ pub(crate) fn add_rows(csv: &Path, rows: &Rows) -> Result<(), TrainError> {
     write_atomically(csv, to_csv(&all).as_bytes())
 }
 
-/// Adds the rows of the steps that have none yet.
+/// Adds the cells that are not there yet.
 fn add_absent(rows: &mut Rows, more: &Rows) {
-    for (&step, row) in more {
-        rows.entry(step).or_insert_with(|| row.clone());
+    for (&step, cells) in more {
+        let row = rows.entry(step).or_default();
+        for (name, &value) in cells {
+            row.entry(name.clone()).or_insert(value);
+        }
     }
 }
 
@@ -271,7 +274,7 @@ impl MetricLogger for RunLog {
             tracing::warn!("{warning}");
         }
         let step = self.session.steps_done();
-        // Where a resumed run has nothing left to train, the row is there and gets what was measured again.
+        // Where a resumed run began with the validation that a stop had left, the row is there and lacks what that measured.
         let known = self.rows.entry(step).or_default();
         known.extend(row);
         let mut unwritten = known.clone();

@@ -134,6 +134,19 @@ impl Plan {
         step / self.round() + 1
     }
 
+    /// Whether a round ends, with a validation, after `step` steps.
+    pub(crate) fn ends_round(&self, step: usize) -> bool {
+        step > 0 && (step == self.steps || step < self.steps && step.is_multiple_of(self.round()))
+    }
+
+    /// Rounds that are over after `step` steps; if that round `owes` its validation, those before it.
+    pub(crate) fn rounds_before(&self, step: usize, owes: bool) -> usize {
+        match owes {
+            true => step.div_ceil(self.round()).saturating_sub(1),
+            false => self.round_of(step) - 1,
+        }
+    }
+
     /// Whether the round that ended after `steps_done` steps is one to draw in: one comes `every` so often, and the last is
     /// one; zero: none is.
     pub(crate) fn is_due(&self, steps_done: usize, every: Interval) -> bool {
@@ -318,6 +331,11 @@ mod tests {
         assert_eq!(plan.rest_of_round(20), 20..25);
         assert_eq!(plan.round_of(13), 2);
         assert_eq!(plan.batches_before(13), 3);
+        let ends = |&step: &usize| plan.ends_round(step);
+        assert!([10, 20, 25].iter().all(ends));
+        assert!(![0, 3, 13, 24, 26, 30].iter().any(ends));
+        let before = |owes| [10, 20, 25].map(|step| plan.rounds_before(step, owes));
+        assert_eq!((before(false), before(true)), ([1, 2, 2], [0, 1, 2]));
         assert_eq!(plan.step_after(13, 40), 15, "the round began at step 10");
         assert_eq!(plan.step_after(22, 64), 24, "the last round has five steps");
     }
