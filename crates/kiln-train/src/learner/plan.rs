@@ -103,10 +103,28 @@ impl Plan {
         let (images, items) = (self.step_images(), self.items);
         (images > items).then(|| {
             format!(
-                "a step sees {images} images (batch_size x accumulate x devices), and there are only {items} to train on, so it sees some of them more than once: batch_size = {} would do",
-                (items / (self.devices * self.accumulate).max(1)).max(1)
+                "a step sees {images} images (batch_size x accumulate x devices), and there are only {items} to train on, so it sees some of them more than once: {} would do",
+                self.settings_of_a_pass()
             )
         })
+    }
+
+    /// The setting to change, and its value, with which a step sees each image at most once. Batches that fit by themselves
+    /// stay as they are.
+    fn settings_of_a_pass(&self) -> String {
+        let fitting = |together: usize| self.items / together.max(1);
+        let accumulate = fitting(self.batch_size * self.devices);
+        let batch_size = fitting(self.accumulate * self.devices);
+        let with_one = fitting(self.devices);
+        match (accumulate, batch_size, with_one) {
+            (1.., _, _) => format!("accumulate = {accumulate}"),
+            (0, 1.., _) => format!("batch_size = {batch_size}"),
+            (0, 0, 1..) => format!("batch_size = {with_one} with accumulate = 1"),
+            (0, 0, 0) => {
+                let devices = counted(self.items.max(1), "device");
+                format!("{devices} with batch_size = 1 and accumulate = 1")
+            }
+        }
     }
 
     /// Passes over the data that `steps` steps make.
@@ -319,6 +337,32 @@ mod tests {
             for part in ["`t.accumulate = ", "all 50", &images.to_string(), &advice] {
                 assert!(sentence.contains(part), "{part}: {sentence}");
             }
+        }
+    }
+
+    #[test]
+    fn what_is_too_much_for_a_pass_is_named() {
+        // 50 images; batch size, devices, accumulate.
+        for (cut, advice) in [
+            ((1, 1, 90), ": accumulate = 50 would do"),
+            ((20, 2, 2), ": accumulate = 1 would do"),
+            ((8, 1, 10), ": accumulate = 6 would do"),
+            ((64, 1, 1), ": batch_size = 50 would do"),
+            ((64, 2, 5), ": batch_size = 5 would do"),
+            (
+                (64, 2, 64),
+                ": batch_size = 25 with accumulate = 1 would do",
+            ),
+            (
+                (1, 60, 1),
+                ": 50 devices with batch_size = 1 and accumulate = 1 would do",
+            ),
+        ] {
+            let warning = plan(cut.0, cut.1, cut.2).warning().unwrap();
+            assert!(warning.ends_with(advice), "{cut:?}: {warning}");
+        }
+        for (batch_size, devices, accumulate) in [(50, 1, 1), (1, 1, 50), (5, 5, 2)] {
+            assert_eq!(plan(batch_size, devices, accumulate).warning(), None);
         }
     }
 
