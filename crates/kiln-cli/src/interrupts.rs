@@ -3,8 +3,8 @@
 use kiln_train::{Ranks, StopSignal};
 
 /// The first Ctrl-C or SIGTERM asks the training to save and stop; the second one ends the program at once. SIGHUP,
-/// which a closed terminal sends, and its shell again, always saves. Before the first step there is nothing to save, and
-/// the program ends within seconds. A signal that was ignored at the program's start, for example by `nohup`, stays
+/// which a closed terminal sends, and its shell again, always saves. Before the first step there is nothing to save:
+/// the program ends within seconds, and leaves nothing behind. A signal that was ignored at the program's start, for example by `nohup`, stays
 /// ignored.
 ///
 /// Ranks also get these signals when their job ends because one of them died, so they print no promise to save.
@@ -31,7 +31,7 @@ pub fn turn_file_limits_into_errors() {
 #[cfg(unix)]
 mod unix {
     use std::fs;
-    use std::sync::atomic::AtomicBool;
+    use std::sync::atomic::{AtomicBool, Ordering};
     use std::sync::{Arc, mpsc};
     use std::thread;
     use std::time::Duration;
@@ -48,19 +48,20 @@ mod unix {
     const ENDED_BY: i32 = 128;
     /// How long the work before the first step, such as reading data, may take to end by itself.
     const PATIENCE_BEFORE_FIRST_STEP: Duration = Duration::from_secs(3);
-    /// How long restoring the terminal may take.
-    const PATIENCE_WITH_TERMINAL: Duration = Duration::from_millis(500);
+    /// How long restoring the terminal and the run folder may take.
+    const PATIENCE_WHILE_LEAVING: Duration = Duration::from_secs(1);
 
     pub(super) fn listen(stop: StopSignal, says_so: bool) -> anyhow::Result<()> {
         let problem = "cannot listen to signals; if the system allows no more threads, raise its limits of processes and memory";
         let ignored = ignored_signals(&fs::read_to_string("/proc/self/status").unwrap_or_default());
         let is_heard = |signal: &i32| ignored & (1 << (signal - 1)) == 0;
-        let is_asked = Arc::new(AtomicBool::new(false));
+        let ends_at_once = Arc::new(AtomicBool::new(false));
         if !dashboard::has_terminal() {
-            // In the handler itself, so that it works in a program that hangs. A dashboard must be closed first.
+            // In the handler itself, so that it works in a program that hangs. A dashboard must be closed first, and before the
+            // first step the run folder is left as it was.
             for signal in [SIGINT, SIGTERM].into_iter().filter(is_heard) {
-                flag::register_conditional_shutdown(signal, ENDED_BY + signal, is_asked.clone())
-                    .and_then(|_| flag::register(signal, is_asked.clone()))
+                let code = ENDED_BY + signal;
+                flag::register_conditional_shutdown(signal, code, ends_at_once.clone())
                     .context(problem)?;
             }
         }
@@ -80,9 +81,10 @@ mod unix {
                     continue;
                 }
                 if is_asked {
-                    leave(signal);
+                    leave(&stop, signal);
                 }
                 is_asked = true;
+                ends_at_once.store(has_begun, Ordering::Relaxed);
                 if says_so {
                     // Do not write from here: a pipe that nothing reads would block the next signal.
                     let say = move || {
@@ -107,20 +109,22 @@ mod unix {
     fn leave_unless_begun(stop: &StopSignal, signal: i32) {
         thread::sleep(PATIENCE_BEFORE_FIRST_STEP);
         if !stop.has_begun() {
-            stop.leave_nothing();
-            leave(signal);
+            leave(stop, signal);
         }
     }
 
-    /// Ends the program; waits only for the terminal, and not for long.
-    fn leave(signal: i32) -> ! {
+    /// Ends the program; waits only until the terminal, and before the first step the run folder, are as they were, and not for
+    /// long.
+    fn leave(stop: &StopSignal, signal: i32) -> ! {
         let (done, is_done) = mpsc::channel();
-        let close = move || {
+        let stop = stop.clone();
+        let clear = move || {
             dashboard::leave_terminal();
+            stop.leave_nothing();
             let _ = done.send(());
         };
-        if thread::Builder::new().spawn(close).is_ok() {
-            let _ = is_done.recv_timeout(PATIENCE_WITH_TERMINAL);
+        if thread::Builder::new().spawn(clear).is_ok() {
+            let _ = is_done.recv_timeout(PATIENCE_WHILE_LEAVING);
         }
         low_level::exit(ENDED_BY + signal)
     }

@@ -67,6 +67,14 @@ pub enum TrainError {
         /// The system's error.
         source: std::io::Error,
     },
+    /// A table of metrics is not as it was written.
+    #[error("{} is damaged, {problem}: repair it, or move it away to begin the curves with the next row", path.display())]
+    Metrics {
+        /// The table.
+        path: PathBuf,
+        /// What is wrong with it.
+        problem: String,
+    },
     /// A number that must be finite is not.
     #[error(
         "the {quantity} became {value} at step {step}; {}; a lower learning rate or clip_norm usually helps",

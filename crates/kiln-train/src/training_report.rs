@@ -23,7 +23,7 @@ pub struct TrainingReport {
     pub new_steps: usize,
     /// The experiment's number of steps.
     pub of_steps: usize,
-    /// Whether a requested stop ended it early; a checkpoint was saved.
+    /// Whether a requested stop ended it early, be it in the last validation; a checkpoint was saved.
     pub interrupted: bool,
     /// The seconds of this run, including validation and pictures.
     pub seconds: f64,
@@ -33,6 +33,9 @@ pub struct TrainingReport {
     pub model: Option<PathBuf>,
     /// The model of the best checkpoint, if drawn images were measured to find one.
     pub best: Option<PathBuf>,
+    /// Whether there was nothing to do.
+    #[serde(skip)]
+    was_finished: bool,
 }
 
 impl TrainingReport {
@@ -51,11 +54,12 @@ impl TrainingReport {
             steps: outcome.steps_done,
             new_steps: outcome.steps,
             of_steps: training.steps,
-            interrupted: !finished,
+            interrupted: !finished || outcome.owes_validation,
             seconds: outcome.seconds,
             seconds_per_pass: (passes >= 1.0).then_some(outcome.seconds / passes),
             model: finished.then_some(model),
             best: None,
+            was_finished: false,
         }
     }
 
@@ -81,6 +85,7 @@ impl TrainingReport {
             seconds_per_pass: None,
             model: Some(model),
             best: None,
+            was_finished: true,
         }))
     }
 }
@@ -96,15 +101,23 @@ impl fmt::Display for TrainingReport {
             ..
         } = self;
         match &self.model {
-            Some(model) if *new_steps == 0 => write!(
+            Some(model) if self.was_finished => write!(
                 formatter,
                 "{stage}: finished before, after {}; the model is in {}; more steps than that (--set) would go on",
                 counted(*steps, "step"),
                 model.display()
             ),
+            Some(model) if self.interrupted => write!(
+                formatter,
+                "{stage}: stopped after its last step, {of_steps}, before the end of the validation, which --resume does; the model is in {}",
+                model.display()
+            ),
             Some(model) => {
                 let unit = if *new_steps == 1 { "step" } else { "steps" };
-                write!(formatter, "{stage}: {new_steps} {unit} in {seconds:.0} s")?;
+                match new_steps {
+                    0 => write!(formatter, "{stage}: no step was left to do")?,
+                    _ => write!(formatter, "{stage}: {new_steps} {unit} in {seconds:.0} s")?,
+                }
                 if let Some(seconds) = self.seconds_per_pass {
                     write!(formatter, " ({seconds:.1} s a pass over the data)")?;
                 }

@@ -5,8 +5,8 @@ mod common;
 use std::collections::BTreeMap;
 use std::path::Path;
 
-use common::{column, experiment, in_pixel_space, options, pixels, stage_1, stage_2};
-use kiln_train::Experiment;
+use common::{column, experiment, in_pieces, in_pixel_space, options, pixels, stage_1, stage_2};
+use kiln_train::{Experiment, RunOptions, StopSignal};
 
 /// The steps of the existing checkpoints.
 fn checkpoints(run: &Path) -> Vec<usize> {
@@ -79,6 +79,88 @@ fn without_a_word_about_it_the_loss_chooses() {
     let run = place.path();
     trained(run, "stage_2.evaluation.best_by=loss");
     assert_kept(run, &column(run, "loss/valid"));
+}
+
+/// What a run keeps of its measurements, and the pictures that it drew.
+fn measurements(run: &Path) -> Vec<(String, Vec<u8>)> {
+    let mut files = vec![
+        "metrics.csv".to_owned(),
+        "../best/unet/diffusion_pytorch_model.safetensors".to_owned(),
+        "../model/unet/diffusion_pytorch_model.safetensors".to_owned(),
+    ];
+    let pictures = (1..=10).map(|step| format!("samples/step-{step:07}.png"));
+    files.extend(pictures.filter(|file| run.join("diffusion").join(file).exists()));
+    let read = |file: String| {
+        let bytes = std::fs::read(run.join("diffusion").join(&file)).unwrap();
+        (file, bytes)
+    };
+    files.into_iter().map(read).collect()
+}
+
+#[test]
+fn a_stop_before_a_validation_loses_no_measurement_no_picture_and_not_the_best_checkpoint() {
+    let place = tempfile::tempdir().unwrap();
+    for best_by in ["loss", "kernel"] {
+        let best_by = format!("stage_2.evaluation.best_by={best_by}");
+        let experiment = measured(&best_by);
+        let out = |name: &str| place.path().join(&best_by).join(name);
+        let whole = options(&out("whole"));
+        stage_1(&experiment, &whole).unwrap();
+        stage_2(&experiment, &whole).unwrap();
+        let expected = measurements(&whole.out);
+        // Both models and the table, and a picture of each validation.
+        assert_eq!(expected.len(), 3 + 5);
+
+        let pieces = RunOptions {
+            vqvae: Some(whole.out.join("vqvae/model")),
+            ..options(&out("pieces"))
+        };
+        // All of them before validations, so that metrics.csv has no rows of its own; the last one after the last step.
+        in_pieces(stage_2, &experiment, &pieces, &[2, 4, 6, 8, 10]);
+        for (expected, found) in expected.iter().zip(&measurements(&pieces.out)) {
+            assert!(expected == found, "{best_by}: {} differs", expected.0);
+        }
+        assert_eq!(checkpoints(&whole.out), checkpoints(&pieces.out));
+
+        let again = RunOptions {
+            resume: true,
+            ..pieces
+        };
+        let report = stage_2(&experiment, &again).unwrap().to_string();
+        assert!(report.contains("finished before"), "{report}");
+    }
+}
+
+#[test]
+fn a_training_that_is_stopped_in_its_last_validation_says_what_is_left() {
+    let place = tempfile::tempdir().unwrap();
+    let experiment = measured("stage_2.evaluation.best_by=loss");
+    let run = options(place.path());
+    stage_1(&experiment, &run).unwrap();
+    let stopped = RunOptions {
+        stop: StopSignal::before_step(10),
+        ..run.clone()
+    };
+    let report = stage_2(&experiment, &stopped).unwrap();
+    let said = report.to_string();
+    assert!(
+        report.interrupted
+            && said.contains("before the end of the validation, which --resume does"),
+        "{said}"
+    );
+    // The last step has its weights already, and which are best is to be found.
+    assert!(place.path().join("model").is_dir() && !place.path().join("best").exists());
+    let resumed = RunOptions {
+        resume: true,
+        ..run
+    };
+    let report = stage_2(&experiment, &resumed).unwrap();
+    let said = report.to_string();
+    assert!(
+        !report.interrupted && report.new_steps == 0 && report.best.is_some(),
+        "{report:?}"
+    );
+    assert!(said.contains("no step was left to do"), "{said}");
 }
 
 #[test]

@@ -33,6 +33,32 @@ fn both_stages_resume_bit_for_bit_from_any_step() {
 }
 
 #[test]
+fn what_a_stop_left_of_a_validation_is_done_first() {
+    let place = tempfile::tempdir().unwrap();
+    // On more devices each of them waits for it.
+    for devices in ["cpu", "cpu:2"] {
+        let out = |name: &str| RunOptions {
+            devices: kiln_pipeline::Devices::parse(devices).unwrap(),
+            ..options(&place.path().join(devices).join(name))
+        };
+        let experiment = experiment(&["stage_1.training.pictures_every=1"]);
+        let (whole, pieces) = (out("whole"), out("pieces"));
+        stage_1(&experiment, &whole).unwrap();
+        in_pieces(stage_1, &experiment, &pieces, &[4, 8, 10]);
+        for file in [
+            "metrics.csv",
+            "reconstructions/step-0000004.png",
+            "reconstructions/step-0000008.png",
+            "reconstructions/step-0000010.png",
+            "model/diffusion_pytorch_model.safetensors",
+        ] {
+            let read = |run: &RunOptions| std::fs::read(run.out.join("vqvae").join(file)).unwrap();
+            assert!(read(&whole) == read(&pieces), "{devices}: {file} differs");
+        }
+    }
+}
+
+#[test]
 fn pixel_space_with_classes_and_dropped_labels_resumes_bit_for_bit() {
     let place = tempfile::tempdir().unwrap();
     let experiment = pixels(&["stage_2.label_dropout=0.5", "data.horizontal_flip=true"]);

@@ -8,7 +8,12 @@ use super::patient::Patient;
 
 pub(super) fn check(patient: &Patient) -> Findings {
     if patient.stages.is_empty() {
-        return Err("it needs a run folder, which records the length of the training".to_owned());
+        let needed =
+            "it needs the metrics.csv of a run folder, which has the length of the training";
+        return Err(needed.to_owned());
+    }
+    if patient.stages.iter().all(|stage| stage.damage.is_some()) {
+        return Err("metrics.csv, which has the length of the training, is damaged".to_owned());
     }
     if patient
         .stages
@@ -23,7 +28,7 @@ pub(super) fn check(patient: &Patient) -> Findings {
 /// An average with decay d covers about the last 1 / (1 - d) steps. A younger average still consists largely of the
 /// weights that it began with.
 fn of_stage(stage: &StageRecord) -> Option<Finding> {
-    let average = stage.training.ema.as_ref()?;
+    let average = (stage.training.ema.as_ref()).filter(|_| stage.damage.is_none())?;
     let steps = stage.steps_done() as u64;
     let age = steps.saturating_sub(average.update_after_step);
     let decay = average.decay_at(steps);

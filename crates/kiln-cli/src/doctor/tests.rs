@@ -39,6 +39,7 @@ fn trained(losses: &[(usize, f64, f64)], average: EmaConfig) -> Patient {
         name: "stage 2",
         training,
         rows: losses.iter().map(row).collect(),
+        damage: None,
     });
     patient
 }
@@ -49,6 +50,18 @@ fn only(findings: Findings, severity: Severity) -> Finding {
     assert_eq!(findings.len(), 1, "{findings:?}");
     assert_eq!(findings[0].severity, severity, "{findings:?}");
     findings[0].clone()
+}
+
+#[test]
+fn a_damaged_table_of_metrics_is_one_finding() {
+    let mut patient = trained(&[], EmaConfig::default());
+    patient.stages[0].damage =
+        Some("run/metrics.csv is damaged, its last line is cut off".to_owned());
+    let finding = only(validation_gap::check(&patient), Severity::Warning);
+    assert!(finding.what.contains("last line is cut off"), "{finding:?}");
+    // Without its rows it is not known how old the average is.
+    let reason = moving_average::check(&patient).unwrap_err();
+    assert!(reason.contains("metrics.csv"), "{reason}");
 }
 
 #[test]

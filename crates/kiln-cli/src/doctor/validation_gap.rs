@@ -16,7 +16,23 @@ const REMEDY: &str = "train on more images (horizontal_flip doubles them), with 
 
 pub(super) fn check(patient: &Patient) -> Findings {
     if patient.stages.is_empty() {
-        return Err("it needs a run folder, because metrics.csv has the losses".to_owned());
+        return Err("it needs the losses in the metrics.csv of a run folder".to_owned());
+    }
+    let damage = patient
+        .stages
+        .iter()
+        .filter_map(|stage| stage.damage.as_ref());
+    let damage: Vec<Finding> = damage
+        .map(|damage| {
+            Finding::warning(
+                damage,
+                "repair it, or move it away to do without these curves",
+            )
+        })
+        .collect();
+    if !damage.is_empty() {
+        let gaps = patient.stages.iter().filter_map(of_stage);
+        return Ok(damage.into_iter().chain(gaps).collect());
     }
     if patient
         .stages

@@ -118,6 +118,34 @@ fn a_model_that_was_shared_is_a_model_and_its_damage_is_found() {
 }
 
 #[test]
+fn a_run_with_a_damaged_table_of_metrics_is_told_so_once() {
+    let workplace = training::workplace();
+    training::train(&workplace, "train-vqvae --out run");
+    let metrics = workplace.path("run/vqvae/metrics.csv");
+    let whole = fs::read_to_string(&metrics).unwrap();
+    fs::write(&metrics, whole.trim_end()).unwrap();
+    let (outcome, code, stderr) = examine(&workplace, "run");
+    assert_eq!((code, stderr.as_str()), (Some(0), ""));
+    assert_eq!(severities(&outcome, "validation gap"), ["warning"]);
+    assert_eq!(outcome["healthy"], false);
+    assert_eq!(
+        outcome
+            .to_string()
+            .matches("its last line is cut off")
+            .count(),
+        1
+    );
+    // Nor is it written over.
+    let more = "train-vqvae --out run --resume --set stage_1.training.steps=6";
+    let sentence = workplace.fail(more);
+    assert!(
+        sentence.contains("metrics.csv is damaged, its last line is cut off"),
+        "{sentence}"
+    );
+    assert_eq!(fs::read_to_string(&metrics).unwrap(), whole.trim_end());
+}
+
+#[test]
 fn a_run_is_examined_with_its_own_latents_and_metrics() {
     let workplace = training::workplace();
     for stage in ["train-vqvae", "train-latent-diffusion"] {

@@ -284,6 +284,7 @@ fn a_second_interrupt_ends_at_once_whatever_the_process_does() {
             thread::sleep(Duration::from_millis(20));
         }
         assert_eq!(ended(child).code(), Some(code));
+        assert!(!run.exists(), "{name} left {}", run.display());
     }
 }
 

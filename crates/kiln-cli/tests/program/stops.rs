@@ -87,6 +87,61 @@ fn a_long_step_is_left_at_once_and_done_again() {
     }
 }
 
+/// Each step is a round of its own, so a stop is in one of its validations, its pictures or its measurements, or before it.
+#[cfg(unix)]
+#[test]
+fn a_stop_in_a_validation_loses_nothing_of_it() {
+    let workplace = workplace();
+    let digits = PIXELS
+        .replace("\"folder\"", "\"mnist-10k\"")
+        .replace("path = \"photos\"\n", "")
+        .replace("size = 8", "size = 32");
+    fs::write(workplace.path("digits.toml"), digits).unwrap();
+    let train = "train-diffusion --config digits.toml --json --set stage_2.training.steps=4 \
+         --set stage_2.training.checkpoint_every=1 --set stage_2.training.keep_checkpoints=1 --set stage_2.training.learning_rate=0.05 \
+         --set data.validation_fraction=0.1 --set stage_2.training.validation_images=600 --set sampling.steps=3 --set sampling.count=100 \
+         --set stage_2.evaluation.features=digits --set stage_2.evaluation.images=150 \
+         --set stage_2.evaluation.every=1 --set stage_2.evaluation.best_by=loss";
+    report(&workplace, &format!("{train} --out whole"));
+    let said = workplace.path("said");
+    let mut command = program(&workplace.path(""), &format!("{train} --out run"));
+    // Twice in the first part of the training, and twice at its end.
+    for (number, step) in [1, 1, 3, 3].into_iter().enumerate() {
+        let (file, begun) = (fs::File::create(&said).unwrap(), format!("step {step}/4"));
+        let command_here = command.stdout(Stdio::piped()).stderr(file);
+        let mut child = command_here.spawn().unwrap();
+        let is_far_enough = || {
+            let said = fs::read_to_string(&said).unwrap_or_default();
+            said.contains(&begun) || number % 2 == 1 && said.contains("going on")
+        };
+        wait_until(&mut child, is_far_enough);
+        signal(&child, "-TERM");
+        let output = child.wait_with_output().unwrap();
+        assert!(output.status.success(), "{output:?}");
+        command = program(
+            &workplace.path(""),
+            "train-diffusion --out run --resume --json",
+        );
+    }
+    let resumed = report(&workplace, "train-diffusion --out run --resume --json");
+    assert_eq!(
+        (&resumed["steps"], &resumed["interrupted"]),
+        (&4.into(), &false.into())
+    );
+    for file in [
+        "diffusion/metrics.csv",
+        "diffusion/samples/step-0000001.png",
+        "diffusion/samples/step-0000002.png",
+        "diffusion/samples/step-0000003.png",
+        "diffusion/samples/step-0000004.png",
+        "best/unet/diffusion_pytorch_model.safetensors",
+        "model/unet/diffusion_pytorch_model.safetensors",
+    ] {
+        let read = |run: &str| fs::read(workplace.path(run).join(file)).unwrap();
+        assert!(read("whole") == read("run"), "{file} differs");
+    }
+}
+
 #[cfg(unix)]
 #[test]
 fn before_the_first_step_one_signal_is_enough() {

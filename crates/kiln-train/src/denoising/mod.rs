@@ -314,7 +314,7 @@ impl Recipe for DenoisingRecipe {
             Validation::Evaluation { step } => (step, self.measure(network, &device)),
         };
         let figures = figures.unwrap_or_else(|error| {
-            // A stop request interrupted it, which is not a failure.
+            // A stop request interrupted it, and a resume does it again: not a failure.
             if !matches!(error, TrainError::Stopped) {
                 self.session.fail(error);
             }

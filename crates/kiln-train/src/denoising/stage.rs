@@ -222,9 +222,10 @@ impl Stage for Stage2<'_> {
         }
         let checkpoints = CheckpointFolder::new(folder.checkpoints());
         let (folder, session) = (folder.clone(), session.clone());
+        let trainee = trainee(experiment, network, pictured, plan, folder, session.clone())?;
         Ok(Prepared {
             title,
-            trainee: trainee(experiment, network, pictured, plan, folder, session)?,
+            trainee,
             source: NoisySource::new(experiment, clean, classes, plan.clone())?,
             metrics: [
                 &metrics(experiment.stage_2.loss),
@@ -235,7 +236,9 @@ impl Stage for Stage2<'_> {
             save: Box::new(move |networks, steps| {
                 let run = scene.run;
                 model(networks.into_trained(), steps).save(&run.model(), WeightsType::F32)?;
-                let Some(step) = checkpoints.best().filter(|_| measured.is_some()) else {
+                // Without the last measurement it is not known which one is best.
+                let is_known = measured.is_some() && !session.owes_validation();
+                let Some(step) = checkpoints.best().filter(|_| is_known) else {
                     return Ok(None);
                 };
                 let best = load_model(&checkpoints.path(step), &device)?;

@@ -52,6 +52,8 @@ pub(crate) struct GoodCheckpoint {
     pub(crate) identity: Option<Identity>,
     /// Rows that may be missing in `metrics.csv`.
     pub(crate) rows: Rows,
+    /// Whether a stop came before the end of its validation.
+    pub(crate) owes_validation: bool,
     folder: PathBuf,
 }
 
@@ -64,6 +66,7 @@ impl GoodCheckpoint {
             kiln: manifest.kiln,
             identity: manifest.identity,
             rows: manifest.rows,
+            owes_validation: manifest.owes_validation,
             folder: folder.to_owned(),
         })
     }
@@ -198,8 +201,17 @@ impl CheckpointFolder {
         keep: usize,
     ) -> std::io::Result<()> {
         let folder = self.path(manifest.step);
-        if verify(&folder).is_ok() {
-            return Ok(()); // stopped again before the first step after a resume
+        if let Ok(before) = verify(&folder) {
+            // A resume has done nothing yet but what was owed, or was stopped again before that.
+            let is_news =
+                before.owes_validation && (!manifest.owes_validation || before.criterion.is_none());
+            if is_news {
+                let step = manifest.step;
+                let files = before.files;
+                self.replace_manifest(Manifest { files, ..manifest })?;
+                self.prune(keep, step)?;
+            }
+            return Ok(());
         }
         self.clear_leftovers()?;
         let temporary = self.path.join(WRITING);
@@ -227,6 +239,22 @@ impl CheckpointFolder {
         whole.insert(manifest.step);
         drop(whole);
         self.prune(keep, manifest.step)
+    }
+
+    /// Writes what a whole checkpoint says of itself again.
+    fn replace_manifest(&self, manifest: Manifest) -> std::io::Result<()> {
+        self.clear_leftovers()?;
+        let temporary = self.path.join(WRITING);
+        std::fs::create_dir_all(&temporary)?;
+        let folder = self.path(manifest.step);
+        let replace = || {
+            let (new, old) = (temporary.join(MANIFEST), folder.join(MANIFEST));
+            write_synced(&new, manifest.to_text()?.as_bytes())?;
+            std::fs::rename(new, old)?;
+            sync_folder(&folder)
+        };
+        let replaced = replace();
+        remove(&temporary).and(replaced)
     }
 
     /// Counts the undamaged checkpoints up to step `last`, the one just written. Later ones are damaged, because the
@@ -317,6 +345,7 @@ struct Writer {
 struct Pending {
     step: usize,
     criterion: Option<f64>,
+    owes_validation: bool,
     rows: Rows,
     parts: BTreeMap<&'static str, Bytes>,
 }
@@ -369,6 +398,7 @@ impl CheckpointWriter {
         let Some(Pending {
             step,
             criterion,
+            owes_validation,
             rows,
             parts,
         }) = pending.remove(&epoch)
@@ -383,6 +413,7 @@ impl CheckpointWriter {
         let manifest = Manifest {
             step,
             criterion,
+            owes_validation,
             kiln: env!("CARGO_PKG_VERSION").into(),
             identity: Some(self.0.identity.clone()),
             rows,
@@ -449,6 +480,7 @@ impl CheckpointingStrategy for CheckpointWriter {
             Pending {
                 step,
                 criterion,
+                owes_validation: self.0.session.owes_validation(),
                 rows: self.0.session.unwritten(),
                 parts: BTreeMap::new(),
             },
@@ -461,7 +493,8 @@ impl CheckpointingStrategy for CheckpointWriter {
 mod tests {
     use super::*;
 
-    fn write(folder: &CheckpointFolder, step: usize, loss: f64, keep: usize) {
+    fn write(folder: &CheckpointFolder, step: usize, loss: impl Into<Option<f64>>, keep: usize) {
+        let loss = loss.into();
         let parts: BTreeMap<_, _> = PARTS
             .iter()
             .map(|&name| {
@@ -477,7 +510,8 @@ mod tests {
             .collect();
         let manifest = Manifest {
             step,
-            criterion: Some(loss),
+            criterion: loss,
+            owes_validation: loss.is_none(),
             kiln: "test".into(),
             identity: None,
             rows: Rows::new(),
@@ -496,6 +530,26 @@ mod tests {
         assert_eq!(folder.steps(), [20, 40, 50]);
         assert_eq!(folder.newest_good().unwrap().step, 50);
         assert_eq!(folder.best(), Some(20));
+    }
+
+    #[test]
+    fn a_validation_that_was_owed_is_noted_later_and_counts() {
+        let place = tempfile::tempdir().unwrap();
+        let folder = CheckpointFolder::new(place.path().join("checkpoints"));
+        write(&folder, 10, 2.0, 1);
+        write(&folder, 20, None, 1);
+        assert_eq!((folder.steps(), folder.best()), (vec![10, 20], Some(10)));
+        assert!(folder.newest_good().unwrap().owes_validation);
+        write(&folder, 20, None, 1); // stopped again
+        assert!(folder.newest_good().unwrap().owes_validation);
+        write(&folder, 20, 1.0, 1);
+        assert_eq!((folder.steps(), folder.best()), (vec![20], Some(20)));
+        assert!(!folder.newest_good().unwrap().owes_validation);
+        // Nothing is owed now.
+        write(&folder, 20, 3.0, 1);
+        write(&folder, 30, 2.0, 1);
+        assert_eq!((folder.steps(), folder.best()), (vec![20, 30], Some(20)));
+        assert!(!folder.path.join(WRITING).exists());
     }
 
     #[test]

@@ -56,6 +56,8 @@ pub(crate) struct Outcome<M> {
     pub(crate) steps: usize,
     /// All steps done.
     pub(crate) steps_done: usize,
+    /// Whether a stop came before the end of their validation.
+    pub(crate) owes_validation: bool,
 }
 
 impl Training<'_> {
@@ -76,6 +78,9 @@ impl Training<'_> {
         if let Some(warning) = plan.warning().filter(|_| session.ranks().is_first()) {
             tracing::warn!("{warning}");
         }
+        let owes_validation = (self.resume.as_ref())
+            .is_some_and(|checkpoint| checkpoint.owes_validation && plan.ends_round(first));
+        session.set_owes_validation(owes_validation);
         let execution = self.execution()?;
         let source = Arc::new(source);
         let device = self.devices.first();
@@ -84,7 +89,8 @@ impl Training<'_> {
             plan.clone(),
             session.clone(),
             device.clone(),
-        );
+        )
+        .after_owed_validation();
         let valid = ValidationLoader::new(source, session.clone(), device.inner());
         let checkpoints = CheckpointFolder::new(self.folder.checkpoints());
         let writer = CheckpointWriter::new(
@@ -128,12 +134,13 @@ impl Training<'_> {
         }
         if let Some(checkpoint) = &self.resume {
             checkpoint.require_weights_of(&model)?;
-            // The Learner continues with the epoch after this one: the round of the cursor.
-            training = training.checkpoint(plan.round_of(first) - 1);
+            // The Learner goes on with the epoch after this one: the round that the cursor is in, or the one that it has ended
+            // if that was not validated.
+            training = training.checkpoint(plan.rounds_before(first, owes_validation));
         }
         let learner = Learner::new(model, optimizer(&session), WarmupCosine::new(self.training));
 
-        session.check()?;
+        session.check_start()?;
         session.begin();
         let began = Instant::now();
         let result = catch_unwind(AssertUnwindSafe(|| training.launch(learner)));
@@ -171,6 +178,7 @@ impl Training<'_> {
             seconds,
             steps: session.steps_done() - first,
             steps_done: session.steps_done(),
+            owes_validation: session.owes_validation(),
         })
     }
 
@@ -220,8 +228,8 @@ impl Training<'_> {
 
     fn renderer(&self) -> Box<dyn MetricsRenderer> {
         if dashboard::has_terminal() {
-            let rounds_before = self.plan.round_of(self.session.steps_done()) - 1;
-            return dashboard(&self.session, rounds_before);
+            let (step, owes) = (self.session.steps_done(), self.session.owes_validation());
+            return dashboard(&self.session, self.plan.rounds_before(step, owes));
         }
         Box::new(LineRenderer::new(
             self.plan.clone(),

@@ -5,6 +5,7 @@
 
 use std::ops::Range;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use burn::data::dataloader::{DataLoader, DataLoaderIterator, Progress};
 use burn::data::dataset::DatasetError;
@@ -46,6 +47,8 @@ pub(crate) struct TrainingLoader<S> {
     /// Which of this process' devices this loader feeds.
     place: usize,
     device: Device,
+    /// Whether its first round has no steps left, only their validation.
+    only_validates: AtomicBool,
 }
 
 impl<S: BatchSource> TrainingLoader<S> {
@@ -56,7 +59,14 @@ impl<S: BatchSource> TrainingLoader<S> {
             session,
             place: 0,
             device,
+            only_validates: AtomicBool::new(false),
         }
+    }
+
+    /// Begins with a round of no steps where the session owes a validation.
+    pub(crate) fn after_owed_validation(mut self) -> Self {
+        self.only_validates = AtomicBool::new(self.session.owes_validation());
+        self
     }
 
     fn with(&self, place: usize, device: Device) -> Arc<dyn DataLoader<S::Batch>> {
@@ -66,6 +76,7 @@ impl<S: BatchSource> TrainingLoader<S> {
             session: self.session.clone(),
             place,
             device,
+            only_validates: AtomicBool::new(self.only_validates.load(Ordering::Relaxed)),
         })
     }
 }
@@ -73,7 +84,10 @@ impl<S: BatchSource> TrainingLoader<S> {
 impl<S: BatchSource> DataLoader<S::Batch> for TrainingLoader<S> {
     fn iter<'a>(&'a self) -> Box<dyn DataLoaderIterator<S::Batch> + 'a> {
         let first = self.session.steps_done();
-        let steps = self.plan.rest_of_round(first);
+        let steps = match self.only_validates.swap(false, Ordering::Relaxed) {
+            true => first..first,
+            false => self.plan.rest_of_round(first),
+        };
         let flips = self.source.flips();
         let plan = self.plan.clone();
         let shares = self
@@ -185,8 +199,11 @@ impl<S: BatchSource> ValidationLoader<S> {
 impl<S: BatchSource> DataLoader<S::Validation> for ValidationLoader<S> {
     fn iter<'a>(&'a self) -> Box<dyn DataLoaderIterator<S::Validation> + 'a> {
         self.session.set_validated(false);
-        // Skips the validation if somebody waits for the program to end, or if rank 0 does it.
-        let is_left_out = self.session.stop_requested() || !self.session.ranks().is_first();
+        // Nothing where somebody waits for the program to end, or rank 0 does it.
+        let is_stopped = self.session.stop_requested();
+        let is_first = self.session.ranks().is_first();
+        let is_left_out = is_stopped || !is_first;
+        self.session.set_owes_validation(is_stopped || is_first);
         let batches: Batches<S::Validation> = if is_left_out {
             Box::new(std::iter::empty())
         } else {
@@ -231,7 +248,7 @@ impl<B> Iterator for ValidationBatches<B> {
     type Item = Result<B, DatasetError>;
 
     fn next(&mut self) -> Option<Self::Item> {
-        // The measurements so far are then discarded.
+        // What was measured so far then counts for nothing, and a resume measures it again.
         if self.session.wants_to_stop_now() {
             return None;
         }
@@ -240,6 +257,9 @@ impl<B> Iterator for ValidationBatches<B> {
         // Pictures and measurements of drawn images come last.
         if self.done >= self.total && !self.is_left_out {
             self.session.set_validated(true);
+        }
+        if batch.is_none() && !self.is_left_out {
+            self.session.set_owes_validation(false);
         }
         batch
     }
@@ -308,6 +328,27 @@ mod tests {
     }
 
     #[test]
+    fn an_owed_validation_comes_before_the_next_steps_on_every_device() {
+        let training: TrainingConfig = toml::from_str(
+            "steps = 25\nbatch_size = 4\nlearning_rate = 0.1\ncheckpoint_every = 10",
+        )
+        .unwrap();
+        for (first, next) in [(10, 10), (20, 5), (25, 0)] {
+            let session = Session::new(first, StopSignal::default());
+            session.set_owes_validation(true);
+            let plan = Arc::new(Plan::new(&training, 50, 2, 0));
+            let loader = TrainingLoader::new(Arc::new(Nothing), plan, session, Device::flex());
+            let loader = loader.after_owed_validation();
+            let images = loader.num_items();
+            for start in [0, images / 2] {
+                let device = loader.slice(start, start + images / 2);
+                let rounds = [(); 2].map(|()| device.iter().count());
+                assert_eq!(rounds, [0, next], "after step {first}");
+            }
+        }
+    }
+
+    #[test]
     fn a_step_under_way_is_given_up_by_all_devices_before_the_same_batch() {
         let training: TrainingConfig = toml::from_str(
             "steps = 25\nbatch_size = 1\naccumulate = 4\nlearning_rate = 0.1\ncheckpoint_every = 10",
@@ -368,6 +409,10 @@ mod tests {
                 5
             }
         }
+        let session = Session::new(3, StopSignal::default());
+        let loader = ValidationLoader::new(Arc::new(Five), session.clone(), Device::flex());
+        assert_eq!(loader.iter().count(), 6);
+        assert!(session.is_validated() && !session.owes_validation());
         for (seen, is_whole) in [(0, false), (4, false), (5, true), (6, true)] {
             let signal = StopSignal::default();
             let session = Session::new(3, signal.clone());
@@ -377,8 +422,9 @@ mod tests {
             signal.request();
             assert!(batches.next().is_none());
             assert_eq!(session.is_validated(), is_whole, "{seen}");
+            assert!(session.owes_validation(), "{seen}");
             assert_eq!(loader.iter().count(), 0);
-            assert!(!session.is_validated());
+            assert!(!session.is_validated() && session.owes_validation());
         }
     }
 }

@@ -1,6 +1,6 @@
 //! `metrics.csv`, and `curves.svg` and `.png`: one row per round, and the picture of all rows.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 
@@ -124,10 +124,13 @@ pub(crate) fn add_rows(csv: &Path, rows: &Rows) -> Result<(), TrainError> {
     write_atomically(csv, to_csv(&all).as_bytes())
 }
 
-/// Adds the rows of the steps that have none yet.
+/// Adds the cells that are not there yet.
 fn add_absent(rows: &mut Rows, more: &Rows) {
-    for (&step, row) in more {
-        rows.entry(step).or_insert_with(|| row.clone());
+    for (&step, cells) in more {
+        let row = rows.entry(step).or_default();
+        for (name, &value) in cells {
+            row.entry(name.clone()).or_insert(value);
+        }
     }
 }
 
@@ -167,15 +170,26 @@ pub(crate) fn rows_in(csv: &Path) -> Result<Rows, TrainError> {
         other => other.map_err(TrainError::file("read", csv))?,
     };
     let text = String::from_utf8(bytes).map_err(|_| "it is not text in UTF-8".to_owned());
-    text.and_then(|text| parse_rows(&text)).map_err(|problem| {
-        TrainError::Run(format!(
-            "{} is damaged, {problem}: repair it, or move it away to begin the curves with the next row",
-            csv.display()
-        ))
+    let rows = text.and_then(|text| parse_rows(&text));
+    rows.map_err(|problem| TrainError::Metrics {
+        path: csv.to_owned(),
+        problem,
     })
 }
 
-/// The rows in the text of a file, or a sentence that says what is wrong with it.
+/// The letters of a cell that a message shows.
+const SHOWN: usize = 60;
+
+/// What is in a cell, in quotes.
+fn shown(cell: &str) -> String {
+    match cell.char_indices().nth(SHOWN) {
+        Some((end, _)) => format!("{:?}...", &cell[..end]),
+        None => format!("{cell:?}"),
+    }
+}
+
+/// The rows in the text of a file, or what is wrong with it. Each line has all its cells, empty or not, and ends in a newline:
+/// what has not was cut off, and its last number with it.
 fn parse_rows(text: &str) -> Result<Rows, String> {
     let mut lines = text.lines();
     let Some(columns) = lines.next() else {
@@ -185,16 +199,30 @@ fn parse_rows(text: &str) -> Result<Rows, String> {
     if columns.next() != Some("step") {
         return Err("its first line does not begin with `step,`".to_owned());
     }
-    let columns: Vec<&str> = columns.collect();
+    let columns: Vec<&str> = columns.map(str::trim).collect();
+    let mut names = BTreeSet::new();
+    if let Some(twice) = columns.iter().find(|name| !names.insert(**name)) {
+        return Err(format!(
+            "its first line has the column {} twice",
+            shown(twice)
+        ));
+    }
+    if !text.ends_with('\n') {
+        return Err("its last line is cut off".to_owned());
+    }
     let mut rows = Rows::new();
     for (line, number) in lines.zip(2..).filter(|(line, _)| !line.trim().is_empty()) {
-        let wrong = |cell: &str| format!("line {number} has {cell:?} where a number belongs");
+        let wrong =
+            |cell: &str| format!("line {number} has {} where a number belongs", shown(cell));
         let mut cells = line.split(',').map(str::trim);
         let step = cells.next().unwrap_or_default();
         let step = step.parse().map_err(|_| wrong(step))?;
         let cells: Vec<&str> = cells.collect();
         if cells.len() > columns.len() {
             return Err(format!("line {number} has more cells than the first line"));
+        }
+        if cells.len() < columns.len() {
+            return Err(format!("line {number} has fewer cells than the first line"));
         }
         let mut row = BTreeMap::new();
         for (name, cell) in columns
@@ -269,7 +297,7 @@ impl MetricLogger for RunLog {
             tracing::warn!("{warning}");
         }
         let step = self.session.steps_done();
-        // If a resumed run has nothing left to train, the row exists and gets the new measurements.
+        // Where a resumed run began with the validation that a stop had left, the row is there and lacks what that measured.
         let known = self.rows.entry(step).or_default();
         known.extend(row);
         let mut unwritten = known.clone();
@@ -319,6 +347,19 @@ mod tests {
             ("step,loss/train\n10,0.5\nten,0.4\n", "line 3 has \"ten\""),
             ("step,loss/train\n10,\"0,5\"\n", "line 2 has more cells"),
             ("step,loss/train\n10,half\n", "line 2 has \"half\""),
+            (
+                "step,loss/train\n10,0.5\n20,0.4",
+                "its last line is cut off",
+            ),
+            ("step,loss/tr", "its last line is cut off"),
+            (
+                "step,loss/train,loss/valid\n10,0.5\n20,0.4,0.3\n",
+                "line 2 has fewer cells",
+            ),
+            (
+                "step,loss/train,loss/valid,loss/train\n10,0.5,,0.3\n",
+                "the column \"loss/train\" twice",
+            ),
             ("step,loss/train\n10;0.5\n", "line 2 has \"10;0.5\""),
             (
                 "step,loss/train\n10,0.5\n10,0.4\n",
@@ -327,6 +368,25 @@ mod tests {
         ] {
             let problem = parse_rows(text).unwrap_err();
             assert!(problem.contains(words), "{text:?}: {problem}");
+        }
+        for long in ["x".repeat(5000), "\u{e9}".repeat(5000)] {
+            for text in [
+                format!("step,loss/train\n10,{long}\n"),
+                format!("step,loss/train\n{long},1\n"),
+                format!("step,{long},{long}\n"),
+            ] {
+                let problem = parse_rows(&text).unwrap_err();
+                assert!(problem.len() < 200, "{problem}");
+            }
+        }
+    }
+
+    #[test]
+    fn no_cut_of_a_table_within_its_rows_is_believed() {
+        let text = "step,loss/train,loss/valid\n10,0.5,0.25\n20,0.125,\n";
+        for end in 1..text.len() {
+            let cut = &text[..end];
+            assert_eq!(parse_rows(cut).is_ok(), cut.ends_with('\n'), "{cut:?}");
         }
     }
 

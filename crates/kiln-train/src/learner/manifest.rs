@@ -21,6 +21,9 @@ pub(super) struct Manifest {
     /// The criterion that is smallest at the best checkpoint, usually the validation loss; absent if it was not
     /// measured.
     pub(super) criterion: Option<f64>,
+    /// Whether a stop came before the end of the validation that belongs to it, pictures and measurements included.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub(super) owes_validation: bool,
     /// The version of kiln that wrote it.
     pub(super) kiln: String,
     /// The training that it belongs to; older versions did not record it.
@@ -84,6 +87,7 @@ mod tests {
         let manifest = Manifest {
             step: 1_234,
             criterion: Some(0.1 + 0.2),
+            owes_validation: true,
             kiln: "test".to_owned(),
             identity: None,
             rows: Rows::from([(7, BTreeMap::from([("loss/train".to_owned(), 1e-7)]))]),

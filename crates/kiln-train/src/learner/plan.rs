@@ -103,10 +103,28 @@ impl Plan {
         let (images, items) = (self.step_images(), self.items);
         (images > items).then(|| {
             format!(
-                "a step sees {images} images (batch_size x accumulate x devices), and there are only {items} to train on, so it sees some of them more than once: batch_size = {} would do",
-                (items / (self.devices * self.accumulate).max(1)).max(1)
+                "a step sees {images} images (batch_size x accumulate x devices), and there are only {items} to train on, so it sees some of them more than once: {} would do",
+                self.settings_of_a_pass()
             )
         })
+    }
+
+    /// The setting to change, and its value, with which a step sees each image at most once. Batches that fit by themselves
+    /// stay as they are.
+    fn settings_of_a_pass(&self) -> String {
+        let fitting = |together: usize| self.items / together.max(1);
+        let accumulate = fitting(self.batch_size * self.devices);
+        let batch_size = fitting(self.accumulate * self.devices);
+        let with_one = fitting(self.devices);
+        match (accumulate, batch_size, with_one) {
+            (1.., _, _) => format!("accumulate = {accumulate}"),
+            (0, 1.., _) => format!("batch_size = {batch_size}"),
+            (0, 0, 1..) => format!("batch_size = {with_one} with accumulate = 1"),
+            (0, 0, 0) => {
+                let devices = counted(self.items.max(1), "device");
+                format!("{devices} with batch_size = 1 and accumulate = 1")
+            }
+        }
     }
 
     /// The number of passes over the data in `steps` steps.
@@ -132,6 +150,19 @@ impl Plan {
     /// The round, from one, that step `step` belongs to.
     pub(crate) fn round_of(&self, step: usize) -> usize {
         step / self.round() + 1
+    }
+
+    /// Whether a round ends, with a validation, after `step` steps.
+    pub(crate) fn ends_round(&self, step: usize) -> bool {
+        step > 0 && (step == self.steps || step < self.steps && step.is_multiple_of(self.round()))
+    }
+
+    /// Rounds that are over after `step` steps; if that round `owes` its validation, those before it.
+    pub(crate) fn rounds_before(&self, step: usize, owes: bool) -> usize {
+        match owes {
+            true => step.div_ceil(self.round()).saturating_sub(1),
+            false => self.round_of(step) - 1,
+        }
     }
 
     /// Whether to draw after the round that ended after `steps_done` steps: after each period `every`, and after the
@@ -310,6 +341,32 @@ mod tests {
     }
 
     #[test]
+    fn what_is_too_much_for_a_pass_is_named() {
+        // 50 images; batch size, devices, accumulate.
+        for (cut, advice) in [
+            ((1, 1, 90), ": accumulate = 50 would do"),
+            ((20, 2, 2), ": accumulate = 1 would do"),
+            ((8, 1, 10), ": accumulate = 6 would do"),
+            ((64, 1, 1), ": batch_size = 50 would do"),
+            ((64, 2, 5), ": batch_size = 5 would do"),
+            (
+                (64, 2, 64),
+                ": batch_size = 25 with accumulate = 1 would do",
+            ),
+            (
+                (1, 60, 1),
+                ": 50 devices with batch_size = 1 and accumulate = 1 would do",
+            ),
+        ] {
+            let warning = plan(cut.0, cut.1, cut.2).warning().unwrap();
+            assert!(warning.ends_with(advice), "{cut:?}: {warning}");
+        }
+        for (batch_size, devices, accumulate) in [(50, 1, 1), (1, 1, 50), (5, 5, 2)] {
+            assert_eq!(plan(batch_size, devices, accumulate).warning(), None);
+        }
+    }
+
+    #[test]
     fn rounds_cover_all_steps() {
         let plan = plan(8, 1, 1);
         assert_eq!(plan.rounds(), 3);
@@ -318,6 +375,11 @@ mod tests {
         assert_eq!(plan.rest_of_round(20), 20..25);
         assert_eq!(plan.round_of(13), 2);
         assert_eq!(plan.batches_before(13), 3);
+        let ends = |&step: &usize| plan.ends_round(step);
+        assert!([10, 20, 25].iter().all(ends));
+        assert!(![0, 3, 13, 24, 26, 30].iter().any(ends));
+        let before = |owes| [10, 20, 25].map(|step| plan.rounds_before(step, owes));
+        assert_eq!((before(false), before(true)), ([1, 2, 2], [0, 1, 2]));
         assert_eq!(plan.step_after(13, 40), 15, "the round began at step 10");
         assert_eq!(plan.step_after(22, 64), 24, "the last round has five steps");
     }

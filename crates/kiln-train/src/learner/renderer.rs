@@ -100,8 +100,12 @@ impl LineRenderer {
         } else {
             "  "
         };
-        line += &format!("{metrics}{:.0} images/s", self.images_per_second);
-        line + &self.left(step)
+        line += &metrics;
+        // Unless it only makes up for a validation.
+        if self.images_per_second > 0.0 {
+            line += &format!("{:.0} images/s", self.images_per_second);
+        }
+        line.trim_end().to_owned() + &self.left(step)
     }
 
     /// `step 1520/20000  pass 1.62  8%  25 min left`, in the middle of a round.
@@ -163,6 +167,9 @@ impl TrainingProgressLogger for LineRenderer {
         let (label, images) = (label.unwrap_or("training"), plan.step_images());
         let from = match began_at_step {
             0 => String::new(),
+            step if self.session.owes_validation() => {
+                format!(", going on with the validation of step {step}")
+            }
             step => format!(", going on after step {step}"),
         };
         let (steps, images) = (counted(*steps, "step"), counted(images, "image"));

@@ -15,8 +15,8 @@ use kiln_pipeline::plots::Rows;
 
 /// A request to stop. Any code can make it, such as a Ctrl-C handler or another thread.
 ///
-/// The training saves a checkpoint and returns. A stop interrupts a step of several micro-batches (`accumulate`), and a
-/// resume repeats it from its start. It also interrupts pictures and measurements, which are then missing.
+/// The training saves a checkpoint and returns. A step of several micro-batches (`accumulate`) that is under way is left, and
+/// a resume does it again from its start; so is a validation, with its pictures and measurements. Several ranks finish both.
 #[derive(Debug, Clone)]
 pub struct StopSignal(Arc<Asked>);
 
@@ -134,6 +134,8 @@ struct State {
     give_up_before: AtomicUsize,
     /// Whether the newest validation used all its images.
     is_validated: AtomicBool,
+    /// Whether a validation, or a picture or measurement that belongs to it, is still to be done after the finished steps.
+    owes_validation: AtomicBool,
     stop: StopSignal,
     /// Set by the terminal dashboard's quit key.
     dashboard: Interrupter,
@@ -168,6 +170,7 @@ impl Session {
             stop_before: AtomicUsize::new(usize::MAX),
             give_up_before: AtomicUsize::new(usize::MAX),
             is_validated: AtomicBool::new(false),
+            owes_validation: AtomicBool::new(false),
             stop,
             dashboard: Interrupter::new(),
             learner: Interrupter::new(),
@@ -217,21 +220,30 @@ impl Session {
     /// Whether to give up the current step before its batch `batch`. As in [`Self::ends_before`], the first device's
     /// loader decides. Several ranks always finish a step, because they learn of each other's wishes at its end.
     pub(crate) fn gives_up_before(&self, batch: usize, decides: bool) -> bool {
-        if decides && self.ranks().is_alone() && self.wants_to_stop_now() {
+        if decides && self.wants_to_stop_now() {
             self.0.give_up_before.fetch_min(batch, Ordering::AcqRel);
         }
         batch >= self.0.give_up_before.load(Ordering::Acquire)
     }
 
-    /// Whether somebody waits for this process to end.
+    /// Whether what is under way is to be left, because somebody waits for this process to end. Several ranks end together,
+    /// after a step, so none of them leaves anything.
     pub(crate) fn wants_to_stop_now(&self) -> bool {
-        self.0.stop.is_at_once() || self.0.dashboard.should_stop()
+        self.ranks().is_alone() && (self.0.stop.is_at_once() || self.0.dashboard.should_stop())
     }
 
-    /// Ends optional long work between steps.
+    /// Ends work before the first step.
     ///
     /// # Errors
-    /// [`TrainError::Stopped`] once somebody waits for this process to end.
+    /// [`TrainError::Stopped`] once a stop was requested.
+    pub(crate) fn check_start(&self) -> Result<(), TrainError> {
+        self.0.stop.check()
+    }
+
+    /// Ends long work between steps, which a resume does again.
+    ///
+    /// # Errors
+    /// [`TrainError::Stopped`] where it is to be left.
     pub(crate) fn check(&self) -> Result<(), TrainError> {
         match self.wants_to_stop_now() {
             true => Err(TrainError::Stopped),
@@ -251,6 +263,15 @@ impl Session {
 
     pub(crate) fn set_validated(&self, is_whole: bool) {
         self.0.is_validated.store(is_whole, Ordering::Release);
+    }
+
+    /// Whether a validation is still to be done after the finished steps, or its pictures and measurements.
+    pub(crate) fn owes_validation(&self) -> bool {
+        self.0.owes_validation.load(Ordering::Acquire)
+    }
+
+    pub(crate) fn set_owes_validation(&self, owes: bool) {
+        self.0.owes_validation.store(owes, Ordering::Release);
     }
 
     /// Whether the finished steps have reached a requested stop.

@@ -143,6 +143,8 @@ impl Drop for Claimed {
 impl Claimed {
     /// Best effort: the user sees the error that ended the training.
     fn undo(&self) {
+        // Where the program ends without waiting for the training, it may be writing.
+        let _ = clear_leftovers(&self.run, &self.stage);
         match &self.config {
             Some(before) if read_text(&self.run.config()).ok().as_ref() != Some(before) => {
                 let _ = write_atomically(&self.run.config(), before.as_bytes());

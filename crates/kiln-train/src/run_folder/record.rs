@@ -36,6 +36,8 @@ pub struct StageRecord {
     pub training: TrainingConfig,
     /// The rows of `metrics.csv` by step: values by column, such as `loss/train` and `loss/valid`.
     pub rows: BTreeMap<usize, BTreeMap<String, f64>>,
+    /// What keeps `metrics.csv` from being read, if something does. There are no rows then.
+    pub damage: Option<String>,
 }
 
 impl RunRecord {
@@ -46,14 +48,22 @@ impl RunRecord {
     pub fn open(path: &Path) -> Result<Self, TrainError> {
         let folder = RunFolder::new(path);
         let experiment = Experiment::load(&folder.config(), &[])?;
-        let stage = |name, stage: StageFolder, training: &TrainingConfig| StageRecord {
-            name,
-            training: training.clone(),
-            // The record is useful without the curves, too.
-            rows: rows_in(&stage.metrics()).unwrap_or_else(|error| {
-                tracing::warn!("{error}");
-                BTreeMap::new()
-            }),
+        let stage = |name, stage: StageFolder, training: &TrainingConfig| {
+            // What was learnt can be said without its curves.
+            let (rows, damage) = match rows_in(&stage.metrics()) {
+                Ok(rows) => (rows, None),
+                Err(TrainError::Metrics { path, problem }) => {
+                    let what = format!("{} is damaged, {problem}", path.display());
+                    (BTreeMap::new(), Some(what))
+                }
+                Err(error) => (BTreeMap::new(), Some(error.to_string())),
+            };
+            StageRecord {
+                name,
+                training: training.clone(),
+                rows,
+                damage,
+            }
         };
         let first_stage = experiment.first_stage.iter();
         let stages = first_stage
@@ -63,7 +73,7 @@ impl RunRecord {
                 folder.stage_2(),
                 &experiment.stage_2.training,
             )])
-            .filter(|stage| !stage.rows.is_empty())
+            .filter(|stage| !stage.rows.is_empty() || stage.damage.is_some())
             .collect();
         Ok(Self {
             folder,
@@ -239,6 +249,7 @@ mod tests {
             name: "stage 1",
             training: record(place.path()).experiment.stage_2.training,
             rows: rows_in(&place.path().join("metrics.csv")).unwrap(),
+            damage: None,
         };
         assert_eq!(stage.steps_done(), 20);
         assert_eq!(stage.newest("loss/train"), Some(2.0));

@@ -128,7 +128,7 @@ impl<'a> Start<'a> {
         self.resume.as_ref()?.identity.as_ref()
     }
 
-    /// Whether all `steps` are done, and the model was `trained` for as many steps as the checkpoint.
+    /// Whether all of `steps` are done, with their validation, and `trained` says that the model has learnt for as many as the checkpoint.
     ///
     /// # Errors
     /// If more steps are done than requested, and there is no such model.
@@ -141,7 +141,9 @@ impl<'a> Start<'a> {
         if self.resume.is_none() || done < steps {
             return Ok(false);
         }
-        let is_finished = trained() == Some(done);
+        let owes_validation =
+            (self.resume.as_ref()).is_some_and(|checkpoint| checkpoint.owes_validation);
+        let is_finished = !(owes_validation && done == steps) && trained() == Some(done);
         if is_finished && self.options.ranks.is_first() {
             let why = "nothing is left to train, so what was set changes nothing";
             if let Ok(recorded) = kiln_data::read_text(&self.run.config()) {
