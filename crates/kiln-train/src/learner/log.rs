@@ -200,7 +200,7 @@ fn parse_rows(text: &str) -> Result<Rows, String> {
         return Err("its first line does not begin with `step,`".to_owned());
     }
     let columns: Vec<&str> = columns.map(str::trim).collect();
-    let mut names = BTreeSet::new();
+    let mut names = BTreeSet::from(["step"]);
     if let Some(twice) = columns.iter().find(|name| !names.insert(**name)) {
         return Err(format!(
             "its first line has the column {} twice",
@@ -352,6 +352,10 @@ mod tests {
                 "its last line is cut off",
             ),
             ("step,loss/tr", "its last line is cut off"),
+            (
+                "step,loss/train,step\n10,0.5,20\n",
+                "the column \"step\" twice",
+            ),
             (
                 "step,loss/train,loss/valid\n10,0.5\n20,0.4,0.3\n",
                 "line 2 has fewer cells",
