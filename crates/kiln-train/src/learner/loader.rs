@@ -340,10 +340,11 @@ mod tests {
             let loader = TrainingLoader::new(Arc::new(Nothing), plan, session, Device::flex());
             let loader = loader.after_owed_validation();
             let images = loader.num_items();
-            for start in [0, images / 2] {
-                let device = loader.slice(start, start + images / 2);
-                let rounds = [(); 2].map(|()| device.iter().count());
-                assert_eq!(rounds, [0, next], "after step {first}");
+            let devices = [0, images / 2].map(|start| loader.slice(start, start + images / 2));
+            for steps in [0, next] {
+                let rounds = devices.each_ref().map(|device| device.iter());
+                let seen = rounds.map(Iterator::count);
+                assert_eq!(seen, [steps; 2], "after step {first}");
             }
         }
     }
