@@ -79,7 +79,7 @@ fn foreign_folders_are_refused_before_any_work() {
     ] {
         let sentence = workplace.fail(command);
         assert!(
-            sentence.contains("project holds \"src\", which kiln did not write"),
+            sentence.contains("project holds \"config.json\", which kiln did not write"),
             "{command}: {sentence}"
         );
     }
