@@ -15,7 +15,7 @@ use std::{env, path::Path};
 use burn::tensor::{Device, Tensor};
 use common::{Train, experiment, in_pixel_space, options, pixels, stage_1, stage_2, weights};
 use kiln::pictures::Images;
-use kiln::{DeviceError, Devices, Pipeline, SampleOptions};
+use kiln::{DeviceError, Devices, Moment, Pipeline, SampleOptions};
 use kiln_train::{Experiment, RunOptions};
 
 /// The largest difference of two latents, whose standard deviation is 1.
@@ -95,10 +95,11 @@ fn drawn_images_are_those_of_the_processor() {
             ..pipeline.default_options()
         };
         let mut latents: Option<Tensor<4>> = None;
-        let images = pipeline.sample(&options, |moment| {
+        let observer = &mut |moment: Moment<'_>| {
             latents = Some(moment.latents.clone());
             Ok(())
-        });
+        };
+        let images = pipeline.sample(options.observed(observer));
         let latents = latents.unwrap().into_data();
         (latents.iter::<f32>().collect(), images.unwrap())
     };
