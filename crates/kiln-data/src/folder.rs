@@ -12,25 +12,12 @@ use crate::kind::Kind;
 use crate::loading::Found;
 use crate::names;
 use crate::order::shuffled;
-use crate::split_names;
+use crate::split_names::{self, TRAIN, VALIDATION, is_split};
 
 /// Extensions of images: such a file is an image or is damaged. For all others the content decides.
 const IMAGE_EXTENSIONS: [&str; 15] = [
     "png", "jpg", "jpeg", "jpe", "jfif", "webp", "bmp", "dib", "gif", "tif", "tiff", "pnm", "ppm",
     "pgm", "pbm",
-];
-/// The names of folders with the training set, as in Python's `datasets`.
-pub const TRAIN: [&str; 2] = ["train", "training"];
-/// The names of folders with the validation set; the first that exists is used.
-pub const VALIDATION: [&str; 8] = [
-    "validation",
-    "valid",
-    "val",
-    "dev",
-    "test",
-    "testing",
-    "eval",
-    "evaluation",
 ];
 
 /// Images sorted by split and class.
@@ -105,7 +92,7 @@ pub(crate) fn arrange(entries: Vec<Entry>, skipped: &mut Skipped) -> Layout {
     let mut entries = images(entries, skipped);
     let mut depth = common_folders(&entries);
     let outside = depth;
-    let first_folder = |entry: &Entry| folders(entry).nth(outside).map(str::to_lowercase);
+    let first_folder = |entry: &Entry| entry.folders().nth(outside).map(str::to_lowercase);
     let top: BTreeSet<String> = entries.iter().filter_map(first_folder).collect();
     let has_training = TRAIN.into_iter().any(|name| top.contains(name));
     let split = VALIDATION
@@ -148,7 +135,7 @@ pub(crate) fn arrange(entries: Vec<Entry>, skipped: &mut Skipped) -> Layout {
     for warning in split_names::mistaken(entries.iter().chain(&held_out), outside, depth) {
         tracing::warn!("{warning}");
     }
-    let class = |entry: &Entry| folders(entry).nth(depth).map(str::to_owned);
+    let class = |entry: &Entry| entry.folders().nth(depth).map(str::to_owned);
     let every_class: BTreeSet<String> = entries.iter().chain(&held_out).filter_map(class).collect();
     let class_names: Vec<String> = every_class.into_iter().collect();
     let item = |entry: Entry| {
@@ -169,11 +156,6 @@ pub(crate) fn arrange(entries: Vec<Entry>, skipped: &mut Skipped) -> Layout {
         train,
         validation,
     }
-}
-
-/// Whether a folder's name, in small letters, is that of a split.
-fn is_split(name: &str) -> bool {
-    TRAIN.contains(&name) || VALIDATION.contains(&name)
 }
 
 /// `test/ and val/`
@@ -216,20 +198,15 @@ fn why_no_image(entry: &Entry) -> Option<Why> {
     }
 }
 
-/// The folders above a file, from the outermost.
-pub(crate) fn folders(entry: &Entry) -> impl Iterator<Item = &str> {
-    let folder = entry.name.rsplit_once('/').map_or("", |(folder, _)| folder);
-    folder.split('/').filter(|part| !part.is_empty())
-}
-
 /// How many folders all entries share.
 fn common_folders(entries: &[Entry]) -> usize {
     let Some((first, others)) = entries.split_first() else {
         return 0;
     };
     let shared = |entry: &Entry| {
-        folders(first)
-            .zip(folders(entry))
+        first
+            .folders()
+            .zip(entry.folders())
             .take_while(|(mine, other)| mine == other)
             .count()
     };
@@ -237,7 +214,7 @@ fn common_folders(entries: &[Entry]) -> usize {
         .iter()
         .map(shared)
         .min()
-        .unwrap_or_else(|| folders(first).count())
+        .unwrap_or_else(|| first.folders().count())
 }
 
 #[cfg(test)]

@@ -70,7 +70,7 @@ pub use download::{
     Downloaded, PYTORCH_FID_FILE, PYTORCH_FID_SHA256, cache_folder, pytorch_fid_weights,
 };
 pub use error::DataError;
-pub use folder::{TRAIN, VALIDATION, held_out};
+pub use folder::held_out;
 pub use image_file::ImageFile;
 pub use image_shape::ImageShape;
 pub use names::is_unprintable;
@@ -82,6 +82,7 @@ pub use progress::{NoProgress, Progress, ProgressUnit, Task};
 pub use regular_file::{open_regular, read_regular};
 #[cfg(feature = "download")]
 pub use request::{Origin, Request, resolved};
+pub use split_names::{TRAIN, VALIDATION};
 pub use table::{Tables, open_tables};
 pub use text_file::read_text;
 #[cfg(feature = "download")]

@@ -1,10 +1,23 @@
-//! Folders whose names look like those of splits, but which are none: `train_set/` beside `test_set/`, or `train/` and
-//! `test/` within another folder. Such a data set opens, and is not the one that its owner means.
+//! Names of folders with the splits of a data set, and folders whose names only look like those: `train_set/` beside
+//! `test_set/`, or `train/` and `test/` within another folder. Such a data set opens, but not as its owner means it.
 
 use std::collections::BTreeSet;
 
 use crate::contents::Entry;
-use crate::folder::{TRAIN, VALIDATION, folders};
+
+/// The names of folders with the training set, as in Python's `datasets`.
+pub const TRAIN: [&str; 2] = ["train", "training"];
+/// The names of folders with the validation set; the first that exists is used.
+pub const VALIDATION: [&str; 8] = [
+    "validation",
+    "valid",
+    "val",
+    "dev",
+    "test",
+    "testing",
+    "eval",
+    "evaluation",
+];
 
 /// How many folders from the outermost one can be splits that were meant.
 const LEVELS: usize = 2;
@@ -12,6 +25,11 @@ const LEVELS: usize = 2;
 const LISTED: usize = 4;
 /// What may follow a split's name in one word, as in `trainset`.
 const SUFFIXES: [&str; 2] = ["set", "data"];
+
+/// Whether a folder's name, in small letters, is that of a split.
+pub(crate) fn is_split(name: &str) -> bool {
+    TRAIN.contains(&name) || VALIDATION.contains(&name)
+}
 
 /// Warnings of folders that look like splits among those of the images: `outer` is how many folders hold all images, and
 /// `class` how many there are above the folder that is a class.
@@ -23,7 +41,7 @@ pub(crate) fn mistaken<'a>(
     let mut found = [BTreeSet::new(), BTreeSet::new()];
     let [classes, within] = &mut found;
     for image in images {
-        let folders: Vec<&str> = folders(image).take(outer + LEVELS).collect();
+        let folders: Vec<&str> = image.folders().take(outer + LEVELS).collect();
         for level in class..folders.len() {
             if looks_like_split(folders[level]) {
                 let path = format!("{}/", folders[outer..=level].join("/"));
@@ -78,7 +96,6 @@ fn looks_like_split(name: &str) -> bool {
     }
     words.iter().any(|word| {
         let short = SUFFIXES.iter().find_map(|end| word.strip_suffix(end));
-        let is_split = |word: &str| TRAIN.contains(&word) || VALIDATION.contains(&word);
         is_split(word) || short.is_some_and(is_split)
     })
 }

@@ -32,6 +32,12 @@ impl Entry {
     pub(crate) fn file_name(&self) -> &str {
         self.name.rsplit('/').next().unwrap_or(&self.name)
     }
+
+    /// The folders above the file, from the outermost.
+    pub(crate) fn folders(&self) -> impl Iterator<Item = &str> {
+        let folder = self.name.rsplit_once('/').map_or("", |(folder, _)| folder);
+        folder.split('/').filter(|part| !part.is_empty())
+    }
 }
 
 /// Where the bytes of a file are.

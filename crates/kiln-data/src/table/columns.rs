@@ -6,7 +6,7 @@ use parquet::basic::{Compression, ConvertedType, LogicalType, Type};
 use parquet::file::reader::{FileReader, SerializedFileReader};
 use parquet::schema::types::{ColumnDescriptor, SchemaDescriptor};
 
-use super::declared::Declared;
+use super::declared::{Declared, shown};
 use crate::config::DataConfig;
 use crate::names;
 
@@ -274,9 +274,4 @@ fn complaint(
         declared.problems.join(", "),
         shown(image.column)
     ))
-}
-
-/// A column's name in messages.
-pub(super) fn shown(name: &str) -> String {
-    format!("`{}`", names::printable(name))
 }

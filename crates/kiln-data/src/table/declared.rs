@@ -9,7 +9,6 @@ use std::collections::BTreeSet;
 use parquet::file::metadata::KeyValue;
 use serde_json::{Map, Value};
 
-use super::columns::shown;
 use crate::names;
 
 /// The metadata's key.
@@ -147,6 +146,11 @@ fn is_nested(feature: &Value) -> bool {
             .all(|part| part.is_object() || part.is_array()),
         _ => false,
     }
+}
+
+/// A column's name in messages.
+pub(super) fn shown(name: &str) -> String {
+    format!("`{}`", names::printable(name))
 }
 
 #[cfg(test)]
