@@ -152,7 +152,7 @@ pub fn update<M: Module>(shadow: M, model: &M, decay: f64) -> M {
 
 /// The same parameter with another value. It keeps what autodiff, an optimizer or a multi-device strategy has recorded
 /// about it.
-pub(crate) fn replace_value<const D: usize>(
+pub fn replace_value<const D: usize>(
     parameter: Param<Tensor<D>>,
     value: Tensor<D>,
 ) -> Param<Tensor<D>> {

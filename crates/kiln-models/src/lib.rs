@@ -6,6 +6,7 @@
 //! - [`VqVaeConfig`], [`AutoencoderKlConfig`] and [`UNet2dConfig`] are their `config.json`, and [`load_weights`] and
 //!   [`save_weights`] read and write their safetensors, so that diffusers loads a model trained here, and the other way
 //!   round.
+//! - [`Discriminator`] tells images from reconstructions while a first stage is trained.
 //! - [`ema`] averages weights over the steps of training.
 //!
 //! ```
@@ -30,6 +31,7 @@ mod autoencoder;
 mod blocks;
 pub mod bottleneck;
 mod config;
+mod discriminator;
 pub mod ema;
 mod error;
 mod feature_maps;
@@ -45,6 +47,7 @@ pub use autoencoder::{
     NormType, VqVaeConfig,
 };
 pub use blocks::{Activation, TimeScaleShift};
+pub use discriminator::{Discriminator, DiscriminatorConfig, Judgement};
 pub use error::{ConfigError, WeightsError};
 pub use feature_maps::FeatureMaps;
 pub use memory::{free_memory, too_little_memory};

@@ -43,9 +43,10 @@ pub use counted::counted;
 pub use denoising::evaluation::{seen_in, seen_in_dataset};
 pub use error::TrainError;
 pub use experiment::{
-    Augmentation, Best, ClassifierExperiment, ConfigError, EvaluationConfig, Experiment,
-    FirstStageConfig, Interval, SamplingConfig, Stage1Config, Stage2Config, TrainingConfig,
-    overrides_of_run,
+    AdversarialConfig, Augmentation, Balanced, Best, ClassifierExperiment, ConfigError,
+    DifferentiableChange, EquivarianceConfig, EvaluationConfig, Experiment, Extent,
+    FirstStageConfig, Interval, SamplingConfig, Stage1Config, Stage2Config, TermWeight,
+    TrainingConfig, overrides_of_run,
 };
 #[doc(hidden)]
 pub use learner::dashboard;

@@ -50,6 +50,7 @@ pub fn vqvae_steps(
     let trainee = first_stage::trainee(
         first_stage,
         network,
+        experiment.seed,
         0,
         &Plan::new(&training, total_images, images.len(), experiment.seed),
         RunFolder::new(Path::new("")).stage_1(),

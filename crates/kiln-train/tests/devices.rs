@@ -128,6 +128,28 @@ fn stage_1_with_averages_for_its_codebook() {
     training.check();
 }
 
+/// A first stage with everything that a discriminator may have. It judges from the second step on and counts from the
+/// fourth.
+fn with_a_discriminator(overrides: &[&str]) -> Experiment {
+    let own = r#"stage_1.adversarial={
+        weight = { balanced = 0.5 }, feature_matching = 0.1, start = 3, head_start = 2, ramp = 4, lecam = 0.1,
+        augmentation = ["colour", "translation", "cutout"], discriminator = { channels = 8 }
+    }"#;
+    experiment(&[&[own], overrides].concat())
+}
+
+#[test]
+fn stage_1_with_a_discriminator() {
+    let training = Training {
+        train: stage_1,
+        experiment: with_a_discriminator,
+        table: "stage_1",
+        folder: "vqvae",
+        vqvae: None,
+    };
+    training.check();
+}
+
 #[test]
 fn latent_diffusion() {
     let place = tempfile::tempdir().unwrap();
@@ -177,7 +199,14 @@ fn every_run_has_the_same_bits_and_resumes_exactly() {
         folder: "diffusion",
         vqvae: None,
     };
-    for training in [vqvae, unet] {
+    let judged = Training {
+        train: stage_1,
+        experiment: with_a_discriminator,
+        table: "stage_1",
+        folder: "vqvae",
+        vqvae: None,
+    };
+    for training in [vqvae, judged, unet] {
         let table = training.table;
         for cut in [
             ("cpu:3", Strategy::Main, 2, 1),

@@ -32,6 +32,34 @@ fn both_stages_resume_bit_for_bit_from_any_step() {
     }
 }
 
+/// At every kind of step: before the discriminator learns, while it learns alone, while its weight rises.
+#[test]
+fn a_first_stage_with_a_discriminator_resumes_bit_for_bit() {
+    let place = tempfile::tempdir().unwrap();
+    let adversarial = r#"stage_1.adversarial={
+        weight = { balanced = 0.5 }, start = 4, head_start = "20%", ramp = "50%", lecam = 0.1,
+        augmentation = ["translation"], discriminator = { channels = 8, layers = 1 }
+    }"#;
+    let with = experiment(&[adversarial]);
+    let whole = options(&place.path().join("whole"));
+    stage_1(&with, &whole).unwrap();
+    let pieces = options(&place.path().join("pieces"));
+    in_pieces(stage_1, &with, &pieces, &[1, 3, 6, 9]);
+    assert!(weights(&whole.out) == weights(&pieces.out));
+    let metrics = |options: &RunOptions| {
+        std::fs::read_to_string(options.out.join("vqvae/metrics.csv")).unwrap()
+    };
+    assert_eq!(metrics(&whole), metrics(&pieces));
+    assert!(metrics(&whole).contains("discriminator accuracy/valid"));
+
+    let without = options(&place.path().join("without"));
+    stage_1(&experiment(&[]), &without).unwrap();
+    assert!(
+        weights(&whole.out) != weights(&without.out),
+        "the term does not count"
+    );
+}
+
 #[test]
 fn what_a_stop_left_of_a_validation_is_done_first() {
     let place = tempfile::tempdir().unwrap();

@@ -91,6 +91,15 @@ impl Bottleneck {
         }
     }
 
+    /// The latents that a pass of the `encoded` images makes [decodable](Self::decodable): the encoder's output where codes replace
+    /// them, otherwise the sample.
+    pub fn before_quantization(&self, encoded: &Tensor<4>, passed: &Passed) -> Tensor<4> {
+        match self {
+            Self::Vq(_) => encoded.clone(),
+            Self::Kl(_) => passed.latents.clone(),
+        }
+    }
+
     /// The names of the terms that [`Self::pass`] gives, in its order.
     pub fn term_names(&self) -> &'static [&'static str] {
         match self {

@@ -5,7 +5,9 @@ use kiln_models::VqVaeConfig;
 use kiln_models::bottleneck::vq::CodebookConfig;
 use serde::{Deserialize, Serialize};
 
+use super::adversarial::AdversarialConfig;
 use super::config_error::ConfigError;
+use super::equivariance::EquivarianceConfig;
 use super::training::TrainingConfig;
 
 /// The first stage of an experiment: the tables `[vqvae]`, `[codebook]` and `[stage_1]`.
@@ -52,6 +54,12 @@ pub struct Stage1Config {
     /// Weight of the commitment term, beta in van den Oord et al. 2017, equation 3.
     #[serde(default = "default_commitment")]
     pub commitment: f64,
+    /// A discriminator that judges reconstructions. If absent: none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub adversarial: Option<AdversarialConfig>,
+    /// Steps with scaled and rotated latents. If absent: none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub equivariance: Option<EquivarianceConfig>,
     /// The optimizer and its schedule.
     pub training: TrainingConfig,
 }

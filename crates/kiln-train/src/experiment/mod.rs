@@ -6,9 +6,12 @@
 //! The file is strict: kiln refuses an unknown key, an impossible shape or a model that does not fit its data before
 //! any work starts. The error has the key, the value and what would be valid.
 
+mod adversarial;
 mod classifier;
 pub(crate) mod config_error;
+mod equivariance;
 mod evaluation;
+mod extent;
 mod file;
 mod first_stage;
 mod interval;
@@ -17,6 +20,7 @@ mod sampler;
 mod sampling;
 mod second_stage;
 mod tables;
+mod term_weight;
 mod training;
 mod validation;
 
@@ -27,14 +31,18 @@ use kiln_diffusion::{LevelOptions, Schedule, ScheduleConfig, SchedulerConfig};
 use kiln_models::{SampleSize, TimeEmbeddingType, UNet2dConfig};
 use serde::{Deserialize, Serialize};
 
+pub use adversarial::{AdversarialConfig, DifferentiableChange};
 pub use classifier::{Augmentation, ClassifierExperiment};
 pub use config_error::ConfigError;
+pub use equivariance::EquivarianceConfig;
 pub use evaluation::{Best, EvaluationConfig};
+pub use extent::Extent;
 pub use file::overrides_of_run;
 pub use first_stage::{FirstStageConfig, Stage1Config};
 pub use interval::Interval;
 pub use sampling::SamplingConfig;
 pub use second_stage::Stage2Config;
+pub use term_weight::{Balanced, TermWeight};
 pub use training::TrainingConfig;
 
 use config_error::within;

@@ -146,6 +146,20 @@ impl TrainingConfig {
                 "it must be a number of checkpoints, or of passes, such as \"1 pass\", at most {MOST}; 0 draws none"
             )
         })?;
+        let (rate, last) = (self.learning_rate, self.final_learning_rate);
+        self.validate_optimizer(table)?;
+        let key = format!("{table}.final_learning_rate");
+        require((0.0..=rate).contains(&last), key, last, || {
+            "it must lie between 0 and learning_rate, such as 1e-5".into()
+        })?;
+        match &self.ema {
+            Some(ema) => within(&format!("{table}.ema"), ema.validate()),
+            None => Ok(()),
+        }
+    }
+
+    /// Checks the settings of AdamW. `table` names them in errors.
+    pub(super) fn validate_optimizer(&self, table: &str) -> Result<(), ConfigError> {
         let rate = self.learning_rate;
         let numbers = [
             (
@@ -153,12 +167,6 @@ impl TrainingConfig {
                 rate,
                 rate > 0.0 && rate <= 1.0,
                 "it must lie above 0 and at most at 1, such as 1e-3",
-            ),
-            (
-                "final_learning_rate",
-                self.final_learning_rate,
-                (0.0..=rate).contains(&self.final_learning_rate),
-                "it must lie between 0 and learning_rate, such as 1e-5",
             ),
             (
                 "weight_decay",
@@ -190,10 +198,7 @@ impl TrainingConfig {
                 || "both must lie from 0 to below 1, as in [0.9, 0.999]".into(),
             )?;
         }
-        match &self.ema {
-            Some(ema) => within(&format!("{table}.ema"), ema.validate()),
-            None => Ok(()),
-        }
+        Ok(())
     }
 }
 

@@ -100,11 +100,21 @@ impl Experiment {
         let Stage1Config {
             reconstruction: _,
             commitment,
+            adversarial,
+            equivariance,
             training,
         } = stage_1;
         within("vqvae", vqvae.validate())?;
         within("codebook", codebook.validate())?;
         training.validate("stage_1.training")?;
+        if let Some(equivariance) = equivariance {
+            equivariance.validate()?;
+        }
+        if let Some(adversarial) = adversarial {
+            let side = self.data.size;
+            let smallest = equivariance.map_or(side, |table| table.smallest_side(side));
+            adversarial.validate(training, smallest)?;
+        }
         let channels = self.data.channels;
         for (key, value) in [
             ("vqvae.in_channels", vqvae.in_channels),

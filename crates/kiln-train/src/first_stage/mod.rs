@@ -1,39 +1,36 @@
 //! Stage 1: the VQ-VAE learns to compress images into latents.
 
+mod equivariance;
+mod kmeans;
 mod objective;
+mod source;
 pub(crate) mod stage;
 
-use std::sync::Arc;
-
-use burn::data::dataset::DatasetError;
 use burn::module::Module;
-use burn::tensor::{Device, Tensor};
-use kiln_data::{Datasets, ImageDataset, Progress, ProgressUnit, Task, prefetch};
+use burn::tensor::Tensor;
 use kiln_models::Autoencoder;
-use kiln_models::bottleneck::Bottleneck;
 use kiln_models::bottleneck::vq::{
     BatchPosition, CodebookConfig, CodebookTraining, VectorQuantizer,
 };
+use kiln_models::bottleneck::{Bottleneck, Passed};
+use kiln_pipeline::pictures::{Images, columns_for, grid, save_png};
 
+use self::equivariance::Change;
+use self::objective::{Objective, ObjectiveState, Reconstructed, psnr, sum};
 use crate::error::TrainError;
-use crate::experiment::{FirstStageConfig, Interval, TrainingConfig};
-use crate::first_stage::objective::{Stage1Objective, Terms, psnr};
-use crate::learner::held_out::HeldOut;
-use crate::learner::images::tensor;
-use crate::learner::loader::{BatchSource, Batches, Shares};
+use crate::experiment::{EquivarianceConfig, FirstStageConfig};
 use crate::learner::plan::Plan;
 use crate::learner::recipe::{Losses, Recipe, Trainee};
-use crate::learner::report::{LOSS, MetricKind, Reading, Report};
-use crate::learner::session::{Session, StopSignal};
+use crate::learner::report::{MetricKind, Reading, Report};
+use crate::learner::session::Session;
 use crate::learner::update::{Averaged, Update};
 use crate::run_folder::StageFolder;
-use kiln_pipeline::pictures::{Images, columns_for, grid, save_png};
+
+pub(crate) use self::kmeans::with_kmeans_codes;
+pub(crate) use self::source::{ImageSource, ImageTensors, ValidationImages};
 
 /// Images in a picture of reconstructions.
 const PICTURED: usize = 32;
-/// The number of images whose encoder outputs are the input of k-means.
-const KMEANS_IMAGES: usize = 256;
-const KMEANS_ITERATIONS: usize = 20;
 
 const PSNR: MetricKind = MetricKind::new("psnr", Reading::Mean)
     .in_unit("dB")
@@ -45,12 +42,8 @@ const CODES_IN_USE: MetricKind = MetricKind::new("codes in use", Reading::CodesI
     .higher_is_better();
 
 /// What stage 1 logs of an autoencoder with this bottleneck.
-pub(crate) fn metrics(bottleneck: &Bottleneck) -> Vec<MetricKind> {
-    let terms = Stage1Objective::term_names(bottleneck);
-    let means = [LOSS].into_iter().chain(terms);
-    let mut metrics: Vec<_> = means
-        .map(|name| MetricKind::new(name, Reading::Mean))
-        .collect();
+pub(crate) fn metrics(first_stage: &FirstStageConfig, bottleneck: &Bottleneck) -> Vec<MetricKind> {
+    let mut metrics = objective(first_stage).metrics(bottleneck);
     metrics.push(PSNR);
     if bottleneck.codes().is_some() {
         metrics.extend([PERPLEXITY, CODES_IN_USE]);
@@ -58,43 +51,35 @@ pub(crate) fn metrics(bottleneck: &Bottleneck) -> Vec<MetricKind> {
     metrics
 }
 
+fn objective(first_stage: &FirstStageConfig) -> Objective {
+    Objective::new(&first_stage.stage_1, first_stage.codebook.update)
+}
+
 /// The trained networks of stage 1.
 #[derive(Module, Debug)]
 pub(crate) struct FirstStageNetworks {
     vqvae: Averaged<Autoencoder>,
     codebook: Option<CodebookTraining>,
+    objective: ObjectiveState,
 }
 
 /// The constant parts of stage 1's training.
 #[derive(Debug)]
 pub(crate) struct FirstStageRecipe {
-    objective: Stage1Objective,
+    objective: Objective,
+    equivariance: Option<EquivarianceConfig>,
     codebook: CodebookConfig,
     folder: StageFolder,
     session: Session,
     border: usize,
 }
 
-/// One device's images in one micro-batch.
-pub(crate) struct ImageTensors {
-    /// `[batch, channels, height, width]` in [-1, 1].
-    pub(crate) images: Tensor<4>,
-    pub(crate) step: usize,
-    pub(crate) position: BatchPosition,
-}
-
-/// One batch of validation.
-pub(crate) struct ValidationImages {
-    images: Tensor<4>,
-    step: usize,
-    /// Whether to draw these images over their reconstructions.
-    picture: bool,
-}
-
-/// Stage 1 of `network`, as described by `first_stage`, on images with a `border`.
+/// Stage 1 of `network`, as described by `first_stage`, on images with a `border`. `seed` is of the objective's initial
+/// weights.
 pub(crate) fn trainee(
     first_stage: &FirstStageConfig,
     mut network: Autoencoder,
+    seed: u64,
     border: usize,
     plan: &Plan,
     folder: StageFolder,
@@ -105,12 +90,16 @@ pub(crate) fn trainee(
     } = first_stage;
     let training = &stage_1.training;
     network.bottleneck = (network.bottleneck).with_quantizer(|codes| codebook.prepare(codes));
+    let (channels, device) = (network.config().in_channels(), network.devices()[0].clone());
+    let objective = objective(first_stage);
     let networks = FirstStageNetworks {
+        objective: objective.state(channels, seed, plan, &session, &device),
         codebook: network.bottleneck.quantizer().map(CodebookTraining::new),
         vqvae: Averaged::new(network, training, plan.round(), session.clone()),
     };
     let recipe = FirstStageRecipe {
-        objective: Stage1Objective::new(stage_1, codebook.update),
+        objective,
+        equivariance: stage_1.equivariance,
         codebook: (*codebook).clone(),
         folder,
         session: session.clone(),
@@ -142,23 +131,33 @@ impl Recipe for FirstStageRecipe {
         let network = &networks.vqvae.network;
         let encoded = network.encoded(images.clone());
         let passed = network.bottleneck.pass(encoded.clone(), None);
-        let reconstructions = network.decode_passed(passed.latents.clone());
-        let terms = (self.objective).terms(images.clone(), reconstructions.clone(), &passed);
+        let (images, latents) = self.changed(network, images, &encoded, &passed, &position);
+        let reconstructions = network.decode_passed(latents);
+        let terms = (self.objective).terms(
+            &networks.objective,
+            &Reconstructed {
+                images: &images,
+                reconstructions: &reconstructions,
+                passed: &passed,
+                step,
+                position: Some(position),
+            },
+        );
 
         let code_counts = (passed.codes.clone()).and_then(|codes| network.bottleneck.counts(codes));
-        let mut carried = None;
+        let mut carried = terms.carried;
         let quantizer = network.bottleneck.quantizer();
         if let (Some(quantizer), Some(codes), Some(codebook)) =
             (quantizer, passed.codes, &networks.codebook)
         {
             // The statistics travel as gradients, so the code that sums gradients over devices also sums them.
             let statistics = quantizer.statistics(encoded, codes, position);
-            carried = Some(codebook.carry(statistics));
+            carried = sum(carried, Some(codebook.carry(statistics)));
         }
         Losses {
-            total: terms.total.clone(),
+            total: terms.total,
             carried,
-            report: report(step, images, reconstructions, terms, code_counts),
+            report: report(step, images, reconstructions, terms.logged, code_counts),
         }
     }
 
@@ -169,6 +168,7 @@ impl Recipe for FirstStageRecipe {
     ) -> FirstStageNetworks {
         let codebook = networks.codebook.as_ref();
         let statistics = codebook.and_then(|codebook| codebook.take(&mut update.gradients));
+        networks.objective = (self.objective).updated(networks.objective, &mut update);
         networks.vqvae = networks.vqvae.updated(update);
         let bottleneck = networks.vqvae.network.bottleneck;
         networks.vqvae.network.bottleneck = bottleneck.with_quantizer(|quantizer| {
@@ -190,20 +190,30 @@ impl Recipe for FirstStageRecipe {
         } = item;
         let network = networks.vqvae.best();
         let (reconstructions, passed) = network.forward(images.clone(), None);
-        let terms = (self.objective).terms(images.clone(), reconstructions.clone(), &passed);
+        let terms = (self.objective).terms(
+            &networks.objective,
+            &Reconstructed {
+                images: &images,
+                reconstructions: &reconstructions,
+                passed: &passed,
+                step,
+                position: None,
+            },
+        );
         if picture && let Err(error) = self.draw(step, images.clone(), reconstructions.clone()) {
             self.session.fail(error);
         }
         let counts = (passed.codes).and_then(|codes| network.bottleneck.counts(codes));
-        report(step, images, reconstructions, terms, counts)
+        report(step, images, reconstructions, terms.logged, counts)
     }
 }
 
+/// The report of a step or a validation whose objective has the terms `logged`.
 fn report(
     step: usize,
     images: Tensor<4>,
     reconstructions: Tensor<4>,
-    Terms { total, terms }: Terms,
+    logged: Vec<(&'static str, Tensor<1>)>,
     code_counts: Option<Tensor<1>>,
 ) -> Report {
     let [count, ..] = images.dims();
@@ -211,12 +221,39 @@ fn report(
         images.without_autodiff(),
         reconstructions.without_autodiff(),
     );
-    let scalars = [(LOSS, total)].into_iter().chain(terms);
-    let scalars = scalars.chain([(PSNR.name, psnr)]).collect();
+    let scalars = logged.into_iter().chain([(PSNR.name, psnr)]).collect();
     Report::new(step, count, scalars, code_counts)
 }
 
 impl FirstStageRecipe {
+    /// The images, and what the decoder gets for them. In some steps both are scaled and rotated alike.
+    fn changed(
+        &self,
+        network: &Autoencoder,
+        images: Tensor<4>,
+        encoded: &Tensor<4>,
+        passed: &Passed,
+        position: &BatchPosition,
+    ) -> (Tensor<4>, Tensor<4>) {
+        let [_, _, height, width] = passed.latents.dims();
+        let factor = network.config().downscale_factor();
+        let change = (self.equivariance.as_ref()).and_then(|config| {
+            Change::draw(
+                config,
+                [height, width],
+                factor,
+                position.seed,
+                position.step,
+            )
+        });
+        let Some(change) = change else {
+            return (images, passed.latents.clone());
+        };
+        let latents = network.bottleneck.before_quantization(encoded, passed);
+        let latents = network.bottleneck.decodable(change.of_latents(latents));
+        (change.of_images(images), latents)
+    }
+
     /// Draws rows of originals, each over the row of their reconstructions.
     fn draw(
         &self,
@@ -239,125 +276,5 @@ impl FirstStageRecipe {
             &grid(&pictured.cropped(self.border), columns),
             &path,
         )?)
-    }
-}
-
-/// `network` with codes at the k-means centres of its encoder's output for some of the `images`.
-pub(crate) fn with_kmeans_codes(
-    mut network: Autoencoder,
-    config: &FirstStageConfig,
-    seed: u64,
-    images: &ImageDataset,
-    device: &Device,
-    progress: &dyn Progress,
-    stop: &StopSignal,
-) -> Result<Autoencoder, TrainError> {
-    let order = kiln_data::shuffled(images.len(), seed, 0);
-    let first: Vec<_> = (order.iter().take(KMEANS_IMAGES))
-        .map(|&index| (index, false))
-        .collect();
-    // The batch size of the training fits into memory.
-    let batches: Vec<_> = (first.chunks(config.stage_1.training.batch_size.max(1)))
-        .map(<[_]>::to_vec)
-        .collect();
-    let encoder = network.valid();
-    let mut latents = Vec::new();
-    for batch in prefetch(images.clone(), batches.into_iter()) {
-        stop.check()?;
-        latents.push(encoder.encode(tensor(&batch?, images, device)));
-    }
-    let latents = Tensor::cat(latents, 0);
-    let bottleneck = (network.bottleneck).with_quantizer(|codes| config.codebook.prepare(codes));
-    let quantizer = bottleneck.quantizer();
-    let codes = quantizer.map_or(0, |quantizer| quantizer.embedding.weight.dims()[0]);
-    let work = codes as u64 * (1 + KMEANS_ITERATIONS as u64);
-    let task = Task::begin(
-        progress,
-        "placing the codes",
-        ProgressUnit::Work,
-        Some(work),
-    );
-    let advance = &mut |work| {
-        task.advance(work);
-        stop.check().is_ok()
-    };
-    network.bottleneck = bottleneck.with_quantizer(|quantizer| {
-        quantizer.with_kmeans(latents, KMEANS_ITERATIONS, seed, advance)
-    });
-    stop.check()?;
-    Ok(network)
-}
-
-/// The images of both splits as stage 1's input.
-pub(crate) struct ImageSource {
-    datasets: Datasets,
-    plan: Arc<Plan>,
-    seed: u64,
-    held_out: HeldOut,
-    pictures_every: Interval,
-}
-
-impl ImageSource {
-    /// The images of `datasets` for `training` with `seed`.
-    pub(crate) fn new(
-        training: &TrainingConfig,
-        seed: u64,
-        datasets: Datasets,
-        plan: Arc<Plan>,
-    ) -> Self {
-        Self {
-            held_out: HeldOut::new(training, datasets.validation.len(), &plan),
-            datasets,
-            plan,
-            seed,
-            pictures_every: training.pictures_every,
-        }
-    }
-}
-
-impl BatchSource for ImageSource {
-    type Batch = ImageTensors;
-    type Validation = ValidationImages;
-
-    fn flips(&self) -> bool {
-        self.datasets.train.horizontal_flip()
-    }
-
-    fn batches(&self, shares: impl Shares, device: &Device) -> Batches<ImageTensors> {
-        let requests = shares.clone().map(|share| share.images);
-        let (dataset, device, seed) = (self.datasets.train.clone(), device.clone(), self.seed);
-        let batches = prefetch(dataset.clone(), requests);
-        Box::new(shares.zip(batches).map(move |(share, batch)| {
-            let position = BatchPosition {
-                seed,
-                step: share.step as u64,
-                first_image: share.first_slot,
-                total_images: share.step_images,
-            };
-            let images = tensor(&batch.map_err(DatasetError::new)?, &dataset, &device);
-            Ok(ImageTensors {
-                images,
-                step: share.step,
-                position,
-            })
-        }))
-    }
-
-    fn validation(&self, step: usize, device: &Device) -> Batches<ValidationImages> {
-        let (dataset, device) = (self.datasets.validation.clone(), device.clone());
-        let wanted = self.plan.is_due(step, self.pictures_every);
-        let batches = prefetch(dataset.clone(), self.held_out.requests().into_iter());
-        Box::new(batches.enumerate().map(move |(index, batch)| {
-            let images = tensor(&batch.map_err(DatasetError::new)?, &dataset, &device);
-            Ok(ValidationImages {
-                images,
-                step,
-                picture: wanted && index == 0,
-            })
-        }))
-    }
-
-    fn validation_batches(&self) -> usize {
-        self.held_out.batches()
     }
 }

@@ -74,10 +74,15 @@ impl Stage for Stage1<'_> {
 
     fn check_memory(&self, devices: &Devices) -> Result<(), TrainError> {
         let vqvae = &self.config.vqvae;
+        let (channels, size) = (self.experiment.data.channels, self.experiment.data.size);
+        let maps = FeatureMaps::of_vqvae(vqvae, [size; 2]);
         let trained = Trained {
             network: "vqvae",
             weights: vqvae.num_weights()?,
-            maps: FeatureMaps::of_vqvae(vqvae, [self.experiment.data.size; 2]),
+            maps: match &self.config.stage_1.adversarial {
+                Some(table) => maps.with_discriminator(&table.discriminator, channels, size),
+                None => maps,
+            },
             table: self.table(),
             training: self.training(),
         };
@@ -149,13 +154,13 @@ impl Stage for Stage1<'_> {
                 }
             }
         };
-        let metrics = metrics(&network.bottleneck);
+        let metrics = metrics(config, &network.bottleneck);
         let border = datasets.train.border();
         let (folder, session) = (folder.clone(), session.clone());
         let place = folder.model();
         Ok(Prepared {
             title: "stage 1: VQ-VAE",
-            trainee: trainee(config, network, border, plan, folder, session),
+            trainee: trainee(config, network, seed, border, plan, folder, session),
             source: ImageSource::new(self.training(), seed, datasets.clone(), plan.clone()),
             metrics,
             best_by: LOSS,

@@ -49,6 +49,27 @@ pub(crate) fn summed<M: Module>(
     sum.sum
 }
 
+/// The gradients of `network`, removed from those of all networks.
+pub(crate) fn taken<M: Module>(network: &M, all: &mut GradientsParams) -> GradientsParams {
+    struct Taken<'a> {
+        all: &'a mut GradientsParams,
+        own: GradientsParams,
+    }
+    impl ModuleVisitor for Taken<'_> {
+        fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
+            if let Some(gradient) = self.all.remove::<D>(param.id) {
+                self.own.register(param.id, gradient);
+            }
+        }
+    }
+    let mut taken = Taken {
+        all,
+        own: GradientsParams::new(),
+    };
+    network.visit(&mut taken);
+    taken.own
+}
+
 /// The Euclidean norm of all gradients of `module` together.
 pub(crate) fn gradient_norm<M: Module>(module: &M, gradients: &GradientsParams) -> f64 {
     euclidean_norm(&flat(module, gradients))

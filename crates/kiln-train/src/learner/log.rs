@@ -63,13 +63,14 @@ impl RunLog {
         add_absent(&mut rows, &unwritten);
         rows.retain(|&step, _| step <= session.steps_done());
         let metrics = metrics.iter();
-        let of_drawn_images = |metric: &&MetricKind| metric.reading == Reading::Figure;
+        let is_in_every_validation =
+            |metric: &&MetricKind| metric.reading != Reading::Figure && metric.is_always_there;
         Ok(Self {
             csv,
             svg,
             title: title.into(),
             validated: metrics
-                .filter(|metric| !of_drawn_images(metric))
+                .filter(is_in_every_validation)
                 .map(|metric| metric.name)
                 .collect(),
             session,

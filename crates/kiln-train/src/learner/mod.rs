@@ -5,6 +5,8 @@
 //! | `recipe` | one trained module for all stages | `TrainStep`, `InferenceStep` |
 //! | `plan`, `loader`, `held_out` | an order of images that depends on seed and step alone | `DataLoader` |
 //! | `update`, `gradients` | global-norm clipping, EMA, a stop at gradients that are not finite | `TrainStep::optimize` |
+//! | `frozen` | networks that are used but not trained, on each device | |
+//! | `moving_means` | averages over steps of what a step's images have in the mean | `TrainStep::optimize` |
 //! | `over_ranks` | gradients summed over processes | `TrainStep::optimize` |
 //! | `checkpoint`, `manifest` | whole, verified checkpoints that resume within a round | `Checkpointer`, `CheckpointingStrategy` |
 //! | `report`, `log` | metrics, `metrics.csv`, `curves.svg` and `.png` | `Metric`, `MetricLogger` |
@@ -15,6 +17,7 @@
 
 pub(crate) mod checkpoint;
 pub mod dashboard;
+pub(crate) mod frozen;
 pub(crate) mod gradients;
 pub(crate) mod held_out;
 pub(crate) mod images;
@@ -23,6 +26,7 @@ pub(crate) mod learning_rate;
 pub(crate) mod loader;
 pub(crate) mod log;
 mod manifest;
+pub(crate) mod moving_means;
 pub(crate) mod over_ranks;
 pub(crate) mod plan;
 pub(crate) mod recipe;

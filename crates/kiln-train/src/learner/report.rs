@@ -136,6 +136,8 @@ pub(crate) struct MetricKind {
     pub(crate) unit: Option<&'static str>,
     pub(crate) higher_is_better: bool,
     pub(crate) reading: Reading,
+    /// Whether every step and validation measures it.
+    pub(crate) is_always_there: bool,
 }
 
 impl MetricKind {
@@ -146,6 +148,15 @@ impl MetricKind {
             unit: None,
             higher_is_better: false,
             reading,
+            is_always_there: true,
+        }
+    }
+
+    /// The same metric, but only some steps and validations measure it.
+    pub(crate) const fn sometimes(self) -> Self {
+        Self {
+            is_always_there: false,
+            ..self
         }
     }
 
@@ -328,7 +339,8 @@ impl Metric for Gathered {
             self.last = numbers.value(self.kind.name).or(self.last);
             return Ok(self.entry(self.last));
         }
-        if numbers.images == 0 {
+        let is_absent = !self.kind.is_always_there && numbers.value(self.kind.name).is_none();
+        if numbers.images == 0 || is_absent {
             return Ok(self.entry(self.last)); // drawn images have no loss
         }
         if self.newest.step != numbers.step {

@@ -8,7 +8,7 @@ use kiln_kernels::AdamW;
 use kiln_models::ema::{self, EmaConfig, shadow_of};
 
 use crate::experiment::TrainingConfig;
-use crate::learner::gradients::gradient_norm;
+use crate::learner::gradients::{gradient_norm, taken};
 use crate::learner::over_ranks::compare_weights;
 use crate::learner::session::{OptimizerStep, Session};
 
@@ -52,6 +52,17 @@ pub(crate) struct Update<'a> {
     pub(crate) learning_rate: ModuleLearningRate,
     /// Summed over micro-batches, devices and ranks.
     pub(crate) gradients: GradientsParams,
+}
+
+impl Update<'_> {
+    /// The part for `network`, at `rate` times the learning rate. Its gradients are not in this update any more.
+    pub(crate) fn of<N: Module>(&mut self, network: &N, rate: f64) -> Update<'_> {
+        Update {
+            gradients: taken(network, &mut self.gradients),
+            optimizer: &mut *self.optimizer,
+            learning_rate: (self.learning_rate.base() * rate).into(),
+        }
+    }
 }
 
 /// A network in training, and the average of its weights if the experiment has one.

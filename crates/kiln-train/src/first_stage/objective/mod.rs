@@ -1,0 +1,220 @@
+//! The objective of stage 1: a weighted sum of terms, each under its name.
+//!
+//! | file | terms |
+//! | --- | --- |
+//! | here | the reconstruction's distance, and the terms of the bottleneck |
+//! | `adversarial` | the discriminator's judgement, and feature matching |
+//! | `balance` | none: the factors of terms with a balanced weight |
+//!
+//! For another term of images and reconstructions, implement [`Term`] in a file here and add it in [`Objective::new`].
+
+mod adversarial;
+mod augmentation;
+mod balance;
+mod psnr;
+
+use std::fmt::Debug;
+
+use burn::module::Module;
+use burn::tensor::{Device, Tensor};
+use kiln_diffusion::Distance;
+use kiln_models::bottleneck::vq::{BatchPosition, CODEBOOK, COMMITMENT, CodebookUpdate};
+use kiln_models::bottleneck::{Bottleneck, Passed};
+
+use self::adversarial::{Adversarial, Adversary};
+use self::balance::Balance;
+use crate::experiment::{Stage1Config, TermWeight};
+use crate::learner::plan::Plan;
+use crate::learner::report::{LOSS, MetricKind, Reading};
+use crate::learner::session::Session;
+use crate::learner::update::Update;
+
+pub(super) use self::psnr::psnr;
+
+/// A term that compares images with their reconstructions.
+trait Term: Debug + Send + Sync {
+    /// The name in the logs.
+    fn name(&self) -> &'static str;
+
+    /// Whether a smaller value means a better reconstruction, so that it is part of the loss that is logged.
+    fn is_a_measure(&self) -> bool {
+        true
+    }
+
+    /// The term, unweighted, `[1]`: a mean over the images. Both are `[batch, channels, height, width]`.
+    fn between(&self, images: &Tensor<4>, reconstructions: &Tensor<4>) -> Tensor<1>;
+}
+
+/// A term and the share of its weight that counts at this step, from 0 to 1.
+struct Weighted<'a> {
+    term: &'a dyn Term,
+    weight: TermWeight,
+    ramp: f64,
+}
+
+/// The constant parts of the first stage's objective.
+#[derive(Debug)]
+pub(crate) struct Objective {
+    /// The first one is the reconstruction's distance.
+    of_images: Vec<(Box<dyn Term>, TermWeight)>,
+    /// The weights of the bottleneck's terms, by name.
+    of_bottleneck: Vec<(&'static str, f64)>,
+    adversarial: Option<Adversarial>,
+}
+
+/// The parts of the objective that training changes. A checkpoint has them, a finished model has not.
+#[derive(Module, Debug)]
+pub(crate) struct ObjectiveState {
+    adversary: Option<Adversary>,
+    balance: Option<Balance>,
+}
+
+/// The input of the objective for one device's images in one micro-batch.
+pub(crate) struct Reconstructed<'a> {
+    /// `[batch, channels, height, width]` in [-1, 1].
+    pub(crate) images: &'a Tensor<4>,
+    /// In the same shape, with gradients for the autoencoder.
+    pub(crate) reconstructions: &'a Tensor<4>,
+    pub(crate) passed: &'a Passed,
+    pub(crate) step: usize,
+    /// `None` in a validation.
+    pub(crate) position: Option<BatchPosition>,
+}
+
+/// The objective's value and its terms: all `[1]`.
+pub(crate) struct Terms {
+    /// Minimised by the networks, with their gradients.
+    pub(crate) total: Tensor<1>,
+    /// Zero, with gradients that carry sums over the batch to the update.
+    pub(crate) carried: Option<Tensor<1>>,
+    /// What is logged, unweighted except for the loss, which comes first.
+    pub(crate) logged: Vec<(&'static str, Tensor<1>)>,
+}
+
+impl Term for Distance {
+    fn name(&self) -> &'static str {
+        "reconstruction"
+    }
+
+    fn between(&self, images: &Tensor<4>, reconstructions: &Tensor<4>) -> Tensor<1> {
+        Distance::between(*self, reconstructions.clone(), images.clone())
+    }
+}
+
+impl Objective {
+    /// The objective of a training by `stage`, whose codes move by `update`.
+    pub(crate) fn new(stage: &Stage1Config, update: CodebookUpdate) -> Self {
+        let Stage1Config {
+            reconstruction,
+            commitment,
+            adversarial,
+            equivariance: _,
+            training,
+        } = stage;
+        // If a moving average moves the codes, the codebook's term is only logged.
+        let by_gradient = if update.is_by_gradient() { 1.0 } else { 0.0 };
+        Self {
+            of_images: vec![(Box::new(*reconstruction), TermWeight::Fixed(1.0))],
+            of_bottleneck: vec![(COMMITMENT, *commitment), (CODEBOOK, by_gradient)],
+            adversarial: (adversarial.as_ref()).map(|table| Adversarial::new(table, training)),
+        }
+    }
+
+    /// The state before the first step, on the device of the autoencoder.
+    pub(crate) fn state(
+        &self,
+        image_channels: usize,
+        seed: u64,
+        plan: &Plan,
+        session: &Session,
+        device: &Device,
+    ) -> ObjectiveState {
+        ObjectiveState {
+            adversary: (self.adversarial.as_ref())
+                .map(|settings| settings.adversary(image_channels, seed, plan, session, device)),
+            balance: Balance::of(&self.weights(), device),
+        }
+    }
+
+    /// The weights of the terms of images, in the order of [`Self::terms`].
+    fn weights(&self) -> Vec<TermWeight> {
+        let constant = self.of_images.iter().map(|(_, weight)| *weight);
+        let adversarial = self.adversarial.iter().flat_map(Adversarial::weights);
+        constant.chain(adversarial).collect()
+    }
+
+    /// What is logged of an autoencoder with this bottleneck, in the order of [`Terms::logged`].
+    pub(crate) fn metrics(&self, bottleneck: &Bottleneck) -> Vec<MetricKind> {
+        let of_images = self.of_images.iter().map(|(term, _)| term.name());
+        let of_bottleneck = bottleneck.term_names().iter().copied();
+        let mean = |name| MetricKind::new(name, Reading::Mean);
+        let mut metrics: Vec<_> = [LOSS].into_iter().chain(of_images).map(mean).collect();
+        metrics.extend(of_bottleneck.map(mean));
+        metrics.extend(self.adversarial.iter().flat_map(Adversarial::metrics));
+        metrics
+    }
+
+    /// The terms for the images of a step or of a validation.
+    ///
+    /// With a codebook and a distance alone `L = distance(x, x') + |sg[z] - e|^2 + beta |z - sg[e]|^2` (van den Oord et
+    /// al. 2017, equation 3), without the second term if a moving average moves the codes.
+    pub(crate) fn terms(&self, state: &ObjectiveState, of: &Reconstructed<'_>) -> Terms {
+        let judged = (self.adversarial.as_ref())
+            .zip(state.adversary.as_ref())
+            .and_then(|(settings, adversary)| settings.judged(adversary, of));
+        let constant = self.of_images.iter().map(|(term, weight)| Weighted {
+            term: term.as_ref(),
+            weight: *weight,
+            ramp: 1.0,
+        });
+        let of_discriminator = judged.iter().flat_map(|judged| judged.terms());
+        let weighted: Vec<_> = constant.chain(of_discriminator).collect();
+        let combined = balance::combined(&weighted, state.balance.as_ref(), of);
+
+        let (mut total, mut loss) = (combined.total, combined.loss);
+        for &(name, weight) in &self.of_bottleneck {
+            if let Some(term) = of.passed.term(name)
+                && weight != 0.0
+            {
+                total = total + term.clone() * weight;
+                loss = loss + term.without_autodiff() * weight;
+            }
+        }
+        let mut logged = vec![(LOSS, loss)];
+        logged.extend(combined.terms);
+        logged.extend(of.passed.terms.iter().cloned());
+        let mut carried = combined.carried;
+        if let Some(judged) = judged {
+            total = total + judged.loss;
+            carried = sum(carried, judged.carried);
+            logged.extend(judged.logged);
+        }
+        Terms {
+            total,
+            carried,
+            logged,
+        }
+    }
+
+    /// The state after an update, by the gradients of the whole step.
+    pub(crate) fn updated(
+        &self,
+        mut state: ObjectiveState,
+        update: &mut Update<'_>,
+    ) -> ObjectiveState {
+        state.balance = state.balance.map(|balance| balance.updated(update));
+        if let Some(settings) = &self.adversarial {
+            state.adversary =
+                (state.adversary).map(|adversary| settings.updated(adversary, update));
+        }
+        state
+    }
+}
+
+/// The sum of what there is.
+pub(super) fn sum(a: Option<Tensor<1>>, b: Option<Tensor<1>>) -> Option<Tensor<1>> {
+    match (a, b) {
+        (Some(a), Some(b)) => Some(a + b),
+        (a, b) => a.or(b),
+    }
+}
