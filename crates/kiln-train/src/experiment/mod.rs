@@ -30,7 +30,7 @@ use serde::{Deserialize, Serialize};
 pub use classifier::{Augmentation, ClassifierExperiment};
 pub use config_error::ConfigError;
 pub use evaluation::{Best, EvaluationConfig};
-pub use file::overrides_of_run;
+pub(crate) use file::overrides_in;
 pub use first_stage::{FirstStageConfig, Stage1Config};
 pub use interval::Interval;
 pub use sampling::SamplingConfig;

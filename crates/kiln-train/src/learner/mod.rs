@@ -6,14 +6,14 @@
 //! | `plan`, `loader`, `held_out` | an order of images that depends on seed and step alone | `DataLoader` |
 //! | `update`, `gradients` | global-norm clipping, EMA, a stop at gradients that are not finite | `TrainStep::optimize` |
 //! | `over_ranks` | gradients summed over processes | `TrainStep::optimize` |
-//! | `checkpoint`, `manifest` | whole, verified checkpoints that resume within a round | `Checkpointer`, `CheckpointingStrategy` |
+//! | `checkpointer` | whole, verified checkpoints that resume within a round | `Checkpointer`, `CheckpointingStrategy` |
 //! | `report`, `log` | metrics, `metrics.csv`, `curves.svg` and `.png` | `Metric`, `MetricLogger` |
 //! | `renderer`, `dashboard` | one line per round when piped, otherwise Burn's dashboard | `MetricsRenderer` |
 //! | `session` | Ctrl-C, failures and the cursor, across Burn's threads | `Interrupter`, `EarlyStoppingStrategy` |
 //!
 //! A *round* here is the Learner's epoch: the steps from one checkpoint to the next.
 
-pub(crate) mod checkpoint;
+mod checkpointer;
 pub mod dashboard;
 pub(crate) mod gradients;
 pub(crate) mod held_out;
@@ -22,7 +22,6 @@ pub(crate) mod launch;
 pub(crate) mod learning_rate;
 pub(crate) mod loader;
 pub(crate) mod log;
-mod manifest;
 pub(crate) mod over_ranks;
 pub(crate) mod plan;
 pub(crate) mod recipe;
