@@ -2,7 +2,7 @@
 
 use burn::tensor::{Device, Tensor, TensorData};
 
-/// The latents of a data set, in memory.
+/// The latents of both splits of a data set.
 #[derive(Debug)]
 pub(crate) struct Latents {
     pub(crate) train: LatentSet,
