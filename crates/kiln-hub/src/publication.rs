@@ -215,9 +215,10 @@ fn describe_guide(guide: Guide) -> Part {
 
 fn describe_first_stage(first_stage: FirstStage) -> Part {
     let config = first_stage.network.config();
+    let codes = first_stage.network.bottleneck.codes();
     let mut facts = vec![("latent channels", config.latent_dim().to_string())];
-    if let Some(config) = config.vq() {
-        facts.push(("codes", config.num_vq_embeddings.to_string()));
+    if let Some(codes) = codes {
+        facts.push(("codes", codes.to_string()));
     }
     let factor = first_stage.measured_scaling_factor();
     facts.push((
@@ -225,7 +226,7 @@ fn describe_first_stage(first_stage: FirstStage) -> Part {
         factor.map_or_else(|| "not measured".to_owned(), |it| format!("{it:.5}")),
     ));
     Part {
-        title: match config.vq() {
+        title: match codes {
             Some(_) => "VQ-VAE",
             None => "VAE",
         },

@@ -7,14 +7,14 @@
 //!
 //! | folder | contents |
 //! | --- | --- |
-//! | `experiment/` | the description of an experiment: one TOML file |
-//! | `start/` | the start of a training: from nothing, from a checkpoint of the same experiment, or with another model's weights |
 //! | `first_stage/`, `denoising/`, `classifier/` | the stages: each a recipe and the source of its batches |
+//! | `script/` | one script for every stage: its options, its start or its resume, its report |
 //! | `learner/` | runs any recipe on Burn's Learner |
+//! | `run_folder/` | the folder for a run's results: who may write there, what its files hold, and reading it |
 //! | `ranks/` | several processes that train together |
-//! | `run_folder/` | the folder for a run's results, and reading it |
+//! | `experiment/` | the description of an experiment: one TOML file |
 //!
-//! Stages import the learner, but never each other.
+//! Imports point down this list and never up, and stages never import each other.
 //!
 //! For benchmarks, [`vqvae_steps`] and [`diffusion_steps`] run the same training steps one by one.
 //!
@@ -25,18 +25,13 @@ mod counted;
 mod denoising;
 mod error;
 mod experiment;
-mod facts;
 mod first_stage;
 mod learner;
-mod memory;
-mod options;
 mod ranks;
 mod run_folder;
 mod script;
 mod stages;
-mod start;
 mod steps;
-mod training_report;
 
 #[doc(hidden)]
 pub use counted::counted;
@@ -46,22 +41,22 @@ pub use experiment::{
     AdversarialConfig, Augmentation, Balanced, Best, ClassifierExperiment, ConfigError,
     DifferentiableChange, EquivarianceConfig, EvaluationConfig, Experiment, Extent,
     FirstStageConfig, Interval, SamplingConfig, Stage1Config, Stage2Config, TermWeight,
-    TrainingConfig, overrides_of_run,
+    TrainingConfig,
 };
 #[doc(hidden)]
 pub use learner::dashboard;
 pub use learner::learning_rate::WarmupCosine;
 pub use learner::session::StopSignal;
 pub use learner::strategy::Strategy;
-pub use options::RunOptions;
 pub use ranks::{Ranks, RanksError};
 #[doc(hidden)]
 pub use run_folder::destination::check_destination;
 pub use run_folder::drawable::load_model;
 pub use run_folder::kind::FolderKind;
-pub use run_folder::record::{RunRecord, StageRecord};
+pub use run_folder::record::{RunRecord, StageRecord, overrides_of_run};
 #[doc(hidden)]
 pub use run_folder::write_atomically;
+pub use script::options::RunOptions;
+pub use script::training_report::TrainingReport;
 pub use stages::{train_classifier, train_diffusion, train_latent_diffusion, train_vqvae};
 pub use steps::{DiffusionInput, diffusion_steps, vqvae_steps};
-pub use training_report::TrainingReport;

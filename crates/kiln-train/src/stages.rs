@@ -7,9 +7,9 @@ use crate::denoising::stage::Stage2;
 use crate::error::TrainError;
 use crate::experiment::{ClassifierExperiment, Experiment};
 use crate::first_stage::stage::Stage1;
-use crate::options::RunOptions;
+use crate::script::options::RunOptions;
 use crate::script::train;
-use crate::training_report::TrainingReport;
+use crate::script::training_report::TrainingReport;
 
 /// Trains stage 1 and writes the VQ-VAE to `vqvae/model` in the run folder.
 ///

@@ -11,13 +11,13 @@ use safetensors::SafeTensors;
 use super::{ClassifierRecipe, DigitSource, METRICS, trainee};
 use crate::error::TrainError;
 use crate::experiment::{ClassifierExperiment, TrainingConfig};
-use crate::facts::{steps_in, training_facts};
 use crate::learner::report::LOSS;
-use crate::options::RunOptions;
+use crate::run_folder::changed_keys::OF_THE_CLASSIFIER;
+use crate::run_folder::facts::{steps_in, training_facts};
 use crate::run_folder::{RunFolder, StageFolder};
+use crate::script::options::RunOptions;
+use crate::script::start::{BEFORE, Start};
 use crate::script::{Found, Prepared, Scene, Stage};
-use crate::start::identity::OF_THE_CLASSIFIER;
-use crate::start::{BEFORE, Start};
 use kiln_pipeline::Devices;
 
 impl Stage for ClassifierExperiment {

@@ -6,11 +6,11 @@ use std::path::Path;
 use burn::tensor::Device;
 use kiln_data::{ImageDataset, Progress, cache_folder};
 use kiln_eval::{EvalError, FeatureKind, Judge, Reference, Seen};
+use kiln_pipeline::pictures::Images;
 
 use crate::error::TrainError;
 use crate::experiment::{Best, EvaluationConfig};
 use crate::learner::report::{LOSS, MetricKind, Reading};
-use kiln_pipeline::pictures::Images;
 
 /// Images per batch of a judge.
 const BATCH: usize = 64;

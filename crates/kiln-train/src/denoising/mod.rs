@@ -2,8 +2,10 @@
 
 pub(crate) mod classes;
 pub(crate) mod clean;
+mod encoder;
 pub mod evaluation;
-pub(crate) mod latents;
+mod latents;
+mod latents_file;
 pub(crate) mod noisy_source;
 pub(crate) mod stage;
 

@@ -7,27 +7,28 @@ use burn::tensor::Device;
 use kiln_checkpoint::{FirstStage, LatentDiffusion, Metadata, ModelSource};
 use kiln_data::{DataConfig, Datasets};
 use kiln_models::{FeatureMaps, UNet2d, WeightsType};
+use kiln_pipeline::Devices;
 
 use super::classes::Labelling;
 use super::clean::CleanSets;
+use super::encoder::Encoder;
 use super::evaluation::{self, Evaluator};
-use super::latents::{Encoder, Latents};
 use super::noisy_source::NoisySource;
 use super::{DenoisingRecipe, Pictured, metrics, trainee};
 use crate::error::TrainError;
 use crate::experiment::{Experiment, TrainingConfig};
-use crate::facts::{metadata, steps_in};
-use crate::learner::checkpoint::CheckpointFolder;
-use crate::memory::Trained;
-use crate::options::RunOptions;
+use crate::run_folder::changed_keys::OF_STAGE_2;
+use crate::run_folder::checkpoints::CheckpointFolder;
 use crate::run_folder::drawable::load_model;
+use crate::run_folder::facts::{EarlierSteps, metadata, steps_in};
+use crate::run_folder::identity::VqVaeIdentity;
+use crate::run_folder::places::absolute;
 use crate::run_folder::{RunFolder, StageFolder};
+use crate::script::initial_weights;
+use crate::script::memory::Trained;
+use crate::script::options::RunOptions;
+use crate::script::start::Start;
 use crate::script::{Found, Prepared, Scene, Stage};
-use crate::start::earlier_steps::EarlierSteps;
-use crate::start::identity::{OF_STAGE_2, VqVaeIdentity};
-use crate::start::places::absolute;
-use crate::start::{Start, initial_weights};
-use kiln_pipeline::Devices;
 
 /// The training of an experiment's U-Net.
 pub(crate) struct Stage2<'a> {
@@ -268,7 +269,7 @@ fn latent_space(
         progress: scene.progress,
         stop: &scene.options.stop,
     };
-    let latents = Latents::open(&cache, datasets, &encoder)?;
+    let latents = encoder.latents(datasets, &cache)?;
     let deviation = latents.train.standard_deviation();
     if !(deviation.is_finite() && deviation > 0.0) {
         return Err(TrainError::Run(format!(

@@ -7,24 +7,18 @@ use serde::{Deserialize, Serialize};
 
 use super::config_error::ConfigError;
 use super::refusal::{Described, Place, explain};
-use crate::run_folder::RunFolder;
 
-/// The overrides, as for `--set`, of the run in the folder `run` when it began or was last resumed. Empty if there is
-/// no run.
+/// The overrides that a run recorded in its `config`. The keys of another version's experiment are no obstacle.
 ///
 /// # Errors
-/// [`ConfigError`] if the run's `config.toml` cannot be read.
-pub fn overrides_of_run(run: &Path) -> Result<Vec<String>, ConfigError> {
+/// If the file cannot be read or is not TOML.
+pub(crate) fn overrides_in(config: &Path) -> Result<Vec<String>, ConfigError> {
     #[derive(Deserialize)]
     struct Recorded {
         #[serde(default)]
         overrides: Vec<String>,
     }
-    let config = RunFolder::new(run).config();
-    if !config.exists() {
-        return Ok(Vec::new());
-    }
-    let text = read(&config)?;
+    let text = read(config)?;
     let recorded: Recorded = toml::from_str(&text)
         .map_err(|error| no_toml(&error, &text, &config.display().to_string()))?;
     Ok(recorded.overrides)

@@ -37,7 +37,7 @@ pub use config_error::ConfigError;
 pub use equivariance::EquivarianceConfig;
 pub use evaluation::{Best, EvaluationConfig};
 pub use extent::Extent;
-pub use file::overrides_of_run;
+pub(crate) use file::overrides_in;
 pub use first_stage::{FirstStageConfig, Stage1Config};
 pub use interval::Interval;
 pub use sampling::SamplingConfig;

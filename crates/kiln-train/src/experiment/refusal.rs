@@ -3,12 +3,11 @@
 use std::sync::LazyLock;
 
 use kiln_diffusion::ScheduleKind;
+use kiln_pipeline::suggestion;
 use serde::de::Unexpected;
 use serde_path_to_error::{Path, Segment};
 use toml::de::{DeTable, Error};
 use toml::{Table, Value};
-
-use kiln_pipeline::suggestion;
 
 /// Every key of an [`Experiment`](super::Experiment), with a valid value.
 static OF_MODELS: LazyLock<Table> = LazyLock::new(|| {

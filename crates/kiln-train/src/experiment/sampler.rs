@@ -3,11 +3,10 @@
 use std::fmt;
 
 use kiln_diffusion::sampler::Sampler;
+use kiln_pipeline::suggestion;
 use serde::de::value::MapAccessDeserializer;
 use serde::de::{Error, MapAccess, Visitor};
 use serde::{Deserialize, Deserializer};
-
-use kiln_pipeline::suggestion;
 
 /// Reads `"ddim"` as `{ kind = "ddim" }`.
 pub(super) fn by_name_or_table<'a, D: Deserializer<'a>>(

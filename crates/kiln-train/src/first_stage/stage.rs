@@ -10,14 +10,15 @@ use kiln_models::{Autoencoder, FeatureMaps, WeightsType};
 use super::{FirstStageRecipe, ImageSource, metrics, trainee, with_kmeans_codes};
 use crate::error::TrainError;
 use crate::experiment::{Experiment, FirstStageConfig, TrainingConfig};
-use crate::facts::{metadata, steps_in};
 use crate::learner::report::LOSS;
-use crate::memory::Trained;
-use crate::options::RunOptions;
+use crate::run_folder::changed_keys::OF_STAGE_1;
+use crate::run_folder::facts::{metadata, steps_in};
 use crate::run_folder::{RunFolder, StageFolder};
+use crate::script::initial_weights;
+use crate::script::memory::Trained;
+use crate::script::options::RunOptions;
+use crate::script::start::Start;
 use crate::script::{Found, Prepared, Scene, Stage};
-use crate::start::identity::OF_STAGE_1;
-use crate::start::{Start, initial_weights};
 use kiln_pipeline::Devices;
 
 /// The training of an experiment's autoencoder.

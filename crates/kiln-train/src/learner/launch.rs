@@ -11,14 +11,16 @@ use burn::train::{
     EarlyStoppingStrategy, ExecutionStrategy, InferenceStep, Learner, LearnerModel, LearningResult,
     MultiDeviceOptim, SupervisedTraining, TrainStep, TrainingError, TrainingStrategy,
 };
+use kiln_pipeline::Devices;
+use kiln_pipeline::plots::Rows;
 
 use crate::error::TrainError;
 use crate::experiment::TrainingConfig;
-use crate::learner::checkpoint::{CheckpointFolder, CheckpointWriter, GoodCheckpoint, PARTS};
+use crate::learner::checkpointer::CheckpointWriter;
 use crate::learner::dashboard::{self, LastingStderr, dashboard};
 use crate::learner::learning_rate::WarmupCosine;
 use crate::learner::loader::{BatchSource, TrainingLoader, ValidationLoader};
-use crate::learner::log::{RunLog, add_rows};
+use crate::learner::log::RunLog;
 use crate::learner::plan::Plan;
 use crate::learner::renderer::LineRenderer;
 use crate::learner::report::{Gathered, MetricKind, Of, Report};
@@ -26,9 +28,9 @@ use crate::learner::session::Session;
 use crate::learner::strategy::Strategy;
 use crate::learner::update::optimizer;
 use crate::run_folder::StageFolder;
-use crate::start::identity::Identity;
-use kiln_pipeline::Devices;
-use kiln_pipeline::plots::Rows;
+use crate::run_folder::checkpoints::{CheckpointFolder, GoodCheckpoint, PARTS};
+use crate::run_folder::identity::Identity;
+use crate::run_folder::metrics_table::add_rows;
 
 /// One stage, ready to be trained.
 pub(crate) struct Training<'a> {

@@ -8,14 +8,14 @@
 //! | `frozen` | networks that are used but not trained, on each device | |
 //! | `moving_means` | averages over steps of what a step's images have in the mean | `TrainStep::optimize` |
 //! | `over_ranks` | gradients summed over processes | `TrainStep::optimize` |
-//! | `checkpoint`, `manifest` | whole, verified checkpoints that resume within a round | `Checkpointer`, `CheckpointingStrategy` |
+//! | `checkpointer` | whole, verified checkpoints that resume within a round | `Checkpointer`, `CheckpointingStrategy` |
 //! | `report`, `log` | metrics, `metrics.csv`, `curves.svg` and `.png` | `Metric`, `MetricLogger` |
 //! | `renderer`, `dashboard` | one line per round when piped, otherwise Burn's dashboard | `MetricsRenderer` |
 //! | `session` | Ctrl-C, failures and the cursor, across Burn's threads | `Interrupter`, `EarlyStoppingStrategy` |
 //!
 //! A *round* here is the Learner's epoch: the steps from one checkpoint to the next.
 
-pub(crate) mod checkpoint;
+mod checkpointer;
 pub mod dashboard;
 pub(crate) mod frozen;
 pub(crate) mod gradients;
@@ -25,7 +25,6 @@ pub(crate) mod launch;
 pub(crate) mod learning_rate;
 pub(crate) mod loader;
 pub(crate) mod log;
-mod manifest;
 pub(crate) mod moving_means;
 pub(crate) mod over_ranks;
 pub(crate) mod plan;

@@ -8,10 +8,10 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use burn::train::Interrupter;
 use kiln_kernels::AdamW;
+use kiln_pipeline::plots::Rows;
 
 use crate::error::TrainError;
 use crate::ranks::Ranks;
-use kiln_pipeline::plots::Rows;
 
 /// A request to stop. Any code can make it, such as a Ctrl-C handler or another thread.
 ///

@@ -6,7 +6,7 @@
 //! Ranks exchange only sums over all of them:
 //!
 //! ```text
-//! at the start   digests of what they are about to do, which must be equal      start/mod.rs
+//! at the start   digests of what they are about to do, which must be equal      script/start.rs
 //! in every step  the gradients, and whether a rank wants to stop                learner/over_ranks.rs
 //! in a round     a digest of the weights: ranks that drift apart are an error   learner/over_ranks.rs
 //!                metrics                                                        learner/report.rs

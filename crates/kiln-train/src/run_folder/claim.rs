@@ -9,16 +9,16 @@ use std::time::SystemTime;
 
 use kiln_checkpoint::{check_outside_models, check_place};
 use kiln_data::read_text;
+use kiln_pipeline::pictures::MadeFolder;
 
 use crate::error::TrainError;
-use crate::learner::checkpoint::CheckpointFolder;
-use crate::learner::log::rows_in;
 use crate::ranks::Ranks;
+use crate::run_folder::checkpoints::CheckpointFolder;
 use crate::run_folder::destination::check_outside_runs;
+use crate::run_folder::metrics_table::rows_in;
 use crate::run_folder::{
     RunFolder, StageFolder, WRITTEN_BY, beginning_of, is_temporary, write_atomically,
 };
-use kiln_pipeline::pictures::MadeFolder;
 
 /// The beginning of `metrics.csv`.
 const FIRST_COLUMNS: &str = "step,";

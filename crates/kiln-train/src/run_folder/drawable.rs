@@ -14,8 +14,8 @@ use kiln_models::UNet2d;
 
 use crate::error::TrainError;
 use crate::experiment::Experiment;
-use crate::learner::checkpoint::{CheckpointFolder, GoodCheckpoint};
 use crate::run_folder::RunFolder;
+use crate::run_folder::checkpoints::{CheckpointFolder, GoodCheckpoint};
 use crate::run_folder::kind::FolderKind;
 use crate::run_folder::record::RunRecord;
 

@@ -4,8 +4,8 @@ use std::path::Path;
 
 use kiln_checkpoint::ModelSource;
 
-use crate::learner::checkpoint::is_checkpoint;
 use crate::run_folder::RunFolder;
+use crate::run_folder::checkpoints::is_checkpoint;
 
 /// The kind of a folder. This is the one place that decides it, by the names of the files.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

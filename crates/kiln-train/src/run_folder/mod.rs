@@ -12,11 +12,28 @@
 //!
 //! A run in pixel space has neither `vqvae/` nor `latents/`. A run of the digit classifier has its checkpoints/
 //! metrics.csv curves.svg and model.safetensors at the top.
+//!
+//! | file | about |
+//! | --- | --- |
+//! | `checkpoints`, `manifest` | the checkpoints of a stage, whole and verified |
+//! | `identity`, `changed_keys` | what a resumed run must have in common with its beginning |
+//! | `metrics_table` | `metrics.csv` |
+//! | `facts` | what a model's files say about its training |
+//! | `places` | paths that stay valid in any working folder |
+//! | `claim`, `destination`, `kind` | what may be written where, and what is there |
+//! | `record`, `drawable` | how a training went, and its models |
 
+pub(crate) mod changed_keys;
+pub(crate) mod checkpoints;
 pub(crate) mod claim;
 pub mod destination;
 pub mod drawable;
+pub(crate) mod facts;
+pub(crate) mod identity;
 pub mod kind;
+pub(crate) mod manifest;
+pub(crate) mod metrics_table;
+pub(crate) mod places;
 pub mod record;
 
 use std::fs::File;

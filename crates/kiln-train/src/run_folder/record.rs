@@ -3,24 +3,32 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
-use burn::tensor::{Device, Tensor, TensorData};
-use kiln_data::{DataConfig, read_regular};
-use kiln_models::free_memory;
-use safetensors::SafeTensors;
+use kiln_data::DataConfig;
 
-use crate::learner::checkpoint::CheckpointFolder;
-
-use crate::denoising::latents::check_digest;
 use crate::error::TrainError;
-use crate::experiment::{Experiment, TrainingConfig};
-use crate::learner::log::rows_in;
+use crate::experiment::{ConfigError, Experiment, TrainingConfig, overrides_in};
+use crate::run_folder::checkpoints::CheckpointFolder;
+use crate::run_folder::metrics_table::rows_in;
+use crate::run_folder::places::find_data;
 use crate::run_folder::{RunFolder, StageFolder};
-use crate::start::places::find_data;
+
+/// The overrides, as for `--set`, of the run in the folder `run` when it began or was last resumed. Empty if there is
+/// no run.
+///
+/// # Errors
+/// [`ConfigError`] if the run's `config.toml` cannot be read.
+pub fn overrides_of_run(run: &Path) -> Result<Vec<String>, ConfigError> {
+    let config = RunFolder::new(run).config();
+    match config.exists() {
+        true => overrides_in(&config),
+        false => Ok(Vec::new()),
+    }
+}
 
 /// The contents of a run's folder so far.
 #[derive(Debug)]
 pub struct RunRecord {
-    folder: RunFolder,
+    pub(crate) folder: RunFolder,
     /// The experiment.
     pub experiment: Experiment,
     /// The stages with at least some training, in order.
@@ -115,54 +123,6 @@ impl RunRecord {
     pub fn vqvae(&self) -> Option<PathBuf> {
         Some(self.folder.stage_1().model()).filter(|model| model.is_dir())
     }
-
-    /// The first `count` cached validation latents `[batch, channels, height, width]`, not scaled, of the VQ-VAE with
-    /// this [hash](kiln_checkpoint::vqvae_hash); `None` if that VQ-VAE's latents are not cached.
-    ///
-    /// # Errors
-    /// [`TrainError::File`] if the cache cannot be read, [`TrainError::Run`] if it is damaged.
-    pub fn validation_latents(
-        &self,
-        vqvae_hash: &str,
-        count: usize,
-        device: &Device,
-    ) -> Result<Option<Tensor<4>>, TrainError> {
-        let path = self.folder.latents(vqvae_hash);
-        if !path.is_file() {
-            return Ok(None);
-        }
-        let most = free_memory().unwrap_or(u64::MAX);
-        let bytes = read_regular(&path, most).map_err(TrainError::file("read", &path))?;
-        let damaged = |problem: String| {
-            TrainError::Run(format!(
-                "the latents in {} are damaged ({problem}): remove the file, and training stage 2 encodes them again",
-                path.display()
-            ))
-        };
-        let file = SafeTensors::deserialize(&bytes).map_err(|error| damaged(error.to_string()))?;
-        check_digest(&file, &bytes).map_err(damaged)?;
-        let validation = (file.tensor("validation")).map_err(|error| damaged(error.to_string()))?;
-        let &[images, variants, channels, height, width] = validation.shape() else {
-            return Err(damaged("`validation` has the wrong shape".to_owned()));
-        };
-        let count = count.min(images);
-        // Only the unmirrored images: the first variant of each.
-        let image = channels * height * width;
-        let values: Vec<f32> = validation
-            .data()
-            .as_chunks()
-            .0
-            .chunks((variants * image).max(1))
-            .take(count)
-            .flat_map(|variants| variants.iter().take(image))
-            .map(|&bytes| f32::from_le_bytes(bytes))
-            .collect();
-        if count == 0 || image == 0 || values.len() != count * image {
-            return Err(damaged("`validation` has the wrong length".to_owned()));
-        }
-        let data = TensorData::new(values, [count, channels, height, width]);
-        Ok(Some(Tensor::from_data(data, device)))
-    }
 }
 
 impl StageRecord {
@@ -180,62 +140,7 @@ impl StageRecord {
 
 #[cfg(test)]
 mod tests {
-    use std::collections::HashMap;
-
-    use safetensors::Dtype;
-    use safetensors::tensor::TensorView;
-
     use super::*;
-
-    fn record(folder: &Path) -> RunRecord {
-        let text = include_str!("../../../../configs/mnist-quick.toml");
-        RunRecord {
-            folder: RunFolder::new(folder),
-            experiment: Experiment::parse(text, "mnist-quick", &[]).unwrap(),
-            stages: Vec::new(),
-        }
-    }
-
-    fn write_latents(path: &Path, shape: [usize; 5]) {
-        let count: usize = shape.iter().product();
-        let bytes: Vec<u8> = (0..count)
-            .flat_map(|value| (value as f32).to_le_bytes())
-            .collect();
-        let view = TensorView::new(Dtype::F32, shape.to_vec(), &bytes).unwrap();
-        let nothing: Option<HashMap<String, String>> = None;
-        let bytes = safetensors::serialize([("validation", view)], nothing).unwrap();
-        crate::run_folder::write_atomically(path, &bytes).unwrap();
-    }
-
-    #[test]
-    fn latents_are_found_by_their_vqvae() {
-        let place = tempfile::tempdir().unwrap();
-        let record = record(place.path());
-        write_latents(&record.folder.latents("abc"), [3, 2, 1, 1, 2]);
-        let read = |hash, count| {
-            let latents = record
-                .validation_latents(hash, count, &Device::flex())
-                .unwrap()?;
-            Some(latents.into_data().iter::<f32>().collect::<Vec<f32>>())
-        };
-        assert_eq!(read("abc", 2), Some(vec![0.0, 1.0, 4.0, 5.0]));
-        assert_eq!(read("abc", 9).map(|values| values.len()), Some(6));
-        assert_eq!(read("other", 2), None);
-    }
-
-    #[test]
-    fn a_damaged_cache_is_named() {
-        let place = tempfile::tempdir().unwrap();
-        let record = record(place.path());
-        let path = record.folder.latents("abc");
-        write_latents(&path, [3, 2, 1, 1, 2]);
-        let whole = std::fs::read(&path).unwrap();
-        for bytes in [&whole[..4], &whole[..whole.len() - 4], &[]] {
-            std::fs::write(&path, bytes).unwrap();
-            let error = record.validation_latents("abc", 2, &Device::flex());
-            assert!(error.unwrap_err().to_string().contains("abc.safetensors"));
-        }
-    }
 
     #[test]
     fn the_newest_number_may_stand_in_an_older_row() {
@@ -245,9 +150,11 @@ mod tests {
             "step,loss/train,loss/valid\n10,3,4\n20,2,\n",
         )
         .unwrap();
+        let text = include_str!("../../../../configs/mnist-quick.toml");
+        let experiment = Experiment::parse(text, "mnist-quick", &[]);
         let stage = StageRecord {
             name: "stage 1",
-            training: record(place.path()).experiment.stage_2.training,
+            training: experiment.unwrap().stage_2.training,
             rows: rows_in(&place.path().join("metrics.csv")).unwrap(),
             damage: None,
         };

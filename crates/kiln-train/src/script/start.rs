@@ -1,11 +1,5 @@
 //! The start of a stage: from nothing, or from the end of an earlier part of its run.
 
-pub(crate) mod earlier_steps;
-pub(crate) mod identity;
-pub(crate) mod initial_weights;
-pub(crate) mod places;
-mod resume;
-
 use std::path::{Path, PathBuf};
 
 use kiln_data::{DataConfig, Datasets};
@@ -13,19 +7,19 @@ use kiln_data::{DataConfig, Datasets};
 use crate::counted;
 use crate::error::TrainError;
 use crate::experiment::{ConfigError, Experiment, is_on_the_hub};
-use crate::learner::checkpoint::{CheckpointFolder, GoodCheckpoint};
-use crate::learner::log::add_rows;
 use crate::learner::plan::Plan;
 use crate::learner::session::Session;
-use crate::options::RunOptions;
-use crate::run_folder::{RunFolder, StageFolder, WRITTEN_BY, write_atomically};
-use crate::start::earlier_steps::EarlierSteps;
-use crate::start::identity::{
-    Identity, InitialWeights, OF_STAGE_2, ONLY_OF_STAGE_1, ONLY_OF_STAGE_2, VqVaeIdentity,
-    require_same_keys, say_what_stays, with_tables_of,
+use crate::run_folder::changed_keys::{
+    OF_STAGE_2, ONLY_OF_STAGE_1, ONLY_OF_STAGE_2, require_same_keys, say_what_stays, with_tables_of,
 };
-use crate::start::places::{absolute, find_data};
-use crate::start::resume::{find_checkpoint, session};
+use crate::run_folder::checkpoints::{CheckpointFolder, GoodCheckpoint};
+use crate::run_folder::facts::EarlierSteps;
+use crate::run_folder::identity::{Identity, InitialWeights, VqVaeIdentity};
+use crate::run_folder::metrics_table::add_rows;
+use crate::run_folder::places::{absolute, find_data};
+use crate::run_folder::{RunFolder, StageFolder, WRITTEN_BY, write_atomically};
+use crate::script::options::RunOptions;
+use crate::script::resume::{find_checkpoint, session};
 
 /// A stage before its first step.
 pub(crate) struct Start<'a> {
@@ -198,7 +192,7 @@ impl<'a> Start<'a> {
         let place = data.path.as_deref().filter(|path| !is_on_the_hub(path));
         Identity::new(
             &self.config,
-            plan,
+            plan.step_images(),
             datasets,
             place.and_then(absolute),
             vqvae,

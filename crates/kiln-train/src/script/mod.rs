@@ -1,9 +1,19 @@
 //! One script for every stage, from its folder to its trained model.
+//!
+//! [`Stage`] is what a stage must say for itself; [`train`] asks it in order.
+
+pub(crate) mod initial_weights;
+pub(crate) mod memory;
+pub mod options;
+mod resume;
+pub(crate) mod start;
+pub mod training_report;
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use kiln_data::{DataConfig, Datasets, Progress};
+use kiln_pipeline::Devices;
 
 use crate::error::TrainError;
 use crate::experiment::TrainingConfig;
@@ -13,14 +23,13 @@ use crate::learner::plan::Plan;
 use crate::learner::recipe::{Recipe, Trainee};
 use crate::learner::report::MetricKind;
 use crate::learner::session::Session;
-use crate::options::RunOptions;
 use crate::run_folder::claim::Claim;
+use crate::run_folder::facts::EarlierSteps;
+use crate::run_folder::identity::{InitialWeights, VqVaeIdentity};
 use crate::run_folder::{RunFolder, StageFolder};
-use crate::start::Start;
-use crate::start::earlier_steps::EarlierSteps;
-use crate::start::identity::{InitialWeights, VqVaeIdentity};
-use crate::training_report::TrainingReport;
-use kiln_pipeline::Devices;
+use crate::script::options::RunOptions;
+use crate::script::start::Start;
+use crate::script::training_report::TrainingReport;
 
 /// A stage of an experiment. The script calls its functions in this order.
 pub(crate) trait Stage: Sized {

@@ -19,18 +19,15 @@ use std::sync::{Arc, Mutex, PoisonError};
 use burn::module::Module;
 use burn::store::ModuleRecord;
 use burn::tensor::Bytes;
-use burn::train::checkpoint::{
-    Checkpoint, Checkpointer, CheckpointerError, CheckpointingAction, CheckpointingStrategy,
-};
-use burn::train::metric::store::{Aggregate, EventStoreClient, Split};
-use kiln_data::sha256;
+use kiln_pipeline::plots::Rows;
 
 use crate::error::TrainError;
-use crate::learner::manifest::{MANIFEST, Manifest};
-use crate::learner::session::Session;
+use crate::run_folder::identity::Identity;
+use crate::run_folder::manifest::{MANIFEST, Manifest};
 use crate::run_folder::sync_folder;
-use crate::start::identity::Identity;
-use kiln_pipeline::plots::Rows;
+
+/// The files of a checkpoint, in the order of the Learner's checkpointers.
+pub(crate) const PARTS: [&str; 3] = ["model.bpk", "optimizer.bpk", "scheduler.bpk"];
 
 /// The name of a checkpoint until it is complete.
 const WRITING: &str = ".writing";
@@ -74,10 +71,13 @@ impl GoodCheckpoint {
     /// The record of the trained module.
     pub(crate) fn module(&self) -> Result<Bytes, String> {
         let [module, ..] = PARTS;
-        let bytes = std::fs::read(self.folder.join(module));
-        bytes
-            .map(Bytes::from_bytes_vec)
+        self.part(module)
             .map_err(|error| format!("{module}: {error}"))
+    }
+
+    /// One of the [`PARTS`].
+    pub(crate) fn part(&self, name: &str) -> std::io::Result<Bytes> {
+        std::fs::read(self.folder.join(name)).map(Bytes::from_bytes_vec)
     }
 
     /// Checks that the checkpoint has exactly the weights of `model`. Otherwise Burn would panic.
@@ -194,7 +194,7 @@ impl CheckpointFolder {
     }
 
     /// Writes one checkpoint, then removes those that are neither among the `keep` newest nor the best.
-    fn write(
+    pub(crate) fn write(
         &self,
         manifest: Manifest,
         parts: &BTreeMap<&'static str, Bytes>,
@@ -326,171 +326,10 @@ pub(crate) fn is_checkpoint(folder: &Path) -> bool {
     folder.join(MANIFEST).is_file()
 }
 
-/// Collects the three records that the Learner passes on three threads, and writes them together.
-#[derive(Clone)]
-pub(crate) struct CheckpointWriter(Arc<Writer>);
-
-struct Writer {
-    folder: CheckpointFolder,
-    resume: Option<GoodCheckpoint>,
-    keep: usize,
-    session: Session,
-    /// The validation metric that is smallest at the best checkpoint.
-    best_by: &'static str,
-    identity: Identity,
-    /// The parts of incomplete checkpoints, by the Learner's epoch.
-    pending: Mutex<BTreeMap<usize, Pending>>,
-}
-
-struct Pending {
-    step: usize,
-    criterion: Option<f64>,
-    owes_validation: bool,
-    rows: Rows,
-    parts: BTreeMap<&'static str, Bytes>,
-}
-
-impl CheckpointWriter {
-    pub(crate) fn new(
-        folder: CheckpointFolder,
-        resume: Option<GoodCheckpoint>,
-        keep: usize,
-        best_by: &'static str,
-        identity: Identity,
-        session: Session,
-    ) -> Self {
-        let pending = Mutex::new(BTreeMap::new());
-        Self(Arc::new(Writer {
-            folder,
-            resume,
-            keep,
-            session,
-            best_by,
-            identity,
-            pending,
-        }))
-    }
-
-    /// The Learner's handle for one of the three records.
-    pub(crate) fn part(&self, name: &'static str) -> CheckpointPart {
-        CheckpointPart {
-            writer: self.clone(),
-            name,
-        }
-    }
-
-    fn pending(&self) -> std::sync::MutexGuard<'_, BTreeMap<usize, Pending>> {
-        self.0
-            .pending
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-    }
-
-    fn add(&self, epoch: usize, name: &'static str, bytes: Bytes) {
-        let mut pending = self.pending();
-        let Some(checkpoint) = pending.get_mut(&epoch) else {
-            return;
-        };
-        checkpoint.parts.insert(name, bytes);
-        if checkpoint.parts.len() < PARTS.len() {
-            return;
-        }
-        let Some(Pending {
-            step,
-            criterion,
-            owes_validation,
-            rows,
-            parts,
-        }) = pending.remove(&epoch)
-        else {
-            return;
-        };
-        drop(pending);
-        let files = parts
-            .iter()
-            .map(|(name, bytes)| (name.to_string(), sha256(bytes)))
-            .collect();
-        let manifest = Manifest {
-            step,
-            criterion,
-            owes_validation,
-            kiln: env!("CARGO_PKG_VERSION").into(),
-            identity: Some(self.0.identity.clone()),
-            rows,
-            files,
-        };
-        match self.0.folder.write(manifest, &parts, self.0.keep) {
-            Ok(()) => self.0.session.set_saved(step),
-            Err(error) => self.0.session.fail(TrainError::file(
-                "write the checkpoint",
-                self.0.folder.path(step),
-            )(error)),
-        }
-    }
-}
-
-/// The files of a checkpoint, in the order of the Learner's checkpointers.
-pub(crate) const PARTS: [&str; 3] = ["model.bpk", "optimizer.bpk", "scheduler.bpk"];
-
-/// Saves and restores one of the three records.
-pub(crate) struct CheckpointPart {
-    writer: CheckpointWriter,
-    name: &'static str,
-}
-
-impl<R: Checkpoint> Checkpointer<R> for CheckpointPart {
-    fn save(&self, epoch: usize, record: R) -> Result<(), CheckpointerError> {
-        let bytes = record
-            .checkpoint_into_bytes()
-            .map_err(CheckpointerError::Record)?;
-        self.writer.add(epoch, self.name, bytes);
-        Ok(())
-    }
-
-    /// Never called: [`CheckpointFolder::write`] removes old checkpoints.
-    fn delete(&self, _epoch: usize) -> Result<(), CheckpointerError> {
-        Ok(())
-    }
-
-    fn restore(&self, _epoch: usize) -> Result<R, CheckpointerError> {
-        let checkpoint = self.writer.0.resume.as_ref();
-        let folder = checkpoint.map(|checkpoint| checkpoint.folder.join(self.name));
-        let path =
-            folder.ok_or_else(|| CheckpointerError::Unknown("no checkpoint to resume".into()))?;
-        let bytes = std::fs::read(path).map_err(CheckpointerError::IOError)?;
-        R::checkpoint_from_bytes(Bytes::from_bytes_vec(bytes)).map_err(CheckpointerError::Record)
-    }
-}
-
-/// Saves after every round, and records its step and validation loss.
-impl CheckpointingStrategy for CheckpointWriter {
-    fn checkpointing(
-        &mut self,
-        epoch: usize,
-        store: &EventStoreClient,
-    ) -> Vec<CheckpointingAction> {
-        if !self.0.session.ranks().is_first() {
-            return Vec::new(); // rank 0 saves for all
-        }
-        let criterion = store.find_metric(self.0.best_by, epoch, Aggregate::Mean, &Split::Valid);
-        let step = self.0.session.steps_done();
-        let criterion = criterion.filter(|value| value.is_finite());
-        self.pending().insert(
-            epoch,
-            Pending {
-                step,
-                criterion,
-                owes_validation: self.0.session.owes_validation(),
-                rows: self.0.session.unwritten(),
-                parts: BTreeMap::new(),
-            },
-        );
-        vec![CheckpointingAction::Save]
-    }
-}
-
 #[cfg(test)]
 mod tests {
+    use kiln_data::sha256;
+
     use super::*;
 
     fn write(folder: &CheckpointFolder, step: usize, loss: impl Into<Option<f64>>, keep: usize) {

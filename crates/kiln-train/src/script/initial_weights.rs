@@ -13,7 +13,7 @@ use serde_json::Value;
 use crate::error::TrainError;
 use crate::experiment::{Experiment, FirstStageConfig};
 use crate::run_folder::drawable::load_model;
-use crate::start::earlier_steps::EarlierSteps;
+use crate::run_folder::facts::EarlierSteps;
 
 /// Keys of networks that change neither the weights nor their meaning: the experiment's values count.
 const FREE: [&str; 5] = [

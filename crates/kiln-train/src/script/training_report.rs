@@ -10,7 +10,7 @@ use crate::error::TrainError;
 use crate::experiment::TrainingConfig;
 use crate::learner::launch::Outcome;
 use crate::learner::plan::Plan;
-use crate::start::Start;
+use crate::script::start::Start;
 
 /// The result of a stage's training.
 #[derive(Debug, Clone, Serialize)]

@@ -2,9 +2,9 @@
 
 use burn::tensor::Device;
 use kiln_models::{FeatureMaps, too_little_memory};
+use kiln_pipeline::Devices;
 
 use crate::experiment::{ConfigError, Experiment, TrainingConfig};
-use kiln_pipeline::Devices;
 
 /// Bytes of a number.
 const NUMBER: f64 = 4.0;

@@ -7,38 +7,38 @@ use kiln_data::{read_regular, sha256, sha256_of_file};
 use kiln_pipeline::plots::Rows;
 use serde::{Deserialize, Serialize};
 
-use crate::start::identity::Identity;
+use crate::run_folder::identity::Identity;
 
-pub(super) const MANIFEST: &str = "checkpoint.json";
+pub(crate) const MANIFEST: &str = "checkpoint.json";
 /// Many times the size of any manifest, in bytes.
 const LARGEST: u64 = 64 << 20;
 
 /// The contents of `checkpoint.json`.
 #[derive(Debug, Clone, Serialize, Deserialize)]
-pub(super) struct Manifest {
+pub(crate) struct Manifest {
     /// Steps done when it was written.
-    pub(super) step: usize,
+    pub(crate) step: usize,
     /// The criterion that is smallest at the best checkpoint, usually the validation loss; absent if it was not
     /// measured.
-    pub(super) criterion: Option<f64>,
+    pub(crate) criterion: Option<f64>,
     /// Whether a stop came before the end of the validation that belongs to it, pictures and measurements included.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
-    pub(super) owes_validation: bool,
+    pub(crate) owes_validation: bool,
     /// The version of kiln that wrote it.
-    pub(super) kiln: String,
+    pub(crate) kiln: String,
     /// The training that it belongs to; older versions did not record it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub(super) identity: Option<Identity>,
+    pub(crate) identity: Option<Identity>,
     /// Rows that could not be written to `metrics.csv`.
     #[serde(default, skip_serializing_if = "Rows::is_empty")]
-    pub(super) rows: Rows,
+    pub(crate) rows: Rows,
     /// sha256 of each file, in hexadecimal.
-    pub(super) files: BTreeMap<String, String>,
+    pub(crate) files: BTreeMap<String, String>,
 }
 
 impl Manifest {
     /// The text of the file. Its last line is the sha256 of the text without that line.
-    pub(super) fn to_text(&self) -> serde_json::Result<String> {
+    pub(crate) fn to_text(&self) -> serde_json::Result<String> {
         let text = serde_json::to_string_pretty(self)?;
         let digest = sha256(text.as_bytes());
         let fields = text.strip_suffix(END).unwrap_or(&text);
@@ -47,7 +47,7 @@ impl Manifest {
 
     /// Reads the manifest of the checkpoint in `folder`. A manifest without a digest is accepted, because older
     /// versions wrote none.
-    pub(super) fn read(folder: &Path) -> Result<Self, String> {
+    pub(crate) fn read(folder: &Path) -> Result<Self, String> {
         let problem = |problem: &dyn std::fmt::Display| format!("{MANIFEST}: {problem}");
         let bytes =
             read_regular(&folder.join(MANIFEST), LARGEST).map_err(|error| problem(&error))?;
@@ -62,7 +62,7 @@ impl Manifest {
     }
 
     /// Checks the files in `folder`.
-    pub(super) fn verify(&self, folder: &Path) -> Result<(), String> {
+    pub(crate) fn verify(&self, folder: &Path) -> Result<(), String> {
         for (name, digest) in &self.files {
             let found =
                 sha256_of_file(&folder.join(name)).map_err(|error| format!("{name}: {error}"))?;

@@ -4,12 +4,12 @@ use std::path::{Path, PathBuf};
 
 use kiln_data::{DataConfig, Datasets, Progress};
 use kiln_hub::{HubSettings, open_data_set};
+use kiln_pipeline::Devices;
 
 use crate::error::TrainError;
 use crate::learner::session::StopSignal;
 use crate::learner::strategy::Strategy;
 use crate::ranks::Ranks;
-use kiln_pipeline::Devices;
 
 /// The place and the settings of a training.
 #[derive(Debug, Clone)]
@@ -105,7 +105,7 @@ mod tests {
 
     #[test]
     fn images_that_are_handed_over_have_the_shape_of_the_config() {
-        let text = include_str!("../../../configs/mnist-quick.toml");
+        let text = include_str!("../../../../configs/mnist-quick.toml");
         let overrides = ["data.dataset=own".to_owned()];
         let experiment = Experiment::parse(text, "mnist-quick", &overrides).unwrap();
         let set = |side: usize, images: usize| {

@@ -2,10 +2,10 @@
 
 use crate::counted;
 use crate::error::TrainError;
-use crate::learner::checkpoint::{CheckpointFolder, GoodCheckpoint};
 use crate::learner::session::{Session, StopSignal};
 use crate::ranks::Ranks;
 use crate::run_folder::StageFolder;
+use crate::run_folder::checkpoints::{CheckpointFolder, GoodCheckpoint};
 
 /// The newest good checkpoint, if `resume` asks for it.
 ///
