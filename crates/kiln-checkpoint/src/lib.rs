@@ -45,6 +45,7 @@ mod not_a_number;
 mod pickle;
 mod printable;
 mod source;
+mod tensors;
 mod unet;
 mod weights;
 
@@ -58,3 +59,4 @@ pub use metadata::Metadata;
 pub use model::LatentDiffusion;
 pub use printable::printable;
 pub use source::ModelSource;
+pub use tensors::read_tensors;

@@ -67,7 +67,8 @@ pub use dataset_kind::DatasetKind;
 pub use digest::{hexadecimal, sha256, sha256_of_file};
 #[cfg(feature = "download")]
 pub use download::{
-    Downloaded, PYTORCH_FID_FILE, PYTORCH_FID_SHA256, cache_folder, pytorch_fid_weights,
+    Downloaded, PYTORCH_FID_FILE, PYTORCH_FID_SHA256, TorchvisionWeights, cache_folder,
+    pytorch_fid_weights,
 };
 pub use error::DataError;
 pub use folder::held_out;

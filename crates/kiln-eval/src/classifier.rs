@@ -135,7 +135,7 @@ fn convolution(layer: &Conv2d, x: Tensor<4>) -> Convolution {
 }
 
 /// `silu(norm(x))` of channels-last images.
-fn norm_silu(norm: &GroupNorm) -> kiln_kernels::GroupNorm {
+pub(crate) fn norm_silu(norm: &GroupNorm) -> kiln_kernels::GroupNorm {
     let ones = || Tensor::ones([norm.num_channels], &Device::default());
     kiln_kernels::GroupNorm {
         gamma: norm.gamma.as_ref().map_or_else(ones, |gamma| gamma.val()),

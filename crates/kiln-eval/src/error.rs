@@ -76,6 +76,40 @@ pub enum EvalError {
         /// What is wrong with it.
         reason: String,
     },
+    /// A file without the weights of a backbone of LPIPS.
+    #[error(
+        "{} does not hold the weights of {network} under torchvision's names ({reason}); give torchvision's {file}, or a safetensors file with the same keys",
+        path.display()
+    )]
+    Backbone {
+        /// The file.
+        path: PathBuf,
+        /// The network.
+        network: &'static str,
+        /// The name of torchvision's file.
+        file: &'static str,
+        /// What is wrong with it.
+        reason: String,
+    },
+    /// A file without an image classifier.
+    #[error(
+        "{} does not hold an image classifier ({reason}); give the model.safetensors of `kiln train-classifier` with a table [classifier] in its config",
+        path.display()
+    )]
+    NotAClassifier {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it.
+        reason: String,
+    },
+    /// A perceptual network that has no public weights.
+    #[error(
+        "the perceptual network `classifier` needs weights: name the model.safetensors of `kiln train-classifier`, or choose lpips-vgg16, lpips-alexnet or lpips-squeezenet"
+    )]
+    NoWeights,
+    /// A weights file that cannot be read.
+    #[error(transparent)]
+    Checkpoint(#[from] kiln_checkpoint::CheckpointError),
     /// Weights that could not be downloaded.
     #[error(transparent)]
     Data(#[from] kiln_data::DataError),

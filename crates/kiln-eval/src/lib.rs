@@ -14,7 +14,9 @@
 //! A [`Judge`] is such a network. A [`Reference`] is a set of real images that it has judged, for comparison with many
 //! sets of drawn ones by all of these measures.
 //!
-//! [`psnr`], [`ssim`] and [`mean_squared_error`] measure how well an autoencoder reconstructs single images.
+//! [`psnr`], [`ssim`] and [`mean_squared_error`] measure how well an autoencoder reconstructs single images, and a
+//! [`PerceptualNetwork`] ([`Lpips`], or a classifier that kiln trained) how alike two images look. Its distance also
+//! trains.
 //!
 //! Tests check every measure against another implementation: `tests/fixtures/eval/make.py` lists them.
 //!
@@ -36,10 +38,12 @@ mod error;
 mod features;
 mod figures;
 mod frechet;
+mod image_classifier;
 mod inception;
 mod judge;
 mod kernel;
 mod neighbours;
+mod perceptual;
 mod similarity;
 
 use std::path::Path;
@@ -52,12 +56,16 @@ pub use error::EvalError;
 pub use features::Features;
 pub use figures::{Figure, Reference};
 pub use frechet::{Gaussian, frechet_distance};
+pub use image_classifier::{ImageClassifier, ImageClassifierConfig, ResidualConfig};
 pub use inception::{FeatureLayer, Inception};
 pub use judge::{FeatureKind, Judge, Seen};
 pub use kernel::{
     KernelDistance, kernel_distance, kernel_distance_by_batches, squared_discrepancy,
 };
 pub use neighbours::{Manifolds, nearest};
+pub use perceptual::{
+    Backbone, ClassifierFeatures, Lpips, PerceptualConfig, PerceptualKind, PerceptualNetwork,
+};
 pub use similarity::{mean_psnr, mean_squared_error, psnr, ssim};
 
 /// Many times the size of any judge's weights and features, in bytes.

@@ -2,7 +2,9 @@
 //! train-classifier`.
 
 use kiln_data::Progress;
+use kiln_eval::{DigitClassifier, ImageClassifier};
 
+use crate::classifier::stage::ClassifierStage;
 use crate::denoising::stage::Stage2;
 use crate::error::TrainError;
 use crate::experiment::{ClassifierExperiment, Experiment};
@@ -53,7 +55,7 @@ pub fn train_diffusion(
     train(&Stage2::of(experiment), options, progress)
 }
 
-/// Trains the digit classifier and writes its weights to `model.safetensors` in the run folder, as 16-bit numbers.
+/// Trains a classifier and writes its weights to `model.safetensors` in the run folder, as 16-bit numbers.
 ///
 /// # Errors
 /// [`TrainError`] in one sentence. Written checkpoints stay.
@@ -62,5 +64,16 @@ pub fn train_classifier(
     options: &RunOptions,
     progress: &dyn Progress,
 ) -> Result<TrainingReport, TrainError> {
-    train(experiment, options, progress)
+    match experiment.classifier {
+        None => train(
+            &ClassifierStage::<DigitClassifier>::of(experiment),
+            options,
+            progress,
+        ),
+        Some(_) => train(
+            &ClassifierStage::<ImageClassifier>::of(experiment),
+            options,
+            progress,
+        ),
+    }
 }

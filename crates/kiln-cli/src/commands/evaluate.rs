@@ -21,14 +21,17 @@ use super::drawing::{
     ComputingArguments, ConditionArguments, IMAGES, MODEL, ModelArguments, SAMPLING, calls_before,
 };
 use super::numbers::{number, whole};
+use super::perceptual_arguments::PerceptualArguments;
 use super::sample::{SpacingName, StepCounts, parse_steps};
 use super::sampler_arguments::{by_name, warn_of_spacing};
-use crate::evaluation::{Report, Row, Sweep, blurred, evaluations, pixels_of};
+use crate::evaluation::{
+    Report, Row, Sweep, blurred, comparison, evaluations, perceptual_distance, pixels_of,
+};
 use crate::pretrained;
 use crate::terminal::{self, DataProgress};
 
 /// A group of the help.
-const MEASURES: &str = "Measures";
+pub(super) const MEASURES: &str = "Measures";
 /// The number of held-out images whose nearest training image is searched.
 const HELD_OUT: usize = 1000;
 
@@ -36,14 +39,16 @@ const HELD_OUT: usize = 1000;
 ///
 /// Draws images by every combination of --steps, --samplers, --eta, --spacing and compares each set with real images that the
 /// model was not trained on: by the features of a digit classifier, or of InceptionV3 (FID, KID). The first rows are landmarks:
-/// training images, and the same blurred. The table is printed, and written with results.csv, results.json and a plot.
+/// training images, and the same blurred. The table is printed, and written with results.csv, results.json and a plot (with
+/// --first-stage, a picture of originals, reconstructions and their differences).
 #[derive(Args)]
 #[command(after_help = "Examples:
   kiln evaluate --steps 10/20/50 --samplers ddim,ddpm --count 1000
   kiln evaluate --model runs/mnist/model --config configs/mnist.toml --steps 50 --eta 0,1 --count 10000
   kiln evaluate --model runs/mnist-classes/model --config configs/mnist-classes.toml --class all --guidance 2
   kiln evaluate --model runs/flowers/model --config configs/flowers.toml --features 2048 --feature-weights inception.pth
-  kiln evaluate --first-stage --model runs/mnist/model --config configs/mnist.toml")]
+  kiln evaluate --first-stage --model runs/mnist/model --config configs/mnist.toml
+  kiln evaluate --first-stage --model runs/flowers/model --perceptual lpips-alexnet")]
 pub struct Evaluate {
     /// Print one JSON object on stdout instead of the table
     #[arg(long)]
@@ -128,7 +133,10 @@ pub struct Evaluate {
     #[arg(long, help_heading = MEASURES, value_name = "FILE")]
     classifier: Option<PathBuf>,
 
-    /// Folder for table, results and plot; results that are there already stay, and new ones get a number
+    #[command(flatten)]
+    perceptual: PerceptualArguments,
+
+    /// Folder for table, results, plot and picture; results that are there already stay, and new ones get a number
     #[arg(long, help_heading = MEASURES, default_value = "evaluation", value_name = "FOLDER")]
     out: PathBuf,
 
@@ -230,6 +238,7 @@ impl Evaluate {
         let shape = held_out.shape();
         autoencoder.check_image(shape.channels, shape.height, shape.width)?;
         let side = shape.height - 2 * held_out.border();
+        let perceptual = self.perceptual.open([channels, side, side], device)?;
         let judge = self.judge([channels, side, side], device)?;
         let reference = self.reference(&judge, held_out, device)?;
 
@@ -260,6 +269,11 @@ impl Evaluate {
             Figure::new("codes in use", codes_in_use as f64),
             Figure::new("perplexity", perplexity),
         ];
+        if let Some(network) = &perceptual {
+            let batch = self.computing.batch as usize;
+            let distance = perceptual_distance(network, &originals, &images, batch, device)?;
+            figures.insert(2, distance);
+        }
         let seen = seen_in(&judge, &images, device, |_| Ok(()))?;
         // Image i of a batch is compared with its own reconstruction, but the estimate by batches assumes independent
         // images.
@@ -272,7 +286,12 @@ impl Evaluate {
             seconds: None,
             figures,
         };
-        Ok(self.report(autoencoder.name(), &reference, held_out, &judge, vec![row]))
+        let mut report = self.report(autoencoder.name(), &reference, held_out, &judge, vec![row]);
+        if let Some(network) = &perceptual {
+            report.judge += &format!("; {}", network.description());
+        }
+        report.pictures = vec![("reconstructions.png", comparison(&originals, &images))];
+        Ok(report)
     }
 
     fn report(
@@ -290,6 +309,7 @@ impl Evaluate {
             judge: judge.description(),
             seed: self.seed,
             rows,
+            pictures: Vec::new(),
         }
     }
 

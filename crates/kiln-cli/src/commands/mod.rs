@@ -16,6 +16,7 @@ mod invert;
 mod model_guide;
 mod model_info;
 mod numbers;
+mod perceptual_arguments;
 mod pull;
 mod push;
 mod reconstruct;

@@ -4,7 +4,7 @@ use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
 
 use kiln::SampleOptions;
-use kiln::pictures::Album;
+use kiln::pictures::{Album, Picture};
 use kiln::plots::{QualityCurve, quality_svg};
 use kiln_diffusion::sampler::Sampler;
 use kiln_eval::Figure;
@@ -26,6 +26,8 @@ pub struct Report {
     pub seed: u64,
     /// Landmarks first, then one row for each way to sample.
     pub rows: Vec<Row>,
+    /// Pictures beside the table, under their files' names.
+    pub pictures: Vec<(&'static str, Picture)>,
 }
 
 /// One set of images.
@@ -253,9 +255,9 @@ impl Report {
         })
     }
 
-    /// Writes `table.md`, `results.csv`, `results.json` and, if images were sampled, `quality.svg` to a folder: the
-    /// first figure over the number of network calls, a curve for each way to sample. Returns their paths. Existing
-    /// files stay: see [`Album::save`].
+    /// Writes `table.md`, `results.csv`, `results.json`, the pictures and, if images were sampled, `quality.svg` to a
+    /// folder: the first figure over the number of network calls, a curve for each way to sample. Returns their paths.
+    /// Existing files stay: see [`Album::save`].
     ///
     /// # Errors
     /// A file that cannot be written, a plot that cannot be drawn.
@@ -273,10 +275,15 @@ impl Report {
             let svg = quality_svg(figure, &curves, &landmarks.collect::<Vec<_>>())?;
             files.push(("quality.svg", svg));
         }
-        let names: Vec<&str> = files.iter().map(|(name, _)| *name).collect();
+        let names = files.iter().map(|(name, _)| *name);
+        let pictures = self.pictures.iter().map(|(name, _)| *name);
+        let names: Vec<&str> = names.chain(pictures).collect();
         let mut album = Album::default();
         for (name, text) in files {
             album.add_file(name, text.into_bytes());
+        }
+        for (name, picture) in &self.pictures {
+            album.add_png(name, picture)?;
         }
         let saved = album.save(folder)?;
         Ok(names.into_iter().map(|name| saved.path(name)).collect())
@@ -359,6 +366,7 @@ mod tests {
             against: "10 images of mnist".to_owned(),
             judge: "features".to_owned(),
             seed: 3,
+            pictures: Vec::new(),
             rows: vec![
                 Row {
                     name: "real".to_owned(),

@@ -53,11 +53,19 @@ pub fn enlarged(picture: &Picture, factor: u32) -> Picture {
 
 /// Like [`grid`], with a row of `lower` images under each row of `upper` ones: reconstructions under their originals.
 pub fn paired_grid(upper: &Images, lower: &Images, columns: usize) -> Picture {
+    stacked_grid(&[upper, lower], columns)
+}
+
+/// Like [`grid`], with a row of each of the `layers` under each row of the first: all have the same shape.
+pub fn stacked_grid(layers: &[&Images], columns: usize) -> Picture {
     let columns = columns.max(1);
-    let rows = 2 * upper.len().div_ceil(columns);
-    lay_out(upper, rows, columns, |row, column| {
-        let images = if row % 2 == 0 { upper } else { lower };
-        (images, row / 2 * columns + column)
+    let Some(first) = layers.first() else {
+        return grid(&Images::empty(1, 0, 0), columns);
+    };
+    let rows = layers.len() * first.len().div_ceil(columns);
+    lay_out(first, rows, columns, |row, column| {
+        let (block, layer) = (row / layers.len(), row % layers.len());
+        (layers[layer], block * columns + column)
     })
 }
 

@@ -17,7 +17,9 @@ pub use album::{Album, Saved, make_new_folder};
 pub(crate) use file::write as write_picture;
 pub use file::{PictureError, make_folder};
 pub use gif::{save_gif, save_looping_gif};
-pub use grid::{Picture, columns_for, enlarged, grid, paired_grid, picture, save_png};
+pub use grid::{
+    Picture, columns_for, enlarged, grid, paired_grid, picture, save_png, stacked_grid,
+};
 pub use images::Images;
 #[cfg(not(target_arch = "wasm32"))]
 pub use labels::{Labels, labelled};

@@ -1,16 +1,20 @@
-//! The training of the digit classifier.
+//! The training of a classifier: of digits, or of any images with labels.
 
 mod distortion;
-mod stage;
+mod network;
+pub(crate) mod stage;
+
+use std::fmt;
+use std::marker::PhantomData;
 
 use burn::data::dataset::DatasetError;
 use burn::module::Module;
 use burn::tensor::activation::log_softmax;
 use burn::tensor::{Device, Int, Tensor, TensorData};
 use kiln_data::{Datasets, ImageBatch, ImageDataset, prefetch};
-use kiln_eval::DigitClassifier;
 
-use crate::classifier::distortion::distort;
+use crate::classifier::distortion::{Distortion, Surroundings};
+use crate::classifier::network::Classifier;
 use crate::experiment::{Augmentation, ClassifierExperiment};
 use crate::learner::held_out::HeldOut;
 use crate::learner::images::tensor;
@@ -30,17 +34,22 @@ pub(crate) const METRICS: [MetricKind; 2] = [MetricKind::new(LOSS, Reading::Mean
 
 /// The trained networks.
 #[derive(Module, Debug)]
-pub(crate) struct ClassifierNetworks {
-    classifier: Averaged<DigitClassifier>,
+pub(crate) struct ClassifierNetworks<C: Module> {
+    classifier: Averaged<C>,
 }
 
-/// The recipe of the digit classifier.
-#[derive(Debug)]
-pub(crate) struct ClassifierRecipe;
+/// The recipe of a classifier.
+pub(crate) struct ClassifierRecipe<C>(PhantomData<fn() -> C>);
 
-/// Digits and their labels.
+impl<C> fmt::Debug for ClassifierRecipe<C> {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str("ClassifierRecipe")
+    }
+}
+
+/// Images and their labels.
 pub(crate) struct LabelledImages {
-    /// `[batch, 1, 28, 28]` in [-1, 1].
+    /// `[batch, channels, height, width]` in [-1, 1].
     images: Tensor<4>,
     /// `[batch, 1]`
     labels: Tensor<2, Int>,
@@ -48,33 +57,40 @@ pub(crate) struct LabelledImages {
 }
 
 /// A new classifier, with initial weights from the experiment's seed.
-pub(crate) fn trainee(
+pub(crate) fn trainee<C: Classifier>(
     experiment: &ClassifierExperiment,
+    datasets: &Datasets,
     plan: &Plan,
     session: Session,
     device: &Device,
-) -> Trainee<ClassifierRecipe> {
+) -> Trainee<ClassifierRecipe<C>> {
     let training = &experiment.training;
-    let classifier = DigitClassifier::new(&device.clone().autodiff(), experiment.seed);
+    let classifier = C::untrained(experiment, datasets, &device.clone().autodiff());
     let networks = ClassifierNetworks {
         classifier: Averaged::new(classifier, training, plan.round(), session.clone()),
     };
-    Trainee::new(ClassifierRecipe, networks, training, plan, session)
+    Trainee::new(
+        ClassifierRecipe(PhantomData),
+        networks,
+        training,
+        plan,
+        session,
+    )
 }
 
-impl ClassifierNetworks {
+impl<C: Module> ClassifierNetworks<C> {
     /// The trained classifier.
-    pub(crate) fn into_trained(self) -> DigitClassifier {
+    pub(crate) fn into_trained(self) -> C {
         self.classifier.into_best()
     }
 }
 
-impl Recipe for ClassifierRecipe {
-    type Networks = ClassifierNetworks;
+impl<C: Classifier> Recipe for ClassifierRecipe<C> {
+    type Networks = ClassifierNetworks<C>;
     type Batch = LabelledImages;
     type Validation = LabelledImages;
 
-    fn losses(&self, networks: &ClassifierNetworks, batch: LabelledImages) -> Losses {
+    fn losses(&self, networks: &ClassifierNetworks<C>, batch: LabelledImages) -> Losses {
         let (total, report) = loss(&networks.classifier.network, &batch);
         Losses {
             total,
@@ -83,20 +99,24 @@ impl Recipe for ClassifierRecipe {
         }
     }
 
-    fn updated(&self, mut networks: ClassifierNetworks, update: Update<'_>) -> ClassifierNetworks {
+    fn updated(
+        &self,
+        mut networks: ClassifierNetworks<C>,
+        update: Update<'_>,
+    ) -> ClassifierNetworks<C> {
         networks.classifier = networks.classifier.updated(update);
         networks
     }
 
-    fn validate(&self, networks: &ClassifierNetworks, batch: LabelledImages) -> Report {
+    fn validate(&self, networks: &ClassifierNetworks<C>, batch: LabelledImages) -> Report {
         loss(networks.classifier.best(), &batch).1
     }
 }
 
 /// The mean of `-ln softmax(logits)[label]`, `[1]`, and its report, which also has the percentage of images whose
 /// largest logit is the label's.
-fn loss(classifier: &DigitClassifier, batch: &LabelledImages) -> (Tensor<1>, Report) {
-    let logits = classifier.forward(batch.images.clone()).logits;
+fn loss(classifier: &impl Classifier, batch: &LabelledImages) -> (Tensor<1>, Report) {
+    let logits = classifier.logits(batch.images.clone());
     let right = logits.clone().argmax(1).equal(batch.labels.clone());
     let accuracy = right.float().without_autodiff().mean() * 100.0;
     let log_probabilities = log_softmax(logits, 1).gather(1, batch.labels.clone());
@@ -106,17 +126,25 @@ fn loss(classifier: &DigitClassifier, batch: &LabelledImages) -> (Tensor<1>, Rep
     (loss, Report::new(batch.step, images, scalars, None))
 }
 
-/// The digits of both splits. The training digits are distorted.
-pub(crate) struct DigitSource {
+/// The images of both splits. The training images are distorted.
+pub(crate) struct LabelledSource {
     datasets: Datasets,
     seed: u64,
     augmentation: Augmentation,
+    surroundings: Surroundings,
+    flips: bool,
     held_out: HeldOut,
 }
 
-impl DigitSource {
-    pub(crate) fn new(experiment: &ClassifierExperiment, datasets: Datasets, plan: &Plan) -> Self {
+impl LabelledSource {
+    pub(crate) fn new<C: Classifier>(
+        experiment: &ClassifierExperiment,
+        datasets: Datasets,
+        plan: &Plan,
+    ) -> Self {
         Self {
+            surroundings: C::SURROUNDINGS,
+            flips: C::FLIPS && datasets.train.horizontal_flip(),
             held_out: HeldOut::new(&experiment.training, datasets.validation.len(), plan),
             seed: experiment.seed,
             augmentation: experiment.augmentation,
@@ -125,25 +153,30 @@ impl DigitSource {
     }
 }
 
-impl BatchSource for DigitSource {
+impl BatchSource for LabelledSource {
     type Batch = LabelledImages;
     type Validation = LabelledImages;
 
     fn flips(&self) -> bool {
-        false // a mirrored digit is not a digit
+        self.flips
     }
 
     fn batches(&self, shares: impl Shares, device: &Device) -> Batches<LabelledImages> {
         let requests = shares.clone().map(|share| share.images);
         let (dataset, device) = (self.datasets.train.clone(), device.clone());
-        let (seed, augmentation) = (self.seed, self.augmentation);
+        let distortion = Distortion {
+            augmentation: self.augmentation,
+            surroundings: self.surroundings,
+            side: dataset.shape().width,
+            seed: self.seed,
+        };
+        let elements = dataset.shape().elements();
         let batches = prefetch(dataset.clone(), requests);
         Box::new(shares.zip(batches).map(move |(share, batch)| {
             let mut batch = batch.map_err(DatasetError::new)?;
-            let side = DigitClassifier::SIDE;
-            for (slot, image) in batch.pixels.chunks_mut(side * side).enumerate() {
+            for (slot, image) in batch.pixels.chunks_mut(elements).enumerate() {
                 let slot = (share.first_slot + slot) as u64;
-                distort(image, side, augmentation, seed, slot, share.step as u64);
+                distortion.apply(image, slot, share.step as u64);
             }
             Ok(labelled(&batch, &dataset, share.step, &device))
         }))
@@ -169,7 +202,7 @@ fn labelled(
     step: usize,
     device: &Device,
 ) -> LabelledImages {
-    // The labels, of ten classes, were checked before the training began.
+    // The labels were checked before the training began.
     let labels = batch.labels.iter().flatten();
     let labels: Vec<i64> = labels.map(|&label| label as i64).collect();
     let shape = [labels.len(), 1];

@@ -1,14 +1,14 @@
-//! The training of the digit classifier from beginning to end.
+//! The training of a classifier from beginning to end.
 
 use std::collections::BTreeMap;
+use std::marker::PhantomData;
 use std::path::{Path, PathBuf};
 
 use kiln_data::{DataConfig, Datasets, read_regular};
-use kiln_eval::DigitClassifier;
-use kiln_models::WeightsType;
 use safetensors::SafeTensors;
 
-use super::{ClassifierRecipe, DigitSource, METRICS, trainee};
+use super::network::Classifier;
+use super::{ClassifierRecipe, LabelledSource, METRICS, trainee};
 use crate::error::TrainError;
 use crate::experiment::{ClassifierExperiment, TrainingConfig};
 use crate::learner::report::LOSS;
@@ -20,9 +20,24 @@ use crate::script::start::{BEFORE, Start};
 use crate::script::{Found, Prepared, Scene, Stage};
 use kiln_pipeline::Devices;
 
-impl Stage for ClassifierExperiment {
-    type Recipe = ClassifierRecipe;
-    type Source = DigitSource;
+/// The training of a network of this type.
+pub(crate) struct ClassifierStage<'a, C> {
+    experiment: &'a ClassifierExperiment,
+    network: PhantomData<C>,
+}
+
+impl<'a, C: Classifier> ClassifierStage<'a, C> {
+    pub(crate) fn of(experiment: &'a ClassifierExperiment) -> Self {
+        Self {
+            experiment,
+            network: PhantomData,
+        }
+    }
+}
+
+impl<C: Classifier> Stage for ClassifierStage<'_, C> {
+    type Recipe = ClassifierRecipe<C>;
+    type Source = LabelledSource;
     type Found = ();
 
     fn name(&self) -> &'static str {
@@ -30,7 +45,7 @@ impl Stage for ClassifierExperiment {
     }
 
     fn training(&self) -> &TrainingConfig {
-        &self.training
+        &self.experiment.training
     }
 
     fn table(&self) -> &'static str {
@@ -38,11 +53,11 @@ impl Stage for ClassifierExperiment {
     }
 
     fn data(&self) -> &DataConfig {
-        &self.data
+        &self.experiment.data
     }
 
     fn seed(&self) -> u64 {
-        self.seed
+        self.experiment.seed
     }
 
     fn folder(&self, run: &RunFolder) -> StageFolder {
@@ -64,8 +79,8 @@ impl Stage for ClassifierExperiment {
         run: &'a RunFolder,
         folder: &StageFolder,
     ) -> Result<Start<'a>, TrainError> {
-        let reread = |text: &str| Self::parse(text, BEFORE, &[])?.to_toml();
-        let config = self.to_toml()?;
+        let reread = |text: &str| ClassifierExperiment::parse(text, BEFORE, &[])?.to_toml();
+        let config = self.experiment.to_toml()?;
         Start::new(options, run, folder, OF_THE_CLASSIFIER, config, reread)
     }
 
@@ -82,38 +97,33 @@ impl Stage for ClassifierExperiment {
     }
 
     fn check_data(&self, datasets: &Datasets) -> Result<(), TrainError> {
-        for set in [&datasets.train, &datasets.validation] {
-            let digit = |image| {
-                set.label(image)
-                    .filter(|&label| label < DigitClassifier::CLASSES)
-            };
-            if !(0..set.len()).all(|image| digit(image).is_some()) {
-                return Err(TrainError::Run(format!(
-                    "the images of {} have no labels from 0 to 9 for the classifier to learn: give it MNIST, or a relative of ten classes",
-                    set.name()
-                )));
-            }
-        }
-        Ok(())
+        C::check_data(datasets)
     }
 
     fn prepare<'a>(
         &'a self,
         (): (),
         scene: &'a Scene<'a>,
-    ) -> Result<Prepared<'a, ClassifierRecipe, DigitSource>, TrainError> {
+    ) -> Result<Prepared<'a, ClassifierRecipe<C>, LabelledSource>, TrainError> {
         let Scene { datasets, plan, .. } = scene;
         let device = scene.options.devices.first();
         Ok(Prepared {
-            title: "digit classifier",
-            trainee: trainee(self, plan, scene.session.clone(), &device),
-            source: DigitSource::new(self, datasets.clone(), plan),
+            title: C::TITLE,
+            trainee: trainee(
+                self.experiment,
+                datasets,
+                plan,
+                scene.session.clone(),
+                &device,
+            ),
+            source: LabelledSource::new::<C>(self.experiment, datasets.clone(), plan),
             metrics: METRICS.to_vec(),
             best_by: LOSS,
             save: Box::new(move |networks, steps| {
-                let facts = training_facts(self.seed, datasets, steps);
-                let (classifier, path) = (networks.into_trained(), self.model(scene.run));
-                kiln_models::save_weights(&classifier, &path, WeightsType::F16, &facts)?;
+                let facts = training_facts(self.experiment.seed, datasets, steps);
+                networks
+                    .into_trained()
+                    .save(&self.model(scene.run), &facts)?;
                 Ok(None)
             }),
         })
@@ -121,7 +131,7 @@ impl Stage for ClassifierExperiment {
 }
 
 /// Many times the size of a classifier's weights, in bytes.
-const LARGEST_CLASSIFIER: u64 = 64 << 20;
+const LARGEST_CLASSIFIER: u64 = 1 << 30;
 
 /// The facts in the header of the classifier's weights, if it has any.
 fn facts_in(weights: &Path) -> Option<BTreeMap<String, String>> {

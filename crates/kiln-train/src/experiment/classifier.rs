@@ -1,9 +1,9 @@
-//! The TOML file of the digit classifier's training.
+//! The TOML file of a classifier's training.
 
 use std::path::Path;
 
 use kiln_data::DataConfig;
-use kiln_eval::DigitClassifier;
+use kiln_eval::{DigitClassifier, ResidualConfig};
 use serde::{Deserialize, Serialize};
 
 use super::config_error::{ConfigError, require, within};
@@ -11,7 +11,8 @@ use super::file::{parse_table, read, remember, written};
 use super::refusal::Described;
 use super::training::TrainingConfig;
 
-/// The training of a [`DigitClassifier`], as its TOML file describes it.
+/// The training of a [`DigitClassifier`] or an [`ImageClassifier`](kiln_eval::ImageClassifier), as its TOML file
+/// describes it.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct ClassifierExperiment {
@@ -21,8 +22,11 @@ pub struct ClassifierExperiment {
     /// As [`super::Experiment::overrides`].
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub overrides: Vec<String>,
-    /// The training data: gray images of 28x28, with labels.
+    /// The training data, with labels: gray images of 28x28 for the digit classifier, any for the other one.
     pub data: DataConfig,
+    /// The sizes of an [`ImageClassifier`](kiln_eval::ImageClassifier); without this table, the digit classifier.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub classifier: Option<ResidualConfig>,
     /// The distortion of training images.
     #[serde(default)]
     pub augmentation: Augmentation,
@@ -31,7 +35,7 @@ pub struct ClassifierExperiment {
 }
 
 /// The random distortion of training images, each time that one is shown: the standard deviations of normal
-/// distributions.
+/// distributions, but for the cutout. `data.horizontal_flip` mirrors images, too.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Augmentation {
@@ -41,6 +45,10 @@ pub struct Augmentation {
     pub rotation: f64,
     /// The change of size along each axis, as a share of the size.
     pub scale: f64,
+    /// The change of brightness, of contrast and of the strength of colours, each as a share of its full range.
+    pub colour: f64,
+    /// The side of a gray square that hides a part of the image (DeVries and Taylor 2017), as a share of the image's.
+    pub cutout: f64,
 }
 
 impl ClassifierExperiment {
@@ -74,26 +82,55 @@ impl ClassifierExperiment {
     fn validate(&self) -> Result<(), ConfigError> {
         within("data", self.data.validate())?;
         self.training.validate("training")?;
+        match &self.classifier {
+            None => self.check_digits()?,
+            Some(network) => {
+                if let Some((key, value, valid)) = network.problem() {
+                    require(false, format!("classifier.{key}"), value, || valid)?;
+                }
+            }
+        }
+        self.augmentation.validate()
+    }
+
+    fn check_digits(&self) -> Result<(), ConfigError> {
         let (size, side) = (self.data.size, DigitClassifier::SIDE);
         require(size == side, "data.size", size, || {
-            format!("the classifier reads digits of {side}x{side} pixels")
+            format!(
+                "the classifier reads digits of {side}x{side} pixels; a table [classifier] chooses a network for other images"
+            )
         })?;
         let channels = self.data.channels;
         require(channels == 1, "data.channels", channels, || {
-            "the classifier reads gray images, of 1 channel".to_owned()
-        })?;
-        let Augmentation {
+            "the digit classifier reads gray images, of 1 channel; a table [classifier] chooses a network for other images".to_owned()
+        })
+    }
+}
+
+impl Augmentation {
+    fn validate(&self) -> Result<(), ConfigError> {
+        let Self {
             shift,
             rotation,
             scale,
-        } = self.augmentation;
-        for (key, value) in [("shift", shift), ("rotation", rotation), ("scale", scale)] {
+            colour,
+            cutout,
+        } = *self;
+        for (key, value) in [
+            ("shift", shift),
+            ("rotation", rotation),
+            ("scale", scale),
+            ("colour", colour),
+        ] {
             let key = format!("augmentation.{key}");
             require(value >= 0.0 && value.is_finite(), key, value, || {
                 "it is a standard deviation, 0 or more".to_owned()
             })?;
         }
-        Ok(())
+        let is_share = (0.0..1.0).contains(&cutout);
+        require(is_share, "augmentation.cutout", cutout, || {
+            "it is a share of the image's side, 0 or more and below 1".to_owned()
+        })
     }
 }
 
@@ -117,6 +154,22 @@ mod tests {
     }
 
     #[test]
+    fn a_table_chooses_the_network_for_any_images() {
+        assert_eq!(parse(&[]).unwrap().classifier, None);
+        let colour = [
+            "data.size=40",
+            "data.channels=3",
+            "classifier.layers_per_block=2",
+        ];
+        let network = parse(&colour).unwrap().classifier.unwrap();
+        let expected = ResidualConfig {
+            layers_per_block: 2,
+            ..ResidualConfig::default()
+        };
+        assert_eq!(network, expected);
+    }
+
+    #[test]
     fn what_cannot_work_is_refused_with_its_key() {
         for (text, key) in [
             ("data.size=32", "data.size"),
@@ -124,6 +177,14 @@ mod tests {
             ("augmentation.scale=-1", "augmentation.scale"),
             ("augmentation.shift=nan", "augmentation.shift"),
             ("augmentation.blur=1", "blur"),
+            ("augmentation.cutout=1", "augmentation.cutout"),
+            ("augmentation.colour=-0.1", "augmentation.colour"),
+            (
+                "classifier.layers_per_block=0",
+                "classifier.layers_per_block",
+            ),
+            ("classifier.block_out_channels=[12]", "norm_num_groups = 8"),
+            ("classifier.widths=[8]", "block_out_channels"),
             ("training.batch_size=0", "training.batch_size"),
             ("steps=3", "did you mean `training.steps`?"),
             (

@@ -26,7 +26,8 @@ static OF_MODELS: LazyLock<Table> = LazyLock::new(|| {
 
 /// The same for a [`ClassifierExperiment`](super::ClassifierExperiment).
 static OF_THE_CLASSIFIER: LazyLock<Table> = LazyLock::new(|| {
-    let own = "augmentation = { shift = 0.7, rotation = 5.0, scale = 0.05 }";
+    let own = "augmentation = { shift = 0.7, rotation = 5.0, scale = 0.05, colour = 0.1, cutout = 0.25 }\n\
+        classifier = { block_out_channels = [32, 64, 128], layers_per_block = 1, norm_num_groups = 8 }";
     let mut example: Table = toml::from_str(own).unwrap_or_default();
     let shared = ["seed", "overrides", "data"].map(|key| (key, OF_MODELS.get(key)));
     let training = OF_MODELS
@@ -66,7 +67,7 @@ impl Described {
     fn in_words(self) -> &'static str {
         match self {
             Self::Models => "a VQ-VAE or diffusion model",
-            Self::Classifier => "the digit classifier (`kiln train-classifier`)",
+            Self::Classifier => "a classifier (`kiln train-classifier`)",
         }
     }
 }

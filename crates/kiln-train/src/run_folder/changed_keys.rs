@@ -15,8 +15,9 @@ pub(crate) const ONLY_OF_STAGE_2: &[&str] = &["unet", "schedule", "stage_2", "sa
 pub(crate) const OF_STAGE_1: &[&str] = &["seed", "data", "vqvae", "codebook", "stage_1"];
 /// The tables of stage 2. Its VQ-VAE is identified by its hash.
 pub(crate) const OF_STAGE_2: &[&str] = &["seed", "data", "unet", "schedule", "stage_2"];
-/// The tables of the digit classifier.
-pub(crate) const OF_THE_CLASSIFIER: &[&str] = &["seed", "data", "augmentation", "training"];
+/// The tables of a classifier.
+pub(crate) const OF_THE_CLASSIFIER: &[&str] =
+    &["seed", "data", "classifier", "augmentation", "training"];
 
 /// Keys that may change when a run is resumed. They determine the place of the data, the length of a training, and what
 /// is kept, measured and drawn. A fingerprint identifies the data itself. All other keys determine what is learnt.
@@ -265,7 +266,12 @@ mod tests {
 
     fn classifier() -> String {
         let text = include_str!("../../../../configs/mnist-classifier.toml");
-        let overrides = ["training.ema.decay=0.9", "data.path=\"x\""].map(str::to_owned);
+        let overrides = [
+            "training.ema.decay=0.9",
+            "data.path=\"x\"",
+            "classifier.layers_per_block=2",
+        ];
+        let overrides = overrides.map(str::to_owned);
         let experiment = ClassifierExperiment::parse(text, "mnist-classifier", &overrides);
         experiment.unwrap().to_toml().unwrap()
     }

@@ -1,0 +1,136 @@
+//! The choice of a perceptual network.
+
+use std::fmt;
+use std::path::PathBuf;
+use std::str::FromStr;
+
+use serde::{Deserialize, Serialize};
+
+use super::Backbone;
+use crate::EvalError;
+
+/// The network whose features are compared.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[non_exhaustive]
+pub enum PerceptualKind {
+    /// LPIPS by VGG16: slow, and the usual choice to train with.
+    #[serde(rename = "lpips-vgg16")]
+    LpipsVgg16,
+    /// LPIPS by AlexNet: fast, and the usual choice to measure with.
+    #[serde(rename = "lpips-alexnet")]
+    LpipsAlexnet,
+    /// LPIPS by SqueezeNet 1.1: fast, and its weights have only 5 MB.
+    #[serde(rename = "lpips-squeezenet")]
+    LpipsSqueezenet,
+    /// A classifier from `kiln train-classifier`.
+    #[serde(rename = "classifier")]
+    Classifier,
+}
+
+/// A perceptual network in a TOML file.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct PerceptualConfig {
+    /// Which network.
+    pub network: PerceptualKind,
+    /// The file of its weights: torchvision's for LPIPS (downloaded without it), and for `classifier` the
+    /// `model.safetensors` of `kiln train-classifier`, which it needs.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub weights: Option<PathBuf>,
+}
+
+impl PerceptualConfig {
+    /// Checks the values, without looking at any file.
+    ///
+    /// # Errors
+    /// [`EvalError::NoWeights`] for a classifier without weights.
+    pub fn validate(&self) -> Result<(), EvalError> {
+        match (self.network, &self.weights) {
+            (PerceptualKind::Classifier, None) => Err(EvalError::NoWeights),
+            _ => Ok(()),
+        }
+    }
+}
+
+impl PerceptualKind {
+    /// All of them.
+    pub const ALL: [Self; 4] = [
+        Self::LpipsVgg16,
+        Self::LpipsAlexnet,
+        Self::LpipsSqueezenet,
+        Self::Classifier,
+    ];
+
+    /// The name in a config and on the command line.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::LpipsVgg16 => "lpips-vgg16",
+            Self::LpipsAlexnet => "lpips-alexnet",
+            Self::LpipsSqueezenet => "lpips-squeezenet",
+            Self::Classifier => "classifier",
+        }
+    }
+
+    pub(super) fn backbone(self) -> Option<Backbone> {
+        match self {
+            Self::LpipsVgg16 => Some(Backbone::Vgg16),
+            Self::LpipsAlexnet => Some(Backbone::AlexNet),
+            Self::LpipsSqueezenet => Some(Backbone::SqueezeNet),
+            Self::Classifier => None,
+        }
+    }
+}
+
+impl fmt::Display for PerceptualKind {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str(self.name())
+    }
+}
+
+impl FromStr for PerceptualKind {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let named = Self::ALL.into_iter().find(|kind| kind.name() == text);
+        named.ok_or_else(|| {
+            format!(
+                "perceptual networks are {}",
+                Self::ALL.map(Self::name).join(", ")
+            )
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_are_the_same_in_configs_and_on_the_command_line() {
+        for kind in PerceptualKind::ALL {
+            assert_eq!(kind.name().parse(), Ok(kind));
+            assert_eq!(serde_json::to_value(kind).unwrap(), kind.name());
+        }
+        let sentence = "lpips-vgg".parse::<PerceptualKind>().unwrap_err();
+        assert!(sentence.contains("lpips-vgg16"), "{sentence}");
+    }
+
+    #[test]
+    fn a_classifier_needs_weights() {
+        let config = |network, weights: Option<&str>| PerceptualConfig {
+            network,
+            weights: weights.map(PathBuf::from),
+        };
+        assert!(config(PerceptualKind::LpipsVgg16, None).validate().is_ok());
+        assert!(
+            config(PerceptualKind::Classifier, Some("a"))
+                .validate()
+                .is_ok()
+        );
+        let sentence = config(PerceptualKind::Classifier, None)
+            .validate()
+            .unwrap_err()
+            .to_string();
+        assert!(sentence.contains("train-classifier"), "{sentence}");
+    }
+}
