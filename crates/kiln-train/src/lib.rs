@@ -40,9 +40,10 @@ pub use error::TrainError;
 pub use experiment::{
     AdversarialConfig, Augmentation, Balanced, Best, ClassifierExperiment, ConfigError,
     DifferentiableChange, EquivarianceConfig, EvaluationConfig, Experiment, Extent,
-    FirstStageConfig, Interval, SamplingConfig, Stage1Config, Stage2Config, TermWeight,
-    TrainingConfig,
+    FirstStageConfig, Interval, PerceptualConfig, SamplingConfig, Stage1Config, Stage2Config,
+    TermWeight, TrainingConfig,
 };
+pub use first_stage::diagnosis::{DiscriminatorFinding, discriminator_findings};
 #[doc(hidden)]
 pub use learner::dashboard;
 pub use learner::learning_rate::WarmupCosine;

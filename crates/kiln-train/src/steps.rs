@@ -12,13 +12,14 @@ use burn::optim::MultiGradientsParams;
 use burn::tensor::{Device, Tensor};
 use burn::train::train::MultiDevicesTrainStep;
 use burn::train::{Learner, LearnerModel, TrainOutput, TrainStep};
+use kiln_data::NoProgress;
 use kiln_models::bottleneck::vq::BatchPosition;
 use kiln_models::{Autoencoder, UNet2d};
 
 use crate::denoising::{self, NoisyBatch, Pictured};
 use crate::error::TrainError;
 use crate::experiment::{Experiment, TrainingConfig};
-use crate::first_stage::{self, ImageTensors};
+use crate::first_stage::{self, ImageTensors, Objective};
 use crate::learner::learning_rate::WarmupCosine;
 use crate::learner::plan::Plan;
 use crate::learner::report::Report;
@@ -47,10 +48,15 @@ pub fn vqvae_steps(
     let total_images = counts.iter().sum();
     let training = one_pass(&first_stage.stage_1.training);
     let session = Session::new(0, StopSignal::default());
+    let side = experiment.data.size;
+    let device = images
+        .first()
+        .map_or_else(Device::flex, Tensor::device)
+        .inner();
     let trainee = first_stage::trainee(
         first_stage,
+        Objective::open(first_stage, side, &device, &NoProgress)?,
         network,
-        experiment.seed,
         0,
         &Plan::new(&training, total_images, images.len(), experiment.seed),
         RunFolder::new(Path::new("")).stage_1(),

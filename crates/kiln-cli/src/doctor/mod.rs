@@ -11,11 +11,13 @@
 //! | `terminal SNR` | whether the schedule ends in pure noise, which sampling starts from |
 //! | `latent scale` | whether scaled latents have a standard deviation of one, like the noise |
 //! | `codebook` | how many codes are in use |
+//! | `discriminator` | whether stage 1's discriminator neither wins outright nor spoils the reconstructions |
 //! | `moving average` | whether the averaged weights have forgotten the initial ones |
 //! | `loss by timestep` | whether the U-Net has learnt more than the latents' mean and spread |
 //! | `validation gap` | whether the validation loss falls together with the training loss |
 
 mod codebook;
+mod discriminator;
 mod drawing;
 mod files;
 mod finding;
@@ -48,13 +50,14 @@ pub struct Examination {
 
 type Check = fn(&Patient) -> Findings;
 
-const CHECKS: [(&str, Check); 9] = [
+const CHECKS: [(&str, Check); 10] = [
     ("weights", weights::check),
     ("files", files::check),
     ("drawing", drawing::check),
     ("terminal SNR", terminal_snr::check),
     ("latent scale", latent_scale::check),
     ("codebook", codebook::check),
+    ("discriminator", discriminator::check),
     ("moving average", moving_average::check),
     ("loss by timestep", loss_by_timestep::check),
     ("validation gap", validation_gap::check),

@@ -119,6 +119,7 @@ impl<C: Classifier> Stage for ClassifierStage<'_, C> {
             source: LabelledSource::new::<C>(self.experiment, datasets.clone(), plan),
             metrics: METRICS.to_vec(),
             best_by: LOSS,
+            watch: |_| Vec::new(),
             save: Box::new(move |networks, steps| {
                 let facts = training_facts(self.experiment.seed, datasets, steps);
                 networks

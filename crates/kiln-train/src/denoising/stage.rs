@@ -234,6 +234,7 @@ impl Stage for Stage2<'_> {
             ]
             .concat(),
             best_by: evaluation::best_by(measured),
+            watch: |_| Vec::new(),
             save: Box::new(move |networks, steps| {
                 let run = scene.run;
                 model(networks.into_trained(), steps).save(&run.model(), WeightsType::F32)?;

@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 use super::adversarial::AdversarialConfig;
 use super::config_error::ConfigError;
 use super::equivariance::EquivarianceConfig;
+use super::perceptual::PerceptualConfig;
 use super::training::TrainingConfig;
 
 /// The first stage of an experiment: the tables `[vqvae]`, `[codebook]` and `[stage_1]`.
@@ -54,6 +55,9 @@ pub struct Stage1Config {
     /// Weight of the commitment term, beta in van den Oord et al. 2017, equation 3.
     #[serde(default = "default_commitment")]
     pub commitment: f64,
+    /// The distance of features. If absent: none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub perceptual: Option<PerceptualConfig>,
     /// A discriminator that judges reconstructions. If absent: none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub adversarial: Option<AdversarialConfig>,

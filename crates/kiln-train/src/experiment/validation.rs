@@ -100,6 +100,7 @@ impl Experiment {
         let Stage1Config {
             reconstruction: _,
             commitment,
+            perceptual,
             adversarial,
             equivariance,
             training,
@@ -107,6 +108,9 @@ impl Experiment {
         within("vqvae", vqvae.validate())?;
         within("codebook", codebook.validate())?;
         training.validate("stage_1.training")?;
+        if let Some(perceptual) = perceptual {
+            perceptual.validate()?;
+        }
         if let Some(equivariance) = equivariance {
             equivariance.validate()?;
         }

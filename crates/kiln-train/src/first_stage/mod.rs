@@ -1,5 +1,6 @@
 //! Stage 1: the VQ-VAE learns to compress images into latents.
 
+pub(crate) mod diagnosis;
 mod equivariance;
 mod kmeans;
 mod objective;
@@ -16,7 +17,7 @@ use kiln_models::bottleneck::{Bottleneck, Passed};
 use kiln_pipeline::pictures::{Images, columns_for, grid, save_png};
 
 use self::equivariance::Change;
-use self::objective::{Objective, ObjectiveState, Reconstructed, psnr, sum};
+use self::objective::{ObjectiveState, Reconstructed, psnr, sum};
 use crate::error::TrainError;
 use crate::experiment::{EquivarianceConfig, FirstStageConfig};
 use crate::learner::plan::Plan;
@@ -27,6 +28,7 @@ use crate::learner::update::{Averaged, Update};
 use crate::run_folder::StageFolder;
 
 pub(crate) use self::kmeans::with_kmeans_codes;
+pub(crate) use self::objective::Objective;
 pub(crate) use self::source::{ImageSource, ImageTensors, ValidationImages};
 
 /// Images in a picture of reconstructions.
@@ -42,17 +44,13 @@ const CODES_IN_USE: MetricKind = MetricKind::new("codes in use", Reading::CodesI
     .higher_is_better();
 
 /// What stage 1 logs of an autoencoder with this bottleneck.
-pub(crate) fn metrics(first_stage: &FirstStageConfig, bottleneck: &Bottleneck) -> Vec<MetricKind> {
-    let mut metrics = objective(first_stage).metrics(bottleneck);
+pub(crate) fn metrics(objective: &Objective, bottleneck: &Bottleneck) -> Vec<MetricKind> {
+    let mut metrics = objective.metrics(bottleneck);
     metrics.push(PSNR);
     if bottleneck.codes().is_some() {
         metrics.extend([PERPLEXITY, CODES_IN_USE]);
     }
     metrics
-}
-
-fn objective(first_stage: &FirstStageConfig) -> Objective {
-    Objective::new(&first_stage.stage_1, first_stage.codebook.update)
 }
 
 /// The trained networks of stage 1.
@@ -74,12 +72,11 @@ pub(crate) struct FirstStageRecipe {
     border: usize,
 }
 
-/// Stage 1 of `network`, as described by `first_stage`, on images with a `border`. `seed` is of the objective's initial
-/// weights.
+/// Stage 1 of `network`, as described by `first_stage`, on images with a `border`.
 pub(crate) fn trainee(
     first_stage: &FirstStageConfig,
+    objective: Objective,
     mut network: Autoencoder,
-    seed: u64,
     border: usize,
     plan: &Plan,
     folder: StageFolder,
@@ -91,9 +88,8 @@ pub(crate) fn trainee(
     let training = &stage_1.training;
     network.bottleneck = (network.bottleneck).with_quantizer(|codes| codebook.prepare(codes));
     let (channels, device) = (network.config().in_channels(), network.devices()[0].clone());
-    let objective = objective(first_stage);
     let networks = FirstStageNetworks {
-        objective: objective.state(channels, seed, plan, &session, &device),
+        objective: objective.state(channels, plan, &session, &device),
         codebook: network.bottleneck.quantizer().map(CodebookTraining::new),
         vqvae: Averaged::new(network, training, plan.round(), session.clone()),
     };

@@ -7,7 +7,8 @@ use kiln_checkpoint::{FirstStage, ModelSource};
 use kiln_data::{DataConfig, Datasets};
 use kiln_models::{Autoencoder, FeatureMaps, WeightsType};
 
-use super::{FirstStageRecipe, ImageSource, metrics, trainee, with_kmeans_codes};
+use super::diagnosis::discriminator_warnings;
+use super::{FirstStageRecipe, ImageSource, Objective, metrics, trainee, with_kmeans_codes};
 use crate::error::TrainError;
 use crate::experiment::{Experiment, FirstStageConfig, TrainingConfig};
 use crate::learner::report::LOSS;
@@ -142,6 +143,8 @@ impl Stage for Stage1<'_> {
         } = scene;
         let device = options.devices.first();
         let (seed, config) = (self.experiment.seed, &self.config);
+        let side = self.experiment.data.size;
+        let objective = Objective::open(config, side, &device, scene.progress)?;
         let network = match initial {
             Some(network) => network,
             None => {
@@ -155,16 +158,17 @@ impl Stage for Stage1<'_> {
                 }
             }
         };
-        let metrics = metrics(config, &network.bottleneck);
+        let metrics = metrics(&objective, &network.bottleneck);
         let border = datasets.train.border();
         let (folder, session) = (folder.clone(), session.clone());
         let place = folder.model();
         Ok(Prepared {
             title: "stage 1: VQ-VAE",
-            trainee: trainee(config, network, seed, border, plan, folder, session),
+            trainee: trainee(config, objective, network, border, plan, folder, session),
             source: ImageSource::new(self.training(), seed, datasets.clone(), plan.clone()),
             metrics,
             best_by: LOSS,
+            watch: discriminator_warnings,
             save: Box::new(move |networks, steps| {
                 let first_stage = FirstStage {
                     network: networks.into_trained(),

@@ -20,7 +20,7 @@ use crate::learner::checkpointer::CheckpointWriter;
 use crate::learner::dashboard::{self, LastingStderr, dashboard};
 use crate::learner::learning_rate::WarmupCosine;
 use crate::learner::loader::{BatchSource, TrainingLoader, ValidationLoader};
-use crate::learner::log::RunLog;
+use crate::learner::log::{RunLog, Watch};
 use crate::learner::plan::Plan;
 use crate::learner::renderer::LineRenderer;
 use crate::learner::report::{Gathered, MetricKind, Of, Report};
@@ -41,6 +41,8 @@ pub(crate) struct Training<'a> {
     pub(crate) metrics: Vec<MetricKind>,
     /// The metric that is smallest at the best checkpoint.
     pub(crate) best_by: &'static str,
+    /// Looks for what goes wrong after each round.
+    pub(crate) watch: Watch,
     pub(crate) devices: &'a Devices,
     pub(crate) strategy: Strategy,
     pub(crate) plan: Arc<Plan>,
@@ -111,6 +113,7 @@ impl Training<'_> {
             &self.metrics,
             session.clone(),
             (self.resume.as_ref()).map_or_else(Rows::new, |checkpoint| checkpoint.rows.clone()),
+            self.watch,
         )?;
 
         let stderr = LastingStderr::new();

@@ -1,6 +1,6 @@
 //! `metrics.csv`, and `curves.svg` and `.png`: one row per round, and the picture of all rows.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::path::PathBuf;
 
 use burn::train::logger::MetricLogger;
@@ -35,7 +35,13 @@ pub(crate) struct RunLog {
     rows: Rows,
     /// Rows that the file does not have yet.
     unwritten: Rows,
+    watch: Watch,
+    /// The names of what it has found.
+    warned: BTreeSet<&'static str>,
 }
+
+/// What is wrong with a training by its rows so far: a name, and a sentence. The log warns of each name once.
+pub(crate) type Watch = fn(&Rows) -> Vec<(&'static str, String)>;
 
 impl RunLog {
     /// `unwritten` are the rows up to the resumed checkpoint that could not be written to the file.
@@ -49,6 +55,7 @@ impl RunLog {
         metrics: &[MetricKind],
         session: Session,
         unwritten: Rows,
+        watch: Watch,
     ) -> Result<Self, TrainError> {
         let mut rows = match session.steps_done() {
             0 => Rows::new(),
@@ -74,6 +81,8 @@ impl RunLog {
             round: BTreeMap::new(),
             rows,
             unwritten,
+            watch,
+            warned: BTreeSet::new(),
         })
     }
 
@@ -172,6 +181,11 @@ impl MetricLogger for RunLog {
         let mut unwritten = known.clone();
         unwritten.retain(|_, value| value.is_finite()); // JSON has only finite numbers
         self.unwritten.insert(step, unwritten);
+        for (name, warning) in (self.watch)(&self.rows) {
+            if self.warned.insert(name) {
+                tracing::warn!("{warning}");
+            }
+        }
         match self.write() {
             Ok(()) => self.unwritten.clear(),
             Err(error) => {
@@ -200,7 +214,10 @@ mod tests {
         let session = Session::new(4, StopSignal::default());
         let path = |name| place.path().join(name);
         let (csv, svg) = (path("metrics.csv"), path("curves.svg"));
-        let mut log = RunLog::new(csv, svg, "", &metrics, session.clone(), Rows::new()).unwrap();
+        let mut log = RunLog::new(csv, svg, "", &metrics, session.clone(), Rows::new(), |_| {
+            Vec::new()
+        })
+        .unwrap();
         let mut warning = |loss, noise| {
             for (name, value) in [(LOSS, loss), ("noise", noise), ("frechet", f64::NAN)] {
                 let place = (name.to_owned(), Split::Valid.into());

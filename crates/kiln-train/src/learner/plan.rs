@@ -45,6 +45,11 @@ pub(crate) struct Share {
 }
 
 impl Plan {
+    /// Seeds the order of the images, and whatever else depends on the run alone.
+    pub(crate) fn seed(&self) -> u64 {
+        self.seed
+    }
+
     /// A plan for `items` images; `flips` says whether half of them are shown mirrored.
     pub(crate) fn new(training: &TrainingConfig, items: usize, devices: usize, seed: u64) -> Self {
         Self {

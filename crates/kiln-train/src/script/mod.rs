@@ -19,6 +19,7 @@ use crate::error::TrainError;
 use crate::experiment::TrainingConfig;
 use crate::learner::launch::Training;
 use crate::learner::loader::BatchSource;
+use crate::learner::log::Watch;
 use crate::learner::plan::Plan;
 use crate::learner::recipe::{Recipe, Trainee};
 use crate::learner::report::MetricKind;
@@ -106,6 +107,8 @@ pub(crate) struct Prepared<'a, R: Recipe, S> {
     pub(crate) metrics: Vec<MetricKind>,
     /// The metric that is smallest at the best checkpoint.
     pub(crate) best_by: &'static str,
+    /// Looks for what goes wrong after each round.
+    pub(crate) watch: Watch,
     pub(crate) save: Save<'a, R>,
 }
 
@@ -167,6 +170,7 @@ pub(crate) fn train<S: Stage>(
         source,
         metrics,
         best_by,
+        watch,
         save,
     } = stage.prepare(found.networks, &scene)?;
     let learner = Training {
@@ -175,6 +179,7 @@ pub(crate) fn train<S: Stage>(
         training,
         metrics,
         best_by,
+        watch,
         devices: &options.devices,
         strategy: options.strategy,
         plan: plan.clone(),

@@ -75,12 +75,11 @@ impl Adversarial {
     pub(super) fn adversary(
         &self,
         image_channels: usize,
-        seed: u64,
         plan: &Plan,
         session: &Session,
         device: &Device,
     ) -> Adversary {
-        let discriminator = (self.config.discriminator).init(image_channels, device, seed);
+        let discriminator = (self.config.discriminator).init(image_channels, device, plan.seed());
         Adversary {
             discriminator: Averaged::new(
                 discriminator,

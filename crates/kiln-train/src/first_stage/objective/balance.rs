@@ -158,3 +158,90 @@ fn mean_length(of: Tensor<4>) -> Tensor<1> {
     let squares = of.reshape([images as i32, -1]).square().sum_dim(1);
     squares.sqrt().mean()
 }
+
+#[cfg(test)]
+mod tests {
+    use burn::optim::GradientsParams;
+    use burn::tensor::Distribution;
+    use kiln_diffusion::Distance;
+    use kiln_models::bottleneck::Passed;
+
+    use super::*;
+    use crate::learner::session::{Session, StopSignal};
+    use crate::learner::update::optimizer;
+
+    /// The combined terms of two images, and their gradient at the reconstructions.
+    fn gradient(
+        terms: &[Weighted<'_>],
+        balance: &Balance,
+        images: &Tensor<4>,
+        reconstructions: &Tensor<4>,
+    ) -> (Combined, Tensor<4>) {
+        let reconstructions = reconstructions.clone().autodiff().require_grad();
+        let passed = Passed {
+            latents: reconstructions.clone(),
+            codes: None,
+            terms: Vec::new(),
+        };
+        let of = Reconstructed {
+            images,
+            reconstructions: &reconstructions,
+            passed: &passed,
+            step: 0,
+            position: None,
+        };
+        let combined = combined(terms, Some(balance), &of);
+        let gradient = reconstructions.grad(&combined.total.clone().backward());
+        (combined, gradient.unwrap())
+    }
+
+    #[test]
+    fn a_balanced_term_has_its_share_of_the_gradient() {
+        let device = Device::flex();
+        let random = || Tensor::<4>::random([2, 3, 4, 4], Distribution::Default, &device);
+        let (images, reconstructions) = (random(), random() * 3.0);
+        let weighted = |term, weight| Weighted {
+            term,
+            weight,
+            ramp: 1.0,
+        };
+        let share = TermWeight::Balanced(Balanced { balanced: 0.5 });
+        let terms = [
+            weighted(&Distance::Mse, TermWeight::Fixed(1.0)),
+            weighted(&Distance::Mae, share),
+            weighted(&Distance::Huber, TermWeight::Fixed(0.3)),
+        ];
+        let weights = terms.each_ref().map(|term| term.weight);
+        let balance = Balance::of(&weights, &device.clone().autodiff()).unwrap();
+
+        let alone = |term: usize| {
+            let only = [weighted(terms[term].term, TermWeight::Fixed(1.0))];
+            gradient(&only, &balance, &images, &reconstructions).1
+        };
+        let [mse, mae, huber] = [0, 1, 2].map(alone);
+        let close = |a: Tensor<4>, b: Tensor<4>| (a - b).abs().max().into_scalar::<f32>() < 1e-6;
+        let number = |tensor: Tensor<1>| tensor.into_scalar::<f32>();
+
+        // Before its length is known, the term does not count.
+        let (first, sum) = gradient(&terms, &balance, &images, &reconstructions);
+        assert!(close(sum, mse.clone() + huber.clone() * 0.3));
+        let carried = GradientsParams::from_grads(first.carried.unwrap().backward(), &balance);
+        let mut update = Update {
+            optimizer: &mut optimizer(&Session::new(0, StopSignal::default())),
+            learning_rate: 0.1.into(),
+            gradients: carried,
+        };
+        let balance = balance.updated(&mut update);
+
+        let (second, sum) = gradient(&terms, &balance, &images, &reconstructions);
+        let factor = 0.5 * number(mean_length(mse.clone())) / number(mean_length(mae.clone()));
+        assert!(close(sum, mse + mae * factor + huber * 0.3));
+        let values: Vec<f32> = second
+            .terms
+            .into_iter()
+            .map(|(_, value)| number(value))
+            .collect();
+        let loss = values[0] + factor * values[1] + 0.3 * values[2];
+        assert!((number(second.loss) - loss).abs() < 1e-5 * loss);
+    }
+}

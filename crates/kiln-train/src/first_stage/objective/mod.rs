@@ -3,27 +3,32 @@
 //! | file | terms |
 //! | --- | --- |
 //! | here | the reconstruction's distance, and the terms of the bottleneck |
+//! | `perceptual` | the distance of features |
 //! | `adversarial` | the discriminator's judgement, and feature matching |
 //! | `balance` | none: the factors of terms with a balanced weight |
 //!
-//! For another term of images and reconstructions, implement [`Term`] in a file here and add it in [`Objective::new`].
+//! For another term of images and reconstructions, implement [`Term`] in a file here and add it in [`Objective::open`].
 
 mod adversarial;
 mod augmentation;
 mod balance;
+mod perceptual;
 mod psnr;
 
 use std::fmt::Debug;
 
 use burn::module::Module;
 use burn::tensor::{Device, Tensor};
+use kiln_data::Progress;
 use kiln_diffusion::Distance;
-use kiln_models::bottleneck::vq::{BatchPosition, CODEBOOK, COMMITMENT, CodebookUpdate};
+use kiln_models::bottleneck::vq::{BatchPosition, CODEBOOK, COMMITMENT};
 use kiln_models::bottleneck::{Bottleneck, Passed};
 
 use self::adversarial::{Adversarial, Adversary};
 use self::balance::Balance;
-use crate::experiment::{Stage1Config, TermWeight};
+use self::perceptual::Perceptual;
+use crate::error::TrainError;
+use crate::experiment::{FirstStageConfig, Stage1Config, TermWeight};
 use crate::learner::plan::Plan;
 use crate::learner::report::{LOSS, MetricKind, Reading};
 use crate::learner::session::Session;
@@ -102,36 +107,55 @@ impl Term for Distance {
 }
 
 impl Objective {
-    /// The objective of a training by `stage`, whose codes move by `update`.
-    pub(crate) fn new(stage: &Stage1Config, update: CodebookUpdate) -> Self {
+    /// The objective of a training on images of `side` pixels. Its frozen networks are read on `device`, or downloaded.
+    ///
+    /// # Errors
+    /// If a frozen network cannot be had, or cannot see the images.
+    pub(crate) fn open(
+        first_stage: &FirstStageConfig,
+        side: usize,
+        device: &Device,
+        progress: &dyn Progress,
+    ) -> Result<Self, TrainError> {
         let Stage1Config {
             reconstruction,
             commitment,
+            perceptual,
             adversarial,
-            equivariance: _,
+            equivariance,
             training,
-        } = stage;
+        } = &first_stage.stage_1;
+        let mut of_images: Vec<(Box<dyn Term>, TermWeight)> =
+            vec![(Box::new(*reconstruction), TermWeight::Fixed(1.0))];
+        if let Some(config) = perceptual {
+            let channels = first_stage.vqvae.in_channels;
+            let smallest = equivariance.map_or(side, |table| table.smallest_side(side));
+            let term = Perceptual::open(config, channels, smallest, device, progress)?;
+            of_images.push((Box::new(term), config.weight));
+        }
         // If a moving average moves the codes, the codebook's term is only logged.
-        let by_gradient = if update.is_by_gradient() { 1.0 } else { 0.0 };
-        Self {
-            of_images: vec![(Box::new(*reconstruction), TermWeight::Fixed(1.0))],
+        let by_gradient = match first_stage.codebook.update.is_by_gradient() {
+            true => 1.0,
+            false => 0.0,
+        };
+        Ok(Self {
+            of_images,
             of_bottleneck: vec![(COMMITMENT, *commitment), (CODEBOOK, by_gradient)],
             adversarial: (adversarial.as_ref()).map(|table| Adversarial::new(table, training)),
-        }
+        })
     }
 
     /// The state before the first step, on the device of the autoencoder.
     pub(crate) fn state(
         &self,
         image_channels: usize,
-        seed: u64,
         plan: &Plan,
         session: &Session,
         device: &Device,
     ) -> ObjectiveState {
         ObjectiveState {
             adversary: (self.adversarial.as_ref())
-                .map(|settings| settings.adversary(image_channels, seed, plan, session, device)),
+                .map(|settings| settings.adversary(image_channels, plan, session, device)),
             balance: Balance::of(&self.weights(), device),
         }
     }
@@ -216,5 +240,59 @@ pub(super) fn sum(a: Option<Tensor<1>>, b: Option<Tensor<1>>) -> Option<Tensor<1
     match (a, b) {
         (Some(a), Some(b)) => Some(a + b),
         (a, b) => a.or(b),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use kiln_data::NoProgress;
+    use kiln_models::bottleneck::vq::VectorQuantizer;
+
+    use super::*;
+    use crate::experiment::Experiment;
+    use crate::learner::session::StopSignal;
+
+    const MNIST: &str = include_str!("../../../../../configs/mnist.toml");
+
+    #[test]
+    fn every_term_is_a_metric() {
+        let adversarial = "stage_1.adversarial={ weight = 1.0, feature_matching = 1.0, start = 3 }";
+        for (overrides, step, missing) in [
+            (vec![], 0, 0),
+            (vec![adversarial.to_owned()], 5, 0),
+            // The discriminator learns, but does not count yet.
+            (vec![adversarial.to_owned()], 2, 2),
+        ] {
+            let experiment = Experiment::parse(MNIST, "mnist.toml", &overrides).unwrap();
+            let first_stage = experiment.first_stage.unwrap();
+            let device = Device::flex();
+            let objective = Objective::open(&first_stage, 32, &device, &NoProgress).unwrap();
+            let session = Session::new(0, StopSignal::default());
+            let plan = Plan::new(&first_stage.stage_1.training, 8, 1, 0);
+            let bottleneck = Bottleneck::Vq(VectorQuantizer::new(3, 2, &device));
+            let images = Tensor::<4>::zeros([1, 1, 32, 32], &device);
+            let terms = objective.terms(
+                &objective.state(1, &plan, &session, &device),
+                &Reconstructed {
+                    images: &images,
+                    reconstructions: &images,
+                    passed: &bottleneck.pass(Tensor::zeros([1, 2, 2, 2], &device), None),
+                    step,
+                    position: None,
+                },
+            );
+            let logged: Vec<_> = terms.logged.into_iter().map(|(name, _)| name).collect();
+            let metrics = objective.metrics(&bottleneck);
+            let metrics: Vec<_> = metrics.iter().map(|metric| metric.name).collect();
+            assert!(
+                logged.iter().all(|name| metrics.contains(name)),
+                "{logged:?}"
+            );
+            assert_eq!(
+                metrics.len() - logged.len(),
+                missing,
+                "{logged:?} {metrics:?}"
+            );
+        }
     }
 }
