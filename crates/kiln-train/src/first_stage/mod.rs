@@ -11,9 +11,7 @@ use burn::tensor::{Device, Tensor};
 use kiln_data::{Datasets, ImageDataset, Progress, ProgressUnit, Task, prefetch};
 use kiln_models::Autoencoder;
 use kiln_models::bottleneck::Bottleneck;
-use kiln_models::bottleneck::vq::{
-    BatchPosition, CodebookConfig, CodebookTraining, VectorQuantizer,
-};
+use kiln_models::bottleneck::vq::{BatchPosition, CodebookConfig, CodebookTraining};
 
 use crate::error::TrainError;
 use crate::experiment::{FirstStageConfig, Interval, TrainingConfig};
@@ -104,13 +102,15 @@ pub(crate) fn trainee(
         codebook, stage_1, ..
     } = first_stage;
     let training = &stage_1.training;
-    network.bottleneck = (network.bottleneck).with_quantizer(|codes| codebook.prepare(codes));
+    network.bottleneck = network.bottleneck.prepared(codebook);
+    let update = network.bottleneck.codebook_update(codebook.update);
+    let vectors = network.bottleneck.codebook();
     let networks = FirstStageNetworks {
-        codebook: network.bottleneck.quantizer().map(CodebookTraining::new),
+        codebook: vectors.map(|vectors| CodebookTraining::new(codebook, vectors)),
         vqvae: Averaged::new(network, training, plan.round(), session.clone()),
     };
     let recipe = FirstStageRecipe {
-        objective: Stage1Objective::new(stage_1, codebook.update),
+        objective: Stage1Objective::new(stage_1, update),
         codebook: (*codebook).clone(),
         folder,
         session: session.clone(),
@@ -123,7 +123,7 @@ impl FirstStageNetworks {
     /// The trained autoencoder.
     pub(crate) fn into_trained(self) -> Autoencoder {
         let mut network = self.vqvae.into_best();
-        network.bottleneck = (network.bottleneck).with_quantizer(VectorQuantizer::into_plain);
+        network.bottleneck = network.bottleneck.finished();
         network
     }
 }
@@ -147,13 +147,10 @@ impl Recipe for FirstStageRecipe {
 
         let code_counts = (passed.codes.clone()).and_then(|codes| network.bottleneck.counts(codes));
         let mut carried = None;
-        let quantizer = network.bottleneck.quantizer();
-        if let (Some(quantizer), Some(codes), Some(codebook)) =
-            (quantizer, passed.codes, &networks.codebook)
-        {
+        if let (Some(codes), Some(codebook)) = (passed.codes, &networks.codebook) {
             // The statistics travel as gradients, so the code that sums gradients over devices also sums them.
-            let statistics = quantizer.statistics(encoded, codes, position);
-            carried = Some(codebook.carry(statistics));
+            let statistics = (network.bottleneck).statistics(encoded, codes, position);
+            carried = statistics.map(|statistics| codebook.carry(statistics));
         }
         Losses {
             total: terms.total.clone(),
@@ -171,14 +168,20 @@ impl Recipe for FirstStageRecipe {
         let statistics = codebook.and_then(|codebook| codebook.take(&mut update.gradients));
         networks.vqvae = networks.vqvae.updated(update);
         let bottleneck = networks.vqvae.network.bottleneck;
-        networks.vqvae.network.bottleneck = bottleneck.with_quantizer(|quantizer| {
-            let (Some(codebook), Some(statistics)) = (networks.codebook.take(), statistics) else {
-                return quantizer;
-            };
-            let (codebook, quantizer) = codebook.update(&self.codebook, quantizer, statistics);
-            networks.codebook = Some(codebook);
-            quantizer
-        });
+        networks.vqvae.network.bottleneck = match (statistics, bottleneck.codebook()) {
+            (Some(statistics), Some(vectors)) => {
+                let (codebook, vectors) = match networks.codebook {
+                    Some(codebook) => {
+                        let updated = codebook.update(&self.codebook, vectors, statistics);
+                        (Some(updated.0), updated.1)
+                    }
+                    None => (None, vectors),
+                };
+                networks.codebook = codebook;
+                bottleneck.with_codebook(vectors)
+            }
+            _ => bottleneck,
+        };
         networks
     }
 
@@ -267,9 +270,8 @@ pub(crate) fn with_kmeans_codes(
         latents.push(encoder.encode(tensor(&batch?, images, device)));
     }
     let latents = Tensor::cat(latents, 0);
-    let bottleneck = (network.bottleneck).with_quantizer(|codes| config.codebook.prepare(codes));
-    let quantizer = bottleneck.quantizer();
-    let codes = quantizer.map_or(0, |quantizer| quantizer.embedding.weight.dims()[0]);
+    let bottleneck = network.bottleneck.prepared(&config.codebook);
+    let codes = bottleneck.codes().unwrap_or_default();
     let work = codes as u64 * (1 + KMEANS_ITERATIONS as u64);
     let task = Task::begin(
         progress,
@@ -281,9 +283,7 @@ pub(crate) fn with_kmeans_codes(
         task.advance(work);
         stop.check().is_ok()
     };
-    network.bottleneck = bottleneck.with_quantizer(|quantizer| {
-        quantizer.with_kmeans(latents, KMEANS_ITERATIONS, seed, advance)
-    });
+    network.bottleneck = bottleneck.with_kmeans(latents, KMEANS_ITERATIONS, seed, advance);
     stop.check()?;
     Ok(network)
 }
