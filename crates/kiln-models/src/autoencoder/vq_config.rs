@@ -122,9 +122,9 @@ impl VqVaeConfig {
     pub fn validate(&self) -> Result<(), ConfigError> {
         require_image_channels(self.in_channels, self.out_channels)?;
         require_channels("latent_channels", self.latent_channels)?;
-        require_channels("vq_embed_dim", self.latent_dim())?;
         require_rows("num_vq_embeddings", self.num_vq_embeddings)?;
         (self.quantizer).validate(self.num_vq_embeddings, self.vq_embed_dim)?;
+        require_channels("vq_embed_dim", self.latent_dim())?;
         require_levels(
             &self.block_out_channels,
             self.down_block_types.len(),
