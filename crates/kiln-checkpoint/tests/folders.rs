@@ -498,8 +498,7 @@ fn a_failed_save_leaves_the_old_model() {
     // Too large for half precision.
     if let Some(first_stage) = &mut broken.first_stage {
         let network = &mut first_stage.network;
-        network.bottleneck = (network.bottleneck.clone())
-            .with_quantizer(|quantizer| quantizer.with_codes(numbers([12, 4]) * 1e30));
+        network.bottleneck = (network.bottleneck.clone()).with_codebook(numbers([12, 4]) * 1e30);
     }
     let problem = broken
         .save(&folder, WeightsType::F16)

@@ -151,6 +151,9 @@ fn copy(new: &NewFolder, from: &Path, name: &str) -> Result<(), CheckpointError>
     })
 }
 
+/// Why there is no class for a model with a quantizer of kiln's own.
+const OWN_QUANTIZER: &str = "It loads in kiln alone: diffusers' `VQModel` has no such quantizer.";
+
 /// diffusers' class for the model, or the reason if there is none.
 type Class = Result<&'static str, &'static str>;
 
@@ -160,14 +163,18 @@ fn describe(source: &ModelSource) -> Result<(Class, Vec<Part>), CheckpointError>
     let device = Device::flex();
     if source.is_network() {
         let first_stage = FirstStage::load(source, &device)?;
-        return Ok((
-            Ok(first_stage.network.config().class()),
-            vec![describe_first_stage(first_stage)],
-        ));
+        let config = first_stage.network.config();
+        let class = config
+            .own_quantizer()
+            .map_or(Ok(config.class()), |_| Err(OWN_QUANTIZER));
+        return Ok((class, vec![describe_first_stage(first_stage)]));
     }
     let model = LatentDiffusion::load(source, &device)?;
     let scheduler = &model.scheduler;
+    let first_stage = model.first_stage.as_ref();
+    let own_quantizer = first_stage.and_then(|stage| stage.network.config().own_quantizer());
     let class = match model.unet.config().time_embedding_type {
+        _ if own_quantizer.is_some() => Err(OWN_QUANTIZER),
         // kiln's own.
         TimeEmbeddingType::NoisePower | TimeEmbeddingType::NoisePowerInput => Err(
             "diffusers does not load it: its U-Net takes the noise power instead of the timestep.",
@@ -219,6 +226,9 @@ fn describe_first_stage(first_stage: FirstStage) -> Part {
     let mut facts = vec![("latent channels", config.latent_dim().to_string())];
     if let Some(codes) = codes {
         facts.push(("codes", codes.to_string()));
+    }
+    if let Some(quantizer) = config.own_quantizer() {
+        facts.push(("quantizer", quantizer.to_string()));
     }
     let factor = first_stage.measured_scaling_factor();
     facts.push((

@@ -20,7 +20,7 @@ const MAX_LAYERS: usize = 64;
 /// More pixels along a side than any network here gets.
 const MAX_SIDE: usize = 1 << 16;
 /// More rows than any codebook or class table here has.
-const MAX_ROWS: usize = 1 << 22;
+pub(crate) const MAX_ROWS: usize = 1 << 22;
 
 /// More parameters than networks of these classes have (16 GB): stops a damaged config from asking for all memory.
 const MAX_PARAMETERS: usize = 4_000_000_000;
@@ -28,6 +28,18 @@ const MAX_PARAMETERS: usize = 4_000_000_000;
 /// Reads a config of the diffusers class `class`. It ignores keys that begin with `_`, diffusers' own bookkeeping
 /// (`_diffusers_version`, `_name_or_path`), and unknown keys that are null.
 pub(crate) fn from_json<C>(text: &str, class: &'static str) -> Result<C, ConfigError>
+where
+    C: DeserializeOwned + Serialize + Default,
+{
+    from_json_with(text, class, &[])
+}
+
+/// Like [`from_json`], for a config with keys that it does not write at their defaults, `unwritten`.
+pub(crate) fn from_json_with<C>(
+    text: &str,
+    class: &'static str,
+    unwritten: &[&str],
+) -> Result<C, ConfigError>
 where
     C: DeserializeOwned + Serialize + Default,
 {
@@ -42,7 +54,8 @@ where
         });
     }
     // A null option of another release asks for nothing.
-    let valid = to_map(&C::default());
+    let mut valid = to_map(&C::default());
+    valid.extend(unwritten.iter().map(|&key| (key.to_owned(), Value::Null)));
     let keys: Map<String, Value> = keys
         .into_iter()
         .filter(|(key, _)| !key.starts_with('_'))
@@ -510,10 +523,60 @@ mod tests {
             (r#"{"scaling_factor": 1e39}"#, "`scaling_factor` = 1e+39"),
             (r#"{"down_block_types": []}"#, "`down_block_types` = 0"),
             (r#"{"up_block_types": ["UpBlock2D"]}"#, "UpDecoderBlock2D"),
+            (r#"{"quantizer": "lfq"}"#, "`quantizer` = \"lfq\""),
+            (r#"{"quantizer": "fsq"}"#, "`quantizer` = \"fsq\""),
+            (
+                r#"{"quantizer": {"fsq": {"levels": []}}}"#,
+                "`quantizer` = {",
+            ),
+            (
+                r#"{"quantizer": {"fsq": {"levels": [8, 2]}}}"#,
+                "at least 3",
+            ),
+            (
+                r#"{"quantizer": {"fsq": {"levels": [4294967296, 4294967296]}}}"#,
+                "at most 4194304 codes",
+            ),
+            (
+                r#"{"quantizer": {"fsq": {"levels": [8, 5, 5]}}}"#,
+                "`num_vq_embeddings` = 256",
+            ),
+            (
+                r#"{"quantizer": {"fsq": {"levels": [8, 5, 5]}}, "vq_embed_dim": 4, "num_vq_embeddings": 200}"#,
+                "`vq_embed_dim` = 4",
+            ),
+            (
+                r#"{"quantizer": {"residual": {"tables": 1}}}"#,
+                "from 2 to 64",
+            ),
+            (
+                r#"{"quantizer": {"residual": {"tables": 64}}, "num_vq_embeddings": 65537}"#,
+                "`num_vq_embeddings` = 65537",
+            ),
         ];
         for (json, part) in cases {
             let refusal = VqVaeConfig::from_json(json).unwrap_err().to_string();
             assert!(refusal.contains(part), "{json}: {refusal}");
+        }
+    }
+
+    #[test]
+    fn the_quantizer_is_a_key_of_its_own() {
+        let written = VqVaeConfig::default().to_json();
+        assert!(!written.contains("quantizer"), "{written}");
+        for (quantizer, latent_dim) in [
+            (r#""vq""#, 3),
+            (r#""simvq""#, 3),
+            (r#"{"residual": {"tables": 4}}"#, 3),
+            (r#"{"fsq": {"levels": [8, 8, 4, 1000]}}"#, 4),
+        ] {
+            let codes = if latent_dim == 4 { 256_000 } else { 256 };
+            let json = format!(r#"{{"quantizer": {quantizer}, "num_vq_embeddings": {codes}}}"#);
+            let config = VqVaeConfig::from_json(&json).unwrap();
+            assert_eq!(config.latent_dim(), latent_dim);
+            assert_eq!(VqVaeConfig::from_json(&config.to_json()).unwrap(), config);
+            let text = toml::to_string(&config).unwrap();
+            assert_eq!(toml::from_str::<VqVaeConfig>(&text).unwrap(), config);
         }
     }
 

@@ -6,7 +6,7 @@
 
 use crate::autoencoder::{CoderShape, Decoder, Encoder};
 use crate::blocks::{DownBlockShape, MidBlockShape, Resampling, TimeScaleShift, UpBlockShape};
-use crate::{Autoencoder, UNet2dConfig, VqVaeConfig};
+use crate::{Autoencoder, AutoencoderConfig, UNet2dConfig, VqVaeConfig};
 
 /// Numbers in memory for each number that a backward pass keeps: small layers and gaps between arrays add some.
 const PER_KEPT: f64 = 1.25;
@@ -45,21 +45,27 @@ impl FeatureMaps {
 
     /// For a VQ-VAE on images of this height and width.
     pub fn of_vqvae(vqvae: &VqVaeConfig, size: [usize; 2]) -> Self {
-        Self::of_coder(&vqvae.coders(), size)
+        let of_quantizer = vqvae.quantizer.further_maps() * vqvae.latent_dim();
+        Self::of_coder(&vqvae.coders(), of_quantizer, size)
     }
 
     /// For an autoencoder of any kind on images of this height and width.
     pub fn of_autoencoder(autoencoder: &Autoencoder, size: [usize; 2]) -> Self {
-        Self::of_coder(&autoencoder.config().coders(), size)
+        match autoencoder.config() {
+            AutoencoderConfig::Vq(config) => Self::of_vqvae(config, size),
+            AutoencoderConfig::Kl(config) => Self::of_coder(&config.coders(), 0, size),
+        }
     }
 
-    fn of_coder(shape: &CoderShape<'_>, size: [usize; 2]) -> Self {
+    /// `channels_between` are kept between encoder and decoder.
+    fn of_coder(shape: &CoderShape<'_>, channels_between: usize, size: [usize; 2]) -> Self {
         let mut count = Count::new(size, None);
         count.keep(shape.in_channels);
         for level in Encoder::levels(shape) {
             count.down(&level, false);
         }
         count.middle(&shape.mid_block());
+        count.keep(channels_between);
         count.middle(&shape.mid_block());
         for level in Decoder::levels(shape) {
             count.up(&level);

@@ -10,6 +10,7 @@ use rand_chacha::ChaCha8Rng;
 use rand_distr::StandardNormal;
 use sha2::{Digest, Sha256};
 
+use crate::bottleneck::sim_vq::SimVq;
 use crate::keys::KeyPath;
 
 /// Standard deviation of the random frequencies of a timestep: diffusers' choice for `UNet2DModel`.
@@ -61,6 +62,7 @@ impl Seeding {
                 Some(Law::Uniform(1.0 / shape[0] as f32))
             }
             "Embedding" => Some(Law::Normal(1.0)),
+            "SimVq" => Some(Law::Normal(SimVq::deviation(shape[1]) as f32)),
             "FourierProjection" => Some(Law::Normal(FOURIER_SCALE)),
             _ => None,
         }
@@ -82,7 +84,7 @@ impl ModuleMapper for Seeding {
             return param;
         };
         let (seed, key) = (self.seed, self.path.key());
-        let trained = self.path.owner() != "FourierProjection";
+        let trained = !["FourierProjection", "SimVq"].contains(&self.path.owner());
         let drawn_shape = shape.clone();
         let draw = move |device: &Device, require_grad: bool| {
             let values = draw(law, seed, &key, drawn_shape.num_elements());
@@ -114,6 +116,7 @@ fn draw(law: Law, seed: u64, key: &str, count: usize) -> Vec<f32> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::bottleneck::QuantizerConfig;
     use crate::parameters::Parameter;
     use crate::{TimeEmbeddingType, UNet2d, UNet2dConfig, VqVaeConfig};
 
@@ -227,6 +230,38 @@ mod tests {
     }
 
     #[test]
+    fn quantizers_of_kilns_own_start_from_the_seed() {
+        let of = |quantizer: QuantizerConfig, seed| {
+            let config = VqVaeConfig {
+                num_vq_embeddings: 4096,
+                vq_embed_dim: Some(4),
+                quantizer,
+                ..VqVaeConfig::default()
+            };
+            let mut values = values(&config.init(&Device::flex(), seed).unwrap());
+            values.retain(|(key, _)| key.starts_with("quantize."));
+            values
+        };
+        let simvq = of(QuantizerConfig::SimVq, 0);
+        let keys: Vec<_> = simvq.iter().map(|(key, _)| key.as_str()).collect();
+        let expected = ["quantize.code_transform.weight", "quantize.frozen_codebook"];
+        assert_eq!(keys, expected);
+        assert_eq!(simvq, of(QuantizerConfig::SimVq, 0));
+        assert_ne!(simvq, of(QuantizerConfig::SimVq, 1));
+        let frozen = &simvq[1].1;
+        let power = frozen.iter().map(|value| value * value).sum::<f32>() / frozen.len() as f32;
+        assert!((power - 0.25).abs() < 0.01, "{power}");
+
+        let residual = of(QuantizerConfig::Residual { tables: 2 }, 0);
+        let keys: Vec<_> = residual.iter().map(|(key, _)| key.as_str()).collect();
+        let table = |index| format!("quantize.tables.{index}.embedding.weight");
+        assert_eq!(keys, [table(0), table(1)]);
+        assert_ne!(residual[0].1, residual[1].1);
+        let fsq = QuantizerConfig::Fsq { levels: vec![8; 4] };
+        assert_eq!(of(fsq, 0), []);
+    }
+
+    #[test]
     fn all_but_random_frequencies_are_trained() {
         struct Frozen(Vec<String>, KeyPath);
         impl burn::module::ModuleVisitor for Frozen {
@@ -249,5 +284,13 @@ mod tests {
         let mut frozen = Frozen(Vec::new(), KeyPath::default());
         unet(0).train().visit(&mut frozen);
         assert_eq!(frozen.0, ["time_proj.weight"]);
+        let config = VqVaeConfig {
+            quantizer: QuantizerConfig::SimVq,
+            ..VqVaeConfig::default()
+        };
+        let mut frozen = Frozen(Vec::new(), KeyPath::default());
+        let network = config.init(&Device::flex().autodiff(), 0).unwrap();
+        network.visit(&mut frozen);
+        assert_eq!(frozen.0, ["quantize.frozen_codebook"]);
     }
 }

@@ -17,8 +17,7 @@ impl KeyPath {
     }
 
     /// The diffusers key. Fields have the same names, with four exceptions: an enum's variant is not a level there, a
-    /// normalisation's `gamma` and `beta` are `weight` and `bias`, and the only bottleneck with weights is called
-    /// `quantize`.
+    /// normalisation's `gamma` and `beta` are `weight` and `bias`, and the bottleneck is called `quantize`.
     pub(crate) fn key(&self) -> String {
         let names = self.segments.iter().filter_map(|(name, container)| {
             match (container.as_str(), name.as_str()) {

@@ -132,7 +132,7 @@ fn autoencoder() -> impl Strategy<Value = Map<String, Value>> {
             any::<bool>().prop_map(Value::from).boxed(),
         ),
     ]);
-    let of_class = |mut keys: Map<String, Value>, numbers: Vec<Value>| {
+    let of_class = |mut keys: Map<String, Value>, numbers: Vec<Value>, quantizer: Option<Value>| {
         let class = keys
             .entry("_class_name")
             .or_insert(json!("VQModel"))
@@ -144,10 +144,23 @@ fn autoencoder() -> impl Strategy<Value = Map<String, Value>> {
         for (&key, number) in own.iter().zip(numbers) {
             keys.insert(key.to_owned(), number);
         }
+        if class == "VQModel" {
+            keys.extend(quantizer.map(|value| ("quantizer".to_owned(), value)));
+        }
         keys
     };
     let numbers = prop::collection::vec(number(), 0..3);
-    (joined(levels, options), numbers).prop_map(move |(keys, numbers)| of_class(keys, numbers))
+    let quantizers = vec![
+        None,
+        Some(json!("vq")),
+        Some(json!("simvq")),
+        Some(json!({"fsq": {"levels": [4]}})),
+        Some(json!({"fsq": {"levels": [3, 0]}})),
+        Some(json!({"residual": {"tables": 2}})),
+        Some(json!({"residual": {"tables": 0}})),
+    ];
+    (joined(levels, options), numbers, select(quantizers))
+        .prop_map(move |(keys, numbers, quantizer)| of_class(keys, numbers, quantizer))
 }
 
 fn joined(

@@ -23,8 +23,7 @@ fn model(seed: u64) -> Autoencoder {
 }
 
 fn codes(model: &Autoencoder) -> Tensor<2> {
-    let quantizer = model.bottleneck.quantizer().unwrap();
-    quantizer.embedding.weight.val()
+    model.bottleneck.codebook().unwrap()
 }
 
 fn saved(model: &Autoencoder, weights_type: WeightsType) -> Vec<u8> {
@@ -123,7 +122,7 @@ fn a_file_is_replaced_whole_or_not_at_all() {
     let mut broken = model(0);
     let codes = TensorData::new(vec![1e9f32; 15], [5, 3]);
     let codes = Tensor::from_data(codes, &Device::flex());
-    broken.bottleneck = (broken.bottleneck).with_quantizer(|quantizer| quantizer.with_codes(codes));
+    broken.bottleneck = broken.bottleneck.with_codebook(codes);
     let refusal = save_weights(&broken, &path, WeightsType::F16, &BTreeMap::new()).unwrap_err();
     assert!(
         refusal.to_string().contains("`quantize.embedding.weight`"),

@@ -9,6 +9,7 @@ use clap::Args;
 use kiln::{Pipeline, SampleOptions};
 use kiln_checkpoint::{FirstStage, Metadata, ModelSource};
 use kiln_diffusion::{Clip, Guidance, Schedule, SchedulerConfig, sampler::Sampler};
+use kiln_models::bottleneck::QuantizerConfig;
 use kiln_models::{UNet2d, UNet2dConfig};
 use kiln_train::{FolderKind, load_model};
 use serde::Serialize;
@@ -67,8 +68,11 @@ struct VqVaeDescription {
     border: usize,
     /// `[channels, height, width]`
     latent_shape: [usize; 3],
-    /// Vectors in the codebook, if there is one.
+    /// Codes to choose from, in all tables together, if there are any.
     codes: Option<usize>,
+    /// kiln's own quantizer, if it has such a one: then no other program loads the model.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    quantizer: Option<QuantizerConfig>,
     /// Null if it has not been measured: stage 2 measures it when it begins.
     scaling_factor: Option<f64>,
     /// 1 / `scaling_factor`.
@@ -189,6 +193,11 @@ impl Description {
                 let dimensions = vqvae.latent_shape[0];
                 table.row("codes", format!("{codes} of {dimensions} dimensions"));
             }
+            if let Some(quantizer) = &vqvae.quantizer {
+                let words =
+                    format!("{quantizer} (loads in kiln alone: diffusers has no such quantizer)");
+                table.row("quantizer", words);
+            }
             table.row(
                 "scaling factor",
                 match (vqvae.scaling_factor, vqvae.latent_standard_deviation) {
@@ -291,6 +300,7 @@ fn describe_vqvae(first_stage: &FirstStage) -> VqVaeDescription {
         border: first_stage.metadata.border,
         latent_shape: [config.latent_dim(), latent, latent],
         codes: first_stage.network.bottleneck.codes(),
+        quantizer: config.own_quantizer().cloned(),
         scaling_factor: factor,
         latent_standard_deviation: factor.map(|factor| 1.0 / factor),
         block_out_channels: config.block_out_channels().to_vec(),

@@ -2,6 +2,7 @@
 
 use burn::tensor::Tensor;
 use kiln_models::Autoencoder;
+use kiln_models::bottleneck::QuantizerConfig;
 use kiln_models::bottleneck::vq::codes_in_use;
 
 use super::finding::{Finding, Findings};
@@ -32,10 +33,28 @@ pub(super) fn check(patient: &Patient) -> Findings {
     if share >= FEW {
         return Ok(Vec::new());
     }
+    let quantizer = autoencoder.and_then(|network| network.config().own_quantizer());
     Ok(vec![Finding::warning(
         format!("only {:.1} % of the codes are in use", 100.0 * share),
-        "train stage 1 with codebook.update = \"ema\", restart_below = 0.01 and a vq_embed_dim of 4, or with fewer codes",
+        remedy(quantizer),
     )])
+}
+
+fn remedy(quantizer: Option<&QuantizerConfig>) -> &'static str {
+    match quantizer {
+        Some(QuantizerConfig::Fsq { .. }) => {
+            "that wastes nothing but range; for more of them, train stage 1 for longer, or with fewer or smaller levels of vqvae.quantizer"
+        }
+        Some(QuantizerConfig::SimVq) => {
+            "train stage 1 for longer, with a vq_embed_dim of 4, or with fewer codes"
+        }
+        Some(QuantizerConfig::Residual { .. }) => {
+            "train stage 1 with codebook.update = \"ema\", restart_below = 0.01 and a vq_embed_dim of 4, or with fewer codes or tables"
+        }
+        _ => {
+            "train stage 1 with codebook.update = \"ema\", restart_below = 0.01 and a vq_embed_dim of 4, or with fewer codes"
+        }
+    }
 }
 
 /// The share of the codes that the latents use; `None` if there are too few latents to decide.
@@ -46,12 +65,16 @@ fn count(autoencoder: &Autoencoder, latents: &Tensor<4>) -> Result<Option<f64>, 
     };
     let dimension = autoencoder.config().latent_dim();
     let [images, dimensions, height, width] = latents.dims();
-    if dimensions != dimension || images * height * width < VECTORS_PER_CODE * codes {
+    if dimensions != dimension {
         return Ok(None);
     }
     let Some(chosen) = bottleneck.chosen(latents.clone()) else {
         return Ok(None);
     };
+    let [_, tables, _, _] = chosen.dims();
+    if images * height * width * tables < VECTORS_PER_CODE * codes {
+        return Ok(None);
+    }
     let chosen = (chosen.try_into_data_as::<i64>()).map_err(|error| error.to_string())?;
     let mut counts = vec![0.0; codes];
     for code in chosen.iter::<i64>() {

@@ -1,6 +1,7 @@
 //! Runs the built program as a user would, on a tiny model with random weights.
 
 mod bench;
+mod bottlenecks;
 mod classes;
 mod data_sets;
 mod destinations;

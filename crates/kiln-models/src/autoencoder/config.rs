@@ -5,6 +5,7 @@ use serde_json::{Value, json};
 use super::kl_config::AutoencoderKlConfig;
 use super::shape::CoderShape;
 use super::vq_config::VqVaeConfig;
+use crate::bottleneck::QuantizerConfig;
 use crate::{ConfigError, config};
 
 /// diffusers' `config.json` of an autoencoder: the kind is its `_class_name`.
@@ -55,6 +56,7 @@ impl AutoencoderConfig {
                 act_fn,
                 norm_num_groups,
                 norm_type,
+                quantizer,
                 // These the weights tell,
                 in_channels: _,
                 out_channels: _,
@@ -69,13 +71,19 @@ impl AutoencoderConfig {
                 scaling_factor: _,
                 lookup_from_codebook: _,
                 force_upcast: _,
-            }) => json!([
-                down_block_types,
-                up_block_types,
-                act_fn,
-                norm_num_groups,
-                norm_type,
-            ]),
+            }) => {
+                let mut options = vec![
+                    json!(down_block_types),
+                    json!(up_block_types),
+                    json!(act_fn),
+                    json!(norm_num_groups),
+                    json!(norm_type),
+                ];
+                if !quantizer.is_vq() {
+                    options.push(json!(quantizer));
+                }
+                Value::Array(options)
+            }
             Self::Kl(AutoencoderKlConfig {
                 down_block_types,
                 up_block_types,
@@ -103,6 +111,12 @@ impl AutoencoderConfig {
                 norm_num_groups,
             ]),
         }
+    }
+
+    /// The quantizer that only kiln has, if the autoencoder has such a one. Then no other program loads it.
+    pub fn own_quantizer(&self) -> Option<&QuantizerConfig> {
+        let quantizer = &self.vq()?.quantizer;
+        (!quantizer.is_vq()).then_some(quantizer)
     }
 
     /// The options of a `VQModel`, if it is one.

@@ -12,7 +12,6 @@ use super::vq_config::VqVaeConfig;
 use crate::ConfigError;
 use crate::blocks::{conv1x1, convolution};
 use crate::bottleneck::kl::Posterior;
-use crate::bottleneck::vq::VectorQuantizer;
 use crate::bottleneck::{Bottleneck, Passed};
 use crate::config::require_size;
 use crate::initialization::seeded;
@@ -61,11 +60,7 @@ impl VqVaeConfig {
         let model = Autoencoder {
             encoder: Encoder::new(&coders, &options),
             quant_conv: Some(conv1x1(self.latent_channels, latent_dim, device)),
-            bottleneck: Bottleneck::Vq(VectorQuantizer::new(
-                self.num_vq_embeddings,
-                latent_dim,
-                device,
-            )),
+            bottleneck: (self.quantizer).init(self.num_vq_embeddings, latent_dim, device),
             post_quant_conv: Some(conv1x1(latent_dim, self.latent_channels, device)),
             decoder: Decoder::new(&coders, &options),
             config: AutoencoderConfig::Vq(self.clone()),
@@ -206,14 +201,16 @@ mod tests {
         assert_eq!(latents.dims(), [2, 5, 4, 2]);
         let (reconstruction, passed) = model.forward(images, None);
         assert_eq!(reconstruction.dims(), [2, 1, 16, 8]);
-        assert_eq!(passed.codes.unwrap().dims(), [2, 4, 2]);
+        assert_eq!(passed.codes.unwrap().dims(), [2, 1, 4, 2]);
     }
 
     #[test]
     fn decoding_latents_is_decoding_their_codes() {
         let model = model();
         let latents = Tensor::<4>::random([1, 5, 3, 3], Distribution::Default, &Device::flex());
-        let quantizer = model.bottleneck.quantizer().unwrap();
+        let Bottleneck::Vq(quantizer) = &model.bottleneck else {
+            panic!("a codebook")
+        };
         let codes = quantizer.quantize(latents.clone()).codes;
         let of_codes = model.decode_passed(quantizer.look_up(codes));
         let difference = (model.decode(latents) - of_codes).abs().max();

@@ -4,6 +4,7 @@ use super::block_types::{DecoderBlockType, EncoderBlockType};
 use super::shape::CoderShape;
 use crate::ConfigError;
 use crate::blocks::Activation;
+use crate::bottleneck::QuantizerConfig;
 use crate::config::{
     self, require_channels, require_halving, require_image_channels, require_levels, require_rows,
     require_scaling_factor,
@@ -41,11 +42,11 @@ pub struct VqVaeConfig {
     pub latent_channels: usize,
     /// The side of the images that the model was made for. Other sizes work too.
     pub sample_size: usize,
-    /// The number of vectors in the codebook.
+    /// The number of vectors in the codebook, or in each of several tables.
     pub num_vq_embeddings: usize,
     /// Groups of every group normalisation.
     pub norm_num_groups: usize,
-    /// The dimension of the codebook's vectors; `latent_channels` if absent.
+    /// The dimension of the codebook's vectors; if absent, what the quantizer asks for or `latent_channels`.
     pub vq_embed_dim: Option<usize>,
     /// 1 / the standard deviation of the latents over the training set. Encoding and decoding do *not* apply it:
     /// training and sampling in latent space do.
@@ -59,6 +60,9 @@ pub struct VqVaeConfig {
     pub lookup_from_codebook: bool,
     /// A flag for half-precision pipelines in Python, stored but not used: everything is f32 here.
     pub force_upcast: bool,
+    /// The kind of quantizer: kiln's own key, which the files of a plain codebook do not have.
+    #[serde(skip_serializing_if = "QuantizerConfig::is_vq")]
+    pub quantizer: QuantizerConfig,
 }
 
 impl Default for VqVaeConfig {
@@ -81,6 +85,7 @@ impl Default for VqVaeConfig {
             mid_block_add_attention: true,
             lookup_from_codebook: false,
             force_upcast: false,
+            quantizer: QuantizerConfig::Vq,
         }
     }
 }
@@ -97,7 +102,7 @@ impl VqVaeConfig {
     /// # Errors
     /// Names the key that is unknown, of the wrong type, not supported or impossible.
     pub fn from_json(text: &str) -> Result<Self, ConfigError> {
-        let mut config: Self = config::from_json(text, Self::CLASS)?;
+        let mut config: Self = config::from_json_with(text, Self::CLASS, &["quantizer"])?;
         if config::was_written_before(text, [0, 12]) && !config::has_key(text, "scaling_factor") {
             config.scaling_factor = 1.0;
         }
@@ -117,8 +122,9 @@ impl VqVaeConfig {
     pub fn validate(&self) -> Result<(), ConfigError> {
         require_image_channels(self.in_channels, self.out_channels)?;
         require_channels("latent_channels", self.latent_channels)?;
-        require_channels("vq_embed_dim", self.latent_dim())?;
         require_rows("num_vq_embeddings", self.num_vq_embeddings)?;
+        (self.quantizer).validate(self.num_vq_embeddings, self.vq_embed_dim)?;
+        require_channels("vq_embed_dim", self.latent_dim())?;
         require_levels(
             &self.block_out_channels,
             self.down_block_types.len(),
@@ -136,7 +142,9 @@ impl VqVaeConfig {
 
     /// Channels of the latents: the dimension of the codebook's vectors.
     pub fn latent_dim(&self) -> usize {
-        self.vq_embed_dim.unwrap_or(self.latent_channels)
+        let own = self.quantizer.own_codes_and_channels();
+        let default = own.map_or(self.latent_channels, |(_, channels)| channels);
+        self.vq_embed_dim.unwrap_or(default)
     }
 
     pub(crate) fn coders(&self) -> CoderShape<'_> {

@@ -4,6 +4,8 @@
 use burn::module::Module;
 use burn::tensor::Tensor;
 
+use super::{Layer, Passed};
+
 /// The name of the term of [`Posterior::divergence`].
 pub const KL: &str = "kl";
 
@@ -51,6 +53,31 @@ impl Posterior {
         let log_variance = self.log_variance(moments);
         let terms = mean.square() + log_variance.clone().exp() - log_variance - 1.0;
         terms.sum() / (2.0 * images as f64)
+    }
+}
+
+impl Layer for Posterior {
+    fn latents(&self, encoded: Tensor<4>) -> Tensor<4> {
+        self.mean(encoded)
+    }
+
+    fn decodable(&self, latents: Tensor<4>) -> Tensor<4> {
+        latents
+    }
+
+    fn pass(&self, encoded: Tensor<4>, noise: Option<Tensor<4>>) -> Passed {
+        Passed {
+            terms: vec![(KL, self.divergence(encoded.clone()))],
+            latents: match noise {
+                Some(noise) => self.sample(encoded, noise),
+                None => self.mean(encoded),
+            },
+            codes: None,
+        }
+    }
+
+    fn term_names(&self) -> &'static [&'static str] {
+        &[KL]
     }
 }
 

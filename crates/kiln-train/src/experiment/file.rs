@@ -6,6 +6,7 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
 use super::config_error::ConfigError;
+use super::quantizer;
 use super::refusal::{Described, Place, explain};
 
 /// The overrides that a run recorded in its `config`. The keys of another version's experiment are no obstacle.
@@ -61,6 +62,7 @@ pub(super) fn parse_table<T: DeserializeOwned>(
     for text in overrides {
         override_key(&mut table, text)?;
     }
+    quantizer::adapt(&mut table, text, origin, overrides)?;
     let value = toml::Value::Table(table.clone());
     serde_path_to_error::deserialize(value).map_err(|error| {
         let (place, message) = explain(&error, &table, described);

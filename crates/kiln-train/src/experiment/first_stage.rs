@@ -29,7 +29,14 @@ impl FirstStageConfig {
     /// # Errors
     /// [`ConfigError::Value`].
     pub(crate) fn check_codes(&self, images: usize, side: usize) -> Result<(), ConfigError> {
-        let codes = self.vqvae.num_vq_embeddings;
+        let VqVaeConfig {
+            num_vq_embeddings,
+            quantizer,
+            ..
+        } = &self.vqvae;
+        let Some(codes) = quantizer.learnt_vectors(*num_vq_embeddings) else {
+            return Ok(());
+        };
         let of_an_image = (side / self.vqvae.downscale_factor()).pow(2);
         let vectors = images.saturating_mul(of_an_image);
         if codes <= vectors {

@@ -16,6 +16,7 @@ mod file;
 mod first_stage;
 mod interval;
 mod perceptual;
+mod quantizer;
 mod refusal;
 mod sampler;
 mod sampling;
@@ -49,6 +50,7 @@ pub use training::TrainingConfig;
 
 use config_error::within;
 use file::{parse_table, read, remember, written};
+use quantizer::CodebookTable;
 use refusal::Described;
 use tables::Tables;
 
@@ -169,7 +171,7 @@ impl TryFrom<Tables> for Experiment {
         let first_stage = match (tables.vqvae, tables.codebook, tables.stage_1) {
             (Some(vqvae), codebook, Some(stage_1)) => Some(FirstStageConfig {
                 vqvae,
-                codebook: codebook.unwrap_or_default(),
+                codebook: codebook.map(CodebookTable::into_config).unwrap_or_default(),
                 stage_1,
             }),
             (None, None, None) => None,
@@ -193,7 +195,10 @@ impl TryFrom<Tables> for Experiment {
 impl From<Experiment> for Tables {
     fn from(experiment: Experiment) -> Self {
         let (vqvae, codebook, stage_1) = match experiment.first_stage {
-            Some(stage) => (Some(stage.vqvae), Some(stage.codebook), Some(stage.stage_1)),
+            Some(stage) => {
+                let codebook = CodebookTable::of(stage.codebook, &stage.vqvae.quantizer);
+                (Some(stage.vqvae), codebook, Some(stage.stage_1))
+            }
             None => (None, None, None),
         };
         Self {

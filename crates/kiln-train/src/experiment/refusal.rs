@@ -141,6 +141,11 @@ impl Place {
         Self(path.trim().split('.').map(str::to_owned).collect())
     }
 
+    /// The place of a path of keys.
+    pub(super) fn of_keys(keys: &[&str]) -> Self {
+        Self(keys.iter().map(|&key| key.to_owned()).collect())
+    }
+
     /// Whether this place equals `other`, or is above or below it.
     pub(super) fn is_along(&self, other: &Self) -> bool {
         self.0.iter().zip(&other.0).all(|(one, other)| one == other)

@@ -2,11 +2,11 @@
 
 use kiln_data::DataConfig;
 use kiln_diffusion::ScheduleConfig;
-use kiln_models::bottleneck::vq::CodebookConfig;
 use kiln_models::{UNet2dConfig, VqVaeConfig};
 use serde::{Deserialize, Serialize};
 
 use super::first_stage::Stage1Config;
+use super::quantizer::CodebookTable;
 use super::sampling::SamplingConfig;
 use super::second_stage::Stage2Config;
 
@@ -21,7 +21,8 @@ pub(super) struct Tables {
     pub(super) data: DataConfig,
     pub(super) vqvae: Option<VqVaeConfig>,
     /// If absent: the defaults.
-    pub(super) codebook: Option<CodebookConfig>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) codebook: Option<CodebookTable>,
     pub(super) stage_1: Option<Stage1Config>,
     pub(super) unet: UNet2dConfig,
     pub(super) schedule: ScheduleConfig,

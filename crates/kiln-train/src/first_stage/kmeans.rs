@@ -39,9 +39,8 @@ pub(crate) fn with_kmeans_codes(
         latents.push(encoder.encode(tensor(&batch?, images, device)));
     }
     let latents = Tensor::cat(latents, 0);
-    let bottleneck = (network.bottleneck).with_quantizer(|codes| config.codebook.prepare(codes));
-    let quantizer = bottleneck.quantizer();
-    let codes = quantizer.map_or(0, |quantizer| quantizer.embedding.weight.dims()[0]);
+    let bottleneck = network.bottleneck.prepared(&config.codebook);
+    let codes = bottleneck.codes().unwrap_or_default();
     let work = codes as u64 * (1 + KMEANS_ITERATIONS as u64);
     let task = Task::begin(
         progress,
@@ -53,9 +52,7 @@ pub(crate) fn with_kmeans_codes(
         task.advance(work);
         stop.check().is_ok()
     };
-    network.bottleneck = bottleneck.with_quantizer(|quantizer| {
-        quantizer.with_kmeans(latents, KMEANS_ITERATIONS, seed, advance)
-    });
+    network.bottleneck = bottleneck.with_kmeans(latents, KMEANS_ITERATIONS, seed, advance);
     stop.check()?;
     Ok(network)
 }

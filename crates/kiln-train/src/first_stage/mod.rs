@@ -10,9 +10,7 @@ pub(crate) mod stage;
 use burn::module::Module;
 use burn::tensor::Tensor;
 use kiln_models::Autoencoder;
-use kiln_models::bottleneck::vq::{
-    BatchPosition, CodebookConfig, CodebookTraining, VectorQuantizer,
-};
+use kiln_models::bottleneck::vq::{BatchPosition, CodebookConfig, CodebookTraining};
 use kiln_models::bottleneck::{Bottleneck, Passed};
 use kiln_pipeline::pictures::{Images, columns_for, grid, save_png};
 
@@ -86,15 +84,17 @@ pub(crate) fn trainee(
         codebook, stage_1, ..
     } = first_stage;
     let training = &stage_1.training;
-    network.bottleneck = (network.bottleneck).with_quantizer(|codes| codebook.prepare(codes));
+    network.bottleneck = network.bottleneck.prepared(codebook);
+    let update = network.bottleneck.codebook_update(codebook.update);
+    let vectors = network.bottleneck.codebook();
     let (channels, device) = (network.config().in_channels(), network.devices()[0].clone());
     let networks = FirstStageNetworks {
         objective: objective.state(channels, plan, &session, &device),
-        codebook: network.bottleneck.quantizer().map(CodebookTraining::new),
+        codebook: vectors.map(|vectors| CodebookTraining::new(codebook, vectors)),
         vqvae: Averaged::new(network, training, plan.round(), session.clone()),
     };
     let recipe = FirstStageRecipe {
-        objective,
+        objective: objective.with_codes_moved_by(update),
         equivariance: stage_1.equivariance,
         codebook: (*codebook).clone(),
         folder,
@@ -108,7 +108,7 @@ impl FirstStageNetworks {
     /// The trained autoencoder.
     pub(crate) fn into_trained(self) -> Autoencoder {
         let mut network = self.vqvae.into_best();
-        network.bottleneck = (network.bottleneck).with_quantizer(VectorQuantizer::into_plain);
+        network.bottleneck = network.bottleneck.finished();
         network
     }
 }
@@ -142,13 +142,13 @@ impl Recipe for FirstStageRecipe {
 
         let code_counts = (passed.codes.clone()).and_then(|codes| network.bottleneck.counts(codes));
         let mut carried = terms.carried;
-        let quantizer = network.bottleneck.quantizer();
-        if let (Some(quantizer), Some(codes), Some(codebook)) =
-            (quantizer, passed.codes, &networks.codebook)
-        {
+        if let (Some(codes), Some(codebook)) = (passed.codes, &networks.codebook) {
             // The statistics travel as gradients, so the code that sums gradients over devices also sums them.
-            let statistics = quantizer.statistics(encoded, codes, position);
-            carried = sum(carried, Some(codebook.carry(statistics)));
+            let statistics = (network.bottleneck).statistics(encoded, codes, position);
+            carried = sum(
+                carried,
+                statistics.map(|statistics| codebook.carry(statistics)),
+            );
         }
         Losses {
             total: terms.total,
@@ -167,14 +167,20 @@ impl Recipe for FirstStageRecipe {
         networks.objective = (self.objective).updated(networks.objective, &mut update);
         networks.vqvae = networks.vqvae.updated(update);
         let bottleneck = networks.vqvae.network.bottleneck;
-        networks.vqvae.network.bottleneck = bottleneck.with_quantizer(|quantizer| {
-            let (Some(codebook), Some(statistics)) = (networks.codebook.take(), statistics) else {
-                return quantizer;
-            };
-            let (codebook, quantizer) = codebook.update(&self.codebook, quantizer, statistics);
-            networks.codebook = Some(codebook);
-            quantizer
-        });
+        networks.vqvae.network.bottleneck = match (statistics, bottleneck.codebook()) {
+            (Some(statistics), Some(vectors)) => {
+                let (codebook, vectors) = match networks.codebook {
+                    Some(codebook) => {
+                        let updated = codebook.update(&self.codebook, vectors, statistics);
+                        (Some(updated.0), updated.1)
+                    }
+                    None => (None, vectors),
+                };
+                networks.codebook = codebook;
+                bottleneck.with_codebook(vectors)
+            }
+            _ => bottleneck,
+        };
         networks
     }
 

@@ -149,7 +149,8 @@ impl Stage for Stage1<'_> {
             Some(network) => network,
             None => {
                 let network = config.vqvae.init(&device.clone().autodiff(), seed)?;
-                if config.codebook.kmeans_start && session.steps_done() == 0 {
+                let has_codebook = network.bottleneck.codebook().is_some();
+                if has_codebook && config.codebook.kmeans_start && session.steps_done() == 0 {
                     let (images, progress) = (&datasets.train, scene.progress);
                     let stop = &options.stop;
                     with_kmeans_codes(network, config, seed, images, &device, progress, stop)?

@@ -6,6 +6,7 @@ use std::path::Path;
 use burn::module::Module;
 use burn::tensor::Device;
 use kiln_checkpoint::{FirstStage, ModelSource};
+use kiln_models::bottleneck::QuantizerConfig;
 use kiln_models::{Autoencoder, UNet2d};
 use serde::Serialize;
 use serde_json::Value;
@@ -36,6 +37,7 @@ pub(crate) fn vqvae(
     let steps = EarlierSteps::of(&stage.metadata.training);
     match stage.network.config().vq() {
         Some(config) => {
+            require_same_quantizer(folder, &config.quantizer, &experiment.vqvae.quantizer)?;
             require_same(folder, "vqvae", config, &experiment.vqvae)?;
             let network = experiment.vqvae.init(device, 0)?;
             Ok((with_weights_of(folder, network, stage.network)?, steps))
@@ -89,6 +91,26 @@ fn with_weights_of<N: Module>(folder: &Path, network: N, model: N) -> Result<N, 
             folder.display()
         ))
     })
+}
+
+/// Refuses weights of another quantizer. Configs do not write the usual one, so [`require_same`] would not see it.
+fn require_same_quantizer(
+    folder: &Path,
+    theirs: &QuantizerConfig,
+    ours: &QuantizerConfig,
+) -> Result<(), TrainError> {
+    if theirs == ours {
+        return Ok(());
+    }
+    let in_toml = |quantizer: &QuantizerConfig| {
+        toml::Value::try_from(quantizer)
+            .map_or_else(|_| quantizer.name().into(), |it| it.to_string())
+    };
+    let (theirs, ours) = (in_toml(theirs), in_toml(ours));
+    Err(TrainError::Run(format!(
+        "the weights in {} are of another network: its quantizer is {theirs}, and vqvae.quantizer is {ours}; set vqvae.quantizer='{theirs}' to begin with them",
+        folder.display()
+    )))
 }
 
 /// Refuses weights of a network that differs from the experiment's `table`.

@@ -5,8 +5,9 @@ use burn::optim::GradientsParams;
 use burn::tensor::Tensor;
 use serde::{Deserialize, Serialize};
 
-use super::quantizer::VectorQuantizer;
+use super::quantizer::{VectorQuantizer, normalized};
 use super::statistics::CodeStatistics;
+use crate::bottleneck::gradient::CodeGradient;
 use crate::ema::replace_value;
 
 /// Epsilon of the Laplace smoothing of usages: van den Oord et al. 2017 as released in Sonnet.
@@ -51,6 +52,10 @@ pub struct CodebookConfig {
     pub kmeans_start: bool,
     /// Whether latents and codes are compared by direction only (ViT-VQGAN, Yu et al. 2021); default false.
     pub l2_normalize: bool,
+    /// What the encoder gets of the decoder's gradient: `"straight-through"` (default, which files do not write) or
+    /// `"rotation"`.
+    #[serde(skip_serializing_if = "CodeGradient::is_default")]
+    pub gradient: CodeGradient,
 }
 
 /// A setting of `[codebook]` that cannot work.
@@ -75,6 +80,7 @@ impl Default for CodebookConfig {
             restart_below: 0.02,
             kmeans_start: true,
             l2_normalize: false,
+            gradient: CodeGradient::StraightThrough,
         }
     }
 }
@@ -91,13 +97,22 @@ impl CodebookConfig {
         Ok(())
     }
 
-    /// The quantizer for training with these settings: with or without normalisation, and frozen for the optimizer if a
-    /// moving average moves its codes.
+    /// The quantizer for training with these settings: with or without normalisation, with its way of passing gradients,
+    /// and frozen for the optimizer if a moving average moves its codes.
     pub fn prepare(&self, quantizer: VectorQuantizer) -> VectorQuantizer {
         let by_gradient = self.update.is_by_gradient();
         quantizer
             .with_l2_normalize(self.l2_normalize)
+            .with_gradient(self.gradient)
             .set_require_grad(by_gradient)
+    }
+
+    /// Rows of latents or codes as they are compared: of length one if directions are.
+    fn comparable(&self, rows: Tensor<2>) -> Tensor<2> {
+        match self.l2_normalize {
+            true => normalized(rows),
+            false => rows,
+        }
     }
 }
 
@@ -116,18 +131,13 @@ pub struct CodebookTraining {
 }
 
 impl CodebookTraining {
-    /// The state before the first step: each code as if used once, by a latent equal to it.
-    pub fn new(quantizer: &VectorQuantizer) -> Self {
-        let weight = quantizer.embedding.weight.val();
-        let codes = quantizer.codes();
+    /// The state before the first step: each of the `codes`, `[codes, dimension]`, as if used once, by a latent equal to it.
+    pub fn new(config: &CodebookConfig, codes: Tensor<2>) -> Self {
         let [code_count, dimension] = codes.dims();
-        let device = weight.device();
+        let (device, is_autodiff) = (codes.device(), codes.is_autodiff());
+        let codes = config.comparable(codes.without_autodiff());
         // Parameters are on the autodiff side if the codes are.
-        let sums = if weight.is_autodiff() {
-            codes.autodiff()
-        } else {
-            codes
-        };
+        let sums = if is_autodiff { codes.autodiff() } else { codes };
         Self {
             usage: Param::from_tensor(Tensor::ones([code_count], &device)).set_require_grad(false),
             sums: Param::from_tensor(sums).set_require_grad(false),
@@ -159,14 +169,14 @@ impl CodebookTraining {
         Some(CodeStatistics::unpacked(packed.without_autodiff()))
     }
 
-    /// One step: the averages move towards the statistics of the whole batch; with `"ema"` the codes follow
-    /// them; codes that are hardly used start again at a latent of the batch.
+    /// One step: the averages move towards the statistics of the whole batch; with `"ema"` the `codes`,
+    /// `[codes, dimension]`, follow them; codes that are hardly used start again at a latent of the batch.
     pub fn update(
         self,
         config: &CodebookConfig,
-        quantizer: VectorQuantizer,
+        codes: Tensor<2>,
         statistics: CodeStatistics,
-    ) -> (Self, VectorQuantizer) {
+    ) -> (Self, Tensor<2>) {
         let CodeStatistics {
             counts,
             sums: new_sums,
@@ -179,14 +189,14 @@ impl CodebookTraining {
             self.sums.val().without_autodiff().mul_scalar(old) + new_sums.mul_scalar(new);
 
         let mut codes = match config.update {
-            CodebookUpdate::Gradient => quantizer.embedding.weight.val().without_autodiff(),
+            CodebookUpdate::Gradient => codes.without_autodiff(),
             CodebookUpdate::Ema => {
                 // e = m / N, where N is smoothed so that an unused code does not divide by zero.
                 let total = usage.clone().sum();
                 let smoothed = usage.clone().add_scalar(SMOOTHING)
                     / total.clone().add_scalar(SMOOTHING * code_count as f64)
                     * total;
-                quantizer.comparable(sums.clone() / smoothed.unsqueeze_dim(1))
+                config.comparable(sums.clone() / smoothed.unsqueeze_dim(1))
             }
         };
 
@@ -210,7 +220,7 @@ impl CodebookTraining {
             sums: replace_value(self.sums, sums),
             carrier: self.carrier,
         };
-        (state, quantizer.with_codes(codes))
+        (state, codes)
     }
 }
 
@@ -261,6 +271,17 @@ mod tests {
         quantizer.statistics(latents.clone(), codes, whole_batch(step))
     }
 
+    fn updated(
+        state: CodebookTraining,
+        config: &CodebookConfig,
+        quantizer: VectorQuantizer,
+        statistics: CodeStatistics,
+    ) -> (CodebookTraining, VectorQuantizer) {
+        let codes = quantizer.embedding.weight.val();
+        let (state, codes) = state.update(config, codes, statistics);
+        (state, quantizer.with_codes(codes))
+    }
+
     #[test]
     fn ema_follows_the_paper_in_double_precision() {
         let device = Device::flex();
@@ -270,7 +291,7 @@ mod tests {
             ..CodebookConfig::default()
         };
         let mut quantizer = config.prepare(quantizer(&device));
-        let mut state = CodebookTraining::new(&quantizer);
+        let mut state = CodebookTraining::new(&config, quantizer.embedding.weight.val());
         let mut codes: Vec<f64> = floats(quantizer.codes())
             .into_iter()
             .map(f64::from)
@@ -279,7 +300,7 @@ mod tests {
         for step in 0..20 {
             let latents = latents(step, &device);
             let statistics = statistics(&quantizer, &latents, step);
-            (state, quantizer) = state.update(&config, quantizer, statistics);
+            (state, quantizer) = updated(state, &config, quantizer, statistics);
 
             // The same, computed on the host from the definitions.
             let rows: Vec<f64> = floats(latents.permute([0, 2, 3, 1]))
@@ -333,7 +354,7 @@ mod tests {
             let far = Tensor::<2>::full([CODES, DIMENSION], 100.0, &device);
             let codes = far.slice_assign([0..1, 0..DIMENSION], Tensor::zeros([1, 2], &device));
             let mut quantizer = config.prepare(quantizer(&device)).with_codes(codes);
-            let mut state = CodebookTraining::new(&quantizer);
+            let mut state = CodebookTraining::new(&config, quantizer.embedding.weight.val());
             let latents = latents(1, &device);
             let in_use = |quantizer: &VectorQuantizer| {
                 let counts = statistics(quantizer, &latents, 0).counts;
@@ -342,7 +363,7 @@ mod tests {
             assert_eq!(in_use(&quantizer), 1);
             for step in 0..1000 {
                 let statistics = statistics(&quantizer, &latents, step);
-                (state, quantizer) = state.update(&config, quantizer, statistics);
+                (state, quantizer) = updated(state, &config, quantizer, statistics);
             }
             assert_eq!(in_use(&quantizer), CODES, "{update:?}");
             let usage = floats(state.usage());
@@ -363,8 +384,8 @@ mod tests {
         let before = floats(quantizer.codes());
         let latents = Tensor::<4>::zeros([4, DIMENSION, 3, 3], &device);
         let statistics = statistics(&quantizer, &latents, 0);
-        let state = CodebookTraining::new(&quantizer);
-        let (state, quantizer) = state.update(&config, quantizer, statistics);
+        let state = CodebookTraining::new(&config, quantizer.embedding.weight.val());
+        let (state, quantizer) = updated(state, &config, quantizer, statistics);
         assert_eq!(floats(quantizer.codes()), before);
         // With a decay of 0 the usage is the batch's, all of it at one code.
         assert_eq!(
@@ -385,8 +406,8 @@ mod tests {
         };
         let quantizer = config.prepare(quantizer(&device));
         let statistics = statistics(&quantizer, &latents(1, &device), 0);
-        let state = CodebookTraining::new(&quantizer);
-        let (_, quantizer) = state.update(&config, quantizer, statistics);
+        let state = CodebookTraining::new(&config, quantizer.embedding.weight.val());
+        let (_, quantizer) = updated(state, &config, quantizer, statistics);
         for code in floats(quantizer.embedding.weight.val()).chunks(DIMENSION) {
             let length = code.iter().map(|value| value * value).sum::<f32>().sqrt();
             assert!((length - 1.0).abs() < 1e-5, "length {length}");
@@ -405,7 +426,7 @@ mod tests {
         let device = Device::flex().autodiff();
         let config = CodebookConfig::default();
         let quantizer = config.prepare(quantizer(&device));
-        let state = CodebookTraining::new(&quantizer);
+        let state = CodebookTraining::new(&config, quantizer.embedding.weight.val());
         let trained = Trained { quantizer, state };
         let latents = latents(1, &device);
         let whole = statistics(&trained.quantizer, &latents, 3);
@@ -444,7 +465,7 @@ mod tests {
         let device = Device::flex().autodiff();
         let config = CodebookConfig::default();
         let quantizer = config.prepare(quantizer(&device));
-        let state = CodebookTraining::new(&quantizer);
+        let state = CodebookTraining::new(&config, quantizer.embedding.weight.val());
         let trained = Trained { quantizer, state };
         let codes = floats(trained.quantizer.codes());
         let latents = latents(1, &device).require_grad();
@@ -463,9 +484,15 @@ mod tests {
         let config = CodebookConfig::default();
         let quantizer = config.prepare(quantizer(&device));
         let statistics = statistics(&quantizer, &latents(1, &device), 0);
-        let (state, quantizer) =
-            CodebookTraining::new(&quantizer).update(&config, quantizer, statistics);
-        let fresh = CodebookTraining::new(&VectorQuantizer::new(CODES, DIMENSION, &device));
+        let state = CodebookTraining::new(&config, quantizer.embedding.weight.val());
+        let (state, quantizer) = updated(state, &config, quantizer, statistics);
+        let fresh = CodebookTraining::new(
+            &config,
+            VectorQuantizer::new(CODES, DIMENSION, &device)
+                .embedding
+                .weight
+                .val(),
+        );
         let usage = floats(state.usage());
         let sums = floats(state.sums.val());
         let restored = fresh.load_record(state.into_record());

@@ -7,6 +7,7 @@ use kiln_kernels::nearest_codes;
 
 use super::kmeans::kmeans;
 use super::statistics::{self, BatchPosition, CodeStatistics};
+use crate::bottleneck::gradient::CodeGradient;
 use crate::ema::replace_value;
 
 /// The name of the term of [`Quantized::codebook_loss`].
@@ -26,13 +27,16 @@ pub struct VectorQuantizer {
     /// For training only: a file does not store it. See [`VectorQuantizer::into_plain`].
     #[module(skip)]
     l2_normalize: bool,
+    /// How gradients pass; for training only, too.
+    #[module(skip)]
+    gradient: CodeGradient,
 }
 
 /// The result of [`VectorQuantizer::quantize`] for latents `[batch, dimension, height, width]`.
 #[derive(Clone, Debug)]
 pub struct Quantized {
     /// The nearest codes in place of the latents, `[batch, dimension, height, width]`. Gradients pass
-    /// straight through to the latents: `z + (e - z).detach()`.
+    /// straight through to the latents, `z + (e - z).detach()`, or as a [`CodeGradient`] says.
     pub quantized: Tensor<4>,
     /// Index of the nearest code at each position, `[batch, height, width]`, in `0..codes`.
     pub codes: Tensor<3, Int>,
@@ -66,12 +70,19 @@ impl VectorQuantizer {
         Self {
             embedding,
             l2_normalize: false,
+            gradient: CodeGradient::default(),
         }
     }
 
     /// Switches the normalisation of latents and codes on or off.
     pub fn with_l2_normalize(mut self, l2_normalize: bool) -> Self {
         self.l2_normalize = l2_normalize;
+        self
+    }
+
+    /// Chooses how gradients pass to the latents.
+    pub fn with_gradient(mut self, gradient: CodeGradient) -> Self {
+        self.gradient = gradient;
         self
     }
 
@@ -91,16 +102,27 @@ impl VectorQuantizer {
         seed: u64,
         advance: &mut dyn FnMut(u64) -> bool,
     ) -> Self {
+        self.with_kmeans_of(flatten(latents), iterations, seed, advance)
+    }
+
+    /// The same for one row per position, `[rows, dimension]`.
+    pub(in crate::bottleneck) fn with_kmeans_of(
+        self,
+        rows: Tensor<2>,
+        iterations: usize,
+        seed: u64,
+        advance: &mut dyn FnMut(u64) -> bool,
+    ) -> Self {
         let [codes, dimension] = self.embedding.weight.dims();
-        let device = latents.device();
-        let vectors = self.comparable(flatten(latents.without_autodiff()));
+        let device = rows.device();
+        let vectors = self.comparable(rows.without_autodiff());
         let vectors: Vec<f32> = vectors.into_data().iter::<f32>().collect();
         let centres = kmeans(&vectors, dimension, codes, iterations, seed, advance);
         let centres = Tensor::from_data(TensorData::new(centres, [codes, dimension]), &device);
         self.with_codes(centres)
     }
 
-    /// The same quantizer without normalisation, for a model's file: its codes have length one if they were
+    /// The same quantizer without the settings of its training, for a model's file: its codes have length one if they were
     /// normalised in training.
     ///
     /// Nothing is lost. For codes of length one `|z - e|^2 = |z|^2 + 1 - 2 z.e` is smallest where the cosine of `z` and
@@ -108,7 +130,9 @@ impl VectorQuantizer {
     /// as the normalised look-up.
     pub fn into_plain(self) -> Self {
         let codes = self.codes();
-        self.with_codes(codes).with_l2_normalize(false)
+        self.with_codes(codes)
+            .with_l2_normalize(false)
+            .with_gradient(CodeGradient::default())
     }
 
     /// The codes that latents are compared with, `[codes, dimension]`, without gradient.
@@ -146,9 +170,9 @@ impl VectorQuantizer {
         let chosen = weight.select(0, codes.clone());
         let fixed_chosen = chosen.clone().without_autodiff();
 
-        let straight_through = latents.clone() + (fixed_chosen.clone() - fixed_latents.clone());
+        let passed = self.gradient.through(latents.clone(), fixed_chosen.clone());
         Quantized {
-            quantized: unflatten(straight_through, positions),
+            quantized: unflatten(passed, positions),
             codes: codes.reshape(positions),
             codebook_loss: (chosen - fixed_latents).square().mean(),
             commitment_loss: (latents - fixed_chosen).square().mean(),
@@ -188,13 +212,13 @@ impl VectorQuantizer {
 }
 
 /// Rows `[rows, dimension]` scaled to length one. The small term keeps the gradient of a zero row finite.
-fn normalized(rows: Tensor<2>) -> Tensor<2> {
+pub(super) fn normalized(rows: Tensor<2>) -> Tensor<2> {
     let lengths = rows.clone().square().sum_dim(1).add_scalar(1e-12).sqrt();
     rows / lengths
 }
 
 /// `[batch, dimension, height, width]` to one row per position, `[batch * height * width, dimension]`.
-pub(super) fn flatten(latents: Tensor<4>) -> Tensor<2> {
+pub(in crate::bottleneck) fn flatten(latents: Tensor<4>) -> Tensor<2> {
     let [batch, dimension, height, width] = latents.dims();
     latents
         .permute([0, 2, 3, 1])
@@ -202,7 +226,10 @@ pub(super) fn flatten(latents: Tensor<4>) -> Tensor<2> {
 }
 
 /// One row per position back to `[batch, dimension, height, width]`.
-fn unflatten(rows: Tensor<2>, [batch, height, width]: [usize; 3]) -> Tensor<4> {
+pub(in crate::bottleneck) fn unflatten(
+    rows: Tensor<2>,
+    [batch, height, width]: [usize; 3],
+) -> Tensor<4> {
     let [_, dimension] = rows.dims();
     rows.reshape([batch, height, width, dimension])
         .permute([0, 3, 1, 2])

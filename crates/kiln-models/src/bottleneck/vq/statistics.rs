@@ -74,6 +74,18 @@ impl CodeStatistics {
         }
     }
 
+    /// The statistics of several tables of codes as those of one.
+    pub(in crate::bottleneck) fn one_below_another(tables: Vec<Self>) -> Self {
+        let counts = tables.iter().map(|table| table.counts.clone()).collect();
+        let sums = tables.iter().map(|table| table.sums.clone()).collect();
+        let candidates = tables.into_iter().map(|table| table.candidates).collect();
+        Self {
+            counts: Tensor::cat(counts, 0),
+            sums: Tensor::cat(sums, 0),
+            candidates: Tensor::cat(candidates, 0),
+        }
+    }
+
     /// All three side by side, `[codes, 1 + 2 * dimension]`.
     pub(super) fn packed(self) -> Tensor<2> {
         Tensor::cat(

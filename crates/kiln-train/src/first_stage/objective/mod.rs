@@ -21,7 +21,7 @@ use burn::module::Module;
 use burn::tensor::{Device, Tensor};
 use kiln_data::Progress;
 use kiln_diffusion::Distance;
-use kiln_models::bottleneck::vq::{BatchPosition, CODEBOOK, COMMITMENT};
+use kiln_models::bottleneck::vq::{BatchPosition, CODEBOOK, COMMITMENT, CodebookUpdate};
 use kiln_models::bottleneck::{Bottleneck, Passed};
 
 use self::adversarial::{Adversarial, Adversary};
@@ -133,16 +133,20 @@ impl Objective {
             let term = Perceptual::open(config, channels, smallest, device, progress)?;
             of_images.push((Box::new(term), config.weight));
         }
-        // If a moving average moves the codes, the codebook's term is only logged.
-        let by_gradient = match first_stage.codebook.update.is_by_gradient() {
-            true => 1.0,
-            false => 0.0,
-        };
         Ok(Self {
             of_images,
-            of_bottleneck: vec![(COMMITMENT, *commitment), (CODEBOOK, by_gradient)],
+            of_bottleneck: vec![(COMMITMENT, *commitment)],
             adversarial: (adversarial.as_ref()).map(|table| Adversarial::new(table, training)),
         })
+    }
+
+    /// The objective of a training whose codes move by `update`. If a moving average moves them, the codebook's term is
+    /// only logged.
+    pub(crate) fn with_codes_moved_by(mut self, update: CodebookUpdate) -> Self {
+        if update.is_by_gradient() {
+            self.of_bottleneck.push((CODEBOOK, 1.0));
+        }
+        self
     }
 
     /// The state before the first step, on the device of the autoencoder.
