@@ -6,12 +6,15 @@
 
 use crate::autoencoder::{CoderShape, Decoder, Encoder};
 use crate::blocks::{DownBlockShape, MidBlockShape, Resampling, TimeScaleShift, UpBlockShape};
-use crate::{Autoencoder, AutoencoderConfig, UNet2dConfig, VqVaeConfig};
+use crate::{AutoencoderConfig, UNet2dConfig, VqVaeConfig};
 
 /// Numbers in memory for each number that a backward pass keeps: small layers and gaps between arrays add some.
 const PER_KEPT: f64 = 1.25;
 /// Copies of a sample elsewhere: in the batches that are read ahead, its noise, its target, and its picture.
 const COPIES_OF_SAMPLE: f64 = 40.0;
+/// Maps of the latents' size that a training step keeps of a posterior: its mean and variance, the noise, and the parts
+/// of the sample and of the divergence.
+const POSTERIOR_MAPS: usize = 10;
 
 /// How many numbers a network keeps for one image.
 #[derive(Debug, Clone, Copy)]
@@ -50,10 +53,13 @@ impl FeatureMaps {
     }
 
     /// For an autoencoder of any kind on images of this height and width.
-    pub fn of_autoencoder(autoencoder: &Autoencoder, size: [usize; 2]) -> Self {
-        match autoencoder.config() {
+    pub fn of_autoencoder(autoencoder: &AutoencoderConfig, size: [usize; 2]) -> Self {
+        match autoencoder {
             AutoencoderConfig::Vq(config) => Self::of_vqvae(config, size),
-            AutoencoderConfig::Kl(config) => Self::of_coder(&config.coders(), 0, size),
+            AutoencoderConfig::Kl(config) => {
+                let of_posterior = POSTERIOR_MAPS * config.latent_channels;
+                Self::of_coder(&config.coders(), of_posterior, size)
+            }
         }
     }
 

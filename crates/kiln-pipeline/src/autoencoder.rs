@@ -118,7 +118,7 @@ impl Autoencoder {
         self.check_image(channels, height, width)?;
         let network = &self.model.network;
         let together = batch.min(originals.len());
-        let maps = FeatureMaps::of_autoencoder(network, [height, width]).drawing;
+        let maps = FeatureMaps::of_autoencoder(network.config(), [height, width]).drawing;
         require_memory(&self.device, together, together as f64 * maps)?;
         let codes = network.bottleneck.codes();
         let mut images = Images::empty(channels, height, width);

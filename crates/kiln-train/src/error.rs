@@ -46,12 +46,12 @@ pub enum TrainError {
     Device(#[from] burn::tensor::TensorReadError),
     /// Stage 1 or latent diffusion was requested, but the experiment is in pixel space.
     #[error(
-        "the experiment has no first stage ([vqvae] and [stage_1]), so its U-Net learns in pixel space: run `kiln train-diffusion`"
+        "the experiment has no first stage ([vqvae] or [autoencoder_kl], and [stage_1]), so its U-Net learns in pixel space: run `kiln train-diffusion`"
     )]
     NoFirstStage,
     /// Pixel-space diffusion was requested, but the experiment is in latent space.
     #[error(
-        "the experiment has a first stage ([vqvae]), so its U-Net learns in latent space: run `kiln train-vqvae`, then `kiln train-latent-diffusion`"
+        "the experiment has a first stage ([vqvae] or [autoencoder_kl]), so its U-Net learns in latent space: run `kiln train-vqvae`, then `kiln train-latent-diffusion`"
     )]
     InLatentSpace,
     /// The processes of a job cannot train together.

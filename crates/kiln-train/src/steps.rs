@@ -293,9 +293,9 @@ mod tests {
             .map(|stage| format!("{stage}.training.precision=\"{precision}\""));
         let experiment = Experiment::parse(EXPERIMENT, "test", &overrides).unwrap();
         let device = Device::flex().autodiff();
-        let vqvae = experiment.first_stage.as_ref().unwrap().vqvae.clone();
-        let vqvae = vqvae.init(&device, 0).unwrap();
-        let stage_1 = vqvae_steps(&experiment, vqvae, vec![images(0, [1, 8, 8], &device)]);
+        let network = &experiment.first_stage.as_ref().unwrap().network;
+        let network = network.init(&device, 0).unwrap();
+        let stage_1 = vqvae_steps(&experiment, network, vec![images(0, [1, 8, 8], &device)]);
         let stage_1 = losses(stage_1.unwrap());
 
         let unet = experiment.unet.init(&device, 0).unwrap();
@@ -386,10 +386,10 @@ mod tests {
     fn numbers_that_are_not_finite_end_the_steps() {
         let experiment = Experiment::parse(EXPERIMENT, "test", &[]).unwrap();
         let device = Device::flex().autodiff();
-        let vqvae = experiment.first_stage.as_ref().unwrap().vqvae.clone();
-        let vqvae = vqvae.init(&device, 0).unwrap();
+        let network = &experiment.first_stage.as_ref().unwrap().network;
+        let network = network.init(&device, 0).unwrap();
         let images = Tensor::<4>::full([4, 1, 8, 8], f32::INFINITY, &device);
-        let mut step = vqvae_steps(&experiment, vqvae, vec![images]).unwrap();
+        let mut step = vqvae_steps(&experiment, network, vec![images]).unwrap();
         let error = step().unwrap_err();
         assert!(matches!(error, TrainError::Diverged { .. }), "{error}");
     }

@@ -52,7 +52,7 @@ const LATENTS: &str = r#"
 fn model(experiment: &Experiment) -> Pipeline {
     let device = Device::flex();
     let first_stage = experiment.first_stage.as_ref().map(|config| FirstStage {
-        network: config.vqvae.init(&device, 1).unwrap(),
+        network: config.network.init(&device, 1).unwrap(),
         metadata: Metadata::default(),
     });
     let classes = experiment.unet.num_class_embeds.unwrap_or_default();
@@ -96,7 +96,7 @@ fn sizes_that_the_config_leaves_out_follow_from_the_data() {
         assert!(require_drawable(&text, &[]));
     }
     let experiment = Experiment::parse(&(PIXELS.to_owned() + LATENTS), "test", &[]).unwrap();
-    assert_eq!(experiment.first_stage.unwrap().vqvae.sample_size, 8);
+    assert_eq!(experiment.first_stage.unwrap().network.sample_size(), 8);
     let size = experiment.unet.sample_size.unwrap();
     assert_eq!(size.height_and_width(), [4, 4]);
 }

@@ -146,6 +146,7 @@ fn three_training_steps_of_each_kind_end_with_the_weights_of_the_processor() {
             "codebook.restart_below=0.0",
         ])
     };
+    let of_kl = || common::with_kl(&["stage_1.training.steps=3"]);
     let of_stage_2 = || experiment(&["stage_2.training.steps=3"]);
     let of_pixels = || {
         pixels(&[
@@ -155,6 +156,7 @@ fn three_training_steps_of_each_kind_end_with_the_weights_of_the_processor() {
     };
     let found = [
         check("weights of stage 1", stage_1, &of_stage_1, None),
+        check("weights of stage 1, KL", stage_1, &of_kl, None),
         check("weights of stage 2", stage_2, &of_stage_2, Some(&vqvae)),
         check("weights in pixel space", in_pixel_space, &of_pixels, None),
     ];

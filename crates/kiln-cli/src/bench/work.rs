@@ -21,13 +21,13 @@ const NOISE: u64 = 1;
 
 /// Why an experiment in pixel space has no first stage to measure.
 const NOTHING_TO_MEASURE: &str =
-    "the experiment is in pixel space and has no [vqvae]: measure stage-2 and sampling";
+    "the experiment is in pixel space and has no first stage: measure stage-2 and sampling";
 
 /// What can be measured of an experiment.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, ValueEnum)]
 #[serde(rename_all = "kebab-case")]
 pub enum Work {
-    /// A training step of the VQ-VAE
+    /// A training step of the first stage
     #[value(name = "stage-1")]
     #[serde(rename = "stage-1")]
     Stage1,
@@ -104,7 +104,7 @@ fn stage_1(
         .batch_size
         .unwrap_or(first_stage.stage_1.training.batch_size);
     let (seed, side) = (experiment.seed, experiment.data.size);
-    let network = (first_stage.vqvae).init(&devices.first().autodiff(), seed)?;
+    let network = (first_stage.network).init(&devices.first().autodiff(), seed)?;
     let shape = [experiment.data.channels, side, side];
     let images = shares(batch, devices)
         .map(|(images, device)| normal(seed, images, shape, &device).clamp(-1.0, 1.0));
@@ -152,10 +152,10 @@ fn pipeline(experiment: &Experiment, device: &Device) -> anyhow::Result<Pipeline
         ..experiment.unet.clone()
     };
     let first_stage = experiment.first_stage.as_ref();
-    let vqvae = first_stage.map(|stage| stage.vqvae.init(device, experiment.seed));
+    let network = first_stage.map(|stage| stage.network.init(device, experiment.seed));
     let model = LatentDiffusion {
-        first_stage: vqvae.transpose()?.map(|vqvae| FirstStage {
-            network: vqvae,
+        first_stage: network.transpose()?.map(|network| FirstStage {
+            network,
             metadata: Metadata::default(),
         }),
         unet: unet.init(device, experiment.seed)?,

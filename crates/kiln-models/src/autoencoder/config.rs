@@ -10,9 +10,8 @@ use crate::{ConfigError, config};
 
 /// diffusers' `config.json` of an autoencoder: the kind is its `_class_name`.
 #[derive(Clone, Debug, PartialEq)]
-#[non_exhaustive]
 pub enum AutoencoderConfig {
-    /// `VQModel`, with a codebook; kiln trains this kind.
+    /// `VQModel`, with a codebook.
     Vq(VqVaeConfig),
     /// `AutoencoderKL`, with a normal distribution, as in Stable Diffusion.
     Kl(AutoencoderKlConfig),
@@ -36,6 +35,17 @@ impl AutoencoderConfig {
         match self {
             Self::Vq(config) => config.to_json(),
             Self::Kl(config) => config.to_json(),
+        }
+    }
+
+    /// Checks that the options fit each other, before anything is allocated.
+    ///
+    /// # Errors
+    /// Names the first option that does not fit, and what would be valid.
+    pub fn validate(&self) -> Result<(), ConfigError> {
+        match self {
+            Self::Vq(config) => config.validate(),
+            Self::Kl(config) => config.validate(),
         }
     }
 
@@ -155,6 +165,11 @@ impl AutoencoderConfig {
         self.coders().in_channels
     }
 
+    /// Channels of the reconstructions.
+    pub fn out_channels(&self) -> usize {
+        self.coders().out_channels
+    }
+
     /// Channels of the latents.
     pub fn latent_dim(&self) -> usize {
         match self {
@@ -178,6 +193,14 @@ impl AutoencoderConfig {
         match self {
             Self::Vq(config) => config.sample_size,
             Self::Kl(config) => config.sample_size,
+        }
+    }
+
+    /// Sets the side of the images that the model is made for.
+    pub fn set_sample_size(&mut self, side: usize) {
+        match self {
+            Self::Vq(config) => config.sample_size = side,
+            Self::Kl(config) => config.sample_size = side,
         }
     }
 

@@ -76,6 +76,11 @@ impl AutoencoderKlConfig {
     /// # Errors
     /// Those of [`Self::validate`], and if the network would have billions of parameters.
     pub fn init(&self, device: &Device, seed: u64) -> Result<Autoencoder, ConfigError> {
+        Ok(seeded(self.without_values(device)?, seed))
+    }
+
+    /// A network whose weights have shapes, but no values until something reads them.
+    fn without_values(&self, device: &Device) -> Result<Autoencoder, ConfigError> {
         self.validate()?;
         let coders = self.coders();
         let options = coders.block_options(device);
@@ -90,7 +95,7 @@ impl AutoencoderKlConfig {
             config: AutoencoderConfig::Kl(self.clone()),
         };
         require_size(&model)?;
-        Ok(seeded(model, seed))
+        Ok(model)
     }
 }
 
@@ -104,6 +109,19 @@ impl AutoencoderConfig {
             Self::Vq(config) => config.init(device, seed),
             Self::Kl(config) => config.init(device, seed),
         }
+    }
+
+    /// The number of the network's weights. This allocates nothing for them.
+    ///
+    /// # Errors
+    /// Those of [`Self::init`].
+    pub fn num_weights(&self) -> Result<usize, ConfigError> {
+        let device = Device::flex();
+        let network = match self {
+            Self::Vq(config) => config.without_values(&device),
+            Self::Kl(config) => config.without_values(&device),
+        };
+        Ok(network?.num_params())
     }
 }
 

@@ -76,6 +76,10 @@ impl Layer for Posterior {
         }
     }
 
+    fn samples(&self) -> bool {
+        true
+    }
+
     fn term_names(&self) -> &'static [&'static str] {
         &[KL]
     }
@@ -86,6 +90,7 @@ mod tests {
     use burn::tensor::{Device, TensorData};
 
     use super::*;
+    use crate::bottleneck::Bottleneck;
 
     /// Two images of one position: means 1 and -2, log-variances 0 and ln 4; and the standard normal distribution twice.
     fn moments() -> Tensor<4> {
@@ -109,6 +114,28 @@ mod tests {
         for (found, expected) in sample.into_iter().zip([-2.0, -8.0, -3.0, -3.0]) {
             assert!((found - expected).abs() < 1e-5, "{found} {expected}");
         }
+    }
+
+    #[test]
+    fn only_training_hands_noise_to_the_decoder() {
+        let posterior = Bottleneck::Kl(Posterior::new(2));
+        assert!(posterior.samples());
+        let noise = Tensor::<4>::full([2, 2, 1, 1], -3.0, &Device::flex());
+        let trained = posterior.pass(moments(), Some(noise));
+        assert_eq!(values(posterior.latents(moments())), [1.0, -2.0, 0.0, 0.0]);
+        assert!((values(trained.latents.clone())[1] + 8.0).abs() < 1e-5);
+        // What a later term changes together with the image is the sample, too.
+        let changed = posterior.before_quantization(&moments(), &trained);
+        assert_eq!(values(changed), values(trained.latents));
+        let validated = posterior.pass(moments(), None);
+        assert_eq!(values(validated.latents), [1.0, -2.0, 0.0, 0.0]);
+        let [trained, validated] = [trained.terms, validated.terms].map(|terms| {
+            let [(KL, term)] = &terms[..] else {
+                panic!("one term")
+            };
+            values(term.clone())
+        });
+        assert_eq!(trained, validated);
     }
 
     #[test]

@@ -88,7 +88,7 @@ impl Pipeline {
         let [_, height, width] = self.latent_shape;
         (self.model.first_stage.as_ref()).map_or(0.0, |FirstStage { network, .. }| {
             let size = [height, width].map(|side| side * network.config().downscale_factor());
-            FeatureMaps::of_autoencoder(network, size).drawing
+            FeatureMaps::of_autoencoder(network.config(), size).drawing
         })
     }
 

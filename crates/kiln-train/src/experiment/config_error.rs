@@ -24,13 +24,23 @@ pub enum ConfigError {
     },
     /// A part of the first stage is missing.
     #[error(
-        "the config has [{there}] but no [{missing}]: a first stage needs [vqvae] and [stage_1], and a pixel-space experiment has none of [vqvae], [codebook] and [stage_1]"
+        "the config has [{there}] but no {missing}: a first stage needs [vqvae] or [autoencoder_kl], and [stage_1], and a pixel-space experiment has none of these and no [codebook]"
     )]
     HalfAFirstStage {
         /// A table in the file.
         there: &'static str,
-        /// The missing table.
+        /// The missing table, or tables, in brackets.
         missing: &'static str,
+    },
+    /// Two tables exclude each other.
+    #[error("the config has both [{one}] and [{other}], but {why}: take one out")]
+    Exclusive {
+        /// A table in the file.
+        one: &'static str,
+        /// The other one.
+        other: &'static str,
+        /// The reason.
+        why: &'static str,
     },
     /// A key needs more memory than is free.
     #[error(

@@ -1,8 +1,8 @@
 //! The first stage of an experiment: its network and how it is trained.
 
 use kiln_diffusion::Distance;
-use kiln_models::VqVaeConfig;
 use kiln_models::bottleneck::vq::CodebookConfig;
+use kiln_models::{AutoencoderConfig, VqVaeConfig};
 use serde::{Deserialize, Serialize};
 
 use super::adversarial::AdversarialConfig;
@@ -11,33 +11,41 @@ use super::equivariance::EquivarianceConfig;
 use super::perceptual::PerceptualConfig;
 use super::training::TrainingConfig;
 
-/// The first stage of an experiment: the tables `[vqvae]`, `[codebook]` and `[stage_1]`.
+/// The first stage of an experiment: the tables `[vqvae]` and `[codebook]`, or `[autoencoder_kl]`, and `[stage_1]`.
 #[derive(Debug, Clone)]
 pub struct FirstStageConfig {
-    /// The network, with the keys of diffusers' `VQModel`.
-    pub vqvae: VqVaeConfig,
-    /// The training of its codebook.
+    /// The network, with the keys of diffusers' `VQModel` or `AutoencoderKL`.
+    pub network: AutoencoderConfig,
+    /// The training of its codebook, if it has one.
     pub codebook: CodebookConfig,
     /// The training of the network.
     pub stage_1: Stage1Config,
 }
 
 impl FirstStageConfig {
+    /// The table of the network.
+    pub(crate) fn table(&self) -> &'static str {
+        table_of(&self.network)
+    }
+
     /// Refuses a codebook with more codes than the `images` of this side have latent vectors: some codes could never be
     /// used.
     ///
     /// # Errors
     /// [`ConfigError::Value`].
     pub(crate) fn check_codes(&self, images: usize, side: usize) -> Result<(), ConfigError> {
-        let VqVaeConfig {
-            num_vq_embeddings,
-            quantizer,
-            ..
-        } = &self.vqvae;
-        let Some(codes) = quantizer.learnt_vectors(*num_vq_embeddings) else {
+        let codes = self.network.vq().and_then(|vqvae| {
+            let VqVaeConfig {
+                num_vq_embeddings,
+                quantizer,
+                ..
+            } = vqvae;
+            quantizer.learnt_vectors(*num_vq_embeddings)
+        });
+        let Some(codes) = codes else {
             return Ok(());
         };
-        let of_an_image = (side / self.vqvae.downscale_factor()).pow(2);
+        let of_an_image = (side / self.network.downscale_factor()).pow(2);
         let vectors = images.saturating_mul(of_an_image);
         if codes <= vectors {
             return Ok(());
@@ -52,16 +60,30 @@ impl FirstStageConfig {
     }
 }
 
-/// The training of the VQ-VAE: its objective and its steps.
+/// The table of a network of this kind.
+pub(super) fn table_of(network: &AutoencoderConfig) -> &'static str {
+    match network {
+        AutoencoderConfig::Vq(_) => "vqvae",
+        AutoencoderConfig::Kl(_) => "autoencoder_kl",
+    }
+}
+
+/// The training of the autoencoder: its objective and its steps.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Stage1Config {
     /// Distance between an image and its reconstruction.
     #[serde(default)]
     pub reconstruction: Distance,
-    /// Weight of the commitment term, beta in van den Oord et al. 2017, equation 3.
-    #[serde(default = "default_commitment")]
-    pub commitment: f64,
+    /// For `[vqvae]`: the weight of the commitment term, beta in van den Oord et al. 2017, equation 3. If absent in the
+    /// file: 0.25.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub commitment: Option<f64>,
+    /// For `[autoencoder_kl]`: the weight of the KL term beside a reconstruction that is summed over an image, as in
+    /// latent diffusion. Because the reconstruction is a mean here, the objective is distance + `kl` * divergence of an
+    /// image / values of an image. If absent in the file: 1e-6.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub kl: Option<f64>,
     /// The distance of features. If absent: none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub perceptual: Option<PerceptualConfig>,
@@ -73,8 +95,4 @@ pub struct Stage1Config {
     pub equivariance: Option<EquivarianceConfig>,
     /// The optimizer and its schedule.
     pub training: TrainingConfig,
-}
-
-fn default_commitment() -> f64 {
-    0.25
 }

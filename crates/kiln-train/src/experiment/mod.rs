@@ -1,7 +1,7 @@
 //! One TOML file per experiment: the data, both networks, both stages and the sampling.
 //!
-//! An experiment without the tables of the first stage (`[vqvae]`, `[codebook]`, `[stage_1]`) is in pixel space: the
-//! U-Net learns to denoise images.
+//! An experiment without the tables of the first stage (`[vqvae]` with `[codebook]` or `[autoencoder_kl]`, and
+//! `[stage_1]`) is in pixel space: the U-Net learns to denoise images.
 //!
 //! The file is strict: kiln refuses an unknown key, an impossible shape or a model that does not fit its data before
 //! any work starts. The error has the key, the value and what would be valid.
@@ -14,6 +14,7 @@ mod evaluation;
 mod extent;
 mod file;
 mod first_stage;
+mod first_stage_tables;
 mod interval;
 mod perceptual;
 mod quantizer;
@@ -50,7 +51,7 @@ pub use training::TrainingConfig;
 
 use config_error::within;
 use file::{parse_table, read, remember, written};
-use quantizer::CodebookTable;
+use first_stage_tables::FirstStageTables;
 use refusal::Described;
 use tables::Tables;
 
@@ -102,7 +103,7 @@ impl Experiment {
     /// Fills in the sizes in the networks' configs, which serve the readers of a finished model.
     fn complete(&mut self) {
         if let Some(first_stage) = &mut self.first_stage {
-            first_stage.vqvae.sample_size = self.data.size;
+            first_stage.network.set_sample_size(self.data.size);
         }
         let [_, side, _] = self.sample_shape();
         self.unet
@@ -114,9 +115,9 @@ impl Experiment {
     pub fn sample_shape(&self) -> [usize; 3] {
         let size = self.data.size;
         match &self.first_stage {
-            Some(FirstStageConfig { vqvae, .. }) => {
-                let side = size / vqvae.downscale_factor();
-                [vqvae.latent_dim(), side, side]
+            Some(FirstStageConfig { network, .. }) => {
+                let side = size / network.downscale_factor();
+                [network.latent_dim(), side, side]
             }
             None => [self.data.channels, size, size],
         }
@@ -165,25 +166,19 @@ impl TryFrom<Tables> for Experiment {
     type Error = ConfigError;
 
     /// # Errors
-    /// [`ConfigError::HalfAFirstStage`].
+    /// [`ConfigError::HalfAFirstStage`] and [`ConfigError::Exclusive`].
     fn try_from(tables: Tables) -> Result<Self, ConfigError> {
-        let half = |there, missing| Err(ConfigError::HalfAFirstStage { there, missing });
-        let first_stage = match (tables.vqvae, tables.codebook, tables.stage_1) {
-            (Some(vqvae), codebook, Some(stage_1)) => Some(FirstStageConfig {
-                vqvae,
-                codebook: codebook.map(CodebookTable::into_config).unwrap_or_default(),
-                stage_1,
-            }),
-            (None, None, None) => None,
-            (Some(_), _, None) => return half("vqvae", "stage_1"),
-            (None, _, Some(_)) => return half("stage_1", "vqvae"),
-            (None, Some(_), None) => return half("codebook", "vqvae"),
-        };
         Ok(Self {
             seed: tables.seed,
             overrides: tables.overrides,
             data: tables.data,
-            first_stage,
+            first_stage: FirstStageTables {
+                vqvae: tables.vqvae,
+                autoencoder_kl: tables.autoencoder_kl,
+                codebook: tables.codebook,
+                stage_1: tables.stage_1,
+            }
+            .into_config()?,
             unet: tables.unet,
             schedule: tables.schedule,
             stage_2: tables.stage_2,
@@ -194,20 +189,15 @@ impl TryFrom<Tables> for Experiment {
 
 impl From<Experiment> for Tables {
     fn from(experiment: Experiment) -> Self {
-        let (vqvae, codebook, stage_1) = match experiment.first_stage {
-            Some(stage) => {
-                let codebook = CodebookTable::of(stage.codebook, &stage.vqvae.quantizer);
-                (Some(stage.vqvae), codebook, Some(stage.stage_1))
-            }
-            None => (None, None, None),
-        };
+        let first_stage = FirstStageTables::of(experiment.first_stage);
         Self {
             seed: experiment.seed,
             overrides: experiment.overrides,
             data: experiment.data,
-            vqvae,
-            codebook,
-            stage_1,
+            vqvae: first_stage.vqvae,
+            autoencoder_kl: first_stage.autoencoder_kl,
+            codebook: first_stage.codebook,
+            stage_1: first_stage.stage_1,
             unet: experiment.unet,
             schedule: experiment.schedule,
             stage_2: experiment.stage_2,

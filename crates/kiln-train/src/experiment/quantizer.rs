@@ -215,7 +215,8 @@ mod tests {
         ] {
             let experiment = parse(FLOWERS, &[set]).unwrap();
             let first_stage = experiment.first_stage.as_ref().unwrap();
-            assert_eq!(first_stage.vqvae.num_vq_embeddings, codes, "{set}");
+            let vqvae = first_stage.network.vq().unwrap();
+            assert_eq!(vqvae.num_vq_embeddings, codes, "{set}");
             // A run's own config can be read again, also with the same override.
             let written = experiment.to_toml().unwrap();
             for overrides in [&[][..], &[set]] {
@@ -285,7 +286,8 @@ mod tests {
     fn a_file_of_an_own_quantizer_needs_no_number_of_codes() {
         let quantizer = "quantizer = { fsq = { levels = [7, 5, 5, 5] } }";
         let experiment = parse(&file(quantizer, ""), &[]).unwrap();
-        assert_eq!(experiment.first_stage.unwrap().vqvae.num_vq_embeddings, 875);
+        let network = experiment.first_stage.unwrap().network;
+        assert_eq!(network.vq().unwrap().num_vq_embeddings, 875);
         let both = file(&format!("num_vq_embeddings = 2048\n{quantizer}"), "");
         let sentence = refused(&both, &[]);
         assert!(

@@ -2,7 +2,7 @@
 
 use kiln_data::DataConfig;
 use kiln_diffusion::ScheduleConfig;
-use kiln_models::{UNet2dConfig, VqVaeConfig};
+use kiln_models::{AutoencoderKlConfig, UNet2dConfig, VqVaeConfig};
 use serde::{Deserialize, Serialize};
 
 use super::first_stage::Stage1Config;
@@ -20,6 +20,7 @@ pub(super) struct Tables {
     pub(super) overrides: Vec<String>,
     pub(super) data: DataConfig,
     pub(super) vqvae: Option<VqVaeConfig>,
+    pub(super) autoencoder_kl: Option<AutoencoderKlConfig>,
     /// If absent: the defaults.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) codebook: Option<CodebookTable>,

@@ -1,6 +1,6 @@
 //! Refuses values that cannot work, and parts that do not fit each other, before any work starts.
 
-use kiln_models::Autoencoder;
+use kiln_models::{Autoencoder, AutoencoderConfig};
 
 use super::config_error::{ConfigError, require, within};
 use super::{Experiment, FirstStageConfig, Stage1Config};
@@ -9,27 +9,25 @@ use crate::counted;
 impl Experiment {
     /// Checks that the latents of an autoencoder trained elsewhere fit this experiment's U-Net.
     pub fn check_first_stage(&self, autoencoder: &Autoencoder) -> Result<(), ConfigError> {
-        let Some(FirstStageConfig { vqvae: own, .. }) = &self.first_stage else {
+        let Some(first_stage) = &self.first_stage else {
             return Ok(());
         };
+        let (own, given) = (&first_stage.network, autoencoder.config());
+        let of_latents = match own {
+            AutoencoderConfig::Vq(_) => "vq_embed_dim",
+            AutoencoderConfig::Kl(_) => "latent_channels",
+        };
         let facts = [
+            ("in_channels", given.in_channels(), own.in_channels()),
+            (of_latents, given.latent_dim(), own.latent_dim()),
             (
-                "vqvae.in_channels",
-                autoencoder.config().in_channels(),
-                own.in_channels,
-            ),
-            (
-                "vqvae.vq_embed_dim",
-                autoencoder.config().latent_dim(),
-                own.latent_dim(),
-            ),
-            (
-                "vqvae.block_out_channels",
-                autoencoder.config().downscale_factor(),
+                "block_out_channels",
+                given.downscale_factor(),
                 own.downscale_factor(),
             ),
         ];
         for (key, found, expected) in facts {
+            let key = format!("{}.{key}", first_stage.table());
             require(found == expected, key, expected, || {
                 format!(
                     "the autoencoder given by --vqvae has {found} there (channels, latent dimension or downscaling)"
@@ -89,23 +87,25 @@ impl Experiment {
     }
 
     fn validate_first_stage(&self) -> Result<(), ConfigError> {
-        let Some(FirstStageConfig {
-            vqvae,
-            codebook,
-            stage_1,
-        }) = &self.first_stage
-        else {
+        let Some(first_stage) = &self.first_stage else {
             return Ok(());
         };
+        let table = first_stage.table();
+        let FirstStageConfig {
+            network,
+            codebook,
+            stage_1,
+        } = first_stage;
         let Stage1Config {
             reconstruction: _,
             commitment,
+            kl,
             perceptual,
             adversarial,
             equivariance,
             training,
         } = stage_1;
-        within("vqvae", vqvae.validate())?;
+        within(table, network.validate())?;
         within("codebook", codebook.validate())?;
         training.validate("stage_1.training")?;
         if let Some(perceptual) = perceptual {
@@ -121,37 +121,50 @@ impl Experiment {
         }
         let channels = self.data.channels;
         for (key, value) in [
-            ("vqvae.in_channels", vqvae.in_channels),
-            ("vqvae.out_channels", vqvae.out_channels),
+            ("in_channels", network.in_channels()),
+            ("out_channels", network.out_channels()),
         ] {
-            require(value == channels, key, value, || {
+            require(value == channels, format!("{table}.{key}"), value, || {
                 format!(
                     "the images have {channels} channel(s) (data.channels), so it must be {channels}"
                 )
             })?;
         }
-        let factor = vqvae.downscale_factor();
+        let factor = network.downscale_factor();
         require(
             self.data.size.is_multiple_of(factor),
             "data.size",
             self.data.size,
             || {
                 format!(
-                    "the VQ-VAE halves images {} times, so it must be a multiple of {factor}",
+                    "[{table}] halves images {} times, so it must be a multiple of {factor}",
                     factor.ilog2()
                 )
             },
         )?;
-        require(*commitment >= 0.0, "stage_1.commitment", commitment, || {
-            "a weight cannot be negative; 0.25 is usual".into()
-        })
+        let of_vq = matches!(network, AutoencoderConfig::Vq(_));
+        for (key, weight, has_term, its_table, usual) in [
+            ("stage_1.commitment", commitment, of_vq, "vqvae", 0.25),
+            ("stage_1.kl", kl, !of_vq, "autoencoder_kl", 1e-6),
+        ] {
+            let Some(weight) = weight else { continue };
+            require(has_term, key, weight, || {
+                format!(
+                    "only [{its_table}] has that term, and the first stage is [{table}]: leave it out"
+                )
+            })?;
+            require(*weight >= 0.0, key, weight, || {
+                format!("a weight cannot be negative; {usual} is usual")
+            })?;
+        }
+        Ok(())
     }
 
     /// Checks that the U-Net fits its samples and the schedule's `timesteps`.
     fn validate_unet(&self, timesteps: usize) -> Result<(), ConfigError> {
         let [channels, side, _] = self.sample_shape();
         let samples = match &self.first_stage {
-            Some(_) => "the VQ-VAE's latents",
+            Some(_) => "the first stage's latents",
             None => "the images",
         };
         for (key, value) in [

@@ -1,9 +1,10 @@
-//! Stage 1: the VQ-VAE learns to compress images into latents.
+//! Stage 1: the autoencoder learns to compress images into latents.
 
 pub(crate) mod diagnosis;
 mod equivariance;
 mod kmeans;
 mod objective;
+mod posterior_noise;
 mod source;
 pub(crate) mod stage;
 
@@ -16,6 +17,7 @@ use kiln_pipeline::pictures::{Images, columns_for, grid, save_png};
 
 use self::equivariance::Change;
 use self::objective::{ObjectiveState, Reconstructed, psnr, sum};
+use self::posterior_noise::posterior_noise;
 use crate::error::TrainError;
 use crate::experiment::{EquivarianceConfig, FirstStageConfig};
 use crate::learner::plan::Plan;
@@ -54,6 +56,7 @@ pub(crate) fn metrics(objective: &Objective, bottleneck: &Bottleneck) -> Vec<Met
 /// The trained networks of stage 1.
 #[derive(Module, Debug)]
 pub(crate) struct FirstStageNetworks {
+    /// Of either kind: checkpoints have this name.
     vqvae: Averaged<Autoencoder>,
     codebook: Option<CodebookTraining>,
     objective: ObjectiveState,
@@ -126,7 +129,8 @@ impl Recipe for FirstStageRecipe {
         } = batch;
         let network = &networks.vqvae.network;
         let encoded = network.encoded(images.clone());
-        let passed = network.bottleneck.pass(encoded.clone(), None);
+        let noise = posterior_noise(network, &encoded, &position);
+        let passed = network.bottleneck.pass(encoded.clone(), noise);
         let (images, latents) = self.changed(network, images, &encoded, &passed, &position);
         let reconstructions = network.decode_passed(latents);
         let terms = (self.objective).terms(

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use burn::tensor::Device;
 use kiln_checkpoint::{FirstStage, ModelSource};
 use kiln_data::{DataConfig, Datasets};
-use kiln_models::{Autoencoder, FeatureMaps, WeightsType};
+use kiln_models::{Autoencoder, AutoencoderConfig, FeatureMaps, WeightsType};
 
 use super::diagnosis::discriminator_warnings;
 use super::{FirstStageRecipe, ImageSource, Objective, metrics, trainee, with_kmeans_codes};
@@ -75,12 +75,12 @@ impl Stage for Stage1<'_> {
     }
 
     fn check_memory(&self, devices: &Devices) -> Result<(), TrainError> {
-        let vqvae = &self.config.vqvae;
+        let network = &self.config.network;
         let (channels, size) = (self.experiment.data.channels, self.experiment.data.size);
-        let maps = FeatureMaps::of_vqvae(vqvae, [size; 2]);
+        let maps = FeatureMaps::of_autoencoder(network, [size; 2]);
         let trained = Trained {
-            network: "vqvae",
-            weights: vqvae.num_weights()?,
+            network: self.config.table(),
+            weights: network.num_weights()?,
             maps: match &self.config.stage_1.adversarial {
                 Some(table) => maps.with_discriminator(&table.discriminator, channels, size),
                 None => maps,
@@ -114,8 +114,9 @@ impl Stage for Stage1<'_> {
             );
         }
         let learning = start.options.devices.first().autodiff();
-        let (networks, begun_with) = start
-            .initial_weights(|folder| initial_weights::vqvae(folder, self.config, &learning))?;
+        let (networks, begun_with) = start.initial_weights(|folder| {
+            initial_weights::autoencoder(folder, self.config, &learning)
+        })?;
         Ok(Found {
             networks,
             vqvae: None,
@@ -148,7 +149,7 @@ impl Stage for Stage1<'_> {
         let network = match initial {
             Some(network) => network,
             None => {
-                let network = config.vqvae.init(&device.clone().autodiff(), seed)?;
+                let network = config.network.init(&device.clone().autodiff(), seed)?;
                 let has_codebook = network.bottleneck.codebook().is_some();
                 if has_codebook && config.codebook.kmeans_start && session.steps_done() == 0 {
                     let (images, progress) = (&datasets.train, scene.progress);
@@ -164,7 +165,10 @@ impl Stage for Stage1<'_> {
         let (folder, session) = (folder.clone(), session.clone());
         let place = folder.model();
         Ok(Prepared {
-            title: "stage 1: VQ-VAE",
+            title: match config.network {
+                AutoencoderConfig::Vq(_) => "stage 1: VQ-VAE",
+                AutoencoderConfig::Kl(_) => "stage 1: KL autoencoder",
+            },
             trainee: trainee(config, objective, network, border, plan, folder, session),
             source: ImageSource::new(self.training(), seed, datasets.clone(), plan.clone()),
             metrics,

@@ -7,12 +7,19 @@ use toml::{Table, Value};
 use crate::error::TrainError;
 
 /// The tables of an experiment that belong only to stage 1.
-pub(crate) const ONLY_OF_STAGE_1: &[&str] = &["vqvae", "codebook", "stage_1"];
+pub(crate) const ONLY_OF_STAGE_1: &[&str] = &["vqvae", "autoencoder_kl", "codebook", "stage_1"];
 /// The tables that belong only to stage 2.
 pub(crate) const ONLY_OF_STAGE_2: &[&str] = &["unet", "schedule", "stage_2", "sampling"];
 
 /// The tables of an experiment that determine what stage 1 learns.
-pub(crate) const OF_STAGE_1: &[&str] = &["seed", "data", "vqvae", "codebook", "stage_1"];
+pub(crate) const OF_STAGE_1: &[&str] = &[
+    "seed",
+    "data",
+    "vqvae",
+    "autoencoder_kl",
+    "codebook",
+    "stage_1",
+];
 /// The tables of stage 2. Its VQ-VAE is identified by its hash.
 pub(crate) const OF_STAGE_2: &[&str] = &["seed", "data", "unet", "schedule", "stage_2"];
 /// The tables of a classifier.
@@ -264,6 +271,14 @@ mod tests {
         experiment.unwrap().to_toml().unwrap()
     }
 
+    /// One with the other kind of first stage.
+    fn with_kl() -> String {
+        let text = include_str!("../../../../configs/flowers-kl.toml");
+        let overrides = ["autoencoder_kl.shift_factor=0.1".to_owned()];
+        let experiment = Experiment::parse(text, "flowers-kl", &overrides);
+        experiment.unwrap().to_toml().unwrap()
+    }
+
     fn classifier() -> String {
         let text = include_str!("../../../../configs/mnist-classifier.toml");
         let overrides = [
@@ -308,6 +323,7 @@ mod tests {
     fn every_key_is_compared_by_a_stage_or_in_the_list_of_free_ones() {
         for (text, stages) in [
             (experiment(), &[OF_STAGE_1, OF_STAGE_2][..]),
+            (with_kl(), &[OF_STAGE_1, OF_STAGE_2]),
             (classifier(), &[OF_THE_CLASSIFIER]),
         ] {
             let mut all = Vec::new();

@@ -7,7 +7,7 @@ use burn::module::Module;
 use burn::tensor::Device;
 use kiln_checkpoint::{FirstStage, ModelSource};
 use kiln_models::bottleneck::QuantizerConfig;
-use kiln_models::{Autoencoder, UNet2d};
+use kiln_models::{Autoencoder, AutoencoderConfig, UNet2d};
 use serde::Serialize;
 use serde_json::Value;
 
@@ -17,36 +17,47 @@ use crate::run_folder::drawable::load_model;
 use crate::run_folder::facts::EarlierSteps;
 
 /// Keys of networks that change neither the weights nor their meaning: the experiment's values count.
-const FREE: [&str; 5] = [
+const FREE: [&str; 6] = [
     "sample_size",
     "dropout",
     "scaling_factor",
+    "shift_factor",
     "lookup_from_codebook",
     "force_upcast",
 ];
-/// The VQ-VAE of the model in `folder`, as initial weights of stage 1, and the number of its training steps.
+
+/// The autoencoder of the model in `folder`, as initial weights of stage 1, and the number of its training steps.
 ///
 /// # Errors
 /// If there is none, or if it differs from the network of the experiment.
-pub(crate) fn vqvae(
+pub(crate) fn autoencoder(
     folder: &Path,
     experiment: &FirstStageConfig,
     device: &Device,
 ) -> Result<(Autoencoder, EarlierSteps), TrainError> {
     let stage = FirstStage::load(&ModelSource::Folder(folder.to_owned()), device)?;
     let steps = EarlierSteps::of(&stage.metadata.training);
-    match stage.network.config().vq() {
-        Some(config) => {
-            require_same_quantizer(folder, &config.quantizer, &experiment.vqvae.quantizer)?;
-            require_same(folder, "vqvae", config, &experiment.vqvae)?;
-            let network = experiment.vqvae.init(device, 0)?;
-            Ok((with_weights_of(folder, network, stage.network)?, steps))
+    let table = experiment.table();
+    match (stage.network.config(), &experiment.network) {
+        (AutoencoderConfig::Vq(theirs), AutoencoderConfig::Vq(ours)) => {
+            require_same_quantizer(folder, &theirs.quantizer, &ours.quantizer)?;
+            require_same(folder, table, theirs, ours)?;
         }
-        None => Err(TrainError::Run(format!(
-            "the autoencoder in {} is no VQ-VAE, and stage 1 trains only those: give its folder to `kiln train-latent-diffusion --vqvae`",
-            folder.display()
-        ))),
+        (AutoencoderConfig::Kl(theirs), AutoencoderConfig::Kl(ours)) => {
+            require_same(folder, table, theirs, ours)?;
+        }
+        (theirs @ AutoencoderConfig::Vq(_), AutoencoderConfig::Kl(_))
+        | (theirs @ AutoencoderConfig::Kl(_), AutoencoderConfig::Vq(_)) => {
+            return Err(TrainError::Run(format!(
+                "the weights in {} are of another network: it is of diffusers' class {}, and [{table}] is of {}; train with its own table to begin with them, or give its folder to `kiln train-latent-diffusion --vqvae`",
+                folder.display(),
+                theirs.class(),
+                experiment.network.class()
+            )));
+        }
     }
+    let network = experiment.network.init(device, 0)?;
+    Ok((with_weights_of(folder, network, stage.network)?, steps))
 }
 
 /// The U-Net of the model in `folder`, as initial weights of a training on the latents of `first_stage` (or on images),

@@ -55,7 +55,8 @@ impl Trained<'_> {
         }
         let size = [experiment.data.size; 2];
         let first_stage = experiment.first_stage.as_ref();
-        let decoder = first_stage.map(|stage| FeatureMaps::of_vqvae(&stage.vqvae, size).drawing);
+        let decoder =
+            first_stage.map(|stage| FeatureMaps::of_autoencoder(&stage.network, size).drawing);
         let maps = self.maps.drawing.max(decoder.unwrap_or_default());
         let count = experiment.sampling.count;
         let pictured = count as f64 * maps * NUMBER;

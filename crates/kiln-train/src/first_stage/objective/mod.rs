@@ -21,6 +21,7 @@ use burn::module::Module;
 use burn::tensor::{Device, Tensor};
 use kiln_data::Progress;
 use kiln_diffusion::Distance;
+use kiln_models::bottleneck::kl::KL;
 use kiln_models::bottleneck::vq::{BatchPosition, CODEBOOK, COMMITMENT, CodebookUpdate};
 use kiln_models::bottleneck::{Bottleneck, Passed};
 
@@ -120,6 +121,7 @@ impl Objective {
         let Stage1Config {
             reconstruction,
             commitment,
+            kl,
             perceptual,
             adversarial,
             equivariance,
@@ -128,14 +130,22 @@ impl Objective {
         let mut of_images: Vec<(Box<dyn Term>, TermWeight)> =
             vec![(Box::new(*reconstruction), TermWeight::Fixed(1.0))];
         if let Some(config) = perceptual {
-            let channels = first_stage.vqvae.in_channels;
+            let channels = first_stage.network.in_channels();
             let smallest = equivariance.map_or(side, |table| table.smallest_side(side));
             let term = Perceptual::open(config, channels, smallest, device, progress)?;
             of_images.push((Box::new(term), config.weight));
         }
+        // The divergence is a sum over an image, and the distance a mean over its values.
+        let values = first_stage.network.in_channels() * side * side;
+        let of_bottleneck = [
+            (COMMITMENT, *commitment),
+            (KL, kl.map(|weight| weight / values as f64)),
+        ];
         Ok(Self {
             of_images,
-            of_bottleneck: vec![(COMMITMENT, *commitment)],
+            of_bottleneck: (of_bottleneck.into_iter())
+                .filter_map(|(name, weight)| Some((name, weight?)))
+                .collect(),
             adversarial: (adversarial.as_ref()).map(|table| Adversarial::new(table, training)),
         })
     }
@@ -185,7 +195,9 @@ impl Objective {
     /// The terms for the images of a step or of a validation.
     ///
     /// With a codebook and a distance alone `L = distance(x, x') + |sg[z] - e|^2 + beta |z - sg[e]|^2` (van den Oord et
-    /// al. 2017, equation 3), without the second term if a moving average moves the codes.
+    /// al. 2017, equation 3), without the second term if a moving average moves the codes. With a posterior and a distance
+    /// alone `L = distance(x, x') + weight KL(q(z|x) || N(0, 1)) / values`: latent diffusion's `sum (x - x')^2 + weight KL`
+    /// (Rombach et al. 2022, appendix G) divided by the number of values in an image.
     pub(crate) fn terms(&self, state: &ObjectiveState, of: &Reconstructed<'_>) -> Terms {
         let judged = (self.adversarial.as_ref())
             .zip(state.adversary.as_ref())
