@@ -6,6 +6,7 @@ use std::path::PathBuf;
 
 use common::{
     Train, assert_close, experiment, in_pixel_space, options, pixels, stage_1, stage_2, weights,
+    with_kl,
 };
 use kiln_pipeline::Devices;
 use kiln_train::{Experiment, RunOptions, StopSignal, Strategy};
@@ -128,6 +129,19 @@ fn stage_1_with_averages_for_its_codebook() {
     training.check();
 }
 
+/// The noise of the samples belongs to the images' places in the step.
+#[test]
+fn stage_1_with_a_posterior() {
+    let training = Training {
+        train: stage_1,
+        experiment: with_kl,
+        table: "stage_1",
+        folder: "vqvae",
+        vqvae: None,
+    };
+    training.check();
+}
+
 /// A first stage with everything that a discriminator may have. It judges from the second step on and counts from the
 /// fourth.
 fn with_a_discriminator(overrides: &[&str]) -> Experiment {
@@ -206,7 +220,14 @@ fn every_run_has_the_same_bits_and_resumes_exactly() {
         folder: "vqvae",
         vqvae: None,
     };
-    for training in [vqvae, judged, unet] {
+    let sampled = Training {
+        train: stage_1,
+        experiment: with_kl,
+        table: "stage_1",
+        folder: "vqvae",
+        vqvae: None,
+    };
+    for training in [vqvae, judged, sampled, unet] {
         let table = training.table;
         for cut in [
             ("cpu:3", Strategy::Main, 2, 1),

@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 
 use common::{
     Train, assert_close, experiment, in_pixel_space, options, pixels, stage_1, stage_2, weights,
+    with_kl,
 };
 use kiln_checkpoint::{FirstStage, LatentDiffusion, ModelSource};
 use kiln_train::{Experiment, RunOptions};
@@ -61,6 +62,23 @@ fn both_stages_begin_where_the_model_ended() {
             ("2".into(), "10".into())
         );
     }
+}
+
+#[test]
+fn an_autoencoder_kl_begins_where_the_model_ended() {
+    let place = tempfile::tempdir().unwrap();
+    let [before, after] = ["before", "after"].map(|name| place.path().join(name));
+    stage_1(&with_kl(&[]), &options(&before)).unwrap();
+    let model = before.join("vqvae/model");
+    // As models from elsewhere have it. It changes no weights.
+    edit(
+        &model.join("config.json"),
+        &[("shift_factor", 0.1.into()), ("scaling_factor", 0.5.into())],
+    );
+    let still = ["seed=4"].iter().chain(&STILL_VQVAE[..3]);
+    let still = with_kl(&still.copied().collect::<Vec<_>>());
+    stage_1(&still, &further(after.clone(), &model)).unwrap();
+    assert_close(&weights(&before), &weights(&after), "begun");
 }
 
 #[test]
@@ -150,7 +168,18 @@ fn weights_of_another_network_are_refused_with_the_key() {
     let of_pixels = place.path().join("pixels");
     in_pixel_space(&pixels(&[]), &options(&of_pixels)).unwrap();
     let of_pixels = of_pixels.join("model");
-    let cases: [(Train, Experiment, &Path, &str); 5] = [
+    let kl = place.path().join("kl");
+    stage_1(&with_kl(&[]), &options(&kl)).unwrap();
+    let kl = kl.join("vqvae/model");
+    let cases: [(Train, Experiment, &Path, &str); 8] = [
+        (stage_1, experiment(&[]), &kl, "[vqvae] is of VQModel"),
+        (stage_1, with_kl(&[]), &model, "[autoencoder_kl] is of Auto"),
+        (
+            stage_1,
+            with_kl(&["autoencoder_kl.use_quant_conv=false"]),
+            &kl,
+            "autoencoder_kl.use_quant_conv=true",
+        ),
         (
             stage_1,
             experiment(&["vqvae.num_vq_embeddings=8"]),

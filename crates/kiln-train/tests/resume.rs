@@ -2,7 +2,9 @@
 
 mod common;
 
-use common::{experiment, in_pieces, in_pixel_space, options, pixels, stage_1, stage_2, weights};
+use common::{
+    experiment, in_pieces, in_pixel_space, options, pixels, stage_1, stage_2, weights, with_kl,
+};
 use kiln_train::{RunOptions, StopSignal};
 
 #[test]
@@ -58,6 +60,23 @@ fn a_first_stage_with_a_discriminator_resumes_bit_for_bit() {
         weights(&whole.out) != weights(&without.out),
         "the term does not count"
     );
+}
+
+#[test]
+fn both_stages_with_an_autoencoder_kl_resume_bit_for_bit() {
+    let place = tempfile::tempdir().unwrap();
+    let experiment = with_kl(&[]);
+    let whole = options(&place.path().join("whole"));
+    stage_1(&experiment, &whole).unwrap();
+    stage_2(&experiment, &whole).unwrap();
+    let pieces = options(&place.path().join("pieces"));
+    in_pieces(stage_1, &experiment, &pieces, &[3, 4, 9]);
+    in_pieces(stage_2, &experiment, &pieces, &[1, 2, 8]);
+    assert!(weights(&whole.out) == weights(&pieces.out));
+    let metrics = std::fs::read_to_string(whole.out.join("vqvae/metrics.csv")).unwrap();
+    let header = metrics.lines().next().unwrap();
+    assert!(header.contains("kl/train") && header.contains("kl/valid"));
+    assert!(!header.contains("code"), "{header}");
 }
 
 #[test]

@@ -1,5 +1,6 @@
 //! Runs the built program as a user would, on a tiny model with random weights.
 
+mod autoencoder_kl;
 mod bench;
 mod bottlenecks;
 mod classes;

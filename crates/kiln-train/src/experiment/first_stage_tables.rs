@@ -98,3 +98,120 @@ impl FirstStageTables {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::experiment::Experiment;
+
+    const FLOWERS: &str = include_str!("../../../../configs/flowers.toml");
+    const FLOWERS_KL: &str = include_str!("../../../../configs/flowers-kl.toml");
+
+    fn parse(text: &str, overrides: &[&str]) -> Result<Experiment, ConfigError> {
+        let overrides: Vec<_> = overrides.iter().map(|&text| text.to_owned()).collect();
+        Experiment::parse(text, "my.toml", &overrides)
+    }
+
+    /// `text` without one of its tables.
+    fn without(text: &str, table: &str) -> String {
+        let mut tables: toml::Table = toml::from_str(text).unwrap();
+        tables.remove(table).unwrap();
+        tables.to_string()
+    }
+
+    #[test]
+    fn each_kind_is_written_with_the_weight_of_its_own_term() {
+        for (text, own, others) in [
+            (
+                FLOWERS.replace("commitment = 0.25", ""),
+                "\ncommitment = 0.25\n",
+                ["\nkl = ", "autoencoder_kl"],
+            ),
+            (
+                FLOWERS_KL.replace("kl = 1e-6", ""),
+                "\nkl = 0.000001\n",
+                ["\ncommitment = ", "[codebook]"],
+            ),
+        ] {
+            let written = parse(&text, &[]).unwrap().to_toml().unwrap();
+            assert!(written.contains(own), "{written}");
+            for other in others {
+                assert!(!written.contains(other), "{written}");
+            }
+            let again = parse(&written, &[]).unwrap().to_toml().unwrap();
+            assert_eq!(again, written);
+        }
+    }
+
+    #[test]
+    fn the_size_of_the_images_is_filled_in() {
+        let experiment = parse(FLOWERS_KL, &["data.size=32", "unet.sample_size=8"]).unwrap();
+        assert_eq!(experiment.sample_shape(), [4, 8, 8]);
+        assert_eq!(experiment.first_stage.unwrap().network.sample_size(), 32);
+    }
+
+    #[test]
+    fn tables_that_make_no_first_stage_are_named() {
+        let with_both = FLOWERS_KL.to_owned() + &FLOWERS[FLOWERS.find("[vqvae]").unwrap()..];
+        let with_both = with_both.split("[codebook]").next().unwrap();
+        let with_codebook = FLOWERS_KL.to_owned() + "[codebook]\ndecay = 0.9\n";
+        for (text, words) in [
+            (
+                with_both.to_owned(),
+                "both [vqvae] and [autoencoder_kl], but a first stage is one of them",
+            ),
+            (with_codebook, "both [autoencoder_kl] and [codebook], but"),
+            (
+                without(FLOWERS_KL, "stage_1"),
+                "has [autoencoder_kl] but no [stage_1]",
+            ),
+            (without(FLOWERS, "stage_1"), "has [vqvae] but no [stage_1]"),
+            (
+                without(FLOWERS_KL, "autoencoder_kl"),
+                "has [stage_1] but no [vqvae] or [autoencoder_kl]",
+            ),
+            (
+                without(&without(FLOWERS, "vqvae"), "stage_1"),
+                "has [codebook] but no [vqvae]",
+            ),
+        ] {
+            let sentence = parse(&text, &[]).unwrap_err().to_string();
+            assert!(sentence.contains(words), "{sentence}");
+        }
+    }
+
+    #[test]
+    fn keys_of_the_other_kind_and_bad_values_are_named_with_the_table() {
+        for (text, set, words) in [
+            (FLOWERS, "stage_1.kl=1e-6", "only [autoencoder_kl] has"),
+            (FLOWERS_KL, "stage_1.commitment=0.25", "only [vqvae] has"),
+            (FLOWERS_KL, "stage_1.kl=-1.0", "`stage_1.kl = -1`"),
+            (FLOWERS_KL, "stage_1.kl=nan", "`stage_1.kl = NaN`"),
+            (
+                FLOWERS_KL,
+                "autoencoder_kl.in_channels=1",
+                "`autoencoder_kl.in_channels = 1`",
+            ),
+            (
+                FLOWERS_KL,
+                "autoencoder_kl.norm_num_groups=7",
+                "[autoencoder_kl] of the config",
+            ),
+            (FLOWERS_KL, "data.size=66", "[autoencoder_kl] halves"),
+            (
+                FLOWERS_KL,
+                "autoencoder_kl.latent_channels=3",
+                "the first stage's latents have 3 channels",
+            ),
+            (
+                FLOWERS_KL,
+                "autoencoder_kl.num_vq_embeddings=8",
+                "did you mean `vqvae.num_vq_embeddings`",
+            ),
+            (FLOWERS_KL, "codebook.decay=0.9", "no codes"),
+        ] {
+            let sentence = parse(text, &[set]).unwrap_err().to_string();
+            assert!(sentence.contains(words), "{set}: {sentence}");
+        }
+    }
+}

@@ -82,6 +82,21 @@ steps = 2
 count = 4
 "#;
 
+/// The same network as an `AutoencoderKL`.
+const TINY_KL: &str = r#"
+[autoencoder_kl]
+in_channels = 1
+out_channels = 1
+sample_size = 32
+down_block_types = ["DownEncoderBlock2D", "DownEncoderBlock2D"]
+up_block_types = ["UpDecoderBlock2D", "UpDecoderBlock2D"]
+block_out_channels = [4, 8]
+layers_per_block = 1
+latent_channels = 2
+norm_num_groups = 2
+mid_block_add_attention = false
+"#;
+
 /// Pixel space: a conditional network for the digits at 8x8, with a label for nine of ten.
 pub const PIXELS: &str = r#"
 seed = 3
@@ -120,6 +135,14 @@ clip = 1.0
 
 pub fn experiment(overrides: &[&str]) -> Experiment {
     parsed(TINY, overrides)
+}
+
+/// [`experiment`] with an `AutoencoderKL` as its first stage. Its KL term is heavy enough to show.
+pub fn with_kl(overrides: &[&str]) -> Experiment {
+    let (before, rest) = TINY.split_once("[vqvae]").unwrap();
+    let (_, after) = rest.split_once("[stage_1.training]").unwrap();
+    let text = format!("{before}{TINY_KL}[stage_1.training]{after}");
+    parsed(&text, &[&["stage_1.kl=1e-2"], overrides].concat())
 }
 
 pub fn pixels(overrides: &[&str]) -> Experiment {
