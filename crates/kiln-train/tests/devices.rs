@@ -132,7 +132,8 @@ fn stage_1_with_averages_for_its_codebook() {
 /// fourth.
 fn with_a_discriminator(overrides: &[&str]) -> Experiment {
     let own = r#"stage_1.adversarial={
-        weight = { balanced = 0.5 }, feature_matching = 0.1, start = 3, head_start = 2, ramp = 4, lecam = 0.1,
+        weight = { balanced = 0.1 }, feature_matching = 0.1, start = 3, head_start = 2, ramp = 4, lecam = 0.1,
+        learning_rate = 1e-4,
         augmentation = ["colour", "translation", "cutout"], discriminator = { channels = 8 }
     }"#;
     experiment(&[&[own], overrides].concat())
