@@ -38,6 +38,7 @@ mod start;
 mod steps;
 mod training_report;
 
+pub use classifier::record::ClassifierRecord;
 #[doc(hidden)]
 pub use counted::counted;
 pub use denoising::evaluation::{seen_in, seen_in_dataset};

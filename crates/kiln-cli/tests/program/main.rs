@@ -2,6 +2,7 @@
 
 mod bench;
 mod classes;
+mod classifiers;
 mod data_sets;
 mod destinations;
 mod doctor;
