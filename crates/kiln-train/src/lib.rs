@@ -33,6 +33,7 @@ mod script;
 mod stages;
 mod steps;
 
+pub use classifier::record::ClassifierRecord;
 #[doc(hidden)]
 pub use counted::counted;
 pub use denoising::evaluation::{seen_in, seen_in_dataset};

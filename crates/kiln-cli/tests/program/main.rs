@@ -3,6 +3,7 @@
 mod bench;
 mod bottlenecks;
 mod classes;
+mod classifiers;
 mod data_sets;
 mod destinations;
 mod doctor;

@@ -10,6 +10,9 @@ use super::Backbone;
 use crate::EvalError;
 
 /// The network whose features are compared.
+///
+/// On two cores that other programs used as well, a distance and its gradient for 32 images of 64x64 took 1.4 s with
+/// VGG16, 0.1 s with AlexNet and with SqueezeNet, and 0.2 s with the classifier of `configs/cifar10-classifier.toml`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[non_exhaustive]
 pub enum PerceptualKind {
