@@ -57,6 +57,7 @@ pub use guide::Guide;
 pub use index::ModelIndex;
 pub use metadata::Metadata;
 pub use model::LatentDiffusion;
+pub use pickle::RawTensor;
 pub use printable::printable;
 pub use source::ModelSource;
 pub use tensors::read_tensors;

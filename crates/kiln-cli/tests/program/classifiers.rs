@@ -76,7 +76,7 @@ fn last(workplace: &Workplace, run: &str, column: &str) -> f64 {
         .unwrap()
         .iter()
         .position(|&name| name == column);
-    lines.last().unwrap()[place.expect("a column")]
+    lines.next_back().unwrap()[place.expect("a column")]
         .parse()
         .unwrap()
 }
@@ -177,10 +177,7 @@ fn what_cannot_be_learnt_or_compared_is_refused_in_a_sentence() {
             "train-classifier --config things.toml --out a --data flat",
             "no labels",
         ),
-        (
-            "train-classifier --config things.toml --out b",
-            "no labels",
-        ),
+        ("train-classifier --config things.toml --out b", "no labels"),
         (
             "train-classifier --config things.toml --out c --set classifier.block_out_channels=[6]",
             "norm_num_groups = 4",

@@ -265,7 +265,7 @@ impl Layer {
 struct File<'a> {
     backbone: Backbone,
     path: &'a Path,
-    tensors: BTreeMap<String, (Dtype, Vec<usize>, Vec<u8>)>,
+    tensors: BTreeMap<String, kiln_checkpoint::RawTensor>,
     device: &'a Device,
 }
 

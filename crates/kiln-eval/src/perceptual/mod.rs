@@ -24,7 +24,7 @@ use kiln_data::Progress;
 use crate::EvalError;
 pub use backbone::Backbone;
 pub use classifier::ClassifierFeatures;
-pub use config::{PerceptualConfig, PerceptualKind};
+pub use config::PerceptualKind;
 pub use lpips::Lpips;
 
 /// A frozen network whose features are compared. None of its parameters requires gradients, on any device.
