@@ -14,8 +14,8 @@ use crate::layout::{CONFIG, INDEX, WEIGHTS};
 use crate::weights::load_weights;
 use crate::{CheckpointError, Metadata, ModelSource};
 
-/// A trained autoencoder: the result of stage 1 and the input of stage 2. Stage 1 trains VQ-VAEs; autoencoders from
-/// elsewhere may also be of diffusers' class `AutoencoderKL`.
+/// A trained autoencoder: the result of stage 1 and the input of stage 2. It is of diffusers' class `VQModel` or
+/// `AutoencoderKL`.
 #[derive(Clone, Debug)]
 pub struct FirstStage {
     /// The network.
@@ -58,7 +58,8 @@ impl FirstStage {
         files.place()
     }
 
-    /// The scaling factor, or `None` for the default of kiln's VQ-VAEs, which lasts until stage 2 measures the latents.
+    /// The scaling factor, or `None` for the default of autoencoders that kiln trained, which lasts until stage 2 measures
+    /// the latents. Both kinds have the same default.
     pub fn measured_scaling_factor(&self) -> Option<f64> {
         let factor = self.network.config().scaling_factor();
         let is_ours = self.metadata.training.contains_key("steps");

@@ -4,7 +4,7 @@
 //! ```text
 //! model/
 //!   model_index.json                                            the parts of the model
-//!   vqvae/config.json, diffusion_pytorch_model.safetensors      VQModel; not in pixel-space models
+//!   vqvae/config.json, diffusion_pytorch_model.safetensors      VQModel or AutoencoderKL; not in pixel-space models
 //!   unet/config.json, diffusion_pytorch_model.safetensors       UNet2DModel
 //!   scheduler/scheduler_config.json                             DDIMScheduler, DDPMScheduler, ...
 //!   guide/config.json, ..., guidance.json                       a worse UNet2DModel that guides the other; kiln's own
@@ -13,7 +13,7 @@
 //! Models from elsewhere may also have their weights in several files, in half precision or as pickles, whose code
 //! never runs. Models from diffusers' first months have U-Net and scheduler beside the index.
 //!
-//! [`LatentDiffusion`] is a whole model; [`FirstStage`] is a VQ-VAE alone, the result of stage 1. Both are read from a
+//! [`LatentDiffusion`] is a whole model; [`FirstStage`] is an autoencoder alone, the result of stage 1. Both are read from a
 //! [`ModelSource`], a folder or files compiled into the program, and written to a folder that appears only when it is
 //! complete. Facts without a key in diffusers are [`Metadata`] in the headers of the weights.
 //!
@@ -57,6 +57,7 @@ pub use guide::Guide;
 pub use index::ModelIndex;
 pub use metadata::Metadata;
 pub use model::LatentDiffusion;
+pub use pickle::RawTensor;
 pub use printable::printable;
 pub use source::ModelSource;
 pub use tensors::read_tensors;

@@ -7,7 +7,7 @@ use safetensors::{Dtype, SafeTensors};
 
 use crate::CheckpointError;
 use crate::foreign::is_safetensors;
-use crate::pickle::read_pickle;
+use crate::pickle::{RawTensor, read_pickle};
 use crate::source::{open_file, start};
 
 /// Reads the floating-point tensors whose keys are `wanted` from a safetensors file or a pickle of PyTorch (whose code
@@ -20,7 +20,7 @@ pub fn read_tensors(
     path: &Path,
     largest: u64,
     wanted: impl Fn(&str) -> bool,
-) -> Result<BTreeMap<String, (Dtype, Vec<usize>, Vec<u8>)>, CheckpointError> {
+) -> Result<BTreeMap<String, RawTensor>, CheckpointError> {
     let file = path.display().to_string();
     let problem = |problem| CheckpointError::Read {
         file: file.clone(),

@@ -9,7 +9,7 @@ use safetensors::SafeTensors;
 use safetensors::tensor::TensorView;
 
 use crate::layout::{WEIGHTS, forms, shard_names};
-use crate::pickle::{PickledTensor, read_pickle};
+use crate::pickle::{RawTensor, read_pickle};
 use crate::{CheckpointError, Metadata, ModelSource};
 
 /// The largest header of a safetensors file, and more than the largest pickle beside the tensors.
@@ -73,7 +73,7 @@ enum Stored<'a> {
     /// The file as it is.
     Safetensors(Cow<'a, [u8]>),
     /// Tensors from a pickle, under their keys.
-    Pickle(BTreeMap<String, PickledTensor>),
+    Pickle(BTreeMap<String, RawTensor>),
 }
 
 impl<'a> Stored<'a> {

@@ -5,7 +5,10 @@ use std::io::Cursor;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use fast_image_resize::images::Image;
-use fast_image_resize::{FilterType, PixelType, ResizeAlg, ResizeOptions, Resizer};
+use fast_image_resize::pixels::{U8, U8x3};
+use fast_image_resize::{
+    FilterType, PixelTrait, PixelType, ResizeAlg, ResizeError, ResizeOptions, Resizer,
+};
 use image::{
     DynamicImage, GrayImage, ImageBuffer, ImageDecoder, ImageFormat, ImageReader, Limits, Pixel,
     RgbImage, imageops,
@@ -212,20 +215,36 @@ fn resize<P: Pixel<Subpixel = u8>>(
     width: u32,
     height: u32,
 ) -> Result<Pixels<P>, Box<dyn Error>> {
-    let kind = if P::CHANNEL_COUNT == 1 {
+    let is_gray = P::CHANNEL_COUNT == 1;
+    let kind = if is_gray {
         PixelType::U8
     } else {
         PixelType::U8x3
     };
-    let bicubic = ResizeAlg::Convolution(FilterType::CatmullRom);
-    let options = ResizeOptions::new().resize_alg(bicubic);
+    let resample = if is_gray {
+        resample::<U8>
+    } else {
+        resample::<U8x3>
+    };
     let source_height = source.height();
     let source = Image::from_vec_u8(source.width(), source_height, source.into_raw(), kind)?;
     let mut rows = Image::new(width, source_height, kind);
-    Resizer::new().resize(&source, &mut rows, &options)?;
+    resample(&source, &mut rows)?;
     let mut target = Image::new(width, height, kind);
-    Resizer::new().resize(&rows, &mut target, &options)?;
+    resample(&rows, &mut target)?;
     ImageBuffer::from_raw(width, height, target.into_vec()).ok_or("it cannot be resized".into())
+}
+
+/// Bicubic. `Resizer::resize` would do the same, but for all types of pixels, whose code takes a minute to compile.
+fn resample<T: PixelTrait>(source: &Image, target: &mut Image) -> Result<(), ResizeError> {
+    let bicubic = ResizeAlg::Convolution(FilterType::CatmullRom);
+    let options = ResizeOptions::new().resize_alg(bicubic);
+    match (source.typed_image::<T>(), target.typed_image_mut::<T>()) {
+        (Some(source), Some(mut target)) => {
+            Resizer::new().resize_typed(&source, &mut target, &options)
+        }
+        _ => Err(ResizeError::PixelTypesAreDifferent),
+    }
 }
 
 /// RGB with 8 bits per channel; transparent pixels become white.

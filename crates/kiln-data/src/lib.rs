@@ -38,6 +38,7 @@ mod error;
 mod examples;
 mod flowers;
 mod folder;
+mod folder_lock;
 mod image_file;
 mod image_shape;
 mod item;
@@ -72,6 +73,7 @@ pub use download::{
 };
 pub use error::DataError;
 pub use folder::held_out;
+pub use folder_lock::FolderLock;
 pub use image_file::ImageFile;
 pub use image_shape::ImageShape;
 pub use names::is_unprintable;

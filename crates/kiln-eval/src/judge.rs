@@ -137,6 +137,15 @@ impl Judge {
         }
     }
 
+    /// The SHA-256 of its weights' file. A [`PerceptualNetwork`](crate::PerceptualNetwork) with the same one must not train
+    /// what it judges.
+    pub fn sha256(&self) -> &str {
+        match self {
+            Self::Digits(_, sha256) => sha256,
+            Self::Inception(inception) => inception.sha256(),
+        }
+    }
+
     /// A description for readers of its figures.
     pub fn description(&self) -> String {
         match self {

@@ -63,9 +63,7 @@ pub use kernel::{
     KernelDistance, kernel_distance, kernel_distance_by_batches, squared_discrepancy,
 };
 pub use neighbours::{Manifolds, nearest};
-pub use perceptual::{
-    Backbone, ClassifierFeatures, Lpips, PerceptualConfig, PerceptualKind, PerceptualNetwork,
-};
+pub use perceptual::{Backbone, ClassifierFeatures, Lpips, PerceptualKind, PerceptualNetwork};
 pub use similarity::{mean_psnr, mean_squared_error, psnr, ssim};
 
 /// Many times the size of any judge's weights and features, in bytes.

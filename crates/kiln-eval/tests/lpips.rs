@@ -4,6 +4,8 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 
+use burn::module::Module;
+use burn::optim::GradientsParams;
 use burn::tensor::{Device, Tensor, TensorData};
 use kiln_data::NoProgress;
 use kiln_eval::{EvalError, PerceptualKind, PerceptualNetwork};
@@ -226,6 +228,29 @@ fn alike_images_have_no_distance_and_gray_ones_are_read_as_three_equal_channels(
         gray > 0.0 && (gray - colour).abs() < 1e-6,
         "{gray} {colour}"
     );
+}
+
+#[test]
+fn a_network_that_moves_to_a_training_device_stays_frozen() {
+    let device = Device::flex().autodiff();
+    let network = network(PerceptualKind::LpipsSqueezenet);
+    let [images, others] = images([20, 20], &device);
+    let expected = network
+        .distances(images.clone(), others.clone())
+        .into_data();
+    for moved in [
+        network.clone().to_device(&device),
+        network.clone().fork(&device),
+        network.clone().train(),
+        network.train().valid(),
+    ] {
+        let images = images.clone().require_grad();
+        let distances = moved.distances(images.clone(), others.clone());
+        assert_eq!(distances.clone().into_data(), expected);
+        let gradients = distances.sum().backward();
+        assert!(images.grad(&gradients).is_some());
+        assert!(GradientsParams::from_grads(gradients, &moved).is_empty());
+    }
 }
 
 /// Where all features are 0 their norm has no derivative.

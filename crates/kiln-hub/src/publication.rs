@@ -152,7 +152,7 @@ fn copy(new: &NewFolder, from: &Path, name: &str) -> Result<(), CheckpointError>
 }
 
 /// Why there is no class for a model with a quantizer of kiln's own.
-const OWN_QUANTIZER: &str = "It loads in kiln alone: diffusers' `VQModel` has no such quantizer.";
+const OWN_QUANTIZER: &str = "It loads in kiln alone: diffusers' `VQModel` has no such quantizer, and would put random codes in its place.";
 
 /// diffusers' class for the model, or the reason if there is none.
 type Class = Result<&'static str, &'static str>;

@@ -8,6 +8,7 @@
 //! - [`GroupNorm`]: alone or with SiLU;
 //! - [`attention`] of all pixels to all pixels;
 //! - [`nearest_codes`]: the look-up of a vector quantizer;
+//! - [`unit_distance`] and [`halving_max_pool`]: the distance of feature maps in perceptual networks, and their pools;
 //! - [`AdamW`], [`euclidean_norm`] and [`moving_average`]: an update of the weights in three passes.
 //!
 //! All images are channels-last, `[batch, height, width, channels]`: channels lie side by side, so they fill vectors
@@ -57,6 +58,7 @@ mod exponential;
 mod extension;
 mod group_norm;
 mod instructions;
+mod max_pool;
 mod nearest;
 mod normalisation;
 mod optimizer;
@@ -64,16 +66,19 @@ mod precision;
 mod product;
 mod reduction;
 mod scratch;
+mod unit_distance;
 
 pub use attention::attention;
 pub use conv2d::Convolution;
 pub use convolution::{Padding, Sampling};
 pub use group_norm::GroupNorm;
 pub use instructions::{UnknownSetting, check_environment, instructions};
+pub use max_pool::halving_max_pool;
 pub use nearest::nearest_codes;
 pub use optimizer::{AdamW, euclidean_norm, moving_average};
 pub use precision::{Precision, with_exact_precision, with_precision};
 pub use product::has_matrix_unit;
+pub use unit_distance::unit_distance;
 
 use burn::backend::DispatchDevice;
 use burn::tensor::{DType, Tensor};

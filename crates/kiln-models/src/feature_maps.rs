@@ -71,7 +71,7 @@ impl FeatureMaps {
             count.down(&level, false);
         }
         count.middle(&shape.mid_block());
-        count.keep(channels_between);
+        count.kept += count.pixels * channels_between as f64;
         count.middle(&shape.mid_block());
         for level in Decoder::levels(shape) {
             count.up(&level);

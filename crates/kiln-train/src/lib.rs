@@ -1,6 +1,6 @@
 //! Trains the two stages of latent diffusion on Burn's Learner, and diffusion in pixel space.
 //!
-//! Stage 1, [`train_vqvae`], teaches a VQ-VAE to compress images. Stage 2, [`train_latent_diffusion`], encodes the data
+//! Stage 1, [`train_vqvae`], teaches an autoencoder to compress images. Stage 2, [`train_latent_diffusion`], encodes the data
 //! set once and teaches a U-Net to denoise the latents. Without a first stage, [`train_diffusion`] teaches it to
 //! denoise the images themselves. One [`Experiment`] describes them all, and they write their results to one run folder
 //! (see [`RunOptions::out`]).
@@ -33,6 +33,7 @@ mod script;
 mod stages;
 mod steps;
 
+pub use classifier::record::ClassifierRecord;
 #[doc(hidden)]
 pub use counted::counted;
 pub use denoising::evaluation::{seen_in, seen_in_dataset};

@@ -13,7 +13,7 @@ use crate::script::options::RunOptions;
 use crate::script::train;
 use crate::script::training_report::TrainingReport;
 
-/// Trains stage 1 and writes the VQ-VAE to `vqvae/model` in the run folder.
+/// Trains stage 1 and writes the autoencoder to `vqvae/model` in the run folder.
 ///
 /// # Errors
 /// [`TrainError`] in one sentence. Written checkpoints stay.

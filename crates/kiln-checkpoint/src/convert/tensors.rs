@@ -6,11 +6,11 @@ use safetensors::Dtype;
 use safetensors::tensor::TensorView;
 
 use crate::CheckpointError;
-use crate::pickle::PickledTensor;
+use crate::pickle::RawTensor;
 
 /// Tensors under their keys.
 #[derive(Debug, Default)]
-pub(super) struct Tensors(pub(super) BTreeMap<String, PickledTensor>);
+pub(super) struct Tensors(pub(super) BTreeMap<String, RawTensor>);
 
 impl Tensors {
     /// A tensor's shape, or an empty one if the tensor does not exist.

@@ -10,10 +10,11 @@
 //! A killed program leaves its hidden folder, without a lock. The next program that writes beside it removes it, and
 //! gives the replaced folder its name back if the name is free.
 
-use std::fs::{self, File};
+use std::fs::{self, File, TryLockError};
 use std::io::{self, Write};
 use std::path::{Component, Path, PathBuf};
 
+use kiln_data::FolderLock;
 use tempfile::TempDir;
 
 const PREFIX: &str = ".kiln-new-";
@@ -30,7 +31,7 @@ pub(super) struct HiddenFolder {
     folder: TempDir,
     is_kept: bool,
     /// Holds the lock; `None` if the file system has no locks.
-    _lock: Option<File>,
+    _lock: Option<FolderLock>,
 }
 
 impl HiddenFolder {
@@ -42,9 +43,10 @@ impl HiddenFolder {
         let mut attempts = 0;
         let hidden = loop {
             let folder = tempfile::Builder::new().prefix(PREFIX).tempdir_in(parent)?;
-            let lock = File::open(folder.path()).and_then(|it| it.lock().map(|()| it));
+            let lock = FolderLock::try_take(folder.path());
+            let is_taken = matches!(lock, Err(TryLockError::WouldBlock));
             attempts += 1;
-            if folder.path().exists() || attempts == ATTEMPTS {
+            if !is_taken && folder.path().exists() || attempts == ATTEMPTS {
                 let _lock = lock.ok();
                 break Self {
                     folder,
@@ -137,12 +139,9 @@ pub(super) fn clear_leftovers(parent: &Path) {
         }
         let hidden = entry.path();
         // The program that writes in it holds its lock.
-        let Ok(lock) = File::open(&hidden) else {
+        let Ok(_lock) = FolderLock::try_take(&hidden) else {
             continue;
         };
-        if lock.try_lock().is_err() {
-            continue;
-        }
         if let Some(name) = name_in(&hidden) {
             let (replaced, place) = (hidden.join(REPLACED), parent.join(name));
             if fs::symlink_metadata(&replaced).is_ok() {
@@ -204,6 +203,8 @@ mod tests {
         let name = |entry: io::Result<fs::DirEntry>| entry.unwrap().file_name();
         let mut names: Vec<String> = entries
             .map(|entry| name(entry).to_string_lossy().into_owned())
+            // On Windows a lock is a file.
+            .filter(|name| !name.ends_with(".kiln-lock"))
             .collect();
         names.sort();
         names

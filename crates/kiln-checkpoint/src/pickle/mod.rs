@@ -32,8 +32,8 @@ use crate::source::Readable;
 use container::Container;
 use problem::Problem;
 
-/// A tensor of a pickle: type, shape and little-endian numbers.
-pub(crate) type PickledTensor = (Dtype, Vec<usize>, Vec<u8>);
+/// A tensor in memory: type, shape and little-endian numbers.
+pub type RawTensor = (Dtype, Vec<usize>, Vec<u8>);
 
 /// Takes the tensors of floats whose keys are `wanted` from a file of PyTorch, called `file` in messages; they may need at
 /// most `largest` bytes. The keys of nested dictionaries are joined by dots. Values under a key that is neither text nor a
@@ -46,7 +46,7 @@ pub(crate) fn read_pickle(
     file: &str,
     largest: u64,
     wanted: impl Fn(&str) -> bool,
-) -> Result<BTreeMap<String, PickledTensor>, CheckpointError> {
+) -> Result<BTreeMap<String, RawTensor>, CheckpointError> {
     read(opened, largest, wanted).map_err(|problem| match problem {
         Problem::Damaged(problem) => CheckpointError::Damaged {
             file: file.to_owned(),
@@ -71,7 +71,7 @@ fn read(
     opened: impl Readable,
     largest: u64,
     wanted: impl Fn(&str) -> bool,
-) -> Result<BTreeMap<String, PickledTensor>, Problem> {
+) -> Result<BTreeMap<String, RawTensor>, Problem> {
     let mut container = Container::open(opened)?;
     let (tensors, storages) = container.tensors()?;
     let mut total = 0u64;

@@ -6,7 +6,7 @@ use super::training::{TrainedModels, TrainingArguments};
 
 /// Train a U-Net that denoises images themselves, without a first stage: pixel space.
 ///
-/// The experiment is one without the tables vqvae, codebook and stage_1. The run folder gets checkpoints, metrics.csv,
+/// The experiment is one without the tables of a first stage. The run folder gets checkpoints, metrics.csv,
 /// sample grids and curves.svg, and at the end the finished model, ready for `kiln sample --model`. Ctrl-C saves a
 /// checkpoint and stops; --resume goes on.
 #[derive(Args)]

@@ -7,7 +7,7 @@ use clap::Args;
 use super::drawing::MODEL;
 use super::training::{TrainedModels, TrainingArguments};
 
-/// Train stage 2, the U-Net that denoises the latents of a trained VQ-VAE.
+/// Train stage 2, the U-Net that denoises the latents of a trained first stage.
 ///
 /// The run folder gets the encoded data set, checkpoints, metrics.csv, sample grids and curves.svg, and at the end the
 /// finished model, ready for `kiln sample --model`. Ctrl-C saves a checkpoint and stops; --resume goes on.
@@ -23,7 +23,7 @@ pub struct TrainLatentDiffusion {
     #[command(flatten)]
     models: TrainedModels,
 
-    /// A trained VQ-VAE or a model that holds one, in a folder or on the Hub [default: the one in the run folder]
+    /// A trained first stage or a model that holds one, in a folder or on the Hub [default: the one in the run folder]
     #[arg(long, help_heading = MODEL, value_name = "PATH|ORG/REPO[@REVISION]")]
     vqvae: Option<PathBuf>,
 }

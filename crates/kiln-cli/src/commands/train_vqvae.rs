@@ -4,7 +4,7 @@ use clap::Args;
 
 use super::training::{TrainedModels, TrainingArguments};
 
-/// Train stage 1, the VQ-VAE that compresses images into latents.
+/// Train stage 1, the VQ-VAE or AutoencoderKL that compresses images into latents.
 ///
 /// The run folder gets checkpoints, metrics.csv, reconstructions and curves.svg, and at the end the finished model.
 /// Ctrl-C saves a checkpoint and stops; --resume goes on.

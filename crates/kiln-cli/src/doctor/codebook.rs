@@ -43,7 +43,7 @@ pub(super) fn check(patient: &Patient) -> Findings {
 fn remedy(quantizer: Option<&QuantizerConfig>) -> &'static str {
     match quantizer {
         Some(QuantizerConfig::Fsq { .. }) => {
-            "that wastes nothing but range; for more of them, train stage 1 for longer, or with fewer or smaller levels of vqvae.quantizer"
+            "unused codes of fsq cost nothing; to use more of them, train stage 1 for longer, or with smaller levels in vqvae.quantizer"
         }
         Some(QuantizerConfig::SimVq) => {
             "train stage 1 for longer, with a vq_embed_dim of 4, or with fewer codes"

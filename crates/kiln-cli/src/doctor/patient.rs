@@ -9,7 +9,7 @@ use kiln::pictures::Images;
 use kiln_checkpoint::{CheckpointError, FirstStage, LatentDiffusion, ModelSource};
 use kiln_diffusion::SchedulerConfig;
 use kiln_models::WeightsError;
-use kiln_train::{FolderKind, RunRecord, StageRecord, load_model};
+use kiln_train::{ClassifierRecord, FolderKind, RunRecord, StageRecord, load_model};
 
 use super::finding::Finding;
 use crate::pretrained;
@@ -28,6 +28,8 @@ pub struct Patient {
     pub(super) device: Device,
     /// The whole model, without a first stage in pixel space.
     pub(super) model: Option<LatentDiffusion>,
+    /// Whether a classifier is all there is, trained to its end.
+    pub(super) is_classifier: bool,
     /// The VQ-VAE if there is no whole model.
     pub(super) first_stage: Option<FirstStage>,
     pub(super) scheduler: Option<SchedulerConfig>,
@@ -82,6 +84,7 @@ impl Patient {
             name,
             device: device.clone(),
             model: None,
+            is_classifier: false,
             first_stage: None,
             scheduler: None,
             run_is_in_pixel_space: false,
@@ -162,6 +165,14 @@ impl Patient {
     }
 
     fn read_run(&mut self, path: &Path) -> anyhow::Result<()> {
+        if let Some(run) = ClassifierRecord::open(path) {
+            match run.check_weights(&self.device) {
+                Ok(is_finished) => self.is_classifier = is_finished,
+                Err(error) => self.damage.push(damage(error.to_string())),
+            }
+            self.stages = run.stage.into_iter().collect();
+            return Ok(());
+        }
         let run = RunRecord::open(path)?;
         self.scheduler = Some(run.experiment.scheduler());
         self.run_is_in_pixel_space = run.experiment.first_stage.is_none();

@@ -4,7 +4,9 @@ use super::finding::Findings;
 use super::patient::Patient;
 
 pub(super) fn check(patient: &Patient) -> Findings {
-    if patient.damage.is_empty() && patient.model.is_none() && patient.first_stage.is_none() {
+    let has_network =
+        patient.model.is_some() || patient.first_stage.is_some() || patient.is_classifier;
+    if patient.damage.is_empty() && !has_network {
         return Err("no network has been trained to its end yet".to_owned());
     }
     Ok(patient.damage.clone())

@@ -4,6 +4,7 @@ mod autoencoder_kl;
 mod bench;
 mod bottlenecks;
 mod classes;
+mod classifiers;
 mod data_sets;
 mod destinations;
 mod doctor;

@@ -4,12 +4,11 @@ use std::collections::BTreeMap;
 use std::path::Path;
 
 use burn::module::{Module, Param, ParamId};
-use burn::nn::pool::MaxPool2dConfig;
 use burn::tensor::activation::relu;
 use burn::tensor::{Device, Tensor, TensorData};
 use half::{bf16, f16};
 use kiln_data::TorchvisionWeights;
-use kiln_kernels::{Convolution, Padding, Sampling};
+use kiln_kernels::{Convolution, Padding, Sampling, halving_max_pool};
 use safetensors::Dtype;
 
 use super::PerceptualKind;
@@ -240,7 +239,7 @@ impl Layers {
                     let squeezed = next(x);
                     Tensor::cat(vec![next(squeezed.clone()), next(squeezed)], 3)
                 }
-                Pool(side, over_the_edge) => pooled(x, side, over_the_edge),
+                Pool(side, over_the_edge) => halving_max_pool(x, side, over_the_edge),
                 Compared => {
                     compared.push(x.clone());
                     x
@@ -262,21 +261,11 @@ impl Layer {
     }
 }
 
-/// Takes and returns `[batch, height, width, channels]`, and uses Burn's layout in between.
-fn pooled(maps: Tensor<4>, side: usize, over_the_edge: bool) -> Tensor<4> {
-    let pool = MaxPool2dConfig::new([side; 2])
-        .with_strides([2, 2])
-        .with_ceil_mode(over_the_edge)
-        .init();
-    pool.forward(maps.permute([0, 3, 1, 2]))
-        .permute([0, 2, 3, 1])
-}
-
 /// A file of weights, and the tensors that no layer has taken yet.
 struct File<'a> {
     backbone: Backbone,
     path: &'a Path,
-    tensors: BTreeMap<String, (Dtype, Vec<usize>, Vec<u8>)>,
+    tensors: BTreeMap<String, kiln_checkpoint::RawTensor>,
     device: &'a Device,
 }
 

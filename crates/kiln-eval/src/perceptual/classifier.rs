@@ -4,12 +4,12 @@ use std::path::Path;
 
 use burn::module::Module;
 use burn::tensor::{Device, Tensor};
+use kiln_kernels::unit_distance;
 
-use super::distance::distances;
 use crate::{EvalError, ImageClassifier};
 
 /// Features of a smaller norm count as none: kiln's levels end in sums around 1.
-const SMALLEST: f64 = 1e-3;
+const SMALLEST: f32 = 1e-3;
 
 /// The distance by an [`ImageClassifier`]'s features: after each level they are divided by their norm at each position,
 /// and squared differences are averaged over channels and positions and summed over the levels.
@@ -75,8 +75,8 @@ impl ClassifierFeatures {
         let others = self.network.features(self.in_its_channels(others));
         let levels = maps.zip(others).map(|(maps, others)| {
             let [.., channels] = maps.dims();
-            let mean = Tensor::full([channels, 1], 1.0 / channels as f64, &maps.device());
-            distances(maps, others, mean, SMALLEST)
+            let mean = Tensor::full([channels], 1.0 / channels as f64, &maps.device());
+            unit_distance(maps, others, mean, SMALLEST)
         });
         // A classifier has at least one level.
         levels

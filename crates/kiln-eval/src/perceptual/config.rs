@@ -1,15 +1,16 @@
 //! The choice of a perceptual network.
 
 use std::fmt;
-use std::path::PathBuf;
 use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
 
 use super::Backbone;
-use crate::EvalError;
 
 /// The network whose features are compared.
+///
+/// On two cores that other programs used as well, a distance and its gradient for 32 images of 64x64 took 1.4 s with
+/// VGG16, 0.1 s with AlexNet and with SqueezeNet, and 0.2 s with the classifier of `configs/cifar10-classifier.toml`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[non_exhaustive]
 pub enum PerceptualKind {
@@ -25,31 +26,6 @@ pub enum PerceptualKind {
     /// A classifier from `kiln train-classifier`.
     #[serde(rename = "classifier")]
     Classifier,
-}
-
-/// A perceptual network in a TOML file.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct PerceptualConfig {
-    /// Which network.
-    pub network: PerceptualKind,
-    /// The file of its weights: torchvision's for LPIPS (downloaded without it), and for `classifier` the
-    /// `model.safetensors` of `kiln train-classifier`, which it needs.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub weights: Option<PathBuf>,
-}
-
-impl PerceptualConfig {
-    /// Checks the values, without looking at any file.
-    ///
-    /// # Errors
-    /// [`EvalError::NoWeights`] for a classifier without weights.
-    pub fn validate(&self) -> Result<(), EvalError> {
-        match (self.network, &self.weights) {
-            (PerceptualKind::Classifier, None) => Err(EvalError::NoWeights),
-            _ => Ok(()),
-        }
-    }
 }
 
 impl PerceptualKind {
@@ -113,24 +89,5 @@ mod tests {
         }
         let sentence = "lpips-vgg".parse::<PerceptualKind>().unwrap_err();
         assert!(sentence.contains("lpips-vgg16"), "{sentence}");
-    }
-
-    #[test]
-    fn a_classifier_needs_weights() {
-        let config = |network, weights: Option<&str>| PerceptualConfig {
-            network,
-            weights: weights.map(PathBuf::from),
-        };
-        assert!(config(PerceptualKind::LpipsVgg16, None).validate().is_ok());
-        assert!(
-            config(PerceptualKind::Classifier, Some("a"))
-                .validate()
-                .is_ok()
-        );
-        let sentence = config(PerceptualKind::Classifier, None)
-            .validate()
-            .unwrap_err()
-            .to_string();
-        assert!(sentence.contains("train-classifier"), "{sentence}");
     }
 }

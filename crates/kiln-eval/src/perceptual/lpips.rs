@@ -4,10 +4,10 @@ use std::path::Path;
 
 use burn::module::{Module, Param, ParamId};
 use burn::tensor::{Device, Tensor, TensorData};
+use kiln_kernels::unit_distance;
 use safetensors::SafeTensors;
 
 use super::backbone::{Backbone, Layers};
-use super::distance::distances;
 use crate::EvalError;
 
 /// The weights of the channels, by the authors of LPIPS: see `pretrained/lpips-heads.md`.
@@ -16,7 +16,7 @@ const HEADS: &[u8] = include_bytes!("../../pretrained/lpips-heads.safetensors");
 const SHIFT: [f32; 3] = [-0.030, -0.088, -0.188];
 const SCALE: [f32; 3] = [0.458, 0.448, 0.450];
 /// Added to the norms.
-const SMALLEST: f64 = 1e-10;
+const SMALLEST: f32 = 1e-10;
 
 /// LPIPS, version 0.1 (Zhang et al. 2018), equal to the authors' package `lpips`.
 ///
@@ -26,8 +26,8 @@ const SMALLEST: f64 = 1e-10;
 #[derive(Module, Debug)]
 pub struct Lpips {
     layers: Layers,
-    /// For each layer, `[channels, 1]`.
-    heads: Vec<Param<Tensor<2>>>,
+    /// For each layer, `[channels]`.
+    heads: Vec<Param<Tensor<1>>>,
     #[module(skip)]
     sha256: String,
 }
@@ -94,7 +94,7 @@ impl Lpips {
         let others = self.layers.forward(scaled(others));
         let layers = maps.zip(others).zip(&self.heads);
         let layers =
-            layers.map(|((maps, others), head)| distances(maps, others, head.val(), SMALLEST));
+            layers.map(|((maps, others), head)| unit_distance(maps, others, head.val(), SMALLEST));
         // Every backbone has features to compare.
         layers
             .reduce(|sum, layer| sum + layer)
@@ -113,7 +113,7 @@ fn scaled(images: Tensor<4>) -> Tensor<4> {
 }
 
 /// The heads of a backbone's layers.
-fn heads(backbone: Backbone, device: &Device) -> Vec<Param<Tensor<2>>> {
+fn heads(backbone: Backbone, device: &Device) -> Vec<Param<Tensor<1>>> {
     let name = backbone.kind();
     let file = SafeTensors::deserialize(HEADS);
     let layers = backbone.channels().into_iter().enumerate();
@@ -129,7 +129,7 @@ fn heads(backbone: Backbone, device: &Device) -> Vec<Param<Tensor<2>>> {
             .map(f32::from_le_bytes)
             .collect();
         assert_eq!(values.len(), channels, "compiled-in head {layer} of {name}");
-        let tensor = Tensor::from_data(TensorData::new(values, [channels, 1]), device);
+        let tensor = Tensor::from_data(TensorData::new(values, [channels]), device);
         Param::initialized(ParamId::new(), tensor).set_require_grad(false)
     });
     head.collect()

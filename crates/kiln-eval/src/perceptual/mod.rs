@@ -2,7 +2,6 @@
 //! differences of pixels do.
 //!
 //! ```text
-//! distance.rs    the distance of two feature maps
 //! lpips.rs       LPIPS: the features of a network that knows photographs, weighted as people judge
 //! backbone.rs    its three networks: VGG16, AlexNet, SqueezeNet 1.1
 //! classifier.rs  the features of a classifier that kiln trained
@@ -14,7 +13,6 @@
 mod backbone;
 mod classifier;
 mod config;
-mod distance;
 mod lpips;
 
 use std::path::Path;
@@ -26,7 +24,7 @@ use kiln_data::Progress;
 use crate::EvalError;
 pub use backbone::Backbone;
 pub use classifier::ClassifierFeatures;
-pub use config::{PerceptualConfig, PerceptualKind};
+pub use config::PerceptualKind;
 pub use lpips::Lpips;
 
 /// A frozen network whose features are compared. None of its parameters requires gradients, on any device.

@@ -1,11 +1,15 @@
 //! The connection of the operators to Burn: backend extensions for Flex, and their gradients for Flex with autodiff.
 
 mod convolution;
+mod max_pool;
 mod normalisation;
 mod prepared;
+mod unit_distance;
 
 pub(crate) use convolution::{ConvolutionOps, Options};
+pub(crate) use max_pool::MaxPoolOps;
 pub(crate) use normalisation::NormalisationOps;
+pub(crate) use unit_distance::UnitDistanceOps;
 
 use burn::backend::TensorMetadata;
 use burn::backend::flex::{FlexTensor, Layout};

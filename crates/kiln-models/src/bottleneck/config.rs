@@ -129,12 +129,12 @@ impl QuantizerConfig {
         }
     }
 
-    /// How many maps of the latents' size a training step keeps, beyond those of a plain codebook. Each table has its
-    /// choice, what it leaves over, and the differences of both terms.
+    /// How many maps of the latents' size a training step keeps, beyond those of a plain codebook: for each table what it
+    /// leaves over and the differences of both terms.
     pub(crate) fn further_maps(&self) -> usize {
         match self {
             Self::Vq | Self::Fsq { .. } | Self::SimVq => 0,
-            Self::Residual { tables } => 6 * tables,
+            Self::Residual { tables } => 3 * tables,
         }
     }
 

@@ -8,7 +8,7 @@
 //! | [`residual`] | the encoder's output | sums of the nearest codes of several tables |
 //! | [`kl`] | the mean of a normal distribution | the latents themselves; in training, a sample |
 //!
-//! For another bottleneck, add a file here with a [`Layer`], a variant of [`Bottleneck`] and, for a quantizer, one of
+//! For another bottleneck, add a file here with a `Layer`, a variant of [`Bottleneck`] and, for a quantizer, one of
 //! [`QuantizerConfig`]: the rest of kiln asks only those.
 
 mod config;

@@ -284,7 +284,7 @@ mod tests {
             image.iter().filter(|&&pixel| pixel == GRAY).count()
         };
         assert_eq!(
-            (hidden([0.5, 0.5]), hidden([0.0, 0.5]), hidden([1.0, 1.0])),
+            (hidden([0.5, 0.5]), hidden([0.0, 0.5]), hidden([0.99, 0.99])),
             (9, 6, 4)
         );
     }

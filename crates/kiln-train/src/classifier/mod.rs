@@ -2,6 +2,7 @@
 
 mod distortion;
 mod network;
+pub(crate) mod record;
 pub(crate) mod stage;
 
 use std::fmt;

@@ -120,3 +120,43 @@ fn classes(datasets: &Datasets) -> usize {
     let labelled = largest.map_or(0, |label| label + 1);
     labelled.max(datasets.train.class_names().len())
 }
+
+#[cfg(test)]
+mod tests {
+    use kiln_data::ImageShape;
+
+    use super::*;
+
+    fn datasets(train: Option<&[u32]>, validation: Option<&[u32]>) -> Datasets {
+        let [train, validation] = [train, validation].map(|labels| {
+            let shape = ImageShape {
+                channels: 1,
+                height: 1,
+                width: 1,
+            };
+            let images = labels.map_or(3, <[u32]>::len);
+            let labels = labels.map(<[u32]>::to_vec);
+            ImageDataset::from_pixels("things", shape, vec![0; images], labels).unwrap()
+        });
+        Datasets { train, validation }
+    }
+
+    #[test]
+    fn classes_are_counted_in_both_splits() {
+        assert_eq!(classes(&datasets(Some(&[0, 3, 1]), Some(&[2]))), 4);
+        assert_eq!(classes(&datasets(Some(&[0, 1]), Some(&[5, 0]))), 6);
+        assert_eq!(classes(&datasets(None, None)), 0);
+    }
+
+    #[test]
+    fn data_without_classes_is_refused() {
+        let refusal = |datasets| match ImageClassifier::check_data(&datasets) {
+            Ok(()) => String::new(),
+            Err(error) => error.to_string(),
+        };
+        assert_eq!(refusal(datasets(Some(&[0, 1]), Some(&[1]))), "");
+        assert!(refusal(datasets(Some(&[0, 0]), Some(&[0]))).contains("two classes"));
+        assert!(refusal(datasets(None, Some(&[0]))).contains("no labels"));
+        assert!(refusal(datasets(Some(&[0, 1]), None)).contains("no labels"));
+    }
+}

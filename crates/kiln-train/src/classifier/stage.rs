@@ -132,7 +132,7 @@ impl<C: Classifier> Stage for ClassifierStage<'_, C> {
 }
 
 /// Many times the size of a classifier's weights, in bytes.
-const LARGEST_CLASSIFIER: u64 = 1 << 30;
+pub(super) const LARGEST_CLASSIFIER: u64 = 1 << 30;
 
 /// The facts in the header of the classifier's weights, if it has any.
 fn facts_in(weights: &Path) -> Option<BTreeMap<String, String>> {

@@ -274,7 +274,7 @@ fn latent_space(
     let deviation = latents.train.standard_deviation();
     if !(deviation.is_finite() && deviation > 0.0) {
         return Err(TrainError::Run(format!(
-            "the latents of this VQ-VAE have a standard deviation of {deviation}, so there is nothing to learn from them: train stage 1 again"
+            "the latents of this first stage have a standard deviation of {deviation}, so there is nothing to learn from them: train stage 1 again"
         )));
     }
     let factor = 1.0 / deviation;

@@ -116,8 +116,17 @@ impl Experiment {
         }
         if let Some(adversarial) = adversarial {
             let side = self.data.size;
-            let smallest = equivariance.map_or(side, |table| table.smallest_side(side));
-            adversarial.validate(training, smallest)?;
+            adversarial.validate(training, side)?;
+            if let Some(table) = equivariance {
+                let (discriminator, scale) = (adversarial.discriminator, table.smallest_scale);
+                let holds = discriminator.validate(table.smallest_side(side)).is_ok();
+                require(holds, "stage_1.equivariance.smallest_scale", scale, || {
+                    format!(
+                        "it leaves images of {side}x{side} too small for the {} layers of stage_1.adversarial.discriminator: use a larger one, such as 0.5, or fewer layers",
+                        discriminator.layers
+                    )
+                })?;
+            }
         }
         let channels = self.data.channels;
         for (key, value) in [

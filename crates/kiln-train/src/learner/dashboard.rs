@@ -2,6 +2,8 @@
 
 use std::io::{self, IsTerminal};
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread;
+use std::time::Duration;
 
 use burn::train::renderer::MetricsRenderer;
 use burn::train::renderer::tui::TuiMetricsRendererWrapper;
@@ -23,7 +25,6 @@ pub fn has_lost_its_terminal() -> bool {
 
 /// Closes the dashboard, if there is one, for a program that ends at once.
 pub fn leave_terminal() {
-    #[cfg(unix)]
     if WAS_SHOWN.load(Ordering::Relaxed) {
         use crossterm::{cursor, event, execute, terminal};
 
@@ -43,8 +44,7 @@ pub fn leave_terminal() {
 pub(crate) fn dashboard(session: &Session, rounds_before: usize) -> Box<dyn MetricsRenderer> {
     WAS_SHOWN.store(true, Ordering::Relaxed);
     let renderer = TuiMetricsRendererWrapper::new(session.dashboard(), Some(rounds_before));
-    #[cfg(unix)]
-    std::thread::spawn(let_interrupts_through);
+    thread::spawn(let_interrupts_through);
     Box::new(renderer)
 }
 
@@ -58,24 +58,40 @@ pub(crate) fn close(renderer: Box<dyn MetricsRenderer>) {
 
 /// The dashboard puts the terminal into raw mode, on its own thread. Ctrl-C is then an ordinary key, and Burn ignores
 /// it. This function makes it a signal again.
-#[cfg(unix)]
 fn let_interrupts_through() {
-    use std::time::Duration;
+    for _ in 0..250 {
+        if crossterm::terminal::is_raw_mode_enabled().unwrap_or(false) {
+            // If this fails, the quit key still works.
+            let _ = make_interrupts_signals();
+            return;
+        }
+        thread::sleep(Duration::from_millis(20));
+    }
+}
 
+#[cfg(unix)]
+fn make_interrupts_signals() -> io::Result<()> {
     use rustix::termios::{LocalModes, OptionalActions, tcgetattr, tcsetattr};
 
     let terminal = io::stdin();
-    for _ in 0..250 {
-        if crossterm::terminal::is_raw_mode_enabled().unwrap_or(false) {
-            if let Ok(mut modes) = tcgetattr(&terminal) {
-                modes.local_modes |= LocalModes::ISIG;
-                // If this fails, the quit key still works.
-                let _ = tcsetattr(&terminal, OptionalActions::Now, &modes);
-            }
-            return;
-        }
-        std::thread::sleep(Duration::from_millis(20));
-    }
+    let mut modes = tcgetattr(&terminal)?;
+    modes.local_modes |= LocalModes::ISIG;
+    Ok(tcsetattr(&terminal, OptionalActions::Now, &modes)?)
+}
+
+#[cfg(windows)]
+fn make_interrupts_signals() -> io::Result<()> {
+    use crossterm_winapi::{ConsoleMode, Handle};
+
+    const ENABLE_PROCESSED_INPUT: u32 = 1;
+
+    let console = ConsoleMode::from(Handle::current_in_handle()?);
+    console.set_mode(console.mode()? | ENABLE_PROCESSED_INPUT)
+}
+
+#[cfg(not(any(unix, windows)))]
+fn make_interrupts_signals() -> io::Result<()> {
+    Ok(())
 }
 
 /// While it lives, writing to standard error does not fail, even if that is a closed terminal, because the text passes

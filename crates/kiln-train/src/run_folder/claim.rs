@@ -2,13 +2,13 @@
 //! restores it if the training does not begin.
 
 use std::collections::BTreeSet;
-use std::fs::{self, File, TryLockError};
+use std::fs::{self, TryLockError};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::SystemTime;
 
 use kiln_checkpoint::{check_outside_models, check_place};
-use kiln_data::read_text;
+use kiln_data::{FolderLock, read_text};
 use kiln_pipeline::pictures::MadeFolder;
 
 use crate::error::TrainError;
@@ -44,7 +44,7 @@ struct Claimed {
     is_kept: bool,
     _made: MadeFolder,
     /// The lock of the folder; `None` if the file system has no locks.
-    _lock: Option<File>,
+    _lock: Option<FolderLock>,
 }
 
 impl Claim {
@@ -173,12 +173,9 @@ impl Claimed {
 }
 
 /// The lock on a folder, if its file system has locks.
-fn lock(folder: &Path) -> Result<Option<File>, TrainError> {
-    let Ok(file) = File::open(folder) else {
-        return Ok(None);
-    };
-    match file.try_lock() {
-        Ok(()) => Ok(Some(file)),
+fn lock(folder: &Path) -> Result<Option<FolderLock>, TrainError> {
+    match FolderLock::try_take(folder) {
+        Ok(lock) => Ok(Some(lock)),
         Err(TryLockError::WouldBlock) => Err(TrainError::Run(format!(
             "another kiln is training in {} at this moment: wait until it ends, or choose another --out",
             folder.display()

@@ -10,7 +10,7 @@
 //!   best/                   the model that `[stage_2.evaluation]` chose by its `best_by`, if there is one
 //! ```
 //!
-//! A run in pixel space has neither `vqvae/` nor `latents/`. A run of the digit classifier has its checkpoints/
+//! A run in pixel space has neither `vqvae/` nor `latents/`. A run of a classifier has its checkpoints/
 //! metrics.csv curves.svg and model.safetensors at the top.
 //!
 //! | file | about |
@@ -81,12 +81,12 @@ impl RunFolder {
         StageFolder(self.0.join("diffusion"))
     }
 
-    /// The files of the digit classifier's training: checkpoints/ metrics.csv curves.svg.
+    /// The files of a classifier's training: checkpoints/ metrics.csv curves.svg.
     pub(crate) fn classifier(&self) -> StageFolder {
         StageFolder(self.0.clone())
     }
 
-    /// The weights of the trained digit classifier.
+    /// The weights of the trained classifier.
     pub(crate) fn classifier_weights(&self) -> PathBuf {
         self.0.join("model.safetensors")
     }

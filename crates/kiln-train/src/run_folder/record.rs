@@ -38,7 +38,7 @@ pub struct RunRecord {
 /// The record of one stage's training.
 #[derive(Debug, Clone)]
 pub struct StageRecord {
-    /// `stage 1` or `stage 2`; pixel space is also `stage 2`.
+    /// `stage 1` or `stage 2`, or `the classifier`; pixel space is also `stage 2`.
     pub name: &'static str,
     /// The training's settings.
     pub training: TrainingConfig,
@@ -56,32 +56,15 @@ impl RunRecord {
     pub fn open(path: &Path) -> Result<Self, TrainError> {
         let folder = RunFolder::new(path);
         let experiment = Experiment::load(&folder.config(), &[])?;
-        let stage = |name, stage: StageFolder, training: &TrainingConfig| {
-            // What was learnt can be said without its curves.
-            let (rows, damage) = match rows_in(&stage.metrics()) {
-                Ok(rows) => (rows, None),
-                Err(TrainError::Metrics { path, problem }) => {
-                    let what = format!("{} is damaged, {problem}", path.display());
-                    (BTreeMap::new(), Some(what))
-                }
-                Err(error) => (BTreeMap::new(), Some(error.to_string())),
-            };
-            StageRecord {
-                name,
-                training: training.clone(),
-                rows,
-                damage,
-            }
-        };
         let first_stage = experiment.first_stage.iter();
         let stages = first_stage
-            .map(|config| stage("stage 1", folder.stage_1(), &config.stage_1.training))
-            .chain([stage(
+            .map(|config| StageRecord::read("stage 1", &folder.stage_1(), &config.stage_1.training))
+            .chain([StageRecord::read(
                 "stage 2",
-                folder.stage_2(),
+                &folder.stage_2(),
                 &experiment.stage_2.training,
             )])
-            .filter(|stage| !stage.rows.is_empty() || stage.damage.is_some())
+            .flatten()
             .collect();
         Ok(Self {
             folder,
@@ -126,6 +109,30 @@ impl RunRecord {
 }
 
 impl StageRecord {
+    /// The record in a stage's folder; `None` if there has been no training.
+    pub(crate) fn read(
+        name: &'static str,
+        stage: &StageFolder,
+        training: &TrainingConfig,
+    ) -> Option<Self> {
+        // What was learnt can be said without its curves.
+        let (rows, damage) = match rows_in(&stage.metrics()) {
+            Ok(rows) => (rows, None),
+            Err(TrainError::Metrics { path, problem }) => {
+                let what = format!("{} is damaged, {problem}", path.display());
+                (BTreeMap::new(), Some(what))
+            }
+            Err(error) => (BTreeMap::new(), Some(error.to_string())),
+        };
+        let has_begun = !rows.is_empty() || damage.is_some();
+        has_begun.then(|| Self {
+            name,
+            training: training.clone(),
+            rows,
+            damage,
+        })
+    }
+
     /// Steps done up to the newest row.
     pub fn steps_done(&self) -> usize {
         self.rows.keys().last().copied().unwrap_or_default()

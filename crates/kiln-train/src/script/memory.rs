@@ -95,6 +95,7 @@ fn require(key: &str, value: impl ToString, needed: f64) -> Result<(), ConfigErr
 
 #[cfg(test)]
 mod tests {
+    use kiln_models::bottleneck::QuantizerConfig;
     use kiln_models::{
         DecoderBlockType, DownBlockType, EncoderBlockType, UNet2dConfig, UpBlockType, VqVaeConfig,
     };
@@ -257,6 +258,17 @@ mod tests {
                 vqvae(&[16, 32, 64], 1, false),
                 1024,
                 1515.0,
+            ),
+            (
+                "many tables",
+                VqVaeConfig {
+                    vq_embed_dim: Some(16),
+                    num_vq_embeddings: 16,
+                    quantizer: QuantizerConfig::Residual { tables: 64 },
+                    ..vqvae(&[16, 32, 64], 1, false)
+                },
+                256,
+                667.0,
             ),
             ("wide", vqvae(&[64, 128], 2, true), 64, 816.0),
             ("wide", vqvae(&[64, 128], 2, true), 256, 2245.0),

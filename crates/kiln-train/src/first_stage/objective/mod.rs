@@ -272,7 +272,7 @@ mod tests {
 
     #[test]
     fn every_term_is_a_metric() {
-        let adversarial = "stage_1.adversarial={ weight = 1.0, feature_matching = 1.0, start = 3 }";
+        let adversarial = "stage_1.adversarial={ weight = 1.0, feature_matching = 1.0, start = 3, head_start = 1 }";
         for (overrides, step, missing) in [
             (vec![], 0, 0),
             (vec![adversarial.to_owned()], 5, 0),

@@ -1,0 +1,155 @@
+//! The distance of feature maps as an operator of Burn.
+
+use burn::backend::autodiff::checkpoint::base::Checkpointer;
+use burn::backend::autodiff::checkpoint::strategy::CheckpointStrategy;
+use burn::backend::autodiff::grads::Gradients;
+use burn::backend::autodiff::ops::{Backward, Ops, OpsKind};
+use burn::backend::flex::FlexTensor;
+use burn::backend::tensor::FloatTensor;
+use burn::backend::{Autodiff, Backend, Flex, TensorMetadata, backend_extension};
+use burn::tensor::Shape;
+use rayon::prelude::*;
+
+use super::{numbers, tensor, values};
+use crate::instructions::vectorized;
+use crate::scratch;
+use crate::unit_distance;
+
+/// On a backend's own tensors. `f32` and the shapes have been checked before.
+#[backend_extension(Flex, Autodiff)]
+pub(crate) trait UnitDistanceOps: Backend {
+    /// See [`crate::unit_distance()`].
+    fn kiln_unit_distance(
+        maps: FloatTensor<Self>,
+        others: FloatTensor<Self>,
+        weights: FloatTensor<Self>,
+        smallest: f32,
+    ) -> FloatTensor<Self>;
+}
+
+impl UnitDistanceOps for Flex {
+    fn kiln_unit_distance(
+        maps: FlexTensor,
+        others: FlexTensor,
+        weights: FlexTensor,
+        smallest: f32,
+    ) -> FlexTensor {
+        Inputs::new(maps, others, weights, smallest).distances()
+    }
+}
+
+#[derive(Clone, Debug)]
+struct Inputs {
+    maps: FlexTensor,
+    others: FlexTensor,
+    weights: FlexTensor,
+    smallest: f32,
+}
+
+impl Inputs {
+    fn new(maps: FlexTensor, others: FlexTensor, weights: FlexTensor, smallest: f32) -> Self {
+        Self {
+            maps: values(&maps),
+            others: values(&others),
+            weights: values(&weights),
+            smallest,
+        }
+    }
+
+    /// Numbers of one image.
+    fn image_len(&self) -> usize {
+        self.maps.shape().num_elements() / self.maps.shape()[0]
+    }
+
+    fn of<'a>(&'a self, maps: &'a [f32], others: &'a [f32]) -> unit_distance::Forward<'a> {
+        unit_distance::Forward {
+            maps,
+            others,
+            weights: numbers(&self.weights),
+            smallest: self.smallest,
+        }
+    }
+
+    fn distances(&self) -> FlexTensor {
+        let len = self.image_len();
+        let maps = numbers(&self.maps).par_chunks_exact(len);
+        let pairs = maps.zip(numbers(&self.others).par_chunks_exact(len));
+        let distances: Vec<f32> = pairs
+            .map(|(maps, others)| vectorized(self.of(maps, others)))
+            .collect();
+        let images = distances.len();
+        tensor(distances, Shape::new([images]))
+    }
+
+    /// The gradient with respect to `maps`, one of both.
+    fn gradient(&self, maps: &FlexTensor, others: &FlexTensor, upstream: &[f32]) -> FlexTensor {
+        let (len, shape) = (self.image_len(), maps.shape());
+        let mut gradient = scratch::array(shape.num_elements());
+        let pairs = numbers(maps)
+            .par_chunks_exact(len)
+            .zip(numbers(others).par_chunks_exact(len));
+        gradient
+            .par_chunks_exact_mut(len)
+            .zip(pairs)
+            .zip(upstream.par_iter())
+            .for_each(|((gradient, (maps, others)), &upstream)| {
+                vectorized(unit_distance::Backward {
+                    of: self.of(maps, others),
+                    upstream,
+                    gradient,
+                });
+            });
+        tensor(gradient, shape)
+    }
+}
+
+impl<C: CheckpointStrategy> UnitDistanceOps for Autodiff<Flex, C> {
+    fn kiln_unit_distance(
+        maps: FloatTensor<Self>,
+        others: FloatTensor<Self>,
+        weights: FloatTensor<Self>,
+        smallest: f32,
+    ) -> FloatTensor<Self> {
+        let (maps, maps_node) = maps.into_parts();
+        let (others, others_node) = others.into_parts();
+        let (weights, _) = weights.into_parts();
+        let inputs = Inputs::new(maps, others, weights, smallest);
+        let distances = inputs.distances();
+        let nodes = [maps_node, others_node];
+        match UnitDistanceGradient
+            .prepare::<C>(nodes)
+            .compute_bound()
+            .stateful()
+        {
+            OpsKind::Tracked(operation) => operation.finish(inputs, distances),
+            OpsKind::UnTracked(operation) => operation.finish(distances),
+        }
+    }
+}
+
+#[derive(Debug)]
+struct UnitDistanceGradient;
+
+impl Backward<Flex, 2> for UnitDistanceGradient {
+    type State = Inputs;
+
+    fn backward(
+        self,
+        operation: Ops<Inputs, 2>,
+        gradients: &mut Gradients,
+        _checkpointer: &mut Checkpointer,
+    ) {
+        let inputs = operation.state;
+        let upstream = values(&gradients.consume::<Flex>(&operation.node));
+        let [maps, others] = operation.parents;
+        for (node, own, other) in [
+            (maps, &inputs.maps, &inputs.others),
+            (others, &inputs.others, &inputs.maps),
+        ] {
+            if let Some(node) = node {
+                let gradient = inputs.gradient(own, other, numbers(&upstream));
+                gradients.register::<Flex>(node.id, gradient);
+            }
+        }
+    }
+}
