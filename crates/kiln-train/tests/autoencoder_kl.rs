@@ -5,9 +5,10 @@ mod common;
 use std::path::Path;
 
 use burn::tensor::Device;
-use common::{experiment, options, stage_1, stage_2, weights, with_kl};
+use common::{assert_close, experiment, in_pieces, options, stage_1, stage_2, weights, with_kl};
 use kiln_checkpoint::{FirstStage, LatentDiffusion, ModelSource};
 use kiln_models::AutoencoderConfig;
+use kiln_pipeline::Devices;
 use kiln_train::RunOptions;
 
 fn first_stage(run: &Path) -> FirstStage {
@@ -109,4 +110,31 @@ fn stage_2_learns_means_and_measures_their_scale() {
         sentence.contains("`autoencoder_kl.latent_channels = 3`"),
         "{sentence}"
     );
+}
+
+/// What is scaled and rotated together with the images is the sample.
+#[test]
+fn every_other_term_goes_with_it() {
+    let place = tempfile::tempdir().unwrap();
+    let tiny = |more: &[&str]| {
+        let terms = [
+            "stage_1.equivariance={}",
+            "stage_1.adversarial={weight=0.5,start=3,discriminator={channels=8,layers=1}}",
+            "stage_1.training.learning_rate=1e-4",
+            "stage_1.training.warmup_steps=0",
+        ];
+        with_kl(&[&terms, more].concat())
+    };
+    let whole = options(&place.path().join("whole"));
+    stage_1(&tiny(&[]), &whole).unwrap();
+    let pieces = options(&place.path().join("pieces"));
+    in_pieces(stage_1, &tiny(&[]), &pieces, &[3, 4, 9]);
+    assert!(weights(&whole.out) == weights(&pieces.out));
+
+    let two = RunOptions {
+        devices: Devices::parse("cpu:2").unwrap(),
+        ..options(&place.path().join("two"))
+    };
+    stage_1(&tiny(&["stage_1.training.batch_size=4"]), &two).unwrap();
+    assert_close(&weights(&whole.out), &weights(&two.out), "two devices");
 }
