@@ -16,11 +16,13 @@ mod perceptual;
 mod psnr;
 
 use std::fmt::Debug;
+use std::path::PathBuf;
 
 use burn::module::Module;
 use burn::tensor::{Device, Tensor};
 use kiln_data::Progress;
 use kiln_diffusion::Distance;
+use kiln_models::Discriminator;
 use kiln_models::bottleneck::vq::{BatchPosition, CODEBOOK, COMMITMENT, CodebookUpdate};
 use kiln_models::bottleneck::{Bottleneck, Passed};
 
@@ -74,6 +76,13 @@ pub(crate) struct ObjectiveState {
     balance: Option<Balance>,
 }
 
+impl ObjectiveState {
+    /// The discriminator, if there is one.
+    pub(crate) fn into_discriminator(self) -> Option<Discriminator> {
+        self.adversary.map(Adversary::into_discriminator)
+    }
+}
+
 /// The input of the objective for one device's images in one micro-batch.
 pub(crate) struct Reconstructed<'a> {
     /// `[batch, channels, height, width]` in [-1, 1].
@@ -107,13 +116,15 @@ impl Term for Distance {
 }
 
 impl Objective {
-    /// The objective of a training on images of `side` pixels. Its frozen networks are read on `device`, or downloaded.
+    /// The objective of a training on images of `side` pixels. Its frozen networks are read on `device`, or downloaded. The
+    /// discriminator begins with the weights in the file `discriminator`, if there is one.
     ///
     /// # Errors
     /// If a frozen network cannot be had, or cannot see the images.
     pub(crate) fn open(
         first_stage: &FirstStageConfig,
         side: usize,
+        discriminator: Option<PathBuf>,
         device: &Device,
         progress: &dyn Progress,
     ) -> Result<Self, TrainError> {
@@ -136,7 +147,8 @@ impl Objective {
         Ok(Self {
             of_images,
             of_bottleneck: vec![(COMMITMENT, *commitment)],
-            adversarial: (adversarial.as_ref()).map(|table| Adversarial::new(table, training)),
+            adversarial: (adversarial.as_ref())
+                .map(|table| Adversarial::new(table, training, discriminator)),
         })
     }
 
@@ -270,7 +282,7 @@ mod tests {
             let experiment = Experiment::parse(MNIST, "mnist.toml", &overrides).unwrap();
             let first_stage = experiment.first_stage.unwrap();
             let device = Device::flex();
-            let objective = Objective::open(&first_stage, 32, &device, &NoProgress).unwrap();
+            let objective = Objective::open(&first_stage, 32, None, &device, &NoProgress).unwrap();
             let session = Session::new(0, StopSignal::default());
             let plan = Plan::new(&first_stage.stage_1.training, 8, 1, 0);
             let bottleneck = Bottleneck::Vq(VectorQuantizer::new(3, 2, &device));
