@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use burn::tensor::Device;
-use kiln_checkpoint::{FirstStage, ModelSource};
+use kiln_checkpoint::{FirstStage, ModelSource, PERCEPTUAL_NETWORK};
 use kiln_data::{DataConfig, Datasets};
 use kiln_models::{Autoencoder, FeatureMaps, WeightsType, save_weights};
 
@@ -166,6 +166,7 @@ impl Stage for Stage1<'_> {
         let metrics = metrics(&objective, &network.bottleneck);
         let border = datasets.train.border();
         let (folder, session) = (folder.clone(), session.clone());
+        let seen_by = objective.seen_by.clone();
         let (place, beside) = (folder.model(), folder.discriminator());
         Ok(Prepared {
             title: "stage 1: VQ-VAE",
@@ -180,10 +181,10 @@ impl Stage for Stage1<'_> {
                     let facts = BTreeMap::new();
                     save_weights(&discriminator, &beside, WeightsType::F32, &facts)?;
                 }
-                let first_stage = FirstStage {
-                    network,
-                    metadata: metadata(self.experiment, datasets, steps, scene.earlier),
-                };
+                let mut metadata = metadata(self.experiment, datasets, steps, scene.earlier);
+                let seen_by = seen_by.map(|identity| (PERCEPTUAL_NETWORK.to_owned(), identity));
+                metadata.training.extend(seen_by);
+                let first_stage = FirstStage { network, metadata };
                 first_stage.save(&place, WeightsType::F32)?;
                 Ok(None)
             }),

@@ -67,6 +67,8 @@ pub(crate) struct Objective {
     /// The weights of the bottleneck's terms, by name.
     of_bottleneck: Vec<(&'static str, f64)>,
     adversarial: Option<Adversarial>,
+    /// The identity of the frozen network that sees the images, if there is one.
+    pub(crate) seen_by: Option<String>,
 }
 
 /// The parts of the objective that training changes. A checkpoint has them, a finished model has not.
@@ -138,14 +140,17 @@ impl Objective {
         } = &first_stage.stage_1;
         let mut of_images: Vec<(Box<dyn Term>, TermWeight)> =
             vec![(Box::new(*reconstruction), TermWeight::Fixed(1.0))];
+        let mut seen_by = None;
         if let Some(config) = perceptual {
             let channels = first_stage.vqvae.in_channels;
             let smallest = equivariance.map_or(side, |table| table.smallest_side(side));
             let term = Perceptual::open(config, channels, smallest, device, progress)?;
+            seen_by = Some(term.identity.clone());
             of_images.push((Box::new(term), config.weight));
         }
         Ok(Self {
             of_images,
+            seen_by,
             of_bottleneck: vec![(COMMITMENT, *commitment)],
             adversarial: (adversarial.as_ref())
                 .map(|table| Adversarial::new(table, training, discriminator)),
