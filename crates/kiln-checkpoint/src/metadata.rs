@@ -13,6 +13,8 @@ const VQVAE_HASH: &str = "kiln.vqvae_hash";
 const SAMPLING_STEPS: &str = "kiln.sampling_steps";
 const SAMPLING_COUNT: &str = "kiln.sampling_count";
 const TRAINING: &str = "kiln.training.";
+/// The fact of [`Metadata::training`] that identifies the network whose features a first stage was trained to keep.
+pub const PERCEPTUAL_NETWORK: &str = "perceptual_network";
 /// The largest number of images in a picture.
 const MAX_COUNT: usize = 4096;
 

@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use burn::tensor::Device;
-use kiln_checkpoint::{FirstStage, ModelSource};
+use kiln_checkpoint::{FirstStage, ModelSource, PERCEPTUAL_NETWORK};
 use kiln_models::FeatureMaps;
 use kiln_models::bottleneck::vq::{codes_in_use, perplexity};
 
@@ -69,6 +69,13 @@ impl Autoencoder {
     /// The model's origin, in words.
     pub fn name(&self) -> &str {
         &self.name
+    }
+
+    /// The identity of the network whose features the training kept, if the model says so: by it the reconstructions look better
+    /// than by others.
+    pub fn seen_by(&self) -> Option<&str> {
+        let facts = &self.model.metadata.training;
+        facts.get(PERCEPTUAL_NETWORK).map(String::as_str)
     }
 
     /// The side of the model's training images, with their padding.

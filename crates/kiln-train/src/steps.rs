@@ -55,7 +55,7 @@ pub fn vqvae_steps(
         .inner();
     let trainee = first_stage::trainee(
         first_stage,
-        Objective::open(first_stage, side, &device, &NoProgress)?,
+        Objective::open(first_stage, side, None, &device, &NoProgress)?,
         network,
         0,
         &Plan::new(&training, total_images, images.len(), experiment.seed),

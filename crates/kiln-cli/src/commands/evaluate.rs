@@ -289,6 +289,9 @@ impl Evaluate {
         let mut report = self.report(autoencoder.name(), &reference, held_out, &judge, vec![row]);
         if let Some(network) = &perceptual {
             report.judge += &format!("; {}", network.description());
+            if autoencoder.seen_by() == Some(&*network.identity()) {
+                report.judge += ", which the training has seen, so its distance flatters";
+            }
         }
         report.pictures = vec![("reconstructions.png", comparison(&originals, &images))];
         Ok(report)

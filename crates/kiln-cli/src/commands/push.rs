@@ -237,7 +237,11 @@ mod tests {
             "[stage_2.training]",
             "[stage_2.evaluation]\nfeatures = \"2048\"\nfeature_weights = \"/home/ada/w.pth\"\n\n[stage_2.training]",
         );
-        for text in [by_hand, measured] {
+        let compared = flowers.replace(
+            "[stage_1.training]",
+            "[stage_1.perceptual]\nweight = 1.0\nnetwork = \"classifier\"\nweights = \"/home/ada/c.safetensors\"\n\n[stage_1.training]",
+        );
+        for text in [by_hand, measured, compared] {
             assert!(text.contains("ada"));
             let shared = public(&text);
             assert!(!shared.contains("ada"), "{shared}");

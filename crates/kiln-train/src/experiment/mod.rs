@@ -145,13 +145,17 @@ impl Experiment {
     }
 
     /// This experiment for other users: without the paths of files on this machine, and without the list of overrides,
-    /// because its keys have their values. Another user must give the paths of the data and of the feature weights
+    /// because its keys have their values. Another user must give the paths of the data and of frozen networks' weights
     /// again.
     pub fn without_places(mut self) -> Self {
         self.overrides.clear();
         self.data.path = self.data.path.filter(|path| is_on_the_hub(path));
         if let Some(evaluation) = &mut self.stage_2.evaluation {
             evaluation.feature_weights = None;
+        }
+        let first_stage = self.first_stage.as_mut();
+        if let Some(perceptual) = first_stage.and_then(|stage| stage.stage_1.perceptual.as_mut()) {
+            perceptual.weights = None;
         }
         self
     }

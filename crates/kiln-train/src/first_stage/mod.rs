@@ -10,9 +10,9 @@ pub(crate) mod stage;
 
 use burn::module::Module;
 use burn::tensor::Tensor;
-use kiln_models::Autoencoder;
 use kiln_models::bottleneck::vq::{BatchPosition, CodebookConfig, CodebookTraining};
 use kiln_models::bottleneck::{Bottleneck, Passed};
+use kiln_models::{Autoencoder, Discriminator};
 use kiln_pipeline::pictures::{Images, columns_for, grid, save_png};
 
 use self::equivariance::Change;
@@ -108,11 +108,11 @@ pub(crate) fn trainee(
 }
 
 impl FirstStageNetworks {
-    /// The trained autoencoder.
-    pub(crate) fn into_trained(self) -> Autoencoder {
+    /// The trained autoencoder, and the discriminator that judged it, if there was one.
+    pub(crate) fn into_trained(self) -> (Autoencoder, Option<Discriminator>) {
         let mut network = self.vqvae.into_best();
         network.bottleneck = network.bottleneck.finished();
-        network
+        (network, self.objective.into_discriminator())
     }
 }
 

@@ -1,11 +1,12 @@
 //! Stage 1 from beginning to end.
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use burn::tensor::Device;
-use kiln_checkpoint::{FirstStage, ModelSource};
+use kiln_checkpoint::{FirstStage, ModelSource, PERCEPTUAL_NETWORK};
 use kiln_data::{DataConfig, Datasets};
-use kiln_models::{Autoencoder, AutoencoderConfig, FeatureMaps, WeightsType};
+use kiln_models::{Autoencoder, AutoencoderConfig, FeatureMaps, WeightsType, save_weights};
 
 use super::diagnosis::discriminator_warnings;
 use super::{FirstStageRecipe, ImageSource, Objective, metrics, trainee, with_kmeans_codes};
@@ -14,7 +15,7 @@ use crate::experiment::{Experiment, FirstStageConfig, TrainingConfig};
 use crate::learner::report::LOSS;
 use crate::run_folder::changed_keys::OF_STAGE_1;
 use crate::run_folder::facts::{metadata, steps_in};
-use crate::run_folder::{RunFolder, StageFolder};
+use crate::run_folder::{RunFolder, StageFolder, discriminator_beside};
 use crate::script::initial_weights;
 use crate::script::memory::Trained;
 use crate::script::options::RunOptions;
@@ -145,7 +146,10 @@ impl Stage for Stage1<'_> {
         let device = options.devices.first();
         let (seed, config) = (self.experiment.seed, &self.config);
         let side = self.experiment.data.size;
-        let objective = Objective::open(config, side, &device, scene.progress)?;
+        let begun_with = options.initial_weights.as_deref();
+        let discriminator = begun_with.and_then(discriminator_beside);
+        let progress = scene.progress;
+        let objective = Objective::open(config, side, discriminator, &device, progress)?;
         let network = match initial {
             Some(network) => network,
             None => {
@@ -163,7 +167,8 @@ impl Stage for Stage1<'_> {
         let metrics = metrics(&objective, &network.bottleneck);
         let border = datasets.train.border();
         let (folder, session) = (folder.clone(), session.clone());
-        let place = folder.model();
+        let seen_by = objective.seen_by.clone();
+        let (place, beside) = (folder.model(), folder.discriminator());
         Ok(Prepared {
             title: match config.network {
                 AutoencoderConfig::Vq(_) => "stage 1: VQ-VAE",
@@ -175,10 +180,15 @@ impl Stage for Stage1<'_> {
             best_by: LOSS,
             watch: discriminator_warnings,
             save: Box::new(move |networks, steps| {
-                let first_stage = FirstStage {
-                    network: networks.into_trained(),
-                    metadata: metadata(self.experiment, datasets, steps, scene.earlier),
-                };
+                let (network, discriminator) = networks.into_trained();
+                if let Some(discriminator) = discriminator {
+                    let facts = BTreeMap::new();
+                    save_weights(&discriminator, &beside, WeightsType::F32, &facts)?;
+                }
+                let mut metadata = metadata(self.experiment, datasets, steps, scene.earlier);
+                let seen_by = seen_by.map(|identity| (PERCEPTUAL_NETWORK.to_owned(), identity));
+                metadata.training.extend(seen_by);
+                let first_stage = FirstStage { network, metadata };
                 first_stage.save(&place, WeightsType::F32)?;
                 Ok(None)
             }),

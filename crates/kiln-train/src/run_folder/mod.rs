@@ -109,6 +109,15 @@ impl RunFolder {
     }
 }
 
+/// The file of [`StageFolder::discriminator`].
+const DISCRIMINATOR: &str = "discriminator.safetensors";
+
+/// The discriminator of the run in whose folder the first stage `model` is, if it is there.
+pub(crate) fn discriminator_beside(model: &Path) -> Option<PathBuf> {
+    let file = model.parent()?.join(DISCRIMINATOR);
+    file.is_file().then_some(file)
+}
+
 impl StageFolder {
     pub(crate) fn path(&self) -> &Path {
         &self.0
@@ -129,6 +138,12 @@ impl StageFolder {
     /// The trained network, for the beginning of stage 2.
     pub(crate) fn model(&self) -> PathBuf {
         self.0.join("model")
+    }
+
+    /// The weights of the discriminator that judged the trained network, if there was one: no model needs them, but a
+    /// training that begins with the network does.
+    pub(crate) fn discriminator(&self) -> PathBuf {
+        self.0.join(DISCRIMINATOR)
     }
 
     /// The model at the beginning of stage 2. Drawing from its checkpoints needs it.

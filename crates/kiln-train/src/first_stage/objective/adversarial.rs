@@ -1,9 +1,11 @@
 //! The adversarial terms, and the training of their discriminator.
 
+use std::path::PathBuf;
+
 use burn::module::Module;
 use burn::tensor::activation::relu;
 use burn::tensor::{Device, Tensor};
-use kiln_models::Discriminator;
+use kiln_models::{Discriminator, load_weights};
 
 use super::augmentation::Augmentation;
 use super::{Reconstructed, Term, Weighted};
@@ -47,6 +49,8 @@ pub(super) struct Adversarial {
     counts_from: usize,
     /// The steps over which its weight rises.
     ramp: usize,
+    /// The file of initial weights for the discriminator.
+    initial_weights: Option<PathBuf>,
 }
 
 /// The discriminator in training.
@@ -57,8 +61,18 @@ pub(crate) struct Adversary {
     scores: MovingMeans,
 }
 
+impl Adversary {
+    pub(super) fn into_discriminator(self) -> Discriminator {
+        self.discriminator.into_best()
+    }
+}
+
 impl Adversarial {
-    pub(super) fn new(config: &AdversarialConfig, stage_1: &TrainingConfig) -> Self {
+    pub(super) fn new(
+        config: &AdversarialConfig,
+        stage_1: &TrainingConfig,
+        initial_weights: Option<PathBuf>,
+    ) -> Self {
         let training = config.training(stage_1);
         let counts_from = config.start.of(stage_1.steps);
         Self {
@@ -67,11 +81,12 @@ impl Adversarial {
             counts_from,
             ramp: config.ramp.of(stage_1.steps),
             training,
+            initial_weights,
             config: config.clone(),
         }
     }
 
-    /// A discriminator that has learnt nothing.
+    /// A discriminator that has learnt nothing, or with its initial weights. If they are of another network, it warns.
     pub(super) fn adversary(
         &self,
         image_channels: usize,
@@ -79,7 +94,17 @@ impl Adversarial {
         session: &Session,
         device: &Device,
     ) -> Adversary {
-        let discriminator = (self.config.discriminator).init(image_channels, device, plan.seed());
+        let mut discriminator =
+            (self.config.discriminator).init(image_channels, device, plan.seed());
+        if let Some(path) = &self.initial_weights {
+            match load_weights(discriminator.clone(), path) {
+                Ok(trained) => discriminator = trained,
+                Err(problem) => tracing::warn!(
+                    "the discriminator begins with random weights, because those in {} do not fit it: {problem}",
+                    path.display()
+                ),
+            }
+        }
         Adversary {
             discriminator: Averaged::new(
                 discriminator,

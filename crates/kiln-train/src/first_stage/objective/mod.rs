@@ -16,11 +16,13 @@ mod perceptual;
 mod psnr;
 
 use std::fmt::Debug;
+use std::path::PathBuf;
 
 use burn::module::Module;
 use burn::tensor::{Device, Tensor};
 use kiln_data::Progress;
 use kiln_diffusion::Distance;
+use kiln_models::Discriminator;
 use kiln_models::bottleneck::kl::KL;
 use kiln_models::bottleneck::vq::{BatchPosition, CODEBOOK, COMMITMENT, CodebookUpdate};
 use kiln_models::bottleneck::{Bottleneck, Passed};
@@ -66,6 +68,8 @@ pub(crate) struct Objective {
     /// The weights of the bottleneck's terms, by name.
     of_bottleneck: Vec<(&'static str, f64)>,
     adversarial: Option<Adversarial>,
+    /// The identity of the frozen network that sees the images, if there is one.
+    pub(crate) seen_by: Option<String>,
 }
 
 /// The parts of the objective that training changes. A checkpoint has them, a finished model has not.
@@ -73,6 +77,13 @@ pub(crate) struct Objective {
 pub(crate) struct ObjectiveState {
     adversary: Option<Adversary>,
     balance: Option<Balance>,
+}
+
+impl ObjectiveState {
+    /// The discriminator, if there is one.
+    pub(crate) fn into_discriminator(self) -> Option<Discriminator> {
+        self.adversary.map(Adversary::into_discriminator)
+    }
 }
 
 /// The input of the objective for one device's images in one micro-batch.
@@ -108,13 +119,15 @@ impl Term for Distance {
 }
 
 impl Objective {
-    /// The objective of a training on images of `side` pixels. Its frozen networks are read on `device`, or downloaded.
+    /// The objective of a training on images of `side` pixels. Its frozen networks are read on `device`, or downloaded. The
+    /// discriminator begins with the weights in the file `discriminator`, if there is one.
     ///
     /// # Errors
     /// If a frozen network cannot be had, or cannot see the images.
     pub(crate) fn open(
         first_stage: &FirstStageConfig,
         side: usize,
+        discriminator: Option<PathBuf>,
         device: &Device,
         progress: &dyn Progress,
     ) -> Result<Self, TrainError> {
@@ -129,10 +142,12 @@ impl Objective {
         } = &first_stage.stage_1;
         let mut of_images: Vec<(Box<dyn Term>, TermWeight)> =
             vec![(Box::new(*reconstruction), TermWeight::Fixed(1.0))];
+        let mut seen_by = None;
         if let Some(config) = perceptual {
             let channels = first_stage.network.in_channels();
             let smallest = equivariance.map_or(side, |table| table.smallest_side(side));
             let term = Perceptual::open(config, channels, smallest, device, progress)?;
+            seen_by = Some(term.identity.clone());
             of_images.push((Box::new(term), config.weight));
         }
         // The divergence is a sum over an image, and the distance a mean over its values.
@@ -143,10 +158,12 @@ impl Objective {
         ];
         Ok(Self {
             of_images,
+            seen_by,
             of_bottleneck: (of_bottleneck.into_iter())
                 .filter_map(|(name, weight)| Some((name, weight?)))
                 .collect(),
-            adversarial: (adversarial.as_ref()).map(|table| Adversarial::new(table, training)),
+            adversarial: (adversarial.as_ref())
+                .map(|table| Adversarial::new(table, training, discriminator)),
         })
     }
 
@@ -282,7 +299,7 @@ mod tests {
             let experiment = Experiment::parse(MNIST, "mnist.toml", &overrides).unwrap();
             let first_stage = experiment.first_stage.unwrap();
             let device = Device::flex();
-            let objective = Objective::open(&first_stage, 32, &device, &NoProgress).unwrap();
+            let objective = Objective::open(&first_stage, 32, None, &device, &NoProgress).unwrap();
             let session = Session::new(0, StopSignal::default());
             let plan = Plan::new(&first_stage.stage_1.training, 8, 1, 0);
             let bottleneck = Bottleneck::Vq(VectorQuantizer::new(3, 2, &device));

@@ -11,7 +11,11 @@ use crate::learner::frozen::Frozen;
 
 /// The perceptual distance (Zhang et al. 2018), as in VQGAN (Esser et al. 2021).
 #[derive(Debug)]
-pub(super) struct Perceptual(Frozen<PerceptualNetwork>);
+pub(super) struct Perceptual {
+    network: Frozen<PerceptualNetwork>,
+    /// Of the network, in the trained model's metadata.
+    pub(super) identity: String,
+}
 
 impl Perceptual {
     /// Reads the network, or downloads it, for images with this many channels and sides of at least `side`.
@@ -28,7 +32,10 @@ impl Perceptual {
         let weights = config.weights.as_deref();
         let network = PerceptualNetwork::open(config.network, weights, device, progress)?;
         network.check(channels, side, side)?;
-        Ok(Self(Frozen::new(network)))
+        Ok(Self {
+            identity: network.identity(),
+            network: Frozen::new(network),
+        })
     }
 }
 
@@ -38,7 +45,7 @@ impl Term for Perceptual {
     }
 
     fn between(&self, images: &Tensor<4>, reconstructions: &Tensor<4>) -> Tensor<1> {
-        let network = self.0.on(&images.device());
+        let network = self.network.on(&images.device());
         network.distance(images.clone().without_autodiff(), reconstructions.clone())
     }
 }
