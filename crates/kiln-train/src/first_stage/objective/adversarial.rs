@@ -8,7 +8,7 @@ use burn::tensor::{Device, Tensor};
 use kiln_models::{Discriminator, load_weights};
 
 use super::augmentation::Augmentation;
-use super::{Reconstructed, Term, Weighted};
+use super::term::{Reconstructed, Term, Weighted};
 use crate::experiment::{AdversarialConfig, TermWeight, TrainingConfig};
 use crate::learner::moving_means::MovingMeans;
 use crate::learner::plan::Plan;

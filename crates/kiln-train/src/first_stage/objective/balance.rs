@@ -9,7 +9,7 @@
 use burn::module::Module;
 use burn::tensor::{Device, Tensor};
 
-use super::{Reconstructed, Weighted};
+use super::term::{Reconstructed, Weighted, sum};
 use crate::experiment::{Balanced, TermWeight};
 use crate::learner::moving_means::MovingMeans;
 use crate::learner::update::Update;
@@ -101,9 +101,9 @@ fn by_values(
         values.push((weight.term.name(), value.clone().without_autodiff()));
         let value = weighted(value, index, weight, balance);
         if weight.term.is_a_measure() {
-            loss = super::sum(loss, Some(value.clone().without_autodiff()));
+            loss = sum(loss, Some(value.clone().without_autodiff()));
         }
-        total = super::sum(total, Some(value));
+        total = sum(total, Some(value));
     }
     let nothing = || Tensor::zeros([1], &of.images.device());
     Combined {
@@ -130,7 +130,7 @@ fn by_gradients(terms: &[Weighted<'_>], balance: &Balance, of: &Reconstructed<'_
         lengths.push((of_term.clone()).map(|gradient| mean_length(gradient) * images as f64));
         if weight.term.is_a_measure() {
             let value = weighted(value, index, weight, Some(balance));
-            loss = super::sum(loss, Some(value));
+            loss = sum(loss, Some(value));
         }
         let Some(of_term) = of_term else { continue };
         let one = Tensor::ones([1], &of_term.device());

@@ -2,7 +2,8 @@
 //!
 //! | file | terms |
 //! | --- | --- |
-//! | here | the reconstruction's distance, and the terms of the bottleneck |
+//! | `term` | what a term is, and the reconstruction's distance |
+//! | here | the terms of the bottleneck, and the sum of all |
 //! | `perceptual` | the distance of features |
 //! | `adversarial` | the discriminator's judgement, and feature matching |
 //! | `balance` | none: the factors of terms with a balanced weight |
@@ -14,22 +15,22 @@ mod augmentation;
 mod balance;
 mod perceptual;
 mod psnr;
+mod term;
 
-use std::fmt::Debug;
 use std::path::PathBuf;
 
 use burn::module::Module;
 use burn::tensor::{Device, Tensor};
 use kiln_data::Progress;
-use kiln_diffusion::Distance;
 use kiln_models::Discriminator;
+use kiln_models::bottleneck::Bottleneck;
 use kiln_models::bottleneck::kl::KL;
-use kiln_models::bottleneck::vq::{BatchPosition, CODEBOOK, COMMITMENT, CodebookUpdate};
-use kiln_models::bottleneck::{Bottleneck, Passed};
+use kiln_models::bottleneck::vq::{CODEBOOK, COMMITMENT, CodebookUpdate};
 
 use self::adversarial::{Adversarial, Adversary};
 use self::balance::Balance;
 use self::perceptual::Perceptual;
+use self::term::{Term, Weighted};
 use crate::error::TrainError;
 use crate::experiment::{FirstStageConfig, Stage1Config, TermWeight};
 use crate::learner::plan::Plan;
@@ -38,27 +39,7 @@ use crate::learner::session::Session;
 use crate::learner::update::Update;
 
 pub(super) use self::psnr::psnr;
-
-/// A term that compares images with their reconstructions.
-trait Term: Debug + Send + Sync {
-    /// The name in the logs.
-    fn name(&self) -> &'static str;
-
-    /// Whether a smaller value means a better reconstruction, so that it is part of the loss that is logged.
-    fn is_a_measure(&self) -> bool {
-        true
-    }
-
-    /// The term, unweighted, `[1]`: a mean over the images. Both are `[batch, channels, height, width]`.
-    fn between(&self, images: &Tensor<4>, reconstructions: &Tensor<4>) -> Tensor<1>;
-}
-
-/// A term and the share of its weight that counts at this step, from 0 to 1.
-struct Weighted<'a> {
-    term: &'a dyn Term,
-    weight: TermWeight,
-    ramp: f64,
-}
+pub(super) use self::term::{Reconstructed, sum};
 
 /// The constant parts of the first stage's objective.
 #[derive(Debug)]
@@ -86,18 +67,6 @@ impl ObjectiveState {
     }
 }
 
-/// The input of the objective for one device's images in one micro-batch.
-pub(crate) struct Reconstructed<'a> {
-    /// `[batch, channels, height, width]` in [-1, 1].
-    pub(crate) images: &'a Tensor<4>,
-    /// In the same shape, with gradients for the autoencoder.
-    pub(crate) reconstructions: &'a Tensor<4>,
-    pub(crate) passed: &'a Passed,
-    pub(crate) step: usize,
-    /// `None` in a validation.
-    pub(crate) position: Option<BatchPosition>,
-}
-
 /// The objective's value and its terms: all `[1]`.
 pub(crate) struct Terms {
     /// Minimised by the networks, with their gradients.
@@ -106,16 +75,6 @@ pub(crate) struct Terms {
     pub(crate) carried: Option<Tensor<1>>,
     /// What is logged, unweighted except for the loss, which comes first.
     pub(crate) logged: Vec<(&'static str, Tensor<1>)>,
-}
-
-impl Term for Distance {
-    fn name(&self) -> &'static str {
-        "reconstruction"
-    }
-
-    fn between(&self, images: &Tensor<4>, reconstructions: &Tensor<4>) -> Tensor<1> {
-        Distance::between(*self, reconstructions.clone(), images.clone())
-    }
 }
 
 impl Objective {
@@ -265,14 +224,6 @@ impl Objective {
                 (state.adversary).map(|adversary| settings.updated(adversary, update));
         }
         state
-    }
-}
-
-/// The sum of what there is.
-pub(super) fn sum(a: Option<Tensor<1>>, b: Option<Tensor<1>>) -> Option<Tensor<1>> {
-    match (a, b) {
-        (Some(a), Some(b)) => Some(a + b),
-        (a, b) => a.or(b),
     }
 }
 

@@ -4,7 +4,7 @@ use burn::tensor::{Device, Tensor};
 use kiln_data::Progress;
 use kiln_eval::PerceptualNetwork;
 
-use super::Term;
+use super::term::Term;
 use crate::error::TrainError;
 use crate::experiment::PerceptualConfig;
 use crate::learner::frozen::Frozen;
