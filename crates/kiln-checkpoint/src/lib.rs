@@ -13,17 +13,17 @@
 //! Models from elsewhere may also have their weights in several files, in half precision or as pickles, whose code
 //! never runs. Models from diffusers' first months have U-Net and scheduler beside the index.
 //!
-//! [`LatentDiffusion`] is a whole model; [`FirstStage`] is an autoencoder alone, the result of stage 1. Both are read from a
+//! [`DiffusionModel`] is a whole model; [`FirstStage`] is an autoencoder alone, the result of stage 1. Both are read from a
 //! [`ModelSource`], a folder or files compiled into the program, and written to a folder that appears only when it is
 //! complete. Facts without a key in diffusers are [`Metadata`] in the headers of the weights.
 //!
 //! ```no_run
 //! use burn::tensor::Device;
-//! use kiln_checkpoint::{LatentDiffusion, ModelSource};
+//! use kiln_checkpoint::{DiffusionModel, ModelSource};
 //! use kiln_models::WeightsType;
 //!
 //! let source = ModelSource::Folder("runs/mnist/model".into());
-//! let model = LatentDiffusion::load(&source, &Device::flex())?;
+//! let model = DiffusionModel::load(&source, &Device::flex())?;
 //! println!("{:?}", model.metadata.training);
 //! model.save("smaller".as_ref(), WeightsType::F16)?;
 //! # Ok::<(), kiln_checkpoint::CheckpointError>(())
@@ -56,7 +56,7 @@ pub use folder::{Differences, NewFolder, check_outside_models, check_place, diff
 pub use guide::Guide;
 pub use index::ModelIndex;
 pub use metadata::{Metadata, PERCEPTUAL_NETWORK};
-pub use model::LatentDiffusion;
+pub use model::DiffusionModel;
 pub use pickle::RawTensor;
 pub use printable::printable;
 pub use source::ModelSource;

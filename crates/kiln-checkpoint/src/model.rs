@@ -21,7 +21,7 @@ const SAME_SCALE: f64 = 0.01;
 
 /// A trained diffusion model: everything that sampling needs.
 #[derive(Clone, Debug)]
-pub struct LatentDiffusion {
+pub struct DiffusionModel {
     /// The autoencoder whose latents are denoised. Without it the U-Net denoises the images themselves.
     pub first_stage: Option<FirstStage>,
     /// The denoising network.
@@ -34,7 +34,7 @@ pub struct LatentDiffusion {
     pub metadata: Metadata,
 }
 
-impl LatentDiffusion {
+impl DiffusionModel {
     /// Reads a model: a folder that kiln or diffusers wrote, or files compiled into the program.
     ///
     /// # Errors

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 
 use burn::tensor::{Device, Tensor, TensorData};
 use kiln_checkpoint::{
-    CheckpointError, ConvertOptions, Converted, FirstStage, LatentDiffusion, ModelSource, convert,
+    CheckpointError, ConvertOptions, Converted, DiffusionModel, FirstStage, ModelSource, convert,
 };
 use kiln_diffusion::ScheduleKind;
 use kiln_diffusion::schedule::BetaRange;
@@ -62,7 +62,7 @@ fn written(converted: &Converted) -> (TempDir, ModelSource) {
 fn a_latent_diffusion_model() {
     let converted = converted("latent-diffusion.ckpt", OPTIONS).unwrap();
     let (_around, source) = written(&converted);
-    let model = LatentDiffusion::load(&source, &Device::flex()).unwrap();
+    let model = DiffusionModel::load(&source, &Device::flex()).unwrap();
 
     let schedule = &model.scheduler.schedule;
     let range = BetaRange {

@@ -6,7 +6,7 @@ use std::path::Path;
 
 use burn::tensor::{Device, Tensor, TensorData};
 use kiln_checkpoint::{
-    CheckpointError, FirstStage, LatentDiffusion, Metadata, ModelSource, vqvae_hash,
+    CheckpointError, DiffusionModel, FirstStage, Metadata, ModelSource, vqvae_hash,
 };
 use kiln_diffusion::sampler::{Sampler, Variance};
 use kiln_diffusion::{Guidance, Prediction, ScheduleConfig, SchedulerConfig};
@@ -62,8 +62,8 @@ fn metadata(dataset: &str) -> Metadata {
     }
 }
 
-fn latent_model() -> LatentDiffusion {
-    LatentDiffusion {
+fn latent_model() -> DiffusionModel {
+    DiffusionModel {
         first_stage: Some(FirstStage {
             network: vqvae(1),
             metadata: metadata("of the VQ-VAE"),
@@ -88,8 +88,8 @@ fn saved() -> (TempDir, ModelSource) {
     (around, ModelSource::Folder(folder))
 }
 
-fn load(source: &ModelSource) -> Result<LatentDiffusion, CheckpointError> {
-    LatentDiffusion::load(source, &Device::flex())
+fn load(source: &ModelSource) -> Result<DiffusionModel, CheckpointError> {
+    DiffusionModel::load(source, &Device::flex())
 }
 
 /// The error of a model that must not load, as the user reads it.
@@ -247,7 +247,7 @@ fn a_model_in_pixel_space_has_no_vqvae() {
     ];
     for (sampler, pipeline) in samplers {
         let folder = around.path().join(pipeline);
-        let model = LatentDiffusion {
+        let model = DiffusionModel {
             first_stage: None,
             unet: unet(1, 3),
             guide: None,
@@ -280,8 +280,8 @@ fn a_model_in_pixel_space_has_no_vqvae() {
 }
 
 /// The latent model with a worse version of it.
-fn guided() -> LatentDiffusion {
-    let worse = LatentDiffusion {
+fn guided() -> DiffusionModel {
+    let worse = DiffusionModel {
         unet: unet(4, 7),
         metadata: metadata("of the guide"),
         ..latent_model()
@@ -330,11 +330,11 @@ fn a_guide_of_another_model_is_refused() {
         num_class_embeds: Some(3),
         ..unet(4, 7).config().clone()
     };
-    let of = |config: UNet2dConfig| LatentDiffusion {
+    let of = |config: UNet2dConfig| DiffusionModel {
         unet: config.init(&Device::flex(), 7).expect("a U-Net"),
         ..model()
     };
-    let scheduler = |schedule: ScheduleConfig, prediction| LatentDiffusion {
+    let scheduler = |schedule: ScheduleConfig, prediction| DiffusionModel {
         scheduler: SchedulerConfig {
             schedule,
             prediction,
@@ -346,7 +346,7 @@ fn a_guide_of_another_model_is_refused() {
         num_train_timesteps: 50,
         ..ScheduleConfig::default()
     };
-    let of_latents = |network| LatentDiffusion {
+    let of_latents = |network| DiffusionModel {
         first_stage: Some(FirstStage {
             network,
             metadata: Metadata::default(),
@@ -734,7 +734,7 @@ fn a_huge_config_is_not_read() {
 }
 
 /// Saves a model of classes with other facts in its header.
-fn with_facts(edit: impl Fn(&mut LatentDiffusion)) -> Result<LatentDiffusion, String> {
+fn with_facts(edit: impl Fn(&mut DiffusionModel)) -> Result<DiffusionModel, String> {
     let mut model = latent_model();
     model.first_stage = None;
     edit(&mut model);
@@ -747,7 +747,7 @@ fn with_facts(edit: impl Fn(&mut LatentDiffusion)) -> Result<LatentDiffusion, St
 #[test]
 fn facts_that_contradict_the_networks_are_refused() {
     let side =
-        |model: &LatentDiffusion| model.unet.config().sample_size.unwrap().height_and_width()[0];
+        |model: &DiffusionModel| model.unet.config().sample_size.unwrap().height_and_width()[0];
     assert!(with_facts(|model| model.metadata.border = side(model) / 2 - 1).is_ok());
     for border in [0, 1, usize::MAX / 4] {
         let refused = with_facts(|model| model.metadata.border = side(model) / 2 + border);

@@ -7,7 +7,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use burn::tensor::Device;
-use kiln_checkpoint::{Differences, LatentDiffusion, ModelSource, check_place, differences};
+use kiln_checkpoint::{Differences, DiffusionModel, ModelSource, check_place, differences};
 use kiln_models::WeightsType;
 use tempfile::TempDir;
 
@@ -16,7 +16,7 @@ const LIST: &str = ".kiln-files";
 /// A folder with a model in `model`, like after a training.
 struct Scene {
     around: TempDir,
-    model: LatentDiffusion,
+    model: DiffusionModel,
 }
 
 impl Scene {
@@ -209,7 +209,7 @@ fn a_detour_through_the_folder_itself_does_not_hide_it() {
     for detour in ["model/../model", "model/unet/../../model", "model/."] {
         scene.save(detour).unwrap();
         let source = ModelSource::Folder(scene.path("model"));
-        LatentDiffusion::load(&source, &Device::flex()).unwrap();
+        DiffusionModel::load(&source, &Device::flex()).unwrap();
         assert_eq!(fs::read_dir(scene.around.path()).unwrap().count(), 1);
     }
     scene.save("absent/../other").unwrap();

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 
 use burn::module::Module;
 use burn::tensor::{Device, Tensor, TensorData};
-use kiln_checkpoint::{LatentDiffusion, ModelSource};
+use kiln_checkpoint::{DiffusionModel, ModelSource};
 use kiln_diffusion::sampler::Sampler;
 use kiln_diffusion::{Level, NetworkDenoiser, Schedule, SchedulerConfig, levels};
 use kiln_models::{UNet2dConfig, VqVaeConfig};
@@ -49,8 +49,8 @@ fn fetched(model: &str) -> ModelSource {
     ModelSource::Memory { name, files }
 }
 
-fn load(source: &ModelSource) -> LatentDiffusion {
-    LatentDiffusion::load(source, &Device::flex()).unwrap_or_else(|error| panic!("{error}"))
+fn load(source: &ModelSource) -> DiffusionModel {
+    DiffusionModel::load(source, &Device::flex()).unwrap_or_else(|error| panic!("{error}"))
 }
 
 /// A tensor of `expected.safetensors`.
@@ -65,7 +65,7 @@ fn expected(model: &str, name: &str) -> Tensor<4> {
 }
 
 /// The model's images from the noise by DDIM, as in diffusers.
-fn draw(model: &LatentDiffusion, noise: Tensor<4>) -> Tensor<4> {
+fn draw(model: &DiffusionModel, noise: Tensor<4>) -> Tensor<4> {
     let SchedulerConfig {
         schedule,
         prediction,

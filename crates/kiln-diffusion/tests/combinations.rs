@@ -4,7 +4,7 @@
 mod samplers;
 
 use burn::tensor::{Device, Tensor, TensorData};
-use kiln_diffusion::sampler::{Progress, Sampler};
+use kiln_diffusion::sampler::{Sampler, StepTaken};
 use kiln_diffusion::schedule::ListedBetas;
 use kiln_diffusion::{
     Clip, FinalLevel, Level, LevelOptions, NetworkDenoiser, Prediction, Schedule, ScheduleConfig,
@@ -99,7 +99,7 @@ impl Walk<'_> {
         let samplers = samplers();
         for &sampler in &samplers {
             let start = levels[0].rates.add_noise(images(1), images(0));
-            let mut check = |progress: Progress<'_>| {
+            let mut check = |progress: StepTaken<'_>| {
                 let largest = progress.z.clone().abs().max().into_scalar::<f32>();
                 // NaN fails this, too.
                 assert!(largest <= limit(sampler), "{self:?} {sampler:?}: {largest}");

@@ -3,13 +3,13 @@
 //!
 //! ```no_run
 //! use burn::tensor::Device;
-//! use kiln_checkpoint::{LatentDiffusion, ModelSource};
+//! use kiln_checkpoint::{DiffusionModel, ModelSource};
 //! use kiln_data::NoProgress;
 //! use kiln_hub::{HubSettings, Wanted, pull};
 //!
 //! let name = "CompVis/ldm-celebahq-256".parse()?;
 //! let pulled = pull(&name, Wanted::Model, &HubSettings::from_environment(), &NoProgress)?;
-//! let model = LatentDiffusion::load(&ModelSource::Folder(pulled.folder), &Device::flex())?;
+//! let model = DiffusionModel::load(&ModelSource::Folder(pulled.folder), &Device::flex())?;
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 //!

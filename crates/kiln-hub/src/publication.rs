@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use burn::tensor::Device;
 use kiln_checkpoint::layout::GUIDE;
 use kiln_checkpoint::{
-    CheckpointError, FirstStage, Guide, LatentDiffusion, ModelSource, NewFolder, check_place,
+    CheckpointError, DiffusionModel, FirstStage, Guide, ModelSource, NewFolder, check_place,
 };
 use kiln_data::{ImageFile, open_regular};
 use kiln_diffusion::Prediction;
@@ -169,7 +169,7 @@ fn describe(source: &ModelSource) -> Result<(Class, Vec<Part>), CheckpointError>
             .map_or(Ok(config.class()), |_| Err(OWN_QUANTIZER));
         return Ok((class, vec![describe_first_stage(first_stage)]));
     }
-    let model = LatentDiffusion::load(source, &device)?;
+    let model = DiffusionModel::load(source, &device)?;
     let scheduler = &model.scheduler;
     let first_stage = model.first_stage.as_ref();
     let own_quantizer = first_stage.and_then(|stage| stage.network.config().own_quantizer());

@@ -7,7 +7,7 @@ use std::fs;
 use std::path::PathBuf;
 
 use burn::tensor::Device;
-use kiln_checkpoint::{LatentDiffusion, ModelSource};
+use kiln_checkpoint::{DiffusionModel, ModelSource};
 use kiln_diffusion::Prediction;
 use kiln_hub::{Publication, publish};
 use kiln_models::{TimeEmbeddingType, UNet2dConfig, WeightsType};
@@ -16,7 +16,7 @@ use victim::model;
 
 /// The page of a valid model with another U-Net, published with `publication`.
 fn page(config: impl Fn(&mut UNet2dConfig), publication: &Publication) -> Result<String, String> {
-    let change = |model: &mut LatentDiffusion| {
+    let change = |model: &mut DiffusionModel| {
         let mut changed = model.unet.config().clone();
         config(&mut changed);
         model.unet = changed.init(&Device::flex(), 0).unwrap();
@@ -26,12 +26,12 @@ fn page(config: impl Fn(&mut UNet2dConfig), publication: &Publication) -> Result
 
 /// The page of a valid model with a `change`, published with `publication`.
 fn page_of(
-    change: impl Fn(&mut LatentDiffusion),
+    change: impl Fn(&mut DiffusionModel),
     publication: &Publication,
 ) -> Result<String, String> {
     let folder = model();
     let source = ModelSource::Folder(folder.path().to_owned());
-    let mut model = LatentDiffusion::load(&source, &Device::flex()).unwrap();
+    let mut model = DiffusionModel::load(&source, &Device::flex()).unwrap();
     change(&mut model);
     let around = tempfile::tempdir().unwrap();
     let (saved, published) = (around.path().join("model"), around.path().join("published"));
@@ -76,7 +76,7 @@ fn python_is_shown_for_what_diffusers_loads_alone() {
         assert!(ours.contains("diffusers does not load it"), "{ours}");
         assert!(ours.contains("kiln sample --model ada/tiny"), "{ours}");
     }
-    let flow = |model: &mut LatentDiffusion| model.scheduler.prediction = Prediction::Flow;
+    let flow = |model: &mut DiffusionModel| model.scheduler.prediction = Prediction::Flow;
     let flow = page_of(flow, &Publication::default()).unwrap();
     assert!(flow.contains("no prediction type `flow`"), "{flow}");
     assert!(!flow.contains("from_pretrained"), "{flow}");

@@ -6,7 +6,7 @@ mod tiny;
 use std::path::Path;
 
 use burn::tensor::{Device, Tensor};
-use kiln_checkpoint::LatentDiffusion;
+use kiln_checkpoint::DiffusionModel;
 use kiln_diffusion::{Denoised, Denoiser, Guidance, sampler::InpaintOptions};
 use kiln_pipeline::pictures::Images;
 use kiln_pipeline::{Error, Interpolation, Moment, Pipeline, SampleOptions, Wanted};
@@ -318,7 +318,7 @@ fn shapes() -> Pipeline {
 
 #[test]
 fn a_class_has_as_many_images_whichever_others_are_asked_for() {
-    let with_count = |mut model: LatentDiffusion, count| {
+    let with_count = |mut model: DiffusionModel, count| {
         model.metadata.sampling_count = count;
         Pipeline::from_model("tiny".to_owned(), model, &Device::flex()).unwrap()
     };

@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use crate::experiment::config_error::ConfigError;
+use crate::experiment::experiment_error::ExperimentError;
 
 /// Why a training failed.
 #[derive(Debug, thiserror::Error)]
@@ -10,7 +10,7 @@ use crate::experiment::config_error::ConfigError;
 pub enum TrainError {
     /// The experiment's description cannot work.
     #[error(transparent)]
-    Config(#[from] ConfigError),
+    Config(#[from] ExperimentError),
     /// The data could not be read.
     #[error(transparent)]
     Data(#[from] kiln_data::DataError),

@@ -22,7 +22,7 @@ use crate::experiment::{Experiment, TrainingConfig};
 use crate::first_stage::{self, ImageTensors, Objective};
 use crate::learner::learning_rate::WarmupCosine;
 use crate::learner::plan::Plan;
-use crate::learner::report::Report;
+use crate::learner::report::StepReport;
 use crate::learner::session::{Session, StopSignal};
 use crate::learner::update::optimizer;
 use crate::run_folder::RunFolder;
@@ -164,7 +164,7 @@ fn steps<M, B>(
     batch: B,
 ) -> impl FnMut() -> Result<f64, TrainError> + use<M, B>
 where
-    M: TrainStep<Output = Report> + LearnerModel,
+    M: TrainStep<Output = StepReport> + LearnerModel,
     B: Fn(usize, usize) -> <M as TrainStep>::Input,
 {
     let mut learner = Learner::new(trainee, optimizer(&session), WarmupCosine::new(training));
@@ -172,7 +172,7 @@ where
     let mut step = 0;
     move || {
         let batches = (0..devices.len()).map(|device| batch(step, device));
-        let outputs: Vec<TrainOutput<Report>> = match &workers {
+        let outputs: Vec<TrainOutput<StepReport>> = match &workers {
             None => batches.map(|batch| learner.train_step(batch)).collect(),
             Some(workers) => {
                 let mut loaders: Vec<_> = batches.map(OneBatch::boxed).collect();

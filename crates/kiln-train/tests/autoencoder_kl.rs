@@ -6,7 +6,7 @@ use std::path::Path;
 
 use burn::tensor::Device;
 use common::{assert_close, experiment, in_pieces, options, stage_1, stage_2, weights, with_kl};
-use kiln_checkpoint::{FirstStage, LatentDiffusion, ModelSource};
+use kiln_checkpoint::{DiffusionModel, FirstStage, ModelSource};
 use kiln_models::AutoencoderConfig;
 use kiln_pipeline::Devices;
 use kiln_train::RunOptions;
@@ -71,7 +71,7 @@ fn stage_2_learns_means_and_measures_their_scale() {
     let alone = first_stage(&run.out);
     assert_eq!(alone.measured_scaling_factor(), None);
     let folder = ModelSource::Folder(run.out.join("model"));
-    let model = LatentDiffusion::load(&folder, &Device::flex()).unwrap();
+    let model = DiffusionModel::load(&folder, &Device::flex()).unwrap();
     let whole = model.first_stage.unwrap();
     assert_eq!(alone.hash(), whole.hash());
     let AutoencoderConfig::Kl(config) = whole.network.config() else {

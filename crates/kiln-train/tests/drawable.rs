@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 use burn::tensor::Device;
 use common::{experiment, in_pixel_space, options, pixels, stage_1, stage_2, weights};
-use kiln_checkpoint::{LatentDiffusion, ModelSource};
+use kiln_checkpoint::{DiffusionModel, ModelSource};
 use kiln_train::{Experiment, RunOptions, RunRecord, StopSignal, load_model};
 
 fn checkpoint(run: &Path, step: usize) -> PathBuf {
@@ -14,7 +14,7 @@ fn checkpoint(run: &Path, step: usize) -> PathBuf {
 }
 
 /// The model of a checkpoint, written to the folder of the finished one.
-fn drawn_from(checkpoint: &Path, to: &Path) -> LatentDiffusion {
+fn drawn_from(checkpoint: &Path, to: &Path) -> DiffusionModel {
     let model = load_model(checkpoint, &Device::flex()).unwrap();
     model.save(&to.join("model"), Default::default()).unwrap();
     model
@@ -41,7 +41,7 @@ fn the_last_checkpoint_is_the_finished_model() {
         let model = drawn_from(&last, copy.path());
         assert_eq!(weights(copy.path()), weights(place.path()));
         let finished = ModelSource::Folder(RunRecord::finished_model(place.path()).unwrap());
-        let finished = LatentDiffusion::load(&finished, &Device::flex()).unwrap();
+        let finished = DiffusionModel::load(&finished, &Device::flex()).unwrap();
         assert_eq!(model.metadata, finished.metadata);
         assert_eq!(finished.metadata.sampling_count, Some(24));
         assert_eq!(finished.metadata.sampling_steps, Some(2));

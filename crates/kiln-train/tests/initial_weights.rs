@@ -8,7 +8,7 @@ use common::{
     Train, assert_close, experiment, in_pixel_space, options, pixels, stage_1, stage_2, weights,
     with_kl,
 };
-use kiln_checkpoint::{FirstStage, LatentDiffusion, ModelSource};
+use kiln_checkpoint::{DiffusionModel, FirstStage, ModelSource};
 use kiln_train::{Experiment, RunOptions};
 
 /// With these overrides the U-Net's steps make no visible change. The seed differs, so that newly drawn weights would
@@ -54,7 +54,7 @@ fn both_stages_begin_where_the_model_ended() {
 
     let device = burn::tensor::Device::flex();
     let stage = FirstStage::load(&ModelSource::Folder(after.join("vqvae/model")), &device);
-    let model = LatentDiffusion::load(&ModelSource::Folder(after.join("model")), &device);
+    let model = DiffusionModel::load(&ModelSource::Folder(after.join("model")), &device);
     for metadata in [stage.unwrap().metadata, model.unwrap().metadata] {
         let fact = |name: &str| metadata.training[name].clone();
         assert_eq!(
@@ -89,7 +89,7 @@ fn without_a_first_stage_of_its_own_a_run_takes_the_models() {
     stage_2(&experiment(&[]), &further(after.clone(), &model)).unwrap();
     let hash = |run: &Path| {
         let model = ModelSource::Folder(run.join("model"));
-        let model = LatentDiffusion::load(&model, &burn::tensor::Device::flex());
+        let model = DiffusionModel::load(&model, &burn::tensor::Device::flex());
         model.unwrap().metadata.vqvae_hash
     };
     assert_eq!(hash(&before), hash(&after));
@@ -150,7 +150,7 @@ fn the_keys_that_change_no_weights_are_the_experiments() {
     let device = burn::tensor::Device::flex();
     for run in [after, nowhere] {
         let folder = ModelSource::Folder(run.join("model"));
-        let model = LatentDiffusion::load(&folder, &device).unwrap();
+        let model = DiffusionModel::load(&folder, &device).unwrap();
         let unet = model.unet.config();
         let size = unet.sample_size.unwrap().height_and_width();
         assert_eq!((size, unet.dropout), ([16, 16], 0.0));

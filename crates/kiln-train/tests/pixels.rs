@@ -7,12 +7,12 @@ use std::path::Path;
 use burn::tensor::{Device, Int, Tensor};
 use common::{column, in_pixel_space, options, pixels};
 use image::{GrayImage, Luma};
-use kiln_checkpoint::{LatentDiffusion, ModelSource};
+use kiln_checkpoint::{DiffusionModel, ModelSource};
 use kiln_diffusion::{Clip, Schedule, noise};
 
-fn model(run: &Path) -> LatentDiffusion {
+fn model(run: &Path) -> DiffusionModel {
     let folder = ModelSource::Folder(run.join("model"));
-    LatentDiffusion::load(&folder, &Device::flex()).unwrap()
+    DiffusionModel::load(&folder, &Device::flex()).unwrap()
 }
 
 #[test]
@@ -64,7 +64,7 @@ fn dark_and_bright(folder: &Path) {
 }
 
 /// The model's error at nearly pure noise if it gets `labels`. The images are one white and one black.
-fn error(model: &LatentDiffusion, labels: [i64; 2]) -> f32 {
+fn error(model: &DiffusionModel, labels: [i64; 2]) -> f32 {
     let device = Device::flex();
     let schedule = Schedule::new(model.scheduler.schedule.clone()).unwrap();
     let z0 = Tensor::<4>::ones([2, 1, 8, 8], &device)

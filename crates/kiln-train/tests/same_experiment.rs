@@ -5,7 +5,7 @@ mod common;
 use std::path::Path;
 
 use common::{PIXELS, experiment, in_pixel_space, options, pixels, stage_1, stage_2, weights};
-use kiln_checkpoint::{LatentDiffusion, ModelSource};
+use kiln_checkpoint::{DiffusionModel, ModelSource};
 use kiln_data::{Datasets, ImageDataset, ImageShape};
 use kiln_train::{Experiment, RunOptions, StopSignal, TrainError};
 
@@ -330,7 +330,7 @@ fn the_model_says_how_many_steps_it_has_learnt_for() {
     std::fs::remove_dir_all(&first.out).unwrap();
     in_pixel_space(&pixels(&["stage_2.training.steps=12"]), &rest).unwrap();
     let source = ModelSource::Folder(second.out.join("model"));
-    let model = LatentDiffusion::load(&source, &burn::tensor::Device::flex()).unwrap();
+    let model = DiffusionModel::load(&source, &burn::tensor::Device::flex()).unwrap();
     let facts = &model.metadata.training;
     assert_eq!(
         (&facts["steps"][..], &facts["earlier_steps"][..]),

@@ -8,7 +8,7 @@ use std::path::PathBuf;
 
 use anyhow::Context;
 use burn::tensor::Device;
-use kiln_checkpoint::{LatentDiffusion, ModelSource};
+use kiln_checkpoint::{DiffusionModel, ModelSource};
 use kiln_models::WeightsType;
 
 fn main() -> anyhow::Result<()> {
@@ -17,7 +17,7 @@ fn main() -> anyhow::Result<()> {
         .next()
         .context("name a model's folder and the folder to write")?;
     let folder = arguments.next().context("name the folder to write")?;
-    LatentDiffusion::load(&ModelSource::Folder(model), &Device::flex())?
+    DiffusionModel::load(&ModelSource::Folder(model), &Device::flex())?
         .save(&folder, WeightsType::F16)?;
     println!("wrote {}", folder.display());
     Ok(())

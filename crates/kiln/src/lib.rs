@@ -64,7 +64,7 @@
 #![recursion_limit = "256"]
 
 pub use burn;
-pub use kiln_checkpoint::{LatentDiffusion, ModelSource};
+pub use kiln_checkpoint::{DiffusionModel, ModelSource};
 pub use kiln_data::{Datasets, ImageDataset, ImageShape, NoProgress, Progress};
 pub use kiln_diffusion as diffusion;
 pub use kiln_diffusion::sampler::{InpaintOptions, Sampler};

@@ -2,7 +2,7 @@
 
 use burn::tensor::Device;
 use kiln::Pipeline;
-use kiln_checkpoint::{FirstStage, LatentDiffusion, Metadata};
+use kiln_checkpoint::{DiffusionModel, FirstStage, Metadata};
 use kiln_models::WeightsType;
 use kiln_train::Experiment;
 
@@ -56,7 +56,7 @@ fn model(experiment: &Experiment) -> Pipeline {
         metadata: Metadata::default(),
     });
     let classes = experiment.unet.num_class_embeds.unwrap_or_default();
-    let model = LatentDiffusion {
+    let model = DiffusionModel {
         first_stage,
         unet: experiment.unet.init(&device, 0).unwrap(),
         guide: None,

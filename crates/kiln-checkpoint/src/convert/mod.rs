@@ -30,7 +30,7 @@ use crate::foreign::{is_safetensors, is_weights};
 use crate::pickle::read_pickle;
 use crate::source::{open_file, start};
 use crate::weights::LARGEST_HEADER;
-use crate::{CheckpointError, FirstStage, LatentDiffusion, Metadata, ModelSource};
+use crate::{CheckpointError, DiffusionModel, FirstStage, Metadata, ModelSource};
 use tensors::Tensors;
 
 /// Facts about the networks that a checkpoint does not contain.
@@ -60,7 +60,7 @@ impl Default for ConvertOptions {
 )]
 pub enum Converted {
     /// U-Net, autoencoder and schedule.
-    Model(LatentDiffusion),
+    Model(DiffusionModel),
     /// An autoencoder alone.
     FirstStage(FirstStage),
 }
@@ -69,7 +69,7 @@ impl Converted {
     /// Writes a folder in the diffusers layout.
     ///
     /// # Errors
-    /// Those of [`LatentDiffusion::save`] and [`FirstStage::save`].
+    /// Those of [`DiffusionModel::save`] and [`FirstStage::save`].
     pub fn save(&self, folder: &Path, weights_type: WeightsType) -> Result<(), CheckpointError> {
         match self {
             Self::Model(model) => model.save(folder, weights_type),
@@ -118,7 +118,7 @@ pub fn convert(
                 .as_ref()
                 .map_or(1, |stage| stage.network.config().downscale_factor());
             let sample_size = options.image_size / downscale;
-            Ok(Converted::Model(LatentDiffusion {
+            Ok(Converted::Model(DiffusionModel {
                 unet: read_unet(tensors, options, sample_size, &file, device)?,
                 guide: None,
                 first_stage,

@@ -6,7 +6,7 @@ use std::fs;
 use std::path::Path;
 
 use burn::tensor::Device;
-use kiln_checkpoint::{LatentDiffusion, Metadata, ModelSource};
+use kiln_checkpoint::{DiffusionModel, Metadata, ModelSource};
 use kiln_diffusion::SchedulerConfig;
 use kiln_models::{UNet2dConfig, WeightsType};
 use tempfile::TempDir;
@@ -31,7 +31,7 @@ pub fn model() -> TempDir {
         "norm_num_groups": 2, "layers_per_block": 1, "down_block_types": ["DownBlock2D", "DownBlock2D"],
         "up_block_types": ["UpBlock2D", "UpBlock2D"]}"#;
     let config = UNet2dConfig::from_json(json).unwrap();
-    let model = LatentDiffusion {
+    let model = DiffusionModel {
         first_stage: None,
         unet: config.init(&Device::flex(), 0).unwrap(),
         guide: None,
@@ -43,9 +43,9 @@ pub fn model() -> TempDir {
 }
 
 /// Loads the model in a folder.
-pub fn load(folder: &Path) -> Result<LatentDiffusion, String> {
+pub fn load(folder: &Path) -> Result<DiffusionModel, String> {
     let source = ModelSource::Folder(folder.to_owned());
-    LatentDiffusion::load(&source, &Device::flex()).map_err(|error| error.to_string())
+    DiffusionModel::load(&source, &Device::flex()).map_err(|error| error.to_string())
 }
 
 /// A valid model in which one file is replaced again and again.
@@ -65,7 +65,7 @@ impl Victim {
     }
 
     /// Loads the model with these contents of the file.
-    pub fn load_with(&self, contents: &[u8]) -> Result<LatentDiffusion, String> {
+    pub fn load_with(&self, contents: &[u8]) -> Result<DiffusionModel, String> {
         fs::write(self.folder.path().join(self.file), contents).unwrap();
         load(self.folder.path())
     }

@@ -7,7 +7,7 @@ use burn::tensor::{Device, Tensor};
 use clap::ValueEnum;
 use kiln::pictures::Images;
 use kiln::{Devices, Pipeline, SampleOptions};
-use kiln_checkpoint::{FirstStage, LatentDiffusion, Metadata};
+use kiln_checkpoint::{DiffusionModel, FirstStage, Metadata};
 use kiln_diffusion::noise::{self, ImageNoise};
 use kiln_kernels::{Precision, with_precision};
 use kiln_models::{SampleSize, UNet2dConfig};
@@ -153,7 +153,7 @@ fn pipeline(experiment: &Experiment, device: &Device) -> anyhow::Result<Pipeline
     };
     let first_stage = experiment.first_stage.as_ref();
     let network = first_stage.map(|stage| stage.network.init(device, experiment.seed));
-    let model = LatentDiffusion {
+    let model = DiffusionModel {
         first_stage: network.transpose()?.map(|network| FirstStage {
             network,
             metadata: Metadata::default(),

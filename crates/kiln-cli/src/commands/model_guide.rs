@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use burn::tensor::Device;
 use clap::Args;
-use kiln_checkpoint::{Guide, LatentDiffusion};
+use kiln_checkpoint::{DiffusionModel, Guide};
 use kiln_diffusion::Guidance;
 use kiln_models::WeightsType;
 use kiln_train::{check_destination, load_model};
@@ -67,7 +67,7 @@ impl ModelGuide {
     pub fn run(self) -> anyhow::Result<()> {
         check_destination(&self.to, &self.model, &[&self.by])?;
         let device = Device::flex();
-        let load = |place| -> anyhow::Result<LatentDiffusion> {
+        let load = |place| -> anyhow::Result<DiffusionModel> {
             Ok(load_model(&self.hub.model(place)?, &device)?)
         };
         let guidance = Guidance::new(self.guidance, self.guidance_interval)?;

@@ -12,7 +12,7 @@ use kiln::Devices;
 use kiln_data::Progress;
 use kiln_kernels::Precision;
 use kiln_train::{
-    ConfigError, Experiment, Ranks, RunOptions, TrainError, TrainingReport, overrides_of_run,
+    Experiment, ExperimentError, Ranks, RunOptions, TrainError, TrainingReport, overrides_of_run,
 };
 
 use super::drawing::{COMPUTING, MODEL};
@@ -105,7 +105,7 @@ impl From<Strategy> for kiln_train::Strategy {
 /// A training of kiln-train for experiments of type `E`.
 type Train<E> = fn(&E, &RunOptions, &dyn Progress) -> Result<TrainingReport, TrainError>;
 /// Reads such an experiment, with some of its keys overridden.
-type Load<E> = fn(&Path, &[String]) -> Result<E, ConfigError>;
+type Load<E> = fn(&Path, &[String]) -> Result<E, ExperimentError>;
 
 impl TrainingArguments {
     /// Trains one of the stages of an [`Experiment`].

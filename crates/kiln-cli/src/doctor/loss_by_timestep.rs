@@ -11,7 +11,7 @@
 //! velocity.
 
 use burn::tensor::{Int, Tensor};
-use kiln_checkpoint::LatentDiffusion;
+use kiln_checkpoint::DiffusionModel;
 use kiln_diffusion::{Rates, Schedule, noise::ImageNoise};
 
 use super::finding::{Finding, Findings};
@@ -87,7 +87,7 @@ impl Band {
 }
 
 /// The network's errors on `z0` `[images, channels, height, width]`, scaled, over ten bands of timesteps.
-fn measure(model: &LatentDiffusion, z0: Tensor<4>) -> Result<Vec<Band>, String> {
+fn measure(model: &DiffusionModel, z0: Tensor<4>) -> Result<Vec<Band>, String> {
     let config = model.unet.config();
     let [images, channels, height, width] = z0.dims();
     if config.class_embed_type.is_some() {
@@ -140,7 +140,7 @@ fn chance(rates: Rates, deviation: f64) -> f64 {
 
 /// The mean squared error of the network's noise for each image, mixed with noise of `seed`.
 fn noise_errors(
-    model: &LatentDiffusion,
+    model: &DiffusionModel,
     schedule: &Schedule,
     z0: Tensor<4>,
     timesteps: &[f64],

@@ -6,7 +6,7 @@ use anyhow::bail;
 use burn::tensor::{Device, Tensor};
 use kiln::Autoencoder;
 use kiln::pictures::Images;
-use kiln_checkpoint::{CheckpointError, FirstStage, LatentDiffusion, ModelSource};
+use kiln_checkpoint::{CheckpointError, DiffusionModel, FirstStage, ModelSource};
 use kiln_diffusion::SchedulerConfig;
 use kiln_models::WeightsError;
 use kiln_train::{ClassifierRecord, FolderKind, RunRecord, StageRecord, load_model};
@@ -27,7 +27,7 @@ pub struct Patient {
     pub(super) name: String,
     pub(super) device: Device,
     /// The whole model, without a first stage in pixel space.
-    pub(super) model: Option<LatentDiffusion>,
+    pub(super) model: Option<DiffusionModel>,
     /// Whether a classifier is all there is, trained to its end.
     pub(super) is_classifier: bool,
     /// The VQ-VAE if there is no whole model.
@@ -196,13 +196,13 @@ impl Patient {
         if let ModelSource::Folder(folder) = source {
             self.folder = Some(folder.clone());
         }
-        match LatentDiffusion::load(source, &self.device) {
+        match DiffusionModel::load(source, &self.device) {
             Ok(model) => self.take_model(model),
             Err(error) => self.damage.push(damage_of_model(&error)),
         }
     }
 
-    fn take_model(&mut self, model: LatentDiffusion) {
+    fn take_model(&mut self, model: DiffusionModel) {
         self.scheduler = Some(model.scheduler.clone());
         self.model = Some(model);
     }

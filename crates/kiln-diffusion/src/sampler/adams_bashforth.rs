@@ -2,8 +2,8 @@
 
 use burn::tensor::Tensor;
 
-use super::progress::Progress;
 use super::slope::{estimate, straight};
+use super::step_taken::StepTaken;
 use crate::{Denoised, Denoiser, DiffusionError, Level};
 
 /// Adams-Bashforth methods on the noise, of order 1 (DDIM with `eta` = 0) to 5.
@@ -25,7 +25,7 @@ pub fn adams_bashforth(
     noise: Tensor<4>,
     levels: &[Level],
     order: usize,
-    observe: &mut dyn FnMut(Progress<'_>),
+    observe: &mut dyn FnMut(StepTaken<'_>),
 ) -> Result<Tensor<4>, DiffusionError> {
     check(order)?;
     let steps = levels.len().saturating_sub(1);
@@ -42,7 +42,7 @@ pub fn adams_bashforth(
         };
         earlier.insert(0, noise);
         earlier.truncate(order - 1);
-        observe(Progress {
+        observe(StepTaken {
             step,
             steps,
             z: &z,

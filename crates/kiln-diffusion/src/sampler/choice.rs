@@ -14,8 +14,8 @@ use super::eta;
 use super::euler::euler;
 use super::heun::heun;
 use super::pndm::pndm;
-use super::progress::Progress;
 use super::second_order::{self, second_order};
+use super::step_taken::StepTaken;
 use super::unipc::unipc;
 use crate::no_settings::no_settings;
 use crate::{Denoiser, DiffusionError, Level, Schedule};
@@ -207,7 +207,7 @@ impl Sampler {
         levels: &[Level],
         schedule: &Schedule,
         fresh_noise: &mut dyn FnMut(usize) -> Tensor<4>,
-        observe: &mut dyn FnMut(Progress<'_>),
+        observe: &mut dyn FnMut(StepTaken<'_>),
     ) -> Result<Tensor<4>, DiffusionError> {
         match self {
             Sampler::Ddim { eta, variance } => {

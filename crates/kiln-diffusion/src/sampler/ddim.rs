@@ -4,7 +4,7 @@ use burn::tensor::Tensor;
 
 use super::ddpm::Variance;
 use super::eta;
-use super::progress::Progress;
+use super::step_taken::StepTaken;
 use crate::{Denoised, Denoiser, DiffusionError, Level};
 
 /// Denoising diffusion implicit models (Song, Meng and Ermon 2020, eq. 12 and 16).
@@ -30,7 +30,7 @@ pub fn ddim(
     eta: f64,
     variance: Variance,
     fresh_noise: &mut dyn FnMut(usize) -> Tensor<4>,
-    observe: &mut dyn FnMut(Progress<'_>),
+    observe: &mut dyn FnMut(StepTaken<'_>),
 ) -> Result<Tensor<4>, DiffusionError> {
     eta::check(eta)?;
     let steps = levels.len().saturating_sub(1);
@@ -53,7 +53,7 @@ pub fn ddim(
             };
             z = z + fresh_noise(step) * added;
         }
-        observe(Progress {
+        observe(StepTaken {
             step,
             steps,
             z: &z,

@@ -3,7 +3,7 @@
 use burn::tensor::Tensor;
 use serde::{Deserialize, Serialize};
 
-use super::progress::Progress;
+use super::step_taken::StepTaken;
 use crate::{Denoised, Denoiser, Level, Rates};
 
 /// How much noise a DDPM step adds: the two extremes (Ho et al. 2020, section 3.2).
@@ -39,7 +39,7 @@ pub fn ddpm(
     levels: &[Level],
     variance: Variance,
     fresh_noise: &mut dyn FnMut(usize) -> Tensor<4>,
-    observe: &mut dyn FnMut(Progress<'_>),
+    observe: &mut dyn FnMut(StepTaken<'_>),
 ) -> Tensor<4> {
     let steps = levels.len().saturating_sub(1);
     let mut z = noise;
@@ -54,7 +54,7 @@ pub fn ddpm(
         if step < steps {
             z = z + fresh_noise(step) * step_variance(level.rates, next.rates, variance).sqrt();
         }
-        observe(Progress {
+        observe(StepTaken {
             step,
             steps,
             z: &z,

@@ -3,7 +3,7 @@
 use burn::tensor::Tensor;
 
 use super::eta;
-use super::progress::Progress;
+use super::step_taken::StepTaken;
 use crate::{Denoiser, DiffusionError, Level};
 
 /// DPM-Solver++(2M) (Lu et al. 2022, "DPM-Solver++: Fast Solver for Guided Sampling of Diffusion
@@ -28,7 +28,7 @@ pub fn dpm_solver(
     levels: &[Level],
     eta: f64,
     fresh_noise: &mut dyn FnMut(usize) -> Tensor<4>,
-    observe: &mut dyn FnMut(Progress<'_>),
+    observe: &mut dyn FnMut(StepTaken<'_>),
 ) -> Result<Tensor<4>, DiffusionError> {
     eta::check(eta)?;
     let steps = levels.len().saturating_sub(1);
@@ -55,7 +55,7 @@ pub fn dpm_solver(
             z = z + fresh_noise(step) * s;
         }
         before = Some((z0.clone(), h));
-        observe(Progress {
+        observe(StepTaken {
             step,
             steps,
             z: &z,

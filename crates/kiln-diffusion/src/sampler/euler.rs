@@ -3,8 +3,8 @@
 use burn::tensor::Tensor;
 
 use super::churn::Churn;
-use super::progress::Progress;
 use super::slope::estimate;
+use super::step_taken::StepTaken;
 use crate::{Denoised, Denoiser, DiffusionError, Level, Schedule};
 
 /// Euler's method with churn (Karras et al. 2022, algorithm 2 without lines 6 to 8).
@@ -28,7 +28,7 @@ pub fn euler(
     schedule: &Schedule,
     churn: Churn,
     fresh_noise: &mut dyn FnMut(usize) -> Tensor<4>,
-    observe: &mut dyn FnMut(Progress<'_>),
+    observe: &mut dyn FnMut(StepTaken<'_>),
 ) -> Result<Tensor<4>, DiffusionError> {
     churn.validate()?;
     let steps = levels.len().saturating_sub(1);
@@ -38,7 +38,7 @@ pub fn euler(
         (z, level) = churn.begin(z, *level_before, steps, schedule, || fresh_noise(step));
         let Denoised { z0, noise } = estimate(denoiser, &z, level);
         z = next.rates.add_noise(z0.clone(), noise);
-        observe(Progress {
+        observe(StepTaken {
             step,
             steps,
             z: &z,

@@ -3,8 +3,8 @@
 use burn::tensor::Tensor;
 
 use super::churn::Churn;
-use super::progress::Progress;
 use super::slope::estimate;
+use super::step_taken::StepTaken;
 use super::turn::heuns_step;
 use crate::{Denoiser, DiffusionError, Level, Schedule};
 
@@ -35,7 +35,7 @@ pub fn heun(
     schedule: &Schedule,
     churn: Churn,
     fresh_noise: &mut dyn FnMut(usize) -> Tensor<4>,
-    observe: &mut dyn FnMut(Progress<'_>),
+    observe: &mut dyn FnMut(StepTaken<'_>),
 ) -> Result<Tensor<4>, DiffusionError> {
     churn.validate()?;
     let steps = levels.len().saturating_sub(1);
@@ -50,7 +50,7 @@ pub fn heun(
             z_next = heuns_step(z, z_next, &here, there, [level.rates, next.rates]);
         }
         z = z_next;
-        observe(Progress {
+        observe(StepTaken {
             step,
             steps,
             z: &z,

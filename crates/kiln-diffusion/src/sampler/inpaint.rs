@@ -4,7 +4,7 @@ use burn::tensor::{Bool, Tensor};
 
 use super::ddim::ddim;
 use super::ddpm::Variance;
-use super::progress::Progress;
+use super::step_taken::StepTaken;
 use crate::{Denoiser, DiffusionError, Level};
 
 /// The part of an image that inpainting keeps.
@@ -68,7 +68,7 @@ pub fn inpaint(
     known: &Known,
     options: InpaintOptions,
     fresh_noise: &mut dyn FnMut(usize) -> Tensor<4>,
-    observe: &mut dyn FnMut(Progress<'_>),
+    observe: &mut dyn FnMut(StepTaken<'_>),
 ) -> Result<Tensor<4>, DiffusionError> {
     let mut draws = 0;
     let mut fresh_noise = || {
@@ -106,7 +106,7 @@ pub fn inpaint(
             let noise = next.rates.noise.powi(2) - (level.rates.noise * signal).powi(2);
             z * signal + fresh_noise() * noise.max(0.0).sqrt()
         };
-        observe(Progress {
+        observe(StepTaken {
             step,
             steps,
             z: &z,

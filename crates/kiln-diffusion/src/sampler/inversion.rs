@@ -2,7 +2,7 @@
 
 use burn::tensor::Tensor;
 
-use super::progress::Progress;
+use super::step_taken::StepTaken;
 use crate::{Denoiser, Level};
 
 /// Encodes `images` into the noise from which [`ddim`](super::ddim()) with `eta` = 0 draws them, on the same `levels`
@@ -29,7 +29,7 @@ pub fn invert(
     images: Tensor<4>,
     levels: &[Level],
     refinements: usize,
-    observe: &mut dyn FnMut(Progress<'_>),
+    observe: &mut dyn FnMut(StepTaken<'_>),
 ) -> Tensor<4> {
     let steps = levels.len().saturating_sub(1);
     let mut z = images;
@@ -47,7 +47,7 @@ pub fn invert(
             denoised = denoiser.denoise(guess, *noisier);
         }
         z = z * of_z + denoised.noise * of_noise;
-        observe(Progress {
+        observe(StepTaken {
             step,
             steps,
             z: &z,

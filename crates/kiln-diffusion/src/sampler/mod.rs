@@ -35,9 +35,9 @@ mod heun;
 mod inpaint;
 mod inversion;
 mod pndm;
-mod progress;
 mod second_order;
 mod slope;
+mod step_taken;
 mod turn;
 mod unipc;
 
@@ -52,6 +52,6 @@ pub use heun::heun;
 pub use inpaint::{InpaintOptions, Known, inpaint, visits};
 pub use inversion::invert;
 pub use pndm::pndm;
-pub use progress::Progress;
 pub use second_order::second_order;
+pub use step_taken::StepTaken;
 pub use unipc::unipc;

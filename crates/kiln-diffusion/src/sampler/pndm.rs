@@ -3,8 +3,8 @@
 use burn::tensor::Tensor;
 
 use super::adams_bashforth::mean_over_step;
-use super::progress::Progress;
 use super::slope::{estimate, straight};
+use super::step_taken::StepTaken;
 use super::turn::heuns_step;
 use crate::{Denoiser, Level};
 
@@ -20,7 +20,7 @@ pub fn pndm(
     denoiser: &dyn Denoiser,
     noise: Tensor<4>,
     levels: &[Level],
-    observe: &mut dyn FnMut(Progress<'_>),
+    observe: &mut dyn FnMut(StepTaken<'_>),
 ) -> Tensor<4> {
     let steps = levels.len().saturating_sub(1);
     let mut z = noise;
@@ -39,7 +39,7 @@ pub fn pndm(
         z = z_next;
         earlier.insert(0, here.noise);
         earlier.truncate(3);
-        observe(Progress {
+        observe(StepTaken {
             step,
             steps,
             z: &z,

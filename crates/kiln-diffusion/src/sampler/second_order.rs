@@ -2,8 +2,8 @@
 
 use burn::tensor::Tensor;
 
-use super::progress::Progress;
 use super::slope::estimate;
+use super::step_taken::StepTaken;
 use super::turn::{part_of_the_way, turn};
 use crate::{Denoiser, DiffusionError, Level, Schedule};
 
@@ -29,7 +29,7 @@ pub fn second_order(
     levels: &[Level],
     schedule: &Schedule,
     alpha: f64,
-    observe: &mut dyn FnMut(Progress<'_>),
+    observe: &mut dyn FnMut(StepTaken<'_>),
 ) -> Result<Tensor<4>, DiffusionError> {
     check(alpha)?;
     let steps = levels.len().saturating_sub(1);
@@ -49,7 +49,7 @@ pub fn second_order(
             z_next = turn(z_next, &here, &there, rates);
         }
         z = z_next;
-        observe(Progress {
+        observe(StepTaken {
             step,
             steps,
             z: &z,

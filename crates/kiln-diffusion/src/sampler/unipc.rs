@@ -2,7 +2,7 @@
 
 use burn::tensor::Tensor;
 
-use super::progress::Progress;
+use super::step_taken::StepTaken;
 use crate::{Denoiser, Level, Rates};
 
 /// UniPC of order 2 (Zhao et al. 2023, "UniPC: A Unified Predictor-Corrector Framework for Fast
@@ -23,7 +23,7 @@ pub fn unipc(
     denoiser: &dyn Denoiser,
     noise: Tensor<4>,
     levels: &[Level],
-    observe: &mut dyn FnMut(Progress<'_>),
+    observe: &mut dyn FnMut(StepTaken<'_>),
 ) -> Tensor<4> {
     let steps = levels.len().saturating_sub(1);
     let mut z = noise;
@@ -49,7 +49,7 @@ pub fn unipc(
         };
         z = taken.predicted();
         before = Some(taken);
-        observe(Progress {
+        observe(StepTaken {
             step,
             steps,
             z: &z,

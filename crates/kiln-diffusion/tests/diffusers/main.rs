@@ -12,7 +12,7 @@ use std::collections::HashMap;
 use std::path::PathBuf;
 
 use burn::tensor::{Device, Tensor, TensorData};
-use kiln_diffusion::sampler::{Progress, Sampler, Variance};
+use kiln_diffusion::sampler::{Sampler, StepTaken, Variance};
 use kiln_diffusion::schedule::BetaRange;
 use kiln_diffusion::{
     Clip, FinalLevel, Level, LevelOptions, NetworkDenoiser, Prediction, Rates, Schedule,
@@ -256,7 +256,7 @@ fn every_step_matches() {
                 Prediction::Noise => rounding / from.rates.signal,
                 _ => 0.0,
             };
-            let mut compare = |progress: Progress<'_>| {
+            let mut compare = |progress: StepTaken<'_>| {
                 if progress.step == 1 {
                     let z = relative_error(progress.z, &walk.z[index + 1]);
                     let z0 = relative_error(progress.z0, &walk.z0[index]);
@@ -304,7 +304,7 @@ fn every_walk_matches() {
             );
             continue;
         }
-        let mut compare = |progress: Progress<'_>| {
+        let mut compare = |progress: StepTaken<'_>| {
             let error = relative_error(progress.z, &walk.z[progress.step]);
             let worst = if progress.steps < 100 {
                 &mut worst

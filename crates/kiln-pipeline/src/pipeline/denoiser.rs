@@ -1,7 +1,7 @@
 //! The network as a denoiser, with labels and guidance.
 
 use burn::tensor::{Int, Tensor, TensorData};
-use kiln_checkpoint::LatentDiffusion;
+use kiln_checkpoint::DiffusionModel;
 use kiln_diffusion::{Denoiser, Guidance, Level, NetworkDenoiser};
 use kiln_kernels::with_precision;
 use kiln_models::UNet2d;
@@ -60,7 +60,7 @@ impl Pipeline {
                 unet.forward_at(zt, level.timestep, noise_power, labels)
             })
         };
-        let LatentDiffusion { unet, guide, .. } = &self.model;
+        let DiffusionModel { unet, guide, .. } = &self.model;
         let conditions = self.labels(classes, options.guidance)?;
         let guided = move |zt: Tensor<4>, level: Level| {
             let labels = || conditions.as_ref().map(|(labels, _)| labels.clone());

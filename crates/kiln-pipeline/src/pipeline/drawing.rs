@@ -6,9 +6,9 @@
 
 use burn::module::Module;
 use burn::tensor::Tensor;
-use kiln_checkpoint::LatentDiffusion;
+use kiln_checkpoint::DiffusionModel;
 use kiln_diffusion::noise::ImageNoise;
-use kiln_diffusion::sampler::Progress;
+use kiln_diffusion::sampler::StepTaken;
 use kiln_diffusion::{Denoiser, DiffusionError, Level};
 use kiln_kernels::with_precision;
 use kiln_models::FeatureMaps;
@@ -101,7 +101,7 @@ impl Pipeline {
             &dyn Denoiser,
             Tensor<4>,
             &ImageNoise,
-            &mut dyn FnMut(Progress<'_>),
+            &mut dyn FnMut(StepTaken<'_>),
         ) -> Result<Tensor<4>, DiffusionError>,
         mut eyes: Eyes<'_>,
         mut take: impl FnMut(Images) -> Result<(), Error>,
@@ -146,7 +146,7 @@ impl Pipeline {
         let walk = |denoiser: &dyn Denoiser,
                     start: Tensor<4>,
                     noise: &ImageNoise,
-                    observe: &mut dyn FnMut(Progress<'_>)| {
+                    observe: &mut dyn FnMut(StepTaken<'_>)| {
             let fresh_noise = &mut |step| noise.draw(step);
             sampler.sample(
                 denoiser,
@@ -182,7 +182,7 @@ impl Pipeline {
 
     /// Refuses to denoise this many images together if they do not fit into memory.
     pub(super) fn check_batch(&self, images: usize, options: &SampleOptions) -> Result<(), Error> {
-        let LatentDiffusion { unet, guide, .. } = &self.model;
+        let DiffusionModel { unet, guide, .. } = &self.model;
         let [_, height, width] = self.latent_shape;
         let maps = FeatureMaps::of_unet(unet.config(), [height, width]).drawing;
         // Without a guide, the network gets each image with its class and without it.

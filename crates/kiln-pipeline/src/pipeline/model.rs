@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use burn::tensor::Device;
-use kiln_checkpoint::{Guide, LatentDiffusion, ModelSource};
+use kiln_checkpoint::{DiffusionModel, Guide, ModelSource};
 use kiln_diffusion::{Guidance, Schedule};
 use kiln_kernels::Precision;
 
@@ -14,7 +14,7 @@ use crate::Error;
 /// A trained diffusion model on a device, ready to sample.
 pub struct Pipeline {
     name: String,
-    pub(super) model: LatentDiffusion,
+    pub(super) model: DiffusionModel,
     pub(super) schedule: Schedule,
     pub(super) classes: Option<Classes>,
     /// The shape of the latents: `[channels, height, width]`.
@@ -36,7 +36,7 @@ impl Pipeline {
     /// # Errors
     /// The errors of [`Self::load`].
     pub fn from_source(source: &ModelSource, device: &Device) -> Result<Self, Error> {
-        let model = LatentDiffusion::load(source, device)?;
+        let model = DiffusionModel::load(source, device)?;
         Self::from_model(source.place(), model, device)
     }
 
@@ -44,11 +44,7 @@ impl Pipeline {
     ///
     /// # Errors
     /// [`Error::ClassEmbedding`] and [`Error::NoSampleSize`] if the model cannot draw.
-    pub fn from_model(
-        name: String,
-        model: LatentDiffusion,
-        device: &Device,
-    ) -> Result<Self, Error> {
+    pub fn from_model(name: String, model: DiffusionModel, device: &Device) -> Result<Self, Error> {
         let config = model.unet.config();
         let [height, width] = config
             .sample_size
@@ -69,7 +65,7 @@ impl Pipeline {
     ///
     /// # Errors
     /// [`Error::Model`] for a guide with other latents, classes, schedule or prediction.
-    pub fn guided_by(self, worse: LatentDiffusion) -> Result<Self, Error> {
+    pub fn guided_by(self, worse: DiffusionModel) -> Result<Self, Error> {
         let guidance = Guidance::new(Guide::USUAL_SCALE, [0.0, 1.0])?;
         Ok(Self {
             model: self.model.guided_by(worse, guidance)?,

@@ -1,7 +1,7 @@
 //! The optional observer of a drawing's steps.
 
 use burn::tensor::Tensor;
-use kiln_diffusion::sampler::Progress;
+use kiln_diffusion::sampler::StepTaken;
 
 use super::finite::Watch;
 use super::options::SampleOptions;
@@ -83,7 +83,7 @@ impl Eyes<'_> {
     /// and the watch's error has priority.
     pub(super) fn follow<W>(
         &mut self,
-        walk: impl FnOnce(&Watch, &mut dyn FnMut(Progress<'_>)) -> Result<W, Error>,
+        walk: impl FnOnce(&Watch, &mut dyn FnMut(StepTaken<'_>)) -> Result<W, Error>,
     ) -> Result<W, Error> {
         let watch = Watch::default();
         let mut seen = Ok(());

@@ -2,7 +2,7 @@
 
 use burn::tensor::Tensor;
 use kiln_diffusion::noise::ImageNoise;
-use kiln_diffusion::sampler::{InpaintOptions, Known, Progress, inpaint};
+use kiln_diffusion::sampler::{InpaintOptions, Known, StepTaken, inpaint};
 use kiln_diffusion::{Denoiser, Level, last_part, levels};
 use kiln_kernels::with_precision;
 
@@ -128,7 +128,7 @@ impl Pipeline {
             |denoiser: &dyn Denoiser,
              start: Tensor<4>,
              _: &ImageNoise,
-             _: &mut dyn FnMut(Progress<'_>)| Ok(sampler(denoiser, start, &levels));
+             _: &mut dyn FnMut(StepTaken<'_>)| Ok(sampler(denoiser, start, &levels));
         let begin = |noise: &ImageNoise| noise.draw(0);
         self.gathered(self.order(options)?, |order, take| {
             self.draw(order, begin, walk, Eyes::closed(), take)
@@ -207,7 +207,7 @@ impl Pipeline {
         let walk = |denoiser: &dyn Denoiser,
                     start: Tensor<4>,
                     noise: &ImageNoise,
-                    observe: &mut dyn FnMut(Progress<'_>)| {
+                    observe: &mut dyn FnMut(StepTaken<'_>)| {
             let fresh_noise = &mut |draw| noise.draw(draw);
             inpaint(
                 denoiser,

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use burn::tensor::Device;
-use kiln_checkpoint::{FirstStage, LatentDiffusion, Metadata};
+use kiln_checkpoint::{DiffusionModel, FirstStage, Metadata};
 use kiln_diffusion::{ScheduleConfig, SchedulerConfig};
 use kiln_models::{
     DecoderBlockType, DownBlockType, EncoderBlockType, SampleSize, UNet2dConfig, UpBlockType,
@@ -19,26 +19,26 @@ pub const CODES: usize = 16;
 pub const CLASSES: [&str; 3] = ["circle", "square", "star"];
 
 /// Random weights, the same every time.
-pub fn model() -> LatentDiffusion {
+pub fn model() -> DiffusionModel {
     with_classes(&[])
 }
 
 /// The same model with classes, and a null class after them.
-pub fn conditional() -> LatentDiffusion {
+pub fn conditional() -> DiffusionModel {
     with_classes(&CLASSES)
 }
 
 /// A worse version of [`model`]: other weights for the same latents.
-pub fn worse() -> LatentDiffusion {
+pub fn worse() -> DiffusionModel {
     let model = model();
     let unet = model.unet.config().init(&Device::flex(), 5);
-    LatentDiffusion {
+    DiffusionModel {
         unet: unet.expect("a U-Net"),
         ..model
     }
 }
 
-fn with_classes(names: &[&str]) -> LatentDiffusion {
+fn with_classes(names: &[&str]) -> DiffusionModel {
     let device = Device::flex();
     let vqvae = VqVaeConfig {
         in_channels: 1,
@@ -68,7 +68,7 @@ fn with_classes(names: &[&str]) -> LatentDiffusion {
         ..UNet2dConfig::default()
     };
     let training = BTreeMap::from([("dataset".to_owned(), "nothing".to_owned())]);
-    LatentDiffusion {
+    DiffusionModel {
         first_stage: Some(FirstStage {
             network: vqvae.init(&device, 1).expect("a VQ-VAE"),
             metadata: Metadata {

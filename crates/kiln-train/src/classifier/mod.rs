@@ -22,7 +22,7 @@ use crate::learner::images::tensor;
 use crate::learner::loader::{BatchSource, Batches, Shares};
 use crate::learner::plan::Plan;
 use crate::learner::recipe::{Losses, Recipe, Trainee};
-use crate::learner::report::{LOSS, MetricKind, Reading, Report};
+use crate::learner::report::{LOSS, MetricKind, Reading, StepReport};
 use crate::learner::session::Session;
 use crate::learner::update::{Averaged, Update};
 
@@ -109,14 +109,14 @@ impl<C: Classifier> Recipe for ClassifierRecipe<C> {
         networks
     }
 
-    fn validate(&self, networks: &ClassifierNetworks<C>, batch: LabelledImages) -> Report {
+    fn validate(&self, networks: &ClassifierNetworks<C>, batch: LabelledImages) -> StepReport {
         loss(networks.classifier.best(), &batch).1
     }
 }
 
 /// The mean of `-ln softmax(logits)[label]`, `[1]`, and its report, which also has the percentage of images whose
 /// largest logit is the label's.
-fn loss(classifier: &impl Classifier, batch: &LabelledImages) -> (Tensor<1>, Report) {
+fn loss(classifier: &impl Classifier, batch: &LabelledImages) -> (Tensor<1>, StepReport) {
     let logits = classifier.logits(batch.images.clone());
     let right = logits.clone().argmax(1).equal(batch.labels.clone());
     let accuracy = right.float().without_autodiff().mean() * 100.0;
@@ -124,7 +124,7 @@ fn loss(classifier: &impl Classifier, batch: &LabelledImages) -> (Tensor<1>, Rep
     let loss = log_probabilities.mean().neg();
     let scalars = vec![(LOSS, loss.clone()), (ACCURACY.name, accuracy)];
     let [images, ..] = batch.images.dims();
-    (loss, Report::new(batch.step, images, scalars, None))
+    (loss, StepReport::new(batch.step, images, scalars, None))
 }
 
 /// The images of both splits. The training images are distorted.

@@ -8,7 +8,7 @@ use burn::tensor::{Device, Int, Tensor, TensorData};
 use kiln_data::{Datasets, ImageDataset};
 use kiln_diffusion::noise;
 
-use crate::experiment::{ConfigError, Experiment};
+use crate::experiment::{Experiment, ExperimentError};
 
 /// Separates the random numbers that drop labels from the ones for timesteps.
 const DROPOUT: u64 = 0x6472_6f70_6f75_7421;
@@ -31,7 +31,7 @@ impl Labelling {
     pub(crate) fn of(
         experiment: &Experiment,
         datasets: &Datasets,
-    ) -> Result<Option<Self>, ConfigError> {
+    ) -> Result<Option<Self>, ExperimentError> {
         let Datasets { train, validation } = datasets;
         let count = train.class_names().len();
         let has_labels = train.has_labels() && validation.has_labels() && count > 0;

@@ -13,7 +13,7 @@ use std::sync::Arc;
 
 use burn::module::Module;
 use burn::tensor::{Device, Tensor};
-use kiln_checkpoint::{FirstStage, LatentDiffusion, Metadata};
+use kiln_checkpoint::{DiffusionModel, FirstStage, Metadata};
 use kiln_diffusion::{Distance, Loss, Prediction, Rates, Schedule, SchedulerConfig};
 use kiln_kernels::Precision;
 use kiln_models::UNet2d;
@@ -26,7 +26,7 @@ use crate::error::TrainError;
 use crate::experiment::Experiment;
 use crate::learner::plan::Plan;
 use crate::learner::recipe::{Losses, Recipe, Trainee};
-use crate::learner::report::{LOSS, MetricKind, Reading, Report};
+use crate::learner::report::{LOSS, MetricKind, Reading, StepReport};
 use crate::learner::session::Session;
 use crate::learner::update::{Averaged, Update};
 use crate::run_folder::StageFolder;
@@ -144,7 +144,7 @@ impl DenoisingNetworks {
 
 impl DenoisingRecipe {
     /// The loss of `network` on a batch, with its gradient, and its report.
-    fn loss(&self, network: &UNet2d, batch: &NoisyBatch) -> (Tensor<1>, Report) {
+    fn loss(&self, network: &UNet2d, batch: &NoisyBatch) -> (Tensor<1>, StepReport) {
         let NoisyBatch {
             z0,
             noise,
@@ -172,7 +172,7 @@ impl DenoisingRecipe {
             .into_iter()
             .zip(errors);
         let scalars = [(LOSS, loss.clone())].into_iter().chain(errors).collect();
-        let report = Report::new(batch.step, batch.timesteps.len(), scalars, None);
+        let report = StepReport::new(batch.step, batch.timesteps.len(), scalars, None);
         (loss, report)
     }
 
@@ -182,7 +182,7 @@ impl DenoisingRecipe {
         network: &UNet2d,
         device: &Device,
     ) -> Result<(Pipeline, SampleOptions), TrainError> {
-        let model = LatentDiffusion {
+        let model = DiffusionModel {
             first_stage: self.pictured.first_stage.clone(),
             unet: network.clone(),
             guide: None,
@@ -297,7 +297,7 @@ impl Recipe for DenoisingRecipe {
         networks
     }
 
-    fn validate(&self, networks: &DenoisingNetworks, item: Validation) -> Report {
+    fn validate(&self, networks: &DenoisingNetworks, item: Validation) -> StepReport {
         let network = networks.unet.best();
         let devices = network.devices();
         let device = devices.into_iter().next().unwrap_or_else(Device::flex);
@@ -322,7 +322,7 @@ impl Recipe for DenoisingRecipe {
             }
             Figures::new()
         });
-        Report::of_drawn(step, figures, &device)
+        StepReport::of_drawn(step, figures, &device)
     }
 }
 

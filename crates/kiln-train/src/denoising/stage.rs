@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use burn::tensor::Device;
-use kiln_checkpoint::{FirstStage, LatentDiffusion, Metadata, ModelSource};
+use kiln_checkpoint::{DiffusionModel, FirstStage, Metadata, ModelSource};
 use kiln_data::{DataConfig, Datasets};
 use kiln_models::{FeatureMaps, UNet2d, WeightsType};
 use kiln_pipeline::Devices;
@@ -117,7 +117,7 @@ impl Stage for Stage2<'_> {
     }
 
     fn steps_of(&self, model: &Path) -> Option<usize> {
-        let model = LatentDiffusion::load(&ModelSource::Folder(model.to_owned()), &Device::flex());
+        let model = DiffusionModel::load(&ModelSource::Folder(model.to_owned()), &Device::flex());
         steps_in(&model.ok()?.metadata.training)
     }
 
@@ -210,7 +210,7 @@ impl Stage for Stage2<'_> {
             metadata: facts(0),
             evaluator: evaluator.transpose()?,
         };
-        let model = move |unet, steps| LatentDiffusion {
+        let model = move |unet, steps| DiffusionModel {
             metadata: facts(steps),
             first_stage: first_stage.clone(),
             unet,

@@ -3,7 +3,7 @@
 use kiln_models::DiscriminatorConfig;
 use serde::{Deserialize, Serialize};
 
-use super::config_error::{ConfigError, require, within};
+use super::experiment_error::{ExperimentError, require, within};
 use super::extent::Extent;
 use super::term_weight::TermWeight;
 use super::training::TrainingConfig;
@@ -94,7 +94,7 @@ impl AdversarialConfig {
         &self,
         stage_1: &TrainingConfig,
         side: usize,
-    ) -> Result<(), ConfigError> {
+    ) -> Result<(), ExperimentError> {
         const TABLE: &str = "stage_1.adversarial";
         let key = |key: &str| format!("{TABLE}.{key}");
         self.weight.validate(&key("weight"))?;

@@ -6,7 +6,7 @@ use kiln_data::DataConfig;
 use kiln_eval::{DigitClassifier, ResidualConfig};
 use serde::{Deserialize, Serialize};
 
-use super::config_error::{ConfigError, require, within};
+use super::experiment_error::{ExperimentError, require, within};
 use super::file::{parse_table, read, remember, written};
 use super::refusal::Described;
 use super::training::TrainingConfig;
@@ -55,8 +55,8 @@ impl ClassifierExperiment {
     /// Reads the TOML file at `path`, applies `overrides` as [`super::Experiment::load`] does, and checks every value.
     ///
     /// # Errors
-    /// [`ConfigError`] with the key, its value and what would be valid.
-    pub fn load(path: &Path, overrides: &[String]) -> Result<Self, ConfigError> {
+    /// [`ExperimentError`] with the key, its value and what would be valid.
+    pub fn load(path: &Path, overrides: &[String]) -> Result<Self, ExperimentError> {
         Self::parse(&read(path)?, &path.display().to_string(), overrides)
     }
 
@@ -64,7 +64,7 @@ impl ClassifierExperiment {
     ///
     /// # Errors
     /// The errors of [`Self::load`].
-    pub fn parse(text: &str, origin: &str, overrides: &[String]) -> Result<Self, ConfigError> {
+    pub fn parse(text: &str, origin: &str, overrides: &[String]) -> Result<Self, ExperimentError> {
         let mut experiment: Self = parse_table(text, origin, overrides, Described::Classifier)?;
         remember(&mut experiment.overrides, overrides);
         experiment.validate()?;
@@ -74,12 +74,12 @@ impl ClassifierExperiment {
     /// The experiment as TOML, as in `config.toml` of a run folder.
     ///
     /// # Errors
-    /// [`ConfigError::Parse`] for a number that TOML cannot represent.
-    pub fn to_toml(&self) -> Result<String, ConfigError> {
+    /// [`ExperimentError::Parse`] for a number that TOML cannot represent.
+    pub fn to_toml(&self) -> Result<String, ExperimentError> {
         written(self)
     }
 
-    fn validate(&self) -> Result<(), ConfigError> {
+    fn validate(&self) -> Result<(), ExperimentError> {
         within("data", self.data.validate())?;
         self.training.validate("training")?;
         match &self.classifier {
@@ -93,7 +93,7 @@ impl ClassifierExperiment {
         self.augmentation.validate()
     }
 
-    fn check_digits(&self) -> Result<(), ConfigError> {
+    fn check_digits(&self) -> Result<(), ExperimentError> {
         let (size, side) = (self.data.size, DigitClassifier::SIDE);
         require(size == side, "data.size", size, || {
             format!(
@@ -108,7 +108,7 @@ impl ClassifierExperiment {
 }
 
 impl Augmentation {
-    fn validate(&self) -> Result<(), ConfigError> {
+    fn validate(&self) -> Result<(), ExperimentError> {
         let Self {
             shift,
             rotation,
@@ -138,7 +138,7 @@ impl Augmentation {
 mod tests {
     use super::*;
 
-    fn parse(overrides: &[&str]) -> Result<ClassifierExperiment, ConfigError> {
+    fn parse(overrides: &[&str]) -> Result<ClassifierExperiment, ExperimentError> {
         let text = include_str!("../../../../configs/mnist-classifier.toml");
         let overrides: Vec<String> = overrides.iter().map(|&text| text.to_owned()).collect();
         ClassifierExperiment::parse(text, "mnist-classifier", &overrides)

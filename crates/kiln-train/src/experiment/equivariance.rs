@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::config_error::{ConfigError, require};
+use super::experiment_error::{ExperimentError, require};
 
 /// In some steps the decoder gets scaled and rotated latents and is to return the scaled and rotated image: the table
 /// `[stage_1.equivariance]`, EQ-VAE (Kouzelis et al. 2025). Such latents are smoother and easier to diffuse.
@@ -28,7 +28,7 @@ impl Default for EquivarianceConfig {
 }
 
 impl EquivarianceConfig {
-    pub(super) fn validate(&self) -> Result<(), ConfigError> {
+    pub(super) fn validate(&self) -> Result<(), ExperimentError> {
         let (probability, scale) = (self.probability, self.smallest_scale);
         let key = "stage_1.equivariance.probability";
         require((0.0..=1.0).contains(&probability), key, probability, || {

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use kiln_eval::{FeatureKind, Inception};
 use serde::{Deserialize, Serialize};
 
-use super::config_error::{ConfigError, require};
+use super::experiment_error::{ExperimentError, require};
 use super::interval::Interval;
 use super::training::TrainingConfig;
 
@@ -62,7 +62,7 @@ fn default_feature_size() -> usize {
 }
 
 impl EvaluationConfig {
-    pub(super) fn validate(&self, training: &TrainingConfig) -> Result<(), ConfigError> {
+    pub(super) fn validate(&self, training: &TrainingConfig) -> Result<(), ExperimentError> {
         require(
             self.every.is_positive(),
             "stage_2.evaluation.every",

@@ -5,7 +5,7 @@ use std::path::Path;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
-use super::config_error::ConfigError;
+use super::experiment_error::ExperimentError;
 use super::quantizer;
 use super::refusal::{Described, Place, explain};
 
@@ -13,7 +13,7 @@ use super::refusal::{Described, Place, explain};
 ///
 /// # Errors
 /// If the file cannot be read or is not TOML.
-pub(crate) fn overrides_in(config: &Path) -> Result<Vec<String>, ConfigError> {
+pub(crate) fn overrides_in(config: &Path) -> Result<Vec<String>, ExperimentError> {
     #[derive(Deserialize)]
     struct Recorded {
         #[serde(default)]
@@ -35,16 +35,16 @@ pub(super) fn remember(known: &mut Vec<String>, new: &[String]) {
 }
 
 /// The text of the file at `path`.
-pub(super) fn read(path: &Path) -> Result<String, ConfigError> {
-    kiln_data::read_text(path).map_err(|source| ConfigError::Read {
+pub(super) fn read(path: &Path) -> Result<String, ExperimentError> {
+    kiln_data::read_text(path).map_err(|source| ExperimentError::Read {
         path: path.to_owned(),
         source,
     })
 }
 
 /// An experiment as TOML.
-pub(super) fn written(experiment: &impl Serialize) -> Result<String, ConfigError> {
-    toml::to_string_pretty(experiment).map_err(|error| ConfigError::Parse {
+pub(super) fn written(experiment: &impl Serialize) -> Result<String, ExperimentError> {
+    toml::to_string_pretty(experiment).map_err(|error| ExperimentError::Parse {
         origin: "config.toml".into(),
         message: error.to_string(),
     })
@@ -56,7 +56,7 @@ pub(super) fn parse_table<T: DeserializeOwned>(
     origin: &str,
     overrides: &[String],
     described: Described,
-) -> Result<T, ConfigError> {
+) -> Result<T, ExperimentError> {
     let mut table: toml::Table =
         toml::from_str(text).map_err(|error| no_toml(&error, text, origin))?;
     for text in overrides {
@@ -76,13 +76,13 @@ pub(super) fn parse_table<T: DeserializeOwned>(
             (None, Some(line)) => format!("{origin}, line {line}"),
             (None, None) => origin.to_owned(),
         };
-        ConfigError::Parse { origin, message }
+        ExperimentError::Parse { origin, message }
     })
 }
 
 /// Applies one `table.key=value` to the parsed file.
-fn override_key(table: &mut toml::Table, text: &str) -> Result<(), ConfigError> {
-    let refuse = |message: &str| ConfigError::Parse {
+fn override_key(table: &mut toml::Table, text: &str) -> Result<(), ExperimentError> {
+    let refuse = |message: &str| ExperimentError::Parse {
         origin: format!("--set {text}"),
         message: message.into(),
     };
@@ -117,10 +117,10 @@ fn override_key(table: &mut toml::Table, text: &str) -> Result<(), ConfigError> 
 
 /// The error for text that is not TOML. TOML's own errors draw a picture over several lines; the line's number and a
 /// sentence are enough.
-fn no_toml(error: &toml::de::Error, text: &str, origin: &str) -> ConfigError {
+fn no_toml(error: &toml::de::Error, text: &str, origin: &str) -> ExperimentError {
     let before = error.span().and_then(|span| text.get(..span.start));
     let line = before.map(|before| format!(", line {}", before.matches('\n').count() + 1));
-    ConfigError::Parse {
+    ExperimentError::Parse {
         origin: format!("{origin}{}", line.unwrap_or_default()),
         message: error
             .message()

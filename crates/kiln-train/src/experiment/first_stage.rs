@@ -6,8 +6,8 @@ use kiln_models::{AutoencoderConfig, VqVaeConfig};
 use serde::{Deserialize, Serialize};
 
 use super::adversarial::AdversarialConfig;
-use super::config_error::ConfigError;
 use super::equivariance::EquivarianceConfig;
+use super::experiment_error::ExperimentError;
 use super::perceptual::PerceptualConfig;
 use super::training::TrainingConfig;
 
@@ -32,8 +32,8 @@ impl FirstStageConfig {
     /// used.
     ///
     /// # Errors
-    /// [`ConfigError::Value`].
-    pub(crate) fn check_codes(&self, images: usize, side: usize) -> Result<(), ConfigError> {
+    /// [`ExperimentError::Value`].
+    pub(crate) fn check_codes(&self, images: usize, side: usize) -> Result<(), ExperimentError> {
         let codes = self.network.vq().and_then(|vqvae| {
             let VqVaeConfig {
                 num_vq_embeddings,
@@ -50,7 +50,7 @@ impl FirstStageConfig {
         if codes <= vectors {
             return Ok(());
         }
-        Err(ConfigError::Value {
+        Err(ExperimentError::Value {
             key: "vqvae.num_vq_embeddings".to_owned(),
             value: codes.to_string(),
             valid: format!(

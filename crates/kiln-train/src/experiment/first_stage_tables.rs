@@ -2,7 +2,7 @@
 
 use kiln_models::{AutoencoderConfig, AutoencoderKlConfig, VqVaeConfig};
 
-use super::config_error::ConfigError;
+use super::experiment_error::ExperimentError;
 use super::first_stage::{FirstStageConfig, Stage1Config, table_of};
 use super::quantizer::CodebookTable;
 
@@ -24,14 +24,14 @@ impl FirstStageTables {
     /// The first stage, with the weight of its bottleneck's term; `None` in pixel space.
     ///
     /// # Errors
-    /// [`ConfigError::HalfAFirstStage`] and [`ConfigError::Exclusive`].
-    pub(super) fn into_config(self) -> Result<Option<FirstStageConfig>, ConfigError> {
-        let half = |there, missing| Err(ConfigError::HalfAFirstStage { there, missing });
+    /// [`ExperimentError::HalfAFirstStage`] and [`ExperimentError::Exclusive`].
+    pub(super) fn into_config(self) -> Result<Option<FirstStageConfig>, ExperimentError> {
+        let half = |there, missing| Err(ExperimentError::HalfAFirstStage { there, missing });
         let network = match (self.vqvae, self.autoencoder_kl) {
             (Some(vqvae), None) => AutoencoderConfig::Vq(vqvae),
             (None, Some(config)) => AutoencoderConfig::Kl(config),
             (Some(_), Some(_)) => {
-                return Err(ConfigError::Exclusive {
+                return Err(ExperimentError::Exclusive {
                     one: "vqvae",
                     other: "autoencoder_kl",
                     why: "a first stage is one of them",
@@ -54,7 +54,7 @@ impl FirstStageTables {
                 stage_1.commitment.get_or_insert(COMMITMENT);
             }
             AutoencoderConfig::Kl(_) if self.codebook.is_some() => {
-                return Err(ConfigError::Exclusive {
+                return Err(ExperimentError::Exclusive {
                     one: "autoencoder_kl",
                     other: "codebook",
                     why: "such an autoencoder has no codes",
@@ -107,7 +107,7 @@ mod tests {
     const FLOWERS: &str = include_str!("../../../../configs/flowers.toml");
     const FLOWERS_KL: &str = include_str!("../../../../configs/flowers-kl.toml");
 
-    fn parse(text: &str, overrides: &[&str]) -> Result<Experiment, ConfigError> {
+    fn parse(text: &str, overrides: &[&str]) -> Result<Experiment, ExperimentError> {
         let overrides: Vec<_> = overrides.iter().map(|&text| text.to_owned()).collect();
         Experiment::parse(text, "my.toml", &overrides)
     }

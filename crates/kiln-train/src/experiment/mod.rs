@@ -8,9 +8,9 @@
 
 mod adversarial;
 mod classifier;
-pub(crate) mod config_error;
 mod equivariance;
 mod evaluation;
+pub(crate) mod experiment_error;
 mod extent;
 mod file;
 mod first_stage;
@@ -36,9 +36,9 @@ use serde::{Deserialize, Serialize};
 
 pub use adversarial::{AdversarialConfig, DifferentiableChange};
 pub use classifier::{Augmentation, ClassifierExperiment};
-pub use config_error::ConfigError;
 pub use equivariance::EquivarianceConfig;
 pub use evaluation::{Best, EvaluationConfig};
+pub use experiment_error::ExperimentError;
 pub use extent::Extent;
 pub(crate) use file::overrides_in;
 pub use first_stage::{FirstStageConfig, Stage1Config};
@@ -49,7 +49,7 @@ pub use second_stage::Stage2Config;
 pub use term_weight::{Balanced, TermWeight};
 pub use training::TrainingConfig;
 
-use config_error::within;
+use experiment_error::within;
 use file::{parse_table, read, remember, written};
 use first_stage_tables::FirstStageTables;
 use refusal::Described;
@@ -81,12 +81,12 @@ pub struct Experiment {
 impl Experiment {
     /// Reads the TOML file at `path`, applies `overrides` (each `table.key=value`, the value in TOML's notation
     /// or a bare word) and checks that the parts fit each other.
-    pub fn load(path: &Path, overrides: &[String]) -> Result<Self, ConfigError> {
+    pub fn load(path: &Path, overrides: &[String]) -> Result<Self, ExperimentError> {
         Self::parse(&read(path)?, &path.display().to_string(), overrides)
     }
 
     /// Like [`Experiment::load`], from text; `origin` names it in errors.
-    pub fn parse(text: &str, origin: &str, overrides: &[String]) -> Result<Self, ConfigError> {
+    pub fn parse(text: &str, origin: &str, overrides: &[String]) -> Result<Self, ExperimentError> {
         let tables: Tables = parse_table(text, origin, overrides, Described::Models)?;
         let mut experiment = Self::try_from(tables)?;
         if experiment.unet.time_embedding_type == TimeEmbeddingType::Learned {
@@ -124,7 +124,7 @@ impl Experiment {
     }
 
     /// The schedule with its table of rates.
-    pub fn build_schedule(&self) -> Result<Schedule, ConfigError> {
+    pub fn build_schedule(&self) -> Result<Schedule, ExperimentError> {
         let schedule = within("schedule", Schedule::new(self.schedule.clone()))?;
         within("schedule", self.stage_2.prediction.validate(&schedule))?;
         Ok(schedule)
@@ -161,17 +161,17 @@ impl Experiment {
     }
 
     /// The experiment as TOML, as `config.toml` of a run folder keeps it.
-    pub fn to_toml(&self) -> Result<String, ConfigError> {
+    pub fn to_toml(&self) -> Result<String, ExperimentError> {
         written(self)
     }
 }
 
 impl TryFrom<Tables> for Experiment {
-    type Error = ConfigError;
+    type Error = ExperimentError;
 
     /// # Errors
-    /// [`ConfigError::HalfAFirstStage`] and [`ConfigError::Exclusive`].
-    fn try_from(tables: Tables) -> Result<Self, ConfigError> {
+    /// [`ExperimentError::HalfAFirstStage`] and [`ExperimentError::Exclusive`].
+    fn try_from(tables: Tables) -> Result<Self, ExperimentError> {
         Ok(Self {
             seed: tables.seed,
             overrides: tables.overrides,

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use kiln_eval::PerceptualKind;
 use serde::{Deserialize, Serialize};
 
-use super::config_error::ConfigError;
+use super::experiment_error::ExperimentError;
 use super::term_weight::TermWeight;
 
 /// The distance between the features of images and of their reconstructions: the table `[stage_1.perceptual]`.
@@ -23,7 +23,7 @@ pub struct PerceptualConfig {
 }
 
 impl PerceptualConfig {
-    pub(super) fn validate(&self) -> Result<(), ConfigError> {
+    pub(super) fn validate(&self) -> Result<(), ExperimentError> {
         self.weight.validate("stage_1.perceptual.weight")
     }
 }

@@ -10,7 +10,7 @@ use serde::ser::Error as _;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use toml::{Table, Value};
 
-use super::config_error::ConfigError;
+use super::experiment_error::ExperimentError;
 use super::refusal::Place;
 
 /// Fits the other keys of `table`, which is `text` with the `overrides`, to its quantizer.
@@ -22,7 +22,7 @@ pub(super) fn adapt(
     text: &str,
     origin: &str,
     overrides: &[String],
-) -> Result<(), ConfigError> {
+) -> Result<(), ExperimentError> {
     require_settings(table, text, origin, overrides)?;
     let Some(quantizer) = quantizer_of(table) else {
         return Ok(());
@@ -90,7 +90,7 @@ fn require_settings(
     text: &str,
     origin: &str,
     overrides: &[String],
-) -> Result<(), ConfigError> {
+) -> Result<(), ExperimentError> {
     let path = ["vqvae", "quantizer"];
     let value = table.get(path[0]).and_then(|vqvae| vqvae.get(path[1]));
     let name = value.and_then(Value::as_str).unwrap_or_default();
@@ -99,7 +99,7 @@ fn require_settings(
     };
     let place = Place::of_keys(&path);
     let is_set = (overrides.iter()).any(|text| place.is_along(&Place::of_override(text)));
-    Err(ConfigError::Parse {
+    Err(ExperimentError::Parse {
         origin: origin_of(&place, text, origin, is_set),
         message: format!(
             "`vqvae.quantizer = \"{name}\"` lacks its settings: write it as in `vqvae.quantizer = {example}`"
@@ -127,14 +127,14 @@ fn refusal(
     text: &str,
     origin: &str,
     is_set: bool,
-) -> ConfigError {
+) -> ExperimentError {
     let place = Place::of_keys(path);
     let (key, name) = (path.join("."), quantizer.name());
     let others = match keys_of(quantizer) {
         [] => "which has nothing to set there".to_owned(),
         keys => format!("which has only {}", keys.join(", ")),
     };
-    ConfigError::Parse {
+    ExperimentError::Parse {
         origin: origin_of(&place, text, origin, is_set),
         message: format!("`{key}` means nothing for the quantizer {name}, {others}: leave it out"),
     }
@@ -187,7 +187,7 @@ mod tests {
 
     const FLOWERS: &str = include_str!("../../../../configs/flowers.toml");
 
-    fn parse(text: &str, overrides: &[&str]) -> Result<Experiment, ConfigError> {
+    fn parse(text: &str, overrides: &[&str]) -> Result<Experiment, ExperimentError> {
         let overrides: Vec<_> = overrides.iter().map(|&text| text.to_owned()).collect();
         Experiment::parse(text, "flowers.toml", &overrides)
     }

@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::config_error::{ConfigError, require};
+use super::experiment_error::{ExperimentError, require};
 
 /// How much a term of stage 1's objective counts: a factor such as `0.5`, or `{ balanced = 0.5 }`.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
@@ -50,7 +50,7 @@ impl TermWeight {
         }
     }
 
-    pub(super) fn validate(&self, key: &str) -> Result<(), ConfigError> {
+    pub(super) fn validate(&self, key: &str) -> Result<(), ExperimentError> {
         let number = self.number();
         let holds = number >= 0.0 && (number as f32).is_finite();
         require(holds, key, number, || {

@@ -4,7 +4,7 @@ use kiln_kernels::Precision;
 use kiln_models::ema::EmaConfig;
 use serde::{Deserialize, Serialize};
 
-use super::config_error::{ConfigError, require, within};
+use super::experiment_error::{ExperimentError, require, within};
 use super::interval::Interval;
 
 /// The largest number of weight updates: more than any training needs.
@@ -101,7 +101,7 @@ impl TrainingConfig {
     }
 
     /// `table` names these settings in errors.
-    pub(super) fn validate(&self, table: &str) -> Result<(), ConfigError> {
+    pub(super) fn validate(&self, table: &str) -> Result<(), ExperimentError> {
         let counts = [
             ("steps", self.steps, 1, MOST_STEPS),
             ("batch_size", self.batch_size, 1, MOST_STEP_IMAGES),
@@ -159,7 +159,7 @@ impl TrainingConfig {
     }
 
     /// Checks the settings of AdamW. `table` names them in errors.
-    pub(super) fn validate_optimizer(&self, table: &str) -> Result<(), ConfigError> {
+    pub(super) fn validate_optimizer(&self, table: &str) -> Result<(), ExperimentError> {
         let rate = self.learning_rate;
         let numbers = [
             (

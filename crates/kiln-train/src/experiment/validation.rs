@@ -2,13 +2,13 @@
 
 use kiln_models::{Autoencoder, AutoencoderConfig};
 
-use super::config_error::{ConfigError, require, within};
+use super::experiment_error::{ExperimentError, require, within};
 use super::{Experiment, FirstStageConfig, Stage1Config};
 use crate::counted;
 
 impl Experiment {
     /// Checks that the latents of an autoencoder trained elsewhere fit this experiment's U-Net.
-    pub fn check_first_stage(&self, autoencoder: &Autoencoder) -> Result<(), ConfigError> {
+    pub fn check_first_stage(&self, autoencoder: &Autoencoder) -> Result<(), ExperimentError> {
         let Some(first_stage) = &self.first_stage else {
             return Ok(());
         };
@@ -44,7 +44,7 @@ impl Experiment {
         data: &str,
         classes: Option<usize>,
         unlabelled: Option<&str>,
-    ) -> Result<(), ConfigError> {
+    ) -> Result<(), ExperimentError> {
         let Some(rows) = self.unet.num_class_embeds else {
             return Ok(());
         };
@@ -68,7 +68,7 @@ impl Experiment {
         })
     }
 
-    pub(super) fn validate(&self) -> Result<(), ConfigError> {
+    pub(super) fn validate(&self) -> Result<(), ExperimentError> {
         within("data", self.data.validate())?;
         self.validate_first_stage()?;
         within("unet", self.unet.validate())?;
@@ -86,7 +86,7 @@ impl Experiment {
         self.validate_sampling(schedule.num_train_timesteps())
     }
 
-    fn validate_first_stage(&self) -> Result<(), ConfigError> {
+    fn validate_first_stage(&self) -> Result<(), ExperimentError> {
         let Some(first_stage) = &self.first_stage else {
             return Ok(());
         };
@@ -170,7 +170,7 @@ impl Experiment {
     }
 
     /// Checks that the U-Net fits its samples and the schedule's `timesteps`.
-    fn validate_unet(&self, timesteps: usize) -> Result<(), ConfigError> {
+    fn validate_unet(&self, timesteps: usize) -> Result<(), ExperimentError> {
         let [channels, side, _] = self.sample_shape();
         let samples = match &self.first_stage {
             Some(_) => "the first stage's latents",
@@ -220,7 +220,7 @@ impl Experiment {
     }
 
     /// Checks the classes as far as possible without the data: see [`Self::check_classes`].
-    fn validate_labels(&self) -> Result<(), ConfigError> {
+    fn validate_labels(&self) -> Result<(), ExperimentError> {
         if let Some(kind) = self.unet.class_embed_type {
             require(false, "unet.class_embed_type", format!("{kind:?}"), || {
                 "classes are trained as a table of num_class_embeds rows: leave it out".into()
@@ -244,7 +244,7 @@ impl Experiment {
         )
     }
 
-    fn validate_sampling(&self, timesteps: usize) -> Result<(), ConfigError> {
+    fn validate_sampling(&self, timesteps: usize) -> Result<(), ExperimentError> {
         require(
             (1..=timesteps).contains(&self.sampling.steps),
             "sampling.steps",

@@ -22,7 +22,7 @@ use crate::error::TrainError;
 use crate::experiment::{EquivarianceConfig, FirstStageConfig};
 use crate::learner::plan::Plan;
 use crate::learner::recipe::{Losses, Recipe, Trainee};
-use crate::learner::report::{MetricKind, Reading, Report};
+use crate::learner::report::{MetricKind, Reading, StepReport};
 use crate::learner::session::Session;
 use crate::learner::update::{Averaged, Update};
 use crate::run_folder::StageFolder;
@@ -188,7 +188,7 @@ impl Recipe for FirstStageRecipe {
         networks
     }
 
-    fn validate(&self, networks: &FirstStageNetworks, item: ValidationImages) -> Report {
+    fn validate(&self, networks: &FirstStageNetworks, item: ValidationImages) -> StepReport {
         let ValidationImages {
             images,
             step,
@@ -221,14 +221,14 @@ fn report(
     reconstructions: Tensor<4>,
     logged: Vec<(&'static str, Tensor<1>)>,
     code_counts: Option<Tensor<1>>,
-) -> Report {
+) -> StepReport {
     let [count, ..] = images.dims();
     let psnr = psnr(
         images.without_autodiff(),
         reconstructions.without_autodiff(),
     );
     let scalars = logged.into_iter().chain([(PSNR.name, psnr)]).collect();
-    Report::new(step, count, scalars, code_counts)
+    StepReport::new(step, count, scalars, code_counts)
 }
 
 impl FirstStageRecipe {

@@ -23,7 +23,7 @@ use crate::learner::loader::{BatchSource, TrainingLoader, ValidationLoader};
 use crate::learner::log::{RunLog, Watch};
 use crate::learner::plan::Plan;
 use crate::learner::renderer::LineRenderer;
-use crate::learner::report::{Gathered, MetricKind, Of, Report};
+use crate::learner::report::{Gathered, MetricKind, Of, StepReport};
 use crate::learner::session::Session;
 use crate::learner::strategy::Strategy;
 use crate::learner::update::optimizer;
@@ -72,8 +72,8 @@ impl Training<'_> {
     pub(crate) fn train<M, S>(self, model: M, source: S) -> Result<Outcome<M>, TrainError>
     where
         S: BatchSource,
-        M: TrainStep<Input = S::Batch, Output = Report>
-            + InferenceStep<Input = S::Validation, Output = Report>
+        M: TrainStep<Input = S::Batch, Output = StepReport>
+            + InferenceStep<Input = S::Validation, Output = StepReport>
             + LearnerModel,
     {
         let (session, plan) = (self.session.clone(), self.plan.clone());

@@ -4,7 +4,7 @@ use std::ops::Range;
 use std::sync::Mutex;
 
 use crate::counted;
-use crate::experiment::{ConfigError, Interval, TrainingConfig};
+use crate::experiment::{ExperimentError, Interval, TrainingConfig};
 use crate::ranks::Ranks;
 
 /// The most passes over the data in one update whose gradients are summed batch by batch.
@@ -83,15 +83,15 @@ impl Plan {
     /// Refuses a step whose batches exceed [`MOST_PASSES_A_STEP`]. `table` names the settings in the error.
     ///
     /// # Errors
-    /// [`ConfigError::Value`] with the numbers, and with a valid one.
-    pub(crate) fn check(&self, table: &str) -> Result<(), ConfigError> {
+    /// [`ExperimentError::Value`] with the numbers, and with a valid one.
+    pub(crate) fn check(&self, table: &str) -> Result<(), ExperimentError> {
         let (images, items) = (self.step_images(), self.items.max(1));
         let most = items.saturating_mul(MOST_PASSES_A_STEP);
         if self.accumulate == 1 || images <= most {
             return Ok(());
         }
         let fitting = (most / (self.batch_size * self.devices).max(1)).max(1);
-        Err(ConfigError::Value {
+        Err(ExperimentError::Value {
             key: format!("{table}.accumulate"),
             value: self.accumulate.to_string(),
             valid: format!(

@@ -14,7 +14,7 @@ use crate::experiment::TrainingConfig;
 use crate::learner::gradients::summed;
 use crate::learner::over_ranks::over_ranks;
 use crate::learner::plan::Plan;
-use crate::learner::report::Report;
+use crate::learner::report::StepReport;
 use crate::learner::session::Session;
 use crate::learner::update::Update;
 
@@ -35,7 +35,7 @@ pub(crate) trait Recipe: Debug + Send + Sync + 'static {
     fn updated(&self, networks: Self::Networks, update: Update<'_>) -> Self::Networks;
 
     /// The results of a validation. It reports errors to the session.
-    fn validate(&self, networks: &Self::Networks, item: Self::Validation) -> Report;
+    fn validate(&self, networks: &Self::Networks, item: Self::Validation) -> StepReport;
 }
 
 /// The loss of a training step, and its report.
@@ -46,7 +46,7 @@ pub(crate) struct Losses {
     /// devices.
     pub(crate) carried: Option<Tensor<1>>,
     /// Without gradients.
-    pub(crate) report: Report,
+    pub(crate) report: StepReport,
 }
 
 /// The networks of a stage in training.
@@ -102,9 +102,9 @@ impl<R: Recipe> Trainee<R> {
 
 impl<R: Recipe> TrainStep for Trainee<R> {
     type Input = R::Batch;
-    type Output = Report;
+    type Output = StepReport;
 
-    fn step(&self, batch: R::Batch) -> TrainOutput<Report> {
+    fn step(&self, batch: R::Batch) -> TrainOutput<StepReport> {
         on_the_pool(|| {
             with_precision(self.precision, || {
                 let losses = self.recipe.losses(&self.networks, batch);
@@ -151,9 +151,9 @@ impl<R: Recipe> TrainStep for Trainee<R> {
 
 impl<R: Recipe> InferenceStep for Trainee<R> {
     type Input = R::Validation;
-    type Output = Report;
+    type Output = StepReport;
 
-    fn step(&self, item: R::Validation) -> Report {
+    fn step(&self, item: R::Validation) -> StepReport {
         with_precision(self.precision, || {
             self.recipe.validate(&self.networks, item)
         })

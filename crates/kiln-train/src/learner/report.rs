@@ -20,7 +20,7 @@ pub(crate) const LOSS: &str = "loss";
 ///
 /// They are tensors, so that a step need not wait for the GPU. The metrics' thread reads them.
 #[derive(Debug, Clone)]
-pub(crate) struct Report {
+pub(crate) struct StepReport {
     /// The step, from zero.
     pub(crate) step: usize,
     /// The number of images in the means.
@@ -53,7 +53,7 @@ impl Numbers {
     }
 }
 
-impl Report {
+impl StepReport {
     /// Scalars, `[1]` each, under the names of their metrics. The first one is the loss.
     pub(crate) fn new(
         step: usize,
@@ -92,7 +92,7 @@ impl Report {
     }
 }
 
-impl ItemLazy for Report {
+impl ItemLazy for StepReport {
     fn sync(mut self) -> Result<Self, ExecutionError> {
         let counts = self
             .code_counts
@@ -110,7 +110,7 @@ impl ItemLazy for Report {
     }
 }
 
-impl Adaptor<Option<Arc<Numbers>>> for Report {
+impl Adaptor<Option<Arc<Numbers>>> for StepReport {
     fn adapt(&self) -> Option<Arc<Numbers>> {
         self.read.clone()
     }
@@ -417,7 +417,7 @@ mod tests {
         let mut gathered = Gathered::new(kind, of, session.clone());
         for &(step, loss) in losses {
             let loss = Tensor::from_floats([loss as f32], &Device::flex());
-            let report = Report::new(step, 2, vec![(LOSS, loss)], None)
+            let report = StepReport::new(step, 2, vec![(LOSS, loss)], None)
                 .sync()
                 .unwrap();
             gathered.update(&report.adapt(), &metadata()).unwrap();
@@ -471,7 +471,7 @@ mod tests {
             let device = Device::flex();
             let loss = Tensor::from_floats([0.0], &device);
             let counts = Tensor::from_floats(counts, &device);
-            let report = Report::new(step, 2, vec![(LOSS, loss)], Some(counts));
+            let report = StepReport::new(step, 2, vec![(LOSS, loss)], Some(counts));
             let report = report.sync().unwrap();
             gathered.update(&report.adapt(), &metadata()).unwrap();
         }

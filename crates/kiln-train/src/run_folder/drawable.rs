@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use burn::module::Module;
 use burn::store::ModuleRecord;
 use burn::tensor::Device;
-use kiln_checkpoint::{LatentDiffusion, ModelSource};
+use kiln_checkpoint::{DiffusionModel, ModelSource};
 use kiln_models::UNet2d;
 
 use crate::error::TrainError;
@@ -38,21 +38,21 @@ struct RecordedUNet {
 /// # Errors
 /// [`TrainError::Model`] if the folder has no model or a damaged one, [`TrainError::Run`] for a checkpoint that is
 /// damaged or does not have a U-Net.
-pub fn load_model(folder: &Path, device: &Device) -> Result<LatentDiffusion, TrainError> {
+pub fn load_model(folder: &Path, device: &Device) -> Result<DiffusionModel, TrainError> {
     if FolderKind::of(folder) == Some(FolderKind::Checkpoint) {
         model_of_checkpoint(folder, device)
     } else {
         let source = ModelSource::Folder(folder.to_owned());
-        Ok(LatentDiffusion::load(&source, device)?)
+        Ok(DiffusionModel::load(&source, device)?)
     }
 }
 
-fn model_of_checkpoint(folder: &Path, device: &Device) -> Result<LatentDiffusion, TrainError> {
+fn model_of_checkpoint(folder: &Path, device: &Device) -> Result<DiffusionModel, TrainError> {
     let refused = |problem| cannot_draw(folder, problem);
     let run = run_of_checkpoint(folder)?;
     let checkpoint = GoodCheckpoint::open(folder).map_err(refused)?;
     let experiment = Experiment::load(&run.config(), &[])?;
-    let mut model = LatentDiffusion::load(&ModelSource::Folder(run.stage_2().start()), device)?;
+    let mut model = DiffusionModel::load(&ModelSource::Folder(run.stage_2().start()), device)?;
     let averages = experiment.stage_2.training.ema.is_some();
     let recorded = Recorded {
         unet: RecordedUNet {

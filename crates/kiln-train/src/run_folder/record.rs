@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use kiln_data::DataConfig;
 
 use crate::error::TrainError;
-use crate::experiment::{ConfigError, Experiment, TrainingConfig, overrides_in};
+use crate::experiment::{Experiment, ExperimentError, TrainingConfig, overrides_in};
 use crate::run_folder::checkpoints::CheckpointFolder;
 use crate::run_folder::metrics_table::rows_in;
 use crate::run_folder::places::find_data;
@@ -16,8 +16,8 @@ use crate::run_folder::{RunFolder, StageFolder};
 /// no run.
 ///
 /// # Errors
-/// [`ConfigError`] if the run's `config.toml` cannot be read.
-pub fn overrides_of_run(run: &Path) -> Result<Vec<String>, ConfigError> {
+/// [`ExperimentError`] if the run's `config.toml` cannot be read.
+pub fn overrides_of_run(run: &Path) -> Result<Vec<String>, ExperimentError> {
     let config = RunFolder::new(run).config();
     match config.exists() {
         true => overrides_in(&config),

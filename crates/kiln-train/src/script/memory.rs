@@ -4,7 +4,7 @@ use burn::tensor::Device;
 use kiln_models::{FeatureMaps, too_little_memory};
 use kiln_pipeline::Devices;
 
-use crate::experiment::{ConfigError, Experiment, TrainingConfig};
+use crate::experiment::{Experiment, ExperimentError, TrainingConfig};
 
 /// Bytes of a number.
 const NUMBER: f64 = 4.0;
@@ -29,8 +29,8 @@ impl Trained<'_> {
     /// Refuses a network or a batch that does not fit into the free memory.
     ///
     /// # Errors
-    /// [`ConfigError::Memory`] with the key. The memory of devices other than processors is unknown.
-    pub(crate) fn check_memory(&self, devices: &Devices) -> Result<(), ConfigError> {
+    /// [`ExperimentError::Memory`] with the key. The memory of devices other than processors is unknown.
+    pub(crate) fn check_memory(&self, devices: &Devices) -> Result<(), ExperimentError> {
         if !is_processor(devices) {
             return Ok(());
         }
@@ -49,7 +49,7 @@ impl Trained<'_> {
         &self,
         experiment: &Experiment,
         devices: &Devices,
-    ) -> Result<(), ConfigError> {
+    ) -> Result<(), ExperimentError> {
         if !self.training.pictures_every.is_positive() || !is_processor(devices) {
             return Ok(());
         }
@@ -81,9 +81,9 @@ fn is_processor(devices: &Devices) -> bool {
     devices.first() == Device::flex()
 }
 
-fn require(key: &str, value: impl ToString, needed: f64) -> Result<(), ConfigError> {
+fn require(key: &str, value: impl ToString, needed: f64) -> Result<(), ExperimentError> {
     match too_little_memory(needed) {
-        Some(free) => Err(ConfigError::Memory {
+        Some(free) => Err(ExperimentError::Memory {
             key: key.to_owned(),
             value: value.to_string(),
             needed: needed / 1e9,

@@ -6,7 +6,7 @@ use kiln_data::{DataConfig, Datasets};
 
 use crate::counted;
 use crate::error::TrainError;
-use crate::experiment::{ConfigError, Experiment, is_on_the_hub};
+use crate::experiment::{Experiment, ExperimentError, is_on_the_hub};
 use crate::learner::plan::Plan;
 use crate::learner::session::Session;
 use crate::run_folder::changed_keys::{
@@ -86,7 +86,7 @@ impl<'a> Start<'a> {
         folder: &StageFolder,
         tables: &'static [&'static str],
         config: String,
-        reread: impl Fn(&str) -> Result<String, ConfigError>,
+        reread: impl Fn(&str) -> Result<String, ExperimentError>,
     ) -> Result<Self, TrainError> {
         let resume = find_checkpoint(folder, options.resume)?;
         let session = session(resume.as_ref(), &options.stop, &options.ranks);

@@ -8,7 +8,7 @@ use std::path::Path;
 
 use burn::module::{Module, ModuleVisitor, Param};
 use burn::tensor::{Device, Tensor};
-use kiln_checkpoint::{FirstStage, LatentDiffusion, ModelSource};
+use kiln_checkpoint::{DiffusionModel, FirstStage, ModelSource};
 use kiln_data::NoProgress;
 use kiln_train::{Experiment, RunOptions, StopSignal, TrainError, TrainingReport};
 
@@ -208,7 +208,7 @@ pub fn weights(out: &Path) -> Vec<f32> {
             .visit(&mut all);
     }
     if out.join("model").exists() {
-        LatentDiffusion::load(&folder("model"), &device)
+        DiffusionModel::load(&folder("model"), &device)
             .unwrap()
             .unet
             .visit(&mut all);

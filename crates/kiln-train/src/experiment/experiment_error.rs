@@ -5,7 +5,7 @@ use std::path::PathBuf;
 /// Why an experiment's description was refused.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
-pub enum ConfigError {
+pub enum ExperimentError {
     /// The file could not be read.
     #[error("cannot read the config {path}: {source}")]
     Read {
@@ -73,8 +73,8 @@ pub enum ConfigError {
 pub(super) fn within<T, E: std::fmt::Display>(
     table: &str,
     result: Result<T, E>,
-) -> Result<T, ConfigError> {
-    result.map_err(|error| ConfigError::Parse {
+) -> Result<T, ExperimentError> {
+    result.map_err(|error| ExperimentError::Parse {
         origin: format!("[{table}] of the config"),
         message: error.to_string(),
     })
@@ -85,11 +85,11 @@ pub(super) fn require(
     key: impl Into<String>,
     value: impl ToString,
     valid: impl FnOnce() -> String,
-) -> Result<(), ConfigError> {
+) -> Result<(), ExperimentError> {
     if holds {
         return Ok(());
     }
-    Err(ConfigError::Value {
+    Err(ExperimentError::Value {
         key: key.into(),
         value: value.to_string(),
         valid: valid(),

@@ -4,7 +4,7 @@ use burn::tensor::Tensor;
 
 /// What a sampler reports after each step, for progress bars and for pictures of the denoising.
 #[derive(Debug, Clone, Copy)]
-pub struct Progress<'a> {
+pub struct StepTaken<'a> {
     /// The step just taken, from 1 to `steps`.
     pub step: usize,
     /// How many steps there are.
