@@ -62,11 +62,13 @@ mod max_pool;
 mod nearest;
 mod normalisation;
 mod optimizer;
+mod pooling;
 mod precision;
 mod product;
 mod reduction;
 mod scratch;
 mod unit_distance;
+mod unit_vectors;
 
 pub use attention::attention;
 pub use conv2d::Convolution;

@@ -3,10 +3,10 @@
 use burn::backend::Dispatch;
 use burn::nn::pool::MaxPool2dConfig;
 use burn::tensor::Tensor;
-use pulp::{Simd, WithSimd};
 
 use crate::extension::MaxPoolOps;
 use crate::is_ours;
+use crate::pooling::Pool;
 
 /// The maxima of squares of `side` x `side` pixels of `[batch, height, width, channels]`, at every second row and column:
 /// `[batch, height_out, width_out, channels]`.
@@ -48,83 +48,4 @@ fn with_burns_operators(maps: Tensor<4>, side: usize, over_the_edge: bool) -> Te
         .init();
     pool.forward(maps.permute([0, 3, 1, 2]))
         .permute([0, 2, 3, 1])
-}
-
-/// The sizes of a pool.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Pool {
-    /// Height and width.
-    pub(crate) size_in: [usize; 2],
-    /// Height and width.
-    pub(crate) size_out: [usize; 2],
-    pub(crate) channels: usize,
-    side: usize,
-}
-
-impl Pool {
-    /// The places in an image of the pixels of each square, as the numbers of their first channels.
-    #[inline(always)]
-    fn square(self, output: usize) -> impl Iterator<Item = usize> {
-        let [height, width] = self.size_in;
-        let (top, left) = (
-            2 * (output / self.size_out[1]),
-            2 * (output % self.size_out[1]),
-        );
-        let rows = top..(top + self.side).min(height);
-        let columns = left..(left + self.side).min(width);
-        rows.flat_map(move |y| {
-            columns
-                .clone()
-                .map(move |x| (y * width + x) * self.channels)
-        })
-    }
-}
-
-/// The pool of one image.
-pub(crate) struct Forward<'a> {
-    pub(crate) pool: Pool,
-    pub(crate) image: &'a [f32],
-    pub(crate) output: &'a mut [f32],
-}
-
-impl WithSimd for Forward<'_> {
-    type Output = ();
-
-    #[inline(always)]
-    fn with_simd<S: Simd>(self, simd: S) {
-        let channels = self.pool.channels;
-        for (place, output) in self.output.chunks_exact_mut(channels).enumerate() {
-            for first in (0..channels).step_by(S::F32_LANES) {
-                let range = first..(first + S::F32_LANES).min(channels);
-                let mut largest = simd.splat_f32s(f32::NEG_INFINITY);
-                for pixel in self.pool.square(place) {
-                    let numbers = &self.image[pixel..pixel + channels][range.clone()];
-                    largest = simd.max_f32s(largest, simd.partial_load_f32s(numbers));
-                }
-                simd.partial_store_f32s(&mut output[range], largest);
-            }
-        }
-    }
-}
-
-/// Adds the gradient of one image's pool to `gradient`.
-pub(crate) fn backward(pool: Pool, image: &[f32], upstream: &[f32], gradient: &mut [f32]) {
-    let channels = pool.channels;
-    let mut largest = vec![0.0; channels];
-    let mut places = vec![0; channels];
-    for (output, upstream) in upstream.chunks_exact(channels).enumerate() {
-        largest.fill(f32::NEG_INFINITY);
-        for pixel in pool.square(output) {
-            let numbers = &image[pixel..pixel + channels];
-            let known = largest.iter_mut().zip(&mut places);
-            for (&number, (largest, place)) in numbers.iter().zip(known) {
-                let is_larger = number > *largest;
-                *largest = if is_larger { number } else { *largest };
-                *place = if is_larger { pixel } else { *place };
-            }
-        }
-        for (channel, (&place, &upstream)) in places.iter().zip(upstream).enumerate() {
-            gradient[place + channel] += upstream;
-        }
-    }
 }

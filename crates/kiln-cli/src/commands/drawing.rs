@@ -20,6 +20,7 @@ use crate::{evaluation::evaluations, pretrained, terminal};
 pub const MODEL: &str = "Model";
 pub const IMAGES: &str = "Images";
 pub const SAMPLING: &str = "Sampling";
+pub const MEASURES: &str = "Measures";
 pub const PICTURES: &str = "Pictures";
 const GUIDANCE: &str = "Classes and guidance";
 pub const COMPUTING: &str = "Computing";

@@ -18,7 +18,8 @@ use kiln_train::{seen_in, seen_in_dataset};
 
 use super::data_arguments::{DATA, DataArguments, RealImages};
 use super::drawing::{
-    ComputingArguments, ConditionArguments, IMAGES, MODEL, ModelArguments, SAMPLING, calls_before,
+    ComputingArguments, ConditionArguments, IMAGES, MEASURES, MODEL, ModelArguments, SAMPLING,
+    calls_before,
 };
 use super::numbers::{number, whole};
 use super::perceptual_arguments::PerceptualArguments;
@@ -30,8 +31,6 @@ use crate::evaluation::{
 use crate::pretrained;
 use crate::terminal::{self, DataProgress};
 
-/// A group of the help.
-pub(super) const MEASURES: &str = "Measures";
 /// The number of held-out images whose nearest training image is searched.
 const HELD_OUT: usize = 1000;
 

@@ -7,7 +7,7 @@ use burn::tensor::Device;
 use clap::Args;
 use kiln_eval::{PerceptualKind, PerceptualNetwork};
 
-use super::evaluate::MEASURES;
+use super::drawing::MEASURES;
 use crate::terminal::DataProgress;
 
 /// The networks that are used without being asked for if their weights are in the cache: the one that measures best

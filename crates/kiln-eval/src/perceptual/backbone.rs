@@ -11,7 +11,6 @@ use kiln_data::TorchvisionWeights;
 use kiln_kernels::{Convolution, Padding, Sampling, halving_max_pool};
 use safetensors::Dtype;
 
-use super::PerceptualKind;
 use crate::EvalError;
 use Part::{Compared, Conv, Fire, Pool};
 
@@ -108,14 +107,6 @@ impl Backbone {
             Self::Vgg16 => "VGG16",
             Self::AlexNet => "AlexNet",
             Self::SqueezeNet => "SqueezeNet 1.1",
-        }
-    }
-
-    pub(super) fn kind(self) -> PerceptualKind {
-        match self {
-            Self::Vgg16 => PerceptualKind::LpipsVgg16,
-            Self::AlexNet => PerceptualKind::LpipsAlexnet,
-            Self::SqueezeNet => PerceptualKind::LpipsSqueezenet,
         }
     }
 

@@ -8,6 +8,7 @@ use kiln_kernels::unit_distance;
 use safetensors::SafeTensors;
 
 use super::backbone::{Backbone, Layers};
+use super::kind::PerceptualKind;
 use crate::EvalError;
 
 /// The weights of the channels, by the authors of LPIPS: see `pretrained/lpips-heads.md`.
@@ -114,7 +115,7 @@ fn scaled(images: Tensor<4>) -> Tensor<4> {
 
 /// The heads of a backbone's layers.
 fn heads(backbone: Backbone, device: &Device) -> Vec<Param<Tensor<1>>> {
-    let name = backbone.kind();
+    let name = PerceptualKind::from(backbone);
     let file = SafeTensors::deserialize(HEADS);
     let layers = backbone.channels().into_iter().enumerate();
     let head = layers.map(|(layer, channels)| {

@@ -5,14 +5,14 @@
 //! lpips.rs       LPIPS: the features of a network that knows photographs, weighted as people judge
 //! backbone.rs    its three networks: VGG16, AlexNet, SqueezeNet 1.1
 //! classifier.rs  the features of a classifier that kiln trained
-//! config.rs      the choice of a network
+//! kind.rs        the choice of a network
 //! ```
 //!
 //! The networks are frozen. A distance can be measured, and its gradient trains a first stage.
 
 mod backbone;
 mod classifier;
-mod config;
+mod kind;
 mod lpips;
 
 use std::path::Path;
@@ -24,7 +24,7 @@ use kiln_data::Progress;
 use crate::EvalError;
 pub use backbone::Backbone;
 pub use classifier::ClassifierFeatures;
-pub use config::PerceptualKind;
+pub use kind::PerceptualKind;
 pub use lpips::Lpips;
 
 /// A frozen network whose features are compared. None of its parameters requires gradients, on any device.
@@ -87,7 +87,7 @@ impl PerceptualNetwork {
     /// Which kind of network it is.
     pub fn kind(&self) -> PerceptualKind {
         match self {
-            Self::Lpips(lpips) => lpips.backbone().kind(),
+            Self::Lpips(lpips) => lpips.backbone().into(),
             Self::Classifier(_) => PerceptualKind::Classifier,
         }
     }

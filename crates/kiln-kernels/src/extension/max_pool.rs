@@ -12,7 +12,7 @@ use rayon::prelude::*;
 
 use super::{numbers, tensor, values};
 use crate::instructions::vectorized;
-use crate::max_pool::{self, Pool};
+use crate::pooling::{self, Pool};
 use crate::scratch;
 
 /// On a backend's own tensors. `f32` and the shapes have been checked before.
@@ -36,7 +36,7 @@ fn pooled(maps: &FlexTensor, pool: Pool) -> FlexTensor {
         .par_chunks_exact_mut(rows * columns * pool.channels)
         .zip(numbers(maps).par_chunks_exact(height * width * pool.channels))
         .for_each(|(output, image)| {
-            vectorized(max_pool::Forward {
+            vectorized(pooling::Forward {
                 pool,
                 image,
                 output,
@@ -89,7 +89,7 @@ impl Backward<Flex, 1> for MaxPoolGradient {
             .zip(images)
             .for_each(|(gradient, (image, upstream))| {
                 gradient.fill(0.0);
-                max_pool::backward(pool, image, upstream, gradient);
+                pooling::backward(pool, image, upstream, gradient);
             });
         gradients.register::<Flex>(node.id, tensor(gradient, maps.shape()));
     }

@@ -13,7 +13,7 @@ use rayon::prelude::*;
 use super::{numbers, tensor, values};
 use crate::instructions::vectorized;
 use crate::scratch;
-use crate::unit_distance;
+use crate::unit_vectors;
 
 /// On a backend's own tensors. `f32` and the shapes have been checked before.
 #[backend_extension(Flex, Autodiff)]
@@ -61,8 +61,8 @@ impl Inputs {
         self.maps.shape().num_elements() / self.maps.shape()[0]
     }
 
-    fn of<'a>(&'a self, maps: &'a [f32], others: &'a [f32]) -> unit_distance::Forward<'a> {
-        unit_distance::Forward {
+    fn of<'a>(&'a self, maps: &'a [f32], others: &'a [f32]) -> unit_vectors::Forward<'a> {
+        unit_vectors::Forward {
             maps,
             others,
             weights: numbers(&self.weights),
@@ -93,7 +93,7 @@ impl Inputs {
             .zip(pairs)
             .zip(upstream.par_iter())
             .for_each(|((gradient, (maps, others)), &upstream)| {
-                vectorized(unit_distance::Backward {
+                vectorized(unit_vectors::Backward {
                     of: self.of(maps, others),
                     upstream,
                     gradient,

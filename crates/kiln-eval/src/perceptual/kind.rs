@@ -28,6 +28,16 @@ pub enum PerceptualKind {
     Classifier,
 }
 
+impl From<Backbone> for PerceptualKind {
+    fn from(backbone: Backbone) -> Self {
+        match backbone {
+            Backbone::Vgg16 => Self::LpipsVgg16,
+            Backbone::AlexNet => Self::LpipsAlexnet,
+            Backbone::SqueezeNet => Self::LpipsSqueezenet,
+        }
+    }
+}
+
 impl PerceptualKind {
     /// All of them.
     pub const ALL: [Self; 4] = [
