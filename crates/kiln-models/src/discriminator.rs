@@ -130,6 +130,15 @@ impl DiscriminatorConfig {
         (0..=self.layers).map(width).collect()
     }
 
+    /// The number of the network's weights.
+    pub fn num_weights(&self, image_channels: usize) -> usize {
+        let patch = KERNEL * KERNEL;
+        let widths = self.widths();
+        let layer = |widths: &[usize]| (patch * widths[0] + 2) * widths[1];
+        let layers: usize = widths.windows(2).map(layer).sum();
+        (patch * image_channels + 1) * self.channels + layers + patch * widths[self.layers] + 1
+    }
+
     /// The numbers that training keeps for an image of this side in one pass through the discriminator: the inputs of
     /// its convolutions, normalisations and activations.
     pub fn numbers(&self, image_channels: usize, side: usize) -> f64 {
@@ -203,6 +212,7 @@ mod tests {
             let judgement = discriminator.forward(images(2, side));
             assert_eq!(judgement.logits.dims(), [2, patches, patches]);
             assert_eq!(judgement.features.len(), layers + 1);
+            assert_eq!(discriminator.num_params(), config.num_weights(3));
         }
     }
 

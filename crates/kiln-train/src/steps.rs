@@ -19,6 +19,7 @@ use kiln_models::{Autoencoder, UNet2d};
 use crate::denoising::{self, NoisyBatch, Pictured};
 use crate::error::TrainError;
 use crate::experiment::{Experiment, TrainingConfig};
+use crate::first_stage::objective::perceptual;
 use crate::first_stage::{self, ImageTensors, Objective};
 use crate::learner::learning_rate::WarmupCosine;
 use crate::learner::plan::Plan;
@@ -49,13 +50,19 @@ pub fn vqvae_steps(
     let training = one_pass(&first_stage.stage_1.training);
     let session = Session::new(0, StopSignal::default());
     let side = experiment.data.size;
+    let table = first_stage.stage_1.perceptual.as_ref();
     let device = images
         .first()
         .map_or_else(Device::flex, Tensor::device)
         .inner();
+    let perceptual = table.map(|table| {
+        let weights = table.weights.as_deref();
+        perceptual::open(first_stage, table, weights, side, &device, &NoProgress)
+    });
+    let perceptual = perceptual.transpose()?;
     let trainee = first_stage::trainee(
         first_stage,
-        Objective::open(first_stage, side, None, &device, &NoProgress)?,
+        Objective::new(first_stage, side, perceptual, None),
         network,
         0,
         &Plan::new(&training, total_images, images.len(), experiment.seed),

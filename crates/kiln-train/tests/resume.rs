@@ -246,3 +246,43 @@ fn metrics_of_a_resumed_run_have_one_row_a_round() {
         );
     }
 }
+
+/// The network whose features are compared is part of a run, but its file may move.
+#[test]
+fn a_run_goes_on_only_with_its_perceptual_network() {
+    let place = tempfile::tempdir().unwrap();
+    let file = |name: &str| place.path().join(name);
+    for (seed, name) in [(1, "one.safetensors"), (2, "other.safetensors")] {
+        common::save_classifier(&file(name), seed);
+    }
+    let with = |name: &str| {
+        let path = file(name).display().to_string();
+        let set =
+            format!("stage_1.perceptual={{weight=0.5,network=\"classifier\",weights=\"{path}\"}}");
+        experiment(&[&set])
+    };
+    let whole = options(&file("whole"));
+    stage_1(&with("one.safetensors"), &whole).unwrap();
+    let pieces = RunOptions {
+        stop: StopSignal::before_step(5),
+        ..options(&file("pieces"))
+    };
+    stage_1(&with("one.safetensors"), &pieces).unwrap();
+    let resumed = RunOptions {
+        resume: true,
+        ..options(&file("pieces"))
+    };
+    let refused = stage_1(&with("other.safetensors"), &resumed)
+        .unwrap_err()
+        .to_string();
+    assert!(
+        refused.contains("not those that this run began with"),
+        "{refused}"
+    );
+    std::fs::copy(file("one.safetensors"), file("moved.safetensors")).unwrap();
+    stage_1(&with("moved.safetensors"), &resumed).unwrap();
+    assert!(weights(&whole.out) == weights(&pieces.out));
+    let without = options(&file("without"));
+    stage_1(&experiment(&[]), &without).unwrap();
+    assert!(weights(&whole.out) != weights(&without.out));
+}

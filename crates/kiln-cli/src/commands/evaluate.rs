@@ -249,6 +249,7 @@ impl Evaluate {
                 bar.set_position(done as u64)
             })?;
         bar.finish_and_clear();
+        let has_codes = !given_back.code_counts.is_empty();
         let (codes_in_use, perplexity) = (given_back.codes_in_use(), given_back.perplexity());
         let border = held_out.border();
         let (originals, images) = (originals.cropped(border), given_back.images.cropped(border));
@@ -265,9 +266,11 @@ impl Evaluate {
                 "MSE",
                 mean(pairs().map(|(x, y)| mean_squared_error(x, y)).sum()),
             ),
-            Figure::new("codes in use", codes_in_use as f64),
-            Figure::new("perplexity", perplexity),
         ];
+        if has_codes {
+            figures.push(Figure::new("codes in use", codes_in_use as f64));
+            figures.push(Figure::new("perplexity", perplexity));
+        }
         if let Some(network) = &perceptual {
             let batch = self.computing.batch as usize;
             let distance = perceptual_distance(network, &originals, &images, batch, device)?;

@@ -11,6 +11,12 @@ pub(super) fn check(patient: &Patient) -> Findings {
         .find(|stage| stage.name == "stage 1")
         .map(|stage| &stage.rows);
     let rows = rows.ok_or("it needs stage 1's metrics.csv in a run folder")?;
+    if !rows
+        .values()
+        .any(|row| row.contains_key("discriminator/train"))
+    {
+        return Err("stage 1 was trained without a discriminator".to_owned());
+    }
     let findings = discriminator_findings(rows).into_iter();
     let finding = |DiscriminatorFinding { what, remedy, .. }| Finding::warning(what, remedy);
     Ok(findings.map(finding).collect())

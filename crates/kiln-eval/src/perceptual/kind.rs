@@ -57,6 +57,18 @@ impl PerceptualKind {
         }
     }
 
+    /// The numbers that training keeps for each pixel of an image. Measured for the classifier of
+    /// `configs/cifar10-classifier.toml` (1.6 GB for 24 images of 256x256); for the others, the inputs of all convolutions
+    /// and activations on images and reconstructions, counted.
+    pub fn numbers_per_pixel(self) -> f64 {
+        match self {
+            Self::LpipsVgg16 => 1100.0,
+            Self::LpipsAlexnet => 60.0,
+            Self::LpipsSqueezenet => 200.0,
+            Self::Classifier => 260.0,
+        }
+    }
+
     pub(super) fn backbone(self) -> Option<Backbone> {
         match self {
             Self::LpipsVgg16 => Some(Backbone::Vgg16),

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::marker::PhantomData;
 use std::path::{Path, PathBuf};
 
-use kiln_data::{DataConfig, Datasets, read_regular};
+use kiln_data::{DataConfig, Datasets, Progress, read_regular};
 use safetensors::SafeTensors;
 
 use super::network::Classifier;
@@ -88,10 +88,16 @@ impl<C: Classifier> Stage for ClassifierStage<'_, C> {
         steps_in(&facts_in(model)?)
     }
 
-    fn find(&self, _: &Start<'_>, _: &RunFolder) -> Result<Found<()>, TrainError> {
+    fn find(
+        &self,
+        _: &Start<'_>,
+        _: &RunFolder,
+        _: &dyn Progress,
+    ) -> Result<Found<()>, TrainError> {
         Ok(Found {
             networks: (),
             vqvae: None,
+            perceptual: None,
             begun_with: None,
         })
     }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use burn::tensor::Device;
 use kiln_checkpoint::{DiffusionModel, FirstStage, Metadata, ModelSource};
-use kiln_data::{DataConfig, Datasets};
+use kiln_data::{DataConfig, Datasets, Progress};
 use kiln_models::{FeatureMaps, UNet2d, WeightsType};
 use kiln_pipeline::Devices;
 
@@ -121,7 +121,12 @@ impl Stage for Stage2<'_> {
         steps_in(&model.ok()?.metadata.training)
     }
 
-    fn find(&self, start: &Start<'_>, run: &RunFolder) -> Result<Found<Networks>, TrainError> {
+    fn find(
+        &self,
+        start: &Start<'_>,
+        run: &RunFolder,
+        _: &dyn Progress,
+    ) -> Result<Found<Networks>, TrainError> {
         let device = start.options.devices.first();
         let first_stage = match self.in_pixel_space() {
             true => None,
@@ -141,6 +146,7 @@ impl Stage for Stage2<'_> {
         Ok(Found {
             networks: Networks { first_stage, unet },
             vqvae,
+            perceptual: None,
             begun_with,
         })
     }

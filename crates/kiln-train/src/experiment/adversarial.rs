@@ -18,7 +18,7 @@ pub struct AdversarialConfig {
     /// When the term begins to count: a step, or a share of the training; default `"25%"`.
     #[serde(default = "default_start")]
     pub start: Extent,
-    /// For how long the discriminator learns alone before that; default `"2%"`.
+    /// For how long the discriminator learns alone before that, at most from the first step on; default `"2%"`.
     #[serde(default = "default_head_start")]
     pub head_start: Extent,
     /// Over how long the term's weight rises from zero; default `"5%"`.
@@ -102,27 +102,14 @@ impl AdversarialConfig {
         let table = key("discriminator");
         within(&table, self.discriminator.validate(side))?;
         let steps = stage_1.steps;
-        let [start, head_start, ramp] =
-            [self.start, self.head_start, self.ramp].map(|extent| extent.of(steps));
+        let start = self.start.of(steps);
         require(start < steps, key("start"), self.start, || {
             format!(
                 "the training has {steps} steps, so it must be less: a share such as \"25%\" fits any length"
             )
         })?;
         require(
-            head_start <= start,
-            key("head_start"),
-            self.head_start,
-            || format!("the term starts at step {start}, so it must be at most {start}"),
-        )?;
-        require(start + ramp <= steps, key("ramp"), self.ramp, || {
-            format!(
-                "the term starts at step {start} of {steps}, so it must be at most {}",
-                steps - start
-            )
-        })?;
-        require(
-            self.lecam >= 0.0 && self.lecam.is_finite(),
+            self.lecam >= 0.0 && (self.lecam as f32).is_finite(),
             key("lecam"),
             self.lecam,
             || "a weight cannot be negative; 0.001 to 0.1 is usual, and 0 leaves it out".into(),

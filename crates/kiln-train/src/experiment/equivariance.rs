@@ -40,8 +40,8 @@ impl EquivarianceConfig {
         })
     }
 
-    /// The least side to which this can bring one of `side` pixels.
-    pub(crate) fn smallest_side(&self, side: usize) -> usize {
-        ((self.smallest_scale * side as f64).round() as usize).max(1)
+    /// The number of latents along a side of `latents` at this scale.
+    pub(crate) fn scaled(latents: usize, scale: f64) -> usize {
+        ((scale * latents as f64).round() as usize).max(1)
     }
 }

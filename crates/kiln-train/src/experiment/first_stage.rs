@@ -23,6 +23,15 @@ pub struct FirstStageConfig {
 }
 
 impl FirstStageConfig {
+    /// The least side to which equivariance brings images of `side` pixels.
+    pub(crate) fn smallest_side(&self, side: usize) -> usize {
+        let factor = self.network.downscale_factor();
+        let scaled = |table: &EquivarianceConfig| {
+            EquivarianceConfig::scaled(side / factor, table.smallest_scale) * factor
+        };
+        self.stage_1.equivariance.as_ref().map_or(side, scaled)
+    }
+
     /// The table of the network.
     pub(crate) fn table(&self) -> &'static str {
         table_of(&self.network)

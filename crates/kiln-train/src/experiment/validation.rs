@@ -119,10 +119,11 @@ impl Experiment {
             adversarial.validate(training, side)?;
             if let Some(table) = equivariance {
                 let (discriminator, scale) = (adversarial.discriminator, table.smallest_scale);
-                let holds = discriminator.validate(table.smallest_side(side)).is_ok();
+                let smallest = first_stage.smallest_side(side);
+                let holds = discriminator.validate(smallest).is_ok();
                 require(holds, "stage_1.equivariance.smallest_scale", scale, || {
                     format!(
-                        "it leaves images of {side}x{side} too small for the {} layers of stage_1.adversarial.discriminator: use a larger one, such as 0.5, or fewer layers",
+                        "it brings images of {side}x{side} down to {smallest}x{smallest}, too small for stage_1.adversarial.discriminator.layers = {}: use a larger scale or fewer layers",
                         discriminator.layers
                     )
                 })?;
@@ -162,8 +163,9 @@ impl Experiment {
                     "only [{its_table}] has that term, and the first stage is [{table}]: leave it out"
                 )
             })?;
-            require(*weight >= 0.0, key, weight, || {
-                format!("a weight cannot be negative; {usual} is usual")
+            let holds = *weight >= 0.0 && (*weight as f32).is_finite();
+            require(holds, key, weight, || {
+                format!("a weight is a number from 0; {usual} is usual")
             })?;
         }
         Ok(())

@@ -10,6 +10,8 @@ const ROUNDS: usize = 3;
 const WON: f64 = 95.0;
 /// Scores of images and reconstructions that are closer than this are equal.
 const EQUAL: f64 = 0.02;
+/// An accuracy this close to 50, in percent, is chance.
+const CHANCE: f64 = 2.0;
 /// A reconstruction loss that exceeds the last one before the term counted by this factor has jumped.
 const JUMP: f64 = 1.25;
 
@@ -68,28 +70,33 @@ fn won(rows: &Rows) -> Option<DiscriminatorFinding> {
 fn blind(rows: &Rows) -> Option<DiscriminatorFinding> {
     let of_images = newest(rows, "score of images/train")?;
     let of_reconstructions = newest(rows, "score of reconstructions/train")?;
+    let accuracies = newest(rows, "discriminator accuracy/train")?;
     let mut pairs = of_images.iter().zip(&of_reconstructions);
-    pairs
-        .all(|(image, reconstruction)| (image - reconstruction).abs() < EQUAL)
-        .then(|| DiscriminatorFinding {
+    let is_equal = pairs.all(|(image, other)| (image - other).abs() < EQUAL);
+    let is_chance = accuracies
+        .iter()
+        .all(|accuracy| (accuracy - 50.0).abs() < CHANCE);
+    (is_equal || is_chance).then(|| DiscriminatorFinding {
         name: "blind",
-            what: format!(
-                "the discriminator of stage 1 tells nothing apart: its mean scores of images and reconstructions differ by less than {EQUAL} in each of the last {ROUNDS} rounds"
-            ),
-            remedy: "give it a higher stage_1.adversarial.learning_rate, a longer head_start or less lecam",
-        })
+        what: format!(
+            "the discriminator of stage 1 tells nothing apart: in each of the last {ROUNDS} rounds about half of its judgements were wrong, or its scores of images and reconstructions equal"
+        ),
+        remedy: "give it a higher stage_1.adversarial.learning_rate, a longer head_start or less lecam",
+    })
 }
 
 fn jumped(rows: &Rows) -> Option<DiscriminatorFinding> {
     const LOSS: &str = "reconstruction/valid";
     let counts = |row: &BTreeMap<String, f64>| row.contains_key("adversarial/train");
     let (&start, _) = rows.iter().find(|(_, row)| counts(row))?;
-    let (_, before) = rows.range(..start).next_back()?;
-    let (before, now) = (before.get(LOSS)?, rows.values().next_back()?.get(LOSS)?);
-    (now > &(JUMP * before)).then(|| DiscriminatorFinding {
+    // A stop in mid-round leaves a row without a validation.
+    let mut earlier = rows.range(..start).rev();
+    let before = earlier.find_map(|(_, row)| row.get(LOSS).copied())?;
+    let now = rows.values().rev().find_map(|row| row.get(LOSS).copied())?;
+    (now > JUMP * before).then(|| DiscriminatorFinding {
         name: "jumped",
         what: format!(
-            "the reconstruction loss of stage 1 went from {before:.5} to {now:.5} since the adversarial term counts (step {start})"
+            "the reconstruction loss of stage 1 went from {before:.5} to {now:.5} since the adversarial term counts (first logged at step {start})"
         ),
         remedy: "give the term a smaller weight, as in stage_1.adversarial.weight = { balanced = 0.2 }, a longer ramp or a longer head_start",
     })
@@ -129,14 +136,16 @@ mod tests {
 
     #[test]
     fn a_discriminator_that_has_collapsed_is_named() {
-        let found = |other: f64| {
+        let found = |other: f64, accuracy: f64| {
             found(&[
                 ("score of images/train", &[0.1, 0.1, 0.1]),
                 ("score of reconstructions/train", &[0.1, 0.11, other]),
+                ("discriminator accuracy/train", &[50.0, 51.0, accuracy]),
             ])
         };
-        assert!(found(0.1)[0].contains("nothing apart"));
-        assert_eq!(found(-0.3), [""; 0]);
+        assert!(found(0.1, 60.0)[0].contains("nothing apart"));
+        assert!(found(-0.3, 50.4)[0].contains("nothing apart"));
+        assert_eq!(found(-0.3, 60.0), [""; 0]);
     }
 
     #[test]
@@ -144,8 +153,9 @@ mod tests {
         let nothing = f64::NAN;
         let found = |last: f64| {
             found(&[
-                ("reconstruction/valid", &[0.02, 0.01, 0.011, last]),
-                ("adversarial/train", &[nothing, nothing, 0.1, 0.1]),
+                ("reconstruction/valid", &[0.02, 0.01, nothing, 0.011, last]),
+                ("reconstruction/train", &[0.02, 0.01, 0.01, 0.011, last]),
+                ("adversarial/train", &[nothing, nothing, nothing, 0.1, 0.1]),
             ])
         };
         assert!(found(0.02)[0].contains("from 0.01000 to 0.02000"));

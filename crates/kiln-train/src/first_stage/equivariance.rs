@@ -41,7 +41,7 @@ impl Change {
             false => 0,
         };
         Some(Self {
-            latents: latents.map(|side| ((scale * side as f64).round() as usize).max(1)),
+            latents: latents.map(|side| EquivarianceConfig::scaled(side, scale)),
             factor,
             turns,
         })

@@ -3,7 +3,7 @@
 pub(crate) mod diagnosis;
 mod equivariance;
 mod kmeans;
-mod objective;
+pub(crate) mod objective;
 mod posterior_noise;
 mod source;
 pub(crate) mod stage;

@@ -5,16 +5,20 @@ use std::path::{Path, PathBuf};
 
 use burn::tensor::Device;
 use kiln_checkpoint::{FirstStage, ModelSource, PERCEPTUAL_NETWORK};
-use kiln_data::{DataConfig, Datasets};
+use kiln_data::{DataConfig, Datasets, Progress};
+use kiln_eval::PerceptualNetwork;
 use kiln_models::{Autoencoder, AutoencoderConfig, FeatureMaps, WeightsType, save_weights};
 
 use super::diagnosis::discriminator_warnings;
+use super::objective::perceptual;
 use super::{FirstStageRecipe, ImageSource, Objective, metrics, trainee, with_kmeans_codes};
 use crate::error::TrainError;
 use crate::experiment::{Experiment, FirstStageConfig, TrainingConfig};
 use crate::learner::report::LOSS;
 use crate::run_folder::changed_keys::OF_STAGE_1;
 use crate::run_folder::facts::{metadata, steps_in};
+use crate::run_folder::identity::PerceptualIdentity;
+use crate::run_folder::places::absolute;
 use crate::run_folder::{RunFolder, StageFolder, discriminator_beside};
 use crate::script::initial_weights;
 use crate::script::memory::Trained;
@@ -27,6 +31,14 @@ use kiln_pipeline::Devices;
 pub(crate) struct Stage1<'a> {
     experiment: &'a Experiment,
     config: &'a FirstStageConfig,
+}
+
+/// The networks at the beginning of stage 1.
+pub(crate) struct Networks {
+    /// Initial weights, if not random ones.
+    autoencoder: Option<Autoencoder>,
+    /// The frozen network of the objective.
+    perceptual: Option<PerceptualNetwork>,
 }
 
 impl<'a> Stage1<'a> {
@@ -44,8 +56,7 @@ impl<'a> Stage1<'a> {
 impl Stage for Stage1<'_> {
     type Recipe = FirstStageRecipe;
     type Source = ImageSource;
-    /// Initial weights, if not random ones.
-    type Found = Option<Autoencoder>;
+    type Found = Networks;
 
     fn name(&self) -> &'static str {
         "vqvae"
@@ -78,14 +89,19 @@ impl Stage for Stage1<'_> {
     fn check_memory(&self, devices: &Devices) -> Result<(), TrainError> {
         let network = &self.config.network;
         let (channels, size) = (self.experiment.data.channels, self.experiment.data.size);
-        let maps = FeatureMaps::of_autoencoder(network, [size; 2]);
+        let mut maps = FeatureMaps::of_autoencoder(network, [size; 2]);
+        let mut weights = network.num_weights()?;
+        if let Some(table) = &self.config.stage_1.adversarial {
+            maps = maps.with_discriminator(&table.discriminator, channels, size);
+            weights += table.discriminator.num_weights(channels);
+        }
+        if let Some(table) = &self.config.stage_1.perceptual {
+            maps.training += table.network.numbers_per_pixel() * (size * size) as f64;
+        }
         let trained = Trained {
             network: self.config.table(),
-            weights: network.num_weights()?,
-            maps: match &self.config.stage_1.adversarial {
-                Some(table) => maps.with_discriminator(&table.discriminator, channels, size),
-                None => maps,
-            },
+            weights,
+            maps,
             table: self.table(),
             training: self.training(),
         };
@@ -106,7 +122,12 @@ impl Stage for Stage1<'_> {
         steps_in(&model.ok()?.metadata.training)
     }
 
-    fn find(&self, start: &Start<'_>, run: &RunFolder) -> Result<Found<Self::Found>, TrainError> {
+    fn find(
+        &self,
+        start: &Start<'_>,
+        run: &RunFolder,
+        progress: &dyn Progress,
+    ) -> Result<Found<Self::Found>, TrainError> {
         let stage_2 = run.stage_2();
         if start.resume.is_some() && stage_2.start().is_dir() {
             tracing::warn!(
@@ -115,12 +136,18 @@ impl Stage for Stage1<'_> {
             );
         }
         let learning = start.options.devices.first().autodiff();
-        let (networks, begun_with) = start.initial_weights(|folder| {
+        let (autoencoder, begun_with) = start.initial_weights(|folder| {
             initial_weights::autoencoder(folder, self.config, &learning)
         })?;
+        let side = self.experiment.data.size;
+        let (perceptual, identity) = find_perceptual(self.config, side, start, progress)?.unzip();
         Ok(Found {
-            networks,
+            networks: Networks {
+                autoencoder,
+                perceptual,
+            },
             vqvae: None,
+            perceptual: identity,
             begun_with,
         })
     }
@@ -132,7 +159,10 @@ impl Stage for Stage1<'_> {
 
     fn prepare<'a>(
         &'a self,
-        initial: Self::Found,
+        Networks {
+            autoencoder,
+            perceptual,
+        }: Networks,
         scene: &'a Scene<'a>,
     ) -> Result<Prepared<'a, FirstStageRecipe, ImageSource>, TrainError> {
         let Scene {
@@ -148,9 +178,8 @@ impl Stage for Stage1<'_> {
         let side = self.experiment.data.size;
         let begun_with = options.initial_weights.as_deref();
         let discriminator = begun_with.and_then(discriminator_beside);
-        let progress = scene.progress;
-        let objective = Objective::open(config, side, discriminator, &device, progress)?;
-        let network = match initial {
+        let objective = Objective::new(config, side, perceptual, discriminator);
+        let network = match autoencoder {
             Some(network) => network,
             None => {
                 let network = config.network.init(&device.clone().autodiff(), seed)?;
@@ -194,4 +223,44 @@ impl Stage for Stage1<'_> {
             }),
         })
     }
+}
+
+/// The frozen network of the objective, if it has one: from the config's file or, if that is gone, from the file that the
+/// run so far has used.
+///
+/// # Errors
+/// If it cannot be had, cannot see the images, or is not the one of the run so far.
+fn find_perceptual(
+    config: &FirstStageConfig,
+    side: usize,
+    start: &Start<'_>,
+    progress: &dyn Progress,
+) -> Result<Option<(PerceptualNetwork, PerceptualIdentity)>, TrainError> {
+    let Some(table) = &config.stage_1.perceptual else {
+        return Ok(None);
+    };
+    let known = (start.before())
+        .and_then(|before| before.perceptual.as_ref()?.place.as_deref())
+        .filter(|place| place.is_file());
+    let weights = match (table.weights.as_deref(), known) {
+        (Some(lost), Some(known)) if !lost.exists() => {
+            tracing::warn!(
+                "there is no {} here: going on with the weights in {}",
+                lost.display(),
+                known.display()
+            );
+            Some(known)
+        }
+        (weights, _) => weights,
+    };
+    let device = start.options.devices.first();
+    let network = perceptual::open(config, table, weights, side, &device, progress)?;
+    let identity = PerceptualIdentity {
+        sha256: network.sha256().to_owned(),
+        place: weights.and_then(absolute),
+    };
+    if let Some(before) = start.before() {
+        before.require_perceptual(&identity)?;
+    }
+    Ok(Some((network, identity)))
 }

@@ -30,7 +30,7 @@ pub(crate) const OF_THE_CLASSIFIER: &[&str] =
 /// is kept, measured and drawn. A fingerprint identifies the data itself. All other keys determine what is learnt.
 ///
 /// `training` stands for the table of any stage. docs/diffusion.md lists the keys.
-const FREE: [&str; 11] = [
+const FREE: [&str; 12] = [
     "overrides",
     "data.dataset",
     "data.path",
@@ -40,6 +40,7 @@ const FREE: [&str; 11] = [
     "training.keep_checkpoints",
     "training.pictures_every",
     "training.validation_images",
+    "stage_1.perceptual.weights",
     "stage_2.evaluation",
     "sampling",
 ];

@@ -27,6 +27,9 @@ pub(crate) struct Identity {
     /// Latent diffusion: the VQ-VAE of the latents.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) vqvae: Option<VqVaeIdentity>,
+    /// Stage 1: the frozen network that sees the images, if there is one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) perceptual: Option<PerceptualIdentity>,
     /// The model whose weights it began with instead of random ones.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) initial: Option<InitialWeights>,
@@ -50,6 +53,16 @@ pub(crate) struct VqVaeIdentity {
     pub(crate) place: Option<PathBuf>,
 }
 
+/// The frozen network by whose features a stage 1 compares images.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub(crate) struct PerceptualIdentity {
+    /// Of the file of its weights.
+    pub(crate) sha256: String,
+    /// The path of that file, unless it was downloaded.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) place: Option<PathBuf>,
+}
+
 /// The model that a run began with.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub(crate) struct InitialWeights {
@@ -65,6 +78,7 @@ impl Identity {
         datasets: &Datasets,
         data: Option<PathBuf>,
         vqvae: Option<VqVaeIdentity>,
+        perceptual: Option<PerceptualIdentity>,
         initial: Option<InitialWeights>,
     ) -> Self {
         Self {
@@ -75,6 +89,7 @@ impl Identity {
             validation: SetIdentity::of(&datasets.validation),
             class_names: datasets.train.class_names().to_vec(),
             vqvae,
+            perceptual,
             initial,
         }
     }
@@ -138,6 +153,27 @@ impl Identity {
         self.train
             .other_than(&now.train, "training")
             .or_else(|| self.validation.other_than(&now.validation, "validation"))
+    }
+
+    /// Refuses a perceptual network with other weights than the one of the run so far.
+    ///
+    /// # Errors
+    /// Names both, and how to go on.
+    pub(crate) fn require_perceptual(
+        &self,
+        network: &PerceptualIdentity,
+    ) -> Result<(), TrainError> {
+        let before = self.perceptual.as_ref();
+        let Some(before) = before.filter(|before| before.sha256 != network.sha256) else {
+            return Ok(());
+        };
+        let place = network.place.as_deref().map(Path::display);
+        Err(TrainError::Run(format!(
+            "the weights of the perceptual network{} are not those that this run began with (their sha256 was {:.12} and is now {:.12}): name those by stage_1.perceptual.weights, or choose another --out",
+            place.map_or_else(String::new, |place| format!(" in {place}")),
+            before.sha256,
+            network.sha256
+        )))
     }
 
     /// Refuses the latents of the VQ-VAE in `place` if this run began with another one.

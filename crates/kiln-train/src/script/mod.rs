@@ -26,7 +26,7 @@ use crate::learner::report::MetricKind;
 use crate::learner::session::Session;
 use crate::run_folder::claim::Claim;
 use crate::run_folder::facts::EarlierSteps;
-use crate::run_folder::identity::{InitialWeights, VqVaeIdentity};
+use crate::run_folder::identity::{InitialWeights, PerceptualIdentity, VqVaeIdentity};
 use crate::run_folder::{RunFolder, StageFolder};
 use crate::script::options::RunOptions;
 use crate::script::start::Start;
@@ -65,8 +65,13 @@ pub(crate) trait Stage: Sized {
     ) -> Result<Start<'a>, TrainError>;
     /// The number of training steps of the network in `model`.
     fn steps_of(&self, model: &Path) -> Option<usize>;
-    /// Looks for networks that were trained before.
-    fn find(&self, start: &Start<'_>, run: &RunFolder) -> Result<Found<Self::Found>, TrainError>;
+    /// Looks for networks that were trained before. It may download frozen ones.
+    fn find(
+        &self,
+        start: &Start<'_>,
+        run: &RunFolder,
+        progress: &dyn Progress,
+    ) -> Result<Found<Self::Found>, TrainError>;
     /// Refuses data that it cannot learn from.
     fn check_data(&self, datasets: &Datasets) -> Result<(), TrainError>;
     /// Prepares the module and the data for the Learner.
@@ -81,6 +86,7 @@ pub(crate) trait Stage: Sized {
 pub(crate) struct Found<N> {
     pub(crate) networks: N,
     pub(crate) vqvae: Option<VqVaeIdentity>,
+    pub(crate) perceptual: Option<PerceptualIdentity>,
     pub(crate) begun_with: Option<InitialWeights>,
 }
 
@@ -140,7 +146,7 @@ pub(crate) fn train<S: Stage>(
     if let Some(report) = report {
         return Ok(report);
     }
-    let found = stage.find(&start, &run)?;
+    let found = stage.find(&start, &run, progress)?;
     let data = start.find_data(stage.data());
     let datasets = options.datasets(&data, progress)?;
     options.stop.check()?;
@@ -152,7 +158,14 @@ pub(crate) fn train<S: Stage>(
     let plan = Arc::new(plan);
     let earlier = found.begun_with.as_ref();
     let earlier = earlier.map(|initial| initial.earlier_steps);
-    let identity = start.identity(&data, &datasets, &plan, found.vqvae, found.begun_with);
+    let identity = start.identity(
+        &data,
+        &datasets,
+        &plan,
+        found.vqvae,
+        found.perceptual,
+        found.begun_with,
+    );
     start.begin(&identity)?;
     let scene = Scene {
         options,

@@ -14,7 +14,7 @@ use crate::run_folder::changed_keys::{
 };
 use crate::run_folder::checkpoints::{CheckpointFolder, GoodCheckpoint};
 use crate::run_folder::facts::EarlierSteps;
-use crate::run_folder::identity::{Identity, InitialWeights, VqVaeIdentity};
+use crate::run_folder::identity::{Identity, InitialWeights, PerceptualIdentity, VqVaeIdentity};
 use crate::run_folder::metrics_table::add_rows;
 use crate::run_folder::places::{absolute, find_data};
 use crate::run_folder::{RunFolder, StageFolder, WRITTEN_BY, write_atomically};
@@ -187,6 +187,7 @@ impl<'a> Start<'a> {
         datasets: &Datasets,
         plan: &Plan,
         vqvae: Option<VqVaeIdentity>,
+        perceptual: Option<PerceptualIdentity>,
         initial: Option<InitialWeights>,
     ) -> Identity {
         let place = data.path.as_deref().filter(|path| !is_on_the_hub(path));
@@ -196,6 +197,7 @@ impl<'a> Start<'a> {
             datasets,
             place.and_then(absolute),
             vqvae,
+            perceptual,
             initial,
         )
     }

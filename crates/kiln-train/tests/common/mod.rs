@@ -10,6 +10,7 @@ use burn::module::{Module, ModuleVisitor, Param};
 use burn::tensor::{Device, Tensor};
 use kiln_checkpoint::{DiffusionModel, FirstStage, ModelSource};
 use kiln_data::NoProgress;
+use kiln_eval::{ImageClassifier, ImageClassifierConfig, ResidualConfig};
 use kiln_train::{Experiment, RunOptions, StopSignal, TrainError, TrainingReport};
 
 /// Changes the manifest of a checkpoint, as an older kiln could have written it: without a digest.
@@ -248,4 +249,19 @@ impl ModuleVisitor for All {
     fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
         self.0.extend(param.val().into_data().iter::<f32>());
     }
+}
+
+/// Writes a classifier of gray images with random weights, for a perceptual term.
+pub fn save_classifier(path: &Path, seed: u64) {
+    let config = ImageClassifierConfig {
+        in_channels: 1,
+        sample_size: 32,
+        num_classes: 10,
+        network: ResidualConfig {
+            block_out_channels: vec![8, 16],
+            ..ResidualConfig::default()
+        },
+    };
+    let classifier = ImageClassifier::new(config, &Device::flex(), seed);
+    classifier.save(path, &BTreeMap::new()).unwrap();
 }

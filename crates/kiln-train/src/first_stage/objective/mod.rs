@@ -8,12 +8,12 @@
 //! | `adversarial` | the discriminator's judgement, and feature matching |
 //! | `balance` | none: the factors of terms with a balanced weight |
 //!
-//! For another term of images and reconstructions, implement [`Term`] in a file here and add it in [`Objective::open`].
+//! For another term of images and reconstructions, implement [`Term`] in a file here and add it in [`Objective::new`].
 
 mod adversarial;
 mod augmentation;
 mod balance;
-mod perceptual;
+pub(crate) mod perceptual;
 mod psnr;
 mod term;
 
@@ -21,7 +21,7 @@ use std::path::PathBuf;
 
 use burn::module::Module;
 use burn::tensor::{Device, Tensor};
-use kiln_data::Progress;
+use kiln_eval::PerceptualNetwork;
 use kiln_models::Discriminator;
 use kiln_models::bottleneck::Bottleneck;
 use kiln_models::bottleneck::kl::KL;
@@ -31,7 +31,6 @@ use self::adversarial::{Adversarial, Adversary};
 use self::balance::Balance;
 use self::perceptual::Perceptual;
 use self::term::{Term, Weighted};
-use crate::error::TrainError;
 use crate::experiment::{FirstStageConfig, Stage1Config, TermWeight};
 use crate::learner::plan::Plan;
 use crate::learner::report::{LOSS, MetricKind, Reading};
@@ -78,34 +77,28 @@ pub(crate) struct Terms {
 }
 
 impl Objective {
-    /// The objective of a training on images of `side` pixels. Its frozen networks are read on `device`, or downloaded. The
-    /// discriminator begins with the weights in the file `discriminator`, if there is one.
-    ///
-    /// # Errors
-    /// If a frozen network cannot be had, or cannot see the images.
-    pub(crate) fn open(
+    /// The objective of a training on images of `side` pixels with its frozen network. The discriminator begins with the
+    /// weights in the file `discriminator`, if there is one.
+    pub(crate) fn new(
         first_stage: &FirstStageConfig,
         side: usize,
+        perceptual_network: Option<PerceptualNetwork>,
         discriminator: Option<PathBuf>,
-        device: &Device,
-        progress: &dyn Progress,
-    ) -> Result<Self, TrainError> {
+    ) -> Self {
         let Stage1Config {
             reconstruction,
             commitment,
             kl,
             perceptual,
             adversarial,
-            equivariance,
+            equivariance: _,
             training,
         } = &first_stage.stage_1;
         let mut of_images: Vec<(Box<dyn Term>, TermWeight)> =
             vec![(Box::new(*reconstruction), TermWeight::Fixed(1.0))];
         let mut seen_by = None;
-        if let Some(config) = perceptual {
-            let channels = first_stage.network.in_channels();
-            let smallest = equivariance.map_or(side, |table| table.smallest_side(side));
-            let term = Perceptual::open(config, channels, smallest, device, progress)?;
+        if let (Some(config), Some(network)) = (perceptual, perceptual_network) {
+            let term = Perceptual::new(network);
             seen_by = Some(term.identity.clone());
             of_images.push((Box::new(term), config.weight));
         }
@@ -115,7 +108,7 @@ impl Objective {
             (COMMITMENT, *commitment),
             (KL, kl.map(|weight| weight / values as f64)),
         ];
-        Ok(Self {
+        Self {
             of_images,
             seen_by,
             of_bottleneck: (of_bottleneck.into_iter())
@@ -123,7 +116,7 @@ impl Objective {
                 .collect(),
             adversarial: (adversarial.as_ref())
                 .map(|table| Adversarial::new(table, training, discriminator)),
-        })
+        }
     }
 
     /// The objective of a training whose codes move by `update`. If a moving average moves them, the codebook's term is
@@ -229,7 +222,6 @@ impl Objective {
 
 #[cfg(test)]
 mod tests {
-    use kiln_data::NoProgress;
     use kiln_models::bottleneck::vq::VectorQuantizer;
 
     use super::*;
@@ -250,7 +242,7 @@ mod tests {
             let experiment = Experiment::parse(MNIST, "mnist.toml", &overrides).unwrap();
             let first_stage = experiment.first_stage.unwrap();
             let device = Device::flex();
-            let objective = Objective::open(&first_stage, 32, None, &device, &NoProgress).unwrap();
+            let objective = Objective::new(&first_stage, 32, None, None);
             let session = Session::new(0, StopSignal::default());
             let plan = Plan::new(&first_stage.stage_1.training, 8, 1, 0);
             let bottleneck = Bottleneck::Vq(VectorQuantizer::new(3, 2, &device));

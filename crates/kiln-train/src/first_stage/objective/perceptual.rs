@@ -1,12 +1,14 @@
 //! The distance of images and reconstructions by the features of a frozen network.
 
+use std::path::Path;
+
 use burn::tensor::{Device, Tensor};
 use kiln_data::Progress;
 use kiln_eval::PerceptualNetwork;
 
 use super::term::Term;
 use crate::error::TrainError;
-use crate::experiment::PerceptualConfig;
+use crate::experiment::{FirstStageConfig, PerceptualConfig};
 use crate::learner::frozen::Frozen;
 
 /// The perceptual distance (Zhang et al. 2018), as in VQGAN (Esser et al. 2021).
@@ -17,25 +19,37 @@ pub(super) struct Perceptual {
     pub(super) identity: String,
 }
 
+/// Reads the frozen network of a first stage for images of `side` pixels from its config's file, from `weights` instead of
+/// it, or downloads it.
+///
+/// # Errors
+/// If it cannot be had, or cannot see such images.
+pub(crate) fn open(
+    first_stage: &FirstStageConfig,
+    config: &PerceptualConfig,
+    weights: Option<&Path>,
+    side: usize,
+    device: &Device,
+    progress: &dyn Progress,
+) -> Result<PerceptualNetwork, TrainError> {
+    let network = PerceptualNetwork::open(config.network, weights, device, progress)?;
+    let channels = first_stage.network.in_channels();
+    network.check(channels, side, side)?;
+    let smallest = first_stage.smallest_side(side);
+    network.check(channels, smallest, smallest).map_err(|problem| {
+        TrainError::Run(format!(
+            "stage_1.equivariance.smallest_scale brings images down to {smallest}x{smallest}: {problem}"
+        ))
+    })?;
+    Ok(network)
+}
+
 impl Perceptual {
-    /// Reads the network, or downloads it, for images with this many channels and sides of at least `side`.
-    ///
-    /// # Errors
-    /// If it cannot be had, or cannot see such images.
-    pub(super) fn open(
-        config: &PerceptualConfig,
-        channels: usize,
-        side: usize,
-        device: &Device,
-        progress: &dyn Progress,
-    ) -> Result<Self, TrainError> {
-        let weights = config.weights.as_deref();
-        let network = PerceptualNetwork::open(config.network, weights, device, progress)?;
-        network.check(channels, side, side)?;
-        Ok(Self {
+    pub(super) fn new(network: PerceptualNetwork) -> Self {
+        Self {
             identity: network.identity(),
             network: Frozen::new(network),
-        })
+        }
     }
 }
 
