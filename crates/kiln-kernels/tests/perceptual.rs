@@ -1,7 +1,7 @@
 //! The operators of perceptual networks against Burn's own.
 
 use burn::nn::pool::MaxPool2dConfig;
-use burn::tensor::{Device, Distribution, Tensor};
+use burn::tensor::{Device, Distribution, Int, Tensor};
 use kiln_kernels::{halving_max_pool, unit_distance};
 
 fn distance_by_burn(
@@ -36,11 +36,18 @@ fn pool_by_burn(maps: Tensor<4>, side: usize, over_the_edge: bool) -> Tensor<4> 
 fn distances_and_gradients_are_those_of_burns_operators() {
     let (device, plain) = (Device::flex().autodiff(), Device::flex());
     for shape @ [.., channels] in [[3, 4, 5, 64], [2, 1, 3, 7], [1, 2, 2, 1], [2, 3, 1, 40]] {
-        let random = || Tensor::<4>::random(shape, Distribution::Normal(0.0, 1.0), &plain);
-        let (maps, others) = (random(), random());
-        let distribution = Distribution::Uniform(0.0, 1.0);
-        let weights = Tensor::<1>::random([channels], distribution, &plain);
-        let upstream = Tensor::<1>::random([shape[0]], distribution, &plain);
+        // Away from zero: the gradient at a position of nearly no length magnifies rounding errors.
+        let wave = |count: usize, pace: f32| {
+            let numbers = Tensor::<1, Int>::arange(0..count as i64, &plain).float();
+            (numbers * pace).sin()
+        };
+        let map = |pace: f32| {
+            let wave = wave(shape.iter().product(), pace);
+            (wave.clone() + wave.sign() * 0.5).reshape(shape)
+        };
+        let (maps, others) = (map(1.3), map(2.1) * 2.0);
+        let weights = wave(channels, 0.7).abs();
+        let upstream = wave(shape[0], 0.9).abs();
         let run = |distance: fn(Tensor<4>, Tensor<4>, Tensor<1>, f32) -> Tensor<1>| {
             let [maps, others] = [&maps, &others]
                 .map(|tensor| tensor.clone().to_device(&device).autodiff().require_grad());

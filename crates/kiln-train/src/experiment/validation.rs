@@ -163,7 +163,7 @@ impl Experiment {
                     "only [{its_table}] has that term, and the first stage is [{table}]: leave it out"
                 )
             })?;
-            let holds = *weight >= 0.0 && (*weight as f32).is_finite();
+            let holds = *weight >= 0.0 && weight.is_finite();
             require(holds, key, weight, || {
                 format!("a weight is a number from 0; {usual} is usual")
             })?;
