@@ -171,16 +171,11 @@ impl Recipe for FirstStageRecipe {
         networks.objective = (self.objective).updated(networks.objective, &mut update);
         networks.vqvae = networks.vqvae.updated(update);
         let bottleneck = networks.vqvae.network.bottleneck;
-        networks.vqvae.network.bottleneck = match (statistics, bottleneck.codebook()) {
-            (Some(statistics), Some(vectors)) => {
-                let (codebook, vectors) = match networks.codebook {
-                    Some(codebook) => {
-                        let updated = codebook.update(&self.codebook, vectors, statistics);
-                        (Some(updated.0), updated.1)
-                    }
-                    None => (None, vectors),
-                };
-                networks.codebook = codebook;
+        let parts = (networks.codebook.clone(), statistics, bottleneck.codebook());
+        networks.vqvae.network.bottleneck = match parts {
+            (Some(codebook), Some(statistics), Some(vectors)) => {
+                let (codebook, vectors) = codebook.update(&self.codebook, vectors, statistics);
+                networks.codebook = Some(codebook);
                 bottleneck.with_codebook(vectors)
             }
             _ => bottleneck,

@@ -139,17 +139,13 @@ impl Adversarial {
         if of.step < self.learns_from {
             return None;
         }
-        let changes = of.position.map(|position| {
-            let changes = &self.config.augmentation;
-            Augmentation::draw(changes, of.images.dims(), position, &of.images.device())
+        let wanted = &self.config.augmentation;
+        let changes = (of.position.filter(|_| !wanted.is_empty())).map(|position| {
+            Augmentation::draw(wanted, of.images.dims(), position, &of.images.device())
         });
-        let changed = |images: Tensor<4>| match &changes {
-            Some(changes) => changes.apply(images),
-            None => images,
-        };
         let discriminator = &adversary.discriminator.network;
-        let real = discriminator.forward(changed(of.images.clone()));
-        let given_back = changed(of.reconstructions.clone().without_autodiff());
+        let real = discriminator.forward(changed(&changes, of.images));
+        let given_back = changed(&changes, &of.reconstructions.clone().without_autodiff());
         let fake = discriminator.forward(given_back).logits;
         let (images, real) = (real.features, real.logits);
 
