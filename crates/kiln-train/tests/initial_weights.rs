@@ -65,6 +65,41 @@ fn both_stages_begin_where_the_model_ended() {
 }
 
 #[test]
+fn a_resume_before_the_first_checkpoint_begins_with_the_weights_again() {
+    let place = tempfile::tempdir().unwrap();
+    let [before, after] = ["before", "after"].map(|name| place.path().join(name));
+    stage_1(&experiment(&[]), &options(&before)).unwrap();
+    let still = experiment(&[STILL, STILL_VQVAE].concat());
+    let begun_with = after.join("vqvae/begun-with.json");
+    // What is left if the training is killed before its first checkpoint.
+    let train_and_forget = |options: &RunOptions| {
+        stage_1(&still, options).unwrap();
+        for name in ["checkpoints", "model"] {
+            std::fs::remove_dir_all(after.join("vqvae").join(name)).unwrap();
+        }
+        std::fs::remove_file(after.join("vqvae/metrics.csv")).unwrap();
+    };
+    train_and_forget(&further(after.clone(), &before.join("vqvae/model")));
+    let resumed = RunOptions {
+        resume: true,
+        ..options(&after)
+    };
+    stage_1(&still, &resumed).unwrap();
+    assert_close(&weights(&before), &weights(&after), "resumed");
+
+    train_and_forget(&resumed);
+    std::fs::write(&begun_with, "{").unwrap();
+    let error = stage_1(&still, &resumed).unwrap_err();
+    assert!(
+        error.to_string().contains("begun-with.json does not say"),
+        "{error}"
+    );
+    // Without --resume it is another training, with random weights.
+    stage_1(&still, &options(&after)).unwrap();
+    assert!(!begun_with.exists());
+}
+
+#[test]
 fn an_autoencoder_kl_begins_where_the_model_ended() {
     let place = tempfile::tempdir().unwrap();
     let [before, after] = ["before", "after"].map(|name| place.path().join(name));

@@ -201,7 +201,13 @@ impl Stage for Stage2<'_> {
         let of_images = first_stage.clone();
         let facts = move |steps| {
             let first_stage = of_images.as_ref();
-            unet_metadata(experiment, datasets, first_stage, scene.earlier, steps)
+            unet_metadata(
+                experiment,
+                datasets,
+                first_stage,
+                scene.earlier_steps(),
+                steps,
+            )
         };
         let pictured = Pictured {
             first_stage: first_stage.clone().map(|stage| FirstStage {
@@ -306,7 +312,7 @@ fn find_first_stage(
         options.vqvae.clone(),
         known.clone().filter(|place| place.exists()),
         own.exists().then(|| own.clone()),
-        options.initial_weights.clone(),
+        start.begins_with()?,
     ];
     if options.vqvae.is_none()
         && let Some(lost) = known.filter(|place| !place.exists())

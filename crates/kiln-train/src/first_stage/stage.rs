@@ -176,7 +176,7 @@ impl Stage for Stage1<'_> {
         let device = options.devices.first();
         let (seed, config) = (self.experiment.seed, &self.config);
         let side = self.experiment.data.size;
-        let begun_with = options.initial_weights.as_deref();
+        let begun_with = scene.begun_with.as_ref().and_then(|it| it.place.as_deref());
         let discriminator = begun_with.and_then(discriminator_beside);
         let objective = Objective::new(config, side, perceptual, discriminator);
         let network = match autoencoder {
@@ -214,7 +214,8 @@ impl Stage for Stage1<'_> {
                     let facts = BTreeMap::new();
                     save_weights(&discriminator, &beside, WeightsType::F32, &facts)?;
                 }
-                let mut metadata = metadata(self.experiment, datasets, steps, scene.earlier);
+                let mut metadata =
+                    metadata(self.experiment, datasets, steps, scene.earlier_steps());
                 let seen_by = seen_by.map(|identity| (PERCEPTUAL_NETWORK.to_owned(), identity));
                 metadata.training.extend(seen_by);
                 let first_stage = FirstStage { network, metadata };

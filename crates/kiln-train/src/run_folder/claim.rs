@@ -35,6 +35,8 @@ struct Claimed {
     stage: StageFolder,
     /// The earlier `config.toml`, if kiln wrote one.
     config: Option<String>,
+    /// The earlier record of what the stage began with, if there was one.
+    begun_with: Option<String>,
     /// Whether there was already a folder `start`, the model at the beginning of a training.
     had_start: bool,
     /// The latents files that existed.
@@ -84,6 +86,7 @@ impl Claim {
             run: run.clone(),
             stage: stage.clone(),
             config: read_text(&run.config()).ok(),
+            begun_with: read_text(&stage.begun_with()).ok(),
             had_start: stage.start().exists(),
             latents: latents_in(run),
             traces: Traces::of(stage),
@@ -145,15 +148,8 @@ impl Claimed {
     fn undo(&self) {
         // Where the program ends without waiting for the training, it may be writing.
         let _ = clear_leftovers(&self.run, &self.stage);
-        match &self.config {
-            Some(before) if read_text(&self.run.config()).ok().as_ref() != Some(before) => {
-                let _ = write_atomically(&self.run.config(), before.as_bytes());
-            }
-            Some(_) => {}
-            None => {
-                let _ = fs::remove_file(self.run.config());
-            }
-        }
+        restore(&self.run.config(), self.config.as_deref());
+        restore(&self.stage.begun_with(), self.begun_with.as_deref());
         let start = self.stage.start();
         // Only if this training wrote it.
         if !self.had_start && check_place(&start).is_ok() {
@@ -168,6 +164,19 @@ impl Claimed {
         }
         if self.stage.path() != self.run.path() {
             let _ = fs::remove_dir(self.stage.path());
+        }
+    }
+}
+
+/// Gives a file its earlier text, or removes it if there was none. Best effort.
+fn restore(file: &Path, before: Option<&str>) {
+    match before {
+        Some(before) if read_text(file).ok().as_deref() != Some(before) => {
+            let _ = write_atomically(file, before.as_bytes());
+        }
+        Some(_) => {}
+        None => {
+            let _ = fs::remove_file(file);
         }
     }
 }

@@ -10,6 +10,7 @@
 //!   best/                   the model that `[stage_2.evaluation]` chose by its `best_by`, if there is one
 //! ```
 //!
+//! A stage that began with `--initial-weights` has a `begun-with.json` besides.
 //! A run in pixel space has neither `vqvae/` nor `latents/`. A run of a classifier has its checkpoints/
 //! metrics.csv curves.svg and model.safetensors at the top.
 //!
@@ -138,6 +139,12 @@ impl StageFolder {
     /// The trained network, for the beginning of stage 2.
     pub(crate) fn model(&self) -> PathBuf {
         self.0.join("model")
+    }
+
+    /// The record of the model whose weights the stage began with, if it did: a resume before the first checkpoint
+    /// begins with them again.
+    pub(crate) fn begun_with(&self) -> PathBuf {
+        self.0.join("begun-with.json")
     }
 
     /// The weights of the discriminator that judged the trained network, if there was one: no model needs them, but a

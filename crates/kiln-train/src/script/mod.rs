@@ -98,9 +98,16 @@ pub(crate) struct Scene<'a> {
     pub(crate) datasets: Datasets,
     pub(crate) plan: Arc<Plan>,
     pub(crate) session: Session,
-    /// The number of training steps of the initial weights.
-    pub(crate) earlier: Option<EarlierSteps>,
+    /// The model whose weights the stage began with, if it did.
+    pub(crate) begun_with: Option<InitialWeights>,
     pub(crate) progress: &'a dyn Progress,
+}
+
+impl Scene<'_> {
+    /// The number of training steps of the initial weights.
+    pub(crate) fn earlier_steps(&self) -> Option<EarlierSteps> {
+        Some(self.begun_with.as_ref()?.earlier_steps)
+    }
 }
 
 /// A stage that is ready for the Learner.
@@ -156,15 +163,13 @@ pub(crate) fn train<S: Stage>(
     let plan = Plan::new(training, images, devices, stage.seed()).over(&options.ranks);
     plan.check(stage.table())?;
     let plan = Arc::new(plan);
-    let earlier = found.begun_with.as_ref();
-    let earlier = earlier.map(|initial| initial.earlier_steps);
     let identity = start.identity(
         &data,
         &datasets,
         &plan,
         found.vqvae,
         found.perceptual,
-        found.begun_with,
+        found.begun_with.clone(),
     );
     start.begin(&identity)?;
     let scene = Scene {
@@ -174,7 +179,7 @@ pub(crate) fn train<S: Stage>(
         datasets,
         plan: plan.clone(),
         session: start.session.clone(),
-        earlier,
+        begun_with: found.begun_with,
         progress,
     };
     let Prepared {

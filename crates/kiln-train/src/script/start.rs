@@ -25,8 +25,7 @@ use crate::script::resume::{find_checkpoint, session};
 pub(crate) struct Start<'a> {
     pub(crate) options: &'a RunOptions,
     run: &'a RunFolder,
-    /// The stage's table of metrics.
-    metrics: PathBuf,
+    folder: StageFolder,
     /// The experiment's tables that determine what the stage learns.
     tables: &'static [&'static str],
     /// The experiment, as TOML.
@@ -109,7 +108,7 @@ impl<'a> Start<'a> {
         Ok(Self {
             options,
             run,
-            metrics: folder.metrics(),
+            folder: folder.clone(),
             tables,
             config,
             resume,
@@ -146,7 +145,7 @@ impl<'a> Start<'a> {
         }
         let rows = self.resume.iter().map(|checkpoint| &checkpoint.rows);
         for rows in rows.filter(|rows| is_finished && !rows.is_empty()) {
-            add_rows(&self.metrics, rows)?;
+            add_rows(&self.folder.metrics(), rows)?;
         }
         if done > steps && !is_finished {
             let table = match self.tables.last() {
@@ -202,6 +201,27 @@ impl<'a> Start<'a> {
         )
     }
 
+    /// The model whose weights the stage begins with: the one that is asked for or, if the run is resumed before its
+    /// first checkpoint, the one that it began with.
+    ///
+    /// # Errors
+    /// If the record of that model cannot be read.
+    pub(crate) fn begins_with(&self) -> Result<Option<PathBuf>, TrainError> {
+        let path = self.folder.begun_with();
+        let asked_for = self.options.initial_weights.clone();
+        if asked_for.is_some() || !self.options.resume || self.resume.is_some() || !path.exists() {
+            return Ok(asked_for);
+        }
+        let text = kiln_data::read_text(&path).map_err(TrainError::file("read", &path))?;
+        let recorded: InitialWeights = serde_json::from_str(&text).map_err(|problem| {
+            TrainError::Run(format!(
+                "{} does not say what the training began with ({problem}): give the model with --initial-weights, or remove the file to begin with random weights",
+                path.display()
+            ))
+        })?;
+        Ok(recorded.place)
+    }
+
     /// The network of the initial model, if there is one, read by `load`, and its record. A resumed run has its own
     /// weights and needs only the record.
     ///
@@ -211,12 +231,12 @@ impl<'a> Start<'a> {
         &self,
         load: impl FnOnce(&Path) -> Result<(N, EarlierSteps), TrainError>,
     ) -> Result<(Option<N>, Option<InitialWeights>), TrainError> {
-        let asked_for = self.options.initial_weights.as_deref();
         if let Some(before) = self.before() {
             let known = before
                 .initial
                 .as_ref()
                 .and_then(|initial| initial.place.clone());
+            let asked_for = self.options.initial_weights.as_deref();
             if let Some(other) =
                 asked_for.filter(|&asked| known.is_none() || known != absolute(asked))
             {
@@ -227,11 +247,11 @@ impl<'a> Start<'a> {
             }
             return Ok((None, before.initial.clone()));
         }
-        let Some(folder) = asked_for else {
+        let Some(folder) = self.begins_with()? else {
             return Ok((None, None));
         };
-        let (network, earlier_steps) = load(folder)?;
-        let place = absolute(folder);
+        let (network, earlier_steps) = load(&folder)?;
+        let place = absolute(&folder);
         Ok((
             Some(network),
             Some(InitialWeights {
@@ -256,8 +276,26 @@ impl<'a> Start<'a> {
         if !self.options.ranks.is_first() {
             return Ok(());
         }
+        if self.resume.is_none() {
+            self.record(identity.initial.as_ref())?;
+        }
         let version = env!("CARGO_PKG_VERSION");
         let header = format!("{WRITTEN_BY} {version}: what this run was trained with.\n");
         write_atomically(&self.run.config(), (header + &self.config).as_bytes())
+    }
+    /// Records what the stage begins with, in place of what an earlier training of it began with.
+    fn record(&self, initial: Option<&InitialWeights>) -> Result<(), TrainError> {
+        let path = self.folder.begun_with();
+        match initial {
+            Some(initial) => {
+                let text = serde_json::to_string_pretty(initial).map_err(std::io::Error::from);
+                let text = text.map_err(TrainError::file("write", &path))?;
+                write_atomically(&path, text.as_bytes())
+            }
+            None if path.exists() => {
+                std::fs::remove_file(&path).map_err(TrainError::file("remove", &path))
+            }
+            None => Ok(()),
+        }
     }
 }
