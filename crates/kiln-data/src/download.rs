@@ -5,6 +5,7 @@ mod torchvision;
 use std::fs::{self, File, OpenOptions};
 use std::io;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use tempfile::TempDir;
@@ -17,6 +18,14 @@ use crate::progress::Progress;
 use crate::transfer::{Transfer, transfer_agent};
 
 pub use torchvision::TorchvisionWeights;
+
+static FORBIDDEN: AtomicBool = AtomicBool::new(false);
+
+/// From now on this process downloads no public files: what is not in the cache is an error. The Hub has its own
+/// setting.
+pub fn forbid_downloads() {
+    FORBIDDEN.store(true, Ordering::Relaxed);
+}
 
 /// The mirrors of MNIST, in the order in which they are tried.
 const MIRRORS: [&str; 2] = [
@@ -194,8 +203,14 @@ fn fetch_missing(
 ) -> Result<(), DataError> {
     let is_missing = |file: &&RemoteFile| !file.is_right(&folder.join(file.name));
     let mut missing = collection.files.iter().filter(is_missing).peekable();
-    if missing.peek().is_none() {
+    let Some(file) = missing.peek() else {
         return Ok(());
+    };
+    if FORBIDDEN.load(Ordering::Relaxed) {
+        return Err(DataError::Offline {
+            file: file.name.to_owned(),
+            instead: collection.instead,
+        });
     }
     fs::create_dir_all(folder).map_err(|error| DataError::writing(folder, error))?;
     // Two programs that start at once take turns. If the file system has no locks, the digest still protects the files.

@@ -160,6 +160,16 @@ pub enum DataError {
         /// How to do without the download.
         instead: &'static str,
     },
+    /// A file would have to be downloaded, after [`forbid_downloads`](crate::forbid_downloads).
+    #[error(
+        "{file} is not in the cache, and nothing may be downloaded offline: run this once while online, without --offline and HF_HUB_OFFLINE, or {instead}"
+    )]
+    Offline {
+        /// The file.
+        file: String,
+        /// How to do without the download.
+        instead: &'static str,
+    },
     /// The thread that prepares batches could not be started, or died.
     #[error(
         "the thread that prepares batches stopped ({0}): run this again, with fewer other programs running"

@@ -69,7 +69,7 @@ pub use digest::{hexadecimal, sha256, sha256_of_file};
 #[cfg(feature = "download")]
 pub use download::{
     Downloaded, PYTORCH_FID_FILE, PYTORCH_FID_SHA256, TorchvisionWeights, cache_folder,
-    pytorch_fid_weights,
+    forbid_downloads, pytorch_fid_weights,
 };
 pub use error::DataError;
 pub use folder::held_out;

@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::Context;
 use clap::Args;
+use kiln_data::forbid_downloads;
 use kiln_hub::{HubSettings, Pulled, RepositoryName, Wanted, pull};
 use kiln_train::{FolderKind, RunRecord};
 
@@ -12,16 +13,19 @@ use crate::terminal::{self, DataProgress};
 /// How models and data sets are found that are not in a folder.
 #[derive(Args)]
 pub struct HubArguments {
-    /// Ask no server: take what is on the Hub from the cache (as HF_HUB_OFFLINE=1 does)
+    /// Ask no server: take models, data and weights from the cache (as HF_HUB_OFFLINE=1 does)
     #[arg(long)]
     offline: bool,
 }
 
 impl HubArguments {
-    /// The settings of the Hub, from the environment.
+    /// The settings of the Hub, from the environment. Offline, other downloads are forbidden from now on, too.
     pub fn settings(&self) -> HubSettings {
         let mut settings = HubSettings::from_environment();
         settings.offline |= self.offline;
+        if settings.offline {
+            forbid_downloads();
+        }
         settings
     }
 

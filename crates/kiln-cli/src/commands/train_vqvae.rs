@@ -11,7 +11,8 @@ use super::training::{TrainedModels, TrainingArguments};
 #[derive(Args)]
 #[command(after_help = "Examples:
   kiln train-vqvae --config configs/mnist.toml --out runs/mnist
-  kiln train-vqvae --config configs/mnist.toml --out runs/mnist --resume --set stage_1.training.steps=20000")]
+  kiln train-vqvae --config configs/mnist.toml --out runs/mnist --resume --set stage_1.training.steps=20000
+  kiln train-vqvae --config configs/mnist.toml --initial-weights runs/mnist --out runs/further")]
 pub struct TrainVqvae {
     #[command(flatten)]
     training: TrainingArguments,
@@ -23,7 +24,11 @@ pub struct TrainVqvae {
 impl TrainVqvae {
     /// Trains to the end, or until it is interrupted.
     pub fn run(self) -> anyhow::Result<()> {
+        let models = TrainedModels {
+            only_first_stage: true,
+            ..self.models
+        };
         self.training
-            .run("stage_1", &self.models, kiln_train::train_vqvae)
+            .run("stage_1", &models, kiln_train::train_vqvae)
     }
 }

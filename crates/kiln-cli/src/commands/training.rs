@@ -77,6 +77,10 @@ pub struct TrainedModels {
     #[arg(skip)]
     pub vqvae: Option<PathBuf>,
 
+    /// Of stage 1: only the first stage of the initial weights is needed.
+    #[arg(skip)]
+    pub only_first_stage: bool,
+
     /// Begin with the weights of this trained model, in a folder or on the Hub, not with random ones (fine-tuning)
     #[arg(long, help_heading = MODEL, value_name = "PATH|ORG/REPO[@REVISION]")]
     pub initial_weights: Option<PathBuf>,
@@ -197,7 +201,10 @@ impl TrainingArguments {
                 .map(|place| self.hub.first_stage(place))
                 .transpose()?,
             initial_weights: (models.initial_weights.as_deref())
-                .map(|place| self.hub.model(place))
+                .map(|place| match models.only_first_stage {
+                    true => self.hub.first_stage(place),
+                    false => self.hub.model(place),
+                })
                 .transpose()?,
             hub: self.hub.settings(),
             devices: Devices::parse(&self.devices)?,

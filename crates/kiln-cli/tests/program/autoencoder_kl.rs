@@ -67,7 +67,7 @@ fn it_goes_from_the_first_stage_to_pictures() {
     // Its own weights are initial weights, too.
     training::train(
         &workplace,
-        "train-vqvae --out further --initial-weights run/model",
+        "train-vqvae --out further --initial-weights run",
     );
     workplace.succeed("bench --config experiment.toml --work stage-1,decoding --repeats 1");
 }

@@ -182,6 +182,55 @@ fn a_folder_of_that_name_comes_first() {
 }
 
 #[test]
+fn nothing_is_downloaded_offline() {
+    let workplace = training::workplace();
+    let digits = training::EXPERIMENT.replace(
+        "dataset = \"folder\"\npath = \"photos\"",
+        "dataset = \"mnist\"",
+    );
+    let larger = |text: String, size: usize| {
+        text.replace("size = 8", &format!("size = {size}"))
+            .replace("size = 4", &format!("size = {}", size / 2))
+    };
+    fs::write(workplace.path("digits.toml"), larger(digits, 28)).unwrap();
+    let colourful = training::EXPERIMENT.replace("channels = 1", "channels = 3");
+    fs::write(workplace.path("colourful.toml"), larger(colourful, 64)).unwrap();
+    for split in ["train", "validation"] {
+        fs::create_dir_all(workplace.path(&format!("many/{split}"))).unwrap();
+        for number in 0..65 {
+            let path = workplace.path(&format!("many/{split}/{number}.png"));
+            image::RgbImage::new(32, 32).save(path).unwrap();
+        }
+    }
+    let training = "train-vqvae --offline --config";
+    let judged = "evaluate --first-stage --perceptual";
+    for (arguments, file) in [
+        (
+            &*format!("{training} digits.toml"),
+            "train-images-idx3-ubyte.gz",
+        ),
+        (
+            &format!(
+                "{training} colourful.toml --set stage_1.perceptual.network=lpips-alexnet --set stage_1.perceptual.weight=1"
+            ),
+            "alexnet-owt-7be5be79.pth",
+        ),
+        (
+            &format!("{judged} lpips-squeezenet --offline --data many"),
+            "squeezenet1_1-b8a52dc0.pth",
+        ),
+        (
+            "evaluate --features 2048 --offline --data many",
+            "pt_inception-2015-12-05-6726825d.pth",
+        ),
+    ] {
+        let sentence = workplace.fail(arguments);
+        let words = format!("{file} is not in the cache, and nothing may be downloaded offline");
+        assert!(sentence.contains(&words), "{arguments}: {sentence}");
+    }
+}
+
+#[test]
 fn what_is_neither_here_nor_on_the_hub_is_one_sentence() {
     let scene = Scene::new();
     for (arguments, words) in [
