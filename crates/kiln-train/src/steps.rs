@@ -50,7 +50,7 @@ pub fn vqvae_steps(
     let training = one_pass(&first_stage.stage_1.training);
     let session = Session::new(0, StopSignal::default());
     let side = experiment.data.size;
-    let table = first_stage.stage_1.perceptual.as_ref();
+    let table = first_stage.stage_1.perceptual();
     let device = images
         .first()
         .map_or_else(Device::flex, Tensor::device)

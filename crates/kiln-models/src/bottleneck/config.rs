@@ -129,6 +129,14 @@ impl QuantizerConfig {
         }
     }
 
+    /// Whether its latents are drawn to their codes by a commitment term.
+    pub fn has_commitment(&self) -> bool {
+        match self {
+            Self::Vq | Self::SimVq | Self::Residual { .. } => true,
+            Self::Fsq { .. } => false,
+        }
+    }
+
     /// How many maps of the latents' size a training step keeps, beyond those of a plain codebook: for each table what it
     /// leaves over and the differences of both terms.
     pub(crate) fn further_maps(&self) -> usize {

@@ -89,9 +89,15 @@ pub(super) fn require(
     if holds {
         return Ok(());
     }
+    let value = value.to_string();
+    let value = match value.parse::<f64>() {
+        // All digits of 1e300 help nobody.
+        Ok(number) if value.len() > 20 => format!("{number:e}"),
+        _ => value,
+    };
     Err(ExperimentError::Value {
         key: key.into(),
-        value: value.to_string(),
+        value,
         valid: valid(),
     })
 }

@@ -105,3 +105,16 @@ pub struct Stage1Config {
     /// The optimizer and its schedule.
     pub training: TrainingConfig,
 }
+
+impl Stage1Config {
+    /// The perceptual term, if it counts.
+    pub(crate) fn perceptual(&self) -> Option<&PerceptualConfig> {
+        (self.perceptual.as_ref()).filter(|table| !table.weight.is_zero())
+    }
+
+    /// The discriminator's terms, if one of them counts.
+    pub(crate) fn adversarial(&self) -> Option<&AdversarialConfig> {
+        (self.adversarial.as_ref())
+            .filter(|table| !(table.weight.is_zero() && table.feature_matching.is_zero()))
+    }
+}

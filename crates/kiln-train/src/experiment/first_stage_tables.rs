@@ -50,6 +50,7 @@ impl FirstStageTables {
             return half(table_of(&network), "[stage_1]");
         };
         match &network {
+            AutoencoderConfig::Vq(vqvae) if !vqvae.quantizer.has_commitment() => {}
             AutoencoderConfig::Vq(_) => {
                 stage_1.commitment.get_or_insert(COMMITMENT);
             }

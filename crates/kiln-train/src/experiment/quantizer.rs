@@ -1,4 +1,4 @@
-//! The keys of `[vqvae]` and `[codebook]` whose meaning depends on `vqvae.quantizer`.
+//! The keys of `[vqvae]`, `[codebook]` and `[stage_1]` whose meaning depends on `vqvae.quantizer`.
 //!
 //! A key that means nothing for the quantizer is refused where it stands beside it. But `--set vqvae.quantizer=..` is
 //! enough to choose another one for a file that was written for the usual codebook: then the file's keys that mean nothing
@@ -34,21 +34,17 @@ pub(super) fn adapt(
     let is_chosen_anew = is_set(&["vqvae", "quantizer"]);
     let mut left_out = Vec::new();
 
-    if let Some(Value::Table(codebook)) = table.get_mut("codebook") {
-        let known = keys_of(&QuantizerConfig::Vq);
-        let valid = keys_of(&quantizer);
-        let idle: Vec<String> = (codebook.keys())
-            .filter(|key| known.contains(&key.as_str()) && !valid.contains(&key.as_str()))
-            .cloned()
-            .collect();
-        for key in idle {
-            let path = ["codebook", &key];
-            if !is_chosen_anew || is_set(&path) {
-                return Err(refusal(&path, &quantizer, text, origin, is_set(&path)));
-            }
-            codebook.remove(&key);
-            left_out.push(path.join("."));
+    for [name, key] in idle_keys(&quantizer) {
+        let path = [name, key];
+        let its_table = table.get_mut(name).and_then(Value::as_table_mut);
+        let Some(its_table) = its_table.filter(|table| table.contains_key(key)) else {
+            continue;
+        };
+        if !is_chosen_anew || is_set(&path) {
+            return Err(refusal(&path, &quantizer, text, origin, is_set(&path)));
         }
+        its_table.remove(key);
+        left_out.push(path.join("."));
     }
 
     if let (Some((codes, _)), Some(Value::Table(vqvae))) =
@@ -120,6 +116,19 @@ fn keys_of(quantizer: &QuantizerConfig) -> &'static [&'static str] {
     quantizer.codebook_keys()
 }
 
+/// The keys, each with its table, that have a meaning for the usual codebook but none for this quantizer.
+fn idle_keys(quantizer: &QuantizerConfig) -> Vec<[&'static str; 2]> {
+    let valid = keys_of(quantizer);
+    let mut idle: Vec<_> = (keys_of(&QuantizerConfig::Vq).iter())
+        .filter(|key| !valid.contains(key))
+        .map(|key| ["codebook", key])
+        .collect();
+    if !quantizer.has_commitment() {
+        idle.push(["stage_1", "commitment"]);
+    }
+    idle
+}
+
 /// The refusal of a key at `path` that means nothing.
 fn refusal(
     path: &[&str],
@@ -130,9 +139,9 @@ fn refusal(
 ) -> ExperimentError {
     let place = Place::of_keys(path);
     let (key, name) = (path.join("."), quantizer.name());
-    let others = match keys_of(quantizer) {
-        [] => "which has nothing to set there".to_owned(),
-        keys => format!("which has only {}", keys.join(", ")),
+    let others = match (path, keys_of(quantizer)) {
+        (["codebook", _], keys @ [_, ..]) => format!("which has only {}", keys.join(", ")),
+        _ => "which has nothing to set there".to_owned(),
     };
     ExperimentError::Parse {
         origin: origin_of(&place, text, origin, is_set),
@@ -263,6 +272,8 @@ mod tests {
             "codebook.kmeans_start=true",
         ];
         assert!(refused(FLOWERS, &fsq).contains("`codebook.kmeans_start` means nothing"));
+        let committed = [fsq[0], "stage_1.commitment=0.1"];
+        assert!(refused(FLOWERS, &committed).contains("`stage_1.commitment` means nothing"));
         let residual = [
             "vqvae.quantizer={residual={tables=2}}",
             "codebook.l2_normalize=true",
@@ -285,10 +296,11 @@ mod tests {
     #[test]
     fn a_file_of_an_own_quantizer_needs_no_number_of_codes() {
         let quantizer = "quantizer = { fsq = { levels = [7, 5, 5, 5] } }";
-        let experiment = parse(&file(quantizer, ""), &[]).unwrap();
+        let own = |vqvae: &str| file(vqvae, "").replace("commitment = 0.25", "");
+        let experiment = parse(&own(quantizer), &[]).unwrap();
         let network = experiment.first_stage.unwrap().network;
         assert_eq!(network.vq().unwrap().num_vq_embeddings, 875);
-        let both = file(&format!("num_vq_embeddings = 2048\n{quantizer}"), "");
+        let both = own(&format!("num_vq_embeddings = 2048\n{quantizer}"));
         let sentence = refused(&both, &[]);
         assert!(
             sentence.contains("`num_vq_embeddings` = 2048"),

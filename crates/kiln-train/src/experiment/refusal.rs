@@ -423,11 +423,10 @@ fn expected_in_words(expected: &str) -> Option<String> {
         "usize" | "u64" | "u32" | "u16" | "u8" => "it must be a whole number, 0 or more".to_owned(),
         "f64" | "f32" => "it must be a number".to_owned(),
         "a boolean" => "it must be true or false".to_owned(),
-        "a string" | "path string" | "string only" | "string or map" | "map with a single key" => {
-            "it must be text in quotes".to_owned()
-        }
+        "a string" | "path string" | "string only" => "it must be text in quotes".to_owned(),
         "a sequence" => "it must be a list in brackets".to_owned(),
         // The example says it better: a table or a name.
+        "string or map" | "map with a single key" => return None,
         _ if expected.contains("struct")
             || expected.contains("variant")
             || expected.contains("enum") =>

@@ -190,15 +190,11 @@ impl TrainingConfig {
         for (key, value, holds, valid) in numbers {
             require(holds, format!("{table}.{key}"), value, || valid.into())?;
         }
-        for beta in self.betas {
-            require(
-                (0.0..1.0).contains(&beta),
-                format!("{table}.betas"),
-                beta,
-                || "both must lie from 0 to below 1, as in [0.9, 0.999]".into(),
-            )?;
-        }
-        Ok(())
+        let valid = self.betas.iter().all(|beta| (0.0..1.0).contains(beta));
+        let betas = format!("{:?}", self.betas);
+        require(valid, format!("{table}.betas"), betas, || {
+            "both must lie from 0 to below 1, as in [0.9, 0.999]".into()
+        })
     }
 }
 

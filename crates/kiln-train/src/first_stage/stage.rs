@@ -91,11 +91,11 @@ impl Stage for Stage1<'_> {
         let (channels, size) = (self.experiment.data.channels, self.experiment.data.size);
         let mut maps = FeatureMaps::of_autoencoder(network, [size; 2]);
         let mut weights = network.num_weights()?;
-        if let Some(table) = &self.config.stage_1.adversarial {
+        if let Some(table) = self.config.stage_1.adversarial() {
             maps = maps.with_discriminator(&table.discriminator, channels, size);
             weights += table.discriminator.num_weights(channels);
         }
-        if let Some(table) = &self.config.stage_1.perceptual {
+        if let Some(table) = self.config.stage_1.perceptual() {
             maps.training += table.network.numbers_per_pixel() * (size * size) as f64;
         }
         let trained = Trained {
@@ -237,7 +237,7 @@ fn find_perceptual(
     start: &Start<'_>,
     progress: &dyn Progress,
 ) -> Result<Option<(PerceptualNetwork, PerceptualIdentity)>, TrainError> {
-    let Some(table) = &config.stage_1.perceptual else {
+    let Some(table) = config.stage_1.perceptual() else {
         return Ok(None);
     };
     let known = (start.before())

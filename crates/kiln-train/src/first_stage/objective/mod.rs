@@ -89,15 +89,15 @@ impl Objective {
             reconstruction,
             commitment,
             kl,
-            perceptual,
-            adversarial,
-            equivariance: _,
             training,
+            ..
         } = &first_stage.stage_1;
         let mut of_images: Vec<(Box<dyn Term>, TermWeight)> =
             vec![(Box::new(*reconstruction), TermWeight::Fixed(1.0))];
         let mut seen_by = None;
-        if let (Some(config), Some(network)) = (perceptual, perceptual_network) {
+        if let (Some(config), Some(network)) =
+            (first_stage.stage_1.perceptual(), perceptual_network)
+        {
             let term = Perceptual::new(network);
             seen_by = Some(term.identity.clone());
             of_images.push((Box::new(term), config.weight));
@@ -114,7 +114,7 @@ impl Objective {
             of_bottleneck: (of_bottleneck.into_iter())
                 .filter_map(|(name, weight)| Some((name, weight?)))
                 .collect(),
-            adversarial: (adversarial.as_ref())
+            adversarial: (first_stage.stage_1.adversarial())
                 .map(|table| Adversarial::new(table, training, discriminator)),
         }
     }
@@ -270,5 +270,25 @@ mod tests {
                 "{logged:?} {metrics:?}"
             );
         }
+    }
+    #[test]
+    fn a_weight_of_zero_turns_a_term_off() {
+        let names = |overrides: &[&str]| {
+            let overrides: Vec<_> = overrides.iter().map(ToString::to_string).collect();
+            let experiment = Experiment::parse(MNIST, "mnist.toml", &overrides).unwrap();
+            let first_stage = experiment.first_stage.unwrap();
+            assert!(first_stage.stage_1.perceptual().is_none());
+            let bottleneck = Bottleneck::Vq(VectorQuantizer::new(3, 2, &Device::flex()));
+            let metrics = Objective::new(&first_stage, 32, None, None).metrics(&bottleneck);
+            let names = metrics.iter().map(|metric| metric.name);
+            names.collect::<Vec<_>>()
+        };
+        let plain = names(&[]);
+        let off = [
+            "stage_1.adversarial={ weight = { balanced = 0.0 } }",
+            "stage_1.perceptual={ weight = 0.0, network = \"lpips-vgg16\" }",
+        ];
+        assert_eq!(names(&off), plain);
+        assert_ne!(names(&["stage_1.adversarial={ weight = 0.1 }"]), plain);
     }
 }
