@@ -11,6 +11,7 @@
 //! | `terminal SNR` | whether the schedule ends in pure noise, which sampling starts from |
 //! | `latent scale` | whether scaled latents have a standard deviation of one, like the noise |
 //! | `codebook` | how many codes are in use |
+//! | `posterior` | whether the latents of a KL autoencoder still tell images apart |
 //! | `discriminator` | whether stage 1's discriminator neither wins outright nor spoils the reconstructions |
 //! | `moving average` | whether the averaged weights have forgotten the initial ones |
 //! | `loss by timestep` | whether the U-Net has learnt more than the latents' mean and spread |
@@ -25,6 +26,7 @@ mod latent_scale;
 mod loss_by_timestep;
 mod moving_average;
 mod patient;
+mod posterior;
 mod terminal_snr;
 mod validation_gap;
 mod weights;
@@ -50,13 +52,14 @@ pub struct Examination {
 
 type Check = fn(&Patient) -> Findings;
 
-const CHECKS: [(&str, Check); 10] = [
+const CHECKS: [(&str, Check); 11] = [
     ("weights", weights::check),
     ("files", files::check),
     ("drawing", drawing::check),
     ("terminal SNR", terminal_snr::check),
     ("latent scale", latent_scale::check),
     ("codebook", codebook::check),
+    ("posterior", posterior::check),
     ("discriminator", discriminator::check),
     ("moving average", moving_average::check),
     ("loss by timestep", loss_by_timestep::check),

@@ -181,6 +181,12 @@ impl Patient {
             (None, Some(vqvae)) => self.read_first_stage(&vqvae),
             (None, None) => {}
         }
+        if let Err(error) = run.check_discriminator(&self.device) {
+            self.damage.push(Finding::warning(
+                error.to_string(),
+                "restore the file; drawing does not need it, but a training with --initial-weights of this run would begin with a discriminator that has learnt nothing",
+            ));
+        }
         if let Some(first_stage) = self.first_stage() {
             let hash = first_stage.hash();
             match run.validation_latents(&hash, LATENTS, &self.device) {

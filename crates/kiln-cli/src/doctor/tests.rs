@@ -4,9 +4,11 @@ use std::collections::BTreeMap;
 
 use burn::tensor::{Device, Tensor};
 use kiln::pictures::Images;
+use kiln_checkpoint::{FirstStage, Metadata};
 use kiln_data::{DataConfig, DatasetKind, NoProgress};
 use kiln_diffusion::{ScheduleConfig, SchedulerConfig};
 use kiln_models::ema::EmaConfig;
+use kiln_models::{AutoencoderConfig, AutoencoderKlConfig};
 use kiln_train::{Experiment, StageRecord};
 
 use super::*;
@@ -76,7 +78,13 @@ fn the_built_in_model_is_healthy() {
         .collect();
     assert_eq!(
         skipped,
-        ["files", "discriminator", "moving average", "validation gap"]
+        [
+            "files",
+            "posterior",
+            "discriminator",
+            "moving average",
+            "validation gap"
+        ]
     );
 }
 
@@ -140,6 +148,35 @@ fn dead_codes_are_found_in_the_metrics() {
     let row = patient.stages[0].rows.get_mut(&10).unwrap();
     row.insert("codes in use/valid".to_owned(), 80.0);
     assert_eq!(codebook::check(&patient), Ok(Vec::new()));
+}
+
+#[test]
+fn a_collapsed_posterior_is_found() {
+    let config = AutoencoderKlConfig {
+        latent_channels: 2,
+        sample_size: 8,
+        ..AutoencoderKlConfig::default()
+    };
+    let mut patient = trained(&[(10, 1.0, 1.0)], EmaConfig::default());
+    let network = AutoencoderConfig::Kl(config).init(&Device::flex(), 0);
+    patient.first_stage = Some(FirstStage {
+        network: network.unwrap(),
+        metadata: Metadata::default(),
+    });
+    patient.latents = Some(Tensor::zeros([3, 2, 8, 8], &Device::flex()));
+    let stage = &mut patient.stages[0];
+    stage.name = "stage 1";
+    assert!(posterior::check(&patient).is_err());
+    for (divergence, is_healthy) in [(0.01 * 128.0, false), (2.0 * 128.0, true)] {
+        let row = patient.stages[0].rows.get_mut(&10).unwrap();
+        row.insert("kl/valid".to_owned(), divergence);
+        if is_healthy {
+            assert_eq!(posterior::check(&patient), Ok(Vec::new()));
+        } else {
+            let found = only(posterior::check(&patient), Severity::Warning);
+            assert!(found.what.contains("0.010 nats"), "{found:?}");
+        }
+    }
 }
 
 #[test]

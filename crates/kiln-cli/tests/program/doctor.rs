@@ -154,9 +154,9 @@ fn a_run_is_examined_with_its_own_latents_and_metrics() {
     let (outcome, code, _) = examine(&workplace, "runs/experiment");
     let examinations = outcome["examinations"].as_array().unwrap();
     for examined in examinations {
-        // The run was trained without an average and without a discriminator.
+        // The run has codes, and was trained without an average and without a discriminator.
         let check = examined["check"].as_str().unwrap();
-        let is_there = !["moving average", "discriminator"].contains(&check);
+        let is_there = !["posterior", "moving average", "discriminator"].contains(&check);
         assert_eq!(
             examined.get("not_examined").is_none(),
             is_there,
@@ -207,5 +207,30 @@ fn what_is_no_patient_is_refused_in_a_sentence() {
     ] {
         let sentence = workplace.fail(&format!("doctor {arguments}"));
         assert!(sentence.contains(words), "doctor {arguments}: {sentence}");
+    }
+}
+
+#[test]
+fn a_lost_discriminator_is_found() {
+    let workplace = training::workplace();
+    let adversarial =
+        "--set stage_1.adversarial={weight=0.1,start=1,discriminator={channels=8,layers=1}}";
+    training::train(&workplace, &format!("train-vqvae --out run {adversarial}"));
+    let file = workplace.path("run/vqvae/discriminator.safetensors");
+    let whole = fs::read(&file).unwrap();
+    let said = |file_now: Option<&[u8]>| {
+        let _ = fs::remove_file(&file);
+        if let Some(bytes) = file_now {
+            fs::write(&file, bytes).unwrap();
+        }
+        workplace.succeed("doctor run")
+    };
+    assert!(!said(Some(&whole)).contains("cannot be used"));
+    for damaged in [None, Some(&whole[..100]), Some(&[0; 3 << 20][..])] {
+        let said = said(damaged);
+        assert!(
+            said.contains("discriminator.safetensors cannot be used"),
+            "{said}"
+        );
     }
 }

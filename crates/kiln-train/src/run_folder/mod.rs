@@ -19,6 +19,7 @@
 //! | `checkpoints`, `manifest` | the checkpoints of a stage, whole and verified |
 //! | `identity`, `changed_keys` | what a resumed run must have in common with its beginning |
 //! | `metrics_table` | `metrics.csv` |
+//! | `discriminator` | the discriminator beside a trained first stage |
 //! | `facts` | what a model's files say about its training |
 //! | `places` | paths that stay valid in any working folder |
 //! | `claim`, `destination`, `kind` | what may be written where, and what is there |
@@ -28,6 +29,7 @@ pub(crate) mod changed_keys;
 pub(crate) mod checkpoints;
 pub(crate) mod claim;
 pub mod destination;
+pub(crate) mod discriminator;
 pub mod drawable;
 pub(crate) mod facts;
 pub(crate) mod identity;
@@ -110,15 +112,6 @@ impl RunFolder {
     }
 }
 
-/// The file of [`StageFolder::discriminator`].
-const DISCRIMINATOR: &str = "discriminator.safetensors";
-
-/// The discriminator of the run in whose folder the first stage `model` is, if it is there.
-pub(crate) fn discriminator_beside(model: &Path) -> Option<PathBuf> {
-    let file = model.parent()?.join(DISCRIMINATOR);
-    file.is_file().then_some(file)
-}
-
 impl StageFolder {
     pub(crate) fn path(&self) -> &Path {
         &self.0
@@ -147,10 +140,9 @@ impl StageFolder {
         self.0.join("begun-with.json")
     }
 
-    /// The weights of the discriminator that judged the trained network, if there was one: no model needs them, but a
-    /// training that begins with the network does.
+    /// The weights of the discriminator that judged the trained network, if there was one.
     pub(crate) fn discriminator(&self) -> PathBuf {
-        self.0.join(DISCRIMINATOR)
+        self.0.join(discriminator::FILE)
     }
 
     /// The model at the beginning of stage 2. Drawing from its checkpoints needs it.

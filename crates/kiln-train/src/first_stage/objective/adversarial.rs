@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use burn::module::Module;
 use burn::tensor::activation::relu;
 use burn::tensor::{Device, Tensor};
-use kiln_models::{Discriminator, load_weights};
+use kiln_models::Discriminator;
 
 use super::augmentation::Augmentation;
 use super::term::{Reconstructed, Term, Weighted};
@@ -15,6 +15,7 @@ use crate::learner::plan::Plan;
 use crate::learner::report::{MetricKind, Reading};
 use crate::learner::session::Session;
 use crate::learner::update::{Averaged, Update};
+use crate::run_folder::discriminator::with_weights_in;
 
 /// The share of the old value that LeCam's averages of the scores keep at each step.
 const DECAY: f64 = 0.999;
@@ -97,7 +98,7 @@ impl Adversarial {
         let mut discriminator =
             (self.config.discriminator).init(image_channels, device, plan.seed());
         if let Some(path) = &self.initial_weights {
-            match load_weights(discriminator.clone(), path) {
+            match with_weights_in(path, discriminator.clone()) {
                 Ok(trained) => discriminator = trained,
                 Err(problem) => tracing::warn!(
                     "the discriminator begins with random weights, because those in {} do not fit it: {problem}",
