@@ -32,7 +32,7 @@ class Work:
         return f"inputs/{self.name}.safetensors"
 
 
-MNIST, FLOWERS = "configs/mnist.toml", "configs/flowers.toml"
+MNIST, FLOWERS = "configs/mnist.toml", "configs/flowers-vq.toml"
 WORKS = [
     Work("unet-8", "U-Net training step, 4x8x8 latents, batch 64",
          "unet", "mnist/unet", MNIST, 64, (4, 8, 8), warm_up=3, repeats=10),

@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! peer train-unet  --config configs/mnist.toml   --model UNET   --inputs FILE --warm-up 2 --repeats 5
-//! peer train-vqvae --config configs/flowers.toml --model VQVAE  --inputs FILE --warm-up 2 --repeats 5
+//! peer train-vqvae --config configs/flowers-vq.toml --model VQVAE  --inputs FILE --warm-up 2 --repeats 5
 //! peer sample      --model MODEL --steps 50 --count 64          --warm-up 1 --repeats 2 [--save-noise FILE]
 //! ```
 //!

@@ -20,7 +20,7 @@ const OF_KINDS: [&str; 5] = [
 ];
 
 /// With the other kind of first stage.
-const CONFIG_KL: &str = include_str!("../../../configs/flowers-kl.toml");
+const CONFIG_KL: &str = include_str!("../../../configs/flowers.toml");
 
 fn refusal(overrides: &[&str]) -> Option<String> {
     refusal_in(CONFIG, overrides)

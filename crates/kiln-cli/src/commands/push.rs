@@ -220,7 +220,7 @@ mod tests {
             fs::write(&path, text).unwrap();
             public_experiment(&path).unwrap()
         };
-        let flowers = include_str!("../../../../configs/flowers.toml");
+        let flowers = include_str!("../../../../configs/flowers-vq.toml");
         let at = |place: &str| flowers.replace("[data]", &format!("[data]\npath = \"{place}\""));
         let shared = public(&at("/home/ada/photos"));
         assert!(

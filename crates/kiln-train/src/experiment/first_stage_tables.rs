@@ -105,8 +105,8 @@ mod tests {
     use super::*;
     use crate::experiment::Experiment;
 
-    const FLOWERS: &str = include_str!("../../../../configs/flowers.toml");
-    const FLOWERS_KL: &str = include_str!("../../../../configs/flowers-kl.toml");
+    const FLOWERS: &str = include_str!("../../../../configs/flowers-vq.toml");
+    const FLOWERS_KL: &str = include_str!("../../../../configs/flowers.toml");
 
     fn parse(text: &str, overrides: &[&str]) -> Result<Experiment, ExperimentError> {
         let overrides: Vec<_> = overrides.iter().map(|&text| text.to_owned()).collect();
@@ -129,7 +129,7 @@ mod tests {
                 ["\nkl = ", "autoencoder_kl"],
             ),
             (
-                FLOWERS_KL.replace("kl = 1e-6", ""),
+                FLOWERS_KL.replace("kl = 1e-2", ""),
                 "\nkl = 0.000001\n",
                 ["\ncommitment = ", "[codebook]"],
             ),

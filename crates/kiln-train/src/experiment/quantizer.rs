@@ -194,7 +194,7 @@ mod tests {
     use super::*;
     use crate::experiment::Experiment;
 
-    const FLOWERS: &str = include_str!("../../../../configs/flowers.toml");
+    const FLOWERS: &str = include_str!("../../../../configs/flowers-vq.toml");
 
     fn parse(text: &str, overrides: &[&str]) -> Result<Experiment, ExperimentError> {
         let overrides: Vec<_> = overrides.iter().map(|&text| text.to_owned()).collect();

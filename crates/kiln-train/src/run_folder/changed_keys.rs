@@ -274,9 +274,9 @@ mod tests {
 
     /// One with the other kind of first stage.
     fn with_kl() -> String {
-        let text = include_str!("../../../../configs/flowers-kl.toml");
+        let text = include_str!("../../../../configs/flowers.toml");
         let overrides = ["autoencoder_kl.shift_factor=0.1".to_owned()];
-        let experiment = Experiment::parse(text, "flowers-kl", &overrides);
+        let experiment = Experiment::parse(text, "flowers", &overrides);
         experiment.unwrap().to_toml().unwrap()
     }
 
