@@ -170,14 +170,16 @@ impl Report {
                 .chain([seconds]);
             table.push(cells.map(Option::unwrap_or_default).collect());
         }
-        let table = table.to_markdown(width);
+        let table = table.without_empty_columns().to_markdown(width);
+        let calls = match self.rows.iter().any(|row| row.sampling.is_some()) {
+            true => " Calls are those of the network for an image.",
+            false => "",
+        };
         let settings: String = common
             .iter()
             .map(|setting| format!("{setting}, "))
             .collect();
-        format!(
-            "{model} against {against}, {settings}seed {seed}; {judge}. Calls are those of the network for an image.\n\n{table}"
-        )
+        format!("{model} against {against}, {settings}seed {seed}; {judge}.{calls}\n\n{table}")
     }
 
     /// One line per row, with a column for each figure and one for its error, if it has one.

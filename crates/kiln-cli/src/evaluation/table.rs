@@ -17,6 +17,21 @@ impl Table {
         self.rows.push(row);
     }
 
+    /// Without the columns that have only a header.
+    pub(super) fn without_empty_columns(mut self) -> Self {
+        let mut rows = self.rows.iter().skip(1);
+        let is_used: Vec<bool> = (0..self.rows[0].len())
+            .map(|column| rows.clone().any(|row| !row[column].is_empty()))
+            .collect();
+        if rows.next().is_some() {
+            for row in &mut self.rows {
+                let mut is_used = is_used.iter();
+                row.retain(|_| is_used.next() == Some(&true));
+            }
+        }
+        self
+    }
+
     /// Markdown in columns: names to the left, numbers to the right. If lines would be longer than `width` characters,
     /// the columns are split into several tables, each beginning with the first column.
     pub(super) fn to_markdown(&self, width: usize) -> String {
@@ -76,6 +91,18 @@ const SHORTEST_RULE: usize = 3;
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn columns_without_cells_are_left_out() {
+        let mut table = Table::new(["images", "calls", "FID"].map(str::to_owned));
+        assert!(table.to_markdown(80).contains("calls"));
+        table.push(["real", "", "1.5"].map(str::to_owned).to_vec());
+        let text = table.without_empty_columns().to_markdown(80);
+        assert_eq!(
+            text,
+            "| images | FID |\n| ------ | --: |\n| real   | 1.5 |\n"
+        );
+    }
 
     fn table() -> Table {
         let cells = |cells: [&str; 4]| cells.map(str::to_owned).to_vec();
