@@ -24,13 +24,6 @@ pub struct PerceptualConfig {
 
 impl PerceptualConfig {
     pub(super) fn validate(&self) -> Result<(), ExperimentError> {
-        self.weight.validate("stage_1.perceptual.weight")?;
-        if self.network == PerceptualKind::Classifier && self.weights.is_none() {
-            return Err(ExperimentError::Parse {
-                origin: "[stage_1.perceptual] of the config".into(),
-                message: "`network = \"classifier\"` needs `weights`, the model.safetensors of `kiln train-classifier`: name it, or choose lpips-vgg16, lpips-alexnet or lpips-squeezenet".into(),
-            });
-        }
-        Ok(())
+        self.weight.validate("stage_1.perceptual.weight")
     }
 }
