@@ -10,8 +10,6 @@ use image::{DynamicImage, ImageFormat, RgbImage};
 use tempfile::TempDir;
 use zip::write::SimpleFileOptions;
 
-use crate::contents::{Content, Spool};
-
 pub(crate) const FORMATS: [ImageFormat; 7] = [
     ImageFormat::Png,
     ImageFormat::Jpeg,
@@ -59,14 +57,6 @@ pub(crate) fn classes(names: &[&str], images: usize) -> Files {
         }
     }
     files
-}
-
-/// The content of a file that holds these bytes.
-pub(crate) fn content(bytes: &[u8]) -> Content {
-    let mut spool = Spool::new().unwrap();
-    let stretch = spool.add(bytes).unwrap();
-    spool.finish().unwrap();
-    Content::Stretch(stretch)
 }
 
 pub(crate) fn gzip(bytes: &[u8]) -> Vec<u8> {

@@ -220,11 +220,12 @@ fn common_folders(entries: &[Entry]) -> usize {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::contents::Content;
     use crate::examples::{self, Files};
     use proptest::prelude::*;
 
     fn arranged(names: &[&str]) -> Layout {
-        let nothing = examples::content(b"");
+        let nothing = Content::holding(b"");
         let entry = |name: &&str| Entry {
             name: (*name).to_owned(),
             content: nothing.clone(),

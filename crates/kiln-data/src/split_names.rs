@@ -116,14 +116,14 @@ fn list(folders: &BTreeSet<String>) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::examples;
+    use crate::contents::Content;
 
     fn warnings(names: &[&str], outer: usize, class: usize) -> String {
         let entries: Vec<Entry> = names
             .iter()
             .map(|name| Entry {
                 name: (*name).to_owned(),
-                content: examples::content(b""),
+                content: Content::holding(b""),
             })
             .collect();
         mistaken(entries.iter(), outer, class).join("\n")

@@ -2,10 +2,10 @@
 
 use std::path::PathBuf;
 
-use anyhow::bail;
+use anyhow::anyhow;
 use burn::tensor::Device;
 use clap::Args;
-use kiln_eval::{PerceptualKind, PerceptualNetwork};
+use kiln_eval::{EvalError, PerceptualKind, PerceptualNetwork};
 
 use super::drawing::MEASURES;
 use crate::terminal::DataProgress;
@@ -41,12 +41,13 @@ impl PerceptualArguments {
     ) -> anyhow::Result<Option<PerceptualNetwork>> {
         if let Some(kind) = self.perceptual {
             let weights = self.perceptual_weights.as_deref();
-            if kind == PerceptualKind::Classifier && weights.is_none() {
-                bail!(
+            let network = PerceptualNetwork::open(kind, weights, device, &DataProgress::default());
+            let network = network.map_err(|problem| match problem {
+                EvalError::NoWeights => anyhow!(
                     "--perceptual classifier needs --perceptual-weights FILE, the model.safetensors of `kiln train-classifier`"
-                );
-            }
-            let network = PerceptualNetwork::open(kind, weights, device, &DataProgress::default())?;
+                ),
+                other => other.into(),
+            })?;
             network.check(channels, height, width)?;
             return Ok(Some(network));
         }

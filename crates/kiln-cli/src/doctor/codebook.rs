@@ -87,10 +87,7 @@ fn count(autoencoder: &Autoencoder, latents: &Tensor<4>) -> Result<Option<f64>, 
 
 /// The last share of codes in use that stage 1 logged.
 fn reported(patient: &Patient) -> Option<f64> {
-    let stage = patient
-        .stages
-        .iter()
-        .find(|stage| stage.name == "stage 1")?;
+    let stage = patient.stage_1()?;
     let percent = (stage.newest("codes in use/valid")).or(stage.newest("codes in use/train"))?;
     Some(percent / 100.0)
 }

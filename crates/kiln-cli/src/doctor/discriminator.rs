@@ -6,10 +6,7 @@ use super::finding::{Finding, Findings};
 use super::patient::Patient;
 
 pub(super) fn check(patient: &Patient) -> Findings {
-    let mut stages = patient.stages.iter();
-    let rows = stages
-        .find(|stage| stage.name == "stage 1")
-        .map(|stage| &stage.rows);
+    let rows = patient.stage_1().map(|stage| &stage.rows);
     let rows = rows.ok_or("it needs stage 1's metrics.csv in a run folder")?;
     if !rows
         .values()

@@ -149,6 +149,11 @@ impl Patient {
         model.is_some_and(|model| model.first_stage.is_none()) || self.run_is_in_pixel_space
     }
 
+    /// The training of stage 1, if this is a run with one.
+    pub(super) fn stage_1(&self) -> Option<&StageRecord> {
+        self.stages.iter().find(|stage| stage.name == "stage 1")
+    }
+
     pub(super) fn first_stage(&self) -> Option<&FirstStage> {
         let of_model = self
             .model

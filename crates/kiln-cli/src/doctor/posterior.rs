@@ -17,8 +17,7 @@ pub(super) fn check(patient: &Patient) -> Findings {
         return Err("the model's autoencoder has codes".to_owned());
     }
     let latents = patient.latents.as_ref().ok_or(NO_LATENTS)?;
-    let stage = patient.stages.iter().find(|stage| stage.name == "stage 1");
-    let divergence = stage
+    let divergence = (patient.stage_1())
         .and_then(|stage| stage.newest("kl/valid").or(stage.newest("kl/train")))
         .ok_or("it needs stage 1's metrics.csv in a run folder")?;
     let [_, channels, height, width] = latents.dims();

@@ -19,14 +19,13 @@ impl Table {
 
     /// Without the columns that have only a header.
     pub(super) fn without_empty_columns(mut self) -> Self {
-        let mut rows = self.rows.iter().skip(1);
-        let is_used: Vec<bool> = (0..self.rows[0].len())
-            .map(|column| rows.clone().any(|row| !row[column].is_empty()))
-            .collect();
-        if rows.next().is_some() {
-            for row in &mut self.rows {
-                let mut is_used = is_used.iter();
-                row.retain(|_| is_used.next() == Some(&true));
+        // From the last one on, so that the places of the others stay.
+        for column in (0..self.rows[0].len()).rev() {
+            let mut cells = self.rows[1..].iter().map(|row| &row[column]);
+            if self.rows.len() > 1 && cells.all(String::is_empty) {
+                self.rows
+                    .iter_mut()
+                    .for_each(|row| drop(row.remove(column)));
             }
         }
         self

@@ -73,3 +73,14 @@ impl Content {
         Ok(Kind::of(&start))
     }
 }
+
+#[cfg(test)]
+impl Content {
+    /// The content of a file that holds these bytes.
+    pub(crate) fn holding(bytes: &[u8]) -> Self {
+        let mut spool = super::spool::Spool::new().unwrap();
+        let stretch = spool.add(bytes).unwrap();
+        spool.finish().unwrap();
+        Self::Stretch(stretch)
+    }
+}

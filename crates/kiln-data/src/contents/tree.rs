@@ -256,11 +256,10 @@ pub(super) fn too_many_links(path: &Path) -> DataError {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::examples::content;
     use proptest::prelude::*;
 
     fn file(tree: &mut Tree, name: &str) {
-        tree.add_file(name, content(name.as_bytes()));
+        tree.add_file(name, Content::holding(name.as_bytes()));
     }
 
     fn symlink(tree: &mut Tree, name: &str, target: &str) {
@@ -342,8 +341,8 @@ mod tests {
     #[test]
     fn of_two_files_of_a_name_the_later_counts() {
         let mut tree = Tree::default();
-        tree.add_file("a", content(b"old"));
-        tree.add_file("./a", content(b"new"));
+        tree.add_file("a", Content::holding(b"old"));
+        tree.add_file("./a", Content::holding(b"new"));
         let (files, skipped) = shown(tree);
         assert_eq!(files, [("a".to_owned(), "new".to_owned())]);
         assert!(skipped.contains("1 replaced by a later"), "{skipped}");

@@ -91,7 +91,7 @@ pub(super) fn require(
     }
     let value = value.to_string();
     let value = match value.parse::<f64>() {
-        // All digits of 1e300 help nobody.
+        // All 301 digits of 1e300 would hide the sentence.
         Ok(number) if value.len() > 20 => format!("{number:e}"),
         _ => value,
     };

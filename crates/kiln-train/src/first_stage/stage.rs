@@ -177,8 +177,10 @@ impl Stage for Stage1<'_> {
         let device = options.devices.first();
         let (seed, config) = (self.experiment.seed, &self.config);
         let side = self.experiment.data.size;
-        let begun_with = scene.begun_with.as_ref().and_then(|it| it.place.as_deref());
-        let discriminator = begun_with.and_then(discriminator_beside);
+        // A resumed run has its own in the checkpoint.
+        let begun_with = (scene.begun_with.as_ref()).filter(|_| session.steps_done() == 0);
+        let place = begun_with.and_then(|initial| initial.place.as_deref());
+        let discriminator = place.and_then(discriminator_beside);
         let objective = Objective::new(config, side, perceptual, discriminator);
         let network = match autoencoder {
             Some(network) => network,

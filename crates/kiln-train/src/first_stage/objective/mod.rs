@@ -271,6 +271,7 @@ mod tests {
             );
         }
     }
+
     #[test]
     fn a_weight_of_zero_turns_a_term_off() {
         let names = |overrides: &[&str]| {

@@ -4,7 +4,7 @@ use std::path::Path;
 
 use burn::tensor::{Device, Tensor};
 use kiln_data::Progress;
-use kiln_eval::{PerceptualKind, PerceptualNetwork};
+use kiln_eval::{EvalError, PerceptualNetwork};
 
 use super::term::Term;
 use crate::error::TrainError;
@@ -32,13 +32,14 @@ pub(crate) fn open(
     device: &Device,
     progress: &dyn Progress,
 ) -> Result<PerceptualNetwork, TrainError> {
-    // Experiments on the Hub name no file of their author's machine, and can be read without it.
-    if config.network == PerceptualKind::Classifier && weights.is_none() {
-        return Err(TrainError::Run(
+    let network = PerceptualNetwork::open(config.network, weights, device, progress);
+    let network = network.map_err(|problem| match problem {
+        // Reading an experiment does not refuse this: those on the Hub name no file of their author's machine.
+        EvalError::NoWeights => TrainError::Run(
             "`stage_1.perceptual.network = \"classifier\"` needs `stage_1.perceptual.weights`, the model.safetensors of `kiln train-classifier`: name it, or choose lpips-vgg16, lpips-alexnet or lpips-squeezenet".to_owned(),
-        ));
-    }
-    let network = PerceptualNetwork::open(config.network, weights, device, progress)?;
+        ),
+        other => other.into(),
+    })?;
     let channels = first_stage.network.in_channels();
     network.check(channels, side, side)?;
     let smallest = first_stage.smallest_side(side);
