@@ -20,8 +20,9 @@ import sys
 from dataclasses import asdict
 from pathlib import Path
 
+import kiln
 import report
-from works import BY_NAME, REPOSITORY, WORKS, plan, prepare
+from works import REPOSITORY, WORKS, plan, prepare
 
 HERE = Path(__file__).parent
 KILN = "kiln"
@@ -49,28 +50,9 @@ def run(command, threads):
     return json.loads(done.stdout.strip().splitlines()[-1])
 
 
-def build():
-    """Builds kiln's side and returns its path. The whole workspace chooses features, so that Burn is built once."""
-    command = ["cargo", "build", "--release", "--workspace", "--example", "peer"]
-    done = subprocess.run(
-        [*command, "--message-format", "json-render-diagnostics"], cwd=REPOSITORY, stdout=subprocess.PIPE, text=True
-    )
-    if done.returncode != 0:
-        sys.exit("kiln's side could not be built: the compiler's message is above")
-    for line in done.stdout.splitlines():
-        message = json.loads(line) if line.startswith("{") else {}
-        if message.get("target", {}).get("name") == "peer" and message.get("executable"):
-            return Path(message["executable"])
-    sys.exit("cargo did not say where it put the example `peer`")
-
-
 def kiln_command(peer, work, workspace, warm_up, repeats, precision="f32"):
     counts = ["--warm-up", warm_up, "--repeats", repeats, "--precision", precision]
-    if work.kind == "sample":
-        model = ["--model", workspace / work.model, "--steps", work.steps, "--count", work.batch]
-        return [peer, "sample", *model, *counts]
-    inputs = ["--model", workspace / work.model, "--inputs", workspace / work.inputs]
-    return [peer, f"train-{work.kind}", "--config", work.config, *inputs, *counts]
+    return kiln.command(peer, work, workspace, counts)
 
 
 def turn(variant, peer, work, arguments):
@@ -159,7 +141,8 @@ def list_of(possible):
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--work", type=list_of(list(BY_NAME)), metavar="WORK,...", help="rows [default: all]")
+    names = [work.name for work in WORKS]
+    parser.add_argument("--work", type=list_of(names), metavar="WORK,...", help="rows [default: all]")
     parser.add_argument(
         "--variant", type=list_of([*OURS, *SAMPLED]), metavar="VARIANT,...", help="columns [default: all]"
     )
@@ -181,7 +164,7 @@ def main():
     if load > 0.5:
         # PyTorch's threads wait for each other in busy loops, so it loses far more than kiln does.
         note(f"warning: the machine is busy (load {load:.1f}), which falsifies the ratios in kiln's favour")
-    peer = build()
+    peer = kiln.build()
     prepare(arguments.workspace, works)
     outcome = {
         "machine": machine(),

@@ -8,6 +8,7 @@ import statistics
 import sys
 from pathlib import Path
 
+from tables import table
 from works import BY_NAME
 
 KILN = "kiln"
@@ -36,15 +37,6 @@ def memory(turns, above_start=False):
     """The median over turns of the peak, in bytes; `above_start` leaves out what was there before the model was."""
     peaks = [turn["peak_memory"] - (turn["memory_before"] if above_start else 0) for turn in turns]
     return median(peaks)
-
-
-def row(cells):
-    return "| " + " | ".join(cells) + " |"
-
-
-def table(header, rows):
-    rule = ["---"] + ["---:"] * (len(header) - 1)
-    return "\n".join(row(cells) for cells in [header, rule, *rows])
 
 
 def best(figures, variants):

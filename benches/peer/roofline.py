@@ -16,7 +16,7 @@ import torch
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
-from turn import TASKS, Variant
+from turn import TASKS, VARIANTS
 from works import BY_NAME
 
 SIDE = 1024
@@ -24,7 +24,7 @@ SIDE = 1024
 
 def operations(work, workspace):
     """Of one training step, or of drawing all the images."""
-    task = TASKS[work.kind](work, workspace, Variant("torch-default"))
+    task = TASKS[work.kind](work, workspace, VARIANTS["torch-default"])
     # PyTorch counts attention on every kind of device if it is two matrix products and a softmax.
     with sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False) as counter:
         task()

@@ -11,6 +11,7 @@ import contextlib
 import json
 import math
 import time
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
@@ -19,13 +20,6 @@ from safetensors.torch import load_file
 from torch.nn.functional import mse_loss
 
 from works import BY_NAME, experiment, scheduler_options
-
-VARIANTS = {
-    "torch-default": "f32",
-    "torch-channels-last": "f32 channels-last",
-    "torch-bf16": "bf16 channels-last",  # f32 weights, autocast
-    "torch-bf16-weights": "bf16 weights channels-last",  # only where nothing is trained
-}
 
 
 def status(key):
@@ -37,26 +31,44 @@ def status(key):
     return None
 
 
+@dataclass(frozen=True)
 class Variant:
     """How a work is computed."""
 
-    def __init__(self, name):
-        self.channels_last = name != "torch-default"
-        self.autocasts = name == "torch-bf16"
-        self.weights = torch.bfloat16 if name == "torch-bf16-weights" else torch.float32
+    channels_last: bool = True
+    autocasts: bool = False  # weights in f32, arithmetic in bf16
+    weights: torch.dtype = torch.float32
+    compile_mode: str | None = None  # of torch.compile; None computes eagerly
+    device: str = "cpu"
 
     def load(self, network_class, folder):
         options = {"torch_dtype": self.weights, "low_cpu_mem_usage": False}
-        return self.laid_out(network_class.from_pretrained(folder, **options))
+        network = self.laid_out(network_class.from_pretrained(folder, **options))
+        if self.compile_mode:
+            network.compile(mode=self.compile_mode)
+        return network
 
     def laid_out(self, thing):
-        """A network, or the images that go through it, in this variant's order of channels and pixels."""
-        return thing.to(memory_format=torch.channels_last) if self.channels_last else thing
+        """A network, or the images that go through it, on this variant's device, in its order of channels and pixels."""
+        order = torch.channels_last if self.channels_last else torch.preserve_format
+        return thing.to(self.device, memory_format=order)
 
     def autocast(self):
         if self.autocasts:
-            return torch.autocast("cpu", torch.bfloat16)
+            return torch.autocast(self.device, torch.bfloat16)
         return contextlib.nullcontext()
+
+    def compiled(self, function):
+        return torch.compile(function, mode=self.compile_mode) if self.compile_mode else function
+
+
+# On a processor. Those on a graphics card are in benches/gpu/variants.py.
+VARIANTS = {
+    "torch-default": Variant(channels_last=False),
+    "torch-channels-last": Variant(),
+    "torch-bf16": Variant(autocasts=True),
+    "torch-bf16-weights": Variant(weights=torch.bfloat16),  # only where nothing is trained
+}
 
 
 def updating(network, training):
@@ -90,7 +102,7 @@ def unet_training(work, workspace, variant):
     scheduler = DDPMScheduler(**scheduler_options(table))
     inputs = load_file(workspace / work.inputs)
     z0, noise = variant.laid_out(inputs["z0"]), variant.laid_out(inputs["noise"])
-    timesteps = inputs["timesteps"].long()
+    timesteps = inputs["timesteps"].long().to(variant.device)
     predicts_noise = scheduler.config.prediction_type == "epsilon"
 
     def step():
@@ -101,7 +113,7 @@ def unet_training(work, workspace, variant):
         loss = mse_loss(output.float(), target)
         loss.backward()
         update()
-        return loss.item()
+        return loss.detach()
 
     return step
 
@@ -120,7 +132,7 @@ def vqvae_training(work, workspace, variant):
         loss = mse_loss(output.sample.float(), images) + output.commit_loss
         loss.backward()
         update()
-        return loss.item()
+        return loss.detach()
 
     return step
 
@@ -131,23 +143,26 @@ def sampling(work, workspace, variant):
     vqvae = variant.load(VQModel, folder / "vqvae").eval()
     scheduler = DDIMScheduler.from_pretrained(folder / "scheduler")
     noise = variant.laid_out(load_file(workspace / work.inputs)["noise"])
+    decode = variant.compiled(vqvae.decode)
 
     @torch.inference_mode()
     def draw():
         scheduler.set_timesteps(work.steps)
         latents = noise
         with variant.autocast():
-            for timestep in scheduler.timesteps:
+            # The network's timesteps are on its device, the scheduler's are numbers: so no step waits for the other.
+            for number, timestep in zip(scheduler.timesteps.tolist(), scheduler.timesteps.to(variant.device)):
                 output = unet(latents.to(variant.weights), timestep).sample
-                latents = scheduler.step(output.float(), timestep, latents).prev_sample
+                latents = scheduler.step(output.float(), number, latents).prev_sample
             latents = (latents / vqvae.config.scaling_factor).to(variant.weights)
-            images = vqvae.decode(latents).sample
+            images = decode(latents).sample
         images = images.float().contiguous()
-        return images.square().mean().item()
+        return images.square().mean()
 
     return draw
 
 
+# Each returns a function that does the work once. What that returns, a loss or a mean square, is still on the device.
 TASKS = {"unet": unet_training, "vqvae": vqvae_training, "sample": sampling}
 
 
@@ -164,11 +179,11 @@ def main():
 
     torch.set_num_threads(arguments.threads)
     memory_before = status("VmRSS")
-    task = TASKS[work.kind](work, arguments.workspace, Variant(arguments.variant))
+    task = TASKS[work.kind](work, arguments.workspace, VARIANTS[arguments.variant])
     first_result, milliseconds = None, []
     for repeat in range(arguments.warm_up + arguments.repeats):
         started = time.perf_counter()
-        result = task()
+        result = task().item()
         elapsed = (time.perf_counter() - started) * 1e3
         if repeat == 0:
             first_result = result if math.isfinite(result) else None

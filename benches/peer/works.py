@@ -7,8 +7,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 REPOSITORY = Path(__file__).resolve().parents[2]
-# DDPM's network for CIFAR-10 (google/ddpm-cifar10-32) at half its width.
-PIXEL_UNET = Path(__file__).parent / "pixel" / "config.json"
 
 
 @dataclass(frozen=True)
@@ -25,6 +23,7 @@ class Work:
     warm_up: int  # repeats that do not count, in each turn
     repeats: int  # repeats that count, in each turn
     steps: int = 0  # denoising steps
+    network: str = ""  # the U-Net's config.json, if it is not the experiment's
 
     @property
     def inputs(self):
@@ -32,26 +31,47 @@ class Work:
         return f"inputs/{self.name}.safetensors"
 
 
-MNIST, FLOWERS = "configs/mnist.toml", "configs/flowers-vq.toml"
+MNIST, FLOWERS, FLOWERS_KL = "configs/mnist.toml", "configs/flowers-vq.toml", "configs/flowers.toml"
+CIFAR = "configs/cifar10-ddpm.toml"
+# What compare.py measures on the processor.
 WORKS = [
     Work("unet-8", "U-Net training step, 4x8x8 latents, batch 64",
          "unet", "mnist/unet", MNIST, 64, (4, 8, 8), warm_up=3, repeats=10),
     Work("unet-16", "U-Net training step, 4x16x16 latents, batch 32",
          "unet", "flowers/unet", FLOWERS, 32, (4, 16, 16), warm_up=2, repeats=5),
     Work("unet-pixel", "U-Net training step, 3x32x32 pixels, batch 16",
-         "unet", "pixel/unet", MNIST, 16, (3, 32, 32), warm_up=2, repeats=5),
+         "unet", "pixel/unet", MNIST, 16, (3, 32, 32), warm_up=2, repeats=5,
+         # DDPM's network for CIFAR-10 (google/ddpm-cifar10-32) at half its width.
+         network="benches/peer/pixel/config.json"),
     Work("vqvae-64", "VQ-VAE training step, 3x64x64, batch 32",
          "vqvae", "flowers/vqvae", FLOWERS, 32, (3, 64, 64), warm_up=2, repeats=5),
     Work("sample-8", "DDIM 50 steps, 64 images, MNIST latents, decode included",
          "sample", "mnist", MNIST, 64, (4, 8, 8), warm_up=1, repeats=3, steps=50),
 ]
-BY_NAME = {work.name: work for work in WORKS}
+# What benches/gpu measures on a graphics card.
+GPU_WORKS = [
+    Work("flowers-32", "U-Net training step, 4x16x16 latents, batch 32",
+         "unet", "flowers/unet", FLOWERS_KL, 32, (4, 16, 16), warm_up=10, repeats=5),
+    Work("flowers-256", "U-Net training step, 4x16x16 latents, batch 256",
+         "unet", "flowers/unet", FLOWERS_KL, 256, (4, 16, 16), warm_up=10, repeats=5),
+    Work("cifar-128", "U-Net of DDPM's CIFAR-10, training step, 3x32x32, batch 128",
+         "unet", "cifar/unet", CIFAR, 128, (3, 32, 32), warm_up=8, repeats=4,
+         network="benches/gpu/cifar/config.json"),
+    Work("latent-400m", "U-Net of 400 million weights, training step, 4x32x32 latents, batch 32",
+         "unet", "latent-400m/unet", FLOWERS_KL, 32, (4, 32, 32), warm_up=6, repeats=3,
+         network="benches/gpu/latent-400m/config.json"),
+    Work("vq-64", "VQ-VAE training step, 3x64x64, batch 32",
+         "vqvae", "flowers-vq/vqvae", FLOWERS, 32, (3, 64, 64), warm_up=10, repeats=5),
+    Work("sample-64", "DDIM 50 steps, 64 images, flowers' latents, decode included",
+         "sample", "flowers-vq", FLOWERS, 64, (4, 16, 16), warm_up=2, repeats=3, steps=50),
+]
+BY_NAME = {work.name: work for work in [*WORKS, *GPU_WORKS]}
 
 
 def experiment(config):
     """An experiment's TOML, with kiln's defaults where it is silent."""
     table = tomllib.loads((REPOSITORY / config).read_text())
-    for stage in ("stage_1", "stage_2"):
+    for stage in table.keys() & {"stage_1", "stage_2"}:
         defaults = {"betas": [0.9, 0.999], "epsilon": 1e-8, "weight_decay": 0.0, "clip_norm": 1.0}
         training = defaults | table[stage]["training"]
         if "ema" in training:
@@ -111,8 +131,10 @@ def plan(work):
     shape = (work.batch, *work.shape)
     options = scheduler_options(table)
     if work.kind == "unet":
-        pixel = {key: value for key, value in json.loads(PIXEL_UNET.read_text()).items() if key[0] != "_"}
-        chosen = pixel if work.model.startswith("pixel") else table["unet"]
+        chosen = table["unet"]
+        if work.network:
+            written = json.loads((REPOSITORY / work.network).read_text())
+            chosen = {key: value for key, value in written.items() if key[0] != "_"}
         networks = {work.model: network("UNet2DModel", chosen)}
         inputs = {"z0": shape, "noise": shape, "timesteps": (work.batch,)}
         scheduler = {}

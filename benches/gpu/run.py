@@ -1,0 +1,330 @@
+"""kiln against PyTorch on an NVIDIA card: the same networks, weights and batches, in turns, with a time limit.
+
+    bash benches/gpu/run.sh                                      everything that fits into nine minutes
+    bash benches/gpu/run.sh --peer PATH                          with a program that is built already
+    bash benches/gpu/run.sh --parts card,works --works flowers-32 --variants kiln-bf16,torch-bf16
+    bash benches/gpu/run.sh --extra llvm:KILN_CUDA_COMPILER=llvm:--precision=bf16
+    bash benches/gpu/run.sh --dry-run                            what would be done; needs neither PyTorch nor a card
+
+It needs Python 3.11, PyTorch, diffusers and nvidia-ml-py, for the kernels also Nsight Compute (`ncu`), and no network.
+Every turn is a separate process with its own time limit. A turn that fails leaves its error in the results, and the
+others go on. The results are in files in the folder --out: one JSON file for each part, written anew after each turn,
+the tables in report.md, and in log.txt what the turns wrote to stderr.
+"""
+
+import argparse
+import json
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from dataclasses import asdict, replace
+from pathlib import Path
+
+HERE = Path(__file__).resolve().parent
+sys.path.append(str(HERE.parent / "peer"))
+
+import kiln
+import kernels
+import report
+import watch
+from variants import DEFAULT, VARIANTS, Kiln, Torch, extra
+from works import BY_NAME, GPU_WORKS, REPOSITORY, plan
+
+# Parts in their order, with the most seconds of each, and the seconds that earlier parts leave to it.
+PARTS = {"card": (120, 0), "works": (600, 0), "first-step": (100, 25), "kernels": (200, 60), "parity": (60, 20)}
+# Whose first step is timed, whose kernels are listed first and whose losses are compared.
+FIRST = "flowers-32"
+PROFILED = [FIRST, "latent-400m"]
+# No turn is started with less time than this.
+LEAST_SECONDS = 12
+# Of works other than the first, so many variants are measured for all works before the rest.
+SOONER = 3
+ONE_STEP = {"warm_up": 0, "repeats": 1, "steps_per_repeat": 1}
+
+
+def note(text):
+    print(text, flush=True)
+
+
+class Run:
+    """The limits, the results so far and the way to take a turn."""
+
+    def __init__(self, arguments):
+        self.arguments = arguments
+        self.variants = VARIANTS | dict(arguments.extra)
+        self.workspace, self.out = arguments.workspace, arguments.out
+        self.empty = self.workspace / "empty"  # kiln's folder: in a cargo project its caches would go to `target`
+        self.empty.mkdir(parents=True, exist_ok=True)
+        self.out.mkdir(parents=True, exist_ok=True)
+        if not arguments.keep_caches:
+            shutil.rmtree(self.workspace / "caches", ignore_errors=True)
+        for part in PARTS:
+            self.file(part).unlink(missing_ok=True)
+        self.log = (self.out / "log.txt").open("w")
+        self.card = watch.Card()
+        self.results = {}
+        self.end = time.monotonic() + arguments.deadline
+        self.part_end = self.end
+
+    def file(self, part):
+        return self.out / f"{part}.json"
+
+    def save(self):
+        for part, result in self.results.items():
+            temporary = self.out / "partial"
+            temporary.write_text(json.dumps(result, indent=1))
+            temporary.replace(self.file(part))
+        (self.out / "report.md").write_text(report.markdown(self.results) + "\n")
+
+    def left(self):
+        return min(self.part_end, self.end) - time.monotonic()
+
+    def process(self, name, command, environment=None, folder=REPOSITORY, limit=None, prints_json=True):
+        """What a process measured; or an `error`, or `skipped` if there is no time for it."""
+        limit = min(limit or self.arguments.turn_timeout, self.left())
+        if limit < LEAST_SECONDS:
+            note(f"{name}: skipped, for lack of time")
+            return {"skipped": "for lack of time"}
+        outcome = watch.run(command, environment or {}, folder, limit, self.card, self.log, prints_json)
+        note(f"{name}: {report.summary(outcome)}")
+        return outcome
+
+    def measured(self, variant, work=FIRST):
+        """What a variant's turn in the part `works` gave, if there was one."""
+        return self.results.get("works", {}).get(work, {}).get(variant, {})
+
+    def caches(self, variant):
+        """The folder where a variant's compiled kernels are kept, and the environment variables that say so."""
+        folder = self.workspace / "caches" / variant
+        names = ["CUDA_CACHE_PATH"]
+        if isinstance(self.variants[variant], Kiln):
+            names += ["HOME", "XDG_CACHE_HOME"]
+        else:
+            names += ["TORCHINDUCTOR_CACHE_DIR", "TRITON_CACHE_DIR"]
+        return folder, {name: str(folder) for name in names}
+
+    def command(self, variant, work, warm_up=None, repeats=None, steps_per_repeat=0, device=None, more=()):
+        chosen = self.variants[variant]
+        counts = {
+            "--device": device or self.arguments.device,
+            "--warm-up": work.warm_up if warm_up is None else warm_up,
+            "--repeats": repeats or work.repeats,
+            "--steps-per-repeat": steps_per_repeat,
+        }
+        options = [*(word for option in counts.items() for word in option), *more]
+        if isinstance(chosen, Kiln):
+            return kiln.command(self.arguments.peer, work, self.workspace, [*options, *chosen.flags])
+        return [sys.executable, HERE / "torch_turn.py", work.name, variant, self.workspace, *options]
+
+    def turn(self, variant, work, what="", prefix=(), **options):
+        """One turn of a work. The result's `cold` tells whether there were no compiled kernels from before."""
+        chosen = self.variants[variant]
+        folder, environment = self.caches(variant)
+        cold = not folder.exists()
+        folder.mkdir(parents=True, exist_ok=True)
+        if isinstance(chosen, Kiln):
+            environment |= chosen.environment
+        command = [*prefix, *self.command(variant, work, **options)]
+        outcome = self.process(f"{work.name}{what}, {variant}", command, environment, self.empty)
+        return outcome | {"cold": cold}
+
+
+def card(run):
+    """Which card and versions, its peaks; and the networks and inputs of all works."""
+    revision = subprocess.run(["git", "describe", "--always", "--dirty"], cwd=REPOSITORY, capture_output=True, text=True)
+    run.results["card"] = result = {"kiln": revision.stdout.strip() or "unknown", "command": sys.argv[1:]}
+    device = ["--device", run.arguments.device]
+    result |= run.process("card", [sys.executable, HERE / "card.py", *device], limit=60)
+    run.save()
+
+
+def prepare(run):
+    """Writes networks and inputs. Without them no turn can work, so no part is without this."""
+    names = [work.name for work in GPU_WORKS if work.name in {*run.arguments.works, FIRST}]
+    outcome = run.process("prepare", [sys.executable, HERE / "prepare.py", run.workspace, *names], limit=120)
+    if "error" in outcome:
+        note(outcome["stderr"])
+
+
+def works(run):
+    """Each work in each variant."""
+    variants, names = run.arguments.variants, run.arguments.works
+    rest = [name for name in names if name != FIRST]
+    order = [(name, variant) for name in names if name == FIRST for variant in variants]
+    order += [(name, variant) for name in rest for variant in variants[:SOONER]]
+    order += [(name, variant) for name in rest for variant in variants[SOONER:]]
+    run.results["works"] = results = {name: {} for name in names}
+    for name, variant in order:
+        work = BY_NAME[name]
+        if work.kind == "sample" and not results[name]:
+            save_noise(run, work)
+        # Counting operations takes a step more, so one variant does it.
+        more = ["--operations"] if variant == "torch-bf16" and work.kind != "sample" else []
+        results[name][variant] = run.turn(variant, work, more=more)
+        run.save()
+
+
+def save_noise(run, work):
+    """Leaves the noise that kiln draws from where PyTorch begins as well. It does not depend on the number of steps."""
+    if run.arguments.peer:
+        more = ["--save-noise", run.workspace / work.inputs]
+        run.turn("kiln", replace(work, steps=1), "'s noise", **ONE_STEP, device="cpu", more=more)
+
+
+def first_step(run):
+    """Seconds from a process's start to the end of its first step, without compiled kernels from before and with."""
+    run.results["first-step"] = results = {}
+    for variant in run.arguments.variants:
+        cold = run.measured(variant)
+        if "error" not in cold and not (cold.get("cold") and "first_step_seconds" in cold):
+            shutil.rmtree(run.caches(variant)[0], ignore_errors=True)
+            cold = run.turn(variant, BY_NAME[FIRST], "'s first step, cold", **ONE_STEP)
+        # One that was too slow may have left compiled kernels. Other errors would come again.
+        warm = {}
+        if "first_step_seconds" in cold or "timed out" in cold.get("error", ""):
+            warm = run.turn(variant, BY_NAME[FIRST], "'s first step, again", **ONE_STEP)
+        keys = ("first_step_seconds", "error", "skipped")
+        results[variant] = {
+            name: {key: outcome[key] for key in keys if key in outcome}
+            for name, outcome in [("cold", cold), ("again", warm)]
+        }
+        run.save()
+
+
+def kernels_of_a_step(run):
+    """Launches of one warm training step, by ncu."""
+    run.results["kernels"] = results = {}
+    variants = [name for name in run.arguments.variants if isinstance(run.variants[name], Kiln)]
+    # PyTorch's second, so that there is one of each side if time is short.
+    variants[1:1] = [name for name in run.arguments.variants if name == "torch-bf16"]
+    for name in PROFILED:
+        if name != FIRST and name not in run.arguments.works:
+            continue
+        for variant in variants:
+            if "error" in run.measured(variant, name):
+                continue
+            file = run.workspace / "ncu.csv"
+            file.unlink(missing_ok=True)
+            prefix = kernels.ncu(file)
+            outcome = run.turn(variant, BY_NAME[name], "'s kernels", prefix, warm_up=4, repeats=1, more=["--profile"])
+            try:
+                outcome |= kernels.read(file)
+            except (OSError, ValueError, KeyError) as error:
+                outcome.setdefault("error", f"ncu's table could not be read: {error}")
+            results.setdefault(name, {})[variant] = outcome
+            run.save()
+
+
+def parity(run):
+    """Losses of the first three steps on all sides; and a test program of kiln's, if one is given."""
+    run.results["parity"] = result = {"first_losses": {}}
+    work = BY_NAME[FIRST]
+
+    def add(name, outcome):
+        kept = outcome.get("first_losses") or outcome.get("error") or outcome.get("skipped")
+        result["first_losses"][name] = kept
+        run.save()
+
+    add("torch-f32-exact", run.turn("torch-f32-exact", work, "'s losses", **ONE_STEP))
+    if run.arguments.peer:
+        add("kiln on the processor", run.turn("kiln", work, "'s losses on the processor", **ONE_STEP, device="cpu"))
+    for variant in run.arguments.variants:
+        measured = run.measured(variant)
+        if "first_losses" not in measured and "error" not in measured:
+            measured = run.turn(variant, work, "'s losses", **ONE_STEP)
+        add(variant, measured)
+    if run.arguments.gpu_test:
+        result["gpu_test"] = run.process("test program", [run.arguments.gpu_test], prints_json=False)
+        run.save()
+
+
+STEPS = {"card": card, "works": works, "first-step": first_step, "kernels": kernels_of_a_step, "parity": parity}
+
+
+def names_of(possible):
+    def parse(text):
+        names = text.split(",")
+        unknown = [name for name in names if name not in possible]
+        if unknown:
+            raise argparse.ArgumentTypeError(f"{unknown[0]} is none of {', '.join(possible)}")
+        return names
+
+    return parse
+
+
+def parse():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    all_works = [work.name for work in GPU_WORKS]
+    out = Path(os.environ.get("OUT") or REPOSITORY / "target" / "gpu")
+    parser.add_argument("--peer", type=Path, metavar="PATH", help="kiln's side [default: cargo builds it]")
+    parser.add_argument("--parts", type=names_of(PARTS), default=list(PARTS), help=",".join(PARTS))
+    parser.add_argument("--works", type=names_of(all_works), default=all_works, help=",".join(all_works))
+    parser.add_argument("--variants", default=",".join(DEFAULT), help="[default: %(default)s]")
+    parser.add_argument(
+        "--extra", type=extra, action="append", default=[], metavar="NAME:ENV=VALUE,...[:--flag,...]",
+        help="one more variant of kiln, in f32 unless a flag says --precision=bf16",
+    )
+    parser.add_argument("--gpu-test", type=Path, metavar="PATH", help="a test program of kiln's, to run as well")
+    parser.add_argument("--deadline", type=float, default=540, help="seconds for everything but the build")
+    parser.add_argument("--turn-timeout", type=float, default=100, help="seconds for each turn")
+    parser.add_argument("--out", type=Path, default=out, help="for results [default: $OUT or %(default)s]")
+    parser.add_argument(
+        "--workspace", type=Path, default=Path(tempfile.gettempdir()) / "kiln-gpu",
+        help="for models, inputs and caches, not in a cargo project [default: %(default)s]",
+    )
+    parser.add_argument("--keep-caches", action="store_true", help="begin with the last run's compiled kernels")
+    parser.add_argument("--device", choices=["cuda", "cpu"], default="cuda", help="cpu: to try the scripts")
+    parser.add_argument("--dry-run", action="store_true", help="say what would be done, and do nothing")
+    arguments = parser.parse_args()
+    known = [*VARIANTS, *(name for name, _ in arguments.extra)]
+    try:
+        arguments.variants = names_of(known)(arguments.variants)
+    except argparse.ArgumentTypeError as error:
+        parser.error(str(error))
+    arguments.variants += [name for name, _ in arguments.extra if name not in arguments.variants]
+    for name in ("workspace", "out", "peer", "gpu_test"):
+        path = getattr(arguments, name)
+        setattr(arguments, name, path and path.resolve())
+    return arguments
+
+
+def main():
+    arguments = parse()
+    if arguments.dry_run:
+        chosen = [BY_NAME[name] for name in arguments.works]
+        planned = {
+            "deadline": arguments.deadline,
+            "parts": {part: {"at_most": PARTS[part][0], "kept": PARTS[part][1]} for part in arguments.parts},
+            "variants": {name: asdict((VARIANTS | dict(arguments.extra))[name]) for name in arguments.variants},
+            "works": {work.name: asdict(plan(work)) for work in chosen},
+        }
+        print(json.dumps(planned, indent=1))
+        return
+    if not arguments.peer and any(isinstance(VARIANTS.get(name, Kiln()), Kiln) for name in arguments.variants):
+        arguments.peer = kiln.build(["kiln-cli/cuda"])
+    run = Run(arguments)
+    parts = [part for part in PARTS if part in arguments.parts]
+    for number, part in enumerate(parts):
+        most, _ = PARTS[part]
+        kept = sum(PARTS[later][1] for later in parts[number + 1 :])
+        run.part_end = min(time.monotonic() + most, run.end - kept)
+        note(f"== {part}: {run.left():.0f} s")
+        if number == 0 and part != "card":
+            prepare(run)
+        try:
+            STEPS[part](run)
+        except Exception as error:  # a fault here must not cost the parts that follow
+            run.results.setdefault(part, {})["error"] = f"{type(error).__name__}: {error}"
+            note(f"{part}: {run.results[part]['error']}")
+        if part == "card":
+            prepare(run)
+        run.save()
+    print(report.markdown(run.results))
+    note(f"== everything is in {arguments.out}")
+
+
+if __name__ == "__main__":
+    main()
