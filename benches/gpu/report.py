@@ -56,12 +56,14 @@ def is_kiln(variant):
 
 
 def per_work(works, title, cell):
-    """A row for each work, a column for each variant."""
+    """A row for each work, a column for each variant. Nothing if there is no figure at all."""
     variants = columns(works)
+    if not any(cell(outcome) for turns in works.values() for outcome in turns.values()):
+        return ""
     rows = []
     for name, turns in works.items():
-        cells = [cell(turns[variant]) or failed(turns[variant]) if variant in turns else "" for variant in variants]
-        rows.append([BY_NAME[name].title, *cells])
+        outcomes = [turns.get(variant, {}) for variant in variants]
+        rows.append([BY_NAME[name].title, *(failed(outcome) or cell(outcome) for outcome in outcomes)])
     return table([title, *variants], rows)
 
 
@@ -83,6 +85,8 @@ def ratio_table(works):
             mine, theirs = (median(turns.get(variant, {})) for variant in pair)
             cells.append(f"{mine / theirs:.2f}" if mine and theirs else "")
         rows.append([BY_NAME[name].title, *cells])
+    if not any(cell for row in rows for cell in row[1:]):
+        return ""
     return table(["time, as a multiple", *(f"{variant} / {RIVALS[rival]}" for variant, rival in pairs)], rows)
 
 
@@ -133,7 +137,7 @@ def first_step_table(first_step):
     return table(["seconds from start to the first step's end", "without caches", "again"], rows)
 
 
-def kernel_tables(kernels, works):
+def kernel_tables(kernels, works, brief):
     parts, rows = [], []
     for name, variants in kernels.items():
         for variant, outcome in variants.items():
@@ -159,7 +163,7 @@ def kernel_tables(kernels, works):
             ]
             if rows:
                 parts.append(table([f"{name}, {variant}: slowest kernels", "launches", "ms", "share"], rows))
-    return "\n\n".join(parts)
+    return "\n\n".join(parts[:1] if brief else parts)
 
 
 def parity_table(parity):
@@ -182,8 +186,8 @@ def first_results(works):
     )
 
 
-def markdown(results):
-    """All tables for which there are results."""
+def markdown(results, brief=False):
+    """All tables for which there are results; if brief, without the lists of kernels."""
     parts = [f"{part} ended early: {result['error']}" for part, result in results.items() if "error" in result]
     results = {part: {key: result[key] for key in result if key != "error"} for part, result in results.items()}
     works = {name: turns for name, turns in results.get("works", {}).items() if turns}
@@ -191,9 +195,11 @@ def markdown(results):
     def add(title, make, *inputs):
         if all(inputs):
             try:
-                parts.append(f"### {title}\n\n{make()}")
+                content = make()
             except (KeyError, TypeError, ValueError, ZeroDivisionError) as error:
-                parts.append(f"### {title}\n\nno table: {type(error).__name__} {error}")
+                content = f"no table: {type(error).__name__} {error}"
+            if content:
+                parts.append(f"### {title}\n\n{content}")
 
     card, kernels, parity = (results.get(part) for part in ("card", "kernels", "parity"))
     peaks = card if card and "bf16_operations_per_second" in card else None
@@ -206,7 +212,7 @@ def markdown(results):
     add("Share of time in which a kernel ran", lambda: per_work(works, "busy", busy_cell), works)
     add("First losses, or mean squares of images", lambda: first_results(works), works)
     add("First step", lambda: first_step_table(results["first-step"]), results.get("first-step"))
-    add("Kernels", lambda: kernel_tables(kernels, works), kernels)
+    add("Kernels", lambda: kernel_tables(kernels, works, brief), kernels)
     add("Parity", lambda: parity_table(parity), parity)
     if parity and "gpu_test" in parity:
         test = parity["gpu_test"]

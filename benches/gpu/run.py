@@ -16,6 +16,7 @@ import argparse
 import json
 import os
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
@@ -33,8 +34,8 @@ import watch
 from variants import DEFAULT, VARIANTS, Kiln, Torch, extra
 from works import BY_NAME, GPU_WORKS, REPOSITORY, plan
 
-# Parts in their order, with the most seconds of each, and the seconds that earlier parts leave to it.
-PARTS = {"card": (120, 0), "works": (600, 0), "first-step": (100, 25), "kernels": (200, 60), "parity": (60, 20)}
+# Parts in their order, with the most seconds of each, and the share of the deadline that earlier parts leave to it.
+PARTS = {"card": (120, 0), "works": (600, 0), "first-step": (100, 0.05), "kernels": (200, 0.12), "parity": (60, 0.04)}
 # Whose first step is timed, whose kernels are listed first and whose losses are compared.
 FIRST = "flowers-32"
 PROFILED = [FIRST, "latent-400m"]
@@ -297,7 +298,7 @@ def main():
         chosen = [BY_NAME[name] for name in arguments.works]
         planned = {
             "deadline": arguments.deadline,
-            "parts": {part: {"at_most": PARTS[part][0], "kept": PARTS[part][1]} for part in arguments.parts},
+            "parts": {part: {"most_seconds": PARTS[part][0], "kept_share": PARTS[part][1]} for part in arguments.parts},
             "variants": {name: asdict((VARIANTS | dict(arguments.extra))[name]) for name in arguments.variants},
             "works": {work.name: asdict(plan(work)) for work in chosen},
         }
@@ -305,11 +306,13 @@ def main():
         return
     if not arguments.peer and any(isinstance(VARIANTS.get(name, Kiln()), Kiln) for name in arguments.variants):
         arguments.peer = kiln.build(["kiln-cli/cuda"])
+    # So that the turn in progress is ended too.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit("ended by a signal"))
     run = Run(arguments)
     parts = [part for part in PARTS if part in arguments.parts]
     for number, part in enumerate(parts):
         most, _ = PARTS[part]
-        kept = sum(PARTS[later][1] for later in parts[number + 1 :])
+        kept = arguments.deadline * sum(PARTS[later][1] for later in parts[number + 1 :])
         run.part_end = min(time.monotonic() + most, run.end - kept)
         note(f"== {part}: {run.left():.0f} s")
         if number == 0 and part != "card":
@@ -322,7 +325,7 @@ def main():
         if part == "card":
             prepare(run)
         run.save()
-    print(report.markdown(run.results))
+    print(report.markdown(run.results, brief=True))
     note(f"== everything is in {arguments.out}")
 
 

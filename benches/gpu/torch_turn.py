@@ -42,15 +42,17 @@ def variant_of(name, work, device):
 class Stopwatch:
     """Times steps of a task, on a device that computes while the host goes on."""
 
-    def __init__(self, task, device):
-        self.task, self.on_card = task, device == "cuda"
+    def __init__(self, task, variant):
+        self.task, self.on_card = task, variant.device == "cuda"
+        self.replays_graphs = variant.compile_mode == "reduce-overhead"
 
     def wait(self):
         if self.on_card:
             torch.cuda.synchronize()
 
     def step(self):
-        torch.compiler.cudagraph_mark_step_begin()
+        if self.replays_graphs:
+            torch.compiler.cudagraph_mark_step_begin()
         return self.task()
 
     def seconds_per_step(self, steps):
@@ -79,10 +81,8 @@ def peak_memory(device):
 
 
 def measure(work, arguments):
-    stopwatch = Stopwatch(
-        turn.TASKS[work.kind](work, arguments.workspace, variant_of(arguments.variant, work, arguments.device)),
-        arguments.device,
-    )
+    variant = variant_of(arguments.variant, work, arguments.device)
+    stopwatch = Stopwatch(turn.TASKS[work.kind](work, arguments.workspace, variant), variant)
     losses, first_step_seconds = [], None
     for _ in range(1 if work.kind == "sample" else 3):
         loss = stopwatch.step().item()

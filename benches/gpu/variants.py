@@ -34,6 +34,8 @@ DEFAULT = ["kiln-bf16", "torch-bf16", "torch-compiled", "kiln", "torch-f32"]
 def extra(text):
     """A variant of kiln from `NAME:ENV=VALUE,ENV2=VALUE[:--flag,...]`, both lists of which may be empty."""
     name, settings, flags = (text.split(":", 2) + ["", ""])[:3]
+    if name.startswith("torch-"):
+        raise ValueError("a variant of kiln with a name of PyTorch's")
     environment = dict(setting.split("=", 1) for setting in settings.split(",") if setting)
     flags = tuple(flag for flag in flags.split(",") if flag)
     if not any(flag.startswith("--precision") for flag in flags):

@@ -66,17 +66,19 @@ def run(command, environment, folder, limit, card, log, prints_json=True):
             )
         except OSError as error:
             return {"error": str(error)}
-        while process.poll() is None and time.time() < started + limit:
-            time.sleep(POLL_SECONDS)
-            if card.handle:
-                used.append(card.used())
-                said = read(err)
-                if "TIMING" in said and "TIMED" not in said:
-                    busy.append(card.busy())
-        timed_out = process.poll() is None
-        # Also ends children that outlived their parent.
-        kill_group(process.pid)
-        process.wait()
+        try:
+            while process.poll() is None and time.time() < started + limit:
+                time.sleep(POLL_SECONDS)
+                if card.handle:
+                    used.append(card.used())
+                    said = read(err)
+                    if "TIMING" in said and "TIMED" not in said:
+                        busy.append(card.busy())
+            timed_out = process.poll() is None
+        finally:
+            # Also ends children that outlived their parent.
+            kill_group(process.pid)
+            process.wait()
         said, printed = read(err), read(out)
     log.write(f"\n$ {' '.join(command)}\n{said}")
     log.flush()
