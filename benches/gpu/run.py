@@ -44,6 +44,7 @@ LEAST_SECONDS = 12
 # Of works other than the first, so many variants are measured for all works before the rest.
 SOONER = 3
 ONE_STEP = {"warm_up": 0, "repeats": 1, "steps_per_repeat": 1}
+THREE_STEPS = ONE_STEP | {"repeats": 3}
 
 
 def note(text):
@@ -117,6 +118,10 @@ class Run:
         }
         options = [*(word for option in counts.items() for word in option), *more]
         if isinstance(chosen, Kiln):
+            if work.kind != "sample":
+                # PyTorch's side has the full learning rate from the first step on.
+                stage = 1 if work.kind == "vqvae" else 2
+                options += ["--set", f"stage_{stage}.training.warmup_steps=0"]
             return kiln.command(self.arguments.peer, work, self.workspace, [*options, *chosen.flags])
         return [sys.executable, HERE / "torch_turn.py", work.name, variant, self.workspace, *options]
 
@@ -229,13 +234,13 @@ def parity(run):
         result["first_losses"][name] = kept
         run.save()
 
-    add("torch-f32-exact", run.turn("torch-f32-exact", work, "'s losses", **ONE_STEP))
+    add("torch-f32-exact", run.turn("torch-f32-exact", work, "'s losses", **THREE_STEPS))
     if run.arguments.peer:
-        add("kiln on the processor", run.turn("kiln", work, "'s losses on the processor", **ONE_STEP, device="cpu"))
+        add("kiln on the processor", run.turn("kiln", work, "'s losses on the processor", **THREE_STEPS, device="cpu"))
     for variant in run.arguments.variants:
         measured = run.measured(variant)
         if "first_losses" not in measured and "error" not in measured:
-            measured = run.turn(variant, work, "'s losses", **ONE_STEP)
+            measured = run.turn(variant, work, "'s losses", **THREE_STEPS)
         add(variant, measured)
     if run.arguments.gpu_test:
         result["gpu_test"] = run.process("test program", [run.arguments.gpu_test], prints_json=False)

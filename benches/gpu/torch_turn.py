@@ -15,6 +15,7 @@ import sys
 import time
 from pathlib import Path
 
+STARTED = time.time()
 sys.path.append(str(Path(__file__).resolve().parents[1] / "peer"))
 
 import torch
@@ -135,6 +136,5 @@ def main():
     print(json.dumps(measure(BY_NAME[arguments.work], arguments)))
 
 
-STARTED = time.time()
 if __name__ == "__main__":
     main()
