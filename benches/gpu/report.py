@@ -207,8 +207,10 @@ def markdown(results, brief=False):
     add("Time", lambda: per_work(works, "ms: median (fastest - slowest)", time_cell), works)
     add("Ratios", lambda: ratio_table(works), works)
     add("Rates", lambda: rate_table(works, peaks), works)
-    add("Memory on the card, with the process's context", lambda: per_work(works, "MB", megabytes("card_memory")), works)
-    add("Memory by each side's own count", lambda: per_work(works, "MB", megabytes("peak_memory")), works)
+    on_card, counted = megabytes("card_memory"), megabytes("peak_memory")
+    add("Memory on the card, with the process's context", lambda: per_work(works, "MB", on_card), works)
+    # PyTorch's: of tensors on the card. kiln's: of the process, in the machine's own memory, unless it says otherwise.
+    add("Memory by each side's own count", lambda: per_work(works, "MB", counted), works)
     add("Share of time in which a kernel ran", lambda: per_work(works, "busy", busy_cell), works)
     add("First losses, or mean squares of images", lambda: first_results(works), works)
     add("First step", lambda: first_step_table(results["first-step"]), results.get("first-step"))

@@ -140,8 +140,11 @@ class Run:
 
 def card(run):
     """Which card and versions, its peaks; and the networks and inputs of all works."""
-    revision = subprocess.run(["git", "describe", "--always", "--dirty"], cwd=REPOSITORY, capture_output=True, text=True)
-    run.results["card"] = result = {"kiln": revision.stdout.strip() or "unknown", "command": sys.argv[1:]}
+    revision = ""
+    if shutil.which("git"):
+        describe = ["git", "describe", "--always", "--dirty"]
+        revision = subprocess.run(describe, cwd=REPOSITORY, capture_output=True, text=True).stdout.strip()
+    run.results["card"] = result = {"kiln": revision or "unknown", "command": sys.argv[1:]}
     device = ["--device", run.arguments.device]
     result |= run.process("card", [sys.executable, HERE / "card.py", *device], limit=60)
     run.save()
@@ -236,7 +239,8 @@ def parity(run):
 
     add("torch-f32-exact", run.turn("torch-f32-exact", work, "'s losses", **THREE_STEPS))
     if run.arguments.peer:
-        add("kiln on the processor", run.turn("kiln", work, "'s losses on the processor", **THREE_STEPS, device="cpu"))
+        losses = run.turn("kiln", work, "'s losses on the processor", **THREE_STEPS, device="cpu")
+        add("kiln on the processor", losses)
     for variant in run.arguments.variants:
         measured = run.measured(variant)
         if "first_losses" not in measured and "error" not in measured:

@@ -51,7 +51,8 @@ def last_json(text):
 def run(command, environment, folder, limit, card, log, prints_json=True):
     """What the process printed as JSON in its last line, and what was seen from outside; or an `error`.
 
-    Of a process that prints no JSON, the end of its output. It is killed after `limit` seconds, with all its children. Its stderr is appended to `log`.
+    Of a process that prints no JSON, the end of its output. It is killed after `limit` seconds, with all its children.
+    Its stderr is appended to `log`.
     """
     command = [str(part) for part in command]
     before = card.used()

@@ -49,7 +49,7 @@ class Variant:
         return network
 
     def laid_out(self, thing):
-        """A network, or the images that go through it, on this variant's device, in its order of channels and pixels."""
+        """A network, or images, on this variant's device, in its order of channels and pixels."""
         order = torch.channels_last if self.channels_last else torch.preserve_format
         return thing.to(self.device, memory_format=order)
 
