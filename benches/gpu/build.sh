@@ -1,0 +1,38 @@
+#!/usr/bin/env bash
+# Builds kiln for CUDA where LLVM cannot be downloaded from GitHub: Debian's LLVM 22 stands in for the LLVM 23 that the crate
+# cubecl-llvm would fetch. Needs Debian's packages and crates.io, and installs nothing into the system.
+#   bash benches/gpu/build.sh WORK_FOLDER [cargo's arguments]
+# By default it builds the program of this comparison, for `run.sh --peer`. With LLVM 22, float atomics are not native and
+# PTX stops at 9.0, so timings may be below those of an official build: say so beside them.
+set -euo pipefail
+repository=$(realpath "$(dirname "$0")/../..")
+mkdir -p "${1:?a folder to work in}"; work=$(realpath "$1"); shift
+(( $# )) || set -- --package kiln-cli --features kiln-cli/cuda --example peer
+llvm=$work/llvm/usr/lib/llvm-22
+# The folder that cubecl-llvm's build script downloads to. The version is that of tracel-llvm-bundler in Cargo.lock.
+version=$(sed -n '/^name = "tracel-llvm-bundler"/{n;s/.*"\(.*\)"/\1/p}' "$repository/Cargo.lock")
+place=$work/share/tracel/tracel-llvm-$version
+if [[ ! -x $llvm/bin/llvm-config ]]; then
+  mkdir -p "$work/debs"
+  apt-get update
+  (cd "$work/debs" && apt-get download llvm-22-dev llvm-22)
+  for package in "$work"/debs/*.deb; do dpkg -x "$package" "$work/llvm"; done
+fi
+# Written once: a newer file would build Burn again.
+if [[ ! -x $place/bin/llvm-config ]]; then
+  mkdir -p "$place/bin"
+  touch "$place/.tracel-llvm-installed"
+  ln -sfn /usr/lib/x86_64-linux-gnu/libzstd.so.1 "$llvm/lib/libzstd.so"
+  cat >"$place/bin/llvm-config" <<END
+#!/bin/sh
+case "\$2" in
+--libs) $llvm/bin/llvm-config --link-static --libs | sed 's/-lPollyISL//; s/-lPolly//' ;;
+--system-libs) echo -lrt -ldl -lm -lz -lzstd ;;
+*) exec $llvm/bin/llvm-config "\$@" ;;
+esac
+END
+  chmod +x "$place/bin/llvm-config"
+fi
+# lld, which Rust's toolchain brings, is needed: GNU ld leaves symbols of LLVM's archives undefined.
+cd "$repository"
+XDG_DATA_HOME=$work/share CUDARC_CUDA_VERSION=13000 CARGO_TARGET_DIR=$work/target cargo build --release --locked "$@"
