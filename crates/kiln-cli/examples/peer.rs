@@ -6,6 +6,8 @@
 //! peer sample      --model MODEL --steps 50 --count 64          --warm-up 1 --repeats 2 [--save-noise FILE]
 //! ```
 //!
+//! With `--device cuda` it computes on a graphics card, in a build for it: `benches/gpu` calls it so.
+//!
 //! Models are folders that diffusers wrote. It prints one JSON object: a `Measurement`, and what the program was.
 
 // The program's own stopwatch.
@@ -20,11 +22,11 @@ use std::path::{Path, PathBuf};
 use anyhow::Context;
 use bench::measurement::measure;
 use bench::memory::resident_memory;
-use bench::work::mean_square;
-use bench::{Machine, Measurement, Repeats};
+use bench::work::{last, last_loss, mean_square};
+use bench::{Calls, Machine, Measurement, Repeats};
 use burn::tensor::{Device, Tensor, TensorData};
 use clap::{Args, Parser, Subcommand};
-use kiln::{Error, Pipeline, SampleOptions};
+use kiln::{Devices, Pipeline, SampleOptions};
 use kiln_kernels::Precision;
 use kiln_models::bottleneck::vq::CodebookUpdate;
 use kiln_models::{UNet2dConfig, VqVaeConfig, load_weights};
@@ -63,6 +65,9 @@ struct Training {
     inputs: PathBuf,
     #[arg(long, default_value_t)]
     precision: Precision,
+    /// Where to compute: cpu, cuda or another that this build has
+    #[arg(long, default_value = "cpu")]
+    device: Devices,
     #[command(flatten)]
     repeats: RepeatsArguments,
 }
@@ -81,6 +86,9 @@ struct Sampling {
     save_noise: Option<PathBuf>,
     #[arg(long, default_value_t)]
     precision: Precision,
+    /// Where to compute: cpu, cuda or another that this build has
+    #[arg(long, default_value = "cpu")]
+    device: Devices,
     #[command(flatten)]
     repeats: RepeatsArguments,
 }
@@ -91,6 +99,9 @@ struct RepeatsArguments {
     warm_up: usize,
     #[arg(long)]
     repeats: usize,
+    /// Steps in each repeat, with one reading of the loss; 0 takes as many as fit into 0.7 s
+    #[arg(long, default_value_t = 1)]
+    steps_per_repeat: usize,
 }
 
 impl From<RepeatsArguments> for Repeats {
@@ -98,6 +109,11 @@ impl From<RepeatsArguments> for Repeats {
         Self {
             warm_up: arguments.warm_up,
             timed: arguments.repeats,
+            calls: match arguments.steps_per_repeat {
+                0 => Calls::Fitting,
+                steps => Calls::Exactly(steps),
+            },
+            announced: true,
         }
     }
 }
@@ -110,6 +126,12 @@ fn main() -> anyhow::Result<()> {
         Work::Sample(sampling) => sampling.run(),
     }?;
     let mut printed = serde_json::to_value(&measurement)?;
+    if let Ok(started) = std::env::var("KIT_STARTED")
+        .unwrap_or_default()
+        .parse::<f64>()
+    {
+        printed["first_step_seconds"] = (measurement.first_end - started).into();
+    }
     printed["memory_before"] = memory_before.into();
     printed["version"] = env!("CARGO_PKG_VERSION").into();
     printed["machine"] = serde_json::to_value(Machine::here())?;
@@ -122,7 +144,7 @@ impl Training {
     fn unet(self) -> anyhow::Result<Measurement> {
         let mut experiment = Experiment::load(&self.config, &self.set)?;
         experiment.stage_2.training.precision = self.precision;
-        let device = Device::flex().autodiff();
+        let device = self.device.first().autodiff();
         let config = UNet2dConfig::from_json(&fs::read_to_string(self.model.join("config.json"))?)?;
         let network = load_weights(config.init(&device, 0)?, &self.model.join(WEIGHTS))?;
         let inputs = Inputs::read(&self.inputs)?;
@@ -138,7 +160,10 @@ impl Training {
             timesteps,
         };
         let step = diffusion_steps(&experiment, network, vec![input])?;
-        Ok(measure(count, self.repeats.into(), step)?)
+        let mut step = step;
+        measure(count, self.repeats.into(), |calls| {
+            last_loss(calls, &mut step)
+        })
     }
 
     /// Steps of stage 1. The codebook learns by gradient, since diffusers knows no other way.
@@ -148,19 +173,22 @@ impl Training {
         let first_stage = first_stage.context("the config has no first stage")?;
         first_stage.codebook.update = CodebookUpdate::Gradient;
         first_stage.stage_1.training.precision = self.precision;
-        let device = Device::flex().autodiff();
+        let device = self.device.first().autodiff();
         let config = VqVaeConfig::from_json(&fs::read_to_string(self.model.join("config.json"))?)?;
         let network = load_weights(config.init(&device, 0)?, &self.model.join(WEIGHTS))?;
         let images = Inputs::read(&self.inputs)?.images("images", &device)?;
         let [count, ..] = images.dims();
         let step = vqvae_steps(&experiment, network, vec![images])?;
-        Ok(measure(count, self.repeats.into(), step)?)
+        let mut step = step;
+        measure(count, self.repeats.into(), |calls| {
+            last_loss(calls, &mut step)
+        })
     }
 }
 
 impl Sampling {
     fn run(self) -> anyhow::Result<Measurement> {
-        let pipeline = Pipeline::load(&self.model, &Device::flex())?;
+        let pipeline = Pipeline::load(&self.model, &self.device.first())?;
         let options = SampleOptions {
             steps: self.steps,
             count: self.count,
@@ -170,14 +198,17 @@ impl Sampling {
         };
         let mut noise = None;
         let keeps_noise = self.save_noise.is_some();
-        let measurement = measure(self.count, self.repeats.into(), || {
+        let mut draw = || {
             let images = pipeline.sample(options.observed(&mut |moment| {
                 if keeps_noise && noise.is_none() {
                     noise = Some(moment.latents.clone());
                 }
                 Ok(())
             }))?;
-            Ok::<f64, Error>(mean_square(&images))
+            Ok(mean_square(&images))
+        };
+        let measurement = measure(self.count, self.repeats.into(), |calls| {
+            last(calls, &mut draw)
         })?;
         if let (Some(path), Some(noise)) = (&self.save_noise, noise) {
             write_images("noise", noise, path)?;

@@ -150,27 +150,15 @@ impl Convolution {
 
     fn with_burns_operators(self) -> Tensor<4> {
         let input = match &self.norm {
-            Some(norm) => norm.with_burns_operators(self.input),
+            Some(norm) => norm.clone().forward(self.input),
             None => self.input,
         };
-        let mut input = input.permute([0, 3, 1, 2]);
-        let options = match self.sampling {
-            Sampling::Strided { stride, padding } => {
-                let rows = (padding.top, padding.bottom);
-                let columns = (padding.left, padding.right);
-                ConvOptions::new_with_padding([stride; 2], [rows, columns], [1; 2], 1)
+        let mut output = match self.sampling {
+            Sampling::Strided { stride: 1, .. } if self.weight.dims()[2..] == [1, 1] => {
+                product(input, self.weight, self.bias)
             }
-            Sampling::Doubled => {
-                let [_, _, height, width] = input.dims();
-                let options = InterpolateOptions::new(InterpolateMode::Nearest)
-                    .with_align_corners(false)
-                    .with_output_size([2 * height, 2 * width]);
-                input = interpolate(input, options);
-                ConvOptions::new_with_padding([1; 2], [(1, 1); 2], [1; 2], 1)
-            }
+            sampling => convolution(input, self.weight, self.bias, sampling),
         };
-        let output = module::conv2d(input, self.weight, self.bias, options);
-        let mut output = output.permute([0, 2, 3, 1]);
         if let Some(per_image) = self.per_image {
             let [batch, channels] = per_image.dims();
             output = output + per_image.reshape([batch, 1, 1, channels]);
@@ -179,6 +167,83 @@ impl Convolution {
             Some(shortcut) => output + shortcut,
             None => output,
         }
+    }
+}
+
+/// A convolution by Burn's operators. `input` and the result are channels-last.
+fn convolution(
+    mut input: Tensor<4>,
+    weight: Tensor<4>,
+    bias: Option<Tensor<1>>,
+    sampling: Sampling,
+) -> Tensor<4> {
+    let options = match sampling {
+        Sampling::Strided { stride, padding } => {
+            let rows = (padding.top, padding.bottom);
+            let columns = (padding.left, padding.right);
+            ConvOptions::new_with_padding([stride; 2], [rows, columns], [1; 2], 1)
+        }
+        Sampling::Doubled => {
+            let [_, height, width, _] = input.dims();
+            let options = InterpolateOptions::new(InterpolateMode::Nearest)
+                .with_align_corners(false)
+                .with_output_size([2 * height, 2 * width]);
+            input = interpolate(input.permute([0, 3, 1, 2]), options).permute([0, 2, 3, 1]);
+            ConvOptions::new_with_padding([1; 2], [(1, 1); 2], [1; 2], 1)
+        }
+    };
+    plus(plain(input, weight, options), bias)
+}
+
+#[cfg(feature = "gpu")]
+fn plain(input: Tensor<4>, weight: Tensor<4>, burns: ConvOptions<2>) -> Tensor<4> {
+    use crate::gpu::convolution::{PlainConvolutionOps, PlainOptions};
+    if !crate::gpu::has(&input) {
+        return by_burn(input, weight, burns);
+    }
+    let ([_, height, width, _], [_, _, rows, columns]) = (input.dims(), weight.dims());
+    let size = |input: usize, kernel: usize, dimension: usize| {
+        let (before, after) = burns.padding[dimension];
+        (input + before + after - kernel) / burns.stride[dimension] + 1
+    };
+    let options = PlainOptions {
+        size_out: [size(height, rows, 0), size(width, columns, 1)],
+        precision: precision::requested(),
+        burns,
+    };
+    Tensor::from_dispatch(<Dispatch as PlainConvolutionOps>::kiln_plain_convolution(
+        input.into_dispatch(),
+        weight.into_dispatch(),
+        options,
+    ))
+}
+
+#[cfg(not(feature = "gpu"))]
+fn plain(input: Tensor<4>, weight: Tensor<4>, options: ConvOptions<2>) -> Tensor<4> {
+    by_burn(input, weight, options)
+}
+
+fn by_burn(input: Tensor<4>, weight: Tensor<4>, options: ConvOptions<2>) -> Tensor<4> {
+    module::conv2d(input.permute([0, 3, 1, 2]), weight, None, options).permute([0, 2, 3, 1])
+}
+
+/// A convolution with one pixel's kernel, which is a product of matrices.
+fn product(input: Tensor<4>, weight: Tensor<4>, bias: Option<Tensor<1>>) -> Tensor<4> {
+    let [batch, height, width, channels_in] = input.dims();
+    let [channels_out, ..] = weight.dims();
+    let pixels: Tensor<2> = input.reshape([batch * height * width, channels_in]);
+    let weight: Tensor<2> = weight.reshape([channels_out, channels_in]);
+    let output = crate::matmul(pixels, weight.transpose());
+    plus(output.reshape([batch, height, width, channels_out]), bias)
+}
+
+fn plus(output: Tensor<4>, bias: Option<Tensor<1>>) -> Tensor<4> {
+    match bias {
+        Some(bias) => {
+            let [channels] = bias.dims();
+            output + bias.reshape([1, 1, 1, channels])
+        }
+        None => output,
     }
 }
 

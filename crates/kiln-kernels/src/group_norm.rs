@@ -38,7 +38,9 @@ impl GroupNorm {
     pub fn forward(self, input: Tensor<4>) -> Tensor<4> {
         let [batch, height, width, channels] = input.dims();
         self.assert_channels(channels);
-        if !is_ours(&input) || !self.is_ours() || batch * height * width == 0 {
+        if !(self.runs_on_gpu(&input) || is_ours(&input) && self.is_ours())
+            || batch * height * width == 0
+        {
             return self.with_burns_operators(input);
         }
         let groups = self.options();
@@ -74,6 +76,16 @@ impl GroupNorm {
             self.gamma.dims() == [channels] && self.beta.dims() == [channels],
             "The scale and shift of a normalisation of {channels} channels must have that many values."
         );
+    }
+
+    #[cfg(feature = "gpu")]
+    pub(crate) fn runs_on_gpu(&self, input: &Tensor<4>) -> bool {
+        crate::gpu::has(input) && crate::gpu::group_norm::fits(input.dims()[3], self.groups)
+    }
+
+    #[cfg(not(feature = "gpu"))]
+    pub(crate) fn runs_on_gpu(&self, _: &Tensor<4>) -> bool {
+        false
     }
 
     pub(crate) fn is_ours(&self) -> bool {

@@ -56,6 +56,8 @@ mod conv2d;
 mod convolution;
 mod exponential;
 mod extension;
+#[cfg(feature = "gpu")]
+mod gpu;
 mod group_norm;
 mod instructions;
 mod max_pool;
@@ -73,17 +75,19 @@ mod unit_vectors;
 pub use attention::attention;
 pub use conv2d::Convolution;
 pub use convolution::{Padding, Sampling};
+#[cfg(feature = "gpu")]
+pub use gpu::keep_kernels;
 pub use group_norm::GroupNorm;
 pub use instructions::{UnknownSetting, check_environment, instructions};
 pub use max_pool::halving_max_pool;
 pub use nearest::nearest_codes;
-pub use optimizer::{AdamW, euclidean_norm, moving_average};
+pub use optimizer::{AdamW, AnyTensor, Together, Weight, euclidean_norm, moving_average};
 pub use precision::{Precision, with_exact_precision, with_precision};
 pub use product::has_matrix_unit;
 pub use unit_distance::unit_distance;
 
 use burn::backend::DispatchDevice;
-use burn::tensor::{DType, Tensor};
+use burn::tensor::{DType, Device, Tensor};
 
 /// Runs `work` on a thread of the pool that all operators share.
 ///
@@ -95,12 +99,30 @@ pub fn on_the_pool<R: Send>(work: impl FnOnce() -> R + Send) -> R {
     rayon::scope(|_| work())
 }
 
+/// `[.., m, k]` times `[.., k, n]`, with the same dimensions before. On a GPU the factors have the precision that
+/// [`with_precision`] asks for.
+pub fn matmul<const D: usize>(left: Tensor<D>, right: Tensor<D>) -> Tensor<D> {
+    #[cfg(feature = "gpu")]
+    if gpu::has(&left) && gpu::has(&right) {
+        use burn::backend::Dispatch;
+        return Tensor::from_dispatch(<Dispatch as gpu::product::ProductOps>::kiln_product(
+            left.into_dispatch(),
+            right.into_dispatch(),
+            precision::requested(),
+        ));
+    }
+    left.matmul(right)
+}
+
 /// Whether this crate's operators can read the tensor, `f32` on Flex, and are switched on.
 fn is_ours<const D: usize>(tensor: &Tensor<D>) -> bool {
-    tensor.dtype() == DType::F32
-        && matches!(
-            tensor.device().inner().as_dispatch(),
-            DispatchDevice::Flex(_)
-        )
-        && instructions::wanted()
+    tensor.dtype() == DType::F32 && is_cpu(&tensor.device()) && instructions::wanted()
+}
+
+/// Whether the device is the processor, with or without autodiff.
+pub fn is_cpu(device: &Device) -> bool {
+    matches!(
+        device.clone().inner().as_dispatch(),
+        DispatchDevice::Flex(_)
+    )
 }

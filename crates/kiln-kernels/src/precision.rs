@@ -4,16 +4,16 @@ use std::cell::Cell;
 use std::fmt;
 use std::str::FromStr;
 
-use burn::backend::DispatchDevice;
-use burn::tensor::Device;
+use burn::tensor::{DType, Device};
 use serde::{Deserialize, Serialize};
 
-use crate::has_matrix_unit;
+use crate::{has_matrix_unit, is_cpu};
 
 /// The format of the numbers that convolutions multiply.
 ///
 /// Weights, activations, normalisations, losses and gradients are `f32` in either case, and so are the sums of the
-/// products: only their factors are rounded.
+/// products: only their factors are rounded. On GPUs this holds for products of matrices, too, and each finished product is
+/// rounded as its factors are.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 #[non_exhaustive]
@@ -28,11 +28,7 @@ pub enum Precision {
 impl Precision {
     /// Whether [`with_precision`] makes a difference on `device`, or is not needed.
     pub fn runs_on(self, device: &Device) -> bool {
-        self == Self::F32
-            || matches!(
-                device.clone().inner().as_dispatch(),
-                DispatchDevice::Flex(_)
-            )
+        self == Self::F32 || is_cpu(device) || device.supports_dtype(DType::BF16)
     }
 }
 
@@ -56,36 +52,69 @@ impl FromStr for Precision {
     }
 }
 
+#[derive(Clone, Copy)]
+struct Requested {
+    precision: Precision,
+    /// Also on a processor that multiplies `f32` faster.
+    exactly: bool,
+}
+
 thread_local! {
-    static CURRENT: Cell<Precision> = const { Cell::new(Precision::F32) };
+    static REQUESTED: Cell<Requested> = const {
+        Cell::new(Requested { precision: Precision::F32, exactly: false })
+    };
 }
 
 /// Runs `work`, in which convolutions multiply numbers of `precision`; and so do their gradients, whenever they are
 /// computed.
 ///
-/// Other frameworks call this autocast. It applies to this thread, and to `f32` tensors on Flex: elsewhere the format
-/// of the tensors decides. A processor without a [matrix unit](has_matrix_unit) multiplies `f32` numbers instead, which
-/// is many times faster there.
+/// Other frameworks call this autocast. It applies to this thread, and to `f32` tensors. A processor without a
+/// [matrix unit](has_matrix_unit) multiplies `f32` numbers instead, which is many times faster there.
 pub fn with_precision<R>(precision: Precision, work: impl FnOnce() -> R) -> R {
-    let pays = precision == Precision::F32 || has_matrix_unit();
-    with_exact_precision(if pays { precision } else { Precision::F32 }, work)
+    with(
+        Requested {
+            precision,
+            exactly: false,
+        },
+        work,
+    )
 }
 
 /// Like [`with_precision`], on any processor: to test the effect of rounding on results.
 pub fn with_exact_precision<R>(precision: Precision, work: impl FnOnce() -> R) -> R {
-    struct Restore(Precision);
+    with(
+        Requested {
+            precision,
+            exactly: true,
+        },
+        work,
+    )
+}
+
+fn with<R>(requested: Requested, work: impl FnOnce() -> R) -> R {
+    struct Restore(Requested);
     impl Drop for Restore {
         fn drop(&mut self) {
-            CURRENT.set(self.0);
+            REQUESTED.set(self.0);
         }
     }
-    let _restore = Restore(CURRENT.replace(precision));
+    let _restore = Restore(REQUESTED.replace(requested));
     work()
 }
 
-/// The precision that the caller asked for.
+/// The precision of this crate's operators for processors.
 pub(crate) fn current() -> Precision {
-    CURRENT.get()
+    let Requested { precision, exactly } = REQUESTED.get();
+    match exactly || has_matrix_unit() {
+        true => precision,
+        false => Precision::F32,
+    }
+}
+
+/// The precision of products on GPUs.
+#[cfg(feature = "gpu")]
+pub(crate) fn requested() -> Precision {
+    REQUESTED.get().precision
 }
 
 #[cfg(test)]

@@ -10,7 +10,7 @@ use std::{
 };
 
 use burn::tensor::{Device, Tensor};
-use kiln_kernels::{Precision, has_matrix_unit};
+use kiln_kernels::{Precision, has_matrix_unit, is_cpu};
 use thiserror::Error;
 
 use crate::suggestion::suggestion;
@@ -53,10 +53,8 @@ pub enum DeviceError {
         /// The backend, which is also the name of its Cargo feature.
         backend: Backend,
     },
-    /// A precision that only the CPU has.
-    #[error(
-        "`{devices}` cannot multiply in {precision}, only the CPU can; leave the precision at f32"
-    )]
+    /// A precision that the device does not have.
+    #[error("`{devices}` cannot multiply in {precision}; leave the precision at f32")]
     Precision {
         /// As on the command line.
         devices: String,
@@ -276,7 +274,8 @@ impl Devices {
             let devices = self.to_string();
             return Err(DeviceError::Precision { devices, precision });
         }
-        if precision == Precision::Bf16 && !has_matrix_unit() {
+        let on_cpu = self.devices.iter().all(is_cpu);
+        if precision == Precision::Bf16 && on_cpu && !has_matrix_unit() {
             tracing::warn!(
                 "using f32 instead of bf16: it is faster on this processor, which has no matrix unit for bf16 that kiln knows (Intel's AMX, on Linux)"
             );
@@ -331,6 +330,8 @@ fn find(text: &str, backend: Backend, index: usize) -> Result<Device, DeviceErro
         text: text.to_string(),
         reason,
     };
+    #[cfg(feature = "gpu")]
+    kiln_kernels::keep_kernels();
     let found = without_panic(|| backend.enumerate()).map_err(broken)?;
     let device = match (found.get(index), found.len()) {
         (_, 0) => return Err(DeviceError::NoneFound { backend }),

@@ -28,7 +28,7 @@ use crate::learner::session::{Session, StopSignal};
 use crate::learner::update::optimizer;
 use crate::run_folder::RunFolder;
 
-/// Trains `network` as stage 1 of `experiment` does; each call of the result is one step and returns its loss.
+/// Trains `network` as stage 1 of `experiment` does; each call of the result is one step and returns its loss, `[1]`.
 ///
 /// `images` are `[batch, channels, height, width]` in [-1, 1]: one tensor for each device, all of the same size and
 /// with autodiff, the network's own device first. One pass over them is a step, independent of `accumulate`, and the
@@ -40,7 +40,7 @@ pub fn vqvae_steps(
     experiment: &Experiment,
     network: Autoencoder,
     images: Vec<Tensor<4>>,
-) -> Result<impl FnMut() -> Result<f64, TrainError> + use<>, TrainError> {
+) -> Result<impl FnMut() -> Result<Tensor<1>, TrainError> + use<>, TrainError> {
     let first_stage = experiment
         .first_stage
         .as_ref()
@@ -100,7 +100,7 @@ pub struct DiffusionInput {
     pub timesteps: Vec<f64>,
 }
 
-/// Trains `network` as stage 2 of `experiment` does; each call of the result is one step and returns its loss.
+/// Trains `network` as stage 2 of `experiment` does; each call of the result is one step and returns its loss, `[1]`.
 ///
 /// `inputs` has the same number of images for each device, the network's own device first. The network need not be the
 /// experiment's own; a conditional network gets one class after the other. One pass over the images is a step,
@@ -112,7 +112,7 @@ pub fn diffusion_steps(
     experiment: &Experiment,
     network: UNet2d,
     inputs: Vec<DiffusionInput>,
-) -> Result<impl FnMut() -> Result<f64, TrainError> + use<>, TrainError> {
+) -> Result<impl FnMut() -> Result<Tensor<1>, TrainError> + use<>, TrainError> {
     let training = one_pass(&experiment.stage_2.training);
     let session = Session::new(0, StopSignal::default());
     let images = inputs.iter().map(|input| input.timesteps.len()).sum();
@@ -169,7 +169,7 @@ fn steps<M, B>(
     session: Session,
     devices: Vec<Device>,
     batch: B,
-) -> impl FnMut() -> Result<f64, TrainError> + use<M, B>
+) -> impl FnMut() -> Result<Tensor<1>, TrainError> + use<M, B>
 where
     M: TrainStep<Output = StepReport> + LearnerModel,
     B: Fn(usize, usize) -> <M as TrainStep>::Input,
@@ -200,12 +200,15 @@ where
         if let Some(failure) = session.take_failure() {
             return Err(failure);
         }
-        let mut losses = 0.0;
-        for report in &reports {
-            let scalars = report.scalars.clone().try_into_data_as::<f32>()?;
-            losses += scalars.iter::<f64>().next().unwrap_or(f64::NAN);
-        }
-        Ok(losses / reports.len() as f64)
+        let devices = reports.len() as f64;
+        let losses = (reports.into_iter()).map(|report| report.scalars.narrow(0, 0, 1));
+        let summed = losses.reduce(|sum, loss| {
+            let device = sum.device();
+            sum + loss.to_device(&device)
+        });
+        summed
+            .map(|sum| sum / devices)
+            .ok_or_else(|| TrainError::Learner("there is no device".into()))
     }
 }
 
@@ -279,8 +282,8 @@ mod tests {
         [stage_2.training.ema]
     "#;
 
-    fn losses(mut step: impl FnMut() -> Result<f64, TrainError>) -> Vec<f64> {
-        (0..30).map(|_| step().unwrap()).collect()
+    fn losses(mut step: impl FnMut() -> Result<Tensor<1>, TrainError>) -> Vec<f64> {
+        (0..30).map(|_| step().unwrap().into_scalar()).collect()
     }
 
     /// Four images of standard normal noise.

@@ -10,7 +10,7 @@
 #[path = "../../kiln-train/tests/common/mod.rs"]
 mod common;
 
-use std::{env, path::Path};
+use std::{env, fs, path::Path};
 
 use burn::tensor::{Device, Tensor};
 use common::{Train, experiment, in_pixel_space, options, pixels, stage_1, stage_2, weights};
@@ -30,6 +30,9 @@ const PIXELS: f32 = 1e-3;
 /// The root mean square difference of two weights. Three steps move each of them by about 1e-3, in the wrong direction
 /// if a gradient is wrong.
 const WEIGHTS: f32 = 2e-4;
+
+/// The largest relative difference of two metrics.
+const METRICS: f32 = 0.02;
 
 fn name() -> String {
     let default = [
@@ -109,13 +112,13 @@ fn drawn_images_are_those_of_the_processor() {
     assert!(latents.largest < LATENTS && pixels.mean < PIXELS);
 }
 
-/// Three steps on `devices`, and the weights after them.
+/// Three steps on `devices`: the weights after them, and the last row of each `metrics.csv`.
 fn three_steps(
     train: Train,
     experiment: Experiment,
     devices: &Devices,
     vqvae: Option<&Path>,
-) -> Vec<f32> {
+) -> (Vec<f32>, Vec<f32>) {
     let place = tempfile::tempdir().unwrap();
     let options = RunOptions {
         devices: devices.clone(),
@@ -123,7 +126,18 @@ fn three_steps(
         ..options(place.path())
     };
     train(&experiment, &options).unwrap();
-    weights(place.path())
+    let tables =
+        ["vqvae", "diffusion", "."].map(|stage| place.path().join(stage).join("metrics.csv"));
+    let rows = tables
+        .iter()
+        .filter_map(|table| fs::read_to_string(table).ok());
+    let rows = rows.flat_map(|table| {
+        let numbers = table.lines().last().unwrap_or_default().split(',');
+        numbers
+            .filter_map(|number| number.parse().ok())
+            .collect::<Vec<f32>>()
+    });
+    (weights(place.path()), rows.collect())
 }
 
 #[test]
@@ -136,7 +150,17 @@ fn three_training_steps_of_each_kind_end_with_the_weights_of_the_processor() {
         |what: &str, train: Train, experiment: &dyn Fn() -> Experiment, vqvae: Option<&Path>| {
             let [of_gpu, of_cpu] = [&gpu, &Devices::cpu()]
                 .map(|devices| three_steps(train, experiment(), devices, vqvae));
-            differences(what, &of_gpu, &of_cpu).root_mean_square
+            assert!(!of_cpu.1.is_empty(), "{what}: no metrics");
+            for (gpu, cpu) in of_gpu.1.iter().zip(&of_cpu.1) {
+                let apart = (gpu - cpu).abs() / cpu.abs().max(1.0);
+                assert!(
+                    apart < METRICS,
+                    "{what}: {:?} is not {:?}",
+                    of_gpu.1,
+                    of_cpu.1
+                );
+            }
+            differences(what, &of_gpu.0, &of_cpu.0).root_mean_square
         };
     // The initial codes, and the choice of codes to restart, would depend on the last bit.
     let of_stage_1 = || {

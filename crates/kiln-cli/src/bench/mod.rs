@@ -12,5 +12,5 @@ pub mod memory;
 pub mod work;
 
 pub use machine::Machine;
-pub use measurement::{Measurement, Repeats};
+pub use measurement::{Calls, Measurement, Repeats};
 pub use work::{Size, Work};

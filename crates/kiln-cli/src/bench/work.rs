@@ -11,7 +11,7 @@ use kiln_checkpoint::{DiffusionModel, FirstStage, Metadata};
 use kiln_diffusion::noise::{self, ImageNoise};
 use kiln_kernels::{Precision, with_precision};
 use kiln_models::{SampleSize, UNet2dConfig};
-use kiln_train::{DiffusionInput, Experiment, diffusion_steps, vqvae_steps};
+use kiln_train::{DiffusionInput, Experiment, TrainError, diffusion_steps, vqvae_steps};
 use serde::{Deserialize, Serialize};
 
 use super::measurement::{Measurement, Repeats, measure};
@@ -109,7 +109,9 @@ fn stage_1(
     let images = shares(batch, devices)
         .map(|(images, device)| normal(seed, images, shape, &device).clamp(-1.0, 1.0));
     let mut step = vqvae_steps(experiment, network, images.collect())?;
-    measure(batch * devices.all().len(), repeats, || Ok(step()?))
+    measure(batch * devices.all().len(), repeats, |calls| {
+        last_loss(calls, &mut step)
+    })
 }
 
 fn stage_2(
@@ -132,7 +134,30 @@ fn stage_2(
             .collect(),
     });
     let mut step = diffusion_steps(experiment, network, inputs.collect())?;
-    measure(batch * devices.all().len(), repeats, || Ok(step()?))
+    measure(batch * devices.all().len(), repeats, |calls| {
+        last_loss(calls, &mut step)
+    })
+}
+
+/// Does `work` this many times, and returns its last result.
+pub fn last<T>(calls: usize, mut work: impl FnMut() -> anyhow::Result<T>) -> anyhow::Result<T> {
+    for _ in 1..calls {
+        work()?;
+    }
+    work()
+}
+
+/// The loss after this many training steps. Only the last one is read, because a GPU would wait at each reading.
+pub fn last_loss(
+    calls: usize,
+    mut step: impl FnMut() -> Result<Tensor<1>, TrainError>,
+) -> anyhow::Result<f64> {
+    let loss = last(calls, || Ok(step()?))?;
+    Ok(loss
+        .try_into_data()?
+        .iter::<f64>()
+        .next()
+        .unwrap_or(f64::NAN))
 }
 
 /// The numbers of the `batch` images that each device trains on.
@@ -186,9 +211,8 @@ fn sampling(
         precision: size.precision,
         ..defaults
     };
-    measure(size.count, repeats, || {
-        let images = pipeline.sample(&options)?;
-        Ok(mean_square(&images))
+    measure(size.count, repeats, |calls| {
+        last(calls, || Ok(mean_square(&pipeline.sample(&options)?)))
     })
 }
 
@@ -205,10 +229,11 @@ fn decoding(
     let pipeline = pipeline(experiment, device)?;
     let shape = experiment.sample_shape();
     let latents = normal(experiment.seed, 0..size.count as u64, shape, device);
-    measure(size.count, repeats, || {
+    let mut decode = || {
         let images = with_precision(size.precision, || pipeline.decode(latents.clone()))?;
         Ok(mean_square(&images))
-    })
+    };
+    measure(size.count, repeats, |calls| last(calls, &mut decode))
 }
 
 /// Standard normal numbers `[images, channels, height, width]`, the same for the same seed and images.

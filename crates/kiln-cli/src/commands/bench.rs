@@ -14,7 +14,7 @@ use kiln_train::{Experiment, counted};
 use serde::Serialize;
 
 use super::numbers::{MANY, whole};
-use crate::bench::{Machine, Measurement, Repeats, Size, Work};
+use crate::bench::{Calls, Machine, Measurement, Repeats, Size, Work};
 use crate::terminal;
 
 /// Repeats before the ones that count.
@@ -124,6 +124,8 @@ impl Bench {
             let repeats = Repeats {
                 warm_up: WARM_UP,
                 timed: self.repeats as usize,
+                calls: Calls::Exactly(1),
+                announced: false,
             };
             let devices = devices.first().context("--devices is empty")?;
             let measurement = work.measure(&experiment, self.size(), repeats, devices)?;

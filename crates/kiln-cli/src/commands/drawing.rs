@@ -65,7 +65,7 @@ pub struct ComputingArguments {
     #[arg(long, help_heading = COMPUTING, default_value = "cpu", value_name = "DEVICE")]
     pub devices: String,
 
-    /// Which numbers the convolutions multiply, f32 or bf16: bf16 is faster on a CPU with a matrix unit
+    /// Which numbers the convolutions multiply, f32 or bf16: bf16 is faster on a CPU with a matrix unit, and needs a GPU that has it
     #[arg(long, help_heading = COMPUTING, default_value_t)]
     pub precision: Precision,
 }

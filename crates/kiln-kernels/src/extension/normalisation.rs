@@ -13,7 +13,7 @@ use crate::normalisation::{self, ChannelMap, Groups, Statistics};
 use crate::scratch::{self, recycle_tensor};
 
 /// On a backend's own tensors. `f32` and the shapes have been checked before.
-#[backend_extension(Flex, Autodiff)]
+#[backend_extension(Flex, Cube: cfg(feature = "gpu"), Autodiff)]
 pub(crate) trait NormalisationOps: Backend {
     /// See [`crate::GroupNorm`].
     fn kiln_group_norm(

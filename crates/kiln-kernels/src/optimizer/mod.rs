@@ -8,6 +8,9 @@
 mod adamw;
 mod average;
 mod norm;
+mod together;
+
+pub use together::{AnyTensor, Together, Weight};
 
 use burn::backend::flex::FlexTensor;
 use burn::backend::tensor::FloatTensor;

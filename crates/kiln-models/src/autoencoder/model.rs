@@ -10,7 +10,7 @@ use super::encoder::Encoder;
 use super::kl_config::AutoencoderKlConfig;
 use super::vq_config::VqVaeConfig;
 use crate::ConfigError;
-use crate::blocks::{conv1x1, convolution};
+use crate::blocks::{channels_first, conv1x1, convolution};
 use crate::bottleneck::kl::Posterior;
 use crate::bottleneck::{Bottleneck, Passed};
 use crate::config::require_size;
@@ -147,7 +147,7 @@ impl Autoencoder {
     /// `[batch, encoded_channels, h, w]`.
     pub fn encoded(&self, images: Tensor<4>) -> Tensor<4> {
         let hidden = self.encoder.forward(images.permute([0, 2, 3, 1]));
-        pointwise(&self.quant_conv, hidden).permute([0, 3, 1, 2])
+        channels_first(pointwise(&self.quant_conv, hidden))
     }
 
     /// Latents `[batch, latent_dim, h, w]` to images `[batch, out_channels, height, width]` in about [-1, 1], not
@@ -160,7 +160,7 @@ impl Autoencoder {
     /// `[batch, out_channels, height, width]`.
     pub fn decode_passed(&self, latents: Tensor<4>) -> Tensor<4> {
         let hidden = pointwise(&self.post_quant_conv, latents.permute([0, 2, 3, 1]));
-        self.decoder.forward(hidden).permute([0, 3, 1, 2])
+        channels_first(self.decoder.forward(hidden))
     }
 
     /// Images `[batch, in_channels, height, width]` to their reconstructions `[batch, out_channels, height, width]` and

@@ -1,9 +1,9 @@
 //! The convolutions of both networks.
 
-use burn::nn::PaddingConfig2d;
 use burn::nn::conv::{Conv2d, Conv2dConfig};
+use burn::nn::{Linear, PaddingConfig2d};
 use burn::tensor::{Device, Tensor};
-use kiln_kernels::{Convolution, Padding, Sampling};
+use kiln_kernels::{Convolution, Padding, Sampling, is_cpu, matmul};
 
 /// A 3x3 convolution that keeps the size.
 pub(crate) fn conv3x3(channels_in: usize, channels_out: usize, device: &Device) -> Conv2d {
@@ -56,4 +56,17 @@ pub(crate) fn doubling_convolution(layer: &Conv2d, x: Tensor<4>) -> Convolution 
 fn sampled(layer: &Conv2d, x: Tensor<4>, sampling: Sampling) -> Convolution {
     let bias = layer.bias.as_ref().map(|bias| bias.val());
     Convolution::new(x, layer.weight.val(), sampling).plus_bias(bias)
+}
+
+/// `[batch, channels_in]` to `[batch, channels_out]`. On a GPU it is a product with a fixed kernel.
+pub(crate) fn linear(layer: &Linear, x: Tensor<2>) -> Tensor<2> {
+    let weight = layer.weight.val();
+    if is_cpu(&weight.device()) {
+        return layer.forward(x);
+    }
+    let output = matmul(x, weight);
+    match &layer.bias {
+        Some(bias) => output + bias.val().unsqueeze(),
+        None => output,
+    }
 }

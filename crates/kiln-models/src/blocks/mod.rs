@@ -17,10 +17,11 @@ mod resample;
 mod residual;
 mod up;
 
-pub(crate) use convolution::{conv1x1, conv3x3, convolution};
+pub(crate) use convolution::{conv1x1, conv3x3, convolution, linear};
 pub(crate) use down::{DownBlock, DownBlockShape};
 pub(crate) use mid::{MidBlock, MidBlockShape};
 pub(crate) use norm::{group_norm, norm, norm_silu};
 pub use options::{Activation, TimeScaleShift};
 pub(crate) use options::{BlockOptions, Resampling};
+pub(crate) use pixels::channels_first;
 pub(crate) use up::{UpBlock, UpBlockShape};

@@ -5,7 +5,7 @@ use burn::tensor::Tensor;
 use burn::tensor::activation::silu;
 use kiln_kernels::Convolution;
 
-use super::convolution::{conv1x1, conv3x3, convolution};
+use super::convolution::{conv1x1, conv3x3, convolution, linear};
 use super::norm::{group_norm, norm, norm_silu};
 use super::options::{BlockOptions, TimeScaleShift};
 use super::pixels::{average_2x2, repeat_2x2};
@@ -87,7 +87,7 @@ impl ResidualBlock {
     /// it is computed once for all.
     pub(crate) fn forward(&self, x: Tensor<4>, time: Option<&Tensor<2>>) -> Tensor<4> {
         let time = match (&self.time_emb_proj, time) {
-            (Some(projection), Some(time)) => Some(projection.forward(time.clone())),
+            (Some(projection), Some(time)) => Some(linear(projection, time.clone())),
             _ => None,
         };
         let (added, modulation) = match self.time_scale_shift {

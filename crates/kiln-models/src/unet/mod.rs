@@ -16,7 +16,9 @@ use burn::tensor::activation::silu;
 use burn::tensor::{Device, Int, Tensor, TensorData};
 
 use crate::ConfigError;
-use crate::blocks::{DownBlock, MidBlock, UpBlock, conv3x3, convolution, group_norm, norm_silu};
+use crate::blocks::{
+    DownBlock, MidBlock, UpBlock, channels_first, conv3x3, convolution, group_norm, norm_silu,
+};
 use crate::config::require_size;
 use crate::initialization::seeded;
 use time::{TimeProjection, TimestepEmbedding};
@@ -215,7 +217,7 @@ impl UNet2d {
             hidden = block.forward(hidden, time, join);
         }
         let output = convolution(&self.conv_out, hidden).after(norm_silu(&self.conv_norm_out));
-        let output = output.forward().permute([0, 3, 1, 2]);
+        let output = channels_first(output.forward());
 
         match self.config.time_embedding_type {
             TimeEmbeddingType::Fourier => {

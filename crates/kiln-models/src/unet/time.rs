@@ -7,6 +7,7 @@ use burn::nn::{Embedding, EmbeddingConfig, Linear, LinearConfig};
 use burn::tensor::activation::silu;
 use burn::tensor::{Device, Tensor, TensorData};
 
+use crate::blocks::linear;
 use crate::initialization::FOURIER_SCALE;
 
 use super::config::{TimeEmbeddingType, UNet2dConfig};
@@ -160,7 +161,7 @@ impl TimestepEmbedding {
 
     /// `[batch, channels_in]` to `[batch, channels_out]`.
     pub(crate) fn forward(&self, x: Tensor<2>) -> Tensor<2> {
-        self.linear_2.forward(silu(self.linear_1.forward(x)))
+        linear(&self.linear_2, silu(linear(&self.linear_1, x)))
     }
 }
 

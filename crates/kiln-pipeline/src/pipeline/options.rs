@@ -25,7 +25,7 @@ pub struct SampleOptions {
     pub guidance: Guidance,
     /// The number of images that are denoised together. It affects memory and speed, but not the images.
     pub batch: usize,
-    /// The type of numbers that the convolutions multiply; `bf16` is for the CPU.
+    /// The type of numbers that the convolutions multiply; `bf16` needs a CPU or a GPU that has it.
     pub precision: Precision,
 }
 

@@ -33,4 +33,5 @@ mod renderer;
 pub(crate) mod report;
 pub(crate) mod session;
 pub(crate) mod strategy;
+pub(crate) mod together;
 pub(crate) mod update;

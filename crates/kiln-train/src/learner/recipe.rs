@@ -8,7 +8,7 @@ use burn::optim::lr_scheduler::module_lr_scheduler::ModuleLearningRate;
 use burn::optim::{GradientsParams, ModuleOptimizer, MultiGradientsParams};
 use burn::tensor::{Device, Tensor};
 use burn::train::{InferenceStep, TrainOutput, TrainStep};
-use kiln_kernels::{Precision, on_the_pool, with_precision};
+use kiln_kernels::{Precision, is_cpu, on_the_pool, with_precision};
 
 use crate::experiment::TrainingConfig;
 use crate::learner::gradients::summed;
@@ -59,6 +59,8 @@ pub(crate) struct Trainee<R: Recipe> {
     /// 1 / (devices x micro-batches): Burn sums gradients, but we need their mean.
     loss_scale: f64,
     precision: Precision,
+    /// Whether the networks are on the processor.
+    on_cpu: bool,
     session: Session,
 }
 
@@ -71,6 +73,7 @@ impl<R: Recipe> Trainee<R> {
         session: Session,
     ) -> Self {
         Self {
+            on_cpu: networks.devices().iter().all(is_cpu),
             networks,
             recipe: Arc::new(recipe),
             loss_scale: plan.loss_scale(),
@@ -90,6 +93,7 @@ impl<R: Recipe> Trainee<R> {
             recipe: self.recipe.clone(),
             loss_scale: self.loss_scale,
             precision: self.precision,
+            on_cpu: self.on_cpu,
             session: self.session.clone(),
         }
     }
@@ -105,7 +109,7 @@ impl<R: Recipe> TrainStep for Trainee<R> {
     type Output = StepReport;
 
     fn step(&self, batch: R::Batch) -> TrainOutput<StepReport> {
-        on_the_pool(|| {
+        let step = || {
             with_precision(self.precision, || {
                 let losses = self.recipe.losses(&self.networks, batch);
                 let mut loss = losses.total * self.loss_scale;
@@ -117,7 +121,12 @@ impl<R: Recipe> TrainStep for Trainee<R> {
                     item: losses.report,
                 }
             })
-        })
+        };
+        // A GPU has a queue for each thread, and steps on changing threads would wait for each other.
+        match self.on_cpu {
+            true => on_the_pool(step),
+            false => step(),
+        }
     }
 
     fn optimize(

@@ -3,11 +3,12 @@
 //! Burn's Learner calls the loader, the trained module, the metrics and the checkpointer on several threads and has no
 //! channel between them. A [`Session`] is that channel.
 
+use std::collections::VecDeque;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use burn::train::Interrupter;
-use kiln_kernels::AdamW;
+use kiln_kernels::{AdamW, AnyTensor, Weight};
 use kiln_pipeline::plots::Rows;
 
 use crate::error::TrainError;
@@ -148,6 +149,18 @@ struct State {
     unwritten: Mutex<Rows>,
     /// The optimizer's update of the current network; `None` before the first step.
     optimizer_step: Mutex<Option<OptimizerStep>>,
+    /// Of the current network.
+    handover: Mutex<Handover>,
+}
+
+/// What the optimizer and a network's update leave for each other if the network is on a GPU, in the order of its
+/// parameters: see [`together`](crate::learner::together).
+#[derive(Default)]
+pub(crate) struct Handover {
+    /// Weights after the update, each with the number of its steps. The optimizer takes them.
+    pub(crate) weights: VecDeque<(Weight<AnyTensor>, usize)>,
+    /// The moments, and the number of steps, of weights that the optimizer updated one by one.
+    pub(crate) moments: Vec<([AnyTensor; 2], usize)>,
 }
 
 impl std::fmt::Debug for Session {
@@ -178,6 +191,7 @@ impl Session {
             saved: AtomicUsize::new(steps_done),
             unwritten: Mutex::new(Rows::new()),
             optimizer_step: Mutex::default(),
+            handover: Mutex::default(),
         }))
     }
 
@@ -344,6 +358,12 @@ impl Session {
     pub(crate) fn set_optimizer_step(&self, step: OptimizerStep) {
         let current = self.0.optimizer_step.lock();
         *current.unwrap_or_else(PoisonError::into_inner) = Some(step);
+    }
+
+    /// Between the optimizer and the current network.
+    pub(crate) fn handover(&self) -> MutexGuard<'_, Handover> {
+        let handover = self.0.handover.lock();
+        handover.unwrap_or_else(PoisonError::into_inner)
     }
 
     pub(crate) fn take_failure(&self) -> Option<TrainError> {

@@ -2,15 +2,18 @@
 
 use burn::module::Module;
 use burn::optim::lr_scheduler::module_lr_scheduler::ModuleLearningRate;
-use burn::optim::{AdamWState, GradientsParams, LearningRate, ModuleOptimizer, Optimizer};
+use burn::optim::{
+    AdamWState, AdaptiveMomentumState, GradientsParams, LearningRate, ModuleOptimizer, Optimizer,
+};
 use burn::tensor::{Device, Tensor};
-use kiln_kernels::AdamW;
+use kiln_kernels::{AdamW, AnyTensor, Together};
 use kiln_models::ema::{self, EmaConfig, shadow_of};
 
 use crate::experiment::TrainingConfig;
 use crate::learner::gradients::{gradient_norm, taken};
 use crate::learner::over_ranks::compare_weights;
 use crate::learner::session::{OptimizerStep, Session};
+use crate::learner::together::{Known, Parameters};
 
 /// The optimizer of all [`Averaged`] networks of a session. It keeps the moments of all their weights.
 pub(crate) fn optimizer(session: &Session) -> ModuleOptimizer {
@@ -34,11 +37,25 @@ impl Optimizer for ClippedAdamW {
         gradient: Tensor<D>,
         state: Option<AdamWState<D>>,
     ) -> (Tensor<D>, Option<AdamWState<D>>) {
+        if let Some((updated, time)) = self.0.handover().weights.pop_front() {
+            let [moment_1, moment_2] = updated.moments.map(AnyTensor::into_tensor);
+            let state = AdaptiveMomentumState::new(time, moment_1, moment_2);
+            return (updated.weight.into_tensor(), Some(AdamWState::new(state)));
+        }
         let OptimizerStep {
             adamw,
             gradient_scale,
         } = self.0.optimizer_step();
-        adamw.step(learning_rate, gradient_scale, weight, gradient, state)
+        let made = adamw.step(learning_rate, gradient_scale, weight, gradient, state);
+        if let Some(state) = &made.1 {
+            let moments = [&state.momentum.moment_1, &state.momentum.moment_2];
+            if let [Some(first), Some(second)] = moments.map(|moment| AnyTensor::of(moment.clone()))
+            {
+                let made = ([first, second], state.momentum.time);
+                self.0.handover().moments.push(made);
+            }
+        }
+        made
     }
 
     fn to_device<const D: usize>(state: AdamWState<D>, device: &Device) -> AdamWState<D> {
@@ -87,17 +104,39 @@ struct UpdateRule {
     steps_before: usize,
     /// Steps done, counted here because the session's cursor moves only once a round.
     steps_done: usize,
+    known: Known,
     session: Session,
 }
 
+/// Steps after which a norm on a GPU is looked at. Looking waits until the GPU has done all that it was asked to do.
+const LOOKS_AFTER: usize = 16;
+
 impl UpdateRule {
+    /// Whether this step is the last one before a checkpoint.
+    fn ends_round(&self) -> bool {
+        let done = self.steps_done;
+        done.is_multiple_of(self.round)
+            || done == self.steps
+            || self.session.ends_before(done, false)
+    }
+
     /// Whether ranks compare their weights now: after the first step, and before each checkpoint.
     fn compares_ranks(&self) -> bool {
-        let done = self.steps_done;
-        let is_first = done == self.steps_before + 1;
-        let ends_round = done.is_multiple_of(self.round) || done == self.steps;
-        !self.session.ranks().is_alone()
-            && (is_first || ends_round || self.session.ends_before(done, false))
+        let is_first = self.steps_done == self.steps_before + 1;
+        !self.session.ranks().is_alone() && (is_first || self.ends_round())
+    }
+
+    /// Ends the training if a norm was not finite in an update of all weights together. It looks now and then, and
+    /// before each checkpoint: no weight has moved since that norm.
+    fn look_at_norm(&self) {
+        let looks = self.steps_done.is_multiple_of(LOOKS_AFTER) || self.ends_round();
+        if let Some((norm, step)) = looks
+            .then(|| self.known.norm())
+            .flatten()
+            .filter(|(norm, _)| !norm.is_finite())
+        {
+            self.session.fail_diverged("gradient norm", norm, step);
+        }
     }
 }
 
@@ -125,6 +164,7 @@ impl<N: Module> Averaged<N> {
                 round,
                 steps_before: session.steps_done(),
                 steps_done: session.steps_done(),
+                known: Known::default(),
                 session,
             },
         }
@@ -151,9 +191,56 @@ impl<N: Module> Averaged<N> {
             gradients,
         }: Update<'_>,
     ) -> Self {
+        self.rule.steps_done += 1;
+        let update = Update {
+            optimizer,
+            learning_rate,
+            gradients,
+        };
+        let updated = match Parameters::of(&self.network, &update.gradients) {
+            Some(parameters) if parameters.are_in(&self.rule.known) => {
+                self.updated_together(parameters, update)
+            }
+            parameters => self.updated_one_by_one(parameters, update),
+        };
+        if updated.rule.compares_ranks() {
+            // The average follows from the weights.
+            compare_weights(&updated.network, &updated.rule.session);
+        }
+        updated.rule.look_at_norm();
+        updated
+    }
+
+    fn updated_together(mut self, parameters: Parameters, update: Update<'_>) -> Self {
         let rule = &mut self.rule;
-        rule.steps_done += 1;
-        let norm = gradient_norm(&self.network, &gradients);
+        let decay = (rule.ema.as_ref()).map(|ema| ema.decay_at(rule.steps_done as u64));
+        let together = Together {
+            adamw: rule.adamw,
+            learning_rate: update.learning_rate.base(),
+            clip_norm: rule.clip_norm,
+            decay: decay.unwrap_or_default(),
+            step: rule.steps_done - 1,
+        };
+        let updated = parameters.update(together, &mut rule.known, &mut self.average);
+        rule.session.handover().weights = updated.weights;
+        let Update {
+            optimizer,
+            learning_rate,
+            gradients,
+        } = update;
+        self.network = optimizer.step(learning_rate, self.network, gradients);
+        if let Some(decay) = decay.filter(|_| !updated.averaged)
+            && let Some(average) = self.average.take()
+        {
+            self.average = Some(ema::update(average, &self.network, decay));
+        }
+        self
+    }
+
+    /// On a GPU, this notes the moments of `parameters`, so that the next update can be one of all together.
+    fn updated_one_by_one(mut self, parameters: Option<Parameters>, update: Update<'_>) -> Self {
+        let rule = &mut self.rule;
+        let norm = gradient_norm(&self.network, &update.gradients);
         if !norm.is_finite() {
             let step = rule.steps_done - 1;
             rule.session.fail_diverged("gradient norm", norm, step);
@@ -164,14 +251,20 @@ impl<N: Module> Averaged<N> {
             adamw: rule.adamw,
             gradient_scale: if clips { rule.clip_norm / norm } else { 1.0 },
         });
+        rule.session.handover().moments.clear();
+        let Update {
+            optimizer,
+            learning_rate,
+            gradients,
+        } = update;
         self.network = optimizer.step(learning_rate, self.network, gradients);
+        if let Some(parameters) = parameters {
+            let moments = std::mem::take(&mut rule.session.handover().moments);
+            rule.known.moments = parameters.ids.into_iter().zip(moments).collect();
+        }
         if let (Some(average), Some(ema)) = (self.average.take(), &rule.ema) {
             let decay = ema.decay_at(rule.steps_done as u64);
             self.average = Some(ema::update(average, &self.network, decay));
-        }
-        if self.rule.compares_ranks() {
-            // The average follows from the weights.
-            compare_weights(&self.network, &self.rule.session);
         }
         self
     }

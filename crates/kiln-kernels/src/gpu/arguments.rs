@@ -1,0 +1,84 @@
+//! Tensors as arguments of kernels.
+
+use burn::backend::TensorMetadata;
+use burn_cubecl::kernel::into_contiguous;
+use burn_cubecl::ops::numeric::empty_device_dtype;
+use burn_cubecl::tensor::CubeTensor;
+use cubecl::prelude::*;
+
+/// All numbers of a tensor without gaps, in the order of its memory.
+pub(super) fn flat(tensor: &CubeTensor) -> TensorArg {
+    let numbers = tensor.shape().num_elements();
+    let mut binding = tensor.clone().binding();
+    binding.shape = [numbers].into();
+    binding.strides = [1].into();
+    binding.into_tensor_arg()
+}
+
+/// Memory for a tensor like this one, with the same order of its numbers.
+pub(super) fn like(tensor: &CubeTensor) -> CubeTensor {
+    let memory = empty_device_dtype(
+        tensor.client.clone(),
+        tensor.device.clone(),
+        [tensor.shape().num_elements()].into(),
+        tensor.dtype,
+    );
+    CubeTensor {
+        handle: memory.handle,
+        ..tensor.clone()
+    }
+}
+
+/// The dimensions from the one with the largest stride to the one with the smallest, if that is an order of memory
+/// without gaps.
+fn order(tensor: &CubeTensor) -> Option<Vec<usize>> {
+    let (shape, strides) = (tensor.meta.shape(), tensor.meta.strides());
+    let mut order: Vec<usize> = (0..shape.len()).collect();
+    // Dimensions of one element may have any stride.
+    order.sort_by_key(|&dimension| std::cmp::Reverse((strides[dimension], shape[dimension])));
+    let mut expected = 1;
+    for &dimension in order.iter().rev() {
+        if shape[dimension] != 1 && strides[dimension] != expected {
+            return None;
+        }
+        expected *= shape[dimension];
+    }
+    Some(order)
+}
+
+/// The tensor without gaps in its memory; a copy if there are any.
+pub(super) fn without_gaps(tensor: CubeTensor) -> CubeTensor {
+    match order(&tensor) {
+        Some(_) => tensor,
+        None => into_contiguous(tensor),
+    }
+}
+
+/// `tensor` with its numbers in the order that `model`'s have in memory, which has no gaps; a copy if they are not.
+pub(super) fn ordered_like(tensor: CubeTensor, model: &CubeTensor) -> CubeTensor {
+    if tensor.meta.strides() == model.meta.strides() {
+        return tensor;
+    }
+    let Some(order) = order(model) else {
+        return into_contiguous(tensor);
+    };
+    let permuted = permuted(tensor, &order);
+    let copied = into_contiguous(permuted);
+    let mut back = vec![0; order.len()];
+    for (place, &dimension) in order.iter().enumerate() {
+        back[dimension] = place;
+    }
+    let mut copied = self::permuted(copied, &back);
+    // The same numbers for dimensions of one element, so that the next comparison is quick.
+    copied.meta.strides = model.meta.strides().clone();
+    copied
+}
+
+fn permuted(mut tensor: CubeTensor, order: &[usize]) -> CubeTensor {
+    let (shape, strides) = (tensor.meta.shape().clone(), tensor.meta.strides().clone());
+    for (place, &dimension) in order.iter().enumerate() {
+        tensor.meta.shape[place] = shape[dimension];
+        tensor.meta.strides[place] = strides[dimension];
+    }
+    tensor
+}

@@ -1,0 +1,153 @@
+//! Products of matrices with a fixed kernel.
+//!
+//! Burn would try some thirty kernels for each shape, in each process that sees it first, which takes minutes.
+
+use burn::backend::autodiff::checkpoint::base::Checkpointer;
+use burn::backend::autodiff::checkpoint::strategy::CheckpointStrategy;
+use burn::backend::autodiff::grads::Gradients;
+use burn::backend::autodiff::ops::{Backward, Ops, OpsKind};
+use burn::backend::tensor::FloatTensor;
+use burn::backend::{Autodiff, Backend, backend_extension};
+use burn::tensor::{DType, Shape};
+use burn_cubecl::kernel::cast;
+use burn_cubecl::kernel::matmul::{MatmulStrategy, matmul};
+use burn_cubecl::ops::permute;
+use burn_cubecl::tensor::CubeTensor;
+
+use super::{AnyTensor, Gpu, fused};
+use crate::precision::Precision;
+
+/// `[.., m, k]` times `[.., k, n]`, with the same dimensions before.
+#[backend_extension(Cube, Autodiff)]
+pub(crate) trait ProductOps: Backend {
+    /// See the trait.
+    fn kiln_product(
+        left: FloatTensor<Self>,
+        right: FloatTensor<Self>,
+        precision: Precision,
+    ) -> FloatTensor<Self>;
+}
+
+/// The number format of the factors.
+pub(super) fn format(precision: Precision) -> DType {
+    match precision {
+        Precision::F32 => DType::F32,
+        Precision::Bf16 => DType::BF16,
+    }
+}
+
+/// The product of two matrices, each of them transposed first if that is wanted.
+fn product(
+    name: &'static str,
+    [left, right]: [&AnyTensor; 2],
+    transposed: [bool; 2],
+    precision: Precision,
+) -> AnyTensor {
+    let dimensions = left.shape().num_dims();
+    let (row, column) = (dimensions - 2, dimensions - 1);
+    let mut shape: Shape = left.shape().clone();
+    shape[row] = left.shape()[if transposed[0] { column } else { row }];
+    shape[column] = right.shape()[if transposed[1] { row } else { column }];
+    let mut made = fused::queue(
+        name,
+        vec![left.clone(), right.clone()],
+        vec![shape],
+        move |inputs| {
+            let [left, right]: [CubeTensor; 2] = inputs
+                .try_into()
+                .unwrap_or_else(|_| unreachable!("two inputs"));
+            let ready = |tensor, transposed| {
+                let tensor = cast(tensor, format(precision));
+                let mut axes: Vec<usize> = (0..dimensions).collect();
+                axes.swap(row, column);
+                if transposed {
+                    permute(tensor, &axes)
+                } else {
+                    tensor
+                }
+            };
+            let (left, right) = (ready(left, transposed[0]), ready(right, transposed[1]));
+            let plain = |strategy| matmul(left.clone(), right.clone(), None, strategy, left.dtype);
+            let made = plain(MatmulStrategy::Cube).or_else(|_| plain(MatmulStrategy::default()));
+            vec![cast(
+                made.expect("some kernel multiplies any matrices"),
+                DType::F32,
+            )]
+        },
+    );
+    made.pop().unwrap_or_else(|| unreachable!("one shape"))
+}
+
+impl ProductOps for Gpu {
+    fn kiln_product(
+        left: FloatTensor<Self>,
+        right: FloatTensor<Self>,
+        precision: Precision,
+    ) -> FloatTensor<Self> {
+        let factors = [&AnyTensor(left), &AnyTensor(right)];
+        product("kiln_product", factors, [false, false], precision).0
+    }
+}
+
+impl<C: CheckpointStrategy> ProductOps for Autodiff<Gpu, C> {
+    fn kiln_product(
+        left: FloatTensor<Self>,
+        right: FloatTensor<Self>,
+        precision: Precision,
+    ) -> FloatTensor<Self> {
+        let (left, left_node) = left.into_parts();
+        let (right, right_node) = right.into_parts();
+        let factors = [AnyTensor(left), AnyTensor(right)];
+        let output = product(
+            "kiln_product",
+            factors.each_ref(),
+            [false, false],
+            precision,
+        )
+        .0;
+        match Gradient
+            .prepare::<C>([left_node, right_node])
+            .compute_bound()
+            .stateful()
+        {
+            OpsKind::Tracked(operation) => operation.finish((factors, precision), output),
+            OpsKind::UnTracked(operation) => operation.finish(output),
+        }
+    }
+}
+
+#[derive(Debug)]
+struct Gradient;
+
+impl Backward<Gpu, 2> for Gradient {
+    type State = ([AnyTensor; 2], Precision);
+
+    fn backward(
+        self,
+        operation: Ops<Self::State, 2>,
+        gradients: &mut Gradients,
+        _checkpointer: &mut Checkpointer,
+    ) {
+        let ([left, right], precision) = operation.state;
+        let gradient = AnyTensor(gradients.consume::<Gpu>(&operation.node));
+        let [left_node, right_node] = operation.parents;
+        if let Some(node) = left_node {
+            let made = product(
+                "kiln_product_left",
+                [&gradient, &right],
+                [false, true],
+                precision,
+            );
+            gradients.register::<Gpu>(node.id, made.0);
+        }
+        if let Some(node) = right_node {
+            let made = product(
+                "kiln_product_right",
+                [&left, &gradient],
+                [true, false],
+                precision,
+            );
+            gradients.register::<Gpu>(node.id, made.0);
+        }
+    }
+}

@@ -1,0 +1,315 @@
+//! Compares this project's operators for GPUs with those for the processor: see `gpu.rs` for the device.
+#![cfg(any(
+    feature = "cuda",
+    feature = "rocm",
+    feature = "metal",
+    feature = "wgpu"
+))]
+
+use std::env;
+
+use burn::optim::{AdamWState, AdaptiveMomentumState};
+use burn::tensor::{Device, Distribution, Tensor};
+use kiln::{DeviceError, Devices};
+use kiln_kernels::{
+    AdamW, AnyTensor, Convolution, GroupNorm, Padding, Precision, Sampling, Together, Weight,
+    moving_average, with_precision,
+};
+
+/// The device; or `None`, with a message, if there is none.
+fn gpu() -> Option<Device> {
+    let default = [
+        (cfg!(feature = "cuda"), "cuda"),
+        (cfg!(feature = "rocm"), "rocm"),
+        (cfg!(feature = "metal"), "metal"),
+        (cfg!(feature = "wgpu"), "wgpu"),
+    ];
+    let built_in = default.iter().find(|(built_in, _)| *built_in);
+    let name = env::var("KILN_TEST_DEVICE").unwrap_or_else(|_| built_in.unwrap().1.to_owned());
+    match Devices::parse(&name) {
+        Ok(devices) => Some(devices.first()),
+        Err(error @ DeviceError::NoneFound { .. }) => {
+            eprintln!("skipped: {error}");
+            None
+        }
+        Err(error) => panic!("{error}"),
+    }
+}
+
+fn random<const D: usize>(shape: [usize; D]) -> Tensor<D> {
+    Tensor::random(shape, Distribution::Normal(0.0, 1.0), &Device::flex())
+}
+
+fn moved<const D: usize>(tensor: &Tensor<D>, device: &Device) -> Tensor<D> {
+    Tensor::from_data(tensor.to_data(), device)
+}
+
+fn values<const D: usize>(tensor: &Tensor<D>) -> Vec<f32> {
+    tensor.to_data().iter::<f32>().collect()
+}
+
+#[track_caller]
+fn assert_close(what: &str, of_gpu: &[f32], of_cpu: &[f32], tolerance: f32) {
+    assert_eq!(of_gpu.len(), of_cpu.len(), "{what}");
+    let largest = of_cpu
+        .iter()
+        .fold(0.5f32, |largest, value| largest.max(value.abs()));
+    for (place, (gpu, cpu)) in of_gpu.iter().zip(of_cpu).enumerate() {
+        let apart = (gpu - cpu).abs();
+        assert!(
+            apart <= tolerance * largest,
+            "{what}: {gpu} is not {cpu} at {place} of {}",
+            of_gpu.len()
+        );
+    }
+}
+
+#[test]
+fn group_normalisation_and_its_gradients() {
+    let Some(gpu) = gpu() else { return };
+    for (shape, groups) in [
+        ([2, 4, 4, 8], 2),
+        ([3, 5, 7, 12], 3),
+        ([2, 8, 8, 64], 8),
+        ([1, 16, 16, 6], 3),
+        ([4, 2, 2, 300], 1),
+        ([2, 1, 1, 5], 5),
+        ([2, 3, 3, 2048], 2),
+    ] {
+        let channels = shape[3];
+        let (input, weights) = (random(shape) * 2.0 + 0.5, random(shape));
+        let (gamma, beta) = (random([channels]), random([channels]));
+        for silu in [false, true] {
+            let on = |device: &Device| {
+                let device = device.clone().autodiff();
+                let [gamma, beta] =
+                    [&gamma, &beta].map(|tensor| moved(tensor, &device).require_grad());
+                let input = moved(&input, &device).require_grad();
+                let norm = GroupNorm {
+                    gamma: gamma.clone(),
+                    beta: beta.clone(),
+                    groups,
+                    epsilon: 1e-5,
+                    silu,
+                };
+                let output = norm.forward(input.clone());
+                let gradients = (output.clone() * moved(&weights, &device)).sum().backward();
+                [
+                    values(&output),
+                    values(&input.grad(&gradients).unwrap()),
+                    values(&gamma.grad(&gradients).unwrap()),
+                    values(&beta.grad(&gradients).unwrap()),
+                ]
+            };
+            let names = ["output", "input's", "gamma's", "beta's"];
+            for (name, (of_gpu, of_cpu)) in
+                names.iter().zip(on(&gpu).iter().zip(&on(&Device::flex())))
+            {
+                assert_close(
+                    &format!("{name} {shape:?} {groups} {silu}"),
+                    of_gpu,
+                    of_cpu,
+                    2e-4,
+                );
+            }
+        }
+    }
+}
+
+#[test]
+fn convolutions_and_their_gradients() {
+    let Some(gpu) = gpu() else { return };
+    // NVIDIA's matrix units round the factors of f32 products to 11 bits.
+    let tolerances = [(Precision::F32, 4e-3), (Precision::Bf16, 0.03)];
+    let (stride, padding) = (1, Padding::uniform(1));
+    let halving = Sampling::Strided { stride: 2, padding };
+    let plain = Sampling::Strided { stride, padding };
+    let pixel = Sampling::Strided {
+        stride,
+        padding: Padding::default(),
+    };
+    for (kernel, size, sampling) in [
+        (3, 8, plain),
+        (3, 5, plain),
+        (1, 8, pixel),
+        (3, 8, halving),
+        (3, 4, Sampling::Doubled),
+    ] {
+        let input = random([2, size, size, 32]);
+        let (weight, bias) = (random([16, 32, kernel, kernel]), random([16]));
+        let on = |device: &Device, precision| {
+            with_precision(precision, || {
+                let device = device.clone().autodiff();
+                let input = moved(&input, &device).require_grad();
+                let weight = moved(&weight, &device).require_grad();
+                let bias = moved(&bias, &device).require_grad();
+                let output = Convolution::new(input.clone(), weight.clone(), sampling)
+                    .plus_bias(Some(bias.clone()))
+                    .forward();
+                let gradients = output.clone().square().sum().backward();
+                [
+                    values(&output),
+                    values(&input.grad(&gradients).unwrap()),
+                    values(&weight.grad(&gradients).unwrap()),
+                    values(&bias.grad(&gradients).unwrap()),
+                ]
+            })
+        };
+        let exact = on(&Device::flex(), Precision::F32);
+        for (precision, tolerance) in tolerances {
+            if !precision.runs_on(&gpu) {
+                eprintln!("skipped: {gpu:?} has no {precision}");
+                continue;
+            }
+            let found = on(&gpu, precision);
+            let names = ["output", "input's", "weight's", "bias's"];
+            for (name, (found, exact)) in names.iter().zip(found.iter().zip(&exact)) {
+                assert_close(
+                    &format!("{name} {kernel} {size} {sampling:?} {precision}"),
+                    found,
+                    exact,
+                    tolerance,
+                );
+            }
+        }
+    }
+}
+
+#[test]
+fn attention_and_its_gradient() {
+    let Some(gpu) = gpu() else { return };
+    let (qkv, weights) = (random([2, 16, 96]), random([2, 16, 32]));
+    let on = |device: &Device| {
+        let device = device.clone().autodiff();
+        let qkv = moved(&qkv, &device).require_grad();
+        let output = kiln_kernels::attention(qkv.clone(), 2);
+        let gradients = (output.clone() * moved(&weights, &device)).sum().backward();
+        [values(&output), values(&qkv.grad(&gradients).unwrap())]
+    };
+    for (of_gpu, of_cpu) in on(&gpu).iter().zip(&on(&Device::flex())) {
+        assert_close("attention", of_gpu, of_cpu, 4e-3);
+    }
+}
+
+const SHAPES: [[usize; 4]; 6] = [
+    [1, 1, 1, 1],
+    [1, 1, 1, 7],
+    [3, 4, 5, 6],
+    [64, 3, 3, 3],
+    [128, 64, 3, 3],
+    [1, 1, 33, 4097],
+];
+
+#[test]
+fn an_update_of_all_tensors_is_that_of_each() {
+    let Some(gpu) = gpu() else { return };
+    let adamw = AdamW {
+        beta_1: 0.9,
+        beta_2: 0.99,
+        epsilon: 1e-4,
+        weight_decay: 0.1,
+    };
+    let (learning_rate, clip_norm, decay) = (1e-2, 3.0, 0.75);
+    let shapes: Vec<[usize; 4]> = SHAPES.into_iter().cycle().take(40).collect();
+    let mut on_cpu: Vec<(Tensor<4>, Option<AdamWState<4>>, Tensor<4>)> = shapes
+        .iter()
+        .map(|&shape| (random(shape), None, random(shape)))
+        .collect();
+    let there = |tensor: &Tensor<4>| AnyTensor::of(tensor.clone().to_device(&gpu)).unwrap();
+    let mut on_gpu: Vec<Weight<AnyTensor>> = on_cpu
+        .iter()
+        .map(|(weight, _, average)| Weight {
+            weight: there(weight),
+            moments: [there(&weight.zeros_like()), there(&weight.zeros_like())],
+            average: Some(there(average)),
+        })
+        .collect();
+    let mut report = None;
+    for time in 1..=5 {
+        // In the third step a gradient is not finite. Nothing moves, and neither does it in the fourth.
+        let broken = time == 3 || time == 4;
+        let gradients: Vec<Tensor<4>> = shapes.iter().map(|&shape| random(shape)).collect();
+        let squares = gradients
+            .iter()
+            .map(|gradient| gradient.clone().square().sum().into_scalar::<f32>());
+        let norm = f64::from(squares.sum::<f32>()).sqrt();
+        let moved: Vec<AnyTensor> = gradients
+            .iter()
+            .enumerate()
+            .map(|(place, gradient)| {
+                let gradient = gradient.clone().to_device(&gpu);
+                // Some gradients lie in memory with the channels last, and one has gaps.
+                let gradient = match place % 3 {
+                    0 => gradient
+                        .permute([0, 2, 3, 1])
+                        .mul_scalar(1.0)
+                        .permute([0, 3, 1, 2]),
+                    1 => Tensor::cat(vec![gradient.clone(), gradient], 3).slice([
+                        0..shapes[place][0],
+                        0..shapes[place][1],
+                        0..shapes[place][2],
+                        0..shapes[place][3],
+                    ]),
+                    _ => gradient,
+                };
+                let gradient = if time == 3 && place == 17 {
+                    gradient / 0.0
+                } else {
+                    gradient
+                };
+                AnyTensor::of(gradient).unwrap()
+            })
+            .collect();
+        let together = Together {
+            adamw,
+            learning_rate,
+            clip_norm,
+            decay,
+            step: time,
+        };
+        let times = vec![if time == 5 { 3 } else { time }; shapes.len()];
+        // The fifth step does not know of the third.
+        let before = report.take().filter(|_| time < 5);
+        let (updated, found) = together.update(moved, on_gpu, times, before);
+        report = found.clone();
+        on_gpu = updated;
+        let found = values(&found.unwrap().into_tensor::<1>());
+        if broken {
+            assert!(!found[0].is_finite() && found[2] == 3.0, "{found:?}");
+        } else {
+            assert_close("norm", &[found[0]], &[norm as f32], 1e-4);
+            for ((weight, state, average), gradient) in on_cpu.iter_mut().zip(gradients) {
+                let scale = (clip_norm / norm).min(1.0);
+                let (new, moments) =
+                    adamw.step(learning_rate, scale, weight.clone(), gradient, state.take());
+                *average = moving_average(average.clone(), new.clone(), decay);
+                (*weight, *state) = (new, moments);
+            }
+        }
+        for (gpu, (weight, state, average)) in on_gpu.iter().zip(&on_cpu) {
+            let AdaptiveMomentumState {
+                moment_1, moment_2, ..
+            } = &state.as_ref().unwrap().momentum;
+            let of = |tensor: &AnyTensor| values(&tensor.clone().into_tensor::<4>());
+            assert_close("weight", &of(&gpu.weight), &values(weight), 1e-5);
+            assert_close(
+                "first moment",
+                &of(&gpu.moments[0]),
+                &values(moment_1),
+                1e-5,
+            );
+            assert_close(
+                "second moment",
+                &of(&gpu.moments[1]),
+                &values(moment_2),
+                1e-5,
+            );
+            assert_close(
+                "average",
+                &of(gpu.average.as_ref().unwrap()),
+                &values(average),
+                1e-5,
+            );
+        }
+    }
+}
