@@ -5,6 +5,7 @@
 //! | `recipe` | one trained module for all stages | `TrainStep`, `InferenceStep` |
 //! | `plan`, `loader`, `held_out` | an order of images that depends on seed and step alone | `DataLoader` |
 //! | `update`, `gradients` | global-norm clipping, EMA, a stop at gradients that are not finite | `TrainStep::optimize` |
+//! | `together` | one operator for the update of all weights, on a GPU | `TrainStep::optimize` |
 //! | `frozen` | networks that are used but not trained, on each device | |
 //! | `moving_means` | averages over steps of what a step's images have in the mean | `TrainStep::optimize` |
 //! | `over_ranks` | gradients summed over processes | `TrainStep::optimize` |
