@@ -254,24 +254,13 @@ def parity(run):
 STEPS = {"card": card, "works": works, "first-step": first_step, "kernels": kernels_of_a_step, "parity": parity}
 
 
-def names_of(possible):
-    def parse(text):
-        names = text.split(",")
-        unknown = [name for name in names if name not in possible]
-        if unknown:
-            raise argparse.ArgumentTypeError(f"{unknown[0]} is none of {', '.join(possible)}")
-        return names
-
-    return parse
-
-
 def parse():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     all_works = [work.name for work in GPU_WORKS]
     out = Path(os.environ.get("OUT") or REPOSITORY / "target" / "gpu")
     parser.add_argument("--peer", type=Path, metavar="PATH", help="kiln's side [default: cargo builds it]")
-    parser.add_argument("--parts", type=names_of(PARTS), default=list(PARTS), help=",".join(PARTS))
-    parser.add_argument("--works", type=names_of(all_works), default=all_works, help=",".join(all_works))
+    parser.add_argument("--parts", type=kiln.list_of(PARTS), default=list(PARTS), help=",".join(PARTS))
+    parser.add_argument("--works", type=kiln.list_of(all_works), default=all_works, help=",".join(all_works))
     parser.add_argument("--variants", default=",".join(DEFAULT), help="[default: %(default)s]")
     parser.add_argument(
         "--extra", type=extra, action="append", default=[], metavar="NAME:ENV=VALUE,...[:--flag,...]",
@@ -291,7 +280,7 @@ def parse():
     arguments = parser.parse_args()
     known = [*VARIANTS, *(name for name, _ in arguments.extra)]
     try:
-        arguments.variants = names_of(known)(arguments.variants)
+        arguments.variants = kiln.list_of(known)(arguments.variants)
     except argparse.ArgumentTypeError as error:
         parser.error(str(error))
     arguments.variants += [name for name, _ in arguments.extra if name not in arguments.variants]

@@ -128,23 +128,12 @@ def save(outcome, path):
         temporary.replace(path)
 
 
-def list_of(possible):
-    def parse(text):
-        names = text.split(",")
-        unknown = [name for name in names if name not in possible]
-        if unknown:
-            raise argparse.ArgumentTypeError(f"{unknown[0]} is none of {', '.join(possible)}")
-        return names
-
-    return parse
-
-
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     names = [work.name for work in WORKS]
-    parser.add_argument("--work", type=list_of(names), metavar="WORK,...", help="rows [default: all]")
+    parser.add_argument("--work", type=kiln.list_of(names), metavar="WORK,...", help="rows [default: all]")
     parser.add_argument(
-        "--variant", type=list_of([*OURS, *SAMPLED]), metavar="VARIANT,...", help="columns [default: all]"
+        "--variant", type=kiln.list_of([*OURS, *SAMPLED]), metavar="VARIANT,...", help="columns [default: all]"
     )
     parser.add_argument("--rounds", type=int, default=3, help="turns of each variant")
     parser.add_argument("--repeats", type=int, help="timed repeats in a turn [default: each work's own]")

@@ -1,5 +1,6 @@
 """kiln's side: how `crates/kiln-cli/examples/peer.rs` is built and called. Needs no PyTorch."""
 
+import argparse
 import json
 import subprocess
 import sys
@@ -32,3 +33,16 @@ def command(peer, work, workspace, options):
         return [peer, "sample", *model, *options]
     inputs = ["--model", workspace / work.model, "--inputs", workspace / work.inputs]
     return [peer, f"train-{work.kind}", "--config", REPOSITORY / work.config, *inputs, *options]
+
+
+def list_of(possible):
+    """For argparse: names separated by commas, each of them one of `possible`."""
+
+    def parse(text):
+        names = text.split(",")
+        unknown = [name for name in names if name not in possible]
+        if unknown:
+            raise argparse.ArgumentTypeError(f"{unknown[0]} is none of {', '.join(possible)}")
+        return names
+
+    return parse

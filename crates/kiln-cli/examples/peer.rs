@@ -159,8 +159,7 @@ impl Training {
             noise: inputs.images("noise", &device)?,
             timesteps,
         };
-        let step = diffusion_steps(&experiment, network, vec![input])?;
-        let mut step = step;
+        let mut step = diffusion_steps(&experiment, network, vec![input])?;
         measure(count, self.repeats.into(), |calls| {
             last_loss(calls, &mut step)
         })
@@ -178,8 +177,7 @@ impl Training {
         let network = load_weights(config.init(&device, 0)?, &self.model.join(WEIGHTS))?;
         let images = Inputs::read(&self.inputs)?.images("images", &device)?;
         let [count, ..] = images.dims();
-        let step = vqvae_steps(&experiment, network, vec![images])?;
-        let mut step = step;
+        let mut step = vqvae_steps(&experiment, network, vec![images])?;
         measure(count, self.repeats.into(), |calls| {
             last_loss(calls, &mut step)
         })

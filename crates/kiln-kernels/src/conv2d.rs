@@ -90,7 +90,7 @@ impl Convolution {
         };
         self.assert_shapes(&geometry);
         if !self.is_ours() {
-            return self.with_burns_operators();
+            return self.with_burns_operators(geometry.size_out);
         }
         let options = Options {
             geometry,
@@ -148,7 +148,7 @@ impl Convolution {
             && self.shortcut.as_ref().is_none_or(is_ours)
     }
 
-    fn with_burns_operators(self) -> Tensor<4> {
+    fn with_burns_operators(self, size_out: [usize; 2]) -> Tensor<4> {
         let input = match &self.norm {
             Some(norm) => norm.clone().forward(self.input),
             None => self.input,
@@ -157,7 +157,7 @@ impl Convolution {
             Sampling::Strided { stride: 1, .. } if self.weight.dims()[2..] == [1, 1] => {
                 product(input, self.weight, self.bias)
             }
-            sampling => convolution(input, self.weight, self.bias, sampling),
+            sampling => convolution(input, self.weight, self.bias, sampling, size_out),
         };
         if let Some(per_image) = self.per_image {
             let [batch, channels] = per_image.dims();
@@ -176,6 +176,7 @@ fn convolution(
     weight: Tensor<4>,
     bias: Option<Tensor<1>>,
     sampling: Sampling,
+    size_out: [usize; 2],
 ) -> Tensor<4> {
     let options = match sampling {
         Sampling::Strided { stride, padding } => {
@@ -192,22 +193,22 @@ fn convolution(
             ConvOptions::new_with_padding([1; 2], [(1, 1); 2], [1; 2], 1)
         }
     };
-    plus(plain(input, weight, options), bias)
+    plus(plain(input, weight, options, size_out), bias)
 }
 
 #[cfg(feature = "gpu")]
-fn plain(input: Tensor<4>, weight: Tensor<4>, burns: ConvOptions<2>) -> Tensor<4> {
+fn plain(
+    input: Tensor<4>,
+    weight: Tensor<4>,
+    burns: ConvOptions<2>,
+    size_out: [usize; 2],
+) -> Tensor<4> {
     use crate::gpu::convolution::{PlainConvolutionOps, PlainOptions};
     if !crate::gpu::has(&input) {
         return by_burn(input, weight, burns);
     }
-    let ([_, height, width, _], [_, _, rows, columns]) = (input.dims(), weight.dims());
-    let size = |input: usize, kernel: usize, dimension: usize| {
-        let (before, after) = burns.padding[dimension];
-        (input + before + after - kernel) / burns.stride[dimension] + 1
-    };
     let options = PlainOptions {
-        size_out: [size(height, rows, 0), size(width, columns, 1)],
+        size_out,
         precision: precision::requested(),
         burns,
     };
@@ -219,7 +220,7 @@ fn plain(input: Tensor<4>, weight: Tensor<4>, burns: ConvOptions<2>) -> Tensor<4
 }
 
 #[cfg(not(feature = "gpu"))]
-fn plain(input: Tensor<4>, weight: Tensor<4>, options: ConvOptions<2>) -> Tensor<4> {
+fn plain(input: Tensor<4>, weight: Tensor<4>, options: ConvOptions<2>, _: [usize; 2]) -> Tensor<4> {
     by_burn(input, weight, options)
 }
 

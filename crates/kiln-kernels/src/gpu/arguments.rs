@@ -15,16 +15,16 @@ pub(super) fn flat(tensor: &CubeTensor) -> TensorArg {
     binding.into_tensor_arg()
 }
 
+/// Memory for a tensor of this shape, on the device and of the type of `model`.
+pub(super) fn memory<const D: usize>(model: &CubeTensor, shape: [usize; D]) -> CubeTensor {
+    let (client, device) = (model.client.clone(), model.device.clone());
+    empty_device_dtype(client, device, shape.into(), model.dtype)
+}
+
 /// Memory for a tensor like this one, with the same order of its numbers.
 pub(super) fn like(tensor: &CubeTensor) -> CubeTensor {
-    let memory = empty_device_dtype(
-        tensor.client.clone(),
-        tensor.device.clone(),
-        [tensor.shape().num_elements()].into(),
-        tensor.dtype,
-    );
     CubeTensor {
-        handle: memory.handle,
+        handle: memory(tensor, [tensor.shape().num_elements()]).handle,
         ..tensor.clone()
     }
 }

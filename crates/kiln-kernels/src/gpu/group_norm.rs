@@ -11,11 +11,10 @@ use burn::backend::autodiff::ops::{Backward, Ops, OpsKind};
 use burn::backend::tensor::FloatTensor;
 use burn::backend::{Autodiff, TensorMetadata};
 use burn_cubecl::kernel::into_contiguous;
-use burn_cubecl::ops::numeric::empty_device_dtype;
 use burn_cubecl::tensor::CubeTensor;
 use cubecl::prelude::*;
 
-use super::arguments::{flat, like};
+use super::arguments::{flat, like, memory};
 use super::update::sum_over_cube;
 use super::{AnyTensor, Gpu, UNITS, fused};
 use crate::extension::NormalisationOps;
@@ -170,11 +169,6 @@ impl Sizes {
             cubes: CubeCount::Static(groups.groups as u32, shape[0] as u32, 1),
         }
     }
-}
-
-fn memory<const D: usize>(model: &CubeTensor, shape: [usize; D]) -> CubeTensor {
-    let (client, device) = (model.client.clone(), model.device.clone());
-    empty_device_dtype(client, device, shape.into(), model.dtype)
 }
 
 fn forward(inputs: Vec<CubeTensor>, groups: &Groups) -> Vec<CubeTensor> {

@@ -7,7 +7,7 @@
 use burn_cubecl::tensor::CubeTensor;
 use cubecl::prelude::*;
 
-use super::arguments::{flat, like, ordered_like, without_gaps};
+use super::arguments::{flat, like, memory, ordered_like, without_gaps};
 use super::{AnyTensor, UNITS, fused};
 use crate::optimizer::{Together, Weight};
 
@@ -177,15 +177,8 @@ fn norm_of(gradients: &[CubeTensor], step: &Together, before: Option<CubeTensor>
         cubes.sum()
     };
     let total = cubes(gradients);
-    let memory = |numbers: usize| {
-        burn_cubecl::ops::numeric::empty_device_dtype(
-            gradients[0].client.clone(),
-            gradients[0].device.clone(),
-            [numbers].into(),
-            gradients[0].dtype,
-        )
-    };
-    let (partial, norm) = (memory(total as usize), memory(3));
+    let partial = memory(&gradients[0], [total as usize]);
+    let norm = memory(&gradients[0], [3]);
     let client = &gradients[0].client;
     let mut cubes_before = 0;
     for part in gradients.chunks(together(&norm, 1)) {
@@ -276,7 +269,7 @@ fn squares(
     }
 }
 
-/// Whether it is a finite number. One that is none is not less than any.
+/// Whether it is a finite number. NaN is less than nothing.
 #[cube]
 fn is_finite(number: f32) -> bool {
     number < 3.0e38f32

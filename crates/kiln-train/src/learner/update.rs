@@ -72,6 +72,11 @@ pub(crate) struct Update<'a> {
 }
 
 impl Update<'_> {
+    /// The network after it.
+    fn applied_to<N: Module>(self, network: N) -> N {
+        (self.optimizer).step(self.learning_rate, network, self.gradients)
+    }
+
     /// The part for `network`, at `rate` times the learning rate. Its gradients are not in this update any more.
     pub(crate) fn of<N: Module>(&mut self, network: &N, rate: f64) -> Update<'_> {
         Update {
@@ -183,20 +188,8 @@ impl<N: Module> Averaged<N> {
     /// Updates the network with the gradients, and then its average. The optimizer must belong to the same session.
     ///
     /// Gradients that are not finite change nothing, and end the training.
-    pub(crate) fn updated(
-        mut self,
-        Update {
-            optimizer,
-            learning_rate,
-            gradients,
-        }: Update<'_>,
-    ) -> Self {
+    pub(crate) fn updated(mut self, update: Update<'_>) -> Self {
         self.rule.steps_done += 1;
-        let update = Update {
-            optimizer,
-            learning_rate,
-            gradients,
-        };
         let updated = match Parameters::of(&self.network, &update.gradients) {
             Some(parameters) if parameters.are_in(&self.rule.known) => {
                 self.updated_together(parameters, update)
@@ -223,12 +216,7 @@ impl<N: Module> Averaged<N> {
         };
         let updated = parameters.update(together, &mut rule.known, &mut self.average);
         rule.session.handover().weights = updated.weights;
-        let Update {
-            optimizer,
-            learning_rate,
-            gradients,
-        } = update;
-        self.network = optimizer.step(learning_rate, self.network, gradients);
+        self.network = update.applied_to(self.network);
         if let Some(decay) = decay.filter(|_| !updated.averaged)
             && let Some(average) = self.average.take()
         {
@@ -252,12 +240,7 @@ impl<N: Module> Averaged<N> {
             gradient_scale: if clips { rule.clip_norm / norm } else { 1.0 },
         });
         rule.session.handover().moments.clear();
-        let Update {
-            optimizer,
-            learning_rate,
-            gradients,
-        } = update;
-        self.network = optimizer.step(learning_rate, self.network, gradients);
+        self.network = update.applied_to(self.network);
         if let Some(parameters) = parameters {
             let moments = std::mem::take(&mut rule.session.handover().moments);
             rule.known.moments = parameters.ids.into_iter().zip(moments).collect();
