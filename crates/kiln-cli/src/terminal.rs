@@ -41,13 +41,16 @@ pub fn print_outcome<O: Serialize>(
 
 /// Prints `error: SENTENCE` on stderr.
 pub fn print_error(sentence: &str) {
-    // If stderr is closed, there is no place to report this.
-    let _ = writeln!(io::stderr(), "error: {}", printable(sentence));
+    note(&format!("error: {sentence}"));
 }
 
-/// Prints a status line on stderr.
+/// Prints a line on stderr.
+///
+/// Writes it at once: stderr has no buffer, and what other processes print there must not end up within the line.
 pub fn note(line: &str) {
-    let _ = writeln!(io::stderr(), "{}", printable(line));
+    let line = printable(line) + "\n";
+    // If stderr is closed, there is no place to report this.
+    let _ = io::stderr().write_all(line.as_bytes());
 }
 
 /// Joins an error and its causes into one line: "cannot do this: because of that".

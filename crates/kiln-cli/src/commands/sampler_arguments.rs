@@ -1,7 +1,5 @@
 //! `--sampler` and the settings of samplers.
 
-use std::io::{self, Write};
-
 use anyhow::bail;
 use clap::{
     Args,
@@ -11,6 +9,7 @@ use kiln::{Pipeline, SampleOptions};
 use kiln_diffusion::sampler::{Churn, Sampler, Variance};
 
 use super::numbers::{number, whole};
+use crate::terminal;
 
 /// Which sampler, and its settings: each belongs to some samplers and is refused with the others.
 #[derive(Args, Clone, Debug)]
@@ -126,8 +125,7 @@ pub fn warn_of_spacing(pipeline: &Pipeline, all_options: &[SampleOptions]) -> an
             && !said.contains(&warning)
         {
             let spacing = options.levels.spacing.name();
-            // Nothing is lost if stderr is full or closed.
-            let _ = writeln!(io::stderr(), "warning: --spacing {spacing}: {warning}");
+            terminal::note(&format!("warning: --spacing {spacing}: {warning}"));
             said.push(warning);
         }
     }

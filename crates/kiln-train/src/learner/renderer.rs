@@ -60,7 +60,8 @@ impl LineRenderer {
     fn say(&mut self, line: &str) {
         self.said = Instant::now();
         if self.session.ranks().is_first() {
-            let _ = writeln!(std::io::stderr(), "{line}");
+            // At once, because other ranks print there, too.
+            let _ = std::io::stderr().write_all(format!("{line}\n").as_bytes());
         }
     }
 
