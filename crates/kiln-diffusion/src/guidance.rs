@@ -141,9 +141,17 @@ impl Guidance {
         worse.clone() + (better - worse) * self.scale
     }
 
-    fn changes(&self, level: Level) -> bool {
+    /// The scale at a level: 1 outside the interval.
+    pub fn scale_at(&self, level: Level) -> f64 {
         let [from, to] = self.interval;
-        self.scale != 1.0 && (from..=to).contains(&level.rates.noise)
+        match (from..=to).contains(&level.rates.noise) {
+            true => self.scale,
+            false => 1.0,
+        }
+    }
+
+    fn changes(&self, level: Level) -> bool {
+        self.scale_at(level) != 1.0
     }
 }
 

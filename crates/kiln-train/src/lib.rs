@@ -40,9 +40,9 @@ pub use denoising::evaluation::{seen_in, seen_in_dataset};
 pub use error::TrainError;
 pub use experiment::{
     AdversarialConfig, Augmentation, Balanced, Best, ClassifierExperiment, DifferentiableChange,
-    EquivarianceConfig, EvaluationConfig, Experiment, ExperimentError, Extent, FirstStageConfig,
-    Interval, PerceptualConfig, SamplingConfig, Stage1Config, Stage2Config, TermWeight,
-    TrainingConfig,
+    DistillationConfig, EquivarianceConfig, EvaluationConfig, Experiment, ExperimentError, Extent,
+    FirstStageConfig, Interval, PerceptualConfig, SamplingConfig, Stage1Config, Stage2Config,
+    TermWeight, TrainingConfig,
 };
 pub use first_stage::diagnosis::{DiscriminatorFinding, discriminator_findings};
 #[doc(hidden)]

@@ -120,6 +120,7 @@ pub fn diffusion_steps(
     let trainee = denoising::trainee(
         experiment,
         network,
+        None,
         Pictured::default(), // no pictures are drawn
         &Plan::new(&training, images, inputs.len(), experiment.seed),
         RunFolder::new(Path::new("")).stage_2(),

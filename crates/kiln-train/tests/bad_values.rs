@@ -11,11 +11,12 @@ const EXAMPLE: &str = include_str!("../src/experiment/example.toml");
 const CONFIG: &str = include_str!("../../../configs/mnist-quick.toml");
 
 /// Tables whose keys depend on their kind.
-const OF_KINDS: [&str; 5] = [
+const OF_KINDS: [&str; 6] = [
     "schedule",
     "vqvae.quantizer",
     "stage_2.loss_weight",
     "stage_2.noise_levels",
+    "stage_2.distillation",
     "sampling.sampler",
 ];
 
@@ -120,6 +121,17 @@ fn every_key_with_every_kind_of_bad_value_is_named_in_a_plain_sentence() {
             let set = format!("schedule.kind={}", kind.name());
             keys.map(move |key| (key, set.clone())).collect::<Vec<_>>()
         })
+        .collect();
+    let distillation = |method: &str, keys: &[&str]| -> Vec<(String, String)> {
+        let set = format!("stage_2.distillation={{method=\"{method}\"}}");
+        let named = keys.iter().map(|key| format!("stage_2.distillation.{key}"));
+        named.map(|key| (key, set.clone())).collect()
+    };
+    let guidance = ["guidance", "guidance_interval", "teacher_steps"];
+    let steps = ["first_steps", "last_steps", "halve_every"];
+    let of_its_kind: BTreeMap<String, String> = (of_its_kind.into_iter())
+        .chain(distillation("consistency-distillation", &guidance))
+        .chain(distillation("progressive", &steps))
         .collect();
     keys.retain(|key| key != "schedule");
     let common = ["num_train_timesteps", "continuous", "zero_terminal_snr"];

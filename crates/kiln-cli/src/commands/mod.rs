@@ -4,6 +4,7 @@ mod bench;
 mod class_list;
 mod convert;
 mod data_arguments;
+mod distill;
 mod doctor;
 mod drawing;
 mod evaluate;
@@ -41,6 +42,7 @@ pub enum Command {
     TrainVqvae(train_vqvae::TrainVqvae),
     TrainLatentDiffusion(train_latent_diffusion::TrainLatentDiffusion),
     TrainDiffusion(train_diffusion::TrainDiffusion),
+    Distill(distill::Distill),
     TrainClassifier(train_classifier::TrainClassifier),
     Sample(sample::Sample),
     Reconstruct(reconstruct::Reconstruct),
@@ -73,6 +75,7 @@ impl Command {
             Command::TrainVqvae(command) => command.run(),
             Command::TrainLatentDiffusion(command) => command.run(),
             Command::TrainDiffusion(command) => command.run(),
+            Command::Distill(command) => command.run(),
             Command::TrainClassifier(command) => command.run(),
             Command::Sample(command) => command.run(),
             Command::Reconstruct(command) => command.run(),

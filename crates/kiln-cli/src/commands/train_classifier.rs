@@ -28,7 +28,7 @@ impl TrainClassifier {
         self.training.train(
             "training",
             &TrainedModels::default(),
-            ClassifierExperiment::load,
+            |path, overrides| Ok(ClassifierExperiment::load(path, overrides)?),
             train_classifier,
         )
     }

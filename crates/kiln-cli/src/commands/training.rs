@@ -11,9 +11,7 @@ use clap::{Args, ValueEnum};
 use kiln::Devices;
 use kiln_data::Progress;
 use kiln_kernels::Precision;
-use kiln_train::{
-    Experiment, ExperimentError, Ranks, RunOptions, TrainError, TrainingReport, overrides_of_run,
-};
+use kiln_train::{Experiment, Ranks, RunOptions, TrainError, TrainingReport, overrides_of_run};
 
 use super::drawing::{COMPUTING, MODEL};
 use super::hub_arguments::HubArguments;
@@ -108,8 +106,6 @@ impl From<Strategy> for kiln_train::Strategy {
 
 /// A training of kiln-train for experiments of type `E`.
 type Train<E> = fn(&E, &RunOptions, &dyn Progress) -> Result<TrainingReport, TrainError>;
-/// Reads such an experiment, with some of its keys overridden.
-type Load<E> = fn(&Path, &[String]) -> Result<E, ExperimentError>;
 
 impl TrainingArguments {
     /// Trains one of the stages of an [`Experiment`].
@@ -120,17 +116,23 @@ impl TrainingArguments {
         train: Train<Experiment>,
     ) -> anyhow::Result<()> {
         let table = format!("{stage}.training");
-        self.train(&table, models, Experiment::load, train)
+        let load = |path: &Path, overrides: &[String]| Ok(Experiment::load(path, overrides)?);
+        self.train(&table, models, load, train)
     }
 
-    /// Reads an experiment with `load`, trains with `train` and prints the outcome.
+    /// The folder of a trained model that is in a folder or on the Hub.
+    pub fn model(&self, place: &Path) -> anyhow::Result<PathBuf> {
+        self.hub.model(place)
+    }
+
+    /// Reads an experiment with `load`, some of its keys overridden, trains with `train` and prints the outcome.
     ///
     /// `table` is the experiment's table of training settings.
     pub fn train<E>(
         self,
         table: &str,
         models: &TrainedModels,
-        load: Load<E>,
+        load: impl Fn(&Path, &[String]) -> Result<E, TrainError>,
         train: Train<E>,
     ) -> anyhow::Result<()> {
         let (ranks, json) = (Ranks::of_this_process()?, self.json);
@@ -157,7 +159,7 @@ impl TrainingArguments {
         ranks: &Ranks,
         table: &str,
         models: &TrainedModels,
-        load: Load<E>,
+        load: impl Fn(&Path, &[String]) -> Result<E, TrainError>,
         train: Train<E>,
     ) -> anyhow::Result<TrainingReport> {
         let mut overrides = overrides(&self.set, self.data.as_deref());

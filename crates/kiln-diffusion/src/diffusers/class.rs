@@ -112,6 +112,23 @@ const UNIPC: SchedulerClass = SchedulerClass {
     ends: Ends::Clean,
     ..DPM_SOLVER
 };
+const LCM: SchedulerClass = SchedulerClass {
+    name: "LCMScheduler",
+    keys: &[
+        CLIPPING,
+        THRESHOLDING,
+        RESCALING,
+        &[
+            "set_alpha_to_one",
+            "original_inference_steps",
+            "timestep_scaling",
+        ],
+    ],
+    spacing: "trailing",
+    clips: false,
+    ends: Ends::Clean,
+    ..DDIM
+};
 
 /// The keys of every class here.
 const KEYS_OF_ALL: &[&str] = &[
@@ -149,7 +166,6 @@ const KEYS_OF_OTHERS: &[&str] = &[
     "correct_sampling",
     "corrector_order",
     "eta",
-    "original_inference_steps",
     "predictor_order",
     "rho",
     "s_noise",
@@ -158,7 +174,6 @@ const KEYS_OF_OTHERS: &[&str] = &[
     "snr_shift_scale",
     "tau_func",
     "tensor_format",
-    "timestep_scaling",
 ];
 
 impl SchedulerClass {
@@ -167,7 +182,7 @@ impl SchedulerClass {
         self.name
     }
 
-    const ALL: [Self; 8] = [
+    const ALL: [Self; 9] = [
         DDIM,
         DDPM,
         PNDM,
@@ -176,6 +191,7 @@ impl SchedulerClass {
         HEUN,
         DPM_SOLVER,
         UNIPC,
+        LCM,
     ];
 
     fn has(&self, key: &str) -> bool {
@@ -197,7 +213,7 @@ impl SchedulerClass {
             None => refuse(
                 "_class_name",
                 name,
-                "use a DDIM, DDPM, PNDM, EulerDiscrete, EulerAncestralDiscrete, HeunDiscrete, DPMSolverMultistep or UniPCMultistep scheduler",
+                "use a DDIM, DDPM, PNDM, EulerDiscrete, EulerAncestralDiscrete, HeunDiscrete, DPMSolverMultistep, UniPCMultistep or LCM scheduler",
             ),
         }
     }
@@ -278,6 +294,24 @@ impl SchedulerClass {
                 fields.require("sigma_max", Value::Null)?;
                 fields.require("shift_terminal", Value::Null)?;
                 Sampler::UniPc
+            }
+            "LCMScheduler" => {
+                // Like Heun's class, this one has Stable Diffusion's betas by default.
+                fields.default("beta_start", json!(0.00085));
+                fields.default("beta_end", json!(0.012));
+                fields.default("beta_schedule", json!("scaled_linear"));
+                // Its timesteps are every so many of all, whatever their spacing is called: the trailing ones.
+                fields.pass_over(|key| matches!(key, "timestep_spacing" | "set_alpha_to_one"));
+                let all = fields.take("num_train_timesteps", 1000)?;
+                fields.default("num_train_timesteps", all.into());
+                let original: usize = fields.take("original_inference_steps", 50)?;
+                if original != all {
+                    let advice = "set it to the number of training timesteps, so that all of them can be visited";
+                    return refuse("original_inference_steps", original, advice);
+                }
+                // A smaller number mixes zt into the clean image.
+                fields.require("timestep_scaling", json!(10.0))?;
+                Sampler::Consistency
             }
             _ => Sampler::default(),
         };
@@ -370,6 +404,7 @@ impl SchedulerClass {
             Sampler::Pndm => return Ok(PNDM),
             Sampler::DpmSolver { eta } if eta == 0.0 || eta == 1.0 => return Ok(DPM_SOLVER),
             Sampler::UniPc => return Ok(UNIPC),
+            Sampler::Consistency => return Ok(LCM),
             Sampler::Ddim { .. } => "DDIM with the large variance",
             Sampler::Heun { .. } => "Heun's method with churn",
             Sampler::DpmSolver { .. } => "DPM-Solver++ with an `eta` other than 0 and 1",
@@ -407,6 +442,13 @@ pub(super) fn write_class(
             fields["solver_order"] = 2.into();
             fields["solver_type"] = "bh2".into();
         }
+        Sampler::Consistency if levels.spacing != Spacing::Trailing => {
+            return not_in_diffusers("a spacing other than trailing with `consistency`");
+        }
+        Sampler::Consistency => {
+            fields["original_inference_steps"] = fields["num_train_timesteps"].clone();
+            fields["timestep_scaling"] = 10.0.into();
+        }
         Sampler::Ddim { .. }
         | Sampler::Euler { .. }
         | Sampler::Heun { .. }
@@ -437,7 +479,7 @@ pub(super) fn write_class(
         (Ends::Clean, FinalLevel::Clean) => (),
         (Ends::Clean, FinalLevel::First) => {
             return not_in_diffusers(
-                "DDPM, Heun's method or UniPC that ends at timestep 0 instead of the clean image",
+                "DDPM, Heun's method, UniPC or `consistency` that ends at timestep 0 instead of the clean image",
             );
         }
         (Ends::Alpha(_), end) => fields["set_alpha_to_one"] = (end == FinalLevel::Clean).into(),

@@ -26,6 +26,7 @@ const DIFFUSERS_VERSION: &str = "0.42.1";
 /// | `HeunDiscreteScheduler` | `heun` |
 /// | `DPMSolverMultistepScheduler`, `dpmsolver++` or `sde-dpmsolver++` | `dpm-solver` with `eta` = 0 or 1 |
 /// | `UniPCMultistepScheduler` | `unipc` |
+/// | `LCMScheduler` with `original_inference_steps` = `num_train_timesteps` | `consistency` |
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct SchedulerConfig {
     /// The noise at each timestep.
@@ -243,7 +244,7 @@ mod tests {
                 }
             }
         }
-        assert_eq!((written, refused), (208, 728));
+        assert_eq!((written, refused), (214, 794));
     }
 
     /// The grid of the sampler's class.
@@ -419,8 +420,12 @@ mod tests {
             ("", "`scheduler_config.json`"),
             ("[1]", "`scheduler_config.json`"),
             (
+                r#"{"_class_name": "TCDScheduler"}"#,
+                "`_class_name` = \"TCDScheduler\"",
+            ),
+            (
                 r#"{"_class_name": "LCMScheduler"}"#,
-                "`_class_name` = \"LCMScheduler\"",
+                "`original_inference_steps` = 50",
             ),
             (
                 r#"{"_class_name": "PNDMScheduler"}"#,

@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use super::adams_bashforth::{self, adams_bashforth};
 use super::churn::Churn;
+use super::consistency::consistency;
 use super::ddim::ddim;
 use super::ddpm::{Variance, ddpm};
 use super::dpm_solver::dpm_solver;
@@ -74,6 +75,9 @@ pub enum Sampler {
     /// [`unipc`]
     #[serde(rename = "unipc", deserialize_with = "no_settings")]
     UniPc,
+    /// [`consistency()`]
+    #[serde(deserialize_with = "no_settings")]
+    Consistency,
 }
 
 impl Default for Sampler {
@@ -85,7 +89,7 @@ impl Default for Sampler {
 
 impl Sampler {
     /// Every sampler, with its default settings.
-    pub const ALL: [Sampler; 9] = [
+    pub const ALL: [Sampler; 10] = [
         Sampler::Ddim {
             eta: 0.0,
             variance: Variance::Small,
@@ -100,6 +104,7 @@ impl Sampler {
         Sampler::Pndm,
         Sampler::DpmSolver { eta: 0.0 },
         Sampler::UniPc,
+        Sampler::Consistency,
     ];
 
     /// The name in a config file and on the command line.
@@ -114,6 +119,7 @@ impl Sampler {
             Sampler::Pndm => "pndm",
             Sampler::DpmSolver { .. } => "dpm-solver",
             Sampler::UniPc => "unipc",
+            Sampler::Consistency => "consistency",
         }
     }
 
@@ -141,6 +147,9 @@ impl Sampler {
                 "Lu et al. 2022, DPM-Solver++(2M): good images in 10 to 20 steps"
             }
             Sampler::UniPc => "Zhao et al. 2023: DPM-Solver++ with a corrector, for 5 to 10 steps",
+            Sampler::Consistency => {
+                "Song et al. 2023: 1 to 8 steps, for models of `kiln distill`, with new noise after each"
+            }
         }
     }
 
@@ -156,7 +165,8 @@ impl Sampler {
             | Sampler::Euler { .. }
             | Sampler::AdamsBashforth { .. }
             | Sampler::DpmSolver { .. }
-            | Sampler::UniPc => steps,
+            | Sampler::UniPc
+            | Sampler::Consistency => steps,
         }
     }
 
@@ -175,7 +185,8 @@ impl Sampler {
             | Sampler::SecondOrder { .. }
             | Sampler::AdamsBashforth { .. }
             | Sampler::Pndm
-            | Sampler::UniPc => None,
+            | Sampler::UniPc
+            | Sampler::Consistency => None,
         }
     }
 
@@ -189,7 +200,7 @@ impl Sampler {
             Sampler::Euler { churn } | Sampler::Heun { churn } => churn.validate(),
             Sampler::SecondOrder { alpha } => second_order::check(alpha),
             Sampler::AdamsBashforth { order } => adams_bashforth::check(order),
-            Sampler::Ddpm { .. } | Sampler::Pndm | Sampler::UniPc => Ok(()),
+            Sampler::Ddpm { .. } | Sampler::Pndm | Sampler::UniPc | Sampler::Consistency => Ok(()),
         }
     }
 
@@ -250,6 +261,7 @@ impl Sampler {
                 dpm_solver(denoiser, noise, levels, eta, fresh_noise, observe)
             }
             Sampler::UniPc => Ok(unipc(denoiser, noise, levels, observe)),
+            Sampler::Consistency => Ok(consistency(denoiser, noise, levels, fresh_noise, observe)),
         }
     }
 }

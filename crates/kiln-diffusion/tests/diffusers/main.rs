@@ -227,7 +227,7 @@ fn walks() -> Vec<Walk> {
         }
     };
     let walks: Vec<Walk> = fixture.metadata.iter().map(walk).collect();
-    assert_eq!(walks.len(), 46);
+    assert_eq!(walks.len(), 66);
     walks
 }
 
@@ -334,7 +334,7 @@ fn every_walk_matches() {
             .unwrap();
         count += 1;
     }
-    assert_eq!(count, 43);
+    assert_eq!(count, 63);
     eprintln!("worst walk: {worst:.1e}, of 100 steps: {worst_of_100:.1e}");
 }
 

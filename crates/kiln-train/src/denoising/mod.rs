@@ -1,7 +1,9 @@
-//! Stage 2: the U-Net learns to denoise latents or, without a first stage, images.
+//! Stage 2: the U-Net learns to denoise latents or, without a first stage, images. Or it learns from a trained U-Net to
+//! do so in few steps.
 
 pub(crate) mod classes;
 pub(crate) mod clean;
+pub(crate) mod distillation;
 mod encoder;
 pub mod evaluation;
 mod latents;
@@ -14,16 +16,18 @@ use std::sync::Arc;
 use burn::module::Module;
 use burn::tensor::{Device, Tensor};
 use kiln_checkpoint::{DiffusionModel, FirstStage, Metadata};
-use kiln_diffusion::{Distance, Loss, Prediction, Rates, Schedule, SchedulerConfig};
+use kiln_diffusion::{Loss, Prediction, Rates, Schedule, SchedulerConfig};
 use kiln_kernels::Precision;
 use kiln_models::UNet2d;
+use kiln_models::ema::shadow_of;
 use kiln_pipeline::pictures::{Images, columns_for, grid, save_png};
 use kiln_pipeline::{Classes, Moment, Pipeline, SampleOptions, Wanted};
 
 use crate::denoising::classes::label_tensor;
+use crate::denoising::distillation::Distillation;
 use crate::denoising::evaluation::Evaluator;
 use crate::error::TrainError;
-use crate::experiment::Experiment;
+use crate::experiment::{Experiment, Stage2Config};
 use crate::learner::plan::Plan;
 use crate::learner::recipe::{Losses, Recipe, Trainee};
 use crate::learner::report::{LOSS, MetricKind, Reading, StepReport};
@@ -35,9 +39,13 @@ use crate::run_folder::StageFolder;
 /// predicted one.
 const COMPONENTS: [Prediction; 3] = [Prediction::Noise, Prediction::Signal, Prediction::Velocity];
 
-/// The metrics that stage 2 logs with this measure.
-pub(crate) fn metrics(measure: Distance) -> Vec<MetricKind> {
-    let names = [LOSS].into_iter().chain(measure.names_of_errors());
+/// The metrics that stage 2 logs: the loss and, of a network that learns to denoise, the errors of its components.
+pub(crate) fn metrics(config: &Stage2Config) -> Vec<MetricKind> {
+    let errors = match config.distillation {
+        None => config.loss.names_of_errors().to_vec(),
+        Some(_) => Vec::new(),
+    };
+    let names = [LOSS].into_iter().chain(errors);
     names
         .map(|name| MetricKind::new(name, Reading::Mean))
         .collect()
@@ -47,13 +55,24 @@ pub(crate) fn metrics(measure: Distance) -> Vec<MetricKind> {
 #[derive(Module, Debug)]
 pub(crate) struct DenoisingNetworks {
     unet: Averaged<UNet2d>,
+    /// In a distillation where students become teachers: the last one that did.
+    teacher: Option<UNet2d>,
+}
+
+/// What the network learns.
+#[derive(Debug)]
+enum Objective {
+    /// To denoise.
+    Denoising(Loss),
+    /// To do what its teacher does, in fewer steps.
+    Distillation(Distillation),
 }
 
 /// The constant parts of stage 2's training.
 #[derive(Debug)]
 pub(crate) struct DenoisingRecipe {
     schedule: Schedule,
-    objective: Loss,
+    objective: Objective,
     /// The scheduler for drawing.
     scheduler: SchedulerConfig,
     /// Images in a picture.
@@ -105,25 +124,32 @@ pub(crate) enum Validation {
     },
 }
 
-/// Stage 2 of `network`, as described by `experiment`.
+/// Stage 2 of `network`, as described by `experiment`, with its `distillation` if it learns from a teacher.
 ///
 /// # Errors
 /// If the experiment's schedule cannot be built.
 pub(crate) fn trainee(
     experiment: &Experiment,
     network: UNet2d,
+    distillation: Option<Distillation>,
     pictured: Pictured,
     plan: &Plan,
     folder: StageFolder,
     session: Session,
 ) -> Result<Trainee<DenoisingRecipe>, TrainError> {
     let training = &experiment.stage_2.training;
+    let keeps_teacher =
+        (distillation.as_ref()).is_some_and(|it| !it.new_teachers_after().is_empty());
     let networks = DenoisingNetworks {
+        teacher: keeps_teacher.then(|| shadow_of(&network)),
         unet: Averaged::new(network, training, plan.round(), session.clone()),
     };
     let recipe = DenoisingRecipe {
         schedule: experiment.build_schedule()?,
-        objective: experiment.stage_2.objective(),
+        objective: match distillation {
+            None => Objective::Denoising(experiment.stage_2.objective()),
+            Some(distillation) => Objective::Distillation(distillation),
+        },
         scheduler: experiment.scheduler(),
         count: experiment.sampling.count,
         seed: experiment.seed,
@@ -144,7 +170,30 @@ impl DenoisingNetworks {
 
 impl DenoisingRecipe {
     /// The loss of `network` on a batch, with its gradient, and its report.
-    fn loss(&self, network: &UNet2d, batch: &NoisyBatch) -> (Tensor<1>, StepReport) {
+    fn loss(
+        &self,
+        network: &UNet2d,
+        teacher: Option<&UNet2d>,
+        batch: &NoisyBatch,
+    ) -> (Tensor<1>, StepReport) {
+        let (loss, errors) = match &self.objective {
+            Objective::Denoising(loss) => self.denoising_loss(loss, network, batch),
+            Objective::Distillation(distillation) => {
+                (distillation.loss(network, teacher, batch), Vec::new())
+            }
+        };
+        let scalars = [(LOSS, loss.clone())].into_iter().chain(errors).collect();
+        let report = StepReport::new(batch.step, batch.timesteps.len(), scalars, None);
+        (loss, report)
+    }
+
+    /// The loss of a `network` that learns to denoise, and the errors of its components by name.
+    fn denoising_loss(
+        &self,
+        objective: &Loss,
+        network: &UNet2d,
+        batch: &NoisyBatch,
+    ) -> (Tensor<1>, Vec<(&'static str, Tensor<1>)>) {
         let NoisyBatch {
             z0,
             noise,
@@ -163,17 +212,13 @@ impl DenoisingRecipe {
         let noise_powers = levels.iter().map(Rates::noise_power);
         let places = timesteps.iter().copied().zip(noise_powers);
         let output = network.forward_at_each(zt, places, labels);
-        let prediction = self.objective.prediction;
+        let prediction = objective.prediction;
         let target = prediction.target(z0.clone(), noise.clone(), &rates);
-        let loss = (self.objective).between(output.clone(), target.clone(), &levels);
+        let loss = objective.between(output.clone(), target.clone(), &levels);
         let (output, target) = (output.without_autodiff(), target.without_autodiff());
-        let errors = (self.objective).errors(COMPONENTS, output, target, &levels);
-        let errors = (self.objective.distance.names_of_errors())
-            .into_iter()
-            .zip(errors);
-        let scalars = [(LOSS, loss.clone())].into_iter().chain(errors).collect();
-        let report = StepReport::new(batch.step, batch.timesteps.len(), scalars, None);
-        (loss, report)
+        let errors = objective.errors(COMPONENTS, output, target, &levels);
+        let names = objective.distance.names_of_errors();
+        (loss, names.into_iter().zip(errors).collect())
     }
 
     /// The model with `network`, and its options for drawing.
@@ -284,7 +329,8 @@ impl Recipe for DenoisingRecipe {
     type Validation = Validation;
 
     fn losses(&self, networks: &DenoisingNetworks, batch: NoisyBatch) -> Losses {
-        let (total, report) = self.loss(&networks.unet.network, &batch);
+        let teacher = networks.teacher.as_ref();
+        let (total, report) = self.loss(&networks.unet.network, teacher, &batch);
         Losses {
             total,
             carried: None,
@@ -294,6 +340,11 @@ impl Recipe for DenoisingRecipe {
 
     fn updated(&self, mut networks: DenoisingNetworks, update: Update<'_>) -> DenoisingNetworks {
         networks.unet = networks.unet.updated(update);
+        if let Objective::Distillation(distillation) = &self.objective
+            && (distillation.new_teachers_after()).contains(&networks.unet.steps_done())
+        {
+            networks.teacher = Some(shadow_of(networks.unet.best()));
+        }
         networks
     }
 
@@ -302,7 +353,9 @@ impl Recipe for DenoisingRecipe {
         let devices = network.devices();
         let device = devices.into_iter().next().unwrap_or_else(Device::flex);
         let (step, figures) = match item {
-            Validation::Loss(batch) => return self.loss(network, &batch).1,
+            Validation::Loss(batch) => {
+                return self.loss(network, networks.teacher.as_ref(), &batch).1;
+            }
             Validation::Picture { step } => {
                 let drawn = match self.draw(network, step, &device) {
                     Err(error) if is_no_picture(&error) => {
@@ -377,6 +430,7 @@ mod tests {
         let trainee = trainee(
             experiment,
             network,
+            None,
             Pictured::default(),
             &plan,
             folder.clone(),

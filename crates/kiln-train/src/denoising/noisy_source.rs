@@ -8,7 +8,6 @@ use kiln_diffusion::{NoiseLevels, Schedule, noise};
 use crate::denoising::classes::Labelling;
 use crate::denoising::clean::CleanSets;
 use crate::denoising::{NoisyBatch, Validation};
-use crate::error::TrainError;
 use crate::experiment::{Experiment, Interval};
 use crate::learner::held_out::HeldOut;
 use crate::learner::loader::{BatchSource, Batches, Shares};
@@ -18,13 +17,40 @@ use crate::learner::plan::Plan;
 const TRAINING_NOISE: u64 = 0x7472_6169_6e69_6e67;
 const VALIDATION_NOISE: u64 = 0x7661_6c69_6461_7465;
 
+/// The timesteps of the images that a network sees.
+pub(crate) trait Timesteps: Send + Sync + 'static {
+    /// The timestep of the image in slot `slot` of training step `step`: see [`noise`] for the address.
+    fn drawn(&self, seed: u64, slot: u64, step: u64) -> f64;
+
+    /// The timestep of a held-out image with this place, from 0 to below 1, after `step` training steps. Places are
+    /// spread evenly.
+    fn spread(&self, place: f64, step: usize) -> f64;
+}
+
+/// The timesteps of a network that learns to denoise. Validation spreads them over the whole schedule, independent of
+/// the training's noise levels.
+#[derive(Debug)]
+pub(crate) struct OfSchedule {
+    pub(crate) schedule: Schedule,
+    pub(crate) noise_levels: NoiseLevels,
+}
+
+impl Timesteps for OfSchedule {
+    fn drawn(&self, seed: u64, slot: u64, step: u64) -> f64 {
+        (self.noise_levels).timestep(&self.schedule, seed, slot, step)
+    }
+
+    fn spread(&self, place: f64, _: usize) -> f64 {
+        (place * self.schedule.num_train_timesteps() as f64).floor()
+    }
+}
+
 /// Both splits as stage 2's input.
 pub(crate) struct NoisySource {
     clean: CleanSets,
     classes: Option<Labelling>,
     plan: Arc<Plan>,
-    schedule: Schedule,
-    noise_levels: NoiseLevels,
+    timesteps: Arc<dyn Timesteps>,
     seed: u64,
     held_out: HeldOut,
     pictures_every: Interval,
@@ -37,20 +63,20 @@ impl NoisySource {
         clean: CleanSets,
         classes: Option<Labelling>,
         plan: Arc<Plan>,
-    ) -> Result<Self, TrainError> {
+        timesteps: Arc<dyn Timesteps>,
+    ) -> Self {
         let training = &experiment.stage_2.training;
-        Ok(Self {
+        Self {
             held_out: HeldOut::new(training, clean.validation.len(), &plan),
             clean,
             classes,
             plan,
-            schedule: experiment.build_schedule()?,
-            noise_levels: experiment.stage_2.noise_levels,
+            timesteps,
             seed: experiment.seed,
             pictures_every: training.pictures_every,
             evaluations_every: (experiment.stage_2.evaluation.as_ref())
                 .map_or(Interval::Every(0), |config| config.every),
-        })
+        }
     }
 }
 
@@ -93,7 +119,7 @@ impl BatchSource for NoisySource {
         let clean = self.clean.train.batches(requests, device);
         let (images, classes) = (self.clean.train.images.clone(), self.classes);
         let seed = self.seed ^ TRAINING_NOISE;
-        let (schedule, noise_levels) = (self.schedule.clone(), self.noise_levels);
+        let timesteps = self.timesteps.clone();
         Box::new(shares.zip(clean).map(move |(share, z0)| {
             let labels = classes.map(|classes| {
                 let told = |(place, &(index, _)): (usize, &(u32, bool))| {
@@ -106,15 +132,14 @@ impl BatchSource for NoisySource {
                 let (slot, step) = ((share.first_slot + slot) as u64, share.step as u64);
                 (
                     noise::normal(seed, slot, step, length),
-                    noise_levels.timestep(&schedule, seed, slot, step),
+                    timesteps.drawn(seed, slot, step),
                 )
             };
             Ok(noisy(z0?, labels, share.step, drawn))
         }))
     }
 
-    /// Uses always the same noise, timesteps spread evenly over the schedule (independent of the training's noise
-    /// levels), and the true labels, so that losses can be compared.
+    /// Uses always the same noise, timesteps that are spread evenly, and the true labels, so that losses can be compared.
     fn validation(&self, step: usize, device: &Device) -> Batches<Validation> {
         let size = self.held_out.batch_size;
         let requests = self.held_out.requests();
@@ -124,7 +149,7 @@ impl BatchSource for NoisySource {
             .batches(requests.clone().into_iter(), device);
         let (images, classes) = (self.clean.validation.images.clone(), self.classes);
         let seed = self.seed ^ VALIDATION_NOISE;
-        let total = self.schedule.num_train_timesteps();
+        let timesteps = self.timesteps.clone();
         let batches = requests.into_iter().zip(clean).enumerate();
         let losses = batches.map(move |(number, (request, z0))| {
             let labels = classes.map(|classes| {
@@ -137,7 +162,7 @@ impl BatchSource for NoisySource {
                 let even = (place as f64 * 0.618_033_988_749_894_9).fract();
                 (
                     noise::normal(seed, place as u64, 0, length),
-                    (even * total as f64).floor(),
+                    timesteps.spread(even, step),
                 )
             };
             let batch = noisy(z0?, labels, step, drawn);

@@ -11,9 +11,10 @@ use kiln_pipeline::Devices;
 
 use super::classes::Labelling;
 use super::clean::CleanSets;
+use super::distillation::Distillation;
 use super::encoder::Encoder;
 use super::evaluation::{self, Evaluator};
-use super::noisy_source::NoisySource;
+use super::noisy_source::{NoisySource, OfSchedule};
 use super::{DenoisingRecipe, Pictured, metrics, trainee};
 use crate::error::TrainError;
 use crate::experiment::{Experiment, TrainingConfig};
@@ -41,6 +42,9 @@ pub(crate) struct Networks {
     first_stage: Option<FirstStage>,
     /// Initial weights, if not random ones.
     unet: Option<UNet2d>,
+    distillation: Option<Distillation>,
+    /// The model that the network learns from, if it does.
+    teacher: Option<DiffusionModel>,
 }
 
 impl<'a> Stage2<'a> {
@@ -50,6 +54,32 @@ impl<'a> Stage2<'a> {
 
     fn in_pixel_space(&self) -> bool {
         self.experiment.first_stage.is_none()
+    }
+
+    /// The teacher and the way to learn from it, if the experiment is a distillation. A resumed run has its teacher: the
+    /// model at its beginning.
+    ///
+    /// # Errors
+    /// If there is no teacher, or it differs from the network of the experiment.
+    fn find_teacher(
+        &self,
+        run: &RunFolder,
+        start: &Start<'_>,
+        device: &Device,
+    ) -> Result<Option<(DiffusionModel, Distillation)>, TrainError> {
+        let Some(config) = self.experiment.stage_2.distillation else {
+            return Ok(None);
+        };
+        let begun = start.resume.is_some().then(|| run.stage_2().start());
+        let Some(folder) = begun.map_or_else(|| start.begins_with(), |begun| Ok(Some(begun)))?
+        else {
+            return Err(TrainError::Run(
+                "[stage_2.distillation] needs a trained model to learn from: name it by `kiln distill --model`".to_owned(),
+            ));
+        };
+        let teacher = load_model(&folder, device)?;
+        let distillation = Distillation::of(self.experiment, config, teacher.clone())?;
+        Ok(Some((teacher, distillation)))
     }
 
     fn trained(&self) -> Result<Trained<'_>, TrainError> {
@@ -71,9 +101,10 @@ impl Stage for Stage2<'_> {
     type Found = Networks;
 
     fn name(&self) -> &'static str {
-        match self.in_pixel_space() {
-            true => "diffusion",
-            false => "latent-diffusion",
+        match (self.experiment.stage_2.distillation, self.in_pixel_space()) {
+            (Some(_), _) => "distillation",
+            (None, true) => "diffusion",
+            (None, false) => "latent-diffusion",
         }
     }
 
@@ -136,15 +167,21 @@ impl Stage for Stage2<'_> {
         if let Some(first_stage) = &first_stage {
             self.experiment.check_first_stage(&first_stage.network)?;
         }
-        let learning = device.autodiff();
+        let learning = device.clone().autodiff();
         let (unet, begun_with) = start.initial_weights(|folder| {
             initial_weights::unet(folder, self.experiment, first_stage.as_ref(), &learning)
         })?;
         if let Some(warning) = self.experiment.build_schedule()?.warning() {
             tracing::warn!("{warning}");
         }
+        let (teacher, distillation) = self.find_teacher(run, start, &device)?.unzip();
         Ok(Found {
-            networks: Networks { first_stage, unet },
+            networks: Networks {
+                first_stage,
+                unet,
+                distillation,
+                teacher,
+            },
             vqvae,
             perceptual: None,
             begun_with,
@@ -158,7 +195,12 @@ impl Stage for Stage2<'_> {
 
     fn prepare<'a>(
         &'a self,
-        Networks { first_stage, unet }: Networks,
+        Networks {
+            first_stage,
+            unet,
+            distillation,
+            teacher,
+        }: Networks,
         scene: &'a Scene<'a>,
     ) -> Result<Prepared<'a, DenoisingRecipe, NoisySource>, TrainError> {
         let experiment = self.experiment;
@@ -194,9 +236,10 @@ impl Stage for Stage2<'_> {
             Evaluator::new(config, held_out, count, seed, &device, progress).map(Arc::new)
         });
         let classes = Labelling::of(experiment, datasets)?;
-        let title = match &first_stage {
-            Some(_) => "stage 2: latent diffusion",
-            None => "diffusion in pixel space",
+        let title = match (&first_stage, &distillation) {
+            (_, Some(_)) => "distillation",
+            (Some(_), None) => "stage 2: latent diffusion",
+            (None, None) => "diffusion in pixel space",
         };
         let of_images = first_stage.clone();
         let facts = move |steps| {
@@ -231,20 +274,36 @@ impl Stage for Stage2<'_> {
         };
         let at_start = folder.start();
         if ranks.is_first() && !(at_start.is_dir() && session.steps_done() > 0) {
-            model(network.clone(), 0).save(&at_start, WeightsType::F32)?;
+            let start = DiffusionModel {
+                // A resumed distillation finds its teacher here.
+                guide: teacher.and_then(|teacher| teacher.guide),
+                ..model(network.clone(), 0)
+            };
+            start.save(&at_start, WeightsType::F32)?;
         }
         let checkpoints = CheckpointFolder::new(folder.checkpoints());
         let (folder, session) = (folder.clone(), session.clone());
-        let trainee = trainee(experiment, network, pictured, plan, folder, session.clone())?;
+        let timesteps = match &distillation {
+            Some(distillation) => distillation.timesteps(),
+            None => Arc::new(OfSchedule {
+                schedule: experiment.build_schedule()?,
+                noise_levels: experiment.stage_2.noise_levels,
+            }),
+        };
+        let trainee = trainee(
+            experiment,
+            network,
+            distillation,
+            pictured,
+            plan,
+            folder,
+            session.clone(),
+        )?;
         Ok(Prepared {
             title,
             trainee,
-            source: NoisySource::new(experiment, clean, classes, plan.clone())?,
-            metrics: [
-                &metrics(experiment.stage_2.loss),
-                evaluation::metrics(measured),
-            ]
-            .concat(),
+            source: NoisySource::new(experiment, clean, classes, plan.clone(), timesteps),
+            metrics: [&metrics(&experiment.stage_2), evaluation::metrics(measured)].concat(),
             best_by: evaluation::best_by(measured),
             watch: |_| Vec::new(),
             save: Box::new(move |networks, steps| {
@@ -355,6 +414,9 @@ fn unet_metadata(
     let mut add = |name: &str, value| metadata.training.insert(name.to_owned(), value);
     add("schedule", scheduler.schedule.kind.name().to_owned());
     add("prediction", scheduler.prediction.name().to_owned());
+    if let Some(distillation) = &experiment.stage_2.distillation {
+        add("distilled_by", distillation.name().to_owned());
+    }
     if let Some(first_stage) = first_stage {
         let factor = first_stage.network.config().scaling_factor();
         add("scaling_factor", factor.to_string());

@@ -65,7 +65,13 @@ impl ClassifierExperiment {
     /// # Errors
     /// The errors of [`Self::load`].
     pub fn parse(text: &str, origin: &str, overrides: &[String]) -> Result<Self, ExperimentError> {
-        let mut experiment: Self = parse_table(text, origin, overrides, Described::Classifier)?;
+        let mut experiment: Self = parse_table(
+            text,
+            origin,
+            overrides,
+            Described::Classifier,
+            &toml::Table::new(),
+        )?;
         remember(&mut experiment.overrides, overrides);
         experiment.validate()?;
         Ok(experiment)

@@ -6,8 +6,8 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
 use super::experiment_error::ExperimentError;
-use super::quantizer;
 use super::refusal::{Described, Place, explain};
+use super::{distillation, quantizer};
 
 /// The overrides that a run recorded in its `config`. The keys of another version's experiment are no obstacle.
 ///
@@ -50,19 +50,22 @@ pub(super) fn written(experiment: &impl Serialize) -> Result<String, ExperimentE
     })
 }
 
-/// The TOML in `text` with `overrides` applied; `origin` names it in errors.
+/// The TOML in `text` with `overrides` applied; `origin` names it in errors. Keys that it has not are those of `base`.
 pub(super) fn parse_table<T: DeserializeOwned>(
     text: &str,
     origin: &str,
     overrides: &[String],
     described: Described,
+    base: &toml::Table,
 ) -> Result<T, ExperimentError> {
     let mut table: toml::Table =
         toml::from_str(text).map_err(|error| no_toml(&error, text, origin))?;
+    fill_in(&mut table, base);
     for text in overrides {
         override_key(&mut table, text)?;
     }
     quantizer::adapt(&mut table, text, origin, overrides)?;
+    distillation::complete(&mut table);
     let value = toml::Value::Table(table.clone());
     serde_path_to_error::deserialize(value).map_err(|error| {
         let (place, message) = explain(&error, &table, described);
@@ -78,6 +81,19 @@ pub(super) fn parse_table<T: DeserializeOwned>(
         };
         ExperimentError::Parse { origin, message }
     })
+}
+
+/// Adds the keys of `base` that `table` has not, in its tables, too.
+fn fill_in(table: &mut toml::Table, base: &toml::Table) {
+    for (key, value) in base {
+        match (table.get_mut(key), value) {
+            (Some(toml::Value::Table(own)), toml::Value::Table(base)) => fill_in(own, base),
+            (Some(_), _) => (),
+            (None, value) => {
+                table.insert(key.clone(), value.clone());
+            }
+        }
+    }
 }
 
 /// Applies one `table.key=value` to the parsed file.

@@ -8,6 +8,7 @@
 
 mod adversarial;
 mod classifier;
+mod distillation;
 mod equivariance;
 mod evaluation;
 pub(crate) mod experiment_error;
@@ -36,6 +37,7 @@ use serde::{Deserialize, Serialize};
 
 pub use adversarial::{AdversarialConfig, DifferentiableChange};
 pub use classifier::{Augmentation, ClassifierExperiment};
+pub use distillation::DistillationConfig;
 pub use equivariance::EquivarianceConfig;
 pub use evaluation::{Best, EvaluationConfig};
 pub use experiment_error::ExperimentError;
@@ -87,7 +89,17 @@ impl Experiment {
 
     /// Like [`Experiment::load`], from text; `origin` names it in errors.
     pub fn parse(text: &str, origin: &str, overrides: &[String]) -> Result<Self, ExperimentError> {
-        let tables: Tables = parse_table(text, origin, overrides, Described::Models)?;
+        Self::parse_over(&toml::Table::new(), text, origin, overrides)
+    }
+
+    /// Like [`Experiment::parse`]. Keys that the text has not are those of `base`.
+    pub(crate) fn parse_over(
+        base: &toml::Table,
+        text: &str,
+        origin: &str,
+        overrides: &[String],
+    ) -> Result<Self, ExperimentError> {
+        let tables: Tables = parse_table(text, origin, overrides, Described::Models, base)?;
         let mut experiment = Self::try_from(tables)?;
         if experiment.unet.time_embedding_type == TimeEmbeddingType::Learned {
             // It has a row for each.

@@ -3,6 +3,7 @@
 use kiln_diffusion::{Distance, Loss, LossWeight, NoiseLevels, Prediction};
 use serde::{Deserialize, Serialize};
 
+use super::distillation::DistillationConfig;
 use super::evaluation::EvaluationConfig;
 use super::training::TrainingConfig;
 
@@ -29,6 +30,9 @@ pub struct Stage2Config {
     /// Salimans 2022). Only for a U-Net with classes.
     #[serde(default)]
     pub label_dropout: f64,
+    /// How the network learns from a teacher. If absent: it learns to denoise, without one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub distillation: Option<DistillationConfig>,
     /// The optimizer and its schedule.
     pub training: TrainingConfig,
     /// Distances between drawn and real images, measured now and then. If absent: none.

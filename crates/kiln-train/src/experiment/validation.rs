@@ -81,6 +81,10 @@ impl Experiment {
         if let Some(evaluation) = &self.stage_2.evaluation {
             evaluation.validate(&self.stage_2.training)?;
         }
+        if let Some(distillation) = &self.stage_2.distillation {
+            let (spacing, timesteps) = (self.sampling.spacing, schedule.num_train_timesteps());
+            distillation.validate(&self.stage_2, spacing, timesteps)?;
+        }
         self.validate_unet(schedule.num_train_timesteps())?;
         self.validate_labels()?;
         self.validate_sampling(schedule.num_train_timesteps())

@@ -180,6 +180,11 @@ impl<N: Module> Averaged<N> {
         self.average.as_ref().unwrap_or(&self.network)
     }
 
+    /// The training steps so far, including those of earlier parts of the run.
+    pub(crate) fn steps_done(&self) -> usize {
+        self.rule.steps_done
+    }
+
     /// See [`Averaged::best`].
     pub(crate) fn into_best(self) -> N {
         self.average.unwrap_or(self.network)

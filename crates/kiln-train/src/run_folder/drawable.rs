@@ -68,6 +68,8 @@ fn model_of_checkpoint(folder: &Path, device: &Device) -> Result<DiffusionModel,
     });
     let RecordedUNet { network, average } = recorded.map_err(refused)?.unet;
     model.unet = average.unwrap_or(network);
+    // The guide of a teacher is for its student's training.
+    model.guide = None;
     let steps = checkpoint.step.to_string();
     model.metadata.training.insert("steps".to_owned(), steps);
     Ok(model)

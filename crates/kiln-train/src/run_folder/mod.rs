@@ -24,6 +24,7 @@
 //! | `places` | paths that stay valid in any working folder |
 //! | `claim`, `destination`, `kind` | what may be written where, and what is there |
 //! | `record`, `drawable` | how a training went, and its models |
+//! | `teacher` | what a student takes over from its teacher |
 
 pub(crate) mod changed_keys;
 pub(crate) mod checkpoints;
@@ -38,6 +39,7 @@ pub(crate) mod manifest;
 pub(crate) mod metrics_table;
 pub(crate) mod places;
 pub mod record;
+mod teacher;
 
 use std::fs::File;
 use std::io::{Read, Write};

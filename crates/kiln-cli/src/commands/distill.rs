@@ -1,0 +1,55 @@
+//! `kiln distill`: a student that draws in few steps.
+
+use std::path::PathBuf;
+
+use clap::Args;
+use kiln_train::{Experiment, train_diffusion, train_latent_diffusion};
+
+use super::drawing::MODEL;
+use super::training::{TrainedModels, TrainingArguments};
+
+/// Tune a trained diffusion model into one that draws in 1 to 8 steps.
+///
+/// The student begins with the teacher's weights and learns to reach in one step what takes the teacher many, with the
+/// teacher's guidance if it has one. The config says how ([stage_2.distillation]). What it leaves out is as in the teacher:
+/// networks, schedule, prediction and, if the model has the record of its training, the data. The run folder gets what
+/// train-latent-diffusion writes; `kiln sample --model RUN/model` then takes 4 steps. Ctrl-C saves a checkpoint and stops;
+/// --resume goes on.
+#[derive(Args)]
+#[command(after_help = "Examples:
+  kiln distill --model pretrained/mnist --config configs/mnist-few-steps.toml
+  kiln distill --model runs/flowers/model --config configs/flowers-few-steps.toml --data 102flowers.tgz
+  kiln distill --config configs/mnist-few-steps.toml --model pretrained/mnist --set stage_2.distillation.method=progressive --out runs/halved")]
+pub struct Distill {
+    /// The teacher: a trained model, in a folder or on the Hub
+    #[arg(long, help_heading = MODEL, value_name = "PATH|ORG/REPO[@REVISION]", required_unless_present = "resume")]
+    model: Option<PathBuf>,
+
+    #[command(flatten)]
+    training: TrainingArguments,
+}
+
+impl Distill {
+    /// Trains to the end, or until it is interrupted.
+    pub fn run(self) -> anyhow::Result<()> {
+        let teacher = self.model.map(|place| self.training.model(&place));
+        let teacher = teacher.transpose()?;
+        let models = TrainedModels {
+            vqvae: None,
+            initial_weights: teacher.clone(),
+            ..TrainedModels::default()
+        };
+        self.training.train(
+            "stage_2.training",
+            &models,
+            move |path, overrides| match &teacher {
+                Some(teacher) => Experiment::load_student(path, overrides, teacher),
+                None => Ok(Experiment::load(path, overrides)?),
+            },
+            |experiment, options, progress| match &experiment.first_stage {
+                Some(_) => train_latent_diffusion(experiment, options, progress),
+                None => train_diffusion(experiment, options, progress),
+            },
+        )
+    }
+}

@@ -1,0 +1,325 @@
+//! Distillation: the U-Net learns from a trained one, its teacher, to draw in few steps.
+//!
+//! At a noise level of an image, a [`Method`] says which clean image the student must give. A method is one file:
+//!
+//! | file | the clean image to give | who is asked |
+//! | --- | --- | --- |
+//! | `consistency_tuning` | the student's own, at a lower level with the same noise | the student |
+//! | `consistency_distillation` | the student's own, where a step of the teacher leads | the student, the guided teacher |
+//! | `progressive` | the one from which one step leads as far as two steps of the teacher | the teacher |
+//!
+//! All of them compare clean images, whatever the network predicts.
+
+mod consistency_distillation;
+mod consistency_tuning;
+mod progressive;
+mod teacher;
+
+use std::fmt::Debug;
+use std::sync::Arc;
+
+use burn::module::Module;
+use burn::tensor::{Device, Tensor, TensorData};
+use kiln_checkpoint::DiffusionModel;
+use kiln_diffusion::{Denoised, Level, Prediction, Rates, Schedule};
+use kiln_models::UNet2d;
+
+use crate::denoising::NoisyBatch;
+use crate::denoising::classes::label_tensor;
+use crate::denoising::noisy_source::{OfSchedule, Timesteps};
+use crate::error::TrainError;
+use crate::experiment::{DistillationConfig, Experiment};
+use consistency_distillation::ConsistencyDistillation;
+use consistency_tuning::ConsistencyTuning;
+use progressive::Progressive;
+use teacher::Teacher;
+
+/// How a student learns.
+#[derive(Debug, Clone)]
+pub(crate) struct Distillation {
+    method: Arc<dyn Method>,
+    schedule: Schedule,
+    prediction: Prediction,
+}
+
+/// What a student must answer, and at which levels it learns.
+trait Method: Timesteps + Debug {
+    /// The answer for `noisy` images in training step `step`. No gradients flow through it.
+    fn target(&self, noisy: &Noisy, student: &Student<'_>, step: usize) -> Target;
+
+    /// The training steps after which the student becomes the teacher, if any.
+    fn new_teachers_after(&self) -> &[usize] {
+        &[]
+    }
+}
+
+/// Noisy images, without gradients.
+struct Noisy {
+    /// `[batch, channels, height, width]`: the clean images.
+    z0: Tensor<4>,
+    /// Of the same shape.
+    noise: Tensor<4>,
+    /// Both together.
+    zt: Tensor<4>,
+    /// One level per image.
+    levels: Vec<Level>,
+    /// One class per image, for a conditional network.
+    labels: Option<Vec<usize>>,
+}
+
+/// The networks of a student in training, without gradients.
+struct Student<'a> {
+    network: &'a UNet2d,
+    /// The last network that became the teacher, for methods that replace the teacher.
+    teacher: Option<&'a UNet2d>,
+    prediction: Prediction,
+}
+
+/// The answer that a student must give, and what an error costs.
+struct Target {
+    /// `[batch, channels, height, width]`: clean images.
+    z0: Tensor<4>,
+    /// One factor per image.
+    weights: Vec<f64>,
+    distance: ImageDistance,
+}
+
+/// The distance of two images with the differences d.
+#[derive(Debug, Clone, Copy)]
+enum ImageDistance {
+    /// mean(d²)
+    Squared,
+    /// sqrt(mean(d²) + c²) - c: the pseudo-Huber distance of consistency models (Song and Dhariwal 2023, section 3.3),
+    /// divided by the root of the number of values. A far image pulls no more than a near one.
+    PseudoHuber,
+}
+
+/// c of the pseudo-Huber distance.
+const PSEUDO_HUBER: f64 = 0.00054;
+
+impl Distillation {
+    /// The distillation of `teacher`, whose networks are on a device without gradients.
+    ///
+    /// # Errors
+    /// If the experiment wants guidance that the teacher has not.
+    pub(crate) fn of(
+        experiment: &Experiment,
+        config: DistillationConfig,
+        teacher: DiffusionModel,
+    ) -> Result<Self, TrainError> {
+        let schedule = experiment.build_schedule()?;
+        let steps = experiment.stage_2.training.steps;
+        let prediction = experiment.stage_2.prediction;
+        let method: Arc<dyn Method> = match config {
+            DistillationConfig::ConsistencyTuning { halve_every } => Arc::new(ConsistencyTuning {
+                levels: OfSchedule {
+                    schedule: schedule.clone(),
+                    noise_levels: experiment.stage_2.noise_levels,
+                },
+                halve_every: halve_every.of(steps),
+            }),
+            DistillationConfig::ConsistencyDistillation { teacher_steps, .. } => {
+                let teacher = Teacher::new(teacher, &config)?;
+                Arc::new(ConsistencyDistillation::new(
+                    teacher,
+                    &schedule,
+                    teacher_steps,
+                )?)
+            }
+            DistillationConfig::Progressive {
+                first_steps,
+                last_steps,
+                halve_every,
+                ..
+            } => Arc::new(Progressive::new(
+                Teacher::new(teacher, &config)?,
+                &schedule,
+                [first_steps, last_steps],
+                halve_every.of(steps),
+            )?),
+        };
+        Ok(Self {
+            method,
+            schedule,
+            prediction,
+        })
+    }
+
+    /// The levels at which the student learns.
+    pub(crate) fn timesteps(&self) -> Arc<dyn Timesteps> {
+        self.method.clone()
+    }
+
+    /// The training steps after which the student becomes the teacher.
+    pub(crate) fn new_teachers_after(&self) -> &[usize] {
+        self.method.new_teachers_after()
+    }
+
+    /// The loss `[1]` of the student `network` on a batch. `teacher` is the last network that became the teacher.
+    pub(crate) fn loss(
+        &self,
+        network: &UNet2d,
+        teacher: Option<&UNet2d>,
+        batch: &NoisyBatch,
+    ) -> Tensor<1> {
+        let NoisyBatch {
+            step,
+            z0,
+            noise,
+            timesteps,
+            labels,
+        } = batch;
+        let levels: Vec<Level> = (timesteps.iter())
+            .map(|&timestep| self.schedule.level(timestep))
+            .collect();
+        let [z0, noise] = [z0, noise].map(|images| images.clone().without_autodiff());
+        let noisy = Noisy {
+            zt: batch_rates(&levels, &z0.device()).add_noise(z0.clone(), noise.clone()),
+            z0,
+            noise,
+            levels,
+            labels: labels.clone(),
+        };
+        let (own, teacher) = (network.valid(), teacher.map(Module::valid));
+        let student = Student {
+            network: &own,
+            teacher: teacher.as_ref(),
+            prediction: self.prediction,
+        };
+        let target = self.method.target(&noisy, &student, *step);
+        let answer = noisy.denoised_by(network, self.prediction);
+        target.loss(answer.z0)
+    }
+}
+
+impl Noisy {
+    /// What `network` sees in the noisy images, with its gradients.
+    fn denoised_by(&self, network: &UNet2d, prediction: Prediction) -> Denoised {
+        let zt = self.zt.clone();
+        let labels = self.labels.as_deref();
+        denoised(network, prediction, zt, &self.levels, labels)
+    }
+
+    /// The same images at other levels.
+    fn moved_to(&self, zt: Tensor<4>, levels: Vec<Level>) -> Self {
+        Self {
+            zt,
+            levels,
+            z0: self.z0.clone(),
+            noise: self.noise.clone(),
+            labels: self.labels.clone(),
+        }
+    }
+}
+
+impl Student<'_> {
+    /// The student's clean images.
+    fn clean(&self, noisy: &Noisy) -> Tensor<4> {
+        noisy.denoised_by(self.network, self.prediction).z0
+    }
+}
+
+impl Target {
+    /// The loss `[1]` of the student's clean images, `[batch, channels, height, width]`.
+    fn loss(self, z0: Tensor<4>) -> Tensor<1> {
+        let device = self.z0.device();
+        let squares = (z0 - self.z0).square();
+        let means = squares.mean_dim(1).mean_dim(2).mean_dim(3);
+        let distances = match self.distance {
+            ImageDistance::Squared => means,
+            ImageDistance::PseudoHuber => {
+                (means + PSEUDO_HUBER * PSEUDO_HUBER).sqrt() - PSEUDO_HUBER
+            }
+        };
+        (distances * per_image(self.weights, &device)).mean()
+    }
+}
+
+/// The image and the noise that `network` sees in `zt` `[batch, channels, height, width]`, which has a level and perhaps
+/// a label for each image.
+fn denoised(
+    network: &UNet2d,
+    prediction: Prediction,
+    zt: Tensor<4>,
+    levels: &[Level],
+    labels: Option<&[usize]>,
+) -> Denoised {
+    let device = zt.device();
+    let labels = labels.map(|labels| label_tensor(labels, &device));
+    let places = (levels.iter()).map(|level| (level.timestep, level.rates.noise_power()));
+    let output = network.forward_at_each(zt.clone(), places, labels);
+    prediction.denoised(output, zt, &batch_rates(levels, &device))
+}
+
+/// The rates of each image: two tensors `[batch, 1, 1, 1]`.
+fn batch_rates(levels: &[Level], device: &Device) -> Rates<Tensor<4>> {
+    let rates: Vec<Rates> = levels.iter().map(|level| level.rates).collect();
+    Rates::batch(&rates, device)
+}
+
+/// A number for each image, `[batch, 1, 1, 1]`.
+fn per_image(values: Vec<f64>, device: &Device) -> Tensor<4> {
+    let shape = [values.len(), 1, 1, 1];
+    let values: Vec<f32> = values.into_iter().map(|value| value as f32).collect();
+    Tensor::from_data(TensorData::new(values, shape), device)
+}
+
+#[cfg(test)]
+mod tests {
+    use kiln_diffusion::{ScheduleConfig, ScheduleKind, noise};
+
+    use super::*;
+
+    pub(super) fn schedule() -> Schedule {
+        Schedule::new(ScheduleConfig::of(ScheduleKind::Cosine)).unwrap()
+    }
+
+    /// Standard normal numbers `[images, 1, 2, 2]`.
+    pub(super) fn images(seed: u64, images: usize) -> Tensor<4> {
+        let numbers = noise::normal(seed, 0, 0, images * 4);
+        Tensor::from_data(TensorData::new(numbers, [images, 1, 2, 2]), &Device::flex())
+    }
+
+    /// Noisy images at these timesteps.
+    pub(super) fn noisy(timesteps: &[f64]) -> Noisy {
+        let levels: Vec<Level> = (timesteps.iter())
+            .map(|&timestep| schedule().level(timestep))
+            .collect();
+        let (z0, noise) = (images(1, timesteps.len()), images(2, timesteps.len()));
+        Noisy {
+            zt: batch_rates(&levels, &z0.device()).add_noise(z0.clone(), noise.clone()),
+            z0,
+            noise,
+            levels,
+            labels: None,
+        }
+    }
+
+    pub(super) fn assert_close(one: Tensor<4>, other: Tensor<4>, tolerance: f32) {
+        let apart = (one - other).abs().max().into_scalar::<f32>();
+        assert!(apart < tolerance, "{apart}");
+    }
+
+    #[test]
+    fn distances_of_known_images() {
+        let z0 = Tensor::<4>::zeros([2, 1, 2, 2], &Device::flex());
+        // The differences of the images are 3 and 0.
+        let answer = Tensor::<4>::from_floats([[[[3.0]]], [[[0.0]]]], &Device::flex());
+        let answer = answer.expand([2, 1, 2, 2]);
+        for (distance, expected) in [
+            (ImageDistance::Squared, 9.0),
+            (ImageDistance::PseudoHuber, 3.0 - PSEUDO_HUBER),
+        ] {
+            let target = Target {
+                z0: z0.clone(),
+                weights: vec![4.0, 1.0],
+                distance,
+            };
+            let loss = f64::from(target.loss(answer.clone()).into_scalar::<f32>());
+            assert!(
+                (loss - 4.0 * expected / 2.0).abs() < 1e-5,
+                "{distance:?}: {loss}"
+            );
+        }
+    }
+}

@@ -1,0 +1,191 @@
+//! Progressive distillation: one step in place of two, again and again.
+
+use burn::tensor::Tensor;
+use kiln_diffusion::{Level, Schedule, noise};
+
+use super::consistency_distillation::{step_at, trailing};
+use super::teacher::Teacher;
+use super::{ImageDistance, Method, Noisy, Student, Target, batch_rates, per_image};
+use crate::denoising::noisy_source::Timesteps;
+use crate::error::TrainError;
+
+/// Progressive distillation (Salimans and Ho 2022, algorithm 2): two steps of DDIM by the teacher lead from z by z' to z''.
+/// The student's clean image for z must be the one by which a single step leads there:
+///
+/// ```text
+/// x = (z'' - b''/b z) / (a'' - b''/b a),    with the weight max(a² / b², 1)
+/// ```
+#[derive(Debug)]
+pub(super) struct Progressive {
+    /// The first teacher. The others are students.
+    teacher: Teacher,
+    /// For each student in turn, its teacher's levels: every second one is the student's.
+    walks: Vec<Vec<Level>>,
+    /// The training steps after which a student becomes the teacher of the next one.
+    new_teachers_after: Vec<usize>,
+}
+
+impl Progressive {
+    /// From a student with `first_steps` to one with `last_steps`, each with `halve_every` training steps.
+    pub(super) fn new(
+        teacher: Teacher,
+        schedule: &Schedule,
+        [first_steps, last_steps]: [usize; 2],
+        halve_every: usize,
+    ) -> Result<Self, TrainError> {
+        let (walks, new_teachers_after) = walks(schedule, [first_steps, last_steps], halve_every)?;
+        Ok(Self {
+            teacher,
+            walks,
+            new_teachers_after,
+        })
+    }
+
+    /// The number of the student that learns in training step `step`.
+    fn student(&self, step: usize) -> usize {
+        student_in(&self.new_teachers_after, step)
+    }
+}
+
+/// The walks of all teachers, and the training steps after which a student becomes the next one.
+fn walks(
+    schedule: &Schedule,
+    [first_steps, last_steps]: [usize; 2],
+    halve_every: usize,
+) -> Result<(Vec<Vec<Level>>, Vec<usize>), TrainError> {
+    let students = std::iter::successors(Some(first_steps), |steps| Some(steps / 2));
+    let students = students.take_while(|&steps| steps >= last_steps.max(1));
+    let walks = students.map(|steps| trailing(schedule, 2 * steps));
+    let walks = walks.collect::<Result<Vec<_>, _>>()?;
+    let changes = (1..walks.len()).map(|number| number * halve_every);
+    Ok((walks, changes.collect()))
+}
+
+/// The number of the student that learns in training step `step`.
+fn student_in(new_teachers_after: &[usize], step: usize) -> usize {
+    let before = new_teachers_after.iter();
+    before.filter(|&&steps| steps <= step).count()
+}
+
+impl Timesteps for Progressive {
+    fn drawn(&self, seed: u64, slot: u64, step: u64) -> f64 {
+        self.spread(noise::uniform(seed, slot, step), step as usize)
+    }
+
+    fn spread(&self, place: f64, step: usize) -> f64 {
+        let walk = &self.walks[self.student(step)];
+        let step = (place * (walk.len() / 2) as f64) as usize;
+        walk[2 * step].timestep
+    }
+}
+
+impl Method for Progressive {
+    fn target(&self, noisy: &Noisy, student: &Student<'_>, step: usize) -> Target {
+        let number = self.student(step);
+        let walk = &self.walks[number];
+        let ask = |noisy: &Noisy| match student.teacher.filter(|_| number > 0) {
+            Some(before) => noisy.denoised_by(before, student.prediction),
+            None => self.teacher.denoise(noisy),
+        };
+        let device = noisy.zt.device();
+        // The noisy images after `steps` steps of the teacher, the last of which begins at `from`.
+        let after = |steps: usize, from: &Noisy| {
+            let next = noisy
+                .levels
+                .iter()
+                .map(|&level| walk[step_at(walk, level) + steps]);
+            let next: Vec<Level> = next.collect();
+            let seen = ask(from);
+            from.moved_to(
+                batch_rates(&next, &device).add_noise(seen.z0, seen.noise),
+                next,
+            )
+        };
+        let middle = after(1, noisy);
+        let end = after(2, &middle);
+
+        Target {
+            z0: leads_to(noisy, &end),
+            weights: noisy
+                .levels
+                .iter()
+                .map(|level| snr(level).max(1.0))
+                .collect(),
+            distance: ImageDistance::Squared,
+        }
+    }
+
+    fn new_teachers_after(&self) -> &[usize] {
+        &self.new_teachers_after
+    }
+}
+
+/// a² / b²
+fn snr(level: &Level) -> f64 {
+    (level.rates.signal / level.rates.noise).powi(2)
+}
+
+/// The clean images `[batch, channels, height, width]` from which one step of DDIM leads from the noisy images `from` to
+/// those in `end`.
+fn leads_to(from: &Noisy, end: &Noisy) -> Tensor<4> {
+    let device = from.zt.device();
+    let pairs = from.levels.iter().zip(&end.levels);
+    let pairs = pairs.map(|(from, end)| (from.rates, end.rates));
+    let ratios = pairs.clone().map(|(from, end)| end.noise / from.noise);
+    let divisors =
+        (pairs.zip(ratios.clone())).map(|((from, end), ratio)| end.signal - ratio * from.signal);
+    let rest = end.zt.clone() - from.zt.clone() * per_image(ratios.collect(), &device);
+    rest / per_image(divisors.collect(), &device)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::denoising::distillation::tests::{assert_close, images, noisy, schedule};
+
+    #[test]
+    fn one_step_with_the_answer_leads_where_it_should() {
+        let from = noisy(&[999.0, 500.0, 249.0, 40.0]);
+        let ends = [749.0, 0.0, 200.0, 39.0].map(|timestep| schedule().level(timestep));
+        let clean = trailing(&schedule(), 4).unwrap()[4];
+        for ends in [ends, [clean; 4]] {
+            let wanted = images(3, 4);
+            let end = from.moved_to(wanted.clone(), ends.to_vec());
+            let z0 = leads_to(&from, &end);
+            // A step of DDIM: the noise that z0 leaves stays.
+            let device = z0.device();
+            let rates = batch_rates(&from.levels, &device);
+            let noise = (from.zt.clone() - rates.signal * z0.clone()) / rates.noise;
+            let reached = batch_rates(&ends, &device).add_noise(z0, noise);
+            assert_close(reached, wanted, 2e-3);
+        }
+    }
+
+    #[test]
+    fn students_follow_each_other_and_learn_at_their_own_levels() {
+        let steps = |walks: &[Vec<Level>]| {
+            walks
+                .iter()
+                .map(|walk| (walk.len() - 1) / 2)
+                .collect::<Vec<_>>()
+        };
+        let (walks, changes) = walks(&schedule(), [16, 4], 50).unwrap();
+        assert_eq!(steps(&walks), [16, 8, 4]);
+        assert_eq!(changes, [50, 100]);
+        for (step, expected) in [(0, 0), (49, 0), (50, 1), (99, 1), (100, 2), (1000, 2)] {
+            assert_eq!(student_in(&changes, step), expected);
+        }
+        // The levels of a student are those that it draws from.
+        let drawn: Vec<f64> = walks[2]
+            .iter()
+            .step_by(2)
+            .map(|level| level.timestep)
+            .collect();
+        let draws = trailing(&schedule(), 4).unwrap();
+        assert_eq!(
+            drawn,
+            draws.iter().map(|level| level.timestep).collect::<Vec<_>>()
+        );
+        assert_eq!(drawn[..4], [999.0, 749.0, 499.0, 249.0]);
+    }
+}

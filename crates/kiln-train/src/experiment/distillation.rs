@@ -1,0 +1,228 @@
+//! The distillation of the U-Net.
+
+use kiln_diffusion::{Guidance, Prediction, Spacing};
+use serde::{Deserialize, Serialize};
+
+use super::experiment_error::{ExperimentError, require, within};
+use super::extent::Extent;
+use super::second_stage::Stage2Config;
+
+/// The U-Net learns from a trained one, its teacher, to draw in few steps: the table `[stage_2.distillation]`.
+///
+/// It begins with the teacher's weights, so `[unet]`, `[schedule]` and the prediction are the teacher's. `loss`, `loss_on`
+/// and `loss_weight` do not count: each method has a loss of its own.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "method", rename_all = "kebab-case", deny_unknown_fields)]
+#[non_exhaustive]
+pub enum DistillationConfig {
+    /// Easy consistency tuning (Geng et al. 2024): the student's clean image at a noise level must be its own clean image
+    /// at a lower level, which comes closer as the training goes on. It never asks the teacher or its guide.
+    ConsistencyTuning {
+        /// After so many steps the two levels are half as far apart; default "12.5%".
+        #[serde(default = "an_eighth")]
+        halve_every: Extent,
+    },
+    /// Consistency distillation (Song et al. 2023; Luo et al. 2023): the student's clean image at a level must be its
+    /// own clean image at the next level, where a step of the teacher leads.
+    ConsistencyDistillation {
+        /// The steps of the teacher from noise to image; default 50.
+        #[serde(default = "fifty")]
+        teacher_steps: usize,
+        /// The scale of the teacher's guidance, which the student learns with the rest. If absent: the teacher's default.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        guidance: Option<f64>,
+        /// The noise rates with guidance; default [0, 1].
+        #[serde(default = "default_interval")]
+        guidance_interval: [f64; 2],
+    },
+    /// Progressive distillation (Salimans and Ho 2022): one step of the student must lead where two steps of the teacher
+    /// do. Again and again the student becomes the next teacher, and takes half as many steps.
+    Progressive {
+        /// The steps of the first student; default 32. Its teacher takes twice as many.
+        #[serde(default = "thirty_two")]
+        first_steps: usize,
+        /// The steps of the last student; default 4.
+        #[serde(default = "four")]
+        last_steps: usize,
+        /// After so many training steps a student becomes the teacher; default "20%". The last one has the rest.
+        #[serde(default = "a_fifth")]
+        halve_every: Extent,
+        /// The scale of the first teacher's guidance, as in consistency distillation.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        guidance: Option<f64>,
+        /// The noise rates with guidance; default [0, 1].
+        #[serde(default = "default_interval")]
+        guidance_interval: [f64; 2],
+    },
+}
+
+fn an_eighth() -> Extent {
+    Extent::Percent(12.5)
+}
+fn a_fifth() -> Extent {
+    Extent::Percent(20.0)
+}
+fn fifty() -> usize {
+    50
+}
+fn thirty_two() -> usize {
+    32
+}
+fn four() -> usize {
+    4
+}
+fn default_interval() -> [f64; 2] {
+    [0.0, 1.0]
+}
+
+/// Fills in how a student draws, where the `table` of an experiment with a distillation says nothing about it: in 4 steps
+/// of consistency sampling or, after progressive distillation, in the steps of the last student.
+pub(super) fn complete(table: &mut toml::Table) {
+    let stage_2 = table
+        .get("stage_2")
+        .and_then(|stage| stage.get("distillation"));
+    let Some(distillation) = stage_2.and_then(toml::Value::as_table) else {
+        return;
+    };
+    let is_progressive =
+        distillation.get("method").and_then(toml::Value::as_str) == Some("progressive");
+    let steps = distillation.get("last_steps").filter(|_| is_progressive);
+    let steps = steps.cloned().unwrap_or_else(|| 4.into());
+    let sampler = if is_progressive {
+        "ddim"
+    } else {
+        "consistency"
+    };
+    let sampling = table
+        .entry("sampling")
+        .or_insert_with(|| toml::Table::new().into());
+    if let Some(sampling) = sampling.as_table_mut() {
+        sampling.entry("steps").or_insert(steps);
+        sampling.entry("sampler").or_insert_with(|| sampler.into());
+    }
+}
+
+impl DistillationConfig {
+    /// The name in a config file.
+    pub fn name(&self) -> &'static str {
+        match self {
+            Self::ConsistencyTuning { .. } => "consistency-tuning",
+            Self::ConsistencyDistillation { .. } => "consistency-distillation",
+            Self::Progressive { .. } => "progressive",
+        }
+    }
+
+    /// The guidance of a teacher whose default is `default`; `None` for a method that does not ask the teacher.
+    ///
+    /// # Errors
+    /// A scale or an interval that cannot be.
+    pub fn guidance(&self, default: Guidance) -> Result<Option<Guidance>, ExperimentError> {
+        let (scale, interval) = match *self {
+            Self::ConsistencyTuning { .. } => return Ok(None),
+            Self::ConsistencyDistillation {
+                guidance,
+                guidance_interval,
+                ..
+            }
+            | Self::Progressive {
+                guidance,
+                guidance_interval,
+                ..
+            } => (guidance.unwrap_or(default.scale()), guidance_interval),
+        };
+        let everywhere = default_interval();
+        within(
+            "stage_2.distillation.guidance",
+            Guidance::new(scale, everywhere),
+        )?;
+        let guidance = Guidance::new(scale, interval);
+        Ok(Some(within(
+            "stage_2.distillation.guidance_interval",
+            guidance,
+        )?))
+    }
+
+    pub(super) fn validate(
+        &self,
+        stage_2: &Stage2Config,
+        spacing: Spacing,
+        timesteps: usize,
+    ) -> Result<(), ExperimentError> {
+        const TABLE: &str = "stage_2.distillation";
+        let key = |key: &str| format!("{TABLE}.{key}");
+        let prediction = stage_2.prediction;
+        let is_consistent = !matches!(self, Self::Progressive { .. });
+        require(
+            !(is_consistent && prediction == Prediction::Signal),
+            key("method"),
+            self.name(),
+            || {
+                "the teacher predicts the signal, so that its clean image at no noise need not be what it is given, on which this method rests: use progressive".to_owned()
+            },
+        )?;
+        require(
+            spacing == Spacing::Trailing,
+            "sampling.spacing",
+            spacing.name(),
+            || {
+                "few steps must begin at the last timestep, and the student learns the trailing ones: leave it out".to_owned()
+            },
+        )?;
+        self.guidance(Guidance::default())?;
+        let steps = stage_2.training.steps;
+        let advances = |every: Extent| {
+            require(every.of(steps) > 0, key("halve_every"), every, || {
+                "it must be at least one step".to_owned()
+            })
+        };
+        match *self {
+            Self::ConsistencyTuning { halve_every } => advances(halve_every),
+            Self::ConsistencyDistillation { teacher_steps, .. } => require(
+                (2..=timesteps).contains(&teacher_steps),
+                key("teacher_steps"),
+                teacher_steps,
+                || format!("it must lie between 2 and schedule.num_train_timesteps = {timesteps}"),
+            ),
+            Self::Progressive {
+                first_steps,
+                last_steps,
+                halve_every,
+                ..
+            } => {
+                require(
+                    (1..=timesteps / 2).contains(&first_steps),
+                    key("first_steps"),
+                    first_steps,
+                    || {
+                        format!(
+                            "the teacher takes twice as many, so it must lie between 1 and {}",
+                            timesteps / 2
+                        )
+                    },
+                )?;
+                let ratio = first_steps / last_steps.max(1);
+                let halves =
+                    last_steps > 0 && first_steps == ratio * last_steps && ratio.is_power_of_two();
+                require(halves, key("last_steps"), last_steps, || {
+                    format!(
+                        "halving {first_steps} (first_steps) again and again must lead there, as to {}",
+                        first_steps / 2
+                    )
+                })?;
+                advances(halve_every)?;
+                let halvings = ratio.ilog2() as usize;
+                require(
+                    halvings * halve_every.of(steps) < steps,
+                    key("halve_every"),
+                    halve_every,
+                    || {
+                        format!(
+                            "from {first_steps} to {last_steps} steps there are {halvings} halvings, so a training of {steps} steps ends before the last one: a share below \"{}%\" fits any length",
+                            100 / halvings.max(1)
+                        )
+                    },
+                )
+            }
+        }
+    }
+}

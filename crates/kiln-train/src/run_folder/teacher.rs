@@ -1,0 +1,85 @@
+//! The experiment of a student, which takes over from its teacher what its own file does not say.
+
+use std::path::Path;
+
+use burn::tensor::Device;
+use serde::Serialize;
+use toml::{Table, Value};
+
+use crate::error::TrainError;
+use crate::experiment::{Experiment, ExperimentError};
+use crate::run_folder::RunFolder;
+use crate::run_folder::drawable::load_model;
+use crate::run_folder::record::RunRecord;
+
+/// Tables that only the record of a model's training has.
+const RECORDED: [&str; 5] = ["data", "vqvae", "autoencoder_kl", "codebook", "stage_1"];
+
+impl Experiment {
+    /// Reads the experiment of a student at `path`, with `overrides` as in [`Experiment::load`]. Keys that it has not are
+    /// those of the model `teacher`: of its network, schedule and prediction and, if the model has the record of its
+    /// training (`config.toml`), of its first stage, its data and its share of dropped labels.
+    ///
+    /// # Errors
+    /// [`TrainError::Model`] if there is no such model; [`TrainError::Config`] for an experiment that cannot work, or one
+    /// without a distillation.
+    pub fn load_student(
+        path: &Path,
+        overrides: &[String],
+        teacher: &Path,
+    ) -> Result<Self, TrainError> {
+        let text = kiln_data::read_text(path).map_err(|source| ExperimentError::Read {
+            path: path.to_owned(),
+            source,
+        })?;
+        let origin = path.display().to_string();
+        let tables = tables_of(teacher)?;
+        let experiment = Self::parse_over(&tables, &text, &origin, overrides)?;
+        if experiment.stage_2.distillation.is_none() {
+            return Err(TrainError::Run(format!(
+                "{origin} does not say how to distil: it needs a table [stage_2.distillation] with a `method`"
+            )));
+        }
+        Ok(experiment)
+    }
+}
+
+/// The tables and keys that a student takes over from the model in `teacher`.
+fn tables_of(teacher: &Path) -> Result<Table, TrainError> {
+    let model = load_model(teacher, &Device::flex())?;
+    let mut tables = Table::new();
+    let run = RunRecord::folder_around(teacher);
+    let records = [Some(teacher), run.as_deref()];
+    let records = records
+        .into_iter()
+        .flatten()
+        .map(|folder| RunFolder::new(folder).config());
+    let mut stage_2 = Table::new();
+    if let Some(record) = records.into_iter().find(|record| record.is_file()) {
+        let recorded = Experiment::load(&record, &[])?;
+        let mut recorded = table(&recorded)?;
+        for name in RECORDED {
+            tables.extend(recorded.remove_entry(name));
+        }
+        let dropout = recorded
+            .get("stage_2")
+            .and_then(|stage| stage.get("label_dropout"));
+        stage_2.extend(dropout.map(|dropout| ("label_dropout".to_owned(), dropout.clone())));
+    }
+    let scheduler = &model.scheduler;
+    let prediction = scheduler.prediction.name();
+    stage_2.insert("prediction".to_owned(), prediction.into());
+    tables.insert("unet".to_owned(), Value::Table(table(model.unet.config())?));
+    tables.insert(
+        "schedule".to_owned(),
+        Value::Table(table(&scheduler.schedule)?),
+    );
+    tables.insert("stage_2".to_owned(), Value::Table(stage_2));
+    Ok(tables)
+}
+
+fn table(config: &impl Serialize) -> Result<Table, TrainError> {
+    let written = toml::to_string(config).map_err(|error| error.to_string());
+    let read = written.and_then(|text| toml::from_str(&text).map_err(|error| error.to_string()));
+    read.map_err(|problem| TrainError::Run(format!("cannot write the teacher as TOML: {problem}")))
+}
