@@ -242,15 +242,20 @@ impl Stage for Stage2<'_> {
             (None, None) => "diffusion in pixel space",
         };
         let of_images = first_stage.clone();
+        let of_distillation = distillation.as_ref().map(Distillation::facts);
         let facts = move |steps| {
             let first_stage = of_images.as_ref();
-            unet_metadata(
+            let mut metadata = unet_metadata(
                 experiment,
                 datasets,
                 first_stage,
                 scene.earlier_steps(),
                 steps,
-            )
+            );
+            metadata
+                .training
+                .extend(of_distillation.clone().unwrap_or_default());
+            metadata
         };
         let pictured = Pictured {
             first_stage: first_stage.clone().map(|stage| FirstStage {
@@ -414,9 +419,6 @@ fn unet_metadata(
     let mut add = |name: &str, value| metadata.training.insert(name.to_owned(), value);
     add("schedule", scheduler.schedule.kind.name().to_owned());
     add("prediction", scheduler.prediction.name().to_owned());
-    if let Some(distillation) = &experiment.stage_2.distillation {
-        add("distilled_by", distillation.name().to_owned());
-    }
     if let Some(first_stage) = first_stage {
         let factor = first_stage.network.config().scaling_factor();
         add("scaling_factor", factor.to_string());

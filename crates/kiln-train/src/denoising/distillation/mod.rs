@@ -15,6 +15,7 @@ mod consistency_tuning;
 mod progressive;
 mod teacher;
 
+use std::collections::BTreeMap;
 use std::fmt::Debug;
 use std::sync::Arc;
 
@@ -40,6 +41,7 @@ pub(crate) struct Distillation {
     method: Arc<dyn Method>,
     schedule: Schedule,
     prediction: Prediction,
+    facts: BTreeMap<String, String>,
 }
 
 /// What a student must answer, and at which levels it learns.
@@ -94,6 +96,10 @@ enum ImageDistance {
     PseudoHuber,
 }
 
+/// Keys of the facts about a student.
+const METHOD: &str = "distilled_by";
+const GUIDANCE: &str = "guidance_learnt";
+
 /// c of the pseudo-Huber distance.
 const PSEUDO_HUBER: f64 = 0.00054;
 
@@ -110,6 +116,13 @@ impl Distillation {
         let schedule = experiment.build_schedule()?;
         let steps = experiment.stage_2.training.steps;
         let prediction = experiment.stage_2.prediction;
+        let mut facts = BTreeMap::from([(METHOD.to_owned(), config.name().to_owned())]);
+        let mut guided = |teacher: DiffusionModel| {
+            let teacher = Teacher::new(teacher, &config)?;
+            let scale = teacher.guidance().scale();
+            facts.insert(GUIDANCE.to_owned(), scale.to_string());
+            Ok::<_, TrainError>(teacher)
+        };
         let method: Arc<dyn Method> = match config {
             DistillationConfig::ConsistencyTuning { halve_every } => Arc::new(ConsistencyTuning {
                 levels: OfSchedule {
@@ -118,21 +131,16 @@ impl Distillation {
                 },
                 halve_every: halve_every.of(steps),
             }),
-            DistillationConfig::ConsistencyDistillation { teacher_steps, .. } => {
-                let teacher = Teacher::new(teacher, &config)?;
-                Arc::new(ConsistencyDistillation::new(
-                    teacher,
-                    &schedule,
-                    teacher_steps,
-                )?)
-            }
+            DistillationConfig::ConsistencyDistillation { teacher_steps, .. } => Arc::new(
+                ConsistencyDistillation::new(guided(teacher)?, &schedule, teacher_steps)?,
+            ),
             DistillationConfig::Progressive {
                 first_steps,
                 last_steps,
                 halve_every,
                 ..
             } => Arc::new(Progressive::new(
-                Teacher::new(teacher, &config)?,
+                guided(teacher)?,
                 &schedule,
                 [first_steps, last_steps],
                 halve_every.of(steps),
@@ -142,7 +150,13 @@ impl Distillation {
             method,
             schedule,
             prediction,
+            facts,
         })
+    }
+
+    /// What the student's files say about it: the method, and the scale of the guidance that it has learnt.
+    pub(crate) fn facts(&self) -> BTreeMap<String, String> {
+        self.facts.clone()
     }
 
     /// The levels at which the student learns.

@@ -59,6 +59,10 @@ impl Teacher {
         })
     }
 
+    pub(super) fn guidance(&self) -> Guidance {
+        self.guidance
+    }
+
     /// The image and the noise that the guided teacher sees in noisy images.
     pub(super) fn denoise(&self, noisy: &Noisy) -> Denoised {
         let device = noisy.zt.device();
@@ -103,6 +107,119 @@ impl Teacher {
                 None => z0,
             },
             noise,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use kiln_checkpoint::{Guide, Metadata};
+    use kiln_diffusion::{Denoiser, ScheduleConfig, ScheduleKind, SchedulerConfig};
+    use kiln_models::{SampleSize, UNet2dConfig};
+
+    use super::*;
+    use crate::denoising::distillation::tests::{assert_close, noisy, schedule};
+
+    /// A random network for images of 2x2 with 3 classes and perhaps a null class.
+    fn network(rows: Option<usize>, seed: u64) -> UNet2d {
+        let config = UNet2dConfig {
+            in_channels: 1,
+            out_channels: 1,
+            sample_size: Some(SampleSize::Square(2)),
+            down_block_types: vec![kiln_models::DownBlockType::DownBlock2D],
+            up_block_types: vec![kiln_models::UpBlockType::UpBlock2D],
+            block_out_channels: vec![8],
+            layers_per_block: 1,
+            norm_num_groups: 2,
+            num_class_embeds: rows,
+            ..UNet2dConfig::default()
+        };
+        config.init(&Device::flex(), seed).unwrap()
+    }
+
+    fn model(rows: Option<usize>, has_guide: bool) -> DiffusionModel {
+        let metadata = Metadata {
+            class_names: ["a", "b", "c"].map(str::to_owned).to_vec(),
+            ..Metadata::default()
+        };
+        DiffusionModel {
+            first_stage: None,
+            unet: network(rows, 1),
+            guide: has_guide.then(|| Guide {
+                unet: network(rows, 2),
+                metadata: Metadata::default(),
+                guidance: Guidance::new(3.0, [0.0, 1.0]).unwrap(),
+            }),
+            scheduler: SchedulerConfig {
+                schedule: ScheduleConfig::of(ScheduleKind::Cosine),
+                prediction: Prediction::Velocity,
+                clip: Some(Clip::Range(0.9)),
+                ..SchedulerConfig::default()
+            },
+            metadata: if rows.is_some() {
+                metadata
+            } else {
+                Metadata::default()
+            },
+        }
+    }
+
+    fn config(guidance: &str) -> DistillationConfig {
+        toml::from_str(&format!(
+            "method = \"consistency-distillation\"\n{guidance}"
+        ))
+        .unwrap()
+    }
+
+    /// What `kiln sample` asks of a model, the teacher answers, at a level for each image.
+    #[test]
+    fn a_teacher_answers_as_the_model_draws() {
+        let timesteps = [999.0, 600.0, 250.0];
+        for (rows, has_guide, settings) in [
+            (None, false, ""),
+            (None, true, ""),
+            (None, true, "guidance = 1.5\nguidance_interval = [0.3, 0.9]"),
+            (
+                Some(4),
+                false,
+                "guidance = 2.0\nguidance_interval = [0.0, 0.9]",
+            ),
+            (Some(4), true, ""),
+            (Some(3), true, "guidance = 0.5"),
+        ] {
+            let config = config(settings);
+            let teacher = Teacher::new(model(rows, has_guide), &config).unwrap();
+            let labels = rows.map(|_| vec![0, 2, 1]);
+            let noisy = Noisy {
+                labels: labels.clone(),
+                ..noisy(&timesteps)
+            };
+            let seen = teacher.denoise(&noisy);
+
+            let model = model(rows, has_guide);
+            let pipeline = Pipeline::from_model("it".to_owned(), model, &Device::flex()).unwrap();
+            let options = pipeline.default_options();
+            let options = SampleOptions {
+                guidance: config.guidance(options.guidance).unwrap().unwrap(),
+                ..options
+            };
+            for (image, timestep) in timesteps.into_iter().enumerate() {
+                let class = labels.as_ref().map(|labels| labels[image]);
+                let denoiser = pipeline.denoiser(&[class], &options).unwrap();
+                let zt = noisy.zt.clone().narrow(0, image, 1);
+                let alone = denoiser.denoise(zt, schedule().level(timestep));
+                assert_close(seen.z0.clone().narrow(0, image, 1), alone.z0, 1e-5);
+                assert_close(seen.noise.clone().narrow(0, image, 1), alone.noise, 1e-5);
+            }
+        }
+    }
+
+    #[test]
+    fn guidance_that_a_model_has_not_is_refused() {
+        for rows in [None, Some(3)] {
+            let refused = Teacher::new(model(rows, false), &config("guidance = 2.0"));
+            let sentence = refused.unwrap_err().to_string();
+            assert!(sentence.contains("guid"), "{sentence}");
         }
     }
 }
