@@ -671,7 +671,7 @@ fn what_is_not_supported_is_named() {
         (
             "scheduler/scheduler_config.json",
             "DDIMScheduler",
-            "LCMScheduler",
+            "TCDScheduler",
         ),
         (
             "vqvae/config.json",

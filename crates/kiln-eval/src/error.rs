@@ -18,6 +18,11 @@ pub enum EvalError {
         /// The number that it needs.
         needed: usize,
     },
+    /// A perceptual network that sees no difference.
+    #[error(
+        "the perceptual network is of no use: it gives a picture and its negative a distance of {0}; take the weights of a trained network"
+    )]
+    Blind(f64),
     /// Features of two different networks or layers.
     #[error(
         "features of length {left} cannot be compared with features of length {right}; take both from the same layer of the same network"

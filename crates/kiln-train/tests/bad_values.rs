@@ -255,7 +255,7 @@ fn sentences_show_what_would_do() {
         // The override itself.
         (
             "data.size.x=1",
-            "`size` is not a table, so it has no keys of its own",
+            "`size` is not a table here, so it has no keys of its own: set all of it, as in --set 'data.size={x=1}'",
         ),
         ("shedule.kind=cosine", "did you mean `schedule`?"),
         ("schedule.knd=linear", "did you mean `schedule.kind`?"),

@@ -86,7 +86,7 @@ fn what_is_no_checkpoint_of_a_u_net_is_refused() {
     };
     let of_stage_1 = std::fs::read_dir(run.join("vqvae/checkpoints")).unwrap();
     let of_stage_1 = of_stage_1.map(|entry| entry.unwrap().path()).max().unwrap();
-    assert!(refused(&of_stage_1).contains("diffusion/checkpoints"));
+    assert!(refused(&of_stage_1).contains("vqvae/model"));
     let newest = checkpoint(run, 4);
     std::fs::write(newest.join("model.bpk"), "cut").unwrap();
     assert!(refused(&newest).contains("model.bpk"));

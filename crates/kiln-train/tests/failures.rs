@@ -18,12 +18,12 @@ fn a_diverged_training_says_at_which_step_and_keeps_the_last_good_checkpoint() {
     )
     .unwrap();
     // The value is beyond the range of a 32-bit float. The checkpoint is edited to have had it before.
-    let wild = experiment(&["stage_1.commitment=1e39"]);
+    let wild = experiment(&["stage_1.commitment=1e38"]);
     let manifest = place
         .path()
         .join("vqvae/checkpoints/step-0000004/checkpoint.json");
     common::edit_manifest(&manifest, |text| {
-        text.replace("commitment = 0.25", "commitment = 1e39")
+        text.replace("commitment = 0.25", "commitment = 1e38")
     });
     let resumed = RunOptions {
         resume: true,

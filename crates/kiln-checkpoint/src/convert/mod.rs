@@ -98,6 +98,14 @@ pub fn convert(
         });
     }
     let all = read(path, &file)?;
+    if all
+        .0
+        .keys()
+        .any(|key| key.ends_with("conv_norm_out.weight"))
+    {
+        // diffusers' name for a layer that all its networks have.
+        return Err(CheckpointError::Converted(file));
+    }
     if let Some(key) = all.0.keys().find(|key| key.ends_with("init_conv.weight")) {
         // lucidrains' first layer.
         return Err(CheckpointError::NoPlace {

@@ -232,14 +232,14 @@ impl Evaluate {
             None => Autoencoder::from_source(&pretrained::default_model()?, device)?,
         };
         let (channels, side) = (autoencoder.channels(), autoencoder.image_size());
-        let datasets = self.datasets(channels, side)?;
-        let held_out = &datasets.validation;
+        let ModelArguments { model, hub } = &self.model;
+        let real = (self.data).open(model.as_deref(), hub, [channels, side])?;
+        let held_out = &real.datasets.validation;
         let shape = held_out.shape();
         autoencoder.check_image(shape.channels, shape.height, shape.width)?;
         let side = shape.height - 2 * held_out.border();
         let perceptual = self.perceptual.open([channels, side, side], device)?;
-        let judge = self.judge([channels, side, side], device)?;
-        let reference = self.reference(&judge, held_out, device)?;
+        let judged = self.judged(&real, [channels, side, side], device)?;
 
         let originals = Images::of_dataset(held_out, self.count as usize)?;
         let count = originals.len();
@@ -259,28 +259,33 @@ impl Evaluate {
         let mean = |sum: f64| sum / count as f64;
         let similarities: Result<Vec<f64>, _> =
             pairs().map(|(x, y)| ssim(x, y, height, width)).collect();
-        let mut figures = vec![
-            Figure::new("PSNR", mean_psnr(originals.iter(), images.iter())),
-            Figure::new("SSIM", mean(similarities?.iter().sum())),
-            Figure::new(
-                "MSE",
-                mean(pairs().map(|(x, y)| mean_squared_error(x, y)).sum()),
-            ),
-        ];
-        if has_codes {
-            figures.push(Figure::new("codes in use", codes_in_use as f64));
-            figures.push(Figure::new("perplexity", perplexity));
+        let psnr = mean_psnr(originals.iter(), images.iter());
+        let mut figures = vec![Figure::new("PSNR", psnr)];
+        match similarities {
+            Ok(similarities) => {
+                figures.push(Figure::new("SSIM", mean(similarities.iter().sum())));
+            }
+            // The images are too small for it.
+            Err(error) => terminal::note(&error.to_string()),
         }
         if let Some(network) = &perceptual {
             let batch = self.computing.batch as usize;
             let distance = perceptual_distance(network, &originals, &images, batch, device)?;
-            figures.insert(2, distance);
+            figures.push(distance);
         }
-        let seen = seen_in(&judge, &images, device, |_| Ok(()))?;
-        // Image i of a batch is compared with its own reconstruction, but the estimate by batches assumes independent
-        // images.
-        let distances = reference.compare(&seen, self.seed)?.into_iter();
-        figures.extend(distances.filter(|figure| !figure.name.ends_with("by batches")));
+        let errors = pairs().map(|(x, y)| mean_squared_error(x, y));
+        figures.push(Figure::new("MSE", mean(errors.sum())));
+        if has_codes {
+            figures.push(Figure::new("codes in use", codes_in_use as f64));
+            figures.push(Figure::new("perplexity", perplexity));
+        }
+        if let Some((judge, reference)) = &judged {
+            let seen = seen_in(judge, &images, device, |_| Ok(()))?;
+            // Image i of a batch is compared with its own reconstruction, but the estimate by batches assumes
+            // independent images.
+            let distances = reference.compare(&seen, self.seed)?.into_iter();
+            figures.extend(distances.filter(|figure| !figure.name.ends_with("by batches")));
+        }
         let row = Row {
             name: "reconstructions".to_owned(),
             sampling: None,
@@ -288,7 +293,19 @@ impl Evaluate {
             seconds: None,
             figures,
         };
-        let mut report = self.report(autoencoder.name(), &reference, held_out, &judge, vec![row]);
+        let mut report = match &judged {
+            Some((judge, reference)) => {
+                self.report(autoencoder.name(), reference, held_out, judge, vec![row])
+            }
+            None => Report {
+                model: autoencoder.name().to_owned(),
+                against: format!("{count} held-out images of {}", held_out.name()),
+                judge: "pixels only".to_owned(),
+                seed: self.seed,
+                rows: vec![row],
+                pictures: Vec::new(),
+            },
+        };
         if let Some(network) = &perceptual {
             report.judge += &format!("; {}", network.description());
             if autoencoder.seen_by() == Some(&*network.identity()) {
@@ -297,6 +314,31 @@ impl Evaluate {
         }
         report.pictures = vec![("reconstructions.png", comparison(&originals, &images))];
         Ok(report)
+    }
+
+    /// The judge of a first stage's pictures, and what it compares them with. What keeps it from judging is only an
+    /// error if its features were asked for: the other figures need no judge.
+    fn judged(
+        &self,
+        real: &RealImages,
+        shape: [usize; 3],
+        device: &Device,
+    ) -> anyhow::Result<Option<(Judge, Reference)>> {
+        let judged = || {
+            self.check_enough(real)?;
+            let judge = self.judge(shape, device)?;
+            let reference = self.reference(&judge, &real.datasets.validation, device)?;
+            anyhow::Ok((judge, reference))
+        };
+        match judged() {
+            Ok(judged) => Ok(Some(judged)),
+            Err(error) if self.features.is_none() => {
+                let why = terminal::one_sentence(&error);
+                terminal::note(&format!("no distances between sets of images: {why}"));
+                Ok(None)
+            }
+            Err(error) => Err(error),
+        }
     }
 
     fn report(

@@ -49,10 +49,10 @@ fn remedy(quantizer: Option<&QuantizerConfig>) -> &'static str {
             "train stage 1 for longer, with a vq_embed_dim of 4, or with fewer codes"
         }
         Some(QuantizerConfig::Residual { .. }) => {
-            "train stage 1 with codebook.update = \"ema\", restart_below = 0.01 and a vq_embed_dim of 4, or with fewer codes or tables"
+            "train stage 1 with fewer codes or tables, or for longer; codebook.update = \"ema\", restart_below = 0.01 and a vq_embed_dim of 4 keep more of them in use"
         }
         _ => {
-            "train stage 1 with codebook.update = \"ema\", restart_below = 0.01 and a vq_embed_dim of 4, or with fewer codes"
+            "train stage 1 with fewer codes, or for longer; codebook.update = \"ema\", restart_below = 0.01 and a vq_embed_dim of 4 keep more of them in use"
         }
     }
 }
@@ -85,9 +85,13 @@ fn count(autoencoder: &Autoencoder, latents: &Tensor<4>) -> Result<Option<f64>, 
     Ok(Some(codes_in_use(&counts) as f64 / codes as f64))
 }
 
-/// The last share of codes in use that stage 1 logged.
+/// The last share of codes in use that stage 1 logged. Few held-out images cannot use many codes, so the training's
+/// counts, too.
 fn reported(patient: &Patient) -> Option<f64> {
     let stage = patient.stage_1()?;
-    let percent = (stage.newest("codes in use/valid")).or(stage.newest("codes in use/train"))?;
-    Some(percent / 100.0)
+    let columns = ["codes in use/valid", "codes in use/train"];
+    let shares = columns
+        .into_iter()
+        .filter_map(|column| stage.newest(column));
+    Some(shares.reduce(f64::max)? / 100.0)
 }

@@ -1,5 +1,7 @@
-//! Whether all outputs of the networks are finite while an image is drawn.
+//! Whether all outputs of the networks are finite: of the first stage, which gives back a picture, and of all of them
+//! while an image is drawn.
 
+use burn::tensor::{Tensor, TensorData};
 use kiln::{Error, Pipeline, SampleOptions};
 
 use super::finding::{Finding, Findings};
@@ -9,8 +11,14 @@ use super::patient::Patient;
 const STEPS: usize = 10;
 
 pub(super) fn check(patient: &Patient) -> Findings {
+    if let Some(finding) = first_stage(patient)? {
+        return Ok(vec![finding]);
+    }
     let Some(model) = &patient.model else {
-        return Err("it needs a whole model".to_owned());
+        return match patient.first_stage() {
+            Some(_) => Ok(Vec::new()),
+            None => Err("it needs a model".to_owned()),
+        };
     };
     let pipeline = Pipeline::from_model(patient.name.clone(), model.clone(), &patient.device);
     let pipeline = match pipeline {
@@ -38,6 +46,29 @@ pub(super) fn check(patient: &Patient) -> Findings {
         Err(error @ (Error::Memory { .. } | Error::Compute(_))) => Err(error.to_string()),
         Err(error) => Ok(vec![undrawable(&error)]),
     }
+}
+
+/// A finding if the first stage gives back a picture with numbers that are not finite.
+fn first_stage(patient: &Patient) -> Result<Option<Finding>, String> {
+    let (Some(first_stage), Some((side, channels))) =
+        (patient.first_stage(), patient.image_shape())
+    else {
+        return Ok(None);
+    };
+    let numbers = channels * side * side;
+    let ramp = (0..numbers).map(|place| (place % side) as f32 / side as f32 * 2.0 - 1.0);
+    let picture = TensorData::new(ramp.collect(), [1, channels, side, side]);
+    let picture = Tensor::from_data(picture, &patient.device);
+    let (given_back, _) = first_stage.network.forward(picture, None);
+    let numbers = given_back.try_into_data_as::<f32>();
+    let numbers = numbers.map_err(|error| error.to_string())?;
+    let is_finite = numbers.iter::<f32>().all(f32::is_finite);
+    Ok((!is_finite).then(|| {
+        lost(
+            "what the first stage gives back for a picture has numbers that are not finite"
+                .to_owned(),
+        )
+    }))
 }
 
 /// The networks may be sound although they cannot draw.

@@ -1,5 +1,6 @@
 //! How a first stage's reconstructions look beside their originals.
 
+use anyhow::ensure;
 use burn::tensor::Device;
 use kiln::pictures::{Images, Labels, Picture, labelled, stacked_grid};
 use kiln_eval::{Figure, PerceptualKind, PerceptualNetwork};
@@ -32,6 +33,10 @@ pub fn perceptual_distance(
             .iter::<f64>()
             .sum::<f64>();
     }
+    ensure!(
+        sum.is_finite(),
+        "the perceptual network gives these images a distance of {sum}: its weights are damaged, so give it others"
+    );
     let name = match network.kind() {
         PerceptualKind::LpipsVgg16 => "LPIPS (VGG16)",
         PerceptualKind::LpipsAlexnet => "LPIPS (AlexNet)",

@@ -92,7 +92,10 @@ fn a_model_of_a_run_is_shown_what_the_run_holds_out() {
         );
     }
     let (said, _) = measured(".", "run/vqvae/checkpoints/step-0000004");
-    assert!(said.contains("diffusion/checkpoints"), "{said}");
+    assert!(
+        said.contains("stage 1") && said.contains("run/vqvae/model"),
+        "{said}"
+    );
     let (said, outcome) = measured(".", "run --data photos");
     assert_eq!((said.as_str(), &outcome["count"]), ("", &24.into()));
 

@@ -137,14 +137,18 @@ fn a_vqvae_that_was_moved_is_asked_for() {
     training::train(&workplace, "train-vqvae --out first");
     training::train(&workplace, "train-latent-diffusion --out run --vqvae first");
     fs::rename(workplace.path("first"), workplace.path("moved")).unwrap();
+    // The run itself has a copy.
     let resume = "train-latent-diffusion --out run --resume --set stage_2.training.steps=5";
+    assert_eq!(finish(&workplace, resume)["steps"], 5);
+    fs::remove_dir_all(workplace.path("run/diffusion/start")).unwrap();
+    let resume = "train-latent-diffusion --out run --resume --set stage_2.training.steps=6";
     let sentence = workplace.fail(resume);
     assert!(
         sentence.contains("no longer in") && sentence.contains("its new place with --vqvae"),
         "{sentence}"
     );
     let report = finish(&workplace, &format!("{resume} --vqvae moved"));
-    assert_eq!(report["steps"], 5);
+    assert_eq!(report["steps"], 6);
 }
 
 #[test]

@@ -18,7 +18,7 @@ mod lpips;
 use std::path::Path;
 
 use burn::module::Module;
-use burn::tensor::{Device, Tensor};
+use burn::tensor::{Device, Tensor, TensorData};
 use kiln_data::Progress;
 
 use crate::EvalError;
@@ -92,14 +92,38 @@ impl PerceptualNetwork {
         }
     }
 
-    /// Refuses images `[batch, channels, height, width]` that the network cannot read.
+    /// Refuses images `[batch, channels, height, width]` that the network cannot read, and a network that cannot tell a
+    /// picture from its negative: its weights are no ones that were trained.
     ///
     /// # Errors
-    /// [`EvalError::Shape`].
+    /// [`EvalError::Shape`] and [`EvalError::Blind`].
     pub fn check(&self, channels: usize, height: usize, width: usize) -> Result<(), EvalError> {
         match self {
             Self::Lpips(lpips) => lpips.check(channels, height, width),
             Self::Classifier(classifier) => classifier.check(channels, height, width),
+        }?;
+        let device = self
+            .devices()
+            .into_iter()
+            .next()
+            .unwrap_or_else(Device::flex);
+        let numbers = channels * height * width;
+        let ramp = (0..numbers).map(|place| (place % width) as f32 / width as f32 * 2.0 - 1.0);
+        let shape = [1, channels, height, width];
+        let ramp = Tensor::from_data(TensorData::new(ramp.collect(), shape), &device);
+        let distance = self.distance(ramp.clone(), ramp.neg());
+        let distance: f64 = distance.try_into_data_as::<f32>()?.iter::<f64>().sum();
+        match distance.is_finite() && distance > 0.0 {
+            true => Ok(()),
+            false => Err(EvalError::Blind(distance)),
+        }
+    }
+
+    /// Whether these are the weights that published figures were made with; true for a classifier, which has none.
+    pub fn is_published(&self) -> bool {
+        match self {
+            Self::Lpips(lpips) => lpips.is_published(),
+            Self::Classifier(_) => true,
         }
     }
 

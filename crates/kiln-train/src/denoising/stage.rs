@@ -372,15 +372,20 @@ fn find_first_stage(
     let (options, before) = (start.options, start.before());
     let own = run.stage_1().model();
     let known = before.and_then(|before| before.vqvae.as_ref()?.place.clone());
+    // A run that has begun holds it, too.
+    let at_start = run.stage_2().start();
+    let at_start = (start.resume.is_some() && at_start.is_dir()).then_some(at_start);
     let places = [
         options.vqvae.clone(),
         known.clone().filter(|place| place.exists()),
         own.exists().then(|| own.clone()),
+        at_start.clone(),
         start.begins_with()?,
     ];
     if options.vqvae.is_none()
         && let Some(lost) = known.filter(|place| !place.exists())
         && !own.exists()
+        && at_start.is_none()
     {
         return Err(TrainError::Run(format!(
             "the VQ-VAE that this run began with is no longer in {}: give its new place with --vqvae",

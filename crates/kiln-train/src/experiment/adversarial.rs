@@ -89,6 +89,23 @@ impl AdversarialConfig {
         }
     }
 
+    /// The steps of a training of `steps` in which the discriminator learns alone.
+    pub(crate) fn learns_alone(&self, steps: usize) -> usize {
+        self.head_start.of(steps).min(self.start.of(steps))
+    }
+
+    /// A sentence if the term never gets its whole weight in a training of `steps`.
+    pub(crate) fn warning(&self, steps: usize) -> Option<String> {
+        let (start, ramp) = (self.start.of(steps), self.ramp.of(steps));
+        let counts = steps.saturating_sub(start);
+        (counts < ramp).then(|| {
+            let share = 100.0 * counts as f64 / ramp as f64;
+            format!(
+                "the adversarial term begins at step {start} of {steps} and rises for {ramp} steps (stage_1.adversarial.ramp), so it ends at {share:.1} % of its weight: let it begin earlier or rise faster"
+            )
+        })
+    }
+
     /// Checks the table for images of this side.
     pub(super) fn validate(
         &self,
@@ -112,7 +129,7 @@ impl AdversarialConfig {
             self.lecam >= 0.0 && (self.lecam as f32).is_finite(),
             key("lecam"),
             self.lecam,
-            || "a weight cannot be negative; 0.001 to 0.1 is usual, and 0 leaves it out".into(),
+            || "a weight is a number from 0; 0.001 to 0.1 is usual, and 0 leaves it out".into(),
         )?;
         self.training(stage_1).validate_optimizer(TABLE)
     }

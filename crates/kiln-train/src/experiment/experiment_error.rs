@@ -33,7 +33,9 @@ pub enum ExperimentError {
         missing: &'static str,
     },
     /// Two tables exclude each other.
-    #[error("the config has both [{one}] and [{other}], but {why}: take one out")]
+    #[error(
+        "the config has both [{one}] and [{other}], but {why}: take one out (a --set of a key adds its table)"
+    )]
     Exclusive {
         /// A table in the file.
         one: &'static str,

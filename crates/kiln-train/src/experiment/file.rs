@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use super::experiment_error::ExperimentError;
 use super::refusal::{Described, Place, explain};
-use super::{distillation, quantizer};
+use super::{distillation, first_stage_tables, quantizer};
 
 /// The overrides that a run recorded in its `config`. The keys of another version's experiment are no obstacle.
 ///
@@ -66,6 +66,7 @@ pub(super) fn parse_table<T: DeserializeOwned>(
     }
     quantizer::adapt(&mut table, text, origin, overrides)?;
     distillation::complete(&mut table);
+    first_stage_tables::check_sample_size(&table, overrides)?;
     let value = toml::Value::Table(table.clone());
     serde_path_to_error::deserialize(value).map_err(|error| {
         let (place, message) = explain(&error, &table, described);
@@ -116,14 +117,16 @@ fn override_key(table: &mut toml::Table, text: &str) -> Result<(), ExperimentErr
         .filter(|key| !key.is_empty())
         .ok_or_else(|| refuse("the key is empty"))?;
     let mut table = table;
-    for key in keys {
+    for (depth, key) in keys.iter().enumerate() {
         table = table
-            .entry(key)
+            .entry(*key)
             .or_insert_with(|| toml::Value::Table(toml::Table::new()))
             .as_table_mut()
             .ok_or_else(|| {
+                let (whole, within) = (keys[..=depth].join("."), &keys[depth + 1..]);
+                let inner = [within, &[last]].concat().join(".");
                 refuse(&format!(
-                    "`{key}` is not a table, so it has no keys of its own"
+                    "`{key}` is not a table here, so it has no keys of its own: set all of it, as in --set '{whole}={{{inner}={value}}}'"
                 ))
             })?;
     }

@@ -2,7 +2,7 @@
 
 use kiln_models::{AutoencoderConfig, AutoencoderKlConfig, VqVaeConfig};
 
-use super::experiment_error::ExperimentError;
+use super::experiment_error::{ExperimentError, require};
 use super::first_stage::{FirstStageConfig, Stage1Config, table_of};
 use super::quantizer::CodebookTable;
 
@@ -18,6 +18,29 @@ pub(super) struct FirstStageTables {
     pub(super) autoencoder_kl: Option<AutoencoderKlConfig>,
     pub(super) codebook: Option<CodebookTable>,
     pub(super) stage_1: Option<Stage1Config>,
+}
+
+/// Refuses a `sample_size` among the `overrides` of an experiment's `table` that is not the images'. One that a file has
+/// is replaced by the images', so that `--set data.size` is enough.
+pub(super) fn check_sample_size(
+    table: &toml::Table,
+    overrides: &[String],
+) -> Result<(), ExperimentError> {
+    let number = |name: &str, key: &str| table.get(name)?.get(key)?.as_integer();
+    for name in ["vqvae", "autoencoder_kl"] {
+        let key = format!("{name}.sample_size");
+        let is_set = |text: &String| text.split('=').next().is_some_and(|set| set.trim() == key);
+        if let (Some(given), Some(size)) = (number(name, "sample_size"), number("data", "size"))
+            && overrides.iter().any(is_set)
+        {
+            require(given == size, key, given, || {
+                format!(
+                    "the images are {size}x{size} (data.size), so it must be {size}, or left out"
+                )
+            })?;
+        }
+    }
+    Ok(())
 }
 
 impl FirstStageTables {

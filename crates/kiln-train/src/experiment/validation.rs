@@ -17,6 +17,13 @@ impl Experiment {
             AutoencoderConfig::Vq(_) => "vq_embed_dim",
             AutoencoderConfig::Kl(_) => "latent_channels",
         };
+        if own.class() != given.class() {
+            tracing::warn!(
+                "the autoencoder given by --vqvae is of diffusers' class {}, and not of the config's {}: config.toml describes another first stage than the model has",
+                given.class(),
+                own.class()
+            );
+        }
         let facts = [
             ("in_channels", given.in_channels(), own.in_channels()),
             (of_latents, given.latent_dim(), own.latent_dim()),
@@ -75,15 +82,15 @@ impl Experiment {
         let schedule = self.build_schedule()?;
         within("stage_2.loss_weight", self.stage_2.loss_weight.validate())?;
         within("stage_2.noise_levels", self.stage_2.noise_levels.validate())?;
+        if let Some(distillation) = &self.stage_2.distillation {
+            let (spacing, timesteps) = (self.sampling.spacing, schedule.num_train_timesteps());
+            distillation.validate(&self.stage_2, spacing, timesteps)?;
+        }
         // It must be possible to save the finished model.
         within("sampling", self.scheduler().to_json())?;
         self.stage_2.training.validate("stage_2.training")?;
         if let Some(evaluation) = &self.stage_2.evaluation {
             evaluation.validate(&self.stage_2.training)?;
-        }
-        if let Some(distillation) = &self.stage_2.distillation {
-            let (spacing, timesteps) = (self.sampling.spacing, schedule.num_train_timesteps());
-            distillation.validate(&self.stage_2, spacing, timesteps)?;
         }
         self.validate_unet(schedule.num_train_timesteps())?;
         self.validate_labels()?;
@@ -118,10 +125,14 @@ impl Experiment {
         if let Some(equivariance) = equivariance {
             equivariance.validate()?;
         }
-        if let Some(adversarial) = adversarial {
+        // A weight of 0 turns the term off.
+        if let Some(adversarial) = adversarial
+            .as_ref()
+            .filter(|_| stage_1.adversarial().is_some())
+        {
             let side = self.data.size;
             adversarial.validate(training, side)?;
-            if let Some(table) = equivariance {
+            if let Some(table) = equivariance.filter(|table| table.probability > 0.0) {
                 let (discriminator, scale) = (adversarial.discriminator, table.smallest_scale);
                 let smallest = first_stage.smallest_side(side);
                 let holds = discriminator.validate(smallest).is_ok();
@@ -167,7 +178,7 @@ impl Experiment {
                     "only [{its_table}] has that term, and the first stage is [{table}]: leave it out"
                 )
             })?;
-            let holds = *weight >= 0.0 && weight.is_finite();
+            let holds = *weight >= 0.0 && (*weight as f32).is_finite();
             require(holds, key, weight, || {
                 format!("a weight is a number from 0; {usual} is usual")
             })?;

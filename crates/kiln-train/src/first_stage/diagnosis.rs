@@ -10,9 +10,10 @@ const ROUNDS: usize = 3;
 const WON: f64 = 95.0;
 /// Scores of images and reconstructions that are closer than this are equal.
 const EQUAL: f64 = 0.02;
-/// An accuracy this close to 50, in percent, is chance.
-const CHANCE: f64 = 2.0;
-/// A reconstruction loss that exceeds the last one before the term counted by this factor has jumped.
+/// An accuracy of at most this, in percent, is chance or worse.
+const CHANCE: f64 = 52.0;
+/// A reconstruction loss that exceeds the last one before the term counted, or the best one since, by this factor has
+/// jumped.
 const JUMP: f64 = 1.25;
 
 /// Something that goes wrong with a discriminator, and its remedy: a sentence each.
@@ -73,13 +74,11 @@ fn blind(rows: &Rows) -> Option<DiscriminatorFinding> {
     let accuracies = newest(rows, "discriminator accuracy/train")?;
     let mut pairs = of_images.iter().zip(&of_reconstructions);
     let is_equal = pairs.all(|(image, other)| (image - other).abs() < EQUAL);
-    let is_chance = accuracies
-        .iter()
-        .all(|accuracy| (accuracy - 50.0).abs() < CHANCE);
+    let is_chance = accuracies.iter().all(|&accuracy| accuracy <= CHANCE);
     (is_equal || is_chance).then(|| DiscriminatorFinding {
         name: "blind",
         what: format!(
-            "the discriminator of stage 1 tells nothing apart: in each of the last {ROUNDS} rounds about half of its judgements were wrong, or its scores of images and reconstructions equal"
+            "the discriminator of stage 1 tells nothing apart: in each of the last {ROUNDS} rounds at least about half of its judgements were wrong, or its scores of images and reconstructions equal"
         ),
         remedy: "give it a higher stage_1.adversarial.learning_rate, a longer head_start or less lecam",
     })
@@ -90,8 +89,14 @@ fn jumped(rows: &Rows) -> Option<DiscriminatorFinding> {
     let counts = |row: &BTreeMap<String, f64>| row.contains_key("adversarial/train");
     let (&start, _) = rows.iter().find(|(_, row)| counts(row))?;
     // A stop in mid-round leaves a row without a validation.
-    let mut earlier = rows.range(..start).rev();
-    let before = earlier.find_map(|(_, row)| row.get(LOSS).copied())?;
+    let losses =
+        |rows: std::collections::btree_map::Range<'_, usize, BTreeMap<String, f64>>| -> Vec<f64> {
+            rows.filter_map(|(_, row)| row.get(LOSS).copied()).collect()
+        };
+    let last_before = losses(rows.range(..start)).pop();
+    // A term that counts from the beginning has nothing before it.
+    let best_since = losses(rows.range(start..)).into_iter().reduce(f64::min);
+    let before = last_before.or(best_since)?;
     let now = rows.values().rev().find_map(|row| row.get(LOSS).copied())?;
     (now > JUMP * before).then(|| DiscriminatorFinding {
         name: "jumped",
@@ -145,6 +150,10 @@ mod tests {
         };
         assert!(found(0.1, 60.0)[0].contains("nothing apart"));
         assert!(found(-0.3, 50.4)[0].contains("nothing apart"));
+        assert!(
+            found(-0.3, 31.0)[0].contains("nothing apart"),
+            "worse than chance"
+        );
         assert_eq!(found(-0.3, 60.0), [""; 0]);
     }
 
@@ -160,5 +169,17 @@ mod tests {
         };
         assert!(found(0.02)[0].contains("from 0.01000 to 0.02000"));
         assert_eq!(found(0.0124), [""; 0]);
+    }
+
+    #[test]
+    fn a_term_that_counts_from_the_beginning_is_compared_with_its_best_round() {
+        let found = |last: f64| {
+            found(&[
+                ("reconstruction/valid", &[0.25, 0.2, 0.3, last]),
+                ("adversarial/train", &[0.1, 0.1, 0.1, 0.1]),
+            ])
+        };
+        assert!(found(0.49)[0].contains("from 0.20000 to 0.49000"));
+        assert_eq!(found(0.24), [""; 0]);
     }
 }

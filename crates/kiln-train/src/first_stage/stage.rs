@@ -24,7 +24,7 @@ use crate::run_folder::{RunFolder, StageFolder};
 use crate::script::initial_weights;
 use crate::script::memory::Trained;
 use crate::script::options::RunOptions;
-use crate::script::start::Start;
+use crate::script::start::{BEFORE, Start};
 use crate::script::{Found, Prepared, Scene, Stage};
 use kiln_pipeline::Devices;
 
@@ -137,6 +137,7 @@ impl Stage for Stage1<'_> {
             );
         }
         let learning = start.options.devices.first().autodiff();
+        self.say_if_the_term_moved(start);
         let (autoencoder, begun_with) = start.initial_weights(|folder| {
             initial_weights::autoencoder(folder, self.config, &learning)
         })?;
@@ -181,6 +182,23 @@ impl Stage for Stage1<'_> {
         let begun_with = (scene.begun_with.as_ref()).filter(|_| session.steps_done() == 0);
         let place = begun_with.and_then(|initial| initial.place.as_deref());
         let discriminator = place.and_then(discriminator_beside);
+        if let (Some(place), Some(table)) = (place, config.stage_1.adversarial()) {
+            match &discriminator {
+                Some(file) => tracing::info!("the discriminator begins as in {}", file.display()),
+                None => tracing::warn!(
+                    "there is no discriminator beside {}, so it begins untrained: it learns alone for {} steps (stage_1.adversarial.head_start) before it counts",
+                    place.display(),
+                    table.learns_alone(self.training().steps)
+                ),
+            }
+        }
+        if let Some(warning) = config
+            .stage_1
+            .adversarial()
+            .and_then(|table| table.warning(self.training().steps))
+        {
+            tracing::warn!("{warning}");
+        }
         let objective = Objective::new(config, side, perceptual, discriminator);
         let network = match autoencoder {
             Some(network) => network,
@@ -229,6 +247,32 @@ impl Stage for Stage1<'_> {
     }
 }
 
+impl Stage1<'_> {
+    /// Warns if the adversarial term counted already and, in a longer training, does not count yet.
+    fn say_if_the_term_moved(&self, start: &Start<'_>) {
+        let before = start
+            .before()
+            .and_then(|before| Experiment::parse(&before.config, BEFORE, &[]).ok());
+        let before = before.and_then(|before| before.first_stage);
+        let counts_from = |config: &FirstStageConfig| {
+            let table = config.stage_1.adversarial()?;
+            Some(table.start.of(config.stage_1.training.steps))
+        };
+        let (before, now) = (
+            before.as_ref().and_then(counts_from),
+            counts_from(self.config),
+        );
+        if let (Some(before), Some(now), done) = (before, now, start.session.steps_done())
+            && before < done
+            && done < now
+        {
+            tracing::warn!(
+                "the adversarial term counted from step {before} on, and does not count again until step {now}, because stage_1.adversarial.start is a share of the training: give it in steps, as in --set stage_1.adversarial.start={before}"
+            );
+        }
+    }
+}
+
 /// The frozen network of the objective, if it has one: from the config's file or, if that is gone, from the file that the
 /// run so far has used.
 ///
@@ -259,6 +303,9 @@ fn find_perceptual(
     };
     let device = start.options.devices.first();
     let network = perceptual::open(config, table, weights, side, &device, progress)?;
+    if !network.is_published() {
+        tracing::warn!("stage_1.perceptual sees by {}", network.description());
+    }
     let identity = PerceptualIdentity {
         sha256: network.sha256().to_owned(),
         place: weights.and_then(absolute),

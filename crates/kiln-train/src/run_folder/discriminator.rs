@@ -9,14 +9,17 @@ use kiln_data::read_regular;
 use kiln_models::{Discriminator, load_weights_from_bytes};
 
 use crate::error::TrainError;
+use crate::run_folder::RunFolder;
 use crate::run_folder::record::RunRecord;
 
 pub(super) const FILE: &str = "discriminator.safetensors";
 
-/// The discriminator of the run in whose folder the first stage `model` is, if it is there.
+/// The discriminator of the run in whose folder the first stage `model` is, alone or in a whole model, if it is there.
 pub(crate) fn discriminator_beside(model: &Path) -> Option<PathBuf> {
-    let file = model.parent()?.join(FILE);
-    file.is_file().then_some(file)
+    let folder = model.parent()?;
+    let of_run = RunFolder::new(folder).stage_1().discriminator();
+    let files = [folder.join(FILE), of_run].into_iter();
+    files.filter(|file| file.is_file()).next()
 }
 
 /// `discriminator` with the weights in the file at `path`.

@@ -82,10 +82,17 @@ fn run_of_checkpoint(folder: &Path) -> Result<RunFolder, TrainError> {
     let run = RunFolder::new(place.ancestors().nth(3).unwrap_or(&place));
     let stage = run.stage_2();
     if place.parent() != Some(&stage.checkpoints()) {
-        return Err(cannot_draw(
-            folder,
-            "only those in the folder diffusion/checkpoints of a run are of a U-Net".to_owned(),
-        ));
+        let first_stage = run.stage_1();
+        let problem = match place.parent() == Some(&first_stage.checkpoints()) {
+            true => format!(
+                "it is one of stage 1, whose model is {} once it is trained",
+                first_stage.model().display()
+            ),
+            false => {
+                "only those in the folder diffusion/checkpoints of a run are of a U-Net".to_owned()
+            }
+        };
+        return Err(cannot_draw(folder, problem));
     }
     if !stage.start().is_dir() {
         return Err(cannot_draw(
@@ -116,7 +123,8 @@ impl RunRecord {
         if run.model().is_dir() {
             return Ok(run.model());
         }
-        let (run, stage) = (path.display(), run.stage_2());
+        let folder = run;
+        let (run, stage) = (path.display(), folder.stage_2());
         let checkpoints = CheckpointFolder::new(stage.checkpoints());
         let newest = checkpoints
             .steps()
@@ -134,9 +142,16 @@ impl RunRecord {
                     best.unwrap_or_default()
                 )
             }
-            None => format!(
-                "the run {run} has neither a finished model nor a checkpoint of its U-Net: train stage 2 first"
-            ),
+            None => {
+                let first_stage = folder.stage_1().model();
+                let instead = match first_stage.is_dir() {
+                    true => format!("; its trained first stage is {}", first_stage.display()),
+                    false => String::new(),
+                };
+                format!(
+                    "the run {run} has neither a finished model nor a checkpoint of its U-Net: train stage 2 first{instead}"
+                )
+            }
         }))
     }
 
@@ -148,13 +163,14 @@ impl RunRecord {
         Ok(run_of_checkpoint(checkpoint)?.stage_2().start())
     }
 
-    /// The folder of the finished model of the run at `path`, or otherwise of its VQ-VAE.
+    /// The folder of the trained first stage of the run at `path`: stage 1's own or, if the run began with another one,
+    /// that of its finished model.
     ///
     /// # Errors
     /// [`TrainError::Run`] if there is neither.
     pub fn finished_first_stage(path: &Path) -> Result<PathBuf, TrainError> {
         let run = RunFolder::new(path);
-        let finished = [run.model(), run.stage_1().model()];
+        let finished = [run.stage_1().model(), run.model()];
         let found = finished.into_iter().find(|model| model.is_dir());
         found.ok_or_else(|| {
             TrainError::Run(format!(

@@ -4,7 +4,7 @@ use std::path::Path;
 
 use burn::tensor::{Device, Tensor};
 use kiln_data::Progress;
-use kiln_eval::{EvalError, PerceptualNetwork};
+use kiln_eval::{EvalError, PerceptualKind, PerceptualNetwork};
 
 use super::term::Term;
 use crate::error::TrainError;
@@ -32,6 +32,18 @@ pub(crate) fn open(
     device: &Device,
     progress: &dyn Progress,
 ) -> Result<PerceptualNetwork, TrainError> {
+    if let Some(lost) = weights.filter(|weights| !weights.exists()) {
+        let remedy = match config.network {
+            PerceptualKind::Classifier => {
+                "`kiln train-classifier` trains such a network, and kiln's repository has one in pretrained/cifar10-classifier"
+            }
+            _ => "leave the key out, and kiln downloads torchvision's file",
+        };
+        return Err(TrainError::Run(format!(
+            "there is no {} (stage_1.perceptual.weights; a relative path begins in the working folder): {remedy}",
+            lost.display()
+        )));
+    }
     let network = PerceptualNetwork::open(config.network, weights, device, progress);
     let network = network.map_err(|problem| match problem {
         // Reading an experiment does not refuse this: those on the Hub name no file of their author's machine.

@@ -1,0 +1,127 @@
+//! `kiln distill`: from a teacher to a student that draws in few steps.
+
+use std::fs;
+
+use crate::{Workplace, training};
+
+const FEW_STEPS: &str = r#"
+[stage_2.distillation]
+method = "consistency-distillation"
+teacher_steps = 10
+
+[stage_2.training]
+steps = 4
+batch_size = 4
+learning_rate = 1e-3
+checkpoint_every = 2
+"#;
+
+/// A workplace with a trained model in `run/`, and its student's config.
+fn workplace() -> Workplace {
+    let workplace = training::workplace();
+    training::train(&workplace, "train-vqvae --out run");
+    let velocity = "--set stage_2.prediction=velocity";
+    training::train(
+        &workplace,
+        &format!("train-latent-diffusion --out run {velocity}"),
+    );
+    fs::write(workplace.path("few-steps.toml"), FEW_STEPS).unwrap();
+    workplace
+}
+
+fn distil(workplace: &Workplace, arguments: &str) -> String {
+    let output = workplace.run(&format!("distill {arguments}"));
+    let said = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert!(output.status.success(), "kiln distill {arguments}: {said}");
+    said
+}
+
+#[test]
+fn a_student_draws_in_four_steps_unless_told_otherwise() {
+    let workplace = workplace();
+    let said = distil(&workplace, "--model run --config few-steps.toml");
+    assert!(said.contains("distillation: 4 steps"), "{said}");
+    let student = "runs/few-steps/model";
+    let drawn = workplace.json(&format!("sample --model {student} --count 2 --json"));
+    assert_eq!(drawn["grids"][0]["steps"], 4, "{drawn}");
+    let draw =
+        |arguments: &str| workplace.draw(&format!("--model {student} --count 4 {arguments}"));
+    let by_default = draw("--out one");
+    assert_eq!(
+        draw("--steps 4 --sampler consistency --batch 1 --out two"),
+        by_default
+    );
+    assert_ne!(draw("--steps 1 --out three"), by_default);
+    assert_ne!(draw("--sampler ddim --out four"), by_default);
+
+    let info = workplace.succeed(&format!("model info {student}"));
+    assert!(info.contains("consistency-distillation"), "{info}");
+    workplace.succeed(&format!("push {student} somebody/student --dry-run card"));
+    let card = fs::read_to_string(workplace.path("card/README.md")).unwrap();
+    assert!(card.contains("consistency-distillation"), "{card}");
+    // The card's own model draws the same.
+    assert_eq!(
+        workplace.draw("--model card --count 4 --out five"),
+        by_default
+    );
+}
+
+#[test]
+fn a_killed_student_goes_on_without_its_teacher() {
+    let workplace = workplace();
+    distil(
+        &workplace,
+        "--model run/model --config few-steps.toml --out whole --set stage_2.training.steps=6",
+    );
+    distil(
+        &workplace,
+        "--model run/model --config few-steps.toml --out parts",
+    );
+    fs::rename(workplace.path("run"), workplace.path("gone")).unwrap();
+    distil(
+        &workplace,
+        "--out parts --resume --set stage_2.training.steps=6",
+    );
+    let weights = |run: &str| {
+        let file = format!("{run}/model/unet/diffusion_pytorch_model.safetensors");
+        fs::read(workplace.path(&file)).unwrap()
+    };
+    // The learning rates differ, because the first part was to end after 4 steps. But both are students of one teacher.
+    assert_eq!(weights("whole").len(), weights("parts").len());
+    workplace.succeed("doctor parts/diffusion/checkpoints/step-0000006");
+}
+
+#[test]
+fn what_cannot_be_distilled_is_refused_in_a_sentence() {
+    let workplace = workplace();
+    let distil = "distill --model run --config";
+    for (arguments, words) in [
+        ("distill --model nowhere --config few-steps.toml".to_owned(), "nowhere"),
+        (format!("{distil} experiment.toml"), "[stage_2.distillation]"),
+        (
+            format!("{distil} few-steps.toml --set stage_2.distillation.guidance=2"),
+            "guid",
+        ),
+        (
+            format!("{distil} few-steps.toml --set stage_2.distillation.method=magic"),
+            "consistency-tuning",
+        ),
+        (
+            format!("{distil} few-steps.toml --set unet.block_out_channels=[16]"),
+            "block_out_channels",
+        ),
+        (
+            format!("{distil} few-steps.toml --set sampling.spacing=leading"),
+            "sampling.spacing",
+        ),
+        (
+            "train-latent-diffusion --config run/config.toml --vqvae run --out other --set stage_2.distillation.method=progressive".to_owned(),
+            "kiln distill --model",
+        ),
+    ] {
+        let sentence = workplace.fail(&arguments);
+        assert!(sentence.contains(words), "{arguments}: {sentence}");
+    }
+    let said = workplace.refuse("distill --config few-steps.toml");
+    assert!(said.contains("--model"), "{said}");
+}
