@@ -39,6 +39,7 @@ pub mod initialization;
 mod keys;
 mod memory;
 mod parameters;
+pub mod power_average;
 mod unet;
 mod weights;
 

@@ -14,7 +14,7 @@ use kiln_eval::{
     DigitClassifier, FeatureKind, FeatureLayer, Features, Figure, Inception, Judge, Reference,
     mean_psnr, mean_squared_error, nearest, ssim,
 };
-use kiln_train::{seen_in, seen_in_dataset};
+use kiln_train::{RunRecord, seen_in, seen_in_dataset};
 
 use super::data_arguments::{DATA, DataArguments, RealImages};
 use super::drawing::{
@@ -60,18 +60,17 @@ pub struct Evaluate {
     data: DataArguments,
 
     /// Measure the VQ-VAE instead: held-out images compared with their reconstructions
-    #[arg(long, help_heading = MODEL, conflicts_with_all = ["steps", "samplers", "eta", "spacing", "class", "guide", "guidance", "guidance_interval", "nearest", "precision"])]
+    #[arg(long, help_heading = MODEL, conflicts_with_all = ["steps", "samplers", "eta", "spacing", "class", "guide", "guidance", "guidance_interval", "nearest", "precision", "average"])]
     first_stage: bool,
 
-    /// Denoising steps: a number, or several separated by / or ,
-    #[arg(long, help_heading = SAMPLING, default_value = "50", value_name = "N[/N...]", value_parser = parse_steps)]
-    steps: StepCounts,
+    /// Denoising steps: a number, or several separated by / or , [default: the model's own, or 50]
+    #[arg(long, help_heading = SAMPLING, value_name = "N[/N...]", value_parser = parse_steps)]
+    steps: Option<StepCounts>,
 
-    /// Samplers, separated by commas
+    /// Samplers, separated by commas [default: ddim, or consistency for a model that was distilled for it]
     #[arg(
         long, help_heading = SAMPLING,
         value_delimiter = ',',
-        default_value = "ddim",
         value_name = "NAME[,NAME...]",
         value_parser = by_name()
     )]
@@ -97,6 +96,17 @@ pub struct Evaluate {
 
     #[command(flatten)]
     conditions: ConditionArguments,
+
+    /// Lengths of averages of the weights, shares of the steps separated by commas, for a run that keeps some
+    /// (stage_2.power_averages): see `kiln model average`
+    #[arg(
+        long, help_heading = MODEL,
+        value_delimiter = ',',
+        value_name = "SHARE[,SHARE...]",
+        requires = "model",
+        conflicts_with = "guide"
+    )]
+    average: Vec<f64>,
 
     /// Images drawn by each way to sample, and taken of each landmark
     #[arg(long, help_heading = IMAGES, default_value_t = 1000, value_parser = parse_count)]
@@ -169,10 +179,13 @@ impl Evaluate {
     }
 
     fn measure_samples(&self, device: &Device) -> anyhow::Result<Report> {
-        let pipeline = self.model.open(&self.conditions, &self.computing)?;
+        let pipelines = self.pipelines(device)?;
+        let [(_, pipeline), ..] = pipelines.as_slice() else {
+            bail!("there is no model to evaluate");
+        };
         // Refuse impossible settings before any image is read.
-        let settings = self.settings(&pipeline)?;
-        warn_of_spacing(&pipeline, &settings)?;
+        let settings = self.settings(pipeline)?;
+        warn_of_spacing(pipeline, &settings)?;
         let shape = pipeline.image_shape();
         let (channels, side) = (shape.channels, shape.height);
         let datasets = self.datasets(channels, side)?;
@@ -195,26 +208,29 @@ impl Evaluate {
             true => Some(nearness(&datasets)?),
             false => None,
         };
-        let sweep = Sweep {
-            pipeline: &pipeline,
-            judge: &judge,
-            reference: &reference,
-            training: (training.as_ref())
-                .map(|(training, held_out)| (training, held_out.as_slice())),
-            device,
-        };
         // Network calls take most of the time: the bar counts them, so that its remaining time is right.
         let calls: usize = settings
             .iter()
             .map(|options| options.images() * evaluations(options))
             .sum();
+        let calls = calls * pipelines.len();
         let bar = terminal::progress_bar("sampling".into(), calls, "network calls");
-        for options in &settings {
-            let row = sweep.measure(options, &mut |moment| {
-                bar.inc(calls_before(&moment, options));
-                Ok(())
-            })?;
-            rows.push(row);
+        for (average, pipeline) in &pipelines {
+            let sweep = Sweep {
+                pipeline,
+                judge: &judge,
+                reference: &reference,
+                training: (training.as_ref())
+                    .map(|(training, held_out)| (training, held_out.as_slice())),
+                device,
+            };
+            for options in &settings {
+                let row = sweep.measure(options, &mut |moment| {
+                    bar.inc(calls_before(&moment, options));
+                    Ok(())
+                })?;
+                rows.push(row.with_average(*average));
+            }
         }
         bar.finish_and_clear();
         Ok(self.report(
@@ -224,6 +240,22 @@ impl Evaluate {
             &judge,
             rows,
         ))
+    }
+
+    /// The model or, with `--average`, the run's model with each average of its weights.
+    fn pipelines(&self, device: &Device) -> anyhow::Result<Vec<(Option<f64>, Pipeline)>> {
+        let (Some(run), [_, ..]) = (&self.model.model, self.average.as_slice()) else {
+            return Ok(vec![(
+                None,
+                self.model.open(&self.conditions, &self.computing)?,
+            )]);
+        };
+        let averaged = |&length| {
+            let model = RunRecord::averaged(run, length, None, device)?;
+            let pipeline = Pipeline::from_model(run.display().to_string(), model, device)?;
+            anyhow::Ok((Some(length), pipeline))
+        };
+        self.average.iter().map(averaged).collect()
     }
 
     fn measure_first_stage(&self, device: &Device) -> anyhow::Result<Report> {
@@ -371,7 +403,9 @@ impl Evaluate {
         for spacing in spacings {
             for sampler in self.samplers_with_eta(defaults.sampler)? {
                 sampler.validate()?;
-                for &steps in &self.steps.0 {
+                let own = [defaults.steps];
+                let counts = self.steps.as_ref().map_or(&own[..], |counts| &counts.0);
+                for &steps in counts {
                     let mut options = SampleOptions {
                         steps,
                         sampler,
@@ -395,8 +429,16 @@ impl Evaluate {
 
     /// Samplers with an `eta` once for each of `--eta`, the others once. DDPM uses the model's own variance.
     fn samplers_with_eta(&self, of_model: Sampler) -> anyhow::Result<Vec<Sampler>> {
+        let own = match of_model {
+            Sampler::Consistency => of_model,
+            _ => Sampler::default(),
+        };
+        let samplers = match self.samplers.as_slice() {
+            [] => &[own][..],
+            samplers => samplers,
+        };
         ensure!(
-            self.eta.is_empty() || self.samplers.iter().any(|sampler| sampler.eta().is_some()),
+            self.eta.is_empty() || samplers.iter().any(|sampler| sampler.eta().is_some()),
             "--eta belongs to ddim and dpm-solver; leave it out, or add one of these to --samplers"
         );
         let etas = if self.eta.is_empty() {
@@ -404,7 +446,7 @@ impl Evaluate {
         } else {
             self.eta.as_slice()
         };
-        let with_eta = self.samplers.iter().flat_map(|&sampler| {
+        let with_eta = samplers.iter().flat_map(|&sampler| {
             if matches!(
                 [sampler, of_model],
                 [Sampler::Ddpm { .. }, Sampler::Ddpm { .. }]

@@ -14,6 +14,7 @@ mod image_files;
 mod inpaint;
 mod interpolate;
 mod invert;
+mod model_average;
 mod model_guide;
 mod model_info;
 mod numbers;
@@ -66,6 +67,7 @@ pub enum Command {
 pub enum ModelCommand {
     Info(model_info::ModelInfo),
     Guide(model_guide::ModelGuide),
+    Average(model_average::ModelAverage),
 }
 
 impl Command {
@@ -91,6 +93,7 @@ impl Command {
             Command::Push(command) => command.run(),
             Command::Model(ModelCommand::Info(command)) => command.run(),
             Command::Model(ModelCommand::Guide(command)) => command.run(),
+            Command::Model(ModelCommand::Average(command)) => command.run(),
         }
     }
 }

@@ -60,6 +60,9 @@ pub struct Sampling {
     pub guidance_interval: [f64; 2],
     /// Network calls per image.
     pub evaluations: usize,
+    /// The length of the average of the weights, if it was chosen after training.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub average: Option<f64>,
 }
 
 impl Row {
@@ -72,6 +75,7 @@ impl Row {
             guidance: options.guidance.scale(),
             guidance_interval: options.guidance.interval(),
             evaluations: evaluations(options),
+            average: None,
         };
         Self {
             name: sampling.name(&[]),
@@ -80,6 +84,17 @@ impl Row {
             seconds: None,
             figures: Vec::new(),
         }
+    }
+}
+
+impl Row {
+    /// Of a model whose average of the weights has this length, which was chosen after training.
+    pub fn with_average(mut self, length: Option<f64>) -> Self {
+        if let Some(sampling) = &mut self.sampling {
+            sampling.average = length;
+            self.name = sampling.name(&[]);
+        }
+        self
     }
 }
 
@@ -112,6 +127,7 @@ impl Sampling {
             }
             settings.push(words);
         }
+        settings.extend(self.average.map(|length| format!("average {length}")));
         settings
     }
 }
@@ -351,6 +367,7 @@ mod tests {
                 guidance: 1.0,
                 guidance_interval: [0.0, 1.0],
                 evaluations: steps,
+                average: None,
             }),
             images: 100,
             seconds: Some(1.5),

@@ -9,6 +9,7 @@ pub mod evaluation;
 mod latents;
 mod latents_file;
 pub(crate) mod noisy_source;
+mod power_averages;
 pub(crate) mod stage;
 
 use std::sync::Arc;
@@ -26,8 +27,9 @@ use kiln_pipeline::{Classes, Moment, Pipeline, SampleOptions, Wanted};
 use crate::denoising::classes::label_tensor;
 use crate::denoising::distillation::Distillation;
 use crate::denoising::evaluation::Evaluator;
+use crate::denoising::power_averages::PowerAverages;
 use crate::error::TrainError;
-use crate::experiment::{Experiment, Stage2Config};
+use crate::experiment::{DistillationConfig, Experiment, Stage2Config};
 use crate::learner::plan::Plan;
 use crate::learner::recipe::{Losses, Recipe, Trainee};
 use crate::learner::report::{LOSS, MetricKind, Reading, StepReport};
@@ -57,6 +59,8 @@ pub(crate) struct DenoisingNetworks {
     unet: Averaged<UNet2d>,
     /// In a distillation where students become teachers: the last one that did.
     teacher: Option<UNet2d>,
+    /// One for each of `stage_2.power_averages`.
+    averages: Vec<UNet2d>,
 }
 
 /// What the network learns.
@@ -73,6 +77,7 @@ enum Objective {
 pub(crate) struct DenoisingRecipe {
     schedule: Schedule,
     objective: Objective,
+    averages: PowerAverages,
     /// The scheduler for drawing.
     scheduler: SchedulerConfig,
     /// Images in a picture.
@@ -138,10 +143,12 @@ pub(crate) fn trainee(
     session: Session,
 ) -> Result<Trainee<DenoisingRecipe>, TrainError> {
     let training = &experiment.stage_2.training;
-    let keeps_teacher =
-        (distillation.as_ref()).is_some_and(|it| !it.new_teachers_after().is_empty());
+    let replaces_teacher = (experiment.stage_2.distillation.as_ref())
+        .is_some_and(DistillationConfig::replaces_teacher);
+    let averages = PowerAverages::new(&experiment.stage_2, plan, &folder);
     let networks = DenoisingNetworks {
-        teacher: keeps_teacher.then(|| shadow_of(&network)),
+        teacher: replaces_teacher.then(|| shadow_of(&network)),
+        averages: averages.shadows(&network),
         unet: Averaged::new(network, training, plan.round(), session.clone()),
     };
     let recipe = DenoisingRecipe {
@@ -150,6 +157,7 @@ pub(crate) fn trainee(
             None => Objective::Denoising(experiment.stage_2.objective()),
             Some(distillation) => Objective::Distillation(distillation),
         },
+        averages,
         scheduler: experiment.scheduler(),
         count: experiment.sampling.count,
         seed: experiment.seed,
@@ -340,6 +348,13 @@ impl Recipe for DenoisingRecipe {
 
     fn updated(&self, mut networks: DenoisingNetworks, update: Update<'_>) -> DenoisingNetworks {
         networks.unet = networks.unet.updated(update);
+        let (steps, averages) = (networks.unet.steps_done(), networks.averages);
+        networks.averages = (self.averages).updated(averages, &networks.unet.network, steps);
+        if self.session.ranks().is_first()
+            && let Err(error) = self.averages.keep(&networks.averages, steps)
+        {
+            self.session.fail(error);
+        }
         if let Objective::Distillation(distillation) = &self.objective
             && (distillation.new_teachers_after()).contains(&networks.unet.steps_done())
         {

@@ -112,6 +112,18 @@ impl DistillationConfig {
         }
     }
 
+    /// Whether students become teachers.
+    pub(crate) fn replaces_teacher(&self) -> bool {
+        match *self {
+            Self::ConsistencyTuning { .. } | Self::ConsistencyDistillation { .. } => false,
+            Self::Progressive {
+                first_steps,
+                last_steps,
+                ..
+            } => last_steps < first_steps,
+        }
+    }
+
     /// The guidance of a teacher whose default is `default`; `None` for a method that does not ask the teacher.
     ///
     /// # Errors

@@ -33,6 +33,10 @@ pub struct Stage2Config {
     /// How the network learns from a teacher. If absent: it learns to denoise, without one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub distillation: Option<DistillationConfig>,
+    /// The lengths, as shares of the steps so far, of two or more averages of the weights that are kept at each checkpoint,
+    /// so that an average of any length can be had afterwards (EDM2). If absent: none.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub power_averages: Vec<f64>,
     /// The optimizer and its schedule.
     pub training: TrainingConfig,
     /// Distances between drawn and real images, measured now and then. If absent: none.

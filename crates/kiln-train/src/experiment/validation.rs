@@ -1,5 +1,6 @@
 //! Refuses values that cannot work, and parts that do not fit each other, before any work starts.
 
+use kiln_models::power_average::PowerAverage;
 use kiln_models::{Autoencoder, AutoencoderConfig};
 
 use super::experiment_error::{ExperimentError, require, within};
@@ -93,6 +94,7 @@ impl Experiment {
             evaluation.validate(&self.stage_2.training)?;
         }
         self.validate_unet(schedule.num_train_timesteps())?;
+        self.validate_averages()?;
         self.validate_labels()?;
         self.validate_sampling(schedule.num_train_timesteps())
     }
@@ -234,6 +236,24 @@ impl Experiment {
             )?;
         }
         Ok(())
+    }
+
+    fn validate_averages(&self) -> Result<(), ExperimentError> {
+        let lengths = &self.stage_2.power_averages;
+        let shown = || format!("{lengths:?}");
+        let valid = || {
+            format!(
+                "it lists two or more different lengths above 0 and below {:.3}, such as [0.05, 0.10]; leave it out for none",
+                PowerAverage::PLAIN_MEAN
+            )
+        };
+        let are_lengths = lengths
+            .iter()
+            .all(|&length| PowerAverage::of_length(length).is_some());
+        let are_different =
+            (1..lengths.len()).all(|place| !lengths[..place].contains(&lengths[place]));
+        let holds = lengths.is_empty() || lengths.len() > 1 && are_lengths && are_different;
+        require(holds, "stage_2.power_averages", shown(), valid)
     }
 
     /// Checks the classes as far as possible without the data: see [`Self::check_classes`].

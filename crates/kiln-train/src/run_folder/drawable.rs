@@ -13,16 +13,18 @@ use kiln_checkpoint::{DiffusionModel, ModelSource};
 use kiln_models::UNet2d;
 
 use crate::error::TrainError;
-use crate::experiment::Experiment;
+use crate::experiment::{DistillationConfig, Experiment};
 use crate::run_folder::RunFolder;
 use crate::run_folder::checkpoints::{CheckpointFolder, GoodCheckpoint};
 use crate::run_folder::kind::FolderKind;
 use crate::run_folder::record::RunRecord;
 
-/// The part of the trained module that drawing needs, under the names in its record: see `DenoisingNetworks`.
+/// The trained module, under the names in its record: see `DenoisingNetworks`. Drawing needs its U-Net.
 #[derive(Module, Debug)]
 struct Recorded {
     unet: RecordedUNet,
+    teacher: Option<UNet2d>,
+    averages: Vec<UNet2d>,
 }
 
 /// The network and, if the training has one, its average: see `Averaged`.
@@ -53,12 +55,17 @@ fn model_of_checkpoint(folder: &Path, device: &Device) -> Result<DiffusionModel,
     let checkpoint = GoodCheckpoint::open(folder).map_err(refused)?;
     let experiment = Experiment::load(&run.config(), &[])?;
     let mut model = DiffusionModel::load(&ModelSource::Folder(run.stage_2().start()), device)?;
-    let averages = experiment.stage_2.training.ema.is_some();
+    let stage_2 = &experiment.stage_2;
+    let averages = stage_2.training.ema.is_some();
+    let replaces_teacher =
+        (stage_2.distillation.as_ref()).is_some_and(DistillationConfig::replaces_teacher);
     let recorded = Recorded {
         unet: RecordedUNet {
             average: averages.then(|| model.unet.clone()),
-            network: model.unet,
+            network: model.unet.clone(),
         },
+        teacher: replaces_teacher.then(|| model.unet.clone()),
+        averages: vec![model.unet; stage_2.power_averages.len()],
     };
     let record = (checkpoint.module())
         .and_then(|bytes| ModuleRecord::from_bytes(bytes).map_err(|error| error.to_string()));

@@ -20,12 +20,14 @@
 //! | `identity`, `changed_keys` | what a resumed run must have in common with its beginning |
 //! | `metrics_table` | `metrics.csv` |
 //! | `discriminator` | the discriminator beside a trained first stage |
+//! | `averages` | averages of a U-Net's weights, for ones of any length |
 //! | `facts` | what a model's files say about its training |
 //! | `places` | paths that stay valid in any working folder |
 //! | `claim`, `destination`, `kind` | what may be written where, and what is there |
 //! | `record`, `drawable` | how a training went, and its models |
 //! | `teacher` | what a student takes over from its teacher |
 
+pub(crate) mod averages;
 pub(crate) mod changed_keys;
 pub(crate) mod checkpoints;
 pub(crate) mod claim;
@@ -150,6 +152,11 @@ impl StageFolder {
     /// The model at the beginning of stage 2. Drawing from its checkpoints needs it.
     pub(crate) fn start(&self) -> PathBuf {
         self.0.join("start")
+    }
+
+    /// The averages that are kept for averages of other lengths.
+    pub(crate) fn averages(&self) -> PathBuf {
+        self.0.join("averages")
     }
 
     /// The picture of step `step`.

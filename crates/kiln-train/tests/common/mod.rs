@@ -217,6 +217,13 @@ pub fn weights(out: &Path) -> Vec<f32> {
     all.0
 }
 
+/// All weights of a network.
+pub fn weights_of(network: &impl Module) -> Vec<f32> {
+    let mut all = All::default();
+    network.visit(&mut all);
+    all.0
+}
+
 /// Asserts that the weights of two trainings are the same up to rounding: within 1e-5.
 pub fn assert_close(one: &[f32], other: &[f32], what: impl Debug) {
     assert_eq!(one.len(), other.len(), "{what:?}");
