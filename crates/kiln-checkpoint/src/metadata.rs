@@ -15,6 +15,10 @@ const SAMPLING_COUNT: &str = "kiln.sampling_count";
 const TRAINING: &str = "kiln.training.";
 /// The fact of [`Metadata::training`] that identifies the network whose features a first stage was trained to keep.
 pub const PERCEPTUAL_NETWORK: &str = "perceptual_network";
+/// The fact about a U-Net that says by which method it was distilled, if it was.
+pub const DISTILLED_BY: &str = "distilled_by";
+/// The fact about a distilled U-Net that says how much its teacher was guided.
+pub const GUIDANCE_LEARNT: &str = "guidance_learnt";
 /// The largest number of images in a picture.
 const MAX_COUNT: usize = 4096;
 

@@ -7,7 +7,7 @@ use burn::tensor::Device;
 use clap::Args;
 use kiln::pictures::Images;
 use kiln_data::{DataConfig, DatasetKind, Datasets};
-use kiln_train::{Experiment, FolderKind, RunRecord};
+use kiln_train::{Experiment, FolderKind, RunRecord, load_model};
 use serde::Serialize;
 
 use super::{hub_arguments::HubArguments, training::overrides};
@@ -45,6 +45,10 @@ pub struct Examine {
     #[arg(long, value_name = "PATH|hf:ORG/DATASET")]
     data: Option<PathBuf>,
 
+    /// The model that this one was distilled from: compares what both draw from the same noise
+    #[arg(long, value_name = "PATH|ORG/REPO[@REVISION]")]
+    teacher: Option<PathBuf>,
+
     /// Print one JSON object on stdout instead of words
     #[arg(long)]
     json: bool,
@@ -71,6 +75,9 @@ impl Examine {
         };
         if let Some(images) = self.images(&patient)? {
             patient = patient.with_images(&images)?;
+        }
+        if let Some(place) = &self.teacher {
+            patient = patient.with_teacher(load_model(&self.hub.model(place)?, &device)?);
         }
         let outcome = Outcome::new(patient.name(), examine(&patient));
         terminal::print_outcome(&outcome, self.json, Outcome::in_words)?;

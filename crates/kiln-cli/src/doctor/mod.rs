@@ -15,6 +15,7 @@
 //! | `discriminator` | whether stage 1's discriminator neither wins outright nor spoils the reconstructions |
 //! | `moving average` | whether the averaged weights have forgotten the initial ones |
 //! | `loss by timestep` | whether the U-Net has learnt more than the latents' mean and spread |
+//! | `student` | whether a distilled model draws as it was distilled to, and near its teacher |
 //! | `validation gap` | whether the validation loss falls together with the training loss |
 
 mod codebook;
@@ -27,6 +28,7 @@ mod loss_by_timestep;
 mod moving_average;
 mod patient;
 mod posterior;
+mod student;
 mod terminal_snr;
 mod validation_gap;
 mod weights;
@@ -52,7 +54,7 @@ pub struct Examination {
 
 type Check = fn(&Patient) -> Findings;
 
-const CHECKS: [(&str, Check); 11] = [
+const CHECKS: [(&str, Check); 12] = [
     ("weights", weights::check),
     ("files", files::check),
     ("drawing", drawing::check),
@@ -63,6 +65,7 @@ const CHECKS: [(&str, Check); 11] = [
     ("discriminator", discriminator::check),
     ("moving average", moving_average::check),
     ("loss by timestep", loss_by_timestep::check),
+    ("student", student::check),
     ("validation gap", validation_gap::check),
 ];
 

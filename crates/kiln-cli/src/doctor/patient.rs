@@ -28,6 +28,8 @@ pub struct Patient {
     pub(super) device: Device,
     /// The whole model, without a first stage in pixel space.
     pub(super) model: Option<DiffusionModel>,
+    /// The model that the whole model was distilled from, if it was given.
+    pub(super) teacher: Option<DiffusionModel>,
     /// Whether a classifier is all there is, trained to its end.
     pub(super) is_classifier: bool,
     /// The VQ-VAE if there is no whole model.
@@ -84,6 +86,7 @@ impl Patient {
             name,
             device: device.clone(),
             model: None,
+            teacher: None,
             is_classifier: false,
             first_stage: None,
             scheduler: None,
@@ -92,6 +95,14 @@ impl Patient {
             latents: None,
             folder: None,
             damage: Vec::new(),
+        }
+    }
+
+    /// The same, to be compared with the model that it was distilled from.
+    pub fn with_teacher(self, teacher: DiffusionModel) -> Self {
+        Self {
+            teacher: Some(teacher),
+            ..self
         }
     }
 

@@ -21,7 +21,7 @@ use std::sync::Arc;
 
 use burn::module::Module;
 use burn::tensor::{Device, Tensor, TensorData};
-use kiln_checkpoint::DiffusionModel;
+use kiln_checkpoint::{DISTILLED_BY, DiffusionModel, GUIDANCE_LEARNT};
 use kiln_diffusion::{Denoised, Level, Prediction, Rates, Schedule};
 use kiln_models::UNet2d;
 
@@ -96,10 +96,6 @@ enum ImageDistance {
     PseudoHuber,
 }
 
-/// Keys of the facts about a student.
-const METHOD: &str = "distilled_by";
-const GUIDANCE: &str = "guidance_learnt";
-
 /// c of the pseudo-Huber distance.
 const PSEUDO_HUBER: f64 = 0.00054;
 
@@ -116,11 +112,11 @@ impl Distillation {
         let schedule = experiment.build_schedule()?;
         let steps = experiment.stage_2.training.steps;
         let prediction = experiment.stage_2.prediction;
-        let mut facts = BTreeMap::from([(METHOD.to_owned(), config.name().to_owned())]);
+        let mut facts = BTreeMap::from([(DISTILLED_BY.to_owned(), config.name().to_owned())]);
         let mut guided = |teacher: DiffusionModel| {
             let teacher = Teacher::new(teacher, &config)?;
             let scale = teacher.guidance().scale();
-            facts.insert(GUIDANCE.to_owned(), scale.to_string());
+            facts.insert(GUIDANCE_LEARNT.to_owned(), scale.to_string());
             Ok::<_, TrainError>(teacher)
         };
         let method: Arc<dyn Method> = match config {

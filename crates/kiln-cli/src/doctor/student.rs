@@ -1,0 +1,122 @@
+//! Whether a distilled model draws as it was distilled to, and near its teacher.
+
+use kiln::pictures::Images;
+use kiln::{Pipeline, SampleOptions};
+use kiln_checkpoint::{DISTILLED_BY, DiffusionModel, GUIDANCE_LEARNT};
+use kiln_diffusion::sampler::Sampler;
+use kiln_diffusion::{Guidance, Spacing};
+
+use super::finding::{Finding, Findings};
+use super::patient::Patient;
+
+/// More steps than a student should need.
+const MANY: usize = 8;
+/// Images that student and teacher draw from the same noise, and the teacher's steps.
+const IMAGES: usize = 16;
+const TEACHER_STEPS: usize = 50;
+/// From this share of the distance between two of the teacher's images on, the student's image is another one.
+const FAR: f64 = 0.8;
+
+pub(super) fn check(patient: &Patient) -> Findings {
+    let student = patient.model.as_ref().ok_or("there is no trained U-Net")?;
+    let method = method(student).ok_or("the model was not distilled (`kiln distill`)")?;
+    let mut findings = Vec::new();
+    let scheduler = &student.scheduler;
+    let is_consistent = method.starts_with("consistency");
+    if is_consistent != (scheduler.sampler == Sampler::Consistency) {
+        let right = if is_consistent { "consistency" } else { "ddim" };
+        findings.push(Finding::warning(
+            format!("a student of {method} draws by {} by default", scheduler.sampler.name()),
+            format!("draw with --sampler {right}, or set sampling.sampler = \"{right}\" and distil again"),
+        ));
+    }
+    if scheduler.levels.spacing != Spacing::Trailing {
+        findings.push(Finding::warning(
+            format!(
+                "a student draws at {} timesteps by default, and has learnt the trailing ones",
+                scheduler.levels.spacing.name()
+            ),
+            "draw with --spacing trailing",
+        ));
+    }
+    let steps = student.metadata.sampling_steps.unwrap_or(TEACHER_STEPS);
+    if steps > MANY {
+        findings.push(Finding::warning(
+            format!(
+                "a student draws in {steps} steps by default, and was distilled to need 1 to {MANY}"
+            ),
+            "draw with --steps 4, or set sampling.steps = 4 and distil again",
+        ));
+    }
+    if let Some(teacher) = &patient.teacher {
+        findings.extend(beside(student, teacher, patient)?);
+    }
+    Ok(findings)
+}
+
+/// The method by which a model was distilled, if it was.
+pub(super) fn method(model: &DiffusionModel) -> Option<&str> {
+    model
+        .metadata
+        .training
+        .get(DISTILLED_BY)
+        .map(String::as_str)
+}
+
+/// A finding if the student's images in one step are far from the teacher's in many, from the same noise.
+fn beside(
+    student: &DiffusionModel,
+    teacher: &DiffusionModel,
+    patient: &Patient,
+) -> Result<Option<Finding>, String> {
+    let draw = |model: &DiffusionModel, steps: usize, guidance: Option<f64>| {
+        let name = patient.name.clone();
+        let pipeline = Pipeline::from_model(name, model.clone(), &patient.device)?;
+        let own = pipeline.default_options();
+        let guidance = match guidance {
+            Some(scale) => Guidance::new(scale, [0.0, 1.0])?,
+            None => own.guidance,
+        };
+        let options = SampleOptions {
+            steps,
+            sampler: Sampler::default(),
+            count: IMAGES,
+            classes: own.classes.iter().copied().take(1).collect(),
+            guidance,
+            ..own
+        };
+        pipeline.sample(&options)
+    };
+    let learnt = student.metadata.training.get(GUIDANCE_LEARNT);
+    let learnt = learnt.and_then(|scale| scale.parse().ok());
+    let one = draw(student, 1, None).map_err(|error| error.to_string())?;
+    let many = draw(teacher, TEACHER_STEPS, learnt).map_err(|error| error.to_string())?;
+    if (one.channels(), one.height(), one.width()) != (many.channels(), many.height(), many.width())
+    {
+        return Err("the teacher draws images of another shape".to_owned());
+    }
+    let share = distance(&one, &many, 0) / distance(&many, &many, 1);
+    let is_far = !(share < FAR);
+    Ok(is_far.then(|| {
+        Finding::warning(
+            format!(
+                "in one step the student draws images that are {share:.2} times as far from its teacher's as those are from each other"
+            ),
+            "distil for longer, or with a higher learning_rate, and check that this is its teacher",
+        )
+    }))
+}
+
+/// The mean distance of the pixels of each image of `one` from the image of `other` that comes `later` places after it.
+fn distance(one: &Images, other: &Images, later: usize) -> f64 {
+    let others: Vec<&[f32]> = other.iter().collect();
+    let distances = one.iter().enumerate().map(|(place, image)| {
+        let other = others[(place + later) % others.len()];
+        let squares = image
+            .iter()
+            .zip(other)
+            .map(|(x, y)| f64::from(x - y).powi(2));
+        (squares.sum::<f64>() / image.len() as f64).sqrt()
+    });
+    distances.sum::<f64>() / one.len().max(1) as f64
+}
