@@ -89,15 +89,15 @@ fn jumped(rows: &Rows) -> Option<DiscriminatorFinding> {
     let counts = |row: &BTreeMap<String, f64>| row.contains_key("adversarial/train");
     let (&start, _) = rows.iter().find(|(_, row)| counts(row))?;
     // A stop in mid-round leaves a row without a validation.
-    let losses =
-        |rows: std::collections::btree_map::Range<'_, usize, BTreeMap<String, f64>>| -> Vec<f64> {
-            rows.filter_map(|(_, row)| row.get(LOSS).copied()).collect()
-        };
-    let last_before = losses(rows.range(..start)).pop();
+    let losses = rows
+        .iter()
+        .filter_map(|(&step, row)| Some((step, *row.get(LOSS)?)));
+    let losses: Vec<(usize, f64)> = losses.collect();
+    let (earlier, since) = losses.split_at(losses.partition_point(|&(step, _)| step < start));
     // A term that counts from the beginning has nothing before it.
-    let best_since = losses(rows.range(start..)).into_iter().reduce(f64::min);
-    let before = last_before.or(best_since)?;
-    let now = rows.values().rev().find_map(|row| row.get(LOSS).copied())?;
+    let best = since.iter().map(|&(_, loss)| loss).reduce(f64::min);
+    let before = earlier.last().map(|&(_, loss)| loss).or(best)?;
+    let (_, now) = *losses.last()?;
     (now > JUMP * before).then(|| DiscriminatorFinding {
         name: "jumped",
         what: format!(
