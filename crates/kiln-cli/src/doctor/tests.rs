@@ -6,6 +6,7 @@ use burn::tensor::{Device, Tensor};
 use kiln::pictures::Images;
 use kiln_checkpoint::{FirstStage, Metadata};
 use kiln_data::{DataConfig, DatasetKind, NoProgress};
+use kiln_diffusion::sampler::Sampler;
 use kiln_diffusion::{ScheduleConfig, SchedulerConfig};
 use kiln_models::ema::EmaConfig;
 use kiln_models::{AutoencoderConfig, AutoencoderKlConfig};
@@ -268,4 +269,39 @@ fn what_is_not_there_is_not_called_well() {
     ] {
         assert!(reason.unwrap_err().contains("pixel space"));
     }
+}
+
+#[test]
+fn losses_that_are_no_numbers_are_found() {
+    let infinite = f64::INFINITY;
+    let losses = [(100, 1.0, 1.0), (200, infinite, infinite)];
+    let patient = trained(&losses, EmaConfig::default());
+    let found = only(validation_gap::check(&patient), Severity::Warning);
+    assert!(found.what.contains("no numbers"), "{}", found.what);
+}
+
+#[test]
+fn a_student_that_draws_in_another_way_than_it_learnt_is_found() {
+    let mut patient = healthy();
+    assert!(student::check(&patient).is_err());
+    let model = patient.model.as_mut().unwrap();
+    let method = "consistency-distillation".to_owned();
+    model
+        .metadata
+        .training
+        .insert("distilled_by".to_owned(), method);
+    // It draws by DDIM in 50 steps.
+    assert_eq!(student::check(&patient).unwrap().len(), 2);
+    let model = patient.model.as_mut().unwrap();
+    model.scheduler.sampler = Sampler::Consistency;
+    model.metadata.sampling_steps = Some(4);
+    assert_eq!(student::check(&patient), Ok(Vec::new()));
+    assert!(
+        loss_by_timestep::check(&patient).is_err(),
+        "it is no denoiser"
+    );
+    // It has learnt nothing from its teacher: one step gives the mean of all digits.
+    patient.teacher = patient.model.clone();
+    let found = only(student::check(&patient), Severity::Warning);
+    assert!(found.what.contains("in one step"), "{}", found.what);
 }

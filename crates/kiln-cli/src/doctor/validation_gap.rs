@@ -51,7 +51,15 @@ fn losses(stage: &StageRecord) -> impl DoubleEndedIterator<Item = (usize, f64, f
 }
 
 fn of_stage(stage: &StageRecord) -> Option<Finding> {
-    let (_, train, valid) = losses(stage).next_back()?;
+    let (step, train, valid) = losses(stage).next_back()?;
+    if !(train.is_finite() && valid.is_finite()) {
+        let what = format!(
+            "the losses of {} are no numbers any more: {train} in training and {valid} in validation at step {step}",
+            stage.name
+        );
+        let remedy = "train again with a lower learning_rate, clip_norm or weight of a term";
+        return Some(Finding::warning(what, remedy));
+    }
     let (best_step, train_then, best) =
         losses(stage).min_by(|one, other| one.2.total_cmp(&other.2))?;
     let first = losses(stage).next().map(|(_, train, _)| train);
