@@ -14,6 +14,7 @@ use kiln_eval::{
     DigitClassifier, FeatureKind, FeatureLayer, Features, Figure, Inception, Judge, Reference,
     mean_psnr, mean_squared_error, nearest, ssim,
 };
+use kiln_models::power_average::PowerAverage;
 use kiln_train::{RunRecord, seen_in, seen_in_dataset};
 
 use super::data_arguments::{DATA, DataArguments, RealImages};
@@ -103,6 +104,7 @@ pub struct Evaluate {
         long, help_heading = MODEL,
         value_delimiter = ',',
         value_name = "SHARE[,SHARE...]",
+        value_parser = number(0.0..=PowerAverage::PLAIN_MEAN, 0.1),
         requires = "model",
         conflicts_with = "guide"
     )]

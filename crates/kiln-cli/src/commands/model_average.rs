@@ -5,9 +5,11 @@ use std::path::PathBuf;
 use burn::tensor::Device;
 use clap::Args;
 use kiln_models::WeightsType;
+use kiln_models::power_average::PowerAverage;
 use kiln_train::{RunRecord, check_destination};
 use serde::Serialize;
 
+use super::numbers::{number, whole};
 use crate::terminal;
 
 /// Choose the length of a model's moving average after its training.
@@ -24,11 +26,11 @@ pub struct ModelAverage {
     run: PathBuf,
 
     /// The standard deviation of the average over the steps, as a share of them: above 0 and below 0.289
-    #[arg(long, value_name = "SHARE")]
+    #[arg(long, value_name = "SHARE", value_parser = number(0.0..=PowerAverage::PLAIN_MEAN, 0.1))]
     length: f64,
 
     /// After so many training steps [default: all]
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", value_parser = whole::<usize>(1..=usize::MAX as u64, 1000))]
     after: Option<usize>,
 
     /// Folder for the model

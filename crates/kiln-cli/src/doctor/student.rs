@@ -14,8 +14,9 @@ const MANY: usize = 8;
 /// Images that student and teacher draw from the same noise, and the teacher's steps.
 const IMAGES: usize = 16;
 const TEACHER_STEPS: usize = 50;
-/// From this share of the distance between two of the teacher's images on, the student's image is another one.
-const FAR: f64 = 0.8;
+/// From this share of the distance between two of the teacher's images on, the student's image is another one. A mean of all
+/// images has about 0.7; a student of the digits had 0.34 after 2,000 training steps.
+const FAR: f64 = 0.6;
 
 pub(super) fn check(patient: &Patient) -> Findings {
     let student = patient.model.as_ref().ok_or("there is no trained U-Net")?;
@@ -96,7 +97,7 @@ fn beside(
         return Err("the teacher draws images of another shape".to_owned());
     }
     let share = distance(&one, &many, 0) / distance(&many, &many, 1);
-    let is_far = !(share < FAR);
+    let is_far = share.is_nan() || share >= FAR;
     Ok(is_far.then(|| {
         Finding::warning(
             format!(

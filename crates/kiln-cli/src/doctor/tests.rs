@@ -84,6 +84,7 @@ fn the_built_in_model_is_healthy() {
             "posterior",
             "discriminator",
             "moving average",
+            "student",
             "validation gap"
         ]
     );

@@ -154,9 +154,10 @@ fn a_run_is_examined_with_its_own_latents_and_metrics() {
     let (outcome, code, _) = examine(&workplace, "runs/experiment");
     let examinations = outcome["examinations"].as_array().unwrap();
     for examined in examinations {
-        // The run has codes, and was trained without an average and without a discriminator.
+        // The run has codes, and was trained without an average, a discriminator and a teacher.
         let check = examined["check"].as_str().unwrap();
-        let is_there = !["posterior", "moving average", "discriminator"].contains(&check);
+        let others = ["posterior", "moving average", "discriminator", "student"];
+        let is_there = !others.contains(&check);
         assert_eq!(
             examined.get("not_examined").is_none(),
             is_there,

@@ -18,8 +18,8 @@ pub(super) const FILE: &str = "discriminator.safetensors";
 pub(crate) fn discriminator_beside(model: &Path) -> Option<PathBuf> {
     let folder = model.parent()?;
     let of_run = RunFolder::new(folder).stage_1().discriminator();
-    let files = [folder.join(FILE), of_run].into_iter();
-    files.filter(|file| file.is_file()).next()
+    let files = [folder.join(FILE), of_run];
+    files.into_iter().find(|file| file.is_file())
 }
 
 /// `discriminator` with the weights in the file at `path`.
