@@ -129,15 +129,18 @@ impl Rates {
 
     /// The rates of a training batch, one pair per image: two tensors `[batch, 1, 1, 1]`.
     pub fn batch(rates: &[Rates], device: &Device) -> Rates<Tensor<4>> {
-        let tensor = |rate: fn(&Rates) -> f64| {
-            let values: Vec<f32> = rates.iter().map(|rates| rate(rates) as f32).collect();
-            Tensor::from_data(TensorData::new(values, [rates.len(), 1, 1, 1]), device)
-        };
         Rates {
-            signal: tensor(|rates| rates.signal),
-            noise: tensor(|rates| rates.noise),
+            signal: per_image(rates.iter().map(|rates| rates.signal), device),
+            noise: per_image(rates.iter().map(|rates| rates.noise), device),
         }
     }
+}
+
+/// A number for each image of a batch, `[batch, 1, 1, 1]`.
+pub fn per_image(values: impl IntoIterator<Item = f64>, device: &Device) -> Tensor<4> {
+    let values: Vec<f32> = values.into_iter().map(|value| value as f32).collect();
+    let shape = [values.len(), 1, 1, 1];
+    Tensor::from_data(TensorData::new(values, shape), device)
 }
 
 /// One point of a sampling trajectory: the timestep that the network is given, and the amounts of signal and noise.

@@ -118,7 +118,7 @@ pub use denoiser::{Denoiser, NetworkDenoiser};
 pub use diffusers::SchedulerConfig;
 pub use error::DiffusionError;
 pub use guidance::Guidance;
-pub use level::{Level, Rate, Rates};
+pub use level::{Level, Rate, Rates, per_image};
 pub use loss::{Distance, Loss};
 pub use loss_weight::LossWeight;
 pub use noise_levels::NoiseLevels;

@@ -1,9 +1,9 @@
 //! What training minimises: a distance on one component of the answer, weighted by noise level.
 
-use burn::tensor::{Device, Tensor, TensorData};
+use burn::tensor::Tensor;
 use serde::{Deserialize, Serialize};
 
-use crate::{LossWeight, Prediction, Rates};
+use crate::{LossWeight, Prediction, Rates, per_image};
 
 /// The largest factor between a component's logged error and the error of the network's output. For the signal this is
 /// reached at a signal rate of 0.02, the end of the schedule in Keras' DDIM example.
@@ -123,15 +123,9 @@ impl Loss {
     }
 }
 
-/// A number for each image, `[batch, 1, 1, 1]`.
-fn per_image(values: impl Iterator<Item = f64>, device: &Device) -> Tensor<4> {
-    let values: Vec<f32> = values.map(|value| value as f32).collect();
-    let shape = [values.len(), 1, 1, 1];
-    Tensor::from_data(TensorData::new(values, shape), device)
-}
-
 #[cfg(test)]
 mod tests {
+    use burn::tensor::{Device, TensorData};
     use proptest::prelude::*;
 
     use super::*;

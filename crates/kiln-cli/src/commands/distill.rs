@@ -18,7 +18,6 @@ use super::training::{TrainedModels, TrainingArguments};
 #[derive(Args)]
 #[command(after_help = "Examples:
   kiln distill --model pretrained/mnist --config configs/mnist-few-steps.toml
-  kiln distill --model runs/flowers/model --config configs/flowers-few-steps.toml --data 102flowers.tgz
   kiln distill --config configs/mnist-few-steps.toml --model pretrained/mnist --set stage_2.distillation.method=progressive --out runs/halved")]
 pub struct Distill {
     /// The teacher: a trained model, in a folder or on the Hub
@@ -35,7 +34,6 @@ impl Distill {
         let teacher = self.model.map(|place| self.training.model(&place));
         let teacher = teacher.transpose()?;
         let models = TrainedModels {
-            vqvae: None,
             initial_weights: teacher.clone(),
             ..TrainedModels::default()
         };

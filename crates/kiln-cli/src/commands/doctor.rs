@@ -20,7 +20,8 @@ const IMAGES: usize = 256;
 /// Find what is wrong with a model or a run, and what to do about it.
 ///
 /// Looks for damaged or infinite weights, a schedule that leaves signal at its end, latents of another scale than the
-/// noise, unused codes, a collapsed posterior, a discriminator that ruins its first stage, a moving average that is too young, timesteps at which the network predicts nothing useful, and
+/// noise, unused codes, a collapsed posterior, a discriminator that ruins its first stage, a moving average that is too
+/// young, timesteps at which the network predicts nothing useful, a student far from its teacher (--teacher), and
 /// validation losses that rise. A run folder has the latents and metrics for all of this; a model alone needs images
 /// like those of its training (--config or --data) for some of it. Exits with 1 if something is broken, with 0
 /// otherwise.

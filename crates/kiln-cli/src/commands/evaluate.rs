@@ -235,13 +235,9 @@ impl Evaluate {
             }
         }
         bar.finish_and_clear();
-        Ok(self.report(
-            pipeline.name(),
-            &reference,
-            &datasets.validation,
-            &judge,
-            rows,
-        ))
+        let judged = Some((&judge, &reference));
+        let held_out = &datasets.validation;
+        Ok(self.report(pipeline.name(), held_out, held_out.len(), judged, rows))
     }
 
     /// The model or, with `--average`, the run's model with each average of its weights.
@@ -327,19 +323,8 @@ impl Evaluate {
             seconds: None,
             figures,
         };
-        let mut report = match &judged {
-            Some((judge, reference)) => {
-                self.report(autoencoder.name(), reference, held_out, judge, vec![row])
-            }
-            None => Report {
-                model: autoencoder.name().to_owned(),
-                against: format!("{count} held-out images of {}", held_out.name()),
-                judge: "pixels only".to_owned(),
-                seed: self.seed,
-                rows: vec![row],
-                pictures: Vec::new(),
-            },
-        };
+        let judged = judged.as_ref().map(|(judge, reference)| (judge, reference));
+        let mut report = self.report(autoencoder.name(), held_out, count, judged, vec![row]);
         if let Some(network) = &perceptual {
             report.judge += &format!("; {}", network.description());
             if autoencoder.seen_by() == Some(&*network.identity()) {
@@ -375,19 +360,23 @@ impl Evaluate {
         }
     }
 
+    /// The report about a model. Without a judge, `count` images were compared only with themselves.
     fn report(
         &self,
         model: &str,
-        reference: &Reference,
         held_out: &ImageDataset,
-        judge: &Judge,
+        count: usize,
+        judged: Option<(&Judge, &Reference)>,
         rows: Vec<Row>,
     ) -> Report {
-        let count = reference.seen().features().count();
+        let (count, judge) = match judged {
+            Some((judge, reference)) => (reference.seen().features().count(), judge.description()),
+            None => (count, "pixels only".to_owned()),
+        };
         Report {
             model: model.to_owned(),
             against: format!("{count} held-out images of {}", held_out.name()),
-            judge: judge.description(),
+            judge,
             seed: self.seed,
             rows,
             pictures: Vec::new(),

@@ -5,7 +5,6 @@ use serde::{Deserialize, Serialize};
 
 use super::experiment_error::{ExperimentError, require, within};
 use super::extent::Extent;
-use super::second_stage::Stage2Config;
 
 /// The U-Net learns from a trained one, its teacher, to draw in few steps: the table `[stage_2.distillation]`.
 ///
@@ -154,15 +153,17 @@ impl DistillationConfig {
         )?))
     }
 
+    /// Checks the table for a training of `steps` of a network that predicts `prediction`, on a schedule of `timesteps` that
+    /// is drawn from by `spacing`.
     pub(super) fn validate(
         &self,
-        stage_2: &Stage2Config,
+        prediction: Prediction,
+        steps: usize,
         spacing: Spacing,
         timesteps: usize,
     ) -> Result<(), ExperimentError> {
         const TABLE: &str = "stage_2.distillation";
         let key = |key: &str| format!("{TABLE}.{key}");
-        let prediction = stage_2.prediction;
         let is_consistent = !matches!(self, Self::Progressive { .. });
         require(
             !(is_consistent && prediction == Prediction::Signal),
@@ -181,7 +182,6 @@ impl DistillationConfig {
             },
         )?;
         self.guidance(Guidance::default())?;
-        let steps = stage_2.training.steps;
         let advances = |every: Extent| {
             require(every.of(steps) > 0, key("halve_every"), every, || {
                 "it must be at least one step".to_owned()

@@ -85,7 +85,8 @@ impl Experiment {
         within("stage_2.noise_levels", self.stage_2.noise_levels.validate())?;
         if let Some(distillation) = &self.stage_2.distillation {
             let (spacing, timesteps) = (self.sampling.spacing, schedule.num_train_timesteps());
-            distillation.validate(&self.stage_2, spacing, timesteps)?;
+            let (prediction, steps) = (self.stage_2.prediction, self.stage_2.training.steps);
+            distillation.validate(prediction, steps, spacing, timesteps)?;
         }
         // It must be possible to save the finished model.
         within("sampling", self.scheduler().to_json())?;

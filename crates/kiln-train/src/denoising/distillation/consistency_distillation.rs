@@ -1,9 +1,10 @@
 //! Consistency distillation: a step of the teacher, and then the student's own answer.
 
-use kiln_diffusion::{Level, LevelOptions, Schedule, Spacing, levels, noise};
+use kiln_diffusion::{Level, Schedule, noise};
 
 use super::teacher::Teacher;
-use super::{ImageDistance, Method, Noisy, Student, Target, batch_rates};
+use super::walk::{stepped, trailing};
+use super::{ImageDistance, Method, Noisy, Student, Target};
 use crate::denoising::noisy_source::Timesteps;
 use crate::error::TrainError;
 
@@ -38,23 +39,6 @@ impl ConsistencyDistillation {
     }
 }
 
-/// The levels of a walk of so many steps: trailing, from the noisiest down to the clean image.
-pub(super) fn trailing(schedule: &Schedule, steps: usize) -> Result<Vec<Level>, TrainError> {
-    let options = LevelOptions {
-        spacing: Spacing::Trailing,
-        ..LevelOptions::default()
-    };
-    Ok(levels(schedule, steps, options)?)
-}
-
-/// The number, from 0, of the step that begins at `level`.
-pub(super) fn step_at(levels: &[Level], level: Level) -> usize {
-    let last = levels.len() - 2;
-    (levels.iter())
-        .position(|of_step| of_step.timestep <= level.timestep)
-        .map_or(last, |step| step.min(last))
-}
-
 impl Timesteps for ConsistencyDistillation {
     fn drawn(&self, seed: u64, slot: u64, step: u64) -> f64 {
         self.spread(noise::uniform(seed, slot, step), 0)
@@ -68,14 +52,7 @@ impl Timesteps for ConsistencyDistillation {
 
 impl Method for ConsistencyDistillation {
     fn target(&self, noisy: &Noisy, student: &Student<'_>, _: usize) -> Target {
-        let seen = self.teacher.denoise(noisy);
-        let next = noisy
-            .levels
-            .iter()
-            .map(|&level| self.levels[step_at(&self.levels, level) + 1]);
-        let next: Vec<Level> = next.collect();
-        let rates = batch_rates(&next, &noisy.zt.device());
-        let noisy = noisy.moved_to(rates.add_noise(seen.z0, seen.noise), next);
+        let noisy = stepped(&self.levels, noisy, self.teacher.denoise(noisy));
         Target {
             weights: vec![1.0; noisy.levels.len()],
             z0: student.clean(&noisy),

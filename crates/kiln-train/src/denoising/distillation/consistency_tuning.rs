@@ -1,9 +1,9 @@
 //! Easy consistency tuning: no teacher is asked.
 
 use burn::tensor::Tensor;
-use kiln_diffusion::Level;
+use kiln_diffusion::{Level, per_image};
 
-use super::{ImageDistance, Method, Noisy, Student, Target, batch_rates, per_image};
+use super::{ImageDistance, Method, Noisy, Student, Target, batch_rates};
 use crate::denoising::noisy_source::{OfSchedule, Timesteps};
 
 /// Easy consistency tuning (Geng et al. 2024, "Consistency Models Made Easy"): the student's clean image at sigma = b / a
@@ -88,7 +88,7 @@ fn answers(
     let is_seen = lower
         .iter()
         .map(|lower| f64::from(u8::from(lower.is_some())));
-    let is_seen = per_image(is_seen.collect(), &device);
+    let is_seen = per_image(is_seen, &device);
     z0.clone() + (seen - z0) * is_seen
 }
 

@@ -14,15 +14,16 @@ mod consistency_distillation;
 mod consistency_tuning;
 mod progressive;
 mod teacher;
+mod walk;
 
 use std::collections::BTreeMap;
 use std::fmt::Debug;
 use std::sync::Arc;
 
 use burn::module::Module;
-use burn::tensor::{Device, Tensor, TensorData};
+use burn::tensor::{Device, Tensor};
 use kiln_checkpoint::{DISTILLED_BY, DiffusionModel, GUIDANCE_LEARNT};
-use kiln_diffusion::{Denoised, Level, Prediction, Rates, Schedule};
+use kiln_diffusion::{Denoised, Level, Prediction, Rates, Schedule, per_image};
 use kiln_models::UNet2d;
 
 use crate::denoising::NoisyBatch;
@@ -267,15 +268,9 @@ fn batch_rates(levels: &[Level], device: &Device) -> Rates<Tensor<4>> {
     Rates::batch(&rates, device)
 }
 
-/// A number for each image, `[batch, 1, 1, 1]`.
-fn per_image(values: Vec<f64>, device: &Device) -> Tensor<4> {
-    let shape = [values.len(), 1, 1, 1];
-    let values: Vec<f32> = values.into_iter().map(|value| value as f32).collect();
-    Tensor::from_data(TensorData::new(values, shape), device)
-}
-
 #[cfg(test)]
 mod tests {
+    use burn::tensor::TensorData;
     use kiln_diffusion::{ScheduleConfig, ScheduleKind, noise};
 
     use super::*;

@@ -1,11 +1,11 @@
 //! Progressive distillation: one step in place of two, again and again.
 
 use burn::tensor::Tensor;
-use kiln_diffusion::{Level, Schedule, noise};
+use kiln_diffusion::{Level, Schedule, noise, per_image};
 
-use super::consistency_distillation::{step_at, trailing};
 use super::teacher::Teacher;
-use super::{ImageDistance, Method, Noisy, Student, Target, batch_rates, per_image};
+use super::walk::{stepped, trailing};
+use super::{ImageDistance, Method, Noisy, Student, Target};
 use crate::denoising::noisy_source::Timesteps;
 use crate::error::TrainError;
 
@@ -87,23 +87,8 @@ impl Method for Progressive {
             Some(before) => noisy.denoised_by(before, student.prediction),
             None => self.teacher.denoise(noisy),
         };
-        let device = noisy.zt.device();
-        // The noisy images after `steps` steps of the teacher, the last of which begins at `from`.
-        let after = |steps: usize, from: &Noisy| {
-            let next = noisy
-                .levels
-                .iter()
-                .map(|&level| walk[step_at(walk, level) + steps]);
-            let next: Vec<Level> = next.collect();
-            let seen = ask(from);
-            from.moved_to(
-                batch_rates(&next, &device).add_noise(seen.z0, seen.noise),
-                next,
-            )
-        };
-        let middle = after(1, noisy);
-        let end = after(2, &middle);
-
+        let middle = stepped(walk, noisy, ask(noisy));
+        let end = stepped(walk, &middle, ask(&middle));
         Target {
             z0: leads_to(noisy, &end),
             weights: noisy
@@ -134,13 +119,14 @@ fn leads_to(from: &Noisy, end: &Noisy) -> Tensor<4> {
     let ratios = pairs.clone().map(|(from, end)| end.noise / from.noise);
     let divisors =
         (pairs.zip(ratios.clone())).map(|((from, end), ratio)| end.signal - ratio * from.signal);
-    let rest = end.zt.clone() - from.zt.clone() * per_image(ratios.collect(), &device);
-    rest / per_image(divisors.collect(), &device)
+    let rest = end.zt.clone() - from.zt.clone() * per_image(ratios, &device);
+    rest / per_image(divisors, &device)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::denoising::distillation::batch_rates;
     use crate::denoising::distillation::tests::{assert_close, images, noisy, schedule};
 
     #[test]

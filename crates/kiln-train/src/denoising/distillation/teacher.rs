@@ -3,11 +3,11 @@
 use burn::module::Module;
 use burn::tensor::{Device, Tensor};
 use kiln_checkpoint::DiffusionModel;
-use kiln_diffusion::{Clip, Denoised, Guidance, Prediction};
+use kiln_diffusion::{Clip, Denoised, Guidance, Prediction, per_image};
 use kiln_models::UNet2d;
 use kiln_pipeline::{Classes, Pipeline, SampleOptions};
 
-use super::{Noisy, denoised, per_image};
+use super::{Noisy, denoised};
 use crate::error::TrainError;
 use crate::experiment::DistillationConfig;
 use crate::learner::frozen::Frozen;
@@ -82,8 +82,8 @@ impl Teacher {
             _ if scales.iter().all(|&scale| scale == 1.0) => None,
             (Some(guide), _) => Some(answer(&guide.on(&device), labels)),
             (None, Some(null)) => {
-                let nobody = labels.map(|labels| vec![null; labels.len()]);
-                Some(answer(&unet, nobody.as_deref()))
+                let null_labels = labels.map(|labels| vec![null; labels.len()]);
+                Some(answer(&unet, null_labels.as_deref()))
             }
             (None, None) => None,
         };
