@@ -55,7 +55,7 @@ pub use first_stage::{FirstStage, vqvae_hash};
 pub use folder::{Differences, NewFolder, check_outside_models, check_place, differences, settled};
 pub use guide::Guide;
 pub use index::ModelIndex;
-pub use metadata::{DISTILLED_BY, GUIDANCE_LEARNT, Metadata, PERCEPTUAL_NETWORK};
+pub use metadata::{DISTILLED_BY, Metadata, PERCEPTUAL_NETWORK};
 pub use model::DiffusionModel;
 pub use pickle::RawTensor;
 pub use printable::printable;

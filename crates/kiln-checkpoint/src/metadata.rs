@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, HashMap};
 
+use kiln_diffusion::Guidance;
 use safetensors::SafeTensors;
 
 use crate::CheckpointError;
@@ -17,8 +18,9 @@ const TRAINING: &str = "kiln.training.";
 pub const PERCEPTUAL_NETWORK: &str = "perceptual_network";
 /// The fact about a U-Net that says by which method it was distilled, if it was.
 pub const DISTILLED_BY: &str = "distilled_by";
-/// The fact about a distilled U-Net that says how much its teacher was guided.
-pub const GUIDANCE_LEARNT: &str = "guidance_learnt";
+/// The facts about a distilled U-Net that say how much its teacher was guided, and between which noise rates.
+const GUIDANCE_LEARNT: &str = "guidance_learnt";
+const GUIDANCE_LEARNT_BETWEEN: &str = "guidance_learnt_between";
 /// The largest number of images in a picture.
 const MAX_COUNT: usize = 4096;
 
@@ -42,6 +44,25 @@ pub struct Metadata {
 }
 
 impl Metadata {
+    /// Notes among the facts about a distilled U-Net how its teacher was guided.
+    pub fn note_guidance_learnt(facts: &mut BTreeMap<String, String>, guidance: Guidance) {
+        let [from, to] = guidance.interval();
+        facts.insert(GUIDANCE_LEARNT.to_owned(), guidance.scale().to_string());
+        facts.insert(
+            GUIDANCE_LEARNT_BETWEEN.to_owned(),
+            format!("{from} and {to}"),
+        );
+    }
+
+    /// How the teacher of a distilled U-Net was guided, if that was noted.
+    pub fn guidance_learnt(&self) -> Option<Guidance> {
+        let scale = self.training.get(GUIDANCE_LEARNT)?.parse().ok()?;
+        let between = self.training.get(GUIDANCE_LEARNT_BETWEEN);
+        let between = between.and_then(|rates| rates.split_once(" and "));
+        let [from, to] = between.map_or(["0", "1"], |(from, to)| [from, to]);
+        Guidance::new(scale, [from.parse().ok()?, to.parse().ok()?]).ok()
+    }
+
     /// As strings for the header of a safetensors file.
     pub(crate) fn to_header(&self) -> BTreeMap<String, String> {
         let mut header = BTreeMap::new();
@@ -191,6 +212,20 @@ mod tests {
         let nothing = Metadata::default();
         assert!(nothing.to_header().is_empty());
         assert_eq!(round_trip(nothing.to_header()).expect("facts"), nothing);
+    }
+
+    #[test]
+    fn the_guidance_that_a_student_learnt_survives() {
+        let mut metadata = Metadata::default();
+        assert_eq!(metadata.guidance_learnt(), None);
+        let guidance = Guidance::new(2.5, [0.0, 0.99]).unwrap();
+        Metadata::note_guidance_learnt(&mut metadata.training, guidance);
+        let read = round_trip(metadata.to_header()).expect("facts");
+        assert_eq!(read.guidance_learnt(), Some(guidance));
+        // Students of kiln before it knew intervals have the scale alone.
+        metadata.training.remove(GUIDANCE_LEARNT_BETWEEN);
+        let everywhere = Guidance::new(2.5, [0.0, 1.0]).unwrap();
+        assert_eq!(metadata.guidance_learnt(), Some(everywhere));
     }
 
     #[test]

@@ -2,7 +2,7 @@
 
 use kiln::pictures::Images;
 use kiln::{Pipeline, SampleOptions};
-use kiln_checkpoint::{DISTILLED_BY, DiffusionModel, GUIDANCE_LEARNT};
+use kiln_checkpoint::{DISTILLED_BY, DiffusionModel};
 use kiln_diffusion::sampler::Sampler;
 use kiln_diffusion::{Guidance, Spacing};
 
@@ -70,26 +70,21 @@ fn beside(
     teacher: &DiffusionModel,
     patient: &Patient,
 ) -> Result<Option<Finding>, String> {
-    let draw = |model: &DiffusionModel, steps: usize, guidance: Option<f64>| {
+    let draw = |model: &DiffusionModel, steps: usize, guidance: Option<Guidance>| {
         let name = patient.name.clone();
         let pipeline = Pipeline::from_model(name, model.clone(), &patient.device)?;
         let own = pipeline.default_options();
-        let guidance = match guidance {
-            Some(scale) => Guidance::new(scale, [0.0, 1.0])?,
-            None => own.guidance,
-        };
         let options = SampleOptions {
             steps,
             sampler: Sampler::default(),
             count: IMAGES,
             classes: own.classes.iter().copied().take(1).collect(),
-            guidance,
+            guidance: guidance.unwrap_or(own.guidance),
             ..own
         };
         pipeline.sample(&options)
     };
-    let learnt = student.metadata.training.get(GUIDANCE_LEARNT);
-    let learnt = learnt.and_then(|scale| scale.parse().ok());
+    let learnt = student.metadata.guidance_learnt();
     let one = draw(student, 1, None).map_err(|error| error.to_string())?;
     let many = draw(teacher, TEACHER_STEPS, learnt).map_err(|error| error.to_string())?;
     if (one.channels(), one.height(), one.width()) != (many.channels(), many.height(), many.width())

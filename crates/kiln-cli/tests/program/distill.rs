@@ -107,6 +107,10 @@ fn what_cannot_be_distilled_is_refused_in_a_sentence() {
             "consistency-tuning",
         ),
         (
+            format!("{distil} few-steps.toml --set stage_2.distillation.method=progressive"),
+            "`teacher_steps` does nothing in [stage_2.distillation] of the method `progressive`, which has first_steps, last_steps",
+        ),
+        (
             format!("{distil} few-steps.toml --set unet.block_out_channels=[16]"),
             "block_out_channels",
         ),

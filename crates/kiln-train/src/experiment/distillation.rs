@@ -30,9 +30,9 @@ pub enum DistillationConfig {
         /// The scale of the teacher's guidance, which the student learns with the rest. If absent: the teacher's default.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         guidance: Option<f64>,
-        /// The noise rates with guidance; default [0, 1].
-        #[serde(default = "default_interval")]
-        guidance_interval: [f64; 2],
+        /// The noise rates with guidance. If absent: the teacher's default, which is [0, 1] without a guide.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        guidance_interval: Option<[f64; 2]>,
     },
     /// Progressive distillation (Salimans and Ho 2022): one step of the student must lead where two steps of the teacher
     /// do. Again and again the student becomes the next teacher, and takes half as many steps.
@@ -49,9 +49,9 @@ pub enum DistillationConfig {
         /// The scale of the first teacher's guidance, as in consistency distillation.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         guidance: Option<f64>,
-        /// The noise rates with guidance; default [0, 1].
-        #[serde(default = "default_interval")]
-        guidance_interval: [f64; 2],
+        /// The noise rates with guidance, as in consistency distillation.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        guidance_interval: Option<[f64; 2]>,
     },
 }
 
@@ -69,9 +69,6 @@ fn thirty_two() -> usize {
 }
 fn four() -> usize {
     4
-}
-fn default_interval() -> [f64; 2] {
-    [0.0, 1.0]
 }
 
 /// Fills in how a student draws, where the `table` of an experiment with a distillation says nothing about it: in 4 steps
@@ -139,12 +136,14 @@ impl DistillationConfig {
                 guidance,
                 guidance_interval,
                 ..
-            } => (guidance.unwrap_or(default.scale()), guidance_interval),
+            } => (
+                guidance.unwrap_or(default.scale()),
+                guidance_interval.unwrap_or(default.interval()),
+            ),
         };
-        let everywhere = default_interval();
         within(
             "stage_2.distillation.guidance",
-            Guidance::new(scale, everywhere),
+            Guidance::new(scale, [0.0, 1.0]),
         )?;
         let guidance = Guidance::new(scale, interval);
         Ok(Some(within(

@@ -75,6 +75,9 @@ impl Described {
 /// A sentence cuts longer values.
 const SHOWN: usize = 60;
 
+/// The keys whose value determines which other keys a table has.
+const TAGS: [&str; 2] = ["kind", "method"];
+
 /// A place in a config: the path of keys to it.
 #[derive(Debug, Clone, PartialEq)]
 pub(super) struct Place(Vec<String>);
@@ -91,22 +94,21 @@ pub(super) fn explain(
     if let Some(key) = quoted("unknown field `") {
         let known = &backquoted(message)[1..];
         let is_own = place.0.last().is_some_and(|last| last == key);
-        let kind = place.kind_in(table).filter(|_| !is_own);
-        let sentence = match (known, kind) {
+        let tag = place.tag_in(table).filter(|_| !is_own);
+        let sentence = match (known, tag) {
             ([kind, known @ ..], _) if message.contains("` of the kind `") => {
-                place.no_such_setting(kind, key, known)
+                place.no_such_setting(("kind", kind), key, known)
             }
-            (_, Some(kind)) => place.no_such_setting(kind, key, known),
+            (_, Some(tag)) => place.no_such_setting(tag, key, known),
             (_, None) => place.no_such_key(key, known, described),
         };
         (place.child(key), sentence)
     } else if let Some(value) = quoted("unknown variant `") {
         let known = &backquoted(message)[1..];
-        let here = found(table, &place.0).and_then(Value::as_table);
-        let kind = here.and_then(|here| here.get("kind"));
-        let is_kind =
-            kind.is_some_and(|kind| unexpected(kind) == Unexpected::Str(value).to_string());
-        let place = if is_kind { place.child("kind") } else { place };
+        let place = match place.tag_in(table) {
+            Some((tag, of_tag)) if of_tag == value => place.child(tag),
+            _ => place,
+        };
         let sentence = place.no_such_value(value, known);
         (place, sentence)
     } else if let Some(key) = quoted("missing field `") {
@@ -239,25 +241,26 @@ impl Place {
         }
     }
 
-    /// The `kind` of the table at this place, which determines its other keys.
-    fn kind_in<'a>(&self, table: &'a Table) -> Option<&'a str> {
+    /// The key of the table at this place that determines its other keys, and its value.
+    fn tag_in<'a>(&self, table: &'a Table) -> Option<(&'static str, &'a str)> {
         let here = found(table, &self.0)?.as_table()?;
-        here.get("kind")?.as_str()
+        TAGS.iter()
+            .find_map(|&tag| Some((tag, here.get(tag)?.as_str()?)))
     }
 
-    fn no_such_setting(&self, kind: &str, key: &str, known: &[&str]) -> String {
+    fn no_such_setting(&self, (tag, kind): (&str, &str), key: &str, known: &[&str]) -> String {
         let table = self.name();
-        match suggestion(key, known.iter().copied().chain(["kind"])) {
+        match suggestion(key, known.iter().copied().chain([tag])) {
             Some(meant) => {
                 format!("there is no key `{table}.{key}`; did you mean `{table}.{meant}`?")
             }
             None if known.is_empty() => {
                 format!(
-                    "`{key}` does nothing in [{table}] of the kind `{kind}`, which has no settings"
+                    "`{key}` does nothing in [{table}] of the {tag} `{kind}`, which has no settings"
                 )
             }
             None => format!(
-                "`{key}` does nothing in [{table}] of the kind `{kind}`, which has {}",
+                "`{key}` does nothing in [{table}] of the {tag} `{kind}`, which has {}",
                 known.join(", ")
             ),
         }

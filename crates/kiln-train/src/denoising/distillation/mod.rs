@@ -22,7 +22,7 @@ use std::sync::Arc;
 
 use burn::module::Module;
 use burn::tensor::{Device, Tensor};
-use kiln_checkpoint::{DISTILLED_BY, DiffusionModel, GUIDANCE_LEARNT};
+use kiln_checkpoint::{DISTILLED_BY, DiffusionModel, Metadata};
 use kiln_diffusion::{Denoised, Level, Prediction, Rates, Schedule, per_image};
 use kiln_models::UNet2d;
 
@@ -116,8 +116,7 @@ impl Distillation {
         let mut facts = BTreeMap::from([(DISTILLED_BY.to_owned(), config.name().to_owned())]);
         let mut guided = |teacher: DiffusionModel| {
             let teacher = Teacher::new(teacher, &config)?;
-            let scale = teacher.guidance().scale();
-            facts.insert(GUIDANCE_LEARNT.to_owned(), scale.to_string());
+            Metadata::note_guidance_learnt(&mut facts, teacher.guidance());
             Ok::<_, TrainError>(teacher)
         };
         let method: Arc<dyn Method> = match config {
@@ -151,7 +150,7 @@ impl Distillation {
         })
     }
 
-    /// What the student's files say about it: the method, and the scale of the guidance that it has learnt.
+    /// What the student's files say about it: the method, and the guidance that it has learnt.
     pub(crate) fn facts(&self) -> BTreeMap<String, String> {
         self.facts.clone()
     }

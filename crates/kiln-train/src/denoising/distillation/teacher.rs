@@ -2,7 +2,7 @@
 
 use burn::module::Module;
 use burn::tensor::{Device, Tensor};
-use kiln_checkpoint::DiffusionModel;
+use kiln_checkpoint::{DISTILLED_BY, DiffusionModel};
 use kiln_diffusion::{Clip, Denoised, Guidance, Prediction, per_image};
 use kiln_models::UNet2d;
 use kiln_pipeline::{Classes, Pipeline, SampleOptions};
@@ -29,11 +29,16 @@ impl Teacher {
     /// The teacher `model`, on a device without gradients.
     ///
     /// # Errors
-    /// If the model cannot be guided as `config` says.
+    /// If the model cannot be guided as `config` says, or is a student itself.
     pub(super) fn new(
         model: DiffusionModel,
         config: &DistillationConfig,
     ) -> Result<Self, TrainError> {
+        if let Some(method) = model.metadata.training.get(DISTILLED_BY) {
+            return Err(TrainError::Run(format!(
+                "the model was itself distilled ({method}), so its small steps lead nowhere: name the model that it came from, or tune it further with `stage_2.distillation.method = \"consistency-tuning\"`"
+            )));
+        }
         let (unet, scheduler) = (model.unet.clone(), model.scheduler.clone());
         let guide = model.guide.as_ref().map(|guide| guide.unet.clone());
         let device = unet.devices().into_iter().next();
@@ -148,7 +153,7 @@ mod tests {
             guide: has_guide.then(|| Guide {
                 unet: network(rows, 2),
                 metadata: Metadata::default(),
-                guidance: Guidance::new(3.0, [0.0, 1.0]).unwrap(),
+                guidance: Guidance::new(3.0, [0.2, 0.95]).unwrap(),
             }),
             scheduler: SchedulerConfig {
                 schedule: ScheduleConfig::of(ScheduleKind::Cosine),
@@ -199,9 +204,12 @@ mod tests {
             let model = model(rows, has_guide);
             let pipeline = Pipeline::from_model("it".to_owned(), model, &Device::flex()).unwrap();
             let options = pipeline.default_options();
-            let options = SampleOptions {
-                guidance: config.guidance(options.guidance).unwrap().unwrap(),
-                ..options
+            let options = match settings {
+                "" => options,
+                _ => SampleOptions {
+                    guidance: config.guidance(options.guidance).unwrap().unwrap(),
+                    ..options
+                },
             };
             for (image, timestep) in timesteps.into_iter().enumerate() {
                 let class = labels.as_ref().map(|labels| labels[image]);
@@ -212,6 +220,20 @@ mod tests {
                 assert_close(seen.noise.clone().narrow(0, image, 1), alone.noise, 1e-5);
             }
         }
+    }
+
+    #[test]
+    fn a_student_is_no_teacher() {
+        let mut student = model(None, false);
+        let facts = &mut student.metadata.training;
+        facts.insert(DISTILLED_BY.to_owned(), "progressive".to_owned());
+        let refused = Teacher::new(student, &config("")).unwrap_err();
+        assert!(
+            refused
+                .to_string()
+                .contains("itself distilled (progressive)"),
+            "{refused}"
+        );
     }
 
     #[test]
