@@ -144,11 +144,19 @@ fn fill(sign: f32, known_row: usize, options: InpaintOptions) -> Tensor<4> {
 
 #[test]
 fn what_is_known_stays_and_decides_the_rest() {
-    for (eta, resamplings) in [(1.0, 0), (0.0, 0), (1.0, 2), (0.5, 1)] {
+    for (eta, resamplings, forgets) in [
+        (1.0, 0, false),
+        (0.0, 0, false),
+        (1.0, 2, false),
+        (0.5, 1, false),
+        (1.0, 0, true),
+        (1.0, 1, true),
+    ] {
         let options = InpaintOptions {
             eta,
             resamplings,
             jump: 5,
+            forgets,
         };
         for sign in [1.0, -1.0] {
             let filled = fill(sign, 1, options);
@@ -337,6 +345,7 @@ fn inpainting_is_that_of_diffusers() {
         eta,
         resamplings: 1,
         jump: 3,
+        forgets: false,
     });
     let mask = fixture.images("mask").remove(0);
     let known = Known {

@@ -47,6 +47,11 @@ pub enum Error {
         "guidance needs a model that was also trained without labels, and this one has no null class; leave the guidance out, or train with label dropout"
     )]
     NoNullClass,
+    /// The model takes steps that are too long to be taken back.
+    #[error(
+        "the model was distilled to draw in few long steps, which cannot be taken back to an image's noise; use the model that it was distilled from"
+    )]
+    NoWayBack,
     /// The image's shape differs from the model's.
     #[error(
         "the image is {} and the model's images are {}; fit it first",

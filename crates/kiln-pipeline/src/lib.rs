@@ -33,7 +33,8 @@ pub use autoencoder::{Autoencoder, Reconstruction};
 pub use devices::{DeviceError, Devices};
 pub use error::Error;
 pub use pipeline::{
-    Classes, Interpolation, Moment, Observed, Observer, Pipeline, SampleOptions, Start, Wanted,
+    Classes, Interpolation, Moment, Observed, Observer, Pipeline, SampleOptions, Start, Stops,
+    Wanted,
 };
 #[doc(hidden)]
 pub use suggestion::suggestion;

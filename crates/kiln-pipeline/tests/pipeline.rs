@@ -7,9 +7,10 @@ use std::path::Path;
 
 use burn::tensor::{Device, Tensor};
 use kiln_checkpoint::DiffusionModel;
-use kiln_diffusion::{Denoised, Denoiser, Guidance, sampler::InpaintOptions};
+use kiln_diffusion::sampler::{InpaintOptions, Sampler};
+use kiln_diffusion::{Denoised, Denoiser, Guidance};
 use kiln_pipeline::pictures::Images;
-use kiln_pipeline::{Error, Interpolation, Moment, Pipeline, SampleOptions, Wanted};
+use kiln_pipeline::{Error, Interpolation, Moment, Pipeline, SampleOptions, Stops, Wanted};
 
 fn digits() -> Pipeline {
     let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/../../pretrained/mnist");
@@ -40,14 +41,18 @@ fn interpolation_ends_are_the_samples_bit_for_bit() {
         ..options(&pipeline, 5, 1)
     };
     let seeds = [3, 8, 5];
-    let stops = Tensor::cat(
-        seeds.iter().map(|&seed| pipeline.noise(seed, 0)).collect(),
-        0,
-    );
-    for is_loop in [false, true] {
+    for (is_loop, sampler) in [
+        (false, Sampler::default()),
+        (true, Sampler::default()),
+        (false, Sampler::Consistency),
+    ] {
+        let of_seed = |seed| SampleOptions {
+            sampler,
+            ..of_seed(seed)
+        };
         let interpolation = Interpolation { frames: 4, is_loop };
         let between = pipeline
-            .interpolate(stops.clone(), interpolation, &of_seed(0))
+            .interpolate(Stops::Seeds(&seeds), interpolation, &of_seed(0))
             .unwrap();
         assert_eq!(between.len(), if is_loop { 9 } else { 7 });
         for (stop, &seed) in seeds.iter().enumerate() {

@@ -76,7 +76,7 @@ pub use kiln_eval as eval;
 pub use kiln_kernels::Precision;
 pub use kiln_pipeline::{
     Autoencoder, Classes, DeviceError, Devices, Error, Interpolation, Moment, Observed, Observer,
-    Pipeline, Reconstruction, SampleOptions, Start, Wanted,
+    Pipeline, Reconstruction, SampleOptions, Start, Stops, Wanted,
 };
 pub use kiln_pipeline::{pictures, plots};
 pub use kiln_train::{

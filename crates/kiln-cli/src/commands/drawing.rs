@@ -25,15 +25,18 @@ pub const PICTURES: &str = "Pictures";
 const GUIDANCE: &str = "Classes and guidance";
 pub const COMPUTING: &str = "Computing";
 
-/// The model, and how it walks between noise and image: by DDIM.
+/// Denoising steps by DDIM.
+const STEPS: usize = 50;
+
+/// The model, and how it walks between noise and image: by DDIM, or as a distilled model draws.
 #[derive(Args)]
 pub struct DrawingArguments {
     #[command(flatten)]
     model: ModelArguments,
 
-    /// Denoising steps
-    #[arg(long, help_heading = SAMPLING, default_value_t = 50, value_name = "N", value_parser = whole::<u32>(1..=MANY, 50))]
-    steps: u32,
+    /// Denoising steps [default: 50, or a distilled model's own]
+    #[arg(long, help_heading = SAMPLING, value_name = "N", value_parser = whole::<u32>(1..=MANY, 50))]
+    steps: Option<u32>,
 
     #[command(flatten)]
     conditions: ConditionArguments,
@@ -106,7 +109,8 @@ impl DrawingArguments {
         self.model.open(&self.conditions, &self.computing)
     }
 
-    /// DDIM without fresh noise, for one image of each requested class, or for images in general.
+    /// DDIM without fresh noise, or a distilled model's own sampler, for one image of each requested class, or for images in
+    /// general.
     pub fn options(&self, pipeline: &Pipeline) -> anyhow::Result<SampleOptions> {
         self.options_guided_by(pipeline, pipeline.default_options().guidance)
     }
@@ -128,13 +132,18 @@ impl DrawingArguments {
         pipeline: &Pipeline,
         guidance: Guidance,
     ) -> anyhow::Result<SampleOptions> {
+        let own = pipeline.default_options();
+        let (sampler, steps) = match own.sampler {
+            Sampler::Consistency => (own.sampler, own.steps),
+            _ => (Sampler::default(), STEPS),
+        };
         let mut options = SampleOptions {
-            steps: self.steps as usize,
-            sampler: Sampler::default(),
+            steps: self.steps.map_or(steps, |steps| steps as usize),
+            sampler,
             count: 1,
             classes: Vec::new(),
             guidance,
-            ..pipeline.default_options()
+            ..own
         };
         self.computing.apply(&mut options);
         self.conditions.apply(pipeline, &mut options)?;

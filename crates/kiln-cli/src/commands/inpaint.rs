@@ -109,6 +109,7 @@ impl Inpaint {
             eta: self.eta,
             resamplings: self.resamplings as usize,
             jump: self.jump as usize,
+            ..InpaintOptions::default()
         };
         let file = ImageFile::open(&self.image)?;
         let mask = ImageFile::open(&self.mask)?;

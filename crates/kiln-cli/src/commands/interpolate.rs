@@ -9,7 +9,7 @@ use anyhow::ensure;
 use burn::tensor::Tensor;
 use clap::Args;
 use kiln::pictures::{Album, Images, Picture, grid, make_folder, picture};
-use kiln::{Interpolation, Moment, Pipeline, SampleOptions};
+use kiln::{Interpolation, Moment, Pipeline, SampleOptions, Stops};
 use kiln_data::ImageFile;
 use kiln_eval::mean_psnr;
 use kiln_train::counted;
@@ -25,7 +25,7 @@ const REFINEMENTS: usize = 5;
 /// Draw the images between two noises, or along several.
 ///
 /// Walks on an arc from noise to noise (spherical interpolation) and draws an image from each noise on it, with DDIM
-/// and no fresh noise. Writes a picture with a row for each part of the way, and an animation of all of it. The ends of
+/// and no fresh noise, or as a distilled model draws. Writes a picture with a row for each part of the way, and an animation of all of it. The ends of
 /// a row are the images that `kiln sample --eta 0` draws first from the same seeds; with --images they are what the model
 /// makes of the given images, without its guide if --guidance does not ask for it.
 #[derive(Args)]
@@ -103,15 +103,11 @@ impl Interpolate {
         let originals = self.originals(&pipeline)?;
         let _made = make_folder(&self.out)?;
         let started = Instant::now();
-        let (stops, psnr) = match &originals {
-            Some(originals) => {
-                let (noises, psnr) = invert(&pipeline, originals, &options)?;
-                (noises, Some(psnr))
-            }
-            None => {
-                let noises = self.seeds.iter().map(|&seed| pipeline.noise(seed, 0));
-                (Tensor::cat(noises.collect(), 0), None)
-            }
+        let inverted = (originals.as_ref()).map(|originals| invert(&pipeline, originals, &options));
+        let inverted = inverted.transpose()?;
+        let stops = match &inverted {
+            Some((noises, _)) => Stops::Noises(noises),
+            None => Stops::Seeds(&self.seeds),
         };
         let interpolation = Interpolation {
             frames: self.frames as usize,
@@ -133,7 +129,7 @@ impl Interpolate {
             steps: options.steps,
             seeds: self.seeds,
             images: self.images,
-            psnr,
+            psnr: inverted.map(|(_, psnr)| psnr),
             count: images.len(),
             picture: saved.path(png),
             gif: saved.path(gif),
@@ -172,7 +168,7 @@ fn invert(
 
 fn draw(
     pipeline: &Pipeline,
-    stops: Tensor<4>,
+    stops: Stops<'_>,
     interpolation: Interpolation,
     options: &SampleOptions,
 ) -> anyhow::Result<Images> {

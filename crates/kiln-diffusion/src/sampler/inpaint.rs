@@ -2,6 +2,7 @@
 
 use burn::tensor::{Bool, Tensor};
 
+use super::consistency::consistency;
 use super::ddim::ddim;
 use super::ddpm::Variance;
 use super::step_taken::StepTaken;
@@ -25,6 +26,9 @@ pub struct InpaintOptions {
     pub resamplings: usize,
     /// The steps in such a stretch, at least 1.
     pub jump: usize,
+    /// Whether a step leads to the clean image that the network sees and from there, by fresh noise, to the next level, as in
+    /// [`consistency`](super::consistency()): for distilled networks. `eta` does not count then.
+    pub forgets: bool,
 }
 
 impl Default for InpaintOptions {
@@ -34,6 +38,7 @@ impl Default for InpaintOptions {
             eta: 1.0,
             resamplings: 0,
             jump: 10,
+            forgets: false,
         }
     }
 }
@@ -86,15 +91,16 @@ pub fn inpaint(
             break;
         };
         z = if to > from {
-            let stepped = ddim(
-                denoiser,
-                z,
-                &[*level, *next],
-                options.eta,
-                Variance::Small,
-                &mut |_| fresh_noise(),
-                &mut |progress| z0 = progress.z0.clone(),
-            )?;
+            let pair = [*level, *next];
+            let mut fresh = |_| fresh_noise();
+            let mut see = |progress: StepTaken<'_>| z0 = progress.z0.clone();
+            let stepped = match options.forgets {
+                true => consistency(denoiser, z, &pair, &mut fresh, &mut see),
+                false => {
+                    let (eta, variance) = (options.eta, Variance::Small);
+                    ddim(denoiser, z, &pair, eta, variance, &mut fresh, &mut see)?
+                }
+            };
             let noisy = if next.rates.noise > 0.0 {
                 next.rates.add_noise(original.clone(), fresh_noise())
             } else {

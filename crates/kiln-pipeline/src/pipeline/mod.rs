@@ -31,7 +31,7 @@ mod sampling;
 pub use classes::Classes;
 pub use drawing::Wanted;
 pub use model::Pipeline;
-pub use noises::Interpolation;
+pub use noises::{Interpolation, Stops};
 pub use observed::{Moment, Observed, Observer};
 pub use options::SampleOptions;
 pub use sampling::Start;

@@ -1,18 +1,27 @@
 //! The noises that images are drawn from: from seeds, from given images, and between noises.
 
 use burn::tensor::{Tensor, TensorData};
-use kiln_diffusion::{
-    noise::ImageNoise,
-    sampler::{Sampler, invert},
-    slerp,
-};
+use kiln_diffusion::noise::ImageNoise;
+use kiln_diffusion::sampler::{Sampler, StepTaken, invert};
+use kiln_diffusion::{Denoiser, slerp};
 use kiln_kernels::with_precision;
 
+use super::drawing::Wanted;
 use super::model::Pipeline;
 use super::observed::Observed;
 use super::options::SampleOptions;
 use crate::Error;
 use crate::pictures::Images;
+
+/// Where a path through noises stops.
+#[derive(Clone, Copy, Debug)]
+#[non_exhaustive]
+pub enum Stops<'a> {
+    /// At the noises of the first image of each of these seeds.
+    Seeds(&'a [u64]),
+    /// At these noises, `[stops, channels, h, w]`.
+    Noises(&'a Tensor<4>),
+}
 
 /// A path through noises.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -54,21 +63,15 @@ impl Interpolation {
 impl Pipeline {
     /// The noise `[1, channels, h, w]` from which [`Self::sample`] draws image number `image` of a seed.
     pub fn noise(&self, seed: u64, image: u64) -> Tensor<4> {
-        let noise = ImageNoise {
-            seed,
-            images: vec![image],
-            shape: self.latent_shape,
-            device: self.device.clone(),
-        };
-        noise.draw(0)
+        self.image_noise(seed, vec![image]).draw(0)
     }
 
     /// The noises `[count, channels, h, w]` from which DDIM without fresh noise (`eta` = 0) draws the given images
     /// again, approximately: see [`invert`]. An observer sees each batch after every step.
     ///
     /// # Errors
-    /// The errors of [`Self::encode`], [`Self::trajectory`] and [`Self::check_classes`], [`Error::NetworkNotFinite`]
-    /// for a broken model, the observer's error, and [`Error::Compute`] if the device fails.
+    /// [`Error::NoWayBack`] for a model that draws by the sampler `consistency`, the errors of [`Self::encode`],
+    /// [`Self::trajectory`] and [`Self::check_classes`], [`Error::NetworkNotFinite`] for a broken model, the observer's error, and [`Error::Compute`] if the device fails.
     pub fn invert<'a>(
         &self,
         images: &Images,
@@ -76,6 +79,9 @@ impl Pipeline {
         options: impl Into<Observed<'a>>,
     ) -> Result<Tensor<4>, Error> {
         let Observed { options, mut eyes } = options.into();
+        if self.model.scheduler.sampler == Sampler::Consistency {
+            return Err(Error::NoWayBack);
+        }
         self.check_classes(options)?;
         let batch = options.batch.max(1);
         self.check_batch(images.len().min(batch), options)?;
@@ -101,34 +107,103 @@ impl Pipeline {
         Ok(Tensor::cat(noises, 0))
     }
 
-    /// Draws images along the path of [`Interpolation`] between noises `[stops, channels, h, w]`, with DDIM and no
-    /// fresh noise, independent of the sampler in `options`.
+    /// Draws images along the path of [`Interpolation`] through `stops`, of the first class in `options`.
+    ///
+    /// With DDIM and no fresh noise, or with the sampler `consistency` if `options` have it. That one draws fresh noise on the
+    /// way, which then goes from that of one seed to that of the next, too. Noises without a seed share that of
+    /// `options.seed`.
     ///
     /// # Errors
     /// The errors of [`Self::sample`].
     pub fn interpolate<'a>(
         &self,
-        stops: Tensor<4>,
+        stops: Stops<'_>,
         interpolation: Interpolation,
         options: impl Into<Observed<'a>>,
     ) -> Result<Images, Error> {
-        let Observed { options, mut eyes } = options.into();
-        let [_, channels, height, width] = stops.dims();
-        let len = channels * height * width;
-        let stops: Vec<f32> = stops.try_into_data_as::<f32>()?.iter::<f32>().collect();
-        let stops: Vec<Vec<f32>> = stops
-            .chunks_exact(len.max(1))
-            .map(<[f32]>::to_vec)
-            .collect();
-        let noises = interpolation.noises(&stops);
-        let shape = [noises.len() / len.max(1), channels, height, width];
+        let Observed { options, eyes } = options.into();
         let options = SampleOptions {
-            sampler: Sampler::default(),
+            sampler: match options.sampler {
+                Sampler::Consistency => Sampler::Consistency,
+                _ => Sampler::default(),
+            },
             ..options.clone()
         };
-        let noises = Tensor::from_data(TensorData::new(noises, shape), &self.device);
-        let (options, eyes) = (&options, eyes.lent());
-        self.sample_from(noises, Observed { options, eyes })
+        let [channels, height, width] = self.latent_shape;
+        let len = channels * height * width;
+        let path = |stops: Tensor<4>| -> Result<Tensor<4>, Error> {
+            let stops: Vec<f32> = stops.try_into_data_as::<f32>()?.iter::<f32>().collect();
+            let stops = stops.chunks_exact(len.max(1)).map(<[f32]>::to_vec);
+            let noises = interpolation.noises(&stops.collect::<Vec<_>>());
+            let shape = [noises.len() / len.max(1), channels, height, width];
+            Ok(Tensor::from_data(
+                TensorData::new(noises, shape),
+                &self.device,
+            ))
+        };
+        let of_seeds = |seeds: &[u64], draw: usize| {
+            let noises = seeds
+                .iter()
+                .map(|&seed| self.image_noise(seed, vec![0]).draw(draw));
+            path(Tensor::cat(noises.collect(), 0))
+        };
+        let first = match stops {
+            Stops::Seeds(seeds) => of_seeds(seeds, 0)?,
+            Stops::Noises(noises) => path(noises.clone())?,
+        };
+        // The fresh noise of every step, if the sampler wants any.
+        let draws = match options.sampler {
+            Sampler::Consistency => 1..options.steps,
+            _ => 0..0,
+        };
+        let fresh = draws.map(|draw| match stops {
+            Stops::Seeds(seeds) => of_seeds(seeds, draw),
+            Stops::Noises(_) => {
+                let shared = self.image_noise(options.seed, vec![0]).draw(draw);
+                Ok(shared.expand(first.dims()))
+            }
+        });
+        let fresh = fresh.collect::<Result<Vec<_>, _>>()?;
+        let class = options.classes.first().copied();
+        let wanted: Vec<Wanted> = (0..first.dims()[0] as u64)
+            .map(|image| Wanted { image, class })
+            .collect();
+        let levels = self.trajectory(&options)?;
+        let of_batch = |noises: &Tensor<4>, noise: &ImageNoise| {
+            let numbers = noise.images.iter().map(|&image| image as usize).collect();
+            noises.clone().select(0, self.integers(numbers))
+        };
+        let begin = |noise: &ImageNoise| of_batch(&first, noise);
+        let walk = |denoiser: &dyn Denoiser,
+                    start: Tensor<4>,
+                    noise: &ImageNoise,
+                    observe: &mut dyn FnMut(StepTaken<'_>)| {
+            let fresh_noise = &mut |step: usize| match fresh.get(step - 1) {
+                Some(fresh) => of_batch(fresh, noise),
+                None => noise.draw(step),
+            };
+            (options.sampler).sample(
+                denoiser,
+                start,
+                &levels,
+                &self.schedule,
+                fresh_noise,
+                observe,
+            )
+        };
+        self.gathered(self.order_these(&wanted, &options)?, |order, take| {
+            self.draw(order, begin, walk, eyes, take)
+        })
+    }
+
+    /// The noises of images of a seed, by their numbers.
+    fn image_noise(&self, seed: u64, images: Vec<u64>) -> ImageNoise {
+        ImageNoise {
+            seed,
+            images,
+            shape: self.latent_shape,
+            device: self.device.clone(),
+        }
     }
 }
 

@@ -70,11 +70,6 @@ impl Eyes<'_> {
         Self(None)
     }
 
-    /// The same observer, borrowed.
-    pub(super) fn lent(&mut self) -> Eyes<'_> {
-        Eyes(self.0.as_mut().map(|observer| &mut **observer as _))
-    }
-
     pub(super) fn see(&mut self, moment: Moment<'_>) -> Result<(), Error> {
         self.0.as_mut().map_or(Ok(()), |observer| observer(moment))
     }

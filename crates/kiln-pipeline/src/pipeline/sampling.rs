@@ -2,7 +2,7 @@
 
 use burn::tensor::Tensor;
 use kiln_diffusion::noise::ImageNoise;
-use kiln_diffusion::sampler::{InpaintOptions, Known, StepTaken, inpaint};
+use kiln_diffusion::sampler::{InpaintOptions, Known, Sampler, StepTaken, inpaint};
 use kiln_diffusion::{Denoiser, Level, last_part, levels};
 use kiln_kernels::with_precision;
 
@@ -178,7 +178,8 @@ impl Pipeline {
     }
 
     /// Fills in part of the one image `original`: see [`inpaint`]. `mask` has one channel and says where: 1 (white) is
-    /// filled in, -1 (black) stays unchanged, grays mix both.
+    /// filled in, -1 (black) stays unchanged, grays mix both. With the sampler `consistency`, for distilled models, the steps
+    /// [forget](InpaintOptions::forgets) the noise that they came from.
     ///
     /// The network works on latents, and a latent is filled in if any of its pixels is lighter than the middle gray.
     /// Latents beside the hole are kept, although their encoder has seen a little of the hole's content. At the end the
@@ -197,6 +198,10 @@ impl Pipeline {
         let Observed { options, eyes } = options.into();
         let original = original.first(1);
         let levels = self.trajectory(options)?;
+        let inpaint_options = InpaintOptions {
+            forgets: options.sampler == Sampler::Consistency,
+            ..inpaint_options
+        };
         mask::check(mask, &original)?;
         let [_, height, width] = self.latent_shape;
         let padded = mask.clone().padded(self.border());
