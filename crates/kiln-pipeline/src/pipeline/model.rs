@@ -78,6 +78,21 @@ impl Pipeline {
         &self.name
     }
 
+    /// The model itself: its networks, scheduler and facts.
+    pub fn model(&self) -> &DiffusionModel {
+        &self.model
+    }
+
+    /// The device that it computes on.
+    pub fn device(&self) -> Device {
+        self.device.clone()
+    }
+
+    /// The shape of what is denoised: `[channels, height, width]` of the latents.
+    pub fn latent_shape(&self) -> [usize; 3] {
+        self.latent_shape
+    }
+
     /// The model's classes; `None` if it was trained without labels.
     pub fn classes(&self) -> Option<&Classes> {
         self.classes.as_ref()

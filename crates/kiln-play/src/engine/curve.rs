@@ -1,0 +1,59 @@
+//! Schedules: their curves, and a picture with that much noise.
+
+use kiln_data::ImageShape;
+use kiln_diffusion::{LevelOptions, Schedule, ScheduleConfig, Spacing, levels, noise};
+use kiln_pipeline::pictures::Images;
+
+use super::pictures;
+use super::{Refusal, Tell};
+use crate::protocol::{Answer, LevelAt, Sheet};
+
+/// Points of a curve.
+const POINTS: usize = 200;
+
+/// Tells the curve of a schedule, and the levels that so many steps visit.
+pub(super) fn schedule(
+    config: &ScheduleConfig,
+    steps: u32,
+    spacing: Spacing,
+    tell: &mut Tell<'_>,
+) -> Result<(), Refusal> {
+    let schedule = Schedule::new(config.clone())?;
+    let options = LevelOptions {
+        spacing,
+        ..LevelOptions::default()
+    };
+    let last = (schedule.num_train_timesteps() - 1) as f64;
+    let curve = (0..=POINTS).map(|point| schedule.level(last * point as f64 / POINTS as f64));
+    let visited = levels(&schedule, steps as usize, options)?;
+    let answer = Answer::Schedule {
+        curve: curve.map(LevelAt::from).collect(),
+        visited: visited.into_iter().map(LevelAt::from).collect(),
+        warning: schedule.warning(),
+    };
+    tell(answer, pictures::Bytes::default())
+}
+
+/// Tells what noise makes of a picture.
+pub(super) fn noised(
+    bytes: &[u8],
+    given: &Sheet,
+    [signal, noise]: [f64; 2],
+    seed: u32,
+    tell: &mut Tell<'_>,
+) -> Result<(), Refusal> {
+    let shape = ImageShape {
+        channels: 3,
+        height: given.height as usize,
+        width: given.width as usize,
+    };
+    let clean = pictures::read(bytes, given, shape)?.first(1);
+    let fresh = noise::normal(seed.into(), 0, 0, clean.image_len());
+    let noisy = clean.values().iter().zip(fresh);
+    let noisy: Vec<f32> = noisy
+        .map(|(value, fresh)| signal as f32 * value + noise as f32 * fresh)
+        .collect();
+    let mut images = Images::empty(3, shape.height, shape.width);
+    images.extend(&noisy);
+    super::drawing::tell_images(&images, tell)
+}

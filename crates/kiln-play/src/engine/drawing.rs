@@ -1,0 +1,177 @@
+//! Drawing: from the page's words to the pipeline's, and from its moments to the page.
+
+use burn::tensor::Tensor;
+use kiln_diffusion::sampler::InpaintOptions;
+use kiln_diffusion::{Guidance, slerp};
+use kiln_pipeline::pictures::Images;
+use kiln_pipeline::{Error, Moment, Pipeline, SampleOptions, Start};
+
+use super::pictures::{self, Bytes};
+use super::{Refusal, Tell};
+use crate::protocol::{Answer, Drawing, Sheet, Watch};
+
+/// More images than a page shows.
+const MOST_IMAGES: usize = 1024;
+/// The longest side of a grid between noises.
+const MOST_BESIDE: u32 = 16;
+
+/// The pipeline's options for what the page wants.
+pub(super) fn options(pipeline: &Pipeline, drawing: &Drawing) -> Result<SampleOptions, Refusal> {
+    let own = pipeline.default_options();
+    let scale = drawing.guidance.unwrap_or(own.guidance.scale());
+    let interval = (drawing.guidance_interval).unwrap_or(own.guidance.interval());
+    let mut levels = own.levels;
+    levels.spacing = drawing.spacing.unwrap_or(levels.spacing);
+    let classes = drawing.classes.as_ref().map_or(own.classes, |classes| {
+        classes.iter().map(|&class| class as usize).collect()
+    });
+    let options = SampleOptions {
+        seed: drawing.seed.into(),
+        count: drawing.count.map_or(own.count, |count| count as usize),
+        steps: drawing.steps.map_or(own.steps, |steps| steps as usize),
+        sampler: drawing.sampler.unwrap_or(own.sampler),
+        guidance: Guidance::new(scale, interval)?,
+        levels,
+        classes,
+        ..own
+    };
+    if options.images() > MOST_IMAGES {
+        return Err(Refusal::Question(format!(
+            "{} images are more than a page shows ({MOST_IMAGES})",
+            options.images()
+        )));
+    }
+    Ok(options)
+}
+
+/// How often a drawing calls a network for each image.
+fn calls(pipeline: &Pipeline, options: &SampleOptions) -> u32 {
+    let calls = options.sampler.calls(options.steps);
+    let is_guided = options.guidance.scale() != 1.0
+        && (pipeline.model().guide.is_some() || pipeline.classes().is_some());
+    (if is_guided { 2 * calls } else { calls }) as u32
+}
+
+/// Draws from noise, or from an image with a strength, and shows the steps.
+pub(super) fn draw(
+    pipeline: &Pipeline,
+    drawing: &Drawing,
+    watch: Watch,
+    from: Option<(&Images, f64)>,
+    tell: &mut Tell<'_>,
+) -> Result<(), Refusal> {
+    let options = options(pipeline, drawing)?;
+    let calls = calls(pipeline, &options);
+    let (start, steps) = match from {
+        None => (Start::Noise, options.steps),
+        Some((original, strength)) => {
+            let levels = pipeline.last_part(&options, strength)?;
+            let start = Start::Image { original, strength };
+            (start, levels.len().saturating_sub(1))
+        }
+    };
+    // Both closures tell the page, one after the other.
+    let tell = std::cell::RefCell::new((tell, 0, Ok(())));
+    let show = |step: usize, images: Images, is_whole: bool| {
+        let (tell, first, failure) = &mut *tell.borrow_mut();
+        let mut bytes = Bytes::default();
+        let answer = Answer::Moment {
+            step: step as u32,
+            steps: steps as u32,
+            calls,
+            first: *first,
+            images: bytes.add(&images),
+        };
+        if is_whole {
+            *first += images.len() as u32;
+        }
+        tell(answer, bytes).map_err(|refusal| {
+            *failure = Err(refusal);
+            Error::Stopped
+        })
+    };
+    let mut observer = |moment: Moment<'_>| {
+        let shown = match watch {
+            Watch::Noisy => Some(moment.latents),
+            Watch::Clean => moment.clean.or(Some(moment.latents)),
+            Watch::Nothing => None,
+        };
+        match shown.filter(|_| moment.steps_done < steps) {
+            Some(latents) => show(moment.steps_done, pipeline.decode(latents.clone())?, false),
+            None => Ok(()),
+        }
+    };
+    let observed = options.observed(&mut observer);
+    let drawn = pipeline.sample_each(start, observed, |images| show(steps, images, true));
+    let (_, _, failure) = tell.into_inner();
+    failure.and(drawn.map_err(Refusal::from))
+}
+
+/// Fills in the hole of a picture.
+pub(super) fn inpaint(
+    pipeline: &Pipeline,
+    drawing: &Drawing,
+    bytes: &[u8],
+    given: &Sheet,
+    tell: &mut Tell<'_>,
+) -> Result<(), Refusal> {
+    let options = options(pipeline, drawing)?;
+    let shape = pipeline.image_shape();
+    let both = Sheet { count: 2, ..*given };
+    let original = pictures::read(bytes, &both, shape)?.first(1);
+    let place = given.at + given.width * given.height * 4;
+    let mask = Sheet {
+        at: place,
+        count: 1,
+        ..*given
+    };
+    let gray = kiln_data::ImageShape {
+        channels: 1,
+        ..shape
+    };
+    let mask = pictures::read(bytes, &mask, gray)?;
+    let images = pipeline.inpaint(&original, &mask, InpaintOptions::default(), &options)?;
+    tell_images(&images, tell)
+}
+
+/// Draws a grid of images between four noises.
+pub(super) fn between(
+    pipeline: &Pipeline,
+    drawing: &Drawing,
+    corners: [u32; 4],
+    side: u32,
+    tell: &mut Tell<'_>,
+) -> Result<(), Refusal> {
+    if !(2..=MOST_BESIDE).contains(&side) {
+        return Err(Refusal::Question(format!(
+            "a grid of {side} images beside each other: it must have 2 to {MOST_BESIDE}"
+        )));
+    }
+    let options = options(pipeline, drawing)?;
+    let noises = corners.map(|seed| pipeline.noise(seed.into(), 0));
+    let dims = noises[0].dims();
+    let mut corners = Vec::new();
+    for noise in noises {
+        let noise = noise.try_into_data_as::<f32>()?;
+        corners.push(noise.iter::<f32>().collect::<Vec<_>>());
+    }
+    let place = |index: u32| f64::from(index) / f64::from(side - 1);
+    let mut between = Vec::new();
+    for row in 0..side {
+        let left = slerp(&corners[0], &corners[2], place(row));
+        let right = slerp(&corners[1], &corners[3], place(row));
+        for column in 0..side {
+            between.extend(slerp(&left, &right, place(column)));
+        }
+    }
+    let shape = [(side * side) as usize, dims[1], dims[2], dims[3]];
+    let noises = burn::tensor::TensorData::new(between, shape);
+    let noises = Tensor::from_data(noises, &pipeline.device());
+    tell_images(&pipeline.sample_from(noises, &options)?, tell)
+}
+
+pub(super) fn tell_images(images: &Images, tell: &mut Tell<'_>) -> Result<(), Refusal> {
+    let mut bytes = Bytes::default();
+    let images = bytes.add(images);
+    tell(Answer::Pictures { images }, bytes)
+}

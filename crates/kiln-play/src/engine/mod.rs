@@ -1,0 +1,223 @@
+//! The engine: from a question to its answers.
+//!
+//! ```text
+//! shelf.rs         the models in reach
+//! facts.rs         what a model is
+//! drawing.rs       how to draw, from the page's words to the pipeline's; Draw, Redraw, Inpaint, Between
+//! walk.rs          one image from noise to clean; what guidance changes on the way
+//! curve.rs         schedules
+//! first_stage.rs   through the first stage
+//! losses.rs        errors by level
+//! pictures.rs      images to the page's pixels and back
+//! ```
+
+mod curve;
+mod drawing;
+mod facts;
+mod first_stage;
+mod losses;
+mod pictures;
+mod shelf;
+mod walk;
+
+use std::sync::{Arc, Mutex, PoisonError};
+
+use burn::tensor::Device;
+use kiln_pipeline::{Error, Pipeline};
+
+use crate::protocol::{Answer, Answered, Ask, Question, from_message, to_message};
+use pictures::Bytes;
+
+pub use shelf::Shelf;
+
+/// How many models stay in memory.
+const LOADED: usize = 4;
+
+/// Answers questions with the models of a shelf.
+pub struct Engine<S> {
+    shelf: S,
+    device: Device,
+    /// The models in memory, the last one used at the end.
+    loaded: Mutex<Vec<(String, Arc<Pipeline>)>>,
+}
+
+/// Why a question has no answer.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum Refusal {
+    /// The model cannot do it, or is damaged.
+    #[error(transparent)]
+    Model(#[from] Error),
+    /// The question makes no sense.
+    #[error("{0}")]
+    Question(String),
+    /// The page has left.
+    #[error("the page has left")]
+    Gone,
+}
+
+impl From<burn::tensor::TensorReadError> for Refusal {
+    fn from(error: burn::tensor::TensorReadError) -> Self {
+        Self::Model(Error::from(error))
+    }
+}
+
+impl From<kiln_diffusion::DiffusionError> for Refusal {
+    fn from(error: kiln_diffusion::DiffusionError) -> Self {
+        Self::Model(Error::from(error))
+    }
+}
+
+/// Takes an answer with its pictures. It fails when nobody wants them any more.
+type Tell<'a> = dyn FnMut(Answer, Bytes) -> Result<(), Refusal> + 'a;
+
+impl<S: Shelf> Engine<S> {
+    /// An engine that computes on `device`.
+    pub fn new(shelf: S, device: Device) -> Self {
+        Self {
+            shelf,
+            device,
+            loaded: Mutex::default(),
+        }
+    }
+
+    /// The models in reach.
+    pub fn shelf(&self) -> &S {
+        &self.shelf
+    }
+
+    /// Answers the question in a message, see [`protocol`](crate::protocol), with messages to `send`, which returns whether to
+    /// go on. A message that is no question has no answer but an error.
+    ///
+    /// # Errors
+    /// A sentence about what is wrong with the message.
+    pub fn answer(
+        &self,
+        message: &[u8],
+        send: &mut dyn FnMut(Vec<u8>) -> bool,
+    ) -> Result<(), String> {
+        let (Question { id, ask }, bytes) = from_message(message)?;
+        let mut tell = |answer: Answer, bytes: Bytes| {
+            let message = to_message(&Answered { id, answer }, &bytes.0)
+                .map_err(|error| Refusal::Question(error.to_string()))?;
+            match send(message) {
+                true => Ok(()),
+                false => Err(Refusal::Gone),
+            }
+        };
+        let last = match self.reply(&ask, bytes, &mut tell) {
+            Ok(()) => Answer::Done,
+            Err(Refusal::Gone) => return Ok(()),
+            Err(refusal) => Answer::Refused {
+                sentence: refusal.to_string(),
+            },
+        };
+        // If nobody is there to hear it, nothing is lost.
+        let _ = tell(last, Bytes::default());
+        Ok(())
+    }
+
+    fn reply(&self, ask: &Ask, bytes: &[u8], tell: &mut Tell<'_>) -> Result<(), Refusal> {
+        match ask {
+            Ask::Models => {
+                let models = self.shelf.models();
+                tell(Answer::Models { models }, Bytes::default())
+            }
+            Ask::Model { model } => {
+                let facts = facts::of(model, &*self.pipeline(model)?);
+                tell(Answer::Model(facts), Bytes::default())
+            }
+            Ask::Draw {
+                model,
+                drawing,
+                watch,
+            } => drawing::draw(&*self.pipeline(model)?, drawing, *watch, None, tell),
+            Ask::Redraw {
+                model,
+                drawing,
+                watch,
+                given,
+                strength,
+            } => {
+                let pipeline = self.pipeline(model)?;
+                let original = pictures::read(bytes, given, pipeline.image_shape())?;
+                let from = Some((&original, *strength));
+                drawing::draw(&pipeline, drawing, *watch, from, tell)
+            }
+            Ask::Inpaint {
+                model,
+                drawing,
+                given,
+            } => drawing::inpaint(&*self.pipeline(model)?, drawing, bytes, given, tell),
+            Ask::Between {
+                model,
+                drawing,
+                corners,
+                side,
+            } => drawing::between(&*self.pipeline(model)?, drawing, *corners, *side, tell),
+            Ask::Walk {
+                model,
+                drawing,
+                image,
+                class,
+            } => walk::walk(&*self.pipeline(model)?, drawing, (*image, *class), tell),
+            Ask::Push {
+                model,
+                drawing,
+                image,
+                class,
+            } => walk::push(&*self.pipeline(model)?, drawing, (*image, *class), tell),
+            Ask::Schedule {
+                schedule,
+                steps,
+                spacing,
+            } => curve::schedule(schedule, *steps, *spacing, tell),
+            Ask::Noised {
+                given,
+                signal_rate,
+                noise_rate,
+                seed,
+            } => curve::noised(bytes, given, [*signal_rate, *noise_rate], *seed, tell),
+            Ask::Encode { model, given } => {
+                first_stage::encode(&*self.pipeline(model)?, bytes, given, tell)
+            }
+            Ask::DecodeCodes { model, codes } => {
+                first_stage::decode(&*self.pipeline(model)?, codes, tell)
+            }
+            Ask::Losses {
+                model,
+                given,
+                classes,
+                levels,
+            } => losses::losses(
+                &*self.pipeline(model)?,
+                (bytes, given),
+                classes,
+                *levels,
+                tell,
+            ),
+        }
+    }
+
+    /// The model, from memory or the shelf.
+    fn pipeline(&self, model: &str) -> Result<Arc<Pipeline>, Refusal> {
+        let mut loaded = self.loaded.lock().unwrap_or_else(PoisonError::into_inner);
+        let place = loaded.iter().position(|(name, _)| name == model);
+        let entry = match place {
+            Some(place) => loaded.remove(place),
+            None => {
+                let source = self.shelf.source(model).ok_or_else(|| {
+                    Refusal::Question(format!("there is no model `{model}` here"))
+                })?;
+                let pipeline = Pipeline::from_source(&source, &self.device)?;
+                (model.to_owned(), Arc::new(pipeline))
+            }
+        };
+        let pipeline = entry.1.clone();
+        if loaded.len() >= LOADED {
+            loaded.remove(0);
+        }
+        loaded.push(entry);
+        Ok(pipeline)
+    }
+}

@@ -1,0 +1,454 @@
+//! The engine, asked as a page asks it, with the digits model of the repository.
+
+use std::collections::VecDeque;
+use std::path::Path;
+
+use burn::tensor::Device;
+use kiln_checkpoint::ModelSource;
+use kiln_pipeline::pictures::Images;
+use kiln_pipeline::{Pipeline, SampleOptions};
+use kiln_play::protocol::{
+    Answer, Answered, Ask, Drawing, ModelName, Question, Sheet, Watch, from_message, to_message,
+};
+use kiln_play::{Engine, Shelf};
+
+/// The digits, and a folder without a model.
+struct Repository;
+
+const DIGITS: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../../pretrained/mnist");
+
+impl Shelf for Repository {
+    fn models(&self) -> Vec<ModelName> {
+        vec![ModelName {
+            model: "digits".to_owned(),
+            title: "Digits".to_owned(),
+        }]
+    }
+
+    fn source(&self, model: &str) -> Option<ModelSource> {
+        let folder = match model {
+            "digits" => Path::new(DIGITS),
+            "nothing" => Path::new(env!("CARGO_MANIFEST_DIR")),
+            _ => return None,
+        };
+        Some(ModelSource::Folder(folder.to_owned()))
+    }
+}
+
+fn engine() -> Engine<Repository> {
+    Engine::new(Repository, Device::flex())
+}
+
+/// All answers to a question, with the bytes behind them. The last one, which must be `Done`, is left out.
+fn asked(engine: &Engine<Repository>, ask: Ask, bytes: &[u8]) -> VecDeque<(Answer, Vec<u8>)> {
+    let mut answers = all_answers(engine, ask, bytes);
+    let last = answers.pop_back().map(|(answer, _)| answer);
+    assert_eq!(last, Some(Answer::Done), "{answers:?}");
+    answers
+}
+
+fn all_answers(engine: &Engine<Repository>, ask: Ask, bytes: &[u8]) -> VecDeque<(Answer, Vec<u8>)> {
+    let question = to_message(&Question { id: 3, ask }, bytes).unwrap();
+    let mut answers = VecDeque::new();
+    let mut send = |message: Vec<u8>| {
+        let (Answered { id, answer }, bytes) = from_message(&message).unwrap();
+        assert_eq!(id, 3);
+        answers.push_back((answer, bytes.to_vec()));
+        true
+    };
+    engine.answer(&question, &mut send).unwrap();
+    answers
+}
+
+fn refused(ask: Ask, bytes: &[u8]) -> String {
+    let mut answers = all_answers(&engine(), ask, bytes);
+    match answers.pop_back() {
+        Some((Answer::Refused { sentence }, _)) => sentence,
+        answer => panic!("{answer:?}"),
+    }
+}
+
+fn digits() -> String {
+    "digits".to_owned()
+}
+
+fn few(steps: u32, count: u32) -> Drawing {
+    Drawing {
+        seed: 5,
+        steps: Some(steps),
+        count: Some(count),
+        ..Drawing::default()
+    }
+}
+
+/// The pixels of a sheet, gray.
+fn pixels(sheet: &Sheet, bytes: &[u8]) -> Vec<u8> {
+    let len = (sheet.count * sheet.width * sheet.height) as usize * 4;
+    let bytes = &bytes[sheet.at as usize..sheet.at as usize + len];
+    bytes.iter().step_by(4).copied().collect()
+}
+
+fn pixels_of(images: &Images) -> Vec<u8> {
+    let to_byte = |value: &f32| ((value + 1.0) * 127.5).round().clamp(0.0, 255.0) as u8;
+    images.values().iter().map(to_byte).collect()
+}
+
+/// What the native program draws.
+fn drawn(steps: usize, count: usize) -> Images {
+    let pipeline = Pipeline::load(Path::new(DIGITS), &Device::flex()).unwrap();
+    let options = SampleOptions {
+        steps,
+        count,
+        seed: 5,
+        ..pipeline.default_options()
+    };
+    pipeline.sample(&options).unwrap()
+}
+
+#[test]
+fn the_page_draws_what_the_program_draws_and_sees_the_steps() {
+    for (watch, moments) in [(Watch::Nothing, 1), (Watch::Noisy, 4), (Watch::Clean, 4)] {
+        let ask = Ask::Draw {
+            model: digits(),
+            drawing: few(3, 2),
+            watch,
+        };
+        let answers = asked(&engine(), ask, &[]);
+        assert_eq!(answers.len(), moments, "{watch:?}");
+        for (place, (answer, bytes)) in (4 - moments as u32..).zip(&answers) {
+            let Answer::Moment {
+                step,
+                steps,
+                first,
+                images,
+                ..
+            } = answer
+            else {
+                panic!("{answer:?}");
+            };
+            assert_eq!((*step, *steps, *first), (place, 3, 0));
+            assert_eq!((images.count, images.width, images.height), (2, 28, 28));
+            assert_eq!(bytes.len(), 2 * 28 * 28 * 4);
+            if step == steps {
+                assert_eq!(pixels(images, bytes), pixels_of(&drawn(3, 2)));
+            }
+        }
+    }
+}
+
+#[test]
+fn a_page_that_leaves_ends_the_drawing() {
+    let ask = Ask::Draw {
+        model: digits(),
+        drawing: few(50, 4),
+        watch: Watch::Clean,
+    };
+    let question = to_message(&Question { id: 1, ask }, &[]).unwrap();
+    let mut messages = 0;
+    let mut send = |_| {
+        messages += 1;
+        messages < 2
+    };
+    engine().answer(&question, &mut send).unwrap();
+    assert_eq!(messages, 2);
+}
+
+#[test]
+fn a_walk_ends_in_the_image_and_guidance_pushes() {
+    let engine = engine();
+    let drawing = few(4, 1);
+    let ask = Ask::Walk {
+        model: digits(),
+        drawing: drawing.clone(),
+        image: 1,
+        class: None,
+    };
+    let (answer, bytes) = asked(&engine, ask, &[]).pop_front().unwrap();
+    let Answer::Walk {
+        levels,
+        noisy,
+        clean,
+        noisy_latents,
+        clean_latents,
+    } = answer
+    else {
+        panic!("{answer:?}");
+    };
+    assert_eq!(levels.len(), 5);
+    assert!(levels[0].noise_rate > 0.99 && levels[4].noise_rate == 0.0);
+    let (noisy_latents, clean_latents) = (noisy_latents.unwrap(), clean_latents.unwrap());
+    for sheet in [&noisy, &clean] {
+        assert_eq!((sheet.count, sheet.width, sheet.height), (5, 28, 28));
+    }
+    for sheet in [&noisy_latents, &clean_latents] {
+        assert_eq!((sheet.count, sheet.width, sheet.height), (5, 4 * 8, 8));
+    }
+    let image = pixels_of(&drawn(4, 2));
+    assert_eq!(pixels(&noisy, &bytes)[4 * 784..], image[784..]);
+    assert_eq!(pixels(&clean, &bytes)[4 * 784..], image[784..]);
+    assert_ne!(pixels(&noisy, &bytes)[..784], pixels(&clean, &bytes)[..784]);
+
+    for (guidance, pushes) in [(1.0, false), (3.0, true)] {
+        let ask = Ask::Push {
+            model: digits(),
+            drawing: Drawing {
+                guidance: Some(guidance),
+                ..drawing.clone()
+            },
+            image: 1,
+            class: None,
+        };
+        let mut answers = all_answers(&engine, ask, &[]);
+        let Some((Answer::Push { push, levels, .. }, bytes)) = answers.pop_front() else {
+            // A model without a guide cannot be pushed.
+            assert!(guidance > 1.0);
+            continue;
+        };
+        assert_eq!((levels.len(), push.count), (4, 4));
+        let is_gray = pixels(&push, &bytes).iter().all(|&pixel| pixel == 128);
+        assert_eq!(is_gray, !pushes, "{guidance}");
+    }
+}
+
+#[test]
+fn codes_say_what_the_first_stage_keeps() {
+    let engine = engine();
+    let mut bytes = Vec::new();
+    for pixel in pixels_of(&drawn(10, 1)) {
+        bytes.extend([pixel, pixel, pixel, 255]);
+    }
+    let given = Sheet {
+        at: 0,
+        count: 1,
+        width: 28,
+        height: 28,
+    };
+    let model = digits();
+    let ask = Ask::Encode { model, given };
+    let (answer, encoded) = asked(&engine, ask, &bytes).pop_front().unwrap();
+    let Answer::Encoded {
+        latents,
+        codes,
+        colours,
+        codebook,
+        reconstruction,
+        psnr,
+        ..
+    } = answer
+    else {
+        panic!("{answer:?}");
+    };
+    assert_eq!((latents.width, latents.height), (32, 8));
+    assert_eq!((codes.len(), codebook), (64, 512));
+    assert_eq!(
+        colours.map(|sheet| (sheet.width, sheet.height)),
+        Some((8, 8))
+    );
+    assert!(psnr > 20.0, "{psnr}");
+
+    let decoded = |codes: Vec<u32>| {
+        let model = digits();
+        asked(&engine, Ask::DecodeCodes { model, codes }, &[])
+            .pop_front()
+            .unwrap()
+    };
+    let (Answer::Pictures { images }, back) = decoded(codes.clone()) else {
+        panic!()
+    };
+    assert_eq!(pixels(&images, &back), pixels(&reconstruction, &encoded));
+    let mut others = codes.clone();
+    others[30] = (others[30] + 100) % 512;
+    let (Answer::Pictures { images }, changed) = decoded(others) else {
+        panic!()
+    };
+    assert_ne!(pixels(&images, &changed), pixels(&reconstruction, &encoded));
+
+    for codes in [vec![512; 64], vec![0; 63]] {
+        let model = digits();
+        let sentence = refused(Ask::DecodeCodes { model, codes }, &[]);
+        assert!(sentence.contains("64 of 512"), "{sentence}");
+    }
+}
+
+#[test]
+fn pictures_are_drawn_again_filled_in_and_between() {
+    let engine = engine();
+    let mut bytes = Vec::new();
+    for pixel in pixels_of(&drawn(5, 1)) {
+        bytes.extend([pixel, pixel, pixel, 255]);
+    }
+    let given = Sheet {
+        at: 0,
+        count: 1,
+        width: 28,
+        height: 28,
+    };
+    let ask = Ask::Redraw {
+        model: digits(),
+        drawing: few(4, 3),
+        watch: Watch::Nothing,
+        given,
+        strength: 0.5,
+    };
+    let (answer, _) = asked(&engine, ask, &bytes).pop_front().unwrap();
+    assert!(
+        matches!(answer, Answer::Moment { step: 2, steps: 2, images, .. } if images.count == 3)
+    );
+
+    // The lower half is a hole.
+    let hole = (0..28 * 28).flat_map(|pixel| [if pixel < 14 * 28 { 0 } else { 255 }; 4]);
+    let both: Vec<u8> = bytes.iter().copied().chain(hole).collect();
+    let ask = Ask::Inpaint {
+        model: digits(),
+        drawing: few(4, 2),
+        given,
+    };
+    let (answer, filled) = asked(&engine, ask, &both).pop_front().unwrap();
+    let Answer::Pictures { images } = answer else {
+        panic!("{answer:?}")
+    };
+    let filled = pixels(&images, &filled);
+    let original: Vec<u8> = bytes.iter().step_by(4).copied().collect();
+    for image in filled.chunks(784) {
+        assert_eq!(image[..14 * 28], original[..14 * 28]);
+        assert_ne!(image[14 * 28..], original[14 * 28..]);
+    }
+
+    let ask = Ask::Between {
+        model: digits(),
+        drawing: few(3, 1),
+        corners: [5, 6, 7, 8],
+        side: 3,
+    };
+    let (answer, grid) = asked(&engine, ask, &[]).pop_front().unwrap();
+    let Answer::Pictures { images } = answer else {
+        panic!("{answer:?}")
+    };
+    assert_eq!(images.count, 9);
+    assert_eq!(pixels(&images, &grid)[..784], pixels_of(&drawn(3, 1)));
+}
+
+#[test]
+fn schedules_noise_and_losses_are_told() {
+    let engine = engine();
+    let ask = Ask::Schedule {
+        schedule: serde_json::from_str(r#"{ "kind": "cosine" }"#).unwrap(),
+        steps: 4,
+        spacing: serde_json::from_str("\"trailing\"").unwrap(),
+    };
+    let (answer, _) = asked(&engine, ask, &[]).pop_front().unwrap();
+    let Answer::Schedule {
+        curve,
+        visited,
+        warning,
+    } = answer
+    else {
+        panic!("{answer:?}")
+    };
+    assert_eq!((curve.len(), visited.len(), warning), (201, 5, None));
+    assert_eq!(visited[0].timestep, 999.0);
+
+    let given = Sheet {
+        at: 0,
+        count: 1,
+        width: 28,
+        height: 28,
+    };
+    let gray = [128, 128, 128, 255].repeat(784);
+    let noised = |noise_rate: f64| {
+        let ask = Ask::Noised {
+            given,
+            signal_rate: 1.0,
+            noise_rate,
+            seed: 1,
+        };
+        asked(&engine, ask, &gray).pop_front().unwrap().1
+    };
+    assert_eq!(noised(0.0), gray);
+    assert_ne!(noised(0.5), gray);
+
+    let ask = Ask::Losses {
+        model: digits(),
+        given,
+        classes: Vec::new(),
+        levels: 5,
+    };
+    let mut bytes = Vec::new();
+    for pixel in pixels_of(&drawn(10, 1)) {
+        bytes.extend([pixel, pixel, pixel, 255]);
+    }
+    let (answer, _) = asked(&engine, ask, &bytes).pop_front().unwrap();
+    let Answer::Losses {
+        levels,
+        noise,
+        signal,
+    } = answer
+    else {
+        panic!("{answer:?}")
+    };
+    assert_eq!([levels.len(), noise.len(), signal.len()], [5; 3]);
+    // Noise is easy to see where there is much of it, and the image where there is little.
+    assert!(
+        noise[0] > noise[4] && signal[0] < signal[4],
+        "{noise:?} {signal:?}"
+    );
+}
+
+#[test]
+fn what_cannot_be_is_refused_in_a_sentence() {
+    let draw = |model: &str, drawing: Drawing| Ask::Draw {
+        model: model.to_owned(),
+        drawing,
+        watch: Watch::Nothing,
+    };
+    let given = Sheet {
+        at: 0,
+        count: 1,
+        width: 28,
+        height: 28,
+    };
+    for (ask, words) in [
+        (draw("nowhere", few(1, 1)), "no model `nowhere`"),
+        (draw("nothing", few(1, 1)), "model_index.json"),
+        (draw("digits", few(0, 1)), "steps"),
+        (draw("digits", few(1, 1_000_000)), "1000000 images"),
+        (
+            draw(
+                "digits",
+                Drawing {
+                    classes: Some(vec![3]),
+                    ..few(1, 1)
+                },
+            ),
+            "class",
+        ),
+        (
+            Ask::Encode {
+                model: digits(),
+                given,
+            },
+            "not behind it",
+        ),
+        (
+            Ask::Encode {
+                model: digits(),
+                given: Sheet { width: 5, ..given },
+            },
+            "takes 28x28",
+        ),
+        (
+            Ask::Between {
+                model: digits(),
+                drawing: few(1, 1),
+                corners: [0; 4],
+                side: 1,
+            },
+            "2 to 16",
+        ),
+    ] {
+        let sentence = refused(ask.clone(), &[]);
+        assert!(sentence.contains(words), "{ask:?}: {sentence}");
+    }
+    let no_question = engine().answer(b"hello", &mut |_| true);
+    assert!(no_question.is_err());
+}
