@@ -7,8 +7,13 @@
 //! | --- | --- |
 //! | [`protocol`] | questions and answers, as JSON with pictures as bytes behind it |
 //! | [`Engine`] | answers them, with the models that a [`Shelf`] has |
+//! | [`Server`] | serves page and engine to a browser on this machine; not on wasm32 |
 
 mod engine;
 pub mod protocol;
+#[cfg(not(target_arch = "wasm32"))]
+mod server;
 
 pub use engine::{Engine, Refusal, Shelf};
+#[cfg(not(target_arch = "wasm32"))]
+pub use server::{Asset, ServeError, Server};
