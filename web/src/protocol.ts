@@ -184,11 +184,11 @@ steps?: number,
 /**
  * The sampler with its settings, as in a config's `sampling.sampler`.
  */
-sampler: { kind: string } & Record<string, unknown>, 
+sampler?: { kind: string } & Record<string, unknown>, 
 /**
  * Which timesteps are visited.
  */
-spacing: string, 
+spacing?: string, 
 /**
  * The scale of the guidance: 1 is none.
  */

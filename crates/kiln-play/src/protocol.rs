@@ -160,10 +160,13 @@ pub struct Drawing {
     /// Denoising steps.
     pub steps: Option<u32>,
     /// The sampler with its settings, as in a config's `sampling.sampler`.
-    #[cfg_attr(test, ts(type = "{ kind: string } & Record<string, unknown>"))]
+    #[cfg_attr(
+        test,
+        ts(type = "{ kind: string } & Record<string, unknown>", optional)
+    )]
     pub sampler: Option<Sampler>,
     /// Which timesteps are visited.
-    #[cfg_attr(test, ts(type = "string"))]
+    #[cfg_attr(test, ts(type = "string", optional))]
     pub spacing: Option<Spacing>,
     /// The scale of the guidance: 1 is none.
     pub guidance: Option<f64>,

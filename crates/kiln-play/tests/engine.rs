@@ -4,7 +4,6 @@ use std::collections::VecDeque;
 use std::path::Path;
 
 use burn::tensor::Device;
-use kiln_checkpoint::ModelSource;
 use kiln_pipeline::pictures::Images;
 use kiln_pipeline::{Pipeline, SampleOptions};
 use kiln_play::protocol::{
@@ -25,13 +24,13 @@ impl Shelf for Repository {
         }]
     }
 
-    fn source(&self, model: &str) -> Option<ModelSource> {
+    fn load(&self, model: &str, device: &Device) -> Option<Result<Pipeline, String>> {
         let folder = match model {
             "digits" => Path::new(DIGITS),
             "nothing" => Path::new(env!("CARGO_MANIFEST_DIR")),
             _ => return None,
         };
-        Some(ModelSource::Folder(folder.to_owned()))
+        Some(Pipeline::load(folder, device).map_err(|error| error.to_string()))
     }
 }
 

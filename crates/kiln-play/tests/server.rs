@@ -4,7 +4,7 @@ use std::io::{BufRead, BufReader, Read, Write};
 use std::net::TcpStream;
 
 use burn::tensor::Device;
-use kiln_checkpoint::ModelSource;
+use kiln_pipeline::Pipeline;
 use kiln_play::protocol::{Answer, Answered, Ask, ModelName, Question, from_message, to_message};
 use kiln_play::{Asset, Engine, Server, Shelf};
 
@@ -15,7 +15,7 @@ impl Shelf for Empty {
         Vec::new()
     }
 
-    fn source(&self, _: &str) -> Option<ModelSource> {
+    fn load(&self, _: &str, _: &Device) -> Option<Result<Pipeline, String>> {
         None
     }
 }

@@ -19,6 +19,7 @@ mod model_guide;
 mod model_info;
 mod numbers;
 mod perceptual_arguments;
+mod play;
 mod pull;
 mod push;
 mod reconstruct;
@@ -50,6 +51,7 @@ pub enum Command {
     Evaluate(evaluate::Evaluate),
     Schedule(schedule::ShowSchedule),
     Doctor(doctor::Examine),
+    Play(play::Play),
     Interpolate(interpolate::Interpolate),
     Invert(invert::Invert),
     Inpaint(inpaint::Inpaint),
@@ -84,6 +86,7 @@ impl Command {
             Command::Evaluate(command) => command.run(),
             Command::Schedule(command) => command.run(),
             Command::Doctor(command) => command.run(),
+            Command::Play(command) => command.run(),
             Command::Interpolate(command) => command.run(),
             Command::Invert(command) => command.run(),
             Command::Inpaint(command) => command.run(),

@@ -206,10 +206,9 @@ impl<S: Shelf> Engine<S> {
         let entry = match place {
             Some(place) => loaded.remove(place),
             None => {
-                let source = self.shelf.source(model).ok_or_else(|| {
-                    Refusal::Question(format!("there is no model `{model}` here"))
-                })?;
-                let pipeline = Pipeline::from_source(&source, &self.device)?;
+                let loaded = self.shelf.load(model, &self.device);
+                let loaded = loaded.ok_or_else(|| format!("there is no model `{model}` here"));
+                let pipeline = loaded.flatten().map_err(Refusal::Question)?;
                 (model.to_owned(), Arc::new(pipeline))
             }
         };

@@ -1,6 +1,7 @@
 //! The models in reach.
 
-use kiln_checkpoint::ModelSource;
+use burn::tensor::Device;
+use kiln_pipeline::Pipeline;
 
 use crate::protocol::ModelName;
 
@@ -9,6 +10,6 @@ pub trait Shelf {
     /// The models, the best one to begin with first.
     fn models(&self) -> Vec<ModelName>;
 
-    /// The files of a model; `None` if there is no such model.
-    fn source(&self, model: &str) -> Option<ModelSource>;
+    /// Loads a model onto a device; `None` if there is no such model, and a sentence if it is damaged.
+    fn load(&self, model: &str, device: &Device) -> Option<Result<Pipeline, String>>;
 }

@@ -1,0 +1,65 @@
+// What several views are made of.
+
+import type { ComponentChildren, JSX } from "preact";
+import { useEffect, useRef } from "preact/hooks";
+
+/** A picture, enlarged without blur. */
+export function Picture(props: { pixels: ImageData; scale: number; label: string }): JSX.Element {
+  const canvas = useRef<HTMLCanvasElement>(null);
+  const { pixels, scale, label } = props;
+  useEffect(() => canvas.current?.getContext("2d")?.putImageData(pixels, 0, 0), [pixels]);
+  const style = { width: `${pixels.width * scale}px`, height: `${pixels.height * scale}px` };
+  return <canvas ref={canvas} width={pixels.width} height={pixels.height} style={style} role="img" aria-label={label} />;
+}
+
+/** A number with its name. */
+export function Amount(props: {
+  name: string;
+  value: string;
+  placeholder?: string;
+  min?: number;
+  max?: number;
+  step?: number;
+  change: (value: string) => void;
+}): JSX.Element {
+  const { name, change, ...rest } = props;
+  return (
+    <label class="field">
+      <span>{name}</span>
+      <input type="number" {...rest} onInput={(event) => change(event.currentTarget.value)} />
+    </label>
+  );
+}
+
+/** A choice with its name. */
+export function Choice(props: {
+  name: string;
+  value: string;
+  options: [value: string, title: string][];
+  change: (value: string) => void;
+}): JSX.Element {
+  return (
+    <label class="field">
+      <span>{props.name}</span>
+      <select value={props.value} onChange={(event) => props.change(event.currentTarget.value)}>
+        {props.options.map(([value, title]) => (
+          <option value={value}>{title}</option>
+        ))}
+      </select>
+    </label>
+  );
+}
+
+/** What is seen, and where it comes from. */
+export function Explained(props: { children: ComponentChildren }): JSX.Element {
+  return <aside class="explained">{props.children}</aside>;
+}
+
+/** A paper. */
+export function Paper(props: { arxiv: string; children: ComponentChildren }): JSX.Element {
+  return (
+    <a href={`https://arxiv.org/abs/${props.arxiv}`} rel="noreferrer" target="_blank">
+      {props.children}
+    </a>
+  );
+}
