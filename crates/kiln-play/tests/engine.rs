@@ -347,6 +347,31 @@ fn schedules_noise_and_losses_are_told() {
     assert_eq!((curve.len(), visited.len(), warning), (201, 5, None));
     assert_eq!(visited[0].timestep, 999.0);
 
+    // The kinds that the page offers need no settings.
+    let page = concat!(
+        env!("CARGO_MANIFEST_DIR"),
+        "/../../web/src/views/schedule.tsx"
+    );
+    let page = std::fs::read_to_string(page).unwrap();
+    let kinds = page.split("const KINDS = [").nth(1).unwrap();
+    let kinds: Vec<&str> = kinds
+        .split(']')
+        .next()
+        .unwrap()
+        .split('"')
+        .skip(1)
+        .step_by(2)
+        .collect();
+    assert!(kinds.contains(&"cosine") && kinds.len() > 10, "{kinds:?}");
+    for kind in kinds {
+        let ask = Ask::Schedule {
+            schedule: serde_json::from_str(&format!("{{ \"kind\": \"{kind}\" }}")).unwrap(),
+            steps: 10,
+            spacing: serde_json::from_str("\"trailing\"").unwrap(),
+        };
+        assert_eq!(asked(&engine, ask, &[]).len(), 1, "{kind}");
+    }
+
     let given = Sheet {
         at: 0,
         count: 1,

@@ -74,6 +74,7 @@ impl Play {
                 given.display()
             );
         }
+        reach.named = reach.models.len();
         for folder in ["runs", "pretrained"] {
             reach.add_all_in(Path::new(folder));
         }
@@ -89,6 +90,8 @@ impl Play {
 #[derive(Default)]
 struct Reach {
     models: Vec<PathBuf>,
+    /// How many of them were named: they come before the compiled-in one, the others after it.
+    named: usize,
 }
 
 impl Reach {
@@ -121,18 +124,17 @@ fn folders_in(folder: &Path) -> Vec<PathBuf> {
 
 impl Shelf for Reach {
     fn models(&self) -> Vec<ModelName> {
-        let named = self.models.iter().map(|folder| {
-            let name = folder.display().to_string();
-            ModelName {
-                title: name.clone(),
-                model: name,
-            }
-        });
+        let name_of = |folder: &PathBuf| ModelName {
+            title: folder.display().to_string(),
+            model: folder.display().to_string(),
+        };
         let built_in = pretrained::default_model().ok().map(|_| ModelName {
             model: BUILT_IN.to_owned(),
             title: "digits, built in".to_owned(),
         });
-        named.chain(built_in).collect()
+        let (named, found) = self.models.split_at(self.named);
+        let before = named.iter().map(name_of).chain(built_in);
+        before.chain(found.iter().map(name_of)).collect()
     }
 
     fn load(&self, model: &str, device: &Device) -> Option<Result<Pipeline, String>> {
