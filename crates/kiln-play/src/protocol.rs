@@ -226,7 +226,7 @@ pub enum Answer {
         models: Vec<ModelName>,
     },
     /// What a model is.
-    Model(ModelFacts),
+    Model(Box<ModelFacts>),
     /// Images after a step.
     Moment {
         /// Steps done.

@@ -125,7 +125,7 @@ impl<S: Shelf> Engine<S> {
             }
             Ask::Model { model } => {
                 let facts = facts::of(model, &*self.pipeline(model)?);
-                tell(Answer::Model(facts), Bytes::default())
+                tell(Answer::Model(Box::new(facts)), Bytes::default())
             }
             Ask::Draw {
                 model,
