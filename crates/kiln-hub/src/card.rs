@@ -173,7 +173,11 @@ impl Card<'_> {
             Err(reason) => add(page, &format!("{reason}\n")),
         }
         let program = if self.has_unet() {
-            format!("kiln sample --model {} --steps 50", self.repository)
+            format!(
+                "kiln sample --model {} --steps {}",
+                self.repository,
+                self.steps()
+            )
         } else {
             format!(
                 "kiln reconstruct --model {} --data photos/",
@@ -216,6 +220,13 @@ impl Card<'_> {
         }
     }
 
+    /// The denoising steps that the model takes by default.
+    fn steps(&self) -> usize {
+        let own = self.parts.first();
+        own.and_then(|part| part.metadata.sampling_steps)
+            .unwrap_or(50)
+    }
+
     /// Python code that loads the model and draws eight images.
     fn python(&self, class: &str, load: &str) -> String {
         if !self.has_unet() {
@@ -223,9 +234,11 @@ impl Card<'_> {
         }
         if !self.has_classes() {
             return format!(
-                "from diffusers import {class}\n\npipeline = {load}\nimages = pipeline(batch_size=8, num_inference_steps=50).images"
+                "from diffusers import {class}\n\npipeline = {load}\nimages = pipeline(batch_size=8, num_inference_steps={}).images",
+                self.steps()
             );
         }
+        let steps = self.steps();
         // diffusers' pipelines pass no class to their U-Net.
         let decode = match self.has_first_stage() {
             true => {
@@ -243,7 +256,7 @@ class_labels = torch.full([8], 0)
 size = unet.config.sample_size
 height, width = size if isinstance(size, (list, tuple)) else (size, size)
 sample = torch.randn(8, unet.config.in_channels, height, width)
-scheduler.set_timesteps(50)
+scheduler.set_timesteps({steps})
 sample = sample * scheduler.init_noise_sigma
 with torch.no_grad():
     for timestep in scheduler.timesteps:
@@ -467,6 +480,12 @@ mod tests {
             "{page}"
         );
         assert!(!page.contains("trained with kiln"), "{page}");
+        parts[0].metadata.sampling_steps = Some(4);
+        let page = card(&parts, None).to_markdown();
+        for steps in ["num_inference_steps=4)", "--steps 4\n"] {
+            assert!(page.contains(steps), "{page}");
+        }
+        parts[0].metadata.sampling_steps = None;
         // diffusers has no such network.
         let of_kiln = Card {
             class: Err("diffusers does not load it."),
