@@ -54,6 +54,15 @@ fn a_student_draws_in_four_steps_unless_told_otherwise() {
     assert_ne!(draw("--steps 1 --out three"), by_default);
     assert_ne!(draw("--sampler ddim --out four"), by_default);
 
+    let again = workplace.run(&format!(
+        "distill --model {student} --config few-steps.toml --out again"
+    ));
+    let said = String::from_utf8_lossy(&again.stderr).into_owned();
+    assert!(
+        !again.status.success() && said.contains("itself distilled"),
+        "{said}"
+    );
+
     let info = workplace.succeed(&format!("model info {student}"));
     assert!(info.contains("consistency-distillation"), "{info}");
     workplace.succeed(&format!("push {student} somebody/student --dry-run card"));

@@ -105,9 +105,14 @@ pub(super) fn explain(
         (place.child(key), sentence)
     } else if let Some(value) = quoted("unknown variant `") {
         let known = &backquoted(message)[1..];
-        let place = match place.tag_in(table) {
-            Some((tag, of_tag)) if of_tag == value => place.child(tag),
-            _ => place,
+        let here = found(table, &place.0).and_then(Value::as_table);
+        let is_meant = |tag: &&str| {
+            let of_tag = here.and_then(|here| here.get(*tag));
+            of_tag.is_some_and(|of_tag| unexpected(of_tag) == Unexpected::Str(value).to_string())
+        };
+        let place = match TAGS.into_iter().find(is_meant) {
+            Some(tag) => place.child(tag),
+            None => place,
         };
         let sentence = place.no_such_value(value, known);
         (place, sentence)

@@ -3,11 +3,12 @@
 use std::path::Path;
 
 use burn::tensor::Device;
+use kiln_checkpoint::{DISTILLED_BY, DiffusionModel};
 use serde::Serialize;
 use toml::{Table, Value};
 
 use crate::error::TrainError;
-use crate::experiment::{Experiment, ExperimentError};
+use crate::experiment::{DistillationConfig, Experiment, ExperimentError};
 use crate::run_folder::RunFolder;
 use crate::run_folder::drawable::load_model;
 use crate::run_folder::record::RunRecord;
@@ -22,7 +23,7 @@ impl Experiment {
     ///
     /// # Errors
     /// [`TrainError::Model`] if there is no such model; [`TrainError::Config`] for an experiment that cannot work, or one
-    /// without a distillation.
+    /// without a distillation; [`TrainError::Run`] for a teacher that is a student itself, if the method asks it.
     pub fn load_student(
         path: &Path,
         overrides: &[String],
@@ -33,20 +34,28 @@ impl Experiment {
             source,
         })?;
         let origin = path.display().to_string();
-        let tables = tables_of(teacher)?;
+        let model = load_model(teacher, &Device::flex())?;
+        let tables = tables_of(teacher, &model)?;
         let experiment = Self::parse_over(&tables, &text, &origin, overrides)?;
-        if experiment.stage_2.distillation.is_none() {
+        let Some(distillation) = &experiment.stage_2.distillation else {
             return Err(TrainError::Run(format!(
                 "{origin} does not say how to distil: it needs a table [stage_2.distillation] with a `method`"
+            )));
+        };
+        let distilled = model.metadata.training.get(DISTILLED_BY);
+        let asks_teacher = !matches!(distillation, DistillationConfig::ConsistencyTuning { .. });
+        if let Some(method) = distilled.filter(|_| asks_teacher) {
+            return Err(TrainError::Run(format!(
+                "{} was itself distilled ({method}), so its small steps lead nowhere: name the model that it came from, or tune it further with `stage_2.distillation.method = \"consistency-tuning\"`",
+                teacher.display()
             )));
         }
         Ok(experiment)
     }
 }
 
-/// The tables and keys that a student takes over from the model in `teacher`.
-fn tables_of(teacher: &Path) -> Result<Table, TrainError> {
-    let model = load_model(teacher, &Device::flex())?;
+/// The tables and keys that a student takes over from the `model` in `teacher`.
+fn tables_of(teacher: &Path, model: &DiffusionModel) -> Result<Table, TrainError> {
     let mut tables = Table::new();
     let run = RunRecord::folder_around(teacher);
     let records = [Some(teacher), run.as_deref()];

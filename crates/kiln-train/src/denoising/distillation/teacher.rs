@@ -2,7 +2,7 @@
 
 use burn::module::Module;
 use burn::tensor::{Device, Tensor};
-use kiln_checkpoint::{DISTILLED_BY, DiffusionModel};
+use kiln_checkpoint::DiffusionModel;
 use kiln_diffusion::{Clip, Denoised, Guidance, Prediction, per_image};
 use kiln_models::UNet2d;
 use kiln_pipeline::{Classes, Pipeline, SampleOptions};
@@ -29,16 +29,11 @@ impl Teacher {
     /// The teacher `model`, on a device without gradients.
     ///
     /// # Errors
-    /// If the model cannot be guided as `config` says, or is a student itself.
+    /// If the model cannot be guided as `config` says.
     pub(super) fn new(
         model: DiffusionModel,
         config: &DistillationConfig,
     ) -> Result<Self, TrainError> {
-        if let Some(method) = model.metadata.training.get(DISTILLED_BY) {
-            return Err(TrainError::Run(format!(
-                "the model was itself distilled ({method}), so its small steps lead nowhere: name the model that it came from, or tune it further with `stage_2.distillation.method = \"consistency-tuning\"`"
-            )));
-        }
         let (unet, scheduler) = (model.unet.clone(), model.scheduler.clone());
         let guide = model.guide.as_ref().map(|guide| guide.unet.clone());
         let device = unet.devices().into_iter().next();
@@ -220,20 +215,6 @@ mod tests {
                 assert_close(seen.noise.clone().narrow(0, image, 1), alone.noise, 1e-5);
             }
         }
-    }
-
-    #[test]
-    fn a_student_is_no_teacher() {
-        let mut student = model(None, false);
-        let facts = &mut student.metadata.training;
-        facts.insert(DISTILLED_BY.to_owned(), "progressive".to_owned());
-        let refused = Teacher::new(student, &config("")).unwrap_err();
-        assert!(
-            refused
-                .to_string()
-                .contains("itself distilled (progressive)"),
-            "{refused}"
-        );
     }
 
     #[test]
