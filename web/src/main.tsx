@@ -10,7 +10,9 @@ import { Choice } from "./parts";
 import type { ModelFacts } from "./protocol";
 import type { ViewProps } from "./view";
 import { Draw } from "./views/draw";
+import { Edit } from "./views/edit";
 import { FirstStage } from "./views/first-stage";
+import { Learnt } from "./views/learnt";
 import { Race } from "./views/race";
 import { Schedule } from "./views/schedule";
 
@@ -19,6 +21,8 @@ const VIEWS: Record<string, { title: string; view: (props: ViewProps) => JSX.Ele
   race: { title: "Race", view: Race },
   schedule: { title: "Schedule", view: Schedule },
   "first-stage": { title: "First stage", view: FirstStage },
+  edit: { title: "Edit", view: Edit },
+  learnt: { title: "What has it learnt", view: Learnt },
 };
 
 const engine = new ServedEngine(takeToken());

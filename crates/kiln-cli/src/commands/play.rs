@@ -40,7 +40,7 @@ const BUILT_IN: &str = "built-in";
 /// See a model think, in the browser.
 ///
 /// Serves a page on this machine's loopback: images while they are denoised and every step of one, samplers side by side,
-/// schedules, and what the first stage keeps of an image. It has the models in the given folders, the run folders in runs/,
+/// schedules, what the first stage keeps of an image, holes to fill in, and errors by level of noise. It has the models in the given folders, the run folders in runs/,
 /// the models in pretrained/ and the digits inside this program. The address contains a random token, and nobody can
 /// ask without it. Nothing is written. Ctrl-C ends it.
 #[derive(Args)]
