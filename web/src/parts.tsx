@@ -12,6 +12,18 @@ export function Picture(props: { pixels: ImageData; scale: number; label: string
   return <canvas ref={canvas} width={pixels.width} height={pixels.height} style={style} role="img" aria-label={label} />;
 }
 
+/** A picture with its title below it; nothing without one. */
+export function Figure(props: { pixels: ImageData | undefined; title: string; scale: number }): JSX.Element | null {
+  const { pixels, title, scale } = props;
+  if (!pixels) return null;
+  return (
+    <figure>
+      <Picture pixels={pixels} scale={scale} label={title} />
+      <figcaption>{title}</figcaption>
+    </figure>
+  );
+}
+
 /** A number with its name. */
 export function Amount(props: {
   name: string;

@@ -54,6 +54,11 @@ impl Metadata {
         );
     }
 
+    /// By which method a U-Net was distilled, if it was.
+    pub fn distilled_by(&self) -> Option<&str> {
+        self.training.get(DISTILLED_BY).map(String::as_str)
+    }
+
     /// How the teacher of a distilled U-Net was guided, if that was noted.
     pub fn guidance_learnt(&self) -> Option<Guidance> {
         let scale = self.training.get(GUIDANCE_LEARNT)?.parse().ok()?;

@@ -426,7 +426,7 @@ mod tests {
         assert!(from_message::<Question>(&huge).is_err());
     }
 
-    /// Set KILN_WRITE=1 to write the file anew.
+    /// Set KILN_WRITE=1 to write the file again.
     #[test]
     fn the_page_has_these_types() {
         let config = Config::default();

@@ -92,6 +92,20 @@ fn pixels_of(images: &Images) -> Vec<u8> {
     images.values().iter().map(to_byte).collect()
 }
 
+/// A digit behind a question.
+const DIGIT: Sheet = Sheet {
+    at: 0,
+    count: 1,
+    width: 28,
+    height: 28,
+};
+
+/// Gray images as a question has them.
+fn rgba(images: &Images) -> Vec<u8> {
+    let pixels = pixels_of(images).into_iter();
+    pixels.flat_map(|gray| [gray, gray, gray, 255]).collect()
+}
+
 /// What the native program draws.
 fn drawn(steps: usize, count: usize) -> Images {
     let pipeline = Pipeline::load(Path::new(DIGITS), &Device::flex()).unwrap();
@@ -212,18 +226,12 @@ fn a_walk_ends_in_the_image_and_guidance_pushes() {
 #[test]
 fn codes_say_what_the_first_stage_keeps() {
     let engine = engine();
-    let mut bytes = Vec::new();
-    for pixel in pixels_of(&drawn(10, 1)) {
-        bytes.extend([pixel, pixel, pixel, 255]);
-    }
-    let given = Sheet {
-        at: 0,
-        count: 1,
-        width: 28,
-        height: 28,
-    };
+    let bytes = rgba(&drawn(10, 1));
     let model = digits();
-    let ask = Ask::Encode { model, given };
+    let ask = Ask::Encode {
+        model,
+        given: DIGIT,
+    };
     let (answer, encoded) = asked(&engine, ask, &bytes).pop_front().unwrap();
     let Answer::Encoded {
         latents,
@@ -272,21 +280,12 @@ fn codes_say_what_the_first_stage_keeps() {
 #[test]
 fn pictures_are_drawn_again_filled_in_and_between() {
     let engine = engine();
-    let mut bytes = Vec::new();
-    for pixel in pixels_of(&drawn(5, 1)) {
-        bytes.extend([pixel, pixel, pixel, 255]);
-    }
-    let given = Sheet {
-        at: 0,
-        count: 1,
-        width: 28,
-        height: 28,
-    };
+    let bytes = rgba(&drawn(5, 1));
     let ask = Ask::Redraw {
         model: digits(),
         drawing: few(4, 3),
         watch: Watch::Nothing,
-        given,
+        given: DIGIT,
         strength: 0.5,
     };
     let (answer, _) = asked(&engine, ask, &bytes).pop_front().unwrap();
@@ -300,7 +299,7 @@ fn pictures_are_drawn_again_filled_in_and_between() {
     let ask = Ask::Inpaint {
         model: digits(),
         drawing: few(4, 2),
-        given,
+        given: DIGIT,
     };
     let (answer, filled) = asked(&engine, ask, &both).pop_front().unwrap();
     let Answer::Pictures { images } = answer else {
@@ -372,16 +371,10 @@ fn schedules_noise_and_losses_are_told() {
         assert_eq!(asked(&engine, ask, &[]).len(), 1, "{kind}");
     }
 
-    let given = Sheet {
-        at: 0,
-        count: 1,
-        width: 28,
-        height: 28,
-    };
     let gray = [128, 128, 128, 255].repeat(784);
     let noised = |noise_rate: f64| {
         let ask = Ask::Noised {
-            given,
+            given: DIGIT,
             signal_rate: 1.0,
             noise_rate,
             seed: 1,
@@ -393,14 +386,11 @@ fn schedules_noise_and_losses_are_told() {
 
     let ask = Ask::Losses {
         model: digits(),
-        given,
+        given: DIGIT,
         classes: Vec::new(),
         levels: 5,
     };
-    let mut bytes = Vec::new();
-    for pixel in pixels_of(&drawn(10, 1)) {
-        bytes.extend([pixel, pixel, pixel, 255]);
-    }
+    let bytes = rgba(&drawn(10, 1));
     let (answer, _) = asked(&engine, ask, &bytes).pop_front().unwrap();
     let Answer::Losses {
         levels,
@@ -425,12 +415,6 @@ fn what_cannot_be_is_refused_in_a_sentence() {
         drawing,
         watch: Watch::Nothing,
     };
-    let given = Sheet {
-        at: 0,
-        count: 1,
-        width: 28,
-        height: 28,
-    };
     for (ask, words) in [
         (draw("nowhere", few(1, 1)), "no model `nowhere`"),
         (draw("nothing", few(1, 1)), "model_index.json"),
@@ -449,14 +433,14 @@ fn what_cannot_be_is_refused_in_a_sentence() {
         (
             Ask::Encode {
                 model: digits(),
-                given,
+                given: DIGIT,
             },
             "not behind it",
         ),
         (
             Ask::Encode {
                 model: digits(),
-                given: Sheet { width: 5, ..given },
+                given: Sheet { width: 5, ..DIGIT },
             },
             "takes 28x28",
         ),

@@ -6,7 +6,7 @@ import { useAnswer } from "../answers";
 import { drawingOf } from "../drawing";
 import { pictures } from "../engine";
 import { useImage } from "../image";
-import { Amount, Choice, Explained, Paper, Picture } from "../parts";
+import { Amount, Choice, Explained, Figure, Paper, Picture } from "../parts";
 import type { Ask, Drawing } from "../protocol";
 import type { ViewProps } from "../view";
 
@@ -76,12 +76,7 @@ function Redraw(props: ViewProps): JSX.Element {
         {failure ?? heard.failure ?? (moment ? `step ${moment.step} of ${moment.steps}${heard.isOpen ? " .." : ""}` : "drawing ..")}
       </p>
       <div class="figures">
-        {original && (
-          <figure>
-            <Picture pixels={original} scale={scale} label="The given image" />
-            <figcaption>the given image</figcaption>
-          </figure>
-        )}
+        <Figure pixels={original} title="the given image" scale={scale} />
         <Results images={images} scale={scale} />
       </div>
       <Explained>

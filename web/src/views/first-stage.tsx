@@ -4,7 +4,7 @@ import type { JSX } from "preact";
 import { useMemo, useState } from "preact/hooks";
 import { useAnswer } from "../answers";
 import { pictures } from "../engine";
-import { Amount, Explained, Paper, Picture } from "../parts";
+import { Amount, Explained, Figure, Paper } from "../parts";
 import type { Ask } from "../protocol";
 import { useImage } from "../image";
 import type { ViewProps } from "../view";
@@ -33,13 +33,7 @@ export function FirstStage({ engine, model, state, change }: ViewProps): JSX.Ele
   if (!model.first_stage) return <p class="status">This model denoises pixels: it has no first stage.</p>;
   const scale = Math.max(1, Math.round(140 / model.width));
   const columns = model.latents[2];
-  const figure = (pixels: ImageData | undefined, title: string, scaled = scale) =>
-    pixels && (
-      <figure>
-        <Picture pixels={pixels} scale={scaled} label={title} />
-        <figcaption>{title}</figcaption>
-      </figure>
-    );
+  const latentScale = Math.max(1, Math.round(64 / model.latents[1]));
   return (
     <>
       <form class="settings" onSubmit={(event) => event.preventDefault()}>
@@ -66,8 +60,8 @@ export function FirstStage({ engine, model, state, change }: ViewProps): JSX.Ele
       </p>
       {told && shown && (
         <div class="figures">
-          {figure(original, "the image")}
-          {figure(shown.latents, `its latents: ${model.latents.join(" x ")}, channel by channel`, Math.max(1, Math.round(64 / model.latents[1])))}
+          <Figure pixels={original} title="the image" scale={scale} />
+          <Figure pixels={shown.latents} title={`its latents: ${model.latents.join(" x ")}, channel by channel`} scale={latentScale} />
           {codes && codes.length > 0 && shown.colours && (
             <figure>
               <div class="codes" style={{ gridTemplateColumns: `repeat(${columns}, 1fr)` }}>
@@ -87,8 +81,8 @@ export function FirstStage({ engine, model, state, change }: ViewProps): JSX.Ele
               <figcaption>its codes: click one to paint it</figcaption>
             </figure>
           )}
-          {figure(repainted ?? shown.back, repainted ? "what the decoder makes of these codes" : "the reconstruction")}
-          {figure(shown.difference, `the difference, ${told.amplified} times as strong`)}
+          <Figure pixels={repainted ?? shown.back} title={repainted ? "what the decoder makes of these codes" : "the reconstruction"} scale={scale} />
+          <Figure pixels={shown.difference} title={`the difference, ${told.amplified} times as strong`} scale={scale} />
         </div>
       )}
       <Explained>

@@ -4,7 +4,7 @@ import type { JSX } from "preact";
 import { useMemo } from "preact/hooks";
 import { useAnswer } from "../answers";
 import { pictures } from "../engine";
-import { Picture } from "../parts";
+import { Figure } from "../parts";
 import type { Ask, Drawing } from "../protocol";
 import type { ViewProps } from "../view";
 
@@ -40,13 +40,6 @@ export function Walk({ engine, model, state, change, image, drawing }: Props): J
   const level = walk.levels[step]!;
   const scale = Math.max(1, Math.round(140 / model.width));
   const latentScale = Math.max(1, Math.round(64 / model.latents[1]));
-  const figure = (pixels: ImageData | undefined, title: string, scaled: number) =>
-    pixels && (
-      <figure>
-        <Picture pixels={pixels} scale={scaled} label={title} />
-        <figcaption>{title}</figcaption>
-      </figure>
-    );
   return (
     <section class="walk" aria-label={`How image ${image} came about`}>
       <label class="slider">
@@ -57,10 +50,10 @@ export function Walk({ engine, model, state, change, image, drawing }: Props): J
         <input type="range" min={0} max={last} value={step} onInput={(event) => change({ step: event.currentTarget.value })} />
       </label>
       <div class="figures">
-        {figure(shown.noisy[step], "with its noise", scale)}
-        {figure(shown.clean[step], "the clean image that the network sees", scale)}
-        {figure(shown.noisyLatents?.[step], "latents, channel by channel", latentScale)}
-        {figure(shown.cleanLatents?.[step], "clean latents", latentScale)}
+        <Figure pixels={shown.noisy[step]} title="with its noise" scale={scale} />
+        <Figure pixels={shown.clean[step]} title="the clean image that the network sees" scale={scale} />
+        <Figure pixels={shown.noisyLatents?.[step]} title="latents, channel by channel" scale={latentScale} />
+        <Figure pixels={shown.cleanLatents?.[step]} title="clean latents" scale={latentScale} />
       </div>
     </section>
   );

@@ -14,7 +14,7 @@ use kiln_kernels::Precision;
 use super::class_list::classes_in;
 use super::numbers::{MANY, number, whole};
 use super::{hub_arguments::HubArguments, one_device};
-use crate::{evaluation::evaluations, pretrained, terminal};
+use crate::{pretrained, terminal};
 
 /// Groups of the help.
 pub const MODEL: &str = "Model";
@@ -242,7 +242,7 @@ impl ImageArguments {
 /// Network calls between the previous moment and this one.
 pub fn calls_before(moment: &Moment<'_>, options: &SampleOptions) -> u64 {
     let [batch, ..] = moment.latents.dims();
-    let calls_a_step = evaluations(options) as f64 / options.steps as f64;
+    let calls_a_step = options.calls() as f64 / options.steps as f64;
     match moment.steps_done {
         0 => 0,
         _ => (batch as f64 * calls_a_step).round() as u64,

@@ -26,9 +26,7 @@ use super::numbers::{number, whole};
 use super::perceptual_arguments::PerceptualArguments;
 use super::sample::{SpacingName, StepCounts, parse_steps};
 use super::sampler_arguments::{by_name, warn_of_spacing};
-use crate::evaluation::{
-    Report, Row, Sweep, blurred, comparison, evaluations, perceptual_distance, pixels_of,
-};
+use crate::evaluation::{Report, Row, Sweep, blurred, comparison, perceptual_distance, pixels_of};
 use crate::pretrained;
 use crate::terminal::{self, DataProgress};
 
@@ -213,7 +211,7 @@ impl Evaluate {
         // Network calls take most of the time: the bar counts them, so that its remaining time is right.
         let calls: usize = settings
             .iter()
-            .map(|options| options.images() * evaluations(options))
+            .map(|options| options.images() * options.calls())
             .sum();
         let calls = calls * pipelines.len();
         let bar = terminal::progress_bar("sampling".into(), calls, "network calls");

@@ -24,7 +24,7 @@ use super::{
     image_files::{FileArguments, ImageFiles},
     sampler_arguments::{SamplerArguments, warn_of_spacing},
 };
-use crate::{evaluation::evaluations, preview, terminal};
+use crate::{preview, terminal};
 
 /// Images per row of the comparison picture if there are no classes: the first ones of every grid.
 const COMPARED: usize = 8;
@@ -302,7 +302,7 @@ impl Sample {
         };
         let rows = options.classes.len().max(1);
         // The calls in these steps, which are fewer if drawing begins with an image.
-        let calls = options.images() * evaluations(options) * steps / options.steps;
+        let calls = options.images() * options.calls() * steps / options.steps;
         let task = counted(options.steps, "step");
         let bar = terminal::progress_bar(task, calls, "network calls");
         let mut films = self.film.begin(steps);

@@ -18,7 +18,6 @@ use super::finding::{Finding, Findings};
 use super::latent_scale::mean_and_deviation;
 use super::patient::NO_LATENTS;
 use super::patient::Patient;
-use super::student;
 
 const BANDS: usize = 10;
 /// Noisy latents per band.
@@ -41,7 +40,7 @@ struct Band {
 
 pub(super) fn check(patient: &Patient) -> Findings {
     let model = (patient.model.as_ref()).ok_or("there is no trained U-Net")?;
-    if student::method(model).is_some() {
+    if model.metadata.distilled_by().is_some() {
         return Err(
             "a distilled model answers with whole images, and not with their mean".to_owned(),
         );

@@ -2,7 +2,7 @@
 
 use kiln::pictures::Images;
 use kiln::{Pipeline, SampleOptions};
-use kiln_checkpoint::{DISTILLED_BY, DiffusionModel};
+use kiln_checkpoint::DiffusionModel;
 use kiln_diffusion::sampler::Sampler;
 use kiln_diffusion::{Guidance, Spacing};
 
@@ -20,7 +20,8 @@ const FAR: f64 = 0.6;
 
 pub(super) fn check(patient: &Patient) -> Findings {
     let student = patient.model.as_ref().ok_or("there is no trained U-Net")?;
-    let method = method(student).ok_or("the model was not distilled (`kiln distill`)")?;
+    let method = student.metadata.distilled_by();
+    let method = method.ok_or("the model was not distilled (`kiln distill`)")?;
     let mut findings = Vec::new();
     let scheduler = &student.scheduler;
     let is_consistent = method.starts_with("consistency");
@@ -53,15 +54,6 @@ pub(super) fn check(patient: &Patient) -> Findings {
         findings.extend(beside(student, teacher, patient)?);
     }
     Ok(findings)
-}
-
-/// The method by which a model was distilled, if it was.
-pub(super) fn method(model: &DiffusionModel) -> Option<&str> {
-    model
-        .metadata
-        .training
-        .get(DISTILLED_BY)
-        .map(String::as_str)
 }
 
 /// A finding if the student's images in one step are far from the teacher's in many, from the same noise.
@@ -98,7 +90,7 @@ fn beside(
             format!(
                 "in one step the student draws images that are {share:.2} times as far from its teacher's as those are from each other"
             ),
-            "distil for longer, or with a higher learning_rate, and check that this is its teacher",
+            "distil for longer, or with a lower learning_rate if all its images are alike, and check that this is its teacher",
         )
     }))
 }

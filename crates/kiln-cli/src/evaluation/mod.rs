@@ -16,5 +16,5 @@ mod table;
 
 pub use landmarks::{blurred, pixels_of};
 pub use reconstructions::{comparison, perceptual_distance};
-pub use report::{Report, Row, evaluations};
+pub use report::{Report, Row};
 pub use sweep::Sweep;

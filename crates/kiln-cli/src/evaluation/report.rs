@@ -74,7 +74,7 @@ impl Row {
             steps: options.steps,
             guidance: options.guidance.scale(),
             guidance_interval: options.guidance.interval(),
-            evaluations: evaluations(options),
+            evaluations: options.calls(),
             average: None,
         };
         Self {
@@ -344,13 +344,6 @@ fn in_words(figure: &Figure) -> String {
         Some(error) => format!("{} ± {}", digits(figure.value), digits(error)),
         None => digits(figure.value),
     }
-}
-
-/// The network calls per image, to which the time of sampling is proportional. Guidance doubles them.
-pub fn evaluations(options: &SampleOptions) -> usize {
-    let calls = options.sampler.calls(options.steps);
-    let is_guided = options.guidance.scale() != 1.0;
-    if is_guided { 2 * calls } else { calls }
 }
 
 #[cfg(test)]

@@ -110,12 +110,8 @@ impl Pipeline {
         let mut left = order.wanted.peekable();
         while left.peek().is_some() {
             let batch: Vec<Wanted> = left.by_ref().take(options.batch.max(1)).collect();
-            let noise = ImageNoise {
-                seed: options.seed,
-                images: batch.iter().map(|wanted| wanted.image).collect(),
-                shape: self.latent_shape,
-                device: self.device.clone(),
-            };
+            let images = batch.iter().map(|wanted| wanted.image).collect();
+            let noise = self.image_noise(options.seed, images);
             let classes: Vec<_> = batch.iter().map(|wanted| wanted.class).collect();
             let start = begin(&noise);
             eyes.see(Moment {

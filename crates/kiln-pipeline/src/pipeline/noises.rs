@@ -197,7 +197,7 @@ impl Pipeline {
     }
 
     /// The noises of images of a seed, by their numbers.
-    fn image_noise(&self, seed: u64, images: Vec<u64>) -> ImageNoise {
+    pub(super) fn image_noise(&self, seed: u64, images: Vec<u64>) -> ImageNoise {
         ImageNoise {
             seed,
             images,

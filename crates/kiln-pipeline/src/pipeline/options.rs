@@ -35,6 +35,13 @@ impl SampleOptions {
         self.count.saturating_mul(self.classes.len().max(1))
     }
 
+    /// The network calls per image, to which the time of sampling is proportional. Guidance doubles them.
+    pub fn calls(&self) -> usize {
+        let calls = self.sampler.calls(self.steps);
+        let is_guided = self.guidance.scale() != 1.0;
+        if is_guided { 2 * calls } else { calls }
+    }
+
     /// The classes, or a single `None` if there are none.
     pub(super) fn conditions(&self) -> impl Iterator<Item = Option<usize>> + use<> {
         let classes = match self.classes.as_slice() {

@@ -44,14 +44,6 @@ pub(super) fn options(pipeline: &Pipeline, drawing: &Drawing) -> Result<SampleOp
     Ok(options)
 }
 
-/// How often a drawing calls a network for each image.
-fn calls(pipeline: &Pipeline, options: &SampleOptions) -> u32 {
-    let calls = options.sampler.calls(options.steps);
-    let is_guided = options.guidance.scale() != 1.0
-        && (pipeline.model().guide.is_some() || pipeline.classes().is_some());
-    (if is_guided { 2 * calls } else { calls }) as u32
-}
-
 /// Draws from noise, or from an image with a strength, and shows the steps.
 pub(super) fn draw(
     pipeline: &Pipeline,
@@ -61,7 +53,7 @@ pub(super) fn draw(
     tell: &mut Tell<'_>,
 ) -> Result<(), Refusal> {
     let options = options(pipeline, drawing)?;
-    let calls = calls(pipeline, &options);
+    let calls = options.calls() as u32;
     let (start, steps) = match from {
         None => (Start::Noise, options.steps),
         Some((original, strength)) => {

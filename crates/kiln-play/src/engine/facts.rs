@@ -1,7 +1,6 @@
 //! What a model is.
 
 use burn::module::Module;
-use kiln_checkpoint::DISTILLED_BY;
 use kiln_pipeline::Pipeline;
 
 use crate::protocol::{Drawing, ModelFacts};
@@ -33,7 +32,7 @@ pub(super) fn of(name: &str, pipeline: &Pipeline) -> ModelFacts {
                 .collect()
         }),
         guided: model.guide.is_some() || classes.is_some_and(|classes| classes.has_null_class()),
-        distilled: model.metadata.training.get(DISTILLED_BY).cloned(),
+        distilled: model.metadata.distilled_by().map(str::to_owned),
         drawing: Drawing {
             seed: 0,
             count: Some(options.count as u32),

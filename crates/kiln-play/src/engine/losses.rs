@@ -1,7 +1,6 @@
 //! The errors of the network at levels of noise.
 
 use burn::tensor::Tensor;
-use kiln_diffusion::noise::ImageNoise;
 use kiln_diffusion::{Denoised, Denoiser, Guidance, Schedule};
 use kiln_pipeline::{Pipeline, SampleOptions};
 
@@ -27,13 +26,8 @@ pub(super) fn losses(
     }
     let images = pictures::read(bytes, given, pipeline.image_shape())?;
     let z0 = pipeline.encode(&images)?;
-    let fresh = ImageNoise {
-        seed: 0,
-        images: (0..images.len() as u64).collect(),
-        shape: pipeline.latent_shape(),
-        device: pipeline.device(),
-    };
-    let fresh = fresh.draw(0);
+    let fresh = (0..images.len() as u64).map(|image| pipeline.noise(0, image));
+    let fresh = Tensor::cat(fresh.collect(), 0);
     let options = SampleOptions {
         guidance: Guidance::default(),
         clip: None,

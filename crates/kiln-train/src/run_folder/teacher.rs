@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use burn::tensor::Device;
-use kiln_checkpoint::{DISTILLED_BY, DiffusionModel};
+use kiln_checkpoint::DiffusionModel;
 use serde::Serialize;
 use toml::{Table, Value};
 
@@ -42,9 +42,8 @@ impl Experiment {
                 "{origin} does not say how to distil: it needs a table [stage_2.distillation] with a `method`"
             )));
         };
-        let distilled = model.metadata.training.get(DISTILLED_BY);
         let asks_teacher = !matches!(distillation, DistillationConfig::ConsistencyTuning { .. });
-        if let Some(method) = distilled.filter(|_| asks_teacher) {
+        if let Some(method) = model.metadata.distilled_by().filter(|_| asks_teacher) {
             return Err(TrainError::Run(format!(
                 "{} was itself distilled ({method}), so its small steps lead nowhere: name the model that it came from, or tune it further with `stage_2.distillation.method = \"consistency-tuning\"`",
                 teacher.display()
