@@ -5,8 +5,9 @@ import { render } from "preact";
 import { useEffect, useState } from "preact/hooks";
 import { takeToken, useAddress } from "./address";
 import { useAnswer } from "./answers";
+import { BrowserEngine } from "./browser-engine";
 import { ServedEngine } from "./engine";
-import { Choice } from "./parts";
+import { Choice, Status } from "./parts";
 import type { ModelFacts } from "./protocol";
 import type { ViewProps } from "./view";
 import { Draw } from "./views/draw";
@@ -25,7 +26,8 @@ const VIEWS: Record<string, { title: string; view: (props: ViewProps) => JSX.Ele
   learnt: { title: "What has it learnt", view: Learnt },
 };
 
-const engine = new ServedEngine(takeToken());
+const token = takeToken();
+const engine = token === "" ? new BrowserEngine() : new ServedEngine(token);
 
 function Page(): JSX.Element {
   const [state, change] = useAddress();
@@ -37,6 +39,7 @@ function Page(): JSX.Element {
   useEffect(() => {
     if (about.told?.answer.what === "model") setModel(about.told.answer);
   }, [about.told]);
+  const failure = listed.failure ?? about.failure;
   const chosen = VIEWS[state["view"] ?? "draw"] ?? VIEWS["draw"]!;
   const View = chosen.view;
   // What was chosen for one model or view makes no sense for another.
@@ -64,8 +67,8 @@ function Page(): JSX.Element {
         />
       </header>
       <main>
-        {(listed.failure ?? about.failure) !== undefined && <p class="status failure">{listed.failure ?? about.failure}</p>}
-        {model && model.model === name && <View engine={engine} model={model} state={state} change={change} />}
+        {failure !== undefined && <Status failure={failure} />}
+        {model && model.model === name && <View engine={engine} model={model} models={models} state={state} change={change} />}
       </main>
       {model && (
         <footer>

@@ -62,6 +62,16 @@ export function Choice(props: {
   );
 }
 
+/** How far a question is, or why it has no answer. */
+export function Status(props: { failure: string | undefined; children?: ComponentChildren }): JSX.Element {
+  const { failure, children } = props;
+  return (
+    <p class={failure === undefined ? "status" : "status failure"} role="status">
+      {failure ?? children}
+    </p>
+  );
+}
+
 /** What is seen, and where it comes from. */
 export function Explained(props: { children: ComponentChildren }): JSX.Element {
   return <aside class="explained">{props.children}</aside>;

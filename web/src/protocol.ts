@@ -302,7 +302,7 @@ latents: Sheet,
  */
 codes: Array<number>, 
 /**
- * A colour for each of these codes: near codes have near colours.
+ * A colour for each code of the codebook, row by row: near codes have near colours.
  */
 colours: Sheet | null, 
 /**

@@ -18,6 +18,8 @@ const TRAINING: &str = "kiln.training.";
 pub const PERCEPTUAL_NETWORK: &str = "perceptual_network";
 /// The fact about a U-Net that says by which method it was distilled, if it was.
 pub const DISTILLED_BY: &str = "distilled_by";
+/// The fact about a U-Net distilled in several segments that says in how many.
+const SEGMENTS: &str = "distilled_in_segments";
 /// The facts about a distilled U-Net that say how much its teacher was guided, and between which noise rates.
 const GUIDANCE_LEARNT: &str = "guidance_learnt";
 const GUIDANCE_LEARNT_BETWEEN: &str = "guidance_learnt_between";
@@ -52,6 +54,16 @@ impl Metadata {
             GUIDANCE_LEARNT_BETWEEN.to_owned(),
             format!("{from} and {to}"),
         );
+    }
+
+    /// Notes among the facts about a distilled U-Net that it learnt the steps of a walk.
+    pub fn note_segments(facts: &mut BTreeMap<String, String>, segments: usize) {
+        facts.insert(SEGMENTS.to_owned(), segments.to_string());
+    }
+
+    /// The number of steps of DDIM that a distilled U-Net learnt, if it learnt to reach the end of each of them.
+    pub fn segments(&self) -> Option<usize> {
+        self.training.get(SEGMENTS)?.parse().ok()
     }
 
     /// By which method a U-Net was distilled, if it was.

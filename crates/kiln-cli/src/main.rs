@@ -5,6 +5,7 @@ mod commands;
 mod doctor;
 mod evaluation;
 mod interrupts;
+mod page;
 mod pretrained;
 mod preview;
 mod printable;

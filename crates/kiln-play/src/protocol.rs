@@ -273,7 +273,7 @@ pub enum Answer {
         latents: Sheet,
         /// The codes that stand in for them, row by row, if there is a codebook with one code for each latent.
         codes: Vec<u32>,
-        /// A colour for each of these codes: near codes have near colours.
+        /// A colour for each code of the codebook, row by row: near codes have near colours.
         colours: Option<Sheet>,
         /// The number of codes in the codebook; 0 without one.
         codebook: u32,

@@ -249,7 +249,7 @@ fn codes_say_what_the_first_stage_keeps() {
     assert_eq!((codes.len(), codebook), (64, 512));
     assert_eq!(
         colours.map(|sheet| (sheet.width, sheet.height)),
-        Some((8, 8))
+        Some((64, 8))
     );
     assert!(psnr > 20.0, "{psnr}");
 

@@ -127,7 +127,7 @@ fn every_key_with_every_kind_of_bad_value_is_named_in_a_plain_sentence() {
         let named = keys.iter().map(|key| format!("stage_2.distillation.{key}"));
         named.map(|key| (key, set.clone())).collect()
     };
-    let guidance = ["guidance", "guidance_interval", "teacher_steps"];
+    let guidance = ["guidance", "guidance_interval", "teacher_steps", "segments"];
     let steps = ["first_steps", "last_steps", "halve_every"];
     let of_its_kind: BTreeMap<String, String> = (of_its_kind.into_iter())
         .chain(distillation("consistency-distillation", &guidance))

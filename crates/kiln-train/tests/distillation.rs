@@ -14,9 +14,10 @@ use kiln_pipeline::Devices;
 use kiln_train::{Experiment, RunOptions, TrainError, load_model};
 
 /// Each method, with students or levels that change within ten steps.
-const METHODS: [&str; 3] = [
+const METHODS: [&str; 4] = [
     r#"{ method = "consistency-tuning", halve_every = 3 }"#,
     r#"{ method = "consistency-distillation", teacher_steps = 20, guidance = 2.0 }"#,
+    r#"{ method = "consistency-distillation", teacher_steps = 20, segments = 4, guidance = 2.0 }"#,
     r#"{ method = "progressive", first_steps = 8, last_steps = 2, halve_every = 3, guidance = 2.0 }"#,
 ];
 

@@ -5,12 +5,13 @@ import { useMemo } from "preact/hooks";
 import { useAnswer } from "../answers";
 import { drawingOf, SAMPLERS, SPACINGS, WITH_ETA } from "../drawing";
 import { pictures } from "../engine";
-import { Amount, Choice, Explained, Paper, Picture } from "../parts";
+import { Amount, Choice, Explained, Paper, Picture, Status } from "../parts";
 import type { Ask, Watch } from "../protocol";
 import type { ViewProps } from "../view";
 import { Walk } from "./walk";
 
-export function Draw({ engine, model, state, change }: ViewProps): JSX.Element {
+export function Draw(props: ViewProps): JSX.Element {
+  const { engine, model, state, change } = props;
   const drawing = drawingOf(state, model);
   const watch = (state["watch"] ?? "clean") as Watch;
   const ask: Ask = { what: "draw", model: model.model, drawing, watch };
@@ -90,12 +91,11 @@ export function Draw({ engine, model, state, change }: ViewProps): JSX.Element {
           Next seed
         </button>
       </form>
-      <p class="status" role="status">
-        {failure ??
-          (moment
-            ? `step ${moment.step} of ${moment.steps}, ${moment.calls} network calls an image, ${(milliseconds / 1000).toFixed(2)} s${isOpen ? " .." : ""}`
-            : "drawing ..")}
-      </p>
+      <Status failure={failure}>
+        {moment
+          ? `step ${moment.step} of ${moment.steps}, ${moment.calls} network calls an image, ${(milliseconds / 1000).toFixed(2)} s${isOpen ? " .." : ""}`
+          : "drawing .."}
+      </Status>
       <div class="grid" aria-busy={isOpen}>
         {images.map((pixels, index) => (
           <button
@@ -109,7 +109,7 @@ export function Draw({ engine, model, state, change }: ViewProps): JSX.Element {
         ))}
       </div>
       {chosen !== undefined && (
-        <Walk engine={engine} model={model} state={state} change={change} image={Number(chosen)} drawing={drawing} />
+        <Walk {...props} image={Number(chosen)} drawing={drawing} />
       )}
       <Explained>
         Every image begins as noise. In each step the network looks at it, says which clean image it sees in it, and the

@@ -6,7 +6,7 @@ import { useAnswer } from "../answers";
 import { drawingOf } from "../drawing";
 import { pictures } from "../engine";
 import { useImage } from "../image";
-import { Amount, Choice, Explained, Figure, Paper, Picture } from "../parts";
+import { Amount, Choice, Explained, Figure, Paper, Picture, Status } from "../parts";
 import type { Ask, Drawing } from "../protocol";
 import type { ViewProps } from "../view";
 
@@ -72,9 +72,9 @@ function Redraw(props: ViewProps): JSX.Element {
         <span>Strength {strength.toFixed(2)}: how much of the walk from noise is done again</span>
         <input type="range" min={0} max={1} step={0.05} value={strength} onInput={(event) => change({ strength: event.currentTarget.value })} />
       </label>
-      <p class="status" role="status">
-        {failure ?? heard.failure ?? (moment ? `step ${moment.step} of ${moment.steps}${heard.isOpen ? " .." : ""}` : "drawing ..")}
-      </p>
+      <Status failure={failure ?? heard.failure}>
+        {moment ? `step ${moment.step} of ${moment.steps}${heard.isOpen ? " .." : ""}` : "drawing .."}
+      </Status>
       <div class="figures">
         <Figure pixels={original} title="the given image" scale={scale} />
         <Results images={images} scale={scale} />
@@ -121,9 +121,9 @@ function Inpaint(props: ViewProps): JSX.Element {
           No hole
         </button>
       </form>
-      <p class="status" role="status">
-        {failure ?? heard.failure ?? (hole ? (heard.isOpen ? "filling in .." : "") : "Paint a hole over the image.")}
-      </p>
+      <Status failure={failure ?? heard.failure}>
+        {hole ? heard.isOpen && "filling in .." : "Paint a hole over the image."}
+      </Status>
       <div class="figures">
         {original && <Canvas pixels={original} hole={hole} scale={Math.max(1, Math.round(224 / model.width))} paint={setHole} />}
         {hole && <Results images={images} scale={scale} />}
@@ -200,9 +200,9 @@ function Between(props: ViewProps): JSX.Element {
           Other corners
         </button>
       </form>
-      <p class="status" role="status">
-        {heard.failure ?? (isWhole ? (heard.isOpen ? "drawing .." : "") : "Give four seeds: whole numbers from 0.")}
-      </p>
+      <Status failure={heard.failure}>
+        {isWhole ? heard.isOpen && "drawing .." : "Give four seeds: whole numbers from 0."}
+      </Status>
       <Results images={images} scale={Math.max(1, Math.round(84 / model.width))} columns={SIDE} />
       <Explained>
         Each image is drawn from a noise between those of the corners. Noises lie on a sphere, so the way leads along arcs (

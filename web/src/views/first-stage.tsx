@@ -4,7 +4,7 @@ import type { JSX } from "preact";
 import { useMemo, useState } from "preact/hooks";
 import { useAnswer } from "../answers";
 import { pictures } from "../engine";
-import { Amount, Explained, Figure, Paper } from "../parts";
+import { Amount, Explained, Figure, Paper, Picture, Status } from "../parts";
 import type { Ask } from "../protocol";
 import { useImage } from "../image";
 import type { ViewProps } from "../view";
@@ -23,14 +23,19 @@ export function FirstStage({ engine, model, state, change }: ViewProps): JSX.Ele
   const shown = useMemo(() => {
     if (!told || !encoded.told) return undefined;
     const of = (sheet: typeof told.latents) => pictures(sheet, encoded.told!.bytes)[0];
-    return { latents: of(told.latents), back: of(told.reconstruction), difference: of(told.difference), colours: told.colours ? of(told.colours) : undefined };
+    return {
+      latents: of(told.latents),
+      back: of(told.reconstruction),
+      difference: of(told.difference),
+      codebook: told.colours ? of(told.colours) : undefined,
+    };
   }, [told]);
   const repainted = useMemo(
     () => (isPainted && decoded.told?.answer.what === "pictures" ? pictures(decoded.told.answer.images, decoded.told.bytes)[0] : undefined),
     [decoded.told, isPainted],
   );
   const original = useMemo(() => (image && bytes ? pictures(image, bytes)[0] : undefined), [image, bytes]);
-  if (!model.first_stage) return <p class="status">This model denoises pixels: it has no first stage.</p>;
+  if (!model.first_stage) return <Status failure="This model denoises pixels: it has no first stage." />;
   const scale = Math.max(1, Math.round(140 / model.width));
   const columns = model.latents[2];
   const latentScale = Math.max(1, Math.round(64 / model.latents[1]));
@@ -55,21 +60,21 @@ export function FirstStage({ engine, model, state, change }: ViewProps): JSX.Ele
           </button>
         )}
       </form>
-      <p class="status" role="status">
-        {imageFailure ?? encoded.failure ?? decoded.failure ?? (told ? `the reconstruction has ${told.psnr.toFixed(1)} dB` : "encoding ..")}
-      </p>
+      <Status failure={imageFailure ?? encoded.failure ?? decoded.failure}>
+        {told ? `the reconstruction has ${told.psnr.toFixed(1)} dB` : "encoding .."}
+      </Status>
       {told && shown && (
         <div class="figures">
           <Figure pixels={original} title="the image" scale={scale} />
           <Figure pixels={shown.latents} title={`its latents: ${model.latents.join(" x ")}, channel by channel`} scale={latentScale} />
-          {codes && codes.length > 0 && shown.colours && (
+          {codes && codes.length > 0 && shown.codebook && (
             <figure>
               <div class="codes" style={{ gridTemplateColumns: `repeat(${columns}, 1fr)` }}>
                 {codes.map((code, place) => (
                   <button
                     type="button"
                     class={code === told.codes[place] ? "code" : "code painted"}
-                    style={{ background: colour(shown.colours!, place) }}
+                    style={{ background: colour(shown.codebook!, code) }}
                     title={`code ${code}: click to paint code ${brush}`}
                     aria-label={`Row ${Math.floor(place / columns)}, column ${place % columns}: code ${code}`}
                     onClick={() => setPainted({ of: told, codes: codes.map((old, other) => (other === place ? brush : old)) })}
@@ -80,6 +85,9 @@ export function FirstStage({ engine, model, state, change }: ViewProps): JSX.Ele
               </div>
               <figcaption>its codes: click one to paint it</figcaption>
             </figure>
+          )}
+          {codes && shown.codebook && (
+            <Codebook codebook={shown.codebook} count={told.codebook} codes={codes} brush={brush} choose={(code) => change({ code: String(code) })} />
           )}
           <Figure pixels={repainted ?? shown.back} title={repainted ? "what the decoder makes of these codes" : "the reconstruction"} scale={scale} />
           <Figure pixels={shown.difference} title={`the difference, ${told.amplified} times as strong`} scale={scale} />
@@ -95,7 +103,37 @@ export function FirstStage({ engine, model, state, change }: ViewProps): JSX.Ele
   );
 }
 
-function colour(colours: ImageData, place: number): string {
-  const [red = 0, green = 0, blue = 0] = colours.data.slice(place * 4, place * 4 + 3);
+/** All codes, to choose one to paint with. */
+function Codebook(props: { codebook: ImageData; count: number; codes: number[]; brush: number; choose: (code: number) => void }): JSX.Element {
+  const { codebook, count, codes, brush, choose } = props;
+  const scale = Math.max(2, Math.round(256 / codebook.width));
+  const pick = (event: MouseEvent & { currentTarget: HTMLElement }) => {
+    const box = event.currentTarget.getBoundingClientRect();
+    const [column, row] = [event.clientX - box.left, event.clientY - box.top].map((at) => Math.floor(at / scale)) as [number, number];
+    choose(Math.min(count - 1, row * codebook.width + column));
+  };
+  return (
+    <figure>
+      <div class="codebook" onClick={pick}>
+        <Picture pixels={codebook} scale={scale} label={`The codebook: ${count} codes`} />
+        <span
+          class="brush"
+          style={{
+            left: `${(brush % codebook.width) * scale}px`,
+            top: `${Math.floor(brush / codebook.width) * scale}px`,
+            width: `${scale}px`,
+            height: `${scale}px`,
+          }}
+        />
+      </div>
+      <figcaption>
+        the codebook: the image uses {new Set(codes).size} of {count} codes; click one to paint with it
+      </figcaption>
+    </figure>
+  );
+}
+
+function colour(codebook: ImageData, code: number): string {
+  const [red = 0, green = 0, blue = 0] = codebook.data.slice(code * 4, code * 4 + 3);
   return `rgb(${red} ${green} ${blue})`;
 }

@@ -5,7 +5,7 @@ import { useMemo } from "preact/hooks";
 import { useAnswer } from "../answers";
 import { drawingOf } from "../drawing";
 import { pictures } from "../engine";
-import { Amount, Explained, Paper, Picture } from "../parts";
+import { Amount, Explained, Paper, Picture, Status } from "../parts";
 import type { Ask } from "../protocol";
 import type { ViewProps } from "../view";
 
@@ -42,9 +42,7 @@ function Losses({ engine, model }: ViewProps): JSX.Element {
   return (
     <section>
       <h2>Errors by level of noise</h2>
-      <p class="status" role="status">
-        {drawn.failure ?? heard.failure ?? (told ? "" : "measuring ..")}
-      </p>
+      <Status failure={drawn.failure ?? heard.failure}>{!told && "measuring .."}</Status>
       {told && (
         <figure>
           <svg class="curves" viewBox={`-4 -4 ${WIDTH + 8} ${HEIGHT + 8}`} role="img" aria-label="Errors over the timesteps, from clean to noise">
@@ -90,9 +88,7 @@ function Push({ engine, model, state, change }: ViewProps): JSX.Element {
         <Amount name="Image" min={0} step={1} value={state["image"] ?? ""} placeholder="0" change={(value) => change({ image: value })} />
         <Amount name="Guidance" min={0} step={0.5} value={state["guidance"] ?? ""} placeholder="2" change={(guidance) => change({ guidance })} />
       </form>
-      <p class="status" role="status">
-        {heard.failure ?? (told ? "" : "drawing ..")}
-      </p>
+      <Status failure={heard.failure}>{!told && "drawing .."}</Status>
       {rows.map((row) => (
         <figure>
           <div class="grid">

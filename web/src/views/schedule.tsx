@@ -5,7 +5,7 @@ import { useMemo } from "preact/hooks";
 import { useAnswer } from "../answers";
 import { SPACINGS } from "../drawing";
 import { pictures } from "../engine";
-import { Amount, Choice, Explained, Paper, Picture } from "../parts";
+import { Amount, Choice, Explained, Paper, Picture, Status } from "../parts";
 import type { Ask, LevelAt } from "../protocol";
 import type { ViewProps } from "../view";
 
@@ -67,8 +67,7 @@ export function Schedule({ engine, model, state, change }: ViewProps): JSX.Eleme
         <Amount name="Steps" min={1} max={1000} step={1} value={state["steps"] ?? ""} placeholder={String(steps)} change={(value) => change({ steps: value })} />
         <Choice name="Timesteps" value={spacing} options={SPACINGS.map((name) => [name, name])} change={(value) => change({ spacing: value })} />
       </form>
-      {failure && <p class="status">{failure}</p>}
-      {curve?.warning && <p class="status">{curve.warning}</p>}
+      {(failure ?? curve?.warning) && <Status failure={failure}>{curve?.warning}</Status>}
       {curve && level && (
         <div class="figures">
           <figure>

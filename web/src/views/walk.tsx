@@ -4,7 +4,7 @@ import type { JSX } from "preact";
 import { useMemo } from "preact/hooks";
 import { useAnswer } from "../answers";
 import { pictures } from "../engine";
-import { Figure } from "../parts";
+import { Figure, Status } from "../parts";
 import type { Ask, Drawing } from "../protocol";
 import type { ViewProps } from "../view";
 
@@ -33,8 +33,7 @@ export function Walk({ engine, model, state, change, image, drawing }: Props): J
       cleanLatents: of(walk.clean_latents),
     };
   }, [told]);
-  if (failure) return <p class="status">{failure}</p>;
-  if (!walk || !shown) return <p class="status">walking ..</p>;
+  if (failure !== undefined || !walk || !shown) return <Status failure={failure}>walking ..</Status>;
   const last = walk.levels.length - 1;
   const step = Math.min(Number(state["step"] ?? last), last);
   const level = walk.levels[step]!;

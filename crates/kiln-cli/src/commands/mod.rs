@@ -31,6 +31,7 @@ mod train_diffusion;
 mod train_latent_diffusion;
 mod train_vqvae;
 mod training;
+mod web;
 
 use anyhow::ensure;
 use burn::tensor::Device;
@@ -52,6 +53,7 @@ pub enum Command {
     Schedule(schedule::ShowSchedule),
     Doctor(doctor::Examine),
     Play(play::Play),
+    Web(web::Web),
     Interpolate(interpolate::Interpolate),
     Invert(invert::Invert),
     Inpaint(inpaint::Inpaint),
@@ -87,6 +89,7 @@ impl Command {
             Command::Schedule(command) => command.run(),
             Command::Doctor(command) => command.run(),
             Command::Play(command) => command.run(),
+            Command::Web(command) => command.run(),
             Command::Interpolate(command) => command.run(),
             Command::Invert(command) => command.run(),
             Command::Inpaint(command) => command.run(),

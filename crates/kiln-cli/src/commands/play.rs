@@ -8,31 +8,13 @@ use clap::Args;
 use kiln::{Pipeline, load_model};
 use kiln_kernels::Precision;
 use kiln_play::protocol::ModelName;
-use kiln_play::{Asset, Engine, Server, Shelf};
+use kiln_play::{Engine, Server, Shelf};
 
 use super::drawing::COMPUTING;
 use super::numbers::whole;
 use super::one_device;
+use crate::page::PAGE;
 use crate::pretrained;
-
-/// The page's files, as `npm run build` in web/ makes them.
-const PAGE: &[Asset] = &[
-    Asset {
-        path: "/",
-        content_type: "text/html; charset=utf-8",
-        bytes: include_bytes!("../../page/index.html"),
-    },
-    Asset {
-        path: "/page.js",
-        content_type: "text/javascript; charset=utf-8",
-        bytes: include_bytes!("../../page/page.js"),
-    },
-    Asset {
-        path: "/page.css",
-        content_type: "text/css; charset=utf-8",
-        bytes: include_bytes!("../../page/page.css"),
-    },
-];
 
 /// The name of the compiled-in model in the page's addresses.
 const BUILT_IN: &str = "built-in";

@@ -24,7 +24,8 @@ pub(super) fn check(patient: &Patient) -> Findings {
     let method = method.ok_or("the model was not distilled (`kiln distill`)")?;
     let mut findings = Vec::new();
     let scheduler = &student.scheduler;
-    let is_consistent = method.starts_with("consistency");
+    let segments = student.metadata.segments();
+    let is_consistent = method.starts_with("consistency") && segments.is_none();
     if is_consistent != (scheduler.sampler == Sampler::Consistency) {
         let right = if is_consistent { "consistency" } else { "ddim" };
         findings.push(Finding::warning(
@@ -42,7 +43,14 @@ pub(super) fn check(patient: &Patient) -> Findings {
         ));
     }
     let steps = student.metadata.sampling_steps.unwrap_or(TEACHER_STEPS);
-    if steps > MANY {
+    if let Some(segments) = segments.filter(|&segments| segments != steps) {
+        findings.push(Finding::warning(
+            format!("a student draws in {steps} steps by default, and has learnt {segments}"),
+            format!(
+                "draw with --steps {segments}, or set sampling.steps = {segments} and distil again"
+            ),
+        ));
+    } else if steps > MANY {
         findings.push(Finding::warning(
             format!(
                 "a student draws in {steps} steps by default, and was distilled to need 1 to {MANY}"
@@ -56,7 +64,7 @@ pub(super) fn check(patient: &Patient) -> Findings {
     Ok(findings)
 }
 
-/// A finding if the student's images in one step are far from the teacher's in many, from the same noise.
+/// A finding if the student's images in its fewest steps are far from the teacher's in many, from the same noise.
 fn beside(
     student: &DiffusionModel,
     teacher: &DiffusionModel,
@@ -77,18 +85,20 @@ fn beside(
         pipeline.sample(&options)
     };
     let learnt = student.metadata.guidance_learnt();
-    let one = draw(student, 1, None).map_err(|error| error.to_string())?;
+    let fewest = student.metadata.segments().unwrap_or(1);
+    let few = draw(student, fewest, None).map_err(|error| error.to_string())?;
     let many = draw(teacher, TEACHER_STEPS, learnt).map_err(|error| error.to_string())?;
-    if (one.channels(), one.height(), one.width()) != (many.channels(), many.height(), many.width())
+    if (few.channels(), few.height(), few.width()) != (many.channels(), many.height(), many.width())
     {
         return Err("the teacher draws images of another shape".to_owned());
     }
-    let share = distance(&one, &many, 0) / distance(&many, &many, 1);
+    let share = distance(&few, &many, 0) / distance(&many, &many, 1);
     let is_far = share.is_nan() || share >= FAR;
     Ok(is_far.then(|| {
         Finding::warning(
             format!(
-                "in one step the student draws images that are {share:.2} times as far from its teacher's as those are from each other"
+                "in {fewest} step{} the student draws images that are {share:.2} times as far from its teacher's as those are from each other",
+                if fewest == 1 { "" } else { "s" }
             ),
             "distil for longer, or with a lower learning_rate if all its images are alike, and check that this is its teacher",
         )

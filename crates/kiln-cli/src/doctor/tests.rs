@@ -304,5 +304,12 @@ fn a_student_that_draws_in_another_way_than_it_learnt_is_found() {
     // It has learnt nothing from its teacher: one step gives the mean of all digits.
     patient.teacher = patient.model.clone();
     let found = only(student::check(&patient), Severity::Warning);
-    assert!(found.what.contains("in one step"), "{}", found.what);
+    assert!(found.what.contains("in 1 step "), "{}", found.what);
+
+    let model = patient.model.as_mut().unwrap();
+    let segments = ("distilled_in_segments".to_owned(), "2".to_owned());
+    model.metadata.training.extend([segments]);
+    patient.teacher = None;
+    // Neither the sampler nor the steps are those that it learnt.
+    assert_eq!(student::check(&patient).unwrap().len(), 2);
 }

@@ -31,6 +31,7 @@ mod strange_models;
 #[path = "../../../kiln-pipeline/tests/tiny/mod.rs"]
 mod tiny;
 mod training;
+mod web;
 
 use std::{
     path::{Path, PathBuf},

@@ -13,6 +13,8 @@ use crate::protocol::{Answer, Sheet};
 
 /// How much stronger than it is the difference of a reconstruction is shown.
 const AMPLIFIED: f64 = 4.0;
+/// Codes in a row of the codebook's picture.
+const CODES_IN_A_ROW: usize = 64;
 /// Half the range of pixels, squared, in dB: that of a picture in [-1, 1].
 const PEAK: f64 = 4.0;
 
@@ -35,14 +37,12 @@ pub(super) fn encode(
     let mut bytes = Bytes::default();
     let (codes, colours) = match vectors(network) {
         Some(vectors) => {
-            let [_, _, height, width] = z0.dims();
             let chosen = network.bottleneck.chosen(network.denormalised(z0.clone()));
             let codes = match chosen {
                 Some(codes) => codes.try_into_data_as::<i64>()?.iter::<i64>().collect(),
                 None => Vec::new(),
             };
-            let colours = colours(vectors, &codes, [height, width])?;
-            (codes, Some(bytes.add(&colours)))
+            (codes, Some(bytes.add(&colours(vectors)?)))
         }
         None => (Vec::new(), None),
     };
@@ -110,21 +110,21 @@ fn rows_of(vectors: Tensor<2>, rows: impl Iterator<Item = i64>) -> Tensor<2> {
     vectors.select(0, rows)
 }
 
-/// A pixel for each code: its first three numbers as red, green and blue, so that near codes have near colours.
-fn colours(
-    vectors: Tensor<2>,
-    codes: &[i64],
-    [height, width]: [usize; 2],
-) -> Result<Images, Refusal> {
+/// A pixel for each code, [`CODES_IN_A_ROW`]: its first three numbers as red, green and blue, so that near codes have near
+/// colours. What is left of the last row is black.
+fn colours(vectors: Tensor<2>) -> Result<Images, Refusal> {
     let scale = vectors.clone().abs().max().into_scalar::<f32>().max(1e-6);
-    let [_, channels] = vectors.dims();
-    let chosen = rows_of(vectors, codes.iter().copied()) / scale;
-    let chosen = chosen
-        .reshape([1, height, width, channels])
+    let [codes, channels] = vectors.dims();
+    let shown = if channels < 3 { 1 } else { 3 };
+    let rows = codes.div_ceil(CODES_IN_A_ROW);
+    let left = Tensor::full(
+        [rows * CODES_IN_A_ROW - codes, shown],
+        -1.0,
+        &vectors.device(),
+    );
+    let colours = Tensor::cat(vec![vectors.narrow(1, 0, shown) / scale, left], 0);
+    let colours = colours
+        .reshape([1, rows, CODES_IN_A_ROW, shown])
         .permute([0, 3, 1, 2]);
-    let three = match channels {
-        0..3 => chosen.narrow(1, 0, 1),
-        _ => chosen.narrow(1, 0, 3),
-    };
-    Ok(Images::from_tensor(three)?)
+    Ok(Images::from_tensor(colours)?)
 }

@@ -27,6 +27,11 @@ pub enum DistillationConfig {
         /// The steps of the teacher from noise to image; default 50.
         #[serde(default = "fifty")]
         teacher_steps: usize,
+        /// In so many pieces of the way from noise to image the student learns to reach the end of each piece (multistep
+        /// consistency models, Heek et al. 2024): it draws in so many steps of DDIM. With 1, the default, it learns to reach the
+        /// image from everywhere, and draws in any number of steps of consistency sampling.
+        #[serde(default = "one")]
+        segments: usize,
         /// The scale of the teacher's guidance, which the student learns with the rest. If absent: the teacher's default.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         guidance: Option<f64>,
@@ -64,6 +69,9 @@ fn a_fifth() -> Extent {
 fn fifty() -> usize {
     50
 }
+fn one() -> usize {
+    1
+}
 fn thirty_two() -> usize {
     32
 }
@@ -72,7 +80,7 @@ fn four() -> usize {
 }
 
 /// Fills in how a student draws, where the `table` of an experiment with a distillation says nothing about it: in 4 steps
-/// of consistency sampling or, after progressive distillation, in the steps of the last student.
+/// of consistency sampling or, where it learns the steps of a walk, in those by DDIM.
 pub(super) fn complete(table: &mut toml::Table) {
     let stage_2 = table
         .get("stage_2")
@@ -80,20 +88,18 @@ pub(super) fn complete(table: &mut toml::Table) {
     let Some(distillation) = stage_2.and_then(toml::Value::as_table) else {
         return;
     };
-    let is_progressive =
-        distillation.get("method").and_then(toml::Value::as_str) == Some("progressive");
-    let steps = distillation.get("last_steps").filter(|_| is_progressive);
-    let steps = steps.cloned().unwrap_or_else(|| 4.into());
-    let sampler = if is_progressive {
-        "ddim"
-    } else {
-        "consistency"
+    let number = |key: &str| distillation.get(key).and_then(toml::Value::as_integer);
+    let method = distillation.get("method").and_then(toml::Value::as_str);
+    let (steps, sampler) = match (method, number("segments")) {
+        (Some("progressive"), _) => (number("last_steps").unwrap_or(4), "ddim"),
+        (_, Some(segments)) if segments > 1 => (segments, "ddim"),
+        _ => (4, "consistency"),
     };
     let sampling = table
         .entry("sampling")
         .or_insert_with(|| toml::Table::new().into());
     if let Some(sampling) = sampling.as_table_mut() {
-        sampling.entry("steps").or_insert(steps);
+        sampling.entry("steps").or_insert(steps.into());
         sampling.entry("sampler").or_insert_with(|| sampler.into());
     }
 }
@@ -188,12 +194,32 @@ impl DistillationConfig {
         };
         match *self {
             Self::ConsistencyTuning { halve_every } => advances(halve_every),
-            Self::ConsistencyDistillation { teacher_steps, .. } => require(
-                (2..=timesteps).contains(&teacher_steps),
-                key("teacher_steps"),
+            Self::ConsistencyDistillation {
                 teacher_steps,
-                || format!("it must lie between 2 and schedule.num_train_timesteps = {timesteps}"),
-            ),
+                segments,
+                ..
+            } => {
+                require(
+                    (2..=timesteps).contains(&teacher_steps),
+                    key("teacher_steps"),
+                    teacher_steps,
+                    || {
+                        format!(
+                            "it must lie between 2 and schedule.num_train_timesteps = {timesteps}"
+                        )
+                    },
+                )?;
+                require(
+                    segments > 0 && segments < teacher_steps && teacher_steps % segments == 0,
+                    key("segments"),
+                    segments,
+                    || {
+                        format!(
+                            "each segment must have the same number of the teacher's {teacher_steps} steps, and more than one"
+                        )
+                    },
+                )
+            }
             Self::Progressive {
                 first_steps,
                 last_steps,

@@ -3,7 +3,7 @@
 use kiln_diffusion::{Level, Schedule, noise};
 
 use super::teacher::Teacher;
-use super::walk::{stepped, trailing};
+use super::walk::{below, leads_to, stepped, trailing};
 use super::{ImageDistance, Method, Noisy, Student, Target};
 use crate::denoising::noisy_source::Timesteps;
 use crate::error::TrainError;
@@ -12,30 +12,39 @@ use crate::error::TrainError;
 /// 2023): the teacher walks from each of its levels to the next by a step of DDIM, from z to z', and the student's clean
 /// image for z must be its own for z'. For the last step, that is z' itself.
 ///
+/// With more than one segment, these are multistep consistency models (Heek et al. 2024): the walk is cut into pieces, and
+/// the student must agree with itself only on where a piece ends. Its clean image for z is the one by which one step of DDIM
+/// leads where a step with its own clean image for z' does: to the end of their piece.
+///
 /// Without the moving average that the papers take for the second answer: the student itself gives it, as Song and Dhariwal
 /// 2023 recommend. What is learnt at low noise then reaches high noise sooner.
 #[derive(Debug)]
 pub(super) struct ConsistencyDistillation {
     teacher: Teacher,
     /// Of the teacher's walk, down to the clean image.
-    levels: Vec<Level>,
+    walk: Vec<Level>,
+    /// Of the student's walk: some of the teacher's.
+    segments: Vec<Level>,
 }
 
 impl ConsistencyDistillation {
+    /// From `steps` of the teacher to one step of the student in each of so many `segments`, which divide them.
     pub(super) fn new(
         teacher: Teacher,
         schedule: &Schedule,
         steps: usize,
+        segments: usize,
     ) -> Result<Self, TrainError> {
         Ok(Self {
             teacher,
-            levels: trailing(schedule, steps)?,
+            walk: trailing(schedule, steps)?,
+            segments: trailing(schedule, segments)?,
         })
     }
 
     /// The teacher's steps.
     fn steps(&self) -> usize {
-        self.levels.len() - 1
+        self.walk.len() - 1
     }
 }
 
@@ -46,16 +55,20 @@ impl Timesteps for ConsistencyDistillation {
 
     fn spread(&self, place: f64, _: usize) -> f64 {
         let step = (place * self.steps() as f64) as usize;
-        self.levels[step].timestep
+        self.walk[step].timestep
     }
 }
 
 impl Method for ConsistencyDistillation {
     fn target(&self, noisy: &Noisy, student: &Student<'_>, _: usize) -> Target {
-        let noisy = stepped(&self.levels, noisy, self.teacher.denoise(noisy));
+        let next = stepped(&self.walk, noisy, self.teacher.denoise(noisy));
+        let ends = noisy.levels.iter();
+        let ends = ends.map(|&level| below(&self.segments, level)).collect();
+        // Where z' is the end of its segment already, this leaves it as it is.
+        let end = next.led_to(ends, student.denoise(&next));
         Target {
             weights: vec![1.0; noisy.levels.len()],
-            z0: student.clean(&noisy),
+            z0: leads_to(noisy, &end),
             distance: ImageDistance::PseudoHuber,
         }
     }

@@ -60,7 +60,7 @@ impl Method for ConsistencyTuning {
         let lower = noisy.levels.iter().map(|&level| self.lower(level, step));
         let (lower, weights): (Vec<Option<Level>>, Vec<f64>) = lower.unzip();
         Target {
-            z0: answers(noisy, &lower, |noisy| student.clean(noisy)),
+            z0: answers(noisy, &lower, |noisy| student.denoise(noisy).z0),
             weights,
             distance: ImageDistance::PseudoHuber,
         }

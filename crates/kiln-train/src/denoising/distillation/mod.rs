@@ -5,7 +5,7 @@
 //! | file | the clean image to give | who is asked |
 //! | --- | --- | --- |
 //! | `consistency_tuning` | the student's own, at a lower level with the same noise | the student |
-//! | `consistency_distillation` | the student's own, where a step of the teacher leads | the student, the guided teacher |
+//! | `consistency_distillation` | the student's own, where a step of the teacher leads; or the one that leads to the same end of a segment | the student, the guided teacher |
 //! | `progressive` | the one from which one step leads as far as two steps of the teacher | the teacher |
 //!
 //! All of them compare clean images, whatever the network predicts.
@@ -127,9 +127,22 @@ impl Distillation {
                 },
                 halve_every: halve_every.of(steps),
             }),
-            DistillationConfig::ConsistencyDistillation { teacher_steps, .. } => Arc::new(
-                ConsistencyDistillation::new(guided(teacher)?, &schedule, teacher_steps)?,
-            ),
+            DistillationConfig::ConsistencyDistillation {
+                teacher_steps,
+                segments,
+                ..
+            } => {
+                let teacher = guided(teacher)?;
+                if segments > 1 {
+                    Metadata::note_segments(&mut facts, segments);
+                }
+                Arc::new(ConsistencyDistillation::new(
+                    teacher,
+                    &schedule,
+                    teacher_steps,
+                    segments,
+                )?)
+            }
             DistillationConfig::Progressive {
                 first_steps,
                 last_steps,
@@ -150,7 +163,7 @@ impl Distillation {
         })
     }
 
-    /// What the student's files say about it: the method, and the guidance that it has learnt.
+    /// What the student's files say about it: the method, its segments, and the guidance that it has learnt.
     pub(crate) fn facts(&self) -> BTreeMap<String, String> {
         self.facts.clone()
     }
@@ -210,6 +223,12 @@ impl Noisy {
         denoised(network, prediction, zt, &self.levels, labels)
     }
 
+    /// The same images after a step of DDIM to other levels, with what was `seen` in them.
+    fn led_to(&self, levels: Vec<Level>, seen: Denoised) -> Self {
+        let rates = batch_rates(&levels, &self.zt.device());
+        self.moved_to(rates.add_noise(seen.z0, seen.noise), levels)
+    }
+
     /// The same images at other levels.
     fn moved_to(&self, zt: Tensor<4>, levels: Vec<Level>) -> Self {
         Self {
@@ -223,9 +242,9 @@ impl Noisy {
 }
 
 impl Student<'_> {
-    /// The student's clean images.
-    fn clean(&self, noisy: &Noisy) -> Tensor<4> {
-        noisy.denoised_by(self.network, self.prediction).z0
+    /// What the student sees in noisy images.
+    fn denoise(&self, noisy: &Noisy) -> Denoised {
+        noisy.denoised_by(self.network, self.prediction)
     }
 }
 

@@ -1,10 +1,9 @@
 //! Progressive distillation: one step in place of two, again and again.
 
-use burn::tensor::Tensor;
-use kiln_diffusion::{Level, Schedule, noise, per_image};
+use kiln_diffusion::{Level, Schedule, noise};
 
 use super::teacher::Teacher;
-use super::walk::{stepped, trailing};
+use super::walk::{leads_to, stepped, trailing};
 use super::{ImageDistance, Method, Noisy, Student, Target};
 use crate::denoising::noisy_source::Timesteps;
 use crate::error::TrainError;
@@ -110,42 +109,10 @@ fn snr(level: &Level) -> f64 {
     (level.rates.signal / level.rates.noise).powi(2)
 }
 
-/// The clean images `[batch, channels, height, width]` from which one step of DDIM leads from the noisy images `from` to
-/// those in `end`.
-fn leads_to(from: &Noisy, end: &Noisy) -> Tensor<4> {
-    let device = from.zt.device();
-    let pairs = from.levels.iter().zip(&end.levels);
-    let pairs = pairs.map(|(from, end)| (from.rates, end.rates));
-    let ratios = pairs.clone().map(|(from, end)| end.noise / from.noise);
-    let divisors =
-        (pairs.zip(ratios.clone())).map(|((from, end), ratio)| end.signal - ratio * from.signal);
-    let rest = end.zt.clone() - from.zt.clone() * per_image(ratios, &device);
-    rest / per_image(divisors, &device)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::denoising::distillation::batch_rates;
-    use crate::denoising::distillation::tests::{assert_close, images, noisy, schedule};
-
-    #[test]
-    fn one_step_with_the_answer_leads_where_it_should() {
-        let from = noisy(&[999.0, 500.0, 249.0, 40.0]);
-        let ends = [749.0, 0.0, 200.0, 39.0].map(|timestep| schedule().level(timestep));
-        let clean = trailing(&schedule(), 4).unwrap()[4];
-        for ends in [ends, [clean; 4]] {
-            let wanted = images(3, 4);
-            let end = from.moved_to(wanted.clone(), ends.to_vec());
-            let z0 = leads_to(&from, &end);
-            // A step of DDIM: the noise that z0 leaves stays.
-            let device = z0.device();
-            let rates = batch_rates(&from.levels, &device);
-            let noise = (from.zt.clone() - rates.signal * z0.clone()) / rates.noise;
-            let reached = batch_rates(&ends, &device).add_noise(z0, noise);
-            assert_close(reached, wanted, 2e-3);
-        }
-    }
+    use crate::denoising::distillation::tests::schedule;
 
     #[test]
     fn students_follow_each_other_and_learn_at_their_own_levels() {

@@ -1,0 +1,209 @@
+// The page in a real browser, with both engines: every view opened and used, and its pictures compared with those that the
+// program writes. `SCREENSHOTS=FOLDER` keeps a picture of each view, `ENGINE=FOLDER` has an engine to test besides.
+
+import assert from "node:assert/strict";
+import { copyFileSync, readdirSync, rmSync } from "node:fs";
+import { join } from "node:path";
+import { after, before, describe, test } from "node:test";
+import { furthest, kiln, look, openBrowser, openPage, pixels, pixelsOfFiles, place, play, serve, settled } from "./stage.mjs";
+
+const SCREENSHOTS = process.env.SCREENSHOTS;
+
+let browser;
+before(async () => {
+  browser = await openBrowser();
+});
+after(async () => {
+  await browser?.close();
+  rmSync(place, { recursive: true, force: true });
+});
+
+const ENGINES = {
+  native: () => play(),
+  wasm: () => {
+    kiln("web", "--out", "wasm-site");
+    return serve(join(place, "wasm-site"));
+  },
+};
+// The engine of these sources, where there is one: the program's own may be older.
+if (process.env.ENGINE) {
+  ENGINES["new-wasm"] = () => {
+    kiln("web", "--out", "new-site");
+    for (const file of ["engine.js", "engine.wasm"]) copyFileSync(join(process.env.ENGINE, file), join(place, "new-site", file));
+    return serve(join(place, "new-site"));
+  };
+}
+
+for (const [name, begin] of Object.entries(ENGINES)) {
+  describe(`the ${name} engine`, () => {
+    let served, page, problems;
+    before(async () => {
+      served = await begin();
+      ({ page, problems } = await openPage(browser));
+    });
+    after(() => served?.end());
+
+    const see = async (view, state) => {
+      problems.length = 0;
+      await look(page, served.address, { view, ...state });
+    };
+    const seen = async (view) => {
+      assert.deepEqual(problems, []);
+      if (SCREENSHOTS) await page.screenshot({ path: join(SCREENSHOTS, `${name}-${view}.png`), fullPage: true });
+    };
+
+    test("draws what kiln sample draws", async () => {
+      await see("draw", { seed: 5, count: 4, steps: 3 });
+      const drawn = await pixels(page, ".grid canvas");
+      kiln("sample", "--seed", "5", "--count", "4", "--steps", "3", "--files", "--out", name);
+      const files = readdirSync(join(place, name), { recursive: true }).map(String);
+      const single = files.filter((file) => /images|\d{3,}\.png$/.test(file) && file.endsWith(".png") && file.includes("/")).sort();
+      const native = await pixelsOfFiles(page, single.map((file) => join(place, name, file)));
+      assert.equal(drawn.length, 4);
+      // 8 bits round a difference of 1e-3 up to one.
+      assert.ok(furthest(drawn, native) <= 1, `${furthest(drawn, native)} of 255 apart`);
+      await seen("draw");
+    });
+
+    test("shows the walk of an image, step by step", async () => {
+      await see("draw", { count: 4, steps: 5, image: 2, step: 0 });
+      await page.waitForSelector(".walk canvas");
+      const [noise] = await pixels(page, ".walk canvas");
+      await page.locator(".walk input[type=range]").fill("5");
+      await page.waitForFunction(() => document.querySelector(".walk .slider span").textContent.includes("step 5 of 5"));
+      const [clean] = await pixels(page, ".walk canvas");
+      const [, , third] = await pixels(page, ".grid canvas");
+      assert.ok(furthest([noise], [clean]) > 50);
+      assert.ok(furthest([clean], [third]) <= 1);
+      await seen("walk");
+    });
+
+    test("races step counts from the same noises", async () => {
+      await see("race", { lanes: "1 2 4", steps: "" });
+      const pictures = await pixels(page, "canvas");
+      assert.ok(pictures.length >= 3, `${pictures.length} pictures`);
+      assert.match(await page.locator("main").textContent(), /2 calls|2 network calls/);
+      await seen("race");
+    });
+
+    test("shows any schedule with an image in its noise", async () => {
+      await see("schedule", {});
+      const curve = () => page.locator("polyline.signal").getAttribute("points");
+      const own = await curve();
+      await page.locator("label", { hasText: /^Schedule/ }).locator("select").selectOption("linear");
+      await page.waitForFunction((own) => document.querySelector("polyline.signal").getAttribute("points") !== own, own);
+      await page.waitForSelector("figure canvas");
+      assert.match(page.url(), /kind=linear/);
+      await seen("schedule");
+    });
+
+    test("encodes an image, and decodes painted codes", async () => {
+      await see("first-stage", {});
+      await page.waitForSelector(".code");
+      assert.match(await page.locator(".status").textContent(), /\d+\.\d dB/);
+      const back = async () => (await pixels(page, ".figures canvas")).at(-2);
+      const before = await back();
+      await page.locator(".codebook").click({ position: { x: 41, y: 21 } });
+      assert.match(page.url(), /code=330/);
+      await page.locator(".code").nth(20).click();
+      await page.getByText("what the decoder makes of these codes").waitFor();
+      assert.ok(furthest([before], [await back()]) > 0);
+      await seen("first-stage");
+    });
+
+    test("fills in a hole and leaves the rest as it is", async () => {
+      await see("edit", { how: "inpaint", steps: 4 });
+      await page.getByRole("button", { name: "The lower half" }).click();
+      await page.waitForSelector(".grid canvas", { timeout: 120_000 });
+      await settled(page);
+      await page.getByRole("button", { name: "No hole" }).click();
+      const [original] = await pixels(page, ".canvas canvas");
+      await page.getByRole("button", { name: "The lower half" }).click();
+      await page.waitForSelector(".grid canvas", { timeout: 120_000 });
+      const filled = await pixels(page, ".grid canvas");
+      assert.equal(filled.length, 6);
+      for (const picture of filled) {
+        const half = original.length / 2;
+        assert.deepEqual(picture.slice(0, half), original.slice(0, half));
+        assert.notDeepEqual(picture.slice(half), original.slice(half));
+      }
+      await seen("inpaint");
+    });
+
+    test("draws an image again, and images between noises", async () => {
+      await see("edit", { steps: 4 });
+      await page.waitForSelector(".grid canvas", { timeout: 120_000 });
+      await settled(page);
+      await seen("redraw");
+      await see("edit", { how: "between", steps: 3 });
+      await page.waitForSelector(".grid canvas", { timeout: 120_000 });
+      assert.equal(await page.locator(".grid canvas").count(), 25);
+      await seen("between");
+    });
+
+    test("measures errors by level of noise", async () => {
+      await see("learnt", {});
+      await page.waitForSelector("polyline", { timeout: 120_000 });
+      await settled(page);
+      await seen("learnt");
+    });
+
+    test("says in words what cannot be", async () => {
+      await see("draw", { steps: 2000, count: 1 });
+      assert.match(await page.locator(".status").first().textContent(), /steps/);
+      await see("draw", { model: "nobody" });
+      assert.match(await page.locator(".failure").textContent(), /nobody/);
+    });
+
+    test("fits a phone, in the dark, by keyboard alone", async () => {
+      const phone = await openPage(browser, { viewport: { width: 375, height: 700 }, colorScheme: "dark" });
+      for (const view of ["draw", "race", "schedule", "first-stage", "edit", "learnt"]) {
+        await look(phone.page, served.address, { view, count: 2, steps: 2, lanes: "1 2" });
+        const [wide, screen] = await phone.page.evaluate(() => [document.scrollingElement.scrollWidth, innerWidth]);
+        assert.ok(wide <= screen, `${view} is ${wide} wide on a screen of ${screen}`);
+        const unnamed = await phone.page.$$eval("input, select, button", (fields) =>
+          fields.filter((field) => !field.labels?.length && !field.textContent && !field.title && !field.getAttribute("aria-label")).length,
+        );
+        assert.equal(unnamed, 0, `${view} has fields without a name`);
+      }
+      const dark = await phone.page.evaluate(() => getComputedStyle(document.body).backgroundColor);
+      assert.ok(dark.match(/\d+/g).slice(0, 3).every((part) => Number(part) < 90), dark);
+      if (SCREENSHOTS) await phone.page.screenshot({ path: join(SCREENSHOTS, `${name}-phone.png`) });
+      await look(phone.page, served.address, { count: 2, steps: 2 });
+      for (let presses = 0; presses < 40; presses++) {
+        await phone.page.keyboard.press("Tab");
+        if (await phone.page.evaluate(() => document.activeElement.classList.contains("tile"))) break;
+      }
+      await phone.page.keyboard.press("Enter");
+      await phone.page.waitForSelector(".walk canvas");
+      await phone.page.close();
+    });
+  });
+}
+
+test("a program that has ended is said to be gone", async () => {
+  const served = await play();
+  const { page } = await openPage(browser);
+  await look(page, served.address, { count: 1, steps: 1 });
+  served.end();
+  await page.getByRole("button", { name: "Next seed" }).click();
+  await page.getByText("is it still running").waitFor();
+});
+
+test("a page without a program and without models says so", async () => {
+  const served = await play();
+  const { page } = await openPage(browser);
+  await page.goto(served.address.split("#")[0]);
+  await page.getByText("open the address that kiln play printed").waitFor();
+  served.end();
+});
+
+test("a model that is damaged is told in words", async () => {
+  kiln("web", "--out", "damaged");
+  rmSync(join(place, "damaged/models/digits/unet/config.json"));
+  const served = await serve(join(place, "damaged"));
+  const { page } = await openPage(browser);
+  await look(page, served.address, {});
+  assert.match(await page.locator(".failure").textContent(), /unet\/config\.json is missing/);
+  served.end();
+});
