@@ -15,6 +15,7 @@ import { Edit } from "./views/edit";
 import { FirstStage } from "./views/first-stage";
 import { Learnt } from "./views/learnt";
 import { Race } from "./views/race";
+import { Run } from "./views/run";
 import { Schedule } from "./views/schedule";
 
 const VIEWS: Record<string, { title: string; view: (props: ViewProps) => JSX.Element }> = {
@@ -24,6 +25,7 @@ const VIEWS: Record<string, { title: string; view: (props: ViewProps) => JSX.Ele
   "first-stage": { title: "First stage", view: FirstStage },
   edit: { title: "Edit", view: Edit },
   learnt: { title: "What has it learnt", view: Learnt },
+  run: { title: "Run", view: Run },
 };
 
 const token = takeToken();
@@ -33,6 +35,9 @@ function Page(): JSX.Element {
   const [state, change] = useAddress();
   const listed = useAnswer(engine, { what: "models" });
   const models = listed.told?.answer.what === "models" ? listed.told.answer.models : [];
+  // Only a program has runs.
+  const trained = useAnswer(engine, token === "" ? undefined : { what: "runs" });
+  const runs = trained.told?.answer.what === "runs" ? trained.told.answer.runs : [];
   const name = state["model"] ?? models[0]?.model;
   const about = useAnswer(engine, name === undefined ? undefined : { what: "model", model: name });
   const [model, setModel] = useState<ModelFacts>();
@@ -42,14 +47,15 @@ function Page(): JSX.Element {
   const failure = listed.failure ?? about.failure;
   const chosen = VIEWS[state["view"] ?? "draw"] ?? VIEWS["draw"]!;
   const View = chosen.view;
+  const shown = Object.entries(VIEWS).filter(([key]) => key !== "run" || runs.length > 0);
   // What was chosen for one model or view makes no sense for another.
-  const leave = { steps: "", sampler: "", spacing: "", guidance: "", class: "", image: "", step: "", count: "", eta: "", lanes: "", code: "" };
+  const leave = { steps: "", sampler: "", spacing: "", guidance: "", class: "", image: "", step: "", count: "", eta: "", lanes: "", code: "", run: "", beside: "", stage: "" };
   return (
     <>
       <header>
         <h1>kiln</h1>
         <nav aria-label="Views">
-          {Object.entries(VIEWS).map(([key, { title, view }]) => (
+          {shown.map(([key, { title, view }]) => (
             <button
               type="button"
               aria-current={view === View ? "page" : undefined}
@@ -68,7 +74,7 @@ function Page(): JSX.Element {
       </header>
       <main>
         {failure !== undefined && <Status failure={failure} />}
-        {model && model.model === name && <View engine={engine} model={model} models={models} state={state} change={change} />}
+        {model && model.model === name && <View engine={engine} model={model} models={models} runs={runs} state={state} change={change} />}
       </main>
       {model && (
         <footer>

@@ -10,7 +10,27 @@ id: number,
  */
 ask: Ask, };
 
-export type Ask = { "what": "models" } | { "what": "model", 
+export type Ask = { "what": "models" } | { "what": "runs" } | { "what": "run", 
+/**
+ * One of the names in [`Answer::Runs`].
+ */
+run: string, } | { "what": "run-picture", 
+/**
+ * The run.
+ */
+run: string, 
+/**
+ * The name of the stage.
+ */
+stage: string, 
+/**
+ * After so many training steps.
+ */
+step: number, } | { "what": "examine", 
+/**
+ * The run.
+ */
+run: string, } | { "what": "model", 
 /**
  * One of the names in [`Answer::Models`].
  */
@@ -236,7 +256,19 @@ export type Answer = { "what": "models",
 /**
  * The best one to begin with comes first.
  */
-models: Array<ModelName>, } | { "what": "model" } & ModelFacts | { "what": "moment", 
+models: Array<ModelName>, } | { "what": "runs", 
+/**
+ * The best one to begin with comes first.
+ */
+runs: Array<RunName>, } | { "what": "run" } & RunFacts | { "what": "file", 
+/**
+ * As in `image/png`.
+ */
+kind: string, } | { "what": "findings", 
+/**
+ * Nothing, or some sentences: what is wrong, and what to do.
+ */
+findings: Array<[string, string]>, } | { "what": "model" } & ModelFacts | { "what": "moment", 
 /**
  * Steps done.
  */
@@ -371,6 +403,78 @@ model: string,
  * What the page calls it.
  */
 title: string, };
+
+export type RunName = { 
+/**
+ * By which the page asks for it.
+ */
+run: string, 
+/**
+ * What the page calls it.
+ */
+title: string, };
+
+export type RunFacts = { 
+/**
+ * Its name.
+ */
+run: string, 
+/**
+ * Its `config.toml`.
+ */
+config: string, 
+/**
+ * The stages that have begun, in order.
+ */
+stages: Array<StageFacts>, };
+
+export type StageFacts = { 
+/**
+ * `stage 1` or `stage 2`.
+ */
+stage: string, 
+/**
+ * The steps that the training takes.
+ */
+steps: number, 
+/**
+ * Those up to the newest row.
+ */
+done: number, 
+/**
+ * The time of a step, if it is known.
+ */
+seconds_a_step: number | null, 
+/**
+ * The time since the newest row, if it is known.
+ */
+seconds_since: number | null, 
+/**
+ * What is wrong with the metrics, if they cannot be read.
+ */
+damage: string | null, 
+/**
+ * The metrics: a curve for each name, such as `loss/train`.
+ */
+curves: Array<Curve>, 
+/**
+ * The steps of the checkpoints that are there.
+ */
+checkpoints: Array<number>, 
+/**
+ * The steps of the pictures that are there.
+ */
+pictures: Array<number>, };
+
+export type Curve = { 
+/**
+ * The metric, such as `loss/train`.
+ */
+name: string, 
+/**
+ * Steps and values.
+ */
+points: Array<[number, number]>, };
 
 export type ModelFacts = { 
 /**

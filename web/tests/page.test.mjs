@@ -181,6 +181,36 @@ for (const [name, begin] of Object.entries(ENGINES)) {
   });
 }
 
+test("a training is shown with its curves, checkpoints, pictures and findings", async () => {
+  kiln("sample", "--count", "32", "--steps", "1", "--files", "--out", "images");
+  const short = { dataset: '"folder"', steps: 4, checkpoint_every: 2, batch_size: 8 };
+  const keys = Object.entries(short).map(([key, value]) => `${key === "dataset" ? "data" : "stage_1.training"}.${key}=${value}`);
+  const config = new URL("../../configs/mnist-quick.toml", import.meta.url).pathname;
+  const train = ["train-vqvae", "--config", config, "--data", "images", ...keys.flatMap((key) => ["--set", key])];
+  kiln(...train, "--out", "one");
+  kiln(...train, "--out", "two", "--set", "seed=1");
+  const served = await play("one", "two");
+  const { page, problems } = await openPage(browser);
+  await look(page, served.address, { view: "run", beside: "two" });
+  await page.waitForSelector("polyline.beside");
+  assert.match(await page.locator(".status").first().textContent(), /step 4 of 4/);
+  assert.ok((await page.locator("polyline.own").count()) >= 4);
+  assert.ok((await page.locator("rect.checkpoint").count()) >= 2);
+  const picture = () => page.locator("img.picture").getAttribute("src");
+  await page.waitForSelector("img.picture");
+  const last = await picture();
+  await page.locator("section .slider input").fill("0");
+  await page.waitForFunction((last) => document.querySelector("img.picture").src !== last, last);
+  await page.getByRole("button", { name: "Examine it" }).click();
+  await page.getByText("What to do:").or(page.getByText("found nothing wrong")).first().waitFor();
+  // A run goes on while it is shown.
+  kiln("train-vqvae", "--out", "one", "--resume", "--set", "stage_1.training.steps=6");
+  await page.getByText("step 6 of 6").waitFor();
+  assert.deepEqual(problems, []);
+  if (SCREENSHOTS) await page.screenshot({ path: join(SCREENSHOTS, "native-run.png"), fullPage: true });
+  served.end();
+});
+
 test("a program that has ended is said to be gone", async () => {
   const served = await play();
   const { page } = await openPage(browser);

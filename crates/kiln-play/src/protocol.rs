@@ -28,6 +28,27 @@ pub struct Question {
 pub enum Ask {
     /// The models in reach: one [`Answer::Models`].
     Models,
+    /// The runs in reach: one [`Answer::Runs`].
+    Runs,
+    /// How a training goes: an [`Answer::Run`] every two seconds, until the page leaves.
+    Run {
+        /// One of the names in [`Answer::Runs`].
+        run: String,
+    },
+    /// A picture of a training: one [`Answer::File`].
+    RunPicture {
+        /// The run.
+        run: String,
+        /// The name of the stage.
+        stage: String,
+        /// After so many training steps.
+        step: u32,
+    },
+    /// What is wrong with a run, if anything is: one [`Answer::Findings`].
+    Examine {
+        /// The run.
+        run: String,
+    },
     /// What a model is: one [`Answer::Model`].
     Model {
         /// One of the names in [`Answer::Models`].
@@ -225,6 +246,23 @@ pub enum Answer {
         /// The best one to begin with comes first.
         models: Vec<ModelName>,
     },
+    /// The runs in reach.
+    Runs {
+        /// The best one to begin with comes first.
+        runs: Vec<RunName>,
+    },
+    /// How a training goes.
+    Run(RunFacts),
+    /// The bytes behind the answer are a file.
+    File {
+        /// As in `image/png`.
+        kind: String,
+    },
+    /// What is wrong with a run.
+    Findings {
+        /// Nothing, or some sentences: what is wrong, and what to do.
+        findings: Vec<[String; 2]>,
+    },
     /// What a model is.
     Model(Box<ModelFacts>),
     /// Images after a step.
@@ -325,6 +363,62 @@ pub struct ModelName {
     pub model: String,
     /// What the page calls it.
     pub title: String,
+}
+
+/// A run in reach.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(ts_rs::TS))]
+pub struct RunName {
+    /// By which the page asks for it.
+    pub run: String,
+    /// What the page calls it.
+    pub title: String,
+}
+
+/// How a training goes.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(ts_rs::TS))]
+pub struct RunFacts {
+    /// Its name.
+    pub run: String,
+    /// Its `config.toml`.
+    pub config: String,
+    /// The stages that have begun, in order.
+    pub stages: Vec<StageFacts>,
+}
+
+/// How the training of a stage goes.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(ts_rs::TS))]
+pub struct StageFacts {
+    /// `stage 1` or `stage 2`.
+    pub stage: String,
+    /// The steps that the training takes.
+    pub steps: u32,
+    /// Those up to the newest row.
+    pub done: u32,
+    /// The time of a step, if it is known.
+    pub seconds_a_step: Option<f64>,
+    /// The time since the newest row, if it is known.
+    pub seconds_since: Option<f64>,
+    /// What is wrong with the metrics, if they cannot be read.
+    pub damage: Option<String>,
+    /// The metrics: a curve for each name, such as `loss/train`.
+    pub curves: Vec<Curve>,
+    /// The steps of the checkpoints that are there.
+    pub checkpoints: Vec<u32>,
+    /// The steps of the pictures that are there.
+    pub pictures: Vec<u32>,
+}
+
+/// A metric over the steps.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(ts_rs::TS))]
+pub struct Curve {
+    /// The metric, such as `loss/train`.
+    pub name: String,
+    /// Steps and values.
+    pub points: Vec<(u32, f64)>,
 }
 
 /// What a model is, and how it draws if it is not told otherwise.
@@ -440,6 +534,10 @@ mod tests {
             Answered::decl(&config),
             Answer::decl(&config),
             ModelName::decl(&config),
+            RunName::decl(&config),
+            RunFacts::decl(&config),
+            StageFacts::decl(&config),
+            Curve::decl(&config),
             ModelFacts::decl(&config),
             LevelAt::decl(&config),
         ] {

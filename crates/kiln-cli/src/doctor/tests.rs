@@ -39,6 +39,7 @@ fn trained(losses: &[(usize, f64, f64)], average: EmaConfig) -> Patient {
     };
     let mut patient = Patient::unknown("a run".to_owned(), &Device::flex());
     patient.stages.push(StageRecord {
+        folder: "nowhere".into(),
         name: "stage 2",
         training,
         rows: losses.iter().map(row).collect(),

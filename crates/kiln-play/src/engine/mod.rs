@@ -8,6 +8,7 @@
 //! curve.rs         schedules
 //! first_stage.rs   through the first stage
 //! losses.rs        errors by level
+//! run.rs           how a training goes
 //! pictures.rs      images to the page's pixels and back
 //! ```
 
@@ -17,6 +18,7 @@ mod facts;
 mod first_stage;
 mod losses;
 mod pictures;
+mod run;
 mod shelf;
 mod walk;
 
@@ -123,6 +125,15 @@ impl<S: Shelf> Engine<S> {
                 let models = self.shelf.models();
                 tell(Answer::Models { models }, Bytes::default())
             }
+            Ask::Runs => {
+                let runs = self.shelf.runs();
+                tell(Answer::Runs { runs }, Bytes::default())
+            }
+            Ask::Run { run } => run::follow(&self.shelf, run, tell),
+            Ask::RunPicture { run, stage, step } => {
+                run::picture(&self.shelf, run, stage, *step, tell)
+            }
+            Ask::Examine { run } => run::examine(&self.shelf, run, tell),
             Ask::Model { model } => {
                 let facts = facts::of(model, &*self.pipeline(model)?);
                 tell(Answer::Model(Box::new(facts)), Bytes::default())

@@ -117,6 +117,10 @@ impl RunFolder {
 }
 
 impl StageFolder {
+    fn new(path: &Path) -> Self {
+        Self(path.to_owned())
+    }
+
     pub(crate) fn path(&self) -> &Path {
         &self.0
     }

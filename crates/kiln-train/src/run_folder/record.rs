@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use kiln_data::DataConfig;
 
@@ -40,6 +41,8 @@ pub struct RunRecord {
 pub struct StageRecord {
     /// `stage 1` or `stage 2`, or `the classifier`; pixel space is also `stage 2`.
     pub name: &'static str,
+    /// The folder of the stage.
+    pub folder: PathBuf,
     /// The training's settings.
     pub training: TrainingConfig,
     /// The rows of `metrics.csv` by step: values by column, such as `loss/train` and `loss/valid`.
@@ -127,6 +130,7 @@ impl StageRecord {
         let has_begun = !rows.is_empty() || damage.is_some();
         has_begun.then(|| Self {
             name,
+            folder: stage.path().to_owned(),
             training: training.clone(),
             rows,
             damage,
@@ -136,6 +140,46 @@ impl StageRecord {
     /// Steps done up to the newest row.
     pub fn steps_done(&self) -> usize {
         self.rows.keys().last().copied().unwrap_or_default()
+    }
+
+    /// The checkpoints that are there, by step.
+    pub fn checkpoints(&self) -> BTreeMap<usize, PathBuf> {
+        let folder = CheckpointFolder::new(StageFolder::new(&self.folder).checkpoints());
+        let steps = folder.steps().into_iter();
+        steps.map(|step| (step, folder.path(step))).collect()
+    }
+
+    /// The pictures that the training drew or reconstructed, by step.
+    pub fn pictures(&self) -> BTreeMap<usize, PathBuf> {
+        let folders = ["samples", "reconstructions"].map(|folder| self.folder.join(folder));
+        let entries = folders
+            .iter()
+            .flat_map(|folder| folder.read_dir())
+            .flatten();
+        let paths = entries.flatten().map(|entry| entry.path());
+        let at_step = paths.filter_map(|path| {
+            let name = path.file_name()?.to_str()?;
+            let step = name.strip_prefix("step-")?.strip_suffix(".png")?.parse();
+            Some((step.ok()?, path))
+        });
+        at_step.collect()
+    }
+
+    /// The time of a step, from the two newest checkpoints, if there are two; for a training that was interrupted between
+    /// them it is too long.
+    pub fn step_time(&self) -> Option<Duration> {
+        let checkpoints = self.checkpoints();
+        let mut newest_first = checkpoints.iter().rev();
+        let [(last, newest), (before, older)] = [newest_first.next()?, newest_first.next()?];
+        let written = |folder: &PathBuf| folder.metadata().ok()?.modified().ok();
+        let time = written(newest)?.duration_since(written(older)?).ok()?;
+        Some(time / (last - before) as u32)
+    }
+
+    /// The time since the newest row was written.
+    pub fn age(&self) -> Option<Duration> {
+        let metrics = StageFolder::new(&self.folder).metrics();
+        metrics.metadata().ok()?.modified().ok()?.elapsed().ok()
     }
 
     /// The newest value of a column, such as `loss/valid`.
@@ -161,6 +205,7 @@ mod tests {
         let experiment = Experiment::parse(text, "mnist-quick", &[]);
         let stage = StageRecord {
             name: "stage 1",
+            folder: place.path().to_owned(),
             training: experiment.unwrap().stage_2.training,
             rows: rows_in(&place.path().join("metrics.csv")).unwrap(),
             damage: None,
@@ -169,5 +214,14 @@ mod tests {
         assert_eq!(stage.newest("loss/train"), Some(2.0));
         assert_eq!(stage.newest("loss/valid"), Some(4.0));
         assert_eq!(stage.newest("psnr/valid"), None);
+        assert_eq!(stage.step_time(), None);
+        assert!(stage.age().is_some());
+
+        std::fs::create_dir(place.path().join("samples")).unwrap();
+        for name in ["step-0000020.png", "step-0000010.png", "notes.png"] {
+            std::fs::write(place.path().join("samples").join(name), "").unwrap();
+        }
+        let steps: Vec<usize> = stage.pictures().into_keys().collect();
+        assert_eq!(steps, [10, 20]);
     }
 }

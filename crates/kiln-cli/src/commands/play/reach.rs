@@ -1,0 +1,123 @@
+//! What the page can reach: models and runs in folders, and the compiled-in model.
+
+use std::path::{Path, PathBuf};
+
+use burn::tensor::Device;
+use kiln::{Pipeline, load_model};
+use kiln_play::Shelf;
+use kiln_play::protocol::{ModelName, RunFacts, RunName};
+use kiln_train::FolderKind;
+
+use super::runs;
+use crate::pretrained;
+
+/// The name of the compiled-in model in the page's addresses.
+const BUILT_IN: &str = "built-in";
+
+/// The models and runs in reach.
+#[derive(Default)]
+pub(super) struct Reach {
+    models: Vec<PathBuf>,
+    /// How many of the models were named: they come before the compiled-in one, the others after it.
+    named: usize,
+    runs: Vec<PathBuf>,
+}
+
+impl Reach {
+    /// Adds a model, or a run with its models and its checkpoints, the newest first. Returns whether the folder is one of
+    /// them.
+    pub(super) fn add(&mut self, folder: &Path) -> bool {
+        let is_run = FolderKind::of(folder) == Some(FolderKind::Run);
+        if is_run && !self.runs.iter().any(|run| run == folder) {
+            self.runs.push(folder.to_owned());
+        }
+        let before = self.models.len();
+        let mut found = vec![folder.to_owned(), folder.join("model"), folder.join("best")];
+        found.retain(|folder| folder.join("model_index.json").is_file());
+        let mut checkpoints = folders_in(&folder.join("diffusion/checkpoints"));
+        checkpoints.reverse();
+        found.extend(checkpoints);
+        found.retain(|folder| !self.models.contains(folder));
+        self.models.extend(found);
+        is_run || self.models.len() > before
+    }
+
+    /// What is added from now on was not named.
+    pub(super) fn end_of_named(&mut self) {
+        self.named = self.models.len();
+    }
+
+    pub(super) fn add_all_in(&mut self, folder: &Path) {
+        for folder in folders_in(folder) {
+            self.add(&folder);
+        }
+    }
+}
+
+/// The folders in a folder, by name; none if there is no such folder.
+fn folders_in(folder: &Path) -> Vec<PathBuf> {
+    let entries = folder.read_dir().into_iter().flatten().flatten();
+    let mut folders: Vec<PathBuf> = entries.map(|entry| entry.path()).collect();
+    folders.retain(|path| path.is_dir());
+    folders.sort();
+    folders
+}
+
+/// What the page calls the one of `folders` that it names so: it cannot name any other folder.
+fn named<'a>(folders: &'a [PathBuf], name: &str) -> Option<&'a Path> {
+    let mut folders = folders.iter();
+    folders
+        .find(|folder| folder.display().to_string() == name)
+        .map(PathBuf::as_path)
+}
+
+impl Shelf for Reach {
+    fn models(&self) -> Vec<ModelName> {
+        let name_of = |folder: &PathBuf| ModelName {
+            title: folder.display().to_string(),
+            model: folder.display().to_string(),
+        };
+        let built_in = pretrained::default_model().ok().map(|_| ModelName {
+            model: BUILT_IN.to_owned(),
+            title: "digits, built in".to_owned(),
+        });
+        let (named, found) = self.models.split_at(self.named);
+        let before = named.iter().map(name_of).chain(built_in);
+        before.chain(found.iter().map(name_of)).collect()
+    }
+
+    fn load(&self, model: &str, device: &Device) -> Option<Result<Pipeline, String>> {
+        if model == BUILT_IN {
+            let source = pretrained::default_model().map_err(|error| error.to_string());
+            return Some(source.and_then(|source| {
+                Pipeline::from_source(&source, device).map_err(|error| error.to_string())
+            }));
+        }
+        let folder = named(&self.models, model)?;
+        let loaded = load_model(folder, device).map_err(|error| error.to_string());
+        Some(loaded.and_then(|loaded| {
+            Pipeline::from_model(model.to_owned(), loaded, device)
+                .map_err(|error| error.to_string())
+        }))
+    }
+
+    fn runs(&self) -> Vec<RunName> {
+        let name_of = |folder: &PathBuf| RunName {
+            title: folder.display().to_string(),
+            run: folder.display().to_string(),
+        };
+        self.runs.iter().map(name_of).collect()
+    }
+
+    fn run(&self, run: &str) -> Option<Result<RunFacts, String>> {
+        named(&self.runs, run).map(runs::facts)
+    }
+
+    fn run_picture(&self, run: &str, stage: &str, step: u32) -> Option<Result<Vec<u8>, String>> {
+        named(&self.runs, run).map(|folder| runs::picture(folder, stage, step))
+    }
+
+    fn examine(&self, run: &str) -> Option<Result<Vec<[String; 2]>, String>> {
+        named(&self.runs, run).map(runs::findings)
+    }
+}
