@@ -138,7 +138,23 @@ drawing: Drawing,
 /**
  * Of the two pictures behind the question.
  */
-given: Sheet, } | { "what": "between", 
+given: Sheet, } | { "what": "invert", 
+/**
+ * The model that draws.
+ */
+model: string, 
+/**
+ * How; without guidance unless it has some, because few images come back from a guided walk.
+ */
+drawing: Drawing, 
+/**
+ * Of the picture behind the question.
+ */
+given: Sheet, 
+/**
+ * How often each step is mended, from 0 to 16.
+ */
+refinements: number, } | { "what": "between", 
 /**
  * The model that draws.
  */
@@ -376,7 +392,27 @@ push: Sheet,
 /**
  * How much the difference is amplified.
  */
-amplified: number, } | { "what": "losses", 
+amplified: number, } | { "what": "inverted", 
+/**
+ * The channels of the noise side by side.
+ */
+noise: Sheet, 
+/**
+ * The standard deviation of its values: 1 for noise as the model knows it.
+ */
+deviation: number, 
+/**
+ * What is drawn from the noise.
+ */
+again: Sheet, 
+/**
+ * Its peak signal-to-noise ratio, in dB.
+ */
+psnr: number, 
+/**
+ * The same of what the first stage alone makes of the picture; absent for a model of pixels.
+ */
+psnr_of_first_stage: number | null, } | { "what": "losses", 
 /**
  * At which levels.
  */

@@ -94,6 +94,10 @@ for (const [name, begin] of Object.entries(ENGINES)) {
       await page.waitForFunction((own) => document.querySelector("polyline.signal").getAttribute("points") !== own, own);
       await page.waitForSelector("figure canvas");
       assert.match(page.url(), /kind=linear/);
+      const linear = await curve();
+      await page.locator("label", { hasText: "beta_end" }).locator("input").fill("0.04");
+      await page.waitForFunction((linear) => document.querySelector("polyline.signal").getAttribute("points") !== linear, linear);
+      assert.match(page.url(), /beta_end=0.04/);
       await seen("schedule");
     });
 
@@ -139,6 +143,17 @@ for (const [name, begin] of Object.entries(ENGINES)) {
       await page.waitForSelector(".grid canvas", { timeout: 120_000 });
       assert.equal(await page.locator(".grid canvas").count(), 25);
       await seen("between");
+    });
+
+    test("takes an image back to its noise", async () => {
+      await see("edit", { how: "invert", steps: 20 });
+      await page.getByText("drawn again with").waitFor();
+      const said = await page.locator(".status").textContent();
+      const [, psnr, deviation] = said.match(/with ([\d.]+) dB.*deviation of ([\d.]+)/);
+      assert.ok(Number(psnr) > 20, said);
+      assert.ok(Math.abs(Number(deviation) - 1) < 0.3, said);
+      assert.equal(await page.locator(".figures canvas").count(), 3);
+      await seen("invert");
     });
 
     test("measures errors by level of noise", async () => {

@@ -133,6 +133,17 @@ pub enum Ask {
         /// Of the two pictures behind the question.
         given: Sheet,
     },
+    /// The noise from which DDIM draws the picture behind the question: one [`Answer::Inverted`].
+    Invert {
+        /// The model that draws.
+        model: String,
+        /// How; without guidance unless it has some, because few images come back from a guided walk.
+        drawing: Drawing,
+        /// Of the picture behind the question.
+        given: Sheet,
+        /// How often each step is mended, from 0 to 16.
+        refinements: u32,
+    },
     /// Images between four noises: one [`Answer::Pictures`], row by row.
     Between {
         /// The model that draws.
@@ -336,6 +347,19 @@ pub enum Answer {
         push: Sheet,
         /// How much the difference is amplified.
         amplified: f64,
+    },
+    /// A picture's noise.
+    Inverted {
+        /// The channels of the noise side by side.
+        noise: Sheet,
+        /// The standard deviation of its values: 1 for noise as the model knows it.
+        deviation: f64,
+        /// What is drawn from the noise.
+        again: Sheet,
+        /// Its peak signal-to-noise ratio, in dB.
+        psnr: f64,
+        /// The same of what the first stage alone makes of the picture; absent for a model of pixels.
+        psnr_of_first_stage: Option<f64>,
     },
     /// The errors of the network.
     Losses {

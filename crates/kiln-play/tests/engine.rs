@@ -7,7 +7,8 @@ use burn::tensor::Device;
 use kiln_pipeline::pictures::Images;
 use kiln_pipeline::{Pipeline, SampleOptions};
 use kiln_play::protocol::{
-    Answer, Answered, Ask, Drawing, ModelName, Question, Sheet, Watch, from_message, to_message,
+    Answer, Answered, Ask, Drawing, ModelName, Question, RunFacts, Sheet, Watch, from_message,
+    to_message,
 };
 use kiln_play::{Engine, Shelf};
 
@@ -324,6 +325,114 @@ fn pictures_are_drawn_again_filled_in_and_between() {
     };
     assert_eq!(images.count, 9);
     assert_eq!(pixels(&images, &grid)[..784], pixels_of(&drawn(3, 1)));
+}
+
+#[test]
+fn a_picture_goes_back_to_its_noise() {
+    let original = drawn(20, 1);
+    let ask = Ask::Invert {
+        model: digits(),
+        drawing: few(20, 1),
+        given: DIGIT,
+        refinements: 3,
+    };
+    let (answer, bytes) = asked(&engine(), ask, &rgba(&original)).pop_front().unwrap();
+    let Answer::Inverted {
+        noise,
+        deviation,
+        again,
+        psnr,
+        psnr_of_first_stage,
+    } = answer
+    else {
+        panic!("{answer:?}")
+    };
+    assert_eq!((noise.width, noise.height), (32, 8));
+    assert!((deviation - 1.0).abs() < 0.3, "{deviation}");
+    let without_diffusion = psnr_of_first_stage.unwrap();
+    assert!(
+        psnr > without_diffusion - 3.0,
+        "{psnr} of {without_diffusion} dB"
+    );
+    let squares = pixels(&again, &bytes).into_iter().zip(pixels_of(&original));
+    let squares = squares.map(|(one, other)| (f64::from(one) - f64::from(other)).powi(2));
+    let own = 10.0 * (255.0_f64.powi(2) / (squares.sum::<f64>() / 784.0)).log10();
+    // These pixels have 8 bits.
+    assert!((psnr - own).abs() < 0.5, "{psnr} and {own} dB");
+}
+
+/// A disk with one run.
+struct Training;
+
+impl Shelf for Training {
+    fn models(&self) -> Vec<ModelName> {
+        Vec::new()
+    }
+
+    fn load(&self, _: &str, _: &Device) -> Option<Result<Pipeline, String>> {
+        None
+    }
+
+    fn run(&self, run: &str) -> Option<Result<RunFacts, String>> {
+        let facts = RunFacts {
+            run: run.to_owned(),
+            config: String::new(),
+            stages: Vec::new(),
+        };
+        (run == "one").then_some(Ok(facts))
+    }
+
+    fn run_picture(&self, _: &str, _: &str, step: u32) -> Option<Result<Vec<u8>, String>> {
+        Some(match step {
+            10 => Ok(vec![1, 2, 3]),
+            _ => Err("no picture".to_owned()),
+        })
+    }
+}
+
+#[test]
+fn a_training_is_followed_until_the_page_leaves() {
+    let engine = Engine::new(Training, Device::flex());
+    let told = |ask: Ask, stay: usize| {
+        let question = to_message(&Question { id: 1, ask }, &[]).unwrap();
+        let mut answers = Vec::new();
+        let mut send = |message: Vec<u8>| {
+            let (Answered { answer, .. }, bytes) = from_message(&message).unwrap();
+            answers.push((answer, bytes.to_vec()));
+            answers.len() < stay
+        };
+        engine.answer(&question, &mut send).unwrap();
+        answers
+    };
+    let run = "one".to_owned();
+    let seen = told(Ask::Run { run: run.clone() }, 2);
+    assert_eq!(seen.len(), 2);
+    assert!(
+        seen.iter()
+            .all(|(answer, _)| matches!(answer, Answer::Run(_)))
+    );
+
+    let stage = "stage 2".to_owned();
+    let picture = |step| Ask::RunPicture {
+        run: run.clone(),
+        stage: stage.clone(),
+        step,
+    };
+    let [(file, bytes), _] = &told(picture(10), 9)[..] else {
+        panic!("a file and an end")
+    };
+    assert!(matches!(file, Answer::File { kind } if kind == "image/png"));
+    assert_eq!(bytes, &[1, 2, 3]);
+    for ask in [
+        picture(11),
+        Ask::Run {
+            run: "two".to_owned(),
+        },
+        Ask::Examine { run: run.clone() },
+    ] {
+        let answers = told(ask, 9);
+        assert!(matches!(&answers[..], [(Answer::Refused { .. }, _)]));
+    }
 }
 
 #[test]

@@ -1,4 +1,4 @@
-// Edit: an image drawn again, a hole in it filled in, and images between four noises.
+// Edit: an image drawn again, a hole in it filled in, images between four noises, and an image taken back to its noise.
 
 import type { JSX } from "preact";
 import { useEffect, useMemo, useRef, useState } from "preact/hooks";
@@ -7,7 +7,7 @@ import { drawingOf } from "../drawing";
 import { pictures } from "../engine";
 import { useImage } from "../image";
 import { Amount, Choice, Explained, Figure, Paper, Picture, Status } from "../parts";
-import type { Ask, Drawing } from "../protocol";
+import type { Ask, Drawing, Sheet } from "../protocol";
 import type { ViewProps } from "../view";
 
 const COUNT = 6;
@@ -26,11 +26,15 @@ export function Edit(props: ViewProps): JSX.Element {
             ["redraw", "draw an image again"],
             ["inpaint", "fill in a hole"],
             ["between", "go from noise to noise"],
+            ["invert", "find an image's noise"],
           ]}
           change={(value) => change({ how: value === "redraw" ? "" : value })}
         />
       </form>
-      {how === "inpaint" ? <Inpaint {...props} /> : how === "between" ? <Between {...props} /> : <Redraw {...props} />}
+      {how === "inpaint" && <Inpaint {...props} />}
+      {how === "between" && <Between {...props} />}
+      {how === "invert" && <Invert {...props} />}
+      {how === "redraw" && <Redraw {...props} />}
     </>
   );
 }
@@ -155,15 +159,19 @@ function Canvas(props: { pixels: ImageData; hole: Uint8Array | undefined; scale:
       if (hole?.[pixel]) data.set([214, 92, 46, 255], pixel);
     return new ImageData(data, width, height);
   }, [pixels, hole]);
+  // A fast pointer is seen at a few places only.
+  const before = useRef<Point | undefined>(undefined);
   const brush = Math.max(1, Math.round(width / 12));
   const touch = (event: PointerEvent & { currentTarget: HTMLElement }) => {
     if (event.buttons === 0) return;
     const box = event.currentTarget.getBoundingClientRect();
-    const [x, y] = [((event.clientX - box.left) / box.width) * width, ((event.clientY - box.top) / box.height) * height];
+    const to: Point = [((event.clientX - box.left) / box.width) * width, ((event.clientY - box.top) / box.height) * height];
+    const from = event.type === "pointerdown" ? to : (before.current ?? to);
+    before.current = to;
     const next = new Uint8Array(painted.current);
     for (let row = 0; row < height; row++)
       for (let column = 0; column < width; column++)
-        if (Math.hypot(column + 0.5 - x, row + 0.5 - y) <= brush) next.fill(255, (row * width + column) * 4, (row * width + column) * 4 + 4);
+        if (fromStroke([column + 0.5, row + 0.5], from, to) <= brush) next.fill(255, (row * width + column) * 4, (row * width + column) * 4 + 4);
     painted.current = next;
     paint(next);
   };
@@ -175,6 +183,16 @@ function Canvas(props: { pixels: ImageData; hole: Uint8Array | undefined; scale:
       <figcaption>paint with the pointer</figcaption>
     </figure>
   );
+}
+
+type Point = [x: number, y: number];
+
+/** How far a point is from the line between two others. */
+function fromStroke([x, y]: Point, [fromX, fromY]: Point, [toX, toY]: Point): number {
+  const [alongX, alongY] = [toX - fromX, toY - fromY];
+  const length = alongX ** 2 + alongY ** 2;
+  const part = length === 0 ? 0 : Math.min(1, Math.max(0, ((x - fromX) * alongX + (y - fromY) * alongY) / length));
+  return Math.hypot(x - fromX - part * alongX, y - fromY - part * alongY);
 }
 
 function Between(props: ViewProps): JSX.Element {
@@ -208,6 +226,56 @@ function Between(props: ViewProps): JSX.Element {
         Each image is drawn from a noise between those of the corners. Noises lie on a sphere, so the way leads along arcs (
         <Paper arxiv="2010.02502">Song et al. 2020</Paper>). One digit turns into another through shapes that the model
         believes in; where it believes in none, it jumps.
+      </Explained>
+    </>
+  );
+}
+
+function Invert(props: ViewProps): JSX.Element {
+  const { engine, model, state, change } = props;
+  const { image, bytes, chooser, failure } = useImage(engine, model, state, change);
+  const refinements = Number(state["refinements"] ?? 5) || 0;
+  const { steps } = drawingOf(state, model);
+  const drawing: Drawing = { seed: 0, steps: steps ?? 50, ...(model.classes.length > 0 ? { classes: [Number(state["class"] ?? 0)] } : {}) };
+  const ask: Ask | undefined = image && { what: "invert", model: model.model, drawing, given: image, refinements };
+  const heard = useAnswer(engine, ask, bytes);
+  const told = heard.told?.answer.what === "inverted" ? heard.told.answer : undefined;
+  const [noise, again] = useMemo(() => {
+    const of = (sheet: Sheet) => pictures(sheet, heard.told!.bytes)[0];
+    return told ? [of(told.noise), of(told.again)] : [];
+  }, [told]);
+  const original = useMemo(() => (image && bytes ? pictures(image, bytes)[0] : undefined), [image, bytes]);
+  const scale = Math.max(1, Math.round(140 / model.width));
+  return (
+    <>
+      <form class="settings" onSubmit={(event) => event.preventDefault()}>
+        {chooser}
+        <Amount name="Steps" min={1} max={1000} step={1} value={state["steps"] ?? ""} placeholder="50" change={(value) => change({ steps: value })} />
+        <Amount
+          name="Corrections a step"
+          min={0}
+          max={16}
+          step={1}
+          value={state["refinements"] ?? ""}
+          placeholder="5"
+          change={(value) => change({ refinements: value })}
+        />
+      </form>
+      <Status failure={failure ?? heard.failure}>
+        {told && !heard.isOpen
+          ? `drawn again with ${told.psnr.toFixed(1)} dB${told.psnr_of_first_stage === null ? "" : `, where the first stage alone has ${told.psnr_of_first_stage.toFixed(1)}`}; the noise has a deviation of ${told.deviation.toFixed(2)}`
+          : "going back .."}
+      </Status>
+      <div class="figures">
+        <Figure pixels={original} title="the given image" scale={scale} />
+        <Figure pixels={noise} title="its noise, channel by channel" scale={Math.max(1, Math.round(64 / model.latents[1]))} />
+        <Figure pixels={again} title="drawn from that noise" scale={scale} />
+      </div>
+      <Explained>
+        DDIM without fresh noise is a path that can be walked both ways (<Paper arxiv="2010.02502">Song et al. 2020</Paper>): here
+        from the image to its noise, and back. The way back asks the network at the wrong end of each step, so that it must be
+        corrected (<Paper arxiv="2309.04907">Pan et al. 2023</Paper>) or short. An image that the model would never draw has a
+        noise that is no noise: look at its deviation, which should be 1, and for the image's shape in it.
       </Explained>
     </>
   );

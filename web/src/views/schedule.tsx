@@ -23,6 +23,39 @@ const KINDS = [
   "exponential",
   "flow",
 ];
+/** A key of a kind with its range and its default. */
+type Key = [key: string, least: number, most: number, step: number, value: number];
+const BETAS: Key[] = [
+  ["beta_start", 0.0001, 0.005, 0.0001, 0.0001],
+  ["beta_end", 0.005, 0.05, 0.001, 0.02],
+];
+const LOG_SNRS: Key[] = [
+  ["start_log_snr", 0, 10, 0.5, 3],
+  ["end_log_snr", -20, 0, 0.5, -10],
+];
+const SIGMAS: Key[] = [
+  ["sigma_min", 0.001, 0.1, 0.001, 0.002],
+  ["sigma_max", 1, 200, 1, 80],
+];
+const KEYS: Record<string, Key[]> = {
+  linear: BETAS,
+  "scaled-linear": BETAS,
+  "sigmoid-betas": BETAS,
+  sigmoid: [
+    ["sigmoid_start", -6, 0, 0.5, -3],
+    ["sigmoid_end", 0, 6, 0.5, 3],
+    ["tau", 0.3, 2, 0.1, 1],
+  ],
+  "noise-power-linear": LOG_SNRS,
+  "noise-power-cosine": LOG_SNRS,
+  "log-snr-linear": LOG_SNRS,
+  "angle-linear": [
+    ["start_signal_rate", 0.8, 1, 0.01, 0.95],
+    ["end_signal_rate", 0.01, 0.3, 0.01, 0.02],
+  ],
+  karras: [...SIGMAS, ["rho", 1, 15, 0.5, 7]],
+  exponential: SIGMAS,
+};
 const WIDTH = 640;
 const HEIGHT = 260;
 
@@ -31,7 +64,10 @@ export function Schedule({ engine, model, state, change }: ViewProps): JSX.Eleme
   const kind = state["kind"] ?? "";
   const steps = Number(state["steps"] ?? model.drawing.steps ?? 50);
   const spacing = state["spacing"] ?? model.drawing.spacing ?? "trailing";
-  const schedule = kind === "" ? model.schedule : { kind };
+  const keys = KEYS[kind] ?? [];
+  const moved = keys.filter(([key]) => state[key] !== undefined).map(([key]) => [key, Number(state[key])]);
+  const schedule = kind === "" ? model.schedule : { kind, ...Object.fromEntries(moved) };
+  const forgotten = Object.fromEntries(Object.values(KEYS).flat().map(([key]) => [key, ""]));
   const ask: Ask = { what: "schedule", schedule, steps, spacing };
   const { told, failure } = useAnswer(engine, ask);
   const curve = told?.answer.what === "schedule" ? told.answer : undefined;
@@ -62,11 +98,26 @@ export function Schedule({ engine, model, state, change }: ViewProps): JSX.Eleme
           name="Schedule"
           value={kind}
           options={[["", `the model's (${own.kind ?? "listed"})`], ...KINDS.map((name): [string, string] => [name, name])]}
-          change={(value) => change({ kind: value })}
+          change={(value) => change({ ...forgotten, kind: value })}
         />
         <Amount name="Steps" min={1} max={1000} step={1} value={state["steps"] ?? ""} placeholder={String(steps)} change={(value) => change({ steps: value })} />
         <Choice name="Timesteps" value={spacing} options={SPACINGS.map((name) => [name, name])} change={(value) => change({ spacing: value })} />
       </form>
+      {keys.map(([key, least, most, step, value]) => (
+        <label class="slider" key={key}>
+          <span>
+            <code>{key}</code> {state[key] ?? value}
+          </span>
+          <input
+            type="range"
+            min={least}
+            max={most}
+            step={step}
+            value={state[key] ?? value}
+            onInput={(event) => change({ [key]: event.currentTarget.value })}
+          />
+        </label>
+      ))}
       {(failure ?? curve?.warning) && <Status failure={failure}>{curve?.warning}</Status>}
       {curve && level && (
         <div class="figures">

@@ -15,8 +15,6 @@ use crate::protocol::{Answer, Sheet};
 const AMPLIFIED: f64 = 4.0;
 /// Codes in a row of the codebook's picture.
 const CODES_IN_A_ROW: usize = 64;
-/// Half the range of pixels, squared, in dB: that of a picture in [-1, 1].
-const PEAK: f64 = 4.0;
 
 /// Tells a picture's latents, codes and reconstruction.
 pub(super) fn encode(
@@ -31,7 +29,6 @@ pub(super) fn encode(
     let reconstruction = pipeline.decode(z0.clone())?;
     let device = pipeline.device();
     let difference = (reconstruction.to_tensor(&device) - original.to_tensor(&device)).abs();
-    let squared = difference.clone().square().mean().into_scalar::<f32>();
     // Black is no difference.
     let difference = Images::from_tensor(difference * AMPLIFIED - 1.0)?;
     let mut bytes = Bytes::default();
@@ -54,7 +51,7 @@ pub(super) fn encode(
         reconstruction: bytes.add(&reconstruction),
         difference: bytes.add(&difference),
         amplified: AMPLIFIED,
-        psnr: 10.0 * (PEAK / f64::from(squared).max(1e-12)).log10(),
+        psnr: pictures::psnr(&reconstruction, &original),
     };
     tell(answer, bytes)
 }

@@ -7,6 +7,7 @@
 //! walk.rs          one image from noise to clean; what guidance changes on the way
 //! curve.rs         schedules
 //! first_stage.rs   through the first stage
+//! inversion.rs     from a picture back to its noise
 //! losses.rs        errors by level
 //! run.rs           how a training goes
 //! pictures.rs      images to the page's pixels and back
@@ -16,6 +17,7 @@ mod curve;
 mod drawing;
 mod facts;
 mod first_stage;
+mod inversion;
 mod losses;
 mod pictures;
 mod run;
@@ -39,9 +41,12 @@ const LOADED: usize = 4;
 pub struct Engine<S> {
     shelf: S,
     device: Device,
-    /// The models in memory, the last one used at the end.
-    loaded: Mutex<Vec<(String, Arc<Pipeline>)>>,
+    /// The models in memory by name, the last one used at the end.
+    places: Mutex<Vec<(String, Place)>>,
 }
+
+/// Where a model is in memory, once it is loaded.
+type Place = Arc<Mutex<Option<Arc<Pipeline>>>>;
 
 /// Why a question has no answer.
 #[derive(Debug, thiserror::Error)]
@@ -79,7 +84,7 @@ impl<S: Shelf> Engine<S> {
         Self {
             shelf,
             device,
-            loaded: Mutex::default(),
+            places: Mutex::default(),
         }
     }
 
@@ -160,6 +165,15 @@ impl<S: Shelf> Engine<S> {
                 drawing,
                 given,
             } => drawing::inpaint(&*self.pipeline(model)?, drawing, bytes, given, tell),
+            Ask::Invert {
+                model,
+                drawing,
+                given,
+                refinements,
+            } => {
+                let pipeline = self.pipeline(model)?;
+                inversion::invert(&pipeline, drawing, bytes, given, *refinements, tell)
+            }
             Ask::Between {
                 model,
                 drawing,
@@ -210,24 +224,32 @@ impl<S: Shelf> Engine<S> {
         }
     }
 
-    /// The model, from memory or the shelf.
+    /// The model, from memory or the shelf. While it is loaded, others can be asked.
     fn pipeline(&self, model: &str) -> Result<Arc<Pipeline>, Refusal> {
-        let mut loaded = self.loaded.lock().unwrap_or_else(PoisonError::into_inner);
-        let place = loaded.iter().position(|(name, _)| name == model);
-        let entry = match place {
-            Some(place) => loaded.remove(place),
-            None => {
-                let loaded = self.shelf.load(model, &self.device);
-                let loaded = loaded.ok_or_else(|| format!("there is no model `{model}` here"));
-                let pipeline = loaded.flatten().map_err(Refusal::Question)?;
-                (model.to_owned(), Arc::new(pipeline))
-            }
-        };
-        let pipeline = entry.1.clone();
-        if loaded.len() >= LOADED {
-            loaded.remove(0);
+        let place = self.place(model);
+        let mut place = place.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(pipeline) = &*place {
+            return Ok(pipeline.clone());
         }
-        loaded.push(entry);
+        let loaded = self.shelf.load(model, &self.device);
+        let loaded = loaded.ok_or_else(|| format!("there is no model `{model}` here"));
+        let pipeline = Arc::new(loaded.flatten().map_err(Refusal::Question)?);
+        *place = Some(pipeline.clone());
         Ok(pipeline)
+    }
+
+    /// The model's place in memory, which may be empty. It is now the one used last.
+    fn place(&self, model: &str) -> Place {
+        let mut places = self.places.lock().unwrap_or_else(PoisonError::into_inner);
+        let before = places.iter().position(|(name, _)| name == model);
+        let place = match before {
+            Some(before) => places.remove(before).1,
+            None => Place::default(),
+        };
+        if places.len() >= LOADED {
+            places.remove(0);
+        }
+        places.push((model.to_owned(), place.clone()));
+        place
     }
 }

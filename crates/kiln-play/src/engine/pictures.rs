@@ -102,6 +102,19 @@ pub(super) fn read(bytes: &[u8], given: &Sheet, shape: ImageShape) -> Result<Ima
     Ok(images)
 }
 
+/// The peak signal-to-noise ratio of two lists of images, in dB, bounded where they are equal.
+pub(super) fn psnr(images: &Images, originals: &Images) -> f64 {
+    /// The range of pixels, [-1, 1], squared.
+    const PEAK: f64 = 4.0;
+    let pairs = images.iter().zip(originals.iter());
+    let differences = pairs.flat_map(|(image, original)| image.iter().zip(original));
+    let squares = differences.map(|(value, original)| f64::from(value - original).powi(2));
+    let (sum, count) = squares.fold((0.0, 0.0), |(sum, count), square| {
+        (sum + square, count + 1.0)
+    });
+    10.0 * (PEAK / (sum / f64::max(count, 1.0)).max(1e-12)).log10()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
