@@ -492,6 +492,8 @@ fn schedules_noise_and_losses_are_told() {
     };
     assert_eq!(noised(0.0), gray);
     assert_ne!(noised(0.5), gray);
+    let is_gray = |pixel: &[u8]| pixel[0] == pixel[1] && pixel[1] == pixel[2];
+    assert!(noised(0.5).chunks_exact(4).all(is_gray));
 
     let ask = Ask::Losses {
         model: digits(),

@@ -42,8 +42,10 @@ pub(super) fn noised(
     seed: u32,
     tell: &mut Tell<'_>,
 ) -> Result<(), Refusal> {
+    // A gray picture gets gray noise.
+    let is_gray = (bytes.chunks_exact(4)).all(|pixel| pixel[0] == pixel[1] && pixel[1] == pixel[2]);
     let shape = ImageShape {
-        channels: 3,
+        channels: if is_gray { 1 } else { 3 },
         height: given.height as usize,
         width: given.width as usize,
     };
@@ -53,7 +55,7 @@ pub(super) fn noised(
     let noisy: Vec<f32> = noisy
         .map(|(value, fresh)| signal as f32 * value + noise as f32 * fresh)
         .collect();
-    let mut images = Images::empty(3, shape.height, shape.width);
+    let mut images = Images::empty(shape.channels, shape.height, shape.width);
     images.extend(&noisy);
     super::drawing::tell_images(&images, tell)
 }
