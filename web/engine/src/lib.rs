@@ -1,4 +1,4 @@
-//! The engine of [`kiln_play`] for a browser, called from `web/src/worker.ts`.
+//! The engine of kiln-play for a browser, called from `web/src/worker.ts`. Empty on other targets than wasm32.
 #![cfg(target_arch = "wasm32")]
 
 use std::cell::RefCell;
