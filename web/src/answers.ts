@@ -2,11 +2,12 @@
 
 import { useEffect, useState } from "preact/hooks";
 import type { Engine, Told } from "./engine";
-import type { Ask } from "./protocol";
+import { pictures } from "./engine";
+import type { Answer, Ask } from "./protocol";
 
-export interface Heard {
-  /** The newest answer. */
-  told: Told | undefined;
+export interface Heard<T> {
+  /** What is known by the answers so far. */
+  told: T | undefined;
   /** Why there is none. */
   failure: string | undefined;
   /** Whether more answers come. */
@@ -15,11 +16,50 @@ export interface Heard {
   milliseconds: number;
 }
 
-const NOTHING: Heard = { told: undefined, failure: undefined, isOpen: false, milliseconds: 0 };
+const NOTHING: Heard<never> = { told: undefined, failure: undefined, isOpen: false, milliseconds: 0 };
 
 /** The newest answer to `ask`, which may be undefined. What was told before stays until the first answer. */
-export function useAnswer(engine: Engine, ask: Ask | undefined, bytes?: Uint8Array): Heard {
-  const [heard, setHeard] = useState(NOTHING);
+export function useAnswer(engine: Engine, ask: Ask | undefined, bytes?: Uint8Array): Heard<Told> {
+  return useAnswers(engine, ask, bytes, newest);
+}
+
+const newest = (_: Told | undefined, told: Told): Told => told;
+
+/** Images while they are drawn. */
+export interface Drawn {
+  /** The newest ones; those of a batch that has not begun are absent. */
+  images: ImageData[];
+  /** How far the newest batch is. */
+  moment: Answer & { what: "moment" };
+}
+
+/** The images that `ask` draws, as they are denoised. */
+export function useDrawn(engine: Engine, ask: Ask | undefined, bytes?: Uint8Array): Heard<Drawn> {
+  return useAnswers(engine, ask, bytes, drawn);
+}
+
+function drawn(before: Drawn | undefined, { answer, bytes }: Told): Drawn | undefined {
+  if (answer.what !== "moment") return before;
+  const images = [...(before?.images ?? [])];
+  pictures(answer.images, bytes).forEach((pixels, index) => (images[answer.first + index] = pixels));
+  return { images, moment: answer };
+}
+
+/** How far a drawing is, in a line. */
+export function progress({ told, isOpen, milliseconds }: Heard<Drawn>): string {
+  if (!told) return "drawing ..";
+  const { step, steps, calls } = told.moment;
+  return `step ${step} of ${steps}, ${calls} network calls an image, ${(milliseconds / 1000).toFixed(2)} s${isOpen ? " .." : ""}`;
+}
+
+/** What `take` makes of the answers to `ask`, one after the other. */
+function useAnswers<T>(
+  engine: Engine,
+  ask: Ask | undefined,
+  bytes: Uint8Array | undefined,
+  take: (before: T | undefined, told: Told) => T | undefined,
+): Heard<T> {
+  const [heard, setHeard] = useState<Heard<T>>(NOTHING);
   useEffect(() => {
     if (!ask) return setHeard(NOTHING);
     const left = new AbortController();
@@ -27,9 +67,11 @@ export function useAnswer(engine: Engine, ask: Ask | undefined, bytes?: Uint8Arr
     const since = () => performance.now() - begun;
     void (async () => {
       setHeard((before) => ({ ...before, failure: undefined, isOpen: true }));
+      let told: T | undefined;
       try {
-        for await (const told of engine.ask(ask, bytes, left.signal)) {
+        for await (const answer of engine.ask(ask, bytes, left.signal)) {
           if (left.signal.aborted) return;
+          told = take(told, answer);
           setHeard({ told, failure: undefined, isOpen: true, milliseconds: since() });
         }
         setHeard((before) => ({ ...before, isOpen: false, milliseconds: since() }));

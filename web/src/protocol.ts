@@ -202,7 +202,19 @@ classes: Array<number>,
 /**
  * How many levels, evenly over the timesteps.
  */
-levels: number, };
+levels: number, } | { "what": "nearest", 
+/**
+ * The model that was trained on them.
+ */
+model: string, 
+/**
+ * Of the picture behind the question.
+ */
+given: Sheet, 
+/**
+ * How many.
+ */
+count: number, };
 
 export type Drawing = { 
 /**
@@ -213,6 +225,10 @@ seed: number,
  * The number of images, of each class where there are classes.
  */
 count?: number, 
+/**
+ * The number of the first image under the seed, if not 0.
+ */
+first?: number, 
 /**
  * Denoising steps.
  */
@@ -424,7 +440,23 @@ noise: Array<number>,
 /**
  * Mean squared error of the clean latents that it sees.
  */
-signal: Array<number>, } | { "what": "done" } | { "what": "refused", 
+signal: Array<number>, } | { "what": "nearest", 
+/**
+ * The nearest one comes first.
+ */
+images: Sheet, 
+/**
+ * How far each is from the picture: the root of the mean squared difference of pixels, which lie from 0 to 1.
+ */
+distances: Array<number>, 
+/**
+ * The number of training images.
+ */
+of: number, 
+/**
+ * The data set.
+ */
+data: string, } | { "what": "done" } | { "what": "refused", 
 /**
  * Why, in a sentence.
  */
@@ -477,6 +509,10 @@ steps: number,
  * Those up to the newest row.
  */
 done: number, 
+/**
+ * Where it computes, as in `cpu:2`, if it is known.
+ */
+devices: string | null, 
 /**
  * The time of a step, if it is known.
  */

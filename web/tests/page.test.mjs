@@ -54,15 +54,30 @@ for (const [name, begin] of Object.entries(ENGINES)) {
 
     test("draws what kiln sample draws", async () => {
       await see("draw", { seed: 5, count: 4, steps: 3 });
-      const drawn = await pixels(page, ".grid canvas");
-      kiln("sample", "--seed", "5", "--count", "4", "--steps", "3", "--files", "--out", name);
-      const files = readdirSync(join(place, name), { recursive: true }).map(String);
-      const single = files.filter((file) => /images|\d{3,}\.png$/.test(file) && file.endsWith(".png") && file.includes("/")).sort();
-      const native = await pixelsOfFiles(page, single.map((file) => join(place, name, file)));
-      assert.equal(drawn.length, 4);
-      // 8 bits round a difference of 1e-3 up to one.
-      assert.ok(furthest(drawn, native) <= 1, `${furthest(drawn, native)} of 255 apart`);
-      await seen("draw");
+      for (const seed of ["5", "6"]) {
+        const drawn = await pixels(page, ".grid canvas");
+        const folder = `${name}-${seed}`;
+        kiln("sample", "--seed", seed, "--count", "4", "--steps", "3", "--files", "--out", folder);
+        const files = readdirSync(join(place, folder), { recursive: true }).map(String);
+        const single = files.filter((file) => /images|\d{3,}\.png$/.test(file) && file.endsWith(".png") && file.includes("/")).sort();
+        const native = await pixelsOfFiles(page, single.map((file) => join(place, folder, file)));
+        assert.equal(drawn.length, 4);
+        // 8 bits round a difference of 1e-3 up to one.
+        assert.ok(furthest(drawn, native) <= 1, `${furthest(drawn, native)} of 255 apart with seed ${seed}`);
+        await seen("draw");
+        // In a browser, workers share the second drawing.
+        const workers = name === "native" ? 0 : Math.min(4, await page.evaluate(() => navigator.hardwareConcurrency));
+        for (const until = Date.now() + 20_000; page.workers().length < workers && Date.now() < until; ) await page.waitForTimeout(100);
+        assert.equal(page.workers().length, workers);
+        await page.getByRole("button", { name: "Next seed" }).click();
+        await page.waitForTimeout(100);
+        await settled(page);
+      }
+    });
+
+    test("shows all images, even if they are drawn in batches", async () => {
+      await see("draw", { count: 70, steps: 1 });
+      assert.equal(await page.locator(".grid canvas").count(), 70);
     });
 
     test("shows the walk of an image, step by step", async () => {
@@ -161,6 +176,21 @@ for (const [name, begin] of Object.entries(ENGINES)) {
       await page.waitForSelector("polyline", { timeout: 120_000 });
       await settled(page);
       await seen("learnt");
+    });
+
+    test("finds the nearest training images, where there are any", async () => {
+      await see("learnt", { of: 4 });
+      await settled(page);
+      const told = await page.locator("section:last-of-type .status").textContent();
+      if (name === "native") {
+        assert.match(told, /the nearest of \d+ in /);
+        const captions = await page.locator("section:last-of-type figcaption").allTextContents();
+        const distances = captions.slice(1).map(Number.parseFloat);
+        assert.equal(distances.length, 8);
+        assert.ok(distances[0] > 0 && distances.every((distance, place) => place === 0 || distance >= distances[place - 1]), String(distances));
+      } else {
+        assert.match(told, /kiln play has them/);
+      }
     });
 
     test("says in words what cannot be", async () => {

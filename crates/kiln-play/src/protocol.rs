@@ -177,6 +177,15 @@ pub enum Ask {
         /// How many levels, evenly over the timesteps.
         levels: u32,
     },
+    /// The training images that are nearest to a picture: one [`Answer::Nearest`].
+    Nearest {
+        /// The model that was trained on them.
+        model: String,
+        /// Of the picture behind the question.
+        given: Sheet,
+        /// How many.
+        count: u32,
+    },
 }
 
 /// How to draw. What is absent is as the model says.
@@ -189,6 +198,8 @@ pub struct Drawing {
     pub seed: u32,
     /// The number of images, of each class where there are classes.
     pub count: Option<u32>,
+    /// The number of the first image under the seed, if not 0.
+    pub first: Option<u32>,
     /// Denoising steps.
     pub steps: Option<u32>,
     /// The sampler with its settings, as in a config's `sampling.sampler`.
@@ -370,6 +381,17 @@ pub enum Answer {
         /// Mean squared error of the clean latents that it sees.
         signal: Vec<f64>,
     },
+    /// Training images.
+    Nearest {
+        /// The nearest one comes first.
+        images: Sheet,
+        /// How far each is from the picture: the root of the mean squared difference of pixels, which lie from 0 to 1.
+        distances: Vec<f64>,
+        /// The number of training images.
+        of: u32,
+        /// The data set.
+        data: String,
+    },
     /// The question is answered.
     Done,
     /// The question cannot be answered.
@@ -421,6 +443,8 @@ pub struct StageFacts {
     pub steps: u32,
     /// Those up to the newest row.
     pub done: u32,
+    /// Where it computes, as in `cpu:2`, if it is known.
+    pub devices: Option<String>,
     /// The time of a step, if it is known.
     pub seconds_a_step: Option<f64>,
     /// The time since the newest row, if it is known.

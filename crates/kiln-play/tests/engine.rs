@@ -4,6 +4,7 @@ use std::collections::VecDeque;
 use std::path::Path;
 
 use burn::tensor::Device;
+use kiln_data::{ImageDataset, ImageShape};
 use kiln_pipeline::pictures::Images;
 use kiln_pipeline::{Pipeline, SampleOptions};
 use kiln_play::protocol::{
@@ -32,6 +33,13 @@ impl Shelf for Repository {
             _ => return None,
         };
         Some(Pipeline::load(folder, device).map_err(|error| error.to_string()))
+    }
+
+    /// Three gray images.
+    fn training_images(&self, _: &str, shape: ImageShape) -> Result<ImageDataset, String> {
+        let pixels = [200, 20, 100].map(|gray| vec![gray; shape.height * shape.width]);
+        let images = ImageDataset::from_pixels("grays", shape, pixels.concat(), None);
+        images.map_err(|error| error.to_string())
     }
 }
 
@@ -147,6 +155,59 @@ fn the_page_draws_what_the_program_draws_and_sees_the_steps() {
                 assert_eq!(pixels(images, bytes), pixels_of(&drawn(3, 2)));
             }
         }
+    }
+}
+
+#[test]
+fn parts_of_a_drawing_make_the_whole() {
+    let engine = engine();
+    let draw = |first, count| {
+        let drawing = Drawing {
+            first: Some(first),
+            ..few(2, count)
+        };
+        let ask = Ask::Draw {
+            model: digits(),
+            drawing,
+            watch: Watch::Nothing,
+        };
+        match asked(&engine, ask, &[]).pop_front() {
+            Some((Answer::Moment { images, .. }, bytes)) => pixels(&images, &bytes),
+            answer => panic!("{answer:?}"),
+        }
+    };
+    let whole = draw(0, 5);
+    assert_eq!(whole, pixels_of(&drawn(2, 5)));
+    assert_eq!(whole, [draw(0, 2), draw(2, 3)].concat());
+}
+
+#[test]
+fn the_nearest_training_images_are_told() {
+    let digit = drawn(2, 1);
+    let ask = |count| Ask::Nearest {
+        model: digits(),
+        given: DIGIT,
+        count,
+    };
+    let mut answers = asked(&engine(), ask(2), &rgba(&digit));
+    let Some((
+        Answer::Nearest {
+            images,
+            distances,
+            of,
+            data,
+        },
+        bytes,
+    )) = answers.pop_front()
+    else {
+        panic!("{answers:?}");
+    };
+    assert_eq!((images.count, of, &*data), (2, 3, "grays"));
+    // Digits are dark.
+    assert_eq!(pixels(&images, &bytes)[0], 20);
+    assert!(0.0 < distances[0] && distances[0] < distances[1]);
+    for (count, word) in [(0, "1 to 64"), (65, "1 to 64")] {
+        assert!(refused(ask(count), &rgba(&digit)).contains(word));
     }
 }
 

@@ -1,10 +1,8 @@
 // Draw: images as they are denoised, and the whole walk of one of them.
 
 import type { JSX } from "preact";
-import { useMemo } from "preact/hooks";
-import { useAnswer } from "../answers";
+import { progress, useDrawn } from "../answers";
 import { drawingOf, SAMPLERS, SPACINGS, WITH_ETA } from "../drawing";
-import { pictures } from "../engine";
 import { Amount, Choice, Explained, Paper, Picture, Status } from "../parts";
 import type { Ask, Watch } from "../protocol";
 import type { ViewProps } from "../view";
@@ -15,9 +13,7 @@ export function Draw(props: ViewProps): JSX.Element {
   const drawing = drawingOf(state, model);
   const watch = (state["watch"] ?? "clean") as Watch;
   const ask: Ask = { what: "draw", model: model.model, drawing, watch };
-  const { told, failure, isOpen, milliseconds } = useAnswer(engine, ask);
-  const moment = told?.answer.what === "moment" ? told.answer : undefined;
-  const images = useMemo(() => (told && moment ? pictures(moment.images, told.bytes) : []), [told]);
+  const heard = useDrawn(engine, ask);
   const scale = Math.max(1, Math.round(56 / model.width));
   const kind = drawing.sampler?.kind ?? "ddim";
   const own = model.drawing;
@@ -91,13 +87,9 @@ export function Draw(props: ViewProps): JSX.Element {
           Next seed
         </button>
       </form>
-      <Status failure={failure}>
-        {moment
-          ? `step ${moment.step} of ${moment.steps}, ${moment.calls} network calls an image, ${(milliseconds / 1000).toFixed(2)} s${isOpen ? " .." : ""}`
-          : "drawing .."}
-      </Status>
-      <div class="grid" aria-busy={isOpen}>
-        {images.map((pixels, index) => (
+      <Status failure={heard.failure}>{progress(heard)}</Status>
+      <div class="grid" aria-busy={heard.isOpen}>
+        {heard.told?.images.map((pixels, index) => (
           <button
             type="button"
             class={chosen === String(index) ? "tile chosen" : "tile"}

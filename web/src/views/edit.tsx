@@ -2,7 +2,7 @@
 
 import type { JSX } from "preact";
 import { useEffect, useMemo, useRef, useState } from "preact/hooks";
-import { useAnswer } from "../answers";
+import { progress, useAnswer, useDrawn } from "../answers";
 import { drawingOf } from "../drawing";
 import { pictures } from "../engine";
 import { useImage } from "../image";
@@ -61,9 +61,7 @@ function Redraw(props: ViewProps): JSX.Element {
   const { image, bytes, chooser, failure } = useImage(engine, model, state, change);
   const strength = Number(state["strength"] ?? 0.6);
   const ask: Ask | undefined = image && { what: "redraw", model: model.model, drawing: few(props), watch: "clean", given: image, strength };
-  const heard = useAnswer(engine, ask, bytes);
-  const moment = heard.told?.answer.what === "moment" ? heard.told.answer : undefined;
-  const images = useMemo(() => (moment && heard.told ? pictures(moment.images, heard.told.bytes) : []), [heard.told]);
+  const heard = useDrawn(engine, ask, bytes);
   const original = useMemo(() => (image && bytes ? pictures(image, bytes)[0] : undefined), [image, bytes]);
   const scale = Math.max(1, Math.round(112 / model.width));
   return (
@@ -76,12 +74,10 @@ function Redraw(props: ViewProps): JSX.Element {
         <span>Strength {strength.toFixed(2)}: how much of the walk from noise is done again</span>
         <input type="range" min={0} max={1} step={0.05} value={strength} onInput={(event) => change({ strength: event.currentTarget.value })} />
       </label>
-      <Status failure={failure ?? heard.failure}>
-        {moment ? `step ${moment.step} of ${moment.steps}${heard.isOpen ? " .." : ""}` : "drawing .."}
-      </Status>
+      <Status failure={failure ?? heard.failure}>{progress(heard)}</Status>
       <div class="figures">
         <Figure pixels={original} title="the given image" scale={scale} />
-        <Results images={images} scale={scale} />
+        <Results images={heard.told?.images ?? []} scale={scale} />
       </div>
       <Explained>
         The image gets as much noise as there is somewhere on the walk, and is denoised from there: the later it begins, the

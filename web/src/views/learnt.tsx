@@ -1,22 +1,26 @@
-// What has it learnt: errors by level of noise, and what guidance changes.
+// What has it learnt: errors by level of noise, what guidance changes, and whether it copies its training images.
 
 import type { JSX } from "preact";
 import { useMemo } from "preact/hooks";
 import { useAnswer } from "../answers";
 import { drawingOf } from "../drawing";
 import { pictures } from "../engine";
-import { Amount, Explained, Paper, Picture, Status } from "../parts";
+import { useImage } from "../image";
+import { Amount, Explained, Figure, Paper, Picture, Status } from "../parts";
 import type { Ask } from "../protocol";
 import type { ViewProps } from "../view";
 
 const WIDTH = 560;
 const HEIGHT = 220;
+/** Training images beside the one that was drawn. */
+const NEAREST = 8;
 
 export function Learnt(props: ViewProps): JSX.Element {
   return (
     <>
       <Losses {...props} />
       {props.model.guided && <Push {...props} />}
+      <Nearest {...props} />
     </>
   );
 }
@@ -103,6 +107,33 @@ function Push({ engine, model, state, change }: ViewProps): JSX.Element {
         The clean images that the network sees at each step from noise (left), and how guidance moves them: away from what it
         sees without the class (<Paper arxiv="2207.12598">Ho and Salimans 2022</Paper>), or away from what a worse version of it
         sees (<Paper arxiv="2406.02507">Karras et al. 2024</Paper>). Middle gray is no push.
+      </Explained>
+    </section>
+  );
+}
+
+function Nearest({ engine, model, state, change }: ViewProps): JSX.Element {
+  const { image, bytes, chooser, failure } = useImage(engine, model, state, change);
+  const heard = useAnswer(engine, image && { what: "nearest", model: model.model, given: image, count: NEAREST }, bytes);
+  const told = heard.told?.answer.what === "nearest" ? heard.told.answer : undefined;
+  const found = useMemo(() => (told && heard.told ? pictures(told.images, heard.told.bytes) : []), [heard.told]);
+  const original = useMemo(() => (image && bytes ? pictures(image, bytes)[0] : undefined), [image, bytes]);
+  const scale = Math.max(1, Math.round(84 / model.width));
+  return (
+    <section>
+      <h2>The nearest training images</h2>
+      <form class="settings" onSubmit={(event) => event.preventDefault()}>
+        {chooser}
+      </form>
+      <Status failure={failure ?? heard.failure}>{told ? `the nearest of ${told.of} in ${told.data}` : "searching .."}</Status>
+      <div class="figures">
+        <Figure pixels={original} title="the image" scale={scale} />
+        {told && found.map((pixels, place) => <Figure key={place} pixels={pixels} title={`${told.distances[place]!.toFixed(3)} away`} scale={scale} />)}
+      </div>
+      <Explained>
+        A model that has learnt its images by heart draws them again: the nearest one is then the same image, at a distance near
+        0 (<Paper arxiv="2301.13188">Carlini et al. 2023</Paper>). Distances are between pixels from 0 to 1: the root of their mean
+        squared difference. <code>kiln evaluate --nearest</code> says how often a whole set of drawn images comes that close.
       </Explained>
     </section>
   );

@@ -1,11 +1,9 @@
 // Race: ways to draw side by side, from the same noises.
 
 import type { JSX } from "preact";
-import { useMemo } from "preact/hooks";
 import type { State } from "../address";
-import { useAnswer } from "../answers";
+import { progress, useAnswer, useDrawn } from "../answers";
 import { drawingOf, SAMPLERS } from "../drawing";
-import { pictures } from "../engine";
 import { Amount, Choice, Explained, Paper, Picture, Status } from "../parts";
 import type { Ask, Drawing } from "../protocol";
 import type { ViewProps } from "../view";
@@ -90,23 +88,17 @@ function Lane(props: ViewProps & { title: string; differs: State }): JSX.Element
   const base = drawingOf({ seed: state["seed"] ?? "0", ...differs }, model);
   const drawing: Drawing = { ...base, count: 8, classes: model.classes.length > 0 ? [0] : undefined };
   const ask: Ask = { what: "draw", model: model.model, drawing, watch: "clean" };
-  const { told, failure, isOpen, milliseconds } = useAnswer(engine, ask);
-  const moment = told?.answer.what === "moment" ? told.answer : undefined;
-  const images = useMemo(() => (told && moment ? pictures(moment.images, told.bytes) : []), [told]);
+  const heard = useDrawn(engine, ask);
   const scale = Math.max(1, Math.round(56 / model.width));
   return (
     <section class="lane">
       <h2>{title}</h2>
       <div class="grid">
-        {images.map((pixels, index) => (
+        {heard.told?.images.map((pixels, index) => (
           <Picture pixels={pixels} scale={scale} label={`${title}: image ${index}`} />
         ))}
       </div>
-      <Status failure={failure}>
-        {moment
-          ? `step ${moment.step} of ${moment.steps}, ${moment.calls} network calls an image, ${(milliseconds / 1000).toFixed(2)} s${isOpen ? " .." : ""}`
-          : "waiting .."}
-      </Status>
+      <Status failure={heard.failure}>{progress(heard)}</Status>
     </section>
   );
 }

@@ -79,8 +79,8 @@ function useRun(engine: Engine, run: string): { facts: RunFacts | undefined; fai
   return { facts, failure };
 }
 
-function progress({ steps, done, seconds_a_step, seconds_since }: StageFacts): string {
-  const parts = [`step ${done} of ${steps}`];
+function progress({ steps, done, devices, seconds_a_step, seconds_since }: StageFacts): string {
+  const parts = [`step ${done} of ${steps}${devices === null ? "" : ` on ${devices}`}`];
   if (seconds_a_step !== null) parts.push(`${seconds_a_step.toFixed(2)} s a step`);
   const left = seconds_a_step === null ? 0 : (steps - done) * seconds_a_step - (seconds_since ?? 0);
   if (done < steps && left > 0) parts.push(`about ${duration(left)} left if it goes on`);

@@ -4,7 +4,8 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, bail};
 use clap::Args;
-use kiln_data::{DataConfig, DatasetKind, Datasets, held_out};
+use kiln_data::{DataConfig, DatasetKind, Datasets, ImageDataset, forbid_downloads, held_out};
+use kiln_hub::HubSettings;
 use kiln_train::{Experiment, RunRecord};
 
 use super::{hub_arguments::HubArguments, training::overrides};
@@ -49,25 +50,7 @@ impl DataArguments {
         hub: &HubArguments,
         [channels, side]: [usize; 2],
     ) -> anyhow::Result<RealImages> {
-        let (config, experiment) = match (&self.config, &self.data, model) {
-            (Some(config), data, _) => {
-                let set = overrides(&self.set, data.as_deref());
-                (Experiment::load(config, &set)?.data, Some(config.clone()))
-            }
-            (None, Some(path), _) => {
-                let folder = DataConfig::new(DatasetKind::Folder, side, channels);
-                let path = Some(path.clone());
-                (DataConfig { path, ..folder }, None)
-            }
-            (None, None, Some(model)) => {
-                let (config, experiment) = of_run(model)?;
-                (config, Some(experiment))
-            }
-            (None, None, None) => {
-                let digits = DataConfig::new(DatasetKind::Mnist10k, side, channels);
-                (digits, None)
-            }
-        };
+        let (config, experiment) = self.named(model, [channels, side])?;
         let datasets = kiln_hub::open_data_set(&config, &hub.settings(), &DataProgress::default());
         let datasets = match (&self.config, &experiment) {
             (None, Some(experiment)) => {
@@ -87,6 +70,54 @@ impl DataArguments {
             datasets,
             config,
             experiment,
+        })
+    }
+
+    /// The images that `model` was trained on, of `channels` x `side` x `side`: those of the data set that was named, or of its
+    /// run. Without a model they are the compiled-in digits. No server is asked.
+    ///
+    /// # Errors
+    /// If there is no data set, or it cannot be opened.
+    pub fn training(
+        &self,
+        model: Option<&Path>,
+        shape: [usize; 2],
+    ) -> anyhow::Result<ImageDataset> {
+        let (config, _) = self.named(model, shape)?;
+        forbid_downloads();
+        let settings = HubSettings {
+            offline: true,
+            ..HubSettings::from_environment()
+        };
+        let opened = kiln_hub::open_data_set(&config, &settings, &DataProgress::default());
+        let opened = opened.context("the training images are not at hand (kiln play --data PATH)")?;
+        Ok(opened.train)
+    }
+
+    /// The data set that was named, or the one of `model`'s run, or the compiled-in digits; and the experiment that names it.
+    fn named(
+        &self,
+        model: Option<&Path>,
+        [channels, side]: [usize; 2],
+    ) -> anyhow::Result<(DataConfig, Option<PathBuf>)> {
+        Ok(match (&self.config, &self.data, model) {
+            (Some(config), data, _) => {
+                let set = overrides(&self.set, data.as_deref());
+                (Experiment::load(config, &set)?.data, Some(config.clone()))
+            }
+            (None, Some(path), _) => {
+                let folder = DataConfig::new(DatasetKind::Folder, side, channels);
+                let path = Some(path.clone());
+                (DataConfig { path, ..folder }, None)
+            }
+            (None, None, Some(model)) => {
+                let (config, experiment) = of_run(model)?;
+                (config, Some(experiment))
+            }
+            (None, None, None) => {
+                let digits = DataConfig::new(DatasetKind::Mnist10k, side, channels);
+                (digits, None)
+            }
         })
     }
 }
@@ -132,7 +163,7 @@ fn of_run(model: &Path) -> anyhow::Result<(DataConfig, PathBuf)> {
 
 #[cfg(test)]
 mod tests {
-    use kiln_data::{ImageDataset, ImageShape};
+    use kiln_data::ImageShape;
 
     use super::*;
 

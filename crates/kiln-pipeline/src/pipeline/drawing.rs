@@ -34,10 +34,10 @@ pub struct Wanted {
 }
 
 impl SampleOptions {
-    /// All requested images: the numbers from 0 for each class.
+    /// All requested images: the numbers from `first` on for each class.
     pub fn wanted(&self) -> impl Iterator<Item = Wanted> + use<> {
-        let count = self.count as u64;
-        let images = move |class| (0..count).map(move |image| Wanted { image, class });
+        let numbers = self.first..self.first.saturating_add(self.count as u64);
+        let images = move |class| (numbers.clone()).map(move |image| Wanted { image, class });
         self.conditions().flat_map(images)
     }
 }

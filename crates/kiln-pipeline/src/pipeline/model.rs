@@ -113,6 +113,7 @@ impl Pipeline {
             classes: (0..classes).collect(),
             guidance: (self.model.guide.as_ref())
                 .map_or_else(Guidance::default, |guide| guide.guidance),
+            first: 0,
             batch: 64,
             precision: Precision::F32,
         }

@@ -17,6 +17,8 @@ pub struct SampleOptions {
     pub clip: Option<Clip>,
     /// The number of images, per class if there are classes.
     pub count: usize,
+    /// The number of the first image under the seed, 0 by default: several programs can share a drawing.
+    pub first: u64,
     /// The seed of the noise: image i of a seed is always the same for the same class.
     pub seed: u64,
     /// The classes to draw, for a conditional model. An empty list draws from the null class, images in general.

@@ -28,6 +28,7 @@ pub(super) fn options(pipeline: &Pipeline, drawing: &Drawing) -> Result<SampleOp
     let options = SampleOptions {
         seed: drawing.seed.into(),
         count: drawing.count.map_or(own.count, |count| count as usize),
+        first: drawing.first.map_or(own.first, u64::from),
         steps: drawing.steps.map_or(own.steps, |steps| steps as usize),
         sampler: drawing.sampler.unwrap_or(own.sampler),
         guidance: Guidance::new(scale, interval)?,
@@ -53,7 +54,6 @@ pub(super) fn draw(
     tell: &mut Tell<'_>,
 ) -> Result<(), Refusal> {
     let options = options(pipeline, drawing)?;
-    let calls = options.calls() as u32;
     let (start, steps) = match from {
         None => (Start::Noise, options.steps),
         Some((original, strength)) => {
@@ -62,6 +62,11 @@ pub(super) fn draw(
             (start, levels.len().saturating_sub(1))
         }
     };
+    let walked = SampleOptions {
+        steps,
+        ..options.clone()
+    };
+    let calls = walked.calls() as u32;
     // Both closures tell the page, one after the other.
     let tell = std::cell::RefCell::new((tell, 0, Ok(())));
     let show = |step: usize, images: Images, is_whole: bool| {

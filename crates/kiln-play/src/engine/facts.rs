@@ -36,6 +36,7 @@ pub(super) fn of(name: &str, pipeline: &Pipeline) -> ModelFacts {
         drawing: Drawing {
             seed: 0,
             count: Some(options.count as u32),
+            first: None,
             steps: Some(options.steps as u32),
             sampler: Some(options.sampler),
             spacing: Some(options.levels.spacing),

@@ -9,6 +9,7 @@
 //! first_stage.rs   through the first stage
 //! inversion.rs     from a picture back to its noise
 //! losses.rs        errors by level
+//! nearest.rs       training images like a picture
 //! run.rs           how a training goes
 //! pictures.rs      images to the page's pixels and back
 //! ```
@@ -19,6 +20,7 @@ mod facts;
 mod first_stage;
 mod inversion;
 mod losses;
+mod nearest;
 mod pictures;
 mod run;
 mod shelf;
@@ -208,6 +210,16 @@ impl<S: Shelf> Engine<S> {
             }
             Ask::DecodeCodes { model, codes } => {
                 first_stage::decode(&*self.pipeline(model)?, codes, tell)
+            }
+            Ask::Nearest {
+                model,
+                given,
+                count,
+            } => {
+                let shape = self.pipeline(model)?.image_shape();
+                let training = self.shelf.training_images(model, shape);
+                let training = training.map_err(Refusal::Question)?;
+                nearest::nearest(&training, bytes, (given, shape), *count, tell)
             }
             Ask::Losses {
                 model,

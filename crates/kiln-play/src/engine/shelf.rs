@@ -1,6 +1,7 @@
 //! The models in reach.
 
 use burn::tensor::Device;
+use kiln_data::{ImageDataset, ImageShape};
 use kiln_pipeline::Pipeline;
 
 use crate::protocol::{ModelName, RunFacts, RunName};
@@ -12,6 +13,11 @@ pub trait Shelf {
 
     /// Loads a model onto a device; `None` if there is no such model, and a sentence if it is damaged.
     fn load(&self, model: &str, device: &Device) -> Option<Result<Pipeline, String>>;
+
+    /// The images, of this shape, that a model was trained on, and a sentence if they are not at hand. Only a disk has any.
+    fn training_images(&self, _model: &str, _shape: ImageShape) -> Result<ImageDataset, String> {
+        Err("the training images are not beside this page: kiln play has them".to_owned())
+    }
 
     /// The runs, the best one to begin with first.
     fn runs(&self) -> Vec<RunName> {

@@ -29,6 +29,8 @@ struct Writer {
     /// The validation metric that is smallest at the best checkpoint.
     best_by: &'static str,
     identity: Identity,
+    /// Where the training computes.
+    devices: String,
     /// The parts of incomplete checkpoints, by the Learner's epoch.
     pending: Mutex<BTreeMap<usize, Pending>>,
 }
@@ -48,6 +50,7 @@ impl CheckpointWriter {
         keep: usize,
         best_by: &'static str,
         identity: Identity,
+        devices: String,
         session: Session,
     ) -> Self {
         let pending = Mutex::new(BTreeMap::new());
@@ -58,6 +61,7 @@ impl CheckpointWriter {
             session,
             best_by,
             identity,
+            devices,
             pending,
         }))
     }
@@ -107,6 +111,7 @@ impl CheckpointWriter {
             owes_validation,
             kiln: env!("CARGO_PKG_VERSION").into(),
             identity: Some(self.0.identity.clone()),
+            devices: Some(self.0.devices.clone()),
             rows,
             files,
         };

@@ -103,6 +103,10 @@ impl Training<'_> {
             self.training.keep_checkpoints,
             self.best_by,
             self.identity.clone(),
+            match session.ranks().size() {
+                1 => self.devices.to_string(),
+                ranks => format!("{}, {ranks} processes", self.devices),
+            },
             session.clone(),
         );
         let [model_part, optimizer_part, scheduler_part] = PARTS.map(|name| writer.part(name));

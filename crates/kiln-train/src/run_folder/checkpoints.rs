@@ -353,6 +353,7 @@ mod tests {
             owes_validation: loss.is_none(),
             kiln: "test".into(),
             identity: None,
+            devices: None,
             rows: Rows::new(),
             files,
         };

@@ -29,6 +29,9 @@ pub(crate) struct Manifest {
     /// The training that it belongs to; older versions did not record it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) identity: Option<Identity>,
+    /// Where the training computed, as in `cpu:2`; older versions did not record it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) devices: Option<String>,
     /// Rows that could not be written to `metrics.csv`.
     #[serde(default, skip_serializing_if = "Rows::is_empty")]
     pub(crate) rows: Rows,
@@ -90,6 +93,7 @@ mod tests {
             owes_validation: true,
             kiln: "test".to_owned(),
             identity: None,
+            devices: Some("cpu:2".to_owned()),
             rows: Rows::from([(7, BTreeMap::from([("loss/train".to_owned(), 1e-7)]))]),
             files: BTreeMap::from([("model.bpk".to_owned(), sha256(b"one"))]),
         };

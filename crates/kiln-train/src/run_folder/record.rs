@@ -9,6 +9,7 @@ use kiln_data::DataConfig;
 use crate::error::TrainError;
 use crate::experiment::{Experiment, ExperimentError, TrainingConfig, overrides_in};
 use crate::run_folder::checkpoints::CheckpointFolder;
+use crate::run_folder::manifest::Manifest;
 use crate::run_folder::metrics_table::rows_in;
 use crate::run_folder::places::find_data;
 use crate::run_folder::{RunFolder, StageFolder};
@@ -147,6 +148,12 @@ impl StageRecord {
         let folder = CheckpointFolder::new(StageFolder::new(&self.folder).checkpoints());
         let steps = folder.steps().into_iter();
         steps.map(|step| (step, folder.path(step))).collect()
+    }
+
+    /// Where the training computed up to the newest checkpoint, as in `cpu:2`, if that is known.
+    pub fn devices(&self) -> Option<String> {
+        let newest = self.checkpoints().into_values().next_back()?;
+        Manifest::read(&newest).ok()?.devices
     }
 
     /// The pictures that the training drew or reconstructed, by step.

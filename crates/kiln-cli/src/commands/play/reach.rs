@@ -1,29 +1,46 @@
 //! What the page can reach: models and runs in folders, and the compiled-in model.
 
 use std::path::{Path, PathBuf};
+use std::sync::{Mutex, PoisonError};
 
 use burn::tensor::Device;
 use kiln::{Pipeline, load_model};
+use kiln_data::{ImageDataset, ImageShape};
 use kiln_play::Shelf;
 use kiln_play::protocol::{ModelName, RunFacts, RunName};
 use kiln_train::FolderKind;
 
 use super::runs;
+use crate::commands::data_arguments::DataArguments;
 use crate::pretrained;
+use crate::terminal::one_sentence;
 
 /// The name of the compiled-in model in the page's addresses.
 const BUILT_IN: &str = "built-in";
 
 /// The models and runs in reach.
-#[derive(Default)]
 pub(super) struct Reach {
     models: Vec<PathBuf>,
     /// How many of the models were named: they come before the compiled-in one, the others after it.
     named: usize,
     runs: Vec<PathBuf>,
+    data: DataArguments,
+    /// The training images that were opened last, and the model that was trained on them.
+    training: Mutex<Option<(String, ImageDataset)>>,
 }
 
 impl Reach {
+    /// Nothing yet. `data` names the training images.
+    pub(super) fn new(data: DataArguments) -> Self {
+        Self {
+            models: Vec::new(),
+            named: 0,
+            runs: Vec::new(),
+            data,
+            training: Mutex::default(),
+        }
+    }
+
     /// Adds a model, or a run with its models and its checkpoints, the newest first. Returns whether the folder is one of
     /// them.
     pub(super) fn add(&mut self, folder: &Path) -> bool {
@@ -99,6 +116,18 @@ impl Shelf for Reach {
             Pipeline::from_model(model.to_owned(), loaded, device)
                 .map_err(|error| error.to_string())
         }))
+    }
+
+    fn training_images(&self, model: &str, shape: ImageShape) -> Result<ImageDataset, String> {
+        let mut training = (self.training.lock()).unwrap_or_else(PoisonError::into_inner);
+        if let Some((_, images)) = training.as_ref().filter(|(of, _)| of == model) {
+            return Ok(images.clone());
+        }
+        let folder = named(&self.models, model);
+        let images = self.data.training(folder, [shape.channels, shape.height]);
+        let images = images.map_err(|error| one_sentence(&error))?;
+        *training = Some((model.to_owned(), images.clone()));
+        Ok(images)
     }
 
     fn runs(&self) -> Vec<RunName> {

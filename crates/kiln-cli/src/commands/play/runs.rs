@@ -57,6 +57,7 @@ fn stage(record: &StageRecord) -> StageFacts {
         stage: record.name.to_owned(),
         steps: record.training.steps as u32,
         done: record.steps_done() as u32,
+        devices: record.devices(),
         seconds_a_step: record.step_time().map(|time| time.as_secs_f64()),
         seconds_since: record.age().map(|time| time.as_secs_f64()),
         damage: record.damage.clone(),
