@@ -2,7 +2,9 @@
 
 use std::path::Path;
 
-use kiln_train::{ClassifierExperiment, Experiment, TrainError};
+use burn::tensor::Device;
+use kiln_models::WeightsType;
+use kiln_train::{ClassifierExperiment, Experiment, TrainError, load_model};
 
 #[test]
 fn every_config_is_an_experiment_whose_schedule_ends_in_noise() {
@@ -18,9 +20,9 @@ fn every_config_is_an_experiment_whose_schedule_ends_in_noise() {
             None => Experiment::load(&path, &[]).map_err(TrainError::from),
             // What a student's file leaves out is its teacher's.
             Some(name) => {
-                let teacher = Path::new(name).file_name().unwrap();
-                let pretrained = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../pretrained");
-                Experiment::load_student(&path, &[], &pretrained.join(teacher))
+                let teacher = tempfile::tempdir().unwrap();
+                write_teacher(Path::new(name), teacher.path());
+                Experiment::load_student(&path, &[], teacher.path())
             }
         };
         let experiment = experiment.unwrap_or_else(|error| panic!("{error}"));
@@ -29,4 +31,14 @@ fn every_config_is_an_experiment_whose_schedule_ends_in_noise() {
         spaces[usize::from(experiment.first_stage.is_some())] += 1;
     }
     assert!(spaces.iter().all(|&count| count > 1), "{spaces:?}");
+}
+
+/// Writes the model that ships under the config's name to `folder`, as if its config had trained it: it may be a student.
+fn write_teacher(config: &Path, folder: &Path) {
+    let pretrained = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../pretrained");
+    let shipped = pretrained.join(config.file_name().unwrap());
+    let mut model = load_model(&shipped, &Device::flex()).unwrap();
+    model.metadata.training.clear();
+    model.save(folder, WeightsType::F16).unwrap();
+    std::fs::copy(config.with_extension("toml"), folder.join("config.toml")).unwrap();
 }
