@@ -90,7 +90,8 @@ impl DataArguments {
             ..HubSettings::from_environment()
         };
         let opened = kiln_hub::open_data_set(&config, &settings, &DataProgress::default());
-        let opened = opened.context("the training images are not at hand (kiln play --data PATH)")?;
+        let opened =
+            opened.context("the training images are not at hand (kiln play --data PATH)")?;
         Ok(opened.train)
     }
 

@@ -74,8 +74,8 @@ fn nearest_of(
     }
     let mut found: Vec<(f64, Vec<f32>)> = Vec::new();
     for index in 0..training.len() {
-        let image = (training.image(index, false))
-            .map_err(|error| Refusal::Question(error.to_string()))?;
+        let image =
+            (training.image(index, false)).map_err(|error| Refusal::Question(error.to_string()))?;
         let mut whole = Images::empty(shape.channels, shape.height, shape.width);
         whole.extend(&image);
         let image = whole.cropped(border).values().to_vec();
@@ -131,6 +131,9 @@ mod tests {
         let mut picture = Images::empty(1, 1, 2);
         picture.extend(&[0.0; 2]);
         let refusal = nearest_of(&grays(), &picture, 3).unwrap_err().to_string();
-        assert!(refusal.contains("2x2") && refusal.contains("2x1"), "{refusal}");
+        assert!(
+            refusal.contains("2x2") && refusal.contains("2x1"),
+            "{refusal}"
+        );
     }
 }
