@@ -8,7 +8,7 @@ use std::path::Path;
 const STACK: u32 = 8 << 20;
 
 fn main() {
-    let model = "../../pretrained/mnist";
+    let model = "../../pretrained/mnist-few-steps";
     println!("cargo::rerun-if-changed={model}");
     println!("cargo::rustc-check-cfg=cfg(with_digits)");
     if Path::new(model).is_dir() {

@@ -18,17 +18,24 @@ after(async () => {
   rmSync(place, { recursive: true, force: true });
 });
 
+/** Models of digits: the one inside the program, and one that draws in many steps, with a guide. */
+const [STUDENT, TEACHER] = ["mnist-few-steps", "mnist"].map((name) => new URL(`../../pretrained/${name}`, import.meta.url).pathname);
+
 const ENGINES = {
-  native: () => play(),
+  native: () => {
+    // Whose nearest ones are searched: the data of a model without a run must be named.
+    kiln("sample", "--count", "40", "--files", "--out", "near");
+    return play("--data", "near", STUDENT, TEACHER);
+  },
   wasm: () => {
-    kiln("web", "--out", "wasm-site");
+    kiln("web", "--out", "wasm-site", STUDENT, TEACHER);
     return serve(join(place, "wasm-site"));
   },
 };
 // The engine of these sources, where there is one: the program's own may be older.
 if (process.env.ENGINE) {
   ENGINES["new-wasm"] = () => {
-    kiln("web", "--out", "new-site");
+    kiln("web", "--out", "new-site", STUDENT, TEACHER);
     for (const file of ["engine.js", "engine.wasm"]) copyFileSync(join(process.env.ENGINE, file), join(place, "new-site", file));
     return serve(join(place, "new-site"));
   };
@@ -42,6 +49,8 @@ for (const [name, begin] of Object.entries(ENGINES)) {
       ({ page, problems } = await openPage(browser));
     });
     after(() => served?.end());
+
+    const teacher = name === "native" ? TEACHER : "mnist";
 
     const see = async (view, state) => {
       problems.length = 0;
@@ -161,7 +170,7 @@ for (const [name, begin] of Object.entries(ENGINES)) {
     });
 
     test("takes an image back to its noise", async () => {
-      await see("edit", { how: "invert", steps: 20 });
+      await see("edit", { how: "invert", steps: 20, model: teacher });
       await page.getByText("drawn again with").waitFor();
       const said = await page.locator(".status").textContent();
       const [, psnr, deviation] = said.match(/with ([\d.]+) dB.*deviation of ([\d.]+)/);
@@ -169,12 +178,15 @@ for (const [name, begin] of Object.entries(ENGINES)) {
       assert.ok(Math.abs(Number(deviation) - 1) < 0.3, said);
       assert.equal(await page.locator(".figures canvas").count(), 3);
       await seen("invert");
+      await see("edit", { how: "invert" });
+      assert.match(await page.locator(".failure").textContent(), /few long steps/);
     });
 
     test("measures errors by level of noise", async () => {
-      await see("learnt", {});
+      await see("learnt", { model: teacher });
       await page.waitForSelector("polyline", { timeout: 120_000 });
       await settled(page);
+      await page.getByText("the push, ").waitFor();
       await seen("learnt");
     });
 

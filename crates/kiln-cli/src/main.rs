@@ -23,11 +23,7 @@ use clap::{ArgAction, Command, CommandFactory, FromArgMatches, Parser};
 /// (stage 2); sampling turns noise into latents, which the VQ-VAE decodes back to pixels. In pixel space there is no
 /// VQ-VAE: the U-Net learns to denoise the images themselves.
 #[derive(Parser)]
-#[command(
-    name = "kiln",
-    version,
-    after_help = "Start with: kiln sample --steps 50"
-)]
+#[command(name = "kiln", version, after_help = "Start with: kiln sample")]
 struct Arguments {
     #[command(subcommand)]
     command: commands::Command,

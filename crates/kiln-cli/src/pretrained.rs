@@ -3,22 +3,19 @@
 use anyhow::bail;
 use kiln_checkpoint::ModelSource;
 
-/// The files of `pretrained/mnist`, by their names in the model's folder.
+/// The files of `pretrained/mnist-few-steps`, by their names in the model's folder.
 #[cfg(with_digits)]
 macro_rules! files {
     ($($name:literal),* $(,)?) => {
         &[$((
             $name,
-            include_bytes!(concat!("../../../pretrained/mnist/", $name)) as &[u8],
+            include_bytes!(concat!("../../../pretrained/mnist-few-steps/", $name)) as &[u8],
         )),*]
     };
 }
 
 #[cfg(with_digits)]
 const FILES: &[(&str, &[u8])] = files![
-    "guide/config.json",
-    "guide/diffusion_pytorch_model.safetensors",
-    "guide/guidance.json",
     "model_index.json",
     "scheduler/scheduler_config.json",
     "unet/config.json",
@@ -30,7 +27,7 @@ const FILES: &[(&str, &[u8])] = files![
 #[cfg(not(with_digits))]
 const FILES: &[(&str, &[u8])] = &[];
 
-/// The digits model of `configs/mnist.toml` with its guide, which needs no file and no download.
+/// The digits model of `configs/mnist-few-steps.toml`, which needs no file and no download.
 ///
 /// # Errors
 /// If the program was built from a package, which is too small for the model.

@@ -74,15 +74,21 @@ impl DataArguments {
     }
 
     /// The images that `model` was trained on, of `channels` x `side` x `side`: those of the data set that was named, or of its
-    /// run. Without a model they are the compiled-in digits. No server is asked.
+    /// run. No server is asked.
     ///
     /// # Errors
-    /// If there is no data set, or it cannot be opened.
+    /// If there is no data set, or it cannot be opened. Without a model it must be named: the one in this program saw the training
+    /// images of MNIST, and the program has only others.
     pub fn training(
         &self,
         model: Option<&Path>,
         shape: [usize; 2],
     ) -> anyhow::Result<ImageDataset> {
+        if model.is_none() && self.config.is_none() && self.data.is_none() {
+            bail!(
+                "the model inside this program has learnt from MNIST's training images, which are not in it: name them with `kiln play --config configs/mnist.toml --data FOLDER`"
+            );
+        }
         let (config, _) = self.named(model, shape)?;
         forbid_downloads();
         let settings = HubSettings {

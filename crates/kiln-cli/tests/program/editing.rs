@@ -1,11 +1,13 @@
-//! Changes of images: `kiln sample --from`, `interpolate`, `invert` and `inpaint`, mostly with the compiled-in digits
-//! model.
+//! Changes of images: `kiln sample --from`, `interpolate`, `invert` and `inpaint`, mostly with a model of digits that draws in
+//! many steps.
 
 use std::fs;
 
 use image::{GrayImage, Luma, RgbImage};
 
 use crate::{Workplace, gray};
+
+const DIGITS: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../../pretrained/mnist");
 
 /// The digit at a position in a grid of 28x28 digits.
 fn digit(grid: &GrayImage, row: u32, column: u32) -> GrayImage {
@@ -21,7 +23,9 @@ fn lower_right(picture: &GrayImage, columns: u32, rows: u32) -> GrayImage {
 
 /// Draws a digit with the program and saves it alone.
 fn draw_digit(workplace: &Workplace, seed: u32, name: &str) -> GrayImage {
-    let grid = workplace.draw(&format!("--steps 10 --count 1 --seed {seed}"));
+    let grid = workplace.draw(&format!(
+        "--model {DIGITS} --steps 10 --count 1 --seed {seed}"
+    ));
     let drawn = digit(&grid, 0, 0);
     drawn.save(workplace.path(name)).unwrap();
     drawn
@@ -31,7 +35,9 @@ fn draw_digit(workplace: &Workplace, seed: u32, name: &str) -> GrayImage {
 fn the_ends_of_an_interpolation_are_the_samples_of_its_seeds() {
     let workplace = Workplace::new();
     let ends = [7, 4].map(|seed| draw_digit(&workplace, seed, "digit.png"));
-    let outcome = workplace.json("interpolate --seeds 7,4 --steps 10 --frames 5 --out way --json");
+    let outcome = workplace.json(&format!(
+        "interpolate --model {DIGITS} --seeds 7,4 --steps 10 --frames 5 --out way --json"
+    ));
     assert_eq!(
         (&outcome["count"], &outcome["steps"]),
         (&5.into(), &10.into())
@@ -63,8 +69,9 @@ fn given_images_are_interpolated_by_way_of_their_noises() {
     for (seed, name) in [(1, "one.png"), (2, "two.png")] {
         draw_digit(&workplace, seed, name);
     }
-    let outcome =
-        workplace.json("interpolate --images one.png two.png --steps 10 --frames 3 --json");
+    let outcome = workplace.json(&format!(
+        "interpolate --model {DIGITS} --images one.png two.png --steps 10 --frames 3 --json"
+    ));
     assert_eq!(outcome["count"], 3);
     let psnr = outcome["psnr"].as_f64().unwrap();
     assert!(psnr > 12.0, "{psnr} dB");
@@ -74,7 +81,9 @@ fn given_images_are_interpolated_by_way_of_their_noises() {
 fn an_inverted_digit_is_measured_and_its_noise_kept() {
     let workplace = Workplace::new();
     draw_digit(&workplace, 3, "digit.png");
-    let outcome = workplace.json("invert digit.png digit.png --steps 20 --out noises --json");
+    let outcome = workplace.json(&format!(
+        "invert digit.png digit.png --model {DIGITS} --steps 20 --out noises --json"
+    ));
     let images = outcome["images"].as_array().unwrap();
     assert_eq!(images.len(), 2);
     for image in images {
@@ -87,8 +96,12 @@ fn an_inverted_digit_is_measured_and_its_noise_kept() {
     assert_eq!(tensors.tensor("noise").unwrap().shape(), [2, 4, 8, 8]);
     let picture = gray(&workplace.path("noises/inversion.png"));
     assert_eq!(picture.dimensions(), (3 * 30 + 2, 2 * 30 + 2));
-    let said = workplace.succeed("invert digit.png --steps 2 --refinements 0");
+    let said = workplace.succeed(&format!(
+        "invert digit.png --model {DIGITS} --steps 2 --refinements 0"
+    ));
     assert!(said.contains("VQ-VAE alone"), "{said}");
+    let refused = workplace.fail("invert digit.png");
+    assert!(refused.contains("in few long steps"), "{refused}");
 }
 
 #[test]
@@ -108,7 +121,11 @@ fn images_of_any_size_and_colour_are_fitted() {
 fn strength_says_how_much_is_drawn_anew() {
     let workplace = Workplace::new();
     draw_digit(&workplace, 3, "digit.png");
-    let draw = |options: &str| workplace.draw(&format!("--steps 10 --count 2 --seed 9 {options}"));
+    let draw = |options: &str| {
+        workplace.draw(&format!(
+            "--model {DIGITS} --steps 10 --count 2 --seed 9 {options}"
+        ))
+    };
     let kept = draw("--from digit.png --strength 0");
     assert_eq!(digit(&kept, 0, 0), digit(&kept, 0, 1), "nothing is random");
     let anew = draw("--from digit.png --strength 1");
@@ -116,7 +133,7 @@ fn strength_says_how_much_is_drawn_anew() {
     let between = draw("--from digit.png --strength 0.5");
     assert!(between != kept && between != anew);
     let outcome = workplace.json(
-        "sample --steps 4/8 --count 2 --from digit.png --strength 0.5 --gif --strip 3 --json",
+        &format!("sample --model {DIGITS} --steps 4/8 --count 2 --from digit.png --strength 0.5 --gif --strip 3 --json"),
     );
     assert_eq!(
         (&outcome["from"], &outcome["strength"]),
@@ -138,7 +155,7 @@ fn inpainting_keeps_what_is_black_in_the_mask() {
     let mask = GrayImage::from_fn(28, 28, |_, y| Luma([if y < 14 { 0 } else { 255 }]));
     mask.save(workplace.path("mask.png")).unwrap();
     let outcome = workplace.json(
-        "inpaint digit.png --mask mask.png --steps 10 --resamplings 1 --jump 3 --count 2 --seed 4 --gif --strip 4 --json",
+        &format!("inpaint --model {DIGITS} digit.png --mask mask.png --steps 10 --resamplings 1 --jump 3 --count 2 --seed 4 --gif --strip 4 --json"),
     );
     let images = outcome["images"].as_array().unwrap();
     assert_eq!(images.len(), 2);

@@ -1,4 +1,4 @@
-//! Every sampler with its default settings draws digits, on the compiled-in model.
+//! Every sampler with its default settings draws digits, on a model that takes many steps.
 
 use serde_json::Value;
 
@@ -13,7 +13,10 @@ fn figure(row: &Value, name: &str) -> f64 {
 fn all_draw_digits_as_near_to_real_ones_as_ddim_does() {
     let workplace = Workplace::new();
     let samplers = "ddim,ddpm,euler,heun,second-order,adams-bashforth,pndm,dpm-solver,unipc";
-    let line = format!("evaluate --steps 20 --samplers {samplers} --count 100 --real 1000 --json");
+    let root = concat!(env!("CARGO_MANIFEST_DIR"), "/../..");
+    let line = format!(
+        "evaluate --model {root}/pretrained/mnist --config {root}/configs/mnist-quick.toml --steps 20 --samplers {samplers} --count 100 --real 1000 --json"
+    );
     let outcome = workplace.json(&line);
     let drawn: Vec<_> = (outcome["rows"].as_array().unwrap().iter())
         .filter(|row| row["sampling"].is_object())

@@ -30,7 +30,7 @@ fn a_page_has_all_files_that_it_asks_for() {
     }
 
     // It draws what the program draws: its model is the same.
-    let drawn = |arguments: &str| workplace.draw(&format!("--count 2 --steps 2 {arguments}"));
+    let drawn = |arguments: &str| workplace.draw(&format!("--count 2 {arguments}"));
     assert_eq!(
         drawn("--model site/models/digits --out one"),
         drawn("--out two")

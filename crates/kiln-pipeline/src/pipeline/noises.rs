@@ -70,7 +70,7 @@ impl Pipeline {
     /// again, approximately: see [`invert`]. An observer sees each batch after every step.
     ///
     /// # Errors
-    /// [`Error::NoWayBack`] for a model that draws by the sampler `consistency`, the errors of [`Self::encode`],
+    /// [`Error::NoWayBack`] for a model that was distilled to draw by the sampler `consistency` or in segments, the errors of [`Self::encode`],
     /// [`Self::trajectory`] and [`Self::check_classes`], [`Error::NetworkNotFinite`] for a broken model, the observer's error, and [`Error::Compute`] if the device fails.
     pub fn invert<'a>(
         &self,
@@ -79,7 +79,8 @@ impl Pipeline {
         options: impl Into<Observed<'a>>,
     ) -> Result<Tensor<4>, Error> {
         let Observed { options, mut eyes } = options.into();
-        if self.model.scheduler.sampler == Sampler::Consistency {
+        let is_consistent = self.model.scheduler.sampler == Sampler::Consistency;
+        if is_consistent || self.model.metadata.segments().is_some() {
             return Err(Error::NoWayBack);
         }
         self.check_classes(options)?;
