@@ -14,6 +14,6 @@ pub mod protocol;
 #[cfg(not(target_arch = "wasm32"))]
 mod server;
 
-pub use engine::{Engine, Refusal, Shelf};
+pub use engine::{Engine, Listener, Refusal, Shelf};
 #[cfg(not(target_arch = "wasm32"))]
 pub use server::{Asset, ServeError, Server};

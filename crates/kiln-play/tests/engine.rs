@@ -11,7 +11,7 @@ use kiln_play::protocol::{
     Answer, Answered, Ask, Drawing, ModelName, Question, RunFacts, Sheet, Watch, from_message,
     to_message,
 };
-use kiln_play::{Engine, Shelf};
+use kiln_play::{Engine, Listener, Shelf};
 
 /// The digits, and a folder without a model.
 struct Repository;
@@ -226,6 +226,85 @@ fn a_page_that_leaves_ends_the_drawing() {
     };
     engine().answer(&question, &mut send).unwrap();
     assert_eq!(messages, 2);
+}
+
+/// A page that has left, which no message has reached yet.
+struct Left;
+
+impl Listener for Left {
+    fn hear(&mut self, message: Vec<u8>) -> bool {
+        panic!("told to nobody: {:?}", from_message::<Answered>(&message));
+    }
+
+    fn is_there(&self) -> bool {
+        false
+    }
+}
+
+#[test]
+fn work_ends_with_its_next_step_when_the_page_leaves() {
+    let engine = engine();
+    // Each of them would take minutes.
+    let drawing = few(1000, 64);
+    let (model, class) = (digits(), None);
+    let digit = rgba(&drawn(1, 1));
+    for (ask, bytes) in [
+        (
+            Ask::Draw {
+                model: model.clone(),
+                drawing: drawing.clone(),
+                watch: Watch::Nothing,
+            },
+            Vec::new(),
+        ),
+        (
+            Ask::Inpaint {
+                model: model.clone(),
+                drawing: drawing.clone(),
+                given: DIGIT,
+            },
+            [digit.clone(), digit.clone()].concat(),
+        ),
+        (
+            Ask::Invert {
+                model: model.clone(),
+                drawing: drawing.clone(),
+                given: DIGIT,
+                refinements: 16,
+            },
+            digit.clone(),
+        ),
+        (
+            Ask::Between {
+                model: model.clone(),
+                drawing,
+                corners: [1, 2, 3, 4],
+                side: 16,
+            },
+            Vec::new(),
+        ),
+        (
+            Ask::Push {
+                model: model.clone(),
+                drawing: few(200, 1),
+                image: 0,
+                class,
+            },
+            Vec::new(),
+        ),
+        (
+            Ask::Losses {
+                model,
+                given: DIGIT,
+                classes: Vec::new(),
+                levels: 100,
+            },
+            digit,
+        ),
+    ] {
+        let question = to_message(&Question { id: 1, ask }, &bytes).unwrap();
+        engine.answer(&question, &mut Left).unwrap();
+    }
 }
 
 #[test]

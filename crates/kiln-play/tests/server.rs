@@ -152,7 +152,7 @@ fn hostile_requests_are_refused_and_the_server_goes_on() {
         ),
         (
             "GET /ask HTTP/1.1\r\nhost: 127.0.0.1:PORT\r\nconnection: close\r\n\r\n".to_owned(),
-            "405",
+            "403",
         ),
         (
             "PUT / HTTP/1.1\r\nhost: 127.0.0.1:PORT\r\nconnection: close\r\n\r\n".to_owned(),
@@ -162,6 +162,8 @@ fn hostile_requests_are_refused_and_the_server_goes_on() {
     ] {
         assert_eq!(asked(&request, &models), expected, "{request}");
     }
+    // Without the token the answer does not wait for the body, of which nothing comes.
+    assert_eq!(asked(&post("00", 1000), b""), "403");
     // A body of a terabyte, and no message at all.
     assert_eq!(asked(&post(&token, 1 << 40), &models), "413");
     for body in [b"".as_slice(), b"hello there", &[255; 100]] {

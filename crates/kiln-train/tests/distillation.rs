@@ -163,6 +163,19 @@ fn a_student_in_latents_takes_over_what_its_file_leaves_out() {
     std::fs::write(&file, text.split("method").next().unwrap()).unwrap();
     let refused = Experiment::load_student(&file, &[], &teacher).unwrap_err();
     assert!(refused.to_string().contains("training"), "{refused}");
+
+    // Another model may take the teacher's place: a student that goes on has its own copy.
+    std::fs::remove_dir_all(teacher.join("vqvae")).unwrap();
+    let further = Experiment::parse(
+        &student.to_toml().unwrap(),
+        "further",
+        &["stage_2.training.steps=12".to_owned()],
+    );
+    let resumed = RunOptions {
+        resume: true,
+        ..options(&folder.out)
+    };
+    stage_2(&further.unwrap(), &resumed).unwrap();
 }
 
 #[test]
@@ -188,6 +201,15 @@ fn what_a_teacher_has_not_is_refused() {
     let folder = in_folder(place.path().join("guided"), &plain.out.join("model"));
     let without_null_class = sentence(&guided, &folder);
     assert!(without_null_class.contains("guid"), "{without_null_class}");
+
+    // Another prediction or schedule than the teacher's, so that its answers would be misread.
+    for key in ["stage_2.prediction=noise", "schedule.kind=cosine"] {
+        let other = student(METHODS[1], &[&[key], &classes[..]].concat());
+        let place = place.path().join(key);
+        let folder = in_folder(place, &plain.out.join("model"));
+        let misread = sentence(&other, &folder);
+        assert!(misread.contains("leave the key out"), "{key}: {misread}");
+    }
 
     let signal = Experiment::parse(
         &student(METHODS[1], &[]).to_toml().unwrap(),

@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context, bail};
+use anyhow::{Context, bail, ensure};
 use clap::Args;
 use kiln_data::{DataConfig, DatasetKind, Datasets, ImageDataset, forbid_downloads, held_out};
 use kiln_hub::HubSettings;
@@ -96,9 +96,29 @@ impl DataArguments {
             ..HubSettings::from_environment()
         };
         let opened = kiln_hub::open_data_set(&config, &settings, &DataProgress::default());
-        let opened =
-            opened.context("the training images are not at hand (kiln play --data PATH)")?;
+        let opened = opened.context(
+            "the training images are not at hand: `kiln play --config FILE --data PATH` names them",
+        )?;
         Ok(opened.train)
+    }
+
+    /// Whether what was named can be at all, before it is needed.
+    ///
+    /// # Errors
+    /// If the config cannot be read, or there is nothing at the place of the data.
+    pub fn check(&self) -> anyhow::Result<()> {
+        if let Some(config) = &self.config {
+            Experiment::load(config, &overrides(&self.set, self.data.as_deref()))?;
+        }
+        if let Some(data) = &self.data {
+            let is_on_the_hub = data.to_string_lossy().starts_with("hf:");
+            ensure!(
+                is_on_the_hub || data.exists(),
+                "there is nothing at {}, which --data names",
+                data.display()
+            );
+        }
+        Ok(())
     }
 
     /// The data set that was named, or the one of `model`'s run, or the compiled-in digits; and the experiment that names it.

@@ -60,6 +60,9 @@ struct Shipped {
     files: Vec<String>,
 }
 
+/// The file that only a page has.
+const PAGE_ENGINE: &str = "engine.wasm";
+
 /// The written page, for `--json`.
 #[derive(Serialize)]
 struct Outcome {
@@ -72,6 +75,14 @@ struct Outcome {
 impl Web {
     /// Writes the page and prints its place.
     pub fn run(self) -> anyhow::Result<()> {
+        let has = |file| self.out.join(file).exists();
+        if has("model_index.json") || has("config.json") || has(".kiln-files") && !has(PAGE_ENGINE)
+        {
+            bail!(
+                "{} is a model, which the page would replace: name another folder",
+                self.out.display()
+            );
+        }
         let site = NewFolder::begin(&self.out)?;
         let models = self.models()?;
         let models = models.iter().map(|shown| ship(&site, shown));
@@ -89,7 +100,9 @@ impl Web {
         }
         let mut wasm = Vec::new();
         GzDecoder::new(ENGINE_WASM).read_to_end(&mut wasm)?;
-        write(&site, "engine.wasm", &wasm)?;
+        write(&site, PAGE_ENGINE, &wasm)?;
+        // GitHub Pages would leave out files whose names begin with an underscore.
+        write(&site, ".nojekyll", &[])?;
         site.place()?;
         let outcome = Outcome {
             bytes: bytes_in(&self.out)?,
@@ -160,7 +173,10 @@ fn name_of(folder: &Path) -> String {
     let mut names = names.filter(|name| !matches!(name.as_ref(), "model" | "." | ".."));
     let name = names.next().unwrap_or("model".into());
     let is_plain = |c: char| c.is_ascii_alphanumeric() || "-_.".contains(c);
+    // A name that begins with a dot would be hidden.
     name.replace(|c: char| !is_plain(c), "-")
+        .trim_start_matches('.')
+        .to_owned()
 }
 
 fn write(site: &NewFolder, file: &str, bytes: &[u8]) -> anyhow::Result<()> {

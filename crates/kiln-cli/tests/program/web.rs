@@ -40,6 +40,11 @@ fn a_page_has_all_files_that_it_asks_for() {
     workplace.succeed("web site/models/digits --out site");
     fs::write(workplace.path("site/notes.txt"), "mine").unwrap();
     assert!(workplace.fail("web --out site").contains("notes.txt"));
+    // A model is no page that may be replaced.
+    assert!(workplace.fail("web --out model").contains("is a model"));
+    assert!(workplace.path("model/unet").is_dir());
+    let said = workplace.fail("play --port 0 --data nowhere");
+    assert!(said.contains("nowhere"), "{said}");
 }
 
 #[test]

@@ -31,7 +31,7 @@ pub(super) fn schedule(
         visited: visited.into_iter().map(LevelAt::from).collect(),
         warning: schedule.warning(),
     };
-    tell(answer, pictures::Bytes::default())
+    tell.tell(answer, pictures::Bytes::default())
 }
 
 /// Tells what noise makes of a picture.

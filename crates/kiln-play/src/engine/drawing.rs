@@ -82,7 +82,7 @@ pub(super) fn draw(
         if is_whole {
             *first += images.len() as u32;
         }
-        tell(answer, bytes).map_err(|refusal| {
+        tell.tell(answer, bytes).map_err(|refusal| {
             *failure = Err(refusal);
             Error::Stopped
         })
@@ -95,7 +95,7 @@ pub(super) fn draw(
         };
         match shown.filter(|_| moment.steps_done < steps) {
             Some(latents) => show(moment.steps_done, pipeline.decode(latents.clone())?, false),
-            None => Ok(()),
+            None => tell.borrow().0.check(),
         }
     };
     let observed = options.observed(&mut observer);
@@ -127,7 +127,9 @@ pub(super) fn inpaint(
         ..shape
     };
     let mask = pictures::read(bytes, &mask, gray)?;
-    let images = pipeline.inpaint(&original, &mask, InpaintOptions::default(), &options)?;
+    let mut observer = |_: Moment<'_>| tell.check();
+    let observed = options.observed(&mut observer);
+    let images = pipeline.inpaint(&original, &mask, InpaintOptions::default(), observed)?;
     tell_images(&images, tell)
 }
 
@@ -164,11 +166,13 @@ pub(super) fn between(
     let shape = [(side * side) as usize, dims[1], dims[2], dims[3]];
     let noises = burn::tensor::TensorData::new(between, shape);
     let noises = Tensor::from_data(noises, &pipeline.device());
-    tell_images(&pipeline.sample_from(noises, &options)?, tell)
+    let mut observer = |_: Moment<'_>| tell.check();
+    let images = pipeline.sample_from(noises, options.observed(&mut observer))?;
+    tell_images(&images, tell)
 }
 
 pub(super) fn tell_images(images: &Images, tell: &mut Tell<'_>) -> Result<(), Refusal> {
     let mut bytes = Bytes::default();
     let images = bytes.add(images);
-    tell(Answer::Pictures { images }, bytes)
+    tell.tell(Answer::Pictures { images }, bytes)
 }

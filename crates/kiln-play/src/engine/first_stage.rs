@@ -53,7 +53,7 @@ pub(super) fn encode(
         amplified: AMPLIFIED,
         psnr: pictures::psnr(&reconstruction, &original),
     };
-    tell(answer, bytes)
+    tell.tell(answer, bytes)
 }
 
 /// Tells what the decoder makes of codes, one for each latent.

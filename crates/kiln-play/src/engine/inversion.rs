@@ -1,7 +1,7 @@
 //! From a picture back to its noise.
 
 use kiln_diffusion::sampler::Sampler;
-use kiln_pipeline::{Pipeline, SampleOptions};
+use kiln_pipeline::{Moment, Pipeline, SampleOptions};
 
 use super::drawing::options;
 use super::pictures::{self, Bytes};
@@ -31,8 +31,10 @@ pub(super) fn invert(
     };
     let original = pictures::read(bytes, given, pipeline.image_shape())?.first(1);
     let refinements = refinements.min(MOST_REFINEMENTS) as usize;
-    let noise = pipeline.invert(&original, refinements, &options)?;
-    let again = pipeline.sample_from(noise.clone(), &options)?;
+    let mut observer = |_: Moment<'_>| tell.check();
+    let noise = pipeline.invert(&original, refinements, options.observed(&mut observer))?;
+    let mut observer = |_: Moment<'_>| tell.check();
+    let again = pipeline.sample_from(noise.clone(), options.observed(&mut observer))?;
     let reconstruction = match pipeline.has_first_stage() {
         true => Some(pipeline.decode(pipeline.encode(&original)?)?),
         false => None,
@@ -46,5 +48,5 @@ pub(super) fn invert(
         psnr: pictures::psnr(&again, &original),
         psnr_of_first_stage: reconstruction.map(|images| pictures::psnr(&images, &original)),
     };
-    tell(answer, bytes)
+    tell.tell(answer, bytes)
 }

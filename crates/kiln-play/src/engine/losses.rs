@@ -50,6 +50,7 @@ pub(super) fn losses(
     for place in 0..levels {
         let timestep = last * f64::from(place) / f64::from(levels - 1);
         let level = schedule.level(timestep.round());
+        tell.check()?;
         let zt = level.rates.add_noise(z0.clone(), fresh.clone());
         let Denoised { z0: clean, noise } = denoiser.denoise(zt, level);
         told.push(LevelAt::from(level));
@@ -61,5 +62,5 @@ pub(super) fn losses(
         noise: of_noise,
         signal: of_signal,
     };
-    tell(answer, Bytes::default())
+    tell.tell(answer, Bytes::default())
 }

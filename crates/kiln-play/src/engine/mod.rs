@@ -26,6 +26,7 @@ mod run;
 mod shelf;
 mod walk;
 
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use burn::tensor::Device;
@@ -77,8 +78,53 @@ impl From<kiln_diffusion::DiffusionError> for Refusal {
     }
 }
 
-/// Takes an answer with its pictures. It fails when nobody wants them any more.
-type Tell<'a> = dyn FnMut(Answer, Bytes) -> Result<(), Refusal> + 'a;
+/// Who hears the answers to a question.
+pub trait Listener {
+    /// Takes a message. Returns whether more are wanted.
+    fn hear(&mut self, message: Vec<u8>) -> bool;
+
+    /// Whether anybody still waits. Long work asks this between its steps.
+    fn is_there(&self) -> bool {
+        true
+    }
+}
+
+impl<F: FnMut(Vec<u8>) -> bool> Listener for F {
+    fn hear(&mut self, message: Vec<u8>) -> bool {
+        self(message)
+    }
+}
+
+/// Tells the answers to a question.
+struct Tell<'a> {
+    /// The number of the question.
+    id: u32,
+    listener: &'a mut dyn Listener,
+}
+
+impl Tell<'_> {
+    /// Tells an answer with its pictures.
+    fn tell(&mut self, answer: Answer, bytes: Bytes) -> Result<(), Refusal> {
+        let answered = Answered {
+            id: self.id,
+            answer,
+        };
+        let message = to_message(&answered, &bytes.0)
+            .map_err(|error| Refusal::Question(error.to_string()))?;
+        match self.listener.hear(message) {
+            true => Ok(()),
+            false => Err(Refusal::Gone),
+        }
+    }
+
+    /// Fails when nobody waits any more.
+    fn check(&self) -> Result<(), Error> {
+        match self.listener.is_there() {
+            true => Ok(()),
+            false => Err(Error::Stopped),
+        }
+    }
+}
 
 impl<S: Shelf> Engine<S> {
     /// An engine that computes on `device`.
@@ -95,34 +141,28 @@ impl<S: Shelf> Engine<S> {
         &self.shelf
     }
 
-    /// Answers the question in a message, see [`protocol`](crate::protocol), with messages to `send`, which returns whether to
-    /// go on. A message that is no question has no answer but an error.
+    /// Answers the question in a message, see [`protocol`](crate::protocol), with messages to `listener`. A message that is no
+    /// question has no answer but an error.
     ///
     /// # Errors
     /// A sentence about what is wrong with the message.
-    pub fn answer(
-        &self,
-        message: &[u8],
-        send: &mut dyn FnMut(Vec<u8>) -> bool,
-    ) -> Result<(), String> {
+    pub fn answer(&self, message: &[u8], listener: &mut dyn Listener) -> Result<(), String> {
         let (Question { id, ask }, bytes) = from_message(message)?;
-        let mut tell = |answer: Answer, bytes: Bytes| {
-            let message = to_message(&Answered { id, answer }, &bytes.0)
-                .map_err(|error| Refusal::Question(error.to_string()))?;
-            match send(message) {
-                true => Ok(()),
-                false => Err(Refusal::Gone),
-            }
-        };
-        let last = match self.reply(&ask, bytes, &mut tell) {
-            Ok(()) => Answer::Done,
-            Err(Refusal::Gone) => return Ok(()),
-            Err(refusal) => Answer::Refused {
+        let mut tell = Tell { id, listener };
+        // A fault of kiln's own is told, too. WebAssembly cannot catch it.
+        let replied = catch_unwind(AssertUnwindSafe(|| self.reply(&ask, bytes, &mut tell)));
+        let last = match replied {
+            Ok(Ok(())) => Answer::Done,
+            Ok(Err(Refusal::Gone | Refusal::Model(Error::Stopped))) => return Ok(()),
+            Ok(Err(refusal)) => Answer::Refused {
                 sentence: refusal.to_string(),
+            },
+            Err(_) => Answer::Refused {
+                sentence: "this question is too much for kiln: that is a fault of kiln's own, of which its terminal says more".to_owned(),
             },
         };
         // If nobody is there to hear it, nothing is lost.
-        let _ = tell(last, Bytes::default());
+        let _ = tell.tell(last, Bytes::default());
         Ok(())
     }
 
@@ -130,11 +170,11 @@ impl<S: Shelf> Engine<S> {
         match ask {
             Ask::Models => {
                 let models = self.shelf.models();
-                tell(Answer::Models { models }, Bytes::default())
+                tell.tell(Answer::Models { models }, Bytes::default())
             }
             Ask::Runs => {
                 let runs = self.shelf.runs();
-                tell(Answer::Runs { runs }, Bytes::default())
+                tell.tell(Answer::Runs { runs }, Bytes::default())
             }
             Ask::Run { run } => run::follow(&self.shelf, run, tell),
             Ask::RunPicture { run, stage, step } => {
@@ -143,7 +183,7 @@ impl<S: Shelf> Engine<S> {
             Ask::Examine { run } => run::examine(&self.shelf, run, tell),
             Ask::Model { model } => {
                 let facts = facts::of(model, &*self.pipeline(model)?);
-                tell(Answer::Model(Box::new(facts)), Bytes::default())
+                tell.tell(Answer::Model(Box::new(facts)), Bytes::default())
             }
             Ask::Draw {
                 model,

@@ -1,6 +1,7 @@
 //! The training images that are most like a picture.
 
 use kiln_data::{ImageDataset, ImageShape};
+use kiln_pipeline::Error;
 use kiln_pipeline::pictures::Images;
 
 use super::pictures::{self, Bytes};
@@ -26,7 +27,7 @@ pub(super) fn nearest(
         )));
     }
     let picture = pictures::read(bytes, given, shape)?.first(1);
-    let found = nearest_of(training, &picture, count as usize)?;
+    let found = nearest_of(training, &picture, count as usize, &|| tell.check())?;
     let mut images = Images::empty(shape.channels, shape.height, shape.width);
     let mut distances = Vec::new();
     for (squared, image) in found {
@@ -40,14 +41,15 @@ pub(super) fn nearest(
         of: training.len() as u32,
         data: training.name().to_owned(),
     };
-    tell(answer, bytes)
+    tell.tell(answer, bytes)
 }
 
-/// Squared distances, and the images, the nearest one first.
+/// Squared distances, and the images, the nearest one first. `check` is asked now and then whether to go on.
 fn nearest_of(
     training: &ImageDataset,
     picture: &Images,
     count: usize,
+    check: &dyn Fn() -> Result<(), Error>,
 ) -> Result<Vec<(f64, Vec<f32>)>, Refusal> {
     let (shape, border) = (training.shape(), training.border());
     let inner = ImageShape {
@@ -74,6 +76,9 @@ fn nearest_of(
     }
     let mut found: Vec<(f64, Vec<f32>)> = Vec::new();
     for index in 0..training.len() {
+        if index % 1000 == 0 {
+            check()?;
+        }
         let image =
             (training.image(index, false)).map_err(|error| Refusal::Question(error.to_string()))?;
         let mut whole = Images::empty(shape.channels, shape.height, shape.width);
@@ -115,7 +120,7 @@ mod tests {
 
     #[test]
     fn the_nearest_images_come_first() {
-        let found = nearest_of(&grays(), &gray(65), 3).unwrap();
+        let found = nearest_of(&grays(), &gray(65), 3, &|| Ok(())).unwrap();
         let bytes: Vec<u8> = found
             .iter()
             .map(|(_, image)| ((image[0] + 1.0) * 127.5).round() as u8)
@@ -123,14 +128,21 @@ mod tests {
         assert_eq!(bytes, [60, 80, 40]);
         let (squared, _) = found[0];
         assert!((squared - 4.0 * (5.0f64 / 127.5).powi(2)).abs() < 1e-6);
-        assert_eq!(nearest_of(&grays(), &gray(65), 64).unwrap().len(), 10);
+        assert_eq!(
+            nearest_of(&grays(), &gray(65), 64, &|| Ok(()))
+                .unwrap()
+                .len(),
+            10
+        );
     }
 
     #[test]
     fn images_of_another_size_are_refused() {
         let mut picture = Images::empty(1, 1, 2);
         picture.extend(&[0.0; 2]);
-        let refusal = nearest_of(&grays(), &picture, 3).unwrap_err().to_string();
+        let refusal = nearest_of(&grays(), &picture, 3, &|| Ok(()))
+            .unwrap_err()
+            .to_string();
         assert!(
             refusal.contains("2x2") && refusal.contains("2x1"),
             "{refusal}"

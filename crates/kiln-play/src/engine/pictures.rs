@@ -72,7 +72,7 @@ pub(super) fn read(bytes: &[u8], given: &Sheet, shape: ImageShape) -> Result<Ima
         ));
     }
     let pixels = width.saturating_mul(height).saturating_mul(count);
-    if count == 0 || pixels > MOST_PIXELS {
+    if pixels == 0 || pixels > MOST_PIXELS {
         return refused(format!(
             "{count} pictures of {width}x{height} are none, or too many"
         ));
@@ -166,6 +166,7 @@ mod tests {
                 ..sheet
             },
             Sheet { count: 0, ..sheet },
+            Sheet { width: 0, ..sheet },
             Sheet { count: 2, ..sheet },
             Sheet {
                 count: u32::MAX,

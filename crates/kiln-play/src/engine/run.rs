@@ -13,7 +13,7 @@ const PAUSE: Duration = Duration::from_secs(2);
 pub(super) fn follow(shelf: &impl Shelf, run: &str, tell: &mut Tell<'_>) -> Result<(), Refusal> {
     loop {
         let facts = known(run, shelf.run(run))?;
-        tell(Answer::Run(facts), Bytes::default())?;
+        tell.tell(Answer::Run(facts), Bytes::default())?;
         std::thread::sleep(PAUSE);
     }
 }
@@ -28,13 +28,13 @@ pub(super) fn picture(
 ) -> Result<(), Refusal> {
     let file = known(run, shelf.run_picture(run, stage, step))?;
     let kind = "image/png".to_owned();
-    tell(Answer::File { kind }, Bytes(file))
+    tell.tell(Answer::File { kind }, Bytes(file))
 }
 
 /// Tells what is wrong with a run.
 pub(super) fn examine(shelf: &impl Shelf, run: &str, tell: &mut Tell<'_>) -> Result<(), Refusal> {
     let findings = known(run, shelf.examine(run))?;
-    tell(Answer::Findings { findings }, Bytes::default())
+    tell.tell(Answer::Findings { findings }, Bytes::default())
 }
 
 fn known<T>(run: &str, found: Option<Result<T, String>>) -> Result<T, Refusal> {

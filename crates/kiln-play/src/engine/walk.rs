@@ -38,6 +38,7 @@ fn walked(
     pipeline: &Pipeline,
     options: &SampleOptions,
     (image, class): Image,
+    tell: &Tell<'_>,
 ) -> Result<Steps, Refusal> {
     if options.steps > MOST_STEPS {
         return Err(Refusal::Question(format!(
@@ -53,7 +54,7 @@ fn walked(
     let mut observer = |moment: Moment<'_>| {
         noisy.push(moment.latents.clone());
         clean.extend(moment.clean.cloned());
-        Ok(())
+        tell.check()
     };
     pipeline.sample_wanted(&[wanted], options.observed(&mut observer))?;
     let levels = pipeline.trajectory(options)?;
@@ -72,7 +73,7 @@ pub(super) fn walk(
     tell: &mut Tell<'_>,
 ) -> Result<(), Refusal> {
     let options = options(pipeline, drawing)?;
-    let steps = walked(pipeline, &options, image)?;
+    let steps = walked(pipeline, &options, image, tell)?;
     let noisy = Tensor::cat(steps.noisy, 0);
     // At the first level nothing has been seen yet: what is seen next stands there, too.
     let first = steps.clean.first().cloned();
@@ -91,7 +92,7 @@ pub(super) fn walk(
         noisy: bytes.add(&pipeline.decode(noisy)?),
         clean: bytes.add(&pipeline.decode(clean)?),
     };
-    tell(answer, bytes)
+    tell.tell(answer, bytes)
 }
 
 /// Tells what guidance changes in what the network sees, at each level of an image's walk.
@@ -106,7 +107,7 @@ pub(super) fn push(
         guidance: Guidance::default(),
         ..options.clone()
     };
-    let steps = walked(pipeline, &options, image)?;
+    let steps = walked(pipeline, &options, image, tell)?;
     let class = [image.1.map(|class| class as usize)];
     let denoisers = (
         pipeline.denoiser(&class, &alone)?,
@@ -115,6 +116,7 @@ pub(super) fn push(
     let levels = &steps.levels[..steps.levels.len().saturating_sub(1)];
     let (mut without, mut with) = (Vec::new(), Vec::new());
     for (&level, noisy) in levels.iter().zip(&steps.noisy) {
+        tell.check()?;
         without.push(denoisers.0.denoise(noisy.clone(), level).z0);
         with.push(denoisers.1.denoise(noisy.clone(), level).z0);
     }
@@ -131,5 +133,5 @@ pub(super) fn push(
         push: bytes.add(&push),
         amplified: AMPLIFIED,
     };
-    tell(answer, bytes)
+    tell.tell(answer, bytes)
 }

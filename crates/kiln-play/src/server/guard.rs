@@ -7,7 +7,7 @@ use axum::http::{HeaderMap, StatusCode, header};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 
-use super::LONGEST_QUESTION;
+use super::{LONGEST_QUESTION, QUESTIONS};
 
 /// The header of a question's token.
 const HEADER: &str = "x-kiln-token";
@@ -54,8 +54,8 @@ impl Guard {
     }
 }
 
-/// Refuses requests under a foreign name, because a page of somebody else's may have pointed its own name at this machine,
-/// and those that announce more than a question can have.
+/// Refuses, before anything is read, requests under a foreign name, because a page of somebody else's may have pointed its own
+/// name at this machine; questions without the token; and those that announce more than a question can have.
 pub(super) async fn doorkeeper(
     State(guard): State<Arc<Guard>>,
     request: Request,
@@ -69,6 +69,11 @@ pub(super) async fn doorkeeper(
     let length = length.and_then(|length| length.to_str().ok()?.parse::<usize>().ok());
     if length.is_some_and(|length| length > LONGEST_QUESTION) {
         return (StatusCode::PAYLOAD_TOO_LARGE, "no question is that long\n").into_response();
+    }
+    if request.uri().path() == QUESTIONS
+        && let Err(sentence) = guard.check(request.headers())
+    {
+        return (StatusCode::FORBIDDEN, sentence).into_response();
     }
     next.run(request).await
 }

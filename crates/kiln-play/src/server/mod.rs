@@ -17,7 +17,7 @@ use std::sync::Arc;
 use axum::Router;
 use axum::body::{Body, Bytes};
 use axum::extract::{DefaultBodyLimit, State};
-use axum::http::{HeaderMap, StatusCode, header};
+use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use rand::Rng;
@@ -26,13 +26,15 @@ use tokio::sync::mpsc;
 use tokio_stream::StreamExt;
 use tokio_stream::wrappers::ReceiverStream;
 
-use crate::{Engine, Shelf};
+use crate::{Engine, Listener, Shelf};
 use guard::Guard;
 
 /// A question with pictures is not longer, in bytes.
 const LONGEST_QUESTION: usize = 64 << 20;
 /// Messages that wait for a slow browser, before the engine waits, too.
 const WAITING: usize = 4;
+/// Where questions go.
+const QUESTIONS: &str = "/ask";
 /// Bits of the token.
 const TOKEN: usize = 128;
 
@@ -111,6 +113,8 @@ impl<S: Shelf + Send + Sync + 'static> Server<S> {
     pub fn serve(self) -> Result<(), ServeError> {
         let runtime = tokio::runtime::Builder::new_current_thread()
             .enable_io()
+            // axum waits a moment when there are too many connections.
+            .enable_time()
             .build()
             .map_err(ServeError::Serve)?;
         runtime.block_on(async {
@@ -119,18 +123,14 @@ impl<S: Shelf + Send + Sync + 'static> Server<S> {
             for asset in self.assets {
                 router = router.route(asset.path, get(move || async move { file(asset) }));
             }
-            let state = Desk {
-                engine: self.engine,
-                guard: Arc::new(self.guard),
-            };
             let router = router
-                .route("/ask", post(ask::<S>))
+                .route(QUESTIONS, post(ask::<S>))
                 .layer(DefaultBodyLimit::max(LONGEST_QUESTION))
                 .layer(axum::middleware::from_fn_with_state(
-                    state.guard.clone(),
+                    Arc::new(self.guard),
                     guard::doorkeeper,
                 ))
-                .with_state(state);
+                .with_state(self.engine);
             axum::serve(listener, router)
                 .await
                 .map_err(ServeError::Serve)
@@ -138,18 +138,18 @@ impl<S: Shelf + Send + Sync + 'static> Server<S> {
     }
 }
 
-/// What a question needs.
-struct Desk<S> {
-    engine: Arc<Engine<S>>,
-    guard: Arc<Guard>,
+/// The browser that asked a question.
+struct Browser {
+    sender: mpsc::Sender<Vec<u8>>,
 }
 
-impl<S> Clone for Desk<S> {
-    fn clone(&self) -> Self {
-        Self {
-            engine: self.engine.clone(),
-            guard: self.guard.clone(),
-        }
+impl Listener for Browser {
+    fn hear(&mut self, message: Vec<u8>) -> bool {
+        self.sender.blocking_send(message).is_ok()
+    }
+
+    fn is_there(&self) -> bool {
+        !self.sender.is_closed()
     }
 }
 
@@ -170,19 +170,14 @@ fn file(asset: &Asset) -> Response {
 
 /// Answers a question, message by message as they come.
 async fn ask<S: Shelf + Send + Sync + 'static>(
-    State(desk): State<Desk<S>>,
-    headers: HeaderMap,
+    State(engine): State<Arc<Engine<S>>>,
     question: Bytes,
 ) -> Response {
-    if let Err(sentence) = desk.guard.check(&headers) {
-        return (StatusCode::FORBIDDEN, sentence).into_response();
-    }
     let (sender, receiver) = mpsc::channel::<Vec<u8>>(WAITING);
-    let engine = desk.engine;
     let (failed, failure) = tokio::sync::oneshot::channel();
     std::thread::spawn(move || {
-        let mut send = |message: Vec<u8>| sender.blocking_send(message).is_ok();
-        if let Err(sentence) = engine.answer(&question, &mut send) {
+        let mut browser = Browser { sender };
+        if let Err(sentence) = engine.answer(&question, &mut browser) {
             let _ = failed.send(sentence);
         }
     });

@@ -161,7 +161,10 @@ impl Stage for Stage2<'_> {
         let device = start.options.devices.first();
         let first_stage = match self.in_pixel_space() {
             true => None,
-            false => Some(find_first_stage(run, start, &device)?),
+            false => {
+                let is_student = self.experiment.stage_2.distillation.is_some();
+                Some(find_first_stage(run, start, is_student, &device)?)
+            }
         };
         let (first_stage, vqvae) = first_stage.unzip();
         if let Some(first_stage) = &first_stage {
@@ -360,13 +363,14 @@ fn latent_space(
 }
 
 /// The VQ-VAE for stage 2: the named one, or the one of the run so far, or the run folder's own, or the one of the
-/// model with the initial weights.
+/// model with the initial weights. A student that goes on takes it from the run folder, as its teacher.
 ///
 /// # Errors
 /// If there is none, or if it differs from the one of the run so far.
 fn find_first_stage(
     run: &RunFolder,
     start: &Start<'_>,
+    is_student: bool,
     device: &Device,
 ) -> Result<(FirstStage, VqVaeIdentity), TrainError> {
     let (options, before) = (start.options, start.before());
@@ -377,6 +381,7 @@ fn find_first_stage(
     let at_start = (start.resume.is_some() && at_start.is_dir()).then_some(at_start);
     let places = [
         options.vqvae.clone(),
+        at_start.clone().filter(|_| is_student),
         known.clone().filter(|place| place.exists()),
         own.exists().then(|| own.clone()),
         at_start.clone(),

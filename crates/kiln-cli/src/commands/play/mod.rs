@@ -49,6 +49,7 @@ pub struct Play {
 impl Play {
     /// Serves until the program is interrupted.
     pub fn run(self) -> anyhow::Result<()> {
+        self.data.check()?;
         let mut reach = Reach::new(self.data);
         for given in &self.models {
             ensure!(

@@ -45,18 +45,21 @@ impl Reach {
     /// them.
     pub(super) fn add(&mut self, folder: &Path) -> bool {
         let is_run = FolderKind::of(folder) == Some(FolderKind::Run);
-        if is_run && !self.runs.iter().any(|run| run == folder) {
+        if is_run && !is_among(&self.runs, folder) {
             self.runs.push(folder.to_owned());
         }
-        let before = self.models.len();
+        let is_checkpoint = FolderKind::of(folder) == Some(FolderKind::Checkpoint);
         let mut found = vec![folder.to_owned(), folder.join("model"), folder.join("best")];
-        found.retain(|folder| folder.join("model_index.json").is_file());
+        found.retain(|model| {
+            model.join("model_index.json").is_file() || is_checkpoint && model == folder
+        });
         let mut checkpoints = folders_in(&folder.join("diffusion/checkpoints"));
         checkpoints.reverse();
         found.extend(checkpoints);
-        found.retain(|folder| !self.models.contains(folder));
+        let is_found = !found.is_empty();
+        found.retain(|folder| !is_among(&self.models, folder));
         self.models.extend(found);
-        is_run || self.models.len() > before
+        is_run || is_found
     }
 
     /// What is added from now on was not named.
@@ -69,6 +72,15 @@ impl Reach {
             self.add(&folder);
         }
     }
+}
+
+/// Whether one of `folders` is this one, however it is spelled.
+fn is_among(folders: &[PathBuf], folder: &Path) -> bool {
+    let place = |folder: &Path| folder.canonicalize().ok();
+    let own = place(folder);
+    folders
+        .iter()
+        .any(|other| other == folder || own.is_some() && place(other) == own)
 }
 
 /// The folders in a folder, by name; none if there is no such folder.

@@ -1,14 +1,21 @@
 //! How a run goes, in the page's words.
 
 use std::collections::BTreeMap;
+use std::fmt::Display;
 use std::fs;
 use std::path::Path;
 
 use burn::tensor::Device;
+use kiln_data::read_regular;
 use kiln_play::protocol::{Curve, RunFacts, StageFacts};
 use kiln_train::{RunRecord, StageRecord};
 
 use crate::doctor::{Patient, examine};
+
+/// How a PNG file begins.
+const PNG: &[u8] = b"\x89PNG\r\n";
+/// Pictures of trainings are far smaller.
+const LARGEST_PICTURE: u64 = 64 << 20;
 
 /// The record of a run.
 pub(super) fn facts(run: &Path) -> Result<RunFacts, String> {
@@ -28,7 +35,17 @@ pub(super) fn picture(run: &Path, stage: &str, step: u32) -> Result<Vec<u8>, Str
     let pictures = of_stage.map(StageRecord::pictures).unwrap_or_default();
     let file = pictures.get(&(step as usize));
     let file = file.ok_or_else(|| format!("{stage} has no picture of step {step}"))?;
-    fs::read(file).map_err(|error| format!("{}: {error}", file.display()))
+    let problem = |problem: &dyn Display| format!("{}: {problem}", file.display());
+    // A run of somebody else's may have links to files that are none of the page's business.
+    let is_link = file.symlink_metadata().is_ok_and(|file| file.is_symlink());
+    let picture = match is_link {
+        true => return Err(problem(&"it is a link")),
+        false => read_regular(file, LARGEST_PICTURE).map_err(|error| problem(&error))?,
+    };
+    match picture.starts_with(PNG) {
+        true => Ok(picture),
+        false => Err(problem(&"it is no PNG file")),
+    }
 }
 
 /// What `kiln doctor` finds.

@@ -113,6 +113,9 @@ impl Distillation {
         let schedule = experiment.build_schedule()?;
         let steps = experiment.stage_2.training.steps;
         let prediction = experiment.stage_2.prediction;
+        if !matches!(config, DistillationConfig::ConsistencyTuning { .. }) {
+            require_same(experiment, &schedule, &teacher)?;
+        }
         let mut facts = BTreeMap::from([(DISTILLED_BY.to_owned(), config.name().to_owned())]);
         let mut guided = |teacher: DiffusionModel| {
             let teacher = Teacher::new(teacher, &config)?;
@@ -212,6 +215,35 @@ impl Distillation {
         let target = self.method.target(&noisy, &student, *step);
         let answer = noisy.denoised_by(network, self.prediction);
         target.loss(answer.z0)
+    }
+}
+
+/// Refuses an experiment that would misread its teacher.
+fn require_same(
+    experiment: &Experiment,
+    schedule: &Schedule,
+    teacher: &DiffusionModel,
+) -> Result<(), TrainError> {
+    let differs = |key: &str, own: &dyn std::fmt::Display, teachers: &dyn std::fmt::Display| {
+        Err(TrainError::Run(format!(
+            "the student cannot learn from its teacher with {key} = {own}, because the teacher has {teachers}: leave the key out"
+        )))
+    };
+    let (own, teachers) = (experiment.stage_2.prediction, teacher.scheduler.prediction);
+    if own != teachers {
+        return differs("stage_2.prediction", &own.name(), &teachers.name());
+    }
+    let teachers = Schedule::new(teacher.scheduler.schedule.clone())?;
+    let last = (schedule.num_train_timesteps() - 1) as f64;
+    let is_same = schedule.num_train_timesteps() == teachers.num_train_timesteps()
+        && (0..=10).all(|tenth| {
+            let [one, other] =
+                [schedule, &teachers].map(|it| it.level(last * f64::from(tenth) / 10.0));
+            (one.rates.noise_power() - other.rates.noise_power()).abs() < 1e-3
+        });
+    match is_same {
+        true => Ok(()),
+        false => differs("this [schedule]", &"as it is", &"another one"),
     }
 }
 
