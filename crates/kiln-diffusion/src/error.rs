@@ -150,8 +150,8 @@ pub enum DiffusionError {
         "`clip` is {0}: give a finite number above 0, or `dynamic` with a `quantile` from 0 to 1 and a `maximum` of at least 1."
     )]
     Clip(String),
-    /// A guidance scale that is negative or not finite.
-    #[error("the guidance scale is {0}: give a number from 0 up, where 1 is no guidance.")]
+    /// A guidance scale that does not lie between 0 and 1000.
+    #[error("the guidance scale is {0}: give a number from 0 to 1000, where 1 is no guidance.")]
     GuidanceScale(f64),
     /// A guidance interval that is not an ascending one within [0, 1].
     #[error(

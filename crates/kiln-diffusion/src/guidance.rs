@@ -22,6 +22,9 @@ pub struct Guidance {
     interval: [f64; 2],
 }
 
+/// Larger scales leave nothing of an image but the numbers' limits.
+const LARGEST_SCALE: f64 = 1000.0;
+
 /// A [`Guidance`] in a file, not yet validated.
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -56,11 +59,11 @@ impl Guidance {
     /// same level is b = sigma / sqrt(1 + sigma²), which does not depend on the schedule or the number of steps.
     ///
     /// # Errors
-    /// [`DiffusionError::GuidanceScale`] for a scale that is negative or not finite,
+    /// [`DiffusionError::GuidanceScale`] for a scale that does not lie between 0 and 1000,
     /// [`DiffusionError::GuidanceInterval`] for an interval that is not an ascending one within [0, 1].
     pub fn new(scale: f64, interval: [f64; 2]) -> Result<Self, DiffusionError> {
         let [from, to] = interval;
-        if !(0.0..f64::INFINITY).contains(&scale) {
+        if !(0.0..=LARGEST_SCALE).contains(&scale) {
             return Err(DiffusionError::GuidanceScale(scale));
         }
         if !(0.0 <= from && from < to && to <= 1.0) {

@@ -69,11 +69,17 @@ pub(super) fn decode(
     };
     let [_, height, width] = pipeline.latent_shape();
     let [rows, channels] = vectors.dims();
-    if codes.len() != height * width || codes.iter().any(|&code| code as usize >= rows) {
+    if codes.len() != height * width {
         return Err(Refusal::Question(format!(
-            "{} codes: this first stage takes {} of {rows}",
+            "{} codes: this first stage takes {}",
             codes.len(),
             height * width
+        )));
+    }
+    if let Some(unknown) = codes.iter().find(|&&code| code as usize >= rows) {
+        return Err(Refusal::Question(format!(
+            "there is no code {unknown}: the codebook has 0 to {}",
+            rows - 1
         )));
     }
     let latents = rows_of(vectors, codes.iter().map(|&code| i64::from(code)));
