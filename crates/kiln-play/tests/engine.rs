@@ -411,10 +411,13 @@ fn codes_say_what_the_first_stage_keeps() {
     };
     assert_ne!(pixels(&images, &changed), pixels(&reconstruction, &encoded));
 
-    for codes in [vec![512; 64], vec![0; 63]] {
+    for (codes, words) in [
+        (vec![512; 64], "no code 512: the codebook has 0 to 511"),
+        (vec![0; 63], "takes 64"),
+    ] {
         let model = digits();
         let sentence = refused(Ask::DecodeCodes { model, codes }, &[]);
-        assert!(sentence.contains("64 of 512"), "{sentence}");
+        assert!(sentence.contains(words), "{sentence}");
     }
 }
 

@@ -170,7 +170,7 @@ fn a_black_pen_on_white_paper_is_noticed() {
     let workplace = Workplace::new();
     let images = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../examples/images");
     let sketch = images.join("sketch.png");
-    let asked = format!("sample --from {} --steps 1 --count 1", sketch.display());
+    let asked = format!("sample --from {} --count 1", sketch.display());
     let output = workplace.run(&asked);
     let note = String::from_utf8(output.stderr).unwrap();
     assert!(output.status.success());
@@ -180,13 +180,15 @@ fn a_black_pen_on_white_paper_is_noticed() {
     );
     workplace.succeed(&format!("{asked} --negate"));
     let digit = images.join("digit.png");
-    workplace.succeed(&format!("invert {} --steps 2", digit.display()));
-    let output = workplace.run(&format!("invert {} --steps 2 --negate", digit.display()));
+    let teacher = concat!(env!("CARGO_MANIFEST_DIR"), "/../../pretrained/mnist");
+    let invert = format!("invert {} --model {teacher} --steps 2", digit.display());
+    workplace.succeed(&invert);
+    let output = workplace.run(&format!("{invert} --negate"));
     let note = String::from_utf8(output.stderr).unwrap();
     assert!(note.contains("leave out --negate"), "{note}");
 }
 
-/// The README's lines, but with two steps each.
+/// The README's lines, but with two steps where they ask for a hundred.
 #[test]
 fn the_readmes_examples_of_changing_images_run_as_written() {
     let workplace = Workplace::new();
@@ -205,8 +207,9 @@ fn the_readmes_examples_of_changing_images_run_as_written() {
         .collect();
     assert!(commands.len() >= 4);
     for command in commands {
-        let command = command.replace("--steps 100", "");
-        workplace.succeed(&format!("{command} --steps 2"));
+        let command = command.replace("--steps 100", "--steps 2");
+        let models = format!("{}/pretrained", root.display());
+        workplace.succeed(&command.replace("pretrained", &models));
     }
 }
 
