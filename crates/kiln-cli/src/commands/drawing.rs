@@ -133,9 +133,10 @@ impl DrawingArguments {
         guidance: Guidance,
     ) -> anyhow::Result<SampleOptions> {
         let own = pipeline.default_options();
-        let (sampler, steps) = match own.sampler {
-            Sampler::Consistency => (own.sampler, own.steps),
-            _ => (Sampler::default(), STEPS),
+        let is_student = pipeline.model().metadata.distilled_by().is_some();
+        let (sampler, steps) = match is_student {
+            true => (own.sampler, own.steps),
+            false => (Sampler::default(), STEPS),
         };
         let mut options = SampleOptions {
             steps: self.steps.map_or(steps, |steps| steps as usize),
