@@ -34,7 +34,7 @@ export function drawingOf(state: State, model: ModelFacts): Drawing {
   const kind = state["sampler"];
   const eta = number(state["eta"]);
   const own = model.drawing.sampler;
-  let sampler = kind ? { kind, ...SETTINGS[kind] } : own;
+  let sampler = kind && kind !== own?.kind ? { kind, ...SETTINGS[kind] } : own;
   if (sampler && eta !== undefined && WITH_ETA.includes(sampler.kind)) sampler = { ...sampler, eta };
   const drawing: Drawing = { seed: number(state["seed"]) ?? 0 };
   const steps = number(state["steps"]);

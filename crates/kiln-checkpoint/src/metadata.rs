@@ -56,14 +56,15 @@ impl Metadata {
         );
     }
 
-    /// Notes among the facts about a distilled U-Net that it learnt the steps of a walk.
-    pub fn note_segments(facts: &mut BTreeMap<String, String>, segments: usize) {
-        facts.insert(SEGMENTS.to_owned(), segments.to_string());
+    /// Notes among the facts about a distilled U-Net that it learnt in so many segments.
+    pub(crate) fn note_segments(&mut self, segments: usize) {
+        (self.training).insert(SEGMENTS.to_owned(), segments.to_string());
     }
 
-    /// The number of steps of DDIM that a distilled U-Net learnt, if it learnt to reach the end of each of them.
-    pub fn segments(&self) -> Option<usize> {
-        self.training.get(SEGMENTS)?.parse().ok()
+    /// The [segments](kiln_diffusion::sampler::consistency()) of a distilled U-Net, if it learnt in more than one.
+    pub(crate) fn segments(&self) -> Option<usize> {
+        let segments = self.training.get(SEGMENTS)?.parse().ok();
+        segments.filter(|&segments| segments > 1)
     }
 
     /// By which method a U-Net was distilled, if it was.

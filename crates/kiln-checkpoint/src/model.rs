@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use burn::tensor::Device;
-use kiln_diffusion::{Guidance, SchedulerConfig};
+use kiln_diffusion::{Guidance, SchedulerConfig, sampler::Sampler};
 use kiln_models::{TimeEmbeddingType, UNet2d, WeightsType};
 
 use crate::first_stage::hash_as_stored;
@@ -44,6 +44,10 @@ impl DiffusionModel {
         let index = ModelIndex::read(source)?;
         let scheduler = load_scheduler(source)?;
         let (unet, metadata) = load_unet(source, folder_of(source, UNET), device)?;
+        let scheduler = SchedulerConfig {
+            sampler: in_segments(scheduler.sampler, &metadata),
+            ..scheduler
+        };
         let first_stage = if let Some((part, class)) = index.autoencoder {
             let first_stage = FirstStage::load_from(source, &format!("{part}/"), device)?;
             if first_stage.network.config().class() != class {
@@ -129,6 +133,12 @@ impl DiffusionModel {
         let mut metadata = self.metadata.clone();
         let hash = |first_stage: &FirstStage| hash_as_stored(&first_stage.network, weights_type);
         metadata.vqvae_hash = self.first_stage.as_ref().map(hash);
+        if let Sampler::Consistency {
+            segments: segments @ 2..,
+        } = self.scheduler.sampler
+        {
+            metadata.note_segments(segments);
+        }
         if let Some(guide) = &self.guide {
             guide.check(&self.unet)?;
         }
@@ -158,6 +168,15 @@ impl DiffusionModel {
             guide.write_to(&files, weights_type, metadata.vqvae_hash)?;
         }
         files.place()
+    }
+}
+
+/// `sampler` for the U-Net that `metadata` describes. diffusers has no sampler for a distillation in segments, so the file says
+/// DDIM, which is the same in as many steps as segments.
+fn in_segments(sampler: Sampler, metadata: &Metadata) -> Sampler {
+    match (sampler, metadata.segments()) {
+        (Sampler::Ddim { eta: 0.0, .. }, Some(segments)) => Sampler::Consistency { segments },
+        _ => sampler,
     }
 }
 

@@ -9,7 +9,7 @@ use kiln_checkpoint::{
     CheckpointError, DiffusionModel, FirstStage, Metadata, ModelSource, vqvae_hash,
 };
 use kiln_diffusion::sampler::{Sampler, Variance};
-use kiln_diffusion::{Guidance, Prediction, ScheduleConfig, SchedulerConfig};
+use kiln_diffusion::{Guidance, Prediction, ScheduleConfig, SchedulerConfig, Spacing};
 use kiln_models::{
     Autoencoder, AutoencoderConfig, SampleSize, UNet2d, UNet2dConfig, VqVaeConfig, WeightsType,
 };
@@ -277,6 +277,25 @@ fn a_model_in_pixel_space_has_no_vqvae() {
             "{problem}"
         );
     }
+}
+
+#[test]
+fn a_student_keeps_its_segments_and_is_ddim_for_diffusers() {
+    let around = TempDir::new().expect("a temporary folder");
+    let folder = around.path().join("student");
+    let mut model = latent_model();
+    model.scheduler.sampler = Sampler::Consistency { segments: 4 };
+    model.scheduler.levels.spacing = Spacing::Trailing;
+    model.save(&folder, WeightsType::F32).expect("saved");
+    let scheduler = fs::read_to_string(folder.join("scheduler/scheduler_config.json"));
+    let scheduler = scheduler.expect("a scheduler");
+    assert!(
+        scheduler.contains(r#""_class_name": "DDIMScheduler""#)
+            && scheduler.contains(r#""timestep_spacing": "trailing""#),
+        "{scheduler}"
+    );
+    let loaded = load(&ModelSource::Folder(folder)).expect("loads");
+    assert_eq!(loaded.scheduler, model.scheduler);
 }
 
 /// The latent model with a worse version of it.

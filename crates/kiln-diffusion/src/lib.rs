@@ -125,4 +125,6 @@ pub use noise_levels::NoiseLevels;
 pub use prediction::Prediction;
 pub use schedule::{Schedule, ScheduleConfig, ScheduleKind};
 pub use slerp::slerp;
-pub use spacing::{FinalLevel, LevelOptions, Spacing, StepGrid, last_part, levels, warning};
+pub use spacing::{
+    FinalLevel, LevelOptions, Spacing, StepGrid, last_part, levels, trailing_levels, warning,
+};

@@ -280,6 +280,18 @@ pub fn levels(
         .collect())
 }
 
+/// The levels of a walk of so many steps with [`Spacing::Trailing`], from the noisiest down to the clean image.
+///
+/// # Errors
+/// Those of [`levels`].
+pub fn trailing_levels(schedule: &Schedule, steps: usize) -> Result<Vec<Level>, DiffusionError> {
+    let options = LevelOptions {
+        spacing: Spacing::Trailing,
+        ..LevelOptions::default()
+    };
+    levels(schedule, steps, options)
+}
+
 /// A sentence if too few of the `levels` of `spacing` lie where an image is visible, otherwise `None`. It advises another
 /// spacing if one is better.
 ///

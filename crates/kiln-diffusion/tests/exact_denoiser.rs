@@ -178,7 +178,7 @@ fn each_data_point_is_drawn_as_often_as_it_should() {
 fn the_deterministic_samplers_draw_nothing_on_the_way() {
     let (noise, levels) = (image_noise(0..3), ddpm_levels(10, Spacing::Leading));
     for sampler in Sampler::ALL {
-        if matches!(sampler, Sampler::Ddpm { .. } | Sampler::Consistency) {
+        if matches!(sampler, Sampler::Ddpm { .. } | Sampler::Consistency { .. }) {
             continue;
         }
         let once = || {

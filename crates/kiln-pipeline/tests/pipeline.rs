@@ -44,7 +44,7 @@ fn interpolation_ends_are_the_samples_bit_for_bit() {
     for (is_loop, sampler) in [
         (false, Sampler::default()),
         (true, Sampler::default()),
-        (false, Sampler::Consistency),
+        (false, Sampler::Consistency { segments: 1 }),
     ] {
         let of_seed = |seed| SampleOptions {
             sampler,

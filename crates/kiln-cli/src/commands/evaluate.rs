@@ -419,7 +419,7 @@ impl Evaluate {
     /// Samplers with an `eta` once for each of `--eta`, the others once. DDPM uses the model's own variance.
     fn samplers_with_eta(&self, of_model: Sampler) -> anyhow::Result<Vec<Sampler>> {
         let own = match of_model {
-            Sampler::Consistency => of_model,
+            Sampler::Consistency { .. } => of_model,
             _ => Sampler::default(),
         };
         let samplers = match self.samplers.as_slice() {
@@ -436,12 +436,7 @@ impl Evaluate {
             self.eta.as_slice()
         };
         let with_eta = samplers.iter().flat_map(|&sampler| {
-            if matches!(
-                [sampler, of_model],
-                [Sampler::Ddpm { .. }, Sampler::Ddpm { .. }]
-            ) {
-                return vec![of_model];
-            }
+            let sampler = sampler.for_model(of_model);
             if sampler.eta().is_none() {
                 return vec![sampler];
             }

@@ -189,15 +189,16 @@ impl Sample {
             .map(|&steps| self.options(&pipeline, steps))
             .collect::<Result<_, _>>()?;
         warn_of_spacing(&pipeline, &all_options)?;
-        let learnt = pipeline.model().metadata.segments();
-        if let Some(learnt) = learnt.filter(|learnt| steps.iter().any(|steps| steps != learnt)) {
-            terminal::note(&format!(
-                "the model has learnt to draw in {learnt} steps: in fewer or more it draws worse"
-            ));
-        }
         let Some(options) = all_options.first() else {
             return Ok(());
         };
+        if let Sampler::Consistency { segments } = options.sampler
+            && steps.iter().any(|&steps| steps < segments)
+        {
+            terminal::note(&format!(
+                "the model has learnt to draw in {segments} steps: in fewer it draws worse"
+            ));
+        }
         let mut outcome = Outcome {
             model: pipeline.name().to_string(),
             sampler: options.sampler,

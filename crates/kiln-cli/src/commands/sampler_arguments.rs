@@ -37,20 +37,19 @@ pub struct SamplerArguments {
     /// Noise that euler and heun add on the way, over all steps [default: 0]
     #[arg(long, value_name = "AMOUNT", value_parser = number(0.0..=f64::INFINITY, 5.0))]
     churn: Option<f64>,
+
+    /// Segments of the walk by consistency, from 1 on [default: those that the model has learnt]
+    #[arg(long, value_name = "N", value_parser = whole::<usize>(1..=100_000, 4))]
+    segments: Option<usize>,
 }
 
 impl SamplerArguments {
-    /// The requested sampler, or else the model's own, `of_model`. DDPM uses the variance of `of_model`.
+    /// The requested sampler, or else the model's own, `of_model`, whose [settings](Sampler::for_model) it keeps.
     ///
     /// # Errors
     /// A setting that the sampler does not have, or one out of its range.
     pub fn sampler(&self, of_model: Sampler) -> anyhow::Result<Sampler> {
-        let mut sampler = self.sampler.unwrap_or(of_model);
-        if let (Sampler::Ddpm { variance }, Sampler::Ddpm { variance: own }) =
-            (&mut sampler, of_model)
-        {
-            *variance = own;
-        }
+        let mut sampler = self.sampler.unwrap_or(of_model).for_model(of_model);
         if let Some(value) = self.eta {
             let Some(eta) = sampler.eta_mut() else {
                 let owners = "`--sampler ddim` and `--sampler dpm-solver`";
@@ -85,6 +84,12 @@ impl SamplerArguments {
             match &mut sampler {
                 Sampler::SecondOrder { alpha } => *alpha = value,
                 _ => return refuse(sampler, "--alpha", "`--sampler second-order`"),
+            }
+        }
+        if let Some(value) = self.segments {
+            match &mut sampler {
+                Sampler::Consistency { segments } => *segments = value,
+                _ => return refuse(sampler, "--segments", "`--sampler consistency`"),
             }
         }
         if let Some(amount) = self.churn {
@@ -218,6 +223,10 @@ mod tests {
             let of_model = Sampler::Ddpm { variance: large };
             assert_eq!(sampler(words, of_model), Ok(expected), "{words}");
         }
+        let learnt = Sampler::Consistency { segments: 4 };
+        assert_eq!(sampler("--sampler consistency", learnt), Ok(learnt));
+        let other = Sampler::Consistency { segments: 2 };
+        assert_eq!(sampler("--segments 2", learnt), Ok(other));
         let churned = sampler("--sampler heun --churn 5", Sampler::default());
         assert!(matches!(churned, Ok(Sampler::Heun { churn }) if churn.amount == 5.0));
     }
@@ -246,6 +255,11 @@ mod tests {
             ("--sampler adams-bashforth --order 6", "from 1 to 5"),
             ("--sampler second-order --alpha 0", "from 0.01 to 1"),
             ("--sampler heun --churn nan", "of at least 0"),
+            (
+                "--segments 4",
+                "--segments belongs to `--sampler consistency`",
+            ),
+            ("--sampler consistency --segments 0", "from 1 to 100000"),
             ("--eta 2", "from 0 to 1"),
             ("--sampler dpm", "dpm-solver"),
         ] {

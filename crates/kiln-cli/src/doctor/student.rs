@@ -24,9 +24,12 @@ pub(super) fn check(patient: &Patient) -> Findings {
     let method = method.ok_or("the model was not distilled (`kiln distill`)")?;
     let mut findings = Vec::new();
     let scheduler = &student.scheduler;
-    let segments = student.metadata.segments();
-    let is_consistent = method.starts_with("consistency") && segments.is_none();
-    if is_consistent != (scheduler.sampler == Sampler::Consistency) {
+    let segments = match scheduler.sampler {
+        Sampler::Consistency { segments } => Some(segments),
+        _ => None,
+    };
+    let is_consistent = method.starts_with("consistency");
+    if is_consistent != segments.is_some() {
         let right = if is_consistent { "consistency" } else { "ddim" };
         findings.push(Finding::warning(
             format!("a student of {method} draws by {} by default", scheduler.sampler.name()),
@@ -43,9 +46,11 @@ pub(super) fn check(patient: &Patient) -> Findings {
         ));
     }
     let steps = student.metadata.sampling_steps.unwrap_or(TEACHER_STEPS);
-    if let Some(segments) = segments.filter(|&segments| segments != steps) {
+    if let Some(segments) = segments.filter(|&segments| segments > steps) {
         findings.push(Finding::warning(
-            format!("a student draws in {steps} steps by default, and has learnt {segments}"),
+            format!(
+                "a student draws in {steps} steps by default, and has learnt {segments} segments"
+            ),
             format!(
                 "draw with --steps {segments}, or set sampling.steps = {segments} and distil again"
             ),
@@ -85,7 +90,10 @@ fn beside(
         pipeline.sample(&options)
     };
     let learnt = student.metadata.guidance_learnt();
-    let fewest = student.metadata.segments().unwrap_or(1);
+    let fewest = match student.scheduler.sampler {
+        Sampler::Consistency { segments } => segments,
+        _ => 1,
+    };
     let few = draw(student, fewest, None).map_err(|error| error.to_string())?;
     let many = draw(teacher, TEACHER_STEPS, learnt).map_err(|error| error.to_string())?;
     if (few.channels(), few.height(), few.width()) != (many.channels(), many.height(), many.width())

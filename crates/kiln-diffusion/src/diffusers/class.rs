@@ -311,7 +311,7 @@ impl SchedulerClass {
                 }
                 // A smaller number mixes zt into the clean image.
                 fields.require("timestep_scaling", json!(10.0))?;
-                Sampler::Consistency
+                Sampler::Consistency { segments: 1 }
             }
             _ => Sampler::default(),
         };
@@ -404,7 +404,9 @@ impl SchedulerClass {
             Sampler::Pndm => return Ok(PNDM),
             Sampler::DpmSolver { eta } if eta == 0.0 || eta == 1.0 => return Ok(DPM_SOLVER),
             Sampler::UniPc => return Ok(UNIPC),
-            Sampler::Consistency => return Ok(LCM),
+            Sampler::Consistency { segments: 1 } => return Ok(LCM),
+            // In as many steps as segments the two are the same.
+            Sampler::Consistency { .. } => return Ok(DDIM),
             Sampler::Ddim { .. } => "DDIM with the large variance",
             Sampler::Heun { .. } => "Heun's method with churn",
             Sampler::DpmSolver { .. } => "DPM-Solver++ with an `eta` other than 0 and 1",
@@ -442,14 +444,15 @@ pub(super) fn write_class(
             fields["solver_order"] = 2.into();
             fields["solver_type"] = "bh2".into();
         }
-        Sampler::Consistency if levels.spacing != Spacing::Trailing => {
+        Sampler::Consistency { .. } if levels.spacing != Spacing::Trailing => {
             return not_in_diffusers("a spacing other than trailing with `consistency`");
         }
-        Sampler::Consistency => {
+        Sampler::Consistency { segments: 1 } => {
             fields["original_inference_steps"] = fields["num_train_timesteps"].clone();
             fields["timestep_scaling"] = 10.0.into();
         }
         Sampler::Ddim { .. }
+        | Sampler::Consistency { .. }
         | Sampler::Euler { .. }
         | Sampler::Heun { .. }
         | Sampler::SecondOrder { .. }

@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use super::adams_bashforth::{self, adams_bashforth};
 use super::churn::Churn;
-use super::consistency::consistency;
+use super::consistency::{self, consistency};
 use super::ddim::ddim;
 use super::ddpm::{Variance, ddpm};
 use super::dpm_solver::dpm_solver;
@@ -19,7 +19,7 @@ use super::second_order::{self, second_order};
 use super::step_taken::StepTaken;
 use super::unipc::unipc;
 use crate::no_settings::no_settings;
-use crate::{Denoiser, DiffusionError, Level, Schedule};
+use crate::{Denoiser, DiffusionError, Level, Schedule, trailing_levels};
 
 /// A sampler and its settings.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
@@ -76,8 +76,15 @@ pub enum Sampler {
     #[serde(rename = "unipc", deserialize_with = "no_settings")]
     UniPc,
     /// [`consistency()`]
-    #[serde(deserialize_with = "no_settings")]
-    Consistency,
+    Consistency {
+        /// Into how many pieces the network's distillation cut the way from noise to image: 1 or more.
+        #[serde(default = "one")]
+        segments: usize,
+    },
+}
+
+fn one() -> usize {
+    1
 }
 
 impl Default for Sampler {
@@ -104,7 +111,7 @@ impl Sampler {
         Sampler::Pndm,
         Sampler::DpmSolver { eta: 0.0 },
         Sampler::UniPc,
-        Sampler::Consistency,
+        Sampler::Consistency { segments: 1 },
     ];
 
     /// The name in a config file and on the command line.
@@ -119,7 +126,7 @@ impl Sampler {
             Sampler::Pndm => "pndm",
             Sampler::DpmSolver { .. } => "dpm-solver",
             Sampler::UniPc => "unipc",
-            Sampler::Consistency => "consistency",
+            Sampler::Consistency { .. } => "consistency",
         }
     }
 
@@ -147,9 +154,19 @@ impl Sampler {
                 "Lu et al. 2022, DPM-Solver++(2M): good images in 10 to 20 steps"
             }
             Sampler::UniPc => "Zhao et al. 2023: DPM-Solver++ with a corrector, for 5 to 10 steps",
-            Sampler::Consistency => {
+            Sampler::Consistency { .. } => {
                 "Song et al. 2023: 1 to 8 steps, for models of `kiln distill`, with new noise after each"
             }
+        }
+    }
+
+    /// This sampler with those settings of `of_model`, the sampler of a model, that belong to the model and not to a drawing:
+    /// DDPM's variance and the segments of a distillation.
+    pub fn for_model(self, of_model: Sampler) -> Self {
+        match (self, of_model) {
+            (Sampler::Ddpm { .. }, Sampler::Ddpm { .. })
+            | (Sampler::Consistency { .. }, Sampler::Consistency { .. }) => of_model,
+            _ => self,
         }
     }
 
@@ -166,7 +183,7 @@ impl Sampler {
             | Sampler::AdamsBashforth { .. }
             | Sampler::DpmSolver { .. }
             | Sampler::UniPc
-            | Sampler::Consistency => steps,
+            | Sampler::Consistency { .. } => steps,
         }
     }
 
@@ -186,7 +203,7 @@ impl Sampler {
             | Sampler::AdamsBashforth { .. }
             | Sampler::Pndm
             | Sampler::UniPc
-            | Sampler::Consistency => None,
+            | Sampler::Consistency { .. } => None,
         }
     }
 
@@ -200,7 +217,8 @@ impl Sampler {
             Sampler::Euler { churn } | Sampler::Heun { churn } => churn.validate(),
             Sampler::SecondOrder { alpha } => second_order::check(alpha),
             Sampler::AdamsBashforth { order } => adams_bashforth::check(order),
-            Sampler::Ddpm { .. } | Sampler::Pndm | Sampler::UniPc | Sampler::Consistency => Ok(()),
+            Sampler::Consistency { segments } => consistency::check(segments),
+            Sampler::Ddpm { .. } | Sampler::Pndm | Sampler::UniPc => Ok(()),
         }
     }
 
@@ -261,7 +279,17 @@ impl Sampler {
                 dpm_solver(denoiser, noise, levels, eta, fresh_noise, observe)
             }
             Sampler::UniPc => Ok(unipc(denoiser, noise, levels, observe)),
-            Sampler::Consistency => Ok(consistency(denoiser, noise, levels, fresh_noise, observe)),
+            Sampler::Consistency { segments } => {
+                let ends = trailing_levels(schedule, segments)?;
+                Ok(consistency(
+                    denoiser,
+                    noise,
+                    levels,
+                    &ends,
+                    fresh_noise,
+                    observe,
+                ))
+            }
         }
     }
 }

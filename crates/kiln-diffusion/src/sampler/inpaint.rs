@@ -27,7 +27,7 @@ pub struct InpaintOptions {
     /// The steps in such a stretch, at least 1.
     pub jump: usize,
     /// Whether a step leads to the clean image that the network sees and from there, by fresh noise, to the next level, as in
-    /// [`consistency`](super::consistency()): for distilled networks. `eta` does not count then.
+    /// [`consistency`](super::consistency()) with one segment: for distilled networks. `eta` does not count then.
     pub forgets: bool,
 }
 
@@ -85,6 +85,7 @@ pub fn inpaint(
     let steps = moves.len();
     let original = known.z0.clone().expand(noise.dims());
     let unknown = known.unknown.clone().expand(noise.dims());
+    let end = levels.last().map_or(&[][..], std::slice::from_ref);
     let (mut z, mut z0) = (noise.clone(), noise);
     for (step, (&from, &to)) in (1..).zip(moves) {
         let (Some(level), Some(next)) = (levels.get(from), levels.get(to)) else {
@@ -95,7 +96,7 @@ pub fn inpaint(
             let mut fresh = |_| fresh_noise();
             let mut see = |progress: StepTaken<'_>| z0 = progress.z0.clone();
             let stepped = match options.forgets {
-                true => consistency(denoiser, z, &pair, &mut fresh, &mut see),
+                true => consistency(denoiser, z, &pair, end, &mut fresh, &mut see),
                 false => {
                     let (eta, variance) = (options.eta, Variance::Small);
                     ddim(denoiser, z, &pair, eta, variance, &mut fresh, &mut see)?

@@ -16,7 +16,7 @@
 //! | [`pndm`] | 2, or 3 where levels are even in sigma | 1 (the first step 2) | no |
 //! | [`dpm_solver`] | 2 | 1 | with `eta` > 0 |
 //! | [`unipc`] | 3 | 1 | no |
-//! | [`consistency`] | for distilled networks | 1 | yes |
+//! | [`consistency()`] | for distilled networks | 1 | with more steps than segments |
 //!
 //! Several papers write their methods for images that only grow noisier, x = z0 + sigma noise. They are our images
 //! divided by the signal rate: x = z / a, sigma = b / a. Along such a path the noise is the slope, dx / dsigma = noise,
@@ -46,7 +46,7 @@ mod unipc;
 pub use adams_bashforth::adams_bashforth;
 pub use choice::Sampler;
 pub use churn::Churn;
-pub use consistency::consistency;
+pub use consistency::{consistency, end_of_segment};
 pub use ddim::ddim;
 pub use ddpm::{Variance, ddpm};
 pub use dpm_solver::dpm_solver;

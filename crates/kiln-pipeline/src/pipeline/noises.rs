@@ -70,7 +70,7 @@ impl Pipeline {
     /// again, approximately: see [`invert`]. An observer sees each batch after every step.
     ///
     /// # Errors
-    /// [`Error::NoWayBack`] for a model that was distilled to draw by the sampler `consistency` or in segments, the errors of [`Self::encode`],
+    /// [`Error::NoWayBack`] for a model that was distilled to draw by the sampler `consistency`, the errors of [`Self::encode`],
     /// [`Self::trajectory`] and [`Self::check_classes`], [`Error::NetworkNotFinite`] for a broken model, the observer's error, and [`Error::Compute`] if the device fails.
     pub fn invert<'a>(
         &self,
@@ -79,8 +79,7 @@ impl Pipeline {
         options: impl Into<Observed<'a>>,
     ) -> Result<Tensor<4>, Error> {
         let Observed { options, mut eyes } = options.into();
-        let is_consistent = self.model.scheduler.sampler == Sampler::Consistency;
-        if is_consistent || self.model.metadata.segments().is_some() {
+        if let Sampler::Consistency { .. } = self.model.scheduler.sampler {
             return Err(Error::NoWayBack);
         }
         self.check_classes(options)?;
@@ -125,7 +124,7 @@ impl Pipeline {
         let Observed { options, eyes } = options.into();
         let options = SampleOptions {
             sampler: match options.sampler {
-                Sampler::Consistency => Sampler::Consistency,
+                consistency @ Sampler::Consistency { .. } => consistency,
                 _ => Sampler::default(),
             },
             ..options.clone()
@@ -154,7 +153,7 @@ impl Pipeline {
         };
         // The fresh noise of every step, if the sampler wants any.
         let draws = match options.sampler {
-            Sampler::Consistency => 1..options.steps,
+            Sampler::Consistency { .. } => 1..options.steps,
             _ => 0..0,
         };
         let fresh = draws.map(|draw| match stops {

@@ -199,7 +199,7 @@ impl Pipeline {
         let original = original.first(1);
         let levels = self.trajectory(options)?;
         let inpaint_options = InpaintOptions {
-            forgets: options.sampler == Sampler::Consistency,
+            forgets: options.sampler == Sampler::Consistency { segments: 1 },
             ..inpaint_options
         };
         mask::check(mask, &original)?;

@@ -1,10 +1,12 @@
 //! The distillation of the U-Net.
 
+use kiln_diffusion::sampler::Sampler;
 use kiln_diffusion::{Guidance, Prediction, Spacing};
 use serde::{Deserialize, Serialize};
 
 use super::experiment_error::{ExperimentError, require, within};
 use super::extent::Extent;
+use super::sampling::SamplingConfig;
 
 /// The U-Net learns from a trained one, its teacher, to draw in few steps: the table `[stage_2.distillation]`.
 ///
@@ -28,8 +30,8 @@ pub enum DistillationConfig {
         #[serde(default = "fifty")]
         teacher_steps: usize,
         /// In so many pieces of the way from noise to image the student learns to reach the end of each piece (multistep
-        /// consistency models, Heek et al. 2024): it draws in so many steps of DDIM. With 1, the default, it learns to reach the
-        /// image from everywhere, and draws in any number of steps of consistency sampling.
+        /// consistency models, Heek et al. 2024), and draws in so many steps or in more. With 1, the default, it learns to reach
+        /// the image from everywhere.
         #[serde(default = "one")]
         segments: usize,
         /// The scale of the teacher's guidance, which the student learns with the rest. If absent: the teacher's default.
@@ -79,8 +81,9 @@ fn four() -> usize {
     4
 }
 
-/// Fills in how a student draws, where the `table` of an experiment with a distillation says nothing about it: in 4 steps
-/// of consistency sampling or, where it learns the steps of a walk, in those by DDIM.
+/// Fills in how a student draws, where the `table` of an experiment with a distillation says nothing about it: by
+/// consistency sampling in its segments, in 4 steps if there is one; after progressive distillation in its last steps of
+/// DDIM.
 pub(super) fn complete(table: &mut toml::Table) {
     let stage_2 = table
         .get("stage_2")
@@ -90,17 +93,22 @@ pub(super) fn complete(table: &mut toml::Table) {
     };
     let number = |key: &str| distillation.get(key).and_then(toml::Value::as_integer);
     let method = distillation.get("method").and_then(toml::Value::as_str);
-    let (steps, sampler) = match (method, number("segments")) {
-        (Some("progressive"), _) => (number("last_steps").unwrap_or(4), "ddim"),
-        (_, Some(segments)) if segments > 1 => (segments, "ddim"),
-        _ => (4, "consistency"),
+    let segments = number("segments").filter(|&segments| segments > 1);
+    let (steps, kind) = match method {
+        Some("progressive") => (number("last_steps").unwrap_or(4), "ddim"),
+        _ => (segments.unwrap_or(4), "consistency"),
     };
     let sampling = table
         .entry("sampling")
         .or_insert_with(|| toml::Table::new().into());
     if let Some(sampling) = sampling.as_table_mut() {
         sampling.entry("steps").or_insert(steps.into());
-        sampling.entry("sampler").or_insert_with(|| sampler.into());
+        let sampler = sampling.entry("sampler").or_insert_with(|| kind.into());
+        if sampler.as_str() == Some("consistency") {
+            let segments = segments.map(|segments| ("segments".to_owned(), segments.into()));
+            let kind = ("kind".to_owned(), "consistency".into());
+            *sampler = toml::Table::from_iter([kind].into_iter().chain(segments)).into();
+        }
     }
 }
 
@@ -159,12 +167,12 @@ impl DistillationConfig {
     }
 
     /// Checks the table for a training of `steps` of a network that predicts `prediction`, on a schedule of `timesteps` that
-    /// is drawn from by `spacing`.
+    /// is drawn from by `sampling`.
     pub(super) fn validate(
         &self,
         prediction: Prediction,
         steps: usize,
-        spacing: Spacing,
+        sampling: &SamplingConfig,
         timesteps: usize,
     ) -> Result<(), ExperimentError> {
         const TABLE: &str = "stage_2.distillation";
@@ -179,13 +187,26 @@ impl DistillationConfig {
             },
         )?;
         require(
-            spacing == Spacing::Trailing,
+            sampling.spacing == Spacing::Trailing,
             "sampling.spacing",
-            spacing.name(),
+            sampling.spacing.name(),
             || {
                 "few steps must begin at the last timestep, and the student learns the trailing ones: leave it out".to_owned()
             },
         )?;
+        if let Sampler::Consistency { segments } = sampling.sampler {
+            let learnt = match *self {
+                Self::ConsistencyTuning { .. } => 1,
+                Self::ConsistencyDistillation { segments, .. } => segments,
+                Self::Progressive { last_steps, .. } => last_steps,
+            };
+            require(
+                segments == learnt,
+                "sampling.sampler.segments",
+                segments,
+                || format!("the student learns {learnt}: leave it out"),
+            )?;
+        }
         self.guidance(Guidance::default())?;
         let advances = |every: Extent| {
             require(every.of(steps) > 0, key("halve_every"), every, || {

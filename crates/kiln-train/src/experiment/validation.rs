@@ -84,9 +84,9 @@ impl Experiment {
         within("stage_2.loss_weight", self.stage_2.loss_weight.validate())?;
         within("stage_2.noise_levels", self.stage_2.noise_levels.validate())?;
         if let Some(distillation) = &self.stage_2.distillation {
-            let (spacing, timesteps) = (self.sampling.spacing, schedule.num_train_timesteps());
+            let timesteps = schedule.num_train_timesteps();
             let (prediction, steps) = (self.stage_2.prediction, self.stage_2.training.steps);
-            distillation.validate(prediction, steps, spacing, timesteps)?;
+            distillation.validate(prediction, steps, &self.sampling, timesteps)?;
         }
         // It must be possible to save the finished model.
         within("sampling", self.scheduler().to_json())?;

@@ -1,9 +1,10 @@
 //! Consistency distillation: a step of the teacher, and then the student's own answer.
 
-use kiln_diffusion::{Level, Schedule, noise};
+use kiln_diffusion::sampler::end_of_segment;
+use kiln_diffusion::{Level, Schedule, noise, trailing_levels};
 
 use super::teacher::Teacher;
-use super::walk::{below, leads_to, stepped, trailing};
+use super::walk::{leads_to, stepped};
 use super::{ImageDistance, Method, Noisy, Student, Target};
 use crate::denoising::noisy_source::Timesteps;
 use crate::error::TrainError;
@@ -23,8 +24,8 @@ pub(super) struct ConsistencyDistillation {
     teacher: Teacher,
     /// Of the teacher's walk, down to the clean image.
     walk: Vec<Level>,
-    /// Of the student's walk: some of the teacher's.
-    segments: Vec<Level>,
+    /// The ends of the student's segments: some of the teacher's levels.
+    ends: Vec<Level>,
 }
 
 impl ConsistencyDistillation {
@@ -37,8 +38,8 @@ impl ConsistencyDistillation {
     ) -> Result<Self, TrainError> {
         Ok(Self {
             teacher,
-            walk: trailing(schedule, steps)?,
-            segments: trailing(schedule, segments)?,
+            walk: trailing_levels(schedule, steps)?,
+            ends: trailing_levels(schedule, segments)?,
         })
     }
 
@@ -63,7 +64,7 @@ impl Method for ConsistencyDistillation {
     fn target(&self, noisy: &Noisy, student: &Student<'_>, _: usize) -> Target {
         let next = stepped(&self.walk, noisy, self.teacher.denoise(noisy));
         let ends = noisy.levels.iter();
-        let ends = ends.map(|&level| below(&self.segments, level)).collect();
+        let ends = (ends.map(|&level| end_of_segment(&self.ends, level))).collect();
         // Where z' is the end of its segment already, this leaves it as it is.
         let end = next.led_to(ends, student.denoise(&next));
         Target {

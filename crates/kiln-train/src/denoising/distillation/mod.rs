@@ -134,18 +134,12 @@ impl Distillation {
                 teacher_steps,
                 segments,
                 ..
-            } => {
-                let teacher = guided(teacher)?;
-                if segments > 1 {
-                    Metadata::note_segments(&mut facts, segments);
-                }
-                Arc::new(ConsistencyDistillation::new(
-                    teacher,
-                    &schedule,
-                    teacher_steps,
-                    segments,
-                )?)
-            }
+            } => Arc::new(ConsistencyDistillation::new(
+                guided(teacher)?,
+                &schedule,
+                teacher_steps,
+                segments,
+            )?),
             DistillationConfig::Progressive {
                 first_steps,
                 last_steps,
@@ -166,7 +160,7 @@ impl Distillation {
         })
     }
 
-    /// What the student's files say about it: the method, its segments, and the guidance that it has learnt.
+    /// What the student's files say about it: the method, and the guidance that it has learnt.
     pub(crate) fn facts(&self) -> BTreeMap<String, String> {
         self.facts.clone()
     }

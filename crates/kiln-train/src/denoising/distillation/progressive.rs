@@ -1,9 +1,9 @@
 //! Progressive distillation: one step in place of two, again and again.
 
-use kiln_diffusion::{Level, Schedule, noise};
+use kiln_diffusion::{Level, Schedule, noise, trailing_levels};
 
 use super::teacher::Teacher;
-use super::walk::{leads_to, stepped, trailing};
+use super::walk::{leads_to, stepped};
 use super::{ImageDistance, Method, Noisy, Student, Target};
 use crate::denoising::noisy_source::Timesteps;
 use crate::error::TrainError;
@@ -54,7 +54,7 @@ fn walks(
 ) -> Result<(Vec<Vec<Level>>, Vec<usize>), TrainError> {
     let students = std::iter::successors(Some(first_steps), |steps| Some(steps / 2));
     let students = students.take_while(|&steps| steps >= last_steps.max(1));
-    let walks = students.map(|steps| trailing(schedule, 2 * steps));
+    let walks = students.map(|steps| trailing_levels(schedule, 2 * steps));
     let walks = walks.collect::<Result<Vec<_>, _>>()?;
     let changes = (1..walks.len()).map(|number| number * halve_every);
     Ok((walks, changes.collect()))
@@ -134,7 +134,7 @@ mod tests {
             .step_by(2)
             .map(|level| level.timestep)
             .collect();
-        let draws = trailing(&schedule(), 4).unwrap();
+        let draws = trailing_levels(&schedule(), 4).unwrap();
         assert_eq!(
             drawn,
             draws.iter().map(|level| level.timestep).collect::<Vec<_>>()
