@@ -45,7 +45,10 @@ fn main() -> Result<(), Box<dyn Error>> {
     let picture = env::args_os().nth(1).unwrap_or("own_sampler.png".into());
     let picture = PathBuf::from(picture);
 
-    let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/../../pretrained/mnist");
+    let folder = concat!(
+        env!("CARGO_MANIFEST_DIR"),
+        "/../../pretrained/mnist-many-steps"
+    );
     let pipeline = Pipeline::load(Path::new(folder), &Device::flex())?;
     let options = SampleOptions {
         steps: 8,

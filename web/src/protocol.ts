@@ -168,9 +168,9 @@ drawing: Drawing,
  */
 corners: [number, number, number, number], 
 /**
- * Images in a row, and rows.
+ * Where the images are: how far across and how far down, from 0 to 1.
  */
-side: number, } | { "what": "push", 
+places: Array<[number, number]>, } | { "what": "push", 
 /**
  * The model that draws.
  */

@@ -11,6 +11,7 @@ const SCREENSHOTS = process.env.SCREENSHOTS;
 
 let browser;
 before(async () => {
+  kiln("model", "guide", TEACHER, "--by", STUDENT, "--to", "guided", "--guidance", "2");
   browser = await openBrowser();
 });
 after(async () => {
@@ -18,24 +19,24 @@ after(async () => {
   rmSync(place, { recursive: true, force: true });
 });
 
-/** Models of digits: the one inside the program, and one that draws in many steps, with a guide. */
-const [STUDENT, TEACHER] = ["mnist-few-steps", "mnist"].map((name) => new URL(`../../pretrained/${name}`, import.meta.url).pathname);
+/** Models of digits: the one inside the program, and one that draws in many steps. */
+const [STUDENT, TEACHER] = ["mnist-few-steps", "mnist-many-steps"].map((name) => new URL(`../../pretrained/${name}`, import.meta.url).pathname);
 
 const ENGINES = {
   native: () => {
     // Whose nearest ones are searched: the data of a model without a run must be named.
     kiln("sample", "--count", "40", "--files", "--out", "near");
-    return play("--data", "near", STUDENT, TEACHER);
+    return play("--data", "near", STUDENT, TEACHER, "guided");
   },
   wasm: () => {
-    kiln("web", "--out", "wasm-site", STUDENT, TEACHER);
+    kiln("web", "--out", "wasm-site", STUDENT, TEACHER, "guided");
     return serve(join(place, "wasm-site"));
   },
 };
 // The engine of these sources, where there is one: the program's own may be older.
 if (process.env.ENGINE) {
   ENGINES["new-wasm"] = () => {
-    kiln("web", "--out", "new-site", STUDENT, TEACHER);
+    kiln("web", "--out", "new-site", STUDENT, TEACHER, "guided");
     for (const file of ["engine.js", "engine.wasm"]) copyFileSync(join(process.env.ENGINE, file), join(place, "new-site", file));
     return serve(join(place, "new-site"));
   };
@@ -50,7 +51,8 @@ for (const [name, begin] of Object.entries(ENGINES)) {
     });
     after(() => served?.end());
 
-    const teacher = name === "native" ? TEACHER : "mnist";
+    const teacher = name === "native" ? TEACHER : "mnist-many-steps";
+    const guided = name === "native" ? join(place, "guided") : "guided";
 
     const see = async (view, state) => {
       problems.length = 0;
@@ -117,6 +119,10 @@ for (const [name, begin] of Object.entries(ENGINES)) {
       await page.locator("label", { hasText: /^Schedule/ }).locator("select").selectOption("linear");
       await page.waitForFunction((own) => document.querySelector("polyline.signal").getAttribute("points") !== own, own);
       await page.waitForSelector("figure canvas");
+      const drawn = await pixels(page, "figure canvas");
+      await page.locator("input[type=file]").setInputFiles(new URL("../../examples/images/digit.png", import.meta.url).pathname);
+      await page.waitForTimeout(500);
+      assert.ok(furthest(drawn, await pixels(page, "figure canvas")) > 100);
       assert.match(page.url(), /kind=linear/);
       const linear = await curve();
       await page.locator("label", { hasText: "beta_end" }).locator("input").fill("0.04");
@@ -163,9 +169,35 @@ for (const [name, begin] of Object.entries(ENGINES)) {
       await page.waitForSelector(".grid canvas", { timeout: 120_000 });
       await settled(page);
       await seen("redraw");
-      await see("edit", { how: "between", steps: 3 });
+      const before = await pixels(page, ".grid canvas");
+      await page.getByRole("button", { name: "A blank sheet" }).click();
+      const sheet = await page.locator(".canvas canvas").boundingBox();
+      await page.mouse.move(sheet.x + sheet.width / 2, sheet.y + sheet.height / 5);
+      await page.mouse.down();
+      await page.mouse.move(sheet.x + sheet.width / 2, sheet.y + (4 * sheet.height) / 5, { steps: 5 });
+      await page.mouse.up();
+      await settled(page);
+      const [sketched] = await pixels(page, ".canvas canvas");
+      const white = sketched.filter((value, at) => at % 4 === 0 && value === 255).length;
+      assert.ok(white > 20 && white < 200, `${white} pixels are painted`);
+      assert.ok(furthest(before, await pixels(page, ".grid canvas")) > 100);
+      await seen("sketch");
+
+      await see("edit", { how: "between", steps: 3, at: "0 0" });
       await page.waitForSelector(".grid canvas", { timeout: 120_000 });
-      assert.equal(await page.locator(".grid canvas").count(), 25);
+      await settled(page);
+      const grid = await pixels(page, ".grid canvas");
+      assert.equal(grid.length, 25);
+      assert.ok(furthest(grid.slice(0, 1), await pixels(page, "figure canvas")) <= 1);
+      // To the lower right corner.
+      const box = await page.locator(".canvas .grid").boundingBox();
+      await page.mouse.move(box.x + box.width / 2, box.y + box.height / 2);
+      await page.mouse.down();
+      await page.mouse.move(box.x + box.width - 5, box.y + box.height - 5, { steps: 5 });
+      await page.mouse.up();
+      await settled(page);
+      assert.match(page.url(), /at=1\.00/);
+      assert.ok(furthest(grid.slice(-1), await pixels(page, "figure canvas")) <= 1);
       await seen("between");
     });
 
@@ -183,7 +215,7 @@ for (const [name, begin] of Object.entries(ENGINES)) {
     });
 
     test("measures errors by level of noise", async () => {
-      await see("learnt", { model: teacher });
+      await see("learnt", { model: guided });
       await page.waitForSelector("polyline", { timeout: 120_000 });
       await settled(page);
       await page.getByText("the push, ").waitFor();

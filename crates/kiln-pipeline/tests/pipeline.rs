@@ -13,7 +13,10 @@ use kiln_pipeline::pictures::Images;
 use kiln_pipeline::{Error, Interpolation, Moment, Pipeline, SampleOptions, Stops, Wanted};
 
 fn digits() -> Pipeline {
-    let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/../../pretrained/mnist");
+    let folder = concat!(
+        env!("CARGO_MANIFEST_DIR"),
+        "/../../pretrained/mnist-many-steps"
+    );
     Pipeline::load(Path::new(folder), &Device::flex()).unwrap()
 }
 
@@ -65,7 +68,9 @@ fn interpolation_ends_are_the_samples_bit_for_bit() {
 
 #[test]
 fn a_sampler_of_ones_own_is_guided_as_the_model_is() {
-    let pipeline = digits();
+    let folder = tempfile::tempdir().unwrap();
+    let pipeline = plain_shapes(folder.path());
+    let pipeline = pipeline.guided_by(tiny::worse()).unwrap();
     let options = SampleOptions {
         batch: 2,
         ..options(&pipeline, 5, 3)

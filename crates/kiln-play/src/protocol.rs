@@ -144,7 +144,7 @@ pub enum Ask {
         /// How often each step is mended, from 0 to 16.
         refinements: u32,
     },
-    /// Images between four noises: one [`Answer::Pictures`], row by row.
+    /// Images between four noises: one [`Answer::Pictures`].
     Between {
         /// The model that draws.
         model: String,
@@ -152,8 +152,8 @@ pub enum Ask {
         drawing: Drawing,
         /// The seeds of the noises at the corners: top left, top right, bottom left, bottom right.
         corners: [u32; 4],
-        /// Images in a row, and rows.
-        side: u32,
+        /// Where the images are: how far across and how far down, from 0 to 1.
+        places: Vec<[f64; 2]>,
     },
     /// How the guidance changes what the network sees: one [`Answer::Push`].
     Push {

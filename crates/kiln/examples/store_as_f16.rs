@@ -1,7 +1,7 @@
 //! Copies a model with weights of half the size, as in `pretrained/`:
 //!
 //! ```text
-//! cargo run --release --example store_as_f16 -- runs/mnist/model pretrained/mnist
+//! cargo run --release --example store_as_f16 -- runs/mnist/model pretrained/mnist-many-steps
 //! ```
 
 use std::path::PathBuf;

@@ -90,7 +90,10 @@ fn differences(what: &str, of_gpu: &[f32], of_cpu: &[f32]) -> Differences {
 fn drawn_images_are_those_of_the_processor() {
     let Some(gpu) = gpu() else { return };
     let draw = |device: &Device| -> (Vec<f32>, Images) {
-        let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/../../pretrained/mnist");
+        let folder = concat!(
+            env!("CARGO_MANIFEST_DIR"),
+            "/../../pretrained/mnist-many-steps"
+        );
         let pipeline = Pipeline::load(Path::new(folder), device).unwrap();
         let options = SampleOptions {
             steps: 10,

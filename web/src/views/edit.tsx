@@ -1,13 +1,14 @@
-// Edit: an image drawn again, a hole in it filled in, images between four noises, and an image taken back to its noise.
+// Edit: an image or a sketch drawn again, a hole in it filled in, images between four noises, and an image taken back to its noise.
 
 import type { JSX } from "preact";
-import { useEffect, useMemo, useRef, useState } from "preact/hooks";
+import { useEffect, useMemo, useState } from "preact/hooks";
 import { progress, useAnswer, useDrawn } from "../answers";
 import { drawingOf } from "../drawing";
-import { pictures } from "../engine";
+import { Easel } from "../easel";
+import { pictures, type Told } from "../engine";
 import { useImage } from "../image";
 import { Amount, Choice, Explained, Figure, Paper, Picture, Status } from "../parts";
-import type { Ask, Drawing, Sheet } from "../protocol";
+import type { Ask, Drawing, ModelFacts, Sheet } from "../protocol";
 import type { ViewProps } from "../view";
 
 const COUNT = 6;
@@ -59,16 +60,33 @@ function Results(props: { images: ImageData[]; scale: number; columns?: number }
 function Redraw(props: ViewProps): JSX.Element {
   const { engine, model, state, change } = props;
   const { image, bytes, chooser, failure } = useImage(engine, model, state, change);
+  const [sketch, setSketch] = useState<Uint8Array>();
+  const [colour, setColour] = useState("#ffffff");
   const strength = Number(state["strength"] ?? 0.6);
-  const ask: Ask | undefined = image && { what: "redraw", model: model.model, drawing: few(props), watch: "clean", given: image, strength };
-  const heard = useDrawn(engine, ask, bytes);
   const original = useMemo(() => (image && bytes ? pictures(image, bytes)[0] : undefined), [image, bytes]);
-  const scale = Math.max(1, Math.round(112 / model.width));
+  useEffect(() => setSketch(undefined), [original]);
+  const given = sketch ? whole(model) : image;
+  const ask: Ask | undefined = given && { what: "redraw", model: model.model, drawing: few(props), watch: "clean", given, strength };
+  const heard = useDrawn(engine, ask, sketch ?? bytes);
+  const painted = useMemo(() => sketch ?? (original && new Uint8Array(original.data)), [sketch, original]);
+  const shown = useMemo(() => painted && new ImageData(new Uint8ClampedArray(painted), model.width, model.height), [painted]);
   return (
     <>
       <form class="settings" onSubmit={(event) => event.preventDefault()}>
         {chooser}
         <Amount name="Seed" min={0} step={1} value={state["seed"] ?? ""} placeholder="0" change={(seed) => change({ seed })} />
+        <label class="field">
+          <span>Colour of the brush</span>
+          <input type="color" value={colour} onInput={(event) => setColour(event.currentTarget.value)} />
+        </label>
+        <button type="button" onClick={() => setSketch(blank(model))}>
+          A blank sheet
+        </button>
+        {sketch && (
+          <button type="button" onClick={() => setSketch(undefined)}>
+            Without the sketch
+          </button>
+        )}
       </form>
       <label class="slider">
         <span>Strength {strength.toFixed(2)}: how much of the walk from noise is done again</span>
@@ -76,16 +94,42 @@ function Redraw(props: ViewProps): JSX.Element {
       </label>
       <Status failure={failure ?? heard.failure}>{progress(heard)}</Status>
       <div class="figures">
-        <Figure pixels={original} title="the given image" scale={scale} />
-        <Results images={heard.told?.images ?? []} scale={scale} />
+        {painted && shown && (
+          <Easel
+            shown={shown}
+            painted={painted}
+            colour={rgba(colour)}
+            brush={model.width / 20}
+            scale={Math.max(1, Math.round(224 / model.width))}
+            label="The given image, to be sketched on"
+            paint={setSketch}
+          />
+        )}
+        <Results images={heard.told?.images ?? []} scale={Math.max(1, Math.round(112 / model.width))} />
       </div>
       <Explained>
-        The image gets as much noise as there is somewhere on the walk, and is denoised from there: the later it begins, the
-        less changes (<Paper arxiv="2108.01073">SDEdit, Meng et al. 2022</Paper>). Rough shapes come from the given image,
-        details from the model.
+        The image, or what you sketch, gets as much noise as there is somewhere on the walk, and is denoised from there: the
+        later it begins, the less changes (<Paper arxiv="2108.01073">SDEdit, Meng et al. 2022</Paper>). Rough shapes come from
+        the given image, details from the model.
       </Explained>
     </>
   );
+}
+
+/** Where a picture of the model's size is in its own bytes. */
+function whole({ width, height }: ModelFacts): Sheet {
+  return { at: 0, count: 1, width, height };
+}
+
+/** A black sheet. */
+function blank({ width, height }: ModelFacts): Uint8Array {
+  return new Uint8Array(width * height * 4).map((_, byte) => (byte % 4 === 3 ? 255 : 0));
+}
+
+/** The bytes of a colour that is written as #rrggbb. */
+function rgba(colour: string): [number, number, number, number] {
+  const [red, green, blue] = [1, 3, 5].map((at) => Number.parseInt(colour.slice(at, at + 2), 16)) as [number, number, number];
+  return [red, green, blue, 255];
 }
 
 function Inpaint(props: ViewProps): JSX.Element {
@@ -101,13 +145,10 @@ function Inpaint(props: ViewProps): JSX.Element {
     joined.set(hole, original.data.length);
     return joined;
   }, [hole, original]);
-  const given = { at: 0, count: 1, width: model.width, height: model.height };
-  const ask: Ask | undefined = both && { what: "inpaint", model: model.model, drawing: few(props), given };
+  const shown = useMemo(() => (original && hole ? withHole(original, hole) : undefined), [original, hole]);
+  const ask: Ask | undefined = both && { what: "inpaint", model: model.model, drawing: few(props), given: whole(model) };
   const heard = useAnswer(engine, ask, both);
-  const images = useMemo(
-    () => (heard.told?.answer.what === "pictures" ? pictures(heard.told.answer.images, heard.told.bytes) : []),
-    [heard.told],
-  );
+  const images = useMemo(() => picturesOf(heard.told), [heard.told]);
   const scale = Math.max(1, Math.round(112 / model.width));
   return (
     <>
@@ -125,7 +166,17 @@ function Inpaint(props: ViewProps): JSX.Element {
         {hole ? heard.isOpen && "filling in .." : "Paint a hole over the image."}
       </Status>
       <div class="figures">
-        {original && <Canvas pixels={original} hole={hole} scale={Math.max(1, Math.round(224 / model.width))} paint={setHole} />}
+        {original && (
+          <Easel
+            shown={shown ?? original}
+            painted={hole ?? new Uint8Array(original.data.length)}
+            colour={[255, 255, 255, 255]}
+            brush={model.width / 12}
+            scale={Math.max(1, Math.round(224 / model.width))}
+            label="The image, with its hole in orange"
+            paint={setHole}
+          />
+        )}
         {hole && <Results images={images} scale={scale} />}
       </div>
       <Explained>
@@ -142,67 +193,35 @@ function lowerHalf(width: number, height: number): Uint8Array {
   return hole.fill(255, Math.floor(height / 2) * width * 4);
 }
 
-/** An image to paint a hole on. The hole is white where it is painted. */
-function Canvas(props: { pixels: ImageData; hole: Uint8Array | undefined; scale: number; paint: (hole: Uint8Array) => void }): JSX.Element {
-  const { pixels, hole, scale, paint } = props;
-  const { width, height } = pixels;
-  // The pointer may move again before the page shows what it painted.
-  const painted = useRef<Uint8Array>(new Uint8Array());
-  painted.current = hole ?? new Uint8Array(width * height * 4);
-  const shown = useMemo(() => {
-    const data = new Uint8ClampedArray(pixels.data);
-    for (let pixel = 0; pixel < data.length; pixel += 4)
-      if (hole?.[pixel]) data.set([214, 92, 46, 255], pixel);
-    return new ImageData(data, width, height);
-  }, [pixels, hole]);
-  // A fast pointer is seen at a few places only.
-  const before = useRef<Point | undefined>(undefined);
-  const brush = Math.max(1, Math.round(width / 12));
-  const touch = (event: PointerEvent & { currentTarget: HTMLElement }) => {
-    if (event.buttons === 0) return;
-    const box = event.currentTarget.getBoundingClientRect();
-    const to: Point = [((event.clientX - box.left) / box.width) * width, ((event.clientY - box.top) / box.height) * height];
-    const from = event.type === "pointerdown" ? to : (before.current ?? to);
-    before.current = to;
-    const next = new Uint8Array(painted.current);
-    for (let row = 0; row < height; row++)
-      for (let column = 0; column < width; column++)
-        if (fromStroke([column + 0.5, row + 0.5], from, to) <= brush) next.fill(255, (row * width + column) * 4, (row * width + column) * 4 + 4);
-    painted.current = next;
-    paint(next);
-  };
-  return (
-    <figure>
-      <div class="canvas" onPointerDown={touch} onPointerMove={touch}>
-        <Picture pixels={shown} scale={scale} label="The image, with its hole in orange" />
-      </div>
-      <figcaption>paint with the pointer</figcaption>
-    </figure>
-  );
-}
-
-type Point = [x: number, y: number];
-
-/** How far a point is from the line between two others. */
-function fromStroke([x, y]: Point, [fromX, fromY]: Point, [toX, toY]: Point): number {
-  const [alongX, alongY] = [toX - fromX, toY - fromY];
-  const length = alongX ** 2 + alongY ** 2;
-  const part = length === 0 ? 0 : Math.min(1, Math.max(0, ((x - fromX) * alongX + (y - fromY) * alongY) / length));
-  return Math.hypot(x - fromX - part * alongX, y - fromY - part * alongY);
+/** `pixels` with its hole in orange. */
+function withHole(pixels: ImageData, hole: Uint8Array): ImageData {
+  const data = new Uint8ClampedArray(pixels.data);
+  for (let pixel = 0; pixel < data.length; pixel += 4) if (hole[pixel]) data.set([214, 92, 46, 255], pixel);
+  return new ImageData(data, pixels.width, pixels.height);
 }
 
 function Between(props: ViewProps): JSX.Element {
   const { engine, model, state, change } = props;
   const corners = (state["corners"] ?? "7 4 9 1").split(/[\s,]+/).map(Number);
   const isWhole = corners.length === 4 && corners.every((seed) => Number.isInteger(seed) && seed >= 0);
-  const ask: Ask | undefined = isWhole
-    ? { what: "between", model: model.model, drawing: few(props), corners: corners as [number, number, number, number], side: SIDE }
-    : undefined;
-  const heard = useAnswer(engine, ask);
-  const images = useMemo(
-    () => (heard.told?.answer.what === "pictures" ? pictures(heard.told.answer.images, heard.told.bytes) : []),
-    [heard.told],
-  );
+  const at = (state["at"] ?? "0.5 0.5").split(" ").map((part) => Math.min(1, Math.max(0, Number(part) || 0)));
+  const [across, down] = [at[0] ?? 0.5, at[1] ?? 0.5];
+  const between = (places: Place[]): Ask | undefined =>
+    isWhole
+      ? { what: "between", model: model.model, drawing: few(props), corners: corners as [number, number, number, number], places }
+      : undefined;
+  const heard = useAnswer(engine, between(GRID));
+  const one = useAnswer(engine, between([[across, down]]));
+  const images = useMemo(() => picturesOf(heard.told), [heard.told]);
+  const [here] = useMemo(() => picturesOf(one.told), [one.told]);
+  const go = (across: number, down: number) => change({ at: `${across.toFixed(2)} ${down.toFixed(2)}` });
+  const drag = (event: PointerEvent & { currentTarget: HTMLElement }) => {
+    if (event.buttons === 0) return;
+    // The images at the edges are those of the corners, so the way leads from middle to middle.
+    const box = event.currentTarget.getBoundingClientRect();
+    const part = (place: number) => Math.min(1, Math.max(0, (place * SIDE - 0.5) / (SIDE - 1)));
+    go(part((event.clientX - box.left) / box.width), part((event.clientY - box.top) / box.height));
+  };
   return (
     <>
       <form class="settings" onSubmit={(event) => event.preventDefault()}>
@@ -214,10 +233,25 @@ function Between(props: ViewProps): JSX.Element {
           Other corners
         </button>
       </form>
-      <Status failure={heard.failure}>
-        {isWhole ? heard.isOpen && "drawing .." : "Give four seeds: whole numbers from 0."}
+      <Status failure={heard.failure ?? one.failure}>
+        {isWhole ? (heard.isOpen || one.isOpen) && "drawing .." : "Give four seeds: whole numbers from 0."}
       </Status>
-      <Results images={images} scale={Math.max(1, Math.round(84 / model.width))} columns={SIDE} />
+      <div class="figures">
+        <div class="canvas" onPointerDown={drag} onPointerMove={drag}>
+          <Results images={images} scale={Math.max(1, Math.round(84 / model.width))} columns={SIDE} />
+        </div>
+        <div>
+          <Figure pixels={here} title={`${Math.round(across * 100)}% across, ${Math.round(down * 100)}% down: drag over the grid`} scale={Math.max(1, Math.round(224 / model.width))} />
+          <label class="slider">
+            <span>Across</span>
+            <input type="range" min={0} max={1} step={0.01} value={across} onInput={(event) => go(Number(event.currentTarget.value), down)} />
+          </label>
+          <label class="slider">
+            <span>Down</span>
+            <input type="range" min={0} max={1} step={0.01} value={down} onInput={(event) => go(across, Number(event.currentTarget.value))} />
+          </label>
+        </div>
+      </div>
       <Explained>
         Each image is drawn from a noise between those of the corners. Noises lie on a sphere, so the way leads along arcs (
         <Paper arxiv="2010.02502">Song et al. 2020</Paper>). One digit turns into another through shapes that the model
@@ -225,6 +259,15 @@ function Between(props: ViewProps): JSX.Element {
       </Explained>
     </>
   );
+}
+
+type Place = [across: number, down: number];
+
+/** The places of a square of images, row by row. */
+const GRID: Place[] = Array.from({ length: SIDE * SIDE }, (_, index) => [(index % SIDE) / (SIDE - 1), Math.floor(index / SIDE) / (SIDE - 1)]);
+
+function picturesOf(told: Told | undefined): ImageData[] {
+  return told?.answer.what === "pictures" ? pictures(told.answer.images, told.bytes) : [];
 }
 
 function Invert(props: ViewProps): JSX.Element {

@@ -5,6 +5,7 @@ import { useMemo } from "preact/hooks";
 import { useAnswer } from "../answers";
 import { SPACINGS } from "../drawing";
 import { pictures } from "../engine";
+import { useImage } from "../image";
 import { Amount, Choice, Explained, Paper, Picture, Status } from "../parts";
 import type { Ask, LevelAt } from "../protocol";
 import type { ViewProps } from "../view";
@@ -74,18 +75,11 @@ export function Schedule({ engine, model, state, change }: ViewProps): JSX.Eleme
   const shownAt = Number(state["at"] ?? 0.5);
   const level = curve?.curve[Math.round(shownAt * (curve.curve.length - 1))];
 
-  // A real image is best; one that the model draws is always at hand.
-  const drawn = useAnswer(engine, {
-    what: "draw",
-    model: model.model,
-    drawing: { seed: 3, count: 1, ...(model.classes.length > 0 ? { classes: [5 % model.classes.length] } : {}) },
-    watch: "nothing",
-  });
-  const image = drawn.told?.answer.what === "moment" ? drawn.told.answer.images : undefined;
+  const { image, bytes, chooser, failure: noImage } = useImage(engine, model, state, change);
   const noised = useAnswer(
     engine,
     image && level && { what: "noised", given: image, signal_rate: level.signal_rate, noise_rate: level.noise_rate, seed: 1 },
-    drawn.told?.bytes,
+    bytes,
   );
   const noisy = useMemo(
     () => (noised.told?.answer.what === "pictures" ? pictures(noised.told.answer.images, noised.told.bytes)[0] : undefined),
@@ -102,6 +96,7 @@ export function Schedule({ engine, model, state, change }: ViewProps): JSX.Eleme
         />
         <Amount name="Steps" min={1} max={1000} step={1} value={state["steps"] ?? ""} placeholder={String(steps)} change={(value) => change({ steps: value })} />
         <Choice name="Timesteps" value={spacing} options={SPACINGS.map((name) => [name, name])} change={(value) => change({ spacing: value })} />
+        {chooser}
       </form>
       {keys.map(([key, least, most, step, value]) => (
         <label class="slider" key={key}>
@@ -118,7 +113,7 @@ export function Schedule({ engine, model, state, change }: ViewProps): JSX.Eleme
           />
         </label>
       ))}
-      {(failure ?? curve?.warning) && <Status failure={failure}>{curve?.warning}</Status>}
+      {(failure ?? noImage ?? curve?.warning) && <Status failure={failure ?? noImage}>{curve?.warning}</Status>}
       {curve && level && (
         <div class="figures">
           <figure>

@@ -15,7 +15,7 @@ use super::training::{TrainedModels, TrainingArguments};
 #[command(after_help = "Examples:
   kiln train-latent-diffusion --config configs/mnist.toml --out runs/mnist
   kiln train-latent-diffusion --config configs/mnist.toml --vqvae runs/other/model --out runs/second
-  kiln train-latent-diffusion --config configs/mnist.toml --initial-weights pretrained/mnist --out runs/further")]
+  kiln train-latent-diffusion --config configs/mnist.toml --initial-weights pretrained/mnist-many-steps --out runs/further")]
 pub struct TrainLatentDiffusion {
     #[command(flatten)]
     training: TrainingArguments,

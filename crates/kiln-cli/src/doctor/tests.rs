@@ -15,7 +15,10 @@ use kiln_train::{Experiment, StageRecord};
 
 use super::*;
 
-const TEACHER: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../../pretrained/mnist");
+const TEACHER: &str = concat!(
+    env!("CARGO_MANIFEST_DIR"),
+    "/../../pretrained/mnist-many-steps"
+);
 
 /// A model that draws in many steps, on digits that it has not been trained on.
 fn healthy() -> Patient {

@@ -180,7 +180,10 @@ fn a_black_pen_on_white_paper_is_noticed() {
     );
     workplace.succeed(&format!("{asked} --negate"));
     let digit = images.join("digit.png");
-    let teacher = concat!(env!("CARGO_MANIFEST_DIR"), "/../../pretrained/mnist");
+    let teacher = concat!(
+        env!("CARGO_MANIFEST_DIR"),
+        "/../../pretrained/mnist-many-steps"
+    );
     let invert = format!("invert {} --model {teacher} --steps 2", digit.display());
     workplace.succeed(&invert);
     let output = workplace.run(&format!("{invert} --negate"));

@@ -7,7 +7,10 @@ use image::{GrayImage, Luma, RgbImage};
 
 use crate::{Workplace, gray};
 
-const DIGITS: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../../pretrained/mnist");
+const DIGITS: &str = concat!(
+    env!("CARGO_MANIFEST_DIR"),
+    "/../../pretrained/mnist-many-steps"
+);
 
 /// The digit at a position in a grid of 28x28 digits.
 fn digit(grid: &GrayImage, row: u32, column: u32) -> GrayImage {

