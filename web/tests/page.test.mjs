@@ -9,6 +9,9 @@ import { furthest, kiln, look, openBrowser, openPage, pixels, pixelsOfFiles, pla
 
 const SCREENSHOTS = process.env.SCREENSHOTS;
 
+/** Models of digits: the one inside the program, and one that draws in many steps. */
+const [STUDENT, TEACHER] = ["mnist-few-steps", "mnist-many-steps"].map((name) => new URL(`../../pretrained/${name}`, import.meta.url).pathname);
+
 let browser;
 before(async () => {
   kiln("model", "guide", TEACHER, "--by", STUDENT, "--to", "guided", "--guidance", "2");
@@ -18,9 +21,6 @@ after(async () => {
   await browser?.close();
   rmSync(place, { recursive: true, force: true });
 });
-
-/** Models of digits: the one inside the program, and one that draws in many steps. */
-const [STUDENT, TEACHER] = ["mnist-few-steps", "mnist-many-steps"].map((name) => new URL(`../../pretrained/${name}`, import.meta.url).pathname);
 
 const ENGINES = {
   native: () => {
@@ -52,7 +52,6 @@ for (const [name, begin] of Object.entries(ENGINES)) {
     after(() => served?.end());
 
     const teacher = name === "native" ? TEACHER : "mnist-many-steps";
-    const guided = name === "native" ? join(place, "guided") : "guided";
 
     const see = async (view, state) => {
       problems.length = 0;
@@ -121,8 +120,11 @@ for (const [name, begin] of Object.entries(ENGINES)) {
       await page.waitForSelector("figure canvas");
       const drawn = await pixels(page, "figure canvas");
       await page.locator("input[type=file]").setInputFiles(new URL("../../examples/images/digit.png", import.meta.url).pathname);
-      await page.waitForTimeout(500);
-      assert.ok(furthest(drawn, await pixels(page, "figure canvas")) > 100);
+      await page.waitForFunction((drawn) => {
+        const canvas = document.querySelector("figure canvas");
+        const { data } = canvas.getContext("2d").getImageData(0, 0, canvas.width, canvas.height);
+        return data.some((value, at) => Math.abs(value - drawn[at]) > 30);
+      }, drawn[0]);
       assert.match(page.url(), /kind=linear/);
       const linear = await curve();
       await page.locator("label", { hasText: "beta_end" }).locator("input").fill("0.04");
@@ -215,7 +217,7 @@ for (const [name, begin] of Object.entries(ENGINES)) {
     });
 
     test("measures errors by level of noise", async () => {
-      await see("learnt", { model: guided });
+      await see("learnt", { model: "guided" });
       await page.waitForSelector("polyline", { timeout: 120_000 });
       await settled(page);
       await page.getByText("the push, ").waitFor();
