@@ -16,7 +16,7 @@
 //! | [`pndm`] | 2, or 3 where levels are even in sigma | 1 (the first step 2) | no |
 //! | [`dpm_solver`] | 2 | 1 | with `eta` > 0 |
 //! | [`unipc`] | 3 | 1 | no |
-//! | [`consistency()`] | for distilled networks | 1 | with more steps than segments |
+//! | [`consistency`] | for distilled networks | 1 | with more steps than segments |
 //!
 //! Several papers write their methods for images that only grow noisier, x = z0 + sigma noise. They are our images
 //! divided by the signal rate: x = z / a, sigma = b / a. Along such a path the noise is the slope, dx / dsigma = noise,
