@@ -133,7 +133,8 @@ impl Web {
         for given in &self.models {
             let folder = self.hub.model(given)?;
             let name = name_of(&folder);
-            if models.iter().any(|shown| shown.name == name) {
+            // Some disks do not tell capitals from small letters.
+            if (models.iter()).any(|shown| shown.name.eq_ignore_ascii_case(&name)) {
                 bail!("two of the models are called `{name}`: rename the folder of one of them");
             }
             models.push(Shown {
