@@ -2,7 +2,7 @@
 
 import type { JSX } from "preact";
 import { useRef } from "preact/hooks";
-import { Picture } from "./parts";
+import { Picture, placeOf } from "./parts";
 
 type Point = [x: number, y: number];
 
@@ -28,8 +28,8 @@ export function Easel(props: {
   const before = useRef<Point | undefined>(undefined);
   const touch = (event: PointerEvent & { currentTarget: HTMLElement }) => {
     if (event.buttons === 0) return;
-    const box = event.currentTarget.getBoundingClientRect();
-    const to: Point = [((event.clientX - box.left) / box.width) * width, ((event.clientY - box.top) / box.height) * height];
+    const [across, down] = placeOf(event);
+    const to: Point = [across * width, down * height];
     const from = event.type === "pointerdown" ? to : (before.current ?? to);
     before.current = to;
     const next = new Uint8Array(painted.current);

@@ -53,10 +53,14 @@ export function useImage(engine: Engine, model: ModelFacts, state: State, change
       </label>
     </>
   );
-  const of = { at: 0, count: 1, width: model.width, height: model.height };
-  if (file) return { image: of, bytes: file, chooser, failure };
+  if (file) return { image: whole(model), bytes: file, chooser, failure };
   const moment = drawn.told?.answer.what === "moment" ? drawn.told.answer : undefined;
   return { image: moment?.images, bytes: drawn.told?.bytes, chooser, failure: failure ?? drawn.failure };
+}
+
+/** Where a picture of the model's size is in its own bytes. */
+export function whole({ width, height }: ModelFacts): Sheet {
+  return { at: 0, count: 1, width, height };
 }
 
 /** The file's centre, in the model's size. */

@@ -12,6 +12,12 @@ export function Picture(props: { pixels: ImageData; scale: number; label: string
   return <canvas ref={canvas} width={pixels.width} height={pixels.height} style={style} role="img" aria-label={label} />;
 }
 
+/** Where the pointer is on what it touches: how far across and how far down, from 0 to 1. */
+export function placeOf(event: MouseEvent & { currentTarget: Element }): [across: number, down: number] {
+  const box = event.currentTarget.getBoundingClientRect();
+  return [(event.clientX - box.left) / box.width, (event.clientY - box.top) / box.height];
+}
+
 /** A picture with its title below it; nothing without one. */
 export function Figure(props: { pixels: ImageData | undefined; title: string; scale: number }): JSX.Element | null {
   const { pixels, title, scale } = props;

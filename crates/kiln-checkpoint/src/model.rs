@@ -133,10 +133,7 @@ impl DiffusionModel {
         let mut metadata = self.metadata.clone();
         let hash = |first_stage: &FirstStage| hash_as_stored(&first_stage.network, weights_type);
         metadata.vqvae_hash = self.first_stage.as_ref().map(hash);
-        if let Sampler::Consistency {
-            segments: segments @ 2..,
-        } = self.scheduler.sampler
-        {
+        if let Some(segments @ 2..) = self.scheduler.sampler.segments() {
             metadata.note_segments(segments);
         }
         if let Some(guide) = &self.guide {

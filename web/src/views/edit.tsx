@@ -6,8 +6,8 @@ import { progress, useAnswer, useDrawn } from "../answers";
 import { drawingOf } from "../drawing";
 import { Easel } from "../easel";
 import { pictures, type Told } from "../engine";
-import { useImage } from "../image";
-import { Amount, Choice, Explained, Figure, Paper, Picture, Status } from "../parts";
+import { useImage, whole } from "../image";
+import { Amount, Choice, Explained, Figure, Paper, Picture, placeOf, Status } from "../parts";
 import type { Ask, Drawing, ModelFacts, Sheet } from "../protocol";
 import type { ViewProps } from "../view";
 
@@ -116,11 +116,6 @@ function Redraw(props: ViewProps): JSX.Element {
   );
 }
 
-/** Where a picture of the model's size is in its own bytes. */
-function whole({ width, height }: ModelFacts): Sheet {
-  return { at: 0, count: 1, width, height };
-}
-
 /** A black sheet. */
 function blank({ width, height }: ModelFacts): Uint8Array {
   return new Uint8Array(width * height * 4).map((_, byte) => (byte % 4 === 3 ? 255 : 0));
@@ -218,9 +213,8 @@ function Between(props: ViewProps): JSX.Element {
   const drag = (event: PointerEvent & { currentTarget: HTMLElement }) => {
     if (event.buttons === 0) return;
     // The images at the edges are those of the corners, so the way leads from middle to middle.
-    const box = event.currentTarget.getBoundingClientRect();
-    const part = (place: number) => Math.min(1, Math.max(0, (place * SIDE - 0.5) / (SIDE - 1)));
-    go(part((event.clientX - box.left) / box.width), part((event.clientY - box.top) / box.height));
+    const [across, down] = placeOf(event).map((place) => Math.min(1, Math.max(0, (place * SIDE - 0.5) / (SIDE - 1)))) as Place;
+    go(across, down);
   };
   return (
     <>

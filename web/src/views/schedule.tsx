@@ -6,7 +6,7 @@ import { useAnswer } from "../answers";
 import { SPACINGS } from "../drawing";
 import { pictures } from "../engine";
 import { useImage } from "../image";
-import { Amount, Choice, Explained, Paper, Picture, Status } from "../parts";
+import { Amount, Choice, Explained, Paper, Picture, placeOf, Status } from "../parts";
 import type { Ask, LevelAt } from "../protocol";
 import type { ViewProps } from "../view";
 
@@ -156,8 +156,7 @@ function Curves(props: { levels: LevelAt[]; visited: LevelAt[]; at: number; pick
   const line = (rate: (level: LevelAt) => number) => levels.map((level) => `${x(level).toFixed(1)},${y(rate(level)).toFixed(1)}`).join(" ");
   const choose = (event: PointerEvent & { currentTarget: SVGSVGElement }) => {
     if (event.type === "pointermove" && event.buttons === 0) return;
-    const box = event.currentTarget.getBoundingClientRect();
-    pick(Math.min(1, Math.max(0, (event.clientX - box.left) / box.width)));
+    pick(Math.min(1, Math.max(0, placeOf(event)[0])));
   };
   return (
     <svg class="curves" viewBox={`-4 -4 ${WIDTH + 8} ${HEIGHT + 8}`} onPointerDown={choose} onPointerMove={choose} role="img" aria-label="Signal rate and noise rate over the timesteps">

@@ -192,7 +192,7 @@ impl Sample {
         let Some(options) = all_options.first() else {
             return Ok(());
         };
-        if let Sampler::Consistency { segments } = options.sampler
+        if let Some(segments) = options.sampler.segments()
             && steps.iter().any(|&steps| steps < segments)
         {
             terminal::note(&format!(

@@ -24,10 +24,7 @@ pub(super) fn check(patient: &Patient) -> Findings {
     let method = method.ok_or("the model was not distilled (`kiln distill`)")?;
     let mut findings = Vec::new();
     let scheduler = &student.scheduler;
-    let segments = match scheduler.sampler {
-        Sampler::Consistency { segments } => Some(segments),
-        _ => None,
-    };
+    let segments = scheduler.sampler.segments();
     let is_consistent = method.starts_with("consistency");
     if is_consistent != segments.is_some() {
         let right = if is_consistent { "consistency" } else { "ddim" };
@@ -90,10 +87,7 @@ fn beside(
         pipeline.sample(&options)
     };
     let learnt = student.metadata.guidance_learnt();
-    let fewest = match student.scheduler.sampler {
-        Sampler::Consistency { segments } => segments,
-        _ => 1,
-    };
+    let fewest = student.scheduler.sampler.segments().unwrap_or(1);
     let few = draw(student, fewest, None).map_err(|error| error.to_string())?;
     let many = draw(teacher, TEACHER_STEPS, learnt).map_err(|error| error.to_string())?;
     if (few.channels(), few.height(), few.width()) != (many.channels(), many.height(), many.width())

@@ -207,6 +207,14 @@ impl Sampler {
         }
     }
 
+    /// The segments of consistency sampling; `None` for any other sampler.
+    pub fn segments(self) -> Option<usize> {
+        match self {
+            Sampler::Consistency { segments } => Some(segments),
+            _ => None,
+        }
+    }
+
     /// Refuses settings out of their range before any work starts.
     ///
     /// # Errors

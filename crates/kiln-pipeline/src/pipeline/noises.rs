@@ -79,7 +79,7 @@ impl Pipeline {
         options: impl Into<Observed<'a>>,
     ) -> Result<Tensor<4>, Error> {
         let Observed { options, mut eyes } = options.into();
-        if let Sampler::Consistency { .. } = self.model.scheduler.sampler {
+        if self.model.scheduler.sampler.segments().is_some() {
             return Err(Error::NoWayBack);
         }
         self.check_classes(options)?;

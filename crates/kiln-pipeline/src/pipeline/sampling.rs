@@ -2,7 +2,7 @@
 
 use burn::tensor::Tensor;
 use kiln_diffusion::noise::ImageNoise;
-use kiln_diffusion::sampler::{InpaintOptions, Known, Sampler, StepTaken, inpaint};
+use kiln_diffusion::sampler::{InpaintOptions, Known, StepTaken, inpaint};
 use kiln_diffusion::{Denoiser, Level, last_part, levels};
 use kiln_kernels::with_precision;
 
@@ -199,7 +199,7 @@ impl Pipeline {
         let original = original.first(1);
         let levels = self.trajectory(options)?;
         let inpaint_options = InpaintOptions {
-            forgets: options.sampler == Sampler::Consistency { segments: 1 },
+            forgets: options.sampler.segments() == Some(1),
             ..inpaint_options
         };
         mask::check(mask, &original)?;

@@ -1,6 +1,5 @@
 //! The distillation of the U-Net.
 
-use kiln_diffusion::sampler::Sampler;
 use kiln_diffusion::{Guidance, Prediction, Spacing};
 use serde::{Deserialize, Serialize};
 
@@ -194,7 +193,7 @@ impl DistillationConfig {
                 "few steps must begin at the last timestep, and the student learns the trailing ones: leave it out".to_owned()
             },
         )?;
-        if let Sampler::Consistency { segments } = sampling.sampler {
+        if let Some(segments) = sampling.sampler.segments() {
             let learnt = match *self {
                 Self::ConsistencyTuning { .. } => 1,
                 Self::ConsistencyDistillation { segments, .. } => segments,
