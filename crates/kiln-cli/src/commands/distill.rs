@@ -2,6 +2,7 @@
 
 use std::path::PathBuf;
 
+use anyhow::bail;
 use clap::Args;
 use kiln_train::{Experiment, train_diffusion, train_latent_diffusion};
 
@@ -31,6 +32,11 @@ pub struct Distill {
 impl Distill {
     /// Trains to the end, or until it is interrupted.
     pub fn run(self) -> anyhow::Result<()> {
+        if self.model.is_none() && self.training.names_experiment() {
+            bail!(
+                "a config does not describe a student without its teacher: name the teacher with --model, or leave out --config, because --resume --out RUN knows both"
+            );
+        }
         let teacher = self.model.map(|place| self.training.model(&place));
         let teacher = teacher.transpose()?;
         let models = TrainedModels {

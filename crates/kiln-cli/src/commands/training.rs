@@ -120,6 +120,11 @@ impl TrainingArguments {
         self.train(&table, models, load, train)
     }
 
+    /// Whether the experiment comes from a file, not from the run.
+    pub fn names_experiment(&self) -> bool {
+        self.config.is_some()
+    }
+
     /// The folder of a trained model that is in a folder or on the Hub.
     pub fn model(&self, place: &Path) -> anyhow::Result<PathBuf> {
         self.hub.model(place)

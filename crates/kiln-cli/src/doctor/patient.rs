@@ -203,6 +203,12 @@ impl Patient {
                 "restore the file; drawing does not need it, but a training with --initial-weights of this run would begin with a discriminator that has learnt nothing",
             ));
         }
+        for (checkpoint, problem) in run.damaged_checkpoints() {
+            self.damage.push(Finding::warning(
+                format!("the checkpoint {} is damaged: {problem}", checkpoint.display()),
+                "restore the file or remove the folder; --resume goes on from the newest one that is good",
+            ));
+        }
         if let Some(first_stage) = self.first_stage() {
             let hash = first_stage.hash();
             match run.validation_latents(&hash, LATENTS, &self.device) {

@@ -72,9 +72,16 @@ fn beside(
     teacher: &DiffusionModel,
     patient: &Patient,
 ) -> Result<Option<Finding>, String> {
-    let draw = |model: &DiffusionModel, steps: usize, guidance: Option<Guidance>| {
+    let open = |model: &DiffusionModel| {
         let name = patient.name.clone();
-        let pipeline = Pipeline::from_model(name, model.clone(), &patient.device)?;
+        let pipeline = Pipeline::from_model(name, model.clone(), &patient.device);
+        pipeline.map_err(|error| error.to_string())
+    };
+    let (student, teacher) = (open(student)?, open(teacher)?);
+    if student.image_shape() != teacher.image_shape() {
+        return Err("the teacher draws images of another shape".to_owned());
+    }
+    let draw = |pipeline: &Pipeline, steps: usize, guidance: Option<Guidance>| {
         let own = pipeline.default_options();
         let options = SampleOptions {
             steps,
@@ -86,14 +93,10 @@ fn beside(
         };
         pipeline.sample(&options)
     };
-    let learnt = student.metadata.guidance_learnt();
-    let fewest = student.scheduler.sampler.segments().unwrap_or(1);
-    let few = draw(student, fewest, None).map_err(|error| error.to_string())?;
-    let many = draw(teacher, TEACHER_STEPS, learnt).map_err(|error| error.to_string())?;
-    if (few.channels(), few.height(), few.width()) != (many.channels(), many.height(), many.width())
-    {
-        return Err("the teacher draws images of another shape".to_owned());
-    }
+    let learnt = student.model().metadata.guidance_learnt();
+    let fewest = student.model().scheduler.sampler.segments().unwrap_or(1);
+    let few = draw(&student, fewest, None).map_err(|error| error.to_string())?;
+    let many = draw(&teacher, TEACHER_STEPS, learnt).map_err(|error| error.to_string())?;
     let share = distance(&few, &many, 0) / distance(&many, &many, 1);
     let is_far = share.is_nan() || share >= FAR;
     Ok(is_far.then(|| {

@@ -76,6 +76,16 @@ fn a_student_draws_in_four_steps_unless_told_otherwise() {
 }
 
 #[test]
+fn a_checkpoint_is_a_teacher_too() {
+    let workplace = workplace();
+    distil(
+        &workplace,
+        "--model run/diffusion/checkpoints/step-0000002 --config few-steps.toml --out early",
+    );
+    workplace.succeed("sample --model early/model --count 1 --out drawn");
+}
+
+#[test]
 fn a_killed_student_goes_on_without_its_teacher() {
     let workplace = workplace();
     distil(
@@ -126,6 +136,18 @@ fn what_cannot_be_distilled_is_refused_in_a_sentence() {
         (
             format!("{distil} few-steps.toml --set sampling.spacing=leading"),
             "sampling.spacing",
+        ),
+        (
+            format!("{distil} few-steps.toml --set vqvae.layers_per_block=2"),
+            "keeps the first stage of its teacher, and [vqvae]",
+        ),
+        (
+            format!("{distil} few-steps.toml --set stage_2.distillation.guidance_interval=[0.2,0.8]"),
+            "guidance_interval does nothing",
+        ),
+        (
+            "distill --config few-steps.toml --out run --resume".to_owned(),
+            "--model",
         ),
         (
             "train-latent-diffusion --config run/config.toml --vqvae run --out other --set stage_2.distillation.method=progressive".to_owned(),

@@ -235,3 +235,22 @@ fn a_lost_discriminator_is_found() {
         );
     }
 }
+
+#[test]
+fn a_damaged_checkpoint_is_found() {
+    let workplace = training::workplace();
+    training::train(&workplace, "train-vqvae --out run");
+    let checkpoint = workplace.path("run/vqvae/checkpoints/step-0000004");
+    let part = (fs::read_dir(&checkpoint).unwrap())
+        .map(|entry| entry.unwrap().path())
+        .find(|path| path.extension().is_none_or(|kind| kind != "json"))
+        .unwrap();
+    let bytes = fs::read(&part).unwrap();
+    fs::write(&part, &bytes[..bytes.len() / 2]).unwrap();
+    let said = workplace.succeed("doctor run");
+    assert!(
+        said.contains("step-0000004 is damaged: "),
+        "{}: {said}",
+        part.display()
+    );
+}

@@ -10,6 +10,8 @@ use crate::protocol::{Answer, LevelAt, Sheet};
 
 /// Points of a curve.
 const POINTS: usize = 200;
+/// More steps than a plot has use for.
+const MOST_STEPS: u32 = 1000;
 
 /// Tells the curve of a schedule, and the levels that so many steps visit.
 pub(super) fn schedule(
@@ -18,6 +20,11 @@ pub(super) fn schedule(
     spacing: Spacing,
     tell: &mut Tell<'_>,
 ) -> Result<(), Refusal> {
+    if steps > MOST_STEPS {
+        return Err(Refusal::Question(format!(
+            "{steps} steps are too many to show: up to {MOST_STEPS}"
+        )));
+    }
     let schedule = Schedule::new(config.clone())?;
     let options = LevelOptions {
         spacing,

@@ -10,6 +10,8 @@ use crate::protocol::{Answer, LevelAt, Sheet};
 
 /// More levels than a plot has use for.
 const MOST_LEVELS: u32 = 100;
+/// Enough pictures for a smooth curve.
+const MOST_PICTURES: usize = 256;
 
 /// Tells how far the noise and the clean latents that the network sees are from the true ones.
 pub(super) fn losses(
@@ -25,6 +27,12 @@ pub(super) fn losses(
         )));
     }
     let images = pictures::read(bytes, given, pipeline.image_shape())?;
+    if images.len() > MOST_PICTURES {
+        return Err(Refusal::Question(format!(
+            "{} pictures: up to {MOST_PICTURES} are enough",
+            images.len()
+        )));
+    }
     let z0 = pipeline.encode(&images)?;
     let fresh = (0..images.len() as u64).map(|image| pipeline.noise(0, image));
     let fresh = Tensor::cat(fresh.collect(), 0);

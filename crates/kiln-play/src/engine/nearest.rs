@@ -81,9 +81,14 @@ fn nearest_of(
         }
         let image =
             (training.image(index, false)).map_err(|error| Refusal::Question(error.to_string()))?;
-        let mut whole = Images::empty(shape.channels, shape.height, shape.width);
-        whole.extend(&image);
-        let image = whole.cropped(border).values().to_vec();
+        let image = match border {
+            0 => image,
+            border => {
+                let mut whole = Images::empty(shape.channels, shape.height, shape.width);
+                whole.extend(&image);
+                whole.cropped(border).values().to_vec()
+            }
+        };
         let differences = image.iter().zip(picture.values());
         let squared: f32 = differences.map(|(one, other)| (one - other).powi(2)).sum();
         let squared = f64::from(squared);

@@ -23,7 +23,9 @@ use crate::run_folder::checkpoints::CheckpointFolder;
 use crate::run_folder::drawable::load_model;
 use crate::run_folder::facts::{EarlierSteps, metadata, steps_in};
 use crate::run_folder::identity::VqVaeIdentity;
+use crate::run_folder::kind::FolderKind;
 use crate::run_folder::places::absolute;
+use crate::run_folder::record::RunRecord;
 use crate::run_folder::{RunFolder, StageFolder};
 use crate::script::initial_weights;
 use crate::script::memory::Trained;
@@ -385,7 +387,7 @@ fn find_first_stage(
         known.clone().filter(|place| place.exists()),
         own.exists().then(|| own.clone()),
         at_start.clone(),
-        start.begins_with()?,
+        start.begins_with()?.map(model_of).transpose()?,
     ];
     if options.vqvae.is_none()
         && let Some(lost) = known.filter(|place| !place.exists())
@@ -412,6 +414,14 @@ fn find_first_stage(
         .filter(|&folder| folder != own)
         .and_then(absolute);
     Ok((first_stage, VqVaeIdentity { hash, place }))
+}
+
+/// The model with all parts of the one in `folder`, which may be a checkpoint with the U-Net alone.
+fn model_of(folder: PathBuf) -> Result<PathBuf, TrainError> {
+    match FolderKind::of(&folder) {
+        Some(FolderKind::Checkpoint) => RunRecord::start_of(&folder),
+        _ => Ok(folder),
+    }
 }
 
 /// Facts about a U-Net after `steps` steps of `experiment` on `datasets`, in the latents of `first_stage`.

@@ -133,6 +133,19 @@ impl DistillationConfig {
         }
     }
 
+    /// Whether it says at which noise rates the teacher has guidance.
+    pub(crate) fn has_interval(&self) -> bool {
+        match self {
+            Self::ConsistencyTuning { .. } => false,
+            Self::ConsistencyDistillation {
+                guidance_interval, ..
+            }
+            | Self::Progressive {
+                guidance_interval, ..
+            } => guidance_interval.is_some(),
+        }
+    }
+
     /// The guidance of a teacher whose default is `default`; `None` for a method that does not ask the teacher.
     ///
     /// # Errors
@@ -213,7 +226,19 @@ impl DistillationConfig {
             })
         };
         match *self {
-            Self::ConsistencyTuning { halve_every } => advances(halve_every),
+            Self::ConsistencyTuning { halve_every } => {
+                advances(halve_every)?;
+                require(
+                    halve_every.of(steps) <= steps,
+                    key("halve_every"),
+                    halve_every,
+                    || {
+                        format!(
+                            "a training of {steps} steps ends before that, and the two levels would stay far apart"
+                        )
+                    },
+                )
+            }
             Self::ConsistencyDistillation {
                 teacher_steps,
                 segments,

@@ -8,7 +8,7 @@ use kiln_data::DataConfig;
 
 use crate::error::TrainError;
 use crate::experiment::{Experiment, ExperimentError, TrainingConfig, overrides_in};
-use crate::run_folder::checkpoints::CheckpointFolder;
+use crate::run_folder::checkpoints::{CheckpointFolder, GoodCheckpoint};
 use crate::run_folder::manifest::Manifest;
 use crate::run_folder::metrics_table::rows_in;
 use crate::run_folder::places::find_data;
@@ -99,6 +99,22 @@ impl RunRecord {
             });
             identities.filter_map(|identity| identity.data).next()
         })
+    }
+
+    /// The checkpoints that no training can go on from, and why, oldest first.
+    pub fn damaged_checkpoints(&self) -> Vec<(PathBuf, String)> {
+        let stages = [self.folder.stage_1(), self.folder.stage_2()];
+        let folders = stages.map(|stage| CheckpointFolder::new(stage.checkpoints()));
+        let places = folders.iter().flat_map(|folder| {
+            let steps = folder.steps().into_iter();
+            steps.map(|step| folder.path(step))
+        });
+        places
+            .filter_map(|place| {
+                let problem = GoodCheckpoint::open(&place).err()?;
+                Some((place, problem))
+            })
+            .collect()
     }
 
     /// The folder of the finished model, if there is one.

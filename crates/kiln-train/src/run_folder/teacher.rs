@@ -42,6 +42,15 @@ impl Experiment {
                 "{origin} does not say how to distil: it needs a table [stage_2.distillation] with a `method`"
             )));
         };
+        let own = table(&experiment)?;
+        let of_first_stage = RECORDED.iter().filter(|&&name| name != "data");
+        for name in of_first_stage.filter(|&&name| tables.contains_key(name)) {
+            if own.get(*name) != tables.get(*name) {
+                return Err(TrainError::Run(format!(
+                    "a student keeps the first stage of its teacher, and [{name}] describes another one: leave that table out"
+                )));
+            }
+        }
         let asks_teacher = !matches!(distillation, DistillationConfig::ConsistencyTuning { .. });
         if let Some(method) = model.metadata.distilled_by().filter(|_| asks_teacher) {
             return Err(TrainError::Run(format!(

@@ -41,6 +41,12 @@ impl Teacher {
         let pipeline = Pipeline::from_model("the teacher".to_owned(), model, &device)?;
         let options = pipeline.default_options();
         let guidance = config.guidance(options.guidance)?;
+        if config.has_interval() && guidance.is_some_and(|guidance| guidance.scale() == 1.0) {
+            return Err(TrainError::Run(
+                "stage_2.distillation.guidance_interval does nothing, because the teacher has no guidance unless stage_2.distillation.guidance says so: leave it out, or set `guidance`, too"
+                    .to_owned(),
+            ));
+        }
         let options = SampleOptions {
             guidance: guidance.unwrap_or_default(),
             ..options
