@@ -40,14 +40,27 @@ pub struct DataConfig {
     /// The column of a table that holds the classes, as whole numbers from 0.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub label_column: Option<String>,
-    /// The share of the files that may be impossible to decode before opening the data set fails.
+    /// The share of the files (or shards) that may be impossible to decode before the data set is refused.
     #[serde(default = "DataConfig::default_max_undecodable")]
     pub max_undecodable: f32,
+    /// Whether images are read while the training goes on (`true`) or all of them before (`false`). If absent: shards
+    /// are, and other sets if they have more than 1 GiB of decoded pixels.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub stream: Option<bool>,
+    /// Of shards: each image of a pass moves by fewer places than this. It mixes neighbours, and is about half of the
+    /// images that must be in reach at a time.
+    #[serde(
+        default = "DataConfig::default_shuffle_buffer",
+        skip_serializing_if = "DataConfig::is_default_buffer"
+    )]
+    pub shuffle_buffer: usize,
 }
 
 impl DataConfig {
     /// The largest [`DataConfig::size`].
     pub const MAX_SIZE: usize = 4096;
+    /// The largest [`DataConfig::shuffle_buffer`].
+    pub const MAX_BUFFER: usize = 1 << 24;
 
     /// A config with every other field at its default.
     pub fn new(dataset: DatasetKind, size: usize, channels: usize) -> Self {
@@ -61,7 +74,17 @@ impl DataConfig {
             label_column: None,
             validation_fraction: Self::default_validation_fraction(),
             max_undecodable: Self::default_max_undecodable(),
+            stream: None,
+            shuffle_buffer: Self::default_shuffle_buffer(),
         }
+    }
+
+    fn default_shuffle_buffer() -> usize {
+        8192
+    }
+
+    fn is_default_buffer(buffer: &usize) -> bool {
+        *buffer == Self::default_shuffle_buffer()
     }
 
     fn default_validation_fraction() -> f32 {
@@ -120,6 +143,19 @@ impl DataConfig {
             "max_undecodable",
             self.max_undecodable.to_string(),
             "use a share from 0 to 1, such as 0.01",
+        )?;
+        check(
+            (1..=Self::MAX_BUFFER).contains(&self.shuffle_buffer),
+            "shuffle_buffer",
+            self.shuffle_buffer.to_string(),
+            &format!("use a number of images from 1 to {}", Self::MAX_BUFFER),
+        )?;
+        let is_read_from_files = self.dataset == DatasetKind::Folder;
+        check(
+            is_read_from_files || self.stream.is_none(),
+            "stream",
+            format!("{:?}", self.stream.unwrap_or_default()),
+            "only data.dataset = \"folder\" can be read while training (a folder, shards or a table): leave it out",
         )
     }
 

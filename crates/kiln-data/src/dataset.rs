@@ -1,13 +1,23 @@
 //! The form in which all other code gets images.
 
+use std::borrow::Cow;
 use std::sync::Arc;
 
+use rayon::prelude::*;
 use sha2::{Digest, Sha256};
 
+use crate::decode::decode_to;
 use crate::digest::hexadecimal;
 use crate::error::DataError;
 use crate::image_shape::ImageShape;
 use crate::item::Item;
+use crate::passes::Passes;
+use crate::progress::{Progress, ProgressUnit, Task};
+use crate::shards::Pieces;
+use crate::undecodable::Undecodable;
+
+/// Images that are decoded between two messages about the progress.
+const CHUNK: usize = 512;
 
 /// A training set and a validation set of the same shape and classes.
 #[derive(Clone, Debug)]
@@ -27,6 +37,7 @@ struct Inner {
     description: Description,
     labels: Option<Vec<u32>>,
     storage: Storage,
+    passes: Passes,
     fingerprint: String,
 }
 
@@ -46,10 +57,13 @@ pub(crate) enum Storage {
     /// The images one after the other, each `[channels, height, width]` of 0..=255.
     Decoded(Vec<u8>),
     /// Too many for the memory: each is decoded on request.
-    Encoded(Vec<Item>),
+    Encoded(Vec<Item>, Undecodable),
+    /// In shards: each is decoded on request.
+    Shards(Pieces, Undecodable),
 }
 
-/// Computes the SHA-256 of a set's shape and pixels as they are loaded.
+/// Computes the SHA-256 of a set's shape and of what identifies its images: the pixels of a set in memory; names and
+/// lengths for others.
 pub(crate) struct Fingerprint(Sha256);
 
 impl Fingerprint {
@@ -70,17 +84,54 @@ impl Fingerprint {
     }
 }
 
+impl Datasets {
+    /// The same images in the same order, decoded and kept in memory.
+    pub(crate) fn in_memory(self, progress: &dyn Progress) -> Result<Self, DataError> {
+        let images = self.train.len() + self.validation.len();
+        let task = format!("decoding {}", self.train.name());
+        let task = Task::begin(progress, &task, ProgressUnit::Images, Some(images as u64));
+        Ok(Self {
+            train: self.train.in_memory(&task)?,
+            validation: self.validation.in_memory(&task)?,
+        })
+    }
+}
+
 impl ImageDataset {
+    fn in_memory(&self, task: &Task<'_>) -> Result<Self, DataError> {
+        let images: Vec<usize> = (0..self.len()).collect();
+        let mut pixels = Vec::with_capacity(images.len() * self.shape().elements());
+        for chunk in images.chunks(CHUNK) {
+            let chunk: Result<Vec<_>, _> =
+                chunk.par_iter().map(|&image| self.bytes(image)).collect();
+            let chunk = chunk?;
+            task.advance(chunk.len() as u64);
+            chunk
+                .iter()
+                .for_each(|image| pixels.extend_from_slice(image));
+        }
+        let inner = &self.0;
+        Ok(Self(Arc::new(Inner {
+            description: inner.description.clone(),
+            labels: inner.labels.clone(),
+            storage: Storage::Decoded(pixels),
+            passes: inner.passes.clone(),
+            fingerprint: inner.fingerprint.clone(),
+        })))
+    }
+
     pub(crate) fn new(
         description: Description,
         labels: Option<Vec<u32>>,
         storage: Storage,
+        passes: Passes,
         fingerprint: Fingerprint,
     ) -> Self {
         Self(Arc::new(Inner {
             description,
             labels,
             storage,
+            passes,
             fingerprint: fingerprint.finish(),
         }))
     }
@@ -128,6 +179,7 @@ impl ImageDataset {
             description,
             labels,
             Storage::Decoded(pixels),
+            images.into(),
             fingerprint,
         ))
     }
@@ -136,8 +188,14 @@ impl ImageDataset {
     pub fn len(&self) -> usize {
         match &self.0.storage {
             Storage::Decoded(pixels) => pixels.len() / self.shape().elements(),
-            Storage::Encoded(items) => items.len(),
+            Storage::Encoded(items, _) => items.len(),
+            Storage::Shards(pieces, _) => pieces.len(),
         }
+    }
+
+    /// The order in which a training sees the images.
+    pub fn passes(&self) -> Passes {
+        self.0.passes.clone()
     }
 
     /// Whether there are no images.
@@ -191,8 +249,8 @@ impl ImageDataset {
         self.0.description.border
     }
 
-    /// The SHA-256 of the shape and all pixels, as 64 hexadecimal digits: it identifies what was computed from this
-    /// set.
+    /// 64 hexadecimal digits that identify what was computed from this set: the SHA-256 of the shape and all pixels or, for
+    /// a set that is not decoded at first, of the names and lengths of its files. The folder that they are in does not count.
     pub fn fingerprint(&self) -> &str {
         &self.0.fingerprint
     }
@@ -202,14 +260,67 @@ impl ImageDataset {
         matches!(self.0.storage, Storage::Decoded(_))
     }
 
+    #[cfg(test)]
+    pub(crate) fn pieces(&self) -> Option<&Pieces> {
+        match &self.0.storage {
+            Storage::Shards(pieces, _) => Some(pieces),
+            _ => None,
+        }
+    }
+
     /// One image as `[channels, height, width]` in [-1, 1], mirrored left to right if `flipped`.
     ///
     /// # Errors
-    /// [`DataError::Index`] for an index past the end; [`DataError::Image`] if its file is gone or has changed.
+    /// [`DataError::Index`] for an index past the end; [`DataError::Undecodable`] if too many images cannot be decoded, which
+    /// others took the place of; and those of reading a shard.
     pub fn image(&self, index: usize, flipped: bool) -> Result<Vec<f32>, DataError> {
         let mut pixels = vec![0.0; self.shape().elements()];
         self.read_into(index, flipped, &mut pixels)?;
         Ok(pixels)
+    }
+
+    /// One image as `[channels, height, width]` of 0..=255.
+    fn bytes(&self, index: usize) -> Result<Cow<'_, [u8]>, DataError> {
+        let shape = self.shape();
+        let out_of_range = || DataError::Index {
+            index,
+            len: self.len(),
+        };
+        Ok(match &self.0.storage {
+            Storage::Decoded(pixels) => {
+                let start = index.saturating_mul(shape.elements());
+                let end = start.saturating_add(shape.elements());
+                pixels.get(start..end).ok_or_else(out_of_range)?.into()
+            }
+            Storage::Encoded(items, undecodable) => {
+                items.get(index).ok_or_else(out_of_range)?;
+                let others = (index + 1..items.len()).chain(0..index);
+                let loaded: Vec<u8> = undecodable.instead(
+                    index,
+                    others.filter(|&other| self.label(other) == self.label(index)),
+                    |image| items[image].name(),
+                    |image| items[image].load(shape, self.border()),
+                )?;
+                loaded.into()
+            }
+            Storage::Shards(pieces, undecodable) => {
+                let (shard, number) = pieces.open(index)?;
+                let images = &shard.images;
+                // The numbers of images of a piece differ by as much as their indices.
+                let entry = |image: usize| &images[number + image - index];
+                let others = pieces.others(index);
+                let loaded: Vec<u8> = undecodable.instead(
+                    index,
+                    others.filter(|&other| self.label(other) == self.label(index)),
+                    |image| entry(image).name.clone(),
+                    |image| {
+                        let bytes = entry(image).content.read()?;
+                        Ok(decode_to(&bytes, shape, self.border())?)
+                    },
+                )?;
+                loaded.into()
+            }
+        })
     }
 
     /// Like [`ImageDataset::image`], into `target`, which has room for exactly one image.
@@ -219,33 +330,9 @@ impl ImageDataset {
         flipped: bool,
         target: &mut [f32],
     ) -> Result<(), DataError> {
-        let shape = self.shape();
-        let out_of_range = || DataError::Index {
-            index,
-            len: self.len(),
-        };
-        let loaded;
-        let pixels = match &self.0.storage {
-            Storage::Decoded(pixels) => {
-                let start = index.saturating_mul(shape.elements());
-                let end = start.saturating_add(shape.elements());
-                pixels.get(start..end).ok_or_else(out_of_range)?
-            }
-            Storage::Encoded(items) => {
-                let item = items.get(index).ok_or_else(out_of_range)?;
-                loaded = item
-                    .load(shape, self.border())
-                    .map_err(|reason| DataError::Image {
-                        name: item.name(),
-                        reason,
-                    })?;
-                &loaded[..]
-            }
-        };
-        for (target, source) in target
-            .chunks_mut(shape.width)
-            .zip(pixels.chunks(shape.width))
-        {
+        let width = self.shape().width;
+        let pixels = self.bytes(index)?;
+        for (target, source) in target.chunks_mut(width).zip(pixels.chunks(width)) {
             for (target, &source) in target.iter_mut().zip(source) {
                 *target = f32::from(source) / 127.5 - 1.0;
             }

@@ -104,6 +104,21 @@ pub enum DataError {
         /// The first ten of them: the name, and the reason in parentheses.
         first: Vec<String>,
     },
+    /// More shards than allowed are damaged.
+    #[error(
+        "{failed} of {total} shards cannot be used, more than data.max_undecodable = {allowed} allows: fetch them again or remove them; {}",
+        first.join("; ")
+    )]
+    Shards {
+        /// How many cannot be used.
+        failed: usize,
+        /// Of how many.
+        total: usize,
+        /// The share that is allowed.
+        allowed: f32,
+        /// What is wrong with the first ten of them, a sentence each.
+        first: Vec<String>,
+    },
     /// An image that could be read when the data set was opened cannot be read any more.
     #[error("can no longer read {name} ({reason}): do not move the data while kiln uses it")]
     Image {

@@ -5,7 +5,7 @@ use std::path::Path;
 
 use rayon::prelude::*;
 
-use crate::contents::{Entry, Listing, Skipped, Why, list};
+use crate::contents::{Entry, Listing, Skipped, Why};
 use crate::error::DataError;
 use crate::item::{Item, Picture};
 use crate::kind::Kind;
@@ -30,11 +30,21 @@ pub(crate) struct Layout {
 }
 
 /// Finds the images at `path`, and holds out `validation_fraction` of them if there are no splits.
+#[cfg(test)]
 pub(crate) fn find(path: &Path, validation_fraction: f32) -> Result<Found, DataError> {
+    find_in(path, crate::contents::list(path)?, validation_fraction)
+}
+
+/// Finds the images in the listing of `path`, and holds out `validation_fraction` of them if there are no splits.
+pub(crate) fn find_in(
+    path: &Path,
+    listing: Listing,
+    validation_fraction: f32,
+) -> Result<Found, DataError> {
     let Listing {
         entries,
         mut skipped,
-    } = list(path)?;
+    } = listing;
     let Layout {
         class_names,
         train,
@@ -177,14 +187,19 @@ fn images(entries: Vec<Entry>, skipped: &mut Skipped) -> Vec<Entry> {
     images
 }
 
-fn why_no_image(entry: &Entry) -> Option<Why> {
-    let ending = entry.file_name().rsplit_once('.').map(|(_, ending)| ending);
+/// Whether a file has the extension of an image.
+pub(crate) fn is_named_like_an_image(file_name: &str) -> bool {
+    let ending = file_name.rsplit_once('.').map(|(_, ending)| ending);
     let is_named_so = |ending: &str| {
         IMAGE_EXTENSIONS
             .iter()
             .any(|known| ending.eq_ignore_ascii_case(known))
     };
-    if ending.is_some_and(is_named_so) {
+    ending.is_some_and(is_named_so)
+}
+
+fn why_no_image(entry: &Entry) -> Option<Why> {
+    if is_named_like_an_image(entry.file_name()) {
         return None;
     }
     match entry.content.kind() {

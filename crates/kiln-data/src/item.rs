@@ -7,6 +7,7 @@ use image::{DynamicImage, GrayImage, RgbImage};
 use crate::contents::Content;
 use crate::decode;
 use crate::image_shape::ImageShape;
+use crate::undecodable::Unloaded;
 
 /// One image that a source found.
 #[derive(Debug, Clone)]
@@ -38,12 +39,19 @@ impl Item {
         }
     }
 
+    /// The length of its file in bytes.
+    pub(crate) fn size(&self) -> std::io::Result<u64> {
+        match &self.picture {
+            Picture::Encoded { content, .. } => content.size(),
+            Picture::Pixels { shape, .. } => Ok(shape.elements() as u64),
+        }
+    }
+
     /// The image as `[channels, height, width]` of 0..=255, or the problem with it.
-    pub(crate) fn load(&self, shape: ImageShape, border: usize) -> Result<Vec<u8>, String> {
+    pub(crate) fn load(&self, shape: ImageShape, border: usize) -> Result<Vec<u8>, Unloaded> {
         let image = match &self.picture {
             Picture::Encoded { content, .. } => {
-                let bytes = content.read().map_err(|error| error.to_string())?;
-                return decode::decode_to(&bytes, shape, border);
+                return Ok(decode::decode_to(&content.read()?, shape, border)?);
             }
             Picture::Pixels {
                 bytes,
@@ -53,10 +61,10 @@ impl Item {
                 let planes = bytes.get(*start..start.saturating_add(shape.elements()));
                 planes
                     .and_then(|planes| from_planes(planes, *shape))
-                    .ok_or("it is cut short")?
+                    .ok_or_else(|| "it is cut short".to_owned())?
             }
         };
-        decode::fit(image, shape, border)
+        Ok(decode::fit(image, shape, border)?)
     }
 }
 

@@ -50,17 +50,20 @@ mod names;
 mod order;
 #[cfg(feature = "download")]
 mod pace;
+mod passes;
 mod path_text;
 mod prefetch;
 mod progress;
 mod regular_file;
 #[cfg(feature = "download")]
 mod request;
+mod shards;
 mod split_names;
 mod table;
 mod text_file;
 #[cfg(feature = "download")]
 mod transfer;
+mod undecodable;
 
 pub use config::DataConfig;
 pub use dataset::{Datasets, ImageDataset};
@@ -80,6 +83,7 @@ pub use names::is_unprintable;
 pub use order::{flipped, shuffled};
 #[cfg(feature = "download")]
 pub use pace::{Pace, TooSlow, Watch};
+pub use passes::{Pass, Passes};
 pub use prefetch::{ImageBatch, Prefetch, prefetch};
 pub use progress::{NoProgress, Progress, ProgressUnit, Task};
 pub use regular_file::{open_regular, read_regular};
@@ -94,8 +98,10 @@ pub use transfer::{DownloadFailure, Transfer, transfer_agent};
 /// Opens the data set that `config` names, and first downloads MNIST if no path is given and it is not cached yet.
 /// Without the feature `download` MNIST needs a path, too.
 ///
-/// Every image is decoded once here: files that cannot be decoded are left out with a warning, and a set that is small
-/// enough is kept in memory. `progress` is told about downloads and decoding.
+/// A set that is small enough is decoded here and kept in memory: files that cannot be decoded are left out with a warning.
+/// Of a larger set, and of shards (tar archives in a folder, or `data/shard-{000..099}.tar`), images are decoded as they are
+/// asked for: where one cannot be, the next one of its class takes its place. `progress` is told about downloads and
+/// decoding.
 ///
 /// # Errors
 /// If the config is not usable, the path does not contain the data set, more than [`DataConfig::max_undecodable`] of
@@ -114,7 +120,17 @@ pub fn open(config: &DataConfig, progress: &dyn Progress) -> Result<Datasets, Da
         DatasetKind::Mnist10k => mnist::find_embedded(config)?,
         DatasetKind::Flowers102 => flowers::find(config.required_path()?)?,
         DatasetKind::Cifar10 => cifar::find(config.required_path()?)?,
-        DatasetKind::Folder => folder::find(config.required_path()?, config.validation_fraction)?,
+        DatasetKind::Folder => {
+            let path = config.required_path()?;
+            if shards::is_pattern(path) {
+                return shards::open(path, &shards::of_pattern(path)?, config, progress);
+            }
+            let listing = contents::list(path)?;
+            if let Some(files) = shards::of_folder(&listing) {
+                return shards::open(path, &files, config, progress);
+            }
+            folder::find_in(path, listing, config.validation_fraction)?
+        }
         DatasetKind::Own => return Err(DataError::Own),
     };
     loading::load(found, config, loading::MEMORY_BUDGET, progress)

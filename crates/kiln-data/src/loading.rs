@@ -1,6 +1,7 @@
-//! From the files that a source found to a data set: every image is decoded once, and kept in memory if there is room.
+//! From the files that a source found to a data set: all images are decoded and kept in memory if there is room, and
+//! otherwise each time they are asked for.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use rayon::prelude::*;
 
@@ -11,6 +12,7 @@ use crate::error::DataError;
 use crate::item::Item;
 use crate::kind::POINTER;
 use crate::progress::{Progress, ProgressUnit, Task};
+use crate::undecodable::Undecodable;
 
 /// Both sets together are kept in memory up to this many bytes of decoded pixels.
 pub(crate) const MEMORY_BUDGET: usize = 1 << 30;
@@ -69,9 +71,22 @@ pub(crate) fn load(
     };
     let task = format!("decoding {}", description.name);
     let task = Task::begin(progress, &task, ProgressUnit::Images, Some(total as u64));
-    let keep = total.saturating_mul(description.shape.elements()) <= memory_budget;
+    let is_small = total.saturating_mul(description.shape.elements()) <= memory_budget;
+    let keep = match config.stream {
+        Some(stream) => !stream,
+        None => is_small,
+    };
+    if !keep {
+        drop(task);
+        let [train, validation] = [found.train, found.validation]
+            .map(|items| on_request(items, description.clone(), config));
+        return Ok(Datasets {
+            train: train?,
+            validation: validation?,
+        });
+    }
     let mut undecodable = Vec::new();
-    let mut load = |items| load_one(items, description.clone(), keep, &mut undecodable, &task);
+    let mut load = |items| load_one(items, description.clone(), &mut undecodable, &task);
     let train = load(found.train);
     let validation = load(found.validation);
     if undecodable.len() as f32 / total as f32 > config.max_undecodable {
@@ -129,17 +144,12 @@ fn drop_some_labels(found: &mut Found) -> Option<String> {
 fn load_one(
     items: Vec<Item>,
     description: Description,
-    keep: bool,
     undecodable: &mut Vec<(String, String)>,
     task: &Task<'_>,
 ) -> ImageDataset {
     let (shape, border) = (description.shape, description.border);
     let mut fingerprint = Fingerprint::new(shape);
-    let mut pixels = Vec::with_capacity(if keep {
-        items.len() * shape.elements()
-    } else {
-        0
-    });
+    let mut pixels = Vec::with_capacity(items.len() * shape.elements());
     let mut usable = Vec::with_capacity(items.len());
     for chunk in items.chunks(CHUNK) {
         let images: Vec<_> = chunk
@@ -150,13 +160,11 @@ fn load_one(
             match image {
                 Ok(image) => {
                     fingerprint.add(&image);
-                    if keep {
-                        pixels.extend_from_slice(&image);
-                    }
-                    usable.push(item);
+                    pixels.extend_from_slice(&image);
+                    usable.push(item.label);
                 }
-                Err(reason) => {
-                    let name = item.name();
+                Err(problem) => {
+                    let (name, reason) = (item.name(), problem.to_string());
                     tracing::warn!("left out {name}, which cannot be decoded: {reason}");
                     undecodable.push((name, reason));
                 }
@@ -164,13 +172,40 @@ fn load_one(
         }
         task.advance(chunk.len() as u64);
     }
-    let labels = usable.iter().map(|item| item.label).collect();
-    let storage = if keep {
-        Storage::Decoded(pixels)
-    } else {
-        Storage::Encoded(usable.into_iter().cloned().collect())
-    };
-    ImageDataset::new(description, labels, storage, fingerprint)
+    let passes = usable.len().into();
+    let labels = usable.into_iter().collect();
+    ImageDataset::new(
+        description,
+        labels,
+        Storage::Decoded(pixels),
+        passes,
+        fingerprint,
+    )
+}
+
+/// A set whose images are decoded each time they are asked for. It is identified by their names and lengths.
+fn on_request(
+    items: Vec<Item>,
+    description: Description,
+    config: &DataConfig,
+) -> Result<ImageDataset, DataError> {
+    let mut fingerprint = Fingerprint::new(description.shape);
+    for item in &items {
+        let (name, length) = (item.name(), item.size());
+        let length = length.map_err(|error| DataError::reading(Path::new(&name), error))?;
+        fingerprint.add(format!("{} {name} {length} {:?}\n", name.len(), item.label).as_bytes());
+    }
+    let labels = items.iter().map(|item| item.label).collect();
+    let undecodable = Undecodable::new(items.len(), config.max_undecodable);
+    let passes = items.len().into();
+    let storage = Storage::Encoded(items, undecodable);
+    Ok(ImageDataset::new(
+        description,
+        labels,
+        storage,
+        passes,
+        fingerprint,
+    ))
 }
 
 #[cfg(test)]
@@ -212,7 +247,6 @@ mod tests {
         let lazy = load(found(), &config(3), 12 * 192 - 1, &NoProgress).unwrap();
         assert!(kept.train.is_decoded() && !lazy.train.is_decoded());
         for (kept, lazy) in [(kept.train, lazy.train), (kept.validation, lazy.validation)] {
-            assert_eq!(kept.fingerprint(), lazy.fingerprint());
             assert_eq!(kept.len(), lazy.len());
             for index in 0..kept.len() {
                 assert_eq!(kept.label(index), lazy.label(index));
@@ -224,6 +258,21 @@ mod tests {
                 }
             }
         }
+    }
+
+    #[test]
+    fn a_set_that_is_not_decoded_is_known_by_names_and_lengths_wherever_it_is() {
+        let files = examples::classes(&["cat", "dog"], 6);
+        let fingerprint = |files: &Files| {
+            let sets = load_files(files, &config(3), 0).unwrap();
+            [sets.train, sets.validation].map(|set| set.fingerprint().to_owned())
+        };
+        assert_eq!(fingerprint(&files), fingerprint(&files));
+        let mut longer = files.clone();
+        longer.add("cat/000.png", [&examples::png(1)[..], b"more"].concat());
+        assert_ne!(fingerprint(&files), fingerprint(&longer));
+        let kept = load_files(&files, &config(3), MEMORY_BUDGET).unwrap();
+        assert_ne!(fingerprint(&files)[0], kept.train.fingerprint());
     }
 
     #[test]
@@ -346,7 +395,7 @@ mod tests {
         let recorder = Recorder::default();
         let mut found = folder::find(folder.path(), 0.25).unwrap();
         found.name = "pets".to_owned();
-        load(found, &config(1), 0, &recorder).unwrap();
+        load(found, &config(1), MEMORY_BUDGET, &recorder).unwrap();
         let events = recorder.0.into_inner().unwrap();
         assert_eq!(events, ["decoding pets Images Some(8)", "+6", "+2", "end"]);
     }

@@ -1,6 +1,8 @@
 //! The order in which training sees the images, as a function of (seed, epoch): a stopped run can continue at any batch
 //! without stored state.
 
+use std::ops::Range;
+
 use rand_chacha::ChaCha8Rng;
 use rand_chacha::rand_core::{Rng, SeedableRng};
 
@@ -9,6 +11,8 @@ use rand_chacha::rand_core::{Rng, SeedableRng};
 enum Decision {
     Order = 1,
     Flip = 2,
+    Shards = 3,
+    Move = 4,
 }
 
 /// The ChaCha8 generator of one decision in one epoch.
@@ -25,13 +29,38 @@ fn generator(decision: Decision, seed: u64, epoch: usize) -> ChaCha8Rng {
 /// Fisher-Yates (Durstenfeld, 1964), driven by ChaCha8. The draw from `0..=last` is `word * (last + 1) / 2^64`; it is
 /// written out because the order must not change with the version of a library, and its bias is below 2^-32.
 pub fn shuffled(len: usize, seed: u64, epoch: usize) -> Vec<u32> {
-    let mut generator = generator(Decision::Order, seed, epoch);
+    permutation(len, generator(Decision::Order, seed, epoch))
+}
+
+/// The numbers of a set's shards in the order of this epoch, as [`shuffled`].
+pub(crate) fn shuffled_shards(len: usize, seed: u64, epoch: usize) -> Vec<u32> {
+    permutation(len, generator(Decision::Shards, seed, epoch))
+}
+
+fn permutation(len: usize, mut generator: ChaCha8Rng) -> Vec<u32> {
     let mut order: Vec<u32> = (0..len as u32).collect();
     for last in (1..order.len()).rev() {
-        let chosen = (u128::from(generator.next_u64()) * (last as u128 + 1)) >> 64;
-        order.swap(last, chosen as usize);
+        order.swap(last, below(last + 1, &mut generator));
     }
     order
+}
+
+/// A number from 0 to below `end`.
+fn below(end: usize, generator: &mut ChaCha8Rng) -> usize {
+    ((u128::from(generator.next_u64()) * end as u128) >> 64) as usize
+}
+
+/// By how many places, from 0 to below `most`, each of the `images` of shards moves in this epoch.
+pub(crate) fn moved(
+    most: usize,
+    seed: u64,
+    epoch: usize,
+    images: Range<usize>,
+) -> impl Iterator<Item = usize> {
+    let mut generator = generator(Decision::Move, seed, epoch);
+    // A number is two words.
+    generator.set_word_pos(2 * images.start as u128);
+    images.map(move |_| below(most, &mut generator))
 }
 
 /// Whether image `index` is mirrored in this epoch: a fair coin, the same on every machine.

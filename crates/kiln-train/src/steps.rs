@@ -115,7 +115,7 @@ pub fn diffusion_steps(
 ) -> Result<impl FnMut() -> Result<Tensor<1>, TrainError> + use<>, TrainError> {
     let training = one_pass(&experiment.stage_2.training);
     let session = Session::new(0, StopSignal::default());
-    let images = inputs.iter().map(|input| input.timesteps.len()).sum();
+    let images: usize = inputs.iter().map(|input| input.timesteps.len()).sum();
     let classes = network.config().num_class_embeds;
     let trainee = denoising::trainee(
         experiment,

@@ -63,6 +63,15 @@ impl Content {
         }
     }
 
+    /// How many bytes there are.
+    pub(crate) fn size(&self) -> io::Result<u64> {
+        match self {
+            Self::File(path) => Ok(std::fs::metadata(path)?.len()),
+            Self::Zipped(zipped) => Ok(zipped.len),
+            Self::Stretch(stretch) => Ok(stretch.len),
+        }
+    }
+
     /// The kind of the content, from its first bytes.
     pub(crate) fn kind(&self) -> io::Result<Kind> {
         let start = match self {

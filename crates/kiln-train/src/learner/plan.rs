@@ -3,6 +3,8 @@
 use std::ops::Range;
 use std::sync::Mutex;
 
+use kiln_data::{Pass, Passes};
+
 use crate::counted;
 use crate::experiment::{ExperimentError, Interval, TrainingConfig};
 use crate::ranks::Ranks;
@@ -18,6 +20,7 @@ const MOST_PASSES_A_STEP: usize = 100;
 #[derive(Debug)]
 pub(crate) struct Plan {
     items: usize,
+    passes: Passes,
     batch_size: usize,
     /// The devices of all ranks together.
     devices: usize,
@@ -28,7 +31,7 @@ pub(crate) struct Plan {
     checkpoint_every: Interval,
     seed: u64,
     /// The order of the most recently requested pass.
-    order: Mutex<Option<(usize, Vec<u32>)>>,
+    order: Mutex<Option<(usize, Pass)>>,
 }
 
 /// One device's part of one step.
@@ -50,10 +53,17 @@ impl Plan {
         self.seed
     }
 
-    /// A plan for `items` images; `flips` says whether half of them are shown mirrored.
-    pub(crate) fn new(training: &TrainingConfig, items: usize, devices: usize, seed: u64) -> Self {
+    /// A plan for images in the order of `passes`, or for so many that are shuffled as a whole.
+    pub(crate) fn new(
+        training: &TrainingConfig,
+        passes: impl Into<Passes>,
+        devices: usize,
+        seed: u64,
+    ) -> Self {
+        let passes = passes.into();
         Self {
-            items,
+            items: passes.images(),
+            passes,
             batch_size: training.batch_size,
             devices,
             own_devices: 0..devices,
@@ -259,12 +269,12 @@ impl Plan {
             .order
             .lock()
             .unwrap_or_else(std::sync::PoisonError::into_inner);
-        match &*order {
-            Some((known, order)) if *known == pass => order[position],
+        match &mut *order {
+            Some((known, order)) if *known == pass => order.image(position),
             _ => {
-                let shuffled = kiln_data::shuffled(self.items, self.seed, pass);
-                let index = shuffled[position];
-                *order = Some((pass, shuffled));
+                let mut new = self.passes.order(self.seed, pass);
+                let index = new.image(position);
+                *order = Some((pass, new));
                 index
             }
         }
@@ -278,6 +288,7 @@ mod tests {
     fn plan(batch_size: usize, devices: usize, accumulate: usize) -> Plan {
         Plan {
             items: 50,
+            passes: 50.into(),
             batch_size,
             devices,
             own_devices: 0..devices,

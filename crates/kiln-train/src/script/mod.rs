@@ -159,8 +159,8 @@ pub(crate) fn train<S: Stage>(
     options.stop.check()?;
     stage.check_data(&datasets)?;
 
-    let (images, devices) = (datasets.train.len(), options.devices.all().len());
-    let plan = Plan::new(training, images, devices, stage.seed()).over(&options.ranks);
+    let (passes, devices) = (datasets.train.passes(), options.devices.all().len());
+    let plan = Plan::new(training, passes, devices, stage.seed()).over(&options.ranks);
     plan.check(stage.table())?;
     let plan = Arc::new(plan);
     let identity = start.identity(
