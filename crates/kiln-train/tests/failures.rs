@@ -66,12 +66,11 @@ fn latents_of_another_vqvae_are_refused() {
         },
     )
     .unwrap();
-    let cache = std::fs::read_dir(place.path().join("latents"))
-        .unwrap()
-        .next()
-        .unwrap()
-        .unwrap()
-        .path();
+    let latents = |run: &std::path::Path| {
+        let mut folders = std::fs::read_dir(run.join("latents")).unwrap();
+        let folder = folders.next().unwrap().unwrap().path();
+        folder.join("train-00000.safetensors")
+    };
 
     let elsewhere = tempfile::tempdir().unwrap();
     let other = RunOptions {
@@ -87,13 +86,7 @@ fn latents_of_another_vqvae_are_refused() {
         },
     )
     .unwrap();
-    let own = std::fs::read_dir(elsewhere.path().join("latents"))
-        .unwrap()
-        .next()
-        .unwrap()
-        .unwrap()
-        .path();
-    std::fs::copy(cache, &own).unwrap();
+    std::fs::copy(latents(place.path()), latents(elsewhere.path())).unwrap();
     let resumed = RunOptions {
         resume: true,
         ..other

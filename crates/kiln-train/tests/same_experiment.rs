@@ -350,7 +350,7 @@ fn a_damaged_cache_of_latents_is_encoded_again() {
     };
     stage_2(&experiment(&[]), &stopped(&damaged, 3)).unwrap();
     let mut caches = std::fs::read_dir(damaged.out.join("latents")).unwrap();
-    let cache = caches.next().unwrap().unwrap().path();
+    let cache = (caches.next().unwrap().unwrap().path()).join("train-00000.safetensors");
     let mut bytes = std::fs::read(&cache).unwrap();
     let middle = bytes.len() / 2;
     bytes[middle] ^= 0x10;

@@ -3,7 +3,7 @@
 //!
 //! ```text
 //! files.rs   which files are the shards, and which of them are for validation
-//! shard.rs   one shard: its images and their classes
+//! shard.rs   one shard, a tar archive or a Parquet table: its images and their classes
 //! set.rs     the images of all shards by their index, with the shards that are open
 //! ```
 //!
@@ -21,7 +21,7 @@ use rayon::prelude::*;
 pub(crate) use self::files::{Files, is_pattern, of_folder, of_pattern};
 pub(crate) use self::set::Pieces;
 use self::set::{Piece, Shards, hold_out};
-use self::shard::Shard;
+pub(crate) use self::shard::{Form, Shard};
 use crate::config::DataConfig;
 use crate::dataset::{Datasets, Description, Fingerprint, ImageDataset, Storage};
 use crate::error::DataError;
@@ -33,7 +33,7 @@ use crate::undecodable::Undecodable;
 /// How many damaged shards an error lists.
 const LISTED: usize = 10;
 
-/// Opens a data set in the shards `files`, which are what is at `path`.
+/// Opens a data set in tar archives, the `files`, which are what is at `path`.
 pub(crate) fn open(
     path: &Path,
     files: &Files,
@@ -76,18 +76,66 @@ pub(crate) fn open(
             first: damaged.into_iter().take(LISTED).collect(),
         });
     }
+    let last = classes.iter().flatten().flatten().max();
+    let class_names = last.map_or_else(Vec::new, |&last| {
+        (0..=last).map(|class| class.to_string()).collect()
+    });
+    let datasets = datasets(
+        Indexed {
+            path: path.to_owned(),
+            name,
+            border: 0,
+            of_training,
+            shards,
+            classes,
+            class_names,
+        },
+        config,
+    )?;
+    match config.stream {
+        Some(false) => datasets.in_memory(progress),
+        Some(true) | None => Ok(datasets),
+    }
+}
+
+/// The shards of a data set, when it is known what is in them.
+pub(crate) struct Indexed {
+    /// What the user named.
+    pub(crate) path: PathBuf,
+    pub(crate) name: String,
+    /// See [`ImageDataset::border`].
+    pub(crate) border: usize,
+    /// How many of the shards, from the first, are to learn from. If all are, a share of them is held out.
+    pub(crate) of_training: usize,
+    pub(crate) shards: Vec<Shard>,
+    /// The class of each image of each shard.
+    pub(crate) classes: Vec<Vec<Option<u32>>>,
+    pub(crate) class_names: Vec<String>,
+}
+
+/// Divides indexed shards into images to learn from and images to measure on.
+pub(crate) fn datasets(indexed: Indexed, config: &DataConfig) -> Result<Datasets, DataError> {
+    let Indexed {
+        path,
+        name,
+        border,
+        of_training,
+        shards,
+        classes,
+        mut class_names,
+    } = indexed;
     let sizes: Vec<u32> = shards.iter().map(|shard| shard.images).collect();
     let images: u64 = sizes.iter().map(|&size| u64::from(size)).sum();
     if images > u64::from(u32::MAX) {
         return Err(DataError::Unusable {
-            path: path.to_owned(),
+            path,
             problem: format!(
                 "has {images} images, and kiln counts up to {}: name fewer shards",
                 u32::MAX
             ),
         });
     }
-    let [train, validation] = match files.validation.is_empty() {
+    let [train, validation] = match of_training == shards.len() {
         true => hold_out(&sizes, config.validation_fraction),
         false => {
             let whole = |shards: std::ops::Range<usize>| -> Vec<Piece> {
@@ -102,17 +150,20 @@ pub(crate) fn open(
     };
     if train.is_empty() || validation.is_empty() {
         return Err(DataError::TooFew {
-            path: path.to_owned(),
+            path,
             count: images as usize,
             skipped: String::new(),
         });
     }
-    let (class_names, unlabelled) = classes_of(&name, &shards, &classes);
+    let unlabelled = unlabelled(&name, &shards, &classes);
+    if unlabelled.is_some() || classes.iter().flatten().all(Option::is_none) {
+        class_names.clear();
+    }
     let description = Description {
         name,
         class_names,
         shape: config.shape(),
-        border: 0,
+        border,
         horizontal_flip: config.horizontal_flip,
         unlabelled,
     };
@@ -144,14 +195,10 @@ pub(crate) fn open(
             fingerprint,
         )
     };
-    let datasets = Datasets {
+    Ok(Datasets {
         train: set(train),
         validation: set(validation),
-    };
-    match config.stream {
-        Some(false) => datasets.in_memory(progress),
-        Some(true) | None => Ok(datasets),
-    }
+    })
 }
 
 /// A data set's name: that of its folder or file, without what follows a brace.
@@ -166,31 +213,23 @@ fn name_of(path: &Path) -> String {
     }
 }
 
-/// The names of the classes and, if only some images have one, the beginning of a sentence about that.
-fn classes_of(
-    name: &str,
-    shards: &[Shard],
-    classes: &[Vec<Option<u32>>],
-) -> (Vec<String>, Option<String>) {
+/// The beginning of a sentence about images without a class, if some have one and others not.
+fn unlabelled(name: &str, shards: &[Shard], classes: &[Vec<Option<u32>>]) -> Option<String> {
     let all = || classes.iter().flatten();
     let total = all().count();
     let without = all().filter(|class| class.is_none()).count();
-    if without == total {
-        return (Vec::new(), None);
+    if without == 0 || without == total {
+        return None;
     }
-    if without > 0 {
-        let mut pairs = shards.iter().zip(classes);
-        let first = pairs.find(|(_, classes)| classes.contains(&None));
-        let sentence = format!(
-            "{without} of {total} images of {name} {} no class (the first is in {})",
-            if without == 1 { "has" } else { "have" },
-            first.map_or_else(String::new, |(shard, _)| shard.name())
-        );
-        tracing::warn!("{sentence}, so the classes are not used");
-        return (Vec::new(), Some(sentence));
-    }
-    let last = all().flatten().max().copied().unwrap_or_default();
-    ((0..=last).map(|class| class.to_string()).collect(), None)
+    let mut pairs = shards.iter().zip(classes);
+    let first = pairs.find(|(_, classes)| classes.contains(&None));
+    let sentence = format!(
+        "{without} of {total} images of {name} {} no class (the first is in {})",
+        if without == 1 { "has" } else { "have" },
+        first.map_or_else(String::new, |(shard, _)| shard.name())
+    );
+    tracing::warn!("{sentence}, so the classes are not used");
+    Some(sentence)
 }
 
 #[cfg(test)]

@@ -1,18 +1,20 @@
-//! One shard: a tar archive with thousands of images, as WebDataset and img2dataset write them.
+//! One shard: a Parquet table, or a tar archive with thousands of images, as WebDataset and img2dataset write them.
 //!
-//! The files of a sample have the same name up to the first dot: `000123.jpg` is an image and `000123.cls` its class, a
+//! In a tar the files of a sample have the same name up to the first dot: `000123.jpg` is an image and `000123.cls` its class, a
 //! whole number. Other files, such as `000123.json` and `000123.txt`, are not used.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use sha2::{Digest, Sha256};
 
+use crate::config::DataConfig;
 use crate::contents::{Content, Entry, list};
 use crate::digest::hexadecimal;
 use crate::error::DataError;
 use crate::folder::is_named_like_an_image;
-use crate::names;
+use crate::{names, table};
 
 /// The ending of a file with the class of its sample.
 const CLASS: &str = "cls";
@@ -22,11 +24,21 @@ const MOST_CLASSES: u32 = 1 << 16;
 /// A shard, of which only the number of images is kept.
 #[derive(Clone, Debug)]
 pub(crate) struct Shard {
-    path: PathBuf,
+    pub(crate) path: PathBuf,
+    pub(crate) form: Form,
     /// Images in it.
     pub(crate) images: u32,
     /// Of the file's name and length, and of the names, lengths and classes of its images.
     pub(crate) digest: String,
+}
+
+/// What a shard is.
+#[derive(Clone, Debug)]
+pub(crate) enum Form {
+    /// A tar archive.
+    Tar,
+    /// A Parquet table, and the columns that are wanted.
+    Table(Arc<DataConfig>),
 }
 
 /// The images of a shard that is in use.
@@ -36,7 +48,7 @@ pub(crate) struct OpenShard {
 }
 
 impl Shard {
-    /// Looks through the shard at `path`, and returns the class of each image besides.
+    /// Looks through the tar at `path`, and returns the class of each image besides.
     ///
     /// # Errors
     /// If it cannot be read, is damaged or has no images.
@@ -55,8 +67,17 @@ impl Shard {
     /// # Errors
     /// Those of [`Self::index`]; and if it is another one now.
     pub(crate) fn open(&self) -> Result<OpenShard, DataError> {
-        let (now, images, _) = look_through(&self.path)?;
-        if now.digest != self.digest {
+        let (digest, images) = match &self.form {
+            Form::Tar => {
+                let (now, images, _) = look_through(&self.path)?;
+                (now.digest, images)
+            }
+            Form::Table(config) => {
+                let digest = table::digest_of(&self.path, config)?;
+                (digest, table::images_of(&self.path, config)?)
+            }
+        };
+        if digest != self.digest {
             return Err(DataError::Unusable {
                 path: self.path.clone(),
                 problem: "has changed since this began: do not change the data while kiln uses it"
@@ -104,6 +125,7 @@ fn look_through(path: &Path) -> Result<(Shard, Vec<Entry>, Vec<Option<u32>>), Da
     }
     let shard = Shard {
         path: path.to_owned(),
+        form: Form::Tar,
         images: images.len() as u32,
         digest: hexadecimal(&digest.finalize()),
     };

@@ -1,10 +1,12 @@
 //! Tables from Python's `datasets`, and others.
 
+use std::fs::File;
 use std::sync::Arc;
 
-use parquet::data_type::{ByteArray, Int64Type};
+use parquet::data_type::{ByteArray, ByteArrayType, Int64Type};
 use parquet::file::metadata::KeyValue;
 use parquet::file::properties::WriterProperties;
+use parquet::file::reader::{FileReader, SerializedFileReader};
 use parquet::file::writer::SerializedFileWriter;
 use parquet::schema::parser::parse_message_type;
 
@@ -469,4 +471,69 @@ fn a_table_with_a_file_missing_is_refused() {
     // With the second file beside it, both are read.
     write_texts(&second, "label", &["b", "a"]);
     assert_eq!(count().unwrap(), 6);
+}
+
+#[test]
+fn tables_that_are_read_while_training_hold_the_same_images() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = |name: &str| folder.path().join(name);
+    let rows = |first: u8| -> Vec<(u8, i64)> {
+        (first..first + 5)
+            .map(|level| (10 * level, i64::from(level % 2)))
+            .collect()
+    };
+    write(&path("train-0-of-2.parquet"), &rows(1), Some(FEATURES));
+    write(&path("train-1-of-2.parquet"), &rows(6), Some(FEATURES));
+    write(&path("test.parquet"), &rows(11), Some(FEATURES));
+    let tables = Tables {
+        name: "ada/levels".to_owned(),
+        train: vec![path("train-0-of-2.parquet"), path("train-1-of-2.parquet")],
+        validation: vec![path("test.parquet")],
+    };
+    let open = |stream| {
+        let config = DataConfig {
+            stream,
+            ..DataConfig::new(DatasetKind::Folder, 8, 1)
+        };
+        open_tables(&tables, &config, &NoProgress).unwrap()
+    };
+    let (kept, read) = (open(None), open(Some(true)));
+    assert!(kept.train.is_decoded() && !read.train.is_decoded());
+    assert_eq!(shown(&kept.train), shown(&read.train));
+    assert_eq!(shown(&kept.validation), shown(&read.validation));
+    assert_eq!(kept.train.class_names(), read.train.class_names());
+    // A table that changes is noticed when it is opened again.
+    let mut rows = rows(6);
+    rows.pop();
+    let again = open(Some(true));
+    write(&path("train-1-of-2.parquet"), &rows, Some(FEATURES));
+    let problem = again.train.image(7, false).unwrap_err().to_string();
+    assert!(
+        problem.contains("has changed since this began"),
+        "{problem}"
+    );
+    assert_ne!(
+        open(Some(true)).train.fingerprint(),
+        read.train.fingerprint()
+    );
+}
+
+#[test]
+fn a_row_without_an_image_has_a_stand_in_while_training() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("x.parquet");
+    write(&path, &[(10, 0), (0, 0), (30, 0), (40, 0), (50, 0)], None);
+    let config = DataConfig {
+        stream: Some(true),
+        max_undecodable: 0.5,
+        ..DataConfig::new(DatasetKind::Folder, 8, 1)
+    };
+    let tables = Tables {
+        train: vec![path.clone()],
+        validation: vec![path],
+        ..Tables::default()
+    };
+    let set = open_tables(&tables, &config, &NoProgress).unwrap().train;
+    let levels: Vec<u8> = shown(&set).into_iter().map(|(level, _)| level).collect();
+    assert_eq!(levels, [10, 30, 30, 40, 50]);
 }

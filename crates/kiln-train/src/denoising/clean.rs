@@ -75,7 +75,8 @@ impl CleanSet {
         let device = device.clone();
         match self.latents.clone() {
             Some(latents) => {
-                Box::new(requests.map(move |images| Ok(latents.batch(&images, &device))))
+                let batch = move |images: Vec<_>| latents.batch(&images, &device);
+                Box::new(requests.map(move |images| batch(images).map_err(DatasetError::new)))
             }
             None => {
                 let dataset = self.images.clone();

@@ -1,147 +1,217 @@
 //! Encodes the images of stage 2 once: the run folder keeps their latents.
 
-use std::collections::HashMap;
 use std::path::Path;
 
+use burn::module::Module;
 use burn::tensor::Device;
 use kiln_checkpoint::FirstStage;
-use kiln_data::{Datasets, ImageDataset, Progress, ProgressUnit, Task, prefetch, read_regular};
+use kiln_data::{Datasets, ImageDataset, Progress, ProgressUnit, Task, prefetch};
+use kiln_pipeline::Devices;
 
-use super::latents::{LatentSet, Latents};
-use super::latents_file::CacheProblem;
+use super::latent_shards::{LatentFolder, ShardProblem};
+use super::latents::{LatentSet, Latents, Spread, Values};
 use crate::error::TrainError;
+use crate::experiment::LatentNumbers;
 use crate::learner::images::tensor;
 use crate::learner::session::StopSignal;
+use crate::ranks::Ranks;
 
 /// The most images that are encoded at once.
 const BATCH: usize = 64;
-
-/// Many times the size of the header of a latents file, in bytes.
-const LARGEST_HEADER: u64 = 1 << 20;
 
 /// The encoder of a data set.
 pub(crate) struct Encoder<'a> {
     pub(crate) first_stage: &'a FirstStage,
     /// The most images that fit into memory at once.
     pub(crate) together: usize,
-    pub(crate) device: &'a Device,
+    pub(crate) numbers: LatentNumbers,
+    pub(crate) devices: &'a Devices,
     pub(crate) progress: &'a dyn Progress,
     pub(crate) stop: &'a StopSignal,
 }
 
 impl Encoder<'_> {
-    /// The latents of `datasets`: read from `cache` if it has exactly these, otherwise encoded and written there.
+    /// The latents of `datasets`, from the files in `folder`. What is missing there or damaged is encoded by all devices of
+    /// all `ranks`, which have the folder in common or each its own.
     ///
     /// # Errors
-    /// If the data cannot be read, the cache cannot be written, or the cache belongs to another VQ-VAE or other data.
-    pub(crate) fn latents(&self, datasets: &Datasets, cache: &Path) -> Result<Latents, TrainError> {
-        let identity = identity(datasets, self.first_stage);
-        match read_regular(cache, most_bytes(datasets, self.first_stage)) {
-            Ok(bytes) => match Latents::from_bytes(&bytes, &identity) {
-                Ok(latents) if are_of(&latents, datasets) => return Ok(latents),
-                Ok(_) => {
-                    tracing::warn!(
-                        "encoding the latents again, because {} is damaged: its number of latents differs from the number of images",
-                        cache.display()
-                    );
-                }
-                Err(CacheProblem::Foreign(what)) => {
-                    return Err(TrainError::Run(format!(
-                        "the latents in {} were made from {what}; remove the file to encode them again",
-                        cache.display()
-                    )));
-                }
-                Err(CacheProblem::Damaged(problem)) => {
-                    tracing::warn!(
-                        "encoding the latents again, because {} is damaged: {problem}",
-                        cache.display()
-                    );
-                }
-                Err(CacheProblem::Unchecked) => {
-                    tracing::warn!(
-                        "encoding the latents again, because {} is of an older kiln and has no digest to check it by",
-                        cache.display()
-                    );
-                }
-            },
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
-            Err(error) => tracing::warn!(
-                "encoding the latents again, because {} cannot be read: {error}",
-                cache.display()
-            ),
-        }
-        let train = self.encode(&datasets.train, datasets.train.horizontal_flip())?;
-        let validation = self.encode(&datasets.validation, false)?;
-        let latents = Latents { train, validation };
-        latents.write(cache, identity)?;
-        Ok(latents)
+    /// If the data cannot be read, the files cannot be written, or they belong to another VQ-VAE or other data.
+    pub(crate) fn latents(
+        &self,
+        datasets: &Datasets,
+        folder: &Path,
+        ranks: &Ranks,
+    ) -> Result<Latents, TrainError> {
+        let flips = datasets.train.horizontal_flip();
+        let train = self.folder(folder, "train", &datasets.train, flips);
+        let validation = self.folder(folder, "validation", &datasets.validation, false);
+        let of_rank = |number: usize| number % ranks.size() == ranks.rank();
+        self.encode_missing(&train, &datasets.train, &of_rank)?;
+        self.encode_missing(&validation, &datasets.validation, &of_rank)?;
+        ranks.meet()?;
+        // Another rank's files may be on another machine.
+        ranks.first_then_others(|| {
+            Ok(Latents {
+                train: self.open(&train, &datasets.train)?,
+                validation: self.open(&validation, &datasets.validation)?,
+            })
+        })
     }
 
-    fn encode(&self, dataset: &ImageDataset, flips: bool) -> Result<LatentSet, TrainError> {
-        let variants = if flips { 2 } else { 1 };
-        let images: Vec<(u32, bool)> = (0..dataset.len() as u32)
-            .flat_map(|index| (0..variants).map(move |variant| (index, variant == 1)))
-            .collect();
-        let total = Some(images.len() as u64);
+    /// The files of one split.
+    fn folder(
+        &self,
+        folder: &Path,
+        split: &'static str,
+        images: &ImageDataset,
+        flips: bool,
+    ) -> LatentFolder {
+        let config = self.first_stage.network.config();
+        let shape = images.shape();
+        let [height, width] =
+            [shape.height, shape.width].map(|side| side / config.downscale_factor());
+        let with_flips = if flips { " with flips" } else { "" };
+        LatentFolder {
+            folder: folder.to_owned(),
+            split,
+            source: [
+                ("vqvae", self.first_stage.hash()),
+                ("images", images.fingerprint().to_owned() + with_flips),
+            ],
+            shape: [
+                images.len(),
+                1 + usize::from(flips),
+                config.latent_dim(),
+                height,
+                width,
+            ],
+            numbers: self.numbers,
+        }
+    }
+
+    /// Encodes the files that are missing or damaged, of those that are `wanted`.
+    fn encode_missing(
+        &self,
+        folder: &LatentFolder,
+        images: &ImageDataset,
+        wanted: &dyn Fn(usize) -> bool,
+    ) -> Result<(), TrainError> {
+        let mut missing = Vec::new();
+        for number in (0..folder.files()).filter(|&number| wanted(number)) {
+            match folder.check(number, None) {
+                Ok(_) => {}
+                Err(ShardProblem::Missing) => missing.push(number),
+                Err(ShardProblem::Damaged(problem)) => {
+                    tracing::warn!(
+                        "encoding the latents of {} again, because it is damaged: {problem}",
+                        folder.path(number).display()
+                    );
+                    missing.push(number);
+                }
+                Err(ShardProblem::Foreign(what)) => {
+                    return Err(TrainError::Run(format!(
+                        "the latents in {} were made from {what}; remove the folder {} to encode them again",
+                        folder.path(number).display(),
+                        folder.folder.display()
+                    )));
+                }
+            }
+        }
+        if missing.is_empty() {
+            return Ok(());
+        }
+        let total: usize = missing
+            .iter()
+            .map(|&number| folder.images(number).len())
+            .sum();
+        let total = (total * folder.shape[1]) as u64;
         let task = Task::begin(
             self.progress,
             "encoding the images",
             ProgressUnit::Images,
-            total,
+            Some(total),
         );
-        let together = self.together.clamp(1, BATCH);
-        let requests: Vec<_> = images.chunks(together).map(<[_]>::to_vec).collect();
-        let mut values = Vec::new();
-        let mut latent_shape = [0; 3];
-        for batch in prefetch(dataset.clone(), requests.into_iter()) {
-            self.stop.check()?;
-            let images = tensor(&batch?, dataset, self.device);
-            let latents = self.first_stage.network.encode(images);
-            let [count, channels, height, width] = latents.dims();
-            task.advance(count as u64);
-            latent_shape = [channels, height, width];
-            values.extend(latents.into_data().iter::<f32>());
-        }
-        let [channels, height, width] = latent_shape;
-        Ok(LatentSet {
-            shape: [dataset.len(), variants, channels, height, width],
-            values,
+        let devices = self.devices.all();
+        std::thread::scope(|scope| {
+            let workers: Vec<_> = devices
+                .iter()
+                .enumerate()
+                .map(|(place, device)| {
+                    let (missing, task) = (&missing, &task);
+                    scope.spawn(move || {
+                        let own = missing.iter().skip(place).step_by(devices.len());
+                        own.copied().try_for_each(|number| {
+                            let values = self.encode(folder, number, images, device, task)?;
+                            folder.write(number, &values)
+                        })
+                    })
+                })
+                .collect();
+            workers
+                .into_iter()
+                .try_for_each(|worker| match worker.join() {
+                    Ok(done) => done,
+                    Err(panic) => std::panic::resume_unwind(panic),
+                })
         })
     }
-}
 
-/// Whether there is one latent for each image.
-fn are_of(latents: &Latents, datasets: &Datasets) -> bool {
-    latents.train.shape[0] == datasets.train.len()
-        && latents.validation.shape[0] == datasets.validation.len()
-}
+    /// The latents of one file.
+    fn encode(
+        &self,
+        folder: &LatentFolder,
+        number: usize,
+        dataset: &ImageDataset,
+        device: &Device,
+        task: &Task<'_>,
+    ) -> Result<Vec<f32>, TrainError> {
+        let variants = folder.shape[1];
+        let images: Vec<(u32, bool)> = folder
+            .images(number)
+            .flat_map(|index| (0..variants).map(move |variant| (index as u32, variant == 1)))
+            .collect();
+        let together = self.together.clamp(1, BATCH);
+        let requests: Vec<_> = images.chunks(together).map(<[_]>::to_vec).collect();
+        let network = self.first_stage.network.clone().to_device(device);
+        let mut values = Vec::new();
+        for batch in prefetch(dataset.clone(), requests.into_iter()) {
+            self.stop.check()?;
+            let images = tensor(&batch?, dataset, device);
+            let latents = network.encode(images);
+            task.advance(latents.dims()[0] as u64);
+            values.extend(latents.into_data().iter::<f32>());
+        }
+        Ok(values)
+    }
 
-/// The required source of a cache.
-fn identity(datasets: &Datasets, first_stage: &FirstStage) -> HashMap<String, String> {
-    let flips = if datasets.train.horizontal_flip() {
-        " with flips"
-    } else {
-        ""
-    };
-    HashMap::from([
-        ("vqvae".to_owned(), first_stage.hash()),
-        (
-            "train".to_owned(),
-            datasets.train.fingerprint().to_owned() + flips,
-        ),
-        (
-            "validation".to_owned(),
-            datasets.validation.fingerprint().to_owned(),
-        ),
-    ])
-}
-
-/// The largest possible file for the latents of `datasets`, in bytes.
-fn most_bytes(datasets: &Datasets, first_stage: &FirstStage) -> u64 {
-    let network = &first_stage.network;
-    let shape = datasets.train.shape();
-    let sides = [shape.height, shape.width].map(|side| side / network.config().downscale_factor());
-    let numbers = network.config().latent_dim() * sides[0] * sides[1];
-    let images = 2 * datasets.train.len() + datasets.validation.len();
-    (images * numbers * size_of::<f32>()) as u64 + LARGEST_HEADER
+    /// The latents of one split; a file that is not there is encoded.
+    fn open(&self, folder: &LatentFolder, images: &ImageDataset) -> Result<LatentSet, TrainError> {
+        let mut kept = folder.is_small().then(Vec::new);
+        let mut spread = Spread::default();
+        for number in 0..folder.files() {
+            let of_file = match folder.check(number, kept.as_mut()) {
+                Ok(of_file) => of_file,
+                Err(_) => {
+                    self.encode_missing(folder, images, &|other| other == number)?;
+                    let again = folder.check(number, kept.as_mut());
+                    again.map_err(|_| {
+                        TrainError::Run(format!(
+                            "{} was changed by another program: do not change a run while it is trained",
+                            folder.path(number).display()
+                        ))
+                    })?
+                }
+            };
+            spread = spread.and(of_file);
+        }
+        match kept {
+            Some(values) => Ok(LatentSet {
+                shape: folder.shape,
+                values: Values::Kept(values),
+                spread,
+                scale: (0.0, 1.0),
+            }),
+            None => folder.on_disk(spread),
+        }
+    }
 }

@@ -6,8 +6,9 @@ pub(crate) mod clean;
 pub(crate) mod distillation;
 mod encoder;
 pub mod evaluation;
+mod latent_shards;
 mod latents;
-mod latents_file;
+
 pub(crate) mod noisy_source;
 mod power_averages;
 pub(crate) mod stage;

@@ -218,11 +218,19 @@ impl Stage for Stage2<'_> {
             ..
         } = scene;
         let (device, ranks) = (options.devices.first(), &options.ranks);
+        let measured = experiment.stage_2.evaluation.as_ref();
+        // Rank 0 alone validates. What is missing for it is told before the latents are encoded.
+        let evaluator = measured.filter(|_| ranks.is_first()).map(|config| {
+            let held_out = &datasets.validation;
+            let count = self.training().validated(held_out.len()).len();
+            let (seed, progress) = (experiment.seed, scene.progress);
+            Evaluator::new(config, held_out, count, seed, &device, progress).map(Arc::new)
+        });
+        let evaluator = evaluator.transpose()?;
         let (clean, first_stage) = match first_stage {
             Some(first_stage) => {
                 ranks.require_same("VQ-VAE", first_stage.hash())?;
-                let latents = || latent_space(experiment, first_stage, scene, &device);
-                let (clean, scaled) = ranks.first_then_others(latents)?;
+                let (clean, scaled) = latent_space(experiment, first_stage, scene)?;
                 (clean, Some(scaled))
             }
             None => (CleanSets::images(datasets), None),
@@ -232,14 +240,6 @@ impl Stage for Stage2<'_> {
             None => (experiment.unet).init(&device.clone().autodiff(), experiment.seed)?,
         };
 
-        let measured = experiment.stage_2.evaluation.as_ref();
-        // Rank 0 alone validates.
-        let evaluator = measured.filter(|_| ranks.is_first()).map(|config| {
-            let held_out = &datasets.validation;
-            let count = self.training().validated(held_out.len()).len();
-            let (seed, progress) = (experiment.seed, scene.progress);
-            Evaluator::new(config, held_out, count, seed, &device, progress).map(Arc::new)
-        });
         let classes = Labelling::of(experiment, datasets)?;
         let title = match (&first_stage, &distillation) {
             (_, Some(_)) => "distillation",
@@ -273,7 +273,7 @@ impl Stage for Stage2<'_> {
                 ..stage
             }),
             metadata: facts(0),
-            evaluator: evaluator.transpose()?,
+            evaluator,
         };
         let model = move |unet, steps| DiffusionModel {
             metadata: facts(steps),
@@ -338,7 +338,6 @@ fn latent_space(
     experiment: &Experiment,
     mut first_stage: FirstStage,
     scene: &Scene<'_>,
-    device: &Device,
 ) -> Result<(CleanSets, FirstStage), TrainError> {
     let datasets = &scene.datasets;
     let cache = scene.run.latents(&first_stage.hash());
@@ -347,11 +346,12 @@ fn latent_space(
         // The training has this many images in memory at once, so they fit here, too.
         together: (experiment.first_stage.as_ref())
             .map_or(1, |stage| stage.stage_1.training.batch_size),
-        device,
+        numbers: experiment.stage_2.latents,
+        devices: &scene.options.devices,
         progress: scene.progress,
         stop: &scene.options.stop,
     };
-    let latents = encoder.latents(datasets, &cache)?;
+    let latents = encoder.latents(datasets, &cache, &scene.options.ranks)?;
     let deviation = latents.train.standard_deviation();
     if !(deviation.is_finite() && deviation > 0.0) {
         return Err(TrainError::Run(format!(

@@ -30,6 +30,9 @@ pub struct Stage2Config {
     /// Salimans 2022). Only for a U-Net with classes.
     #[serde(default)]
     pub label_dropout: f64,
+    /// The numbers in the files of latents: `f32`, or `f16` for half the size.
+    #[serde(default, skip_serializing_if = "LatentNumbers::is_default")]
+    pub latents: LatentNumbers,
     /// How the network learns from a teacher. If absent: it learns to denoise, without one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub distillation: Option<DistillationConfig>,
@@ -42,6 +45,24 @@ pub struct Stage2Config {
     /// Distances between drawn and real images, measured now and then. If absent: none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub evaluation: Option<EvaluationConfig>,
+}
+
+/// The numbers in the files of latents.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+#[non_exhaustive]
+pub enum LatentNumbers {
+    /// As the encoder gives them.
+    #[default]
+    F32,
+    /// To three digits.
+    F16,
+}
+
+impl LatentNumbers {
+    fn is_default(&self) -> bool {
+        *self == Self::default()
+    }
 }
 
 impl Stage2Config {

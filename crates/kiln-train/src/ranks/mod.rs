@@ -117,15 +117,19 @@ impl Ranks {
         &self,
         work: impl FnOnce() -> Result<W, E>,
     ) -> Result<W, E> {
-        // A rank that takes part in a sum waits for all others.
-        let meet = || self.sum(iter::once(vec![0.0]));
         if self.is_first() {
             let done = work()?;
-            meet()?;
+            self.meet()?;
             return Ok(done);
         }
-        meet()?;
+        self.meet()?;
         work()
+    }
+
+    /// Waits for all others. All ranks must call it together.
+    pub(crate) fn meet(&self) -> Result<(), RanksError> {
+        // A rank that takes part in a sum waits for all others.
+        self.sum(iter::once(vec![0.0])).map(drop)
     }
 
     /// Fails unless all ranks have the same `own`. All ranks must call it together.

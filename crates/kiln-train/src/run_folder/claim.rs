@@ -27,7 +27,7 @@ const FIRST_COLUMNS: &str = "step,";
 const UNFINISHED_WEIGHTS: &str = "model.safetensors.tmp";
 
 /// The claim of a training to its run folder. Dropping it releases the folder. The folder is then restored, unless the
-/// training was kept or has left a checkpoint or a row of metrics.
+/// training was kept or has left a checkpoint, a row of metrics or latents.
 pub(crate) struct Claim(Arc<Mutex<Option<Claimed>>>);
 
 struct Claimed {
@@ -39,8 +39,6 @@ struct Claimed {
     begun_with: Option<String>,
     /// Whether there was already a folder `start`, the model at the beginning of a training.
     had_start: bool,
-    /// The latents files that existed.
-    latents: BTreeSet<PathBuf>,
     /// The traces of earlier trainings of the stage.
     traces: Traces,
     is_kept: bool,
@@ -88,8 +86,7 @@ impl Claim {
             config: read_text(&run.config()).ok(),
             begun_with: read_text(&stage.begun_with()).ok(),
             had_start: stage.start().exists(),
-            latents: latents_in(run),
-            traces: Traces::of(stage),
+            traces: Traces::of(run, stage),
             is_kept: false,
             _made: made,
             _lock: lock,
@@ -121,23 +118,38 @@ fn lock_of(claimed: &Mutex<Option<Claimed>>) -> MutexGuard<'_, Option<Claimed>> 
     claimed.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// The traces of a stage's training: the steps of its checkpoints, and the time when its metrics were last written.
+/// The traces of a stage's training.
 #[derive(PartialEq)]
-struct Traces(Vec<usize>, Option<SystemTime>);
+struct Traces {
+    /// The steps of its checkpoints.
+    steps: Vec<usize>,
+    /// When its metrics were last written.
+    metrics: Option<SystemTime>,
+    /// The files of latents. It can take hours to encode them, and the next training goes on with them.
+    latents: BTreeSet<PathBuf>,
+}
 
 impl Traces {
-    fn of(stage: &StageFolder) -> Self {
+    fn of(run: &RunFolder, stage: &StageFolder) -> Self {
         let metrics = fs::metadata(stage.metrics()).and_then(|file| file.modified());
-        Self(
-            CheckpointFolder::new(stage.checkpoints()).steps(),
-            metrics.ok(),
-        )
+        let folders = entries_of(&run.all_latents()).into_iter();
+        Self {
+            steps: CheckpointFolder::new(stage.checkpoints()).steps(),
+            metrics: metrics.ok(),
+            latents: (folders.flat_map(|folder| entries_of(&folder)))
+                .filter(|file| {
+                    !file
+                        .file_name()
+                        .is_some_and(|name| is_temporary(&name.to_string_lossy()))
+                })
+                .collect(),
+        }
     }
 }
 
 impl Drop for Claimed {
     fn drop(&mut self) {
-        if !self.is_kept && self.traces == Traces::of(&self.stage) {
+        if !self.is_kept && self.traces == Traces::of(&self.run, &self.stage) {
             self.undo();
         }
     }
@@ -155,11 +167,9 @@ impl Claimed {
         if !self.had_start && check_place(&start).is_ok() {
             let _ = fs::remove_dir_all(start);
         }
-        for new in latents_in(&self.run).difference(&self.latents) {
-            let _ = fs::remove_file(new);
-        }
         // Removes each folder only if it is empty. If it existed before, it either was not empty or does not matter.
-        for folder in [self.stage.checkpoints(), self.run.all_latents()] {
+        let latents = entries_of(&self.run.all_latents()).into_iter();
+        for folder in latents.chain([self.stage.checkpoints(), self.run.all_latents()]) {
             let _ = fs::remove_dir(folder);
         }
         if self.stage.path() != self.run.path() {
@@ -252,8 +262,9 @@ fn in_the_way(file: &Path) -> TrainError {
     ))
 }
 
-fn latents_in(run: &RunFolder) -> BTreeSet<PathBuf> {
-    let entries = fs::read_dir(run.all_latents()).into_iter().flatten();
+/// What is in a folder; nothing if there is none.
+fn entries_of(folder: &Path) -> BTreeSet<PathBuf> {
+    let entries = fs::read_dir(folder).into_iter().flatten();
     entries.flatten().map(|entry| entry.path()).collect()
 }
 
@@ -264,12 +275,9 @@ fn clear_leftovers(run: &RunFolder, stage: &StageFolder) -> Result<(), TrainErro
         .clear_leftovers()
         .map_err(TrainError::file("clear", &checkpoints))?;
     let pictures = ["samples", "reconstructions"].map(|kind| stage.path().join(kind));
-    let folders = [
-        run.path().to_owned(),
-        stage.path().to_owned(),
-        run.all_latents(),
-    ];
-    for folder in folders.iter().chain(&pictures) {
+    let folders = [run.path().to_owned(), stage.path().to_owned()];
+    let latents = entries_of(&run.all_latents());
+    for folder in folders.iter().chain(&latents).chain(&pictures) {
         let is_of_pictures = pictures.contains(folder);
         for entry in fs::read_dir(folder).into_iter().flatten().flatten() {
             let name = entry.file_name();

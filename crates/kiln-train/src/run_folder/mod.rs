@@ -4,7 +4,7 @@
 //! runs/mnist/
 //!   config.toml             exactly what was run
 //!   vqvae/                  stage 1: checkpoints/ metrics.csv curves.svg reconstructions/, and in model/ the VQ-VAE
-//!   latents/HASH.safetensors
+//!   latents/HASH/train-00000.safetensors ..
 //!   diffusion/              stage 2: checkpoints/ metrics.csv curves.svg samples/, and in start/ the model before its first step
 //!   model/                  the finished model, diffusers layout
 //!   best/                   the model that `[stage_2.evaluation]` chose by its `best_by`, if there is one
@@ -98,8 +98,9 @@ impl RunFolder {
         self.0.join("model.safetensors")
     }
 
+    /// The folder of the latents of the first stage with this hash.
     pub(crate) fn latents(&self, hash: &str) -> PathBuf {
-        self.all_latents().join(format!("{hash}.safetensors"))
+        self.all_latents().join(hash)
     }
 
     /// The folder of all latents.
