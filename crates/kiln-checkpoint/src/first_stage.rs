@@ -111,6 +111,16 @@ pub fn vqvae_hash(network: &Autoencoder) -> String {
     hash_as_stored(network, WeightsType::F32)
 }
 
+/// The SHA-256, in hexadecimal, of all weights of a network and their shapes.
+pub fn weights_hash(network: &impl Module) -> String {
+    let mut hasher = WeightsHasher {
+        digest: Sha256::new(),
+        weights_type: WeightsType::F32,
+    };
+    network.visit(&mut hasher);
+    hexadecimal(&hasher.digest.finalize())
+}
+
 /// The hash that an autoencoder will have after it is saved as `weights_type` and loaded again.
 pub(crate) fn hash_as_stored(network: &Autoencoder, weights_type: WeightsType) -> String {
     let options = network.config().untold_by_weights();

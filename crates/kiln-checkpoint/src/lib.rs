@@ -51,7 +51,7 @@ mod weights;
 
 pub use convert::{ConvertOptions, Converted, convert};
 pub use error::CheckpointError;
-pub use first_stage::{FirstStage, vqvae_hash};
+pub use first_stage::{FirstStage, vqvae_hash, weights_hash};
 pub use folder::{Differences, NewFolder, check_outside_models, check_place, differences, settled};
 pub use guide::Guide;
 pub use index::ModelIndex;

@@ -529,6 +529,9 @@ pub fn to_message<T: Serialize>(value: &T, bytes: &[u8]) -> serde_json::Result<V
     Ok([length.as_slice(), &json, bytes].concat())
 }
 
+/// More bytes than any question has beside its pictures.
+const LONGEST_JSON: usize = 1 << 20;
+
 /// The value in a message, and the bytes behind it.
 ///
 /// # Errors
@@ -536,9 +539,13 @@ pub fn to_message<T: Serialize>(value: &T, bytes: &[u8]) -> serde_json::Result<V
 pub fn from_message<'a, T: Deserialize<'a>>(message: &'a [u8]) -> Result<(T, &'a [u8]), String> {
     let cut = "the message is cut off";
     let (length, rest) = message.split_first_chunk::<4>().ok_or(cut)?;
-    let (json, bytes) = rest
-        .split_at_checked(u32::from_le_bytes(*length) as usize)
-        .ok_or(cut)?;
+    let length = u32::from_le_bytes(*length) as usize;
+    if length > LONGEST_JSON {
+        return Err(format!(
+            "no question has {length} bytes beside its pictures"
+        ));
+    }
+    let (json, bytes) = rest.split_at_checked(length).ok_or(cut)?;
     let value = serde_json::from_slice(json).map_err(|error| error.to_string())?;
     Ok((value, bytes))
 }
@@ -561,6 +568,12 @@ mod tests {
         let message = to_message(&question, &[1, 2, 3]).unwrap();
         let read: (Question, &[u8]) = from_message(&message).unwrap();
         assert_eq!(read, (question, [1, 2, 3].as_slice()));
+        let long = to_message(&" ".repeat(LONGEST_JSON), &[]).unwrap();
+        assert!(
+            from_message::<String>(&long)
+                .unwrap_err()
+                .contains("bytes beside its pictures")
+        );
         for end in 0..message.len() - 3 {
             assert!(from_message::<Question>(&message[..end]).is_err());
         }

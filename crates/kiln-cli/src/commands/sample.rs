@@ -192,12 +192,17 @@ impl Sample {
         let Some(options) = all_options.first() else {
             return Ok(());
         };
-        if let Some(segments) = options.sampler.segments()
-            && steps.iter().any(|&steps| steps < segments)
-        {
-            terminal::note(&format!(
-                "the model has learnt to draw in {segments} steps: in fewer it draws worse"
-            ));
+        let learnt = pipeline.model().scheduler.sampler.segments();
+        if let (Some(asked), Some(learnt)) = (options.sampler.segments(), learnt) {
+            if asked != learnt {
+                terminal::note(&format!(
+                    "the model has learnt {learnt} segment(s), not {asked}: it draws best with its own"
+                ));
+            } else if steps.iter().any(|&steps| steps < learnt) {
+                terminal::note(&format!(
+                    "the model has learnt to draw in {learnt} steps: in fewer it draws worse"
+                ));
+            }
         }
         let mut outcome = Outcome {
             model: pipeline.name().to_string(),

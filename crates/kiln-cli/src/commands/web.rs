@@ -171,13 +171,14 @@ fn ship(site: &NewFolder, shown: &Shown) -> anyhow::Result<Shipped> {
 /// What the page calls the model in a folder: its name, or that of its run for one that is called `model`.
 fn name_of(folder: &Path) -> String {
     let names = folder.iter().rev().map(|name| name.to_string_lossy());
-    let mut names = names.filter(|name| !matches!(name.as_ref(), "model" | "." | ".."));
-    let name = names.next().unwrap_or("model".into());
     let is_plain = |c: char| c.is_ascii_alphanumeric() || "-_.".contains(c);
     // A name that begins with a dot would be hidden.
-    name.replace(|c: char| !is_plain(c), "-")
-        .trim_start_matches('.')
-        .to_owned()
+    let plain = names.map(|name| {
+        let name = name.replace(|c: char| !is_plain(c), "-");
+        name.trim_start_matches('.').to_owned()
+    });
+    let mut plain = plain.filter(|name| !matches!(name.as_str(), "" | "model"));
+    plain.next().unwrap_or_else(|| "model".to_owned())
 }
 
 fn write(site: &NewFolder, file: &str, bytes: &[u8]) -> anyhow::Result<()> {

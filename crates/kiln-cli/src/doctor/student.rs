@@ -61,7 +61,12 @@ pub(super) fn check(patient: &Patient) -> Findings {
         ));
     }
     if let Some(teacher) = &patient.teacher {
-        findings.extend(beside(student, teacher, patient)?);
+        match beside(student, teacher, patient) {
+            Ok(finding) => findings.extend(finding),
+            // What was found without it is told.
+            Err(_) if !findings.is_empty() => {}
+            Err(reason) => return Err(reason),
+        }
     }
     Ok(findings)
 }

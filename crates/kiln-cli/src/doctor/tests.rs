@@ -8,7 +8,7 @@ use kiln::pictures::Images;
 use kiln_checkpoint::{FirstStage, Metadata};
 use kiln_data::{DataConfig, DatasetKind, NoProgress};
 use kiln_diffusion::sampler::Sampler;
-use kiln_diffusion::{ScheduleConfig, SchedulerConfig};
+use kiln_diffusion::{ScheduleConfig, SchedulerConfig, Spacing};
 use kiln_models::ema::EmaConfig;
 use kiln_models::{AutoencoderConfig, AutoencoderKlConfig};
 use kiln_train::{Experiment, StageRecord};
@@ -321,7 +321,17 @@ fn a_student_that_draws_in_another_way_than_it_learnt_is_found() {
     let found = only(student::check(&patient), Severity::Warning);
     assert!(found.what.contains("in 1 step "), "{}", found.what);
 
+    // Its own faults are told although it cannot be compared with such a teacher.
     let model = patient.model.as_mut().unwrap();
+    let guidance = "guidance_learnt".to_owned();
+    (model.metadata.training).insert(guidance.clone(), "2".to_owned());
+    model.scheduler.levels.spacing = Spacing::Leading;
+    let found = only(student::check(&patient), Severity::Warning);
+    assert!(found.what.contains("leading timesteps"), "{}", found.what);
+
+    let model = patient.model.as_mut().unwrap();
+    model.metadata.training.remove(&guidance);
+    model.scheduler.levels.spacing = Spacing::Trailing;
     model.scheduler.sampler = Sampler::Consistency { segments: 8 };
     patient.teacher = None;
     let found = only(student::check(&patient), Severity::Warning);

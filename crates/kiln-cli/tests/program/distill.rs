@@ -111,6 +111,46 @@ fn a_killed_student_goes_on_without_its_teacher() {
 }
 
 #[test]
+fn a_student_goes_on_with_its_own_teacher_alone() {
+    let workplace = workplace();
+    distil(&workplace, "--model run --config few-steps.toml --out few");
+    // What its training began with is put in the teacher's place.
+    let start = "few/diffusion/start/unet/diffusion_pytorch_model.safetensors";
+    let teacher = fs::read(workplace.path(start)).unwrap();
+    let student = "few/model/unet/diffusion_pytorch_model.safetensors";
+    fs::copy(workplace.path(student), workplace.path(start)).unwrap();
+    let more = "distill --out few --resume --set stage_2.training.steps=6";
+    let sentence = workplace.fail(more);
+    assert!(
+        sentence.contains("the teacher in") && sentence.contains("is not the one"),
+        "{sentence}"
+    );
+    fs::write(workplace.path(start), teacher).unwrap();
+    distil(
+        &workplace,
+        "--out few --resume --set stage_2.training.steps=6",
+    );
+}
+
+#[test]
+fn a_record_that_cannot_be_read_stays() {
+    let workplace = workplace();
+    distil(&workplace, "--model run --config few-steps.toml --out few");
+    for folder in ["diffusion/checkpoints", "model"] {
+        fs::remove_dir_all(workplace.path("few").join(folder)).unwrap();
+    }
+    let record = workplace.path("few/diffusion/begun-with.json");
+    fs::write(&record, b"\xff\xfe{").unwrap();
+    let output = workplace.run("distill --out few --resume");
+    let said = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert!(
+        !output.status.success() && said.contains("begun-with.json"),
+        "{said}"
+    );
+    assert_eq!(fs::read(&record).unwrap(), b"\xff\xfe{");
+}
+
+#[test]
 fn what_cannot_be_distilled_is_refused_in_a_sentence() {
     let workplace = workplace();
     let distil = "distill --model run --config";
@@ -145,6 +185,8 @@ fn what_cannot_be_distilled_is_refused_in_a_sentence() {
             format!("{distil} few-steps.toml --set stage_2.distillation.guidance_interval=[0.2,0.8]"),
             "guidance_interval does nothing",
         ),
+        (format!("{distil} few-steps.toml --set stage_2.distillation.segments=0"), "distillation.segments"),
+        (format!("{distil} few-steps.toml --set stage_2.loss=huber"), "`stage_2.loss` does nothing"),
         (
             "distill --config few-steps.toml --out run --resume".to_owned(),
             "--model",

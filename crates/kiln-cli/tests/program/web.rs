@@ -55,3 +55,14 @@ fn two_models_of_one_name_are_refused() {
     assert!(said.contains("digits"), "{said}");
     assert!(!workplace.path("other").exists());
 }
+
+#[test]
+fn a_model_whose_folder_gives_no_name_for_an_address_gets_one() {
+    let workplace = Workplace::new();
+    workplace.succeed("web --out site");
+    fs::rename(workplace.path("site/models/digits"), workplace.path("...")).unwrap();
+    let written = workplace.json("web ... --out other --json");
+    let name = written["models"][0].as_str().unwrap();
+    let model = workplace.path(&format!("other/models/{name}/unet"));
+    assert!(!name.is_empty() && model.is_dir(), "{written}");
+}

@@ -31,9 +31,8 @@ impl Guard {
     /// Whether a question has the token, and comes from no other page.
     pub(super) fn check(&self, headers: &HeaderMap) -> Result<(), &'static str> {
         let value = |name: &str| headers.get(name).map(|value| value.as_bytes());
-        let origin = value(header::ORIGIN.as_str());
-        let is_own = origin.is_none_or(|origin| {
-            let origin = origin.strip_prefix(b"http://");
+        let is_own = headers.get_all(header::ORIGIN).iter().all(|origin| {
+            let origin = origin.as_bytes().strip_prefix(b"http://");
             origin.is_some_and(|host| self.is_own_host(host))
         });
         if !is_own {
@@ -61,7 +60,8 @@ pub(super) async fn doorkeeper(
     request: Request,
     next: Next,
 ) -> Response {
-    let host = request.headers().get(header::HOST);
+    let mut hosts = request.headers().get_all(header::HOST).iter();
+    let host = hosts.next().filter(|_| hosts.next().is_none());
     if !host.is_some_and(|host| guard.is_own_host(host.as_bytes())) {
         return (StatusCode::FORBIDDEN, "this server has another name\n").into_response();
     }

@@ -13,6 +13,7 @@ mod guard;
 
 use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::Arc;
+use std::time::Duration;
 
 use axum::Router;
 use axum::body::{Body, Bytes};
@@ -20,6 +21,9 @@ use axum::extract::{DefaultBodyLimit, State};
 use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
+use hyper::server::conn::http1;
+use hyper_util::rt::{TokioIo, TokioTimer};
+use hyper_util::service::TowerToHyperService;
 use rand::Rng;
 use tokio::net::TcpListener;
 use tokio::sync::mpsc;
@@ -31,6 +35,10 @@ use guard::Guard;
 
 /// A question with pictures is not longer, in bytes.
 const LONGEST_QUESTION: usize = 64 << 20;
+/// A connection that has not asked anything for so long is closed.
+const LONGEST_SILENCE: Duration = Duration::from_secs(30);
+/// How long the server waits where it cannot take another connection.
+const A_MOMENT: Duration = Duration::from_millis(100);
 /// Messages that wait for a slow browser, before the engine waits, too.
 const WAITING: usize = 4;
 /// Where questions go.
@@ -113,7 +121,6 @@ impl<S: Shelf + Send + Sync + 'static> Server<S> {
     pub fn serve(self) -> Result<(), ServeError> {
         let runtime = tokio::runtime::Builder::new_current_thread()
             .enable_io()
-            // axum waits a moment when there are too many connections.
             .enable_time()
             .build()
             .map_err(ServeError::Serve)?;
@@ -131,10 +138,31 @@ impl<S: Shelf + Send + Sync + 'static> Server<S> {
                     guard::doorkeeper,
                 ))
                 .with_state(self.engine);
-            axum::serve(listener, router)
-                .await
-                .map_err(ServeError::Serve)
+            serve_all(&listener, router).await
         })
+    }
+}
+
+/// Serves each connection until it is closed, or says nothing for too long.
+async fn serve_all(listener: &TcpListener, router: Router) -> ! {
+    loop {
+        let stream = match listener.accept().await {
+            Ok((stream, _)) => stream,
+            // There are too many connections, or the one that came has gone.
+            Err(_) => {
+                tokio::time::sleep(A_MOMENT).await;
+                continue;
+            }
+        };
+        let service = TowerToHyperService::new(router.clone());
+        tokio::spawn(async move {
+            // What goes wrong here concerns this connection alone.
+            let _ = http1::Builder::new()
+                .timer(TokioTimer::new())
+                .header_read_timeout(LONGEST_SILENCE)
+                .serve_connection(TokioIo::new(stream), service)
+                .await;
+        });
     }
 }
 

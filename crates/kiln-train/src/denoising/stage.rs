@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use burn::tensor::Device;
-use kiln_checkpoint::{DiffusionModel, FirstStage, Metadata, ModelSource};
+use kiln_checkpoint::{DiffusionModel, FirstStage, Metadata, ModelSource, weights_hash};
 use kiln_data::{DataConfig, Datasets, Progress};
 use kiln_models::{FeatureMaps, UNet2d, WeightsType};
 use kiln_pipeline::Devices;
@@ -173,13 +173,25 @@ impl Stage for Stage2<'_> {
             self.experiment.check_first_stage(&first_stage.network)?;
         }
         let learning = device.clone().autodiff();
-        let (unet, begun_with) = start.initial_weights(|folder| {
+        let (unet, mut begun_with) = start.initial_weights(|folder| {
             initial_weights::unet(folder, self.experiment, first_stage.as_ref(), &learning)
         })?;
         if let Some(warning) = self.experiment.build_schedule()?.warning() {
             tracing::warn!("{warning}");
         }
         let (teacher, distillation) = self.find_teacher(run, start, &device)?.unzip();
+        if let (Some(teacher), Some(begun_with)) = (&teacher, &mut begun_with) {
+            let now = hash_of_teacher(teacher);
+            match &begun_with.teacher {
+                Some(before) if *before != now => {
+                    return Err(TrainError::Run(format!(
+                        "the teacher in {} is not the one that this run began with: restore that folder, or begin again with another --out",
+                        run.stage_2().start().display()
+                    )));
+                }
+                _ => begun_with.teacher = Some(now),
+            }
+        }
         Ok(Found {
             networks: Networks {
                 first_stage,
@@ -422,6 +434,13 @@ fn model_of(folder: PathBuf) -> Result<PathBuf, TrainError> {
         Some(FolderKind::Checkpoint) => RunRecord::start_of(&folder),
         _ => Ok(folder),
     }
+}
+
+/// Of the weights of its U-Net and of its guide.
+fn hash_of_teacher(teacher: &DiffusionModel) -> String {
+    let guide = teacher.guide.as_ref();
+    let guide = guide.map_or_else(String::new, |guide| weights_hash(&guide.unet));
+    weights_hash(&teacher.unet) + &guide
 }
 
 /// Facts about a U-Net after `steps` steps of `experiment` on `datasets`, in the latents of `first_stage`.

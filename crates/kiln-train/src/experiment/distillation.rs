@@ -206,26 +206,13 @@ impl DistillationConfig {
                 "few steps must begin at the last timestep, and the student learns the trailing ones: leave it out".to_owned()
             },
         )?;
-        if let Some(segments) = sampling.sampler.segments() {
-            let learnt = match *self {
-                Self::ConsistencyTuning { .. } => 1,
-                Self::ConsistencyDistillation { segments, .. } => segments,
-                Self::Progressive { last_steps, .. } => last_steps,
-            };
-            require(
-                segments == learnt,
-                "sampling.sampler.segments",
-                segments,
-                || format!("the student learns {learnt}: leave it out"),
-            )?;
-        }
         self.guidance(Guidance::default())?;
         let advances = |every: Extent| {
             require(every.of(steps) > 0, key("halve_every"), every, || {
                 "it must be at least one step".to_owned()
             })
         };
-        match *self {
+        let checked = match *self {
             Self::ConsistencyTuning { halve_every } => {
                 advances(halve_every)?;
                 require(
@@ -305,6 +292,21 @@ impl DistillationConfig {
                     },
                 )
             }
+        };
+        checked?;
+        if let Some(segments) = sampling.sampler.segments() {
+            let learnt = match *self {
+                Self::ConsistencyTuning { .. } => 1,
+                Self::ConsistencyDistillation { segments, .. } => segments,
+                Self::Progressive { last_steps, .. } => last_steps,
+            };
+            require(
+                segments == learnt,
+                "sampling.sampler.segments",
+                segments,
+                || format!("the student learns {learnt}: leave it out"),
+            )?;
         }
+        Ok(())
     }
 }

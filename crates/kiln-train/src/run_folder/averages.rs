@@ -4,7 +4,7 @@
 //! diffusion/averages/step-0001000-length-0.05.safetensors
 //! ```
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
 use burn::tensor::Device;
@@ -37,15 +37,25 @@ pub(crate) fn keep(
 ) -> Result<(), TrainError> {
     std::fs::create_dir_all(folder).map_err(TrainError::file("create", folder))?;
     let path = folder.join(format!("step-{steps:07}-length-{length}.safetensors"));
-    let facts = BTreeMap::new();
+    let facts = facts(steps as u64, length).map(|(key, value)| (key.to_owned(), value));
+    let facts = BTreeMap::from(facts);
     save_weights(average, &path, WeightsType::F32, &facts)
         .map_err(|problem| TrainError::Run(problem.to_string()))
+}
+
+/// What the header of a file says about the average in it.
+fn facts(steps: u64, length: f64) -> [(&'static str, String); 2] {
+    [
+        ("kiln.steps", steps.to_string()),
+        ("kiln.length", length.to_string()),
+    ]
 }
 
 /// A kept average.
 #[derive(Debug, Clone)]
 struct Kept {
     steps: u64,
+    length: f64,
     profile: PowerAverage,
     path: PathBuf,
 }
@@ -55,9 +65,11 @@ impl Kept {
     fn named(path: PathBuf) -> Option<Self> {
         let name = path.file_name()?.to_str()?.strip_suffix(".safetensors")?;
         let (steps, length) = name.strip_prefix("step-")?.split_once("-length-")?;
+        let length = length.parse().ok()?;
         Some(Self {
             steps: steps.parse().ok()?,
-            profile: PowerAverage::of_length(length.parse().ok()?)?,
+            length,
+            profile: PowerAverage::of_length(length)?,
             path,
         })
     }
@@ -95,6 +107,16 @@ impl RunRecord {
                 run.display()
             ));
         };
+        let lengths: BTreeSet<String> = kept.iter().map(|kept| kept.length.to_string()).collect();
+        for of_step in kept.chunk_by(|one, other| one.steps == other.steps) {
+            if of_step.len() < lengths.len() {
+                return refuse(format!(
+                    "an average of step {} is missing in {}: restore it, or remove the others of that step, too",
+                    of_step[0].steps,
+                    folder.averages().display()
+                ));
+            }
+        }
         let steps = steps.map_or(last, |steps| steps as u64);
         if !(1..=last).contains(&steps) {
             return refuse(format!(
@@ -117,7 +139,7 @@ impl RunRecord {
         };
         let mut sum = Sum::default();
         for (kept, factor) in kept.iter().zip(factors) {
-            sum.add(&kept.path, factor)?;
+            sum.add(kept, factor)?;
         }
         let source = ModelSource::Folder(folder.start());
         let mut model = DiffusionModel::load(&source, device)?;
@@ -137,8 +159,9 @@ impl RunRecord {
 struct Sum(BTreeMap<String, (Vec<usize>, Vec<f64>)>);
 
 impl Sum {
-    /// Adds `factor` times the weights in the file at `path`.
-    fn add(&mut self, path: &Path, factor: f64) -> Result<(), TrainError> {
+    /// Adds `factor` times the weights of an average.
+    fn add(&mut self, kept: &Kept, factor: f64) -> Result<(), TrainError> {
+        let path = &kept.path;
         let refuse = |problem: String| {
             TrainError::Run(format!(
                 "the average in {} cannot be used: {problem}",
@@ -146,6 +169,17 @@ impl Sum {
             ))
         };
         let bytes = read_regular(path, LARGEST).map_err(|problem| refuse(problem.to_string()))?;
+        let (_, header) =
+            SafeTensors::read_metadata(&bytes).map_err(|problem| refuse(problem.to_string()))?;
+        let header = header.metadata().clone().unwrap_or_default();
+        for (key, expected) in facts(kept.steps, kept.length) {
+            // Files of kiln before it wrote them have none.
+            if let Some(found) = header.get(key).filter(|found| **found != expected) {
+                return Err(refuse(format!(
+                    "its name is of another one, because it says {key} = {found}"
+                )));
+            }
+        }
         let tensors =
             SafeTensors::deserialize(&bytes).map_err(|problem| refuse(problem.to_string()))?;
         for (name, tensor) in tensors.iter() {

@@ -8,7 +8,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::SystemTime;
 
 use kiln_checkpoint::{check_outside_models, check_place};
-use kiln_data::{FolderLock, read_text};
+use kiln_data::{FolderLock, read_regular};
 use kiln_pipeline::pictures::MadeFolder;
 
 use crate::error::TrainError;
@@ -23,6 +23,9 @@ use crate::run_folder::{
 /// The beginning of `metrics.csv`.
 const FIRST_COLUMNS: &str = "step,";
 
+/// Many times the size of a run's config.
+const LARGEST_RECORD: u64 = 16 << 20;
+
 /// The name of the classifier's weights until they are complete.
 const UNFINISHED_WEIGHTS: &str = "model.safetensors.tmp";
 
@@ -34,9 +37,9 @@ struct Claimed {
     run: RunFolder,
     stage: StageFolder,
     /// The earlier `config.toml`, if kiln wrote one.
-    config: Option<String>,
+    config: Before,
     /// The earlier record of what the stage began with, if there was one.
-    begun_with: Option<String>,
+    begun_with: Before,
     /// Whether there was already a folder `start`, the model at the beginning of a training.
     had_start: bool,
     /// The traces of earlier trainings of the stage.
@@ -83,8 +86,8 @@ impl Claim {
         let claimed = Claimed {
             run: run.clone(),
             stage: stage.clone(),
-            config: read_text(&run.config()).ok(),
-            begun_with: read_text(&stage.begun_with()).ok(),
+            config: Before::of(&run.config()),
+            begun_with: Before::of(&stage.begun_with()),
             had_start: stage.start().exists(),
             traces: Traces::of(run, stage),
             is_kept: false,
@@ -160,8 +163,8 @@ impl Claimed {
     fn undo(&self) {
         // Where the program ends without waiting for the training, it may be writing.
         let _ = clear_leftovers(&self.run, &self.stage);
-        restore(&self.run.config(), self.config.as_deref());
-        restore(&self.stage.begun_with(), self.begun_with.as_deref());
+        self.config.restore(&self.run.config());
+        self.begun_with.restore(&self.stage.begun_with());
         let start = self.stage.start();
         // Only if this training wrote it.
         if !self.had_start && check_place(&start).is_ok() {
@@ -178,15 +181,36 @@ impl Claimed {
     }
 }
 
-/// Gives a file its earlier text, or removes it if there was none. Best effort.
-fn restore(file: &Path, before: Option<&str>) {
-    match before {
-        Some(before) if read_text(file).ok().as_deref() != Some(before) => {
-            let _ = write_atomically(file, before.as_bytes());
+/// What was in a file before.
+enum Before {
+    Nothing,
+    Bytes(Vec<u8>),
+    /// It could not be read, and is none of ours.
+    Unknown,
+}
+
+impl Before {
+    /// What is in `file`, which is small.
+    fn of(file: &Path) -> Self {
+        match read_regular(file, LARGEST_RECORD) {
+            Ok(bytes) => Self::Bytes(bytes),
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => Self::Nothing,
+            Err(_) => Self::Unknown,
         }
-        Some(_) => {}
-        None => {
-            let _ = fs::remove_file(file);
+    }
+
+    /// Gives `file` its earlier content, or removes it if there was none. Best effort.
+    fn restore(&self, file: &Path) {
+        match self {
+            Self::Bytes(before) => {
+                if read_regular(file, LARGEST_RECORD).ok().as_ref() != Some(before) {
+                    let _ = write_atomically(file, before);
+                }
+            }
+            Self::Nothing => {
+                let _ = fs::remove_file(file);
+            }
+            Self::Unknown => {}
         }
     }
 }

@@ -68,6 +68,9 @@ pub(crate) struct PerceptualIdentity {
 pub(crate) struct InitialWeights {
     pub(crate) place: Option<PathBuf>,
     pub(crate) earlier_steps: EarlierSteps,
+    /// The hash of the networks of a student's teacher.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) teacher: Option<String>,
 }
 
 impl Identity {

@@ -42,6 +42,7 @@ impl Experiment {
                 "{origin} does not say how to distil: it needs a table [stage_2.distillation] with a `method`"
             )));
         };
+        refuse_useless_keys(&text, overrides)?;
         let own = table(&experiment)?;
         let of_first_stage = RECORDED.iter().filter(|&&name| name != "data");
         for name in of_first_stage.filter(|&&name| tables.contains_key(name)) {
@@ -60,6 +61,26 @@ impl Experiment {
         }
         Ok(experiment)
     }
+}
+
+/// Refuses keys of the loss that a network has which learns to denoise: each method of distillation has its own.
+fn refuse_useless_keys(text: &str, overrides: &[String]) -> Result<(), TrainError> {
+    let file: Table = toml::from_str(text).unwrap_or_default();
+    let stage_2 = file.get("stage_2").and_then(Value::as_table);
+    for key in ["loss", "loss_on", "loss_weight"] {
+        let whole = format!("stage_2.{key}");
+        let is_set = |text: &String| {
+            text.split('=')
+                .next()
+                .is_some_and(|name| name.trim() == whole)
+        };
+        if stage_2.is_some_and(|table| table.contains_key(key)) || overrides.iter().any(is_set) {
+            return Err(TrainError::Run(format!(
+                "`{whole}` does nothing in a distillation, whose methods have losses of their own: leave it out"
+            )));
+        }
+    }
+    Ok(())
 }
 
 /// The tables and keys that a student takes over from the `model` in `teacher`.

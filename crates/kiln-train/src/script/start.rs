@@ -215,7 +215,7 @@ impl<'a> Start<'a> {
         let text = kiln_data::read_text(&path).map_err(TrainError::file("read", &path))?;
         let recorded: InitialWeights = serde_json::from_str(&text).map_err(|problem| {
             TrainError::Run(format!(
-                "{} does not say what the training began with ({problem}): give the model with --initial-weights, or remove the file to begin with random weights",
+                "{} does not say what the training began with ({problem}): name that model again (`kiln distill --model`, or --initial-weights), or restore the file",
                 path.display()
             ))
         })?;
@@ -257,6 +257,7 @@ impl<'a> Start<'a> {
             Some(InitialWeights {
                 place,
                 earlier_steps,
+                teacher: None,
             }),
         ))
     }

@@ -62,6 +62,7 @@ impl Play {
         for folder in ["runs", "pretrained"] {
             reach.add_all_in(Path::new(folder));
         }
+        reach.check_names()?;
         let device = one_device(&self.devices, Precision::F32)?;
         let server = Server::listen(Engine::new(reach, device), PAGE, self.port)?;
         println!("{}", server.address());

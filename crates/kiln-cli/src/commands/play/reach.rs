@@ -1,8 +1,10 @@
 //! What the page can reach: models and runs in folders, and the compiled-in model.
 
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
 
+use anyhow::bail;
 use burn::tensor::Device;
 use kiln::{Pipeline, load_model};
 use kiln_data::{ImageDataset, ImageShape};
@@ -65,6 +67,22 @@ impl Reach {
     /// What is added from now on was not named.
     pub(super) fn end_of_named(&mut self) {
         self.named = self.models.len();
+    }
+
+    /// Refuses folders that the page could not tell apart.
+    pub(super) fn check_names(&self) -> anyhow::Result<()> {
+        for folders in [&self.models, &self.runs] {
+            let mut known = BTreeSet::from([BUILT_IN.to_owned()]);
+            for folder in folders {
+                if !known.insert(folder.display().to_string()) {
+                    bail!(
+                        "the page would call two things `{}`: rename the folder of one of them",
+                        folder.display()
+                    );
+                }
+            }
+        }
+        Ok(())
     }
 
     pub(super) fn add_all_in(&mut self, folder: &Path) {
