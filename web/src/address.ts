@@ -4,6 +4,9 @@ import { useEffect, useState } from "preact/hooks";
 
 export type State = Record<string, string>;
 
+/** What one goes back to. */
+const STATIONS = ["view", "model", "run"];
+
 /** The token of `kiln play`. It leaves the address, so that a copied link does not carry it. */
 export function takeToken(): string {
   const state = read();
@@ -29,13 +32,15 @@ export function useAddress(): [State, (changes: State) => void] {
   const [state, setState] = useState(read);
   useEffect(() => {
     const changed = () => setState(read());
-    addEventListener("hashchange", changed);
-    return () => removeEventListener("hashchange", changed);
+    addEventListener("popstate", changed);
+    return () => removeEventListener("popstate", changed);
   }, []);
   const change = (changes: State) => {
     const next = { ...read(), ...changes };
     for (const [key, value] of Object.entries(next)) if (value === "") delete next[key];
-    history.replaceState(null, "", write(next));
+    // The browser's way back leads to the view before.
+    const leaves = STATIONS.some((key) => next[key] !== read()[key]);
+    history[leaves ? "pushState" : "replaceState"](null, "", write(next));
     setState(next);
   };
   return [state, change];

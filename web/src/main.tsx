@@ -74,7 +74,11 @@ function Page(): JSX.Element {
       </header>
       <main>
         {failure !== undefined && <Status failure={failure} />}
-        {model && model.model === name && <View engine={engine} model={model} models={models} runs={runs} state={state} change={change} />}
+        {token === "" && View === Run ? (
+          <Status failure="a page without kiln play has no runs: `kiln play RUN` shows them" />
+        ) : (
+          model && model.model === name && <View engine={engine} model={model} models={models} runs={runs} state={state} change={change} />
+        )}
       </main>
       {model && (
         <footer>

@@ -44,7 +44,16 @@ export function Amount(props: {
   return (
     <label class="field">
       <span>{name}</span>
-      <input type="number" {...rest} onInput={(event) => change(event.currentTarget.value)} />
+      <input
+        type="number"
+        {...rest}
+        onInput={({ currentTarget }) => {
+          // The browser marks a number that cannot be, and the page stays as it was.
+          const { badInput, rangeUnderflow, rangeOverflow } = currentTarget.validity;
+          const isPart = props.step === 1 && !Number.isInteger(Number(currentTarget.value));
+          if (!badInput && !rangeUnderflow && !rangeOverflow && !isPart) change(currentTarget.value);
+        }}
+      />
     </label>
   );
 }

@@ -12,6 +12,9 @@ use crate::layout::{CONFIG, INDEX, SCHEDULER_CONFIG, WEIGHTS};
 use crate::unet::{load_unet, write_unet};
 use crate::{CheckpointError, FirstStage, Guide, Metadata, ModelIndex, ModelSource};
 
+/// The record of a model's training, in its folder.
+const RECORD: &str = "config.toml";
+
 /// LDMPipeline's name for its autoencoder.
 const VQVAE: &str = "vqvae";
 const UNET: &str = "unet/";
@@ -129,6 +132,19 @@ impl DiffusionModel {
     /// If the networks do not fit each other, if diffusers has no name for the scheduler, if the folder cannot be
     /// written, or if something else is there: see [`check_place`](crate::check_place).
     pub fn save(&self, folder: &Path, weights_type: WeightsType) -> Result<(), CheckpointError> {
+        self.save_with_record(folder, weights_type, None)
+    }
+
+    /// Like [`Self::save`], with the `record` of its training, the text of a `config.toml`.
+    ///
+    /// # Errors
+    /// As [`Self::save`].
+    pub fn save_with_record(
+        &self,
+        folder: &Path,
+        weights_type: WeightsType,
+        record: Option<&str>,
+    ) -> Result<(), CheckpointError> {
         check_channels(self.first_stage.as_ref(), &self.unet)?;
         let mut metadata = self.metadata.clone();
         let hash = |first_stage: &FirstStage| hash_as_stored(&first_stage.network, weights_type);
@@ -163,6 +179,9 @@ impl DiffusionModel {
         }
         if let Some(guide) = &self.guide {
             guide.write_to(&files, weights_type, metadata.vqvae_hash)?;
+        }
+        if let Some(record) = record {
+            files.write(RECORD, record)?;
         }
         files.place()
     }

@@ -41,8 +41,8 @@ pub use error::TrainError;
 pub use experiment::{
     AdversarialConfig, Augmentation, Balanced, Best, ClassifierExperiment, DifferentiableChange,
     DistillationConfig, EquivarianceConfig, EvaluationConfig, Experiment, ExperimentError, Extent,
-    FirstStageConfig, Interval, PerceptualConfig, SamplingConfig, Stage1Config, Stage2Config,
-    TermWeight, TrainingConfig,
+    FirstStageConfig, Interval, LatentNumbers, PerceptualConfig, SamplingConfig, Stage1Config,
+    Stage2Config, TermWeight, TrainingConfig,
 };
 pub use first_stage::diagnosis::{DiscriminatorFinding, discriminator_findings};
 #[doc(hidden)]
@@ -56,6 +56,7 @@ pub use run_folder::destination::check_destination;
 pub use run_folder::drawable::load_model;
 pub use run_folder::kind::FolderKind;
 pub use run_folder::record::{RunRecord, StageRecord, overrides_of_run};
+pub use run_folder::teacher::record_of_model;
 #[doc(hidden)]
 pub use run_folder::write_atomically;
 pub use script::options::RunOptions;

@@ -18,6 +18,10 @@ export function Draw(props: ViewProps): JSX.Element {
   const kind = drawing.sampler?.kind ?? "ddim";
   const own = model.drawing;
   const chosen = state["image"];
+  // A row of each class.
+  const isByClass = model.classes.length > 0 && drawing.classes === undefined;
+  const rowsOfClasses = isByClass ? `display: grid; grid-template-columns: repeat(${drawing.count ?? own.count ?? 1}, max-content); overflow-x: auto` : "";
+  const onKey = (event: KeyboardEvent) => event.key === "Escape" && change({ image: "" });
   return (
     <>
       <form class="settings" onSubmit={(event) => event.preventDefault()}>
@@ -88,7 +92,7 @@ export function Draw(props: ViewProps): JSX.Element {
         </button>
       </form>
       <Status failure={heard.failure}>{progress(heard)}</Status>
-      <div class="grid" aria-busy={heard.isOpen}>
+      <div class="grid" aria-busy={heard.isOpen} style={rowsOfClasses} onKeyDown={onKey}>
         {heard.told?.images.map((pixels, index) => (
           <button
             type="button"

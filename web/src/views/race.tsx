@@ -47,6 +47,11 @@ export function Race(props: ViewProps): JSX.Element {
         {lanes.map((lane) =>
           by === "model" ? (
             <OfModel key={lane} {...props} name={lane} />
+          ) : nonsense(by, lane) !== undefined ? (
+            <section class="lane">
+              <h2>{lane}</h2>
+              <Status failure={nonsense(by, lane)} />
+            </section>
           ) : (
             <Lane
               key={`${by} ${lane}`}
@@ -60,12 +65,20 @@ export function Race(props: ViewProps): JSX.Element {
       <Explained>
         All lanes begin with the same noises. What differs is how they walk: how many steps, which sampler, how much
         guidance, or which model. A lane's cost is its number of network calls; the time here also counts the other lanes that run beside
-        it. A distilled model reaches in one to four steps where others need dozens (
+        it. A distilled model reaches in one to eight steps where others need dozens (
         <Paper arxiv="2303.01469">Song et al. 2023</Paper>); DPM-Solver++ and UniPC need fewer steps than DDIM for the same
         image (<Paper arxiv="2211.01095">Lu et al. 2022</Paper>, <Paper arxiv="2302.04867">Zhao et al. 2023</Paper>).
       </Explained>
     </>
   );
+}
+
+/** Why a lane cannot be. */
+function nonsense(by: string, lane: string): string | undefined {
+  if (by === "steps" && !/^[1-9]\d*$/.test(lane)) return "this is no number of steps";
+  if (by === "guidance" && !Number.isFinite(Number(lane))) return "this is no scale of guidance";
+  if (by === "sampler" && !SAMPLERS.includes(lane)) return `there is no such sampler, but ${SAMPLERS.join(", ")}`;
+  return undefined;
 }
 
 /** The lane of another model. */

@@ -4,8 +4,10 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, bail, ensure};
 use clap::Args;
-use kiln_data::{DataConfig, DatasetKind, Datasets, ImageDataset, forbid_downloads, held_out};
-use kiln_hub::HubSettings;
+use kiln_data::{
+    DataConfig, DataError, DatasetKind, Datasets, ImageDataset, forbid_downloads, held_out,
+};
+use kiln_hub::{HubSettings, TransportError};
 use kiln_train::{Experiment, RunRecord};
 
 use super::{hub_arguments::HubArguments, training::overrides};
@@ -96,9 +98,13 @@ impl DataArguments {
             ..HubSettings::from_environment()
         };
         let opened = kiln_hub::open_data_set(&config, &settings, &DataProgress::default());
-        let opened = opened.context(
-            "the training images are not at hand: `kiln play --config FILE --data PATH` names them",
-        )?;
+        let not_at_hand =
+            "the training images are not at hand: `kiln play --config FILE --data PATH` names them";
+        let opened = match opened {
+            // It was not the user who wanted to do without the network.
+            Err(TransportError::Data(DataError::Offline { .. })) => bail!(not_at_hand),
+            opened => opened.context(not_at_hand)?,
+        };
         Ok(opened.train)
     }
 

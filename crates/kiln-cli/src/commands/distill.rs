@@ -19,7 +19,7 @@ use super::training::{TrainedModels, TrainingArguments};
 #[derive(Args)]
 #[command(after_help = "Examples:
   kiln distill --model runs/mnist/model --config configs/mnist-few-steps.toml
-  kiln distill --model runs/mnist/model --config configs/mnist-few-steps.toml --set stage_2.distillation.method=progressive --out runs/halved")]
+  kiln distill --model runs/mnist/model --config configs/mnist-few-steps.toml --set 'stage_2.distillation={method=\"progressive\"}' --out runs/halved")]
 pub struct Distill {
     /// The teacher: a trained model, in a folder or on the Hub
     #[arg(long, help_heading = MODEL, value_name = "PATH|ORG/REPO[@REVISION]", required_unless_present = "resume")]

@@ -6,7 +6,7 @@ use burn::tensor::Device;
 use clap::Args;
 use kiln_models::WeightsType;
 use kiln_models::power_average::PowerAverage;
-use kiln_train::{RunRecord, check_destination};
+use kiln_train::{RunRecord, check_destination, record_of_model};
 use serde::Serialize;
 
 use super::numbers::{number, whole};
@@ -47,6 +47,8 @@ pub struct ModelAverage {
 struct Outcome {
     folder: PathBuf,
     length: f64,
+    /// The training steps that the average is of.
+    steps: Option<String>,
 }
 
 impl ModelAverage {
@@ -55,16 +57,20 @@ impl ModelAverage {
         check_destination(&self.to, &self.run, &[])?;
         let device = Device::flex();
         let model = RunRecord::averaged(&self.run, self.length, self.after, &device)?;
-        model.save(&self.to, WeightsType::F32)?;
+        let record = record_of_model(&self.run.join("model"));
+        model.save_with_record(&self.to, WeightsType::F32, record.as_deref())?;
         let outcome = Outcome {
             folder: self.to,
             length: self.length,
+            steps: model.metadata.training.get("steps").cloned(),
         };
         terminal::print_outcome(&outcome, self.json, |outcome| {
             format!(
-                "{}  the model with an average of length {}\n",
+                "{}  the model with an average of length {}{}\n",
                 outcome.folder.display(),
-                outcome.length
+                outcome.length,
+                (outcome.steps.as_ref())
+                    .map_or_else(String::new, |steps| format!(" after step {steps}"))
             )
         })
     }

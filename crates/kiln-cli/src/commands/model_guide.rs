@@ -1,13 +1,13 @@
 //! `kiln model guide`: joins a model and a worse version of it.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use burn::tensor::Device;
 use clap::Args;
-use kiln_checkpoint::{DiffusionModel, Guide};
+use kiln_checkpoint::Guide;
 use kiln_diffusion::Guidance;
 use kiln_models::WeightsType;
-use kiln_train::{check_destination, load_model};
+use kiln_train::{check_destination, load_model, record_of_model};
 use serde::Serialize;
 
 use super::drawing::parse_interval;
@@ -67,12 +67,12 @@ impl ModelGuide {
     pub fn run(self) -> anyhow::Result<()> {
         check_destination(&self.to, &self.model, &[&self.by])?;
         let device = Device::flex();
-        let load = |place| -> anyhow::Result<DiffusionModel> {
-            Ok(load_model(&self.hub.model(place)?, &device)?)
-        };
+        let [model, by] = [self.hub.model(&self.model)?, self.hub.model(&self.by)?];
+        let load = |folder: &Path| load_model(folder, &device);
         let guidance = Guidance::new(self.guidance, self.guidance_interval)?;
-        let guided = load(&self.model)?.guided_by(load(&self.by)?, guidance)?;
-        guided.save(&self.to, WeightsType::F32)?;
+        let guided = load(&model)?.guided_by(load(&by)?, guidance)?;
+        let record = record_of_model(&model);
+        guided.save_with_record(&self.to, WeightsType::F32, record.as_deref())?;
         let outcome = Outcome {
             folder: self.to,
             guidance,

@@ -101,7 +101,10 @@ fn beside(
     let learnt = student.model().metadata.guidance_learnt();
     let fewest = student.model().scheduler.sampler.segments().unwrap_or(1);
     let few = draw(&student, fewest, None).map_err(|error| error.to_string())?;
-    let many = draw(&teacher, TEACHER_STEPS, learnt).map_err(|error| error.to_string())?;
+    let many = draw(&teacher, TEACHER_STEPS, learnt);
+    let many = many.map_err(|error| {
+        format!("the teacher cannot draw with what the student has learnt of it: {error}")
+    })?;
     let share = distance(&few, &many, 0) / distance(&many, &many, 1);
     let is_far = share.is_nan() || share >= FAR;
     Ok(is_far.then(|| {

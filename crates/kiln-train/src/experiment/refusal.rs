@@ -265,7 +265,7 @@ impl Place {
                 )
             }
             None => format!(
-                "`{key}` does nothing in [{table}] of the {tag} `{kind}`, which has {}",
+                "`{key}` does nothing in [{table}] of the {tag} `{kind}`, which has {}: leave it out, or set the whole table, as in --set '{table}={{{tag}=\"{kind}\"}}'",
                 known.join(", ")
             ),
         }

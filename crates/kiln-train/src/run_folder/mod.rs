@@ -41,7 +41,7 @@ pub(crate) mod manifest;
 pub(crate) mod metrics_table;
 pub(crate) mod places;
 pub mod record;
-mod teacher;
+pub(crate) mod teacher;
 
 use std::fs::File;
 use std::io::{Read, Write};

@@ -1,6 +1,6 @@
 //! The experiment of a student, which takes over from its teacher what its own file does not say.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use burn::tensor::Device;
 use kiln_checkpoint::DiffusionModel;
@@ -63,6 +63,18 @@ impl Experiment {
     }
 }
 
+/// The text of the record of a model's training (`config.toml`), if there is one in its folder or in its run's.
+pub fn record_of_model(model: &Path) -> Option<String> {
+    kiln_data::read_text(&record_of(model)?).ok()
+}
+
+fn record_of(model: &Path) -> Option<PathBuf> {
+    let run = RunRecord::folder_around(model);
+    let folders = [Some(model), run.as_deref()].into_iter().flatten();
+    let mut records = folders.map(|folder| RunFolder::new(folder).config());
+    records.find(|record| record.is_file())
+}
+
 /// Refuses keys of the loss that a network has which learns to denoise: each method of distillation has its own.
 fn refuse_useless_keys(text: &str, overrides: &[String]) -> Result<(), TrainError> {
     let file: Table = toml::from_str(text).unwrap_or_default();
@@ -86,14 +98,8 @@ fn refuse_useless_keys(text: &str, overrides: &[String]) -> Result<(), TrainErro
 /// The tables and keys that a student takes over from the `model` in `teacher`.
 fn tables_of(teacher: &Path, model: &DiffusionModel) -> Result<Table, TrainError> {
     let mut tables = Table::new();
-    let run = RunRecord::folder_around(teacher);
-    let records = [Some(teacher), run.as_deref()];
-    let records = records
-        .into_iter()
-        .flatten()
-        .map(|folder| RunFolder::new(folder).config());
     let mut stage_2 = Table::new();
-    if let Some(record) = records.into_iter().find(|record| record.is_file()) {
+    if let Some(record) = record_of(teacher) {
         let recorded = Experiment::load(&record, &[])?;
         let mut recorded = table(&recorded)?;
         for name in RECORDED {
