@@ -72,12 +72,11 @@ impl Shards {
     fn open(&self, number: usize) -> Result<Arc<OpenShard>, DataError> {
         // Others wait for a shard that is being opened, because they most likely need the same one.
         let mut open = self.open.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(place) = open.iter().position(|(known, _)| *known == number) {
-            if let Some(known) = open.remove(place) {
-                let shard = known.1.clone();
-                open.push_back(known);
-                return Ok(shard);
-            }
+        let place = open.iter().position(|(known, _)| *known == number);
+        if let Some(known) = place.and_then(|place| open.remove(place)) {
+            let shard = known.1.clone();
+            open.push_back(known);
+            return Ok(shard);
         }
         while open.len() >= self.most_open {
             open.pop_front();

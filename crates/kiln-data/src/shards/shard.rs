@@ -88,7 +88,10 @@ impl Shard {
     }
 }
 
-fn look_through(path: &Path) -> Result<(Shard, Vec<Entry>, Vec<Option<u32>>), DataError> {
+/// A shard with its images and the class of each.
+type Seen = (Shard, Vec<Entry>, Vec<Option<u32>>);
+
+fn look_through(path: &Path) -> Result<Seen, DataError> {
     let length = std::fs::metadata(path).map_err(|error| DataError::reading(path, error))?;
     let (mut images, mut classes) = (Vec::new(), BTreeMap::new());
     for entry in list(path)?.entries {

@@ -338,11 +338,11 @@ impl Rows {
     }
 
     /// Makes the labels of all rows classes, or removes them if they are none.
-    fn make_classes<'a>(
+    fn make_classes(
         &mut self,
         data_set: &str,
         images: usize,
-        labels: &mut dyn Iterator<Item = &'a mut Option<u32>>,
+        labels: &mut dyn Iterator<Item = &mut Option<u32>>,
     ) {
         if self.labels_are_no_classes(images) {
             tracing::warn!(
