@@ -113,19 +113,20 @@ pub fn vqvae_hash(network: &Autoencoder) -> String {
 
 /// The SHA-256, in hexadecimal, of all weights of a network and their shapes.
 pub fn weights_hash(network: &impl Module) -> String {
-    let mut hasher = WeightsHasher {
-        digest: Sha256::new(),
-        weights_type: WeightsType::F32,
-    };
-    network.visit(&mut hasher);
-    hexadecimal(&hasher.digest.finalize())
+    hash_after(Sha256::new(), network, WeightsType::F32)
 }
 
 /// The hash that an autoencoder will have after it is saved as `weights_type` and loaded again.
 pub(crate) fn hash_as_stored(network: &Autoencoder, weights_type: WeightsType) -> String {
     let options = network.config().untold_by_weights();
+    let digest = Sha256::new_with_prefix(options.to_string());
+    hash_after(digest, network, weights_type)
+}
+
+/// The hash of what is in `digest` already and of the weights of `network`, stored as `weights_type`.
+fn hash_after(digest: Sha256, network: &impl Module, weights_type: WeightsType) -> String {
     let mut hasher = WeightsHasher {
-        digest: Sha256::new_with_prefix(options.to_string()),
+        digest,
         weights_type,
     };
     network.visit(&mut hasher);

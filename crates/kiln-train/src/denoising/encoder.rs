@@ -9,7 +9,8 @@ use kiln_data::{Datasets, ImageDataset, Progress, ProgressUnit, Task, prefetch};
 use kiln_pipeline::Devices;
 
 use super::latent_shards::{LatentFolder, ShardProblem};
-use super::latents::{LatentSet, Latents, Spread, Values};
+use super::latents::{LatentSet, Latents, Values};
+use super::spread::Spread;
 use crate::error::TrainError;
 use crate::experiment::LatentNumbers;
 use crate::learner::images::tensor;
@@ -204,14 +205,53 @@ impl Encoder<'_> {
             };
             spread = spread.and(of_file);
         }
-        match kept {
-            Some(values) => Ok(LatentSet {
-                shape: folder.shape,
-                values: Values::Kept(values),
-                spread,
-                scale: (0.0, 1.0),
-            }),
-            None => folder.on_disk(spread),
+        Ok(LatentSet {
+            shape: folder.shape,
+            values: match kept {
+                Some(values) => Values::Kept(values),
+                None => Values::OnDisk(folder.open()?, folder.images_of_file()),
+            },
+            spread,
+            scale: (0.0, 1.0),
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn latents_on_disk_are_scaled_and_mirrored_like_those_in_memory() {
+        let place = tempfile::tempdir().unwrap();
+        let values: Vec<f32> = (0..12u8).map(f32::from).collect();
+        for numbers in [LatentNumbers::F32, LatentNumbers::F16] {
+            let folder = LatentFolder {
+                folder: place.path().join("latents/abc"),
+                split: "validation",
+                source: [("vqvae", "abc".to_owned()), ("images", "def".to_owned())],
+                shape: [3, 2, 1, 1, 2],
+                numbers,
+            };
+            folder.write(0, &values).unwrap();
+            let read = |values| {
+                let set = LatentSet {
+                    shape: folder.shape,
+                    values,
+                    spread: Spread::default(),
+                    scale: (0.0, 1.0),
+                };
+                let batch = set
+                    .scaled(0.0, 2.0)
+                    .batch(&[(2, false), (0, true)], &Device::flex());
+                let read: Vec<f32> = batch.unwrap().into_data().iter::<f32>().collect();
+                assert_eq!(read, [16.0, 18.0, 4.0, 6.0]);
+            };
+            read(Values::Kept(values.clone()));
+            read(Values::OnDisk(
+                folder.open().unwrap(),
+                folder.images_of_file(),
+            ));
         }
     }
 }

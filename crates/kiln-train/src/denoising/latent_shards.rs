@@ -22,7 +22,7 @@ use safetensors::tensor::TensorView;
 use safetensors::{Dtype, SafeTensors};
 use sha2::{Digest, Sha256};
 
-use super::latents::{LatentSet, Spread, Values};
+use super::spread::Spread;
 use crate::error::TrainError;
 use crate::experiment::LatentNumbers;
 use crate::run_folder::record::RunRecord;
@@ -188,20 +188,13 @@ impl LatentFolder {
         Ok(spread)
     }
 
-    /// All latents, whose files have been checked and found to have the given `spread` together.
+    /// All files, to read latents from.
     ///
     /// # Errors
     /// [`TrainError::File`].
-    pub(super) fn on_disk(&self, spread: Spread) -> Result<LatentSet, TrainError> {
-        let shards =
-            (0..self.files()).map(|number| LatentShard::open(self.path(number), self.numbers));
-        let shards = shards.collect::<Result<Vec<_>, _>>()?;
-        Ok(LatentSet {
-            shape: self.shape,
-            values: Values::OnDisk(shards, self.images_of_file()),
-            spread,
-            scale: (0.0, 1.0),
-        })
+    pub(super) fn open(&self) -> Result<Vec<LatentShard>, TrainError> {
+        let open = |number| LatentShard::open(self.path(number), self.numbers);
+        (0..self.files()).map(open).collect()
     }
 
     /// Whether all values fit into the memory that they may have.
@@ -417,12 +410,12 @@ mod tests {
                 panic!("the file is good");
             };
             assert_eq!((kept, spread), (values(), Spread::of(&values())));
-            let set = folder.on_disk(spread).unwrap().scaled(0.0, 2.0);
-            let batch = set
-                .batch(&[(2, false), (0, true)], &Device::flex())
-                .unwrap();
-            let read: Vec<f32> = batch.into_data().iter::<f32>().collect();
-            assert_eq!(read, [16.0, 18.0, 4.0, 6.0]);
+            let mut read = Vec::new();
+            let shards = folder.open().unwrap();
+            for first in [8, 2] {
+                shards[0].read(first, 2, &mut read).unwrap();
+            }
+            assert_eq!(read, [8.0, 9.0, 2.0, 3.0]);
         }
         let good = folder(place.path(), LatentNumbers::F16);
         let other = |source: [(&'static str, String); 2]| LatentFolder {

@@ -11,6 +11,7 @@ mod latents;
 
 pub(crate) mod noisy_source;
 mod power_averages;
+mod spread;
 pub(crate) mod stage;
 
 use std::sync::Arc;

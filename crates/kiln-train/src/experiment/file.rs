@@ -25,11 +25,15 @@ pub(crate) fn overrides_in(config: &Path) -> Result<Vec<String>, ExperimentError
     Ok(recorded.overrides)
 }
 
+/// The key that an override sets.
+pub(crate) fn key_of_override(text: &str) -> &str {
+    text.split('=').next().unwrap_or_default().trim()
+}
+
 /// Adds `new` overrides to the `known` ones. The last override of a key counts.
 pub(super) fn remember(known: &mut Vec<String>, new: &[String]) {
     for new in new {
-        let key = |text: &str| text.split('=').next().map(|key| key.trim().to_owned());
-        known.retain(|known| key(known) != key(new));
+        known.retain(|known| key_of_override(known) != key_of_override(new));
         known.push(new.clone());
     }
 }

@@ -42,7 +42,7 @@ pub use equivariance::EquivarianceConfig;
 pub use evaluation::{Best, EvaluationConfig};
 pub use experiment_error::ExperimentError;
 pub use extent::Extent;
-pub(crate) use file::overrides_in;
+pub(crate) use file::{key_of_override, overrides_in};
 pub use first_stage::{FirstStageConfig, Stage1Config};
 pub use interval::Interval;
 pub use perceptual::PerceptualConfig;

@@ -8,7 +8,7 @@ use serde::Serialize;
 use toml::{Table, Value};
 
 use crate::error::TrainError;
-use crate::experiment::{DistillationConfig, Experiment, ExperimentError};
+use crate::experiment::{DistillationConfig, Experiment, ExperimentError, key_of_override};
 use crate::run_folder::RunFolder;
 use crate::run_folder::drawable::load_model;
 use crate::run_folder::record::RunRecord;
@@ -81,11 +81,7 @@ fn refuse_useless_keys(text: &str, overrides: &[String]) -> Result<(), TrainErro
     let stage_2 = file.get("stage_2").and_then(Value::as_table);
     for key in ["loss", "loss_on", "loss_weight"] {
         let whole = format!("stage_2.{key}");
-        let is_set = |text: &String| {
-            text.split('=')
-                .next()
-                .is_some_and(|name| name.trim() == whole)
-        };
+        let is_set = |text: &String| key_of_override(text) == whole;
         if stage_2.is_some_and(|table| table.contains_key(key)) || overrides.iter().any(is_set) {
             return Err(TrainError::Run(format!(
                 "`{whole}` does nothing in a distillation, whose methods have losses of their own: leave it out"
