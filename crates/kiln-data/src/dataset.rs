@@ -13,7 +13,7 @@ use crate::image_shape::ImageShape;
 use crate::item::Item;
 use crate::passes::Passes;
 use crate::progress::{Progress, ProgressUnit, Task};
-use crate::shards::Pieces;
+use crate::shards::set::Pieces;
 use crate::undecodable::Undecodable;
 
 /// Images that are decoded between two messages about the progress.
@@ -286,6 +286,7 @@ impl ImageDataset {
             index,
             len: self.len(),
         };
+        let is_alike = |other: &usize| self.label(*other) == self.label(index);
         Ok(match &self.0.storage {
             Storage::Decoded(pixels) => {
                 let start = index.saturating_mul(shape.elements());
@@ -297,7 +298,7 @@ impl ImageDataset {
                 let others = (index + 1..items.len()).chain(0..index);
                 let loaded: Vec<u8> = undecodable.instead(
                     index,
-                    others.filter(|&other| self.label(other) == self.label(index)),
+                    others.filter(is_alike),
                     |image| items[image].name(),
                     |image| items[image].load(shape, self.border()),
                 )?;
@@ -311,7 +312,7 @@ impl ImageDataset {
                 let others = pieces.others(index);
                 let loaded: Vec<u8> = undecodable.instead(
                     index,
-                    others.filter(|&other| self.label(other) == self.label(index)),
+                    others.filter(is_alike),
                     |image| entry(image).name.clone(),
                     |image| {
                         let bytes = entry(image).content.read()?;

@@ -8,17 +8,11 @@ use rayon::prelude::*;
 use crate::contents::{Entry, Listing, Skipped, Why};
 use crate::error::DataError;
 use crate::item::{Item, Picture};
-use crate::kind::Kind;
+use crate::kind::{Kind, is_named_like_an_image};
 use crate::loading::Found;
 use crate::names;
-use crate::order::shuffled;
+use crate::order::{held_out, shuffled};
 use crate::split_names::{self, TRAIN, VALIDATION, is_split};
-
-/// Extensions of images: such a file is an image or is damaged. For all others the content decides.
-const IMAGE_EXTENSIONS: [&str; 15] = [
-    "png", "jpg", "jpeg", "jpe", "jfif", "webp", "bmp", "dib", "gif", "tif", "tiff", "pnm", "ppm",
-    "pgm", "pbm",
-];
 
 /// Images sorted by split and class.
 #[derive(Debug)]
@@ -86,12 +80,6 @@ pub(crate) fn hold_out(images: Vec<Item>, share: f32) -> (Vec<Item>, Vec<Item>) 
         .push(image);
     }
     (train, validation)
-}
-
-/// The number of held-out images, for a `share` of `images`.
-pub fn held_out(images: usize, share: f32) -> usize {
-    let wanted = (images as f64 * f64::from(share)).round() as usize;
-    wanted.max(1).min(images.saturating_sub(1))
 }
 
 /// Sorts the images among the entries by split and class, and counts the others as skipped.
@@ -185,17 +173,6 @@ fn images(entries: Vec<Entry>, skipped: &mut Skipped) -> Vec<Entry> {
         }
     }
     images
-}
-
-/// Whether a file has the extension of an image.
-pub(crate) fn is_named_like_an_image(file_name: &str) -> bool {
-    let ending = file_name.rsplit_once('.').map(|(_, ending)| ending);
-    let is_named_so = |ending: &str| {
-        IMAGE_EXTENSIONS
-            .iter()
-            .any(|known| ending.eq_ignore_ascii_case(known))
-    };
-    ending.is_some_and(is_named_so)
 }
 
 fn why_no_image(entry: &Entry) -> Option<Why> {

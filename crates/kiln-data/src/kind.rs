@@ -188,6 +188,23 @@ fn image_format(start: &[u8]) -> Option<ImageFormat> {
     is_sure.then_some(format)
 }
 
+/// Extensions of images: such a file is an image or is damaged. For all others the content decides.
+const IMAGE_EXTENSIONS: [&str; 15] = [
+    "png", "jpg", "jpeg", "jpe", "jfif", "webp", "bmp", "dib", "gif", "tif", "tiff", "pnm", "ppm",
+    "pgm", "pbm",
+];
+
+/// Whether a file has the extension of an image.
+pub(crate) fn is_named_like_an_image(file_name: &str) -> bool {
+    let ending = file_name.rsplit_once('.').map(|(_, ending)| ending);
+    let is_named_so = |ending: &str| {
+        IMAGE_EXTENSIONS
+            .iter()
+            .any(|known| ending.eq_ignore_ascii_case(known))
+    };
+    ending.is_some_and(is_named_so)
+}
+
 /// The text at the beginning of a file, lower case, without anything before the first element of a document.
 fn text_start(start: &[u8]) -> String {
     let start = start.strip_prefix(b"\xef\xbb\xbf").unwrap_or(start);

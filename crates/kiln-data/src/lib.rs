@@ -75,12 +75,11 @@ pub use download::{
     forbid_downloads, pytorch_fid_weights,
 };
 pub use error::DataError;
-pub use folder::held_out;
 pub use folder_lock::FolderLock;
 pub use image_file::ImageFile;
 pub use image_shape::ImageShape;
 pub use names::is_unprintable;
-pub use order::{flipped, shuffled};
+pub use order::{flipped, held_out, shuffled};
 #[cfg(feature = "download")]
 pub use pace::{Pace, TooSlow, Watch};
 pub use passes::{Pass, Passes};

@@ -70,6 +70,12 @@ pub fn flipped(seed: u64, epoch: usize, index: usize) -> bool {
     generator.next_u32() & 1 == 1
 }
 
+/// The number of held-out images, for a `share` of `images`.
+pub fn held_out(images: usize, share: f32) -> usize {
+    let wanted = (images as f64 * f64::from(share)).round() as usize;
+    wanted.max(1).min(images.saturating_sub(1))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use crate::contents::{Content, Listing, open_file, start_of};
 use crate::error::DataError;
-use crate::kind::Kind;
+use crate::kind::{Kind, is_named_like_an_image};
 use crate::names;
 use crate::split_names::{TRAIN, VALIDATION};
 
@@ -75,7 +75,7 @@ pub(crate) fn of_folder(listing: &Listing) -> Option<Files> {
         };
         if is_tar(path) {
             tars.push(path.clone());
-        } else if crate::folder::is_named_like_an_image(entry.file_name()) {
+        } else if is_named_like_an_image(entry.file_name()) {
             return None;
         }
     }

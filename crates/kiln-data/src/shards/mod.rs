@@ -10,7 +10,7 @@
 //! The order in which training sees them is in `passes.rs`.
 
 mod files;
-mod set;
+pub(crate) mod set;
 mod shard;
 
 use std::path::{Path, PathBuf};
@@ -19,8 +19,7 @@ use std::sync::Arc;
 use rayon::prelude::*;
 
 pub(crate) use self::files::{Files, is_pattern, of_folder, of_pattern};
-pub(crate) use self::set::Pieces;
-use self::set::{Piece, Shards, hold_out};
+use self::set::{Piece, Pieces, Shards, hold_out};
 pub(crate) use self::shard::{Form, Shard};
 use crate::config::DataConfig;
 use crate::dataset::{Datasets, Description, Fingerprint, ImageDataset, Storage};

@@ -6,8 +6,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use super::shard::{OpenShard, Shard};
 use crate::error::DataError;
-use crate::folder::held_out;
-use crate::order::shuffled;
+use crate::order::{held_out, shuffled};
 
 /// The shards of a data set, and those that are open.
 #[derive(Debug)]

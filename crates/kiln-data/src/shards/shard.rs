@@ -13,8 +13,9 @@ use crate::config::DataConfig;
 use crate::contents::{Content, Entry, list};
 use crate::digest::hexadecimal;
 use crate::error::DataError;
-use crate::folder::is_named_like_an_image;
-use crate::{names, table};
+use crate::kind::is_named_like_an_image;
+use crate::names;
+use crate::table::images;
 
 /// The ending of a file with the class of its sample.
 const CLASS: &str = "cls";
@@ -72,10 +73,7 @@ impl Shard {
                 let (now, images, _) = look_through(&self.path)?;
                 (now.digest, images)
             }
-            Form::Table(config) => {
-                let digest = table::digest_of(&self.path, config)?;
-                (digest, table::images_of(&self.path, config)?)
-            }
+            Form::Table(config) => images::look_through(&self.path, config)?,
         };
         if digest != self.digest {
             return Err(DataError::Unusable {

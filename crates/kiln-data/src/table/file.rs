@@ -10,7 +10,6 @@ use parquet::data_type::{ByteArrayType, DataType};
 use parquet::errors::ParquetError;
 use parquet::file::reader::{FileReader, SerializedFileReader};
 
-use super::IMAGES_OF_A_CLASS;
 use super::columns::Columns;
 use super::pages;
 use crate::config::DataConfig;
@@ -21,6 +20,8 @@ use crate::names;
 
 /// Images per read: some megabytes of photographs.
 const ROWS: usize = 64;
+/// Texts are classes if there are at least this many images for each.
+pub(super) const IMAGES_OF_A_CLASS: usize = 2;
 /// Rows to check whether a column of texts could hold classes.
 const SEEN: usize = 4096;
 
@@ -147,6 +148,13 @@ impl<'a> TableFile<'a> {
         let column = group.and_then(|group| group.get_column_reader(leaf));
         column.map_err(|error| damaged(self.path, &error))
     }
+}
+
+/// How many rows the table at `path` says that it has, if it is one.
+pub(super) fn rows_in(path: &Path) -> Option<usize> {
+    let (file, _) = open_file(path).ok()?;
+    let reader = SerializedFileReader::new(file).ok()?;
+    usize::try_from(reader.metadata().file_metadata().num_rows()).ok()
 }
 
 fn damaged(path: &Path, error: &ParquetError) -> DataError {

@@ -8,6 +8,7 @@
 mod columns;
 mod declared;
 mod file;
+pub(crate) mod images;
 mod pages;
 mod shards;
 mod stream;
@@ -15,8 +16,7 @@ mod stream;
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
-use self::file::TableFile;
-pub(crate) use self::stream::{digest_of, images_of};
+use self::file::{IMAGES_OF_A_CLASS, TableFile};
 use crate::config::DataConfig;
 use crate::contents::{Content, Skipped, Spool, Stretch, open_file, start_of};
 use crate::dataset::Datasets;
@@ -30,8 +30,6 @@ use crate::mnist;
 use crate::names;
 use crate::progress::Progress;
 
-/// Texts are classes if there are at least this many images for each.
-const IMAGES_OF_A_CLASS: usize = 2;
 /// More classes than this are a mistake.
 const MAX_CLASSES: i64 = 1 << 16;
 
@@ -80,7 +78,7 @@ pub fn open_tables(
 ) -> Result<Datasets, DataError> {
     config.validate()?;
     shards::refuse_missing(tables.train.iter().chain(&tables.validation))?;
-    if stream::is_wanted(tables, config)? {
+    if stream::is_wanted(tables, config) {
         return stream::open(tables, config);
     }
     let mut rows = Rows::default();
@@ -337,7 +335,7 @@ impl Rows {
         self.class_names = self.texts.keys().cloned().collect();
     }
 
-    /// Makes the labels of all rows classes, or removes them if they are none.
+    /// Makes the labels of all rows classes, or removes them if they cannot be classes.
     fn make_classes(
         &mut self,
         data_set: &str,

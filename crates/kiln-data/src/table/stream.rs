@@ -1,31 +1,27 @@
 //! Tables that are read one after the other while a training goes on: each file is a shard.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 
-use sha2::{Digest, Sha256};
-
-use super::file::TableFile;
+use super::file::{TableFile, rows_in};
+use super::images::digest;
 use super::{Rows, Tables, border, complete, without_rows};
 use crate::config::DataConfig;
-use crate::contents::{Content, Entry, Spool};
 use crate::dataset::Datasets;
-use crate::digest::hexadecimal;
 use crate::error::DataError;
 use crate::loading::MEMORY_BUDGET;
 use crate::shards::{Form, Indexed, Shard, datasets};
 
 /// Whether the tables are to be read while a training goes on: if the config says so or, where it says nothing, if all
 /// their images would not fit into the memory that a set may have.
-pub(super) fn is_wanted(tables: &Tables, config: &DataConfig) -> Result<bool, DataError> {
+pub(super) fn is_wanted(tables: &Tables, config: &DataConfig) -> bool {
     if let Some(stream) = config.stream {
-        return Ok(stream);
+        return stream;
     }
-    let mut rows = 0usize;
-    for path in tables.train.iter().chain(&tables.validation) {
-        rows += TableFile::open(path, config)?.rows();
-    }
-    Ok(rows.saturating_mul(config.shape().elements()) > MEMORY_BUDGET)
+    // What is no table is refused when it is read.
+    let files = tables.train.iter().chain(&tables.validation);
+    let rows: usize = files.filter_map(|path| rows_in(path)).sum();
+    rows.saturating_mul(config.shape().elements()) > MEMORY_BUDGET
 }
 
 /// Opens a data set whose shards are tables.
@@ -62,43 +58,4 @@ pub(super) fn open(tables: &Tables, config: &DataConfig) -> Result<Datasets, Dat
         },
         config,
     )
-}
-
-/// The images of the table at `path`, in a temporary file. A row without one is empty.
-pub(crate) fn images_of(path: &Path, config: &DataConfig) -> Result<Vec<Entry>, DataError> {
-    let kept = |error| DataError::writing(&std::env::temp_dir(), error);
-    let table = TableFile::open(path, config)?;
-    let mut spool = Spool::new().map_err(kept)?;
-    let nothing = spool.add(&[]).map_err(kept)?;
-    let mut images = Vec::with_capacity(table.rows());
-    for group in 0..table.groups() {
-        for stretch in table.images(group, &mut spool)? {
-            images.push(Entry {
-                name: table.name_of(images.len()),
-                content: Content::Stretch(stretch.unwrap_or_else(|| nothing.clone())),
-            });
-        }
-    }
-    spool.finish().map_err(kept)?;
-    Ok(images)
-}
-
-/// What identifies the table at `path`.
-pub(crate) fn digest_of(path: &Path, config: &DataConfig) -> Result<String, DataError> {
-    Ok(digest(&TableFile::open(path, config)?))
-}
-
-/// Of the file's name and length, and of its row groups with the lengths of their columns.
-fn digest(table: &TableFile<'_>) -> String {
-    let mut digest = Sha256::new();
-    digest.update(format!(
-        "{} {} {}\n",
-        table.name.len(),
-        table.name,
-        table.length
-    ));
-    for group in table.lengths() {
-        digest.update(format!("{group:?}\n"));
-    }
-    hexadecimal(&digest.finalize())
 }

@@ -185,7 +185,7 @@ impl Claimed {
 enum Before {
     Nothing,
     Bytes(Vec<u8>),
-    /// It could not be read, and is none of ours.
+    /// It could not be read, so it is left alone.
     Unknown,
 }
 

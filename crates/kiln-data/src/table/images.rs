@@ -1,0 +1,48 @@
+//! The images of one table, when it is its turn to be read.
+
+use std::path::Path;
+
+use sha2::{Digest, Sha256};
+
+use super::file::TableFile;
+use crate::config::DataConfig;
+use crate::contents::{Content, Entry, Spool};
+use crate::digest::hexadecimal;
+use crate::error::DataError;
+
+/// What identifies the table at `path`, and its images, in a temporary file. A row without one is empty.
+pub(crate) fn look_through(
+    path: &Path,
+    config: &DataConfig,
+) -> Result<(String, Vec<Entry>), DataError> {
+    let kept = |error| DataError::writing(&std::env::temp_dir(), error);
+    let table = TableFile::open(path, config)?;
+    let mut spool = Spool::new().map_err(kept)?;
+    let nothing = spool.add(&[]).map_err(kept)?;
+    let mut images = Vec::with_capacity(table.rows());
+    for group in 0..table.groups() {
+        for stretch in table.images(group, &mut spool)? {
+            images.push(Entry {
+                name: table.name_of(images.len()),
+                content: Content::Stretch(stretch.unwrap_or_else(|| nothing.clone())),
+            });
+        }
+    }
+    spool.finish().map_err(kept)?;
+    Ok((digest(&table), images))
+}
+
+/// Of the file's name and length, and of its row groups with the lengths of their columns.
+pub(super) fn digest(table: &TableFile<'_>) -> String {
+    let mut digest = Sha256::new();
+    digest.update(format!(
+        "{} {} {}\n",
+        table.name.len(),
+        table.name,
+        table.length
+    ));
+    for group in table.lengths() {
+        digest.update(format!("{group:?}\n"));
+    }
+    hexadecimal(&digest.finalize())
+}
