@@ -42,7 +42,7 @@ fn main() -> ExitCode {
     };
     terminal::log_to_stderr(arguments.verbose);
 
-    let run = || prepare().and_then(|()| arguments.command.run());
+    let run = || prepare().and_then(|()| arguments.command.run(Arguments::command()));
     match panic::catch_unwind(AssertUnwindSafe(run)) {
         // Its sentence was printed already. A bug also sets the exit status.
         Err(panic) if terminal::found_a_bug() => panic::resume_unwind(panic),

@@ -11,6 +11,7 @@
 //! | `script/` | one script for every stage: its options, its start or its resume, its report |
 //! | `learner/` | runs any recipe on Burn's Learner |
 //! | `run_folder/` | the folder for a run's results: who may write there, what its files hold, and reading it |
+//! | `event_file/` | TensorBoard's format |
 //! | `ranks/` | several processes that train together |
 //! | `experiment/` | the description of an experiment: one TOML file |
 //!
@@ -24,6 +25,7 @@ mod classifier;
 mod counted;
 mod denoising;
 mod error;
+mod event_file;
 mod experiment;
 mod first_stage;
 mod learner;

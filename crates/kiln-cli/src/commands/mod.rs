@@ -2,6 +2,7 @@
 
 mod bench;
 mod class_list;
+mod completions;
 mod convert;
 mod data_arguments;
 mod distill;
@@ -14,6 +15,7 @@ mod image_files;
 mod inpaint;
 mod interpolate;
 mod invert;
+mod man;
 mod model_average;
 mod model_guide;
 mod model_info;
@@ -64,6 +66,8 @@ pub enum Command {
     /// Look at models, and put them together.
     #[command(subcommand)]
     Model(ModelCommand),
+    Completions(completions::Completions),
+    Man(man::ManualPages),
 }
 
 /// What can be done with a model's files.
@@ -75,8 +79,8 @@ pub enum ModelCommand {
 }
 
 impl Command {
-    /// Runs the command; results go to stdout and to files.
-    pub fn run(self) -> anyhow::Result<()> {
+    /// Runs this command of the `program`; results go to stdout and to files.
+    pub fn run(self, program: clap::Command) -> anyhow::Result<()> {
         match self {
             Command::TrainVqvae(command) => command.run(),
             Command::TrainLatentDiffusion(command) => command.run(),
@@ -100,6 +104,8 @@ impl Command {
             Command::Model(ModelCommand::Info(command)) => command.run(),
             Command::Model(ModelCommand::Guide(command)) => command.run(),
             Command::Model(ModelCommand::Average(command)) => command.run(),
+            Command::Completions(command) => command.run(program),
+            Command::Man(command) => command.run(program),
         }
     }
 }

@@ -60,6 +60,10 @@ pub struct TrainingArguments {
     #[arg(long, help_heading = RUN)]
     resume: bool,
 
+    /// Log to this, too, besides metrics.csv [with --resume: what the run does]
+    #[arg(long, help_heading = RUN, value_enum, value_name = "FORMAT")]
+    log: Vec<LogFormat>,
+
     #[command(flatten)]
     hub: HubArguments,
 
@@ -82,6 +86,13 @@ pub struct TrainedModels {
     /// Begin with the weights of this trained model, in a folder or on the Hub, not with random ones (fine-tuning)
     #[arg(long, help_heading = MODEL, value_name = "PATH|ORG/REPO[@REVISION]")]
     pub initial_weights: Option<PathBuf>,
+}
+
+/// `--log`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum LogFormat {
+    /// Event files with numbers, pictures and the experiment: `tensorboard --logdir runs`
+    Tensorboard,
 }
 
 /// `--strategy`.
@@ -213,6 +224,7 @@ impl TrainingArguments {
                     false => self.hub.model(place),
                 })
                 .transpose()?,
+            tensorboard: self.log.contains(&LogFormat::Tensorboard),
             hub: self.hub.settings(),
             devices: Devices::parse(&self.devices)?,
             strategy: self.strategy.into(),

@@ -15,6 +15,7 @@ use kiln_pipeline::Devices;
 use kiln_pipeline::plots::Rows;
 
 use crate::error::TrainError;
+use crate::event_file::EventFile;
 use crate::experiment::TrainingConfig;
 use crate::learner::checkpointer::CheckpointWriter;
 use crate::learner::dashboard::{self, LastingStderr, dashboard};
@@ -50,6 +51,8 @@ pub(crate) struct Training<'a> {
     pub(crate) resume: Option<GoodCheckpoint>,
     /// The identity of its checkpoints.
     pub(crate) identity: Identity,
+    /// Whether to write an event file for TensorBoard. An earlier part's is always continued.
+    pub(crate) tensorboard: bool,
 }
 
 /// The result of a training.
@@ -111,13 +114,13 @@ impl Training<'_> {
         );
         let [model_part, optimizer_part, scheduler_part] = PARTS.map(|name| writer.part(name));
         let log = RunLog::new(
-            self.folder.metrics(),
-            self.folder.curves(),
+            self.folder.clone(),
             self.name,
             &self.metrics,
             session.clone(),
             (self.resume.as_ref()).map_or_else(Rows::new, |checkpoint| checkpoint.rows.clone()),
             self.watch,
+            self.event_file(),
         )?;
 
         let stderr = LastingStderr::new();
@@ -188,6 +191,20 @@ impl Training<'_> {
             steps: session.steps_done() - first,
             steps_done: session.steps_done(),
             owes_validation: session.owes_validation(),
+        })
+    }
+
+    /// The event file of the first rank, if there is to be one. It begins with the experiment.
+    fn event_file(&self) -> Option<EventFile> {
+        let folder = self.folder.path();
+        let first = self.session.steps_done();
+        let goes_on = first > 0 && EventFile::is_in(folder);
+        let is_wanted = self.session.ranks().is_first() && (self.tensorboard || goes_on);
+        is_wanted.then(|| {
+            let mut events = EventFile::new(folder, first + 1);
+            let config = format!("```toml\n{}\n```", self.identity.config.trim_end());
+            events.text(first, "config", &config);
+            events
         })
     }
 

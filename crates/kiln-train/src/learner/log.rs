@@ -1,7 +1,7 @@
-//! `metrics.csv`, and `curves.svg` and `.png`: one row per round, and the picture of all rows.
+//! `metrics.csv`, and `curves.svg` and `.png`: one row per round, and the picture of all rows. If it is asked for, an event
+//! file besides.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
-use std::path::PathBuf;
 
 use burn::train::logger::MetricLogger;
 use burn::train::metric::store::{EpochSummary, MetricsUpdate, Split};
@@ -10,9 +10,11 @@ use kiln_pipeline::plots::{Rows, Units, plot_curves};
 
 use crate::counted;
 use crate::error::TrainError;
+use crate::event_file::EventFile;
 use crate::learner::report::{LOSS, MetricKind, Reading};
 use crate::learner::session::Session;
 use crate::run_folder::metrics_table::{add_absent, rows_in, write_rows};
+use crate::run_folder::{PICTURES, StageFolder};
 
 /// Gathers the rounds' results and writes them.
 ///
@@ -20,8 +22,7 @@ use crate::run_folder::metrics_table::{add_absent, rows_in, write_rows};
 /// that was not measured stays empty. A resumed run drops the rows after its checkpoint, because it will write them
 /// again. Rows that cannot be written are kept: the next checkpoint has them, and the next round tries again.
 pub(crate) struct RunLog {
-    csv: PathBuf,
-    svg: PathBuf,
+    folder: StageFolder,
     title: String,
     /// The metrics that every validation measures.
     validated: Vec<&'static str>,
@@ -38,28 +39,30 @@ pub(crate) struct RunLog {
     watch: Watch,
     /// The names of what it has found.
     warned: BTreeSet<&'static str>,
+    events: Option<EventFile>,
 }
 
 /// What is wrong with a training by its rows so far: a name, and a sentence. The log warns of each name once.
 pub(crate) type Watch = fn(&Rows) -> Vec<(&'static str, String)>;
 
 impl RunLog {
-    /// `unwritten` are the rows up to the resumed checkpoint that could not be written to the file.
+    /// The log of a training in `folder`. `unwritten` are the rows up to the resumed checkpoint that could not be written to
+    /// the file.
     ///
     /// # Errors
     /// If an earlier part of the run left a file that is not text.
     pub(crate) fn new(
-        csv: PathBuf,
-        svg: PathBuf,
+        folder: StageFolder,
         title: &str,
         metrics: &[MetricKind],
         session: Session,
         unwritten: Rows,
         watch: Watch,
+        events: Option<EventFile>,
     ) -> Result<Self, TrainError> {
         let mut rows = match session.steps_done() {
             0 => Rows::new(),
-            _ => rows_in(&csv)?,
+            _ => rows_in(&folder.metrics())?,
         };
         add_absent(&mut rows, &unwritten);
         rows.retain(|&step, _| step <= session.steps_done());
@@ -67,8 +70,7 @@ impl RunLog {
         let is_in_every_validation =
             |metric: &&MetricKind| metric.reading != Reading::Figure && metric.is_always_there;
         Ok(Self {
-            csv,
-            svg,
+            folder,
             title: title.into(),
             validated: metrics
                 .filter(is_in_every_validation)
@@ -83,6 +85,7 @@ impl RunLog {
             unwritten,
             watch,
             warned: BTreeSet::new(),
+            events,
         })
     }
 
@@ -107,14 +110,34 @@ impl RunLog {
     }
 
     fn write(&self) -> Result<(), TrainError> {
-        write_rows(&self.csv, &self.rows)?;
-        for path in [self.svg.clone(), self.svg.with_extension("png")] {
+        write_rows(&self.folder.metrics(), &self.rows)?;
+        let svg = self.folder.curves();
+        for path in [svg.clone(), svg.with_extension("png")] {
             // This does not end a training: the rows are in the file.
             if let Err(error) = plot_curves(&self.title, LOSS, &self.rows, &self.units, &path) {
                 tracing::warn!("the curves are not drawn: {error}");
             }
         }
         Ok(())
+    }
+
+    /// Adds the newest row and the pictures of its step to the event file.
+    fn write_events(&mut self, step: usize, row: &BTreeMap<String, f64>) {
+        let Some(events) = &mut self.events else {
+            return;
+        };
+        events.scalars(step, row.iter().map(|(name, &value)| (name, value)));
+        for kind in PICTURES {
+            if let Ok(png) = std::fs::read(self.folder.picture(kind, step)) {
+                events.picture(step, kind, png);
+            }
+        }
+        if let Err(error) = events.flush() {
+            tracing::warn!(
+                "TensorBoard's event file in {} cannot be written: {error}; the next round tries again",
+                self.folder.path().display()
+            );
+        }
     }
 }
 
@@ -175,6 +198,7 @@ impl MetricLogger for RunLog {
             tracing::warn!("{warning}");
         }
         let step = self.session.steps_done();
+        self.write_events(step, &row);
         // Where a resumed run began with the validation that a stop had left, the row is there and lacks what that measured.
         let known = self.rows.entry(step).or_default();
         known.extend(row);
@@ -212,12 +236,10 @@ mod tests {
             MetricKind::new("frechet", Reading::Figure),
         ];
         let session = Session::new(4, StopSignal::default());
-        let path = |name| place.path().join(name);
-        let (csv, svg) = (path("metrics.csv"), path("curves.svg"));
-        let mut log = RunLog::new(csv, svg, "", &metrics, session.clone(), Rows::new(), |_| {
-            Vec::new()
-        })
-        .unwrap();
+        let (folder, rows) = (StageFolder::new(place.path()), Rows::new());
+        let watch: Watch = |_| Vec::new();
+        let log = RunLog::new(folder, "", &metrics, session.clone(), rows, watch, None);
+        let mut log = log.unwrap();
         let mut warning = |loss, noise| {
             for (name, value) in [(LOSS, loss), ("noise", noise), ("frechet", f64::NAN)] {
                 let place = (name.to_owned(), Split::Valid.into());

@@ -17,7 +17,7 @@ use crate::run_folder::checkpoints::CheckpointFolder;
 use crate::run_folder::destination::check_outside_runs;
 use crate::run_folder::metrics_table::rows_in;
 use crate::run_folder::{
-    RunFolder, StageFolder, WRITTEN_BY, beginning_of, is_temporary, write_atomically,
+    PICTURES, RunFolder, StageFolder, WRITTEN_BY, beginning_of, is_temporary, write_atomically,
 };
 
 /// The beginning of `metrics.csv`.
@@ -298,7 +298,7 @@ fn clear_leftovers(run: &RunFolder, stage: &StageFolder) -> Result<(), TrainErro
     CheckpointFolder::new(checkpoints.clone())
         .clear_leftovers()
         .map_err(TrainError::file("clear", &checkpoints))?;
-    let pictures = ["samples", "reconstructions"].map(|kind| stage.path().join(kind));
+    let pictures = PICTURES.map(|kind| stage.path().join(kind));
     let folders = [run.path().to_owned(), stage.path().to_owned()];
     let latents = entries_of(&run.all_latents());
     for folder in folders.iter().chain(&latents).chain(&pictures) {

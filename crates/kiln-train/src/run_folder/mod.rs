@@ -51,6 +51,9 @@ use kiln_data::open_regular;
 
 use crate::error::TrainError;
 
+/// What a training draws: samples in stage 2, reconstructions in stage 1.
+pub(crate) const PICTURES: [&str; 2] = ["samples", "reconstructions"];
+
 /// The beginning of a run folder's `config.toml`, from any version.
 pub(crate) const WRITTEN_BY: &str = "# Written by kiln";
 
@@ -118,7 +121,7 @@ impl RunFolder {
 }
 
 impl StageFolder {
-    fn new(path: &Path) -> Self {
+    pub(crate) fn new(path: &Path) -> Self {
         Self(path.to_owned())
     }
 
@@ -164,7 +167,7 @@ impl StageFolder {
         self.0.join("averages")
     }
 
-    /// The picture of step `step`.
+    /// The picture of step `step`, of one of the kinds in [`PICTURES`].
     pub(crate) fn picture(&self, kind: &str, step: usize) -> PathBuf {
         self.0.join(kind).join(format!("step-{step:07}.png"))
     }

@@ -12,7 +12,7 @@ use crate::run_folder::checkpoints::{CheckpointFolder, GoodCheckpoint};
 use crate::run_folder::manifest::Manifest;
 use crate::run_folder::metrics_table::rows_in;
 use crate::run_folder::places::find_data;
-use crate::run_folder::{RunFolder, StageFolder};
+use crate::run_folder::{PICTURES, RunFolder, StageFolder};
 
 /// The overrides, as for `--set`, of the run in the folder `run` when it began or was last resumed. Empty if there is
 /// no run.
@@ -174,7 +174,7 @@ impl StageRecord {
 
     /// The pictures that the training drew or reconstructed, by step.
     pub fn pictures(&self) -> BTreeMap<usize, PathBuf> {
-        let folders = ["samples", "reconstructions"].map(|folder| self.folder.join(folder));
+        let folders = PICTURES.map(|folder| self.folder.join(folder));
         let entries = folders
             .iter()
             .flat_map(|folder| folder.read_dir())

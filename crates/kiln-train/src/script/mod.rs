@@ -204,6 +204,7 @@ pub(crate) fn train<S: Stage>(
         session: start.session.clone(),
         resume: start.resume,
         identity,
+        tensorboard: options.tensorboard,
     };
     let outcome = learner.train(trainee, source)?;
     claim.keep();

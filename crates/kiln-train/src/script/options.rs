@@ -37,6 +37,9 @@ pub struct RunOptions {
     /// A trained model whose weights the network begins with, instead of random ones. Latent diffusion uses its VQ-VAE
     /// if there is no other.
     pub initial_weights: Option<PathBuf>,
+    /// Write an event file for TensorBoard into the folder of the stage, beside `metrics.csv`. A resumed training does what
+    /// its earlier part did.
+    pub tensorboard: bool,
     /// Tells the training to save and stop.
     pub stop: StopSignal,
 }
@@ -55,6 +58,7 @@ impl RunOptions {
             ranks: Ranks::alone(),
             vqvae: None,
             initial_weights: None,
+            tensorboard: false,
             stop: StopSignal::default(),
         }
     }

@@ -1,0 +1,71 @@
+//! `kiln man`: the manual pages.
+
+use std::io::{self, Write};
+use std::path::PathBuf;
+
+use clap::{Args, Command};
+use clap_mangen::Man;
+use kiln_train::{counted, write_atomically};
+
+/// Write kiln's manual pages: one of the program, and one of each command.
+#[derive(Args)]
+#[command(after_help = "Examples:
+  kiln man > kiln.1                                  # the program's page alone
+  kiln man --out ~/.local/share/man/man1 && man kiln-sample")]
+pub struct ManualPages {
+    /// The folder for the pages; those of an earlier kiln are replaced [default: print the program's page]
+    #[arg(long, value_name = "FOLDER")]
+    out: Option<PathBuf>,
+}
+
+impl ManualPages {
+    pub fn run(self, program: Command) -> anyhow::Result<()> {
+        let Some(out) = self.out else {
+            let mut page = Vec::new();
+            Man::new(program).render(&mut page)?;
+            return Ok(io::stdout().lock().write_all(&page)?);
+        };
+        let pages = pages_of(program)?;
+        for (name, page) in &pages {
+            write_atomically(&out.join(format!("{name}.1")), page)?;
+        }
+        println!(
+            "{} in {}",
+            counted(pages.len(), "manual page"),
+            out.display()
+        );
+        Ok(())
+    }
+}
+
+/// The pages of a program and of all its commands, by name, such as `kiln-sample`.
+fn pages_of(program: Command) -> io::Result<Vec<(String, Vec<u8>)>> {
+    let mut program = program.disable_help_subcommand(true);
+    program.build();
+    let (mut pages, mut waiting) = (Vec::new(), vec![program]);
+    while let Some(command) = waiting.pop() {
+        waiting.extend(command.get_subcommands().cloned());
+        let man = Man::new(command);
+        let mut page = Vec::new();
+        man.render(&mut page)?;
+        let name = man.get_filename();
+        pages.push((name.trim_end_matches(".1").to_owned(), page));
+    }
+    Ok(pages)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_command_has_a_page() {
+        let info = Command::new("info").about("Look at a model");
+        let program = Command::new("kiln").subcommand(Command::new("model").subcommand(info));
+        let pages = pages_of(program).unwrap();
+        let names: Vec<&str> = pages.iter().map(|(name, _)| name.as_str()).collect();
+        assert_eq!(names, ["kiln", "kiln-model", "kiln-model-info"]);
+        let text = String::from_utf8(pages[2].1.clone()).unwrap();
+        assert!(text.contains("Look at a model"), "{text}");
+    }
+}
