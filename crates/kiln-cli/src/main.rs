@@ -9,6 +9,7 @@ mod page;
 mod pretrained;
 mod preview;
 mod printable;
+mod table;
 mod terminal;
 
 use std::panic::{self, AssertUnwindSafe};

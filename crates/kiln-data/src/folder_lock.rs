@@ -19,6 +19,11 @@ impl FolderLock {
             _file: locked(folder)?,
         })
     }
+
+    /// Whether a process has locked `folder`. Asking takes the lock for an instant.
+    pub fn is_taken(folder: &Path) -> bool {
+        matches!(Self::try_take(folder), Err(TryLockError::WouldBlock))
+    }
 }
 
 #[cfg(not(windows))]

@@ -57,6 +57,8 @@ pub use ranks::{Ranks, RanksError};
 pub use run_folder::destination::check_destination;
 pub use run_folder::drawable::load_model;
 pub use run_folder::kind::FolderKind;
+pub use run_folder::label::RunLabel;
+pub use run_folder::overview::{RunOverview, RunState};
 pub use run_folder::record::{RunRecord, StageRecord, overrides_of_run};
 pub use run_folder::teacher::record_of_model;
 #[doc(hidden)]

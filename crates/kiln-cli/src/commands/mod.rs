@@ -10,6 +10,7 @@ mod doctor;
 mod drawing;
 mod evaluate;
 mod film;
+mod git;
 mod hub_arguments;
 mod image_files;
 mod inpaint;
@@ -25,6 +26,7 @@ mod play;
 mod pull;
 mod push;
 mod reconstruct;
+mod runs;
 mod sample;
 mod sampler_arguments;
 mod schedule;
@@ -56,6 +58,7 @@ pub enum Command {
     Doctor(doctor::Examine),
     Play(play::Play),
     Web(web::Web),
+    Runs(runs::Runs),
     Interpolate(interpolate::Interpolate),
     Invert(invert::Invert),
     Inpaint(inpaint::Inpaint),
@@ -94,6 +97,7 @@ impl Command {
             Command::Doctor(command) => command.run(),
             Command::Play(command) => command.run(),
             Command::Web(command) => command.run(),
+            Command::Runs(command) => command.run(),
             Command::Interpolate(command) => command.run(),
             Command::Invert(command) => command.run(),
             Command::Inpaint(command) => command.run(),

@@ -11,9 +11,12 @@ use clap::{Args, ValueEnum};
 use kiln::Devices;
 use kiln_data::Progress;
 use kiln_kernels::Precision;
-use kiln_train::{Experiment, Ranks, RunOptions, TrainError, TrainingReport, overrides_of_run};
+use kiln_train::{
+    Experiment, Ranks, RunLabel, RunOptions, TrainError, TrainingReport, overrides_of_run,
+};
 
 use super::drawing::{COMPUTING, MODEL};
+use super::git::git_revision;
 use super::hub_arguments::HubArguments;
 use crate::interrupts::stop_on_interrupt;
 use crate::terminal::{self, DataProgress};
@@ -59,6 +62,14 @@ pub struct TrainingArguments {
     /// Go on from the newest good checkpoint in the run folder; what was set when the run began need not be set again
     #[arg(long, help_heading = RUN)]
     resume: bool,
+
+    /// What to call the run; `kiln runs` shows it [default: its folder]
+    #[arg(long, help_heading = RUN, value_name = "NAME")]
+    name: Option<String>,
+
+    /// A word to find the run by; may be repeated
+    #[arg(long, help_heading = RUN, value_name = "WORD")]
+    tag: Vec<String>,
 
     /// Log to this, too, besides metrics.csv [with --resume: what the run does]
     #[arg(long, help_heading = RUN, value_enum, value_name = "FORMAT")]
@@ -224,6 +235,11 @@ impl TrainingArguments {
                     false => self.hub.model(place),
                 })
                 .transpose()?,
+            label: RunLabel {
+                name: self.name,
+                tags: self.tag,
+                revisions: git_revision().into_iter().collect(),
+            },
             tensorboard: self.log.contains(&LogFormat::Tensorboard),
             hub: self.hub.settings(),
             devices: Devices::parse(&self.devices)?,

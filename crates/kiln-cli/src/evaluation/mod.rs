@@ -12,7 +12,6 @@ mod landmarks;
 mod reconstructions;
 mod report;
 mod sweep;
-mod table;
 
 pub use landmarks::{blurred, pixels_of};
 pub use reconstructions::{comparison, perceptual_distance};

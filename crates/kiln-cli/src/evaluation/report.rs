@@ -11,7 +11,7 @@ use kiln_eval::Figure;
 use serde::Serialize;
 use serde_json::{Map, Value, json};
 
-use super::table::Table;
+use crate::table::Table;
 
 /// An evaluation: the model, the images it is compared with, and all figures.
 #[derive(Clone, Debug)]

@@ -1,14 +1,14 @@
-//! The curves of a training: every metric over the steps.
+//! The curves of a training, every metric over the steps, and those of several trainings over each other.
 
-use std::collections::{BTreeMap, BTreeSet};
-use std::path::Path;
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
 
 use plotters::coord::Shift;
 use plotters::prelude::*;
 
 use super::axis::{Axis, END, is_drawn, words_at};
 use super::legend::{Entry, Legend};
-use super::plot::{COLORS, GRID, Plot, PlotError, save};
+use super::plot::{COLORS, GRID, Plot, PlotError, save, save_new};
 use crate::font::FONT;
 
 /// Values of `METRIC/SPLIT` by step.
@@ -36,35 +36,94 @@ pub fn plot_curves(
     units: &Units,
     path: &Path,
 ) -> Result<(), PlotError> {
-    let mut metrics: Vec<Panel<'_>> = Vec::new();
+    let mut panels = Panels::default();
     for (&step, row) in rows {
         for (column, &value) in row {
-            let Some((name, split)) = column.rsplit_once('/') else {
-                continue;
-            };
-            let place = metrics.iter().position(|panel| panel.name == name);
-            let place = place.unwrap_or_else(|| {
-                metrics.push(Panel {
-                    name,
-                    unit: units.get(name).map(String::as_str),
-                    curves: BTreeMap::new(),
-                });
-                metrics.len() - 1
-            });
-            let curve = metrics[place].curves.entry(split).or_default();
-            curve.push((step as f64, value));
+            if let Some((name, split)) = column.rsplit_once('/') {
+                panels.add(name, split, (step as f64, value));
+            }
         }
     }
-    metrics.sort_by_key(|panel| (panel.name != first, panel.name));
-    save(&Curves { title, metrics }, path)
+    let is_there = |split: &&str| {
+        let mut panels = panels.0.values();
+        panels.any(|curves| curves.contains_key(split))
+    };
+    let splits = ["train", "valid"].into_iter().zip(COLORS);
+    let splits = splits.filter(|(split, _)| is_there(split)).collect();
+    save(&panels.into_curves(title, splits, first, units), path)
+}
+
+/// Draws a panel for each of the `columns`, such as `loss/valid`, with a curve for each run, by name. From the ninth run on
+/// colours come again.
+///
+/// Another file at `path` stays, and the plot's name gets a number. Returns its path.
+///
+/// # Errors
+/// Those of [`plot_curves`].
+pub fn plot_compared(
+    title: &str,
+    columns: &[String],
+    runs: &[(String, Rows)],
+    path: &Path,
+) -> Result<PathBuf, PlotError> {
+    let mut panels = Panels::default();
+    for (run, rows) in runs {
+        for (&step, row) in rows {
+            for (column, &value) in row.iter().filter(|(column, _)| columns.contains(column)) {
+                panels.add(column, run, (step as f64, value));
+            }
+        }
+    }
+    let names = runs.iter().map(|(name, _)| name.as_str());
+    let colors = names.zip(COLORS.into_iter().cycle()).collect();
+    let first = columns.first().map_or("", String::as_str);
+    save_new(
+        &panels.into_curves(title, colors, first, &Units::new()),
+        path,
+    )
+}
+
+/// The points of curves, by panel and by name.
+#[derive(Default)]
+struct Panels<'a>(BTreeMap<&'a str, BTreeMap<&'a str, Vec<(f64, f64)>>>);
+
+impl<'a> Panels<'a> {
+    fn add(&mut self, panel: &'a str, curve: &'a str, point: (f64, f64)) {
+        let curves = self.0.entry(panel).or_default();
+        curves.entry(curve).or_default().push(point);
+    }
+
+    /// The picture. The panel `first` comes before the others.
+    fn into_curves(
+        self,
+        title: &'a str,
+        colors: Vec<(&'a str, RGBColor)>,
+        first: &str,
+        units: &'a Units,
+    ) -> Curves<'a> {
+        let panels = self.0.into_iter().map(|(name, curves)| Panel {
+            name,
+            unit: units.get(name).map(String::as_str),
+            curves,
+        });
+        let mut panels: Vec<_> = panels.collect();
+        panels.sort_by_key(|panel| (panel.name != first, panel.name));
+        Curves {
+            title,
+            colors,
+            panels,
+        }
+    }
 }
 
 struct Curves<'a> {
     title: &'a str,
-    metrics: Vec<Panel<'a>>,
+    /// The colours of the curves, by name.
+    colors: Vec<(&'a str, RGBColor)>,
+    panels: Vec<Panel<'a>>,
 }
 
-/// One metric, with its points by split.
+/// One metric, with the points of its curves by name.
 struct Panel<'a> {
     name: &'a str,
     unit: Option<&'a str>,
@@ -73,7 +132,7 @@ struct Panel<'a> {
 
 impl Plot for Curves<'_> {
     fn size(&self) -> (u32, u32) {
-        let rows = self.metrics.len().div_ceil(2).max(1);
+        let rows = self.panels.len().div_ceil(2).max(1);
         let heading = TITLE + self.legend().height();
         (2 * PANEL.0, heading + rows as u32 * PANEL.1)
     }
@@ -87,9 +146,9 @@ impl Plot for Curves<'_> {
         let (heading, panels) = area.split_vertically(TITLE + legend.height());
         heading.margin(8, 0, 0, 0).titled(self.title, (FONT, 20))?;
         legend.draw(&heading, (LEFT, TITLE))?;
-        let rows = self.metrics.len().div_ceil(2).max(1);
-        for (area, panel) in panels.split_evenly((rows, 2)).iter().zip(&self.metrics) {
-            panel.draw(area)?;
+        let rows = self.panels.len().div_ceil(2).max(1);
+        for (area, panel) in panels.split_evenly((rows, 2)).iter().zip(&self.panels) {
+            panel.draw(area, &self.colors)?;
         }
         Ok(())
     }
@@ -98,11 +157,9 @@ impl Plot for Curves<'_> {
 impl Curves<'_> {
     /// The one legend for all panels.
     fn legend(&self) -> Legend {
-        let splits = self.metrics.iter().flat_map(|panel| panel.curves.keys());
-        let splits: BTreeSet<&str> = splits.copied().collect();
-        let entries = splits.into_iter().map(|split| Entry {
-            name: split.to_owned(),
-            color: color_of(split),
+        let entries = self.colors.iter().map(|&(name, color)| Entry {
+            name: name.to_owned(),
+            color,
             dashes: None,
         });
         Legend::new(2 * (PANEL.0 - LEFT), entries)
@@ -113,6 +170,7 @@ impl Panel<'_> {
     fn draw<B: DrawingBackend>(
         &self,
         area: &DrawingArea<B, Shift>,
+        colors: &[(&str, RGBColor)],
     ) -> Result<(), DrawingAreaErrorKind<B::ErrorType>> {
         let points = || self.curves.values().flatten();
         let steps = Axis::between(0.0, points().map(|point| point.0).fold(1.0, f64::max));
@@ -143,8 +201,10 @@ impl Panel<'_> {
             .y_label_formatter(&|&place| words_at(place, &value_labels))
             .label_style((FONT, 13))
             .draw()?;
-        for (split, points) in &self.curves {
-            let color = color_of(split);
+        for (name, color) in colors {
+            let Some(points) = self.curves.get(name) else {
+                continue;
+            };
             let style = color.stroke_width(2);
             for stretch in stretches(points) {
                 let place = |&(step, value): &(f64, f64)| (steps.place(step), values.place(value));
@@ -156,14 +216,6 @@ impl Panel<'_> {
             }
         }
         Ok(())
-    }
-}
-
-/// The colour of a split's curves in all panels.
-fn color_of(split: &str) -> RGBColor {
-    match split {
-        "train" => COLORS[0],
-        _ => COLORS[1],
     }
 }
 
@@ -230,6 +282,32 @@ mod tests {
         }
         assert!(!svg.contains("300.0"), "steps are whole");
         assert!(svg.matches("<polyline").count() >= 3);
+    }
+
+    #[test]
+    fn runs_lie_over_each_other_in_a_panel_for_each_column() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("runs.svg");
+        let of = |values: &[f64]| rows(&[("loss/valid", values), ("loss/train", values)]);
+        let runs = [
+            ("narrow".to_owned(), of(&[1.0, 0.5])),
+            ("wide".to_owned(), of(&[0.9, 0.4])),
+        ];
+        plot_compared("two runs", &["loss/valid".to_owned()], &runs, &path).unwrap();
+        let svg = std::fs::read_to_string(path).unwrap();
+        for word in ["two runs", "narrow", "wide", "loss/valid"] {
+            assert!(svg.contains(&format!("\n{word}\n")), "{word}");
+        }
+        assert!(!svg.contains("loss/train"));
+        let lines = |color| {
+            let lines = svg.lines().filter(|line| line.contains("<polyline"));
+            lines.filter(|line| line.contains(color)).count()
+        };
+        assert_eq!(
+            [lines("#1F77B4"), lines("#D62728")],
+            [2, 2],
+            "legend and curve"
+        );
     }
 
     #[test]

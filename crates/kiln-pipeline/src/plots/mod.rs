@@ -10,7 +10,7 @@ mod quality;
 mod schedules;
 mod svg;
 
-pub use curves::{Rows, Units, plot_curves};
+pub use curves::{Rows, Units, plot_compared, plot_curves};
 pub use plot::PlotError;
 pub use quality::{QualityCurve, quality_svg};
 pub use schedules::{PlottedSchedule, plot_schedules};

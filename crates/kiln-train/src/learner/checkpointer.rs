@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Instant;
 
 use burn::tensor::Bytes;
 use burn::train::checkpoint::{
@@ -31,6 +32,8 @@ struct Writer {
     identity: Identity,
     /// Where the training computes.
     devices: String,
+    /// When the newest checkpoint was due, or this process began, and the steps done then.
+    before: Mutex<(Instant, usize)>,
     /// The parts of incomplete checkpoints, by the Learner's epoch.
     pending: Mutex<BTreeMap<usize, Pending>>,
 }
@@ -39,6 +42,7 @@ struct Pending {
     step: usize,
     criterion: Option<f64>,
     owes_validation: bool,
+    seconds_a_step: Option<f64>,
     rows: Rows,
     parts: BTreeMap<&'static str, Bytes>,
 }
@@ -54,6 +58,7 @@ impl CheckpointWriter {
         session: Session,
     ) -> Self {
         let pending = Mutex::new(BTreeMap::new());
+        let before = Mutex::new((Instant::now(), session.steps_done()));
         Self(Arc::new(Writer {
             folder,
             resume,
@@ -62,6 +67,7 @@ impl CheckpointWriter {
             best_by,
             identity,
             devices,
+            before,
             pending,
         }))
     }
@@ -81,6 +87,14 @@ impl CheckpointWriter {
             .unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// The time of a step since the checkpoint before, if there was one more.
+    fn seconds_a_step(&self, step: usize) -> Option<f64> {
+        let mut before = (self.0.before.lock()).unwrap_or_else(PoisonError::into_inner);
+        let (then, steps) = std::mem::replace(&mut *before, (Instant::now(), step));
+        let steps = step.checked_sub(steps).filter(|&steps| steps > 0)?;
+        Some(then.elapsed().as_secs_f64() / steps as f64)
+    }
+
     fn add(&self, epoch: usize, name: &'static str, bytes: Bytes) {
         let mut pending = self.pending();
         let Some(checkpoint) = pending.get_mut(&epoch) else {
@@ -94,6 +108,7 @@ impl CheckpointWriter {
             step,
             criterion,
             owes_validation,
+            seconds_a_step,
             rows,
             parts,
         }) = pending.remove(&epoch)
@@ -112,6 +127,7 @@ impl CheckpointWriter {
             kiln: env!("CARGO_PKG_VERSION").into(),
             identity: Some(self.0.identity.clone()),
             devices: Some(self.0.devices.clone()),
+            seconds_a_step,
             rows,
             files,
         };
@@ -173,6 +189,7 @@ impl CheckpointingStrategy for CheckpointWriter {
                 step,
                 criterion,
                 owes_validation: self.0.session.owes_validation(),
+                seconds_a_step: self.seconds_a_step(step),
                 rows: self.0.session.unwritten(),
                 parts: BTreeMap::new(),
             },

@@ -354,6 +354,7 @@ mod tests {
             kiln: "test".into(),
             identity: None,
             devices: None,
+            seconds_a_step: None,
             rows: Rows::new(),
             files,
         };

@@ -38,6 +38,8 @@ struct Claimed {
     stage: StageFolder,
     /// The earlier `config.toml`, if kiln wrote one.
     config: Before,
+    /// The earlier `run.json`, if there was one.
+    label: Before,
     /// The earlier record of what the stage began with, if there was one.
     begun_with: Before,
     /// Whether there was already a folder `start`, the model at the beginning of a training.
@@ -87,6 +89,7 @@ impl Claim {
             run: run.clone(),
             stage: stage.clone(),
             config: Before::of(&run.config()),
+            label: Before::of(&run.label()),
             begun_with: Before::of(&stage.begun_with()),
             had_start: stage.start().exists(),
             traces: Traces::of(run, stage),
@@ -164,6 +167,7 @@ impl Claimed {
         // Where the program ends without waiting for the training, it may be writing.
         let _ = clear_leftovers(&self.run, &self.stage);
         self.config.restore(&self.run.config());
+        self.label.restore(&self.run.label());
         self.begun_with.restore(&self.stage.begun_with());
         let start = self.stage.start();
         // Only if this training wrote it.

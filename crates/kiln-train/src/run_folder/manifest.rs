@@ -32,6 +32,10 @@ pub(crate) struct Manifest {
     /// Where the training computed, as in `cpu:2`; older versions did not record it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) devices: Option<String>,
+    /// The time of a step since the checkpoint before or the start of the process, with its share of the validation and the
+    /// pictures; older versions did not record it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) seconds_a_step: Option<f64>,
     /// Rows that could not be written to `metrics.csv`.
     #[serde(default, skip_serializing_if = "Rows::is_empty")]
     pub(crate) rows: Rows,
@@ -94,6 +98,7 @@ mod tests {
             kiln: "test".to_owned(),
             identity: None,
             devices: Some("cpu:2".to_owned()),
+            seconds_a_step: Some(0.25),
             rows: Rows::from([(7, BTreeMap::from([("loss/train".to_owned(), 1e-7)]))]),
             files: BTreeMap::from([("model.bpk".to_owned(), sha256(b"one"))]),
         };

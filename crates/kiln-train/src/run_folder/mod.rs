@@ -3,6 +3,7 @@
 //! ```text
 //! runs/mnist/
 //!   config.toml             exactly what was run
+//!   run.json                its name, tags and git revisions, if there are any
 //!   vqvae/                  stage 1: checkpoints/ metrics.csv curves.svg reconstructions/, and in model/ the VQ-VAE
 //!   latents/HASH/train-00000.safetensors ..
 //!   diffusion/              stage 2: checkpoints/ metrics.csv curves.svg samples/, and in start/ the model before its first step
@@ -24,6 +25,8 @@
 //! | `facts` | what a model's files say about its training |
 //! | `places` | paths that stay valid in any working folder |
 //! | `claim`, `destination`, `kind` | what may be written where, and what is there |
+//! | `label` | `run.json` |
+//! | `overview` | all runs in a folder |
 //! | `record`, `drawable` | how a training went, and its models |
 //! | `teacher` | what a student takes over from its teacher |
 
@@ -37,8 +40,10 @@ pub mod drawable;
 pub(crate) mod facts;
 pub(crate) mod identity;
 pub mod kind;
+pub mod label;
 pub(crate) mod manifest;
 pub(crate) mod metrics_table;
+pub mod overview;
 pub(crate) mod places;
 pub mod record;
 pub(crate) mod teacher;
@@ -76,6 +81,10 @@ impl RunFolder {
 
     pub(crate) fn config(&self) -> PathBuf {
         self.0.join("config.toml")
+    }
+
+    pub(crate) fn label(&self) -> PathBuf {
+        self.0.join("run.json")
     }
 
     /// Whether a training wrote its `config.toml`.

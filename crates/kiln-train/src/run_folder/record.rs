@@ -1,6 +1,6 @@
 //! Reads a run folder, to find how a training went.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -188,21 +188,26 @@ impl StageRecord {
         at_step.collect()
     }
 
-    /// The time of a step, from the two newest checkpoints, if there are two; for a training that was interrupted between
-    /// them it is too long.
+    /// The time of a step up to the newest checkpoint, with its share of the validation and the pictures, if that is known.
     pub fn step_time(&self) -> Option<Duration> {
-        let checkpoints = self.checkpoints();
-        let mut newest_first = checkpoints.iter().rev();
-        let [(last, newest), (before, older)] = [newest_first.next()?, newest_first.next()?];
-        let written = |folder: &PathBuf| folder.metadata().ok()?.modified().ok();
-        let time = written(newest)?.duration_since(written(older)?).ok()?;
-        Some(time / (last - before) as u32)
+        let newest = self.checkpoints().into_values().next_back()?;
+        let seconds = Manifest::read(&newest).ok()?.seconds_a_step?;
+        Duration::try_from_secs_f64(seconds).ok()
     }
 
     /// The time since the newest row was written.
     pub fn age(&self) -> Option<Duration> {
         let metrics = StageFolder::new(&self.folder).metrics();
         metrics.metadata().ok()?.modified().ok()?.elapsed().ok()
+    }
+
+    /// The columns of `metrics.csv`.
+    pub fn columns(&self) -> BTreeSet<String> {
+        self.rows
+            .values()
+            .flat_map(BTreeMap::keys)
+            .cloned()
+            .collect()
     }
 
     /// The newest value of a column, such as `loss/valid`.

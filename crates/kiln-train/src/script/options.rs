@@ -10,6 +10,7 @@ use crate::error::TrainError;
 use crate::learner::session::StopSignal;
 use crate::learner::strategy::Strategy;
 use crate::ranks::Ranks;
+use crate::run_folder::label::RunLabel;
 
 /// The place and the settings of a training.
 #[derive(Debug, Clone)]
@@ -37,6 +38,8 @@ pub struct RunOptions {
     /// A trained model whose weights the network begins with, instead of random ones. Latent diffusion uses its VQ-VAE
     /// if there is no other.
     pub initial_weights: Option<PathBuf>,
+    /// What people call the run, and the code that it is started from. It is added to that of an earlier part.
+    pub label: RunLabel,
     /// Write an event file for TensorBoard into the folder of the stage, beside `metrics.csv`. A resumed training does what
     /// its earlier part did.
     pub tensorboard: bool,
@@ -58,6 +61,7 @@ impl RunOptions {
             ranks: Ranks::alone(),
             vqvae: None,
             initial_weights: None,
+            label: RunLabel::default(),
             tensorboard: false,
             stop: StopSignal::default(),
         }

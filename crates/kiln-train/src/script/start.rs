@@ -277,6 +277,7 @@ impl<'a> Start<'a> {
         if !self.options.ranks.is_first() {
             return Ok(());
         }
+        self.options.label.add_to(&self.run.label())?;
         if self.resume.is_none() {
             self.record(identity.initial.as_ref())?;
         }

@@ -1,24 +1,24 @@
 //! A Markdown table that is also readable as plain text on a terminal.
 
 /// Rows of cells, all as long as the header.
-pub(super) struct Table {
+pub struct Table {
     /// The header comes first. The first column names the rows.
     rows: Vec<Vec<String>>,
 }
 
 impl Table {
-    pub(super) fn new(header: impl IntoIterator<Item = String>) -> Self {
+    pub fn new(header: impl IntoIterator<Item = String>) -> Self {
         Self {
             rows: vec![header.into_iter().collect()],
         }
     }
 
-    pub(super) fn push(&mut self, row: Vec<String>) {
+    pub fn push(&mut self, row: Vec<String>) {
         self.rows.push(row);
     }
 
     /// Without the columns that have only a header.
-    pub(super) fn without_empty_columns(mut self) -> Self {
+    pub fn without_empty_columns(mut self) -> Self {
         // From the last one on, so that the places of the others stay.
         for column in (0..self.rows[0].len()).rev() {
             let mut cells = self.rows[1..].iter().map(|row| &row[column]);
@@ -33,7 +33,7 @@ impl Table {
 
     /// Markdown in columns: names to the left, numbers to the right. If lines would be longer than `width` characters,
     /// the columns are split into several tables, each beginning with the first column.
-    pub(super) fn to_markdown(&self, width: usize) -> String {
+    pub fn to_markdown(&self, width: usize) -> String {
         let columns = self.rows[0].len();
         let mut tables = Vec::new();
         let mut first = 1;
