@@ -8,6 +8,7 @@
 //! | folder | contents |
 //! | --- | --- |
 //! | `first_stage/`, `denoising/`, `classifier/` | the stages: each a recipe and the source of its batches |
+//! | `sweep/` | one experiment with many settings |
 //! | `script/` | one script for every stage: its options, its start or its resume, its report |
 //! | `learner/` | runs any recipe on Burn's Learner |
 //! | `run_folder/` | the folder for a run's results: who may write there, what its files hold, and reading it |
@@ -34,6 +35,7 @@ mod run_folder;
 mod script;
 mod stages;
 mod steps;
+mod sweep;
 
 pub use classifier::record::ClassifierRecord;
 #[doc(hidden)]
@@ -67,3 +69,6 @@ pub use script::options::RunOptions;
 pub use script::training_report::TrainingReport;
 pub use stages::{train_classifier, train_diffusion, train_latent_diffusion, train_vqvae};
 pub use steps::{DiffusionInput, diffusion_steps, vqvae_steps};
+pub use sweep::plan::{SweepPlan, SweepRequest};
+pub use sweep::results::{PointResults, RunResults, SweepResults};
+pub use sweep::{SweepStep, plan_in, sweep};

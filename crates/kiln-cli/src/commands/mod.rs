@@ -30,6 +30,7 @@ mod runs;
 mod sample;
 mod sampler_arguments;
 mod schedule;
+mod sweep;
 mod train_classifier;
 mod train_diffusion;
 mod train_latent_diffusion;
@@ -59,6 +60,7 @@ pub enum Command {
     Play(play::Play),
     Web(web::Web),
     Runs(runs::Runs),
+    Sweep(sweep::RunSweep),
     Interpolate(interpolate::Interpolate),
     Invert(invert::Invert),
     Inpaint(inpaint::Inpaint),
@@ -98,6 +100,7 @@ impl Command {
             Command::Play(command) => command.run(),
             Command::Web(command) => command.run(),
             Command::Runs(command) => command.run(),
+            Command::Sweep(command) => command.run(),
             Command::Interpolate(command) => command.run(),
             Command::Invert(command) => command.run(),
             Command::Inpaint(command) => command.run(),

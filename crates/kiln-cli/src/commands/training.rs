@@ -241,6 +241,7 @@ impl TrainingArguments {
                 revisions: git_revision().into_iter().collect(),
             },
             tensorboard: self.log.contains(&LogFormat::Tensorboard),
+            pause_after: None,
             hub: self.hub.settings(),
             devices: Devices::parse(&self.devices)?,
             strategy: self.strategy.into(),

@@ -28,6 +28,7 @@ mod samplers;
 mod schedule;
 mod stops;
 mod strange_models;
+mod sweep;
 #[path = "../../../kiln-pipeline/tests/tiny/mod.rs"]
 mod tiny;
 mod training;

@@ -53,6 +53,8 @@ pub(crate) struct Training<'a> {
     pub(crate) identity: Identity,
     /// Whether to write an event file for TensorBoard. An earlier part's is always continued.
     pub(crate) tensorboard: bool,
+    /// The share of the steps after which it pauses, if it is to.
+    pub(crate) pause_after: Option<f64>,
 }
 
 /// The result of a training.
@@ -134,7 +136,7 @@ impl Training<'_> {
                 .with_checkpointing_strategy(writer)
                 .early_stopping(StopOnRequest(session.clone()))
                 .label(self.name)
-                .num_epochs(plan.rounds())
+                .num_epochs(self.last_round())
                 .renderer(self.renderer());
         for &kind in &self.metrics {
             training = training
@@ -192,6 +194,14 @@ impl Training<'_> {
             steps_done: session.steps_done(),
             owes_validation: session.owes_validation(),
         })
+    }
+
+    /// The last round of this part of the training.
+    fn last_round(&self) -> usize {
+        match self.pause_after {
+            Some(share) => self.plan.rounds_of_share(share),
+            None => self.plan.rounds(),
+        }
     }
 
     /// The event file of the first rank, if there is to be one. It begins with the experiment.

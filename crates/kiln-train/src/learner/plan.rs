@@ -172,6 +172,12 @@ impl Plan {
         step > 0 && (step == self.steps || step < self.steps && step.is_multiple_of(self.round()))
     }
 
+    /// The rounds that hold this share of the steps.
+    pub(crate) fn rounds_of_share(&self, share: f64) -> usize {
+        let steps = (self.steps as f64 * share).ceil() as usize;
+        steps.clamp(1, self.steps).div_ceil(self.round())
+    }
+
     /// Rounds that are over after `step` steps; if that round `owes` its validation, those before it.
     pub(crate) fn rounds_before(&self, step: usize, owes: bool) -> usize {
         match owes {

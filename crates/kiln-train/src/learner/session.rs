@@ -58,9 +58,13 @@ impl StopSignal {
         }))
     }
 
+    /// Prepares for the next of several trainings, which has not begun. A stop that was requested stays.
+    pub(crate) fn for_the_next(&self) {
+        self.0.has_begun.store(false, Ordering::Relaxed);
+    }
+
     /// Requests a stop as soon as possible.
     pub fn request(&self) {
-        self.0.before_step.store(0, Ordering::Relaxed);
         self.0.at_once.store(true, Ordering::Relaxed);
     }
 
@@ -69,7 +73,7 @@ impl StopSignal {
     /// # Errors
     /// [`TrainError::Stopped`] once a stop was requested.
     pub(crate) fn check(&self) -> Result<(), TrainError> {
-        match self.is_at_once() {
+        match self.is_requested() {
             true => Err(TrainError::Stopped),
             false => Ok(()),
         }
@@ -101,12 +105,13 @@ impl StopSignal {
         self.0.has_begun.store(true, Ordering::Relaxed);
     }
 
-    fn is_at_once(&self) -> bool {
+    /// Whether a stop was requested.
+    pub fn is_requested(&self) -> bool {
         self.0.at_once.load(Ordering::Relaxed)
     }
 
     fn stops(&self, step: usize) -> bool {
-        step >= self.0.before_step.load(Ordering::Relaxed)
+        self.is_requested() || step >= self.0.before_step.load(Ordering::Relaxed)
     }
 }
 
@@ -243,7 +248,7 @@ impl Session {
     /// Whether what is under way is to be left, because somebody waits for this process to end. Several ranks end together,
     /// after a step, so none of them leaves anything.
     pub(crate) fn wants_to_stop_now(&self) -> bool {
-        self.ranks().is_alone() && (self.0.stop.is_at_once() || self.0.dashboard.should_stop())
+        self.ranks().is_alone() && (self.0.stop.is_requested() || self.0.dashboard.should_stop())
     }
 
     /// Ends work before the first step.

@@ -205,6 +205,7 @@ pub(crate) fn train<S: Stage>(
         resume: start.resume,
         identity,
         tensorboard: options.tensorboard,
+        pause_after: options.pause_after,
     };
     let outcome = learner.train(trainee, source)?;
     claim.keep();

@@ -43,6 +43,9 @@ pub struct RunOptions {
     /// Write an event file for TensorBoard into the folder of the stage, beside `metrics.csv`. A resumed training does what
     /// its earlier part did.
     pub tensorboard: bool,
+    /// The share of its steps after which the training pauses, at the end of a round and with its validation. A resume goes
+    /// on from there.
+    pub pause_after: Option<f64>,
     /// Tells the training to save and stop.
     pub stop: StopSignal,
 }
@@ -63,6 +66,7 @@ impl RunOptions {
             initial_weights: None,
             label: RunLabel::default(),
             tensorboard: false,
+            pause_after: None,
             stop: StopSignal::default(),
         }
     }

@@ -1,0 +1,260 @@
+//! Sweeps: one experiment with many settings, each run in a folder of its own.
+//!
+//! ```text
+//! sweeps/rates/
+//!   sweep.json                      the plan
+//!   000-learning_rate=1e-4,seed=0/  an ordinary run folder
+//!   first-stages/000/               of latent diffusion: the first stages, each for all runs that differ in nothing that it learns
+//! ```
+//!
+//! | file | about |
+//! | --- | --- |
+//! | `space` | what is varied, and the points in it |
+//! | `plan` | the runs |
+//! | `halving` | which points go on |
+//! | `results` | what became of them |
+
+mod halving;
+pub mod plan;
+pub mod results;
+mod space;
+
+use std::fs::TryLockError;
+use std::path::{Path, PathBuf};
+
+use kiln_data::{FolderLock, Progress, read_regular};
+
+use self::halving::{best, rungs};
+use self::plan::{SweepPlan, Swept, Trial};
+use self::results::{RunResults, SweepResults};
+use crate::error::TrainError;
+use crate::run_folder::checkpoints::CheckpointFolder;
+use crate::run_folder::{RunFolder, StageFolder, write_atomically};
+use crate::script::options::RunOptions;
+use crate::script::training_report::TrainingReport;
+use crate::stages::{train_classifier, train_diffusion, train_latent_diffusion, train_vqvae};
+
+/// The plan's file in the folder of a sweep.
+const PLAN: &str = "sweep.json";
+
+/// Many times the size of a plan, in bytes.
+const LARGEST: u64 = 64 << 20;
+
+/// The plan of the sweep in `folder`; `None` if there is none.
+///
+/// # Errors
+/// If its file cannot be read.
+pub fn plan_in(folder: &Path) -> Result<Option<SweepPlan>, TrainError> {
+    let file = folder.join(PLAN);
+    let bytes = match read_regular(&file, LARGEST) {
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
+        other => other.map_err(TrainError::file("read", &file))?,
+    };
+    let plan = serde_json::from_slice(&bytes).map_err(|error| {
+        TrainError::Run(format!(
+            "{} is not the plan of a sweep: {error}",
+            file.display()
+        ))
+    });
+    plan.map(Some)
+}
+
+/// A run of a sweep that is about to train.
+#[derive(Debug)]
+pub struct SweepStep<'a> {
+    /// The number of this training, from 1, and of all trainings of the rung.
+    pub number: [usize; 2],
+    /// The number of the rung, from 1, and of all rungs.
+    pub rung: [usize; 2],
+    /// The point, in words.
+    pub name: &'a str,
+    /// Its folder.
+    pub folder: &'a Path,
+}
+
+/// Trains what is left of the sweep in `options.out`, tells `tell` of each run, and returns the results; `None` if it was
+/// stopped, and can be resumed.
+///
+/// # Errors
+/// [`TrainError`] if the folder belongs to something else or to another process, or if a training fails. One that
+/// diverges does not end a sweep: it has no result.
+pub fn sweep(
+    plan: &SweepPlan,
+    options: &RunOptions,
+    progress: &dyn Progress,
+    tell: &dyn Fn(&SweepStep<'_>),
+) -> Result<Option<SweepResults>, TrainError> {
+    let folder = &options.out;
+    let place = folder.display();
+    match (plan_in(folder)?, options.resume) {
+        (Some(_), false) => {
+            return Err(TrainError::Run(format!(
+                "{place} already holds a sweep: add --resume to go on with it, or choose another --out"
+            )));
+        }
+        (Some(before), true) if !plan.has_the_runs_of(&before) => {
+            return Err(TrainError::Run(format!(
+                "{place} holds another sweep: go on with `--resume --out {place}` alone, or choose another --out"
+            )));
+        }
+        (None, _) if RunFolder::new(folder).is_ours() => {
+            return Err(TrainError::Run(format!(
+                "{place} is the folder of a run: choose another --out"
+            )));
+        }
+        _ => {}
+    }
+    std::fs::create_dir_all(folder).map_err(TrainError::file("make the folder", folder))?;
+    let _lock = match FolderLock::try_take(folder) {
+        Ok(lock) => Some(lock),
+        Err(TryLockError::Error(_)) => None,
+        Err(TryLockError::WouldBlock) => {
+            return Err(TrainError::Run(format!(
+                "another kiln is at work on {place} at this moment: wait until it ends, or choose another --out"
+            )));
+        }
+    };
+    let file = folder.join(PLAN);
+    let text = serde_json::to_string_pretty(plan).map_err(std::io::Error::from);
+    let text = text.map_err(TrainError::file("write", &file))?;
+    write_atomically(&file, text.as_bytes())?;
+
+    let mut results = SweepResults::new(plan);
+    let mut left: Vec<usize> = (0..plan.points()).collect();
+    let shares = rungs(left.len(), plan.halving);
+    for (rung, &share) in shares.iter().enumerate() {
+        let trials: Vec<Trial> = (left.iter())
+            .flat_map(|&point| plan.trials_of(point))
+            .collect();
+        for (number, &trial) in trials.iter().enumerate() {
+            tell(&SweepStep {
+                number: [number + 1, trials.len()],
+                rung: [rung + 1, shares.len()],
+                name: &plan.name(trial.point),
+                folder: &folder.join(plan.folder(trial)),
+            });
+            match train(plan, trial, share, options, progress) {
+                Ok(()) => results.require_metric(plan, trial, share, folder)?,
+                Err(TrainError::Diverged { .. }) => {}
+                Err(TrainError::Stopped) => return Ok(None),
+                Err(error) => return Err(error),
+            }
+            if options.stop.is_requested() {
+                return Ok(None);
+            }
+        }
+        for &point in &left {
+            results.read(plan, point, share, folder)?;
+        }
+        if let Some(keep) = plan.halving
+            && share < 1.0
+        {
+            let judged: Vec<_> = (left.iter())
+                .map(|&point| (point, results.mean(point)))
+                .collect();
+            left = best(&judged, plan.maximize, keep);
+            left.sort_unstable();
+        }
+    }
+    Ok(Some(results))
+}
+
+/// Trains one run up to `share` of its steps, unless that was done before.
+fn train(
+    plan: &SweepPlan,
+    trial: Trial,
+    share: f64,
+    options: &RunOptions,
+    progress: &dyn Progress,
+) -> Result<(), TrainError> {
+    if share < 1.0
+        && !RunResults::read(plan, trial, share, &options.out)?
+            .newest
+            .is_empty()
+    {
+        return Ok(());
+    }
+    let report = train_to(plan, trial, share, options, progress)?;
+    match report.steps < steps_at(share, report.of_steps) {
+        true => Err(TrainError::Stopped),
+        false => Ok(()),
+    }
+}
+
+fn train_to(
+    plan: &SweepPlan,
+    trial: Trial,
+    share: f64,
+    options: &RunOptions,
+    progress: &dyn Progress,
+) -> Result<TrainingReport, TrainError> {
+    let out = options.out.join(plan.folder(trial));
+    let run = RunFolder::new(&out);
+    let of = |stage: StageFolder| {
+        options.stop.for_the_next();
+        RunOptions {
+            resume: has_begun(&stage),
+            pause_after: (share < 1.0).then_some(share),
+            out: out.clone(),
+            ..options.clone()
+        }
+    };
+    match plan.experiment(trial)? {
+        Swept::Classifier(experiment) => {
+            train_classifier(&experiment, &of(run.classifier()), progress)
+        }
+        Swept::Models(experiment) if experiment.first_stage.is_none() => {
+            train_diffusion(&experiment, &of(run.stage_2()), progress)
+        }
+        Swept::Models(experiment) if plan.is_only_first_stage() => {
+            train_vqvae(&experiment, &of(run.stage_1()), progress)
+        }
+        Swept::Models(experiment) => {
+            let vqvae = match &options.vqvae {
+                Some(given) => given.clone(),
+                None => first_stage(plan, trial, options, progress)?,
+            };
+            let options = RunOptions {
+                vqvae: Some(vqvae),
+                ..of(run.stage_2())
+            };
+            train_latent_diffusion(&experiment, &options, progress)
+        }
+    }
+}
+
+/// Trains the first stage for a run of latent diffusion, unless it is there. Returns its folder.
+fn first_stage(
+    plan: &SweepPlan,
+    trial: Trial,
+    options: &RunOptions,
+    progress: &dyn Progress,
+) -> Result<PathBuf, TrainError> {
+    let out = options.out.join(plan.first_stage_folder(trial));
+    let folder = RunFolder::new(&out).stage_1();
+    if !folder.model().exists() {
+        let Swept::Models(experiment) = plan.of_first_stage(trial)? else {
+            return Err(TrainError::NoFirstStage);
+        };
+        options.stop.for_the_next();
+        let options = RunOptions {
+            resume: has_begun(&folder),
+            out,
+            ..options.clone()
+        };
+        if train_vqvae(&experiment, &options, progress)?.interrupted {
+            return Err(TrainError::Stopped);
+        }
+    }
+    Ok(folder.model())
+}
+
+fn has_begun(stage: &StageFolder) -> bool {
+    let checkpoints = CheckpointFolder::new(stage.checkpoints());
+    !checkpoints.steps().is_empty()
+}
+
+/// The number of steps at a rung, of a run with `steps`.
+fn steps_at(share: f64, steps: usize) -> usize {
+    ((steps as f64 * share).ceil() as usize).clamp(1, steps.max(1))
+}
