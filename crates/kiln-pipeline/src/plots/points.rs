@@ -47,13 +47,13 @@ impl Points<'_> {
         (lengths.max().unwrap_or_default() as u32 * LETTER + 24).min(NAMES)
     }
 
-    /// The name as far as there is room.
+    /// The name of a row, as far as there is room; empty if there is no such row.
     fn shown(&self, row: usize) -> String {
         let most = ((NAMES - 24) / LETTER) as usize;
-        let name = &self.points[row].0;
+        let name = self.points.get(row).map_or("", |(name, _)| name);
         match name.char_indices().nth(most) {
             Some((end, _)) => format!("{}..", &name[..end]),
-            None => name.clone(),
+            None => name.to_owned(),
         }
     }
 }
