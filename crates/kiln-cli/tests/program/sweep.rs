@@ -182,3 +182,28 @@ fn a_run_has_a_name_tags_and_an_event_file_that_a_resume_continues() {
     let sentence = workplace.fail("runs . --tag large");
     assert!(sentence.contains("large"), "{sentence}");
 }
+
+#[test]
+fn runs_of_latent_diffusion_share_their_first_stage_and_can_be_swept_by_it() {
+    let workplace = training::workplace();
+    fs::write(workplace.path("experiment.toml"), training::EXPERIMENT).unwrap();
+    let rates = "--set stage_2.training.learning_rate=1e-4,1e-2";
+    let config = "--config experiment.toml --data photos";
+    swept(&workplace, &format!("{config} {rates} --out second"));
+    let first_stages = fs::read_dir(workplace.path("second/first-stages")).unwrap();
+    assert_eq!(first_stages.count(), 1);
+    let listed = workplace.json("runs second --json");
+    let stages = |run: &Value| run["stages"].as_array().unwrap().len();
+    let runs = listed["runs"].as_array().unwrap();
+    assert_eq!(runs.iter().map(stages).collect::<Vec<_>>(), [1, 1, 1]);
+
+    let sizes = "--set vqvae.num_vq_embeddings=4,8 --first-stage --maximize perplexity/valid";
+    let results = swept(&workplace, &format!("{config} {sizes} --out first"));
+    let points = results["points"].as_array().unwrap();
+    let perplexity = |point: &Value| {
+        let value = &point["runs"][0]["newest"]["perplexity/valid"];
+        value.as_f64().unwrap()
+    };
+    assert!(perplexity(&points[0]) >= perplexity(&points[1]));
+    assert!(!workplace.path("first/first-stages").exists());
+}
