@@ -102,3 +102,40 @@ fn two_machines_train_like_one() {
         [VQVAE, "vqvae"],
     );
 }
+
+/// Packs the photos of a workplace into four tar archives in `shards/`.
+fn pack_photos(workplace: &Workplace) {
+    let mut photos: Vec<_> = fs::read_dir(workplace.path("photos"))
+        .unwrap()
+        .map(|entry| entry.unwrap().path())
+        .collect();
+    photos.sort();
+    fs::create_dir(workplace.path("shards")).unwrap();
+    for (number, photos) in photos.chunks(6).enumerate() {
+        let file = workplace.path(&format!("shards/shard-{number:03}.tar"));
+        let mut archive = tar::Builder::new(fs::File::create(file).unwrap());
+        for photo in photos {
+            let name = photo.file_name().unwrap();
+            archive.append_path_with_name(photo, name).unwrap();
+        }
+        archive.finish().unwrap();
+    }
+}
+
+#[test]
+fn two_ranks_see_streamed_shards_as_one_process_does() {
+    let workplace = twenty_steps(PIXELS);
+    pack_photos(&workplace);
+    let shards = "train-diffusion --data shards --set data.shuffle_buffer=5";
+    let of_ten = [10, 5].map(|images| format!("--set stage_2.training.batch_size={images}"));
+    let of_ten = of_ten.each_ref().map(String::as_str);
+    compare(&workplace, job, shards, of_ten, [UNET, "diffusion"]);
+    // Encoding is shared by the ranks, and so are its files.
+    let workplace = twenty_steps(EXPERIMENT);
+    pack_photos(&workplace);
+    let data = "--data shards --set data.shuffle_buffer=5";
+    let command = format!("train-vqvae {data}");
+    compare(&workplace, job, &command, STEPS_OF_TEN, [VQVAE, "vqvae"]);
+    let command = format!("train-latent-diffusion {data} --vqvae one/vqvae/model");
+    compare(&workplace, job, &command, STEPS_OF_TEN, [UNET, "diffusion"]);
+}
