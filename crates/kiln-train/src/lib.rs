@@ -45,8 +45,8 @@ pub use error::TrainError;
 pub use experiment::{
     AdversarialConfig, Augmentation, Balanced, Best, ClassifierExperiment, DifferentiableChange,
     DistillationConfig, EquivarianceConfig, EvaluationConfig, Experiment, ExperimentError, Extent,
-    FirstStageConfig, Interval, LatentNumbers, PerceptualConfig, SamplingConfig, Stage1Config,
-    Stage2Config, TermWeight, TrainingConfig,
+    FirstStageConfig, Interval, LatentNumbers, PerceptualConfig, PosteriorLatents, SamplingConfig,
+    Stage1Config, Stage2Config, TermWeight, TrainingConfig,
 };
 pub use first_stage::diagnosis::{DiscriminatorFinding, discriminator_findings};
 #[doc(hidden)]

@@ -90,3 +90,42 @@ fn tables_that_exclude_each_other_are_named() {
         assert!(!workplace.path("run").exists());
     }
 }
+
+#[test]
+fn latents_can_be_drawn_anew_in_each_step() {
+    let workplace = workplace();
+    training::train(&workplace, "train-vqvae --out run");
+    let weights = |run: &str| {
+        let file = format!("{run}/model/unet/diffusion_pytorch_model.safetensors");
+        fs::read(workplace.path(&file)).unwrap()
+    };
+    let second = "train-latent-diffusion --vqvae run/vqvae/model --set data.horizontal_flip=true";
+    let drawn = format!("{second} --set stage_2.posterior=sample");
+    training::train(&workplace, &format!("{second} --out mean"));
+    training::train(&workplace, &format!("{drawn} --out drawn"));
+    assert_ne!(weights("mean"), weights("drawn"));
+    // A run that stopped in between learns from the same samples.
+    let halved = "sweep --config drawn.toml --vqvae run/vqvae/model --set seed=0,1 --halving 2";
+    fs::copy(
+        workplace.path("drawn/config.toml"),
+        workplace.path("drawn.toml"),
+    )
+    .unwrap();
+    workplace.run(&format!("{halved} --out halved"));
+    assert_eq!(weights("halved/000-seed=0"), weights("drawn"));
+    let scale = |run: &str| {
+        let config = workplace.path(&format!("{run}/model/vqvae/config.json"));
+        let config: Value = serde_json::from_slice(&fs::read(config).unwrap()).unwrap();
+        config["scaling_factor"].as_f64().unwrap()
+    };
+    assert!(scale("drawn") < scale("mean"), "samples lie wider");
+
+    let change = "train-latent-diffusion --out drawn --resume --config experiment.toml";
+    let set = "--set stage_2.posterior=mean --set stage_2.training.steps=6";
+    let sentence = workplace.fail(&format!("{change} {set}"));
+    assert!(sentence.contains("stage_2.posterior"), "{sentence}");
+    fs::write(workplace.path("codes.toml"), training::EXPERIMENT).unwrap();
+    let codes = "train-latent-diffusion --config codes.toml --set stage_2.posterior=sample";
+    let sentence = workplace.fail(codes);
+    assert!(sentence.contains("[autoencoder_kl]"), "{sentence}");
+}

@@ -7,7 +7,7 @@ use burn::tensor::{Device, Tensor};
 use kiln_data::{Datasets, ImageDataset, prefetch};
 use kiln_models::Autoencoder;
 
-use crate::denoising::latents::{LatentSet, Latents};
+use crate::denoising::latents::{LatentSet, Latents, Request};
 use crate::learner::images::tensor;
 use crate::learner::loader::Batches;
 
@@ -65,22 +65,22 @@ impl CleanSet {
         self.images.len()
     }
 
-    /// z0 `[batch, channels, height, width]` for each request, in order. A request lists images by their index and
-    /// whether they are mirrored.
+    /// z0 `[batch, channels, height, width]` for each request, in order.
     pub(crate) fn batches(
         &self,
-        requests: impl Iterator<Item = Vec<(u32, bool)>> + Send + 'static,
+        requests: impl Iterator<Item = Request> + Send + 'static,
         device: &Device,
     ) -> Batches<Tensor<4>> {
         let device = device.clone();
         match self.latents.clone() {
             Some(latents) => {
-                let batch = move |images: Vec<_>| latents.batch(&images, &device);
-                Box::new(requests.map(move |images| batch(images).map_err(DatasetError::new)))
+                let batch = move |request| latents.batch(&request, &device);
+                Box::new(requests.map(move |request| batch(request).map_err(DatasetError::new)))
             }
             None => {
                 let dataset = self.images.clone();
-                let batches = prefetch(dataset.clone(), requests);
+                let images = requests.map(|request| request.images);
+                let batches = prefetch(dataset.clone(), images);
                 Box::new(batches.map(move |batch| {
                     let batch = batch.map_err(DatasetError::new)?;
                     Ok(tensor(&batch, &dataset, &device))
@@ -109,7 +109,12 @@ mod tests {
             train: images.clone(),
             validation: images,
         };
-        let requests = vec![vec![(2, false), (0, true)], vec![(1, true)]];
+        let requests = [vec![(2, false), (0, true)], vec![(1, true)]].map(|images| Request {
+            images,
+            seed: 0,
+            first_slot: 0,
+            step: 0,
+        });
         let batches = CleanSets::images(&datasets)
             .train
             .batches(requests.into_iter(), &Device::flex());

@@ -12,7 +12,7 @@ use super::latent_shards::{LatentFolder, ShardProblem};
 use super::latents::{LatentSet, Latents, Values};
 use super::spread::Spread;
 use crate::error::TrainError;
-use crate::experiment::LatentNumbers;
+use crate::experiment::{LatentNumbers, PosteriorLatents};
 use crate::learner::images::tensor;
 use crate::learner::session::StopSignal;
 use crate::ranks::Ranks;
@@ -26,6 +26,7 @@ pub(crate) struct Encoder<'a> {
     /// The most images that fit into memory at once.
     pub(crate) together: usize,
     pub(crate) numbers: LatentNumbers,
+    pub(crate) posterior: PosteriorLatents,
     pub(crate) devices: &'a Devices,
     pub(crate) progress: &'a dyn Progress,
     pub(crate) stop: &'a StopSignal,
@@ -72,6 +73,7 @@ impl Encoder<'_> {
         let [height, width] =
             [shape.height, shape.width].map(|side| side / config.downscale_factor());
         let with_flips = if flips { " with flips" } else { "" };
+        let has_deviations = self.posterior == PosteriorLatents::Sample;
         LatentFolder {
             folder: folder.to_owned(),
             split,
@@ -81,11 +83,12 @@ impl Encoder<'_> {
             ],
             shape: [
                 images.len(),
-                1 + usize::from(flips),
+                (1 + usize::from(flips)) * (1 + usize::from(has_deviations)),
                 config.latent_dim(),
                 height,
                 width,
             ],
+            has_deviations,
             numbers: self.numbers,
         }
     }
@@ -125,7 +128,7 @@ impl Encoder<'_> {
             .iter()
             .map(|&number| folder.images(number).len())
             .sum();
-        let total = (total * folder.shape[1]) as u64;
+        let total = (total * folder.flips()) as u64;
         let task = Task::begin(
             self.progress,
             "encoding the images",
@@ -166,7 +169,7 @@ impl Encoder<'_> {
         device: &Device,
         task: &Task<'_>,
     ) -> Result<Vec<f32>, TrainError> {
-        let variants = folder.shape[1];
+        let variants = folder.flips();
         let images: Vec<(u32, bool)> = folder
             .images(number)
             .flat_map(|index| (0..variants).map(move |variant| (index as u32, variant == 1)))
@@ -174,15 +177,29 @@ impl Encoder<'_> {
         let together = self.together.clamp(1, BATCH);
         let requests: Vec<_> = images.chunks(together).map(<[_]>::to_vec).collect();
         let network = self.first_stage.network.clone().to_device(device);
-        let mut values = Vec::new();
+        let (mut values, mut deviations) = (Vec::new(), Vec::new());
         for batch in prefetch(dataset.clone(), requests.into_iter()) {
             self.stop.check()?;
             let images = tensor(&batch?, dataset, device);
-            let latents = network.encode(images);
-            task.advance(latents.dims()[0] as u64);
+            let encoded = network.encoded(images);
+            task.advance(encoded.dims()[0] as u64);
+            let latents = match network.bottleneck.moments(encoded.clone()) {
+                Some([mean, deviation]) if folder.has_deviations => {
+                    deviations.extend(deviation.into_data().iter::<f32>());
+                    mean
+                }
+                _ => network.bottleneck.latents(encoded),
+            };
             values.extend(latents.into_data().iter::<f32>());
         }
-        Ok(values)
+        if !folder.has_deviations {
+            return Ok(values);
+        }
+        let of_image = variants * folder.shape[2..].iter().product::<usize>();
+        let pairs = values.chunks(of_image).zip(deviations.chunks(of_image));
+        Ok(pairs
+            .flat_map(|(mean, deviation)| [mean, deviation].concat())
+            .collect())
     }
 
     /// The latents of one split; a file that is not there is encoded.
@@ -212,6 +229,7 @@ impl Encoder<'_> {
                 None => Values::OnDisk(folder.open()?, folder.images_of_file()),
             },
             spread,
+            has_deviations: folder.has_deviations,
             scale: (0.0, 1.0),
         })
     }
@@ -220,6 +238,7 @@ impl Encoder<'_> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::denoising::latents::Request;
 
     #[test]
     fn latents_on_disk_are_scaled_and_mirrored_like_those_in_memory() {
@@ -231,6 +250,7 @@ mod tests {
                 split: "validation",
                 source: [("vqvae", "abc".to_owned()), ("images", "def".to_owned())],
                 shape: [3, 2, 1, 1, 2],
+                has_deviations: false,
                 numbers,
             };
             folder.write(0, &values).unwrap();
@@ -239,11 +259,16 @@ mod tests {
                     shape: folder.shape,
                     values,
                     spread: Spread::default(),
+                    has_deviations: false,
                     scale: (0.0, 1.0),
                 };
-                let batch = set
-                    .scaled(0.0, 2.0)
-                    .batch(&[(2, false), (0, true)], &Device::flex());
+                let request = Request {
+                    images: vec![(2, false), (0, true)],
+                    seed: 0,
+                    first_slot: 0,
+                    step: 0,
+                };
+                let batch = set.scaled(0.0, 2.0).batch(&request, &Device::flex());
                 let read: Vec<f32> = batch.unwrap().into_data().iter::<f32>().collect();
                 assert_eq!(read, [16.0, 18.0, 4.0, 6.0]);
             };

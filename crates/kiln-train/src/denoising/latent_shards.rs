@@ -2,8 +2,9 @@
 //!
 //! ```text
 //! latents/HASH/                    HASH: of the first stage that encoded them
-//!   train-00000.safetensors ..     `latents` [images, 1 or 2, channels, height, width], f32 or f16, of so many images
-//!                                  each; 2: as they are, and mirrored, if the data set is flipped
+//!   train-00000.safetensors ..     `latents` [images, variants, channels, height, width], f32 or f16, of so many images
+//!                                  each. The variants: as they are, and mirrored, if the data set is flipped; then the
+//!                                  standard deviations of both, if latents are drawn from their distribution
 //!   validation-00000.safetensors ..
 //! ```
 //!
@@ -50,6 +51,8 @@ pub(super) struct LatentFolder {
     pub(super) source: [(&'static str, String); 2],
     /// `[images, variants, channels, height, width]` of all files together.
     pub(super) shape: [usize; 5],
+    /// Whether the second half of the variants are standard deviations.
+    pub(super) has_deviations: bool,
     pub(super) numbers: LatentNumbers,
 }
 
@@ -77,6 +80,11 @@ impl LatentFolder {
         self.shape[1..].iter().product()
     }
 
+    /// How many variants of an image are encoded.
+    pub(super) fn flips(&self) -> usize {
+        self.shape[1] / (1 + usize::from(self.has_deviations))
+    }
+
     /// How many images a file holds, but for the last.
     pub(super) fn images_of_file(&self) -> usize {
         (SHARD_BYTES / (self.values_of_image() * size_of::<f32>()).max(1)).max(1)
@@ -91,6 +99,25 @@ impl LatentFolder {
     pub(super) fn images(&self, number: usize) -> std::ops::Range<usize> {
         let first = number * self.images_of_file();
         first..(first + self.images_of_file()).min(self.shape[0])
+    }
+
+    /// The mean and the spread of latents; of those that are drawn, the expected ones.
+    fn spread(&self, values: &[f32]) -> Spread {
+        if !self.has_deviations {
+            return Spread::of(values);
+        }
+        let (mut means, mut variance) = (Vec::new(), 0.0);
+        for image in values.chunks(self.values_of_image().max(1)) {
+            let (mean, deviations) = image.split_at(image.len() / 2);
+            means.extend_from_slice(mean);
+            let squares = deviations.iter().map(|&value| f64::from(value).powi(2));
+            variance += squares.sum::<f64>();
+        }
+        let of_means = Spread::of(&means);
+        Spread {
+            squares: of_means.squares + variance,
+            ..of_means
+        }
     }
 
     fn shape_of(&self, number: usize) -> Vec<usize> {
@@ -127,7 +154,7 @@ impl LatentFolder {
             count,
             mean,
             squares,
-        } = Spread::of(&self.numbers.read(&bytes));
+        } = self.spread(&self.numbers.read(&bytes));
         // Bit for bit, whatever the notation.
         let spread = [count, mean, squares].map(|number| format!("{:016x}", number.to_bits()));
         let shape = self.shape_of(number);
@@ -173,6 +200,10 @@ impl LatentFolder {
             return Err(ShardProblem::Foreign(
                 "numbers of another type (stage_2.latents)",
             ));
+        }
+        let is_of_other_variants = |variants: &usize| *variants != self.shape[1];
+        if view.shape().get(1).is_some_and(is_of_other_variants) {
+            return Err(ShardProblem::Foreign("another stage_2.posterior"));
         }
         if view.shape() != self.shape_of(number) {
             return Err(wrong("it has another number of latents"));
@@ -382,6 +413,7 @@ mod tests {
             split: "validation",
             source: [("vqvae", "abc".to_owned()), ("images", "def".to_owned())],
             shape: [3, 2, 1, 1, 2],
+            has_deviations: false,
             numbers,
         }
     }

@@ -1,6 +1,7 @@
 //! The latents of a data set: stage 2 learns from them instead of images.
 
 use burn::tensor::{Device, Tensor, TensorData};
+use kiln_diffusion::noise;
 
 use super::latent_shards::LatentShard;
 use super::spread::Spread;
@@ -16,14 +17,30 @@ pub(crate) struct Latents {
 /// The latents of one split: the encoder's output until they are [`scaled`](LatentSet::scaled).
 #[derive(Debug)]
 pub(crate) struct LatentSet {
-    /// `[images, variants, channels, height, width]`; variant 1 is the mirrored image.
+    /// `[images, variants, channels, height, width]`; variant 1 is the mirrored image. The second half are the standard
+    /// deviations of the first, if latents are drawn.
     pub(super) shape: [usize; 5],
+    pub(super) has_deviations: bool,
     pub(super) values: Values,
     /// Of all values together, before they are scaled.
     pub(super) spread: Spread,
     /// What is subtracted from each value, and the factor after that.
     pub(super) scale: (f32, f32),
 }
+
+/// The images of a batch, and what the latents are drawn by.
+#[derive(Debug, Clone)]
+pub(crate) struct Request {
+    /// The index of each image, and whether it is mirrored.
+    pub(crate) images: Vec<(u32, bool)>,
+    /// The address of the first image's noise: see [`noise`]. The next ones have the next slots.
+    pub(crate) seed: u64,
+    pub(crate) first_slot: u64,
+    pub(crate) step: u64,
+}
+
+/// Keeps the noise of latents apart from that which stage 2 adds to them.
+const POSTERIOR_NOISE: u64 = 0x706f_7374_6572_696f;
 
 /// Where the values of latents are.
 #[derive(Debug)]
@@ -54,22 +71,27 @@ impl LatentSet {
     /// [`TrainError::File`] if they are on disk and cannot be read.
     pub(crate) fn batch(
         &self,
-        images: &[(u32, bool)],
+        request: &Request,
         device: &Device,
     ) -> Result<Tensor<4>, TrainError> {
         let [_, variants, channels, height, width] = self.shape;
-        let length = channels * height * width;
+        let (images, length) = (&request.images, channels * height * width);
+        let flips = variants / (1 + usize::from(self.has_deviations));
         let mut values = Vec::with_capacity(images.len() * length);
-        for &(index, flipped) in images {
-            let (index, variant) = (index as usize, usize::from(flipped).min(variants - 1));
-            match &self.values {
-                Values::Kept(kept) => {
-                    let first = (index * variants + variant) * length;
-                    values.extend_from_slice(&kept[first..first + length]);
-                }
-                Values::OnDisk(shards, images) => {
-                    let (shard, image) = (&shards[index / images], index % images);
-                    shard.read((image * variants + variant) * length, length, &mut values)?;
+        let mut deviations = Vec::new();
+        for (slot, &(index, flipped)) in (request.first_slot..).zip(images) {
+            let (index, variant) = (index as usize, usize::from(flipped).min(flips - 1));
+            self.read(index, variant, &mut values)?;
+            if self.has_deviations {
+                deviations.clear();
+                self.read(index, flips + variant, &mut deviations)?;
+                let seed = request.seed ^ POSTERIOR_NOISE;
+                let drawn = noise::normal(seed, slot, request.step, length);
+                let first = values.len() - length;
+                for ((value, deviation), noise) in
+                    values[first..].iter_mut().zip(&deviations).zip(drawn)
+                {
+                    *value += deviation * noise;
                 }
             }
         }
@@ -79,6 +101,23 @@ impl LatentSet {
         }
         let data = TensorData::new(values, [images.len(), channels, height, width]);
         Ok(Tensor::from_data(data, device))
+    }
+
+    /// Adds a variant of an image to `values`.
+    fn read(&self, index: usize, variant: usize, values: &mut Vec<f32>) -> Result<(), TrainError> {
+        let [_, variants, channels, height, width] = self.shape;
+        let length = channels * height * width;
+        match &self.values {
+            Values::Kept(kept) => {
+                let first = (index * variants + variant) * length;
+                values.extend_from_slice(&kept[first..first + length]);
+                Ok(())
+            }
+            Values::OnDisk(shards, images) => {
+                let (shard, image) = (&shards[index / images], index % images);
+                shard.read((image * variants + variant) * length, length, values)
+            }
+        }
     }
 }
 
@@ -91,19 +130,56 @@ mod tests {
             shape,
             spread: Spread::of(&values),
             values: Values::Kept(values),
+            has_deviations: false,
             scale: (0.0, 1.0),
         }
+    }
+
+    fn request(images: &[(u32, bool)], first_slot: u64) -> Request {
+        Request {
+            images: images.to_vec(),
+            seed: 7,
+            first_slot,
+            step: 3,
+        }
+    }
+
+    fn values(set: &LatentSet, images: &[(u32, bool)], first_slot: u64) -> Vec<f32> {
+        let request = request(images, first_slot);
+        let batch = set.batch(&request, &Device::flex()).unwrap();
+        batch.into_data().iter::<f32>().collect()
+    }
+
+    #[test]
+    fn drawn_latents_have_their_mean_and_deviation_and_belong_to_their_slot() {
+        // Two images: the mean and its mirror image, and the deviations of both.
+        let all = [[10.0, 20.0, 0.0, 2.0], [30.0, 40.0, 1.0, 0.5]].concat();
+        let drawn = LatentSet {
+            has_deviations: true,
+            ..set([2, 4, 1, 1, 1], all)
+        };
+        let images: Vec<(u32, bool)> = (0..4000).map(|_| (1, true)).collect();
+        let numbers = values(&drawn, &images, 5);
+        let spread = Spread::of(&numbers);
+        let deviation = (spread.squares / spread.count).sqrt();
+        assert!((spread.mean - 40.0).abs() < 0.05 && (deviation - 0.5).abs() < 0.02);
+        assert_eq!(
+            values(&drawn, &[(0, false); 3], 0),
+            [10.0; 3],
+            "without deviation"
+        );
+        // However a step is divided.
+        assert_eq!(values(&drawn, &images[..3], 7), numbers[2..5]);
     }
 
     #[test]
     fn a_mirrored_image_has_latents_of_its_own() {
         let set = set([3, 2, 1, 2, 2], (0..24u8).map(f32::from).collect());
         let set = set.scaled(1.0, 0.5);
-        let batch = set
-            .batch(&[(2, true), (0, false)], &Device::flex())
-            .unwrap();
-        let values: Vec<f32> = batch.into_data().iter::<f32>().collect();
-        assert_eq!(values, [9.5, 10.0, 10.5, 11.0, -0.5, 0.0, 0.5, 1.0]);
+        assert_eq!(
+            values(&set, &[(2, true), (0, false)], 0),
+            [9.5, 10.0, 10.5, 11.0, -0.5, 0.0, 0.5, 1.0]
+        );
     }
 
     #[test]

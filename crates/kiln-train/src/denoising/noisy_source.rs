@@ -7,6 +7,7 @@ use kiln_diffusion::{NoiseLevels, Schedule, noise};
 
 use crate::denoising::classes::Labelling;
 use crate::denoising::clean::CleanSets;
+use crate::denoising::latents::Request;
 use crate::denoising::{NoisyBatch, Validation};
 use crate::experiment::{Experiment, Interval};
 use crate::learner::held_out::HeldOut;
@@ -115,10 +116,15 @@ impl BatchSource for NoisySource {
     }
 
     fn batches(&self, shares: impl Shares, device: &Device) -> Batches<NoisyBatch> {
-        let requests = shares.clone().map(|share| share.images);
+        let seed = self.seed ^ TRAINING_NOISE;
+        let requests = shares.clone().map(move |share| Request {
+            images: share.images,
+            seed,
+            first_slot: share.first_slot as u64,
+            step: share.step as u64,
+        });
         let clean = self.clean.train.batches(requests, device);
         let (images, classes) = (self.clean.train.images.clone(), self.classes);
-        let seed = self.seed ^ TRAINING_NOISE;
         let timesteps = self.timesteps.clone();
         Box::new(shares.zip(clean).map(move |(share, z0)| {
             let labels = classes.map(|classes| {
@@ -143,12 +149,16 @@ impl BatchSource for NoisySource {
     fn validation(&self, step: usize, device: &Device) -> Batches<Validation> {
         let size = self.held_out.batch_size;
         let requests = self.held_out.requests();
-        let clean = self
-            .clean
-            .validation
-            .batches(requests.clone().into_iter(), device);
-        let (images, classes) = (self.clean.validation.images.clone(), self.classes);
         let seed = self.seed ^ VALIDATION_NOISE;
+        let of_batch = move |(number, images): (usize, Vec<(u32, bool)>)| Request {
+            images,
+            seed,
+            first_slot: (number * size) as u64,
+            step: 0,
+        };
+        let batches = requests.clone().into_iter().enumerate().map(of_batch);
+        let clean = self.clean.validation.batches(batches, device);
+        let (images, classes) = (self.clean.validation.images.clone(), self.classes);
         let timesteps = self.timesteps.clone();
         let batches = requests.into_iter().zip(clean).enumerate();
         let losses = batches.map(move |(number, (request, z0))| {

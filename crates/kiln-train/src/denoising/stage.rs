@@ -359,6 +359,7 @@ fn latent_space(
         together: (experiment.first_stage.as_ref())
             .map_or(1, |stage| stage.stage_1.training.batch_size),
         numbers: experiment.stage_2.latents,
+        posterior: experiment.stage_2.posterior,
         devices: &scene.options.devices,
         progress: scene.progress,
         stop: &scene.options.stop,

@@ -47,7 +47,7 @@ pub use first_stage::{FirstStageConfig, Stage1Config};
 pub use interval::Interval;
 pub use perceptual::PerceptualConfig;
 pub use sampling::SamplingConfig;
-pub use second_stage::{LatentNumbers, Stage2Config};
+pub use second_stage::{LatentNumbers, PosteriorLatents, Stage2Config};
 pub use term_weight::{Balanced, TermWeight};
 pub use training::TrainingConfig;
 

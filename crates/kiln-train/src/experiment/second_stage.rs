@@ -33,6 +33,10 @@ pub struct Stage2Config {
     /// The numbers in the files of latents: `f32`, or `f16` for half the size.
     #[serde(default, skip_serializing_if = "LatentNumbers::is_default")]
     pub latents: LatentNumbers,
+    /// Which latents of `[autoencoder_kl]` the network learns from: `mean`, or `sample`, which draws each latent anew in each
+    /// step, as latent diffusion and diffusers' scripts do.
+    #[serde(default, skip_serializing_if = "PosteriorLatents::is_default")]
+    pub posterior: PosteriorLatents,
     /// How the network learns from a teacher. If absent: it learns to denoise, without one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub distillation: Option<DistillationConfig>,
@@ -60,6 +64,24 @@ pub enum LatentNumbers {
 }
 
 impl LatentNumbers {
+    fn is_default(&self) -> bool {
+        *self == Self::default()
+    }
+}
+
+/// The latents that the network learns from where the first stage gives a distribution of them.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+#[non_exhaustive]
+pub enum PosteriorLatents {
+    /// Its mean: always the same latents.
+    #[default]
+    Mean,
+    /// A sample, another one in each step.
+    Sample,
+}
+
+impl PosteriorLatents {
     fn is_default(&self) -> bool {
         *self == Self::default()
     }

@@ -264,6 +264,14 @@ impl Experiment {
                 "classes are trained as a table of num_class_embeds rows: leave it out".into()
             })?;
         }
+        let has_moments = (self.first_stage.as_ref())
+            .is_some_and(|first_stage| matches!(first_stage.network, AutoencoderConfig::Kl(_)));
+        require(
+            has_moments || self.stage_2.posterior == super::PosteriorLatents::Mean,
+            "stage_2.posterior",
+            "sample",
+            || "only [autoencoder_kl] gives latents to draw from: leave it out".into(),
+        )?;
         let dropout = self.stage_2.label_dropout;
         require(
             (0.0..1.0).contains(&dropout),
