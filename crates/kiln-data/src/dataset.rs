@@ -112,7 +112,9 @@ impl ImageDataset {
     pub fn excerpt(&self, most: usize) -> Result<Self, DataError> {
         let mut order = self.passes().order(0, 0);
         let count = most.min(self.len());
-        let images: Vec<usize> = (0..count).map(|place| order.image(place) as usize).collect();
+        let images: Vec<usize> = (0..count)
+            .map(|place| order.image(place) as usize)
+            .collect();
         let task = Task::begin(&NoProgress, "", ProgressUnit::Images, None);
         self.kept(&images, count.into(), &task)
     }

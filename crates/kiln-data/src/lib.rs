@@ -81,8 +81,8 @@ pub use folder_lock::FolderLock;
 pub use image_file::ImageFile;
 pub use image_shape::ImageShape;
 pub use names::is_unprintable;
-pub use originals::Originals;
 pub use order::{flipped, held_out, shuffled};
+pub use originals::Originals;
 #[cfg(feature = "download")]
 pub use pace::{Pace, TooSlow, Watch};
 pub use passes::{Pass, Passes};

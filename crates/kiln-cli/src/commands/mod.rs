@@ -1,6 +1,7 @@
 //! The subcommands, one file each, with its arguments, its work and its output.
 
 mod bench;
+mod check;
 mod class_list;
 mod convert;
 mod data_arguments;
@@ -8,6 +9,8 @@ mod distill;
 mod doctor;
 mod drawing;
 mod evaluate;
+mod expectations;
+mod fact_table;
 mod film;
 mod hub_arguments;
 mod image_files;
@@ -17,6 +20,7 @@ mod invert;
 mod model_average;
 mod model_guide;
 mod model_info;
+mod next_commands;
 mod numbers;
 mod perceptual_arguments;
 mod play;
@@ -42,6 +46,7 @@ use kiln_kernels::Precision;
 /// What kiln can do.
 #[derive(Subcommand)]
 pub enum Command {
+    Check(check::Check),
     TrainVqvae(train_vqvae::TrainVqvae),
     TrainLatentDiffusion(train_latent_diffusion::TrainLatentDiffusion),
     TrainDiffusion(train_diffusion::TrainDiffusion),
@@ -78,6 +83,7 @@ impl Command {
     /// Runs the command; results go to stdout and to files.
     pub fn run(self) -> anyhow::Result<()> {
         match self {
+            Command::Check(command) => command.run(),
             Command::TrainVqvae(command) => command.run(),
             Command::TrainLatentDiffusion(command) => command.run(),
             Command::TrainDiffusion(command) => command.run(),

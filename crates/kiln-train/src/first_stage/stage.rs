@@ -243,7 +243,11 @@ impl Stage for Stage1<'_> {
 impl Stage1<'_> {
     fn weights_of_discriminator(&self) -> Option<usize> {
         let table = self.config.stage_1.adversarial()?;
-        Some(table.discriminator.num_weights(self.experiment.data.channels))
+        Some(
+            table
+                .discriminator
+                .num_weights(self.experiment.data.channels),
+        )
     }
 
     fn trained(&self) -> Result<Trained<'_>, TrainError> {
