@@ -438,6 +438,26 @@ mod tests {
         assert!(!refused(SHAPE, 0, None));
     }
 
+    #[test]
+    fn an_excerpt_has_the_first_images_of_a_training_with_their_classes() {
+        let pixels: Vec<u8> = (0..10).flat_map(|image| [image; 24]).collect();
+        let labels = (0..10).map(|image| image % 3).collect();
+        let whole = ImageDataset::from_pixels("test", SHAPE, pixels, Some(labels)).unwrap();
+        let excerpt = whole.excerpt(4).unwrap();
+        let order = crate::shuffled(10, 0, 0);
+        assert_eq!((excerpt.len(), excerpt.passes().images()), (4, 4));
+        for (place, &image) in order[..4].iter().enumerate() {
+            let image = image as usize;
+            assert_eq!(
+                excerpt.image(place, false).unwrap(),
+                whole.image(image, false).unwrap()
+            );
+            assert_eq!(excerpt.label(place), whole.label(image));
+        }
+        assert_eq!(whole.excerpt(99).unwrap().len(), 10);
+        assert_eq!(whole.excerpt(0).unwrap().len(), 0);
+    }
+
     proptest! {
         #[test]
         fn pixels_are_scaled_and_mirroring_reverses_rows(pixels in prop::collection::vec(any::<u8>(), 72)) {

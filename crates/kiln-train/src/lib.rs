@@ -67,7 +67,7 @@ pub use script::outlook::{NetworkWeights, Outlook, Preview};
 pub use script::training_report::TrainingReport;
 pub use script::trial::Pace;
 pub use stages::{
-    preview_classifier, preview_diffusion, preview_vqvae, train_classifier, train_diffusion,
-    train_latent_diffusion, train_vqvae,
+    memory_of_training, preview_classifier, preview_diffusion, preview_vqvae, train_classifier,
+    train_diffusion, train_latent_diffusion, train_vqvae,
 };
 pub use steps::{DiffusionInput, diffusion_steps, vqvae_steps};

@@ -5,6 +5,7 @@ use kiln_checkpoint::{FirstStage, Metadata};
 use kiln_data::{Datasets, Progress};
 use kiln_eval::{DigitClassifier, ImageClassifier};
 use kiln_models::WeightsType;
+use kiln_pipeline::Devices;
 
 use crate::classifier::network::Classifier;
 use crate::classifier::stage::ClassifierStage;
@@ -15,8 +16,8 @@ use crate::first_stage::stage::Stage1;
 use crate::run_folder::RunFolder;
 use crate::script::options::RunOptions;
 use crate::script::outlook::{Outlook, Preview, outlook, pace};
-use crate::script::train;
 use crate::script::training_report::TrainingReport;
+use crate::script::{Stage, train};
 
 /// Trains stage 1 and writes the autoencoder to `vqvae/model` in the run folder.
 ///
@@ -85,6 +86,23 @@ pub fn train_classifier(
 
 /// The most images that are encoded to time steps of latent diffusion, unless a step has more.
 const ENCODED: usize = 64;
+
+/// The estimated peak memory of an experiment's larger training, in bytes, without its images; `None` if there is no
+/// estimate, as on a GPU. It looks at no data, and refuses nothing.
+///
+/// # Errors
+/// If a network cannot be built.
+pub fn memory_of_training(
+    experiment: &Experiment,
+    devices: &Devices,
+) -> Result<Option<f64>, TrainError> {
+    let second = Stage2::of(experiment).memory(devices)?;
+    let first = match experiment.first_stage {
+        Some(_) => Stage1::of(experiment)?.memory(devices)?,
+        None => None,
+    };
+    Ok(first.into_iter().chain(second).reduce(f64::max))
+}
 
 /// What stage 1 will be like. Its steps are timed where all terms of its objective count: late in the training.
 ///

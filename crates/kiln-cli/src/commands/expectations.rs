@@ -78,6 +78,12 @@ impl StageOutlook {
         }
     }
 
+    /// This one with the speed that was measured for `other`.
+    pub fn with_pace_of(mut self, other: &Self) -> Self {
+        self.outlook.pace = other.outlook.pace;
+        Self::of(self.outlook)
+    }
+
     /// Adds its section to `table`.
     pub fn add_to(&self, table: &mut FactTable, is_on_processor: bool) {
         let outlook = &self.outlook;

@@ -14,6 +14,7 @@ mod fact_table;
 mod film;
 mod hub_arguments;
 mod image_files;
+mod init;
 mod inpaint;
 mod interpolate;
 mod invert;
@@ -46,6 +47,7 @@ use kiln_kernels::Precision;
 /// What kiln can do.
 #[derive(Subcommand)]
 pub enum Command {
+    Init(init::Init),
     Check(check::Check),
     TrainVqvae(train_vqvae::TrainVqvae),
     TrainLatentDiffusion(train_latent_diffusion::TrainLatentDiffusion),
@@ -83,6 +85,7 @@ impl Command {
     /// Runs the command; results go to stdout and to files.
     pub fn run(self) -> anyhow::Result<()> {
         match self {
+            Command::Init(command) => command.run(),
             Command::Check(command) => command.run(),
             Command::TrainVqvae(command) => command.run(),
             Command::TrainLatentDiffusion(command) => command.run(),

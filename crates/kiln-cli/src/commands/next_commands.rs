@@ -37,20 +37,24 @@ impl Kind {
             Self::Distillation => &["distill"],
             Self::Classifier => &["train-classifier"],
         };
-        let words = ["--config".to_owned(), config.display().to_string()];
-        let words: Vec<String> = words.iter().chain(arguments).map(|it| quoted(it)).collect();
-        let trainings = names
-            .iter()
-            .map(|name| format!("kiln {name} {}", words.join(" ")));
-        let model = default_run_folder(config).join("model");
-        let draws = (self != Self::Classifier).then(|| {
-            format!(
-                "kiln sample --model {}",
-                quoted(&model.display().to_string())
-            )
+        let trainings = names.iter().map(|name| {
+            let words = [*name, "--config"].map(str::to_owned);
+            let config = config.display().to_string();
+            let words: Vec<String> = words.into_iter().chain([config]).collect();
+            command_line(&[&words, arguments].concat())
         });
+        let model = default_run_folder(config).join("model");
+        let model = model.display().to_string();
+        let sample = ["sample", "--model", &model].map(str::to_owned);
+        let draws = (self != Self::Classifier).then(|| command_line(&sample));
         trainings.chain(draws).collect()
     }
+}
+
+/// A command of kiln with these words.
+pub fn command_line(words: &[String]) -> String {
+    let words: Vec<String> = words.iter().map(|word| quoted(word)).collect();
+    format!("kiln {}", words.join(" "))
 }
 
 /// A word of a command line, as a shell reads it.

@@ -18,8 +18,8 @@ use crate::script::options::RunOptions;
 use crate::script::{Prepared, Scene, Stage};
 use crate::steps::{one_pass, steps};
 
-/// The most steps of a trial.
-const MOST_STEPS: usize = 1000;
+/// The most timed steps of a trial: more would not change their median.
+const MOST_STEPS: usize = 100;
 
 /// The speed of a training's steps.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize)]
