@@ -170,8 +170,6 @@ fn what_cannot_be_trained_on_is_one_sentence_and_no_file() {
         ("empty", "no usable image"),
         ("texts", "1 not an image (notes.txt)"),
         ("one", "one usable image"),
-        ("torn", "1 of 5 images could not be decoded"),
-        ("broken", "2 of 2 images could not be decoded"),
         ("dots", "1 pixel wide or high"),
         ("gray --data gray", "leave out --data"),
         ("cifar-10", "pass --data PATH"),
@@ -185,6 +183,17 @@ fn what_cannot_be_trained_on_is_one_sentence_and_no_file() {
     ] {
         let sentence = workplace.fail(&format!("init {arguments}"));
         assert!(sentence.contains(words), "{arguments}: {sentence}");
+    }
+    for (folder, words) in [("torn", "1 of 5 images"), ("broken", "2 of 2 images")] {
+        let output = workplace.run(&format!("init {folder}"));
+        let stderr = String::from_utf8_lossy(&output.stderr);
+        assert_eq!(output.status.code(), Some(1), "{stderr}");
+        let (warnings, sentence) = stderr.split_once("error: ").unwrap();
+        let sentence = sentence.strip_prefix(words).unwrap_or_default();
+        assert!(sentence.starts_with(" could not be decoded"), "{stderr}");
+        // Each damaged file is named once.
+        let count: usize = words[..1].parse().unwrap();
+        assert_eq!(warnings.lines().count(), count);
     }
     for value in ["7", "257", "large", "-8"] {
         let message = workplace.refuse(&format!("init gray --size {value}"));

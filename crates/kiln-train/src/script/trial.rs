@@ -30,8 +30,9 @@ pub struct Pace {
     pub seconds_per_step: f64,
 }
 
-/// Does steps of `stage` from step `first` on for about as long as `limit`, in the empty run folder of `options`, and times
-/// all but the first one: it allocates memory, and fills caches. There is at least one.
+/// Does the steps of `stage` from step `first` to the last one, again and again for about as long as `limit`, in the run
+/// folder of `options`, which has no training, and times all but the first one: it allocates memory, and fills caches. There
+/// is at least one.
 ///
 /// # Errors
 /// The errors of the training's own start, and of its steps.
@@ -76,7 +77,8 @@ pub(crate) fn trial<S: Stage>(
     let mut batches: Vec<Batches<_>> = Vec::new();
     for (place, device) in devices.iter().enumerate() {
         let plan = scene.plan.clone();
-        let shares = scene.plan.shares(first..usize::MAX, place);
+        // Nothing is defined after the last step of a training.
+        let shares = scene.plan.shares(first..training.steps, place).cycle();
         let shares = shares.map(move |(step, slot)| plan.share(step, slot, flips));
         batches.push(source.batches(shares, device));
     }
