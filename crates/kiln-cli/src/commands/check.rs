@@ -11,11 +11,12 @@ use serde::Serialize;
 
 use super::drawing::{COMPUTING, MODEL};
 use super::expectations::{
-    ImagesOutlook, StageOutlook, Trainable, free_in_words, is_processor, load, time_in_words,
+    ImagesOutlook, StageOutlook, free_in_words, is_processor, time_in_words,
 };
 use super::fact_table::{FactTable, shape};
 use super::hub_arguments::HubArguments;
 use super::next_commands::Kind;
+use super::trainable::{Trainable, load};
 use super::training::overrides;
 use crate::terminal::{self, DataProgress};
 

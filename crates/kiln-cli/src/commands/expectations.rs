@@ -1,61 +1,13 @@
 //! What a training will be like, in words.
 
-use std::path::Path;
-
-use anyhow::bail;
 use burn::tensor::Device;
 use kiln_data::Datasets;
 use kiln_models::free_memory;
-use kiln_train::{ClassifierExperiment, Experiment, Outlook, Preview, counted};
-use kiln_train::{preview_classifier, preview_diffusion, preview_vqvae};
+use kiln_train::{Outlook, counted};
 use serde::Serialize;
 
 use super::fact_table::{FactTable, shape, thousands};
-use super::next_commands::Kind;
-use crate::terminal::{DataProgress, size_in_words};
-
-/// What can be trained.
-pub enum Trainable {
-    /// A diffusion model, with its first stage if it has one, or a student.
-    Model(Box<Experiment>),
-    /// A classifier.
-    Classifier(Box<ClassifierExperiment>),
-}
-
-impl Trainable {
-    /// What it is.
-    pub fn kind(&self) -> Kind {
-        match self {
-            Self::Classifier(_) => Kind::Classifier,
-            Self::Model(experiment) if experiment.stage_2.distillation.is_some() => {
-                Kind::Distillation
-            }
-            Self::Model(experiment) if experiment.first_stage.is_some() => Kind::LatentDiffusion,
-            Self::Model(_) => Kind::Diffusion,
-        }
-    }
-
-    /// Its stages, in the order in which they are trained.
-    ///
-    /// # Errors
-    /// Those with which a stage would be refused.
-    pub fn outlooks(&self, preview: &Preview) -> anyhow::Result<Vec<StageOutlook>> {
-        let progress = DataProgress::default();
-        let outlooks = match self {
-            Self::Classifier(experiment) => {
-                vec![preview_classifier(experiment, preview, &progress)?]
-            }
-            Self::Model(experiment) => {
-                let has_own = self.kind() == Kind::LatentDiffusion;
-                let first = has_own.then(|| preview_vqvae(experiment, preview, &progress));
-                let first = first.transpose()?;
-                let second = preview_diffusion(experiment, preview, &progress)?;
-                first.into_iter().chain([second]).collect()
-            }
-        };
-        Ok(outlooks.into_iter().map(StageOutlook::of).collect())
-    }
-}
+use crate::terminal::size_in_words;
 
 /// A stage, with the time that it takes.
 #[derive(Serialize)]
@@ -70,7 +22,7 @@ pub struct StageOutlook {
 }
 
 impl StageOutlook {
-    fn of(outlook: Outlook) -> Self {
+    pub fn of(outlook: Outlook) -> Self {
         Self {
             seconds: outlook.seconds(),
             seconds_per_pass: outlook.seconds_per_pass(),
@@ -234,58 +186,6 @@ pub fn time_in_words(seconds: f64) -> String {
     }
 }
 
-/// Reads the experiment in `config`, whatever it trains, with `overrides` of its keys; that of a student over what its
-/// `teacher` is.
-///
-/// # Errors
-/// The errors of its training; and if a student has no teacher, or another experiment has one.
-pub fn load(
-    config: &Path,
-    overrides: &[String],
-    teacher: Option<&Path>,
-) -> anyhow::Result<Trainable> {
-    let table = kiln_data::read_text(config).ok();
-    let table: Option<toml::Table> = table.and_then(|text| toml::from_str(&text).ok());
-    let table = table.unwrap_or_default();
-    let has = |key: &str| table.contains_key(key);
-    let is_classifier = !has("unet") && !has("stage_2");
-    if is_classifier
-        && ["training", "classifier", "augmentation"]
-            .into_iter()
-            .any(has)
-    {
-        if teacher.is_some() {
-            bail!(
-                "{} describes a classifier, which has no teacher: leave out --model",
-                config.display()
-            );
-        }
-        let experiment = ClassifierExperiment::load(config, overrides)?;
-        return Ok(Trainable::Classifier(Box::new(experiment)));
-    }
-    if let Some(teacher) = teacher {
-        let experiment = Experiment::load_student(config, overrides, teacher)?;
-        return Ok(Trainable::Model(Box::new(experiment)));
-    }
-    let stage_2 = table.get("stage_2");
-    let in_file = stage_2.is_some_and(|table| table.get("distillation").is_some());
-    let without_teacher = || {
-        format!(
-            "{} describes a student ([stage_2.distillation]), and its teacher is unknown: name it, as in `kiln check {} --model runs/mnist/model`",
-            config.display(),
-            config.display()
-        )
-    };
-    if in_file {
-        bail!(without_teacher());
-    }
-    let experiment = Experiment::load(config, overrides)?;
-    if experiment.stage_2.distillation.is_some() {
-        bail!(without_teacher());
-    }
-    Ok(Trainable::Model(Box::new(experiment)))
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -313,27 +213,5 @@ mod tests {
         let names = |count: usize| (0..count).map(|name| name.to_string()).collect::<Vec<_>>();
         assert_eq!(some_names(&names(3)), "0, 1, 2");
         assert_eq!(some_names(&names(8)), "0, 1, 2, 3, 4, 5 and 2 more");
-    }
-
-    #[test]
-    fn every_config_that_ships_is_known_by_its_tables() {
-        let folder = Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/../../configs"));
-        let Ok(configs) = std::fs::read_dir(folder) else {
-            return println!("skipped: a package has no configs/ of the repository");
-        };
-        for config in configs {
-            let path = config.unwrap().path();
-            let name = path.file_stem().unwrap().to_string_lossy().into_owned();
-            match load(&path, &[], None) {
-                Ok(trainable) => {
-                    let is_classifier = trainable.kind() == Kind::Classifier;
-                    assert_eq!(is_classifier, name.contains("classifier"), "{name}");
-                }
-                Err(error) => {
-                    assert!(name.contains("few-steps"), "{name}: {error}");
-                    assert!(error.to_string().contains("--model"), "{error}");
-                }
-            }
-        }
     }
 }

@@ -35,6 +35,7 @@ mod train_classifier;
 mod train_diffusion;
 mod train_latent_diffusion;
 mod train_vqvae;
+mod trainable;
 mod training;
 mod web;
 

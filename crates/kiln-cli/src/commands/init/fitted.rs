@@ -13,7 +13,8 @@ use super::choices::{Choices, Space, Wishes};
 use super::experiment::Written;
 use super::length::Lengths;
 use super::look::Look;
-use crate::commands::expectations::{StageOutlook, Trainable};
+use crate::commands::expectations::StageOutlook;
+use crate::commands::trainable::Trainable;
 use crate::terminal::DataProgress;
 
 /// For about how long steps are timed, over all stages.

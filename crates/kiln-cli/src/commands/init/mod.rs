@@ -5,22 +5,25 @@
 //! | `fitted.rs` | makes the experiment: looks, decides, measures, writes |
 //! | `look.rs` | looks at the data: which set it is, its images as they are in their files |
 //! | `choices.rs` | decides on sizes, networks and batches |
+//! | `images.rs` | the size of the images, and whether they may be mirrored |
 //! | `length.rs` | decides on the number of steps, by the set's size and the measured time |
 //! | `experiment.rs` | writes the TOML, with the reason of each value |
+//! | `stages.rs` | the part of it about networks and their trainings |
 //! | `sheet.rs` | lays out its lines |
+//! | `place.rs` | the file that it is written to |
 
 mod choices;
 mod experiment;
 mod fitted;
+mod images;
 mod length;
 mod look;
+mod place;
 mod sheet;
+mod stages;
 
-use std::fs::File;
-use std::io::Write;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
-use anyhow::{Context, ensure};
 use clap::Args;
 use kiln::Devices;
 use serde::Serialize;
@@ -28,6 +31,7 @@ use serde::Serialize;
 use self::choices::{Space, Wishes};
 use self::fitted::{Fitted, fitted};
 use self::look::Look;
+use self::place::{by_default, check, write_new};
 use crate::commands::drawing::COMPUTING;
 use crate::commands::expectations::{
     ImagesOutlook, StageOutlook, free_in_words, is_processor, time_in_words,
@@ -113,15 +117,15 @@ impl Init {
             devices,
         };
         if let Some(out) = &self.out {
-            self.check_place(out)?;
+            check(out, self.force)?;
         }
         let hub = self.hub.settings();
         let look = Look::at(&self.images, self.data.as_deref(), &hub)?;
         let out = match self.out.clone() {
             Some(out) => out,
-            None => default_place(&look, &self.images),
+            None => by_default(&look, &self.images),
         };
-        self.check_place(&out)?;
+        check(&out, self.force)?;
         let mut arguments = Vec::new();
         if self.devices != "cpu" {
             arguments = vec!["--devices".to_owned(), self.devices.clone()];
@@ -130,26 +134,6 @@ impl Init {
         write_new(&out, &fitted.text, self.force)?;
         let outcome = Outcome::of(fitted, out, &arguments, &wishes.devices);
         terminal::print_outcome(&outcome, self.json, Outcome::in_words)
-    }
-
-    /// Refuses a place where no file can be written, before any work.
-    fn check_place(&self, out: &Path) -> anyhow::Result<()> {
-        let place = out.display();
-        ensure!(
-            !out.is_dir(),
-            "{place} is a folder: name the file to write, as in --out {place}/experiment.toml"
-        );
-        ensure!(
-            self.force || out.symlink_metadata().is_err(),
-            "{place} exists already: choose another file with --out, or replace it with --force"
-        );
-        let folder = folder_of(out);
-        ensure!(
-            folder.is_dir(),
-            "there is no folder {} for {place}: make it, or choose another place with --out",
-            folder.display()
-        );
-        Ok(())
     }
 
     /// The command line, for the file's head.
@@ -223,102 +207,5 @@ impl Outcome {
             table.in_columns(),
             self.config.display()
         )
-    }
-}
-
-fn folder_of(out: &Path) -> &Path {
-    match out.parent() {
-        Some(folder) if !folder.as_os_str().is_empty() => folder,
-        _ => Path::new("."),
-    }
-}
-
-/// The data set's name and .toml, in the current folder.
-fn default_place(look: &Look, images: &Path) -> PathBuf {
-    let named = |path: &Path| {
-        let path = path.canonicalize().unwrap_or_else(|_| path.to_owned());
-        path.file_stem()
-            .map(|stem| stem.to_string_lossy().into_owned())
-    };
-    let name = match look.data.path.as_deref() {
-        Some(path) if path == images => named(path).unwrap_or_default(),
-        _ => look.data.dataset.to_string(),
-    };
-    // What follows a brace or a colon says which part of the data it is.
-    let name = name.split(['{', ':']).next().unwrap_or_default();
-    let plain = |letter: char| match letter.is_alphanumeric() || "-_.".contains(letter) {
-        true => letter,
-        false => '-',
-    };
-    let name: String = name.chars().map(plain).collect();
-    match name.trim_matches(['-', '_', '.']) {
-        "" => "experiment.toml".into(),
-        name => format!("{name}.toml").into(),
-    }
-}
-
-/// Writes a whole file under another name and renames it. What came there in the meantime stays, unless it may be
-/// replaced.
-fn write_new(out: &Path, text: &str, may_replace: bool) -> anyhow::Result<()> {
-    let write = || {
-        let mut names = tempfile::Builder::new();
-        names.prefix(".kiln-").suffix(".partial");
-        // Not `tempfile_in`, which denies other users access to its files.
-        let mut file = names.make_in(folder_of(out), |path| File::create_new(path))?;
-        file.write_all(text.as_bytes())?;
-        file.as_file().sync_all()?;
-        match may_replace {
-            true => file.persist(out),
-            false => file.persist_noclobber(out),
-        }
-        .map_err(|error| error.error)?;
-        Ok::<_, std::io::Error>(())
-    };
-    write().with_context(|| format!("cannot write {}", out.display()))
-}
-
-#[cfg(test)]
-mod tests {
-    use kiln_data::{DataConfig, DatasetKind};
-
-    use super::*;
-
-    #[test]
-    fn a_file_is_named_after_its_data() {
-        let place = |path: &str| {
-            let mut look = Look::of_side(32);
-            look.data = DataConfig {
-                path: Some(path.into()),
-                ..DataConfig::new(DatasetKind::Folder, 32, 1)
-            };
-            default_place(&look, Path::new(path)).display().to_string()
-        };
-        for (path, expected) in [
-            ("my photos/", "my-photos.toml"),
-            ("data/shard-{000..099}.tar", "shard.toml"),
-            ("hf:ada/cats:train", "cats.toml"),
-            ("archive.tar", "archive.toml"),
-            ("/", "experiment.toml"),
-        ] {
-            assert_eq!(place(path), expected, "{path}");
-        }
-        let look = Look::of_side(28);
-        assert_eq!(
-            default_place(&look, Path::new("MNIST-10k")),
-            Path::new("mnist-10k.toml")
-        );
-    }
-
-    #[test]
-    fn a_file_that_appeared_meanwhile_stays() {
-        let folder = tempfile::tempdir().unwrap();
-        let out = folder.path().join("a.toml");
-        write_new(&out, "one", false).unwrap();
-        let sentence = format!("{:#}", write_new(&out, "two", false).unwrap_err());
-        assert!(sentence.starts_with("cannot write"), "{sentence}");
-        assert_eq!(std::fs::read_to_string(&out).unwrap(), "one");
-        write_new(&out, "three", true).unwrap();
-        assert_eq!(std::fs::read_to_string(&out).unwrap(), "three");
-        assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 1);
     }
 }

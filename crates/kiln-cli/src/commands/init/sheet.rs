@@ -55,6 +55,11 @@ impl Sheet {
     }
 }
 
+/// TOML's numbers are signed. No number here is near the end of their range.
+pub fn number(number: usize) -> i64 {
+    i64::try_from(number).unwrap_or(i64::MAX)
+}
+
 /// Comments end with their line, and TOML allows no control characters in them.
 fn harmless(text: &str) -> String {
     let space = |letter: char| match letter.is_control() || kiln_data::is_unprintable(letter) {
