@@ -61,7 +61,7 @@ impl StageOutlook {
             (outlook.pace, self.seconds, self.seconds_per_pass)
         {
             let words = format!(
-                "{}: {} a step, {} a pass (median of {})",
+                "{}: {} a step, {} a pass (mean of {})",
                 time_in_words(seconds),
                 time_in_words(pace.seconds_per_step),
                 time_in_words(pass),

@@ -18,7 +18,7 @@ use crate::script::options::RunOptions;
 use crate::script::{Prepared, Scene, Stage};
 use crate::steps::{one_pass, steps};
 
-/// The most timed steps of a trial: more would not change their median.
+/// The most timed steps of a trial: more would hardly change their mean.
 const MOST_STEPS: usize = 100;
 
 /// The speed of a training's steps.
@@ -26,7 +26,7 @@ const MOST_STEPS: usize = 100;
 pub struct Pace {
     /// The timed steps.
     pub steps: usize,
-    /// Their median, in seconds.
+    /// Their mean, in seconds: other programs may hold up some of them, as they will in the training.
     pub seconds_per_step: f64,
 }
 
@@ -126,15 +126,15 @@ fn timed(
     };
     timed_step()?;
     show();
-    let mut times: Vec<Duration> = Vec::new();
-    while times.is_empty() || (began.elapsed() < limit && times.len() < MOST_STEPS) {
-        times.push(timed_step()?);
+    let (mut steps, mut time) = (0, Duration::ZERO);
+    while steps == 0 || (began.elapsed() < limit && steps < MOST_STEPS) {
+        time += timed_step()?;
+        steps += 1;
         show();
     }
-    times.sort_unstable();
     Ok(Pace {
-        steps: times.len(),
-        seconds_per_step: times[times.len() / 2].as_secs_f64(),
+        steps,
+        seconds_per_step: time.as_secs_f64() / steps as f64,
     })
 }
 
