@@ -3,18 +3,19 @@
 use std::borrow::Cow;
 use std::sync::Arc;
 
+use image::DynamicImage;
 use rayon::prelude::*;
 use sha2::{Digest, Sha256};
 
-use crate::decode::decode_to;
+use crate::decode::{decode, decode_to};
 use crate::digest::hexadecimal;
 use crate::error::DataError;
 use crate::image_shape::ImageShape;
 use crate::item::Item;
 use crate::passes::Passes;
-use crate::progress::{Progress, ProgressUnit, Task};
+use crate::progress::{NoProgress, Progress, ProgressUnit, Task};
 use crate::shards::set::Pieces;
-use crate::undecodable::Undecodable;
+use crate::undecodable::{Undecodable, Unloaded};
 
 /// Images that are decoded between two messages about the progress.
 const CHUNK: usize = 512;
@@ -99,7 +100,27 @@ impl Datasets {
 
 impl ImageDataset {
     fn in_memory(&self, task: &Task<'_>) -> Result<Self, DataError> {
-        let images: Vec<usize> = (0..self.len()).collect();
+        let all: Vec<usize> = (0..self.len()).collect();
+        self.kept(&all, self.passes(), task)
+    }
+
+    /// The first `most` images that a training with seed 0 sees, decoded and kept in memory, with their classes. It serves
+    /// to try something on a few images; its fingerprint is that of the whole set.
+    ///
+    /// # Errors
+    /// The errors of [`Self::image`].
+    pub fn excerpt(&self, most: usize) -> Result<Self, DataError> {
+        let mut order = self.passes().order(0, 0);
+        let count = most.min(self.len());
+        let images: Vec<usize> = (0..count)
+            .map(|place| order.image(place) as usize)
+            .collect();
+        let task = Task::begin(&NoProgress, "", ProgressUnit::Images, None);
+        self.kept(&images, count.into(), &task)
+    }
+
+    /// Of the images with these indices, seen in `passes`.
+    fn kept(&self, images: &[usize], passes: Passes, task: &Task<'_>) -> Result<Self, DataError> {
         let mut pixels = Vec::with_capacity(images.len() * self.shape().elements());
         for chunk in images.chunks(CHUNK) {
             let chunk: Result<Vec<_>, _> =
@@ -111,11 +132,12 @@ impl ImageDataset {
                 .for_each(|image| pixels.extend_from_slice(image));
         }
         let inner = &self.0;
+        let labels = inner.labels.as_ref();
         Ok(Self(Arc::new(Inner {
             description: inner.description.clone(),
-            labels: inner.labels.clone(),
+            labels: labels.map(|labels| images.iter().map(|&image| labels[image]).collect()),
             storage: Storage::Decoded(pixels),
-            passes: inner.passes.clone(),
+            passes,
             fingerprint: inner.fingerprint.clone(),
         })))
     }
@@ -260,6 +282,26 @@ impl ImageDataset {
         matches!(self.0.storage, Storage::Decoded(_))
     }
 
+    /// An image as it is in its file; `None` if the set is in memory, so that its files are out of reach.
+    pub(crate) fn original(&self, index: usize) -> Option<Result<DynamicImage, Unloaded>> {
+        match &self.0.storage {
+            Storage::Decoded(_) => None,
+            Storage::Encoded(items, _) => Some(items.get(index)?.original()),
+            Storage::Shards(pieces, _) => {
+                let opened = pieces.open(index).map_err(|error| error.to_string());
+                Some(opened.map_err(Unloaded::from).and_then(|(shard, number)| {
+                    let content = &shard.images[number].content;
+                    Ok(decode(&content.read()?)?)
+                }))
+            }
+        }
+    }
+
+    /// Whether images that are near each other are cheaper to read than others.
+    pub(crate) fn is_in_shards(&self) -> bool {
+        matches!(self.0.storage, Storage::Shards(..))
+    }
+
     #[cfg(test)]
     pub(crate) fn pieces(&self) -> Option<&Pieces> {
         match &self.0.storage {
@@ -394,6 +436,26 @@ mod tests {
         assert!(refused(ImageShape { width: 0, ..SHAPE }, 0, None));
         assert!(!refused(SHAPE, 48, Some(vec![1, 0])));
         assert!(!refused(SHAPE, 0, None));
+    }
+
+    #[test]
+    fn an_excerpt_has_the_first_images_of_a_training_with_their_classes() {
+        let pixels: Vec<u8> = (0..10).flat_map(|image| [image; 24]).collect();
+        let labels = (0..10).map(|image| image % 3).collect();
+        let whole = ImageDataset::from_pixels("test", SHAPE, pixels, Some(labels)).unwrap();
+        let excerpt = whole.excerpt(4).unwrap();
+        let order = crate::shuffled(10, 0, 0);
+        assert_eq!((excerpt.len(), excerpt.passes().images()), (4, 4));
+        for (place, &image) in order[..4].iter().enumerate() {
+            let image = image as usize;
+            assert_eq!(
+                excerpt.image(place, false).unwrap(),
+                whole.image(image, false).unwrap()
+            );
+            assert_eq!(excerpt.label(place), whole.label(image));
+        }
+        assert_eq!(whole.excerpt(99).unwrap().len(), 10);
+        assert_eq!(whole.excerpt(0).unwrap().len(), 0);
     }
 
     proptest! {

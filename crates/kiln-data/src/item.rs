@@ -53,18 +53,25 @@ impl Item {
             Picture::Encoded { content, .. } => {
                 return Ok(decode::decode_to(&content.read()?, shape, border)?);
             }
+            Picture::Pixels { .. } => self.original()?,
+        };
+        Ok(decode::fit(image, shape, border)?)
+    }
+
+    /// The image as it is in its file, or the problem with it.
+    pub(crate) fn original(&self) -> Result<DynamicImage, Unloaded> {
+        match &self.picture {
+            Picture::Encoded { content, .. } => Ok(decode::decode(&content.read()?)?),
             Picture::Pixels {
                 bytes,
                 start,
                 shape,
             } => {
                 let planes = bytes.get(*start..start.saturating_add(shape.elements()));
-                planes
-                    .and_then(|planes| from_planes(planes, *shape))
-                    .ok_or_else(|| "it is cut short".to_owned())?
+                let image = planes.and_then(|planes| from_planes(planes, *shape));
+                Ok(image.ok_or_else(|| "it is cut short".to_owned())?)
             }
-        };
-        Ok(decode::fit(image, shape, border)?)
+        }
     }
 }
 

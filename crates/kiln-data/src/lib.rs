@@ -48,12 +48,14 @@ mod mat;
 mod mnist;
 mod names;
 mod order;
+mod originals;
 #[cfg(feature = "download")]
 mod pace;
 mod passes;
 mod path_text;
 mod prefetch;
 mod progress;
+mod recognised;
 mod regular_file;
 #[cfg(feature = "download")]
 mod request;
@@ -80,6 +82,7 @@ pub use image_file::ImageFile;
 pub use image_shape::ImageShape;
 pub use names::is_unprintable;
 pub use order::{flipped, held_out, shuffled};
+pub use originals::Originals;
 #[cfg(feature = "download")]
 pub use pace::{Pace, TooSlow, Watch};
 pub use passes::{Pass, Passes};

@@ -18,6 +18,9 @@
 //!
 //! Imports point down this list and never up, and stages never import each other.
 //!
+//! [`preview_vqvae`], [`preview_diffusion`] and [`preview_classifier`] say what a training will be like before it starts:
+//! its weights, memory, passes and, from a few of its own steps, its time.
+//!
 //! For benchmarks, [`vqvae_steps`] and [`diffusion_steps`] run the same training steps one by one.
 //!
 //! A *round* here is the Learner's epoch: the steps from one checkpoint to the next.
@@ -66,8 +69,13 @@ pub use run_folder::teacher::record_of_model;
 #[doc(hidden)]
 pub use run_folder::write_atomically;
 pub use script::options::RunOptions;
+pub use script::outlook::{NetworkWeights, Outlook, Preview};
 pub use script::training_report::TrainingReport;
-pub use stages::{train_classifier, train_diffusion, train_latent_diffusion, train_vqvae};
+pub use script::trial::Pace;
+pub use stages::{
+    memory_of_training, preview_classifier, preview_diffusion, preview_vqvae, train_classifier,
+    train_diffusion, train_latent_diffusion, train_vqvae,
+};
 pub use steps::{DiffusionInput, diffusion_steps, vqvae_steps};
 pub use sweep::plan::{SweepPlan, SweepRequest};
 pub use sweep::results::{PointResults, RunResults, SweepResults};

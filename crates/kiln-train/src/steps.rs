@@ -76,15 +76,17 @@ pub fn vqvae_steps(
         &training,
         session,
         devices,
-        move |step, device| ImageTensors {
-            images: images[device].clone(),
-            step,
-            position: BatchPosition {
-                seed,
-                step: step as u64,
-                first_image: counts[..device].iter().sum(),
-                total_images,
-            },
+        move |step, device| {
+            Ok(ImageTensors {
+                images: images[device].clone(),
+                step,
+                position: BatchPosition {
+                    seed,
+                    step: step as u64,
+                    first_image: counts[..device].iter().sum(),
+                    total_images,
+                },
+            })
         },
     ))
 }
@@ -140,18 +142,19 @@ pub fn diffusion_steps(
             } = inputs[device].clone();
             let labels =
                 classes.map(|classes| (0..timesteps.len()).map(|image| image % classes).collect());
-            NoisyBatch {
+            Ok(NoisyBatch {
                 step,
                 z0,
                 noise,
                 timesteps,
                 labels,
-            }
+            })
         },
     ))
 }
 
-fn one_pass(training: &TrainingConfig) -> TrainingConfig {
+/// These settings with a step of a single batch on each device.
+pub(crate) fn one_pass(training: &TrainingConfig) -> TrainingConfig {
     TrainingConfig {
         accumulate: 1,
         ..training.clone()
@@ -164,22 +167,25 @@ fn one_pass(training: &TrainingConfig) -> TrainingConfig {
 /// `batch` gives the input of a device, counted from zero, in a step.
 ///
 /// [`Strategy::Main`]: crate::Strategy::Main
-fn steps<M, B>(
+pub(crate) fn steps<M, B>(
     trainee: M,
     training: &TrainingConfig,
     session: Session,
     devices: Vec<Device>,
-    batch: B,
+    mut batch: B,
 ) -> impl FnMut() -> Result<Tensor<1>, TrainError> + use<M, B>
 where
     M: TrainStep<Output = StepReport> + LearnerModel,
-    B: Fn(usize, usize) -> <M as TrainStep>::Input,
+    B: FnMut(usize, usize) -> Result<<M as TrainStep>::Input, TrainError>,
 {
     let mut learner = Learner::new(trainee, optimizer(&session), WarmupCosine::new(training));
     let workers = (devices.len() > 1).then(|| MultiDevicesTrainStep::new(&devices));
     let mut step = 0;
     move || {
-        let batches = (0..devices.len()).map(|device| batch(step, device));
+        let batches: Result<Vec<_>, _> = (0..devices.len())
+            .map(|device| batch(step, device))
+            .collect();
+        let batches = batches?.into_iter();
         let outputs: Vec<TrainOutput<StepReport>> = match &workers {
             None => batches.map(|batch| learner.train_step(batch)).collect(),
             Some(workers) => {

@@ -1,6 +1,7 @@
 //! The subcommands, one file each, with its arguments, its work and its output.
 
 mod bench;
+mod check;
 mod class_list;
 mod completions;
 mod convert;
@@ -9,10 +10,13 @@ mod distill;
 mod doctor;
 mod drawing;
 mod evaluate;
+mod expectations;
+mod fact_table;
 mod film;
 mod git;
 mod hub_arguments;
 mod image_files;
+mod init;
 mod inpaint;
 mod interpolate;
 mod invert;
@@ -20,6 +24,7 @@ mod man;
 mod model_average;
 mod model_guide;
 mod model_info;
+mod next_commands;
 mod numbers;
 mod perceptual_arguments;
 mod play;
@@ -35,6 +40,7 @@ mod train_classifier;
 mod train_diffusion;
 mod train_latent_diffusion;
 mod train_vqvae;
+mod trainable;
 mod training;
 mod web;
 
@@ -47,6 +53,8 @@ use kiln_kernels::Precision;
 /// What kiln can do.
 #[derive(Subcommand)]
 pub enum Command {
+    Init(init::Init),
+    Check(check::Check),
     TrainVqvae(train_vqvae::TrainVqvae),
     TrainLatentDiffusion(train_latent_diffusion::TrainLatentDiffusion),
     TrainDiffusion(train_diffusion::TrainDiffusion),
@@ -87,6 +95,8 @@ impl Command {
     /// Runs this command of the `program`; results go to stdout and to files.
     pub fn run(self, program: clap::Command) -> anyhow::Result<()> {
         match self {
+            Command::Init(command) => command.run(),
+            Command::Check(command) => command.run(),
             Command::TrainVqvae(command) => command.run(),
             Command::TrainLatentDiffusion(command) => command.run(),
             Command::TrainDiffusion(command) => command.run(),

@@ -14,6 +14,7 @@ use kiln_models::{UNet2d, UNet2dConfig};
 use kiln_train::{FolderKind, load_model};
 use serde::Serialize;
 
+use super::fact_table::{FactTable, shape, thousands};
 use super::hub_arguments::HubArguments;
 use crate::terminal;
 use kiln_train::counted;
@@ -178,7 +179,7 @@ impl Description {
     }
 
     fn in_words(&self) -> String {
-        let mut table = Table::default();
+        let mut table = FactTable::default();
         table.row("model", &self.model);
         if let Some(vqvae) = &self.vqvae {
             table.section(&format!("autoencoder ({})", vqvae.class));
@@ -208,18 +209,18 @@ impl Description {
                 },
             );
             table.row("channels per level", list(&vqvae.block_out_channels));
-            table.facts(&vqvae.training);
+            add_facts(&mut table, &vqvae.training);
         }
         if let Some(unet) = &self.unet {
             table.section(&format!("U-Net ({})", unet.class));
-            table.unet(unet);
+            add_unet(&mut table, unet);
         }
         if let Some(GuideDescription { guidance, unet }) = &self.guide {
             table.section("guide, a worse version of the U-Net");
             let [from, to] = guidance.interval();
             let scale = guidance.scale();
             table.row("guidance", format!("{scale} at noise rates {from} to {to}"));
-            table.unet(unet);
+            add_unet(&mut table, unet);
         }
         if let Some(diffusion) = &self.diffusion {
             table.section("diffusion");
@@ -345,65 +346,23 @@ fn describe_diffusion(scheduler: &SchedulerConfig) -> anyhow::Result<DiffusionDe
     })
 }
 
-/// Lines of a name and a value, in sections.
-#[derive(Default)]
-struct Table {
-    lines: Vec<Line>,
+fn add_unet(table: &mut FactTable, unet: &UNetDescription) {
+    table.row("parameters", thousands(unet.parameters));
+    if let Some(sample_shape) = unet.sample_shape {
+        table.row("samples", shape(sample_shape));
+    }
+    table.row("channels per level", list(&unet.block_out_channels));
+    table.row("blocks", unet.down_block_types.join(", "));
+    if let Some(classes) = unet.classes {
+        table.row("classes", classes.to_string());
+    }
+    add_facts(table, &unet.training);
 }
 
-enum Line {
-    Section(String),
-    Row(String, String),
-}
-
-impl Table {
-    fn section(&mut self, title: &str) {
-        self.lines.push(Line::Section(title.to_owned()));
+fn add_facts(table: &mut FactTable, training: &BTreeMap<String, String>) {
+    for (name, value) in training {
+        table.row(&format!("trained: {name}"), value);
     }
-
-    fn row(&mut self, name: &str, value: impl AsRef<str>) {
-        // A model's metadata can contain anything, but a row is one line.
-        let value = value.as_ref().replace(['\n', '\t'], " ");
-        self.lines
-            .push(Line::Row(name.replace(['\n', '\t'], " "), value));
-    }
-
-    /// All values aligned in one column.
-    fn in_columns(&self) -> String {
-        let names = self.lines.iter().filter_map(|line| match line {
-            Line::Row(name, _) => Some(name.chars().count()),
-            Line::Section(_) => None,
-        });
-        let width = names.max().unwrap_or_default();
-        let lines = self.lines.iter().map(|line| match line {
-            Line::Section(title) => format!("\n{title}\n"),
-            Line::Row(name, value) => format!("  {name:<width$}  {value}\n"),
-        });
-        lines.collect()
-    }
-
-    fn unet(&mut self, unet: &UNetDescription) {
-        self.row("parameters", thousands(unet.parameters));
-        if let Some(sample_shape) = unet.sample_shape {
-            self.row("samples", shape(sample_shape));
-        }
-        self.row("channels per level", list(&unet.block_out_channels));
-        self.row("blocks", unet.down_block_types.join(", "));
-        if let Some(classes) = unet.classes {
-            self.row("classes", classes.to_string());
-        }
-        self.facts(&unet.training);
-    }
-
-    fn facts(&mut self, training: &BTreeMap<String, String>) {
-        for (name, value) in training {
-            self.row(&format!("trained: {name}"), value);
-        }
-    }
-}
-
-fn shape([channels, height, width]: [usize; 3]) -> String {
-    format!("{channels} x {height} x {width}")
 }
 
 fn list(numbers: &[usize]) -> String {
@@ -412,45 +371,4 @@ fn list(numbers: &[usize]) -> String {
         .map(usize::to_string)
         .collect::<Vec<_>>()
         .join(", ")
-}
-
-/// 1234567 as "1,234,567".
-fn thousands(number: usize) -> String {
-    let digits = number.to_string();
-    let mut text = String::new();
-    for (index, digit) in digits.chars().enumerate() {
-        if index > 0 && (digits.len() - index).is_multiple_of(3) {
-            text.push(',');
-        }
-        text.push(digit);
-    }
-    text
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn values_stand_below_each_other_however_long_a_name_is() {
-        let mut table = Table::default();
-        table.row("model", "here");
-        table.section("U-Net");
-        table.row("trained: validation images of it", "7\nfake: line");
-        let text = table.in_columns();
-        let columns: Vec<_> = ["here", "7 fake: line"]
-            .iter()
-            .map(|value| text.lines().find_map(|line| line.find(value)))
-            .collect();
-        assert!(columns[0].is_some() && columns[0] == columns[1], "{text}");
-        assert_eq!(text.lines().count(), 4);
-    }
-
-    #[test]
-    fn large_numbers_are_grouped() {
-        assert_eq!(
-            [0, 999, 1000, 1234567].map(thousands),
-            ["0", "999", "1,000", "1,234,567"]
-        );
-    }
 }

@@ -270,7 +270,7 @@ pub fn overrides(set: &[String], data: Option<&Path>) -> Vec<String> {
 }
 
 /// `configs/mnist.toml` runs in `runs/mnist`.
-fn default_run_folder(config: &Path) -> PathBuf {
+pub fn default_run_folder(config: &Path) -> PathBuf {
     Path::new("runs").join(config.file_stem().unwrap_or("run".as_ref()))
 }
 

@@ -3,6 +3,7 @@
 mod autoencoder_kl;
 mod bench;
 mod bottlenecks;
+mod check;
 mod classes;
 mod classifiers;
 mod data_sets;
@@ -16,6 +17,7 @@ mod failures;
 mod first_stages;
 mod guide;
 mod hub;
+mod init;
 mod model_info;
 mod others;
 mod process;

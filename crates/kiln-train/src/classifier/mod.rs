@@ -1,7 +1,7 @@
 //! The training of a classifier: of digits, or of any images with labels.
 
 mod distortion;
-mod network;
+pub(crate) mod network;
 pub(crate) mod record;
 pub(crate) mod stage;
 

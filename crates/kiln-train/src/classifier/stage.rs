@@ -4,6 +4,8 @@ use std::collections::BTreeMap;
 use std::marker::PhantomData;
 use std::path::{Path, PathBuf};
 
+use burn::module::Module;
+use burn::tensor::Device;
 use kiln_data::{DataConfig, Datasets, Progress, read_regular};
 use safetensors::SafeTensors;
 
@@ -71,6 +73,15 @@ impl<C: Classifier> Stage for ClassifierStage<'_, C> {
     /// The classifier is small.
     fn check_memory(&self, _: &Devices) -> Result<(), TrainError> {
         Ok(())
+    }
+
+    fn memory(&self, _: &Devices) -> Result<Option<f64>, TrainError> {
+        Ok(None)
+    }
+
+    fn weights(&self, datasets: &Datasets) -> Result<Vec<(&'static str, usize)>, TrainError> {
+        let network = C::untrained(self.experiment, datasets, &Device::flex());
+        Ok(vec![("classifier", Module::num_params(&network))])
     }
 
     fn start<'a>(

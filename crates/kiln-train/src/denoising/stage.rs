@@ -140,6 +140,16 @@ impl Stage for Stage2<'_> {
         Ok(trained.check_pictures(self.experiment, devices)?)
     }
 
+    fn memory(&self, devices: &Devices) -> Result<Option<f64>, TrainError> {
+        let trained = self.trained()?;
+        let with_pictures = trained.with_pictures(self.experiment, devices);
+        Ok(with_pictures.or_else(|| trained.needed(devices)))
+    }
+
+    fn weights(&self, _: &Datasets) -> Result<Vec<(&'static str, usize)>, TrainError> {
+        Ok(vec![("unet", self.experiment.unet.num_weights()?)])
+    }
+
     fn start<'a>(
         &self,
         options: &'a RunOptions,

@@ -88,25 +88,18 @@ impl Stage for Stage1<'_> {
     }
 
     fn check_memory(&self, devices: &Devices) -> Result<(), TrainError> {
-        let network = &self.config.network;
-        let (channels, size) = (self.experiment.data.channels, self.experiment.data.size);
-        let mut maps = FeatureMaps::of_autoencoder(network, [size; 2]);
-        let mut weights = network.num_weights()?;
-        if let Some(table) = self.config.stage_1.adversarial() {
-            maps = maps.with_discriminator(&table.discriminator, channels, size);
-            weights += table.discriminator.num_weights(channels);
-        }
-        if let Some(table) = self.config.stage_1.perceptual() {
-            maps.training += table.network.numbers_per_pixel() * (size * size) as f64;
-        }
-        let trained = Trained {
-            network: self.config.table(),
-            weights,
-            maps,
-            table: self.table(),
-            training: self.training(),
-        };
-        Ok(trained.check_memory(devices)?)
+        Ok(self.trained()?.check_memory(devices)?)
+    }
+
+    fn memory(&self, devices: &Devices) -> Result<Option<f64>, TrainError> {
+        Ok(self.trained()?.needed(devices))
+    }
+
+    fn weights(&self, _: &Datasets) -> Result<Vec<(&'static str, usize)>, TrainError> {
+        let network = (self.config.table(), self.config.network.num_weights()?);
+        let discriminator = self.weights_of_discriminator();
+        let discriminator = discriminator.map(|weights| ("discriminator", weights));
+        Ok([network].into_iter().chain(discriminator).collect())
     }
 
     fn start<'a>(
@@ -248,6 +241,34 @@ impl Stage for Stage1<'_> {
 }
 
 impl Stage1<'_> {
+    fn weights_of_discriminator(&self) -> Option<usize> {
+        let table = self.config.stage_1.adversarial()?;
+        Some(
+            table
+                .discriminator
+                .num_weights(self.experiment.data.channels),
+        )
+    }
+
+    fn trained(&self) -> Result<Trained<'_>, TrainError> {
+        let network = &self.config.network;
+        let (channels, size) = (self.experiment.data.channels, self.experiment.data.size);
+        let mut maps = FeatureMaps::of_autoencoder(network, [size; 2]);
+        if let Some(table) = self.config.stage_1.adversarial() {
+            maps = maps.with_discriminator(&table.discriminator, channels, size);
+        }
+        if let Some(table) = self.config.stage_1.perceptual() {
+            maps.training += table.network.numbers_per_pixel() * (size * size) as f64;
+        }
+        Ok(Trained {
+            network: self.config.table(),
+            weights: network.num_weights()? + self.weights_of_discriminator().unwrap_or_default(),
+            maps,
+            table: self.table(),
+            training: self.training(),
+        })
+    }
+
     /// Warns if the adversarial term counted already and, in a longer training, does not count yet.
     fn say_if_the_term_moved(&self, start: &Start<'_>) {
         let before = start

@@ -50,18 +50,30 @@ impl Trained<'_> {
         experiment: &Experiment,
         devices: &Devices,
     ) -> Result<(), ExperimentError> {
-        if !self.training.pictures_every.is_positive() || !is_processor(devices) {
-            return Ok(());
+        match self.with_pictures(experiment, devices) {
+            Some(needed) => require("sampling.count", experiment.sampling.count, needed),
+            None => Ok(()),
+        }
+    }
+
+    /// The largest number of bytes that the training needs, if it draws no pictures; `None` on other devices than
+    /// processors.
+    pub(crate) fn needed(&self, devices: &Devices) -> Option<f64> {
+        is_processor(devices).then(|| self.bytes(self.training.batch_size, devices))
+    }
+
+    /// The same for a training that draws pictures; `None` if it draws none.
+    pub(crate) fn with_pictures(&self, experiment: &Experiment, devices: &Devices) -> Option<f64> {
+        let training = self.needed(devices)?;
+        if !self.training.pictures_every.is_positive() {
+            return None;
         }
         let size = [experiment.data.size; 2];
         let first_stage = experiment.first_stage.as_ref();
         let decoder =
             first_stage.map(|stage| FeatureMaps::of_autoencoder(&stage.network, size).drawing);
         let maps = self.maps.drawing.max(decoder.unwrap_or_default());
-        let count = experiment.sampling.count;
-        let pictured = count as f64 * maps * NUMBER;
-        let needed = self.bytes(self.training.batch_size, devices) + pictured;
-        require("sampling.count", count, needed)
+        Some(training + experiment.sampling.count as f64 * maps * NUMBER)
     }
 
     /// The bytes for a batch of this many images on each device.

@@ -5,9 +5,11 @@
 pub(crate) mod initial_weights;
 pub(crate) mod memory;
 pub mod options;
+pub mod outlook;
 mod resume;
 pub(crate) mod start;
 pub mod training_report;
+pub mod trial;
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -56,6 +58,10 @@ pub(crate) trait Stage: Sized {
 
     /// Refuses what does not fit into memory.
     fn check_memory(&self, devices: &Devices) -> Result<(), TrainError>;
+    /// The peak memory of the training, in bytes, if there is an estimate.
+    fn memory(&self, devices: &Devices) -> Result<Option<f64>, TrainError>;
+    /// The networks that it trains on `datasets`, each by the name of its table, with the number of its weights.
+    fn weights(&self, datasets: &Datasets) -> Result<Vec<(&'static str, usize)>, TrainError>;
     /// Finds earlier parts of the training.
     fn start<'a>(
         &self,
