@@ -11,7 +11,7 @@ use crate::digest::hexadecimal;
 use crate::error::DataError;
 use crate::image_shape::ImageShape;
 use crate::item::Item;
-use crate::passes::Passes;
+use crate::passes::{Ahead, Passes};
 use crate::progress::{Progress, ProgressUnit, Task};
 use crate::shards::set::Pieces;
 use crate::undecodable::Undecodable;
@@ -195,7 +195,13 @@ impl ImageDataset {
 
     /// The order in which a training sees the images.
     pub fn passes(&self) -> Passes {
-        self.0.passes.clone()
+        let passes = self.0.passes.clone();
+        match &self.0.storage {
+            Storage::Shards(pieces, _) if pieces.shards.are_elsewhere() => {
+                passes.telling(Arc::new(self.clone()))
+            }
+            _ => passes,
+        }
     }
 
     /// Whether there are no images.
@@ -342,6 +348,14 @@ impl ImageDataset {
             }
         }
         Ok(())
+    }
+}
+
+impl Ahead for ImageDataset {
+    fn expect(&self, shards: &[u32]) {
+        if let Storage::Shards(pieces, _) = &self.0.storage {
+            pieces.expect(shards);
+        }
     }
 }
 

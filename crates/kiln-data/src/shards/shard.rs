@@ -10,8 +10,9 @@ use std::sync::Arc;
 use sha2::{Digest, Sha256};
 
 use crate::config::DataConfig;
-use crate::contents::{Content, Entry, list};
+use crate::contents::{Content, Entry, list, open_file};
 use crate::digest::hexadecimal;
+use crate::elsewhere::FileSource;
 use crate::error::DataError;
 use crate::kind::is_named_like_an_image;
 use crate::names;
@@ -39,7 +40,16 @@ pub(crate) enum Form {
     /// A tar archive.
     Tar,
     /// A Parquet table, and the columns that are wanted.
-    Table(Arc<DataConfig>),
+    Table(Arc<DataConfig>, Place),
+}
+
+/// Where the file of a shard is.
+#[derive(Clone, Debug)]
+pub(crate) enum Place {
+    /// At its path.
+    Here,
+    /// File so and so of a source. The path only names it.
+    Elsewhere(Arc<dyn FileSource>, usize),
 }
 
 /// The images of a shard that is in use.
@@ -73,7 +83,15 @@ impl Shard {
                 let (now, images, _) = look_through(&self.path)?;
                 (now.digest, images)
             }
-            Form::Table(config) => images::look_through(&self.path, config)?,
+            Form::Table(config, place) => {
+                let file = match place {
+                    Place::Here => open_file(&self.path)?.0,
+                    Place::Elsewhere(source, number) => {
+                        source.open(*number).map_err(DataError::Source)?
+                    }
+                };
+                images::look_through(&self.path, file, config)?
+            }
         };
         if digest != self.digest {
             return Err(DataError::Unusable {
