@@ -156,7 +156,8 @@ impl DataConfig {
             &format!("use a number of images from 1 to {}", Self::MAX_BUFFER),
         )?;
         check(
-            self.cache.is_none_or(|cache| cache > 0.0 && cache.is_finite()),
+            self.cache
+                .is_none_or(|cache| cache > 0.0 && cache.is_finite()),
             "cache",
             self.cache.unwrap_or_default().to_string(),
             "use a number of GiB above 0, such as 16",

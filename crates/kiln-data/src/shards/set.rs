@@ -107,7 +107,7 @@ impl Shards {
     /// The source of a shard that is somewhere else, and its number there.
     fn source_of(&self, shard: usize) -> Option<(&Arc<dyn FileSource>, usize)> {
         match &self.shards.get(shard)?.form {
-            Form::Table(_, Place::Elsewhere(source, file)) => Some((source, *file)),
+            Form::Table(_, Place::Elsewhere(there)) => Some((&there.source, there.file)),
             _ => None,
         }
     }
@@ -163,7 +163,9 @@ impl Pieces {
 
     /// Is told which pieces will be read, the next one first.
     pub(crate) fn expect(&self, pieces: &[u32]) {
-        let pieces = pieces.iter().filter_map(|&piece| self.pieces.get(piece as usize));
+        let pieces = pieces
+            .iter()
+            .filter_map(|&piece| self.pieces.get(piece as usize));
         self.shards.expect(pieces.map(|(_, piece)| piece.shard));
     }
 

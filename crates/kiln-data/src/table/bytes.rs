@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::{self, Cursor, Read};
+use std::ops::Range;
 use std::sync::{Arc, PoisonError, RwLock};
 
 use bytes::Bytes;
@@ -41,15 +42,23 @@ impl Outline {
         stretches.insert(start, bytes.into());
     }
 
+    /// Whether these bytes are here, in one stretch.
+    pub(super) fn has(&self, range: &Range<u64>) -> bool {
+        let from_start = self.from(range.start);
+        from_start.is_ok_and(|bytes| bytes.len() as u64 >= range.end - range.start)
+    }
+
     /// The bytes from `start` to the end of their stretch.
     fn from(&self, start: u64) -> Result<Bytes> {
         let stretches = (self.stretches.read()).unwrap_or_else(PoisonError::into_inner);
-        let before = stretches.range(..=start).next_back();
-        let within = before.and_then(|(first, bytes)| {
+        let before = stretches.range(..=start).rev();
+        let mut within = before.filter_map(|(first, bytes)| {
             let skipped = usize::try_from(start - first).ok()?;
             (skipped < bytes.len()).then(|| bytes.slice(skipped..))
         });
-        within.ok_or_else(|| ParquetError::EOF(format!("byte {start} is not here")))
+        within
+            .next()
+            .ok_or_else(|| ParquetError::EOF(format!("byte {start} is not here")))
     }
 }
 
@@ -114,16 +123,24 @@ mod tests {
         let outline = Arc::new(Outline::new(100));
         outline.add(10, (10..20).collect());
         outline.add(90, (90..100).collect());
-        let bytes = TableBytes::Outline(outline);
+        let bytes = TableBytes::Outline(outline.clone());
         assert_eq!(Length::len(&bytes), 100);
         assert_eq!(bytes.get_bytes(12, 3).unwrap()[..], [12, 13, 14]);
         let mut rest = Vec::new();
         let mut reader = bytes.get_read(95).unwrap();
         reader.read_to_end(&mut rest).unwrap();
         assert_eq!(rest, [95, 96, 97, 98, 99]);
-        for (start, length) in [(9, 1), (20, 1), (15, 6), (100, 1), (0, 100), (15, usize::MAX)] {
+        for (start, length) in [
+            (9, 1),
+            (20, 1),
+            (15, 6),
+            (100, 1),
+            (0, 100),
+            (15, usize::MAX),
+        ] {
             assert!(bytes.get_bytes(start, length).is_err(), "{start}, {length}");
         }
         assert!(bytes.get_bytes(50, 0).unwrap().is_empty());
+        assert!(outline.has(&(10..20)) && !outline.has(&(10..21)) && !outline.has(&(9..12)));
     }
 }

@@ -232,7 +232,10 @@ fn is_text(leaf: &ColumnDescriptor) -> bool {
 }
 
 /// Refuses a column whose compression kiln cannot read.
-fn check_compression(reader: &SerializedFileReader<TableBytes>, leaf: &Leaf<'_>) -> Result<(), String> {
+fn check_compression(
+    reader: &SerializedFileReader<TableBytes>,
+    leaf: &Leaf<'_>,
+) -> Result<(), String> {
     for group in reader.metadata().row_groups() {
         let compression = group
             .columns()

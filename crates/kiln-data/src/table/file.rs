@@ -10,13 +10,15 @@ use std::sync::Arc;
 use parquet::column::reader::{ColumnReader, ColumnReaderImpl};
 use parquet::data_type::{ByteArrayType, DataType};
 use parquet::errors::ParquetError;
-use parquet::file::reader::{FileReader, Length, SerializedFileReader};
+use parquet::file::reader::{ChunkReader, FileReader, Length, SerializedFileReader};
+use sha2::{Digest, Sha256};
 
 use super::bytes::TableBytes;
 use super::columns::Columns;
 use super::pages;
 use crate::config::DataConfig;
 use crate::contents::{Spool, Stretch, open_file, start_of};
+use crate::digest::hexadecimal;
 use crate::error::DataError;
 use crate::kind::Kind;
 use crate::names;
@@ -89,14 +91,24 @@ impl<'a> TableFile<'a> {
         }
     }
 
-    /// Where the classes are in the file.
-    pub(super) fn places_of_labels(&self) -> Result<Vec<Range<u64>>, DataError> {
-        let Some(label) = self.columns.label.filter(|_| self.rows() > 0) else {
+    /// Where a column is in the file.
+    pub(super) fn places_of(&self, leaf: Option<usize>) -> Result<Vec<Range<u64>>, DataError> {
+        let Some(leaf) = leaf.filter(|_| self.rows() > 0) else {
             return Ok(Vec::new());
         };
         let groups = self.reader.metadata().row_groups().iter();
-        let places = groups.map(|group| pages::place_of(self.path, self.length(), group, label));
+        let places = groups.map(|group| pages::place_of(self.path, self.length(), group, leaf));
         places.filter_map(Result::transpose).collect()
+    }
+
+    /// Of the packed bytes of the classes.
+    pub(super) fn digest_of_labels(&self) -> Result<String, DataError> {
+        let mut digest = Sha256::new();
+        for Range { start, end } in self.places_of(self.columns.label)? {
+            let bytes = self.bytes.get_bytes(start, (end - start) as usize);
+            digest.update(bytes.map_err(|error| damaged(self.path, &error))?);
+        }
+        Ok(hexadecimal(&digest.finalize()))
     }
 
     /// The file's length in bytes.

@@ -16,7 +16,7 @@ use crate::dataset::Datasets;
 use crate::elsewhere::FileSource;
 use crate::error::DataError;
 use crate::progress::{Progress, ProgressUnit, Task};
-use crate::shards::Place;
+use crate::shards::{Elsewhere, Place};
 
 /// How many tables are asked for at a time: a server's answer takes long, and is short.
 const TOGETHER: usize = 8;
@@ -24,6 +24,8 @@ const TOGETHER: usize = 8;
 const TAIL: u64 = 64 << 10;
 /// A longer footer is a mistake.
 const LONGEST_FOOTER: u64 = 64 << 20;
+/// More bytes of classes, in one table, are no classes.
+const MOST_CLASSES: u64 = 256 << 20;
 /// The end of a table: the footer's length and a word.
 const END: u64 = 8;
 /// Stretches with fewer bytes between them are asked for together.
@@ -72,11 +74,7 @@ pub fn open_remote_tables(
     let all: Vec<_> = (tables.train.iter().chain(&tables.validation))
         .enumerate()
         .collect();
-    let task = format!(
-        "{}: what its {} files hold",
-        tables.name,
-        all.len()
-    );
+    let task = format!("{}: what its {} files hold", tables.name, all.len());
     let task = Task::begin(progress, &task, ProgressUnit::Work, Some(all.len() as u64));
     let mut streamed = Streamed::new(config);
     for some in all.chunks(TOGETHER) {
@@ -98,8 +96,14 @@ pub fn open_remote_tables(
             outlines.into_iter().map(join).collect::<Vec<_>>()
         });
         for (&(number, table), outline) in some.iter().zip(outlines) {
-            let place = Place::Elsewhere(tables.source.clone(), number);
-            let added = outline.and_then(|outline| streamed.add(&table.path, &outline, place));
+            let added = outline.and_then(|outline| {
+                let place = Place::Elsewhere(Elsewhere {
+                    source: tables.source.clone(),
+                    file: number,
+                    classes: outline.digest_of_labels()?,
+                });
+                streamed.add(&table.path, &outline, place)
+            });
             added.map_err(not_here)?;
             task.advance(1);
         }
@@ -121,7 +125,18 @@ fn outline<'a>(
     }
     let bytes = TableBytes::Outline(outline.clone());
     let table = TableFile::unchecked(path, bytes, config)?;
-    for range in together(table.places_of_labels()?) {
+    // What is wrong with the places of the images is better told now.
+    table.places_of(Some(table.columns.image))?;
+    let mut classes = table.places_of(table.columns.label)?;
+    classes.retain(|range| !outline.has(range));
+    let sizes = classes.iter().map(|range| range.end - range.start);
+    let size = sizes.fold(0u64, u64::saturating_add);
+    if size > MOST_CLASSES {
+        return Err(table.unusable(format!(
+            "has {size} bytes of classes, more than the {MOST_CLASSES} that kiln reads ahead of the images: leave data.stream out, or name another data.label_column"
+        )));
+    }
+    for range in together(classes) {
         outline.add(range.start, read(range)?);
     }
     table.check_pages(table.columns.label)?;
