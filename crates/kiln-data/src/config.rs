@@ -47,6 +47,10 @@ pub struct DataConfig {
     /// are, and other sets if they have more than 1 GiB of decoded pixels.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub stream: Option<bool>,
+    /// Of a data set on the Hub that is read while the training goes on: how many GiB of its files are kept on this machine.
+    /// If absent: 16, or half of the free disk if that is less.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cache: Option<f64>,
     /// Of shards: each image of a pass moves by fewer places than this. It mixes neighbours, and is about half of the
     /// images that must be in reach at a time.
     #[serde(
@@ -75,6 +79,7 @@ impl DataConfig {
             validation_fraction: Self::default_validation_fraction(),
             max_undecodable: Self::default_max_undecodable(),
             stream: None,
+            cache: None,
             shuffle_buffer: Self::default_shuffle_buffer(),
         }
     }
@@ -149,6 +154,13 @@ impl DataConfig {
             "shuffle_buffer",
             self.shuffle_buffer.to_string(),
             &format!("use a number of images from 1 to {}", Self::MAX_BUFFER),
+        )?;
+        check(
+            self.cache
+                .is_none_or(|cache| cache > 0.0 && cache.is_finite()),
+            "cache",
+            self.cache.unwrap_or_default().to_string(),
+            "use a number of GiB above 0, such as 16",
         )?;
         let is_read_from_files = self.dataset == DatasetKind::Folder;
         check(
@@ -265,6 +277,13 @@ mod tests {
             })
             .starts_with("data.max_undecodable = -0.5 ")
         );
+        for cache in [0.0, -1.0, f64::NAN, f64::INFINITY] {
+            let config = DataConfig {
+                cache: Some(cache),
+                ..valid.clone()
+            };
+            assert!(refused(config).contains("data.cache = "), "{cache}");
+        }
         assert!(valid.validate().is_ok());
     }
 

@@ -12,8 +12,13 @@ use crate::digest::hexadecimal;
 use crate::error::DataError;
 use crate::image_shape::ImageShape;
 use crate::item::Item;
+<<<<<<< HEAD
 use crate::passes::Passes;
 use crate::progress::{NoProgress, Progress, ProgressUnit, Task};
+=======
+use crate::passes::{Ahead, Passes};
+use crate::progress::{Progress, ProgressUnit, Task};
+>>>>>>> work-hub
 use crate::shards::set::Pieces;
 use crate::undecodable::{Undecodable, Unloaded};
 
@@ -217,7 +222,13 @@ impl ImageDataset {
 
     /// The order in which a training sees the images.
     pub fn passes(&self) -> Passes {
-        self.0.passes.clone()
+        let passes = self.0.passes.clone();
+        match &self.0.storage {
+            Storage::Shards(pieces, _) if pieces.shards.are_elsewhere() => {
+                passes.telling(Arc::new(self.clone()))
+            }
+            _ => passes,
+        }
     }
 
     /// Whether there are no images.
@@ -384,6 +395,14 @@ impl ImageDataset {
             }
         }
         Ok(())
+    }
+}
+
+impl Ahead for ImageDataset {
+    fn expect(&self, shards: &[u32]) {
+        if let Storage::Shards(pieces, _) = &self.0.storage {
+            pieces.expect(shards);
+        }
     }
 }
 

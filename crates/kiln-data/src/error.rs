@@ -4,6 +4,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use crate::dataset_kind::DatasetKind;
+use crate::elsewhere::SourceError;
 use crate::kind::Kind;
 #[cfg(feature = "download")]
 use crate::transfer::DownloadFailure;
@@ -185,6 +186,9 @@ pub enum DataError {
         /// How to do without the download.
         instead: &'static str,
     },
+    /// A file that is somewhere else cannot be had. No other takes its place: what is learnt must not depend on a network.
+    #[error(transparent)]
+    Source(SourceError),
     /// The thread that prepares batches could not be started, or died.
     #[error(
         "the thread that prepares batches stopped ({0}): run this again, with fewer other programs running"

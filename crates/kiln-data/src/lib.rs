@@ -33,6 +33,7 @@ mod decode;
 mod digest;
 #[cfg(feature = "download")]
 mod download;
+mod elsewhere;
 mod error;
 #[cfg(test)]
 mod examples;
@@ -76,6 +77,7 @@ pub use download::{
     Downloaded, PYTORCH_FID_FILE, PYTORCH_FID_SHA256, TorchvisionWeights, cache_folder,
     forbid_downloads, pytorch_fid_weights,
 };
+pub use elsewhere::{FileSource, SourceError};
 pub use error::DataError;
 pub use folder_lock::FolderLock;
 pub use image_file::ImageFile;
@@ -92,7 +94,7 @@ pub use regular_file::{open_regular, read_regular};
 #[cfg(feature = "download")]
 pub use request::{Origin, Request, resolved};
 pub use split_names::{TRAIN, VALIDATION};
-pub use table::{Tables, open_tables};
+pub use table::{RemoteTable, RemoteTables, Tables, open_remote_tables, open_tables};
 pub use text_file::read_text;
 #[cfg(feature = "download")]
 pub use transfer::{DownloadFailure, Transfer, transfer_agent};

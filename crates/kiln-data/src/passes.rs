@@ -5,6 +5,7 @@
 //! only the shards around one place are needed, and the order is still a function of the seed, the pass and the place.
 
 use std::collections::VecDeque;
+use std::fmt::Debug;
 use std::sync::Arc;
 
 use crate::order::{moved, shuffled, shuffled_shards};
@@ -19,11 +20,27 @@ pub struct Passes {
     shards: Option<Shards>,
 }
 
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug)]
 struct Shards {
     /// The number of images in each, in the order of the images' indices.
     sizes: Arc<[u32]>,
     buffer: usize,
+    /// Wants to know which of them come next. The order does not depend on it.
+    ahead: Option<Arc<dyn Ahead>>,
+}
+
+impl PartialEq for Shards {
+    fn eq(&self, other: &Self) -> bool {
+        (&self.sizes, self.buffer) == (&other.sizes, other.buffer)
+    }
+}
+
+impl Eq for Shards {}
+
+/// Has shards that take long to come.
+pub(crate) trait Ahead: Debug + Send + Sync {
+    /// Is told which shards a training will see, the next one first, instead of all that was told before.
+    fn expect(&self, shards: &[u32]);
 }
 
 /// The order of one pass.
@@ -55,8 +72,17 @@ impl Passes {
             shards: Some(Shards {
                 sizes,
                 buffer: buffer.max(1),
+                ahead: None,
             }),
         }
+    }
+
+    /// The same order. Whoever goes through it tells `ahead` which shards come next.
+    pub(crate) fn telling(mut self, ahead: Arc<dyn Ahead>) -> Self {
+        if let Some(shards) = &mut self.shards {
+            shards.ahead = Some(ahead);
+        }
+        self
     }
 
     /// The images of a pass.
@@ -96,6 +122,8 @@ struct OfShards {
     buffer: usize,
     /// For each shard as it comes: the place of its first image, and the image's index.
     shards: Vec<(usize, u32)>,
+    /// The shards as they come, in this pass and the next, if somebody wants to know.
+    told: Option<(Arc<dyn Ahead>, Vec<u32>)>,
     /// Stretches of the order by their number.
     known: VecDeque<(usize, Vec<u32>)>,
 }
@@ -110,7 +138,12 @@ impl OfShards {
             })
             .collect();
         let mut images = 0;
-        let order = shuffled_shards(starts.len(), seed, pass).into_iter();
+        let order = shuffled_shards(starts.len(), seed, pass);
+        let told = shards.ahead.clone().map(|ahead| {
+            let next = shuffled_shards(starts.len(), seed, pass + 1);
+            (ahead, [order.clone(), next].concat())
+        });
+        let order = order.into_iter();
         let shards_as_they_come = order.map(|shard| {
             let first = images;
             images += shards.sizes[shard as usize] as usize;
@@ -122,6 +155,7 @@ impl OfShards {
             shards: shards_as_they_come.collect(),
             images,
             buffer: shards.buffer,
+            told,
             known: VecDeque::new(),
         }
     }
@@ -145,6 +179,9 @@ impl OfShards {
         let first = number * self.buffer;
         let last = (first + self.buffer).min(self.images);
         let start = (first + 1).saturating_sub(self.buffer);
+        if let Some((ahead, shards)) = &self.told {
+            ahead.expect(&shards[self.shard(start)..]);
+        }
         let end = (last + self.buffer).min(self.images);
         let moves = moved(self.buffer, self.seed, self.pass, start..end);
         let mut keys: Vec<(usize, usize)> = (start..end)
@@ -158,9 +195,13 @@ impl OfShards {
 
     /// The index of image `image` of the shards as they come.
     fn index(&self, image: usize) -> u32 {
-        let after = self.shards.partition_point(|&(first, _)| first <= image);
-        let (first, start) = self.shards[after - 1];
+        let (first, start) = self.shards[self.shard(image)];
         start + (image - first) as u32
+    }
+
+    /// Which of the shards as they come has image `image` of them.
+    fn shard(&self, image: usize) -> usize {
+        self.shards.partition_point(|&(first, _)| first <= image) - 1
     }
 }
 
@@ -231,6 +272,26 @@ mod tests {
     fn the_order_stays_the_same_in_all_versions() {
         let seen = all(&Passes::of_shards([4, 3, 5], 3), 0, 0);
         assert_eq!(seen, [7, 8, 9, 10, 11, 0, 1, 2, 4, 3, 5, 6]);
+    }
+
+    #[test]
+    fn the_shards_of_this_pass_and_the_next_are_told_as_they_come() {
+        #[derive(Debug, Default)]
+        struct Told(std::sync::Mutex<Vec<Vec<u32>>>);
+        impl Ahead for Told {
+            fn expect(&self, shards: &[u32]) {
+                self.0.lock().unwrap().push(shards.to_vec());
+            }
+        }
+        let told = Arc::new(Told::default());
+        let passes = Passes::of_shards([50; 8], 100);
+        let telling = passes.clone().telling(told.clone());
+        assert_eq!(passes, telling);
+        assert_eq!(all(&passes, 1, 0), all(&telling, 1, 0));
+        let order = [shuffled_shards(8, 1, 0), shuffled_shards(8, 1, 1)].concat();
+        // Stretches of two shards. An image may have come from one buffer before.
+        let expected = [0, 0, 2, 4].map(|first| order[first..].to_vec());
+        assert_eq!(*told.0.lock().unwrap(), expected);
     }
 
     #[test]

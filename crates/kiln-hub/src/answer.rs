@@ -3,9 +3,9 @@
 use std::fmt;
 
 use serde::Deserialize;
-use serde::de::IgnoredAny;
 use serde_json::Value;
 
+use crate::checksum::Checksum;
 use crate::client::{Listed, stays_inside};
 
 /// An entry of the list of files.
@@ -17,7 +17,7 @@ enum Entry {
         size: u64,
         path: String,
         /// Where the Hub keeps large files.
-        lfs: Option<IgnoredAny>,
+        lfs: Option<Value>,
     },
     Directory {},
 }
@@ -93,9 +93,14 @@ pub(crate) fn listed_in(page: &Value) -> Result<Vec<(String, Listed)>, Wrong> {
         } = read
             && stays_inside(&path)
         {
+            let checksum = match &lfs {
+                Some(lfs) => lfs["oid"].as_str().and_then(Checksum::parse),
+                None => Checksum::parse(&oid),
+            };
             let listed = Listed {
                 size,
                 is_large: lfs.is_some(),
+                checksum: checksum.filter(|checksum| checksum.is_sha256() == lfs.is_some()),
                 object: oid,
             };
             files.push((path, listed));

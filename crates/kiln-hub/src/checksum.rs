@@ -32,6 +32,10 @@ impl Checksum {
         }
     }
 
+    pub(crate) fn is_sha256(&self) -> bool {
+        matches!(self, Self::Sha256(_))
+    }
+
     /// The digits, which are also the content's name in the cache.
     pub(crate) fn digits(&self) -> &str {
         match self {

@@ -2,6 +2,7 @@
 
 use std::cell::Cell;
 use std::fs;
+use std::path::Path;
 use std::thread;
 
 use kiln_checkpoint::foreign::{is_page, is_pointer};
@@ -23,8 +24,17 @@ pub(crate) struct Listed {
     pub(crate) size: u64,
     /// Whether Git LFS keeps it.
     pub(crate) is_large: bool,
+    /// The checksum of its content, if the list has it.
+    pub(crate) checksum: Option<Checksum>,
     /// Git's name for the stored object: the content, or its Git LFS pointer.
     pub(crate) object: String,
+}
+
+/// Where a transfer goes, and what must have come.
+#[derive(Clone, Copy)]
+pub(crate) struct Into<'a> {
+    pub(crate) partial: &'a Path,
+    pub(crate) checksum: &'a Checksum,
 }
 
 /// One repository on the Hub.
@@ -99,41 +109,57 @@ impl<'a> Remote<'a> {
         let is_here = has_size(content.clone()) && checksum.matches(&content).unwrap_or(false);
         if !is_here {
             let partial = cache.partial(&checksum);
-            let came_pointer = Cell::new(false);
-            let authorization = self.settings.authorization();
-            let transfer = Transfer {
-                agent: &self.agent,
-                url: &url,
-                authorization: authorization.as_deref(),
+            let into = Into {
                 partial: &partial,
-                size: Some(listed.size),
-                largest: listed.size,
-                pauses: &self.settings.pauses,
-                pace: self.settings.pace,
-                begins_right: &|bytes| {
-                    came_pointer.set(listed.is_large && is_pointer(bytes));
-                    !came_pointer.get() && !is_page(bytes)
-                },
-                is_right: &|path| {
-                    has_size(path.to_owned()) && checksum.matches(path).unwrap_or(false)
-                },
-                task: &format!("{}: {file}", self.name),
-                progress,
+                checksum: &checksum,
             };
-            match transfer.run().map_err(cache_error(&partial))? {
-                Ok(()) => {}
-                Err(DownloadFailure::NotTheFile) if came_pointer.get() => {
-                    return Err(TransportError::Pointer {
-                        file: file.to_owned(),
-                        endpoint: self.settings.endpoint.clone(),
-                    });
-                }
-                Err(failure) => return Err(self.transfer_error(failure, file, listed.size)),
-            }
+            self.transfer(&url, file, listed, into, progress)?;
             fs::rename(&partial, &content).map_err(cache_error(&content))?;
         }
         cache.place(&checksum, commit, file)?;
         Ok(Soundness::Verified)
+    }
+
+    /// Transfers a file, or the rest of it, until it is complete and has its checksum.
+    pub(crate) fn transfer(
+        &self,
+        url: &str,
+        file: &str,
+        listed: &Listed,
+        into: Into<'_>,
+        progress: &dyn Progress,
+    ) -> Result<(), TransportError> {
+        let came_pointer = Cell::new(false);
+        let authorization = self.settings.authorization();
+        let has_size =
+            |path: &Path| fs::metadata(path).is_ok_and(|found| found.len() == listed.size);
+        let transfer = Transfer {
+            agent: &self.agent,
+            url,
+            authorization: authorization.as_deref(),
+            partial: into.partial,
+            size: Some(listed.size),
+            largest: listed.size,
+            pauses: &self.settings.pauses,
+            pace: self.settings.pace,
+            begins_right: &|bytes| {
+                came_pointer.set(listed.is_large && is_pointer(bytes));
+                !came_pointer.get() && !is_page(bytes)
+            },
+            is_right: &|path| has_size(path) && into.checksum.matches(path).unwrap_or(false),
+            task: &format!("{}: {file}", self.name),
+            progress,
+        };
+        match transfer.run().map_err(cache_error(into.partial))? {
+            Ok(()) => Ok(()),
+            Err(DownloadFailure::NotTheFile) if came_pointer.get() => {
+                Err(TransportError::Pointer {
+                    file: file.to_owned(),
+                    endpoint: self.settings.endpoint.clone(),
+                })
+            }
+            Err(failure) => Err(self.transfer_error(failure, file, listed.size)),
+        }
     }
 
     /// `ORG/REPO`.
@@ -142,7 +168,7 @@ impl<'a> Remote<'a> {
     }
 
     /// The address of a file.
-    fn address(&self, commit: &str, file: &str) -> String {
+    pub(crate) fn address(&self, commit: &str, file: &str) -> String {
         let (endpoint, prefix) = (&self.settings.endpoint, self.kind.prefix());
         let file = encoded(file);
         format!("{endpoint}/{prefix}{}/resolve/{commit}/{file}", self.id())
@@ -150,7 +176,12 @@ impl<'a> Remote<'a> {
 
     /// The checksum of a file's content, from the headers before the file or a redirect to it: `X-Linked-Etag` is for
     /// the file itself, and `ETag` may be for its pointer.
-    fn checksum(&self, url: &str, file: &str, listed: &Listed) -> Result<Checksum, TransportError> {
+    pub(crate) fn checksum(
+        &self,
+        url: &str,
+        file: &str,
+        listed: &Listed,
+    ) -> Result<Checksum, TransportError> {
         let headers = self.head(url, file)?;
         let tag = ["x-linked-etag", header::ETAG.as_str()]
             .iter()

@@ -244,6 +244,61 @@ pub enum TransportError {
         /// A path that names the first.
         example: String,
     },
+    /// The server sends only whole files.
+    #[error(
+        "{endpoint} does not send parts of files ({problem}), which data.stream = true needs to see what {repository} holds; set another HF_ENDPOINT, or leave data.stream out to fetch all of it first"
+    )]
+    NoRanges {
+        /// The repository, with its revision.
+        repository: String,
+        /// The Hub's address.
+        endpoint: String,
+        /// What it sends instead.
+        problem: String,
+    },
+    /// The room for files that come while a training goes on does not hold one of them.
+    #[error(
+        "{file} of {repository} has {size:.3} GiB, and data.cache = {cache} GiB is all that is kept of it; give at least --set data.cache={enough:.3}"
+    )]
+    SmallCache {
+        /// The repository, with its revision.
+        repository: String,
+        /// The largest file.
+        file: String,
+        /// Its size in GiB.
+        size: f64,
+        /// What may be kept, in GiB.
+        cache: f64,
+        /// What would do, in GiB.
+        enough: f64,
+    },
+    /// The files have no room on the disk.
+    #[error(
+        "{repository} needs {needed} more in the cache {cache}, whose disk has {free} left; free some space there, {otherwise}",
+        cache = cache.display()
+    )]
+    NoRoom {
+        /// The repository, with its revision.
+        repository: String,
+        /// What has to be fetched, with its unit.
+        needed: String,
+        /// What the disk has, with its unit.
+        free: String,
+        /// The cache's folder.
+        cache: PathBuf,
+        /// What else would do.
+        otherwise: &'static str,
+    },
+    /// A file that a training is at does not come.
+    #[error("{file} of {repository} does not come, which is needed now: {problem}")]
+    NotComing {
+        /// The repository, with its revision.
+        repository: String,
+        /// The file.
+        file: String,
+        /// Why, after all attempts.
+        problem: Box<TransportError>,
+    },
     /// The repository contains something else.
     #[error(
         "{repository} holds no model in the diffusers layout: it has neither model_index.json nor config.json; choose another repository"

@@ -20,11 +20,15 @@
 //! and renamed when they are right. Uploads use the Git LFS batch API, which both the Hub and its mirrors have: see
 //! [`push`]. All three send the token only to the Hub's own scheme, host and port.
 //!
+//! A data set that is streamed ([`open_data_set`]) comes file by file: `range.rs` asks for the parts that say what is in a file,
+//! `fetching.rs` fetches each file ahead of its turn (`ahead.rs` knows it), and `shelf.rs` keeps as many as there is room for.
+//!
 //! The `hf-hub` crate names the folders of the cache. Its client is not used: the one of 1.0.0 sends the token to any server
 //! that a list of files names for its next page, and reads such lists without end; it writes answers into the cache without
 //! checking status, size or checksum; and it uploads large files only through Xet, which mirrors do not have. Version 0.5
 //! without its client builds in seconds; 1.0.0 takes five CPU minutes.
 
+mod ahead;
 mod answer;
 mod api;
 mod cache;
@@ -33,14 +37,20 @@ mod checksum;
 mod client;
 mod data_set;
 mod error;
+mod fetching;
 mod markdown;
 mod name;
+mod parts;
 mod publication;
 mod pull;
 mod push;
+mod range;
 mod refusal;
+mod room;
 mod selection;
 mod settings;
+mod shelf;
+mod stream;
 mod upload;
 
 pub use data_set::open_data_set;

@@ -11,6 +11,7 @@ use kiln_data::Progress;
 use crate::cache::{Cache, Soundness, cache_error};
 use crate::client::{Listed, Remote};
 use crate::name::{Kind, is_commit};
+use crate::room::look_for_room;
 use crate::selection::{Selection, Wanted};
 use crate::{HubSettings, RepositoryName, TransportError};
 
@@ -128,6 +129,13 @@ impl Pull<'_> {
             self.check_size(file, &listing)?;
             fetch(file).map(|_| ())
         })?;
+        look_for_room(
+            files.iter().filter_map(|file| listing.get(file)),
+            self.cache,
+            &self.settings.cache,
+            self.kind,
+            self.name,
+        )?;
         let unverified = unverified(&files, fetch)?;
         // Last, so that a branch never points to an incomplete commit.
         self.cache.remember(self.name.revision(), &commit)?;

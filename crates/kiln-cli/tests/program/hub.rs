@@ -133,10 +133,7 @@ fn a_repository_serves_wherever_a_model_does() {
 #[test]
 fn a_data_set_of_the_hub_serves_wherever_a_folder_does() {
     let scene = Scene::new();
-    let tables = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../tests/fixtures/tables");
-    let tables = files(&tables).into_iter();
-    let tables = tables.filter(|(name, _)| name.ends_with(".parquet"));
-    scene.hub.publish("datasets/ada/grays", &tables.collect());
+    scene.hub.publish("datasets/ada/grays", &grays());
     fs::write(scene.workplace.path("pixels.toml"), PIXELS).unwrap();
 
     let training = "train-diffusion --config pixels.toml --data hf:ada/grays --out";
@@ -484,33 +481,52 @@ fn pushing_without_a_token_or_a_name_says_how_to_get_one() {
 
 #[cfg(target_os = "linux")]
 #[test]
-fn a_full_disk_while_pulling_is_a_sentence() {
+fn a_full_disk_is_a_sentence() {
     let scene = Scene::new();
     fs::create_dir(scene.workplace.path("huggingface")).unwrap();
-    // A disk of two pages, in its own name space.
-    let script = "mount -t tmpfs -o size=8k none huggingface || exit 77; exec \"$0\" \"$@\"";
-    let mut command = Command::new("unshare");
-    command.args(["--mount", "--map-root-user", "sh", "-c", script]);
-    let pull = scene.command("pull ada/tiny");
-    command.arg(pull.get_program()).args(pull.get_args());
-    command.current_dir(scene.workplace.path(""));
-    for (name, value) in pull.get_envs() {
-        match value {
-            Some(value) => command.env(name, value),
-            None => command.env_remove(name),
-        };
-    }
-    let output = match command.output() {
-        Ok(output) if output.status.code() == Some(1) => output,
-        _ => {
-            eprintln!("skipped: no disk can be made here");
-            return;
+    scene.hub.publish("datasets/ada/grays", &grays());
+    fs::write(scene.workplace.path("pixels.toml"), PIXELS).unwrap();
+    // The messages of `kiln` with a cache on a disk of its own, in its own name space.
+    let on_disk = |size: &str, arguments: &str| {
+        let script = format!(
+            "mount -t tmpfs -o size={size} none huggingface || exit 77; exec \"$0\" \"$@\""
+        );
+        let mut command = Command::new("unshare");
+        command.args(["--mount", "--map-root-user", "sh", "-c", &script]);
+        let kiln = scene.command(arguments);
+        command.arg(kiln.get_program()).args(kiln.get_args());
+        command.current_dir(scene.workplace.path(""));
+        for (name, value) in kiln.get_envs() {
+            match value {
+                Some(value) => command.env(name, value),
+                None => command.env_remove(name),
+            };
         }
+        let output = command.output().ok()?;
+        (output.status.code() == Some(1)).then(|| String::from_utf8(output.stderr).unwrap())
     };
-    let stderr = String::from_utf8(output.stderr).unwrap();
+    let Some(refused) = on_disk("8k", "pull ada/tiny") else {
+        eprintln!("skipped: no disk can be made here");
+        return;
+    };
     assert!(
-        stderr.contains("No space left") && stderr.contains("HF_HUB_CACHE"),
-        "{stderr}"
+        refused.contains("whose disk has 0.0 MiB left") && refused.contains("HF_HUB_CACHE"),
+        "{refused}"
     );
-    assert_eq!(stderr.lines().count(), 1, "{stderr}");
+    assert_eq!(refused.lines().count(), 1, "{refused}");
+    // A data set that is streamed has room by `data.cache`, and not on the disk.
+    let arguments = "train-diffusion --config pixels.toml --data hf:ada/grays --out run --set data.stream=true --set data.cache=1";
+    let full = on_disk("4k", arguments).expect("a sentence");
+    assert!(
+        full.contains("No space left") && full.contains("HF_HUB_CACHE"),
+        "{full}"
+    );
+}
+
+/// The tables that Python wrote.
+fn grays() -> Files {
+    let tables = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../tests/fixtures/tables");
+    let tables = files(&tables).into_iter();
+    let tables = tables.filter(|(name, _)| name.ends_with(".parquet"));
+    tables.collect()
 }

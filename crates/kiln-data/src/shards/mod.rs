@@ -20,7 +20,7 @@ use rayon::prelude::*;
 
 pub(crate) use self::files::{Files, is_pattern, of_folder, of_pattern};
 use self::set::{Piece, Pieces, Shards, hold_out};
-pub(crate) use self::shard::{Form, Shard};
+pub(crate) use self::shard::{Elsewhere, Form, Place, Shard};
 use crate::config::DataConfig;
 use crate::dataset::{Datasets, Description, Fingerprint, ImageDataset, Storage};
 use crate::error::DataError;

@@ -4,16 +4,20 @@ use std::collections::VecDeque;
 use std::ops::Range;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use super::shard::{OpenShard, Shard};
+use super::shard::{Form, OpenShard, Place, Shard};
+use crate::elsewhere::FileSource;
 use crate::error::DataError;
 use crate::order::{held_out, shuffled};
+
+/// A shard that is open, or being opened: others wait for it.
+type Opened = Mutex<Option<Arc<OpenShard>>>;
 
 /// The shards of a data set, and those that are open.
 #[derive(Debug)]
 pub(crate) struct Shards {
     shards: Vec<Shard>,
     /// By number, the least recently used first.
-    open: Mutex<VecDeque<(usize, Arc<OpenShard>)>>,
+    open: Mutex<VecDeque<(usize, Arc<Opened>)>>,
     /// How many may be open.
     most_open: usize,
     /// How often one was opened.
@@ -69,23 +73,62 @@ impl Shards {
 
     /// The images of a shard.
     fn open(&self, number: usize) -> Result<Arc<OpenShard>, DataError> {
-        // Others wait for a shard that is being opened, because they most likely need the same one.
-        let mut open = self.open.lock().unwrap_or_else(PoisonError::into_inner);
-        let place = open.iter().position(|(known, _)| *known == number);
-        if let Some(known) = place.and_then(|place| open.remove(place)) {
-            let shard = known.1.clone();
-            open.push_back(known);
-            return Ok(shard);
-        }
-        while open.len() >= self.most_open {
-            open.pop_front();
+        let place = self.place(number);
+        let mut place = place.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(shard) = &*place {
+            return Ok(shard.clone());
         }
         let shard = Arc::new(self.shards[number].open()?);
         #[cfg(test)]
         self.opened
             .fetch_add(1, std::sync::atomic::Ordering::Relaxed);
-        open.push_back((number, shard.clone()));
+        *place = Some(shard.clone());
         Ok(shard)
+    }
+
+    /// The place of an open shard, which is now the most recently used.
+    fn place(&self, number: usize) -> Arc<Opened> {
+        let mut open = self.open.lock().unwrap_or_else(PoisonError::into_inner);
+        let known = open.iter().position(|(known, _)| *known == number);
+        let known = known.and_then(|place| open.remove(place));
+        while known.is_none() && open.len() >= self.most_open {
+            open.pop_front();
+        }
+        let known = known.unwrap_or_else(|| (number, Arc::default()));
+        open.push_back(known.clone());
+        known.1
+    }
+
+    /// Whether the shards are files that are somewhere else.
+    pub(crate) fn are_elsewhere(&self) -> bool {
+        self.source_of(0).is_some()
+    }
+
+    /// The source of a shard that is somewhere else, and its number there.
+    fn source_of(&self, shard: usize) -> Option<(&Arc<dyn FileSource>, usize)> {
+        match &self.shards.get(shard)?.form {
+            Form::Table(_, Place::Elsewhere(there)) => Some((&there.source, there.file)),
+            _ => None,
+        }
+    }
+
+    /// Tells the source of shards that are somewhere else which of them will be opened, the next one first. One that is
+    /// open need not come again before it is closed.
+    fn expect(&self, shards: impl Iterator<Item = usize>) {
+        let Some((source, _)) = self.source_of(0) else {
+            return;
+        };
+        let open = self.open.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut open: Vec<usize> = open.iter().map(|(number, _)| *number).collect();
+        let mut files = Vec::new();
+        for shard in shards {
+            match open.iter().position(|number| *number == shard) {
+                // In the next pass it is opened again.
+                Some(place) => drop(open.swap_remove(place)),
+                None => files.extend(self.source_of(shard).map(|(_, file)| file)),
+            }
+        }
+        source.expect(&files);
     }
 }
 
@@ -116,6 +159,14 @@ impl Pieces {
         let after = self.pieces.partition_point(|(first, _)| *first <= index);
         let (first, piece) = self.pieces.get(after.checked_sub(1)?)?;
         Some((piece.shard, piece.images.start as usize + index - first))
+    }
+
+    /// Is told which pieces will be read, the next one first.
+    pub(crate) fn expect(&self, pieces: &[u32]) {
+        let pieces = pieces
+            .iter()
+            .filter_map(|&piece| self.pieces.get(piece as usize));
+        self.shards.expect(pieces.map(|(_, piece)| piece.shard));
     }
 
     /// The images of the same piece as `index` that come after it, and then those before it.

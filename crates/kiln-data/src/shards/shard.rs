@@ -10,8 +10,9 @@ use std::sync::Arc;
 use sha2::{Digest, Sha256};
 
 use crate::config::DataConfig;
-use crate::contents::{Content, Entry, list};
+use crate::contents::{Content, Entry, list, open_file};
 use crate::digest::hexadecimal;
+use crate::elsewhere::FileSource;
 use crate::error::DataError;
 use crate::kind::is_named_like_an_image;
 use crate::names;
@@ -39,7 +40,26 @@ pub(crate) enum Form {
     /// A tar archive.
     Tar,
     /// A Parquet table, and the columns that are wanted.
-    Table(Arc<DataConfig>),
+    Table(Arc<DataConfig>, Place),
+}
+
+/// Where the file of a shard is.
+#[derive(Clone, Debug)]
+pub(crate) enum Place {
+    /// At its path.
+    Here,
+    /// In a source. The path only names it.
+    Elsewhere(Elsewhere),
+}
+
+/// A shard that is somewhere else.
+#[derive(Clone, Debug)]
+pub(crate) struct Elsewhere {
+    pub(crate) source: Arc<dyn FileSource>,
+    /// The file's number there.
+    pub(crate) file: usize,
+    /// What identifies its classes, which came without the rest.
+    pub(crate) classes: String,
 }
 
 /// The images of a shard that is in use.
@@ -68,14 +88,24 @@ impl Shard {
     /// # Errors
     /// Those of [`Self::index`]; and if it is another one now.
     pub(crate) fn open(&self) -> Result<OpenShard, DataError> {
-        let (digest, images) = match &self.form {
+        let (is_same, images) = match &self.form {
             Form::Tar => {
                 let (now, images, _) = look_through(&self.path)?;
-                (now.digest, images)
+                (now.digest == self.digest, images)
             }
-            Form::Table(config) => images::look_through(&self.path, config)?,
+            Form::Table(config, Place::Here) => {
+                let (file, _) = open_file(&self.path)?;
+                let now = images::look_through(&self.path, file, config)?;
+                (now.digest == self.digest, now.images)
+            }
+            Form::Table(config, Place::Elsewhere(there)) => {
+                let file = there.source.open(there.file).map_err(DataError::Source)?;
+                let now = images::look_through(&self.path, file, config)?;
+                let is_same = now.digest == self.digest && now.classes == there.classes;
+                (is_same, now.images)
+            }
         };
-        if digest != self.digest {
+        if !is_same {
             return Err(DataError::Unusable {
                 path: self.path.clone(),
                 problem: "has changed since this began: do not change the data while kiln uses it"

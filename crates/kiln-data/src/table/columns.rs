@@ -1,11 +1,10 @@
 //! Finds the columns of a table with its images and its classes.
 
-use std::fs::File;
-
 use parquet::basic::{Compression, ConvertedType, LogicalType, Type};
 use parquet::file::reader::{FileReader, SerializedFileReader};
 use parquet::schema::types::{ColumnDescriptor, SchemaDescriptor};
 
+use super::bytes::TableBytes;
 use super::declared::{Declared, shown};
 use crate::config::DataConfig;
 use crate::names;
@@ -43,7 +42,7 @@ struct Leaf<'a> {
 impl Columns {
     /// Finds the columns, or returns the problem, to follow the table's path in a sentence.
     pub(super) fn find(
-        reader: &SerializedFileReader<File>,
+        reader: &SerializedFileReader<TableBytes>,
         config: &DataConfig,
     ) -> Result<Self, String> {
         let metadata = reader.metadata().file_metadata();
@@ -233,7 +232,10 @@ fn is_text(leaf: &ColumnDescriptor) -> bool {
 }
 
 /// Refuses a column whose compression kiln cannot read.
-fn check_compression(reader: &SerializedFileReader<File>, leaf: &Leaf<'_>) -> Result<(), String> {
+fn check_compression(
+    reader: &SerializedFileReader<TableBytes>,
+    leaf: &Leaf<'_>,
+) -> Result<(), String> {
     for group in reader.metadata().row_groups() {
         let compression = group
             .columns()

@@ -3,17 +3,22 @@
 use std::collections::BTreeMap;
 use std::fs::File;
 use std::io;
+use std::ops::Range;
 use std::path::Path;
+use std::sync::Arc;
 
 use parquet::column::reader::{ColumnReader, ColumnReaderImpl};
 use parquet::data_type::{ByteArrayType, DataType};
 use parquet::errors::ParquetError;
-use parquet::file::reader::{FileReader, SerializedFileReader};
+use parquet::file::reader::{ChunkReader, FileReader, Length, SerializedFileReader};
+use sha2::{Digest, Sha256};
 
+use super::bytes::TableBytes;
 use super::columns::Columns;
 use super::pages;
 use crate::config::DataConfig;
 use crate::contents::{Spool, Stretch, open_file, start_of};
+use crate::digest::hexadecimal;
 use crate::error::DataError;
 use crate::kind::Kind;
 use crate::names;
@@ -25,40 +30,90 @@ pub(super) const IMAGES_OF_A_CLASS: usize = 2;
 /// Rows to check whether a column of texts could hold classes.
 const SEEN: usize = 4096;
 
-/// A Parquet file whose columns are known, and whose pages claim no more than they can hold.
+/// A Parquet file whose columns are known.
 pub(super) struct TableFile<'a> {
     path: &'a Path,
-    reader: SerializedFileReader<File>,
+    bytes: TableBytes,
+    reader: SerializedFileReader<TableBytes>,
     pub(super) columns: Columns,
     /// The file's name.
     pub(super) name: String,
-    /// The file's length in bytes.
-    pub(super) length: u64,
 }
 
 impl<'a> TableFile<'a> {
+    /// The table at `path`, whose pages claim no more than they can hold.
     pub(super) fn open(path: &'a Path, config: &DataConfig) -> Result<Self, DataError> {
-        let (file, length) = open_file(path)?;
+        let (file, _) = open_file(path)?;
+        Self::in_file(path, file, config)
+    }
+
+    /// The same in an open file, which is called `path`.
+    pub(super) fn in_file(
+        path: &'a Path,
+        file: File,
+        config: &DataConfig,
+    ) -> Result<Self, DataError> {
         refuse_other_files(path, &file)?;
-        let reader = SerializedFileReader::new(file).map_err(|error| damaged(path, &error))?;
+        let table = Self::unchecked(path, TableBytes::Whole(Arc::new(file)), config)?;
+        table.check_pages(Some(table.columns.image))?;
+        table.check_pages(table.columns.label)?;
+        Ok(table)
+    }
+
+    /// A table of which the footer is here.
+    pub(super) fn unchecked(
+        path: &'a Path,
+        bytes: TableBytes,
+        config: &DataConfig,
+    ) -> Result<Self, DataError> {
+        let reader = SerializedFileReader::new(bytes.clone());
+        let reader = reader.map_err(|error| damaged(path, &error))?;
         let columns = Columns::find(&reader, config).map_err(|problem| DataError::Unusable {
             path: path.to_owned(),
             problem,
         })?;
-        let table = Self {
+        Ok(Self {
             path,
+            bytes,
             reader,
             columns,
             name: names::of_path(Path::new(path.file_name().unwrap_or_default())),
-            length,
-        };
-        if table.rows() > 0 {
-            let leaves = [Some(table.columns.image), table.columns.label];
-            for leaf in leaves.into_iter().flatten() {
-                pages::check(path, length, &table.reader, leaf)?;
+        })
+    }
+
+    /// Refuses a page of a column that claims more than it can hold.
+    pub(super) fn check_pages(&self, leaf: Option<usize>) -> Result<(), DataError> {
+        match leaf {
+            Some(leaf) if self.rows() > 0 => {
+                pages::check(self.path, &self.bytes, &self.reader, leaf)
             }
+            _ => Ok(()),
         }
-        Ok(table)
+    }
+
+    /// Where a column is in the file.
+    pub(super) fn places_of(&self, leaf: Option<usize>) -> Result<Vec<Range<u64>>, DataError> {
+        let Some(leaf) = leaf.filter(|_| self.rows() > 0) else {
+            return Ok(Vec::new());
+        };
+        let groups = self.reader.metadata().row_groups().iter();
+        let places = groups.map(|group| pages::place_of(self.path, self.length(), group, leaf));
+        places.filter_map(Result::transpose).collect()
+    }
+
+    /// Of the packed bytes of the classes.
+    pub(super) fn digest_of_labels(&self) -> Result<String, DataError> {
+        let mut digest = Sha256::new();
+        for Range { start, end } in self.places_of(self.columns.label)? {
+            let bytes = self.bytes.get_bytes(start, (end - start) as usize);
+            digest.update(bytes.map_err(|error| damaged(self.path, &error))?);
+        }
+        Ok(hexadecimal(&digest.finalize()))
+    }
+
+    /// The file's length in bytes.
+    pub(super) fn length(&self) -> u64 {
+        self.bytes.len()
     }
 
     pub(super) fn unusable(&self, problem: String) -> DataError {

@@ -1,5 +1,6 @@
 //! The images of one table, when it is its turn to be read.
 
+use std::fs::File;
 use std::path::Path;
 
 use sha2::{Digest, Sha256};
@@ -10,13 +11,24 @@ use crate::contents::{Content, Entry, Spool};
 use crate::digest::hexadecimal;
 use crate::error::DataError;
 
-/// What identifies the table at `path`, and its images, in a temporary file. A row without one is empty.
+/// A table that was looked through.
+pub(crate) struct Seen {
+    /// What identifies it.
+    pub(crate) digest: String,
+    /// What identifies its classes.
+    pub(crate) classes: String,
+    /// Its images, in a temporary file. A row without one is empty.
+    pub(crate) images: Vec<Entry>,
+}
+
+/// Looks through the table in a `file` that is called `path`.
 pub(crate) fn look_through(
     path: &Path,
+    file: File,
     config: &DataConfig,
-) -> Result<(String, Vec<Entry>), DataError> {
+) -> Result<Seen, DataError> {
     let kept = |error| DataError::writing(&std::env::temp_dir(), error);
-    let table = TableFile::open(path, config)?;
+    let table = TableFile::in_file(path, file, config)?;
     let mut spool = Spool::new().map_err(kept)?;
     let nothing = spool.add(&[]).map_err(kept)?;
     let mut images = Vec::with_capacity(table.rows());
@@ -29,7 +41,11 @@ pub(crate) fn look_through(
         }
     }
     spool.finish().map_err(kept)?;
-    Ok((digest(&table), images))
+    Ok(Seen {
+        digest: digest(&table),
+        classes: table.digest_of_labels()?,
+        images,
+    })
 }
 
 /// Of the file's name and length, and of its row groups with the lengths of their columns.
@@ -39,7 +55,7 @@ pub(super) fn digest(table: &TableFile<'_>) -> String {
         "{} {} {}\n",
         table.name.len(),
         table.name,
-        table.length
+        table.length()
     ));
     for group in table.lengths() {
         digest.update(format!("{group:?}\n"));

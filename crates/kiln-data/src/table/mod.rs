@@ -3,13 +3,15 @@
 //!
 //! A table is read a row group at a time. Its images, still encoded, go to a separate file, because the rows of a table
 //! cannot be read out of order: for a small data set once and for as long as it is used, for a large one (`stream.rs`) each
-//! time the training comes to that table.
+//! time the training comes to that table. The tables of a large one may be somewhere else (`remote.rs`).
 
+mod bytes;
 mod columns;
 mod declared;
 mod file;
 pub(crate) mod images;
 mod pages;
+mod remote;
 mod shards;
 mod stream;
 
@@ -17,6 +19,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
 use self::file::{IMAGES_OF_A_CLASS, TableFile};
+pub use self::remote::{RemoteTable, RemoteTables, open_remote_tables};
 use crate::config::DataConfig;
 use crate::contents::{Content, Skipped, Spool, Stretch, open_file, start_of};
 use crate::dataset::Datasets;

@@ -3,12 +3,14 @@
 //! A column's values are in pages, each after a header with its packed and unpacked length, in Thrift's compact
 //! protocol. The reader trusts the header and allocates the memory.
 
-use std::fs::File;
-use std::io::{Read, Seek, SeekFrom};
+use std::io::{self, Read};
+use std::ops::Range;
 use std::path::Path;
 
-use parquet::file::reader::{FileReader, SerializedFileReader};
+use parquet::file::metadata::RowGroupMetaData;
+use parquet::file::reader::{ChunkReader, FileReader, Length, SerializedFileReader};
 
+use super::bytes::TableBytes;
 use crate::contents::unpacked_limit;
 use crate::error::DataError;
 
@@ -21,36 +23,25 @@ const MAX_DEPTH: usize = 8;
 const UNPACKED: i64 = 2;
 const PACKED: i64 = 3;
 
-/// Refuses the table at `path`, of `len` bytes, if a page of its column `leaf` claims to unpack to more than it can.
+/// Refuses the table at `path` if a page of its column `leaf` claims to unpack to more than it can.
 pub(super) fn check(
     path: &Path,
-    len: u64,
-    reader: &SerializedFileReader<File>,
+    bytes: &TableBytes,
+    reader: &SerializedFileReader<TableBytes>,
     leaf: usize,
 ) -> Result<(), DataError> {
     let read_error = |error| DataError::reading(path, error);
-    let damaged = |reason: &str| DataError::Damaged {
-        path: path.to_owned(),
-        reason: format!("it cannot be read as a Parquet table ({reason})"),
-    };
-    let mut file = File::open(path).map_err(read_error)?;
     for group in reader.metadata().row_groups() {
-        let Some(chunk) = group.columns().get(leaf) else {
+        let Some(Range { start, end }) = place_of(path, bytes.len(), group, leaf)? else {
             continue;
         };
-        let first = chunk.dictionary_page_offset().filter(|offset| *offset > 0);
-        let start = first.unwrap_or(chunk.data_page_offset());
-        let start = u64::try_from(start.min(chunk.data_page_offset())).unwrap_or(u64::MAX);
-        let size = u64::try_from(chunk.compressed_size()).unwrap_or(u64::MAX);
-        let end = start.checked_add(size).filter(|end| *end <= len);
-        let end = end.ok_or_else(|| damaged("a column is longer than the file"))?;
         let mut place = start;
         while place < end {
             let mut page = None;
             for most in HEADER_BYTES {
-                file.seek(SeekFrom::Start(place)).map_err(read_error)?;
+                let from_here = bytes.get_read(place).map_err(io::Error::other);
                 let mut header = Vec::new();
-                let mut reader = file.by_ref().take(most.min(end - place));
+                let mut reader = from_here.map_err(read_error)?.take(most.min(end - place));
                 reader.read_to_end(&mut header).map_err(read_error)?;
                 page = Page::parse(&header);
                 if page.is_some() {
@@ -64,15 +55,45 @@ pub(super) fn check(
                     .to_owned(),
             })?;
             if page.unpacked > unpacked_limit(page.packed) {
-                return Err(damaged(&format!(
-                    "a page of {} bytes claims to hold {}",
-                    page.packed, page.unpacked
-                )));
+                return Err(damaged(
+                    path,
+                    &format!(
+                        "a page of {} bytes claims to hold {}",
+                        page.packed, page.unpacked
+                    ),
+                ));
             }
             place = place.saturating_add(page.header + page.packed);
         }
     }
     Ok(())
+}
+
+/// Where a row group of the table at `path`, of `len` bytes, has the pages of its column `leaf`; `None` if it has no such
+/// column.
+pub(super) fn place_of(
+    path: &Path,
+    len: u64,
+    group: &RowGroupMetaData,
+    leaf: usize,
+) -> Result<Option<Range<u64>>, DataError> {
+    let Some(chunk) = group.columns().get(leaf) else {
+        return Ok(None);
+    };
+    let first = chunk.dictionary_page_offset().filter(|offset| *offset > 0);
+    let start = first.unwrap_or(chunk.data_page_offset());
+    let start = u64::try_from(start.min(chunk.data_page_offset())).unwrap_or(u64::MAX);
+    let size = u64::try_from(chunk.compressed_size()).unwrap_or(u64::MAX);
+    let end = start.checked_add(size).filter(|end| *end <= len);
+    let end = end.ok_or_else(|| damaged(path, "a column is longer than the file"))?;
+    Ok(Some(start..end))
+}
+
+fn damaged(path: &Path, reason: &str) -> DataError {
+    DataError::Damaged {
+        path: path.to_owned(),
+        reason: format!("it cannot be read as a Parquet table ({reason})"),
+    }
 }
 
 /// The sizes of a page in bytes.

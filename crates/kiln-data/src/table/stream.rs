@@ -1,6 +1,6 @@
 //! Tables that are read one after the other while a training goes on: each file is a shard.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use super::file::{TableFile, rows_in};
@@ -10,7 +10,7 @@ use crate::config::DataConfig;
 use crate::dataset::Datasets;
 use crate::error::DataError;
 use crate::loading::MEMORY_BUDGET;
-use crate::shards::{Form, Indexed, Shard, datasets};
+use crate::shards::{Form, Indexed, Place, Shard, datasets};
 
 /// Whether the tables are to be read while a training goes on: if the config says so or, where it says nothing, if all
 /// their images would not fit into the memory that a set may have.
@@ -26,36 +26,79 @@ pub(super) fn is_wanted(tables: &Tables, config: &DataConfig) -> bool {
 
 /// Opens a data set whose shards are tables.
 pub(super) fn open(tables: &Tables, config: &DataConfig) -> Result<Datasets, DataError> {
-    let mut rows = Rows::default();
-    let (mut shards, mut classes) = (Vec::new(), Vec::new());
-    let form = Form::Table(Arc::new(config.clone()));
+    let mut streamed = Streamed::new(config);
     for path in tables.train.iter().chain(&tables.validation) {
-        let table = TableFile::open(path, config)?;
-        classes.push(rows.read_labels(&table)?);
-        shards.push(Shard {
-            path: path.clone(),
-            form: form.clone(),
+        streamed.add(path, &TableFile::open(path, config)?, Place::Here)?;
+    }
+    streamed.finish(tables, config)
+}
+
+/// What is known of the tables so far.
+pub(super) struct Streamed {
+    config: Arc<DataConfig>,
+    rows: Rows,
+    shards: Vec<Shard>,
+    /// The class of each image of each shard.
+    classes: Vec<Vec<Option<u32>>>,
+}
+
+impl Streamed {
+    pub(super) fn new(config: &DataConfig) -> Self {
+        Self {
+            config: Arc::new(config.clone()),
+            rows: Rows::default(),
+            shards: Vec::new(),
+            classes: Vec::new(),
+        }
+    }
+
+    /// Adds a table that is called `path`.
+    pub(super) fn add(
+        &mut self,
+        path: &Path,
+        table: &TableFile<'_>,
+        place: Place,
+    ) -> Result<(), DataError> {
+        self.classes.push(self.rows.read_labels(table)?);
+        self.shards.push(Shard {
+            path: path.to_owned(),
+            form: Form::Table(self.config.clone(), place),
             images: table.rows() as u32,
-            digest: digest(&table),
+            digest: digest(table),
         });
+        Ok(())
     }
-    if rows.count == 0 {
-        return Err(without_rows(tables));
-    }
-    let count = rows.count;
-    rows.make_classes(&tables.name, count, &mut classes.iter_mut().flatten());
-    let labels = classes.iter().flatten().copied().flatten();
-    let class_names = complete(&tables.name, rows.class_names, labels);
-    datasets(
-        Indexed {
-            path: tables.train.first().map_or_else(PathBuf::new, Clone::clone),
-            name: tables.name.clone(),
-            border: border(config),
-            of_training: tables.train.len(),
+
+    /// The data set of all tables that were added: those of `tables`, in their order.
+    pub(super) fn finish(
+        self,
+        tables: &Tables,
+        config: &DataConfig,
+    ) -> Result<Datasets, DataError> {
+        let Self {
+            mut rows,
             shards,
-            classes,
-            class_names,
-        },
-        config,
-    )
+            mut classes,
+            ..
+        } = self;
+        if rows.count == 0 {
+            return Err(without_rows(tables));
+        }
+        let count = rows.count;
+        rows.make_classes(&tables.name, count, &mut classes.iter_mut().flatten());
+        let labels = classes.iter().flatten().copied().flatten();
+        let class_names = complete(&tables.name, rows.class_names, labels);
+        datasets(
+            Indexed {
+                path: tables.train.first().map_or_else(PathBuf::new, Clone::clone),
+                name: tables.name.clone(),
+                border: border(config),
+                of_training: tables.train.len(),
+                shards,
+                classes,
+                class_names,
+            },
+            config,
+        )
+    }
 }

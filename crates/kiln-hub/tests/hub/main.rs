@@ -6,6 +6,8 @@ mod pull;
 mod push;
 mod server;
 mod strangers;
+mod stream;
+mod tables;
 
 use std::path::Path;
 use std::time::Duration;

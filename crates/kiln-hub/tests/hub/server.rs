@@ -51,6 +51,10 @@ pub enum Fault {
     DrippingRedirect(String),
     /// The right headers, and a byte of the right body every few milliseconds.
     DrippingBody,
+    /// The whole file, whatever part was asked for.
+    Whole,
+    /// The right part, said to be of a file of another length.
+    OtherLength,
 }
 
 /// The pause between the bytes of a server that drips.
@@ -76,6 +80,10 @@ struct State {
     token: Option<String>,
     faults: Vec<(&'static str, Fault, usize)>,
     requests: Vec<String>,
+    /// The bytes of the files, or parts of them, that were sent.
+    sent: usize,
+    /// How many more large files there are, if they run out.
+    files_left: Option<usize>,
     /// Requests that came with a token.
     with_token: Vec<String>,
 }
@@ -149,7 +157,17 @@ impl Hub {
         self.state().faults.push((part, fault, times));
     }
 
-    /// All requests since the last call: the method, the path, and `from N` for a range.
+    /// Sends so many more large files, and then none; or any number again. Parts of them are always there.
+    pub fn run_out_after(&self, files: Option<usize>) {
+        self.state().files_left = files;
+    }
+
+    /// How many bytes of files were sent since the last call.
+    pub fn sent(&self) -> usize {
+        mem::take(&mut self.state().sent)
+    }
+
+    /// All requests since the last call: the method, the path, and `from N`, or `part N-M`, for a range.
     pub fn requests(&self) -> Vec<String> {
         mem::take(&mut self.state().requests)
     }
@@ -572,13 +590,14 @@ impl Response {
 fn converse(mut stream: TcpStream, url: &str, state: &Mutex<State>) -> io::Result<()> {
     let request = read_request(&stream)?;
     let range = request.headers.get("range").and_then(|range| {
-        range
-            .strip_prefix("bytes=")?
-            .strip_suffix('-')?
-            .parse::<usize>()
-            .ok()
+        let (first, last) = range.strip_prefix("bytes=")?.split_once('-')?;
+        Some((first.parse::<usize>().ok()?, last.parse::<usize>().ok()))
     });
-    let from = range.map_or_else(String::new, |start| format!(" from {start}"));
+    let from = match range {
+        None => String::new(),
+        Some((first, None)) => format!(" from {first}"),
+        Some((first, Some(last))) => format!(" part {first}-{last}"),
+    };
     let line = format!("{} {}{from}", request.method, request.path);
     let (mut response, fault) = {
         let mut state = state.lock().unwrap();
@@ -586,7 +605,17 @@ fn converse(mut stream: TcpStream, url: &str, state: &Mutex<State>) -> io::Resul
         if request.headers.contains_key("authorization") {
             state.with_token.push(line.clone());
         }
-        let response = state.answer(url, &request);
+        let mut response = state.answer(url, &request);
+        let is_part = matches!(range, Some((_, Some(_))));
+        if let Some(left) = &mut state.files_left
+            && request.path.starts_with("/cdn/")
+            && !is_part
+        {
+            match *left {
+                0 => response = Response::page(404),
+                _ => *left -= 1,
+            }
+        }
         let fault = state
             .faults
             .iter_mut()
@@ -630,11 +659,19 @@ fn converse(mut stream: TcpStream, url: &str, state: &Mutex<State>) -> io::Resul
         }
         _ => {}
     }
-    if let (Some(start), 200) = (range, response.status) {
-        if start >= response.body.len() {
+    if let (Some((start, last)), 200) = (range, response.status)
+        && !matches!(fault, Some(Fault::Whole))
+    {
+        let length = response.body.len();
+        if start >= length {
             response = Response::refusal(416, None, "Range Not Satisfiable");
         } else {
+            let end = last.map_or(length, |last| length.min(last + 1));
+            let said = length + usize::from(matches!(fault, Some(Fault::OtherLength)));
+            let header = format!("bytes {start}-{}/{said}", end - 1);
+            response.headers.push(("Content-Range".to_owned(), header));
             response.status = 206;
+            response.body.truncate(end);
             response.body.drain(..start);
         }
     }
@@ -685,6 +722,9 @@ fn converse(mut stream: TcpStream, url: &str, state: &Mutex<State>) -> io::Resul
         return Ok(());
     }
     if request.method != "HEAD" {
+        if !request.path.starts_with("/api/") {
+            state.lock().unwrap().sent += sent;
+        }
         stream.write_all(&response.body[..sent])?;
     }
     if matches!(fault, Some(Fault::StallAfter(_))) {

@@ -30,12 +30,13 @@ pub(crate) const OF_THE_CLASSIFIER: &[&str] =
 /// is kept, measured and drawn. A fingerprint identifies the data itself. All other keys determine what is learnt.
 ///
 /// `training` stands for the table of any stage. docs/diffusion.md lists the keys.
-const FREE: [&str; 13] = [
+const FREE: [&str; 14] = [
     "overrides",
     "data.dataset",
     "data.path",
     "data.max_undecodable",
     "data.stream",
+    "data.cache",
     "training.steps",
     "training.checkpoint_every",
     "training.keep_checkpoints",
