@@ -12,13 +12,8 @@ use crate::digest::hexadecimal;
 use crate::error::DataError;
 use crate::image_shape::ImageShape;
 use crate::item::Item;
-<<<<<<< HEAD
-use crate::passes::Passes;
-use crate::progress::{NoProgress, Progress, ProgressUnit, Task};
-=======
 use crate::passes::{Ahead, Passes};
-use crate::progress::{Progress, ProgressUnit, Task};
->>>>>>> work-hub
+use crate::progress::{NoProgress, Progress, ProgressUnit, Task};
 use crate::shards::set::Pieces;
 use crate::undecodable::{Undecodable, Unloaded};
 
