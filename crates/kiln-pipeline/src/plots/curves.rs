@@ -85,7 +85,10 @@ pub fn plot_compared(
 
 /// The points of curves, by panel and by name.
 #[derive(Default)]
-struct Panels<'a>(BTreeMap<&'a str, BTreeMap<&'a str, Vec<(f64, f64)>>>);
+struct Panels<'a>(BTreeMap<&'a str, NamedCurves<'a>>);
+
+/// The points of curves by name.
+type NamedCurves<'a> = BTreeMap<&'a str, Vec<(f64, f64)>>;
 
 impl<'a> Panels<'a> {
     fn add(&mut self, panel: &'a str, curve: &'a str, point: (f64, f64)) {
@@ -127,7 +130,7 @@ struct Curves<'a> {
 struct Panel<'a> {
     name: &'a str,
     unit: Option<&'a str>,
-    curves: BTreeMap<&'a str, Vec<(f64, f64)>>,
+    curves: NamedCurves<'a>,
 }
 
 impl Plot for Curves<'_> {

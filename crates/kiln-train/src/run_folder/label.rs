@@ -54,7 +54,8 @@ impl RunLabel {
     /// # Errors
     /// Those of [`RunLabel::read`]; a name or tag that is no short line of text; a file that cannot be written.
     pub(crate) fn add_to(&self, file: &Path) -> Result<(), TrainError> {
-        self.name.iter().chain(&self.tags).try_for_each(check)?;
+        let mut words = self.name.iter().chain(&self.tags);
+        words.try_for_each(|word| check(word))?;
         let before = Self::read(file)?;
         let mut label = before.clone();
         label.name = self.name.clone().or(label.name);
@@ -77,8 +78,8 @@ impl RunLabel {
     }
 }
 
-fn check(word: &String) -> Result<(), TrainError> {
-    let is_line = !word.trim().is_empty() && !word.contains(|letter| is_unprintable(letter));
+fn check(word: &str) -> Result<(), TrainError> {
+    let is_line = !word.trim().is_empty() && !word.contains(is_unprintable);
     match is_line && word.chars().count() <= LONGEST {
         true => Ok(()),
         false => Err(TrainError::Run(format!(
