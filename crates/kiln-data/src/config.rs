@@ -199,6 +199,14 @@ impl DataConfig {
     }
 }
 
+/// The beginning of a path that names a data set on the Hugging Face Hub.
+pub const HUB_SCHEME: &str = "hf:";
+
+/// Whether a path names a data set on the Hub.
+pub fn is_on_the_hub(path: &Path) -> bool {
+    path.to_string_lossy().starts_with(HUB_SCHEME)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

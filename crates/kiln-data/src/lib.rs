@@ -68,7 +68,7 @@ mod text_file;
 mod transfer;
 mod undecodable;
 
-pub use config::DataConfig;
+pub use config::{DataConfig, HUB_SCHEME, is_on_the_hub};
 pub use dataset::{Datasets, ImageDataset};
 pub use dataset_kind::DatasetKind;
 pub use digest::{hexadecimal, sha256, sha256_of_file};

@@ -2,6 +2,7 @@
 
 use std::path::Path;
 
+use crate::config::is_on_the_hub;
 use crate::contents::list;
 use crate::dataset_kind::DatasetKind;
 use crate::error::DataError;
@@ -14,8 +15,7 @@ impl DatasetKind {
     /// # Errors
     /// If there is nothing at the path, or it cannot be read.
     pub fn at(path: &Path) -> Result<Self, DataError> {
-        let is_on_the_hub = path.to_string_lossy().starts_with("hf:");
-        if is_on_the_hub || shards::is_pattern(path) || table::is_table(path) {
+        if is_on_the_hub(path) || shards::is_pattern(path) || table::is_table(path) {
             return Ok(Self::Folder);
         }
         let listing = list(path)?;

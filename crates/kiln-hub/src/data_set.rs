@@ -1,9 +1,11 @@
 //! Data sets on the Hub.
 
-use kiln_data::{DataConfig, Datasets, Progress, Tables, open_remote_tables, open_tables};
+use kiln_data::{
+    DataConfig, Datasets, HUB_SCHEME, Progress, Tables, open_remote_tables, open_tables,
+};
 
 use crate::name::Kind;
-use crate::parts::{Parts, SCHEME};
+use crate::parts::Parts;
 use crate::pull::fetch;
 use crate::stream;
 use crate::{HubSettings, RepositoryName, TransportError};
@@ -30,7 +32,7 @@ pub fn open_data_set(
     progress: &dyn Progress,
 ) -> Result<Datasets, TransportError> {
     let path = config.path.as_deref().and_then(|path| path.to_str());
-    let Some(place) = path.and_then(|path| path.strip_prefix(SCHEME)) else {
+    let Some(place) = path.and_then(|path| path.strip_prefix(HUB_SCHEME)) else {
         return Ok(kiln_data::open(config, progress)?);
     };
     let (name, part) = match place.split_once(':') {

@@ -2,12 +2,9 @@
 
 use std::collections::BTreeSet;
 
-use kiln_data::{TRAIN, VALIDATION};
+use kiln_data::{HUB_SCHEME, TRAIN, VALIDATION};
 
 use crate::{RepositoryName, TransportError};
-
-/// The beginning of a path that names a data set on the Hub.
-pub(crate) const SCHEME: &str = "hf:";
 
 /// A data set's files by purpose.
 #[derive(Debug, PartialEq, Eq)]
@@ -33,7 +30,7 @@ impl Parts {
             repository: name.to_string(),
             what,
             found: found.iter().map(|name| format!("`{name}`")).collect(),
-            example: format!("{SCHEME}{name}:{example}"),
+            example: format!("{HUB_SCHEME}{name}:{example}"),
         };
         let mut tables: Vec<Table<'_>> = files.filter_map(|file| Table::of(file)).collect();
         if tables.is_empty() {

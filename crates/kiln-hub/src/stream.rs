@@ -10,14 +10,15 @@ use std::sync::{Arc, Condvar, Mutex, Once, OnceLock};
 use std::thread;
 
 use kiln_data::{
-    DataConfig, FileSource, Progress, RemoteTable, RemoteTables, SourceError, transfer_agent,
+    DataConfig, FileSource, HUB_SCHEME, Progress, RemoteTable, RemoteTables, SourceError,
+    transfer_agent,
 };
 
 use crate::cache::Cache;
 use crate::client::Remote;
 use crate::fetching::Fetching;
 use crate::name::Kind;
-use crate::parts::{Parts, SCHEME};
+use crate::parts::Parts;
 use crate::room::{self, GIB};
 use crate::shelf::Shelf;
 use crate::{HubSettings, RepositoryName, TransportError};
@@ -45,7 +46,7 @@ pub(crate) fn tables(
         let listed = parts.iter().filter_map(|file| listing.remove_entry(file));
         let tables = listed.map(|(file, listed)| {
             let table = RemoteTable {
-                path: format!("{SCHEME}{name}/{file}").into(),
+                path: format!("{HUB_SCHEME}{name}/{file}").into(),
                 length: listed.size,
             };
             files.push((file, listed));

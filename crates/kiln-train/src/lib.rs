@@ -51,6 +51,8 @@ pub use experiment::{
     FirstStageConfig, Interval, LatentNumbers, PerceptualConfig, PosteriorLatents, SamplingConfig,
     Stage1Config, Stage2Config, TermWeight, TrainingConfig,
 };
+#[doc(hidden)]
+pub use experiment::{describes_classifier, key_of_override};
 pub use first_stage::diagnosis::{DiscriminatorFinding, discriminator_findings};
 #[doc(hidden)]
 pub use learner::dashboard;
@@ -67,7 +69,7 @@ pub use run_folder::overview::{RunOverview, RunState};
 pub use run_folder::record::{RunRecord, StageRecord, overrides_of_run};
 pub use run_folder::teacher::record_of_model;
 #[doc(hidden)]
-pub use run_folder::write_atomically;
+pub use run_folder::{write_atomically, write_new};
 pub use script::options::RunOptions;
 pub use script::outlook::{NetworkWeights, Outlook, Preview};
 pub use script::training_report::TrainingReport;

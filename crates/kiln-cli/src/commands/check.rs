@@ -10,9 +10,7 @@ use kiln_train::Preview;
 use serde::Serialize;
 
 use super::drawing::{COMPUTING, MODEL};
-use super::expectations::{
-    ImagesOutlook, StageOutlook, free_in_words, is_processor, time_in_words,
-};
+use super::expectations::{Expected, ImagesOutlook, is_processor};
 use super::fact_table::{FactTable, shape};
 use super::hub_arguments::HubArguments;
 use super::next_commands::Kind;
@@ -71,19 +69,12 @@ pub struct Check {
 struct Found {
     config: PathBuf,
     kind: Kind,
-    images: ImagesOutlook,
     /// `[channels, height, width]`, if there is a first stage.
     #[serde(skip_serializing_if = "Option::is_none")]
     latents: Option<[usize; 3]>,
     devices: String,
-    /// Bytes; absent if the system does not tell.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    free_memory: Option<u64>,
-    stages: Vec<StageOutlook>,
-    /// The commands that train it.
-    commands: Vec<String>,
-    #[serde(skip)]
-    is_on_processor: bool,
+    #[serde(flatten)]
+    expected: Expected,
 }
 
 impl Check {
@@ -111,15 +102,17 @@ impl Check {
             measure: (!self.quick).then_some(MEASURED),
         };
         let found = Found {
-            images: ImagesOutlook::of(&preview.datasets),
             kind: trainable.kind(),
             latents,
             devices: self.devices.clone(),
-            free_memory: free_memory(),
-            stages: trainable.outlooks(&preview)?,
-            commands: trainable.kind().commands(&self.config, &self.arguments()),
+            expected: Expected {
+                images: ImagesOutlook::of(&preview.datasets),
+                free_memory: free_memory(),
+                stages: trainable.outlooks(&preview)?,
+                commands: trainable.kind().commands(&self.config, &self.arguments()),
+                is_on_processor: is_processor(&preview.devices.first()),
+            },
             config: self.config,
-            is_on_processor: is_processor(&preview.devices.first()),
         };
         terminal::print_outcome(&found, self.json, Found::in_words)
     }
@@ -152,31 +145,17 @@ impl Found {
             table.row("latents", shape(latents));
         }
         table.row("devices", &self.devices);
-        if let Some(free) = free_in_words() {
-            table.row("free memory", free);
-        }
-        self.images.add_to(&mut table);
-        for stage in &self.stages {
-            stage.add_to(&mut table, self.is_on_processor);
-        }
-        let seconds: Option<f64> = self
-            .stages
-            .iter()
-            .map(|stage| stage.outlook.seconds())
-            .sum();
-        let time = match seconds {
-            Some(seconds) => format!(
-                "\nAll steps take about {} here, by the steps that were measured; validations, pictures and checkpoints come on top.\n",
-                time_in_words(seconds)
+        self.expected.add_to(&mut table);
+        let time = match self.expected.time_in_words() {
+            Some(time) => format!(
+                "\nAll steps take about {time} here, by the steps that were measured; validations, pictures and checkpoints come on top.\n"
             ),
             None => "\nNo steps were measured.\n".to_owned(),
         };
-        let commands: String = (self.commands.iter())
-            .map(|command| format!("  {command}\n"))
-            .collect();
         format!(
-            "{}{time}Train and draw with:\n{commands}",
-            table.in_columns()
+            "{}{time}Train and draw with:\n{}",
+            table.in_columns(),
+            self.expected.command_lines()
         )
     }
 }

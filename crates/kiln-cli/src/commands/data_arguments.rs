@@ -6,6 +6,7 @@ use anyhow::{Context, bail, ensure};
 use clap::Args;
 use kiln_data::{
     DataConfig, DataError, DatasetKind, Datasets, ImageDataset, forbid_downloads, held_out,
+    is_on_the_hub,
 };
 use kiln_hub::{HubSettings, TransportError};
 use kiln_train::{Experiment, RunRecord};
@@ -117,9 +118,8 @@ impl DataArguments {
             Experiment::load(config, &overrides(&self.set, self.data.as_deref()))?;
         }
         if let Some(data) = &self.data {
-            let is_on_the_hub = data.to_string_lossy().starts_with("hf:");
             ensure!(
-                is_on_the_hub || data.exists(),
+                is_on_the_hub(data) || data.exists(),
                 "there is nothing at {}, which --data names",
                 data.display()
             );

@@ -2,12 +2,50 @@
 
 use burn::tensor::Device;
 use kiln_data::Datasets;
-use kiln_models::free_memory;
 use kiln_train::{Outlook, counted};
 use serde::Serialize;
 
 use super::fact_table::{FactTable, shape, thousands};
 use crate::terminal::size_in_words;
+
+/// What a training will be like: its images and its stages, and the commands that start it.
+#[derive(Serialize)]
+pub struct Expected {
+    pub images: ImagesOutlook,
+    /// Bytes; absent if the system does not tell.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub free_memory: Option<u64>,
+    pub stages: Vec<StageOutlook>,
+    /// The commands that train it.
+    pub commands: Vec<String>,
+    #[serde(skip)]
+    pub is_on_processor: bool,
+}
+
+impl Expected {
+    /// Adds its sections to `table`.
+    pub fn add_to(&self, table: &mut FactTable) {
+        if let Some(free) = self.free_memory {
+            table.row("free memory", size_in_words(free));
+        }
+        self.images.add_to(table);
+        for stage in &self.stages {
+            stage.add_to(table, self.is_on_processor);
+        }
+    }
+
+    /// How long all steps take, if all stages were measured.
+    pub fn time_in_words(&self) -> Option<String> {
+        let seconds = self.stages.iter().map(|stage| stage.outlook.seconds());
+        seconds.sum::<Option<f64>>().map(time_in_words)
+    }
+
+    /// The commands, a line each.
+    pub fn command_lines(&self) -> String {
+        let lines = self.commands.iter().map(|command| format!("  {command}\n"));
+        lines.collect()
+    }
+}
 
 /// A stage, with the time that it takes.
 #[derive(Serialize)]
@@ -125,11 +163,6 @@ impl ImagesOutlook {
             },
         );
     }
-}
-
-/// The bytes that are free, in words, if the system tells.
-pub fn free_in_words() -> Option<String> {
-    free_memory().map(size_in_words)
 }
 
 /// Whether a device is this machine's processor.

@@ -26,19 +26,15 @@ impl ManualPages {
             return Ok(io::stdout().lock().write_all(&page)?);
         };
         let pages = pages_of(program)?;
-        for (name, page) in &pages {
-            write_atomically(&out.join(format!("{name}.1")), page)?;
+        for (file, page) in &pages {
+            write_atomically(&out.join(file), page)?;
         }
-        println!(
-            "{} in {}",
-            counted(pages.len(), "manual page"),
-            out.display()
-        );
-        Ok(())
+        let pages = counted(pages.len(), "manual page");
+        Ok(writeln!(io::stdout(), "{pages} in {}", out.display())?)
     }
 }
 
-/// The pages of a program and of all its commands, by name, such as `kiln-sample`.
+/// The pages of a program and of all its commands, by file, such as `kiln-sample.1`.
 fn pages_of(program: Command) -> io::Result<Vec<(String, Vec<u8>)>> {
     let mut program = program.disable_help_subcommand(true);
     program.build();
@@ -48,8 +44,7 @@ fn pages_of(program: Command) -> io::Result<Vec<(String, Vec<u8>)>> {
         let man = Man::new(command);
         let mut page = Vec::new();
         man.render(&mut page)?;
-        let name = man.get_filename();
-        pages.push((name.trim_end_matches(".1").to_owned(), page));
+        pages.push((man.get_filename(), page));
     }
     Ok(pages)
 }
@@ -63,8 +58,8 @@ mod tests {
         let info = Command::new("info").about("Look at a model");
         let program = Command::new("kiln").subcommand(Command::new("model").subcommand(info));
         let pages = pages_of(program).unwrap();
-        let names: Vec<&str> = pages.iter().map(|(name, _)| name.as_str()).collect();
-        assert_eq!(names, ["kiln", "kiln-model", "kiln-model-info"]);
+        let files: Vec<&str> = pages.iter().map(|(file, _)| file.as_str()).collect();
+        assert_eq!(files, ["kiln.1", "kiln-model.1", "kiln-model-info.1"]);
         let text = String::from_utf8(pages[2].1.clone()).unwrap();
         assert!(text.contains("Look at a model"), "{text}");
     }

@@ -3,8 +3,10 @@
 use std::path::Path;
 
 use anyhow::bail;
-use kiln_train::{ClassifierExperiment, Experiment, Preview};
-use kiln_train::{preview_classifier, preview_diffusion, preview_vqvae};
+use kiln_train::{
+    ClassifierExperiment, Experiment, Preview, describes_classifier, preview_classifier,
+    preview_diffusion, preview_vqvae,
+};
 
 use super::expectations::StageOutlook;
 use super::next_commands::Kind;
@@ -63,16 +65,8 @@ pub fn load(
     overrides: &[String],
     teacher: Option<&Path>,
 ) -> anyhow::Result<Trainable> {
-    let table = kiln_data::read_text(config).ok();
-    let table: Option<toml::Table> = table.and_then(|text| toml::from_str(&text).ok());
-    let table = table.unwrap_or_default();
-    let has = |key: &str| table.contains_key(key);
-    let is_classifier = !has("unet") && !has("stage_2");
-    if is_classifier
-        && ["training", "classifier", "augmentation"]
-            .into_iter()
-            .any(has)
-    {
+    let text = kiln_data::read_text(config).unwrap_or_default();
+    if describes_classifier(&text) {
         if teacher.is_some() {
             bail!(
                 "{} describes a classifier, which has no teacher: leave out --model",
@@ -86,6 +80,7 @@ pub fn load(
         let experiment = Experiment::load_student(config, overrides, teacher)?;
         return Ok(Trainable::Model(Box::new(experiment)));
     }
+    let table: toml::Table = toml::from_str(&text).unwrap_or_default();
     let stage_2 = table.get("stage_2");
     let in_file = stage_2.is_some_and(|table| table.get("distillation").is_some());
     let without_teacher = || {

@@ -12,7 +12,8 @@ use kiln::Devices;
 use kiln_data::Progress;
 use kiln_kernels::Precision;
 use kiln_train::{
-    Experiment, Ranks, RunLabel, RunOptions, TrainError, TrainingReport, overrides_of_run,
+    Experiment, Ranks, RunLabel, RunOptions, TrainError, TrainingReport, key_of_override,
+    overrides_of_run,
 };
 
 use super::drawing::{COMPUTING, MODEL};
@@ -192,10 +193,7 @@ impl TrainingArguments {
         let mut overrides = overrides(&self.set, self.data.as_deref());
         let precision = self.precision.iter();
         overrides.extend(precision.map(|name| format!("{table}.precision=\"{name}\"")));
-        let names_data = |text: &String| {
-            let key = text.split('=').next();
-            key.is_some_and(|key| key.trim() == "data.path")
-        };
+        let names_data = |text: &String| key_of_override(text) == "data.path";
         let data_is_named = overrides.iter().any(names_data);
         let out = match (self.out, &self.config) {
             (Some(out), _) => out,
@@ -238,7 +236,8 @@ impl TrainingArguments {
             label: RunLabel {
                 name: self.name,
                 tags: self.tag,
-                revisions: git_revision().into_iter().collect(),
+                // Rank 0 writes it for all.
+                revisions: (ranks.is_first().then(git_revision).flatten().into_iter()).collect(),
             },
             tensorboard: self.log.contains(&LogFormat::Tensorboard),
             pause_after: None,
@@ -254,19 +253,21 @@ impl TrainingArguments {
 
 /// `--set` and `--data` as overrides of config keys; `--data` comes last and wins.
 pub fn overrides(set: &[String], data: Option<&Path>) -> Vec<String> {
-    let data = data.map(|path| {
-        let path = match path.to_str() {
-            Some(text) => toml::Value::from(text),
-            // TOML is UTF-8: another path is the array of its bytes.
-            None => {
-                let bytes = path.as_os_str().as_encoded_bytes();
-                let bytes = bytes.iter().map(|&byte| i64::from(byte).into());
-                toml::Value::Array(bytes.collect())
-            }
-        };
-        format!("data.path={path}")
-    });
+    let data = data.map(|path| format!("data.path={}", path_in_toml(path)));
     set.iter().cloned().chain(data).collect()
+}
+
+/// A path as a value of a config.
+pub fn path_in_toml(path: &Path) -> toml::Value {
+    match path.to_str() {
+        Some(text) => text.into(),
+        // TOML is UTF-8: another path is the array of its bytes.
+        None => {
+            let bytes = path.as_os_str().as_encoded_bytes();
+            let bytes = bytes.iter().map(|&byte| i64::from(byte).into());
+            toml::Value::Array(bytes.collect())
+        }
+    }
 }
 
 /// `configs/mnist.toml` runs in `runs/mnist`.

@@ -88,24 +88,26 @@ impl Shard {
     /// # Errors
     /// Those of [`Self::index`]; and if it is another one now.
     pub(crate) fn open(&self) -> Result<OpenShard, DataError> {
-        let (is_same, images) = match &self.form {
+        let (digest, images) = match &self.form {
             Form::Tar => {
                 let (now, images, _) = look_through(&self.path)?;
-                (now.digest == self.digest, images)
+                (Some(now.digest), images)
             }
-            Form::Table(config, Place::Here) => {
-                let (file, _) = open_file(&self.path)?;
-                let now = images::look_through(&self.path, file, config)?;
-                (now.digest == self.digest, now.images)
-            }
-            Form::Table(config, Place::Elsewhere(there)) => {
-                let file = there.source.open(there.file).map_err(DataError::Source)?;
-                let now = images::look_through(&self.path, file, config)?;
-                let is_same = now.digest == self.digest && now.classes == there.classes;
-                (is_same, now.images)
+            Form::Table(config, place) => {
+                let (file, classes) = match place {
+                    Place::Here => (open_file(&self.path)?.0, None),
+                    Place::Elsewhere(there) => {
+                        let file = there.source.open(there.file).map_err(DataError::Source)?;
+                        (file, Some(there.classes.as_str()))
+                    }
+                };
+                match images::look_through(&self.path, file, config, classes)? {
+                    Some(now) => (Some(now.digest), now.images),
+                    None => (None, Vec::new()),
+                }
             }
         };
-        if !is_same {
+        if digest.as_ref() != Some(&self.digest) {
             return Err(DataError::Unusable {
                 path: self.path.clone(),
                 problem: "has changed since this began: do not change the data while kiln uses it"

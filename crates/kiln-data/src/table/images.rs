@@ -15,20 +15,25 @@ use crate::error::DataError;
 pub(crate) struct Seen {
     /// What identifies it.
     pub(crate) digest: String,
-    /// What identifies its classes.
-    pub(crate) classes: String,
     /// Its images, in a temporary file. A row without one is empty.
     pub(crate) images: Vec<Entry>,
 }
 
-/// Looks through the table in a `file` that is called `path`.
+/// Looks through the table in a `file` that is called `path`. `None` if it must have the `classes` with this digest, and
+/// has others.
 pub(crate) fn look_through(
     path: &Path,
     file: File,
     config: &DataConfig,
-) -> Result<Seen, DataError> {
+    classes: Option<&str>,
+) -> Result<Option<Seen>, DataError> {
     let kept = |error| DataError::writing(&std::env::temp_dir(), error);
     let table = TableFile::in_file(path, file, config)?;
+    if let Some(classes) = classes
+        && table.digest_of_labels()? != classes
+    {
+        return Ok(None);
+    }
     let mut spool = Spool::new().map_err(kept)?;
     let nothing = spool.add(&[]).map_err(kept)?;
     let mut images = Vec::with_capacity(table.rows());
@@ -41,11 +46,10 @@ pub(crate) fn look_through(
         }
     }
     spool.finish().map_err(kept)?;
-    Ok(Seen {
+    Ok(Some(Seen {
         digest: digest(&table),
-        classes: table.digest_of_labels()?,
         images,
-    })
+    }))
 }
 
 /// Of the file's name and length, and of its row groups with the lengths of their columns.

@@ -38,10 +38,15 @@ impl Posterior {
         logarithms.clamp(least, most)
     }
 
+    /// The standard deviation, `[batch, latent_dim, height, width]`.
+    pub fn deviation(&self, moments: Tensor<4>) -> Tensor<4> {
+        (self.log_variance(moments) * 0.5).exp()
+    }
+
     /// `mean + standard deviation * noise`, `[batch, latent_dim, height, width]`: the reparametrised sample for standard normal
     /// `noise` of that shape.
     pub fn sample(&self, moments: Tensor<4>, noise: Tensor<4>) -> Tensor<4> {
-        let deviation = (self.log_variance(moments.clone()) * 0.5).exp();
+        let deviation = self.deviation(moments.clone());
         self.mean(moments) + deviation * noise
     }
 

@@ -166,14 +166,11 @@ impl Bottleneck {
         self.layer().pass(encoded, noise)
     }
 
-    /// The mean and the standard deviation of each latent, both `[batch, latent_dim, height, width]`, from the encoder's output;
-    /// `None` for a bottleneck that does not sample.
-    pub fn moments(&self, encoded: Tensor<4>) -> Option<[Tensor<4>; 2]> {
+    /// The standard deviation of each latent, `[batch, latent_dim, height, width]`, from the encoder's output; `None` for a
+    /// bottleneck that does not sample. [`Self::latents`] gives the mean.
+    pub fn deviation(&self, encoded: Tensor<4>) -> Option<Tensor<4>> {
         match self {
-            Self::Kl(posterior) => {
-                let deviation = (posterior.log_variance(encoded.clone()) * 0.5).exp();
-                Some([posterior.mean(encoded), deviation])
-            }
+            Self::Kl(posterior) => Some(posterior.deviation(encoded)),
             _ => None,
         }
     }

@@ -183,13 +183,12 @@ impl Encoder<'_> {
             let images = tensor(&batch?, dataset, device);
             let encoded = network.encoded(images);
             task.advance(encoded.dims()[0] as u64);
-            let latents = match network.bottleneck.moments(encoded.clone()) {
-                Some([mean, deviation]) if folder.has_deviations => {
-                    deviations.extend(deviation.into_data().iter::<f32>());
-                    mean
-                }
-                _ => network.bottleneck.latents(encoded),
-            };
+            if folder.has_deviations
+                && let Some(deviation) = network.bottleneck.deviation(encoded.clone())
+            {
+                deviations.extend(deviation.into_data().iter::<f32>());
+            }
+            let latents = network.bottleneck.latents(encoded);
             values.extend(latents.into_data().iter::<f32>());
         }
         if !folder.has_deviations {

@@ -26,8 +26,16 @@ pub(crate) fn overrides_in(config: &Path) -> Result<Vec<String>, ExperimentError
 }
 
 /// The key that an override sets.
-pub(crate) fn key_of_override(text: &str) -> &str {
+pub fn key_of_override(text: &str) -> &str {
     text.split('=').next().unwrap_or_default().trim()
+}
+
+/// Whether a file's `text` is an experiment of a classifier. What is neither counts as one of models.
+pub fn describes_classifier(text: &str) -> bool {
+    let table: toml::Table = toml::from_str(text).unwrap_or_default();
+    let has = |key: &&str| table.contains_key(*key);
+    let is_of_models = ["unet", "stage_2"].iter().any(has);
+    !is_of_models && ["training", "classifier", "augmentation"].iter().any(has)
 }
 
 /// Adds `new` overrides to the `known` ones. The last override of a key counts.

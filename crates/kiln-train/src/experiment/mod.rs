@@ -30,7 +30,7 @@ mod validation;
 
 use std::path::Path;
 
-use kiln_data::DataConfig;
+use kiln_data::{DataConfig, is_on_the_hub};
 use kiln_diffusion::{LevelOptions, Schedule, ScheduleConfig, SchedulerConfig};
 use kiln_models::{SampleSize, TimeEmbeddingType, UNet2dConfig};
 use serde::{Deserialize, Serialize};
@@ -42,7 +42,8 @@ pub use equivariance::EquivarianceConfig;
 pub use evaluation::{Best, EvaluationConfig};
 pub use experiment_error::ExperimentError;
 pub use extent::Extent;
-pub(crate) use file::{key_of_override, overrides_in};
+pub(crate) use file::overrides_in;
+pub use file::{describes_classifier, key_of_override};
 pub use first_stage::{FirstStageConfig, Stage1Config};
 pub use interval::Interval;
 pub use perceptual::PerceptualConfig;
@@ -220,9 +221,4 @@ impl From<Experiment> for Tables {
             sampling: experiment.sampling,
         }
     }
-}
-
-/// Whether a data path names a data set on the Hub.
-pub(crate) fn is_on_the_hub(path: &Path) -> bool {
-    path.to_string_lossy().starts_with("hf:")
 }

@@ -34,6 +34,11 @@ pub(crate) struct Plan {
     order: Mutex<Option<(usize, Pass)>>,
 }
 
+/// This share of a training's `steps`: at least one, if there are any.
+pub(crate) fn steps_of_share(share: f64, steps: usize) -> usize {
+    ((steps as f64 * share).ceil() as usize).clamp(1, steps.max(1))
+}
+
 /// One device's part of one step.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Share {
@@ -174,8 +179,7 @@ impl Plan {
 
     /// The rounds that hold this share of the steps.
     pub(crate) fn rounds_of_share(&self, share: f64) -> usize {
-        let steps = (self.steps as f64 * share).ceil() as usize;
-        steps.clamp(1, self.steps).div_ceil(self.round())
+        steps_of_share(share, self.steps).div_ceil(self.round())
     }
 
     /// Rounds that are over after `step` steps; if that round `owes` its validation, those before it.

@@ -53,6 +53,7 @@ use std::io::{Read, Write};
 use std::path::{Path, PathBuf};
 
 use kiln_data::open_regular;
+use tempfile::{NamedTempFile, PersistError};
 
 use crate::error::TrainError;
 
@@ -197,6 +198,22 @@ pub(crate) fn is_temporary(name: &str) -> bool {
 /// # Errors
 /// [`TrainError::File`] if it cannot be written.
 pub fn write_atomically(path: &Path, bytes: &[u8]) -> Result<(), TrainError> {
+    write_whole(path, bytes, |file| file.persist(path))
+}
+
+/// The same, unless something is at `path` by then.
+///
+/// # Errors
+/// [`TrainError::File`] if it cannot be written, or something is there.
+pub fn write_new(path: &Path, bytes: &[u8]) -> Result<(), TrainError> {
+    write_whole(path, bytes, |file| file.persist_noclobber(path))
+}
+
+fn write_whole(
+    path: &Path,
+    bytes: &[u8],
+    persist: impl FnOnce(NamedTempFile<File>) -> Result<File, PersistError<File>>,
+) -> Result<(), TrainError> {
     let folder = match path.parent() {
         Some(folder) if !folder.as_os_str().is_empty() => folder,
         _ => Path::new("."),
@@ -210,7 +227,7 @@ pub fn write_atomically(path: &Path, bytes: &[u8]) -> Result<(), TrainError> {
         let mut file = names.make_in(folder, |path| File::create_new(path))?;
         file.write_all(bytes)?;
         file.as_file().sync_all()?;
-        file.persist(path).map_err(|error| error.error)?;
+        persist(file).map_err(|error| error.error)?;
         sync_folder(folder)
     };
     write().map_err(TrainError::file("write", path))
@@ -231,4 +248,22 @@ pub(crate) fn sync_folder(folder: &Path) -> std::io::Result<()> {
         File::open(folder)?.sync_all()?;
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_file_that_appeared_meanwhile_stays() {
+        let folder = tempfile::tempdir().unwrap();
+        let out = folder.path().join("a.toml");
+        write_new(&out, b"one").unwrap();
+        let sentence = write_new(&out, b"two").unwrap_err().to_string();
+        assert!(sentence.starts_with("cannot write"), "{sentence}");
+        assert_eq!(std::fs::read_to_string(&out).unwrap(), "one");
+        write_atomically(&out, b"three").unwrap();
+        assert_eq!(std::fs::read_to_string(&out).unwrap(), "three");
+        assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 1);
+    }
 }

@@ -2,9 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use kiln_data::DataConfig;
-
-use crate::experiment::is_on_the_hub;
+use kiln_data::{DataConfig, is_on_the_hub};
 
 /// The place of the data of `config`. A path that does not exist here may be relative to another working folder; the
 /// run so far may know the absolute path.

@@ -2,11 +2,11 @@
 
 use std::path::{Path, PathBuf};
 
-use kiln_data::{DataConfig, Datasets};
+use kiln_data::{DataConfig, Datasets, is_on_the_hub};
 
 use crate::counted;
 use crate::error::TrainError;
-use crate::experiment::{Experiment, ExperimentError, is_on_the_hub};
+use crate::experiment::{Experiment, ExperimentError};
 use crate::learner::plan::Plan;
 use crate::learner::session::Session;
 use crate::run_folder::changed_keys::{

@@ -28,6 +28,7 @@ use self::halving::{best, rungs};
 use self::plan::{SweepPlan, Swept, Trial};
 use self::results::{RunResults, SweepResults};
 use crate::error::TrainError;
+use crate::learner::plan::steps_of_share;
 use crate::run_folder::checkpoints::CheckpointFolder;
 use crate::run_folder::{RunFolder, StageFolder, write_atomically};
 use crate::script::options::RunOptions;
@@ -175,7 +176,7 @@ fn train(
         return Ok(());
     }
     let report = train_to(plan, trial, share, options, progress)?;
-    match report.steps < steps_at(share, report.of_steps) {
+    match report.steps < steps_of_share(share, report.of_steps) {
         true => Err(TrainError::Stopped),
         false => Ok(()),
     }
@@ -252,9 +253,4 @@ fn first_stage(
 fn has_begun(stage: &StageFolder) -> bool {
     let checkpoints = CheckpointFolder::new(stage.checkpoints());
     !checkpoints.steps().is_empty()
-}
-
-/// The number of steps at a rung, of a run with `steps`.
-fn steps_at(share: f64, steps: usize) -> usize {
-    ((steps as f64 * share).ceil() as usize).clamp(1, steps.max(1))
 }

@@ -6,7 +6,9 @@ use serde::{Deserialize, Serialize};
 
 use super::space::{Overrides, Setting, grid, random};
 use crate::error::TrainError;
-use crate::experiment::{ClassifierExperiment, Experiment, ExperimentError, key_of_override};
+use crate::experiment::{
+    ClassifierExperiment, Experiment, ExperimentError, describes_classifier, key_of_override,
+};
 use crate::run_folder::changed_keys::OF_STAGE_1;
 
 /// The largest number of letters of a run's folder.
@@ -83,12 +85,10 @@ pub(crate) enum Swept {
 impl Swept {
     fn parse(config: &Config, overrides: &[String]) -> Result<Self, ExperimentError> {
         let Config { name, text } = config;
-        // Only models have a U-Net. Their errors are those of a file that is neither.
-        let is_of_models = |table: toml::Table| table.contains_key("unet");
-        let classifier = || ClassifierExperiment::parse(text, name, overrides);
-        match text.parse().map(is_of_models) {
-            Ok(false) => Ok(Self::Classifier(Box::new(classifier()?))),
-            _ => Experiment::parse(text, name, overrides).map(|it| Self::Models(Box::new(it))),
+        match describes_classifier(text) {
+            true => ClassifierExperiment::parse(text, name, overrides)
+                .map(|it| Self::Classifier(Box::new(it))),
+            false => Experiment::parse(text, name, overrides).map(|it| Self::Models(Box::new(it))),
         }
     }
 

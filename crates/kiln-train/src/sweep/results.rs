@@ -7,9 +7,9 @@ use serde::Serialize;
 
 use super::halving::worse;
 use super::plan::{SweepPlan, Trial};
-use super::steps_at;
 use crate::counted;
 use crate::error::TrainError;
+use crate::learner::plan::steps_of_share;
 use crate::run_folder::overview::{RunOverview, RunState};
 use crate::run_folder::record::StageRecord;
 
@@ -177,7 +177,9 @@ impl RunResults {
         // A stop within a round leaves a row without a validation.
         let is_validated =
             |row: &BTreeMap<String, f64>| row.keys().any(|column| column.ends_with("/valid"));
-        let mut rows = stage.rows.range(steps_at(share, stage.training.steps)..);
+        let mut rows = stage
+            .rows
+            .range(steps_of_share(share, stage.training.steps)..);
         let Some((&end, _)) = rows.find(|(_, row)| is_validated(row)) else {
             return results; // not there yet, or diverged
         };

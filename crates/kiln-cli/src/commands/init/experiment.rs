@@ -12,7 +12,7 @@ use super::sheet::{Sheet, number};
 use crate::commands::expectations::time_in_words;
 use crate::commands::fact_table::thousands;
 use crate::commands::next_commands::Kind;
-use crate::commands::training::overrides;
+use crate::commands::training::path_in_toml;
 use crate::terminal::size_in_words;
 
 /// What an experiment is written from.
@@ -118,8 +118,6 @@ impl Written<'_> {
         );
         sheet.key("dataset", kind.as_str(), why);
         if let Some(path) = &data.path {
-            let written = overrides(&[], Some(path)).concat();
-            let path = written.strip_prefix("data.path=").unwrap_or_default();
             let why = match self.look.takes_long_to_decode() {
                 true => format!(
                     "as seen from the folder of the command; decoding all images first takes {}",
@@ -127,7 +125,7 @@ impl Written<'_> {
                 ),
                 false => "as seen from the folder of the command".to_owned(),
             };
-            sheet.written("path", path, why);
+            sheet.key("path", path_in_toml(path), why);
         }
         let is_mnist = matches!(data.dataset, DatasetKind::Mnist | DatasetKind::Mnist10k);
         let why = match is_mnist && choices.size == 32 {

@@ -34,6 +34,8 @@ pub struct Fitted {
     pub stages: Vec<StageOutlook>,
     /// The choices.
     pub choices: Choices,
+    /// In bytes, if the system tells.
+    pub free_memory: Option<u64>,
 }
 
 /// Makes an experiment for what was found by `look`. `origin` is the command that asks for it, `config` the file that the
@@ -123,5 +125,6 @@ pub fn fitted(
         datasets: preview.datasets,
         stages,
         choices,
+        free_memory: free,
     })
 }

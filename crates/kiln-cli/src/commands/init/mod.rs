@@ -26,16 +26,15 @@ use std::path::PathBuf;
 
 use clap::Args;
 use kiln::Devices;
+use kiln_train::{write_atomically, write_new};
 use serde::Serialize;
 
 use self::choices::{Space, Wishes};
 use self::fitted::{Fitted, fitted};
 use self::look::Look;
-use self::place::{by_default, check, write_new};
+use self::place::{by_default, check};
 use crate::commands::drawing::COMPUTING;
-use crate::commands::expectations::{
-    ImagesOutlook, StageOutlook, free_in_words, is_processor, time_in_words,
-};
+use crate::commands::expectations::{Expected, ImagesOutlook, is_processor};
 use crate::commands::fact_table::FactTable;
 use crate::commands::hub_arguments::HubArguments;
 use crate::commands::next_commands::{Kind, command_line};
@@ -99,12 +98,8 @@ struct Outcome {
     kind: Kind,
     size: usize,
     channels: usize,
-    images: ImagesOutlook,
-    stages: Vec<StageOutlook>,
-    /// The commands that train it.
-    commands: Vec<String>,
-    #[serde(skip)]
-    is_on_processor: bool,
+    #[serde(flatten)]
+    expected: Expected,
 }
 
 impl Init {
@@ -131,7 +126,10 @@ impl Init {
             arguments = vec!["--devices".to_owned(), self.devices.clone()];
         }
         let fitted = fitted(&look, &wishes, &hub, &self.origin(), &out, &arguments)?;
-        write_new(&out, &fitted.text, self.force)?;
+        match self.force {
+            true => write_atomically(&out, fitted.text.as_bytes())?,
+            false => write_new(&out, fitted.text.as_bytes())?,
+        }
         let outcome = Outcome::of(fitted, out, &arguments, &wishes.devices);
         terminal::print_outcome(&outcome, self.json, Outcome::in_words)
     }
@@ -169,11 +167,14 @@ impl Outcome {
             kind,
             size: fitted.choices.size,
             channels: fitted.choices.channels,
-            images: ImagesOutlook::of(&fitted.datasets),
-            stages: fitted.stages,
-            commands: commands.chain(kind.commands(&config, arguments)).collect(),
+            expected: Expected {
+                images: ImagesOutlook::of(&fitted.datasets),
+                free_memory: fitted.free_memory,
+                stages: fitted.stages,
+                commands: commands.chain(kind.commands(&config, arguments)).collect(),
+                is_on_processor: is_processor(&devices.first()),
+            },
             config,
-            is_on_processor: is_processor(&devices.first()),
         }
     }
 
@@ -181,31 +182,18 @@ impl Outcome {
         let mut table = FactTable::default();
         table.row("written", self.config.display().to_string());
         table.row("trains", self.kind.in_words());
-        if let Some(free) = free_in_words() {
-            table.row("free memory", free);
-        }
-        self.images.add_to(&mut table);
-        for stage in &self.stages {
-            stage.add_to(&mut table, self.is_on_processor);
-        }
-        let seconds: Option<f64> = self
-            .stages
-            .iter()
-            .map(|stage| stage.outlook.seconds())
-            .sum();
-        let time = seconds.map_or_else(String::new, |seconds| {
-            format!(
-                "All steps take about {} here, by the steps that were measured. ",
-                time_in_words(seconds)
-            )
-        });
-        let commands: String = (self.commands.iter())
-            .map(|command| format!("  {command}\n"))
-            .collect();
+        self.expected.add_to(&mut table);
+        let time = self
+            .expected
+            .time_in_words()
+            .map_or_else(String::new, |time| {
+                format!("All steps take about {time} here, by the steps that were measured. ")
+            });
         format!(
-            "{}\n{time}Look at {}, and go on with:\n{commands}",
+            "{}\n{time}Look at {}, and go on with:\n{}",
             table.in_columns(),
-            self.config.display()
+            self.config.display(),
+            self.expected.command_lines()
         )
     }
 }

@@ -1,10 +1,8 @@
 //! The file that an experiment is written to.
 
-use std::fs::File;
-use std::io::Write;
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context, ensure};
+use anyhow::ensure;
 
 use super::look::Look;
 
@@ -59,26 +57,6 @@ pub fn by_default(look: &Look, images: &Path) -> PathBuf {
     }
 }
 
-/// Writes a whole file under another name and renames it. What came there in the meantime stays, unless it may be
-/// replaced.
-pub fn write_new(out: &Path, text: &str, may_replace: bool) -> anyhow::Result<()> {
-    let write = || {
-        let mut names = tempfile::Builder::new();
-        names.prefix(".kiln-").suffix(".partial");
-        // Not `tempfile_in`, which denies other users access to its files.
-        let mut file = names.make_in(folder_of(out), |path| File::create_new(path))?;
-        file.write_all(text.as_bytes())?;
-        file.as_file().sync_all()?;
-        match may_replace {
-            true => file.persist(out),
-            false => file.persist_noclobber(out),
-        }
-        .map_err(|error| error.error)?;
-        Ok::<_, std::io::Error>(())
-    };
-    write().with_context(|| format!("cannot write {}", out.display()))
-}
-
 #[cfg(test)]
 mod tests {
     use kiln_data::{DataConfig, DatasetKind};
@@ -109,18 +87,5 @@ mod tests {
             by_default(&look, Path::new("MNIST-10k")),
             Path::new("mnist-10k.toml")
         );
-    }
-
-    #[test]
-    fn a_file_that_appeared_meanwhile_stays() {
-        let folder = tempfile::tempdir().unwrap();
-        let out = folder.path().join("a.toml");
-        write_new(&out, "one", false).unwrap();
-        let sentence = format!("{:#}", write_new(&out, "two", false).unwrap_err());
-        assert!(sentence.starts_with("cannot write"), "{sentence}");
-        assert_eq!(std::fs::read_to_string(&out).unwrap(), "one");
-        write_new(&out, "three", true).unwrap();
-        assert_eq!(std::fs::read_to_string(&out).unwrap(), "three");
-        assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 1);
     }
 }
