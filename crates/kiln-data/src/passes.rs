@@ -77,7 +77,7 @@ impl Passes {
         }
     }
 
-    /// The same order. Whoever goes through it tells `ahead` which shards come next.
+    /// The same order. What goes through it tells `ahead` which shards come next.
     pub(crate) fn telling(mut self, ahead: Arc<dyn Ahead>) -> Self {
         if let Some(shards) = &mut self.shards {
             shards.ahead = Some(ahead);

@@ -14,7 +14,7 @@ pub(crate) struct Needs {
     others: BTreeSet<usize>,
     /// The last of these.
     last_other: Option<usize>,
-    /// The file after two that were opened one after the other: whoever goes through a set as it lies opens it next.
+    /// The file after two that were opened one after the other: a reader that goes through the set in order opens it next.
     after: Option<usize>,
     /// Files that could not be fetched ahead. They are not tried again until something changes.
     left: BTreeSet<usize>,
@@ -99,7 +99,7 @@ mod tests {
     }
 
     #[test]
-    fn whoever_goes_from_file_to_file_gets_the_next_one() {
+    fn a_reader_that_goes_from_file_to_file_gets_the_next_one() {
         let mut needs = Needs::default();
         needs.open(0, 3);
         assert_eq!(needs.next(|_| false), None);

@@ -1,4 +1,4 @@
-//! Fetches the files of a data set on the Hub: each once at a time, whoever asks, and the next ones ahead.
+//! Fetches the files of a data set on the Hub: each once at a time, whichever thread asks, and the next ones ahead.
 
 use std::collections::BTreeSet;
 use std::fs::{self, File};
@@ -49,7 +49,7 @@ pub(crate) struct State {
     pub(crate) checked: BTreeSet<usize>,
     /// Whether the last file did not come, after all attempts. The next one is then tried once.
     pub(crate) gave_up: bool,
-    /// Whether nobody needs any file any more.
+    /// Whether no file is needed any more.
     pub(crate) closed: bool,
 }
 
@@ -80,7 +80,7 @@ impl Fetching {
         }
     }
 
-    /// Fetches what is needed next, until nobody needs anything.
+    /// Fetches what is needed next, until nothing is needed any more.
     pub(crate) fn fetch_ahead(&self) {
         loop {
             let file = {

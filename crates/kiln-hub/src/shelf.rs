@@ -27,7 +27,7 @@ pub(crate) struct Shelf {
     bound: u64,
 }
 
-/// The right to fetch a content: nobody else does until this is dropped.
+/// The right to fetch a content: no other thread or program does until this is dropped.
 pub(crate) struct Turn<'a> {
     shelf: &'a Shelf,
     checksum: &'a Checksum,
@@ -122,7 +122,7 @@ impl Shelf {
             .map(|place| (needed(&kept[place].digits).unwrap_or(usize::MAX), place))
             .filter(|(need, _)| than.is_none_or(|than| *need > than))
             .collect();
-        // The least needed first; of those that nobody needs, the one that was used the longest time ago.
+        // The least needed first; of those that are not needed, the one that was used the longest time ago.
         places.sort_by_key(|&(need, place)| (std::cmp::Reverse(need), kept[place].used));
         for (_, place) in places {
             let Kept {
@@ -312,7 +312,7 @@ mod tests {
         assert!(!put(&shelf, 2, 20, &none, None));
         assert!(put(&shelf, 2, 10, &none, None));
         drop(turn);
-        // Nobody fetches it any more.
+        // It is not being fetched any more.
         assert!(put(&shelf, 3, 20, &none, None));
         assert!(!there(&shelf).contains(&1));
     }

@@ -92,7 +92,7 @@ fn tables_that_exclude_each_other_are_named() {
 }
 
 #[test]
-fn latents_can_be_drawn_anew_in_each_step() {
+fn latents_can_be_drawn_again_in_each_step() {
     let workplace = workplace();
     training::train(&workplace, "train-vqvae --out run");
     let weights = |run: &str| {

@@ -188,7 +188,7 @@ fn together(mut ranges: Vec<Range<u64>>) -> Vec<Range<u64>> {
     joined
 }
 
-/// The same error for a file that nobody here can delete or replace.
+/// The same error for a file that cannot be deleted or replaced from here.
 fn not_here(error: DataError) -> DataError {
     match error {
         DataError::Damaged { path, reason } => DataError::Unusable {

@@ -33,7 +33,7 @@ pub struct Stage2Config {
     /// The numbers in the files of latents: `f32`, or `f16` for half the size.
     #[serde(default, skip_serializing_if = "LatentNumbers::is_default")]
     pub latents: LatentNumbers,
-    /// Which latents of `[autoencoder_kl]` the network learns from: `mean`, or `sample`, which draws each latent anew in each
+    /// Which latents of `[autoencoder_kl]` the network learns from: `mean`, or `sample`, which draws each latent again in each
     /// step, as latent diffusion and diffusers' scripts do.
     #[serde(default, skip_serializing_if = "PosteriorLatents::is_default")]
     pub posterior: PosteriorLatents,

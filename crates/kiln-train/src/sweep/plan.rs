@@ -102,7 +102,7 @@ impl Swept {
 
 impl SweepPlan {
     /// # Errors
-    /// If a setting is none, if a run's experiment is refused, or if there is nothing to compare.
+    /// If a setting cannot be read, if a run's experiment is refused, or if there is nothing to compare.
     pub fn of(request: &SweepRequest) -> Result<Self, TrainError> {
         let settings: Result<Vec<Setting>, String> = (request.set.iter())
             .map(|text| Setting::parse(text))

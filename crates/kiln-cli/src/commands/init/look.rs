@@ -95,8 +95,8 @@ impl Look {
             ..data.clone()
         };
         // What there is to be warned of is said when the set is opened for its training.
-        let nobody = tracing::subscriber::NoSubscriber::default();
-        let datasets = tracing::subscriber::with_default(nobody, || {
+        let silent = tracing::subscriber::NoSubscriber::default();
+        let datasets = tracing::subscriber::with_default(silent, || {
             kiln_hub::open_data_set(&read, hub, &DataProgress::default())
         })
         .map_err(|error| named(&error))?;
