@@ -40,6 +40,7 @@ class Variant:
     weights: torch.dtype = torch.float32
     compile_mode: str | None = None  # of torch.compile; None computes eagerly
     device: str = "cpu"
+    engine: str = "torch"  # what calls the network, of those in ENGINES
 
     def load(self, network_class, folder):
         options = {"torch_dtype": self.weights, "low_cpu_mem_usage": False}
@@ -68,6 +69,12 @@ VARIANTS = {
     "torch-channels-last": Variant(),
     "torch-bf16": Variant(autocasts=True),
     "torch-bf16-weights": Variant(weights=torch.bfloat16),  # only where nothing is trained
+    "compile": Variant(compile_mode="max-autotune-no-cudagraphs"),
+    "compile-bf16": Variant(autocasts=True, compile_mode="max-autotune-no-cudagraphs"),
+    # What people deploy with: only for calls of a network.
+    "onnxruntime": Variant(channels_last=False, engine="onnxruntime"),
+    "openvino": Variant(channels_last=False, engine="openvino-f32"),
+    "openvino-bf16": Variant(channels_last=False, engine="openvino-bf16"),
 }
 
 
@@ -162,8 +169,72 @@ def sampling(work, workspace, variant):
     return draw
 
 
+class Prediction(torch.nn.Module):
+    """A U-Net as one tensor's function, as the engines' importers want it."""
+
+    def __init__(self, unet):
+        super().__init__()
+        self.unet = unet
+
+    def forward(self, sample, timestep):
+        return self.unet(sample, timestep, return_dict=False)[0]
+
+
+def with_onnxruntime(network, noise, timestep, workspace):
+    import onnxruntime
+
+    path = workspace / "inputs" / "network.onnx"
+    torch.onnx.export(network, (noise, timestep), path, input_names=["sample", "timestep"], dynamo=True, verbose=False)
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = torch.get_num_threads()
+    session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
+    inputs = {"sample": noise.numpy(), "timestep": timestep.numpy()}
+    return lambda: torch.from_numpy(session.run(None, inputs)[0])
+
+
+def with_openvino(precision):
+    def prepare(network, noise, timestep, workspace):
+        import openvino
+
+        model = openvino.convert_model(network, example_input=(noise, timestep), input=[noise.shape, timestep.shape])
+        options = {
+            "INFERENCE_PRECISION_HINT": precision,
+            "INFERENCE_NUM_THREADS": torch.get_num_threads(),
+            "PERFORMANCE_HINT": "LATENCY",
+        }
+        compiled = openvino.compile_model(model, "CPU", options)
+        request = compiled.create_infer_request()
+        inputs = [noise.numpy(), timestep.numpy()]
+        return lambda: torch.from_numpy(request.infer(inputs)[0])
+
+    return prepare
+
+
+ENGINES = {
+    "torch": lambda network, noise, timestep, workspace: lambda: network(noise, timestep),
+    "onnxruntime": with_onnxruntime,
+    "openvino-f32": with_openvino("f32"),
+    "openvino-bf16": with_openvino("bf16"),
+}
+
+
+def forward(work, workspace, variant):
+    network = Prediction(variant.load(UNet2DModel, workspace / work.model)).eval()
+    noise = variant.laid_out(load_file(workspace / work.inputs)["noise"]).to(variant.weights)
+    timestep = torch.full((work.batch,), 500.0)
+    with torch.inference_mode(variant.engine == "torch"), torch.no_grad():
+        call = ENGINES[variant.engine](network, noise, timestep, workspace)
+
+    @torch.inference_mode()
+    def once():
+        with variant.autocast():
+            return call().float().square().mean()
+
+    return once
+
+
 # Each returns a function that does the work once. What that returns, a loss or a mean square, is still on the device.
-TASKS = {"unet": unet_training, "vqvae": vqvae_training, "sample": sampling}
+TASKS = {"unet": unet_training, "vqvae": vqvae_training, "forward": forward, "sample": sampling}
 
 
 def main():

@@ -15,7 +15,7 @@ class Work:
 
     name: str  # on the command line
     title: str  # in the table
-    kind: str  # "unet" and "vqvae" are training steps, "sample" is drawing images
+    kind: str  # "unet" and "vqvae" are training steps, "forward" is one call of a U-Net, "sample" is drawing images
     model: str  # the network's folder in the workspace
     config: str  # the experiment that says how to train or sample
     batch: int
@@ -47,6 +47,14 @@ WORKS = [
          "vqvae", "flowers/vqvae", FLOWERS, 32, (3, 64, 64), warm_up=2, repeats=5),
     Work("sample-8", "DDIM 50 steps, 64 images, MNIST latents, decode included",
          "sample", "mnist", MNIST, 64, (4, 8, 8), warm_up=1, repeats=3, steps=50),
+    Work("forward-8", "U-Net call, 4x8x8 latents, batch 64",
+         "forward", "mnist/unet", MNIST, 64, (4, 8, 8), warm_up=5, repeats=20),
+    Work("forward-cifar", "U-Net call, DDPM's CIFAR-10 network, 3x32x32 pixels, batch 16",
+         "forward", "cifar/unet", CIFAR, 16, (3, 32, 32), warm_up=2, repeats=6,
+         network="benches/gpu/cifar/config.json"),
+    Work("forward-celebahq", "U-Net call, CompVis/ldm-celebahq-256 (274 million weights), 3x64x64 latents, batch 1",
+         "forward", "celebahq/unet", CIFAR, 1, (3, 64, 64), warm_up=2, repeats=5,
+         network="benches/peer/celebahq/config.json"),
 ]
 # What benches/gpu measures on a graphics card.
 GPU_WORKS = [
@@ -130,13 +138,15 @@ def plan(work):
 
     shape = (work.batch, *work.shape)
     options = scheduler_options(table)
-    if work.kind == "unet":
+    if work.kind in ("unet", "forward"):
         chosen = table["unet"]
         if work.network:
             written = json.loads((REPOSITORY / work.network).read_text())
             chosen = {key: value for key, value in written.items() if key[0] != "_"}
         networks = {work.model: network("UNet2DModel", chosen)}
-        inputs = {"z0": shape, "noise": shape, "timesteps": (work.batch,)}
+        inputs = {"noise": shape}
+        if work.kind == "unet":
+            inputs = {"z0": shape, **inputs, "timesteps": (work.batch,)}
         scheduler = {}
     elif work.kind == "vqvae":
         networks, inputs, scheduler = {work.model: network("VQModel", table["vqvae"])}, {"images": shape}, {}

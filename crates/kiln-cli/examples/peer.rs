@@ -3,6 +3,7 @@
 //! ```text
 //! peer train-unet  --config configs/mnist.toml   --model UNET   --inputs FILE --warm-up 2 --repeats 5
 //! peer train-vqvae --config configs/flowers-vq.toml --model VQVAE  --inputs FILE --warm-up 2 --repeats 5
+//! peer forward     --model UNET  --inputs FILE --warm-up 3 --repeats 10
 //! peer sample      --model MODEL --steps 50 --count 64          --warm-up 1 --repeats 2 [--save-noise FILE]
 //! ```
 //!
@@ -27,7 +28,7 @@ use bench::{Calls, Machine, Measurement, Repeats};
 use burn::tensor::{Device, Tensor, TensorData};
 use clap::{Args, Parser, Subcommand};
 use kiln::{Devices, Pipeline, SampleOptions};
-use kiln_kernels::Precision;
+use kiln_kernels::{Precision, on_the_pool, with_precision};
 use kiln_models::bottleneck::vq::CodebookUpdate;
 use kiln_models::{UNet2dConfig, VqVaeConfig, load_weights};
 use kiln_train::{DiffusionInput, Experiment, diffusion_steps, vqvae_steps};
@@ -46,6 +47,7 @@ struct Arguments {
 enum Work {
     TrainUnet(Training),
     TrainVqvae(Training),
+    Forward(Forward),
     Sample(Sampling),
 }
 
@@ -61,6 +63,24 @@ struct Training {
     #[arg(long)]
     model: PathBuf,
     /// The batch: `z0`, `noise` and `timesteps` for a U-Net, `images` for a VQ-VAE
+    #[arg(long)]
+    inputs: PathBuf,
+    #[arg(long, default_value_t)]
+    precision: Precision,
+    /// Where to compute: cpu, cuda or another that this build has
+    #[arg(long, default_value = "cpu")]
+    device: Devices,
+    #[command(flatten)]
+    repeats: RepeatsArguments,
+}
+
+/// One call of a U-Net without gradients: what a step of a sampler costs.
+#[derive(Args)]
+struct Forward {
+    /// The network's folder
+    #[arg(long)]
+    model: PathBuf,
+    /// The batch `noise`; all of it is at timestep 500
     #[arg(long)]
     inputs: PathBuf,
     #[arg(long, default_value_t)]
@@ -123,6 +143,7 @@ fn main() -> anyhow::Result<()> {
     let measurement = match Arguments::parse().work {
         Work::TrainUnet(training) => training.unet(),
         Work::TrainVqvae(training) => training.vqvae(),
+        Work::Forward(forward) => forward.run(),
         Work::Sample(sampling) => sampling.run(),
     }?;
     let mut printed = serde_json::to_value(&measurement)?;
@@ -181,6 +202,26 @@ impl Training {
         measure(count, self.repeats.into(), |calls| {
             last_loss(calls, &mut step)
         })
+    }
+}
+
+impl Forward {
+    fn run(self) -> anyhow::Result<Measurement> {
+        let device = self.device.first();
+        let config = UNet2dConfig::from_json(&fs::read_to_string(self.model.join("config.json"))?)?;
+        let network = load_weights(config.init(&device, 0)?, &self.model.join(WEIGHTS))?;
+        let noise = Inputs::read(&self.inputs)?.images("noise", &device)?;
+        let [count, ..] = noise.dims();
+        let mut call = || {
+            let output = on_the_pool(|| {
+                with_precision(self.precision, || {
+                    network.forward_at(noise.clone(), 500.0, 1.0, None)
+                })
+            });
+            let mean = output.square().mean().try_into_data()?;
+            Ok(mean.iter::<f64>().next().unwrap_or(f64::NAN))
+        };
+        measure(count, self.repeats.into(), |calls| last(calls, &mut call))
     }
 }
 

@@ -21,8 +21,8 @@
 //! crate chooses vector instructions at run time: see [`instructions`]. For comparison, the environment variable
 //! `KILN_KERNELS=burn` runs Burn's own operators everywhere.
 //!
-//! [`with_precision`] lets convolutions round the factors of their products to bf16 on processors with a matrix unit,
-//! which multiplies such numbers several times faster.
+//! [`with_precision`] lets convolutions round the factors of their products to bf16 on processors that multiply such
+//! numbers faster: see [`bf16_instructions`].
 //!
 //! # What is promised
 //!
@@ -83,7 +83,7 @@ pub use max_pool::halving_max_pool;
 pub use nearest::nearest_codes;
 pub use optimizer::{AdamW, AnyTensor, Together, Weight, euclidean_norm, moving_average};
 pub use precision::{Precision, with_exact_precision, with_precision};
-pub use product::has_matrix_unit;
+pub use product::bf16_instructions;
 pub use unit_distance::unit_distance;
 
 use burn::backend::DispatchDevice;

@@ -7,7 +7,7 @@ use std::str::FromStr;
 use burn::tensor::{DType, Device};
 use serde::{Deserialize, Serialize};
 
-use crate::{has_matrix_unit, is_cpu};
+use crate::{bf16_instructions, is_cpu};
 
 /// The format of the numbers that convolutions multiply.
 ///
@@ -68,8 +68,8 @@ thread_local! {
 /// Runs `work`, in which convolutions multiply numbers of `precision`; and so do their gradients, whenever they are
 /// computed.
 ///
-/// Other frameworks call this autocast. It applies to this thread, and to `f32` tensors. A processor without a
-/// [matrix unit](has_matrix_unit) multiplies `f32` numbers instead, which is many times faster there.
+/// Other frameworks call this autocast. It applies to this thread, and to `f32` tensors. A processor without
+/// [instructions for bf16](bf16_instructions) multiplies `f32` numbers instead, which is many times faster there.
 pub fn with_precision<R>(precision: Precision, work: impl FnOnce() -> R) -> R {
     with(
         Requested {
@@ -105,7 +105,7 @@ fn with<R>(requested: Requested, work: impl FnOnce() -> R) -> R {
 /// The precision of this crate's operators for processors.
 pub(crate) fn current() -> Precision {
     let Requested { precision, exactly } = REQUESTED.get();
-    match exactly || has_matrix_unit() {
+    match exactly || bf16_instructions().is_some() {
         true => precision,
         false => Precision::F32,
     }
@@ -144,6 +144,6 @@ mod tests {
     #[test]
     fn bf16_is_for_processors_that_are_made_for_it() {
         let used = with_precision(Precision::Bf16, current);
-        assert_eq!(used == Precision::Bf16, has_matrix_unit());
+        assert_eq!(used == Precision::Bf16, bf16_instructions().is_some());
     }
 }

@@ -10,7 +10,7 @@ use std::{
 };
 
 use burn::tensor::{Device, Tensor};
-use kiln_kernels::{Precision, has_matrix_unit, is_cpu};
+use kiln_kernels::{Precision, bf16_instructions, is_cpu};
 use thiserror::Error;
 
 use crate::suggestion::suggestion;
@@ -275,9 +275,9 @@ impl Devices {
             return Err(DeviceError::Precision { devices, precision });
         }
         let on_cpu = self.devices.iter().all(is_cpu);
-        if precision == Precision::Bf16 && on_cpu && !has_matrix_unit() {
+        if precision == Precision::Bf16 && on_cpu && bf16_instructions().is_none() {
             tracing::warn!(
-                "using f32 instead of bf16: it is faster on this processor, which has no matrix unit for bf16 that kiln knows (Intel's AMX, on Linux)"
+                "using f32 instead of bf16: it is faster on this processor, which has no instructions for bf16 that kiln knows (AVX512-BF16, or AMX on Linux)"
             );
         }
         Ok(())

@@ -18,7 +18,7 @@ mod outer;
 mod packing;
 mod panels;
 
-pub use bf16::has_matrix_unit;
+pub use bf16::bf16_instructions;
 pub(crate) use bf16::{Bf16Panels, Bf16Rows, add_products_bf16, multiply_gathered_bf16, round_all};
 pub(crate) use gather::{Gather, multiply_gathered};
 pub(crate) use outer::{Outer, add_outer_products};

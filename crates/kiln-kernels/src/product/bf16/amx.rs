@@ -4,7 +4,7 @@
 //! The unit has eight registers of 16 rows of 64 bytes. `tdpbf16ps` multiplies 16 rows of 32 bf16 numbers with 16
 //! pairs of rows of 16, and adds the products to 16 by 16 sums in `f32`: 16,384 operations in 16 cycles.
 //!
-//! All unsafe code of the workspace is in this file. Rust has no stable intrinsics for these instructions yet.
+//! Rust has no stable intrinsics for these instructions yet.
 #![allow(unsafe_code, reason = "only assembly can use the matrix unit")]
 
 use std::arch::asm;
@@ -140,41 +140,6 @@ pub(super) fn multiply_add(left: Left, right: &[u32], sums: &mut [f32; SUMS]) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::product::bf16::plain;
-
-    /// Small whole numbers: every product and sum is exact, whatever the order.
-    #[test]
-    fn the_unit_multiplies_as_plain_arithmetic_does() {
-        if !is_there() {
-            eprintln!("skipped: this processor has no matrix unit for bf16");
-            return;
-        }
-        let mut state = 7u32;
-        let mut bits = || {
-            state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
-            let small = (state >> 28) as f32 - 8.0;
-            (small.to_bits() >> 16) as u16
-        };
-        for steps in [0, 1, 2, 5] {
-            for gap in [0, 32] {
-                let stride = steps * TILE + gap;
-                let left: Vec<u16> = (0..TILE * stride).map(|_| bits()).collect();
-                let right: Vec<u32> = (0..steps * RIGHT_STEP)
-                    .map(|_| u32::from(bits()) | u32::from(bits()) << 16)
-                    .collect();
-                let left = Left {
-                    values: &left,
-                    stride,
-                };
-                let [mut ours, mut expected] = [[5.0; SUMS]; 2];
-                multiply_add(left, &right, &mut ours);
-                if stride > 0 {
-                    plain::multiply_add(left, &right, &mut expected);
-                }
-                assert!(ours == expected, "{steps} steps, {gap} between");
-            }
-        }
-    }
 
     #[test]
     #[should_panic(expected = "assertion failed")]

@@ -7,11 +7,13 @@
 //!         numbers in 32 bits                                                                  -> Bf16Panels
 //! ```
 //!
-//! Both are padded with zeros to whole tiles. A processor's matrix unit needs this form, see [`amx`]; without one,
-//! plain arithmetic gives the same products more slowly.
+//! Both are padded with zeros to whole tiles. A processor's matrix unit needs this form, see [`amx`], and dot products of
+//! pairs can use it, see [`dot`]; without either, plain arithmetic gives the same products more slowly.
 
 #[cfg(all(target_arch = "x86_64", target_os = "linux"))]
 mod amx;
+#[cfg(target_arch = "x86_64")]
+mod dot;
 mod factors;
 mod plain;
 
@@ -34,13 +36,42 @@ const RIGHT_STEP: usize = TILE * TILE / 2;
 /// Steps whose left and right factors stay in the nearest cache.
 const STEPS_AT_ONCE: usize = 9;
 
-/// Whether this processor has a matrix unit for [`Precision::Bf16`](crate::Precision), and may use it: Intel's AMX, on
-/// Linux. Elsewhere plain arithmetic computes the same products, far more slowly than products of `f32` numbers.
-pub fn has_matrix_unit() -> bool {
+/// The instructions with which this processor multiplies bf16 numbers faster than `f32` numbers, within the limit of the
+/// environment variable `KILN_INSTRUCTIONS`: `amx` (Intel's matrix unit, on Linux) or `avx512bf16` (dot products of pairs).
+/// Without either, plain arithmetic computes the same products, far more slowly than products of `f32` numbers.
+pub fn bf16_instructions() -> Option<&'static str> {
+    match Unit::of_this_processor() {
+        #[cfg(all(target_arch = "x86_64", target_os = "linux"))]
+        Unit::Amx => Some("amx"),
+        #[cfg(target_arch = "x86_64")]
+        Unit::Dot => Some("avx512bf16"),
+        Unit::Plain => None,
+    }
+}
+
+/// What multiplies tiles.
+#[derive(Clone, Copy)]
+enum Unit {
     #[cfg(all(target_arch = "x86_64", target_os = "linux"))]
-    return amx::is_there();
-    #[cfg(not(all(target_arch = "x86_64", target_os = "linux")))]
-    false
+    Amx,
+    #[cfg(target_arch = "x86_64")]
+    Dot,
+    Plain,
+}
+
+impl Unit {
+    /// The fastest one.
+    fn of_this_processor() -> Self {
+        #[cfg(all(target_arch = "x86_64", target_os = "linux"))]
+        if amx::is_there() {
+            return Self::Amx;
+        }
+        #[cfg(target_arch = "x86_64")]
+        if dot::is_there() {
+            return Self::Dot;
+        }
+        Self::Plain
+    }
 }
 
 /// The left factor of a tile: rows that are `stride` numbers apart, of at least as many numbers as the right one has
@@ -57,11 +88,13 @@ fn multiply(left: Left, right: &[u32], sums: &mut [f32; SUMS], accumulate: bool)
     if !accumulate {
         sums.fill(0.0);
     }
-    #[cfg(all(target_arch = "x86_64", target_os = "linux"))]
-    if amx::is_there() {
-        return amx::multiply_add(left, right, sums);
+    match Unit::of_this_processor() {
+        #[cfg(all(target_arch = "x86_64", target_os = "linux"))]
+        Unit::Amx => amx::multiply_add(left, right, sums),
+        #[cfg(target_arch = "x86_64")]
+        Unit::Dot => dot::multiply_add(left, right, sums),
+        Unit::Plain => plain::multiply_add(left, right, sums),
     }
-    plain::multiply_add(left, right, sums);
 }
 
 /// [`multiply_gathered`](super::multiply_gathered) of bf16 numbers.
@@ -138,5 +171,55 @@ fn columns_of(panel: usize, columns: usize) -> Range<usize> {
 fn add(sums: &[f32], out: &mut [f32]) {
     for (out, sum) in out.iter_mut().zip(sums) {
         *out += sum;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Small whole numbers: every product and sum is exact, whatever the order.
+    fn assert_as_plain_arithmetic(multiply_add: impl Fn(Left, &[u32], &mut [f32; SUMS])) {
+        let mut state = 7u32;
+        let mut bits = || {
+            state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+            let small = (state >> 28) as f32 - 8.0;
+            (small.to_bits() >> 16) as u16
+        };
+        for steps in [0, 1, 2, 5] {
+            for gap in [0, 32] {
+                let stride = steps * TILE + gap;
+                let values: Vec<u16> = (0..TILE * stride).map(|_| bits()).collect();
+                let right: Vec<u32> = (0..steps * RIGHT_STEP)
+                    .map(|_| u32::from(bits()) | u32::from(bits()) << 16)
+                    .collect();
+                let values = &values;
+                let left = Left { values, stride };
+                let [mut ours, mut expected] = [[5.0; SUMS]; 2];
+                multiply_add(left, &right, &mut ours);
+                if stride > 0 {
+                    plain::multiply_add(left, &right, &mut expected);
+                }
+                assert!(ours == expected, "{steps} steps, {gap} between");
+            }
+        }
+    }
+
+    #[test]
+    #[cfg(all(target_arch = "x86_64", target_os = "linux"))]
+    fn the_matrix_unit_multiplies_as_plain_arithmetic_does() {
+        match amx::is_there() {
+            true => assert_as_plain_arithmetic(amx::multiply_add),
+            false => eprintln!("skipped: this processor has no matrix unit for bf16"),
+        }
+    }
+
+    #[test]
+    #[cfg(target_arch = "x86_64")]
+    fn dot_products_multiply_as_plain_arithmetic_does() {
+        match dot::is_there() {
+            true => assert_as_plain_arithmetic(dot::multiply_add),
+            false => eprintln!("skipped: this processor has no dot products of bf16 numbers"),
+        }
     }
 }

@@ -1,0 +1,100 @@
+//! Products of tiles with AVX-512's dot products of bf16 pairs (AVX512-BF16: AMD's processors since 2022, Intel's Cooper
+//! Lake and those since 2023).
+//!
+//! `vdpbf16ps` adds to each of 16 sums in `f32` the two products of a pair of numbers: twice the operations of an `f32`
+//! instruction, which takes as long.
+#![allow(
+    unsafe_code,
+    reason = "the instruction needs a check at run time, and its vectors of bf16 numbers have no safe constructor"
+)]
+
+use std::arch::x86_64::{__m512, __m512bh, __m512i, _mm512_dpbf16_ps, _mm512_set1_epi32};
+
+use super::{Left, RIGHT_STEP, SUMS, TILE};
+use crate::instructions::instructions;
+
+/// Rows whose sums stay in registers: with two vectors of columns each, 16 of 32 registers.
+const ROWS: usize = 8;
+
+/// Numbers in a vector of sums, and pairs in a vector of factors.
+const LANES: usize = 16;
+
+/// Whether this processor has the instruction, within the limit on instructions.
+pub(super) fn is_there() -> bool {
+    // The macro keeps its answer.
+    instructions() == "avx512" && is_x86_feature_detected!("avx512bf16")
+}
+
+/// `sums += left right`.
+///
+/// # Panics
+///
+/// If the processor lacks the instruction, or if `left` does not have 32 rows of as many numbers as `right` has rows.
+#[inline]
+pub(super) fn multiply_add(left: Left, right: &[u32], sums: &mut [f32; SUMS]) {
+    assert!(is_there());
+    // SAFETY: the processor has AVX-512's foundation (`instructions`) and its bf16 instructions.
+    unsafe { multiply_add_here(left, right, sums) }
+}
+
+#[target_feature(enable = "avx512f,avx512bf16")]
+fn multiply_add_here(left: Left, right: &[u32], sums: &mut [f32; SUMS]) {
+    let Left { values, stride } = left;
+    let (right, _) = right.as_chunks::<RIGHT_STEP>();
+    for (block, sums) in sums.chunks_exact_mut(ROWS * TILE).enumerate() {
+        let rows: [&[u16]; ROWS] = std::array::from_fn(|row| {
+            &values[(block * ROWS + row) * stride..][..right.len() * TILE]
+        });
+        let mut held: [[__m512; 2]; ROWS] = std::array::from_fn(|row| {
+            let (halves, _) = sums[row * TILE..].as_chunks::<LANES>();
+            [vector(&halves[0]), vector(&halves[1])]
+        });
+        for (step, right) in right.iter().enumerate() {
+            let (pairs, _) = right.as_chunks::<LANES>();
+            let (near, far) = pairs.split_at(TILE / 2);
+            let parts: [&[u16; TILE]; ROWS] =
+                std::array::from_fn(|row| &rows[row].as_chunks::<TILE>().0[step]);
+            for (pair, (near, far)) in near.iter().zip(far).enumerate() {
+                let columns = [factors(near), factors(far)];
+                for (held, part) in held.iter_mut().zip(&parts) {
+                    let bits = u32::from(part[2 * pair]) | u32::from(part[2 * pair + 1]) << 16;
+                    let row = bf16(_mm512_set1_epi32(bits.cast_signed()));
+                    for (sum, columns) in held.iter_mut().zip(columns) {
+                        *sum = _mm512_dpbf16_ps(*sum, row, columns);
+                    }
+                }
+            }
+        }
+        for (held, sums) in held.iter().zip(sums.chunks_exact_mut(TILE)) {
+            let (halves, _) = sums.as_chunks_mut::<LANES>();
+            halves[0] = numbers(held[0]);
+            halves[1] = numbers(held[1]);
+        }
+    }
+}
+
+/// 16 numbers.
+#[inline(always)]
+fn vector(numbers: &[f32; LANES]) -> __m512 {
+    // SAFETY: both types are 16 floats, and all bits are valid in both.
+    unsafe { std::mem::transmute::<[f32; LANES], __m512>(*numbers) }
+}
+
+#[inline(always)]
+fn numbers(vector: __m512) -> [f32; LANES] {
+    // SAFETY: as in `vector`.
+    unsafe { std::mem::transmute::<__m512, [f32; LANES]>(vector) }
+}
+
+/// 16 pairs.
+#[inline(always)]
+fn factors(pairs: &[u32; LANES]) -> __m512bh {
+    // SAFETY: both types are 64 bytes, and all bits are valid in both.
+    unsafe { std::mem::transmute::<[u32; LANES], __m512bh>(*pairs) }
+}
+
+#[inline(always)]
+fn bf16(vector: __m512i) -> __m512bh {
+    // SAFETY: as in `factors`.
+    unsafe { std::mem::transmute::<__m512i, __m512bh>(vector) }
+}
