@@ -52,6 +52,7 @@
 #![recursion_limit = "256"]
 
 mod attention;
+mod beside;
 mod conv2d;
 mod convolution;
 mod exponential;
@@ -64,6 +65,7 @@ mod max_pool;
 mod nearest;
 mod normalisation;
 mod optimizer;
+mod pointwise;
 mod pooling;
 mod precision;
 mod product;
@@ -73,6 +75,7 @@ mod unit_distance;
 mod unit_vectors;
 
 pub use attention::attention;
+pub use beside::beside;
 pub use conv2d::Convolution;
 pub use convolution::{Padding, Sampling};
 #[cfg(feature = "gpu")]
@@ -82,6 +85,7 @@ pub use instructions::{UnknownSetting, check_environment, instructions};
 pub use max_pool::halving_max_pool;
 pub use nearest::nearest_codes;
 pub use optimizer::{AdamW, AnyTensor, Together, Weight, euclidean_norm, moving_average};
+pub use pointwise::pointwise_weight;
 pub use precision::{Precision, with_exact_precision, with_precision};
 pub use product::bf16_instructions;
 pub use unit_distance::unit_distance;
@@ -117,6 +121,11 @@ pub fn matmul<const D: usize>(left: Tensor<D>, right: Tensor<D>) -> Tensor<D> {
 /// Whether this crate's operators can read the tensor, `f32` on Flex, and are switched on.
 fn is_ours<const D: usize>(tensor: &Tensor<D>) -> bool {
     tensor.dtype() == DType::F32 && is_cpu(&tensor.device()) && instructions::wanted()
+}
+
+/// Like [`is_ours`], for operators without a gradient: not on a device with autodiff.
+fn is_ours_without_gradient<const D: usize>(tensor: &Tensor<D>) -> bool {
+    is_ours(tensor) && matches!(tensor.device().as_dispatch(), DispatchDevice::Flex(_))
 }
 
 /// Whether the device is the processor, with or without autodiff.

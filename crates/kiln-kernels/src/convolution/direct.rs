@@ -95,15 +95,16 @@ impl DirectWeights {
             let [row_taps, column_taps] = stencil.taps(pair);
             let matrix = weights::of_phase(stencil, row_taps, column_taps, ordered);
             let depth = matrix.len() / columns;
-            let row = |k: usize| &matrix[k * columns..][..columns];
+            let part =
+                |k: usize, range: Range<usize>| &matrix[k * columns + range.start..][..range.len()];
             let packed = match stencil.precision {
                 Precision::F32 => {
                     let shape = PanelsShape::new::<S>(depth, columns);
                     let mut panels = scratch::array(shape.len());
-                    pack_rows(simd, shape, &mut panels, row);
+                    pack_rows(simd, shape, &mut panels, |k| part(k, 0..columns));
                     Packed::F32(shape, panels)
                 }
-                Precision::Bf16 => Packed::Bf16(Bf16Panels::new(depth, columns, row)),
+                Precision::Bf16 => Packed::Bf16(Bf16Panels::new(depth, columns, part)),
             };
             scratch::recycle(matrix);
             packed
@@ -360,8 +361,10 @@ impl GradientPart<'_> {
             Precision::Bf16 => {
                 let inputs: &[u16] = bytemuck::cast_slice(block.inputs);
                 let rows = self.sums.len() / columns;
-                let row = |r: usize| &inputs[sources[r] + start..][..rows];
-                let right = Bf16Panels::new(sources.len(), rows, row);
+                let part = |r: usize, range: Range<usize>| {
+                    &inputs[sources[r] + start + range.start..][..range.len()]
+                };
+                let right = Bf16Panels::new(sources.len(), rows, part);
                 add_products_bf16(&block.rounded[self.phase], &right, self.sums);
                 right.recycle();
             }

@@ -9,6 +9,7 @@ use super::weights;
 use super::window::{Block, Reading, Source, Window};
 use super::winograd::{self, Tile, WinogradWeights};
 use crate::instructions::vectorized;
+use crate::precision::Precision;
 use crate::scratch::{self, Scratch};
 
 /// The initial values of outputs, before the products are added.
@@ -68,8 +69,17 @@ fn blocks(stencil: &Stencil, tile: Option<Tile>, images: usize, tasks: usize) ->
     let [rows, columns] = stencil.grid();
     let (positions, rows_step) = match tile {
         Some(tile) => {
-            let per_tile = tile.points() * (stencil.channels_read + stencil.channels_written);
-            let tiles = (WINOGRAD_FLOATS / per_tile).clamp(16, 128);
+            let tiles = match stencil.precision {
+                Precision::F32 => {
+                    let channels = stencil.channels_read + stencil.channels_written;
+                    (WINOGRAD_FLOATS / (tile.points() * channels)).clamp(16, 128)
+                }
+                // Half as many bits, and products of 32 channels only.
+                Precision::Bf16 => {
+                    let per_tile = tile.points() * (stencil.channels_read / 2 + 32);
+                    (WINOGRAD_FLOATS / per_tile).clamp(32, 128)
+                }
+            };
             (tile.side().pow(2) * tiles, tile.side())
         }
         None => (POSITIONS_AT_ONCE, 1),
@@ -95,6 +105,11 @@ pub(crate) fn apply(
     let mut out = scratch::array(images * stencil.written_len());
     let mut rest = out.as_mut_slice();
     let tile = winograd::fits(stencil).then(|| Tile::of(stencil));
+    // Winograd's transforms round, after sums.
+    let precision = match tile {
+        Some(_) => Precision::F32,
+        None => stencil.precision,
+    };
     let blocks: Vec<(Block, &mut [f32])> =
         blocks(stencil, tile, images, rayon::current_num_threads())
             .into_iter()
@@ -106,7 +121,7 @@ pub(crate) fn apply(
             .collect();
     blocks.into_par_iter().for_each(|(block, out)| {
         let accumulate = start.fill(stencil, &block, out);
-        let window = Window::new(stencil, &block);
+        let window = Window::new(stencil, &block, precision);
         let borrowed = window.borrow(&source);
         let window_len = if borrowed.is_some() {
             0
@@ -253,7 +268,7 @@ pub(crate) fn weight_gradient(
     images: usize,
 ) -> Vec<f32> {
     // The order of the sums follows the blocks, so the blocks must not depend on the number of cores.
-    let tile = winograd::fits(stencil).then_some(Tile::Two);
+    let tile = winograd::fits_gradient(stencil).then_some(Tile::Two);
     let blocks = blocks(stencil, tile, images, 1);
     let [rows, columns] = stencil.grid();
     let per_block = (images * rows * columns).div_ceil(blocks.len());
@@ -323,7 +338,7 @@ fn direct_gradient(
     for blocks in blocks.chunks(at_once) {
         let windows: Vec<(&Block, Window)> = blocks
             .iter()
-            .map(|block| (block, Window::new(stencil, block)))
+            .map(|block| (block, Window::new(stencil, block, stencil.precision)))
             .collect();
         let owned = |window: &Window| match window.borrow(&source) {
             Some(_) => 0,
@@ -461,7 +476,7 @@ fn winograd_gradient(
             .par_iter()
             .zip(&mut parts)
             .for_each(|(block, (transformed, gradients))| {
-                let window = Window::new(stencil, block);
+                let window = Window::new(stencil, block, Precision::F32);
                 let mut inputs = Scratch::new(window.memory_len());
                 vectorized(Transform {
                     stencil,

@@ -90,14 +90,15 @@ impl Block {
 }
 
 impl Window {
-    pub(crate) fn new(stencil: &Stencil, block: &Block) -> Self {
+    /// With numbers in this precision.
+    pub(crate) fn new(stencil: &Stencil, block: &Block, precision: Precision) -> Self {
         Self {
             images: block.images.clone(),
             rows: stencil.rows.reads(block.cells.clone()),
             columns: stencil.columns.reads(0..stencil.columns.grid()),
             channels: stencil.channels_read,
             size: stencil.size_read,
-            precision: stencil.precision,
+            precision,
         }
     }
 

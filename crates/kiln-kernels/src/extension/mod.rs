@@ -9,6 +9,7 @@ mod unit_distance;
 pub(crate) use convolution::{ConvolutionOps, Options};
 pub(crate) use max_pool::MaxPoolOps;
 pub(crate) use normalisation::NormalisationOps;
+pub(crate) use prepared::Prepared;
 pub(crate) use unit_distance::UnitDistanceOps;
 
 use burn::backend::TensorMetadata;

@@ -1,53 +1,80 @@
-//! Weights that are reordered once for all steps of a sampler.
+//! What is made from a model's weights once, and kept for all steps of a sampler.
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use burn::backend::flex::FlexTensor;
 
 use super::{numbers, values};
 use crate::convolution::{Geometry, Weights};
 
-/// Weights of a model that is not being trained.
-struct Kept {
+/// What was made from the weights of models that are not being trained, for each set of weights and each `K`.
+pub(crate) struct Prepared<K, V>(Mutex<Vec<Kept<K, V>>>);
+
+struct Kept<K, V> {
     /// Kept alive, so that no other tensor can get its address.
-    weight: FlexTensor,
-    geometry: Geometry,
-    weights: Arc<Weights>,
+    weights: Vec<FlexTensor>,
+    key: K,
+    value: V,
 }
 
-static KEPT: Mutex<Vec<Kept>> = Mutex::new(Vec::new());
+impl<K: Copy + PartialEq, V: Clone> Prepared<K, V> {
+    pub(crate) const fn new() -> Self {
+        Self(Mutex::new(Vec::new()))
+    }
 
-/// The weights of a forward convolution, from an earlier call if possible.
-///
-/// A model's weights are kept as long as the model lives. Weights of models that are gone, or have changed, are dropped
-/// when new ones are added.
+    /// What `make` makes of `weights`, from an earlier call if possible.
+    ///
+    /// It is kept as long as the model lives. What belongs to models that are gone, or have changed, is dropped when
+    /// something new is added. The caller must hold each tensor once.
+    pub(crate) fn get(&self, weights: &[&FlexTensor], key: K, make: impl FnOnce() -> V) -> V {
+        // The caller's tensor, and the clone made here.
+        let belongs_to_a_model = |weight: &&FlexTensor| Arc::strong_count(&weight.data_arc()) > 2;
+        if !weights.iter().all(belongs_to_a_model) {
+            return make();
+        }
+        let known = |kept: &Vec<Kept<K, V>>| {
+            let found = kept.iter().find(|kept| kept.is_of(weights, key))?;
+            Some(found.value.clone())
+        };
+        if let Some(value) = known(&self.lock()) {
+            return value;
+        }
+        // Do not hold the lock: the threads that share this work may call this function for other work in the meantime.
+        let value = make();
+        let mut kept = self.lock();
+        if let Some(value) = known(&kept) {
+            return value;
+        }
+        kept.retain(|known| !known.weights.iter().any(FlexTensor::is_unique));
+        kept.push(Kept {
+            weights: weights.iter().map(|&weight| weight.clone()).collect(),
+            key,
+            value: value.clone(),
+        });
+        value
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Vec<Kept<K, V>>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl<K: PartialEq, V> Kept<K, V> {
+    fn is_of(&self, weights: &[&FlexTensor], key: K) -> bool {
+        let same = |(known, weight): (&FlexTensor, &&FlexTensor)| {
+            known.layout() == weight.layout() && std::ptr::eq(known.bytes(), weight.bytes())
+        };
+        self.key == key
+            && self.weights.len() == weights.len()
+            && self.weights.iter().zip(weights).all(same)
+    }
+}
+
+static CONVOLUTIONS: Prepared<Geometry, Arc<Weights>> = Prepared::new();
+
+/// The weights of a forward convolution.
 pub(crate) fn prepared(weight: &FlexTensor, geometry: &Geometry) -> Arc<Weights> {
-    let prepare = || Arc::new(Weights::new(&geometry.forward(), numbers(&values(weight))));
-    // The caller's tensor, and the clone made here.
-    let belongs_to_a_model = Arc::strong_count(&weight.data_arc()) > 2;
-    if !belongs_to_a_model || !weight.is_contiguous() {
-        return prepare();
-    }
-    let same = |known: &&Kept| {
-        known.geometry == *geometry
-            && known.weight.layout() == weight.layout()
-            && std::ptr::eq(known.weight.bytes(), weight.bytes())
-    };
-    let known = |kept: &Vec<Kept>| Some(Arc::clone(&kept.iter().find(same)?.weights));
-    if let Some(weights) = known(&KEPT.lock().unwrap_or_else(PoisonError::into_inner)) {
-        return weights;
-    }
-    // Do not hold the lock: the threads that share this work may call this function for other work in the meantime.
-    let weights = prepare();
-    let mut kept = KEPT.lock().unwrap_or_else(PoisonError::into_inner);
-    if let Some(weights) = known(&kept) {
-        return weights;
-    }
-    kept.retain(|known| !known.weight.is_unique());
-    kept.push(Kept {
-        weight: weight.clone(),
-        geometry: *geometry,
-        weights: Arc::clone(&weights),
-    });
-    weights
+    CONVOLUTIONS.get(&[weight], *geometry, || {
+        Arc::new(Weights::new(&geometry.forward(), numbers(&values(weight))))
+    })
 }

@@ -39,6 +39,16 @@ impl PanelsShape {
         }
     }
 
+    /// Panels of two times 16 columns, whatever the instructions: those of [`Bf16Panels`](super::Bf16Panels).
+    pub(crate) fn as_of_bf16(depth: usize, columns: usize) -> Self {
+        Self {
+            depth,
+            columns,
+            lanes: 16,
+            widest: 2,
+        }
+    }
+
     /// Numbers in all panels together.
     pub(crate) fn len(&self) -> usize {
         self.panels().last().map_or(0, |panel| panel.range.end)

@@ -1,7 +1,7 @@
 use burn::module::Module;
 use burn::nn::{GroupNorm, Linear, LinearConfig};
 use burn::tensor::Tensor;
-use kiln_kernels::{Convolution, Padding, Sampling, attention};
+use kiln_kernels::{Convolution, Padding, Sampling, attention, pointwise_weight};
 
 use super::norm::{group_norm, norm};
 use super::options::BlockOptions;
@@ -74,21 +74,15 @@ impl Attention {
 
 /// Linear layers of every pixel, their outputs side by side.
 fn pointwise(layers: &[&Linear], x: Tensor<4>) -> Convolution {
-    let weights = layers.iter().map(|layer| layer.weight.val().transpose());
-    let weight = Tensor::cat(weights.collect(), 0);
+    let weights = layers.iter().map(|layer| layer.weight.val());
+    let weight = pointwise_weight(weights.collect());
     let biases: Option<Vec<_>> = layers
         .iter()
         .map(|layer| layer.bias.as_ref().map(|bias| bias.val()))
         .collect();
-    let [channels_out, channels_in] = weight.dims();
     let sampling = Sampling::Strided {
         stride: 1,
         padding: Padding::default(),
     };
-    Convolution::new(
-        x,
-        weight.reshape([channels_out, channels_in, 1, 1]),
-        sampling,
-    )
-    .plus_bias(biases.map(|biases| Tensor::cat(biases, 0)))
+    Convolution::new(x, weight, sampling).plus_bias(biases.map(|biases| Tensor::cat(biases, 0)))
 }

@@ -15,6 +15,8 @@ use burn::nn::{Embedding, EmbeddingConfig, GroupNorm};
 use burn::tensor::activation::silu;
 use burn::tensor::{Device, Int, Tensor, TensorData};
 
+use kiln_kernels::beside;
+
 use crate::ConfigError;
 use crate::blocks::{
     DownBlock, MidBlock, UpBlock, channels_first, conv3x3, convolution, group_norm, norm_silu,
@@ -213,7 +215,10 @@ impl UNet2d {
         }
         for block in &self.up_blocks {
             // One skip was kept for every layer here, so there is always one to pop.
-            let join = |hidden| Tensor::cat([hidden].into_iter().chain(skips.pop()).collect(), 3);
+            let join = |hidden| match skips.pop() {
+                Some(skip) => beside(hidden, skip),
+                None => hidden,
+            };
             hidden = block.forward(hidden, time, join);
         }
         let output = convolution(&self.conv_out, hidden).after(norm_silu(&self.conv_norm_out));

@@ -7,52 +7,79 @@ use super::transforms::{Four, Transform, Two};
 use super::{CHANNELS_STEP, MOST_LANES, Tile, column_of, load, store};
 use crate::convolution::geometry::Stencil;
 use crate::instructions::vectorized;
-use crate::product::PanelsShape;
+use crate::precision::Precision;
+use crate::product::{Bf16Panels, PanelsShape};
 use crate::scratch;
 
 /// The transformed kernel, `[points]` matrices `[channels read, channels written]`, each packed.
 #[derive(Debug)]
-pub(in super::super) struct WinogradWeights {
-    pub(super) shape: PanelsShape,
-    pub(super) panels: Vec<f32>,
+pub(in super::super) enum WinogradWeights {
+    F32 {
+        shape: PanelsShape,
+        panels: Vec<f32>,
+    },
+    Bf16(Vec<Bf16Panels>),
 }
 
 impl WinogradWeights {
     /// From `weight`, `[channels_out, channels_in, 3, 3]`.
     pub(in super::super) fn new<S: Simd>(stencil: &Stencil, weight: &[f32]) -> Self {
-        let tile = Tile::of(stencil);
-        let shape = PanelsShape::new::<S>(stencil.channels_read, stencil.channels_written);
-        let mut panels = scratch::array(tile.points() * shape.len());
-        let step = shape.depth.div_ceil(TASKS);
-        let mut tasks: Vec<(usize, Vec<&mut [f32]>)> = (0..shape.depth)
-            .step_by(step)
-            .map(|first| (first, Vec::new()))
-            .collect();
-        for mut point in panels.chunks_exact_mut(shape.len()) {
-            for panel in shape.panels() {
-                let width = panel.range.len() / shape.depth;
-                let (rows, rest) = point.split_at_mut(panel.range.len());
-                point = rest;
-                for (task, rows) in tasks.iter_mut().zip(rows.chunks_mut(step * width)) {
-                    task.1.push(rows);
-                }
-            }
+        let (read, written) = (stencil.channels_read, stencil.channels_written);
+        if stencil.precision == Precision::F32 {
+            let shape = PanelsShape::new::<S>(read, written);
+            let panels = transformed(stencil, weight, shape);
+            return Self::F32 { shape, panels };
         }
-        tasks.into_par_iter().for_each(|(first, parts)| {
-            vectorized(TransformKernel {
-                stencil,
-                weight,
-                shape,
-                first,
-                parts,
-            });
+        let shape = PanelsShape::as_of_bf16(read, written);
+        let panels = transformed(stencil, weight, shape);
+        let rounded = panels.par_chunks_exact(shape.len()).map(|point| {
+            Bf16Panels::new(read, written, |k, columns| {
+                let width = columns.len();
+                &point[columns.start * read + k * width..][..width]
+            })
         });
-        Self { shape, panels }
+        let rounded = Self::Bf16(rounded.collect());
+        scratch::recycle(panels);
+        rounded
     }
 
     pub(in super::super) fn recycle(&mut self) {
-        scratch::recycle(std::mem::take(&mut self.panels));
+        match self {
+            Self::F32 { panels, .. } => scratch::recycle(std::mem::take(panels)),
+            Self::Bf16(points) => points.drain(..).for_each(Bf16Panels::recycle),
+        }
     }
+}
+
+/// `G g G^T` of all channels: a matrix of this shape for each point.
+fn transformed(stencil: &Stencil, weight: &[f32], shape: PanelsShape) -> Vec<f32> {
+    let tile = Tile::of(stencil);
+    let mut panels = scratch::array(tile.points() * shape.len());
+    let step = shape.depth.div_ceil(TASKS);
+    let mut tasks: Vec<(usize, Vec<&mut [f32]>)> = (0..shape.depth)
+        .step_by(step)
+        .map(|first| (first, Vec::new()))
+        .collect();
+    for mut point in panels.chunks_exact_mut(shape.len()) {
+        for panel in shape.panels() {
+            let width = panel.range.len() / shape.depth;
+            let (rows, rest) = point.split_at_mut(panel.range.len());
+            point = rest;
+            for (task, rows) in tasks.iter_mut().zip(rows.chunks_mut(step * width)) {
+                task.1.push(rows);
+            }
+        }
+    }
+    tasks.into_par_iter().for_each(|(first, parts)| {
+        vectorized(TransformKernel {
+            stencil,
+            weight,
+            shape,
+            first,
+            parts,
+        });
+    });
+    panels
 }
 
 /// Parts into which the weights are split for the cores.

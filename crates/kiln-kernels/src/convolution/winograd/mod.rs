@@ -21,7 +21,11 @@ use pulp::Simd;
 use super::geometry::Stencil;
 use super::window::{Block, Reading};
 use crate::precision::Precision;
-use crate::product::{Gather, Outer, Panels, add_outer_products, multiply_gathered};
+use crate::product::{
+    Bf16Panels, Gather, Outer, Panels, PanelsShape, SUMS, SideBySide, TILE, add_outer_products,
+    has_matrix_unit, multiply_gathered, multiply_panel_bf16, round_all,
+};
+use crate::scratch::aligned;
 
 pub(super) use kernels::{WinogradWeights, kernel_gradient};
 use transforms::{Four, Transform, Two};
@@ -35,10 +39,28 @@ const CHANNELS_STEP: usize = 16;
 /// The largest number of values in a vector.
 const MOST_LANES: usize = 16;
 
-/// Whether the algorithm fits the stencil. With bf16 numbers multiplications are cheap, but transforms are not.
+/// Numbers of transformed weights that are worth reading for an image of few tiles: those that stay in the caches.
+const WEIGHTS_IN_CACHES: usize = 2 * 1024 * 1024;
+
+/// Whether the algorithm fits the stencil, and is faster. For a matrix unit multiplications are cheap, but transforms are
+/// not.
 pub(super) fn fits(stencil: &Stencil) -> bool {
-    stencil.precision == Precision::F32
-        && stencil.rows.is_plain_three()
+    let weights = GRADIENT_POINTS * stencil.channels_read * stencil.channels_written;
+    let tiles = stencil.size_written[0] * stencil.size_written[1] / 4;
+    let pays = match stencil.precision {
+        Precision::F32 => true,
+        Precision::Bf16 => !has_matrix_unit() && (tiles > 16 || weights <= WEIGHTS_IN_CACHES),
+    };
+    pays && is_possible(stencil)
+}
+
+/// Whether the gradient of the weights is computed so. With bf16 numbers it is not.
+pub(super) fn fits_gradient(stencil: &Stencil) -> bool {
+    stencil.precision == Precision::F32 && is_possible(stencil)
+}
+
+fn is_possible(stencil: &Stencil) -> bool {
+    stencil.rows.is_plain_three()
         && stencil.columns.is_plain_three()
         && stencil.size_written.iter().all(|size| size % 2 == 0)
         && stencil.channels_read.is_multiple_of(CHANNELS_STEP)
@@ -55,10 +77,11 @@ pub(super) enum Tile {
 }
 
 impl Tile {
-    /// The larger tile if the outputs divide into such tiles. The choice must not depend on the batch, so that an image
-    /// has the same result in any batch.
+    /// The larger tile if the outputs divide into such tiles and the numbers are exact enough. The choice must not depend
+    /// on the batch, so that an image has the same result in any batch.
     pub(super) fn of(stencil: &Stencil) -> Self {
-        if stencil.size_written.iter().all(|size| size % 4 == 0) {
+        let divides = stencil.size_written.iter().all(|size| size % 4 == 0);
+        if divides && stencil.precision == Precision::F32 {
             Self::Four
         } else {
             Self::Two
@@ -141,21 +164,60 @@ fn column_of<V: Copy, const ROWS: usize, const COLUMNS: usize>(
     values
 }
 
-/// `V = B^T d B` for all tiles of a block, `[points, tiles, channels read]`.
+/// A number of a transformed tile.
+trait Point: Sized {
+    fn store<S: Simd>(values: &mut [Self], at: usize, vector: S::f32s);
+}
+
+impl Point for f32 {
+    #[inline(always)]
+    fn store<S: Simd>(values: &mut [f32], at: usize, vector: S::f32s) {
+        store::<S>(values, at, vector);
+    }
+}
+
+/// A bf16 number.
+impl Point for u16 {
+    #[inline(always)]
+    fn store<S: Simd>(values: &mut [u16], at: usize, vector: S::f32s) {
+        let mut exact = [0.0; MOST_LANES];
+        store::<S>(&mut exact, 0, vector);
+        round_all(&exact[..S::F32_LANES], &mut values[at..at + S::F32_LANES]);
+    }
+}
+
+/// Where the points of a block's tiles are: number `c` of a tile at `tile * step + point * plane + c`.
+#[derive(Clone, Copy, Debug)]
+struct Layout {
+    step: usize,
+    plane: usize,
+}
+
+impl Layout {
+    /// `[points, tiles, channels]`
+    fn of_planes(tiles: usize, channels: usize) -> Self {
+        Self {
+            step: channels,
+            plane: tiles * channels,
+        }
+    }
+}
+
+/// `V = B^T d B` for all tiles of a block.
 #[inline(always)]
-fn transform_inputs<S: Simd, F: Transform<M, N>, const M: usize, const N: usize>(
+fn transform_inputs<S: Simd, F: Transform<M, N>, P: Point, const M: usize, const N: usize>(
     simd: S,
     stencil: &Stencil,
     reading: Reading,
-    transformed: &mut [f32],
+    transformed: &mut [P],
+    Layout { step, plane }: Layout,
 ) {
     let channels = stencil.channels_read;
     let row_len = reading.window.row_len();
     let starts = tile_starts(stencil, reading, M);
-    let plane = starts.len() * channels;
     for (tile, start) in starts.into_iter().enumerate() {
         let tile_inputs = &reading.inputs[start..start + (N - 1) * row_len + N * channels];
-        let to = &mut transformed[tile * channels..][..(N * N - 1) * plane + channels];
+        let to = &mut transformed[tile * step..][..(N * N - 1) * plane + channels];
         for channel in (0..channels).step_by(S::F32_LANES) {
             let mut rows = [[simd.splat_f32s(0.0); N]; N];
             for (row, result) in rows.iter_mut().enumerate() {
@@ -168,7 +230,7 @@ fn transform_inputs<S: Simd, F: Transform<M, N>, const M: usize, const N: usize>
             for column in 0..N {
                 let d = column_of(&rows, column);
                 for (row, point) in F::inputs(simd, d).into_iter().enumerate() {
-                    store::<S>(to, (N * row + column) * plane + channel, point);
+                    P::store::<S>(to, (N * row + column) * plane + channel, point);
                 }
             }
         }
@@ -183,7 +245,9 @@ pub(super) fn transform_gradient_inputs<S: Simd>(
     reading: Reading,
     transformed: &mut [f32],
 ) {
-    transform_inputs::<S, Two, 2, 4>(simd, stencil, reading, transformed);
+    let tiles = transformed.len() / (GRADIENT_POINTS * stencil.channels_read);
+    let layout = Layout::of_planes(tiles, stencil.channels_read);
+    transform_inputs::<S, Two, f32, 2, 4>(simd, stencil, reading, transformed, layout);
 }
 
 /// `A dout A^T` for all tiles of a block, `[points, tiles, channels written]`; `gradient` are the block's outputs.
@@ -222,24 +286,38 @@ pub(super) fn transform_gradients<S: Simd>(
     }
 }
 
-/// `A^T m A` for all tiles of a block: written to `out`, or added to its content.
+/// The products of tiles and some output channels, from `first_channel` on.
+#[derive(Clone, Copy)]
+struct Products<'a> {
+    values: &'a [f32],
+    layout: Layout,
+    first_channel: usize,
+    channels: usize,
+}
+
+/// `A^T m A` for some tiles, which begin at `starts` of the outputs: written to `out`, or added to its content.
 #[inline(always)]
 fn transform_products<S: Simd, F: Transform<M, N>, const M: usize, const N: usize>(
     simd: S,
     stencil: &Stencil,
-    block: &Block,
-    products: &[f32],
+    starts: &[usize],
+    products: Products,
     out: &mut [f32],
     accumulate: bool,
 ) {
+    let Products {
+        values,
+        layout: Layout { step, plane },
+        first_channel,
+        channels: used,
+    } = products;
     let channels = stencil.channels_written;
     let row_len = stencil.size_written[1] * channels;
-    let starts = output_starts(stencil, block, M);
-    let plane = starts.len() * channels;
-    for (tile, start) in starts.into_iter().enumerate() {
-        let from = &products[tile * channels..][..(N * N - 1) * plane + channels];
-        let out = &mut out[start..start + (M - 1) * row_len + M * channels];
-        for channel in (0..channels).step_by(S::F32_LANES) {
+    for (tile, start) in starts.iter().enumerate() {
+        let from = &values[tile * step..][..(N * N - 1) * plane + used];
+        let start = start + first_channel;
+        let out = &mut out[start..start + (M - 1) * row_len + (M - 1) * channels + used];
+        for channel in (0..used).step_by(S::F32_LANES) {
             let mut rows = [[simd.splat_f32s(0.0); M]; N];
             for (row, result) in rows.iter_mut().enumerate() {
                 let mut m = [simd.splat_f32s(0.0); N];
@@ -264,11 +342,20 @@ fn transform_products<S: Simd, F: Transform<M, N>, const M: usize, const N: usiz
     }
 }
 
-/// Numbers of working memory for [`convolve`].
+/// Numbers of 32 bits of working memory for [`convolve`].
 pub(super) fn scratch_len(stencil: &Stencil, block: &Block) -> usize {
     let tile = Tile::of(stencil);
-    let channels = stencil.channels_read + stencil.channels_written;
-    tile.points() * tile.count(stencil, block) * channels
+    let tiles = tile.count(stencil, block);
+    match stencil.precision {
+        Precision::F32 => {
+            tile.points() * tiles * (stencil.channels_read + stencil.channels_written)
+        }
+        Precision::Bf16 => {
+            let blocks = tiles.div_ceil(TILE);
+            aligned::len(transformed_len_bf16(stencil, tiles).div_ceil(2))
+                + blocks * tile.points() * SUMS
+        }
+    }
 }
 
 /// The outputs of a block: written to `out`, or added to its content.
@@ -282,44 +369,121 @@ pub(super) fn convolve<S: Simd>(
     out: &mut [f32],
     accumulate: bool,
 ) {
-    let tile = Tile::of(stencil);
-    let tiles = tile.count(stencil, reading.block);
-    let (read, written) = (stencil.channels_read, stencil.channels_written);
-    let (transformed, products) = scratch.split_at_mut(tile.points() * tiles * read);
-    match tile {
-        Tile::Two => transform_inputs::<S, Two, 2, 4>(simd, stencil, reading, transformed),
-        Tile::Four => transform_inputs::<S, Four, 4, 6>(simd, stencil, reading, transformed),
+    match (weights, Tile::of(stencil)) {
+        (WinogradWeights::Bf16(weights), _) => {
+            convolve_bf16(simd, stencil, weights, reading, scratch, out, accumulate);
+        }
+        (WinogradWeights::F32 { shape, panels }, Tile::Two) => convolve_f32::<S, Two, 2, 4>(
+            simd, stencil, *shape, panels, reading, scratch, out, accumulate,
+        ),
+        (WinogradWeights::F32 { shape, panels }, Tile::Four) => convolve_f32::<S, Four, 4, 6>(
+            simd, stencil, *shape, panels, reading, scratch, out, accumulate,
+        ),
     }
-    let matrices = weights.panels.chunks_exact(weights.shape.len());
-    for (point, values) in matrices.enumerate() {
+}
+
+#[inline(always)]
+#[allow(clippy::too_many_arguments, reason = "those of `convolve`")]
+fn convolve_f32<S: Simd, F: Transform<M, N>, const M: usize, const N: usize>(
+    simd: S,
+    stencil: &Stencil,
+    shape: PanelsShape,
+    weights: &[f32],
+    reading: Reading,
+    scratch: &mut [f32],
+    out: &mut [f32],
+    accumulate: bool,
+) {
+    let (read, written) = (stencil.channels_read, stencil.channels_written);
+    let starts = output_starts(stencil, reading.block, M);
+    let tiles = starts.len();
+    let (transformed, products) = scratch.split_at_mut(N * N * tiles * read);
+    let layout = Layout::of_planes(tiles, read);
+    transform_inputs::<S, F, f32, M, N>(simd, stencil, reading, transformed, layout);
+    for (point, values) in weights.chunks_exact(shape.len()).enumerate() {
         let gather = Gather {
             values: &transformed[point * tiles * read..][..tiles * read],
             runs: &[0],
             len: read,
         };
-        let panels = Panels {
-            shape: weights.shape,
-            values,
-        };
-        let products = &mut products[point * tiles * written..][..tiles * written];
         multiply_gathered(
             simd,
             gather,
-            panels,
+            Panels { shape, values },
             tiles,
             |tile| tile * read,
-            products,
+            &mut products[point * tiles * written..][..tiles * written],
             |tile| tile * written,
             false,
         );
     }
-    let block = reading.block;
-    match tile {
-        Tile::Two => {
-            transform_products::<S, Two, 2, 4>(simd, stencil, block, products, out, accumulate)
+    let products = Products {
+        values: products,
+        layout: Layout::of_planes(tiles, written),
+        first_channel: 0,
+        channels: written,
+    };
+    transform_products::<S, F, M, N>(simd, stencil, &starts, products, out, accumulate);
+}
+
+/// Numbers of 16 bits in the transformed inputs of tiles, padded for [`SideBySide`].
+fn transformed_len_bf16(stencil: &Stencil, tiles: usize) -> usize {
+    let stride = stencil.channels_read.next_multiple_of(TILE);
+    Tile::Two.points() * tiles.next_multiple_of(TILE) * stride
+}
+
+/// Products of the transformed inputs, rounded to bf16, and weights. A panel of output channels after the other: its
+/// products stay in the caches until they are transformed.
+#[inline(always)]
+fn convolve_bf16<S: Simd>(
+    simd: S,
+    stencil: &Stencil,
+    weights: &[Bf16Panels],
+    reading: Reading,
+    scratch: &mut [f32],
+    out: &mut [f32],
+    accumulate: bool,
+) {
+    let (read, written) = (stencil.channels_read, stencil.channels_written);
+    let starts = output_starts(stencil, reading.block, 2);
+    let tiles = starts.len();
+    let stride = read.next_multiple_of(TILE);
+    let len = transformed_len_bf16(stencil, tiles);
+    let (transformed, products) = scratch.split_at_mut(aligned::len(len.div_ceil(2)));
+    let transformed = aligned::u16s_mut(transformed, len);
+    if stride > read {
+        for row in transformed.chunks_exact_mut(stride) {
+            row[read..].fill(0);
         }
-        Tile::Four => {
-            transform_products::<S, Four, 4, 6>(simd, stencil, block, products, out, accumulate)
+    }
+    let layout = Layout {
+        step: stride,
+        plane: tiles.next_multiple_of(TILE) * stride,
+    };
+    transform_inputs::<S, Two, u16, 2, 4>(simd, stencil, reading, transformed, layout);
+    let block_step = weights.len() * SUMS;
+    for (panel, first_channel) in (0..written).step_by(TILE).enumerate() {
+        for (point, weights) in weights.iter().enumerate() {
+            let left = SideBySide {
+                values: &transformed[point * layout.plane..][..layout.plane],
+                stride,
+                rows: tiles,
+            };
+            let sums = &mut products[point * SUMS..];
+            multiply_panel_bf16(left, weights, panel, sums, block_step);
+        }
+        let blocks = products.chunks_exact(block_step);
+        for (starts, values) in starts.chunks(TILE).zip(blocks) {
+            let products = Products {
+                values,
+                layout: Layout {
+                    step: TILE,
+                    plane: SUMS,
+                },
+                first_channel,
+                channels: TILE.min(written - first_channel),
+            };
+            transform_products::<S, Two, 2, 4>(simd, stencil, starts, products, out, accumulate);
         }
     }
 }

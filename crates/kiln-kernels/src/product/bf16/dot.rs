@@ -25,20 +25,21 @@ pub(super) fn is_there() -> bool {
     instructions() == "avx512" && is_x86_feature_detected!("avx512bf16")
 }
 
-/// `sums += left right`.
+/// `sums += left right` in the first `rows` rows, or some more.
 ///
 /// # Panics
 ///
-/// If the processor lacks the instruction, or if `left` does not have 32 rows of as many numbers as `right` has rows.
+/// If the processor lacks the instruction, or if `left` does not have those rows, each of as many numbers as `right` has
+/// rows.
 #[inline]
-pub(super) fn multiply_add(left: Left, right: &[u32], sums: &mut [f32; SUMS]) {
+pub(super) fn multiply_add(left: Left, right: &[u32], sums: &mut [f32; SUMS], rows: usize) {
     assert!(is_there());
     // SAFETY: the processor has AVX-512's foundation (`instructions`) and its bf16 instructions.
-    unsafe { multiply_add_here(left, right, sums) }
+    unsafe { multiply_add_here(left, right, &mut sums[..rows.next_multiple_of(ROWS) * TILE]) }
 }
 
 #[target_feature(enable = "avx512f,avx512bf16")]
-fn multiply_add_here(left: Left, right: &[u32], sums: &mut [f32; SUMS]) {
+fn multiply_add_here(left: Left, right: &[u32], sums: &mut [f32]) {
     let Left { values, stride } = left;
     let (right, _) = right.as_chunks::<RIGHT_STEP>();
     for (block, sums) in sums.chunks_exact_mut(ROWS * TILE).enumerate() {

@@ -1,5 +1,7 @@
 //! Matrices of bf16 numbers in the order in which tiles read them.
 
+use std::ops::Range;
+
 use pulp::Simd;
 
 use super::{Left, RIGHT_STEP, TILE};
@@ -50,12 +52,12 @@ pub(crate) struct Bf16Panels {
 }
 
 impl Bf16Panels {
-    /// The matrix whose row `k` is `row(k)`.
+    /// The matrix of which `part(k, range)` are some columns of row `k`.
     #[inline(always)]
     pub(crate) fn new<'a, T: Bf16 + 'a>(
         depth: usize,
         columns: usize,
-        row: impl Fn(usize) -> &'a [T],
+        part: impl Fn(usize, Range<usize>) -> &'a [T],
     ) -> Self {
         let steps = depth.div_ceil(TILE);
         let len = columns.div_ceil(TILE) * steps * RIGHT_STEP;
@@ -67,7 +69,7 @@ impl Bf16Panels {
             let columns = super::columns_of(panel, columns);
             let part = |k: usize| {
                 if k < depth {
-                    &row(k)[columns.clone()]
+                    part(k, columns.clone())
                 } else {
                     &zeros[..columns.len()]
                 }
@@ -103,10 +105,13 @@ impl Bf16Panels {
 
     /// 32 columns each.
     pub(super) fn panels(&self) -> impl Iterator<Item = &[u32]> {
-        let panel = self.depth.div_ceil(TILE) * RIGHT_STEP;
-        let count = self.columns.div_ceil(TILE);
-        let pairs = aligned::u32s(&self.memory, count * panel);
-        (0..count).map(move |index| &pairs[index * panel..][..panel])
+        (0..self.columns.div_ceil(TILE)).map(|index| self.panel(index))
+    }
+
+    /// Columns from `32 index` on.
+    pub(super) fn panel(&self, index: usize) -> &[u32] {
+        let len = self.depth.div_ceil(TILE) * RIGHT_STEP;
+        &aligned::u32s(&self.memory, (index + 1) * len)[index * len..]
     }
 
     pub(crate) fn recycle(self) {

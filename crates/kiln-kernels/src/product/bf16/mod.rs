@@ -25,10 +25,10 @@ use crate::scratch::{Scratch, aligned};
 pub(crate) use factors::{Bf16Panels, Bf16Rows, round_all};
 
 /// Rows and columns of a product, and the depth of a step.
-const TILE: usize = 32;
+pub(crate) const TILE: usize = 32;
 
 /// Sums of a product.
-const SUMS: usize = TILE * TILE;
+pub(crate) const SUMS: usize = TILE * TILE;
 
 /// Numbers of 32 bits in a step of the right factor.
 const RIGHT_STEP: usize = TILE * TILE / 2;
@@ -47,6 +47,11 @@ pub fn bf16_instructions() -> Option<&'static str> {
         Unit::Dot => Some("avx512bf16"),
         Unit::Plain => None,
     }
+}
+
+/// Whether there is a matrix unit.
+pub(crate) fn has_matrix_unit() -> bool {
+    bf16_instructions() == Some("amx")
 }
 
 /// What multiplies tiles.
@@ -82,9 +87,9 @@ struct Left<'a> {
     stride: usize,
 }
 
-/// `sums (+)= left right`.
+/// `sums (+)= left right`, at least in the first `rows` rows.
 #[inline(always)]
-fn multiply(left: Left, right: &[u32], sums: &mut [f32; SUMS], accumulate: bool) {
+fn multiply(left: Left, right: &[u32], sums: &mut [f32; SUMS], rows: usize, accumulate: bool) {
     if !accumulate {
         sums.fill(0.0);
     }
@@ -92,7 +97,7 @@ fn multiply(left: Left, right: &[u32], sums: &mut [f32; SUMS], accumulate: bool)
         #[cfg(all(target_arch = "x86_64", target_os = "linux"))]
         Unit::Amx => amx::multiply_add(left, right, sums),
         #[cfg(target_arch = "x86_64")]
-        Unit::Dot => dot::multiply_add(left, right, sums),
+        Unit::Dot => dot::multiply_add(left, right, sums, rows.min(TILE)),
         Unit::Plain => plain::multiply_add(left, right, sums),
     }
 }
@@ -128,7 +133,7 @@ pub(crate) fn multiply_gathered_bf16(
             for (right, sums) in b.panels().zip(&mut *sums) {
                 let right = &right[step * RIGHT_STEP..];
                 let right = &right[..right.len().min(STEPS_AT_ONCE * RIGHT_STEP)];
-                multiply(Left { values, stride }, right, sums, step > 0);
+                multiply(Left { values, stride }, right, sums, height, step > 0);
             }
         }
         for (panel, sums) in sums.iter().enumerate() {
@@ -145,6 +150,46 @@ pub(crate) fn multiply_gathered_bf16(
     }
 }
 
+/// A left factor whose rows lie side by side, `stride` numbers each: a multiple of 32, and zeros after the row's own. Rows
+/// of any content follow up to a multiple of 32 rows.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct SideBySide<'a> {
+    pub(crate) values: &'a [u16],
+    pub(crate) stride: usize,
+    pub(crate) rows: usize,
+}
+
+/// The products of all rows and one panel of columns: of 32 rows each, 32 columns wide, to `sums[.., 0..1024]` of
+/// `block_step` numbers.
+#[inline(always)]
+pub(crate) fn multiply_panel_bf16(
+    left: SideBySide,
+    right: &Bf16Panels,
+    panel: usize,
+    sums: &mut [f32],
+    block_step: usize,
+) {
+    let SideBySide {
+        values,
+        stride,
+        rows,
+    } = left;
+    let right = right.panel(panel);
+    for (index, right) in right.chunks(STEPS_AT_ONCE * RIGHT_STEP).enumerate() {
+        let blocks = sums.chunks_mut(block_step).enumerate();
+        for (block, sums) in blocks.take(rows.div_ceil(TILE)) {
+            let from = block * TILE * stride + index * STEPS_AT_ONCE * TILE;
+            let left = Left {
+                values: &values[from..],
+                stride,
+            };
+            if let Some(sums) = sums.first_chunk_mut() {
+                multiply(left, right, sums, rows - block * TILE, index > 0);
+            }
+        }
+    }
+}
+
 /// `out[n, k] += sum over r of left[n, r] right[r, k]`: a batch's contribution to the gradient of weights, output
 /// channel by output channel.
 #[inline(always)]
@@ -154,7 +199,7 @@ pub(crate) fn add_products_bf16(left: &Bf16Rows, right: &Bf16Panels, out: &mut [
     for (panel, right) in right.panels().enumerate() {
         let columns_of_panel = columns_of(panel, columns);
         for (left, out) in left.tiles().zip(out.chunks_mut(TILE * columns)) {
-            multiply(left, right, &mut sums, false);
+            multiply(left, right, &mut sums, TILE, false);
             for (sums, out) in sums.chunks_exact(TILE).zip(out.chunks_exact_mut(columns)) {
                 add(sums, &mut out[columns_of_panel.clone()]);
             }
@@ -218,7 +263,9 @@ mod tests {
     #[cfg(target_arch = "x86_64")]
     fn dot_products_multiply_as_plain_arithmetic_does() {
         match dot::is_there() {
-            true => assert_as_plain_arithmetic(dot::multiply_add),
+            true => assert_as_plain_arithmetic(|left, right, sums| {
+                dot::multiply_add(left, right, sums, TILE);
+            }),
             false => eprintln!("skipped: this processor has no dot products of bf16 numbers"),
         }
     }

@@ -1,0 +1,77 @@
+//! Linear layers of every pixel, as one convolution.
+
+use burn::backend::flex::FlexTensor;
+use burn::backend::tensor::FloatTensor;
+use burn::backend::{Backend, Dispatch, Flex, TensorMetadata, backend_extension};
+use burn::tensor::{Shape, Tensor};
+use rayon::prelude::*;
+
+use crate::extension::{Prepared, numbers, tensor, values};
+use crate::is_ours_without_gradient;
+
+/// The most layers that one operator takes.
+const MOST_LAYERS: usize = 3;
+
+/// The weight of a 1x1 convolution whose outputs are those of some linear layers side by side, `[outputs of all, inputs, 1,
+/// 1]`, from the layers' weights, `[inputs, outputs]` each. For a model that is not being trained it is computed once.
+pub fn pointwise_weight(layers: Vec<Tensor<2>>) -> Tensor<4> {
+    let ours = (1..=MOST_LAYERS).contains(&layers.len());
+    if ours && layers.iter().all(is_ours_without_gradient) {
+        let device = layers[0].device();
+        let mut layers = layers.into_iter();
+        let mut next = || {
+            let layer = layers.next();
+            layer
+                .unwrap_or_else(|| Tensor::empty([0, 0], &device))
+                .into_dispatch()
+        };
+        let weight = <Dispatch as PointwiseOps>::kiln_pointwise_weight(next(), next(), next());
+        return Tensor::from_dispatch(weight);
+    }
+    let rows = layers.into_iter().map(Tensor::transpose);
+    let weight = Tensor::cat(rows.collect(), 0);
+    let [outputs, inputs] = weight.dims();
+    weight.reshape([outputs, inputs, 1, 1])
+}
+
+/// On a backend's own tensors. `f32` has been checked before.
+#[backend_extension(Flex)]
+pub(crate) trait PointwiseOps: Backend {
+    /// See [`pointwise_weight`]. A missing layer is an empty tensor.
+    fn kiln_pointwise_weight(
+        first: FloatTensor<Self>,
+        second: FloatTensor<Self>,
+        third: FloatTensor<Self>,
+    ) -> FloatTensor<Self>;
+}
+
+static JOINED: Prepared<(), FlexTensor> = Prepared::new();
+
+impl PointwiseOps for Flex {
+    fn kiln_pointwise_weight(
+        first: FlexTensor,
+        second: FlexTensor,
+        third: FlexTensor,
+    ) -> FlexTensor {
+        let layers = [&first, &second, &third];
+        let layers: Vec<&FlexTensor> = layers
+            .into_iter()
+            .filter(|layer| layer.shape().num_elements() > 0)
+            .collect();
+        JOINED.get(&layers, (), || joined(&layers))
+    }
+}
+
+fn joined(layers: &[&FlexTensor]) -> FlexTensor {
+    let inputs = layers.first().map_or(0, |layer| layer.shape()[0]);
+    let mut rows = Vec::new();
+    for layer in layers {
+        let outputs = layer.shape()[1];
+        let layer = values(layer);
+        let numbers = numbers(&layer);
+        let row = |output: usize| numbers[output..].iter().step_by(outputs).copied();
+        rows.par_extend((0..outputs).into_par_iter().flat_map_iter(row));
+    }
+    let outputs = rows.len() / inputs.max(1);
+    tensor(rows, Shape::new([outputs, inputs, 1, 1]))
+}
