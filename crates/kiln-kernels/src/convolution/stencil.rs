@@ -404,23 +404,18 @@ fn winograd_gradient(
         #[inline(always)]
         fn with_simd<S: Simd>(self, simd: S) {
             self.window.fill(simd, self.source, self.inputs);
-            winograd::transform_gradient_inputs(
-                simd,
-                self.stencil,
-                Reading {
-                    block: self.block,
-                    window: self.window,
-                    inputs: self.inputs,
-                },
-                self.transformed,
-            );
+            let reading = Reading {
+                block: self.block,
+                window: self.window,
+                inputs: self.inputs,
+            };
             let start = self.block.output_start(self.stencil);
-            winograd::transform_gradients(
+            winograd::transform_for_gradient(
                 simd,
                 self.stencil,
-                self.block,
+                reading,
                 &self.gradient[start..],
-                self.gradients,
+                [self.transformed, self.gradients],
             );
         }
     }
@@ -442,8 +437,7 @@ fn winograd_gradient(
                     self.stencil,
                     self.point,
                     self.first,
-                    transformed,
-                    gradients,
+                    [transformed, gradients],
                     self.sums,
                 );
             }
@@ -455,8 +449,8 @@ fn winograd_gradient(
     let rows_of_part = read.div_ceil(4).next_multiple_of(12).min(read);
     for blocks in blocks.chunks(at_once) {
         let lens = |block: &Block| {
-            let tiles = winograd::GRADIENT_POINTS * Tile::Two.count(stencil, block);
-            (tiles * read, tiles * written)
+            let rows = winograd::GRADIENT_POINTS * winograd::gradient_depth(stencil, block);
+            (rows * read, rows * written)
         };
         let len = blocks
             .iter()

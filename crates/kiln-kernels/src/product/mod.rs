@@ -20,8 +20,8 @@ mod panels;
 
 pub use bf16::bf16_instructions;
 pub(crate) use bf16::{
-    Bf16Panels, Bf16Rows, SUMS, SideBySide, TILE, add_products_bf16, has_matrix_unit,
-    multiply_gathered_bf16, multiply_panel_bf16, round_all,
+    Bf16Panels, Bf16Rows, SUMS, SideBySide, TILE, add_outer_products_bf16, add_products_bf16,
+    has_matrix_unit, multiply_gathered_bf16, multiply_panel_bf16, round_all,
 };
 pub(crate) use gather::{Gather, multiply_gathered};
 pub(crate) use outer::{Outer, add_outer_products};

@@ -23,7 +23,7 @@ use super::window::{Block, Reading};
 use crate::precision::Precision;
 use crate::product::{
     Bf16Panels, Gather, Outer, Panels, PanelsShape, SUMS, SideBySide, TILE, add_outer_products,
-    has_matrix_unit, multiply_gathered, multiply_panel_bf16, round_all,
+    add_outer_products_bf16, has_matrix_unit, multiply_gathered, multiply_panel_bf16, round_all,
 };
 use crate::scratch::aligned;
 
@@ -39,24 +39,28 @@ const CHANNELS_STEP: usize = 16;
 /// The largest number of values in a vector.
 const MOST_LANES: usize = 16;
 
-/// Numbers of transformed weights that are worth reading for an image of few tiles: those that stay in the caches.
-const WEIGHTS_IN_CACHES: usize = 2 * 1024 * 1024;
-
 /// Whether the algorithm fits the stencil, and is faster. For a matrix unit multiplications are cheap, but transforms are
 /// not.
 pub(super) fn fits(stencil: &Stencil) -> bool {
-    let weights = GRADIENT_POINTS * stencil.channels_read * stencil.channels_written;
-    let tiles = stencil.size_written[0] * stencil.size_written[1] / 4;
     let pays = match stencil.precision {
         Precision::F32 => true,
-        Precision::Bf16 => !has_matrix_unit() && (tiles > 16 || weights <= WEIGHTS_IN_CACHES),
+        Precision::Bf16 => !has_matrix_unit() && !reads_weights_most(stencil),
     };
     pays && is_possible(stencil)
 }
 
+/// Whether reading the weights takes most of the time: they are many, and an image is small. Larger tiles need larger
+/// transformed weights. The choice must not depend on the batch, so that an image has the same result in any batch.
+fn reads_weights_most(stencil: &Stencil) -> bool {
+    const IN_CACHES: usize = 128 * 1024;
+    const FEW_POSITIONS: usize = 64;
+    stencil.channels_read * stencil.channels_written > IN_CACHES
+        && stencil.size_written[0] * stencil.size_written[1] <= FEW_POSITIONS
+}
+
 /// Whether the gradient of the weights is computed so. With bf16 numbers it is not.
 pub(super) fn fits_gradient(stencil: &Stencil) -> bool {
-    stencil.precision == Precision::F32 && is_possible(stencil)
+    (stencil.precision == Precision::F32 || !has_matrix_unit()) && is_possible(stencil)
 }
 
 fn is_possible(stencil: &Stencil) -> bool {
@@ -77,11 +81,11 @@ pub(super) enum Tile {
 }
 
 impl Tile {
-    /// The larger tile if the outputs divide into such tiles and the numbers are exact enough. The choice must not depend
-    /// on the batch, so that an image has the same result in any batch.
+    /// The larger tile if the outputs divide into such tiles, the numbers are exact enough, and the multiplications take
+    /// longer than reading the weights.
     pub(super) fn of(stencil: &Stencil) -> Self {
         let divides = stencil.size_written.iter().all(|size| size % 4 == 0);
-        if divides && stencil.precision == Precision::F32 {
+        if divides && stencil.precision == Precision::F32 && !reads_weights_most(stencil) {
             Self::Four
         } else {
             Self::Two
@@ -164,26 +168,68 @@ fn column_of<V: Copy, const ROWS: usize, const COLUMNS: usize>(
     values
 }
 
-/// A number of a transformed tile.
-trait Point: Sized {
-    fn store<S: Simd>(values: &mut [Self], at: usize, vector: S::f32s);
+/// How a transformed tile is stored. This is a trait and not a closure, because vector instructions need inlined calls.
+trait Store<T> {
+    fn store<S: Simd>(simd: S, values: &mut [T], at: usize, vector: S::f32s);
 }
 
-impl Point for f32 {
+/// As it is.
+struct Exactly;
+
+impl Store<f32> for Exactly {
     #[inline(always)]
-    fn store<S: Simd>(values: &mut [f32], at: usize, vector: S::f32s) {
+    fn store<S: Simd>(_simd: S, values: &mut [f32], at: usize, vector: S::f32s) {
         store::<S>(values, at, vector);
     }
 }
 
-/// A bf16 number.
-impl Point for u16 {
+/// As bf16 numbers.
+struct Rounded;
+
+impl Store<u16> for Rounded {
     #[inline(always)]
-    fn store<S: Simd>(values: &mut [u16], at: usize, vector: S::f32s) {
+    fn store<S: Simd>(_simd: S, values: &mut [u16], at: usize, vector: S::f32s) {
         let mut exact = [0.0; MOST_LANES];
         store::<S>(&mut exact, 0, vector);
         round_all(&exact[..S::F32_LANES], &mut values[at..at + S::F32_LANES]);
     }
+}
+
+/// As the first bf16 numbers of pairs, with zeros as the second ones.
+struct FirstOfPairs;
+
+impl Store<u32> for FirstOfPairs {
+    #[inline(always)]
+    fn store<S: Simd>(simd: S, values: &mut [u32], at: usize, vector: S::f32s) {
+        let bits = simd.wrapping_dyn_shr_u32s(rounded(simd, vector), simd.splat_u32s(16));
+        S::as_mut_simd_u32s(&mut values[at..at + S::F32_LANES]).0[0] = bits;
+    }
+}
+
+/// As the second bf16 numbers of pairs, whose first ones are there.
+struct SecondOfPairs;
+
+impl Store<u32> for SecondOfPairs {
+    #[inline(always)]
+    fn store<S: Simd>(simd: S, values: &mut [u32], at: usize, vector: S::f32s) {
+        let upper = simd.and_u32s(rounded(simd, vector), simd.splat_u32s(0xFFFF_0000));
+        let pairs = &mut S::as_mut_simd_u32s(&mut values[at..at + S::F32_LANES]).0[0];
+        *pairs = simd.or_u32s(*pairs, upper);
+    }
+}
+
+/// Bits whose upper halves are the nearest bf16 numbers, as [`round_all`] rounds.
+#[inline(always)]
+fn rounded<S: Simd>(simd: S, vector: S::f32s) -> S::u32s {
+    let bits = simd.transmute_u32s_f32s(vector);
+    let last = simd.and_u32s(
+        simd.wrapping_dyn_shr_u32s(bits, simd.splat_u32s(16)),
+        simd.splat_u32s(1),
+    );
+    let nearest = simd.add_u32s(bits, simd.add_u32s(last, simd.splat_u32s(0x7FFF)));
+    // Rounding up could carry a NaN over into a number.
+    let quiet_nan = simd.or_u32s(bits, simd.splat_u32s(0x0040_0000));
+    simd.select_u32s(simd.equal_f32s(vector, vector), nearest, quiet_nan)
 }
 
 /// Where the points of a block's tiles are: number `c` of a tile at `tile * step + point * plane + c`.
@@ -203,83 +249,142 @@ impl Layout {
     }
 }
 
-/// `V = B^T d B` for all tiles of a block.
+/// `V = B^T d B` of one tile, which begins with `inputs`: point `p` of channel `c` is stored at `p * plane + c`.
 #[inline(always)]
-fn transform_inputs<S: Simd, F: Transform<M, N>, P: Point, const M: usize, const N: usize>(
+fn transform_input<S: Simd, F: Transform<M, N>, T, W: Store<T>, const M: usize, const N: usize>(
     simd: S,
-    stencil: &Stencil,
-    reading: Reading,
-    transformed: &mut [P],
-    Layout { step, plane }: Layout,
+    channels: usize,
+    inputs: &[f32],
+    row_len: usize,
+    to: &mut [T],
+    plane: usize,
 ) {
-    let channels = stencil.channels_read;
-    let row_len = reading.window.row_len();
-    let starts = tile_starts(stencil, reading, M);
-    for (tile, start) in starts.into_iter().enumerate() {
-        let tile_inputs = &reading.inputs[start..start + (N - 1) * row_len + N * channels];
-        let to = &mut transformed[tile * step..][..(N * N - 1) * plane + channels];
-        for channel in (0..channels).step_by(S::F32_LANES) {
-            let mut rows = [[simd.splat_f32s(0.0); N]; N];
-            for (row, result) in rows.iter_mut().enumerate() {
-                let mut d = [simd.splat_f32s(0.0); N];
-                for (column, d) in d.iter_mut().enumerate() {
-                    *d = load::<S>(tile_inputs, row * row_len + column * channels + channel);
-                }
-                *result = F::inputs(simd, d);
+    let inputs = &inputs[..(N - 1) * row_len + N * channels];
+    let to = &mut to[..(N * N - 1) * plane + channels];
+    for channel in (0..channels).step_by(S::F32_LANES) {
+        let mut rows = [[simd.splat_f32s(0.0); N]; N];
+        for (row, result) in rows.iter_mut().enumerate() {
+            let mut d = [simd.splat_f32s(0.0); N];
+            for (column, d) in d.iter_mut().enumerate() {
+                *d = load::<S>(inputs, row * row_len + column * channels + channel);
             }
-            for column in 0..N {
-                let d = column_of(&rows, column);
-                for (row, point) in F::inputs(simd, d).into_iter().enumerate() {
-                    P::store::<S>(to, (N * row + column) * plane + channel, point);
-                }
+            *result = F::inputs(simd, d);
+        }
+        for column in 0..N {
+            let d = column_of(&rows, column);
+            for (row, point) in F::inputs(simd, d).into_iter().enumerate() {
+                W::store(simd, to, (N * row + column) * plane + channel, point);
             }
         }
     }
 }
 
-/// `V = B^T d B` for the gradient of the weights, `[points, tiles, channels read]`.
+/// `V = B^T d B` for all tiles of a block.
 #[inline(always)]
-pub(super) fn transform_gradient_inputs<S: Simd>(
+fn transform_inputs<S: Simd, F: Transform<M, N>, T, W: Store<T>, const M: usize, const N: usize>(
     simd: S,
     stencil: &Stencil,
     reading: Reading,
-    transformed: &mut [f32],
+    transformed: &mut [T],
+    Layout { step, plane }: Layout,
 ) {
-    let tiles = transformed.len() / (GRADIENT_POINTS * stencil.channels_read);
-    let layout = Layout::of_planes(tiles, stencil.channels_read);
-    transform_inputs::<S, Two, f32, 2, 4>(simd, stencil, reading, transformed, layout);
+    let (channels, row_len) = (stencil.channels_read, reading.window.row_len());
+    let starts = tile_starts(stencil, reading, M);
+    for (tile, start) in starts.into_iter().enumerate() {
+        let (inputs, to) = (&reading.inputs[start..], &mut transformed[tile * step..]);
+        transform_input::<S, F, T, W, M, N>(simd, channels, inputs, row_len, to, plane);
+    }
 }
 
-/// `A dout A^T` for all tiles of a block, `[points, tiles, channels written]`; `gradient` are the block's outputs.
+/// `A dout A^T` of one tile, which begins with `gradient`.
 #[inline(always)]
-pub(super) fn transform_gradients<S: Simd>(
+fn transform_gradient<S: Simd, T, W: Store<T>>(
+    simd: S,
+    channels: usize,
+    gradient: &[f32],
+    row_len: usize,
+    to: &mut [T],
+    plane: usize,
+) {
+    let gradient = &gradient[..row_len + 2 * channels];
+    let to = &mut to[..(GRADIENT_POINTS - 1) * plane + channels];
+    for channel in (0..channels).step_by(S::F32_LANES) {
+        let mut rows = [[simd.splat_f32s(0.0); 4]; 2];
+        for (row, result) in rows.iter_mut().enumerate() {
+            let at = row * row_len + channel;
+            let y = [load::<S>(gradient, at), load::<S>(gradient, at + channels)];
+            *result = Two::gradient(simd, y);
+        }
+        for column in 0..4 {
+            let y = column_of(&rows, column);
+            for (row, point) in Two::gradient(simd, y).into_iter().enumerate() {
+                W::store(simd, to, (4 * row + column) * plane + channel, point);
+            }
+        }
+    }
+}
+
+/// Numbers of 32 bits in a point of a block's factors for the gradient, for each channel: tiles, or pairs of tiles.
+pub(super) fn gradient_depth(stencil: &Stencil, block: &Block) -> usize {
+    let tiles = Tile::Two.count(stencil, block);
+    match stencil.precision {
+        Precision::F32 => tiles,
+        Precision::Bf16 => tiles.div_ceil(2),
+    }
+}
+
+/// Both factors of the gradient of the weights: `V = B^T d B`, `[points, depth, channels read]`, and `A dout A^T`, `[points,
+/// depth, channels written]`, with the [`gradient_depth`]. `gradient` are the block's outputs.
+#[inline(always)]
+pub(super) fn transform_for_gradient<S: Simd>(
     simd: S,
     stencil: &Stencil,
-    block: &Block,
+    reading: Reading,
     gradient: &[f32],
-    transformed: &mut [f32],
+    [inputs, gradients]: [&mut [f32]; 2],
 ) {
-    let channels = stencil.channels_written;
-    let row_len = stencil.size_written[1] * channels;
-    let starts = output_starts(stencil, block, 2);
-    let plane = starts.len() * channels;
-    for (tile, start) in starts.into_iter().enumerate() {
-        let tile_gradient = &gradient[start..start + row_len + 2 * channels];
-        let to = &mut transformed[tile * channels..][..(GRADIENT_POINTS - 1) * plane + channels];
-        for channel in (0..channels).step_by(S::F32_LANES) {
-            let mut rows = [[simd.splat_f32s(0.0); 4]; 2];
-            for (row, result) in rows.iter_mut().enumerate() {
-                let at = row * row_len + channel;
-                let y = [
-                    load::<S>(tile_gradient, at),
-                    load::<S>(tile_gradient, at + channels),
-                ];
-                *result = Two::gradient(simd, y);
+    let (read, written) = (stencil.channels_read, stencil.channels_written);
+    let depth = gradient_depth(stencil, reading.block);
+    let row_len = [reading.window.row_len(), stencil.size_written[1] * written];
+    let starts = tile_starts(stencil, reading, 2);
+    let starts = starts
+        .into_iter()
+        .zip(output_starts(stencil, reading.block, 2));
+    let plane = [read, written].map(|channels| depth * channels);
+    macro_rules! transform {
+        ($number:ty, $store:ty, $at:expr, $from:expr, $inputs:expr, $gradients:expr) => {
+            transform_input::<S, Two, $number, $store, 2, 4>(
+                simd,
+                read,
+                &reading.inputs[$from.0..],
+                row_len[0],
+                &mut $inputs[$at * read..],
+                plane[0],
+            );
+            transform_gradient::<S, $number, $store>(
+                simd,
+                written,
+                &gradient[$from.1..],
+                row_len[1],
+                &mut $gradients[$at * written..],
+                plane[1],
+            );
+        };
+    }
+    match stencil.precision {
+        Precision::F32 => {
+            for (tile, from) in starts.enumerate() {
+                transform!(f32, Exactly, tile, from, inputs, gradients);
             }
-            for column in 0..4 {
-                let y = column_of(&rows, column);
-                for (row, point) in Two::gradient(simd, y).into_iter().enumerate() {
-                    store::<S>(to, (4 * row + column) * plane + channel, point);
+        }
+        Precision::Bf16 => {
+            let inputs: &mut [u32] = bytemuck::cast_slice_mut(inputs);
+            let gradients: &mut [u32] = bytemuck::cast_slice_mut(gradients);
+            for (tile, from) in starts.enumerate() {
+                if tile % 2 == 0 {
+                    transform!(u32, FirstOfPairs, tile / 2, from, inputs, gradients);
+                } else {
+                    transform!(u32, SecondOfPairs, tile / 2, from, inputs, gradients);
                 }
             }
         }
@@ -399,7 +504,7 @@ fn convolve_f32<S: Simd, F: Transform<M, N>, const M: usize, const N: usize>(
     let tiles = starts.len();
     let (transformed, products) = scratch.split_at_mut(N * N * tiles * read);
     let layout = Layout::of_planes(tiles, read);
-    transform_inputs::<S, F, f32, M, N>(simd, stencil, reading, transformed, layout);
+    transform_inputs::<S, F, f32, Exactly, M, N>(simd, stencil, reading, transformed, layout);
     for (point, values) in weights.chunks_exact(shape.len()).enumerate() {
         let gather = Gather {
             values: &transformed[point * tiles * read..][..tiles * read],
@@ -460,7 +565,7 @@ fn convolve_bf16<S: Simd>(
         step: stride,
         plane: tiles.next_multiple_of(TILE) * stride,
     };
-    transform_inputs::<S, Two, u16, 2, 4>(simd, stencil, reading, transformed, layout);
+    transform_inputs::<S, Two, u16, Rounded, 2, 4>(simd, stencil, reading, transformed, layout);
     let block_step = weights.len() * SUMS;
     for (panel, first_channel) in (0..written).step_by(TILE).enumerate() {
         for (point, weights) in weights.iter().enumerate() {
@@ -488,26 +593,38 @@ fn convolve_bf16<S: Simd>(
     }
 }
 
-/// Adds `V^T (A dout A^T)` of one point and some input channels, from `first` on, to `sums`,
-/// `[.., channels written]`. Both factors are `[points, tiles, channels]`.
+/// Adds `V^T (A dout A^T)` of one point and some input channels, from `first` on, to `sums`, `[.., channels written]`. The
+/// factors are those of [`transform_for_gradient`].
 #[inline(always)]
 pub(super) fn add_gradient<S: Simd>(
     simd: S,
     stencil: &Stencil,
     point: usize,
     first: usize,
-    transformed: &[f32],
-    gradients: &[f32],
+    [inputs, gradients]: [&[f32]; 2],
     sums: &mut [f32],
 ) {
     let (read, written) = (stencil.channels_read, stencil.channels_written);
-    let tiles = transformed.len() / (GRADIENT_POINTS * read);
-    let starts = |channels| (0..tiles).map(|tile| tile * channels).collect::<Vec<_>>();
-    let rows = Outer {
-        a: &transformed[point * tiles * read + first..],
-        a_starts: &starts(read),
-        b: &gradients[point * tiles * written..],
-        b_starts: &starts(written),
-    };
-    add_outer_products(simd, rows, sums, written);
+    let depth = inputs.len() / (GRADIENT_POINTS * read);
+    let inputs = &inputs[point * depth * read + first..];
+    let gradients = &gradients[point * depth * written..][..depth * written];
+    match stencil.precision {
+        Precision::F32 => {
+            let starts = |channels| (0..depth).map(|tile| tile * channels).collect::<Vec<_>>();
+            let rows = Outer {
+                a: inputs,
+                a_starts: &starts(read),
+                b: gradients,
+                b_starts: &starts(written),
+            };
+            add_outer_products(simd, rows, sums, written);
+        }
+        Precision::Bf16 => add_outer_products_bf16(
+            bytemuck::cast_slice(inputs),
+            read,
+            bytemuck::cast_slice(gradients),
+            sums,
+            written,
+        ),
+    }
 }

@@ -74,6 +74,83 @@ fn multiply_add_here(left: Left, right: &[u32], sums: &mut [f32]) {
     }
 }
 
+/// Pairs of rows whose part of the right factor stays in the nearest cache while all of `out` is processed.
+const PAIRS_AT_ONCE: usize = 128;
+
+/// `out[k, n] += a[r, k] b[r, n]`, pairs of both; `columns` are a multiple of 16.
+///
+/// # Panics
+///
+/// If the processor lacks the instruction, or a factor is too short.
+#[inline]
+pub(super) fn add_outer_products(
+    a: &[u32],
+    a_step: usize,
+    b: &[u32],
+    out: &mut [f32],
+    columns: usize,
+) {
+    assert!(is_there());
+    // SAFETY: as in `multiply_add`.
+    unsafe { add_outer_products_here(a, a_step, b, out, columns) }
+}
+
+#[target_feature(enable = "avx512f,avx512bf16")]
+fn add_outer_products_here(a: &[u32], a_step: usize, b: &[u32], out: &mut [f32], columns: usize) {
+    let height = out.len() / columns;
+    let blocks = a.chunks(PAIRS_AT_ONCE * a_step);
+    for (a, b) in blocks.zip(b.chunks(PAIRS_AT_ONCE * columns)) {
+        let mut column = 0;
+        while column < columns {
+            let mut row = 0;
+            let wide = columns - column >= 2 * LANES;
+            while row < height {
+                let a = (&a[row..], a_step);
+                let b = (&b[column..], columns);
+                let out = &mut out[row * columns + column..];
+                row += match (height - row >= ROWS, wide) {
+                    (true, true) => outer_tile::<ROWS, 2>(a, b, out),
+                    (true, false) => outer_tile::<ROWS, 1>(a, b, out),
+                    (false, true) => outer_tile::<1, 2>(a, b, out),
+                    (false, false) => outer_tile::<1, 1>(a, b, out),
+                };
+            }
+            column += if wide { 2 * LANES } else { LANES };
+        }
+    }
+}
+
+/// `HEIGHT` rows of `out`, of `VECTORS` vectors each, from its start on. Returns the number of rows.
+#[inline]
+#[target_feature(enable = "avx512f,avx512bf16")]
+fn outer_tile<const HEIGHT: usize, const VECTORS: usize>(
+    (a, a_step): (&[u32], usize),
+    (b, columns): (&[u32], usize),
+    out: &mut [f32],
+) -> usize {
+    let mut held: [[__m512; VECTORS]; HEIGHT] = std::array::from_fn(|row| {
+        let (lines, _) = out[row * columns..][..VECTORS * LANES].as_chunks::<LANES>();
+        std::array::from_fn(|index| vector(&lines[index]))
+    });
+    for (a, b) in a.chunks(a_step).zip(b.chunks(columns)) {
+        let (lines, _) = b[..VECTORS * LANES].as_chunks::<LANES>();
+        let lines: [__m512bh; VECTORS] = std::array::from_fn(|index| factors(&lines[index]));
+        for (held, a) in held.iter_mut().zip(&a[..HEIGHT]) {
+            let row = bf16(_mm512_set1_epi32(a.cast_signed()));
+            for (sum, line) in held.iter_mut().zip(lines) {
+                *sum = _mm512_dpbf16_ps(*sum, row, line);
+            }
+        }
+    }
+    for (row, held) in held.iter().enumerate() {
+        let (lines, _) = out[row * columns..][..VECTORS * LANES].as_chunks_mut::<LANES>();
+        for (line, held) in lines.iter_mut().zip(held) {
+            *line = numbers(*held);
+        }
+    }
+    HEIGHT
+}
+
 /// 16 numbers.
 #[inline(always)]
 fn vector(numbers: &[f32; LANES]) -> __m512 {

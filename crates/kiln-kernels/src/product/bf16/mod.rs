@@ -207,6 +207,25 @@ pub(crate) fn add_products_bf16(left: &Bf16Rows, right: &Bf16Panels, out: &mut [
     }
 }
 
+/// [`add_outer_products`](super::add_outer_products) of pairs of bf16 numbers: `out[k, n] +=` the sum over `r` of both
+/// products of the pairs `a[r a_step + k]` and `b[r columns + n]`, for as many rows as `out` has.
+#[inline(always)]
+pub(crate) fn add_outer_products_bf16(
+    a: &[u32],
+    a_step: usize,
+    b: &[u32],
+    out: &mut [f32],
+    columns: usize,
+) {
+    match Unit::of_this_processor() {
+        #[cfg(target_arch = "x86_64")]
+        Unit::Dot if columns.is_multiple_of(TILE / 2) => {
+            dot::add_outer_products(a, a_step, b, out, columns);
+        }
+        _ => plain::add_outer_products(a, a_step, b, out, columns),
+    }
+}
+
 /// The columns of a panel.
 fn columns_of(panel: usize, columns: usize) -> Range<usize> {
     panel * TILE..((panel + 1) * TILE).min(columns)
@@ -223,14 +242,18 @@ fn add(sums: &[f32], out: &mut [f32]) {
 mod tests {
     use super::*;
 
-    /// Small whole numbers: every product and sum is exact, whatever the order.
-    fn assert_as_plain_arithmetic(multiply_add: impl Fn(Left, &[u32], &mut [f32; SUMS])) {
+    /// Small whole numbers as bf16 bits: every product and sum of them is exact, whatever the order.
+    fn whole_numbers() -> impl FnMut() -> u16 {
         let mut state = 7u32;
-        let mut bits = || {
+        move || {
             state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
             let small = (state >> 28) as f32 - 8.0;
             (small.to_bits() >> 16) as u16
-        };
+        }
+    }
+
+    fn assert_as_plain_arithmetic(multiply_add: impl Fn(Left, &[u32], &mut [f32; SUMS])) {
+        let mut bits = whole_numbers();
         for steps in [0, 1, 2, 5] {
             for gap in [0, 32] {
                 let stride = steps * TILE + gap;
@@ -267,6 +290,27 @@ mod tests {
                 dot::multiply_add(left, right, sums, TILE);
             }),
             false => eprintln!("skipped: this processor has no dot products of bf16 numbers"),
+        }
+    }
+
+    #[test]
+    #[cfg(target_arch = "x86_64")]
+    fn outer_dot_products_equal_those_of_plain_arithmetic() {
+        if !dot::is_there() {
+            return eprintln!("skipped: this processor has no dot products of bf16 numbers");
+        }
+        let mut bits = whole_numbers();
+        for (rows, columns, pairs) in [(1, 16, 1), (8, 32, 3), (13, 48, 130), (16, 80, 300)] {
+            let a_step = rows + 5;
+            let mut factor = |len: usize| -> Vec<u32> {
+                let pair = || u32::from(bits()) | u32::from(bits()) << 16;
+                std::iter::repeat_with(pair).take(len).collect()
+            };
+            let (a, b) = (factor(pairs * a_step), factor(pairs * columns));
+            let [mut ours, mut expected] = [0, 1].map(|_| vec![5.0; rows * columns]);
+            dot::add_outer_products(&a, a_step, &b, &mut ours, columns);
+            plain::add_outer_products(&a, a_step, &b, &mut expected, columns);
+            assert!(ours == expected, "{rows}, {columns}, {pairs}");
         }
     }
 }

@@ -24,6 +24,26 @@ pub(super) fn multiply_add(left: Left, right: &[u32], sums: &mut [f32; SUMS]) {
     }
 }
 
+/// `out[k, n] += a[r, k] b[r, n]`, pairs of both.
+#[inline(always)]
+pub(super) fn add_outer_products(
+    a: &[u32],
+    a_step: usize,
+    b: &[u32],
+    out: &mut [f32],
+    columns: usize,
+) {
+    for (a, b) in a.chunks(a_step).zip(b.chunks_exact(columns)) {
+        for (a, out) in a.iter().zip(out.chunks_exact_mut(columns)) {
+            let [even, odd] = [a & 0xFFFF, a >> 16].map(from_bits);
+            for (sum, b) in out.iter_mut().zip(b) {
+                *sum += even * from_bits(b & 0xFFFF);
+                *sum += odd * from_bits(b >> 16);
+            }
+        }
+    }
+}
+
 /// A bf16 number is the upper half of an `f32`.
 #[inline(always)]
 fn from_bits(bits: u32) -> f32 {
