@@ -1,13 +1,13 @@
-"""kiln against PyTorch: the same networks, weights, batches and threads, in turns.
+"""kiln against PyTorch, ONNX Runtime and OpenVINO: the same networks, weights, batches and threads, in turns.
 
     pip install -r benches/peer/requirements.txt
     python benches/peer/compare.py                                     the whole table
     python benches/peer/compare.py --work unet-8 --rounds 1            one row
     python benches/peer/compare.py --variant kiln,torch-default        some columns
-    python benches/peer/compare.py --dry-run                           what would be prepared; needs no PyTorch
+    python benches/peer/compare.py --dry-run                           what would be prepared; needs no libraries
 
 Every turn is a separate process, which warms up, does the work a few times and reports each time and its peak memory.
-The turns alternate: kiln, then PyTorch's variants, then kiln again, so that other load on the machine affects all of
+The turns alternate: kiln, then the others' variants, then kiln again, so that other load on the machine affects all of
 them. The tables go to stdout as Markdown, and with --json all measurements go to a file.
 """
 
@@ -27,11 +27,13 @@ from works import REPOSITORY, WORKS, plan, prepare
 HERE = Path(__file__).parent
 KILN = "kiln"
 OURS = {KILN: "f32", "kiln-bf16": "bf16"}
-TRAINED = ["torch-default", "torch-channels-last", "torch-bf16"]
-SAMPLED = [*TRAINED, "torch-bf16-weights"]
+TRAINED = ["torch-default", "torch-channels-last", "torch-bf16", "compile", "compile-bf16"]
+SAMPLED = ["torch-default", "torch-channels-last", "torch-bf16", "torch-bf16-weights"]
+CALLED = [*TRAINED, "torch-bf16-weights", "onnxruntime", "openvino", "openvino-bf16"]
+POSSIBLE = {"unet": TRAINED, "vqvae": TRAINED, "sample": SAMPLED, "forward": CALLED}
 # The largest relative difference between both sides' first losses, and between the mean squares of their drawn images.
 # Images have fifty steps to drift, and a latent between two codes may fall to either.
-TOLERANCE = {"unet": 1e-4, "vqvae": 1e-4, "sample": 1e-3}
+TOLERANCE = {"unet": 1e-4, "vqvae": 1e-4, "forward": 1e-4, "sample": 1e-3}
 
 
 def note(text):
@@ -67,7 +69,7 @@ def turn(variant, peer, work, arguments):
 
 
 def variants_of(work, chosen):
-    possible = [*OURS, *(SAMPLED if work.kind == "sample" else TRAINED)]
+    possible = [*OURS, *POSSIBLE[work.kind]]
     return [variant for variant in possible if not chosen or variant in chosen]
 
 
@@ -75,7 +77,7 @@ def check_same_work(work, turns):
     """Ends the comparison if kiln and PyTorch in f32 did not compute the same at first."""
     firsts = {variant: measured[0]["first_result"] for variant, measured in turns.items() if measured}
     ours = firsts.get(KILN)
-    for variant in ("torch-default", "torch-channels-last"):
+    for variant in ("torch-default", "torch-channels-last", "compile", "onnxruntime", "openvino"):
         theirs = firsts.get(variant)
         if ours is None or theirs is None:
             continue
@@ -106,6 +108,8 @@ def compare(work, peer, arguments):
 def machine():
     """What the figures were measured on and with."""
     import diffusers
+    import onnxruntime
+    import openvino
     import torch
 
     revision = subprocess.run(
@@ -115,6 +119,8 @@ def machine():
         "kiln": revision.stdout.strip() or "unknown",
         "torch": torch.__version__,
         "diffusers": diffusers.__version__,
+        "onnxruntime": onnxruntime.__version__,
+        "openvino": openvino.__version__.split("-")[0],
         "python": platform.python_version(),
         "capability": torch.backends.cpu.get_cpu_capability(),
     }
@@ -133,7 +139,7 @@ def main():
     names = [work.name for work in WORKS]
     parser.add_argument("--work", type=kiln.list_of(names), metavar="WORK,...", help="rows [default: all]")
     parser.add_argument(
-        "--variant", type=kiln.list_of([*OURS, *SAMPLED]), metavar="VARIANT,...", help="columns [default: all]"
+        "--variant", type=kiln.list_of([*OURS, *CALLED]), metavar="VARIANT,...", help="columns [default: all]"
     )
     parser.add_argument("--rounds", type=int, default=3, help="turns of each variant")
     parser.add_argument("--repeats", type=int, help="timed repeats in a turn [default: each work's own]")

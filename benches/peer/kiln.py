@@ -32,6 +32,8 @@ def command(peer, work, workspace, options):
         model = ["--model", workspace / work.model, "--steps", work.steps, "--count", work.batch]
         return [peer, "sample", *model, *options]
     inputs = ["--model", workspace / work.model, "--inputs", workspace / work.inputs]
+    if work.kind == "forward":
+        return [peer, "forward", *inputs, *options]
     return [peer, f"train-{work.kind}", "--config", REPOSITORY / work.config, *inputs, *options]
 
 

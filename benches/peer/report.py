@@ -13,17 +13,22 @@ from works import BY_NAME
 
 KILN = "kiln"
 KILN_BF16 = "kiln-bf16"
-# PyTorch's best is the faster of these for time, and the smaller for memory.
-F32 = ["torch-default", "torch-channels-last"]
-BF16 = ["torch-bf16", "torch-bf16-weights"]
 TITLES = {
     KILN: "kiln",
     KILN_BF16: "kiln bf16",
-    "torch-default": "PyTorch f32",
-    "torch-channels-last": "f32 channels-last",
-    "torch-bf16": "bf16 channels-last",
+    "torch-default": "PyTorch",
+    "torch-channels-last": "channels-last",
+    "torch-bf16": "bf16",
     "torch-bf16-weights": "bf16 weights",
+    "compile": "torch.compile",
+    "compile-bf16": "torch.compile bf16",
+    "onnxruntime": "ONNX Runtime",
+    "openvino": "OpenVINO",
+    "openvino-bf16": "OpenVINO bf16",
 }
+OURS = [KILN, KILN_BF16]
+THEIRS = [variant for variant in TITLES if variant not in OURS]
+THEIR_F32 = ["torch-default", "torch-channels-last", "compile", "onnxruntime", "openvino"]
 
 median = statistics.median
 
@@ -48,56 +53,55 @@ def ratio(ours, theirs):
     return "" if ours is None or theirs is None else f"{ours / theirs:.2f}"
 
 
-def time_table(works):
-    header = ["milliseconds: median (fastest - slowest)", *TITLES.values(), "kiln / best f32", "kiln bf16 / best bf16"]
+def figures_table(title, works, figure, cell):
+    """A row for each work: `cell` of each variant, and the ratios of `figure` to the best of the others."""
+    columns = [variant for variant in TITLES if any(variant in turns for turns in works.values())]
+    header = [title, *(TITLES[variant] for variant in columns), "f32 / best f32", "kiln / best of all"]
     rows = []
     for name, turns in works.items():
-        figures = {variant: median(times(measured)) for variant, measured in turns.items()}
-        cells = []
-        for variant in TITLES:
-            if variant in turns:
-                all_times = times(turns[variant])
-                cells.append(f"{figures[variant]:.0f} ({min(all_times):.0f} - {max(all_times):.0f})")
-            else:
-                cells.append("")
-        ratios = [ratio(figures.get(KILN), best(figures, F32)), ratio(figures.get(KILN_BF16), best(figures, BF16))]
+        figures = {variant: figure(measured) for variant, measured in turns.items()}
+        cells = [cell(turns[variant]) if variant in turns else "" for variant in columns]
+        ratios = [
+            ratio(figures.get(KILN), best(figures, THEIR_F32)),
+            ratio(best(figures, OURS), best(figures, THEIRS)),
+        ]
         rows.append([BY_NAME[name].title, *cells, *ratios])
     return table(header, rows)
+
+
+def time_table(works):
+    milliseconds = lambda turns: median(times(turns))
+    return figures_table("milliseconds, median", works, milliseconds, lambda turns: f"{milliseconds(turns):.0f}")
 
 
 def memory_table(works):
-    header = ["peak memory in MB (of it loaded before the model)", *TITLES.values(), "kiln / best f32", "without what was loaded"]
-    rows = []
-    for name, turns in works.items():
-        if any(turn["peak_memory"] is None for measured in turns.values() for turn in measured):
-            continue  # this system does not tell
-        peaks = {variant: memory(measured) for variant, measured in turns.items()}
-        above = {variant: memory(measured, above_start=True) for variant, measured in turns.items()}
-        cells = []
-        for variant in TITLES:
-            if variant in turns:
-                cells.append(f"{peaks[variant] / 1e6:.0f} ({(peaks[variant] - above[variant]) / 1e6:.0f})")
-            else:
-                cells.append("")
-        ratios = [ratio(figures.get(KILN), best(figures, F32)) for figures in (peaks, above)]
-        rows.append([BY_NAME[name].title, *cells, *ratios])
-    return table(header, rows)
+    """Peaks without what was loaded before the model. On a system that tells them."""
+    told = {
+        name: turns
+        for name, turns in works.items()
+        if all(turn["peak_memory"] is not None for measured in turns.values() for turn in measured)
+    }
+    above = lambda turns: memory(turns, above_start=True)
+    cell = lambda turns: f"{above(turns) / 1e6:.0f} + {(memory(turns) - above(turns)) / 1e6:.0f}"
+    return figures_table("peak memory in MB, + loaded before the model", told, above, cell)
 
 
 def roofline_table(works, roofline):
-    rate = roofline["product_rates"]["f32"]
-    header = ["arithmetic", "GFLOP", "kiln, GFLOP/s", "of the rate", "PyTorch's best f32, GFLOP/s", "of the rate"]
+    rates = roofline["product_rates"]
+    header = ["arithmetic", "GFLOP", "kiln, GFLOP/s", "of f32's rate", "kiln bf16, GFLOP/s", "of bf16's rate", "the best other, GFLOP/s"]
     rows = []
     for name, turns in works.items():
         operations = roofline["operations"][name]
         figures = {variant: median(times(measured)) / 1e3 for variant, measured in turns.items()}
         cells = []
-        for seconds in (figures.get(KILN), best(figures, F32)):
-            reached = None if seconds is None else operations / seconds
+        for variant, rate in ((KILN, rates["f32"]), (KILN_BF16, rates["bf16"])):
+            reached = operations / figures[variant] if variant in figures else None
             cells += ["", ""] if reached is None else [f"{reached / 1e9:.0f}", f"{100 * reached / rate:.0f}%"]
+        others = best(figures, THEIRS)
+        cells.append("" if others is None else f"{operations / others / 1e9:.0f}")
         rows.append([BY_NAME[name].title, f"{operations / 1e9:.1f}", *cells])
-    rates = ", ".join(f"{kind} {rate / 1e9:.0f} GFLOP/s" for kind, rate in roofline["product_rates"].items())
-    return f"The rate of a matrix product of 1024 x 1024 x 1024, by PyTorch: {rates}.\n\n{table(header, rows)}"
+    told = ", ".join(f"{kind} {rate / 1e9:.0f} GFLOP/s" for kind, rate in rates.items())
+    return f"The rate of a matrix product of 1024 x 1024 x 1024, by PyTorch: {told}.\n\n{table(header, rows)}"
 
 
 def setting(outcome):
@@ -108,7 +112,7 @@ def setting(outcome):
     instructions = " ".join(turns[0]["machine"]["vector_instructions"]) if turns else "unknown"
     return (
         f"{processor} ({instructions}), {outcome['threads']} threads; kiln {versions['kiln']}, torch {versions['torch']}, "
-        f"diffusers {versions['diffusers']}, Python {versions['python']}; {outcome['rounds']} rounds."
+        f"diffusers {versions['diffusers']}, ONNX Runtime {versions['onnxruntime']}, OpenVINO {versions['openvino']}, Python {versions['python']}; {outcome['rounds']} rounds."
     )
 
 

@@ -1,4 +1,4 @@
-"""PyTorch's turn: one work in one variant, in a separate process. Prints one JSON object.
+"""The others' turn: one work in one variant, in a separate process. Prints one JSON object.
 
     python turn.py WORK VARIANT WORKSPACE --threads 2 --warm-up 2 --repeats 5
 
@@ -8,6 +8,7 @@ AdamW fused, the average of all weights in one call, no gradients where none are
 
 import argparse
 import contextlib
+import importlib
 import json
 import math
 import time
@@ -249,6 +250,7 @@ def main():
     work = BY_NAME[arguments.work]
 
     torch.set_num_threads(arguments.threads)
+    importlib.import_module(VARIANTS[arguments.variant].engine.split("-")[0])
     memory_before = status("VmRSS")
     task = TASKS[work.kind](work, arguments.workspace, VARIANTS[arguments.variant])
     first_result, milliseconds = None, []

@@ -23,12 +23,31 @@ pub enum Precision {
     F32,
     /// "Brain floating point": the range of `f32` with 8 significant bits, a relative error of up to 1/256.
     Bf16,
+    /// [`Bf16`](Self::Bf16) on a processor with [instructions for it](bf16_instructions), `F32` everywhere else.
+    Auto,
+}
+
+/// What convolutions multiply, after the choice.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Factors {
+    F32,
+    Bf16,
 }
 
 impl Precision {
     /// Whether [`with_precision`] makes a difference on `device`, or is not needed.
     pub fn runs_on(self, device: &Device) -> bool {
-        self == Self::F32 || is_cpu(device) || device.supports_dtype(DType::BF16)
+        self != Self::Bf16 || is_cpu(device) || device.supports_dtype(DType::BF16)
+    }
+
+    /// What runs on `device` under [`with_precision`]: `F32` or `Bf16`.
+    pub fn in_use(self, device: &Device) -> Self {
+        let fast = is_cpu(device) && bf16_instructions().is_some();
+        match self {
+            Self::Bf16 if fast || !is_cpu(device) => Self::Bf16,
+            Self::Auto if fast => Self::Bf16,
+            _ => Self::F32,
+        }
     }
 }
 
@@ -37,6 +56,7 @@ impl fmt::Display for Precision {
         formatter.write_str(match self {
             Self::F32 => "f32",
             Self::Bf16 => "bf16",
+            Self::Auto => "auto",
         })
     }
 }
@@ -45,10 +65,10 @@ impl FromStr for Precision {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, String> {
-        [Self::F32, Self::Bf16]
+        [Self::F32, Self::Bf16, Self::Auto]
             .into_iter()
             .find(|precision| precision.to_string() == text)
-            .ok_or_else(|| format!("`{text}` is not a precision; write f32 or bf16"))
+            .ok_or_else(|| format!("`{text}` is not a precision; write f32, bf16 or auto"))
     }
 }
 
@@ -103,18 +123,23 @@ fn with<R>(requested: Requested, work: impl FnOnce() -> R) -> R {
 }
 
 /// The precision of this crate's operators for processors.
-pub(crate) fn current() -> Precision {
+pub(crate) fn current() -> Factors {
     let Requested { precision, exactly } = REQUESTED.get();
-    match exactly || bf16_instructions().is_some() {
-        true => precision,
-        false => Precision::F32,
+    let is_fast = || bf16_instructions().is_some();
+    match precision {
+        Precision::Bf16 if exactly || is_fast() => Factors::Bf16,
+        Precision::Auto if is_fast() => Factors::Bf16,
+        _ => Factors::F32,
     }
 }
 
 /// The precision of products on GPUs.
 #[cfg(feature = "gpu")]
-pub(crate) fn requested() -> Precision {
-    REQUESTED.get().precision
+pub(crate) fn requested() -> Factors {
+    match REQUESTED.get().precision {
+        Precision::Bf16 => Factors::Bf16,
+        Precision::F32 | Precision::Auto => Factors::F32,
+    }
 }
 
 #[cfg(test)]
@@ -123,7 +148,7 @@ mod tests {
 
     #[test]
     fn names_are_read_as_they_are_written() {
-        for precision in [Precision::F32, Precision::Bf16] {
+        for precision in [Precision::F32, Precision::Bf16, Precision::Auto] {
             assert_eq!(precision.to_string().parse(), Ok(precision));
         }
         assert!("f16".parse::<Precision>().unwrap_err().contains("`f16`"));
@@ -132,18 +157,20 @@ mod tests {
     #[test]
     fn precisions_nest_and_end_with_their_work() {
         with_exact_precision(Precision::Bf16, || {
-            with_precision(Precision::F32, || assert_eq!(current(), Precision::F32));
-            assert_eq!(current(), Precision::Bf16);
+            with_precision(Precision::F32, || assert_eq!(current(), Factors::F32));
+            assert_eq!(current(), Factors::Bf16);
         });
         let panics =
             std::panic::catch_unwind(|| with_exact_precision(Precision::Bf16, || panic!("x")));
         assert!(panics.is_err());
-        assert_eq!(current(), Precision::F32);
+        assert_eq!(current(), Factors::F32);
     }
 
     #[test]
     fn bf16_is_for_processors_that_are_made_for_it() {
-        let used = with_precision(Precision::Bf16, current);
-        assert_eq!(used == Precision::Bf16, bf16_instructions().is_some());
+        for precision in [Precision::Bf16, Precision::Auto] {
+            let used = with_precision(precision, current);
+            assert_eq!(used == Factors::Bf16, bf16_instructions().is_some());
+        }
     }
 }

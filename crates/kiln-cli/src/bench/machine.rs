@@ -2,6 +2,7 @@
 
 use std::{fmt, fs, thread};
 
+use kiln_kernels::{bf16_instructions, instructions};
 use serde::Serialize;
 
 /// The properties that determine a program's speed on a processor.
@@ -15,6 +16,10 @@ pub struct Machine {
     pub threads: usize,
     /// The processor's vector instructions, among the sets that kiln's kernels and `gemm` can use.
     pub vector_instructions: Vec<&'static str>,
+    /// Those that kiln's kernels use: see `kiln_kernels::instructions`.
+    pub kernels: &'static str,
+    /// Those with which they multiply bf16 numbers, if the processor has any.
+    pub bf16: Option<&'static str>,
 }
 
 impl Machine {
@@ -29,11 +34,13 @@ impl Machine {
             cores: thread::available_parallelism().map_or(1, usize::from),
             threads: rayon::current_num_threads(),
             vector_instructions: vector_instructions(),
+            kernels: instructions(),
+            bf16: bf16_instructions(),
         }
     }
 }
 
-/// For example "Intel(R) Xeon(R) Processor, 2 cores, 2 threads, with avx2 fma avx512f".
+/// For example "Intel(R) Xeon(R) Processor, cores: 2, threads used: 2, with avx2 fma avx512f; kernels for avx512, no bf16".
 impl fmt::Display for Machine {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         let instructions = match self.vector_instructions.as_slice() {
@@ -42,8 +49,15 @@ impl fmt::Display for Machine {
         };
         write!(
             formatter,
-            "{}, cores: {}, threads used: {}, with {instructions}",
-            self.processor, self.cores, self.threads
+            "{}, cores: {}, threads used: {}, with {instructions}; kernels for {}, {}",
+            self.processor,
+            self.cores,
+            self.threads,
+            self.kernels,
+            match self.bf16 {
+                Some(bf16) => format!("bf16 by {bf16}"),
+                None => "no bf16".to_owned(),
+            }
         )
     }
 }
@@ -100,10 +114,12 @@ mod tests {
             cores: 4,
             threads: 2,
             vector_instructions: vec!["avx2", "fma"],
+            kernels: "avx2",
+            bf16: None,
         };
         assert_eq!(
             machine.to_string(),
-            "A, cores: 4, threads used: 2, with avx2 fma"
+            "A, cores: 4, threads used: 2, with avx2 fma; kernels for avx2, no bf16"
         );
         assert!(Machine::here().cores > 0 && Machine::here().threads > 0);
     }

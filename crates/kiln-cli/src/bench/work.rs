@@ -68,6 +68,15 @@ impl Work {
         matches!(self, Work::Stage1 | Work::Stage2)
     }
 
+    /// The precision of its convolutions.
+    pub fn precision(self, experiment: &Experiment, size: Size) -> Precision {
+        match (self, &experiment.first_stage) {
+            (Work::Stage1, Some(stage)) => stage.stage_1.training.precision,
+            (Work::Stage2, _) => experiment.stage_2.training.precision,
+            _ => size.precision,
+        }
+    }
+
     /// Runs this work of `experiment` with random weights and data: on all `devices` if it is training, otherwise on
     /// the first.
     ///

@@ -69,7 +69,7 @@ pub struct Bench {
     )]
     devices: Vec<String>,
 
-    /// Which numbers the convolutions multiply, f32 or bf16 [default: each stage's own, and f32 to draw]
+    /// Which numbers the convolutions multiply, f32, bf16 or auto [default: each stage's own, and auto to draw]
     #[arg(long)]
     precision: Option<Precision>,
 
@@ -96,6 +96,8 @@ struct Outcome {
 struct Line {
     work: Work,
     devices: String,
+    /// What its convolutions multiplied: f32 or bf16.
+    precision: Precision,
     /// The median, in milliseconds.
     median: f64,
     min: f64,
@@ -140,7 +142,9 @@ impl Bench {
             let measurement = in_own_process(work, devices)?;
             let first = lines.iter().find(|line| line.work == work);
             let speed = first.map(|line| line.images_per_second);
-            lines.push(Line::of(work, devices, measurement, speed));
+            let precision = work.precision(&experiment, self.size());
+            let precision = precision.in_use(&devices.first());
+            lines.push(Line::of(work, devices, precision, measurement, speed));
             bar.inc(1);
         }
         bar.finish_and_clear();
@@ -193,7 +197,7 @@ impl Bench {
             batch_size: self.batch_size.map(|size| size as usize),
             steps: self.steps as usize,
             count: self.count as usize,
-            precision: self.precision.unwrap_or_default(),
+            precision: self.precision.unwrap_or(Precision::Auto),
         }
     }
 
@@ -209,13 +213,14 @@ impl Bench {
 
     fn table(&self, outcome: &Outcome) -> String {
         let mut table = format!(
-            "kiln {} on {}\n{}, median of {} repeats\n\n{:<24}{:<16}{:>6}{:>12}{:>24}{:>10}{:>10}{:>13}\n",
+            "kiln {} on {}\n{}, median of {} repeats\n\n{:<24}{:<16}{:<11}{:>6}{:>12}{:>24}{:>10}{:>10}{:>13}\n",
             outcome.version,
             outcome.machine,
             outcome.config.display(),
             self.repeats,
             "work",
             "devices",
+            "precision",
             "images",
             "ms",
             "fastest - slowest",
@@ -230,9 +235,10 @@ impl Bench {
             );
             let spread = format!("{:.1} - {:.1}", line.min, line.max);
             table += &format!(
-                "{:<24}{:<16}{:>6}{:>12.1}{spread:>24}{:>10.1}{:>10.2}{memory:>13}\n",
+                "{:<24}{:<16}{:<11}{:>6}{:>12.1}{spread:>24}{:>10.1}{:>10.2}{memory:>13}\n",
                 self.name(line.work),
                 line.devices,
+                line.precision.to_string(),
                 line.measurement.images,
                 line.median,
                 line.images_per_second,
@@ -245,11 +251,18 @@ impl Bench {
 
 impl Line {
     /// `first` is the speed on the first devices, unless these are the first.
-    fn of(work: Work, devices: &Devices, measurement: Measurement, first: Option<f64>) -> Self {
+    fn of(
+        work: Work,
+        devices: &Devices,
+        precision: Precision,
+        measurement: Measurement,
+        first: Option<f64>,
+    ) -> Self {
         let images_per_second = measurement.images_per_second();
         Self {
             work,
             devices: devices.to_string(),
+            precision,
             median: measurement.median(),
             min: measurement.min(),
             max: measurement.max(),

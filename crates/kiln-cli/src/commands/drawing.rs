@@ -68,8 +68,8 @@ pub struct ComputingArguments {
     #[arg(long, help_heading = COMPUTING, default_value = "cpu", value_name = "DEVICE")]
     pub devices: String,
 
-    /// Which numbers the convolutions multiply, f32 or bf16: bf16 is faster on a CPU with a matrix unit, and needs a GPU that has it
-    #[arg(long, help_heading = COMPUTING, default_value_t)]
+    /// Which numbers the convolutions multiply: f32; bf16, which needs a GPU that has it; or auto, bf16 on a CPU that is made for it and f32 elsewhere
+    #[arg(long, help_heading = COMPUTING, default_value = "auto")]
     pub precision: Precision,
 }
 

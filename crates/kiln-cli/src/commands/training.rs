@@ -52,7 +52,7 @@ pub struct TrainingArguments {
     #[arg(long, help_heading = COMPUTING, value_enum, default_value_t = Strategy::Main)]
     strategy: Strategy,
 
-    /// Which numbers the convolutions multiply, f32 or bf16; overrides training.precision of the stage
+    /// Which numbers the convolutions multiply, f32, bf16 or auto; overrides training.precision of the stage
     #[arg(long, help_heading = COMPUTING)]
     precision: Option<Precision>,
 

@@ -31,16 +31,22 @@ fn every_work_is_in_the_table_and_nothing_is_written() {
         lines[1].starts_with("experiment.toml, median of 2"),
         "{table}"
     );
-    for (line, (name, images)) in lines[4..].iter().zip([
-        ("stage 1, training step", "2"),
-        ("stage 2, training step", "2"),
-        ("sampling, 3 steps", "5"),
-        ("decoding", "5"),
+    let bf16 = kiln_kernels::bf16_instructions();
+    assert!(
+        lines[0].ends_with(&bf16.map_or("no bf16".into(), |name| format!("bf16 by {name}"))),
+        "{table}"
+    );
+    let drawn = if bf16.is_some() { "bf16" } else { "f32" };
+    for (line, (name, precision, images)) in lines[4..].iter().zip([
+        ("stage 1, training step", "f32", "2"),
+        ("stage 2, training step", "f32", "2"),
+        ("sampling, 3 steps", drawn, "5"),
+        ("decoding", drawn, "5"),
     ]) {
         let rest = line.strip_prefix(name).expect(&table);
         let columns: Vec<&str> = rest.split_whitespace().collect();
-        assert_eq!(columns[..2], ["cpu", images], "{table}");
-        for figure in [columns[2], columns[6]] {
+        assert_eq!(columns[..3], ["cpu", precision, images], "{table}");
+        for figure in [columns[3], columns[7]] {
             assert!(figure.parse::<f64>().unwrap() > 0.0, "{table}");
         }
     }

@@ -78,7 +78,7 @@ fn flags_that_cannot_be_are_refused_by_name() {
         ("sample --eta -0.5", "from 0 to 1, such as 0.5"),
         ("sample --seed -1", "from 0 to 18446744073709551615"),
         ("evaluate --samplers ddmi,heun", "'ddim'"),
-        ("sample --precision f16", "f32 or bf16"),
+        ("sample --precision f16", "f32, bf16 or auto"),
         ("sample --count 0", "--count"),
         ("sample --batch 0", "--batch"),
         ("sample --gif-frames 5", "--gif"),

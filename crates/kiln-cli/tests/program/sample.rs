@@ -113,7 +113,7 @@ fn samplers_and_spacings_give_different_images() {
         pictures.push(picture);
     }
     // f32 replaces bf16 if that would be slower, and a message says so.
-    let plain = draw("");
+    let plain = draw("--precision f32");
     let output =
         workplace.run("sample --model model --steps 4 --count 16 --precision bf16 --out rounded");
     assert!(output.status.success());

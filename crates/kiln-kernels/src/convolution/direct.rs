@@ -10,7 +10,7 @@ use pulp::Simd;
 use super::geometry::Stencil;
 use super::weights;
 use super::window::{Block, Reading, Window};
-use crate::precision::Precision;
+use crate::precision::Factors;
 use crate::product::{
     Bf16Panels, Bf16Rows, Gather, Outer, Panels, PanelsShape, add_outer_products,
     add_products_bf16, multiply_gathered, multiply_gathered_bf16, pack_rows,
@@ -98,13 +98,13 @@ impl DirectWeights {
             let part =
                 |k: usize, range: Range<usize>| &matrix[k * columns + range.start..][..range.len()];
             let packed = match stencil.precision {
-                Precision::F32 => {
+                Factors::F32 => {
                     let shape = PanelsShape::new::<S>(depth, columns);
                     let mut panels = scratch::array(shape.len());
                     pack_rows(simd, shape, &mut panels, |k| part(k, 0..columns));
                     Packed::F32(shape, panels)
                 }
-                Precision::Bf16 => Packed::Bf16(Bf16Panels::new(depth, columns, part)),
+                Factors::Bf16 => Packed::Bf16(Bf16Panels::new(depth, columns, part)),
             };
             scratch::recycle(matrix);
             packed
@@ -200,10 +200,10 @@ pub(super) struct GradientPart<'a> {
 }
 
 /// Rows of a gradient that a task computes: whole tiles.
-const fn rows_of_part(precision: Precision) -> usize {
+const fn rows_of_part(precision: Factors) -> usize {
     match precision {
-        Precision::F32 => 48,
-        Precision::Bf16 => 128,
+        Factors::F32 => 48,
+        Factors::Bf16 => 128,
     }
 }
 
@@ -253,7 +253,7 @@ impl<'a> DirectGradient<'a> {
         let mut ordered = scratch::zeros(taps * read * written);
         for (pair, mut gradient) in pairs(stencil).zip(self.phases) {
             let [rows, columns] = stencil.taps(pair);
-            if stencil.precision == Precision::Bf16 {
+            if stencil.precision == Factors::Bf16 {
                 let run_len = columns.len() * read * written;
                 let part_len = rows_of_part(stencil.precision) * written;
                 for run in gradient.chunks_exact_mut(run_len.max(1)) {
@@ -311,7 +311,7 @@ impl<'a> BlockPart<'a> {
             for destination in &mut destinations {
                 *destination += from;
             }
-            if stencil.precision == Precision::Bf16 {
+            if stencil.precision == Factors::Bf16 {
                 let channels = stencil.channels_written;
                 rounded.push(Bf16Rows::from_columns(
                     simd,
@@ -349,7 +349,7 @@ impl GradientPart<'_> {
         let start = self.run * block.row_len + self.first;
         let columns = stencil.channels_written;
         match stencil.precision {
-            Precision::F32 => {
+            Factors::F32 => {
                 let rows = Outer {
                     a: &block.inputs[start..],
                     a_starts: sources,
@@ -358,7 +358,7 @@ impl GradientPart<'_> {
                 };
                 add_outer_products(simd, rows, self.sums, columns);
             }
-            Precision::Bf16 => {
+            Factors::Bf16 => {
                 let inputs: &[u16] = bytemuck::cast_slice(block.inputs);
                 let rows = self.sums.len() / columns;
                 let part = |r: usize, range: Range<usize>| {

@@ -1,7 +1,7 @@
 //! The sizes of a convolution.
 
 use super::axis::Axis;
-use crate::precision::Precision;
+use crate::precision::Factors;
 
 /// Rows and columns of zeros around an image.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -54,7 +54,7 @@ pub(crate) struct Geometry {
     pub(crate) size_in: [usize; 2],
     /// Height and width of the output.
     pub(crate) size_out: [usize; 2],
-    pub(crate) precision: Precision,
+    pub(crate) precision: Factors,
 }
 
 /// A convolution, or its input gradient, as a map from its inputs to its outputs.
@@ -71,7 +71,7 @@ pub(crate) struct Stencil {
     pub(crate) kernel: [usize; 2],
     /// Whether it is the gradient, for which a kernel's channels swap roles.
     pub(crate) back: bool,
-    pub(crate) precision: Precision,
+    pub(crate) precision: Factors,
 }
 
 impl Geometry {
@@ -81,7 +81,7 @@ impl Geometry {
         input: [usize; 4],
         weight: [usize; 4],
         sampling: Sampling,
-        precision: Precision,
+        precision: Factors,
     ) -> Option<Self> {
         let [_, height, width, channels_in] = input;
         let [channels_out, channels_read, kernel_height, kernel_width] = weight;

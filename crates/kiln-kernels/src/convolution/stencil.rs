@@ -9,7 +9,7 @@ use super::weights;
 use super::window::{Block, Reading, Source, Window};
 use super::winograd::{self, Tile, WinogradWeights};
 use crate::instructions::vectorized;
-use crate::precision::Precision;
+use crate::precision::Factors;
 use crate::scratch::{self, Scratch};
 
 /// The initial values of outputs, before the products are added.
@@ -70,12 +70,12 @@ fn blocks(stencil: &Stencil, tile: Option<Tile>, images: usize, tasks: usize) ->
     let (positions, rows_step) = match tile {
         Some(tile) => {
             let tiles = match stencil.precision {
-                Precision::F32 => {
+                Factors::F32 => {
                     let channels = stencil.channels_read + stencil.channels_written;
                     (WINOGRAD_FLOATS / (tile.points() * channels)).clamp(16, 128)
                 }
                 // Half as many bits, and products of 32 channels only.
-                Precision::Bf16 => {
+                Factors::Bf16 => {
                     let per_tile = tile.points() * (stencil.channels_read / 2 + 32);
                     (WINOGRAD_FLOATS / per_tile).clamp(32, 128)
                 }
@@ -107,7 +107,7 @@ pub(crate) fn apply(
     let tile = winograd::fits(stencil).then(|| Tile::of(stencil));
     // Winograd's transforms round, after sums.
     let precision = match tile {
-        Some(_) => Precision::F32,
+        Some(_) => Factors::F32,
         None => stencil.precision,
     };
     let blocks: Vec<(Block, &mut [f32])> =
@@ -470,7 +470,7 @@ fn winograd_gradient(
             .par_iter()
             .zip(&mut parts)
             .for_each(|(block, (transformed, gradients))| {
-                let window = Window::new(stencil, block, Precision::F32);
+                let window = Window::new(stencil, block, Factors::F32);
                 let mut inputs = Scratch::new(window.memory_len());
                 vectorized(Transform {
                     stencil,

@@ -6,7 +6,7 @@ use pulp::Simd;
 
 use super::geometry::Stencil;
 use crate::normalisation::ChannelMap;
-use crate::precision::Precision;
+use crate::precision::Factors;
 use crate::product::round_all;
 use crate::scratch::Scratch;
 
@@ -34,7 +34,7 @@ pub(crate) struct Window {
     columns: Range<isize>,
     channels: usize,
     size: [usize; 2],
-    precision: Precision,
+    precision: Factors,
 }
 
 /// A block with its inputs.
@@ -91,7 +91,7 @@ impl Block {
 
 impl Window {
     /// With numbers in this precision.
-    pub(crate) fn new(stencil: &Stencil, block: &Block, precision: Precision) -> Self {
+    pub(crate) fn new(stencil: &Stencil, block: &Block, precision: Factors) -> Self {
         Self {
             images: block.images.clone(),
             rows: stencil.rows.reads(block.cells.clone()),
@@ -120,8 +120,8 @@ impl Window {
     /// Floats of memory for its numbers.
     pub(crate) fn memory_len(&self) -> usize {
         match self.precision {
-            Precision::F32 => self.len(),
-            Precision::Bf16 => self.len().div_ceil(2),
+            Factors::F32 => self.len(),
+            Factors::Bf16 => self.len().div_ceil(2),
         }
     }
 
@@ -138,7 +138,7 @@ impl Window {
         let whole_rows = self.columns == (0..width as isize);
         let inside = self.rows.start >= 0 && self.rows.end <= height as isize;
         let joined = self.images.len() == 1 || self.rows.len() == height;
-        let as_they_are = source.maps.is_none() && self.precision == Precision::F32;
+        let as_they_are = source.maps.is_none() && self.precision == Factors::F32;
         (whole_rows && inside && joined && as_they_are).then(|| {
             let start = (self.images.start * height) * self.row_len()
                 + self.rows.start as usize * self.row_len();
@@ -150,8 +150,8 @@ impl Window {
     #[inline(always)]
     pub(crate) fn fill<S: Simd>(&self, simd: S, source: &Source, memory: &mut [f32]) {
         match self.precision {
-            Precision::F32 => self.fill_with(simd, source, memory, &mut []),
-            Precision::Bf16 => {
+            Factors::F32 => self.fill_with(simd, source, memory, &mut []),
+            Factors::Bf16 => {
                 let window: &mut [u16] = &mut bytemuck::cast_slice_mut(memory)[..self.len()];
                 let mut row = Scratch::new(self.size[1] * self.channels);
                 self.fill_with(simd, source, window, &mut row);

@@ -17,7 +17,7 @@ use burn_cubecl::tensor::CubeTensor;
 
 use super::product::format;
 use super::{AnyTensor, Gpu, fused};
-use crate::precision::Precision;
+use crate::precision::Factors;
 
 /// Of `input`, channels-last, by `weight`, `[channels_out, channels_in, rows, columns]`; the result is channels-last.
 #[backend_extension(Cube, Autodiff)]
@@ -34,7 +34,7 @@ pub(crate) trait PlainConvolutionOps: Backend {
 #[derive(Clone, Debug)]
 pub(crate) struct PlainOptions {
     pub(crate) burns: ConvOptions<2>,
-    pub(crate) precision: Precision,
+    pub(crate) precision: Factors,
     /// Rows and columns of the output.
     pub(crate) size_out: [usize; 2],
 }
@@ -48,7 +48,7 @@ fn with_either<E: std::fmt::Debug>(
 }
 
 /// Tensors in the number format of the factors; images with the channels second.
-fn ready(inputs: Vec<CubeTensor>, precision: Precision) -> [CubeTensor; 2] {
+fn ready(inputs: Vec<CubeTensor>, precision: Factors) -> [CubeTensor; 2] {
     let mut inputs = inputs
         .into_iter()
         .map(|tensor| cast(tensor, format(precision)));

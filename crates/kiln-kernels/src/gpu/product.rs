@@ -15,7 +15,7 @@ use burn_cubecl::ops::permute;
 use burn_cubecl::tensor::CubeTensor;
 
 use super::{AnyTensor, Gpu, fused};
-use crate::precision::Precision;
+use crate::precision::Factors;
 
 /// `[.., m, k]` times `[.., k, n]`, with the same dimensions before.
 #[backend_extension(Cube, Autodiff)]
@@ -24,15 +24,15 @@ pub(crate) trait ProductOps: Backend {
     fn kiln_product(
         left: FloatTensor<Self>,
         right: FloatTensor<Self>,
-        precision: Precision,
+        precision: Factors,
     ) -> FloatTensor<Self>;
 }
 
 /// The number format of the factors.
-pub(super) fn format(precision: Precision) -> DType {
+pub(super) fn format(precision: Factors) -> DType {
     match precision {
-        Precision::F32 => DType::F32,
-        Precision::Bf16 => DType::BF16,
+        Factors::F32 => DType::F32,
+        Factors::Bf16 => DType::BF16,
     }
 }
 
@@ -41,7 +41,7 @@ fn product(
     name: &'static str,
     [left, right]: [&AnyTensor; 2],
     transposed: [bool; 2],
-    precision: Precision,
+    precision: Factors,
 ) -> AnyTensor {
     let dimensions = left.shape().num_dims();
     let (row, column) = (dimensions - 2, dimensions - 1);
@@ -82,7 +82,7 @@ impl ProductOps for Gpu {
     fn kiln_product(
         left: FloatTensor<Self>,
         right: FloatTensor<Self>,
-        precision: Precision,
+        precision: Factors,
     ) -> FloatTensor<Self> {
         let factors = [&AnyTensor(left), &AnyTensor(right)];
         product("kiln_product", factors, [false, false], precision).0
@@ -93,7 +93,7 @@ impl<C: CheckpointStrategy> ProductOps for Autodiff<Gpu, C> {
     fn kiln_product(
         left: FloatTensor<Self>,
         right: FloatTensor<Self>,
-        precision: Precision,
+        precision: Factors,
     ) -> FloatTensor<Self> {
         let (left, left_node) = left.into_parts();
         let (right, right_node) = right.into_parts();
@@ -120,7 +120,7 @@ impl<C: CheckpointStrategy> ProductOps for Autodiff<Gpu, C> {
 struct Gradient;
 
 impl Backward<Gpu, 2> for Gradient {
-    type State = ([AnyTensor; 2], Precision);
+    type State = ([AnyTensor; 2], Factors);
 
     fn backward(
         self,

@@ -3,7 +3,7 @@
 use burn::tensor::{Int, Tensor, TensorData};
 use kiln_checkpoint::DiffusionModel;
 use kiln_diffusion::{Denoiser, Guidance, Level, NetworkDenoiser};
-use kiln_kernels::with_precision;
+use kiln_kernels::{is_cpu, on_the_pool, with_precision};
 use kiln_models::UNet2d;
 
 use super::finite::Watch;
@@ -54,11 +54,19 @@ impl Pipeline {
     where
         A: Fn(Level, Tensor<4>, &dyn Fn(Tensor<4>) -> Tensor<4>) -> Tensor<4> + 'a,
     {
+        let on_cpu = is_cpu(&self.device);
         let output = move |unet: &UNet2d, zt: Tensor<4>, level: Level, labels| {
             let noise_power = level.rates.noise_power();
-            with_precision(options.precision, || {
-                unet.forward_at(zt, level.timestep, noise_power, labels)
-            })
+            let call = || {
+                with_precision(options.precision, || {
+                    unet.forward_at(zt, level.timestep, noise_power, labels)
+                })
+            };
+            // A GPU has a queue for each thread.
+            match on_cpu {
+                true => on_the_pool(call),
+                false => call(),
+            }
         };
         let DiffusionModel { unet, guide, .. } = &self.model;
         let conditions = self.labels(classes, options.guidance)?;

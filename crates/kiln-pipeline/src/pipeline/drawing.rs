@@ -108,25 +108,29 @@ impl Pipeline {
     ) -> Result<(), Error> {
         let options = order.options;
         let mut left = order.wanted.peekable();
-        while left.peek().is_some() {
-            let batch: Vec<Wanted> = left.by_ref().take(options.batch.max(1)).collect();
-            let images = batch.iter().map(|wanted| wanted.image).collect();
-            let noise = self.image_noise(options.seed, images);
-            let classes: Vec<_> = batch.iter().map(|wanted| wanted.class).collect();
-            let start = begin(&noise);
-            eyes.see(Moment {
-                steps_done: 0,
-                latents: &start,
-                clean: None,
-            })?;
-            let latents = eyes.follow(|watch, observe| {
-                let denoiser = self.watched_denoiser(&classes, options, watch)?;
-                Ok(walk(&denoiser, start, &noise, observe)?)
-            })?;
-            let latents = require_finite(latents, "what the sampler ends with")?;
-            take(with_precision(options.precision, || self.decode(latents))?)?;
-        }
-        Ok(())
+        let draw_all = || {
+            while left.peek().is_some() {
+                let batch: Vec<Wanted> = left.by_ref().take(options.batch.max(1)).collect();
+                let images = batch.iter().map(|wanted| wanted.image).collect();
+                let noise = self.image_noise(options.seed, images);
+                let classes: Vec<_> = batch.iter().map(|wanted| wanted.class).collect();
+                let start = begin(&noise);
+                eyes.see(Moment {
+                    steps_done: 0,
+                    latents: &start,
+                    clean: None,
+                })?;
+                let latents = eyes.follow(|watch, observe| {
+                    let denoiser = self.watched_denoiser(&classes, options, watch)?;
+                    Ok(walk(&denoiser, start, &noise, observe)?)
+                })?;
+                let latents = require_finite(latents, "what the sampler ends with")?;
+                take(self.decode(latents)?)?;
+            }
+            Ok(())
+        };
+        // Those who look on decode in the same precision.
+        with_precision(options.precision, draw_all)
     }
 
     /// [`Self::draw`] along `levels` with the sampler of the options.

@@ -115,7 +115,7 @@ impl Pipeline {
                 .map_or_else(Guidance::default, |guide| guide.guidance),
             first: 0,
             batch: 64,
-            precision: Precision::F32,
+            precision: Precision::Auto,
         }
     }
 

@@ -27,7 +27,8 @@ pub struct SampleOptions {
     pub guidance: Guidance,
     /// The number of images that are denoised together. It affects memory and speed, but not the images.
     pub batch: usize,
-    /// The type of numbers that the convolutions multiply; `bf16` needs a CPU or a GPU that has it.
+    /// The type of numbers that the convolutions multiply. The default, `Auto`, is bf16 on a processor that is made for it, and
+    /// f32 elsewhere.
     pub precision: Precision,
 }
 

@@ -7,7 +7,7 @@ use super::transforms::{Four, Transform, Two};
 use super::{CHANNELS_STEP, MOST_LANES, Tile, column_of, load, store};
 use crate::convolution::geometry::Stencil;
 use crate::instructions::vectorized;
-use crate::precision::Precision;
+use crate::precision::Factors;
 use crate::product::{Bf16Panels, PanelsShape};
 use crate::scratch;
 
@@ -25,7 +25,7 @@ impl WinogradWeights {
     /// From `weight`, `[channels_out, channels_in, 3, 3]`.
     pub(in super::super) fn new<S: Simd>(stencil: &Stencil, weight: &[f32]) -> Self {
         let (read, written) = (stencil.channels_read, stencil.channels_written);
-        if stencil.precision == Precision::F32 {
+        if stencil.precision == Factors::F32 {
             let shape = PanelsShape::new::<S>(read, written);
             let panels = transformed(stencil, weight, shape);
             return Self::F32 { shape, panels };

@@ -20,7 +20,7 @@ use pulp::Simd;
 
 use super::geometry::Stencil;
 use super::window::{Block, Reading};
-use crate::precision::Precision;
+use crate::precision::Factors;
 use crate::product::{
     Bf16Panels, Gather, Outer, Panels, PanelsShape, SUMS, SideBySide, TILE, add_outer_products,
     add_outer_products_bf16, has_matrix_unit, multiply_gathered, multiply_panel_bf16, round_all,
@@ -43,8 +43,8 @@ const MOST_LANES: usize = 16;
 /// not.
 pub(super) fn fits(stencil: &Stencil) -> bool {
     let pays = match stencil.precision {
-        Precision::F32 => true,
-        Precision::Bf16 => !has_matrix_unit() && !reads_weights_most(stencil),
+        Factors::F32 => true,
+        Factors::Bf16 => !has_matrix_unit() && !reads_weights_most(stencil),
     };
     pays && is_possible(stencil)
 }
@@ -60,7 +60,7 @@ fn reads_weights_most(stencil: &Stencil) -> bool {
 
 /// Whether the gradient of the weights is computed so. With bf16 numbers it is not.
 pub(super) fn fits_gradient(stencil: &Stencil) -> bool {
-    (stencil.precision == Precision::F32 || !has_matrix_unit()) && is_possible(stencil)
+    (stencil.precision == Factors::F32 || !has_matrix_unit()) && is_possible(stencil)
 }
 
 fn is_possible(stencil: &Stencil) -> bool {
@@ -85,7 +85,7 @@ impl Tile {
     /// longer than reading the weights.
     pub(super) fn of(stencil: &Stencil) -> Self {
         let divides = stencil.size_written.iter().all(|size| size % 4 == 0);
-        if divides && stencil.precision == Precision::F32 && !reads_weights_most(stencil) {
+        if divides && stencil.precision == Factors::F32 && !reads_weights_most(stencil) {
             Self::Four
         } else {
             Self::Two
@@ -328,8 +328,8 @@ fn transform_gradient<S: Simd, T, W: Store<T>>(
 pub(super) fn gradient_depth(stencil: &Stencil, block: &Block) -> usize {
     let tiles = Tile::Two.count(stencil, block);
     match stencil.precision {
-        Precision::F32 => tiles,
-        Precision::Bf16 => tiles.div_ceil(2),
+        Factors::F32 => tiles,
+        Factors::Bf16 => tiles.div_ceil(2),
     }
 }
 
@@ -372,12 +372,12 @@ pub(super) fn transform_for_gradient<S: Simd>(
         };
     }
     match stencil.precision {
-        Precision::F32 => {
+        Factors::F32 => {
             for (tile, from) in starts.enumerate() {
                 transform!(f32, Exactly, tile, from, inputs, gradients);
             }
         }
-        Precision::Bf16 => {
+        Factors::Bf16 => {
             let inputs: &mut [u32] = bytemuck::cast_slice_mut(inputs);
             let gradients: &mut [u32] = bytemuck::cast_slice_mut(gradients);
             for (tile, from) in starts.enumerate() {
@@ -452,10 +452,8 @@ pub(super) fn scratch_len(stencil: &Stencil, block: &Block) -> usize {
     let tile = Tile::of(stencil);
     let tiles = tile.count(stencil, block);
     match stencil.precision {
-        Precision::F32 => {
-            tile.points() * tiles * (stencil.channels_read + stencil.channels_written)
-        }
-        Precision::Bf16 => {
+        Factors::F32 => tile.points() * tiles * (stencil.channels_read + stencil.channels_written),
+        Factors::Bf16 => {
             let blocks = tiles.div_ceil(TILE);
             aligned::len(transformed_len_bf16(stencil, tiles).div_ceil(2))
                 + blocks * tile.points() * SUMS
@@ -609,7 +607,7 @@ pub(super) fn add_gradient<S: Simd>(
     let inputs = &inputs[point * depth * read + first..];
     let gradients = &gradients[point * depth * written..][..depth * written];
     match stencil.precision {
-        Precision::F32 => {
+        Factors::F32 => {
             let starts = |channels| (0..depth).map(|tile| tile * channels).collect::<Vec<_>>();
             let rows = Outer {
                 a: inputs,
@@ -619,7 +617,7 @@ pub(super) fn add_gradient<S: Simd>(
             };
             add_outer_products(simd, rows, sums, written);
         }
-        Precision::Bf16 => add_outer_products_bf16(
+        Factors::Bf16 => add_outer_products_bf16(
             bytemuck::cast_slice(inputs),
             read,
             bytemuck::cast_slice(gradients),

@@ -8,7 +8,9 @@
     reason = "the instruction needs a check at run time, and its vectors of bf16 numbers have no safe constructor"
 )]
 
-use std::arch::x86_64::{__m512, __m512bh, __m512i, _mm512_dpbf16_ps, _mm512_set1_epi32};
+use std::arch::x86_64::{
+    __m512, __m512bh, __m512i, _mm512_dpbf16_ps, _mm512_set1_epi32, _mm512_setzero_ps,
+};
 
 use super::{Left, RIGHT_STEP, SUMS, TILE};
 use crate::instructions::instructions;
@@ -25,31 +27,47 @@ pub(super) fn is_there() -> bool {
     instructions() == "avx512" && is_x86_feature_detected!("avx512bf16")
 }
 
-/// `sums += left right` in the first `rows` rows, or some more.
+/// `sums (+)= left right` in the first `rows` rows, or some more.
 ///
 /// # Panics
 ///
 /// If the processor lacks the instruction, or if `left` does not have those rows, each of as many numbers as `right` has
 /// rows.
 #[inline]
-pub(super) fn multiply_add(left: Left, right: &[u32], sums: &mut [f32; SUMS], rows: usize) {
+pub(super) fn multiply(
+    left: Left,
+    right: &[u32],
+    sums: &mut [f32; SUMS],
+    rows: usize,
+    accumulate: bool,
+) {
     assert!(is_there());
     // SAFETY: the processor has AVX-512's foundation (`instructions`) and its bf16 instructions.
-    unsafe { multiply_add_here(left, right, &mut sums[..rows.next_multiple_of(ROWS) * TILE]) }
+    unsafe {
+        multiply_here(
+            left,
+            right,
+            &mut sums[..rows.next_multiple_of(ROWS) * TILE],
+            accumulate,
+        )
+    }
 }
 
 #[target_feature(enable = "avx512f,avx512bf16")]
-fn multiply_add_here(left: Left, right: &[u32], sums: &mut [f32]) {
+fn multiply_here(left: Left, right: &[u32], sums: &mut [f32], accumulate: bool) {
     let Left { values, stride } = left;
     let (right, _) = right.as_chunks::<RIGHT_STEP>();
     for (block, sums) in sums.chunks_exact_mut(ROWS * TILE).enumerate() {
         let rows: [&[u16]; ROWS] = std::array::from_fn(|row| {
             &values[(block * ROWS + row) * stride..][..right.len() * TILE]
         });
-        let mut held: [[__m512; 2]; ROWS] = std::array::from_fn(|row| {
-            let (halves, _) = sums[row * TILE..].as_chunks::<LANES>();
-            [vector(&halves[0]), vector(&halves[1])]
-        });
+        let mut held = [[_mm512_setzero_ps(); 2]; ROWS];
+        if accumulate {
+            for (held, sums) in held.iter_mut().zip(sums.chunks_exact(TILE)) {
+                let (halves, _) = sums.as_chunks::<LANES>();
+                *held = [vector(&halves[0]), vector(&halves[1])];
+            }
+        }
         for (step, right) in right.iter().enumerate() {
             let (pairs, _) = right.as_chunks::<LANES>();
             let (near, far) = pairs.split_at(TILE / 2);
@@ -91,7 +109,7 @@ pub(super) fn add_outer_products(
     columns: usize,
 ) {
     assert!(is_there());
-    // SAFETY: as in `multiply_add`.
+    // SAFETY: as in `multiply`.
     unsafe { add_outer_products_here(a, a_step, b, out, columns) }
 }
 

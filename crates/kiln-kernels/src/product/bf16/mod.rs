@@ -90,15 +90,18 @@ struct Left<'a> {
 /// `sums (+)= left right`, at least in the first `rows` rows.
 #[inline(always)]
 fn multiply(left: Left, right: &[u32], sums: &mut [f32; SUMS], rows: usize, accumulate: bool) {
+    let unit = Unit::of_this_processor();
+    #[cfg(target_arch = "x86_64")]
+    if let Unit::Dot = unit {
+        return dot::multiply(left, right, sums, rows.min(TILE), accumulate);
+    }
     if !accumulate {
         sums.fill(0.0);
     }
-    match Unit::of_this_processor() {
+    match unit {
         #[cfg(all(target_arch = "x86_64", target_os = "linux"))]
         Unit::Amx => amx::multiply_add(left, right, sums),
-        #[cfg(target_arch = "x86_64")]
-        Unit::Dot => dot::multiply_add(left, right, sums, rows.min(TILE)),
-        Unit::Plain => plain::multiply_add(left, right, sums),
+        _ => plain::multiply_add(left, right, sums),
     }
 }
 
@@ -287,7 +290,7 @@ mod tests {
     fn dot_products_multiply_as_plain_arithmetic_does() {
         match dot::is_there() {
             true => assert_as_plain_arithmetic(|left, right, sums| {
-                dot::multiply_add(left, right, sums, TILE);
+                dot::multiply(left, right, sums, TILE, true);
             }),
             false => eprintln!("skipped: this processor has no dot products of bf16 numbers"),
         }
