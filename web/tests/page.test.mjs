@@ -67,7 +67,7 @@ for (const [name, begin] of Object.entries(ENGINES)) {
       for (const seed of ["5", "6"]) {
         const drawn = await pixels(page, ".grid canvas");
         const folder = `${name}-${seed}`;
-        kiln("sample", "--seed", seed, "--count", "4", "--steps", "3", "--files", "--out", folder);
+        kiln("sample", "--seed", seed, "--count", "4", "--steps", "3", "--precision", "f32", "--files", "--out", folder);
         const files = readdirSync(join(place, folder), { recursive: true }).map(String);
         const single = files.filter((file) => /images|\d{3,}\.png$/.test(file) && file.endsWith(".png") && file.includes("/")).sort();
         const native = await pixelsOfFiles(page, single.map((file) => join(place, folder, file)));

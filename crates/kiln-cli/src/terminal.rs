@@ -104,7 +104,7 @@ fn one_line(text: &str) -> String {
 }
 
 /// The message if stdout does not accept a result.
-const CANNOT_PRINT: &str = "cannot print the result";
+pub const CANNOT_PRINT: &str = "cannot print the result";
 
 /// Whether an error only means that the reader of our stdout has gone: a pipe's, or the user at a dashboard's terminal.
 pub fn has_no_reader(error: &anyhow::Error) -> bool {

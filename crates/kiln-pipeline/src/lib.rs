@@ -32,6 +32,7 @@ mod suggestion;
 pub use autoencoder::{Autoencoder, Reconstruction};
 pub use devices::{DeviceError, Devices};
 pub use error::Error;
+pub use kiln_kernels::Precision;
 pub use pipeline::{
     Classes, Interpolation, Moment, Observed, Observer, Pipeline, SampleOptions, Start, Stops,
     Wanted,

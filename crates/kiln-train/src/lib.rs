@@ -79,6 +79,6 @@ pub use stages::{
     train_diffusion, train_latent_diffusion, train_vqvae,
 };
 pub use steps::{DiffusionInput, diffusion_steps, vqvae_steps};
-pub use sweep::plan::{SweepPlan, SweepRequest};
+pub use sweep::plan::{GivenFirstStage, SweepPlan, SweepRequest};
 pub use sweep::results::{PointResults, RunResults, SweepResults};
 pub use sweep::{SweepStep, plan_in, sweep};

@@ -3,9 +3,12 @@
 use std::io::{self, Write};
 use std::path::PathBuf;
 
+use anyhow::Context;
 use clap::{Args, Command};
 use clap_mangen::Man;
 use kiln_train::{counted, write_atomically};
+
+use crate::terminal::CANNOT_PRINT;
 
 /// Write kiln's manual pages: one of the program, and one of each command.
 #[derive(Args)]
@@ -23,14 +26,14 @@ impl ManualPages {
         let Some(out) = self.out else {
             let mut page = Vec::new();
             Man::new(program).render(&mut page)?;
-            return Ok(io::stdout().lock().write_all(&page)?);
+            return Ok(io::stdout().lock().write_all(&page).context(CANNOT_PRINT)?);
         };
         let pages = pages_of(program)?;
         for (file, page) in &pages {
             write_atomically(&out.join(file), page)?;
         }
         let pages = counted(pages.len(), "manual page");
-        Ok(writeln!(io::stdout(), "{pages} in {}", out.display())?)
+        Ok(writeln!(io::stdout(), "{pages} in {}", out.display()).context(CANNOT_PRINT)?)
     }
 }
 

@@ -7,8 +7,8 @@ use clap::Args;
 use kiln::Devices;
 use kiln::plots::plot_points;
 use kiln_train::{
-    PointResults, Ranks, RunLabel, RunOptions, SweepPlan, SweepRequest, SweepResults, SweepStep,
-    plan_in, sweep, write_atomically,
+    GivenFirstStage, PointResults, Ranks, RunLabel, RunOptions, SweepPlan, SweepRequest,
+    SweepResults, SweepStep, plan_in, sweep, write_atomically,
 };
 
 use super::git::git_revision;
@@ -30,7 +30,7 @@ const JUDGEMENT: &str = "How to judge";
 #[derive(Args)]
 #[command(after_help = "Examples:
   kiln sweep --config configs/mnist-quick.toml --set stage_2.training.learning_rate=1e-4,3e-4,1e-3 --seeds 3
-  kiln sweep --config configs/mnist-quick.toml --set stage_2.training.learning_rate=1e-5..1e-2 --random 16 --halving 2 --out sweeps/rate
+  kiln sweep --config configs/mnist-quick.toml --set stage_2.training.learning_rate=1e-5..1e-2 --set stage_2.training.checkpoint_every=100 --random 16 --halving 2 --out sweeps/rate
   kiln sweep --config a.toml --config b.toml --first-stage --maximize psnr/valid
   kiln sweep --resume --out sweeps/rate")]
 pub struct RunSweep {
@@ -47,9 +47,9 @@ pub struct RunSweep {
     #[arg(long, help_heading = POINTS, value_name = "N", requires = "config", value_parser = whole::<usize>(1..=MANY, 16))]
     random: Option<usize>,
 
-    /// Train each point with this many seeds: that of the experiment and the next ones
-    #[arg(long, help_heading = POINTS, value_name = "N", default_value = "1", value_parser = whole::<usize>(1..=1000, 3))]
-    seeds: usize,
+    /// Train each point with this many seeds: that of the experiment and the next ones [default: 1]
+    #[arg(long, help_heading = POINTS, value_name = "N", requires = "config", value_parser = whole::<usize>(1..=1000, 3))]
+    seeds: Option<usize>,
 
     /// Train the first stage alone, not the whole model
     #[arg(long, help_heading = POINTS, requires = "config")]
@@ -80,7 +80,7 @@ pub struct RunSweep {
     #[arg(long, value_name = "FOLDER")]
     out: Option<PathBuf>,
 
-    /// Go on with the sweep in --out
+    /// Go on with the sweep in --out, which must be named
     #[arg(long)]
     resume: bool,
 
@@ -107,18 +107,24 @@ impl RunSweep {
             (None, Some(config)) => {
                 Path::new("sweeps").join(config.file_stem().unwrap_or("sweep".as_ref()))
             }
-            (None, None) => bail!("name the sweep to resume with --out"),
-        };
-        let plan = match self.config.is_empty() {
-            true => self.known_plan(&out)?,
-            false => SweepPlan::of(&self.request()?)?,
+            (None, None) => bail!(
+                "name the folder of the sweep to resume with --out; without --config there is no default"
+            ),
         };
         let vqvae = self.vqvae.as_deref();
+        let vqvae = vqvae.map(|place| self.hub.first_stage(place)).transpose()?;
+        let vqvae = vqvae
+            .map(|folder| GivenFirstStage::of(&folder))
+            .transpose()?;
+        let plan = match self.config.is_empty() {
+            true => self.known_plan(&out, vqvae)?,
+            false => SweepPlan::of(&self.request(vqvae)?)?,
+        };
+        refuse_files_of_others(&out)?;
         let options = RunOptions {
             resume: self.resume,
             hub: self.hub.settings(),
             devices: Devices::parse(&self.devices)?,
-            vqvae: vqvae.map(|place| self.hub.first_stage(place)).transpose()?,
             label: RunLabel {
                 revisions: git_revision().into_iter().collect(),
                 ..RunLabel::default()
@@ -157,20 +163,24 @@ impl RunSweep {
     }
 
     /// The plan of the sweep in `out`, perhaps judged by another column.
-    fn known_plan(&self, out: &Path) -> anyhow::Result<SweepPlan> {
+    fn known_plan(&self, out: &Path, vqvae: Option<GivenFirstStage>) -> anyhow::Result<SweepPlan> {
         let plan = plan_in(out)?.with_context(|| {
             format!(
                 "{} has no sweep to resume: start one with --config",
                 out.display()
             )
         })?;
+        let plan = match vqvae {
+            Some(given) => plan.with_first_stage(given)?,
+            None => plan,
+        };
         match self.metric() {
             Some(metric) => Ok(plan.judged_by(metric, self.maximize.is_some())?),
             None => Ok(plan),
         }
     }
 
-    fn request(&self) -> anyhow::Result<SweepRequest> {
+    fn request(&self, vqvae: Option<GivenFirstStage>) -> anyhow::Result<SweepRequest> {
         let read = |path: &PathBuf| {
             let name = path.file_stem().unwrap_or(path.as_os_str());
             let text = kiln_data::read_text(path)
@@ -181,12 +191,28 @@ impl RunSweep {
             configs: self.config.iter().map(read).collect::<Result<_, _>>()?,
             set: overrides(&self.set, self.data.as_deref()),
             random: self.random,
-            seeds: self.seeds,
+            seeds: self.seeds.unwrap_or(1),
             only_first_stage: self.first_stage,
             halving: self.halving,
             metric: self.metric().unwrap_or("loss/valid").to_owned(),
             maximize: self.maximize.is_some(),
+            vqvae,
         })
+    }
+}
+
+/// What a sweep leaves in its folder, besides its runs.
+const RESULTS: [&str; 3] = ["results.md", "results.json", "results.svg"];
+
+/// Refuses a folder without a sweep that has files of the names of a sweep's results.
+fn refuse_files_of_others(out: &Path) -> anyhow::Result<()> {
+    let mut files = RESULTS.iter().map(|name| out.join(name));
+    match files.find(|file| file.exists()) {
+        Some(file) if plan_in(out)?.is_none() => bail!(
+            "{} is there already, and not from a sweep: choose another --out",
+            file.display()
+        ),
+        _ => Ok(()),
     }
 }
 

@@ -120,6 +120,12 @@ fn samplers_and_spacings_give_different_images() {
     let rounded = gray(&workplace.path("rounded/steps-0004.png")).into_raw();
     let pays = kiln_kernels::bf16_instructions().is_some();
     assert_eq!((rounded != plain, output.stderr.is_empty()), (pays, pays));
+    let fastest = if pays {
+        "--precision bf16"
+    } else {
+        "--precision f32"
+    };
+    assert_eq!(draw(""), draw(fastest), "what is fast is the default");
     // Other tests check the samplers' results. Two good ones may give the same image here, because latents snap to the
     // nearest code.
     for options in [

@@ -129,6 +129,8 @@ fn halving_trains_only_the_best_to_the_end_and_as_one_that_never_paused() {
 fn what_is_no_sweep_is_refused_before_it_begins() {
     let workplace = workplace();
     let config = "--config experiment.toml --data photos";
+    fs::create_dir(workplace.path("others")).unwrap();
+    fs::write(workplace.path("others/results.md"), "precious").unwrap();
     for (arguments, words) in [
         (config.to_owned(), "only one run"),
         (format!("{config} --set seed=1,no"), "seed"),
@@ -141,6 +143,17 @@ fn what_is_no_sweep_is_refused_before_it_begins() {
             "no first stage",
         ),
         ("--resume --out nowhere".to_owned(), "no sweep to resume"),
+        (format!("{config} --set seed=1,1"), "the same training"),
+        (
+            format!(
+                "{config} --set stage_2.training.steps=24 --set stage_2.training.checkpoint_every=24 --set seed=1,2 --halving 2"
+            ),
+            "checkpoint_every=12",
+        ),
+        (
+            format!("{config} --seeds 2 --out others"),
+            "not from a sweep",
+        ),
     ] {
         let sentence = workplace.fail(&format!("sweep {arguments}"));
         assert!(sentence.contains(words), "{arguments}: {sentence}");
@@ -172,7 +185,8 @@ fn a_run_has_a_name_tags_and_an_event_file_that_a_resume_continues() {
     assert_eq!(events(), 1);
     train("--resume --tag longer --set stage_2.training.steps=6");
     assert_eq!(events(), 2);
-    let listed = workplace.json("runs . --tag small --tag longer --json");
+    train("--resume --tag renamed");
+    let listed = workplace.json("runs . --tag small --tag longer --tag renamed --json");
     let run = &listed["runs"][0];
     assert_eq!(
         (run["name"].as_str(), run["state"].as_str()),

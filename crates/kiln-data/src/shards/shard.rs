@@ -124,11 +124,26 @@ type Seen = (Shard, Vec<Entry>, Vec<Option<u32>>);
 fn look_through(path: &Path) -> Result<Seen, DataError> {
     let length = std::fs::metadata(path).map_err(|error| DataError::reading(path, error))?;
     let (mut images, mut classes) = (Vec::new(), BTreeMap::new());
-    for entry in list(path)?.entries {
+    let refuse = |problem: String| DataError::Unusable {
+        path: path.to_owned(),
+        problem,
+    };
+    let found = list(path)?;
+    if !found.skipped.is_empty() {
+        tracing::warn!("{}: {}", path.display(), found.skipped);
+    }
+    for entry in found.entries {
         match entry.file_name().rsplit_once('.') {
             Some((_, CLASS)) => {
-                let class = class_in(&entry.content);
-                classes.insert(sample(&entry.name).to_owned(), class);
+                let class = class_in(&entry.content)
+                    .map_err(|problem| refuse(format!("{}: {problem}", entry.name)))?;
+                let before = classes.insert(sample(&entry.name).to_owned(), class);
+                if let Some(before) = before.filter(|&before| before != class) {
+                    return Err(refuse(format!(
+                        "{} has two classes, {before} and {class}",
+                        sample(&entry.name)
+                    )));
+                }
             }
             _ if is_named_like_an_image(entry.file_name()) => images.push(entry),
             _ => {}
@@ -143,7 +158,7 @@ fn look_through(path: &Path) -> Result<Seen, DataError> {
     }
     let classes: Vec<Option<u32>> = images
         .iter()
-        .map(|image| classes.get(sample(&image.name)).copied().flatten())
+        .map(|image| classes.get(sample(&image.name)).copied())
         .collect();
     let mut digest = Sha256::new();
     let mut add = |name: &str, length: u64, class: Option<u32>| {
@@ -172,10 +187,15 @@ fn sample(name: &str) -> &str {
     &name[..dot]
 }
 
-fn class_in(content: &Content) -> Option<u32> {
-    let bytes = content.read().ok()?;
-    let class = std::str::from_utf8(&bytes).ok()?.trim().parse().ok()?;
-    (class < MOST_CLASSES).then_some(class)
+/// The class in a file, or what is wrong with it.
+fn class_in(content: &Content) -> Result<u32, String> {
+    let bytes = content.read().map_err(|error| error.to_string())?;
+    let text = String::from_utf8_lossy(&bytes);
+    let class = text.trim().parse().ok();
+    class.filter(|&class| class < MOST_CLASSES).ok_or_else(|| {
+        let start: String = text.trim().chars().take(20).collect();
+        format!("{start:?} is no class, a whole number below {MOST_CLASSES}")
+    })
 }
 
 #[cfg(test)]
@@ -239,6 +259,29 @@ mod tests {
                 .to_string()
                 .contains("no files named like images")
         );
+    }
+
+    #[test]
+    fn a_class_that_is_none_or_two_is_named() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("a.tar");
+        for (name, content, words) in [
+            ("001.cls", "seven", "001.cls: \"seven\" is no class"),
+            ("001.cls", "-1", "001.cls: \"-1\" is no class"),
+            (
+                "001.cls",
+                "99999999999",
+                "is no class, a whole number below",
+            ),
+            ("001.right.cls", "8", "has two classes"),
+        ] {
+            let mut damaged = files();
+            // The one with another ending stands beside the first.
+            damaged.add(name, content.as_bytes().to_vec());
+            std::fs::write(&path, damaged.tar()).unwrap();
+            let problem = Shard::index(&path).unwrap_err().to_string();
+            assert!(problem.contains(words), "{problem}");
+        }
     }
 
     #[test]

@@ -4,7 +4,7 @@ use burn::tensor::Tensor;
 use kiln_diffusion::sampler::InpaintOptions;
 use kiln_diffusion::{Guidance, slerp};
 use kiln_pipeline::pictures::Images;
-use kiln_pipeline::{Error, Moment, Pipeline, SampleOptions, Start};
+use kiln_pipeline::{Error, Moment, Pipeline, Precision, SampleOptions, Start};
 
 use super::pictures::{self, Bytes};
 use super::{Refusal, Tell};
@@ -34,6 +34,8 @@ pub(super) fn options(pipeline: &Pipeline, drawing: &Drawing) -> Result<SampleOp
         guidance: Guidance::new(scale, interval)?,
         levels,
         classes,
+        // A browser has nothing else, and a link leads to the same picture in both.
+        precision: Precision::F32,
         ..own
     };
     if options.images() > MOST_IMAGES {

@@ -2,7 +2,7 @@
 
 use burn::tensor::Tensor;
 use kiln_diffusion::{Denoised, Denoiser, Guidance, Schedule};
-use kiln_pipeline::{Pipeline, SampleOptions};
+use kiln_pipeline::{Pipeline, Precision, SampleOptions};
 
 use super::pictures::{self, Bytes};
 use super::{Refusal, Tell};
@@ -39,6 +39,7 @@ pub(super) fn losses(
     let options = SampleOptions {
         guidance: Guidance::default(),
         clip: None,
+        precision: Precision::F32,
         ..pipeline.default_options()
     };
     let known = pipeline.classes().is_some();

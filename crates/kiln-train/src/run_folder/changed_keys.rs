@@ -76,6 +76,23 @@ pub(crate) fn require_same_keys(
     )))
 }
 
+/// Refuses a second stage whose images have another size or other channels than those of the run's own first stage. Both
+/// experiments are TOML.
+///
+/// # Errors
+/// Names the key, both values, and what to do.
+pub(crate) fn require_same_images(before: &str, now: &str) -> Result<(), TrainError> {
+    let found = differences(&["data"], before, now)?;
+    let is_of_images = |found: &&Difference| ["data.size", "data.channels"].contains(&&*found.key);
+    match found.iter().find(is_of_images) {
+        None => Ok(()),
+        Some(found) => Err(TrainError::Run(format!(
+            "{found} when this run's first stage was trained: {}, or name a first stage with --vqvae",
+            found.remedy()
+        ))),
+    }
+}
+
 /// A key with a changed value.
 #[derive(Debug, PartialEq)]
 pub(crate) struct Difference {

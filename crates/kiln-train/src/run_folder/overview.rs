@@ -34,7 +34,7 @@ pub enum RunState {
     Finished,
     /// It was stopped, or has only its first stage.
     Stopped,
-    /// Its config or its label cannot be read.
+    /// Its config, its label or its metrics cannot be read.
     Damaged(String),
 }
 
@@ -62,6 +62,9 @@ impl RunOverview {
             damage.get_or_insert(error.to_string());
             RunLabel::default()
         });
+        if let Some(unreadable) = stages.iter().find_map(|stage| stage.damage.clone()) {
+            damage.get_or_insert(unreadable);
+        }
         let last = stages.last();
         let is_whole = last.is_some_and(|stage| stage.steps_done() >= stage.training.steps);
         let state = match damage {
@@ -89,6 +92,15 @@ impl RunOverview {
     pub fn name(&self) -> String {
         let of_folder = || self.folder.display().to_string();
         self.label.name.clone().unwrap_or_else(of_folder)
+    }
+
+    /// Its name with its folder, or the folder alone.
+    pub fn full_name(&self) -> String {
+        let folder = self.folder.display();
+        match &self.label.name {
+            Some(name) => format!("{name} ({folder})"),
+            None => folder.to_string(),
+        }
     }
 }
 

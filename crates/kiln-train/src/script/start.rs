@@ -10,11 +10,13 @@ use crate::experiment::{Experiment, ExperimentError};
 use crate::learner::plan::Plan;
 use crate::learner::session::Session;
 use crate::run_folder::changed_keys::{
-    OF_STAGE_2, ONLY_OF_STAGE_1, ONLY_OF_STAGE_2, require_same_keys, say_what_stays, with_tables_of,
+    OF_STAGE_2, ONLY_OF_STAGE_1, ONLY_OF_STAGE_2, require_same_images, require_same_keys,
+    say_what_stays, with_tables_of,
 };
 use crate::run_folder::checkpoints::{CheckpointFolder, GoodCheckpoint};
 use crate::run_folder::facts::EarlierSteps;
 use crate::run_folder::identity::{Identity, InitialWeights, PerceptualIdentity, VqVaeIdentity};
+use crate::run_folder::label::RunLabel;
 use crate::run_folder::metrics_table::add_rows;
 use crate::run_folder::places::{absolute, find_data};
 use crate::run_folder::{RunFolder, StageFolder, WRITTEN_BY, write_atomically};
@@ -59,6 +61,9 @@ impl<'a> Start<'a> {
             ("stage 2", ONLY_OF_STAGE_2, has_begun_stage_2())
         };
         if is_fixed && let Ok(before) = Experiment::load(&run.config(), &[]) {
+            if tables == OF_STAGE_2 && options.vqvae.is_none() {
+                require_same_images(&before.to_toml()?, &config)?;
+            }
             let kept = with_tables_of(&before.to_toml()?, &config, its_tables)?;
             if let Ok(kept) = reread(&kept) {
                 let why = format!(
@@ -142,6 +147,12 @@ impl<'a> Start<'a> {
             if let Ok(recorded) = kiln_data::read_text(&self.run.config()) {
                 say_what_stays(why, &recorded, &self.config)?;
             }
+            // No revision of today has trained it, but it may be called something else.
+            let label = RunLabel {
+                revisions: Vec::new(),
+                ..self.options.label.clone()
+            };
+            label.add_to(&self.run.label())?;
         }
         let rows = self.resume.iter().map(|checkpoint| &checkpoint.rows);
         for rows in rows.filter(|rows| is_finished && !rows.is_empty()) {

@@ -25,10 +25,12 @@ use std::path::{Path, PathBuf};
 use kiln_data::{FolderLock, Progress, read_regular};
 
 use self::halving::{best, rungs};
-use self::plan::{SweepPlan, Swept, Trial};
+use self::plan::{GivenFirstStage, SweepPlan, Swept, Trial};
 use self::results::{RunResults, SweepResults};
 use crate::error::TrainError;
+use crate::experiment::{Experiment, Interval};
 use crate::learner::plan::steps_of_share;
+use crate::run_folder::changed_keys::{OF_STAGE_1, require_same_keys};
 use crate::run_folder::checkpoints::CheckpointFolder;
 use crate::run_folder::{RunFolder, StageFolder, write_atomically};
 use crate::script::options::RunOptions;
@@ -51,13 +53,16 @@ pub fn plan_in(folder: &Path) -> Result<Option<SweepPlan>, TrainError> {
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
         other => other.map_err(TrainError::file("read", &file))?,
     };
-    let plan = serde_json::from_slice(&bytes).map_err(|error| {
+    let refuse = |problem: String| {
         TrainError::Run(format!(
-            "{} is not the plan of a sweep: {error}",
+            "{} is not the plan of a sweep: {problem}",
             file.display()
         ))
-    });
-    plan.map(Some)
+    };
+    let plan: SweepPlan =
+        serde_json::from_slice(&bytes).map_err(|error| refuse(error.to_string()))?;
+    plan.check().map_err(|error| refuse(error.to_string()))?;
+    Ok(Some(plan))
 }
 
 /// A run of a sweep that is about to train.
@@ -87,13 +92,14 @@ pub fn sweep(
 ) -> Result<Option<SweepResults>, TrainError> {
     let folder = &options.out;
     let place = folder.display();
-    match (plan_in(folder)?, options.resume) {
+    let before = plan_in(folder)?;
+    match (&before, options.resume) {
         (Some(_), false) => {
             return Err(TrainError::Run(format!(
                 "{place} already holds a sweep: add --resume to go on with it, or choose another --out"
             )));
         }
-        (Some(before), true) if !plan.has_the_runs_of(&before) => {
+        (Some(before), true) if !plan.has_the_runs_of(before) => {
             return Err(TrainError::Run(format!(
                 "{place} holds another sweep: go on with `--resume --out {place}` alone, or choose another --out"
             )));
@@ -115,14 +121,14 @@ pub fn sweep(
             )));
         }
     };
-    let file = folder.join(PLAN);
-    let text = serde_json::to_string_pretty(plan).map_err(std::io::Error::from);
-    let text = text.map_err(TrainError::file("write", &file))?;
-    write_atomically(&file, text.as_bytes())?;
+    if before.is_none() {
+        write_plan(plan, folder)?;
+    }
 
     let mut results = SweepResults::new(plan);
     let mut left: Vec<usize> = (0..plan.points()).collect();
     let shares = rungs(left.len(), plan.halving);
+    require_pauses(plan, &shares)?;
     for (rung, &share) in shares.iter().enumerate() {
         let trials: Vec<Trial> = (left.iter())
             .flat_map(|&point| plan.trials_of(point))
@@ -157,7 +163,47 @@ pub fn sweep(
             left.sort_unstable();
         }
     }
+    // The column that it is judged by may be another one, now that it is known to be there.
+    write_plan(plan, folder)?;
     Ok(Some(results))
+}
+
+/// Refuses rungs that end at the same step, because a run pauses only where it makes a checkpoint.
+fn require_pauses(plan: &SweepPlan, shares: &[f64]) -> Result<(), TrainError> {
+    let Some(trial) = plan.trials().next() else {
+        return Ok(());
+    };
+    let (training, key) = match &plan.experiment(trial)? {
+        Swept::Classifier(of) => (of.training.clone(), "training"),
+        Swept::Models(of) => match &of.first_stage {
+            Some(stage) if plan.is_only_first_stage() => {
+                (stage.stage_1.training.clone(), "stage_1.training")
+            }
+            _ => (of.stage_2.training.clone(), "stage_2.training"),
+        },
+    };
+    let Interval::Every(round) = training.checkpoint_every else {
+        return Ok(()); // A share of the data, which is not known yet.
+    };
+    let end = |share: f64| {
+        let steps = steps_of_share(share, training.steps);
+        steps.next_multiple_of(round.max(1)).min(training.steps)
+    };
+    match shares.windows(2).find(|pair| end(pair[0]) == end(pair[1])) {
+        Some(pair) => Err(TrainError::Run(format!(
+            "two parts of --halving would end at step {}, because a run pauses only where it makes a checkpoint: add --set {key}.checkpoint_every={}",
+            end(pair[1]),
+            steps_of_share(shares[0], training.steps).max(1)
+        ))),
+        None => Ok(()),
+    }
+}
+
+fn write_plan(plan: &SweepPlan, folder: &Path) -> Result<(), TrainError> {
+    let file = folder.join(PLAN);
+    let text = serde_json::to_string_pretty(plan).map_err(std::io::Error::from);
+    let text = text.map_err(TrainError::file("write", &file))?;
+    write_atomically(&file, text.as_bytes())
 }
 
 /// Trains one run up to `share` of its steps, unless that was done before.
@@ -211,8 +257,17 @@ fn train_to(
             train_vqvae(&experiment, &of(run.stage_1()), progress)
         }
         Swept::Models(experiment) => {
-            let vqvae = match &options.vqvae {
-                Some(given) => given.clone(),
+            let vqvae = match &plan.vqvae {
+                Some(given) => {
+                    let found = GivenFirstStage::of(&given.folder)?;
+                    if found.hash != given.hash {
+                        return Err(TrainError::Run(format!(
+                            "the first stage in {} is not the one that the sweep began with: put it back, or name its new place with --vqvae",
+                            given.folder.display()
+                        )));
+                    }
+                    found.folder
+                }
                 None => first_stage(plan, trial, options, progress)?,
             };
             let options = RunOptions {
@@ -232,11 +287,15 @@ fn first_stage(
     progress: &dyn Progress,
 ) -> Result<PathBuf, TrainError> {
     let out = options.out.join(plan.first_stage_folder(trial));
-    let folder = RunFolder::new(&out).stage_1();
-    if !folder.model().exists() {
-        let Swept::Models(experiment) = plan.of_first_stage(trial)? else {
-            return Err(TrainError::NoFirstStage);
-        };
+    let run = RunFolder::new(&out);
+    let folder = run.stage_1();
+    let Swept::Models(experiment) = plan.of_first_stage(trial)? else {
+        return Err(TrainError::NoFirstStage);
+    };
+    if folder.model().exists() {
+        let before = Experiment::load(&run.config(), &[])?.to_toml()?;
+        require_same_keys(OF_STAGE_1, &before, &experiment.to_toml()?)?;
+    } else {
         options.stop.for_the_next();
         let options = RunOptions {
             resume: has_begun(&folder),

@@ -2,17 +2,22 @@
 
 use std::path::{Path, PathBuf};
 
+use burn::tensor::Device;
+use kiln_checkpoint::{FirstStage, ModelSource};
 use serde::{Deserialize, Serialize};
 
-use super::space::{Overrides, Setting, grid, random};
+use super::space::{MOST as MOST_POINTS, Overrides, Setting, grid, random};
 use crate::error::TrainError;
 use crate::experiment::{
     ClassifierExperiment, Experiment, ExperimentError, describes_classifier, key_of_override,
 };
-use crate::run_folder::changed_keys::OF_STAGE_1;
+use crate::run_folder::changed_keys::{OF_STAGE_1, ONLY_OF_STAGE_1};
 
 /// The largest number of letters of a run's folder.
 const LONGEST_NAME: usize = 100;
+
+/// The largest number of seeds, and of points of which one goes on.
+const MOST_SEEDS: usize = 1000;
 
 /// What a sweep is asked for.
 #[derive(Debug, Clone, Default)]
@@ -33,6 +38,30 @@ pub struct SweepRequest {
     pub metric: String,
     /// Whether higher is better.
     pub maximize: bool,
+    /// A trained first stage for all runs.
+    pub vqvae: Option<GivenFirstStage>,
+}
+
+/// A first stage that was trained before a sweep.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct GivenFirstStage {
+    /// Its folder.
+    pub folder: PathBuf,
+    /// The hash of its weights.
+    pub hash: String,
+}
+
+impl GivenFirstStage {
+    /// # Errors
+    /// If there is none in `folder`, or it is damaged.
+    pub fn of(folder: &Path) -> Result<Self, TrainError> {
+        let source = ModelSource::Folder(folder.to_owned());
+        let first_stage = FirstStage::load(&source, &Device::flex())?;
+        Ok(Self {
+            folder: std::path::absolute(folder).unwrap_or_else(|_| folder.to_owned()),
+            hash: first_stage.hash(),
+        })
+    }
 }
 
 /// All that determines a sweep. Its folder has it, so that it goes on as it began.
@@ -52,6 +81,9 @@ pub struct SweepPlan {
     pub metric: String,
     /// Whether higher is better.
     pub maximize: bool,
+    /// The first stage of all runs, if it was trained before.
+    #[serde(default)]
+    pub(crate) vqvae: Option<GivenFirstStage>,
 }
 
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -131,8 +163,10 @@ impl SweepPlan {
             halving: request.halving,
             metric: request.metric.clone(),
             maximize: request.maximize,
+            vqvae: request.vqvae.clone(),
         };
-        plan.check(&settings)?;
+        plan.check_settings(&settings)?;
+        plan.check()?;
         Ok(plan)
     }
 
@@ -154,13 +188,38 @@ impl SweepPlan {
         })
     }
 
-    /// Whether both have the same runs, whatever they are judged by.
+    /// Whether both have the same runs, whatever they are judged by and wherever their first stage is.
     pub(crate) fn has_the_runs_of(&self, other: &Self) -> bool {
+        let hash = |plan: &Self| plan.vqvae.as_ref().map(|given| given.hash.clone());
         let judged = other.clone().judged_by(&self.metric, self.maximize);
-        judged.is_ok_and(|judged| judged == *self)
+        let moved = judged.map(|judged| Self {
+            vqvae: self.vqvae.clone(),
+            ..judged
+        });
+        hash(self) == hash(other) && moved.is_ok_and(|moved| moved == *self)
     }
 
-    fn check(&self, settings: &[Setting]) -> Result<(), TrainError> {
+    /// This plan, with its first stage in another place.
+    ///
+    /// # Errors
+    /// If it is another one, or if the sweep trains its own.
+    pub fn with_first_stage(self, given: GivenFirstStage) -> Result<Self, TrainError> {
+        match &self.vqvae {
+            Some(known) if known.hash == given.hash => Ok(Self {
+                vqvae: Some(given),
+                ..self
+            }),
+            Some(known) => Err(TrainError::Run(format!(
+                "this sweep has another first stage, that of {}: leave out --vqvae",
+                known.folder.display()
+            ))),
+            None => Err(TrainError::Run(
+                "this sweep trains its own first stages: leave out --vqvae".to_owned(),
+            )),
+        }
+    }
+
+    fn check_settings(&self, settings: &[Setting]) -> Result<(), TrainError> {
         let refuse = |sentence: String| Err(TrainError::Run(sentence));
         let mut keys: Vec<&str> = Vec::new();
         for setting in settings {
@@ -171,7 +230,31 @@ impl SweepPlan {
             if key == "seed" && setting.varies() && self.seeds > 1 {
                 return refuse("`seed` is varied already: leave out --seeds".to_owned());
             }
+            let is_of_stage_1 = ONLY_OF_STAGE_1.contains(&key.split('.').next().unwrap_or(key));
+            if self.vqvae.is_some() && setting.varies() && is_of_stage_1 {
+                return refuse(format!(
+                    "`{key}` changes nothing in a first stage that is trained already: leave out --vqvae, or this key"
+                ));
+            }
             keys.push(key);
+        }
+        Ok(())
+    }
+
+    /// Refuses what cannot be a sweep, or compares a training with itself.
+    pub(crate) fn check(&self) -> Result<(), TrainError> {
+        let refuse = |sentence: String| Err(TrainError::Run(sentence));
+        let is_in_range = self
+            .points
+            .iter()
+            .all(|point| point.config < self.configs.len())
+            && (1..=MOST_SEEDS).contains(&self.seeds)
+            && self.points.len() <= MOST_POINTS
+            && self
+                .halving
+                .is_none_or(|keep| (2..=MOST_SEEDS).contains(&keep));
+        if !is_in_range {
+            return refuse("its numbers cannot be those of a sweep".to_owned());
         }
         if self.points.len() * self.seeds < 2 {
             return refuse(
@@ -189,6 +272,34 @@ impl SweepPlan {
                 return refuse(format!(
                     "{} has no first stage: leave out --first-stage",
                     self.config(trial).name
+                ));
+            }
+            let is_latent = matches!(&experiment, Swept::Models(of) if of.first_stage.is_some());
+            if self.vqvae.is_some() && !is_latent {
+                return refuse(format!(
+                    "{} has no first stage: leave out --vqvae",
+                    self.config(trial).name
+                ));
+            }
+        }
+        for (point, of) in self.points.iter().enumerate() {
+            let same = |other: &Point| {
+                let learns = |point: &Point| match self.only_first_stage {
+                    true => point
+                        .set
+                        .iter()
+                        .filter(|text| is_of_stage_1(text))
+                        .cloned()
+                        .collect(),
+                    false => point.set.clone(),
+                };
+                other.config == of.config && learns(other) == learns(of)
+            };
+            if let Some(before) = self.points[..point].iter().position(same) {
+                return refuse(format!(
+                    "`{}` and `{}` are the same training: name each one once",
+                    self.name(before),
+                    self.name(point)
                 ));
             }
         }
@@ -399,5 +510,80 @@ mod tests {
             ..request(&[], 3)
         };
         assert!(SweepPlan::of(&halved).is_err());
+    }
+
+    #[test]
+    fn a_training_is_not_compared_with_itself() {
+        let rate = "stage_2.training.learning_rate=1e-4,3e-4";
+        let given = Some(GivenFirstStage {
+            folder: PathBuf::from("vqvae"),
+            hash: "1".to_owned(),
+        });
+        let codes = SweepRequest {
+            vqvae: given.clone(),
+            ..request(&["codebook.decay=0.9,0.99"], 1)
+        };
+        let first_stages = SweepRequest {
+            only_first_stage: true,
+            ..request(&[rate], 1)
+        };
+        let pixels = SweepRequest {
+            configs: vec![(
+                "pixels".to_owned(),
+                include_str!("../../../../configs/cifar10-ddpm.toml").to_owned(),
+            )],
+            vqvae: given,
+            ..request(&[rate], 1)
+        };
+        for (request, words) in [
+            (request(&["seed=1,1"], 1), "the same training"),
+            (codes, "`codebook.decay` changes nothing"),
+            (first_stages, "the same training"),
+            (pixels, "leave out --vqvae"),
+        ] {
+            let problem = SweepPlan::of(&request).unwrap_err().to_string();
+            assert!(problem.contains(words), "{problem}");
+        }
+    }
+
+    #[test]
+    fn a_plan_whose_numbers_cannot_be_is_refused() {
+        let plan = SweepPlan::of(&request(&["seed=1,2,3"], 1)).unwrap();
+        plan.check().unwrap();
+        let with = |change: &dyn Fn(&mut SweepPlan)| {
+            let mut plan = plan.clone();
+            change(&mut plan);
+            plan.check()
+        };
+        let changes: [&dyn Fn(&mut SweepPlan); 8] = [
+            &|plan| plan.points[1].config = 7,
+            &|plan| plan.configs.clear(),
+            &|plan| plan.points.clear(),
+            &|plan| plan.halving = Some(0),
+            &|plan| plan.halving = Some(1),
+            &|plan| plan.seeds = 0,
+            &|plan| plan.seeds = usize::MAX,
+            &|plan| plan.points[2] = plan.points[0].clone(),
+        ];
+        for (number, change) in changes.into_iter().enumerate() {
+            assert!(with(change).is_err(), "change {number}");
+        }
+    }
+
+    #[test]
+    fn a_first_stage_may_move_but_not_change() {
+        let given = |folder: &str, hash: &str| GivenFirstStage {
+            folder: folder.into(),
+            hash: hash.to_owned(),
+        };
+        let own = SweepPlan::of(&request(&["seed=1,2"], 1)).unwrap();
+        assert!(own.clone().with_first_stage(given("a", "1")).is_err());
+        let plan = SweepPlan {
+            vqvae: Some(given("a", "1")),
+            ..own.clone()
+        };
+        let moved = plan.clone().with_first_stage(given("b", "1")).unwrap();
+        assert!(moved.has_the_runs_of(&plan) && !moved.has_the_runs_of(&own));
+        assert!(plan.with_first_stage(given("a", "2")).is_err());
     }
 }

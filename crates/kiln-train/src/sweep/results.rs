@@ -46,6 +46,9 @@ pub struct RunResults {
     pub steps: usize,
     /// The newest values up to then by column, such as `loss/valid`.
     pub newest: BTreeMap<String, f64>,
+    /// All columns up to then, also those whose values are not finite.
+    #[serde(skip)]
+    columns: BTreeSet<String>,
     /// Seconds for a step, if known.
     pub seconds_a_step: Option<f64>,
 }
@@ -67,8 +70,20 @@ impl SweepResults {
         share: f64,
         folder: &Path,
     ) -> Result<(), TrainError> {
-        let RunResults { newest, steps, .. } = RunResults::read(plan, trial, share, folder)?;
-        if newest.is_empty() || newest.contains_key(&self.metric) {
+        let RunResults {
+            newest,
+            steps,
+            columns,
+            folder,
+            ..
+        } = RunResults::read(plan, trial, share, folder)?;
+        if columns.is_empty() {
+            return Err(TrainError::Run(format!(
+                "{} was trained, but its metrics.csv has no results: put the file back, or delete this folder to train the run again",
+                folder.display()
+            )));
+        }
+        if columns.contains(&self.metric) {
             return Ok(());
         }
         let known: Vec<&str> = newest.keys().map(String::as_str).collect();
@@ -169,6 +184,7 @@ impl RunResults {
             folder,
             steps: 0,
             newest: BTreeMap::new(),
+            columns: BTreeSet::new(),
             seconds_a_step: None,
         };
         let Some(stage) = stage else {
@@ -185,6 +201,7 @@ impl RunResults {
         };
         for (&step, row) in stage.rows.range(..=end) {
             results.steps = step;
+            results.columns.extend(row.keys().cloned());
             let finite = row.iter().filter(|(_, value)| value.is_finite());
             let cells = finite.map(|(column, &value)| (column.clone(), value));
             results.newest.extend(cells);
@@ -205,6 +222,7 @@ mod tests {
             newest: (value.iter())
                 .map(|&value| ("loss/valid".to_owned(), value))
                 .collect(),
+            columns: BTreeSet::new(),
             seconds_a_step: None,
         };
         PointResults {

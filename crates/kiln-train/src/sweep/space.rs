@@ -11,7 +11,7 @@ use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 
 /// The largest number of points.
-const MOST: usize = 10_000;
+pub(crate) const MOST: usize = 10_000;
 
 /// Bounds whose ratio is as large are drawn between as powers: as many from 1e-4 to 1e-3 as from 1e-3 to 1e-2.
 const DECADE: f64 = 10.0;
@@ -42,6 +42,9 @@ impl Setting {
     pub(crate) fn parse(text: &str) -> Result<Self, String> {
         let (key, values) = (text.split_once('='))
             .ok_or_else(|| format!("`--set {text}` has no value: write it as table.key=value"))?;
+        if text.contains(['\n', '\r']) {
+            return Err(format!("{text:?} of --set has a line break: leave it out"));
+        }
         let key = key.trim().to_owned();
         if let Some((low, high)) = values.split_once("..") {
             let number = |word: &str| word.trim().parse::<f64>().ok();
@@ -86,7 +89,15 @@ impl Setting {
             Values::Between { low, high } => {
                 // Four digits: a setting that people read.
                 let drawn = between(low, high, low > 0.0, generator);
-                self.is(&format!("{drawn:.3e}"))
+                let short = format!("{drawn:.3e}");
+                let is_within = short
+                    .parse()
+                    .is_ok_and(|short: f64| (low..=high).contains(&short));
+                self.is(&if is_within {
+                    short
+                } else {
+                    format!("{drawn:e}")
+                })
             }
         }
     }

@@ -58,7 +58,10 @@ impl Compare {
         let (mut runs, mut configs) = (Vec::new(), Vec::new());
         for folder in &self.runs {
             let Some(run) = RunOverview::of(folder) else {
-                bail!("{} is no run of kiln", folder.display());
+                bail!(
+                    "{} is no run of kiln: give the folders of runs, which `kiln runs` lists",
+                    folder.display()
+                );
             };
             let config = folder.join("config.toml");
             let text = kiln_data::read_text(&config)
@@ -67,7 +70,11 @@ impl Compare {
             configs.push(table.with_context(|| format!("{} is not TOML", config.display()))?);
             runs.push(run);
         }
-        let names: Vec<String> = runs.iter().map(RunOverview::name).collect();
+        let mut names: Vec<String> = runs.iter().map(RunOverview::name).collect();
+        let different: BTreeSet<&String> = names.iter().collect();
+        if different.len() < names.len() {
+            names = runs.iter().map(RunOverview::full_name).collect();
+        }
         // Of latent diffusion the second one, if all have it.
         let mut last_first = runs[0].stages.iter().rev().map(|stage| stage.name);
         let of_all = |name: &'static str| {

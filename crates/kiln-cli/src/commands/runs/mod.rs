@@ -54,6 +54,9 @@ struct Listed {
 #[derive(Serialize)]
 struct Shown {
     name: String,
+    /// With its folder, for the table.
+    #[serde(skip)]
+    full_name: String,
     folder: PathBuf,
     /// `running`, `finished`, `stopped` or `damaged`.
     state: &'static str,
@@ -116,6 +119,7 @@ impl Shown {
         };
         Self {
             name: run.name(),
+            full_name: run.full_name(),
             state,
             damage,
             stages: run.stages.iter().map(ShownStage::of).collect(),
@@ -150,7 +154,7 @@ impl Shown {
             row.push(tags.to_owned());
             row
         };
-        let (name, tags) = (self.name.as_str(), self.tags.join(", "));
+        let (name, tags) = (self.full_name.as_str(), self.tags.join(", "));
         if self.stages.is_empty() {
             return vec![row(name, self.state, None, &tags)];
         }

@@ -121,6 +121,7 @@ impl Teacher {
 mod tests {
     use kiln_checkpoint::{Guide, Metadata};
     use kiln_diffusion::{Denoiser, ScheduleConfig, ScheduleKind, SchedulerConfig};
+    use kiln_kernels::Precision;
     use kiln_models::{SampleSize, UNet2dConfig};
 
     use super::*;
@@ -204,7 +205,10 @@ mod tests {
 
             let model = model(rows, has_guide);
             let pipeline = Pipeline::from_model("it".to_owned(), model, &Device::flex()).unwrap();
-            let options = pipeline.default_options();
+            let options = SampleOptions {
+                precision: Precision::F32,
+                ..pipeline.default_options()
+            };
             let options = match settings {
                 "" => options,
                 _ => SampleOptions {
