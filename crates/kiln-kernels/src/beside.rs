@@ -3,7 +3,7 @@
 use burn::backend::flex::FlexTensor;
 use burn::backend::tensor::FloatTensor;
 use burn::backend::{Backend, Dispatch, Flex, TensorMetadata, backend_extension};
-use burn::tensor::{Shape, Tensor};
+use burn::tensor::Tensor;
 use rayon::prelude::*;
 
 use crate::extension::{numbers, tensor, values};
@@ -60,6 +60,6 @@ impl BesideOps for Flex {
         recycle_tensor(first);
         recycle_tensor(second);
         shape[3] = near + far;
-        tensor(joined, Shape::from(shape))
+        tensor(joined, shape)
     }
 }

@@ -10,7 +10,9 @@ use kiln_checkpoint::DiffusionModel;
 use kiln_diffusion::sampler::{InpaintOptions, Sampler};
 use kiln_diffusion::{Denoised, Denoiser, Guidance};
 use kiln_pipeline::pictures::Images;
-use kiln_pipeline::{Error, Interpolation, Moment, Pipeline, SampleOptions, Stops, Wanted};
+use kiln_pipeline::{
+    Error, Interpolation, Moment, Pipeline, Precision, SampleOptions, Stops, Wanted,
+};
 
 fn digits() -> Pipeline {
     let folder = concat!(
@@ -232,6 +234,7 @@ fn strength_goes_from_the_image_to_a_new_one() {
     let original = draw(&pipeline, &options(&pipeline, 20, 1));
     let options = SampleOptions {
         seed: 5,
+        precision: Precision::F32,
         ..options(&pipeline, 20, 4)
     };
     let at = |strength| {

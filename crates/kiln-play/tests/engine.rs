@@ -6,7 +6,7 @@ use std::path::Path;
 use burn::tensor::Device;
 use kiln_data::{ImageDataset, ImageShape};
 use kiln_pipeline::pictures::Images;
-use kiln_pipeline::{Pipeline, SampleOptions};
+use kiln_pipeline::{Pipeline, Precision, SampleOptions};
 use kiln_play::protocol::{
     Answer, Answered, Ask, Drawing, ModelName, Question, RunFacts, Sheet, Watch, from_message,
     to_message,
@@ -125,6 +125,7 @@ fn drawn(steps: usize, count: usize) -> Images {
         steps,
         count,
         seed: 5,
+        precision: Precision::F32,
         ..pipeline.default_options()
     };
     pipeline.sample(&options).unwrap()

@@ -25,9 +25,6 @@ impl Completions {
     pub fn run(self, mut program: Command) -> anyhow::Result<()> {
         let mut script = Vec::new();
         generate(self.shell, &mut program, "kiln", &mut script);
-        Ok(io::stdout()
-            .lock()
-            .write_all(&script)
-            .context(CANNOT_PRINT)?)
+        io::stdout().lock().write_all(&script).context(CANNOT_PRINT)
     }
 }

@@ -26,14 +26,14 @@ impl ManualPages {
         let Some(out) = self.out else {
             let mut page = Vec::new();
             Man::new(program).render(&mut page)?;
-            return Ok(io::stdout().lock().write_all(&page).context(CANNOT_PRINT)?);
+            return io::stdout().lock().write_all(&page).context(CANNOT_PRINT);
         };
         let pages = pages_of(program)?;
         for (file, page) in &pages {
             write_atomically(&out.join(file), page)?;
         }
         let pages = counted(pages.len(), "manual page");
-        Ok(writeln!(io::stdout(), "{pages} in {}", out.display()).context(CANNOT_PRINT)?)
+        writeln!(io::stdout(), "{pages} in {}", out.display()).context(CANNOT_PRINT)
     }
 }
 

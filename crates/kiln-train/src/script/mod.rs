@@ -157,6 +157,7 @@ pub(crate) fn train<S: Stage>(
     let report =
         TrainingReport::if_finished_before(name, &start, training.steps, model.clone(), trained)?;
     if let Some(report) = report {
+        claim.keep(); // It may have a new name.
         return Ok(report);
     }
     let found = stage.find(&start, &run, progress)?;

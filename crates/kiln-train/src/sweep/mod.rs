@@ -92,6 +92,8 @@ pub fn sweep(
 ) -> Result<Option<SweepResults>, TrainError> {
     let folder = &options.out;
     let place = folder.display();
+    let shares = rungs(plan.points(), plan.halving);
+    require_pauses(plan, &shares)?;
     let before = plan_in(folder)?;
     match (&before, options.resume) {
         (Some(_), false) => {
@@ -127,8 +129,6 @@ pub fn sweep(
 
     let mut results = SweepResults::new(plan);
     let mut left: Vec<usize> = (0..plan.points()).collect();
-    let shares = rungs(left.len(), plan.halving);
-    require_pauses(plan, &shares)?;
     for (rung, &share) in shares.iter().enumerate() {
         let trials: Vec<Trial> = (left.iter())
             .flat_map(|&point| plan.trials_of(point))

@@ -533,7 +533,7 @@ mod tests {
                 include_str!("../../../../configs/cifar10-ddpm.toml").to_owned(),
             )],
             vqvae: given,
-            ..request(&[rate], 1)
+            ..request(&["seed=1,2"], 1)
         };
         for (request, words) in [
             (request(&["seed=1,1"], 1), "the same training"),
