@@ -65,13 +65,8 @@ struct Training {
     /// The batch: `z0`, `noise` and `timesteps` for a U-Net, `images` for a VQ-VAE
     #[arg(long)]
     inputs: PathBuf,
-    #[arg(long, default_value_t)]
-    precision: Precision,
-    /// Where to compute: cpu, cuda or another that this build has
-    #[arg(long, default_value = "cpu")]
-    device: Devices,
     #[command(flatten)]
-    repeats: RepeatsArguments,
+    computing: Computing,
 }
 
 /// One call of a U-Net without gradients: what a step of a sampler costs.
@@ -83,13 +78,8 @@ struct Forward {
     /// The batch `noise`; all of it is at timestep 500
     #[arg(long)]
     inputs: PathBuf,
-    #[arg(long, default_value_t)]
-    precision: Precision,
-    /// Where to compute: cpu, cuda or another that this build has
-    #[arg(long, default_value = "cpu")]
-    device: Devices,
     #[command(flatten)]
-    repeats: RepeatsArguments,
+    computing: Computing,
 }
 
 #[derive(Args)]
@@ -104,6 +94,13 @@ struct Sampling {
     /// Where to leave the noise that the images begin with
     #[arg(long)]
     save_noise: Option<PathBuf>,
+    #[command(flatten)]
+    computing: Computing,
+}
+
+/// How, where and how often to compute.
+#[derive(Args)]
+struct Computing {
     #[arg(long, default_value_t)]
     precision: Precision,
     /// Where to compute: cpu, cuda or another that this build has
@@ -164,8 +161,8 @@ impl Training {
     /// Steps of stage 2 on a U-Net, which may be that of another experiment.
     fn unet(self) -> anyhow::Result<Measurement> {
         let mut experiment = Experiment::load(&self.config, &self.set)?;
-        experiment.stage_2.training.precision = self.precision;
-        let device = self.device.first().autodiff();
+        experiment.stage_2.training.precision = self.computing.precision;
+        let device = self.computing.device.first().autodiff();
         let config = UNet2dConfig::from_json(&fs::read_to_string(self.model.join("config.json"))?)?;
         let network = load_weights(config.init(&device, 0)?, &self.model.join(WEIGHTS))?;
         let inputs = Inputs::read(&self.inputs)?;
@@ -181,7 +178,7 @@ impl Training {
             timesteps,
         };
         let mut step = diffusion_steps(&experiment, network, vec![input])?;
-        measure(count, self.repeats.into(), |calls| {
+        measure(count, self.computing.repeats.into(), |calls| {
             last_loss(calls, &mut step)
         })
     }
@@ -192,14 +189,14 @@ impl Training {
         let first_stage = experiment.first_stage.as_mut();
         let first_stage = first_stage.context("the config has no first stage")?;
         first_stage.codebook.update = CodebookUpdate::Gradient;
-        first_stage.stage_1.training.precision = self.precision;
-        let device = self.device.first().autodiff();
+        first_stage.stage_1.training.precision = self.computing.precision;
+        let device = self.computing.device.first().autodiff();
         let config = VqVaeConfig::from_json(&fs::read_to_string(self.model.join("config.json"))?)?;
         let network = load_weights(config.init(&device, 0)?, &self.model.join(WEIGHTS))?;
         let images = Inputs::read(&self.inputs)?.images("images", &device)?;
         let [count, ..] = images.dims();
         let mut step = vqvae_steps(&experiment, network, vec![images])?;
-        measure(count, self.repeats.into(), |calls| {
+        measure(count, self.computing.repeats.into(), |calls| {
             last_loss(calls, &mut step)
         })
     }
@@ -207,32 +204,34 @@ impl Training {
 
 impl Forward {
     fn run(self) -> anyhow::Result<Measurement> {
-        let device = self.device.first();
+        let device = self.computing.device.first();
         let config = UNet2dConfig::from_json(&fs::read_to_string(self.model.join("config.json"))?)?;
         let network = load_weights(config.init(&device, 0)?, &self.model.join(WEIGHTS))?;
         let noise = Inputs::read(&self.inputs)?.images("noise", &device)?;
         let [count, ..] = noise.dims();
         let mut call = || {
             let output = on_the_pool(|| {
-                with_precision(self.precision, || {
+                with_precision(self.computing.precision, || {
                     network.forward_at(noise.clone(), 500.0, 1.0, None)
                 })
             });
             let mean = output.square().mean().try_into_data()?;
             Ok(mean.iter::<f64>().next().unwrap_or(f64::NAN))
         };
-        measure(count, self.repeats.into(), |calls| last(calls, &mut call))
+        measure(count, self.computing.repeats.into(), |calls| {
+            last(calls, &mut call)
+        })
     }
 }
 
 impl Sampling {
     fn run(self) -> anyhow::Result<Measurement> {
-        let pipeline = Pipeline::load(&self.model, &self.device.first())?;
+        let pipeline = Pipeline::load(&self.model, &self.computing.device.first())?;
         let options = SampleOptions {
             steps: self.steps,
             count: self.count,
             batch: self.count,
-            precision: self.precision,
+            precision: self.computing.precision,
             ..pipeline.default_options()
         };
         let mut noise = None;
@@ -246,7 +245,7 @@ impl Sampling {
             }))?;
             Ok(mean_square(&images))
         };
-        let measurement = measure(self.count, self.repeats.into(), |calls| {
+        let measurement = measure(self.count, self.computing.repeats.into(), |calls| {
             last(calls, &mut draw)
         })?;
         if let (Some(path), Some(noise)) = (&self.save_noise, noise) {

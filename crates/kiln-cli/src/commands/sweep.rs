@@ -140,14 +140,12 @@ impl RunSweep {
         };
         let table = table_of(&results);
         let json = serde_json::to_string_pretty(&results)?;
-        write_atomically(
-            &out.join("results.md"),
-            table.to_markdown(usize::MAX).as_bytes(),
-        )?;
-        write_atomically(&out.join("results.json"), json.as_bytes())?;
+        let [words, numbers, plot] = RESULTS.map(|name| out.join(name));
+        write_atomically(&words, table.to_markdown(usize::MAX).as_bytes())?;
+        write_atomically(&numbers, json.as_bytes())?;
         let values = |point: &PointResults| (point.name.clone(), point.values(&results.metric));
         let points: Vec<_> = results.points.iter().map(values).collect();
-        plot_points(&results.metric, &points, &out.join("results.svg"))?;
+        plot_points(&results.metric, &points, &plot)?;
         terminal::print_outcome(&results, self.json, |_| {
             format!(
                 "{}\nthe table, its numbers and a plot are in {}: results.md, .json and .svg",

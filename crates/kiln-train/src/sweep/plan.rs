@@ -53,7 +53,7 @@ pub struct GivenFirstStage {
 
 impl GivenFirstStage {
     /// # Errors
-    /// If there is none in `folder`, or it is damaged.
+    /// If `folder` has no first stage, or a damaged one.
     pub fn of(folder: &Path) -> Result<Self, TrainError> {
         let source = ModelSource::Folder(folder.to_owned());
         let first_stage = FirstStage::load(&source, &Device::flex())?;

@@ -58,7 +58,7 @@ fn reads_weights_most(stencil: &Stencil) -> bool {
         && stencil.size_written[0] * stencil.size_written[1] <= FEW_POSITIONS
 }
 
-/// Whether the gradient of the weights is computed so. With bf16 numbers it is not.
+/// Whether the gradient of the weights is computed so. On a matrix unit it is not.
 pub(super) fn fits_gradient(stencil: &Stencil) -> bool {
     (stencil.precision == Factors::F32 || !has_matrix_unit()) && is_possible(stencil)
 }

@@ -11,6 +11,7 @@
 use std::arch::x86_64::{
     __m512, __m512bh, __m512i, _mm512_dpbf16_ps, _mm512_set1_epi32, _mm512_setzero_ps,
 };
+use std::sync::OnceLock;
 
 use super::{Left, RIGHT_STEP, SUMS, TILE};
 use crate::instructions::instructions;
@@ -23,8 +24,9 @@ const LANES: usize = 16;
 
 /// Whether this processor has the instruction, within the limit on instructions.
 pub(super) fn is_there() -> bool {
-    // The macro keeps its answer.
-    instructions() == "avx512" && is_x86_feature_detected!("avx512bf16")
+    // Asked for every tile.
+    static THERE: OnceLock<bool> = OnceLock::new();
+    *THERE.get_or_init(|| instructions() == "avx512" && is_x86_feature_detected!("avx512bf16"))
 }
 
 /// `sums (+)= left right` in the first `rows` rows, or some more.
