@@ -8,13 +8,15 @@ pub struct Table {
 
 impl Table {
     pub fn new(header: impl IntoIterator<Item = String>) -> Self {
-        Self {
-            rows: vec![header.into_iter().collect()],
-        }
+        let mut table = Self { rows: Vec::new() };
+        table.push(header.into_iter().collect());
+        table
     }
 
+    /// Adds a row. A bar within a cell is escaped, as Markdown wants it.
     pub fn push(&mut self, row: Vec<String>) {
-        self.rows.push(row);
+        let cells = row.into_iter().map(|cell| cell.replace('|', "\\|"));
+        self.rows.push(cells.collect());
     }
 
     /// Without the columns that have only a header.
@@ -101,6 +103,13 @@ mod tests {
             text,
             "| images | FID |\n| ------ | --: |\n| real   | 1.5 |\n"
         );
+    }
+
+    #[test]
+    fn a_bar_within_a_cell_does_not_end_it() {
+        let mut table = Table::new(["run".to_owned()]);
+        table.push(vec!["a|b".to_owned()]);
+        assert!(table.to_markdown(80).contains("| a\\|b |"));
     }
 
     fn table() -> Table {

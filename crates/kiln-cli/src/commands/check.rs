@@ -106,7 +106,7 @@ impl Check {
             latents,
             devices: self.devices.clone(),
             expected: Expected {
-                images: ImagesOutlook::of(&preview.datasets),
+                images: ImagesOutlook::of(&preview.datasets, trainable.uses_classes()),
                 free_memory: free_memory(),
                 stages: trainable.outlooks(&preview)?,
                 commands: trainable.kind().commands(&self.config, &self.arguments()),

@@ -120,14 +120,16 @@ pub struct ImagesOutlook {
     shape: [usize; 3],
     /// The names of the classes; empty without classes.
     classes: Vec<String>,
+    /// Whether the network is told an image's class, or learns to tell it.
+    uses_classes: bool,
     /// Bytes of the decoded images if they are kept in memory, and absent if they are read while training.
     #[serde(skip_serializing_if = "Option::is_none")]
     memory: Option<usize>,
 }
 
 impl ImagesOutlook {
-    /// Of these sets.
-    pub fn of(datasets: &Datasets) -> Self {
+    /// Of these sets, for a training that uses their classes or not.
+    pub fn of(datasets: &Datasets, uses_classes: bool) -> Self {
         let Datasets { train, validation } = datasets;
         let shape = train.shape();
         let bytes = (train.len() + validation.len()) * shape.elements();
@@ -137,6 +139,7 @@ impl ImagesOutlook {
             validation: validation.len(),
             shape: [shape.channels, shape.height, shape.width],
             classes: train.class_names().to_vec(),
+            uses_classes,
             memory: train.is_decoded().then_some(bytes),
         }
     }
@@ -150,10 +153,14 @@ impl ImagesOutlook {
         table.row("shape", shape(self.shape));
         match self.classes.as_slice() {
             [] => table.row("classes", "none"),
-            classes => table.row(
-                "classes",
-                format!("{}: {}", classes.len(), some_names(classes)),
-            ),
+            classes => {
+                let unused = match self.uses_classes {
+                    true => "",
+                    false => " (not used: unet.num_class_embeds is not set)",
+                };
+                let names = some_names(classes);
+                table.row("classes", format!("{}: {names}{unused}", classes.len()));
+            }
         }
         table.row(
             "kept",

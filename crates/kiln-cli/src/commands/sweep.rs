@@ -1,5 +1,6 @@
 //! `kiln sweep`: one experiment with many settings, and a table of what they give.
 
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, bail};
@@ -179,8 +180,14 @@ impl RunSweep {
     }
 
     fn request(&self, vqvae: Option<GivenFirstStage>) -> anyhow::Result<SweepRequest> {
+        let stem = |path: &PathBuf| path.file_stem().unwrap_or(path.as_os_str()).to_owned();
+        let stems: BTreeSet<_> = self.config.iter().map(stem).collect();
         let read = |path: &PathBuf| {
-            let name = path.file_stem().unwrap_or(path.as_os_str());
+            // Files of one name in several folders are told apart by these.
+            let name = match stems.len() == self.config.len() {
+                true => stem(path),
+                false => path.with_extension("").into_os_string(),
+            };
             let text = kiln_data::read_text(path)
                 .with_context(|| format!("cannot read {}", path.display()))?;
             anyhow::Ok((name.to_string_lossy().into_owned(), text))
@@ -221,21 +228,28 @@ fn tell(step: &SweepStep<'_>) {
         [_, 1] => String::new(),
         [rung, rungs] => format!(", rung {rung} of {rungs}"),
     };
+    let before = match step.is_done {
+        true => ", trained before",
+        false => "",
+    };
     terminal::note(&format!(
-        "run {number} of {of}{rung}: {}, in {}",
+        "run {number} of {of}{rung}: {}, in {}{before}",
         step.name,
         step.folder.display()
     ));
 }
 
 /// The columns that a table shows besides the one that is judged by.
-const BESIDES: [&str; 6] = [
+const BESIDES: [&str; 9] = [
     "loss/valid",
     "psnr/valid",
     "ssim/valid",
     "frechet/valid",
     "kernel/valid",
     "confident/valid",
+    "fid/valid",
+    "kid/valid",
+    "accuracy/valid",
 ];
 
 fn table_of(results: &SweepResults) -> Table {

@@ -33,6 +33,14 @@ impl Trainable {
         }
     }
 
+    /// Whether the classes of images matter to it.
+    pub fn uses_classes(&self) -> bool {
+        match self {
+            Self::Classifier(_) => true,
+            Self::Model(experiment) => experiment.unet.num_class_embeds.is_some(),
+        }
+    }
+
     /// Its stages, in the order in which they are trained.
     ///
     /// # Errors

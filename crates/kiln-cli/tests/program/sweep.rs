@@ -71,7 +71,10 @@ fn a_sweep_compares_its_runs_and_goes_on_as_it_began() {
     // One run is lost, and only that one is trained again.
     let before = of(run);
     fs::remove_dir_all(workplace.path(run)).unwrap();
-    let again = swept(&workplace, "--resume --out sweep");
+    let output = workplace.run("sweep --resume --out sweep --json");
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(said.matches(", trained before").count(), 3, "{said}");
+    let again: Value = serde_json::from_slice(&output.stdout).unwrap();
     assert_eq!(untimed(&again), untimed(&results));
     assert_eq!(of(run), before);
 
@@ -153,6 +156,14 @@ fn what_is_no_sweep_is_refused_before_it_begins() {
         (
             format!("{config} --seeds 2 --out others"),
             "not from a sweep",
+        ),
+        (
+            format!("{config} --seeds 2 --minimize loss/validation"),
+            "loss/train, loss/valid",
+        ),
+        (
+            format!("{config} --seeds 2 --minimize fid/valid"),
+            "no column `fid/valid`",
         ),
     ] {
         let sentence = workplace.fail(&format!("sweep {arguments}"));

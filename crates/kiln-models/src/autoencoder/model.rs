@@ -116,12 +116,19 @@ impl AutoencoderConfig {
     /// # Errors
     /// Those of [`Self::init`].
     pub fn num_weights(&self) -> Result<usize, ConfigError> {
+        Ok(self.without_values()?.num_params())
+    }
+
+    /// The network whose weights have no values yet. This allocates nothing for them.
+    ///
+    /// # Errors
+    /// Those of [`Self::init`].
+    pub fn without_values(&self) -> Result<Autoencoder, ConfigError> {
         let device = Device::flex();
-        let network = match self {
+        match self {
             Self::Vq(config) => config.without_values(&device),
             Self::Kl(config) => config.without_values(&device),
-        };
-        Ok(network?.num_params())
+        }
     }
 }
 

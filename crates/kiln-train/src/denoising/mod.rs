@@ -43,16 +43,17 @@ use crate::run_folder::StageFolder;
 /// predicted one.
 const COMPONENTS: [Prediction; 3] = [Prediction::Noise, Prediction::Signal, Prediction::Velocity];
 
-/// The metrics that stage 2 logs: the loss and, of a network that learns to denoise, the errors of its components.
+/// The metrics that stage 2 logs: the loss, the errors of the components if the network learns to denoise, and what is
+/// measured on drawn images.
 pub(crate) fn metrics(config: &Stage2Config) -> Vec<MetricKind> {
     let errors = match config.distillation {
         None => config.loss.names_of_errors().to_vec(),
         Some(_) => Vec::new(),
     };
     let names = [LOSS].into_iter().chain(errors);
-    names
-        .map(|name| MetricKind::new(name, Reading::Mean))
-        .collect()
+    let means = names.map(|name| MetricKind::new(name, Reading::Mean));
+    let of_images = evaluation::metrics(config.evaluation.as_ref());
+    means.chain(of_images.iter().copied()).collect()
 }
 
 /// The trained networks of stage 2.

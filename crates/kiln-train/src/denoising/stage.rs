@@ -335,7 +335,7 @@ impl Stage for Stage2<'_> {
             title,
             trainee,
             source: NoisySource::new(experiment, clean, classes, plan.clone(), timesteps),
-            metrics: [&metrics(&experiment.stage_2), evaluation::metrics(measured)].concat(),
+            metrics: metrics(&experiment.stage_2),
             best_by: evaluation::best_by(measured),
             watch: |_| Vec::new(),
             save: Box::new(move |networks, steps| {

@@ -12,10 +12,11 @@ use burn::module::Module;
 use burn::tensor::Tensor;
 use kiln_models::bottleneck::vq::{BatchPosition, CodebookConfig, CodebookTraining};
 use kiln_models::bottleneck::{Bottleneck, Passed};
-use kiln_models::{Autoencoder, Discriminator};
+use kiln_models::{Autoencoder, ConfigError, Discriminator};
 use kiln_pipeline::pictures::{Images, columns_for, grid, save_png};
 
 use self::equivariance::Change;
+use self::objective::perceptual::PERCEPTUAL;
 use self::objective::{ObjectiveState, Reconstructed, psnr, sum};
 use self::posterior_noise::posterior_noise;
 use crate::error::TrainError;
@@ -51,6 +52,16 @@ pub(crate) fn metrics(objective: &Objective, bottleneck: &Bottleneck) -> Vec<Met
         metrics.extend([PERPLEXITY, CODES_IN_USE]);
     }
     metrics
+}
+
+/// The same, before anything is loaded or allocated.
+pub(crate) fn metrics_by_config(config: &FirstStageConfig) -> Result<Vec<MetricKind>, ConfigError> {
+    let side = config.network.downscale_factor();
+    let objective = Objective::new(config, side, None, None);
+    let network = config.network.without_values()?;
+    let perceptual = config.stage_1.perceptual().map(|_| PERCEPTUAL);
+    let known = metrics(&objective, &network.bottleneck);
+    Ok(known.into_iter().chain(perceptual).collect())
 }
 
 /// The trained networks of stage 1.

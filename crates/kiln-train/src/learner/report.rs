@@ -175,6 +175,16 @@ impl MetricKind {
             ..self
         }
     }
+
+    /// Its columns in `metrics.csv`.
+    pub(crate) fn columns(&self) -> Vec<String> {
+        let splits: &[&str] = match self.reading {
+            Reading::Figure => &["valid"],
+            _ => &["train", "valid"],
+        };
+        let column = |split| format!("{}/{split}", self.name);
+        splits.iter().map(column).collect()
+    }
 }
 
 /// The reports of one step, or of all steps before it. Devices report in the order in which they finish, so a step's

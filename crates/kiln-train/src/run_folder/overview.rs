@@ -32,7 +32,9 @@ pub enum RunState {
     Running,
     /// It has the model that it was for.
     Finished,
-    /// It was stopped, or has only its first stage.
+    /// It has its first stage, and the second one has not begun.
+    HasFirstStage,
+    /// It was stopped.
     Stopped,
     /// Its config, its label or its metrics cannot be read.
     Damaged(String),
@@ -71,6 +73,9 @@ impl RunOverview {
             Some(damage) => RunState::Damaged(damage),
             None if FolderLock::is_taken(folder) => RunState::Running,
             None if is_finished && is_whole => RunState::Finished,
+            None if stages.len() == 1 && is_whole && run.stage_1().model().exists() => {
+                RunState::HasFirstStage
+            }
             None => RunState::Stopped,
         };
         Some(Self {
@@ -150,6 +155,10 @@ mod tests {
         let stopped = add("c", config);
         steps(&stopped, 5);
         std::fs::write(stopped.join("run.json"), "{\"name\": \"third\"}").unwrap();
+        let first_stage = add("d", config);
+        std::fs::create_dir_all(first_stage.join("vqvae/model")).unwrap();
+        let rows = "step,loss/train\n1000000,0.5\n";
+        std::fs::write(first_stage.join("vqvae/metrics.csv"), rows).unwrap();
         std::fs::create_dir(place.path().join("notes")).unwrap();
 
         let locked = FolderLock::try_take(&place.path().join("sweep/deep/a")).unwrap();
@@ -158,17 +167,18 @@ mod tests {
             .iter()
             .map(|run| run.folder.strip_prefix(place.path()).unwrap())
             .collect();
-        assert_eq!(names, ["b", "c", "sweep/deep/a", "z"].map(Path::new));
+        assert_eq!(names, ["b", "c", "d", "sweep/deep/a", "z"].map(Path::new));
         assert_eq!(runs[0].state, RunState::Finished);
         assert_eq!(
             (&runs[1].state, runs[1].name().as_str()),
             (&RunState::Stopped, "third")
         );
         assert_eq!(runs[1].stages[0].steps_done(), 5);
-        assert_eq!(runs[2].state, RunState::Running);
-        assert!(matches!(runs[3].state, RunState::Damaged(_)));
+        assert_eq!(runs[2].state, RunState::HasFirstStage);
+        assert_eq!(runs[3].state, RunState::Running);
+        assert!(matches!(runs[4].state, RunState::Damaged(_)));
         drop(locked);
-        let alone = RunOverview::all_in(&runs[2].folder);
+        let alone = RunOverview::all_in(&runs[3].folder);
         assert_eq!((alone.len(), &alone[0].state), (1, &RunState::Stopped));
     }
 }

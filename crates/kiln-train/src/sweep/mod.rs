@@ -30,12 +30,14 @@ use self::results::{RunResults, SweepResults};
 use crate::error::TrainError;
 use crate::experiment::{Experiment, Interval};
 use crate::learner::plan::steps_of_share;
+use crate::learner::report::MetricKind;
 use crate::run_folder::changed_keys::{OF_STAGE_1, require_same_keys};
 use crate::run_folder::checkpoints::CheckpointFolder;
 use crate::run_folder::{RunFolder, StageFolder, write_atomically};
 use crate::script::options::RunOptions;
 use crate::script::training_report::TrainingReport;
 use crate::stages::{train_classifier, train_diffusion, train_latent_diffusion, train_vqvae};
+use crate::{classifier, denoising, first_stage};
 
 /// The plan's file in the folder of a sweep.
 const PLAN: &str = "sweep.json";
@@ -76,6 +78,8 @@ pub struct SweepStep<'a> {
     pub name: &'a str,
     /// Its folder.
     pub folder: &'a Path,
+    /// Whether it has come so far before.
+    pub is_done: bool,
 }
 
 /// Trains what is left of the sweep in `options.out`, tells `tell` of each run, and returns the results; `None` if it was
@@ -94,6 +98,7 @@ pub fn sweep(
     let place = folder.display();
     let shares = rungs(plan.points(), plan.halving);
     require_pauses(plan, &shares)?;
+    require_column(plan)?;
     let before = plan_in(folder)?;
     match (&before, options.resume) {
         (Some(_), false) => {
@@ -139,6 +144,7 @@ pub fn sweep(
                 rung: [rung + 1, shares.len()],
                 name: &plan.name(trial.point),
                 folder: &folder.join(plan.folder(trial)),
+                is_done: RunResults::read(plan, trial, share, folder)?.is_there(),
             });
             match train(plan, trial, share, options, progress) {
                 Ok(()) => results.require_metric(plan, trial, share, folder)?,
@@ -199,6 +205,29 @@ fn require_pauses(plan: &SweepPlan, shares: &[f64]) -> Result<(), TrainError> {
     }
 }
 
+/// Refuses to judge by a column that no run will have.
+fn require_column(plan: &SweepPlan) -> Result<(), TrainError> {
+    for trial in plan.trials() {
+        let metrics = match plan.experiment(trial)? {
+            Swept::Classifier(_) => classifier::METRICS.to_vec(),
+            Swept::Models(of) => match &of.first_stage {
+                Some(stage) if plan.is_only_first_stage() => first_stage::metrics_by_config(stage)?,
+                _ => denoising::metrics(&of.stage_2),
+            },
+        };
+        let columns: Vec<String> = metrics.iter().flat_map(MetricKind::columns).collect();
+        if !columns.contains(&plan.metric) {
+            return Err(TrainError::Run(format!(
+                "`{}` will have no column `{}` to be judged by: name one of {} by --minimize or --maximize",
+                plan.name(trial.point),
+                plan.metric,
+                columns.join(", ")
+            )));
+        }
+    }
+    Ok(())
+}
+
 fn write_plan(plan: &SweepPlan, folder: &Path) -> Result<(), TrainError> {
     let file = folder.join(PLAN);
     let text = serde_json::to_string_pretty(plan).map_err(std::io::Error::from);
@@ -214,11 +243,7 @@ fn train(
     options: &RunOptions,
     progress: &dyn Progress,
 ) -> Result<(), TrainError> {
-    if share < 1.0
-        && !RunResults::read(plan, trial, share, &options.out)?
-            .newest
-            .is_empty()
-    {
+    if share < 1.0 && RunResults::read(plan, trial, share, &options.out)?.is_there() {
         return Ok(());
     }
     let report = train_to(plan, trial, share, options, progress)?;

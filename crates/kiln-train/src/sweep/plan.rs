@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use burn::tensor::Device;
 use kiln_checkpoint::{FirstStage, ModelSource};
 use serde::{Deserialize, Serialize};
+use tracing::subscriber::NoSubscriber;
 
 use super::space::{MOST as MOST_POINTS, Overrides, Setting, grid, random};
 use crate::error::TrainError;
@@ -167,6 +168,7 @@ impl SweepPlan {
         };
         plan.check_settings(&settings)?;
         plan.check()?;
+        plan.warn()?;
         Ok(plan)
     }
 
@@ -237,6 +239,15 @@ impl SweepPlan {
                 ));
             }
             keys.push(key);
+        }
+        Ok(())
+    }
+
+    /// Tells once what is to be told of each point's experiment.
+    fn warn(&self) -> Result<(), TrainError> {
+        for point in 0..self.points.len() {
+            let trial = Trial { point, seed: 0 };
+            Swept::parse(self.config(trial), &self.overrides(trial, |_| true))?;
         }
         Ok(())
     }
@@ -339,17 +350,24 @@ impl SweepPlan {
         self.parsed(trial, is_of_stage_1)
     }
 
-    /// The experiment of a run, with the `wanted` ones of its varied keys.
+    /// The experiment of a run, with the `wanted` ones of its varied keys. [`Self::warn`] has told its warnings.
     fn parsed(&self, trial: Trial, wanted: fn(&String) -> bool) -> Result<Swept, TrainError> {
+        tracing::subscriber::with_default(NoSubscriber::default(), || {
+            let mut overrides = self.overrides(trial, wanted);
+            let config = self.config(trial);
+            if trial.seed > 0 {
+                let first = Swept::parse(config, &overrides)?.seed();
+                overrides.push(format!("seed={}", first.saturating_add(trial.seed as u64)));
+            }
+            Ok(Swept::parse(config, &overrides)?)
+        })
+    }
+
+    /// The overrides of a run, with the `wanted` ones of its varied keys, but without its seed.
+    fn overrides(&self, trial: Trial, wanted: fn(&String) -> bool) -> Overrides {
         let varied = self.points[trial.point].set.iter();
-        let varied = varied.filter(|text| wanted(text)).cloned();
-        let mut overrides: Overrides = self.fixed.iter().cloned().chain(varied).collect();
-        let config = self.config(trial);
-        if trial.seed > 0 {
-            let first = Swept::parse(config, &overrides)?.seed();
-            overrides.push(format!("seed={}", first.saturating_add(trial.seed as u64)));
-        }
-        Ok(Swept::parse(config, &overrides)?)
+        let varied = varied.filter(|text| wanted(text));
+        self.fixed.iter().chain(varied).cloned().collect()
     }
 
     /// What the first stage of a run depends on: runs with the same have the same one.

@@ -179,6 +179,11 @@ impl RunResults {
         Ok(Self::of(folder, share, stage.as_ref()))
     }
 
+    /// Whether the run has come so far.
+    pub(super) fn is_there(&self) -> bool {
+        !self.columns.is_empty()
+    }
+
     fn of(folder: PathBuf, share: f64, stage: Option<&StageRecord>) -> Self {
         let mut results = Self {
             folder,

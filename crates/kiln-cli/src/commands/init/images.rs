@@ -56,7 +56,7 @@ pub fn flips(channels: usize, size: usize, classes: &[String]) -> (bool, &'stati
     } else if !classes.is_empty() && classes.iter().all(is_letter) {
         (
             false,
-            "classes are named like digits or letters, which are others when mirrored",
+            "classes are named like digits or letters, which are others when mirrored; if they are numbers of other things, true",
         )
     } else if channels == 1 && size <= 32 {
         (

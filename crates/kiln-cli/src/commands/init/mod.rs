@@ -168,7 +168,7 @@ impl Outcome {
             size: fitted.choices.size,
             channels: fitted.choices.channels,
             expected: Expected {
-                images: ImagesOutlook::of(&fitted.datasets),
+                images: ImagesOutlook::of(&fitted.datasets, fitted.trainable.uses_classes()),
                 free_memory: fitted.free_memory,
                 stages: fitted.stages,
                 commands: commands.chain(kind.commands(&config, arguments)).collect(),

@@ -58,7 +58,7 @@ struct Shown {
     #[serde(skip)]
     full_name: String,
     folder: PathBuf,
-    /// `running`, `finished`, `stopped` or `damaged`.
+    /// `running`, `finished`, `has first stage`, `stopped` or `damaged`.
     state: &'static str,
     /// Why it is damaged.
     damage: Option<String>,
@@ -114,6 +114,7 @@ impl Shown {
         let (state, damage) = match &run.state {
             RunState::Running => ("running", None),
             RunState::Finished => ("finished", None),
+            RunState::HasFirstStage => ("has first stage", None),
             RunState::Stopped => ("stopped", None),
             RunState::Damaged(damage) => ("damaged", Some(damage.clone())),
         };
@@ -187,7 +188,7 @@ impl ShownStage {
 }
 
 /// The metrics that the table shows: the losses, and what is measured on images.
-const COLUMNS: [&str; 8] = [
+const COLUMNS: [&str; 10] = [
     "loss/train",
     "loss/valid",
     "psnr/valid",
@@ -195,6 +196,8 @@ const COLUMNS: [&str; 8] = [
     "frechet/valid",
     "kernel/valid",
     "confident/valid",
+    "fid/valid",
+    "kid/valid",
     "accuracy/valid",
 ];
 

@@ -10,6 +10,10 @@ use super::term::Term;
 use crate::error::TrainError;
 use crate::experiment::{FirstStageConfig, PerceptualConfig};
 use crate::learner::frozen::Frozen;
+use crate::learner::report::{MetricKind, Reading};
+
+/// What is logged of it.
+pub(crate) const PERCEPTUAL: MetricKind = MetricKind::new("perceptual", Reading::Mean);
 
 /// The perceptual distance (Zhang et al. 2018), as in VQGAN (Esser et al. 2021).
 #[derive(Debug)]
@@ -74,7 +78,7 @@ impl Perceptual {
 
 impl Term for Perceptual {
     fn name(&self) -> &'static str {
-        "perceptual"
+        PERCEPTUAL.name
     }
 
     fn between(&self, images: &Tensor<4>, reconstructions: &Tensor<4>) -> Tensor<1> {
