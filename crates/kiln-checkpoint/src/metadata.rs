@@ -3,7 +3,6 @@
 use std::collections::{BTreeMap, HashMap};
 
 use kiln_diffusion::Guidance;
-use safetensors::SafeTensors;
 
 use crate::CheckpointError;
 
@@ -108,13 +107,11 @@ impl Metadata {
         header
     }
 
-    /// Reads the header of the safetensors file `bytes`, which errors call `file`.
-    pub(crate) fn from_weights(bytes: &[u8], file: &str) -> Result<Self, CheckpointError> {
-        let (_, header) =
-            SafeTensors::read_metadata(bytes).map_err(|problem| CheckpointError::Damaged {
-                file: file.to_owned(),
-                problem: problem.to_string(),
-            })?;
+    /// The facts in the header of a safetensors file, which errors call `file`.
+    pub(crate) fn of_weights(
+        header: &safetensors::tensor::Metadata,
+        file: &str,
+    ) -> Result<Self, CheckpointError> {
         let metadata = match header.metadata() {
             Some(header) => Self::from_header(header, file)?,
             None => Self::default(),

@@ -3,12 +3,13 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 
-use safetensors::{Dtype, SafeTensors};
+use kiln_models::{SafetensorsFile, StoredTensor};
+use safetensors::{Dtype, SafeTensorError};
 
 use crate::CheckpointError;
 use crate::foreign::is_safetensors;
 use crate::pickle::{RawTensor, read_pickle};
-use crate::source::{open_file, start};
+use crate::source::{Readable, open_file, start};
 
 /// Reads the floating-point tensors whose keys are `wanted` from a safetensors file or a pickle of PyTorch (whose code
 /// never runs): their type, shape and little-endian numbers. The file and the tensors may have at most `largest` bytes
@@ -31,23 +32,35 @@ pub fn read_tensors(
     if !is_safetensors(&beginning, &file) {
         return read_pickle(opened, &file, largest, wanted);
     }
-    let bytes = kiln_data::read_regular(path, largest).map_err(problem)?;
-    let read = SafeTensors::deserialize(&bytes).map_err(|problem| CheckpointError::Damaged {
-        file: file.clone(),
-        problem: problem.to_string(),
-    })?;
-    let tensors = read.iter().filter(|(key, tensor)| {
+    let opened = open_safetensors(opened, &file)?;
+    let tensors = opened.tensors().filter(|(key, tensor)| {
         use Dtype::{BF16, F16, F32, F64};
         wanted(key) && matches!(tensor.dtype(), F16 | BF16 | F32 | F64)
     });
-    Ok(tensors
+    tensors
         .map(|(key, tensor)| {
-            let parts = (
-                tensor.dtype(),
-                tensor.shape().to_vec(),
-                tensor.data().to_vec(),
-            );
-            (key.to_owned(), parts)
+            let bytes = tensor.bytes().map_err(problem)?.into_owned();
+            Ok((key, (tensor.dtype(), tensor.shape().to_vec(), bytes)))
         })
-        .collect())
+        .collect()
+}
+
+/// Opens a safetensors file, which errors call `file`.
+pub(crate) fn open_safetensors<R: Readable>(
+    opened: R,
+    file: &str,
+) -> Result<SafetensorsFile<R>, CheckpointError> {
+    SafetensorsFile::open(opened).map_err(|problem| of_safetensors(problem, file))
+}
+
+/// The error of a safetensors file.
+pub(crate) fn of_safetensors(problem: SafeTensorError, file: &str) -> CheckpointError {
+    let file = file.to_owned();
+    match problem {
+        SafeTensorError::IoError(problem) => CheckpointError::Read { file, problem },
+        problem => CheckpointError::Damaged {
+            file,
+            problem: problem.to_string(),
+        },
+    }
 }

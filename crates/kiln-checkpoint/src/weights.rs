@@ -1,15 +1,15 @@
 //! The weights of one network in its folder, in any form: see [`forms`].
 
-use std::borrow::Cow;
 use std::collections::BTreeMap;
 
 use burn::module::Module;
-use kiln_models::load_weights_from_tensors;
-use safetensors::SafeTensors;
+use kiln_models::{SafetensorsFile, StoredTensor, load_weights_from_tensors};
 use safetensors::tensor::TensorView;
 
 use crate::layout::{WEIGHTS, forms, shard_names};
 use crate::pickle::{RawTensor, read_pickle};
+use crate::source::Readable;
+use crate::tensors::{of_safetensors, open_safetensors};
 use crate::{CheckpointError, Metadata, ModelSource};
 
 /// The largest header of a safetensors file, and more than the largest pickle beside the tensors.
@@ -44,15 +44,16 @@ pub(crate) fn load_weights<M: Module>(
         .map(|file| Stored::read(source, file, largest))
         .collect::<Result<Vec<_>, _>>()?;
     let mut metadata = Metadata::default();
-    let mut tensors: Vec<(String, TensorView<'_>)> = Vec::new();
+    let mut tensors = Vec::new();
     for (stored, file) in stored.iter().zip(&files) {
-        if let Stored::Safetensors(bytes) = stored {
-            let of_file = Metadata::from_weights(bytes, &source.name(file))?;
+        let file = source.name(file);
+        if let Stored::Safetensors(opened) = stored {
+            let of_file = Metadata::of_weights(opened.header(), &file)?;
             if of_file != Metadata::default() {
                 metadata = of_file;
             }
         }
-        tensors.extend(stored.tensors(&source.name(file))?);
+        tensors.extend(stored.tensors(&file)?);
     }
     let network = load_weights_from_tensors(network, tensors).map_err(|problem| {
         CheckpointError::Weights {
@@ -68,41 +69,41 @@ fn shards(source: &ModelSource, folder: &str, index: &str) -> Result<Vec<String>
     Ok(names.map(|name| format!("{folder}{name}")).collect())
 }
 
-/// The contents of a weights file.
+/// A weights file.
 enum Stored<'a> {
-    /// The file as it is.
-    Safetensors(Cow<'a, [u8]>),
+    Safetensors(SafetensorsFile<Box<dyn Readable + 'a>>),
     /// Tensors from a pickle, under their keys.
     Pickle(BTreeMap<String, RawTensor>),
 }
 
 impl<'a> Stored<'a> {
-    /// Reads a file of at most `largest` bytes.
+    /// Opens a file of at most `largest` bytes.
     fn read(source: &'a ModelSource, file: &str, largest: u64) -> Result<Self, CheckpointError> {
-        if source.is_safetensors(file, largest)? {
-            return Ok(Self::Safetensors(source.bytes(file, largest)?));
+        let is_safetensors = source.is_safetensors(file, largest)?;
+        let (opened, name) = (source.opened(file, largest)?, source.name(file));
+        if is_safetensors {
+            return Ok(Self::Safetensors(open_safetensors(opened, &name)?));
         }
-        let opened = source.opened(file, largest)?;
-        let tensors = read_pickle(opened, &source.name(file), largest, |_| true)?;
+        let tensors = read_pickle(opened, &name, largest, |_| true)?;
         Ok(Self::Pickle(tensors))
     }
 
-    fn tensors(&self, file: &str) -> Result<Vec<(String, TensorView<'_>)>, CheckpointError> {
-        let damaged = |problem: safetensors::SafeTensorError| CheckpointError::Damaged {
-            file: file.to_owned(),
-            problem: problem.to_string(),
-        };
+    /// The tensors of `file` by key.
+    fn tensors(
+        &self,
+        file: &str,
+    ) -> Result<Vec<(String, Box<dyn StoredTensor + '_>)>, CheckpointError> {
         match self {
-            Self::Safetensors(bytes) => {
-                let tensors = SafeTensors::deserialize(bytes).map_err(damaged)?;
-                let tensors = tensors.iter().map(|(key, tensor)| (key.to_owned(), tensor));
-                Ok(tensors.collect())
+            Self::Safetensors(opened) => {
+                let boxed = |(key, tensor)| (key, Box::new(tensor) as Box<dyn StoredTensor>);
+                Ok(opened.tensors().map(boxed).collect())
             }
             Self::Pickle(tensors) => tensors
                 .iter()
                 .map(|(key, (dtype, shape, bytes))| {
-                    let view = TensorView::new(*dtype, shape.clone(), bytes).map_err(damaged)?;
-                    Ok((key.clone(), view))
+                    let view = TensorView::new(*dtype, shape.clone(), bytes);
+                    let view = view.map_err(|problem| of_safetensors(problem, file))?;
+                    Ok((key.clone(), Box::new(view) as Box<dyn StoredTensor>))
                 })
                 .collect(),
         }

@@ -3,7 +3,7 @@
 //! A training step needs the same arrays as the previous one. Fresh arrays would cost a page fault for every 4 KiB, and
 //! a pass to fill them with zeros that are overwritten at once.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
 use std::ops::{Deref, DerefMut};
 use std::sync::{Mutex, PoisonError};
@@ -12,6 +12,7 @@ use burn::backend::TensorMetadata;
 use burn::backend::flex::FlexTensor;
 
 thread_local! {
+    static IS_DONE_ONCE: Cell<bool> = const { Cell::new(false) };
     static FREE: RefCell<Vec<Vec<f32>>> = const { RefCell::new(Vec::new()) };
 }
 
@@ -130,8 +131,19 @@ pub(crate) fn zeros(len: usize) -> Vec<f32> {
     array
 }
 
+/// Does `work` that will not be done again: the arrays that this thread [recycles](recycle) in it are freed instead.
+pub(crate) fn once<T>(work: impl FnOnce() -> T) -> T {
+    let before = IS_DONE_ONCE.replace(true);
+    let result = work();
+    IS_DONE_ONCE.set(before);
+    result
+}
+
 /// Returns an array, for reuse by [`array`].
 pub(crate) fn recycle(array: Vec<f32>) {
+    if IS_DONE_ONCE.get() {
+        return;
+    }
     let mut shelves = SHELVES.lock().unwrap_or_else(PoisonError::into_inner);
     if let Some(shelf) = shelves.get_mut(&array.len())
         && shelf.lent > 0

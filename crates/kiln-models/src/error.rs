@@ -76,6 +76,14 @@ pub enum WeightsError {
         /// Why.
         source: std::io::Error,
     },
+    /// A tensor's numbers cannot be read.
+    #[error("cannot read the weights' `{key}`: {source}")]
+    Tensor {
+        /// The diffusers key.
+        key: String,
+        /// Why.
+        source: std::io::Error,
+    },
     /// The file cannot be written; an existing file is untouched.
     #[error("cannot write the weights {path}: {source}", path = path.display())]
     Write {

@@ -40,6 +40,7 @@ mod keys;
 mod memory;
 mod parameters;
 pub mod power_average;
+mod stored;
 mod unet;
 mod weights;
 
@@ -52,6 +53,7 @@ pub use discriminator::{Discriminator, DiscriminatorConfig, Judgement};
 pub use error::{ConfigError, WeightsError};
 pub use feature_maps::FeatureMaps;
 pub use memory::{free_memory, too_little_memory};
+pub use stored::{SafetensorsFile, StoredTensor, TensorInFile};
 pub use unet::{
     ClassEmbeddingType, DownBlockType, MidBlockType, ResampleType, SampleSize, TimeEmbeddingType,
     UNet2d, UNet2dConfig, UpBlockType,

@@ -8,13 +8,13 @@ use std::path::{Path, PathBuf};
 use burn::module::{Module, ModuleMapper, Param};
 use burn::tensor::{Tensor, TensorData};
 use half::{bf16, f16};
-use safetensors::tensor::TensorView;
-use safetensors::{Dtype, SafeTensors};
+use safetensors::{Dtype, SafeTensorError, SafeTensors};
 use serde_json::{Map, Value, json};
 
 use crate::WeightsError;
 use crate::keys::{KeyPath, current_key};
 use crate::parameters::Parameter;
+use crate::stored::{SafetensorsFile, StoredTensor};
 
 /// The type of the numbers in a weights file.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -31,11 +31,16 @@ pub enum WeightsType {
 /// # Errors
 /// If the file cannot be read, and those of [`load_weights_from_bytes`].
 pub fn load_weights<M: Module>(module: M, path: &Path) -> Result<M, WeightsError> {
-    let bytes = fs::read(path).map_err(|source| WeightsError::Read {
+    let unreadable = |source| WeightsError::Read {
         path: path.to_owned(),
         source,
+    };
+    let file = File::open(path).map_err(unreadable)?;
+    let file = SafetensorsFile::open(file).map_err(|problem| match problem {
+        SafeTensorError::IoError(source) => unreadable(source),
+        problem => problem.into(),
     })?;
-    load_weights_from_bytes(module, &bytes)
+    load_weights_from_tensors(module, file.tensors())
 }
 
 /// Loads the bytes of a safetensors file, for instance one compiled into the program.
@@ -48,17 +53,17 @@ pub fn load_weights_from_bytes<M: Module>(module: M, bytes: &[u8]) -> Result<M, 
 }
 
 /// Loads tensors under diffusers' keys, today's or those from before 2023, from any source: one file, several, or
-/// another format than safetensors.
+/// another format than safetensors. The numbers of one tensor are read at a time.
 ///
 /// # Errors
-/// Those of [`load_weights_from_bytes`], except for damaged bytes.
-pub fn load_weights_from_tensors<'data, M: Module>(
+/// Those of [`load_weights_from_bytes`], except for damaged bytes; and if a tensor cannot be read.
+pub fn load_weights_from_tensors<M: Module>(
     module: M,
-    given: impl IntoIterator<Item = (impl AsRef<str>, TensorView<'data>)>,
+    given: impl IntoIterator<Item = (impl AsRef<str>, impl StoredTensor)>,
 ) -> Result<M, WeightsError> {
     let parameters = Parameter::shapes_of(&module);
 
-    let mut tensors: BTreeMap<String, TensorView> = BTreeMap::new();
+    let mut tensors = BTreeMap::new();
     let mut unused = Vec::new();
     for (key, tensor) in given {
         let current = current_key(key.as_ref());
@@ -171,8 +176,11 @@ impl ModuleMapper for Filling {
 }
 
 /// A tensor's numbers as f32.
-fn numbers(key: &str, tensor: &TensorView) -> Result<Vec<f32>, WeightsError> {
-    let data = tensor.data();
+fn numbers(key: &str, tensor: &impl StoredTensor) -> Result<Vec<f32>, WeightsError> {
+    let data = tensor.bytes().map_err(|source| WeightsError::Tensor {
+        key: key.to_owned(),
+        source,
+    })?;
     let halves = data.as_chunks().0.iter();
     let numbers: Vec<f32> = match tensor.dtype() {
         Dtype::F32 => data

@@ -16,20 +16,19 @@ mod tensors;
 mod unet;
 
 use std::collections::BTreeMap;
-use std::fs::File;
-use std::io::Read;
 use std::path::Path;
 
 use burn::tensor::Device;
 use kiln_diffusion::schedule::{BetaRange, ListedBetas};
 use kiln_diffusion::{ScheduleConfig, ScheduleKind, SchedulerConfig};
-use kiln_models::{AutoencoderConfig, ConfigError, UNet2d, WeightsError, WeightsType};
-use safetensors::SafeTensors;
+use kiln_models::{
+    AutoencoderConfig, ConfigError, StoredTensor, UNet2d, WeightsError, WeightsType,
+};
 
 use crate::foreign::{is_safetensors, is_weights};
 use crate::pickle::read_pickle;
 use crate::source::{open_file, start};
-use crate::weights::LARGEST_HEADER;
+use crate::tensors::open_safetensors;
 use crate::{CheckpointError, DiffusionModel, FirstStage, Metadata, ModelSource};
 use tensors::Tensors;
 
@@ -164,18 +163,10 @@ fn read(path: &Path, file: &str) -> Result<Tensors, CheckpointError> {
     };
     let mut tensors = BTreeMap::new();
     if is_safetensors(&start, file) {
-        let bytes = whole_safetensors(opened, length, file).map_err(no_checkpoint)?;
-        let damaged = |problem: safetensors::SafeTensorError| CheckpointError::Damaged {
-            file: file.to_owned(),
-            problem: problem.to_string(),
-        };
-        for (key, tensor) in SafeTensors::deserialize(&bytes).map_err(damaged)?.iter() {
-            let tensor = (
-                tensor.dtype(),
-                tensor.shape().to_vec(),
-                tensor.data().to_vec(),
-            );
-            tensors.insert(key.to_owned(), tensor);
+        let opened = open_safetensors(opened, file).map_err(no_checkpoint)?;
+        for (key, tensor) in opened.tensors() {
+            let bytes = tensor.bytes().map_err(problem)?.into_owned();
+            tensors.insert(key, (tensor.dtype(), tensor.shape().to_vec(), bytes));
         }
     } else {
         // Views may share memory, but only up to a limit.
@@ -198,37 +189,6 @@ fn read(path: &Path, file: &str) -> Result<Tensors, CheckpointError> {
 fn is_python_name(name: &str) -> bool {
     name.chars()
         .all(|letter| letter.is_alphanumeric() || matches!(letter, '_' | '.'))
-}
-
-/// The bytes of a safetensors file, if its header states this size: a file with a hole instead of a header is not read.
-fn whole_safetensors(mut file: File, length: u64, name: &str) -> Result<Vec<u8>, CheckpointError> {
-    let damaged = || CheckpointError::Damaged {
-        file: name.to_owned(),
-        problem: "its header is not that of a safetensors file".to_owned(),
-    };
-    let problem = |problem| CheckpointError::Read {
-        file: name.to_owned(),
-        problem,
-    };
-    let mut bytes = vec![0; 8];
-    file.read_exact(&mut bytes).map_err(|_| damaged())?;
-    let header = bytes
-        .as_chunks()
-        .0
-        .first()
-        .map_or(0, |&eight| u64::from_le_bytes(eight));
-    if header < 2 || header > LARGEST_HEADER.min(length) {
-        return Err(damaged());
-    }
-    let mut read = |bytes: &mut Vec<u8>, count| file.by_ref().take(count).read_to_end(bytes);
-    read(&mut bytes, header).map_err(problem)?;
-    let header = bytes.get(8..).unwrap_or_default();
-    let header: safetensors::tensor::Metadata =
-        serde_json::from_slice(header).map_err(|_| damaged())?;
-    let rest = header.data_len() as u64;
-    // One more byte shows whether the file is longer than its header says.
-    read(&mut bytes, rest.min(length) + 1).map_err(problem)?;
-    Ok(bytes)
 }
 
 /// A checkpoint's tensors, sorted by network.

@@ -1,0 +1,224 @@
+//! Tensors in a store, whose numbers are read when they are wanted: a model's file and its weights are never in memory
+//! together.
+
+use std::borrow::Cow;
+use std::cell::RefCell;
+use std::io::{self, ErrorKind, Read, Seek, SeekFrom};
+
+use safetensors::tensor::{Metadata, TensorInfo, TensorView};
+use safetensors::{Dtype, SafeTensorError};
+
+/// Bytes of the number at the beginning of a file, which says how many the header has.
+const LENGTH: usize = 8;
+
+/// The largest header, in bytes: the one that the library of safetensors allows.
+const LARGEST_HEADER: usize = 100_000_000;
+
+/// A tensor in a store.
+pub trait StoredTensor {
+    /// The type of its numbers.
+    fn dtype(&self) -> Dtype;
+
+    /// Its shape, in PyTorch's layout.
+    fn shape(&self) -> &[usize];
+
+    /// Its numbers, little-endian and row by row.
+    ///
+    /// # Errors
+    /// If they cannot be read.
+    fn bytes(&self) -> io::Result<Cow<'_, [u8]>>;
+}
+
+impl StoredTensor for TensorView<'_> {
+    fn dtype(&self) -> Dtype {
+        TensorView::dtype(self)
+    }
+
+    fn shape(&self) -> &[usize] {
+        TensorView::shape(self)
+    }
+
+    fn bytes(&self) -> io::Result<Cow<'_, [u8]>> {
+        Ok(Cow::Borrowed(self.data()))
+    }
+}
+
+impl<T: StoredTensor + ?Sized> StoredTensor for Box<T> {
+    fn dtype(&self) -> Dtype {
+        (**self).dtype()
+    }
+
+    fn shape(&self) -> &[usize] {
+        (**self).shape()
+    }
+
+    fn bytes(&self) -> io::Result<Cow<'_, [u8]>> {
+        (**self).bytes()
+    }
+}
+
+/// A safetensors file that is open.
+pub struct SafetensorsFile<R> {
+    file: RefCell<R>,
+    header: Metadata,
+    /// The place of the first number.
+    start: u64,
+}
+
+/// A tensor in a [`SafetensorsFile`].
+pub struct TensorInFile<'file, R> {
+    file: &'file SafetensorsFile<R>,
+    info: &'file TensorInfo,
+}
+
+impl<R: Read + Seek> SafetensorsFile<R> {
+    /// Reads the header of a file and checks it against the file's length.
+    ///
+    /// # Errors
+    /// If the file cannot be read, or is not a whole safetensors file.
+    pub fn open(mut file: R) -> Result<Self, SafeTensorError> {
+        let mut length = [0; LENGTH];
+        let is_short = |problem: &io::Error| problem.kind() == ErrorKind::UnexpectedEof;
+        match file.read_exact(&mut length) {
+            Err(problem) if is_short(&problem) => return Err(SafeTensorError::HeaderTooSmall),
+            other => other?,
+        }
+        let length = usize::try_from(u64::from_le_bytes(length));
+        let length = length.map_err(|_| SafeTensorError::HeaderTooLarge)?;
+        if length > LARGEST_HEADER {
+            return Err(SafeTensorError::HeaderTooLarge);
+        }
+        let mut header = Vec::new();
+        file.by_ref().take(length as u64).read_to_end(&mut header)?;
+        if header.len() < length {
+            return Err(SafeTensorError::InvalidHeaderLength);
+        }
+        let text = str::from_utf8(&header).map_err(SafeTensorError::InvalidHeader)?;
+        let header: Metadata =
+            serde_json::from_str(text).map_err(SafeTensorError::InvalidHeaderDeserialization)?;
+        let start = (LENGTH + length) as u64;
+        if file.seek(SeekFrom::End(0))? != start + header.data_len() as u64 {
+            return Err(SafeTensorError::MetadataIncompleteBuffer);
+        }
+        Ok(Self {
+            file: RefCell::new(file),
+            header,
+            start,
+        })
+    }
+
+    /// The header.
+    pub fn header(&self) -> &Metadata {
+        &self.header
+    }
+
+    /// The tensors by key, in the order of the file.
+    pub fn tensors(&self) -> impl Iterator<Item = (String, TensorInFile<'_, R>)> {
+        let keys = self.header.offset_keys().into_iter();
+        keys.filter_map(|key| {
+            let info = self.header.info(&key)?;
+            Some((key, TensorInFile { file: self, info }))
+        })
+    }
+}
+
+impl<R: Read + Seek> StoredTensor for TensorInFile<'_, R> {
+    fn dtype(&self) -> Dtype {
+        self.info.dtype
+    }
+
+    fn shape(&self) -> &[usize] {
+        &self.info.shape
+    }
+
+    fn bytes(&self) -> io::Result<Cow<'_, [u8]>> {
+        let (from, to) = self.info.data_offsets;
+        let mut file = self.file.file.borrow_mut();
+        file.seek(SeekFrom::Start(self.file.start + from as u64))?;
+        let mut bytes = Vec::with_capacity(to - from);
+        file.by_ref()
+            .take((to - from) as u64)
+            .read_to_end(&mut bytes)?;
+        match bytes.len() == to - from {
+            true => Ok(Cow::Owned(bytes)),
+            // Somebody wrote to it in the meantime.
+            false => Err(ErrorKind::UnexpectedEof.into()),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::Cursor;
+
+    use proptest::prelude::*;
+    use safetensors::SafeTensors;
+
+    use super::*;
+
+    fn file() -> Vec<u8> {
+        let numbers: Vec<u8> = (0..24).collect();
+        let view = |shape: &[usize], bytes| TensorView::new(Dtype::F16, shape.to_vec(), bytes);
+        let tensors = [
+            ("b", view(&[2, 3], &numbers[..12]).unwrap()),
+            ("a", view(&[6], &numbers[12..]).unwrap()),
+            ("empty", view(&[0, 2], &[]).unwrap()),
+        ];
+        safetensors::serialize(tensors, None).unwrap()
+    }
+
+    /// What both readers find: tensors by key, or the error.
+    fn read(bytes: &[u8]) -> [Result<Vec<(String, Vec<usize>, Vec<u8>)>, String>; 2] {
+        let whole = SafeTensors::deserialize(bytes).map(|tensors| {
+            let tensor = |(key, tensor): (&str, TensorView<'_>)| {
+                let shape = tensor.shape().to_vec();
+                (key.to_owned(), shape, tensor.data().to_vec())
+            };
+            tensors.iter().map(tensor).collect()
+        });
+        let one_by_one = SafetensorsFile::open(Cursor::new(bytes)).map(|file| {
+            let tensor = |(key, tensor): (String, TensorInFile<'_, _>)| {
+                let shape = tensor.shape().to_vec();
+                (key, shape, tensor.bytes().unwrap().into_owned())
+            };
+            file.tensors().map(tensor).collect()
+        });
+        [whole, one_by_one].map(|tensors: Result<Vec<_>, _>| {
+            let mut tensors = tensors.map_err(|problem| problem.to_string())?;
+            tensors.sort();
+            Ok(tensors)
+        })
+    }
+
+    #[test]
+    fn tensors_are_those_of_the_whole_file() {
+        let [whole, one_by_one] = read(&file());
+        assert_eq!(one_by_one, whole);
+        assert_eq!(one_by_one.unwrap().len(), 3);
+    }
+
+    #[test]
+    fn a_file_that_shrinks_is_an_error() {
+        let bytes = file();
+        let opened = SafetensorsFile::open(Cursor::new(bytes)).unwrap();
+        opened.file.borrow_mut().get_mut().truncate(100);
+        let mut tensors = opened.tensors().filter(|(key, _)| key != "empty");
+        assert!(tensors.all(|(_, tensor)| tensor.bytes().is_err()));
+    }
+
+    proptest! {
+        #[test]
+        fn damaged_files_are_refused_as_the_library_does(
+            cut in any::<prop::sample::Index>(), flips in proptest::collection::vec(any::<(prop::sample::Index, u8)>(), 0..4),
+        ) {
+            let mut bytes = file();
+            for (place, value) in flips {
+                let place = place.index(bytes.len());
+                bytes[place] = value;
+            }
+            bytes.truncate(cut.index(bytes.len() + 1));
+            let [whole, one_by_one] = read(&bytes);
+            prop_assert_eq!(one_by_one, whole);
+        }
+    }
+}
