@@ -5,11 +5,14 @@ use rayon::prelude::*;
 
 use super::CHUNK;
 use crate::instructions::vectorized;
+use crate::scratch;
 
-/// `average = average - rate (average - weight)`. Both have one length.
-pub(crate) fn follow(average: &mut [f32], weight: &[f32], rate: f32) {
-    let chunk = |(average, weight)| {
+/// `average - rate (average - weight)`. All have one length.
+pub(crate) fn followed(average: &[f32], weight: &[f32], rate: f32) -> Vec<f32> {
+    let mut followed = scratch::array(average.len());
+    let chunk = |((followed, average), weight)| {
         vectorized(Chunk {
+            followed,
             average,
             weight,
             rate,
@@ -17,16 +20,20 @@ pub(crate) fn follow(average: &mut [f32], weight: &[f32], rate: f32) {
     };
     // A single chunk is not worth waking another thread.
     if average.len() <= CHUNK {
-        return chunk((average, weight));
+        chunk(((&mut followed[..], average), weight));
+        return followed;
     }
-    average
+    followed
         .par_chunks_mut(CHUNK)
+        .zip(average.par_chunks(CHUNK))
         .zip(weight.par_chunks(CHUNK))
         .for_each(chunk);
+    followed
 }
 
 struct Chunk<'a> {
-    average: &'a mut [f32],
+    followed: &'a mut [f32],
+    average: &'a [f32],
     weight: &'a [f32],
     rate: f32,
 }
@@ -36,8 +43,9 @@ impl WithSimd for Chunk<'_> {
 
     #[inline(always)]
     fn with_simd<S: Simd>(self, _: S) {
-        for (average, weight) in self.average.iter_mut().zip(self.weight) {
-            *average -= (*average - weight) * self.rate;
+        let from = self.average.iter().zip(self.weight);
+        for (followed, (average, weight)) in self.followed.iter_mut().zip(from) {
+            *followed = average - (average - weight) * self.rate;
         }
     }
 }

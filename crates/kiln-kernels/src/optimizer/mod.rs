@@ -3,7 +3,7 @@
 //! All three are bound by memory, so the number of reads and writes counts. Burn's operators for one step of AdamW and
 //! its average make about twenty passes over the weights, on one thread, each into fresh memory. Here AdamW is one pass
 //! that writes the moments in place and the new weights over their gradient, which is no longer needed; the average is
-//! another pass. Both give the same bits as Burn's operators.
+//! another pass, into new memory, because the Learner still holds the old average. Both give the same bits as Burn's operators.
 
 mod adamw;
 mod average;
@@ -12,13 +12,16 @@ mod together;
 
 pub use together::{AnyTensor, Together, Weight};
 
+use burn::backend::TensorMetadata;
 use burn::backend::flex::FlexTensor;
 use burn::backend::tensor::FloatTensor;
 use burn::backend::{Backend, Dispatch, Flex, backend_extension};
 use burn::optim::{AdamWConfig, AdamWState, AdaptiveMomentumState, Optimizer};
 use burn::tensor::Tensor;
 
+use crate::extension::tensor;
 use crate::is_ours;
+use crate::scratch::recycle_tensor;
 
 /// Numbers that one thread works on at a time: four arrays of this length fit into a core's cache.
 const CHUNK: usize = 16 * 1024;
@@ -122,8 +125,7 @@ impl AdamW {
 /// average - (1 - decay) (average - weight)
 /// ```
 ///
-/// In this form an unchanged number keeps its exact value. Both have the same shape and lie on the same device. Pass
-/// the only handle of `average`, so that the result can reuse its memory.
+/// In this form an unchanged number keeps its exact value. Both have the same shape and lie on the same device.
 ///
 /// # Panics
 ///
@@ -221,8 +223,10 @@ impl OptimizerOps for Flex {
     }
 
     fn kiln_moving_average(average: FlexTensor, weight: FlexTensor, rate: f32) -> FlexTensor {
-        let (mut average, weight) = (in_order(average), in_order(weight));
-        average::follow(average.storage_mut(), weight.storage(), rate);
-        average
+        let (average, weight) = (in_order(average), in_order(weight));
+        let followed = average::followed(average.storage(), weight.storage(), rate);
+        let shape = average.shape();
+        recycle_tensor(average);
+        tensor(followed, shape)
     }
 }

@@ -136,14 +136,15 @@ impl<R: Recipe> TrainStep for Trainee<R> {
         gradients: GradientsParams,
     ) -> Self {
         let gradients = over_ranks(&self, gradients, &self.session);
-        let recipe = self.recipe.clone();
-        self.map_networks(|networks| {
-            let update = Update {
-                optimizer,
-                learning_rate,
-                gradients,
-            };
-            recipe.updated(networks, update)
+        let (recipe, on_cpu) = (self.recipe.clone(), self.on_cpu);
+        let update = Update {
+            optimizer,
+            learning_rate,
+            gradients,
+        };
+        self.map_networks(|networks| match on_cpu {
+            true => on_the_pool(|| recipe.updated(networks, update)),
+            false => recipe.updated(networks, update),
         })
     }
 
