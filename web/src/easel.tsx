@@ -1,10 +1,13 @@
 // A picture to paint on.
 
 import type { JSX } from "preact";
-import { useRef } from "preact/hooks";
+import { useRef, useState } from "preact/hooks";
 import { Picture, placeOf } from "./parts";
 
 type Point = [x: number, y: number];
+
+/** Where keys move the brush. */
+const MOVES: Record<string, Point> = { ArrowLeft: [-1, 0], ArrowRight: [1, 0], ArrowUp: [0, -1], ArrowDown: [0, 1] };
 
 /** The picture `shown`, with what a brush does to a copy of `painted`, which has four bytes for each of its pixels. */
 export function Easel(props: {
@@ -26,12 +29,7 @@ export function Easel(props: {
   painted.current = props.painted;
   // A fast pointer is seen at a few places only.
   const before = useRef<Point | undefined>(undefined);
-  const touch = (event: PointerEvent & { currentTarget: HTMLElement }) => {
-    if (event.buttons === 0) return;
-    const [across, down] = placeOf(event);
-    const to: Point = [across * width, down * height];
-    const from = event.type === "pointerdown" ? to : (before.current ?? to);
-    before.current = to;
+  const stroke = (from: Point, to: Point) => {
     const next = new Uint8Array(painted.current);
     for (let row = 0; row < height; row++)
       for (let column = 0; column < width; column++)
@@ -39,12 +37,47 @@ export function Easel(props: {
     painted.current = next;
     paint(next);
   };
+  const touch = (event: PointerEvent & { currentTarget: HTMLElement }) => {
+    if (event.buttons === 0) return;
+    const [across, down] = placeOf(event);
+    const to: Point = [across * width, down * height];
+    stroke(event.type === "pointerdown" ? to : (before.current ?? to), to);
+    before.current = to;
+  };
+  // The place of the brush that keys move, while the easel has the focus.
+  const [place, setPlace] = useState<Point>([width / 2, height / 2]);
+  const isDown = useRef(false);
+  const press = (event: KeyboardEvent) => {
+    const [right, down] = MOVES[event.key] ?? [0, 0];
+    if (event.key === " ") isDown.current = true;
+    else if (right === 0 && down === 0) return;
+    event.preventDefault();
+    const within = (at: number, size: number) => Math.min(size, Math.max(0, at));
+    const to: Point = [within(place[0] + right * brush, width), within(place[1] + down * brush, height)];
+    setPlace(to);
+    if (isDown.current) stroke(place, to);
+  };
+  const lift = (event: KeyboardEvent) => {
+    if (event.key === " ") isDown.current = false;
+  };
+  const ring = { left: `${(100 * place[0]) / width}%`, top: `${(100 * place[1]) / height}%`, width: `${(200 * brush) / width}%` };
   return (
     <figure>
-      <div class="canvas" onPointerDown={touch} onPointerMove={touch}>
+      <div
+        class="canvas easel"
+        tabIndex={0}
+        role="application"
+        aria-label={`${label}: arrow keys move the brush, the space bar paints`}
+        onPointerDown={touch}
+        onPointerMove={touch}
+        onKeyDown={press}
+        onKeyUp={lift}
+        onBlur={() => (isDown.current = false)}
+      >
         <Picture pixels={shown} scale={scale} label={label} />
+        <span class="brush" style={ring} />
       </div>
-      <figcaption>paint with the pointer</figcaption>
+      <figcaption>paint with the pointer, or with the arrow keys while the space bar is down</figcaption>
     </figure>
   );
 }

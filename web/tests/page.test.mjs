@@ -184,6 +184,15 @@ for (const [name, begin] of Object.entries(ENGINES)) {
       assert.ok(white > 20 && white < 200, `${white} pixels are painted`);
       assert.ok(furthest(before, await pixels(page, ".grid canvas")) > 100);
       await seen("sketch");
+      await page.locator(".easel").focus();
+      await page.keyboard.down("Space");
+      for (let stroke = 0; stroke < 8; stroke++) await page.keyboard.press("ArrowRight");
+      await page.keyboard.up("Space");
+      await page.keyboard.press("ArrowDown");
+      await settled(page);
+      const [longer] = await pixels(page, ".easel canvas");
+      const more = longer.filter((value, at) => at % 4 === 0 && value === 255).length;
+      assert.ok(more > white + 10 && more < white + 100, `${more - white} pixels are painted by keys`);
 
       await see("edit", { how: "between", steps: 3, at: "0 0" });
       await page.waitForSelector(".grid canvas", { timeout: 120_000 });
@@ -287,6 +296,7 @@ test("a training is shown with its curves, checkpoints, pictures and findings", 
   const { page, problems } = await openPage(browser);
   await look(page, served.address, { view: "run", beside: "two" });
   await page.waitForSelector("polyline.beside");
+  await page.getByText("; dashed: ").first().waitFor();
   assert.match(await page.locator(".status").first().textContent(), /step 4 of 4/);
   assert.ok((await page.locator("polyline.own").count()) >= 4);
   assert.ok((await page.locator("rect.checkpoint").count()) >= 2);

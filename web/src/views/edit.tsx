@@ -308,7 +308,7 @@ function Invert(props: ViewProps): JSX.Element {
         DDIM without fresh noise is a path that can be walked both ways (<Paper arxiv="2010.02502">Song et al. 2020</Paper>): here
         from the image to its noise, and back. The way back asks the network at the wrong end of each step, so that it must be
         corrected (<Paper arxiv="2309.04907">Pan et al. 2023</Paper>) or short. An image that the model would never draw has a
-        noise that is no noise: look at its deviation, which should be 1, and for the image's shape in it.
+        noise that is no noise: look at its deviation, which is 1 for noise, and for the image's shape in it.
       </Explained>
     </>
   );

@@ -49,6 +49,7 @@ export function Run({ engine, runs, state, change }: ViewProps): JSX.Element {
                 metric={metric}
                 stage={stage}
                 beside={beside.facts?.stages.find((found) => found.stage === stage.stage)}
+                besideName={runs.find(({ run }) => run === other)?.title ?? other}
               />
             ))}
           </div>
@@ -102,8 +103,8 @@ function metrics(curves: Curve[]): string[] {
 }
 
 /** A metric over the steps: training faint, validation or measurement strong, another run's dashed. */
-function Chart(props: { metric: string; stage: StageFacts; beside: StageFacts | undefined }): JSX.Element {
-  const { metric, stage, beside } = props;
+function Chart(props: { metric: string; stage: StageFacts; beside: StageFacts | undefined; besideName: string }): JSX.Element {
+  const { metric, stage, beside, besideName } = props;
   const of = (curves: Curve[]) => curves.filter(({ name, points }) => name.split("/")[0] === metric && points.length > 0);
   const [own, others] = [of(stage.curves), of(beside?.curves ?? [])];
   const points = [...own, ...others].flatMap((curve) => curve.points).filter(([, value]) => Number.isFinite(value));
@@ -138,6 +139,7 @@ function Chart(props: { metric: string; stage: StageFacts; beside: StageFacts | 
       </svg>
       <figcaption>
         <strong>{metric}</strong>: {newest}
+        {others.length > 0 && `; dashed: ${besideName}`}
       </figcaption>
     </figure>
   );
