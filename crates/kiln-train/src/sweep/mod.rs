@@ -4,7 +4,7 @@
 //! sweeps/rates/
 //!   sweep.json                      the plan
 //!   000-learning_rate=1e-4,seed=0/  an ordinary run folder
-//!   first-stages/000/               of latent diffusion: the first stages, each for all runs that differ in nothing that it learns
+//!   first-stages/000-as_it_is/      of latent diffusion: the first stages, each for all runs that differ in nothing that it learns
 //! ```
 //!
 //! | file | about |

@@ -386,7 +386,9 @@ impl SweepPlan {
             }
         }
         let number = known.iter().position(|known| *known == own);
-        Path::new("first-stages").join(format!("{:03}", number.unwrap_or_default()))
+        let words = self.words(trial.point, is_of_stage_1);
+        let name = self.folder_name(number.unwrap_or_default(), &words, trial.seed);
+        Path::new("first-stages").join(name)
     }
 
     pub(crate) fn is_only_first_stage(&self) -> bool {
@@ -395,9 +397,15 @@ impl SweepPlan {
 
     /// A point in words, such as `learning_rate=0.001, batch_size=8`.
     pub(crate) fn name(&self, point: usize) -> String {
+        self.words(point, |_| true)
+    }
+
+    /// The `wanted` settings of a point in words.
+    fn words(&self, point: usize, wanted: fn(&String) -> bool) -> String {
         let Point { config, set } = &self.points[point];
         let config = (self.configs.len() > 1).then(|| self.configs[*config].name.clone());
-        let set = set.iter().map(|text| self.shortened(text));
+        let set = set.iter().filter(|text| wanted(text));
+        let set = set.map(|text| self.shortened(text));
         let words: Vec<String> = config.into_iter().chain(set).collect();
         match words.is_empty() {
             true => "as it is".to_owned(),
@@ -420,7 +428,12 @@ impl SweepPlan {
 
     /// The folder of a run within the sweep's.
     pub(crate) fn folder(&self, trial: Trial) -> PathBuf {
-        let words = self.name(trial.point);
+        let name = self.folder_name(trial.point, &self.name(trial.point), trial.seed);
+        name.into()
+    }
+
+    /// A number, words as letters that all file systems take, and the seed if there are several.
+    fn folder_name(&self, number: usize, words: &str, seed: usize) -> String {
         let is_plain = |letter: char| letter.is_ascii_alphanumeric() || "=._-+".contains(letter);
         let words: String = (words.replace(", ", ",").chars())
             .map(|letter| {
@@ -432,11 +445,11 @@ impl SweepPlan {
             })
             .take(LONGEST_NAME)
             .collect();
-        let mut name = format!("{:03}-{words}", trial.point);
+        let mut name = format!("{number:03}-{words}");
         if self.seeds > 1 {
-            name += &format!(",seed={}", trial.seed);
+            name += &format!(",seed={seed}");
         }
-        name.into()
+        name
     }
 }
 
@@ -496,8 +509,10 @@ mod tests {
         let size = "codebook.decay=0.9,0.99";
         let plan = SweepPlan::of(&request(&[size, rate], 1)).unwrap();
         let folders = plan.trials().map(|trial| plan.first_stage_folder(trial));
-        let numbers: Vec<_> = folders.collect();
-        assert!(numbers[0] == numbers[1] && numbers[1] != numbers[2]);
+        let folders: Vec<_> = folders.collect();
+        let [first, second] =
+            ["000-decay=0.9", "001-decay=0.99"].map(|name| Path::new("first-stages").join(name));
+        assert_eq!(folders, [first.clone(), first, second.clone(), second]);
     }
 
     #[test]
