@@ -69,6 +69,9 @@ fn shards(source: &ModelSource, folder: &str, index: &str) -> Result<Vec<String>
     Ok(names.map(|name| format!("{folder}{name}")).collect())
 }
 
+/// A tensor with its key.
+type Named<'file> = (String, Box<dyn StoredTensor + 'file>);
+
 /// A weights file.
 enum Stored<'a> {
     Safetensors(SafetensorsFile<Box<dyn Readable + 'a>>),
@@ -89,10 +92,7 @@ impl<'a> Stored<'a> {
     }
 
     /// The tensors of `file` by key.
-    fn tensors(
-        &self,
-        file: &str,
-    ) -> Result<Vec<(String, Box<dyn StoredTensor + '_>)>, CheckpointError> {
+    fn tensors(&self, file: &str) -> Result<Vec<Named<'_>>, CheckpointError> {
         match self {
             Self::Safetensors(opened) => {
                 let boxed = |(key, tensor)| (key, Box::new(tensor) as Box<dyn StoredTensor>);

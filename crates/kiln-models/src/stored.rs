@@ -167,8 +167,11 @@ mod tests {
         safetensors::serialize(tensors, None).unwrap()
     }
 
-    /// What both readers find: tensors by key, or the error.
-    fn read(bytes: &[u8]) -> [Result<Vec<(String, Vec<usize>, Vec<u8>)>, String>; 2] {
+    /// Tensors with their keys, shapes and bytes, or the error.
+    type Found = Result<Vec<(String, Vec<usize>, Vec<u8>)>, String>;
+
+    /// What both readers find.
+    fn read(bytes: &[u8]) -> [Found; 2] {
         let whole = SafeTensors::deserialize(bytes).map(|tensors| {
             let tensor = |(key, tensor): (&str, TensorView<'_>)| {
                 let shape = tensor.shape().to_vec();
