@@ -90,7 +90,11 @@ impl Written<'_> {
         sheet.key("attention_head_dim", 32, "");
         sheet.key("norm_num_groups", 8, "");
         if choices.dropout > 0.0 {
-            sheet.key("dropout", choices.dropout, format!("because of fewer than {FEW} images; with it a resumed run is not the same bit for bit"));
+            sheet.key(
+                "dropout",
+                choices.dropout,
+                format!("because of fewer than {FEW} images; with it two runs of one seed differ"),
+            );
         }
         if !choices.classes.is_empty() {
             sheet.key(
