@@ -1,6 +1,7 @@
 //! The tensors of any weights file, by name.
 
 use std::collections::BTreeMap;
+use std::io;
 use std::path::Path;
 
 use kiln_models::{SafetensorsFile, StoredTensor};
@@ -38,11 +39,14 @@ pub fn read_tensors(
         wanted(key) && matches!(tensor.dtype(), F16 | BF16 | F32 | F64)
     });
     tensors
-        .map(|(key, tensor)| {
-            let bytes = tensor.bytes().map_err(problem)?.into_owned();
-            Ok((key, (tensor.dtype(), tensor.shape().to_vec(), bytes)))
-        })
+        .map(|(key, tensor)| Ok((key, raw(&tensor).map_err(problem)?)))
         .collect()
+}
+
+/// Reads a tensor.
+pub(crate) fn raw(tensor: &impl StoredTensor) -> io::Result<RawTensor> {
+    let bytes = tensor.bytes()?.into_owned();
+    Ok((tensor.dtype(), tensor.shape().to_vec(), bytes))
 }
 
 /// Opens a safetensors file, which errors call `file`.

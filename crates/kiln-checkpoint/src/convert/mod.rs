@@ -21,14 +21,12 @@ use std::path::Path;
 use burn::tensor::Device;
 use kiln_diffusion::schedule::{BetaRange, ListedBetas};
 use kiln_diffusion::{ScheduleConfig, ScheduleKind, SchedulerConfig};
-use kiln_models::{
-    AutoencoderConfig, ConfigError, StoredTensor, UNet2d, WeightsError, WeightsType,
-};
+use kiln_models::{AutoencoderConfig, ConfigError, UNet2d, WeightsError, WeightsType};
 
 use crate::foreign::{is_safetensors, is_weights};
 use crate::pickle::read_pickle;
 use crate::source::{open_file, start};
-use crate::tensors::open_safetensors;
+use crate::tensors::{open_safetensors, raw};
 use crate::{CheckpointError, DiffusionModel, FirstStage, Metadata, ModelSource};
 use tensors::Tensors;
 
@@ -165,8 +163,7 @@ fn read(path: &Path, file: &str) -> Result<Tensors, CheckpointError> {
     if is_safetensors(&start, file) {
         let opened = open_safetensors(opened, file).map_err(no_checkpoint)?;
         for (key, tensor) in opened.tensors() {
-            let bytes = tensor.bytes().map_err(problem)?.into_owned();
-            tensors.insert(key, (tensor.dtype(), tensor.shape().to_vec(), bytes));
+            tensors.insert(key, raw(&tensor).map_err(problem)?);
         }
     } else {
         // Views may share memory, but only up to a limit.

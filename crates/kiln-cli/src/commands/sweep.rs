@@ -15,6 +15,7 @@ use kiln_train::{
 use super::git::git_revision;
 use super::hub_arguments::HubArguments;
 use super::numbers::{MANY, whole};
+use super::runs::COLUMNS;
 use super::training::overrides;
 use crate::interrupts::stop_on_interrupt;
 use crate::table::Table;
@@ -239,23 +240,11 @@ fn tell(step: &SweepStep<'_>) {
     ));
 }
 
-/// The columns that a table shows besides the one that is judged by.
-const BESIDES: [&str; 9] = [
-    "loss/valid",
-    "psnr/valid",
-    "ssim/valid",
-    "frechet/valid",
-    "kernel/valid",
-    "confident/valid",
-    "fid/valid",
-    "kid/valid",
-    "accuracy/valid",
-];
-
 fn table_of(results: &SweepResults) -> Table {
     let known = results.columns();
-    let besides = BESIDES.into_iter();
-    let besides = besides.filter(|column| known.contains(column) && *column != results.metric);
+    let besides = COLUMNS.into_iter().filter(|column| {
+        column.ends_with("/valid") && known.contains(column) && *column != results.metric
+    });
     let columns: Vec<&str> = [results.metric.as_str()]
         .into_iter()
         .chain(besides)

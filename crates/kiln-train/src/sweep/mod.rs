@@ -139,14 +139,20 @@ pub fn sweep(
             .flat_map(|&point| plan.trials_of(point))
             .collect();
         for (number, &trial) in trials.iter().enumerate() {
+            let is_done = RunResults::read(plan, trial, share, folder)?.is_there();
             tell(&SweepStep {
                 number: [number + 1, trials.len()],
                 rung: [rung + 1, shares.len()],
                 name: &plan.name(trial.point),
                 folder: &folder.join(plan.folder(trial)),
-                is_done: RunResults::read(plan, trial, share, folder)?.is_there(),
+                is_done,
             });
-            match train(plan, trial, share, options, progress) {
+            // A whole run is looked at even then: its model may be missing.
+            let trained = match is_done && share < 1.0 {
+                true => Ok(()),
+                false => train(plan, trial, share, options, progress),
+            };
+            match trained {
                 Ok(()) => results.require_metric(plan, trial, share, folder)?,
                 Err(TrainError::Diverged { .. }) => {}
                 Err(TrainError::Stopped) => return Ok(None),
@@ -207,7 +213,7 @@ fn require_pauses(plan: &SweepPlan, shares: &[f64]) -> Result<(), TrainError> {
 
 /// Refuses to judge by a column that no run will have.
 fn require_column(plan: &SweepPlan) -> Result<(), TrainError> {
-    for trial in plan.trials() {
+    for trial in plan.first_trials() {
         let metrics = match plan.experiment(trial)? {
             Swept::Classifier(_) => classifier::METRICS.to_vec(),
             Swept::Models(of) => match &of.first_stage {
@@ -235,7 +241,7 @@ fn write_plan(plan: &SweepPlan, folder: &Path) -> Result<(), TrainError> {
     write_atomically(&file, text.as_bytes())
 }
 
-/// Trains one run up to `share` of its steps, unless that was done before.
+/// Trains one run up to `share` of its steps.
 fn train(
     plan: &SweepPlan,
     trial: Trial,
@@ -243,9 +249,6 @@ fn train(
     options: &RunOptions,
     progress: &dyn Progress,
 ) -> Result<(), TrainError> {
-    if share < 1.0 && RunResults::read(plan, trial, share, &options.out)?.is_there() {
-        return Ok(());
-    }
     let report = train_to(plan, trial, share, options, progress)?;
     match report.steps < steps_of_share(share, report.of_steps) {
         true => Err(TrainError::Stopped),

@@ -245,8 +245,7 @@ impl SweepPlan {
 
     /// Tells once what is to be told of each point's experiment.
     fn warn(&self) -> Result<(), TrainError> {
-        for point in 0..self.points.len() {
-            let trial = Trial { point, seed: 0 };
+        for trial in self.first_trials() {
             Swept::parse(self.config(trial), &self.overrides(trial, |_| true))?;
         }
         Ok(())
@@ -320,6 +319,11 @@ impl SweepPlan {
     /// All runs, by point and seed.
     pub(crate) fn trials(&self) -> impl Iterator<Item = Trial> {
         (0..self.points.len()).flat_map(|point| self.trials_of(point))
+    }
+
+    /// The first run of each point.
+    pub(crate) fn first_trials(&self) -> impl Iterator<Item = Trial> {
+        (0..self.points.len()).map(|point| Trial { point, seed: 0 })
     }
 
     /// The runs of a point.

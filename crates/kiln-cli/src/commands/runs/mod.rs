@@ -187,8 +187,8 @@ impl ShownStage {
     }
 }
 
-/// The metrics that the table shows: the losses, and what is measured on images.
-const COLUMNS: [&str; 10] = [
+/// The metrics that a table of runs shows: the losses, and what is measured on images.
+pub const COLUMNS: [&str; 10] = [
     "loss/train",
     "loss/valid",
     "psnr/valid",
