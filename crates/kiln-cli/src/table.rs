@@ -13,10 +13,10 @@ impl Table {
         table
     }
 
-    /// Adds a row. A bar within a cell is escaped, as Markdown wants it.
+    /// Adds a row. A bar within a cell is escaped, as Markdown wants it, and a line break is a space.
     pub fn push(&mut self, row: Vec<String>) {
-        let cells = row.into_iter().map(|cell| cell.replace('|', "\\|"));
-        self.rows.push(cells.collect());
+        let plain = |cell: String| cell.replace('|', "\\|").replace(['\n', '\r'], " ");
+        self.rows.push(row.into_iter().map(plain).collect());
     }
 
     /// Without the columns that have only a header.
@@ -106,10 +106,10 @@ mod tests {
     }
 
     #[test]
-    fn a_bar_within_a_cell_does_not_end_it() {
+    fn a_bar_or_a_line_break_within_a_cell_does_not_end_it() {
         let mut table = Table::new(["run".to_owned()]);
-        table.push(vec!["a|b".to_owned()]);
-        assert!(table.to_markdown(80).contains("| a\\|b |"));
+        table.push(vec!["a|b\nc".to_owned()]);
+        assert!(table.to_markdown(80).contains("| a\\|b c |"));
     }
 
     fn table() -> Table {

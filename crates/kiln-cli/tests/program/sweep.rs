@@ -148,6 +148,10 @@ fn what_is_no_sweep_is_refused_before_it_begins() {
         ("--resume --out nowhere".to_owned(), "no sweep to resume"),
         (format!("{config} --set seed=1,1"), "the same training"),
         (
+            format!("{config} --config experiment.toml"),
+            "the same training",
+        ),
+        (
             format!(
                 "{config} --set stage_2.training.steps=24 --set stage_2.training.checkpoint_every=24 --set seed=1,2 --halving 2"
             ),

@@ -303,7 +303,8 @@ impl SweepPlan {
                         .collect(),
                     false => point.set.clone(),
                 };
-                other.config == of.config && learns(other) == learns(of)
+                let text = |point: &Point| &self.configs[point.config].text;
+                text(other) == text(of) && learns(other) == learns(of)
             };
             if let Some(before) = self.points[..point].iter().position(same) {
                 return refuse(format!(
