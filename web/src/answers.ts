@@ -59,9 +59,11 @@ function useAnswers<T>(
   bytes: Uint8Array | undefined,
   take: (before: T | undefined, told: Told) => T | undefined,
 ): Heard<T> {
-  const [heard, setHeard] = useState<Heard<T>>(NOTHING);
+  const question = JSON.stringify(ask);
+  const [heard, hear] = useState<Heard<T> & { to?: [question: string | undefined, bytes: Uint8Array | undefined] }>(NOTHING);
   useEffect(() => {
-    if (!ask) return setHeard(NOTHING);
+    const setHeard = (next: (before: Heard<T>) => Heard<T>) => hear((before) => ({ ...next(before), to: [question, bytes] }));
+    if (!ask) return setHeard(() => NOTHING);
     const left = new AbortController();
     const begun = performance.now();
     const since = () => performance.now() - begun;
@@ -72,16 +74,18 @@ function useAnswers<T>(
         for await (const answer of engine.ask(ask, bytes, left.signal)) {
           if (left.signal.aborted) return;
           told = take(told, answer);
-          setHeard({ told, failure: undefined, isOpen: true, milliseconds: since() });
+          setHeard(() => ({ told, failure: undefined, isOpen: true, milliseconds: since() }));
         }
         setHeard((before) => ({ ...before, isOpen: false, milliseconds: since() }));
       } catch (error) {
         if (left.signal.aborted) return;
         const failure = error instanceof Error ? error.message : String(error);
-        setHeard({ ...NOTHING, failure });
+        setHeard(() => ({ ...NOTHING, failure }));
       }
     })();
     return () => left.abort();
-  }, [engine, JSON.stringify(ask), bytes]);
-  return heard;
+  }, [engine, question, bytes]);
+  // A new question is open before the effect asks it.
+  const isTheirs = heard.to?.[0] === question && heard.to?.[1] === bytes;
+  return isTheirs ? heard : { ...heard, failure: undefined, isOpen: ask !== undefined };
 }

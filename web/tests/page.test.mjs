@@ -80,7 +80,7 @@ for (const [name, begin] of Object.entries(ENGINES)) {
         for (const until = Date.now() + 20_000; page.workers().length < workers && Date.now() < until; ) await page.waitForTimeout(100);
         assert.equal(page.workers().length, workers);
         await page.getByRole("button", { name: "Next seed" }).click();
-        await page.waitForTimeout(100);
+        await page.waitForFunction((seed) => document.querySelector(`canvas[aria-label$="seed ${seed}"]`), Number(seed) + 1);
         await settled(page);
       }
     });
@@ -156,6 +156,7 @@ for (const [name, begin] of Object.entries(ENGINES)) {
       const [original] = await pixels(page, ".canvas canvas");
       await page.getByRole("button", { name: "The lower half" }).click();
       await page.waitForSelector(".grid canvas", { timeout: 120_000 });
+      await settled(page);
       const filled = await pixels(page, ".grid canvas");
       assert.equal(filled.length, 6);
       for (const picture of filled) {
