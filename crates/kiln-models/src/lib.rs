@@ -28,6 +28,7 @@
 #![recursion_limit = "256"]
 
 mod autoencoder;
+mod batch_position;
 mod blocks;
 pub mod bottleneck;
 mod config;
@@ -48,7 +49,8 @@ pub use autoencoder::{
     Autoencoder, AutoencoderConfig, AutoencoderKlConfig, DecoderBlockType, EncoderBlockType,
     NormType, VqVaeConfig,
 };
-pub use blocks::{Activation, TimeScaleShift};
+pub use batch_position::BatchPosition;
+pub use blocks::{Activation, TimeScaleShift, with_dropout_at};
 pub use discriminator::{Discriminator, DiscriminatorConfig, Judgement};
 pub use error::{ConfigError, WeightsError};
 pub use feature_maps::FeatureMaps;

@@ -13,7 +13,7 @@ use burn::tensor::{Device, Tensor};
 use burn::train::train::MultiDevicesTrainStep;
 use burn::train::{Learner, LearnerModel, TrainOutput, TrainStep};
 use kiln_data::NoProgress;
-use kiln_models::bottleneck::vq::BatchPosition;
+use kiln_models::BatchPosition;
 use kiln_models::{Autoencoder, UNet2d};
 
 use crate::denoising::{self, NoisyBatch, Pictured};
@@ -46,7 +46,8 @@ pub fn vqvae_steps(
         .as_ref()
         .ok_or(TrainError::NoFirstStage)?;
     let counts: Vec<usize> = images.iter().map(|images| images.dims()[0]).collect();
-    let total_images = counts.iter().sum();
+    let total_images: usize = counts.iter().sum();
+    let position = positions(experiment.seed, counts);
     let training = one_pass(&first_stage.stage_1.training);
     let session = Session::new(0, StopSignal::default());
     let side = experiment.data.size;
@@ -69,7 +70,6 @@ pub fn vqvae_steps(
         RunFolder::new(Path::new("")).stage_1(),
         session.clone(),
     );
-    let seed = experiment.seed;
     let devices = images.iter().map(Tensor::device).collect();
     Ok(steps(
         trainee,
@@ -80,12 +80,7 @@ pub fn vqvae_steps(
             Ok(ImageTensors {
                 images: images[device].clone(),
                 step,
-                position: BatchPosition {
-                    seed,
-                    step: step as u64,
-                    first_image: counts[..device].iter().sum(),
-                    total_images,
-                },
+                position: position(step, device),
             })
         },
     ))
@@ -117,7 +112,9 @@ pub fn diffusion_steps(
 ) -> Result<impl FnMut() -> Result<Tensor<1>, TrainError> + use<>, TrainError> {
     let training = one_pass(&experiment.stage_2.training);
     let session = Session::new(0, StopSignal::default());
-    let images: usize = inputs.iter().map(|input| input.timesteps.len()).sum();
+    let counts: Vec<usize> = inputs.iter().map(|input| input.timesteps.len()).collect();
+    let images: usize = counts.iter().sum();
+    let position = positions(experiment.seed, counts);
     let classes = network.config().num_class_embeds;
     let trainee = denoising::trainee(
         experiment,
@@ -143,7 +140,7 @@ pub fn diffusion_steps(
             let labels =
                 classes.map(|classes| (0..timesteps.len()).map(|image| image % classes).collect());
             Ok(NoisyBatch {
-                step,
+                position: position(step, device),
                 z0,
                 noise,
                 timesteps,
@@ -151,6 +148,17 @@ pub fn diffusion_steps(
             })
         },
     ))
+}
+
+/// The position of each device's batch in a step, from their numbers of images.
+fn positions(seed: u64, counts: Vec<usize>) -> impl Fn(usize, usize) -> BatchPosition {
+    let total_images = counts.iter().sum();
+    move |step, device| BatchPosition {
+        seed,
+        step: step as u64,
+        first_image: counts[..device].iter().sum(),
+        total_images,
+    }
 }
 
 /// These settings with a step of a single batch on each device.

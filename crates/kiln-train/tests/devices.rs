@@ -189,12 +189,13 @@ fn latent_diffusion() {
 }
 
 #[test]
-fn pixel_space_with_labels_that_are_dropped() {
+fn pixel_space_with_dropout_and_labels_that_are_dropped() {
     let training = Training {
         train: in_pixel_space,
         experiment: |overrides| {
             let own = [
                 "stage_2.label_dropout=0.5",
+                "unet.dropout=0.2",
                 "stage_2.training.learning_rate=1e-3",
             ];
             pixels(&[&own, overrides].concat())

@@ -103,9 +103,16 @@ fn what_a_stop_left_of_a_validation_is_done_first() {
 }
 
 #[test]
-fn pixel_space_with_classes_and_dropped_labels_resumes_bit_for_bit() {
+fn pixel_space_with_classes_and_both_dropouts_resumes_bit_for_bit() {
     let place = tempfile::tempdir().unwrap();
-    let experiment = pixels(&["stage_2.label_dropout=0.5", "data.horizontal_flip=true"]);
+    let settings = |labels: &str, units: &str| {
+        let dropouts = [
+            format!("stage_2.label_dropout={labels}"),
+            format!("unet.dropout={units}"),
+        ];
+        pixels(&[&dropouts[0], &dropouts[1], "data.horizontal_flip=true"])
+    };
+    let experiment = settings("0.5", "0.2");
     let whole = options(&place.path().join("whole"));
     in_pixel_space(&experiment, &whole).unwrap();
     let pieces = options(&place.path().join("pieces"));
@@ -115,11 +122,12 @@ fn pixel_space_with_classes_and_dropped_labels_resumes_bit_for_bit() {
         "the weights differ"
     );
 
-    // The choice of dropped labels matters; otherwise the test would not cover it.
-    let others = options(&place.path().join("others"));
-    let less = pixels(&["stage_2.label_dropout=0.2", "data.horizontal_flip=true"]);
-    in_pixel_space(&less, &others).unwrap();
-    assert!(weights(&whole.out) != weights(&others.out));
+    // Both matter; otherwise the test would not cover them.
+    for (name, labels, units) in [("labels", "0.2", "0.2"), ("units", "0.5", "0.1")] {
+        let others = options(&place.path().join(name));
+        in_pixel_space(&settings(labels, units), &others).unwrap();
+        assert!(weights(&whole.out) != weights(&others.out), "{name}");
+    }
 }
 
 #[test]

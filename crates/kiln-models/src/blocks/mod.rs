@@ -9,6 +9,7 @@
 mod attention;
 mod convolution;
 mod down;
+mod dropout;
 mod mid;
 mod norm;
 mod options;
@@ -19,6 +20,7 @@ mod up;
 
 pub(crate) use convolution::{conv1x1, conv3x3, convolution, linear};
 pub(crate) use down::{DownBlock, DownBlockShape};
+pub use dropout::with_dropout_at;
 pub(crate) use mid::{MidBlock, MidBlockShape};
 pub(crate) use norm::{group_norm, norm, norm_silu};
 pub use options::{Activation, TimeScaleShift};

@@ -6,6 +6,7 @@ use burn::tensor::activation::silu;
 use kiln_kernels::Convolution;
 
 use super::convolution::{conv1x1, conv3x3, convolution, linear};
+use super::dropout::dropout;
 use super::norm::{group_norm, norm, norm_silu};
 use super::options::{BlockOptions, TimeScaleShift};
 use super::pixels::{average_2x2, repeat_2x2};
@@ -125,14 +126,14 @@ impl ResidualBlock {
                 return convolution(&self.conv2, hidden).after(norm_silu(&self.norm2));
             }
             let hidden = norm_silu(&self.norm2).forward(hidden);
-            return convolution(&self.conv2, self.dropout.forward(hidden));
+            return convolution(&self.conv2, dropout(&self.dropout, hidden));
         };
         let [batch, channels] = modulation.dims();
         let modulation: Tensor<4> = modulation.reshape([batch, 1, 1, channels]);
         let scale = modulation.clone().narrow(3, 0, channels / 2);
         let shift = modulation.narrow(3, channels / 2, channels / 2);
         let hidden = silu(norm(&self.norm2).forward(hidden) * (scale + 1.0) + shift);
-        convolution(&self.conv2, self.dropout.forward(hidden))
+        convolution(&self.conv2, dropout(&self.dropout, hidden))
     }
 }
 

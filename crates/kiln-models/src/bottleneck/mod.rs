@@ -24,6 +24,8 @@ pub mod vq;
 use burn::module::Module;
 use burn::tensor::{Int, Tensor};
 
+use crate::BatchPosition;
+
 pub use config::QuantizerConfig;
 pub use gradient::CodeGradient;
 
@@ -31,7 +33,7 @@ use fsq::Fsq;
 use kl::Posterior;
 use residual::ResidualQuantizer;
 use sim_vq::SimVq;
-use vq::{BatchPosition, CodeStatistics, CodebookConfig, CodebookUpdate, VectorQuantizer};
+use vq::{CodeStatistics, CodebookConfig, CodebookUpdate, VectorQuantizer};
 
 /// The bottleneck of an autoencoder.
 #[derive(Module, Debug)]

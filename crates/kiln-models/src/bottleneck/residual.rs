@@ -8,10 +8,10 @@ use kiln_kernels::nearest_codes;
 
 use super::gradient::CodeGradient;
 use super::vq::{
-    BatchPosition, CODEBOOK, COMMITMENT, CodeStatistics, CodebookConfig, VectorQuantizer, flatten,
-    unflatten,
+    CODEBOOK, COMMITMENT, CodeStatistics, CodebookConfig, VectorQuantizer, flatten, unflatten,
 };
 use super::{Layer, Passed};
+use crate::BatchPosition;
 
 /// The codebooks, in order: in a file `tables.N.embedding.weight`.
 ///

@@ -21,8 +21,8 @@ use burn::tensor::{Device, Tensor};
 use kiln_checkpoint::{DiffusionModel, FirstStage, Metadata};
 use kiln_diffusion::{Loss, Prediction, Rates, Schedule, SchedulerConfig};
 use kiln_kernels::Precision;
-use kiln_models::UNet2d;
 use kiln_models::ema::shadow_of;
+use kiln_models::{BatchPosition, UNet2d, with_dropout_at};
 use kiln_pipeline::pictures::{Images, columns_for, grid, save_png};
 use kiln_pipeline::{Classes, Moment, Pipeline, SampleOptions, Wanted};
 
@@ -94,7 +94,7 @@ pub(crate) struct DenoisingRecipe {
 
 /// Clean latents or images, their noise, and their timesteps.
 pub(crate) struct NoisyBatch {
-    pub(crate) step: usize,
+    pub(crate) position: BatchPosition,
     /// `[batch, channels, height, width]`: latents scaled to a standard deviation of one, or images in [-1, 1].
     pub(crate) z0: Tensor<4>,
     /// Standard normal, of the same shape.
@@ -193,8 +193,9 @@ impl DenoisingRecipe {
                 (distillation.loss(network, teacher, batch), Vec::new())
             }
         };
+        let step = batch.position.step as usize;
         let scalars = [(LOSS, loss.clone())].into_iter().chain(errors).collect();
-        let report = StepReport::new(batch.step, batch.timesteps.len(), scalars, None);
+        let report = StepReport::new(step, batch.timesteps.len(), scalars, None);
         (loss, report)
     }
 
@@ -341,7 +342,9 @@ impl Recipe for DenoisingRecipe {
 
     fn losses(&self, networks: &DenoisingNetworks, batch: NoisyBatch) -> Losses {
         let teacher = networks.teacher.as_ref();
-        let (total, report) = self.loss(&networks.unet.network, teacher, &batch);
+        let (total, report) = with_dropout_at(batch.position, || {
+            self.loss(&networks.unet.network, teacher, &batch)
+        });
         Losses {
             total,
             carried: None,

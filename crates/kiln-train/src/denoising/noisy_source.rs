@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use burn::tensor::{Device, Tensor, TensorData};
 use kiln_diffusion::{NoiseLevels, Schedule, noise};
+use kiln_models::BatchPosition;
 
 use crate::denoising::classes::Labelling;
 use crate::denoising::clean::CleanSets;
@@ -85,7 +86,7 @@ impl NoisySource {
 fn noisy(
     z0: Tensor<4>,
     labels: Option<Vec<usize>>,
-    step: usize,
+    position: BatchPosition,
     drawn: impl Fn(usize, usize) -> (Vec<f32>, f64),
 ) -> NoisyBatch {
     let [batch, channels, height, width] = z0.dims();
@@ -99,7 +100,7 @@ fn noisy(
     }
     let noise = TensorData::new(noise, z0.dims());
     NoisyBatch {
-        step,
+        position,
         noise: Tensor::from_data(noise, &z0.device()),
         z0,
         timesteps,
@@ -116,7 +117,8 @@ impl BatchSource for NoisySource {
     }
 
     fn batches(&self, shares: impl Shares, device: &Device) -> Batches<NoisyBatch> {
-        let seed = self.seed ^ TRAINING_NOISE;
+        let run_seed = self.seed;
+        let seed = run_seed ^ TRAINING_NOISE;
         let requests = shares.clone().map(move |share| Request {
             images: share.images,
             seed,
@@ -141,7 +143,7 @@ impl BatchSource for NoisySource {
                     timesteps.drawn(seed, slot, step),
                 )
             };
-            Ok(noisy(z0?, labels, share.step, drawn))
+            Ok(noisy(z0?, labels, share.position(run_seed), drawn))
         }))
     }
 
@@ -150,6 +152,7 @@ impl BatchSource for NoisySource {
         let size = self.held_out.batch_size;
         let requests = self.held_out.requests();
         let seed = self.seed ^ VALIDATION_NOISE;
+        let total_images = requests.iter().map(Vec::len).sum();
         let of_batch = move |(number, images): (usize, Vec<(u32, bool)>)| Request {
             images,
             seed,
@@ -175,7 +178,13 @@ impl BatchSource for NoisySource {
                     timesteps.spread(even, step),
                 )
             };
-            let batch = noisy(z0?, labels, step, drawn);
+            let position = BatchPosition {
+                seed,
+                step: step as u64,
+                first_image: number * size,
+                total_images,
+            };
+            let batch = noisy(z0?, labels, position, drawn);
             Ok(Validation::Loss(Box::new(batch)))
         });
         let due = |every, item| self.plan.is_due(step, every).then_some(Ok(item));

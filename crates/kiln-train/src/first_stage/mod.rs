@@ -10,7 +10,8 @@ pub(crate) mod stage;
 
 use burn::module::Module;
 use burn::tensor::Tensor;
-use kiln_models::bottleneck::vq::{BatchPosition, CodebookConfig, CodebookTraining};
+use kiln_models::BatchPosition;
+use kiln_models::bottleneck::vq::{CodebookConfig, CodebookTraining};
 use kiln_models::bottleneck::{Bottleneck, Passed};
 use kiln_models::{Autoencoder, ConfigError, Discriminator};
 use kiln_pipeline::pictures::{Images, columns_for, grid, save_png};

@@ -3,7 +3,7 @@
 use burn::tensor::Tensor;
 use kiln_diffusion::noise::ImageNoise;
 use kiln_models::Autoencoder;
-use kiln_models::bottleneck::vq::BatchPosition;
+use kiln_models::BatchPosition;
 
 /// Standard normal noise for the latents of the `encoded` images, if the bottleneck draws samples. It depends on the
 /// images' places in the whole step, and so not on how devices, micro-batches and ranks share the step.

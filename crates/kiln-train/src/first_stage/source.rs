@@ -5,7 +5,7 @@ use std::sync::Arc;
 use burn::data::dataset::DatasetError;
 use burn::tensor::{Device, Tensor};
 use kiln_data::{Datasets, prefetch};
-use kiln_models::bottleneck::vq::BatchPosition;
+use kiln_models::BatchPosition;
 
 use crate::experiment::{Interval, TrainingConfig};
 use crate::learner::held_out::HeldOut;
@@ -69,17 +69,11 @@ impl BatchSource for ImageSource {
         let (dataset, device, seed) = (self.datasets.train.clone(), device.clone(), self.seed);
         let batches = prefetch(dataset.clone(), requests);
         Box::new(shares.zip(batches).map(move |(share, batch)| {
-            let position = BatchPosition {
-                seed,
-                step: share.step as u64,
-                first_image: share.first_slot,
-                total_images: share.step_images,
-            };
             let images = tensor(&batch.map_err(DatasetError::new)?, &dataset, &device);
             Ok(ImageTensors {
                 images,
                 step: share.step,
-                position,
+                position: share.position(seed),
             })
         }))
     }

@@ -4,6 +4,7 @@ use std::ops::Range;
 use std::sync::Mutex;
 
 use kiln_data::{Pass, Passes};
+use kiln_models::BatchPosition;
 
 use crate::counted;
 use crate::experiment::{ExperimentError, Interval, TrainingConfig};
@@ -50,6 +51,18 @@ pub(crate) struct Share {
     pub(crate) step_images: usize,
     /// The index of each image in the data, and whether it is mirrored.
     pub(crate) images: Vec<(u32, bool)>,
+}
+
+impl Share {
+    /// Where the part is in the step of a run with this seed.
+    pub(crate) fn position(&self, seed: u64) -> BatchPosition {
+        BatchPosition {
+            seed,
+            step: self.step as u64,
+            first_image: self.first_slot,
+            total_images: self.step_images,
+        }
+    }
 }
 
 impl Plan {

@@ -93,7 +93,7 @@ impl Written<'_> {
             sheet.key(
                 "dropout",
                 choices.dropout,
-                format!("because of fewer than {FEW} images; with it two runs of one seed differ"),
+                format!("because of fewer than {FEW} images"),
             );
         }
         if !choices.classes.is_empty() {

@@ -230,7 +230,7 @@ mod tests {
     use burn::tensor::{Device, TensorData, Tolerance};
 
     use super::*;
-    use crate::bottleneck::vq::BatchPosition;
+    use crate::BatchPosition;
     use crate::bottleneck::vq::statistics::mix;
 
     const CODES: usize = 6;

@@ -30,13 +30,14 @@ mod statistics;
 use burn::tensor::{Int, Tensor};
 
 use super::{Layer, Passed};
+use crate::BatchPosition;
 
 pub use codebook::{CodebookConfig, CodebookConfigError, CodebookTraining, CodebookUpdate};
 pub use kmeans::kmeans;
 pub use quantizer::{CODEBOOK, COMMITMENT, Quantized, VectorQuantizer};
 pub(super) use quantizer::{flatten, unflatten};
 pub(crate) use statistics::count;
-pub use statistics::{BatchPosition, CodeStatistics, codes_in_use, perplexity};
+pub use statistics::{CodeStatistics, codes_in_use, perplexity};
 
 impl Layer for VectorQuantizer {
     fn decodable(&self, latents: Tensor<4>) -> Tensor<4> {

@@ -6,7 +6,8 @@ use burn::tensor::{Device, Int, Tensor, TensorData};
 use kiln_kernels::nearest_codes;
 
 use super::kmeans::kmeans;
-use super::statistics::{self, BatchPosition, CodeStatistics};
+use super::statistics::{self, CodeStatistics};
+use crate::BatchPosition;
 use crate::bottleneck::gradient::CodeGradient;
 use crate::ema::replace_value;
 

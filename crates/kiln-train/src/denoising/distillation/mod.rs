@@ -183,7 +183,7 @@ impl Distillation {
         batch: &NoisyBatch,
     ) -> Tensor<1> {
         let NoisyBatch {
-            step,
+            position,
             z0,
             noise,
             timesteps,
@@ -206,7 +206,7 @@ impl Distillation {
             teacher: teacher.as_ref(),
             prediction: self.prediction,
         };
-        let target = self.method.target(&noisy, &student, *step);
+        let target = self.method.target(&noisy, &student, position.step as usize);
         let answer = noisy.denoised_by(network, self.prediction);
         target.loss(answer.z0)
     }

@@ -2,7 +2,7 @@
 
 use burn::tensor::{Device, Int, Tensor, TensorData};
 use kiln_diffusion::noise::uniform;
-use kiln_models::bottleneck::vq::BatchPosition;
+use kiln_models::BatchPosition;
 
 use crate::experiment::DifferentiableChange;
 

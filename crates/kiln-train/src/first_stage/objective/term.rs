@@ -4,8 +4,8 @@ use std::fmt::Debug;
 
 use burn::tensor::Tensor;
 use kiln_diffusion::Distance;
+use kiln_models::BatchPosition;
 use kiln_models::bottleneck::Passed;
-use kiln_models::bottleneck::vq::BatchPosition;
 
 use crate::experiment::TermWeight;
 
