@@ -72,10 +72,18 @@ impl FromStr for Precision {
     }
 }
 
+/// What this crate's operators for processors multiply.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Chosen {
+    pub(crate) factors: Factors,
+    /// Also for layers for which others are faster.
+    pub(crate) exactly: bool,
+}
+
 #[derive(Clone, Copy)]
 struct Requested {
     precision: Precision,
-    /// Also on a processor that multiplies `f32` faster.
+    /// Also where `f32` is faster.
     exactly: bool,
 }
 
@@ -89,7 +97,8 @@ thread_local! {
 /// computed.
 ///
 /// Other frameworks call this autocast. It applies to this thread, and to `f32` tensors. A processor without
-/// [instructions for bf16](bf16_instructions) multiplies `f32` numbers instead, which is many times faster there.
+/// [instructions for bf16](bf16_instructions) multiplies `f32` numbers instead, which is many times faster there, and so do
+/// layers of few channels where it is faster.
 pub fn with_precision<R>(precision: Precision, work: impl FnOnce() -> R) -> R {
     with(
         Requested {
@@ -100,7 +109,7 @@ pub fn with_precision<R>(precision: Precision, work: impl FnOnce() -> R) -> R {
     )
 }
 
-/// Like [`with_precision`], on any processor: to test the effect of rounding on results.
+/// Like [`with_precision`], on any processor and for any layer: to test the effect of rounding on results.
 pub fn with_exact_precision<R>(precision: Precision, work: impl FnOnce() -> R) -> R {
     with(
         Requested {
@@ -123,14 +132,15 @@ fn with<R>(requested: Requested, work: impl FnOnce() -> R) -> R {
 }
 
 /// The precision of this crate's operators for processors.
-pub(crate) fn current() -> Factors {
+pub(crate) fn current() -> Chosen {
     let Requested { precision, exactly } = REQUESTED.get();
     let is_fast = || bf16_instructions().is_some();
-    match precision {
+    let factors = match precision {
         Precision::Bf16 if exactly || is_fast() => Factors::Bf16,
         Precision::Auto if is_fast() => Factors::Bf16,
         _ => Factors::F32,
-    }
+    };
+    Chosen { factors, exactly }
 }
 
 /// The precision of products on GPUs.
@@ -157,19 +167,21 @@ mod tests {
     #[test]
     fn precisions_nest_and_end_with_their_work() {
         with_exact_precision(Precision::Bf16, || {
-            with_precision(Precision::F32, || assert_eq!(current(), Factors::F32));
-            assert_eq!(current(), Factors::Bf16);
+            with_precision(Precision::F32, || {
+                assert_eq!(current().factors, Factors::F32)
+            });
+            assert_eq!(current().factors, Factors::Bf16);
         });
         let panics =
             std::panic::catch_unwind(|| with_exact_precision(Precision::Bf16, || panic!("x")));
         assert!(panics.is_err());
-        assert_eq!(current(), Factors::F32);
+        assert_eq!(current().factors, Factors::F32);
     }
 
     #[test]
     fn bf16_is_for_processors_that_are_made_for_it() {
         for precision in [Precision::Bf16, Precision::Auto] {
-            let used = with_precision(precision, current);
+            let used = with_precision(precision, current).factors;
             assert_eq!(used == Factors::Bf16, bf16_instructions().is_some());
         }
     }

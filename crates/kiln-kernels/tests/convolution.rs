@@ -6,7 +6,10 @@ use burn::tensor::module::{conv2d, interpolate};
 use burn::tensor::ops::{ConvOptions, InterpolateMode, InterpolateOptions};
 use burn::tensor::{Device, Tensor, TensorData, activation};
 use common::{assert_close, numbers, spread, tensor};
-use kiln_kernels::{Convolution, GroupNorm, Padding, Precision, Sampling, with_exact_precision};
+use kiln_kernels::{
+    Convolution, GroupNorm, Padding, Precision, Sampling, bf16_instructions, with_exact_precision,
+    with_precision,
+};
 use proptest::prelude::*;
 
 #[derive(Clone, Debug)]
@@ -391,6 +394,26 @@ fn bf16_changes_a_normalised_or_doubled_convolution_by_its_rounding_errors_only(
             error > 1e-5 * size && error < 4e-3 * size,
             "{error} of {size}"
         );
+    }
+}
+
+#[test]
+fn few_channels_are_multiplied_exactly_where_that_is_faster() {
+    if bf16_instructions() == Some("amx") {
+        return;
+    }
+    for channels in [[16, 16], [64, 48], [8, 64]] {
+        let case = Case {
+            channels,
+            groups: Some(4),
+            ..THREE
+        };
+        let tensors = case.tensors();
+        let exact = case.ours(&tensors).into_data();
+        let auto = with_precision(Precision::Bf16, || case.ours(&tensors)).into_data();
+        assert!(auto == exact, "{channels:?}");
+        let rounded = with_exact_precision(Precision::Bf16, || case.ours(&tensors)).into_data();
+        assert!(rounded != exact, "{channels:?}");
     }
 }
 

@@ -312,10 +312,14 @@ mod tests {
         .draw(0)
     }
 
-    /// The losses of both stages, with convolutions in this precision.
+    /// The losses of both stages, with convolutions of 32 channels in this precision.
     fn losses_in(precision: &str) -> [Vec<f64>; 2] {
-        let overrides = ["stage_1", "stage_2"]
-            .map(|stage| format!("{stage}.training.precision=\"{precision}\""));
+        let overrides = [
+            format!("stage_1.training.precision=\"{precision}\""),
+            format!("stage_2.training.precision=\"{precision}\""),
+            "vqvae.block_out_channels=[32, 32]".to_owned(),
+            "unet.block_out_channels=[32]".to_owned(),
+        ];
         let experiment = Experiment::parse(EXPERIMENT, "test", &overrides).unwrap();
         let device = Device::flex().autodiff();
         let network = &experiment.first_stage.as_ref().unwrap().network;

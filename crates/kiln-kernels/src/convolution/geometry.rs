@@ -1,7 +1,8 @@
 //! The sizes of a convolution.
 
 use super::axis::Axis;
-use crate::precision::Factors;
+use crate::precision::{Chosen, Factors};
+use crate::product::{TILE, has_matrix_unit};
 
 /// Rows and columns of zeros around an image.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -54,7 +55,7 @@ pub(crate) struct Geometry {
     pub(crate) size_in: [usize; 2],
     /// Height and width of the output.
     pub(crate) size_out: [usize; 2],
-    pub(crate) precision: Factors,
+    pub(crate) precision: Chosen,
 }
 
 /// A convolution, or its input gradient, as a map from its inputs to its outputs.
@@ -81,7 +82,7 @@ impl Geometry {
         input: [usize; 4],
         weight: [usize; 4],
         sampling: Sampling,
-        precision: Factors,
+        precision: Chosen,
     ) -> Option<Self> {
         let [_, height, width, channels_in] = input;
         let [channels_out, channels_read, kernel_height, kernel_width] = weight;
@@ -119,6 +120,34 @@ impl Geometry {
         self.size_out[0] * self.size_out[1]
     }
 
+    /// What a stencil with so many channels multiplies. Dot products of bf16 numbers do twice the work of f32, but they
+    /// compute [`TILE`] outputs together: f32 is faster where many of these are padding, and where sums are short.
+    fn precision_of(&self, channels_read: usize, channels_written: usize) -> Factors {
+        const SHORT: usize = 16;
+        let padded = channels_written.next_multiple_of(TILE);
+        let is_slow = 3 * padded >= 4 * channels_written || channels_read < SHORT;
+        match is_slow && self.prefers_faster() {
+            true => Factors::F32,
+            false => self.precision.factors,
+        }
+    }
+
+    fn prefers_faster(&self) -> bool {
+        !self.precision.exactly && !has_matrix_unit()
+    }
+
+    /// From input to output, for the gradient of the weights.
+    pub(crate) fn for_weight_gradient(&self) -> Stencil {
+        let stencil = self.forward();
+        match stencil.has_few_weights() && self.prefers_faster() {
+            true => Stencil {
+                precision: Factors::F32,
+                ..stencil
+            },
+            false => stencil,
+        }
+    }
+
     /// From input to output.
     pub(crate) fn forward(&self) -> Stencil {
         let [rows, columns] = match self.sampling {
@@ -140,7 +169,7 @@ impl Geometry {
             channels_written: self.channels_out,
             kernel: self.kernel,
             back: false,
-            precision: self.precision,
+            precision: self.precision_of(self.channels_in, self.channels_out),
         }
     }
 
@@ -165,7 +194,7 @@ impl Geometry {
             channels_written: self.channels_in,
             kernel: self.kernel,
             back: true,
-            precision: self.precision,
+            precision: self.precision_of(self.channels_out, self.channels_in),
         }
     }
 }
@@ -174,6 +203,12 @@ impl Stencil {
     /// Numbers in an image that is written.
     pub(crate) fn written_len(&self) -> usize {
         self.size_written[0] * self.size_written[1] * self.channels_written
+    }
+
+    /// Whether the gradient of the weights needs few multiplications for each position: then preparing its factors, by
+    /// transforms or in pairs of bf16 numbers, takes longer than it saves.
+    pub(crate) fn has_few_weights(&self) -> bool {
+        self.channels_read * self.channels_written <= 32 * 32
     }
 
     /// Cells of the grid.

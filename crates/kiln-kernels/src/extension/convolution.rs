@@ -220,7 +220,12 @@ impl Backward<Flex, 7> for ConvolutionGradient {
             }
         }
         if let Some(node) = weight {
-            let result = weight_gradient(&geometry.forward(), inputs.source(), gradient, images);
+            let result = weight_gradient(
+                &geometry.for_weight_gradient(),
+                inputs.source(),
+                gradient,
+                images,
+            );
             gradients.register::<Flex>(node.id, tensor(result, inputs.weight.shape()));
         }
         if input.is_some() || gamma.is_some() || beta.is_some() {

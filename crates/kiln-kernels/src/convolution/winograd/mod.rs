@@ -58,9 +58,11 @@ fn reads_weights_most(stencil: &Stencil) -> bool {
         && stencil.size_written[0] * stencil.size_written[1] <= FEW_POSITIONS
 }
 
-/// Whether the gradient of the weights is computed so. On a matrix unit it is not.
+/// Whether the gradient of the weights is computed so. On a matrix unit it is not, and nor is that of few weights.
 pub(super) fn fits_gradient(stencil: &Stencil) -> bool {
-    (stencil.precision == Factors::F32 || !has_matrix_unit()) && is_possible(stencil)
+    (stencil.precision == Factors::F32 || !has_matrix_unit())
+        && !stencil.has_few_weights()
+        && is_possible(stencil)
 }
 
 fn is_possible(stencil: &Stencil) -> bool {
