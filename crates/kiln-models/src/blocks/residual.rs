@@ -84,15 +84,15 @@ impl ResidualBlock {
 
     /// `[batch, height, width, channels_in]` to `[batch, height, width, channels_out]`.
     ///
-    /// `time` is the SiLU of the time embedding, `[batch, time_channels]`: every block needs it, so
-    /// it is computed once for all.
+    /// `time` is the SiLU of the time embedding, `[batch, time_channels]`, or `[1, time_channels]` if all images are at
+    /// the same time: every block needs it, so it is computed once for all.
     pub(crate) fn forward(&self, x: Tensor<4>, time: Option<&Tensor<2>>) -> Tensor<4> {
         let time = match (&self.time_emb_proj, time) {
             (Some(projection), Some(time)) => Some(linear(projection, time.clone())),
             _ => None,
         };
         let (added, modulation) = match self.time_scale_shift {
-            TimeScaleShift::Default => (time, None),
+            TimeScaleShift::Default => (time.map(|time| of_each(time, x.dims()[0])), None),
             TimeScaleShift::ScaleShift => (None, time),
         };
         let (shortcut, hidden) = self.first(x, added);
@@ -119,7 +119,7 @@ impl ResidualBlock {
         (resized(x), hidden.forward())
     }
 
-    /// `conv2(dropout(silu(norm2(h))))`, modulated by scale and shift `[batch, 2 channels_out]`.
+    /// `conv2(dropout(silu(norm2(h))))`, modulated by scale and shift `[batch or 1, 2 channels_out]`.
     fn second(&self, hidden: Tensor<4>, modulation: Option<Tensor<2>>) -> Convolution {
         let Some(modulation) = modulation else {
             if self.dropout.prob == 0.0 {
@@ -128,13 +128,19 @@ impl ResidualBlock {
             let hidden = norm_silu(&self.norm2).forward(hidden);
             return convolution(&self.conv2, dropout(&self.dropout, hidden));
         };
-        let [batch, channels] = modulation.dims();
-        let modulation: Tensor<4> = modulation.reshape([batch, 1, 1, channels]);
+        let [times, channels] = modulation.dims();
+        let modulation: Tensor<4> = modulation.reshape([times, 1, 1, channels]);
         let scale = modulation.clone().narrow(3, 0, channels / 2);
         let shift = modulation.narrow(3, channels / 2, channels / 2);
         let hidden = silu(norm(&self.norm2).forward(hidden) * (scale + 1.0) + shift);
         convolution(&self.conv2, dropout(&self.dropout, hidden))
     }
+}
+
+/// `[batch, channels]` from as many rows, or from one for all images.
+fn of_each(rows: Tensor<2>, batch: usize) -> Tensor<2> {
+    let [_, channels] = rows.dims();
+    rows.expand([batch, channels])
 }
 
 /// `x / factor`, at no cost for the usual factor of 1.

@@ -116,9 +116,9 @@ impl UNet2d {
     }
 
     /// The network's prediction `[batch, out_channels, height, width]` for noisy samples
-    /// `[batch, in_channels, height, width]` at `timesteps` `[batch]`, which may be fractional (the `learned` embedding
-    /// drops the fraction and needs them in `0..num_train_timesteps`; `fourier` needs them positive). For the
-    /// `noise_power` types they are noise powers in [0, 1] instead: see [`UNet2dConfig::condition`].
+    /// `[batch, in_channels, height, width]` at `timesteps` `[batch]`, or `[1]` for all of them, which may be fractional
+    /// (the `learned` embedding drops the fraction and needs them in `0..num_train_timesteps`; `fourier` needs them
+    /// positive). For the `noise_power` types they are noise powers in [0, 1] instead: see [`UNet2dConfig::condition`].
     ///
     /// `class_labels` `[batch]` in `0..num_class_embeds` are for networks with classes only.
     ///
@@ -153,12 +153,10 @@ impl UNet2d {
         noise_power: f64,
         class_labels: Option<Tensor<1, Int>>,
     ) -> Tensor<4> {
-        let [batch, ..] = sample.dims();
-        let levels = std::iter::repeat_n((timestep, noise_power), batch);
-        self.forward_at_each(sample, levels, class_labels)
+        self.forward_at_each(sample, [(timestep, noise_power)], class_labels)
     }
 
-    /// Like [`Self::forward_at`], with a timestep and a noise power for each image of the batch.
+    /// Like [`Self::forward_at`], with a timestep and a noise power for each image of the batch, or one for all.
     pub fn forward_at_each(
         &self,
         sample: Tensor<4>,
@@ -168,8 +166,8 @@ impl UNet2d {
         let conditions: Vec<f32> = (levels.into_iter())
             .map(|(timestep, noise_power)| self.config.condition(timestep, noise_power) as f32)
             .collect();
-        let batch = conditions.len();
-        let conditions = TensorData::new(conditions, [batch]);
+        let levels = conditions.len();
+        let conditions = TensorData::new(conditions, [levels]);
         let conditions = Tensor::from_data(conditions, &sample.device());
         self.forward(sample, conditions, class_labels)
     }
@@ -226,19 +224,19 @@ impl UNet2d {
 
         match self.config.time_embedding_type {
             TimeEmbeddingType::Fourier => {
-                let [batch] = timesteps.dims();
-                output / timesteps.reshape([batch, 1, 1, 1])
+                let [levels] = timesteps.dims();
+                output / timesteps.reshape([levels, 1, 1, 1])
             }
             _ => output,
         }
     }
 }
 
-/// `[batch, height, width, channels]` and `[batch, more]` to `[batch, height, width, channels + more]`.
+/// `[batch, height, width, channels]` and `[batch or 1, more]` to `[batch, height, width, channels + more]`.
 fn joined_to_every_pixel(sample: Tensor<4>, vector: Tensor<2>) -> Tensor<4> {
     let [batch, height, width, _] = sample.dims();
-    let [_, channels] = vector.dims();
-    let vector: Tensor<4> = vector.reshape([batch, 1, 1, channels]);
+    let [vectors, channels] = vector.dims();
+    let vector: Tensor<4> = vector.reshape([vectors, 1, 1, channels]);
     Tensor::cat(
         vec![sample, vector.expand([batch, height, width, channels])],
         3,
@@ -293,6 +291,31 @@ mod tests {
             );
             let difference = (alone - all.clone().narrow(0, image, 1)).abs().max();
             assert!(difference.into_scalar::<f32>() < 1e-5);
+        }
+    }
+
+    #[test]
+    fn one_level_is_that_of_all_images() {
+        let device = Device::flex();
+        let kinds = [
+            TimeEmbeddingType::Positional,
+            TimeEmbeddingType::Fourier,
+            TimeEmbeddingType::NoisePowerInput,
+        ];
+        for kind in kinds {
+            let config = UNet2dConfig {
+                time_embedding_type: kind,
+                resnet_time_scale_shift: match kind {
+                    TimeEmbeddingType::Fourier => crate::TimeScaleShift::ScaleShift,
+                    _ => crate::TimeScaleShift::Default,
+                },
+                ..config()
+            };
+            let network = config.init(&device, 0).unwrap();
+            let samples = sample([3, 2, 8, 8], &device);
+            let one = network.forward_at(samples.clone(), 500.0, 0.25, None);
+            let each = network.forward_at_each(samples, [(500.0, 0.25); 3], None);
+            assert_eq!(one.into_data(), each.into_data(), "{kind:?}");
         }
     }
 
