@@ -90,6 +90,9 @@ pub use precision::{Precision, with_exact_precision, with_precision};
 pub use product::bf16_instructions;
 pub use unit_distance::unit_distance;
 
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
 use burn::backend::DispatchDevice;
 use burn::tensor::{DType, Device, Tensor};
 
@@ -98,9 +101,28 @@ use burn::tensor::{DType, Device, Tensor};
 /// Every operator splits its work over the pool. On any other thread each split wakes the pool and waits for it; on a
 /// thread of the pool the caller starts to work at once. A training step has some thousand splits.
 ///
+/// A thread that calls this again gets the same thread of the pool: the system's allocator keeps what a thread freed
+/// for that thread.
+///
 /// `work` must not wait for another thread: with one core the pool has no other thread to run that work.
 pub fn on_the_pool<R: Send>(work: impl FnOnce() -> R + Send) -> R {
-    rayon::scope(|_| work())
+    static CALLERS: AtomicUsize = AtomicUsize::new(0);
+    thread_local! {
+        static CALLER: usize = CALLERS.fetch_add(1, Ordering::Relaxed);
+    }
+    if rayon::current_thread_index().is_some() {
+        return work();
+    }
+    let (caller, work) = (CALLER.with(|caller| *caller), Mutex::new(Some(work)));
+    let results = rayon::broadcast(|thread| {
+        let is_its_own = thread.index() == caller % thread.num_threads();
+        let work = is_its_own.then(|| work.lock().ok()?.take()).flatten();
+        work.map(|work| work())
+    });
+    let Some(result) = results.into_iter().flatten().next() else {
+        unreachable!("one of the threads has the number");
+    };
+    result
 }
 
 /// `[.., m, k]` times `[.., k, n]`, with the same dimensions before. On a GPU the factors have the precision that

@@ -4,7 +4,7 @@
 //! a pass to fill them with zeros that are overwritten at once.
 
 use std::cell::{Cell, RefCell};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 use std::ops::{Deref, DerefMut};
 use std::sync::{Mutex, PoisonError};
 
@@ -99,28 +99,89 @@ pub(crate) mod aligned {
 /// The arrays of one length.
 #[derive(Default)]
 struct Shelf {
-    free: Vec<Vec<f32>>,
+    /// With the time of their return, the oldest first.
+    free: VecDeque<(u64, Vec<f32>)>,
     /// Arrays lent and not yet returned. Some never return, and some returned arrays were made elsewhere: the count
     /// limits how many of those are kept.
     lent: usize,
 }
 
+/// All arrays that wait for their next use.
+struct Shelves {
+    by_len: BTreeMap<usize, Shelf>,
+    /// Floats in those that the allocator would have, too.
+    total: usize,
+    /// Arrays that were ever returned.
+    returned: u64,
+}
+
 /// The allocator handles shorter arrays well.
 const SHORTEST: usize = 1 << 12;
 
-static SHELVES: Mutex<BTreeMap<usize, Shelf>> = Mutex::new(BTreeMap::new());
+/// Longer arrays may come from the operating system each time.
+const LONGEST_OF_ALLOCATOR: usize = 1 << 22;
+
+/// Floats of the arrays up to that length that wait at most. Each length has arrays of its own, but the allocator gives
+/// what one length does not need to another.
+const MOST: usize = 1 << 22;
+
+static SHELVES: Mutex<Shelves> = Mutex::new(Shelves {
+    by_len: BTreeMap::new(),
+    total: 0,
+    returned: 0,
+});
+
+impl Shelves {
+    fn take(&mut self, len: usize) -> Option<Vec<f32>> {
+        let shelf = self.by_len.entry(len).or_default();
+        shelf.lent += 1;
+        let (_, array) = shelf.free.pop_back()?;
+        if len <= LONGEST_OF_ALLOCATOR {
+            self.total -= len;
+        }
+        Some(array)
+    }
+
+    fn put(&mut self, array: Vec<f32>) {
+        let len = array.len();
+        let shelf = self.by_len.get_mut(&len);
+        let Some(shelf) = shelf.filter(|shelf| shelf.lent > 0) else {
+            return;
+        };
+        shelf.lent -= 1;
+        self.returned += 1;
+        shelf.free.push_back((self.returned, array));
+        if len <= LONGEST_OF_ALLOCATOR {
+            self.total += len;
+        }
+        while self.total > MOST {
+            self.drop_oldest();
+        }
+    }
+
+    /// Drops the array that waits longest, among those that the allocator would have, too.
+    fn drop_oldest(&mut self) {
+        let shelves = self.by_len.range_mut(..=LONGEST_OF_ALLOCATOR);
+        let since = |shelf: &Shelf| shelf.free.front().map(|&(returned, _)| returned);
+        let waiting = shelves.filter_map(|(&len, shelf)| Some((since(shelf)?, len, shelf)));
+        let Some((_, len, shelf)) = waiting.min_by_key(|&(since, ..)| since) else {
+            self.total = 0;
+            return;
+        };
+        shelf.free.pop_front();
+        self.total -= len;
+    }
+}
 
 /// An array of `len` floats of unspecified content, for results that outlive a call.
 pub(crate) fn array(len: usize) -> Vec<f32> {
     if len < SHORTEST {
         return vec![0.0; len];
     }
-    let found = {
-        let mut shelves = SHELVES.lock().unwrap_or_else(PoisonError::into_inner);
-        let shelf = shelves.entry(len).or_default();
-        shelf.lent += 1;
-        shelf.free.pop()
-    };
+    let found = SHELVES
+        .lock()
+        .unwrap_or_else(PoisonError::into_inner)
+        .take(len);
     found.unwrap_or_else(|| vec![0.0; len])
 }
 
@@ -144,13 +205,10 @@ pub(crate) fn recycle(array: Vec<f32>) {
     if IS_DONE_ONCE.get() {
         return;
     }
-    let mut shelves = SHELVES.lock().unwrap_or_else(PoisonError::into_inner);
-    if let Some(shelf) = shelves.get_mut(&array.len())
-        && shelf.lent > 0
-    {
-        shelf.lent -= 1;
-        shelf.free.push(array);
-    }
+    SHELVES
+        .lock()
+        .unwrap_or_else(PoisonError::into_inner)
+        .put(array);
 }
 
 /// Returns the array of a tensor, if nothing else holds it.
@@ -180,6 +238,29 @@ mod tests {
         assert_eq!(second.as_ptr(), address);
         recycle(second);
         assert!(zeros(len).iter().all(|value| *value == 0.0));
+    }
+
+    #[test]
+    fn few_floats_wait_and_the_oldest_ones_are_dropped_first() {
+        let mut shelves = Shelves {
+            by_len: BTreeMap::new(),
+            total: 0,
+            returned: 0,
+        };
+        let lens = [MOST / 2, MOST / 2 - 1, MOST / 4, LONGEST_OF_ALLOCATOR + 1];
+        for len in lens {
+            assert!(shelves.take(len).is_none());
+        }
+        for len in lens {
+            shelves.put(vec![0.0; len]);
+        }
+        assert_eq!(shelves.total, MOST / 2 - 1 + MOST / 4);
+        let found = lens.map(|len| shelves.take(len).is_some());
+        assert_eq!(found, [false, true, true, true]);
+        assert_eq!(shelves.total, 0);
+        // Nobody took this one here.
+        shelves.put(vec![0.0; MOST - 1]);
+        assert_eq!(shelves.total, 0);
     }
 
     #[test]
