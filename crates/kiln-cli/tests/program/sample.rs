@@ -92,6 +92,30 @@ fn an_image_depends_on_its_seed_and_number_alone() {
     }
 }
 
+/// f32 replaces bf16 if that would be slower, and a message says so.
+#[test]
+fn the_fastest_precision_is_the_default() {
+    let workplace = Workplace::new();
+    // With as many channels as bf16 needs to pay.
+    let model = concat!(
+        env!("CARGO_MANIFEST_DIR"),
+        "/../../pretrained/mnist-few-steps"
+    );
+    let draw = |precision: &str| {
+        let options = format!("--steps 4 --count 64 --precision {precision} --out {precision}");
+        let output = workplace.run(&format!("sample --model {model} {options}"));
+        assert!(output.status.success());
+        let picture = gray(&workplace.path(&format!("{precision}/steps-0004.png")));
+        (picture.into_raw(), output.stderr.is_empty())
+    };
+    let (plain, rounded) = (draw("f32"), draw("bf16"));
+    let pays = kiln_kernels::bf16_instructions().is_some();
+    assert_eq!((rounded.0 != plain.0, rounded.1), (pays, pays));
+    let fastest = if pays { rounded } else { plain };
+    let default = workplace.draw(&format!("--model {model} --steps 4 --count 64"));
+    assert!(default.into_raw() == fastest.0);
+}
+
 #[test]
 fn samplers_and_spacings_give_different_images() {
     let workplace = Workplace::new();
@@ -112,20 +136,6 @@ fn samplers_and_spacings_give_different_images() {
         assert!(!pictures.contains(&picture), "{options}");
         pictures.push(picture);
     }
-    // f32 replaces bf16 if that would be slower, and a message says so.
-    let plain = draw("--precision f32");
-    let output =
-        workplace.run("sample --model model --steps 4 --count 16 --precision bf16 --out rounded");
-    assert!(output.status.success());
-    let rounded = gray(&workplace.path("rounded/steps-0004.png")).into_raw();
-    let pays = kiln_kernels::bf16_instructions().is_some();
-    assert_eq!((rounded != plain, output.stderr.is_empty()), (pays, pays));
-    let fastest = if pays {
-        "--precision bf16"
-    } else {
-        "--precision f32"
-    };
-    assert_eq!(draw(""), draw(fastest), "what is fast is the default");
     // Other tests check the samplers' results. Two good ones may give the same image here, because latents snap to the
     // nearest code.
     for options in [
