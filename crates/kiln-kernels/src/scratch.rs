@@ -96,80 +96,51 @@ pub(crate) mod aligned {
     }
 }
 
-/// The arrays of one length.
-#[derive(Default)]
-struct Shelf {
-    /// With the time of their return, the oldest first.
-    free: VecDeque<(u64, Vec<f32>)>,
-    /// Arrays lent and not yet returned. Some never return, and some returned arrays were made elsewhere: the count
-    /// limits how many of those are kept.
-    lent: usize,
-}
-
-/// All arrays that wait for their next use.
+/// Arrays that wait for their next use.
 struct Shelves {
-    by_len: BTreeMap<usize, Shelf>,
-    /// Floats in those that the allocator would have, too.
-    total: usize,
-    /// Arrays that were ever returned.
-    returned: u64,
+    /// The one that was returned first is the first.
+    waiting: VecDeque<Vec<f32>>,
+    /// By length: arrays lent and not yet returned. Some never return, and some returned arrays were made elsewhere: the
+    /// count limits how many of those are kept.
+    lent: BTreeMap<usize, usize>,
 }
 
 /// The allocator handles shorter arrays well.
 const SHORTEST: usize = 1 << 12;
 
-/// Longer arrays may come from the operating system each time.
-const LONGEST_OF_ALLOCATOR: usize = 1 << 22;
-
-/// Floats of the arrays up to that length that wait at most. Each length has arrays of its own, but the allocator gives
-/// what one length does not need to another.
+/// Floats of all waiting arrays together, without longer ones than this: those may come from the operating system each
+/// time. An array serves its own length only, but the allocator gives what one length does not need to another.
 const MOST: usize = 1 << 22;
 
 static SHELVES: Mutex<Shelves> = Mutex::new(Shelves {
-    by_len: BTreeMap::new(),
-    total: 0,
-    returned: 0,
+    waiting: VecDeque::new(),
+    lent: BTreeMap::new(),
 });
 
 impl Shelves {
     fn take(&mut self, len: usize) -> Option<Vec<f32>> {
-        let shelf = self.by_len.entry(len).or_default();
-        shelf.lent += 1;
-        let (_, array) = shelf.free.pop_back()?;
-        if len <= LONGEST_OF_ALLOCATOR {
-            self.total -= len;
-        }
-        Some(array)
+        *self.lent.entry(len).or_default() += 1;
+        let place = self.waiting.iter().rposition(|array| array.len() == len)?;
+        self.waiting.remove(place)
     }
 
     fn put(&mut self, array: Vec<f32>) {
-        let len = array.len();
-        let shelf = self.by_len.get_mut(&len);
-        let Some(shelf) = shelf.filter(|shelf| shelf.lent > 0) else {
+        let lent = self.lent.get_mut(&array.len());
+        let Some(lent) = lent.filter(|lent| **lent > 0) else {
             return;
         };
-        shelf.lent -= 1;
-        self.returned += 1;
-        shelf.free.push_back((self.returned, array));
-        if len <= LONGEST_OF_ALLOCATOR {
-            self.total += len;
-        }
-        while self.total > MOST {
-            self.drop_oldest();
+        *lent -= 1;
+        self.waiting.push_back(array);
+        let is_short = |array: &Vec<f32>| array.len() <= MOST;
+        while self.short_floats() > MOST {
+            let oldest = self.waiting.iter().position(is_short);
+            oldest.and_then(|place| self.waiting.remove(place));
         }
     }
 
-    /// Drops the array that waits longest, among those that the allocator would have, too.
-    fn drop_oldest(&mut self) {
-        let shelves = self.by_len.range_mut(..=LONGEST_OF_ALLOCATOR);
-        let since = |shelf: &Shelf| shelf.free.front().map(|&(returned, _)| returned);
-        let waiting = shelves.filter_map(|(&len, shelf)| Some((since(shelf)?, len, shelf)));
-        let Some((_, len, shelf)) = waiting.min_by_key(|&(since, ..)| since) else {
-            self.total = 0;
-            return;
-        };
-        shelf.free.pop_front();
-        self.total -= len;
+    fn short_floats(&self) -> usize {
+        let lens = self.waiting.iter().map(Vec::len);
+        lens.filter(|&len| len <= MOST).sum()
     }
 }
 
@@ -243,24 +214,23 @@ mod tests {
     #[test]
     fn few_floats_wait_and_the_oldest_ones_are_dropped_first() {
         let mut shelves = Shelves {
-            by_len: BTreeMap::new(),
-            total: 0,
-            returned: 0,
+            waiting: VecDeque::new(),
+            lent: BTreeMap::new(),
         };
-        let lens = [MOST / 2, MOST / 2 - 1, MOST / 4, LONGEST_OF_ALLOCATOR + 1];
+        let lens = [MOST / 2, MOST / 2 - 1, MOST / 4, MOST + 1];
         for len in lens {
             assert!(shelves.take(len).is_none());
         }
         for len in lens {
             shelves.put(vec![0.0; len]);
         }
-        assert_eq!(shelves.total, MOST / 2 - 1 + MOST / 4);
+        assert_eq!(shelves.short_floats(), MOST / 2 - 1 + MOST / 4);
         let found = lens.map(|len| shelves.take(len).is_some());
         assert_eq!(found, [false, true, true, true]);
-        assert_eq!(shelves.total, 0);
-        // Nobody took this one here.
+        assert_eq!(shelves.short_floats(), 0);
+        // None of this length was lent.
         shelves.put(vec![0.0; MOST - 1]);
-        assert_eq!(shelves.total, 0);
+        assert_eq!(shelves.short_floats(), 0);
     }
 
     #[test]
