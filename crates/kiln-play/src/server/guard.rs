@@ -46,10 +46,13 @@ impl Guard {
         }
     }
 
+    /// Browsers leave out the port of HTTP.
     fn is_own_host(&self, host: &[u8]) -> bool {
-        ["127.0.0.1", "localhost", "[::1]"]
-            .iter()
-            .any(|name| host == format!("{name}:{}", self.port).as_bytes())
+        let names = ["127.0.0.1", "localhost", "[::1]"];
+        names.iter().any(|name| {
+            let is_bare = self.port == 80 && host == name.as_bytes();
+            is_bare || host == format!("{name}:{}", self.port).as_bytes()
+        })
     }
 }
 
@@ -122,6 +125,16 @@ mod tests {
             &[(HEADER, "ab01"), ("origin", "null")],
         ] {
             assert!(!check(refused), "{refused:?}");
+        }
+    }
+
+    #[test]
+    fn only_the_port_of_http_may_be_left_out() {
+        for (port, may) in [(80, true), (7860, false)] {
+            let guard = Guard::new(port, &[1]);
+            assert_eq!(guard.is_own_host(b"127.0.0.1"), may);
+            assert!(guard.is_own_host(format!("[::1]:{port}").as_bytes()));
+            assert!(!guard.is_own_host(b"evil.example"));
         }
     }
 }
