@@ -6,9 +6,9 @@ use burn::backend::{Backend, Dispatch, Flex, TensorMetadata, backend_extension};
 use burn::tensor::Tensor;
 use rayon::prelude::*;
 
+use crate::arrays;
 use crate::extension::{numbers, tensor, values};
 use crate::is_ours_without_gradient;
-use crate::scratch::{self, recycle_tensor};
 
 /// Pixels that one task copies.
 const PIXELS_PER_TASK: usize = 64;
@@ -41,7 +41,7 @@ impl BesideOps for Flex {
     fn kiln_beside(first: FlexTensor, second: FlexTensor) -> FlexTensor {
         let [near, far] = [&first, &second].map(|images| images.shape()[3]);
         let mut shape = first.shape();
-        let mut joined = scratch::array(shape.num_elements() / near.max(1) * (near + far));
+        let mut joined = arrays::array(shape.num_elements() / near.max(1) * (near + far));
         let (left, right) = (values(&first), values(&second));
         joined
             .par_chunks_mut((PIXELS_PER_TASK * (near + far)).max(1))
@@ -56,9 +56,6 @@ impl BesideOps for Flex {
                     second.copy_from_slice(right);
                 }
             });
-        drop((left, right));
-        recycle_tensor(first);
-        recycle_tensor(second);
         shape[3] = near + far;
         tensor(joined, shape)
     }

@@ -51,6 +51,7 @@
 
 #![recursion_limit = "256"]
 
+mod arrays;
 mod attention;
 mod beside;
 mod conv2d;
@@ -73,6 +74,7 @@ mod reduction;
 mod scratch;
 mod unit_distance;
 mod unit_vectors;
+mod values;
 
 pub use attention::attention;
 pub use beside::beside;

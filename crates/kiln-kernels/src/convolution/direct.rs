@@ -10,12 +10,13 @@ use pulp::Simd;
 use super::geometry::Stencil;
 use super::weights;
 use super::window::{Block, Reading, Window};
+use crate::arrays::{self, Array};
 use crate::precision::Factors;
 use crate::product::{
     Bf16Panels, Bf16Rows, Gather, Outer, Panels, PanelsShape, add_outer_products,
     add_products_bf16, multiply_gathered, multiply_gathered_bf16, pack_rows,
 };
-use crate::scratch::{self, Scratch};
+use crate::scratch::Scratch;
 
 /// One phase of each dimension.
 #[derive(Clone, Copy, Debug)]
@@ -82,7 +83,7 @@ pub(super) struct DirectWeights {
 
 #[derive(Debug)]
 enum Packed {
-    F32(PanelsShape, Vec<f32>),
+    F32(PanelsShape, Array),
     Bf16(Bf16Panels),
 }
 
@@ -97,29 +98,18 @@ impl DirectWeights {
             let depth = matrix.len() / columns;
             let part =
                 |k: usize, range: Range<usize>| &matrix[k * columns + range.start..][..range.len()];
-            let packed = match stencil.precision {
+            match stencil.precision {
                 Factors::F32 => {
                     let shape = PanelsShape::new::<S>(depth, columns);
-                    let mut panels = scratch::array(shape.len());
+                    let mut panels = arrays::array(shape.len());
                     pack_rows(simd, shape, &mut panels, |k| part(k, 0..columns));
                     Packed::F32(shape, panels)
                 }
                 Factors::Bf16 => Packed::Bf16(Bf16Panels::new(depth, columns, part)),
-            };
-            scratch::recycle(matrix);
-            packed
+            }
         };
         Self {
             phases: pairs(stencil).map(packed).collect(),
-        }
-    }
-
-    pub(super) fn recycle(&mut self) {
-        for packed in self.phases.drain(..) {
-            match packed {
-                Packed::F32(_, panels) => scratch::recycle(panels),
-                Packed::Bf16(panels) => panels.recycle(),
-            }
         }
     }
 }
@@ -187,7 +177,7 @@ pub(super) fn convolve<S: Simd>(
 pub(super) struct DirectGradient<'a> {
     stencil: &'a Stencil,
     /// `[taps of the phase * channels read, channels written]` for each phase.
-    phases: Vec<Vec<f32>>,
+    phases: Vec<Array>,
 }
 
 /// Some rows of a phase's gradient: `[rows, channels written]`, or with bf16 products `[channels written, rows]`.
@@ -216,7 +206,7 @@ impl<'a> DirectGradient<'a> {
         Self {
             stencil,
             phases: pairs(stencil)
-                .map(|pair| scratch::zeros(len(pair)))
+                .map(|pair| arrays::zeros(len(pair)))
                 .collect(),
         }
     }
@@ -246,11 +236,11 @@ impl<'a> DirectGradient<'a> {
     }
 
     /// The gradient of the kernel [by taps](weights::by_taps).
-    pub(super) fn into_taps(self) -> Vec<f32> {
+    pub(super) fn into_taps(self) -> Array {
         let stencil = self.stencil;
         let (read, written) = (stencil.channels_read, stencil.channels_written);
         let taps = stencil.kernel[0] * stencil.kernel[1];
-        let mut ordered = scratch::zeros(taps * read * written);
+        let mut ordered = arrays::zeros(taps * read * written);
         for (pair, mut gradient) in pairs(stencil).zip(self.phases) {
             let [rows, columns] = stencil.taps(pair);
             if stencil.precision == Factors::Bf16 {
@@ -263,7 +253,6 @@ impl<'a> DirectGradient<'a> {
                 }
             }
             weights::add_phase_gradient(stencil, rows, columns, &gradient, &mut ordered);
-            scratch::recycle(gradient);
         }
         ordered
     }
@@ -329,10 +318,6 @@ impl<'a> BlockPart<'a> {
             rounded,
         }
     }
-
-    pub(super) fn recycle(self) {
-        self.rounded.into_iter().for_each(Bf16Rows::recycle);
-    }
 }
 
 impl GradientPart<'_> {
@@ -366,7 +351,6 @@ impl GradientPart<'_> {
                 };
                 let right = Bf16Panels::new(sources.len(), rows, part);
                 add_products_bf16(&block.rounded[self.phase], &right, self.sums);
-                right.recycle();
             }
         }
     }

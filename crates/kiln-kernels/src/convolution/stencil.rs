@@ -8,9 +8,10 @@ use super::geometry::Stencil;
 use super::weights;
 use super::window::{Block, Reading, Source, Window};
 use super::winograd::{self, Tile, WinogradWeights};
+use crate::arrays::{self, Array};
 use crate::instructions::vectorized;
 use crate::precision::Factors;
-use crate::scratch::{self, Scratch};
+use crate::scratch::Scratch;
 
 /// The initial values of outputs, before the products are added.
 #[derive(Clone, Copy, Debug, Default)]
@@ -57,9 +58,7 @@ impl WithSimd for Prepare<'_> {
             return Order::Winograd(WinogradWeights::new::<S>(stencil, weight));
         }
         let ordered = weights::by_taps(stencil, weight);
-        let weights = DirectWeights::new(simd, stencil, &ordered);
-        scratch::recycle(ordered);
-        Order::Direct(weights)
+        Order::Direct(DirectWeights::new(simd, stencil, &ordered))
     }
 }
 
@@ -100,10 +99,10 @@ pub(crate) fn apply(
     source: Source,
     start: Start,
     images: usize,
-) -> Vec<f32> {
+) -> Array {
     let weights = &weights.0;
-    let mut out = scratch::array(images * stencil.written_len());
-    let mut rest = out.as_mut_slice();
+    let mut out = arrays::array(images * stencil.written_len());
+    let mut rest = &mut *out;
     let tile = winograd::fits(stencil).then(|| Tile::of(stencil));
     // Winograd's transforms round, after sums.
     let precision = match tile {
@@ -154,15 +153,6 @@ impl Weights {
     /// Of `weight`, `[channels_out, channels_in, kernel height, kernel width]`.
     pub(crate) fn new(stencil: &Stencil, weight: &[f32]) -> Self {
         Self(vectorized(Prepare { stencil, weight }))
-    }
-}
-
-impl Drop for Weights {
-    fn drop(&mut self) {
-        match &mut self.0 {
-            Order::Direct(weights) => weights.recycle(),
-            Order::Winograd(weights) => weights.recycle(),
-        }
     }
 }
 
@@ -266,7 +256,7 @@ pub(crate) fn weight_gradient(
     source: Source,
     gradient: &[f32],
     images: usize,
-) -> Vec<f32> {
+) -> Array {
     // The order of the sums follows the blocks, so the blocks must not depend on the number of cores.
     let tile = winograd::fits_gradient(stencil).then_some(Tile::Two);
     let blocks = blocks(stencil, tile, images, 1);
@@ -277,9 +267,7 @@ pub(crate) fn weight_gradient(
         return winograd_gradient(stencil, source, gradient, &blocks, at_once);
     }
     let ordered = direct_gradient(stencil, source, gradient, &blocks, at_once);
-    let gradient = weights::from_taps(stencil, &ordered);
-    scratch::recycle(ordered);
-    gradient
+    weights::from_taps(stencil, &ordered)
 }
 
 fn direct_gradient(
@@ -288,7 +276,7 @@ fn direct_gradient(
     gradient: &[f32],
     blocks: &[Block],
     at_once: usize,
-) -> Vec<f32> {
+) -> Array {
     struct Fill<'a> {
         stencil: &'a Stencil,
         block: &'a Block,
@@ -375,7 +363,6 @@ fn direct_gradient(
                 gradient,
             });
         });
-        filled.into_iter().for_each(BlockPart::recycle);
     }
     sums.into_taps()
 }
@@ -386,7 +373,7 @@ fn winograd_gradient(
     gradient: &[f32],
     blocks: &[Block],
     at_once: usize,
-) -> Vec<f32> {
+) -> Array {
     /// Both factors of a block's products.
     struct Transform<'a> {
         stencil: &'a Stencil,
@@ -445,7 +432,7 @@ fn winograd_gradient(
     }
 
     let (read, written) = (stencil.channels_read, stencil.channels_written);
-    let mut sums = scratch::zeros(winograd::GRADIENT_POINTS * read * written);
+    let mut sums = arrays::zeros(winograd::GRADIENT_POINTS * read * written);
     let rows_of_part = read.div_ceil(4).next_multiple_of(12).min(read);
     for blocks in blocks.chunks(at_once) {
         let lens = |block: &Block| {
@@ -501,7 +488,5 @@ fn winograd_gradient(
             });
         });
     }
-    let gradient = winograd::kernel_gradient(stencil, &sums);
-    scratch::recycle(sums);
-    gradient
+    winograd::kernel_gradient(stencil, &sums)
 }

@@ -5,17 +5,17 @@ use std::ops::Range;
 use rayon::prelude::*;
 
 use super::geometry::Stencil;
-use crate::scratch;
+use crate::arrays::{self, Array};
 
 /// Neighbouring output channels that are copied together: one cache line.
 const LINE: usize = 16;
 
 /// The kernel of a stencil tap by tap, `[taps, channels read, channels written]`, from `weight`,
 /// `[channels_out, channels_in, taps]`.
-pub(super) fn by_taps(stencil: &Stencil, weight: &[f32]) -> Vec<f32> {
+pub(super) fn by_taps(stencil: &Stencil, weight: &[f32]) -> Array {
     let taps = stencil.kernel[0] * stencil.kernel[1];
     let (read, written) = (stencil.channels_read, stencil.channels_written);
-    let mut ordered = scratch::array(weight.len());
+    let mut ordered = arrays::array(weight.len());
     tasks(&mut ordered, taps, read, written)
         .into_par_iter()
         .for_each(|(first, mut taps_of_rows)| {
@@ -67,10 +67,10 @@ fn lines<const TAPS: usize>(weight: &[f32], step: usize, mut taps_of_rows: Vec<&
 }
 
 /// The inverse of [`by_taps`] for the forward stencil.
-pub(super) fn from_taps(stencil: &Stencil, ordered: &[f32]) -> Vec<f32> {
+pub(super) fn from_taps(stencil: &Stencil, ordered: &[f32]) -> Array {
     let taps = stencil.kernel[0] * stencil.kernel[1];
     let (read, written) = (stencil.channels_read, stencil.channels_written);
-    let mut weight = scratch::array(ordered.len());
+    let mut weight = arrays::array(ordered.len());
     weight
         .par_chunks_mut(LINE * read * taps)
         .enumerate()
@@ -132,9 +132,9 @@ pub(super) fn of_phase(
     rows: &[Range<usize>],
     columns: &[Range<usize>],
     ordered: &[f32],
-) -> Vec<f32> {
+) -> Array {
     let len = stencil.channels_read * stencil.channels_written;
-    let mut weights = scratch::zeros(rows.len() * columns.len() * len);
+    let mut weights = arrays::zeros(rows.len() * columns.len() * len);
     each_tap(stencil, rows, columns, |to, from| {
         let from = &ordered[from * len..][..len];
         for (sum, weight) in weights[to * len..][..len].iter_mut().zip(from) {

@@ -9,11 +9,12 @@ use crate::normalisation::ChannelMap;
 use crate::precision::Factors;
 use crate::product::round_all;
 use crate::scratch::Scratch;
+use crate::values::Values;
 
 /// Images that a stencil reads, `[batch, height, width, channels]`.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Source<'a> {
-    pub(crate) values: &'a [f32],
+    pub(crate) values: Values<'a>,
     /// A map to apply to the numbers, one per image.
     pub(crate) maps: Option<&'a [ChannelMap]>,
 }
@@ -139,27 +140,31 @@ impl Window {
         let inside = self.rows.start >= 0 && self.rows.end <= height as isize;
         let joined = self.images.len() == 1 || self.rows.len() == height;
         let as_they_are = source.maps.is_none() && self.precision == Factors::F32;
-        (whole_rows && inside && joined && as_they_are).then(|| {
-            let start = (self.images.start * height) * self.row_len()
-                + self.rows.start as usize * self.row_len();
-            &source.values[start..start + self.len()]
-        })
+        match source.values {
+            Values::Exact(values) if whole_rows && inside && joined && as_they_are => {
+                let start = (self.images.start * height) * self.row_len()
+                    + self.rows.start as usize * self.row_len();
+                Some(&values[start..start + self.len()])
+            }
+            _ => None,
+        }
     }
 
     /// Writes the window.
     #[inline(always)]
     pub(crate) fn fill<S: Simd>(&self, simd: S, source: &Source, memory: &mut [f32]) {
+        // Rows of the image: as they were read, and after the map.
+        let mut rows = Scratch::new(2 * self.size[1] * self.channels);
         match self.precision {
-            Factors::F32 => self.fill_with(simd, source, memory, &mut []),
+            Factors::F32 => self.fill_with(simd, source, memory, &mut rows),
             Factors::Bf16 => {
                 let window: &mut [u16] = &mut bytemuck::cast_slice_mut(memory)[..self.len()];
-                let mut row = Scratch::new(self.size[1] * self.channels);
-                self.fill_with(simd, source, window, &mut row);
+                self.fill_with(simd, source, window, &mut rows);
             }
         }
     }
 
-    /// `row_memory` is working memory for a row of the image, if `T` is not `f32`.
+    /// `row_memory` is working memory for two rows of the image.
     #[inline(always)]
     fn fill_with<S: Simd, T: WindowNumber>(
         &self,
@@ -181,6 +186,7 @@ impl Window {
                 .max(self.columns.start.max(0));
         let before = (inside.start - self.columns.start) as usize * self.channels;
         let used = inside.len() * self.channels;
+        let (read, mapped) = row_memory.split_at_mut(used);
         let images = window.chunks_exact_mut(self.image_len());
         for (image, window) in self.images.clone().zip(images) {
             let rows = self
@@ -194,13 +200,13 @@ impl Window {
                 }
                 let start = ((image * height + row as usize) * width + inside.start as usize)
                     * self.channels;
-                let input = &source.values[start..start + used];
+                let input = source.values.read(start..start + used, read);
                 let (left, rest) = window.split_at_mut(before);
                 let (pixels, right) = rest.split_at_mut(used);
                 left.fill(T::default());
                 right.fill(T::default());
                 let map = source.maps.map(|maps| &maps[image]);
-                T::convert(simd, map, input, row_memory, pixels);
+                T::convert(simd, map, input, mapped, pixels);
             }
         }
     }

@@ -9,12 +9,14 @@ use burn::backend::tensor::FloatTensor;
 use burn::backend::{Autodiff, Backend, Flex, TensorMetadata, backend_extension};
 use burn::tensor::Shape;
 
+use super::kept::Kept;
 use super::prepared::prepared;
 use super::{numbers, tensor, values};
 use crate::convolution::{Geometry, Source, Start, Weights, apply, weight_gradient};
 use crate::normalisation::{self, ChannelMap, Groups, Statistics};
+use crate::precision::Factors;
 use crate::reduction::{image_sums, sum_of_rows};
-use crate::scratch::recycle_tensor;
+use crate::values::Values;
 
 /// All arguments that are not tensors.
 #[derive(Clone, Copy, Debug)]
@@ -57,16 +59,14 @@ impl ConvolutionOps for Flex {
     ) -> FlexTensor {
         let inputs = Inputs::new(input, weight, gamma, beta, options);
         let weights = prepared(&inputs.weight, &inputs.geometry);
-        let output = inputs.convolved(&weights, bias, per_image, shortcut);
-        recycle_tensor(inputs.input);
-        output
+        inputs.convolved(&weights, bias, per_image, shortcut)
     }
 }
 
 /// The inputs of the output's products and of their gradients.
 #[derive(Clone, Debug)]
 struct Inputs {
-    input: FlexTensor,
+    input: Kept,
     weight: FlexTensor,
     norm: Option<Norm>,
     geometry: Geometry,
@@ -105,7 +105,7 @@ impl Inputs {
             }
         });
         Self {
-            input,
+            input: Kept::Exact(input),
             weight: values(&weight),
             norm,
             geometry,
@@ -118,7 +118,7 @@ impl Inputs {
 
     fn source(&self) -> Source<'_> {
         Source {
-            values: numbers(&self.input),
+            values: self.input.values(),
             maps: self.norm.as_ref().map(|norm| &*norm.maps),
         }
     }
@@ -163,7 +163,7 @@ impl<C: CheckpointStrategy> ConvolutionOps for Autodiff<Flex, C> {
         let (bias, bias_node) = bias.into_parts();
         let (per_image, per_image_node) = per_image.into_parts();
         let (shortcut, shortcut_node) = shortcut.into_parts();
-        let inputs = Inputs::new(input, weight, gamma, beta, options);
+        let mut inputs = Inputs::new(input, weight, gamma, beta, options);
         let weights = Weights::new(&inputs.geometry.forward(), numbers(&inputs.weight));
         let output = inputs.convolved(&weights, bias, per_image, shortcut);
         let nodes = [
@@ -180,11 +180,13 @@ impl<C: CheckpointStrategy> ConvolutionOps for Autodiff<Flex, C> {
             .compute_bound()
             .stateful()
         {
-            OpsKind::Tracked(operation) => operation.finish(inputs, output),
-            OpsKind::UnTracked(operation) => {
-                recycle_tensor(inputs.input);
-                operation.finish(output)
+            OpsKind::Tracked(operation) => {
+                if inputs.geometry.precision.factors == Factors::Bf16 {
+                    inputs.input = inputs.input.rounded();
+                }
+                operation.finish(inputs, output)
             }
+            OpsKind::UnTracked(operation) => operation.finish(output),
         }
     }
 }
@@ -230,7 +232,7 @@ impl Backward<Flex, 7> for ConvolutionGradient {
         }
         if input.is_some() || gamma.is_some() || beta.is_some() {
             let source = Source {
-                values: gradient,
+                values: Values::Exact(gradient),
                 maps: None,
             };
             let stencil = geometry.back();
@@ -239,7 +241,7 @@ impl Backward<Flex, 7> for ConvolutionGradient {
             if let Some(norm) = &inputs.norm {
                 let parameters = normalisation::gradients(
                     &norm.groups,
-                    numbers(&inputs.input),
+                    inputs.input.values(),
                     geometry.positions_in(),
                     numbers(&norm.gamma),
                     &norm.maps,
@@ -260,9 +262,6 @@ impl Backward<Flex, 7> for ConvolutionGradient {
         }
         if let Some(node) = shortcut {
             gradients.register::<Flex>(node.id, output_gradient);
-        } else {
-            recycle_tensor(output_gradient);
         }
-        recycle_tensor(inputs.input);
     }
 }

@@ -11,9 +11,9 @@ use burn::tensor::Shape;
 use rayon::prelude::*;
 
 use super::{numbers, tensor, values};
+use crate::arrays;
 use crate::instructions::vectorized;
 use crate::pooling::{self, Pool};
-use crate::scratch;
 
 /// On a backend's own tensors. `f32` and the shapes have been checked before.
 #[backend_extension(Flex, Autodiff)]
@@ -31,7 +31,7 @@ impl MaxPoolOps for Flex {
 fn pooled(maps: &FlexTensor, pool: Pool) -> FlexTensor {
     let ([height, width], [rows, columns]) = (pool.size_in, pool.size_out);
     let images = maps.shape()[0];
-    let mut output = scratch::array(images * rows * columns * pool.channels);
+    let mut output = arrays::array(images * rows * columns * pool.channels);
     output
         .par_chunks_exact_mut(rows * columns * pool.channels)
         .zip(numbers(maps).par_chunks_exact(height * width * pool.channels))
@@ -80,7 +80,7 @@ impl Backward<Flex, 1> for MaxPoolGradient {
         };
         let ([height, width], [rows, columns]) = (pool.size_in, pool.size_out);
         let image_len = height * width * pool.channels;
-        let mut gradient = scratch::array(maps.shape().num_elements());
+        let mut gradient = arrays::array(maps.shape().num_elements());
         let images = numbers(&maps)
             .par_chunks_exact(image_len)
             .zip(numbers(&upstream).par_chunks_exact(rows * columns * pool.channels));

@@ -1,6 +1,7 @@
 //! The connection of the operators to Burn: backend extensions for Flex, and their gradients for Flex with autodiff.
 
 mod convolution;
+mod kept;
 mod max_pool;
 mod normalisation;
 mod prepared;
@@ -14,7 +15,9 @@ pub(crate) use unit_distance::UnitDistanceOps;
 
 use burn::backend::TensorMetadata;
 use burn::backend::flex::{FlexTensor, Layout};
-use burn::tensor::{Bytes, DType, Shape};
+use burn::tensor::{DType, Shape};
+
+use crate::arrays::Array;
 
 /// A tensor whose numbers are in the order of the dimensions. Does not copy if they are already stored in this order.
 pub(crate) fn values(tensor: &FlexTensor) -> FlexTensor {
@@ -26,9 +29,9 @@ pub(crate) fn numbers(values: &FlexTensor) -> &[f32] {
     &values.storage()[..values.shape().num_elements()]
 }
 
-pub(crate) fn tensor(values: Vec<f32>, shape: Shape) -> FlexTensor {
+pub(crate) fn tensor(values: impl Into<Array>, shape: Shape) -> FlexTensor {
     FlexTensor::new(
-        Bytes::from_elems(values),
+        values.into().into_bytes(),
         Layout::contiguous(shape),
         DType::F32,
     )

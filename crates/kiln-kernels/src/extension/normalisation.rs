@@ -9,8 +9,9 @@ use burn::backend::tensor::FloatTensor;
 use burn::backend::{Autodiff, Backend, Flex, TensorMetadata, backend_extension};
 
 use super::{numbers, tensor, values};
+use crate::arrays;
 use crate::normalisation::{self, ChannelMap, Groups, Statistics};
-use crate::scratch::{self, recycle_tensor};
+use crate::values::Values;
 
 /// On a backend's own tensors. `f32` and the shapes have been checked before.
 #[backend_extension(Flex, Cube: cfg(feature = "gpu"), Autodiff)]
@@ -111,16 +112,15 @@ impl Backward<Flex, 3> for NormalisationGradient {
     ) {
         let state = operation.state;
         let output_gradient = values(&gradients.consume::<Flex>(&operation.node));
-        let mut gradient = scratch::array(output_gradient.shape().num_elements());
+        let mut gradient = arrays::array(output_gradient.shape().num_elements());
         gradient.copy_from_slice(numbers(&output_gradient));
-        recycle_tensor(output_gradient);
         let (gamma, beta) = (values(&state.gamma), values(&state.beta));
         let images = state.statistics.chunks_exact(state.groups.groups);
         let map = |image| ChannelMap::new(&state.groups, image, numbers(&gamma), numbers(&beta));
         let maps: Vec<ChannelMap> = images.map(map).collect();
         let parameters = normalisation::gradients(
             &state.groups,
-            numbers(&values(&state.input)),
+            Values::Exact(numbers(&values(&state.input))),
             positions(&state.input),
             numbers(&gamma),
             &maps,

@@ -6,7 +6,6 @@ use burn::backend::flex::FlexTensor;
 
 use super::{numbers, values};
 use crate::convolution::{Geometry, Weights};
-use crate::scratch;
 
 /// What was made from the weights of models that are not being trained, for each set of weights and each `K`.
 pub(crate) struct Prepared<K, V>(Mutex<Vec<Kept<K, V>>>);
@@ -41,8 +40,7 @@ impl<K: Copy + PartialEq, V: Clone> Prepared<K, V> {
             return value;
         }
         // Do not hold the lock: the threads that share this work may call this function for other work in the meantime.
-        // The arrays on the way to it are as large as the weights of a layer.
-        let value = scratch::once(make);
+        let value = make();
         let mut kept = self.lock();
         if let Some(value) = known(&kept) {
             return value;

@@ -11,8 +11,8 @@ use burn::tensor::Shape;
 use rayon::prelude::*;
 
 use super::{numbers, tensor, values};
+use crate::arrays;
 use crate::instructions::vectorized;
-use crate::scratch;
 use crate::unit_vectors;
 
 /// On a backend's own tensors. `f32` and the shapes have been checked before.
@@ -84,7 +84,7 @@ impl Inputs {
     /// The gradient with respect to `maps`, one of both.
     fn gradient(&self, maps: &FlexTensor, others: &FlexTensor, upstream: &[f32]) -> FlexTensor {
         let (len, shape) = (self.image_len(), maps.shape());
-        let mut gradient = scratch::array(shape.num_elements());
+        let mut gradient = arrays::array(shape.num_elements());
         let pairs = numbers(maps)
             .par_chunks_exact(len)
             .zip(numbers(others).par_chunks_exact(len));

@@ -7,6 +7,8 @@ use super::{Activation, ChannelMap, Groups, Statistics};
 use crate::exponential::sigmoids;
 use crate::instructions::vectorized;
 use crate::reduction::sum_of_rows;
+use crate::scratch::Scratch;
+use crate::values::Values;
 
 /// The gradients of the scale and shift.
 pub(crate) struct Gradients {
@@ -24,7 +26,7 @@ pub(crate) struct Gradients {
 /// ```
 pub(crate) fn gradients(
     groups: &Groups,
-    input: &[f32],
+    input: Values,
     positions: usize,
     gamma: &[f32],
     maps: &[ChannelMap],
@@ -39,19 +41,20 @@ pub(crate) fn gradients(
     let mut betas = vec![0.0; images * channels];
     gradient
         .par_chunks_exact_mut(image_len)
-        .zip(input.par_chunks_exact(image_len))
+        .enumerate()
         .zip(statistics.par_chunks_exact(groups.groups))
         .zip(maps)
         .zip(gammas.par_chunks_exact_mut(channels))
         .zip(betas.par_chunks_exact_mut(channels))
         .for_each(
-            |(((((gradient, input), statistics), map), gammas), betas)| {
+            |(((((image, gradient), statistics), map), gammas), betas)| {
                 vectorized(Image {
                     groups,
                     map,
                     statistics,
                     gamma,
                     input,
+                    start: image * image_len,
                     gradient,
                     gammas,
                     betas,
@@ -69,7 +72,9 @@ struct Image<'a> {
     map: &'a ChannelMap,
     statistics: &'a [Statistics],
     gamma: &'a [f32],
-    input: &'a [f32],
+    /// Of all images; this one begins at `start`.
+    input: Values<'a>,
+    start: usize,
     gradient: &'a mut [f32],
     /// This image's part of the gradient of `gamma`: `sum(dz xhat)`.
     gammas: &'a mut [f32],
@@ -103,11 +108,11 @@ impl Image<'_> {
         } = self.map;
         let mut part = vec![0.0; 2 * channels];
         let (along_ones, along_input) = part.split_at_mut(channels);
-        let blocks = self
-            .gradient
-            .chunks_mut(POSITIONS_AT_ONCE * channels)
-            .zip(self.input.chunks(POSITIONS_AT_ONCE * channels));
-        for (gradient, input) in blocks {
+        let block_len = POSITIONS_AT_ONCE * channels;
+        let mut memory = Scratch::new(block_len);
+        for (block, gradient) in self.gradient.chunks_mut(block_len).enumerate() {
+            let start = self.start + block * block_len;
+            let input = (self.input).read(start..start + gradient.len(), &mut memory);
             along_ones.fill(0.0);
             along_input.fill(0.0);
             let positions = gradient.chunks_exact_mut(channels);
@@ -155,7 +160,7 @@ impl Image<'_> {
     fn back_to_input(&mut self) {
         let channels = self.groups.channels;
         let per_group = self.groups.channels_per_group();
-        let count = (self.input.len() / self.groups.groups) as f32;
+        let count = (self.gradient.len() / self.groups.groups) as f32;
         let mut factors = vec![0.0; 2 * channels];
         let (along_ones, along_input) = factors.split_at_mut(channels);
         for (group, statistics) in self.statistics.iter().enumerate() {
@@ -169,13 +174,19 @@ impl Image<'_> {
             along_input[range.clone()].fill(along(self.gammas) * inverse * inverse);
         }
         let (mean, scale) = (&self.map.mean[..channels], &self.map.scale[..channels]);
-        let positions = self.gradient.chunks_exact_mut(channels);
-        for (gradient, input) in positions.zip(self.input.chunks_exact(channels)) {
-            for channel in 0..channels {
-                let centred = input[channel] - mean[channel];
-                gradient[channel] = gradient[channel] * scale[channel]
-                    - along_ones[channel]
-                    - centred * along_input[channel];
+        let block_len = POSITIONS_AT_ONCE * channels;
+        let mut memory = Scratch::new(block_len);
+        for (block, gradient) in self.gradient.chunks_mut(block_len).enumerate() {
+            let start = self.start + block * block_len;
+            let input = (self.input).read(start..start + gradient.len(), &mut memory);
+            let positions = gradient.chunks_exact_mut(channels);
+            for (gradient, input) in positions.zip(input.chunks_exact(channels)) {
+                for channel in 0..channels {
+                    let centred = input[channel] - mean[channel];
+                    gradient[channel] = gradient[channel] * scale[channel]
+                        - along_ones[channel]
+                        - centred * along_input[channel];
+                }
             }
         }
     }

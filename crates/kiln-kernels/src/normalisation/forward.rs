@@ -4,9 +4,9 @@ use pulp::{Simd, WithSimd};
 use rayon::prelude::*;
 
 use super::{Activation, Groups, Statistics, statistics};
+use crate::arrays::{self, Array};
 use crate::exponential::sigmoids;
 use crate::instructions::vectorized;
-use crate::scratch;
 
 /// A normalisation whose statistics are known, for the channels of one image: `(x - mean) scale + shift`, and its
 /// activation.
@@ -105,7 +105,7 @@ pub(crate) fn normalise(
     positions: usize,
     gamma: &[f32],
     beta: &[f32],
-) -> (Vec<f32>, Vec<Statistics>) {
+) -> (Array, Vec<Statistics>) {
     struct Apply<'a> {
         map: ChannelMap,
         input: &'a [f32],
@@ -122,7 +122,7 @@ pub(crate) fn normalise(
     }
 
     let statistics = statistics(groups, input, positions);
-    let mut output = scratch::array(input.len());
+    let mut output = arrays::array(input.len());
     let image_len = positions * groups.channels;
     output
         .par_chunks_exact_mut(image_len)
@@ -148,6 +148,6 @@ mod tests {
             activation: Activation::Identity,
         };
         let (output, _) = normalise(&groups, &[5.0; 6], 3, &[2.0, 3.0], &[0.25, -0.5]);
-        assert_eq!(output, [0.25, -0.5, 0.25, -0.5, 0.25, -0.5]);
+        assert_eq!(*output, [0.25, -0.5, 0.25, -0.5, 0.25, -0.5]);
     }
 }

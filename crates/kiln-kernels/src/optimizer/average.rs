@@ -4,12 +4,12 @@ use pulp::{Simd, WithSimd};
 use rayon::prelude::*;
 
 use super::CHUNK;
+use crate::arrays::{self, Array};
 use crate::instructions::vectorized;
-use crate::scratch;
 
 /// `average - rate (average - weight)`. All have one length.
-pub(crate) fn followed(average: &[f32], weight: &[f32], rate: f32) -> Vec<f32> {
-    let mut followed = scratch::array(average.len());
+pub(crate) fn followed(average: &[f32], weight: &[f32], rate: f32) -> Array {
+    let mut followed = arrays::array(average.len());
     let chunk = |((followed, average), weight)| {
         vectorized(Chunk {
             followed,

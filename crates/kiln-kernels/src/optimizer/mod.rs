@@ -21,7 +21,6 @@ use burn::tensor::Tensor;
 
 use crate::extension::tensor;
 use crate::is_ours;
-use crate::scratch::recycle_tensor;
 
 /// Numbers that one thread works on at a time: four arrays of this length fit into a core's cache.
 const CHUNK: usize = 16 * 1024;
@@ -225,8 +224,6 @@ impl OptimizerOps for Flex {
     fn kiln_moving_average(average: FlexTensor, weight: FlexTensor, rate: f32) -> FlexTensor {
         let (average, weight) = (in_order(average), in_order(weight));
         let followed = average::followed(average.storage(), weight.storage(), rate);
-        let shape = average.shape();
-        recycle_tensor(average);
-        tensor(followed, shape)
+        tensor(followed, average.shape())
     }
 }

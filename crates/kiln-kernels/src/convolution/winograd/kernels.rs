@@ -5,19 +5,16 @@ use rayon::prelude::*;
 
 use super::transforms::{Four, Transform, Two};
 use super::{CHANNELS_STEP, MOST_LANES, Tile, column_of, load, store};
+use crate::arrays::{self, Array};
 use crate::convolution::geometry::Stencil;
 use crate::instructions::vectorized;
 use crate::precision::Factors;
 use crate::product::{Bf16Panels, PanelsShape};
-use crate::scratch;
 
 /// The transformed kernel, `[points]` matrices `[channels read, channels written]`, each packed.
 #[derive(Debug)]
 pub(in super::super) enum WinogradWeights {
-    F32 {
-        shape: PanelsShape,
-        panels: Vec<f32>,
-    },
+    F32 { shape: PanelsShape, panels: Array },
     Bf16(Vec<Bf16Panels>),
 }
 
@@ -38,23 +35,14 @@ impl WinogradWeights {
                 &point[columns.start * read + k * width..][..width]
             })
         });
-        let rounded = Self::Bf16(rounded.collect());
-        scratch::recycle(panels);
-        rounded
-    }
-
-    pub(in super::super) fn recycle(&mut self) {
-        match self {
-            Self::F32 { panels, .. } => scratch::recycle(std::mem::take(panels)),
-            Self::Bf16(points) => points.drain(..).for_each(Bf16Panels::recycle),
-        }
+        Self::Bf16(rounded.collect())
     }
 }
 
 /// `G g G^T` of all channels: a matrix of this shape for each point.
-fn transformed(stencil: &Stencil, weight: &[f32], shape: PanelsShape) -> Vec<f32> {
+fn transformed(stencil: &Stencil, weight: &[f32], shape: PanelsShape) -> Array {
     let tile = Tile::of(stencil);
-    let mut panels = scratch::array(tile.points() * shape.len());
+    let mut panels = arrays::array(tile.points() * shape.len());
     let step = shape.depth.div_ceil(TASKS);
     let mut tasks: Vec<(usize, Vec<&mut [f32]>)> = (0..shape.depth)
         .step_by(step)
@@ -167,9 +155,9 @@ impl TransformKernel<'_> {
 
 /// `G^T u G`: the gradient of the kernel, `[channels_out, channels_in, 3, 3]`, from the gradient of its transform,
 /// `[points, channels_in, channels_out]`.
-pub(in super::super) fn kernel_gradient(stencil: &Stencil, transformed: &[f32]) -> Vec<f32> {
+pub(in super::super) fn kernel_gradient(stencil: &Stencil, transformed: &[f32]) -> Array {
     let per_output = 9 * stencil.channels_read;
-    let mut gradient = scratch::array(stencil.channels_written * per_output);
+    let mut gradient = arrays::array(stencil.channels_written * per_output);
     gradient
         .par_chunks_exact_mut(CHANNELS_STEP * per_output)
         .enumerate()

@@ -5,8 +5,9 @@ use std::ops::Range;
 use pulp::Simd;
 
 use super::{Left, RIGHT_STEP, TILE};
+use crate::arrays::{self, Array};
 use crate::product::{PanelsShape, pack_columns};
-use crate::scratch::{self, Scratch, aligned};
+use crate::scratch::{Scratch, aligned};
 
 /// A number with a nearest bf16 number.
 pub(crate) trait Bf16: Copy + Default {
@@ -48,7 +49,7 @@ pub(crate) struct Bf16Panels {
     depth: usize,
     columns: usize,
     /// Pairs of numbers, panel by panel.
-    memory: Vec<f32>,
+    memory: Array,
 }
 
 impl Bf16Panels {
@@ -61,7 +62,7 @@ impl Bf16Panels {
     ) -> Self {
         let steps = depth.div_ceil(TILE);
         let len = columns.div_ceil(TILE) * steps * RIGHT_STEP;
-        let mut memory = scratch::array(aligned::len(len));
+        let mut memory = arrays::array(aligned::len(len));
         let packed = aligned::u32s_mut(&mut memory, len);
         let zeros = [T::default(); TILE];
         let panels = packed.chunks_exact_mut((steps * RIGHT_STEP).max(1));
@@ -113,10 +114,6 @@ impl Bf16Panels {
         let len = self.depth.div_ceil(TILE) * RIGHT_STEP;
         &aligned::u32s(&self.memory, (index + 1) * len)[index * len..]
     }
-
-    pub(crate) fn recycle(self) {
-        scratch::recycle(self.memory);
-    }
 }
 
 /// Pairs of numbers, padded with zeros.
@@ -134,7 +131,7 @@ fn interleave<T: Bf16>(even: &[T], odd: &[T], pairs: &mut [u32]) {
 pub(crate) struct Bf16Rows {
     rows: usize,
     stride: usize,
-    memory: Vec<f32>,
+    memory: Array,
 }
 
 impl Bf16Rows {
@@ -148,7 +145,7 @@ impl Bf16Rows {
     ) -> Self {
         let stride = starts.len().next_multiple_of(TILE);
         let len = rows.next_multiple_of(TILE) * stride;
-        let mut memory = scratch::array(aligned::len(len / 2));
+        let mut memory = arrays::array(aligned::len(len / 2));
         let packed = aligned::u16s_mut(&mut memory, len);
         let shape = PanelsShape::new::<S>(rows, stride);
         let mut panels = Scratch::new(shape.len());
@@ -176,10 +173,6 @@ impl Bf16Rows {
         let len = self.rows.next_multiple_of(TILE) * stride;
         let values = aligned::u16s(&self.memory, len).chunks_exact((TILE * stride).max(1));
         values.map(move |values| Left { values, stride })
-    }
-
-    pub(crate) fn recycle(self) {
-        scratch::recycle(self.memory);
     }
 }
 
