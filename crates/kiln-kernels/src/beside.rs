@@ -1,14 +1,18 @@
 //! The channels of two images side by side.
 
+use burn::backend::autodiff::checkpoint::base::Checkpointer;
+use burn::backend::autodiff::checkpoint::strategy::CheckpointStrategy;
+use burn::backend::autodiff::grads::Gradients;
+use burn::backend::autodiff::ops::{Backward, Ops, OpsKind};
 use burn::backend::flex::FlexTensor;
 use burn::backend::tensor::FloatTensor;
-use burn::backend::{Backend, Dispatch, Flex, TensorMetadata, backend_extension};
+use burn::backend::{Autodiff, Backend, Dispatch, Flex, TensorMetadata, backend_extension};
 use burn::tensor::Tensor;
 use rayon::prelude::*;
 
-use crate::arrays;
+use crate::arrays::{self, Array};
 use crate::extension::{numbers, tensor, values};
-use crate::is_ours_without_gradient;
+use crate::is_ours;
 
 /// Pixels that one task copies.
 const PIXELS_PER_TASK: usize = 64;
@@ -21,7 +25,7 @@ const PIXELS_PER_TASK: usize = 64;
 pub fn beside(first: Tensor<4>, second: Tensor<4>) -> Tensor<4> {
     let [batch, height, width, _] = first.dims();
     let fits = second.dims()[..3] == [batch, height, width];
-    if fits && is_ours_without_gradient(&first) && is_ours_without_gradient(&second) {
+    if fits && is_ours(&first) && is_ours(&second) {
         return Tensor::from_dispatch(<Dispatch as BesideOps>::kiln_beside(
             first.into_dispatch(),
             second.into_dispatch(),
@@ -31,15 +35,22 @@ pub fn beside(first: Tensor<4>, second: Tensor<4>) -> Tensor<4> {
 }
 
 /// On a backend's own tensors. `f32` and the shapes have been checked before.
-#[backend_extension(Flex)]
+#[backend_extension(Flex, Autodiff)]
 pub(crate) trait BesideOps: Backend {
     /// See [`beside`].
     fn kiln_beside(first: FloatTensor<Self>, second: FloatTensor<Self>) -> FloatTensor<Self>;
 }
 
+/// Channels of the first and the second image.
+type Channels = [usize; 2];
+
+fn channels(first: &FlexTensor, second: &FlexTensor) -> Channels {
+    [first, second].map(|images| images.shape()[3])
+}
+
 impl BesideOps for Flex {
     fn kiln_beside(first: FlexTensor, second: FlexTensor) -> FlexTensor {
-        let [near, far] = [&first, &second].map(|images| images.shape()[3]);
+        let [near, far] = channels(&first, &second);
         let mut shape = first.shape();
         let mut joined = arrays::array(shape.num_elements() / near.max(1) * (near + far));
         let (left, right) = (values(&first), values(&second));
@@ -59,4 +70,60 @@ impl BesideOps for Flex {
         shape[3] = near + far;
         tensor(joined, shape)
     }
+}
+
+impl<C: CheckpointStrategy> BesideOps for Autodiff<Flex, C> {
+    fn kiln_beside(first: FloatTensor<Self>, second: FloatTensor<Self>) -> FloatTensor<Self> {
+        let (first, first_node) = first.into_parts();
+        let (second, second_node) = second.into_parts();
+        let channels = channels(&first, &second);
+        let output = Flex::kiln_beside(first, second);
+        match BesideGradient
+            .prepare::<C>([first_node, second_node])
+            .compute_bound()
+            .stateful()
+        {
+            OpsKind::Tracked(operation) => operation.finish(channels, output),
+            OpsKind::UnTracked(operation) => operation.finish(output),
+        }
+    }
+}
+
+#[derive(Debug)]
+struct BesideGradient;
+
+impl Backward<Flex, 2> for BesideGradient {
+    type State = Channels;
+
+    fn backward(
+        self,
+        operation: Ops<Channels, 2>,
+        gradients: &mut Gradients,
+        _checkpointer: &mut Checkpointer,
+    ) {
+        let [near, far] = operation.state;
+        let gradient = values(&gradients.consume::<Flex>(&operation.node));
+        let parts = [(0, near), (near, far)];
+        for (parent, (from, channels)) in operation.parents.into_iter().zip(parts) {
+            let Some(node) = parent else { continue };
+            let part = part_of_pixels(numbers(&gradient), near + far, from, channels);
+            let mut shape = gradient.shape();
+            shape[3] = channels;
+            gradients.register::<Flex>(node.id, tensor(part, shape));
+        }
+    }
+}
+
+/// Some channels, `from` on, of pixels that have `all`.
+fn part_of_pixels(pixels: &[f32], all: usize, from: usize, channels: usize) -> Array {
+    let mut part = arrays::array(pixels.len() / all.max(1) * channels);
+    part.par_chunks_mut((PIXELS_PER_TASK * channels).max(1))
+        .zip(pixels.par_chunks((PIXELS_PER_TASK * all).max(1)))
+        .for_each(|(part, pixels)| {
+            let pixels = pixels.chunks_exact(all);
+            for (part, pixel) in part.chunks_exact_mut(channels).zip(pixels) {
+                part.copy_from_slice(&pixel[from..from + channels]);
+            }
+        });
+    part
 }

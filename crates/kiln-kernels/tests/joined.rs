@@ -15,12 +15,25 @@ proptest! {
         with_autodiff in any::<bool>(),
     ) {
         let device = if with_autodiff { Device::flex().autodiff() } else { Device::flex() };
-        let first = tensor([batch, height, width, near], 1, &device);
-        let second = tensor([batch, height, width, far], 2, &device);
-        let expected = Tensor::cat(vec![first.clone(), second.clone()], 3);
-        let ours = beside(first, second);
-        prop_assert_eq!(ours.dims(), expected.dims());
-        prop_assert_eq!(numbers(&ours), numbers(&expected));
+        let images = |channels, seed| {
+            let images = tensor([batch, height, width, channels], seed, &device);
+            if with_autodiff { images.require_grad() } else { images }
+        };
+        let [first, second] = [images(near, 1), images(far, 2)];
+        let factors = tensor([batch, height, width, near + far], 3, &device);
+        let burns = Tensor::cat(vec![first.clone(), second.clone()], 3);
+        let ours = beside(first.clone(), second.clone());
+        prop_assert_eq!(ours.dims(), burns.dims());
+        prop_assert_eq!(numbers(&ours), numbers(&burns));
+        if with_autodiff {
+            let gradients = |joined: Tensor<4>| {
+                let gradients = (joined * factors.clone()).sum().backward();
+                [&first, &second].map(|images| images.grad(&gradients).map(|it| (it.dims(), numbers(&it))))
+            };
+            let ours = gradients(ours);
+            prop_assert!(ours.iter().all(Option::is_some));
+            prop_assert_eq!(ours, gradients(burns));
+        }
     }
 }
 

@@ -5,6 +5,7 @@ use rayon::prelude::*;
 
 use super::forward::Block;
 use super::heads::{Heads, QUERIES, Softmax, take};
+use crate::arrays::{self, Array};
 use crate::exponential::exp2;
 use crate::instructions::vectorized;
 use crate::product::{
@@ -18,10 +19,10 @@ pub(super) fn gradient(
     qkv: &[f32],
     softmax: &Softmax,
     output_gradient: &[f32],
-) -> Vec<f32> {
+) -> Array {
     let row_starts = heads.row_starts();
     let image_len = heads.tokens * heads.row();
-    let mut gradient = vec![0.0; qkv.len()];
+    let mut gradient = arrays::zeros(qkv.len());
     let images = gradient
         .par_chunks_exact_mut(image_len)
         .zip(qkv.par_chunks_exact(image_len))

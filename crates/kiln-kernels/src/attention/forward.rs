@@ -1,9 +1,12 @@
 //! From queries, keys and values to the result.
 
+use std::sync::Arc;
+
 use pulp::{Simd, WithSimd};
 use rayon::prelude::*;
 
 use super::heads::{Heads, QUERIES, Softmax, take};
+use crate::arrays::{self, Array};
 use crate::exponential::exp2;
 use crate::instructions::vectorized;
 use crate::product::{
@@ -12,12 +15,12 @@ use crate::product::{
 use crate::scratch::Scratch;
 
 /// The result, `[batch, tokens, inner]`, of `qkv`, `[batch, tokens, 3 * inner]`.
-pub(super) fn attend(heads: &Heads, qkv: &[f32]) -> (Vec<f32>, Softmax) {
+pub(super) fn attend(heads: &Heads, qkv: &[f32]) -> (Array, Softmax) {
     let inner = heads.inner();
     let row_starts = heads.row_starts();
     let batch = qkv.len() / (heads.tokens * heads.row());
-    let mut output = vec![0.0; batch * heads.tokens * inner];
-    let mut softmax = vec![0.0; batch * heads.softmax_len()];
+    let mut output = arrays::zeros(batch * heads.tokens * inner);
+    let mut softmax = arrays::zeros(batch * heads.softmax_len());
     let images = output
         .par_chunks_exact_mut(heads.tokens * inner)
         .zip(softmax.par_chunks_exact_mut(heads.softmax_len()))
@@ -40,7 +43,7 @@ pub(super) fn attend(heads: &Heads, qkv: &[f32]) -> (Vec<f32>, Softmax) {
             });
         });
     });
-    (output, Softmax(softmax))
+    (output, Softmax(Arc::new(softmax)))
 }
 
 /// A block of queries, all heads.

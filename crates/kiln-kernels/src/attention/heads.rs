@@ -1,5 +1,9 @@
 //! The sizes of an attention, and what is kept of it for the way back.
 
+use std::sync::Arc;
+
+use crate::arrays::Array;
+
 /// Queries that are computed together: a multiple of the numbers in any vector.
 pub(super) const QUERIES: usize = 64;
 
@@ -49,7 +53,7 @@ impl Heads {
 ///
 /// `[batch, tokens * heads * 2]`.
 #[derive(Clone, Debug)]
-pub(crate) struct Softmax(pub(super) Vec<f32>);
+pub(crate) struct Softmax(pub(super) Arc<Array>);
 
 /// Cuts the first `len` numbers off `memory`.
 pub(super) fn take<'a>(memory: &mut &'a mut [f32], len: usize) -> &'a mut [f32] {

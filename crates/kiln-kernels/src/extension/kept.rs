@@ -14,7 +14,7 @@ use crate::values::{Rounded, Values};
 #[derive(Clone, Debug)]
 pub(crate) enum Kept {
     Exact(FlexTensor),
-    /// In bf16, which is half as large.
+    /// As f16 numbers, which are half as large.
     Rounded(Arc<Rounded>, Shape),
 }
 
@@ -44,7 +44,7 @@ impl Kept {
         }
     }
 
-    /// In bf16.
+    /// As f16 numbers.
     pub(crate) fn rounded(self) -> Self {
         let Self::Exact(tensor) = self else {
             return self;

@@ -12,14 +12,12 @@ mod together;
 
 pub use together::{AnyTensor, Together, Weight};
 
-use burn::backend::TensorMetadata;
 use burn::backend::flex::FlexTensor;
 use burn::backend::tensor::FloatTensor;
 use burn::backend::{Backend, Dispatch, Flex, backend_extension};
 use burn::optim::{AdamWConfig, AdamWState, AdaptiveMomentumState, Optimizer};
 use burn::tensor::Tensor;
 
-use crate::extension::tensor;
 use crate::is_ours;
 
 /// Numbers that one thread works on at a time: four arrays of this length fit into a core's cache.
@@ -222,8 +220,8 @@ impl OptimizerOps for Flex {
     }
 
     fn kiln_moving_average(average: FlexTensor, weight: FlexTensor, rate: f32) -> FlexTensor {
-        let (average, weight) = (in_order(average), in_order(weight));
-        let followed = average::followed(average.storage(), weight.storage(), rate);
-        tensor(followed, average.shape())
+        let (mut average, weight) = (in_order(average), in_order(weight));
+        average::follow(average.storage_mut(), weight.storage(), rate);
+        average
     }
 }
