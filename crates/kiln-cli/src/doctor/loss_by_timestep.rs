@@ -47,25 +47,33 @@ pub(super) fn check(patient: &Patient) -> Findings {
     }
     let latents = patient.latents.as_ref().ok_or(NO_LATENTS)?;
     let z0 = latents.clone().mul_scalar(patient.scaling_factor());
-    Ok(judge(&measure(model, z0)?))
+    Ok(judge(&measure(model, z0)?, patient.is_in_pixel_space()))
 }
 
-fn judge(bands: &[Band]) -> Vec<Finding> {
+fn judge(bands: &[Band], in_pixel_space: bool) -> Vec<Finding> {
     let at_chance: Vec<&Band> = bands.iter().filter(|band| band.is_at_chance()).collect();
     let judged = bands.iter().filter(|band| !band.is_negligible()).count();
     if at_chance.is_empty() {
         return Vec::new();
     }
+    let (whose, used) = match in_pixel_space {
+        true => ("images'", "schedule and prediction"),
+        false => ("latents'", "schedule, prediction and first stage"),
+    };
     if at_chance.len() == judged {
         return vec![Finding::broken(
-            "at every timestep the U-Net predicts noise no better than the latents' mean and spread do",
-            "train longer or with another learning_rate, and use the schedule, prediction and VQ-VAE of its training",
+            format!(
+                "at every timestep the U-Net predicts noise no better than the {whose} mean and spread do"
+            ),
+            format!(
+                "train longer or with another learning_rate, and use the {used} of its training"
+            ),
         )];
     }
     let places: Vec<String> = at_chance.iter().map(|band| band.in_words()).collect();
     vec![Finding::warning(
         format!(
-            "at timesteps {} the U-Net predicts noise no better than the latents' mean and spread do",
+            "at timesteps {} the U-Net predicts noise no better than the {whose} mean and spread do",
             places.join(", ")
         ),
         "train longer, and check that schedule and prediction match its training",
@@ -221,13 +229,14 @@ mod tests {
             band(100, 0.4, 0.5),
             band(200, 0.01, 7.0),
         ];
-        let findings = judge(&bands);
+        let findings = judge(&bands, false);
         assert_eq!(findings.len(), 1);
         assert_eq!(findings[0].severity, Severity::Warning);
         let what = &findings[0].what;
         assert!(what.contains("0 to 99") && !what.contains("200"), "{what}");
-        assert!(judge(&bands[1..]).is_empty() && judge(&[]).is_empty());
+        assert!(judge(&bands[1..], false).is_empty() && judge(&[], false).is_empty());
         let lost = [band(0, f64::NAN, f64::NAN), band(200, 0.01, 7.0)];
-        assert_eq!(judge(&lost)[0].severity, Severity::Broken);
+        assert_eq!(judge(&lost, false)[0].severity, Severity::Broken);
+        assert!(judge(&lost, true)[0].what.contains("the images' mean"));
     }
 }

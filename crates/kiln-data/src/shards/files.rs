@@ -179,9 +179,12 @@ fn numbers(first: &str, last: &str) -> Result<Vec<String>, String> {
         number.ok_or_else(|| format!("`{text}` in its braces is no number"))
     };
     let (from, to) = (number(first)?, number(last)?);
-    if from > to || to - from >= MOST_NAMES {
+    if from > to {
+        return Err(format!("{{{first}..{last}}} counts down"));
+    }
+    if to - from >= MOST_NAMES {
         return Err(format!(
-            "{{{first}..{last}}} are not 1 to {MOST_NAMES} numbers"
+            "{{{first}..{last}}} are more than {MOST_NAMES} numbers"
         ));
     }
     let width = first.len();
@@ -206,8 +209,8 @@ mod tests {
         for (text, words) in [
             ("a{0..1", "has no }"),
             ("a{0..b}", "`b`"),
-            ("a{5..1}", "{5..1}"),
-            ("a{0..99999999}", "{0..99999999}"),
+            ("a{5..1}", "{5..1} counts down"),
+            ("a{0..99999999}", "more than"),
             ("{0..9999}{0..9999}", "more than"),
             ("{a,a}", "twice"),
         ] {
