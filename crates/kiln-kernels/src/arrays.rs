@@ -117,8 +117,8 @@ impl AllocationController for Array {
     }
 }
 
-/// Arrays that wait for their next use. Together with those that are lent they never take more memory than lent arrays alone
-/// once took: what a part of a step does not need serves another part, or goes back to the allocator.
+/// Arrays that wait for their next use. Together with those that are lent they never take more memory than lent arrays
+/// alone once took: what a part of a step does not need serves another part, or goes back to the allocator.
 struct Pool {
     /// The one that was returned first is the first.
     waiting: VecDeque<Vec<f32>>,
@@ -145,7 +145,8 @@ impl Pool {
         POOL.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// A waiting array of this length or up to twice as long, and the arrays for which there is no room any more once it is lent.
+    /// A waiting array of this length or up to twice as long, and the arrays for which there is no room any more once
+    /// it is lent.
     fn take(&mut self, len: usize) -> (Option<Vec<f32>>, Vec<Vec<f32>>) {
         // Of the shortest ones that fit, the one that was returned last: it may still be in a cache.
         let fitting = self.waiting.iter().enumerate().rev();
