@@ -31,16 +31,15 @@ const SHORTEST: usize = 1 << 12;
 
 /// Floats of unspecified content.
 pub(crate) fn array(len: usize) -> Array {
-    let is_of_pool = len >= SHORTEST;
-    let found = is_of_pool.then(|| {
-        let (found, surplus) = Pool::lock().take(len);
-        drop(surplus);
-        found
-    });
+    if len < SHORTEST {
+        return vec![0.0; len].into();
+    }
+    let (found, surplus) = Pool::lock().take(len);
+    drop(surplus);
     Array {
-        memory: found.flatten().unwrap_or_else(|| vec![0.0; len]),
+        memory: found.unwrap_or_else(|| vec![0.0; len]),
         len,
-        is_of_pool,
+        is_of_pool: true,
     }
 }
 

@@ -24,6 +24,14 @@ impl<'a> Values<'a> {
         }
     }
 
+    /// Those in `range`.
+    pub(crate) fn part(self, range: Range<usize>) -> Self {
+        match self {
+            Self::Exact(values) => Self::Exact(&values[range]),
+            Self::Rounded(values) => Self::Rounded(&values[range]),
+        }
+    }
+
     /// The numbers in `range`. `memory` is for as many, if they are not there as `f32`.
     #[inline(always)]
     pub(crate) fn read<'b>(self, range: Range<usize>, memory: &'b mut [f32]) -> &'b [f32]

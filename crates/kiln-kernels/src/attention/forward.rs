@@ -19,8 +19,8 @@ pub(super) fn attend(heads: &Heads, qkv: &[f32]) -> (Array, Softmax) {
     let inner = heads.inner();
     let row_starts = heads.row_starts();
     let batch = qkv.len() / (heads.tokens * heads.row());
-    let mut output = arrays::zeros(batch * heads.tokens * inner);
-    let mut softmax = arrays::zeros(batch * heads.softmax_len());
+    let mut output = arrays::array(batch * heads.tokens * inner);
+    let mut softmax = arrays::array(batch * heads.softmax_len());
     let images = output
         .par_chunks_exact_mut(heads.tokens * inner)
         .zip(softmax.par_chunks_exact_mut(heads.softmax_len()))

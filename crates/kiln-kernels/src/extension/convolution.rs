@@ -9,7 +9,7 @@ use burn::backend::tensor::FloatTensor;
 use burn::backend::{Autodiff, Backend, Flex, TensorMetadata, backend_extension};
 use burn::tensor::Shape;
 
-use super::kept::Kept;
+use super::kept::KeptInput;
 use super::prepared::prepared;
 use super::{numbers, tensor, values};
 use crate::convolution::{Geometry, Source, Start, Weights, apply, weight_gradient};
@@ -66,7 +66,7 @@ impl ConvolutionOps for Flex {
 /// The inputs of the output's products and of their gradients.
 #[derive(Clone, Debug)]
 struct Inputs {
-    input: Kept,
+    input: KeptInput,
     weight: FlexTensor,
     norm: Option<Norm>,
     geometry: Geometry,
@@ -105,7 +105,7 @@ impl Inputs {
             }
         });
         Self {
-            input: Kept::Exact(input),
+            input: KeptInput::Exact(input),
             weight: values(&weight),
             norm,
             geometry,

@@ -12,7 +12,7 @@ use crate::values::{Rounded, Values};
 
 /// An input, `[batch, height, width, channels]`.
 #[derive(Clone, Debug)]
-pub(crate) enum Kept {
+pub(crate) enum KeptInput {
     Exact(FlexTensor),
     /// As f16 numbers, which are half as large.
     Rounded(Arc<Rounded>, Shape),
@@ -29,7 +29,7 @@ thread_local! {
     static LAST: RefCell<Option<Last>> = const { RefCell::new(None) };
 }
 
-impl Kept {
+impl KeptInput {
     pub(crate) fn shape(&self) -> Shape {
         match self {
             Self::Exact(tensor) => tensor.shape(),
@@ -75,10 +75,10 @@ mod tests {
     use super::*;
     use crate::extension::tensor;
 
-    fn address(kept: &Kept) -> *const Rounded {
+    fn address(kept: &KeptInput) -> *const Rounded {
         match kept {
-            Kept::Exact(_) => panic!("It is rounded."),
-            Kept::Rounded(rounded, _) => Arc::as_ptr(rounded),
+            KeptInput::Exact(_) => panic!("It is rounded."),
+            KeptInput::Rounded(rounded, _) => Arc::as_ptr(rounded),
         }
     }
 
@@ -86,12 +86,12 @@ mod tests {
     fn an_input_of_two_layers_is_kept_once() {
         let images = |value| tensor(vec![value; 12], Shape::new([1, 2, 2, 3]));
         let (first, second) = (images(1.0), images(2.0));
-        let kept = Kept::Exact(first.clone()).rounded();
-        let again = Kept::Exact(first.clone()).rounded();
+        let kept = KeptInput::Exact(first.clone()).rounded();
+        let again = KeptInput::Exact(first.clone()).rounded();
         assert_eq!(address(&kept), address(&again));
         assert_eq!(again.shape(), first.shape());
 
-        let other = Kept::Exact(second).rounded();
+        let other = KeptInput::Exact(second).rounded();
         assert_ne!(address(&kept), address(&other));
         let mut memory = [0.0; 12];
         assert_eq!(other.values().read(0..12, &mut memory), [2.0; 12]);

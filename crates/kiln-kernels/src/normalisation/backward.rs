@@ -53,8 +53,7 @@ pub(crate) fn gradients(
                     map,
                     statistics,
                     gamma,
-                    input,
-                    start: image * image_len,
+                    input: input.part(image * image_len..(image + 1) * image_len),
                     gradient,
                     gammas,
                     betas,
@@ -72,9 +71,7 @@ struct Image<'a> {
     map: &'a ChannelMap,
     statistics: &'a [Statistics],
     gamma: &'a [f32],
-    /// Of all images; this one begins at `start`.
     input: Values<'a>,
-    start: usize,
     gradient: &'a mut [f32],
     /// This image's part of the gradient of `gamma`: `sum(dz xhat)`.
     gammas: &'a mut [f32],
@@ -111,7 +108,7 @@ impl Image<'_> {
         let block_len = POSITIONS_AT_ONCE * channels;
         let mut memory = Scratch::new(block_len);
         for (block, gradient) in self.gradient.chunks_mut(block_len).enumerate() {
-            let start = self.start + block * block_len;
+            let start = block * block_len;
             let input = (self.input).read(start..start + gradient.len(), &mut memory);
             along_ones.fill(0.0);
             along_input.fill(0.0);
@@ -177,7 +174,7 @@ impl Image<'_> {
         let block_len = POSITIONS_AT_ONCE * channels;
         let mut memory = Scratch::new(block_len);
         for (block, gradient) in self.gradient.chunks_mut(block_len).enumerate() {
-            let start = self.start + block * block_len;
+            let start = block * block_len;
             let input = (self.input).read(start..start + gradient.len(), &mut memory);
             let positions = gradient.chunks_exact_mut(channels);
             for (gradient, input) in positions.zip(input.chunks_exact(channels)) {
