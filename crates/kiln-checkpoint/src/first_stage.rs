@@ -6,6 +6,7 @@ use burn::module::{Module, ModuleVisitor, Param};
 use burn::tensor::{Device, Tensor};
 use half::f16;
 use kiln_data::hexadecimal;
+use kiln_kernels::for_one_use;
 use kiln_models::{Autoencoder, AutoencoderConfig, VqVaeConfig, WeightsType};
 use sha2::{Digest, Sha256};
 
@@ -146,7 +147,7 @@ impl ModuleVisitor for WeightsHasher {
             WeightsType::F32 => value,
             WeightsType::F16 => f16::from_f32(value).to_f32(),
         };
-        let values = parameter.val().into_data();
+        let values = for_one_use(parameter.val()).into_data();
         let bytes: Vec<u8> = values
             .iter::<f32>()
             .flat_map(|value| stored(value).to_le_bytes())

@@ -1,12 +1,13 @@
 //! The source of a model's files.
 
-use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::fs::{self, File};
 use std::io::{self, Cursor, Read, Seek};
 use std::path::{Path, PathBuf};
 
+use bytes::Bytes;
 use kiln_data::open_regular;
+use kiln_models::UnchangedFile;
 
 use crate::CheckpointError;
 use crate::foreign::{START, is_safetensors, refuse_foreign};
@@ -27,14 +28,14 @@ pub enum ModelSource {
         /// The model's name in messages.
         name: String,
         /// The contents by name. The names are as in a folder (`unet/config.json`).
-        files: BTreeMap<String, Cow<'static, [u8]>>,
+        files: BTreeMap<String, Bytes>,
     },
 }
 
 /// A file on disk or in memory.
-pub(crate) trait Readable: Read + Seek {}
+pub(crate) trait Readable: Read + Seek + Send + 'static {}
 
-impl<R: Read + Seek> Readable for R {}
+impl<R: Read + Seek + Send + 'static> Readable for R {}
 
 impl ModelSource {
     /// A description of the place.
@@ -76,16 +77,16 @@ impl ModelSource {
     }
 
     /// A file's contents, of at most `largest` bytes.
-    pub(crate) fn bytes(&self, file: &str, largest: u64) -> Result<Cow<'_, [u8]>, CheckpointError> {
+    pub(crate) fn bytes(&self, file: &str, largest: u64) -> Result<Bytes, CheckpointError> {
         match self {
-            Self::Memory { .. } => Ok(Cow::Borrowed(self.in_memory(file, largest)?)),
+            Self::Memory { .. } => self.in_memory(file, largest),
             Self::Folder(folder) => {
                 let opened = self.open(folder, file, largest)?;
                 let mut contents = Vec::new();
                 // It may grow in the meantime.
                 let read = opened.take(largest).read_to_end(&mut contents);
                 read.map_err(|problem| self.read_error(file, problem))?;
-                Ok(Cow::Owned(contents))
+                Ok(contents.into())
             }
         }
     }
@@ -95,10 +96,13 @@ impl ModelSource {
         &self,
         file: &str,
         largest: u64,
-    ) -> Result<Box<dyn Readable + '_>, CheckpointError> {
+    ) -> Result<Box<dyn Readable>, CheckpointError> {
         Ok(match self {
             Self::Memory { .. } => Box::new(Cursor::new(self.in_memory(file, largest)?)),
-            Self::Folder(folder) => Box::new(self.open(folder, file, largest)?),
+            Self::Folder(folder) => {
+                let opened = UnchangedFile::new(self.open(folder, file, largest)?);
+                Box::new(opened.map_err(|problem| self.read_error(file, problem))?)
+            }
         })
     }
 
@@ -116,7 +120,7 @@ impl ModelSource {
     /// than a config.
     pub fn text(&self, file: &str) -> Result<String, CheckpointError> {
         let bytes = self.bytes(file, MAX_CONFIG)?;
-        let text = String::from_utf8(bytes.into_owned());
+        let text = String::from_utf8(bytes.into());
         let text = text.map_err(|problem| CheckpointError::Damaged {
             file: self.name(file),
             problem: problem.to_string(),
@@ -133,7 +137,7 @@ impl ModelSource {
     }
 
     /// A file in memory that has a model's kind of content.
-    fn in_memory(&self, file: &str, largest: u64) -> Result<&[u8], CheckpointError> {
+    fn in_memory(&self, file: &str, largest: u64) -> Result<Bytes, CheckpointError> {
         let files = match self {
             Self::Memory { files, .. } => Some(files),
             Self::Folder(_) => None,
@@ -147,7 +151,7 @@ impl ModelSource {
             return Err(CheckpointError::TooLarge { file: name, bytes });
         }
         refuse_foreign(contents.get(..START).unwrap_or(contents), &name)?;
-        Ok(contents)
+        Ok(contents.clone())
     }
 
     /// Opens a file of `folder` that has at most `largest` bytes and a model's kind of content.

@@ -73,15 +73,15 @@ fn shards(source: &ModelSource, folder: &str, index: &str) -> Result<Vec<String>
 type Named<'file> = (String, Box<dyn StoredTensor + 'file>);
 
 /// A weights file.
-enum Stored<'a> {
-    Safetensors(SafetensorsFile<Box<dyn Readable + 'a>>),
+enum Stored {
+    Safetensors(SafetensorsFile<Box<dyn Readable>>),
     /// Tensors from a pickle, under their keys.
     Pickle(BTreeMap<String, RawTensor>),
 }
 
-impl<'a> Stored<'a> {
+impl Stored {
     /// Opens a file of at most `largest` bytes.
-    fn read(source: &'a ModelSource, file: &str, largest: u64) -> Result<Self, CheckpointError> {
+    fn read(source: &ModelSource, file: &str, largest: u64) -> Result<Self, CheckpointError> {
         let is_safetensors = source.is_safetensors(file, largest)?;
         let (opened, name) = (source.opened(file, largest)?, source.name(file));
         if is_safetensors {

@@ -1,6 +1,7 @@
 //! The model that is compiled into the program, if the program is built from the repository.
 
 use anyhow::bail;
+use bytes::Bytes;
 use kiln_checkpoint::ModelSource;
 
 /// The files of `pretrained/mnist-few-steps`, by their names in the model's folder.
@@ -41,7 +42,7 @@ pub fn default_model() -> anyhow::Result<ModelSource> {
     Ok(ModelSource::Memory {
         name: "the built-in model".to_owned(),
         files: files
-            .map(|&(name, bytes)| (name.to_owned(), bytes.into()))
+            .map(|&(name, bytes)| (name.to_owned(), Bytes::from_static(bytes)))
             .collect(),
     })
 }

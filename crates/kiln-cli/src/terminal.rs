@@ -17,6 +17,7 @@ use std::{
 use anyhow::Context;
 use indicatif::{ProgressBar, ProgressStyle};
 use kiln_data::ProgressUnit;
+use kiln_kernels::CANNOT_READ_AGAIN;
 use kiln_train::dashboard;
 use serde::Serialize;
 use tracing_subscriber::EnvFilter;
@@ -173,6 +174,8 @@ enum Cause {
     Gpu,
     /// No thread could be started. The standard library and the libraries above Burn then panic.
     Threads,
+    /// Somebody changed the file of a model in use.
+    Weights,
     Bug,
 }
 
@@ -188,6 +191,8 @@ impl Cause {
             Self::Gpu
         } else if has(&is_of_threads) && has(&is_refusal) {
             Self::Threads
+        } else if message.starts_with(CANNOT_READ_AGAIN) {
+            Self::Weights
         } else {
             Self::Bug
         }
@@ -200,6 +205,7 @@ impl Cause {
                 format!("the GPU failed: {message}; if its memory is full, {FEWER_IMAGES}")
             }
             Self::Threads => NO_MORE_THREADS.to_owned(),
+            Self::Weights => message.to_owned(),
             Self::Bug => format!(
                 "this is a bug in kiln {} ({message} at {}); please report it with this sentence",
                 env!("CARGO_PKG_VERSION"),
@@ -418,6 +424,14 @@ mod tests {
         }
         let other = "called `Result::unwrap()` on an `Err` value: NotFound";
         assert_eq!(Cause::of(other, None), Cause::Bug);
+    }
+
+    #[test]
+    fn a_changed_file_is_no_bug() {
+        let message = format!("{CANNOT_READ_AGAIN}: it has changed");
+        let cause = Cause::of(&message, Some("crates/kiln-kernels/src/stored.rs"));
+        assert_eq!(cause, Cause::Weights);
+        assert_eq!(cause.sentence(&message, None), message);
     }
 
     #[test]

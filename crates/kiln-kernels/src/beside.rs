@@ -12,20 +12,82 @@ use rayon::prelude::*;
 
 use crate::arrays::{self, Array};
 use crate::extension::{numbers, tensor, values};
-use crate::is_ours;
+use crate::{is_ours, is_ours_without_gradient};
 
 /// Pixels that one task copies.
 const PIXELS_PER_TASK: usize = 64;
 
-/// `[batch, height, width, channels of both]`: the channels of `first`, then those of `second`.
+/// Images, `[batch, height, width, channels]`.
+#[derive(Clone, Debug)]
+#[allow(
+    clippy::large_enum_variant,
+    reason = "it is moved a few times per network call"
+)]
+pub enum Images {
+    /// In one tensor.
+    Whole(Tensor<4>),
+    /// In two: the channels of the first, then those of the second.
+    Beside(Tensor<4>, Tensor<4>),
+}
+
+impl Images {
+    /// `[batch, height, width, channels]`.
+    pub fn dims(&self) -> [usize; 4] {
+        match self {
+            Self::Whole(images) => images.dims(),
+            Self::Beside(first, second) => {
+                let [batch, height, width, channels] = first.dims();
+                [batch, height, width, channels + second.dims()[3]]
+            }
+        }
+    }
+
+    /// In one tensor.
+    ///
+    /// # Panics
+    ///
+    /// If the images have other sizes or are not as many.
+    pub fn joined(self) -> Tensor<4> {
+        match self {
+            Self::Whole(images) => images,
+            Self::Beside(first, second) => join(first, second),
+        }
+    }
+
+    pub(crate) fn is_ours(&self) -> bool {
+        match self {
+            Self::Whole(images) => is_ours(images),
+            Self::Beside(first, second) => is_ours(first) && is_ours(second),
+        }
+    }
+}
+
+impl From<Tensor<4>> for Images {
+    fn from(images: Tensor<4>) -> Self {
+        Self::Whole(images)
+    }
+}
+
+/// Images with the channels of `first`, then those of `second`. In a model that only draws they stay in two places,
+/// since a [`Convolution`](crate::Convolution) can read them there.
 ///
 /// # Panics
 ///
-/// If the other dimensions differ.
-pub fn beside(first: Tensor<4>, second: Tensor<4>) -> Tensor<4> {
-    let [batch, height, width, _] = first.dims();
-    let fits = second.dims()[..3] == [batch, height, width];
-    if fits && is_ours(&first) && is_ours(&second) {
+/// If the images have other sizes or are not as many.
+pub fn beside(first: Tensor<4>, second: Tensor<4>) -> Images {
+    let stay = is_ours_without_gradient(&first) && is_ours_without_gradient(&second);
+    match stay && fits(&first, &second) {
+        true => Images::Beside(first, second),
+        false => Images::Whole(join(first, second)),
+    }
+}
+
+fn fits(first: &Tensor<4>, second: &Tensor<4>) -> bool {
+    first.dims()[..3] == second.dims()[..3]
+}
+
+fn join(first: Tensor<4>, second: Tensor<4>) -> Tensor<4> {
+    if fits(&first, &second) && is_ours(&first) && is_ours(&second) {
         return Tensor::from_dispatch(<Dispatch as BesideOps>::kiln_beside(
             first.into_dispatch(),
             second.into_dispatch(),
@@ -37,7 +99,7 @@ pub fn beside(first: Tensor<4>, second: Tensor<4>) -> Tensor<4> {
 /// On a backend's own tensors. `f32` and the shapes have been checked before.
 #[backend_extension(Flex, Autodiff)]
 pub(crate) trait BesideOps: Backend {
-    /// See [`beside`].
+    /// See [`Images::joined`].
     fn kiln_beside(first: FloatTensor<Self>, second: FloatTensor<Self>) -> FloatTensor<Self>;
 }
 

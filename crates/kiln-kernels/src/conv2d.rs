@@ -5,11 +5,12 @@ use burn::tensor::module::{self, interpolate};
 use burn::tensor::ops::{ConvOptions, InterpolateMode, InterpolateOptions};
 use burn::tensor::{Device, Tensor};
 
+use crate::beside::Images;
 use crate::convolution::{Geometry, Sampling};
-use crate::extension::{ConvolutionOps, Options};
+use crate::extension::{BesideConvolutionOps, ConvolutionOps, Options};
 use crate::group_norm::GroupNorm;
-use crate::is_ours;
 use crate::precision;
+use crate::{is_ours, is_ours_without_gradient};
 
 /// A two-dimensional convolution of channels-last images, with the operations around it in the networks.
 ///
@@ -25,7 +26,7 @@ use crate::precision;
 /// `input`: the backward pass computes `f(input)` again.
 #[derive(Clone, Debug)]
 pub struct Convolution {
-    input: Tensor<4>,
+    input: Images,
     weight: Tensor<4>,
     sampling: Sampling,
     norm: Option<GroupNorm>,
@@ -37,9 +38,9 @@ pub struct Convolution {
 impl Convolution {
     /// Of `input`, `[batch, height, width, channels_in]`, by `weight`,
     /// `[channels_out, channels_in, kernel_height, kernel_width]`.
-    pub fn new(input: Tensor<4>, weight: Tensor<4>, sampling: Sampling) -> Self {
+    pub fn new(input: impl Into<Images>, weight: Tensor<4>, sampling: Sampling) -> Self {
         Self {
-            input,
+            input: input.into(),
             weight,
             sampling,
             norm: None,
@@ -96,21 +97,43 @@ impl Convolution {
             geometry,
             groups: self.norm.as_ref().map(GroupNorm::options),
         };
-        let device = self.input.device();
+        let device = self.weight.device();
+        let is_without_gradient = is_ours_without_gradient(&self.weight);
         let (gamma, beta) = match self.norm {
             Some(norm) => (Some(norm.gamma), Some(norm.beta)),
             None => (None, None),
         };
-        Tensor::from_dispatch(<Dispatch as ConvolutionOps>::kiln_convolution(
-            self.input.into_dispatch(),
-            self.weight.into_dispatch(),
-            or_nothing(gamma, &device).into_dispatch(),
-            or_nothing(beta, &device).into_dispatch(),
-            or_nothing(self.bias, &device).into_dispatch(),
-            or_nothing(self.per_image, &device).into_dispatch(),
-            or_nothing(self.shortcut, &device).into_dispatch(),
-            options,
-        ))
+        let others = [or_nothing(gamma, &device), or_nothing(beta, &device)];
+        let [gamma, beta] = others.map(Tensor::into_dispatch);
+        let weight = self.weight.into_dispatch();
+        let bias = or_nothing(self.bias, &device).into_dispatch();
+        let per_image = or_nothing(self.per_image, &device).into_dispatch();
+        let shortcut = or_nothing(self.shortcut, &device).into_dispatch();
+        Tensor::from_dispatch(match self.input {
+            Images::Beside(first, second) if is_without_gradient => {
+                <Dispatch as BesideConvolutionOps>::kiln_convolution_beside(
+                    first.into_dispatch(),
+                    second.into_dispatch(),
+                    weight,
+                    gamma,
+                    beta,
+                    bias,
+                    per_image,
+                    shortcut,
+                    options,
+                )
+            }
+            input => <Dispatch as ConvolutionOps>::kiln_convolution(
+                input.joined().into_dispatch(),
+                weight,
+                gamma,
+                beta,
+                bias,
+                per_image,
+                shortcut,
+                options,
+            ),
+        })
     }
 
     fn assert_shapes(&self, geometry: &Geometry) {
@@ -140,7 +163,7 @@ impl Convolution {
     }
 
     fn is_ours(&self) -> bool {
-        is_ours(&self.input)
+        self.input.is_ours()
             && is_ours(&self.weight)
             && self.norm.as_ref().is_none_or(GroupNorm::is_ours)
             && self.bias.as_ref().is_none_or(is_ours)
@@ -150,8 +173,8 @@ impl Convolution {
 
     fn with_burns_operators(self, size_out: [usize; 2]) -> Tensor<4> {
         let input = match &self.norm {
-            Some(norm) => norm.clone().forward(self.input),
-            None => self.input,
+            Some(norm) => norm.clone().forward(self.input.joined()),
+            None => self.input.joined(),
         };
         let mut output = match self.sampling {
             Sampling::Strided { stride: 1, .. } if self.weight.dims()[2..] == [1, 1] => {

@@ -72,12 +72,13 @@ mod precision;
 mod product;
 mod reduction;
 mod scratch;
+mod stored;
 mod unit_distance;
 mod unit_vectors;
 mod values;
 
 pub use attention::attention;
-pub use beside::beside;
+pub use beside::{Images, beside};
 pub use conv2d::Convolution;
 pub use convolution::{Padding, Sampling};
 #[cfg(feature = "gpu")]
@@ -90,6 +91,7 @@ pub use optimizer::{AdamW, AnyTensor, Together, Weight, euclidean_norm, moving_a
 pub use pointwise::pointwise_weight;
 pub use precision::{Precision, with_exact_precision, with_precision};
 pub use product::bf16_instructions;
+pub use stored::{CANNOT_READ_AGAIN, Store, can_stay_stored, for_one_use, stored_tensor};
 pub use unit_distance::unit_distance;
 
 use std::sync::Mutex;

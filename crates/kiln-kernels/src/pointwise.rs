@@ -1,5 +1,8 @@
 //! Linear layers of every pixel, as one convolution.
 
+use std::io;
+use std::sync::Arc;
+
 use burn::backend::flex::FlexTensor;
 use burn::backend::tensor::FloatTensor;
 use burn::backend::{Backend, Dispatch, Flex, TensorMetadata, backend_extension};
@@ -7,7 +10,8 @@ use burn::tensor::{Shape, Tensor};
 use rayon::prelude::*;
 
 use crate::extension::{Prepared, numbers, tensor, values};
-use crate::is_ours_without_gradient;
+use crate::stored::{Store, StoredOps, is_stored, stored};
+use crate::{arrays, is_ours_without_gradient};
 
 /// The most layers that one operator takes.
 const MOST_LAYERS: usize = 3;
@@ -63,15 +67,56 @@ impl PointwiseOps for Flex {
 }
 
 fn joined(layers: &[&FlexTensor]) -> FlexTensor {
-    let inputs = layers.first().map_or(0, |layer| layer.shape()[0]);
-    let mut rows = Vec::new();
-    for layer in layers {
-        let outputs = layer.shape()[1];
-        let layer = values(layer);
-        let numbers = numbers(&layer);
-        let row = |output: usize| numbers[output..].iter().step_by(outputs).copied();
-        rows.par_extend((0..outputs).into_par_iter().flat_map_iter(row));
+    let joined = Joined(layers.iter().map(|&layer| layer.clone()).collect());
+    let [inputs, outputs] = [joined.inputs(), joined.outputs()];
+    let shape = Shape::new([outputs, inputs, 1, 1]);
+    if layers.iter().all(|layer| is_stored(layer)) {
+        // Tensors of their own: `JOINED` must see when nothing but itself has the model's any more.
+        let own = |layer: FlexTensor| {
+            let (layout, dtype) = (layer.layout().clone(), layer.dtype());
+            FlexTensor::new((*layer.data_arc()).clone(), layout, dtype)
+        };
+        let layers = joined.0.into_iter().map(own).collect();
+        return stored(Arc::new(Joined(layers)), shape);
     }
-    let outputs = rows.len() / inputs.max(1);
-    tensor(rows, Shape::new([outputs, inputs, 1, 1]))
+    let mut numbers = arrays::array(inputs * outputs);
+    joined.write(&mut numbers);
+    tensor(numbers, shape)
+}
+
+/// Weights, `[inputs, outputs]`, whose transposes lie below each other.
+struct Joined(Vec<FlexTensor>);
+
+impl Joined {
+    fn inputs(&self) -> usize {
+        self.0.first().map_or(0, |layer| layer.shape()[0])
+    }
+
+    fn outputs(&self) -> usize {
+        self.0.iter().map(|layer| layer.shape()[1]).sum()
+    }
+
+    fn write(&self, mut rows: &mut [f32]) {
+        let inputs = self.inputs();
+        for layer in &self.0 {
+            let outputs = layer.shape()[1];
+            let layer = values(&Flex::kiln_for_one_use(layer.clone()));
+            let numbers = numbers(&layer);
+            let of_layer = rows.split_off_mut(..outputs * inputs).unwrap_or_default();
+            let rows = of_layer.par_chunks_exact_mut(inputs.max(1)).enumerate();
+            rows.for_each(|(output, row)| {
+                let column = numbers[output..].iter().step_by(outputs);
+                for (value, &number) in row.iter_mut().zip(column) {
+                    *value = number;
+                }
+            });
+        }
+    }
+}
+
+impl Store for Joined {
+    fn read(&self, numbers: &mut [f32]) -> io::Result<()> {
+        self.write(numbers);
+        Ok(())
+    }
 }

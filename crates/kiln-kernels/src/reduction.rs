@@ -11,24 +11,34 @@ const POSITIONS_AT_ONCE: usize = 64;
 /// Vectors of channels that are summed side by side.
 const VECTORS: usize = 4;
 
-/// Adds to `sums`, `[channels]`, a term of the number at each position of `image`, `[positions, channels]`, and of the
-/// channel's number in `parameter`, `[channels]`.
+/// Some channels of an image.
+#[derive(Clone, Copy)]
+pub(crate) struct Channels<'a> {
+    /// `[positions, all channels]`
+    pub(crate) image: &'a [f32],
+    pub(crate) all: usize,
+    pub(crate) first: usize,
+}
+
+/// Adds to `sums`, one for each of `channels`, a term of the number at each position, and of the channel's number in
+/// `parameter`.
 #[inline(always)]
 pub(crate) fn add_channel_sums<S: Simd>(
     simd: S,
-    image: &[f32],
+    channels: Channels,
     parameter: &[f32],
     sums: &mut [f32],
     term: impl Fn(S::f32s, S::f32s) -> S::f32s,
 ) {
-    let channels = sums.len();
+    let Channels { image, all, first } = channels;
     let width = VECTORS * S::F32_LANES;
-    let whole = channels / width * width;
-    for block in image.chunks(POSITIONS_AT_ONCE * channels) {
+    let whole = sums.len() / width * width;
+    for block in image.chunks(POSITIONS_AT_ONCE * all) {
+        let positions = || block.chunks_exact(all).map(|position| &position[first..]);
         for first in (0..whole).step_by(width) {
             let (parameter, _) = S::as_simd_f32s(&parameter[first..first + width]);
             let mut totals = [simd.splat_f32s(0.0); VECTORS];
-            for position in block.chunks_exact(channels) {
+            for position in positions() {
                 let (numbers, _) = S::as_simd_f32s(&position[first..first + width]);
                 let vectors = numbers.iter().zip(parameter);
                 for (total, (number, parameter)) in totals.iter_mut().zip(vectors) {
@@ -40,11 +50,11 @@ pub(crate) fn add_channel_sums<S: Simd>(
                 *sum = simd.add_f32s(*sum, total);
             }
         }
-        for first in (whole..channels).step_by(S::F32_LANES) {
-            let range = first..(first + S::F32_LANES).min(channels);
+        for first in (whole..sums.len()).step_by(S::F32_LANES) {
+            let range = first..(first + S::F32_LANES).min(sums.len());
             let parameter = simd.partial_load_f32s(&parameter[range.clone()]);
             let mut total = simd.splat_f32s(0.0);
-            for position in block.chunks_exact(channels) {
+            for position in positions() {
                 let number = simd.partial_load_f32s(&position[range.clone()]);
                 total = simd.add_f32s(total, term(number, parameter));
             }
@@ -67,8 +77,13 @@ pub(crate) fn image_sums(images: &[f32], positions: usize, channels: usize) -> V
 
         #[inline(always)]
         fn with_simd<S: Simd>(self, simd: S) {
+            let channels = Channels {
+                image: self.image,
+                all: self.sums.len(),
+                first: 0,
+            };
             let nothing = vec![0.0; self.sums.len()];
-            add_channel_sums(simd, self.image, &nothing, self.sums, |x, _| x);
+            add_channel_sums(simd, channels, &nothing, self.sums, |x, _| x);
         }
     }
 

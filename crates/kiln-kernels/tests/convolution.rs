@@ -7,8 +7,8 @@ use burn::tensor::ops::{ConvOptions, InterpolateMode, InterpolateOptions};
 use burn::tensor::{Device, Tensor, TensorData, activation};
 use common::{assert_close, numbers, spread, tensor};
 use kiln_kernels::{
-    Convolution, GroupNorm, Padding, Precision, Sampling, bf16_instructions, with_exact_precision,
-    with_precision,
+    Convolution, GroupNorm, Images, Padding, Precision, Sampling, beside, bf16_instructions,
+    with_exact_precision, with_precision,
 };
 use proptest::prelude::*;
 
@@ -58,6 +58,21 @@ struct Tensors {
     shortcut: Tensor<4>,
 }
 
+impl Tensors {
+    /// Of a model that only draws.
+    fn without_gradients(self) -> Self {
+        Self {
+            input: self.input.inner(),
+            weight: self.weight.inner(),
+            gamma: self.gamma.inner(),
+            beta: self.beta.inner(),
+            bias: self.bias.inner(),
+            per_image: self.per_image.inner(),
+            shortcut: self.shortcut.inner(),
+        }
+    }
+}
+
 impl Case {
     fn size_out(&self) -> Option<[usize; 2]> {
         match self.sampling {
@@ -98,10 +113,13 @@ impl Case {
     }
 
     fn ours(&self, tensors: &Tensors) -> Tensor<4> {
-        let mut convolution =
-            Convolution::new(tensors.input.clone(), tensors.weight.clone(), self.sampling)
-                .plus_bias(self.with_bias.then(|| tensors.bias.clone()))
-                .plus_per_image(self.with_per_image.then(|| tensors.per_image.clone()));
+        self.of(tensors.input.clone(), tensors)
+    }
+
+    fn of(&self, input: impl Into<Images>, tensors: &Tensors) -> Tensor<4> {
+        let mut convolution = Convolution::new(input, tensors.weight.clone(), self.sampling)
+            .plus_bias(self.with_bias.then(|| tensors.bias.clone()))
+            .plus_per_image(self.with_per_image.then(|| tensors.per_image.clone()));
         if let Some(groups) = self.groups {
             convolution = convolution.after(GroupNorm {
                 gamma: tensors.gamma.clone(),
@@ -164,6 +182,22 @@ impl Case {
     /// Ours against Burn's: the output, and the gradient of every input.
     fn check(&self) {
         self.compare(self.tensors(), self.tensors(), Precision::F32);
+    }
+
+    /// The input in two places, `near` channels in the first, against the same in one: the same bits.
+    fn check_beside(&self, near: usize) {
+        let tensors = self.tensors().without_gradients();
+        let far = self.channels[0] - near;
+        let [first, second] = [(0, near), (near, far)]
+            .map(|(from, channels)| tensors.input.clone().narrow(3, from, channels));
+        for precision in [Precision::F32, Precision::Bf16] {
+            let [whole, halves] = with_exact_precision(precision, || {
+                let halves = beside(first.clone(), second.clone());
+                assert!(matches!(halves, Images::Beside(..)));
+                [self.ours(&tensors), self.of(halves, &tensors)]
+            });
+            assert_eq!(numbers(&halves), numbers(&whole), "{precision:?}");
+        }
     }
 
     /// Ours with bf16 products against Burn's operators on numbers of few bits. All products are then exact in `f32`.
@@ -305,6 +339,14 @@ proptest! {
     fn bf16_products_equal_burns_of_numbers_of_few_bits(case in cases()) {
         prop_assume!(case.sampling != Sampling::Doubled);
         Case { groups: None, ..case }.check_bf16();
+    }
+
+    #[test]
+    fn an_input_in_two_places_gives_the_bits_of_one(
+        case in prop_oneof![cases(), winograd_cases()], near in any::<prop::sample::Index>(),
+    ) {
+        prop_assume!(case.channels[0] > 1);
+        case.check_beside(1 + near.index(case.channels[0] - 1));
     }
 
     #[test]

@@ -4,8 +4,12 @@ use std::collections::BTreeMap;
 
 use burn::module::{Module, ModuleVisitor, Param};
 use burn::tensor::Tensor;
+use kiln_kernels::{can_stay_stored, for_one_use};
 
 use crate::keys::KeyPath;
+
+/// Fewer numbers than this always are in memory.
+const FEW: usize = 1 << 12;
 
 /// A parameter as in a file.
 pub(crate) struct Parameter {
@@ -13,6 +17,8 @@ pub(crate) struct Parameter {
     pub shape: Vec<usize>,
     /// Whether Burn's layout is transposed.
     pub transposed: bool,
+    /// Whether its numbers may stay where they are stored.
+    pub can_stay_stored: bool,
     /// In Burn's layout.
     pub values: Vec<f32>,
 }
@@ -62,14 +68,16 @@ impl ModuleVisitor for Listing {
         if transposed {
             shape.reverse();
         }
+        let is_large = D > 1 && param.lazy_shape().num_elements() >= FEW;
         let values = if self.with_values {
-            param.val().into_data().iter::<f32>().collect()
+            for_one_use(param.val()).into_data().iter::<f32>().collect()
         } else {
             Vec::new()
         };
         let parameter = Parameter {
             shape,
             transposed,
+            can_stay_stored: is_large && can_stay_stored(&param.lazy_device()),
             values,
         };
         self.parameters.insert(self.path.key(), parameter);

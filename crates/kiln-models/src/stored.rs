@@ -2,8 +2,8 @@
 //! together.
 
 use std::borrow::Cow;
-use std::cell::RefCell;
 use std::io::{self, ErrorKind, Read, Seek, SeekFrom};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use safetensors::tensor::{Metadata, TensorInfo, TensorView};
 use safetensors::{Dtype, SafeTensorError};
@@ -27,6 +27,11 @@ pub trait StoredTensor {
     /// # Errors
     /// If they cannot be read.
     fn bytes(&self) -> io::Result<Cow<'_, [u8]>>;
+
+    /// The same tensor, if it can be read at any later time: its store belongs to it.
+    fn to_keep(&self) -> Option<Box<dyn StoredTensor + Send + Sync>> {
+        None
+    }
 }
 
 impl StoredTensor for TensorView<'_> {
@@ -55,20 +60,26 @@ impl<T: StoredTensor + ?Sized> StoredTensor for Box<T> {
     fn bytes(&self) -> io::Result<Cow<'_, [u8]>> {
         (**self).bytes()
     }
+
+    fn to_keep(&self) -> Option<Box<dyn StoredTensor + Send + Sync>> {
+        (**self).to_keep()
+    }
 }
 
 /// A safetensors file that is open.
 pub struct SafetensorsFile<R> {
-    file: RefCell<R>,
+    file: Arc<Mutex<R>>,
     header: Metadata,
     /// The place of the first number.
     start: u64,
 }
 
-/// A tensor in a [`SafetensorsFile`].
-pub struct TensorInFile<'file, R> {
-    file: &'file SafetensorsFile<R>,
-    info: &'file TensorInfo,
+/// A tensor in a [`SafetensorsFile`], which stays open for it.
+pub struct TensorInFile<R> {
+    file: Arc<Mutex<R>>,
+    info: TensorInfo,
+    /// The place of its first number.
+    start: u64,
 }
 
 impl<R: Read + Seek> SafetensorsFile<R> {
@@ -101,7 +112,7 @@ impl<R: Read + Seek> SafetensorsFile<R> {
             return Err(SafeTensorError::MetadataIncompleteBuffer);
         }
         Ok(Self {
-            file: RefCell::new(file),
+            file: Arc::new(Mutex::new(file)),
             header,
             start,
         })
@@ -113,16 +124,21 @@ impl<R: Read + Seek> SafetensorsFile<R> {
     }
 
     /// The tensors by key, in the order of the file.
-    pub fn tensors(&self) -> impl Iterator<Item = (String, TensorInFile<'_, R>)> {
+    pub fn tensors(&self) -> impl Iterator<Item = (String, TensorInFile<R>)> {
         let keys = self.header.offset_keys().into_iter();
         keys.filter_map(|key| {
             let info = self.header.info(&key)?;
-            Some((key, TensorInFile { file: self, info }))
+            let tensor = TensorInFile {
+                file: self.file.clone(),
+                start: self.start + info.data_offsets.0 as u64,
+                info: info.clone(),
+            };
+            Some((key, tensor))
         })
     }
 }
 
-impl<R: Read + Seek> StoredTensor for TensorInFile<'_, R> {
+impl<R: Read + Seek + Send + 'static> StoredTensor for TensorInFile<R> {
     fn dtype(&self) -> Dtype {
         self.info.dtype
     }
@@ -133,9 +149,9 @@ impl<R: Read + Seek> StoredTensor for TensorInFile<'_, R> {
 
     fn bytes(&self) -> io::Result<Cow<'_, [u8]>> {
         let (from, to) = self.info.data_offsets;
-        let mut file = self.file.file.borrow_mut();
-        file.seek(SeekFrom::Start(self.file.start + from as u64))?;
         let mut bytes = Vec::with_capacity(to - from);
+        let mut file = self.file.lock().unwrap_or_else(PoisonError::into_inner);
+        file.seek(SeekFrom::Start(self.start))?;
         file.by_ref()
             .take((to - from) as u64)
             .read_to_end(&mut bytes)?;
@@ -144,6 +160,17 @@ impl<R: Read + Seek> StoredTensor for TensorInFile<'_, R> {
             // Somebody wrote to it in the meantime.
             false => Err(ErrorKind::UnexpectedEof.into()),
         }
+    }
+
+    fn to_keep(&self) -> Option<Box<dyn StoredTensor + Send + Sync>> {
+        // Windows does not let a folder be replaced while a file in it is open.
+        (!cfg!(windows)).then(|| -> Box<dyn StoredTensor + Send + Sync> {
+            Box::new(Self {
+                file: self.file.clone(),
+                info: self.info.clone(),
+                start: self.start,
+            })
+        })
     }
 }
 
@@ -179,8 +206,8 @@ mod tests {
             };
             tensors.iter().map(tensor).collect()
         });
-        let one_by_one = SafetensorsFile::open(Cursor::new(bytes)).map(|file| {
-            let tensor = |(key, tensor): (String, TensorInFile<'_, _>)| {
+        let one_by_one = SafetensorsFile::open(Cursor::new(bytes.to_vec())).map(|file| {
+            let tensor = |(key, tensor): (String, TensorInFile<_>)| {
                 let shape = tensor.shape().to_vec();
                 (key, shape, tensor.bytes().unwrap().into_owned())
             };
@@ -204,7 +231,7 @@ mod tests {
     fn a_file_that_shrinks_is_an_error() {
         let bytes = file();
         let opened = SafetensorsFile::open(Cursor::new(bytes)).unwrap();
-        opened.file.borrow_mut().get_mut().truncate(100);
+        opened.file.lock().unwrap().get_mut().truncate(100);
         let mut tensors = opened.tensors().filter(|(key, _)| key != "empty");
         assert!(tensors.all(|(_, tensor)| tensor.bytes().is_err()));
     }

@@ -4,17 +4,20 @@ use std::collections::BTreeMap;
 use std::fs::{self, File};
 use std::io::{self, BufWriter, Write};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use burn::module::{Module, ModuleMapper, Param};
 use burn::tensor::{Tensor, TensorData};
 use half::{bf16, f16};
+use kiln_kernels::{Store, stored_tensor};
 use safetensors::{Dtype, SafeTensorError, SafeTensors};
-use serde_json::{Map, Value, json};
+use serde_json::{Map, json};
 
 use crate::WeightsError;
 use crate::keys::{KeyPath, current_key};
 use crate::parameters::Parameter;
 use crate::stored::{SafetensorsFile, StoredTensor};
+use crate::unchanged::UnchangedFile;
 
 /// The type of the numbers in a weights file.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -35,7 +38,8 @@ pub fn load_weights<M: Module>(module: M, path: &Path) -> Result<M, WeightsError
         path: path.to_owned(),
         source,
     };
-    let file = File::open(path).map_err(unreadable)?;
+    let file = File::open(path).and_then(UnchangedFile::new);
+    let file = file.map_err(unreadable)?;
     let file = SafetensorsFile::open(file).map_err(|problem| match problem {
         SafeTensorError::IoError(source) => unreadable(source),
         problem => problem.into(),
@@ -54,6 +58,9 @@ pub fn load_weights_from_bytes<M: Module>(module: M, bytes: &[u8]) -> Result<M, 
 
 /// Loads tensors under diffusers' keys, today's or those from before 2023, from any source: one file, several, or
 /// another format than safetensors. The numbers of one tensor are read at a time.
+///
+/// In a module that only draws on the processor, large weights stay in a store that [lets them](StoredTensor::to_keep)
+/// until something needs them, see [`stored_tensor`].
 ///
 /// # Errors
 /// Those of [`load_weights_from_bytes`], except for damaged bytes; and if a tensor cannot be read.
@@ -85,7 +92,7 @@ pub fn load_weights_from_tensors<M: Module>(
 
     let mut values = BTreeMap::new();
     for (key, parameter) in parameters {
-        let Some(tensor) = tensors.get(&key) else {
+        let Some(tensor) = tensors.remove(&key) else {
             continue;
         };
         if tensor.shape() != parameter.shape {
@@ -95,11 +102,25 @@ pub fn load_weights_from_tensors<M: Module>(
                 expected: parameter.shape,
             });
         }
-        let mut numbers = numbers(&key, tensor)?;
-        if let (true, [rows, columns]) = (parameter.transposed, &parameter.shape[..]) {
-            numbers = transposed(&numbers, *rows, *columns);
-        }
-        values.insert(key, numbers);
+        let transposed_from = match parameter.shape[..] {
+            [rows, columns] if parameter.transposed => Some([rows, columns]),
+            _ => None,
+        };
+        let weight = Weight {
+            key: key.clone(),
+            tensor,
+            transposed_from,
+        };
+        let numbers = weight.numbers()?;
+        let value = match weight.tensor.to_keep() {
+            Some(tensor) if parameter.can_stay_stored => Value::Stored(Arc::new(Weight {
+                key: key.clone(),
+                tensor,
+                transposed_from,
+            })),
+            _ => Value::InMemory(numbers),
+        };
+        values.insert(key, value);
     }
     Ok(module.map(&mut Filling {
         values,
@@ -149,10 +170,74 @@ pub fn save_weights<M: Module>(
     })
 }
 
-/// Replaces a module's parameters by the values of the same key, in Burn's layout.
+/// A tensor that is the weight of this key.
+struct Weight<T> {
+    key: String,
+    tensor: T,
+    /// The rows and columns of a matrix whose transpose is the weight.
+    transposed_from: Option<[usize; 2]>,
+}
+
+impl<T: StoredTensor> Weight<T> {
+    /// All numbers, in Burn's layout.
+    fn numbers(&self) -> Result<Vec<f32>, WeightsError> {
+        let numbers = self.as_stored()?;
+        Ok(match self.transposed_from {
+            Some([rows, columns]) => transposed(&numbers, rows, columns),
+            None => numbers,
+        })
+    }
+
+    fn as_stored(&self) -> Result<Vec<f32>, WeightsError> {
+        let key = || self.key.clone();
+        let data = self.tensor.bytes();
+        let data = data.map_err(|source| WeightsError::Tensor { key: key(), source })?;
+        let halves = data.as_chunks().0.iter();
+        let numbers: Vec<f32> = match self.tensor.dtype() {
+            Dtype::F32 => (data.as_chunks().0.iter())
+                .map(|&four| f32::from_le_bytes(four))
+                .collect(),
+            Dtype::F16 => halves
+                .map(|&two| f16::from_le_bytes(two).to_f32())
+                .collect(),
+            Dtype::BF16 => halves
+                .map(|&two| bf16::from_le_bytes(two).to_f32())
+                .collect(),
+            Dtype::F64 => (data.as_chunks().0.iter())
+                .map(|&eight| f64::from_le_bytes(eight) as f32)
+                .collect(),
+            other => {
+                return Err(WeightsError::Type {
+                    key: key(),
+                    found: other.to_string(),
+                });
+            }
+        };
+        match finite(&numbers) {
+            Some(_) => Ok(numbers),
+            None => Err(WeightsError::NotFinite { key: key() }),
+        }
+    }
+}
+
+impl<T: StoredTensor + Send + Sync + 'static> Store for Weight<T> {
+    fn read(&self, numbers: &mut [f32]) -> io::Result<()> {
+        let read = Weight::numbers(self).map_err(io::Error::other)?;
+        numbers.copy_from_slice(&read);
+        Ok(())
+    }
+}
+
+/// The value of a parameter, in Burn's layout.
+enum Value {
+    InMemory(Vec<f32>),
+    Stored(Arc<dyn Store>),
+}
+
+/// Replaces a module's parameters by the values of the same key.
 struct Filling {
     path: KeyPath,
-    values: BTreeMap<String, Vec<f32>>,
+    values: BTreeMap<String, Value>,
 }
 
 impl ModuleMapper for Filling {
@@ -165,54 +250,16 @@ impl ModuleMapper for Filling {
     }
 
     fn map_float<const D: usize>(&mut self, param: Param<Tensor<D>>) -> Param<Tensor<D>> {
-        let Some(values) = self.values.remove(&self.path.key()) else {
-            return param;
+        let (shape, device) = (param.lazy_shape(), param.lazy_device());
+        let tensor = match self.values.remove(&self.path.key()) {
+            Some(Value::InMemory(numbers)) => {
+                Tensor::from_data(TensorData::new(numbers, shape), &device)
+            }
+            Some(Value::Stored(store)) => stored_tensor(store, shape.dims(), &device),
+            None => return param,
         };
-        let data = TensorData::new(values, param.lazy_shape());
-        let tensor = Tensor::from_data(data, &param.lazy_device());
         let id = param.id;
         param.transform_for_load(tensor, id)
-    }
-}
-
-/// A tensor's numbers as f32.
-fn numbers(key: &str, tensor: &impl StoredTensor) -> Result<Vec<f32>, WeightsError> {
-    let data = tensor.bytes().map_err(|source| WeightsError::Tensor {
-        key: key.to_owned(),
-        source,
-    })?;
-    let halves = data.as_chunks().0.iter();
-    let numbers: Vec<f32> = match tensor.dtype() {
-        Dtype::F32 => data
-            .as_chunks()
-            .0
-            .iter()
-            .map(|&four| f32::from_le_bytes(four))
-            .collect(),
-        Dtype::F16 => halves
-            .map(|&two| f16::from_le_bytes(two).to_f32())
-            .collect(),
-        Dtype::BF16 => halves
-            .map(|&two| bf16::from_le_bytes(two).to_f32())
-            .collect(),
-        Dtype::F64 => data
-            .as_chunks()
-            .0
-            .iter()
-            .map(|&eight| f64::from_le_bytes(eight) as f32)
-            .collect(),
-        other => {
-            return Err(WeightsError::Type {
-                key: key.to_owned(),
-                found: other.to_string(),
-            });
-        }
-    };
-    match finite(&numbers) {
-        Some(_) => Ok(numbers),
-        None => Err(WeightsError::NotFinite {
-            key: key.to_owned(),
-        }),
     }
 }
 
@@ -257,7 +304,7 @@ fn write_file(
         header.insert(key.clone(), entry);
         offset = end;
     }
-    let mut header = Value::Object(header).to_string();
+    let mut header = serde_json::Value::Object(header).to_string();
     // The numbers start at a multiple of 8 bytes.
     header.push_str(&" ".repeat(header.len().next_multiple_of(8) - header.len()));
 

@@ -28,7 +28,7 @@ struct Fetched {
 }
 
 /// Contents by name, as [`ModelSource::Memory`] has them.
-type Files = BTreeMap<String, std::borrow::Cow<'static, [u8]>>;
+type Files = BTreeMap<String, bytes::Bytes>;
 
 #[wasm_bindgen]
 impl BrowserEngine {

@@ -21,4 +21,4 @@ mod winograd;
 pub(crate) use geometry::Geometry;
 pub use geometry::{Padding, Sampling};
 pub(crate) use stencil::{Start, Weights, apply, weight_gradient};
-pub(crate) use window::Source;
+pub(crate) use window::{Pixels, Source};

@@ -14,9 +14,43 @@ use crate::values::Values;
 /// Images that a stencil reads, `[batch, height, width, channels]`.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Source<'a> {
-    pub(crate) values: Values<'a>,
+    pub(crate) pixels: Pixels<'a>,
     /// A map to apply to the numbers, one per image.
     pub(crate) maps: Option<&'a [ChannelMap]>,
+}
+
+/// The numbers of images.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Pixels<'a> {
+    Whole(Values<'a>),
+    /// From two places: the first ones of each pixel's channels, and the other ones.
+    Beside([&'a [f32]; 2], [usize; 2]),
+}
+
+impl<'a> Pixels<'a> {
+    /// The numbers in `range`, of whole pixels. `memory` is for as many, if they are not there as `f32`.
+    #[inline(always)]
+    fn read<'b>(self, range: Range<usize>, memory: &'b mut [f32]) -> &'b [f32]
+    where
+        'a: 'b,
+    {
+        match self {
+            Self::Whole(values) => values.read(range, memory),
+            Self::Beside([first, second], [near, far]) => {
+                let pixels = range.start / (near + far)..range.end / (near + far);
+                let memory = &mut memory[..range.len()];
+                let first = first[pixels.start * near..pixels.end * near].chunks_exact(near);
+                let second = second[pixels.start * far..pixels.end * far].chunks_exact(far);
+                let both = first.zip(second);
+                for (pixel, (first, second)) in memory.chunks_exact_mut(near + far).zip(both) {
+                    let (to_first, to_second) = pixel.split_at_mut(near);
+                    to_first.copy_from_slice(first);
+                    to_second.copy_from_slice(second);
+                }
+                memory
+            }
+        }
+    }
 }
 
 /// A part of the outputs: whole images, or a band of cells of one image.
@@ -140,8 +174,10 @@ impl Window {
         let inside = self.rows.start >= 0 && self.rows.end <= height as isize;
         let joined = self.images.len() == 1 || self.rows.len() == height;
         let as_they_are = source.maps.is_none() && self.precision == Factors::F32;
-        match source.values {
-            Values::Exact(values) if whole_rows && inside && joined && as_they_are => {
+        match source.pixels {
+            Pixels::Whole(Values::Exact(values))
+                if whole_rows && inside && joined && as_they_are =>
+            {
                 let start = (self.images.start * height) * self.row_len()
                     + self.rows.start as usize * self.row_len();
                 Some(&values[start..start + self.len()])
@@ -200,7 +236,7 @@ impl Window {
                 }
                 let start = ((image * height + row as usize) * width + inside.start as usize)
                     * self.channels;
-                let input = source.values.read(start..start + used, read);
+                let input = source.pixels.read(start..start + used, read);
                 let (left, rest) = window.split_at_mut(before);
                 let (pixels, right) = rest.split_at_mut(used);
                 left.fill(T::default());

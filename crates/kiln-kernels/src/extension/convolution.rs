@@ -1,5 +1,7 @@
 //! Convolution, with the operations around it, as an operator of Burn.
 
+use std::iter;
+
 use burn::backend::autodiff::checkpoint::base::Checkpointer;
 use burn::backend::autodiff::checkpoint::strategy::CheckpointStrategy;
 use burn::backend::autodiff::grads::Gradients;
@@ -12,7 +14,7 @@ use burn::tensor::Shape;
 use super::kept::KeptInput;
 use super::prepared::prepared;
 use super::{numbers, tensor, values};
-use crate::convolution::{Geometry, Source, Start, Weights, apply, weight_gradient};
+use crate::convolution::{Geometry, Pixels, Source, Start, Weights, apply, weight_gradient};
 use crate::normalisation::{self, ChannelMap, Groups, Statistics};
 use crate::precision::Factors;
 use crate::reduction::{image_sums, sum_of_rows};
@@ -46,6 +48,46 @@ pub(crate) trait ConvolutionOps: Backend {
     ) -> FloatTensor<Self>;
 }
 
+/// On a backend's own tensors, for drawing. `f32` and the shapes have been checked before.
+#[backend_extension(Flex)]
+pub(crate) trait BesideConvolutionOps: Backend {
+    /// See [`crate::Images::Beside`]: like [`ConvolutionOps::kiln_convolution`], with the input in two places.
+    #[allow(
+        clippy::too_many_arguments,
+        reason = "a backend takes tensors one by one"
+    )]
+    fn kiln_convolution_beside(
+        first: FloatTensor<Self>,
+        second: FloatTensor<Self>,
+        weight: FloatTensor<Self>,
+        gamma: FloatTensor<Self>,
+        beta: FloatTensor<Self>,
+        bias: FloatTensor<Self>,
+        per_image: FloatTensor<Self>,
+        shortcut: FloatTensor<Self>,
+        options: Options,
+    ) -> FloatTensor<Self>;
+}
+
+impl BesideConvolutionOps for Flex {
+    fn kiln_convolution_beside(
+        first: FlexTensor,
+        second: FlexTensor,
+        weight: FlexTensor,
+        gamma: FlexTensor,
+        beta: FlexTensor,
+        bias: FlexTensor,
+        per_image: FlexTensor,
+        shortcut: FlexTensor,
+        options: Options,
+    ) -> FlexTensor {
+        let second = Some(values(&second));
+        let inputs = Inputs::new(first, second, weight, [gamma, beta], options);
+        let weights = prepared(&inputs.weight, &inputs.geometry);
+        inputs.convolved(&weights, bias, per_image, shortcut)
+    }
+}
+
 impl ConvolutionOps for Flex {
     fn kiln_convolution(
         input: FlexTensor,
@@ -57,7 +99,7 @@ impl ConvolutionOps for Flex {
         shortcut: FlexTensor,
         options: Options,
     ) -> FlexTensor {
-        let inputs = Inputs::new(input, weight, gamma, beta, options);
+        let inputs = Inputs::new(input, None, weight, [gamma, beta], options);
         let weights = prepared(&inputs.weight, &inputs.geometry);
         inputs.convolved(&weights, bias, per_image, shortcut)
     }
@@ -67,6 +109,8 @@ impl ConvolutionOps for Flex {
 #[derive(Clone, Debug)]
 struct Inputs {
     input: KeptInput,
+    /// Images whose channels follow those of `input`; never where there is a gradient.
+    second: Option<FlexTensor>,
     weight: FlexTensor,
     norm: Option<Norm>,
     geometry: Geometry,
@@ -84,17 +128,17 @@ struct Norm {
 impl Inputs {
     fn new(
         input: FlexTensor,
+        second: Option<FlexTensor>,
         weight: FlexTensor,
-        gamma: FlexTensor,
-        beta: FlexTensor,
+        [gamma, beta]: [FlexTensor; 2],
         options: Options,
     ) -> Self {
         let geometry = options.geometry;
         let input = values(&input);
         let norm = options.groups.map(|groups| {
             let (gamma, beta) = (values(&gamma), values(&beta));
-            let positions = geometry.positions_in();
-            let statistics = normalisation::statistics(&groups, numbers(&input), positions);
+            let places: Vec<&[f32]> = iter::once(&input).chain(&second).map(numbers).collect();
+            let statistics = normalisation::statistics(&groups, &places, geometry.positions_in());
             let images = statistics.chunks_exact(groups.groups);
             let map = |image| ChannelMap::new(&groups, image, numbers(&gamma), numbers(&beta));
             Norm {
@@ -106,6 +150,7 @@ impl Inputs {
         });
         Self {
             input: KeptInput::Exact(input),
+            second,
             weight: values(&weight),
             norm,
             geometry,
@@ -117,8 +162,16 @@ impl Inputs {
     }
 
     fn source(&self) -> Source<'_> {
+        let pixels = match (self.input.values(), &self.second) {
+            (Values::Exact(first), Some(second)) => {
+                let far = second.shape()[3];
+                let channels = [self.geometry.channels_in - far, far];
+                Pixels::Beside([first, numbers(second)], channels)
+            }
+            (values, _) => Pixels::Whole(values),
+        };
         Source {
-            values: self.input.values(),
+            pixels,
             maps: self.norm.as_ref().map(|norm| &*norm.maps),
         }
     }
@@ -163,7 +216,7 @@ impl<C: CheckpointStrategy> ConvolutionOps for Autodiff<Flex, C> {
         let (bias, bias_node) = bias.into_parts();
         let (per_image, per_image_node) = per_image.into_parts();
         let (shortcut, shortcut_node) = shortcut.into_parts();
-        let mut inputs = Inputs::new(input, weight, gamma, beta, options);
+        let mut inputs = Inputs::new(input, None, weight, [gamma, beta], options);
         let weights = Weights::new(&inputs.geometry.forward(), numbers(&inputs.weight));
         let output = inputs.convolved(&weights, bias, per_image, shortcut);
         let nodes = [
@@ -232,7 +285,7 @@ impl Backward<Flex, 7> for ConvolutionGradient {
         }
         if input.is_some() || gamma.is_some() || beta.is_some() {
             let source = Source {
-                values: Values::Exact(gradient),
+                pixels: Pixels::Whole(Values::Exact(gradient)),
                 maps: None,
             };
             let stencil = geometry.back();

@@ -2,10 +2,12 @@
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use burn::backend::Flex;
 use burn::backend::flex::FlexTensor;
 
 use super::{numbers, values};
 use crate::convolution::{Geometry, Weights};
+use crate::stored::StoredOps;
 
 /// What was made from the weights of models that are not being trained, for each set of weights and each `K`.
 pub(crate) struct Prepared<K, V>(Mutex<Vec<Kept<K, V>>>);
@@ -62,7 +64,7 @@ impl<K: Copy + PartialEq, V: Clone> Prepared<K, V> {
 impl<K: PartialEq, V> Kept<K, V> {
     fn is_of(&self, weights: &[&FlexTensor], key: K) -> bool {
         let same = |(known, weight): (&FlexTensor, &&FlexTensor)| {
-            known.layout() == weight.layout() && std::ptr::eq(known.bytes(), weight.bytes())
+            known.layout() == weight.layout() && Arc::ptr_eq(&known.data_arc(), &weight.data_arc())
         };
         self.key == key
             && self.weights.len() == weights.len()
@@ -75,6 +77,7 @@ static CONVOLUTIONS: Prepared<Geometry, Arc<Weights>> = Prepared::new();
 /// The weights of a forward convolution.
 pub(crate) fn prepared(weight: &FlexTensor, geometry: &Geometry) -> Arc<Weights> {
     CONVOLUTIONS.get(&[weight], *geometry, || {
-        Arc::new(Weights::new(&geometry.forward(), numbers(&values(weight))))
+        let weight = Flex::kiln_for_one_use(values(weight));
+        Arc::new(Weights::new(&geometry.forward(), numbers(&weight)))
     })
 }

@@ -121,7 +121,7 @@ pub(crate) fn normalise(
         }
     }
 
-    let statistics = statistics(groups, input, positions);
+    let statistics = statistics(groups, &[input], positions);
     let mut output = arrays::array(input.len());
     let image_len = positions * groups.channels;
     output

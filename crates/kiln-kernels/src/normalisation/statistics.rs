@@ -5,7 +5,7 @@ use rayon::prelude::*;
 
 use super::Groups;
 use crate::instructions::vectorized;
-use crate::reduction::add_channel_sums;
+use crate::reduction::{Channels, add_channel_sums};
 
 /// Of one group of one image.
 #[derive(Clone, Copy, Debug, Default)]
@@ -15,52 +15,160 @@ pub(crate) struct Statistics {
     pub(crate) inverse_deviation: f32,
 }
 
-/// The statistics `[batch, groups]` of `input`, `[batch, positions, channels]`.
-pub(crate) fn statistics(groups: &Groups, input: &[f32], positions: usize) -> Vec<Statistics> {
-    input
-        .par_chunks_exact(positions * groups.channels)
-        .flat_map_iter(|image| vectorized(Image { groups, image }))
+/// Channels that one task sums if there are fewer images than cores: whole cache lines.
+const CHANNELS_STEP: usize = 64;
+
+/// The statistics `[batch, groups]` of images `[batch, positions, channels]`, whose channels are in one place, or some
+/// in a first place and the others in a second.
+pub(crate) fn statistics(groups: &Groups, places: &[&[f32]], positions: usize) -> Vec<Statistics> {
+    let per_group = groups.channels_per_group();
+    let count = (positions * per_group) as f32;
+    let mut means = channel_sums(groups.channels, places, positions, Term::Value);
+    for group in means.chunks_exact_mut(per_group) {
+        let mean = group.iter().sum::<f32>() / count;
+        group.fill(mean);
+    }
+    let squares = channel_sums(groups.channels, places, positions, Term::Square(&means));
+    means
+        .chunks_exact(per_group)
+        .zip(squares.chunks_exact(per_group))
+        .map(|(means, squares)| {
+            let variance = squares.iter().sum::<f32>() / count;
+            Statistics {
+                mean: means[0],
+                inverse_deviation: 1.0 / (variance + groups.epsilon).sqrt(),
+            }
+        })
         .collect()
 }
 
-struct Image<'a> {
-    groups: &'a Groups,
-    image: &'a [f32],
+/// What is summed over the positions.
+#[derive(Clone, Copy)]
+enum Term<'a> {
+    Value,
+    /// The square of the distance from the channel's mean, `[batch, channels]`.
+    Square(&'a [f32]),
 }
 
-impl WithSimd for Image<'_> {
-    type Output = Vec<Statistics>;
+/// The sums `[batch, channels]`. Cores share images, and the channels of an image if there are few.
+fn channel_sums(channels: usize, places: &[&[f32]], positions: usize, term: Term) -> Vec<f32> {
+    let numbers: usize = places.iter().map(|place| place.len()).sum();
+    let images = numbers / (positions * channels).max(1);
+    let step = match images >= rayon::current_num_threads() {
+        true => channels,
+        false => CHANNELS_STEP,
+    };
+    let mut sums = vec![0.0; images * channels];
+    let mut tasks = Vec::new();
+    let mut rest = &mut *sums;
+    for image in 0..images {
+        let mut before = image * channels;
+        for place in places {
+            let all = place.len() / (images * positions);
+            let image = &place[image * positions * all..][..positions * all];
+            for first in (0..all).step_by(step) {
+                let sums = rest
+                    .split_off_mut(..step.min(all - first))
+                    .unwrap_or_default();
+                let channels = Channels { image, all, first };
+                tasks.push((channels, before + first, sums));
+            }
+            before += all;
+        }
+    }
+    tasks.into_par_iter().for_each(|(channels, from, sums)| {
+        vectorized(Sum {
+            channels,
+            term,
+            from,
+            sums,
+        });
+    });
+    sums
+}
+
+struct Sum<'a> {
+    channels: Channels<'a>,
+    term: Term<'a>,
+    /// The place of the first channel's mean.
+    from: usize,
+    sums: &'a mut [f32],
+}
+
+impl WithSimd for Sum<'_> {
+    type Output = ();
 
     #[inline(always)]
-    fn with_simd<S: Simd>(self, simd: S) -> Vec<Statistics> {
-        let Groups {
-            channels, epsilon, ..
-        } = *self.groups;
-        let per_group = self.groups.channels_per_group();
-        let count = (self.image.len() / self.groups.groups) as f32;
-
-        let nothing = vec![0.0; channels];
-        let mut means = vec![0.0; channels];
-        add_channel_sums(simd, self.image, &nothing, &mut means, |x, _| x);
-        for group in means.chunks_exact_mut(per_group) {
-            let mean = group.iter().sum::<f32>() / count;
-            group.fill(mean);
+    fn with_simd<S: Simd>(self, simd: S) {
+        let Self {
+            channels,
+            term,
+            from,
+            sums,
+        } = self;
+        match term {
+            Term::Value => {
+                let nothing = vec![0.0; sums.len()];
+                add_channel_sums(simd, channels, &nothing, sums, |x, _| x);
+            }
+            Term::Square(means) => {
+                let means = &means[from..from + sums.len()];
+                add_channel_sums(simd, channels, means, sums, |x, mean| {
+                    let centred = simd.sub_f32s(x, mean);
+                    simd.mul_f32s(centred, centred)
+                });
+            }
         }
-        let mut squares = vec![0.0; channels];
-        add_channel_sums(simd, self.image, &means, &mut squares, |x, mean| {
-            let centred = simd.sub_f32s(x, mean);
-            simd.mul_f32s(centred, centred)
-        });
-        means
-            .chunks_exact(per_group)
-            .zip(squares.chunks_exact(per_group))
-            .map(|(means, squares)| {
-                let variance = squares.iter().sum::<f32>() / count;
-                Statistics {
-                    mean: means[0],
-                    inverse_deviation: 1.0 / (variance + epsilon).sqrt(),
-                }
-            })
-            .collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::normalisation::Activation;
+
+    #[test]
+    fn cores_and_places_do_not_matter() {
+        let (channels, positions) = (192, 70);
+        let groups = Groups {
+            channels,
+            groups: 6,
+            epsilon: 1e-6,
+            activation: Activation::Identity,
+        };
+        let images: Vec<f32> = (0..3 * positions * channels)
+            .map(|i| (i as f32 * 0.37).sin())
+            .collect();
+        let bits = |found: Vec<Statistics>| -> Vec<[u32; 2]> {
+            let bits = |it: Statistics| [it.mean.to_bits(), it.inverse_deviation.to_bits()];
+            found.into_iter().map(bits).collect()
+        };
+        let expected = bits(statistics(&groups, &[&images], positions));
+        for near in [1, 64, 100] {
+            let places = [0..near, near..channels].map(|part| -> Vec<f32> {
+                let pixels = images.chunks_exact(channels);
+                pixels
+                    .flat_map(|pixel| pixel[part.clone()].to_vec())
+                    .collect()
+            });
+            for threads in [1, 2, 4] {
+                let pool = rayon::ThreadPoolBuilder::new()
+                    .num_threads(threads)
+                    .build()
+                    .unwrap();
+                let found = pool.install(|| {
+                    statistics(
+                        &groups,
+                        &places.each_ref().map(|place| &place[..]),
+                        positions,
+                    )
+                });
+                assert_eq!(
+                    bits(found),
+                    expected,
+                    "{near} channels in the first place, {threads} threads"
+                );
+            }
+        }
     }
 }

@@ -2,6 +2,7 @@ use burn::module::Module;
 use burn::nn::GroupNorm;
 use burn::nn::conv::Conv2d;
 use burn::tensor::Tensor;
+use kiln_kernels::Images;
 
 use super::block_types::DecoderBlockType;
 use super::shape::CoderShape;
@@ -69,7 +70,7 @@ impl Decoder {
         let mut hidden = convolution(&self.conv_in, latents).forward();
         hidden = self.mid_block.forward(hidden, None);
         for block in &self.up_blocks {
-            hidden = block.forward(hidden, None, |hidden| hidden);
+            hidden = block.forward(hidden, None, Images::from);
         }
         convolution(&self.conv_out, hidden)
             .after(norm_silu(&self.conv_norm_out))

@@ -3,7 +3,7 @@
 use burn::nn::conv::{Conv2d, Conv2dConfig};
 use burn::nn::{Linear, PaddingConfig2d};
 use burn::tensor::{Device, Tensor};
-use kiln_kernels::{Convolution, Padding, Sampling, is_cpu, matmul};
+use kiln_kernels::{Convolution, Images, Padding, Sampling, is_cpu, matmul};
 
 /// A 3x3 convolution that keeps the size.
 pub(crate) fn conv3x3(channels_in: usize, channels_out: usize, device: &Device) -> Conv2d {
@@ -33,7 +33,7 @@ pub(crate) fn conv1x1(channels_in: usize, channels_out: usize, device: &Device) 
 /// by the operations around it.
 ///
 /// Only for convolutions that this file makes.
-pub(crate) fn convolution(layer: &Conv2d, x: Tensor<4>) -> Convolution {
+pub(crate) fn convolution(layer: &Conv2d, x: impl Into<Images>) -> Convolution {
     let padding = match layer.padding {
         PaddingConfig2d::Explicit(top, left, bottom, right) => Padding {
             top,
@@ -53,7 +53,7 @@ pub(crate) fn doubling_convolution(layer: &Conv2d, x: Tensor<4>) -> Convolution 
     sampled(layer, x, Sampling::Doubled)
 }
 
-fn sampled(layer: &Conv2d, x: Tensor<4>, sampling: Sampling) -> Convolution {
+fn sampled(layer: &Conv2d, x: impl Into<Images>, sampling: Sampling) -> Convolution {
     let bias = layer.bias.as_ref().map(|bias| bias.val());
     Convolution::new(x, layer.weight.val(), sampling).plus_bias(bias)
 }

@@ -3,7 +3,7 @@ use burn::nn::conv::Conv2d;
 use burn::nn::{Dropout, DropoutConfig, GroupNorm, Linear, LinearConfig};
 use burn::tensor::Tensor;
 use burn::tensor::activation::silu;
-use kiln_kernels::Convolution;
+use kiln_kernels::{Convolution, Images};
 
 use super::convolution::{conv1x1, conv3x3, convolution, linear};
 use super::dropout::dropout;
@@ -86,7 +86,8 @@ impl ResidualBlock {
     ///
     /// `time` is the SiLU of the time embedding, `[batch, time_channels]`, or `[1, time_channels]` if all images are at
     /// the same time: every block needs it, so it is computed once for all.
-    pub(crate) fn forward(&self, x: Tensor<4>, time: Option<&Tensor<2>>) -> Tensor<4> {
+    pub(crate) fn forward(&self, x: impl Into<Images>, time: Option<&Tensor<2>>) -> Tensor<4> {
+        let x = x.into();
         let time = match (&self.time_emb_proj, time) {
             (Some(projection), Some(time)) => Some(linear(projection, time.clone())),
             _ => None,
@@ -98,14 +99,14 @@ impl ResidualBlock {
         let (shortcut, hidden) = self.first(x, added);
         let shortcut = match &self.conv_shortcut {
             Some(layer) => convolution(layer, shortcut).forward(),
-            None => shortcut,
+            None => shortcut.joined(),
         };
         let out = self.second(hidden, modulation).plus_shortcut(shortcut);
         divided(out.forward(), self.output_scale_factor)
     }
 
     /// The shortcut's input, and `conv1(silu(norm1(x)))` with `time`, `[batch, channels_out]`, added.
-    fn first(&self, x: Tensor<4>, time: Option<Tensor<2>>) -> (Tensor<4>, Tensor<4>) {
+    fn first(&self, x: Images, time: Option<Tensor<2>>) -> (Images, Tensor<4>) {
         let resized: fn(Tensor<4>) -> Tensor<4> = match self.resolution {
             Resolution::Kept => {
                 let hidden = convolution(&self.conv1, x.clone()).after(norm_silu(&self.norm1));
@@ -114,9 +115,10 @@ impl ResidualBlock {
             Resolution::Halved => average_2x2,
             Resolution::Doubled => repeat_2x2,
         };
+        let x = x.joined();
         let hidden = resized(norm_silu(&self.norm1).forward(x.clone()));
         let hidden = convolution(&self.conv1, hidden).plus_per_image(time);
-        (resized(x), hidden.forward())
+        (resized(x).into(), hidden.forward())
     }
 
     /// `conv2(dropout(silu(norm2(h))))`, modulated by scale and shift `[batch or 1, 2 channels_out]`.

@@ -1,5 +1,6 @@
 use burn::module::Module;
 use burn::tensor::Tensor;
+use kiln_kernels::Images;
 
 use super::attention::Attention;
 use super::options::{BlockOptions, Resampling};
@@ -50,12 +51,12 @@ impl UpBlock {
     /// `[batch, height, width, channels]` to `[batch, 2 height, 2 width, channels_out]`, or of the same
     /// size in the outermost level.
     ///
-    /// `join` is applied before every layer: a U-Net joins its skips there.
+    /// `join` is applied before every layer: a U-Net puts its skips beside the images there.
     pub(crate) fn forward(
         &self,
         x: Tensor<4>,
         time: Option<&Tensor<2>>,
-        mut join: impl FnMut(Tensor<4>) -> Tensor<4>,
+        mut join: impl FnMut(Tensor<4>) -> Images,
     ) -> Tensor<4> {
         let mut hidden = x;
         for (layer, block) in self.resnets.iter().enumerate() {

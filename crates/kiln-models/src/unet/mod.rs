@@ -215,7 +215,7 @@ impl UNet2d {
             // One skip was kept for every layer here, so there is always one to pop.
             let join = |hidden| match skips.pop() {
                 Some(skip) => beside(hidden, skip),
-                None => hidden,
+                None => hidden.into(),
             };
             hidden = block.forward(hidden, time, join);
         }

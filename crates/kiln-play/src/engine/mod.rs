@@ -26,10 +26,12 @@ mod run;
 mod shelf;
 mod walk;
 
+use std::any::Any;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use burn::tensor::Device;
+use kiln_kernels::CANNOT_READ_AGAIN;
 use kiln_pipeline::{Error, Pipeline};
 
 use crate::protocol::{Answer, Answered, Ask, Question, from_message, to_message};
@@ -157,9 +159,10 @@ impl<S: Shelf> Engine<S> {
             Ok(Err(refusal)) => Answer::Refused {
                 sentence: refusal.to_string(),
             },
-            Err(_) => Answer::Refused {
-                sentence: "this question is too much for kiln: that is a fault of kiln's own, of which its terminal says more".to_owned(),
-            },
+            Err(panic) => {
+                let sentence = self.sentence_of(&*panic);
+                Answer::Refused { sentence }
+            }
         };
         // If nobody is there to hear it, nothing is lost.
         let _ = tell.tell(last, Bytes::default());
@@ -273,6 +276,19 @@ impl<S: Shelf> Engine<S> {
                 *levels,
                 tell,
             ),
+        }
+    }
+
+    /// What to say after a panic.
+    fn sentence_of(&self, panic: &(dyn Any + Send)) -> String {
+        let message = panic.downcast_ref::<String>();
+        match message.filter(|message| message.starts_with(CANNOT_READ_AGAIN)) {
+            Some(message) => {
+                // Whichever it was is read anew for the next question.
+                self.places.lock().unwrap_or_else(PoisonError::into_inner).clear();
+                format!("{message}; ask again to load the model as it is now")
+            }
+            None => "this question is too much for kiln: that is a fault of kiln's own, of which its terminal says more".to_owned(),
         }
     }
 

@@ -1,0 +1,192 @@
+//! Tensors whose numbers stay in a store, such as a file, until something reads them.
+//!
+//! A network that only draws needs the weights of its convolutions once: to put them into the order in which the
+//! products read them. Before and after that they need not be in memory.
+
+#![allow(
+    unsafe_code,
+    reason = "Burn lets tensors have their own kind of memory only so"
+)]
+
+use std::io;
+use std::mem::MaybeUninit;
+use std::sync::{Arc, OnceLock};
+
+use burn::backend::flex::{FlexTensor, Layout};
+use burn::backend::tensor::FloatTensor;
+use burn::backend::{Backend, Dispatch, DispatchDevice, Flex, backend_extension};
+use burn::tensor::{AllocationProperty, Bytes, DType, Device, Shape, Tensor, TensorData};
+use burn_std::{AccessError, AccessPolicy, AllocationController};
+
+use crate::arrays::{self, Array};
+use crate::{instructions, is_ours_without_gradient};
+
+/// The beginning of a panic's message if a store cannot be read any more.
+pub const CANNOT_READ_AGAIN: &str = "cannot read the weights of the model again";
+
+/// A place from which numbers can be read at any time, and again.
+pub trait Store: Send + Sync + 'static {
+    /// Reads all of them, row by row, into an array of their number.
+    ///
+    /// # Errors
+    /// If they are not there any more.
+    fn read(&self, numbers: &mut [f32]) -> io::Result<()>;
+}
+
+/// Whether a tensor's numbers [can stay](stored_tensor) in a store: on the processor, without gradients, and with this
+/// crate's operators.
+pub fn can_stay_stored(device: &Device) -> bool {
+    matches!(device.as_dispatch(), DispatchDevice::Flex(_)) && instructions::wanted()
+}
+
+/// A tensor of the numbers in `store`.
+///
+/// Convolutions of this crate read them for an order of their own and do not keep them otherwise. Any other operation
+/// reads them into memory, where they stay as long as the tensor.
+///
+/// Operations panic with [`CANNOT_READ_AGAIN`] and the reason if the store cannot be read.
+pub fn stored_tensor<const D: usize>(
+    store: Arc<dyn Store>,
+    shape: [usize; D],
+    device: &Device,
+) -> Tensor<D> {
+    let bytes = bytes(store, shape.iter().product());
+    Tensor::from_data(TensorData::from_bytes(bytes, shape, DType::F32), device)
+}
+
+/// A tensor of the same numbers, which are not kept in memory for it longer than it lives.
+pub fn for_one_use<const D: usize>(tensor: Tensor<D>) -> Tensor<D> {
+    if !is_ours_without_gradient(&tensor) {
+        return tensor;
+    }
+    Tensor::from_dispatch(<Dispatch as StoredOps>::kiln_for_one_use(
+        tensor.into_dispatch(),
+    ))
+}
+
+/// On a backend's own tensors. `f32` has been checked before.
+#[backend_extension(Flex)]
+pub(crate) trait StoredOps: Backend {
+    /// See [`for_one_use`].
+    fn kiln_for_one_use(tensor: FloatTensor<Self>) -> FloatTensor<Self>;
+}
+
+impl StoredOps for Flex {
+    fn kiln_for_one_use(tensor: FlexTensor) -> FlexTensor {
+        if !is_stored(&tensor) {
+            return tensor;
+        }
+        let stored = tensor.data_arc();
+        let mut read = arrays::array(stored.len() / size_of::<f32>()).into_bytes();
+        stored.copy_into(&mut read);
+        FlexTensor::new(read, tensor.layout().clone(), tensor.dtype())
+    }
+}
+
+/// Whether a tensor's numbers are in a store, and not in memory.
+pub(crate) fn is_stored(tensor: &FlexTensor) -> bool {
+    tensor.data_arc().property() == AllocationProperty::File
+}
+
+/// See [`stored_tensor`].
+pub(crate) fn stored(store: Arc<dyn Store>, shape: Shape) -> FlexTensor {
+    let bytes = bytes(store, shape.num_elements());
+    FlexTensor::new(bytes, Layout::contiguous(shape), DType::F32)
+}
+
+fn bytes(store: Arc<dyn Store>, numbers: usize) -> Bytes {
+    let stored = Stored {
+        store,
+        len: numbers,
+        read: OnceLock::new(),
+    };
+    // SAFETY: all floats of the memory are initialized once it can be seen.
+    unsafe { Bytes::from_controller(Box::new(stored), numbers * size_of::<f32>()) }
+}
+
+struct Stored {
+    store: Arc<dyn Store>,
+    len: usize,
+    /// What was read by an operation that needs memory.
+    read: OnceLock<Array>,
+}
+
+impl Stored {
+    fn in_memory(&self, policy: AccessPolicy) -> Result<&Array, AccessError> {
+        if let Some(read) = self.read.get() {
+            return Ok(read);
+        }
+        if !policy.copy_allowed() {
+            return Err(AccessError::WouldCopy);
+        }
+        let mut array = arrays::array(self.len);
+        self.copy(&mut array);
+        Ok(self.read.get_or_init(|| array))
+    }
+
+    /// # Panics
+    /// If the store cannot be read: the callers of [`AllocationController`] would panic, too, but with less of a reason.
+    fn copy(&self, numbers: &mut [f32]) {
+        if let Err(problem) = self.store.read(numbers) {
+            panic!("{CANNOT_READ_AGAIN}: {problem}");
+        }
+    }
+}
+
+impl AllocationController for Stored {
+    fn alloc_align(&self) -> usize {
+        align_of::<f32>()
+    }
+
+    fn property(&self) -> AllocationProperty {
+        match self.read.get() {
+            Some(read) => read.property(),
+            None => AllocationProperty::File,
+        }
+    }
+
+    fn capacity(&self) -> usize {
+        self.len * size_of::<f32>()
+    }
+
+    unsafe fn memory_mut(
+        &mut self,
+        policy: AccessPolicy,
+    ) -> Result<&mut [MaybeUninit<u8>], AccessError> {
+        self.in_memory(policy)?;
+        match self.read.get_mut() {
+            // SAFETY: the caller keeps the promises of this function.
+            Some(read) => unsafe { read.memory_mut(policy) },
+            None => Err(AccessError::WouldCopy),
+        }
+    }
+
+    fn memory(&self, policy: AccessPolicy) -> Result<&[MaybeUninit<u8>], AccessError> {
+        self.in_memory(policy)?.memory(policy)
+    }
+
+    fn duplicate(&self) -> Option<Box<dyn AllocationController>> {
+        let is_read = self.read.get().is_some();
+        (!is_read).then(|| -> Box<dyn AllocationController> {
+            Box::new(Self {
+                store: self.store.clone(),
+                len: self.len,
+                read: OnceLock::new(),
+            })
+        })
+    }
+
+    unsafe fn copy_into(&self, into: &mut [u8]) {
+        let is_read = self.read.get().is_some();
+        match bytemuck::try_cast_slice_mut(into) {
+            Ok(numbers) if !is_read && numbers.len() == self.len => self.copy(numbers),
+            _ => {
+                let read = self.in_memory(AccessPolicy::allow_copy());
+                let read = read
+                    .map(|read| bytemuck::cast_slice(read))
+                    .unwrap_or_default();
+                into.copy_from_slice(&read[..into.len()]);
+            }
+        }
+    }
+}
