@@ -17,7 +17,7 @@ use std::{
 use anyhow::Context;
 use indicatif::{ProgressBar, ProgressStyle};
 use kiln_data::ProgressUnit;
-use kiln_kernels::CANNOT_READ_AGAIN;
+use kiln_kernels::MODEL_IS_GONE;
 use kiln_train::dashboard;
 use serde::Serialize;
 use tracing_subscriber::EnvFilter;
@@ -191,7 +191,7 @@ impl Cause {
             Self::Gpu
         } else if has(&is_of_threads) && has(&is_refusal) {
             Self::Threads
-        } else if message.starts_with(CANNOT_READ_AGAIN) {
+        } else if message.starts_with(MODEL_IS_GONE) {
             Self::Weights
         } else {
             Self::Bug
@@ -428,7 +428,7 @@ mod tests {
 
     #[test]
     fn a_changed_file_is_no_bug() {
-        let message = format!("{CANNOT_READ_AGAIN}: it has changed");
+        let message = format!("{MODEL_IS_GONE}: it has changed");
         let cause = Cause::of(&message, Some("crates/kiln-kernels/src/stored.rs"));
         assert_eq!(cause, Cause::Weights);
         assert_eq!(cause.sentence(&message, None), message);

@@ -21,8 +21,8 @@ use burn_std::{AccessError, AccessPolicy, AllocationController};
 use crate::arrays::{self, Array};
 use crate::{instructions, is_ours_without_gradient};
 
-/// The beginning of a panic's message if a store cannot be read any more.
-pub const CANNOT_READ_AGAIN: &str = "cannot read the weights of the model again";
+/// The beginning of a panic's message if a store cannot be read any more. The reason follows.
+pub const MODEL_IS_GONE: &str = "the model cannot be used any more";
 
 /// A place from which numbers can be read at any time, and again.
 pub trait Store: Send + Sync + 'static {
@@ -44,7 +44,7 @@ pub fn can_stay_stored(device: &Device) -> bool {
 /// Convolutions of this crate read them for an order of their own and do not keep them otherwise. Any other operation
 /// reads them into memory, where they stay as long as the tensor.
 ///
-/// Operations panic with [`CANNOT_READ_AGAIN`] and the reason if the store cannot be read.
+/// Operations panic with [`MODEL_IS_GONE`] if the store cannot be read.
 pub fn stored_tensor<const D: usize>(
     store: Arc<dyn Store>,
     shape: [usize; D],
@@ -128,7 +128,7 @@ impl Stored {
     /// If the store cannot be read: the callers of [`AllocationController`] would panic, too, but with less of a reason.
     fn copy(&self, numbers: &mut [f32]) {
         if let Err(problem) = self.store.read(numbers) {
-            panic!("{CANNOT_READ_AGAIN}: {problem}");
+            panic!("{MODEL_IS_GONE}: {problem}");
         }
     }
 }

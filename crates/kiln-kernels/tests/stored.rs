@@ -141,7 +141,7 @@ fn a_store_is_given_up_with_its_model() {
 }
 
 #[test]
-#[should_panic(expected = "cannot read the weights of the model again: the shelf is empty")]
+#[should_panic(expected = "the model cannot be used any more: the shelf is empty")]
 fn a_store_that_is_gone_is_told() {
     let device = Device::flex();
     let shelf = Arc::new(Shelf::default());

@@ -322,3 +322,52 @@ proptest! {
         prop_assert!(load(&bytes).is_err());
     }
 }
+
+/// Large enough for weights that stay in their file.
+fn large_model(seed: u64) -> Autoencoder {
+    let config = r#"{ "block_out_channels": [32, 48], "norm_num_groups": 4, "num_vq_embeddings": 2048,
+        "down_block_types": ["DownEncoderBlock2D", "AttnDownEncoderBlock2D"],
+        "up_block_types": ["UpDecoderBlock2D", "UpDecoderBlock2D"] }"#;
+    let config = VqVaeConfig::from_json(config).unwrap();
+    config.init(&Device::flex(), seed).unwrap()
+}
+
+/// What a model makes of an image.
+fn used(model: &Autoencoder) -> TensorData {
+    let image = Tensor::<1, burn::tensor::Int>::arange(0..3 * 16 * 16, &Device::flex());
+    let image = image.float().sin().reshape([1, 3, 16, 16]);
+    model.decode(model.encode(image)).into_data()
+}
+
+#[test]
+fn weights_that_stay_in_their_file_are_as_good_as_others() {
+    let folder = tempfile::tempdir().unwrap();
+    for weights_type in [WeightsType::F32, WeightsType::F16] {
+        let bytes = saved(&large_model(0), weights_type);
+        let path = folder.path().join("weights.safetensors");
+        std::fs::write(&path, &bytes).unwrap();
+        let in_memory = load_weights_from_bytes(large_model(1), &bytes).unwrap();
+        let in_file = load_weights(large_model(1), &path).unwrap();
+        // Another file in its place is another matter.
+        std::fs::remove_file(&path).unwrap();
+        std::fs::write(&path, "another").unwrap();
+        assert_eq!(saved(&in_file, weights_type), bytes);
+        assert_eq!(used(&in_file), used(&in_memory));
+        assert_eq!(saved(&in_file, weights_type), bytes);
+        // As at the beginning of a training.
+        let learning = in_file.to_device(&Device::flex().autodiff());
+        assert_eq!(saved(&learning, weights_type), bytes);
+    }
+}
+
+#[test]
+#[cfg(unix)]
+#[should_panic(expected = "the model cannot be used any more: cannot read the weights' `encoder.")]
+fn a_file_that_changes_under_its_model_is_told() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("weights.safetensors");
+    std::fs::write(&path, saved(&large_model(0), WeightsType::F32)).unwrap();
+    let model = load_weights(large_model(1), &path).unwrap();
+    std::fs::write(&path, "another").unwrap();
+    used(&model);
+}

@@ -1,7 +1,8 @@
 //! The engine, asked as a page asks it, with the digits model of the repository.
 
 use std::collections::VecDeque;
-use std::path::Path;
+use std::fs;
+use std::path::{Path, PathBuf};
 
 use burn::tensor::Device;
 use kiln_data::{ImageDataset, ImageShape};
@@ -51,14 +52,14 @@ fn engine() -> Engine<Repository> {
 }
 
 /// All answers to a question, with the bytes behind them. The last one, which must be `Done`, is left out.
-fn asked(engine: &Engine<Repository>, ask: Ask, bytes: &[u8]) -> VecDeque<(Answer, Vec<u8>)> {
+fn asked(engine: &Engine<impl Shelf>, ask: Ask, bytes: &[u8]) -> VecDeque<(Answer, Vec<u8>)> {
     let mut answers = all_answers(engine, ask, bytes);
     let last = answers.pop_back().map(|(answer, _)| answer);
     assert_eq!(last, Some(Answer::Done), "{answers:?}");
     answers
 }
 
-fn all_answers(engine: &Engine<Repository>, ask: Ask, bytes: &[u8]) -> VecDeque<(Answer, Vec<u8>)> {
+fn all_answers(engine: &Engine<impl Shelf>, ask: Ask, bytes: &[u8]) -> VecDeque<(Answer, Vec<u8>)> {
     let question = to_message(&Question { id: 3, ask }, bytes).unwrap();
     let mut answers = VecDeque::new();
     let mut send = |message: Vec<u8>| {
@@ -719,4 +720,72 @@ fn what_cannot_be_is_refused_in_a_sentence() {
     }
     let no_question = engine().answer(b"hello", &mut |_| true);
     assert!(no_question.is_err());
+}
+
+/// One folder.
+struct Folder(PathBuf);
+
+impl Shelf for Folder {
+    fn models(&self) -> Vec<ModelName> {
+        Vec::new()
+    }
+
+    fn load(&self, _: &str, device: &Device) -> Option<Result<Pipeline, String>> {
+        Some(Pipeline::load(&self.0, device).map_err(|error| error.to_string()))
+    }
+}
+
+fn copy(from: &Path, to: &Path) {
+    fs::create_dir_all(to).unwrap();
+    for entry in fs::read_dir(from).unwrap() {
+        let (path, target) = (
+            entry.as_ref().unwrap().path(),
+            to.join(entry.unwrap().file_name()),
+        );
+        match path.is_dir() {
+            true => copy(&path, &target),
+            false => drop(fs::copy(&path, &target).unwrap()),
+        }
+    }
+}
+
+#[test]
+#[cfg(unix)]
+fn a_model_that_changes_in_its_place_is_loaded_again() {
+    let around = tempfile::tempdir().unwrap();
+    let folder = around.path().join("digits");
+    copy(Path::new(DIGITS), &folder);
+    let engine = Engine::new(Folder(folder.clone()), Device::flex());
+    let model = "digits".to_owned();
+    asked(
+        &engine,
+        Ask::Model {
+            model: model.clone(),
+        },
+        &[],
+    );
+
+    // As `cp` does it: the file stays, and has other contents.
+    let weights = "unet/diffusion_pytorch_model.safetensors";
+    let contents = fs::read(folder.join(weights)).unwrap();
+    fs::write(folder.join(weights), &contents).unwrap();
+    let draw = Ask::Draw {
+        model,
+        drawing: few(2, 1),
+        watch: Watch::Nothing,
+    };
+    let answers = all_answers(&engine, draw.clone(), &[]);
+    let Some((Answer::Refused { sentence }, _)) = answers.back() else {
+        panic!("{answers:?}")
+    };
+    let words = [
+        "the model cannot be used any more",
+        "has changed",
+        "ask again",
+    ];
+    assert!(
+        words.iter().all(|words| sentence.contains(words)),
+        "{sentence}"
+    );
+    asked(&engine, draw, &[]);
 }

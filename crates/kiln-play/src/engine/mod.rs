@@ -31,7 +31,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use burn::tensor::Device;
-use kiln_kernels::CANNOT_READ_AGAIN;
+use kiln_kernels::MODEL_IS_GONE;
 use kiln_pipeline::{Error, Pipeline};
 
 use crate::protocol::{Answer, Answered, Ask, Question, from_message, to_message};
@@ -282,7 +282,7 @@ impl<S: Shelf> Engine<S> {
     /// What to say after a panic.
     fn sentence_of(&self, panic: &(dyn Any + Send)) -> String {
         let message = panic.downcast_ref::<String>();
-        match message.filter(|message| message.starts_with(CANNOT_READ_AGAIN)) {
+        match message.filter(|message| message.starts_with(MODEL_IS_GONE)) {
             Some(message) => {
                 // Whichever it was is read anew for the next question.
                 self.places.lock().unwrap_or_else(PoisonError::into_inner).clear();
