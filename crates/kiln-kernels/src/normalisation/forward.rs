@@ -98,6 +98,9 @@ fn activated<S: Simd, const SILU: bool>(
     }
 }
 
+/// Positions that one task maps.
+const POSITIONS_PER_TASK: usize = 256;
+
 /// The output, `[batch, positions, channels]` like `input`, and the statistics, `[batch, groups]`.
 pub(crate) fn normalise(
     groups: &Groups,
@@ -107,7 +110,7 @@ pub(crate) fn normalise(
     beta: &[f32],
 ) -> (Array, Vec<Statistics>) {
     struct Apply<'a> {
-        map: ChannelMap,
+        map: &'a ChannelMap,
         input: &'a [f32],
         output: &'a mut [f32],
     }
@@ -130,7 +133,16 @@ pub(crate) fn normalise(
         .zip(statistics.par_chunks_exact(groups.groups))
         .for_each(|((output, input), statistics)| {
             let map = ChannelMap::new(groups, statistics, gamma, beta);
-            vectorized(Apply { map, input, output });
+            let part_len = POSITIONS_PER_TASK * groups.channels;
+            let inputs = input.par_chunks(part_len);
+            let parts = output.par_chunks_mut(part_len).zip(inputs);
+            parts.for_each(|(output, input)| {
+                vectorized(Apply {
+                    map: &map,
+                    input,
+                    output,
+                });
+            });
         });
     (output, statistics)
 }
