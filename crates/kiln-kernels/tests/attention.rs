@@ -4,7 +4,7 @@ mod common;
 
 use burn::tensor::{Device, Tensor, TensorData, activation};
 use common::{assert_close, numbers};
-use kiln_kernels::attention;
+use kiln_kernels::{Precision, attention, with_exact_precision};
 use proptest::prelude::*;
 
 /// Numbers between -2 and 2 that look random.
@@ -70,14 +70,67 @@ fn it_is_the_composition_at_the_sizes_of_the_models() {
     check(1, 300, 2, 24);
 }
 
+/// The root of the mean square.
+fn size(tensor: &Tensor<3>) -> f32 {
+    tensor.clone().square().mean().sqrt().into_scalar()
+}
+
+#[test]
+fn bf16_changes_it_by_its_rounding_errors_only() {
+    let device = Device::flex();
+    for (batch, tokens, heads, channels) in [
+        (2, 64, 4, 32),
+        (1, 1024, 3, 32),
+        (1, 256, 1, 256),
+        (3, 100, 2, 40),
+        (1, 65, 1, 8),
+    ] {
+        let qkv = tensor([batch, tokens, 3 * heads * channels], 1, &device);
+        let exact = attention(qkv.clone(), heads);
+        assert_close(&exact, &composition(qkv.clone(), heads), 1e-3, "exact");
+        let rounded = with_exact_precision(Precision::Bf16, || attention(qkv.clone(), heads));
+        let error = size(&(rounded - exact.clone())) / size(&exact);
+        assert!(error > 1e-4 && error < 8e-3, "{error} with {tokens} tokens");
+    }
+}
+
+#[test]
+fn bf16_is_exact_where_one_token_decides() {
+    let device = Device::flex();
+    let (tokens, channels) = (96, 96);
+    // Each query is like one key; all numbers are bf16 numbers.
+    let large = Tensor::<2>::eye(tokens, &device) * 256.0;
+    let values = (tensor([tokens, channels], 2, &device) * 8.0).round();
+    let keys = large.clone().flip([0]);
+    let qkv: Tensor<3> = Tensor::cat(vec![large, keys, values.clone()], 1).unsqueeze();
+    let rounded = with_exact_precision(Precision::Bf16, || attention(qkv, 1));
+    // Other tokens weigh 2^-126.
+    let errors = (rounded.squeeze_dim::<2>(0) - values.flip([0])).abs();
+    assert!(errors.max().into_scalar::<f32>() < 1e-30);
+}
+
+#[test]
+fn in_training_bf16_changes_nothing() {
+    let shape = [1, 64, 3 * 32];
+    let exact = run(shape, |qkv| attention(qkv, 2));
+    let rounded = with_exact_precision(Precision::Bf16, || run(shape, |qkv| attention(qkv, 2)));
+    assert_eq!(numbers(&rounded.0), numbers(&exact.0));
+    assert_eq!(numbers(&rounded.1), numbers(&exact.1));
+}
+
 #[test]
 fn an_image_has_the_same_bits_in_any_batch() {
     let device = Device::flex();
-    for (tokens, heads, channels) in [(16, 4, 32), (100, 2, 7)] {
+    for (tokens, heads, channels, precision) in [
+        (16, 4, 32, Precision::F32),
+        (100, 2, 7, Precision::F32),
+        (100, 2, 7, Precision::Bf16),
+    ] {
+        let attention = |qkv| with_exact_precision(precision, || attention(qkv, heads));
         let images = tensor([9, tokens, 3 * heads * channels], 3, &device);
-        let all = attention(images.clone(), heads);
+        let all = attention(images.clone());
         for (first, count) in [(0, 1), (8, 1), (2, 5)] {
-            let some = attention(images.clone().narrow(0, first, count), heads);
+            let some = attention(images.clone().narrow(0, first, count));
             assert_eq!(
                 numbers(&some),
                 numbers(&all.clone().narrow(0, first, count))

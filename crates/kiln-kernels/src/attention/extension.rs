@@ -10,8 +10,10 @@ use burn::backend::{Autodiff, Backend, Flex, TensorMetadata, backend_extension};
 use burn::tensor::Shape;
 
 use super::heads::{Heads, Softmax};
-use super::{backward, forward};
+use super::{backward, forward, rounded};
+use crate::arrays::Array;
 use crate::extension::{numbers, tensor, values};
+use crate::precision::{self, Factors};
 
 /// Attention on a backend's own tensors. `f32` and the shape have been checked before.
 #[backend_extension(Flex, Autodiff)]
@@ -22,14 +24,22 @@ pub(crate) trait AttentionOps: Backend {
 
 impl AttentionOps for Flex {
     fn kiln_attention(qkv: FlexTensor, heads: Heads) -> FlexTensor {
-        attended(&qkv, &heads).0
+        if precision::current().factors == Factors::F32 || !rounded::pays(&heads) {
+            return attended(&qkv, &heads).0;
+        }
+        let output = rounded::attend(&heads, numbers(&values(&qkv)));
+        result(output, &qkv, &heads)
     }
+}
+
+fn result(output: Array, qkv: &FlexTensor, heads: &Heads) -> FlexTensor {
+    let shape = [qkv.shape()[0], heads.tokens, heads.inner()];
+    tensor(output, Shape::new(shape))
 }
 
 fn attended(qkv: &FlexTensor, heads: &Heads) -> (FlexTensor, Softmax) {
     let (output, softmax) = forward::attend(heads, numbers(&values(qkv)));
-    let shape = [qkv.shape()[0], heads.tokens, heads.inner()];
-    (tensor(output, Shape::new(shape)), softmax)
+    (result(output, qkv, heads), softmax)
 }
 
 impl<C: CheckpointStrategy> AttentionOps for Autodiff<Flex, C> {

@@ -25,6 +25,7 @@ mod backward;
 mod extension;
 mod forward;
 mod heads;
+mod rounded;
 
 use burn::backend::Dispatch;
 use burn::tensor::activation::softmax;
@@ -41,6 +42,9 @@ use heads::Heads;
 /// after the other. The result is `[batch, tokens, heads * head_channels]`.
 ///
 /// Besides the result this needs memory for 64 queries by all tokens, and twice as much in training.
+///
+/// Under [`with_precision`](crate::with_precision) the factors of its products are bf16 numbers where nothing is learnt and
+/// there are at least 64 tokens.
 ///
 /// # Panics
 ///
