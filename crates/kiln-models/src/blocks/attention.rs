@@ -1,8 +1,9 @@
 use burn::module::Module;
 use burn::nn::{GroupNorm, Linear, LinearConfig};
 use burn::tensor::Tensor;
-use kiln_kernels::{Convolution, Padding, Sampling, attention, pointwise_weight};
+use kiln_kernels::attention;
 
+use super::convolution::pointwise;
 use super::norm::{group_norm, norm};
 use super::options::BlockOptions;
 use super::residual::divided;
@@ -70,19 +71,4 @@ impl Attention {
         let out = pointwise(&[to_out], attended).plus_shortcut(x);
         divided(out.forward(), self.output_scale_factor)
     }
-}
-
-/// Linear layers of every pixel, their outputs side by side.
-fn pointwise(layers: &[&Linear], x: Tensor<4>) -> Convolution {
-    let weights = layers.iter().map(|layer| layer.weight.val());
-    let weight = pointwise_weight(weights.collect());
-    let biases: Option<Vec<_>> = layers
-        .iter()
-        .map(|layer| layer.bias.as_ref().map(|bias| bias.val()))
-        .collect();
-    let sampling = Sampling::Strided {
-        stride: 1,
-        padding: Padding::default(),
-    };
-    Convolution::new(x, weight, sampling).plus_bias(biases.map(|biases| Tensor::cat(biases, 0)))
 }

@@ -3,7 +3,9 @@
 use burn::nn::conv::{Conv2d, Conv2dConfig};
 use burn::nn::{Linear, PaddingConfig2d};
 use burn::tensor::{Device, Tensor};
-use kiln_kernels::{Convolution, Images, Padding, Sampling, is_cpu, matmul};
+use kiln_kernels::{
+    Convolution, Images, Padding, Sampling, can_stay_stored, is_cpu, matmul, pointwise_weight,
+};
 
 /// A 3x3 convolution that keeps the size.
 pub(crate) fn conv3x3(channels_in: usize, channels_out: usize, device: &Device) -> Conv2d {
@@ -58,12 +60,36 @@ fn sampled(layer: &Conv2d, x: impl Into<Images>, sampling: Sampling) -> Convolut
     Convolution::new(x, layer.weight.val(), sampling).plus_bias(bias)
 }
 
-/// `[batch, channels_in]` to `[batch, channels_out]`. On a GPU it is a product with a fixed kernel.
+/// Linear layers of every pixel, their outputs side by side.
+pub(crate) fn pointwise(layers: &[&Linear], x: Tensor<4>) -> Convolution {
+    let weights = layers.iter().map(|layer| layer.weight.val());
+    let weight = pointwise_weight(weights.collect());
+    let biases: Option<Vec<_>> = layers
+        .iter()
+        .map(|layer| layer.bias.as_ref().map(|bias| bias.val()))
+        .collect();
+    let sampling = Sampling::Strided {
+        stride: 1,
+        padding: Padding::default(),
+    };
+    Convolution::new(x, weight, sampling).plus_bias(biases.map(|biases| Tensor::cat(biases, 0)))
+}
+
+/// `[batch, channels_in]` to `[batch, channels_out]`.
 pub(crate) fn linear(layer: &Linear, x: Tensor<2>) -> Tensor<2> {
     let weight = layer.weight.val();
-    if is_cpu(&weight.device()) {
+    let device = weight.device();
+    if can_stay_stored(&device) {
+        // Images of one pixel: the weight need not stay in memory as it was stored.
+        let [batch, channels] = x.dims();
+        let output = pointwise(&[layer], x.reshape([batch, 1, 1, channels])).forward();
+        let [_, _, _, channels] = output.dims();
+        return output.reshape([batch, channels]);
+    }
+    if is_cpu(&device) {
         return layer.forward(x);
     }
+    // On a GPU, a product with a fixed kernel.
     let output = matmul(x, weight);
     match &layer.bias {
         Some(bias) => output + bias.val().unsqueeze(),
