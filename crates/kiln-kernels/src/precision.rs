@@ -9,7 +9,8 @@ use serde::{Deserialize, Serialize};
 
 use crate::{bf16_instructions, is_cpu};
 
-/// The format of the numbers that convolutions multiply.
+/// The format of the numbers that are multiplied: by convolutions, and in models that only draw also by attention and linear
+/// layers.
 ///
 /// Weights, activations, normalisations, losses and gradients are `f32` in either case, and so are the sums of the
 /// products: only their factors are rounded, and the inputs that convolutions keep for the backward pass, which are f16 (and
@@ -93,8 +94,8 @@ thread_local! {
     };
 }
 
-/// Runs `work`, in which convolutions multiply numbers of `precision`; and so do their gradients, whenever they are
-/// computed.
+/// Runs `work`, in which numbers of `precision` are multiplied; and so they are for the gradients of convolutions, whenever
+/// those are computed.
 ///
 /// Other frameworks call this autocast. It applies to this thread, and to `f32` tensors. A processor without
 /// [instructions for bf16](bf16_instructions) multiplies `f32` numbers instead, which is many times faster there, and so do
