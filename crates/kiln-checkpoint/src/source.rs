@@ -7,7 +7,6 @@ use std::path::{Path, PathBuf};
 
 use bytes::Bytes;
 use kiln_data::open_regular;
-use kiln_models::UnchangedFile;
 
 use crate::CheckpointError;
 use crate::foreign::{START, is_safetensors, refuse_foreign};
@@ -99,10 +98,7 @@ impl ModelSource {
     ) -> Result<Box<dyn Readable>, CheckpointError> {
         Ok(match self {
             Self::Memory { .. } => Box::new(Cursor::new(self.in_memory(file, largest)?)),
-            Self::Folder(folder) => {
-                let opened = UnchangedFile::new(self.open(folder, file, largest)?);
-                Box::new(opened.map_err(|problem| self.read_error(file, problem))?)
-            }
+            Self::Folder(folder) => Box::new(self.open(folder, file, largest)?),
         })
     }
 

@@ -54,7 +54,7 @@ pub(crate) fn open_safetensors<R: Readable>(
     opened: R,
     file: &str,
 ) -> Result<SafetensorsFile<R>, CheckpointError> {
-    SafetensorsFile::open(opened).map_err(|problem| of_safetensors(problem, file))
+    SafetensorsFile::open(opened, file).map_err(|problem| of_safetensors(problem, file))
 }
 
 /// The error of a safetensors file.

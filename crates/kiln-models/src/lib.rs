@@ -42,7 +42,6 @@ mod memory;
 mod parameters;
 pub mod power_average;
 mod stored;
-mod unchanged;
 mod unet;
 mod weights;
 
@@ -57,7 +56,6 @@ pub use error::{ConfigError, WeightsError};
 pub use feature_maps::FeatureMaps;
 pub use memory::{free_memory, too_little_memory};
 pub use stored::{SafetensorsFile, StoredTensor, TensorInFile};
-pub use unchanged::UnchangedFile;
 pub use unet::{
     ClassEmbeddingType, DownBlockType, MidBlockType, ResampleType, SampleSize, TimeEmbeddingType,
     UNet2d, UNet2dConfig, UpBlockType,

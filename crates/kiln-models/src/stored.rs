@@ -28,6 +28,11 @@ pub trait StoredTensor {
     /// If they cannot be read.
     fn bytes(&self) -> io::Result<Cow<'_, [u8]>>;
 
+    /// The name of its store, for messages.
+    fn place(&self) -> &str {
+        "memory"
+    }
+
     /// The same tensor, if it can be read at any later time: its store belongs to it.
     fn to_keep(&self) -> Option<Box<dyn StoredTensor + Send + Sync>> {
         None
@@ -61,6 +66,10 @@ impl<T: StoredTensor + ?Sized> StoredTensor for Box<T> {
         (**self).bytes()
     }
 
+    fn place(&self) -> &str {
+        (**self).place()
+    }
+
     fn to_keep(&self) -> Option<Box<dyn StoredTensor + Send + Sync>> {
         (**self).to_keep()
     }
@@ -69,6 +78,7 @@ impl<T: StoredTensor + ?Sized> StoredTensor for Box<T> {
 /// A safetensors file that is open.
 pub struct SafetensorsFile<R> {
     file: Arc<Mutex<R>>,
+    name: Arc<str>,
     header: Metadata,
     /// The place of the first number.
     start: u64,
@@ -77,17 +87,18 @@ pub struct SafetensorsFile<R> {
 /// A tensor in a [`SafetensorsFile`], which stays open for it.
 pub struct TensorInFile<R> {
     file: Arc<Mutex<R>>,
+    name: Arc<str>,
     info: TensorInfo,
     /// The place of its first number.
     start: u64,
 }
 
 impl<R: Read + Seek> SafetensorsFile<R> {
-    /// Reads the header of a file and checks it against the file's length.
+    /// Reads the header of a file, which messages call `name`, and checks it against the file's length.
     ///
     /// # Errors
     /// If the file cannot be read, or is not a whole safetensors file.
-    pub fn open(mut file: R) -> Result<Self, SafeTensorError> {
+    pub fn open(mut file: R, name: &str) -> Result<Self, SafeTensorError> {
         let mut length = [0; LENGTH];
         let is_short = |problem: &io::Error| problem.kind() == ErrorKind::UnexpectedEof;
         match file.read_exact(&mut length) {
@@ -113,6 +124,7 @@ impl<R: Read + Seek> SafetensorsFile<R> {
         }
         Ok(Self {
             file: Arc::new(Mutex::new(file)),
+            name: name.into(),
             header,
             start,
         })
@@ -130,6 +142,7 @@ impl<R: Read + Seek> SafetensorsFile<R> {
             let info = self.header.info(&key)?;
             let tensor = TensorInFile {
                 file: self.file.clone(),
+                name: self.name.clone(),
                 start: self.start + info.data_offsets.0 as u64,
                 info: info.clone(),
             };
@@ -162,11 +175,16 @@ impl<R: Read + Seek + Send + 'static> StoredTensor for TensorInFile<R> {
         }
     }
 
+    fn place(&self) -> &str {
+        &self.name
+    }
+
     fn to_keep(&self) -> Option<Box<dyn StoredTensor + Send + Sync>> {
         // Windows does not let a folder be replaced while a file in it is open.
         (!cfg!(windows)).then(|| -> Box<dyn StoredTensor + Send + Sync> {
             Box::new(Self {
                 file: self.file.clone(),
+                name: self.name.clone(),
                 info: self.info.clone(),
                 start: self.start,
             })
@@ -206,7 +224,7 @@ mod tests {
             };
             tensors.iter().map(tensor).collect()
         });
-        let one_by_one = SafetensorsFile::open(Cursor::new(bytes.to_vec())).map(|file| {
+        let one_by_one = SafetensorsFile::open(Cursor::new(bytes.to_vec()), "file").map(|file| {
             let tensor = |(key, tensor): (String, TensorInFile<_>)| {
                 let shape = tensor.shape().to_vec();
                 (key, shape, tensor.bytes().unwrap().into_owned())
@@ -230,7 +248,7 @@ mod tests {
     #[test]
     fn a_file_that_shrinks_is_an_error() {
         let bytes = file();
-        let opened = SafetensorsFile::open(Cursor::new(bytes)).unwrap();
+        let opened = SafetensorsFile::open(Cursor::new(bytes), "file").unwrap();
         opened.file.lock().unwrap().get_mut().truncate(100);
         let mut tensors = opened.tensors().filter(|(key, _)| key != "empty");
         assert!(tensors.all(|(_, tensor)| tensor.bytes().is_err()));

@@ -8,6 +8,7 @@ use std::sync::Arc;
 
 use burn::module::{Module, ModuleMapper, Param};
 use burn::tensor::{Tensor, TensorData};
+use crc32c::crc32c;
 use half::{bf16, f16};
 use kiln_kernels::{Store, stored_tensor};
 use safetensors::{Dtype, SafeTensorError, SafeTensors};
@@ -17,7 +18,6 @@ use crate::WeightsError;
 use crate::keys::{KeyPath, current_key};
 use crate::parameters::Parameter;
 use crate::stored::{SafetensorsFile, StoredTensor};
-use crate::unchanged::UnchangedFile;
 
 /// The type of the numbers in a weights file.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -38,9 +38,9 @@ pub fn load_weights<M: Module>(module: M, path: &Path) -> Result<M, WeightsError
         path: path.to_owned(),
         source,
     };
-    let file = File::open(path).and_then(UnchangedFile::new);
-    let file = file.map_err(unreadable)?;
-    let file = SafetensorsFile::open(file).map_err(|problem| match problem {
+    let file = File::open(path).map_err(unreadable)?;
+    let name = path.display().to_string();
+    let file = SafetensorsFile::open(file, &name).map_err(|problem| match problem {
         SafeTensorError::IoError(source) => unreadable(source),
         problem => problem.into(),
     })?;
@@ -111,12 +111,15 @@ pub fn load_weights_from_tensors<M: Module>(
             tensor,
             transposed_from,
         };
-        let numbers = weight.numbers()?;
+        let (numbers, checksum) = weight.read()?;
         let value = match weight.tensor.to_keep() {
-            Some(tensor) if parameter.can_stay_stored => Value::Stored(Arc::new(Weight {
-                key: key.clone(),
-                tensor,
-                transposed_from,
+            Some(tensor) if parameter.can_stay_stored => Value::Stored(Arc::new(Kept {
+                weight: Weight {
+                    key: key.clone(),
+                    tensor,
+                    transposed_from,
+                },
+                checksum,
             })),
             _ => Value::InMemory(numbers),
         };
@@ -179,16 +182,8 @@ struct Weight<T> {
 }
 
 impl<T: StoredTensor> Weight<T> {
-    /// All numbers, in Burn's layout.
-    fn numbers(&self) -> Result<Vec<f32>, WeightsError> {
-        let numbers = self.as_stored()?;
-        Ok(match self.transposed_from {
-            Some([rows, columns]) => transposed(&numbers, rows, columns),
-            None => numbers,
-        })
-    }
-
-    fn as_stored(&self) -> Result<Vec<f32>, WeightsError> {
+    /// All numbers, in Burn's layout, and a checksum of how they are stored.
+    fn read(&self) -> Result<(Vec<f32>, u32), WeightsError> {
         let key = || self.key.clone();
         let data = self.tensor.bytes();
         let data = data.map_err(|source| WeightsError::Tensor { key: key(), source })?;
@@ -213,18 +208,37 @@ impl<T: StoredTensor> Weight<T> {
                 });
             }
         };
-        match finite(&numbers) {
-            Some(_) => Ok(numbers),
-            None => Err(WeightsError::NotFinite { key: key() }),
+        if finite(&numbers).is_none() {
+            return Err(WeightsError::NotFinite { key: key() });
         }
+        let numbers = match self.transposed_from {
+            Some([rows, columns]) => transposed(&numbers, rows, columns),
+            None => numbers,
+        };
+        Ok((numbers, crc32c(&data)))
     }
 }
 
-impl<T: StoredTensor + Send + Sync + 'static> Store for Weight<T> {
+/// A weight that was checked when its model was loaded, and is read when something wants it.
+struct Kept {
+    weight: Weight<Box<dyn StoredTensor + Send + Sync>>,
+    /// Of what was checked.
+    checksum: u32,
+}
+
+impl Store for Kept {
     fn read(&self, numbers: &mut [f32]) -> io::Result<()> {
-        let read = Weight::numbers(self).map_err(io::Error::other)?;
-        numbers.copy_from_slice(&read);
-        Ok(())
+        let Weight { key, tensor, .. } = &self.weight;
+        let problem = match self.weight.read() {
+            Ok((read, checksum)) if checksum == self.checksum => {
+                numbers.copy_from_slice(&read);
+                return Ok(());
+            }
+            Ok(_) => "it is not what it was when the model was loaded".to_owned(),
+            Err(problem) => problem.to_string(),
+        };
+        let place = tensor.place();
+        Err(io::Error::other(format!("`{key}` in {place}: {problem}")))
     }
 }
 

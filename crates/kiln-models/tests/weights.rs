@@ -360,14 +360,37 @@ fn weights_that_stay_in_their_file_are_as_good_as_others() {
     }
 }
 
-#[test]
-#[cfg(unix)]
-#[should_panic(expected = "the model cannot be used any more: cannot read the weights' `encoder.")]
-fn a_file_that_changes_under_its_model_is_told() {
+/// Loads a model from a file, changes the file in its place, and uses the model.
+fn used_after(change: impl FnOnce(Vec<u8>) -> Vec<u8>) -> TensorData {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("weights.safetensors");
-    std::fs::write(&path, saved(&large_model(0), WeightsType::F32)).unwrap();
+    let bytes = saved(&large_model(0), WeightsType::F32);
+    std::fs::write(&path, &bytes).unwrap();
     let model = load_weights(large_model(1), &path).unwrap();
-    std::fs::write(&path, "another").unwrap();
-    used(&model);
+    std::fs::write(&path, change(bytes)).unwrap();
+    used(&model)
+}
+
+#[test]
+fn a_file_that_is_written_again_is_the_same() {
+    assert_eq!(used_after(|bytes| bytes), used(&large_model(0)));
+}
+
+#[test]
+#[cfg(unix)]
+#[should_panic(expected = "the model cannot be used any more: `encoder.")]
+fn a_file_that_becomes_another_is_told() {
+    used_after(|_| b"another".to_vec());
+}
+
+#[test]
+#[cfg(unix)]
+#[should_panic(expected = "weights.safetensors: it is not what it was when the model was loaded")]
+fn a_number_that_changes_in_its_file_is_told() {
+    used_after(|mut bytes| {
+        // The lowest bits of all numbers.
+        let places = bytes.rchunks_exact_mut(4).take(1000);
+        places.for_each(|number| number[0] ^= 1);
+        bytes
+    });
 }
