@@ -82,8 +82,10 @@ pub fn beside(first: Tensor<4>, second: Tensor<4>) -> Images {
     }
 }
 
+/// Whether both are images of the same size, as many, and have channels.
 fn fits(first: &Tensor<4>, second: &Tensor<4>) -> bool {
-    first.dims()[..3] == second.dims()[..3]
+    let ([same @ .., near], [of_second @ .., far]) = (first.dims(), second.dims());
+    same == of_second && near > 0 && far > 0
 }
 
 fn join(first: Tensor<4>, second: Tensor<4>) -> Tensor<4> {
@@ -114,12 +116,12 @@ impl BesideOps for Flex {
     fn kiln_beside(first: FlexTensor, second: FlexTensor) -> FlexTensor {
         let [near, far] = channels(&first, &second);
         let mut shape = first.shape();
-        let mut joined = arrays::array(shape.num_elements() / near.max(1) * (near + far));
+        let mut joined = arrays::array(shape.num_elements() / near * (near + far));
         let (left, right) = (values(&first), values(&second));
         joined
-            .par_chunks_mut((PIXELS_PER_TASK * (near + far)).max(1))
-            .zip(numbers(&left).par_chunks((PIXELS_PER_TASK * near).max(1)))
-            .zip(numbers(&right).par_chunks((PIXELS_PER_TASK * far).max(1)))
+            .par_chunks_mut(PIXELS_PER_TASK * (near + far))
+            .zip(numbers(&left).par_chunks(PIXELS_PER_TASK * near))
+            .zip(numbers(&right).par_chunks(PIXELS_PER_TASK * far))
             .for_each(|((joined, left), right)| {
                 let pixels = joined.chunks_exact_mut(near + far);
                 let both = left.chunks_exact(near).zip(right.chunks_exact(far));
@@ -178,9 +180,9 @@ impl Backward<Flex, 2> for BesideGradient {
 
 /// Some channels, `from` on, of pixels that have `all`.
 fn part_of_pixels(pixels: &[f32], all: usize, from: usize, channels: usize) -> Array {
-    let mut part = arrays::array(pixels.len() / all.max(1) * channels);
-    part.par_chunks_mut((PIXELS_PER_TASK * channels).max(1))
-        .zip(pixels.par_chunks((PIXELS_PER_TASK * all).max(1)))
+    let mut part = arrays::array(pixels.len() / all * channels);
+    part.par_chunks_mut(PIXELS_PER_TASK * channels)
+        .zip(pixels.par_chunks(PIXELS_PER_TASK * all))
         .for_each(|(part, pixels)| {
             let pixels = pixels.chunks_exact(all);
             for (part, pixel) in part.chunks_exact_mut(channels).zip(pixels) {

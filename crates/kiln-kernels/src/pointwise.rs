@@ -115,6 +115,7 @@ impl Joined {
 }
 
 impl Store for Joined {
+    /// Panics as the layers do where [theirs](crate::tensor_in_store) cannot be read.
     fn read(&self, numbers: &mut [f32]) -> io::Result<()> {
         self.write(numbers);
         Ok(())

@@ -26,14 +26,14 @@ pub const MODEL_IS_GONE: &str = "the model cannot be used any more";
 
 /// A place from which numbers can be read at any time, and again.
 pub trait Store: Send + Sync + 'static {
-    /// Reads all of them, row by row, into an array of their number.
+    /// Fills an array of their number with all of them, row by row.
     ///
     /// # Errors
     /// If they are not there any more.
     fn read(&self, numbers: &mut [f32]) -> io::Result<()>;
 }
 
-/// Whether a tensor's numbers [can stay](stored_tensor) in a store: on the processor, without gradients, and with this
+/// Whether a tensor's numbers [can stay](tensor_in_store) in a store: on the processor, without gradients, and with this
 /// crate's operators.
 pub fn can_stay_stored(device: &Device) -> bool {
     matches!(device.as_dispatch(), DispatchDevice::Flex(_)) && instructions::wanted()
@@ -41,11 +41,11 @@ pub fn can_stay_stored(device: &Device) -> bool {
 
 /// A tensor of the numbers in `store`.
 ///
-/// Convolutions of this crate read them for an order of their own and do not keep them otherwise. Any other operation
-/// reads them into memory, where they stay as long as the tensor.
+/// [`Convolution`](crate::Convolution) and [`pointwise_weight`](crate::pointwise_weight) read them for an order of their own, and
+/// [`for_one_use`] for a copy. Any other operation reads them into memory, where they stay as long as the tensor.
 ///
 /// Operations panic with [`MODEL_IS_GONE`] if the store cannot be read.
-pub fn stored_tensor<const D: usize>(
+pub fn tensor_in_store<const D: usize>(
     store: Arc<dyn Store>,
     shape: [usize; D],
     device: &Device,
@@ -83,12 +83,12 @@ impl StoredOps for Flex {
     }
 }
 
-/// Whether a tensor's numbers are in a store, and not in memory.
+/// Whether a tensor's numbers are in a store, and not in memory. kiln makes no other memory of this kind.
 pub(crate) fn is_stored(tensor: &FlexTensor) -> bool {
     tensor.data_arc().property() == AllocationProperty::File
 }
 
-/// See [`stored_tensor`].
+/// See [`tensor_in_store`].
 pub(crate) fn stored(store: Arc<dyn Store>, shape: Shape) -> FlexTensor {
     let bytes = bytes(store, shape.num_elements());
     FlexTensor::new(bytes, Layout::contiguous(shape), DType::F32)
@@ -100,7 +100,7 @@ fn bytes(store: Arc<dyn Store>, numbers: usize) -> Bytes {
         len: numbers,
         read: OnceLock::new(),
     };
-    // SAFETY: all floats of the memory are initialized once it can be seen.
+    // SAFETY: the memory is an array of floats, which are initialized before a store fills them.
     unsafe { Bytes::from_controller(Box::new(stored), numbers * size_of::<f32>()) }
 }
 
@@ -112,16 +112,20 @@ struct Stored {
 }
 
 impl Stored {
-    fn in_memory(&self, policy: AccessPolicy) -> Result<&Array, AccessError> {
-        if let Some(read) = self.read.get() {
-            return Ok(read);
+    fn in_memory(&self) -> &Array {
+        self.read.get_or_init(|| {
+            let mut array = arrays::array(self.len);
+            self.copy(&mut array);
+            array
+        })
+    }
+
+    /// Refuses what would have to be read first, if `policy` forbids it.
+    fn check(&self, policy: AccessPolicy) -> Result<(), AccessError> {
+        match self.read.get() {
+            None if !policy.copy_allowed() => Err(AccessError::WouldCopy),
+            _ => Ok(()),
         }
-        if !policy.copy_allowed() {
-            return Err(AccessError::WouldCopy);
-        }
-        let mut array = arrays::array(self.len);
-        self.copy(&mut array);
-        Ok(self.read.get_or_init(|| array))
     }
 
     /// # Panics
@@ -153,16 +157,18 @@ impl AllocationController for Stored {
         &mut self,
         policy: AccessPolicy,
     ) -> Result<&mut [MaybeUninit<u8>], AccessError> {
-        self.in_memory(policy)?;
-        match self.read.get_mut() {
-            // SAFETY: the caller keeps the promises of this function.
-            Some(read) => unsafe { read.memory_mut(policy) },
-            None => Err(AccessError::WouldCopy),
-        }
+        self.check(policy)?;
+        self.in_memory();
+        let Some(read) = self.read.get_mut() else {
+            unreachable!("it was just read");
+        };
+        // SAFETY: the caller keeps the promises of this function.
+        unsafe { read.memory_mut(policy) }
     }
 
     fn memory(&self, policy: AccessPolicy) -> Result<&[MaybeUninit<u8>], AccessError> {
-        self.in_memory(policy)?.memory(policy)
+        self.check(policy)?;
+        self.in_memory().memory(policy)
     }
 
     fn duplicate(&self) -> Option<Box<dyn AllocationController>> {
@@ -180,13 +186,7 @@ impl AllocationController for Stored {
         let is_read = self.read.get().is_some();
         match bytemuck::try_cast_slice_mut(into) {
             Ok(numbers) if !is_read && numbers.len() == self.len => self.copy(numbers),
-            _ => {
-                let read = self.in_memory(AccessPolicy::allow_copy());
-                let read = read
-                    .map(|read| bytemuck::cast_slice(read))
-                    .unwrap_or_default();
-                into.copy_from_slice(&read[..into.len()]);
-            }
+            _ => into.copy_from_slice(&bytemuck::cast_slice(self.in_memory())[..into.len()]),
         }
     }
 }

@@ -110,6 +110,17 @@ fn bf16_is_exact_where_one_token_decides() {
 }
 
 #[test]
+fn few_tokens_are_multiplied_exactly() {
+    let device = Device::flex();
+    for (tokens, is_exact) in [(63, true), (64, false)] {
+        let qkv = tensor([1, tokens, 3 * 32], 1, &device);
+        let exact = numbers(&attention(qkv.clone(), 2));
+        let rounded = with_exact_precision(Precision::Bf16, || attention(qkv, 2));
+        assert_eq!(numbers(&rounded) == exact, is_exact, "{tokens}");
+    }
+}
+
+#[test]
 fn in_training_bf16_changes_nothing() {
     let shape = [1, 64, 3 * 32];
     let exact = run(shape, |qkv| attention(qkv, 2));

@@ -10,7 +10,7 @@ use burn::tensor::{Device, Tensor};
 use common::{numbers, tensor};
 use kiln_kernels::{
     Convolution, Padding, Precision, Sampling, Store, can_stay_stored, for_one_use,
-    pointwise_weight, stored_tensor, with_exact_precision,
+    pointwise_weight, tensor_in_store, with_exact_precision,
 };
 
 /// Numbers that can be read a few times.
@@ -60,7 +60,7 @@ fn a_convolution_reads_its_weights_once_and_does_not_keep_them() {
         let images = |size| tensor([2, size, size, channels_in], 1, &device);
         let weight: Tensor<4> = tensor([channels_out, channels_in, 3, 3], 2, &device);
         let shelf = Shelf::of(&weight);
-        let stored: Tensor<4> = stored_tensor(shelf.clone(), weight.dims(), &device);
+        let stored: Tensor<4> = tensor_in_store(shelf.clone(), weight.dims(), &device);
         assert_eq!(stored.dims(), weight.dims());
         assert_eq!(shelf.reads(), 0, "nothing wanted them");
 
@@ -103,7 +103,7 @@ fn layers_side_by_side_read_theirs_once() {
     let layers: Vec<Tensor<2>> = (0..3).map(layer).collect();
     let shelves: Vec<Arc<Shelf>> = layers.iter().map(Shelf::of).collect();
     let stored: Vec<Tensor<2>> = (shelves.iter().zip(&layers))
-        .map(|(shelf, layer)| stored_tensor(shelf.clone(), layer.dims(), &device))
+        .map(|(shelf, layer)| tensor_in_store(shelf.clone(), layer.dims(), &device))
         .collect();
     let images = tensor([1, 8, 8, 24], 9, &device);
     let expected = convolved(&images, &pointwise_weight(layers));
@@ -124,8 +124,8 @@ fn a_store_is_given_up_with_its_model() {
             tensor([16, 256], seed, &device),
         ];
         let shelves = [&kernel, &layer].map(Shelf::of);
-        let kernel = stored_tensor(shelves[0].clone(), [256, 16, 1, 1], &device);
-        let layer: Tensor<2> = stored_tensor(shelves[1].clone(), [16, 256], &device);
+        let kernel = tensor_in_store(shelves[0].clone(), [256, 16, 1, 1], &device);
+        let layer: Tensor<2> = tensor_in_store(shelves[1].clone(), [16, 256], &device);
         for _ in 0..2 {
             convolved(&images, &kernel);
             convolved(&images, &pointwise_weight(vec![layer.clone()]));
@@ -145,6 +145,6 @@ fn a_store_is_given_up_with_its_model() {
 fn a_store_that_is_gone_is_told() {
     let device = Device::flex();
     let shelf = Arc::new(Shelf::default());
-    let weight = stored_tensor(shelf, [16, 16, 1, 1], &device);
+    let weight = tensor_in_store(shelf, [16, 16, 1, 1], &device);
     let _ = convolved(&tensor([1, 4, 4, 16], 1, &device), &weight);
 }

@@ -10,7 +10,7 @@ use burn::module::{Module, ModuleMapper, Param};
 use burn::tensor::{Tensor, TensorData};
 use crc32c::crc32c;
 use half::{bf16, f16};
-use kiln_kernels::{Store, stored_tensor};
+use kiln_kernels::{Store, tensor_in_store};
 use safetensors::{Dtype, SafeTensorError, SafeTensors};
 use serde_json::{Map, json};
 
@@ -59,8 +59,8 @@ pub fn load_weights_from_bytes<M: Module>(module: M, bytes: &[u8]) -> Result<M, 
 /// Loads tensors under diffusers' keys, today's or those from before 2023, from any source: one file, several, or
 /// another format than safetensors. The numbers of one tensor are read at a time.
 ///
-/// In a module that only draws on the processor, large weights stay in a store that [lets them](StoredTensor::to_keep)
-/// until something needs them, see [`stored_tensor`].
+/// In a module that only draws on the processor, matrices and kernels of 4,096 numbers or more stay in a store that
+/// [lets them](StoredTensor::to_keep) until something needs them, see [`tensor_in_store`].
 ///
 /// # Errors
 /// Those of [`load_weights_from_bytes`], except for damaged bytes; and if a tensor cannot be read.
@@ -106,21 +106,17 @@ pub fn load_weights_from_tensors<M: Module>(
             [rows, columns] if parameter.transposed => Some([rows, columns]),
             _ => None,
         };
+        // Everything is read here, so that what is wrong is said now, also what is read again later.
         let weight = Weight {
             key: key.clone(),
             tensor,
             transposed_from,
         };
         let (numbers, checksum) = weight.read()?;
-        let value = match weight.tensor.to_keep() {
-            Some(tensor) if parameter.can_stay_stored => Value::Stored(Arc::new(Kept {
-                weight: Weight {
-                    key: key.clone(),
-                    tensor,
-                    transposed_from,
-                },
-                checksum,
-            })),
+        let value = match weight.to_keep() {
+            Some(weight) if parameter.can_stay_stored => {
+                Value::Stored(Arc::new(Kept { weight, checksum }))
+            }
             _ => Value::InMemory(numbers),
         };
         values.insert(key, value);
@@ -182,6 +178,15 @@ struct Weight<T> {
 }
 
 impl<T: StoredTensor> Weight<T> {
+    /// See [`StoredTensor::to_keep`].
+    fn to_keep(&self) -> Option<Weight<Box<dyn StoredTensor + Send + Sync>>> {
+        Some(Weight {
+            key: self.key.clone(),
+            tensor: self.tensor.to_keep()?,
+            transposed_from: self.transposed_from,
+        })
+    }
+
     /// All numbers, in Burn's layout, and a checksum of how they are stored.
     fn read(&self) -> Result<(Vec<f32>, u32), WeightsError> {
         let key = || self.key.clone();
@@ -269,7 +274,7 @@ impl ModuleMapper for Filling {
             Some(Value::InMemory(numbers)) => {
                 Tensor::from_data(TensorData::new(numbers, shape), &device)
             }
-            Some(Value::Stored(store)) => stored_tensor(store, shape.dims(), &device),
+            Some(Value::Stored(store)) => tensor_in_store(store, shape.dims(), &device),
             None => return param,
         };
         let id = param.id;

@@ -1,7 +1,7 @@
 //! The result of queries, keys and values whose products have factors of bf16 numbers, for drawing.
 //!
-//! Here the tokens run along vectors, since both factors of the second product then are as they are needed: the
-//! probabilities of a query side by side, and the values row by row.
+//! Here keys run along vectors, and not queries as in [`forward`](super::forward): the probabilities of a query then lie side
+//! by side, as the left factor of the second product needs them, and the values row by row, as the right one does.
 
 use pulp::{Simd, WithSimd};
 use rayon::prelude::*;
@@ -13,7 +13,7 @@ use crate::instructions::vectorized;
 use crate::product::{Bf16Panels, SUMS, SideBySide, TILE, multiply_panel_bf16, round_all};
 use crate::scratch::{Scratch, aligned};
 
-/// Fewer tokens take no time worth rounding.
+/// With 16 tokens (the digits' U-Net), attention is 2% of a call.
 const FEWEST_TOKENS: usize = 64;
 
 /// Whether rounding pays for an attention of this size.
@@ -151,6 +151,7 @@ impl WithSimd for Forward<'_> {
                 filling.fill(0);
             }
             multiply(queries, of_query, rows, keys, scores);
+            // There are no keys in the rest of the last tile.
             let last = scores.len() - SUMS;
             for row in scores[last..].chunks_exact_mut(TILE) {
                 row[tokens - (of_probabilities - TILE)..].fill(f32::NEG_INFINITY);
@@ -170,7 +171,7 @@ impl WithSimd for Forward<'_> {
     }
 }
 
-/// The product of a tile of rows with all columns, 32 of them after the other.
+/// The product of a tile of rows with all columns, a tile of them after the other.
 #[inline(always)]
 fn multiply(left: &[u16], stride: usize, rows: usize, right: &Bf16Panels, out: &mut [f32]) {
     let left = SideBySide {
@@ -183,7 +184,7 @@ fn multiply(left: &[u16], stride: usize, rows: usize, right: &Bf16Panels, out: &
     }
 }
 
-/// From tiles of scores, `[.., 32 queries, 32 tokens]`, to `2^(score - largest of the query)`, `[32 queries, tokens]`, and
+/// From tiles of scores, `[.., queries, tokens]`, to `2^(score - largest of the query)`, `[queries, tokens]`, and
 /// the inverse of each query's sum.
 #[inline(always)]
 fn softmax<S: Simd>(

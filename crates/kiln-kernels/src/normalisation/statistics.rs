@@ -15,7 +15,7 @@ pub(crate) struct Statistics {
     pub(crate) inverse_deviation: f32,
 }
 
-/// Channels that one task sums if there are fewer images than cores: whole cache lines.
+/// Channels that one task sums if there are fewer images than threads: a few cache lines.
 const CHANNELS_STEP: usize = 64;
 
 /// The statistics `[batch, groups]` of images `[batch, positions, channels]`, whose channels are in one place, or some
@@ -50,7 +50,7 @@ enum Term<'a> {
     Square(&'a [f32]),
 }
 
-/// The sums `[batch, channels]`. Cores share images, and the channels of an image if there are few.
+/// The sums `[batch, channels]`. Threads share the images, or channels if there are fewer images than threads.
 fn channel_sums(channels: usize, places: &[&[f32]], positions: usize, term: Term) -> Vec<f32> {
     let numbers: usize = places.iter().map(|place| place.len()).sum();
     let images = numbers / (positions * channels).max(1);
@@ -65,13 +65,17 @@ fn channel_sums(channels: usize, places: &[&[f32]], positions: usize, term: Term
         let mut before = image * channels;
         for place in places {
             let all = place.len() / (images * positions);
-            let image = &place[image * positions * all..][..positions * all];
+            let pixels = &place[image * positions * all..][..positions * all];
             for first in (0..all).step_by(step) {
                 let sums = rest
                     .split_off_mut(..step.min(all - first))
                     .unwrap_or_default();
-                let channels = Channels { image, all, first };
-                tasks.push((channels, before + first, sums));
+                let some = Channels {
+                    image: pixels,
+                    all,
+                    first,
+                };
+                tasks.push((some, before + first, sums));
             }
             before += all;
         }
@@ -143,7 +147,23 @@ mod tests {
             let bits = |it: Statistics| [it.mean.to_bits(), it.inverse_deviation.to_bits()];
             found.into_iter().map(bits).collect()
         };
-        let expected = bits(statistics(&groups, &[&images], positions));
+        let found = statistics(&groups, &[&images], positions);
+        let of_group = |image: usize, group: usize| -> Vec<f64> {
+            let pixels = images[image * positions * channels..].chunks_exact(channels);
+            let part = |pixel: &[f32]| pixel[group * 32..][..32].to_vec();
+            let numbers = pixels.take(positions).flat_map(part);
+            numbers.map(f64::from).collect()
+        };
+        for (index, found) in found.iter().enumerate() {
+            let numbers = of_group(index / 6, index % 6);
+            let count = numbers.len() as f64;
+            let mean = numbers.iter().sum::<f64>() / count;
+            let variance = numbers.iter().map(|x| (x - mean).powi(2)).sum::<f64>() / count;
+            let inverse = 1.0 / (variance + 1e-6).sqrt();
+            assert!((f64::from(found.mean) - mean).abs() < 1e-6);
+            assert!((f64::from(found.inverse_deviation) / inverse - 1.0).abs() < 1e-5);
+        }
+        let expected = bits(found);
         for near in [1, 64, 100] {
             let places = [0..near, near..channels].map(|part| -> Vec<f32> {
                 let pixels = images.chunks_exact(channels);
