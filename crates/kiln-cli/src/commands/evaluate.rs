@@ -25,7 +25,7 @@ use super::drawing::{
 use super::numbers::{number, whole};
 use super::perceptual_arguments::PerceptualArguments;
 use super::sample::{SpacingName, StepCounts, parse_steps};
-use super::sampler_arguments::{by_name, warn_of_spacing};
+use super::sampler_arguments::{by_name, warn_of_settings};
 use crate::evaluation::{Report, Row, Sweep, blurred, comparison, perceptual_distance, pixels_of};
 use crate::pretrained;
 use crate::terminal::{self, DataProgress};
@@ -185,7 +185,7 @@ impl Evaluate {
         };
         // Refuse impossible settings before any image is read.
         let settings = self.settings(pipeline)?;
-        warn_of_spacing(pipeline, &settings)?;
+        warn_of_settings(pipeline, &settings)?;
         let shape = pipeline.image_shape();
         let (channels, side) = (shape.channels, shape.height);
         let datasets = self.datasets(channels, side)?;

@@ -22,7 +22,7 @@ use super::{
     },
     film::{FilmArguments, FilmPaths},
     image_files::{FileArguments, ImageFiles},
-    sampler_arguments::{SamplerArguments, warn_of_spacing},
+    sampler_arguments::{SamplerArguments, warn_of_settings},
 };
 use crate::{preview, terminal};
 
@@ -188,7 +188,7 @@ impl Sample {
         let all_options: Vec<SampleOptions> = (steps.iter())
             .map(|&steps| self.options(&pipeline, steps))
             .collect::<Result<_, _>>()?;
-        warn_of_spacing(&pipeline, &all_options)?;
+        warn_of_settings(&pipeline, &all_options)?;
         let Some(options) = all_options.first() else {
             return Ok(());
         };

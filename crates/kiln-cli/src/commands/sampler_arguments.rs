@@ -113,13 +113,20 @@ impl SamplerArguments {
     }
 }
 
-/// Warns on stderr if the steps of any of `all_options` lie where they are of little use.
+/// Warns on stderr of settings in any of `all_options` that make images worse: steps where they are of little use, and what a
+/// distilled model did not learn.
 ///
 /// # Errors
 /// Those of [`Pipeline::trajectory`].
-pub fn warn_of_spacing(pipeline: &Pipeline, all_options: &[SampleOptions]) -> anyhow::Result<()> {
+pub fn warn_of_settings(pipeline: &Pipeline, all_options: &[SampleOptions]) -> anyhow::Result<()> {
     let mut said = Vec::new();
     for options in all_options {
+        for warning in of_distilled(pipeline, options) {
+            if !said.contains(&warning) {
+                terminal::note(&format!("warning: {warning}"));
+                said.push(warning);
+            }
+        }
         let trajectory = |spacing| {
             let mut options = options.clone();
             options.levels.spacing = spacing;
@@ -135,6 +142,37 @@ pub fn warn_of_spacing(pipeline: &Pipeline, all_options: &[SampleOptions]) -> an
         }
     }
     Ok(())
+}
+
+/// Times as many steps as a distilled model learnt, or has as its own, from which on its images become worse: the digits of
+/// four steps have a Frechet distance of 5.5 in 8, 7.9 in 16 and 54 in 50, over 1,024 images.
+const MANY_TIMES: usize = 2;
+
+/// What a distilled model did not learn.
+fn of_distilled(pipeline: &Pipeline, options: &SampleOptions) -> Vec<String> {
+    let mut warnings = Vec::new();
+    let metadata = &pipeline.model().metadata;
+    let own = metadata.sampling_steps.unwrap_or_default();
+    if metadata.distilled_by().is_some()
+        && let Some(segments) = options.sampler.segments()
+        && options.steps > MANY_TIMES * segments.max(own)
+    {
+        warnings.push(format!(
+            "--steps {}: this model was distilled to draw in about {}, and its images become worse with many more",
+            options.steps,
+            segments.max(own)
+        ));
+    }
+    let scale = options.guidance.scale();
+    if let Some(learnt) = metadata.guidance_learnt()
+        && scale != 1.0
+    {
+        warnings.push(format!(
+            "--guidance {scale}: this model was distilled with a guidance of {}, which needs no more of it",
+            learnt.scale()
+        ));
+    }
+    warnings
 }
 
 fn refuse(sampler: Sampler, flag: &str, owners: &str) -> anyhow::Result<Sampler> {

@@ -32,6 +32,33 @@ fn all_draw_digits_as_near_to_real_ones_as_ddim_does() {
 }
 
 #[test]
+fn what_a_distilled_model_did_not_learn_is_warned_of() {
+    let workplace = Workplace::new();
+    let digits = concat!(
+        env!("CARGO_MANIFEST_DIR"),
+        "/../../pretrained/mnist-classes"
+    );
+    let digits = format!("--model {digits} --class 3");
+    let said = |settings: &str| {
+        let line = format!("sample --count 1 --out drawn {settings}");
+        let output = workplace.run(&line);
+        let said = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert!(output.status.success(), "{line}: {said}");
+        [
+            said.contains("this model was distilled to draw in about 4,"),
+            said.contains("this model was distilled with a guidance of"),
+        ]
+    };
+    assert_eq!(said(&digits), [false, false]);
+    assert_eq!(said(&format!("{digits} --steps 8")), [false, false]);
+    assert_eq!(said(&format!("{digits} --steps 9")), [true, false]);
+    assert_eq!(said(&format!("{digits} --guidance 2")), [false, true]);
+    // Nobody distilled this one.
+    let undistilled = "--model model --sampler consistency --segments 4 --steps 9";
+    assert_eq!(said(undistilled), [false, false]);
+}
+
+#[test]
 fn steps_where_nothing_is_to_be_seen_are_warned_of() {
     let workplace = Workplace::new();
     let warning = |line: &str| {
