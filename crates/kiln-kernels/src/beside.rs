@@ -105,6 +105,17 @@ pub(crate) trait BesideOps: Backend {
     fn kiln_beside(first: FloatTensor<Self>, second: FloatTensor<Self>) -> FloatTensor<Self>;
 }
 
+/// Writes pixels with some channels of `first` and some of `second` each.
+#[inline(always)]
+pub(crate) fn put_beside([first, second]: [&[f32]; 2], [near, far]: Channels, pixels: &mut [f32]) {
+    let both = first.chunks_exact(near).zip(second.chunks_exact(far));
+    for (pixel, (first, second)) in pixels.chunks_exact_mut(near + far).zip(both) {
+        let (to_first, to_second) = pixel.split_at_mut(near);
+        to_first.copy_from_slice(first);
+        to_second.copy_from_slice(second);
+    }
+}
+
 /// Channels of the first and the second image.
 type Channels = [usize; 2];
 
@@ -123,13 +134,7 @@ impl BesideOps for Flex {
             .zip(numbers(&left).par_chunks(PIXELS_PER_TASK * near))
             .zip(numbers(&right).par_chunks(PIXELS_PER_TASK * far))
             .for_each(|((joined, left), right)| {
-                let pixels = joined.chunks_exact_mut(near + far);
-                let both = left.chunks_exact(near).zip(right.chunks_exact(far));
-                for (pixel, (left, right)) in pixels.zip(both) {
-                    let (first, second) = pixel.split_at_mut(near);
-                    first.copy_from_slice(left);
-                    second.copy_from_slice(right);
-                }
+                put_beside([left, right], [near, far], joined);
             });
         shape[3] = near + far;
         tensor(joined, shape)

@@ -7,7 +7,7 @@ use burn::tensor::{Device, Tensor};
 
 use crate::beside::Images;
 use crate::convolution::{Geometry, Sampling};
-use crate::extension::{BesideConvolutionOps, ConvolutionOps, Options};
+use crate::extension::{ConvolutionOps, Options};
 use crate::group_norm::GroupNorm;
 use crate::precision;
 use crate::{is_ours, is_ours_without_gradient};
@@ -98,42 +98,27 @@ impl Convolution {
             groups: self.norm.as_ref().map(GroupNorm::options),
         };
         let device = self.weight.device();
-        let is_without_gradient = is_ours_without_gradient(&self.weight);
+        let (input, second) = match self.input {
+            Images::Beside(first, second) if is_ours_without_gradient(&self.weight) => {
+                (first, Some(second))
+            }
+            input => (input.joined(), None),
+        };
         let (gamma, beta) = match self.norm {
             Some(norm) => (Some(norm.gamma), Some(norm.beta)),
             None => (None, None),
         };
-        let others = [or_nothing(gamma, &device), or_nothing(beta, &device)];
-        let [gamma, beta] = others.map(Tensor::into_dispatch);
-        let weight = self.weight.into_dispatch();
-        let bias = or_nothing(self.bias, &device).into_dispatch();
-        let per_image = or_nothing(self.per_image, &device).into_dispatch();
-        let shortcut = or_nothing(self.shortcut, &device).into_dispatch();
-        Tensor::from_dispatch(match self.input {
-            Images::Beside(first, second) if is_without_gradient => {
-                <Dispatch as BesideConvolutionOps>::kiln_convolution_beside(
-                    first.into_dispatch(),
-                    second.into_dispatch(),
-                    weight,
-                    gamma,
-                    beta,
-                    bias,
-                    per_image,
-                    shortcut,
-                    options,
-                )
-            }
-            input => <Dispatch as ConvolutionOps>::kiln_convolution(
-                input.joined().into_dispatch(),
-                weight,
-                gamma,
-                beta,
-                bias,
-                per_image,
-                shortcut,
-                options,
-            ),
-        })
+        Tensor::from_dispatch(<Dispatch as ConvolutionOps>::kiln_convolution(
+            input.into_dispatch(),
+            or_nothing(second, &device).into_dispatch(),
+            self.weight.into_dispatch(),
+            or_nothing(gamma, &device).into_dispatch(),
+            or_nothing(beta, &device).into_dispatch(),
+            or_nothing(self.bias, &device).into_dispatch(),
+            or_nothing(self.per_image, &device).into_dispatch(),
+            or_nothing(self.shortcut, &device).into_dispatch(),
+            options,
+        ))
     }
 
     fn assert_shapes(&self, geometry: &Geometry) {

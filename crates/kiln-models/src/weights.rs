@@ -117,7 +117,7 @@ pub fn load_weights_from_tensors<M: Module>(
             Some(weight) if parameter.can_stay_stored => {
                 Value::Stored(Arc::new(Kept { weight, checksum }))
             }
-            _ => Value::InMemory(numbers),
+            _ => Value::InMemory(weight.in_burns_layout(numbers)),
         };
         values.insert(key, value);
     }
@@ -187,7 +187,7 @@ impl<T: StoredTensor> Weight<T> {
         })
     }
 
-    /// All numbers, in Burn's layout, and a checksum of how they are stored.
+    /// All numbers, in the layout of the file, and a checksum of how they are stored.
     fn read(&self) -> Result<(Vec<f32>, u32), WeightsError> {
         let key = || self.key.clone();
         let data = self.tensor.bytes();
@@ -216,11 +216,14 @@ impl<T: StoredTensor> Weight<T> {
         if finite(&numbers).is_none() {
             return Err(WeightsError::NotFinite { key: key() });
         }
-        let numbers = match self.transposed_from {
+        Ok((numbers, crc32c(&data)))
+    }
+
+    fn in_burns_layout(&self, numbers: Vec<f32>) -> Vec<f32> {
+        match self.transposed_from {
             Some([rows, columns]) => transposed(&numbers, rows, columns),
             None => numbers,
-        };
-        Ok((numbers, crc32c(&data)))
+        }
     }
 }
 
@@ -236,7 +239,7 @@ impl Store for Kept {
         let Weight { key, tensor, .. } = &self.weight;
         let problem = match self.weight.read() {
             Ok((read, checksum)) if checksum == self.checksum => {
-                numbers.copy_from_slice(&read);
+                numbers.copy_from_slice(&self.weight.in_burns_layout(read));
                 return Ok(());
             }
             Ok(_) => "it is not what it was when the model was loaded".to_owned(),

@@ -14,12 +14,16 @@ use proptest::prelude::*;
 use safetensors::SafeTensors;
 use safetensors::tensor::{Dtype, TensorView};
 
+fn init(config: &str, seed: u64) -> Autoencoder {
+    let config = VqVaeConfig::from_json(config).unwrap();
+    config.init(&Device::flex(), seed).unwrap()
+}
+
 fn model(seed: u64) -> Autoencoder {
     let config = r#"{ "block_out_channels": [4, 8], "norm_num_groups": 2, "num_vq_embeddings": 5,
         "down_block_types": ["DownEncoderBlock2D", "AttnDownEncoderBlock2D"],
         "up_block_types": ["UpDecoderBlock2D", "UpDecoderBlock2D"] }"#;
-    let config = VqVaeConfig::from_json(config).unwrap();
-    config.init(&Device::flex(), seed).unwrap()
+    init(config, seed)
 }
 
 fn codes(model: &Autoencoder) -> Tensor<2> {
@@ -328,8 +332,7 @@ fn large_model(seed: u64) -> Autoencoder {
     let config = r#"{ "block_out_channels": [32, 48], "norm_num_groups": 4, "num_vq_embeddings": 2048,
         "down_block_types": ["DownEncoderBlock2D", "AttnDownEncoderBlock2D"],
         "up_block_types": ["UpDecoderBlock2D", "UpDecoderBlock2D"] }"#;
-    let config = VqVaeConfig::from_json(config).unwrap();
-    config.init(&Device::flex(), seed).unwrap()
+    init(config, seed)
 }
 
 /// What a model makes of an image.

@@ -120,12 +120,15 @@ impl SamplerArguments {
 /// Those of [`Pipeline::trajectory`].
 pub fn warn_of_settings(pipeline: &Pipeline, all_options: &[SampleOptions]) -> anyhow::Result<()> {
     let mut said = Vec::new();
+    let mut say_once = |before: &str, warning: String| {
+        if !said.contains(&warning) {
+            terminal::note(&format!("warning: {before}{warning}"));
+            said.push(warning);
+        }
+    };
     for options in all_options {
         for warning in of_distilled(pipeline, options) {
-            if !said.contains(&warning) {
-                terminal::note(&format!("warning: {warning}"));
-                said.push(warning);
-            }
+            say_once("", warning);
         }
         let trajectory = |spacing| {
             let mut options = options.clone();
@@ -133,12 +136,9 @@ pub fn warn_of_settings(pipeline: &Pipeline, all_options: &[SampleOptions]) -> a
             pipeline.trajectory(&options)
         };
         let warning = kiln_diffusion::warning(options.levels.spacing, trajectory)?;
-        if let Some(warning) = warning
-            && !said.contains(&warning)
-        {
-            let spacing = options.levels.spacing.name();
-            terminal::note(&format!("warning: --spacing {spacing}: {warning}"));
-            said.push(warning);
+        if let Some(warning) = warning {
+            let before = format!("--spacing {}: ", options.levels.spacing.name());
+            say_once(&before, warning);
         }
     }
     Ok(())

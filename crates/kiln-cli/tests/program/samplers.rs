@@ -53,7 +53,7 @@ fn what_a_distilled_model_did_not_learn_is_warned_of() {
     assert_eq!(said(&format!("{digits} --steps 8")), [false, false]);
     assert_eq!(said(&format!("{digits} --steps 9")), [true, false]);
     assert_eq!(said(&format!("{digits} --guidance 2")), [false, true]);
-    // Nobody distilled this one.
+    // This one was not distilled.
     let undistilled = "--model model --sampler consistency --segments 4 --steps 9";
     assert_eq!(said(undistilled), [false, false]);
 }

@@ -5,6 +5,7 @@ use std::ops::Range;
 use pulp::Simd;
 
 use super::geometry::Stencil;
+use crate::beside::put_beside;
 use crate::normalisation::ChannelMap;
 use crate::precision::Factors;
 use crate::product::round_all;
@@ -39,14 +40,9 @@ impl<'a> Pixels<'a> {
             Self::Beside([first, second], [near, far]) => {
                 let pixels = range.start / (near + far)..range.end / (near + far);
                 let memory = &mut memory[..range.len()];
-                let first = first[pixels.start * near..pixels.end * near].chunks_exact(near);
-                let second = second[pixels.start * far..pixels.end * far].chunks_exact(far);
-                let both = first.zip(second);
-                for (pixel, (first, second)) in memory.chunks_exact_mut(near + far).zip(both) {
-                    let (to_first, to_second) = pixel.split_at_mut(near);
-                    to_first.copy_from_slice(first);
-                    to_second.copy_from_slice(second);
-                }
+                let first = &first[pixels.start * near..pixels.end * near];
+                let second = &second[pixels.start * far..pixels.end * far];
+                put_beside([first, second], [near, far], memory);
                 memory
             }
         }

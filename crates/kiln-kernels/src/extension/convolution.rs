@@ -31,33 +31,14 @@ pub(crate) struct Options {
 /// On a backend's own tensors. `f32` and the shapes have been checked before.
 #[backend_extension(Flex, Autodiff)]
 pub(crate) trait ConvolutionOps: Backend {
-    /// See [`crate::Convolution`]. A missing part is an empty tensor.
+    /// See [`crate::Convolution`]. A missing part is an empty tensor; `second` has the channels after those of `input`, and is
+    /// missing where there is a gradient.
     #[allow(
         clippy::too_many_arguments,
         reason = "a backend takes tensors one by one"
     )]
     fn kiln_convolution(
         input: FloatTensor<Self>,
-        weight: FloatTensor<Self>,
-        gamma: FloatTensor<Self>,
-        beta: FloatTensor<Self>,
-        bias: FloatTensor<Self>,
-        per_image: FloatTensor<Self>,
-        shortcut: FloatTensor<Self>,
-        options: Options,
-    ) -> FloatTensor<Self>;
-}
-
-/// On a backend's own tensors, for drawing. `f32` and the shapes have been checked before.
-#[backend_extension(Flex)]
-pub(crate) trait BesideConvolutionOps: Backend {
-    /// See [`crate::Images::Beside`]: like [`ConvolutionOps::kiln_convolution`], with the input in two places.
-    #[allow(
-        clippy::too_many_arguments,
-        reason = "a backend takes tensors one by one"
-    )]
-    fn kiln_convolution_beside(
-        first: FloatTensor<Self>,
         second: FloatTensor<Self>,
         weight: FloatTensor<Self>,
         gamma: FloatTensor<Self>,
@@ -69,9 +50,9 @@ pub(crate) trait BesideConvolutionOps: Backend {
     ) -> FloatTensor<Self>;
 }
 
-impl BesideConvolutionOps for Flex {
-    fn kiln_convolution_beside(
-        first: FlexTensor,
+impl ConvolutionOps for Flex {
+    fn kiln_convolution(
+        input: FlexTensor,
         second: FlexTensor,
         weight: FlexTensor,
         gamma: FlexTensor,
@@ -81,25 +62,7 @@ impl BesideConvolutionOps for Flex {
         shortcut: FlexTensor,
         options: Options,
     ) -> FlexTensor {
-        let second = Some(values(&second));
-        let inputs = Inputs::new(first, second, weight, [gamma, beta], options);
-        let weights = prepared(&inputs.weight, &inputs.geometry);
-        inputs.convolved(&weights, bias, per_image, shortcut)
-    }
-}
-
-impl ConvolutionOps for Flex {
-    fn kiln_convolution(
-        input: FlexTensor,
-        weight: FlexTensor,
-        gamma: FlexTensor,
-        beta: FlexTensor,
-        bias: FlexTensor,
-        per_image: FlexTensor,
-        shortcut: FlexTensor,
-        options: Options,
-    ) -> FlexTensor {
-        let inputs = Inputs::new(input, None, weight, [gamma, beta], options);
+        let inputs = Inputs::new([input, second], weight, [gamma, beta], options);
         let weights = prepared(&inputs.weight, &inputs.geometry);
         inputs.convolved(&weights, bias, per_image, shortcut)
     }
@@ -125,16 +88,20 @@ struct Norm {
     maps: Vec<ChannelMap>,
 }
 
+/// A part that is not missing.
+fn present(part: &FlexTensor) -> Option<FlexTensor> {
+    (part.shape().num_elements() > 0).then(|| values(part))
+}
+
 impl Inputs {
     fn new(
-        input: FlexTensor,
-        second: Option<FlexTensor>,
+        [input, second]: [FlexTensor; 2],
         weight: FlexTensor,
         [gamma, beta]: [FlexTensor; 2],
         options: Options,
     ) -> Self {
         let geometry = options.geometry;
-        let input = values(&input);
+        let (input, second) = (values(&input), present(&second));
         let norm = options.groups.map(|groups| {
             let (gamma, beta) = (values(&gamma), values(&beta));
             let places: Vec<&[f32]> = iter::once(&input).chain(&second).map(numbers).collect();
@@ -183,8 +150,7 @@ impl Inputs {
         per_image: FlexTensor,
         shortcut: FlexTensor,
     ) -> FlexTensor {
-        let present = |part: FlexTensor| (part.shape().num_elements() > 0).then(|| values(&part));
-        let (bias, per_image, shortcut) = (present(bias), present(per_image), present(shortcut));
+        let (bias, per_image, shortcut) = (present(&bias), present(&per_image), present(&shortcut));
         let start = Start {
             bias: bias.as_ref().map(numbers),
             per_image: per_image.as_ref().map(numbers),
@@ -201,6 +167,7 @@ impl Inputs {
 impl<C: CheckpointStrategy> ConvolutionOps for Autodiff<Flex, C> {
     fn kiln_convolution(
         input: FloatTensor<Self>,
+        second: FloatTensor<Self>,
         weight: FloatTensor<Self>,
         gamma: FloatTensor<Self>,
         beta: FloatTensor<Self>,
@@ -210,13 +177,14 @@ impl<C: CheckpointStrategy> ConvolutionOps for Autodiff<Flex, C> {
         options: Options,
     ) -> FloatTensor<Self> {
         let (input, input_node) = input.into_parts();
+        let (second, _) = second.into_parts();
         let (weight, weight_node) = weight.into_parts();
         let (gamma, gamma_node) = gamma.into_parts();
         let (beta, beta_node) = beta.into_parts();
         let (bias, bias_node) = bias.into_parts();
         let (per_image, per_image_node) = per_image.into_parts();
         let (shortcut, shortcut_node) = shortcut.into_parts();
-        let mut inputs = Inputs::new(input, None, weight, [gamma, beta], options);
+        let mut inputs = Inputs::new([input, second], weight, [gamma, beta], options);
         let weights = Weights::new(&inputs.geometry.forward(), numbers(&inputs.weight));
         let output = inputs.convolved(&weights, bias, per_image, shortcut);
         let nodes = [

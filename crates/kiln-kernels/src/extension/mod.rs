@@ -7,7 +7,7 @@ mod normalisation;
 mod prepared;
 mod unit_distance;
 
-pub(crate) use convolution::{BesideConvolutionOps, ConvolutionOps, Options};
+pub(crate) use convolution::{ConvolutionOps, Options};
 pub(crate) use max_pool::MaxPoolOps;
 pub(crate) use normalisation::NormalisationOps;
 pub(crate) use prepared::Prepared;

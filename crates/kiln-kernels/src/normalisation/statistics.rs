@@ -1,5 +1,7 @@
 //! Mean and deviation of every group.
 
+use std::ops::Range;
+
 use pulp::{Simd, WithSimd};
 use rayon::prelude::*;
 
@@ -21,17 +23,47 @@ const CHANNELS_STEP: usize = 64;
 /// The statistics `[batch, groups]` of images `[batch, positions, channels]`, whose channels are in one place, or some
 /// in a first place and the others in a second.
 pub(crate) fn statistics(groups: &Groups, places: &[&[f32]], positions: usize) -> Vec<Statistics> {
+    let numbers: usize = places.iter().map(|place| place.len()).sum();
+    let images = numbers / (positions * groups.channels).max(1);
+    // Threads share the images, or channels if there are fewer images than threads.
+    let step = match images >= rayon::current_num_threads() {
+        true => groups.channels,
+        false => CHANNELS_STEP,
+    };
+    (0..images)
+        .into_par_iter()
+        .flat_map_iter(|image| {
+            let mut parts = Vec::new();
+            let mut before = 0;
+            for place in places {
+                let len = place.len() / images;
+                let (image, all) = (&place[image * len..][..len], len / positions);
+                for first in (0..all).step_by(step) {
+                    let range = before + first..before + (first + step).min(all);
+                    parts.push((Channels { image, all, first }, range));
+                }
+                before += all;
+            }
+            of_image(groups, &parts, positions)
+        })
+        .collect()
+}
+
+/// Some channels of an image, and which ones of all they are.
+type Part<'a> = (Channels<'a>, Range<usize>);
+
+fn of_image(groups: &Groups, parts: &[Part], positions: usize) -> Vec<Statistics> {
     let per_group = groups.channels_per_group();
     let count = (positions * per_group) as f32;
-    let mut means = channel_sums(groups.channels, places, positions, Term::Value);
+    let nothing = vec![0.0; groups.channels];
+    let mut means = sums(parts, &nothing, Term::Value);
     for group in means.chunks_exact_mut(per_group) {
         let mean = group.iter().sum::<f32>() / count;
         group.fill(mean);
     }
-    let squares = channel_sums(groups.channels, places, positions, Term::Square(&means));
     means
         .chunks_exact(per_group)
-        .zip(squares.chunks_exact(per_group))
+        .zip(sums(parts, &means, Term::Square).chunks_exact(per_group))
         .map(|(means, squares)| {
             let variance = squares.iter().sum::<f32>() / count;
             Statistics {
@@ -44,58 +76,33 @@ pub(crate) fn statistics(groups: &Groups, places: &[&[f32]], positions: usize) -
 
 /// What is summed over the positions.
 #[derive(Clone, Copy)]
-enum Term<'a> {
+enum Term {
     Value,
-    /// The square of the distance from the channel's mean, `[batch, channels]`.
-    Square(&'a [f32]),
+    /// The square of the distance from the channel's mean.
+    Square,
 }
 
-/// The sums `[batch, channels]`. Threads share the images, or channels if there are fewer images than threads.
-fn channel_sums(channels: usize, places: &[&[f32]], positions: usize, term: Term) -> Vec<f32> {
-    let numbers: usize = places.iter().map(|place| place.len()).sum();
-    let images = numbers / (positions * channels).max(1);
-    let step = match images >= rayon::current_num_threads() {
-        true => channels,
-        false => CHANNELS_STEP,
-    };
-    let mut sums = vec![0.0; images * channels];
-    let mut tasks = Vec::new();
+/// The sums of all channels, whose `means` are as many.
+fn sums(parts: &[Part], means: &[f32], term: Term) -> Vec<f32> {
+    let mut sums = vec![0.0; means.len()];
     let mut rest = &mut *sums;
-    for image in 0..images {
-        let mut before = image * channels;
-        for place in places {
-            let all = place.len() / (images * positions);
-            let pixels = &place[image * positions * all..][..positions * all];
-            for first in (0..all).step_by(step) {
-                let sums = rest
-                    .split_off_mut(..step.min(all - first))
-                    .unwrap_or_default();
-                let some = Channels {
-                    image: pixels,
-                    all,
-                    first,
-                };
-                tasks.push((some, before + first, sums));
-            }
-            before += all;
-        }
-    }
-    tasks.into_par_iter().for_each(|(channels, from, sums)| {
-        vectorized(Sum {
-            channels,
+    let tasks: Vec<Sum> = parts
+        .iter()
+        .map(|(channels, range)| Sum {
+            channels: *channels,
+            means: &means[range.clone()],
             term,
-            from,
-            sums,
-        });
-    });
+            sums: rest.split_off_mut(..range.len()).unwrap_or_default(),
+        })
+        .collect();
+    tasks.into_par_iter().for_each(vectorized);
     sums
 }
 
 struct Sum<'a> {
     channels: Channels<'a>,
-    term: Term<'a>,
-    /// The place of the first channel's mean.
-    from: usize,
+    means: &'a [f32],
+    term: Term,
     sums: &'a mut [f32],
 }
 
@@ -106,22 +113,16 @@ impl WithSimd for Sum<'_> {
     fn with_simd<S: Simd>(self, simd: S) {
         let Self {
             channels,
+            means,
             term,
-            from,
             sums,
         } = self;
         match term {
-            Term::Value => {
-                let nothing = vec![0.0; sums.len()];
-                add_channel_sums(simd, channels, &nothing, sums, |x, _| x);
-            }
-            Term::Square(means) => {
-                let means = &means[from..from + sums.len()];
-                add_channel_sums(simd, channels, means, sums, |x, mean| {
-                    let centred = simd.sub_f32s(x, mean);
-                    simd.mul_f32s(centred, centred)
-                });
-            }
+            Term::Value => add_channel_sums(simd, channels, means, sums, |x, _| x),
+            Term::Square => add_channel_sums(simd, channels, means, sums, |x, mean| {
+                let centred = simd.sub_f32s(x, mean);
+                simd.mul_f32s(centred, centred)
+            }),
         }
     }
 }

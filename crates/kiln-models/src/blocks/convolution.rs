@@ -72,7 +72,11 @@ pub(crate) fn pointwise(layers: &[&Linear], x: Tensor<4>) -> Convolution {
         stride: 1,
         padding: Padding::default(),
     };
-    Convolution::new(x, weight, sampling).plus_bias(biases.map(|biases| Tensor::cat(biases, 0)))
+    let bias = biases.map(|mut biases| match biases.len() {
+        1 => biases.remove(0),
+        _ => Tensor::cat(biases, 0),
+    });
+    Convolution::new(x, weight, sampling).plus_bias(bias)
 }
 
 /// `[batch, channels_in]` to `[batch, channels_out]`.

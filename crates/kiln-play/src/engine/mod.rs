@@ -284,7 +284,7 @@ impl<S: Shelf> Engine<S> {
         let message = panic.downcast_ref::<String>();
         match message.filter(|message| message.starts_with(MODEL_IS_GONE)) {
             Some(message) => {
-                // Whichever it was is read anew for the next question.
+                // The next question loads its model again.
                 self.places.lock().unwrap_or_else(PoisonError::into_inner).clear();
                 format!("{message}; ask again to load the model as it is now")
             }
