@@ -4,6 +4,7 @@
     bash benches/gpu/run.sh --peer PATH                          with a program that is built already
     bash benches/gpu/run.sh --parts card,works --works flowers-32 --variants kiln-bf16,torch-bf16
     bash benches/gpu/run.sh --extra llvm:KILN_CUDA_COMPILER=llvm:--precision=bf16
+    bash benches/gpu/run.sh --device wgpu                        on any card, or none: see --device
     bash benches/gpu/run.sh --dry-run                            what would be done; needs neither PyTorch nor a card
 
 It needs Python 3.11, PyTorch, diffusers and nvidia-ml-py, for the kernels also Nsight Compute (`ncu`), and no network.
@@ -32,13 +33,12 @@ import kernels
 import report
 import watch
 from variants import DEFAULT, VARIANTS, Kiln, Torch, extra
-from works import BY_NAME, GPU_WORKS, REPOSITORY, plan
+from works import BY_NAME, GPU_WORKS, REPOSITORY, TRIAL_WORKS, plan
 
 # Parts in their order, with the most seconds of each, and the share of the deadline that earlier parts leave to it.
 PARTS = {"card": (120, 0), "works": (600, 0), "first-step": (100, 0.05), "kernels": (200, 0.12), "parity": (60, 0.04)}
-# Whose first step is timed, whose kernels are listed first and whose losses are compared.
-FIRST = "flowers-32"
-PROFILED = [FIRST, "latent-400m"]
+# Whose kernels are listed, besides those of the first work.
+ALSO_PROFILED = "latent-400m"
 # No turn is started with less time than this.
 LEAST_SECONDS = 12
 # Of works other than the first, so many variants are measured for all works before the rest.
@@ -58,6 +58,8 @@ class Run:
         self.arguments = arguments
         self.variants = VARIANTS | dict(arguments.extra)
         self.workspace, self.out = arguments.workspace, arguments.out
+        # Whose first step is timed, whose kernels are listed first and whose losses are compared.
+        self.first = BY_NAME[arguments.works[0]]
         self.empty = self.workspace / "empty"  # kiln's folder: in a cargo project its caches would go to `target`
         self.empty.mkdir(parents=True, exist_ok=True)
         self.out.mkdir(parents=True, exist_ok=True)
@@ -94,9 +96,9 @@ class Run:
         note(f"{name}: {report.summary(outcome)}")
         return outcome
 
-    def measured(self, variant, work=FIRST):
-        """What a variant's turn in the part `works` gave, if there was one."""
-        return self.results.get("works", {}).get(work, {}).get(variant, {})
+    def measured(self, variant, work=None):
+        """What a variant's turn with a work, the first unless another is named, gave in the part `works`, if any."""
+        return self.results.get("works", {}).get(work or self.first.name, {}).get(variant, {})
 
     def caches(self, variant):
         """The folder where a variant's compiled kernels are kept, and the environment variables that say so."""
@@ -111,7 +113,7 @@ class Run:
     def command(self, variant, work, warm_up=None, repeats=None, steps_per_repeat=0, device=None, more=()):
         chosen = self.variants[variant]
         counts = {
-            "--device": device or self.arguments.device,
+            "--device": device or (self.arguments.device if isinstance(chosen, Kiln) else self.arguments.torch_device),
             "--warm-up": work.warm_up if warm_up is None else warm_up,
             "--repeats": repeats or work.repeats,
             "--steps-per-repeat": steps_per_repeat,
@@ -145,15 +147,16 @@ def card(run):
         describe = ["git", "describe", "--always", "--dirty"]
         revision = subprocess.run(describe, cwd=REPOSITORY, capture_output=True, text=True).stdout.strip()
     run.results["card"] = result = {"kiln": revision or "unknown", "command": sys.argv[1:]}
-    device = ["--device", run.arguments.device]
+    device = ["--device", run.arguments.torch_device]
     result |= run.process("card", [sys.executable, HERE / "card.py", *device], limit=60)
     run.save()
 
 
 def prepare(run):
     """Writes networks and inputs. Without them no turn can work, so no part is without this."""
-    names = [work.name for work in GPU_WORKS if work.name in {*run.arguments.works, FIRST}]
-    outcome = run.process("prepare", [sys.executable, HERE / "prepare.py", run.workspace, *names], limit=120)
+    outcome = run.process(
+        "prepare", [sys.executable, HERE / "prepare.py", run.workspace, *run.arguments.works], limit=120
+    )
     if "error" in outcome:
         note(outcome["stderr"])
 
@@ -161,8 +164,8 @@ def prepare(run):
 def works(run):
     """Each work in each variant."""
     variants, names = run.arguments.variants, run.arguments.works
-    rest = [name for name in names if name != FIRST]
-    order = [(name, variant) for name in names if name == FIRST for variant in variants]
+    rest = names[1:]
+    order = [(run.first.name, variant) for variant in variants]
     order += [(name, variant) for name in rest for variant in variants[:SOONER]]
     order += [(name, variant) for name in rest for variant in variants[SOONER:]]
     run.results["works"] = results = {name: {} for name in names}
@@ -190,11 +193,11 @@ def first_step(run):
         cold = run.measured(variant)
         if "error" not in cold and not (cold.get("cold") and "first_step_seconds" in cold):
             shutil.rmtree(run.caches(variant)[0], ignore_errors=True)
-            cold = run.turn(variant, BY_NAME[FIRST], "'s first step, cold", **ONE_STEP)
+            cold = run.turn(variant, run.first, "'s first step, cold", **ONE_STEP)
         # One that was too slow may have left compiled kernels. Other errors would come again.
         warm = {}
         if "first_step_seconds" in cold or "timed out" in cold.get("error", ""):
-            warm = run.turn(variant, BY_NAME[FIRST], "'s first step, again", **ONE_STEP)
+            warm = run.turn(variant, run.first, "'s first step, again", **ONE_STEP)
         keys = ("first_step_seconds", "error", "skipped")
         results[variant] = {
             name: {key: outcome[key] for key in keys if key in outcome}
@@ -209,9 +212,8 @@ def kernels_of_a_step(run):
     variants = [name for name in run.arguments.variants if isinstance(run.variants[name], Kiln)]
     # PyTorch's second, so that there is one of each side if time is short.
     variants[1:1] = [name for name in run.arguments.variants if name == "torch-bf16"]
-    for name in PROFILED:
-        if name != FIRST and name not in run.arguments.works:
-            continue
+    profiled = [run.first.name, *(name for name in run.arguments.works[1:] if name == ALSO_PROFILED)]
+    for name in profiled:
         for variant in variants:
             if "error" in run.measured(variant, name):
                 continue
@@ -230,7 +232,7 @@ def kernels_of_a_step(run):
 def parity(run):
     """Losses of the first three steps on all sides; and a test program of kiln's, if one is given."""
     run.results["parity"] = result = {"first_losses": {}}
-    work = BY_NAME[FIRST]
+    work = run.first
 
     def add(name, outcome):
         kept = outcome.get("first_losses") or outcome.get("error") or outcome.get("skipped")
@@ -257,10 +259,14 @@ STEPS = {"card": card, "works": works, "first-step": first_step, "kernels": kern
 def parse():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     all_works = [work.name for work in GPU_WORKS]
+    trials = [work.name for work in TRIAL_WORKS]
     out = Path(os.environ.get("OUT") or REPOSITORY / "target" / "gpu")
     parser.add_argument("--peer", type=Path, metavar="PATH", help="kiln's side [default: cargo builds it]")
     parser.add_argument("--parts", type=kiln.list_of(PARTS), default=list(PARTS), help=",".join(PARTS))
-    parser.add_argument("--works", type=kiln.list_of(all_works), default=all_works, help=",".join(all_works))
+    parser.add_argument(
+        "--works", type=kiln.list_of([*all_works, *trials]), metavar="NAME,...",
+        help=f"the first one is looked at most closely [default: {','.join(all_works)}; with wgpu: {','.join(trials)}]",
+    )
     parser.add_argument("--variants", default=",".join(DEFAULT), help="[default: %(default)s]")
     parser.add_argument(
         "--extra", type=extra, action="append", default=[], metavar="NAME:ENV=VALUE,...[:--flag,...]",
@@ -275,9 +281,15 @@ def parse():
         help="for models, inputs and caches, not in a cargo project [default: %(default)s]",
     )
     parser.add_argument("--keep-caches", action="store_true", help="begin with the last run's compiled kernels")
-    parser.add_argument("--device", choices=["cuda", "cpu"], default="cuda", help="cpu: to try the scripts")
+    parser.add_argument(
+        "--device", choices=["cuda", "wgpu", "cpu"], default="cuda",
+        help="the others try the scripts, with PyTorch on the processor; wgpu: by Vulkan, for which Debian's "
+        "mesa-vulkan-drivers is enough",
+    )
     parser.add_argument("--dry-run", action="store_true", help="say what would be done, and do nothing")
     arguments = parser.parse_args()
+    arguments.torch_device = "cuda" if arguments.device == "cuda" else "cpu"
+    arguments.works = arguments.works or (trials if arguments.device == "wgpu" else all_works)
     known = [*VARIANTS, *(name for name, _ in arguments.extra)]
     try:
         arguments.variants = kiln.list_of(known)(arguments.variants)
@@ -303,7 +315,7 @@ def main():
         print(json.dumps(planned, indent=1))
         return
     if not arguments.peer and any(isinstance(VARIANTS.get(name, Kiln()), Kiln) for name in arguments.variants):
-        arguments.peer = kiln.build(["kiln-cli/cuda"])
+        arguments.peer = kiln.build(["kiln-cli/wgpu" if arguments.device == "wgpu" else "kiln-cli/cuda"])
     # So that the turn in progress is ended too.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit("ended by a signal"))
     run = Run(arguments)

@@ -23,7 +23,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 import turn
 from variants import VARIANTS, Torch
-from works import BY_NAME, GPU_WORKS
+from works import BY_NAME, GPU_WORKS, TRIAL_WORKS
 
 # A repeat takes about so long, unless that is more than the largest number of steps.
 SECONDS, MOST_STEPS = 0.7, 50
@@ -120,7 +120,7 @@ def measure(work, arguments):
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("work", choices=[work.name for work in GPU_WORKS])
+    parser.add_argument("work", choices=[work.name for work in [*GPU_WORKS, *TRIAL_WORKS]])
     parser.add_argument("variant", choices=[name for name, chosen in VARIANTS.items() if isinstance(chosen, Torch)])
     parser.add_argument("workspace", type=Path)
     parser.add_argument("--device", choices=["cuda", "cpu"], default="cuda")

@@ -73,7 +73,14 @@ GPU_WORKS = [
     Work("sample-64", "DDIM 50 steps, 64 images, flowers' latents, decode included",
          "sample", "flowers-vq", FLOWERS, 64, (4, 16, 16), warm_up=2, repeats=3, steps=50),
 ]
-BY_NAME = {work.name: work for work in [*WORKS, *GPU_WORKS]}
+# What tries the scripts of benches/gpu where there is no card, on a software driver.
+TRIAL_WORKS = [
+    Work("trial", "U-Net training step, 4x8x8 latents, batch 4",
+         "unet", "mnist/unet", MNIST, 4, (4, 8, 8), warm_up=1, repeats=2),
+    Work("trial-sample", "DDIM 4 steps, 2 images, MNIST latents, decode included",
+         "sample", "mnist", MNIST, 2, (4, 8, 8), warm_up=1, repeats=2, steps=4),
+]
+BY_NAME = {work.name: work for work in [*WORKS, *GPU_WORKS, *TRIAL_WORKS]}
 
 
 def experiment(config):

@@ -88,7 +88,7 @@ pub use originals::Originals;
 #[cfg(feature = "download")]
 pub use pace::{Pace, TooSlow, Watch};
 pub use passes::{Pass, Passes};
-pub use prefetch::{ImageBatch, Prefetch, prefetch};
+pub use prefetch::{Ahead, ImageBatch, ahead, prefetch};
 pub use progress::{NoProgress, Progress, ProgressUnit, Task};
 pub use regular_file::{open_regular, read_regular};
 #[cfg(feature = "download")]

@@ -1,6 +1,6 @@
 //! Batches, prepared on all cores ahead of their consumer.
 
-use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
+use std::sync::mpsc::{Receiver, sync_channel};
 use std::thread::{self, JoinHandle};
 
 use rayon::prelude::*;
@@ -58,63 +58,71 @@ fn read_batch(dataset: &ImageDataset, request: &[(u32, bool)]) -> Result<ImageBa
 pub fn prefetch(
     dataset: ImageDataset,
     requests: impl Iterator<Item = Vec<(u32, bool)>> + Send + 'static,
-) -> Prefetch {
-    let (sender, receiver) = sync_channel(BATCHES_AHEAD);
+) -> Ahead<ImageBatch, DataError> {
+    let batches = requests.map(move |request| read_batch(&dataset, &request));
+    ahead(batches, BATCHES_AHEAD, DataError::PrefetchStopped)
+}
+
+/// The same items, made by a thread that works ahead until `most` of them wait.
+///
+/// The first error ends it. If the thread panics or cannot be started, the last item is what `stopped` makes of the
+/// reason. Dropping the iterator stops the thread.
+pub fn ahead<T: Send + 'static, E: Send + 'static>(
+    items: impl Iterator<Item = Result<T, E>> + Send + 'static,
+    most: usize,
+    stopped: fn(String) -> E,
+) -> Ahead<T, E> {
+    let (sender, receiver) = sync_channel(most.max(1));
     let failed = sender.clone();
     let worker = thread::Builder::new()
         .name("kiln-prefetch".to_owned())
-        .spawn(move || answer(&dataset, requests, &sender));
+        .spawn(move || {
+            for item in items {
+                let is_last = item.is_err();
+                // Sending fails when the consumer is gone.
+                if sender.send(item).is_err() || is_last {
+                    return;
+                }
+            }
+        });
     let worker = match worker {
         Ok(worker) => Some(worker),
         Err(error) => {
             // There is room: nothing was sent yet.
-            let _ = failed.try_send(Err(DataError::PrefetchStopped(error.to_string())));
+            let _ = failed.try_send(Err(stopped(error.to_string())));
             None
         }
     };
-    Prefetch {
+    Ahead {
         receiver: Some(receiver),
         worker,
+        stopped,
     }
 }
 
-fn answer(
-    dataset: &ImageDataset,
-    requests: impl Iterator<Item = Vec<(u32, bool)>>,
-    sender: &SyncSender<Result<ImageBatch, DataError>>,
-) {
-    for request in requests {
-        let batch = read_batch(dataset, &request);
-        let is_last = batch.is_err();
-        // Sending fails when the consumer is gone.
-        if sender.send(batch).is_err() || is_last {
-            return;
-        }
-    }
-}
-
-/// The batches of [`prefetch`].
+/// The items of [`ahead`].
 #[derive(Debug)]
-pub struct Prefetch {
-    /// `None` once the consumer is done: the thread notices at its next batch.
-    receiver: Option<Receiver<Result<ImageBatch, DataError>>>,
+pub struct Ahead<T, E> {
+    /// `None` once the consumer is done: the thread notices at its next item.
+    receiver: Option<Receiver<Result<T, E>>>,
     worker: Option<JoinHandle<()>>,
+    stopped: fn(String) -> E,
 }
 
-impl Iterator for Prefetch {
-    type Item = Result<ImageBatch, DataError>;
+impl<T, E> Iterator for Ahead<T, E> {
+    type Item = Result<T, E>;
 
     fn next(&mut self) -> Option<Self::Item> {
-        if let Ok(batch) = self.receiver.as_ref()?.recv() {
-            return Some(batch);
+        if let Ok(item) = self.receiver.as_ref()?.recv() {
+            return Some(item);
         }
         self.receiver = None;
         let panicked = self.worker.take()?.join().is_err();
-        panicked.then(|| Err(DataError::PrefetchStopped("it panicked".to_owned())))
+        panicked.then(|| Err((self.stopped)("it panicked".to_owned())))
     }
 }
 
-impl Drop for Prefetch {
+impl<T, E> Drop for Ahead<T, E> {
     fn drop(&mut self) {
         self.receiver = None;
         if let Some(worker) = self.worker.take() {

@@ -14,6 +14,9 @@ const LIMITS: [&str; 4] = ["portable", "avx2", "avx512", "neon"];
 /// Set to `burn` to use Burn's own operators.
 const KERNELS: &str = "KILN_KERNELS";
 
+/// Set to `on` to let GPUs repeat recorded launches.
+const GRAPHS: &str = "KILN_GRAPHS";
+
 /// An environment variable with an unknown value.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct UnknownSetting {
@@ -46,7 +49,8 @@ impl Error for UnknownSetting {}
 /// Names the variable and its valid values.
 pub fn check_environment() -> Result<(), UnknownSetting> {
     check(LIMIT, &LIMITS, env::var_os(LIMIT))?;
-    check(KERNELS, &["burn"], env::var_os(KERNELS))
+    check(KERNELS, &["burn"], env::var_os(KERNELS))?;
+    check(GRAPHS, &["on", "off"], env::var_os(GRAPHS))
 }
 
 fn check(
@@ -81,6 +85,13 @@ pub(crate) fn vectorized<W: WithSimd>(work: W) -> W::Output {
 pub(crate) fn wanted() -> bool {
     static WANTED: OnceLock<bool> = OnceLock::new();
     *WANTED.get_or_init(|| env::var(KERNELS).as_deref() != Ok("burn"))
+}
+
+/// Whether GPUs repeat recorded launches: with `KILN_GRAPHS=on`.
+#[cfg(feature = "gpu")]
+pub(crate) fn records() -> bool {
+    static RECORDS: OnceLock<bool> = OnceLock::new();
+    *RECORDS.get_or_init(|| env::var(GRAPHS).as_deref() == Ok("on"))
 }
 
 /// The vector instructions that the operators use: `avx512`, `avx2`, `neon` or `portable`.

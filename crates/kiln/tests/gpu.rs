@@ -15,7 +15,7 @@ use std::{env, fs, path::Path};
 use burn::tensor::{Device, Tensor};
 use common::{Train, experiment, in_pixel_space, options, pixels, stage_1, stage_2, weights};
 use kiln::pictures::Images;
-use kiln::{DeviceError, Devices, Moment, Pipeline, SampleOptions};
+use kiln::{DeviceError, Devices, Moment, Pipeline, Precision, SampleOptions};
 use kiln_train::{Experiment, RunOptions};
 
 /// The largest difference of two latents, whose standard deviation is 1.
@@ -98,6 +98,8 @@ fn drawn_images_are_those_of_the_processor() {
         let options = SampleOptions {
             steps: 10,
             count: 4,
+            // By default, processors may round factors.
+            precision: Precision::F32,
             ..pipeline.default_options()
         };
         let mut latents: Option<Tensor<4>> = None;

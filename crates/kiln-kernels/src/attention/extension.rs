@@ -16,7 +16,7 @@ use crate::extension::{numbers, tensor, values};
 use crate::precision::{self, Factors};
 
 /// Attention on a backend's own tensors. `f32` and the shape have been checked before.
-#[backend_extension(Flex, Autodiff)]
+#[backend_extension(Flex, Cube: cfg(feature = "gpu"), Autodiff)]
 pub(crate) trait AttentionOps: Backend {
     /// See [`crate::attention`].
     fn kiln_attention(qkv: FloatTensor<Self>, heads: Heads) -> FloatTensor<Self>;

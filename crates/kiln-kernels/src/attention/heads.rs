@@ -10,25 +10,25 @@ pub(super) const QUERIES: usize = 64;
 /// All sizes of an attention except the batch.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Heads {
-    pub(super) tokens: usize,
-    pub(super) heads: usize,
+    pub(crate) tokens: usize,
+    pub(crate) heads: usize,
     /// Of one head.
-    pub(super) channels: usize,
+    pub(crate) channels: usize,
 }
 
 impl Heads {
     /// Numbers of all heads in a row of the result.
-    pub(super) fn inner(&self) -> usize {
+    pub(crate) fn inner(&self) -> usize {
         self.heads * self.channels
     }
 
     /// Numbers in a row of queries, keys and values.
-    pub(super) fn row(&self) -> usize {
+    pub(crate) fn row(&self) -> usize {
         3 * self.inner()
     }
 
     /// The factor for products of queries and keys.
-    pub(super) fn scale(&self) -> f32 {
+    pub(crate) fn scale(&self) -> f32 {
         1.0 / (self.channels as f32).sqrt()
     }
 

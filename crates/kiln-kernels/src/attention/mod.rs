@@ -33,8 +33,8 @@ use burn::tensor::ops::AttentionModuleOptions;
 use burn::tensor::{Tensor, module};
 
 use crate::is_ours;
-use extension::AttentionOps;
-use heads::Heads;
+pub(crate) use extension::AttentionOps;
+pub(crate) use heads::Heads;
 
 /// Self-attention of the tokens of each image: `softmax(Q K^T / sqrt(head_channels)) V`, head by head.
 ///
@@ -56,7 +56,7 @@ pub fn attention(qkv: Tensor<3>, heads: usize) -> Tensor<3> {
         "{width} channels do not divide into queries, keys and values of {heads} heads: project to 3 times as many channels as the heads have together."
     );
     let channels = width / (3 * heads);
-    if is_ours(&qkv) && batch * tokens * channels > 0 {
+    if (is_ours(&qkv) || learns_on_gpu(&qkv)) && batch * tokens * channels > 0 {
         let heads = Heads {
             tokens,
             heads,
@@ -85,4 +85,15 @@ pub fn attention(qkv: Tensor<3>, heads: usize) -> Tensor<3> {
     attended
         .swap_dims(1, 2)
         .reshape([batch, tokens, heads * channels])
+}
+
+/// Whether to use this crate's operator on a GPU. In drawing, Burn has a kernel.
+fn learns_on_gpu(qkv: &Tensor<3>) -> bool {
+    #[cfg(feature = "gpu")]
+    return qkv.is_autodiff() && crate::gpu::has(qkv);
+    #[cfg(not(feature = "gpu"))]
+    {
+        let _ = qkv;
+        false
+    }
 }

@@ -4,11 +4,14 @@
 //! as much as a small kernel costs the GPU.
 
 mod arguments;
+mod attention;
 mod cache;
 pub(crate) mod convolution;
+mod copy;
 mod fused;
 pub(crate) mod group_norm;
 pub(crate) mod product;
+pub(crate) mod recorded;
 mod update;
 
 pub use cache::keep_kernels;

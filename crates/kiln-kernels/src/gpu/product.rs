@@ -7,10 +7,10 @@ use burn::backend::autodiff::checkpoint::strategy::CheckpointStrategy;
 use burn::backend::autodiff::grads::Gradients;
 use burn::backend::autodiff::ops::{Backward, Ops, OpsKind};
 use burn::backend::tensor::FloatTensor;
-use burn::backend::{Autodiff, Backend, backend_extension};
+use burn::backend::{Autodiff, Backend, TensorMetadata, backend_extension};
 use burn::tensor::{DType, Shape};
-use burn_cubecl::kernel::cast;
 use burn_cubecl::kernel::matmul::{MatmulStrategy, matmul};
+use burn_cubecl::kernel::{cast, into_contiguous};
 use burn_cubecl::ops::permute;
 use burn_cubecl::tensor::CubeTensor;
 
@@ -56,26 +56,33 @@ fn product(
             let [left, right]: [CubeTensor; 2] = inputs
                 .try_into()
                 .unwrap_or_else(|_| unreachable!("two inputs"));
-            let ready = |tensor, transposed| {
-                let tensor = cast(tensor, format(precision));
-                let mut axes: Vec<usize> = (0..dimensions).collect();
-                axes.swap(row, column);
-                if transposed {
-                    permute(tensor, &axes)
-                } else {
-                    tensor
-                }
-            };
-            let (left, right) = (ready(left, transposed[0]), ready(right, transposed[1]));
-            let plain = |strategy| matmul(left.clone(), right.clone(), None, strategy, left.dtype);
-            let made = plain(MatmulStrategy::Cube).or_else(|_| plain(MatmulStrategy::default()));
-            vec![cast(
-                made.expect("some kernel multiplies any matrices"),
-                DType::F32,
-            )]
+            vec![multiplied(left, right, transposed, precision)]
         },
     );
     made.pop().unwrap_or_else(|| unreachable!("one shape"))
+}
+
+/// [`product`] of matrices on the card, `f32` and without gaps.
+pub(super) fn multiplied(
+    left: CubeTensor,
+    right: CubeTensor,
+    transposed: [bool; 2],
+    precision: Factors,
+) -> CubeTensor {
+    let ready = |tensor: CubeTensor, transposed| {
+        let tensor = cast(tensor, format(precision));
+        let mut axes: Vec<usize> = (0..tensor.shape().num_dims()).collect();
+        if transposed {
+            let last = axes.len() - 1;
+            axes.swap(last - 1, last);
+        }
+        permute(tensor, &axes)
+    };
+    let (left, right) = (ready(left, transposed[0]), ready(right, transposed[1]));
+    let plain = |strategy| matmul(left.clone(), right.clone(), None, strategy, left.dtype);
+    let made = plain(MatmulStrategy::Cube).or_else(|_| plain(MatmulStrategy::default()));
+    let made = made.expect("some kernel multiplies any matrices");
+    into_contiguous(cast(made, DType::F32))
 }
 
 impl ProductOps for Gpu {

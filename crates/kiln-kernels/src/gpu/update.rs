@@ -160,7 +160,7 @@ fn cubes_of(tensors: &[CubeTensor]) -> (SequenceArg<u32>, SequenceArg<u32>, Cube
 }
 
 /// A grid of at least this many cubes: one side of it is limited.
-fn grid(cubes: u32) -> CubeCount {
+pub(super) fn grid(cubes: u32) -> CubeCount {
     const SIDE: u32 = 32_768;
     match cubes <= SIDE {
         true => CubeCount::Static(cubes.max(1), 1, 1),

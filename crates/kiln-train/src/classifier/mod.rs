@@ -19,7 +19,7 @@ use crate::classifier::network::Classifier;
 use crate::experiment::{Augmentation, ClassifierExperiment};
 use crate::learner::held_out::HeldOut;
 use crate::learner::images::tensor;
-use crate::learner::loader::{BatchSource, Batches, Shares};
+use crate::learner::loader::{BatchSource, Batches, Movable, Shares, moved};
 use crate::learner::plan::Plan;
 use crate::learner::recipe::{Losses, Recipe, Trainee};
 use crate::learner::report::{LOSS, MetricKind, Reading, StepReport};
@@ -55,6 +55,16 @@ pub(crate) struct LabelledImages {
     /// `[batch, 1]`
     labels: Tensor<2, Int>,
     step: usize,
+}
+
+impl Movable for LabelledImages {
+    fn to_device(self, device: &Device) -> Self {
+        Self {
+            images: moved(self.images, device),
+            labels: Tensor::from_data(self.labels.into_data(), device),
+            ..self
+        }
+    }
 }
 
 /// A new classifier, with initial weights from the experiment's seed.

@@ -32,6 +32,7 @@ use crate::denoising::evaluation::Evaluator;
 use crate::denoising::power_averages::PowerAverages;
 use crate::error::TrainError;
 use crate::experiment::{DistillationConfig, Experiment, Stage2Config};
+use crate::learner::loader::{Movable, moved};
 use crate::learner::plan::Plan;
 use crate::learner::recipe::{Losses, Recipe, Trainee};
 use crate::learner::report::{LOSS, MetricKind, Reading, StepReport};
@@ -103,6 +104,16 @@ pub(crate) struct NoisyBatch {
     pub(crate) timesteps: Vec<f64>,
     /// One class per image, for a conditional network.
     pub(crate) labels: Option<Vec<usize>>,
+}
+
+impl Movable for NoisyBatch {
+    fn to_device(self, device: &Device) -> Self {
+        Self {
+            z0: moved(self.z0, device),
+            noise: moved(self.noise, device),
+            ..self
+        }
+    }
 }
 
 /// The parts that make a network in training a model that draws, and the evaluator of its images.

@@ -10,7 +10,7 @@ use kiln_models::BatchPosition;
 use crate::experiment::{Interval, TrainingConfig};
 use crate::learner::held_out::HeldOut;
 use crate::learner::images::tensor;
-use crate::learner::loader::{BatchSource, Batches, Shares};
+use crate::learner::loader::{BatchSource, Batches, Movable, Shares, moved};
 use crate::learner::plan::Plan;
 
 /// One device's images in one micro-batch.
@@ -19,6 +19,15 @@ pub(crate) struct ImageTensors {
     pub(crate) images: Tensor<4>,
     pub(crate) step: usize,
     pub(crate) position: BatchPosition,
+}
+
+impl Movable for ImageTensors {
+    fn to_device(self, device: &Device) -> Self {
+        Self {
+            images: moved(self.images, device),
+            ..self
+        }
+    }
 }
 
 /// One batch of validation.

@@ -9,7 +9,9 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use burn::data::dataloader::{DataLoader, DataLoaderIterator, Progress};
 use burn::data::dataset::DatasetError;
-use burn::tensor::Device;
+use burn::tensor::{Device, Tensor};
+use kiln_data::{DataError, ahead};
+use kiln_kernels::is_cpu;
 
 use crate::learner::plan::{Plan, Share};
 use crate::learner::session::Session;
@@ -22,10 +24,24 @@ pub(crate) trait Shares: Iterator<Item = Share> + Clone + Send + 'static {}
 
 impl<I: Iterator<Item = Share> + Clone + Send + 'static> Shares for I {}
 
+/// Batches that wait for a GPU, each with its random numbers.
+const BATCHES_AHEAD: usize = 2;
+
+/// A batch that can be made on the processor for a step on a GPU.
+pub(crate) trait Movable: Send + 'static {
+    /// The same batch, with its tensors on `device`.
+    fn to_device(self, device: &Device) -> Self;
+}
+
+/// The tensor on another device. Unlike Burn's method, this takes it to a device with autodiff, too.
+pub(crate) fn moved<const D: usize>(tensor: Tensor<D>, device: &Device) -> Tensor<D> {
+    Tensor::from_data(tensor.into_data(), device)
+}
+
 /// Turns shares of steps into the tensors that a stage trains on.
 pub(crate) trait BatchSource: Send + Sync + 'static {
     /// The input of the trained module's training step.
-    type Batch: Send + 'static;
+    type Batch: Movable;
     /// The input of its validation step.
     type Validation: Send + 'static;
 
@@ -69,6 +85,20 @@ impl<S: BatchSource> TrainingLoader<S> {
         self
     }
 
+    /// A GPU finds its next batch ready, because another thread prepares it. On the processor that thread would only take
+    /// time from the step.
+    fn batches(&self, shares: impl Shares) -> Batches<S::Batch> {
+        if is_cpu(&self.device) {
+            return self.source.batches(shares, &self.device);
+        }
+        let made = self.source.batches(shares, &Device::flex());
+        let made = ahead(made, BATCHES_AHEAD, |reason| {
+            DatasetError::new(DataError::PrefetchStopped(reason))
+        });
+        let device = self.device.clone();
+        Box::new(made.map(move |batch| Ok(batch?.to_device(&device))))
+    }
+
     fn with(&self, place: usize, device: Device) -> Arc<dyn DataLoader<S::Batch>> {
         Arc::new(Self {
             source: self.source.clone(),
@@ -95,7 +125,7 @@ impl<S: BatchSource> DataLoader<S::Batch> for TrainingLoader<S> {
             .shares(steps.clone(), self.plan.own_devices().start + self.place)
             .map(move |(step, slot)| plan.share(step, slot, flips));
         Box::new(RoundOfBatches {
-            batches: self.source.batches(shares, &self.device),
+            batches: self.batches(shares),
             accumulate: self.plan.accumulate(),
             before: self.plan.batches_before(first),
             of_full_round: self.plan.round() * self.plan.accumulate(),
@@ -280,6 +310,10 @@ mod tests {
     use super::*;
     use crate::experiment::TrainingConfig;
     use crate::learner::session::StopSignal;
+
+    impl Movable for () {
+        fn to_device(self, _: &Device) {}
+    }
 
     /// Batches of nothing.
     struct Nothing;
