@@ -100,6 +100,11 @@ class Run:
         """What a variant's turn with a work, the first unless another is named, gave in the part `works`, if any."""
         return self.results.get("works", {}).get(work or self.first.name, {}).get(variant, {})
 
+    def variants_of(self, kind):
+        """The chosen variants, without those that do the same as another in works of this kind."""
+        draws_only = {name for name, variant in self.variants.items() if getattr(variant, "draws_only", False)}
+        return [name for name in self.arguments.variants if kind == "sample" or name not in draws_only]
+
     def caches(self, variant):
         """The folder where a variant's compiled kernels are kept, and the environment variables that say so."""
         folder = self.workspace / "caches" / variant
@@ -171,6 +176,8 @@ def works(run):
     run.results["works"] = results = {name: {} for name in names}
     for name, variant in order:
         work = BY_NAME[name]
+        if variant not in run.variants_of(work.kind):
+            continue
         if work.kind == "sample" and not results[name]:
             save_noise(run, work)
         # Counting operations takes a step more, so one variant does it.
@@ -189,7 +196,7 @@ def save_noise(run, work):
 def first_step(run):
     """Seconds from a process's start to the end of its first step, without compiled kernels from before and with."""
     run.results["first-step"] = results = {}
-    for variant in run.arguments.variants:
+    for variant in run.variants_of(run.first.kind):
         cold = run.measured(variant)
         if "error" not in cold and not (cold.get("cold") and "first_step_seconds" in cold):
             shutil.rmtree(run.caches(variant)[0], ignore_errors=True)
@@ -209,7 +216,7 @@ def first_step(run):
 def kernels_of_a_step(run):
     """Launches of one warm training step, by ncu."""
     run.results["kernels"] = results = {}
-    variants = [name for name in run.arguments.variants if isinstance(run.variants[name], Kiln)]
+    variants = [name for name in run.variants_of("unet") if isinstance(run.variants[name], Kiln)]
     # PyTorch's second, so that there is one of each side if time is short.
     variants[1:1] = [name for name in run.arguments.variants if name == "torch-bf16"]
     profiled = [run.first.name, *(name for name in run.arguments.works[1:] if name == ALSO_PROFILED)]
@@ -243,7 +250,7 @@ def parity(run):
     if run.arguments.peer:
         losses = run.turn("kiln", work, "'s losses on the processor", **THREE_STEPS, device="cpu")
         add("kiln on the processor", losses)
-    for variant in run.arguments.variants:
+    for variant in run.variants_of(work.kind):
         measured = run.measured(variant)
         if "first_losses" not in measured and "error" not in measured:
             measured = run.turn(variant, work, "'s losses", **THREE_STEPS)

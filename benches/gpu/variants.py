@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 class Kiln:
     flags: tuple = ("--precision", "f32")
     environment: dict = field(default_factory=dict)
+    draws_only: bool = False  # differs from another variant in drawing alone
 
 
 @dataclass(frozen=True)
@@ -21,6 +22,7 @@ class Torch:
 VARIANTS = {
     "kiln": Kiln(),
     "kiln-bf16": Kiln(("--precision", "bf16")),
+    "kiln-bf16-graphs": Kiln(("--precision", "bf16"), {"KILN_GRAPHS": "on"}, draws_only=True),
     "torch-f32": Torch(),
     "torch-bf16": Torch(bf16=True),
     "torch-compiled": Torch(bf16=True, compile_mode="default"),
@@ -28,7 +30,7 @@ VARIANTS = {
     "torch-f32-exact": Torch(tf32=False),  # to compare losses with
 }
 # In the order of the turns.
-DEFAULT = ["kiln-bf16", "torch-bf16", "torch-compiled", "kiln", "torch-f32"]
+DEFAULT = ["kiln-bf16", "torch-bf16", "torch-compiled", "kiln", "torch-f32", "kiln-bf16-graphs"]
 
 
 def extra(text):
