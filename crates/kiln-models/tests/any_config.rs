@@ -184,8 +184,12 @@ proptest! {
             let sample = Tensor::ones([1, config.in_channels, height, width], &device);
             let has_classes = config.num_class_embeds.is_some() || config.class_embed_type.is_some();
             let labels = has_classes.then(|| Tensor::<1, Int>::zeros([1], &device));
-            let out = network.forward_at(sample, 0.5, 0.5, labels);
+            let out = network.forward_at(sample.clone(), 0.5, 0.5, labels.clone());
             prop_assert_eq!(out.dims(), [1, config.out_channels, height, width]);
+            let levels = network.embed_levels([(0.9, 0.9), (0.5, 0.5)]);
+            let same = levels.forward_at(sample, 0.5, 0.5, labels);
+            let bits = |out: Tensor<4>| out.into_data().iter::<f32>().map(f32::to_bits).collect::<Vec<_>>();
+            prop_assert_eq!(bits(same), bits(out));
         }
     }
 

@@ -8,7 +8,7 @@ use std::path::Path;
 use burn::tensor::{Device, Tensor};
 use kiln_checkpoint::DiffusionModel;
 use kiln_diffusion::sampler::{InpaintOptions, Sampler};
-use kiln_diffusion::{Denoised, Denoiser, Guidance};
+use kiln_diffusion::{Denoised, Denoiser, Guidance, Level};
 use kiln_pipeline::pictures::Images;
 use kiln_pipeline::{
     Error, Interpolation, Moment, Pipeline, Precision, SampleOptions, Stops, Wanted,
@@ -425,6 +425,54 @@ fn a_worse_version_of_the_model_guides_it_by_default() {
     let worse = Pipeline::from_model("worse".into(), tiny::worse(), &Device::flex()).unwrap();
     let of_guide = draw(&worse, &at(1.0));
     assert!(psnr(&draw(&guided, &at(0.0)), &of_guide) > 50.0);
+}
+
+/// A drawing embeds the levels of its trajectory in advance, and a denoiser alone none.
+#[test]
+fn levels_that_are_known_in_advance_change_no_bit() {
+    let folder = tempfile::tempdir().unwrap();
+    let plain = || plain_shapes(folder.path());
+    let guided = plain().guided_by(tiny::worse()).unwrap();
+    let above_some_noise = Guidance::new(2.0, [0.6, 1.0]).unwrap();
+    for (pipeline, guidance, classes) in [
+        (plain(), Guidance::default(), vec![]),
+        (guided, above_some_noise, vec![]),
+        (shapes(), above_some_noise, vec![1]),
+    ] {
+        let options = SampleOptions {
+            guidance,
+            classes,
+            ..options(&pipeline, 6, 2)
+        };
+        let walk = |denoiser: &dyn Denoiser, noise: Tensor<4>, levels: &[Level]| {
+            levels.array_windows().fold(noise, |z, [level, next]| {
+                // Off the trajectory, too.
+                let between = Level {
+                    timestep: level.timestep + 0.25,
+                    ..*level
+                };
+                let z0 = denoiser.denoise(z.clone(), between).z0;
+                let noise = denoiser.denoise(z, *level).noise;
+                next.rates.add_noise(z0, noise)
+            })
+        };
+        let class = options.classes.first().copied();
+        let alone = pipeline.denoiser(&[class; 2], &options).unwrap();
+        let by_hand =
+            |_: &dyn Denoiser, noise: Tensor<4>, levels: &[Level]| walk(&alone, noise, levels);
+        let drawn = pipeline.sample_with(&options, walk).unwrap();
+        assert_eq!(drawn, pipeline.sample_with(&options, by_hand).unwrap());
+        let smaller_batches = SampleOptions {
+            batch: 1,
+            ..options.clone()
+        };
+        assert!(
+            psnr(
+                &pipeline.sample_with(&smaller_batches, walk).unwrap(),
+                &drawn
+            ) > 50.0
+        );
+    }
 }
 
 #[test]

@@ -1,3 +1,5 @@
+use std::iter;
+
 use burn::module::Module;
 use burn::nn::GroupNorm;
 use burn::nn::conv::Conv2d;
@@ -68,9 +70,9 @@ impl Decoder {
     /// `[batch, h, w, latent_channels]` to `[batch, height, width, out_channels]`.
     pub(super) fn forward(&self, latents: Tensor<4>) -> Tensor<4> {
         let mut hidden = convolution(&self.conv_in, latents).forward();
-        hidden = self.mid_block.forward(hidden, None);
+        hidden = self.mid_block.forward(hidden, &mut iter::empty());
         for block in &self.up_blocks {
-            hidden = block.forward(hidden, None, Images::from);
+            hidden = block.forward(hidden, &mut iter::empty(), Images::from);
         }
         convolution(&self.conv_out, hidden)
             .after(norm_silu(&self.conv_norm_out))

@@ -1,3 +1,5 @@
+use std::iter;
+
 use burn::module::Module;
 use burn::nn::GroupNorm;
 use burn::nn::conv::Conv2d;
@@ -65,9 +67,9 @@ impl Encoder {
     pub(super) fn forward(&self, images: Tensor<4>) -> Tensor<4> {
         let mut hidden = convolution(&self.conv_in, images).forward();
         for block in &self.down_blocks {
-            hidden = block.forward(hidden, None, |_| {});
+            hidden = block.forward(hidden, &mut iter::empty(), |_| {});
         }
-        hidden = self.mid_block.forward(hidden, None);
+        hidden = self.mid_block.forward(hidden, &mut iter::empty());
         convolution(&self.conv_out, hidden)
             .after(norm_silu(&self.conv_norm_out))
             .forward()

@@ -4,7 +4,7 @@ use burn::tensor::Tensor;
 use super::attention::Attention;
 use super::options::{BlockOptions, Resampling};
 use super::resample::Downsampler;
-use super::residual::ResidualBlock;
+use super::residual::{ResidualBlock, Times};
 
 /// The sizes of a [`DownBlock`].
 pub(crate) struct DownBlockShape {
@@ -51,6 +51,13 @@ impl DownBlock {
         }
     }
 
+    /// In the order in which they run.
+    pub(crate) fn residual_blocks(&self) -> impl Iterator<Item = &ResidualBlock> {
+        let downsamplers = self.downsamplers.iter();
+        let resampling = downsamplers.flat_map(Downsampler::residual_block);
+        self.resnets.iter().chain(resampling)
+    }
+
     /// `[batch, height, width, channels_in]` to `[batch, height / 2, width / 2, channels_out]`, or of
     /// the same size in the innermost level.
     ///
@@ -58,19 +65,19 @@ impl DownBlock {
     pub(crate) fn forward(
         &self,
         x: Tensor<4>,
-        time: Option<&Tensor<2>>,
+        times: &mut Times,
         mut keep: impl FnMut(&Tensor<4>),
     ) -> Tensor<4> {
         let mut hidden = x;
         for (layer, block) in self.resnets.iter().enumerate() {
-            hidden = block.forward(hidden, time);
+            hidden = block.forward(hidden, times);
             if let Some(attention) = self.attentions.get(layer) {
                 hidden = attention.forward(hidden);
             }
             keep(&hidden);
         }
         for downsampler in &self.downsamplers {
-            hidden = downsampler.forward(hidden, time);
+            hidden = downsampler.forward(hidden, times);
             keep(&hidden);
         }
         hidden

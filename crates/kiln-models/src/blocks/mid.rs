@@ -3,7 +3,7 @@ use burn::tensor::Tensor;
 
 use super::attention::Attention;
 use super::options::BlockOptions;
-use super::residual::ResidualBlock;
+use super::residual::{ResidualBlock, Times};
 
 /// The sizes of a [`MidBlock`].
 pub(crate) struct MidBlockShape {
@@ -44,11 +44,16 @@ impl MidBlock {
         }
     }
 
+    /// In the order in which they run.
+    pub(crate) fn residual_blocks(&self) -> impl Iterator<Item = &ResidualBlock> {
+        self.resnets.iter()
+    }
+
     /// `[batch, height, width, channels]`, in and out.
-    pub(crate) fn forward(&self, x: Tensor<4>, time: Option<&Tensor<2>>) -> Tensor<4> {
+    pub(crate) fn forward(&self, x: Tensor<4>, times: &mut Times) -> Tensor<4> {
         let mut hidden = x;
         for (layer, block) in self.resnets.iter().enumerate() {
-            hidden = block.forward(hidden, time);
+            hidden = block.forward(hidden, times);
             if let Some(attention) = self.attentions.get(layer) {
                 hidden = attention.forward(hidden);
             }

@@ -26,4 +26,5 @@ pub(crate) use norm::{group_norm, norm, norm_silu};
 pub use options::{Activation, TimeScaleShift};
 pub(crate) use options::{BlockOptions, Resampling};
 pub(crate) use pixels::channels_first;
+pub(crate) use residual::ResidualBlock;
 pub(crate) use up::{UpBlock, UpBlockShape};

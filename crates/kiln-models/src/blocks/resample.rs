@@ -6,7 +6,7 @@ use burn::tensor::Tensor;
 
 use super::convolution::{conv3x3, conv3x3_halving, convolution, doubling_convolution};
 use super::options::{BlockOptions, Resampling};
-use super::residual::{ResidualBlock, Resolution};
+use super::residual::{ResidualBlock, Resolution, Times};
 
 /// A 3x3 convolution of stride 2.
 #[derive(Module, Debug)]
@@ -63,11 +63,19 @@ impl Downsampler {
         }
     }
 
+    /// The residual block in it, if there is one.
+    pub(crate) fn residual_block(&self) -> Option<&ResidualBlock> {
+        match self {
+            Self::Convolution(_) => None,
+            Self::Residual(block) => Some(block),
+        }
+    }
+
     /// `[batch, height, width, channels]` to `[batch, height / 2, width / 2, channels]`.
-    pub(crate) fn forward(&self, x: Tensor<4>, time: Option<&Tensor<2>>) -> Tensor<4> {
+    pub(crate) fn forward(&self, x: Tensor<4>, times: &mut Times) -> Tensor<4> {
         match self {
             Self::Convolution(downsample) => convolution(&downsample.conv, x).forward(),
-            Self::Residual(block) => block.forward(x, time),
+            Self::Residual(block) => block.forward(x, times),
         }
     }
 }
@@ -90,11 +98,19 @@ impl Upsampler {
         }
     }
 
+    /// The residual block in it, if there is one.
+    pub(crate) fn residual_block(&self) -> Option<&ResidualBlock> {
+        match self {
+            Self::Convolution(_) => None,
+            Self::Residual(block) => Some(block),
+        }
+    }
+
     /// `[batch, height, width, channels]` to `[batch, 2 height, 2 width, channels]`.
-    pub(crate) fn forward(&self, x: Tensor<4>, time: Option<&Tensor<2>>) -> Tensor<4> {
+    pub(crate) fn forward(&self, x: Tensor<4>, times: &mut Times) -> Tensor<4> {
         match self {
             Self::Convolution(upsample) => doubling_convolution(&upsample.conv, x).forward(),
-            Self::Residual(block) => block.forward(x, time),
+            Self::Residual(block) => block.forward(x, times),
         }
     }
 }

@@ -11,6 +11,9 @@ use super::norm::{group_norm, norm, norm_silu};
 use super::options::{BlockOptions, TimeScaleShift};
 use super::pixels::{average_2x2, repeat_2x2};
 
+/// [`ResidualBlock::project`] of all blocks of a network, in the order in which they run; empty in a network without time.
+pub(crate) type Times<'a> = dyn Iterator<Item = Tensor<2>> + 'a;
+
 /// A residual block that may change the resolution between its first normalisation and convolution.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Resolution {
@@ -82,16 +85,19 @@ impl ResidualBlock {
         self
     }
 
+    /// What this block adds for the time, `[times, channels_out]`, or what it scales and shifts by, `[times, 2 channels_out]`;
+    /// `None` for a block without time. `time` is the SiLU of the time embedding, `[times, time_channels]`.
+    pub(crate) fn project(&self, time: &Tensor<2>) -> Option<Tensor<2>> {
+        let projection = self.time_emb_proj.as_ref()?;
+        Some(linear(projection, time.clone()))
+    }
+
     /// `[batch, height, width, channels_in]` to `[batch, height, width, channels_out]`.
     ///
-    /// `time` is the SiLU of the time embedding, `[batch, time_channels]`, or `[1, time_channels]` if all images are at
-    /// the same time: every block needs it, so it is computed once for all.
-    pub(crate) fn forward(&self, x: impl Into<Images>, time: Option<&Tensor<2>>) -> Tensor<4> {
+    /// A block with time takes its own from `times`: a row for each image, or one for all.
+    pub(crate) fn forward(&self, x: impl Into<Images>, times: &mut Times) -> Tensor<4> {
         let x = x.into();
-        let time = match (&self.time_emb_proj, time) {
-            (Some(projection), Some(time)) => Some(linear(projection, time.clone())),
-            _ => None,
-        };
+        let time = self.time_emb_proj.as_ref().and_then(|_| times.next());
         let (added, modulation) = match self.time_scale_shift {
             TimeScaleShift::Default => (time.map(|time| of_each(time, x.dims()[0])), None),
             TimeScaleShift::ScaleShift => (None, time),

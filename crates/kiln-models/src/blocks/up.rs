@@ -5,7 +5,7 @@ use kiln_kernels::Images;
 use super::attention::Attention;
 use super::options::{BlockOptions, Resampling};
 use super::resample::Upsampler;
-use super::residual::ResidualBlock;
+use super::residual::{ResidualBlock, Times};
 
 /// The sizes of an [`UpBlock`].
 pub(crate) struct UpBlockShape {
@@ -48,6 +48,13 @@ impl UpBlock {
         }
     }
 
+    /// In the order in which they run.
+    pub(crate) fn residual_blocks(&self) -> impl Iterator<Item = &ResidualBlock> {
+        let upsamplers = self.upsamplers.iter();
+        let resampling = upsamplers.flat_map(Upsampler::residual_block);
+        self.resnets.iter().chain(resampling)
+    }
+
     /// `[batch, height, width, channels]` to `[batch, 2 height, 2 width, channels_out]`, or of the same
     /// size in the outermost level.
     ///
@@ -55,18 +62,18 @@ impl UpBlock {
     pub(crate) fn forward(
         &self,
         x: Tensor<4>,
-        time: Option<&Tensor<2>>,
+        times: &mut Times,
         mut join: impl FnMut(Tensor<4>) -> Images,
     ) -> Tensor<4> {
         let mut hidden = x;
         for (layer, block) in self.resnets.iter().enumerate() {
-            hidden = block.forward(join(hidden), time);
+            hidden = block.forward(join(hidden), times);
             if let Some(attention) = self.attentions.get(layer) {
                 hidden = attention.forward(hidden);
             }
         }
         for upsampler in &self.upsamplers {
-            hidden = upsampler.forward(hidden, time);
+            hidden = upsampler.forward(hidden, times);
         }
         hidden
     }

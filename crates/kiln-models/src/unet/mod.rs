@@ -1,6 +1,8 @@
 //! The denoising network of both pixel and latent diffusion: diffusers' `UNet2DModel`.
 
 mod config;
+mod embedded_levels;
+mod embedding;
 mod levels;
 mod time;
 
@@ -8,11 +10,11 @@ pub use config::{
     ClassEmbeddingType, DownBlockType, MidBlockType, ResampleType, SampleSize, TimeEmbeddingType,
     UNet2dConfig, UpBlockType,
 };
+pub use embedded_levels::EmbeddedLevels;
 
 use burn::module::Module;
 use burn::nn::conv::Conv2d;
 use burn::nn::{Embedding, EmbeddingConfig, GroupNorm};
-use burn::tensor::activation::silu;
 use burn::tensor::{Device, Int, Tensor, TensorData};
 
 use kiln_kernels::beside;
@@ -23,6 +25,7 @@ use crate::blocks::{
 };
 use crate::config::require_size;
 use crate::initialization::seeded;
+use embedding::EmbeddedTimes;
 use time::{TimeProjection, TimestepEmbedding};
 
 /// A U-Net that predicts the noise, the signal or the velocity from a noisy sample and its timestep: diffusers'
@@ -131,21 +134,12 @@ impl UNet2d {
         timesteps: Tensor<1>,
         class_labels: Option<Tensor<1, Int>>,
     ) -> Tensor<4> {
-        let class_embedding = match (&self.class_embedding, class_labels) {
-            (None, None) => None,
-            (Some(ClassEmbedding::Table(table)), Some(labels)) => {
-                Some(table.weight.val().select(0, labels))
-            }
-            (Some(ClassEmbedding::Timestep(embedding)), Some(labels)) => {
-                Some(embedding.forward(self.time_proj.forward(labels.float())))
-            }
-            (None, Some(_)) => panic!("class labels were given to a network without class labels"),
-            (Some(_), None) => panic!("the network is conditional: it needs class labels"),
-        };
+        let class_embedding = self.embed_classes(class_labels);
         self.forward_embedded(sample, timesteps, class_embedding)
     }
 
-    /// Like [`Self::forward`], for a batch at one level, with this timestep and noise power `b^2`.
+    /// Like [`Self::forward`], for a batch at one level, with this timestep and noise power `b^2`. See [`Self::embed_levels`]
+    /// for levels that come again and again.
     pub fn forward_at(
         &self,
         sample: Tensor<4>,
@@ -163,12 +157,9 @@ impl UNet2d {
         levels: impl IntoIterator<Item = (f64, f64)>,
         class_labels: Option<Tensor<1, Int>>,
     ) -> Tensor<4> {
-        let conditions: Vec<f32> = (levels.into_iter())
-            .map(|(timestep, noise_power)| self.config.condition(timestep, noise_power) as f32)
-            .collect();
-        let levels = conditions.len();
-        let conditions = TensorData::new(conditions, [levels]);
-        let conditions = Tensor::from_data(conditions, &sample.device());
+        let levels = levels.into_iter();
+        let conditions = levels.map(|(timestep, power)| self.condition(timestep, power));
+        let conditions = vector(conditions.collect(), &sample.device());
         self.forward(sample, conditions, class_labels)
     }
 
@@ -180,6 +171,24 @@ impl UNet2d {
         timesteps: Tensor<1>,
         class_embedding: Option<Tensor<2>>,
     ) -> Tensor<4> {
+        let time = self.embed_times(timesteps.clone());
+        let times = self.in_layers(timesteps, time, class_embedding);
+        self.forward_at_times(sample, times)
+    }
+
+    /// See [`UNet2dConfig::condition`].
+    fn condition(&self, timestep: f64, noise_power: f64) -> f32 {
+        self.config.condition(timestep, noise_power) as f32
+    }
+
+    /// The prediction, see [`Self::forward`], at `times`, one or as many as samples.
+    fn forward_at_times(&self, sample: Tensor<4>, times: EmbeddedTimes) -> Tensor<4> {
+        let EmbeddedTimes {
+            timesteps,
+            of_pixels,
+            of_blocks,
+        } = times;
+        let times = &mut of_blocks.into_iter();
         let sample = if self.config.center_input_sample {
             sample * 2.0 - 1.0
         } else {
@@ -187,29 +196,16 @@ impl UNet2d {
         };
         // Channels last from here on.
         let mut hidden = sample.permute([0, 2, 3, 1]);
-        let time = self.time_proj.forward(timesteps.clone());
-        let time = match &self.time_embedding {
-            Some(embedding) => {
-                let time = embedding.forward(time);
-                Some(silu(match class_embedding {
-                    Some(class_embedding) => time + class_embedding,
-                    None => time,
-                }))
-            }
-            None => {
-                hidden = joined_to_every_pixel(hidden, time);
-                None
-            }
-        };
-        let time = time.as_ref();
-
+        if let Some(vector) = of_pixels {
+            hidden = joined_to_every_pixel(hidden, vector);
+        }
         let mut hidden = convolution(&self.conv_in, hidden).forward();
         let mut skips = vec![hidden.clone()];
         for block in &self.down_blocks {
-            hidden = block.forward(hidden, time, |layer| skips.push(layer.clone()));
+            hidden = block.forward(hidden, times, |layer| skips.push(layer.clone()));
         }
         if let Some(block) = &self.mid_block {
-            hidden = block.forward(hidden, time);
+            hidden = block.forward(hidden, times);
         }
         for block in &self.up_blocks {
             // One skip was kept for every layer here, so there is always one to pop.
@@ -217,7 +213,7 @@ impl UNet2d {
                 Some(skip) => beside(hidden, skip),
                 None => hidden.into(),
             };
-            hidden = block.forward(hidden, time, join);
+            hidden = block.forward(hidden, times, join);
         }
         let output = convolution(&self.conv_out, hidden).after(norm_silu(&self.conv_norm_out));
         let output = channels_first(output.forward());
@@ -230,6 +226,12 @@ impl UNet2d {
             _ => output,
         }
     }
+}
+
+/// `[numbers]`
+fn vector(numbers: Vec<f32>, device: &Device) -> Tensor<1> {
+    let shape = [numbers.len()];
+    Tensor::from_data(TensorData::new(numbers, shape), device)
 }
 
 /// `[batch, height, width, channels]` and `[batch or 1, more]` to `[batch, height, width, channels + more]`.

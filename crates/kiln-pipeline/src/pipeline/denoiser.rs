@@ -1,10 +1,12 @@
 //! The network as a denoiser, with labels and guidance.
 
+use std::borrow::Borrow;
+
 use burn::tensor::{Int, Tensor, TensorData};
 use kiln_checkpoint::DiffusionModel;
 use kiln_diffusion::{Denoiser, Guidance, Level, NetworkDenoiser};
 use kiln_kernels::{is_cpu, on_the_pool, with_precision};
-use kiln_models::UNet2d;
+use kiln_models::EmbeddedLevels;
 
 use super::finite::Watch;
 use super::model::Pipeline;
@@ -13,6 +15,12 @@ use crate::Error;
 
 /// The labels of a batch, `[batch]`, and the label of the null class, if there is one.
 type Labels = (Tensor<1, Int>, Option<usize>);
+
+/// A model's networks, each with the levels at which a drawing asks it: they are embedded once for all batches and steps.
+pub(super) struct Networks<'a> {
+    unet: EmbeddedLevels<'a>,
+    guide: Option<EmbeddedLevels<'a>>,
+}
 
 impl Pipeline {
     /// The network as a denoiser of a batch with one image for each of `classes`, guided by the model's guide or its
@@ -29,53 +37,63 @@ impl Pipeline {
         classes: &[Option<usize>],
         options: &'a SampleOptions,
     ) -> Result<impl Denoiser + use<'a>, Error> {
-        self.denoiser_with(classes, options, |_, zt, network| network(zt))
+        let networks = self.networks(&[], options);
+        self.denoiser_with(networks, classes, options, |_, zt, network| network(zt))
     }
 
-    /// [`Self::denoiser`] with a `watch` on the network's output.
+    /// The networks for a drawing along `levels`. They work at any other level, too.
+    pub(super) fn networks(&self, levels: &[Level], options: &SampleOptions) -> Networks<'_> {
+        let DiffusionModel { unet, guide, .. } = &self.model;
+        let told = |level: &Level| (level.timestep, level.rates.noise_power());
+        self.compute(options, || Networks {
+            unet: unet.embed_levels(levels.iter().map(told)),
+            guide: guide.as_ref().map(|guide| {
+                let asked = |level: &&Level| options.guidance.scale_at(**level) != 1.0;
+                let levels = levels.iter().filter(asked);
+                guide.unet.embed_levels(levels.map(told))
+            }),
+        })
+    }
+
+    /// [`Self::denoiser`] with a `watch` on the output of the `networks`.
     pub(super) fn watched_denoiser<'a>(
         &'a self,
+        networks: &'a Networks<'a>,
         classes: &[Option<usize>],
         options: &'a SampleOptions,
         watch: &'a Watch,
     ) -> Result<impl Denoiser + use<'a>, Error> {
-        self.denoiser_with(classes, options, |level, zt, network| {
+        self.denoiser_with(networks, classes, options, |level, zt, network| {
             watch.ask(zt, level, network)
         })
     }
 
     /// `ask` passes latents at a level to the guided network and returns its output.
-    fn denoiser_with<'a, A>(
+    fn denoiser_with<'a, N, A>(
         &'a self,
+        networks: N,
         classes: &[Option<usize>],
         options: &'a SampleOptions,
         ask: A,
-    ) -> Result<impl Denoiser + use<'a, A>, Error>
+    ) -> Result<impl Denoiser + use<'a, N, A>, Error>
     where
+        N: Borrow<Networks<'a>> + 'a,
         A: Fn(Level, Tensor<4>, &dyn Fn(Tensor<4>) -> Tensor<4>) -> Tensor<4> + 'a,
     {
-        let on_cpu = is_cpu(&self.device);
-        let output = move |unet: &UNet2d, zt: Tensor<4>, level: Level, labels| {
+        let output = |unet: &EmbeddedLevels, zt: Tensor<4>, level: Level, labels| {
             let noise_power = level.rates.noise_power();
-            let call = || {
-                with_precision(options.precision, || {
-                    unet.forward_at(zt, level.timestep, noise_power, labels)
-                })
-            };
-            // A GPU has a queue for each thread.
-            match on_cpu {
-                true => on_the_pool(call),
-                false => call(),
-            }
+            self.compute(options, || {
+                unet.forward_at(zt, level.timestep, noise_power, labels)
+            })
         };
-        let DiffusionModel { unet, guide, .. } = &self.model;
         let conditions = self.labels(classes, options.guidance)?;
         let guided = move |zt: Tensor<4>, level: Level| {
+            let Networks { unet, guide } = networks.borrow();
             let labels = || conditions.as_ref().map(|(labels, _)| labels.clone());
             let network = |zt| output(unet, zt, level, labels());
             match (guide, &conditions) {
                 (Some(guide), _) => {
-                    let worse = |zt| output(&guide.unet, zt, level, labels());
+                    let worse = |zt| output(guide, zt, level, labels());
                     options.guidance.guide_by(zt, level, network, worse)
                 }
                 (None, Some((labels, Some(null_label)))) => {
@@ -90,6 +108,16 @@ impl Pipeline {
             prediction: self.model.scheduler.prediction,
             clip: options.clip,
         })
+    }
+
+    /// The result of the networks' `work`, in the precision of the options.
+    fn compute<R: Send>(&self, options: &SampleOptions, work: impl FnOnce() -> R + Send) -> R {
+        let work = || with_precision(options.precision, work);
+        // A GPU has a queue for each thread.
+        match is_cpu(&self.device) {
+            true => on_the_pool(work),
+            false => work(),
+        }
     }
 
     /// Checks that the model can draw the classes in `options`, with their guidance.

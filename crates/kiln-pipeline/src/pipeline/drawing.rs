@@ -91,11 +91,12 @@ impl Pipeline {
         })
     }
 
-    /// Draws the images of an `order`, a batch at a time: `begin` makes their first latents, `walk` denoises them, and
-    /// `take` gets them.
+    /// Draws the images of an `order`, a batch at a time: `begin` makes their first latents, `walk` denoises them along
+    /// `levels`, and `take` gets them.
     pub(super) fn draw(
         &self,
         order: Order<'_, impl Iterator<Item = Wanted>>,
+        levels: &[Level],
         begin: impl Fn(&ImageNoise) -> Tensor<4>,
         walk: impl Fn(
             &dyn Denoiser,
@@ -109,6 +110,7 @@ impl Pipeline {
         let options = order.options;
         let mut left = order.wanted.peekable();
         let draw_all = || {
+            let networks = self.networks(levels, options);
             while left.peek().is_some() {
                 let batch: Vec<Wanted> = left.by_ref().take(options.batch.max(1)).collect();
                 let images = batch.iter().map(|wanted| wanted.image).collect();
@@ -121,7 +123,7 @@ impl Pipeline {
                     clean: None,
                 })?;
                 let latents = eyes.follow(|watch, observe| {
-                    let denoiser = self.watched_denoiser(&classes, options, watch)?;
+                    let denoiser = self.watched_denoiser(&networks, &classes, options, watch)?;
                     Ok(walk(&denoiser, start, &noise, observe)?)
                 })?;
                 let latents = require_finite(latents, "what the sampler ends with")?;
@@ -157,7 +159,7 @@ impl Pipeline {
                 observe,
             )
         };
-        self.draw(order, begin, walk, eyes, take)
+        self.draw(order, levels, begin, walk, eyes, take)
     }
 
     /// All images of an order together, from `draw`. Refused if they do not fit into memory.

@@ -91,12 +91,13 @@ impl Pipeline {
             clip: None,
             ..options.clone()
         };
+        let networks = self.networks(&levels, &options);
         let mut noises = Vec::new();
         for images in images.batches(batch) {
             let z0 = with_precision(options.precision, || self.encode(&images))?;
             let classes = vec![options.classes.first().copied(); images.len()];
             noises.push(eyes.follow(|watch, observe| {
-                let denoiser = self.watched_denoiser(&classes, &options, watch)?;
+                let denoiser = self.watched_denoiser(&networks, &classes, &options, watch)?;
                 Ok(invert(&denoiser, z0, &levels, refinements, observe))
             })?);
         }
@@ -192,7 +193,7 @@ impl Pipeline {
             )
         };
         self.gathered(self.order_these(&wanted, &options)?, |order, take| {
-            self.draw(order, begin, walk, eyes, take)
+            self.draw(order, &levels, begin, walk, eyes, take)
         })
     }
 

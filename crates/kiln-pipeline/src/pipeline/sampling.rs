@@ -131,7 +131,7 @@ impl Pipeline {
              _: &mut dyn FnMut(StepTaken<'_>)| Ok(sampler(denoiser, start, &levels));
         let begin = |noise: &ImageNoise| noise.draw(0);
         self.gathered(self.order(options)?, |order, take| {
-            self.draw(order, begin, walk, Eyes::closed(), take)
+            self.draw(order, &levels, begin, walk, Eyes::closed(), take)
         })
     }
 
@@ -226,7 +226,7 @@ impl Pipeline {
         };
         let begin = |noise: &ImageNoise| noise.draw(0);
         let drawn = self.gathered(self.order(options)?, |order, take| {
-            self.draw(order, begin, walk, eyes, take)
+            self.draw(order, &levels, begin, walk, eyes, take)
         })?;
         Ok(mask::paste(&original, mask, &drawn))
     }
