@@ -1,6 +1,8 @@
 //! Work that is done again and again with other inputs of the same shapes.
 
-use std::rc::Rc;
+use std::sync::Arc;
+#[cfg(feature = "gpu")]
+use std::sync::{Mutex, PoisonError};
 
 use burn::tensor::Tensor;
 
@@ -14,29 +16,29 @@ use burn::tensor::Tensor;
 ///
 /// Without it, and on a processor, each call just does `work`.
 pub struct Repeated<'a> {
-    work: Rc<Work<'a>>,
+    work: Arc<Work<'a>>,
     #[cfg(feature = "gpu")]
-    recorded: std::cell::RefCell<Option<crate::gpu::recorded::Recorded<'a>>>,
+    recorded: Mutex<Option<crate::gpu::recorded::Recorded<'a>>>,
 }
 
-pub(crate) type Work<'a> = dyn Fn(Tensor<4>, Tensor<2>) -> Tensor<4> + 'a;
+pub(crate) type Work<'a> = dyn Fn(Tensor<4>, Tensor<2>) -> Tensor<4> + Send + Sync + 'a;
 
 impl<'a> Repeated<'a> {
     /// Nothing is done before the first call.
-    pub fn new(work: impl Fn(Tensor<4>, Tensor<2>) -> Tensor<4> + 'a) -> Self {
+    pub fn new(work: impl Fn(Tensor<4>, Tensor<2>) -> Tensor<4> + Send + Sync + 'a) -> Self {
         Self {
-            work: Rc::new(work),
+            work: Arc::new(work),
             #[cfg(feature = "gpu")]
-            recorded: None.into(),
+            recorded: Mutex::default(),
         }
     }
 
     /// What `work` makes of these inputs.
     pub fn call(&self, images: Tensor<4>, matrix: Tensor<2>) -> Tensor<4> {
         #[cfg(feature = "gpu")]
-        if crate::instructions::records() && crate::gpu::has(&images) && !images.is_autodiff() {
+        if records(&images) {
             use crate::gpu::recorded::Recorded;
-            let mut recorded = self.recorded.borrow_mut();
+            let mut recorded = self.recorded.lock().unwrap_or_else(PoisonError::into_inner);
             return match recorded.take_if(|recorded| recorded.fits(&images, &matrix)) {
                 Some(again) => recorded.insert(again).call(images, matrix),
                 None => {
@@ -53,12 +55,25 @@ impl<'a> Repeated<'a> {
     /// Whether a GPU has recorded launches to repeat.
     pub fn is_recorded(&self) -> bool {
         #[cfg(feature = "gpu")]
-        return self
-            .recorded
-            .borrow()
-            .as_ref()
-            .is_some_and(|recorded| recorded.is_recorded());
+        {
+            let recorded = self.recorded.lock();
+            let recorded = recorded.unwrap_or_else(PoisonError::into_inner);
+            (recorded.as_ref()).is_some_and(|recorded| recorded.is_recorded())
+        }
         #[cfg(not(feature = "gpu"))]
+        false
+    }
+}
+
+/// Whether [`Repeated::call`] with such images records launches: on a GPU, if `KILN_GRAPHS` says so.
+pub fn records(images: &Tensor<4>) -> bool {
+    #[cfg(feature = "gpu")]
+    {
+        crate::instructions::records() && crate::gpu::has(images) && !images.is_autodiff()
+    }
+    #[cfg(not(feature = "gpu"))]
+    {
+        let _ = images;
         false
     }
 }

@@ -4,7 +4,7 @@
     reason = "Burn cannot know that what recorded launches read still exists"
 )]
 
-use std::rc::Rc;
+use std::sync::Arc;
 
 use burn::tensor::{Graph, Tensor, capture};
 use burn_cubecl::kernel::into_contiguous;
@@ -20,15 +20,15 @@ pub(crate) struct Recorded<'a> {
     /// Where the launches find their inputs.
     images: Tensor<4>,
     matrix: Tensor<2>,
-    graph: Graph<Tensor<4>, Box<dyn FnMut() -> Tensor<4> + 'a>>,
+    graph: Graph<Tensor<4>, Box<dyn FnMut() -> Tensor<4> + Send + 'a>>,
 }
 
 impl<'a> Recorded<'a> {
-    pub(crate) fn new(images: Tensor<4>, matrix: Tensor<2>, work: Rc<Work<'a>>) -> Self {
+    pub(crate) fn new(images: Tensor<4>, matrix: Tensor<2>, work: Arc<Work<'a>>) -> Self {
         // In memory of their own.
         let (images, matrix) = (copied(images), copied(matrix));
         let (device, from) = (images.device(), (images.clone(), matrix.clone()));
-        let work: Box<dyn FnMut() -> Tensor<4> + 'a> =
+        let work: Box<dyn FnMut() -> Tensor<4> + Send + 'a> =
             Box::new(move || work(from.0.clone(), from.1.clone()));
         Self {
             graph: capture(&device, work),

@@ -92,6 +92,12 @@ impl ResidualBlock {
         Some(linear(projection, time.clone()))
     }
 
+    /// The channels of what [`Self::project`] makes.
+    pub(crate) fn projected_channels(&self) -> Option<usize> {
+        let [_, channels] = self.time_emb_proj.as_ref()?.weight.dims();
+        Some(channels)
+    }
+
     /// `[batch, height, width, channels_in]` to `[batch, height, width, channels_out]`.
     ///
     /// A block with time takes its own from `times`: a row for each image, or one for all.

@@ -2,6 +2,8 @@
 
 use burn::tensor::{Int, Tensor};
 
+use kiln_kernels::{Repeated, records};
+
 use super::embedding::EmbeddedTimes;
 use super::{UNet2d, vector};
 
@@ -13,6 +15,8 @@ pub struct EmbeddedLevels<'a> {
     conditions: Vec<f32>,
     /// `None` without levels.
     embedded: Option<Embedded>,
+    /// The network on samples and on [`EmbeddedTimes::joined`], for GPUs that record it.
+    repeated: Repeated<'a>,
 }
 
 /// What is known of the levels.
@@ -66,10 +70,14 @@ impl UNet2d {
                 None => Embedded::Whole(self.in_layers(timesteps, time, None)),
             }
         });
+        let widths = self.widths();
         EmbeddedLevels {
             network: self,
             conditions,
             embedded,
+            repeated: Repeated::new(move |sample, joined| {
+                self.forward_at_times(sample, widths.split(joined))
+            }),
         }
     }
 }
@@ -92,16 +100,30 @@ impl EmbeddedLevels<'_> {
         let (Some(embedded), Some(index)) = (&self.embedded, index) else {
             return network.forward_at(sample, timestep, noise_power, class_labels);
         };
-        let class_embedding = network.embed_classes(class_labels);
-        let times = match embedded {
+        let times = network.at_level(embedded, index, network.embed_classes(class_labels));
+        match records(&sample) {
+            true => self.repeated.call(sample, times.joined()),
+            false => network.forward_at_times(sample, times),
+        }
+    }
+}
+
+impl UNet2d {
+    /// What the layers need at one of the levels.
+    fn at_level(
+        &self,
+        embedded: &Embedded,
+        index: usize,
+        class_embedding: Option<Tensor<2>>,
+    ) -> EmbeddedTimes {
+        match embedded {
             Embedded::Whole(times) => times.only(index),
-            Embedded::WithoutClasses(timesteps, time) => network.in_layers(
+            Embedded::WithoutClasses(timesteps, time) => self.in_layers(
                 timesteps.clone().narrow(0, index, 1),
                 time.clone().narrow(0, index, 1),
                 class_embedding,
             ),
-        };
-        network.forward_at_times(sample, times)
+        }
     }
 }
 
@@ -157,6 +179,15 @@ mod tests {
             let found = embedded.forward_at(samples.clone(), timestep, power, labels());
             let [alone, found] = [alone, found].map(Tensor::into_data);
             assert_eq!(found, alone, "{config:?} at {timestep}");
+            let class_embedding = network.embed_classes(labels());
+            let condition = network.condition(timestep, power);
+            if let Some(index) = (embedded.conditions.iter()).position(|known| *known == condition)
+            {
+                let times = embedded.embedded.as_ref();
+                let times = network.at_level(times.unwrap(), index, class_embedding);
+                let found = embedded.repeated.call(samples.clone(), times.joined());
+                assert_eq!(found.into_data(), alone, "{config:?} at {timestep}, joined");
+            }
             assert!(!predictions.contains(&found), "{config:?} at {timestep}");
             predictions.push(found);
         }

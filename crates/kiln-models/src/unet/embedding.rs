@@ -30,6 +30,46 @@ impl EmbeddedTimes {
     }
 }
 
+/// The numbers of channels of a time's parts: see [`EmbeddedTimes::joined`].
+#[derive(Clone, Debug)]
+pub(super) struct Widths {
+    of_pixels: Option<usize>,
+    of_blocks: Vec<usize>,
+}
+
+impl EmbeddedTimes {
+    /// All parts side by side, `[times, channels]`, with the timesteps first.
+    pub(super) fn joined(self) -> Tensor<2> {
+        let parts: Vec<_> = self.of_pixels.into_iter().chain(self.of_blocks).collect();
+        let timesteps = self.timesteps.unsqueeze_dim(1);
+        // With classes, one timestep is that of all images.
+        let timesteps = match parts.first() {
+            Some(part) => timesteps.expand([part.dims()[0], 1]),
+            None => timesteps,
+        };
+        Tensor::cat([timesteps].into_iter().chain(parts).collect(), 1)
+    }
+}
+
+impl Widths {
+    /// The parts of what [`EmbeddedTimes::joined`] made.
+    pub(super) fn split(&self, joined: Tensor<2>) -> EmbeddedTimes {
+        let mut first = 1;
+        let mut part = |&width: &usize| {
+            let part = joined.clone().narrow(1, first, width);
+            first += width;
+            part
+        };
+        let of_pixels = self.of_pixels.as_ref().map(&mut part);
+        let of_blocks = self.of_blocks.iter().map(part).collect();
+        EmbeddedTimes {
+            timesteps: joined.narrow(1, 0, 1).flatten(0, 1),
+            of_pixels,
+            of_blocks,
+        }
+    }
+}
+
 impl UNet2d {
     /// Labels `[batch]` to `[batch, time_embedding_dim]`, which is added to the time embedding; `None` without classes.
     pub(super) fn embed_classes(&self, labels: Option<Tensor<1, Int>>) -> Option<Tensor<2>> {
@@ -80,6 +120,18 @@ impl UNet2d {
             timesteps,
             of_pixels,
             of_blocks,
+        }
+    }
+
+    /// The widths of all times' parts.
+    pub(super) fn widths(&self) -> Widths {
+        let of_blocks = self.residual_blocks();
+        Widths {
+            of_pixels: (self.time_embedding.is_none())
+                .then(|| self.config.time_projection_channels()),
+            of_blocks: of_blocks
+                .filter_map(ResidualBlock::projected_channels)
+                .collect(),
         }
     }
 
