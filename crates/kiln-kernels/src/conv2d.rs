@@ -161,75 +161,79 @@ impl Convolution {
             Some(norm) => norm.clone().forward(self.input.joined()),
             None => self.input.joined(),
         };
-        let mut output = match self.sampling {
-            Sampling::Strided { stride: 1, .. } if self.weight.dims()[2..] == [1, 1] => {
-                product(input, self.weight, self.bias)
-            }
-            sampling => convolution(input, self.weight, self.bias, sampling, size_out),
+        let (input, burns) = as_burn_calls_it(input, self.sampling);
+        let added = (self.bias, self.per_image, self.shortcut);
+        #[cfg(feature = "gpu")]
+        if crate::gpu::has(&input) {
+            return on_gpu(input, self.weight, added, burns, size_out);
+        }
+        let _ = size_out;
+        let (bias, per_image, shortcut) = added;
+        let mut output = if burns.stride == [1, 1] && self.weight.dims()[2..] == [1, 1] {
+            product(input, self.weight)
+        } else {
+            by_burn(input, self.weight, burns)
         };
-        if let Some(per_image) = self.per_image {
+        if let Some(bias) = bias {
+            let [channels] = bias.dims();
+            output = output + bias.reshape([1, 1, 1, channels]);
+        }
+        if let Some(per_image) = per_image {
             let [batch, channels] = per_image.dims();
             output = output + per_image.reshape([batch, 1, 1, channels]);
         }
-        match self.shortcut {
+        match shortcut {
             Some(shortcut) => output + shortcut,
             None => output,
         }
     }
 }
 
-/// A convolution by Burn's operators. `input` and the result are channels-last.
-fn convolution(
-    mut input: Tensor<4>,
-    weight: Tensor<4>,
-    bias: Option<Tensor<1>>,
-    sampling: Sampling,
-    size_out: [usize; 2],
-) -> Tensor<4> {
-    let options = match sampling {
+/// The input, channels-last, and the options of Burn's convolution of it.
+fn as_burn_calls_it(input: Tensor<4>, sampling: Sampling) -> (Tensor<4>, ConvOptions<2>) {
+    match sampling {
         Sampling::Strided { stride, padding } => {
             let rows = (padding.top, padding.bottom);
             let columns = (padding.left, padding.right);
-            ConvOptions::new_with_padding([stride; 2], [rows, columns], [1; 2], 1)
+            let options = ConvOptions::new_with_padding([stride; 2], [rows, columns], [1; 2], 1);
+            (input, options)
         }
         Sampling::Doubled => {
             let [_, height, width, _] = input.dims();
             let options = InterpolateOptions::new(InterpolateMode::Nearest)
                 .with_align_corners(false)
                 .with_output_size([2 * height, 2 * width]);
-            input = interpolate(input.permute([0, 3, 1, 2]), options).permute([0, 2, 3, 1]);
-            ConvOptions::new_with_padding([1; 2], [(1, 1); 2], [1; 2], 1)
+            let input = interpolate(input.permute([0, 3, 1, 2]), options).permute([0, 2, 3, 1]);
+            let options = ConvOptions::new_with_padding([1; 2], [(1, 1); 2], [1; 2], 1);
+            (input, options)
         }
-    };
-    plus(plain(input, weight, options, size_out), bias)
+    }
 }
 
 #[cfg(feature = "gpu")]
-fn plain(
+fn on_gpu(
     input: Tensor<4>,
     weight: Tensor<4>,
+    (bias, per_image, shortcut): (Option<Tensor<1>>, Option<Tensor<2>>, Option<Tensor<4>>),
     burns: ConvOptions<2>,
     size_out: [usize; 2],
 ) -> Tensor<4> {
     use crate::gpu::convolution::{PlainConvolutionOps, PlainOptions};
-    if !crate::gpu::has(&input) {
-        return by_burn(input, weight, burns);
-    }
     let options = PlainOptions {
-        size_out,
-        precision: precision::requested(),
         burns,
+        precision: precision::requested(),
+        size_out,
+        added: [bias.is_some(), per_image.is_some(), shortcut.is_some()],
     };
+    let device = weight.device();
     Tensor::from_dispatch(<Dispatch as PlainConvolutionOps>::kiln_plain_convolution(
         input.into_dispatch(),
         weight.into_dispatch(),
+        or_nothing(bias, &device).into_dispatch(),
+        or_nothing(per_image, &device).into_dispatch(),
+        or_nothing(shortcut, &device).into_dispatch(),
         options,
     ))
-}
-
-#[cfg(not(feature = "gpu"))]
-fn plain(input: Tensor<4>, weight: Tensor<4>, options: ConvOptions<2>, _: [usize; 2]) -> Tensor<4> {
-    by_burn(input, weight, options)
 }
 
 fn by_burn(input: Tensor<4>, weight: Tensor<4>, options: ConvOptions<2>) -> Tensor<4> {
@@ -237,23 +241,13 @@ fn by_burn(input: Tensor<4>, weight: Tensor<4>, options: ConvOptions<2>) -> Tens
 }
 
 /// A convolution with one pixel's kernel, which is a product of matrices.
-fn product(input: Tensor<4>, weight: Tensor<4>, bias: Option<Tensor<1>>) -> Tensor<4> {
+fn product(input: Tensor<4>, weight: Tensor<4>) -> Tensor<4> {
     let [batch, height, width, channels_in] = input.dims();
     let [channels_out, ..] = weight.dims();
     let pixels: Tensor<2> = input.reshape([batch * height * width, channels_in]);
     let weight: Tensor<2> = weight.reshape([channels_out, channels_in]);
-    let output = crate::matmul(pixels, weight.transpose());
-    plus(output.reshape([batch, height, width, channels_out]), bias)
-}
-
-fn plus(output: Tensor<4>, bias: Option<Tensor<1>>) -> Tensor<4> {
-    match bias {
-        Some(bias) => {
-            let [channels] = bias.dims();
-            output + bias.reshape([1, 1, 1, channels])
-        }
-        None => output,
-    }
+    let output = pixels.matmul(weight.transpose());
+    output.reshape([batch, height, width, channels_out])
 }
 
 /// Represents a missing tensor for an operator.

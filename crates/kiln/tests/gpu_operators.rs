@@ -123,6 +123,15 @@ fn convolutions_and_their_gradients() {
     let tolerances = [(Precision::F32, 4e-3), (Precision::Bf16, 0.03)];
     let (stride, padding) = (1, Padding::uniform(1));
     let halving = Sampling::Strided { stride: 2, padding };
+    let after = Padding {
+        bottom: 1,
+        right: 1,
+        ..Padding::default()
+    };
+    let uneven = Sampling::Strided {
+        stride: 2,
+        padding: after,
+    };
     let plain = Sampling::Strided { stride, padding };
     let pixel = Sampling::Strided {
         stride,
@@ -133,18 +142,29 @@ fn convolutions_and_their_gradients() {
         (3, 5, plain),
         (1, 8, pixel),
         (3, 8, halving),
+        (3, 8, uneven),
         (3, 4, Sampling::Doubled),
     ] {
         let input = random([2, size, size, 32]);
         let (weight, bias) = (random([16, 32, kernel, kernel]), random([16]));
+        let per_image = random([2, 16]);
+        let size_out = match sampling {
+            Sampling::Doubled => 2 * size,
+            Sampling::Strided { stride, .. } => size.div_ceil(stride),
+        };
+        let shortcut = random([2, size_out, size_out, 16]);
         let on = |device: &Device, precision| {
             with_precision(precision, || {
                 let device = device.clone().autodiff();
                 let input = moved(&input, &device).require_grad();
                 let weight = moved(&weight, &device).require_grad();
                 let bias = moved(&bias, &device).require_grad();
+                let per_image = moved(&per_image, &device).require_grad();
+                let shortcut = moved(&shortcut, &device).require_grad();
                 let output = Convolution::new(input.clone(), weight.clone(), sampling)
                     .plus_bias(Some(bias.clone()))
+                    .plus_per_image(Some(per_image.clone()))
+                    .plus_shortcut(shortcut.clone())
                     .forward();
                 let gradients = output.clone().square().sum().backward();
                 [
@@ -152,6 +172,8 @@ fn convolutions_and_their_gradients() {
                     values(&input.grad(&gradients).unwrap()),
                     values(&weight.grad(&gradients).unwrap()),
                     values(&bias.grad(&gradients).unwrap()),
+                    values(&per_image.grad(&gradients).unwrap()),
+                    values(&shortcut.grad(&gradients).unwrap()),
                 ]
             })
         };
@@ -162,7 +184,14 @@ fn convolutions_and_their_gradients() {
                 continue;
             }
             let found = on(&gpu, precision);
-            let names = ["output", "input's", "weight's", "bias's"];
+            let names = [
+                "output",
+                "input's",
+                "weight's",
+                "bias's",
+                "images'",
+                "shortcut's",
+            ];
             for (name, (found, exact)) in names.iter().zip(found.iter().zip(&exact)) {
                 assert_close(
                     &format!("{name} {kernel} {size} {sampling:?} {precision}"),

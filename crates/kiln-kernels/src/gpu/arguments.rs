@@ -15,6 +15,14 @@ pub(super) fn flat(tensor: &CubeTensor) -> TensorArg {
     binding.into_tensor_arg()
 }
 
+/// The numbers that a unit reads at once if rows have so many.
+pub(super) fn vector_width(row: usize) -> usize {
+    [4, 2, 1]
+        .into_iter()
+        .find(|&width| row.is_multiple_of(width))
+        .unwrap_or(1)
+}
+
 /// Memory for a tensor of this shape, on the device and of the type of `model`.
 pub(super) fn memory<const D: usize>(model: &CubeTensor, shape: [usize; D]) -> CubeTensor {
     let (client, device) = (model.client.clone(), model.device.clone());

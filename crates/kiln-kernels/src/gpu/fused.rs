@@ -10,6 +10,8 @@ use burn::tensor::{DType, Shape, Tensor};
 use burn_cubecl::CubeBackend;
 use burn_cubecl::tensor::CubeTensor;
 
+use crate::instructions;
+
 type Runtime = <CubeBackend as FusionBackend>::FusionRuntime;
 type Handles = HandleContainer<<Runtime as FusionRuntime>::FusionHandle>;
 
@@ -18,9 +20,9 @@ type Handles = HandleContainer<<Runtime as FusionRuntime>::FusionHandle>;
 pub struct AnyTensor(pub(super) FusionTensor<Runtime>);
 
 impl AnyTensor {
-    /// `None` if it is not such a tensor.
+    /// `None` if it is not such a tensor, or if Burn's operators are wanted.
     pub fn of<const D: usize>(tensor: Tensor<D>) -> Option<Self> {
-        if tensor.is_autodiff() || tensor.dtype() != DType::F32 {
+        if tensor.is_autodiff() || tensor.dtype() != DType::F32 || !instructions::wanted() {
             return None;
         }
         tensor

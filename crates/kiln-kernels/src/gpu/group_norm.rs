@@ -14,7 +14,7 @@ use burn_cubecl::kernel::into_contiguous;
 use burn_cubecl::tensor::CubeTensor;
 use cubecl::prelude::*;
 
-use super::arguments::{flat, like, memory};
+use super::arguments::{flat, like, memory, vector_width};
 use super::update::sum_over_cube;
 use super::{AnyTensor, Gpu, UNITS, fused};
 use crate::extension::NormalisationOps;
@@ -23,15 +23,7 @@ use crate::normalisation::{Activation, Groups};
 /// The largest group, in vectors: each of its vectors has a unit.
 pub(crate) fn fits(channels: usize, groups: usize) -> bool {
     let per_group = channels / groups.max(1);
-    per_group / width(per_group) <= UNITS as usize
-}
-
-/// Channels that one unit reads at once.
-fn width(per_group: usize) -> usize {
-    [4, 2, 1]
-        .into_iter()
-        .find(|&width| per_group.is_multiple_of(width))
-        .unwrap_or(1)
+    per_group / vector_width(per_group) <= UNITS as usize
 }
 
 /// The output, and `[batch, groups, 2]`: mean and 1 / deviation of each group.
@@ -159,7 +151,7 @@ impl Sizes {
     fn of(input: &CubeTensor, groups: &Groups) -> Self {
         let shape = input.shape();
         let per_group = groups.channels / groups.groups;
-        let width = width(per_group);
+        let width = vector_width(per_group);
         Self {
             batch: shape[0],
             positions: shape[1] * shape[2],

@@ -3,15 +3,18 @@
 //! Burn's operators do the rest. The ones here replace many small kernels by few, because a launch costs the host about
 //! as much as a small kernel costs the GPU.
 
+mod added;
 mod arguments;
 mod attention;
 mod cache;
+mod columns;
 pub(crate) mod convolution;
 mod copy;
 mod fused;
 pub(crate) mod group_norm;
 pub(crate) mod product;
 pub(crate) mod recorded;
+mod sums;
 mod update;
 
 pub use cache::keep_kernels;

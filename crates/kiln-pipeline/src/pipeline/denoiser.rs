@@ -56,28 +56,29 @@ impl Pipeline {
     }
 
     /// [`Self::denoiser`] with a `watch` on the output of the `networks`.
-    pub(super) fn watched_denoiser<'a>(
+    pub(super) fn watched_denoiser<'a, 'n>(
         &'a self,
-        networks: &'a Networks<'a>,
+        networks: &'a Networks<'n>,
         classes: &[Option<usize>],
         options: &'a SampleOptions,
         watch: &'a Watch,
-    ) -> Result<impl Denoiser + use<'a>, Error> {
+    ) -> Result<impl Denoiser + use<'a, 'n>, Error> {
         self.denoiser_with(networks, classes, options, |level, zt, network| {
             watch.ask(zt, level, network)
         })
     }
 
     /// `ask` passes latents at a level to the guided network and returns its output.
-    fn denoiser_with<'a, N, A>(
+    fn denoiser_with<'a, 'n, N, A>(
         &'a self,
         networks: N,
         classes: &[Option<usize>],
         options: &'a SampleOptions,
         ask: A,
-    ) -> Result<impl Denoiser + use<'a, N, A>, Error>
+    ) -> Result<impl Denoiser + use<'a, 'n, N, A>, Error>
     where
-        N: Borrow<Networks<'a>> + 'a,
+        'n: 'a,
+        N: Borrow<Networks<'n>> + 'a,
         A: Fn(Level, Tensor<4>, &dyn Fn(Tensor<4>) -> Tensor<4>) -> Tensor<4> + 'a,
     {
         let output = |unet: &EmbeddedLevels, zt: Tensor<4>, level: Level, labels| {
