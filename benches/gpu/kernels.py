@@ -1,7 +1,8 @@
-"""Which kernels a step launched, and how long each took, by Nsight Compute."""
+"""Which kernels a step launched: by Nsight Compute, with the time of each; or by CubeCL's log, without."""
 
 import csv
-from collections import defaultdict
+import re
+from collections import Counter, defaultdict
 
 SLOWEST = 25
 LONGEST_NAME = 200
@@ -36,3 +37,22 @@ def read(file):
             for name, (launches, milliseconds) in slowest
         ],
     }
+
+
+def logging(file):
+    """CubeCL's settings that list all launches in a file, in the folder where a program starts."""
+    return f'[profiling]\nlogger = {{ level = "minimal", file = "{file}", append = false }}\n'
+
+
+def launches(log):
+    """How often each kernel was launched, by its name without the hash of its settings."""
+    with open(log, errors="replace") as lines:
+        names = (line.removeprefix("Executing ").strip() for line in lines)
+        return Counter(re.sub(r"_[0-9a-f]{8}$", "", name)[:LONGEST_NAME] for name in names)
+
+
+def of_one_step(shorter, longer):
+    """What a run with one step more launched more."""
+    more = longer - shorter
+    slowest = [{"name": name, "launches": count} for name, count in more.most_common(SLOWEST)]
+    return {"launches": more.total() - (shorter - longer).total(), "slowest": slowest}

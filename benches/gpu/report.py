@@ -120,7 +120,7 @@ def card_lines(card):
     lines = [f"kiln {card['kiln']}"]
     if "torch" in card:
         lines.append(f"torch {card['torch']}, diffusers {card['diffusers']}, Python {card['python']}")
-        lines.append(f"{card.get('card', 'no card')} ({card.get('nvidia_smi', '')})")
+        lines.append(f"{card['card']} ({card['nvidia_smi']})" if "card" in card else "no NVIDIA card")
         lines.append(
             f"copies {card['copied_bytes_per_second'] / 1e9:.0f} GB/s (read and written), "
             f"multiplies {card['bf16_operations_per_second'] / 1e12:.0f} TFLOP/s in bf16, "
@@ -145,7 +145,8 @@ def kernel_tables(kernels, works, brief):
                 rows.append([f"{name}, {variant}", failed(outcome), "", ""])
                 continue
             step = median(works.get(name, {}).get(variant, {}))
-            figures = [f"{outcome['kernel_milliseconds']:.2f}", f"{step:.2f}" if step else ""]
+            in_kernels = outcome.get("kernel_milliseconds")
+            figures = [f"{time:.2f}" if time else "" for time in (in_kernels, step)]
             rows.append([f"{name}, {variant}", str(outcome["launches"]), *figures])
     header = ["one training step", "launches", "ms in kernels, by ncu", "ms per step, without ncu"]
     parts.append(table(header, rows))
@@ -156,8 +157,8 @@ def kernel_tables(kernels, works, brief):
                 [
                     "`" + kernel["name"][:NAME_IN_TABLE].replace("|", "\\|") + "`",
                     str(kernel["launches"]),
-                    f"{kernel['milliseconds']:.3f}",
-                    f"{kernel['milliseconds'] / total:.0%}",
+                    f"{kernel['milliseconds']:.3f}" if total else "",
+                    f"{kernel['milliseconds'] / total:.0%}" if total else "",
                 ]
                 for kernel in outcome.get("slowest", [])
             ]
@@ -177,7 +178,7 @@ def parity_table(parity):
         if isinstance(reference, list) and None not in losses + reference:
             apart = ", ".join(f"{abs(mine - theirs) / abs(theirs):.1e}" for mine, theirs in zip(losses, reference))
         rows.append([name, ", ".join(f"{loss:.6f}" if loss is not None else "not finite" for loss in losses), apart])
-    return table(["flowers-32", "losses of the first steps", "relative distance from PyTorch's in f32"], rows)
+    return table([parity["work"], "losses of the first steps", "relative distance from PyTorch's in f32"], rows)
 
 
 def first_results(works):

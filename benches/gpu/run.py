@@ -213,10 +213,31 @@ def first_step(run):
         run.save()
 
 
+def launches_of_a_step(run, variant):
+    """Launches of one training step of the first work, by CubeCL's log: what one step more launches."""
+    settings, log = run.empty / "cubecl.toml", run.workspace / "launches.txt"
+    settings.write_text(kernels.logging(log))
+    counted = []
+    try:
+        for repeats in (1, 2):
+            log.unlink(missing_ok=True)
+            times = {"warm_up": 2, "repeats": repeats, "steps_per_repeat": 1}
+            outcome = run.turn(variant, run.first, "'s launches", **times)
+            if "error" in outcome or "skipped" in outcome:
+                return outcome
+            counted.append(kernels.launches(log))
+    finally:
+        settings.unlink()
+    return kernels.of_one_step(*counted)
+
+
 def kernels_of_a_step(run):
-    """Launches of one warm training step, by ncu."""
+    """Launches of one warm training step: on an NVIDIA card by ncu, of both sides."""
     run.results["kernels"] = results = {}
     variants = [name for name in run.variants_of("unet") if isinstance(run.variants[name], Kiln)]
+    if run.arguments.device != "cuda":
+        results[run.first.name] = {variant: launches_of_a_step(run, variant) for variant in variants}
+        return
     # PyTorch's second, so that there is one of each side if time is short.
     variants[1:1] = [name for name in run.arguments.variants if name == "torch-bf16"]
     profiled = [run.first.name, *(name for name in run.arguments.works[1:] if name == ALSO_PROFILED)]
@@ -238,8 +259,8 @@ def kernels_of_a_step(run):
 
 def parity(run):
     """Losses of the first three steps on all sides; and a test program of kiln's, if one is given."""
-    run.results["parity"] = result = {"first_losses": {}}
     work = run.first
+    run.results["parity"] = result = {"work": work.name, "first_losses": {}}
 
     def add(name, outcome):
         kept = outcome.get("first_losses") or outcome.get("error") or outcome.get("skipped")
@@ -291,7 +312,7 @@ def parse():
     parser.add_argument(
         "--device", choices=["cuda", "wgpu", "cpu"], default="cuda",
         help="the others try the scripts, with PyTorch on the processor; wgpu: by Vulkan, for which Debian's "
-        "mesa-vulkan-drivers is enough",
+        "mesa-vulkan-drivers is enough, and with bf16 only where the driver has it",
     )
     parser.add_argument("--dry-run", action="store_true", help="say what would be done, and do nothing")
     arguments = parser.parse_args()

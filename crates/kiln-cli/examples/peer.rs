@@ -121,6 +121,15 @@ struct RepeatsArguments {
     steps_per_repeat: usize,
 }
 
+impl Computing {
+    /// # Errors
+    /// If it does not compute in this precision.
+    fn first_device(&self) -> anyhow::Result<Device> {
+        self.device.check_precision(self.precision)?;
+        Ok(self.device.first())
+    }
+}
+
 impl From<RepeatsArguments> for Repeats {
     fn from(arguments: RepeatsArguments) -> Self {
         Self {
@@ -162,7 +171,7 @@ impl Training {
     fn unet(self) -> anyhow::Result<Measurement> {
         let mut experiment = Experiment::load(&self.config, &self.set)?;
         experiment.stage_2.training.precision = self.computing.precision;
-        let device = self.computing.device.first().autodiff();
+        let device = self.computing.first_device()?.autodiff();
         let config = UNet2dConfig::from_json(&fs::read_to_string(self.model.join("config.json"))?)?;
         let network = load_weights(config.init(&device, 0)?, &self.model.join(WEIGHTS))?;
         let inputs = Inputs::read(&self.inputs)?;
@@ -190,7 +199,7 @@ impl Training {
         let first_stage = first_stage.context("the config has no first stage")?;
         first_stage.codebook.update = CodebookUpdate::Gradient;
         first_stage.stage_1.training.precision = self.computing.precision;
-        let device = self.computing.device.first().autodiff();
+        let device = self.computing.first_device()?.autodiff();
         let config = VqVaeConfig::from_json(&fs::read_to_string(self.model.join("config.json"))?)?;
         let network = load_weights(config.init(&device, 0)?, &self.model.join(WEIGHTS))?;
         let images = Inputs::read(&self.inputs)?.images("images", &device)?;
@@ -204,7 +213,7 @@ impl Training {
 
 impl Forward {
     fn run(self) -> anyhow::Result<Measurement> {
-        let device = self.computing.device.first();
+        let device = self.computing.first_device()?;
         let config = UNet2dConfig::from_json(&fs::read_to_string(self.model.join("config.json"))?)?;
         let network = load_weights(config.init(&device, 0)?, &self.model.join(WEIGHTS))?;
         let noise = Inputs::read(&self.inputs)?.images("noise", &device)?;
@@ -226,7 +235,7 @@ impl Forward {
 
 impl Sampling {
     fn run(self) -> anyhow::Result<Measurement> {
-        let pipeline = Pipeline::load(&self.model, &self.computing.device.first())?;
+        let pipeline = Pipeline::load(&self.model, &self.computing.first_device()?)?;
         let options = SampleOptions {
             steps: self.steps,
             count: self.count,
