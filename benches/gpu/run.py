@@ -32,7 +32,7 @@ import kiln
 import kernels
 import report
 import watch
-from variants import DEFAULT, VARIANTS, Kiln, Torch, extra
+from variants import DEFAULT, TRIAL, VARIANTS, Kiln, Torch, extra
 from works import BY_NAME, GPU_WORKS, REPOSITORY, TRIAL_WORKS, plan
 
 # Parts in their order, with the most seconds of each, and the share of the deadline that earlier parts leave to it.
@@ -295,7 +295,9 @@ def parse():
         "--works", type=kiln.list_of([*all_works, *trials]), metavar="NAME,...",
         help=f"the first one is looked at most closely [default: {','.join(all_works)}; with wgpu: {','.join(trials)}]",
     )
-    parser.add_argument("--variants", default=",".join(DEFAULT), help="[default: %(default)s]")
+    parser.add_argument(
+        "--variants", metavar="NAME,...", help=f"[default: {','.join(DEFAULT)}; with wgpu: {','.join(TRIAL)}]"
+    )
     parser.add_argument(
         "--extra", type=extra, action="append", default=[], metavar="NAME:ENV=VALUE,...[:--flag,...]",
         help="one more variant of kiln, in f32 unless a flag says --precision=bf16",
@@ -318,6 +320,7 @@ def parse():
     arguments = parser.parse_args()
     arguments.torch_device = "cuda" if arguments.device == "cuda" else "cpu"
     arguments.works = arguments.works or (trials if arguments.device == "wgpu" else all_works)
+    arguments.variants = arguments.variants or ",".join(TRIAL if arguments.device == "wgpu" else DEFAULT)
     known = [*VARIANTS, *(name for name, _ in arguments.extra)]
     try:
         arguments.variants = kiln.list_of(known)(arguments.variants)

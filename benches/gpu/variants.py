@@ -22,6 +22,7 @@ class Torch:
 VARIANTS = {
     "kiln": Kiln(),
     "kiln-bf16": Kiln(("--precision", "bf16")),
+    "kiln-graphs": Kiln(environment={"KILN_GRAPHS": "on"}, draws_only=True),
     "kiln-bf16-graphs": Kiln(("--precision", "bf16"), {"KILN_GRAPHS": "on"}, draws_only=True),
     "torch-f32": Torch(),
     "torch-bf16": Torch(bf16=True),
@@ -30,6 +31,8 @@ VARIANTS = {
     "torch-f32-exact": Torch(tf32=False),  # to compare losses with
 }
 # In the order of the turns.
+# Software drivers have no bf16.
+TRIAL = ["kiln", "torch-f32", "torch-compiled", "kiln-graphs"]
 DEFAULT = ["kiln-bf16", "torch-bf16", "torch-compiled", "kiln", "torch-f32", "kiln-bf16-graphs"]
 
 

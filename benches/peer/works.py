@@ -77,8 +77,8 @@ GPU_WORKS = [
 TRIAL_WORKS = [
     Work("trial", "U-Net training step, 4x8x8 latents, batch 4",
          "unet", "mnist/unet", MNIST, 4, (4, 8, 8), warm_up=1, repeats=2),
-    Work("trial-sample", "DDIM 4 steps, 2 images, MNIST latents, decode included",
-         "sample", "mnist", MNIST, 2, (4, 8, 8), warm_up=1, repeats=2, steps=4),
+    Work("trial-sample", "DDIM 50 steps, 2 images, MNIST latents, decode included",
+         "sample", "mnist", MNIST, 2, (4, 8, 8), warm_up=1, repeats=2, steps=50),
 ]
 BY_NAME = {work.name: work for work in [*WORKS, *GPU_WORKS, *TRIAL_WORKS]}
 

@@ -190,9 +190,7 @@ pub enum DataError {
     #[error(transparent)]
     Source(SourceError),
     /// The thread that prepares batches could not be started, or died.
-    #[error(
-        "the thread that prepares batches stopped ({0}): run this again, with fewer other programs running"
-    )]
+    #[error("the thread that prepares batches stopped: {0}")]
     PrefetchStopped(String),
 }
 

@@ -63,7 +63,7 @@ pub fn prefetch(
     ahead(batches, BATCHES_AHEAD, DataError::PrefetchStopped)
 }
 
-/// The same items, made by a thread that works ahead until `most` of them wait.
+/// The same items, made by a thread that works ahead until `most` of them wait, or one if `most` is zero.
 ///
 /// The first error ends it. If the thread panics or cannot be started, the last item is what `stopped` makes of the
 /// reason. Dropping the iterator stops the thread.
@@ -89,7 +89,8 @@ pub fn ahead<T: Send + 'static, E: Send + 'static>(
         Ok(worker) => Some(worker),
         Err(error) => {
             // There is room: nothing was sent yet.
-            let _ = failed.try_send(Err(stopped(error.to_string())));
+            let advice = format!("{error}; run this again, with fewer other programs running");
+            let _ = failed.try_send(Err(stopped(advice)));
             None
         }
     };
@@ -118,7 +119,11 @@ impl<T, E> Iterator for Ahead<T, E> {
         }
         self.receiver = None;
         let panicked = self.worker.take()?.join().is_err();
-        panicked.then(|| Err((self.stopped)("it panicked".to_owned())))
+        panicked.then(|| {
+            Err((self.stopped)(
+                "it panicked, which is kiln's fault".to_owned(),
+            ))
+        })
     }
 }
 

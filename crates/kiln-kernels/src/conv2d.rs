@@ -164,7 +164,7 @@ impl Convolution {
         let (input, burns) = as_burn_calls_it(input, self.sampling);
         let added = (self.bias, self.per_image, self.shortcut);
         #[cfg(feature = "gpu")]
-        if crate::gpu::has(&input) {
+        if crate::gpu::has(&input) && input.dims()[0] > 0 {
             return on_gpu(input, self.weight, added, burns, size_out);
         }
         let _ = size_out;

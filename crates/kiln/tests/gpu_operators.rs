@@ -255,6 +255,10 @@ fn recorded_launches_compute_with_new_numbers() {
             (2, [2, 4, 4, 3]),
             (3, [2, 4, 4, 3]),
             (4, [1, 2, 4, 3]),
+            (5, [2, 4, 4, 3]),
+            (6, [3, 2, 4, 3]),
+            (7, [1, 2, 4, 3]),
+            (8, [2, 4, 4, 3]),
         ] {
             let images = moved(&sequence(seed, shape), device);
             let matrix = moved(&sequence(seed + 10, [1, 6]), device);

@@ -6,7 +6,7 @@ use burn_cubecl::tensor::CubeTensor;
 use cubecl::prelude::*;
 
 use super::UNITS;
-use super::arguments::{flat, like, vector_width};
+use super::arguments::{flat, like, number, vector_width};
 use super::update::grid;
 
 /// See [`crate::Convolution`].
@@ -21,7 +21,7 @@ pub(super) struct Added {
 
 impl Added {
     /// The sum with `output`, channels-last and without gaps.
-    pub(super) fn to(self, output: CubeTensor) -> CubeTensor {
+    pub(super) fn added_to(self, output: CubeTensor) -> CubeTensor {
         let [bias, per_image, shortcut] =
             [self.bias, self.per_image, self.shortcut].map(|part| part.map(into_contiguous));
         if bias.is_none() && per_image.is_none() && shortcut.is_none() {
@@ -36,7 +36,7 @@ impl Added {
 
         add::launch(
             &output.client,
-            grid(((numbers / width) as u32).div_ceil(UNITS)),
+            grid((number(numbers) / width as u32).div_ceil(UNITS)),
             CubeDim::new_1d(UNITS),
             width,
             flat(&output),
@@ -44,7 +44,7 @@ impl Added {
             or_any(&per_image),
             or_any(&shortcut),
             flat(&sum),
-            (numbers / width) as u32,
+            number(numbers) / width as u32,
             (channels / width) as u32,
             (numbers / shape[0] / width) as u32,
             bias.is_some(),

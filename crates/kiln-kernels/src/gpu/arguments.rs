@@ -1,7 +1,7 @@
 //! Tensors as arguments of kernels.
 
 use burn::backend::TensorMetadata;
-use burn_cubecl::kernel::into_contiguous;
+use burn_cubecl::kernel::{into_contiguous, slice};
 use burn_cubecl::ops::numeric::empty_device_dtype;
 use burn_cubecl::tensor::CubeTensor;
 use cubecl::prelude::*;
@@ -13,6 +13,28 @@ pub(super) fn flat(tensor: &CubeTensor) -> TensorArg {
     binding.shape = [numbers].into();
     binding.strides = [1].into();
     binding.into_tensor_arg()
+}
+
+/// A count of numbers, or of vectors of them, for a kernel.
+///
+/// # Panics
+/// If it does not fit into 32 bits, as kernels count.
+pub(super) fn number(count: usize) -> u32 {
+    u32::try_from(count).expect("kernels for GPUs count up to 2^32 numbers: choose a smaller batch")
+}
+
+/// Some of the first dimension, by the first one and their number, without gaps if the tensor has none.
+pub(super) fn of_first_dimension(
+    tensor: &CubeTensor,
+    (first, count): (usize, usize),
+) -> CubeTensor {
+    let shape = tensor.shape();
+    if count == shape[0] {
+        return tensor.clone();
+    }
+    let whole = (1..shape.num_dims()).map(|dimension| 0..shape[dimension]);
+    let ranges: Vec<_> = std::iter::once(first..first + count).chain(whole).collect();
+    slice(tensor.clone(), &ranges)
 }
 
 /// The numbers that a unit reads at once if rows have so many.

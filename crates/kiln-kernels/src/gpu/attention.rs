@@ -9,12 +9,12 @@ use burn::backend::autodiff::grads::Gradients;
 use burn::backend::autodiff::ops::{Backward, Ops, OpsKind};
 use burn::backend::tensor::FloatTensor;
 use burn::backend::{Autodiff, TensorMetadata};
-use burn_cubecl::kernel::{into_contiguous, slice};
+use burn_cubecl::kernel::into_contiguous;
 use burn_cubecl::ops::{permute, reshape};
 use burn_cubecl::tensor::CubeTensor;
 use cubecl::prelude::*;
 
-use super::arguments::{flat, memory};
+use super::arguments::{flat, memory, number, of_first_dimension};
 use super::copy::copy;
 use super::product::multiplied;
 use super::update::{grid, sum_over_cube};
@@ -22,7 +22,8 @@ use super::{AnyTensor, Gpu, UNITS, fused};
 use crate::attention::{AttentionOps, Heads};
 use crate::precision::{self, Factors};
 
-/// Scores in memory at a time, unless one head of one image has more: 64 MiB.
+/// Scores that are computed at a time, unless one head of one image has more: 64 MiB. The backward pass has their gradients,
+/// too.
 const MOST_SCORES: usize = 1 << 24;
 
 /// What both passes need to know.
@@ -30,7 +31,7 @@ const MOST_SCORES: usize = 1 << 24;
 struct Options {
     heads: Heads,
     precision: Factors,
-    /// Scores in memory at a time.
+    /// Scores that are computed at a time.
     most_scores: usize,
 }
 
@@ -65,16 +66,15 @@ impl Options {
 fn attended(qkv: &AnyTensor, options: Options) -> AnyTensor {
     let Heads { tokens, .. } = options.heads;
     let shape = [qkv.shape()[0], tokens, options.heads.inner()].into();
-    let mut made = fused::queue(
+    fused::queue_one(
         "kiln_attention",
         vec![qkv.clone()],
-        vec![shape],
+        shape,
         move |mut inputs| {
             let qkv = inputs.pop().unwrap_or_else(|| unreachable!("one input"));
-            vec![forward(qkv, &options)]
+            forward(qkv, &options)
         },
-    );
-    made.pop().unwrap_or_else(|| unreachable!("one shape"))
+    )
 }
 
 #[derive(Debug)]
@@ -94,27 +94,25 @@ impl Backward<Gpu, 1> for Gradient {
         let [node] = operation.parents;
         let Some(node) = node else { return };
         let shape = qkv.shape().clone();
-        let made = fused::queue(
+        let made = fused::queue_one(
             "kiln_attention_backward",
             vec![qkv, gradient],
-            vec![shape],
+            shape,
             move |inputs| {
                 let [qkv, gradient]: [CubeTensor; 2] = inputs
                     .try_into()
                     .unwrap_or_else(|_| unreachable!("two inputs"));
-                vec![backward(qkv, gradient, &options)]
+                backward(qkv, gradient, &options)
             },
         );
-        for made in made {
-            gradients.register::<Gpu>(node.id, made.0);
-        }
+        gradients.register::<Gpu>(node.id, made.0);
     }
 }
 
 fn forward(qkv: CubeTensor, options: &Options) -> CubeTensor {
     let parts = split(qkv, &options.heads);
     let [output] = over_rows(&parts[0], options, |rows| {
-        let [query, key, value] = parts.each_ref().map(|part| of_rows(part, rows));
+        let [query, key, value] = parts.each_ref().map(|part| of_first_dimension(part, rows));
         let probabilities = probabilities(query, key, options);
         [multiplied(
             probabilities,
@@ -131,8 +129,8 @@ fn backward(qkv: CubeTensor, gradient: CubeTensor, options: &Options) -> CubeTen
     let parts = split(qkv, &options.heads);
     let gradient = with_heads(gradient, &options.heads);
     let made = over_rows(&parts[0], options, |rows| {
-        let [query, key, value] = parts.each_ref().map(|part| of_rows(part, rows));
-        let gradient = of_rows(&gradient, rows);
+        let [query, key, value] = parts.each_ref().map(|part| of_first_dimension(part, rows));
+        let gradient = of_first_dimension(&gradient, rows);
         let probabilities = probabilities(query.clone(), key.clone(), options);
         let of_value = multiplied(
             probabilities.clone(),
@@ -144,11 +142,11 @@ fn backward(qkv: CubeTensor, gradient: CubeTensor, options: &Options) -> CubeTen
         let tokens = options.heads.tokens;
         score_gradients::launch(
             &of_scores.client,
-            grid((rows.1 * tokens) as u32),
+            grid(number(rows.1 * tokens)),
             CubeDim::new_1d(UNITS),
             flat(&probabilities),
             flat(&of_scores),
-            (rows.1 * tokens) as u32,
+            number(rows.1 * tokens),
             tokens as u32,
         );
         let of_query = multiplied(of_scores.clone(), key, [false, false], precision);
@@ -164,10 +162,10 @@ fn probabilities(query: CubeTensor, key: CubeTensor, options: &Options) -> CubeT
     let scores = multiplied(query, key, [false, true], options.precision);
     softmax::launch(
         &scores.client,
-        grid((rows * tokens) as u32),
+        grid(number(rows * tokens)),
         CubeDim::new_1d(UNITS),
         flat(&scores),
-        (rows * tokens) as u32,
+        number(rows * tokens),
         tokens as u32,
     );
     scores
@@ -179,25 +177,11 @@ fn sizes(part: &CubeTensor) -> [usize; 3] {
     [shape[0], shape[1], shape[2]]
 }
 
-/// Rows by their first one and their number.
-type Rows = (usize, usize);
-
-fn of_rows(part: &CubeTensor, (first, count): Rows) -> CubeTensor {
-    let [rows, tokens, channels] = sizes(part);
-    match count == rows {
-        true => part.clone(),
-        false => slice(
-            part.clone(),
-            &[first..first + count, 0..tokens, 0..channels],
-        ),
-    }
-}
-
-/// What `work` makes of all rows, some at a time, each of the shape of `part`.
+/// What `work` makes of all rows, some at a time, each of the shape of `part`. It gets the first row and their number.
 fn over_rows<const N: usize>(
     part: &CubeTensor,
     options: &Options,
-    work: impl Fn(Rows) -> [CubeTensor; N],
+    work: impl Fn((usize, usize)) -> [CubeTensor; N],
 ) -> [CubeTensor; N] {
     let [rows, tokens, channels] = sizes(part);
     let most = (options.most_scores / (tokens * tokens)).clamp(1, rows);
@@ -254,13 +238,13 @@ fn split(qkv: CubeTensor, heads: &Heads) -> [CubeTensor; 3] {
 
     split_heads::launch(
         &qkv.client,
-        grid((numbers as u32).div_ceil(UNITS)),
+        grid(number(numbers).div_ceil(UNITS)),
         CubeDim::new_1d(UNITS),
         flat(&qkv),
         query,
         key,
         value,
-        numbers as u32,
+        number(numbers),
         tokens as u32,
         heads.heads as u32,
         channels as u32,
@@ -282,13 +266,13 @@ fn joined(parts: [CubeTensor; 3], heads: &Heads) -> CubeTensor {
 
     join_heads::launch(
         &qkv.client,
-        grid((numbers as u32).div_ceil(UNITS)),
+        grid(number(numbers).div_ceil(UNITS)),
         CubeDim::new_1d(UNITS),
         flat(&query),
         flat(&key),
         flat(&value),
         flat(&qkv),
-        numbers as u32,
+        number(numbers),
         tokens as u32,
         heads.heads as u32,
         channels as u32,

@@ -10,16 +10,16 @@
 //! ```
 
 use burn::backend::TensorMetadata;
-use burn_cubecl::kernel::{into_contiguous, slice};
+use burn_cubecl::kernel::into_contiguous;
 use burn_cubecl::ops::{permute, reshape};
 use burn_cubecl::tensor::CubeTensor;
 use cubecl::prelude::*;
 
 use super::UNITS;
-use super::arguments::{flat, memory, vector_width};
+use super::arguments::{flat, memory, number, of_first_dimension, vector_width};
 use super::copy::copy;
 use super::product::multiplied;
-use super::sums::sum_of_images;
+use super::sums::sum_of_rows;
 use super::update::grid;
 use crate::precision::Factors;
 
@@ -63,33 +63,21 @@ impl Windows {
         let positions = input.shape()[0] * self.positions();
         let columns = memory(input, [positions, self.row()]);
         let width = vector_width(self.channels_in);
-        let vectors = positions * self.row() / width;
+        let vectors = number(positions * self.row()) / width as u32;
         let sizes = Sizes::of(self, width);
 
         gather::launch(
             &input.client,
-            grid((vectors as u32).div_ceil(UNITS)),
+            grid(vectors.div_ceil(UNITS)),
             CubeDim::new_1d(UNITS),
             width,
             flat(input),
             flat(&columns),
-            vectors as u32,
+            vectors,
             sizes,
         );
 
         columns
-    }
-}
-
-fn images(tensor: &CubeTensor, (first, count): (usize, usize)) -> CubeTensor {
-    let shape = tensor.shape();
-    match count == shape[0] {
-        true => tensor.clone(),
-        false => {
-            let whole = (1..shape.num_dims()).map(|dimension| 0..shape[dimension]);
-            let ranges: Vec<_> = std::iter::once(first..first + count).chain(whole).collect();
-            into_contiguous(slice(tensor.clone(), &ranges))
-        }
     }
 }
 
@@ -103,26 +91,26 @@ pub(super) fn weight_gradient(
 ) -> CubeTensor {
     let shape = gradient.shape();
     let (batch, channels_out) = (shape[0], shape[3]);
-    let numbers = channels_out * windows.row();
+    let weights = channels_out * windows.row();
     let parts: Vec<_> = windows.parts(batch).collect();
-    let all = (parts.len() > 1).then(|| memory(input, [parts.len(), numbers]));
+    let all = (parts.len() > 1).then(|| memory(input, [parts.len(), weights]));
     let mut made = None;
-    for (number, &part) in parts.iter().enumerate() {
-        let columns = windows.columns(&images(input, part));
-        let gradient = images(gradient, part);
+    for (place, &part) in parts.iter().enumerate() {
+        let columns = windows.columns(&of_first_dimension(input, part));
+        let gradient = of_first_dimension(gradient, part);
         let gradient = reshape(
             gradient,
             [part.1 * windows.positions(), channels_out].into(),
         );
         let product = multiplied(gradient, columns, [true, false], precision);
         if let Some(all) = &all {
-            copy(&product, all, number * numbers);
+            copy(&product, all, place * weights);
         }
         made = Some(product);
     }
     let made = match all {
-        Some(all) => sum_of_images(&all),
-        None => made.unwrap_or_else(|| memory(input, [numbers])),
+        Some(all) => sum_of_rows(&all),
+        None => made.unwrap_or_else(|| unreachable!("a batch has images")),
     };
     let [rows, columns] = windows.kernel;
     let made = reshape(
@@ -148,7 +136,7 @@ pub(super) fn input_gradient(
     let width = vector_width(windows.channels_in);
     let of_image = rows * columns * windows.channels_in / width;
     for part in windows.parts(batch) {
-        let gradient = images(gradient, part);
+        let gradient = of_first_dimension(gradient, part);
         let gradient = reshape(
             gradient,
             [part.1 * windows.positions(), channels_out].into(),
@@ -158,13 +146,13 @@ pub(super) fn input_gradient(
 
         scatter::launch(
             &made.client,
-            grid(((part.1 * of_image) as u32).div_ceil(UNITS)),
+            grid(number(part.1 * of_image).div_ceil(UNITS)),
             CubeDim::new_1d(UNITS),
             width,
             flat(&columns),
             flat(&made),
-            (part.1 * of_image) as u32,
-            (part.0 * of_image) as u32,
+            number(part.1 * of_image),
+            number(part.0 * of_image),
             sizes,
         );
     }

@@ -18,7 +18,7 @@ use burn_cubecl::tensor::CubeTensor;
 use super::added::Added;
 use super::columns::{self, Windows};
 use super::product::{format, multiplied};
-use super::sums::{sum_of_images, sum_of_positions};
+use super::sums::{sum_of_positions, sum_of_rows};
 use super::{AnyTensor, Gpu, fused};
 use crate::precision::Factors;
 
@@ -199,10 +199,10 @@ fn forward(inputs: Inputs, options: &PlainOptions) -> AnyTensor {
     } = inputs;
     let shape = [input.shape()[0], height, width, weight.shape()[0]].into();
     let options = options.clone();
-    one(fused::queue(
+    fused::queue_one(
         "kiln_plain_convolution",
         [input, weight].into_iter().chain(added).collect(),
-        vec![shape],
+        shape,
         move |inputs| {
             let mut inputs = inputs.into_iter();
             let (input, weight) = pair(&mut inputs);
@@ -215,18 +215,14 @@ fn forward(inputs: Inputs, options: &PlainOptions) -> AnyTensor {
                 per_image,
                 shortcut,
             };
-            vec![added.to(made)]
+            added.added_to(made)
         },
-    ))
+    )
 }
 
 fn pair(inputs: &mut impl Iterator<Item = CubeTensor>) -> (CubeTensor, CubeTensor) {
     let mut next = || inputs.next().unwrap_or_else(|| unreachable!("two inputs"));
     (next(), next())
-}
-
-fn one(mut made: Vec<AnyTensor>) -> AnyTensor {
-    made.pop().unwrap_or_else(|| unreachable!("one shape"))
 }
 
 impl PlainConvolutionOps for Gpu {
@@ -315,25 +311,22 @@ impl Backward<Gpu, 5> for Gradient {
         ] = operation.parents;
         if bias_node.is_some() || image_node.is_some() {
             let [images, channels] = [in_shape[0], weight_shape[0]];
-            let of_images = one(fused::queue(
+            let of_images = fused::queue_one(
                 "kiln_sums_of_images",
                 vec![gradient.clone()],
-                vec![[images, channels].into()],
-                |inputs| {
-                    inputs
-                        .into_iter()
-                        .map(into_contiguous)
-                        .map(|gradient| sum_of_positions(&gradient))
-                        .collect()
+                [images, channels].into(),
+                |mut inputs| {
+                    let gradient = inputs.pop().unwrap_or_else(|| unreachable!("one input"));
+                    sum_of_positions(&into_contiguous(gradient))
                 },
-            ));
+            );
             if let Some(node) = bias_node {
-                let made = one(fused::queue(
+                let made = fused::queue_one(
                     "kiln_sum_of_bias",
                     vec![of_images.clone()],
-                    vec![[channels].into()],
-                    |inputs| inputs.iter().map(sum_of_images).collect(),
-                ));
+                    [channels].into(),
+                    |inputs| sum_of_rows(&inputs[0]),
+                );
                 gradients.register::<Gpu>(node.id, made.0);
             }
             if let Some(node) = image_node {
@@ -345,28 +338,28 @@ impl Backward<Gpu, 5> for Gradient {
         }
         if let Some(node) = weight_node {
             let (options, shape) = (options.clone(), weight_shape.clone());
-            let made = one(fused::queue(
+            let made = fused::queue_one(
                 "kiln_convolution_weight",
                 vec![input, gradient.clone()],
-                vec![weight_shape],
+                weight_shape,
                 move |inputs| {
                     let (input, gradient) = pair(&mut inputs.into_iter());
-                    vec![weight_gradient(input, gradient, &shape, &options)]
+                    weight_gradient(input, gradient, &shape, &options)
                 },
-            ));
+            );
             gradients.register::<Gpu>(node.id, made.0);
         }
         if let Some(node) = input_node {
             let shape = in_shape.clone();
-            let made = one(fused::queue(
+            let made = fused::queue_one(
                 "kiln_convolution_data",
                 vec![gradient, weight],
-                vec![in_shape],
+                in_shape,
                 move |inputs| {
                     let (gradient, weight) = pair(&mut inputs.into_iter());
-                    vec![input_gradient(gradient, weight, &shape, &options)]
+                    input_gradient(gradient, weight, &shape, &options)
                 },
-            ));
+            );
             gradients.register::<Gpu>(node.id, made.0);
         }
     }

@@ -4,12 +4,12 @@ use burn_cubecl::tensor::CubeTensor;
 use cubecl::prelude::*;
 
 use super::UNITS;
-use super::arguments::flat;
+use super::arguments::{flat, number};
 use super::update::grid;
 
 /// Copies all numbers of `from` to those of `into` from the number `first` on. Neither has gaps.
 pub(super) fn copy(from: &CubeTensor, into: &CubeTensor, first: usize) {
-    let numbers = from.meta.num_elements() as u32;
+    let numbers = number(from.meta.num_elements());
     copy_all::launch(
         &from.client,
         grid(numbers.div_ceil(UNITS)),
@@ -17,7 +17,7 @@ pub(super) fn copy(from: &CubeTensor, into: &CubeTensor, first: usize) {
         flat(from),
         flat(into),
         numbers,
-        first as u32,
+        number(first),
     );
 }
 

@@ -78,3 +78,14 @@ pub(crate) fn queue(
     let made = client.register(stream, OperationIr::Custom(description), operation);
     made.into_iter().map(AnyTensor).collect()
 }
+
+/// [`queue`] for one tensor.
+pub(crate) fn queue_one(
+    name: &'static str,
+    inputs: Vec<AnyTensor>,
+    output: Shape,
+    work: impl Fn(Vec<CubeTensor>) -> CubeTensor + Send + Sync + 'static,
+) -> AnyTensor {
+    let mut made = queue(name, inputs, vec![output], move |inputs| vec![work(inputs)]);
+    made.pop().unwrap_or_else(|| unreachable!("one shape"))
+}

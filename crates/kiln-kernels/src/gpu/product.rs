@@ -48,18 +48,17 @@ fn product(
     let mut shape: Shape = left.shape().clone();
     shape[row] = left.shape()[if transposed[0] { column } else { row }];
     shape[column] = right.shape()[if transposed[1] { row } else { column }];
-    let mut made = fused::queue(
+    fused::queue_one(
         name,
         vec![left.clone(), right.clone()],
-        vec![shape],
+        shape,
         move |inputs| {
             let [left, right]: [CubeTensor; 2] = inputs
                 .try_into()
                 .unwrap_or_else(|_| unreachable!("two inputs"));
-            vec![multiplied(left, right, transposed, precision)]
+            multiplied(left, right, transposed, precision)
         },
-    );
-    made.pop().unwrap_or_else(|| unreachable!("one shape"))
+    )
 }
 
 /// [`product`] of matrices on the card, `f32` and without gaps.

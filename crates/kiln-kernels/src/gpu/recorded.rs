@@ -5,6 +5,7 @@
 )]
 
 use std::sync::Arc;
+use std::thread::{self, ThreadId};
 
 use burn::tensor::{Graph, Tensor, capture};
 use burn_cubecl::kernel::into_contiguous;
@@ -15,12 +16,16 @@ use super::copy::copy;
 use super::{AnyTensor, fused};
 use crate::repeated::Work;
 
+type Recording<'a> = Graph<Tensor<4>, Box<dyn FnMut() -> Tensor<4> + Send + 'a>>;
+
 /// The recorded launches of a call with inputs of one shape.
 pub(crate) struct Recorded<'a> {
     /// Where the launches find their inputs.
     images: Tensor<4>,
     matrix: Tensor<2>,
-    graph: Graph<Tensor<4>, Box<dyn FnMut() -> Tensor<4> + Send + 'a>>,
+    graph: Recording<'a>,
+    /// Each thread has a queue of its own on the GPU, and launches repeat in the queue of the thread that recorded them.
+    thread: ThreadId,
 }
 
 impl<'a> Recorded<'a> {
@@ -34,14 +39,16 @@ impl<'a> Recorded<'a> {
             graph: capture(&device, work),
             images,
             matrix,
+            thread: thread::current().id(),
         }
     }
 
-    /// Whether inputs have the shapes of the first call's.
+    /// Whether inputs have the shapes of the first call's, on its thread.
     pub(crate) fn fits(&self, images: &Tensor<4>, matrix: &Tensor<2>) -> bool {
         self.images.dims() == images.dims()
             && self.matrix.dims() == matrix.dims()
             && self.images.device() == images.device()
+            && self.thread == thread::current().id()
     }
 
     /// Not if the GPU cannot record, or could not record this.
@@ -49,22 +56,20 @@ impl<'a> Recorded<'a> {
         self.graph.is_hardware()
     }
 
-    /// The result for the inputs that it was made with.
-    pub(crate) fn first(&mut self) -> Tensor<4> {
-        // The images, the matrix, and what `work` borrows live as long as this does; the calls of one network follow each
-        // other on one thread, which has one stream.
+    /// Puts new numbers where the launches find their inputs.
+    pub(crate) fn write(&mut self, images: Tensor<4>, matrix: Tensor<2>) {
+        // The launches' inputs are these tensors, so they are computed before.
+        self.images = written(self.images.clone(), images);
+        self.matrix = written(self.matrix.clone(), matrix);
+    }
+
+    /// The result for the inputs in place.
+    pub(crate) fn repeat(&mut self) -> Tensor<4> {
+        // SAFETY: the inputs, and what `work` borrows, live as long as this does. Only the thread that recorded the launches
+        // comes here (`fits`), one call after the other, and its queue keeps the order of writing, launches and copying.
         let result = unsafe { self.graph.replay() };
         // The next call overwrites the result.
         copied(result.clone())
-    }
-
-    pub(crate) fn call(&mut self, images: Tensor<4>, matrix: Tensor<2>) -> Tensor<4> {
-        // Kept until the launches follow: what nobody holds would not be computed.
-        let _written = [
-            written(self.images.clone(), images),
-            written(self.matrix.clone(), matrix),
-        ];
-        self.first()
     }
 }
 
@@ -74,26 +79,25 @@ fn copied<const D: usize>(tensor: Tensor<D>) -> Tensor<D> {
         unreachable!("the tensor was checked");
     };
     let shape = from.shape().clone();
-    let mut made = fused::queue("kiln_copied", vec![from], vec![shape], |mut inputs| {
+    let made = fused::queue_one("kiln_copied", vec![from], shape, |mut inputs| {
         let from = into_contiguous(inputs.pop().unwrap_or_else(|| unreachable!("one input")));
         let into = like(&from);
         copy(&from, &into, 0);
-        vec![into]
+        into
     });
-    let made = made.pop().unwrap_or_else(|| unreachable!("one shape"));
     made.into_tensor()
 }
 
-/// Writes the numbers of `from` into the memory of `into`, which has none of another order.
-fn written<const D: usize>(into: Tensor<D>, from: Tensor<D>) -> AnyTensor {
+/// `into`, which has no gaps, with the numbers of `from` in its memory.
+fn written<const D: usize>(into: Tensor<D>, from: Tensor<D>) -> Tensor<D> {
     let inputs: Vec<AnyTensor> = [into, from].into_iter().filter_map(AnyTensor::of).collect();
-    let shapes = vec![inputs[0].shape().clone()];
-    let mut made = fused::queue("kiln_written", inputs, shapes, |inputs| {
+    let shape = inputs[0].shape().clone();
+    let made = fused::queue_one("kiln_written", inputs, shape, |inputs| {
         let [into, from]: [CubeTensor; 2] = inputs
             .try_into()
-            .unwrap_or_else(|_| unreachable!("two inputs"));
+            .unwrap_or_else(|_| unreachable!("both were checked"));
         copy(&into_contiguous(from), &into, 0);
-        vec![into]
+        into
     });
-    made.pop().unwrap_or_else(|| unreachable!("one shape"))
+    made.into_tensor()
 }

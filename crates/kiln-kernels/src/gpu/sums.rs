@@ -1,4 +1,4 @@
-//! Sums over images and over their positions.
+//! Sums over the positions of images, and over rows.
 
 use burn::backend::TensorMetadata;
 use burn_cubecl::tensor::CubeTensor;
@@ -36,19 +36,19 @@ pub(super) fn sum_of_positions(tensor: &CubeTensor) -> CubeTensor {
     sums
 }
 
-/// `[channels]` of `[images, channels]`.
-pub(super) fn sum_of_images(tensor: &CubeTensor) -> CubeTensor {
+/// `[channels]` of `[rows, channels]`.
+pub(super) fn sum_of_rows(tensor: &CubeTensor) -> CubeTensor {
     let shape = tensor.shape();
-    let (images, channels) = (shape[0], shape[1]);
+    let (rows, channels) = (shape[0], shape[1]);
     let sum = memory(tensor, [channels]);
 
-    over_images::launch(
+    over_rows::launch(
         &tensor.client,
         CubeCount::Static((channels as u32).div_ceil(64), 1, 1),
         CubeDim::new_1d(64),
         flat(tensor),
         flat(&sum),
-        images as u32,
+        rows as u32,
         channels as u32,
     );
 
@@ -87,14 +87,14 @@ fn over_positions<N: Size>(
 }
 
 #[cube(launch)]
-fn over_images(numbers: &Tensor<f32>, sum: &mut Tensor<f32>, images: u32, channels: u32) {
+fn over_rows(numbers: &Tensor<f32>, sum: &mut Tensor<f32>, rows: u32, channels: u32) {
     let channel = CUBE_POS_X * CUBE_DIM_X + UNIT_POS;
     if channel < channels {
         let mut total = 0.0f32;
-        let mut image = 0u32;
-        while image < images {
-            total += numbers[(image * channels + channel) as usize];
-            image += 1;
+        let mut row = 0u32;
+        while row < rows {
+            total += numbers[(row * channels + channel) as usize];
+            row += 1;
         }
         sum[channel as usize] = total;
     }

@@ -2,7 +2,7 @@
 
 use burn::tensor::{Int, Tensor};
 
-use kiln_kernels::{Repeated, records};
+use kiln_kernels::{Repeated, records_launches};
 
 use super::embedding::EmbeddedTimes;
 use super::{UNet2d, vector};
@@ -83,7 +83,8 @@ impl UNet2d {
 }
 
 impl EmbeddedLevels<'_> {
-    /// [`UNet2d::forward_at`], with less work at the embedded levels. On a processor the results have the same bits.
+    /// [`UNet2d::forward_at`], with less work at the embedded levels. On a processor the results have the same bits. A GPU
+    /// that records (see [`Repeated`]) keeps the precision of the first call with a shape.
     ///
     /// # Panics
     /// As [`UNet2d::forward`] does.
@@ -101,7 +102,7 @@ impl EmbeddedLevels<'_> {
             return network.forward_at(sample, timestep, noise_power, class_labels);
         };
         let times = network.at_level(embedded, index, network.embed_classes(class_labels));
-        match records(&sample) {
+        match records_launches(&sample) {
             true => self.repeated.call(sample, times.joined()),
             false => network.forward_at_times(sample, times),
         }

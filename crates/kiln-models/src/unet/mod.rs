@@ -215,6 +215,7 @@ impl UNet2d {
             };
             hidden = block.forward(hidden, times, join);
         }
+        debug_assert!(times.next().is_none(), "each block takes its own");
         let output = convolution(&self.conv_out, hidden).after(norm_silu(&self.conv_norm_out));
         let output = channels_first(output.forward());
 

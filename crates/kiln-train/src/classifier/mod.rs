@@ -61,7 +61,7 @@ impl Movable for LabelledImages {
     fn to_device(self, device: &Device) -> Self {
         Self {
             images: moved(self.images, device),
-            labels: Tensor::from_data(self.labels.into_data(), device),
+            labels: moved(self.labels, device),
             ..self
         }
     }

@@ -9,6 +9,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use burn::data::dataloader::{DataLoader, DataLoaderIterator, Progress};
 use burn::data::dataset::DatasetError;
+use burn::tensor::kind::Basic;
 use burn::tensor::{Device, Tensor};
 use kiln_data::{DataError, ahead};
 use kiln_kernels::is_cpu;
@@ -33,8 +34,11 @@ pub(crate) trait Movable: Send + 'static {
     fn to_device(self, device: &Device) -> Self;
 }
 
-/// The tensor on another device. Unlike Burn's method, this takes it to a device with autodiff, too.
-pub(crate) fn moved<const D: usize>(tensor: Tensor<D>, device: &Device) -> Tensor<D> {
+/// The tensor on another device, whether that has autodiff or not.
+pub(crate) fn moved<const D: usize, K: Basic>(
+    tensor: Tensor<D, K>,
+    device: &Device,
+) -> Tensor<D, K> {
     Tensor::from_data(tensor.into_data(), device)
 }
 
