@@ -25,7 +25,7 @@ pub struct Repeated<'a> {
     recorded: Mutex<Vec<Recorded<'a>>>,
 }
 
-pub(crate) type Work<'a> = dyn Fn(Tensor<4>, Tensor<2>) -> Tensor<4> + Send + Sync + 'a;
+type Work<'a> = dyn Fn(Tensor<4>, Tensor<2>) -> Tensor<4> + Send + Sync + 'a;
 
 /// Shapes that are kept.
 #[cfg(feature = "gpu")]
@@ -64,7 +64,8 @@ impl<'a> Repeated<'a> {
                         // Its memory is free before the next one needs some.
                         recorded.remove(0);
                     }
-                    Recorded::new(images, matrix, self.work.clone())
+                    let work = self.work.clone();
+                    Recorded::new(images, matrix, move |images, matrix| work(images, matrix))
                 }
             };
             let result = chosen.repeat();

@@ -31,8 +31,6 @@ const MOST_SCORES: usize = 1 << 24;
 struct Options {
     heads: Heads,
     precision: Factors,
-    /// Scores that are computed at a time.
-    most_scores: usize,
 }
 
 impl AttentionOps for Gpu {
@@ -58,7 +56,6 @@ impl Options {
         Self {
             heads,
             precision: precision::requested(),
-            most_scores: MOST_SCORES,
         }
     }
 }
@@ -111,7 +108,7 @@ impl Backward<Gpu, 1> for Gradient {
 
 fn forward(qkv: CubeTensor, options: &Options) -> CubeTensor {
     let parts = split(qkv, &options.heads);
-    let [output] = over_rows(&parts[0], options, |rows| {
+    let [output] = over_rows(&parts[0], |rows| {
         let [query, key, value] = parts.each_ref().map(|part| of_first_dimension(part, rows));
         let probabilities = probabilities(query, key, options);
         [multiplied(
@@ -128,7 +125,7 @@ fn backward(qkv: CubeTensor, gradient: CubeTensor, options: &Options) -> CubeTen
     let precision = options.precision;
     let parts = split(qkv, &options.heads);
     let gradient = with_heads(gradient, &options.heads);
-    let made = over_rows(&parts[0], options, |rows| {
+    let made = over_rows(&parts[0], |rows| {
         let [query, key, value] = parts.each_ref().map(|part| of_first_dimension(part, rows));
         let gradient = of_first_dimension(&gradient, rows);
         let probabilities = probabilities(query.clone(), key.clone(), options);
@@ -180,11 +177,10 @@ fn sizes(part: &CubeTensor) -> [usize; 3] {
 /// What `work` makes of all rows, some at a time, each of the shape of `part`. It gets the first row and their number.
 fn over_rows<const N: usize>(
     part: &CubeTensor,
-    options: &Options,
     work: impl Fn((usize, usize)) -> [CubeTensor; N],
 ) -> [CubeTensor; N] {
     let [rows, tokens, channels] = sizes(part);
-    let most = (options.most_scores / (tokens * tokens)).clamp(1, rows);
+    let most = (MOST_SCORES / (tokens * tokens)).clamp(1, rows);
     if most == rows {
         return work((0, rows));
     }

@@ -4,7 +4,6 @@
     reason = "Burn cannot know that what recorded launches read still exists"
 )]
 
-use std::sync::Arc;
 use std::thread::{self, ThreadId};
 
 use burn::tensor::{Graph, Tensor, capture};
@@ -14,7 +13,6 @@ use burn_cubecl::tensor::CubeTensor;
 use super::arguments::like;
 use super::copy::copy;
 use super::{AnyTensor, fused};
-use crate::repeated::Work;
 
 type Recording<'a> = Graph<Tensor<4>, Box<dyn FnMut() -> Tensor<4> + Send + 'a>>;
 
@@ -29,7 +27,11 @@ pub(crate) struct Recorded<'a> {
 }
 
 impl<'a> Recorded<'a> {
-    pub(crate) fn new(images: Tensor<4>, matrix: Tensor<2>, work: Arc<Work<'a>>) -> Self {
+    pub(crate) fn new(
+        images: Tensor<4>,
+        matrix: Tensor<2>,
+        work: impl Fn(Tensor<4>, Tensor<2>) -> Tensor<4> + Send + 'a,
+    ) -> Self {
         // In memory of their own.
         let (images, matrix) = (copied(images), copied(matrix));
         let (device, from) = (images.device(), (images.clone(), matrix.clone()));
