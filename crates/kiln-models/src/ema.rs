@@ -136,6 +136,11 @@ pub fn shadow_of<M: Module>(model: &M) -> M {
     model.clone().map(&mut Shadow)
 }
 
+/// Another model with the same weights, which learns for itself: its parameters have their own identities.
+pub fn twin_of<M: Module>(model: &M) -> M {
+    model.clone().map(&mut Twin)
+}
+
 /// `shadow = decay * shadow + (1 - decay) * model`, parameter by parameter.
 ///
 /// Parameters of `model` that take no gradient, such as a codebook that is an average already, are copied, as diffusers
@@ -189,11 +194,26 @@ struct Shadow;
 
 impl ModuleMapper for Shadow {
     fn map_float<const D: usize>(&mut self, parameter: Param<Tensor<D>>) -> Param<Tensor<D>> {
-        let value = parameter.val();
-        let (_, _, mapper) = parameter.consume();
-        let shadow = Param::from_mapped_value(ParamId::new(), value.clone(), mapper);
+        let (shadow, value) = twin(parameter);
         replace_value(shadow.set_require_grad(false), value)
     }
+}
+
+struct Twin;
+
+impl ModuleMapper for Twin {
+    fn map_float<const D: usize>(&mut self, parameter: Param<Tensor<D>>) -> Param<Tensor<D>> {
+        let (twin, value) = twin(parameter);
+        replace_value(twin, value)
+    }
+}
+
+/// A parameter with another identity, and its value.
+fn twin<const D: usize>(parameter: Param<Tensor<D>>) -> (Param<Tensor<D>>, Tensor<D>) {
+    let value = parameter.val();
+    let (_, _, mapper) = parameter.consume();
+    let twin = Param::from_mapped_value(ParamId::new(), value.clone(), mapper);
+    (twin, value)
 }
 
 /// A model's weights in the order of its parameters.

@@ -8,16 +8,17 @@ use burn::tensor::Device;
 use common::{
     assert_close, experiment, in_pieces, in_pixel_space, options, pixels, stage_1, stage_2, weights,
 };
-use kiln_checkpoint::{DiffusionModel, ModelSource};
+use kiln_checkpoint::{DiffusionModel, ModelSource, weights_hash};
 use kiln_diffusion::sampler::Sampler;
 use kiln_pipeline::Devices;
 use kiln_train::{Experiment, RunOptions, TrainError, load_model};
 
 /// Each method, with students or levels that change within ten steps.
-const METHODS: [&str; 4] = [
+const METHODS: [&str; 5] = [
     r#"{ method = "consistency-tuning", halve_every = 3 }"#,
     r#"{ method = "consistency-distillation", teacher_steps = 20, guidance = 2.0 }"#,
     r#"{ method = "consistency-distillation", teacher_steps = 20, segments = 4, guidance = 2.0 }"#,
+    r#"{ method = "moment-matching", student_steps = 4, fewest_steps = 2, guidance = 2.0 }"#,
     r#"{ method = "progressive", first_steps = 8, last_steps = 2, halve_every = 3, guidance = 2.0 }"#,
 ];
 
@@ -93,6 +94,46 @@ fn a_teacher_may_go_once_its_student_has_begun() {
     };
     in_pixel_space(&experiment, &resumed).unwrap();
     assert!(weights(&whole.out) == weights(&pieces.out));
+}
+
+/// Its own teacher is still the one that it learns from. A run that was killed early knows both.
+#[test]
+fn a_student_may_begin_where_another_one_ended() {
+    let place = tempfile::tempdir().unwrap();
+    let teacher = teacher(place.path());
+    let first = in_folder(place.path().join("first"), &teacher);
+    in_pixel_space(&student(METHODS[2], &[]), &first).unwrap();
+    let experiment = student(METHODS[3], &[]);
+    let trained = |name: &str, begins_with: Option<PathBuf>| {
+        let options = RunOptions {
+            student: begins_with,
+            ..in_folder(place.path().join(name), &teacher)
+        };
+        in_pixel_space(&experiment, &options).unwrap();
+        options.out
+    };
+    let second = trained("second", Some(first.out.join("model")));
+    let alone = trained("alone", None);
+    assert!(weights(&second) != weights(&alone));
+    let bytes = |model: PathBuf| {
+        std::fs::read(model.join("unet/diffusion_pytorch_model.safetensors")).unwrap()
+    };
+    let unet = |model: PathBuf| load_model(&model, &Device::flex()).unwrap().unet;
+    assert_eq!(
+        weights_hash(&unet(second.join("diffusion/start"))),
+        weights_hash(&unet(teacher.clone()))
+    );
+
+    let whole = bytes(second.join("model"));
+    for folder in ["model", "diffusion/checkpoints"] {
+        std::fs::remove_dir_all(second.join(folder)).unwrap();
+    }
+    let resumed = RunOptions {
+        resume: true,
+        ..options(&second)
+    };
+    in_pixel_space(&experiment, &resumed).unwrap();
+    assert!(bytes(second.join("model")) == whole);
 }
 
 #[test]

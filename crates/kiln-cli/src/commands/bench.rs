@@ -213,11 +213,11 @@ impl Bench {
 
     fn table(&self, outcome: &Outcome) -> String {
         let mut table = format!(
-            "kiln {} on {}\n{}, median of {} repeats\n\n{:<24}{:<16}{:<11}{:>6}{:>12}{:>24}{:>10}{:>10}{:>13}\n",
+            "kiln {} on {}\n{}, median of {}\n\n{:<24}{:<16}{:<11}{:>6}{:>12}{:>24}{:>10}{:>10}{:>13}\n",
             outcome.version,
             outcome.machine,
             outcome.config.display(),
-            self.repeats,
+            counted(self.repeats as usize, "repeat"),
             "work",
             "devices",
             "precision",

@@ -25,6 +25,11 @@ pub struct Distill {
     #[arg(long, help_heading = MODEL, value_name = "PATH|ORG/REPO[@REVISION]", required_unless_present = "resume")]
     model: Option<PathBuf>,
 
+    /// Begin with the weights of this student of the same teacher, not with the teacher's: a second distillation, such as
+    /// moment matching after consistency distillation
+    #[arg(long, help_heading = MODEL, value_name = "PATH|ORG/REPO[@REVISION]", requires = "model")]
+    student: Option<PathBuf>,
+
     #[command(flatten)]
     training: TrainingArguments,
 }
@@ -41,6 +46,7 @@ impl Distill {
         let teacher = teacher.transpose()?;
         let models = TrainedModels {
             initial_weights: teacher.clone(),
+            student: self.student,
             ..TrainedModels::default()
         };
         self.training.train(

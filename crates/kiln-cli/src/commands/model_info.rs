@@ -129,6 +129,9 @@ struct SampleDescription {
     steps: usize,
     spacing: &'static str,
     guidance: Guidance,
+    /// The scale of the guidance within a distilled model.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    guidance_learnt: Option<f64>,
     /// Images, or images of each class if there are classes.
     count: usize,
     classes: usize,
@@ -161,8 +164,13 @@ impl Description {
         }
         let loaded = load_model(path, &device)?;
         // A model may have a description although it cannot draw.
-        let drawn = Pipeline::from_model(model.clone(), loaded.clone(), &device)
-            .map(|pipeline| SampleDescription::of(&pipeline.default_options()));
+        let drawn = Pipeline::from_model(model.clone(), loaded.clone(), &device).map(|pipeline| {
+            let learnt = loaded.metadata.guidance_learnt();
+            SampleDescription::of(
+                &pipeline.default_options(),
+                learnt.map(|guidance| guidance.scale()),
+            )
+        });
         let cannot_sample = drawn.as_ref().err().map(ToString::to_string);
         Ok(Self {
             vqvae: loaded.first_stage.as_ref().map(describe_vqvae),
@@ -256,12 +264,13 @@ impl Description {
 }
 
 impl SampleDescription {
-    fn of(options: &SampleOptions) -> Self {
+    fn of(options: &SampleOptions, guidance_learnt: Option<f64>) -> Self {
         Self {
             sampler: options.sampler,
             steps: options.steps,
             spacing: options.levels.spacing.name(),
             guidance: options.guidance,
+            guidance_learnt,
             count: options.count,
             classes: options.classes.len(),
         }
@@ -275,9 +284,10 @@ impl SampleDescription {
             0 | 1 => String::new(),
             classes => format!(" of each of {classes} classes"),
         };
-        let guidance = match self.guidance.scale() {
-            1.0 => "no guidance".to_owned(),
-            scale => format!("guidance {scale}"),
+        let guidance = match (self.guidance.scale(), self.guidance_learnt) {
+            (1.0, Some(learnt)) => format!("its own guidance of {learnt}"),
+            (1.0, None) => "no guidance".to_owned(),
+            (scale, _) => format!("guidance {scale}"),
         };
         format!(
             "{}{of_each} by {}{eta} in {}, {} spacing, {guidance}",

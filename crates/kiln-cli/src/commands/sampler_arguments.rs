@@ -153,14 +153,16 @@ fn of_distilled(pipeline: &Pipeline, options: &SampleOptions) -> Vec<String> {
     let mut warnings = Vec::new();
     let metadata = &pipeline.model().metadata;
     let own = metadata.sampling_steps.unwrap_or_default();
+    let learnt = own.max(options.sampler.segments().unwrap_or_default());
+    let draws_as_learnt = options.sampler.name() == pipeline.model().scheduler.sampler.name();
     if metadata.distilled_by().is_some()
-        && let Some(segments) = options.sampler.segments()
-        && options.steps > MANY_TIMES * segments.max(own)
+        && draws_as_learnt
+        && learnt > 0
+        && options.steps > MANY_TIMES * learnt
     {
         warnings.push(format!(
-            "--steps {}: this model was distilled to draw in about {}, and its images become worse with many more",
-            options.steps,
-            segments.max(own)
+            "--steps {}: this model was distilled to draw in about {learnt}, and its images become worse with many more",
+            options.steps
         ));
     }
     let scale = options.guidance.scale();

@@ -98,6 +98,10 @@ pub struct TrainedModels {
     /// Begin with the weights of this trained model, in a folder or on the Hub, not with random ones (fine-tuning)
     #[arg(long, help_heading = MODEL, value_name = "PATH|ORG/REPO[@REVISION]")]
     pub initial_weights: Option<PathBuf>,
+
+    /// Of a distillation: the student whose weights it begins with.
+    #[arg(skip)]
+    pub student: Option<PathBuf>,
 }
 
 /// `--log`.
@@ -232,6 +236,9 @@ impl TrainingArguments {
                     true => self.hub.first_stage(place),
                     false => self.hub.model(place),
                 })
+                .transpose()?,
+            student: (models.student.as_deref())
+                .map(|place| self.hub.model(place))
                 .transpose()?,
             label: RunLabel {
                 name: self.name,

@@ -25,9 +25,12 @@ pub(super) fn check(patient: &Patient) -> Findings {
     let mut findings = Vec::new();
     let scheduler = &student.scheduler;
     let segments = scheduler.sampler.segments();
-    let is_consistent = method.starts_with("consistency");
-    if is_consistent != segments.is_some() {
-        let right = if is_consistent { "consistency" } else { "ddim" };
+    let right = match method {
+        "moment-matching" => "ddpm",
+        "progressive" => "ddim",
+        _ => "consistency",
+    };
+    if scheduler.sampler.name() != right {
         findings.push(Finding::warning(
             format!("a student of {method} draws by {} by default", scheduler.sampler.name()),
             format!("draw with --sampler {right}, or set sampling.sampler = \"{right}\" and distil again"),
@@ -82,6 +85,9 @@ fn beside(
         let pipeline = Pipeline::from_model(name, model.clone(), &patient.device);
         pipeline.map_err(|error| error.to_string())
     };
+    if matches!(student.scheduler.sampler, Sampler::Ddpm { .. }) {
+        return Err("it draws with fresh noise, so its images are others than its teacher's: compare both by `kiln evaluate`".to_owned());
+    }
     let (student, teacher) = (open(student)?, open(teacher)?);
     if student.image_shape() != teacher.image_shape() {
         return Err("the teacher draws images of another shape".to_owned());

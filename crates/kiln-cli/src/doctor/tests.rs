@@ -7,7 +7,7 @@ use burn::tensor::{Device, Tensor};
 use kiln::pictures::Images;
 use kiln_checkpoint::{FirstStage, Metadata};
 use kiln_data::{DataConfig, DatasetKind, NoProgress};
-use kiln_diffusion::sampler::Sampler;
+use kiln_diffusion::sampler::{Sampler, Variance};
 use kiln_diffusion::{ScheduleConfig, SchedulerConfig, Spacing};
 use kiln_models::ema::EmaConfig;
 use kiln_models::{AutoencoderConfig, AutoencoderKlConfig};
@@ -316,6 +316,17 @@ fn a_student_that_draws_in_another_way_than_it_learnt_is_found() {
         loss_by_timestep::check(&patient).is_err(),
         "it is no denoiser"
     );
+    // By moment matching a student learns to draw by another sampler.
+    let mut matched = healthy();
+    let model = matched.model.as_mut().unwrap();
+    model.metadata = patient.model.as_ref().unwrap().metadata.clone();
+    let method = "moment-matching".to_owned();
+    (model.metadata.training).insert("distilled_by".to_owned(), method);
+    assert_eq!(student::check(&matched).unwrap().len(), 1);
+    matched.model.as_mut().unwrap().scheduler.sampler = Sampler::Ddpm {
+        variance: Variance::Small,
+    };
+    assert_eq!(student::check(&matched), Ok(Vec::new()));
     // It has learnt nothing from its teacher: one step gives the mean of all digits.
     patient.teacher = patient.model.clone();
     let found = only(student::check(&patient), Severity::Warning);

@@ -44,13 +44,10 @@ pub fn ddpm(
     let steps = levels.len().saturating_sub(1);
     let mut z = noise;
     for (step, (level, next)) in (1..).zip(levels.iter().zip(levels.iter().skip(1))) {
-        let (a, b) = (level.rates.signal, level.rates.noise);
-        let (a_next, b_next) = (next.rates.signal, next.rates.noise);
         let Denoised { z0, .. } = denoiser.denoise(z.clone(), *level);
+        let mean = PosteriorMean::between(level.rates, next.rates);
 
-        let alpha = (a / a_next).powi(2);
-        let beta = 1.0 - alpha;
-        z = z0.clone() * (a_next * beta / (b * b)) + z * (alpha.sqrt() * b_next * b_next / (b * b));
+        z = z0.clone() * mean.of_z0 + z * mean.of_zt;
         if step < steps {
             z = z + fresh_noise(step) * step_variance(level.rates, next.rates, variance).sqrt();
         }
@@ -64,8 +61,30 @@ pub fn ddpm(
     z
 }
 
-/// The variance that a DDPM step from `rates` to the less noisy `next` adds.
-fn step_variance(rates: Rates, next: Rates, variance: Variance) -> f64 {
+/// The mean of what a noisy image was at a level with less noise, given the clean image: `of_z0 z0 + of_zt z`
+/// (Ho et al. 2020, eq. 7).
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct PosteriorMean {
+    /// a' beta / b²
+    pub of_z0: f64,
+    /// sqrt(alpha) b'² / b²
+    pub of_zt: f64,
+}
+
+impl PosteriorMean {
+    /// Of the way from `rates` to `next`, as in [`ddpm`].
+    pub fn between(rates: Rates, next: Rates) -> Self {
+        let alpha = (rates.signal / next.signal).powi(2);
+        let b = rates.noise;
+        Self {
+            of_z0: next.signal * (1.0 - alpha) / (b * b),
+            of_zt: alpha.sqrt() * next.noise * next.noise / (b * b),
+        }
+    }
+}
+
+/// The variance that a step of [`ddpm`] from `rates` to the less noisy `next` adds.
+pub fn step_variance(rates: Rates, next: Rates, variance: Variance) -> f64 {
     let beta = (1.0 - (rates.signal / next.signal).powi(2)).max(0.0);
     match variance {
         Variance::Small => beta * (next.noise / rates.noise).powi(2),

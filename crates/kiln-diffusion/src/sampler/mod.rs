@@ -48,7 +48,7 @@ pub use choice::Sampler;
 pub use churn::Churn;
 pub use consistency::{consistency, end_of_segment};
 pub use ddim::ddim;
-pub use ddpm::{Variance, ddpm};
+pub use ddpm::{PosteriorMean, Variance, ddpm, step_variance};
 pub use dpm_solver::dpm_solver;
 pub use euler::euler;
 pub use heun::heun;

@@ -27,11 +27,11 @@ use kiln_pipeline::pictures::{Images, columns_for, grid, save_png};
 use kiln_pipeline::{Classes, Moment, Pipeline, SampleOptions, Wanted};
 
 use crate::denoising::classes::label_tensor;
-use crate::denoising::distillation::Distillation;
+use crate::denoising::distillation::{Beside, Distillation};
 use crate::denoising::evaluation::Evaluator;
 use crate::denoising::power_averages::PowerAverages;
 use crate::error::TrainError;
-use crate::experiment::{DistillationConfig, Experiment, Stage2Config};
+use crate::experiment::{DistillationConfig, Experiment, Stage2Config, TrainingConfig};
 use crate::learner::loader::{Movable, moved};
 use crate::learner::plan::Plan;
 use crate::learner::recipe::{Losses, Recipe, Trainee};
@@ -44,6 +44,9 @@ use crate::run_folder::StageFolder;
 /// predicted one.
 const COMPONENTS: [Prediction; 3] = [Prediction::Noise, Prediction::Signal, Prediction::Velocity];
 
+/// The name of the loss of the network that learns beside a student.
+const AUXILIARY: &str = "auxiliary loss";
+
 /// The metrics that stage 2 logs: the loss, the errors of the components if the network learns to denoise, and what is
 /// measured on drawn images.
 pub(crate) fn metrics(config: &Stage2Config) -> Vec<MetricKind> {
@@ -51,7 +54,10 @@ pub(crate) fn metrics(config: &Stage2Config) -> Vec<MetricKind> {
         None => config.loss.names_of_errors().to_vec(),
         Some(_) => Vec::new(),
     };
-    let names = [LOSS].into_iter().chain(errors);
+    let auxiliary = (config.distillation.as_ref())
+        .and_then(DistillationConfig::auxiliary_rate)
+        .map(|_| AUXILIARY);
+    let names = [LOSS].into_iter().chain(auxiliary).chain(errors);
     let means = names.map(|name| MetricKind::new(name, Reading::Mean));
     let of_images = evaluation::metrics(config.evaluation.as_ref());
     means.chain(of_images.iter().copied()).collect()
@@ -63,6 +69,8 @@ pub(crate) struct DenoisingNetworks {
     unet: Averaged<UNet2d>,
     /// In a distillation where students become teachers: the last one that did.
     teacher: Option<UNet2d>,
+    /// In a distillation by moment matching: the network that learns from the student's images.
+    auxiliary: Option<Averaged<UNet2d>>,
     /// One for each of `stage_2.power_averages`.
     averages: Vec<UNet2d>,
 }
@@ -82,6 +90,8 @@ pub(crate) struct DenoisingRecipe {
     schedule: Schedule,
     objective: Objective,
     averages: PowerAverages,
+    /// The learning rate of the auxiliary network in units of the U-Net's.
+    auxiliary_rate: f64,
     /// The scheduler for drawing.
     scheduler: SchedulerConfig,
     /// Images in a picture.
@@ -160,7 +170,20 @@ pub(crate) fn trainee(
     let replaces_teacher = (experiment.stage_2.distillation.as_ref())
         .is_some_and(DistillationConfig::replaces_teacher);
     let averages = PowerAverages::new(&experiment.stage_2, plan, &folder);
+    let auxiliary_rate =
+        (experiment.stage_2.distillation.as_ref()).and_then(DistillationConfig::auxiliary_rate);
+    let auxiliary = distillation
+        .as_ref()
+        .and_then(|distillation| distillation.auxiliary(&network));
+    let auxiliary = auxiliary.map(|auxiliary| {
+        let without_average = TrainingConfig {
+            ema: None,
+            ..training.clone()
+        };
+        Averaged::new(auxiliary, &without_average, plan.round(), session.clone())
+    });
     let networks = DenoisingNetworks {
+        auxiliary,
         teacher: replaces_teacher.then(|| shadow_of(&network)),
         averages: averages.shadows(&network),
         unet: Averaged::new(network, training, plan.round(), session.clone()),
@@ -172,6 +195,7 @@ pub(crate) fn trainee(
             Some(distillation) => Objective::Distillation(distillation),
         },
         averages,
+        auxiliary_rate: auxiliary_rate.unwrap_or(1.0),
         scheduler: experiment.scheduler(),
         count: experiment.sampling.count,
         seed: experiment.seed,
@@ -184,6 +208,13 @@ pub(crate) fn trainee(
 }
 
 impl DenoisingNetworks {
+    fn beside(&self) -> Beside<'_> {
+        Beside {
+            teacher: self.teacher.as_ref(),
+            auxiliary: (self.auxiliary.as_ref()).map(|auxiliary| &auxiliary.network),
+        }
+    }
+
     /// The trained U-Net.
     pub(crate) fn into_trained(self) -> UNet2d {
         self.unet.into_best()
@@ -191,23 +222,34 @@ impl DenoisingNetworks {
 }
 
 impl DenoisingRecipe {
-    /// The loss of `network` on a batch, with its gradient, and its report.
+    /// The loss of `network`, and of the one that learns beside it, on a batch, with its gradient; and its report.
     fn loss(
         &self,
         network: &UNet2d,
-        teacher: Option<&UNet2d>,
+        beside: Beside<'_>,
         batch: &NoisyBatch,
     ) -> (Tensor<1>, StepReport) {
-        let (loss, errors) = match &self.objective {
-            Objective::Denoising(loss) => self.denoising_loss(loss, network, batch),
+        let (loss, auxiliary, errors) = match &self.objective {
+            Objective::Denoising(loss) => {
+                let (loss, errors) = self.denoising_loss(loss, network, batch);
+                (loss, None, errors)
+            }
             Objective::Distillation(distillation) => {
-                (distillation.loss(network, teacher, batch), Vec::new())
+                let losses = distillation.loss(network, beside, batch);
+                (losses.student, losses.auxiliary, Vec::new())
             }
         };
         let step = batch.position.step as usize;
-        let scalars = [(LOSS, loss.clone())].into_iter().chain(errors).collect();
+        let of_auxiliary = auxiliary.clone().map(|loss| (AUXILIARY, loss));
+        let scalars = [(LOSS, loss.clone())].into_iter().chain(of_auxiliary);
+        let scalars = scalars.chain(errors).collect();
         let report = StepReport::new(step, batch.timesteps.len(), scalars, None);
-        (loss, report)
+        let total = match auxiliary {
+            // Each network's gradients are of its own loss alone.
+            Some(auxiliary) => loss + auxiliary,
+            None => loss,
+        };
+        (total, report)
     }
 
     /// The loss of a `network` that learns to denoise, and the errors of its components by name.
@@ -352,9 +394,8 @@ impl Recipe for DenoisingRecipe {
     type Validation = Validation;
 
     fn losses(&self, networks: &DenoisingNetworks, batch: NoisyBatch) -> Losses {
-        let teacher = networks.teacher.as_ref();
         let (total, report) = with_dropout_at(batch.position, || {
-            self.loss(&networks.unet.network, teacher, &batch)
+            self.loss(&networks.unet.network, networks.beside(), &batch)
         });
         Losses {
             total,
@@ -363,7 +404,15 @@ impl Recipe for DenoisingRecipe {
         }
     }
 
-    fn updated(&self, mut networks: DenoisingNetworks, update: Update<'_>) -> DenoisingNetworks {
+    fn updated(
+        &self,
+        mut networks: DenoisingNetworks,
+        mut update: Update<'_>,
+    ) -> DenoisingNetworks {
+        networks.auxiliary = networks.auxiliary.map(|auxiliary| {
+            let own = update.of(&auxiliary.network, self.auxiliary_rate);
+            auxiliary.updated(own)
+        });
         networks.unet = networks.unet.updated(update);
         let (steps, averages) = (networks.unet.steps_done(), networks.averages);
         networks.averages = (self.averages).updated(averages, &networks.unet.network, steps);
@@ -386,7 +435,7 @@ impl Recipe for DenoisingRecipe {
         let device = devices.into_iter().next().unwrap_or_else(Device::flex);
         let (step, figures) = match item {
             Validation::Loss(batch) => {
-                return self.loss(network, networks.teacher.as_ref(), &batch).1;
+                return self.loss(network, networks.beside(), &batch).1;
             }
             Validation::Picture { step } => {
                 let drawn = match self.draw(network, step, &device) {

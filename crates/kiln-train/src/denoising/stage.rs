@@ -183,9 +183,14 @@ impl Stage for Stage2<'_> {
             self.experiment.check_first_stage(&first_stage.network)?;
         }
         let learning = device.clone().autodiff();
+        let student = start.begins_with_student()?;
         let (unet, mut begun_with) = start.initial_weights(|folder| {
+            let folder = student.as_deref().unwrap_or(folder);
             initial_weights::unet(folder, self.experiment, first_stage.as_ref(), &learning)
         })?;
+        if let (Some(begun_with), Some(_)) = (&mut begun_with, &unet) {
+            begun_with.student = student.as_deref().and_then(absolute);
+        }
         if let Some(warning) = self.experiment.build_schedule()?.warning() {
             tracing::warn!("{warning}");
         }
@@ -306,10 +311,14 @@ impl Stage for Stage2<'_> {
         };
         let at_start = folder.start();
         if ranks.is_first() && !(at_start.is_dir() && session.steps_done() > 0) {
+            // A resumed distillation finds its teacher here.
+            let (unet, guide) = match &teacher {
+                Some(teacher) => (teacher.unet.clone(), teacher.guide.clone()),
+                None => (network.clone(), None),
+            };
             let start = DiffusionModel {
-                // A resumed distillation finds its teacher here.
-                guide: teacher.and_then(|teacher| teacher.guide),
-                ..model(network.clone(), 0)
+                guide,
+                ..model(unet, 0)
             };
             start.save(&at_start, WeightsType::F32)?;
         }

@@ -40,6 +40,25 @@ pub enum DistillationConfig {
         #[serde(default, skip_serializing_if = "Option::is_none")]
         guidance_interval: Option<[f64; 2]>,
     },
+    /// Moment matching (Salimans et al. 2024): after each of the student's few random steps, the teacher must see in its
+    /// images what an auxiliary network sees there that knows no other images.
+    MomentMatching {
+        /// The student's steps from noise to image; default 4.
+        #[serde(default = "four")]
+        student_steps: usize,
+        /// It learns to draw in half as many steps, too, and so on down to these; default: `student_steps`.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        fewest_steps: Option<usize>,
+        /// The learning rate of the auxiliary network in units of the student's; default 3.
+        #[serde(default = "three")]
+        auxiliary_rate: f64,
+        /// The scale of the teacher's guidance, as in consistency distillation.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        guidance: Option<f64>,
+        /// The noise rates with guidance, as in consistency distillation.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        guidance_interval: Option<[f64; 2]>,
+    },
     /// Progressive distillation (Salimans and Ho 2022): one step of the student must lead where two steps of the teacher
     /// do. Again and again the student becomes the next teacher, and takes half as many steps.
     Progressive {
@@ -73,6 +92,9 @@ fn fifty() -> usize {
 fn one() -> usize {
     1
 }
+fn three() -> f64 {
+    3.0
+}
 fn thirty_two() -> usize {
     32
 }
@@ -81,8 +103,8 @@ fn four() -> usize {
 }
 
 /// Fills in how a student draws, where the `table` of an experiment with a distillation says nothing about it: by
-/// consistency sampling in its segments, in 4 steps if there is one; after progressive distillation in its last steps of
-/// DDIM.
+/// consistency sampling in its segments, in 4 steps if there is one; after moment matching in its steps of DDPM; after
+/// progressive distillation in its last steps of DDIM.
 pub(super) fn complete(table: &mut toml::Table) {
     let stage_2 = table
         .get("stage_2")
@@ -95,6 +117,7 @@ pub(super) fn complete(table: &mut toml::Table) {
     let segments = number("segments").filter(|&segments| segments > 1);
     let (steps, kind) = match method {
         Some("progressive") => (number("last_steps").unwrap_or(4), "ddim"),
+        Some("moment-matching") => (number("student_steps").unwrap_or(4), "ddpm"),
         _ => (segments.unwrap_or(4), "consistency"),
     };
     let sampling = table
@@ -117,6 +140,7 @@ impl DistillationConfig {
         match self {
             Self::ConsistencyTuning { .. } => "consistency-tuning",
             Self::ConsistencyDistillation { .. } => "consistency-distillation",
+            Self::MomentMatching { .. } => "moment-matching",
             Self::Progressive { .. } => "progressive",
         }
     }
@@ -124,7 +148,9 @@ impl DistillationConfig {
     /// Whether students become teachers.
     pub(crate) fn replaces_teacher(&self) -> bool {
         match *self {
-            Self::ConsistencyTuning { .. } | Self::ConsistencyDistillation { .. } => false,
+            Self::ConsistencyTuning { .. }
+            | Self::ConsistencyDistillation { .. }
+            | Self::MomentMatching { .. } => false,
             Self::Progressive {
                 first_steps,
                 last_steps,
@@ -133,11 +159,22 @@ impl DistillationConfig {
         }
     }
 
+    /// The learning rate of the auxiliary network in units of the student's, for a method that has one.
+    pub(crate) fn auxiliary_rate(&self) -> Option<f64> {
+        match *self {
+            Self::MomentMatching { auxiliary_rate, .. } => Some(auxiliary_rate),
+            _ => None,
+        }
+    }
+
     /// Whether it says at which noise rates the teacher has guidance.
     pub(crate) fn has_interval(&self) -> bool {
         match self {
             Self::ConsistencyTuning { .. } => false,
             Self::ConsistencyDistillation {
+                guidance_interval, ..
+            }
+            | Self::MomentMatching {
                 guidance_interval, ..
             }
             | Self::Progressive {
@@ -154,6 +191,11 @@ impl DistillationConfig {
         let (scale, interval) = match *self {
             Self::ConsistencyTuning { .. } => return Ok(None),
             Self::ConsistencyDistillation {
+                guidance,
+                guidance_interval,
+                ..
+            }
+            | Self::MomentMatching {
                 guidance,
                 guidance_interval,
                 ..
@@ -189,7 +231,10 @@ impl DistillationConfig {
     ) -> Result<(), ExperimentError> {
         const TABLE: &str = "stage_2.distillation";
         let key = |key: &str| format!("{TABLE}.{key}");
-        let is_consistent = !matches!(self, Self::Progressive { .. });
+        let is_consistent = matches!(
+            self,
+            Self::ConsistencyTuning { .. } | Self::ConsistencyDistillation { .. }
+        );
         require(
             !(is_consistent && prediction == Prediction::Signal),
             key("method"),
@@ -252,6 +297,40 @@ impl DistillationConfig {
                     },
                 )
             }
+            Self::MomentMatching {
+                student_steps,
+                fewest_steps,
+                auxiliary_rate,
+                ..
+            } => {
+                require(
+                    (1..=timesteps).contains(&student_steps),
+                    key("student_steps"),
+                    student_steps,
+                    || {
+                        format!(
+                            "it must lie between 1 and schedule.num_train_timesteps = {timesteps}"
+                        )
+                    },
+                )?;
+                let fewest = fewest_steps.unwrap_or(student_steps);
+                require(
+                    is_halved_to(student_steps, fewest),
+                    key("fewest_steps"),
+                    fewest,
+                    || {
+                        format!(
+                            "halving {student_steps} (student_steps) again and again must lead there"
+                        )
+                    },
+                )?;
+                require(
+                    auxiliary_rate > 0.0 && auxiliary_rate.is_finite(),
+                    key("auxiliary_rate"),
+                    auxiliary_rate,
+                    || "it must be more than 0; 1 to 10 is usual".to_owned(),
+                )
+            }
             Self::Progressive {
                 first_steps,
                 last_steps,
@@ -269,9 +348,7 @@ impl DistillationConfig {
                         )
                     },
                 )?;
-                let ratio = first_steps / last_steps.max(1);
-                let halves =
-                    last_steps > 0 && first_steps == ratio * last_steps && ratio.is_power_of_two();
+                let halves = is_halved_to(first_steps, last_steps);
                 require(halves, key("last_steps"), last_steps, || {
                     format!(
                         "halving {first_steps} (first_steps) again and again must lead there, as to {}",
@@ -279,7 +356,7 @@ impl DistillationConfig {
                     )
                 })?;
                 advances(halve_every)?;
-                let halvings = ratio.ilog2() as usize;
+                let halvings = (first_steps / last_steps).ilog2() as usize;
                 require(
                     halvings * halve_every.of(steps) < steps,
                     key("halve_every"),
@@ -298,6 +375,7 @@ impl DistillationConfig {
             let learnt = match *self {
                 Self::ConsistencyTuning { .. } => 1,
                 Self::ConsistencyDistillation { segments, .. } => segments,
+                Self::MomentMatching { student_steps, .. } => student_steps,
                 Self::Progressive { last_steps, .. } => last_steps,
             };
             require(
@@ -309,4 +387,10 @@ impl DistillationConfig {
         }
         Ok(())
     }
+}
+
+/// Whether halving a number again and again leads to another one.
+fn is_halved_to(number: usize, least: usize) -> bool {
+    let ratio = number / least.max(1);
+    least > 0 && number == ratio * least && ratio.is_power_of_two()
 }

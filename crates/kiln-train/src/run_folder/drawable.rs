@@ -24,6 +24,7 @@ use crate::run_folder::record::RunRecord;
 struct Recorded {
     unet: RecordedUNet,
     teacher: Option<UNet2d>,
+    auxiliary: Option<RecordedUNet>,
     averages: Vec<UNet2d>,
 }
 
@@ -57,14 +58,19 @@ fn model_of_checkpoint(folder: &Path, device: &Device) -> Result<DiffusionModel,
     let mut model = DiffusionModel::load(&ModelSource::Folder(run.stage_2().start()), device)?;
     let stage_2 = &experiment.stage_2;
     let averages = stage_2.training.ema.is_some();
-    let replaces_teacher =
-        (stage_2.distillation.as_ref()).is_some_and(DistillationConfig::replaces_teacher);
+    let distillation = stage_2.distillation.as_ref();
+    let replaces_teacher = distillation.is_some_and(DistillationConfig::replaces_teacher);
+    let auxiliary = distillation.and_then(DistillationConfig::auxiliary_rate);
     let recorded = Recorded {
         unet: RecordedUNet {
             average: averages.then(|| model.unet.clone()),
             network: model.unet.clone(),
         },
         teacher: replaces_teacher.then(|| model.unet.clone()),
+        auxiliary: auxiliary.map(|_| RecordedUNet {
+            network: model.unet.clone(),
+            average: None,
+        }),
         averages: vec![model.unet; stage_2.power_averages.len()],
     };
     let record = (checkpoint.module())

@@ -71,6 +71,9 @@ pub(crate) struct InitialWeights {
     /// The hash of the networks of a student's teacher.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) teacher: Option<String>,
+    /// The student whose weights a student began with, if not with its teacher's.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) student: Option<PathBuf>,
 }
 
 impl Identity {

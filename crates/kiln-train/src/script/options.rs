@@ -38,6 +38,9 @@ pub struct RunOptions {
     /// A trained model whose weights the network begins with, instead of random ones. Latent diffusion uses its VQ-VAE
     /// if there is no other.
     pub initial_weights: Option<PathBuf>,
+    /// A distillation: a student of the same teacher whose weights this one begins with, instead of the teacher's, which are
+    /// then the `initial_weights` of the auxiliary network alone, if there is one.
+    pub student: Option<PathBuf>,
     /// What people call the run, and the code that it is started from. It is added to that of an earlier part.
     pub label: RunLabel,
     /// Write an event file for TensorBoard into the folder of the stage, beside `metrics.csv`. A resumed training does what
@@ -64,6 +67,7 @@ impl RunOptions {
             ranks: Ranks::alone(),
             vqvae: None,
             initial_weights: None,
+            student: None,
             label: RunLabel::default(),
             tensorboard: false,
             pause_after: None,

@@ -218,19 +218,36 @@ impl<'a> Start<'a> {
     /// # Errors
     /// If the record of that model cannot be read.
     pub(crate) fn begins_with(&self) -> Result<Option<PathBuf>, TrainError> {
+        match self.options.initial_weights.clone() {
+            Some(asked_for) => Ok(Some(asked_for)),
+            None => Ok(self.recorded()?.and_then(|recorded| recorded.place)),
+        }
+    }
+
+    /// The student whose weights a distillation begins with, in the same way.
+    ///
+    /// # Errors
+    /// As [`Self::begins_with`].
+    pub(crate) fn begins_with_student(&self) -> Result<Option<PathBuf>, TrainError> {
+        match self.options.student.clone() {
+            Some(asked_for) => Ok(Some(asked_for)),
+            None => Ok(self.recorded()?.and_then(|recorded| recorded.student)),
+        }
+    }
+
+    /// What a run that is resumed before its first checkpoint began with.
+    fn recorded(&self) -> Result<Option<InitialWeights>, TrainError> {
         let path = self.folder.begun_with();
-        let asked_for = self.options.initial_weights.clone();
-        if asked_for.is_some() || !self.options.resume || self.resume.is_some() || !path.exists() {
-            return Ok(asked_for);
+        if !self.options.resume || self.resume.is_some() || !path.exists() {
+            return Ok(None);
         }
         let text = kiln_data::read_text(&path).map_err(TrainError::file("read", &path))?;
-        let recorded: InitialWeights = serde_json::from_str(&text).map_err(|problem| {
+        serde_json::from_str(&text).map(Some).map_err(|problem| {
             TrainError::Run(format!(
                 "{} does not say what the training began with ({problem}): name that model again (`kiln distill --model`, or --initial-weights), or restore the file",
                 path.display()
             ))
-        })?;
-        Ok(recorded.place)
+        })
     }
 
     /// The network of the initial model, if there is one, read by `load`, and its record. A resumed run has its own
@@ -269,6 +286,7 @@ impl<'a> Start<'a> {
                 place,
                 earlier_steps,
                 teacher: None,
+                student: None,
             }),
         ))
     }

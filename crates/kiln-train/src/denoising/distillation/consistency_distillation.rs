@@ -61,7 +61,7 @@ impl Timesteps for ConsistencyDistillation {
 }
 
 impl Method for ConsistencyDistillation {
-    fn target(&self, noisy: &Noisy, student: &Student<'_>, _: usize) -> Target {
+    fn target(&self, noisy: &Noisy, student: &Student<'_>) -> Target {
         let next = stepped(&self.walk, noisy, self.teacher.denoise(noisy));
         let ends = noisy.levels.iter();
         let ends = (ends.map(|&level| end_of_segment(&self.ends, level))).collect();
@@ -71,6 +71,7 @@ impl Method for ConsistencyDistillation {
             weights: vec![1.0; noisy.levels.len()],
             z0: leads_to(noisy, &end),
             distance: ImageDistance::PseudoHuber,
+            auxiliary_loss: None,
         }
     }
 }

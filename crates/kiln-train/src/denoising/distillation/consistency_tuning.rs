@@ -56,13 +56,15 @@ impl Timesteps for ConsistencyTuning {
 }
 
 impl Method for ConsistencyTuning {
-    fn target(&self, noisy: &Noisy, student: &Student<'_>, step: usize) -> Target {
+    fn target(&self, noisy: &Noisy, student: &Student<'_>) -> Target {
+        let step = noisy.position.step as usize;
         let lower = noisy.levels.iter().map(|&level| self.lower(level, step));
         let (lower, weights): (Vec<Option<Level>>, Vec<f64>) = lower.unzip();
         Target {
             z0: answers(noisy, &lower, |noisy| student.denoise(noisy).z0),
             weights,
             distance: ImageDistance::PseudoHuber,
+            auxiliary_loss: None,
         }
     }
 }

@@ -6,12 +6,14 @@
 //! | --- | --- | --- |
 //! | `consistency_tuning` | the student's own, at a lower level with the same noise | the student |
 //! | `consistency_distillation` | the student's own, where a step of the teacher leads; or the one that leads to the same end of a segment | the student, the guided teacher |
+//! | `moment_matching` | its own, moved so that the teacher sees in the student's images what a network sees that knows only them | the guided teacher, an auxiliary network |
 //! | `progressive` | the one from which one step leads as far as two steps of the teacher | the teacher |
 //!
 //! All of them compare clean images, whatever the network predicts.
 
 mod consistency_distillation;
 mod consistency_tuning;
+mod moment_matching;
 mod progressive;
 mod teacher;
 mod walk;
@@ -24,7 +26,8 @@ use burn::module::Module;
 use burn::tensor::{Device, Tensor};
 use kiln_checkpoint::{DISTILLED_BY, DiffusionModel, Metadata};
 use kiln_diffusion::{Denoised, Level, Prediction, Rates, Schedule, per_image};
-use kiln_models::UNet2d;
+use kiln_models::ema::{self, twin_of};
+use kiln_models::{BatchPosition, UNet2d};
 
 use crate::denoising::NoisyBatch;
 use crate::denoising::classes::label_tensor;
@@ -33,6 +36,7 @@ use crate::error::TrainError;
 use crate::experiment::{DistillationConfig, Experiment};
 use consistency_distillation::ConsistencyDistillation;
 use consistency_tuning::ConsistencyTuning;
+use moment_matching::MomentMatching;
 use progressive::Progressive;
 use teacher::Teacher;
 
@@ -43,12 +47,14 @@ pub(crate) struct Distillation {
     schedule: Schedule,
     prediction: Prediction,
     facts: BTreeMap<String, String>,
+    /// The teacher, for a method with an auxiliary network, which begins with its weights.
+    auxiliary: Option<Box<UNet2d>>,
 }
 
 /// What a student must answer, and at which levels it learns.
 trait Method: Timesteps + Debug {
-    /// The answer for `noisy` images in training step `step`. No gradients flow through it.
-    fn target(&self, noisy: &Noisy, student: &Student<'_>, step: usize) -> Target;
+    /// The answer for `noisy` images. No gradients flow through it to the student.
+    fn target(&self, noisy: &Noisy, student: &Student<'_>) -> Target;
 
     /// The training steps after which the student becomes the teacher, if any.
     fn new_teachers_after(&self) -> &[usize] {
@@ -68,6 +74,8 @@ struct Noisy {
     levels: Vec<Level>,
     /// One class per image, for a conditional network.
     labels: Option<Vec<usize>>,
+    /// The place of the images in the training.
+    position: BatchPosition,
 }
 
 /// The networks of a student in training, without gradients.
@@ -75,7 +83,11 @@ struct Student<'a> {
     network: &'a UNet2d,
     /// The last network that became the teacher, for methods that replace the teacher.
     teacher: Option<&'a UNet2d>,
+    /// For methods that have one, with its gradients in training.
+    auxiliary: Option<&'a UNet2d>,
     prediction: Prediction,
+    /// The student's clean images for the noisy ones.
+    answer: Tensor<4>,
 }
 
 /// The answer that a student must give, and what an error costs.
@@ -85,6 +97,22 @@ struct Target {
     /// One factor per image.
     weights: Vec<f64>,
     distance: ImageDistance,
+    /// `[1]`: what the auxiliary network learns by, if there is one.
+    auxiliary_loss: Option<Tensor<1>>,
+}
+
+/// What the networks of a distillation learn by, `[1]` each.
+pub(crate) struct DistillationLoss {
+    pub(crate) student: Tensor<1>,
+    pub(crate) auxiliary: Option<Tensor<1>>,
+}
+
+/// The networks beside the student.
+#[derive(Clone, Copy)]
+pub(crate) struct Beside<'a> {
+    /// The last network that became the teacher, if one did.
+    pub(crate) teacher: Option<&'a UNet2d>,
+    pub(crate) auxiliary: Option<&'a UNet2d>,
 }
 
 /// The distance of two images with the differences d.
@@ -116,6 +144,9 @@ impl Distillation {
         if !matches!(config, DistillationConfig::ConsistencyTuning { .. }) {
             require_same(experiment, &schedule, &teacher)?;
         }
+        let auxiliary = config
+            .auxiliary_rate()
+            .map(|_| Box::new(teacher.unet.clone()));
         let mut facts = BTreeMap::from([(DISTILLED_BY.to_owned(), config.name().to_owned())]);
         let mut guided = |teacher: DiffusionModel| {
             let teacher = Teacher::new(teacher, &config)?;
@@ -140,6 +171,15 @@ impl Distillation {
                 teacher_steps,
                 segments,
             )?),
+            DistillationConfig::MomentMatching {
+                student_steps,
+                fewest_steps,
+                ..
+            } => Arc::new(MomentMatching::new(
+                guided(teacher)?,
+                &schedule,
+                [student_steps, fewest_steps.unwrap_or(student_steps)],
+            )?),
             DistillationConfig::Progressive {
                 first_steps,
                 last_steps,
@@ -157,12 +197,19 @@ impl Distillation {
             schedule,
             prediction,
             facts,
+            auxiliary,
         })
     }
 
     /// What the student's files say about it: the method, and the guidance that it has learnt.
     pub(crate) fn facts(&self) -> BTreeMap<String, String> {
         self.facts.clone()
+    }
+
+    /// The network that learns beside the student `network`, as it begins, if there is one.
+    pub(crate) fn auxiliary(&self, network: &UNet2d) -> Option<UNet2d> {
+        let teacher = self.auxiliary.as_deref()?;
+        Some(ema::update(twin_of(network), teacher, 0.0))
     }
 
     /// The levels at which the student learns.
@@ -175,13 +222,13 @@ impl Distillation {
         self.method.new_teachers_after()
     }
 
-    /// The loss `[1]` of the student `network` on a batch. `teacher` is the last network that became the teacher.
+    /// The losses of the student `network`, and of the network that learns `beside` it, on a batch.
     pub(crate) fn loss(
         &self,
         network: &UNet2d,
-        teacher: Option<&UNet2d>,
+        beside: Beside<'_>,
         batch: &NoisyBatch,
-    ) -> Tensor<1> {
+    ) -> DistillationLoss {
         let NoisyBatch {
             position,
             z0,
@@ -199,16 +246,22 @@ impl Distillation {
             noise,
             levels,
             labels: labels.clone(),
+            position: *position,
         };
-        let (own, teacher) = (network.valid(), teacher.map(Module::valid));
+        let answer = noisy.denoised_by(network, self.prediction).z0;
+        let (own, teacher) = (network.valid(), beside.teacher.map(Module::valid));
         let student = Student {
             network: &own,
             teacher: teacher.as_ref(),
+            auxiliary: beside.auxiliary,
             prediction: self.prediction,
+            answer: answer.clone().without_autodiff(),
         };
-        let target = self.method.target(&noisy, &student, position.step as usize);
-        let answer = noisy.denoised_by(network, self.prediction);
-        target.loss(answer.z0)
+        let target = self.method.target(&noisy, &student);
+        DistillationLoss {
+            auxiliary: target.auxiliary_loss.clone(),
+            student: target.loss(answer),
+        }
     }
 }
 
@@ -263,6 +316,7 @@ impl Noisy {
             z0: self.z0.clone(),
             noise: self.noise.clone(),
             labels: self.labels.clone(),
+            position: self.position,
         }
     }
 }
@@ -278,8 +332,7 @@ impl Target {
     /// The loss `[1]` of the student's clean images, `[batch, channels, height, width]`.
     fn loss(self, z0: Tensor<4>) -> Tensor<1> {
         let device = self.z0.device();
-        let squares = (z0 - self.z0).square();
-        let means = squares.mean_dim(1).mean_dim(2).mean_dim(3);
+        let means = image_means((z0 - self.z0).square());
         let distances = match self.distance {
             ImageDistance::Squared => means,
             ImageDistance::PseudoHuber => {
@@ -288,6 +341,11 @@ impl Target {
         };
         (distances * per_image(self.weights, &device)).mean()
     }
+}
+
+/// The mean over each image, `[batch, 1, 1, 1]`.
+fn image_means(images: Tensor<4>) -> Tensor<4> {
+    images.mean_dim(1).mean_dim(2).mean_dim(3)
 }
 
 /// The image and the noise that `network` sees in `zt` `[batch, channels, height, width]`, which has a level and perhaps
@@ -341,6 +399,12 @@ mod tests {
             noise,
             levels,
             labels: None,
+            position: BatchPosition {
+                seed: 0,
+                step: 0,
+                first_image: 0,
+                total_images: timesteps.len(),
+            },
         }
     }
 
@@ -363,6 +427,7 @@ mod tests {
                 z0: z0.clone(),
                 weights: vec![4.0, 1.0],
                 distance,
+                auxiliary_loss: None,
             };
             let loss = f64::from(target.loss(answer.clone()).into_scalar::<f32>());
             assert!(

@@ -79,8 +79,8 @@ impl Timesteps for Progressive {
 }
 
 impl Method for Progressive {
-    fn target(&self, noisy: &Noisy, student: &Student<'_>, step: usize) -> Target {
-        let number = self.student(step);
+    fn target(&self, noisy: &Noisy, student: &Student<'_>) -> Target {
+        let number = self.student(noisy.position.step as usize);
         let walk = &self.walks[number];
         let ask = |noisy: &Noisy| match student.teacher.filter(|_| number > 0) {
             Some(before) => noisy.denoised_by(before, student.prediction),
@@ -96,6 +96,7 @@ impl Method for Progressive {
                 .map(|level| snr(level).max(1.0))
                 .collect(),
             distance: ImageDistance::Squared,
+            auxiliary_loss: None,
         }
     }
 

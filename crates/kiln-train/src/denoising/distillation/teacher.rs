@@ -118,7 +118,7 @@ impl Teacher {
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use kiln_checkpoint::{Guide, Metadata};
     use kiln_diffusion::{Denoiser, ScheduleConfig, ScheduleKind, SchedulerConfig};
     use kiln_kernels::Precision;
@@ -128,7 +128,7 @@ mod tests {
     use crate::denoising::distillation::tests::{assert_close, noisy, schedule};
 
     /// A random network for images of 2x2 with 3 classes and perhaps a null class.
-    fn network(rows: Option<usize>, seed: u64) -> UNet2d {
+    pub(in super::super) fn network(rows: Option<usize>, seed: u64) -> UNet2d {
         let config = UNet2dConfig {
             in_channels: 1,
             out_channels: 1,
@@ -144,7 +144,7 @@ mod tests {
         config.init(&Device::flex(), seed).unwrap()
     }
 
-    fn model(rows: Option<usize>, has_guide: bool) -> DiffusionModel {
+    pub(in super::super) fn model(rows: Option<usize>, has_guide: bool) -> DiffusionModel {
         let metadata = Metadata {
             class_names: ["a", "b", "c"].map(str::to_owned).to_vec(),
             ..Metadata::default()
@@ -171,7 +171,7 @@ mod tests {
         }
     }
 
-    fn config(guidance: &str) -> DistillationConfig {
+    pub(in super::super) fn config(guidance: &str) -> DistillationConfig {
         toml::from_str(&format!(
             "method = \"consistency-distillation\"\n{guidance}"
         ))
