@@ -16,7 +16,9 @@ fn every_config_is_an_experiment_whose_schedule_ends_in_noise() {
             ClassifierExperiment::load(&path, &[]).unwrap_or_else(|error| panic!("{error}"));
             continue;
         }
-        let experiment = match path.to_string_lossy().strip_suffix("-few-steps.toml") {
+        let name = path.to_string_lossy();
+        let mut of_students = ["-few-steps.toml", "-few-steps-moments.toml"].into_iter();
+        let experiment = match of_students.find_map(|suffix| name.strip_suffix(suffix)) {
             None => Experiment::load(&path, &[]).map_err(TrainError::from),
             // What a student's file leaves out is its teacher's.
             Some(name) => {

@@ -66,7 +66,7 @@ pub struct Evaluate {
     #[arg(long, help_heading = SAMPLING, value_name = "N[/N...]", value_parser = parse_steps)]
     steps: Option<StepCounts>,
 
-    /// Samplers, separated by commas [default: ddim, or consistency for a model that was distilled for it]
+    /// Samplers, separated by commas [default: ddim, or a distilled model's own]
     #[arg(
         long, help_heading = SAMPLING,
         value_delimiter = ',',
@@ -388,9 +388,16 @@ impl Evaluate {
             [] => vec![defaults.levels.spacing],
             spacings => spacings.iter().map(|&spacing| spacing.into()).collect(),
         };
+        // A student draws as it has learnt to.
+        let is_student = pipeline.model().metadata.distilled_by().is_some()
+            || defaults.sampler.segments().is_some();
+        let own = match is_student {
+            true => defaults.sampler,
+            false => Sampler::default(),
+        };
         let mut settings = Vec::new();
         for spacing in spacings {
-            for sampler in self.samplers_with_eta(defaults.sampler)? {
+            for sampler in self.samplers_with_eta(own, defaults.sampler)? {
                 sampler.validate()?;
                 let own = [defaults.steps];
                 let counts = self.steps.as_ref().map_or(&own[..], |counts| &counts.0);
@@ -416,12 +423,9 @@ impl Evaluate {
         Ok(settings)
     }
 
-    /// Samplers with an `eta` once for each of `--eta`, the others once. DDPM uses the model's own variance.
-    fn samplers_with_eta(&self, of_model: Sampler) -> anyhow::Result<Vec<Sampler>> {
-        let own = match of_model {
-            Sampler::Consistency { .. } => of_model,
-            _ => Sampler::default(),
-        };
+    /// Samplers with an `eta` once for each of `--eta`, the others once. DDPM uses the variance of the model's sampler, which is
+    /// `of_model`. If none is asked for, there is only `own`.
+    fn samplers_with_eta(&self, own: Sampler, of_model: Sampler) -> anyhow::Result<Vec<Sampler>> {
         let samplers = match self.samplers.as_slice() {
             [] => &[own][..],
             samplers => samplers,

@@ -73,7 +73,7 @@ impl MomentMatching {
     }
 }
 
-/// The steps of all walks from the one with `most` to the one with the `fewest`.
+/// The steps of all walks from the one with `most` to the one with the `fewest`, each as often as makes the walks equally long.
 fn steps_of_walks(
     schedule: &Schedule,
     [most, fewest]: [usize; 2],
@@ -84,10 +84,9 @@ fn steps_of_walks(
         let walk = trailing_levels(schedule, count)?;
         // A level below the first timestep is the clean image, in which nothing is left to match.
         let timestep = |level: &Level| level.timestep.max(0.0);
-        steps.extend(
-            walk.array_windows()
-                .map(|[from, to]| [timestep(from), timestep(to)]),
-        );
+        let walk = walk.array_windows();
+        let walk: Vec<_> = (walk.map(|[from, to]| [timestep(from), timestep(to)])).collect();
+        steps.extend(walk.repeat(most / count));
     }
     Ok(steps)
 }
@@ -189,7 +188,7 @@ mod tests {
         let steps = steps_of_walks(&schedule(), [4, 2]).unwrap();
         let in_four = [[999.0, 749.0], [749.0, 499.0], [499.0, 249.0], [249.0, 0.0]];
         let in_two = [[999.0, 499.0], [499.0, 0.0]];
-        assert_eq!(steps, [&in_four[..], &in_two].concat());
+        assert_eq!(steps, [&in_four[..], &in_two, &in_two].concat());
         assert_eq!(steps_of_walks(&schedule(), [4, 4]).unwrap(), in_four);
     }
 
