@@ -17,7 +17,7 @@ use super::evaluation::{self, Evaluator};
 use super::noisy_source::{NoisySource, OfSchedule};
 use super::{DenoisingRecipe, Pictured, metrics, trainee};
 use crate::error::TrainError;
-use crate::experiment::{Experiment, TrainingConfig};
+use crate::experiment::{DistillationConfig, Experiment, TrainingConfig};
 use crate::run_folder::changed_keys::OF_STAGE_2;
 use crate::run_folder::checkpoints::CheckpointFolder;
 use crate::run_folder::drawable::load_model;
@@ -87,10 +87,18 @@ impl<'a> Stage2<'a> {
     fn trained(&self) -> Result<Trained<'_>, TrainError> {
         let unet = &self.experiment.unet;
         let [_, height, width] = self.experiment.sample_shape();
+        let distillation = self.experiment.stage_2.distillation.as_ref();
+        let auxiliary = distillation.and_then(DistillationConfig::auxiliary_rate);
+        // An auxiliary network is as large as the U-Net, and learns at the same time.
+        let learners = 1 + usize::from(auxiliary.is_some());
+        let maps = FeatureMaps::of_unet(unet, [height, width]);
         Ok(Trained {
             network: "unet",
-            weights: unet.num_weights()?,
-            maps: FeatureMaps::of_unet(unet, [height, width]),
+            weights: learners * unet.num_weights()?,
+            maps: FeatureMaps {
+                training: learners as f64 * maps.training,
+                ..maps
+            },
             table: self.table(),
             training: self.training(),
         })

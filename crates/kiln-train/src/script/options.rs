@@ -38,8 +38,8 @@ pub struct RunOptions {
     /// A trained model whose weights the network begins with, instead of random ones. Latent diffusion uses its VQ-VAE
     /// if there is no other.
     pub initial_weights: Option<PathBuf>,
-    /// A distillation: a student of the same teacher whose weights this one begins with, instead of the teacher's, which are
-    /// then the `initial_weights` of the auxiliary network alone, if there is one.
+    /// Of a distillation: a student of the same teacher whose weights this one begins with. The `initial_weights` are then the
+    /// teacher's alone.
     pub student: Option<PathBuf>,
     /// What people call the run, and the code that it is started from. It is added to that of an earlier part.
     pub label: RunLabel,

@@ -273,6 +273,14 @@ impl<'a> Start<'a> {
                     other.display()
                 );
             }
+            let known = before.initial.as_ref().and_then(|it| it.student.clone());
+            let asked_for = self.options.student.as_deref();
+            if let Some(other) = asked_for.filter(|&asked| known != absolute(asked)) {
+                tracing::warn!(
+                    "ignoring the student in {}: this run continues with its own weights",
+                    other.display()
+                );
+            }
             return Ok((None, before.initial.clone()));
         }
         let Some(folder) = self.begins_with()? else {

@@ -59,12 +59,12 @@ impl MomentMatching {
             let begin = |[from, _]: &&[f64; 2]| *from == level.timestep;
             let steps: Vec<_> = self.steps.iter().filter(begin).collect();
             let slot = slot(noisy.position, image);
-            let drawn = |number| noise::uniform(seed(noisy.position), slot, number);
-            let own = noisy.position.step;
-            // A whole number keeps the two draws apart for any slot and step.
-            let which = (drawn(2 * own) * steps.len() as f64) as usize;
-            let timestep = match steps.get(which) {
-                Some([from, to]) => (to + drawn(2 * own + 1) * (from - to)).floor(),
+            // Two numbers for each image and training step.
+            let [which, place] = [0, 1].map(|number| {
+                noise::uniform(seed(noisy.position), slot, 2 * noisy.position.step + number)
+            });
+            let timestep = match steps.get((which * steps.len() as f64) as usize) {
+                Some([from, to]) => (to + place * (from - to)).floor(),
                 None => level.timestep,
             };
             self.schedule.level(timestep)
