@@ -166,10 +166,9 @@ impl Description {
         // A model may have a description although it cannot draw.
         let drawn = Pipeline::from_model(model.clone(), loaded.clone(), &device).map(|pipeline| {
             let learnt = loaded.metadata.guidance_learnt();
-            SampleDescription::of(
-                &pipeline.default_options(),
-                learnt.map(|guidance| guidance.scale()),
-            )
+            let scale = learnt.map(|guidance| guidance.scale());
+            let scale = scale.filter(|&scale| scale != 1.0);
+            SampleDescription::of(&pipeline.default_options(), scale)
         });
         let cannot_sample = drawn.as_ref().err().map(ToString::to_string);
         Ok(Self {
