@@ -30,8 +30,7 @@ VARIANTS = {
     "torch-compiled-graphs": Torch(bf16=True, compile_mode="reduce-overhead"),
     "torch-f32-exact": Torch(tf32=False),  # to compare losses with
 }
-# In the order of the turns.
-# Software drivers have no bf16.
+# Both in the order of the turns. Software drivers have no bf16.
 TRIAL = ["kiln", "torch-f32", "torch-compiled", "kiln-graphs"]
 DEFAULT = ["kiln-bf16", "torch-bf16", "torch-compiled", "kiln", "torch-f32", "kiln-bf16-graphs"]
 

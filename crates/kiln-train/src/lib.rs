@@ -52,7 +52,7 @@ pub use experiment::{
     Stage1Config, Stage2Config, TermWeight, TrainingConfig,
 };
 #[doc(hidden)]
-pub use experiment::{describes_classifier, key_of_override};
+pub use experiment::{describes_classifier, key_of_override, sampler_of_students};
 pub use first_stage::diagnosis::{DiscriminatorFinding, discriminator_findings};
 #[doc(hidden)]
 pub use learner::dashboard;

@@ -173,13 +173,12 @@ impl Outcome {
                 text += &format!("  {:<18} what to do: {}\n", "", finding.remedy);
             }
         }
-        let mut examinations = self.examinations.iter();
-        let found = match examinations.any(|examined| examined.not_examined.is_some()) {
-            true => "found nothing wrong in what was examined\n",
-            false => "found nothing wrong\n",
-        };
         if self.healthy {
-            text += found;
+            let mut examinations = self.examinations.iter();
+            text += match examinations.any(|examined| examined.not_examined.is_some()) {
+                true => "found nothing wrong in what was examined\n",
+                false => "found nothing wrong\n",
+            };
         }
         text
     }

@@ -5,6 +5,7 @@ use kiln::{Pipeline, SampleOptions};
 use kiln_checkpoint::DiffusionModel;
 use kiln_diffusion::sampler::Sampler;
 use kiln_diffusion::{Guidance, Spacing};
+use kiln_train::sampler_of_students;
 
 use super::finding::{Finding, Findings};
 use super::patient::Patient;
@@ -25,11 +26,7 @@ pub(super) fn check(patient: &Patient) -> Findings {
     let mut findings = Vec::new();
     let scheduler = &student.scheduler;
     let segments = scheduler.sampler.segments();
-    let right = match method {
-        "moment-matching" => "ddpm",
-        "progressive" => "ddim",
-        _ => "consistency",
-    };
+    let right = sampler_of_students(method);
     if scheduler.sampler.name() != right {
         findings.push(Finding::warning(
             format!("a student of {method} draws by {} by default", scheduler.sampler.name()),

@@ -115,11 +115,13 @@ pub(super) fn complete(table: &mut toml::Table) {
     let number = |key: &str| distillation.get(key).and_then(toml::Value::as_integer);
     let method = distillation.get("method").and_then(toml::Value::as_str);
     let segments = number("segments").filter(|&segments| segments > 1);
-    let (steps, kind) = match method {
-        Some("progressive") => (number("last_steps").unwrap_or(4), "ddim"),
-        Some("moment-matching") => (number("student_steps").unwrap_or(4), "ddpm"),
-        _ => (segments.unwrap_or(4), "consistency"),
+    let steps = match method {
+        Some("progressive") => number("last_steps"),
+        Some("moment-matching") => number("student_steps"),
+        _ => segments,
     };
+    let steps = steps.unwrap_or(4);
+    let kind = sampler_of_students(method.unwrap_or_default());
     let sampling = table
         .entry("sampling")
         .or_insert_with(|| toml::Table::new().into());
@@ -131,6 +133,15 @@ pub(super) fn complete(table: &mut toml::Table) {
             let kind = ("kind".to_owned(), "consistency".into());
             *sampler = toml::Table::from_iter([kind].into_iter().chain(segments)).into();
         }
+    }
+}
+
+/// The name of the sampler by which students of a method draw.
+pub fn sampler_of_students(method: &str) -> &'static str {
+    match method {
+        "moment-matching" => "ddpm",
+        "progressive" => "ddim",
+        _ => "consistency",
     }
 }
 

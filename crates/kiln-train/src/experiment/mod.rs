@@ -37,7 +37,7 @@ use serde::{Deserialize, Serialize};
 
 pub use adversarial::{AdversarialConfig, DifferentiableChange};
 pub use classifier::{Augmentation, ClassifierExperiment};
-pub use distillation::DistillationConfig;
+pub use distillation::{DistillationConfig, sampler_of_students};
 pub use equivariance::EquivarianceConfig;
 pub use evaluation::{Best, EvaluationConfig};
 pub use experiment_error::ExperimentError;
