@@ -277,7 +277,7 @@ impl Devices {
         let on_cpu = self.devices.iter().all(is_cpu);
         if precision == Precision::Bf16 && on_cpu && bf16_instructions().is_none() {
             tracing::warn!(
-                "using f32 instead of bf16: it is faster on this processor, which has no instructions for bf16 that kiln knows (AVX512-BF16, or AMX on Linux)"
+                "using f32 instead of bf16: it is faster on this processor, which has no fast instructions for bf16 that kiln knows (AMX on Linux, or AVX512-BF16 of AMD or Cooper Lake)"
             );
         }
         Ok(())

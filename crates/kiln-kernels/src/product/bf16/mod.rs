@@ -37,15 +37,16 @@ const RIGHT_STEP: usize = TILE * TILE / 2;
 const STEPS_AT_ONCE: usize = 9;
 
 /// The instructions with which this processor multiplies bf16 numbers faster than `f32` numbers, within the limit of the
-/// environment variable `KILN_INSTRUCTIONS`: `amx` (Intel's matrix unit, on Linux) or `avx512bf16` (dot products of pairs).
-/// Without either, plain arithmetic computes the same products, far more slowly than products of `f32` numbers.
+/// environment variable `KILN_INSTRUCTIONS`: `amx` (Intel's matrix unit, on Linux) or `avx512bf16` (dot products of pairs,
+/// where they are fast: on AMD's processors and Intel's Cooper Lake). Without either, the same products take longer than
+/// products of `f32` numbers, much longer in plain arithmetic.
 pub fn bf16_instructions() -> Option<&'static str> {
     match Unit::of_this_processor() {
         #[cfg(all(target_arch = "x86_64", target_os = "linux"))]
         Unit::Amx => Some("amx"),
         #[cfg(target_arch = "x86_64")]
-        Unit::Dot => Some("avx512bf16"),
-        Unit::Plain => None,
+        Unit::Dot if dot::is_fast() => Some("avx512bf16"),
+        _ => None,
     }
 }
 
