@@ -102,8 +102,8 @@ class Run:
 
     def variants_of(self, kind):
         """The chosen variants, without those that do the same as another in works of this kind."""
-        draws_only = {name for name, variant in self.variants.items() if getattr(variant, "draws_only", False)}
-        return [name for name in self.arguments.variants if kind == "sample" or name not in draws_only]
+        differs = {name for name, variant in self.variants.items() if kind not in getattr(variant, "not_for", ())}
+        return [name for name in self.arguments.variants if name in differs]
 
     def caches(self, variant):
         """The folder where a variant's compiled kernels are kept, and the environment variables that say so."""

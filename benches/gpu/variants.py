@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 class Kiln:
     flags: tuple = ("--precision", "f32")
     environment: dict = field(default_factory=dict)
-    draws_only: bool = False  # differs from another variant in drawing alone
+    not_for: tuple = ()  # kinds of works in which it does the same as another variant
 
 
 @dataclass(frozen=True)
@@ -22,8 +22,8 @@ class Torch:
 VARIANTS = {
     "kiln": Kiln(),
     "kiln-bf16": Kiln(("--precision", "bf16")),
-    "kiln-graphs": Kiln(environment={"KILN_GRAPHS": "on"}, draws_only=True),
-    "kiln-bf16-graphs": Kiln(("--precision", "bf16"), {"KILN_GRAPHS": "on"}, draws_only=True),
+    "kiln-graphs": Kiln(environment={"KILN_GRAPHS": "on"}, not_for=("vqvae",)),
+    "kiln-bf16-graphs": Kiln(("--precision", "bf16"), {"KILN_GRAPHS": "on"}, not_for=("vqvae",)),
     "torch-f32": Torch(),
     "torch-bf16": Torch(bf16=True),
     "torch-compiled": Torch(bf16=True, compile_mode="default"),

@@ -119,7 +119,7 @@ pub use diffusers::SchedulerConfig;
 pub use error::DiffusionError;
 pub use guidance::Guidance;
 pub use level::{Level, Rate, Rates, per_image};
-pub use loss::{Distance, Loss};
+pub use loss::{Distance, Loss, LossAtLevels};
 pub use loss_weight::LossWeight;
 pub use noise_levels::NoiseLevels;
 pub use prediction::Prediction;

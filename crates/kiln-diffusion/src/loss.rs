@@ -1,9 +1,9 @@
 //! What training minimises: a distance on one component of the answer, weighted by noise level.
 
-use burn::tensor::Tensor;
+use burn::tensor::{Device, Tensor, TensorData};
 use serde::{Deserialize, Serialize};
 
-use crate::{LossWeight, Prediction, Rates, per_image};
+use crate::{LossWeight, Prediction, Rates};
 
 /// The largest factor between a component's logged error and the error of the network's output. For the signal this is
 /// reached at a signal rate of 0.02, the end of the schedule in Keras' DDIM example.
@@ -73,53 +73,85 @@ pub struct Loss {
 }
 
 impl Loss {
-    /// The loss `[1]` of the network's `output` for images with the noise levels `rates`, one pair per image; `target`
-    /// is [`Prediction::target`] of the truth. Both are `[batch, channels, height, width]`.
-    pub fn between(&self, output: Tensor<4>, target: Tensor<4>, rates: &[Rates]) -> Tensor<1> {
-        let device = output.device();
-        let mut error = output - target;
-        if self.on != self.prediction {
-            let scales = rates.iter().map(|&rates| self.scale(self.on, rates));
-            error = error * per_image(scales, &device);
-        }
-        let elements = self.distance.elements(error);
-        match self.weight {
-            LossWeight::None => elements.mean(),
-            weight => {
-                let weights = rates.iter().map(|&rates| weight.of(self.on, rates));
-                (elements * per_image(weights, &device)).mean()
-            }
-        }
-    }
-
-    /// The plain distance of each of `components` from the truth, `[1]` each, in the loss's own measure. Training logs
-    /// them beside the loss. The arguments are those of [`Loss::between`].
-    ///
-    /// No error counts more than 50 times as much as the output's error. Otherwise the error of a clean image computed
-    /// from predicted noise would drown all others in a mean, because it is divided by the signal rate, which ends near
-    /// zero.
-    pub fn errors<const N: usize>(
-        &self,
-        components: [Prediction; N],
-        output: Tensor<4>,
-        target: Tensor<4>,
+    /// This loss of images with the noise levels `rates`, one pair per image, and the errors of `components` beside it.
+    pub fn at<const N: usize>(
+        self,
         rates: &[Rates],
-    ) -> [Tensor<1>; N] {
-        let device = output.device();
-        let error = output - target;
-        components.map(|component| {
-            let scales = rates.iter().map(|&rates| {
+        components: [Prediction; N],
+        device: &Device,
+    ) -> LossAtLevels<N> {
+        let of_image = |&rates: &Rates| {
+            let of_errors = components.map(|component| {
                 let scale = self.scale(component, rates);
                 scale.clamp(-LARGEST_SCALE, LARGEST_SCALE)
             });
-            let error = error.clone() * per_image(scales, &device);
-            self.distance.elements(error).mean()
-        })
+            let of_loss = [self.scale(self.on, rates), self.weight.of(self.on, rates)];
+            of_loss.into_iter().chain(of_errors)
+        };
+        let factors: Vec<f32> = (rates.iter().flat_map(of_image))
+            .map(|factor| factor as f32)
+            .collect();
+        LossAtLevels {
+            loss: self,
+            factors: Tensor::from_data(TensorData::new(factors, [rates.len(), 2 + N]), device),
+        }
+    }
+
+    /// [`LossAtLevels::between`] at these levels.
+    pub fn between(&self, output: Tensor<4>, target: Tensor<4>, rates: &[Rates]) -> Tensor<1> {
+        let device = output.device();
+        self.at(rates, [], &device).between(output, target)
     }
 
     /// The error of `component`, relative to the output's error.
     fn scale(&self, component: Prediction, rates: Rates) -> f64 {
         component.error_scale(rates) / self.prediction.error_scale(rates)
+    }
+}
+
+/// A [`Loss`] of a batch of images whose noise levels are known, and the errors of `N` components beside it.
+#[derive(Debug, Clone)]
+pub struct LossAtLevels<const N: usize> {
+    loss: Loss,
+    /// `[batch, 2 + N]`, by which the differences of each image are multiplied: the scale of the component on which the loss
+    /// is, its weight, and the scales of the components whose errors are wanted.
+    pub factors: Tensor<2>,
+}
+
+impl<const N: usize> LossAtLevels<N> {
+    /// The loss `[1]` of the network's `output`; `target` is [`Prediction::target`] of the truth. Both are
+    /// `[batch, channels, height, width]`.
+    pub fn between(&self, output: Tensor<4>, target: Tensor<4>) -> Tensor<1> {
+        let mut error = output - target;
+        if self.loss.on != self.loss.prediction {
+            error = error * self.factor(0);
+        }
+        let elements = self.loss.distance.elements(error);
+        match self.loss.weight {
+            LossWeight::None => elements.mean(),
+            _ => (elements * self.factor(1)).mean(),
+        }
+    }
+
+    /// The plain distance of each component from the truth, `[1]` each, in the loss's own measure. Training logs them beside
+    /// the loss. The arguments are those of [`LossAtLevels::between`].
+    ///
+    /// No error counts more than 50 times as much as the output's error. Otherwise the error of a clean image computed
+    /// from predicted noise would drown all others in a mean, because it is divided by the signal rate, which ends near
+    /// zero.
+    pub fn errors(&self, output: Tensor<4>, target: Tensor<4>) -> [Tensor<1>; N] {
+        let error = output - target;
+        std::array::from_fn(|component| {
+            let error = error.clone() * self.factor(2 + component);
+            self.loss.distance.elements(error).mean()
+        })
+    }
+
+    /// `[batch, 1, 1, 1]`
+    fn factor(&self, column: usize) -> Tensor<4> {
+        let [batch, _] = self.factors.dims();
+        let column = self.factors.clone().narrow(1, column, 1);
+        column.reshape([batch, 1, 1, 1])
     }
 }
 
@@ -218,7 +250,8 @@ mod tests {
                 let value = number(loss.between(output.clone(), target.clone(), &rates));
                 prop_assert!((value / expected - 1.0).abs() < 1e-4, "{loss:?}: {value} {expected}");
 
-                let [plain] = loss.errors([loss.on], output, target, &rates);
+                let plain = loss.at(&rates, [loss.on], &Device::flex());
+                let [plain] = plain.errors(output, target);
                 let expected = number(loss.distance.between(estimate, truth));
                 let plain = number(plain);
                 prop_assert!((plain / expected - 1.0).abs() < 1e-4, "{loss:?}: {plain} {expected}");
@@ -264,9 +297,8 @@ mod tests {
             };
             let (output, target) = (images(0), images(1));
             let components = [Prediction::Noise, Prediction::Signal];
-            let [noise, signal] = loss
-                .errors(components, output, target, &nearly_noise)
-                .map(number);
+            let loss = loss.at(&nearly_noise, components, &Device::flex());
+            let [noise, signal] = loss.errors(output, target).map(number);
             assert!(
                 (signal / noise / largest - 1.0).abs() < 1e-4,
                 "{noise} {signal}"

@@ -92,7 +92,7 @@ pub use optimizer::{AdamW, AnyTensor, Together, Weight, euclidean_norm, moving_a
 pub use pointwise::pointwise_weight;
 pub use precision::{Precision, with_exact_precision, with_precision};
 pub use product::bf16_instructions;
-pub use repeated::{Repeated, records_launches};
+pub use repeated::{Repeated, copied, records_launches, repeats};
 pub use stored::{MODEL_IS_GONE, Store, can_stay_stored, for_one_use, tensor_in_store};
 pub use unit_distance::unit_distance;
 

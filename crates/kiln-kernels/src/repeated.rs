@@ -1,62 +1,71 @@
 //! Work that is done again and again with other inputs of the same shapes.
 
-use std::sync::Arc;
+#[cfg(not(feature = "gpu"))]
+use std::marker::PhantomData;
+use std::sync::atomic::{AtomicU64, Ordering};
 #[cfg(feature = "gpu")]
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-use burn::tensor::Tensor;
+use burn::tensor::{Device, Tensor};
 
+use crate::AnyTensor;
 #[cfg(feature = "gpu")]
 use crate::gpu::recorded::Recorded;
 
-/// `work` on images `[batch, channels, height, width]` and on a matrix, called many times: in drawing, a network on noisy
-/// samples and on what it is told of them.
+/// Work on tensors, with a result `T`, that is done many times: a network's call in drawing, or a training step.
 ///
-/// With the environment variable `KILN_GRAPHS=on`, a GPU records the launches of the first call with a shape and repeats
-/// them in later calls with that shape on the same thread, without the host in between (on NVIDIA's cards these are CUDA
-/// graphs). `work` must then do the same whatever the numbers of its inputs are, must neither read results nor bring other
-/// numbers to the device, and must not depend on anything that changes between calls. Such a first call does `work` five
-/// times. The two newest shapes are kept, because guidance asks with two. If a GPU cannot record `work`, each call does it.
-///
-/// Without it, and on a processor, each call just does `work`.
-pub struct Repeated<'a> {
-    work: Arc<Work<'a>>,
+/// With the environment variable `KILN_GRAPHS=on`, a GPU records the launches of the first call with some shapes and repeats
+/// them in later calls with those shapes on the same thread, without the host in between (on NVIDIA's cards these are CUDA
+/// graphs). The work must then do the same whatever the numbers of its inputs are, must neither read results nor bring other
+/// numbers to the device, and must not depend on anything that changes between calls. Such a first call does the work five
+/// times. The two newest shapes are kept, because guidance asks with two.
+pub struct Repeated<'a, T> {
     #[cfg(feature = "gpu")]
-    recorded: Mutex<Vec<Recorded<'a>>>,
+    recorded: Mutex<Vec<Recorded<'a, T>>>,
+    #[cfg(not(feature = "gpu"))]
+    recorded: PhantomData<fn() -> &'a T>,
 }
-
-type Work<'a> = dyn Fn(Tensor<4>, Tensor<2>) -> Tensor<4> + Send + Sync + 'a;
 
 /// Shapes that are kept.
 #[cfg(feature = "gpu")]
 const SHAPES: usize = 2;
 
-impl<'a> Repeated<'a> {
-    /// Nothing is done before the first call.
-    pub fn new(work: impl Fn(Tensor<4>, Tensor<2>) -> Tensor<4> + Send + Sync + 'a) -> Self {
+impl<T> Default for Repeated<'_, T> {
+    fn default() -> Self {
         Self {
-            work: Arc::new(work),
-            #[cfg(feature = "gpu")]
-            recorded: Mutex::default(),
+            recorded: Default::default(),
         }
     }
+}
 
-    /// What `work` makes of `images` and `matrix`.
+impl<'a, T> Repeated<'a, T> {
+    /// What `read` sees in the result of the work on `inputs`, all of them on `device`. The next call with the same shapes
+    /// overwrites the tensors of that result: [`copied`] keeps one. `None` if launches are not recorded ([`records_launches`]),
+    /// or if the GPU cannot record these.
+    ///
+    /// For new shapes, `work` makes the work of tensors that take the numbers of all later `inputs`.
     ///
     /// # Panics
-    /// If `work` does, or if the GPU fails while it repeats launches.
-    pub fn call(&self, images: Tensor<4>, matrix: Tensor<2>) -> Tensor<4> {
+    /// If the work does, or if the GPU fails while it repeats launches.
+    pub fn call<W, R>(
+        &self,
+        device: &Device,
+        inputs: Vec<AnyTensor>,
+        work: impl FnOnce(Vec<AnyTensor>) -> W,
+        read: impl FnOnce(&T) -> R,
+    ) -> Option<R>
+    where
+        W: FnMut() -> T + Send + 'a,
+    {
         #[cfg(feature = "gpu")]
-        if records_launches(&images) && crate::gpu::has(&matrix) && !matrix.is_autodiff() {
+        if records_launches() {
             let mut recorded = self.recorded();
-            let place = (recorded.iter()).position(|known| known.fits(&images, &matrix));
+            let place = (recorded.iter()).position(|known| known.fits(device, &inputs));
             let mut chosen = match place {
-                Some(place) if !recorded[place].is_recorded() => {
-                    return (self.work)(images, matrix);
-                }
+                Some(place) if !recorded[place].is_recorded() => return None,
                 Some(place) => {
                     let mut known = recorded.remove(place);
-                    known.write(images, matrix);
+                    known.write(inputs);
                     known
                 }
                 None => {
@@ -64,15 +73,18 @@ impl<'a> Repeated<'a> {
                         // Its memory is free before the next one needs some.
                         recorded.remove(0);
                     }
-                    let work = self.work.clone();
-                    Recorded::new(images, matrix, move |images, matrix| work(images, matrix))
+                    Recorded::new(device, inputs, work)
                 }
             };
-            let result = chosen.repeat();
+            let result = chosen.is_recorded().then(|| {
+                REPEATS.fetch_add(1, Ordering::Relaxed);
+                read(chosen.repeat())
+            });
             recorded.push(chosen);
             return result;
         }
-        (self.work)(images, matrix)
+        let _ = (device, inputs, work, read);
+        None
     }
 
     /// Whether the newest call repeated launches that a GPU has recorded.
@@ -84,25 +96,35 @@ impl<'a> Repeated<'a> {
     }
 
     #[cfg(feature = "gpu")]
-    fn recorded(&self) -> MutexGuard<'_, Vec<Recorded<'a>>> {
+    fn recorded(&self) -> MutexGuard<'_, Vec<Recorded<'a, T>>> {
         self.recorded.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-/// Whether [`Repeated::call`] with such images records launches: on a GPU, without autodiff, if `KILN_GRAPHS` says so.
-pub fn records_launches(images: &Tensor<4>) -> bool {
+static REPEATS: AtomicU64 = AtomicU64::new(0);
+
+/// How often a GPU has repeated recorded launches since this process began.
+pub fn repeats() -> u64 {
+    REPEATS.load(Ordering::Relaxed)
+}
+
+/// Whether [`Repeated`] lets a GPU record launches: if `KILN_GRAPHS` says so.
+pub fn records_launches() -> bool {
     #[cfg(feature = "gpu")]
-    {
-        crate::instructions::records() && crate::gpu::has(images) && !images.is_autodiff()
-    }
+    return crate::instructions::records();
     #[cfg(not(feature = "gpu"))]
-    {
-        let _ = images;
-        false
+    false
+}
+
+/// The same numbers in other memory, if the tensor is on a GPU; otherwise the tensor.
+pub fn copied<const D: usize>(tensor: Tensor<D>) -> Tensor<D> {
+    match AnyTensor::of(tensor.clone()) {
+        Some(tensor) => tensor.copied().into_tensor(),
+        None => tensor,
     }
 }
 
-impl std::fmt::Debug for Repeated<'_> {
+impl<T> std::fmt::Debug for Repeated<'_, T> {
     fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         formatter.write_str("Repeated")
     }

@@ -57,8 +57,8 @@ pub use feature_maps::FeatureMaps;
 pub use memory::{free_memory, too_little_memory};
 pub use stored::{SafetensorsFile, StoredTensor, TensorInFile};
 pub use unet::{
-    ClassEmbeddingType, DownBlockType, EmbeddedLevels, MidBlockType, ResampleType, SampleSize,
-    TimeEmbeddingType, UNet2d, UNet2dConfig, UpBlockType,
+    ClassEmbeddingType, DownBlockType, EmbeddedLevels, MidBlockType, ProjectedTimes, ResampleType,
+    SampleSize, TimeEmbeddingType, UNet2d, UNet2dConfig, UpBlockType,
 };
 pub use weights::{
     WeightsType, load_weights, load_weights_from_bytes, load_weights_from_tensors, save_weights,

@@ -13,7 +13,7 @@ use burn::tensor::{Device, Distribution, Tensor};
 use kiln::{DeviceError, Devices};
 use kiln_kernels::{
     AdamW, AnyTensor, Convolution, GroupNorm, Padding, Precision, Repeated, Sampling, Together,
-    Weight, moving_average, with_precision,
+    Weight, copied, moving_average, with_precision,
 };
 
 /// The device; or `None`, with a message, if there is none.
@@ -236,7 +236,7 @@ fn recorded_launches_compute_with_new_numbers() {
     let factor = random([1, 1, 1, 3]);
     let on = |device: &Device| {
         let factor = moved(&factor, device);
-        let work = |images: Tensor<4>, matrix: Tensor<2>| {
+        let work = &|images: Tensor<4>, matrix: Tensor<2>| {
             let norm = GroupNorm {
                 gamma: matrix.clone().narrow(1, 0, 3).reshape([3]),
                 beta: matrix.narrow(1, 3, 3).reshape([3]),
@@ -248,7 +248,7 @@ fn recorded_launches_compute_with_new_numbers() {
             kiln_kernels::matmul(normalised, images.swap_dims(2, 3))
                 * factor.clone().sum().reshape([1, 1, 1, 1])
         };
-        let repeated = Repeated::new(work);
+        let repeated = Repeated::default();
         let mut made = Vec::new();
         for (seed, shape) in [
             (1, [2, 4, 4, 3]),
@@ -262,9 +262,20 @@ fn recorded_launches_compute_with_new_numbers() {
         ] {
             let images = moved(&sequence(seed, shape), device);
             let matrix = moved(&sequence(seed + 10, [1, 6]), device);
-            made.push(repeated.call(images, matrix));
+            let inputs = AnyTensor::of(images.clone()).zip(AnyTensor::of(matrix.clone()));
+            let found = inputs.and_then(|(images, matrix)| {
+                let work = |mut inputs: Vec<AnyTensor>| {
+                    let [images, matrix] = [inputs.remove(0), inputs.remove(0)];
+                    let (images, matrix) = (images.into_tensor(), matrix.into_tensor());
+                    move || work(images.clone(), matrix.clone())
+                };
+                let kept = |made: &Tensor<4>| copied(made.clone());
+                repeated.call(device, vec![images, matrix], work, kept)
+            });
             let records = std::env::var("KILN_GRAPHS").as_deref() == Ok("on");
             assert_eq!(repeated.is_recorded(), records && *device != Device::flex());
+            assert_eq!(found.is_some(), repeated.is_recorded());
+            made.push(found.unwrap_or_else(|| work(images, matrix)));
         }
         // Read only now: a later call leaves the results of earlier ones.
         made.iter().map(values).collect::<Vec<_>>()

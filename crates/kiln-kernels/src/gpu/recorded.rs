@@ -6,50 +6,49 @@
 
 use std::thread::{self, ThreadId};
 
-use burn::tensor::{Graph, Tensor, capture};
-use burn_cubecl::kernel::into_contiguous;
-use burn_cubecl::tensor::CubeTensor;
+use burn::tensor::{Device, Graph, capture};
 
-use super::arguments::like;
-use super::copy::copy;
+use super::arguments::{like, ordered_like, without_gaps};
+use super::copy::copy_each;
 use super::{AnyTensor, fused};
 
-type Recording<'a> = Graph<Tensor<4>, Box<dyn FnMut() -> Tensor<4> + Send + 'a>>;
+type Work<'a, T> = Box<dyn FnMut() -> T + Send + 'a>;
 
-/// The recorded launches of a call with inputs of one shape.
-pub(crate) struct Recorded<'a> {
+/// The recorded launches of some work on inputs of the same shapes.
+pub(crate) struct Recorded<'a, T> {
+    device: Device,
     /// Where the launches find their inputs.
-    images: Tensor<4>,
-    matrix: Tensor<2>,
-    graph: Recording<'a>,
+    inputs: Vec<AnyTensor>,
+    graph: Graph<T, Work<'a, T>>,
     /// Each thread has a queue of its own on the GPU, and launches repeat in the queue of the thread that recorded them.
     thread: ThreadId,
 }
 
-impl<'a> Recorded<'a> {
-    pub(crate) fn new(
-        images: Tensor<4>,
-        matrix: Tensor<2>,
-        work: impl Fn(Tensor<4>, Tensor<2>) -> Tensor<4> + Send + 'a,
-    ) -> Self {
+impl<'a, T> Recorded<'a, T> {
+    pub(crate) fn new<W>(
+        device: &Device,
+        inputs: Vec<AnyTensor>,
+        work: impl FnOnce(Vec<AnyTensor>) -> W,
+    ) -> Self
+    where
+        W: FnMut() -> T + Send + 'a,
+    {
         // In memory of their own.
-        let (images, matrix) = (copied(images), copied(matrix));
-        let (device, from) = (images.device(), (images.clone(), matrix.clone()));
-        let work: Box<dyn FnMut() -> Tensor<4> + Send + 'a> =
-            Box::new(move || work(from.0.clone(), from.1.clone()));
+        let inputs = copied(inputs);
+        let work: Work<'a, T> = Box::new(work(inputs.clone()));
         Self {
-            graph: capture(&device, work),
-            images,
-            matrix,
+            device: device.clone(),
+            inputs,
+            graph: capture(device, work),
             thread: thread::current().id(),
         }
     }
 
     /// Whether inputs have the shapes of the first call's, on its thread.
-    pub(crate) fn fits(&self, images: &Tensor<4>, matrix: &Tensor<2>) -> bool {
-        self.images.dims() == images.dims()
-            && self.matrix.dims() == matrix.dims()
-            && self.images.device() == images.device()
+    pub(crate) fn fits(&self, device: &Device, inputs: &[AnyTensor]) -> bool {
+        let shapes = self.inputs.iter().map(AnyTensor::shape);
+        shapes.eq(inputs.iter().map(AnyTensor::shape))
+            && self.device == *device
             && self.thread == thread::current().id()
     }
 
@@ -59,47 +58,45 @@ impl<'a> Recorded<'a> {
     }
 
     /// Puts new numbers where the launches find their inputs.
-    pub(crate) fn write(&mut self, images: Tensor<4>, matrix: Tensor<2>) {
+    pub(crate) fn write(&mut self, inputs: Vec<AnyTensor>) {
         // The launches' inputs are these tensors, so they are computed before.
-        self.images = written(self.images.clone(), images);
-        self.matrix = written(self.matrix.clone(), matrix);
+        self.inputs = written(std::mem::take(&mut self.inputs), inputs);
     }
 
-    /// The result for the inputs in place.
-    pub(crate) fn repeat(&mut self) -> Tensor<4> {
+    /// The result for the inputs in place. The next call overwrites it.
+    pub(crate) fn repeat(&mut self) -> &T {
         // SAFETY: the inputs, and what `work` borrows, live as long as this does. Only the thread that recorded the launches
-        // comes here (`fits`), one call after the other, and its queue keeps the order of writing, launches and copying.
-        let result = unsafe { self.graph.replay() };
-        // The next call overwrites the result.
-        copied(result.clone())
+        // comes here (`fits`), one call after the other, and its queue keeps the order of writing, launches and reading.
+        unsafe { self.graph.replay() }
     }
 }
 
 /// The same numbers in other memory.
-fn copied<const D: usize>(tensor: Tensor<D>) -> Tensor<D> {
-    let Some(from) = AnyTensor::of(tensor) else {
-        unreachable!("the tensor was checked");
-    };
-    let shape = from.shape().clone();
-    let made = fused::queue_one("kiln_copied", vec![from], shape, |mut inputs| {
-        let from = into_contiguous(inputs.pop().unwrap_or_else(|| unreachable!("one input")));
-        let into = like(&from);
-        copy(&from, &into, 0);
+pub(super) fn copied(tensors: Vec<AnyTensor>) -> Vec<AnyTensor> {
+    let shapes = tensors
+        .iter()
+        .map(|tensor| tensor.shape().clone())
+        .collect();
+    fused::queue("kiln_copied", tensors, shapes, |tensors| {
+        let from: Vec<_> = tensors.into_iter().map(without_gaps).collect();
+        let into: Vec<_> = from.iter().map(like).collect();
+        copy_each(&from, &into);
         into
-    });
-    made.into_tensor()
+    })
 }
 
-/// `into`, which has no gaps, with the numbers of `from` in its memory.
-fn written<const D: usize>(into: Tensor<D>, from: Tensor<D>) -> Tensor<D> {
-    let inputs: Vec<AnyTensor> = [into, from].into_iter().filter_map(AnyTensor::of).collect();
-    let shape = inputs[0].shape().clone();
-    let made = fused::queue_one("kiln_written", inputs, shape, |inputs| {
-        let [into, from]: [CubeTensor; 2] = inputs
-            .try_into()
-            .unwrap_or_else(|_| unreachable!("both were checked"));
-        copy(&into_contiguous(from), &into, 0);
+/// `into`, which have no gaps, with the numbers of `from` in their memory.
+fn written(mut into: Vec<AnyTensor>, from: Vec<AnyTensor>) -> Vec<AnyTensor> {
+    let shapes = into.iter().map(|tensor| tensor.shape().clone()).collect();
+    let count = into.len();
+    into.extend(from);
+    fused::queue("kiln_written", into, shapes, move |mut into| {
+        let from = into.split_off(count);
+        let ordered = from.into_iter().zip(&into);
+        let from: Vec<_> = ordered
+            .map(|(from, into)| ordered_like(from, into))
+            .collect();
+        copy_each(&from, &into);
         into
-    });
-    made.into_tensor()
+    })
 }

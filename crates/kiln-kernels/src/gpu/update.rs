@@ -15,7 +15,7 @@ use crate::optimizer::{Together, Weight};
 const MOST_TOGETHER: usize = 16;
 
 /// Numbers of a cube.
-const CHUNK: u32 = 16 * UNITS;
+pub(super) const CHUNK: u32 = 16 * UNITS;
 
 /// See [`Together::update`].
 pub(crate) fn update(
@@ -142,13 +142,13 @@ fn launch(
 }
 
 /// How many tensors a launch has if it reads or writes so many arrays of each. Besides them it has up to four.
-fn together(on: &CubeTensor, arrays: usize) -> usize {
+pub(super) fn together(on: &CubeTensor, arrays: usize) -> usize {
     let most = on.client.properties().hardware.max_bindings as usize;
     (most.saturating_sub(4) / arrays).clamp(1, MOST_TOGETHER * 9 / arrays)
 }
 
 /// The lengths of the tensors, the number of the first cube of each, and the number of cubes.
-fn cubes_of(tensors: &[CubeTensor]) -> (SequenceArg<u32>, SequenceArg<u32>, CubeCount) {
+pub(super) fn cubes_of(tensors: &[CubeTensor]) -> (SequenceArg<u32>, SequenceArg<u32>, CubeCount) {
     let (mut lengths, mut firsts, mut cubes) = (SequenceArg::new(), SequenceArg::new(), 0);
     for tensor in tensors {
         let length = tensor.meta.num_elements() as u32;

@@ -2,9 +2,9 @@
 
 use burn::tensor::{Int, Tensor};
 
-use kiln_kernels::{Repeated, records_launches};
+use kiln_kernels::{AnyTensor, Repeated, copied, records_launches};
 
-use super::embedding::EmbeddedTimes;
+use super::embedding::{EmbeddedTimes, Widths};
 use super::{UNet2d, vector};
 
 /// A network and some levels whose embeddings are computed: see [`UNet2d::embed_levels`].
@@ -15,8 +15,10 @@ pub struct EmbeddedLevels<'a> {
     conditions: Vec<f32>,
     /// `None` without levels.
     embedded: Option<Embedded>,
-    /// The network on samples and on [`EmbeddedTimes::joined`], for GPUs that record it.
-    repeated: Repeated<'a>,
+    /// Of the parts of [`EmbeddedTimes::joined`].
+    widths: Widths,
+    /// The calls of the network.
+    repeated: Repeated<'a, Tensor<4>>,
 }
 
 /// What is known of the levels.
@@ -64,20 +66,18 @@ impl UNet2d {
         let conditions: Vec<f32> = conditions.collect();
         let embedded = (!conditions.is_empty()).then(|| {
             let timesteps = vector(conditions.clone(), &self.conv_in.weight.device());
-            let time = self.embed_times(timesteps.clone());
+            let time = self.embed_times(self.project_times(timesteps.clone()).projected);
             match self.class_embedding {
                 Some(_) => Embedded::WithoutClasses(timesteps, time),
                 None => Embedded::Whole(self.in_layers(timesteps, time, None)),
             }
         });
-        let widths = self.widths();
         EmbeddedLevels {
             network: self,
             conditions,
             embedded,
-            repeated: Repeated::new(move |sample, joined| {
-                self.forward_at_times(sample, widths.split(joined))
-            }),
+            widths: self.widths(),
+            repeated: Repeated::default(),
         }
     }
 }
@@ -102,10 +102,30 @@ impl EmbeddedLevels<'_> {
             return network.forward_at(sample, timestep, noise_power, class_labels);
         };
         let times = network.at_level(embedded, index, network.embed_classes(class_labels));
-        match records_launches(&sample) {
-            true => self.repeated.call(sample, times.joined()),
+        match records_launches() {
+            true => self.repeated(sample, times),
             false => network.forward_at_times(sample, times),
         }
+    }
+
+    /// The prediction, by launches that a GPU has recorded if it can.
+    fn repeated(&self, sample: Tensor<4>, times: EmbeddedTimes) -> Tensor<4> {
+        let (network, joined) = (self.network, times.joined());
+        let at = |widths: &Widths, sample, joined| {
+            network.forward_at_times(sample, widths.split(joined))
+        };
+        let inputs = AnyTensor::of(sample.clone()).zip(AnyTensor::of(joined.clone()));
+        let found = inputs.and_then(|(images, matrix)| {
+            let widths = self.widths.clone();
+            let work = move |mut inputs: Vec<AnyTensor>| {
+                let [images, matrix] = [inputs.remove(0), inputs.remove(0)];
+                let (images, matrix) = (images.into_tensor(), matrix.into_tensor());
+                move || at(&widths, images.clone(), matrix.clone())
+            };
+            let kept = |prediction: &Tensor<4>| copied(prediction.clone());
+            (self.repeated).call(&sample.device(), vec![images, matrix], work, kept)
+        });
+        found.unwrap_or_else(|| at(&self.widths, sample, joined))
     }
 }
 
@@ -186,7 +206,7 @@ mod tests {
             {
                 let times = embedded.embedded.as_ref();
                 let times = network.at_level(times.unwrap(), index, class_embedding);
-                let found = embedded.repeated.call(samples.clone(), times.joined());
+                let found = embedded.repeated(samples.clone(), times);
                 assert_eq!(found.into_data(), alone, "{config:?} at {timestep}, joined");
             }
             assert!(!predictions.contains(&found), "{config:?} at {timestep}");

@@ -6,6 +6,15 @@ use burn::tensor::{Int, Tensor};
 use super::{ClassEmbedding, UNet2d};
 use crate::blocks::{DownBlock, MidBlock, ResidualBlock, UpBlock};
 
+/// Some times, as the network is told of them: see [`UNet2d::project_levels`].
+#[derive(Clone, Debug)]
+pub struct ProjectedTimes {
+    /// The timesteps, or noise powers, themselves, `[times]`.
+    pub timesteps: Tensor<1>,
+    /// Their sines and cosines, or their rows of a learnt table, `[times, channels]`.
+    pub projected: Tensor<2>,
+}
+
 /// Some times, as the network's layers need them.
 #[derive(Clone, Debug)]
 pub(super) struct EmbeddedTimes {
@@ -86,10 +95,17 @@ impl UNet2d {
         }
     }
 
-    /// Timesteps, or noise powers, `[times]` to the time embedding `[times, time_embedding_dim]`. With `noise_power_input`,
-    /// which has none, to the vectors for every pixel.
-    pub(super) fn embed_times(&self, timesteps: Tensor<1>) -> Tensor<2> {
-        let projected = self.time_proj.forward(timesteps);
+    /// Times as the network is told of them.
+    pub(super) fn project_times(&self, timesteps: Tensor<1>) -> ProjectedTimes {
+        ProjectedTimes {
+            projected: self.time_proj.forward(timesteps.clone()),
+            timesteps,
+        }
+    }
+
+    /// [`ProjectedTimes::projected`] to the time embedding `[times, time_embedding_dim]`. With `noise_power_input`, which has
+    /// none, to the vectors for every pixel.
+    pub(super) fn embed_times(&self, projected: Tensor<2>) -> Tensor<2> {
         match &self.time_embedding {
             Some(embedding) => embedding.forward(projected),
             None => projected,

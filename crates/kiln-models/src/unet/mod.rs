@@ -11,6 +11,7 @@ pub use config::{
     UNet2dConfig, UpBlockType,
 };
 pub use embedded_levels::EmbeddedLevels;
+pub use embedding::ProjectedTimes;
 
 use burn::module::Module;
 use burn::nn::conv::Conv2d;
@@ -157,10 +158,40 @@ impl UNet2d {
         levels: impl IntoIterator<Item = (f64, f64)>,
         class_labels: Option<Tensor<1, Int>>,
     ) -> Tensor<4> {
+        let times = self.project_levels(levels, &sample.device());
+        self.forward_projected(sample, times, class_labels)
+    }
+
+    /// The timestep and the noise power of some levels, as the network is told of them.
+    pub fn project_levels(
+        &self,
+        levels: impl IntoIterator<Item = (f64, f64)>,
+        device: &Device,
+    ) -> ProjectedTimes {
         let levels = levels.into_iter();
         let conditions = levels.map(|(timestep, power)| self.condition(timestep, power));
-        let conditions = vector(conditions.collect(), &sample.device());
-        self.forward(sample, conditions, class_labels)
+        self.project_times(vector(conditions.collect(), device))
+    }
+
+    /// Like [`Self::forward_at_each`], for levels from [`Self::project_levels`].
+    ///
+    /// If [`Self::is_recordable`], this brings no other numbers to the device.
+    pub fn forward_projected(
+        &self,
+        sample: Tensor<4>,
+        times: ProjectedTimes,
+        class_labels: Option<Tensor<1, Int>>,
+    ) -> Tensor<4> {
+        let class_embedding = self.embed_classes(class_labels);
+        self.forward_projected_with(sample, times, class_embedding)
+    }
+
+    /// Whether [`Self::forward_projected`] and its gradients launch the same kernels each time, so that a GPU can record a
+    /// training step: without dropout, and without learnt numbers or frequencies before the first layer.
+    pub fn is_recordable(&self) -> bool {
+        self.config.dropout == 0.0
+            && self.config.time_embedding_type != TimeEmbeddingType::Learned
+            && !matches!(self.class_embedding, Some(ClassEmbedding::Timestep(_)))
     }
 
     /// Like [`Self::forward`], with the class embeddings `[batch, time_embedding_dim]` themselves; the only way to
@@ -171,8 +202,18 @@ impl UNet2d {
         timesteps: Tensor<1>,
         class_embedding: Option<Tensor<2>>,
     ) -> Tensor<4> {
-        let time = self.embed_times(timesteps.clone());
-        let times = self.in_layers(timesteps, time, class_embedding);
+        let times = self.project_times(timesteps);
+        self.forward_projected_with(sample, times, class_embedding)
+    }
+
+    fn forward_projected_with(
+        &self,
+        sample: Tensor<4>,
+        times: ProjectedTimes,
+        class_embedding: Option<Tensor<2>>,
+    ) -> Tensor<4> {
+        let time = self.embed_times(times.projected);
+        let times = self.in_layers(times.timesteps, time, class_embedding);
         self.forward_at_times(sample, times)
     }
 

@@ -9,6 +9,7 @@ pub mod evaluation;
 mod latent_shards;
 mod latents;
 
+mod noisy_images;
 pub(crate) mod noisy_source;
 mod power_averages;
 mod spread;
@@ -19,30 +20,27 @@ use std::sync::Arc;
 use burn::module::Module;
 use burn::tensor::{Device, Tensor};
 use kiln_checkpoint::{DiffusionModel, FirstStage, Metadata};
-use kiln_diffusion::{Loss, Prediction, Rates, Schedule, SchedulerConfig};
+use kiln_diffusion::{Loss, Schedule, SchedulerConfig};
 use kiln_kernels::Precision;
 use kiln_models::ema::shadow_of;
 use kiln_models::{BatchPosition, UNet2d, with_dropout_at};
 use kiln_pipeline::pictures::{Images, columns_for, grid, save_png};
 use kiln_pipeline::{Classes, Moment, Pipeline, SampleOptions, Wanted};
 
-use crate::denoising::classes::label_tensor;
 use crate::denoising::distillation::{Beside, Distillation};
 use crate::denoising::evaluation::Evaluator;
+use crate::denoising::noisy_images::NoisyImages;
 use crate::denoising::power_averages::PowerAverages;
 use crate::error::TrainError;
 use crate::experiment::{DistillationConfig, Experiment, Stage2Config, TrainingConfig};
 use crate::learner::loader::{Movable, moved};
 use crate::learner::plan::Plan;
 use crate::learner::recipe::{Losses, Recipe, Trainee};
+use crate::learner::recorded_step::Recordable;
 use crate::learner::report::{LOSS, MetricKind, Reading, StepReport};
 use crate::learner::session::Session;
 use crate::learner::update::{Averaged, Update};
 use crate::run_folder::StageFolder;
-
-/// The components whose errors are logged beside the loss, in the loss's measure. The other components follow from the
-/// predicted one.
-const COMPONENTS: [Prediction; 3] = [Prediction::Noise, Prediction::Signal, Prediction::Velocity];
 
 /// The name of the loss of the network that learns beside a student.
 const AUXILIARY: &str = "auxiliary loss";
@@ -229,61 +227,25 @@ impl DenoisingRecipe {
         beside: Beside<'_>,
         batch: &NoisyBatch,
     ) -> (Tensor<1>, StepReport) {
-        let (loss, auxiliary, errors) = match &self.objective {
+        match &self.objective {
             Objective::Denoising(loss) => {
-                let (loss, errors) = self.denoising_loss(loss, network, batch);
-                (loss, None, errors)
+                NoisyImages::new(batch, &self.schedule, *loss, network).losses(network)
             }
             Objective::Distillation(distillation) => {
                 let losses = distillation.loss(network, beside, batch);
-                (losses.student, losses.auxiliary, Vec::new())
+                let of_auxiliary = losses.auxiliary.clone().map(|loss| (AUXILIARY, loss));
+                let scalars = [(LOSS, losses.student.clone())];
+                let scalars = scalars.into_iter().chain(of_auxiliary).collect();
+                let step = batch.position.step as usize;
+                let report = StepReport::new(step, batch.timesteps.len(), scalars, None);
+                // Each network's gradients are of its own loss alone.
+                let total = match losses.auxiliary {
+                    Some(auxiliary) => losses.student + auxiliary,
+                    None => losses.student,
+                };
+                (total, report)
             }
-        };
-        let step = batch.position.step as usize;
-        let of_auxiliary = auxiliary.clone().map(|loss| (AUXILIARY, loss));
-        let scalars = [(LOSS, loss.clone())].into_iter().chain(of_auxiliary);
-        let scalars = scalars.chain(errors).collect();
-        let report = StepReport::new(step, batch.timesteps.len(), scalars, None);
-        let total = match auxiliary {
-            // Each network's gradients are of its own loss alone.
-            Some(auxiliary) => loss + auxiliary,
-            None => loss,
-        };
-        (total, report)
-    }
-
-    /// The loss of a `network` that learns to denoise, and the errors of its components by name.
-    fn denoising_loss(
-        &self,
-        objective: &Loss,
-        network: &UNet2d,
-        batch: &NoisyBatch,
-    ) -> (Tensor<1>, Vec<(&'static str, Tensor<1>)>) {
-        let NoisyBatch {
-            z0,
-            noise,
-            timesteps,
-            labels,
-            ..
-        } = batch;
-        let device = z0.device();
-        let levels: Vec<Rates> = (timesteps.iter())
-            .map(|&timestep| self.schedule.rates(timestep))
-            .collect();
-        let rates = Rates::batch(&levels, &device);
-        let zt = rates.add_noise(z0.clone(), noise.clone());
-        let labels = labels.as_ref().map(|labels| label_tensor(labels, &device));
-
-        let noise_powers = levels.iter().map(Rates::noise_power);
-        let places = timesteps.iter().copied().zip(noise_powers);
-        let output = network.forward_at_each(zt, places, labels);
-        let prediction = objective.prediction;
-        let target = prediction.target(z0.clone(), noise.clone(), &rates);
-        let loss = objective.between(output.clone(), target.clone(), &levels);
-        let (output, target) = (output.without_autodiff(), target.without_autodiff());
-        let errors = objective.errors(COMPONENTS, output, target, &levels);
-        let names = objective.distance.names_of_errors();
-        (loss, names.into_iter().zip(errors).collect())
+        }
     }
 
     /// The model with `network`, and its options for drawing.
@@ -401,6 +363,42 @@ impl Recipe for DenoisingRecipe {
             total,
             carried: None,
             report,
+        }
+    }
+
+    fn recordable(
+        &self,
+        networks: &DenoisingNetworks,
+        batch: &NoisyBatch,
+    ) -> Option<Recordable<DenoisingNetworks>> {
+        let Objective::Denoising(loss) = self.objective else {
+            return None;
+        };
+        let network = &networks.unet.network;
+        if !network.is_recordable() {
+            return None;
+        }
+        let images = NoisyImages::new(batch, &self.schedule, loss, network);
+        Some(Recordable {
+            step: batch.position.step as usize,
+            numbers: images.tensors()?,
+            losses: Box::new(move |networks, numbers| {
+                let (total, report) = (images.clone().with(numbers)).losses(&networks.unet.network);
+                Losses {
+                    total,
+                    carried: None,
+                    report,
+                }
+            }),
+        })
+    }
+
+    fn learners(&self, networks: &DenoisingNetworks) -> DenoisingNetworks {
+        DenoisingNetworks {
+            unet: networks.unet.without_state(),
+            teacher: None,
+            auxiliary: None,
+            averages: Vec::new(),
         }
     }
 

@@ -3,6 +3,7 @@
 //! | file | adds | with |
 //! | --- | --- | --- |
 //! | `recipe` | one trained module for all stages | `TrainStep`, `InferenceStep` |
+//! | `recorded_step` | steps that a GPU repeats by itself | `TrainStep` |
 //! | `plan`, `loader`, `held_out` | an order of images that depends on seed and step alone | `DataLoader` |
 //! | `update`, `gradients` | global-norm clipping, EMA, a stop at gradients that are not finite | `TrainStep::optimize` |
 //! | `together` | one operator for the update of all weights, on a GPU | `TrainStep::optimize` |
@@ -30,6 +31,7 @@ pub(crate) mod moving_means;
 pub(crate) mod over_ranks;
 pub(crate) mod plan;
 pub(crate) mod recipe;
+pub(crate) mod recorded_step;
 mod renderer;
 pub(crate) mod report;
 pub(crate) mod session;

@@ -14,6 +14,7 @@ use crate::experiment::TrainingConfig;
 use crate::learner::gradients::summed;
 use crate::learner::over_ranks::over_ranks;
 use crate::learner::plan::Plan;
+use crate::learner::recorded_step::{Recordable, RecordedStep};
 use crate::learner::report::StepReport;
 use crate::learner::session::Session;
 use crate::learner::update::Update;
@@ -30,6 +31,20 @@ pub(crate) trait Recipe: Debug + Send + Sync + 'static {
 
     /// The losses of a batch.
     fn losses(&self, networks: &Self::Networks, batch: Self::Batch) -> Losses;
+
+    /// The losses of a batch for a GPU to record; `None` if its kernels depend on more than the numbers of some tensors.
+    fn recordable(
+        &self,
+        _: &Self::Networks,
+        _: &Self::Batch,
+    ) -> Option<Recordable<Self::Networks>> {
+        None
+    }
+
+    /// The networks without those that recordable losses do not read.
+    fn learners(&self, networks: &Self::Networks) -> Self::Networks {
+        networks.clone()
+    }
 
     /// The networks after an update by the gradients of the whole step.
     fn updated(&self, networks: Self::Networks, update: Update<'_>) -> Self::Networks;
@@ -61,6 +76,7 @@ pub(crate) struct Trainee<R: Recipe> {
     precision: Precision,
     /// Whether the networks are on the processor.
     on_cpu: bool,
+    recorded: Arc<RecordedStep>,
     session: Session,
 }
 
@@ -78,6 +94,7 @@ impl<R: Recipe> Trainee<R> {
             recipe: Arc::new(recipe),
             loss_scale: plan.loss_scale(),
             precision: training.precision,
+            recorded: Arc::default(),
             session,
         }
     }
@@ -94,8 +111,26 @@ impl<R: Recipe> Trainee<R> {
             loss_scale: self.loss_scale,
             precision: self.precision,
             on_cpu: self.on_cpu,
+            recorded: self.recorded.clone(),
             session: self.session.clone(),
         }
+    }
+
+    /// A step by launches that a GPU has recorded, if it can, and if the gradients are used before the next step overwrites
+    /// them.
+    fn recorded_step(&self, batch: &R::Batch) -> Option<TrainOutput<StepReport>> {
+        let is_whole = self.loss_scale == 1.0;
+        if self.on_cpu || !is_whole || !self.recorded.is_due() {
+            return None;
+        }
+        let recordable = self.recipe.recordable(&self.networks, batch)?;
+        let (precision, loss_scale) = (self.precision, self.loss_scale);
+        (self.recorded).step(
+            &self.networks,
+            recordable,
+            || self.recipe.learners(&self.networks),
+            move |networks, losses| gradients(networks, losses, precision, loss_scale),
+        )
     }
 
     fn map_networks(mut self, change: impl FnOnce(R::Networks) -> R::Networks) -> Self {
@@ -104,23 +139,37 @@ impl<R: Recipe> Trainee<R> {
     }
 }
 
+/// The gradients of the networks' losses, and the report.
+fn gradients<N: Module>(
+    networks: &N,
+    losses: impl FnOnce(&N) -> Losses,
+    precision: Precision,
+    loss_scale: f64,
+) -> TrainOutput<StepReport> {
+    with_precision(precision, || {
+        let losses = losses(networks);
+        let mut loss = losses.total * loss_scale;
+        if let Some(carried) = losses.carried {
+            loss = loss + carried;
+        }
+        TrainOutput {
+            grads: GradientsParams::from_grads(loss.backward(), networks),
+            item: losses.report,
+        }
+    })
+}
+
 impl<R: Recipe> TrainStep for Trainee<R> {
     type Input = R::Batch;
     type Output = StepReport;
 
     fn step(&self, batch: R::Batch) -> TrainOutput<StepReport> {
+        if let Some(output) = self.recorded_step(&batch) {
+            return output;
+        }
         let step = || {
-            with_precision(self.precision, || {
-                let losses = self.recipe.losses(&self.networks, batch);
-                let mut loss = losses.total * self.loss_scale;
-                if let Some(carried) = losses.carried {
-                    loss = loss + carried;
-                }
-                TrainOutput {
-                    grads: GradientsParams::from_grads(loss.backward(), self),
-                    item: losses.report,
-                }
-            })
+            let losses = |networks: &R::Networks| self.recipe.losses(networks, batch);
+            gradients(&self.networks, losses, self.precision, self.loss_scale)
         };
         // A GPU has a queue for each thread, and steps on changing threads would wait for each other.
         match self.on_cpu {

@@ -9,6 +9,7 @@ use burn::train::metric::{
     Adaptor, Metric, MetricAttributes, MetricMetadata, MetricName, Numeric, NumericAttributes,
     NumericEntry, SerializedEntry,
 };
+use kiln_kernels::copied;
 use kiln_models::bottleneck::vq::{codes_in_use, perplexity};
 
 use crate::learner::session::Session;
@@ -71,6 +72,16 @@ impl StepReport {
             code_counts,
             figures: Vec::new(),
             read: None,
+        }
+    }
+
+    /// The report of `step` whose numbers a GPU has put where this report's were, copied, because it will do so again.
+    pub(crate) fn repeated_in(&self, step: usize) -> Self {
+        Self {
+            step,
+            scalars: copied(self.scalars.clone()),
+            code_counts: self.code_counts.clone().map(copied),
+            ..self.clone()
         }
     }
 

@@ -180,6 +180,18 @@ impl<N: Module> Averaged<N> {
         self.average.as_ref().unwrap_or(&self.network)
     }
 
+    /// The network without the numbers that only updates need.
+    pub(crate) fn without_state(&self) -> Self {
+        Self {
+            network: self.network.clone(),
+            average: None,
+            rule: UpdateRule {
+                known: Known::default(),
+                ..self.rule.clone()
+            },
+        }
+    }
+
     /// The training steps so far, including those of earlier parts of the run.
     pub(crate) fn steps_done(&self) -> usize {
         self.rule.steps_done
