@@ -12,14 +12,16 @@ use kiln_models::ema::replace_value;
 use crate::learner::recipe::Losses;
 use crate::learner::report::StepReport;
 
+/// The losses of networks on the numbers of a batch.
+type LossesOfNumbers<N> = dyn Fn(&N, Vec<AnyTensor>) -> Losses + Send;
+
 /// Losses that launch the same kernels in each step.
 pub(crate) struct Recordable<N> {
     /// The step, from zero.
     pub(crate) step: usize,
     /// All numbers that change from step to step, besides the weights.
     pub(crate) numbers: Vec<AnyTensor>,
-    /// The losses of networks on such numbers.
-    pub(crate) losses: Box<dyn Fn(&N, Vec<AnyTensor>) -> Losses + Send>,
+    pub(crate) losses: Box<LossesOfNumbers<N>>,
 }
 
 /// Forward and backward pass of a training, recorded in one of its first steps.
