@@ -127,8 +127,8 @@ impl<R: Recipe> Trainee<R> {
         let (precision, loss_scale) = (self.precision, self.loss_scale);
         (self.recorded).step(
             &self.networks,
+            self.recipe.learners(&self.networks),
             recordable,
-            || self.recipe.learners(&self.networks),
             move |networks, losses| gradients(networks, losses, precision, loss_scale),
         )
     }

@@ -2,15 +2,15 @@
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use burn::module::{Module, ModuleMapper, ModuleVisitor, Param};
+use burn::module::{Module, ModuleVisitor, Param};
 use burn::optim::GradientsParams;
 use burn::tensor::Tensor;
 use burn::train::TrainOutput;
 use kiln_kernels::{AnyTensor, Repeated, records_launches};
-use kiln_models::ema::replace_value;
 
 use crate::learner::recipe::Losses;
 use crate::learner::report::StepReport;
+use crate::learner::together::{Replaced, tensors};
 
 /// The losses of networks on the numbers of a batch.
 type LossesOfNumbers<N> = dyn Fn(&N, Vec<AnyTensor>) -> Losses + Send;
@@ -48,8 +48,8 @@ impl RecordedStep {
     pub(crate) fn step<N: Module + 'static>(
         &self,
         networks: &N,
+        learners: N,
         recordable: Recordable<N>,
-        learners: impl FnOnce() -> N,
         gradients: impl Fn(&N, &dyn Fn(&N) -> Losses) -> TrainOutput<StepReport> + Send + 'static,
     ) -> Option<TrainOutput<StepReport>> {
         let Recordable {
@@ -58,12 +58,12 @@ impl RecordedStep {
             losses,
         } = recordable;
         let device = networks.devices().into_iter().next()?;
-        let mut inputs = learning_weights(networks)?;
+        let mut inputs = tensors(&learners)?;
         let weights = inputs.len();
         inputs.extend(numbers);
-        let work = |mut inputs: Vec<AnyTensor>| {
+        let work = move |mut inputs: Vec<AnyTensor>| {
             let numbers = inputs.split_off(weights);
-            let networks = learners().map(&mut Replaced(inputs.into_iter()));
+            let networks = learners.map(&mut Replaced(inputs.into()));
             move || gradients(&networks, &|networks| losses(networks, numbers.clone()))
         };
         let read = |output: &TrainOutput<StepReport>| TrainOutput {
@@ -71,42 +71,6 @@ impl RecordedStep {
             item: output.item.repeated_in(step),
         };
         (self.repeated).call(&device.inner(), inputs, work, read)
-    }
-}
-
-fn learns<const D: usize>(parameter: &Param<Tensor<D>>) -> bool {
-    parameter.val().is_require_grad()
-}
-
-/// All weights with gradients, if they are on a GPU.
-fn learning_weights<N: Module>(networks: &N) -> Option<Vec<AnyTensor>> {
-    struct All(Option<Vec<AnyTensor>>);
-    impl ModuleVisitor for All {
-        fn visit_float<const D: usize>(&mut self, parameter: &Param<Tensor<D>>) {
-            let Some(found) = self.0.as_mut().filter(|_| learns(parameter)) else {
-                return;
-            };
-            match AnyTensor::of(parameter.val().without_autodiff()) {
-                Some(weight) => found.push(weight),
-                None => self.0 = None,
-            }
-        }
-    }
-    let mut all = All(Some(Vec::new()));
-    networks.visit(&mut all);
-    all.0
-}
-
-/// Gives each weight with gradients its new value.
-struct Replaced(std::vec::IntoIter<AnyTensor>);
-
-impl ModuleMapper for Replaced {
-    fn map_float<const D: usize>(&mut self, parameter: Param<Tensor<D>>) -> Param<Tensor<D>> {
-        let value = learns(&parameter).then(|| self.0.next()).flatten();
-        match value {
-            Some(value) => replace_value(parameter, value.into_tensor()),
-            None => parameter,
-        }
     }
 }
 

@@ -136,7 +136,7 @@ impl ModuleVisitor for Gathered<'_> {
 }
 
 /// All parameters of a network, if they are on a GPU.
-fn tensors<N: Module>(network: &N) -> Option<Vec<AnyTensor>> {
+pub(crate) fn tensors<N: Module>(network: &N) -> Option<Vec<AnyTensor>> {
     struct All(Option<Vec<AnyTensor>>);
     impl ModuleVisitor for All {
         fn visit_float<const D: usize>(&mut self, parameter: &Param<Tensor<D>>) {
@@ -153,7 +153,7 @@ fn tensors<N: Module>(network: &N) -> Option<Vec<AnyTensor>> {
 }
 
 /// Gives each parameter its new value.
-struct Replaced(VecDeque<AnyTensor>);
+pub(crate) struct Replaced(pub(crate) VecDeque<AnyTensor>);
 
 impl ModuleMapper for Replaced {
     fn map_float<const D: usize>(&mut self, parameter: Param<Tensor<D>>) -> Param<Tensor<D>> {
