@@ -76,7 +76,7 @@ GPU_WORKS = [
 # What tries the scripts of benches/gpu where there is no card, on a software driver.
 TRIAL_WORKS = [
     Work("trial", "U-Net training step, 4x8x8 latents, batch 4",
-         "unet", "mnist/unet", MNIST, 4, (4, 8, 8), warm_up=1, repeats=2),
+         "unet", "mnist/unet", MNIST, 4, (4, 8, 8), warm_up=4, repeats=2),
     Work("trial-sample", "DDIM 50 steps, 2 images, MNIST latents, decode included",
          "sample", "mnist", MNIST, 2, (4, 8, 8), warm_up=1, repeats=2, steps=50),
 ]
