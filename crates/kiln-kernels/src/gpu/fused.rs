@@ -36,12 +36,6 @@ impl AnyTensor {
         Tensor::from_primitive::<Fusion<CubeBackend>>(self.0)
     }
 
-    /// The same numbers in other memory.
-    pub(crate) fn copied(self) -> Self {
-        let mut copied = super::recorded::copied(vec![self]);
-        copied.pop().unwrap_or_else(|| unreachable!("one tensor"))
-    }
-
     pub(crate) fn shape(&self) -> &Shape {
         &self.0.shape
     }

@@ -71,8 +71,16 @@ impl<'a, T> Recorded<'a, T> {
     }
 }
 
+impl AnyTensor {
+    /// The same numbers in other memory.
+    pub(crate) fn copied(self) -> Self {
+        let mut copied = copied(vec![self]);
+        copied.pop().unwrap_or_else(|| unreachable!("one tensor"))
+    }
+}
+
 /// The same numbers in other memory.
-pub(super) fn copied(tensors: Vec<AnyTensor>) -> Vec<AnyTensor> {
+fn copied(tensors: Vec<AnyTensor>) -> Vec<AnyTensor> {
     let shapes = tensors
         .iter()
         .map(|tensor| tensor.shape().clone())

@@ -2,7 +2,7 @@
 //!
 //! | file | adds | with |
 //! | --- | --- | --- |
-//! | `recipe` | one trained module for all stages | `TrainStep`, `InferenceStep` |
+//! | `recipe`, `losses` | one trained module for all stages | `TrainStep`, `InferenceStep` |
 //! | `recorded_step` | steps that a GPU repeats by itself | `TrainStep` |
 //! | `plan`, `loader`, `held_out` | an order of images that depends on seed and step alone | `DataLoader` |
 //! | `update`, `gradients` | global-norm clipping, EMA, a stop at gradients that are not finite | `TrainStep::optimize` |
@@ -27,6 +27,7 @@ pub(crate) mod launch;
 pub(crate) mod learning_rate;
 pub(crate) mod loader;
 pub(crate) mod log;
+pub(crate) mod losses;
 pub(crate) mod moving_means;
 pub(crate) mod over_ranks;
 pub(crate) mod plan;

@@ -6,12 +6,13 @@ use std::sync::Arc;
 use burn::module::{Devices, Module, ModuleMapper, ModuleVisitor};
 use burn::optim::lr_scheduler::module_lr_scheduler::ModuleLearningRate;
 use burn::optim::{GradientsParams, ModuleOptimizer, MultiGradientsParams};
-use burn::tensor::{Device, Tensor};
+use burn::tensor::Device;
 use burn::train::{InferenceStep, TrainOutput, TrainStep};
 use kiln_kernels::{Precision, is_cpu, on_the_pool, with_precision};
 
 use crate::experiment::TrainingConfig;
 use crate::learner::gradients::summed;
+use crate::learner::losses::Losses;
 use crate::learner::over_ranks::over_ranks;
 use crate::learner::plan::Plan;
 use crate::learner::recorded_step::{Recordable, RecordedStep};
@@ -51,17 +52,6 @@ pub(crate) trait Recipe: Debug + Send + Sync + 'static {
 
     /// The results of a validation. It reports errors to the session.
     fn validate(&self, networks: &Self::Networks, item: Self::Validation) -> StepReport;
-}
-
-/// The loss of a training step, and its report.
-pub(crate) struct Losses {
-    /// `[1]`: the mean over the batch's images.
-    pub(crate) total: Tensor<1>,
-    /// `[1]`: zero, with gradients that carry sums over the batch to the update. These sums are not averaged over
-    /// devices.
-    pub(crate) carried: Option<Tensor<1>>,
-    /// Without gradients.
-    pub(crate) report: StepReport,
 }
 
 /// The networks of a stage in training.

@@ -8,7 +8,7 @@ use burn::tensor::Tensor;
 use burn::train::TrainOutput;
 use kiln_kernels::{AnyTensor, Repeated, records_launches};
 
-use crate::learner::recipe::Losses;
+use crate::learner::losses::Losses;
 use crate::learner::report::StepReport;
 use crate::learner::together::{Replaced, tensors};
 
