@@ -2,12 +2,14 @@
 # Builds kiln for CUDA where LLVM cannot be downloaded from GitHub: Debian's LLVM 22 stands in for the LLVM 23 that the crate
 # cubecl-llvm would fetch. Needs Debian's packages and crates.io, and installs nothing into the system.
 #   bash benches/gpu/build.sh WORK_FOLDER [cargo's arguments]
-# By default it builds the program of this comparison, for `run.sh --peer`. With LLVM 22, float atomics are not native and
-# PTX stops at 9.0, so timings may be below those of an official build: say so beside them.
+# By default it builds the program of this comparison, for `run.sh --peer`, and the tests for `--gpu-test`. All programs are
+# left in WORK_FOLDER/programs as well, stripped and packed by xz, to travel: the peer needs nothing else of the project
+# but benches/ and configs/, `gpu` also pretrained/mnist-many-steps. With LLVM 22, float atomics are not native and PTX
+# stops at 9.0, so timings may be below those of an official build: say so beside them.
 set -euo pipefail
 repository=$(realpath "$(dirname "$0")/../..")
 mkdir -p "${1:?a folder to work in}"; work=$(realpath "$1"); shift
-(( $# )) || set -- --package kiln-cli --features kiln-cli/cuda --example peer
+(( $# )) || set -- --package kiln-cli --package kiln --features kiln-cli/cuda --example peer --test gpu --test gpu_operators
 llvm=$work/llvm/usr/lib/llvm-22
 # The folder that cubecl-llvm's build script downloads to. The version is that of tracel-llvm-bundler in Cargo.lock.
 version=$(sed -n '/^name = "tracel-llvm-bundler"/{n;s/.*"\(.*\)"/\1/p}' "$repository/Cargo.lock")
@@ -35,4 +37,13 @@ END
 fi
 # lld, which Rust's toolchain brings, is needed: GNU ld leaves symbols of LLVM's archives undefined.
 cd "$repository"
-XDG_DATA_HOME=$work/share CUDARC_CUDA_VERSION=13000 CARGO_TARGET_DIR=$work/target cargo build --release --locked "$@"
+export XDG_DATA_HOME=$work/share CUDARC_CUDA_VERSION=13000 CARGO_TARGET_DIR=$work/target
+cargo build --release --locked --message-format=json-render-diagnostics "$@" >"$work/messages"
+mkdir -p "$work/programs"
+sed -n 's|.*"executable":"\([^"]*\)".*|\1|p' "$work/messages" | while read -r program; do
+  # Without cargo's hash.
+  name=$(basename "$program" | sed 's/-[0-9a-f]\{16\}$//')
+  strip -o "$work/programs/$name" "$program"
+  xz -T0 -kf "$work/programs/$name"
+done
+ls -l "$work/programs"

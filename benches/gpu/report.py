@@ -167,10 +167,23 @@ def kernel_tables(kernels, works, brief):
     return "\n\n".join(parts[:1] if brief else parts)
 
 
-def parity_table(parity):
-    reference = parity["first_losses"].get("torch-f32-exact")
+def parity_tables(parity):
+    tables = [losses_table(work, losses) for work, losses in parity["works"].items()]
+    rows = [
+        [name, f"{loss:.6f}" if isinstance(loss, float) else loss] for name, loss in parity["curves"].items()
+    ]
+    if rows:
+        tables.append(table(["kiln", "loss at the end of 60 steps of one batch"], rows))
+    rows = [[name, failed(outcome) or "passed"] for name, outcome in parity["gpu_tests"].items()]
+    if rows:
+        tables.append(table(["test program", ""], rows))
+    return "\n\n".join(tables)
+
+
+def losses_table(work, first_losses):
+    reference = first_losses.get("torch-f32-exact")
     rows = []
-    for name, losses in parity["first_losses"].items():
+    for name, losses in first_losses.items():
         if not isinstance(losses, list):
             rows.append([name, str(losses), ""])
             continue
@@ -178,7 +191,7 @@ def parity_table(parity):
         if isinstance(reference, list) and None not in losses + reference:
             apart = ", ".join(f"{abs(mine - theirs) / abs(theirs):.1e}" for mine, theirs in zip(losses, reference))
         rows.append([name, ", ".join(f"{loss:.6f}" if loss is not None else "not finite" for loss in losses), apart])
-    return table([parity["work"], "losses of the first steps", "relative distance from PyTorch's in f32"], rows)
+    return table([work, "losses of the first steps", "relative distance from PyTorch's in f32"], rows)
 
 
 def first_results(works):
@@ -216,10 +229,7 @@ def markdown(results, brief=False):
     add("First losses, or mean squares of images", lambda: first_results(works), works)
     add("First step", lambda: first_step_table(results["first-step"]), results.get("first-step"))
     add("Kernels", lambda: kernel_tables(kernels, works, brief), kernels)
-    add("Parity", lambda: parity_table(parity), parity)
-    if parity and "gpu_test" in parity:
-        test = parity["gpu_test"]
-        add("Test program", lambda: f"```\n{test.get('output') or test.get('stderr') or failed(test)}\n```")
+    add("Parity", lambda: parity_tables(parity), parity)
     return "\n\n".join(parts)
 
 

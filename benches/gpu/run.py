@@ -3,11 +3,12 @@
     bash benches/gpu/run.sh                                      everything that fits into nine minutes
     bash benches/gpu/run.sh --peer PATH                          with a program that is built already
     bash benches/gpu/run.sh --parts card,works --works flowers-32 --variants kiln-bf16,torch-bf16
-    bash benches/gpu/run.sh --extra llvm:KILN_CUDA_COMPILER=llvm:--precision=bf16
+    bash benches/gpu/run.sh --extra plain:KILN_KERNELS=burn:--precision=bf16
     bash benches/gpu/run.sh --device wgpu                        on any card, or none: see --device
     bash benches/gpu/run.sh --dry-run                            what would be done; needs neither PyTorch nor a card
 
 It needs Python 3.11, PyTorch, diffusers and nvidia-ml-py, for the kernels also Nsight Compute (`ncu`), and no network.
+With --peer, the folders benches/ and configs/ are all that it reads of the project.
 Every turn is a separate process with its own time limit. A turn that fails leaves its error in the results, and the
 others go on. The results are in files in the folder --out: one JSON file for each part, written anew after each turn,
 the tables in report.md, and in log.txt what the turns wrote to stderr.
@@ -36,7 +37,7 @@ from variants import DEFAULT, TRIAL, VARIANTS, Kiln, Torch, extra
 from works import BY_NAME, GPU_WORKS, REPOSITORY, TRIAL_WORKS, plan
 
 # Parts in their order, with the most seconds of each, and the share of the deadline that earlier parts leave to it.
-PARTS = {"card": (120, 0), "works": (600, 0), "first-step": (100, 0.05), "kernels": (200, 0.12), "parity": (60, 0.04)}
+PARTS = {"card": (120, 0), "works": (600, 0), "first-step": (100, 0.05), "kernels": (200, 0.12), "parity": (90, 0.08)}
 # Whose kernels are listed, besides those of the first work.
 ALSO_PROFILED = "latent-400m"
 # No turn is started with less time than this.
@@ -45,6 +46,9 @@ LEAST_SECONDS = 12
 SOONER = 3
 ONE_STEP = {"warm_up": 0, "repeats": 1, "steps_per_repeat": 1}
 THREE_STEPS = ONE_STEP | {"repeats": 3}
+# To compare how kiln learns in f32 and in bf16: steps of one batch, and those at the end whose mean loss is compared.
+CURVE = ONE_STEP | {"repeats": 60}
+LAST = 10
 
 
 def note(text):
@@ -258,13 +262,32 @@ def kernels_of_a_step(run):
 
 
 def parity(run):
-    """Losses of the first three steps on all sides; and a test program of kiln's, if one is given."""
-    work = run.first
-    run.results["parity"] = result = {"work": work.name, "first_losses": {}}
+    """Losses of the first three steps on all sides; kiln's after more; and kiln's test programs, if any are given."""
+    run.results["parity"] = result = {"works": {}, "curves": {}, "gpu_tests": {}}
+    # One of each kind of network that is trained.
+    chosen = [BY_NAME[name] for name in run.arguments.works]
+    kinds = {work.kind: work for work in reversed(chosen) if work.kind != "sample"}
+    for work in kinds.values():
+        first_losses(run, work, result["works"].setdefault(work.name, {}))
+    for variant in run.variants_of("unet"):
+        if isinstance(run.variants[variant], Kiln):
+            outcome = run.turn(variant, run.first, f"'s loss after {CURVE['repeats']} steps", **CURVE)
+            losses = outcome.get("first_losses", [])[-LAST:]
+            result["curves"][variant] = sum(losses) / len(losses) if losses else report.failed(outcome)
+            run.save()
+    for program in run.arguments.gpu_test:
+        # As cargo would say it.
+        environment = {"CARGO_MANIFEST_DIR": str(REPOSITORY / "crates" / "kiln")}
+        result["gpu_tests"][program.name] = run.process(program.name, [program], environment, prints_json=False)
+        run.save()
+
+
+def first_losses(run, work, result):
+    """Losses of the first three steps on all sides."""
 
     def add(name, outcome):
-        kept = outcome.get("first_losses") or outcome.get("error") or outcome.get("skipped")
-        result["first_losses"][name] = kept
+        losses = outcome.get("first_losses")
+        result[name] = losses[:3] if losses else outcome.get("error") or outcome.get("skipped")
         run.save()
 
     add("torch-f32-exact", run.turn("torch-f32-exact", work, "'s losses", **THREE_STEPS))
@@ -272,13 +295,10 @@ def parity(run):
         losses = run.turn("kiln", work, "'s losses on the processor", **THREE_STEPS, device="cpu")
         add("kiln on the processor", losses)
     for variant in run.variants_of(work.kind):
-        measured = run.measured(variant)
+        measured = run.measured(variant, work.name)
         if "first_losses" not in measured and "error" not in measured:
             measured = run.turn(variant, work, "'s losses", **THREE_STEPS)
         add(variant, measured)
-    if run.arguments.gpu_test:
-        result["gpu_test"] = run.process("test program", [run.arguments.gpu_test], prints_json=False)
-        run.save()
 
 
 STEPS = {"card": card, "works": works, "first-step": first_step, "kernels": kernels_of_a_step, "parity": parity}
@@ -302,7 +322,10 @@ def parse():
         "--extra", type=extra, action="append", default=[], metavar="NAME:ENV=VALUE,...[:--flag,...]",
         help="one more variant of kiln, in f32 unless a flag says --precision=bf16",
     )
-    parser.add_argument("--gpu-test", type=Path, metavar="PATH", help="a test program of kiln's, to run as well")
+    parser.add_argument(
+        "--gpu-test", type=Path, action="append", default=[], metavar="PATH",
+        help="a test program of kiln's (gpu, gpu_operators), to run as well; may be repeated",
+    )
     parser.add_argument("--deadline", type=float, default=540, help="seconds for everything but the build")
     parser.add_argument("--turn-timeout", type=float, default=100, help="seconds for each turn")
     parser.add_argument("--out", type=Path, default=out, help="for results [default: $OUT or %(default)s]")
@@ -314,7 +337,7 @@ def parse():
     parser.add_argument(
         "--device", choices=["cuda", "wgpu", "cpu"], default="cuda",
         help="the others try the scripts, with PyTorch on the processor; wgpu: by Vulkan, for which Debian's "
-        "mesa-vulkan-drivers is enough, and with bf16 only where the driver has it",
+        "mesa-vulkan-drivers is enough, without bf16",
     )
     parser.add_argument("--dry-run", action="store_true", help="say what would be done, and do nothing")
     arguments = parser.parse_args()
@@ -327,9 +350,10 @@ def parse():
     except argparse.ArgumentTypeError as error:
         parser.error(str(error))
     arguments.variants += [name for name, _ in arguments.extra if name not in arguments.variants]
-    for name in ("workspace", "out", "peer", "gpu_test"):
+    for name in ("workspace", "out", "peer"):
         path = getattr(arguments, name)
         setattr(arguments, name, path and path.resolve())
+    arguments.gpu_test = [path.resolve() for path in arguments.gpu_test]
     return arguments
 
 

@@ -28,7 +28,7 @@ use bench::{Calls, Machine, Measurement, Repeats};
 use burn::tensor::{Device, Tensor, TensorData};
 use clap::{Args, Parser, Subcommand};
 use kiln::{Devices, Pipeline, SampleOptions};
-use kiln_kernels::{Precision, on_the_pool, with_precision};
+use kiln_kernels::{Precision, is_cpu, on_the_pool, with_precision};
 use kiln_models::bottleneck::vq::CodebookUpdate;
 use kiln_models::{UNet2dConfig, VqVaeConfig, load_weights};
 use kiln_train::{DiffusionInput, Experiment, diffusion_steps, vqvae_steps};
@@ -108,6 +108,10 @@ struct Computing {
     device: Devices,
     #[command(flatten)]
     repeats: RepeatsArguments,
+    /// After the repeats to warm up, shows one call to a profiler that was started with `--profile-from-start off`, instead of
+    /// timing; in builds for CUDA
+    #[arg(long)]
+    profile: bool,
 }
 
 #[derive(Args)]
@@ -128,6 +132,43 @@ impl Computing {
         self.device.check_precision(self.precision)?;
         Ok(self.device.first())
     }
+
+    /// [`measure`], or what `--profile` says. `task` finishes its work before it returns.
+    fn measure(
+        self,
+        images: usize,
+        mut task: impl FnMut(usize) -> anyhow::Result<f64>,
+    ) -> anyhow::Result<Measurement> {
+        if !self.profile {
+            return measure(images, self.repeats.into(), task);
+        }
+        let warm_up = self.repeats.warm_up;
+        let once = Repeats {
+            warm_up,
+            timed: 1,
+            calls: Calls::Exactly(1),
+            announced: false,
+        };
+        let mut calls = 0;
+        measure(images, once, |count| {
+            calls += 1;
+            let _seen = (calls > warm_up).then(profiler).transpose()?;
+            task(count)
+        })
+    }
+}
+
+/// Lets a profiler see the GPU's work until it is dropped.
+#[cfg(feature = "cuda")]
+fn profiler() -> anyhow::Result<cudarc::driver::Profiler> {
+    // The context that CubeCL has: a device's first one, which all of a process share. It becomes this thread's.
+    let _context = cudarc::driver::CudaContext::new(0)?;
+    Ok(cudarc::driver::Profiler::new()?)
+}
+
+#[cfg(not(feature = "cuda"))]
+fn profiler() -> anyhow::Result<()> {
+    anyhow::bail!("--profile needs a build for CUDA")
 }
 
 impl From<RepeatsArguments> for Repeats {
@@ -187,9 +228,8 @@ impl Training {
             timesteps,
         };
         let mut step = diffusion_steps(&experiment, network, vec![input])?;
-        measure(count, self.computing.repeats.into(), |calls| {
-            last_loss(calls, &mut step)
-        })
+        self.computing
+            .measure(count, |calls| last_loss(calls, &mut step))
     }
 
     /// Steps of stage 1. The codebook learns by gradient, since diffusers knows no other way.
@@ -205,9 +245,8 @@ impl Training {
         let images = Inputs::read(&self.inputs)?.images("images", &device)?;
         let [count, ..] = images.dims();
         let mut step = vqvae_steps(&experiment, network, vec![images])?;
-        measure(count, self.computing.repeats.into(), |calls| {
-            last_loss(calls, &mut step)
-        })
+        self.computing
+            .measure(count, |calls| last_loss(calls, &mut step))
     }
 }
 
@@ -218,18 +257,23 @@ impl Forward {
         let network = load_weights(config.init(&device, 0)?, &self.model.join(WEIGHTS))?;
         let noise = Inputs::read(&self.inputs)?.images("noise", &device)?;
         let [count, ..] = noise.dims();
+        let precision = self.computing.precision;
         let mut call = || {
-            let output = on_the_pool(|| {
-                with_precision(self.computing.precision, || {
+            let forward = || {
+                with_precision(precision, || {
                     network.forward_at(noise.clone(), 500.0, 1.0, None)
                 })
-            });
+            };
+            // The pool is for the processor's operators; on a GPU each thread has a stream of its own.
+            let output = match is_cpu(&device) {
+                true => on_the_pool(forward),
+                false => forward(),
+            };
             let mean = output.square().mean().try_into_data()?;
             Ok(mean.iter::<f64>().next().unwrap_or(f64::NAN))
         };
-        measure(count, self.computing.repeats.into(), |calls| {
-            last(calls, &mut call)
-        })
+        self.computing
+            .measure(count, |calls| last(calls, &mut call))
     }
 }
 
@@ -254,9 +298,8 @@ impl Sampling {
             }))?;
             Ok(mean_square(&images))
         };
-        let measurement = measure(self.count, self.computing.repeats.into(), |calls| {
-            last(calls, &mut draw)
-        })?;
+        let measure = |calls| last(calls, &mut draw);
+        let measurement = self.computing.measure(self.count, measure)?;
         if let (Some(path), Some(noise)) = (&self.save_noise, noise) {
             write_images("noise", noise, path)?;
         }

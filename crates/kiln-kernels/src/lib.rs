@@ -1,4 +1,5 @@
-//! Fused CPU operators, with gradients, for the networks of latent diffusion.
+//! Fused operators, with gradients, for the networks of latent diffusion: for processors, and with the feature `gpu` for
+//! graphics cards.
 //!
 //! Burn's Flex backend makes nine passes over the data for a group normalisation, most of them on one thread, copies
 //! every image between two layouts around each convolution, and scatters a convolution's input gradient. In small
@@ -17,8 +18,9 @@
 //! # Which operators run
 //!
 //! Each function decides by the device of its tensors: `f32` on Flex (with or without autodiff) uses the operators of
-//! this crate; every other device and number format uses Burn's own. Models call one function in either case. This
-//! crate chooses vector instructions at run time: see [`instructions`]. For comparison, the environment variable
+//! this crate; so do GPUs for group normalisation, convolutions, products, attention that learns and the update; everything
+//! else is Burn's own. Models call one function in either case. This crate chooses vector instructions at run time: see
+//! [`instructions`]. For comparison, the environment variable
 //! `KILN_KERNELS=burn` runs Burn's own operators everywhere.
 //!
 //! [`with_precision`] lets convolutions round the factors of their products to bf16 on processors that multiply such

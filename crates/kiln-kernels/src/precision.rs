@@ -14,7 +14,8 @@ use crate::{bf16_instructions, is_cpu};
 ///
 /// Weights, activations, normalisations, losses and gradients are `f32` in either case, and so are the sums of the
 /// products: only their factors are rounded, and the inputs that convolutions keep for the backward pass, which are f16 (and
-/// at most 65,504). On GPUs the factors of products of matrices are rounded, too, and so is each finished product.
+/// at most 65,504). On GPUs the factors of products of matrices are rounded, too, and so is the result of each convolution, as by
+/// PyTorch's autocast.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 #[non_exhaustive]

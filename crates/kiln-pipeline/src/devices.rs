@@ -125,15 +125,18 @@ pub enum Backend {
     Metal,
     /// Any GPU with Vulkan, Metal or DirectX 12, through WebGPU.
     Wgpu,
+    /// The processor with the operators for GPUs, for tests of these where there is none.
+    CubeclCpu,
 }
 
 impl Backend {
-    const ALL: [Backend; 5] = [
+    const ALL: [Backend; 6] = [
         Backend::Cpu,
         Backend::Cuda,
         Backend::Rocm,
         Backend::Metal,
         Backend::Wgpu,
+        Backend::CubeclCpu,
     ];
 
     fn name(self) -> &'static str {
@@ -143,6 +146,7 @@ impl Backend {
             Backend::Rocm => "rocm",
             Backend::Metal => "metal",
             Backend::Wgpu => "wgpu",
+            Backend::CubeclCpu => "cubecl-cpu",
         }
     }
 
@@ -153,6 +157,7 @@ impl Backend {
             Backend::Rocm => cfg!(feature = "rocm"),
             Backend::Metal => cfg!(feature = "metal"),
             Backend::Wgpu => cfg!(feature = "wgpu"),
+            Backend::CubeclCpu => cfg!(feature = "cubecl-cpu"),
         }
     }
 
@@ -174,6 +179,10 @@ impl Backend {
                 .collect(),
             #[cfg(feature = "wgpu")]
             Backend::Wgpu => Device::enumerate(burn::tensor::DeviceType::Wgpu)
+                .into_iter()
+                .collect(),
+            #[cfg(feature = "cubecl-cpu")]
+            Backend::CubeclCpu => Device::enumerate(burn::tensor::DeviceType::Cpu)
                 .into_iter()
                 .collect(),
             #[allow(unreachable_patterns)] // reached unless every feature is on

@@ -4,7 +4,8 @@
     feature = "cuda",
     feature = "rocm",
     feature = "metal",
-    feature = "wgpu"
+    feature = "wgpu",
+    feature = "cubecl-cpu"
 ))]
 
 #[path = "../../kiln-train/tests/common/mod.rs"]
@@ -40,6 +41,7 @@ fn name() -> String {
         (cfg!(feature = "rocm"), "rocm"),
         (cfg!(feature = "metal"), "metal"),
         (cfg!(feature = "wgpu"), "wgpu"),
+        (cfg!(feature = "cubecl-cpu"), "cubecl-cpu"),
     ];
     let built_in = default.iter().find(|(built_in, _)| *built_in);
     env::var("KILN_TEST_DEVICE").unwrap_or_else(|_| built_in.unwrap().1.to_owned())
@@ -90,11 +92,11 @@ fn differences(what: &str, of_gpu: &[f32], of_cpu: &[f32]) -> Differences {
 fn drawn_images_are_those_of_the_processor() {
     let Some(gpu) = gpu() else { return };
     let draw = |device: &Device| -> (Vec<f32>, Images) {
-        let folder = concat!(
-            env!("CARGO_MANIFEST_DIR"),
-            "/../../pretrained/mnist-many-steps"
-        );
-        let pipeline = Pipeline::load(Path::new(folder), device).unwrap();
+        // The program may have been built on another machine.
+        let built_in = env!("CARGO_MANIFEST_DIR").to_owned();
+        let here = env::var("CARGO_MANIFEST_DIR").unwrap_or(built_in);
+        let folder = Path::new(&here).join("../../pretrained/mnist-many-steps");
+        let pipeline = Pipeline::load(&folder, device).unwrap();
         let options = SampleOptions {
             steps: 10,
             count: 4,
@@ -117,9 +119,8 @@ fn drawn_images_are_those_of_the_processor() {
     assert!(latents.largest < LATENTS && pixels.mean < PIXELS);
 }
 
-/// Five steps on `devices`, of which the last three may be recorded: the weights after them, and the last row of each
-/// `metrics.csv`.
-fn five_steps(
+/// A training on `devices`: the weights after it, and the last row of each `metrics.csv`.
+fn trained(
     train: Train,
     experiment: Experiment,
     devices: &Devices,
@@ -146,6 +147,7 @@ fn five_steps(
     (weights(place.path()), rows.collect())
 }
 
+// The third step may be recorded, and is then repeated.
 #[test]
 fn five_training_steps_of_each_kind_end_with_the_weights_of_the_processor() {
     let Some(gpu) = gpu() else { return };
@@ -155,8 +157,8 @@ fn five_training_steps_of_each_kind_end_with_the_weights_of_the_processor() {
     let check =
         |what: &str, train: Train, experiment: &dyn Fn() -> Experiment, vqvae: Option<&Path>| {
             let repeats = kiln_kernels::repeats();
-            let [of_gpu, of_cpu] = [&gpu, &Devices::cpu()]
-                .map(|devices| five_steps(train, experiment(), devices, vqvae));
+            let [of_gpu, of_cpu] =
+                [&gpu, &Devices::cpu()].map(|devices| trained(train, experiment(), devices, vqvae));
             assert!(!of_cpu.1.is_empty(), "{what}: no metrics");
             for (gpu, cpu) in of_gpu.1.iter().zip(&of_cpu.1) {
                 let apart = (gpu - cpu).abs() / cpu.abs().max(1.0);
@@ -195,6 +197,37 @@ fn five_training_steps_of_each_kind_end_with_the_weights_of_the_processor() {
         check("weights in pixel space", in_pixel_space, &of_pixels, None),
     ];
     assert!(found.iter().all(|&difference| difference < WEIGHTS));
+}
+
+#[test]
+fn rounded_factors_learn_as_exact_ones_do() {
+    let Some(gpu) = gpu() else { return };
+    if !Precision::Bf16.runs_on(&gpu.first()) {
+        eprintln!("skipped: {gpu} has no bf16");
+        return;
+    }
+    let metrics = |devices: &Devices, precision: &str, seed: u64| {
+        let settings = [
+            format!("seed={seed}"),
+            format!("stage_2.training.precision=\"{precision}\""),
+            "stage_2.training.steps=40".to_owned(),
+            "stage_2.training.learning_rate=1e-3".to_owned(),
+        ];
+        let experiment = pixels(&settings.each_ref().map(String::as_str));
+        trained(in_pixel_space, experiment, devices, None).1
+    };
+    let exact = metrics(&Devices::cpu(), "f32", 0);
+    let rounded = metrics(&gpu, "bf16", 0);
+    let of_another_seed = metrics(&Devices::cpu(), "f32", 1);
+    println!("f32 {exact:?}, bf16 {rounded:?}, f32 of another seed {of_another_seed:?}");
+    assert!(!exact.is_empty() && exact.len() == rounded.len());
+    let apart = |metrics: &[f32]| -> f32 {
+        let squares = metrics.iter().zip(&exact);
+        squares
+            .map(|(a, b)| ((a - b) / b.abs().max(1e-3)).powi(2))
+            .sum()
+    };
+    assert!(apart(&rounded) < apart(&of_another_seed));
 }
 
 #[test]

@@ -49,13 +49,16 @@ pub struct Measurement {
     pub milliseconds: Vec<f64>,
     /// The result of the very first repeat, if it is finite: it shows whether two programs do the same work.
     pub first_result: Option<f64>,
-    /// The results of the first three repeats.
+    /// The results of the first repeats, at most 64.
     pub first_losses: Vec<f64>,
     /// When the first repeat had ended, in seconds since 1970.
     pub first_end: f64,
     /// This process's peak memory so far, in bytes; `None` if the system does not tell.
     pub peak_memory: Option<u64>,
 }
+
+/// First repeats whose results are kept.
+const FIRST: usize = 64;
 
 /// Runs `task` as often as `repeats` says. It is told how often to do its work, each time for `images` images, and must
 /// finish the work before it returns the last result.
@@ -84,7 +87,7 @@ pub fn measure<E>(
             let since = SystemTime::now().duration_since(UNIX_EPOCH);
             first_end = since.map_or(0.0, |time| time.as_secs_f64());
         }
-        if repeat < 3 {
+        if repeat < FIRST {
             first_losses.push(result);
         }
         match counts {

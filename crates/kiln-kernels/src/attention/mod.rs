@@ -43,8 +43,9 @@ pub(crate) use heads::Heads;
 ///
 /// Besides the result this needs memory for 64 queries by all tokens, and twice as much in training.
 ///
-/// Under [`with_precision`](crate::with_precision) the factors of its products are bf16 numbers where nothing is learnt and
-/// there are at least 64 tokens. It then also needs memory for the keys and values as such numbers.
+/// Under [`with_precision`](crate::with_precision) the factors of its products are bf16 numbers: on the processor where
+/// nothing is learnt and there are at least 64 tokens, which needs memory for the keys and values as such numbers; on GPUs
+/// where something is learnt, while drawing there is Burn's attention.
 ///
 /// # Panics
 ///

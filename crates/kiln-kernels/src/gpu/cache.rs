@@ -10,7 +10,14 @@ use std::path::Path;
 use cubecl::config::{CubeClRuntimeConfig, RuntimeConfig};
 use cubecl::environment::DEFAULT;
 
-/// Keeps what was compiled and found, apart for each kind of card and driver. Call it before a GPU is used; later it
+/// What compiles the kernels for NVIDIA's cards.
+const COMPILER: &str = if cfg!(feature = "cuda-cpp") {
+    "nvrtc"
+} else {
+    "llvm"
+};
+
+/// Keeps what was compiled and found, apart for each kind of card, driver and compiler. Call it before a GPU is used; later it
 /// changes nothing.
 ///
 /// A `cubecl.toml` in the current folder, or the environment variable `CUBECL_ENVIRONMENT`, can name another place.
@@ -20,7 +27,7 @@ pub fn keep_kernels() {
     if config.environment.name == DEFAULT
         && let Some(name) = card(Path::new("/proc/driver/nvidia"))
     {
-        config.environment.name = name;
+        config.environment.name = format!("{name}-{COMPILER}");
     }
     CubeClRuntimeConfig::try_set(config);
 }

@@ -94,13 +94,16 @@ fn convolved(input: CubeTensor, weight: CubeTensor, options: &PlainOptions) -> C
         );
         return reshape(made, shape.into());
     }
-    let [input, weight] = [input, weight].map(|tensor| cast(tensor, format(options.precision)));
-    let input = permute_nhwc_to_nchw(input);
-    let by = |strategy| {
-        let (input, weight) = (input.clone(), weight.clone());
+    let rounded = [input, weight].map(|tensor| cast(tensor, format(options.precision)));
+    let by = |strategy, [input, weight]: [CubeTensor; 2]| {
+        let input = permute_nhwc_to_nchw(input);
         conv_forward::<2>(input, weight, None, options.burns.clone(), strategy)
     };
-    let made = by(ConvStrategy::ImplicitGemm).or_else(|_| by(ConvStrategy::Direct));
+    let made = by(ConvStrategy::ImplicitGemm, rounded.clone()).or_else(|_| {
+        // This one sums in the format of the factors.
+        let factors = rounded.map(|tensor| cast(tensor, DType::F32));
+        by(ConvStrategy::Direct, factors)
+    });
     let made = made.expect("some kernel convolves any images");
     into_contiguous(cast(permute_nchw_to_nhwc(made), DType::F32))
 }

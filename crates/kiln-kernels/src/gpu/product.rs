@@ -9,10 +9,15 @@ use burn::backend::autodiff::ops::{Backward, Ops, OpsKind};
 use burn::backend::tensor::FloatTensor;
 use burn::backend::{Autodiff, Backend, TensorMetadata, backend_extension};
 use burn::tensor::{DType, Shape};
-use burn_cubecl::kernel::matmul::{MatmulStrategy, matmul};
-use burn_cubecl::kernel::{cast, into_contiguous};
+use burn_cubecl::kernel::cast;
+use burn_cubecl::kernel::matmul::init_matmul_output;
 use burn_cubecl::ops::permute;
 use burn_cubecl::tensor::CubeTensor;
+use cubecl::ir::{ElemType, FloatKind};
+use cubek::matmul::definition::{MatmulElems, MatmulGlobalElems};
+use cubek::matmul::launch::launch_ref;
+use cubek::matmul::multi_level::Strategy;
+use cubek::std::InputBinding;
 
 use super::{AnyTensor, Gpu, fused};
 use crate::precision::Factors;
@@ -78,10 +83,29 @@ pub(super) fn multiplied(
         permute(tensor, &axes)
     };
     let (left, right) = (ready(left, transposed[0]), ready(right, transposed[1]));
-    let plain = |strategy| matmul(left.clone(), right.clone(), None, strategy, left.dtype);
-    let made = plain(MatmulStrategy::Cube).or_else(|_| plain(MatmulStrategy::default()));
-    let made = made.expect("some kernel multiplies any matrices");
-    into_contiguous(cast(made, DType::F32))
+    let factors = ElemType::Float(match precision {
+        Factors::F32 => FloatKind::F32,
+        Factors::Bf16 => FloatKind::BF16,
+    });
+    let made = init_matmul_output(&left, &right, DType::F32);
+    let by = |strategy: Strategy| {
+        launch_ref(
+            &strategy.into(),
+            &made.client,
+            InputBinding::new(left.clone().binding(), factors),
+            InputBinding::new(right.clone().binding(), factors),
+            made.clone().binding(),
+            &mut MatmulElems::from_globals(&MatmulGlobalElems {
+                lhs: factors,
+                rhs: factors,
+                out: ElemType::Float(FloatKind::F32),
+            }),
+        )
+    };
+    by(Strategy::SimpleCyclicCmma(Default::default()))
+        .or_else(|_| by(Strategy::SimpleUnit(Default::default())))
+        .expect("a kernel without matrix units multiplies any matrices");
+    made
 }
 
 impl ProductOps for Gpu {
