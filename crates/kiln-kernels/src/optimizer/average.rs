@@ -6,29 +6,32 @@ use rayon::prelude::*;
 use super::CHUNK;
 use crate::instructions::vectorized;
 
-/// Takes `average` to `average - rate (average - weight)`. Both have one length.
-pub(crate) fn follow(average: &mut [f32], weight: &[f32], rate: f32) {
-    let chunk = |(average, weight)| {
+/// Writes `average - rate (average - weight)` to `new`. All three have one length.
+pub(crate) fn follow(average: &[f32], weight: &[f32], rate: f32, new: &mut [f32]) {
+    let chunk = |((average, weight), new)| {
         vectorized(Chunk {
             average,
             weight,
             rate,
+            new,
         });
     };
     // A single chunk is not worth waking another thread.
     if average.len() <= CHUNK {
-        return chunk((average, weight));
+        return chunk(((average, weight), new));
     }
     average
-        .par_chunks_mut(CHUNK)
+        .par_chunks(CHUNK)
         .zip(weight.par_chunks(CHUNK))
+        .zip(new.par_chunks_mut(CHUNK))
         .for_each(chunk);
 }
 
 struct Chunk<'a> {
-    average: &'a mut [f32],
+    average: &'a [f32],
     weight: &'a [f32],
     rate: f32,
+    new: &'a mut [f32],
 }
 
 impl WithSimd for Chunk<'_> {
@@ -36,8 +39,8 @@ impl WithSimd for Chunk<'_> {
 
     #[inline(always)]
     fn with_simd<S: Simd>(self, _: S) {
-        for (average, weight) in self.average.iter_mut().zip(self.weight) {
-            *average -= (*average - weight) * self.rate;
+        for ((average, weight), new) in self.average.iter().zip(self.weight).zip(self.new) {
+            *new = average - (average - weight) * self.rate;
         }
     }
 }

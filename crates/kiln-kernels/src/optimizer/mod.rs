@@ -14,10 +14,12 @@ pub use together::{AnyTensor, Together, Weight};
 
 use burn::backend::flex::FlexTensor;
 use burn::backend::tensor::FloatTensor;
-use burn::backend::{Backend, Dispatch, Flex, backend_extension};
+use burn::backend::{Backend, Dispatch, Flex, TensorMetadata, backend_extension};
 use burn::optim::{AdamWConfig, AdamWState, AdaptiveMomentumState, Optimizer};
 use burn::tensor::Tensor;
 
+use crate::arrays::array;
+use crate::extension::{numbers, tensor};
 use crate::is_ours;
 
 /// Numbers that one thread works on at a time: four arrays of this length fit into a core's cache.
@@ -220,8 +222,11 @@ impl OptimizerOps for Flex {
     }
 
     fn kiln_moving_average(average: FlexTensor, weight: FlexTensor, rate: f32) -> FlexTensor {
-        let (mut average, weight) = (in_order(average), in_order(weight));
-        average::follow(average.storage_mut(), weight.storage(), rate);
-        average
+        let (average, weight) = (in_order(average), in_order(weight));
+        let (old, weight) = (numbers(&average), numbers(&weight));
+        // The Learner still holds the old average. Arrays of the backward pass wait for their next use.
+        let mut new = array(old.len());
+        average::follow(old, weight, rate, &mut new);
+        tensor(new, average.shape())
     }
 }
