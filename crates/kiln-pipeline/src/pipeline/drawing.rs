@@ -191,8 +191,12 @@ impl Pipeline {
         let is_guided =
             guide.is_none() && self.classes.is_some() && options.guidance.scale() != 1.0;
         let maps = if is_guided { 2.0 * maps } else { maps };
-        let maps = maps.max(self.autoencoder_maps());
+        let decoding = self.decoded_at_once(images) as f64 * self.autoencoder_maps();
         let weights = COPIES_OF_WEIGHTS * unet.num_params() as f64;
-        require_memory(&self.device, images, images as f64 * maps + weights)
+        require_memory(
+            &self.device,
+            images,
+            decoding.max(images as f64 * maps) + weights,
+        )
     }
 }

@@ -3,12 +3,16 @@
 use burn::tensor::Tensor;
 use kiln_checkpoint::FirstStage;
 use kiln_data::ImageShape;
+use kiln_kernels::is_cpu;
 use kiln_models::FeatureMaps;
 
 use super::finite::require_finite;
 use super::model::Pipeline;
 use crate::pictures::Images;
 use crate::{Error, memory::require_memory};
+
+/// Images that a processor decodes together: enough for many cores.
+const DECODED_AT_ONCE: usize = 16;
 
 impl Pipeline {
     /// The shape of the model's images, without padding.
@@ -63,11 +67,13 @@ impl Pipeline {
     /// fails.
     pub fn decode(&self, latents: Tensor<4>) -> Result<Images, Error> {
         let [count, ..] = latents.dims();
-        self.check_autoencoder_memory(count)?;
+        let at_once = self.decoded_at_once(count);
+        self.check_autoencoder_memory(at_once)?;
         let (images, what) = match &self.model.first_stage {
             Some(FirstStage { network, .. }) => {
-                let images = network.decode(network.denormalised(latents));
-                (images, "what the decoder answers")
+                let parts = latents.split(at_once.max(1), 0).into_iter();
+                let parts = parts.map(|part| network.decode(network.denormalised(part)));
+                (Tensor::cat(parts.collect(), 0), "what the decoder answers")
             }
             None => (latents, "the image"),
         };
@@ -90,6 +96,14 @@ impl Pipeline {
             let size = [height, width].map(|side| side * network.config().downscale_factor());
             FeatureMaps::of_autoencoder(network.config(), size).drawing
         })
+    }
+
+    /// Of so many images, those that are decoded together. On a processor more than a few only need more memory.
+    pub(super) fn decoded_at_once(&self, count: usize) -> usize {
+        match is_cpu(&self.device) {
+            true => count.min(DECODED_AT_ONCE),
+            false => count,
+        }
     }
 
     fn check_autoencoder_memory(&self, images: usize) -> Result<(), Error> {
