@@ -18,7 +18,6 @@ use burn::backend::{Backend, Dispatch, Flex, TensorMetadata, backend_extension};
 use burn::optim::{AdamWConfig, AdamWState, AdaptiveMomentumState, Optimizer};
 use burn::tensor::Tensor;
 
-use crate::arrays::array;
 use crate::extension::{numbers, tensor};
 use crate::is_ours;
 
@@ -224,8 +223,8 @@ impl OptimizerOps for Flex {
     fn kiln_moving_average(average: FlexTensor, weight: FlexTensor, rate: f32) -> FlexTensor {
         let (average, weight) = (in_order(average), in_order(weight));
         let (old, weight) = (numbers(&average), numbers(&weight));
-        // The Learner still holds the old average. Arrays of the backward pass wait for their next use.
-        let mut new = array(old.len());
+        // The Learner still holds the old average. Waiting arrays could be longer, and it would keep them.
+        let mut new = vec![0.0; old.len()];
         average::follow(old, weight, rate, &mut new);
         tensor(new, average.shape())
     }
