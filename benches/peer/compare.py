@@ -34,6 +34,8 @@ POSSIBLE = {"unet": TRAINED, "vqvae": TRAINED, "sample": SAMPLED, "forward": CAL
 # The largest relative difference between both sides' first losses, and between the mean squares of their drawn images.
 # Images have fifty steps to drift, and a latent between two codes may fall to either.
 TOLERANCE = {"unet": 1e-4, "vqvae": 1e-4, "forward": 1e-4, "sample": 1e-3}
+# The same for kiln in bf16.
+TOLERANCE_OF_BF16 = 2e-3
 
 
 def note(text):
@@ -74,15 +76,15 @@ def variants_of(work, chosen):
 
 
 def check_same_work(work, turns):
-    """Ends the comparison if kiln and PyTorch in f32 did not compute the same at first."""
+    """Ends the comparison if kiln and the others in f32, or kiln in bf16, did not compute the same at first."""
     firsts = {variant: measured[0]["first_result"] for variant, measured in turns.items() if measured}
     ours = firsts.get(KILN)
-    for variant in ("torch-default", "torch-channels-last", "compile", "onnxruntime", "openvino"):
+    for variant in ("kiln-bf16", "torch-default", "torch-channels-last", "compile", "onnxruntime", "openvino"):
         theirs = firsts.get(variant)
         if ours is None or theirs is None:
             continue
         apart = abs(ours - theirs) / abs(theirs)
-        if apart > TOLERANCE[work.kind]:
+        if apart > (TOLERANCE_OF_BF16 if variant == "kiln-bf16" else TOLERANCE[work.kind]):
             sys.exit(f"{work.name}: kiln says {ours} and {variant} {theirs}: they do not do the same work")
         note(f"{work.name}: kiln {ours:.7g}, {variant} {theirs:.7g}: {apart:.1e} apart")
 

@@ -23,8 +23,8 @@
 //! [`instructions`]. For comparison, the environment variable
 //! `KILN_KERNELS=burn` runs Burn's own operators everywhere.
 //!
-//! [`with_precision`] lets convolutions round the factors of their products to bf16 on processors that multiply such
-//! numbers faster: see [`bf16_instructions`].
+//! [`with_precision`] lets convolutions, attention and linear layers round the factors of their products to bf16 on
+//! processors that multiply such numbers faster: see [`bf16_instructions`].
 //!
 //! # What is promised
 //!
