@@ -14,6 +14,9 @@ const LENGTH: usize = 8;
 /// The largest header, in bytes: the one that the library of safetensors allows.
 const LARGEST_HEADER: usize = 100_000_000;
 
+/// Bytes that are read at a time: whole numbers of any type.
+const PIECE: usize = 1 << 16;
+
 /// A tensor in a store.
 pub trait StoredTensor {
     /// The type of its numbers.
@@ -27,6 +30,15 @@ pub trait StoredTensor {
     /// # Errors
     /// If they cannot be read.
     fn bytes(&self) -> io::Result<Cow<'_, [u8]>>;
+
+    /// The same bytes in pieces of whole numbers, one after the other, so that they are never in memory together.
+    ///
+    /// # Errors
+    /// If they cannot be read.
+    fn pieces(&self, see: &mut dyn FnMut(&[u8])) -> io::Result<()> {
+        see(&self.bytes()?);
+        Ok(())
+    }
 
     /// The name of its store, for messages.
     fn place(&self) -> &str {
@@ -64,6 +76,10 @@ impl<T: StoredTensor + ?Sized> StoredTensor for Box<T> {
 
     fn bytes(&self) -> io::Result<Cow<'_, [u8]>> {
         (**self).bytes()
+    }
+
+    fn pieces(&self, see: &mut dyn FnMut(&[u8])) -> io::Result<()> {
+        (**self).pieces(see)
     }
 
     fn place(&self) -> &str {
@@ -151,6 +167,13 @@ impl<R: Read + Seek> SafetensorsFile<R> {
     }
 }
 
+impl<R> TensorInFile<R> {
+    /// Its bytes.
+    fn len(&self) -> usize {
+        self.info.data_offsets.1 - self.info.data_offsets.0
+    }
+}
+
 impl<R: Read + Seek + Send + 'static> StoredTensor for TensorInFile<R> {
     fn dtype(&self) -> Dtype {
         self.info.dtype
@@ -161,18 +184,24 @@ impl<R: Read + Seek + Send + 'static> StoredTensor for TensorInFile<R> {
     }
 
     fn bytes(&self) -> io::Result<Cow<'_, [u8]>> {
-        let (from, to) = self.info.data_offsets;
-        let mut bytes = Vec::with_capacity(to - from);
+        let mut bytes = Vec::with_capacity(self.len());
+        self.pieces(&mut |piece| bytes.extend_from_slice(piece))?;
+        Ok(Cow::Owned(bytes))
+    }
+
+    fn pieces(&self, see: &mut dyn FnMut(&[u8])) -> io::Result<()> {
+        let mut piece = vec![0; PIECE.min(self.len())];
+        let mut left = self.len();
         let mut file = self.file.lock().unwrap_or_else(PoisonError::into_inner);
         file.seek(SeekFrom::Start(self.start))?;
-        file.by_ref()
-            .take((to - from) as u64)
-            .read_to_end(&mut bytes)?;
-        match bytes.len() == to - from {
-            true => Ok(Cow::Owned(bytes)),
-            // Somebody wrote to it in the meantime.
-            false => Err(ErrorKind::UnexpectedEof.into()),
+        while left > 0 {
+            let piece = &mut piece[..PIECE.min(left)];
+            // Too short if somebody wrote to it in the meantime.
+            file.read_exact(piece)?;
+            see(piece);
+            left -= piece.len();
         }
+        Ok(())
     }
 
     fn place(&self) -> &str {

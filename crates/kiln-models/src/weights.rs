@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use burn::module::{Module, ModuleMapper, Param};
 use burn::tensor::{Tensor, TensorData};
-use crc32c::crc32c;
+use crc32c::crc32c_append;
 use half::{bf16, f16};
 use kiln_kernels::{Store, tensor_in_store};
 use safetensors::{Dtype, SafeTensorError, SafeTensors};
@@ -112,12 +112,13 @@ pub fn load_weights_from_tensors<M: Module>(
             tensor,
             transposed_from,
         };
-        let (numbers, checksum) = weight.read()?;
-        let value = match weight.to_keep() {
-            Some(weight) if parameter.can_stay_stored => {
-                Value::Stored(Arc::new(Kept { weight, checksum }))
-            }
-            _ => Value::InMemory(weight.in_burns_layout(numbers)),
+        let kept = weight.to_keep().filter(|_| parameter.can_stay_stored);
+        let value = match kept {
+            Some(kept) => Value::Stored(Arc::new(Kept {
+                checksum: weight.read(|_| ())?,
+                weight: kept,
+            })),
+            None => Value::InMemory(weight.all()?.0),
         };
         values.insert(key, value);
     }
@@ -187,25 +188,14 @@ impl<T: StoredTensor> Weight<T> {
         })
     }
 
-    /// All numbers, in the layout of the file, and a checksum of how they are stored.
-    fn read(&self) -> Result<(Vec<f32>, u32), WeightsError> {
+    /// Shows all numbers, in the layout of the file, in pieces one after the other. Returns a checksum of how they are stored.
+    fn read(&self, mut see: impl FnMut(&[f32])) -> Result<u32, WeightsError> {
         let key = || self.key.clone();
-        let data = self.tensor.bytes();
-        let data = data.map_err(|source| WeightsError::Tensor { key: key(), source })?;
-        let halves = data.as_chunks().0.iter();
-        let numbers: Vec<f32> = match self.tensor.dtype() {
-            Dtype::F32 => (data.as_chunks().0.iter())
-                .map(|&four| f32::from_le_bytes(four))
-                .collect(),
-            Dtype::F16 => halves
-                .map(|&two| f16::from_le_bytes(two).to_f32())
-                .collect(),
-            Dtype::BF16 => halves
-                .map(|&two| bf16::from_le_bytes(two).to_f32())
-                .collect(),
-            Dtype::F64 => (data.as_chunks().0.iter())
-                .map(|&eight| f64::from_le_bytes(eight) as f32)
-                .collect(),
+        let decode = match self.tensor.dtype() {
+            Dtype::F32 => decoded(f32::from_le_bytes),
+            Dtype::F16 => decoded(|two| f16::from_le_bytes(two).to_f32()),
+            Dtype::BF16 => decoded(|two| bf16::from_le_bytes(two).to_f32()),
+            Dtype::F64 => decoded(|eight| f64::from_le_bytes(eight) as f32),
             other => {
                 return Err(WeightsError::Type {
                     key: key(),
@@ -213,18 +203,55 @@ impl<T: StoredTensor> Weight<T> {
                 });
             }
         };
-        if finite(&numbers).is_none() {
-            return Err(WeightsError::NotFinite { key: key() });
+        let (mut numbers, mut checksum, mut are_finite) = (Vec::new(), 0, true);
+        let read = self.tensor.pieces(&mut |piece| {
+            decode(piece, &mut numbers);
+            are_finite &= finite(&numbers).is_some();
+            checksum = crc32c_append(checksum, piece);
+            see(&numbers);
+        });
+        read.map_err(|source| WeightsError::Tensor { key: key(), source })?;
+        match are_finite {
+            true => Ok(checksum),
+            false => Err(WeightsError::NotFinite { key: key() }),
         }
-        Ok((numbers, crc32c(&data)))
     }
 
-    fn in_burns_layout(&self, numbers: Vec<f32>) -> Vec<f32> {
-        match self.transposed_from {
+    /// All numbers, in Burn's layout, and the checksum.
+    fn all(&self) -> Result<(Vec<f32>, u32), WeightsError> {
+        let mut numbers = Vec::with_capacity(self.tensor.shape().iter().product());
+        let checksum = self.read(|piece| numbers.extend_from_slice(piece))?;
+        let numbers = match self.transposed_from {
             Some([rows, columns]) => transposed(&numbers, rows, columns),
             None => numbers,
-        }
+        };
+        Ok((numbers, checksum))
     }
+
+    /// [`Self::all`], written to `into`, which has room for just them.
+    fn read_into(&self, into: &mut [f32]) -> Result<u32, WeightsError> {
+        if self.transposed_from.is_some() {
+            let (numbers, checksum) = self.all()?;
+            into.copy_from_slice(&numbers);
+            return Ok(checksum);
+        }
+        let mut rest = into;
+        self.read(|piece| {
+            let (now, later) = std::mem::take(&mut rest).split_at_mut(piece.len());
+            now.copy_from_slice(piece);
+            rest = later;
+        })
+    }
+}
+
+/// What writes little-endian numbers as `f32` into a vector.
+fn decoded<const SIZE: usize>(
+    number: impl Fn([u8; SIZE]) -> f32 + 'static,
+) -> Box<dyn Fn(&[u8], &mut Vec<f32>)> {
+    Box::new(move |bytes, numbers| {
+        numbers.clear();
+        numbers.extend(bytes.as_chunks().0.iter().map(|&bytes| number(bytes)));
+    })
 }
 
 /// A weight that was checked when its model was loaded, and is read when something wants it.
@@ -237,11 +264,8 @@ struct Kept {
 impl Store for Kept {
     fn read(&self, numbers: &mut [f32]) -> io::Result<()> {
         let Weight { key, tensor, .. } = &self.weight;
-        let problem = match self.weight.read() {
-            Ok((read, checksum)) if checksum == self.checksum => {
-                numbers.copy_from_slice(&self.weight.in_burns_layout(read));
-                return Ok(());
-            }
+        let problem = match self.weight.read_into(numbers) {
+            Ok(checksum) if checksum == self.checksum => return Ok(()),
             Ok(_) => "it is not what it was when the model was loaded".to_owned(),
             Err(problem) => problem.to_string(),
         };
