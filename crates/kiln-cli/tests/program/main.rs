@@ -141,9 +141,12 @@ pub fn program(folder: &Path, arguments: &str) -> Command {
     command
 }
 
-/// Waits until `is_far_enough` is true for a running program; fails after a minute.
+/// After this long a program counts as one that hangs. Machines can be slow, and busy with other things.
+pub const PATIENCE: Duration = Duration::from_secs(300);
+
+/// Waits until `is_far_enough` is true for a running program; fails after [`PATIENCE`].
 pub fn wait_until(child: &mut Child, is_far_enough: impl Fn() -> bool) {
-    let patience = Instant::now() + Duration::from_secs(60);
+    let patience = Instant::now() + PATIENCE;
     while !is_far_enough() {
         let is_running = child.try_wait().expect("a process").is_none();
         assert!(is_running, "the program has ended");

@@ -8,7 +8,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use crate::training::{EXPERIMENT, PIXELS, train, workplace};
-use crate::{Workplace, program, wait_until};
+use crate::{PATIENCE, Workplace, program, wait_until};
 
 const TRAIN: &str = "train-vqvae --config experiment.toml --out run";
 const LONG: &str = "--set stage_1.training.steps=1000000";
@@ -40,9 +40,9 @@ pub fn signal(child: &Child, name: &str) {
     assert!(sent.success());
 }
 
-/// Waits up to a minute until a process ends.
+/// Waits until a process ends; fails after [`PATIENCE`].
 pub fn ended(mut child: Child) -> std::process::ExitStatus {
-    let patience = Instant::now() + Duration::from_secs(60);
+    let patience = Instant::now() + PATIENCE;
     loop {
         if let Some(status) = child.try_wait().unwrap() {
             return status;
@@ -278,7 +278,7 @@ fn a_second_interrupt_ends_at_once_whatever_the_process_does() {
         signal(&child, name);
         thread::sleep(Duration::from_millis(50));
         // The kernel merges a signal with an earlier one that has not been handled.
-        let patience = Instant::now() + Duration::from_secs(60);
+        let patience = Instant::now() + PATIENCE;
         while child.try_wait().unwrap().is_none() && Instant::now() < patience {
             signal(&child, name);
             thread::sleep(Duration::from_millis(20));
@@ -310,7 +310,7 @@ fn a_training_outlives_the_terminal_of_its_dashboard() {
     // The training has lost its parent now; it releases the folder after it has saved.
     let rest =
         "train-vqvae --config experiment.toml --out run --resume --set stage_1.training.steps=1";
-    let patience = Instant::now() + Duration::from_secs(60);
+    let patience = Instant::now() + PATIENCE;
     while String::from_utf8_lossy(&workplace.run(rest).stderr).contains("another kiln") {
         assert!(Instant::now() < patience, "the training has not stopped");
         thread::sleep(Duration::from_millis(50));

@@ -13,7 +13,7 @@ use super::{
     EXPERIMENT, VQVAE, Workplace, assert_close, job, metrics, succeed, twenty_steps, weights,
     workplace,
 };
-use crate::wait_until;
+use crate::{PATIENCE, wait_until};
 
 /// A training of two ranks after some rounds.
 fn begin(workplace: &Workplace, arguments: &str) -> Child {
@@ -51,7 +51,7 @@ fn a_job_that_loses_a_rank_again_and_again_ends_with_the_weights_of_one_that_nev
         send(&workplace, "-KILL", attempt as usize % 2);
         let killed = Instant::now();
         assert!(!child.wait().unwrap().success());
-        assert!(killed.elapsed() < Duration::from_secs(30), "the job hangs");
+        assert!(killed.elapsed() < PATIENCE, "the job hangs");
     }
     let rows = metrics(&workplace.path("run/vqvae/metrics.csv"));
     let steps = rows.last().unwrap()[0] as usize + 3;
