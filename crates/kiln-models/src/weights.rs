@@ -191,11 +191,11 @@ impl<T: StoredTensor> Weight<T> {
     /// Shows all numbers, in the layout of the file, in pieces one after the other. Returns a checksum of how they are stored.
     fn read(&self, mut see: impl FnMut(&[f32])) -> Result<u32, WeightsError> {
         let key = || self.key.clone();
-        let decode = match self.tensor.dtype() {
-            Dtype::F32 => decoded(f32::from_le_bytes),
-            Dtype::F16 => decoded(|two| f16::from_le_bytes(two).to_f32()),
-            Dtype::BF16 => decoded(|two| bf16::from_le_bytes(two).to_f32()),
-            Dtype::F64 => decoded(|eight| f64::from_le_bytes(eight) as f32),
+        let decode: fn(&[u8], &mut Vec<f32>) = match self.tensor.dtype() {
+            Dtype::F32 => |bytes, to| decode(bytes, f32::from_le_bytes, to),
+            Dtype::F16 => |bytes, to| decode(bytes, |two| f16::from_le_bytes(two).to_f32(), to),
+            Dtype::BF16 => |bytes, to| decode(bytes, |two| bf16::from_le_bytes(two).to_f32(), to),
+            Dtype::F64 => |bytes, to| decode(bytes, |eight| f64::from_le_bytes(eight) as f32, to),
             other => {
                 return Err(WeightsError::Type {
                     key: key(),
@@ -244,14 +244,10 @@ impl<T: StoredTensor> Weight<T> {
     }
 }
 
-/// What writes little-endian numbers as `f32` into a vector.
-fn decoded<const SIZE: usize>(
-    number: impl Fn([u8; SIZE]) -> f32 + 'static,
-) -> Box<dyn Fn(&[u8], &mut Vec<f32>)> {
-    Box::new(move |bytes, numbers| {
-        numbers.clear();
-        numbers.extend(bytes.as_chunks().0.iter().map(|&bytes| number(bytes)));
-    })
+/// Replaces `to` by the little-endian numbers in `bytes`.
+fn decode<const SIZE: usize>(bytes: &[u8], number: impl Fn([u8; SIZE]) -> f32, to: &mut Vec<f32>) {
+    to.clear();
+    to.extend(bytes.as_chunks().0.iter().map(|&bytes| number(bytes)));
 }
 
 /// A weight that was checked when its model was loaded, and is read when something wants it.

@@ -31,7 +31,12 @@ use crate::{instructions, is_cpu};
 pub(crate) type Gpu = Fusion<CubeBackend>;
 
 /// Units of a cube ("threads of a block" in CUDA), a power of two.
-const UNITS: u32 = 256;
+const UNITS: u32 = if cfg!(feature = "cubecl-cpu") {
+    // Each is a thread there.
+    4
+} else {
+    256
+};
 
 /// Whether these operators can read the tensor, `f32` on a GPU, and are switched on.
 pub(crate) fn has<const D: usize>(tensor: &Tensor<D>) -> bool {

@@ -8,7 +8,7 @@ use super::UNITS;
 use super::arguments::{flat, memory, vector_width};
 
 /// Vectors of channels that a cube reads side by side.
-const COLUMNS: u32 = 32;
+const COLUMNS: u32 = if UNITS < 32 { UNITS } else { 32 };
 
 /// `[images, channels]` of `[images, .., channels]`: the sums over the positions of each image.
 pub(super) fn sum_of_positions(tensor: &CubeTensor) -> CubeTensor {
