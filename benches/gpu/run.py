@@ -37,7 +37,7 @@ from variants import DEFAULT, TRIAL, VARIANTS, Kiln, Torch, extra
 from works import BY_NAME, GPU_WORKS, REPOSITORY, TRIAL_WORKS, plan
 
 # Parts in their order, with the most seconds of each, and the share of the deadline that earlier parts leave to it.
-PARTS = {"card": (120, 0), "works": (600, 0), "first-step": (100, 0.05), "kernels": (200, 0.12), "parity": (90, 0.08)}
+PARTS = {"card": (120, 0), "works": (600, 0), "first-step": (100, 0.05), "kernels": (200, 0.12), "parity": (200, 0.08)}
 # Whose kernels are listed, besides those of the first work.
 ALSO_PROFILED = "latent-400m"
 # No turn is started with less time than this.
