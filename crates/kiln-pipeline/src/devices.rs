@@ -125,7 +125,7 @@ pub enum Backend {
     Metal,
     /// Any GPU with Vulkan, Metal or DirectX 12, through WebGPU.
     Wgpu,
-    /// The processor with the operators for GPUs, for tests of these where there is none.
+    /// The processor with the operators for GPUs, to test them on machines without a GPU.
     CubeclCpu,
 }
 
