@@ -154,10 +154,13 @@ fn an_image_has_the_same_bits_in_any_batch() {
 fn results_are_the_same_bits_on_any_number_of_threads() {
     let results = |threads| {
         let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build();
-        let (output, gradient) = pool
-            .expect("threads can be started")
-            .install(|| run([5, 130, 3 * 24], |qkv| attention(qkv, 2)));
-        [numbers(&output), numbers(&gradient)]
+        pool.expect("threads can be started").install(|| {
+            let (output, gradient) = run([5, 130, 3 * 24], |qkv| attention(qkv, 2));
+            let qkv = tensor([5, 130, 3 * 24], 1, &Device::flex());
+            let rounded = with_exact_precision(Precision::Bf16, || attention(qkv, 2));
+            assert_ne!(numbers(&rounded), numbers(&output));
+            [numbers(&output), numbers(&gradient), numbers(&rounded)]
+        })
     };
     let one = results(1);
     assert_eq!(results(2), one);

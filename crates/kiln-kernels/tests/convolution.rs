@@ -519,15 +519,50 @@ fn results_do_not_depend_on_the_number_of_threads() {
             all
         })
     };
-    for size in [[8, 8], [7, 5]] {
-        let case = Case {
-            batch: 9,
-            size,
-            ..THREE
-        };
+    let cases = [[8, 8], [7, 5]].map(|size| Case {
+        batch: 9,
+        size,
+        ..THREE
+    });
+    // More threads than rows of the weights: they share the columns, too.
+    let pointwise = Case {
+        kernel: 1,
+        channels: [40, 300],
+        groups: None,
+        sampling: Sampling::Strided {
+            stride: 1,
+            padding: Padding::default(),
+        },
+        ..THREE
+    };
+    let few_inputs = Case {
+        channels: [3, 150],
+        groups: None,
+        ..THREE
+    };
+    let halving = Case {
+        sampling: Sampling::Strided {
+            stride: 2,
+            padding: Padding::default(),
+        },
+        ..THREE
+    };
+    let doubled = Case {
+        sampling: Sampling::Doubled,
+        ..THREE
+    };
+    for case in cases
+        .iter()
+        .chain([&pointwise, &few_inputs, &halving, &doubled])
+    {
         for precision in [Precision::F32, Precision::Bf16] {
-            let once = run(1, precision, &case);
-            assert!(run(2, precision, &case) == once && run(5, precision, &case) == once);
+            let once = run(1, precision, case);
+            for threads in [2, 5, 16] {
+                assert!(
+                    run(threads, precision, case) == once,
+                    "{threads} threads: {case:?}"
+                );
+            }
         }
     }
 }

@@ -4,7 +4,7 @@ mod common;
 
 use burn::nn::{GroupNorm as BurnGroupNorm, GroupNormConfig};
 use burn::tensor::{Device, Tensor, activation};
-use common::{assert_close, spread, tensor};
+use common::{assert_close, numbers, spread, tensor};
 use kiln_kernels::GroupNorm;
 use proptest::prelude::*;
 
@@ -48,5 +48,35 @@ proptest! {
         let sums = spread(batch * height * width);
         assert_close(&gradient(&gamma, &our_gradients), &gradient(&burn_gamma, &burn_gradients), sums, "gamma");
         assert_close(&gradient(&beta, &our_gradients), &gradient(&burn_beta, &burn_gradients), sums, "beta");
+    }
+}
+
+#[test]
+fn gradients_are_the_same_bits_on_any_number_of_threads() {
+    let run = |threads: usize, shape: [usize; 4]| {
+        let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build();
+        pool.expect("threads can be started").install(|| {
+            let device = Device::flex().autodiff();
+            let input = tensor(shape, 1, &device).require_grad();
+            let [gamma, beta] = [2, 3].map(|seed| tensor([shape[3]], seed, &device).require_grad());
+            let norm = GroupNorm {
+                gamma: gamma.clone(),
+                beta: beta.clone(),
+                groups: 4,
+                epsilon: 1e-5,
+                silu: true,
+            };
+            let gradients = norm.forward(input.clone()).square().sum().backward();
+            let of_scales =
+                [gamma, beta].map(|scale| numbers(&scale.grad(&gradients).expect("a gradient")));
+            (
+                numbers(&input.grad(&gradients).expect("a gradient")),
+                of_scales,
+            )
+        })
+    };
+    for shape in [[1, 40, 40, 32], [7, 5, 6, 20], [64, 8, 8, 16]] {
+        let once = run(1, shape);
+        assert!(run(2, shape) == once && run(5, shape) == once, "{shape:?}");
     }
 }

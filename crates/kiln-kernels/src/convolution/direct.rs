@@ -6,15 +6,16 @@
 use std::ops::Range;
 
 use pulp::Simd;
+use rayon::prelude::*;
 
 use super::geometry::Stencil;
-use super::weights;
+use super::weights::{self, TapWeights};
 use super::window::{Block, Reading, Window};
 use crate::arrays::{self, Array};
 use crate::precision::Factors;
 use crate::product::{
-    Bf16Panels, Bf16Rows, Gather, Outer, Panels, PanelsShape, add_outer_products,
-    add_products_bf16, multiply_gathered, multiply_gathered_bf16, pack_rows,
+    Bf16Panels, Bf16Rows, Gather, Outer, Panels, PanelsShape, TILE, add_outer_products,
+    add_products_bf16, multiply_gathered, multiply_gathered_bf16, pack_rows_on_all_cores,
 };
 use crate::scratch::Scratch;
 
@@ -93,19 +94,21 @@ impl DirectWeights {
     pub(super) fn new<S: Simd>(simd: S, stencil: &Stencil, ordered: &[f32]) -> Self {
         let columns = stencil.channels_written;
         let packed = |pair| {
-            let [row_taps, column_taps] = stencil.taps(pair);
-            let matrix = weights::of_phase(stencil, row_taps, column_taps, ordered);
-            let depth = matrix.len() / columns;
-            let part =
-                |k: usize, range: Range<usize>| &matrix[k * columns + range.start..][..range.len()];
+            let taps = weights::of_phase(stencil, stencil.taps(pair), ordered);
+            let depth = taps.len() * stencil.channels_read;
+            let part = |k: usize, range: Range<usize>| {
+                let tap: &TapWeights = &taps[k / stencil.channels_read];
+                let from = k % stencil.channels_read * columns + range.start;
+                &tap[from..][..range.len()]
+            };
             match stencil.precision {
                 Factors::F32 => {
                     let shape = PanelsShape::new::<S>(depth, columns);
                     let mut panels = arrays::array(shape.len());
-                    pack_rows(simd, shape, &mut panels, |k| part(k, 0..columns));
+                    pack_rows_on_all_cores(simd, shape, &mut panels, |k| part(k, 0..columns));
                     Packed::F32(shape, panels)
                 }
-                Factors::Bf16 => Packed::Bf16(Bf16Panels::new(depth, columns, part)),
+                Factors::Bf16 => Packed::Bf16(Bf16Panels::on_all_cores(simd, depth, columns, part)),
             }
         };
         Self {
@@ -172,49 +175,80 @@ pub(super) fn convolve<S: Simd>(
     }
 }
 
-/// The gradient of the weights of all phases, one part after the other.
+/// The gradient of the weights of all phases.
 #[derive(Debug)]
 pub(super) struct DirectGradient<'a> {
     stencil: &'a Stencil,
-    /// `[taps of the phase * channels read, channels written]` for each phase.
+    /// For each phase, blocks of [some](rows_of_block) rows of `[taps of the phase * channels read, channels written]`, one
+    /// after the other. In a block the parts lie one after the other.
     phases: Vec<Array>,
+    columns_of_part: usize,
 }
 
-/// Some rows of a phase's gradient: `[rows, channels written]`, or with bf16 products `[channels written, rows]`.
+/// Some rows and columns of a phase's gradient: `[rows, columns]`, or with bf16 products `[columns, rows]`.
 pub(super) struct GradientPart<'a> {
     phase: usize,
     /// Row of the kernel's rows in the phase, and first number of its stretch.
     run: usize,
     first: usize,
+    /// Channels that are written.
+    columns: Range<usize>,
     sums: &'a mut [f32],
 }
 
 /// Rows of a gradient that a task computes: whole tiles.
-const fn rows_of_part(precision: Factors) -> usize {
+const fn rows_of_block(precision: Factors) -> usize {
     match precision {
         Factors::F32 => 48,
         Factors::Bf16 => 128,
     }
 }
 
+/// The fewest columns that a task computes, if there are more: whole tiles.
+const fn columns_step(precision: Factors) -> usize {
+    match precision {
+        Factors::F32 => 64,
+        Factors::Bf16 => TILE,
+    }
+}
+
 impl<'a> DirectGradient<'a> {
-    pub(super) fn new(stencil: &'a Stencil) -> Self {
-        let len = |pair| {
+    /// With at least one part for each of `tasks`, if that is possible.
+    pub(super) fn new(stencil: &'a Stencil, tasks: usize) -> Self {
+        let (read, written) = (stencil.channels_read, stencil.channels_written);
+        let mut blocks = 0;
+        let mut phases = Vec::new();
+        for pair in pairs(stencil) {
             let [rows, columns] = stencil.taps(pair);
-            rows.len() * columns.len() * stencil.channels_read * stencil.channels_written
-        };
+            let run_len = columns.len() * read;
+            blocks += rows.len() * run_len.div_ceil(rows_of_block(stencil.precision));
+            phases.push(arrays::zeros(rows.len() * run_len * written));
+        }
+        let parts_of_block = tasks.div_ceil(blocks.max(1)).max(1);
         Self {
             stencil,
-            phases: pairs(stencil)
-                .map(|pair| arrays::zeros(len(pair)))
-                .collect(),
+            phases,
+            columns_of_part: written
+                .div_ceil(parts_of_block)
+                .next_multiple_of(columns_step(stencil.precision))
+                .min(written),
         }
+    }
+
+    /// The columns of each part of a block.
+    fn columns_of_parts(&self) -> Vec<Range<usize>> {
+        let written = self.stencil.channels_written;
+        (0..written)
+            .step_by(self.columns_of_part)
+            .map(|first| first..written.min(first + self.columns_of_part))
+            .collect()
     }
 
     /// The parts that can be computed side by side.
     pub(super) fn parts(&mut self) -> Vec<GradientPart<'_>> {
         let (read, written) = (self.stencil.channels_read, self.stencil.channels_written);
-        let rows_of_part = rows_of_part(self.stencil.precision);
+        let rows_of_block = rows_of_block(self.stencil.precision);
+        let columns_of_parts = self.columns_of_parts();
         let mut parts = Vec::new();
         for (phase, (pair, sums)) in pairs(self.stencil).zip(&mut self.phases).enumerate() {
             let run_len = self.stencil.taps(pair)[1].len() * read;
@@ -222,13 +256,18 @@ impl<'a> DirectGradient<'a> {
                 continue;
             }
             for (run, sums) in sums.chunks_exact_mut(run_len * written).enumerate() {
-                for (index, sums) in sums.chunks_mut(rows_of_part * written).enumerate() {
-                    parts.push(GradientPart {
-                        phase,
-                        run,
-                        first: index * rows_of_part,
-                        sums,
-                    });
+                for (block, mut sums) in sums.chunks_mut(rows_of_block * written).enumerate() {
+                    let rows = sums.len() / written;
+                    for columns in &columns_of_parts {
+                        let sums = sums.split_off_mut(..rows * columns.len());
+                        parts.push(GradientPart {
+                            phase,
+                            run,
+                            first: block * rows_of_block,
+                            columns: columns.clone(),
+                            sums: sums.unwrap_or_default(),
+                        });
+                    }
                 }
             }
         }
@@ -236,35 +275,52 @@ impl<'a> DirectGradient<'a> {
     }
 
     /// The gradient of the kernel [by taps](weights::by_taps).
-    pub(super) fn into_taps(self) -> Array {
+    pub(super) fn into_taps(mut self) -> Array {
+        self.join_parts();
+        // Without doubling there is one phase, with the taps of the kernel.
+        if self.phases.len() == 1
+            && let Some(only) = self.phases.pop()
+        {
+            return only;
+        }
+        let taps = pairs(self.stencil).map(|pair| self.stencil.taps(pair));
+        weights::sum_phase_gradients(self.stencil, taps.zip(&self.phases))
+    }
+
+    /// Puts the rows of all blocks in order: `[rows, channels written]`.
+    fn join_parts(&mut self) {
         let stencil = self.stencil;
-        let (read, written) = (stencil.channels_read, stencil.channels_written);
-        let taps = stencil.kernel[0] * stencil.kernel[1];
-        let mut ordered = arrays::zeros(taps * read * written);
-        for (pair, mut gradient) in pairs(stencil).zip(self.phases) {
-            let [rows, columns] = stencil.taps(pair);
-            if stencil.precision == Factors::Bf16 {
-                let run_len = columns.len() * read * written;
-                let part_len = rows_of_part(stencil.precision) * written;
-                for run in gradient.chunks_exact_mut(run_len.max(1)) {
-                    for part in run.chunks_mut(part_len) {
-                        transpose(part, written);
+        let columns_of_parts = self.columns_of_parts();
+        if stencil.precision == Factors::F32 && columns_of_parts.len() == 1 {
+            return;
+        }
+        let written = stencil.channels_written;
+        for (pair, gradient) in pairs(stencil).zip(&mut self.phases) {
+            let run_len = stencil.taps(pair)[1].len() * stencil.channels_read;
+            let runs = gradient.par_chunks_exact_mut((run_len * written).max(1));
+            let block_len = rows_of_block(stencil.precision) * written;
+            let blocks = runs.flat_map(|run| run.par_chunks_mut(block_len));
+            blocks.for_each(|block| {
+                let rows = block.len() / written;
+                let parts = Scratch::copy_of(block);
+                for columns in &columns_of_parts {
+                    let part = &parts[rows * columns.start..][..rows * columns.len()];
+                    for (row, line) in block.chunks_exact_mut(written).enumerate() {
+                        let line = &mut line[columns.clone()];
+                        match stencil.precision {
+                            Factors::F32 => {
+                                line.copy_from_slice(&part[row * line.len()..][..line.len()]);
+                            }
+                            Factors::Bf16 => {
+                                let columns = part.chunks_exact(rows);
+                                line.iter_mut()
+                                    .zip(columns)
+                                    .for_each(|(to, from)| *to = from[row]);
+                            }
+                        }
                     }
                 }
-            }
-            weights::add_phase_gradient(stencil, rows, columns, &gradient, &mut ordered);
-        }
-        ordered
-    }
-}
-
-/// `[rows, columns]` from `[columns, rows]`.
-fn transpose(matrix: &mut [f32], columns: usize) {
-    let rows = matrix.len() / columns;
-    let before = Scratch::copy_of(matrix);
-    for (row, line) in matrix.chunks_exact_mut(columns).enumerate() {
-        for (number, column) in line.iter_mut().zip(before.chunks_exact(rows)) {
-            *number = column[row];
+            });
         }
     }
 }
@@ -332,13 +388,13 @@ impl GradientPart<'_> {
     ) {
         let (sources, destinations) = &block.places[self.phase];
         let start = self.run * block.row_len + self.first;
-        let columns = stencil.channels_written;
+        let columns = self.columns.len();
         match stencil.precision {
             Factors::F32 => {
                 let rows = Outer {
                     a: &block.inputs[start..],
                     a_starts: sources,
-                    b: gradient,
+                    b: &gradient[self.columns.start..],
                     b_starts: destinations,
                 };
                 add_outer_products(simd, rows, self.sums, columns);
@@ -350,7 +406,8 @@ impl GradientPart<'_> {
                     &inputs[sources[r] + start + range.start..][..range.len()]
                 };
                 let right = Bf16Panels::new(sources.len(), rows, part);
-                add_products_bf16(&block.rounded[self.phase], &right, self.sums);
+                let left = &block.rounded[self.phase];
+                add_products_bf16(left, self.columns.start, &right, self.sums);
             }
         }
     }

@@ -30,7 +30,8 @@ const POSITIONS_AT_ONCE: usize = 256;
 /// Floats that the transformed tiles of a block may take: half of a second-level cache of a megabyte.
 const WINOGRAD_FLOATS: usize = 128 * 1024;
 
-/// Cells that the gradient of the weights processes at once, over all cores.
+/// Cells that the gradient of the weights processes at once, over all cores: more only if there would be less than a block
+/// for each core.
 const GRADIENT_POSITIONS: usize = 2048;
 
 /// The weights of a stencil in the order in which it reads them.
@@ -262,7 +263,7 @@ pub(crate) fn weight_gradient(
     let blocks = blocks(stencil, tile, images, 1);
     let [rows, columns] = stencil.grid();
     let per_block = (images * rows * columns).div_ceil(blocks.len());
-    let at_once = (GRADIENT_POSITIONS / per_block).max(1);
+    let at_once = (GRADIENT_POSITIONS / per_block).max(rayon::current_num_threads());
     if tile.is_some() {
         return winograd_gradient(stencil, source, gradient, &blocks, at_once);
     }
@@ -322,7 +323,7 @@ fn direct_gradient(
         }
     }
 
-    let mut sums = DirectGradient::new(stencil);
+    let mut sums = DirectGradient::new(stencil, rayon::current_num_threads());
     for blocks in blocks.chunks(at_once) {
         let windows: Vec<(&Block, Window)> = blocks
             .iter()

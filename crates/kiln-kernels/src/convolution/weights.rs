@@ -1,6 +1,6 @@
 //! The kernel in the order in which products read it.
 
-use std::ops::Range;
+use std::ops::{Deref, Range};
 
 use rayon::prelude::*;
 
@@ -9,6 +9,9 @@ use crate::arrays::{self, Array};
 
 /// Neighbouring output channels that are copied together: one cache line.
 const LINE: usize = 16;
+
+/// Numbers that a task writes at least: some microseconds of work.
+const NUMBERS_OF_TASK: usize = 1 << 12;
 
 /// The kernel of a stencil tap by tap, `[taps, channels read, channels written]`, from `weight`,
 /// `[channels_out, channels_in, taps]`.
@@ -95,7 +98,7 @@ fn tasks(
     rows: usize,
     columns: usize,
 ) -> Vec<(usize, Vec<&mut [f32]>)> {
-    let step = rows.div_ceil(16);
+    let step = LINE.max(NUMBERS_OF_TASK / (taps * columns));
     let mut tasks: Vec<_> = (0..rows)
         .step_by(step)
         .map(|first| (first, Vec::with_capacity(taps)))
@@ -108,55 +111,90 @@ fn tasks(
     tasks
 }
 
-/// Calls `visit(index of the tap in the phase, index of the tap in the kernel)` for every pair whose weights are added.
-pub(super) fn each_tap(
+/// For every tap of a phase, the taps of the kernel whose weights are added.
+fn sources(
     stencil: &Stencil,
-    rows: &[Range<usize>],
-    columns: &[Range<usize>],
-    mut visit: impl FnMut(usize, usize),
-) {
-    for (y, rows) in rows.iter().enumerate() {
-        for (x, taps) in columns.iter().enumerate() {
-            for row in rows.clone() {
-                for column in taps.clone() {
-                    visit(y * columns.len() + x, row * stencil.kernel[1] + column);
-                }
-            }
+    [rows, columns]: [&[Range<usize>]; 2],
+) -> impl Iterator<Item = Vec<usize>> {
+    let width = stencil.kernel[1];
+    rows.iter().flat_map(move |rows| {
+        columns.iter().map(move |columns| {
+            let row = |row| columns.clone().map(move |column| row * width + column);
+            rows.clone().flat_map(row).collect()
+        })
+    })
+}
+
+/// The weights of a tap of a phase, `[channels read, channels written]`.
+pub(super) enum TapWeights<'a> {
+    /// Those of one of the kernel's taps.
+    One(&'a [f32]),
+    /// The sum of those of several.
+    Sum(Array),
+}
+
+impl Deref for TapWeights<'_> {
+    type Target = [f32];
+
+    fn deref(&self) -> &[f32] {
+        match self {
+            Self::One(weights) => weights,
+            Self::Sum(weights) => weights,
         }
     }
 }
 
-/// The weights of one phase, `[taps of the phase, channels read, channels written]`, from [`by_taps`].
-pub(super) fn of_phase(
+/// The weights of the taps of one phase, from [`by_taps`].
+pub(super) fn of_phase<'a>(
     stencil: &Stencil,
-    rows: &[Range<usize>],
-    columns: &[Range<usize>],
-    ordered: &[f32],
-) -> Array {
+    taps: [&[Range<usize>]; 2],
+    ordered: &'a [f32],
+) -> Vec<TapWeights<'a>> {
     let len = stencil.channels_read * stencil.channels_written;
-    let mut weights = arrays::zeros(rows.len() * columns.len() * len);
-    each_tap(stencil, rows, columns, |to, from| {
-        let from = &ordered[from * len..][..len];
-        for (sum, weight) in weights[to * len..][..len].iter_mut().zip(from) {
-            *sum += weight;
-        }
-    });
-    weights
+    let weights = |tap: &usize| &ordered[tap * len..][..len];
+    sources(stencil, taps)
+        .map(|taps| match &taps[..] {
+            [tap] => TapWeights::One(weights(tap)),
+            taps => {
+                let mut sum = arrays::array(len);
+                write_sum(&mut sum, &taps.iter().map(weights).collect::<Vec<_>>());
+                TapWeights::Sum(sum)
+            }
+        })
+        .collect()
 }
 
-/// Adds the gradient of [`of_phase`]'s weights to the gradient of [`by_taps`]'s.
-pub(super) fn add_phase_gradient(
+/// The gradient of [`by_taps`]'s weights from those of [`of_phase`]'s, of all phases.
+pub(super) fn sum_phase_gradients<'a>(
     stencil: &Stencil,
-    rows: &[Range<usize>],
-    columns: &[Range<usize>],
-    gradient: &[f32],
-    ordered: &mut [f32],
-) {
+    phases: impl Iterator<Item = ([&'a [Range<usize>]; 2], &'a Array)>,
+) -> Array {
     let len = stencil.channels_read * stencil.channels_written;
-    each_tap(stencil, rows, columns, |from, to| {
-        let from = &gradient[from * len..][..len];
-        for (sum, gradient) in ordered[to * len..][..len].iter_mut().zip(from) {
-            *sum += gradient;
+    let mut parts = vec![Vec::new(); stencil.kernel[0] * stencil.kernel[1]];
+    for (taps, gradient) in phases {
+        for (from, taps) in sources(stencil, taps).enumerate() {
+            for to in taps {
+                parts[to].push(&gradient[from * len..][..len]);
+            }
+        }
+    }
+    let mut ordered = arrays::array(parts.len() * len);
+    for (sum, parts) in ordered.chunks_exact_mut(len).zip(&parts) {
+        write_sum(sum, parts);
+    }
+    ordered
+}
+
+/// Writes the sum of arrays of the same length.
+fn write_sum(sum: &mut [f32], parts: &[&[f32]]) {
+    let pieces = sum.par_chunks_mut(NUMBERS_OF_TASK).enumerate();
+    pieces.for_each(|(index, sum)| {
+        sum.fill(0.0);
+        for part in parts {
+            let part = &part[index * NUMBERS_OF_TASK..][..sum.len()];
+            for (sum, number) in sum.iter_mut().zip(part) {
+                *sum += number;
+            }
         }
     });
 }

@@ -25,7 +25,7 @@ pub(crate) use bf16::{
 };
 pub(crate) use gather::{Gather, multiply_gathered};
 pub(crate) use outer::{Outer, add_outer_products};
-pub(crate) use packing::{pack_columns, pack_rows};
+pub(crate) use packing::{pack_columns, pack_rows, pack_rows_on_all_cores};
 pub(crate) use panels::{Panels, PanelsShape};
 
 use pulp::Simd;

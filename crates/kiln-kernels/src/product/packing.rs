@@ -1,8 +1,10 @@
 //! Puts matrices in the order of tiles with vector instructions, as rows or as columns, where this happens often.
 
-use pulp::Simd;
+use pulp::{Simd, WithSimd};
+use rayon::prelude::*;
 
 use super::PanelsShape;
+use super::panels::Panel;
 
 /// The largest number of values in a vector.
 const MOST_LANES: usize = 16;
@@ -16,17 +18,76 @@ pub(crate) fn pack_rows<'a, S: Simd>(
     row: impl Fn(usize) -> &'a [f32],
 ) {
     for panel in shape.panels() {
-        let (packed, _) = S::as_mut_simd_f32s(&mut panels[panel.range]);
-        for (k, packed) in packed.chunks_exact_mut(panel.vectors).enumerate() {
-            let (whole, rest) = S::as_simd_f32s(&row(k)[panel.columns.clone()]);
-            let (of_whole, filled_up) = packed.split_at_mut(whole.len());
-            for (packed, whole) in of_whole.iter_mut().zip(whole) {
-                *packed = *whole;
-            }
-            if let [first, others @ ..] = filled_up {
-                *first = simd.partial_load_f32s(rest);
-                others.fill(simd.splat_f32s(0.0));
-            }
+        let packed = &mut panels[panel.range.clone()];
+        pack_rows_of_panel(simd, &panel, 0, packed, &row);
+    }
+}
+
+/// As [`pack_rows`].
+#[inline(always)]
+pub(crate) fn pack_rows_on_all_cores<'a, S: Simd>(
+    simd: S,
+    shape: PanelsShape,
+    mut panels: &mut [f32],
+    row: impl Fn(usize) -> &'a [f32] + Sync,
+) {
+    struct Pack<'b, F> {
+        panel: &'b Panel,
+        first: usize,
+        packed: &'b mut [f32],
+        row: &'b F,
+    }
+    impl<'a, F: Fn(usize) -> &'a [f32]> WithSimd for Pack<'_, F> {
+        type Output = ();
+
+        #[inline(always)]
+        fn with_simd<S: Simd>(self, simd: S) {
+            pack_rows_of_panel(simd, self.panel, self.first, self.packed, self.row);
+        }
+    }
+    /// Rows that a task packs: some microseconds of work.
+    const ROWS: usize = 64;
+
+    let mut tasks = Vec::new();
+    for panel in shape.panels() {
+        let width = panel.vectors * S::F32_LANES;
+        let packed = panels
+            .split_off_mut(..panel.range.len())
+            .unwrap_or_default();
+        for (index, packed) in packed.chunks_mut(ROWS * width).enumerate() {
+            tasks.push((panel.clone(), index * ROWS, packed));
+        }
+    }
+    let row = &row;
+    tasks.into_par_iter().for_each(|(panel, first, packed)| {
+        simd.vectorize(Pack {
+            panel: &panel,
+            first,
+            packed,
+            row,
+        });
+    });
+}
+
+/// Fills rows of a panel, from row `first` on.
+#[inline(always)]
+fn pack_rows_of_panel<'a, S: Simd>(
+    simd: S,
+    panel: &Panel,
+    first: usize,
+    packed: &mut [f32],
+    row: &impl Fn(usize) -> &'a [f32],
+) {
+    let (packed, _) = S::as_mut_simd_f32s(packed);
+    for (k, packed) in packed.chunks_exact_mut(panel.vectors).enumerate() {
+        let (whole, rest) = S::as_simd_f32s(&row(first + k)[panel.columns.clone()]);
+        let (of_whole, filled_up) = packed.split_at_mut(whole.len());
+        for (packed, whole) in of_whole.iter_mut().zip(whole) {
+            *packed = *whole;
+        }
+        if let [one, others @ ..] = filled_up {
+            *one = simd.partial_load_f32s(rest);
+            others.fill(simd.splat_f32s(0.0));
         }
     }
 }
@@ -114,8 +175,6 @@ fn swap_corners<S: Simd, const HALF: usize>(simd: S, rows: &mut [S::f32s; MOST_L
 mod tests {
     use super::*;
     use crate::instructions::vectorized;
-    use pulp::WithSimd;
-
     /// Packs rows of `depth` numbers as columns, times 2.
     struct PackColumns<'a> {
         rows: &'a [f32],
@@ -196,6 +255,9 @@ mod tests {
             let [mut ours, mut plain] = [f32::NAN, 0.0].map(|value| vec![value; shape.len()]);
             let row = |index: usize| &rows[index * columns..][..columns];
             pack_rows(simd, shape, &mut ours, row);
+            let mut on_all_cores = vec![f32::NAN; shape.len()];
+            pack_rows_on_all_cores(simd, shape, &mut on_all_cores, row);
+            assert_eq!(on_all_cores, ours);
             for panel in shape.panels() {
                 let width = panel.range.len() / shape.depth;
                 for (k, packed) in plain[panel.range].chunks_exact_mut(width).enumerate() {
@@ -208,7 +270,15 @@ mod tests {
 
     #[test]
     fn rows_are_packed_as_without_vector_instructions() {
-        for (count, columns) in [(1, 1), (16, 32), (7, 5), (3, 70), (2, 64), (2, 33)] {
+        for (count, columns) in [
+            (1, 1),
+            (16, 32),
+            (7, 5),
+            (3, 70),
+            (2, 64),
+            (2, 33),
+            (150, 130),
+        ] {
             let rows: Vec<f32> = (0..count * columns).map(|index| index as f32).collect();
             let [ours, plain] = vectorized(PackRows {
                 rows: &rows,

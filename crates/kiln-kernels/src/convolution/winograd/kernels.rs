@@ -43,7 +43,7 @@ impl WinogradWeights {
 fn transformed(stencil: &Stencil, weight: &[f32], shape: PanelsShape) -> Array {
     let tile = Tile::of(stencil);
     let mut panels = arrays::array(tile.points() * shape.len());
-    let step = shape.depth.div_ceil(TASKS);
+    let step = shape.depth.div_ceil(FEWEST_TASKS).min(MOST_CHANNELS);
     let mut tasks: Vec<(usize, Vec<&mut [f32]>)> = (0..shape.depth)
         .step_by(step)
         .map(|first| (first, Vec::new()))
@@ -70,8 +70,11 @@ fn transformed(stencil: &Stencil, weight: &[f32], shape: PanelsShape) -> Array {
     panels
 }
 
-/// Parts into which the weights are split for the cores.
-const TASKS: usize = 16;
+/// Parts into which the weights are split for the cores, at least.
+const FEWEST_TASKS: usize = 16;
+
+/// Input channels of a part, at most.
+const MOST_CHANNELS: usize = 16;
 
 /// `G g G^T` for some of the input channels.
 struct TransformKernel<'a> {

@@ -2,7 +2,8 @@
 
 use std::ops::Range;
 
-use pulp::Simd;
+use pulp::{Simd, WithSimd};
+use rayon::prelude::*;
 
 use super::{Left, RIGHT_STEP, TILE};
 use crate::arrays::{self, Array};
@@ -60,40 +61,66 @@ impl Bf16Panels {
         columns: usize,
         part: impl Fn(usize, Range<usize>) -> &'a [T],
     ) -> Self {
-        let steps = depth.div_ceil(TILE);
-        let len = columns.div_ceil(TILE) * steps * RIGHT_STEP;
-        let mut memory = arrays::array(aligned::len(len));
-        let packed = aligned::u32s_mut(&mut memory, len);
-        let zeros = [T::default(); TILE];
-        let panels = packed.chunks_exact_mut((steps * RIGHT_STEP).max(1));
-        for (panel, packed) in panels.enumerate() {
-            let columns = super::columns_of(panel, columns);
-            let part = |k: usize| {
-                if k < depth {
-                    part(k, columns.clone())
-                } else {
-                    &zeros[..columns.len()]
-                }
-            };
-            for (step, packed) in packed.chunks_exact_mut(RIGHT_STEP).enumerate() {
-                let (near, far) = packed.split_at_mut(RIGHT_STEP / 2);
-                let lines = near
-                    .chunks_exact_mut(TILE / 2)
-                    .zip(far.chunks_exact_mut(TILE / 2));
-                for (pair, (near, far)) in lines.enumerate() {
-                    let k = step * TILE + 2 * pair;
-                    let (even, odd) = (part(k), part(k + 1));
-                    let middle = even.len().min(TILE / 2);
-                    interleave(&even[..middle], &odd[..middle], near);
-                    interleave(&even[middle..], &odd[middle..], far);
-                }
+        let mut panels = Self::unfilled(depth, columns);
+        for (index, packed) in panels.steps_mut().enumerate() {
+            fill_step(depth, columns, index, &part, packed);
+        }
+        panels
+    }
+
+    /// As [`new`](Self::new).
+    #[inline(always)]
+    pub(crate) fn on_all_cores<'a, T: Bf16 + 'a, S: Simd>(
+        simd: S,
+        depth: usize,
+        columns: usize,
+        part: impl Fn(usize, Range<usize>) -> &'a [T] + Sync,
+    ) -> Self {
+        struct Fill<'b, F> {
+            depth: usize,
+            columns: usize,
+            index: usize,
+            part: &'b F,
+            packed: &'b mut [u32],
+        }
+        impl<'a, T: Bf16 + 'a, F: Fn(usize, Range<usize>) -> &'a [T]> WithSimd for Fill<'_, F> {
+            type Output = ();
+
+            #[inline(always)]
+            fn with_simd<S: Simd>(self, _simd: S) {
+                fill_step(self.depth, self.columns, self.index, self.part, self.packed);
             }
         }
+
+        let mut panels = Self::unfilled(depth, columns);
+        let part = &part;
+        let steps: Vec<&mut [u32]> = panels.steps_mut().collect();
+        let tasks = steps.into_par_iter().enumerate().with_min_len(4);
+        tasks.for_each(|(index, packed)| {
+            simd.vectorize(Fill {
+                depth,
+                columns,
+                index,
+                part,
+                packed,
+            });
+        });
+        panels
+    }
+
+    fn unfilled(depth: usize, columns: usize) -> Self {
+        let len = columns.div_ceil(TILE) * depth.div_ceil(TILE) * RIGHT_STEP;
         Self {
             depth,
             columns,
-            memory,
+            memory: arrays::array(aligned::len(len)),
         }
+    }
+
+    /// The steps of all panels.
+    fn steps_mut(&mut self) -> impl Iterator<Item = &mut [u32]> {
+        let len = self.columns.div_ceil(TILE) * self.depth.div_ceil(TILE) * RIGHT_STEP;
+        aligned::u32s_mut(&mut self.memory, len).chunks_exact_mut(RIGHT_STEP)
     }
 
     pub(crate) fn depth(&self) -> usize {
@@ -113,6 +140,38 @@ impl Bf16Panels {
     pub(super) fn panel(&self, index: usize) -> &[u32] {
         let len = self.depth.div_ceil(TILE) * RIGHT_STEP;
         &aligned::u32s(&self.memory, (index + 1) * len)[index * len..]
+    }
+}
+
+/// Step `index` of the panels of the matrix of which `part(k, range)` are some columns of row `k`.
+#[inline(always)]
+fn fill_step<'a, T: Bf16 + 'a>(
+    depth: usize,
+    columns: usize,
+    index: usize,
+    part: &impl Fn(usize, Range<usize>) -> &'a [T],
+    packed: &mut [u32],
+) {
+    let steps = depth.div_ceil(TILE);
+    let columns = super::columns_of(index / steps, columns);
+    let zeros = [T::default(); TILE];
+    let part = |k: usize| {
+        if k < depth {
+            part(k, columns.clone())
+        } else {
+            &zeros[..columns.len()]
+        }
+    };
+    let (near, far) = packed.split_at_mut(RIGHT_STEP / 2);
+    let lines = near
+        .chunks_exact_mut(TILE / 2)
+        .zip(far.chunks_exact_mut(TILE / 2));
+    for (pair, (near, far)) in lines.enumerate() {
+        let k = index % steps * TILE + 2 * pair;
+        let (even, odd) = (part(k), part(k + 1));
+        let middle = even.len().min(TILE / 2);
+        interleave(&even[..middle], &odd[..middle], near);
+        interleave(&even[middle..], &odd[middle..], far);
     }
 }
 

@@ -198,15 +198,21 @@ pub(crate) fn multiply_panel_bf16(
     }
 }
 
-/// `out[n, k] += sum over r of left[n, r] right[r, k]`: a batch's contribution to the gradient of weights, output
-/// channel by output channel.
+/// `out[n, k] += sum over r of left[first + n, r] right[r, k]`: a batch's contribution to the gradient of weights, output
+/// channel by output channel, for as many channels as `out` has. `first` is a multiple of 32.
 #[inline(always)]
-pub(crate) fn add_products_bf16(left: &Bf16Rows, right: &Bf16Panels, out: &mut [f32]) {
+pub(crate) fn add_products_bf16(
+    left: &Bf16Rows,
+    first: usize,
+    right: &Bf16Panels,
+    out: &mut [f32],
+) {
     let columns = right.columns();
     let mut sums = [0.0; SUMS];
     for (panel, right) in right.panels().enumerate() {
         let columns_of_panel = columns_of(panel, columns);
-        for (left, out) in left.tiles().zip(out.chunks_mut(TILE * columns)) {
+        let tiles = left.tiles().skip(first / TILE);
+        for (left, out) in tiles.zip(out.chunks_mut(TILE * columns)) {
             multiply(left, right, &mut sums, TILE, false);
             for (sums, out) in sums.chunks_exact(TILE).zip(out.chunks_exact_mut(columns)) {
                 add(sums, &mut out[columns_of_panel.clone()]);
