@@ -53,6 +53,7 @@
 
 #![recursion_limit = "256"]
 
+mod arena;
 mod arrays;
 mod attention;
 mod beside;
