@@ -12,39 +12,32 @@ use std::ops::Range;
 use std::ptr::NonNull;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-/// Floats of a cache line, which is as wide as the widest vector.
-pub(crate) const LINE: usize = 16;
+use crate::lines::{self, Line};
 
-/// Arrays begin with a cache line: no vector of them lies in two.
-#[derive(Clone, Copy)]
-#[repr(C, align(64))]
-struct Line([f32; LINE]);
-
-const _: () = assert!(size_of::<Line>() == LINE * size_of::<f32>());
-
-/// Initialized floats that belong to who has the piece, until it [goes back](Arena::put).
+/// Initialized memory that belongs to who has the piece, until it [goes back](Arena::put).
 #[derive(Debug)]
 pub(crate) struct Piece {
-    start: NonNull<f32>,
+    start: NonNull<Line>,
     lines: Range<usize>,
     /// The number of its chunk.
     chunk: u64,
 }
 
-// SAFETY: nobody else reads or writes a piece's floats.
+// SAFETY: nobody else reads or writes a piece's lines.
 unsafe impl Send for Piece {}
 // SAFETY: a shared piece is only read.
 unsafe impl Sync for Piece {}
 
 impl Piece {
     pub(crate) fn floats(&self) -> &[f32] {
-        // SAFETY: the floats are initialized, and the arena keeps their chunk while the piece is lent.
-        unsafe { std::slice::from_raw_parts(self.start.as_ptr(), self.lines.len() * LINE) }
+        // SAFETY: the lines are initialized, and the arena keeps their chunk while the piece is lent.
+        lines::floats(unsafe { std::slice::from_raw_parts(self.start.as_ptr(), self.lines.len()) })
     }
 
     pub(crate) fn floats_mut(&mut self) -> &mut [f32] {
+        let (start, len) = (self.start.as_ptr(), self.lines.len());
         // SAFETY: as above; pieces do not overlap.
-        unsafe { std::slice::from_raw_parts_mut(self.start.as_ptr(), self.lines.len() * LINE) }
+        lines::floats_mut(unsafe { std::slice::from_raw_parts_mut(start, len) })
     }
 }
 
@@ -87,7 +80,7 @@ impl Chunk {
         }
         Piece {
             // SAFETY: the gap is a part of the memory.
-            start: unsafe { self.memory.cast::<Line>().add(start) }.cast(),
+            start: unsafe { self.memory.cast::<Line>().add(start) },
             lines: start..start + lines,
             chunk: self.number,
         }
@@ -152,7 +145,7 @@ impl Arena {
 
     /// At least `len` floats of unspecified content, at least one line.
     pub(crate) fn take(&mut self, len: usize) -> Piece {
-        let lines = len.div_ceil(LINE).max(1);
+        let lines = lines::lines(len).max(1);
         self.lent += lines;
         self.most_lent = self.most_lent.max(self.lent);
         let gaps = self.chunks.iter().enumerate().flat_map(|(chunk, content)| {
@@ -202,6 +195,7 @@ impl Arena {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::lines::LINE;
     use proptest::prelude::*;
 
     #[test]
@@ -247,7 +241,7 @@ mod tests {
                 let value = index as f32;
                 let mut piece = arena.take(len);
                 prop_assert!(piece.floats().len() >= len);
-                prop_assert!(piece.start.as_ptr().cast::<Line>().is_aligned());
+                prop_assert!(piece.start.as_ptr().is_aligned());
                 piece.floats_mut().fill(value);
                 lent.push((value, piece));
                 while lent.len() > given_back {

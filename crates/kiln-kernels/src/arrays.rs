@@ -10,8 +10,10 @@ use std::ops::{Deref, DerefMut};
 
 use burn::tensor::{AllocationProperty, Bytes};
 use burn_std::{AccessError, AccessPolicy, AllocationController};
+use bytemuck::Zeroable;
 
 use crate::arena::{Arena, Piece};
+use crate::lines::{self, Line};
 
 /// Floats whose memory serves another array when they are dropped, also as the memory of a tensor.
 #[derive(Debug)]
@@ -20,11 +22,12 @@ pub(crate) struct Array {
     len: usize,
 }
 
+/// May be longer.
 #[derive(Debug)]
 enum Memory {
-    /// May be longer.
     Lent(Piece),
-    Own(Vec<f32>),
+    Short(Vec<Line>),
+    Foreign(Vec<f32>),
 }
 
 /// The allocator handles shorter arrays well.
@@ -32,10 +35,10 @@ const SHORTEST: usize = 1 << 12;
 
 /// Floats of unspecified content.
 pub(crate) fn array(len: usize) -> Array {
-    if len < SHORTEST {
-        return vec![0.0; len].into();
-    }
-    let memory = Memory::Lent(Arena::lock().take(len));
+    let memory = match len {
+        0..SHORTEST => Memory::Short(vec![Line::zeroed(); lines::lines(len)]),
+        _ => Memory::Lent(Arena::lock().take(len)),
+    };
     Array { memory, len }
 }
 
@@ -59,7 +62,7 @@ impl From<Vec<f32>> for Array {
     fn from(floats: Vec<f32>) -> Self {
         Self {
             len: floats.len(),
-            memory: Memory::Own(floats),
+            memory: Memory::Foreign(floats),
         }
     }
 }
@@ -68,25 +71,29 @@ impl Deref for Array {
     type Target = [f32];
 
     fn deref(&self) -> &[f32] {
-        match &self.memory {
-            Memory::Lent(piece) => &piece.floats()[..self.len],
-            Memory::Own(floats) => floats,
-        }
+        let floats = match &self.memory {
+            Memory::Lent(piece) => piece.floats(),
+            Memory::Short(lines) => lines::floats(lines),
+            Memory::Foreign(floats) => floats,
+        };
+        &floats[..self.len]
     }
 }
 
 impl DerefMut for Array {
     fn deref_mut(&mut self) -> &mut [f32] {
-        match &mut self.memory {
-            Memory::Lent(piece) => &mut piece.floats_mut()[..self.len],
-            Memory::Own(floats) => floats,
-        }
+        let floats = match &mut self.memory {
+            Memory::Lent(piece) => piece.floats_mut(),
+            Memory::Short(lines) => lines::floats_mut(lines),
+            Memory::Foreign(floats) => floats,
+        };
+        &mut floats[..self.len]
     }
 }
 
 impl Drop for Array {
     fn drop(&mut self) {
-        let memory = std::mem::replace(&mut self.memory, Memory::Own(Vec::new()));
+        let memory = std::mem::replace(&mut self.memory, Memory::Short(Vec::new()));
         if let Memory::Lent(piece) = memory {
             Arena::lock().put(piece);
         }

@@ -65,6 +65,7 @@ mod extension;
 mod gpu;
 mod group_norm;
 mod instructions;
+mod lines;
 mod max_pool;
 mod nearest;
 mod normalisation;

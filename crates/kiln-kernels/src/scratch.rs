@@ -3,21 +3,26 @@
 use std::cell::RefCell;
 use std::ops::{Deref, DerefMut};
 
+use bytemuck::Zeroable;
+
+use crate::lines::{self, Line};
+
 thread_local! {
-    static FREE: RefCell<Vec<Vec<f32>>> = const { RefCell::new(Vec::new()) };
+    static FREE: RefCell<Vec<Vec<Line>>> = const { RefCell::new(Vec::new()) };
 }
 
 /// Floats of unspecified content for the working memory of one thread; when dropped, they are kept for the next one.
 pub(crate) struct Scratch {
-    memory: Vec<f32>,
+    memory: Vec<Line>,
     len: usize,
 }
 
 impl Scratch {
     pub(crate) fn new(len: usize) -> Self {
         let mut memory = FREE.with_borrow_mut(Vec::pop).unwrap_or_default();
-        if memory.len() < len {
-            memory.resize(len, 0.0);
+        let lines = lines::lines(len);
+        if memory.len() < lines {
+            memory.resize(lines, Line::zeroed());
         }
         Self { memory, len }
     }
@@ -33,13 +38,13 @@ impl Deref for Scratch {
     type Target = [f32];
 
     fn deref(&self) -> &[f32] {
-        &self.memory[..self.len]
+        &lines::floats(&self.memory)[..self.len]
     }
 }
 
 impl DerefMut for Scratch {
     fn deref_mut(&mut self) -> &mut [f32] {
-        &mut self.memory[..self.len]
+        &mut lines::floats_mut(&mut self.memory)[..self.len]
     }
 }
 
@@ -47,43 +52,6 @@ impl Drop for Scratch {
     fn drop(&mut self) {
         let memory = std::mem::take(&mut self.memory);
         FREE.with_borrow_mut(|free| free.push(memory));
-    }
-}
-
-/// Memory for other numbers than floats, aligned to a cache line.
-pub(crate) mod aligned {
-    /// Floats in a cache line.
-    const LINE: usize = 16;
-
-    /// The number of floats to allocate, so that there are `len` from the first cache line on.
-    pub(crate) fn len(len: usize) -> usize {
-        len + LINE - 1
-    }
-
-    fn start(memory: &[f32]) -> usize {
-        memory.as_ptr().align_offset(LINE * size_of::<f32>()) % LINE
-    }
-
-    /// The first `len` numbers of 16 bits.
-    pub(crate) fn u16s(memory: &[f32], len: usize) -> &[u16] {
-        &bytemuck::cast_slice(&memory[start(memory)..])[..len]
-    }
-
-    /// The first `len` numbers of 16 bits.
-    pub(crate) fn u16s_mut(memory: &mut [f32], len: usize) -> &mut [u16] {
-        let start = start(memory);
-        &mut bytemuck::cast_slice_mut(&mut memory[start..])[..len]
-    }
-
-    /// The first `len` numbers of 32 bits.
-    pub(crate) fn u32s(memory: &[f32], len: usize) -> &[u32] {
-        &bytemuck::cast_slice(&memory[start(memory)..])[..len]
-    }
-
-    /// The first `len` numbers of 32 bits.
-    pub(crate) fn u32s_mut(memory: &mut [f32], len: usize) -> &mut [u32] {
-        let start = start(memory);
-        &mut bytemuck::cast_slice_mut(&mut memory[start..])[..len]
     }
 }
 

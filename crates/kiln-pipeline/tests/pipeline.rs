@@ -69,6 +69,36 @@ fn interpolation_ends_are_the_samples_bit_for_bit() {
 }
 
 #[test]
+fn rounding_to_bf16_is_invisible() {
+    if kiln_kernels::bf16_instructions().is_none() {
+        return eprintln!("skipped: this processor multiplies bf16 numbers no faster than f32");
+    }
+    let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/../../pretrained/flowers");
+    let pipeline = Pipeline::load(Path::new(folder), &Device::flex()).unwrap();
+    let [exact, rounded] = [Precision::F32, Precision::Bf16].map(|precision| {
+        let options = SampleOptions {
+            precision,
+            ..options(&pipeline, 4, 16)
+        };
+        draw(&pipeline, &options)
+    });
+    // In steps of a byte; docs/performance.md says what 64 flowers gave.
+    let differences = exact.iter().flatten().zip(rounded.iter().flatten());
+    let differences: Vec<f32> = differences
+        .map(|(exact, rounded)| 127.5 * (exact - rounded))
+        .collect();
+    let squares = differences.iter().map(|difference| difference * difference);
+    let distance = (squares.sum::<f32>() / differences.len() as f32).sqrt();
+    let largest = differences
+        .iter()
+        .fold(0.0f32, |largest, difference| largest.max(difference.abs()));
+    assert!(
+        distance > 0.01 && distance < 0.7 && largest < 6.0,
+        "{distance}, at most {largest}"
+    );
+}
+
+#[test]
 fn a_sampler_of_ones_own_is_guided_as_the_model_is() {
     let folder = tempfile::tempdir().unwrap();
     let pipeline = plain_shapes(folder.path());

@@ -10,7 +10,7 @@
 use std::env;
 
 use burn::optim::{AdamWState, AdaptiveMomentumState};
-use burn::tensor::{Device, Distribution, Tensor};
+use burn::tensor::{Device, Distribution, Gradients, Tensor, TensorData};
 use kiln::{DeviceError, Devices};
 use kiln_kernels::{
     AdamW, AnyTensor, Convolution, GroupNorm, Padding, Precision, Repeated, Sampling, Together,
@@ -311,6 +311,166 @@ fn attention(
                 format!("attention of {batch} x {tokens} x {heads} x {channels} {precision}");
             assert_close(&what, found, exact, tolerance);
         }
+    }
+}
+
+/// A small denoiser of stripes: three convolutions, the later ones after a normalisation, around attention.
+struct Denoiser {
+    convolutions: [Tensor<4>; 4],
+    norms: [[Tensor<1>; 2]; 2],
+}
+
+/// Numbers that are the same on each device, for each seed.
+fn numbers<const D: usize>(shape: [usize; D], seed: usize, device: &Device) -> Tensor<D> {
+    let len: usize = shape.iter().product();
+    let number = |index: usize| {
+        let phase = (1.0 + seed as f32) * 0.7 + index as f32;
+        (phase * 12.9898).sin() * 1.7
+    };
+    let numbers: Vec<f32> = (0..len).map(number).collect();
+    Tensor::from_data(TensorData::new(numbers, shape), device)
+}
+
+impl Denoiser {
+    const CHANNELS: usize = 16;
+
+    fn new(seed: usize, device: &Device) -> Self {
+        let channels = Self::CHANNELS;
+        let weight = |place: usize, written: usize, read: usize, kernel: usize| {
+            let scale = 1.0 / ((read * kernel * kernel) as f32).sqrt();
+            numbers([written, read, kernel, kernel], 10 * seed + place, device) * scale
+        };
+        let norm = || {
+            [
+                Tensor::ones([channels], device),
+                Tensor::zeros([channels], device),
+            ]
+        };
+        Self {
+            convolutions: [
+                weight(0, channels, 1, 3),
+                weight(1, 3 * channels, channels, 1),
+                weight(2, channels, channels, 3),
+                weight(3, 1, channels, 3) * 0.1,
+            ],
+            norms: [norm(), norm()],
+        }
+    }
+
+    fn forward(&self, images: Tensor<4>) -> Tensor<4> {
+        let [batch, height, width, _] = images.dims();
+        let [first, qkv, middle, last] = self.convolutions.clone();
+        let after = |place: usize, silu| {
+            let [gamma, beta] = self.norms[place].clone();
+            let (groups, epsilon) = (4, 1e-5);
+            GroupNorm {
+                gamma,
+                beta,
+                groups,
+                epsilon,
+                silu,
+            }
+        };
+        let near = Sampling::Strided {
+            stride: 1,
+            padding: Padding::uniform(1),
+        };
+        let point = Sampling::Strided {
+            stride: 1,
+            padding: Padding::default(),
+        };
+        let features = Convolution::new(images, first, near).forward();
+        let qkv = Convolution::new(features.clone(), qkv, point)
+            .after(after(0, false))
+            .forward();
+        let qkv = qkv.reshape([batch, height * width, 3 * Self::CHANNELS]);
+        let attended = kiln_kernels::attention(qkv, 2).reshape(features.dims());
+        let features = Convolution::new(attended, middle, near)
+            .plus_shortcut(features)
+            .forward();
+        Convolution::new(features, last, near)
+            .after(after(1, true))
+            .forward()
+    }
+
+    /// One step of gradient descent; the loss before it.
+    fn learn(&mut self, noisy: Tensor<4>, clean: Tensor<4>) -> f32 {
+        fn parameter<const D: usize>(tensor: &mut Tensor<D>) {
+            *tensor = tensor.clone().detach().require_grad();
+        }
+        fn descend<const D: usize>(tensor: &mut Tensor<D>, gradients: &Gradients) {
+            let gradient = Tensor::from_inner(tensor.grad(gradients).unwrap());
+            *tensor = tensor.clone().detach() - gradient * 0.1;
+        }
+        self.convolutions.iter_mut().for_each(parameter);
+        self.norms.as_flattened_mut().iter_mut().for_each(parameter);
+        let loss = (self.forward(noisy) - clean).square().mean();
+        let gradients = loss.backward();
+        self.convolutions
+            .iter_mut()
+            .for_each(|tensor| descend(tensor, &gradients));
+        let norms = self.norms.as_flattened_mut().iter_mut();
+        norms.for_each(|tensor| descend(tensor, &gradients));
+        loss.into_scalar()
+    }
+}
+
+/// The losses of a training in `precision`; `seed` is that of the weights and of the noise.
+fn losses(device: &Device, precision: Precision, seed: usize) -> Vec<f32> {
+    with_precision(precision, || {
+        let device = device.clone().autodiff();
+        let mut denoiser = Denoiser::new(seed, &device);
+        let step = |step: usize| {
+            let stripes = (0..4 * 64).map(|place| match (place / 64 + step) % 2 {
+                0 => {
+                    if place % 2 == 0 {
+                        1.0
+                    } else {
+                        -1.0
+                    }
+                }
+                _ => {
+                    if place / 8 % 2 == 0 {
+                        1.0
+                    } else {
+                        -1.0
+                    }
+                }
+            });
+            let clean = TensorData::new(stripes.collect::<Vec<f32>>(), [4, 8, 8, 1]);
+            let clean = Tensor::<4>::from_data(clean, &device);
+            let noise = numbers([4, 8, 8, 1], 100 * seed + step, &device);
+            denoiser.learn(clean.clone() + noise, clean)
+        };
+        (0..24).map(step).collect()
+    })
+}
+
+#[test]
+fn networks_learn_with_rounded_factors_as_with_exact_ones() {
+    let Some(gpu) = gpu() else { return };
+    let cpu = Device::flex();
+    let exact = losses(&cpu, Precision::F32, 0);
+    let other_seed = losses(&cpu, Precision::F32, 1);
+    let apart = |losses: &[f32]| -> f32 {
+        let ratios = losses
+            .iter()
+            .zip(&exact)
+            .map(|(loss, exact)| (loss / exact).ln().powi(2));
+        (ratios.sum::<f32>() / exact.len() as f32).sqrt()
+    };
+    assert!(exact[23] < 0.5 * exact[0], "{exact:?}");
+    for (precision, _) in precisions(&gpu) {
+        let found = losses(&gpu, precision, 0);
+        println!(
+            "{precision} {found:?}, f32 on the processor {exact:?}, of another seed {other_seed:?}"
+        );
+        println!(
+            "apart by a factor of e to the {}, seeds by {}",
+            apart(&found),
+            apart(&other_seed)
+        );
+        assert!(apart(&found) < 0.5 * apart(&other_seed));
     }
 }
 

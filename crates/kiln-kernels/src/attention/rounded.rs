@@ -11,7 +11,7 @@ use crate::arrays::{self, Array};
 use crate::exponential::exp2;
 use crate::instructions::vectorized;
 use crate::product::{Bf16Panels, SUMS, SideBySide, TILE, multiply_panel_bf16, round_all};
-use crate::scratch::{Scratch, aligned};
+use crate::scratch::Scratch;
 
 /// With 16 tokens (the digits' U-Net), attention is 2% of a call.
 const FEWEST_TOKENS: usize = 64;
@@ -122,16 +122,16 @@ impl WithSimd for Forward<'_> {
         let inner = self.heads.inner();
         let rows = self.output.len() / inner;
         let [of_query, of_probabilities] = [channels, tokens].map(|it| it.next_multiple_of(TILE));
-        let [queries_len, probabilities_len] =
-            [of_query, of_probabilities].map(|stride| aligned::len(TILE * stride / 2));
+        // Two numbers of 16 bits take the place of one of 32.
         let mut memory = Scratch::new(
-            queries_len + probabilities_len + TILE * (of_probabilities + of_query) + channels,
+            TILE * (of_query + of_probabilities) / 2
+                + TILE * (of_probabilities + of_query)
+                + channels,
         );
         let mut memory = &mut *memory;
-        let queries = take(&mut memory, queries_len);
-        let queries = aligned::u16s_mut(queries, TILE * of_query);
-        let probabilities = take(&mut memory, probabilities_len);
-        let probabilities = aligned::u16s_mut(probabilities, TILE * of_probabilities);
+        let queries: &mut [u16] = bytemuck::cast_slice_mut(take(&mut memory, TILE * of_query / 2));
+        let probabilities: &mut [u16] =
+            bytemuck::cast_slice_mut(take(&mut memory, TILE * of_probabilities / 2));
         // A tile of sums after the other.
         let scores = take(&mut memory, TILE * of_probabilities);
         let attended = take(&mut memory, TILE * of_query);

@@ -6,6 +6,7 @@ use pulp::Simd;
 
 use super::geometry::Stencil;
 use crate::beside::put_beside;
+use crate::lines::LINE;
 use crate::normalisation::ChannelMap;
 use crate::precision::Factors;
 use crate::product::round_all;
@@ -148,12 +149,13 @@ impl Window {
         self.images.len() * self.image_len()
     }
 
-    /// Floats of memory for its numbers.
+    /// Floats of memory for its numbers: whole cache lines.
     pub(crate) fn memory_len(&self) -> usize {
-        match self.precision {
+        let floats = match self.precision {
             Factors::F32 => self.len(),
             Factors::Bf16 => self.len().div_ceil(2),
-        }
+        };
+        floats.next_multiple_of(LINE)
     }
 
     /// The position of a pixel of an image of the block; row and column count in the whole image.

@@ -25,7 +25,6 @@ use crate::product::{
     Bf16Panels, Gather, Outer, Panels, PanelsShape, SUMS, SideBySide, TILE, add_outer_products,
     add_outer_products_bf16, has_matrix_unit, multiply_gathered, multiply_panel_bf16, round_all,
 };
-use crate::scratch::aligned;
 
 pub(super) use kernels::{WinogradWeights, kernel_gradient};
 use transforms::{Four, Transform, Two};
@@ -457,8 +456,7 @@ pub(super) fn scratch_len(stencil: &Stencil, block: &Block) -> usize {
         Factors::F32 => tile.points() * tiles * (stencil.channels_read + stencil.channels_written),
         Factors::Bf16 => {
             let blocks = tiles.div_ceil(TILE);
-            aligned::len(transformed_len_bf16(stencil, tiles).div_ceil(2))
-                + blocks * tile.points() * SUMS
+            transformed_len_bf16(stencil, tiles) / 2 + blocks * tile.points() * SUMS
         }
     }
 }
@@ -553,9 +551,8 @@ fn convolve_bf16<S: Simd>(
     let starts = output_starts(stencil, reading.block, 2);
     let tiles = starts.len();
     let stride = read.next_multiple_of(TILE);
-    let len = transformed_len_bf16(stencil, tiles);
-    let (transformed, products) = scratch.split_at_mut(aligned::len(len.div_ceil(2)));
-    let transformed = aligned::u16s_mut(transformed, len);
+    let (transformed, products) = scratch.split_at_mut(transformed_len_bf16(stencil, tiles) / 2);
+    let transformed: &mut [u16] = bytemuck::cast_slice_mut(transformed);
     if stride > read {
         for row in transformed.chunks_exact_mut(stride) {
             row[read..].fill(0);

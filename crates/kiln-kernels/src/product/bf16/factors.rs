@@ -8,7 +8,7 @@ use rayon::prelude::*;
 use super::{Left, RIGHT_STEP, TILE};
 use crate::arrays::{self, Array};
 use crate::product::{PanelsShape, pack_columns};
-use crate::scratch::{Scratch, aligned};
+use crate::scratch::Scratch;
 
 /// A number with a nearest bf16 number.
 pub(crate) trait Bf16: Copy + Default {
@@ -113,14 +113,13 @@ impl Bf16Panels {
         Self {
             depth,
             columns,
-            memory: arrays::array(aligned::len(len)),
+            memory: arrays::array(len),
         }
     }
 
     /// The steps of all panels.
     fn steps_mut(&mut self) -> impl Iterator<Item = &mut [u32]> {
-        let len = self.columns.div_ceil(TILE) * self.depth.div_ceil(TILE) * RIGHT_STEP;
-        aligned::u32s_mut(&mut self.memory, len).chunks_exact_mut(RIGHT_STEP)
+        bytemuck::cast_slice_mut(&mut self.memory).chunks_exact_mut(RIGHT_STEP)
     }
 
     pub(crate) fn depth(&self) -> usize {
@@ -139,7 +138,7 @@ impl Bf16Panels {
     /// Columns from `32 index` on.
     pub(super) fn panel(&self, index: usize) -> &[u32] {
         let len = self.depth.div_ceil(TILE) * RIGHT_STEP;
-        &aligned::u32s(&self.memory, (index + 1) * len)[index * len..]
+        &bytemuck::cast_slice(&self.memory)[index * len..][..len]
     }
 }
 
@@ -188,7 +187,6 @@ fn interleave<T: Bf16>(even: &[T], odd: &[T], pairs: &mut [u32]) {
 /// A left factor, `[rows, depth]`.
 #[derive(Debug)]
 pub(crate) struct Bf16Rows {
-    rows: usize,
     stride: usize,
     memory: Array,
 }
@@ -204,8 +202,8 @@ impl Bf16Rows {
     ) -> Self {
         let stride = starts.len().next_multiple_of(TILE);
         let len = rows.next_multiple_of(TILE) * stride;
-        let mut memory = arrays::array(aligned::len(len / 2));
-        let packed = aligned::u16s_mut(&mut memory, len);
+        let mut memory = arrays::array(len / 2);
+        let packed: &mut [u16] = bytemuck::cast_slice_mut(&mut memory);
         let shape = PanelsShape::new::<S>(rows, stride);
         let mut panels = Scratch::new(shape.len());
         let column = |k: usize| &values[starts[k]..][..rows];
@@ -219,19 +217,15 @@ impl Bf16Rows {
             }
         }
         packed[rows * stride..].fill(0);
-        Self {
-            rows,
-            stride,
-            memory,
-        }
+        Self { stride, memory }
     }
 
     /// 32 rows each.
     pub(super) fn tiles(&self) -> impl Iterator<Item = Left<'_>> {
         let stride = self.stride;
-        let len = self.rows.next_multiple_of(TILE) * stride;
-        let values = aligned::u16s(&self.memory, len).chunks_exact((TILE * stride).max(1));
-        values.map(move |values| Left { values, stride })
+        let values: &[u16] = bytemuck::cast_slice(&self.memory);
+        let tiles = values.chunks_exact((TILE * stride).max(1));
+        tiles.map(move |values| Left { values, stride })
     }
 }
 

@@ -20,7 +20,7 @@ mod plain;
 use std::ops::Range;
 
 use super::Gather;
-use crate::scratch::{Scratch, aligned};
+use crate::scratch::Scratch;
 
 pub(crate) use factors::{Bf16Panels, Bf16Rows, round_all};
 
@@ -122,8 +122,8 @@ pub(crate) fn multiply_gathered_bf16(
     accumulate: bool,
 ) {
     let stride = b.depth().next_multiple_of(TILE);
-    let mut left = Scratch::new(aligned::len(TILE * stride / 2));
-    let left = aligned::u16s_mut(&mut left, TILE * stride);
+    let mut left = Scratch::new(TILE * stride / 2);
+    let left: &mut [u16] = bytemuck::cast_slice_mut(&mut left);
     let mut sums = Scratch::new(b.panels().count() * SUMS);
     let (sums, _) = sums.as_chunks_mut::<SUMS>();
     for first in (0..rows).step_by(TILE) {
