@@ -1,12 +1,14 @@
 #!/usr/bin/env bash
 # Builds kiln for CUDA where LLVM cannot be downloaded from GitHub: Debian's LLVM 22 stands in for the LLVM 23 that the crate
-# cubecl-llvm would fetch. Needs Debian's packages and crates.io, and installs nothing into the system.
+# cubecl-llvm would fetch. Needs Debian's packages and crates.io, and installs nothing into the system. Root renews the lists of
+# packages first; others need lists that are new enough.
 #   bash benches/gpu/build.sh WORK_FOLDER [cargo's arguments]
 # By default it builds the program of this comparison, for `run.sh --peer`, and the tests for `--gpu-test`. All programs are
 # left in WORK_FOLDER/programs as well, stripped and packed by xz, to travel: the peer needs nothing else of the project
 # but benches/ and configs/, `gpu` also pretrained/mnist-many-steps. With LLVM 22, float atomics are not native and PTX
 # stops at 9.0, so timings may be below those of an official build: say so beside them.
 set -euo pipefail
+[[ ${1:-} != -* ]] || { sed -n '2,/^set/{/^set/!p}' "$0"; exit 0; }
 repository=$(realpath "$(dirname "$0")/../..")
 mkdir -p "${1:?a folder to work in}"; work=$(realpath "$1"); shift
 (( $# )) || set -- --package kiln-cli --package kiln --features kiln-cli/cuda --example peer --test gpu --test gpu_operators
@@ -16,7 +18,7 @@ version=$(sed -n '/^name = "tracel-llvm-bundler"/{n;s/.*"\(.*\)"/\1/p}' "$reposi
 place=$work/share/tracel/tracel-llvm-$version
 if [[ ! -x $llvm/bin/llvm-config ]]; then
   mkdir -p "$work/debs"
-  apt-get update
+  (( EUID )) || apt-get update
   (cd "$work/debs" && apt-get download llvm-22-dev llvm-22)
   for package in "$work"/debs/*.deb; do dpkg -x "$package" "$work/llvm"; done
 fi
@@ -24,7 +26,9 @@ fi
 if [[ ! -x $place/bin/llvm-config ]]; then
   mkdir -p "$place/bin"
   touch "$place/.tracel-llvm-installed"
-  ln -sfn /usr/lib/x86_64-linux-gnu/libzstd.so.1 "$llvm/lib/libzstd.so"
+  for library in zstd z; do
+    ln -sfn "/usr/lib/x86_64-linux-gnu/lib$library.so.1" "$llvm/lib/lib$library.so"
+  done
   cat >"$place/bin/llvm-config" <<END
 #!/bin/sh
 case "\$2" in

@@ -55,10 +55,10 @@ def is_kiln(variant):
     return not variant.startswith("torch-")
 
 
-def per_work(works, title, cell):
-    """A row for each work, a column for each variant. Nothing if there is no figure at all."""
+def per_work(works, title, cell, always=False):
+    """A row for each work, a column for each variant. Nothing if there is no figure at all, unless it is wanted always."""
     variants = columns(works)
-    if not any(cell(outcome) for turns in works.values() for outcome in turns.values()):
+    if not always and not any(cell(outcome) for turns in works.values() for outcome in turns.values()):
         return ""
     rows = []
     for name, turns in works.items():
@@ -169,11 +169,10 @@ def kernel_tables(kernels, works, brief):
 
 def parity_tables(parity):
     tables = [losses_table(work, losses) for work, losses in parity["works"].items()]
-    rows = [
-        [name, f"{loss:.6f}" if isinstance(loss, float) else loss] for name, loss in parity["curves"].items()
-    ]
-    if rows:
-        tables.append(table(["kiln", "loss at the end of 60 steps of one batch"], rows))
+    for work, curves in parity["curves"].items():
+        rows = [[name, f"{loss:.6f}" if isinstance(loss, float) else loss] for name, loss in curves.items()]
+        if rows:
+            tables.append(table([f"kiln, {work}", "loss at the end of 60 steps of one batch"], rows))
     rows = [[name, failed(outcome) or "passed"] for name, outcome in parity["gpu_tests"].items()]
     if rows:
         tables.append(table(["test program", ""], rows))
@@ -202,7 +201,8 @@ def first_results(works):
 
 def markdown(results, brief=False):
     """All tables for which there are results; if brief, without the lists of kernels."""
-    parts = [f"{part} ended early: {result['error']}" for part, result in results.items() if "error" in result]
+    ended = [(part, result) for part, result in results.items() if "error" in result]
+    parts = [f"{part} ended early: {summary(result)}" for part, result in ended]
     results = {part: {key: result[key] for key in result if key != "error"} for part, result in results.items()}
     works = {name: turns for name, turns in results.get("works", {}).items() if turns}
 
@@ -218,7 +218,7 @@ def markdown(results, brief=False):
     card, kernels, parity = (results.get(part) for part in ("card", "kernels", "parity"))
     peaks = card if card and "bf16_operations_per_second" in card else None
     add("Setting", lambda: card_lines(card), card)
-    add("Time", lambda: per_work(works, "ms: median (fastest - slowest)", time_cell), works)
+    add("Time", lambda: per_work(works, "ms: median (fastest - slowest)", time_cell, always=True), works)
     add("Ratios", lambda: ratio_table(works), works)
     add("Rates", lambda: rate_table(works, peaks), works)
     on_card, counted = megabytes("card_memory"), megabytes("peak_memory")
@@ -238,4 +238,6 @@ def load(folder):
 
 
 if __name__ == "__main__":
+    if len(sys.argv) != 2:
+        sys.exit(__doc__)
     print(markdown(load(Path(sys.argv[1]))))

@@ -7,14 +7,15 @@
     bash benches/gpu/run.sh --device wgpu                        on any card, or none: see --device
     bash benches/gpu/run.sh --dry-run                            what would be done; needs neither PyTorch nor a card
 
-It needs Python 3.11, PyTorch, diffusers and nvidia-ml-py, for the kernels also Nsight Compute (`ncu`), and no network.
-With --peer, the folders benches/ and configs/ are all that it reads of the project.
+It needs Python 3.11 and `pip install -r benches/gpu/requirements.txt`, for the kernels also Nsight Compute (`ncu`). With
+--peer (CONTRIBUTING.md says how to build that) it needs no network, and of the project only benches/ and configs/.
 Every turn is a separate process with its own time limit. A turn that fails leaves its error in the results, and the
 others go on. The results are in files in the folder --out: one JSON file for each part, written anew after each turn,
-the tables in report.md, and in log.txt what the turns wrote to stderr.
+the tables in report.md, and in log.txt what the turns wrote to stderr. The status is 1 if no turn measured anything.
 """
 
 import argparse
+import importlib.util
 import json
 import os
 import shutil
@@ -74,6 +75,7 @@ class Run:
         self.log = (self.out / "log.txt").open("w")
         self.card = watch.Card()
         self.results = {}
+        self.measured_anything = False
         self.end = time.monotonic() + arguments.deadline
         self.part_end = self.end
 
@@ -146,6 +148,7 @@ class Run:
             environment |= chosen.environment
         command = [*prefix, *self.command(variant, work, **options)]
         outcome = self.process(f"{work.name}{what}, {variant}", command, environment, self.empty)
+        self.measured_anything |= "milliseconds" in outcome
         return outcome | {"cold": cold}
 
 
@@ -167,7 +170,7 @@ def prepare(run):
         "prepare", [sys.executable, HERE / "prepare.py", run.workspace, *run.arguments.works], limit=120
     )
     if "error" in outcome:
-        note(outcome["stderr"])
+        sys.exit(f"{outcome['stderr']}\nwithout networks and inputs nothing can be measured")
 
 
 def works(run):
@@ -269,12 +272,14 @@ def parity(run):
     kinds = {work.kind: work for work in reversed(chosen) if work.kind != "sample"}
     for work in kinds.values():
         first_losses(run, work, result["works"].setdefault(work.name, {}))
-    for variant in run.variants_of("unet"):
-        if isinstance(run.variants[variant], Kiln):
-            outcome = run.turn(variant, run.first, f"'s loss after {CURVE['repeats']} steps", **CURVE)
-            losses = outcome.get("first_losses", [])[-LAST:]
-            result["curves"][variant] = sum(losses) / len(losses) if losses else report.failed(outcome)
-            run.save()
+    for work in list(kinds.values())[-1:]:
+        curves = result["curves"][work.name] = {}
+        for variant in run.variants_of(work.kind):
+            if isinstance(run.variants[variant], Kiln):
+                outcome = run.turn(variant, work, f"'s loss after {CURVE['repeats']} steps", **CURVE)
+                losses = outcome.get("first_losses", [])[-LAST:]
+                curves[variant] = sum(losses) / len(losses) if losses else report.failed(outcome)
+                run.save()
     for program in run.arguments.gpu_test:
         # As cargo would say it.
         environment = {"CARGO_MANIFEST_DIR": str(REPOSITORY / "crates" / "kiln")}
@@ -335,15 +340,21 @@ def parse():
     )
     parser.add_argument("--keep-caches", action="store_true", help="begin with the last run's compiled kernels")
     parser.add_argument(
-        "--device", choices=["cuda", "wgpu", "cpu"], default="cuda",
-        help="the others try the scripts, with PyTorch on the processor; wgpu: by Vulkan, for which Debian's "
-        "mesa-vulkan-drivers is enough, without bf16",
+        "--device", choices=["cuda", "wgpu"], default="cuda",
+        help="wgpu tries the scripts: kiln by Vulkan, for which Debian's mesa-vulkan-drivers is enough, without bf16, and "
+        "PyTorch on the processor",
     )
     parser.add_argument("--dry-run", action="store_true", help="say what would be done, and do nothing")
     arguments = parser.parse_args()
     arguments.torch_device = "cuda" if arguments.device == "cuda" else "cpu"
     arguments.works = arguments.works or (trials if arguments.device == "wgpu" else all_works)
     arguments.variants = arguments.variants or ",".join(TRIAL if arguments.device == "wgpu" else DEFAULT)
+    for name, _ in arguments.extra:
+        if name in VARIANTS:
+            parser.error(f"--extra {name}: there is a variant of this name already")
+    for name in ("deadline", "turn_timeout"):
+        if not getattr(arguments, name) > 0:
+            parser.error(f"--{name.replace('_', '-')} is a number of seconds above 0")
     known = [*VARIANTS, *(name for name, _ in arguments.extra)]
     try:
         arguments.variants = kiln.list_of(known)(arguments.variants)
@@ -354,6 +365,9 @@ def parse():
         path = getattr(arguments, name)
         setattr(arguments, name, path and path.resolve())
     arguments.gpu_test = [path.resolve() for path in arguments.gpu_test]
+    for path in [*filter(None, [arguments.peer]), *arguments.gpu_test]:
+        if not (path.is_file() and os.access(path, os.X_OK)):
+            parser.error(f"{path} is no program")
     return arguments
 
 
@@ -369,6 +383,9 @@ def main():
         }
         print(json.dumps(planned, indent=1))
         return
+    missing = [name for name in ("torch", "diffusers") if not importlib.util.find_spec(name)]
+    if missing:
+        sys.exit(f"there is no {' and no '.join(missing)} here: pip install -r {HERE / 'requirements.txt'}")
     if not arguments.peer and any(isinstance(VARIANTS.get(name, Kiln()), Kiln) for name in arguments.variants):
         arguments.peer = kiln.build(["kiln-cli/wgpu" if arguments.device == "wgpu" else "kiln-cli/cuda"])
     # So that the turn in progress is ended too.
@@ -392,6 +409,8 @@ def main():
         run.save()
     print(report.markdown(run.results, brief=True))
     note(f"== everything is in {arguments.out}")
+    if {"works", "first-step", "kernels", "parity"} & set(parts) and not run.measured_anything:
+        sys.exit("no turn measured anything")
 
 
 if __name__ == "__main__":

@@ -1,5 +1,6 @@
 """How each side computes: the columns of the tables. A new variant is one line here. Needs no PyTorch."""
 
+from argparse import ArgumentTypeError
 from dataclasses import dataclass, field
 
 
@@ -39,8 +40,11 @@ def extra(text):
     """A variant of kiln from `NAME:ENV=VALUE,ENV2=VALUE[:--flag,...]`, both lists of which may be empty."""
     name, settings, flags = (text.split(":", 2) + ["", ""])[:3]
     if name.startswith("torch-"):
-        raise ValueError("a variant of kiln with a name of PyTorch's")
-    environment = dict(setting.split("=", 1) for setting in settings.split(",") if setting)
+        raise ArgumentTypeError(f"{name}: variants of kiln have no names of PyTorch's")
+    settings = [setting for setting in settings.split(",") if setting]
+    if not all("=" in setting for setting in settings):
+        raise ArgumentTypeError(f"{text}: an environment variable has the form ENV=VALUE")
+    environment = dict(setting.split("=", 1) for setting in settings)
     flags = tuple(flag for flag in flags.split(",") if flag)
     if not any(flag.startswith("--precision") for flag in flags):
         flags += ("--precision", "f32")

@@ -124,4 +124,6 @@ def markdown(outcome):
 
 
 if __name__ == "__main__":
+    if len(sys.argv) != 2:
+        sys.exit(__doc__)
     print(markdown(json.loads(Path(sys.argv[1]).read_text())))

@@ -3,8 +3,8 @@
 //! A step needs arrays of the same lengths as the previous one. Fresh memory would cost a page fault for every 4 KiB, and
 //! a pass to fill it with zeros that are overwritten at once. So the arena keeps what it once got from the system, in
 //! chunks. A piece is cut from the smallest gap into which it fits, and joins its neighbours when it comes back. If it
-//! fits nowhere, a new chunk of its length is added. Chunks of which nothing is lent go back to the system when all chunks
-//! together would be longer than all pieces that were ever lent at once, and a sixteenth.
+//! fits nowhere, a new chunk of its length is added. Then chunks of which nothing is lent go back to the system if all chunks
+//! together are longer than all pieces that were ever lent at once, and a sixteenth.
 
 #![allow(unsafe_code, reason = "many arrays lie in one block of memory")]
 
@@ -12,7 +12,7 @@ use std::ops::Range;
 use std::ptr::NonNull;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-use crate::lines::{self, Line};
+use crate::lines::{self, LINE, Line};
 
 /// Initialized memory that belongs to who has the piece, until it [goes back](Arena::put).
 #[derive(Debug)]
@@ -42,9 +42,13 @@ impl Piece {
 }
 
 /// Memory of the system, and the parts of it that are not lent.
-struct Chunk {
+pub(crate) struct Chunk {
     number: u64,
-    memory: NonNull<[Line]>,
+    /// Of the system, which fills a page with zeros when it is first touched.
+    memory: NonNull<[f32]>,
+    /// Its first whole line.
+    start: NonNull<Line>,
+    len: usize,
     /// In order; no two touch each other.
     gaps: Vec<Range<usize>>,
 }
@@ -54,21 +58,23 @@ unsafe impl Send for Chunk {}
 
 impl Chunk {
     fn new(number: u64, lines: usize) -> Self {
-        // SAFETY: zeros are floats.
-        let memory = unsafe { Box::<[Line]>::new_zeroed_slice(lines).assume_init() };
+        // Aligned memory would be filled at once.
+        let floats = vec![0.0f32; lines * LINE + LINE - 1].into_boxed_slice();
+        let memory = NonNull::from(Box::leak(floats));
+        let first = memory.cast::<f32>();
+        let skipped = first.as_ptr().align_offset(align_of::<Line>());
         Self {
             number,
-            memory: NonNull::from(Box::leak(memory)),
+            memory,
+            // SAFETY: less than a line is skipped, for which there are floats.
+            start: unsafe { first.add(skipped.min(LINE - 1)) }.cast(),
+            len: lines,
             gaps: vec![0..lines],
         }
     }
 
-    fn len(&self) -> usize {
-        self.memory.len()
-    }
-
     fn is_waiting(&self) -> bool {
-        self.gaps.first().is_some_and(|gap| gap.len() == self.len())
+        self.gaps.first().is_some_and(|gap| gap.len() == self.len)
     }
 
     /// The first lines of a gap.
@@ -80,7 +86,7 @@ impl Chunk {
         }
         Piece {
             // SAFETY: the gap is a part of the memory.
-            start: unsafe { self.memory.cast::<Line>().add(start) },
+            start: unsafe { self.start.add(start) },
             lines: start..start + lines,
             chunk: self.number,
         }
@@ -143,37 +149,39 @@ impl Arena {
         ARENA.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// At least `len` floats of unspecified content, at least one line.
-    pub(crate) fn take(&mut self, len: usize) -> Piece {
+    /// At least `len` floats of unspecified content, at least one line; and chunks to drop, better without the lock.
+    pub(crate) fn take(&mut self, len: usize) -> (Piece, Vec<Chunk>) {
         let lines = lines::lines(len).max(1);
-        self.lent += lines;
-        self.most_lent = self.most_lent.max(self.lent);
+        let lent = self.lent + lines;
+        let most_lent = self.most_lent.max(lent);
         let gaps = self.chunks.iter().enumerate().flat_map(|(chunk, content)| {
             let gaps = content.gaps.iter().enumerate();
             gaps.map(move |(gap, range)| (range.len(), chunk, gap))
         });
         let smallest = gaps.filter(|(len, ..)| *len >= lines).min();
-        let (chunk, gap) = match smallest {
-            Some((_, chunk, gap)) => (chunk, gap),
+        let (chunk, gap, dropped) = match smallest {
+            Some((_, chunk, gap)) => (chunk, gap, Vec::new()),
             None => {
-                self.make_room(lines);
+                let new = Chunk::new(self.numbers + 1, lines);
                 self.numbers += 1;
-                self.chunks.push(Chunk::new(self.numbers, lines));
-                (self.chunks.len() - 1, 0)
+                let dropped = self.make_room(lines, most_lent + most_lent / 16);
+                self.chunks.push(new);
+                (self.chunks.len() - 1, 0, dropped)
             }
         };
-        self.chunks[chunk].cut(gap, lines)
+        (self.lent, self.most_lent) = (lent, most_lent);
+        (self.chunks[chunk].cut(gap, lines), dropped)
     }
 
-    /// Gives chunks back to the system, so that one of this length may be added.
-    fn make_room(&mut self, lines: usize) {
-        let limit = self.most_lent + self.most_lent / 16;
+    /// Removes chunks of which nothing is lent, so that another one fits within the limit.
+    fn make_room(&mut self, lines: usize, limit: usize) -> Vec<Chunk> {
         let mut len = self.len() + lines;
-        self.chunks.retain(|chunk| {
+        let removed = self.chunks.extract_if(.., |chunk| {
             let goes = len > limit && chunk.is_waiting();
-            len -= if goes { chunk.len() } else { 0 };
-            !goes
+            len -= if goes { chunk.len } else { 0 };
+            goes
         });
+        removed.collect()
     }
 
     pub(crate) fn put(&mut self, piece: Piece) {
@@ -188,23 +196,22 @@ impl Arena {
     }
 
     fn len(&self) -> usize {
-        self.chunks.iter().map(Chunk::len).sum()
+        self.chunks.iter().map(|chunk| chunk.len).sum()
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::lines::LINE;
     use proptest::prelude::*;
 
     #[test]
     fn a_piece_is_cut_from_the_smallest_gap_and_joins_its_neighbours() {
         let mut arena = Arena::new();
-        let [large, small] = [10, 4].map(|lines| arena.take(lines * LINE));
+        let [large, small] = [10, 4].map(|lines| arena.take(lines * LINE).0);
         arena.put(large);
         arena.put(small);
-        let pieces = [3, 2, 4, 2].map(|lines| arena.take(lines * LINE - 1));
+        let pieces = [3, 2, 4, 2].map(|lines| arena.take(lines * LINE - 1).0);
         let places = pieces
             .each_ref()
             .map(|piece| (piece.chunk, piece.lines.clone()));
@@ -220,13 +227,17 @@ mod tests {
     #[test]
     fn chunks_that_wait_longest_make_room() {
         let mut arena = Arena::new();
-        for piece in [10, 20, 30].map(|lines| arena.take(lines * LINE)) {
+        for piece in [10, 20, 30].map(|lines| arena.take(lines * LINE).0) {
             arena.put(piece);
         }
         // Fits nowhere, and may not lie beside all three.
-        let longer = arena.take(35 * LINE);
-        let left: Vec<usize> = arena.chunks.iter().map(Chunk::len).collect();
-        assert_eq!(left, [35]);
+        let (longer, dropped) = arena.take(35 * LINE);
+        let len =
+            |chunks: &[Chunk]| -> Vec<usize> { chunks.iter().map(|chunk| chunk.len).collect() };
+        assert_eq!(
+            (len(&dropped), len(&arena.chunks)),
+            (vec![10, 20, 30], vec![35])
+        );
         arena.put(longer);
     }
 
@@ -239,7 +250,11 @@ mod tests {
             let mut lent: Vec<(f32, Piece)> = Vec::new();
             for (index, (len, given_back)) in works.into_iter().enumerate() {
                 let value = index as f32;
-                let mut piece = arena.take(len);
+                let chunks = arena.numbers;
+                let (mut piece, _) = arena.take(len);
+                let limit = arena.most_lent + arena.most_lent / 16;
+                let waits = arena.chunks.iter().any(Chunk::is_waiting);
+                prop_assert!(arena.numbers == chunks || arena.len() <= limit || !waits);
                 prop_assert!(piece.floats().len() >= len);
                 prop_assert!(piece.start.as_ptr().is_aligned());
                 piece.floats_mut().fill(value);

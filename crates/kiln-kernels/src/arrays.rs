@@ -37,7 +37,10 @@ const SHORTEST: usize = 1 << 12;
 pub(crate) fn array(len: usize) -> Array {
     let memory = match len {
         0..SHORTEST => Memory::Short(vec![Line::zeroed(); lines::lines(len)]),
-        _ => Memory::Lent(Arena::lock().take(len)),
+        _ => {
+            let (piece, _dropped) = Arena::lock().take(len);
+            Memory::Lent(piece)
+        }
     };
     Array { memory, len }
 }

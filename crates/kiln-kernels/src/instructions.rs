@@ -10,7 +10,13 @@ use pulp::{Arch, WithSimd};
 
 /// Set to one of [`LIMITS`] to use at most these instructions, for tests and comparisons.
 const LIMIT: &str = "KILN_INSTRUCTIONS";
-const LIMITS: [&str; 4] = ["portable", "avx2", "avx512", "neon"];
+const LIMITS: &[&str] = if cfg!(any(target_arch = "x86", target_arch = "x86_64")) {
+    &["portable", "avx2", "avx512"]
+} else if cfg!(target_arch = "aarch64") {
+    &["portable", "neon"]
+} else {
+    &["portable"]
+};
 /// Set to `burn` to use Burn's own operators.
 const KERNELS: &str = "KILN_KERNELS";
 
@@ -48,7 +54,7 @@ impl Error for UnknownSetting {}
 /// # Errors
 /// Names the variable and its valid values.
 pub fn check_environment() -> Result<(), UnknownSetting> {
-    check(LIMIT, &LIMITS, env::var_os(LIMIT))?;
+    check(LIMIT, LIMITS, env::var_os(LIMIT))?;
     check(KERNELS, &["burn"], env::var_os(KERNELS))?;
     check(GRAPHS, &["on", "off"], env::var_os(GRAPHS))
 }
@@ -81,8 +87,8 @@ pub(crate) fn vectorized<W: WithSimd>(work: W) -> W::Output {
         .dispatch(work)
 }
 
-/// Whether to use this crate's operators: not with `KILN_KERNELS=burn`.
-pub(crate) fn wanted() -> bool {
+/// Whether this crate's operators are used at all: not with `KILN_KERNELS=burn`.
+pub fn own_operators() -> bool {
     static WANTED: OnceLock<bool> = OnceLock::new();
     *WANTED.get_or_init(|| env::var(KERNELS).as_deref() != Ok("burn"))
 }
@@ -131,14 +137,24 @@ mod tests {
 
     #[test]
     fn what_is_not_known_is_refused() {
-        for fine in [None, Some(""), Some("portable"), Some("avx512")] {
-            assert_eq!(check(LIMIT, &LIMITS, fine.map(OsString::from)), Ok(()));
+        for fine in [
+            None,
+            Some(""),
+            LIMITS.first().copied(),
+            LIMITS.last().copied(),
+        ] {
+            assert_eq!(check(LIMIT, LIMITS, fine.map(OsString::from)), Ok(()));
         }
-        for bogus in ["bogus", "AVX2", "avx2 "] {
-            let error = check(LIMIT, &LIMITS, Some(bogus.into())).unwrap_err();
+        // Those of other processors are not known, either.
+        let foreign = match cfg!(target_arch = "aarch64") {
+            true => "avx2",
+            false => "neon",
+        };
+        for bogus in ["bogus", "PORTABLE", "portable ", foreign] {
+            let error = check(LIMIT, LIMITS, Some(bogus.into())).unwrap_err();
             let sentence = error.to_string();
             assert!(
-                sentence.contains("KILN_INSTRUCTIONS") && sentence.contains("portable, avx2"),
+                sentence.contains("KILN_INSTRUCTIONS") && sentence.contains("one of portable"),
                 "{sentence}"
             );
         }

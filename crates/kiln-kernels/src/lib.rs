@@ -89,7 +89,7 @@ pub use convolution::{Padding, Sampling};
 #[cfg(feature = "gpu")]
 pub use gpu::keep_kernels;
 pub use group_norm::GroupNorm;
-pub use instructions::{UnknownSetting, check_environment, instructions};
+pub use instructions::{UnknownSetting, check_environment, instructions, own_operators};
 pub use max_pool::halving_max_pool;
 pub use nearest::nearest_codes;
 pub use optimizer::{AdamW, AnyTensor, Together, Weight, euclidean_norm, moving_average};
@@ -152,7 +152,7 @@ pub fn matmul<const D: usize>(left: Tensor<D>, right: Tensor<D>) -> Tensor<D> {
 
 /// Whether this crate's operators can read the tensor, `f32` on Flex, and are switched on.
 fn is_ours<const D: usize>(tensor: &Tensor<D>) -> bool {
-    tensor.dtype() == DType::F32 && is_cpu(&tensor.device()) && instructions::wanted()
+    tensor.dtype() == DType::F32 && is_cpu(&tensor.device()) && instructions::own_operators()
 }
 
 /// Like [`is_ours`], for operators without a gradient: not on a device with autodiff.

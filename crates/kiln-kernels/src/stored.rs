@@ -36,7 +36,7 @@ pub trait Store: Send + Sync + 'static {
 /// Whether a tensor's numbers [can stay](tensor_in_store) in a store: on the processor, without gradients, and with this
 /// crate's operators.
 pub fn can_stay_stored(device: &Device) -> bool {
-    matches!(device.as_dispatch(), DispatchDevice::Flex(_)) && instructions::wanted()
+    matches!(device.as_dispatch(), DispatchDevice::Flex(_)) && instructions::own_operators()
 }
 
 /// A tensor of the numbers in `store`.

@@ -547,13 +547,21 @@ fn results_do_not_depend_on_the_number_of_threads() {
         },
         ..THREE
     };
+    // Enough images for several rounds of blocks, in the gradient of the weights.
     let doubled = Case {
+        batch: 50,
+        channels: [16, 20],
         sampling: Sampling::Doubled,
+        ..THREE
+    };
+    let many = Case {
+        batch: 80,
+        channels: [16, 16],
         ..THREE
     };
     for case in cases
         .iter()
-        .chain([&pointwise, &few_inputs, &halving, &doubled])
+        .chain([&pointwise, &few_inputs, &halving, &doubled, &many])
     {
         for precision in [Precision::F32, Precision::Bf16] {
             let once = run(1, precision, case);

@@ -278,6 +278,53 @@ fn convolution(gpu: &Device, precisions: &[(Precision, f32)], case: ConvolutionC
 }
 
 #[test]
+fn products_of_matrices_and_their_gradients() {
+    let Some(gpu) = gpu() else { return };
+    // [batch, rows, depth, columns]; the second was too large for the memory of a cube in kernels without matrix units.
+    let fixed = [
+        [1, 16, 32, 16],
+        [1, 16, 256, 9],
+        [2, 256, 9, 16],
+        [1, 1, 300, 1],
+        [3, 70, 1, 5],
+    ];
+    let side = || prop_oneof![1usize..10, 10usize..80, Just(128usize), Just(300)];
+    let drawn = (1usize..4, side(), side(), side());
+    let drawn = drawn.prop_map(|(batch, rows, depth, columns)| [batch, rows, depth, columns]);
+    let precisions = precisions(&gpu);
+    check_all(fixed, drawn, |[batch, rows, depth, columns]| {
+        let (left, right) = (
+            random([batch, rows, depth]),
+            random([batch, depth, columns]),
+        );
+        let weights = random([batch, rows, columns]);
+        let on = |device: &Device, precision| {
+            with_precision(precision, || {
+                let device = device.clone().autodiff();
+                let [left, right] =
+                    [&left, &right].map(|tensor| moved(tensor, &device).require_grad());
+                let product = kiln_kernels::matmul(left.clone(), right.clone());
+                let gradients = (product.clone() * moved(&weights, &device))
+                    .sum()
+                    .backward();
+                [product, left, right].map(|tensor| match tensor.grad(&gradients) {
+                    Some(gradient) => values(&gradient),
+                    None => values(&tensor),
+                })
+            })
+        };
+        let exact = on(&Device::flex(), Precision::F32);
+        for &(precision, tolerance) in &precisions {
+            let names = ["product", "left's", "right's"];
+            for ((name, found), exact) in names.iter().zip(on(&gpu, precision)).zip(&exact) {
+                let what = format!("{name} of {batch} x {rows} x {depth} x {columns} {precision}");
+                assert_close(&what, &found, exact, tolerance);
+            }
+        }
+    });
+}
+
+#[test]
 fn attention_and_its_gradient() {
     let Some(gpu) = gpu() else { return };
     // The scores of the last one do not fit into the memory for them at once.
@@ -323,16 +370,17 @@ struct Denoiser {
 /// Numbers that are the same on each device, for each seed.
 fn numbers<const D: usize>(shape: [usize; D], seed: usize, device: &Device) -> Tensor<D> {
     let len: usize = shape.iter().product();
-    let number = |index: usize| {
-        let phase = (1.0 + seed as f32) * 0.7 + index as f32;
-        (phase * 12.9898).sin() * 1.7
+    let mut state = (seed as u32).wrapping_mul(0x9E37_79B9) | 1;
+    let number = |_| {
+        state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+        3.4 * ((state >> 8) as f32 / (1 << 24) as f32 - 0.5)
     };
     let numbers: Vec<f32> = (0..len).map(number).collect();
     Tensor::from_data(TensorData::new(numbers, shape), device)
 }
 
 impl Denoiser {
-    const CHANNELS: usize = 16;
+    const CHANNELS: usize = 8;
 
     fn new(seed: usize, device: &Device) -> Self {
         let channels = Self::CHANNELS;
@@ -400,7 +448,7 @@ impl Denoiser {
         }
         fn descend<const D: usize>(tensor: &mut Tensor<D>, gradients: &Gradients) {
             let gradient = Tensor::from_inner(tensor.grad(gradients).unwrap());
-            *tensor = tensor.clone().detach() - gradient * 0.1;
+            *tensor = tensor.clone().detach() - gradient * 0.2;
         }
         self.convolutions.iter_mut().for_each(parameter);
         self.norms.as_flattened_mut().iter_mut().for_each(parameter);
@@ -415,34 +463,27 @@ impl Denoiser {
     }
 }
 
-/// The losses of a training in `precision`; `seed` is that of the weights and of the noise.
+/// The losses of a training in `precision` on two noisy images; `seed` is that of the weights and of the noise.
 fn losses(device: &Device, precision: Precision, seed: usize) -> Vec<f32> {
+    const SIDE: usize = 4;
     with_precision(precision, || {
         let device = device.clone().autodiff();
         let mut denoiser = Denoiser::new(seed, &device);
         let step = |step: usize| {
-            let stripes = (0..4 * 64).map(|place| match (place / 64 + step) % 2 {
-                0 => {
-                    if place % 2 == 0 {
-                        1.0
-                    } else {
-                        -1.0
-                    }
-                }
-                _ => {
-                    if place / 8 % 2 == 0 {
-                        1.0
-                    } else {
-                        -1.0
-                    }
-                }
-            });
-            let clean = TensorData::new(stripes.collect::<Vec<f32>>(), [4, 8, 8, 1]);
+            // Stripes across, and stripes along.
+            let stripe = |place: usize| match place / (SIDE * SIDE) {
+                0 => place % 2,
+                _ => place / SIDE % 2,
+            };
+            let clean = (0..2 * SIDE * SIDE).map(|place| 2.0 * stripe(place) as f32 - 1.0);
+            let clean = TensorData::new(clean.collect::<Vec<f32>>(), [2, SIDE, SIDE, 1]);
             let clean = Tensor::<4>::from_data(clean, &device);
-            let noise = numbers([4, 8, 8, 1], 100 * seed + step, &device);
-            denoiser.learn(clean.clone() + noise, clean)
+            let noise = numbers([2, SIDE, SIDE, 1], 100 + seed, &device);
+            let loss = denoiser.learn(clean.clone() + noise, clean);
+            println!("{precision}, step {step}: {loss}");
+            loss
         };
-        (0..24).map(step).collect()
+        (0..6).map(step).collect()
     })
 }
 
@@ -459,7 +500,7 @@ fn networks_learn_with_rounded_factors_as_with_exact_ones() {
             .map(|(loss, exact)| (loss / exact).ln().powi(2));
         (ratios.sum::<f32>() / exact.len() as f32).sqrt()
     };
-    assert!(exact[23] < 0.5 * exact[0], "{exact:?}");
+    assert!(exact[5] < 0.7 * exact[0], "{exact:?}");
     for (precision, _) in precisions(&gpu) {
         let found = losses(&gpu, precision, 0);
         println!(

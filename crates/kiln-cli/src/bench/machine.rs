@@ -2,7 +2,7 @@
 
 use std::{fmt, fs, thread};
 
-use kiln_kernels::{bf16_instructions, instructions};
+use kiln_kernels::{bf16_instructions, instructions, own_operators};
 use serde::Serialize;
 
 /// The properties that determine a program's speed on a processor.
@@ -16,7 +16,7 @@ pub struct Machine {
     pub threads: usize,
     /// The processor's vector instructions, among the sets that kiln's kernels and `gemm` can use.
     pub vector_instructions: Vec<&'static str>,
-    /// Those that kiln's kernels use: see `kiln_kernels::instructions`.
+    /// Those that kiln's kernels use: see `kiln_kernels::instructions`; `burn` if Burn's own run instead.
     pub kernels: &'static str,
     /// Those with which they multiply bf16 numbers, if the processor has any.
     pub bf16: Option<&'static str>,
@@ -34,7 +34,11 @@ impl Machine {
             cores: thread::available_parallelism().map_or(1, usize::from),
             threads: rayon::current_num_threads(),
             vector_instructions: vector_instructions(),
-            kernels: instructions(),
+            kernels: if own_operators() {
+                instructions()
+            } else {
+                "burn"
+            },
             bf16: bf16_instructions(),
         }
     }
@@ -47,13 +51,16 @@ impl fmt::Display for Machine {
             [] => "no vector instructions that kiln looks for".to_owned(),
             some => some.join(" "),
         };
+        let kernels = match self.kernels {
+            "burn" => "Burn's kernels".to_owned(),
+            set => format!("kernels for {set}"),
+        };
         write!(
             formatter,
-            "{}, cores: {}, threads used: {}, with {instructions}; kernels for {}, {}",
+            "{}, cores: {}, threads used: {}, with {instructions}; {kernels}, {}",
             self.processor,
             self.cores,
             self.threads,
-            self.kernels,
             match self.bf16 {
                 Some(bf16) => format!("bf16 by {bf16}"),
                 None => "no bf16".to_owned(),

@@ -68,7 +68,7 @@ pub struct ComputingArguments {
     #[arg(long, help_heading = COMPUTING, default_value = "cpu", value_name = "DEVICE")]
     pub devices: String,
 
-    /// Which numbers the convolutions multiply: f32; bf16, which needs a GPU that has it; or auto, bf16 on a CPU that is made for it and f32 elsewhere
+    /// Which numbers the convolutions multiply: f32; bf16, on a CPU or GPU that is made for it (another CPU multiplies f32, with a message); or auto, bf16 on such a CPU and f32 elsewhere
     #[arg(long, help_heading = COMPUTING, default_value = "auto")]
     pub precision: Precision,
 }

@@ -98,7 +98,7 @@ fn tasks(
     rows: usize,
     columns: usize,
 ) -> Vec<(usize, Vec<&mut [f32]>)> {
-    let step = LINE.max(NUMBERS_OF_TASK / (taps * columns));
+    let step = LINE.div_ceil(taps).max(NUMBERS_OF_TASK / (taps * columns));
     let mut tasks: Vec<_> = (0..rows)
         .step_by(step)
         .map(|first| (first, Vec::with_capacity(taps)))

@@ -22,7 +22,7 @@ pub struct AnyTensor(pub(super) FusionTensor<Runtime>);
 impl AnyTensor {
     /// `None` if it is not such a tensor, or if Burn's operators are wanted.
     pub fn of<const D: usize>(tensor: Tensor<D>) -> Option<Self> {
-        if tensor.is_autodiff() || tensor.dtype() != DType::F32 || !instructions::wanted() {
+        if tensor.is_autodiff() || tensor.dtype() != DType::F32 || !instructions::own_operators() {
             return None;
         }
         tensor

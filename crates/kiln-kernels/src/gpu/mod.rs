@@ -40,5 +40,5 @@ const UNITS: u32 = if cfg!(feature = "cubecl-cpu") {
 
 /// Whether these operators can read the tensor, `f32` on a GPU, and are switched on.
 pub(crate) fn has<const D: usize>(tensor: &Tensor<D>) -> bool {
-    tensor.dtype() == DType::F32 && !is_cpu(&tensor.device()) && instructions::wanted()
+    tensor.dtype() == DType::F32 && !is_cpu(&tensor.device()) && instructions::own_operators()
 }

@@ -17,6 +17,9 @@ use cubecl::ir::{ElemType, FloatKind};
 use cubek::matmul::definition::{MatmulElems, MatmulGlobalElems};
 use cubek::matmul::launch::launch_ref;
 use cubek::matmul::multi_level::Strategy;
+use cubek::matmul::multi_level::routines::TileSizeSelection;
+use cubek::matmul::multi_level::routines::batch::simple_unit::SimpleUnitSelectionArgs;
+use cubek::matmul::routine::BlueprintStrategy;
 use cubek::std::InputBinding;
 
 use super::{AnyTensor, Gpu, fused};
@@ -102,9 +105,16 @@ pub(super) fn multiplied(
             }),
         )
     };
+    // Each needs less of the card than the one before: matrix units, much memory for a cube, little, none.
     by(Strategy::SimpleCyclicCmma(Default::default()))
         .or_else(|_| by(Strategy::SimpleUnit(Default::default())))
-        .expect("a kernel without matrix units multiplies any matrices");
+        .or_else(|_| {
+            let tile_size = TileSizeSelection::MinTileSize;
+            let small = BlueprintStrategy::Inferred(SimpleUnitSelectionArgs { tile_size });
+            by(Strategy::SimpleUnit(small))
+        })
+        .or_else(|_| by(Strategy::Naive))
+        .expect("the plainest kernel multiplies any matrices");
     made
 }
 
