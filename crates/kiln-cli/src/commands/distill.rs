@@ -44,15 +44,17 @@ impl Distill {
         }
         let teacher = self.model.map(|place| self.training.model(&place));
         let teacher = teacher.transpose()?;
+        // The record of a run, from which it goes on, has everything that was the teacher's.
+        let described = teacher.clone().filter(|_| self.training.names_experiment());
         let models = TrainedModels {
-            initial_weights: teacher.clone(),
+            initial_weights: teacher,
             student: self.student,
             ..TrainedModels::default()
         };
         self.training.train(
             "stage_2.training",
             &models,
-            move |path, overrides| match &teacher {
+            move |path, overrides| match &described {
                 Some(teacher) => Experiment::load_student(path, overrides, teacher),
                 None => Ok(Experiment::load(path, overrides)?),
             },

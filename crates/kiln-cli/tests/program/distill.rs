@@ -130,6 +130,11 @@ fn a_student_goes_on_with_its_own_teacher_alone() {
         &workplace,
         "--out few --resume --set stage_2.training.steps=6",
     );
+    // The teacher may be named again.
+    distil(
+        &workplace,
+        "--model run --out few --resume --set stage_2.training.steps=8",
+    );
 }
 
 #[test]
