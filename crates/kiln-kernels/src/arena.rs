@@ -69,7 +69,7 @@ impl Chunk {
             // SAFETY: less than a line is skipped, for which there are floats.
             start: unsafe { first.add(skipped.min(LINE - 1)) }.cast(),
             len: lines,
-            gaps: vec![0..lines],
+            gaps: std::iter::once(0..lines).collect(),
         }
     }
 
