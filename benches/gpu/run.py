@@ -272,7 +272,7 @@ def parity(run):
     kinds = {work.kind: work for work in reversed(chosen) if work.kind != "sample"}
     for work in kinds.values():
         first_losses(run, work, result["works"].setdefault(work.name, {}))
-    for work in list(kinds.values())[-1:]:
+    for work in [work for work in chosen if work.kind in kinds][:1]:
         curves = result["curves"][work.name] = {}
         for variant in run.variants_of(work.kind):
             if isinstance(run.variants[variant], Kiln):

@@ -30,7 +30,7 @@ const POSITIONS_AT_ONCE: usize = 256;
 /// Floats that the transformed tiles of a block may take: half of a second-level cache of a megabyte.
 const WINOGRAD_FLOATS: usize = 128 * 1024;
 
-/// Cells that the gradient of the weights processes at once, over all cores: more only if there would be less than a block
+/// Cells that the gradient of the weights processes at once, over all cores: more if there would be less than a block
 /// for each core.
 const GRADIENT_POSITIONS: usize = 2048;
 

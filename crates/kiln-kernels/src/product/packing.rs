@@ -175,6 +175,7 @@ fn swap_corners<S: Simd, const HALF: usize>(simd: S, rows: &mut [S::f32s; MOST_L
 mod tests {
     use super::*;
     use crate::instructions::vectorized;
+
     /// Packs rows of `depth` numbers as columns, times 2.
     struct PackColumns<'a> {
         rows: &'a [f32],
