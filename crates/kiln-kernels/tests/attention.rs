@@ -3,7 +3,7 @@
 mod common;
 
 use burn::tensor::{Device, Tensor, TensorData, activation};
-use common::{assert_close, numbers};
+use common::{assert_close, numbers, on_threads};
 use kiln_kernels::{Precision, attention, with_exact_precision};
 use proptest::prelude::*;
 
@@ -153,8 +153,7 @@ fn an_image_has_the_same_bits_in_any_batch() {
 #[test]
 fn results_are_the_same_bits_on_any_number_of_threads() {
     let results = |threads| {
-        let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build();
-        pool.expect("threads can be started").install(|| {
+        on_threads(threads, || {
             let (output, gradient) = run([5, 130, 3 * 24], |qkv| attention(qkv, 2));
             let qkv = tensor([5, 130, 3 * 24], 1, &Device::flex());
             let rounded = with_exact_precision(Precision::Bf16, || attention(qkv, 2));

@@ -5,7 +5,7 @@ mod common;
 use burn::tensor::module::{conv2d, interpolate};
 use burn::tensor::ops::{ConvOptions, InterpolateMode, InterpolateOptions};
 use burn::tensor::{Device, Tensor, TensorData, activation};
-use common::{assert_close, numbers, spread, tensor};
+use common::{assert_close, numbers, on_threads, spread, tensor};
 use kiln_kernels::{
     Convolution, GroupNorm, Images, Padding, Precision, Sampling, beside, bf16_instructions,
     with_exact_precision, with_precision,
@@ -501,11 +501,7 @@ fn images_alone_are_the_same_bits_as_together() {
 #[test]
 fn results_do_not_depend_on_the_number_of_threads() {
     let run = |threads: usize, precision, case: &Case| {
-        let pool = rayon::ThreadPoolBuilder::new()
-            .num_threads(threads)
-            .build()
-            .expect("a pool of threads");
-        pool.install(|| {
+        on_threads(threads, || {
             let tensors = case.tensors();
             let output = with_exact_precision(precision, || case.ours(&tensors));
             let gradients = output.clone().square().sum().backward();

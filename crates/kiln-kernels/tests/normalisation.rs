@@ -4,7 +4,7 @@ mod common;
 
 use burn::nn::{GroupNorm as BurnGroupNorm, GroupNormConfig};
 use burn::tensor::{Device, Tensor, activation};
-use common::{assert_close, numbers, spread, tensor};
+use common::{assert_close, numbers, on_threads, spread, tensor};
 use kiln_kernels::GroupNorm;
 use proptest::prelude::*;
 
@@ -54,8 +54,7 @@ proptest! {
 #[test]
 fn gradients_are_the_same_bits_on_any_number_of_threads() {
     let run = |threads: usize, shape: [usize; 4]| {
-        let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build();
-        pool.expect("threads can be started").install(|| {
+        on_threads(threads, || {
             let device = Device::flex().autodiff();
             let input = tensor(shape, 1, &device).require_grad();
             let [gamma, beta] = [2, 3].map(|seed| tensor([shape[3]], seed, &device).require_grad());

@@ -5,7 +5,7 @@ mod common;
 use burn::backend::Flex;
 use burn::optim::{AdamWConfig, AdamWState, Optimizer};
 use burn::tensor::{DType, Device, Tensor};
-use common::numbers;
+use common::{numbers, on_threads};
 use kiln_kernels::{AdamW, euclidean_norm, moving_average};
 use proptest::prelude::*;
 
@@ -102,11 +102,7 @@ fn large_weights_are_shared_out_and_stay_the_same() {
 #[test]
 fn the_norm_does_not_depend_on_the_threads() {
     let tensors = [tensor([LARGE], 1), tensor([5], 2), tensor([LARGE], 3)];
-    let on = |threads| {
-        let pool = rayon::ThreadPoolBuilder::new().num_threads(threads);
-        let pool = pool.build().expect("a few threads");
-        pool.install(|| euclidean_norm(&tensors))
-    };
+    let on = |threads| on_threads(threads, || euclidean_norm(&tensors));
     assert_eq!(on(1).to_bits(), on(3).to_bits());
 }
 

@@ -44,3 +44,9 @@ pub fn assert_close<const D: usize>(ours: &Tensor<D>, burns: &Tensor<D>, spread:
 pub fn spread(terms: usize) -> f32 {
     (terms as f32).sqrt() / 3.0
 }
+
+/// The result of `work` on so many threads.
+pub fn on_threads<R: Send>(threads: usize, work: impl FnOnce() -> R + Send) -> R {
+    let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build();
+    pool.expect("threads can be started").install(work)
+}
