@@ -47,6 +47,33 @@ const THREE: Case = Case {
     with_shortcut: true,
 };
 
+const DOUBLED: Case = Case {
+    sampling: Sampling::Doubled,
+    ..THREE
+};
+
+const HALVING: Case = Case {
+    sampling: Sampling::Strided {
+        stride: 2,
+        padding: Padding {
+            top: 0,
+            bottom: 1,
+            left: 0,
+            right: 1,
+        },
+    },
+    ..THREE
+};
+
+const POINTWISE: Case = Case {
+    kernel: 1,
+    sampling: Sampling::Strided {
+        stride: 1,
+        padding: Padding::uniform(0),
+    },
+    ..THREE
+};
+
 /// All tensors of a case, including those that it does not use.
 struct Tensors {
     input: Tensor<4>,
@@ -358,30 +385,7 @@ proptest! {
 #[test]
 fn many_images_and_large_images_are_cut_into_blocks() {
     THREE.check();
-    let doubled = Case {
-        sampling: Sampling::Doubled,
-        ..THREE
-    };
-    let halving = Case {
-        sampling: Sampling::Strided {
-            stride: 2,
-            padding: Padding {
-                bottom: 1,
-                right: 1,
-                ..Padding::default()
-            },
-        },
-        ..THREE
-    };
-    let pointwise = Case {
-        kernel: 1,
-        sampling: Sampling::Strided {
-            stride: 1,
-            padding: Padding::default(),
-        },
-        ..THREE
-    };
-    for case in [THREE, doubled, halving, pointwise] {
+    for case in [THREE, DOUBLED, HALVING, POINTWISE] {
         for (batch, size) in [(40, [4, 4]), (2, [40, 36]), (1, [64, 2])] {
             Case {
                 batch,
@@ -418,11 +422,7 @@ fn bf16_products_of_many_tiles_equal_burns_of_numbers_of_few_bits() {
 
 #[test]
 fn bf16_changes_a_normalised_or_doubled_convolution_by_its_rounding_errors_only() {
-    let doubled = Case {
-        sampling: Sampling::Doubled,
-        ..THREE
-    };
-    for case in [THREE, doubled] {
+    for case in [THREE, DOUBLED] {
         let tensors = case.tensors();
         let exact = case.ours(&tensors).inner();
         let rounded = with_exact_precision(Precision::Bf16, || case.ours(&tensors)).inner();
@@ -522,33 +522,20 @@ fn results_do_not_depend_on_the_number_of_threads() {
     });
     // More threads than rows of the weights: they share the columns, too.
     let pointwise = Case {
-        kernel: 1,
         channels: [40, 300],
         groups: None,
-        sampling: Sampling::Strided {
-            stride: 1,
-            padding: Padding::default(),
-        },
-        ..THREE
+        ..POINTWISE
     };
     let few_inputs = Case {
         channels: [3, 150],
         groups: None,
         ..THREE
     };
-    let halving = Case {
-        sampling: Sampling::Strided {
-            stride: 2,
-            padding: Padding::default(),
-        },
-        ..THREE
-    };
     // Enough images for several rounds of blocks, in the gradient of the weights.
     let doubled = Case {
         batch: 50,
         channels: [16, 20],
-        sampling: Sampling::Doubled,
-        ..THREE
+        ..DOUBLED
     };
     let many = Case {
         batch: 80,
@@ -557,7 +544,7 @@ fn results_do_not_depend_on_the_number_of_threads() {
     };
     for case in cases
         .iter()
-        .chain([&pointwise, &few_inputs, &halving, &doubled, &many])
+        .chain([&pointwise, &few_inputs, &HALVING, &doubled, &many])
     {
         for precision in [Precision::F32, Precision::Bf16] {
             let once = run(1, precision, case);

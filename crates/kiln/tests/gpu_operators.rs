@@ -44,6 +44,18 @@ fn random<const D: usize>(shape: [usize; D]) -> Tensor<D> {
     Tensor::random(shape, Distribution::Normal(0.0, 1.0), &Device::flex())
 }
 
+/// Numbers that are the same on each device, for each seed.
+fn numbers<const D: usize>(shape: [usize; D], seed: usize, device: &Device) -> Tensor<D> {
+    let len: usize = shape.iter().product();
+    let mut state = (seed as u32).wrapping_mul(0x9E37_79B9) | 1;
+    let number = |_| {
+        state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+        3.4 * ((state >> 8) as f32 / (1 << 24) as f32 - 0.5)
+    };
+    let numbers: Vec<f32> = (0..len).map(number).collect();
+    Tensor::from_data(TensorData::new(numbers, shape), device)
+}
+
 fn moved<const D: usize>(tensor: &Tensor<D>, device: &Device) -> Tensor<D> {
     Tensor::from_data(tensor.to_data(), device)
 }
@@ -367,18 +379,6 @@ struct Denoiser {
     norms: [[Tensor<1>; 2]; 2],
 }
 
-/// Numbers that are the same on each device, for each seed.
-fn numbers<const D: usize>(shape: [usize; D], seed: usize, device: &Device) -> Tensor<D> {
-    let len: usize = shape.iter().product();
-    let mut state = (seed as u32).wrapping_mul(0x9E37_79B9) | 1;
-    let number = |_| {
-        state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
-        3.4 * ((state >> 8) as f32 / (1 << 24) as f32 - 0.5)
-    };
-    let numbers: Vec<f32> = (0..len).map(number).collect();
-    Tensor::from_data(TensorData::new(numbers, shape), device)
-}
-
 impl Denoiser {
     const CHANNELS: usize = 8;
 
@@ -545,8 +545,8 @@ fn recorded_launches_compute_with_new_numbers() {
             (7, [1, 2, 4, 3]),
             (8, [2, 4, 4, 3]),
         ] {
-            let images = moved(&sequence(seed, shape), device);
-            let matrix = moved(&sequence(seed + 10, [1, 6]), device);
+            let images = numbers(shape, seed, device);
+            let matrix = numbers([1, 6], seed + 10, device);
             let inputs = AnyTensor::of(images.clone()).zip(AnyTensor::of(matrix.clone()));
             let found = inputs.and_then(|(images, matrix)| {
                 let work = |mut inputs: Vec<AnyTensor>| {
@@ -570,18 +570,6 @@ fn recorded_launches_compute_with_new_numbers() {
     for (of_gpu, of_cpu) in on(&gpu).iter().zip(&on(&Device::flex())) {
         assert_close("repeated", of_gpu, of_cpu, 1e-4);
     }
-}
-
-/// Numbers in (-1, 1), others for each seed.
-fn sequence<const D: usize>(seed: u64, shape: [usize; D]) -> Tensor<D> {
-    let count = shape.iter().product::<usize>();
-    let numbers: Vec<f32> = (0..count)
-        .map(|place| ((place as f32 + 1.0) * (seed as f32 + 0.7)).sin())
-        .collect();
-    Tensor::from_data(
-        burn::tensor::TensorData::new(numbers, shape),
-        &Device::flex(),
-    )
 }
 
 const SHAPES: [[usize; 4]; 6] = [

@@ -16,8 +16,8 @@ pub struct Machine {
     pub threads: usize,
     /// The processor's vector instructions, among the sets that kiln's kernels and `gemm` can use.
     pub vector_instructions: Vec<&'static str>,
-    /// Those that kiln's kernels use: see `kiln_kernels::instructions`; `burn` if Burn's own run instead.
-    pub kernels: &'static str,
+    /// Those that kiln's kernels use: see `kiln_kernels::instructions`; none if Burn's kernels run instead.
+    pub kernels: Option<&'static str>,
     /// Those with which they multiply bf16 numbers, if the processor has any.
     pub bf16: Option<&'static str>,
 }
@@ -34,11 +34,7 @@ impl Machine {
             cores: thread::available_parallelism().map_or(1, usize::from),
             threads: rayon::current_num_threads(),
             vector_instructions: vector_instructions(),
-            kernels: if own_operators() {
-                instructions()
-            } else {
-                "burn"
-            },
+            kernels: own_operators().then(instructions),
             bf16: bf16_instructions(),
         }
     }
@@ -52,8 +48,8 @@ impl fmt::Display for Machine {
             some => some.join(" "),
         };
         let kernels = match self.kernels {
-            "burn" => "Burn's kernels".to_owned(),
-            set => format!("kernels for {set}"),
+            None => "Burn's kernels".to_owned(),
+            Some(set) => format!("kernels for {set}"),
         };
         write!(
             formatter,
@@ -121,7 +117,7 @@ mod tests {
             cores: 4,
             threads: 2,
             vector_instructions: vec!["avx2", "fma"],
-            kernels: "avx2",
+            kernels: Some("avx2"),
             bf16: None,
         };
         assert_eq!(

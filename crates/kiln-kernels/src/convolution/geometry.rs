@@ -19,7 +19,7 @@ pub struct Padding {
 
 impl Padding {
     /// The same number on all four sides.
-    pub fn uniform(size: usize) -> Self {
+    pub const fn uniform(size: usize) -> Self {
         Self {
             top: size,
             bottom: size,
