@@ -33,10 +33,12 @@ impl Pool {
     }
 }
 
-/// The pool of one image.
+/// Neighbouring rows of the pool of one image.
 pub(crate) struct Forward<'a> {
     pub(crate) pool: Pool,
     pub(crate) image: &'a [f32],
+    /// The first of the rows.
+    pub(crate) row: usize,
     pub(crate) output: &'a mut [f32],
 }
 
@@ -46,7 +48,9 @@ impl WithSimd for Forward<'_> {
     #[inline(always)]
     fn with_simd<S: Simd>(self, simd: S) {
         let channels = self.pool.channels;
+        let first = self.row * self.pool.size_out[1];
         for (place, output) in self.output.chunks_exact_mut(channels).enumerate() {
+            let place = first + place;
             for first in (0..channels).step_by(S::F32_LANES) {
                 let range = first..(first + S::F32_LANES).min(channels);
                 let mut largest = simd.splat_f32s(f32::NEG_INFINITY);

@@ -65,33 +65,48 @@ pub(crate) fn add_channel_sums<S: Simd>(
     }
 }
 
+/// Channels of an image that one task sums: all, or a few cache lines if there are fewer images than threads.
+pub(crate) fn channels_of_task(images: usize, channels: usize) -> usize {
+    match images >= rayon::current_num_threads() {
+        true => channels,
+        false => 64,
+    }
+}
+
 /// The sums `[batch, channels]` over the positions of `images`, `[batch, positions, channels]`.
 pub(crate) fn image_sums(images: &[f32], positions: usize, channels: usize) -> Vec<f32> {
-    struct Image<'a> {
-        image: &'a [f32],
+    struct Sum<'a> {
+        channels: Channels<'a>,
         sums: &'a mut [f32],
     }
 
-    impl WithSimd for Image<'_> {
+    impl WithSimd for Sum<'_> {
         type Output = ();
 
         #[inline(always)]
         fn with_simd<S: Simd>(self, simd: S) {
-            let channels = Channels {
-                image: self.image,
-                all: self.sums.len(),
-                first: 0,
-            };
             let nothing = vec![0.0; self.sums.len()];
-            add_channel_sums(simd, channels, &nothing, self.sums, |x, _| x);
+            add_channel_sums(simd, self.channels, &nothing, self.sums, |x, _| x);
         }
     }
 
     let image_len = positions * channels;
-    let mut sums = vec![0.0; images.len() / image_len * channels];
+    let count = images.len() / image_len;
+    let step = channels_of_task(count, channels);
+    let mut sums = vec![0.0; count * channels];
     sums.par_chunks_exact_mut(channels)
         .zip(images.par_chunks_exact(image_len))
-        .for_each(|(sums, image)| vectorized(Image { image, sums }));
+        .for_each(|(sums, image)| {
+            let parts = sums.par_chunks_mut(step).enumerate();
+            parts.for_each(|(part, sums)| {
+                let channels = Channels {
+                    image,
+                    all: channels,
+                    first: part * step,
+                };
+                vectorized(Sum { channels, sums });
+            });
+        });
     sums
 }
 

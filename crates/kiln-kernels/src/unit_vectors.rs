@@ -1,8 +1,8 @@
-//! The distance of two maps of one image whose positions are brought to unit length.
+//! The distance of two maps whose positions are brought to unit length.
 
 use pulp::{Simd, WithSimd};
 
-/// The distance of one image's maps, `[positions, channels]`.
+/// The sum of the distances of some positions of two maps, `[positions, channels]`.
 pub(crate) struct Forward<'a> {
     pub(crate) maps: &'a [f32],
     pub(crate) others: &'a [f32],
@@ -11,15 +11,14 @@ pub(crate) struct Forward<'a> {
 }
 
 impl WithSimd for Forward<'_> {
-    type Output = f32;
+    type Output = f64;
 
     #[inline(always)]
-    fn with_simd<S: Simd>(self, simd: S) -> f32 {
+    fn with_simd<S: Simd>(self, simd: S) -> f64 {
         let channels = self.weights.len();
         let pairs = self.maps.chunks_exact(channels);
         let pairs = pairs.zip(self.others.chunks_exact(channels));
-        let mut total = 0.0_f64;
-        let mut positions = 0_usize;
+        let mut total = 0.0;
         for (f, g) in pairs {
             let scale_f = inverse_norm(simd, f, self.smallest);
             let scale_g = inverse_norm(simd, g, self.smallest);
@@ -35,16 +34,15 @@ impl WithSimd for Forward<'_> {
                 sum = simd.mul_add_f32s(weighted, difference, sum);
             }
             total += f64::from(simd.reduce_sum_f32s(sum));
-            positions += 1;
         }
-        (total / positions.max(1) as f64) as f32
+        total
     }
 }
 
-/// The gradient of one image's distance with respect to `maps`: exchanged maps give the other one.
+/// The gradient of the distance of some positions with respect to `maps`: exchanged maps give the other one.
 pub(crate) struct Backward<'a> {
     pub(crate) of: Forward<'a>,
-    /// The gradient of the distance.
+    /// The gradient of each position's distance: of the mean's, divided by the image's positions.
     pub(crate) upstream: f32,
     pub(crate) gradient: &'a mut [f32],
 }
@@ -62,8 +60,7 @@ impl WithSimd for Backward<'_> {
             smallest,
         } = self.of;
         let channels = weights.len();
-        let positions = maps.len() / channels;
-        let factor = simd.splat_f32s(2.0 * self.upstream / positions as f32);
+        let factor = simd.splat_f32s(2.0 * self.upstream);
         let pairs = maps
             .chunks_exact(channels)
             .zip(others.chunks_exact(channels));

@@ -162,8 +162,10 @@ fn results_are_the_same_bits_on_any_number_of_threads() {
         })
     };
     let one = results(1);
-    assert_eq!(results(2), one);
-    assert_eq!(results(5), one);
+    // With more threads than images, they share the heads.
+    for threads in [2, 5, 16] {
+        assert!(results(threads) == one, "{threads} threads");
+    }
 }
 
 #[test]

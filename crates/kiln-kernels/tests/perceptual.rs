@@ -1,7 +1,10 @@
 //! The operators of perceptual networks against Burn's own.
 
+mod common;
+
 use burn::nn::pool::MaxPool2dConfig;
 use burn::tensor::{Device, Distribution, Int, Tensor};
+use common::{numbers, on_threads, tensor};
 use kiln_kernels::{halving_max_pool, unit_distance};
 
 fn distance_by_burn(
@@ -114,6 +117,31 @@ fn maxima_and_gradients_are_those_of_burns_operators() {
             difference < 1e-5,
             "{shape:?} {side} {over_the_edge}: {difference}"
         );
+    }
+}
+
+#[test]
+fn results_are_the_same_bits_on_any_number_of_threads() {
+    let run = |threads: usize| {
+        on_threads(threads, || {
+            let device = Device::flex().autodiff();
+            // 400 positions of each image after the pool.
+            let [maps, others] =
+                [1, 2].map(|seed| tensor([2, 41, 40, 24], seed, &device).require_grad());
+            let pool = |maps: &Tensor<4>| halving_max_pool(maps.clone(), 3, true);
+            let weights = tensor([24], 3, &Device::flex());
+            let distances = unit_distance(pool(&maps), pool(&others), weights, 1e-10);
+            let gradients = distances.clone().sum().backward();
+            let [of_maps, of_others] = [maps, others].map(|tensor| {
+                let gradient = tensor.grad(&gradients).expect("a gradient");
+                numbers(&gradient)
+            });
+            (numbers(&distances.inner()), of_maps, of_others)
+        })
+    };
+    let once = run(1);
+    for threads in [2, 5, 16] {
+        assert!(run(threads) == once, "{threads} threads");
     }
 }
 

@@ -1,5 +1,7 @@
 //! From the gradient of the result back to the gradients of queries, keys and values.
 
+use std::ops::Range;
+
 use pulp::{Simd, WithSimd};
 use rayon::prelude::*;
 
@@ -22,6 +24,9 @@ pub(super) fn gradient(
 ) -> Array {
     let row_starts = heads.row_starts();
     let image_len = heads.tokens * heads.row();
+    let images = qkv.len() / image_len;
+    // Threads share the images, or their heads if there are fewer images than threads.
+    let shares_heads = images < rayon::current_num_threads() && heads.heads > 1;
     let mut gradient = arrays::zeros(qkv.len());
     let images = gradient
         .par_chunks_exact_mut(image_len)
@@ -29,30 +34,60 @@ pub(super) fn gradient(
         .zip(softmax.0.par_chunks_exact(heads.softmax_len()))
         .zip(output_gradient.par_chunks_exact(heads.tokens * heads.inner()));
     images.for_each(|(((gradient, image), softmax), output_gradient)| {
-        // Rows of queries are padded to whole vectors, by at most 63 numbers.
-        let channels = heads.channels.next_multiple_of(64);
-        let needed = QUERIES * (2 * heads.tokens + 3 * channels + 2);
-        let mut memory = Scratch::new(needed);
-        vectorized(Backward {
-            heads,
-            image,
-            row_starts: &row_starts,
-            softmax,
-            output_gradient,
-            gradient,
-            memory: &mut memory,
-        });
+        let of_heads = |range: Range<usize>, gradient: &mut [f32]| {
+            // Rows of queries are padded to whole vectors, by at most 63 numbers.
+            let channels = heads.channels.next_multiple_of(64);
+            let needed = QUERIES * (2 * heads.tokens + 3 * channels + 2);
+            let mut memory = Scratch::new(needed);
+            vectorized(Backward {
+                heads,
+                range,
+                image,
+                row_starts: &row_starts,
+                softmax,
+                output_gradient,
+                gradient,
+                memory: &mut memory,
+            });
+        };
+        if shares_heads {
+            let one = |head: usize| {
+                let mut gradient = arrays::zeros(image_len / heads.heads);
+                of_heads(head..head + 1, &mut gradient);
+                gradient
+            };
+            let each: Vec<Array> = (0..heads.heads).into_par_iter().map(one).collect();
+            join_heads(heads, &each, gradient);
+        } else {
+            of_heads(0..heads.heads, gradient);
+        }
     });
     gradient
 }
 
-/// An image.
+/// Puts the gradients of single heads, `[tokens, 3 * channels]`, in their places of the image's.
+fn join_heads(heads: &Heads, each: &[Array], gradient: &mut [f32]) {
+    let channels = heads.channels;
+    let rows = gradient.par_chunks_exact_mut(heads.row()).enumerate();
+    rows.with_min_len(QUERIES).for_each(|(token, row)| {
+        for (head, of_head) in each.iter().enumerate() {
+            let parts = of_head[token * 3 * channels..].chunks_exact(channels);
+            for (start, part) in heads.parts(head).into_iter().zip(parts) {
+                row[start..start + channels].copy_from_slice(part);
+            }
+        }
+    });
+}
+
+/// Some heads of an image.
 struct Backward<'a> {
     heads: &'a Heads,
+    range: Range<usize>,
     image: &'a [f32],
     row_starts: &'a [usize],
     softmax: &'a [f32],
     output_gradient: &'a [f32],
+    /// Of these heads alone, `[tokens, 3 * heads in range * channels]`.
     gradient: &'a mut [f32],
     memory: &'a mut [f32],
 }
@@ -63,12 +98,16 @@ impl WithSimd for Backward<'_> {
     #[inline(always)]
     fn with_simd<S: Simd>(self, simd: S) {
         let tokens = self.heads.tokens;
+        let written = Heads {
+            heads: self.range.len(),
+            ..*self.heads
+        };
         let softmaxes = self.softmax.chunks(QUERIES * 2 * self.heads.heads);
         for (index, softmaxes) in softmaxes.enumerate() {
             let first = index * QUERIES;
             let queries = QUERIES.min(tokens - first);
             let block = Block::new::<S>(self.heads, first, queries);
-            for (head, softmax) in softmaxes.chunks_exact(2 * queries).enumerate() {
+            for (place, head) in self.range.clone().enumerate() {
                 HeadBackward {
                     heads: self.heads,
                     head,
@@ -77,8 +116,10 @@ impl WithSimd for Backward<'_> {
                     block: &block,
                     first,
                     queries,
-                    softmax,
+                    softmax: &softmaxes[2 * queries * head..][..2 * queries],
                     output_gradient: self.output_gradient,
+                    row: written.row(),
+                    starts: written.parts(place),
                 }
                 .run(simd, self.gradient, self.memory);
             }
@@ -97,6 +138,10 @@ struct HeadBackward<'a> {
     queries: usize,
     softmax: &'a [f32],
     output_gradient: &'a [f32],
+    /// Numbers in a row of the gradient.
+    row: usize,
+    /// Where the gradients of queries, keys and values begin in such a row.
+    starts: [usize; 3],
 }
 
 impl HeadBackward<'_> {
@@ -113,7 +158,8 @@ impl HeadBackward<'_> {
         } = self;
         let (tokens, channels) = (heads.tokens, heads.channels);
         let [query, key, value] = heads.parts(self.head);
-        let (row, inner) = (heads.row(), heads.inner());
+        let [to_query, to_key, to_value] = self.starts;
+        let inner = heads.inner();
         let columns = take(&mut memory, block.columns.len());
         let probabilities = take(&mut memory, tokens * block.width);
         let changes = take(&mut memory, tokens * block.width);
@@ -140,10 +186,10 @@ impl HeadBackward<'_> {
         let shape = PanelsShape::new::<S>(queries, channels);
         let packed = take(&mut memory, shape.len());
         // Keys, and then values: out[j] (+)= sum over i of a[j, i] b[i].
-        let rows_of_queries = (self.image, row, query);
+        let rows_of_queries = (self.image, heads.row(), query);
         for (a, (b, b_row, b_start), out_start) in [
-            (&*changes, rows_of_queries, key),
-            (&*probabilities, output_gradient, value),
+            (&*changes, rows_of_queries, to_key),
+            (&*probabilities, output_gradient, to_value),
         ] {
             pack_rows(simd, shape, packed, |query| {
                 &b[(first + query) * b_row + b_start..][..channels]
@@ -162,7 +208,7 @@ impl HeadBackward<'_> {
                 tokens,
                 |token| token * block.width,
                 gradient,
-                |token| token * row + out_start,
+                |token| token * self.row + out_start,
                 first > 0,
             );
         }
@@ -176,9 +222,9 @@ impl HeadBackward<'_> {
             b_starts: self.row_starts,
         };
         add_outer_products(simd, products, of_queries, channels);
-        let rows = gradient.chunks_exact_mut(row).skip(first);
+        let rows = gradient.chunks_exact_mut(self.row).skip(first);
         for (gradient, of_query) in rows.zip(of_queries.chunks_exact(channels)) {
-            gradient[query..][..channels].copy_from_slice(of_query);
+            gradient[to_query..][..channels].copy_from_slice(of_query);
         }
     }
 }

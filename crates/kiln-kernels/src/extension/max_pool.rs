@@ -36,10 +36,14 @@ fn pooled(maps: &FlexTensor, pool: Pool) -> FlexTensor {
         .par_chunks_exact_mut(rows * columns * pool.channels)
         .zip(numbers(maps).par_chunks_exact(height * width * pool.channels))
         .for_each(|(output, image)| {
-            vectorized(pooling::Forward {
-                pool,
-                image,
-                output,
+            let rows = output.par_chunks_exact_mut(columns * pool.channels);
+            rows.enumerate().for_each(|(row, output)| {
+                vectorized(pooling::Forward {
+                    pool,
+                    image,
+                    row,
+                    output,
+                });
             });
         });
     tensor(output, Shape::new([images, rows, columns, pool.channels]))

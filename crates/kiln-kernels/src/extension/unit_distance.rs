@@ -38,6 +38,9 @@ impl UnitDistanceOps for Flex {
     }
 }
 
+/// Positions of one task.
+const POSITIONS_PER_TASK: usize = 256;
+
 #[derive(Clone, Debug)]
 struct Inputs {
     maps: FlexTensor,
@@ -56,9 +59,10 @@ impl Inputs {
         }
     }
 
-    /// Numbers of one image.
-    fn image_len(&self) -> usize {
-        self.maps.shape().num_elements() / self.maps.shape()[0]
+    /// Positions of an image, and channels.
+    fn image(&self) -> [usize; 2] {
+        let [_, height, width, channels] = self.maps.shape().dims();
+        [height * width, channels]
     }
 
     fn of<'a>(&'a self, maps: &'a [f32], others: &'a [f32]) -> unit_vectors::Forward<'a> {
@@ -71,11 +75,18 @@ impl Inputs {
     }
 
     fn distances(&self) -> FlexTensor {
-        let len = self.image_len();
-        let maps = numbers(&self.maps).par_chunks_exact(len);
-        let pairs = maps.zip(numbers(&self.others).par_chunks_exact(len));
+        let [positions, channels] = self.image();
+        let part = POSITIONS_PER_TASK * channels;
+        let maps = numbers(&self.maps).par_chunks_exact(positions * channels);
+        let pairs = maps.zip(numbers(&self.others).par_chunks_exact(positions * channels));
         let distances: Vec<f32> = pairs
-            .map(|(maps, others)| vectorized(self.of(maps, others)))
+            .map(|(maps, others)| {
+                let parts = maps.par_chunks(part).zip(others.par_chunks(part));
+                let sums: Vec<f64> = parts
+                    .map(|(maps, others)| vectorized(self.of(maps, others)))
+                    .collect();
+                (sums.iter().sum::<f64>() / positions as f64) as f32
+            })
             .collect();
         let images = distances.len();
         tensor(distances, Shape::new([images]))
@@ -83,23 +94,28 @@ impl Inputs {
 
     /// The gradient with respect to `maps`, one of both.
     fn gradient(&self, maps: &FlexTensor, others: &FlexTensor, upstream: &[f32]) -> FlexTensor {
-        let (len, shape) = (self.image_len(), maps.shape());
-        let mut gradient = arrays::array(shape.num_elements());
+        let [positions, channels] = self.image();
+        let part = POSITIONS_PER_TASK * channels;
+        let mut gradient = arrays::array(maps.shape().num_elements());
         let pairs = numbers(maps)
-            .par_chunks_exact(len)
-            .zip(numbers(others).par_chunks_exact(len));
+            .par_chunks_exact(positions * channels)
+            .zip(numbers(others).par_chunks_exact(positions * channels));
         gradient
-            .par_chunks_exact_mut(len)
+            .par_chunks_exact_mut(positions * channels)
             .zip(pairs)
             .zip(upstream.par_iter())
             .for_each(|((gradient, (maps, others)), &upstream)| {
-                vectorized(unit_vectors::Backward {
-                    of: self.of(maps, others),
-                    upstream,
-                    gradient,
+                let pairs = maps.par_chunks(part).zip(others.par_chunks(part));
+                let parts = gradient.par_chunks_mut(part).zip(pairs);
+                parts.for_each(|(gradient, (maps, others))| {
+                    vectorized(unit_vectors::Backward {
+                        of: self.of(maps, others),
+                        upstream: upstream / positions as f32,
+                        gradient,
+                    });
                 });
             });
-        tensor(gradient, shape)
+        tensor(gradient, maps.shape())
     }
 }
 

@@ -35,83 +35,95 @@ pub(crate) fn gradients(
 ) -> Gradients {
     let channels = groups.channels;
     let image_len = positions * channels;
-    let images = input.len() / image_len;
-    // [batch, channels], summed over the batch in order afterwards.
-    let mut gammas = vec![0.0; images * channels];
-    let mut betas = vec![0.0; images * channels];
+    let part_len = POSITIONS_PER_TASK * channels;
+    let parts = positions.div_ceil(POSITIONS_PER_TASK);
+    // [batch, 2, channels]: each image's gradients of shift and scale.
+    let mut sums = vec![0.0; input.len() / image_len * 2 * channels];
     gradient
         .par_chunks_exact_mut(image_len)
         .enumerate()
         .zip(statistics.par_chunks_exact(groups.groups))
         .zip(maps)
-        .zip(gammas.par_chunks_exact_mut(channels))
-        .zip(betas.par_chunks_exact_mut(channels))
-        .for_each(
-            |(((((image, gradient), statistics), map), gammas), betas)| {
-                vectorized(Image {
-                    groups,
-                    map,
-                    statistics,
-                    gamma,
-                    input: input.part(image * image_len..(image + 1) * image_len),
-                    gradient,
-                    gammas,
-                    betas,
+        .zip(sums.par_chunks_exact_mut(2 * channels))
+        .for_each(|((((image, gradient), statistics), map), sums)| {
+            let input_of = |part: usize, len: usize| {
+                let start = image * image_len + part * part_len;
+                input.part(start..start + len)
+            };
+            let mut of_parts = vec![0.0; parts * 2 * channels];
+            gradient
+                .par_chunks_mut(part_len)
+                .enumerate()
+                .zip(of_parts.par_chunks_exact_mut(2 * channels))
+                .for_each(|((part, gradient), sums)| {
+                    vectorized(ToAffine {
+                        map,
+                        input: input_of(part, gradient.len()),
+                        gradient,
+                        sums,
+                    });
                 });
-            },
-        );
-    Gradients {
-        gamma: sum_of_rows(&gammas, channels),
-        beta: sum_of_rows(&betas, channels),
-    }
-}
-
-struct Image<'a> {
-    groups: &'a Groups,
-    map: &'a ChannelMap,
-    statistics: &'a [Statistics],
-    gamma: &'a [f32],
-    input: Values<'a>,
-    gradient: &'a mut [f32],
-    /// This image's part of the gradient of `gamma`: `sum(dz xhat)`.
-    gammas: &'a mut [f32],
-    /// And of `beta`: `sum(dz)`.
-    betas: &'a mut [f32],
-}
-
-impl WithSimd for Image<'_> {
-    type Output = ();
-
-    #[inline(always)]
-    fn with_simd<S: Simd>(mut self, simd: S) {
-        match self.groups.activation {
-            Activation::Identity => self.back_to_affine::<S, false>(simd),
-            Activation::Silu => self.back_to_affine::<S, true>(simd),
-        }
-        self.back_to_input();
-    }
+            sums.copy_from_slice(&sum_of_rows(&of_parts, 2 * channels));
+            let factors = Factors::new(groups, positions, gamma, statistics, sums);
+            gradient
+                .par_chunks_mut(part_len)
+                .enumerate()
+                .for_each(|(part, gradient)| {
+                    vectorized(ToInput {
+                        map,
+                        factors: &factors,
+                        input: input_of(part, gradient.len()),
+                        gradient,
+                    });
+                });
+        });
+    let mut beta = sum_of_rows(&sums, 2 * channels);
+    let gamma = beta.split_off(channels);
+    Gradients { gamma, beta }
 }
 
 /// Positions that are summed before they are added to the total, so that long sums lose little precision.
 const POSITIONS_AT_ONCE: usize = 32;
 
-impl Image<'_> {
-    /// Replaces the gradient by `dz`, and computes the gradients of scale and shift from it.
+/// Positions of a task, which are the same on any number of threads.
+const POSITIONS_PER_TASK: usize = 256;
+
+/// Replaces the gradient by `dz`, and sums `dz` and `dz (x - mean)` of each channel.
+struct ToAffine<'a> {
+    map: &'a ChannelMap,
+    input: Values<'a>,
+    gradient: &'a mut [f32],
+    /// `[2, channels]`, zeros before.
+    sums: &'a mut [f32],
+}
+
+impl WithSimd for ToAffine<'_> {
+    type Output = ();
+
     #[inline(always)]
-    fn back_to_affine<S: Simd, const SILU: bool>(&mut self, simd: S) {
-        let channels = self.groups.channels;
+    fn with_simd<S: Simd>(self, simd: S) {
+        match self.map.activation {
+            Activation::Identity => self.run::<S, false>(simd),
+            Activation::Silu => self.run::<S, true>(simd),
+        }
+    }
+}
+
+impl ToAffine<'_> {
+    #[inline(always)]
+    fn run<S: Simd, const SILU: bool>(self, simd: S) {
         let ChannelMap {
             mean, scale, shift, ..
         } = self.map;
+        let channels = self.sums.len() / 2;
         let mut part = vec![0.0; 2 * channels];
-        let (along_ones, along_input) = part.split_at_mut(channels);
         let block_len = POSITIONS_AT_ONCE * channels;
         let mut memory = Scratch::new(block_len);
         for (block, gradient) in self.gradient.chunks_mut(block_len).enumerate() {
             let start = block * block_len;
             let input = (self.input).read(start..start + gradient.len(), &mut memory);
-            along_ones.fill(0.0);
-            along_input.fill(0.0);
+            part.fill(0.0);
+            let (along_ones, along_input) = part.split_at_mut(channels);
             let positions = gradient.chunks_exact_mut(channels);
             for (gradient, input) in positions.zip(input.chunks_exact(channels)) {
                 for channel in (0..channels).step_by(S::F32_LANES) {
@@ -136,40 +148,74 @@ impl Image<'_> {
                     store(simd, input, sum);
                 }
             }
-            for (total, part) in self.betas.iter_mut().zip(&*along_ones) {
+            for (total, part) in self.sums.iter_mut().zip(&part) {
                 *total += part;
-            }
-            for (total, part) in self.gammas.iter_mut().zip(&*along_input) {
-                *total += part;
-            }
-        }
-        let per_group = self.groups.channels_per_group();
-        let groups = self.gammas.chunks_exact_mut(per_group);
-        for (gammas, statistics) in groups.zip(self.statistics) {
-            for gamma in gammas {
-                *gamma *= statistics.inverse_deviation;
             }
         }
     }
+}
 
-    /// `dx = scale dz - along_ones - (x - mean) along_input` in place of `dz`.
-    #[inline(always)]
-    fn back_to_input(&mut self) {
-        let channels = self.groups.channels;
-        let per_group = self.groups.channels_per_group();
-        let count = (self.gradient.len() / self.groups.groups) as f32;
-        let mut factors = vec![0.0; 2 * channels];
-        let (along_ones, along_input) = factors.split_at_mut(channels);
-        for (group, statistics) in self.statistics.iter().enumerate() {
-            let range = group * per_group..(group + 1) * per_group;
+/// What the gradient of an image takes from `dz`, `[channels]` each.
+struct Factors {
+    along_ones: Vec<f32>,
+    along_input: Vec<f32>,
+}
+
+impl Factors {
+    /// Turns an image's sums of `dz (x - mean)`, the second half of `sums`, into the gradient of `gamma`.
+    fn new(
+        groups: &Groups,
+        positions: usize,
+        gamma: &[f32],
+        statistics: &[Statistics],
+        sums: &mut [f32],
+    ) -> Self {
+        let per_group = groups.channels_per_group();
+        let count = (positions * per_group) as f32;
+        let (betas, gammas) = sums.split_at_mut(groups.channels);
+        let mut along_ones = Vec::with_capacity(groups.channels);
+        let mut along_input = Vec::with_capacity(groups.channels);
+        let sums = betas.chunks(per_group).zip(gammas.chunks_mut(per_group));
+        for (((betas, gammas), gamma), statistics) in
+            sums.zip(gamma.chunks(per_group)).zip(statistics)
+        {
             let inverse = statistics.inverse_deviation;
+            for of_gamma in &mut *gammas {
+                *of_gamma *= inverse;
+            }
             let along = |sums: &[f32]| {
-                let terms = self.gamma[range.clone()].iter().zip(&sums[range.clone()]);
+                let terms = gamma.iter().zip(sums);
                 terms.map(|(gamma, sum)| gamma * sum / count).sum::<f32>()
             };
-            along_ones[range.clone()].fill(along(self.betas) * inverse);
-            along_input[range.clone()].fill(along(self.gammas) * inverse * inverse);
+            along_ones.extend(gamma.iter().map(|_| along(betas) * inverse));
+            along_input.extend(gamma.iter().map(|_| along(gammas) * inverse * inverse));
         }
+        Self {
+            along_ones,
+            along_input,
+        }
+    }
+}
+
+/// `dx = scale dz - along_ones - (x - mean) along_input` in place of `dz`.
+struct ToInput<'a> {
+    map: &'a ChannelMap,
+    factors: &'a Factors,
+    input: Values<'a>,
+    gradient: &'a mut [f32],
+}
+
+impl WithSimd for ToInput<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn with_simd<S: Simd>(self, _: S) {
+        let Factors {
+            along_ones,
+            along_input,
+        } = self.factors;
+        let channels = along_ones.len();
+        let along_input = &along_input[..channels];
         let (mean, scale) = (&self.map.mean[..channels], &self.map.scale[..channels]);
         let block_len = POSITIONS_AT_ONCE * channels;
         let mut memory = Scratch::new(block_len);

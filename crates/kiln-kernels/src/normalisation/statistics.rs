@@ -7,7 +7,7 @@ use rayon::prelude::*;
 
 use super::Groups;
 use crate::instructions::vectorized;
-use crate::reduction::{Channels, add_channel_sums};
+use crate::reduction::{Channels, add_channel_sums, channels_of_task};
 
 /// Of one group of one image.
 #[derive(Clone, Copy, Debug, Default)]
@@ -17,19 +17,12 @@ pub(crate) struct Statistics {
     pub(crate) inverse_deviation: f32,
 }
 
-/// Channels that one task sums if there are fewer images than threads: a few cache lines.
-const CHANNELS_STEP: usize = 64;
-
 /// The statistics `[batch, groups]` of images `[batch, positions, channels]`, whose channels are in one place, or some
 /// in a first place and the others in a second.
 pub(crate) fn statistics(groups: &Groups, places: &[&[f32]], positions: usize) -> Vec<Statistics> {
     let numbers: usize = places.iter().map(|place| place.len()).sum();
     let images = numbers / (positions * groups.channels).max(1);
-    // Threads share the images, or channels if there are fewer images than threads.
-    let step = match images >= rayon::current_num_threads() {
-        true => groups.channels,
-        false => CHANNELS_STEP,
-    };
+    let step = channels_of_task(images, groups.channels);
     (0..images)
         .into_par_iter()
         .flat_map_iter(|image| {
