@@ -133,10 +133,9 @@ impl DrawingArguments {
         guidance: Guidance,
     ) -> anyhow::Result<SampleOptions> {
         let own = pipeline.default_options();
-        let is_student = pipeline.model().metadata.distilled_by().is_some();
-        let (sampler, steps) = match is_student {
-            true => (own.sampler, own.steps),
-            false => (Sampler::default(), STEPS),
+        let (sampler, steps) = match learnt_sampler(pipeline) {
+            Some(sampler) => (sampler, own.steps),
+            None => (Sampler::default(), STEPS),
         };
         let mut options = SampleOptions {
             steps: self.steps.map_or(steps, |steps| steps as usize),
@@ -151,6 +150,15 @@ impl DrawingArguments {
         pipeline.trajectory(&options)?;
         Ok(options)
     }
+}
+
+/// The sampler with which a distilled model has learnt to draw: kiln says who was distilled, and samplers in segments draw
+/// with distilled models only.
+pub fn learnt_sampler(pipeline: &Pipeline) -> Option<Sampler> {
+    let sampler = pipeline.default_options().sampler;
+    let is_student =
+        pipeline.model().metadata.distilled_by().is_some() || sampler.segments().is_some();
+    is_student.then_some(sampler)
 }
 
 /// `options`, if they have at most one class.

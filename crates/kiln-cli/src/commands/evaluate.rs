@@ -20,7 +20,7 @@ use kiln_train::{RunRecord, seen_in, seen_in_dataset};
 use super::data_arguments::{DATA, DataArguments, RealImages};
 use super::drawing::{
     ComputingArguments, ConditionArguments, IMAGES, MEASURES, MODEL, ModelArguments, SAMPLING,
-    calls_before,
+    calls_before, learnt_sampler,
 };
 use super::numbers::{number, whole};
 use super::perceptual_arguments::PerceptualArguments;
@@ -388,13 +388,7 @@ impl Evaluate {
             [] => vec![defaults.levels.spacing],
             spacings => spacings.iter().map(|&spacing| spacing.into()).collect(),
         };
-        // A student draws as it has learnt to.
-        let is_student = pipeline.model().metadata.distilled_by().is_some()
-            || defaults.sampler.segments().is_some();
-        let own = match is_student {
-            true => defaults.sampler,
-            false => Sampler::default(),
-        };
+        let own = learnt_sampler(pipeline).unwrap_or_default();
         let mut settings = Vec::new();
         for spacing in spacings {
             for sampler in self.samplers_with_eta(own, defaults.sampler)? {
