@@ -64,12 +64,26 @@ impl WithSimd for Forward<'_> {
     }
 }
 
-/// Adds the gradient of one image's pool to `gradient`.
-pub(crate) fn backward(pool: Pool, image: &[f32], upstream: &[f32], gradient: &mut [f32]) {
+/// Writes the gradient of neighbouring rows of an image, from `row` on.
+pub(crate) fn backward(
+    pool: Pool,
+    image: &[f32],
+    upstream: &[f32],
+    row: usize,
+    gradient: &mut [f32],
+) {
     let channels = pool.channels;
+    let row_len = pool.size_in[1] * channels;
+    let start = row * row_len;
+    let range = start..start + gradient.len();
+    gradient.fill(0.0);
+    // The squares that reach into these rows.
+    let [rows, columns] = pool.size_out;
+    let first = (row + 1).saturating_sub(pool.side).div_ceil(2);
+    let end = (range.end / row_len).div_ceil(2).min(rows);
     let mut largest = vec![0.0; channels];
     let mut places = vec![0; channels];
-    for (output, upstream) in upstream.chunks_exact(channels).enumerate() {
+    for output in first * columns..end * columns {
         largest.fill(f32::NEG_INFINITY);
         for pixel in pool.square(output) {
             let numbers = &image[pixel..pixel + channels];
@@ -80,8 +94,11 @@ pub(crate) fn backward(pool: Pool, image: &[f32], upstream: &[f32], gradient: &m
                 *place = if is_larger { pixel } else { *place };
             }
         }
+        let upstream = &upstream[output * channels..][..channels];
         for (channel, (&place, &upstream)) in places.iter().zip(upstream).enumerate() {
-            gradient[place + channel] += upstream;
+            if range.contains(&place) {
+                gradient[place - start + channel] += upstream;
+            }
         }
     }
 }

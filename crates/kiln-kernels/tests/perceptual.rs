@@ -95,6 +95,9 @@ fn maxima_and_gradients_are_those_of_burns_operators() {
         (8, 6, 20, 3, true),
         (7, 4, 5, 3, true),
         (3, 3, 1, 3, true),
+        (33, 3, 4, 2, false),
+        (40, 5, 4, 3, true),
+        (51, 4, 3, 3, false),
     ] {
         let shape = [2, height, width, channels];
         let maps = Tensor::<4>::random(shape, Distribution::Normal(0.0, 1.0), &plain);

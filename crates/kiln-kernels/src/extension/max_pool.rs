@@ -28,6 +28,9 @@ impl MaxPoolOps for Flex {
     }
 }
 
+/// Rows of which one task computes the gradient.
+const ROWS_PER_TASK: usize = 16;
+
 fn pooled(maps: &FlexTensor, pool: Pool) -> FlexTensor {
     let ([height, width], [rows, columns]) = (pool.size_in, pool.size_out);
     let images = maps.shape()[0];
@@ -92,8 +95,10 @@ impl Backward<Flex, 1> for MaxPoolGradient {
             .par_chunks_exact_mut(image_len)
             .zip(images)
             .for_each(|(gradient, (image, upstream))| {
-                gradient.fill(0.0);
-                pooling::backward(pool, image, upstream, gradient);
+                let parts = gradient.par_chunks_mut(ROWS_PER_TASK * width * pool.channels);
+                parts.enumerate().for_each(|(part, gradient)| {
+                    pooling::backward(pool, image, upstream, part * ROWS_PER_TASK, gradient);
+                });
             });
         gradients.register::<Flex>(node.id, tensor(gradient, maps.shape()));
     }
