@@ -20,7 +20,7 @@ pub const DATA: &str = "Data";
 /// Which data set.
 #[derive(Args)]
 pub struct DataArguments {
-    /// A folder, zip, tar or table of images; with --config, where that data set is
+    /// A folder, zip, tar or table of images, or the files of MNIST, CIFAR-10 or Flowers 102; with --config, where that data set is
     #[arg(long, help_heading = DATA, value_name = "PATH|hf:ORG/DATASET")]
     data: Option<PathBuf>,
 
@@ -139,9 +139,9 @@ impl DataArguments {
                 (Experiment::load(config, &set)?.data, Some(config.clone()))
             }
             (None, Some(path), _) => {
-                let folder = DataConfig::new(DatasetKind::Folder, side, channels);
+                let config = DataConfig::new(DatasetKind::at(path)?, side, channels);
                 let path = Some(path.clone());
-                (DataConfig { path, ..folder }, None)
+                (DataConfig { path, ..config }, None)
             }
             (None, None, Some(model)) => {
                 let (config, experiment) = of_run(model)?;

@@ -42,7 +42,8 @@ pub struct Examine {
     #[arg(long, value_name = "FILE")]
     config: Option<PathBuf>,
 
-    /// Examine with a folder, zip or tar of images; with --config, where that data set is
+    /// Examine with a folder, zip or tar of images, or the files of MNIST, CIFAR-10 or Flowers 102; with --config, where that
+    /// data set is
     #[arg(long, value_name = "PATH|hf:ORG/DATASET")]
     data: Option<PathBuf>,
 
@@ -100,7 +101,7 @@ impl Examine {
             (Some(config), data, _) => {
                 Some(Experiment::load(config, &overrides(&[], data.as_deref()))?.data)
             }
-            (None, Some(data), _) => in_shape(DatasetKind::Folder).map(|config| DataConfig {
+            (None, Some(data), _) => in_shape(DatasetKind::at(data)?).map(|config| DataConfig {
                 path: Some(data.clone()),
                 ..config
             }),

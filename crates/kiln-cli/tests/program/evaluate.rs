@@ -148,3 +148,19 @@ fn too_few_images_are_counted_with_what_to_do() {
         "{sentence}"
     );
 }
+
+#[test]
+fn a_known_data_set_needs_no_config() {
+    let workplace = training::workplace();
+    let folder = workplace.path("cifar-10-batches-bin");
+    fs::create_dir(&folder).unwrap();
+    let train = (1..=5).map(|batch| format!("data_batch_{batch}.bin"));
+    for name in train.chain(["test_batch.bin".into()]) {
+        fs::write(folder.join(name), [0; 2 * 3_073]).unwrap();
+    }
+    let sentence = workplace.fail("evaluate --model model --data cifar-10-batches-bin");
+    assert!(
+        sentence.contains("only 2 of the 12 images of cifar-10"),
+        "{sentence}"
+    );
+}
