@@ -42,6 +42,12 @@ const SHAPE: ImageShape = ImageShape {
 /// A label and an image.
 const RECORD: usize = 1 + 3 * 32 * 32;
 
+/// Whether the official binary archive or its content is among the files. (Folders of classes may be anybody's.)
+pub(crate) fn is_among(entries: &[Entry]) -> bool {
+    let is_official = |name: &str| name == ARCHIVE || name == TEST_BATCH;
+    entries.iter().any(|entry| is_official(entry.file_name()))
+}
+
 /// Finds CIFAR-10 in the official binary archive, in a folder with the archive or its content, or in a folder or
 /// archive with `train/` and `test/` and a folder per class.
 pub(crate) fn find(path: &Path) -> Result<Found, DataError> {

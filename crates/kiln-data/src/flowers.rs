@@ -40,6 +40,15 @@ const CLASS_NAMES: [&str; 102] = [
     "camellia", "mallow", "mexican petunia", "bromelia", "blanket flower", "trumpet creeper", "blackberry lily",
 ];
 
+/// Whether the images are among the files at `path`, and the labels and splits among them or beside it.
+pub(crate) fn is_at(path: &Path, entries: &[Entry]) -> bool {
+    let is_image = |name: &str| name == ARCHIVE || image_number(name) == Some(1);
+    entries.iter().any(|entry| is_image(entry.file_name()))
+        && [LABELS, SPLITS]
+            .iter()
+            .all(|name| find_mat(path, entries, name).is_ok())
+}
+
 /// Finds the images, labels and splits in a zip, in a folder, or in `102flowers.tgz` or `jpg/` with the two `.mat`
 /// files beside it.
 pub(crate) fn find(path: &Path) -> Result<Found, DataError> {

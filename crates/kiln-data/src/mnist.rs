@@ -48,6 +48,11 @@ fn find_without_path(config: &DataConfig, _: &dyn Progress) -> Result<Found, Dat
     find_in(config.required_path()?, config.size)
 }
 
+/// Whether MNIST's files are in a folder: the first of them, where [`find`] looks for it.
+pub(crate) fn is_at(folder: &Path) -> bool {
+    places(folder, "train", "images", 3).any(|path| path.exists())
+}
+
 fn find_in(folder: &Path, size: usize) -> Result<Found, DataError> {
     if !folder.exists() {
         return Err(DataError::Missing(folder.to_owned()));
@@ -145,31 +150,42 @@ fn read_split(folder: &Path, split: &str) -> Result<(Vec<Item>, Option<usize>), 
     })
 }
 
-/// Reads `SPLIT-CONTENT-idxN-ubyte`, which may end in `.gz`, have a dot before `idx`, or be in torchvision's folder.
+/// Where `SPLIT-CONTENT-idxN-ubyte` may be: it may end in `.gz`, have a dot before `idx`, or be in torchvision's folder.
+fn places<'a>(
+    folder: &Path,
+    split: &'a str,
+    content: &'a str,
+    dimensions: u8,
+) -> impl Iterator<Item = PathBuf> + use<'a> {
+    [folder.to_owned(), folder.join("MNIST").join("raw")]
+        .into_iter()
+        .flat_map(move |place| {
+            [("-", ".gz"), ("-", ""), (".", ".gz"), (".", "")].map(|(separator, ending)| {
+                let name = format!("{split}-{content}{separator}idx{dimensions}-ubyte{ending}");
+                place.join(name)
+            })
+        })
+}
+
+/// Reads the first that there is of the [`places`].
 fn read_file(
     folder: &Path,
     split: &str,
     content: &str,
     dimensions: u8,
 ) -> Result<(PathBuf, Vec<u8>), DataError> {
-    for place in [folder.to_owned(), folder.join("MNIST").join("raw")] {
-        for separator in ["-", "."] {
-            for ending in [".gz", ""] {
-                let name = format!("{split}-{content}{separator}idx{dimensions}-ubyte{ending}");
-                let path = place.join(name);
-                let file = match open_file(&path) {
-                    Err(DataError::Missing(_)) => continue,
-                    opened => opened?.0,
-                };
-                let bytes = read_at_most(file, MAX_IDX_BYTES)
-                    .map_err(|error| DataError::reading(&path, error))?;
-                DataError::refuse_foreign(&path, &bytes)?;
-                return match decompressed(&bytes) {
-                    Ok(bytes) => Ok((path, bytes)),
-                    Err(reason) => Err(DataError::Damaged { path, reason }),
-                };
-            }
-        }
+    for path in places(folder, split, content, dimensions) {
+        let file = match open_file(&path) {
+            Err(DataError::Missing(_)) => continue,
+            opened => opened?.0,
+        };
+        let bytes =
+            read_at_most(file, MAX_IDX_BYTES).map_err(|error| DataError::reading(&path, error))?;
+        DataError::refuse_foreign(&path, &bytes)?;
+        return match decompressed(&bytes) {
+            Ok(bytes) => Ok((path, bytes)),
+            Err(reason) => Err(DataError::Damaged { path, reason }),
+        };
     }
     Err(DataError::Unexpected {
         path: folder.to_owned(),

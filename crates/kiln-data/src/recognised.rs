@@ -1,4 +1,4 @@
-//! Which of the known data sets is at a path, by the names of its files.
+//! Which of the known data sets is at a path, by the names of its files where each of them looks for them.
 
 use std::path::Path;
 
@@ -6,7 +6,7 @@ use crate::config::is_on_the_hub;
 use crate::contents::list;
 use crate::dataset_kind::DatasetKind;
 use crate::error::DataError;
-use crate::{shards, table};
+use crate::{cifar, flowers, mnist, shards, table};
 
 impl DatasetKind {
     /// The known data set whose official files are at `path` (a folder or an archive), or [`DatasetKind::Folder`] for any
@@ -19,15 +19,11 @@ impl DatasetKind {
             return Ok(Self::Folder);
         }
         let listing = list(path)?;
-        let has = |name: &str| {
-            let is_it = |file: &str| file.strip_suffix(".gz").unwrap_or(file) == name;
-            (listing.entries.iter()).any(|entry| is_it(entry.file_name()))
-        };
-        Ok(if has("imagelabels.mat") && has("setid.mat") {
+        Ok(if flowers::is_at(path, &listing.entries) {
             Self::Flowers102
-        } else if has("train-images-idx3-ubyte") && path.is_dir() {
+        } else if mnist::is_at(path) {
             Self::Mnist
-        } else if has("data_batch_1.bin") {
+        } else if cifar::is_among(&listing.entries) {
             Self::Cifar10
         } else {
             Self::Folder
@@ -47,12 +43,30 @@ mod tests {
                 vec!["jpg/image_00001.jpg", "imagelabels.mat", "setid.mat"],
                 DatasetKind::Flowers102,
             ),
-            (vec!["train-images-idx3-ubyte.gz"], DatasetKind::Mnist),
-            (vec!["train-images-idx3-ubyte"], DatasetKind::Mnist),
             (
-                vec!["cifar-10-batches-bin/data_batch_1.bin"],
+                vec!["102flowers.tgz", "imagelabels.mat", "setid.mat"],
+                DatasetKind::Flowers102,
+            ),
+            (vec!["train-images-idx3-ubyte.gz"], DatasetKind::Mnist),
+            (
+                vec!["MNIST/raw/train-images.idx3-ubyte"],
+                DatasetKind::Mnist,
+            ),
+            (
+                vec!["cifar-10-batches-bin/test_batch.bin"],
                 DatasetKind::Cifar10,
             ),
+            (vec!["cifar-10-binary.tar.gz"], DatasetKind::Cifar10),
+            // Where the readers of these data sets do not look.
+            (
+                vec!["a.png", "old/train-images-idx3-ubyte.gz"],
+                DatasetKind::Folder,
+            ),
+            (
+                vec!["a.png", "imagelabels.mat", "setid.mat"],
+                DatasetKind::Folder,
+            ),
+            (vec!["test_batch.bin.gz"], DatasetKind::Folder),
             (vec!["cat/a.png", "dog/b.png"], DatasetKind::Folder),
             (vec![], DatasetKind::Folder),
         ] {
@@ -63,6 +77,14 @@ mod tests {
             let folder = files.folder();
             assert_eq!(DatasetKind::at(folder.path()).unwrap(), kind, "{names:?}");
         }
+        // The labels of Flowers 102 may be beside its images.
+        let mut files = Files::default();
+        for name in ["jpg/image_00001.jpg", "imagelabels.mat", "setid.mat"] {
+            files.add(name, examples::png(1));
+        }
+        let folder = files.folder();
+        let kind = DatasetKind::at(&folder.path().join("jpg"));
+        assert_eq!(kind.unwrap(), DatasetKind::Flowers102);
         let at = |path: &str| DatasetKind::at(Path::new(path));
         assert_eq!(at("hf:some/set").unwrap(), DatasetKind::Folder);
         assert_eq!(at("data/{0..9}.tar").unwrap(), DatasetKind::Folder);

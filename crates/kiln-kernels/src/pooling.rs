@@ -85,6 +85,8 @@ pub(crate) fn backward(
     let mut places = vec![0; channels];
     for output in first * columns..end * columns {
         largest.fill(f32::NEG_INFINITY);
+        // Where no number is larger than that.
+        places.fill(pool.square(output).next().unwrap_or_default());
         for pixel in pool.square(output) {
             let numbers = &image[pixel..pixel + channels];
             let known = largest.iter_mut().zip(&mut places);

@@ -150,7 +150,7 @@ impl Outcome {
         let findings = || examinations.iter().flat_map(|examined| &examined.findings);
         Self {
             patient: patient.to_owned(),
-            healthy: findings().next().is_none(),
+            healthy: findings().all(|finding| finding.severity == Severity::Note),
             broken: findings().any(|finding| finding.severity == Severity::Broken),
             examinations,
         }
@@ -167,11 +167,14 @@ impl Outcome {
             }
             for finding in &examined.findings {
                 let severity = match finding.severity {
+                    Severity::Note => "ok",
                     Severity::Warning => "WARNING",
                     Severity::Broken => "BROKEN",
                 };
                 text += &format!("  {check:<18} {severity}: {}\n", finding.what);
-                text += &format!("  {:<18} what to do: {}\n", "", finding.remedy);
+                if let Some(remedy) = &finding.remedy {
+                    text += &format!("  {:<18} what to do: {remedy}\n", "");
+                }
             }
         }
         if self.healthy {

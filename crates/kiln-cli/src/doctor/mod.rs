@@ -45,7 +45,7 @@ use finding::Findings;
 pub struct Examination {
     /// The check's name.
     pub check: &'static str,
-    /// The findings; empty if nothing is wrong.
+    /// The findings; empty, or notes, if nothing is wrong.
     pub findings: Vec<Finding>,
     /// Why the check could not be made, if it could not.
     #[serde(skip_serializing_if = "Option::is_none")]

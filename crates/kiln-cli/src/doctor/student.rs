@@ -62,7 +62,7 @@ pub(super) fn check(patient: &Patient) -> Findings {
     }
     if let Some(teacher) = &patient.teacher {
         match beside(student, teacher, patient) {
-            Ok(finding) => findings.extend(finding),
+            Ok(finding) => findings.push(finding),
             // What was found without it is told.
             Err(_) if !findings.is_empty() => {}
             Err(reason) => return Err(reason),
@@ -71,12 +71,12 @@ pub(super) fn check(patient: &Patient) -> Findings {
     Ok(findings)
 }
 
-/// A finding if the student's images in its fewest steps are far from the teacher's in many, from the same noise.
+/// How far the student's images in its fewest steps are from the teacher's in many, from the same noise.
 fn beside(
     student: &DiffusionModel,
     teacher: &DiffusionModel,
     patient: &Patient,
-) -> Result<Option<Finding>, String> {
+) -> Result<Finding, String> {
     let open = |model: &DiffusionModel| {
         let name = patient.name.clone();
         let pipeline = Pipeline::from_model(name, model.clone(), &patient.device);
@@ -109,16 +109,18 @@ fn beside(
         format!("the teacher cannot draw with what the student has learnt of it: {error}")
     })?;
     let share = distance(&few, &many, 0) / distance(&many, &many, 1);
-    let is_far = share.is_nan() || share >= FAR;
-    Ok(is_far.then(|| {
-        Finding::warning(
-            format!(
-                "in {fewest} step{} the student draws images that are {share:.2} times as far from its teacher's as those are from each other",
-                if fewest == 1 { "" } else { "s" }
-            ),
+    let found = format!(
+        "in {fewest} step{} the student draws images that are {share:.2} times as far from its teacher's as those are from each other",
+        if fewest == 1 { "" } else { "s" }
+    );
+    let is_near = share < FAR;
+    Ok(match is_near {
+        true => Finding::note(found),
+        false => Finding::warning(
+            found,
             "distil for longer, or with a lower learning_rate if all its images are alike, and check that this is its teacher",
-        )
-    }))
+        ),
+    })
 }
 
 /// The mean distance of the pixels of each image of `one` from the image of `other` that comes `later` places after it.

@@ -48,13 +48,13 @@ pub(super) fn picture(run: &Path, stage: &str, step: u32) -> Result<Vec<u8>, Str
     }
 }
 
-/// What `kiln doctor` finds.
+/// What `kiln doctor` finds to be wrong, and what to do about it.
 pub(super) fn findings(run: &Path) -> Result<Vec<[String; 2]>, String> {
     let patient = Patient::open(run, &Device::flex()).map_err(|error| format!("{error:#}"))?;
     let examined = examine(&patient).into_iter();
     let findings = examined.flat_map(|examined| examined.findings);
     Ok(findings
-        .map(|finding| [finding.what, finding.remedy])
+        .filter_map(|finding| Some([finding.what, finding.remedy?]))
         .collect())
 }
 
