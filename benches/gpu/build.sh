@@ -8,9 +8,10 @@
 # but benches/ and configs/, `gpu` also pretrained/mnist-many-steps. With LLVM 22, float atomics are not native and PTX
 # stops at 9.0, so timings may be below those of an official build: say so beside them.
 set -euo pipefail
-[[ ${1:-} != -* ]] || { sed -n '2,/^set/{/^set/!p}' "$0"; exit 0; }
+[[ ${1:-} != -* ]] || { sed -n '2,/^set/{/^set/!s/^# \{0,1\}//p}' "$0"; exit 0; }
 repository=$(realpath "$(dirname "$0")/../..")
-mkdir -p "${1:?a folder to work in}"; work=$(realpath "$1"); shift
+[[ -n ${1:-} ]] || { echo "usage: bash benches/gpu/build.sh WORK_FOLDER [cargo arguments]; see --help" >&2; exit 2; }
+mkdir -p "$1"; work=$(realpath "$1"); shift
 (( $# )) || set -- --package kiln-cli --package kiln --features kiln-cli/cuda --example peer --test gpu --test gpu_operators
 llvm=$work/llvm/usr/lib/llvm-22
 # The folder that cubecl-llvm's build script downloads to. The version is that of tracel-llvm-bundler in Cargo.lock.

@@ -7,7 +7,8 @@
     bash benches/gpu/run.sh --device wgpu                        on any card, or none: see --device
     bash benches/gpu/run.sh --dry-run                            what would be done; needs neither PyTorch nor a card
 
-It needs Python 3.11 and `pip install -r benches/gpu/requirements.txt`, for the kernels also Nsight Compute (`ncu`). With
+It needs Python 3.11 and `pip install -r benches/gpu/requirements.txt`, for the kernels also Nsight Compute (`ncu`), and
+for kiln NVIDIA's driver for CUDA 13 and `nvvm/libdevice` of the CUDA toolkit (in $CUDA_PATH or /usr/local/cuda). With
 --peer (CONTRIBUTING.md says how to build that) it needs no network, and of the project only benches/ and configs/.
 Every turn is a separate process with its own time limit. A turn that fails leaves its error in the results, and the
 others go on. The results are in files in the folder --out: one JSON file for each part, written anew after each turn,
@@ -24,7 +25,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from dataclasses import asdict, replace
+from dataclasses import replace
 from pathlib import Path
 
 HERE = Path(__file__).resolve().parent
@@ -318,10 +319,10 @@ def parse():
     parser.add_argument("--parts", type=kiln.list_of(PARTS), default=list(PARTS), help=",".join(PARTS))
     parser.add_argument(
         "--works", type=kiln.list_of([*all_works, *trials]), metavar="NAME,...",
-        help=f"the first one is looked at most closely [default: {','.join(all_works)}; with wgpu: {','.join(trials)}]",
+        help=f"the first one is looked at most closely [default: {', '.join(all_works)}; with wgpu: {', '.join(trials)}]",
     )
     parser.add_argument(
-        "--variants", metavar="NAME,...", help=f"[default: {','.join(DEFAULT)}; with wgpu: {','.join(TRIAL)}]"
+        "--variants", metavar="NAME,...", help=f"[default: {', '.join(DEFAULT)}; with wgpu: {', '.join(TRIAL)}]"
     )
     parser.add_argument(
         "--extra", type=extra, action="append", default=[], metavar="NAME:ENV=VALUE,...[:--flag,...]",
@@ -331,8 +332,8 @@ def parse():
         "--gpu-test", type=Path, action="append", default=[], metavar="PATH",
         help="a test program of kiln's (gpu, gpu_operators), to run as well; may be repeated",
     )
-    parser.add_argument("--deadline", type=float, default=540, help="seconds for everything but the build")
-    parser.add_argument("--turn-timeout", type=float, default=100, help="seconds for each turn")
+    parser.add_argument("--deadline", type=float, default=540, help="seconds for everything but the build [default: %(default)s]")
+    parser.add_argument("--turn-timeout", type=float, default=100, help="seconds for each turn [default: %(default)s]")
     parser.add_argument("--out", type=Path, default=out, help="for results [default: $OUT or %(default)s]")
     parser.add_argument(
         "--workspace", type=Path, default=Path(tempfile.gettempdir()) / "kiln-gpu",
@@ -371,17 +372,24 @@ def parse():
     return arguments
 
 
+def say_plan(arguments):
+    program = arguments.peer or "built by cargo first, which takes half an hour on two cores"
+    note(f"kiln's side: {program}")
+    note(f"at most {arguments.deadline:.0f} s after that, and {arguments.turn_timeout:.0f} s a turn")
+    note(f"results: {arguments.out}; models and caches: {arguments.workspace}")
+    variants = ", ".join(arguments.variants)
+    for part in (part for part in PARTS if part in arguments.parts):
+        note(f"== {part}: at most {min(PARTS[part][0], arguments.deadline):.0f} s")
+        if part == "works":
+            for work in (BY_NAME[name] for name in arguments.works):
+                plan(work)  # fails if its config no longer fits
+                note(f"{work.name}, {work.title}, {work.warm_up} + {work.repeats} repeats: {variants}")
+
+
 def main():
     arguments = parse()
     if arguments.dry_run:
-        chosen = [BY_NAME[name] for name in arguments.works]
-        planned = {
-            "deadline": arguments.deadline,
-            "parts": {part: {"most_seconds": PARTS[part][0], "kept_share": PARTS[part][1]} for part in arguments.parts},
-            "variants": {name: asdict((VARIANTS | dict(arguments.extra))[name]) for name in arguments.variants},
-            "works": {work.name: asdict(plan(work)) for work in chosen},
-        }
-        print(json.dumps(planned, indent=1))
+        say_plan(arguments)
         return
     missing = [name for name in ("torch", "diffusers") if not importlib.util.find_spec(name)]
     if missing:

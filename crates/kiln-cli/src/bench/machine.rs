@@ -40,7 +40,7 @@ impl Machine {
     }
 }
 
-/// For example "Intel(R) Xeon(R) Processor, cores: 2, threads used: 2, with avx2 fma avx512f; kernels for avx512, no bf16".
+/// For example "Intel(R) Xeon(R) Processor, cores: 2, threads used: 2, with avx2 fma avx512f; kernels for avx512, no fast bf16".
 impl fmt::Display for Machine {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         let instructions = match self.vector_instructions.as_slice() {
@@ -59,7 +59,7 @@ impl fmt::Display for Machine {
             self.threads,
             match self.bf16 {
                 Some(bf16) => format!("bf16 by {bf16}"),
-                None => "no bf16".to_owned(),
+                None => "no fast bf16".to_owned(),
             }
         )
     }
@@ -122,7 +122,7 @@ mod tests {
         };
         assert_eq!(
             machine.to_string(),
-            "A, cores: 4, threads used: 2, with avx2 fma; kernels for avx2, no bf16"
+            "A, cores: 4, threads used: 2, with avx2 fma; kernels for avx2, no fast bf16"
         );
         assert!(Machine::here().cores > 0 && Machine::here().threads > 0);
     }

@@ -10,10 +10,11 @@ use anyhow::{Context, bail, ensure};
 use clap::{Args, ValueEnum};
 use kiln::Devices;
 use kiln_kernels::Precision;
-use kiln_train::{Experiment, counted};
+use kiln_train::{Experiment, counted, describes_classifier};
 use serde::Serialize;
 
 use super::numbers::{MANY, whole};
+use super::trainable::describes_student;
 use crate::bench::{Calls, Machine, Measurement, Repeats, Size, Work};
 use crate::terminal;
 
@@ -110,8 +111,26 @@ struct Line {
 }
 
 impl Bench {
+    /// Only models of both stages are measured.
+    fn refuse_others(&self) -> anyhow::Result<()> {
+        let (text, config) = (
+            kiln_data::read_text(&self.config).unwrap_or_default(),
+            self.config.display(),
+        );
+        ensure!(
+            !describes_student(&text),
+            "{config} describes a student, which has its teacher's networks: measure the config of its teacher"
+        );
+        ensure!(
+            !describes_classifier(&text),
+            "{config} describes a classifier; only diffusion models are measured"
+        );
+        Ok(())
+    }
+
     /// Measures each work in a separate process and prints the table.
     pub fn run(self) -> anyhow::Result<()> {
+        self.refuse_others()?;
         let mut experiment = Experiment::load(&self.config, &self.set)?;
         let devices = (self.devices.iter())
             .map(|text| self.checked(text))
@@ -183,7 +202,7 @@ impl Bench {
             for on in devices {
                 ensure!(
                     everything || is_possible(work, on),
-                    "only training uses several devices; measure {} on one of `{on}`",
+                    "only training uses several devices: give one device instead of `{on}` for {}, such as --devices cpu",
                     self.name(work)
                 );
                 tasks.extend(is_possible(work, on).then_some((work, on)));

@@ -88,9 +88,6 @@ pub fn load(
         let experiment = Experiment::load_student(config, overrides, teacher)?;
         return Ok(Trainable::Model(Box::new(experiment)));
     }
-    let table: toml::Table = toml::from_str(&text).unwrap_or_default();
-    let stage_2 = table.get("stage_2");
-    let in_file = stage_2.is_some_and(|table| table.get("distillation").is_some());
     let without_teacher = || {
         format!(
             "{} describes a student ([stage_2.distillation]), and its teacher is unknown: name it, as in `kiln check {} --model runs/mnist/model`",
@@ -98,7 +95,7 @@ pub fn load(
             config.display()
         )
     };
-    if in_file {
+    if describes_student(&text) {
         bail!(without_teacher());
     }
     let experiment = Experiment::load(config, overrides)?;
@@ -106,6 +103,13 @@ pub fn load(
         bail!(without_teacher());
     }
     Ok(Trainable::Model(Box::new(experiment)))
+}
+
+/// Whether an experiment's text has a table `[stage_2.distillation]`.
+pub fn describes_student(text: &str) -> bool {
+    let table: toml::Table = toml::from_str(text).unwrap_or_default();
+    let stage_2 = table.get("stage_2");
+    stage_2.is_some_and(|table| table.get("distillation").is_some())
 }
 
 #[cfg(test)]

@@ -33,7 +33,7 @@ fn every_work_is_in_the_table_and_nothing_is_written() {
     );
     let bf16 = kiln_kernels::bf16_instructions();
     assert!(
-        lines[0].ends_with(&bf16.map_or("no bf16".into(), |name| format!("bf16 by {name}"))),
+        lines[0].ends_with(&bf16.map_or("no fast bf16".into(), |name| format!("bf16 by {name}"))),
         "{table}"
     );
     let drawn = if bf16.is_some() { "bf16" } else { "f32" };
@@ -149,6 +149,17 @@ fn works_are_chosen_and_keys_overridden() {
 #[test]
 fn what_cannot_be_measured_is_a_sentence() {
     let workplace = workplace();
+    for (name, config) in [
+        ("student", "mnist-few-steps"),
+        ("classifier", "mnist-classifier"),
+    ] {
+        let configs = concat!(env!("CARGO_MANIFEST_DIR"), "/../../configs");
+        fs::copy(
+            format!("{configs}/{config}.toml"),
+            workplace.path(&format!("{name}.toml")),
+        )
+        .unwrap();
+    }
     for (arguments, words) in [
         ("--config nowhere.toml", "nowhere.toml"),
         (
@@ -157,7 +168,12 @@ fn what_cannot_be_measured_is_a_sentence() {
         ),
         (
             "--config experiment.toml --work sampling --devices cpu/cpu:2",
-            "only training uses several devices; measure sampling, 50 steps on one of `cpu:2`",
+            "only training uses several devices: give one device instead of `cpu:2` for sampling, 50 steps",
+        ),
+        ("--config student.toml", "measure the config of its teacher"),
+        (
+            "--config classifier.toml",
+            "only diffusion models are measured",
         ),
         (
             "--config experiment.toml --devices cpu/",
