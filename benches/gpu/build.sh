@@ -5,7 +5,8 @@
 #   bash benches/gpu/build.sh WORK_FOLDER [cargo's arguments]
 # By default it builds the program of this comparison, for `run.sh --peer`, and the tests for `--gpu-test`. All programs are
 # left in WORK_FOLDER/programs as well, stripped and packed by xz, to travel: the peer needs nothing else of the project
-# but benches/ and configs/, `gpu` also pretrained/mnist-many-steps. With LLVM 22, float atomics are not native and PTX
+# but benches/ and configs/ (`xz -d peer.xz; chmod +x peer; bash benches/gpu/run.sh --peer ./peer`), `gpu` also
+# pretrained/mnist-many-steps. With LLVM 22, float atomics are not native and PTX
 # stops at 9.0, so timings may be below those of an official build: say so beside them.
 set -euo pipefail
 [[ ${1:-} != -* ]] || { sed -n '2,/^set/{/^set/!s/^# \{0,1\}//p}' "$0"; exit 0; }
