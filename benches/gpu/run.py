@@ -332,7 +332,9 @@ def parse():
         "--gpu-test", type=Path, action="append", default=[], metavar="PATH",
         help="a test program of kiln's (gpu, gpu_operators), to run as well; may be repeated",
     )
-    parser.add_argument("--deadline", type=float, default=540, help="seconds for everything but the build [default: %(default)s]")
+    parser.add_argument(
+        "--deadline", type=float, default=540, help="seconds for everything but the build [default: %(default)s]"
+    )
     parser.add_argument("--turn-timeout", type=float, default=100, help="seconds for each turn [default: %(default)s]")
     parser.add_argument("--out", type=Path, default=out, help="for results [default: $OUT or %(default)s]")
     parser.add_argument(

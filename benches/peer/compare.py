@@ -6,8 +6,7 @@
     python benches/peer/compare.py --variant kiln,torch-default        some columns
     python benches/peer/compare.py --dry-run                           what would be prepared; needs no libraries
 
-It builds kiln with cargo first. The whole table takes half an hour on two cores. Variants are the columns: kiln, kiln-bf16,
-torch-default, torch-channels-last, torch-bf16, torch-bf16-weights, compile, compile-bf16, onnxruntime, openvino, openvino-bf16.
+It builds kiln with cargo first. The whole table takes half an hour on two cores.
 
 Every turn is a separate process, which warms up, does the work a few times and reports each time and its peak memory.
 The turns alternate: kiln, then the others' variants, then kiln again, so that other load on the machine affects all of
@@ -144,12 +143,16 @@ def main():
     names = [work.name for work in WORKS]
     parser.add_argument("--work", type=kiln.list_of(names), metavar="WORK,...", help="rows [default: all]")
     parser.add_argument(
-        "--variant", type=kiln.list_of([*OURS, *CALLED]), metavar="VARIANT,...", help="columns [default: all]"
+        "--variant", type=kiln.list_of([*OURS, *CALLED]), metavar="VARIANT,...",
+        help=f"columns [default: all: {', '.join([*OURS, *CALLED])}]",
     )
     parser.add_argument("--rounds", type=int, default=3, help="turns of each variant [default: %(default)s]")
     parser.add_argument("--repeats", type=int, help="timed repeats in a turn [default: each work's own]")
     parser.add_argument("--threads", type=int, default=len(os.sched_getaffinity(0)), help="[default: all cores]")
-    parser.add_argument("--workspace", type=Path, default=REPOSITORY / "target" / "peer", help="for models and inputs [default: target/peer]")
+    parser.add_argument(
+        "--workspace", type=Path, default=REPOSITORY / "target" / "peer",
+        help="for models and inputs [default: target/peer]",
+    )
     parser.add_argument("--json", type=Path, metavar="FILE", help="where to leave everything that was measured")
     parser.add_argument("--roofline", action="store_true", help="also count operations: see docs/performance.md")
     parser.add_argument("--dry-run", action="store_true", help="say what would be prepared, and do nothing")
