@@ -383,6 +383,23 @@ proptest! {
 }
 
 #[test]
+fn many_channels_are_cut_into_parts() {
+    for size in [[16, 12], [6, 10]] {
+        let case = Case {
+            channels: [144, 208],
+            size,
+            ..THREE
+        };
+        case.check();
+        Case {
+            groups: None,
+            ..case
+        }
+        .check_bf16();
+    }
+}
+
+#[test]
 fn many_images_and_large_images_are_cut_into_blocks() {
     THREE.check();
     for case in [THREE, DOUBLED, HALVING, POINTWISE] {

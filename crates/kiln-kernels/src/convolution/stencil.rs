@@ -27,9 +27,6 @@ pub(crate) struct Start<'a> {
 /// Cells of a block whose inputs and products stay in the second-level cache.
 const POSITIONS_AT_ONCE: usize = 256;
 
-/// Floats that the transformed tiles of a block may take: half of a second-level cache of a megabyte.
-const WINOGRAD_FLOATS: usize = 128 * 1024;
-
 /// Cells that the gradient of the weights processes at once, over all cores: more if there would be less than a block
 /// for each core.
 const GRADIENT_POSITIONS: usize = 2048;
@@ -56,7 +53,7 @@ impl WithSimd for Prepare<'_> {
     fn with_simd<S: Simd>(self, simd: S) -> Order {
         let Self { stencil, weight } = self;
         if winograd::fits(stencil) {
-            return Order::Winograd(WinogradWeights::new::<S>(stencil, weight));
+            return Order::Winograd(WinogradWeights::new(stencil, weight));
         }
         let ordered = weights::by_taps(stencil, weight);
         Order::Direct(DirectWeights::new(simd, stencil, &ordered))
@@ -64,24 +61,16 @@ impl WithSimd for Prepare<'_> {
 }
 
 /// The blocks of a stencil for `images` images: small enough for the caches, and at least `tasks` of them if possible.
-/// `tile` is Winograd's tile, if that algorithm is used.
-fn blocks(stencil: &Stencil, tile: Option<Tile>, images: usize, tasks: usize) -> Vec<Block> {
+/// `tiles` are Winograd's in a block, if that algorithm is used.
+fn blocks(
+    stencil: &Stencil,
+    tiles: Option<(Tile, usize)>,
+    images: usize,
+    tasks: usize,
+) -> Vec<Block> {
     let [rows, columns] = stencil.grid();
-    let (positions, rows_step) = match tile {
-        Some(tile) => {
-            let tiles = match stencil.precision {
-                Factors::F32 => {
-                    let channels = stencil.channels_read + stencil.channels_written;
-                    (WINOGRAD_FLOATS / (tile.points() * channels)).clamp(16, 128)
-                }
-                // Half as many bits, and products of 32 channels only.
-                Factors::Bf16 => {
-                    let per_tile = tile.points() * (stencil.channels_read / 2 + 32);
-                    (WINOGRAD_FLOATS / per_tile).clamp(32, 128)
-                }
-            };
-            (tile.side().pow(2) * tiles, tile.side())
-        }
+    let (positions, rows_step) = match tiles {
+        Some((tile, count)) => (tile.side().pow(2) * count, tile.side()),
         None => (POSITIONS_AT_ONCE, 1),
     };
     let share = (images * rows * columns).div_ceil(tasks);
@@ -104,14 +93,14 @@ pub(crate) fn apply(
     let weights = &weights.0;
     let mut out = arrays::array(images * stencil.written_len());
     let mut rest = &mut *out;
-    let tile = winograd::fits(stencil).then(|| Tile::of(stencil));
+    let tiles = winograd::fits(stencil).then(|| winograd::tiles(stencil));
     // Winograd's transforms round, after sums.
-    let precision = match tile {
+    let precision = match tiles {
         Some(_) => Factors::F32,
         None => stencil.precision,
     };
     let blocks: Vec<(Block, &mut [f32])> =
-        blocks(stencil, tile, images, rayon::current_num_threads())
+        blocks(stencil, tiles, images, rayon::current_num_threads())
             .into_iter()
             .map(|block| {
                 let row_len = stencil.size_written[1] * stencil.channels_written;
@@ -259,12 +248,12 @@ pub(crate) fn weight_gradient(
     images: usize,
 ) -> Array {
     // The order of the sums follows the blocks, so the blocks must not depend on the number of cores.
-    let tile = winograd::fits_gradient(stencil).then_some(Tile::Two);
-    let blocks = blocks(stencil, tile, images, 1);
+    let tiles = winograd::fits_gradient(stencil).then(|| winograd::tiles_for_gradient(stencil));
+    let blocks = blocks(stencil, tiles, images, 1);
     let [rows, columns] = stencil.grid();
     let per_block = (images * rows * columns).div_ceil(blocks.len());
     let at_once = (GRADIENT_POSITIONS / per_block).max(rayon::current_num_threads());
-    if tile.is_some() {
+    if tiles.is_some() {
         return winograd_gradient(stencil, source, gradient, &blocks, at_once);
     }
     let ordered = direct_gradient(stencil, source, gradient, &blocks, at_once);

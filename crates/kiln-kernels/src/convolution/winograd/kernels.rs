@@ -1,159 +1,181 @@
 //! Kernels and their transforms.
 
+use std::array;
+use std::ops::Range;
+
 use pulp::{Simd, WithSimd};
 use rayon::prelude::*;
 
-use super::transforms::{Four, Transform, Two};
+use super::transforms::{Transform, Two};
 use super::{CHANNELS_STEP, MOST_LANES, Tile, column_of, load, store};
 use crate::arrays::{self, Array};
 use crate::convolution::geometry::Stencil;
+use crate::convolution::weights::by_taps;
 use crate::instructions::vectorized;
+use crate::lines::LINE;
 use crate::precision::Factors;
 use crate::product::{Bf16Panels, PanelsShape};
 
-/// The transformed kernel, `[points]` matrices `[channels read, channels written]`, each packed.
+/// The kernel, as the products of blocks read it.
 #[derive(Debug)]
 pub(in super::super) enum WinogradWeights {
-    F32 { shape: PanelsShape, panels: Array },
+    /// [By taps](by_taps). Each block transforms [parts](Part) of it in its cache: transformed weights are 16 or 36 numbers
+    /// instead of 9, which would take more memory, and more time to read than the transform takes.
+    F32(Array),
+    /// Transformed: `[points]` matrices `[channels read, channels written]`, each packed.
     Bf16(Vec<Bf16Panels>),
 }
 
 impl WinogradWeights {
     /// From `weight`, `[channels_out, channels_in, 3, 3]`.
-    pub(in super::super) fn new<S: Simd>(stencil: &Stencil, weight: &[f32]) -> Self {
-        let (read, written) = (stencil.channels_read, stencil.channels_written);
-        if stencil.precision == Factors::F32 {
-            let shape = PanelsShape::new::<S>(read, written);
-            let panels = transformed(stencil, weight, shape);
-            return Self::F32 { shape, panels };
+    pub(in super::super) fn new(stencil: &Stencil, weight: &[f32]) -> Self {
+        let taps = by_taps(stencil, weight);
+        match stencil.precision {
+            Factors::F32 => Self::F32(taps),
+            Factors::Bf16 => Self::Bf16(rounded(stencil, &taps)),
         }
-        let shape = PanelsShape::as_of_bf16(read, written);
-        let panels = transformed(stencil, weight, shape);
-        let rounded = panels.par_chunks_exact(shape.len()).map(|point| {
-            Bf16Panels::new(read, written, |k, columns| {
-                let width = columns.len();
-                &point[columns.start * read + k * width..][..width]
-            })
-        });
-        Self::Bf16(rounded.collect())
     }
 }
 
-/// `G g G^T` of all channels: a matrix of this shape for each point.
-fn transformed(stencil: &Stencil, weight: &[f32], shape: PanelsShape) -> Array {
-    let tile = Tile::of(stencil);
-    let mut panels = arrays::array(tile.points() * shape.len());
-    let step = shape.depth.div_ceil(FEWEST_TASKS).min(MOST_CHANNELS);
-    let mut tasks: Vec<(usize, Vec<&mut [f32]>)> = (0..shape.depth)
-        .step_by(step)
-        .map(|first| (first, Vec::new()))
-        .collect();
-    for mut point in panels.chunks_exact_mut(shape.len()) {
-        for panel in shape.panels() {
-            let width = panel.range.len() / shape.depth;
-            let (rows, rest) = point.split_at_mut(panel.range.len());
-            point = rest;
-            for (task, rows) in tasks.iter_mut().zip(rows.chunks_mut(step * width)) {
-                task.1.push(rows);
-            }
+/// The whole kernel for tiles of 2x2, transformed and rounded.
+fn rounded(stencil: &Stencil, taps: &[f32]) -> Vec<Bf16Panels> {
+    struct TransformPart<'a> {
+        stencil: &'a Stencil,
+        taps: &'a [f32],
+        part: &'a Part,
+        to: &'a mut [f32],
+    }
+    impl WithSimd for TransformPart<'_> {
+        type Output = ();
+
+        #[inline(always)]
+        fn with_simd<S: Simd>(self, simd: S) {
+            let shape = PanelsShape::as_of_bf16(self.part.read.len(), self.part.written.len());
+            self.part
+                .transform::<S, Two, 2, 4>(simd, self.stencil, self.taps, shape, self.to);
         }
     }
-    tasks.into_par_iter().for_each(|(first, parts)| {
-        vectorized(TransformKernel {
+
+    let (read, written) = (stencil.channels_read, stencil.channels_written);
+    let (points, parts) = (Tile::Two.points(), Part::all(read, written));
+    let mut transformed = arrays::array(parts.len() * points * Part::PLANE);
+    let memory = transformed.par_chunks_exact_mut(points * Part::PLANE);
+    parts.par_iter().zip(memory).for_each(|(part, to)| {
+        vectorized(TransformPart {
             stencil,
-            weight,
-            shape,
-            first,
-            parts,
+            taps,
+            part,
+            to,
         });
     });
-    panels
+    let parts_of_columns = read.div_ceil(Part::CHANNELS);
+    let of_point = |point| {
+        Bf16Panels::new(read, written, |k, columns| {
+            let index = columns.start / Part::CHANNELS * parts_of_columns + k / Part::CHANNELS;
+            let (rows, width) = (parts[index].read.len(), columns.len());
+            let panel = columns.start % Part::CHANNELS * rows;
+            let row = k % Part::CHANNELS * width;
+            &transformed[(index * points + point) * Part::PLANE + panel + row..][..width]
+        })
+    };
+    (0..points).into_par_iter().map(of_point).collect()
 }
 
-/// Parts into which the weights are split for the cores, at least.
-const FEWEST_TASKS: usize = 16;
-
-/// Input channels of a part, at most.
-const MOST_CHANNELS: usize = 16;
-
-/// `G g G^T` for some of the input channels.
-struct TransformKernel<'a> {
-    stencil: &'a Stencil,
-    weight: &'a [f32],
-    shape: PanelsShape,
-    /// The first of the channels.
-    first: usize,
-    /// Their rows in each panel of each point.
-    parts: Vec<&'a mut [f32]>,
+/// The kernels from some input channels to some output channels.
+#[derive(Clone, Debug)]
+pub(super) struct Part {
+    pub(super) read: Range<usize>,
+    pub(super) written: Range<usize>,
 }
 
-impl WithSimd for TransformKernel<'_> {
-    type Output = ();
+impl Part {
+    /// Input channels, and output channels, at most.
+    pub(super) const CHANNELS: usize = 64;
 
-    #[inline(always)]
-    fn with_simd<S: Simd>(self, simd: S) {
-        match Tile::of(self.stencil) {
-            Tile::Two => self.transform::<S, Two, 2, 4>(simd),
-            Tile::Four => self.transform::<S, Four, 4, 6>(simd),
-        }
+    /// Numbers from a point to the next. A line more than there are, so that the points of a kernel are in different sets of the
+    /// nearest cache.
+    pub(super) const PLANE: usize = Self::CHANNELS * Self::CHANNELS + LINE;
+
+    /// All parts. Those of the first output channels come first.
+    pub(super) fn all(read: usize, written: usize) -> Vec<Self> {
+        let some = |from: usize, channels: usize| from..channels.min(from + Self::CHANNELS);
+        let columns = (0..written).step_by(Self::CHANNELS);
+        let parts = columns.flat_map(|column| {
+            let rows = (0..read).step_by(Self::CHANNELS);
+            rows.map(move |row| Self {
+                read: some(row, read),
+                written: some(column, written),
+            })
+        });
+        parts.collect()
     }
-}
 
-impl TransformKernel<'_> {
+    /// `G g G^T` of the part's kernels: a packed matrix of this shape, `[channels read, channels written]`, for each point.
     #[inline(always)]
-    fn transform<S: Simd, F: Transform<M, N>, const M: usize, const N: usize>(mut self, simd: S) {
-        let panels = self.parts.len() / (N * N);
-        for (index, panel) in self.shape.panels().enumerate() {
-            let width = panel.range.len() / self.shape.depth;
-            let rows = self.parts[index].len() / width;
-            for first in (0..panel.columns.len()).step_by(S::F32_LANES) {
-                for row in 0..rows {
-                    let columns = panel.columns.start + first;
-                    let g = self.kernels::<S>(self.first + row, columns);
-                    let mut half = [[simd.splat_f32s(0.0); 3]; N];
-                    for column in 0..3 {
-                        let transformed = F::kernel(simd, column_of(&g, column));
-                        for (half, value) in half.iter_mut().zip(transformed) {
-                            half[column] = value;
-                        }
-                    }
-                    for (y, half) in half.into_iter().enumerate() {
-                        for (x, value) in F::kernel(simd, half).into_iter().enumerate() {
-                            let part = &mut self.parts[(N * y + x) * panels + index];
-                            store::<S>(part, row * width + first, value);
+    pub(super) fn transform<S: Simd, F: Transform<M, N>, const M: usize, const N: usize>(
+        &self,
+        simd: S,
+        stencil: &Stencil,
+        taps: &[f32],
+        shape: PanelsShape,
+        to: &mut [f32],
+    ) {
+        let to = &mut to[..N * N * Self::PLANE];
+        let (columns, tap_len) = (
+            stencil.channels_written,
+            stencil.channels_read * stencil.channels_written,
+        );
+        let order = [&stencil.rows, &stencil.columns].map(|axis| &axis.phases[0].taps);
+        // Where the kernel's numbers of an input channel begin.
+        let place = |y: usize, x: usize| (3 * order[0][y].start + order[1][x].start) * tap_len;
+        let places: [[usize; 3]; 3] = array::from_fn(|y| array::from_fn(|x| place(y, x)));
+        for panel in shape.panels() {
+            let width = panel.range.len() / shape.depth;
+            for (row, channel) in self.read.clone().enumerate() {
+                for first in (0..width).step_by(S::F32_LANES) {
+                    let at = panel.range.start + row * width + first;
+                    let from = channel * columns + self.written.start + panel.columns.start + first;
+                    let is_there = first < panel.columns.len();
+                    let points = if is_there {
+                        transformed_kernel::<S, F, M, N>(simd, taps, places, from)
+                    } else {
+                        [[simd.splat_f32s(0.0); N]; N]
+                    };
+                    for (y, points) in points.into_iter().enumerate() {
+                        for (x, point) in points.into_iter().enumerate() {
+                            store::<S>(to, (N * y + x) * Self::PLANE + at, point);
                         }
                     }
                 }
             }
         }
     }
+}
 
-    /// The kernels from an input channel to a vector of output channels, tap by tap.
-    #[inline(always)]
-    fn kernels<S: Simd>(&self, read: usize, written: usize) -> [[S::f32s; 3]; 3] {
-        let (rows, columns) = (
-            &self.stencil.rows.phases[0].taps,
-            &self.stencil.columns.phases[0].taps,
-        );
-        let mut taps = [[0.0; MOST_LANES]; 9];
-        for lane in 0..S::F32_LANES {
-            let at = if self.stencil.back {
-                read * self.stencil.channels_written + written + lane
-            } else {
-                (written + lane) * self.stencil.channels_read + read
-            };
-            for (tap, value) in taps.iter_mut().zip(&self.weight[9 * at..9 * at + 9]) {
-                tap[lane] = *value;
-            }
+/// `G g G^T` of neighbouring kernels, `from` numbers after the `places` of their taps.
+#[inline(always)]
+fn transformed_kernel<S: Simd, F: Transform<M, N>, const M: usize, const N: usize>(
+    simd: S,
+    taps: &[f32],
+    places: [[usize; 3]; 3],
+    from: usize,
+) -> [[S::f32s; N]; N] {
+    let mut half = [[simd.splat_f32s(0.0); 3]; N];
+    for column in 0..3 {
+        let mut g = [simd.splat_f32s(0.0); 3];
+        for (g, row) in g.iter_mut().zip(places) {
+            *g = load::<S>(taps, row[column] + from);
         }
-        let mut kernels = [[load::<S>(&taps[0], 0); 3]; 3];
-        for (kernels, row) in kernels.iter_mut().zip(rows) {
-            for (kernel, column) in kernels.iter_mut().zip(columns) {
-                *kernel = load::<S>(&taps[3 * row.start + column.start], 0);
-            }
+        let transformed = F::kernel(simd, g);
+        for (half, value) in half.iter_mut().zip(transformed) {
+            half[column] = value;
         }
-        kernels
     }
+    let mut points = [[simd.splat_f32s(0.0); N]; N];
+    for (points, half) in points.iter_mut().zip(half) {
+        *points = F::kernel(simd, half);
+    }
+    points
 }
 
 /// `G^T u G`: the gradient of the kernel, `[channels_out, channels_in, 3, 3]`, from the gradient of its transform,

@@ -26,6 +26,7 @@ use crate::product::{
     add_outer_products_bf16, has_matrix_unit, multiply_gathered, multiply_panel_bf16, round_all,
 };
 
+use kernels::Part;
 pub(super) use kernels::{WinogradWeights, kernel_gradient};
 use transforms::{Four, Transform, Two};
 
@@ -70,6 +71,39 @@ fn is_possible(stencil: &Stencil) -> bool {
         && stencil.size_written.iter().all(|size| size % 2 == 0)
         && stencil.channels_read.is_multiple_of(CHANNELS_STEP)
         && stencil.channels_written.is_multiple_of(CHANNELS_STEP)
+}
+
+/// Numbers of 32 bits that the transformed tiles of a block may take: half of a second-level cache of a megabyte.
+const NUMBERS_OF_TILES: usize = 128 * 1024;
+
+/// The tiles of a block.
+pub(super) fn tiles(stencil: &Stencil) -> (Tile, usize) {
+    let tile = Tile::of(stencil);
+    let count = match stencil.precision {
+        // Each block transforms the weights. So there are as many tiles as a core's share of all its caches allows, and at least
+        // 64, because then the transform takes a twentieth of the time of the products.
+        Factors::F32 => {
+            let of_tile = tile.points() * stencil.channels_read;
+            (5 * NUMBERS_OF_TILES / of_tile).clamp(64, 128)
+        }
+        // Half as many bits, and products of 32 channels.
+        Factors::Bf16 => {
+            let of_tile = tile.points() * (stencil.channels_read / 2 + TILE);
+            (NUMBERS_OF_TILES / of_tile).clamp(32, 128)
+        }
+    };
+    (tile, count)
+}
+
+/// The tiles of a block in the gradient of the weights.
+pub(super) fn tiles_for_gradient(stencil: &Stencil) -> (Tile, usize) {
+    match stencil.precision {
+        Factors::F32 => {
+            let of_tile = GRADIENT_POINTS * (stencil.channels_read + stencil.channels_written);
+            (Tile::Two, (NUMBERS_OF_TILES / of_tile).clamp(16, 128))
+        }
+        Factors::Bf16 => tiles(stencil),
+    }
 }
 
 /// Outputs that are computed together.
@@ -453,7 +487,10 @@ pub(super) fn scratch_len(stencil: &Stencil, block: &Block) -> usize {
     let tile = Tile::of(stencil);
     let tiles = tile.count(stencil, block);
     match stencil.precision {
-        Factors::F32 => tile.points() * tiles * (stencil.channels_read + stencil.channels_written),
+        Factors::F32 => {
+            let columns = stencil.channels_written.min(Part::CHANNELS);
+            tile.points() * (tiles * (stencil.channels_read + columns) + Part::PLANE)
+        }
         Factors::Bf16 => {
             let blocks = tiles.div_ceil(TILE);
             transformed_len_bf16(stencil, tiles) / 2 + blocks * tile.points() * SUMS
@@ -476,22 +513,22 @@ pub(super) fn convolve<S: Simd>(
         (WinogradWeights::Bf16(weights), _) => {
             convolve_bf16(simd, stencil, weights, reading, scratch, out, accumulate);
         }
-        (WinogradWeights::F32 { shape, panels }, Tile::Two) => convolve_f32::<S, Two, 2, 4>(
-            simd, stencil, *shape, panels, reading, scratch, out, accumulate,
-        ),
-        (WinogradWeights::F32 { shape, panels }, Tile::Four) => convolve_f32::<S, Four, 4, 6>(
-            simd, stencil, *shape, panels, reading, scratch, out, accumulate,
-        ),
+        (WinogradWeights::F32(taps), Tile::Two) => {
+            convolve_f32::<S, Two, 2, 4>(simd, stencil, taps, reading, scratch, out, accumulate);
+        }
+        (WinogradWeights::F32(taps), Tile::Four) => {
+            convolve_f32::<S, Four, 4, 6>(simd, stencil, taps, reading, scratch, out, accumulate);
+        }
     }
 }
 
+/// The kernel, [by taps](super::weights::by_taps), is transformed a part at a time. The products of some output channels stay in
+/// the caches until they are transformed.
 #[inline(always)]
-#[allow(clippy::too_many_arguments, reason = "those of `convolve`")]
 fn convolve_f32<S: Simd, F: Transform<M, N>, const M: usize, const N: usize>(
     simd: S,
     stencil: &Stencil,
-    shape: PanelsShape,
-    weights: &[f32],
+    taps: &[f32],
     reading: Reading,
     scratch: &mut [f32],
     out: &mut [f32],
@@ -500,33 +537,42 @@ fn convolve_f32<S: Simd, F: Transform<M, N>, const M: usize, const N: usize>(
     let (read, written) = (stencil.channels_read, stencil.channels_written);
     let starts = output_starts(stencil, reading.block, M);
     let tiles = starts.len();
-    let (transformed, products) = scratch.split_at_mut(N * N * tiles * read);
+    let (transformed, scratch) = scratch.split_at_mut(N * N * tiles * read);
+    let (weights, products) = scratch.split_at_mut(N * N * Part::PLANE);
     let layout = Layout::of_planes(tiles, read);
     transform_inputs::<S, F, f32, Exactly, M, N>(simd, stencil, reading, transformed, layout);
-    for (point, values) in weights.chunks_exact(shape.len()).enumerate() {
-        let gather = Gather {
-            values: &transformed[point * tiles * read..][..tiles * read],
-            runs: &[0],
-            len: read,
-        };
-        multiply_gathered(
-            simd,
-            gather,
-            Panels { shape, values },
-            tiles,
-            |tile| tile * read,
-            &mut products[point * tiles * written..][..tiles * written],
-            |tile| tile * written,
-            false,
-        );
+    for part in Part::all(read, written) {
+        let (first, depth, columns) = (part.read.start, part.read.len(), part.written.len());
+        let shape = PanelsShape::new::<S>(depth, columns);
+        part.transform::<S, F, M, N>(simd, stencil, taps, shape, weights);
+        let layout = Layout::of_planes(tiles, columns);
+        for (point, values) in weights.chunks_exact(Part::PLANE).enumerate() {
+            let gather = Gather {
+                values: &transformed[point * tiles * read + first..],
+                runs: &[0],
+                len: depth,
+            };
+            multiply_gathered(
+                simd,
+                gather,
+                Panels { shape, values },
+                tiles,
+                |tile| tile * read,
+                &mut products[point * layout.plane..][..layout.plane],
+                |tile| tile * columns,
+                first > 0,
+            );
+        }
+        if part.read.end == read {
+            let products = Products {
+                values: products,
+                layout,
+                first_channel: part.written.start,
+                channels: columns,
+            };
+            transform_products::<S, F, M, N>(simd, stencil, &starts, products, out, accumulate);
+        }
     }
-    let products = Products {
-        values: products,
-        layout: Layout::of_planes(tiles, written),
-        first_channel: 0,
-        channels: written,
-    };
-    transform_products::<S, F, M, N>(simd, stencil, &starts, products, out, accumulate);
 }
 
 /// Numbers of 16 bits in the transformed inputs of tiles, padded for [`SideBySide`].
