@@ -52,6 +52,10 @@ pub enum DistillationConfig {
         /// The learning rate of the auxiliary network in units of the student's; default 3.
         #[serde(default = "three")]
         auxiliary_rate: f64,
+        /// The share of the noisy images to which the student's own steps have led, as when it draws; the others are real images
+        /// with noise. Default 0.
+        #[serde(default)]
+        simulated: f64,
         /// The scale of the teacher's guidance, as in consistency distillation.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         guidance: Option<f64>,
@@ -312,6 +316,7 @@ impl DistillationConfig {
                 student_steps,
                 fewest_steps,
                 auxiliary_rate,
+                simulated,
                 ..
             } => {
                 require(
@@ -340,6 +345,12 @@ impl DistillationConfig {
                     key("auxiliary_rate"),
                     auxiliary_rate,
                     || "it must be more than 0; 1 to 10 is usual".to_owned(),
+                )?;
+                require(
+                    (0.0..=1.0).contains(&simulated),
+                    key("simulated"),
+                    simulated,
+                    || "it is a share, from 0 to 1".to_owned(),
                 )
             }
             Self::Progressive {

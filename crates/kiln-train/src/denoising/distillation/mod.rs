@@ -23,7 +23,7 @@ use std::fmt::Debug;
 use std::sync::Arc;
 
 use burn::module::Module;
-use burn::tensor::{Device, Tensor};
+use burn::tensor::{Device, Tensor, TensorData};
 use kiln_checkpoint::{DISTILLED_BY, DiffusionModel, Metadata};
 use kiln_diffusion::{Denoised, Level, Prediction, Rates, Schedule, per_image};
 use kiln_models::ema::{self, twin_of};
@@ -53,6 +53,11 @@ pub(crate) struct Distillation {
 
 /// What a student must answer, and at which levels it learns.
 trait Method: Timesteps + Debug {
+    /// The noisy images in which the student answers, at the levels of those of the batch.
+    fn seen(&self, noisy: Noisy, _student: Denoise<'_>) -> Noisy {
+        noisy
+    }
+
     /// The answer for `noisy` images. No gradients flow through it to the student.
     fn target(&self, noisy: &Noisy, student: &Student<'_>) -> Target;
 
@@ -62,7 +67,11 @@ trait Method: Timesteps + Debug {
     }
 }
 
+/// What a network sees in noisy images.
+type Denoise<'a> = &'a dyn Fn(&Noisy) -> Denoised;
+
 /// Noisy images, without gradients.
+#[derive(Clone)]
 struct Noisy {
     /// `[batch, channels, height, width]`: the clean images.
     z0: Tensor<4>,
@@ -174,11 +183,13 @@ impl Distillation {
             DistillationConfig::MomentMatching {
                 student_steps,
                 fewest_steps,
+                simulated,
                 ..
             } => Arc::new(MomentMatching::new(
                 guided(teacher)?,
                 &schedule,
                 [student_steps, fewest_steps.unwrap_or(student_steps)],
+                simulated,
             )?),
             DistillationConfig::Progressive {
                 first_steps,
@@ -248,8 +259,10 @@ impl Distillation {
             labels: labels.clone(),
             position: *position,
         };
-        let answer = noisy.denoised_by(network, self.prediction).z0;
         let (own, teacher) = (network.valid(), beside.teacher.map(Module::valid));
+        let denoise = |noisy: &Noisy| noisy.denoised_by(&own, self.prediction);
+        let noisy = self.method.seen(noisy, &denoise);
+        let answer = noisy.denoised_by(network, self.prediction).z0;
         let student = Student {
             network: &own,
             teacher: teacher.as_ref(),
@@ -306,6 +319,23 @@ impl Noisy {
     fn led_to(&self, levels: Vec<Level>, seen: Denoised) -> Self {
         let rates = batch_rates(&levels, &self.zt.device());
         self.moved_to(rates.add_noise(seen.z0, seen.noise), levels)
+    }
+
+    /// Some images of the batch, with these of `zt` and at these levels.
+    fn some(&self, images: &[usize], zt: &Tensor<4>, levels: Vec<Level>) -> Self {
+        let places = images.iter().map(|&image| image as i64);
+        let places =
+            Tensor::from_data(TensorData::from(&*places.collect::<Vec<_>>()), &zt.device());
+        let chosen = |all: &Tensor<4>| all.clone().select(0, places.clone());
+        let label = |labels: &Vec<usize>| images.iter().map(|&image| labels[image]).collect();
+        Self {
+            z0: chosen(&self.z0),
+            noise: chosen(&self.noise),
+            zt: chosen(zt),
+            levels,
+            labels: self.labels.as_ref().map(label),
+            position: self.position,
+        }
     }
 
     /// The same images at other levels.
@@ -372,7 +402,6 @@ fn batch_rates(levels: &[Level], device: &Device) -> Rates<Tensor<4>> {
 
 #[cfg(test)]
 mod tests {
-    use burn::tensor::TensorData;
     use kiln_diffusion::{ScheduleConfig, ScheduleKind, noise};
 
     use super::*;
