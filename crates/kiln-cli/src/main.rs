@@ -12,10 +12,12 @@ mod printable;
 mod table;
 mod terminal;
 
+use std::env;
+use std::ffi::OsStr;
 use std::panic::{self, AssertUnwindSafe};
 use std::process::ExitCode;
 
-use anyhow::Context;
+use anyhow::{Context, bail};
 use clap::{ArgAction, Command, CommandFactory, FromArgMatches, Parser};
 
 /// Train and sample diffusion models, in latent space and in pixel space.
@@ -55,10 +57,31 @@ fn main() -> ExitCode {
 /// Prepares what every command needs: checks the environment and starts the threads for computing.
 fn prepare() -> anyhow::Result<()> {
     kiln_kernels::check_environment()?;
+    check_number_of_threads()?;
     interrupts::turn_file_limits_into_errors();
     rayon::ThreadPoolBuilder::new()
         .build_global()
         .context(terminal::NO_MORE_THREADS)
+}
+
+/// Refuses a number of threads that Rayon would ignore.
+fn check_number_of_threads() -> anyhow::Result<()> {
+    const THREADS: &str = "RAYON_NUM_THREADS";
+    match env::var_os(THREADS) {
+        Some(value) if !value.is_empty() && is_no_number(&value) => {
+            let value = value.to_string_lossy();
+            bail!(
+                "the environment variable {THREADS} is {value:?}: it must be a number of threads, or 0 for one on each core"
+            )
+        }
+        _ => Ok(()),
+    }
+}
+
+fn is_no_number(value: &OsStr) -> bool {
+    value
+        .to_str()
+        .is_none_or(|text| text.parse::<usize>().is_err())
 }
 
 fn exit_code(outcome: anyhow::Result<()>) -> ExitCode {

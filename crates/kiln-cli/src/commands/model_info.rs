@@ -7,7 +7,7 @@ use burn::module::Module;
 use burn::tensor::Device;
 use clap::Args;
 use kiln::{Pipeline, SampleOptions};
-use kiln_checkpoint::{FirstStage, Metadata, ModelSource};
+use kiln_checkpoint::{DiffusionModel, FirstStage, Metadata, ModelSource};
 use kiln_diffusion::{Clip, Guidance, Schedule, SchedulerConfig, sampler::Sampler};
 use kiln_models::bottleneck::QuantizerConfig;
 use kiln_models::{UNet2d, UNet2dConfig};
@@ -16,7 +16,7 @@ use serde::Serialize;
 
 use super::fact_table::{FactTable, shape, thousands};
 use super::hub_arguments::HubArguments;
-use crate::terminal;
+use crate::{pretrained, terminal};
 use kiln_train::counted;
 
 /// Print what a model is: shapes, parameters, schedule, latent statistics, how it was trained.
@@ -24,12 +24,13 @@ use kiln_train::counted;
 /// Reads the weights too, so a model that it describes is whole.
 #[derive(Args)]
 #[command(after_help = "Examples:
+  kiln model info
   kiln model info runs/mnist/model
   kiln model info runs/mnist/model/vqvae --json")]
 pub struct ModelInfo {
-    /// Folder of a model, or of an autoencoder alone, or one on the Hub
+    /// Folder of a model, or of an autoencoder alone, or one on the Hub; without it, the digits model inside this program
     #[arg(value_name = "PATH|ORG/REPO[@REVISION]")]
-    path: PathBuf,
+    path: Option<PathBuf>,
 
     #[command(flatten)]
     hub: HubArguments,
@@ -140,13 +141,20 @@ struct SampleDescription {
 impl ModelInfo {
     /// Loads the model and prints its description.
     pub fn run(self) -> anyhow::Result<()> {
-        let description = Description::of(&self.hub.model(&self.path)?)?;
+        let description = match &self.path {
+            Some(path) => Description::of_folder(&self.hub.model(path)?)?,
+            None => {
+                let source = pretrained::default_model()?;
+                let model = DiffusionModel::load(&source, &Device::flex())?;
+                Description::of_model(source.place(), model)?
+            }
+        };
         terminal::print_outcome(&description, self.json, Description::in_words)
     }
 }
 
 impl Description {
-    fn of(path: &Path) -> anyhow::Result<Self> {
+    fn of_folder(path: &Path) -> anyhow::Result<Self> {
         let source = ModelSource::Folder(path.to_owned());
         let device = Device::flex();
         let model = source.place();
@@ -162,7 +170,12 @@ impl Description {
                 cannot_sample: None,
             });
         }
-        let loaded = load_model(path, &device)?;
+        Self::of_model(model, load_model(path, &device)?)
+    }
+
+    /// Of the model at the place `model`.
+    fn of_model(model: String, loaded: DiffusionModel) -> anyhow::Result<Self> {
+        let device = Device::flex();
         // A model may have a description although it cannot draw.
         let drawn = Pipeline::from_model(model.clone(), loaded.clone(), &device).map(|pipeline| {
             let learnt = loaded.metadata.guidance_learnt();

@@ -3,6 +3,14 @@
 use crate::{Workplace, tiny, training};
 
 #[test]
+fn without_a_path_it_is_the_built_in_model() {
+    let described = Workplace::new().json("model info --json");
+    assert_eq!(described["model"], "the built-in model");
+    assert_eq!(described["sample"]["steps"], 4);
+    assert!(described["unet"]["training"].is_object(), "{described}");
+}
+
+#[test]
 fn a_model_is_described_part_by_part() {
     let workplace = Workplace::new();
     let info = workplace.json("model info model --json");

@@ -351,7 +351,11 @@ fn output_that_goes_nowhere_is_no_crash() {
 #[test]
 fn an_environment_that_is_not_understood_is_refused() {
     let workplace = Workplace::new();
-    for (name, valid) in [("KILN_INSTRUCTIONS", "avx2"), ("KILN_KERNELS", "burn")] {
+    for (name, valid) in [
+        ("KILN_INSTRUCTIONS", "avx2"),
+        ("KILN_KERNELS", "burn"),
+        ("RAYON_NUM_THREADS", "a number of threads"),
+    ] {
         let mut command = program(&workplace.path(""), "model info model");
         let output = command.env(name, "bogus").output().unwrap();
         let sentence = String::from_utf8_lossy(&output.stderr);
