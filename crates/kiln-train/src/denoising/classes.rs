@@ -61,11 +61,11 @@ impl Labelling {
     }
 }
 
-/// Labels as a network's input: `[batch]`.
-pub(crate) fn label_tensor(labels: &[usize], device: &Device) -> Tensor<1, Int> {
-    let labels: Vec<i64> = labels.iter().map(|&label| label as i64).collect();
-    let count = labels.len();
-    Tensor::from_data(TensorData::new(labels, [count]), device)
+/// Labels as a network's input, or places in a batch: `[count]`.
+pub(crate) fn index_tensor(indices: &[usize], device: &Device) -> Tensor<1, Int> {
+    let indices: Vec<i64> = indices.iter().map(|&index| index as i64).collect();
+    let count = indices.len();
+    Tensor::from_data(TensorData::new(indices, [count]), device)
 }
 
 #[cfg(test)]

@@ -6,7 +6,7 @@ use kiln_kernels::AnyTensor;
 use kiln_models::{ProjectedTimes, UNet2d};
 
 use super::NoisyBatch;
-use super::classes::label_tensor;
+use super::classes::index_tensor;
 use crate::learner::report::{LOSS, StepReport};
 
 /// The components whose errors are logged beside the loss, in the loss's measure. The other components follow from the
@@ -54,7 +54,7 @@ impl NoisyImages {
             zt: rates.add_noise(z0.clone(), noise.clone()),
             target: (loss.prediction).target(z0.clone(), noise.clone(), &rates),
             times: network.project_levels(places, &device),
-            labels: labels.as_ref().map(|labels| label_tensor(labels, &device)),
+            labels: labels.as_ref().map(|labels| index_tensor(labels, &device)),
             loss: loss.at(&levels, COMPONENTS, &device),
             names_of_errors: loss.distance.names_of_errors(),
             step: batch.position.step as usize,

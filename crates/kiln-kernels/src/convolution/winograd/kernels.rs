@@ -57,7 +57,8 @@ fn rounded(stencil: &Stencil, taps: &[f32]) -> Vec<Bf16Panels> {
     }
 
     let (read, written) = (stencil.channels_read, stencil.channels_written);
-    let (points, parts) = (Tile::Two.points(), Part::all(read, written));
+    let points = Tile::Two.points();
+    let parts: Vec<Part> = Part::all(read, written).collect();
     let mut transformed = arrays::array(parts.len() * points * Part::PLANE);
     let memory = transformed.par_chunks_exact_mut(points * Part::PLANE);
     parts.par_iter().zip(memory).for_each(|(part, to)| {
@@ -97,17 +98,16 @@ impl Part {
     pub(super) const PLANE: usize = Self::CHANNELS * Self::CHANNELS + LINE;
 
     /// All parts. Those of the first output channels come first.
-    pub(super) fn all(read: usize, written: usize) -> Vec<Self> {
+    pub(super) fn all(read: usize, written: usize) -> impl Iterator<Item = Self> {
         let some = |from: usize, channels: usize| from..channels.min(from + Self::CHANNELS);
         let columns = (0..written).step_by(Self::CHANNELS);
-        let parts = columns.flat_map(|column| {
+        columns.flat_map(move |column| {
             let rows = (0..read).step_by(Self::CHANNELS);
             rows.map(move |row| Self {
                 read: some(row, read),
                 written: some(column, written),
             })
-        });
-        parts.collect()
+        })
     }
 
     /// `G g G^T` of the part's kernels: a packed matrix of this shape, `[channels read, channels written]`, for each point.

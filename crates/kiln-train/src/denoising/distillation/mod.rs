@@ -23,14 +23,14 @@ use std::fmt::Debug;
 use std::sync::Arc;
 
 use burn::module::Module;
-use burn::tensor::{Device, Tensor, TensorData};
+use burn::tensor::{Device, Tensor};
 use kiln_checkpoint::{DISTILLED_BY, DiffusionModel, Metadata};
 use kiln_diffusion::{Denoised, Level, Prediction, Rates, Schedule, per_image};
 use kiln_models::ema::{self, twin_of};
 use kiln_models::{BatchPosition, UNet2d};
 
 use crate::denoising::NoisyBatch;
-use crate::denoising::classes::label_tensor;
+use crate::denoising::classes::index_tensor;
 use crate::denoising::noisy_source::{OfSchedule, Timesteps};
 use crate::error::TrainError;
 use crate::experiment::{DistillationConfig, Experiment};
@@ -323,15 +323,11 @@ impl Noisy {
 
     /// Some images of the batch, with these of `zt` and at these levels.
     fn some(&self, images: &[usize], zt: &Tensor<4>, levels: Vec<Level>) -> Self {
-        let places = images.iter().map(|&image| image as i64);
-        let places =
-            Tensor::from_data(TensorData::from(&*places.collect::<Vec<_>>()), &zt.device());
-        let chosen = |all: &Tensor<4>| all.clone().select(0, places.clone());
         let label = |labels: &Vec<usize>| images.iter().map(|&image| labels[image]).collect();
         Self {
-            z0: chosen(&self.z0),
-            noise: chosen(&self.noise),
-            zt: chosen(zt),
+            z0: chosen(&self.z0, images),
+            noise: chosen(&self.noise, images),
+            zt: chosen(zt, images),
             levels,
             labels: self.labels.as_ref().map(label),
             position: self.position,
@@ -373,6 +369,11 @@ impl Target {
     }
 }
 
+/// The images of a batch at these places.
+fn chosen(batch: &Tensor<4>, places: &[usize]) -> Tensor<4> {
+    (batch.clone()).select(0, index_tensor(places, &batch.device()))
+}
+
 /// The mean over each image, `[batch, 1, 1, 1]`.
 fn image_means(images: Tensor<4>) -> Tensor<4> {
     images.mean_dim(1).mean_dim(2).mean_dim(3)
@@ -388,7 +389,7 @@ fn denoised(
     labels: Option<&[usize]>,
 ) -> Denoised {
     let device = zt.device();
-    let labels = labels.map(|labels| label_tensor(labels, &device));
+    let labels = labels.map(|labels| index_tensor(labels, &device));
     let places = (levels.iter()).map(|level| (level.timestep, level.rates.noise_power()));
     let output = network.forward_at_each(zt.clone(), places, labels);
     prediction.denoised(output, zt, &batch_rates(levels, &device))
@@ -402,6 +403,7 @@ fn batch_rates(levels: &[Level], device: &Device) -> Rates<Tensor<4>> {
 
 #[cfg(test)]
 mod tests {
+    use burn::tensor::TensorData;
     use kiln_diffusion::{ScheduleConfig, ScheduleKind, noise};
 
     use super::*;

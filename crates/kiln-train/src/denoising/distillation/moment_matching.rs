@@ -13,7 +13,7 @@ use kiln_diffusion::{Level, Schedule, noise, per_image, trailing_levels};
 use kiln_models::BatchPosition;
 
 use super::teacher::Teacher;
-use super::{Denoise, ImageDistance, Method, Noisy, Student, Target, image_means};
+use super::{Denoise, ImageDistance, Method, Noisy, Student, Target, chosen, image_means};
 use crate::denoising::noisy_source::Timesteps;
 use crate::error::TrainError;
 
@@ -213,10 +213,13 @@ impl Method for MomentMatching {
     /// Some of the images are led to their levels by the student's own steps, from pure noise.
     fn seen(&self, noisy: Noisy, student: Denoise<'_>) -> Noisy {
         let mut ways = self.ways(&noisy);
+        if ways.is_empty() {
+            return noisy;
+        }
         let places =
             |ways: &[(usize, _)]| -> Vec<usize> { ways.iter().map(|&(place, _)| place).collect() };
         let images = places(&ways);
-        let pure_noise = noisy.some(&images, &noisy.noise, Vec::new()).zt;
+        let pure_noise = chosen(&noisy.noise, &images);
         let mut zt = with_images(noisy.zt.clone(), &images, pure_noise);
         for end in 1.. {
             ways.retain(|(_, way)| way.len() > end);
