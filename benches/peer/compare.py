@@ -4,7 +4,7 @@
     python benches/peer/compare.py                                     the whole table
     python benches/peer/compare.py --work unet-8 --rounds 1            one row
     python benches/peer/compare.py --variant kiln,torch-default        some columns
-    python benches/peer/compare.py --dry-run                           what would be prepared; needs no libraries
+    python benches/peer/compare.py --dry-run                           what would be done; needs no libraries
 
 It builds kiln with cargo first. The whole table takes half an hour on two cores.
 
@@ -19,7 +19,6 @@ import os
 import platform
 import subprocess
 import sys
-from dataclasses import asdict
 from pathlib import Path
 
 import kiln
@@ -30,9 +29,8 @@ HERE = Path(__file__).parent
 KILN = "kiln"
 OURS = {KILN: "f32", "kiln-bf16": "bf16"}
 TRAINED = ["torch-default", "torch-channels-last", "torch-bf16", "compile", "compile-bf16"]
-SAMPLED = ["torch-default", "torch-channels-last", "torch-bf16", "torch-bf16-weights"]
 CALLED = [*TRAINED, "torch-bf16-weights", "onnxruntime", "openvino", "openvino-bf16"]
-POSSIBLE = {"unet": TRAINED, "vqvae": TRAINED, "sample": SAMPLED, "forward": CALLED}
+POSSIBLE = {"unet": TRAINED, "vqvae": TRAINED, "sample": CALLED, "forward": CALLED}
 # The largest relative difference between both sides' first losses, and between the mean squares of their drawn images.
 # Images have fifty steps to drift, and a latent between two codes may fall to either.
 TOLERANCE = {"unet": 1e-4, "vqvae": 1e-4, "forward": 1e-4, "sample": 1e-3}
@@ -109,6 +107,18 @@ def compare(work, peer, arguments):
     return turns
 
 
+def say_plan(works, arguments):
+    """What a run would prepare and measure."""
+    for work in works:
+        planned = plan(work)
+        written = [f"{folder} ({name})" for folder, (name, _) in planned.networks.items()]
+        written += [f"{name} of {'x'.join(map(str, shape))}" for name, shape in planned.inputs.items()]
+        repeats = arguments.repeats or work.repeats
+        print(f"{work.name}: {work.title}")
+        print(f"  prepared in {arguments.workspace}: {', '.join(written)}")
+        print(f"  {arguments.rounds} turns of {repeats} repeats: {', '.join(variants_of(work, arguments.variant))}")
+
+
 def machine():
     """What the figures were measured on and with."""
     import diffusers
@@ -155,13 +165,13 @@ def main():
     )
     parser.add_argument("--json", type=Path, metavar="FILE", help="where to leave everything that was measured")
     parser.add_argument("--roofline", action="store_true", help="also count operations: see docs/performance.md")
-    parser.add_argument("--dry-run", action="store_true", help="say what would be prepared, and do nothing")
+    parser.add_argument("--dry-run", action="store_true", help="say what would be done, and do nothing")
     arguments = parser.parse_args()
     arguments.workspace = arguments.workspace.resolve()
     works = [work for work in WORKS if not arguments.work or work.name in arguments.work]
 
     if arguments.dry_run:
-        print(json.dumps({work.name: asdict(plan(work)) for work in works}, indent=1))
+        say_plan(works, arguments)
         return
     load = os.getloadavg()[0]
     if load > 0.5:

@@ -82,7 +82,7 @@ VARIANTS = {
     "torch-bf16-weights": Variant(weights=torch.bfloat16),  # only where nothing is trained
     "compile": Variant(compile_mode="max-autotune-no-cudagraphs"),
     "compile-bf16": Variant(autocasts=True, compile_mode="max-autotune-no-cudagraphs"),
-    # What people deploy with: only for calls of a network.
+    # What people deploy with: not for training.
     "onnxruntime": Variant(channels_last=False, engine="onnxruntime"),
     "openvino": Variant(channels_last=False, engine="openvino-f32"),
     "openvino-bf16": Variant(channels_last=False, engine="openvino-bf16"),
@@ -155,31 +155,6 @@ def vqvae_training(work, workspace, variant):
     return step
 
 
-def sampling(work, workspace, variant):
-    folder = workspace / work.model
-    unet = variant.load(UNet2DModel, folder / "unet").eval()
-    vqvae = variant.load(VQModel, folder / "vqvae").eval()
-    scheduler = DDIMScheduler.from_pretrained(folder / "scheduler")
-    noise = variant.laid_out(load_file(workspace / work.inputs)["noise"])
-    decode = variant.compiled(vqvae.decode)
-
-    @torch.inference_mode()
-    def draw():
-        scheduler.set_timesteps(work.steps)
-        latents = noise
-        with variant.autocast():
-            # The network's timesteps are on its device, the scheduler's are numbers: so no step waits for the other.
-            for number, timestep in zip(scheduler.timesteps.tolist(), scheduler.timesteps.to(variant.device)):
-                output = unet(latents.to(variant.weights), timestep).sample
-                latents = scheduler.step(output.float(), number, latents).prev_sample
-            latents = (latents / vqvae.config.scaling_factor).to(variant.weights)
-            images = decode(latents).sample
-        images = images.float().contiguous()
-        return images.square().mean()
-
-    return draw
-
-
 class Prediction(torch.nn.Module):
     """A U-Net as one tensor's function, as the engines' importers want it."""
 
@@ -191,55 +166,103 @@ class Prediction(torch.nn.Module):
         return self.unet(sample, timestep, return_dict=False)[0]
 
 
-def with_onnxruntime(network, noise, timestep, workspace):
+class Decoder(torch.nn.Module):
+    """The half of a VQ-VAE that makes images of latents, the same way."""
+
+    def __init__(self, vqvae):
+        super().__init__()
+        self.vqvae = vqvae
+
+    def forward(self, latents):
+        return self.vqvae.decode(latents, return_dict=False)[0]
+
+
+def with_onnxruntime(module, inputs, workspace):
     import onnxruntime
 
-    path = workspace / "inputs" / "network.onnx"
-    torch.onnx.export(network, (noise, timestep), path, input_names=["sample", "timestep"], dynamo=True, verbose=False)
+    path = workspace / "inputs" / f"{type(module).__name__}.onnx"
+    names = [f"input-{number}" for number in range(len(inputs))]
+    torch.onnx.export(module, inputs, path, input_names=names, dynamo=True, verbose=False)
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = torch.get_num_threads()
     session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
-    inputs = {"sample": noise.numpy(), "timestep": timestep.numpy()}
-    return lambda: torch.from_numpy(session.run(None, inputs)[0])
+
+    def call(*inputs):
+        arrays = {name: tensor.numpy() for name, tensor in zip(names, inputs)}
+        return torch.from_numpy(session.run(None, arrays)[0])
+
+    return call
 
 
 def with_openvino(precision):
-    def prepare(network, noise, timestep, workspace):
+    def prepare(module, inputs, workspace):
         import openvino
 
-        model = openvino.convert_model(network, example_input=(noise, timestep), input=[noise.shape, timestep.shape])
+        model = openvino.convert_model(module, example_input=inputs, input=[tensor.shape for tensor in inputs])
         options = {
             "INFERENCE_PRECISION_HINT": precision,
             "INFERENCE_NUM_THREADS": torch.get_num_threads(),
             "PERFORMANCE_HINT": "LATENCY",
         }
-        compiled = openvino.compile_model(model, "CPU", options)
-        request = compiled.create_infer_request()
-        inputs = [noise.numpy(), timestep.numpy()]
-        return lambda: torch.from_numpy(request.infer(inputs)[0])
+        request = openvino.compile_model(model, "CPU", options).create_infer_request()
+        # The result's memory belongs to the request, until the next call.
+        return lambda *inputs: torch.from_numpy(request.infer([tensor.numpy() for tensor in inputs])[0])
 
     return prepare
 
 
+# Each makes a module a function of tensors with the shapes of `inputs`.
 ENGINES = {
-    "torch": lambda network, noise, timestep, workspace: lambda: network(noise, timestep),
+    "torch": lambda module, inputs, workspace: module,
     "onnxruntime": with_onnxruntime,
     "openvino-f32": with_openvino("f32"),
     "openvino-bf16": with_openvino("bf16"),
 }
 
 
-def forward(work, workspace, variant):
-    network = Prediction(variant.load(UNet2DModel, workspace / work.model)).eval()
-    noise = variant.laid_out(load_file(workspace / work.inputs)["noise"]).to(variant.weights)
-    timestep = torch.full((work.batch,), 500.0)
+def prepared(variant, module, inputs, workspace):
+    """The function that calls a module in a variant's engine."""
+    # Exporting wants gradients off, but no tensors of inference mode.
     with torch.inference_mode(variant.engine == "torch"), torch.no_grad():
-        call = ENGINES[variant.engine](network, noise, timestep, workspace)
+        return ENGINES[variant.engine](module.eval(), inputs, workspace)
+
+
+def sampling(work, workspace, variant):
+    folder = workspace / work.model
+    vqvae = variant.load(VQModel, folder / "vqvae")
+    scheduler = DDIMScheduler.from_pretrained(folder / "scheduler")
+    noise = variant.laid_out(load_file(workspace / work.inputs)["noise"])
+    example = noise.to(variant.weights)
+    predict = Prediction(variant.load(UNet2DModel, folder / "unet"))
+    predict = prepared(variant, predict, (example, torch.tensor(1, device=variant.device)), workspace)
+    decode = variant.compiled(prepared(variant, Decoder(vqvae), (example,), workspace))
+
+    @torch.inference_mode()
+    def draw():
+        scheduler.set_timesteps(work.steps)
+        latents = noise
+        with variant.autocast():
+            # The network's timesteps are on its device, the scheduler's are numbers: so no step waits for the other.
+            for number, timestep in zip(scheduler.timesteps.tolist(), scheduler.timesteps.to(variant.device)):
+                output = predict(latents.to(variant.weights), timestep)
+                latents = scheduler.step(output.float(), number, latents).prev_sample
+            latents = (latents / vqvae.config.scaling_factor).to(variant.weights)
+            images = decode(latents)
+        images = images.float().contiguous()
+        return images.square().mean()
+
+    return draw
+
+
+def forward(work, workspace, variant):
+    noise = variant.laid_out(load_file(workspace / work.inputs)["noise"]).to(variant.weights)
+    inputs = (noise, torch.full((work.batch,), 500.0))
+    predict = prepared(variant, Prediction(variant.load(UNet2DModel, workspace / work.model)), inputs, workspace)
 
     @torch.inference_mode()
     def once():
         with variant.autocast():
-            return call().float().square().mean()
+            return predict(*inputs).float().square().mean()
 
     return once
 
