@@ -7,6 +7,7 @@ use std::{
     fmt,
     panic::{self, AssertUnwindSafe},
     str::FromStr,
+    sync::Once,
 };
 
 use burn::tensor::{Device, Tensor};
@@ -274,7 +275,7 @@ impl Devices {
         &self.devices
     }
 
-    /// Checks that the devices compute in `precision`. Warns if `f32` replaces bf16 because it is faster.
+    /// Checks that the devices compute in `precision`. Warns, once in a process, if `f32` replaces bf16 because it is faster.
     ///
     /// # Errors
     /// [`DeviceError::Precision`] if they do not.
@@ -285,9 +286,10 @@ impl Devices {
         }
         let on_cpu = self.devices.iter().all(is_cpu);
         if precision == Precision::Bf16 && on_cpu && bf16_instructions().is_none() {
-            tracing::warn!(
+            static WARNED: Once = Once::new();
+            WARNED.call_once(|| tracing::warn!(
                 "using f32 instead of bf16: it is faster on this processor, which has no fast instructions for bf16 that kiln knows (AMX on Linux, or AVX512-BF16 of AMD or Cooper Lake)"
-            );
+            ));
         }
         Ok(())
     }
