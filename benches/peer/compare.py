@@ -6,7 +6,7 @@
     python benches/peer/compare.py --variant kiln,torch-default        some columns
     python benches/peer/compare.py --dry-run                           what would be done; needs no libraries
 
-It builds kiln with cargo first. The whole table takes half an hour on two cores.
+It builds kiln with cargo first. The whole table takes three quarters of an hour on two cores.
 
 Every turn is a separate process, which warms up, does the work a few times and reports each time and its peak memory.
 The turns alternate: kiln, then the others' variants, then kiln again, so that other load on the machine affects all of
@@ -148,6 +148,14 @@ def save(outcome, path):
         temporary.replace(path)
 
 
+def positive(text):
+    """For argparse: a whole number above 0."""
+    number = int(text)
+    if number < 1:
+        raise argparse.ArgumentTypeError(f"{text} is not above 0")
+    return number
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     names = [work.name for work in WORKS]
@@ -156,9 +164,9 @@ def main():
         "--variant", type=kiln.list_of([*OURS, *CALLED]), metavar="VARIANT,...",
         help=f"columns [default: all: {', '.join([*OURS, *CALLED])}]",
     )
-    parser.add_argument("--rounds", type=int, default=3, help="turns of each variant [default: %(default)s]")
-    parser.add_argument("--repeats", type=int, help="timed repeats in a turn [default: each work's own]")
-    parser.add_argument("--threads", type=int, default=len(os.sched_getaffinity(0)), help="[default: all cores]")
+    parser.add_argument("--rounds", type=positive, default=3, help="turns of each variant [default: %(default)s]")
+    parser.add_argument("--repeats", type=positive, help="timed repeats in a turn [default: each work's own]")
+    parser.add_argument("--threads", type=positive, default=len(os.sched_getaffinity(0)), help="[default: all cores]")
     parser.add_argument(
         "--workspace", type=Path, default=REPOSITORY / "target" / "peer",
         help="for models and inputs [default: target/peer]",
@@ -169,6 +177,11 @@ def main():
     arguments = parser.parse_args()
     arguments.workspace = arguments.workspace.resolve()
     works = [work for work in WORKS if not arguments.work or work.name in arguments.work]
+    works = [work for work in works if variants_of(work, arguments.variant)]
+    if not works:
+        parser.error("none of these variants does any of these works: --dry-run lists which does what")
+    if arguments.json and not arguments.json.resolve().parent.is_dir():
+        parser.error(f"there is no folder for {arguments.json}")
 
     if arguments.dry_run:
         say_plan(works, arguments)

@@ -110,9 +110,10 @@ def setting(outcome):
     turns = [turn for work in outcome["works"].values() for turn in work.get(KILN, [])]
     processor = turns[0]["machine"]["processor"] if turns else "unknown processor"
     instructions = " ".join(turns[0]["machine"]["vector_instructions"]) if turns else "unknown"
+    rounds = outcome["rounds"]
     return (
         f"{processor} ({instructions}), {outcome['threads']} threads; kiln {versions['kiln']}, torch {versions['torch']}, "
-        f"diffusers {versions['diffusers']}, ONNX Runtime {versions['onnxruntime']}, OpenVINO {versions['openvino']}, Python {versions['python']}; {outcome['rounds']} rounds."
+        f"diffusers {versions['diffusers']}, ONNX Runtime {versions['onnxruntime']}, OpenVINO {versions['openvino']}, Python {versions['python']}; {rounds} round{'s' if rounds > 1 else ''}."
     )
 
 

@@ -71,6 +71,19 @@ impl PowerAverage {
         let is_determined = factors.iter().all(|factor| factor.is_finite());
         is_determined.then(|| factors.iter().copied().collect())
     }
+
+    /// How far the profile of that sum is from this average's, as a share of its norm (the root of the integrated squares): 0
+    /// where they are the same, up to 1. It is large for an average that is much shorter than the steps between the kept
+    /// ones, or ends between two of them.
+    pub fn misfit(self, steps: u64, kept: &[(u64, PowerAverage)], factors: &[f64]) -> f64 {
+        let pairs = kept.iter().zip(factors);
+        let shared: f64 = pairs
+            .map(|(&kept, factor)| factor * overlap(kept, (steps, self)))
+            .sum();
+        // The factors are those of the least squares, so what is left is orthogonal to the sum.
+        let left = 1.0 - shared / overlap((steps, self), (steps, self));
+        left.max(0.0).sqrt()
+    }
 }
 
 /// The inner product of the profiles of two averages after their numbers of steps (EDM2, equation 126).

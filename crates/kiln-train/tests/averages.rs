@@ -74,6 +74,8 @@ fn any_length_is_made_of_what_a_run_kept() {
 
     for (length, steps, words) in [
         (0.3, None, "below 0.289"),
+        (0.01, None, "misses it by 58%"),
+        (0.05, Some(9), "or a step of which averages were kept"),
         (0.1, Some(11), "between 1 and 10"),
         (0.1, Some(0), "between 1 and 10"),
     ] {
@@ -85,7 +87,7 @@ fn any_length_is_made_of_what_a_run_kept() {
         nothing
             .unwrap_err()
             .to_string()
-            .contains("keeps no averages")
+            .contains("there is no run folder")
     );
     let damaged = run
         .out

@@ -60,6 +60,9 @@ struct Kept {
     path: PathBuf,
 }
 
+/// The largest [`PowerAverage::misfit`] of a sum that may pass for an average.
+const MOST_MISFIT: f64 = 0.25;
+
 impl Kept {
     /// The average in the file at `path`, by its name.
     fn named(path: PathBuf) -> Option<Self> {
@@ -91,7 +94,7 @@ impl RunRecord {
     ///
     /// # Errors
     /// [`TrainError::Run`] if the run has no model yet, kept no averages, or not up to that step; for a length that no such
-    /// average has; and for a file that cannot be read.
+    /// average has, or that no sum of the kept ones comes near to; and for a file that cannot be read.
     pub fn averaged(
         run: &Path,
         length: f64,
@@ -101,6 +104,9 @@ impl RunRecord {
         let folder = RunFolder::new(run).stage_2();
         let kept = kept_in(&folder.averages());
         let refuse = |problem: String| Err(TrainError::Run(problem));
+        if !run.is_dir() {
+            return refuse(format!("there is no run folder {}", run.display()));
+        }
         let Some(last) = kept.last().map(|kept| kept.steps) else {
             return refuse(format!(
                 "{} keeps no averages to make others of: train it with --set stage_2.power_averages=[0.05,0.10]",
@@ -137,6 +143,16 @@ impl RunRecord {
                 folder.averages().display()
             ));
         };
+        let misfit = wanted.misfit(steps, &profiles, &factors);
+        if misfit > MOST_MISFIT {
+            let lengths: Vec<String> = lengths.into_iter().collect();
+            return refuse(format!(
+                "no sum of the averages in {} comes near one of length {length} after step {steps} (the nearest misses it by {:.0}%): choose a length nearer to {}, or a step of which averages were kept",
+                folder.averages().display(),
+                100.0 * misfit,
+                lengths.join(" and ")
+            ));
+        }
         let mut sum = Sum::default();
         for (kept, factor) in kept.iter().zip(factors) {
             sum.add(kept, factor)?;
