@@ -166,6 +166,30 @@ mod tests {
         }
     }
 
+    /// The expected numbers come from NumPy's solution of the same system.
+    #[test]
+    fn what_no_sum_comes_near_to_is_known() {
+        let of_length = |length| PowerAverage::of_length(length).unwrap();
+        let kept: Vec<_> = (1..=13)
+            .flat_map(|pass| [0.05, 0.10].map(|length| (1000 * pass, of_length(length))))
+            .collect();
+        for (length, steps, expected) in [
+            (0.05, 13_000, 0.0),
+            (0.10, 9_000, 0.0),
+            (0.15, 13_000, 0.013),
+            (0.03, 13_000, 0.054),
+            (0.01, 13_000, 0.419),
+            (0.05, 8_500, 0.506),
+        ] {
+            let factors = of_length(length).factors(steps, &kept).unwrap();
+            let misfit = of_length(length).misfit(steps, &kept, &factors);
+            assert!(
+                (misfit - expected).abs() < 1e-3,
+                "{length}, {steps}: {misfit}"
+            );
+        }
+    }
+
     #[test]
     fn rebuilt_averages_are_those_of_ema_pytorch() {
         let Recorded {

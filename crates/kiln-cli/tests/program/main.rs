@@ -1,6 +1,7 @@
 //! Runs the built program as a user would, on a tiny model with random weights.
 
 mod autoencoder_kl;
+mod averages;
 mod bench;
 mod bottlenecks;
 mod check;
