@@ -127,4 +127,8 @@ def markdown(outcome):
 if __name__ == "__main__":
     if len(sys.argv) != 2:
         sys.exit(__doc__)
-    print(markdown(json.loads(Path(sys.argv[1]).read_text())))
+    try:
+        outcome = json.loads(Path(sys.argv[1]).read_text())
+    except (OSError, ValueError) as error:
+        sys.exit(f"{sys.argv[1]} cannot be read: {error}")
+    print(markdown(outcome))
