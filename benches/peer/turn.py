@@ -222,8 +222,8 @@ ENGINES = {
 
 def prepared(variant, module, inputs, workspace):
     """The function that calls a module in a variant's engine."""
-    # Exporting wants gradients off, but no tensors of inference mode.
-    with torch.inference_mode(variant.engine == "torch"), torch.no_grad():
+    # Exporters refuse tensors of inference mode.
+    with torch.no_grad():
         return ENGINES[variant.engine](module.eval(), inputs, workspace)
 
 

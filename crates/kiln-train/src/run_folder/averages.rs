@@ -60,9 +60,6 @@ struct Kept {
     path: PathBuf,
 }
 
-/// The largest [`PowerAverage::misfit`] of a sum that may pass for an average.
-const MOST_MISFIT: f64 = 0.25;
-
 impl Kept {
     /// The average in the file at `path`, by its name.
     fn named(path: PathBuf) -> Option<Self> {
@@ -88,6 +85,9 @@ fn kept_in(folder: &Path) -> Vec<Kept> {
     kept
 }
 
+/// The largest [`PowerAverage::misfit`] of a sum that may pass for an average.
+const MOST_MISFIT: f64 = 0.25;
+
 impl RunRecord {
     /// The model of the run in the folder `run` with the average of its weights of this `length`, a share of the steps, in
     /// place of the one that its training chose: after all steps, or after `steps` (post-hoc EMA, Karras et al. 2024).
@@ -101,12 +101,12 @@ impl RunRecord {
         steps: Option<usize>,
         device: &Device,
     ) -> Result<DiffusionModel, TrainError> {
-        let folder = RunFolder::new(run).stage_2();
-        let kept = kept_in(&folder.averages());
         let refuse = |problem: String| Err(TrainError::Run(problem));
         if !run.is_dir() {
             return refuse(format!("there is no run folder {}", run.display()));
         }
+        let folder = RunFolder::new(run).stage_2();
+        let kept = kept_in(&folder.averages());
         let Some(last) = kept.last().map(|kept| kept.steps) else {
             return refuse(format!(
                 "{} keeps no averages to make others of: train it with --set stage_2.power_averages=[0.05,0.10]",
