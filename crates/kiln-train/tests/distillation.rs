@@ -6,7 +6,8 @@ use std::path::{Path, PathBuf};
 
 use burn::tensor::Device;
 use common::{
-    assert_close, experiment, in_pieces, in_pixel_space, options, pixels, stage_1, stage_2, weights,
+    assert_within, experiment, in_pieces, in_pixel_space, options, pixels, stage_1, stage_2,
+    weights,
 };
 use kiln_checkpoint::{DiffusionModel, ModelSource, weights_hash};
 use kiln_diffusion::sampler::Sampler;
@@ -14,13 +15,19 @@ use kiln_pipeline::Devices;
 use kiln_train::{Experiment, RunOptions, TrainError, load_model};
 
 /// Each method, with students or levels that change within ten steps.
-const METHODS: [&str; 5] = [
+const METHODS: [&str; 6] = [
     r#"{ method = "consistency-tuning", halve_every = 3 }"#,
     r#"{ method = "consistency-distillation", teacher_steps = 20, guidance = 2.0 }"#,
     r#"{ method = "consistency-distillation", teacher_steps = 20, segments = 4, guidance = 2.0 }"#,
     r#"{ method = "moment-matching", student_steps = 4, fewest_steps = 2, guidance = 2.0 }"#,
     r#"{ method = "progressive", first_steps = 8, last_steps = 2, halve_every = 3, guidance = 2.0 }"#,
+    r#"{ method = "moment-matching", student_steps = 4, simulated = 0.5, guidance = 2.0 }"#,
 ];
+
+/// How far the weights of equal trainings may lie apart. The consistency methods divide the difference of two
+/// predictions by the distance of their noise levels, which makes its rounding larger: 1.4e-5 was seen on a processor
+/// with AVX2. Ten steps move a weight by up to 1e-2.
+const ROUNDING: f32 = 5e-5;
 
 /// A teacher in pixel space, with classes and a null class.
 fn teacher(place: &Path) -> PathBuf {
@@ -154,8 +161,8 @@ fn every_method_learns_the_same_on_two_devices_and_in_micro_batches() {
             weights(&options.out)
         };
         let whole = trained("whole", "cpu", 8, 1);
-        assert_close(&trained("devices", "cpu:2", 4, 1), &whole, method);
-        assert_close(&trained("micro", "cpu", 2, 4), &whole, method);
+        assert_within(ROUNDING, &trained("devices", "cpu:2", 4, 1), &whole, method);
+        assert_within(ROUNDING, &trained("micro", "cpu", 2, 4), &whole, method);
     }
 }
 

@@ -226,10 +226,15 @@ pub fn weights_of(network: &impl Module) -> Vec<f32> {
 
 /// Asserts that the weights of two trainings are the same up to rounding: within 1e-5.
 pub fn assert_close(one: &[f32], other: &[f32], what: impl Debug) {
+    assert_within(1e-5, one, other, what);
+}
+
+/// Asserts that no weight of two trainings differs by `tolerance` or more.
+pub fn assert_within(tolerance: f32, one: &[f32], other: &[f32], what: impl Debug) {
     assert_eq!(one.len(), other.len(), "{what:?}");
     let pairs = one.iter().zip(other);
     let largest = pairs.map(|(a, b)| (a - b).abs()).fold(0.0, f32::max);
-    assert!(largest < 1e-5, "{what:?}: weights differ by {largest}");
+    assert!(largest < tolerance, "{what:?}: weights differ by {largest}");
 }
 
 /// A column of stage 2's `metrics.csv` by step, without empty cells.
