@@ -26,6 +26,7 @@ from diffusers import (
     DPMSolverMultistepScheduler,
     EulerDiscreteScheduler,
     HeunDiscreteScheduler,
+    LCMScheduler,
     LDMPipeline,
     PNDMScheduler,
     UNet2DModel,
@@ -62,7 +63,8 @@ def schedulers():
     velocity = {"prediction_type": "v_prediction"}
     cases = {"ddim": DDIMScheduler(steps_offset=1, set_alpha_to_one=False, clip_sample=False)}
     cases["ddim/clip"] = DDIMScheduler(**velocity)
-    cases["ddpm/clip (drawn by ddim)"] = DDPMScheduler(variance_type="fixed_large", **velocity)
+    cases["ddpm/clip"] = DDPMScheduler(variance_type="fixed_large", **velocity)
+    cases["lcm"] = LCMScheduler(original_inference_steps=1000, rescale_betas_zero_snr=False, clip_sample=False, **velocity)
     cases["pndm"] = PNDMScheduler(skip_prk_steps=True, steps_offset=1)
     for spacing in spacings:
         option = {"timestep_spacing": spacing}
@@ -127,12 +129,10 @@ def difference(program, model, drawn):
     """The largest difference between what both sides draw from kiln's noise."""
     subprocess.run([program, model, drawn], check=True, stdout=subprocess.DEVNULL)
     with safe_open(drawn, "pt") as file:
-        ours, noise = file.get_tensor("images"), file.get_tensor("noise")
+        ours, noise, step_noise = (file.get_tensor(name) for name in ("images", "noise", "step_noise"))
         settings = file.metadata()
     pipeline = load(str(model))
-    if settings["sampler"] == "ddim":
-        pipeline.scheduler = DDIMScheduler.from_config(pipeline.scheduler.config)
-    theirs = sample(pipeline, noise, int(settings["steps"]))
+    theirs = sample(pipeline, noise, int(settings["steps"]), step_noise=step_noise)
     return (ours.clamp(-1, 1) - theirs.clamp(-1, 1)).abs().max().item()
 
 

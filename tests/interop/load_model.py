@@ -9,10 +9,9 @@ With a sample, as kiln leaves one, the same noise must give the same images:
 
     noise        [batch, channels, height, width]  what sampling starts from
     images       [batch, 1 or 3, height, width]    kiln's result in [-1, 1], cropped or not
-    step_noise   [steps, batch, channels, h, w]    only with eta > 0: the fresh noise of each step
+    step_noise   [steps, batch, channels, h, w]    the fresh noise of each step, for samplers that add some
     labels       [batch]                           only of class-conditional models
-    __metadata__                                   strings: steps, eta ("0" if not given), and sampler: "ddim" if kiln drew
-                                                   with it whatever the model's scheduler is
+    __metadata__                                   strings: steps, and eta ("0" if not given)
 
 A model with a folder guide/ is guided as its guidance.json says: diffusers' pipelines do not know of it, the loop below does.
 """
@@ -85,8 +84,11 @@ def sample(pipeline, noise, steps, eta=0.0, step_noise=None, labels=None, guide=
     """LDMPipeline's loop, with all of its noise given. Images in [-1, 1], not clipped."""
     scheduler = pipeline.scheduler
     scheduler.set_timesteps(steps)
+    fresh = iter(step_noise if step_noise is not None else [])
+    # Where a scheduler draws noise of its own, as those of DDPM and of consistency models do, it gets the given one.
+    sys.modules[type(scheduler).__module__].randn_tensor = lambda *_, **__: next(fresh)
     latents = noise * scheduler.init_noise_sigma
-    for step, timestep in enumerate(scheduler.timesteps):
+    for timestep in scheduler.timesteps:
         scaled = scheduler.scale_model_input(latents, timestep)
         output = pipeline.unet(scaled, timestep, class_labels=labels).sample
         if guide is not None:
@@ -98,8 +100,6 @@ def sample(pipeline, noise, steps, eta=0.0, step_noise=None, labels=None, guide=
         options = {}
         if isinstance(scheduler, DDIMScheduler):
             options["eta"] = eta
-            if eta > 0:
-                options["variance_noise"] = step_noise[step]
         latents = scheduler.step(output, timestep, latents, **options).prev_sample
     vqvae = getattr(pipeline, "vqvae", None)
     if vqvae is None:
@@ -129,8 +129,6 @@ def main():
         tensors = {name: file.get_tensor(name) for name in file.keys()}
         settings = file.metadata() or {}
     steps, eta = int(settings["steps"]), float(settings.get("eta", "0"))
-    if settings.get("sampler") == "ddim":
-        pipeline.scheduler = DDIMScheduler.from_config(pipeline.scheduler.config)
     if eta > 0 and "step_noise" not in tensors:
         sys.exit("with eta > 0 the sample must bring the `step_noise`")
     labels = tensors.get("labels")
@@ -146,7 +144,7 @@ def main():
     ours = tensors["images"].float()
     theirs = cropped(theirs, *ours.shape[-2:]).clamp(-1, 1)
     largest = (ours.clamp(-1, 1) - theirs).abs().max().item()
-    print(f"{len(ours)} images, {steps} steps, eta {eta}: largest difference {largest:.2e}")
+    print(f"{len(ours)} images, {steps} steps of {type(pipeline.scheduler).__name__}, eta {eta}: largest difference {largest:.2e}")
     if largest > arguments.tolerance:
         sys.exit(f"more than {arguments.tolerance}")
     return 0

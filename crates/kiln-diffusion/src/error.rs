@@ -113,6 +113,26 @@ pub enum DiffusionError {
         /// The last timestep of the schedule.
         last: usize,
     },
+    /// A list of timesteps that cannot be visited one after the other.
+    #[error(
+        "cannot visit the timesteps {timesteps:?}: list at least one, each smaller than the one before it, from {last} down to 0."
+    )]
+    Timesteps {
+        /// The list that was given.
+        timesteps: Vec<f64>,
+        /// The last timestep of the schedule.
+        last: usize,
+    },
+    /// As many steps are needed as timesteps are listed.
+    #[error(
+        "{listed} timesteps are listed for {steps} steps: give as many steps, or leave one of both out."
+    )]
+    TimestepsCount {
+        /// The number of timesteps.
+        listed: usize,
+        /// The number of steps.
+        steps: usize,
+    },
     /// `eta` is outside [0, 1].
     #[error("`eta` is {0}: give a number from 0 (DDIM, deterministic) to 1 (DDPM).")]
     Eta(f64),

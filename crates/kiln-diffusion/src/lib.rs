@@ -126,5 +126,6 @@ pub use prediction::Prediction;
 pub use schedule::{Schedule, ScheduleConfig, ScheduleKind};
 pub use slerp::slerp;
 pub use spacing::{
-    FinalLevel, LevelOptions, Spacing, StepGrid, last_part, levels, trailing_levels, warning,
+    FinalLevel, LevelOptions, Spacing, StepGrid, last_part, levels, levels_at, trailing_levels,
+    warning,
 };

@@ -56,6 +56,21 @@ pub enum FinalLevel {
     First,
 }
 
+impl FinalLevel {
+    fn of(self, schedule: &Schedule) -> Level {
+        match self {
+            FinalLevel::Clean => Level {
+                timestep: 0.0,
+                rates: Rates {
+                    signal: 1.0,
+                    noise: 0.0,
+                },
+            },
+            FinalLevel::First => schedule.level(0.0),
+        }
+    }
+}
+
 /// The grid of `Leading` and `Linspace`, in which diffusers' classes differ; the other spacings are the same in all
 /// classes.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -259,25 +274,35 @@ pub fn levels(
     steps: usize,
     options: LevelOptions,
 ) -> Result<Vec<Level>, DiffusionError> {
-    let timesteps = options.timesteps(schedule, steps)?;
-    let last = match options.final_level {
-        FinalLevel::Clean => Level {
-            timestep: 0.0,
-            rates: Rates {
-                signal: 1.0,
-                noise: 0.0,
-            },
-        },
-        FinalLevel::First => schedule.level(0.0),
-    };
-    Ok(timesteps
-        .into_iter()
-        .map(|timestep| Level {
-            timestep: options.told(timestep),
-            ..schedule.level(timestep)
-        })
-        .chain([last])
-        .collect())
+    let timesteps = options.timesteps(schedule, steps)?.into_iter();
+    let visited = timesteps.map(|timestep| Level {
+        timestep: options.told(timestep),
+        ..schedule.level(timestep)
+    });
+    Ok(visited.chain([options.final_level.of(schedule)]).collect())
+}
+
+/// The trajectory that visits the given `timesteps`, from the noisiest down, and then goes to the final level. Timesteps
+/// may have fractions.
+///
+/// # Errors
+/// No timesteps, one outside [0, T - 1], or one that is not below the one before it.
+pub fn levels_at(
+    schedule: &Schedule,
+    timesteps: &[f64],
+    final_level: FinalLevel,
+) -> Result<Vec<Level>, DiffusionError> {
+    let last = schedule.num_train_timesteps() - 1;
+    let in_range = |timestep: &f64| (0.0..=last as f64).contains(timestep);
+    let fall = timesteps.is_sorted_by(|early, late| early > late);
+    if timesteps.is_empty() || !timesteps.iter().all(in_range) || !fall {
+        return Err(DiffusionError::Timesteps {
+            timesteps: timesteps.to_vec(),
+            last,
+        });
+    }
+    let visited = timesteps.iter().map(|&timestep| schedule.level(timestep));
+    Ok(visited.chain([final_level.of(schedule)]).collect())
 }
 
 /// The levels of a walk of so many steps with [`Spacing::Trailing`], from the noisiest down to the clean image.
@@ -604,6 +629,28 @@ mod tests {
         assert_eq!(last_part(&levels, 1.0).unwrap(), levels);
         assert_eq!(last_part(&levels, 0.0).unwrap(), &levels[10..]);
         assert!(last_part(&[], 0.5).unwrap().is_empty());
+    }
+
+    #[test]
+    fn listed_timesteps_are_visited_as_they_are() {
+        let schedule = ddpm(100);
+        let spread = levels(&schedule, 4, LevelOptions::default()).unwrap();
+        let listed = levels_at(&schedule, &[75.0, 50.0, 25.0, 0.0], FinalLevel::Clean);
+        assert_eq!(listed.unwrap(), spread);
+        let first = levels_at(&schedule, &[98.5], FinalLevel::First).unwrap();
+        assert_eq!(first, [schedule.level(98.5), schedule.level(0.0)]);
+        for refused in [
+            &[][..],
+            &[100.0],
+            &[50.0, 50.0],
+            &[20.0, 30.0],
+            &[5.0, -1.0],
+            &[f64::NAN],
+            &[50.0, f64::NAN],
+        ] {
+            let error = levels_at(&schedule, refused, FinalLevel::Clean).unwrap_err();
+            assert!(error.to_string().contains("from 99 down to 0"), "{error}");
+        }
     }
 
     #[test]

@@ -28,7 +28,7 @@ pub enum Error {
     NoClasses,
     /// Guidance was requested from a model that has neither classes nor a guide.
     #[error(
-        "the model cannot be guided: it was trained without class labels and has no guide; leave the guidance out, or name a worse version of the model as its guide"
+        "the model cannot be guided: it was trained without class labels and has no guide; leave the guidance out, or name a worse version of the model as its guide (`--guide`, or `kiln model guide` before a distillation)"
     )]
     NoGuide,
     /// There is no such class.

@@ -24,7 +24,7 @@ use super::drawing::{
 };
 use super::numbers::{number, whole};
 use super::perceptual_arguments::PerceptualArguments;
-use super::sample::{SpacingName, StepCounts, parse_steps};
+use super::sample::{SpacingName, StepCounts, Timesteps, parse_steps, parse_timesteps};
 use super::sampler_arguments::{by_name, warn_of_settings};
 use crate::evaluation::{Report, Row, Sweep, blurred, comparison, perceptual_distance, pixels_of};
 use crate::pretrained;
@@ -59,7 +59,7 @@ pub struct Evaluate {
     data: DataArguments,
 
     /// Measure the VQ-VAE instead: held-out images compared with their reconstructions
-    #[arg(long, help_heading = MODEL, conflicts_with_all = ["steps", "samplers", "eta", "spacing", "class", "guide", "guidance", "guidance_interval", "nearest", "precision", "average"])]
+    #[arg(long, help_heading = MODEL, conflicts_with_all = ["steps", "samplers", "eta", "spacing", "timesteps", "class", "guide", "guidance", "guidance_interval", "nearest", "precision", "average"])]
     first_stage: bool,
 
     /// Denoising steps: a number, or several separated by / or , [default: the model's own, or 50]
@@ -92,6 +92,16 @@ pub struct Evaluate {
         value_name = "SPACING[,SPACING...]"
     )]
     spacing: Vec<SpacingName>,
+
+    /// The training timesteps to visit, from the noisiest down, separated by commas; several lists separated by /
+    #[arg(
+        long, help_heading = SAMPLING,
+        value_delimiter = '/',
+        value_name = "T,T,...[/T,T,...]",
+        value_parser = parse_timesteps,
+        conflicts_with_all = ["steps", "spacing"]
+    )]
+    timesteps: Vec<Timesteps>,
 
     #[command(flatten)]
     conditions: ConditionArguments,
@@ -381,30 +391,19 @@ impl Evaluate {
         }
     }
 
-    /// Every combination of steps, sampler, eta and spacing.
+    /// Every combination of sampler, eta and ways to place the steps.
     fn settings(&self, pipeline: &Pipeline) -> anyhow::Result<Vec<SampleOptions>> {
         let defaults = pipeline.default_options();
-        let spacings: Vec<Spacing> = match self.spacing.as_slice() {
-            [] => vec![defaults.levels.spacing],
-            spacings => spacings.iter().map(|&spacing| spacing.into()).collect(),
-        };
         let own = learnt_sampler(pipeline).unwrap_or_default();
         let mut settings = Vec::new();
-        for spacing in spacings {
+        for placed in self.placed_steps(&defaults) {
             for sampler in self.samplers_with_eta(own, defaults.sampler)? {
                 sampler.validate()?;
-                let own = [defaults.steps];
-                let counts = self.steps.as_ref().map_or(&own[..], |counts| &counts.0);
-                for &steps in counts {
+                for placed in &placed {
                     let mut options = SampleOptions {
-                        steps,
                         sampler,
-                        levels: LevelOptions {
-                            spacing,
-                            ..defaults.levels
-                        },
                         seed: self.seed,
-                        ..defaults.clone()
+                        ..placed.clone()
                     };
                     self.computing.apply(&mut options);
                     self.conditions.apply(pipeline, &mut options)?;
@@ -415,6 +414,34 @@ impl Evaluate {
             }
         }
         Ok(settings)
+    }
+
+    /// `defaults` with the steps placed in every way asked for: by lists of timesteps, or for each spacing by numbers of steps.
+    fn placed_steps(&self, defaults: &SampleOptions) -> Vec<Vec<SampleOptions>> {
+        if !self.timesteps.is_empty() {
+            let lists = self.timesteps.iter();
+            let at = |Timesteps(list): &Timesteps| defaults.clone().at_timesteps(list.clone());
+            return vec![lists.map(at).collect()];
+        }
+        let spacings: Vec<Spacing> = match self.spacing.as_slice() {
+            [] => vec![defaults.levels.spacing],
+            spacings => spacings.iter().map(|&spacing| spacing.into()).collect(),
+        };
+        let own = [defaults.steps];
+        let counts = self.steps.as_ref().map_or(&own[..], |counts| &counts.0);
+        let of_spacing = |spacing| {
+            let levels = LevelOptions {
+                spacing,
+                ..defaults.levels
+            };
+            let in_steps = |&steps: &usize| SampleOptions {
+                steps,
+                levels,
+                ..defaults.clone()
+            };
+            counts.iter().map(in_steps).collect()
+        };
+        spacings.into_iter().map(of_spacing).collect()
     }
 
     /// Samplers with an `eta` once for each of `--eta`, the others once. DDPM uses the variance of the model's sampler, which is

@@ -91,6 +91,15 @@ pub struct Sample {
     #[arg(long, help_heading = SAMPLING, value_enum)]
     spacing: Option<SpacingName>,
 
+    /// The training timesteps to visit, from the noisiest down, separated by commas: one step from each
+    #[arg(
+        long, help_heading = SAMPLING,
+        value_name = "T,T,...",
+        value_parser = parse_timesteps,
+        conflicts_with_all = ["steps", "spacing"]
+    )]
+    timesteps: Option<Timesteps>,
+
     /// Limit the predicted clean images to [-CLIP, CLIP], or `dynamic`: each by its own range [default: the model's own]
     #[arg(long, help_heading = SAMPLING)]
     clip: Option<Clip>,
@@ -148,7 +157,10 @@ impl From<SpacingName> for Spacing {
 struct Outcome {
     model: String,
     sampler: Sampler,
-    spacing: Spacing,
+    /// Null with `--timesteps`.
+    spacing: Option<Spacing>,
+    /// Those of `--timesteps`.
+    timesteps: Option<Vec<f64>>,
     seed: u64,
     /// Names of the classes; each has `count` images.
     classes: Vec<String>,
@@ -196,9 +208,10 @@ impl Sample {
         if let (Some(asked), Some(learnt)) = (options.sampler.segments(), learnt) {
             if asked != learnt {
                 terminal::note(&format!(
-                    "the model has learnt {learnt} segment(s), not {asked}: it draws best with its own"
+                    "the model has learnt {}, not {asked}: it draws best with its own",
+                    counted(learnt, "segment")
                 ));
-            } else if steps.iter().any(|&steps| steps < learnt) {
+            } else if all_options.iter().any(|options| options.steps < learnt) {
                 terminal::note(&format!(
                     "the model has learnt to draw in {learnt} steps: in fewer it draws worse"
                 ));
@@ -207,7 +220,11 @@ impl Sample {
         let mut outcome = Outcome {
             model: pipeline.name().to_string(),
             sampler: options.sampler,
-            spacing: options.levels.spacing,
+            spacing: options
+                .timesteps
+                .is_none()
+                .then_some(options.levels.spacing),
+            timesteps: options.timesteps.clone(),
             seed: self.seed,
             classes: class_names(&pipeline, options),
             count: options.count,
@@ -285,6 +302,9 @@ impl Sample {
             seed: self.seed,
             ..defaults
         };
+        if let Some(Timesteps(timesteps)) = &self.timesteps {
+            options = options.at_timesteps(timesteps.clone());
+        }
         self.computing.apply(&mut options);
         self.conditions.apply(pipeline, &mut options)?;
         options.count = match self.count {
@@ -433,17 +453,39 @@ pub fn parse_steps(text: &str) -> Result<StepCounts, String> {
     Ok(StepCounts(counts))
 }
 
+/// `--timesteps`: one timestep per step.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Timesteps(pub Vec<f64>);
+
+/// Reads `--timesteps`.
+pub fn parse_timesteps(text: &str) -> Result<Timesteps, String> {
+    let read = |word: &str| match word.trim().parse::<f64>() {
+        Ok(timestep) if timestep.is_finite() => Ok(timestep),
+        _ => Err(format!(
+            "`{word}` is not a timestep; write them as 999,749,499,249"
+        )),
+    };
+    let timesteps: Result<_, _> = text.split(',').map(read).collect();
+    Ok(Timesteps(timesteps?))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
 
     #[test]
-    fn steps_are_separated_by_slashes_or_commas() {
+    fn steps_are_separated_by_slashes_or_commas_and_timesteps_by_commas() {
         assert_eq!(parse_steps("50"), Ok(StepCounts(vec![50])));
         assert_eq!(
             parse_steps("50/100,200"),
             Ok(StepCounts(vec![50, 100, 200]))
         );
+        let (three, half) = (Timesteps(vec![999.0, 10.5, 0.0]), Timesteps(vec![0.5]));
+        assert_eq!(parse_timesteps("999,10.5, 0"), Ok(three));
+        assert_eq!(parse_timesteps("0.5"), Ok(half));
+        for refused in ["", "9,", "9,x", "nan", "inf"] {
+            assert!(parse_timesteps(refused).is_err(), "{refused}");
+        }
         for refused in ["", "0", "5/", "5/5", "-1", "1e3", "5 6"] {
             assert!(parse_steps(refused).is_err(), "{refused}");
         }

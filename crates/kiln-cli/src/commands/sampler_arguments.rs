@@ -130,6 +130,10 @@ pub fn warn_of_settings(pipeline: &Pipeline, all_options: &[SampleOptions]) -> a
         for warning in of_distilled(pipeline, options) {
             say_once("", warning);
         }
+        // Timesteps that were listed are meant so.
+        if options.timesteps.is_some() {
+            continue;
+        }
         let trajectory = |spacing| {
             let mut options = options.clone();
             options.levels.spacing = spacing;

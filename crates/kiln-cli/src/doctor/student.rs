@@ -61,30 +61,61 @@ pub(super) fn check(patient: &Patient) -> Findings {
         ));
     }
     if let Some(teacher) = &patient.teacher {
-        match beside(student, teacher, patient) {
-            Ok(finding) => findings.push(finding),
-            // What was found without it is told.
-            Err(_) if !findings.is_empty() => {}
-            Err(reason) => return Err(reason),
-        }
+        findings.push(beside(student, teacher, patient));
     }
     Ok(findings)
 }
 
-/// How far the student's images in its fewest steps are from the teacher's in many, from the same noise.
-fn beside(
+/// How near the student draws to its teacher, or why that cannot be said.
+fn beside(student: &DiffusionModel, teacher: &DiffusionModel, patient: &Patient) -> Finding {
+    if matches!(student.scheduler.sampler, Sampler::Ddpm { .. }) {
+        return Finding::note(
+            "it draws with fresh noise, so its images are others than its teacher's: compare both by `kiln evaluate`",
+        );
+    }
+    let steps = fewest_steps(student);
+    let share = match distance_to_teacher(student, teacher, patient, steps) {
+        Ok(share) => share,
+        Err(reason) => {
+            return Finding::warning(
+                format!("the student cannot be compared with this teacher: {reason}"),
+                "give the model that it was distilled from, with its guide if it had one",
+            );
+        }
+    };
+    let found = format!(
+        "in {steps} step{} the student draws images that are {share:.2} times as far from its teacher's as those are from each other",
+        if steps == 1 { "" } else { "s" }
+    );
+    match share < FAR {
+        true => Finding::note(found),
+        false => Finding::warning(
+            found,
+            "distil for longer, or with a lower learning_rate if all its images are alike, and check that this is its teacher",
+        ),
+    }
+}
+
+/// The fewest steps in which the student has learnt to follow its teacher: one for each segment. A progressive student
+/// has learnt its own number of steps only.
+fn fewest_steps(student: &DiffusionModel) -> usize {
+    let segments = student.scheduler.sampler.segments();
+    segments.or(student.metadata.sampling_steps).unwrap_or(1)
+}
+
+/// The mean distance of the student's images in `steps` steps from the teacher's in many, of the same noise, in units of the
+/// distance between two images of the teacher.
+fn distance_to_teacher(
     student: &DiffusionModel,
     teacher: &DiffusionModel,
     patient: &Patient,
-) -> Result<Finding, String> {
+    steps: usize,
+) -> Result<f64, String> {
     let open = |model: &DiffusionModel| {
         let name = patient.name.clone();
         let pipeline = Pipeline::from_model(name, model.clone(), &patient.device);
         pipeline.map_err(|error| error.to_string())
     };
-    if matches!(student.scheduler.sampler, Sampler::Ddpm { .. }) {
-        return Err("it draws with fresh noise, so its images are others than its teacher's: compare both by `kiln evaluate`".to_owned());
-    }
     let (student, teacher) = (open(student)?, open(teacher)?);
     if student.image_shape() != teacher.image_shape() {
         return Err("the teacher draws images of another shape".to_owned());
@@ -102,25 +133,12 @@ fn beside(
         pipeline.sample(&options)
     };
     let learnt = student.model().metadata.guidance_learnt();
-    let fewest = student.model().scheduler.sampler.segments().unwrap_or(1);
-    let few = draw(&student, fewest, None).map_err(|error| error.to_string())?;
+    let few = draw(&student, steps, None).map_err(|error| error.to_string())?;
     let many = draw(&teacher, TEACHER_STEPS, learnt);
     let many = many.map_err(|error| {
-        format!("the teacher cannot draw with what the student has learnt of it: {error}")
+        format!("it cannot draw with what the student has learnt of its teacher: {error}")
     })?;
-    let share = distance(&few, &many, 0) / distance(&many, &many, 1);
-    let found = format!(
-        "in {fewest} step{} the student draws images that are {share:.2} times as far from its teacher's as those are from each other",
-        if fewest == 1 { "" } else { "s" }
-    );
-    let is_near = share < FAR;
-    Ok(match is_near {
-        true => Finding::note(found),
-        false => Finding::warning(
-            found,
-            "distil for longer, or with a lower learning_rate if all its images are alike, and check that this is its teacher",
-        ),
-    })
+    Ok(distance(&few, &many, 0) / distance(&many, &many, 1))
 }
 
 /// The mean distance of the pixels of each image of `one` from the image of `other` that comes `later` places after it.

@@ -348,13 +348,29 @@ fn a_student_that_draws_in_another_way_than_it_learnt_is_found() {
     let found = only(student::check(&own), Severity::Note);
     assert!(found.what.contains("times as far"), "{}", found.what);
 
-    // Its own faults are told although it cannot be compared with such a teacher.
+    // A progressive student has learnt its own number of steps only.
+    let model = own.model.as_mut().unwrap();
+    model.scheduler.sampler = Sampler::default();
+    let method = "progressive".to_owned();
+    (model.metadata.training).insert("distilled_by".to_owned(), method);
+    model.metadata.sampling_steps = Some(2);
+    let found = only(student::check(&own), Severity::Note);
+    assert!(found.what.contains("in 2 steps "), "{}", found.what);
+
+    // Its own faults are told beside the one that it cannot be compared with such a teacher.
     let model = patient.model.as_mut().unwrap();
     let guidance = "guidance_learnt".to_owned();
     (model.metadata.training).insert(guidance.clone(), "2".to_owned());
     model.scheduler.levels.spacing = Spacing::Leading;
-    let found = only(student::check(&patient), Severity::Warning);
-    assert!(found.what.contains("leading timesteps"), "{}", found.what);
+    let found = student::check(&patient).unwrap();
+    assert!(
+        found
+            .iter()
+            .all(|found| found.severity == Severity::Warning)
+    );
+    let [own, other] = found.try_into().unwrap();
+    assert!(own.what.contains("leading timesteps"), "{}", own.what);
+    assert!(other.what.contains("cannot be compared"), "{}", other.what);
 
     let model = patient.model.as_mut().unwrap();
     model.metadata.training.remove(&guidance);

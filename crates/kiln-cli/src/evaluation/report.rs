@@ -50,8 +50,11 @@ pub struct Row {
 pub struct Sampling {
     /// The sampler with its settings.
     pub sampler: Sampler,
-    /// The spacing of the timesteps.
-    pub spacing: kiln_diffusion::Spacing,
+    /// The spacing of the timesteps; `None` if they were listed.
+    pub spacing: Option<kiln_diffusion::Spacing>,
+    /// The timesteps that were listed.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub timesteps: Option<Vec<f64>>,
     /// Denoising steps.
     pub steps: usize,
     /// Scale of the guidance; 1 is no guidance.
@@ -70,7 +73,11 @@ impl Row {
     pub(super) fn of(options: &SampleOptions) -> Self {
         let sampling = Sampling {
             sampler: options.sampler,
-            spacing: options.levels.spacing,
+            spacing: options
+                .timesteps
+                .is_none()
+                .then_some(options.levels.spacing),
+            timesteps: options.timesteps.clone(),
             steps: options.steps,
             guidance: options.guidance.scale(),
             guidance_interval: options.guidance.interval(),
@@ -108,8 +115,17 @@ impl Sampling {
     fn name(&self, said: &[String]) -> String {
         let mut words = self.settings();
         words.retain(|setting| !said.contains(setting));
-        words.push(format!("steps {}", self.steps));
+        words.push(match self.listed() {
+            Some(timesteps) => format!("steps at {timesteps}"),
+            None => format!("steps {}", self.steps),
+        });
         words.join(", ")
+    }
+
+    /// The timesteps that were listed, as text.
+    fn listed(&self) -> Option<String> {
+        let timesteps = self.timesteps.as_ref()?.iter().map(f64::to_string);
+        Some(timesteps.collect::<Vec<_>>().join(" "))
     }
 
     /// The sampler first, then the settings that several samplers have.
@@ -118,7 +134,8 @@ impl Sampling {
         if let Some(eta) = self.sampler.eta().filter(|&eta| eta != 0.0) {
             let _ = write!(words, " eta {eta}");
         }
-        let mut settings = vec![words, self.spacing.name().to_owned()];
+        let spacing = self.spacing.map(|spacing| spacing.name().to_owned());
+        let mut settings: Vec<String> = [words].into_iter().chain(spacing).collect();
         if self.guidance != 1.0 {
             let mut words = format!("guidance {}", self.guidance);
             if self.guidance_interval != [0.0, 1.0] {
@@ -213,7 +230,8 @@ impl Report {
                 Some(sampling) => {
                     let eta = sampling.sampler.eta();
                     let eta = eta.map(|eta| eta.to_string()).unwrap_or_default();
-                    let spacing = serde_json::to_value(sampling.spacing).unwrap_or_default();
+                    let spacing = sampling.spacing.map(|spacing| spacing.name().to_owned());
+                    let spacing = spacing.or_else(|| sampling.listed()).unwrap_or_default();
                     let Sampling {
                         sampler,
                         guidance,
@@ -221,7 +239,7 @@ impl Report {
                         evaluations,
                         ..
                     } = sampling;
-                    let (name, spacing) = (sampler.name(), spacing.as_str().unwrap_or_default());
+                    let name = sampler.name();
                     let _ = write!(
                         text,
                         ",{name},{eta},{spacing},{guidance},{steps},{evaluations}"
@@ -355,7 +373,8 @@ mod tests {
             name: format!("ddim, trailing, steps {steps}"),
             sampling: Some(Sampling {
                 sampler: "ddim".parse().unwrap_or_default(),
-                spacing: kiln_diffusion::Spacing::Trailing,
+                spacing: Some(kiln_diffusion::Spacing::Trailing),
+                timesteps: None,
                 steps,
                 guidance: 1.0,
                 guidance_interval: [0.0, 1.0],
@@ -418,7 +437,7 @@ mod tests {
     fn settings_that_differ_stand_in_their_rows() {
         let mut report = report();
         if let Some(sampling) = &mut report.rows[1].sampling {
-            sampling.spacing = kiln_diffusion::Spacing::Karras;
+            sampling.spacing = Some(kiln_diffusion::Spacing::Karras);
             sampling.guidance = 2.0;
         }
         let text = report.to_markdown(usize::MAX);
@@ -429,6 +448,18 @@ mod tests {
             assert!(text.contains(&format!("| {name} ")), "{text}");
         }
         assert!(text.starts_with("a model against 10 images of mnist, seed 3;"));
+    }
+
+    #[test]
+    fn listed_timesteps_stand_in_their_row() {
+        let mut report = report();
+        if let Some(sampling) = &mut report.rows[1].sampling {
+            sampling.spacing = None;
+            sampling.timesteps = Some(vec![999.0, 499.5]);
+        }
+        let text = report.to_markdown(usize::MAX);
+        assert!(text.contains("| ddim, steps at 999 499.5 "), "{text}");
+        assert!(report.to_csv().contains(",ddim,0,999 499.5,1,"));
     }
 
     #[test]

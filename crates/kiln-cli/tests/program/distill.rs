@@ -76,6 +76,36 @@ fn a_student_draws_in_four_steps_unless_told_otherwise() {
 }
 
 #[test]
+fn the_doctor_compares_a_student_with_its_teacher() {
+    let workplace = workplace();
+    distil(&workplace, "--model run --config few-steps.toml --out one");
+    let progressive = r#"{method="progressive",first_steps=4,last_steps=2}"#;
+    distil(
+        &workplace,
+        &format!(
+            "--model run --config few-steps.toml --out two --set stage_2.distillation={progressive}"
+        ),
+    );
+    for (student, steps) in [("one", "in 1 step "), ("two", "in 2 steps ")] {
+        let said = workplace.succeed(&format!("doctor {student}/model --teacher run"));
+        assert!(
+            said.contains(steps) && said.contains("times as far from its teacher's"),
+            "{said}"
+        );
+    }
+    let said = workplace.succeed("doctor one/model");
+    assert!(!said.contains("times as far"), "{said}");
+    let sentence = workplace.fail("doctor one/model --teacher nowhere");
+    assert!(sentence.contains("nowhere"), "{sentence}");
+    // A model of other images.
+    let said = workplace.succeed("doctor one/model --teacher model");
+    assert!(
+        said.contains("WARNING: the student cannot be compared with this teacher"),
+        "{said}"
+    );
+}
+
+#[test]
 fn a_checkpoint_is_a_teacher_too() {
     let workplace = workplace();
     distil(
@@ -164,7 +194,7 @@ fn what_cannot_be_distilled_is_refused_in_a_sentence() {
         (format!("{distil} experiment.toml"), "[stage_2.distillation]"),
         (
             format!("{distil} few-steps.toml --set stage_2.distillation.guidance=2"),
-            "guid",
+            "kiln model guide",
         ),
         (
             format!("{distil} few-steps.toml --set stage_2.distillation.method=magic"),

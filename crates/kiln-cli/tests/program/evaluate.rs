@@ -50,6 +50,21 @@ fn every_combination_is_measured_between_landmarks_and_written_down() {
 }
 
 #[test]
+fn lists_of_timesteps_are_compared() {
+    let workplace = Workplace::new();
+    let listed = "--timesteps 999,749,499,249/999,500";
+    let outcome = workplace.json(&format!("evaluate {listed} --count 65 --real 200 --json"));
+    let rows = &outcome["rows"].as_array().unwrap()[2..];
+    let timesteps: Vec<_> = (rows.iter())
+        .map(|row| row["sampling"]["timesteps"].to_string())
+        .collect();
+    assert_eq!(timesteps, ["[999.0,749.0,499.0,249.0]", "[999.0,500.0]"]);
+    // The first list is how the model draws by itself.
+    let own = workplace.json("evaluate --steps 4 --count 65 --real 200 --json");
+    assert_eq!(rows[0]["figures"], own["rows"][2]["figures"]);
+}
+
+#[test]
 fn the_first_stage_is_measured_by_what_it_gives_back() {
     let workplace = Workplace::new();
     let outcome = workplace.json("evaluate --first-stage --count 100 --json");
@@ -74,6 +89,10 @@ fn what_cannot_be_measured_is_refused_in_a_sentence() {
             "--features digits",
         ),
         ("evaluate --steps 2000", "2000"),
+        (
+            "evaluate --timesteps 999,499/1000,499",
+            "from 999 down to 0",
+        ),
         ("evaluate --class 3", "without class labels"),
         (
             "evaluate --features 2048 --feature-weights no.pth",

@@ -154,6 +154,35 @@ fn samplers_and_spacings_give_different_images() {
 }
 
 #[test]
+fn timesteps_can_be_listed() {
+    let workplace = Workplace::new();
+    let draw = |options: &str| {
+        let grid = workplace.draw(&format!("--model model --count 16 {options}"));
+        grid.into_raw()
+    };
+    let spread = draw("--steps 4 --spacing trailing --out spread");
+    assert_same_picture(&draw("--timesteps 19,14,9,4 --out listed"), &spread);
+    assert_ne!(draw("--timesteps 19,16.5,9,4 --out other"), spread);
+    let outcome = workplace.json("sample --model model --count 4 --timesteps 19,1 --json");
+    assert_eq!(outcome["timesteps"], serde_json::json!([19.0, 1.0]));
+    assert_eq!(
+        (&outcome["spacing"], &outcome["grids"][0]["steps"]),
+        (&serde_json::Value::Null, &2.into())
+    );
+
+    let sentence = workplace.fail("sample --model model --timesteps 9,19");
+    assert!(sentence.contains("from 19 down to 0"), "{sentence}");
+    for flags in [
+        "--timesteps 19,x",
+        "--timesteps 19 --steps 1",
+        "--timesteps 19 --spacing karras",
+    ] {
+        let said = workplace.refuse(&format!("sample --model model {flags}"));
+        assert!(said.contains("--timesteps"), "{said}");
+    }
+}
+
+#[test]
 fn json_says_what_was_written_and_nothing_else() {
     let workplace = Workplace::new();
     let outcome = workplace.json("sample --model model --steps 2,3 --count 4 --seed 7 --json");

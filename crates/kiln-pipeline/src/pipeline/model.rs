@@ -107,6 +107,7 @@ impl Pipeline {
             steps: steps.clamp(1, self.schedule.num_train_timesteps()),
             sampler: self.model.scheduler.sampler,
             levels: self.model.scheduler.levels,
+            timesteps: None,
             clip: self.model.scheduler.clip,
             count: self.default_count(classes),
             seed: 0,

@@ -13,6 +13,9 @@ pub struct SampleOptions {
     pub sampler: Sampler,
     /// The choice of timesteps, and the end of the walk.
     pub levels: LevelOptions,
+    /// The timesteps to visit, from the noisiest down, instead of those that `levels` choose; as many as `steps`. See
+    /// [`Self::at_timesteps`].
+    pub timesteps: Option<Vec<f64>>,
     /// The clipping of predicted clean latents.
     pub clip: Option<Clip>,
     /// The number of images, per class if there are classes.
@@ -33,6 +36,15 @@ pub struct SampleOptions {
 }
 
 impl SampleOptions {
+    /// With these timesteps to visit, from the noisiest down, and as many steps.
+    pub fn at_timesteps(self, timesteps: Vec<f64>) -> Self {
+        Self {
+            steps: timesteps.len(),
+            timesteps: Some(timesteps),
+            ..self
+        }
+    }
+
     /// The number of all images: `count` of each class, or `count` if there are no classes.
     pub fn images(&self) -> usize {
         self.count.saturating_mul(self.classes.len().max(1))

@@ -3,7 +3,7 @@
 use burn::tensor::Tensor;
 use kiln_diffusion::noise::ImageNoise;
 use kiln_diffusion::sampler::{InpaintOptions, Known, StepTaken, inpaint};
-use kiln_diffusion::{Denoiser, Level, last_part, levels};
+use kiln_diffusion::{Denoiser, DiffusionError, Level, last_part, levels, levels_at};
 use kiln_kernels::with_precision;
 
 use super::drawing::{Order, Wanted};
@@ -234,9 +234,19 @@ impl Pipeline {
     /// The levels of sampling with `options`. This checks the options before any work.
     ///
     /// # Errors
-    /// [`Error::Diffusion`] for a number of steps that the schedule does not allow.
+    /// [`Error::Diffusion`] for steps or timesteps that the schedule does not allow.
     pub fn trajectory(&self, options: &SampleOptions) -> Result<Vec<Level>, Error> {
-        Ok(levels(&self.schedule, options.steps, options.levels)?)
+        let steps = options.steps;
+        Ok(match &options.timesteps {
+            None => levels(&self.schedule, steps, options.levels)?,
+            Some(listed) if listed.len() == steps => {
+                levels_at(&self.schedule, listed, options.levels.final_level)?
+            }
+            Some(listed) => {
+                let listed = listed.len();
+                return Err(DiffusionError::TimestepsCount { listed, steps }.into());
+            }
+        })
     }
 
     /// The last `strength` of [`Self::trajectory`], a share from 0 to 1 of its steps, rounded: the rest of the walk
