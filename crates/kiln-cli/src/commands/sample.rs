@@ -200,6 +200,9 @@ impl Sample {
         let all_options: Vec<SampleOptions> = (steps.iter())
             .map(|&steps| self.options(&pipeline, steps))
             .collect::<Result<_, _>>()?;
+        for options in &all_options {
+            pipeline.last_part(options, self.strength())?;
+        }
         warn_of_settings(&pipeline, &all_options)?;
         let Some(options) = all_options.first() else {
             return Ok(());
@@ -238,9 +241,6 @@ impl Sample {
             "a grid has at most {LARGEST_GRID} images, but {} were requested; add --files to write them one by one",
             options.images()
         );
-        for options in &all_options {
-            pipeline.last_part(options, self.strength())?;
-        }
         let _made = make_folder(&self.out)?;
 
         let mut compared = Images::empty(0, 0, 0);
